@@ -12,7 +12,7 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 
 
 class Settings(BaseSettings):
-    """Every knob of a running RAMoLE; `python -m ramole_core doctor` prints each with its origin."""
+    """Every knob of a running RAMoLE; `doctor` prints each with its value and origin."""
 
     model_config = SettingsConfigDict(
         env_prefix="RAMOLE_", env_file=".env", frozen=True, extra="ignore", env_ignore_empty=True
@@ -27,7 +27,7 @@ class Settings(BaseSettings):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where the model runs; auto takes a GPU when there is one."""
     encoder: str = "all-MiniLM-L6-v2"
-    """Sentence encoder for retrieval: the packaged MiniLM, or any sentence-transformers id/folder."""
+    """Sentence encoder: the packaged MiniLM, or any sentence-transformers id or folder."""
     adapters_dir: Path = REPOSITORY / "adapters"
     """The sample pool: read-only, shared by everyone."""
     data_dir: Path = Path.home() / ".cache" / "ramole"

@@ -8,8 +8,6 @@ from ramole_core.composition.contract import Composition, Lora, ModuleRouter, Pl
 @register
 class Base(Composition):
     name = "base"
-    paper = "-"
-    summary = "the base model alone, no adapter"
 
     def experts(self, k: int) -> int:
         return 0

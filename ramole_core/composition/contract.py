@@ -1,4 +1,4 @@
-"""What a composition method is: it turns the k LoRAs of a request, at one linear layer, into a plan.
+"""What a composition method is: it turns a request's k LoRAs, at one linear layer, into a plan.
 
 A plan says how the rank units of the k experts, concatenated, are weighted; the layer
 (`ramole_core.layers`) then runs the plans of many requests, of different methods, ranks and k, in
@@ -13,13 +13,14 @@ expert; units of a weight-space merge belong to the slot k, whose weight is alwa
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
 from ramole_core.errors import RamoleError
+from ramole_core.methods import METHOD_LIST
 from ramole_core.shapes import Gram, LoraA, LoraB, Owner, RouterA, RouterB, UnitsA, UnitsB
 
 
@@ -65,11 +66,9 @@ class Composition(ABC):
     """A published way to compose k LoRAs; one file each, registered in `composition/__init__`."""
 
     name: ClassVar[str]
-    paper: ClassVar[str]
-    summary: ClassVar[str]
-    """One line for the page, the README and `--help`."""
-    gated: ClassVar[bool] = False
-    """True: alpha depends on the token, so a router is needed (trained, random, or zero)."""
+    """As in `ramole_core.methods`, where paper and summary stand."""
+    router: ClassVar[Literal["none", "trained", "zero", "random"]] = "none"
+    """Which RouterLoRA gives alpha for every token; none: alpha is fixed for the request."""
 
     def experts(self, k: int) -> int:
         """How many adapters it mixes when asked for k."""
@@ -86,7 +85,8 @@ class Composition(ABC):
         """The plan of one request at one layer; None where no adapter has the module.
 
         `loras` are the request's experts in order, None where one lacks the module; `weights`
-        replace the method's own (one for each expert); `router` is given to gated methods.
+        replace the method's own (one for each expert); `router` is what the class attribute asks
+        for, None being the zero router.
         """
 
 
@@ -98,7 +98,7 @@ def present_mask(loras: Sequence[Lora | None]) -> Bool[Tensor, "k"]:
 def concatenate(
     loras: Sequence[Lora | None], *, weights: Sequence[float], gate: Gate | None = None
 ) -> Plan | None:
-    """Rank concatenation: the k experts as one A [R, i] and one B [o, R], R the sum of the ranks."""
+    """Rank concatenation: k experts as one A [R, i] and one B [o, R], R the sum of the ranks."""
     here = [(j, lora) for j, lora in enumerate(loras) if lora is not None]
     if not here:
         return None
@@ -120,6 +120,8 @@ def register(method: type[Composition]) -> type[Composition]:
     """Class decorator: make the method known by its `name`."""
     if method.name in METHODS:
         raise ValueError(f"two composition methods are called {method.name!r}")
+    if method.name not in {listed.name for listed in METHOD_LIST}:
+        raise ValueError(f"{method.name!r} has no row in ramole_core.methods; add one")
     METHODS[method.name] = method()
     return method
 

@@ -26,8 +26,6 @@ from ramole_core.composition.contract import (
 @register
 class Fusion(Composition):
     name = "fusion"
-    paper = "LoraRetriever, arXiv 2402.09997"
-    summary = "one adapter made of the mean of the A's and the mean of the B's"
 
     def plan(
         self,

@@ -1,6 +1,6 @@
 """Mixture: the plain mean of the LoRAs' outputs.
 
-y = W x + (1/k) sum_j B_j A_j x                       (LoraRetriever, arXiv 2402.09997; RAMoLE eq. 5)
+y = W x + (1/k) sum_j B_j A_j x                    (LoraRetriever, arXiv 2402.09997; RAMoLE eq. 5)
 
 Where an adapter lacks the module the sum is still divided by k.
 """
@@ -20,8 +20,6 @@ from ramole_core.composition.contract import (
 @register
 class Mixture(Composition):
     name = "mixture"
-    paper = "LoraRetriever, arXiv 2402.09997"
-    summary = "the mean of the adapters' outputs, 1/k each"
 
     def plan(
         self,

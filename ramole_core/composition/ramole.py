@@ -31,8 +31,6 @@ from ramole_core.composition.contract import (
 class Routed(Composition):
     """Output-space mixing by a RouterLoRA; the subclasses differ only in which router they get."""
 
-    gated = True
-
     def plan(
         self,
         loras: Sequence[Lora | None],
@@ -62,7 +60,7 @@ def make_gate(loras: Sequence[Lora], router: ModuleRouter) -> Gate:
 def attend_naive(
     x: Float[Tensor, "l i"], loras: Sequence[Lora], router: ModuleRouter
 ) -> tuple[Float[Tensor, "l o"], Float[Tensor, "l k"]]:
-    """The equations as printed, every v_i in full: the twin that the Gram gate is tested against."""
+    """The equations as printed, every v_i in full: the twin the Gram gate is tested against."""
     v = torch.stack([x @ lora.A.T @ lora.B.T for lora in loras], dim=1)
     q = x @ router.A.T
     keys = einsum("lko,os->lks", v, router.B)
@@ -73,19 +71,16 @@ def attend_naive(
 @register
 class Ramole(Routed):
     name = "ramole"
-    paper = "RAMoLE, arXiv 2406.16989"
-    summary = "a trained RouterLoRA weighs the adapters for every token and layer"
+    router = "trained"
 
 
 @register
 class UniformRouter(Routed):
     name = "uniform_router"
-    paper = "control"
-    summary = "control: the same gate untrained (B_r = 0), equal weights over the adapters present"
+    router = "zero"
 
 
 @register
 class RandomRouter(Routed):
     name = "random_router"
-    paper = "control"
-    summary = "control: the same gate with a frozen random router"
+    router = "random"

@@ -95,5 +95,18 @@ def random_router(
     return Router(modules, rank, "random")
 
 
+def router_for(kind: str, folder: Path, *, shapes: Mapping[str, tuple[int, int]]) -> Router | None:
+    """The router that a method asks for (`Composition.router`); None is the zero router.
+
+    The random one takes rank and scale from the trained one in `folder`, where there is one.
+    """
+    if kind == "trained":
+        return load_router(folder, shapes=shapes)
+    if kind == "random":
+        like = load_router(folder, shapes=shapes) if (folder / WEIGHTS).is_file() else None
+        return random_router(shapes, rank=like.rank if like else 6, like=like)
+    return None
+
+
 def _rms(matrix: torch.Tensor) -> torch.Tensor:
     return matrix.float().square().mean().sqrt()

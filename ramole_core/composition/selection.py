@@ -18,8 +18,6 @@ from ramole_core.composition.contract import (
 @register
 class Selection(Composition):
     name = "selection"
-    paper = "LoraRetriever, arXiv 2402.09997"
-    summary = "the most similar adapter alone"
 
     def experts(self, k: int) -> int:
         return min(k, 1)

@@ -10,7 +10,7 @@ from ramole_core.errors import RamoleError
 
 @dataclass(frozen=True)
 class Request:
-    """One prompt, how to mix adapters for it, and how to decode; contradictions raise RamoleError."""
+    """One prompt, how to mix adapters for it, how to decode; contradictions raise RamoleError."""
 
     prompt: str
     method: str = "ramole"
@@ -43,7 +43,9 @@ class Request:
         for name in ("adapters", "exclude", "stop", "weights"):
             value = getattr(self, name)
             if isinstance(value, str):
-                raise RamoleError(f"{name}={value!r} is a string; pass a list, such as [{value!r}].")
+                raise RamoleError(
+                    f"{name}={value!r} is a string; pass a list, such as [{value!r}]."
+                )
             if value is not None:
                 object.__setattr__(self, name, tuple(value))
         _check(self)
@@ -69,7 +71,8 @@ def _check(request: Request) -> None:
     if r.adapters is not None:
         require(bool(r.adapters), "adapters is an empty list; name at least one, or pass None.")
         require(
-            len(set(r.adapters)) == len(r.adapters), f"adapters names one twice: {list(r.adapters)}."
+            len(set(r.adapters)) == len(r.adapters),
+            f"adapters names one twice: {list(r.adapters)}.",
         )
         both = sorted(set(r.adapters) & set(r.exclude))
         require(not both, f"{both} stand in both adapters and exclude; take them out of one.")

@@ -1,4 +1,4 @@
-"""Mixing inside a Hugging Face model: stacked plans, the mixed linear layer, installation, trace."""
+"""Mixing inside a Hugging Face model: stacked plans, the mixed layer, installation, trace."""
 
 from ramole_core.layers.install import Installation as Installation, install as install
 from ramole_core.layers.mixed_linear import MixedLinear as MixedLinear, Mixer as Mixer

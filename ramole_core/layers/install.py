@@ -35,7 +35,9 @@ def install(model: nn.Module, paths: Iterable[str]) -> Installation:
     for path in paths:
         base = model.get_submodule(path)
         if isinstance(base, MixedLinear):
-            raise ValueError(f"{path} is a mixed layer already; remove the other installation first")
+            raise ValueError(
+                f"{path} is a mixed layer already; remove the other installation first"
+            )
         layers[path] = MixedLinear(base, path, mixer)
     for path, layer in layers.items():
         _put(model, path, layer)

@@ -11,7 +11,7 @@ class Places:
 
     layers: tuple[int, ...]
     modules: tuple[str, ...]
-    """Short names (`q_proj`, ...); two with the same last part keep their parent's name before it."""
+    """Short names (`q_proj`); two with the same last part keep their parent's name before it."""
     at: dict[str, tuple[int, int]]
     """Module path -> (index into layers, index into modules)."""
 

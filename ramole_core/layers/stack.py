@@ -23,13 +23,13 @@ from ramole_core.shapes import Inputs, Update, Weights
 
 @dataclass(frozen=True)
 class ModuleStack:
-    """c is b, or 1 where all requests of the batch share one plan; kk is k + 1 (the merged slot)."""
+    """c is b, or 1 where all requests share one plan; kk is k + 1 (the merged slot)."""
 
     A: Float[Tensor, "c Rs i"]
     """The experts' units, then the routers' rows: Rs = R + s."""
     B: Float[Tensor, "c R o"]
     owner: Float[Tensor, "c R kk"]
-    """One-hot: which expert a unit belongs to; the last column is the merged slot. Padding: zeros."""
+    """One-hot: the expert a unit belongs to; last column: the merged slot; padding: zeros."""
     present: Bool[Tensor, "c k"]
     weights: Float[Tensor, "c kk"]
     """Fixed weights; the merged slot's is 1."""

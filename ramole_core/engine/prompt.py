@@ -1,0 +1,34 @@
+"""A request's prompt as token ids: the chat template, or the raw text."""
+
+from transformers import PreTrainedTokenizerBase
+
+from ramole_core.engine.request import Request
+from ramole_core.errors import RamoleError
+
+
+def encode_prompt(request: Request, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """Token ids of the prompt as the model sees it; training uses the same.
+
+    Raises RamoleError where the base model's tokenizer has no chat template.
+    """
+    if request.raw:
+        return list(tokenizer(request.prompt)["input_ids"])
+    if tokenizer.chat_template is None:
+        raise RamoleError(
+            "The base model has no chat template; ask with raw=True, or choose an instruct model."
+        )
+    messages = [{"role": "user", "content": request.prompt}]
+    if request.system is not None:
+        messages.insert(0, {"role": "system", "content": request.system})
+    text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+    return list(tokenizer(str(text), add_special_tokens=False)["input_ids"])
+
+
+def room_for_answer(request: Request, length: int, *, context: int) -> int:
+    """Most tokens the answer may have; raises RamoleError where the prompt fills the context."""
+    if length >= context:
+        raise RamoleError(
+            f"The prompt has {length} tokens, and the base model reads at most {context} with its "
+            f"answer; shorten the prompt by {length - context + 1} tokens or more."
+        )
+    return min(request.max_new_tokens, context - length)

@@ -1,0 +1,69 @@
+"""Token ids to text as it streams: whole characters only, and nothing past a stop string."""
+
+from collections.abc import Sequence
+
+from transformers import PreTrainedTokenizerBase
+
+BROKEN = "\ufffd"  # what a tokenizer gives for half a character
+
+
+class TextStream:
+    """Feed it tokens; it gives back the text that is certain, and says when a stop string came."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, *, stop: Sequence[str] = ()):
+        self._tokenizer = tokenizer
+        self._stop = tuple(stop)
+        self._ids: list[int] = []
+        self._read = 0  # tokens whose text has been taken
+        self._start = 0  # decoding begins here, so that its cost does not grow with the answer
+        self._held = ""  # text that may turn out to be the beginning of a stop string
+        self.text = ""
+        self.stopped = False
+
+    def push(self, token: int) -> str:
+        """The text that this token makes certain."""
+        self._ids.append(token)
+        before = self._decode(self._start, self._read)
+        now = self._decode(self._start, len(self._ids))
+        if now.endswith(BROKEN):
+            return ""
+        self._start, self._read = self._read, len(self._ids)
+        return self._release(now[len(before) :])
+
+    def finish(self) -> str:
+        """The text held back, when the answer ends without a stop string."""
+        if self.stopped:
+            return ""
+        rest = self._decode(self._start, len(self._ids))
+        rest = self._held + rest[len(self._decode(self._start, self._read)) :]
+        self._read, self._held = len(self._ids), ""
+        self.text += rest
+        return rest
+
+    def _decode(self, start: int, end: int) -> str:
+        return str(
+            self._tokenizer.decode(
+                self._ids[start:end],
+                skip_special_tokens=True,
+                clean_up_tokenization_spaces=False,
+            )
+        )
+
+    def _release(self, new: str) -> str:
+        text = self._held + new
+        found = [at for at in (text.find(stop) for stop in self._stop) if at >= 0]
+        if found:
+            self.stopped, self._held = True, ""
+            self.text += text[: min(found)]
+            return text[: min(found)]
+        keep = max((_overlap(text, stop) for stop in self._stop), default=0)
+        self._held = text[len(text) - keep :]
+        sure = text[: len(text) - keep]
+        self.text += sure
+        return sure
+
+
+def _overlap(text: str, stop: str) -> int:
+    """How many characters at the end of `text` could begin `stop`."""
+    longest = min(len(text), len(stop) - 1)
+    return next((n for n in range(longest, 0, -1) if text.endswith(stop[:n])), 0)

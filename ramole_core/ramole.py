@@ -1,0 +1,295 @@
+"""The front door: Ramole ties pool, retrieval and engine together.
+
+Opening it is light: the pool's cards are read, nothing else. The index, the sentence encoder and
+the base model load on first use, or when `load()` is called.
+"""
+
+import threading
+import time
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from ramole_core.engine.request import Generation, Request, Step
+from ramole_core.errors import RamoleError
+from ramole_core.methods import METHOD_LIST, Method
+from ramole_core.pool import AdapterCard, Limits, Pool
+from ramole_core.retrieval import AdapterIndex, Encoder, Hit, Retriever
+from ramole_core.settings import Settings, load_settings
+
+if TYPE_CHECKING:
+    from ramole_core.base_model import BaseModel
+    from ramole_core.composition import Router
+    from ramole_core.engine.engine import Chosen, Engine
+    from ramole_core.engine.slots import LoraSet
+
+Progress = Callable[[str, float], None]
+"""Called with the stage in words and the fraction done, 0 to 1."""
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """The likeliest next tokens at one position, with their probabilities."""
+
+    base: list[tuple[str, float]]
+    mixture: list[tuple[str, float]]
+
+
+class Ramole:
+    """A pool of adapters as one model. Use as a context manager, or call `close()`."""
+
+    def __init__(self, settings: Settings | None = None):
+        """Open pool and index; raises RamoleError (Busy: another process has the data folder)."""
+        s = self.settings = settings or load_settings()
+        self.pool = Pool(
+            adapters_dir=s.adapters_dir,
+            data_dir=s.data_dir,
+            shapes=self._shapes,
+            limits=Limits(
+                max_upload_mb=s.max_upload_mb, max_rank=s.max_rank, max_adapters=s.max_adapters
+            ),
+            shared_uploads=s.shared_uploads,
+            host_cache_mb=s.host_cache_mb,
+        )
+        self.retriever = Retriever(
+            pool=self.pool,
+            encoder=Encoder(s.encoder, data_dir=s.data_dir),
+            index=AdapterIndex(data_dir=s.data_dir, url=s.chroma_url),
+        )
+        self.pool.listeners.append(self.retriever)
+        self._loading = threading.RLock()
+        self._base: BaseModel | None = None
+        self._engine: Engine | None = None
+
+    def __enter__(self) -> "Ramole":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Give the model, the index and the data folder back."""
+        if self._engine is not None:
+            self._engine.close()
+        self.retriever.close()
+        self.pool.close()
+
+    def methods(self) -> tuple[Method, ...]:
+        """The composition methods: name, paper, one line on what each does."""
+        return METHOD_LIST
+
+    @property
+    def loaded(self) -> bool:
+        """Whether the base model is ready."""
+        return self._engine is not None
+
+    def load(self, progress: Progress | None = None) -> None:
+        """Load encoder, index and base model now; a second call returns at once."""
+        tell = progress or (lambda stage, fraction: None)
+        with self._loading:
+            if self._engine is not None:
+                return
+            from ramole_core.base_model import load_base
+            from ramole_core.engine.engine import Engine
+
+            s = self.settings
+            self._base = load_base(
+                s.base_model,
+                data_dir=s.data_dir,
+                quantization=s.quantization,
+                dtype=s.dtype,
+                device=s.device,
+                progress=lambda stage, fraction: tell(stage, 0.9 * fraction),
+            )
+            tell("reading the adapters", 0.9)
+            self.retriever.check()
+            self._engine = Engine(
+                self._base,
+                paths=list(self._shapes()),
+                routers=self._router,
+                device_cache_bytes=s.device_cache_mb * 2**20,
+            )
+            tell("ready", 1.0)
+
+    @property
+    def base(self) -> "BaseModel":
+        """The base model; loads on first use."""
+        self.load()
+        assert self._base is not None
+        return self._base
+
+    @property
+    def engine(self) -> "Engine":
+        """The running model; loads on first use."""
+        self.load()
+        assert self._engine is not None
+        return self._engine
+
+    def retrieve(
+        self, text: str, k: int = 3, exclude: Iterable[str] = (), owner: str | None = None
+    ) -> list[Hit]:
+        """The k adapters whose vectors are nearest to the text's, best first (cosine)."""
+        return self.retriever.retrieve(text, k=k, exclude=tuple(exclude), owner=owner)
+
+    def neighbours(self, name: str, k: int = 3, owner: str | None = None) -> list[Hit]:
+        """The k adapters nearest to this one, itself left out."""
+        return self.retriever.neighbours(self.pool.card(name, owner), k=k, owner=owner)
+
+    def generate(self, requests: Sequence[Request]) -> list[Generation]:
+        """Answer the requests, in order, MAX_BATCH at a time; a bad one raises before any runs."""
+        answers: dict[int, Generation] = {}
+        for index, item in self.stream_batch(requests):
+            if isinstance(item, Generation):
+                answers[index] = item
+        return [answers[index] for index in range(len(answers))]
+
+    def stream(self, request: Request) -> Generator[Step, None, Generation]:
+        """The answer token by token; the generator's return value is the whole Generation."""
+        answer = None
+        for _, item in self.stream_batch([request]):
+            if isinstance(item, Step):
+                yield item
+            else:
+                answer = item
+        assert answer is not None
+        return answer
+
+    def stream_batch(self, requests: Sequence[Request]) -> Iterator[tuple[int, Step | Generation]]:
+        """Each token of each request as it comes, with the request's index; a Generation ends it.
+
+        The requests of one call share every forward, MAX_BATCH at a time.
+        """
+        requests = list(requests)
+        timed = [self._choose(request) for request in requests]
+        for request in requests:
+            self.engine.check(request)
+        size = self.settings.max_batch
+        for start in range(0, len(requests), size):
+            yield from self._run(requests[start : start + size], timed[start : start + size], start)
+
+    def explain(
+        self,
+        request: Request,
+        position: int,
+        top: int = 10,
+        *,
+        token_ids: Sequence[int] | None = None,
+    ) -> Explanation:
+        """The likeliest tokens after `position`, of the base and of the mixture.
+
+        `position` counts from the first token of the prompt, as a trace does; `token_ids` are the
+        trace's, to spare generating the answer again. Raises RamoleError past the end.
+        """
+        chosen, _ = self._choose(request)
+        if token_ids is None:
+            ids, _ = self.engine.check(request)
+            if position >= len(ids):
+                wanted = replace(request, max_new_tokens=position - len(ids) + 1, trace=True)
+                trace = self.generate([wanted])[0].trace
+                ids = trace.token_ids if trace else ids
+            token_ids = ids
+        if not 0 <= position < len(token_ids):
+            raise RamoleError(
+                f"position={position}, but the prompt and its answer have {len(token_ids)} tokens; "
+                f"choose 0 to {len(token_ids) - 1}."
+            )
+        bare = replace(request, method="base", adapters=None, weights=None)
+        prepared = [self.engine.prepare(bare, []), self.engine.prepare(request, chosen)]
+        base, mixture = self.engine.next_tokens(prepared, token_ids[: position + 1], top=top)
+        return Explanation(base=base, mixture=mixture)
+
+    @property
+    def router_checksum(self) -> str | None:
+        """SHA-256 of the trained router's file, None where there is none."""
+        from ramole_core.composition.router import WEIGHTS
+
+        if not (self.settings.adapters_dir / "_router" / WEIGHTS).is_file():
+            return None
+        router = self._router("trained")
+        return router.checksum if router else None
+
+    def _run(
+        self,
+        requests: Sequence[Request],
+        timed: Sequence[tuple[list["Chosen"], float]],
+        first: int,
+    ) -> Iterator[tuple[int, Step | Generation]]:
+        began = time.perf_counter()
+        pairs = zip(requests, timed, strict=True)
+        prepared = [self.engine.prepare(request, chosen) for request, (chosen, _) in pairs]
+        batch = self.engine.start(prepared)
+        stages = {"prepare": time.perf_counter() - began}
+        told: set[int] = set()
+        while batch.running:
+            for index, step in self.engine.step(batch):
+                yield first + index, step
+            for index in set(range(len(prepared))) - set(batch.running) - told:
+                told.add(index)
+                answer = batch.generation(index)
+                extra = {"retrieve": timed[index][1], **stages}
+                yield first + index, replace(answer, extra=extra)
+
+    def _choose(self, request: Request) -> tuple[list["Chosen"], float]:
+        """The adapters of one request, and the seconds that finding them took."""
+        from ramole_core.composition import find_method
+
+        began = time.perf_counter()
+        method = find_method(request.method)
+        if request.max_new_tokens > self.settings.max_new_tokens:
+            raise RamoleError(
+                f"max_new_tokens={request.max_new_tokens}, but this server gives at most "
+                f"{self.settings.max_new_tokens}; ask for fewer, or raise RAMOLE_MAX_NEW_TOKENS."
+            )
+        if request.adapters is None:
+            count = method.experts(request.k)
+            hits = self._hits(request, count) if count else []
+            found = [(self.pool.card(hit.name, hit.owner), hit.score) for hit in hits]
+        else:
+            found = self._named(request, method.experts(len(request.adapters)))
+        chosen = [self._chosen(card, score) for card, score in found]
+        return chosen, time.perf_counter() - began
+
+    def _hits(self, request: Request, k: int) -> list[Hit]:
+        return self.retrieve(request.prompt, k, request.exclude, request.owner)
+
+    def _named(self, request: Request, count: int) -> list[tuple[AdapterCard, float]]:
+        names = request.adapters or ()
+        cards = [self.pool.card(name, request.owner) for name in names]
+        if not count:
+            raise RamoleError(
+                f"Method {request.method} mixes no adapters, but {', '.join(names)} were named; "
+                "take them out, or choose another method."
+            )
+        if count == len(cards):
+            return [(card, float("nan")) for card in cards]
+        if request.weights is not None:
+            raise RamoleError(
+                f"Method {request.method} uses {count} adapter, but weights were given for "
+                f"{len(cards)}; take the weights out, or choose a method that mixes."
+            )
+        scores = self.retriever.similarities(request.prompt, cards)
+        best = sorted(zip(cards, scores, strict=True), key=lambda pair: -pair[1])
+        return best[:count]
+
+    def _chosen(self, card: AdapterCard, score: float) -> "Chosen":
+        from ramole_core.engine.engine import Chosen
+
+        return Chosen(card.name, score, card.sha256, lambda: self._loras(card))
+
+    def _loras(self, card: AdapterCard) -> "LoraSet":
+        from ramole_core.composition import Lora
+
+        tensors = self.pool.tensors(card)
+        return {path: Lora(A=A, B=B) for path, (A, B) in tensors.modules.items()}
+
+    def _router(self, kind: str) -> "Router | None":
+        from ramole_core.composition import router_for
+
+        return router_for(kind, self.settings.adapters_dir / "_router", shapes=self._shapes())
+
+    def _shapes(self) -> dict[str, tuple[int, int]]:
+        """The base model's linear layers, (i, o) each; fetches the base's files on first use."""
+        from ramole_core.base_model import fetch_base, read_shapes
+
+        s = self.settings
+        return read_shapes(fetch_base(s.base_model, data_dir=s.data_dir))
