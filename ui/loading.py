@@ -1,0 +1,79 @@
+"""The base model loads behind the page: how far it is, in words, for whoever asks."""
+
+import logging
+import threading
+import time
+from weakref import WeakKeyDictionary
+
+from ramole_core import Ramole, RamoleError
+
+log = logging.getLogger(__name__)
+
+
+class Loading:
+    """One load of the model in a thread of its own; every field may be read at any time."""
+
+    def __init__(self, ramole: Ramole):
+        self.stage = "waiting to start"
+        """What is being done, in words."""
+        self.fraction = 0.0
+        """How much is done, 0 to 1."""
+        self.error: str | None = None
+        """One sentence, where loading failed; the next `start` tries again."""
+        self.ended = threading.Event()
+        """Set when loading is over, well or not."""
+        self._ramole = ramole
+        self._lock = threading.Lock()
+        self._thread: threading.Thread | None = None
+
+    @property
+    def ready(self) -> bool:
+        """Whether the model can answer."""
+        return self._ramole.loaded
+
+    def start(self) -> None:
+        """Begin in the background; while it runs, and once the model is there, this does nothing."""
+        with self._lock:
+            if self.ready or (self._thread is not None and self._thread.is_alive()):
+                return
+            self.error = None
+            self.ended.clear()
+            self._thread = threading.Thread(target=self._run, name="load-model", daemon=True)
+            self._thread.start()
+
+    def status(self) -> dict[str, str | float | bool | None]:
+        """What `/health` and the page show."""
+        fraction = 1.0 if self.ready else round(self.fraction, 3)
+        return {
+            "ready": self.ready,
+            "stage": "ready" if self.ready else self.stage,
+            "fraction": fraction,
+            "error": self.error,
+        }
+
+    def _tell(self, stage: str, fraction: float) -> None:
+        self.stage, self.fraction = stage, fraction
+
+    def _run(self) -> None:
+        began = time.perf_counter()
+        try:
+            self._ramole.load(self._tell)
+            log.info("The model is ready after %.1f s.", time.perf_counter() - began)
+        except RamoleError as error:
+            self.error = str(error)
+            log.error("%s", error)
+        except Exception:
+            self.error = "The model could not be loaded; the server's log says why."
+            log.exception("The model could not be loaded.")
+        finally:
+            self.ended.set()
+
+
+_loadings: "WeakKeyDictionary[Ramole, Loading]" = WeakKeyDictionary()
+_guard = threading.Lock()
+
+
+def loading_of(ramole: Ramole) -> Loading:
+    """The one Loading of this system."""
+    with _guard:
+        return _loadings.setdefault(ramole, Loading(ramole))
