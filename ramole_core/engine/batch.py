@@ -137,7 +137,7 @@ class Batch:
                 input_ids=self._ids,
                 attention_mask=self._mask,
                 position_ids=positions,
-                past_key_values=self._cache,
+                cache=self._cache,
                 use_cache=True,
                 logits_to_keep=1,
             ).logits[:, -1]

@@ -1,5 +1,7 @@
 """What a caller asks for, and what comes back."""
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -17,18 +19,18 @@ class Request:
     """A registry name: `base`, `selection`, `mixture`, `fusion`, `ramole`, ..."""
     k: int = 3
     """How many adapters to retrieve; ignored when `adapters` is given."""
-    adapters: tuple[str, ...] | None = None
+    adapters: Sequence[str] | None = None
     """Exactly these adapters, no retrieval; None: retrieve `k`."""
-    weights: tuple[float, ...] | None = None
+    weights: Sequence[float] | None = None
     """One weight an adapter, in place of the method's own."""
-    exclude: tuple[str, ...] = ()
+    exclude: Sequence[str] = ()
     """Adapters that retrieval must not return."""
     max_new_tokens: int = 128
     temperature: float = 0.0
     """0: greedy."""
     top_p: float = 1.0
     seed: int | None = None
-    stop: tuple[str, ...] = ()
+    stop: Sequence[str] = ()
     """The answer ends before the first of these strings."""
     ignore_eos: bool = False
     system: str | None = None
@@ -58,12 +60,19 @@ def _check(request: Request) -> None:
 
     r = request
     require(isinstance(r.prompt, str) and bool(r.prompt.strip()), "The prompt is empty; type one.")
+    for name in ("k", "max_new_tokens"):
+        value = getattr(r, name)
+        whole = isinstance(value, int) and not isinstance(value, bool)
+        require(whole, f"{name}={value!r}; give a whole number.")
+    for name in ("temperature", "top_p"):
+        value = getattr(r, name)
+        require(isinstance(value, int | float), f"{name}={value!r}; give a number.")
     require(r.k >= 1, f"k={r.k}; it is the number of adapters to retrieve, at least 1.")
     require(
         r.max_new_tokens >= 1, f"max_new_tokens={r.max_new_tokens}; ask for at least one token."
     )
     require(
-        r.temperature >= 0 and np.isfinite(r.temperature),
+        math.isfinite(r.temperature) and r.temperature >= 0,
         f"temperature={r.temperature}; it must be 0 (greedy) or a positive number.",
     )
     require(0 < r.top_p <= 1, f"top_p={r.top_p}; it must be above 0 and at most 1.")
@@ -82,7 +91,7 @@ def _check(request: Request) -> None:
             len(r.weights) == len(r.adapters or ()),
             f"{len(r.weights)} weights for {len(r.adapters or ())} adapters; give one for each.",
         )
-        require(all(np.isfinite(w) for w in r.weights), "weights must be finite numbers.")
+        require(all(math.isfinite(w) for w in r.weights), "weights must be finite numbers.")
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,310 @@
+"""Batches of different requests: one forward a token, and nobody feels anybody."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from ramole_core.base_model import BaseModel
+from ramole_core.composition import Lora, random_router
+from ramole_core.engine.engine import Chosen, Engine
+from ramole_core.engine.request import Generation, Request
+from ramole_core.engine.sampling import choose_token, make_generator
+from ramole_core.engine.slots import DeviceSlots
+from ramole_core.engine.text import TextStream
+from ramole_core.errors import RamoleError
+
+PROMPTS = ["one", "two words", "a longer prompt with more words in it", "b", "c d e f g"]
+
+
+@pytest.fixture(scope="module")
+def parts(tiny_llama):
+    """Engine on the tiny model in fp32, adapters of several ranks, and a counter of forwards."""
+    model = AutoModelForCausalLM.from_pretrained(tiny_llama, dtype=torch.float32).eval()
+    tokenizer = AutoTokenizer.from_pretrained(tiny_llama)
+    sizes = {
+        path: (module.in_features, module.out_features)
+        for path, module in model.named_modules()
+        if isinstance(module, torch.nn.Linear) and "lm_head" not in path
+    }
+    torch.manual_seed(1)
+    pool = {}
+    for name, rank in (("ant", 2), ("bee", 7), ("cat", 4), ("dog", 1)):
+        pool[name] = {
+            path: Lora(A=torch.randn(rank, i) * i**-0.5, B=torch.randn(o, rank) * 0.7)
+            for path, (i, o) in sizes.items()
+        }
+    for path in list(sizes)[::2]:
+        del pool["cat"][path]
+    base = BaseModel(
+        model=model.requires_grad_(False),
+        tokenizer=tokenizer,
+        name="tiny",
+        folder=tiny_llama,
+        checksum="",
+        quantization="none",
+        dtype=torch.float32,
+        device=model.device,
+    )
+    router = random_router(sizes, rank=5, seed=3)
+    engine = Engine(
+        base,
+        paths=list(sizes),
+        routers=lambda kind: None if kind == "zero" else router,
+        device_cache_bytes=2**20,
+    )
+    calls = []
+    model.register_forward_pre_hook(lambda *_: calls.append(1))
+    return SimpleNamespace(engine=engine, pool=pool, calls=calls, tokenizer=tokenizer)
+
+
+def choose(parts, names):
+    return [Chosen(name, 0.5, name, lambda name=name: parts.pool[name]) for name in names]
+
+
+def run(parts, jobs) -> list[Generation]:
+    prepared = [parts.engine.prepare(request, choose(parts, names)) for request, names in jobs]
+    batch = parts.engine.start(prepared)
+    while batch.running:
+        parts.engine.step(batch)
+    return [batch.generation(index) for index in range(len(jobs))]
+
+
+def ask(prompt, method, **options):
+    options = {"max_new_tokens": 9, "ignore_eos": True, **options}
+    return Request(prompt, method=method, **options)
+
+
+MIXED = [
+    (ask(PROMPTS[0], "ramole"), ["ant", "bee", "cat"]),
+    (ask(PROMPTS[1], "base"), []),
+    (ask(PROMPTS[2], "selection"), ["dog"]),
+    (ask(PROMPTS[3], "mixture"), ["bee", "cat", "dog", "ant"]),
+    (ask(PROMPTS[4], "fusion", max_new_tokens=4), ["ant", "dog"]),
+    (ask(PROMPTS[0], "uniform_router", temperature=0.8, seed=5), ["cat", "dog"]),
+    (ask(PROMPTS[2], "random_router", max_new_tokens=2), ["cat", "ant"]),
+    (ask(PROMPTS[1], "ramole", temperature=1.1, top_p=0.9, seed=7), ["bee"]),
+]
+
+
+def test_eight_different_requests_give_what_they_give_alone(parts):
+    together = run(parts, MIXED)
+    assert len({tuple(answer.trace.token_ids) for answer in together}) == len(MIXED)
+    for job, answer in zip(MIXED, together, strict=True):
+        alone = run(parts, [job])[0]
+        assert answer.trace.token_ids == alone.trace.token_ids
+        assert answer.text == alone.text
+        np.testing.assert_allclose(answer.trace.weights, alone.trace.weights, atol=1e-3)
+        assert answer.new_tokens == job[0].max_new_tokens
+
+
+def test_one_forward_a_token_whatever_the_batch(parts):
+    parts.calls.clear()
+    run(parts, MIXED)
+    assert len(parts.calls) <= max(request.max_new_tokens for request, _ in MIXED) + 1
+
+
+def test_the_adapters_change_the_answer(parts):
+    texts = {
+        tuple(run(parts, [(ask("hello", method), names)])[0].trace.token_ids)
+        for method, names in [
+            ("base", []),
+            ("selection", ["ant"]),
+            ("mixture", ["ant", "bee"]),
+            ("fusion", ["ant", "bee"]),
+            ("ramole", ["ant", "bee"]),
+        ]
+    }
+    assert len(texts) == 5
+
+
+def test_the_trace_has_a_row_a_token_and_the_last_is_never_fed(parts):
+    request, names = MIXED[0]
+    trace = run(parts, [MIXED[0]])[0].trace
+    T = trace.prompt_length + request.max_new_tokens
+    assert len(trace.tokens) == len(trace.token_ids) == T
+    assert trace.weights.shape == (T, len(trace.layers), len(trace.modules), len(names))
+    assert trace.weights.dtype == np.float16
+    np.testing.assert_allclose(trace.weights[:-1].sum(-1), 1, atol=2e-3)
+    assert not trace.weights[-1].any()
+
+
+def test_steps_carry_the_gate_that_predicted_them(parts):
+    prepared = parts.engine.prepare(MIXED[0][0], choose(parts, MIXED[0][1]))
+    batch, steps = parts.engine.start([prepared]), []
+    while batch.running:
+        steps += [step for _, step in parts.engine.step(batch)]
+    answer = batch.generation(0)
+    trace = answer.trace
+    for n, step in enumerate(steps):
+        row = trace.prompt_length + n
+        assert step.token == trace.token_ids[row]
+        np.testing.assert_array_equal(step.weights, trace.weights[row - 1])
+    assert "".join(step.text for step in steps) == answer.text
+
+
+def test_weights_of_the_request_replace_the_gate(parts):
+    request = ask("hello", "ramole", adapters=("ant", "bee"), weights=(0.25, 2.0))
+    trace = run(parts, [(request, ["ant", "bee"])])[0].trace
+    assert (trace.weights[:-1] == np.float16([0.25, 2.0])).all()
+    merged = ask("hello", "mixture", adapters=("ant", "bee"), weights=(0.25, 2.0))
+    assert run(parts, [(merged, ["ant", "bee"])])[0].trace.token_ids == trace.token_ids
+
+
+def test_without_a_trace_the_tokens_are_the_same(parts):
+    request = ask(PROMPTS[0], "ramole", trace=False)
+    answer = run(parts, [(request, MIXED[0][1])])[0]
+    assert answer.trace is None
+    assert answer.text == run(parts, [MIXED[0]])[0].text
+
+
+def test_a_cancelled_request_ends_at_once_and_the_others_go_on(parts):
+    prepared = [parts.engine.prepare(r, choose(parts, names)) for r, names in MIXED[:4]]
+    batch = parts.engine.start(prepared)
+    parts.engine.step(batch)
+    batch.cancel(0)
+    while batch.running:
+        parts.engine.step(batch)
+    assert (batch.generation(0).finish_reason, batch.generation(0).new_tokens) == ("cancelled", 1)
+    for index in (1, 2, 3):
+        expected = run(parts, [MIXED[index]])[0]
+        assert batch.generation(index).trace.token_ids == expected.trace.token_ids
+
+
+def test_two_batches_take_turns(parts):
+    batches = [
+        parts.engine.start([parts.engine.prepare(r, choose(parts, n))]) for r, n in MIXED[:2]
+    ]
+    while any(batch.running for batch in batches):
+        for batch in batches:
+            parts.engine.step(batch)
+    for batch, job in zip(batches, MIXED, strict=False):
+        assert batch.generation(0).trace.token_ids == run(parts, [job])[0].trace.token_ids
+
+
+def test_the_same_seed_gives_the_same_tokens_and_another_does_not(parts):
+    answers = [
+        run(parts, [(ask("hello", "base", temperature=1.5, seed=seed), [])])[0].trace.token_ids
+        for seed in (3, 3, 4)
+    ]
+    assert answers[0] == answers[1] != answers[2]
+
+
+def test_eos_ends_an_answer_unless_it_is_ignored(parts):
+    eos = parts.tokenizer.eos_token_id
+    prepared = parts.engine.prepare(Request("a", method="base", max_new_tokens=50), [])
+    batch = parts.engine.start([prepared])
+    parts.engine.step(batch)
+    head = parts.engine._base.model.get_output_embeddings()
+    handle = head.register_forward_hook(lambda m, a, y: y.index_fill(-1, torch.tensor([eos]), 1e4))
+    steps = parts.engine.step(batch)
+    handle.remove()
+    assert [step.token for _, step in steps] == [eos] and steps[0][1].text == ""
+    answer = batch.generation(0)
+    assert answer.finish_reason == "eos" and not batch.running
+    assert answer.trace.token_ids[-1] == eos and answer.new_tokens == 2
+
+
+def test_a_stop_string_ends_the_answer_before_it(parts):
+    whole = run(parts, [(ask("hello", "base", max_new_tokens=12), [])])[0].text
+    assert len(whole) > 6
+    stop = whole[4:6]
+    answer = run(parts, [(ask("hello", "base", max_new_tokens=12, stop=[stop]), [])])[0]
+    assert answer.finish_reason == "stop"
+    assert answer.text == whole[: whole.index(stop)]
+
+
+def test_a_prompt_longer_than_the_context_gets_a_clear_answer(parts):
+    context = parts.engine.context
+    with pytest.raises(RamoleError, match=rf"tokens.*at most {context}.*shorten"):
+        parts.engine.check(Request("word " * context * 3))
+    ids, room = parts.engine.check(Request("a", max_new_tokens=10 * context))
+    assert len(ids) + room == context
+
+
+def test_explaining_is_the_softmax_of_one_forward(parts):
+    request, names = MIXED[0]
+    trace = run(parts, [MIXED[0]])[0].trace
+    bare = parts.engine.prepare(ask(request.prompt, "base"), [])
+    mixed = parts.engine.prepare(request, choose(parts, names))
+    for position in (trace.prompt_length - 1, trace.prompt_length + 3):
+        base, mixture = parts.engine.next_tokens(
+            [bare, mixed], trace.token_ids[: position + 1], top=5
+        )
+        assert len(base) == len(mixture) == 5 and base != mixture
+        assert mixture[0][0] == trace.tokens[position + 1]
+        chances = [p for _, p in mixture]
+        assert chances == sorted(chances, reverse=True) and 0 < sum(chances) <= 1
+
+
+def test_a_nucleus_keeps_only_the_likeliest():
+    logits = torch.tensor([2.0, 1.0, 0.0, -1.0])
+    request = Request("a", temperature=1.0, top_p=0.5, seed=0)
+    generator = make_generator(request)
+    assert {choose_token(logits, request, generator=generator) for _ in range(50)} == {0}
+    free = Request("a", temperature=1.0, seed=0)
+    draws = [choose_token(logits, free, generator=generator) for _ in range(3000)]
+    shares = torch.bincount(torch.tensor(draws), minlength=4) / 3000
+    torch.testing.assert_close(shares, logits.softmax(-1), atol=0.03, rtol=0)
+
+
+def test_slots_keep_the_latest_within_their_bytes():
+    slots = DeviceSlots(device=torch.device("cpu"), dtype=torch.float16, limit=100)
+    loads = []
+
+    def load(name):
+        loads.append(name)
+        return {"m": Lora(A=torch.zeros(2, 5), B=torch.zeros(7, 2))}  # 48 bytes in fp16
+
+    for name in "abacab":
+        slots.get(name, lambda name=name: load(name))
+        assert slots.bytes <= 100
+    assert loads == ["a", "b", "c", "b"]
+    assert slots.get("b", dict)["m"].A.dtype == torch.float16
+
+
+@pytest.mark.parametrize("stop", [(), ("xyz",), ("b d", "zzz")])
+def test_streamed_text_adds_up(tiny_llama, stop):
+    tokenizer = AutoTokenizer.from_pretrained(tiny_llama)
+    ids = tokenizer("a b c naïve ☃ 漢字 end", add_special_tokens=False)["input_ids"]
+    stream = TextStream(tokenizer, stop=stop)
+    pieces = [stream.push(token) for token in ids] + [stream.finish()]
+    assert "".join(pieces) == stream.text == tokenizer.decode(ids, skip_special_tokens=True)
+    assert "\ufffd" not in stream.text
+
+
+def test_nothing_past_a_stop_string_is_ever_streamed(tiny_llama):
+    tokenizer = AutoTokenizer.from_pretrained(tiny_llama)
+    ids = tokenizer("well then STOP here", add_special_tokens=False)["input_ids"]
+    stream, shown = TextStream(tokenizer, stop=["STOP"]), ""
+    for token in ids:
+        shown += stream.push(token)
+        if stream.stopped:
+            break
+    assert stream.stopped and shown == stream.text == "well then "
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"prompt": "  "}, "empty"),
+        ({"k": 0}, "k=0"),
+        ({"max_new_tokens": 0}, "at least one"),
+        ({"temperature": -1.0}, "temperature=-1"),
+        ({"temperature": float("nan")}, "temperature=nan"),
+        ({"top_p": 0.0}, "top_p=0"),
+        ({"stop": [""]}, "stop string is empty"),
+        ({"stop": "END"}, r"\['END'\]"),
+        ({"adapters": []}, "empty list"),
+        ({"adapters": ["a", "a"]}, "twice"),
+        ({"adapters": ["a"], "exclude": ["a"]}, "both adapters and exclude"),
+        ({"weights": [1.0]}, "weights needs adapters"),
+        ({"adapters": ["a"], "weights": [1.0, 2.0]}, "2 weights for 1 adapters"),
+        ({"adapters": ["a"], "weights": [float("inf")]}, "finite"),
+    ],
+)
+def test_contradictions_are_refused_on_construction(options, message):
+    with pytest.raises(RamoleError, match=message):
+        Request(**{"prompt": "hello", **options})
