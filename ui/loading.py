@@ -3,9 +3,13 @@
 import logging
 import threading
 import time
+from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
-from ramole_core import Ramole, RamoleError
+from ramole_core import RamoleError
+
+if TYPE_CHECKING:
+    from ramole_core import Ramole
 
 log = logging.getLogger(__name__)
 
@@ -13,7 +17,7 @@ log = logging.getLogger(__name__)
 class Loading:
     """One load of the model in a thread of its own; every field may be read at any time."""
 
-    def __init__(self, ramole: Ramole):
+    def __init__(self, ramole: "Ramole"):
         self.stage = "waiting to start"
         """What is being done, in words."""
         self.fraction = 0.0
@@ -32,7 +36,7 @@ class Loading:
         return self._ramole.loaded
 
     def start(self) -> None:
-        """Begin in the background; while it runs, and once the model is there, this does nothing."""
+        """Begin in the background; does nothing while it runs or once the model is there."""
         with self._lock:
             if self.ready or (self._thread is not None and self._thread.is_alive()):
                 return
@@ -73,7 +77,7 @@ _loadings: "WeakKeyDictionary[Ramole, Loading]" = WeakKeyDictionary()
 _guard = threading.Lock()
 
 
-def loading_of(ramole: Ramole) -> Loading:
+def loading_of(ramole: "Ramole") -> Loading:
     """The one Loading of this system."""
     with _guard:
         return _loadings.setdefault(ramole, Loading(ramole))

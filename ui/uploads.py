@@ -1,0 +1,87 @@
+"""Files from a browser or a client: out of Gradio's cache, into a folder that nobody can fetch.
+
+Whoever knows the address of a file in Gradio's cache can download it, and its address is made from
+its content. So an upload is moved out before anything looks at it, and what the caller says about
+a file (a path, a name) is believed only where it points into that cache.
+"""
+
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from gradio.utils import get_upload_folder
+
+from ramole_core import AdapterRefused
+
+ARCHIVE = ".zip"
+PAIR = ("adapter_model.safetensors", "adapter_config.json")
+EXAMPLE_ENDINGS = (".jsonl", ".txt")
+
+
+@dataclass(frozen=True)
+class Drop:
+    """One adapter to be: a zip, or a folder of the files that came loose."""
+
+    label: str
+    """The file's own name, for the verdict."""
+    path: Path
+    size: int
+    """Bytes."""
+
+
+@contextmanager
+def taken(paths: Sequence[str]) -> Iterator[list[Path]]:
+    """The uploaded files, moved into a private folder that goes when the block ends.
+
+    Raises AdapterRefused for a path that is not an upload, or is there no more.
+    """
+    with tempfile.TemporaryDirectory(prefix="ramole-upload-") as folder:
+        yield [_take(path, Path(folder) / str(i)) for i, path in enumerate(paths)]
+
+
+def _take(path: str, folder: Path) -> Path:
+    cache = Path(get_upload_folder()).resolve()
+    given = Path(path)
+    if given.is_symlink() or not given.resolve().is_relative_to(cache):
+        raise AdapterRefused("That is not an uploaded file; upload the file itself.")
+    if not given.is_file():
+        raise AdapterRefused(f"{given.name} is no longer there; drop it again.")
+    folder.mkdir()
+    target = folder / given.name
+    shutil.copyfile(given, target)
+    given.unlink(missing_ok=True)
+    return target
+
+
+def group(files: Sequence[Path], folder: Path) -> list[Drop]:
+    """Which files make which adapter: each zip is one, all loose files together are one.
+
+    `folder` takes the loose files. A browser does not say in which folder a file lay, so that the
+    files of two adapters cannot be told apart; then AdapterRefused.
+    """
+    zips = [file for file in files if file.suffix.lower() == ARCHIVE]
+    loose = [file for file in files if file.suffix.lower() != ARCHIVE]
+    drops = [Drop(zipped.name, zipped, zipped.stat().st_size) for zipped in zips]
+    if loose:
+        names = [file.name for file in loose]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise AdapterRefused(
+                f"{twice[0]} came {names.count(twice[0])} times, and a browser does not say from "
+                "which folder each came; drop one folder at a time, or each adapter as a zip."
+            )
+        if loose[0].suffix.lower() in EXAMPLE_ENDINGS and len(loose) == 1:
+            raise AdapterRefused(
+                f"{names[0]} is not an adapter; drop adapter_model.safetensors and "
+                "adapter_config.json with it, or give it as examples."
+            )
+        folder.mkdir(parents=True)
+        for file in loose:
+            shutil.move(file, folder / file.name)
+        label = " + ".join(name for name in names if name in PAIR) or names[0]
+        size = sum((folder / name).stat().st_size for name in names)
+        drops.append(Drop(label, folder, size))
+    return drops
