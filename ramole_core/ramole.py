@@ -154,10 +154,13 @@ class Ramole:
         assert answer is not None
         return answer
 
-    def stream_batch(self, requests: Sequence[Request]) -> Iterator[tuple[int, Step | Generation]]:
+    def stream_batch(
+        self, requests: Sequence[Request], *, cancelled: Callable[[], bool] = lambda: False
+    ) -> Iterator[tuple[int, Step | Generation]]:
         """Each token of each request as it comes, with the request's index; a Generation ends it.
 
-        The requests of one call share every forward, MAX_BATCH at a time.
+        The requests of one call share every forward, MAX_BATCH at a time. `cancelled` is asked
+        before each: once it is true, the rest ends there, with the finish reason `cancelled`.
         """
         requests = list(requests)
         timed = [self._choose(request) for request in requests]
@@ -165,7 +168,8 @@ class Ramole:
             self.engine.check(request)
         size = self.settings.max_batch
         for start in range(0, len(requests), size):
-            yield from self._run(requests[start : start + size], timed[start : start + size], start)
+            part = slice(start, start + size)
+            yield from self._run(requests[part], timed[part], start, cancelled)
 
     def explain(
         self,
@@ -213,6 +217,7 @@ class Ramole:
         requests: Sequence[Request],
         timed: Sequence[tuple[list["Chosen"], float]],
         first: int,
+        cancelled: Callable[[], bool],
     ) -> Iterator[tuple[int, Step | Generation]]:
         began = time.perf_counter()
         pairs = zip(requests, timed, strict=True)
@@ -221,6 +226,9 @@ class Ramole:
         stages = {"prepare": time.perf_counter() - began}
         told: set[int] = set()
         while batch.running:
+            if cancelled():
+                for index in batch.running:
+                    batch.cancel(index)
             for index, step in self.engine.step(batch):
                 yield first + index, step
             for index in set(range(len(prepared))) - set(batch.running) - told:
