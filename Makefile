@@ -1,0 +1,47 @@
+# One way to do each thing; `make` alone prints this list. Continuous integration calls the same targets.
+PYTHON ?= python3
+PIP_ARGS ?=
+BIN := .venv/bin
+STAMP := .venv/.installed
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.PHONY: help setup run test lint format browser readme clean
+
+help: ## print this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(STAMP) ## make .venv with everything for running, tests and evaluation
+
+$(STAMP): requirements.txt requirements-dev.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "RAMoLE needs Python 3.11 or newer, but $(PYTHON) is $$($(PYTHON) -V 2>&1); run: make setup PYTHON=python3.12"; exit 1; }
+	@[ -x $(BIN)/pip ] || $(PYTHON) -m venv --clear .venv || { echo "$(PYTHON) cannot make a virtual environment; on Debian or Ubuntu run: apt-get install python3-venv"; exit 1; }
+	$(BIN)/python -m pip install $(PIP_ARGS) -r requirements.txt -r requirements-dev.txt
+	@touch $(STAMP)
+
+run: setup ## the page on http://127.0.0.1:7860; the base model loads behind it
+	$(BIN)/python app.py
+
+test: setup browser lint ## the whole suite: ruff, pyright, pytest
+	$(BIN)/python -m pytest --durations=15
+
+lint: setup ## ruff and pyright, changing nothing
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+
+format: setup ## ruff, changing files
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+browser: ## Chromium for the browser tests, by apt-get where we may
+	@command -v chromium >/dev/null || { \
+	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	    apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends chromium fonts-dejavu-core; \
+	  else echo "The browser tests need Chromium and will fail: install it as 'chromium' on the PATH (Debian: sudo apt-get install chromium)."; fi; }
+
+readme: setup ## write README's generated tables and tree anew
+	$(BIN)/python docs/readme.py
+
+clean: ## remove .venv and caches; adapters and DATA_DIR stay
+	rm -rf .venv .pytest_cache .ruff_cache .hypothesis
