@@ -13,13 +13,16 @@ FILES = (
 )
 
 
-def write_bundle(folder: Path, name: str) -> Path:
-    """`<name>.zip` in a new folder of its own; the files lie in a folder `<name>` inside.
+def write_bundle(folder: Path, name: str, *, into: Path) -> Path:
+    """`<name>.zip` in a new folder under `into`, whose name nobody can guess.
+
+    The files lie in a folder `<name>` inside.
 
     The weights are stored, not packed: they do not shrink. Times are fixed, so that the same
     adapter gives the same bytes.
     """
-    target = Path(tempfile.mkdtemp(prefix="ramole-bundle-")) / f"{name}.zip"
+    into.mkdir(parents=True, exist_ok=True)
+    target = Path(tempfile.mkdtemp(prefix="bundle-", dir=into)) / f"{name}.zip"
     with zipfile.ZipFile(target, "w") as bundle:
         for file in FILES:
             path = folder / file

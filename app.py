@@ -1,0 +1,28 @@
+"""RAMoLE's page: settings -> Ramole -> page -> launch. Torch is imported behind the open page."""
+
+import logging
+import os
+import sys
+
+os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
+
+from ramole_core import Ramole, RamoleError, load_settings  # noqa: E402
+from ui import build  # noqa: E402
+from ui.serve import serve  # noqa: E402
+
+
+def main() -> int:
+    """Serve until the process is told to end; one line and 2 where it cannot begin."""
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    logging.getLogger("ui").setLevel(logging.INFO)
+    try:
+        with Ramole(load_settings()) as ramole:
+            serve(build(ramole), ramole)
+    except RamoleError as error:
+        print(error, file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

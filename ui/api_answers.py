@@ -1,0 +1,99 @@
+"""What the endpoints do, from checked fields to plain JSON."""
+
+import math
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from ramole_core import Generation, RamoleError, Request
+
+from .api_fields import MOST_PROMPTS, Ask, checked
+
+if TYPE_CHECKING:
+    from ramole_core import AdapterCard, Hit, Ramole
+
+
+def streamed(ramole: "Ramole", request: Request) -> Iterator[tuple[str, dict]]:
+    """(text so far, {}) for each token, and at the end (text, everything known of the answer)."""
+    text = ""
+    steps = ramole.stream(request)
+    while True:
+        try:
+            step = next(steps)
+        except StopIteration as ended:
+            answer = ended.value
+            yield answer.text, _how(answer, request)
+            return
+        text += step.text
+        if step.text:
+            yield text, {}
+
+
+def batched(
+    ramole: "Ramole", prompts: object, defaults: dict[str, object], *, owner: str | None
+) -> list[dict]:
+    """The answers, in order; a bad prompt is told by its number before any runs."""
+    if not isinstance(prompts, list) or not prompts:
+        raise RamoleError("prompts is not a list of prompts; pass a list of strings or objects.")
+    if len(prompts) > MOST_PROMPTS:
+        raise RamoleError(
+            f"{len(prompts)} prompts came, and {MOST_PROMPTS} is the most; split them."
+        )
+    requests = []
+    for number, row in enumerate(prompts, 1):
+        said = row if isinstance(row, dict) else {"prompt": row}
+        try:
+            requests.append(checked(Ask, **{**defaults, **said}).request(owner))
+        except RamoleError as error:
+            raise RamoleError(f"Prompt {number}: {error}") from None
+    answers = ramole.generate(requests)
+    return [
+        {"text": answer.text, **_how(answer, request)}
+        for answer, request in zip(answers, requests, strict=True)
+    ]
+
+
+def _how(answer: Generation, request: Request) -> dict:
+    pairs = zip(answer.adapters, answer.scores, strict=True)
+    return {
+        "adapters": [{"name": name, "score": _finite(score)} for name, score in pairs],
+        "method": request.method,
+        "finish_reason": answer.finish_reason,
+        "prompt_tokens": answer.prompt_tokens,
+        "new_tokens": answer.new_tokens,
+        "seconds": _finite(answer.seconds),
+        "first_token_seconds": _finite(answer.first_token_seconds),
+    }
+
+
+def hit_of(hit: "Hit") -> dict:
+    """One adapter found."""
+    return {"name": hit.name, "score": _finite(hit.score)}
+
+
+def card_of(card: "AdapterCard", owner: str | None) -> dict:
+    """One adapter, without its folder: where things lie on the server is nobody's business."""
+    return {
+        "name": card.name,
+        "sample": card.sample,
+        "yours": owner is not None and card.owner == owner,
+        "rank": card.rank,
+        "modules": list(card.modules),
+        "layers": list(card.layers),
+        "scale": card.scale,
+        "dtype": card.dtype,
+        "parameters": card.parameters,
+        "bytes": card.bytes,
+        "sha256": card.sha256,
+        "base_model": card.base_model,
+        "licence": card.licence,
+        "description": card.description,
+        "notes": list(card.notes),
+        "examples": list(card.examples),
+        "vector_from": card.vector_from,
+        "added": card.added,
+    }
+
+
+def _finite(number: float) -> float | None:
+    """JSON has no NaN."""
+    return None if math.isnan(number) else round(number, 4)

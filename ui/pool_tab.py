@@ -1,0 +1,194 @@
+"""The tab Pool: what is there, one adapter in detail, and a place to drop your own."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import gradio as gr
+from gradio.context import Context
+from gradio.utils import get_upload_folder
+
+from .bundle import write_bundle
+from .errors import one_sentence
+from .pool_views import NOTHING, added, detail, listing, replace_examples
+from .quota import Quota, forget
+from .session import owner_of
+from .uploads import EXAMPLE_ENDINGS
+
+if TYPE_CHECKING:
+    from ramole_core import Ramole
+
+SHOW = ["everything", "samples", "yours", "with notes"]
+ORDER = ["name", "largest rank", "largest file", "newest"]
+OPEN_CARD = """
+element.addEventListener('click', (event) => {
+  const button = event.target.closest('.rm-open');
+  if (button) trigger('click', {name: button.dataset.name});
+});
+"""
+SHOW_DETAIL = """
+() => { setTimeout(() => {
+  const title = document.querySelector('#pool-detail .rm-detail-title');
+  if (title) { title.focus({preventScroll: true}); title.scrollIntoView({block: 'nearest'}); }
+}, 150); }
+"""
+SAVE_ZIP = """
+() => { setTimeout(() => {
+  const root = document.querySelector('#pool-zip');
+  (root.matches('a, button') ? root : root.querySelector('a, button')).click();
+}, 200); }
+"""
+
+
+def tab(ramole: "Ramole") -> None:
+    """Build the tab inside the Blocks that is open, and free a session's uploads when it ends."""
+    quota = Quota(ramole)
+    limit = ramole.settings.max_upload_mb
+    stays = ramole.settings.shared_uploads
+    fate = "Everyone can use it." if stays else "Only this session sees it, and it is gone after."
+    page = Context.root_block
+
+    with gr.Tab("Pool", id="pool", elem_id="pool-tab") as pool_tab:
+        with gr.Row(elem_id="pool-filters"):
+            search = gr.Textbox(label="Search", placeholder="a task, a module, a licence", scale=2)
+            show = gr.Dropdown(SHOW, value=SHOW[0], label="Show")
+            order = gr.Dropdown(ORDER, value=ORDER[0], label="Sort by")
+        with gr.Row(equal_height=False):
+            with gr.Column(scale=3, min_width=320):
+                cards = gr.HTML(elem_id="pool-cards", js_on_load=OPEN_CARD)
+            with gr.Column(scale=2, min_width=320):
+                name = gr.Dropdown(
+                    [], value=None, label="Adapter", elem_id="pool-name", info="or press Details"
+                )
+                about = gr.HTML(NOTHING, elem_id="pool-detail")
+                command = gr.Textbox(
+                    label="The command that trained it",
+                    buttons=["copy"],
+                    interactive=False,
+                    visible=False,
+                    elem_id="pool-command",
+                    lines=2,
+                )
+                with gr.Row():
+                    download = gr.Button("Download as zip", size="sm", interactive=False)
+                    remove = gr.Button("Remove", size="sm", variant="stop", interactive=False)
+                archive = gr.DownloadButton("zip", visible="hidden", elem_id="pool-zip")
+                with gr.Accordion("Other examples for it", open=False, visible=False) as giving:
+                    lines = gr.Textbox(label="Example inputs, one a line", lines=3)
+                    texts = gr.File(
+                        label="or a .txt or .jsonl file",
+                        file_count="multiple",
+                        file_types=list(EXAMPLE_ENDINGS),
+                        height=110,
+                    )
+                    give = gr.Button("Replace its examples", size="sm")
+                    given = gr.HTML()
+        with gr.Group(elem_id="pool-drop"):
+            gr.Markdown(
+                "### Add your own\nA LoRA made with PEFT, without pickle: a zip, a folder, or "
+                "`adapter_model.safetensors` and `adapter_config.json` together; up to "
+                f"{limit} MB. {fate}",
+                container=True,
+            )
+            with gr.Row():
+                new_name = gr.Textbox(label="Name (optional)", max_length=64)
+                new_lines = gr.Textbox(
+                    label="Example inputs, one a line (optional)",
+                    info="By these it is found; without them, by its model card.",
+                    lines=2,
+                )
+            with gr.Row():
+                drop = gr.File(
+                    label="Drop zips or the two files here",
+                    file_count="multiple",
+                    height=140,
+                    elem_id="pool-files",
+                )
+                folder = gr.File(
+                    label="or a folder", file_count="directory", height=140, elem_id="pool-folder"
+                )
+            verdicts = gr.HTML(elem_id="pool-verdicts", padding=True)
+            room = gr.Markdown(elem_id="pool-room", container=True)
+
+    def on_list(search, show, order, chosen_name, request: gr.Request):
+        with one_sentence():
+            owner = owner_of(request)
+            names = list(dict.fromkeys(card.name for card in ramole.pool.cards(owner)))
+            kept = chosen_name if chosen_name in names else None
+            html = listing(ramole, search, show, order, owner=owner)
+            return html, gr.Dropdown(names, value=kept), quota.sentence(owner)
+
+    def on_search(search, show, order, request: gr.Request):
+        with one_sentence():
+            return listing(ramole, search, show, order, owner=owner_of(request))
+
+    def on_open(event: gr.EventData):
+        wanted = event._data.get("name") if isinstance(event._data, dict) else None
+        return wanted if isinstance(wanted, str) else None
+
+    def on_choose(chosen_name, request: gr.Request):
+        with one_sentence():
+            owner = owner_of(request)
+            html, trained_by = detail(ramole, chosen_name, owner=owner)
+            own = bool(chosen_name) and not ramole.pool.card(chosen_name, owner).sample
+            return (
+                html,
+                gr.Textbox(trained_by, visible=bool(trained_by)),
+                gr.Button(interactive=bool(chosen_name)),
+                gr.Button(interactive=own),
+                gr.Accordion(visible=own),
+                "",
+            )
+
+    def on_drop(paths, new_name, new_lines, request: gr.Request):
+        with one_sentence():
+            steps = added(
+                ramole, quota, paths, name=new_name, lines=new_lines, owner=owner_of(request)
+            )
+            html, all_good = "", False
+            for html, all_good in steps:  # noqa: B007
+                yield html, gr.skip(), gr.skip(), gr.skip()
+            typed = ("", "") if all_good else (gr.skip(), gr.skip())
+            yield html, None, *typed
+
+    def on_download(chosen_name, request: gr.Request):
+        with one_sentence():
+            card = ramole.pool.card(chosen_name, owner_of(request))
+            return str(write_bundle(card.folder, card.name, into=Path(get_upload_folder())))
+
+    def on_remove(chosen_name, request: gr.Request):
+        with one_sentence():
+            ramole.pool.remove(chosen_name, owner=owner_of(request))
+            gr.Info(f"{chosen_name} is removed.")
+
+    def on_examples(chosen_name, lines, texts, request: gr.Request):
+        with one_sentence():
+            owner = owner_of(request)
+            return replace_examples(ramole, chosen_name, lines, texts or (), owner=owner), "", None
+
+    def on_leave(request: gr.Request):
+        forget(ramole, owner_of(request))
+
+    hidden = {"api_visibility": "private", "show_progress": "hidden"}
+    pooled = {**hidden, "concurrency_id": "pool"}
+    filters = [search, show, order]
+    seen = {"fn": on_list, "inputs": [*filters, name], "outputs": [cards, name, room], **hidden}
+    shown = [about, command, download, remove, giving, given]
+
+    page.load(**seen)
+    page.unload(on_leave)
+    pool_tab.select(**seen)
+    gr.on([search.input, show.input, order.input], on_search, filters, cards, **hidden)
+    cards.click(on_open, None, name, **hidden).then(None, js=SHOW_DETAIL)
+    name.change(on_choose, name, shown, **hidden)
+    for zone in (drop, folder):
+        zone.upload(
+            on_drop,
+            [zone, new_name, new_lines],
+            [verdicts, zone, new_name, new_lines],
+            api_visibility="private",
+            show_progress="minimal",
+            concurrency_id="pool",
+        ).success(**seen)
+    download.click(on_download, name, archive, **pooled).success(None, js=SAVE_ZIP)
+    remove.click(on_remove, name, None, **pooled).success(**seen)
+    give.click(on_examples, [name, lines, texts], [given, lines, texts], **pooled).success(**seen)

@@ -1,0 +1,129 @@
+"""The page on a port: sizes, passwords, `/health`, MCP, and the model loading behind it."""
+
+import logging
+import os
+import signal
+import threading
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import gradio as gr
+from gradio import processing_utils
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.routing import Route
+
+from ramole_core import RamoleError, __version__
+
+from .loading import loading_of
+from .quota import sweep
+
+if TYPE_CHECKING:
+    from ramole_core import Ramole
+
+log = logging.getLogger(__name__)
+HOUR = 3600
+STYLES = Path(__file__).parent
+
+
+def serve(page: gr.Blocks, ramole: "Ramole") -> None:
+    """Listen, load the model in the background, and stay until the process is told to end."""
+    launch(page, ramole)
+    for sign in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(sign, _end)
+    try:
+        threading.Event().wait()
+    except KeyboardInterrupt:
+        page.close(verbose=False)
+
+
+def launch(page: gr.Blocks, ramole: "Ramole") -> str:
+    """Listen and return at once; the address is returned. Raises RamoleError for a taken port."""
+    settings = ramole.settings
+    refuse_links()
+    page.delete_cache = (HOUR, HOUR)
+    page.queue(max_size=settings.max_queue)
+    auth = passwords(settings.auth)
+    if auth:
+        log.warning("RAMOLE_AUTH is set, so MCP is off: it could not ask for a password.")
+    try:
+        _, url, _ = page.launch(
+            server_name=settings.host,
+            server_port=_port(settings.port, said="port" in settings.model_fields_set),
+            auth=auth,
+            max_file_size=settings.max_upload_mb * 2**20,
+            mcp_server=find_spec("mcp") is not None and not auth,
+            app_kwargs={"routes": [Route("/health", _health(ramole))]},
+            css_paths=sorted(STYLES.glob("*.css")),
+            theme=look(),
+            footer_links=["api", "gradio", "settings"],
+            run_history=False,
+            ssr_mode=False,
+            share=False,
+            prevent_thread_lock=True,
+        )
+    except OSError as error:
+        raise RamoleError(
+            f"Port {settings.port} is not to be had: {error}. Set RAMOLE_PORT to a free one."
+        ) from None
+    threading.Thread(target=_begin, args=[ramole], name="begin", daemon=True).start()
+    return url
+
+
+def look() -> gr.Theme:
+    """Gradio's plain theme with the system's fonts, so that no font is fetched from anywhere."""
+    return gr.themes.Default(
+        font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]
+    )
+
+
+def passwords(auth: str | None) -> list[tuple[str, str]] | None:
+    """`user:password,user2:password2` as pairs; RamoleError, without the words, where it is not."""
+    if not auth:
+        return None
+    pairs = [pair.strip().partition(":") for pair in auth.split(",") if pair.strip()]
+    if not pairs or not all(user and password for user, _, password in pairs):
+        raise RamoleError(
+            "RAMOLE_AUTH is not user:password, or several joined by commas; correct it."
+        )
+    return [(user, password) for user, _, password in pairs]
+
+
+def refuse_links() -> None:
+    """Refuse a link in place of an upload, which Gradio would fetch whole, whatever its size."""
+
+    async def refuse(url: str, cache_dir: str) -> str:
+        raise gr.Error("A link is not a file here; upload the file itself.", print_exception=False)
+
+    processing_utils.async_ssrf_protected_download = refuse
+
+
+def _health(ramole: "Ramole"):
+    def health(request: Request) -> JSONResponse:
+        model = loading_of(ramole).status()
+        status = "ok" if model["ready"] else "error" if model["error"] else "loading"
+        shared = len(ramole.pool.cards())
+        told = {"status": status, "model": model, "adapters": shared, "version": __version__}
+        return JSONResponse(told)
+
+    return health
+
+
+def _begin(ramole: "Ramole") -> None:
+    try:
+        removed = sweep(ramole)
+        if removed:
+            log.info("%d uploads of ended sessions were removed.", removed)
+    except RamoleError as error:
+        log.warning("Old uploads could not be removed: %s", error)
+    loading_of(ramole).start()
+
+
+def _port(port: int, *, said: bool) -> int | None:
+    """Ours, unless only Gradio's own variable names one."""
+    return None if not said and os.environ.get("GRADIO_SERVER_PORT") else port
+
+
+def _end(sign: int, frame: object) -> None:
+    raise KeyboardInterrupt
