@@ -1,0 +1,209 @@
+"""`doctor`: every setting with its origin, then each part tried in the order of a start.
+
+A check is ok, a note (worth knowing, nothing to do) or broken (its sentence says what to do). A
+broken part does not end the examination; what depends on it is left out.
+"""
+
+import os
+import platform
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Literal
+
+from dotenv import dotenv_values
+
+from ramole_core.errors import Busy, RamoleError
+from ramole_core.settings import Settings, load_settings
+from ramole_core.terminal import write_table
+
+PACKAGES = (
+    "torch",
+    "transformers",
+    "bitsandbytes",
+    "peft",
+    "sentence-transformers",
+    "chromadb",
+    "gradio",
+)
+
+
+@dataclass(frozen=True)
+class SettingRow:
+    """One setting as the environment knows it; a password in it is not shown."""
+
+    name: str
+    value: str
+    origin: Literal["default", "environment", ".env"]
+
+
+@dataclass(frozen=True)
+class Check:
+    """One part, tried."""
+
+    name: str
+    state: Literal["ok", "note", "broken"]
+    says: str
+
+
+@dataclass(frozen=True)
+class Report:
+    """What `doctor` found."""
+
+    settings: tuple[SettingRow, ...]
+    versions: dict[str, str]
+    checks: tuple[Check, ...]
+
+    @property
+    def healthy(self) -> bool:
+        """Whether nothing is broken."""
+        return all(check.state != "broken" for check in self.checks)
+
+    def as_json(self) -> dict[str, object]:
+        """The report as plain lists and dictionaries."""
+        return {"healthy": self.healthy, **asdict(self)}
+
+
+def show(report: Report) -> None:
+    """Print the report as three tables."""
+    write_table(
+        ("setting", "value", "from"), [(r.name, r.value, r.origin) for r in report.settings]
+    )
+    print()
+    write_table(("package", "version"), list(report.versions.items()))
+    print()
+    write_table(("check", "state", ""), [(c.name, c.state, c.says) for c in report.checks])
+
+
+def examine(progress: Callable[[str, float], None]) -> Report:
+    """Try every part; raises nothing that a user could put right."""
+    checks: list[Check] = []
+    rows: tuple[SettingRow, ...] = ()
+    try:
+        settings = load_settings()
+        rows = setting_rows(settings)
+        checks.append(Check("settings", "ok", "every value is understood"))
+        steps = (_data_dir, _device, _base_model, _encoder, _router, _pool_and_index)
+        for number, step in enumerate(steps):
+            progress(step.__name__.strip("_").replace("_", " "), number / len(steps))
+            checks += _tried(step, settings)
+    except RamoleError as error:
+        checks.append(Check("settings", "broken", str(error)))
+    return Report(settings=rows, versions=versions(), checks=tuple(checks))
+
+
+def setting_rows(settings: Settings, env_file: Path | None = None) -> tuple[SettingRow, ...]:
+    """Each setting by the name of its variable, its value, and where that came from."""
+    file = dotenv_values(env_file or ".env")
+    origins = [
+        (".env", {name.upper() for name, value in file.items() if value}),
+        ("environment", {name.upper() for name, value in os.environ.items() if value}),
+    ]
+    rows = []
+    for field in type(settings).model_fields:
+        name = f"RAMOLE_{field.upper()}"
+        value = getattr(settings, field)
+        shown = "" if value is None else str(value)
+        if field == "auth" and value:
+            shown = ",".join(f"{pair.partition(':')[0]}:***" for pair in str(value).split(","))
+        origin: Literal["default", "environment", ".env"] = "default"
+        for place, names in origins:  # the environment is read last, because it wins
+            origin = place if name in names else origin  # pyright: ignore[reportAssignmentType]
+        rows.append(SettingRow(name, shown, origin))
+    return tuple(rows)
+
+
+def versions() -> dict[str, str]:
+    """Python, the system and the packages that decide behaviour; a missing one says so."""
+    found = {"python": platform.python_version(), "system": platform.platform(terse=True)}
+    for package in PACKAGES:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            found[package] = "missing"
+    return found
+
+
+def _tried(step: Callable[[Settings], Iterator[Check]], settings: Settings) -> list[Check]:
+    """The step's checks; what it raises becomes a broken check of the step's name."""
+    found: list[Check] = []
+    try:
+        found += step(settings)
+    except Busy as error:
+        found.append(Check(_title(step), "note", f"not looked at: {error}"))
+    except (RamoleError, OSError, ImportError) as error:
+        found.append(Check(_title(step), "broken", " ".join(str(error).split())))
+    return found
+
+
+def _title(step: Callable[[Settings], Iterator[Check]]) -> str:
+    return step.__name__.strip("_").replace("_", " ")
+
+
+def _data_dir(settings: Settings) -> Iterator[Check]:
+    folder = settings.data_dir
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=folder):
+        pass
+    disk = os.statvfs(folder)
+    free = disk.f_bavail * disk.f_frsize / 2**30
+    yield Check("data dir", "ok" if free > 1 else "note", f"writable, {free:.1f} GiB free")
+
+
+def _device(settings: Settings) -> Iterator[Check]:
+    import torch
+
+    gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    if settings.device == "cuda" and not gpus:
+        says = "RAMOLE_DEVICE=cuda, but torch finds no GPU; set it to auto, or mend the driver."
+        yield Check("device", "broken", says)
+    elif gpus and settings.device != "cpu":
+        yield Check("device", "ok", f"GPU {', '.join(gpus)}")
+    else:
+        threads = torch.get_num_threads()
+        yield Check("device", "ok", f"CPU, {threads} thread{'s' * (threads > 1)}")
+    if settings.quantization == "nf4":
+        import bitsandbytes  # noqa: F401  (that it can be imported is the check)
+
+        yield Check("4-bit", "ok", "bitsandbytes can be imported")
+
+
+def _base_model(settings: Settings) -> Iterator[Check]:
+    from ramole_core.base_model import find_base, read_shapes
+
+    folder = find_base(settings.base_model, data_dir=settings.data_dir)
+    if folder is None:
+        says = f"{settings.base_model} is not here yet; the first use fetches it"
+        yield Check("base model", "note", says)
+    else:
+        yield Check("base model", "ok", f"{len(read_shapes(folder))} linear layers in {folder}")
+
+
+def _encoder(settings: Settings) -> Iterator[Check]:
+    from ramole_core.retrieval import Encoder
+
+    vector = Encoder(settings.encoder, data_dir=settings.data_dir).embed(["a sentence"])
+    yield Check("encoder", "ok", f"{settings.encoder}, {vector.shape[1]} dimensions")
+
+
+def _router(settings: Settings) -> Iterator[Check]:
+    file = settings.adapters_dir / "_router" / "router.safetensors"
+    if file.is_file():
+        yield Check("router", "ok", str(file))
+    else:
+        yield Check("router", "note", f"no trained router at {file}; method ramole needs one")
+
+
+def _pool_and_index(settings: Settings) -> Iterator[Check]:
+    from ramole_core.ramole import Ramole
+
+    with Ramole(settings) as ramole:
+        cards = ramole.pool.all_cards()
+        shared = sum(card.owner is None for card in cards)
+        state = "ok" if cards else "note"
+        yield Check("pool", state, f"{shared} shared adapters, {len(cards) - shared} of owners")
+        if cards:
+            report = ramole.retriever.check()
+            yield Check("index", "ok", str(report))

@@ -1,0 +1,120 @@
+"""The command line's ears and voice: results on standard output, all else on standard error."""
+
+import json
+import math
+import sys
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from ramole_core.errors import RamoleError
+
+if TYPE_CHECKING:
+    from ramole_core.engine.request import Generation, Step
+
+
+def read_prompt(words: str) -> str:
+    """The prompt itself, or all of standard input where it is `-`."""
+    return sys.stdin.read().strip() if words == "-" else words
+
+
+def read_examples(path: Path) -> list[str]:
+    """Example inputs, one a line: plain text, or {"text": ...} where the name ends in .jsonl."""
+    lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    if path.suffix != ".jsonl":
+        return lines
+    try:
+        return [str(json.loads(line)["text"]) for line in lines]
+    except (ValueError, KeyError, TypeError):
+        raise RamoleError(f'{path} is not {{"text": ...}} on every line; correct it.') from None
+
+
+def say(sentence: str) -> None:
+    """One line on standard error, whatever characters or breaks the sentence holds."""
+    print(" ".join(sentence.split()), file=sys.stderr, flush=True)
+
+
+def write_json(answer: dict[str, object]) -> None:
+    """One JSON object on standard output; numbers that JSON lacks (nan, inf) become null."""
+    print(json.dumps(_plain(answer), ensure_ascii=False, indent=2, default=str), flush=True)
+
+
+def write_table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    """A table on standard output; cut to no width when it goes into a file or a pipe."""
+    console = Console(soft_wrap=True) if sys.stdout.isatty() else Console(width=10_000)
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        table.add_row(*(_escaped(cell) for cell in row))
+    console.print(table)
+
+
+def write_answer(steps: "Generator[Step, None, Generation]", *, quiet: bool) -> "Generation":
+    """Print each token as it comes, then one line about the run on standard error.
+
+    `quiet` prints nothing. Returns the generator's own value, the whole answer.
+    """
+    while True:
+        try:
+            step = next(steps)
+        except StopIteration as end:
+            answer: Generation = end.value
+            break
+        if not quiet:
+            print(step.text, end="", flush=True)
+    if not quiet:
+        print(flush=True)
+        used = [
+            name if math.isnan(score) else f"{name} {score:.2f}"
+            for name, score in zip(answer.adapters, answer.scores, strict=True)
+        ]
+        say(
+            f"{', '.join(used) or 'no adapter'}; {answer.new_tokens} tokens "
+            f"in {answer.seconds:.1f} s ({answer.finish_reason})"
+        )
+    return answer
+
+
+@contextmanager
+def progress_bar(what: str) -> Iterator[Callable[[str, float], None]]:
+    """A bar on standard error; call the yielded function with the stage and the fraction done.
+
+    Where standard error is no terminal each stage is one line, once.
+    """
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        told: set[str] = set()
+
+        def tell(stage: str, fraction: float) -> None:
+            if stage not in told:
+                told.add(stage)
+                say(f"{what}: {stage}")
+
+        yield tell
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console, transient=True) as bar:
+        task = bar.add_task(what, total=1.0)
+        yield lambda stage, fraction: bar.update(
+            task, description=f"{what}: {_escaped(stage)}", completed=fraction
+        )
+
+
+def _escaped(cell: object) -> str:
+    return str(cell).replace("[", "\\[")
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return value

@@ -1,0 +1,142 @@
+"""Imports run one way: each part may use only the parts named before it."""
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).parents[1]
+CORE = REPOSITORY / "ramole_core"
+UI = REPOSITORY / "ui"
+
+ORDER = (
+    ("shapes", "errors", "settings", "methods"),
+    ("base_",),  # a trailing underscore: every part whose name begins so
+    ("pool",),
+    ("retrieval",),
+    ("composition",),
+    ("layers",),
+    ("engine",),
+    ("ramole", "trace_file"),
+    ("training",),
+    ("evaluation", "benchmarks"),
+    ("terminal", "records", "doctor", "cli", "__main__"),
+)
+
+
+def rank(part: str) -> int:
+    """The place of a part in ORDER; fails for a part that has none."""
+    for place, names in enumerate(ORDER):
+        if part in names or any(n.endswith("_") and part.startswith(n) for n in names):
+            return place
+    raise AssertionError(f"ramole_core/{part} has no place in ORDER of {__file__}; give it one")
+
+
+def imported(file: Path) -> Iterator[str]:
+    """Every dotted name that a file imports, inside functions and for type checking included."""
+    package = ".".join(file.relative_to(REPOSITORY).with_suffix("").parts[:-1])
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            home = node.module or ""
+            if node.level:
+                up = package.split(".")[: len(package.split(".")) - node.level + 1]
+                home = ".".join([*up, home] if home else up)
+            yield from (f"{home}.{alias.name}" for alias in node.names)
+
+
+def parts_of(names: Iterator[str]) -> set[str]:
+    """The parts of the core among dotted names."""
+    return {name.split(".")[1] for name in names if name.startswith("ramole_core.")}
+
+
+def python(code: str) -> None:
+    """Run code in a fresh interpreter; its last lines are the failure's message."""
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
+CORE_FILES = sorted(CORE.rglob("*.py"))
+UI_FILES = sorted(UI.rglob("*.py"))
+
+
+@pytest.mark.parametrize("file", CORE_FILES, ids=lambda file: str(file.relative_to(CORE)))
+def test_each_part_uses_only_earlier_parts(file: Path):
+    here = file.relative_to(CORE).parts[0].removesuffix(".py")
+    if here == "__init__":
+        return  # the public names come from everywhere; they load on first use
+    for there in sorted(parts_of(imported(file))):
+        assert rank(there) <= rank(here), f"{file}: {here} may not import {there}; see ORDER"
+
+
+@pytest.mark.parametrize("file", CORE_FILES, ids=lambda file: str(file.relative_to(CORE)))
+def test_the_core_reads_no_pickle_and_no_page(file: Path):
+    text = file.read_text(encoding="utf-8")
+    banned = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "gradio", "plotly", "ui", "app"}
+    used = {name.split(".")[0] for name in imported(file)} & banned
+    assert not used, f"{file} imports {used}"
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.Attribute) and node.attr in ("load", "hub"):
+            assert ast.unparse(node) not in ("torch.load", "torch.hub"), f"{file}: {node.lineno}"
+        if isinstance(node, ast.keyword) and node.arg in ("allow_pickle", "trust_remote_code"):
+            assert ast.unparse(node.value) == "False", f"{file}: {node.arg} must be False"
+        future = isinstance(node, ast.ImportFrom) and node.module == "__future__"
+        assert not future, f"{file}: __future__ imports switch the shape checks off"
+
+
+@pytest.mark.parametrize("file", UI_FILES, ids=lambda file: str(file.relative_to(UI)))
+def test_the_page_uses_only_public_names(file: Path):
+    import ramole_core
+
+    for name in imported(file):
+        if name.split(".")[0] == "ramole_core":
+            wanted = name.removeprefix("ramole_core.")
+            assert wanted in ramole_core.__all__, (
+                f"{file} imports {name}; the page takes public names from ramole_core itself"
+            )
+
+
+def test_the_checks_see_what_they_should(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    file = REPOSITORY / "ramole_core" / "pool" / "imagined.py"
+    code = "def f():\n    from ..engine import x\n    import ramole_core.pool.card, pickle\n"
+    monkeypatch.setattr(Path, "read_text", lambda self, encoding: code)
+    assert parts_of(imported(file)) == {"engine", "pool"}
+    assert "pickle" in set(imported(file))
+    assert rank("base_model") < rank("pool") < rank("engine") < rank("training") < rank("cli")
+    with pytest.raises(AssertionError, match="no place in ORDER"):
+        rank("helpers")
+
+
+def test_the_core_does_not_need_a_page():
+    python(
+        """
+import importlib, pkgutil, sys
+sys.modules.update(dict.fromkeys(["gradio", "gradio_client", "plotly", "ui", "app"]))  # None: fails
+import ramole_core
+for m in pkgutil.walk_packages(ramole_core.__path__, "ramole_core."):
+    if not m.name.endswith("__main__"):
+        importlib.import_module(m.name)
+for name in ramole_core.__all__:
+    getattr(ramole_core, name)
+"""
+    )
+
+
+HEAVY = ["torch", "transformers", "sentence_transformers", "chromadb", "bitsandbytes", "peft"]
+
+
+@pytest.mark.parametrize("code", ["import app", "import ui", "import ramole_core.cli"])
+def test_the_door_opens_before_torch_is_imported(code: str):
+    python(f"import sys\n{code}\nheavy = set({HEAVY}) & set(sys.modules)\nassert not heavy, heavy")
+
+
+def test_every_file_says_its_idea():
+    for file in (*CORE_FILES, *UI_FILES, REPOSITORY / "app.py"):
+        words = ast.get_docstring(ast.parse(file.read_text(encoding="utf-8")))
+        assert words, f"{file} has no docstring"
