@@ -1,0 +1,1 @@
+"""Evaluation: metrics, and tables of measured numbers with their intervals."""

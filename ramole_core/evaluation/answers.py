@@ -1,0 +1,44 @@
+"""Greedy answers of a plain Hugging Face model, many rows a batch, shortest prompts first."""
+
+from collections.abc import Sequence
+
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from ramole_core.training.rows import render_prompt
+
+
+@torch.no_grad()
+def answer_rows(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Sequence[str],
+    *,
+    max_new_tokens: int = 50,
+    batch_rows: int = 25,
+) -> list[str]:
+    """The answers in the prompts' order; prompts are left-padded and masked."""
+    encoded = [render_prompt(tokenizer, prompt) for prompt in prompts]
+    order = sorted(range(len(prompts)), key=lambda number: len(encoded[number]))
+    answers = [""] * len(prompts)
+    end = tokenizer.eos_token_id
+    for start in range(0, len(order), batch_rows):
+        chosen = order[start : start + batch_rows]
+        width = max(len(encoded[number]) for number in chosen)
+        ids = torch.full((len(chosen), width), int(end), device=model.device)
+        mask = torch.zeros_like(ids)
+        for row, number in enumerate(chosen):
+            size = len(encoded[number])
+            ids[row, width - size :] = torch.tensor(encoded[number], device=model.device)
+            mask[row, width - size :] = 1
+        out = model.generate(
+            input_ids=ids,
+            attention_mask=mask,
+            max_new_tokens=max_new_tokens,
+            do_sample=False,
+            pad_token_id=end,
+        )
+        texts = tokenizer.batch_decode(out[:, width:], skip_special_tokens=True)
+        for number, text in zip(chosen, texts, strict=True):
+            answers[number] = text.strip()
+    return answers

@@ -1,0 +1,167 @@
+"""Each adapter on its own dev rows, against the base, chance and the commonest training answer.
+
+    python -m ramole_core.evaluation.dev_table --data DATA [NAME ...]
+
+Greedy answers of at most 50 tokens. Every number has a 95 % bootstrap interval over rows, and the
+adapter's gain over each rival is paired. Entries are merged into one JSON file, by adapter.
+"""
+
+import hashlib
+import json
+import re
+import shlex
+import sys
+from collections import Counter
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from peft import PeftModel
+from rich.console import Console
+from rich.table import Table
+
+from ramole_core.base_model import BaseModel, dequantised, load_base
+from ramole_core.evaluation.answers import answer_rows
+from ramole_core.evaluation.intervals import bootstrap, paired_difference
+from ramole_core.evaluation.metrics import score
+from ramole_core.settings import REPOSITORY, load_settings
+from ramole_core.training.card import versions
+from ramole_core.training.rows import Row, Task, read_task
+
+_OPTION = re.compile(r"^- .+$", re.M)
+
+
+def measure_adapter(
+    folder: Path, task: Task, *, base: BaseModel, rows: int
+) -> tuple[dict, dict[str, list[str]]]:
+    """One entry of the table, and the answers it was made from by system (`base`, `adapter`)."""
+    dev = task.dev[:rows]
+    prompts = [row.inputs for row in dev]
+    plain = dequantised(base)
+    answers = {"base": answer_rows(plain, base.tokenizer, prompts)}
+    adapted = PeftModel.from_pretrained(plain, str(folder), autocast_adapter_dtype=False)
+    answers["adapter"] = answer_rows(adapted.eval(), base.tokenizer, prompts)
+    answers["commonest"] = [commonest_answer(task)] * len(dev)
+    entry = {
+        "metric": task.metric,
+        "rows": len(dev),
+        "adapter_sha256": checksum(folder / "adapter_model.safetensors"),
+        "scores": compare(answers, dev, metric=task.metric),
+    }
+    if task.metric == "em":
+        entry["lenient"] = compare(answers, dev, metric="lenient")
+    return entry, answers
+
+
+def compare(answers: dict[str, list[str]], dev: tuple[Row, ...], *, metric: str) -> dict:
+    """Means with intervals, and the adapter's paired gain over each rival."""
+    targets = [row.targets for row in dev]
+    scores = {name: score(metric, given, targets) for name, given in answers.items()}
+    chances = chance_scores(dev)
+    if chances is not None:
+        scores["chance"] = chances
+    gains = {
+        name: asdict(paired_difference(scores["adapter"], rival))
+        for name, rival in scores.items()
+        if name != "adapter"
+    }
+    return {**{name: asdict(bootstrap(s)) for name, s in scores.items()}, "gain_over": gains}
+
+
+def chance_scores(dev: tuple[Row, ...]) -> list[float] | None:
+    """What a fair guess among a row's options scores; None where rows have no options."""
+    options = [
+        _OPTION.findall(row.inputs.partition("OPTIONS:")[2])
+        for row in dev
+        if "OPTIONS:" in row.inputs
+    ]
+    return [100.0 / len(each) for each in options] if len(options) == len(dev) else None
+
+
+def commonest_answer(task: Task) -> str:
+    """The answer that most training rows have."""
+    return Counter(row.targets for row in task.train).most_common(1)[0][0]
+
+
+def checksum(path: Path) -> str:
+    """SHA-256 of a file."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def beats(entry: dict) -> bool:
+    """Whether the adapter's mean is above every rival's, under every way of scoring."""
+    return all(
+        gain["mean"] > 0
+        for scoring in ("scores", "lenient")
+        for gain in entry.get(scoring, {}).get("gain_over", {}).values()
+    )
+
+
+def table_of(entries: dict[str, dict]) -> Table:
+    """The entries as a table for the terminal."""
+    table = Table("adapter", "metric", "base", "chance", "commonest", "adapter", "gain over base")
+    for name, entry in entries.items():
+        for scoring in ("scores", "lenient"):
+            if scoring not in entry:
+                continue
+            found = entry[scoring]
+            cells = [
+                f"{found[system]['mean']:.1f}" if system in found else "-"
+                for system in ("base", "chance", "commonest", "adapter")
+            ]
+            gain = found["gain_over"]["base"]
+            label = entry["metric"] if scoring == "scores" else scoring
+            spread = f"{gain['mean']:+.1f} [{gain['low']:+.1f}, {gain['high']:+.1f}]"
+            table.add_row(name, label, *cells, spread)
+    return table
+
+
+def main(
+    names: Annotated[list[str] | None, typer.Argument(help="Adapters; all if none.")] = None,
+    data: Annotated[Path, typer.Option(help="Folder of task folders.")] = Path("data"),
+    adapters: Annotated[Path | None, typer.Option(help="The sample pool's folder.")] = None,
+    rows: Annotated[int, typer.Option(help="Dev rows of each task.")] = 50,
+    out: Annotated[Path, typer.Option(help="The JSON file that entries are merged into.")] = (
+        REPOSITORY / "results" / "adapters_dev.json"
+    ),
+    answers_dir: Annotated[
+        Path | None, typer.Option(help="Keep each system's answers here, to be looked at.")
+    ] = None,
+) -> None:
+    """Measure adapters on the dev rows of the tasks they are named after."""
+    settings = load_settings()
+    pool = adapters or settings.adapters_dir
+    base = load_base(
+        settings.base_model,
+        data_dir=settings.data_dir,
+        quantization=settings.quantization,
+        dtype=settings.dtype,
+        device=settings.device,
+    )
+    found = sorted(path.parent.name for path in pool.glob("*/adapter_model.safetensors"))
+    console = Console()
+    for name in names or found:
+        entry, answers = measure_adapter(pool / name, read_task(data / name), base=base, rows=rows)
+        report = json.loads(out.read_text()) if out.is_file() else {"adapters": {}}
+        report |= {
+            "command": shlex.join(["python", "-m", "ramole_core.evaluation.dev_table"]),
+            "base_model": base.name,
+            "base_checksum": base.checksum,
+            "quantization": base.quantization,
+            "versions": versions(),
+        }
+        report["adapters"][name] = entry
+        report["adapters"] = dict(sorted(report["adapters"].items()))
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+        if answers_dir is not None:
+            answers_dir.mkdir(parents=True, exist_ok=True)
+            (answers_dir / f"{name}.json").write_text(json.dumps(answers, indent=1))
+        console.print(table_of({name: entry}))
+        if not beats(entry):
+            console.print(f"{name} does not beat every rival on these rows.")
+
+
+if __name__ == "__main__":
+    sys.exit(typer.run(main))

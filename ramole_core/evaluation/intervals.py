@@ -1,0 +1,32 @@
+"""Bootstrap intervals: rows are drawn again with replacement, paired rows together."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A mean and the 95 % interval of its bootstrap distribution."""
+
+    mean: float
+    low: float
+    high: float
+
+
+def bootstrap(values: Sequence[float], *, draws: int = 10_000, seed: int = 0) -> Interval:
+    """The mean of `values` with its 95 % percentile interval."""
+    array = np.asarray(values, dtype=np.float64)
+    rows = np.random.default_rng(seed).integers(0, len(array), size=(draws, len(array)))
+    low, high = np.percentile(array[rows].mean(axis=1), [2.5, 97.5])
+    return Interval(float(array.mean()), float(low), float(high))
+
+
+def paired_difference(
+    ours: Sequence[float], theirs: Sequence[float], *, draws: int = 10_000, seed: int = 0
+) -> Interval:
+    """The mean of ours - theirs over the same rows, with its 95 % percentile interval."""
+    if len(ours) != len(theirs):
+        raise ValueError(f"{len(ours)} values cannot be paired with {len(theirs)}")
+    return bootstrap(np.subtract(ours, theirs).tolist(), draws=draws, seed=seed)

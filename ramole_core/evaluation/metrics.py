@@ -1,0 +1,66 @@
+"""Scores of answers: exact match, its lenient form, ROUGE-L and BLEU, each 0 to 100 a row.
+
+LoraRetriever (arXiv 2402.09997) lower-cases, strips and removes "." before it compares. A base
+model often wraps a right answer in a bullet, quotes or a sentence after it; the lenient form takes
+those off, so that an adapter must win by its answer and not by its manners.
+"""
+
+import re
+from collections.abc import Callable, Sequence
+
+import sacrebleu
+from rouge_score.rouge_scorer import RougeScorer
+
+_BULLET = re.compile(r"^\s*(?:[-*•>]+|\(?\w\)|\d+[.)])\s+")
+_LEAD = re.compile(
+    r"^(?:the\s+)?(?:correct\s+|final\s+|best\s+)?(?:answer|option|label)\s*(?:is|:)\s*:?\s*", re.I
+)
+_QUOTES = "\"'`“”‘’«»*"
+_ROUGE = RougeScorer(["rougeL"], use_stemmer=True)
+
+
+def normalise(text: str) -> str:
+    """Lower case, no outer space, no full stops: as in LoraRetriever."""
+    return text.lower().replace(".", "").strip()
+
+
+def exact_match(answer: str, target: str) -> float:
+    """100 where the normalised texts are equal, else 0."""
+    return 100.0 * (normalise(answer) == normalise(target))
+
+
+def lenient_match(answer: str, target: str) -> float:
+    """100 where the answer begins with the target, bullets, quotes and what follows taken off."""
+    wanted = _bare(target)
+    given = _bare(_LEAD.sub("", _BULLET.sub("", answer.strip())))
+    if not wanted:
+        return 100.0 * (given == wanted)
+    return 100.0 * bool(re.match(re.escape(wanted) + r"(?!\w)", given))
+
+
+def _bare(text: str) -> str:
+    return " ".join(normalise(text).strip(_QUOTES + " -").split())
+
+
+def rouge_l(answer: str, target: str) -> float:
+    """F-measure of the longest common subsequence of stemmed words."""
+    return 100.0 * _ROUGE.score(target, answer)["rougeL"].fmeasure
+
+
+def bleu(answer: str, target: str) -> float:
+    """Sentence BLEU, add-k smoothed as sacrebleu does by default."""
+    return sacrebleu.sentence_bleu(answer, [target]).score
+
+
+METRICS: dict[str, Callable[[str, str], float]] = {
+    "em": exact_match,
+    "lenient": lenient_match,
+    "rouge": rouge_l,
+    "bleu": bleu,
+}
+"""By the name that a row of data gives its metric."""
+
+
+def score(metric: str, answers: Sequence[str], targets: Sequence[str]) -> list[float]:
+    """One score a row."""
+    return [METRICS[metric](a, t) for a, t in zip(answers, targets, strict=True)]

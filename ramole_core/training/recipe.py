@@ -1,0 +1,105 @@
+"""Recipes: everything that decides a training run, frozen and checked at construction."""
+
+from dataclasses import dataclass
+from math import cos, pi
+
+from ramole_core.errors import RamoleError
+
+ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
+MLP = ("gate_proj", "up_proj", "down_proj")
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How long and how fast a run learns; the same for adapters and for routers."""
+
+    steps: int = 80
+    """Optimiser steps."""
+    batch_rows: int = 16
+    """Rows of data in one step."""
+    learning_rate: float = 1.5e-3
+    """Peak of AdamW's learning rate: linear warm-up, then a cosine down to a tenth."""
+    warmup: int = 6
+    """Steps of linear warm-up."""
+    weight_decay: float = 0.0
+    """Decoupled weight decay."""
+    seed: int = 0
+    """Seed of the initial weights, the order of the rows and every random choice on the way."""
+    max_tokens: int = 224
+    """Rows whose prompt and answer are longer than this many tokens are left out."""
+    evaluate_every: int = 20
+    """Steps between two measurements of the dev loss."""
+    checkpoint_every: int = 20
+    """Steps between two checkpoints."""
+    dev_rows: int = 50
+    """Dev rows that the dev loss is measured on."""
+
+    def __post_init__(self) -> None:
+        for field in ("steps", "batch_rows", "max_tokens", "evaluate_every", "checkpoint_every"):
+            if getattr(self, field) < 1:
+                raise RamoleError(
+                    f"{field} is {getattr(self, field)}; it must be at least 1: raise it."
+                )
+        if not 0 < self.learning_rate < 1:
+            raise RamoleError(
+                f"The learning rate is {self.learning_rate}; expected a number between 0 and 1, "
+                "usually 1e-4 to 3e-3."
+            )
+
+    def rate(self, step: int) -> float:
+        """The learning rate of a step (the first is 0)."""
+        if step < self.warmup:
+            return self.learning_rate * (step + 1) / self.warmup
+        done = (step - self.warmup) / max(1, self.steps - self.warmup)
+        return self.learning_rate * (0.1 + 0.9 * 0.5 * (1 + cos(pi * done)))
+
+
+@dataclass(frozen=True)
+class AdapterRecipe:
+    """A LoRA adapter for one task."""
+
+    name: str
+    """The adapter's name; by default its data folder's."""
+    rank: int = 8
+    """r of the LoRA."""
+    alpha: float = 16.0
+    """alpha of the LoRA; its scale is alpha / r, or alpha / sqrt(r) with rslora."""
+    modules: tuple[str, ...] = ATTENTION + MLP
+    """Short names of the linear modules that get a LoRA."""
+    layers: tuple[int, ...] | None = None
+    """Decoder layers that get a LoRA; None: all of them."""
+    rslora: bool = False
+    """Rank-stabilised scaling."""
+    schedule: Schedule = Schedule()
+    """How long and how fast it learns."""
+
+    def __post_init__(self) -> None:
+        if self.rank < 1 or self.alpha <= 0:
+            raise RamoleError(
+                f"rank {self.rank} and alpha {self.alpha} must both be positive: raise them."
+            )
+        if not self.modules:
+            raise RamoleError("No module was named: give at least one, such as q_proj.")
+
+
+@dataclass(frozen=True)
+class RouterRecipe:
+    """A RouterLoRA (arXiv 2406.16989, section 3.3) over a few tasks' frozen adapters."""
+
+    rank: int = 6
+    """s, the rank of A_r and B_r."""
+    alpha: float = 12.0
+    """alpha of the router; alpha / s is folded into B_r when it is written."""
+    dropout: float = 0.5
+    """Chance that a whole LoRA is left out of a step; at least two always stay."""
+    schedule: Schedule = Schedule(
+        steps=100, batch_rows=12, learning_rate=3e-3, evaluate_every=20, checkpoint_every=10
+    )
+    """How long and how fast it learns."""
+
+    def __post_init__(self) -> None:
+        if self.rank < 1 or self.alpha <= 0 or not 0 <= self.dropout < 1:
+            raise RamoleError(
+                f"A router needs a positive rank and alpha and a dropout in [0, 1); got rank "
+                f"{self.rank}, alpha {self.alpha}, dropout {self.dropout}."
+            )

@@ -1,0 +1,183 @@
+"""Rows of a task: read from jsonl, encoded with the chat template, bucketed by length into batches.
+
+A row is `{"inputs": question, "targets": answer}`. Only the answer's tokens and the end token after
+it are learnt; `Batch.places` says which hidden states predict them.
+"""
+
+import json
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from ramole_core.errors import RamoleError
+
+
+@dataclass(frozen=True)
+class Row:
+    """One question and its answer."""
+
+    inputs: str
+    targets: str
+
+
+@dataclass(frozen=True)
+class Task:
+    """The rows of one task, split once and for all."""
+
+    name: str
+    train: tuple[Row, ...]
+    dev: tuple[Row, ...]
+    metric: str
+    """`em`, `bleu` or `rouge`; what the rows say, else `rouge`."""
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """Token ids of a row: the rendered prompt, then the answer with its end token."""
+
+    prompt: tuple[int, ...]
+    answer: tuple[int, ...]
+
+    def __len__(self) -> int:
+        return len(self.prompt) + len(self.answer)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Right-padded rows; a causal model never sees the padding, so no mask is needed."""
+
+    ids: Int[Tensor, "b l"]
+    rows: Int[Tensor, " m"]
+    """Row of each of the m hidden states that predict an answer token."""
+    places: Int[Tensor, " m"]
+    """Position of each of them."""
+    targets: Int[Tensor, " m"]
+    """The answer token that each must predict."""
+
+
+def read_task(source: Path, *, seed: int = 0) -> Task:
+    """The task in a folder (`train.jsonl`, `dev.jsonl`) or in one file, a tenth of it held out."""
+    if source.is_dir():
+        train, metric = _read_rows(source / "train.jsonl")
+        dev, _ = _read_rows(source / "dev.jsonl")
+        return Task(source.name, tuple(train), tuple(dev), metric)
+    rows, metric = _read_rows(source)
+    random.Random(seed).shuffle(rows)
+    held_out = min(100, len(rows) // 10)
+    if held_out < 1:
+        raise RamoleError(
+            f"{source} has {len(rows)} rows; training needs at least 10, so that one in ten can be "
+            "held out to measure progress."
+        )
+    return Task(source.stem, tuple(rows[held_out:]), tuple(rows[:held_out]), metric)
+
+
+def _read_rows(path: Path) -> tuple[list[Row], str]:
+    if not path.is_file():
+        raise RamoleError(
+            f"{path} was not found; give a .jsonl file, or a folder with train.jsonl and dev.jsonl."
+        )
+    rows, metric = [], "rouge"
+    with path.open(encoding="utf-8") as lines:
+        for number, line in enumerate(lines, start=1):
+            if not line.strip():
+                continue
+            try:
+                row = json.loads(line)
+                rows.append(Row(str(row["inputs"]), str(row["targets"])))
+            except (ValueError, KeyError, TypeError):
+                raise RamoleError(
+                    f'{path} line {number} is not a row; expected {{"inputs": "...", '
+                    '"targets": "..."}.'
+                ) from None
+            metric = str(row.get("metric", metric))
+    return rows, metric
+
+
+def render_prompt(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
+    """Token ids of a user's message under the chat template with its default system prompt.
+
+    A tokenizer without a template gets the plain text and a line break.
+    """
+    if tokenizer.chat_template is None:
+        return list(tokenizer.encode(text + "\n"))
+    rendered = tokenizer.apply_chat_template(
+        [{"role": "user", "content": text}], add_generation_prompt=True, tokenize=False
+    )
+    return list(tokenizer.encode(str(rendered), add_special_tokens=False))
+
+
+def encode_row(tokenizer: PreTrainedTokenizerBase, row: Row) -> Encoded:
+    """The ids of prompt and answer; the answer ends with the tokenizer's end token."""
+    answer = tokenizer.encode(row.targets, add_special_tokens=False)
+    end = tokenizer.eos_token_id
+    if not isinstance(end, int):
+        raise RamoleError("The base model's tokenizer has no end token; choose another base.")
+    return Encoded(tuple(render_prompt(tokenizer, row.inputs)), (*answer, end))
+
+
+def encode_rows(
+    tokenizer: PreTrainedTokenizerBase, rows: Sequence[Row], *, max_tokens: int
+) -> list[Encoded]:
+    """The rows that fit into `max_tokens`; raises RamoleError when none does."""
+    kept = [e for e in (encode_row(tokenizer, row) for row in rows) if len(e) <= max_tokens]
+    if not kept:
+        raise RamoleError(
+            f"None of the {len(rows)} rows fits into {max_tokens} tokens; raise --max-tokens or "
+            "shorten the rows."
+        )
+    return kept
+
+
+def collate(rows: Sequence[Encoded], *, pad: int = 0) -> Batch:
+    """One right-padded batch."""
+    length = max(len(row) for row in rows)
+    ids = torch.full((len(rows), length), pad, dtype=torch.long)
+    owner, places, targets = [], [], []
+    for number, row in enumerate(rows):
+        ids[number, : len(row)] = torch.tensor(row.prompt + row.answer)
+        start = len(row.prompt) - 1
+        owner += [number] * len(row.answer)
+        places += range(start, start + len(row.answer))
+        targets += row.answer
+    return Batch(ids, torch.tensor(owner), torch.tensor(places), torch.tensor(targets))
+
+
+def batches(rows: Sequence[Encoded], *, batch_rows: int, seed: int) -> Iterator[list[Encoded]]:
+    """Endless batches of rows of about equal length, in an order that the seed alone decides."""
+    epoch = 0
+    while True:
+        chance = random.Random(f"{seed}/{epoch}")
+        order = list(rows)
+        chance.shuffle(order)
+        window = batch_rows * 8
+        epoch_batches = []
+        for start in range(0, len(order), window):
+            near = sorted(order[start : start + window], key=len)
+            epoch_batches += [near[at : at + batch_rows] for at in range(0, len(near), batch_rows)]
+        chance.shuffle(epoch_batches)
+        yield from epoch_batches
+        epoch += 1
+
+
+class BatchOrder:
+    """`order(t)` is the batch of step t; steps are asked for in rising order, from any start."""
+
+    def __init__(self, rows: Sequence[Encoded], *, batch_rows: int, seed: int) -> None:
+        self._batches = batches(rows, batch_rows=batch_rows, seed=seed)
+        self._next = 0
+
+    def __call__(self, step: int) -> list[Encoded]:
+        if step < self._next:
+            raise ValueError(f"step {step} was asked for after step {self._next - 1}")
+        while self._next < step:
+            next(self._batches)
+            self._next += 1
+        self._next += 1
+        return next(self._batches)

@@ -1,0 +1,171 @@
+"""Training a router: only A_r and B_r move, the scale is folded, a killed run ends the same."""
+
+import json
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from ramole_core.composition import Lora, load_router
+from ramole_core.errors import RamoleError
+from ramole_core.training.loss import row_losses
+from ramole_core.training.recipe import RouterRecipe, Schedule
+from ramole_core.training.router import (
+    MixedModel,
+    folded,
+    fresh_router,
+    keep_some,
+    train_router,
+)
+from ramole_core.training.rows import Row, Task, encode_rows
+from tests.tiny_training import build_base
+
+SHAPES = {
+    "model.layers.0.self_attn.q_proj": (24, 24),
+    "model.layers.0.self_attn.k_proj": (24, 12),
+    "model.layers.1.mlp.up_proj": (24, 36),
+    "model.layers.1.mlp.down_proj": (36, 24),
+}
+
+
+@pytest.fixture
+def base(tmp_path):
+    return build_base(torch.float32, tmp_path)
+
+
+@pytest.fixture
+def loras():
+    torch.manual_seed(5)
+    return {
+        name: {
+            path: Lora(A=torch.randn(r, i) * i**-0.5, B=torch.randn(o, r) * 0.5)
+            for path, (i, o) in SHAPES.items()
+            if name != "blue" or "k_proj" not in path
+        }
+        for name, r in (("red", 2), ("blue", 3), ("loud", 5))
+    }
+
+
+def task(name):
+    rows = tuple(Row(f"say {name} {n % 7}", f"{name} {n % 5}") for n in range(23))
+    return Task(name, rows[:17], rows[17:], "em")
+
+
+TASKS = [task("red"), task("blue"), task("loud")]
+
+
+def recipe(steps=8, **changes):
+    schedule = Schedule(
+        steps=steps,
+        batch_rows=5,
+        learning_rate=3e-2,
+        warmup=1,
+        evaluate_every=4,
+        checkpoint_every=3,
+        dev_rows=9,
+    )
+    return RouterRecipe(rank=4, alpha=10.0, schedule=schedule, **changes)
+
+
+def run(base, loras, out, **changes):
+    return train_router(
+        changes.pop("recipe", recipe()),
+        loras=loras,
+        tasks=TASKS,
+        base=base,
+        shapes=SHAPES,
+        out_dir=out,
+        **changes,
+    )
+
+
+def test_only_the_router_moves_and_it_learns(base, loras, tmp_path):
+    model_before = {name: t.clone() for name, t in base.model.state_dict().items()}
+    loras_before = {
+        (name, path): (m.A.clone(), m.B.clone())
+        for name, modules in loras.items()
+        for path, m in modules.items()
+    }
+    progress = run(base, loras, tmp_path / "r", recipe=recipe(30))
+    first, last = progress.dev_losses[0], progress.dev_losses[-1]
+    assert first["router"] == pytest.approx(first["uniform"], abs=1e-5)  # B_r starts at zero
+    assert last["router"] < last["uniform"] - 1e-2
+    assert last["random"] != pytest.approx(last["uniform"], abs=1e-4)
+    after = base.model.state_dict()
+    assert all(torch.equal(after[name], tensor) for name, tensor in model_before.items())
+    for (name, path), (A, B) in loras_before.items():
+        assert torch.equal(loras[name][path].A, A) and torch.equal(loras[name][path].B, B)
+    start, end = fresh_router(SHAPES, recipe(30)), load_file(tmp_path / "r" / "router.safetensors")
+    assert set(end) == set(start)
+    assert all(not torch.equal(end[name].float(), start[name]) for name in start)
+
+
+def test_the_scale_is_folded_and_the_engine_reads_the_folder(base, loras, tmp_path):
+    weights = fresh_router(SHAPES, recipe())
+    with torch.no_grad():
+        for name, tensor in weights.items():
+            tensor += 0.25 if name.endswith("B_r") else 0.0
+    path = next(iter(SHAPES))
+    folded_B = folded(weights, recipe()).modules[path].B
+    torch.testing.assert_close(folded_B, weights[f"{path}.B_r"] * 2.5)
+    run(base, loras, tmp_path / "r", command="python -m ramole_core train router")
+    router = load_router(tmp_path / "r", shapes=SHAPES)
+    assert (router.rank, set(router.modules)) == (4, set(SHAPES))
+    assert router.modules[path].A.dtype == torch.bfloat16
+    config = json.loads((tmp_path / "r" / "router_config.json").read_text())
+    assert config["trained_on"] == ["red", "blue", "loud"]
+    assert config["base_checksum"] == base.checksum
+    assert sorted(p.name for p in (tmp_path / "r").iterdir()) == [
+        "router.safetensors",
+        "router_config.json",
+    ]
+
+
+def test_the_file_gives_the_loss_that_was_measured(base, loras, tmp_path):
+    progress = run(base, loras, tmp_path / "r")
+    dev = [row for t in TASKS for row in encode_rows(base.tokenizer, t.dev[:3], max_tokens=224)]
+    model = MixedModel(base, loras=loras, shapes=SHAPES)
+    router = load_router(tmp_path / "r", shapes=SHAPES)
+    router = router.to(device=base.device, dtype=base.dtype)
+    with model.gated_by(router, names=model.names):
+        served = row_losses(model.plain, dev).mean().item()
+    assert served == pytest.approx(progress.dev_losses[-1]["router"], abs=1e-2)
+    with model.gated_by(None, names=model.names):
+        assert abs(row_losses(model.plain, dev).mean().item() - served) > 1e-3
+
+
+class Killed(Exception):
+    pass
+
+
+def test_a_killed_run_ends_as_an_unbroken_one(base, loras, tmp_path):
+    unbroken = run(base, loras, tmp_path / "whole")
+
+    def kill(progress, steps):
+        if progress.step == 5:
+            raise Killed
+
+    with pytest.raises(Killed):
+        run(base, loras, tmp_path / "broken", report=kill)
+    resumed = run(base, loras, tmp_path / "broken")
+    assert resumed.train_losses == unbroken.train_losses
+    ours, theirs = (
+        load_file(tmp_path / name / "router.safetensors") for name in ("broken", "whole")
+    )
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+
+
+def test_dropout_keeps_two_and_drops_half():
+    names = ("a", "b", "c", "d", "e")
+    kept = [keep_some(names, 0.5, seed=1, step=step) for step in range(400)]
+    assert min(len(k) for k in kept) == 2
+    assert {name for k in kept for name in k} == set(names)
+    assert all(list(k) == sorted(k) for k in kept)
+    assert 2.5 < sum(len(k) for k in kept) / 400 < 3.1
+    assert keep_some(names, 0.0, seed=1, step=0) == names
+    assert len({keep_some(names, 0.5, seed=1, step=s) for s in range(50)}) > 5
+
+
+def test_one_adapter_is_not_enough(base, loras, tmp_path):
+    with pytest.raises(RamoleError, match="only 1 was given"):
+        run(base, {"red": loras["red"]}, tmp_path / "r")

@@ -1,0 +1,44 @@
+"""A 2-layer Llama with a tokenizer of whole words, as a BaseModel: trains in seconds."""
+
+from pathlib import Path
+
+import torch
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from ramole_core.base_model import BaseModel
+
+WORDS = ["<end>", "<unk>", *"say please red blue sing loud 0 1 2 3 4 5 6 OPTIONS: - yes no".split()]
+
+
+def build_base(dtype: torch.dtype, folder: Path) -> BaseModel:
+    words = Tokenizer(models.WordLevel({w: n for n, w in enumerate(WORDS)}, unk_token="<unk>"))
+    words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=words, eos_token="<end>", unk_token="<unk>", pad_token="<end>"
+    )
+    torch.manual_seed(11)
+    config = LlamaConfig(
+        vocab_size=len(WORDS),
+        hidden_size=24,
+        intermediate_size=36,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=128,
+        initializer_range=0.2,
+        bos_token_id=None,
+        eos_token_id=0,
+        pad_token_id=0,
+    )
+    model = LlamaForCausalLM(config).to(dtype).eval().requires_grad_(False)
+    return BaseModel(
+        model=model,
+        tokenizer=tokenizer,
+        name="tiny",
+        folder=folder,
+        checksum="0" * 64,
+        quantization="none",
+        dtype=dtype,
+        device=torch.device("cpu"),
+    )
