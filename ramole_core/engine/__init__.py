@@ -1,0 +1,1 @@
+"""Requests become steps: prefill, decode, batches of different requests, adapters on the device."""

@@ -1,0 +1,1 @@
+"""Training adapters and routers on the base that serves them; resumable, with dev losses."""

@@ -1,0 +1,121 @@
+"""README's generated parts: the tables of methods and settings, and the tree.
+
+`make readme` writes them between their marks; a test fails where README and code disagree.
+"""
+
+import ast
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(REPOSITORY))
+
+from ramole_core.composition import METHODS  # noqa: E402
+from ramole_core.methods import METHOD_LIST  # noqa: E402
+from ramole_core.settings import Settings  # noqa: E402
+
+README = REPOSITORY / "README.md"
+BEGIN, END = "<!-- {name}: written by `make readme` -->", "<!-- end of {name} -->"
+
+OTHERS = {
+    "adapters/": "the sample pool: one folder an adapter, and the router in `_router`",
+    "docs/": "screenshots; `readme.py` writes the generated parts of this page",
+    "results/": "measured tables",
+    "tests/": "oracles, laws, hostile files, the page in a real browser",
+    "Makefile": "every task; `make` prints them",
+    "requirements.txt": "what running needs, each line with its reason",
+    "requirements-dev.txt": "what tests and checks need beside it",
+    "pyproject.toml": "settings of ruff, pyright and pytest",
+    "Dockerfile": "the page in a container",
+    ".ci/run": "what must pass before a change lands",
+    "CONTRIBUTING.md": "how to add a method, and how the house works",
+    "LOG.md": "dated experiments with numbers, failures included",
+}
+
+
+def methods() -> str:
+    """One row a method, linked to the one file that holds its equation."""
+    rows = ["| method | from | what it does |", "|---|---|---|"]
+    for method in METHOD_LIST:
+        home = type(METHODS[method.name]).__module__.replace(".", "/") + ".py"
+        rows.append(f"| [`{method.name}`]({home}) | {method.paper} | {method.summary} |")
+    return "\n".join(rows)
+
+
+def settings() -> str:
+    """One row a setting: variable, default, meaning."""
+    meanings = dict(_attribute_docstrings(REPOSITORY / "ramole_core" / "settings.py", "Settings"))
+    rows = ["| variable | default | meaning |", "|---|---|---|"]
+    for name, field in Settings.model_fields.items():
+        default = "" if field.default is None else f"`{_portable(field.default)}`"
+        rows.append(f"| `RAMOLE_{name.upper()}` | {default} | {meanings[name]} |")
+    return "\n".join(rows)
+
+
+def tree() -> str:
+    """Every file of the program with the first line of its docstring."""
+    rows: list[tuple[str, str]] = [("app.py", _phrase(REPOSITORY / "app.py"))]
+    for package in ("ramole_core", "ui"):
+        rows += _folder(REPOSITORY / package, depth=0)
+    rows += OTHERS.items()
+    width = max(len(name) for name, _ in rows)
+    return "\n".join(["```", *(f"{name:<{width}}  {phrase}" for name, phrase in rows), "```"])
+
+
+def generated(text: str) -> str:
+    """README's text with each generated part made anew; raises ValueError for a missing mark."""
+    for name, make in (("methods", methods), ("settings", settings), ("tree", tree)):
+        begin, end = BEGIN.format(name=name), END.format(name=name)
+        before, _, rest = text.partition(begin)
+        _, found, after = rest.partition(end)
+        if not found:
+            raise ValueError(f"README.md lacks the marks {begin} ... {end}; put them back.")
+        text = f"{before}{begin}\n{make()}\n{end}{after}"
+    return text
+
+
+def _folder(folder: Path, *, depth: int) -> Iterator[tuple[str, str]]:
+    yield "  " * depth + folder.name + "/", _phrase(folder / "__init__.py")
+    for file in sorted(folder.iterdir()):
+        if file.suffix in (".py", ".css", ".js") and file.name != "__init__.py":
+            yield "  " * (depth + 1) + file.name, _phrase(file)
+    for inner in sorted(folder.iterdir()):
+        if (inner / "__init__.py").is_file():
+            yield from _folder(inner, depth=depth + 1)
+
+
+def _phrase(file: Path) -> str:
+    """The first line of a file's docstring, or of the comment that it begins with."""
+    text = file.read_text(encoding="utf-8")
+    words = (ast.get_docstring(ast.parse(text)) or "") if file.suffix == ".py" else text
+    lines = words.strip().splitlines()
+    first = lines[0].strip("/* ").rstrip(".") if lines else ""
+    if not first:
+        raise ValueError(f"{file} does not say its idea; begin it with a line that does.")
+    return first
+
+
+def _attribute_docstrings(file: Path, class_name: str) -> Iterator[tuple[str, str]]:
+    """The string under each field of a class, by the field's name."""
+    for node in ast.parse(file.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.ClassDef) and node.name == class_name:
+            for field, words in zip(node.body, node.body[1:], strict=False):
+                if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name):
+                    assert isinstance(words, ast.Expr) and isinstance(words.value, ast.Constant)
+                    yield field.target.id, " ".join(str(words.value.value).split())
+
+
+def _portable(value: object) -> str:
+    """A default without this machine's own folders."""
+    if not isinstance(value, Path):
+        return str(value)
+    if value.is_relative_to(REPOSITORY):
+        return f"{value.relative_to(REPOSITORY)}/"
+    return (
+        f"~/{value.relative_to(Path.home())}" if value.is_relative_to(Path.home()) else str(value)
+    )
+
+
+if __name__ == "__main__":
+    README.write_text(generated(README.read_text(encoding="utf-8")), encoding="utf-8")
