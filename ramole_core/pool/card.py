@@ -1,0 +1,101 @@
+"""What is known of an adapter without reading its tensors: the card."""
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal
+
+VECTOR_EXAMPLES = 20
+"""Most example inputs that an adapter's vector is the mean of (LoraRetriever)."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What an upload may measure."""
+
+    max_upload_mb: int = 64
+    """Largest upload, packed or unpacked, in MiB."""
+    max_rank: int = 256
+    """Largest rank in any module."""
+    max_adapters: int = 10_000
+    """Most adapters in the pool, all owners together."""
+
+    @property
+    def bytes(self) -> int:
+        return self.max_upload_mb * 2**20
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What an adapter's weights and configuration say, found by `inspect_folder`."""
+
+    ranks: dict[str, int]
+    """Rank by base module path, from the tensors' shapes."""
+    scales: dict[str, float]
+    """alpha/r (or alpha/sqrt(r)) by base module path."""
+    dtype: str
+    """Of the weights: F32, F16, BF16, or several joined by `+`."""
+    parameters: int
+    base_model: str | None
+    """The configuration's word; tensor names and shapes decide what fits."""
+    notes: tuple[str, ...]
+    fits: str
+    """Fingerprint of the base's linear layers that the shapes were checked against."""
+
+
+@dataclass(frozen=True)
+class AdapterCard:
+    """One adapter of the pool."""
+
+    name: str
+    owner: str | None
+    """None: everyone's, that is of the sample pool or added by the operator."""
+    rank: int
+    """The largest."""
+    ranks: dict[str, int]
+    """By base module path."""
+    modules: tuple[str, ...]
+    """Short names, `q_proj`, in the order they are met."""
+    layers: tuple[int, ...]
+    scale: float
+    """The largest alpha/r."""
+    scales: dict[str, float]
+    """By base module path."""
+    dtype: str
+    parameters: int
+    bytes: int
+    """Of adapter_model.safetensors."""
+    sha256: str
+    """Of adapter_model.safetensors."""
+    base_model: str | None
+    licence: str | None
+    description: str
+    notes: tuple[str, ...]
+    examples: tuple[str, ...]
+    added: str
+    """ISO 8601, UTC."""
+    vector_from: Literal["examples", "card", "name"]
+    folder: Path
+    sample: bool
+    """Of the sample pool, which is read-only."""
+    fits: str
+    """Fingerprint of the base's linear layers that the shapes were checked against."""
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """What the adapter's vector is made from: at most 20 examples, else the model card's
+        words, else the name."""
+        if self.examples:
+            return self.examples[:VECTOR_EXAMPLES]
+        return (self.description or self.name.replace("_", " ").replace("-", " "),)
+
+    @property
+    def key(self) -> str:
+        """Stable id in the whole pool; a name holds no slash, so it is unambiguous."""
+        return f"{self.owner or 'pool'}/{self.name}"
+
+    def as_dict(self) -> dict[str, object]:
+        """For JSON: every field, `key`, and the folder as a string."""
+        fields = asdict(self)
+        for field in ("modules", "layers", "notes", "examples"):
+            fields[field] = list(fields[field])
+        return {**fields, "key": self.key, "folder": str(self.folder)}

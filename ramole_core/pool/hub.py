@@ -1,0 +1,81 @@
+"""Adapters from the Hugging Face Hub: four named files of one commit, weighed before they are
+fetched."""
+
+import os
+import re
+import shutil
+from pathlib import Path
+
+from ramole_core.errors import AdapterRefused
+from ramole_core.pool.card import Limits
+from ramole_core.pool.config import CONFIG
+from ramole_core.pool.inspection import WEIGHTS
+from ramole_core.pool.sources import PICKLES, USED, Found, too_large
+
+PREFIX = "hf:"
+_NAME = re.compile(r"hf:(?P<repo>[\w.-]{1,96}/[\w.-]{1,96})(@(?P<revision>[\w./-]{1,96}))?", re.A)
+
+
+def copy_hub(source: str, into: Path, *, limits: Limits, use_token: bool) -> Found:
+    """Fetches `hf:owner/name[@revision]` into `into`; raises AdapterRefused.
+
+    `use_token`: whether the operator's own Hub login may be used. A visitor's request must not,
+    or it would read the operator's private repositories.
+    """
+    found = _NAME.fullmatch(source)
+    if found is None:
+        raise AdapterRefused(
+            f"{source[:120]!r} names no Hub repository; expected hf:owner/name or "
+            "hf:owner/name@revision."
+        )
+    from huggingface_hub import HfApi, hf_hub_download
+
+    endpoint = os.environ.get("HF_ENDPOINT")
+    token = None if use_token else False
+    repo, revision = found["repo"], found["revision"]
+    fetched = into / ".hub"
+    try:
+        info = HfApi(endpoint=endpoint, token=token).model_info(
+            repo, revision=revision, files_metadata=True, timeout=30
+        )
+        sizes = {f.rfilename: f.size or 0 for f in info.siblings or []}
+        names = _choose(repo, sizes, limits)
+        for name in names:
+            path = hf_hub_download(
+                repo,
+                name,
+                revision=info.sha,
+                cache_dir=fetched,
+                endpoint=endpoint,
+                token=token,
+            )
+            if os.stat(path).st_size > limits.bytes:
+                raise too_large(limits)
+            shutil.copyfile(path, into / name)
+    except AdapterRefused:
+        raise
+    except Exception as error:  # the client raises what its HTTP library of the day raises
+        reason = str(error).strip().split("\n")[0][:160]
+        raise AdapterRefused(
+            f"{source} could not be fetched from the Hub ({type(error).__name__}: {reason}); check "
+            "the name and the network, or give the files themselves."
+        ) from None
+    finally:
+        shutil.rmtree(fetched, ignore_errors=True)
+    notes = [f"From the Hub: {repo} at {info.sha}."]
+    return Found(repo.rpartition("/")[2], notes)
+
+
+def _choose(repo: str, sizes: dict[str, int], limits: Limits) -> list[str]:
+    for wanted in (WEIGHTS, CONFIG):
+        if wanted not in sizes:
+            pickles = [name for name in sizes if name.endswith(PICKLES)]
+            instead = f" but {pickles[0]}, which can run code" if pickles else ""
+            raise AdapterRefused(
+                f"hf:{repo} has no {wanted}{instead}; choose a repository that PEFT's "
+                "save_pretrained filled, with safetensors."
+            )
+    names = [name for name in USED if name in sizes]
+    if sum(sizes[name] for name in names) > limits.bytes:
+        raise too_large(limits)
+    return names

@@ -1,0 +1,306 @@
+"""The pool: every adapter on disk, its cards in memory, and the ways to add and remove."""
+
+import os
+import shutil
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from ramole_core.errors import AdapterRefused, RamoleError
+from ramole_core.pool.card import AdapterCard, Limits
+from ramole_core.pool.inspection import fingerprint, inspect_folder, read_pairs
+from ramole_core.pool.intake import stage_source
+from ramole_core.pool.lock import WriterLock
+from ramole_core.pool.manifest import MANIFEST, read_card, read_facts, record
+from ramole_core.pool.names import clean_name, free_name, near_names
+from ramole_core.pool.shelf import read_samples, read_uploads, without
+from ramole_core.pool.sources import Source
+from ramole_core.pool.store import Store
+from ramole_core.pool.words import EXAMPLES, check_examples, write_examples
+
+if TYPE_CHECKING:
+    from ramole_core.pool.tensors import AdapterTensors, TensorCache
+
+
+class Listener(Protocol):
+    """Is told after a change is on disk; an error in `added` undoes the addition."""
+
+    def added(self, card: AdapterCard) -> None: ...
+    def removed(self, card: AdapterCard) -> None: ...
+
+
+class Pool:
+    """The sample pool (read-only) and everybody's uploads. Opening it imports no torch."""
+
+    def __init__(
+        self,
+        *,
+        adapters_dir: Path,
+        data_dir: Path,
+        shapes: Callable[[], Mapping[str, tuple[int, int]]],
+        limits: Limits | None = None,
+        shared_uploads: bool = False,
+        host_cache_mb: int = 1024,
+        read_only: bool = False,
+    ):
+        """Reads every card.
+
+        `shapes` gives (i, o) of the base's linear layers by module path; it is called only when an
+        adapter is added or its tensors are read. `read_only`: no lock is taken and nothing can be
+        changed. Raises Busy when another process writes to `data_dir`.
+        """
+        self.limits = limits or Limits()
+        self.shared_uploads = shared_uploads
+        self.listeners: list[Listener] = []
+        self.problems: list[str] = []
+        """A sentence for each folder that is on disk but cannot be served."""
+        self._shapes = shapes
+        self._host_cache = host_cache_mb * 2**20
+        self._cache: TensorCache | None = None
+        self._change = threading.RLock()
+        self._store = Store(data_dir)
+        self._writer: WriterLock | None = None
+        if not read_only:
+            data_dir.mkdir(parents=True, exist_ok=True)
+            self._writer = WriterLock(data_dir)
+            self._store.sweep()
+        self._samples, problems = read_samples(adapters_dir)
+        self._uploads, more = read_uploads(self._store)
+        self.problems += problems + more
+
+    def close(self) -> None:
+        """Lets another process write; reading cards and tensors still works."""
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None
+
+    def __enter__(self) -> "Pool":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    # Reading
+
+    def all_cards(self) -> list[AdapterCard]:
+        """Every owner's, sample pool first."""
+        return [*self._samples.values(), *self._uploads.values()]
+
+    def cards(self, owner: str | None = None) -> list[AdapterCard]:
+        """Those that `owner` may use: the shared ones and their own."""
+        return [card for card in self.all_cards() if card.owner in (None, owner)]
+
+    def card(self, name: str, owner: str | None = None) -> AdapterCard:
+        """The owner's adapter of that name, else the shared one; raises RamoleError."""
+        found = (
+            self._uploads.get((owner, name))
+            or self._uploads.get((None, name))
+            or self._samples.get((None, name))
+        )
+        if found is None:
+            known = (card.name for card in self.cards(owner))
+            raise RamoleError(
+                f"There is no adapter {name[:80]!r} in the pool; {near_names(name[:80], known)}"
+            )
+        return found
+
+    def tensors(self, card: AdapterCard) -> "AdapterTensors":
+        """The adapter's tensors from the host cache or from disk; raises RamoleError if its files
+        were changed, AdapterRefused if it does not fit the base."""
+        from ramole_core.pool.tensors import TensorCache, load_tensors
+
+        with self._change:
+            cache = self._cache = self._cache or TensorCache(self._host_cache)
+        return cache.get(
+            (card.owner, card.name, card.sha256),
+            lambda: load_tensors(card, shapes=self._shapes()),
+        )
+
+    # Changing
+
+    def add(
+        self,
+        path: Source,
+        name: str | None = None,
+        examples: Sequence[str] | None = None,
+        owner: str | None = None,
+    ) -> AdapterCard:
+        """Adds the adapter at `path`, whole or not at all.
+
+        The same content again returns the card that is there. `owner`: whose session it belongs
+        to; None, or with `shared_uploads`, everyone. Raises AdapterRefused with the reason.
+        """
+        self._check_writable()
+        owner = self._owner(owner)
+        wanted = clean_name(name) if name is not None else None
+        self._check_room()
+        with self._store.stage() as stage:
+            staged = stage_source(
+                path, stage, examples=examples, limits=self.limits, use_token=owner is None
+            )
+            facts = inspect_folder(stage, shapes=self._shapes(), limits=self.limits)
+            notes = list(staged.notes)
+            if name is not None and wanted != name:
+                notes.append(f"The name {name[:80]!r} was written as {wanted!r}.")
+            card = record(
+                stage,
+                facts,
+                name=wanted or staged.name,
+                owner=owner,
+                notes=notes,
+                example_notes=staged.example_notes,
+            )
+            with self._change:
+                return self._same_content(card) or self._publish(stage, card)
+
+    def remove(self, name: str, owner: str | None = None) -> None:
+        """Removes an upload of `owner`'s; raises AdapterRefused for any other adapter."""
+        self._check_writable()
+        owner = self._owner(owner)
+        with self._change:
+            card = self._uploads.get((owner, name))
+            if card is None:
+                self._remove_damaged(name, owner)
+                return
+            self._forget(card)
+            for listener in self.listeners:
+                listener.removed(card)
+
+    def set_examples(
+        self, name: str, examples: Sequence[str], owner: str | None = None
+    ) -> AdapterCard:
+        """Replaces the example inputs of an upload of `owner`'s; raises AdapterRefused."""
+        self._check_writable()
+        owner = self._owner(owner)
+        kept, notes = check_examples(examples)
+        with self._change:
+            old = self._uploads.get((owner, name))
+            if old is None:
+                raise self._not_yours(name, owner)
+            with self._store.stage() as stage:
+                for file in old.folder.iterdir():
+                    if file.name not in (EXAMPLES, MANIFEST):
+                        _link(file, stage / file.name)
+                write_examples(stage, kept)
+                record(
+                    stage,
+                    read_facts(old.folder),
+                    name=name,
+                    owner=owner,
+                    example_notes=notes,
+                    added=old.added,
+                )
+                self._store.replace(stage, old.folder)
+            card = read_card(old.folder)
+            self._uploads = {**self._uploads, (owner, name): card}
+            for listener in self.listeners:
+                listener.added(card)
+            return card
+
+    def leave_out_unfit(self) -> list[AdapterCard]:
+        """Takes adapters that were added under another base, and do not fit this one, out of the
+        cards (not off the disk); `problems` says why. Call it before the index is checked."""
+        shapes = self._shapes()
+        mark = fingerprint(shapes)
+        unfit = []
+        with self._change:
+            for card in self.all_cards():
+                if card.fits == mark:
+                    continue
+                try:
+                    read_pairs(card.folder, shapes=shapes)
+                except (AdapterRefused, OSError) as error:
+                    self.problems.append(f"The adapter {card.name!r} is left out: {error}")
+                    unfit.append(card)
+            self._samples = without(self._samples, unfit)
+            self._uploads = without(self._uploads, unfit)
+        return unfit
+
+    def _publish(self, stage: Path, card: AdapterCard) -> AdapterCard:
+        key = (card.owner, card.name)
+        if key in self._uploads or key in self._samples:
+            taken = (name for owner, name in (*self._uploads, *self._samples))
+            raise AdapterRefused(
+                f"There is already another adapter named {card.name!r}; give this one another "
+                f"name, {free_name(card.name, taken)!r} for instance, or remove that one first."
+            )
+        self._check_room()
+        target = self._store.place(card.name, card.owner)
+        if target.exists():  # damaged, or it would have a card
+            self._store.withdraw(target)
+        self._store.publish(stage, target)
+        card = replace(card, folder=target)
+        self._uploads = {**self._uploads, key: card}
+        told = []
+        try:
+            for listener in self.listeners:
+                told.append(listener)
+                listener.added(card)
+        except BaseException:
+            self._forget(card)
+            for listener in told:
+                with suppress(Exception):
+                    listener.removed(card)
+            raise
+        return card
+
+    def _forget(self, card: AdapterCard) -> None:
+        self._uploads = without(self._uploads, [card])
+        self._store.withdraw(card.folder)
+        if self._cache is not None:
+            self._cache.drop((card.owner, card.name, card.sha256))
+
+    def _remove_damaged(self, name: str, owner: str | None) -> None:
+        """An upload without a card is still its owner's to remove."""
+        target = self._store.place(name, owner)
+        if name != clean_name(name) or not target.is_dir():
+            raise self._not_yours(name, owner)
+        self._store.withdraw(target)
+        self.problems = [problem for problem in self.problems if str(target) not in problem]
+
+    def _same_content(self, card: AdapterCard) -> AdapterCard | None:
+        return next(
+            (
+                there
+                for there in self.all_cards()
+                if there.owner == card.owner
+                and there.sha256 == card.sha256
+                and there.scales == card.scales
+            ),
+            None,
+        )
+
+    def _owner(self, owner: str | None) -> str | None:
+        return None if self.shared_uploads else owner
+
+    def _not_yours(self, name: str, owner: str | None) -> RamoleError:
+        card = self.card(name, owner)
+        whose = "of the sample pool, which is read-only" if card.sample else "everyone's"
+        return AdapterRefused(
+            f"The adapter {name!r} is {whose}; only uploads of your own can be changed or removed."
+        )
+
+    def _check_writable(self) -> None:
+        if self._writer is None:
+            raise RamoleError(
+                "The pool was opened for reading only, or is closed; open it for writing to change "
+                "it."
+            )
+
+    def _check_room(self) -> None:
+        if len(self._samples) + len(self._uploads) >= self.limits.max_adapters:
+            raise AdapterRefused(
+                f"The pool is full with {self.limits.max_adapters} adapters; remove one, or raise "
+                "RAMOLE_MAX_ADAPTERS."
+            )
+
+
+def _link(source: Path, target: Path) -> None:
+    """A second name for the same bytes; a copy where the file system has no hard links."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)

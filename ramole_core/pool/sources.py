@@ -1,0 +1,165 @@
+"""Where an adapter comes from: a folder, a zip, files dropped together. Copies what is used.
+
+Only four file names are ever copied; everything else is named in a note or refused.
+"""
+
+import os
+import stat
+import zipfile
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+
+from ramole_core.errors import AdapterRefused
+from ramole_core.pool.card import Limits
+from ramole_core.pool.config import CONFIG
+from ramole_core.pool.inspection import WEIGHTS
+from ramole_core.pool.words import EXAMPLES, README
+
+USED = (WEIGHTS, CONFIG, README, EXAMPLES)
+PICKLES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".joblib", ".dill")
+_OWN = ("manifest.json", "train.json")
+"""Written by RAMoLE itself; an upload's are not believed, and not worth a note."""
+_SILENT = (".DS_Store", "Thumbs.db", ".gitattributes", ".gitignore", *_OWN)
+CHUNK = 2**20
+Source = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
+"""A folder, a .zip, or the files dropped together."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a source holds."""
+
+    name: str | None
+    """The name that the source suggests."""
+    notes: list[str] = field(default_factory=list)
+
+
+def copy_source(source: Source, into: Path, *, limits: Limits) -> Found:
+    """Copies the adapter's files into the folder `into`; raises AdapterRefused."""
+    if not isinstance(source, str | os.PathLike):
+        if not source:
+            raise AdapterRefused(
+                f"No file was given; expected {WEIGHTS} and {CONFIG}, or one .zip of them."
+            )
+        paths = [Path(path) for path in source]
+        if len(paths) > 1:
+            return _copy_files(paths, into, limits=limits)
+        source = paths[0]
+    path = Path(source)
+    if not path.exists():
+        raise AdapterRefused(
+            f"There is nothing at {str(path)!r}; give a folder, a .zip, the two files {WEIGHTS} "
+            f"and {CONFIG}, or hf:owner/name."
+        )
+    if path.is_dir():
+        return _copy_folder(path, into, limits=limits)
+    if path.suffix.lower() in PICKLES:
+        raise _pickled([path.name])
+    if zipfile.is_zipfile(path):
+        from ramole_core.pool.unzip import copy_zip
+
+        return Found(path.stem, copy_zip(path, into, limits=limits))
+    if path.name in USED:
+        other = CONFIG if path.name == WEIGHTS else WEIGHTS
+        raise AdapterRefused(
+            f"{path.name} came alone; {other} is missing: drop {WEIGHTS} and {CONFIG} together."
+        )
+    raise AdapterRefused(
+        f"{path.name} is neither a folder nor a zip; give {WEIGHTS} and {CONFIG} together, or a "
+        ".zip of them."
+    )
+
+
+def choose(names: Iterable[str]) -> tuple[list[str], list[str]]:
+    """The names to use of those in one folder, and notes; raises AdapterRefused."""
+    names = sorted(names)
+    if pickles := [name for name in names if Path(name).suffix.lower() in PICKLES]:
+        raise _pickled(pickles)
+    for wanted in (WEIGHTS, CONFIG):
+        if wanted not in names:
+            there = ", ".join(map(repr, names[:6])) or "nothing"
+            raise AdapterRefused(
+                f"{wanted} is missing (found {there[:300]}); add what PEFT's save_pretrained "
+                "writes."
+            )
+    ignored = [n for n in names if n not in USED and n not in _SILENT and not n.startswith("._")]
+    notes = []
+    if ignored:
+        shown = ", ".join(map(repr, ignored[:8])) + (", ..." if ignored[8:] else "")
+        notes.append(f"Not used: {shown[:400]}.")
+    return [name for name in USED if name in names], notes
+
+
+def copy_stream(read: Callable[[int], bytes], target: Path, *, left: int, limits: Limits) -> int:
+    """Copies at most `left` bytes, returns how many; raises AdapterRefused when there are more."""
+    copied = 0
+    with open(target, "xb") as file:
+        while chunk := read(CHUNK):
+            copied += len(chunk)
+            if copied > left:
+                raise too_large(limits)
+            file.write(chunk)
+    return copied
+
+
+def too_large(limits: Limits) -> AdapterRefused:
+    return AdapterRefused(
+        f"The upload is larger than {limits.max_upload_mb} MiB; make it smaller (a lower rank, "
+        "bfloat16), or raise RAMOLE_MAX_UPLOAD_MB."
+    )
+
+
+def _copy_folder(folder: Path, into: Path, *, limits: Limits) -> Found:
+    entries = _list(folder)
+    name = folder.resolve().name
+    if WEIGHTS not in entries:
+        folders = [path for path in entries.values() if path.is_dir()]
+        inner = [path for path in folders if (path / WEIGHTS).exists()]
+        if len(inner) == 1 and len(folders) == 1:
+            entries, name = _list(inner[0]), inner[0].name
+    files = {name: path for name, path in entries.items() if not path.is_dir()}
+    return Found(name, _copy(files, into, limits=limits))
+
+
+def _list(folder: Path) -> dict[str, Path]:
+    return {path.name: path for path in folder.iterdir()}
+
+
+def _copy_files(paths: Sequence[Path], into: Path, *, limits: Limits) -> Found:
+    files: dict[str, Path] = {}
+    for path in paths:
+        if not path.is_file():
+            raise AdapterRefused(
+                f"There is no file at {str(path)!r}; drop {WEIGHTS} and {CONFIG} together."
+            )
+        if path.name in files:
+            raise AdapterRefused(
+                f"Two files are named {path.name}; drop one adapter at a time, {WEIGHTS} and "
+                f"{CONFIG}."
+            )
+        files[path.name] = path
+    return Found(None, _copy(files, into, limits=limits))
+
+
+def _copy(files: dict[str, Path], into: Path, *, limits: Limits) -> list[str]:
+    used, notes = choose(files)
+    left = limits.bytes
+    for name in used:
+        left -= _copy_file(files[name], into / name, left=left, limits=limits)
+    return notes
+
+
+def _copy_file(path: Path, target: Path, *, left: int, limits: Limits) -> int:
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise AdapterRefused(f"{path.name} is not a plain file; give the file itself.")
+    with open(path, "rb") as file:
+        return copy_stream(file.read, target, left=left, limits=limits)
+
+
+def _pickled(names: Sequence[str]) -> AdapterRefused:
+    shown = ", ".join(PurePosixPath(name).name for name in names[:4])
+    return AdapterRefused(
+        f"{shown[:200]} can run code when it is opened (pickle); only safetensors are taken: save "
+        "with PEFT's save_pretrained (safe_serialization=True) and leave such files out."
+    )

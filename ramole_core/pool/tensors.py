@@ -1,0 +1,119 @@
+"""The tensors of an adapter, scale folded into B, and the cache that holds them in host memory."""
+
+import hashlib
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ramole_core.errors import RamoleError
+from ramole_core.pool.card import AdapterCard
+from ramole_core.pool.config import CONFIG
+from ramole_core.pool.header import Entry
+from ramole_core.pool.inspection import WEIGHTS, Shapes, read_pairs
+from ramole_core.pool.manifest import file_sha256, read_manifest
+from ramole_core.shapes import LoraA, LoraB
+
+_DTYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+
+
+@dataclass(frozen=True)
+class AdapterTensors:
+    """Every pair (A [r, i], B [o, r]) by base module path; B holds alpha/r."""
+
+    modules: dict[str, tuple[LoraA, LoraB]]
+
+    @property
+    def nbytes(self) -> int:
+        return sum(A.nbytes + B.nbytes for A, B in self.modules.values())
+
+
+def load_tensors(card: AdapterCard, *, shapes: Shapes) -> AdapterTensors:
+    """Reads the adapter's file once, checks its hash, and folds.
+
+    Raises RamoleError if a file is no longer the one that was added, AdapterRefused if it does not
+    fit `shapes`.
+    """
+    data = _read_checked(card)
+    word, pairs = read_pairs(card.folder, shapes=shapes)
+    return AdapterTensors(
+        {
+            path: (
+                _tensor(data, pair.A),
+                fold(_tensor(data, pair.B), word.scale_of(path, pair.rank)),
+            )
+            for path, pair in pairs.items()
+        }
+    )
+
+
+def fold(B: LoraB, scale: float) -> LoraB:
+    """scale * B, computed in fp32; in B's own dtype where that loses nothing, else in fp32."""
+    wide = B.float() * scale
+    narrow = wide.to(B.dtype)
+    return narrow if torch.equal(narrow.float(), wide) else wide
+
+
+def _read_checked(card: AdapterCard) -> bytes:
+    try:
+        data = (card.folder / WEIGHTS).read_bytes()
+        config = file_sha256(card.folder / CONFIG)
+    except OSError as error:
+        raise RamoleError(
+            f"The files of adapter {card.name!r} cannot be read ({error.strerror}); add it again."
+        ) from None
+    files = read_manifest(card.folder)["files"]
+    expected = files[CONFIG]["sha256"] if isinstance(files, dict) else None
+    if hashlib.sha256(data).hexdigest() != card.sha256 or config != expected:
+        raise RamoleError(
+            f"The files of adapter {card.name!r} were changed on disk since it was added; remove "
+            "it and add it again."
+        )
+    return data
+
+
+def _tensor(data: bytes, entry: Entry) -> Tensor:
+    """An aligned, writable copy."""
+    piece = bytearray(data[entry.begin : entry.end])
+    return torch.frombuffer(piece, dtype=_DTYPES[entry.dtype]).reshape(entry.shape)
+
+
+class TensorCache:
+    """Least recently used out first, bounded in bytes; safe to use from several threads."""
+
+    def __init__(self, limit: int):
+        """`limit` in bytes."""
+        self._limit = limit
+        self._bytes = 0
+        self._held: OrderedDict[Hashable, AdapterTensors] = OrderedDict()
+        self._lock = threading.Lock()
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes held now."""
+        return self._bytes
+
+    def get(self, key: Hashable, load: Callable[[], AdapterTensors]) -> AdapterTensors:
+        """The tensors under `key`, loaded when they are not held. One that is larger than the
+        whole cache is not kept."""
+        with self._lock:
+            held = self._held.get(key)
+            if held is not None:
+                self._held.move_to_end(key)
+                return held
+            loaded = load()
+            self._held[key] = loaded
+            self._bytes += loaded.nbytes
+            while self._bytes > self._limit:
+                self._bytes -= self._held.popitem(last=False)[1].nbytes
+            return loaded
+
+    def drop(self, key: Hashable) -> None:
+        """Forgets `key`; requests that hold its tensors keep them."""
+        with self._lock:
+            held = self._held.pop(key, None)
+            if held is not None:
+                self._bytes -= held.nbytes

@@ -1,0 +1,122 @@
+"""A zip from a stranger: every member is judged before any is unpacked, and bytes are counted."""
+
+import stat
+import struct
+import zipfile
+import zlib
+from pathlib import Path, PurePosixPath
+
+from ramole_core.errors import AdapterRefused
+from ramole_core.pool.card import Limits
+from ramole_core.pool.sources import choose, copy_stream, too_large
+
+MOST_MEMBERS = 64
+LARGEST_DIRECTORY = 2**18
+"""Bytes of the zip's own table of contents."""
+HIGHEST_RATIO = 100
+"""Unpacked over packed; weights shrink by a factor of 1 to 3."""
+_SMALL = 2**16
+"""A member below this many bytes may have any ratio."""
+_ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar", ".zst", ".jar", ".whl")
+
+
+def copy_zip(path: Path, into: Path, *, limits: Limits) -> list[str]:
+    """Unpacks the adapter's files into `into` and returns notes; raises AdapterRefused."""
+    if path.stat().st_size > limits.bytes:
+        raise too_large(limits)
+    _check_directory(path)
+    try:
+        with zipfile.ZipFile(path) as archive:
+            members = [m for m in archive.infolist() if not m.filename.startswith("__MACOSX/")]
+            _check_members(members, limits)
+            files = _folder_of({m.filename: m for m in members if not m.is_dir()})
+            used, notes = choose(files)
+            left = limits.bytes
+            for name in used:
+                with archive.open(files[name]) as member:
+                    left -= copy_stream(member.read, into / name, left=left, limits=limits)
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, ValueError) as error:
+        raise AdapterRefused(
+            f"{path.name} is not a sound zip ({str(error)[:100]}); pack the adapter's folder again."
+        ) from None
+    return notes
+
+
+def _check_directory(path: Path) -> None:
+    """Bounds the table of contents before zipfile reads it into memory."""
+    with open(path, "rb") as file:
+        file.seek(max(0, path.stat().st_size - 22 - 2**16))
+        tail = file.read()
+    at = tail.rfind(b"PK\x05\x06")
+    if at < 0 or len(tail) < at + 22:
+        raise AdapterRefused(f"{path.name} is not a sound zip; pack the adapter's folder again.")
+    count, size = struct.unpack("<HI", tail[at + 10 : at + 16])
+    is_zip64 = b"PK\x06\x07" in tail[max(0, at - 20) : at]
+    if is_zip64 or count > MOST_MEMBERS or size > LARGEST_DIRECTORY:
+        raise AdapterRefused(
+            f"{path.name} has {'a zip64 directory' if is_zip64 else f'{count} members'}; expected "
+            f"at most {MOST_MEMBERS} files: pack only the adapter's folder."
+        )
+
+
+def _check_members(members: list[zipfile.ZipInfo], limits: Limits) -> None:
+    if len(members) > MOST_MEMBERS:
+        raise AdapterRefused(
+            f"The zip has {len(members)} members; expected at most {MOST_MEMBERS}: pack only the "
+            "adapter's folder."
+        )
+    seen = set()
+    for member in members:
+        name = member.filename
+        shown = repr(name if len(name) <= 120 else name[:117] + "...")
+        path = PurePosixPath(name)
+        kind = stat.S_IFMT(member.external_attr >> 16)
+        if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
+            raise AdapterRefused(
+                f"The zip holds {shown}, a link or device; pack the files themselves."
+            )
+        if path.is_absolute() or "\\" in name or ":" in name or "\0" in name:
+            raise AdapterRefused(
+                f"The zip holds the absolute or odd path {shown}; pack the adapter's folder."
+            )
+        if ".." in path.parts:
+            raise AdapterRefused(
+                f"The zip holds {shown}, which climbs out with '..'; pack the adapter's folder."
+            )
+        if path.suffix.lower() in _ARCHIVES:
+            raise AdapterRefused(
+                f"The zip holds another archive, {shown}; pack the adapter's files themselves."
+            )
+        if member.flag_bits & 1:
+            raise AdapterRefused(f"{shown} in the zip is encrypted; pack without a password.")
+        if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+            raise AdapterRefused(
+                f"{shown} in the zip is compressed in a rare way; pack with plain deflate."
+            )
+        if name in seen:
+            raise AdapterRefused(f"The zip holds {shown} twice; pack the adapter's folder again.")
+        seen.add(name)
+        if member.file_size > max(_SMALL, HIGHEST_RATIO * member.compress_size):
+            raise AdapterRefused(
+                f"{shown} in the zip unpacks to {member.file_size} bytes from "
+                f"{member.compress_size}; expected at most {HIGHEST_RATIO} times as many: pack "
+                "real weights."
+            )
+    if sum(member.file_size for member in members) > limits.bytes:
+        raise too_large(limits)
+
+
+def _folder_of(files: dict[str, zipfile.ZipInfo]) -> dict[str, zipfile.ZipInfo]:
+    """The files at the top, or in the one folder on top."""
+    tops = {PurePosixPath(name).parts[0] for name in files if "/" in name}
+    loose = [name for name in files if "/" not in name]
+    if loose or not tops:
+        return {name: files[name] for name in loose}
+    if len(tops) > 1:
+        raise AdapterRefused(
+            f"The zip holds {len(tops)} folders ({', '.join(sorted(tops)[:4])[:200]}); pack one "
+            "adapter in one zip."
+        )
+    (top,) = tops
+    inside = {name.removeprefix(top + "/"): member for name, member in files.items()}
+    return {name: member for name, member in inside.items() if "/" not in name}

@@ -1,0 +1,125 @@
+"""The words beside the weights: example inputs, and the model card's description and licence."""
+
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from ramole_core.errors import AdapterRefused
+
+EXAMPLES, README = "examples.jsonl", "README.md"
+MOST_EXAMPLES = 200
+LONGEST_EXAMPLE = 2000
+"""Characters."""
+LARGEST_WORDS = 2**20
+"""Bytes of examples.jsonl or README.md."""
+LONGEST_DESCRIPTION = 1000
+"""Characters."""
+
+_BLANKS = "[More Information Needed]"
+"""What PEFT's own model card template says wherever its author wrote nothing."""
+
+
+def check_examples(examples: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The examples to keep, stripped, and notes on those that are not; raises AdapterRefused
+    for one that cannot be used."""
+    kept = []
+    for number, text in enumerate(examples[:MOST_EXAMPLES], start=1):
+        if problem := _problem(text):
+            raise AdapterRefused(f"Example {number} {problem}; correct it or leave it out.")
+        kept.append(text.strip())
+    notes = []
+    if len(examples) > MOST_EXAMPLES:
+        notes.append(f"The first {MOST_EXAMPLES} of {len(examples)} examples are kept.")
+    return kept, notes
+
+
+def write_examples(folder: Path, examples: Sequence[str]) -> None:
+    """`{"text": ...}` a line; without examples there is no file."""
+    path = folder / EXAMPLES
+    if not examples:
+        path.unlink(missing_ok=True)
+        return
+    lines = (json.dumps({"text": text}, ensure_ascii=False) + "\n" for text in examples)
+    path.write_text("".join(lines), encoding="utf-8")
+
+
+def parse_examples(text: bytes) -> tuple[list[str], list[str]]:
+    """Examples of an examples.jsonl, and notes on the lines that cannot be used."""
+    if len(text) > LARGEST_WORDS:
+        return [], [f"{EXAMPLES} has {len(text)} bytes, more than {LARGEST_WORDS}; it is not used."]
+    try:
+        lines = text.decode("utf-8").split("\n")
+    except UnicodeDecodeError:
+        return [], [f"{EXAMPLES} is not UTF-8; it is not used."]
+    kept: list[str] = []
+    bad = 0
+    for line in filter(str.strip, lines):
+        example = _example(line)
+        if example is None or _problem(example):
+            bad += 1
+        else:
+            kept.append(example.strip())
+    notes = []
+    if bad:
+        notes.append(
+            f"{bad} lines of {EXAMPLES} are not used; expected "
+            f'{{"text": "..."}} with 1 to {LONGEST_EXAMPLE} characters.'
+        )
+    if len(kept) > MOST_EXAMPLES:
+        notes.append(f"The first {MOST_EXAMPLES} of {len(kept)} examples are kept.")
+    return kept[:MOST_EXAMPLES], notes
+
+
+def _example(line: str) -> str | None:
+    try:
+        word = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    text = word.get("text") if isinstance(word, dict) else None
+    return text if isinstance(text, str) else None
+
+
+def _problem(text: str) -> str | None:
+    if not text.strip():
+        return "is empty"
+    if len(text) > LONGEST_EXAMPLE:
+        return f"has {len(text)} characters, more than {LONGEST_EXAMPLE}"
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return "holds characters that are not Unicode text"
+    return None
+
+
+def parse_readme(text: bytes) -> tuple[str | None, str, list[str]]:
+    """Licence, description and notes of a model card."""
+    if len(text) > LARGEST_WORDS:
+        return None, "", [f"{README} has {len(text)} bytes, more than {LARGEST_WORDS}."]
+    try:
+        card = text.decode("utf-8").replace("\r\n", "\n")
+    except UnicodeDecodeError:
+        return None, "", [f"{README} is not UTF-8; it is not used."]
+    front, body = "", card
+    if found := re.match(r"---\n(.*?\n)?---\n", card, re.DOTALL):
+        front, body = found[1] or "", card[found.end() :]
+    licence = re.search(r"^licen[cs]e:[ \t]*[\"']?([\w.+-]{1,60})", front, re.MULTILINE)
+    return licence[1] if licence else None, _describe(body), []
+
+
+def _describe(body: str) -> str:
+    """The first words of the card, without headings, comments, code and tables."""
+    if body.count(_BLANKS) > 3:
+        return ""
+    body = re.sub(r"<!--.*?-->|^```.*?^```", " ", body, flags=re.DOTALL | re.MULTILINE)
+    lines = [
+        line.strip()
+        for line in body.split("\n")
+        if not line.lstrip().startswith(("#", "|", "![", "<")) and _BLANKS not in line
+    ]
+    words = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", " ".join(lines))
+    words = re.sub(r"[*`_]{1,3}(\S[^*`]*?)[*`_]{1,3}", r"\1", words)
+    words = " ".join(words.split())
+    if len(words) <= LONGEST_DESCRIPTION:
+        return words
+    return words[:LONGEST_DESCRIPTION].rpartition(" ")[0] + " ..."
