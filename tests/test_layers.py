@@ -110,7 +110,7 @@ def test_the_trace_has_each_layers_gate_where_it_belongs():
     del one[lacking]
     installed = install(model, sizes)
     seen = {}
-    for path, layer in installed.layers.items():
+    for layer in installed.layers.values():
         layer.register_forward_pre_hook(lambda m, args: seen.__setitem__(m.path, args[0]))
     router = random_router(sizes, rank=4)
     rows = [("ramole", [one, two], router), ("selection", [two], None)]

