@@ -3,7 +3,10 @@
 import logging
 import os
 import sys
+import tempfile
 
+CACHE = tempfile.TemporaryDirectory(prefix="ramole-page-")
+os.environ.setdefault("GRADIO_TEMP_DIR", CACHE.name)  # read when gradio is imported
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 
 from ramole_core import Ramole, RamoleError, load_settings  # noqa: E402

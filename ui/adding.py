@@ -30,6 +30,8 @@ class Verdict:
     reason: str = ""
     """Why it was refused."""
     neighbours: "tuple[Hit, ...]" = ()
+    known: bool = False
+    """The same content was there already, and its card is this one."""
 
     @property
     def outcome(self) -> str:
@@ -44,7 +46,8 @@ class Verdict:
             return verdict_html(self.label, self.outcome, self.reason)
         near = neighbours_html(self.neighbours)
         sentence = (
-            f"It is in the pool as {self.card.name}: {modules_in_words(self.card)}; "
+            f"It {'was' if self.known else 'is'} in the pool {'already ' if self.known else ''}"
+            f"as {self.card.name}: {modules_in_words(self.card)}; "
             f"{ranks_in_words(self.card)}; scale {self.card.scale:g}."
         )
         return verdict_html(self.label, self.outcome, sentence, notes=self.card.notes, near=near)
@@ -94,10 +97,14 @@ def _add(
     try:
         with quota.room(owner, drop.size):
             given = list(examples) or None
+            there = {card.key for card in ramole.pool.all_cards()}
             card = ramole.pool.add(drop.path, name=name, examples=given, owner=owner)
+            known = card.key in there
+            if not known:
+                quota.added(card, owner)
     except RamoleError as error:
         return Verdict(drop.label, None, str(error))
-    return Verdict(drop.label, card, neighbours=near(ramole, card, owner))
+    return Verdict(drop.label, card, neighbours=near(ramole, card, owner), known=known)
 
 
 def near(ramole: "Ramole", card: "AdapterCard", owner: str | None) -> "tuple[Hit, ...]":

@@ -3,7 +3,6 @@
 A client is a session like a browser tab is: its uploads are its own, and go when it leaves.
 """
 
-from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import gradio as gr
@@ -14,7 +13,7 @@ from .adding import judge
 from .api_answers import batched, card_of, hit_of, streamed
 from .api_fields import Ask, Named, Search, Upload, checked, stored_path
 from .errors import one_sentence
-from .quota import Quota
+from .quota import quota_of
 from .session import owner_of
 from .spaces import gpu
 
@@ -27,7 +26,7 @@ MODEL = "model"
 
 def endpoints(ramole: "Ramole") -> None:
     """Register the endpoints in the Blocks that is open."""
-    quota = Quota(ramole)
+    quota = quota_of(ramole)
 
     @gpu(120)
     def ask(
@@ -45,7 +44,7 @@ def endpoints(ramole: "Ramole") -> None:
         system: str | None = None,
         raw: bool = False,
         request: gr.Request = None,
-    ) -> Iterator[tuple[str, dict]]:
+    ) -> tuple[str, dict]:  # of each step: from this Gradio learns that there are two outputs
         """
         Answer a prompt with the adapters of the pool that fit it, mixed token by token. Streams the
         text so far; the last answer also has the adapters that were used and how it ended. Waits
@@ -53,8 +52,7 @@ def endpoints(ramole: "Ramole") -> None:
 
         Args:
             prompt: The question or task.
-            method: How the adapters are mixed: ramole (a trained gate for each token and layer),
-                selection (the nearest adapter alone), mixture, fusion, base (none), ...
+            method: How to mix: ramole (a trained gate), selection, mixture, fusion or base (none).
             k: How many adapters to retrieve, 1 to 32; ignored when adapters are named.
             adapters: Exactly these adapters, by name; none are retrieved then.
             weights: One weight for each named adapter, in place of the method's own.
@@ -99,14 +97,12 @@ def endpoints(ramole: "Ramole") -> None:
         model loads.
 
         Args:
-            prompts: Up to 64 prompts. Each is a string, or an object with prompt and any other
-                parameter of /ask.
+            prompts: Up to 64; each a string, or an object with prompt and other parameters of /ask.
             method: For the prompts that name none: ramole, selection, mixture, fusion, base, ...
             k: How many adapters to retrieve for the prompts that do not say.
             max_new_tokens: The longest answer, in tokens, for the prompts that do not say.
         Returns:
-            One object for each prompt, in order: text, adapters (name, score), method,
-            finish_reason, tokens and seconds.
+            For each prompt, in order: text, adapters, method, finish_reason, tokens and seconds.
         """
         with one_sentence(markup=False):
             defaults = {"method": method, "k": k, "max_new_tokens": max_new_tokens}
@@ -140,12 +136,13 @@ def endpoints(ramole: "Ramole") -> None:
         List the adapters that this session can use: the sample pool's and its own uploads.
 
         Returns:
-            A list of objects with name, sample, yours, rank, modules, layers, scale, parameters,
-            bytes, sha256, base_model, licence, description, notes, examples and vector_from.
+            For each adapter: name, whether it is yours, its numbers, licence, notes and examples.
         """
         with one_sentence(markup=False):
             owner = owner_of(request)
-            return [card_of(card, owner) for card in ramole.pool.cards(owner)]
+            return [
+                card_of(card, yours=quota.owns(card, owner)) for card in ramole.pool.cards(owner)
+            ]
 
     def add_adapter(
         file: gr.FileData,
@@ -157,13 +154,11 @@ def endpoints(ramole: "Ramole") -> None:
         Add a LoRA adapter made with PEFT to this session's pool; it is gone when the session ends.
 
         Args:
-            file: A zip with adapter_model.safetensors and adapter_config.json, and optionally
-                README.md and examples.jsonl.
+            file: A zip with adapter_model.safetensors, adapter_config.json, maybe examples.jsonl.
             name: What to call it; without it, the zip's name.
             examples: Example inputs, by which it will be found.
         Returns:
-            The new adapter, as /list_adapters shows it, with verdict (usable, or usable with a
-            note) and neighbours (name, score).
+            The new adapter as /list_adapters shows it, with a verdict and its nearest neighbours.
         """
         with one_sentence(markup=False):
             said = checked(Upload, name=name, examples=examples)
@@ -174,7 +169,11 @@ def endpoints(ramole: "Ramole") -> None:
             if verdict.card is None:
                 raise AdapterRefused(verdict.reason)
             near = [hit_of(hit) for hit in verdict.neighbours]
-            return {**card_of(verdict.card, owner), "verdict": verdict.outcome, "neighbours": near}
+            return {
+                **card_of(verdict.card, yours=True),
+                "verdict": verdict.outcome,
+                "neighbours": near,
+            }
 
     def remove_adapter(name: str, request: gr.Request = None) -> dict:
         """
@@ -187,7 +186,7 @@ def endpoints(ramole: "Ramole") -> None:
         """
         with one_sentence(markup=False):
             said = checked(Named, name=name)
-            ramole.pool.remove(said.name, owner=owner_of(request))
+            quota.remove(said.name, owner_of(request))
             return {"removed": said.name}
 
     gr.api(ask, concurrency_id=MODEL)

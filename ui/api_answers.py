@@ -70,12 +70,12 @@ def hit_of(hit: "Hit") -> dict:
     return {"name": hit.name, "score": _finite(hit.score)}
 
 
-def card_of(card: "AdapterCard", owner: str | None) -> dict:
+def card_of(card: "AdapterCard", *, yours: bool) -> dict:
     """One adapter, without its folder: where things lie on the server is nobody's business."""
     return {
         "name": card.name,
         "sample": card.sample,
-        "yours": owner is not None and card.owner == owner,
+        "yours": yours,
         "rank": card.rank,
         "modules": list(card.modules),
         "layers": list(card.layers),

@@ -99,7 +99,9 @@ def checked(kind: type[Fields], **said: object) -> Fields:
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"]) or "the call"
-        raise RamoleError(f"{place}={_short(first['input'])}: {first['msg']}.") from None
+        raise RamoleError(
+            f"{place}={_short(first['input'])}: {first['msg'].removeprefix('Value error, ')}."
+        ) from None
 
 
 def stored_path(file: object) -> str:

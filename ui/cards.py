@@ -5,7 +5,7 @@ HTML component reads `${...}` and `{{...}}` as templates; `escaped` leaves neith
 """
 
 import html
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -44,10 +44,10 @@ def modules_in_words(card: "AdapterCard") -> str:
     return f"{words}, {layers} layer{'s' if layers != 1 else ''}"
 
 
-def badges(card: "AdapterCard", *, owner: str | None) -> list[tuple[str, str, str]]:
+def badges(card: "AdapterCard", *, yours: bool) -> list[tuple[str, str, str]]:
     """(kind, words, what they mean) of one adapter; the kind is only for its colour."""
     found = [
-        ("whose", *_whose(card, owner)),
+        ("whose", *_whose(card, yours)),
         ("fact", ranks_in_words(card), "the inner size of the update, read from the weights"),
         ("fact", modules_in_words(card), ", ".join(card.modules)),
         ("fact", f"scale {card.scale:g}", "alpha/r, by which the update is multiplied"),
@@ -63,10 +63,10 @@ def badges(card: "AdapterCard", *, owner: str | None) -> list[tuple[str, str, st
     return found
 
 
-def _whose(card: "AdapterCard", owner: str | None) -> tuple[str, str]:
+def _whose(card: "AdapterCard", yours: bool) -> tuple[str, str]:
     if card.sample:
         return "sample", "part of the sample pool, for everyone"
-    if owner is not None and card.owner == owner:
+    if yours:
         return "yours", "uploaded in this session, and gone after it"
     return "shared", "uploaded by someone, for everyone"
 
@@ -83,15 +83,15 @@ def _examples_badge(card: "AdapterCard") -> tuple[str, str, str]:
     )
 
 
-def badges_html(card: "AdapterCard", owner: str | None) -> str:
+def badges_html(card: "AdapterCard", *, yours: bool) -> str:
     """The badges as list items, each with its meaning as a tooltip."""
     return "".join(
         f'<li class="rm-badge rm-{kind}" title="{escaped(meaning)}">{escaped(words)}</li>'
-        for kind, words, meaning in badges(card, owner=owner)
+        for kind, words, meaning in badges(card, yours=yours)
     )
 
 
-def cards_html(cards: Sequence["AdapterCard"], *, owner: str | None, total: int) -> str:
+def cards_html(cards: Sequence["AdapterCard"], *, yours: Collection[str], total: int) -> str:
     """The pool: one article a card, each with a button that carries the adapter's name."""
     if not cards:
         words = "No adapter matches; change the search." if total else "The pool is empty."
@@ -100,7 +100,7 @@ def cards_html(cards: Sequence["AdapterCard"], *, owner: str | None, total: int)
         f'<article class="rm-card" aria-label="{escaped(card.name)}">'
         f"<h3>{escaped(card.name)}</h3>"
         f"<p>{escaped(_short(card.description or 'No description.'))}</p>"
-        f'<ul class="rm-badges">{badges_html(card, owner)}</ul>'
+        f'<ul class="rm-badges">{badges_html(card, yours=card.key in yours)}</ul>'
         f'<button type="button" class="rm-open" data-name="{escaped(card.name)}">'
         f'Details<span class="rm-hidden"> of {escaped(card.name)}</span></button></article>'
         for card in cards
@@ -115,13 +115,13 @@ def _short(text: str, most: int = 180) -> str:
 
 
 def chosen(
-    cards: Sequence["AdapterCard"], *, search: str, show: str, order: str, owner: str | None
+    cards: Sequence["AdapterCard"], *, search: str, show: str, order: str, yours: Collection[str]
 ) -> list["AdapterCard"]:
     """The cards that hold every word of the search and pass the filter, in order."""
     words = search.casefold().split()
     keep: dict[str, Callable[[AdapterCard], bool]] = {
         "samples": lambda card: card.sample,
-        "yours": lambda card: owner is not None and card.owner == owner,
+        "yours": lambda card: card.key in yours,
         "with notes": lambda card: bool(card.notes) or not card.examples,
     }
     orders: dict[str, Callable[[AdapterCard], object]] = {

@@ -17,7 +17,7 @@ LONGEST_CARD = 20_000
 
 
 def details_html(
-    card: "AdapterCard", neighbours: Sequence["Hit"], *, owner: str | None, card_text: str
+    card: "AdapterCard", neighbours: Sequence["Hit"], *, yours: bool, card_text: str
 ) -> str:
     """One adapter: its numbers, its neighbours, its notes, its examples, its model card."""
     rows = [
@@ -37,7 +37,7 @@ def details_html(
     )
     parts = [
         f'<h3 class="rm-detail-title" tabindex="-1">{escaped(card.name)}</h3>',
-        f'<ul class="rm-badges">{badges_html(card, owner)}</ul>',
+        f'<ul class="rm-badges">{badges_html(card, yours=yours)}</ul>',
         f"<p>{escaped(card.description)}</p>" if card.description else "",
         _list("Notes", card.notes),
         f'<table class="rm-numbers">{table}</table>',

@@ -7,10 +7,12 @@ import gradio as gr
 from gradio.context import Context
 from gradio.utils import get_upload_folder
 
+from ramole_core import AdapterRefused
+
 from .bundle import write_bundle
 from .errors import one_sentence
 from .pool_views import NOTHING, added, detail, listing, replace_examples
-from .quota import Quota, forget
+from .quota import forget, quota_of
 from .session import owner_of
 from .uploads import EXAMPLE_ENDINGS
 
@@ -41,25 +43,59 @@ SAVE_ZIP = """
 
 def tab(ramole: "Ramole") -> None:
     """Build the tab inside the Blocks that is open, and free a session's uploads when it ends."""
-    quota = Quota(ramole)
+    quota = quota_of(ramole)
     limit = ramole.settings.max_upload_mb
     stays = ramole.settings.shared_uploads
     fate = "Everyone can use it." if stays else "Only this session sees it, and it is gone after."
     page = Context.root_block
+    plain = {"apply_default_css": False}
 
     with gr.Tab("Pool", id="pool", elem_id="pool-tab") as pool_tab:
+        with gr.Accordion("Add your own", open=True, elem_id="pool-drop"):
+            gr.HTML(
+                "<p>A LoRA made with PEFT for this base model: a zip, a folder, or "
+                "<code>adapter_model.safetensors</code> and <code>adapter_config.json</code> "
+                f"together, up to {limit} MB. {fate} Files are checked, never run.</p>",
+                **plain,
+            )
+            with gr.Row():
+                drop = gr.File(
+                    label="Zips, or the two files",
+                    file_count="multiple",
+                    height=130,
+                    min_width=240,
+                    elem_id="pool-files",
+                )
+                folder = gr.File(
+                    label="Or a folder",
+                    file_count="directory",
+                    height=130,
+                    min_width=240,
+                    elem_id="pool-folder",
+                )
+                with gr.Column(min_width=240, elem_id="pool-words"):
+                    new_name = gr.Textbox(label="Name (optional)", max_length=64)
+                    new_lines = gr.Textbox(
+                        label="Example inputs, one a line (optional)",
+                        placeholder="By these it is found; type them before you drop the file.",
+                        lines=2,
+                    )
+            verdicts = gr.HTML(elem_id="pool-verdicts", **plain)
+            room = gr.HTML(elem_id="pool-room", **plain)
         with gr.Row(elem_id="pool-filters"):
-            search = gr.Textbox(label="Search", placeholder="a task, a module, a licence", scale=2)
-            show = gr.Dropdown(SHOW, value=SHOW[0], label="Show")
-            order = gr.Dropdown(ORDER, value=ORDER[0], label="Sort by")
+            search = gr.Textbox(
+                label="Search", placeholder="a task, a module, a licence", scale=2, min_width=240
+            )
+            show = gr.Dropdown(SHOW, value=SHOW[0], label="Show", min_width=150)
+            order = gr.Dropdown(ORDER, value=ORDER[0], label="Sort by", min_width=150)
         with gr.Row(equal_height=False):
             with gr.Column(scale=3, min_width=320):
-                cards = gr.HTML(elem_id="pool-cards", js_on_load=OPEN_CARD)
+                cards = gr.HTML(elem_id="pool-cards", js_on_load=OPEN_CARD, **plain)
             with gr.Column(scale=2, min_width=320):
                 name = gr.Dropdown(
-                    [], value=None, label="Adapter", elem_id="pool-name", info="or press Details"
+                    [], value=None, label="In detail", elem_id="pool-name", info="or press Details"
                 )
-                about = gr.HTML(NOTHING, elem_id="pool-detail")
+                about = gr.HTML(NOTHING, elem_id="pool-detail", **plain)
                 command = gr.Textbox(
                     label="The command that trained it",
                     buttons=["copy"],
@@ -70,56 +106,30 @@ def tab(ramole: "Ramole") -> None:
                 )
                 with gr.Row():
                     download = gr.Button("Download as zip", size="sm", interactive=False)
-                    remove = gr.Button("Remove", size="sm", variant="stop", interactive=False)
+                    remove = gr.Button("Remove", size="sm", variant="stop", visible=False)
                 archive = gr.DownloadButton("zip", visible="hidden", elem_id="pool-zip")
-                with gr.Accordion("Other examples for it", open=False, visible=False) as giving:
+                with gr.Accordion("Give it other examples", open=False, visible=False) as giving:
                     lines = gr.Textbox(label="Example inputs, one a line", lines=3)
                     texts = gr.File(
-                        label="or a .txt or .jsonl file",
+                        label="Or .txt or .jsonl files",
                         file_count="multiple",
                         file_types=list(EXAMPLE_ENDINGS),
                         height=110,
                     )
                     give = gr.Button("Replace its examples", size="sm")
-                    given = gr.HTML()
-        with gr.Group(elem_id="pool-drop"):
-            gr.Markdown(
-                "### Add your own\nA LoRA made with PEFT, without pickle: a zip, a folder, or "
-                "`adapter_model.safetensors` and `adapter_config.json` together; up to "
-                f"{limit} MB. {fate}",
-                container=True,
-            )
-            with gr.Row():
-                new_name = gr.Textbox(label="Name (optional)", max_length=64)
-                new_lines = gr.Textbox(
-                    label="Example inputs, one a line (optional)",
-                    info="By these it is found; without them, by its model card.",
-                    lines=2,
-                )
-            with gr.Row():
-                drop = gr.File(
-                    label="Drop zips or the two files here",
-                    file_count="multiple",
-                    height=140,
-                    elem_id="pool-files",
-                )
-                folder = gr.File(
-                    label="or a folder", file_count="directory", height=140, elem_id="pool-folder"
-                )
-            verdicts = gr.HTML(elem_id="pool-verdicts", padding=True)
-            room = gr.Markdown(elem_id="pool-room", container=True)
+                    given = gr.HTML(**plain)
 
     def on_list(search, show, order, chosen_name, request: gr.Request):
         with one_sentence():
             owner = owner_of(request)
             names = list(dict.fromkeys(card.name for card in ramole.pool.cards(owner)))
             kept = chosen_name if chosen_name in names else None
-            html = listing(ramole, search, show, order, owner=owner)
-            return html, gr.Dropdown(names, value=kept), quota.sentence(owner)
+            html = listing(ramole, quota, search, show, order, owner=owner)
+            return html, gr.Dropdown(names, value=kept), f"<p>{quota.sentence(owner)}</p>"
 
     def on_search(search, show, order, request: gr.Request):
         with one_sentence():
-            return listing(ramole, search, show, order, owner=owner_of(request))
+            return listing(ramole, quota, search, show, order, owner=owner_of(request))
 
     def on_open(event: gr.EventData):
         wanted = event._data.get("name") if isinstance(event._data, dict) else None
@@ -128,13 +138,13 @@ def tab(ramole: "Ramole") -> None:
     def on_choose(chosen_name, request: gr.Request):
         with one_sentence():
             owner = owner_of(request)
-            html, trained_by = detail(ramole, chosen_name, owner=owner)
-            own = bool(chosen_name) and not ramole.pool.card(chosen_name, owner).sample
+            html, trained_by = detail(ramole, quota, chosen_name, owner=owner)
+            own = bool(chosen_name) and quota.owns(ramole.pool.card(chosen_name, owner), owner)
             return (
                 html,
                 gr.Textbox(trained_by, visible=bool(trained_by)),
                 gr.Button(interactive=bool(chosen_name)),
-                gr.Button(interactive=own),
+                gr.Button(visible=own),
                 gr.Accordion(visible=own),
                 "",
             )
@@ -157,13 +167,19 @@ def tab(ramole: "Ramole") -> None:
 
     def on_remove(chosen_name, request: gr.Request):
         with one_sentence():
-            ramole.pool.remove(chosen_name, owner=owner_of(request))
+            if not chosen_name:
+                raise AdapterRefused("No adapter is chosen; choose one of yours first.")
+            quota.remove(chosen_name, owner_of(request))
             gr.Info(f"{chosen_name} is removed.")
 
     def on_examples(chosen_name, lines, texts, request: gr.Request):
         with one_sentence():
             owner = owner_of(request)
-            return replace_examples(ramole, chosen_name, lines, texts or (), owner=owner), "", None
+            return (
+                replace_examples(ramole, quota, chosen_name, lines, texts or (), owner=owner),
+                "",
+                None,
+            )
 
     def on_leave(request: gr.Request):
         forget(ramole, owner_of(request))

@@ -18,21 +18,25 @@ if TYPE_CHECKING:
 NOTHING = '<p class="rm-empty">Choose an adapter to see its numbers, neighbours and examples.</p>'
 
 
-def listing(ramole: "Ramole", search: str, show: str, order: str, *, owner: str | None) -> str:
+def listing(
+    ramole: "Ramole", quota: Quota, search: str, show: str, order: str, *, owner: str | None
+) -> str:
     """The cards that match, as HTML."""
     cards = ramole.pool.cards(owner)
-    found = chosen(cards, search=search or "", show=show, order=order, owner=owner)
-    return cards_html(found, owner=owner, total=len(cards))
+    yours = {card.key for card in cards if quota.owns(card, owner)}
+    found = chosen(cards, search=search or "", show=show, order=order, yours=yours)
+    return cards_html(found, yours=yours, total=len(cards))
 
 
-def detail(ramole: "Ramole", name: str | None, *, owner: str | None) -> tuple[str, str]:
+def detail(
+    ramole: "Ramole", quota: Quota, name: str | None, *, owner: str | None
+) -> tuple[str, str]:
     """(HTML of one adapter, the command that trained it or nothing)."""
     if not name:
         return NOTHING, ""
     card = ramole.pool.card(name, owner)
-    shown = details_html(
-        card, near(ramole, card, owner), owner=owner, card_text=card_text(card.folder)
-    )
+    text, yours = card_text(card.folder), quota.owns(card, owner)
+    shown = details_html(card, near(ramole, card, owner), yours=yours, card_text=text)
     return shown, training_command(card.folder) if card.sample else ""
 
 
@@ -57,11 +61,18 @@ def added(
 
 
 def replace_examples(
-    ramole: "Ramole", name: str | None, lines: str, files: Sequence[str], *, owner: str | None
+    ramole: "Ramole",
+    quota: Quota,
+    name: str | None,
+    lines: str,
+    files: Sequence[str],
+    *,
+    owner: str | None,
 ) -> str:
     """Give an upload of one's own other examples, typed or in files; says what was done."""
     if not name:
         raise AdapterRefused("No adapter is chosen; choose one of yours first.")
+    quota.owned(name, owner)
     examples = examples_from_lines(lines)
     with taken(files) as texts:
         for text in texts:

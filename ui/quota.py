@@ -6,13 +6,14 @@ from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
+from weakref import WeakKeyDictionary
 
 from ramole_core import AdapterRefused, RamoleError
 
 from .session import PREFIX
 
 if TYPE_CHECKING:
-    from ramole_core import Ramole
+    from ramole_core import AdapterCard, Ramole
 
 log = logging.getLogger(__name__)
 MIB = 2**20
@@ -25,7 +26,6 @@ class Quota:
         self, ramole: "Ramole", *, adapters: int = 10, mb: int | None = None, all_mb: int = 4096
     ):
         self.pool = ramole.pool
-        self.shared = ramole.settings.shared_uploads
         self.adapters = adapters
         """Most adapters of one session."""
         self.mb = mb or 4 * ramole.settings.max_upload_mb
@@ -34,6 +34,7 @@ class Quota:
         """Most MiB of all sessions together."""
         self._lock = threading.Lock()
         self._coming: dict[str, list[int]] = defaultdict(list)
+        self._uploaders: dict[str, str] = {}
 
     @contextmanager
     def room(self, owner: str | None, size: int) -> Iterator[None]:
@@ -55,9 +56,36 @@ class Quota:
                 if not self._coming[owner]:
                     del self._coming[owner]
 
+    def added(self, card: "AdapterCard", owner: str | None) -> None:
+        """Remember whose upload this is: the pool of a server that shares uploads does not."""
+        if owner is not None:
+            with self._lock:
+                self._uploaders[card.key] = owner
+
+    def owns(self, card: "AdapterCard", owner: str | None) -> bool:
+        """Whether this session uploaded the adapter, and so may change and remove it."""
+        if owner is None or card.sample:
+            return False
+        return card.owner == owner or self._uploaders.get(card.key) == owner
+
+    def owned(self, name: str, owner: str | None) -> "AdapterCard":
+        """The session's own adapter of that name; AdapterRefused for any other."""
+        card = self.pool.card(name, owner)
+        if not self.owns(card, owner):
+            place = "is part of the sample pool" if card.sample else "was not uploaded here"
+            raise AdapterRefused(f"{card.name} {place}, so it is not this session's to change.")
+        return card
+
+    def remove(self, name: str, owner: str | None) -> None:
+        """Remove one of the session's own adapters; AdapterRefused for any other."""
+        card = self.owned(name, owner)
+        self.pool.remove(card.name, owner=owner)
+        with self._lock:
+            self._uploaders.pop(card.key, None)
+
     def used(self, owner: str | None) -> tuple[int, int]:
         """(adapters, bytes) of this session in the pool."""
-        sizes = [card.bytes for card in self.pool.all_cards() if owner and card.owner == owner]
+        sizes = [card.bytes for card in self.pool.all_cards() if self.owns(card, owner)]
         return len(sizes), sum(sizes)
 
     def sentence(self, owner: str | None) -> str:
@@ -82,10 +110,20 @@ class Quota:
                 f"It has {size / MIB:.1f} MB, and {left:.1f} of the session's {self.mb} MB "
                 "are left; remove an adapter first."
             )
-        everyone = sum(c.bytes for c in self.pool.all_cards() if c.owner is not None)
+        everyone = sum(card.bytes for card in self.pool.all_cards() if not card.sample)
         waiting = sum(sum(sizes) for sizes in self._coming.values())
         if everyone + waiting + size > self.all_mb * MIB:
             raise AdapterRefused("The server has no room left for uploads; try again later.")
+
+
+_quotas: "WeakKeyDictionary[Ramole, Quota]" = WeakKeyDictionary()
+_guard = threading.Lock()
+
+
+def quota_of(ramole: "Ramole") -> Quota:
+    """The one Quota of this system: page and endpoints count together."""
+    with _guard:
+        return _quotas.setdefault(ramole, Quota(ramole))
 
 
 def forget(ramole: "Ramole", owner: str | None) -> int:

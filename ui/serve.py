@@ -4,12 +4,15 @@ import logging
 import os
 import signal
 import threading
+import time
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import gradio as gr
 from gradio import processing_utils
+from gradio.utils import get_upload_folder
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
@@ -33,7 +36,9 @@ def serve(page: gr.Blocks, ramole: "Ramole") -> None:
     for sign in (signal.SIGINT, signal.SIGTERM):
         signal.signal(sign, _end)
     try:
-        threading.Event().wait()
+        while True:
+            time.sleep(HOUR / 4)
+            drop_old(Path(get_upload_folder()), HOUR)
     except KeyboardInterrupt:
         page.close(verbose=False)
 
@@ -61,14 +66,24 @@ def launch(page: gr.Blocks, ramole: "Ramole") -> str:
             run_history=False,
             ssr_mode=False,
             share=False,
+            quiet=True,
             prevent_thread_lock=True,
         )
-    except OSError as error:
-        raise RamoleError(
-            f"Port {settings.port} is not to be had: {error}. Set RAMOLE_PORT to a free one."
-        ) from None
+    except OSError:
+        taken = f"Port {settings.port} cannot be listened on; it is in use, or not allowed."
+        raise RamoleError(f"{taken} Set RAMOLE_PORT to a free one.") from None
+    print(f"RAMoLE listens on {url}", flush=True)
     threading.Thread(target=_begin, args=[ramole], name="begin", daemon=True).start()
     return url
+
+
+def drop_old(cache: Path, age: float) -> None:
+    """Delete the files of Gradio's cache that are older than `age` seconds: uploads that no handler
+    took, and zips that were fetched."""
+    for path in cache.rglob("*"):
+        with suppress(OSError):
+            if path.is_file() and time.time() - path.stat().st_mtime > age:
+                path.unlink()
 
 
 def look() -> gr.Theme:

@@ -1,0 +1,147 @@
+"""A system with a real pool and nothing heavy: answers are the prompt's words, similarity is the
+share of words in common. Adapters are made here too, small and random."""
+
+import json
+import time
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+from safetensors.numpy import save_file
+
+from ramole_core import AdapterCard, Generation, Hit, Request, Step, load_settings
+from ramole_core.pool import Limits, Pool, write_manifest
+
+SHAPES = {
+    f"model.layers.{layer}.{module}": size
+    for layer in range(2)
+    for module, size in {
+        "self_attn.q_proj": (24, 32),
+        "self_attn.v_proj": (24, 16),
+        "mlp.down_proj": (48, 24),
+    }.items()
+}
+
+
+def write_adapter(
+    folder: Path,
+    *,
+    rank: int = 3,
+    modules: Sequence[str] = ("q_proj", "v_proj"),
+    seed: int = 0,
+    examples: Sequence[str] = (),
+    readme: str = "",
+    **config: object,
+) -> Path:
+    """An adapter as PEFT writes it, for a model of `SHAPES`."""
+    random = np.random.default_rng(seed)
+    tensors = {}
+    for path, (i, o) in SHAPES.items():
+        if path.rsplit(".", 1)[1] in modules:
+            key = f"base_model.model.{path}"
+            tensors[f"{key}.lora_A.weight"] = random.normal(size=(rank, i)).astype(np.float32)
+            tensors[f"{key}.lora_B.weight"] = random.normal(size=(o, rank)).astype(np.float32)
+    folder.mkdir(parents=True)
+    save_file(tensors, folder / "adapter_model.safetensors")
+    said = {"peft_type": "LORA", "r": rank, "lora_alpha": 2 * rank, "bias": "none"}
+    said |= {"target_modules": list(modules), "base_model_name_or_path": "tiny", **config}
+    (folder / "adapter_config.json").write_text(json.dumps(said))
+    if examples:
+        lines = "".join(json.dumps({"text": text}) + "\n" for text in examples)
+        (folder / "examples.jsonl").write_text(lines)
+    if readme:
+        (folder / "README.md").write_text(readme)
+    return folder
+
+
+def write_sample(adapters_dir: Path, name: str, *, command: str = "", **made: object) -> None:
+    """An adapter of the sample pool, with its manifest and the command that trained it."""
+    folder = write_adapter(adapters_dir / name, **made)
+    if command:
+        (folder / "train.json").write_text(json.dumps({"command": command}))
+    write_manifest(folder, name=name, shapes=SHAPES)
+
+
+def zipped(folder: Path, target: Path) -> Path:
+    """The folder's files in a zip."""
+    with zipfile.ZipFile(target, "w") as archive:
+        for file in sorted(folder.iterdir()):
+            archive.write(file, file.name)
+    return target
+
+
+class FakeRamole:
+    """The public methods that the page uses."""
+
+    def __init__(self, root: Path, *, load_seconds: float = 0.0, **settings: object):
+        self.settings = load_settings(
+            adapters_dir=root / "adapters", data_dir=root / "data", **settings
+        )
+        s = self.settings
+        self.pool = Pool(
+            adapters_dir=s.adapters_dir,
+            data_dir=s.data_dir,
+            shapes=lambda: SHAPES,
+            limits=Limits(max_upload_mb=s.max_upload_mb, max_rank=s.max_rank),
+            shared_uploads=s.shared_uploads,
+        )
+        self.retriever = SimpleNamespace(embed=lambda texts: np.eye(len(texts), 3, dtype="f4"))
+        self.loaded = False
+        self._seconds = load_seconds
+
+    def load(self, progress=None) -> None:
+        if progress:
+            progress("reading the weights", 0.5)
+        time.sleep(self._seconds)
+        self.loaded = True
+
+    def retrieve(self, text, k=3, exclude=(), owner=None) -> list[Hit]:
+        cards = [card for card in self.pool.cards(owner) if card.name not in set(exclude)]
+        hits = [Hit(card.name, _alike(text, " ".join(card.texts)), card.owner) for card in cards]
+        return sorted(hits, key=lambda hit: (-hit.score, hit.name))[:k]
+
+    def neighbours(self, name, k=3, owner=None) -> list[Hit]:
+        card: AdapterCard = self.pool.card(name, owner)
+        return self.retrieve(" ".join(card.texts), k, (name,), owner)
+
+    def stream(self, request: Request):
+        while not self.loaded:
+            time.sleep(0.02)
+        hits = self.retrieve(request.prompt, request.k, request.exclude, request.owner)
+        for name in request.adapters or ():
+            self.pool.card(name, request.owner)
+        words = request.prompt.split()[: request.max_new_tokens]
+        for i, word in enumerate(words):
+            yield Step(token=i, text=word + " ", weights=None)
+        return Generation(
+            text=" ".join(words),
+            adapters=list(request.adapters or [hit.name for hit in hits]),
+            scores=[float("nan")] * len(request.adapters or ()) or [hit.score for hit in hits],
+            trace=None,
+            finish_reason="length",
+            prompt_tokens=5,
+            new_tokens=len(words),
+            seconds=0.25,
+            first_token_seconds=0.125,
+        )
+
+    def generate(self, requests) -> list[Generation]:
+        return [_run(self.stream(request)) for request in requests]
+
+    def close(self) -> None:
+        self.pool.close()
+
+
+def _alike(one: str, other: str) -> float:
+    a, b = set(one.lower().split()), set(other.lower().split())
+    return len(a & b) / max(len(a | b), 1)
+
+
+def _run(steps) -> Generation:
+    while True:
+        try:
+            next(steps)
+        except StopIteration as ended:
+            return ended.value
