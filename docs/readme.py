@@ -4,6 +4,7 @@
 """
 
 import ast
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -54,7 +55,7 @@ def settings() -> str:
 
 
 def tree() -> str:
-    """Every file of the program with the first line of its docstring."""
+    """Every file of the program with the first sentence of its docstring."""
     rows: list[tuple[str, str]] = [("app.py", _phrase(REPOSITORY / "app.py"))]
     for package in ("ramole_core", "ui"):
         rows += _folder(REPOSITORY / package, depth=0)
@@ -86,14 +87,17 @@ def _folder(folder: Path, *, depth: int) -> Iterator[tuple[str, str]]:
 
 
 def _phrase(file: Path) -> str:
-    """The first line of a file's docstring, or of the comment that it begins with."""
+    """The first sentence of a file's docstring, or of the comment that it begins with."""
     text = file.read_text(encoding="utf-8")
-    words = (ast.get_docstring(ast.parse(text)) or "") if file.suffix == ".py" else text
-    lines = words.strip().splitlines()
-    first = lines[0].strip("/* ").rstrip(".") if lines else ""
-    if not first:
-        raise ValueError(f"{file} does not say its idea; begin it with a line that does.")
-    return first
+    if file.suffix == ".py":
+        words = ast.get_docstring(ast.parse(text)) or ""
+    else:
+        words = text.partition("*/")[0].replace("/*", "").replace("//", "")
+    paragraph = " ".join(words.strip().partition("\n\n")[0].split())
+    sentence = re.split(r"(?<=[.!?]) (?=[A-Z`])", paragraph)[0].rstrip(".")
+    if not sentence:
+        raise ValueError(f"{file} does not say its idea; begin it with a sentence that does.")
+    return sentence
 
 
 def _attribute_docstrings(file: Path, class_name: str) -> Iterator[tuple[str, str]]:

