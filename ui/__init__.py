@@ -1,0 +1,23 @@
+"""The page: it talks to `ramole_core` through its public names alone, and never imports torch."""
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import gradio as gr
+
+    from ramole_core import Ramole
+
+
+def build(ramole: "Ramole") -> "gr.Blocks":
+    """The page of this system, ready for `ui.serve`; nothing listens and nothing loads yet."""
+    import gradio as gr
+
+    from . import api, ask, header, pool_tab
+
+    with gr.Blocks(title="RAMoLE", analytics_enabled=False) as page:
+        header.header(ramole)
+        with gr.Tabs(selected="ask", elem_id="tabs"):
+            ask.tab(ramole)
+            pool_tab.tab(ramole)
+        api.endpoints(ramole)
+    return page

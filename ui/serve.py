@@ -89,7 +89,9 @@ def drop_old(cache: Path, age: float) -> None:
 def look() -> gr.Theme:
     """Gradio's plain theme with the system's fonts, so that no font is fetched from anywhere."""
     return gr.themes.Default(
-        font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]
+        primary_hue="indigo",
+        font=["system-ui", "sans-serif"],
+        font_mono=["ui-monospace", "monospace"],
     )
 
 

@@ -1,0 +1,69 @@
+"""A finished answer and its trace as one file: `.npz` for numpy, `.json` for everything else.
+
+Both hold the same fields. The npz opens with `numpy.load(path)`, which needs no pickle:
+
+    weights      float16 [T, layer, module, k], row t the gate that predicts token t+1
+    token_ids    int64 [T], the prompt first;  tokens: their texts
+    prompt_length, adapters [k], scores [k], layers [layer], modules [module], answer, finish_reason
+"""
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+
+from ramole_core.engine.request import Generation, Trace
+from ramole_core.errors import RamoleError
+
+
+def write_trace(generation: Generation, path: Path | str) -> Path:
+    """Write the trace of an answer to `path`, whose ending decides the format; returns the path.
+
+    Raises RamoleError where the answer has no trace, or where the ending is neither.
+    """
+    path = Path(path)
+    if generation.trace is None:
+        raise RamoleError("This answer has no trace; ask again with trace=True.")
+    if path.suffix == ".npz":
+        _write_npz(generation, generation.trace, path)
+    elif path.suffix == ".json":
+        path.write_text(json.dumps(trace_as_json(generation), ensure_ascii=False), "utf-8")
+    else:
+        raise RamoleError(f"A trace is written as .npz or .json, not {path.name!r}; rename it.")
+    return path
+
+
+def trace_as_json(generation: Generation) -> dict[str, object]:
+    """The answer and its trace in lists, strings and numbers; weights with four digits."""
+    trace = generation.trace
+    if trace is None:
+        raise RamoleError("This answer has no trace; ask again with trace=True.")
+    return {
+        "answer": generation.text,
+        "finish_reason": generation.finish_reason,
+        "adapters": trace.adapters,
+        "scores": [None if math.isnan(score) else score for score in generation.scores],
+        "prompt_length": trace.prompt_length,
+        "tokens": trace.tokens,
+        "token_ids": trace.token_ids,
+        "layers": trace.layers,
+        "modules": trace.modules,
+        "weights": np.round(trace.weights.astype(np.float64), 4).tolist(),
+    }
+
+
+def _write_npz(generation: Generation, trace: Trace, path: Path) -> None:
+    np.savez_compressed(
+        path,
+        answer=np.array(generation.text),
+        finish_reason=np.array(generation.finish_reason),
+        adapters=np.array(trace.adapters, dtype=np.str_),
+        scores=np.array(generation.scores, dtype=np.float32),
+        prompt_length=np.array(trace.prompt_length),
+        tokens=np.array(trace.tokens, dtype=np.str_),
+        token_ids=np.array(trace.token_ids, dtype=np.int64),
+        layers=np.array(trace.layers, dtype=np.int64),
+        modules=np.array(trace.modules, dtype=np.str_),
+        weights=trace.weights,
+    )

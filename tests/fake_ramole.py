@@ -1,0 +1,142 @@
+"""A system with the public names of `Ramole` and no model: exact answers, at once, offline."""
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ramole_core import Explanation, Generation, Hit, RamoleError, Request, Settings, Step, Trace
+from ramole_core.methods import METHOD_LIST
+
+LAYERS, MODULES = [0, 1, 2, 3, 4], ["q_proj", "down_proj"]
+WORDS = ("The ", "boats ", "<b>lie</b> ", "${here}", "\n", "quiet", "ly", ".")
+"""The answer, a token a word; two of them would be markup, were they not escaped."""
+
+
+@dataclass(frozen=True)
+class FakeCard:
+    name: str
+    owner: str | None = None
+
+
+class FakePool:
+    """Four names, and nothing behind them."""
+
+    def __init__(self):
+        self.names = ["ant", "bee", "cat", "dog"]
+        self.listeners: list[object] = []
+
+    def cards(self, owner: str | None = None) -> list[FakeCard]:
+        return [FakeCard(name) for name in self.names]
+
+    def all_cards(self) -> list[FakeCard]:
+        return self.cards()
+
+
+class FakeRamole:
+    """Experts lead in turn: token i has its largest weight on expert i // 2 modulo k."""
+
+    def __init__(self, *, loaded: bool = True, pause: float = 0.0, length: int = len(WORDS)):
+        self.settings = Settings(data_dir=Path("/nonexistent"), max_new_tokens=300)
+        self.pool = FakePool()
+        self.loaded, self.pause, self.length = loaded, pause, length
+        self.forwards, self.explained, self.batches = 0, 0, 0
+        self.running = 0
+        self.load_error = ""
+
+    def methods(self):
+        return METHOD_LIST
+
+    def load(self, progress=None) -> None:
+        if self.load_error:
+            raise RamoleError(self.load_error)
+        for fraction in (0.2, 0.6, 1.0):
+            if progress:
+                progress("reading the base model", fraction)
+            time.sleep(self.pause)
+        self.loaded = True
+
+    def retrieve(self, text: str, k: int = 3, exclude=(), owner=None) -> list[Hit]:
+        names = [name for name in self.pool.names if name not in exclude]
+        return [Hit(name, 0.9 - 0.2 * i, None) for i, name in enumerate(names[:k])]
+
+    def stream_batch(
+        self, requests: Sequence[Request], *, cancelled=lambda: False
+    ) -> Iterator[tuple[int, Step | Generation]]:
+        self.batches += 1
+        self.running += 1
+        try:
+            names = [self._names(request) for request in requests]
+            lengths = [min(self.length, request.max_new_tokens) for request in requests]
+            steps: list[list[np.ndarray]] = [[] for _ in requests]
+            stopped = False
+            for t in range(max(lengths)):
+                stopped = cancelled()
+                if stopped:
+                    break
+                self.forwards += 1
+                time.sleep(self.pause)
+                for i, _ in enumerate(requests):
+                    if t < lengths[i]:
+                        gate = gate_of(t, len(names[i]))
+                        steps[i].append(gate)
+                        yield i, Step(t, WORDS[t % len(WORDS)], gate)
+            for i, request in enumerate(requests):
+                yield i, self._generation(request, names[i], steps[i], stopped=stopped)
+        finally:
+            self.running -= 1
+
+    def explain(self, request: Request, position: int, top: int = 10, *, token_ids=None):
+        self.explained += 1
+        chosen = WORDS[(position - 1) % len(WORDS)]
+        rest = [(f"word{i}", 0.3 / (i + 2)) for i in range(top - 1)]
+        return Explanation(base=[("<i>base</i>", 0.5), *rest], mixture=[(chosen, 0.6), *rest])
+
+    def _names(self, request: Request) -> list[str]:
+        if request.adapters is not None:
+            unknown = [name for name in request.adapters if name not in self.pool.names]
+            if unknown:
+                raise RamoleError(f"Unknown adapter {unknown[0]!r}; choose one of the pool.")
+            return list(request.adapters)
+        k = {"base": 0, "selection": 1}.get(request.method, request.k)
+        return [hit.name for hit in self.retrieve(request.prompt, k, request.exclude)]
+
+    def _generation(
+        self, request: Request, names: list[str], steps: list[np.ndarray], *, stopped: bool
+    ) -> Generation:
+        n, k = len(steps), len(names)
+        weights = np.zeros((2 + n, len(LAYERS), len(MODULES), k), np.float16)
+        for t, gate in enumerate(steps):
+            weights[1 + t] = gate
+        words = [WORDS[t % len(WORDS)] for t in range(n)]
+        trace = Trace(
+            tokens=["<s>", "ask", *words],
+            token_ids=list(range(2 + n)),
+            prompt_length=2,
+            adapters=names,
+            layers=LAYERS,
+            modules=MODULES,
+            weights=weights,
+        )
+        return Generation(
+            text="".join(words),
+            adapters=names,
+            scores=[0.9 - 0.2 * i for i in range(k)],
+            trace=trace if request.trace else None,
+            finish_reason="cancelled" if stopped else "eos",
+            prompt_tokens=2,
+            new_tokens=n,
+            seconds=1.5,
+            first_token_seconds=0.25,
+            extra={"retrieve": 0.02, "prepare": 0.01},
+        )
+
+
+def gate_of(t: int, k: int) -> np.ndarray:
+    """[layer, module, k]: expert t // 2 modulo k has weight 0.5 more than each other."""
+    gate = np.full((len(LAYERS), len(MODULES), k), 0.5 / max(k, 1), np.float16)
+    if k:
+        gate[..., (t // 2) % k] += 0.5
+    return gate

@@ -1,0 +1,144 @@
+// The answer token by token. Runs inside gr.HTML with element, props, trigger and watch; the DOM is
+// built with textContent alone, so token text can never become markup.
+const root = element.querySelector('.tokens');
+const legend = root.querySelector('.legend');
+const meaning = root.querySelector('.meaning');
+const text = root.querySelector('.text');
+let shown = { run: null, tokens: [] };
+let timer = null;
+
+function make(tag, className, content) {
+  const node = document.createElement(tag);
+  if (className) node.className = className;
+  if (content !== undefined) node.textContent = content;
+  return node;
+}
+
+function percent(share) {
+  return Math.round(100 * share) + ' %';
+}
+
+function drawLegend(value) {
+  legend.replaceChildren(...value.experts.map((expert) => {
+    const item = make('li', 'expert');
+    const chip = make('span', 'chip', expert.letter);
+    chip.style.background = expert.colour;
+    chip.style.color = expert.ink;
+    item.append(chip, make('span', 'name', expert.name));
+    if (value.tokens.length) {
+      item.append(make('span', 'share', percent(expert.share)));
+      item.title = 'Strongest for ' + percent(expert.share) + ' of the tokens';
+    }
+    return item;
+  }));
+  legend.hidden = !value.experts.length;
+  meaning.textContent = value.meaning;
+}
+
+function describe(value, token, index) {
+  const named = token.w.map((w, e) => value.experts[e].letter + ' ' + value.experts[e].name + ' ' + w.toFixed(2));
+  const leader = token.e < 0 ? 'no expert stands out' : 'expert ' + value.experts[token.e].letter + ', ' + value.experts[token.e].name;
+  const said = token.t.trim() || (token.t.includes('\n') ? 'line break' : token.t ? 'space' : 'no text');
+  return { label: said + ': ' + (value.experts.length ? leader : 'base model'), title: ['Token ' + (index + 1), ...named].join('\n') };
+}
+
+function drawToken(value, index) {
+  const token = value.tokens[index];
+  const node = make('span', 'token');
+  // A line break must stay one, and yet be something to click.
+  const glyph = token.t === '' ? '·' : /^\n+$/.test(token.t) ? token.t.replace(/\n/g, '↵\n') : token.t;
+  node.textContent = glyph;
+  if (token.t === '' || /^\n+$/.test(token.t)) node.classList.add('faint');
+  const words = describe(value, token, index);
+  node.setAttribute('role', 'button');
+  node.setAttribute('aria-label', words.label);
+  node.title = words.title;
+  node.tabIndex = -1;
+  node.dataset.index = index;
+  if (token.e >= 0) {
+    const expert = value.experts[token.e];
+    node.style.setProperty('--expert', expert.colour);
+    node.style.setProperty('--strength', Math.round(100 * (0.12 + 0.33 * (token.s || 0))) + '%');
+    node.classList.add('led');
+    if (index === 0 || value.tokens[index - 1].e !== token.e) {
+      node.classList.add('first');
+      node.dataset.letter = expert.letter;
+    }
+  }
+  return node;
+}
+
+function draw() {
+  const value = props.value;
+  if (!value) return;
+  const old = shown.run === value.run ? shown.tokens : [];
+  const same = (token, i) => i < value.tokens.length && token.t === value.tokens[i].t && token.e === value.tokens[i].e;
+  const keep = old.every(same) ? old.length : 0;
+  if (!keep) text.replaceChildren();
+  text.querySelector('.caret')?.remove();
+  text.querySelector('.empty')?.remove();
+  for (let i = keep; i < value.tokens.length; i++) text.append(drawToken(value, i));
+  if (value.running) text.append(make('span', 'caret', '▍'));
+  if (!value.tokens.length && !value.running) text.append(make('span', 'empty', value.empty || ''));
+  shown = { run: value.run, tokens: value.tokens };
+  drawLegend(value);
+  if (!text.querySelector('[tabindex="0"]')) text.querySelector('.token')?.setAttribute('tabindex', '0');
+  if (Number.isInteger(value.selected)) mark(text.children[value.selected]);
+}
+
+function mark(node) {
+  if (!node || !node.classList.contains('token')) return;
+  for (const other of text.querySelectorAll('.token[aria-pressed], .token[tabindex="0"]')) {
+    other.removeAttribute('aria-pressed');
+    other.tabIndex = -1;
+  }
+  node.tabIndex = 0;
+  node.setAttribute('aria-pressed', 'true');
+}
+
+function pick(node, wait) {
+  mark(node);
+  node.focus({ preventScroll: !wait });
+  clearTimeout(timer);
+  timer = setTimeout(() => trigger('select', { index: Number(node.dataset.index), run: shown.run }), wait);
+}
+
+// The token above or below: the nearest one on the next line of text.
+function vertical(node, down) {
+  const from = node.getBoundingClientRect();
+  const rows = [...text.querySelectorAll('.token')].map((other) => [other, other.getBoundingClientRect()]);
+  const past = rows.filter(([, r]) => (down ? r.top > from.top + 4 : r.top < from.top - 4));
+  if (!past.length) return null;
+  const line = down ? Math.min(...past.map(([, r]) => r.top)) : Math.max(...past.map(([, r]) => r.top));
+  const near = past.filter(([, r]) => Math.abs(r.top - line) < 4);
+  near.sort((a, b) => Math.abs(a[1].left - from.left) - Math.abs(b[1].left - from.left));
+  return near[0][0];
+}
+
+text.addEventListener('click', (event) => {
+  const node = event.target.closest('.token');
+  if (node) pick(node, 0);
+});
+
+text.addEventListener('keydown', (event) => {
+  const node = event.target.closest('.token');
+  if (!node || event.ctrlKey || event.metaKey || event.altKey) return;
+  const sibling = (other) => (other && other.classList.contains('token') ? other : null);
+  const moves = {
+    ArrowRight: () => sibling(node.nextElementSibling),
+    ArrowLeft: () => sibling(node.previousElementSibling),
+    ArrowDown: () => vertical(node, true),
+    ArrowUp: () => vertical(node, false),
+    Home: () => text.querySelector('.token'),
+    End: () => [...text.querySelectorAll('.token')].at(-1),
+    Enter: () => node,
+    ' ': () => node,
+  };
+  if (!(event.key in moves)) return;
+  event.preventDefault();
+  const goal = moves[event.key]();
+  if (goal) pick(goal, goal === node ? 0 : 180);
+});
+
+watch('value', draw);
+draw();
