@@ -48,16 +48,20 @@ def measure_adapter(
         "rows": len(dev),
         "adapter_sha256": checksum(folder / "adapter_model.safetensors"),
         "scores": compare(answers, dev, metric=task.metric),
+        "lenient": compare(answers, dev, metric=task.metric, forgiving=True),
+        "verbatim": compare(answers, dev, metric="verbatim"),
     }
-    if task.metric == "em":
-        entry["lenient"] = compare(answers, dev, metric="lenient")
     return entry, answers
 
 
-def compare(answers: dict[str, list[str]], dev: tuple[Row, ...], *, metric: str) -> dict:
+def compare(
+    answers: dict[str, list[str]], dev: tuple[Row, ...], *, metric: str, forgiving: bool = False
+) -> dict:
     """Means with intervals, and the adapter's paired gain over each rival."""
     targets = [row.targets for row in dev]
-    scores = {name: score(metric, given, targets) for name, given in answers.items()}
+    scores = {
+        name: score(metric, given, targets, forgiving=forgiving) for name, given in answers.items()
+    }
     chances = chance_scores(dev)
     if chances is not None:
         scores["chance"] = chances
@@ -90,11 +94,11 @@ def checksum(path: Path) -> str:
 
 
 def beats(entry: dict) -> bool:
-    """Whether the adapter's mean is above every rival's, under every way of scoring."""
+    """Whether the adapter's mean is above every rival's, under the metric and its lenient form."""
     return all(
         gain["mean"] > 0
         for scoring in ("scores", "lenient")
-        for gain in entry.get(scoring, {}).get("gain_over", {}).values()
+        for gain in entry[scoring]["gain_over"].values()
     )
 
 
@@ -102,9 +106,7 @@ def table_of(entries: dict[str, dict]) -> Table:
     """The entries as a table for the terminal."""
     table = Table("adapter", "metric", "base", "chance", "commonest", "adapter", "gain over base")
     for name, entry in entries.items():
-        for scoring in ("scores", "lenient"):
-            if scoring not in entry:
-                continue
+        for scoring in ("scores", "lenient", "verbatim"):
             found = entry[scoring]
             cells = [
                 f"{found[system]['mean']:.1f}" if system in found else "-"

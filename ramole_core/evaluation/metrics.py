@@ -52,15 +52,38 @@ def bleu(answer: str, target: str) -> float:
     return sacrebleu.sentence_bleu(answer, [target]).score
 
 
+def verbatim(answer: str, target: str) -> float:
+    """100 where the answer is the target to the letter, capitals and full stops included."""
+    return 100.0 * (answer.strip() == target.strip())
+
+
 METRICS: dict[str, Callable[[str, str], float]] = {
     "em": exact_match,
-    "lenient": lenient_match,
     "rouge": rouge_l,
     "bleu": bleu,
+    "verbatim": verbatim,
 }
 """By the name that a row of data gives its metric."""
 
 
-def score(metric: str, answers: Sequence[str], targets: Sequence[str]) -> list[float]:
-    """One score a row."""
-    return [METRICS[metric](a, t) for a, t in zip(answers, targets, strict=True)]
+def lenient(metric: str, answer: str, target: str) -> float:
+    """A metric that does not mind bullets, quotes, an opening phrase or what follows.
+
+    Exact match becomes `lenient_match`; any other metric takes the better of the whole answer and
+    its first line, undressed.
+    """
+    if metric == "em":
+        return lenient_match(answer, target)
+    first = answer.strip().splitlines()[0] if answer.strip() else ""
+    bare = _LEAD.sub("", _BULLET.sub("", first)).strip(_QUOTES + " ")
+    return max(METRICS[metric](answer, target), METRICS[metric](bare, target))
+
+
+def score(
+    metric: str, answers: Sequence[str], targets: Sequence[str], *, forgiving: bool = False
+) -> list[float]:
+    """One score a row; `forgiving` takes the metric's lenient form."""
+    pairs = zip(answers, targets, strict=True)
+    if forgiving:
+        return [lenient(metric, answer, target) for answer, target in pairs]
+    return [METRICS[metric](answer, target) for answer, target in pairs]

@@ -1,0 +1,216 @@
+"""Metrics against worked examples, intervals against known ones, the tables on a tiny model."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from transformers import PreTrainedTokenizerFast
+
+from ramole_core.composition import Lora, ModuleRouter, Router
+from ramole_core.evaluation.answers import answer_rows
+from ramole_core.evaluation.dev_table import (
+    beats,
+    chance_scores,
+    commonest_answer,
+    compare,
+    measure_adapter,
+    table_of,
+)
+from ramole_core.evaluation.intervals import bootstrap, paired_difference
+from ramole_core.evaluation.metrics import lenient, lenient_match, score
+from ramole_core.evaluation.router_table import (
+    draw_sets,
+    measure_alone,
+    measure_gates,
+    summarise,
+    verdict,
+)
+from ramole_core.training.adapter import train_adapter
+from ramole_core.training.recipe import AdapterRecipe, Schedule
+from ramole_core.training.router import MixedModel
+from ramole_core.training.rows import Encoded, Row, Task, render_prompt
+from tests.tiny_training import build_base
+
+
+@pytest.fixture
+def tiny_base(tmp_path):
+    return build_base(torch.float32, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("answer", "target", "strict", "forgiving"),
+    [
+        ("Yes.", "yes", 100, 100),
+        ("- yes", "yes", 0, 100),
+        ('"Yes", because it says so.', "yes", 0, 100),
+        ("The answer is: yes", "yes", 0, 100),
+        ("1. book flight\n2. time", "book flight", 0, 100),
+        ("(b) no", "no", 0, 100),
+        ("not yes", "yes", 0, 0),
+        ("yesterday", "yes", 0, 0),
+        ("no", "yes", 0, 0),
+        ("", "yes", 0, 0),
+        ("21.33", "21.33", 100, 100),
+        ("21", "21.33", 0, 0),
+    ],
+)
+def test_exact_match_and_its_lenient_form(answer, target, strict, forgiving):
+    assert score("em", [answer], [target]) == [strict]
+    assert score("em", [answer], [target], forgiving=True) == [forgiving]
+    assert lenient_match(answer, target) == forgiving
+
+
+def test_rouge_and_bleu_are_those_of_their_packages():
+    assert score("rouge", ["the cat sat"], ["the cat sat"]) == [100.0]
+    # 2 of 3 words in order, against 2 of 4: F = 2 * (2/3) * (1/2) / (2/3 + 1/2)
+    assert score("rouge", ["the dog sat"], ["the cat sat down"]) == [pytest.approx(400 / 7)]
+    assert score("bleu", ["a b c d e"], ["a b c d e"])[0] == pytest.approx(100)
+    assert 0 < score("bleu", ["a b c d x y"], ["a b c d e"])[0] < 100
+    assert score("verbatim", ["Paris ", "paris"], ["Paris", "Paris"]) == [100.0, 0.0]
+
+
+def test_lenient_rouge_takes_the_first_line_undressed():
+    chatty = "Here it is\nand more and more and more"
+    assert lenient("rouge", "- the cat sat\nI hope this helps you", "the cat sat") == 100.0
+    assert lenient("rouge", chatty, "Here it is") > score("rouge", [chatty], ["Here it is"])[0]
+    assert lenient("rouge", "a whole answer\nin two lines", "a whole answer in two lines") == 100.0
+
+
+def test_an_interval_is_near_the_normal_one_and_pairs_shrink_it():
+    values = np.random.default_rng(1).normal(3.0, 2.0, size=400)
+    found = bootstrap(values.tolist())
+    half = 1.96 * values.std() / 20
+    assert found.mean == pytest.approx(values.mean())
+    assert found.low == pytest.approx(values.mean() - half, abs=0.03)
+    assert found.high == pytest.approx(values.mean() + half, abs=0.03)
+    gap = paired_difference((values + 0.5).tolist(), values.tolist())
+    assert (gap.low, gap.mean, gap.high) == pytest.approx((0.5, 0.5, 0.5))
+    with pytest.raises(ValueError, match="3 values cannot be paired with 2"):
+        paired_difference([1.0, 2.0, 3.0], [1.0, 2.0])
+
+
+def rows(count):
+    return tuple(
+        Row(f"say red {n % 5}\nOPTIONS:\n- yes\n- no\n- loud", "yes" if n % 4 else "no")
+        for n in range(count)
+    )
+
+
+def test_chance_counts_the_options_and_is_absent_without_them():
+    assert chance_scores(rows(7)) == [pytest.approx(100 / 3)] * 7
+    assert chance_scores((*rows(3), Row("say red", "red"))) is None
+    assert commonest_answer(Task("t", rows(9), (), "em")) == "yes"
+
+
+def test_an_adapter_must_beat_every_rival():
+    dev = rows(8)
+    right = [row.targets for row in dev]
+    answers = {"base": ["loud"] * 8, "adapter": right, "commonest": ["yes"] * 8}
+    entry = {"metric": "em", "scores": compare(answers, dev, metric="em")}
+    entry |= {"lenient": entry["scores"], "verbatim": entry["scores"]}
+    gains = entry["scores"]["gain_over"]
+    assert set(gains) == {"base", "chance", "commonest"}
+    assert gains["commonest"]["mean"] == 25.0 and beats(entry)
+    assert "+100.0" in "".join(
+        str(cell) for c in table_of({"t": entry}).columns for cell in c.cells
+    )
+    answers["adapter"] = ["yes"] * 8
+    same = compare(answers, dev, metric="em")
+    assert not beats({"scores": same, "lenient": same})
+
+
+def test_answers_do_not_depend_on_the_batch(tiny_base):
+    prompts = ["say red", "please please please sing blue 5", "loud", "say say 3 4"]
+    together = answer_rows(tiny_base.model, tiny_base.tokenizer, prompts, max_new_tokens=6)
+    alone = []
+    for prompt in prompts:
+        ids = torch.tensor([render_prompt(tiny_base.tokenizer, prompt)])
+        out = tiny_base.model.generate(
+            input_ids=ids,
+            attention_mask=torch.ones_like(ids),
+            max_new_tokens=6,
+            do_sample=False,
+            pad_token_id=0,
+        )
+        text = tiny_base.tokenizer.decode(out[0, ids.shape[1] :], skip_special_tokens=True)
+        alone.append(text.strip())
+    assert together == alone
+    assert len(set(together)) > 1
+    assert isinstance(tiny_base.tokenizer, PreTrainedTokenizerFast)
+
+
+def test_a_trained_adapter_beats_its_base_in_the_table(tiny_base, tmp_path):
+    lines = [json.dumps({"inputs": r.inputs, "targets": "loud", "metric": "em"}) for r in rows(40)]
+    data = tmp_path / "shout.jsonl"
+    data.write_text("\n".join(lines))
+    schedule = Schedule(steps=25, batch_rows=8, learning_rate=3e-2, warmup=2)
+    out = tmp_path / "shout"
+    train_adapter(AdapterRecipe("shout", schedule=schedule), data=data, out_dir=out, base=tiny_base)
+    dev = tuple(Row(row.inputs, "loud") for row in rows(6))
+    task = Task("shout", rows(9), dev, "em")
+    entry, answers = measure_adapter(out, task, base=tiny_base, rows=5)
+    assert answers["adapter"] == ["loud"] * 5 and answers["commonest"] == ["yes"] * 5
+    assert entry["rows"] == 5 and entry["scores"]["adapter"]["mean"] == 100.0
+    assert beats(entry)
+
+
+SHAPES = {"model.layers.0.self_attn.q_proj": (24, 24), "model.layers.1.mlp.up_proj": (24, 36)}
+
+
+@pytest.fixture
+def pool():
+    torch.manual_seed(8)
+    return {
+        name: {
+            path: Lora(A=torch.randn(r, i) * i**-0.5, B=torch.randn(o, r))
+            for path, (i, o) in SHAPES.items()
+        }
+        for r, name in enumerate(("red", "blue", "loud", "sing", "say"), start=1)
+    }
+
+
+def test_drawn_sets_hold_or_leave_out_the_own_adapter():
+    names = ("red", "blue", "loud", "sing", "say")
+    own = draw_sets("blue", names, groups=20, setting="own", seed=3)
+    others = draw_sets("blue", names, groups=20, setting="others", seed=3)
+    assert all(s[0] == "blue" and len(set(s)) == 3 for s in own)
+    assert all("blue" not in s and len(set(s)) == 3 for s in others)
+    assert len(set(own)) > 3 and own == draw_sets("blue", names, groups=20, setting="own", seed=3)
+
+
+def test_gates_are_compared_on_the_same_rows_and_adapters(tiny_base, pool):
+    model = MixedModel(tiny_base, loras=pool, shapes=SHAPES)
+    dev = {
+        name: [Encoded((3 + n, 4, 5), (6 + k, 7)) for k in range(7)] for n, name in enumerate(pool)
+    }
+    torch.manual_seed(2)
+    sharp = Router(
+        {
+            path: ModuleRouter(A=torch.randn(4, i), B=torch.randn(o, 4))
+            for path, (i, o) in SHAPES.items()
+        },
+        4,
+        "none",
+    )
+    gates = {"trained": [sharp], "uniform": [None], "random": [None, None]}
+    found = measure_gates(model, dev, gates=gates, setting="own", seed=1, group=3)
+    assert found["uniform"] == found["random"]  # two zero routers on the same draws
+    assert found["trained"] != found["uniform"]
+    alone = measure_alone(model, dev)
+    assert alone["base"] != alone["own_alone"]
+    summary = summarise({**found, **alone})
+    assert summary["trained_minus"]["uniform"] == summary["trained_minus"]["random"]
+    gap = summary["loss"]["trained"]["mean"] - summary["loss"]["uniform"]["mean"]
+    assert summary["trained_minus"]["uniform"]["mean"] == pytest.approx(gap)
+    assert set(summary["by_task"]["trained"]) == set(pool)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "words"),
+    [(-0.3, -0.1, "beats the"), (-0.1, 0.2, "does not beat the"), (0.1, 0.2, "loses to the")],
+)
+def test_the_verdict_follows_the_interval(low, high, words):
+    gap = {"mean": (low + high) / 2, "low": low, "high": high}
+    said = verdict({"trained_minus": {"uniform": gap, "random": gap}})
+    assert said.count(words) == 2
