@@ -1,0 +1,20 @@
+"""Retrieval: an instruction and a text become a vector; the pool's nearest adapters are found.
+
+Importing this package is light: torch, sentence-transformers and Chroma load on first use.
+"""
+
+from ramole_core.retrieval.encoder import INSTRUCTION, Encoder
+from ramole_core.retrieval.index import AdapterIndex, Entry
+from ramole_core.retrieval.retriever import Hit, Report, Retriever
+from ramole_core.retrieval.store import IndexBroken
+
+__all__ = [
+    "INSTRUCTION",
+    "AdapterIndex",
+    "Encoder",
+    "Entry",
+    "Hit",
+    "IndexBroken",
+    "Report",
+    "Retriever",
+]

@@ -1,0 +1,130 @@
+"""A text and one instruction become a vector of unit length.
+
+The instruction is the one of LoraRetriever (arXiv 2402.09997, section 4.1); adapters and prompts
+are embedded with it alike, so that their cosine measures likeness of task.
+"""
+
+import logging
+import threading
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from jaxtyping import Float32
+
+from ramole_core.errors import RamoleError
+from ramole_core.retrieval.model_files import find_model, hash_files
+
+if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
+
+INSTRUCTION = "Represent the sentence for similar task retrieval: "
+
+_LONGEST = 20_000  # characters; far beyond any encoder's window, spares tokenising a whole book
+_BATCH = 32
+
+
+class Encoder:
+    """A sentence-transformers model, loaded on first use; safe to call from several threads."""
+
+    def __init__(
+        self,
+        source: str = "all-MiniLM-L6-v2",
+        *,
+        data_dir: Path,
+        device: str = "cpu",
+        adapter: Path | None = None,
+    ):
+        """`adapter` is a folder with a LoRA of the encoder itself, in PEFT's format.
+
+        A Hugging Face id that has to be downloaded is kept under `data_dir`/encoders.
+        """
+        self.source = source
+        self._download_dir = Path(data_dir) / "encoders"
+        self._device = device
+        self._adapter = adapter
+        self._lock = threading.RLock()
+        self._folder: Path | None = None
+        self._checksum: str | None = None
+        self._model: SentenceTransformer | None = None
+
+    @property
+    def checksum(self) -> str:
+        """SHA-256 of the files that vectors depend on: another value means other vectors."""
+        with self._lock:
+            if self._checksum is None:
+                folders = [self._find()] + ([self._adapter] if self._adapter else [])
+                self._checksum = hash_files(*folders)
+            return self._checksum
+
+    def embed(self, texts: Sequence[str]) -> Float32[np.ndarray, "n d"]:
+        """Vectors of unit length, the instruction included; no texts give a [0, d] array.
+
+        Raises RamoleError when the model cannot be loaded.
+        """
+        with self._lock:
+            model = self._load()
+            rows = model.encode(
+                [INSTRUCTION + text[:_LONGEST] for text in texts] or [INSTRUCTION],
+                batch_size=_BATCH,
+                show_progress_bar=False,
+                convert_to_numpy=True,
+            )
+        return unit(np.asarray(rows, np.float32))[: len(texts)]
+
+    def _find(self) -> Path:
+        if self._folder is None:
+            self._folder = find_model(self.source, download_dir=self._download_dir)
+        return self._folder
+
+    def _load(self) -> "SentenceTransformer":
+        if self._model is None:
+            folder = self._find()
+            with _quiet():
+                from sentence_transformers import SentenceTransformer
+
+                try:
+                    model = SentenceTransformer(
+                        str(folder),
+                        device=self._device,
+                        local_files_only=True,
+                        model_kwargs={"use_safetensors": True},
+                    )
+                    if self._adapter is not None:
+                        model.load_adapter(str(self._adapter))
+                except Exception as error:  # a stack of third-party loaders: any type may come
+                    reason = (str(error).strip() or repr(error)).splitlines()[0]
+                    raise RamoleError(
+                        f"The sentence encoder {self.source!r} in {folder} cannot be loaded "
+                        f"({reason}); set RAMOLE_ENCODER to a sentence-transformers model."
+                    ) from error
+            self._model = model.eval()
+        return self._model
+
+
+def unit(rows: Float32[np.ndarray, "n d"]) -> Float32[np.ndarray, "n d"]:
+    """The rows at length 1; a row of zeros stays zero."""
+    lengths = np.linalg.norm(rows, axis=1, keepdims=True)
+    return (rows / np.where(lengths > 0, lengths, 1)).astype(np.float32)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Third parties print bars, reports and deprecations while they are imported and load."""
+    from transformers.utils import logging as transformers_logging
+
+    bars = transformers_logging.is_progress_bar_enabled()
+    before = logging.root.manager.disable
+    transformers_logging.disable_progress_bar()
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)
+        if bars:
+            transformers_logging.enable_progress_bar()

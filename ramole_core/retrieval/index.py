@@ -1,0 +1,193 @@
+"""The vectors of the adapters in Chroma, behind four verbs: upsert, delete, query, read.
+
+Chroma's search is approximate. `query` makes it exact: it asks for *every* neighbour, counts the
+answers against the collection, reads those that the graph lost, and orders the best by the cosine
+of the stored vectors themselves. Nothing is cached: what Chroma holds is what is found.
+"""
+
+import threading
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float32, Float64
+
+from ramole_core.errors import RamoleError
+from ramole_core.retrieval.store import ChromaServer, EmbeddedChroma, IndexBroken, Store
+
+DIGITS = 6
+"""Cosines that agree to this many decimals are a tie, and the name decides."""
+
+_CHUNK = 1000  # rows in one call to Chroma; a server refuses bodies beyond some tens of MB
+_SLACK = 1e-4  # how far Chroma's float32 distances are trusted
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What the index holds of one adapter."""
+
+    owner: str | None
+    """None: the sample pool."""
+    texts: str
+    """Checksum of the texts that the vector was made from."""
+    encoder: str
+    """Checksum of the encoder that made it."""
+    vector: Float32[np.ndarray, "d"]
+
+
+class AdapterIndex:
+    """One vector an adapter, by key (`owner/name`). Thread-safe; opened on first use."""
+
+    def __init__(self, *, data_dir: Path, url: str | None = None):
+        """Embedded under `data_dir`/chroma, or the Chroma server at `url`."""
+        self._store: Store = (
+            ChromaServer(url) if url else EmbeddedChroma(Path(data_dir).absolute() / "chroma")
+        )
+        self._lock = threading.RLock()
+
+    def upsert(self, entries: dict[str, Entry]) -> None:
+        """Add the entries, or put them in the place of those with the same keys."""
+        keys = list(entries)
+        with self._speaking():
+            for start in range(0, len(keys), _CHUNK):
+                part = keys[start : start + _CHUNK]
+                self._store.collection().upsert(
+                    ids=part,
+                    embeddings=np.stack([entries[key].vector for key in part]),
+                    metadatas=[_metadata(key, entries[key]) for key in part],
+                )
+                self._store.wrote()
+
+    def delete(self, keys: Sequence[str]) -> None:
+        """Take the keys out; one that is not there is passed over."""
+        with self._speaking():
+            for start in range(0, len(keys), _CHUNK):
+                self._store.collection().delete(ids=list(keys[start : start + _CHUNK]))
+                self._store.wrote()
+
+    def read(self, keys: Sequence[str] | None = None) -> dict[str, Entry]:
+        """The entries of `keys` (None: all of them); a key that is not there is left out."""
+        with self._speaking():
+            collection = self._store.collection()
+            wanted = collection.get(include=[])["ids"] if keys is None else list(keys)
+            found: dict[str, Entry] = {}
+            for start in range(0, len(wanted), _CHUNK):
+                part = collection.get(
+                    ids=wanted[start : start + _CHUNK], include=["embeddings", "metadatas"]
+                )
+                vectors = np.asarray(part["embeddings"], np.float32)
+                metadatas = part["metadatas"] or []
+                for key, vector, stored in zip(part["ids"], vectors, metadatas, strict=True):
+                    found[key] = _entry(vector, dict(stored or {}))
+        return found
+
+    def query(
+        self, vector: Float32[np.ndarray, "d"], *, k: int, among: Collection[str]
+    ) -> list[tuple[str, float]]:
+        """The k keys of `among` with the largest cosine to `vector`, best first, ties by name.
+
+        Equal to brute force over the vectors that Chroma holds.
+        """
+        with self._speaking():
+            collection = self._store.collection()
+            count = collection.count()
+            if not count:
+                return []
+            answer = collection.query(
+                query_embeddings=vector[None], n_results=count, include=["distances"]
+            )
+            keys, distances = answer["ids"][0], (answer["distances"] or [[]])[0]
+            near = {
+                key: distance for key, distance in zip(keys, distances, strict=True) if key in among
+            }
+            best = sorted(near.values())[:k]
+            close = [key for key in near if near[key] <= best[-1] + _SLACK]
+            if len(keys) < count:
+                lost = set(collection.get(include=[])["ids"]) - set(keys)
+                close += [key for key in lost if key in among]
+            vectors = {key: entry.vector for key, entry in self.read(close).items()}
+        return rank(vector, vectors)[:k]
+
+    def wipe(self) -> None:
+        """Delete the whole index."""
+        with self._speaking():
+            self._store.wipe()
+
+    def close(self) -> None:
+        """Give files and sockets back; a later call opens them again."""
+        with self._lock:
+            self._store.close()
+
+    @contextmanager
+    def _speaking(self) -> Iterator[None]:
+        """Hold the lock, and turn what Chroma raises into one sentence."""
+        with self._lock:
+            try:
+                yield
+            except RamoleError:
+                raise
+            except BaseException as error:
+                # a panic in Chroma's Rust is a BaseException of a type that cannot be imported
+                panic = type(error).__name__ == "PanicException"
+                if not isinstance(error, Exception) and not panic:
+                    raise
+                raise self._sentence(error) from error
+
+    def _sentence(self, error: BaseException) -> RamoleError:
+        from chromadb.errors import ChromaError
+
+        if isinstance(self._store, ChromaServer) and not isinstance(error, ChromaError):
+            self._store.close()
+            return self._store.unreachable(error)
+        self._store.close()
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        return IndexBroken(
+            f"The index at {self._store.where} is broken ({reason}); delete it, it is rebuilt from "
+            "the pool."
+        )
+
+
+def rank(
+    vector: Float32[np.ndarray, "d"], vectors: dict[str, Float32[np.ndarray, "d"]]
+) -> list[tuple[str, float]]:
+    """Every key with its cosine to `vector`, best first: brute force, in float64."""
+    if not vectors:
+        return []
+    keys = list(vectors)
+    scores = cosines(vector, np.stack([vectors[key] for key in keys]))
+    pairs = [(key, float(score)) for key, score in zip(keys, scores, strict=True)]
+    return sorted(pairs, key=lambda pair: (-round(pair[1], DIGITS), _name(pair[0]), pair[0]))
+
+
+def cosines(
+    vector: Float32[np.ndarray, "d"], rows: Float32[np.ndarray, "n d"]
+) -> Float64[np.ndarray, "n"]:
+    """The cosine of each row to `vector`; 0 where a length is 0."""
+    v, x = vector.astype(np.float64), rows.astype(np.float64)
+    # summed row by row: a matrix product may give two equal rows two different last digits
+    lengths = np.sqrt((x * x).sum(1) * (v * v).sum())
+    return (x * v).sum(1) / np.where(lengths > 0, lengths, np.inf)
+
+
+def _name(key: str) -> str:
+    return key.rpartition("/")[2]
+
+
+def _metadata(key: str, entry: Entry) -> dict[str, str]:
+    return {
+        "name": _name(key),
+        "owner": entry.owner or "",
+        "texts": entry.texts,
+        "encoder": entry.encoder,
+    }
+
+
+def _entry(vector: Float32[np.ndarray, "d"], stored: dict[str, object]) -> Entry:
+    return Entry(
+        owner=str(stored.get("owner") or "") or None,
+        texts=str(stored.get("texts", "")),
+        encoder=str(stored.get("encoder", "")),
+        vector=vector,
+    )

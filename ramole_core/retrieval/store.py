@@ -1,0 +1,209 @@
+"""Where the vectors lie: Chroma on local disk, or a Chroma server.
+
+The embedded Chroma keeps its graph in memory and does not notice when another client, in this
+process or another, writes to the same folder. So the embedded store watches SQLite's
+`data_version`, which any other connection's commit changes, and opens Chroma anew when it moved.
+"""
+
+import shutil
+import socket
+import sqlite3
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol, cast
+from urllib.parse import urlsplit
+
+from ramole_core.errors import RamoleError
+
+if TYPE_CHECKING:
+    from chromadb import Collection
+    from chromadb.api import ClientAPI
+    from chromadb.api.client import Client
+    from chromadb.config import Settings
+
+COLLECTION = "adapters"
+
+_DEAD: set[str] = set()  # path spellings whose start failed: Chroma never tries these again
+
+
+class IndexBroken(RamoleError):
+    """The index cannot be read or written; it has to be rebuilt from the pool."""
+
+
+class Store(Protocol):
+    """One Chroma collection in cosine space, without an embedding function."""
+
+    where: str
+
+    def collection(self) -> "Collection":
+        """The collection as it is now, created when it is not there."""
+        ...
+
+    def wrote(self) -> None:
+        """Call after every write of our own."""
+        ...
+
+    def wipe(self) -> None:
+        """Delete every vector, and whatever is broken."""
+        ...
+
+    def close(self) -> None:
+        """Give files and sockets back; a later call opens them again."""
+        ...
+
+
+class EmbeddedChroma:
+    """Chroma in a folder of this machine; one process at a time writes there."""
+
+    def __init__(self, folder: Path):
+        self.where = str(folder)
+        self._folder = folder
+        self._file = folder / "chroma.sqlite3"
+        self._client: Client | None = None
+        self._collection: Collection | None = None
+        self._watch: sqlite3.Connection | None = None
+        self._seen: tuple[int, int] = (0, 0)
+
+    def collection(self) -> "Collection":
+        """The collection as it is on disk now; raises IndexBroken when its file was deleted."""
+        if self._collection is not None:
+            if not self._file.is_file():
+                self.close()
+                raise IndexBroken(f"The index in {self._folder} was deleted.")
+            if self._version() != self._seen:
+                self.close()
+        return self._collection or self._open()
+
+    def wrote(self) -> None:
+        self._seen = self._version()
+
+    def wipe(self) -> None:
+        self.close()
+        try:
+            if self._folder.exists():
+                shutil.rmtree(self._folder)
+        except OSError as error:
+            raise RamoleError(
+                f"The broken index in {self._folder} cannot be deleted ({error.strerror}); "
+                "delete this folder yourself."
+            ) from error
+
+    def close(self) -> None:
+        if self._watch is not None:
+            self._watch.close()
+        if self._client is not None:
+            self._client.close()
+        self._client = self._collection = self._watch = None
+
+    def _open(self) -> "Collection":
+        import chromadb
+
+        self._folder.mkdir(parents=True, exist_ok=True)
+        # Chroma shares one system among the clients of one path, and keeps it even when its start
+        # failed. A spelling of our own makes close() close, and a rebuilt folder open again.
+        spelling = f"{self._folder}/."
+        while spelling in _DEAD:
+            spelling += "/."
+        try:
+            client = chromadb.PersistentClient(spelling, settings=_settings())
+        except BaseException:
+            _DEAD.add(spelling)
+            raise
+        self._client = cast("Client", client)
+        self._collection = _create(client, COLLECTION)
+        self._watch = sqlite3.connect(
+            f"{self._file.absolute().as_uri()}?mode=ro", uri=True, check_same_thread=False
+        )
+        self._seen = self._version()
+        return self._collection
+
+    def _version(self) -> tuple[int, int]:
+        assert self._watch is not None
+        version = self._watch.execute("PRAGMA data_version").fetchone()[0]
+        return self._file.stat().st_ino, version
+
+
+class ChromaServer:
+    """A Chroma server at http(s)://host:port; a path in the URL names the collection.
+
+    The collection belongs to one RAMoLE: another with the same pool may not share it.
+    """
+
+    def __init__(self, url: str):
+        """Raises RamoleError when the URL is not one; nothing is contacted yet."""
+        parts = urlsplit(url)
+        try:
+            port = parts.port
+        except ValueError:
+            port = -1
+        if parts.scheme not in ("http", "https") or not parts.hostname or port == -1:
+            raise RamoleError(
+                f"RAMOLE_CHROMA_URL={url!r} is not the address of a Chroma server; "
+                "write it as http://host:port."
+            )
+        self.where = url
+        self._ssl = parts.scheme == "https"
+        self._host = parts.hostname
+        self._port = port or (443 if self._ssl else 8000)
+        self._name = parts.path.strip("/") or COLLECTION
+        self._client: Client | None = None
+        self._collection: Collection | None = None
+
+    def collection(self) -> "Collection":
+        """The server's collection; raises RamoleError when no server answers."""
+        if self._collection is None:
+            import chromadb
+
+            try:  # Chroma's own client waits without limit for a host that does not answer
+                socket.create_connection((self._host, self._port), timeout=5).close()
+                client = chromadb.HttpClient(
+                    self._host, self._port, ssl=self._ssl, settings=_settings()
+                )
+            except (OSError, ValueError) as error:
+                raise self.unreachable(error) from error
+            self._client = cast("Client", client)
+            self._collection = _create(client, self._name)
+        return self._collection
+
+    def wrote(self) -> None:
+        pass
+
+    def wipe(self) -> None:
+        from chromadb.errors import NotFoundError
+
+        self.collection()
+        assert self._client is not None
+        try:
+            self._client.delete_collection(self._name)
+        except NotFoundError:
+            pass
+        self._collection = None
+
+    def close(self) -> None:
+        if self._client is not None:
+            self._client.close()
+        self._client = self._collection = None
+
+    def unreachable(self, error: BaseException) -> RamoleError:
+        """The sentence for a server that does not answer."""
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        return RamoleError(
+            f"No Chroma server answers at {self.where} ({reason}); start one with "
+            "`chroma run --path FOLDER`, or unset RAMOLE_CHROMA_URL for an index on local disk."
+        )
+
+
+def _settings() -> "Settings":
+    from chromadb.config import Settings
+
+    return Settings(anonymized_telemetry=False)
+
+
+def _create(client: "ClientAPI", name: str) -> "Collection":
+    collection = client.get_or_create_collection(
+        name, embedding_function=None, configuration={"hnsw": {"space": "cosine"}}
+    )
+    said = collection.configuration_json
+    space = (said.get("hnsw") or said.get("spann") or {}).get("space")
+    if space != "cosine":
+        raise IndexBroken(f"The collection {name!r} measures {space!r}, not cosine.")
+    return collection

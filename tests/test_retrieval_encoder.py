@@ -1,0 +1,145 @@
+"""The encoder: MiniLM from its package, without a network, quiet; and what cannot be loaded."""
+
+import json
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+from ramole_core.errors import RamoleError
+from ramole_core.retrieval import INSTRUCTION, Encoder
+from ramole_core.retrieval.model_files import find_model
+
+TEXTS = ["Is this review glad?\nfine film", "Write SQL: how many singers?", "x " * 700, ""]
+
+
+@pytest.fixture(scope="module")
+def encoder(tmp_path_factory: pytest.TempPathFactory) -> Encoder:
+    return Encoder(data_dir=tmp_path_factory.mktemp("data"))
+
+
+@pytest.fixture(scope="module")
+def packaged() -> Path:
+    return find_model("all-MiniLM-L6-v2", download_dir=Path("/nowhere"))
+
+
+def test_unit_rows_in_float32_whatever_the_batch(encoder: Encoder) -> None:
+    rows = encoder.embed(TEXTS)
+    assert rows.shape == (4, 384) and rows.dtype == np.float32
+    assert np.abs(np.linalg.norm(rows, axis=1) - 1).max() < 1e-6
+    alone = np.concatenate([encoder.embed([text]) for text in TEXTS])
+    assert np.abs(rows - alone).max() < 1e-5
+    assert np.array_equal(encoder.embed(TEXTS), rows)
+    assert encoder.embed([]).shape == (0, 384)
+
+
+def test_the_instruction_is_part_of_the_text(encoder: Encoder, packaged: Path) -> None:
+    from transformers import AutoModel, AutoTokenizer  # the reference: MiniLM by hand
+
+    tokenizer, model = AutoTokenizer.from_pretrained(packaged), AutoModel.from_pretrained(packaged)
+    both = []
+    for text in (INSTRUCTION + TEXTS[0], TEXTS[0]):
+        hidden = model(**tokenizer(text, return_tensors="pt")).last_hidden_state[0]
+        mean = hidden.mean(0).detach().numpy()
+        both.append(mean / np.linalg.norm(mean))
+    row = encoder.embed(TEXTS[:1])[0]
+    assert np.abs(row - both[0]).max() < 1e-5
+    assert np.abs(row - both[1]).max() > 1e-2
+
+
+def test_likeness_of_task_is_seen(encoder: Encoder) -> None:
+    sql, mood, asked = encoder.embed(
+        ["SQL for: how many singers are there?", "Is this review positive or negative? dull", "sql"]
+    )
+    assert asked @ sql > asked @ mood
+
+
+def test_no_network_and_not_a_word(tmp_path: Path) -> None:
+    code = (
+        "import socket, sys\n"
+        "def refuse(*a, **k): raise AssertionError('a network call')\n"
+        "socket.socket.connect = socket.getaddrinfo = refuse\n"
+        "from pathlib import Path\n"
+        "from ramole_core.retrieval import Encoder\n"
+        "assert Encoder(data_dir=Path(sys.argv[1])).embed(['a', 'b']).shape == (2, 384)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-W", "default", "-c", code, str(tmp_path)],
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert not list(tmp_path.iterdir())
+
+
+def test_one_text_is_fast(encoder: Encoder) -> None:
+    text = "Write a SQL query: how many singers from France are older than 40?"
+    encoder.embed([text])
+    best = min(_seconds(encoder, text) for _ in range(8))
+    assert best < 0.06
+
+
+def _seconds(encoder: Encoder, text: str) -> float:
+    start = time.process_time()  # of this process: others may share the cores
+    encoder.embed([text])
+    return time.process_time() - start
+
+
+def test_a_folder_and_its_checksum(encoder: Encoder, packaged: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(packaged, copy)
+    same = Encoder(str(copy), data_dir=tmp_path)
+    assert same.checksum == encoder.checksum
+    assert np.array_equal(same.embed(TEXTS[:2]), encoder.embed(TEXTS[:2]))
+    weights = load_file(copy / "model.safetensors")
+    weights["embeddings.word_embeddings.weight"] *= 1.5
+    save_file(weights, copy / "model.safetensors", {"format": "pt"})
+    other = Encoder(str(copy), data_dir=tmp_path)
+    assert other.checksum != encoder.checksum
+    assert np.abs(other.embed(TEXTS[:2]) - encoder.embed(TEXTS[:2])).max() > 1e-3
+
+
+def test_its_own_lora_changes_vectors_and_checksum(
+    encoder: Encoder, packaged: Path, tmp_path: Path
+) -> None:
+    random = np.random.default_rng(0)
+    part = "base_model.model.encoder.layer.2.attention.self.query.lora_"
+    tensors = {"A.weight": (3, 384), "B.weight": (384, 3)}
+    made = {part + k: random.normal(size=s).astype(np.float32) for k, s in tensors.items()}
+    folder = tmp_path / "lora"
+    folder.mkdir()
+    save_file(made, folder / "adapter_model.safetensors")
+    said = {"peft_type": "LORA", "r": 3, "lora_alpha": 6, "target_modules": ["query"]}
+    said |= {"base_model_name_or_path": str(packaged), "task_type": "FEATURE_EXTRACTION"}
+    (folder / "adapter_config.json").write_text(json.dumps(said))
+    tuned = Encoder(data_dir=tmp_path, adapter=folder)
+    assert tuned.checksum != encoder.checksum
+    rows = tuned.embed(TEXTS[:2])
+    assert rows.shape == (2, 384) and np.abs(rows - encoder.embed(TEXTS[:2])).max() > 1e-3
+
+
+def test_a_folder_without_safetensors_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "pytorch_model.bin").write_bytes(b"a pickle")
+    with pytest.raises(RamoleError, match="no .safetensors weights"):
+        Encoder(str(tmp_path), data_dir=tmp_path).embed(["a"])
+
+
+def test_a_folder_that_is_no_encoder_is_refused(tmp_path: Path) -> None:
+    save_file({"a": np.zeros(2, np.float32)}, tmp_path / "model.safetensors")
+    with pytest.raises(RamoleError, match="cannot be loaded .*set RAMOLE_ENCODER"):
+        Encoder(str(tmp_path), data_dir=tmp_path).embed(["a"])
+
+
+@pytest.mark.parametrize("source", ["no/such/folder", "nobody-here/nothing-there"])
+def test_an_unknown_id_is_refused(
+    source: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    encoder = Encoder(source, data_dir=tmp_path)
+    with pytest.raises(RamoleError, match=f"encoder '{source}' cannot be loaded .*RAMOLE_ENCODER"):
+        encoder.checksum  # noqa: B018
