@@ -1,0 +1,459 @@
+"""The tab Pool as plain functions: what the cards say, what an upload is told, whose it is."""
+
+import json
+import re
+import threading
+import zipfile
+from pathlib import Path
+from types import SimpleNamespace
+
+import gradio as gr
+import pytest
+from gradio.utils import get_upload_folder
+
+from ramole_core import AdapterRefused, RamoleError
+from tests.pool_fakes import FakeRamole, write_adapter, write_sample, zipped
+from ui import spaces
+from ui.adding import judge
+from ui.bundle import write_bundle
+from ui.cards import badges, cards_html, chosen, escaped
+from ui.details import card_text, details_html, training_command
+from ui.errors import UNEXPECTED, one_sentence
+from ui.examples_text import examples_from_file, examples_from_lines
+from ui.pool_views import added, detail, listing, replace_examples
+from ui.quota import MIB, Quota, forget, quota_of, sweep
+from ui.session import owner_of
+from ui.uploads import group, taken
+
+ANN, BEN = "session-ann", "session-ben"
+EVIL = "<img src=x onerror=alert(1)> ${alert(2)} {{value}} `x`"
+
+
+@pytest.fixture
+def ramole(tmp_path, monkeypatch):
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "cache"))
+    adapters = tmp_path / "adapters"
+    command = "python -m ramole_core train adapter squad --rank 5"
+    readme = f"---\nlicense: apache-2.0\n---\n# Squad\n\nReads {EVIL}."
+    write_sample(
+        adapters, "squad", rank=5, seed=1, examples=["where", "who"], readme=readme, command=command
+    )
+    write_sample(adapters, "dart", rank=2, seed=2, modules=["down_proj"], examples=["list"])
+    system = FakeRamole(tmp_path)
+    yield system
+    system.close()
+
+
+@pytest.fixture
+def quota(ramole):
+    return Quota(ramole)
+
+
+@pytest.fixture
+def upload(tmp_path):
+    """Puts a file into Gradio's cache as its upload route does, and gives the path there."""
+
+    def put(file: Path, *, folder: str = "0123") -> str:
+        target = Path(get_upload_folder()) / folder / file.name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(file.read_bytes())
+        return str(target)
+
+    return put
+
+
+@pytest.fixture
+def archive(tmp_path, upload):
+    """An uploaded zip with one adapter, by name and seed."""
+
+    def make(name: str, *, seed: int = 9, **made) -> str:
+        folder = write_adapter(tmp_path / f"made-{name}-{seed}", seed=seed, **made)
+        return upload(zipped(folder, tmp_path / f"{name}.zip"), folder=f"{name}{seed}")
+
+    return make
+
+
+# Cards
+
+
+def test_a_card_says_what_it_is_in_words_and_only_text_reaches_the_page(ramole):
+    card = ramole.pool.card("squad")
+    words = [text for _, text, _ in badges(card, yours=False)]
+    assert words[:4] == ["sample", "rank 5", "attention, 2 layers", "scale 2"]
+    assert "2 examples" in words and "licence apache-2.0" in words
+    page = cards_html([card], yours=(), total=1)
+    assert 'data-name="squad"' in page and "&lt;img" in page
+    shown = details_html(card, ramole.neighbours("squad"), yours=False, card_text=EVIL)
+    for html in (page, shown):
+        assert "<img" not in html and "${" not in html and "{{" not in html and "`" not in html
+
+
+def test_escaped_leaves_nothing_that_a_template_or_a_browser_reads():
+    assert not set("<>\"'`${") & set(escaped(EVIL + "\"'"))
+
+
+@pytest.mark.parametrize(
+    ("search", "show", "order", "names"),
+    [
+        ("", "everything", "name", ["dart", "squad"]),
+        ("", "everything", "largest rank", ["squad", "dart"]),
+        ("DOWN_proj", "everything", "name", ["dart"]),
+        ("reads apache", "samples", "name", ["squad"]),
+        ("reads gpl", "everything", "name", []),
+        ("", "yours", "name", []),
+    ],
+)
+def test_search_and_filters(ramole, search, show, order, names):
+    found = chosen(ramole.pool.cards(), search=search, show=show, order=order, yours=())
+    assert [card.name for card in found] == names
+
+
+def test_newest_first_and_yours(ramole, quota, archive):
+    list(judge(ramole, quota, [archive("mine")], owner=ANN))
+    shown = listing(ramole, quota, "", "yours", "newest", owner=ANN)
+    assert re.findall('data-name="(.*?)"', shown) == ["mine"] and ">yours<" in shown
+    assert "1 of 3 adapters" in shown
+    assert "mine" not in listing(ramole, quota, "", "everything", "name", owner=BEN)
+
+
+def test_details_have_numbers_neighbours_card_examples_and_the_command(ramole, quota):
+    shown, command = detail(ramole, quota, "squad", owner=None)
+    assert command == "python -m ramole_core train adapter squad --rank 5"
+    for words in (
+        "q_proj, v_proj",
+        "0 to 1 (2)",
+        "apache-2.0",
+        "dart",
+        "<li>where</li>",
+        "# Squad",
+    ):
+        assert words in shown
+    assert ramole.pool.card("squad").sha256[:16] in shown
+    assert detail(ramole, quota, "dart", owner=None)[1] == ""
+    with pytest.raises(RamoleError, match="squat.*squad"):
+        detail(ramole, quota, "squat", owner=None)
+
+
+def test_a_folder_without_words_has_no_card_text_and_no_command(tmp_path):
+    assert card_text(tmp_path) == "" and training_command(tmp_path) == ""
+    (tmp_path / "train.json").write_text("[" * 100_000)
+    assert training_command(tmp_path) == ""
+    (tmp_path / "train.json").write_text('{"command": ["python", "-m", "x"]}')
+    assert training_command(tmp_path) == "python -m x"
+
+
+# Uploads
+
+
+def test_an_upload_is_judged_added_and_leaves_the_cache(ramole, quota, archive):
+    path = archive("mine", rank=4, examples=["where is it"])
+    (verdict,) = judge(ramole, quota, [path], owner=ANN)
+    assert verdict.outcome == "usable" and verdict.card.name == "mine"
+    assert [hit.name for hit in verdict.neighbours] == ["squad", "dart"]
+    html = verdict.as_html()
+    assert "attention, 2 layers; rank 4; scale 2" in html and "usable." in html
+    assert not Path(path).exists()
+    assert [card.owner for card in ramole.pool.cards(ANN) if card.name == "mine"] == [ANN]
+
+
+def test_several_uploads_each_get_a_verdict(ramole, quota, archive, upload, tmp_path):
+    pickle = tmp_path / "adapter_model.bin"
+    pickle.write_bytes(b"\x80\x04.")
+    broken = tmp_path / "broken.zip"
+    broken.write_bytes(b"PK\x03\x04 no zip")
+    paths = [archive("one", seed=21), upload(broken), archive("two", seed=22), upload(pickle)]
+    verdicts = list(judge(ramole, quota, paths, owner=ANN, name="ignored", examples=["ignored"]))
+    told = [(v.label, v.outcome) for v in verdicts]
+    assert told == [
+        ("one.zip", "usable with a note"),
+        ("broken.zip", "refused"),
+        ("two.zip", "usable with a note"),
+        ("adapter_model.bin", "refused"),
+    ]
+    assert [card.name for card in ramole.pool.cards(ANN)][2:] == ["one", "two"]
+    assert not any(Path(path).exists() for path in paths)
+
+
+def test_the_two_files_make_one_adapter_with_the_name_and_examples_given(
+    ramole, quota, upload, tmp_path
+):
+    folder = write_adapter(tmp_path / "pair", seed=31)
+    paths = [upload(file, folder=file.name) for file in sorted(folder.iterdir())]
+    steps = list(
+        added(ramole, quota, paths, name=" Fine One ", lines="how far\n\nhow long", owner=ANN)
+    )
+    assert [good for _, good in steps] == [True]
+    (card,) = [card for card in ramole.pool.cards(ANN) if card.owner == ANN]
+    assert card.name.startswith("fine")
+    assert card.examples == ("how far", "how long")
+    assert "adapter_config.json + adapter_model.safetensors" in steps[0][0]
+
+
+def test_loose_files_of_two_adapters_are_refused_because_nothing_says_which_is_whose(
+    ramole, quota, upload, tmp_path
+):
+    paths = [
+        upload(file, folder=f"{name}{file.name}")
+        for name in ("a", "b")
+        for file in sorted(write_adapter(tmp_path / name, seed=ord(name)).iterdir())
+    ]
+    (verdict,) = judge(ramole, quota, paths, owner=ANN)
+    assert verdict.outcome == "refused" and "one folder at a time" in verdict.reason
+    assert len(ramole.pool.cards(ANN)) == 2
+
+
+@pytest.mark.parametrize("path", ["/etc/hostname", "../../etc/hostname", "app.py"])
+def test_a_path_that_is_no_upload_is_refused_and_left_alone(ramole, quota, path):
+    (verdict,) = judge(ramole, quota, [path], owner=ANN)
+    assert "not an uploaded file" in verdict.reason
+
+
+def test_a_link_out_of_the_cache_is_refused(ramole, tmp_path, upload):
+    secret = tmp_path / "secret.txt"
+    secret.write_text("s")
+    cache = Path(get_upload_folder())
+    cache.mkdir(parents=True, exist_ok=True)
+    (cache / "link.txt").symlink_to(secret)
+    with pytest.raises(AdapterRefused, match="not an uploaded"), taken([str(cache / "link.txt")]):
+        pass
+    with pytest.raises(AdapterRefused, match="no longer"), taken([str(cache / "gone.zip")]):
+        pass
+    assert secret.read_text() == "s"
+
+
+def test_an_examples_file_alone_is_no_adapter(tmp_path):
+    file = tmp_path / "examples.jsonl"
+    file.write_text("{}")
+    with pytest.raises(AdapterRefused, match="give it as examples"):
+        group([file], tmp_path / "loose")
+
+
+# Quotas and owners
+
+
+def test_quota_counts_adapters_and_megabytes_in_one_sentence_each(ramole, archive):
+    quota = Quota(ramole, adapters=1, mb=1)
+    with pytest.raises(AdapterRefused, match=r"It has 3.0 MB, and 1.0 of the session's 1 MB"):
+        with quota.room(ANN, 3 * MIB):
+            pass
+    assert next(judge(ramole, quota, [archive("one", seed=41)], owner=ANN)).card
+    (verdict,) = judge(ramole, quota, [archive("two", seed=42)], owner=ANN)
+    assert "has 1 adapters, the most" in verdict.reason
+    assert next(judge(ramole, quota, [archive("three", seed=43)], owner=BEN)).card
+    assert quota.sentence(ANN).startswith("1 of 1 adapters")
+
+
+def test_room_is_held_while_an_upload_is_checked_and_given_back(ramole):
+    quota = Quota(ramole, adapters=1)
+    with quota.room(ANN, 10):
+        with pytest.raises(AdapterRefused, match="the most"), quota.room(ANN, 10):
+            pass
+        with quota.room(BEN, 10):
+            pass
+    with pytest.raises(ValueError, match="boom"), quota.room(ANN, 10):
+        raise ValueError("boom")
+    with quota.room(ANN, 10):
+        pass
+
+
+def test_the_server_has_room_for_all_sessions_together(ramole):
+    quota = Quota(ramole, all_mb=1)
+    with quota.room(ANN, MIB - 5), pytest.raises(AdapterRefused, match="no room left"):
+        with quota.room(BEN, 10):
+            pass
+
+
+def test_without_a_session_nothing_can_be_uploaded(ramole, quota, archive):
+    (verdict,) = judge(ramole, quota, [archive("mine")], owner=None)
+    assert "belongs to a session" in verdict.reason
+
+
+def test_only_its_own_session_removes_and_changes_an_upload(ramole, quota, archive):
+    list(judge(ramole, quota, [archive("mine")], owner=ANN))
+    with pytest.raises(RamoleError, match="no adapter 'mine'"):
+        quota.remove("mine", BEN)
+    for owner in (ANN, None):
+        with pytest.raises(AdapterRefused, match="sample pool"):
+            quota.remove("squad", owner)
+    with pytest.raises(AdapterRefused, match="sample pool"):
+        replace_examples(ramole, quota, "squad", "x", (), owner=ANN)
+    quota.remove("mine", ANN)
+    assert len(ramole.pool.cards(ANN)) == 2
+
+
+def test_shared_uploads_are_everyones_to_use_and_their_uploaders_to_remove(tmp_path, monkeypatch):
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "cache"))
+    (tmp_path / "adapters").mkdir()
+    system = FakeRamole(tmp_path, shared_uploads=True)
+    quota = Quota(system)
+    folder = write_adapter(tmp_path / "made", seed=51)
+    system.pool.add(write_adapter(tmp_path / "theirs", seed=52), name="operators")
+
+    def drop(owner):
+        path = Path(get_upload_folder()) / "made.zip"
+        path.parent.mkdir(exist_ok=True)
+        (verdict,) = judge(system, quota, [str(zipped(folder, path))], owner=owner)
+        return verdict
+
+    assert drop(ANN).card.name == "made" and drop(BEN).known
+    for name, owner in (("made", BEN), ("operators", BEN), ("operators", None), ("made", None)):
+        with pytest.raises(AdapterRefused, match="not this session's"):
+            quota.remove(name, owner)
+    assert forget(system, ANN) == 0 and sweep(system) == 0
+    quota.remove("made", ANN)
+    assert [card.name for card in system.pool.cards()] == ["operators"]
+    system.close()
+
+
+def test_uploads_go_with_their_session_and_with_the_process(ramole, quota, archive):
+    for owner, name in ((ANN, "one"), (ANN, "two"), (BEN, "three")):
+        list(judge(ramole, quota, [archive(name, seed=sum(name.encode()))], owner=owner))
+    ramole.pool.add(Path(archive("four", seed=77)), owner="operator")
+    assert forget(ramole, ANN) == 2 and forget(ramole, ANN) == 0 and forget(ramole, None) == 0
+    assert [c.name for c in ramole.pool.cards(BEN)][2:] == ["three"]
+    assert sweep(ramole) == 1
+    assert [c.name for c in ramole.pool.all_cards()][2:] == ["four"]
+
+
+def test_page_and_endpoints_count_with_one_quota(ramole):
+    assert quota_of(ramole) is quota_of(ramole)
+
+
+def _request(session=None, **headers):
+    return SimpleNamespace(session_hash=session, headers=headers)
+
+
+def test_an_owner_is_one_session_and_does_not_give_it_away():
+    one, two = owner_of(_request("abc")), owner_of(_request("abd"))
+    assert one != two and one == owner_of(_request("abc"))
+    assert re.fullmatch("session-[0-9a-f]{24}", one) and "abc" not in one
+    assert owner_of(_request("../../etc")).startswith("session-")
+    assert owner_of(_request()) is None and owner_of(None) is None
+
+
+def test_an_mcp_client_is_its_secret_and_never_the_session_that_all_of_them_share():
+    mcp = {"x-gradio-user": "mcp"}
+    assert owner_of(_request("shared", **mcp)) is None
+    assert owner_of(_request("shared", **mcp, **{"x-ramole-session": "short"})) is None
+    secret = {"x-ramole-session": "a secret of mine!"}
+    mine = owner_of(_request("shared", **mcp, **secret))
+    assert mine == owner_of(_request("other", **mcp, **secret))
+    assert mine != owner_of(_request("shared", **secret))
+
+
+# Examples
+
+
+def test_examples_replace_those_that_were_there(ramole, quota, archive, upload, tmp_path):
+    list(judge(ramole, quota, [archive("mine", examples=["old"])], owner=ANN))
+    file = tmp_path / "more.jsonl"
+    file.write_text('{"text": "two"}\n\n"three"\n{"inputs": "four"}\n')
+    told = replace_examples(ramole, quota, "mine", "one", [upload(file)], owner=ANN)
+    assert ramole.pool.card("mine", ANN).examples == ("one", "two", "three", "four")
+    assert "made from 4" in told
+    for name, lines, reason in ((None, "x", "No adapter"), ("mine", " \n", "No example is given")):
+        with pytest.raises(AdapterRefused, match=reason):
+            replace_examples(ramole, quota, name, lines, (), owner=ANN)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "reason"),
+    [
+        ("a.jsonl", b'{"text": "x"}\n{oops', "line 2 is not JSON"),
+        ("a.jsonl", b'{"label": 1}', "line 1 has no text"),
+        ("a.txt", b"\xff\xfe\x00", "not text in UTF-8"),
+        ("a.txt", b"x" * 9000, "9000 characters"),
+        ("a.txt", b"x\n" * 1001, "1001 examples"),
+    ],
+)
+def test_what_is_wrong_with_an_examples_file(tmp_path, name, content, reason):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(AdapterRefused, match=reason):
+        examples_from_file(tmp_path / name)
+
+
+def test_typed_examples_are_lines():
+    assert examples_from_lines(" one \n\ntwo") == ["one", "two"] and examples_from_lines(None) == []
+
+
+# Taking away
+
+
+def test_a_bundle_holds_the_adapter_and_nothing_else_and_can_be_added_again(ramole, tmp_path):
+    folder = ramole.pool.card("squad").folder
+    (folder / "secret.txt").write_text("not to be taken")
+    first = write_bundle(folder, "squad", into=tmp_path / "out")
+    second = write_bundle(folder, "squad", into=tmp_path / "out")
+    assert first != second and first.read_bytes() == second.read_bytes()
+    with zipfile.ZipFile(first) as bundle:
+        names = {Path(name).name for name in bundle.namelist()}
+        weights = bundle.read("squad/adapter_model.safetensors")
+    assert names == {
+        "adapter_model.safetensors", "adapter_config.json", "README.md", "examples.jsonl",
+        "train.json",
+    }  # fmt: skip
+    assert weights == (folder / "adapter_model.safetensors").read_bytes()
+    again = ramole.pool.add(first, owner=ANN)
+    assert again.sha256 == ramole.pool.card("squad").sha256 and again.examples == ("where", "who")
+
+
+# Errors
+
+
+def test_an_error_is_one_sentence_and_markup_in_it_is_inert(caplog):
+    with pytest.raises(gr.Error) as told, one_sentence():
+        raise RamoleError("There is no <b>x</b>.")
+    assert told.value.message == "There is no &lt;b&gt;x&lt;/b&gt;."
+    assert told.value.print_exception is False
+    with pytest.raises(gr.Error) as told, one_sentence(markup=False):
+        raise RamoleError("There is no <b>x</b>.")
+    assert told.value.message == "There is no <b>x</b>." and not caplog.records
+    with pytest.raises(gr.Error) as told, one_sentence():
+        raise KeyError("/srv/secret")
+    assert told.value.message == UNEXPECTED and "KeyError" in caplog.text
+    with pytest.raises(gr.Error, match="as it is"), one_sentence():
+        raise gr.Error("as it is")
+
+
+def test_without_the_spaces_package_a_handler_stays_as_it_is(monkeypatch):
+    def handler():
+        return 1
+
+    monkeypatch.setattr(spaces, "find_spec", lambda name: None)
+    assert spaces.gpu(9)(handler) is handler
+    lent = SimpleNamespace(GPU=lambda duration: lambda fn: (duration, fn))
+    monkeypatch.setattr(spaces, "find_spec", lambda name: object())
+    monkeypatch.setattr(spaces, "import_module", lambda name: lent)
+    assert spaces.gpu(9)(handler) == (9, handler)
+
+
+def test_loading_tells_how_far_it_is_and_why_it_failed():
+    from ui.loading import Loading, loading_of
+
+    go, told = threading.Event(), {}
+
+    class Slow:
+        loaded = False
+
+        def load(self, progress):
+            progress("reading", 0.25)
+            go.wait(20)
+            if told.get("fail"):
+                raise RamoleError("No network; connect it.")
+            self.loaded = True
+
+    told["fail"] = True
+    slow = Slow()
+    loading = loading_of(slow)
+    assert loading_of(slow) is loading and isinstance(loading, Loading)
+    loading.start()
+    loading.start()
+    while loading.fraction == 0:
+        pass
+    assert loading.status() == {"ready": False, "stage": "reading", "fraction": 0.25, "error": None}
+    go.set()
+    assert loading.ended.wait(20) and loading.error == "No network; connect it."
+    told["fail"] = False
+    loading.start()
+    assert loading.ended.wait(20) and loading.ready and loading.error is None
+    assert json.loads(json.dumps(loading.status()))["fraction"] == 1.0
