@@ -1,0 +1,76 @@
+"""Models for tests: a tiny random Llama that answers in milliseconds, and the real base model."""
+
+import os
+import warnings
+from pathlib import Path
+
+import pytest
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from ramole_core.base_fetch import fetch_base
+from ramole_core.settings import Settings
+
+TEMPLATE = (
+    "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n"
+    "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+
+def save_tiny_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
+    """A tokenizer of bytes (258 tokens) with a ChatML template, written to `folder`."""
+    vocabulary = {c: n for n, c in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}
+    for special in ("<|im_start|>", "<|im_end|>"):
+        vocabulary[special] = len(vocabulary)
+    letters = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
+    letters.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    letters.decoder = decoders.ByteLevel()
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=letters,
+        bos_token="<|im_start|>",
+        eos_token="<|im_end|>",
+        pad_token="<|im_end|>",
+    )
+    tokenizer.chat_template = TEMPLATE
+    tokenizer.save_pretrained(folder)
+    return tokenizer
+
+
+@pytest.fixture(scope="session")
+def tiny_llama(tmp_path_factory) -> Path:
+    """Folder of a random 3-layer Llama in fp32; every size is different from every other."""
+    folder = tmp_path_factory.mktemp("tiny-llama")
+    tokenizer = save_tiny_tokenizer(folder)
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=32,
+        intermediate_size=56,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=512,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    LlamaForCausalLM(config).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def real_base_folder() -> Path:
+    """Folder of the real base model, fetched and converted once for this user."""
+    settings = Settings()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # transformers, while it converts
+        return fetch_base(Settings.model_fields["base_model"].default, data_dir=settings.data_dir)
+
+
+@pytest.fixture(autouse=True)
+def clean_environment(monkeypatch):
+    """No RAMOLE_* setting of the machine reaches a test (DATA_DIR holds the fetched base)."""
+    for name in list(os.environ):
+        if name.startswith("RAMOLE_") and name != "RAMOLE_DATA_DIR":
+            monkeypatch.delenv(name)

