@@ -13,7 +13,7 @@ from ramole_core import RamoleError
 from . import token_panel, whole_panel
 from .answer import Shown, answer
 from .api import MODEL
-from .ask_layout import about_html, lay_out
+from .ask_layout import about_html, how, lay_out
 from .downloads import write_files
 from .errors import UNEXPECTED
 from .examples import LIVE, read_run, recorded_files
@@ -49,8 +49,12 @@ def tab(ramole: "Ramole") -> None:
         ui.token, ui.whole = token_panel.lay_out(), whole_panel.lay_out()
         ui.run = gr.State(None)
     fields = list(ui.fields.values())
-    answered = [ui.notice, ui.ask, ui.stop, ui.view, ui.beside, ui.found, ui.timing]
-    answered += [ui.downloads, ui.npz, ui.json, ui.run, *ui.token.all, *ui.whole.all]
+    answered = [ui.notice, ui.ask, ui.stop, ui.view, ui.beside, ui.beside_column]
+    answered += [ui.found, ui.timing, ui.downloads, ui.npz, ui.json, ui.run]
+    answered += [*ui.token.all, *ui.whole.all]
+
+    def on_how(method, k):
+        return gr.Accordion(label=how(method, k)), about_html(ramole, method)
 
     def on_wait():
         return notice_html("Waiting for a free place…", kind="busy"), *_buttons(running=True)
@@ -103,8 +107,13 @@ def tab(ramole: "Ramole") -> None:
         if live is not None:
             live.cancelled.set()
 
-    ui.fields["method"].change(
-        lambda name: about_html(ramole, name), ui.fields["method"], ui.about, queue=False, **QUIET
+    gr.on(
+        [ui.fields["method"].change, ui.fields["k"].change],
+        on_how,
+        [ui.fields["method"], ui.fields["k"]],
+        [ui.how, ui.about],
+        queue=False,
+        **QUIET,
     )
     asked = gr.on(
         [ui.ask.click, ui.fields["prompt"].submit],
@@ -140,7 +149,7 @@ def begun(ui: SimpleNamespace, name: str, *, beside: bool) -> dict[Any, Any]:
     return {
         ui.notice: notice_html("Finding adapters…", kind="busy"),
         ui.view: view_of([], [], [], run=name, running=True),
-        ui.beside: _beside("" if beside else None),
+        **_beside(ui, "" if beside else None),
         ui.timing: "",
         ui.downloads: gr.Row(visible=False),
         ui.run: None,
@@ -158,7 +167,7 @@ def streamed(ui: SimpleNamespace, shown: Shown, name: str) -> dict[Any, Any]:
             shown.pieces, shown.weights, shown.experts, run=name, running=True
         )
     if shown.beside is not None:
-        changed[ui.beside] = _beside(shown.beside)
+        changed[ui.beside] = beside_html(shown.beside)
     return changed
 
 
@@ -171,7 +180,7 @@ def done(ui: SimpleNamespace, run: Run, name: str) -> dict[Any, Any]:
     return {
         **ended(ui, said),
         ui.view: view_of_run(run, name),
-        ui.beside: _beside(run.beside.text if run.beside else None),
+        **_beside(ui, run.beside.text if run.beside else None),
         ui.found: found_html(run.found),
         ui.timing: timing_html(run),
         ui.downloads: gr.Row(visible=npz is not None),
@@ -204,8 +213,11 @@ def _buttons(*, running: bool) -> tuple[gr.Button, gr.Button]:
     return gr.Button(interactive=not running), gr.Button(interactive=running)
 
 
-def _beside(text: str | None) -> gr.HTML:
-    return gr.HTML(beside_html(text), visible=text is not None)
+def _beside(ui: SimpleNamespace, text: str | None) -> dict[Any, Any]:
+    return {
+        ui.beside: beside_html(text),
+        ui.beside_column: gr.Column(visible=text is not None),
+    }
 
 
 def _file(path) -> gr.DownloadButton:

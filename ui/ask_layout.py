@@ -28,10 +28,11 @@ def lay_out(ramole: "Ramole", *, recorded: Sequence[str], live: Sequence[str]) -
     _form(ui, ramole, recorded, live)
     ui.notice = gr.HTML(elem_id="notice", apply_default_css=False)
     with gr.Row(equal_height=False, elem_id="results"):
-        with gr.Column(scale=5, min_width=320):
+        with gr.Column(scale=6, min_width=300):
             ui.view = token_view(elem_id="answer")
-        ui.beside = gr.HTML(elem_id="beside", apply_default_css=False, visible=False)
-        with gr.Column(scale=3, min_width=280, elem_id="side"):
+        with gr.Column(scale=4, min_width=260, visible=False) as ui.beside_column:
+            ui.beside = gr.HTML(elem_id="beside", apply_default_css=False)
+        with gr.Column(scale=4, min_width=280, elem_id="side"):
             ui.found = gr.HTML(found_html(()), elem_id="found", apply_default_css=False)
             ui.timing = gr.HTML(elem_id="timing", apply_default_css=False)
             with gr.Row(elem_id="downloads", visible=False) as ui.downloads:
@@ -60,28 +61,30 @@ def _form(
     with gr.Row(elem_id="ask-bar"):
         ui.ask = gr.Button("Ask", variant="primary", elem_id="ask-button", min_width=110)
         ui.stop = gr.Button("Stop", interactive=False, elem_id="stop-button", min_width=90)
-        box["method"] = gr.Dropdown(
-            [method.name for method in ramole.methods()],
-            value=start.method,
-            label="Method",
-            elem_id="method",
-            min_width=150,
-        )
-        box["k"] = gr.Slider(
-            1,
-            8,
-            start.k,
-            step=1,
-            label="k, adapters to mix",
-            elem_id="k",
-            min_width=150,
-            buttons=[],
-        )
         box["beside"] = gr.Checkbox(
             start.beside, label="the bare base beside it", elem_id="beside-box", container=False
         )
-    ui.about = gr.HTML(about_html(ramole, start.method), elem_id="about", apply_default_css=False)
-    with gr.Accordion("Choose adapters and decoding", open=False, elem_id="more"):
+    with gr.Accordion(how(start.method, start.k), open=False, elem_id="more") as ui.how:
+        with gr.Row():
+            box["method"] = gr.Dropdown(
+                [method.name for method in ramole.methods()],
+                value=start.method,
+                label="Method",
+                elem_id="method",
+                min_width=150,
+            )
+            box["k"] = gr.Slider(
+                1,
+                8,
+                start.k,
+                step=1,
+                label="k, adapters to mix",
+                elem_id="k",
+                min_width=150,
+                buttons=[],
+            )
+        about = about_html(ramole, start.method)
+        ui.about = gr.HTML(about, elem_id="about", apply_default_css=False)
         with gr.Row():
             box["pinned"] = gr.Dropdown(
                 [], value=[], multiselect=True, label="Exactly these adapters (k is then ignored)"
@@ -102,6 +105,11 @@ def _form(
             box["stop"] = gr.Textbox(label="Stop strings, one a line", lines=1, max_lines=4)
             box["raw"] = gr.Checkbox(False, label="Continue the text as it is (no chat template)")
     ui.fields = {name: box[name] for name in FIELDS}
+
+
+def how(method: str, k: int) -> str:
+    """Title of the folded part of the form."""
+    return f"How: {method}, k = {k}. Change the method, the adapters or the decoding"
 
 
 def about_html(ramole: "Ramole", name: str) -> str:

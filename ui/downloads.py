@@ -16,7 +16,7 @@ HOUR = 3600.0
 
 
 def write_files(run: Run, *, into: Path | None = None) -> tuple[Path, Path]:
-    """The run's trace as `.npz` and `.json`, in a new folder; folders of an hour ago are removed."""
+    """The run's trace as `.npz` and `.json`, in a new folder; old folders are removed."""
     root = into or Path(get_upload_folder())
     root.mkdir(parents=True, exist_ok=True)
     sweep(root, older_than=HOUR)

@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 import gradio as gr
+from gradio.context import Context
 
 from .found import notice_html
 from .loading import loading_of
@@ -20,8 +21,8 @@ HERO = """
 
 
 def header(ramole: "Ramole") -> None:
-    """Build the head inside the Blocks that is open; a timer asks for news until the model is there."""
-    page = gr.context.Context.root_block
+    """Build the head inside the Blocks that is open; a timer asks until the model is there."""
+    page = Context.root_block
     with gr.Row(elem_id="head", equal_height=True):
         gr.HTML(HERO, apply_default_css=False, elem_id="hero")
         status = gr.HTML(elem_id="status", apply_default_css=False)

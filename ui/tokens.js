@@ -74,6 +74,7 @@ function draw() {
   const old = shown.run === value.run ? shown.tokens : [];
   const same = (token, i) => i < value.tokens.length && token.t === value.tokens[i].t && token.e === value.tokens[i].e;
   const keep = old.every(same) ? old.length : 0;
+  if (value.running && shown.run !== value.run) show();
   if (!keep) text.replaceChildren();
   text.querySelector('.caret')?.remove();
   text.querySelector('.empty')?.remove();
@@ -84,6 +85,13 @@ function draw() {
   drawLegend(value);
   if (!text.querySelector('[tabindex="0"]')) text.querySelector('.token')?.setAttribute('tabindex', '0');
   if (Number.isInteger(value.selected)) mark(text.children[value.selected]);
+}
+
+// A new answer begins: bring it into sight if it is below the edge.
+function show() {
+  if (element.getBoundingClientRect().top > innerHeight - 160) {
+    element.scrollIntoView({ behavior: 'smooth', block: 'center' });
+  }
 }
 
 function mark(node) {
@@ -117,7 +125,11 @@ function vertical(node, down) {
 
 text.addEventListener('click', (event) => {
   const node = event.target.closest('.token');
-  if (node) pick(node, 0);
+  if (!node) return;
+  pick(node, 0);
+  // On a phone what a token opens lies far below it.
+  const panel = document.querySelector('#token-panel');
+  if (panel && matchMedia('(max-width: 640px)').matches) panel.scrollIntoView({ behavior: 'smooth' });
 });
 
 text.addEventListener('keydown', (event) => {
