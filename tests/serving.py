@@ -1,0 +1,109 @@
+"""A server in a process of its own, as a visitor meets it: the fake system's page, or app.py.
+
+`python -m tests.serving ROOT` serves the tab Pool and the endpoints over `FakeRamole(ROOT)`; the
+settings come from RAMOLE_* as always.
+"""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+
+REPOSITORY = Path(__file__).parents[1]
+
+
+@dataclass(frozen=True)
+class Server:
+    url: str
+    process: subprocess.Popen
+    log: Path
+    first_answer: float
+    """Seconds from the start of the process to the first answer."""
+
+
+@contextmanager
+def running(
+    command: list[str], root: Path, *, seconds: float = 120, **settings
+) -> Iterator[Server]:
+    """Start, wait until /health answers, and end it by SIGTERM; its output lies in `log`."""
+    root.mkdir(parents=True, exist_ok=True)
+    port = free_port()
+    log = root / f"server-{port}.log"
+    said = {f"RAMOLE_{name.upper()}": str(value) for name, value in settings.items()}
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(("RAMOLE_", "GRADIO_"))}
+    environment = {**kept, "RAMOLE_PORT": str(port), "OMP_NUM_THREADS": "1", **said}
+    began = time.monotonic()
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            command, cwd=REPOSITORY, env=environment, stdout=output, stderr=subprocess.STDOUT
+        )
+    try:
+        url = f"http://127.0.0.1:{port}"
+        wait_for(f"{url}/health", process, log, seconds=seconds)
+        yield Server(url, process, log, time.monotonic() - began)
+    finally:
+        process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(30)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def fake(root: Path, **settings):
+    """The fake system's page, running."""
+    return running([sys.executable, "-m", "tests.serving", str(root)], root, **settings)
+
+
+def app(root: Path, **settings):
+    """app.py, running."""
+    return running([sys.executable, "app.py"], root, **settings)
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
+
+
+def wait_for(url: str, process: subprocess.Popen, log: Path, *, seconds: float) -> None:
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if process.poll() is not None:
+            raise AssertionError(f"The server ended with {process.returncode}:\n{log.read_text()}")
+        try:
+            if httpx.get(url, timeout=5).status_code == 200:
+                return
+        except httpx.HTTPError:
+            pass
+        time.sleep(0.1)
+    raise AssertionError(f"No answer within {seconds} s:\n{log.read_text()}")
+
+
+def main() -> None:
+    import gradio as gr
+
+    from tests.pool_fakes import FakeRamole
+    from ui import api, pool_tab
+    from ui.serve import serve
+
+    root = Path(sys.argv[1])
+    ramole = FakeRamole(root, load_seconds=float(os.environ.get("LOAD_SECONDS", "0")))
+    with gr.Blocks(title="RAMoLE") as page:
+        with gr.Tabs():
+            pool_tab.tab(ramole)
+        api.endpoints(ramole)
+    serve(page, ramole)
+    ramole.close()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,414 @@
+"""The endpoints through real clients of a real server: HTTP, gradio_client, MCP, passwords."""
+
+import asyncio
+import base64
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import httpx
+import pytest
+from gradio_client import Client, handle_file
+from gradio_client.exceptions import AppError, AuthenticationError
+
+from tests.pool_fakes import write_adapter, write_sample, zipped
+from tests.serving import REPOSITORY, app, fake, free_port
+from ui.api_answers import streamed
+from ui.serve import drop_old, passwords
+
+SIX = {"/ask", "/ask_batch", "/retrieve", "/list_adapters", "/add_adapter", "/remove_adapter"}
+
+
+def make_samples(root: Path) -> None:
+    write_sample(root / "adapters", "squad", rank=5, seed=1, examples=["where is the cat"])
+    write_sample(root / "adapters", "dart", rank=2, seed=2, examples=["list the rows"])
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    root = tmp_path_factory.mktemp("served")
+    make_samples(root)
+    with fake(root, max_upload_mb=1) as running:
+        yield running
+
+
+@pytest.fixture
+def client(server):
+    client = Client(server.url, verbose=False)
+    yield client
+    client.close()
+
+
+@pytest.fixture(scope="module")
+def archive(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("made")
+    return str(zipped(write_adapter(folder / "mine", rank=4, seed=9), folder / "mine.zip"))
+
+
+def names(client) -> list[str]:
+    return [card["name"] for card in client.predict(api_name="/list_adapters")]
+
+
+# The six
+
+
+def test_six_endpoints_are_public_and_described_and_no_other(client):
+    info = client.view_api(return_format="dict", print_info=False)
+    assert set(info["named_endpoints"]) == SIX and not info["unnamed_endpoints"]
+    asked = info["named_endpoints"]["/ask"]["parameters"]
+    assert asked[0]["parameter_name"] == "prompt"
+    assert [p["parameter_has_default"] for p in asked] == [False] + [True] * (len(asked) - 1)
+
+
+def test_ask_streams_and_ends_with_what_was_used(client):
+    job = client.submit("where is the dog", api_name="/ask")
+    text, told = job.result(timeout=60)
+    assert text == "where is the dog"
+    assert told["adapters"] == [{"name": "squad", "score": 0.6}, {"name": "dart", "score": 0.1667}]
+    assert (told["finish_reason"], told["new_tokens"], told["method"]) == ("length", 4, "ramole")
+    seen = [step[0] for step in job.outputs()]
+    assert seen == ["where ", "where is ", "where is the ", "where is the dog ", text]
+
+
+def test_ask_passes_on_what_it_was_told(client):
+    _, told = client.predict(
+        "a b c d", method="mixture", adapters=["dart"], max_new_tokens=2, api_name="/ask"
+    )
+    assert told["adapters"] == [{"name": "dart", "score": None}]
+    assert (told["method"], told["new_tokens"]) == ("mixture", 2)
+
+
+def test_ask_batch_answers_in_order_each_in_its_way(client):
+    one, two = client.predict(
+        ["a b c d", {"prompt": "e f", "method": "base", "k": 2}], k=1, api_name="/ask_batch"
+    )
+    assert (one["text"], one["method"], len(one["adapters"])) == ("a b c d", "ramole", 1)
+    assert (two["text"], two["method"], len(two["adapters"])) == ("e f", "base", 2)
+
+
+def test_retrieve_finds_and_excludes(client):
+    assert client.predict("where is it", k=1, api_name="/retrieve")[0]["name"] == "squad"
+    found = client.predict("where is it", k=900, exclude=["squad"], api_name="/retrieve")
+    assert [hit["name"] for hit in found] == ["dart"]
+
+
+def test_an_upload_is_judged_belongs_to_its_session_and_can_be_removed(server, client, archive):
+    card = client.predict(
+        handle_file(archive), name="find_me", examples=["how far"], api_name="/add_adapter"
+    )
+    assert (card["name"], card["yours"], card["rank"]) == ("find_me", True, 4)
+    assert card["verdict"] == "usable" and card["examples"] == ["how far"]
+    assert {hit["name"] for hit in card["neighbours"]} == {"squad", "dart"}
+    assert "folder" not in card and "/" not in json.dumps(card).replace("how far", "")
+    assert names(client) == ["dart", "squad", "find_me"]
+    other = Client(server.url, verbose=False)
+    assert names(other) == ["dart", "squad"]
+    with pytest.raises(AppError, match="no adapter 'find_me'"):
+        other.predict("find_me", api_name="/remove_adapter")
+    other.close()
+    assert client.predict("find_me", api_name="/remove_adapter") == {"removed": "find_me"}
+    assert names(client) == ["dart", "squad"]
+
+
+def test_uploads_go_when_the_client_leaves(server, archive):
+    leaving = Client(server.url, verbose=False)
+    leaving.predict(handle_file(archive), name="brief", api_name="/add_adapter")
+    held = list((server.log.parent / "data" / "uploads").glob("*/brief"))
+    assert len(held) == 1
+    leaving.close()
+    for _ in range(300):
+        if not held[0].exists():
+            return
+        asyncio.run(asyncio.sleep(0.1))
+    raise AssertionError("The upload outlived its session.")
+
+
+# Hostile
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "said", "reason"),
+    [
+        ("/ask", {"prompt": ""}, "The prompt is empty"),
+        ("/ask", {"prompt": ["hi"]}, "prompt=.*valid string"),
+        ("/ask", {"prompt": "x" * 100_001}, "at most 100000 characters"),
+        ("/ask", {"prompt": "hi", "k": 10**30}, "k=10+: .*less than or equal to 32"),
+        ("/ask", {"prompt": "hi", "k": "many"}, "k='many': .*valid integer"),
+        ("/ask", {"prompt": "hi", "k": True}, "k=True: Input should be a number"),
+        ("/ask", {"prompt": "hi", "temperature": -1}, "temperature=-1"),
+        ("/ask", {"prompt": "hi", "seed": -1}, "seed=-1"),
+        ("/ask", {"prompt": "hi", "adapters": "squad"}, "adapters='squad': .*valid list"),
+        ("/ask", {"prompt": "hi", "adapters": ["squat"]}, "no adapter 'squat'"),
+        ("/ask", {"prompt": "hi", "weights": [1.0]}, "weights needs adapters"),
+        ("/ask", {"prompt": "hi", "stop": [{"a": 1}]}, "stop.0="),
+        ("/ask_batch", {"prompts": []}, "not a list of prompts"),
+        ("/ask_batch", {"prompts": "hi"}, "not a list of prompts"),
+        ("/ask_batch", {"prompts": ["a"] * 65}, "64 is the most"),
+        ("/ask_batch", {"prompts": ["a", {"prompt": "b", "owner": "x"}]}, "Prompt 2: owner="),
+        ("/ask_batch", {"prompts": ["a", 7]}, "Prompt 2: prompt=7"),
+        ("/retrieve", {"text": " "}, "The text is empty"),
+        ("/retrieve", {"text": "hi", "k": 0}, "k=0"),
+        ("/retrieve", {"text": "hi", "exclude": {"a": 1}}, "exclude="),
+        ("/add_adapter", {"file": "/etc/passwd"}, "not an uploaded file"),
+        ("/add_adapter", {"file": {"path": "/etc/passwd"}}, "not an uploaded file"),
+        ("/add_adapter", {"file": None}, "not an uploaded file"),
+        ("/add_adapter", {"file": [1]}, "not an uploaded file"),
+        ("/remove_adapter", {"name": "squad"}, "sample pool"),
+        ("/remove_adapter", {"name": "../../x"}, "no adapter"),
+        ("/remove_adapter", {"name": {"a": 1}}, "name="),
+    ],
+)
+def test_what_cannot_be_done_is_told_in_one_sentence(server, client, endpoint, said, reason):
+    with pytest.raises(AppError, match=reason) as told:
+        client.predict(**said, api_name=endpoint)
+    assert "Traceback" not in str(told.value) and "/work" not in str(told.value)
+    assert names(client) == ["dart", "squad"]
+
+
+def call(server, endpoint: str, data: list) -> str:
+    """By bare HTTP, as somebody without gradio_client would; the stream of events as text."""
+    url = f"{server.url}/gradio_api/call/{endpoint}"
+    event = httpx.post(url, json={"data": data}, timeout=30).json()["event_id"]
+    return httpx.get(f"{url}/{event}", timeout=60).text
+
+
+def test_bare_http_works(server):
+    assert '"name": "squad"' in call(server, "retrieve", ["where is the cat", 1])
+
+
+@pytest.mark.parametrize("path", ["/etc/passwd", "app.py", "http://127.0.0.1:9/x.zip"])
+def test_a_path_or_a_link_that_a_caller_chose_is_never_read_nor_returned(server, path):
+    told = call(server, "add_adapter", [{"path": path, "meta": {"_type": "gradio.FileData"}}])
+    assert "event: error" in told and "root:" not in told and "Traceback" not in told
+    fetched = httpx.get(f"{server.url}/gradio_api/file={path}", timeout=30)
+    assert fetched.status_code in (403, 404) and "root:" not in fetched.text
+
+
+def test_an_upload_cannot_be_fetched_once_it_was_judged(server, client, archive):
+    with open(archive, "rb") as file:
+        sent = httpx.post(f"{server.url}/gradio_api/upload", files={"files": file}, timeout=30)
+    (path,) = sent.json()
+    address = f"{server.url}/gradio_api/file={path}"
+    assert httpx.get(address, timeout=30).status_code == 200
+    stored = {"path": path, "meta": {"_type": "gradio.FileData"}}
+    assert "event: complete" in call(server, "add_adapter", [stored, "fetched"])
+    assert httpx.get(address, timeout=30).status_code in (403, 404)
+
+
+def test_a_file_over_the_limit_is_refused_at_the_door(server, tmp_path):
+    (tmp_path / "big.zip").write_bytes(b"0" * (2 * 2**20))
+    with (tmp_path / "big.zip").open("rb") as file:
+        sent = httpx.post(f"{server.url}/gradio_api/upload", files={"files": file}, timeout=60)
+    assert sent.status_code == 413
+
+
+def test_private_handlers_cannot_be_called_by_name(server):
+    for name in ("on_remove", "on_drop", "on_list", "on_leave", "on_choose"):
+        answer = httpx.post(f"{server.url}/gradio_api/call/{name}", json={"data": []}, timeout=30)
+        assert answer.status_code >= 400
+
+
+def test_nothing_above_reached_the_log_as_a_traceback_of_ours(server):
+    assert "A handler failed" not in server.log.read_text()
+
+
+# Health, loading, passwords
+
+
+def test_health_says_ready(server):
+    told = httpx.get(f"{server.url}/health", timeout=30).json()
+    assert told["status"] == "ok" and told["model"]["fraction"] == 1.0
+    assert told["adapters"] == 2 and told["version"]
+
+
+def test_while_the_model_loads_the_page_answers_and_a_question_waits(tmp_path, monkeypatch):
+    monkeypatch.setenv("LOAD_SECONDS", "6")
+    make_samples(tmp_path)
+    with fake(tmp_path) as server:
+        told = httpx.get(f"{server.url}/health", timeout=30).json()
+        assert told["status"] == "loading" and not told["model"]["ready"]
+        assert httpx.get(server.url, timeout=30).status_code == 200
+        client = Client(server.url, verbose=False)
+        assert client.predict("a b", api_name="/ask")[0] == "a b"
+        assert httpx.get(f"{server.url}/health", timeout=30).json()["status"] == "ok"
+        client.close()
+
+
+def test_passwords_shut_everything_but_health(tmp_path):
+    make_samples(tmp_path)
+    with fake(tmp_path, auth="ann:secret,ben:other") as server:
+        assert httpx.get(f"{server.url}/health", timeout=30).json()["adapters"] == 2
+        config = httpx.get(f"{server.url}/config", timeout=30)
+        assert config.status_code == 401
+        asked = httpx.post(
+            f"{server.url}/gradio_api/call/list_adapters", json={"data": []}, timeout=30
+        )
+        assert asked.status_code == 401
+        page = httpx.get(server.url, timeout=30).text
+        assert "squad" not in page and "on_drop" not in page
+        mcp = httpx.post(f"{server.url}/gradio_api/mcp/", json={}, timeout=30)
+        assert mcp.status_code in (401, 404, 405)
+        for wrong in (None, ("ann", "other"), ("", "")):
+            with pytest.raises((AuthenticationError, ValueError)):
+                Client(server.url, auth=wrong, verbose=False)
+        client = Client(server.url, auth=("ben", "other"), verbose=False)
+        assert names(client) == ["dart", "squad"]
+        client.close()
+        assert "MCP is off" in server.log.read_text() and "secret" not in server.log.read_text()
+
+
+@pytest.mark.parametrize("auth", ["ann", "ann:", ":x", "ann:x,ben", " , "])
+def test_passwords_that_are_none_are_refused_without_being_shown(auth):
+    with pytest.raises(Exception, match="must be user:password") as told:
+        passwords(auth)
+    assert auth not in str(told.value)
+
+
+def test_passwords_may_hold_colons():
+    assert passwords("ann:a:b, ben:c") == [("ann", "a:b"), ("ben", "c")] and passwords(None) is None
+
+
+# MCP
+
+
+async def speak_mcp(url: str, calls: list[tuple[str, dict]], **headers):
+    from mcp import ClientSession
+    from mcp.client.streamable_http import streamablehttp_client
+
+    async with streamablehttp_client(f"{url}/gradio_api/mcp/", headers=headers) as (get, put, _):
+        async with ClientSession(get, put) as session:
+            await session.initialize()
+            tools = (await session.list_tools()).tools
+            return tools, [await session.call_tool(name, said) for name, said in calls]
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # mcp renames its own client function
+def test_mcp_lists_the_six_with_their_words_and_calls_them(server, archive):
+    data = base64.b64encode(Path(archive).read_bytes()).decode()
+    add = ("add_adapter", {"file": f"data:application/zip;base64,{data}", "name": "over_mcp"})
+    calls = [
+        ("retrieve", {"text": "where is the cat", "k": 1}),
+        ("ask", {"prompt": "a b"}),
+        ("remove_adapter", {"name": "squad"}),
+        add,
+        ("list_adapters", {}),
+    ]
+    tools, told = asyncio.run(speak_mcp(server.url, calls))
+    assert {f"/{tool.name}" for tool in tools} == SIX
+    ask = next(tool for tool in tools if tool.name == "ask")
+    assert ask.description.startswith("Answer a prompt") and ask.inputSchema["required"] == [
+        "prompt"
+    ]
+    assert all("description" in field for field in ask.inputSchema["properties"].values())
+    retrieved, asked, removed, added, listed = told
+    assert not retrieved.isError and "squad" in retrieved.content[0].text
+    assert asked.content[0].text == "a b" and "finish_reason" in asked.content[1].text
+    assert removed.isError and "sample pool" in removed.content[0].text
+    assert added.isError and "x-ramole-session" in added.content[0].text
+    assert "over_mcp" not in listed.content[0].text
+
+    secret = {"x-ramole-session": "a long secret of mine"}
+    _, (added, listed) = asyncio.run(speak_mcp(server.url, [add, ("list_adapters", {})], **secret))
+    assert not added.isError and "over_mcp" in listed.content[0].text
+    _, (others,) = asyncio.run(speak_mcp(server.url, [("list_adapters", {})]))
+    assert "over_mcp" not in others.content[0].text
+
+
+# The real thing
+
+
+def test_app_listens_before_torch_and_answers_with_the_real_core(tmp_path, tiny_llama):
+    settings = {
+        "base_model": tiny_llama,
+        "quantization": "none",
+        "data_dir": tmp_path / "data",
+        "adapters_dir": tmp_path / "adapters",
+    }
+    (tmp_path / "adapters").mkdir()
+    with app(tmp_path, **settings) as server:
+        told = httpx.get(f"{server.url}/health", timeout=30).json()
+        assert told["status"] in ("loading", "ok") and told["adapters"] == 0
+        client = Client(server.url, verbose=False)
+        text, told = client.predict("hello", method="base", max_new_tokens=4, api_name="/ask")
+        assert told["new_tokens"] <= 4 and told["finish_reason"] in ("length", "eos")
+        assert httpx.get(f"{server.url}/health", timeout=30).json()["status"] == "ok"
+        client.close()
+
+
+def test_nothing_that_opens_the_page_imports_torch(tmp_path):
+    code = (
+        "import sys, app\n"
+        "from ramole_core import load_settings, Ramole\n"
+        "with Ramole(load_settings()) as ramole:\n"
+        "    app.build(ramole)\n"
+        "    heavy = {'torch', 'transformers', 'chromadb', 'sentence_transformers'}\n"
+        "    print(sorted(heavy & set(sys.modules)))\n"
+    )
+    environment = {"RAMOLE_DATA_DIR": str(tmp_path), "PATH": "/usr/bin:/bin", "HOME": str(tmp_path)}
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=REPOSITORY,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.stdout.strip() == "[]", done.stdout + done.stderr[-2000:]
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "reason"),
+    [("PORT", "http", "RAMOLE_PORT='http'"), ("AUTH", "ann", "must be user:password")],
+)
+def test_app_says_in_one_line_what_is_wrong_with_its_settings(tmp_path, name, value, reason):
+    environment = {
+        "RAMOLE_DATA_DIR": str(tmp_path),
+        "RAMOLE_PORT": str(free_port()),
+        "PATH": "/usr/bin:/bin",
+        "HOME": str(tmp_path),
+        f"RAMOLE_{name}": value,
+    }
+    done = subprocess.run(
+        [sys.executable, "app.py"],
+        cwd=REPOSITORY,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 2 and reason in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_old_files_leave_the_cache_and_new_ones_stay(tmp_path):
+    import os
+    import time
+
+    for name, age in (("old", 7200), ("new", 60)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "a.zip").write_bytes(b"1")
+        then = time.time() - age
+        os.utime(tmp_path / name / "a.zip", (then, then))
+    drop_old(tmp_path, 3600)
+    assert [file.parent.name for file in tmp_path.rglob("*.zip")] == ["new"]
+
+
+def test_a_stream_says_the_text_so_far_and_only_the_end_says_the_rest():
+    from types import SimpleNamespace
+
+    from ramole_core import Generation, Request, Step
+
+    def steps(request):
+        yield Step(token=1, text="a", weights=None)
+        yield Step(token=2, text="", weights=None)
+        yield Step(token=3, text="b", weights=None)
+        return Generation("ab", ["x"], [float("nan")], None, "eos", 7, 3, 0.5, 0.25)
+
+    seen = list(streamed(SimpleNamespace(stream=steps), Request("hi")))
+    assert [text for text, _ in seen] == ["a", "ab", "ab"] and [bool(t) for _, t in seen[:2]] == [
+        False,
+        False,
+    ]
+    assert seen[2][1]["adapters"] == [{"name": "x", "score": None}]
+    assert seen[2][1]["finish_reason"] == "eos"
