@@ -29,6 +29,7 @@ from ramole_core.settings import REPOSITORY, load_settings
 from ramole_core.training.card import versions
 from ramole_core.training.rows import Row, Task, read_task
 
+MODULE = ("python", "-m", "ramole_core.evaluation.dev_table")
 _OPTION = re.compile(r"^- .+$", re.M)
 
 
@@ -147,12 +148,12 @@ def main(
         entry, answers = measure_adapter(pool / name, read_task(data / name), base=base, rows=rows)
         report = json.loads(out.read_text()) if out.is_file() else {"adapters": {}}
         report |= {
-            "command": shlex.join(["python", "-m", "ramole_core.evaluation.dev_table"]),
             "base_model": base.name,
             "base_checksum": base.checksum,
             "quantization": base.quantization,
             "versions": versions(),
         }
+        entry["command"] = shlex.join([*MODULE, "--rows", str(rows), "--data", str(data), name])
         report["adapters"][name] = entry
         report["adapters"] = dict(sorted(report["adapters"].items()))
         out.parent.mkdir(parents=True, exist_ok=True)

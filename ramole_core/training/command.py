@@ -64,6 +64,8 @@ def adapter(
 ) -> None:
     """Train a LoRA adapter on the 4-bit base and write a folder that the pool accepts."""
     with one_line_errors():
+        from ramole_core.base_model import read_shapes
+        from ramole_core.pool import write_manifest
         from ramole_core.training.adapter import hub_name, train_adapter
         from ramole_core.training.card import (
             Provenance,
@@ -106,6 +108,7 @@ def adapter(
             source = examples or (kept if kept.is_file() else None)
             write_examples(folder, read_examples(source, task, seed=seed))
             write_card(folder)
+            write_manifest(folder, name=recipe.name, shapes=read_shapes(base.folder))
 
         with show_progress(recipe.name, quiet=as_json) as report:
             progress = train_adapter(

@@ -1,0 +1,156 @@
+"""The training commands, and what they leave beside the tensors."""
+
+import json
+import sys
+
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from ramole_core.errors import RamoleError
+from ramole_core.pool.words import parse_readme
+from ramole_core.training import command
+from ramole_core.training.card import card_text, span
+from tests.tiny_training import build_base
+
+WORDS = ("--steps", "3", "--batch-rows", "4", "--rank", "2", "--modules", "q_proj,mlp")
+
+
+@pytest.fixture
+def base(tmp_path, monkeypatch):
+    tiny = build_base(torch.float32, tmp_path / "base")
+    tiny.folder.mkdir()
+    tiny.model.config.save_pretrained(tiny.folder)
+    monkeypatch.setattr(command, "load_configured_base", lambda: tiny)
+    return tiny
+
+
+@pytest.fixture
+def data(tmp_path):
+    folder = tmp_path / "colours"
+    folder.mkdir()
+    for part, count in (("train", 29), ("dev", 4)):
+        lines = [
+            json.dumps({"inputs": f"say {part} red {n}", "targets": f"red {n % 5}"})
+            for n in range(count)
+        ]
+        (folder / f"{part}.jsonl").write_text("\n".join(lines))
+    return folder
+
+
+def call(*words, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["ramole_core", "train", *words])
+    return CliRunner().invoke(command.train_app, list(words))
+
+
+def test_an_adapter_is_trained_with_its_card_examples_and_manifest(
+    base, data, tmp_path, monkeypatch
+):
+    out = tmp_path / "pool" / "colours"
+    words = ("adapter", "--data", str(data), "--out", str(out), *WORDS, "--licence", "mit")
+    result = call(*words, "--json", monkeypatch=monkeypatch)
+    assert result.exit_code == 0, result.output
+    answer = json.loads(result.stdout.strip().splitlines()[-1])
+    assert (answer["name"], answer["base_checksum"]) == ("colours", base.checksum)
+    assert [entry["step"] for entry in answer["dev_losses"]] == [0, 3]
+    assert sorted(path.name for path in out.iterdir()) == [
+        "README.md",
+        "adapter_config.json",
+        "adapter_model.safetensors",
+        "examples.jsonl",
+        "manifest.json",
+        "train.json",
+    ]
+    record = json.loads((out / "train.json").read_text())
+    assert record["command"].startswith("python -m ramole_core train adapter --data ")
+    assert record["data"]["train_rows"] == 29 and record["schedule"]["seed"] == 0
+    texts = [json.loads(line)["text"] for line in (out / "examples.jsonl").open()]
+    assert len(set(texts)) == 20 and all(text.startswith("say train red") for text in texts)
+    licence, description, _ = parse_readme((out / "README.md").read_bytes())
+    assert licence == "mit" and "colours" in description
+    assert record["command"] in (out / "README.md").read_text()
+
+
+def test_own_examples_and_a_description_take_the_place_of_the_datas(
+    base, data, tmp_path, monkeypatch
+):
+    own, about = tmp_path / "own.jsonl", tmp_path / "about.txt"
+    own.write_text("\n".join(json.dumps({"text": f"paint it {n}"}) for n in range(25)))
+    about.write_text("Names colours.")
+    out = tmp_path / "a"
+    words = ("adapter", "--data", str(data), "--out", str(out), *WORDS)
+    call(*words, "--examples", str(own), "--description", str(about), monkeypatch=monkeypatch)
+    texts = [json.loads(line)["text"] for line in (out / "examples.jsonl").open()]
+    assert texts == [f"paint it {n}" for n in range(20)]
+    assert "Names colours." in (out / "README.md").read_text()
+
+
+def test_what_cannot_be_used_is_one_line_and_exit_2(base, data, tmp_path, monkeypatch):
+    for words, said in (
+        (("adapter", "--data", str(tmp_path / "no"), "--out", "a"), "was not found"),
+        (("adapter", "--data", str(data), "--out", "a", "--layers", "x"), "--layers x"),
+        (("adapter", "--data", str(data), "--out", "a", "--rank", "0"), "rank 0"),
+        (("router", "--data", str(tmp_path), "--adapters", "none"), "was not found"),
+    ):
+        result = call(*words, monkeypatch=monkeypatch)
+        assert result.exit_code == 2
+        assert said in result.stderr and len(result.stderr.strip().splitlines()) == 1
+
+
+def test_a_router_is_trained_over_adapters_of_the_pool(base, data, tmp_path, monkeypatch):
+    pool = tmp_path / "pool"
+    monkeypatch.setenv("RAMOLE_ADAPTERS_DIR", str(pool))
+    monkeypatch.setenv("RAMOLE_DATA_DIR", str(tmp_path / "kept"))
+    (tmp_path / "tints").symlink_to(data)
+    for name, seed in (("colours", "1"), ("tints", "2")):
+        words = ("adapter", "--data", str(tmp_path / name), "--out", str(pool / name), *WORDS)
+        assert call(*words, "--seed", seed, monkeypatch=monkeypatch).exit_code == 0
+    words = ("router", "--data", str(tmp_path), "--adapters", "colours,tints", "--steps", "2")
+    result = call(*words, "--json", monkeypatch=monkeypatch)
+    assert result.exit_code == 0, result.output
+    answer = json.loads(result.stdout.strip().splitlines()[-1])
+    assert answer["adapters"] == ["colours", "tints"]
+    assert set(answer["dev_losses"][-1]) == {"step", "router", "uniform", "random"}
+    assert sorted(path.name for path in (pool / "_router").iterdir()) == [
+        "router.safetensors",
+        "router_config.json",
+    ]
+
+
+def test_layers_and_modules_are_read_as_a_person_writes_them():
+    assert command.read_layers("10-12,3") == (10, 11, 12, 3)
+    assert command.read_layers(None) is None
+    assert command.read_modules("v_proj, mlp") == ("v_proj", "gate_proj", "up_proj", "down_proj")
+    assert span((4, 5, 6)) == "4-6" and span((4, 6)) == "4, 6"
+    with pytest.raises(RamoleError, match="write 10-29"):
+        command.read_layers("all")
+
+
+def test_a_card_says_what_the_scale_is():
+    record = {
+        "name": "t",
+        "rank": 4,
+        "alpha": 6.0,
+        "rslora": True,
+        "modules": ["q_proj"],
+        "layers": [7, 8, 9],
+        "base_name": "b",
+        "quantization": "nf4",
+        "licence": "mit",
+        "description": "Does it.",
+        "command": "python -m ramole_core train adapter",
+        "seconds": 300,
+        "data": {"name": "d", "train_rows": 11},
+        "schedule": {
+            "steps": 5,
+            "batch_rows": 3,
+            "learning_rate": 1e-3,
+            "seed": 2,
+            "dev_rows": 50,
+        },
+        "dev_losses": [{"step": 0, "adapter": 2.0}, {"step": 5, "adapter": 0.5}],
+    }
+    text = card_text(record)
+    assert "4, 6 (scale 3, rank-stabilised)" in text and "layers 7-9" in text
+    assert "2.000 before, 0.500 after" in text
+    assert "(scale 1.5)" in card_text({**record, "rslora": False})
