@@ -343,7 +343,11 @@ def test_same_content_is_the_same_adapter_for_the_same_owner(pool, tmp_path):
     assert tree_of(tmp_path / "data") == before
     assert pool.add(folder, owner="bob") != card
     other = write_adapter(tmp_path / "b", config={"lora_alpha": 12})
-    assert pool.add(other, owner="ada").scale == 2 * card.scale  # same weights, other adapter
+    louder = pool.add(other, owner="ada")  # the same weights, but another adapter
+    assert louder.scale == 2 * card.scale and louder.sha256 == card.sha256
+    assert louder.content != card.content
+    twice = pool.tensors(louder).modules[Q0][1] / pool.tensors(card).modules[Q0][1]
+    torch.testing.assert_close(twice, torch.full_like(twice, 2))
 
 
 # Changes and the disk
@@ -565,13 +569,13 @@ def test_two_thousand_adapters_open_quickly(tmp_path):
         (folder / "manifest.json").write_text(json.dumps({**manifest, "name": f"n{n}"}))
     script = (
         "import sys, time; from pathlib import Path; from ramole_core.pool import Pool;"
-        "start = time.perf_counter();"
+        "start = time.process_time();"
         "p = Pool(adapters_dir=Path(sys.argv[1]), data_dir=Path(sys.argv[2]), shapes=dict);"
-        "print(len(p.cards()), time.perf_counter() - start)"
+        "print(len(p.cards()), time.process_time() - start)"
     )
     command = [sys.executable, "-c", script, str(tmp_path / "samples"), str(tmp_path / "data")]
     count, seconds = subprocess.run(command, capture_output=True, text=True).stdout.split()
-    assert int(count) == 2000 and float(seconds) < 4, seconds  # 2 s on an idle core
+    assert int(count) == 2000 and float(seconds) < 2, seconds
 
 
 def test_a_full_pool_takes_no_more(tmp_path):

@@ -1,5 +1,6 @@
 """What is known of an adapter without reading its tensors: the card."""
 
+import hashlib
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
@@ -92,6 +93,12 @@ class AdapterCard:
     def key(self) -> str:
         """Stable id in the whole pool; a name holds no slash, so it is unambiguous."""
         return f"{self.owner or 'pool'}/{self.name}"
+
+    @property
+    def content(self) -> str:
+        """Checksum of what is served: two adapters may share their weights and differ in scale."""
+        scales = repr(tuple(self.scales.values())).encode()
+        return f"{self.sha256}-{hashlib.sha256(scales).hexdigest()[:16]}"
 
     def as_dict(self) -> dict[str, object]:
         """For JSON: every field, `key`, and the folder as a string."""

@@ -15,6 +15,10 @@ from ramole_core.pool.header import Entry
 
 PREFIX = "base_model.model."
 _LORA = re.compile(r"(?P<path>.+)\.lora_(?P<half>[AB])(\.(?P<adapter>[^.]+))?\.weight")
+_SHARED = (
+    "of the base's embedding or output layer, which all adapters share; train on the linear layers "
+    "of the blocks only, and save with save_embedding_layers=False"
+)
 _REFUSED_TENSORS = (
     ("lora_magnitude_vector", "a DoRA magnitude; train without DoRA"),
     ("lora_embedding_", "LoRA on an embedding; train on the linear layers of the blocks only"),
@@ -23,10 +27,10 @@ _REFUSED_TENSORS = (
     ("modules_to_save", "a whole module of the base; train without modules_to_save"),
     ("lora_E", "AdaLoRA's singular values; only plain LoRA can be mixed"),
     ("lora_diag", "KaSA's singular values; only plain LoRA can be mixed"),
+    ("embed", _SHARED),
+    ("wte.", _SHARED),
+    ("lm_head", _SHARED),
     (".base_layer.", "LoRA on bare parameters; use target_modules, not target_parameters"),
-    ("embed", "an embedding of the base; save with save_embedding_layers=False"),
-    ("wte.", "an embedding of the base; save with save_embedding_layers=False"),
-    ("lm_head", "the base's output layer; save with save_embedding_layers=False"),
     (".bias", "a bias; train with bias='none' and lora_bias=False"),
 )
 
@@ -92,8 +96,8 @@ def _check_fit(
         short = path.rpartition(".")[2]
         if short in ("lm_head", "embed_tokens", "wte", "embed_out"):
             raise AdapterRefused(
-                f"The adapter changes {_short(path)}, which is shared by all adapters; train on "
-                "the linear layers of the blocks only."
+                f"The adapter changes {_short(path)}, which all adapters share; train on the "
+                "linear layers of the blocks only."
             )
         near = difflib.get_close_matches(path[:200], list(shapes)[:2000], n=1, cutoff=0.0)
         raise AdapterRefused(

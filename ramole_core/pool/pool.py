@@ -115,7 +115,7 @@ class Pool:
         with self._change:
             cache = self._cache = self._cache or TensorCache(self._host_cache)
         return cache.get(
-            (card.owner, card.name, card.sha256),
+            (card.owner, card.name, card.content),
             lambda: load_tensors(card, shapes=self._shapes()),
         )
 
@@ -251,7 +251,7 @@ class Pool:
         self._uploads = without(self._uploads, [card])
         self._store.withdraw(card.folder)
         if self._cache is not None:
-            self._cache.drop((card.owner, card.name, card.sha256))
+            self._cache.drop((card.owner, card.name, card.content))
 
     def _remove_damaged(self, name: str, owner: str | None) -> None:
         """An upload without a card is still its owner's to remove."""
@@ -266,9 +266,7 @@ class Pool:
             (
                 there
                 for there in self.all_cards()
-                if there.owner == card.owner
-                and there.sha256 == card.sha256
-                and there.scales == card.scales
+                if there.owner == card.owner and there.content == card.content
             ),
             None,
         )

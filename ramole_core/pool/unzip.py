@@ -1,5 +1,6 @@
 """A zip from a stranger: every member is judged before any is unpacked, and bytes are counted."""
 
+import errno
 import stat
 import struct
 import zipfile
@@ -17,6 +18,17 @@ HIGHEST_RATIO = 100
 """Unpacked over packed; weights shrink by a factor of 1 to 3."""
 _SMALL = 2**16
 """A member below this many bytes may have any ratio."""
+_UNSOUND = (
+    zipfile.BadZipFile,
+    zlib.error,
+    struct.error,
+    EOFError,
+    NotImplementedError,
+    RuntimeError,
+    ValueError,
+    OSError,
+)
+"""What zipfile raises for spoiled bytes."""
 _ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar", ".zst", ".jar", ".whl")
 
 
@@ -35,7 +47,9 @@ def copy_zip(path: Path, into: Path, *, limits: Limits) -> list[str]:
             for name in used:
                 with archive.open(files[name]) as member:
                     left -= copy_stream(member.read, into / name, left=left, limits=limits)
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, ValueError) as error:
+    except _UNSOUND as error:
+        if isinstance(error, OSError) and error.errno != errno.EINVAL:
+            raise  # a full disk is not the zip's fault
         raise AdapterRefused(
             f"{path.name} is not a sound zip ({str(error)[:100]}); pack the adapter's folder again."
         ) from None
@@ -53,9 +67,12 @@ def _check_directory(path: Path) -> None:
     count, size = struct.unpack("<HI", tail[at + 10 : at + 16])
     is_zip64 = b"PK\x06\x07" in tail[max(0, at - 20) : at]
     if is_zip64 or count > MOST_MEMBERS or size > LARGEST_DIRECTORY:
+        what = (
+            "a zip64 directory" if is_zip64 else f"{count} members in a directory of {size} bytes"
+        )
         raise AdapterRefused(
-            f"{path.name} has {'a zip64 directory' if is_zip64 else f'{count} members'}; expected "
-            f"at most {MOST_MEMBERS} files: pack only the adapter's folder."
+            f"{path.name} has {what}; expected at most {MOST_MEMBERS} files: pack only the "
+            "adapter's folder."
         )
 
 

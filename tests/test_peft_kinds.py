@@ -1,0 +1,251 @@
+"""Same as PEFT: an adapter that PEFT wrote gives PEFT's own logits, for every kind that is taken.
+
+PEFT trains nothing here: its adapters get random weights, are saved by `save_pretrained`, and are
+read back by PEFT for the reference and by the pool for ours.
+"""
+
+from pathlib import Path
+
+import pytest
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel
+
+from ramole_core.base_model import read_shapes
+from ramole_core.composition import METHODS, Lora
+from ramole_core.engine.slots import DeviceSlots
+from ramole_core.errors import AdapterRefused
+from ramole_core.layers import install, stack_plans
+from ramole_core.pool import Pool
+
+ATTENTION = ["q_proj", "k_proj", "v_proj", "o_proj"]
+MLP = ["gate_proj", "up_proj", "down_proj"]
+ALL = ATTENTION + MLP
+Q1 = "model.layers.1.self_attn.q_proj"
+
+# PEFT sorts the keys of its patterns when it saves; the first that matches decides. They are given
+# in that order here, so that it trains and reads the same adapter.
+KINDS: dict[str, dict[str, object]] = {
+    "rank 1": {"r": 1, "lora_alpha": 2, "target_modules": ALL},
+    "rank 64": {"r": 64, "lora_alpha": 32, "target_modules": ALL},
+    "alpha that is no power of two": {"r": 6, "lora_alpha": 7, "target_modules": ALL},
+    "rslora": {"r": 6, "lora_alpha": 5, "use_rslora": True, "target_modules": ALL},
+    "rank_pattern": {
+        "r": 4,
+        "lora_alpha": 6,
+        "target_modules": ALL,
+        "rank_pattern": {r"layers\.[02]\.mlp\.(up|gate)_proj": 2, Q1: 11, "q_proj": 9},
+    },
+    "alpha_pattern": {
+        "r": 4,
+        "lora_alpha": 6,
+        "target_modules": ALL,
+        "alpha_pattern": {r".*\.1\..*down_proj": 17, "down_proj": 3},
+    },
+    "rslora with both patterns": {
+        "r": 5,
+        "lora_alpha": 6,
+        "use_rslora": True,
+        "target_modules": ALL,
+        "rank_pattern": {"down_proj": 3, "v_proj|o_proj": 8},
+        "alpha_pattern": {"down_proj": 2, Q1: 12},
+    },
+    "regex target_modules": {
+        "r": 7,
+        "lora_alpha": 9,
+        "target_modules": r".*\.[12]\.(self_attn\.[qv]_proj|mlp\.down_proj)",
+    },
+    "all-linear": {"r": 3, "lora_alpha": 5, "target_modules": "all-linear"},
+    "some layers": {
+        "r": 5,
+        "lora_alpha": 8,
+        "target_modules": ALL,
+        "layers_to_transform": [0, 2],
+        "layers_pattern": "layers",
+    },
+    "one layer": {"r": 5, "lora_alpha": 8, "target_modules": ALL, "layers_to_transform": 1},
+    "attention only": {"r": 8, "lora_alpha": 12, "target_modules": ATTENTION},
+    "MLP only": {"r": 8, "lora_alpha": 12, "target_modules": MLP},
+    "exclude_modules": {
+        "r": 5,
+        "lora_alpha": 8,
+        "target_modules": ALL,
+        "exclude_modules": r".*layers\.1.*|.*k_proj",
+    },
+    "dropout": {"r": 5, "lora_alpha": 8, "target_modules": ALL, "lora_dropout": 0.3},
+    "gaussian start": {
+        "r": 4,
+        "lora_alpha": 6,
+        "target_modules": ALL,
+        "init_lora_weights": "gaussian",
+    },
+    "mica start": {"r": 4, "lora_alpha": 6, "target_modules": ALL, "init_lora_weights": "mica"},
+    "fp16": {"r": 6, "lora_alpha": 7, "target_modules": ALL, "dtype": torch.float16},
+    "bf16": {"r": 6, "lora_alpha": 24, "target_modules": ALL, "dtype": torch.bfloat16},
+    "bf16 with a scale it cannot hold": {
+        "r": 6,
+        "lora_alpha": 7,
+        "target_modules": ALL,
+        "dtype": torch.bfloat16,
+    },
+    "GPT-2, fan_in_fan_out": {
+        "base": "gpt2",
+        "r": 5,
+        "lora_alpha": 8,
+        "target_modules": ["c_attn", "c_fc", "c_proj"],
+        "fan_in_fan_out": True,
+    },
+    "GPT-2, patterns": {
+        "base": "gpt2",
+        "r": 5,
+        "lora_alpha": 8,
+        "target_modules": ["c_attn", "c_proj"],
+        "fan_in_fan_out": True,
+        "rank_pattern": {"c_proj": 2, r"h\.1\.attn\.c_proj": 9},
+    },
+}
+
+
+@pytest.fixture(scope="module")
+def bases(tiny_llama, tmp_path_factory) -> dict[str, Path]:
+    torch.manual_seed(1)
+    gpt2 = tmp_path_factory.mktemp("tiny-gpt2")
+    config = GPT2Config(
+        vocab_size=61,
+        n_embd=28,
+        n_layer=3,
+        n_head=4,
+        n_positions=64,
+        bos_token_id=0,
+        eos_token_id=0,
+    )
+    GPT2LMHeadModel(config).save_pretrained(gpt2)
+    return {"llama": tiny_llama, "gpt2": gpt2}
+
+
+def load_base(folder: Path):
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    return model.eval().requires_grad_(False)
+
+
+def write_by_peft(base: Path, folder: Path, *, dtype=torch.float32, **config) -> PeftModel:
+    """An adapter with random weights, saved by PEFT; returns the model as PEFT reads it back."""
+    model = get_peft_model(load_base(base), LoraConfig(task_type="CAUSAL_LM", **config))
+    generator = torch.Generator().manual_seed(5)
+    for name, weight in model.named_parameters():
+        if "lora_" in name:
+            size = weight.shape[1] ** -0.5 if "lora_A" in name else 0.2
+            weight.data = torch.randn(weight.shape, generator=generator).mul(size).to(dtype)
+    model.save_pretrained(folder)
+    return PeftModel.from_pretrained(load_base(base), str(folder)).eval()
+
+
+def add_to_pool(tmp_path: Path, base: Path, folder: Path):
+    """The card, and the adapter's LoRAs as the engine would have them in fp32."""
+    (tmp_path / "samples").mkdir(exist_ok=True)
+    with Pool(
+        adapters_dir=tmp_path / "samples",
+        data_dir=tmp_path / "data",
+        shapes=lambda: read_shapes(base),
+    ) as pool:
+        card = pool.add(folder)
+        slots = DeviceSlots(device=torch.device("cpu"), dtype=torch.float32, limit=2**24)
+        modules = pool.tensors(card).modules
+        loras = slots.get(card.content, lambda: {p: Lora(A, B) for p, (A, B) in modules.items()})
+    return card, loras
+
+
+def mixed_logits(base: Path, loras, ids, *, method: str):
+    """Logits of our mixed model, one adapter with weight 1 in every row of the batch."""
+    model = load_base(base)
+    paths = read_shapes(base)
+    plans = {path: METHODS[method].plan([loras.get(path)], weights=[1.0]) for path in paths}
+    stacks = {path: stack_plans([plan, plan], k=1) for path, plan in plans.items()}
+    installed = install(model, paths)
+    with installed.mixer.mixing({path: s for path, s in stacks.items() if s is not None}):
+        return model(ids).logits
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_one_adapter_with_weight_1_gives_pefts_logits(bases, tmp_path, kind):
+    config = dict(KINDS[kind])
+    base = bases[str(config.pop("base", "llama"))]
+    reference = write_by_peft(base, tmp_path / "adapter", **config)
+    ids = torch.randint(0, 61, (2, 9), generator=torch.Generator().manual_seed(2))
+    with torch.no_grad():
+        expected = reference(ids).logits
+        bare = load_base(base)(ids).logits
+    assert (expected - bare).abs().max() > 0.1
+    card, loras = add_to_pool(tmp_path, base, tmp_path / "adapter")
+    wrapped = {
+        name.removeprefix("base_model.model."): module
+        for name, module in reference.named_modules()
+        if hasattr(module, "lora_A")
+    }
+    assert card.ranks == {path: module.r["default"] for path, module in wrapped.items()}
+    assert card.scales == {path: module.scaling["default"] for path, module in wrapped.items()}
+    for method in ("selection", "mixture", "fusion"):
+        ours = mixed_logits(base, loras, ids, method=method)
+        torch.testing.assert_close(ours, expected, atol=1e-4, rtol=0)
+
+
+def test_patterns_meet_some_modules_and_not_others(bases, tmp_path):
+    """Else the two kinds with patterns would prove nothing about matching."""
+    write_by_peft(bases["llama"], tmp_path / "a", **KINDS["rank_pattern"])
+    card, _ = add_to_pool(tmp_path, bases["llama"], tmp_path / "a")
+    assert set(card.ranks.values()) == {2, 4, 9, 11} and card.ranks[Q1] == 11
+    write_by_peft(bases["llama"], tmp_path / "b", **KINDS["alpha_pattern"])
+    card, _ = add_to_pool(tmp_path, bases["llama"], tmp_path / "b")
+    assert set(card.scales.values()) == {6 / 4, 17 / 4, 3 / 4}
+
+
+@pytest.mark.filterwarnings("ignore:.*changes the base weights:UserWarning")
+@pytest.mark.parametrize("start", ["pissa", "olora"])
+def test_a_start_that_changes_the_base_is_taken_only_when_converted(bases, tmp_path, start):
+    base, ids = bases["llama"], torch.arange(3, 12)[None].expand(2, -1)
+    config = LoraConfig(
+        task_type="CAUSAL_LM", r=3, lora_alpha=5, target_modules=ALL, init_lora_weights=start
+    )
+    model = get_peft_model(load_base(base), config)
+    model.peft_config["default"].init_lora_weights = True
+    model.save_pretrained(tmp_path / "first")
+    model.peft_config["default"].init_lora_weights = start
+    generator = torch.Generator().manual_seed(5)
+    for name, weight in model.named_parameters():
+        if "lora_" in name:
+            weight.data += torch.randn(weight.shape, generator=generator) * 0.1
+    with torch.no_grad():
+        expected = model(ids).logits
+    model.save_pretrained(tmp_path / "unconverted")
+    with pytest.raises(AdapterRefused, match="changes the base's weights"):
+        add_to_pool(tmp_path, base, tmp_path / "unconverted")
+    model.save_pretrained(
+        tmp_path / "converted", path_initial_model_for_weight_conversion=str(tmp_path / "first")
+    )
+    card, loras = add_to_pool(tmp_path, base, tmp_path / "converted")
+    assert card.rank == 6
+    ours = mixed_logits(base, loras, ids, method="selection")
+    torch.testing.assert_close(ours, expected, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("config", "sentence"),
+    [
+        ({"use_dora": True}, "is DoRA"),
+        ({"bias": "lora_only"}, "base's biases"),
+        ({"lora_bias": True}, "bias of its own"),
+        ({"modules_to_save": ["lm_head"]}, "whole trained modules"),
+        ({"trainable_token_indices": [3, 4]}, "trains tokens"),
+        ({"layer_replication": [(0, 2), (1, 3)]}, "repeats layers"),
+        ({"alora_invocation_tokens": [5, 6]}, "aLoRA"),
+        ({"target_modules": ["q_proj", "lm_head"]}, "all adapters share"),
+        ({"target_modules": ["q_proj", "embed_tokens"]}, "(all adapters share|on an embedding)"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore::UserWarning")  # PEFT's own, about the odd things asked of it
+def test_what_peft_writes_and_we_refuse(bases, tmp_path, config, sentence):
+    config = {"r": 4, "lora_alpha": 6, "target_modules": ALL, **config}
+    model = get_peft_model(load_base(bases["llama"]), LoraConfig(task_type="CAUSAL_LM", **config))
+    model.save_pretrained(tmp_path / "adapter")
+    with pytest.raises(AdapterRefused, match=sentence):
+        add_to_pool(tmp_path, bases["llama"], tmp_path / "adapter")
