@@ -109,6 +109,8 @@ class Ramole:
                 routers=self._router,
                 device_cache_bytes=s.device_cache_mb * 2**20,
             )
+            tell("warming up", 0.95)
+            self._warm_up()
             tell("ready", 1.0)
 
     @property
@@ -211,6 +213,13 @@ class Ramole:
             return None
         router = self._router("trained")
         return router.checksum if router else None
+
+    def _warm_up(self) -> None:
+        """Two tokens of the base and one vector: the first forward of a process is a slow one."""
+        self.retriever.embed(["warm up"])
+        request = Request("warm up", method="base", raw=True, max_new_tokens=2, trace=False)
+        for _ in self.stream(request):
+            pass
 
     def _run(
         self,

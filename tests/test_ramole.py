@@ -1,0 +1,226 @@
+"""The front door on real parts: real pool and Chroma on disk, the real encoder, a tiny base."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from ramole_core import Generation, Ramole, RamoleError, Request, Settings, Step
+from ramole_core.base_shapes import read_shapes
+from ramole_core.composition import METHODS
+from ramole_core.methods import METHOD_LIST
+
+TASKS = {
+    "weather": ["Will it rain in Oslo?", "How warm is it outside?", "Is there snow on the way?"],
+    "cooking": ["How long do I boil an egg?", "A recipe for onion soup", "Season a roast chicken"],
+    "sums": ["What is 3 plus 4?", "Multiply 12 by 7", "Subtract nine from twenty"],
+    "poems": ["A verse about the sea", "Rhyme on autumn leaves", "A sonnet for a friend"],
+}
+ASK = {"max_new_tokens": 5, "ignore_eos": True}
+
+
+def write_lora(folder, shapes, *, rank, seed):
+    torch.manual_seed(seed)
+    tensors = {}
+    for path, (i, o) in shapes.items():
+        tensors[f"base_model.model.{path}.lora_A.weight"] = torch.randn(rank, i) * i**-0.5
+        tensors[f"base_model.model.{path}.lora_B.weight"] = torch.randn(o, rank)
+    folder.mkdir(parents=True)
+    save_file(tensors, folder / "adapter_model.safetensors")
+    config = {"peft_type": "LORA", "r": rank, "lora_alpha": rank}
+    (folder / "adapter_config.json").write_text(json.dumps(config))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def ramole(tiny_llama, tmp_path_factory):
+    root = tmp_path_factory.mktemp("ramole")
+    settings = Settings(
+        base_model=str(tiny_llama),
+        quantization="none",
+        dtype="float32",
+        device="cpu",
+        adapters_dir=root / "adapters",
+        data_dir=root / "data",
+        max_batch=3,
+        max_new_tokens=40,
+    )
+    shapes = read_shapes(tiny_llama)
+    router = {}
+    for path, (i, o) in shapes.items():
+        router[f"{path}.A_r"] = torch.randn(5, i)
+        router[f"{path}.B_r"] = torch.randn(o, 5)
+    (root / "adapters/_router").mkdir(parents=True)
+    save_file(router, root / "adapters/_router/router.safetensors")
+    (root / "adapters/_router/router_config.json").write_text('{"rank": 5}')
+    with Ramole(settings) as made:
+        for seed, (name, examples) in enumerate(TASKS.items()):
+            folder = write_lora(root / "files" / name, shapes, rank=2 + seed, seed=seed)
+            made.pool.add(folder, name=name, examples=examples)
+        yield made
+
+
+def test_opening_loads_no_model_and_using_it_does(tiny_llama, tmp_path):
+    settings = Settings(
+        base_model=str(tiny_llama),
+        quantization="none",
+        dtype="float32",
+        adapters_dir=tmp_path / "none",
+        data_dir=tmp_path / "data",
+    )
+    stages = []
+    with Ramole(settings) as fresh:
+        assert not fresh.loaded
+        fresh.load(progress=lambda stage, fraction: stages.append((stage, fraction)))
+        assert fresh.loaded and fresh.base.name == str(tiny_llama)
+        assert stages[-1] == ("ready", 1.0)
+        assert [f for _, f in stages] == sorted(f for _, f in stages)
+
+
+def test_every_method_answers(ramole):
+    requests = [Request("Is it going to rain?", method=name, **ASK) for name in METHODS]
+    answers = ramole.generate(requests)
+    assert [len(answer.adapters) for answer in answers] == [
+        METHODS[name].experts(3) for name in METHODS
+    ]
+    for answer in answers:
+        assert answer.new_tokens == 5 and answer.finish_reason == "length"
+        assert answer.scores == sorted(answer.scores, reverse=True)
+        assert answer.adapters == [] or answer.adapters[0] == "weather"
+    assert {row.name for row in ramole.methods()} == set(METHODS) == {m.name for m in METHOD_LIST}
+
+
+def test_a_list_longer_than_a_batch_is_split_and_its_order_kept(ramole):
+    prompts = [examples[0] for examples in TASKS.values()] * 2
+    sizes = []
+    handle = ramole.base.model.register_forward_pre_hook(
+        lambda m, args, kwargs: sizes.append(kwargs["input_ids"].shape[0]), with_kwargs=True
+    )
+    answers = ramole.generate([Request(p, method="selection", **ASK) for p in prompts])
+    handle.remove()
+    assert max(sizes) == 3
+    assert [answer.adapters[0] for answer in answers] == list(TASKS) * 2
+
+
+def test_a_bad_request_raises_before_any_runs(ramole):
+    calls = []
+    handle = ramole.base.model.register_forward_pre_hook(lambda *_: calls.append(1))
+    good = Request("hello", **ASK)
+    for bad, message in [
+        (Request("hello", method="nonsense"), "Unknown method 'nonsense'; choose one of"),
+        (Request("hello", adapters=["wether"]), "weather"),
+        (Request("hello", exclude=["wether"]), "weather"),
+        (Request("hello", max_new_tokens=41), "at most 40"),
+        (Request("x" * 600, max_new_tokens=4), "shorten the prompt"),
+        (Request("hello", method="base", adapters=["sums"]), "mixes no adapters"),
+        (
+            Request("hello", method="selection", adapters=["sums", "poems"], weights=[1.0, 1.0]),
+            "uses 1 adapter",
+        ),
+    ]:
+        with pytest.raises(RamoleError, match=message):
+            ramole.generate([good, bad])
+    handle.remove()
+    assert not calls
+
+
+def test_named_adapters_are_used_in_their_order_without_retrieval(ramole):
+    request = Request("Is it going to rain?", adapters=["sums", "poems"], k=1, **ASK)
+    answer = ramole.generate([request])[0]
+    assert answer.adapters == ["sums", "poems"] and np.isnan(answer.scores).all()
+    assert answer.trace.adapters == ["sums", "poems"]
+
+
+def test_selection_takes_the_best_of_those_named(ramole):
+    request = Request("Multiply 5 by 6", method="selection", adapters=["poems", "sums"], **ASK)
+    answer = ramole.generate([request])[0]
+    assert answer.adapters == ["sums"] and answer.scores[0] > 0.3
+
+
+def test_excluded_adapters_are_not_found(ramole):
+    answer = ramole.generate([Request("Is it going to rain?", exclude=["weather"], **ASK)])[0]
+    assert len(answer.adapters) == 3 and "weather" not in answer.adapters
+
+
+def test_streaming_gives_the_same_answer(ramole):
+    request = Request("A verse about rain", **ASK)
+    stream, steps = ramole.stream(request), []
+    while True:
+        try:
+            steps.append(next(stream))
+        except StopIteration as end:
+            answer = end.value
+            break
+    assert all(isinstance(step, Step) for step in steps)
+    assert "".join(step.text for step in steps) == answer.text
+    assert answer.text == ramole.generate([request])[0].text
+    assert steps[0].weights.shape == (3, 7, 3)
+    assert answer.extra["retrieve"] > 0 and answer.seconds > answer.first_token_seconds > 0
+
+
+def test_a_batch_streams_all_its_requests_in_turn(ramole):
+    requests = [Request("rain", **ASK), Request("rain", method="base", **ASK)]
+    items = list(ramole.stream_batch(requests))
+    order = [index for index, item in items if isinstance(item, Step)]
+    assert order == [0, 1] * 5
+    ends = {index: item for index, item in items if isinstance(item, Generation)}
+    assert ends[0].text != ends[1].text
+
+
+def test_leaving_a_stream_early_blocks_nobody(ramole):
+    stream = ramole.stream(Request("rain", **ASK))
+    next(stream)
+    stream.close()
+    assert ramole.generate([Request("rain", **ASK)])[0].new_tokens == 5
+
+
+def test_adding_and_removing_while_a_request_runs_does_not_touch_it(ramole, tmp_path):
+    request = Request("Is it going to rain?", **ASK)
+    alone = ramole.generate([request])[0]
+    stream = ramole.stream(request)
+    tokens = [next(stream).token]
+    folder = write_lora(tmp_path / "x", read_shapes(ramole.base.folder), rank=3, seed=9)
+    ramole.pool.add(folder, name="storms", examples=["Is it going to rain?"], owner="ann")
+    mine = ramole.generate([replace(request, owner="ann")])[0]
+    assert mine.adapters[0] == "storms" and mine.scores[0] > 0.9
+    ramole.pool.remove("storms", owner="ann")
+    tokens += [step.token for step in stream]
+    assert tokens == alone.trace.token_ids[alone.trace.prompt_length :]
+    assert ramole.generate([replace(request, owner="ann")])[0].adapters == alone.adapters
+
+
+def test_explaining_a_position_of_the_answer(ramole):
+    request = Request("A verse about rain", **ASK)
+    trace = ramole.generate([request])[0].trace
+    position = trace.prompt_length + 1
+    given = ramole.explain(request, position, top=4, token_ids=trace.token_ids)
+    again = ramole.explain(request, position, top=4)
+    assert given == again and len(given.base) == 4
+    assert given.mixture[0][0] == trace.tokens[position + 1] and given.base != given.mixture
+    with pytest.raises(RamoleError, match="choose 0 to"):
+        ramole.explain(request, 10_000, token_ids=trace.token_ids)
+
+
+def test_neighbours_of_an_adapter_leave_it_out(ramole):
+    hits = ramole.neighbours("weather", k=2)
+    assert len(hits) == 2 and "weather" not in [hit.name for hit in hits]
+
+
+def test_without_a_trained_router_the_sentence_says_what_to_do(tiny_llama, tmp_path):
+    settings = Settings(
+        base_model=str(tiny_llama),
+        quantization="none",
+        dtype="float32",
+        adapters_dir=tmp_path / "none",
+        data_dir=tmp_path / "data",
+    )
+    with Ramole(settings) as bare:
+        folder = write_lora(tmp_path / "x", read_shapes(tiny_llama), rank=2, seed=1)
+        bare.pool.add(folder, name="one", examples=["a"])
+        assert bare.router_checksum is None
+        with pytest.raises(RamoleError, match="no trained router .* choose another method"):
+            bare.generate([Request("a", **ASK)])
+        assert bare.generate([Request("a", method="uniform_router", **ASK)])[0].adapters == ["one"]
