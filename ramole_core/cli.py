@@ -4,6 +4,7 @@ Nothing heavy is imported before a command runs, so `--help` answers at once. An
 can put right is one line on standard error and exit status 2.
 """
 
+import logging
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ramole_core.errors import RamoleError
-from ramole_core.records import answer_record, card_record, checksum_record
+from ramole_core.records import answer_record, checksum_record
 from ramole_core.terminal import (
     progress_bar,
     read_examples,
@@ -52,6 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):  # a terminal without UTF-8 must not end an answer
             stream.reconfigure(errors="replace")
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it misses a package we do not want
     command = typer.main.get_command(app)
     words = list(sys.argv[1:] if arguments is None else arguments)
     try:
@@ -106,7 +108,7 @@ def list_adapters(owner: Owner = None, as_json: Json = False) -> None:
     with opened() as ramole:
         cards = ramole.pool.cards(owner)
         if as_json:
-            records = [card_record(card) for card in cards]
+            records = [card.as_dict() for card in cards]
             write_json({"adapters": records, **checksum_record(ramole)})
             return
     write_table(
@@ -141,7 +143,7 @@ def add(
         if as_json:
             write_json(
                 {
-                    "adapter": card_record(card),
+                    "adapter": card.as_dict(),
                     "adapters": [hit.name for hit in near],
                     "similarities": [hit.score for hit in near],
                     **checksum_record(ramole),

@@ -171,7 +171,8 @@ def _device(settings: Settings) -> Iterator[Check]:
 
 
 def _base_model(settings: Settings) -> Iterator[Check]:
-    from ramole_core.base_model import find_base, read_shapes
+    from ramole_core.base_fetch import find_base
+    from ramole_core.base_shapes import read_shapes
 
     folder = find_base(settings.base_model, data_dir=settings.data_dir)
     if folder is None:
@@ -201,6 +202,8 @@ def _pool_and_index(settings: Settings) -> Iterator[Check]:
 
     with Ramole(settings) as ramole:
         cards = ramole.pool.all_cards()
+        for problem in ramole.pool.problems:
+            yield Check("pool", "broken", problem)
         shared = sum(card.owner is None for card in cards)
         state = "ok" if cards else "note"
         yield Check("pool", state, f"{shared} shared adapters, {len(cards) - shared} of owners")

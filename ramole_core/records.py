@@ -1,36 +1,11 @@
-"""What `--json` prints: cards, answers and the checksums that make a run repeatable."""
+"""What `--json` prints: answers, and the checksums that make a run repeatable."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from ramole_core.engine.request import Generation, Request
-    from ramole_core.pool import AdapterCard
     from ramole_core.ramole import Ramole
-
-
-def card_record(card: "AdapterCard") -> dict[str, object]:
-    """A card without its folder, which is the machine's own business."""
-    return {
-        "name": card.name,
-        "owner": card.owner,
-        "rank": card.rank,
-        "ranks": card.ranks,
-        "scale": card.scale,
-        "modules": card.modules,
-        "layers": card.layers,
-        "dtype": card.dtype,
-        "parameters": card.parameters,
-        "bytes": card.bytes,
-        "sha256": card.sha256,
-        "base_model": card.base_model,
-        "licence": card.licence,
-        "description": card.description,
-        "notes": card.notes,
-        "examples": card.examples,
-        "vector_from": card.vector_from,
-        "added": card.added,
-    }
 
 
 def answer_record(
@@ -58,11 +33,19 @@ def answer_record(
 
 
 def checksum_record(ramole: "Ramole") -> dict[str, object]:
-    """SHA-256 of the base model, null until it has been loaded, and of the trained router."""
+    """SHA-256 of the base model, null until it has been fetched, and of the trained router."""
+    from ramole_core.base_fetch import find_base
+
     settings = ramole.settings
+    checksum = None
+    folder = find_base(settings.base_model, data_dir=settings.data_dir)
+    if folder is not None:
+        from ramole_core.base_model import weights_checksum
+
+        checksum = weights_checksum(folder, data_dir=settings.data_dir)
     return {
         "base_model": settings.base_model,
-        "base_checksum": ramole.base.checksum if ramole.loaded else None,
+        "base_checksum": checksum,
         "quantization": settings.quantization,
         "router_checksum": ramole.router_checksum,
     }

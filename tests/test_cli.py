@@ -1,0 +1,402 @@
+"""The command line: words to requests, answers to streams and JSON, errors to one line."""
+
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from ramole_core.cli import app, main
+from ramole_core.engine.request import Generation, Request, Step, Trace
+from ramole_core.errors import RamoleError
+from tests.adapter_files import write_adapter
+
+REPOSITORY = Path(__file__).parents[1]
+WORDS = ("Blue ", "[bold]boats", " ☂")
+
+
+class Door:
+    """What the commands ask of `Ramole`, with exact answers; keeps what it was asked."""
+
+    def __init__(self):
+        self.asked: list[object] = []
+        self.settings = SimpleNamespace(
+            base_model="pypi:none==0", data_dir=Path("/nonexistent"), quantization="nf4"
+        )
+        self.router_checksum = "ab" * 32
+        self.loaded = False
+
+    def __enter__(self) -> "Door":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.asked.append("closed")
+
+    def load(self, progress) -> None:
+        progress("reading [the] base", 0.25)
+        progress("reading [the] base", 0.75)
+        progress("ready", 1.0)
+        self.loaded = True
+
+    def retrieve(self, text, k, exclude, owner):
+        self.asked.append((text, k, tuple(exclude), owner))
+        return [SimpleNamespace(name=f"a{i}", score=0.9 - i / 4, owner=None) for i in range(k)]
+
+    def stream(self, request: Request) -> Iterator[Step]:
+        self.asked.append(request)
+        for number, text in enumerate(WORDS):
+            yield Step(number, text, None)
+        named = request.adapters is not None
+        adapters = list(request.adapters or ("a0", "a1"))
+        weights = np.full((5, 2, 3, len(adapters)), 0.5, np.float16)
+        trace = Trace([*"abcde"], [*range(5)], 2, adapters, [0, 1], ["q", "k", "v"], weights)
+        return Generation(
+            "".join(WORDS),
+            adapters,
+            [float("nan") if named else 0.75] * len(adapters),
+            trace if request.trace else None,
+            finish_reason="eos",
+            prompt_tokens=2,
+            new_tokens=3,
+            seconds=1.25,
+            first_token_seconds=0.5,
+        )
+
+
+@pytest.fixture
+def door(monkeypatch) -> Door:
+    made = Door()
+    monkeypatch.setattr("ramole_core.ramole.Ramole", lambda: made)
+    return made
+
+
+def test_every_option_of_generate_reaches_the_request(door: Door, capsys):
+    words = "generate hello --method mixture --k 5 --adapter x --adapter y --weight 0.25"
+    words += " --weight -0.5 --exclude z --max-new-tokens 7 --temperature 0.7 --top-p 0.9 --seed 3"
+    assert main([*words.split(), "--stop", "a b", "--stop", "c", "--system", "Be brief.", "--raw",
+                 "--owner", "me"]) == 0  # fmt: skip
+    assert door.asked == [
+        Request(
+            "hello",
+            method="mixture",
+            k=5,
+            adapters=("x", "y"),
+            weights=(0.25, -0.5),
+            exclude=("z",),
+            max_new_tokens=7,
+            temperature=0.7,
+            top_p=0.9,
+            seed=3,
+            stop=("a b", "c"),
+            system="Be brief.",
+            raw=True,
+            trace=False,
+            owner="me",
+        ),
+        "closed",
+    ]
+
+
+def test_an_unsaid_option_is_the_request_s_own_default(door: Door, capsys):
+    assert main(["generate", "hello"]) == 0
+    assert door.asked[0] == Request("hello", trace=False)
+
+
+def test_text_goes_to_stdout_and_all_else_to_stderr(door: Door, capsys):
+    assert main(["generate", "hello"]) == 0
+    out, err = capsys.readouterr()
+    assert out == "Blue [bold]boats ☂\n"
+    assert "reading [the] base" in err and err.count("reading [the] base") == 1
+    assert err.splitlines()[-1] == "a0 0.75, a1 0.75; 3 tokens in 1.2 s (eos)"
+
+
+def test_json_is_all_of_stdout(door: Door, capsys):
+    assert main(["generate", "hello", "--json", "--seed", "3", "--adapter", "x"]) == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert answer["text"] == "Blue [bold]boats ☂"
+    assert answer["adapters"] == ["x"] and answer["similarities"] == [None]
+    assert answer["seed"] == 3 and answer["router_checksum"] == "ab" * 32
+    assert answer["base_checksum"] is None and answer["finish_reason"] == "eos"
+
+
+@pytest.mark.parametrize("suffix", [".npz", ".json"])
+def test_a_trace_is_written(door: Door, capsys, tmp_path: Path, suffix: str):
+    file = tmp_path / f"out{suffix}"
+    assert main(["generate", "hello", "--trace", str(file)]) == 0
+    weights = np.load(file) if suffix == ".npz" else json.loads(file.read_text())
+    assert np.shape(weights["weights"]) == (5, 2, 3, 2)
+
+
+def test_a_trace_of_unknown_kind_is_refused_before_anything_runs(door: Door, capsys):
+    assert main(["generate", "hello", "--trace", "out.png"]) == 2
+    assert capsys.readouterr().err == "--trace out.png ends in neither .npz nor .json; rename it.\n"
+    assert door.asked == []
+
+
+def test_a_dash_reads_the_prompt_from_stdin(door: Door, capsys, monkeypatch):
+    monkeypatch.setattr("sys.stdin", io.StringIO("two\nlines\n"))
+    assert main(["generate", "-"]) == 0
+    asked = door.asked[0]
+    assert isinstance(asked, Request) and asked.prompt == "two\nlines"
+
+
+def test_retrieve(door: Door, capsys):
+    assert main(["retrieve", "hi", "-k", "2", "--exclude", "z", "--json"]) == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert door.asked == [("hi", 2, ("z",), None), "closed"]
+    assert answer["adapters"] == ["a0", "a1"] and answer["similarities"] == [0.9, 0.65]
+    assert main(["retrieve", "hi"]) == 0
+    assert (
+        capsys.readouterr().out.split() == "adapter similarity a0 0.900 a1 0.650 a2 0.400".split()
+    )
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["ask"], "No such command 'ask'"),
+        (["generate"], "Missing argument 'prompt'"),
+        (["generate", "x", "--k", "many"], "'--k'"),
+        (["generate", "x", "--kk", "3"], "--kk"),
+        (["generate", "  "], "The prompt is empty; type one."),
+        (["generate", "x", "--weight", "1"], "weights needs adapters"),
+        (["add"], "Missing argument 'source"),
+        (["add", "x", "--examples", "/nonexistent/e.txt"], "/nonexistent/e.txt"),
+        (["train", "adapter"], "Missing option '--data'"),
+    ],
+)
+def test_a_mistake_is_one_line_and_exit_2(words, sentence: str, door: Door, capsys):
+    assert main(words) == 2
+    out, err = capsys.readouterr()
+    assert out == "" and sentence in err
+    assert len(err.splitlines()) == 1 and len(err) < 300
+
+
+def test_a_refusal_with_line_breaks_is_still_one_line(door: Door, capsys, monkeypatch):
+    def refuse(*_, **__):
+        raise RamoleError("first [red]\nsecond")
+
+    monkeypatch.setattr(Door, "retrieve", refuse)
+    assert main(["retrieve", "hi"]) == 2
+    assert capsys.readouterr() == ("", "first [red] second\n")
+    assert door.asked == ["closed"]
+
+
+def test_ctrl_c_ends_in_one_line(door: Door, capsys, monkeypatch):
+    def interrupted(*_):
+        yield Step(0, "Blue", None)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Door, "stream", interrupted)
+    assert main(["generate", "hello"]) == 130
+    out, err = capsys.readouterr()
+    assert out == "Blue" and err.splitlines()[-1] == "Stopped."
+    assert door.asked == ["closed"]
+
+
+def test_only_what_works_is_there():
+    names = {info.name for info in app.registered_commands}
+    assert names == {"doctor", "list", "add", "remove", "retrieve", "generate"}
+    assert [info.name for info in app.registered_groups] == ["train"]
+
+
+def test_a_bad_setting_is_one_sentence(capsys, monkeypatch):
+    monkeypatch.setenv("RAMOLE_PORT", "many")
+    assert main(["list"]) == 2
+    out, err = capsys.readouterr()
+    assert out == "" and len(err.splitlines()) == 1 and "RAMOLE_PORT='many'" in err
+
+
+def test_doctor_says_where_each_setting_comes_from(monkeypatch, tmp_path: Path):
+    from ramole_core.doctor import setting_rows
+    from ramole_core.settings import Settings, load_settings
+
+    (tmp_path / ".env").write_text("RAMOLE_MAX_RANK=31\nRAMOLE_PORT=7001\nRAMOLE_HOST=\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("RAMOLE_PORT", "7002")
+    monkeypatch.setenv("RAMOLE_AUTH", "ann:secret,bob:hush")
+    monkeypatch.setenv("RAMOLE_DEVICE", "")
+    rows = {row.name: (row.value, row.origin) for row in setting_rows(load_settings())}
+    assert len(rows) == len(Settings.model_fields)
+    assert rows["RAMOLE_MAX_RANK"] == ("31", ".env")
+    assert rows["RAMOLE_PORT"] == ("7002", "environment")
+    assert rows["RAMOLE_AUTH"] == ("ann:***,bob:***", "environment")
+    assert rows["RAMOLE_DEVICE"] == ("auto", "default")
+    assert rows["RAMOLE_HOST"] == ("", "default")
+
+
+def test_doctor_reports_a_bad_setting_and_exits_2(capsys, monkeypatch):
+    monkeypatch.setenv("RAMOLE_QUANTIZATION", "int3")
+    assert main(["doctor", "--json"]) == 2
+    report = json.loads(capsys.readouterr().out)
+    assert report["healthy"] is False and report["versions"]["torch"]
+    assert [check["state"] for check in report["checks"]] == ["broken"]
+    assert "RAMOLE_QUANTIZATION='int3'" in report["checks"][0]["says"]
+
+
+# The real thing, on a tiny random model
+
+
+@pytest.fixture
+def home(tmp_path: Path, tiny_llama: Path, monkeypatch) -> Path:
+    """Settings for a tiny base, an empty sample pool and an empty data folder."""
+    adapters = tmp_path / "adapters"
+    adapters.mkdir()
+    for name, value in {
+        "BASE_MODEL": tiny_llama,
+        "QUANTIZATION": "none",
+        "DTYPE": "float32",
+        "ADAPTERS_DIR": adapters,
+        "DATA_DIR": tmp_path / "data",
+    }.items():
+        monkeypatch.setenv(f"RAMOLE_{name}", str(value))
+    return tmp_path
+
+
+def lora_folder(folder: Path, *, seed: int) -> Path:
+    """A LoRA of rank 3 on two modules of the tiny Llama (i = 32 and 56, o = 16 and 32)."""
+    generator = np.random.default_rng(seed)
+    arrays = {}
+    for path, (i, o) in {"self_attn.v_proj": (32, 16), "mlp.down_proj": (56, 32)}.items():
+        key = f"base_model.model.model.layers.1.{path}"
+        arrays[f"{key}.lora_A.weight"] = generator.normal(size=(3, i)).astype("f4")
+        arrays[f"{key}.lora_B.weight"] = generator.normal(size=(o, 3)).astype("f4")
+    return write_adapter(folder, arrays=arrays)
+
+
+def run(*words: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
+    """The command line in a process of its own."""
+    return subprocess.run(
+        [sys.executable, "-m", "ramole_core", *words],
+        cwd=REPOSITORY,
+        input=stdin,
+        capture_output=True,
+        text=True,
+        timeout=200,
+    )
+
+
+def answer_of(*words: str, capsys) -> dict:
+    assert main([*words, "--json"]) == 0
+    return json.loads(capsys.readouterr().out)
+
+
+def test_an_adapter_comes_is_found_is_used_and_goes(home: Path, capsys):
+    (home / "red.txt").write_text("paint it red\nred paint please\n")
+    (home / "sea.jsonl").write_text('{"text": "how deep is the ocean"}\n{"text": "sea depth"}\n')
+    red, sea = lora_folder(home / "one", seed=1), lora_folder(home / "two", seed=2)
+    added = answer_of(
+        "add", str(red), "--name", "red", "--examples", f"{home}/red.txt", capsys=capsys
+    )
+    assert added["adapter"]["rank"] == 3 and added["adapter"]["scale"] == 2.0
+    assert added["adapter"]["modules"] == ["v_proj", "down_proj"]
+    files = [str(file) for file in sorted(sea.iterdir())]
+    assert main(["add", *files, "--name", "sea", "--examples", f"{home}/sea.jsonl"]) == 0
+    out = capsys.readouterr().out
+    assert out.startswith("Added sea: rank 3, v_proj, down_proj, scale 2.")
+    assert "Nearest: red" in out
+    listed = answer_of("list", capsys=capsys)
+    assert [card["name"] for card in listed["adapters"]] == ["red", "sea"]
+    assert listed["adapters"][1]["examples"] == ["how deep is the ocean", "sea depth"]
+    found = answer_of("retrieve", "what is the depth of the sea?", "-k", "2", capsys=capsys)
+    assert found["adapters"] == ["sea", "red"]
+    assert found["similarities"][0] > found["similarities"][1] + 0.2
+    assert len(found["base_checksum"]) == 64 and found["router_checksum"] is None
+
+    words = ("generate", "sea?", "--max-new-tokens", "6")
+    using = answer_of(*words, "--method", "selection", capsys=capsys)
+    bare = answer_of(*words, "--method", "base", capsys=capsys)
+    assert using["adapters"] == ["sea"] and bare["adapters"] == []
+    assert using["text"] != bare["text"]
+    assert using["base_checksum"] == found["base_checksum"]
+
+    assert main(["remove", "sea"]) == 0
+    assert capsys.readouterr().out == "Removed sea.\n"
+    assert main(["remove", "sea"]) == 2
+    assert "sea" in capsys.readouterr().err
+    assert main(["list"]) == 0
+    rows = capsys.readouterr().out.splitlines()
+    assert len(rows) == 2 and rows[1].split()[:2] == ["red", "3"]
+
+
+def test_a_process_of_its_own_answers_and_writes_the_trace(home: Path):
+    folder = lora_folder(home / "one", seed=1)
+    assert run("add", str(folder), "--name", "red").returncode == 0
+    trace = home / "out.npz"
+    words = ("generate", "-", "--adapter", "red", "--method", "mixture", "--max-new-tokens", "5")
+    done = run(*words, "--trace", str(trace), "--json", stdin="paint it\n")
+    assert done.returncode == 0, done.stderr
+    answer = json.loads(done.stdout)
+    assert answer["prompt"] == "paint it" and answer["similarities"] == [None]
+    assert answer["trace"] == str(trace) and 1 <= answer["new_tokens"] <= 5
+    weights = np.load(trace)["weights"]
+    assert weights.shape[0] == answer["prompt_tokens"] + answer["new_tokens"]
+    assert weights.shape[1] == 3 and weights.shape[3] == 1
+    assert weights[:-1].max() == 1.0 and weights[-1].max() == 0.0
+    spoken = run(*words, stdin="paint it")
+    assert spoken.returncode == 0 and spoken.stdout == answer["text"] + "\n"
+    assert "Traceback" not in spoken.stderr
+
+
+def test_errors_of_a_process_are_one_line(home: Path):
+    for words in (["generate", "x", "--adapter", "nobody"], ["generate", "x", "--method", "magic"],
+                  ["add", "/nonexistent"], ["remove", "nobody"]):  # fmt: skip
+        done = run(*words)
+        last = [line for line in done.stderr.splitlines() if not line.startswith("Getting ready")]
+        assert done.returncode == 2 and done.stdout == "", words
+        assert len([line for line in last if not line.startswith("Adding")]) == 1, done.stderr
+
+
+def test_doctor_on_a_whole_and_on_a_damaged_pool(home: Path, capsys):
+    assert main(["add", str(lora_folder(home / "one", seed=1)), "--name", "red"]) == 0
+    capsys.readouterr()
+    assert main(["doctor"]) == 0
+    out, err = capsys.readouterr()
+    assert "RAMOLE_DTYPE" in out and "float32" in out and "environment" in out
+    assert "1 shared adapters" in out and "broken" not in out
+    manifest = next((home / "data").rglob("red/manifest.json"))
+    manifest.write_text("{")
+    report = run("doctor", "--json")
+    assert report.returncode == 2
+    checks = json.loads(report.stdout)["checks"]
+    assert any(
+        c["name"] == "pool" and c["state"] == "broken" and "red" in c["says"] for c in checks
+    )
+
+
+def test_doctor_notes_that_another_process_writes(home: Path, capsys):
+    code = (
+        "import time; from ramole_core import Ramole\n"
+        "with Ramole(): print(1, flush=True); time.sleep(99)"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code], cwd=REPOSITORY, stdout=subprocess.PIPE
+    ) as p:
+        try:
+            assert p.stdout is not None and p.stdout.readline() == b"1\n"
+            assert main(["list"]) == 2
+            assert f"process {p.pid}" in capsys.readouterr().err
+            assert main(["doctor", "--json"]) == 0
+            checks = json.loads(capsys.readouterr().out)["checks"]
+        finally:
+            p.send_signal(signal.SIGKILL)
+    busy = [check for check in checks if f"process {p.pid}" in check["says"]]
+    assert [check["state"] for check in busy] == ["note"]
+
+
+def test_help_is_there_before_anything_heavy():
+    start = os.times()
+    began = time.perf_counter()
+    done = run("--help")
+    end = os.times()
+    assert done.returncode == 0 and "generate" in done.stdout
+    used = end.children_user + end.children_system - start.children_user - start.children_system
+    assert used < 1.5, f"{used:.1f} s of processor time, {time.perf_counter() - began:.1f} s in all"
