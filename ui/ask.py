@@ -203,8 +203,8 @@ def emptied(ui: SimpleNamespace, sentence: str, *, kind: str = "quiet") -> dict[
     nothing = view_of([], [], [], run="", running=False)
     return {
         **ended(ui, sentence, kind=kind),
+        **_beside(ui, None),
         ui.view: nothing,
-        ui.beside: _beside(None),
         ui.run: None,
     }
 

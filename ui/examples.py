@@ -103,7 +103,7 @@ def write_run(run: Run, path: Path) -> None:
         "request": _set(run.request),
         "answer": {**_plain(answer), "trace": None},
         "trace": {
-            **{k: v for k, v in asdict(replace(trace, weights=None)).items() if k != "weights"},
+            **{name: value for name, value in vars(trace).items() if name != "weights"},
             "shape": list(trace.weights.shape),
             "weights": base64.b64encode(packed).decode("ascii"),
         },

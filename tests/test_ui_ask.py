@@ -1,0 +1,393 @@
+"""The tab Ask without a browser: its plain functions, driven with a fake system."""
+
+import json
+import math
+import threading
+import time
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from ramole_core import RamoleError, Request, write_trace
+from tests.fake_ramole import LAYERS, MODULES, WORDS, FakeRamole, gate_of
+from ui.answer import answer, rank, took
+from ui.downloads import sweep, write_files
+from ui.examples import LIVE, read_run, recorded_files, write_run
+from ui.explained import explanation_html, spell, token_html
+from ui.form import FIELDS, Form, form_of, read_weights
+from ui.found import beside_html, found_html, notice_html, timing_html
+from ui.palette import INKS, letter_of
+from ui.plots import entropy_figure, layers_figure, token_figure, token_table, tokens_table
+from ui.run import Found, Live, entropy, mean_weights, shares, strongest
+from ui.tokens import BASE_MEANING, EVEN_MEANING, MEANING, view_of, view_of_run
+
+
+def ask(request: Request, *, ramole=None, beside=False):
+    """The finished run, every picture before it, and the system that answered."""
+    ramole, live = ramole or FakeRamole(), Live()
+    shown = list(answer(ramole, request, live, beside=beside))
+    return live.run, shown, ramole
+
+
+def test_an_answer_grows_and_ends_with_the_run():
+    run, shown, _ = ask(Request("boats?", k=3))
+    assert run is shown[-1].run and all(picture.run is None for picture in shown[:-1])
+    assert "".join(run.pieces) == run.answer.text == "".join(WORDS)
+    lengths = [len(picture.pieces) for picture in shown[:-1]]
+    assert lengths == sorted(lengths)
+    assert run.experts == ["ant", "bee", "cat"]
+    for t, row in enumerate(mean_weights(run.gates)):
+        np.testing.assert_allclose(row, gate_of(t, 3).mean((0, 1)), atol=1e-3)
+
+
+def test_the_base_beside_it_comes_from_the_same_batch():
+    run, _, ramole = ask(Request("boats?"), beside=True)
+    assert ramole.batches == 1 and ramole.forwards == len(WORDS)
+    assert run.beside.adapters == [] and run.beside.trace is None
+    assert run.beside.text == run.answer.text  # the fake says the same whatever is mixed
+    alone, _, _ = ask(Request("boats?"))
+    assert alone.beside is None
+
+
+def test_stopping_ends_the_run_and_keeps_what_came():
+    ramole, live = FakeRamole(length=200, pause=0.001), Live()
+    for picture in answer(ramole, Request("boats?", max_new_tokens=200), live, beside=False):
+        if len(picture.pieces) >= 2:
+            live.cancelled.set()
+    assert ramole.running == 0 and live.ended.is_set()
+    assert live.run.answer.finish_reason == "cancelled"
+    assert 2 <= len(live.run.pieces) == live.run.answer.new_tokens < 200
+    assert len(live.run.gates) == len(live.run.pieces)
+
+
+def test_a_reader_who_goes_away_frees_the_engine():
+    ramole, live = FakeRamole(length=200, pause=0.001), Live()
+    pictures = answer(ramole, Request("boats?", max_new_tokens=200), live, beside=True)
+    while not next(pictures).pieces:
+        pass
+    assert ramole.running == 1
+    pictures.close()
+    assert ramole.running == 0 and live.ended.is_set()
+    assert live.run.answer.finish_reason == "cancelled"
+
+
+def test_a_question_waits_while_the_model_loads():
+    ramole = FakeRamole(loaded=False, pause=0.05)
+    run, shown, _ = ask(Request("boats?"), ramole=ramole)
+    assert "model is loading" in shown[0].note and run.answer.text
+
+
+def test_stopping_while_the_model_loads_asks_nothing():
+    ramole, live = FakeRamole(loaded=False, pause=0.2), Live()
+    pictures = answer(ramole, Request("boats?"), live, beside=False)
+    next(pictures)
+    live.cancelled.set()
+    assert list(pictures) == [] and live.run is None and ramole.batches == 0
+
+
+def test_a_model_that_cannot_load_is_one_sentence():
+    ramole = FakeRamole(loaded=False)
+    ramole.load_error = "There is no such base model; set RAMOLE_BASE_MODEL."
+    with pytest.raises(RamoleError, match="no such base model"):
+        ask(Request("boats?"), ramole=ramole)
+
+
+def test_the_ranking_marks_what_is_taken():
+    ramole = FakeRamole()
+    marks = [(one.name, one.taken) for one in rank(ramole, Request("boats?", k=2))]
+    assert marks == [("ant", True), ("bee", True), ("cat", False), ("dog", False)]
+    assert not any(one.taken for one in rank(ramole, Request("boats?", method="base")))
+    without = rank(ramole, Request("boats?", k=1, exclude=["ant"]))
+    assert [one.name for one in without] == ["bee", "cat", "dog"]
+    pinned = rank(ramole, Request("boats?", adapters=["dog", "bee"]))
+    assert [(one.name, one.taken) for one in pinned] == [
+        ("dog", True),
+        ("bee", True),
+        ("ant", False),
+        ("cat", False),
+    ]
+    assert pinned[0].score == pytest.approx(0.3)
+
+
+def test_the_ranking_follows_what_was_really_taken():
+    found = (Found("ant", 0.9, True), Found("bee", 0.7, True), Found("cat", 0.5, False))
+    assert took(found, ["cat"]) == (
+        Found("cat", 0.5, True),
+        Found("ant", 0.9, False),
+        Found("bee", 0.7, False),
+    )
+
+
+def test_the_strongest_expert_is_the_largest_mean_and_a_tie_is_nobody():
+    assert strongest([0.2, 0.5, 0.3]) == 1
+    assert strongest([0.4, 0.2, 0.4]) == -1
+    assert strongest([1.0]) == 0
+    assert strongest([]) == -1
+    assert strongest([0.0, 0.0]) == -1
+    assert strongest([math.nan, 0.2]) == -1
+    assert shares([0, 0, 1, -1], 3) == [0.5, 0.25, 0.0]
+
+
+def test_entropy_is_log_k_where_all_are_even_and_zero_where_one_has_all():
+    gates = np.zeros((3, 4, 2, 5), np.float32)
+    gates[0] = 0.2
+    gates[1, ..., 3] = 1
+    gates[2, :2] = 0.2  # half of the gates have no adapter at all
+    np.testing.assert_allclose(entropy(gates), [math.log(5), 0, math.log(5)], atol=1e-6)
+    by_hand = -(0.75 * math.log(0.75) + 0.25 * math.log(0.25))
+    np.testing.assert_allclose(entropy(np.full((1, 2, 3, 2), [0.75, 0.25])), [by_hand])
+
+
+def test_the_view_merges_neighbours_and_says_what_the_colour_means():
+    run, _, _ = ask(Request("boats?", k=3))
+    view = view_of_run(run, "name")
+    assert [token["e"] for token in view["tokens"]] == [0, 0, 1, 1, 2, 2, 0, 0]
+    assert [token["t"] for token in view["tokens"]] == list(WORDS)
+    assert [one["letter"] for one in view["experts"]] == ["A", "B", "C"]
+    assert [one["share"] for one in view["experts"]] == [0.5, 0.25, 0.25]
+    assert view["meaning"] == MEANING and not view["running"]
+    assert json.loads(json.dumps(view)) == view
+
+
+def test_the_view_of_even_weights_and_of_the_base_names_no_expert():
+    even = view_of(["a", "b"], [np.full(2, 0.5)] * 2, ["ant", "bee"], run="", running=False)
+    assert [token["e"] for token in even["tokens"]] == [-1, -1] and even["meaning"] == EVEN_MEANING
+    run, _, _ = ask(Request("boats?", method="base"))
+    base = view_of_run(run, "")
+    assert base["experts"] == [] and base["meaning"] == BASE_MEANING
+    assert len(base["tokens"]) == len(WORDS)
+
+
+def test_a_larger_weight_is_a_stronger_colour():
+    weights = [np.array([w, 1 - w]) for w in (0.6, 0.8, 1.0)]
+    view = view_of(["a", "b", "c"], weights, ["ant", "bee"], run="", running=True)
+    assert [token["s"] for token in view["tokens"]] == pytest.approx([0.2, 0.6, 1.0])
+
+
+def test_token_text_never_becomes_markup():
+    run, _, ramole = ask(Request("boats?"))
+    run = replace(run, pieces=("<img src=x>", *run.pieces[1:]))
+    found = (Found("<script>", 0.5, True),)
+    explanation = ramole.explain(run.request, 3)
+    for markup in (
+        token_html(run, 0),
+        found_html(found),
+        beside_html("<b>bold</b>"),
+        notice_html("<b>bold</b>", kind="wrong"),
+        explanation_html(explanation, "<i>base</i>"),
+    ):
+        for tag in ("<img", "<script", "<b>", "<i>base"):
+            assert tag not in markup
+    assert "&lt;i&gt;base&lt;/i&gt;" in explanation_html(explanation, "")
+
+
+def test_one_token_says_who_weighed_most_and_how_even_it_was():
+    run, _, _ = ask(Request("boats?", k=3))
+    said = token_html(run, 2)
+    assert "Token 3 of 8" in said and "<strong>B bee</strong> weighed most" in said
+    assert "log 3 = 1.10" in said and "0.667" in said
+    base, _, _ = ask(Request("boats?", method="base"))
+    assert "No adapter" in token_html(base, 2)
+    assert spell(" a\n") == "␣a↵" and spell("") == "(no text)"
+
+
+def test_the_chosen_token_is_marked_in_words_too():
+    run, _, ramole = ask(Request("boats?"))
+    explanation = ramole.explain(run.request, 3, top=10)
+    markup = explanation_html(explanation, WORDS[2])
+    assert markup.count('class="chosen"') == 1 and markup.count("(chosen)") == 1
+    assert "60.0 %" in markup and "50.0 %" in markup
+
+
+def test_timings_name_each_stage():
+    run, _, _ = ask(Request("boats?"))
+    said = timing_html(run)
+    for part in ("20 ms", "10 ms", "250 ms", "5.6 tokens/s", "the model ended its answer"):
+        assert part in said
+
+
+def test_similarities_stand_in_bars_and_in_numbers():
+    said = found_html(
+        (Found("ant", 0.9, True), Found("bee", math.nan, True), Found("dog", 0.3, False))
+    )
+    assert "0.900" in said and "width:90.0%" in said and "named" in said
+    assert said.index("ant") < said.index("not taken") < said.index("dog")
+
+
+def test_plots_hold_the_numbers_of_their_tables():
+    run, _, _ = ask(Request("boats?", k=3))
+    gates = run.gates
+    axes = {"layers": LAYERS, "modules": MODULES}
+    figure = token_figure(gates[2], run.experts, **axes)
+    assert len(figure.data) == 3
+    headers, rows = token_table(gates[2], run.experts, **axes)
+    assert headers == ["layer", "module", "A ant", "B bee", "C cat"]
+    assert len(rows) == len(LAYERS) * len(MODULES)
+    for layer, module, *weights in rows:
+        cells = [
+            np.array(heat.z)[LAYERS.index(layer), MODULES.index(module)] for heat in figure.data
+        ]
+        np.testing.assert_allclose(cells, weights, atol=1e-3)
+    line = entropy_figure(gates, run.pieces, selected=2)
+    headers, rows = tokens_table(gates, run.pieces, run.experts)
+    np.testing.assert_allclose(line.data[0].y, [row[-1] for row in rows], atol=1e-3)
+    assert line.data[1].x == (3,) and line.layout.shapes[0].y0 == pytest.approx(math.log(3))
+    heat = layers_figure(gates, run.pieces, expert=1, name="bee", layers=LAYERS)
+    assert np.array(heat.data[0].z).shape == (len(LAYERS), len(run.pieces))
+    np.testing.assert_allclose(np.mean(heat.data[0].z, axis=0), [row[3] for row in rows], atol=1e-3)
+
+
+def test_letters_and_colours_go_on_past_the_last():
+    assert [letter_of(e) for e in (0, 25, 26, 52)] == ["A", "Z", "A2", "A3"]
+    assert len({ink.colour for ink in INKS}) == len(INKS)
+
+
+def test_every_ink_reads_on_its_colour():
+    def luminance(colour: str) -> float:
+        parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+        linear = [p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in parts]
+        return sum(p * w for p, w in zip(linear, (0.2126, 0.7152, 0.0722), strict=True))
+
+    for ink in INKS:
+        light, dark = sorted((luminance(ink.colour), luminance(ink.text)), reverse=True)
+        assert (light + 0.05) / (dark + 0.05) >= 4.5, ink
+
+
+def test_the_form_makes_the_request_and_the_request_the_form():
+    form = Form(
+        prompt="boats?",
+        method="mixture",
+        k=4,
+        beside=False,
+        pinned=["ant", "bee"],
+        weights="0.7; 0.3",
+        exclude=["cat"],
+        max_new_tokens=9,
+        temperature=0.5,
+        top_p=0.9,
+        seed=7,
+        system="Be brief.",
+        stop="END\n\\n\\n",
+        raw=True,
+    )
+    request = form.request("me")
+    assert request == Request(
+        "boats?",
+        method="mixture",
+        k=4,
+        adapters=("ant", "bee"),
+        weights=(0.7, 0.3),
+        exclude=("cat",),
+        max_new_tokens=9,
+        temperature=0.5,
+        top_p=0.9,
+        seed=7,
+        stop=("END", "\n\n"),
+        system="Be brief.",
+        raw=True,
+        owner="me",
+    )
+    assert form_of(request, beside=False).request("me") == request
+    assert Form(prompt="boats?").request(None) == Request("boats?", max_new_tokens=64)
+    assert FIELDS[0] == "prompt" and len(FIELDS) == 14
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"prompt": ""}, "empty"),
+        ({"weights": "0.5"}, "without adapters"),
+        ({"pinned": ["ant"], "weights": "half"}, "not numbers"),
+        ({"pinned": ["ant"], "weights": "0.5 0.5"}, "2 weights for 1"),
+        ({"seed": 1.5}, "whole number"),
+        ({"k": None}, "whole number"),
+    ],
+)
+def test_a_form_that_cannot_be_asked_says_why(fields, message):
+    with pytest.raises(RamoleError, match=message):
+        Form(**{"prompt": "boats?", **fields}).request(None)
+
+
+def test_weights_read_with_commas_or_spaces():
+    assert read_weights(" 0.7,0.3 ") == read_weights("0.7 0.3") == [0.7, 0.3]
+    assert read_weights("") == []
+
+
+def test_a_recorded_run_comes_back_whole(tmp_path):
+    run, _, ramole = ask(Request("boats?", method="ramole", max_new_tokens=5), beside=True)
+    explained = {i: ramole.explain(run.request, i + 1, top=3) for i in range(len(run.pieces))}
+    run = replace(run, explained=explained, title="Boats")
+    write_run(run, tmp_path / "boats.json")
+    again = read_run(tmp_path / "boats.json")
+    assert again.request == run.request and again.title == "Boats"
+    assert (again.pieces, again.found) == (run.pieces, run.found)
+    np.testing.assert_array_equal(again.answer.trace.weights, run.answer.trace.weights)
+    assert again.answer.text == run.answer.text and again.beside.text == run.beside.text
+    assert set(again.explained) == set(explained)
+    assert [t for t, _ in again.explained[1].mixture] == [t for t, _ in explained[1].mixture]
+    assert recorded_files(tmp_path) == [tmp_path / "boats.json"]
+
+
+def test_the_trace_files_hold_the_trace(tmp_path):
+    run, _, _ = ask(Request("boats?", k=3))
+    npz, as_json = write_files(run, into=tmp_path)
+    trace = run.answer.trace
+    with np.load(npz, allow_pickle=False) as kept:
+        np.testing.assert_array_equal(kept["weights"], trace.weights)
+        assert kept["weights"].dtype == np.float16 and kept["tokens"].tolist() == trace.tokens
+        assert kept["token_ids"].tolist() == trace.token_ids
+        assert kept["adapters"].tolist() == trace.adapters
+        assert int(kept["prompt_length"]) == trace.prompt_length
+    told = json.loads(as_json.read_text("utf-8"))
+    np.testing.assert_allclose(told["weights"], trace.weights, atol=1e-4)
+    assert told["layers"] == LAYERS and told["modules"] == MODULES
+    assert told["answer"] == run.answer.text
+
+
+def test_a_trace_without_weights_or_with_another_ending_is_refused(tmp_path):
+    run, _, _ = ask(Request("boats?", trace=False))
+    with pytest.raises(RamoleError, match="no trace"):
+        write_trace(run.answer, tmp_path / "a.npz")
+    run, _, _ = ask(Request("boats?"))
+    with pytest.raises(RamoleError, match=r"\.npz or \.json"):
+        write_trace(run.answer, tmp_path / "a.csv")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_old_trace_folders_are_swept_and_nothing_else(tmp_path):
+    run, _, _ = ask(Request("boats?"))
+    npz, _ = write_files(run, into=tmp_path)
+    (tmp_path / "other").mkdir()
+    sweep(tmp_path, older_than=60)
+    assert npz.exists()
+    time.sleep(0.02)
+    sweep(tmp_path, older_than=0.01)
+    assert not npz.exists() and (tmp_path / "other").exists()
+
+
+def test_live_examples_are_one_for_each_sample_skill():
+    assert len(LIVE) == 10 and len({example.title for example in LIVE}) == 10
+    for example in LIVE:
+        Request(example.prompt, max_new_tokens=example.max_new_tokens)
+
+
+def test_recorded_examples_are_small_and_complete():
+    for path in recorded_files():
+        assert path.stat().st_size < 300_000, path.name
+        run = read_run(path)
+        assert run.title and run.beside is not None and run.found
+        assert set(run.explained) == set(range(len(run.pieces)))
+        assert len(run.gates) == len(run.pieces) and run.experts
+
+
+def test_two_threads_may_watch_one_live_run():
+    ramole, live = FakeRamole(length=100, pause=0.002), Live()
+    request = Request("boats?", max_new_tokens=100)
+    reader = threading.Thread(target=lambda: list(answer(ramole, request, live, beside=False)))
+    reader.start()
+    time.sleep(0.05)
+    live.cancelled.set()
+    assert live.ended.wait(2)
+    reader.join(2)
+    assert live.run.answer.finish_reason == "cancelled"
