@@ -57,19 +57,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     command = typer.main.get_command(app)
     words = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        return int(command.main(words, PROGRAM, standalone_mode=False) or 0)
-    except (KeyboardInterrupt, typer.Abort):
-        say("Stopped.")
-        return 130
+        status = int(command.main(words, PROGRAM, standalone_mode=False) or 0)
+        if status == 130:
+            say("Stopped.")
+        return status
     except typer.TyperException as error:
         if problem := error.format_message():  # empty where the help itself was printed
             context = getattr(error, "ctx", None)
             say(f"{problem} See {context.command_path if context else PROGRAM} --help.")
-    except RamoleError as error:
-        say(str(error))
-    except BrokenPipeError:
-        sys.stdout = None  # the reader has gone, as in `... | head`; there is no one to flush to
-        return 0
+    except (RamoleError, typer.Abort) as error:
+        say(str(error) or "Standard input ended too early.")
     except OSError as error:
         say(f"{error.strerror or error}: {error.filename}" if error.filename else str(error))
     return 2
