@@ -10,6 +10,7 @@ import os
 import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from functools import lru_cache
 from pathlib import Path
 
 from ramole_core.errors import AdapterRefused
@@ -156,6 +157,7 @@ def _card(folder: Path, manifest, examples: list[str], *, sample: bool) -> Adapt
     modules = manifest["modules"]
     ranks = {sys.intern(path): int(rank) for path, (rank, _) in modules.items()}
     scales = {sys.intern(path): float(scale) for path, (_, scale) in modules.items()}
+    places = [_place(path) for path in ranks]
     weights = manifest["files"][WEIGHTS]
     notes = [str(note) for note in (*manifest["notes"], *manifest["example_notes"])]
     description = str(manifest["description"])
@@ -169,8 +171,8 @@ def _card(folder: Path, manifest, examples: list[str], *, sample: bool) -> Adapt
         owner=manifest["owner"],
         rank=max(ranks.values()),
         ranks=ranks,
-        modules=tuple(dict.fromkeys(sys.intern(path.rpartition(".")[2]) for path in ranks)),
-        layers=tuple(sorted({int(n) for path in ranks if (n := layer_of(path))})),
+        modules=tuple(dict.fromkeys(short for short, _ in places)),
+        layers=tuple(sorted({layer for _, layer in places if layer is not None})),
         scale=max(scales.values()),
         scales=scales,
         dtype=str(manifest["dtype"]),
@@ -190,9 +192,12 @@ def _card(folder: Path, manifest, examples: list[str], *, sample: bool) -> Adapt
     )
 
 
-def layer_of(path: str) -> str | None:
-    """The first number among a module path's parts: `12` of `model.layers.12.mlp.up_proj`."""
-    return next((part for part in path.split(".") if part.isdecimal()), None)
+@lru_cache(maxsize=2**16)
+def _place(path: str) -> tuple[str, int | None]:
+    """Short name and layer of a module path: the last part, the first that is a number."""
+    parts = path.split(".")
+    layer = next((int(part) for part in parts if part.isdecimal()), None)
+    return sys.intern(parts[-1]), layer
 
 
 def _damaged(folder: Path, what: str) -> AdapterRefused:
