@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from ramole_core.errors import RamoleError
-from ramole_core.retrieval import AdapterIndex, Hit, Retriever
+from ramole_core.retrieval import AdapterIndex, Retriever
+from ramole_core.retrieval.store import hang_up
 from tests.retrieval_fakes import FakeCard, FakeEncoder, FakePool
 from tests.test_retrieval_index import brute, draw, entry, names
 
@@ -96,7 +97,8 @@ def test_a_retriever_on_a_server_follows_pool_and_server(
     pool, encoder = FakePool({sql.key: sql, mood.key: mood}), FakeEncoder()
     retriever = Retriever(pool=pool, encoder=encoder, index=index)
     pool.listeners.append(retriever)
-    assert retriever.retrieve("join", k=9) == [Hit("sql", pytest.approx(1.0), None)]
+    hits = retriever.retrieve("join", k=9)
+    assert [(hit.name, hit.score) for hit in hits] == [("sql", pytest.approx(1))]
     wine = pool.put(FakeCard("wine", None, ("wine",)))
     assert retriever.retrieve("wine", k=1, owner="zoe")[0].name == "wine"
     client = chromadb.HttpClient("127.0.0.1", server.port)
@@ -109,7 +111,7 @@ def test_a_retriever_on_a_server_follows_pool_and_server(
     client.delete_collection(held.name)
     assert retriever.check().rebuilt
     assert [hit.name for hit in retriever.retrieve("join", k=1)] == ["sql"]
-    client.close()
+    hang_up(client)
 
 
 def test_a_server_that_stopped_and_came_back_empty(tmp_path: Path) -> None:
