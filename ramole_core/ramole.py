@@ -102,6 +102,7 @@ class Ramole:
                 progress=lambda stage, fraction: tell(stage, 0.9 * fraction),
             )
             tell("reading the adapters", 0.9)
+            self.pool.leave_out_unfit()
             self.retriever.check()
             self._engine = Engine(
                 self._base,
@@ -291,7 +292,7 @@ class Ramole:
     def _chosen(self, card: AdapterCard, score: float) -> "Chosen":
         from ramole_core.engine.engine import Chosen
 
-        return Chosen(card.name, score, card.sha256, lambda: self._loras(card))
+        return Chosen(card.name, score, card.content, lambda: self._loras(card))
 
     def _loras(self, card: AdapterCard) -> "LoraSet":
         from ramole_core.composition import Lora

@@ -111,13 +111,19 @@ def test_a_bad_request_raises_before_any_runs(ramole):
     good = Request("hello", **ASK)
     for bad, message in [
         (Request("hello", method="nonsense"), "Unknown method 'nonsense'; choose one of"),
-        (Request("hello", adapters=["wether"]), "weather"),
-        (Request("hello", exclude=["wether"]), "weather"),
+        (Request("hello", adapters=["wether"], **ASK), "weather"),
+        (Request("hello", exclude=["wether"], **ASK), "weather"),
         (Request("hello", max_new_tokens=41), "at most 40"),
         (Request("x" * 600, max_new_tokens=4), "shorten the prompt"),
-        (Request("hello", method="base", adapters=["sums"]), "mixes no adapters"),
+        (Request("hello", method="base", adapters=["sums"], **ASK), "mixes no adapters"),
         (
-            Request("hello", method="selection", adapters=["sums", "poems"], weights=[1.0, 1.0]),
+            Request(
+                "hello",
+                method="selection",
+                adapters=["sums", "poems"],
+                weights=[1.0, 1.0],
+                **ASK,
+            ),
             "uses 1 adapter",
         ),
     ]:
@@ -190,6 +196,22 @@ def test_adding_and_removing_while_a_request_runs_does_not_touch_it(ramole, tmp_
     tokens += [step.token for step in stream]
     assert tokens == alone.trace.token_ids[alone.trace.prompt_length :]
     assert ramole.generate([replace(request, owner="ann")])[0].adapters == alone.adapters
+
+
+def test_two_adapters_with_the_same_weights_and_another_scale_stay_apart(ramole, tmp_path):
+    shapes = read_shapes(ramole.base.folder)
+    for name, alpha in (("weak", 3), ("strong", 12)):
+        folder = write_lora(tmp_path / name, shapes, rank=3, seed=8)
+        config = {"peft_type": "LORA", "r": 3, "lora_alpha": alpha}
+        (folder / "adapter_config.json").write_text(json.dumps(config))
+        ramole.pool.add(folder, name=name, examples=[f"a {name} one"], owner="bob")
+    cards = [ramole.pool.card(name, "bob") for name in ("weak", "strong")]
+    assert cards[0].sha256 == cards[1].sha256
+    ask = Request("hello", method="mixture", adapters=["weak"], owner="bob", **ASK)
+    weak, strong = ramole.generate([ask, replace(ask, adapters=["strong"])])
+    assert weak.trace.token_ids != strong.trace.token_ids
+    for name in ("weak", "strong"):
+        ramole.pool.remove(name, owner="bob")
 
 
 def test_explaining_a_position_of_the_answer(ramole):
