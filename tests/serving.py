@@ -39,7 +39,8 @@ def running(
     log = root / f"server-{port}.log"
     said = {f"RAMOLE_{name.upper()}": str(value) for name, value in settings.items()}
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("RAMOLE_", "GRADIO_"))}
-    environment = {**kept, "RAMOLE_PORT": str(port), "OMP_NUM_THREADS": "1", **said}
+    quick = {"OMP_NUM_THREADS": "1", "GRADIO_HEARTBEAT_INTERVAL": "1"}  # a session's end is seen
+    environment = {**kept, **quick, "RAMOLE_PORT": str(port), **said}
     began = time.monotonic()
     with log.open("wb") as output:
         process = subprocess.Popen(
