@@ -327,32 +327,37 @@ def test_an_adapter_comes_is_found_is_used_and_goes(home: Path, capsys):
     assert len(rows) == 2 and rows[1].split()[:2] == ["red", "3"]
 
 
-def test_a_process_of_its_own_answers_and_writes_the_trace(home: Path):
-    folder = lora_folder(home / "one", seed=1)
-    assert run("add", str(folder), "--name", "red").returncode == 0
+def test_a_process_of_its_own_answers_and_writes_the_trace(home: Path, capsys):
+    assert main(["add", str(lora_folder(home / "one", seed=1)), "--name", "red"]) == 0
     trace = home / "out.npz"
     words = ("generate", "-", "--adapter", "red", "--method", "mixture", "--max-new-tokens", "5")
-    done = run(*words, "--trace", str(trace), "--json", stdin="paint it\n")
-    assert done.returncode == 0, done.stderr
-    answer = json.loads(done.stdout)
-    assert answer["prompt"] == "paint it" and answer["similarities"] == [None]
-    assert answer["trace"] == str(trace) and 1 <= answer["new_tokens"] <= 5
-    weights = np.load(trace)["weights"]
-    assert weights.shape[0] == answer["prompt_tokens"] + answer["new_tokens"]
+    spoken = run(*words, "--trace", str(trace), stdin="paint it\n")
+    assert spoken.returncode == 0 and "Traceback" not in spoken.stderr, spoken.stderr
+    assert spoken.stderr.splitlines()[-1].startswith("red; ")
+    told = np.load(trace)
+    assert spoken.stdout == f"{told['answer']}\n" and told["adapters"].tolist() == ["red"]
+    weights = told["weights"]
+    assert (
+        weights.shape[0] == len(told["tokens"]) and 1 <= len(weights) - told["prompt_length"] <= 5
+    )
     assert weights.shape[1] == 3 and weights.shape[3] == 1
     assert weights[:-1].max() == 1.0 and weights[-1].max() == 0.0
-    spoken = run(*words, stdin="paint it")
-    assert spoken.returncode == 0 and spoken.stdout == answer["text"] + "\n"
-    assert "Traceback" not in spoken.stderr
 
 
-def test_errors_of_a_process_are_one_line(home: Path):
-    for words in (["generate", "x", "--adapter", "nobody"], ["generate", "x", "--method", "magic"],
-                  ["add", "/nonexistent"], ["remove", "nobody"]):  # fmt: skip
-        done = run(*words)
-        last = [line for line in done.stderr.splitlines() if not line.startswith("Getting ready")]
-        assert done.returncode == 2 and done.stdout == "", words
-        assert len([line for line in last if not line.startswith("Adding")]) == 1, done.stderr
+def test_errors_of_the_real_thing_are_one_line(home: Path, capsys):
+    for words, named in (
+        (["generate", "x", "--adapter", "nobody"], "nobody"),
+        (["generate", "x", "--method", "magic"], "magic"),
+        (["add", "/nonexistent"], "/nonexistent"),
+        (["list", "--owner"], "--owner"),
+    ):
+        assert main(words) == 2
+        out, err = capsys.readouterr()
+        said = [line for line in err.splitlines() if not line.startswith(("Getting", "Adding"))]
+        assert out == "" and len(said) == 1 and named in said[0]
+    done = run("remove", "nobody")
+    assert done.returncode == 2 and done.stdout == ""
+    assert len(done.stderr.splitlines()) == 1 and "nobody" in done.stderr
 
 
 def test_doctor_on_a_whole_and_on_a_damaged_pool(home: Path, capsys):
@@ -364,9 +369,8 @@ def test_doctor_on_a_whole_and_on_a_damaged_pool(home: Path, capsys):
     assert "1 shared adapters" in out and "broken" not in out
     manifest = next((home / "data").rglob("red/manifest.json"))
     manifest.write_text("{")
-    report = run("doctor", "--json")
-    assert report.returncode == 2
-    checks = json.loads(report.stdout)["checks"]
+    assert main(["doctor", "--json"]) == 2
+    checks = json.loads(capsys.readouterr().out)["checks"]
     assert any(
         c["name"] == "pool" and c["state"] == "broken" and "red" in c["says"] for c in checks
     )
