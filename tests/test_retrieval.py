@@ -173,8 +173,6 @@ def test_a_broken_index_is_rebuilt(
 def test_a_collection_deleted_under_us_is_rebuilt(retriever: Retriever, tmp_path: Path) -> None:
     before = retriever.retrieve("a", k=2)
     chromadb.PersistentClient(str(tmp_path / "chroma")).delete_collection("adapters")
-    assert len(retriever.retrieve("a", k=2)) in (0, 2)  # an empty collection may be seen first
-    retriever.check()
     assert retriever.retrieve("a", k=2) == before
 
 

@@ -233,6 +233,9 @@ class Retriever:
         self, vector: Float32[np.ndarray, "d"], k: int, cards: dict[str, Card]
     ) -> list[Hit]:
         found = self._asking(lambda: self._index.query(vector, k=k, among=cards))
+        if cards and not found:  # an index that was emptied under us
+            self.check()
+            found = self._asking(lambda: self._index.query(vector, k=k, among=cards))
         return [Hit(cards[key].name, score, cards[key].owner) for key, score in found]
 
     def _vectors(self, cards: Sequence[Card]) -> Float32[np.ndarray, "n d"]:
