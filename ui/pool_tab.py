@@ -24,14 +24,19 @@ ORDER = ["name", "largest rank", "largest file", "newest"]
 OPEN_CARD = """
 element.addEventListener('click', (event) => {
   const button = event.target.closest('.rm-open');
-  if (button) trigger('click', {name: button.dataset.name});
+  if (!button) return;
+  window.openedCard = button.dataset.name;
+  trigger('click', {name: button.dataset.name});
 });
 """
 SHOW_DETAIL = """
 () => { setTimeout(() => {
   const title = document.querySelector('#pool-detail .rm-detail-title');
-  if (title) { title.focus({preventScroll: true}); title.scrollIntoView({block: 'nearest'}); }
-}, 150); }
+  if (!title || title.textContent !== window.openedCard) return;
+  window.openedCard = null;
+  title.focus({preventScroll: true});
+  title.scrollIntoView({block: 'nearest'});
+}, 100); }
 """
 SAVE_ZIP = """
 () => { setTimeout(() => {
@@ -186,16 +191,18 @@ def tab(ramole: "Ramole") -> None:
 
     hidden = {"api_visibility": "private", "show_progress": "hidden"}
     pooled = {**hidden, "concurrency_id": "pool"}
+    listed = {**hidden, "concurrency_id": "list"}  # in turn, or an older list could come last
     filters = [search, show, order]
-    seen = {"fn": on_list, "inputs": [*filters, name], "outputs": [cards, name, room], **hidden}
+    seen = {"fn": on_list, "inputs": [*filters, name], "outputs": [cards, name, room], **listed}
     shown = [about, command, download, remove, giving, given]
 
     page.load(**seen)
     page.unload(on_leave)
     pool_tab.select(**seen)
-    gr.on([search.input, show.input, order.input], on_search, filters, cards, **hidden)
+    typed = [search.input, show.input, order.input]
+    gr.on(typed, on_search, filters, cards, trigger_mode="always_last", **listed)
     cards.click(on_open, None, name, **hidden).then(None, js=SHOW_DETAIL)
-    name.change(on_choose, name, shown, **hidden)
+    name.change(on_choose, name, shown, **hidden).then(None, js=SHOW_DETAIL)
     for zone in (drop, folder):
         zone.upload(
             on_drop,

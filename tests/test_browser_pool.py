@@ -1,0 +1,217 @@
+"""The tab Pool in a real Chromium: look, search, drop, verdict, take away, remove."""
+
+import json
+import re
+import zipfile
+from pathlib import Path
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Page, expect, sync_playwright
+
+from tests.pool_fakes import write_adapter, write_sample, zipped
+from tests.serving import fake
+
+FLAGS = (
+    "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
+    "--disable-component-update --disable-sync"
+).split()
+PATIENCE = 60_000
+"""Milliseconds; the machine may be busy."""
+EVIL = "<img src=x onerror=document.title='pwned'> ${document.title='pwned'} {{value}}"
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    root = tmp_path_factory.mktemp("served")
+    made = {"readme": f"---\nlicense: mit\n---\n# One\n\nAnswers {EVIL}.", "examples": ["how many"]}
+    command = "python -m ramole_core train adapter squad --rank 5"
+    write_sample(root / "adapters", "squad", rank=5, seed=1, command=command, **made)
+    write_sample(root / "adapters", "dart", rank=2, seed=2, modules=["down_proj"])
+    with fake(root) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def chromium():
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=FLAGS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def visit(server, chromium):
+    """Open the tab in a fresh context; every request and console error is kept."""
+    contexts = []
+
+    def open_page(*, width: int = 1280, theme: str = "light") -> Page:
+        context = chromium.new_context(
+            viewport={"width": width, "height": 900}, color_scheme=theme, accept_downloads=True
+        )
+        contexts.append(context)
+        page = context.new_page()
+        page.set_default_timeout(PATIENCE)
+        page.requested, page.wrong = [], []
+        page.on("request", lambda request: page.requested.append(request.url))
+        page.on("pageerror", lambda error: page.wrong.append(str(error)))
+        page.goto(f"{server.url}/?__theme={theme}")
+        expect(page.locator(".rm-card").first).to_be_visible(timeout=PATIENCE)
+        return page
+
+    yield open_page
+    for context in contexts:
+        context.close()
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """A good zip, a pickle, and the two files of another adapter in a folder."""
+    root = tmp_path_factory.mktemp("made")
+    good = zipped(
+        write_adapter(root / "good", rank=4, seed=9, examples=["how many"]), root / "new.zip"
+    )
+    bad = root / "adapter_model.bin"
+    bad.write_bytes(b"\x80\x04.")
+    return {"good": good, "bad": bad, "pair": write_adapter(root / "pair", rank=3, seed=10)}
+
+
+def drop(page: Page, *files: Path, zone: str = "#pool-files") -> None:
+    page.locator(f"{zone} input[type=file]").set_input_files([str(file) for file in files])
+
+
+def card_names(page: Page) -> list[str]:
+    return page.locator(".rm-card h3").all_inner_texts()
+
+
+def test_cards_search_and_details(visit):
+    page = visit()
+    assert card_names(page) == ["dart", "squad"]
+    page.get_by_label("Search").fill("down_proj")
+    expect(page.locator(".rm-count")).to_have_text("1 of 2 adapters", timeout=PATIENCE)
+    assert card_names(page) == ["dart"]
+    page.get_by_label("Search").fill("")
+    expect(page.locator(".rm-card")).to_have_count(2, timeout=PATIENCE)
+    page.get_by_role("button", name="Details of squad").click()
+    expect(page.locator(".rm-detail-title")).to_have_text("squad", timeout=PATIENCE)
+    expect(page.locator(".rm-detail-title")).to_be_focused(timeout=PATIENCE)
+    expect(page.locator("#pool-command textarea")).to_have_value(re.compile("train adapter squad"))
+    expect(page.locator(".rm-near")).to_contain_text("dart")
+    expect(page.get_by_role("button", name="Remove", exact=True)).to_be_hidden()
+    assert page.title() == "RAMoLE" and page.locator(".rm-card img, .rm-detail img").count() == 0
+    assert EVIL in page.locator(".rm-detail > p").inner_text()
+    assert not page.wrong
+    outside = [
+        url for url in page.requested if not re.match(r"(http://127\.0\.0\.1|data:|blob:)", url)
+    ]
+    assert not outside
+
+
+def test_good_and_bad_uploads_get_their_verdict_at_once_and_stay_with_their_session(
+    visit, made, server
+):
+    page, other = visit(), visit()
+    drop(page, made["good"], made["bad"])
+    verdicts = page.locator(".rm-verdict")
+    expect(verdicts).to_have_count(2, timeout=PATIENCE)
+    expect(verdicts.nth(0)).to_contain_text("new.zip: usable.")
+    expect(verdicts.nth(0)).to_contain_text("attention, 2 layers; rank 4; scale 2")
+    expect(verdicts.nth(0).locator(".rm-near li").first).to_contain_text("squad")
+    expect(verdicts.nth(1)).to_contain_text("adapter_model.bin: refused.")
+    expect(page.locator(".rm-card")).to_have_count(3, timeout=PATIENCE)
+    expect(page.locator(".rm-card", has_text="new")).to_contain_text("yours")
+    expect(page.locator("#pool-room")).to_contain_text("1 of 10 adapters")
+    other.reload()
+    expect(other.locator(".rm-card")).to_have_count(2, timeout=PATIENCE)
+
+    held = server.log.parent / "data" / "uploads"
+    assert len(list(held.glob("*/new"))) == 1
+    page.close()
+    for _ in range(200):
+        if not list(held.glob("*/new")):
+            return
+        other.wait_for_timeout(100)
+    raise AssertionError("The upload outlived its session.")
+
+
+def test_two_files_with_a_name_and_examples_then_other_examples_then_removal(visit, made, tmp_path):
+    page = visit()
+    page.get_by_label("Name (optional)").fill("pairs")
+    page.get_by_label("Example inputs, one a line (optional)").fill("one\ntwo\nthree")
+    drop(page, *sorted(made["pair"].iterdir()))
+    expect(page.locator(".rm-verdict")).to_contain_text("in the pool as pairs", timeout=PATIENCE)
+    expect(page.get_by_label("Name (optional)")).to_have_value("", timeout=PATIENCE)
+    mine = page.locator(".rm-card", has_text="pairs")
+    expect(mine).to_contain_text("3 examples", timeout=PATIENCE)
+
+    mine.get_by_role("button").click()
+    expect(page.locator(".rm-detail-title")).to_have_text("pairs", timeout=PATIENCE)
+    page.get_by_role("button", name="Give it other examples").click()
+    page.get_by_label("Example inputs, one a line", exact=True).fill("four")
+    page.get_by_role("button", name="Replace its examples").click()
+    expect(mine).to_contain_text("1 example", timeout=PATIENCE)
+    page.get_by_role("button", name="Remove", exact=True).click()
+    expect(page.locator(".rm-card")).to_have_count(2, timeout=PATIENCE)
+
+
+def test_what_was_typed_stays_when_the_upload_is_refused(visit, made):
+    page = visit()
+    page.get_by_label("Name (optional)").fill("kept")
+    drop(page, made["bad"])
+    expect(page.locator(".rm-verdict")).to_contain_text("refused", timeout=PATIENCE)
+    expect(page.get_by_label("Name (optional)")).to_have_value("kept")
+
+
+def test_a_folder_is_one_adapter(visit, made):
+    page = visit()
+    page.locator("#pool-folder input[type=file]").set_input_files(str(made["pair"]))
+    expect(page.locator(".rm-verdict")).to_contain_text("usable", timeout=PATIENCE)
+    expect(page.locator(".rm-card")).to_have_count(3, timeout=PATIENCE)
+
+
+def test_a_sample_can_be_taken_away_as_a_zip(visit):
+    page = visit()
+    page.get_by_role("button", name="Details of squad").click()
+    expect(page.locator(".rm-detail-title")).to_have_text("squad", timeout=PATIENCE)
+    with page.expect_download(timeout=PATIENCE) as told:
+        page.get_by_role("button", name="Download as zip").click()
+    assert told.value.suggested_filename == "squad.zip"
+    with zipfile.ZipFile(told.value.path()) as bundle:
+        said = json.loads(bundle.read("squad/train.json"))
+        assert "squad/adapter_model.safetensors" in bundle.namelist()
+    assert said["command"] == "python -m ramole_core train adapter squad --rank 5"
+
+
+def test_by_keyboard_alone(visit, made):
+    page = visit()
+    page.get_by_label("Sort by").focus()
+    page.keyboard.press("Tab")
+    focused = page.evaluate("document.activeElement.dataset.name")
+    assert focused == "dart"
+    page.keyboard.press("Tab")
+    page.keyboard.press("Enter")
+    expect(page.locator(".rm-detail-title")).to_have_text("squad", timeout=PATIENCE)
+    expect(page.locator(".rm-detail-title")).to_be_focused(timeout=PATIENCE)
+    zone = page.locator("#pool-files button").first
+    zone.focus()
+    with page.expect_file_chooser(timeout=PATIENCE) as chooser:
+        page.keyboard.press("Space")
+    chooser.value.set_files(str(made["good"]))
+    expect(page.locator(".rm-verdict")).to_contain_text("usable", timeout=PATIENCE)
+
+
+@pytest.mark.parametrize(("width", "theme"), [(390, "dark"), (1280, "light")])
+def test_it_fits_and_axe_finds_nothing_serious(visit, made, width, theme):
+    page = visit(width=width, theme=theme)
+    page.get_by_role("button", name="Details of squad").click()
+    expect(page.locator(".rm-detail-title")).to_have_text("squad", timeout=PATIENCE)
+    drop(page, made["good"], made["bad"])
+    expect(page.locator(".rm-verdict")).to_have_count(2, timeout=PATIENCE)
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    found = Axe().run(page).response["violations"]
+    serious = [
+        (rule["id"], [node["html"][:160] for node in rule["nodes"]])
+        for rule in found
+        if rule["impact"] in ("serious", "critical")
+    ]
+    assert not serious, serious
