@@ -18,9 +18,7 @@ WORDS = ("--steps", "3", "--batch-rows", "4", "--rank", "2", "--modules", "q_pro
 
 @pytest.fixture
 def base(tmp_path, monkeypatch):
-    tiny = build_base(torch.float32, tmp_path / "base")
-    tiny.folder.mkdir()
-    tiny.model.config.save_pretrained(tiny.folder)
+    tiny = build_base(torch.float32, tmp_path)
     monkeypatch.setattr(command, "load_configured_base", lambda: tiny)
     return tiny
 
@@ -36,6 +34,11 @@ def data(tmp_path):
         ]
         (folder / f"{part}.jsonl").write_text("\n".join(lines))
     return folder
+
+
+def example_texts(folder):
+    lines = (folder / "examples.jsonl").read_text().splitlines()
+    return [json.loads(line)["text"] for line in lines]
 
 
 def call(*words, monkeypatch):
@@ -64,7 +67,7 @@ def test_an_adapter_is_trained_with_its_card_examples_and_manifest(
     record = json.loads((out / "train.json").read_text())
     assert record["command"].startswith("python -m ramole_core train adapter --data ")
     assert record["data"]["train_rows"] == 29 and record["schedule"]["seed"] == 0
-    texts = [json.loads(line)["text"] for line in (out / "examples.jsonl").open()]
+    texts = example_texts(out)
     assert len(set(texts)) == 20 and all(text.startswith("say train red") for text in texts)
     licence, description, _ = parse_readme((out / "README.md").read_bytes())
     assert licence == "mit" and "colours" in description
@@ -80,7 +83,7 @@ def test_own_examples_and_a_description_take_the_place_of_the_datas(
     out = tmp_path / "a"
     words = ("adapter", "--data", str(data), "--out", str(out), *WORDS)
     call(*words, "--examples", str(own), "--description", str(about), monkeypatch=monkeypatch)
-    texts = [json.loads(line)["text"] for line in (out / "examples.jsonl").open()]
+    texts = example_texts(out)
     assert texts == [f"paint it {n}" for n in range(20)]
     assert "Names colours." in (out / "README.md").read_text()
 

@@ -12,6 +12,7 @@ WORDS = ["<end>", "<unk>", *"say please red blue sing loud 0 1 2 3 4 5 6 OPTIONS
 
 
 def build_base(dtype: torch.dtype, folder: Path) -> BaseModel:
+    """The base, its files in `folder/tiny-base`."""
     words = Tokenizer(models.WordLevel({w: n for n, w in enumerate(WORDS)}, unk_token="<unk>"))
     words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     tokenizer = PreTrainedTokenizerFast(
@@ -32,6 +33,9 @@ def build_base(dtype: torch.dtype, folder: Path) -> BaseModel:
         pad_token_id=0,
     )
     model = LlamaForCausalLM(config).to(dtype).eval().requires_grad_(False)
+    folder = folder / "tiny-base"
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
     return BaseModel(
         model=model,
         tokenizer=tokenizer,

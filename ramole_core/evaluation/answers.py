@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import torch
+from peft import PeftModel
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ramole_core.training.rows import render_prompt
@@ -10,7 +11,7 @@ from ramole_core.training.rows import render_prompt
 
 @torch.no_grad()
 def answer_rows(
-    model: PreTrainedModel,
+    model: PreTrainedModel | PeftModel,
     tokenizer: PreTrainedTokenizerBase,
     prompts: Sequence[str],
     *,
@@ -22,16 +23,17 @@ def answer_rows(
     order = sorted(range(len(prompts)), key=lambda number: len(encoded[number]))
     answers = [""] * len(prompts)
     end = tokenizer.eos_token_id
+    assert isinstance(end, int)
     for start in range(0, len(order), batch_rows):
         chosen = order[start : start + batch_rows]
         width = max(len(encoded[number]) for number in chosen)
-        ids = torch.full((len(chosen), width), int(end), device=model.device)
+        ids = torch.full((len(chosen), width), end, device=model.device)
         mask = torch.zeros_like(ids)
         for row, number in enumerate(chosen):
             size = len(encoded[number])
             ids[row, width - size :] = torch.tensor(encoded[number], device=model.device)
             mask[row, width - size :] = 1
-        out = model.generate(
+        out = model.generate(  # pyright: ignore[reportCallIssue]  (read as a buffer's type)
             input_ids=ids,
             attention_mask=mask,
             max_new_tokens=max_new_tokens,

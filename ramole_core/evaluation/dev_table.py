@@ -20,6 +20,7 @@ import typer
 from peft import PeftModel
 from rich.console import Console
 from rich.table import Table
+from transformers import PreTrainedModel
 
 from ramole_core.base_model import BaseModel, dequantised, load_base
 from ramole_core.evaluation.answers import answer_rows
@@ -42,7 +43,9 @@ def measure_adapter(
     plain = dequantised(base)
     answers = {"base": answer_rows(plain, base.tokenizer, prompts)}
     adapted = PeftModel.from_pretrained(plain, str(folder), autocast_adapter_dtype=False)
-    answers["adapter"] = answer_rows(adapted.eval(), base.tokenizer, prompts)
+    model = adapted.eval().get_base_model()  # PEFT puts its layers into the plain model
+    assert isinstance(model, PreTrainedModel)
+    answers["adapter"] = answer_rows(model, base.tokenizer, prompts)
     answers["commonest"] = [commonest_answer(task)] * len(dev)
     entry = {
         "metric": task.metric,
@@ -146,7 +149,7 @@ def main(
     console = Console()
     for name in names or found:
         entry, answers = measure_adapter(pool / name, read_task(data / name), base=base, rows=rows)
-        report = json.loads(out.read_text()) if out.is_file() else {"adapters": {}}
+        report = json.loads(out.read_text() if out.is_file() else '{"adapters": {}}')
         report |= {
             "base_model": base.name,
             "base_checksum": base.checksum,

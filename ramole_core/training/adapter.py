@@ -143,7 +143,8 @@ def write_adapter(model: PeftModel, folder: Path, *, base_name: str) -> None:
     config = model.peft_config["default"]
     config.base_model_name_or_path = base_name
     config.inference_mode = True
-    config.target_modules = sorted(config.target_modules)  # a set: its order is chance
+    assert isinstance(config, LoraConfig)
+    config.target_modules = sorted(config.target_modules or ())  # a set: its order is chance
     config.save_pretrained(str(folder))
 
 

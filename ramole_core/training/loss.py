@@ -24,7 +24,7 @@ def token_losses(model: PreTrainedModel, batch: Batch) -> Float[Tensor, " m"]:
         raise RamoleError(
             f"{type(model).__name__} has no output embedding; expected a causal language model."
         )
-    device = model.get_input_embeddings().weight.device
+    device = next(model.parameters()).device
     hidden = model.base_model(input_ids=batch.ids.to(device), use_cache=False).last_hidden_state
     logits = head(hidden[batch.rows.to(device), batch.places.to(device)])
     return F.cross_entropy(logits.float(), batch.targets.to(device), reduction="none")
