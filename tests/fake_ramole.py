@@ -38,8 +38,16 @@ class FakePool:
 class FakeRamole:
     """Experts lead in turn: token i has its largest weight on expert i // 2 modulo k."""
 
-    def __init__(self, *, loaded: bool = True, pause: float = 0.0, length: int = len(WORDS)):
+    def __init__(
+        self,
+        *,
+        loaded: bool = True,
+        pause: float = 0.0,
+        length: int = len(WORDS),
+        load_seconds: float = 0.0,
+    ):
         self.settings = Settings(data_dir=Path("/nonexistent"), max_new_tokens=300)
+        self.load_seconds = load_seconds
         self.pool = FakePool()
         self.loaded, self.pause, self.length = loaded, pause, length
         self.forwards, self.explained, self.batches = 0, 0, 0
@@ -55,7 +63,7 @@ class FakeRamole:
         for fraction in (0.2, 0.6, 1.0):
             if progress:
                 progress("reading the base model", fraction)
-            time.sleep(self.pause)
+            time.sleep(self.pause + self.load_seconds / 3)
         self.loaded = True
 
     def retrieve(self, text: str, k: int = 3, exclude=(), owner=None) -> list[Hit]:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 NEXT = 3
 """How many adapters that were not taken are shown below those that were."""
+STILL = "The answer is there; the bare base is still writing…"
 PAUSE = 0.06
 """Seconds between two pictures of a stream."""
 
@@ -112,7 +113,7 @@ def _stream(
             if time.perf_counter() - drawn > PAUSE and pieces:
                 drawn = time.perf_counter()
                 yield Shown(
-                    f"Answering… {len(pieces)} tokens",
+                    STILL if 0 in answers else f"Answering… {len(pieces)} tokens",
                     found=took(found, names),
                     experts=names,
                     pieces=tuple(pieces),

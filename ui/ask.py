@@ -153,7 +153,7 @@ def begun(ui: SimpleNamespace, name: str, *, beside: bool) -> dict[Any, Any]:
         ui.timing: "",
         ui.downloads: gr.Row(visible=False),
         ui.run: None,
-        ui.whole.box: gr.Accordion(visible=False),
+        **whole_panel.cleared(ui.whole),
         **token_panel.closed(ui.token),
     }
 

@@ -87,9 +87,9 @@ RECORDED = (LIVE[3], LIVE[1], LIVE[5], LIVE[2], LIVE[9])
 """What `python -m ui.record` runs."""
 
 
-def recorded_files(folder: Path = FOLDER) -> list[Path]:
-    """The recorded runs, in the order of their names."""
-    return sorted(folder.glob("*.json"))
+def recorded_files(folder: Path | None = None) -> list[Path]:
+    """The recorded runs in `folder` (unset: ours), in the order of their names."""
+    return sorted((folder or FOLDER).glob("*.json"))
 
 
 def write_run(run: Run, path: Path) -> None:

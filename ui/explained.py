@@ -31,7 +31,7 @@ def spell(piece: str) -> str:
 def token_html(run: Run, index: int) -> str:
     """Heading, stacked bar of the mean weights, and entropy, of one generated token."""
     piece = escape(spell(run.pieces[index]))
-    head = f"<h3>Token {index + 1} of {len(run.pieces)}: <code>{piece}</code></h3>"
+    head = f"<h2>Token {index + 1} of {len(run.pieces)}: <code>{piece}</code></h2>"
     gates = run.gates
     if index >= len(gates) or not run.experts:
         return head + '<p class="quiet">No adapter was at work here.</p>'

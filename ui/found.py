@@ -62,7 +62,7 @@ def beside_html(text: str | None) -> str:
     if text is None:
         return ""
     return (
-        '<section class="beside"><h3>The bare base, same batch</h3>'
+        '<section class="beside"><h2>The bare base, same batch</h2>'
         f'<div class="plain">{escape(text) or "…"}</div></section>'
     )
 
@@ -96,7 +96,7 @@ def _bars(title: str, rows: Sequence[Found], *, lettered: bool) -> str:
             f'background:{fill}"></i></span></li>'
         )
     kind = "taken" if lettered else "others"
-    return f'<h3>{escape(title)}</h3><ol class="{kind}">{"".join(items)}</ol>'
+    return f'<h2>{escape(title)}</h2><ol class="{kind}">{"".join(items)}</ol>'
 
 
 def _seconds(value: float) -> str:

@@ -26,19 +26,23 @@ CAPTION = (
 
 
 def lay_out() -> SimpleNamespace:
-    """Build the panel; `ui.all` is what a pick changes."""
+    """Build the panel; `ui.all` is what a pick changes.
+
+    Its parts are always there, and hidden by the style sheet until `ui.token` has a heading: a part
+    that is mounted as its first value arrives may miss it.
+    """
     ui = SimpleNamespace()
     with gr.Column(elem_id="token-panel"):
         ui.token = gr.HTML(PICK, elem_id="token", apply_default_css=False)
-        with gr.Row(equal_height=False, visible=False) as ui.body:
+        with gr.Row(equal_height=False, elem_classes=["detail"]):
             with gr.Column(scale=3, min_width=320):
                 ui.plot = gr.Plot(show_label=False, elem_id="token-plot", container=False)
                 ui.caption = gr.HTML(CAPTION, apply_default_css=False)
             with gr.Column(scale=2, min_width=300):
                 ui.likely = gr.HTML(elem_id="likely", apply_default_css=False)
-        with gr.Accordion("These weights as a table", open=False, visible=False) as ui.twin:
+        with gr.Accordion("These weights as a table", open=False, elem_classes=["detail"]):
             ui.table = gr.Dataframe(interactive=False, show_label=False, max_height=320)
-    ui.all = [ui.token, ui.body, ui.plot, ui.likely, ui.twin, ui.table]
+    ui.all = [ui.token, ui.plot, ui.likely, ui.table]
     return ui
 
 
@@ -70,27 +74,20 @@ def connect(ramole: "Ramole", ui: SimpleNamespace, *, view: gr.HTML, run: gr.Sta
 def opened(ui: SimpleNamespace, run: Run, index: int) -> dict[Any, Any]:
     """Everything about one token that the trace holds."""
     trace, gates = run.answer.trace, run.gates
-    shown: dict[Any, Any] = {ui.token: token_html(run, index), ui.body: gr.Row(visible=True)}
     if trace is None or not run.experts or index >= len(gates):
-        return {**shown, ui.plot: None, ui.twin: gr.Accordion(visible=False)}
+        return {ui.token: token_html(run, index), ui.plot: None, ui.table: gr.Dataframe(value=[])}
     axes = {"layers": trace.layers, "modules": trace.modules}
     headers, rows = token_table(gates[index], run.experts, **axes)
     return {
-        **shown,
+        ui.token: token_html(run, index),
         ui.plot: token_figure(gates[index], run.experts, **axes),
-        ui.twin: gr.Accordion(visible=True),
         ui.table: gr.Dataframe(value=rows, headers=headers),
     }
 
 
 def closed(ui: SimpleNamespace) -> dict[Any, Any]:
     """The panel before any token is picked."""
-    return {
-        ui.token: PICK,
-        ui.body: gr.Row(visible=False),
-        ui.likely: "",
-        ui.twin: gr.Accordion(visible=False),
-    }
+    return {ui.token: PICK, ui.likely: ""}
 
 
 def explain(ramole: "Ramole", run: Run, index: int) -> str:

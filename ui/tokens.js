@@ -38,15 +38,20 @@ function drawLegend(value) {
 function describe(value, token, index) {
   const named = token.w.map((w, e) => value.experts[e].letter + ' ' + value.experts[e].name + ' ' + w.toFixed(2));
   const leader = token.e < 0 ? 'no expert stands out' : 'expert ' + value.experts[token.e].letter + ', ' + value.experts[token.e].name;
-  const said = token.t.trim() || (token.t.includes('\n') ? 'line break' : token.t ? 'space' : 'no text');
+  const said = token.t.trim() || (token.t.includes('\n') ? 'line break' : token.t ? 'space' : ending(value, index) ? 'end of the answer' : 'no text');
   return { label: said + ': ' + (value.experts.length ? leader : 'base model'), title: ['Token ' + (index + 1), ...named].join('\n') };
+}
+
+// The end-of-answer token adds no text, but it was chosen like any other.
+function ending(value, index) {
+  return value.tokens[index].t === '' && !value.running && index === value.tokens.length - 1;
 }
 
 function drawToken(value, index) {
   const token = value.tokens[index];
   const node = make('span', 'token');
   // A line break must stay one, and yet be something to click.
-  const glyph = token.t === '' ? '·' : /^\n+$/.test(token.t) ? token.t.replace(/\n/g, '↵\n') : token.t;
+  const glyph = ending(value, index) ? '∎' : token.t === '' ? '·' : /^\n+$/.test(token.t) ? token.t.replace(/\n/g, '↵\n') : token.t;
   node.textContent = glyph;
   if (token.t === '' || /^\n+$/.test(token.t)) node.classList.add('faint');
   const words = describe(value, token, index);
@@ -73,18 +78,17 @@ function draw() {
   if (!value) return;
   const old = shown.run === value.run ? shown.tokens : [];
   const same = (token, i) => i < value.tokens.length && token.t === value.tokens[i].t && token.e === value.tokens[i].e;
-  const keep = old.every(same) ? old.length : 0;
+  const keep = old.every(same) ? (value.running ? old.length : Math.max(old.length - 1, 0)) : 0;
   if (value.running && shown.run !== value.run) show();
-  if (!keep) text.replaceChildren();
   text.querySelector('.caret')?.remove();
   text.querySelector('.empty')?.remove();
+  while (text.children.length > keep) text.lastChild.remove();
   for (let i = keep; i < value.tokens.length; i++) text.append(drawToken(value, i));
   if (value.running) text.append(make('span', 'caret', '▍'));
   if (!value.tokens.length && !value.running) text.append(make('span', 'empty', value.empty || ''));
   shown = { run: value.run, tokens: value.tokens };
   drawLegend(value);
   if (!text.querySelector('[tabindex="0"]')) text.querySelector('.token')?.setAttribute('tabindex', '0');
-  if (Number.isInteger(value.selected)) mark(text.children[value.selected]);
 }
 
 // A new answer begins: bring it into sight if it is below the edge.

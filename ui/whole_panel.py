@@ -25,9 +25,8 @@ def lay_out() -> SimpleNamespace:
     with gr.Accordion(
         "The whole answer: entropy, and layers by tokens",
         open=False,
-        visible=False,
         elem_id="whole-panel",
-    ) as ui.box:
+    ):
         ui.entropy = gr.Plot(show_label=False, elem_id="entropy-plot", container=False)
         gr.HTML(ENTROPY, apply_default_css=False)
         ui.expert = gr.Dropdown([], label="Adapter", elem_id="whole-expert")
@@ -35,7 +34,7 @@ def lay_out() -> SimpleNamespace:
         gr.HTML(LAYERS, apply_default_css=False)
         with gr.Accordion("These numbers as a table", open=False):
             ui.table = gr.Dataframe(interactive=False, show_label=False, max_height=320)
-    ui.all = [ui.box, ui.entropy, ui.expert, ui.layers, ui.table]
+    ui.all = [ui.entropy, ui.expert, ui.layers, ui.table]
     return ui
 
 
@@ -53,21 +52,30 @@ def connect(ui: SimpleNamespace, *, run: gr.State) -> None:
 
 
 def drawn(ui: SimpleNamespace, run: Run) -> dict[Any, Any]:
-    """The panel for a finished run; hidden where there are no weights."""
+    """The panel for a finished run; empty where there are no weights."""
     gates = run.gates
     if not run.experts or not gates.size:
-        return {ui.box: gr.Accordion(visible=False)}
+        return cleared(ui)
     leaders = [strongest(row) for row in mean_weights(gates)]
     led = shares(leaders, len(run.experts))
     first = led.index(max(led))
     names = [(f"{letter_of(e)} {name}", e) for e, name in enumerate(run.experts)]
     headers, rows = tokens_table(gates, run.pieces, run.experts)
     return {
-        ui.box: gr.Accordion(visible=True),
         ui.entropy: entropy_figure(gates, run.pieces, selected=None),
         ui.expert: gr.Dropdown(choices=names, value=first),
         ui.layers: _layers(run, first),
         ui.table: gr.Dataframe(value=rows, headers=headers),
+    }
+
+
+def cleared(ui: SimpleNamespace) -> dict[Any, Any]:
+    """Nothing to see; the style sheet hides the panel while the answer has no legend."""
+    return {
+        ui.entropy: None,
+        ui.expert: gr.Dropdown(choices=[], value=None),
+        ui.layers: None,
+        ui.table: gr.Dataframe(value=[]),
     }
 
 

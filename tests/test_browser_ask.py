@@ -1,0 +1,293 @@
+"""The tab Ask in a real Chromium: ask, stop, pick a token, keyboard alone, phone, loading."""
+
+import json
+import re
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Page, expect, sync_playwright
+
+from tests.fake_ramole import LAYERS, MODULES, WORDS
+from tests.serving import running
+
+FLAGS = (
+    "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
+    "--disable-component-update --disable-sync"
+).split()
+PATIENCE = 60_000
+"""Milliseconds; the machine may be busy."""
+expect.set_options(timeout=PATIENCE)
+
+
+def serving(root: Path, **environment: object):
+    """The fake page in a process of its own."""
+    said = {name.upper(): str(value) for name, value in environment.items()}
+    command = ["env", *(f"{name}={value}" for name, value in said.items())]
+    return running(
+        [*command, f"RECORDED={root / 'recorded'}", sys.executable, "-m", "tests.ask_page"], root
+    )
+
+
+@pytest.fixture(scope="module")
+def chromium():
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=FLAGS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="module")
+def quick(tmp_path_factory):
+    """A page whose model answers eight tokens at once."""
+    with serving(tmp_path_factory.mktemp("quick")) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def slow(tmp_path_factory):
+    """A page whose model comes after some seconds, and takes a minute for an answer."""
+    root = tmp_path_factory.mktemp("slow")
+    with serving(root, loaded=0, load_seconds=20, step_seconds=0.25, length=240) as server:
+        yield server
+
+
+@pytest.fixture
+def visit(chromium):
+    """Open a page in a fresh context; every request and page error is kept."""
+    contexts = []
+
+    def open_page(url: str, *, width: int = 1280, theme: str = "light") -> Page:
+        context = chromium.new_context(
+            viewport={"width": width, "height": 900}, color_scheme=theme, accept_downloads=True
+        )
+        contexts.append(context)
+        page = context.new_page()
+        page.set_default_timeout(PATIENCE)
+        page.requested, page.wrong = [], []
+        page.on("request", lambda request: page.requested.append(request.url))
+        page.on("pageerror", lambda error: page.wrong.append(str(error)))
+        page.goto(f"{url}/?__theme={theme}")
+        expect(page.locator("#prompt textarea")).to_be_visible(timeout=PATIENCE)
+        expect(page.locator("#status .notice")).to_be_visible(timeout=PATIENCE)
+        return page
+
+    yield open_page
+    for context in contexts:
+        context.close()
+
+
+def ask(page: Page, prompt: str = "Which boats?") -> None:
+    """Type, press Enter, and wait for the end of the answer."""
+    page.locator("#prompt textarea").fill(prompt)
+    page.locator("#prompt textarea").press("Enter")
+    expect(page.locator("#timing dl")).to_be_visible(timeout=PATIENCE)
+    expect(page.locator("#ask-button")).to_be_enabled(timeout=PATIENCE)
+
+
+def letters(page: Page) -> str:
+    """Each token's letter where a run of one expert begins, `.` elsewhere."""
+    return "".join(
+        token.get_attribute("data-letter") or "." for token in page.locator("#answer .token").all()
+    )
+
+
+def test_an_answer_arrives_with_colour_letter_and_words(quick, visit):
+    page = visit(quick.url)
+    ask(page)
+    tokens = page.locator("#answer .token")
+    expect(tokens).to_have_count(len(WORDS))
+    assert letters(page) == "A.B.C.A."
+    assert tokens.nth(2).get_attribute("aria-label") == "<b>lie</b>: expert B, bee"
+    assert tokens.nth(4).get_attribute("aria-label") == "line break: expert C, cat"
+    assert "B bee 0.67" in tokens.nth(2).get_attribute("title")
+    colours = {tokens.nth(i).evaluate("n => getComputedStyle(n).boxShadow") for i in (0, 2, 4)}
+    assert len(colours) == 3
+    expect(page.locator("#answer .legend li")).to_have_count(3)
+    assert page.locator("#answer .legend li").first.inner_text().split() == ["A", "ant", "50", "%"]
+    expect(page.locator("#answer .meaning")).to_contain_text("weighed most")
+    expect(page.locator("#beside .plain")).to_contain_text("The boats <b>lie</b> ${here}")
+    expect(page.locator("#found .taken li")).to_have_count(3)
+    expect(page.locator("#found .others li")).to_have_text(re.compile("dog.*0.300"))
+    assert page.wrong == []
+
+
+def test_a_picked_token_opens_its_weights_and_what_else_was_likely(quick, visit):
+    page = visit(quick.url)
+    ask(page)
+    page.locator("#answer .token").nth(3).click()
+    expect(page.locator("#token")).to_contain_text("Token 4 of 8")
+    expect(page.locator("#token")).to_contain_text("B bee weighed most")
+    expect(page.locator("#token-plot .js-plotly-plot")).to_be_visible(timeout=PATIENCE)
+    expect(page.locator("#likely table")).to_have_count(2)
+    expect(page.locator("#likely .chosen code")).to_have_text("${here}")
+    page.get_by_role("button", name="These weights as a table").click()
+    expect(page.locator("#token-panel table").last).to_contain_text("down_proj")
+    assert page.wrong == []
+
+
+def test_keyboard_alone(quick, visit):
+    page = visit(quick.url)
+    page.keyboard.type("Which boats?")  # the prompt has the focus from the start
+    page.keyboard.press("Shift+Enter")
+    page.keyboard.type("And where?")
+    expect(page.locator("#prompt textarea")).to_have_value("Which boats?\nAnd where?")
+    page.keyboard.press("Enter")
+    expect(page.locator("#timing dl")).to_be_visible(timeout=PATIENCE)
+    expect(page.locator("#prompt textarea")).to_have_value("Which boats?\nAnd where?")
+    for _ in range(40):
+        page.keyboard.press("Tab")
+        if page.evaluate("document.activeElement.classList.contains('token')"):
+            break
+    focus = "document.activeElement.dataset.index"
+    assert page.evaluate(focus) == "0"
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("ArrowRight")
+    assert page.evaluate(focus) == "2"
+    expect(page.locator("#token")).to_contain_text("Token 3 of 8")
+    page.keyboard.press("End")
+    expect(page.locator("#token")).to_contain_text("Token 8 of 8")
+    page.keyboard.press("ArrowUp")
+    assert int(page.evaluate(focus)) < 5  # the line above the line break
+    page.keyboard.press("Tab")
+    assert not page.evaluate("document.activeElement.classList.contains('token')")
+    assert page.wrong == []
+
+
+def test_the_trace_can_be_taken_away(quick, visit):
+    page = visit(quick.url)
+    ask(page)
+    with page.expect_download() as taken:
+        page.locator("#trace-npz").click()
+    with np.load(taken.value.path(), allow_pickle=False) as trace:
+        assert trace["weights"].shape == (2 + len(WORDS), len(LAYERS), len(MODULES), 3)
+    with page.expect_download() as taken:
+        page.locator("#trace-json").click()
+    told = json.loads(Path(taken.value.path()).read_text("utf-8"))
+    assert told["answer"] == "".join(WORDS) and taken.value.suggested_filename.endswith(".json")
+
+
+def test_an_error_is_one_sentence_and_nothing_typed_is_lost(quick, visit):
+    page = visit(quick.url)
+    page.locator("#more button").first.click()
+    page.get_by_label("Their weights").fill("half")
+    page.locator("#prompt textarea").fill("Which boats?")
+    page.locator("#ask-button").click()
+    expect(page.locator("#notice [role=alert]")).to_have_text(re.compile("weights 'half' are not"))
+    expect(page.locator("#prompt textarea")).to_have_value("Which boats?")
+    expect(page.get_by_label("Their weights")).to_have_value("half")
+    expect(page.locator("#ask-button")).to_be_enabled()
+    page.get_by_label("Their weights").fill("")
+    ask(page)
+    assert "Traceback" not in page.locator("body").inner_text()
+
+
+def test_a_live_example_is_asked_at_once_and_other_methods_say_what_they_do(quick, visit):
+    page = visit(quick.url)
+    page.locator("#examples-live button", has_text="Question to SQL").click()
+    expect(page.locator("#prompt textarea")).to_have_value(re.compile("Bergen"))
+    expect(page.locator("#timing dl")).to_be_visible(timeout=PATIENCE)
+    page.locator("#more button").first.click()
+    page.locator("#method input").click()
+    page.get_by_role("option", name="base", exact=True).click()
+    expect(page.locator("#about")).to_contain_text("no adapter")
+    page.locator("#ask-button").click()
+    expect(page.locator("#answer .meaning")).to_contain_text("base model alone")
+    expect(page.locator("#answer .legend")).to_be_hidden()
+
+
+def test_no_request_leaves_the_machine_and_the_page_is_there_at_once(quick, visit):
+    page = visit(quick.url)
+    painted = page.evaluate("performance.getEntriesByType('paint').at(-1).startTime")
+    ask(page)
+    page.locator("#answer .token").nth(1).click()
+    expect(page.locator("#token-plot .js-plotly-plot")).to_be_visible(timeout=PATIENCE)
+    allowed = (quick.url, "data:", "blob:")
+    assert [url for url in page.requested if not url.startswith(allowed)] == []
+    assert painted < 20_000  # 2 s on an idle machine; here others work beside it
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_nothing_serious_for_axe(quick, visit, theme):
+    page = visit(quick.url, theme=theme)
+    ask(page)
+    page.locator("#answer .token").nth(1).click()
+    expect(page.locator("#likely table")).to_have_count(2)
+    found = Axe().run(page, context="#ask-tab")
+    serious = [
+        (one["id"], [node["target"] for node in one["nodes"]][:5])
+        for one in found.response["violations"]
+        if one["impact"] in ("serious", "critical")
+    ]
+    assert serious == []
+
+
+def test_a_phone_shows_everything_within_its_width(quick, visit):
+    page = visit(quick.url, width=390)
+    ask(page)
+    page.locator("#answer .token").nth(1).click()
+    expect(page.locator("#token-plot .js-plotly-plot")).to_be_visible(timeout=PATIENCE)
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    for part in ("#prompt", "#answer", "#beside", "#found", "#token", "#likely"):
+        box = page.locator(part).bounding_box()
+        assert box["x"] >= 0 and box["x"] + box["width"] <= 391, part
+
+
+def test_a_recorded_run_is_there_before_the_model_and_a_question_waits_for_it(slow, visit):
+    page = visit(slow.url)
+    expect(page.locator("#status")).to_contain_text(re.compile(r"loading: .*\d+%"))
+    page.locator("#examples-recorded button").first.click()
+    expect(page.locator("#answer .token")).to_have_count(len(WORDS))
+    expect(page.locator("#prompt textarea")).to_have_value("Which boats?")
+    page.locator("#answer .token").nth(2).click()
+    expect(page.locator("#likely table")).to_have_count(2)
+    assert page.locator("#status .ready").count() == 0
+    page.locator("#prompt textarea").fill("And now?")
+    page.locator("#prompt textarea").press("Enter")
+    expect(page.locator("#notice")).to_contain_text("your question is answered as soon as")
+    expect(page.locator("#status .ready")).to_be_visible(timeout=PATIENCE)
+    expect(page.locator("#answer .token").nth(3)).to_be_visible(timeout=PATIENCE)
+    page.locator("#stop-button").click()
+    expect(page.locator("#notice")).to_contain_text("Stopped.")
+
+
+def test_stop_works_at_once_and_frees_the_model_for_the_next(slow, visit):
+    page, other = visit(slow.url), visit(slow.url)
+    expect(page.locator("#status .ready")).to_be_visible(timeout=PATIENCE)
+    page.locator("#prompt textarea").fill("Which boats?")
+    page.locator("#prompt textarea").press("Enter")
+    expect(page.locator("#answer .token").nth(1)).to_be_visible(timeout=PATIENCE)
+    other.locator("#prompt textarea").fill("Me too?")
+    other.locator("#prompt textarea").press("Enter")
+    expect(other.locator("#notice")).to_contain_text(re.compile("free place|queue"))
+    page.locator("#stop-button").click()
+    expect(page.locator("#notice")).to_contain_text("Stopped.")
+    expect(page.locator("#timing")).to_contain_text("stopped by you")
+    count = page.locator("#answer .token").count()
+    assert 2 <= count < 60
+    expect(other.locator("#answer .token").nth(1)).to_be_visible(timeout=PATIENCE)
+    page.locator("#answer .token").nth(1).click()  # what came can still be looked into
+    expect(page.locator("#token")).to_contain_text(f"Token 2 of {count}")
+    assert page.locator("#answer .token").count() == count
+    other.locator("#stop-button").click()
+    expect(other.locator("#notice")).to_contain_text("Stopped.")
+
+
+def test_a_question_in_the_queue_can_be_stopped(slow, visit):
+    page, other = visit(slow.url), visit(slow.url)
+    expect(page.locator("#status .ready")).to_be_visible(timeout=PATIENCE)
+    page.locator("#prompt textarea").fill("Which boats?")
+    page.locator("#prompt textarea").press("Enter")
+    expect(page.locator("#answer .token").nth(1)).to_be_visible(timeout=PATIENCE)
+    other.locator("#prompt textarea").fill("Me too?")
+    other.locator("#prompt textarea").press("Enter")
+    expect(other.locator("#stop-button")).to_be_enabled()
+    other.locator("#stop-button").click()
+    expect(other.locator("#notice")).to_contain_text("Stopped.")
+    expect(other.locator("#ask-button")).to_be_enabled()
+    expect(other.locator("#prompt textarea")).to_have_value("Me too?")
+    page.locator("#stop-button").click()
+    expect(page.locator("#notice")).to_contain_text("Stopped.")
+    expect(other.locator("#answer .token")).to_have_count(0)
