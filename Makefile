@@ -44,4 +44,4 @@ readme: setup ## write README's generated tables and tree anew
 	$(BIN)/python docs/readme.py
 
 clean: ## remove .venv and caches; adapters and DATA_DIR stay
-	rm -rf .venv .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv .pytest_cache .ruff_cache

@@ -29,6 +29,9 @@ NOT_IMPORTED = {
 
 COME_ALONG = {
     "filelock": "transformers",
+    "gradio-client": "gradio",
+    "mcp": "gradio[mcp]",
+    "psutil": "accelerate",
     "pydantic": "pydantic-settings",
     "python-dotenv": "pydantic-settings",
     "pyyaml": "transformers",

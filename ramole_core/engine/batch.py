@@ -141,7 +141,8 @@ class Batch:
                 use_cache=True,
                 logits_to_keep=1,
             ).logits[:, -1]
-            gates = self._mixer.weights(*self._ids.shape, self._k) if trace else None
+            b, l = self._ids.shape
+            gates = self._mixer.weights(b, l, self._k) if trace else None
         return logits, gates
 
     def _advance(

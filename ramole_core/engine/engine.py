@@ -143,4 +143,4 @@ def _end_tokens(base: BaseModel) -> frozenset[int]:
     found = getattr(generation, "eos_token_id", None) or base.tokenizer.eos_token_id
     if found is None:
         return frozenset()
-    return frozenset(found) if isinstance(found, list) else frozenset([found])
+    return frozenset(int(token) for token in (found if isinstance(found, list) else [found]))
