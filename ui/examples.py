@@ -77,13 +77,9 @@ LIVE = (
         "tower, which was put out in 1890 and now serves as a home for visiting artists.\n\n"
         "Answer the following question using the text above: When was the twin tower put out?",
     ),
-    Example(
-        "Into Spanish",
-        'How do you say "The library stays open until nine on Thursdays." in Spanish?',
-    ),
 )
 
-RECORDED = (LIVE[3], LIVE[1], LIVE[5], LIVE[2], LIVE[9])
+RECORDED = (LIVE[3], LIVE[1], LIVE[5], LIVE[2], LIVE[6])
 """What `python -m ui.record` runs."""
 
 

@@ -39,11 +39,14 @@ K = 3
 def draw_sets(
     name: str, unseen: Sequence[str], *, groups: int, setting: str, seed: int
 ) -> list[tuple[str, ...]]:
-    """The K adapters for each group of a task's rows; the own one, where it is in, comes first."""
+    """The K adapters for each group of a task's rows; the own one, where it is in, comes first.
+
+    Fewer than K where there are not so many unseen ones."""
     chance = random.Random(f"{seed}/{setting}/{name}")
     others = [other for other in unseen if other != name]
     own = (name,) if setting == "own" else ()
-    return [own + tuple(chance.sample(others, K - len(own))) for _ in range(groups)]
+    drawn = min(K - len(own), len(others))
+    return [own + tuple(chance.sample(others, drawn)) for _ in range(groups)]
 
 
 @torch.no_grad()
