@@ -192,10 +192,9 @@ def test_by_keyboard_alone(visit, made):
     page.keyboard.press("Enter")
     expect(page.locator(".rm-detail-title")).to_have_text("squad", timeout=PATIENCE)
     expect(page.locator(".rm-detail-title")).to_be_focused(timeout=PATIENCE)
-    zone = page.locator("#pool-files button").first
-    zone.focus()
+    page.locator("#pool-files button").first.focus()
     with page.expect_file_chooser(timeout=PATIENCE) as chooser:
-        page.keyboard.press("Space")
+        page.keyboard.press("Enter")
     chooser.value.set_files(str(made["good"]))
     expect(page.locator(".rm-verdict")).to_contain_text("usable", timeout=PATIENCE)
 

@@ -28,6 +28,11 @@ element.addEventListener('click', (event) => {
   window.openedCard = button.dataset.name;
   trigger('click', {name: button.dataset.name});
 });
+document.addEventListener('keydown', (event) => {  // Gradio's drop zones heed Space alone
+  if (event.key !== 'Enter' || !event.target.matches('#pool-tab .upload-container')) return;
+  event.preventDefault();
+  event.target.click();
+});
 """
 SHOW_DETAIL = """
 () => { setTimeout(() => {
@@ -199,8 +204,8 @@ def tab(ramole: "Ramole") -> None:
     page.load(**seen)
     page.unload(on_leave)
     pool_tab.select(**seen)
-    typed = [search.input, show.input, order.input]
-    gr.on(typed, on_search, filters, cards, trigger_mode="always_last", **listed)
+    changed = [search.change, show.change, order.change]
+    gr.on(changed, on_search, filters, cards, trigger_mode="always_last", **listed)
     cards.click(on_open, None, name, **hidden).then(None, js=SHOW_DETAIL)
     name.change(on_choose, name, shown, **hidden).then(None, js=SHOW_DETAIL)
     for zone in (drop, folder):
