@@ -1,9 +1,10 @@
-"""README's generated parts: the tables of methods and settings, and the tree.
+"""README's generated parts: the tables of methods, settings and results, and the tree.
 
 `make readme` writes them between their marks; a test fails where README and code disagree.
 """
 
 import ast
+import json
 import re
 import sys
 from collections.abc import Iterator
@@ -21,7 +22,7 @@ BEGIN, END = "<!-- {name}: written by `make readme` -->", "<!-- end of {name} --
 
 OTHERS = {
     "adapters/": "the sample pool: one folder an adapter, and the router in `_router`",
-    "docs/": "screenshots; `readme.py` writes the generated parts of this page",
+    "docs/": "pictures, and the scripts that make them and the tables of this page",
     "results/": "measured tables",
     "tests/": "oracles, laws, hostile files, the page in a real browser",
     "Makefile": "every task; `make` prints them",
@@ -44,6 +45,29 @@ def methods() -> str:
     return "\n".join(rows)
 
 
+def measured() -> str:
+    """The crowded pool: what was run, how often retrieval is right, and each method's score."""
+    run = json.loads((REPOSITORY / "results" / "crowded.json").read_text(encoding="utf-8"))
+    samples, strangers = len(run["samples"]), len(run["distractors"])
+    rows = [
+        f"{samples} sample adapters among {strangers} strangers, {run['prompts']} dev prompts, "
+        f"k = {run['k']}, greedy, on the base in {run['quantization']}: the right adapter is found "
+        f"first for {_interval(run['retrieval']['first'])} % of the prompts, among the first "
+        f"{run['k']} for {_interval(run['retrieval']['found'])} %. Mean score, 0 to 100, with 95 % "
+        "bootstrap intervals; lenient scoring strips bullets and trailing text first.",
+        "",
+        "| method | strict | lenient | over the base, lenient |",
+        "|---|---|---|---|",
+    ]
+    for name, strict in run["strict"].items():
+        lenient = run["lenient"][name]
+        gain = lenient.get("gain_over_base")
+        label = "the right adapter alone" if name == "perfect" else f"`{name}`"
+        over = _interval(gain) if gain else ""
+        rows.append(f"| {label} | {_interval(strict)} | {_interval(lenient)} | {over} |")
+    return "\n".join([*rows, "", f"```bash\n{run['command']}\n```"])
+
+
 def settings() -> str:
     """One row a setting: variable, default, meaning."""
     meanings = dict(_attribute_docstrings(REPOSITORY / "ramole_core" / "settings.py", "Settings"))
@@ -64,9 +88,12 @@ def tree() -> str:
     return "\n".join(["```", *(f"{name:<{width}}  {phrase}" for name, phrase in rows), "```"])
 
 
+PARTS = {"methods": methods, "measured": measured, "settings": settings, "tree": tree}
+
+
 def generated(text: str) -> str:
     """README's text with each generated part made anew; raises ValueError for a missing mark."""
-    for name, make in (("methods", methods), ("settings", settings), ("tree", tree)):
+    for name, make in PARTS.items():
         begin, end = BEGIN.format(name=name), END.format(name=name)
         before, _, rest = text.partition(begin)
         _, found, after = rest.partition(end)
@@ -74,6 +101,10 @@ def generated(text: str) -> str:
             raise ValueError(f"README.md lacks the marks {begin} ... {end}; put them back.")
         text = f"{before}{begin}\n{make()}\n{end}{after}"
     return text
+
+
+def _interval(measure: dict[str, float]) -> str:
+    return f"{measure['mean']:.1f} [{measure['low']:.0f}, {measure['high']:.0f}]"
 
 
 def _folder(folder: Path, *, depth: int) -> Iterator[tuple[str, str]]:
