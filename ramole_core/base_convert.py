@@ -1,0 +1,90 @@
+"""A GGUF made into a Hugging Face folder, once: bfloat16 safetensors and a tokenizer that can chat.
+
+Whatever its blocks were rounded to is kept to bfloat16's precision; from here on the model is read
+like any other folder.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ramole_core.errors import RamoleError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+TURN = ("<|im_start|>", "<|im_end|>")
+"""What begins and ends a turn in ChatML."""
+
+
+def convert_gguf(gguf: Path, folder: Path, tell: Callable[[float], None]) -> None:
+    """Write the GGUF's model and its tokenizer into `folder`; `tell` hears the fraction done.
+
+    Raises RamoleError where the file cannot be read as a causal language model.
+    """
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    try:
+        with _tensors_counted(tell):
+            model = AutoModelForCausalLM.from_pretrained(
+                gguf.parent,
+                gguf_file=gguf.name,
+                dtype=torch.bfloat16,
+                quantization_config=GgufConfig(dequantize=True),
+            )
+        tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
+    except Exception as error:  # whatever the readers say of a file that they cannot read
+        raise RamoleError(
+            f"{gguf.name} cannot be read as a causal language model "
+            f"({(str(error).strip().splitlines() or [type(error).__name__])[0]}); set "
+            "RAMOLE_BASE_MODEL to another source."
+        ) from error
+    vars(model.config).pop("quantization_config", None)
+    if not all(bool(p.isfinite().all()) for p in model.parameters()):
+        raise RamoleError(f"{gguf.name} has weights that are not finite; choose another base.")
+    mend_tokenizer(tokenizer, gguf.name)
+    for said in (model.config, model.generation_config):
+        said.eos_token_id, said.pad_token_id = tokenizer.eos_token_id, tokenizer.pad_token_id
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+def mend_tokenizer(tokenizer: "PreTrainedTokenizerBase", name: str) -> None:
+    """Make a ChatML tokenizer end a text where a turn ends, and give any tokenizer a pad token.
+
+    Raises RamoleError where a mark of the template is not one token: no model learnt it then.
+    """
+    if TURN[1] in str(tokenizer.chat_template or ""):
+        for mark in TURN:
+            ids = tokenizer.encode(mark, add_special_tokens=False)
+            if len(ids) != 1:
+                raise RamoleError(
+                    f"{name} has a chat template with {mark}, which its tokenizer splits into "
+                    f"{len(ids)} tokens where one was expected; choose another base."
+                )
+        tokenizer.eos_token = TURN[1]
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+
+
+@contextmanager
+def _tensors_counted(tell: Callable[[float], None]) -> Iterator[None]:
+    """transformers draws its own bar over the tensors of a GGUF; here `tell` hears it instead."""
+    from transformers import modeling_gguf_pytorch_utils as reader
+
+    def count(tensors: Sequence[object], **_: object) -> Iterator[object]:
+        for done, tensor in enumerate(tensors):
+            tell(done / len(tensors))
+            yield tensor
+
+    name = "tqdm"
+    drawn = getattr(reader, name)
+    setattr(reader, name, count)
+    try:
+        yield
+    finally:
+        setattr(reader, name, drawn)
