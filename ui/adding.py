@@ -48,7 +48,7 @@ class Verdict:
         sentence = (
             f"It {'was' if self.known else 'is'} in the pool {'already ' if self.known else ''}"
             f"as {self.card.name}: {modules_in_words(self.card)}; "
-            f"{ranks_in_words(self.card)}; scale {self.card.scale:g}."
+            f"{ranks_in_words(self.card)}; scale {self.card.scale:.3g}."
         )
         return verdict_html(self.label, self.outcome, sentence, notes=self.card.notes, near=near)
 

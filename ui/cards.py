@@ -50,7 +50,7 @@ def badges(card: "AdapterCard", *, yours: bool) -> list[tuple[str, str, str]]:
         ("whose", *_whose(card, yours)),
         ("fact", ranks_in_words(card), "the inner size of the update, read from the weights"),
         ("fact", modules_in_words(card), ", ".join(card.modules)),
-        ("fact", f"scale {card.scale:g}", "alpha/r, by which the update is multiplied"),
+        ("fact", f"scale {card.scale:.3g}", "alpha/r, by which the update is multiplied"),
         ("fact", in_words(card.bytes), f"{card.parameters:,} parameters, {card.dtype}"),
         _examples_badge(card),
         ("fact", f"licence {card.licence}", "as its model card says")
@@ -111,7 +111,7 @@ def cards_html(cards: Sequence["AdapterCard"], *, yours: Collection[str], total:
 
 def _short(text: str, most: int = 180) -> str:
     words = " ".join(text.split())
-    return words if len(words) <= most else words[: most - 1].rstrip() + "…"
+    return words if len(words) <= most else words[:most].rsplit(" ", 1)[0] + " …"
 
 
 def chosen(

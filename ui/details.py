@@ -107,7 +107,7 @@ def _layers(layers: Sequence[int]) -> str:
 
 def _scales(card: "AdapterCard") -> str:
     scales = sorted(set(card.scales.values())) or [card.scale]
-    return f"{scales[0]:g}" if len(scales) == 1 else f"{scales[0]:g} to {scales[-1]:g}"
+    return f"{scales[0]:.4g}" if len(scales) == 1 else f"{scales[0]:.4g} to {scales[-1]:.4g}"
 
 
 def _vector(card: "AdapterCard") -> str:

@@ -72,14 +72,14 @@ def tab(ramole: "Ramole") -> None:
                 drop = gr.File(
                     label="Zips, or the two files",
                     file_count="multiple",
-                    height=130,
+                    height=150,
                     min_width=240,
                     elem_id="pool-files",
                 )
                 folder = gr.File(
                     label="Or a folder",
                     file_count="directory",
-                    height=130,
+                    height=150,
                     min_width=240,
                     elem_id="pool-folder",
                 )

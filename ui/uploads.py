@@ -47,11 +47,12 @@ def _take(path: str, folder: Path) -> Path:
     given = Path(path)
     if given.is_symlink() or not given.resolve().is_relative_to(cache):
         raise AdapterRefused("That is not an uploaded file; upload the file itself.")
-    if not given.is_file():
-        raise AdapterRefused(f"{given.name} is no longer there; drop it again.")
     folder.mkdir()
     target = folder / given.name
-    shutil.copyfile(given, target)
+    try:
+        shutil.copyfile(given, target)
+    except OSError:  # equal files of two sessions share one place in the cache
+        raise AdapterRefused(f"{given.name} is no longer there; drop it again.") from None
     given.unlink(missing_ok=True)
     return target
 
