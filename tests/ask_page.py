@@ -1,6 +1,6 @@
 """`python -m tests.ask_page`: the head and the tab Ask over a fake system, as a server of its own.
 
-LOADED=0 begins with a model that takes LOAD_SECONDS to come; STEP_SECONDS is the time of a token.
+With GATE the model is not there before that file is; STEP_SECONDS is the time of a token.
 """
 
 import os
@@ -36,11 +36,12 @@ def main() -> None:
     record(folder)
     examples.FOLDER = folder
     pause = float(os.environ.get("STEP_SECONDS", "0.02"))
+    gate = Path(os.environ["GATE"]) if "GATE" in os.environ else None
     ramole = FakeRamole(
-        loaded=os.environ.get("LOADED", "1") == "1",
+        loaded=gate is None,
         pause=pause,
         length=int(os.environ.get("LENGTH", "8")),
-        load_seconds=float(os.environ.get("LOAD_SECONDS", "0")),
+        gate=gate,
     )
     with gr.Blocks(title="RAMoLE", analytics_enabled=False) as page:
         header.header(ramole)

@@ -44,10 +44,11 @@ class FakeRamole:
         loaded: bool = True,
         pause: float = 0.0,
         length: int = len(WORDS),
-        load_seconds: float = 0.0,
+        gate: Path | None = None,
     ):
         self.settings = Settings(data_dir=Path("/nonexistent"), max_new_tokens=300)
-        self.load_seconds = load_seconds
+        self.gate = gate
+        """Loading ends once this file is there."""
         self.pool = FakePool()
         self.loaded, self.pause, self.length = loaded, pause, length
         self.forwards, self.explained, self.batches = 0, 0, 0
@@ -60,10 +61,12 @@ class FakeRamole:
     def load(self, progress=None) -> None:
         if self.load_error:
             raise RamoleError(self.load_error)
-        for fraction in (0.2, 0.6, 1.0):
+        for fraction in (0.2, 0.6):
             if progress:
                 progress("reading the base model", fraction)
-            time.sleep(self.pause + self.load_seconds / 3)
+            time.sleep(self.pause)
+        while self.gate is not None and not self.gate.exists():
+            time.sleep(0.05)
         self.loaded = True
 
     def retrieve(self, text: str, k: int = 3, exclude=(), owner=None) -> list[Hit]:

@@ -4,6 +4,7 @@ import json
 import re
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -48,10 +49,11 @@ def quick(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def slow(tmp_path_factory):
-    """A page whose model comes after some seconds, and takes a minute for an answer."""
+    """A page whose model comes once `gate` is there, and takes a minute for an answer."""
     root = tmp_path_factory.mktemp("slow")
-    with serving(root, loaded=0, load_seconds=20, step_seconds=0.25, length=240) as server:
-        yield server
+    gate = root / "gate"
+    with serving(root, gate=gate, step_seconds=0.25, length=240) as server:
+        yield SimpleNamespace(url=server.url, gate=gate)
 
 
 @pytest.fixture
@@ -70,8 +72,8 @@ def visit(chromium):
         page.on("request", lambda request: page.requested.append(request.url))
         page.on("pageerror", lambda error: page.wrong.append(str(error)))
         page.goto(f"{url}/?__theme={theme}")
-        expect(page.locator("#prompt textarea")).to_be_visible(timeout=PATIENCE)
-        expect(page.locator("#status .notice")).to_be_visible(timeout=PATIENCE)
+        expect(page.locator("#prompt textarea")).to_be_visible()
+        expect(page.locator("#status .notice")).to_be_visible()
         return page
 
     yield open_page
@@ -83,8 +85,8 @@ def ask(page: Page, prompt: str = "Which boats?") -> None:
     """Type, press Enter, and wait for the end of the answer."""
     page.locator("#prompt textarea").fill(prompt)
     page.locator("#prompt textarea").press("Enter")
-    expect(page.locator("#timing dl")).to_be_visible(timeout=PATIENCE)
-    expect(page.locator("#ask-button")).to_be_enabled(timeout=PATIENCE)
+    expect(page.locator("#timing dl")).to_be_visible()
+    expect(page.locator("#ask-button")).to_be_enabled()
 
 
 def letters(page: Page) -> str:
@@ -120,11 +122,25 @@ def test_a_picked_token_opens_its_weights_and_what_else_was_likely(quick, visit)
     page.locator("#answer .token").nth(3).click()
     expect(page.locator("#token")).to_contain_text("Token 4 of 8")
     expect(page.locator("#token")).to_contain_text("B bee weighed most")
-    expect(page.locator("#token-plot .js-plotly-plot")).to_be_visible(timeout=PATIENCE)
+    expect(page.locator("#token-plot .js-plotly-plot")).to_be_visible()
     expect(page.locator("#likely table")).to_have_count(2)
     expect(page.locator("#likely .chosen code")).to_have_text("${here}")
     page.get_by_role("button", name="These weights as a table").click()
     expect(page.locator("#token-panel table").last).to_contain_text("down_proj")
+    assert page.wrong == []
+
+
+def test_the_whole_answer_in_plots_with_a_table_beside_them(quick, visit):
+    page = visit(quick.url)
+    ask(page)
+    page.get_by_role("button", name="The whole answer").click()
+    expect(page.locator("#entropy-plot .js-plotly-plot")).to_be_visible()
+    expect(page.locator("#layers-plot .js-plotly-plot")).to_be_visible()
+    page.locator("#whole-expert input").click()
+    page.get_by_role("option", name="C cat").click()
+    expect(page.locator("#whole-expert input")).to_have_value("C cat")
+    page.get_by_role("button", name="These numbers as a table").click()
+    expect(page.locator("#whole-panel table").last).to_contain_text("entropy")
     assert page.wrong == []
 
 
@@ -135,7 +151,7 @@ def test_keyboard_alone(quick, visit):
     page.keyboard.type("And where?")
     expect(page.locator("#prompt textarea")).to_have_value("Which boats?\nAnd where?")
     page.keyboard.press("Enter")
-    expect(page.locator("#timing dl")).to_be_visible(timeout=PATIENCE)
+    expect(page.locator("#timing dl")).to_be_visible()
     expect(page.locator("#prompt textarea")).to_have_value("Which boats?\nAnd where?")
     for _ in range(40):
         page.keyboard.press("Tab")
@@ -188,7 +204,7 @@ def test_a_live_example_is_asked_at_once_and_other_methods_say_what_they_do(quic
     page = visit(quick.url)
     page.locator("#examples-live button", has_text="Question to SQL").click()
     expect(page.locator("#prompt textarea")).to_have_value(re.compile("Bergen"))
-    expect(page.locator("#timing dl")).to_be_visible(timeout=PATIENCE)
+    expect(page.locator("#timing dl")).to_be_visible()
     page.locator("#more button").first.click()
     page.locator("#method input").click()
     page.get_by_role("option", name="base", exact=True).click()
@@ -203,7 +219,7 @@ def test_no_request_leaves_the_machine_and_the_page_is_there_at_once(quick, visi
     painted = page.evaluate("performance.getEntriesByType('paint').at(-1).startTime")
     ask(page)
     page.locator("#answer .token").nth(1).click()
-    expect(page.locator("#token-plot .js-plotly-plot")).to_be_visible(timeout=PATIENCE)
+    expect(page.locator("#token-plot .js-plotly-plot")).to_be_visible()
     allowed = (quick.url, "data:", "blob:")
     assert [url for url in page.requested if not url.startswith(allowed)] == []
     assert painted < 20_000  # 2 s on an idle machine; here others work beside it
@@ -228,7 +244,7 @@ def test_a_phone_shows_everything_within_its_width(quick, visit):
     page = visit(quick.url, width=390)
     ask(page)
     page.locator("#answer .token").nth(1).click()
-    expect(page.locator("#token-plot .js-plotly-plot")).to_be_visible(timeout=PATIENCE)
+    expect(page.locator("#token-plot .js-plotly-plot")).to_be_visible()
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
     for part in ("#prompt", "#answer", "#beside", "#found", "#token", "#likely"):
         box = page.locator(part).bounding_box()
@@ -240,6 +256,7 @@ def test_a_recorded_run_is_there_before_the_model_and_a_question_waits_for_it(sl
     expect(page.locator("#status")).to_contain_text(re.compile(r"loading: .*\d+%"))
     page.locator("#examples-recorded button").first.click()
     expect(page.locator("#answer .token")).to_have_count(len(WORDS))
+    expect(page.locator("#notice")).to_have_text("Recorded run: A made-up run.")
     expect(page.locator("#prompt textarea")).to_have_value("Which boats?")
     page.locator("#answer .token").nth(2).click()
     expect(page.locator("#likely table")).to_have_count(2)
@@ -247,18 +264,20 @@ def test_a_recorded_run_is_there_before_the_model_and_a_question_waits_for_it(sl
     page.locator("#prompt textarea").fill("And now?")
     page.locator("#prompt textarea").press("Enter")
     expect(page.locator("#notice")).to_contain_text("your question is answered as soon as")
-    expect(page.locator("#status .ready")).to_be_visible(timeout=PATIENCE)
-    expect(page.locator("#answer .token").nth(3)).to_be_visible(timeout=PATIENCE)
+    slow.gate.touch()
+    expect(page.locator("#status .ready")).to_be_visible()
+    expect(page.locator("#answer .token").nth(3)).to_be_visible()
     page.locator("#stop-button").click()
     expect(page.locator("#notice")).to_contain_text("Stopped.")
 
 
 def test_stop_works_at_once_and_frees_the_model_for_the_next(slow, visit):
+    slow.gate.touch()
     page, other = visit(slow.url), visit(slow.url)
-    expect(page.locator("#status .ready")).to_be_visible(timeout=PATIENCE)
+    expect(page.locator("#status .ready")).to_be_visible()
     page.locator("#prompt textarea").fill("Which boats?")
     page.locator("#prompt textarea").press("Enter")
-    expect(page.locator("#answer .token").nth(1)).to_be_visible(timeout=PATIENCE)
+    expect(page.locator("#answer .token").nth(1)).to_be_visible()
     other.locator("#prompt textarea").fill("Me too?")
     other.locator("#prompt textarea").press("Enter")
     expect(other.locator("#notice")).to_contain_text(re.compile("free place|queue"))
@@ -267,7 +286,7 @@ def test_stop_works_at_once_and_frees_the_model_for_the_next(slow, visit):
     expect(page.locator("#timing")).to_contain_text("stopped by you")
     count = page.locator("#answer .token").count()
     assert 2 <= count < 60
-    expect(other.locator("#answer .token").nth(1)).to_be_visible(timeout=PATIENCE)
+    expect(other.locator("#answer .token").nth(1)).to_be_visible()
     page.locator("#answer .token").nth(1).click()  # what came can still be looked into
     expect(page.locator("#token")).to_contain_text(f"Token 2 of {count}")
     assert page.locator("#answer .token").count() == count
@@ -276,11 +295,12 @@ def test_stop_works_at_once_and_frees_the_model_for_the_next(slow, visit):
 
 
 def test_a_question_in_the_queue_can_be_stopped(slow, visit):
+    slow.gate.touch()
     page, other = visit(slow.url), visit(slow.url)
-    expect(page.locator("#status .ready")).to_be_visible(timeout=PATIENCE)
+    expect(page.locator("#status .ready")).to_be_visible()
     page.locator("#prompt textarea").fill("Which boats?")
     page.locator("#prompt textarea").press("Enter")
-    expect(page.locator("#answer .token").nth(1)).to_be_visible(timeout=PATIENCE)
+    expect(page.locator("#answer .token").nth(1)).to_be_visible()
     other.locator("#prompt textarea").fill("Me too?")
     other.locator("#prompt textarea").press("Enter")
     expect(other.locator("#stop-button")).to_be_enabled()

@@ -31,8 +31,8 @@ class Example:
 LIVE = (
     Example(
         "Clickbait?",
-        "Headline: You Will Not Believe What This Gardener Found Under Her Tomatoes\n"
-        "Is it clickbait?\nOPTIONS:\n- no\n- yes",
+        "Is the following a clickbait title? 17 Kitchen Tricks That Will Change Your Life Forever\n"
+        "OPTIONS:\n- no\n- yes",
     ),
     Example(
         "Voice command to JSON",
@@ -46,8 +46,8 @@ LIVE = (
     ),
     Example(
         "Question to SQL",
-        "Tables: boats(BoatId, Name, HarbourId, Length); harbours(HarbourId, Town, Berths)\n"
-        "Question: How many boats lie in the harbour of Bergen?\nSQL:",
+        "Tables: boats(BoatId, Name, Town, Length)\n"
+        "Question: What are the names of the boats in Bergen?\nSQL:",
     ),
     Example(
         "What does the user want?",
@@ -63,23 +63,23 @@ LIVE = (
     ),
     Example(
         "One sentence into two",
-        "Split this long sentence into two shorter ones: The bridge was finished in 1931 by a "
-        "small team of local masons , and it is still the only way to reach the island on foot .",
+        "The novel was published in 1952 and it was translated into nine languages , but the "
+        "author never saw any of the money .\n\nRewrite the above as two sentences.",
     ),
     Example(
         "Word problem",
-        "Math problem: Lena picked 46 plums and her brother picked 27 plums. They gave 15 of them "
-        "away. How many plums are left?\nWhat is the numeric answer?",
+        "Math problem: Lena picked 46 plums and her brother picked 27 plums. How many plums did "
+        "they pick in all?\nWhat is the numeric answer?",
     ),
     Example(
         "Answer from a text",
-        "The lighthouse on Utsira was lit for the first time in 1844. It stood beside a twin "
-        "tower, which was put out in 1890 and now serves as a home for visiting artists.\n\n"
-        "Answer the following question using the text above: When was the twin tower put out?",
+        "Read this passage and answer the question.\n\nThe lighthouse on Utsira was lit for the "
+        "first time in 1844. It stood beside a twin tower, which was put out in 1890.\n\n"
+        "Q: In which year was the lighthouse first lit?",
     ),
 )
 
-RECORDED = (LIVE[1], LIVE[5], LIVE[2], LIVE[6])
+RECORDED = (LIVE[1], LIVE[3], LIVE[5], LIVE[2], LIVE[6])
 """What `python -m ui.record` runs."""
 
 

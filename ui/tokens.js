@@ -156,5 +156,6 @@ text.addEventListener('keydown', (event) => {
   if (goal) pick(goal, goal === node ? 0 : 180);
 });
 
+text.replaceChildren(); // the template's own line breaks
 watch('value', draw);
 draw();
