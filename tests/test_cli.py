@@ -262,10 +262,10 @@ def home(tmp_path: Path, tiny_llama: Path, monkeypatch) -> Path:
 
 
 def lora_folder(folder: Path, *, seed: int) -> Path:
-    """A LoRA of rank 3 on two modules of the tiny Llama (i = 32 and 56, o = 16 and 32)."""
+    """A LoRA of rank 3 on two modules of the tiny Llama (i = 32 and 56, o = 24 and 32)."""
     generator = np.random.default_rng(seed)
     arrays = {}
-    for path, (i, o) in {"self_attn.v_proj": (32, 16), "mlp.down_proj": (56, 32)}.items():
+    for path, (i, o) in {"self_attn.v_proj": (32, 24), "mlp.down_proj": (56, 32)}.items():
         key = f"base_model.model.model.layers.1.{path}"
         arrays[f"{key}.lora_A.weight"] = generator.normal(size=(3, i)).astype("f4")
         arrays[f"{key}.lora_B.weight"] = generator.normal(size=(o, 3)).astype("f4")
