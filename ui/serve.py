@@ -97,6 +97,8 @@ def look() -> gr.Theme:
         body_text_color_subdued_dark="*neutral_300",
         input_placeholder_color="*neutral_600",
         input_placeholder_color_dark="*neutral_300",
+        button_primary_background_fill="*primary_600",  # white reads on it, on 500 not quite
+        button_primary_background_fill_hover="*primary_700",
     )
 
 
