@@ -71,7 +71,7 @@ class FakeRamole:
 
     def retrieve(self, text: str, k: int = 3, exclude=(), owner=None) -> list[Hit]:
         names = [name for name in self.pool.names if name not in exclude]
-        return [Hit(name, 0.9 - 0.2 * i, None) for i, name in enumerate(names[:k])]
+        return [Hit(name, round(0.9 - 0.2 * i, 1), None) for i, name in enumerate(names[:k])]
 
     def stream_batch(
         self, requests: Sequence[Request], *, cancelled=lambda: False

@@ -12,7 +12,7 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page, expect, sync_playwright
 
 from tests.fake_ramole import LAYERS, MODULES, WORDS
-from tests.serving import running
+from tests.serving import app, running
 
 FLAGS = (
     "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
@@ -311,3 +311,25 @@ def test_a_question_in_the_queue_can_be_stopped(slow, visit):
     page.locator("#stop-button").click()
     expect(page.locator("#notice")).to_contain_text("Stopped.")
     expect(other.locator("#answer .token")).to_have_count(0)
+
+
+def test_the_real_thing(chromium, visit, real_base_folder, tmp_path):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "base").symlink_to(real_base_folder.parent, target_is_directory=True)
+    with app(tmp_path, data_dir=tmp_path / "data", encoder="all-MiniLM-L6-v2") as server:
+        page = visit(server.url)
+        page.locator("#examples-recorded button").nth(1).click()
+        expect(page.locator("#answer .text")).to_contain_text("SELECT")
+        page.locator("#examples-live button", has_text="Clickbait?").click()
+        expect(page.locator("#status .ready")).to_be_visible(timeout=4 * PATIENCE)
+        expect(page.locator("#timing")).to_contain_text("tokens/s", timeout=2 * PATIENCE)
+        assert page.locator("#found .taken .name").first.inner_text() == "clickbait"
+        assert page.locator("#answer .text").inner_text().startswith(("yes", "no"))
+        expect(page.locator("#answer .legend li")).to_have_count(3)
+        expect(page.locator("#beside .plain")).to_be_visible()
+        page.locator("#answer .token").first.click()
+        expect(page.locator("#likely table")).to_have_count(2)
+        expect(page.locator("#likely table").last.locator("tbody tr")).to_have_count(10)
+        expect(page.locator("#likely .chosen").last).to_be_visible()
+        assert page.wrong == []
+        assert [url for url in page.requested if not url.startswith((server.url, "data:"))] == []
