@@ -37,6 +37,8 @@ def main(folder: Path = FOLDER, *, method: str = "ramole") -> int:
     """Record all examples anew; old files are removed first."""
     try:
         with Ramole(load_settings()) as ramole:
+            for example in RECORDED:  # warm: times are those of a page that has been used
+                ramole.generate([Request(example.prompt, method=method, max_new_tokens=2)])
             runs = [record(ramole, example, method=method) for example in RECORDED]
     except RamoleError as error:
         print(error, file=sys.stderr)
