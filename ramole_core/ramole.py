@@ -10,10 +10,11 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from ramole_core.choosing import Chooser
 from ramole_core.engine.request import Generation, Request, Step
 from ramole_core.errors import RamoleError
 from ramole_core.methods import METHOD_LIST, Method
-from ramole_core.pool import AdapterCard, Limits, Pool
+from ramole_core.pool import Limits, Pool
 from ramole_core.retrieval import AdapterIndex, Encoder, Hit, Retriever
 from ramole_core.settings import Settings, load_settings
 
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from ramole_core.base_model import BaseModel
     from ramole_core.composition import Router
     from ramole_core.engine.engine import Chosen, Engine
-    from ramole_core.engine.slots import LoraSet
 
 Progress = Callable[[str, float], None]
 """Called with the stage in words and the fraction done, 0 to 1."""
@@ -57,6 +57,7 @@ class Ramole:
             index=AdapterIndex(data_dir=s.data_dir, url=s.chroma_url),
         )
         self.pool.listeners.append(self.retriever)
+        self._chooser = Chooser(self.pool, self.retriever, max_new_tokens=s.max_new_tokens)
         self._loading = threading.RLock()
         self._base: BaseModel | None = None
         self._engine: Engine | None = None
@@ -166,7 +167,11 @@ class Ramole:
         before each: once it is true, the rest ends there, with the finish reason `cancelled`.
         """
         requests = list(requests)
-        timed = [self._choose(request) for request in requests]
+        timed = []
+        for request in requests:
+            began = time.perf_counter()
+            chosen = self._chooser.choose(request)
+            timed.append((chosen, time.perf_counter() - began))
         for request in requests:
             self.engine.check(request)
         size = self.settings.max_batch
@@ -187,7 +192,7 @@ class Ramole:
         `position` counts from the first token of the prompt, as a trace does; `token_ids` are the
         trace's, to spare generating the answer again. Raises RamoleError past the end.
         """
-        chosen, _ = self._choose(request)
+        chosen = self._chooser.choose(request)
         if token_ids is None:
             ids, _ = self.engine.check(request)
             if position >= len(ids):
@@ -246,59 +251,6 @@ class Ramole:
                 answer = batch.generation(index)
                 extra = {"retrieve": timed[index][1], **stages}
                 yield first + index, replace(answer, extra=extra)
-
-    def _choose(self, request: Request) -> tuple[list["Chosen"], float]:
-        """The adapters of one request, and the seconds that finding them took."""
-        from ramole_core.composition import find_method
-
-        began = time.perf_counter()
-        method = find_method(request.method)
-        if request.max_new_tokens > self.settings.max_new_tokens:
-            raise RamoleError(
-                f"max_new_tokens={request.max_new_tokens}, but this server gives at most "
-                f"{self.settings.max_new_tokens}; ask for fewer, or raise RAMOLE_MAX_NEW_TOKENS."
-            )
-        if request.adapters is None:
-            count = method.experts(request.k)
-            hits = self._hits(request, count) if count else []
-            found = [(self.pool.card(hit.name, hit.owner), hit.score) for hit in hits]
-        else:
-            found = self._named(request, method.experts(len(request.adapters)))
-        chosen = [self._chosen(card, score) for card, score in found]
-        return chosen, time.perf_counter() - began
-
-    def _hits(self, request: Request, k: int) -> list[Hit]:
-        return self.retrieve(request.prompt, k, request.exclude, request.owner)
-
-    def _named(self, request: Request, count: int) -> list[tuple[AdapterCard, float]]:
-        names = request.adapters or ()
-        cards = [self.pool.card(name, request.owner) for name in names]
-        if not count:
-            raise RamoleError(
-                f"Method {request.method} mixes no adapters, but {', '.join(names)} were named; "
-                "take them out, or choose another method."
-            )
-        if count == len(cards):
-            return [(card, float("nan")) for card in cards]
-        if request.weights is not None:
-            raise RamoleError(
-                f"Method {request.method} uses {count} adapter, but weights were given for "
-                f"{len(cards)}; take the weights out, or choose a method that mixes."
-            )
-        scores = self.retriever.similarities(request.prompt, cards)
-        best = sorted(zip(cards, scores, strict=True), key=lambda pair: -pair[1])
-        return best[:count]
-
-    def _chosen(self, card: AdapterCard, score: float) -> "Chosen":
-        from ramole_core.engine.engine import Chosen
-
-        return Chosen(card.name, score, card.content, lambda: self._loras(card))
-
-    def _loras(self, card: AdapterCard) -> "LoraSet":
-        from ramole_core.composition import Lora
-
-        tensors = self.pool.tensors(card)
-        return {path: Lora(A=A, B=B) for path, (A, B) in tensors.modules.items()}
 
     def _router(self, kind: str) -> "Router | None":
         from ramole_core.composition import router_for

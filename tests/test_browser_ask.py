@@ -9,17 +9,12 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Page, expect, sync_playwright
+from playwright.sync_api import Page, expect
 
+from tests.browser import PATIENCE, chromium_running, fresh_page
 from tests.fake_ramole import LAYERS, MODULES, WORDS
 from tests.serving import app, running
 
-FLAGS = (
-    "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
-    "--disable-component-update --disable-sync"
-).split()
-PATIENCE = 60_000
-"""Milliseconds; the machine may be busy."""
 expect.set_options(timeout=PATIENCE)
 
 
@@ -34,10 +29,8 @@ def serving(root: Path, **environment: object):
 
 @pytest.fixture(scope="module")
 def chromium():
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=FLAGS)
+    with chromium_running() as browser:
         yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="module")
@@ -62,16 +55,8 @@ def visit(chromium):
     contexts = []
 
     def open_page(url: str, *, width: int = 1280, theme: str = "light") -> Page:
-        context = chromium.new_context(
-            viewport={"width": width, "height": 900}, color_scheme=theme, accept_downloads=True
-        )
-        contexts.append(context)
-        page = context.new_page()
-        page.set_default_timeout(PATIENCE)
-        page.requested, page.wrong = [], []
-        page.on("request", lambda request: page.requested.append(request.url))
-        page.on("pageerror", lambda error: page.wrong.append(str(error)))
-        page.goto(f"{url}/?__theme={theme}")
+        page = fresh_page(chromium, url, width=width, theme=theme)
+        contexts.append(page.context)
         expect(page.locator("#prompt textarea")).to_be_visible()
         expect(page.locator("#status .notice")).to_be_visible()
         return page

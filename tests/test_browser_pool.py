@@ -7,17 +7,12 @@ from pathlib import Path
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Page, expect, sync_playwright
+from playwright.sync_api import Page, expect
 
+from tests.browser import PATIENCE, chromium_running, fresh_page
 from tests.pool_fakes import write_adapter, write_sample, zipped
 from tests.serving import fake
 
-FLAGS = (
-    "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
-    "--disable-component-update --disable-sync"
-).split()
-PATIENCE = 60_000
-"""Milliseconds; the machine may be busy."""
 EVIL = "<img src=x onerror=document.title='pwned'> ${document.title='pwned'} {{value}}"
 
 
@@ -34,10 +29,8 @@ def server(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def chromium():
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=FLAGS)
+    with chromium_running() as browser:
         yield browser
-        browser.close()
 
 
 @pytest.fixture
@@ -46,16 +39,8 @@ def visit(server, chromium):
     contexts = []
 
     def open_page(*, width: int = 1280, theme: str = "light") -> Page:
-        context = chromium.new_context(
-            viewport={"width": width, "height": 900}, color_scheme=theme, accept_downloads=True
-        )
-        contexts.append(context)
-        page = context.new_page()
-        page.set_default_timeout(PATIENCE)
-        page.requested, page.wrong = [], []
-        page.on("request", lambda request: page.requested.append(request.url))
-        page.on("pageerror", lambda error: page.wrong.append(str(error)))
-        page.goto(f"{server.url}/?__theme={theme}")
+        page = fresh_page(chromium, server.url, width=width, theme=theme)
+        contexts.append(page.context)
         expect(page.locator(".rm-card").first).to_be_visible(timeout=PATIENCE)
         return page
 

@@ -20,7 +20,7 @@ ORDER = (
     ("composition",),
     ("layers",),
     ("engine",),
-    ("ramole", "trace_file"),
+    ("choosing", "ramole", "trace_file"),
     ("training",),
     ("evaluation", "benchmarks"),
     ("terminal", "records", "doctor", "cli", "__main__"),

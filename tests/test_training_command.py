@@ -7,6 +7,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
+from ramole_core import cli
 from ramole_core.errors import RamoleError
 from ramole_core.pool.words import parse_readme
 from ramole_core.training import command
@@ -88,16 +89,16 @@ def test_own_examples_and_a_description_take_the_place_of_the_datas(
     assert "Names colours." in (out / "README.md").read_text()
 
 
-def test_what_cannot_be_used_is_one_line_and_exit_2(base, data, tmp_path, monkeypatch):
+def test_what_cannot_be_used_is_one_line_and_exit_2(base, data, tmp_path, capsys):
     for words, said in (
         (("adapter", "--data", str(tmp_path / "no"), "--out", "a"), "was not found"),
         (("adapter", "--data", str(data), "--out", "a", "--layers", "x"), "--layers x"),
         (("adapter", "--data", str(data), "--out", "a", "--rank", "0"), "rank 0"),
         (("router", "--data", str(tmp_path), "--adapters", "none"), "was not found"),
     ):
-        result = call(*words, monkeypatch=monkeypatch)
-        assert result.exit_code == 2
-        assert said in result.stderr and len(result.stderr.strip().splitlines()) == 1
+        assert cli.main(["train", *words]) == 2
+        error = capsys.readouterr().err
+        assert said in error and len(error.strip().splitlines()) == 1
 
 
 def test_a_router_is_trained_over_adapters_of_the_pool(base, data, tmp_path, monkeypatch):

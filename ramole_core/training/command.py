@@ -7,13 +7,10 @@ Each prints its dev losses as it goes, can be killed and started again with the 
 import json
 import shlex
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from ramole_core.errors import RamoleError
 from ramole_core.training.recipe import ATTENTION, MLP, AdapterRecipe, RouterRecipe, Schedule
@@ -63,57 +60,56 @@ def adapter(
     as_json: Json = False,
 ) -> None:
     """Train a LoRA adapter on the 4-bit base and write a folder that the pool accepts."""
-    with one_line_errors():
-        from ramole_core.base_model import read_shapes
-        from ramole_core.pool import write_manifest
-        from ramole_core.training.adapter import hub_name, train_adapter
-        from ramole_core.training.card import (
-            Provenance,
-            read_examples,
-            write_card,
-            write_examples,
-            write_record,
-        )
-        from ramole_core.training.progress import show_progress
+    from ramole_core.base_model import read_shapes
+    from ramole_core.pool import write_manifest
+    from ramole_core.training.adapter import hub_name, train_adapter
+    from ramole_core.training.card import (
+        Provenance,
+        read_examples,
+        write_card,
+        write_examples,
+        write_record,
+    )
+    from ramole_core.training.progress import show_progress
 
-        recipe = AdapterRecipe(
-            name or data.stem,
-            rank=rank,
-            alpha=2.0 * rank if alpha is None else alpha,
-            modules=read_modules(modules),
-            layers=read_layers(layers),
-            rslora=rslora,
-            schedule=Schedule(
-                steps=steps,
-                batch_rows=batch_rows,
-                learning_rate=learning_rate,
-                max_tokens=max_tokens,
-                seed=seed,
-            ),
-        )
-        base = load_configured_base()
-        text = description.read_text(encoding="utf-8") if description else ""
-        origin = Provenance(
-            base_name=hub_name(base.name),
-            base_checksum=base.checksum,
-            quantization=base.quantization,
-            command=command_line(),
-            licence=licence,
-            description=text or f"A LoRA adapter for {recipe.name}.",
-        )
+    recipe = AdapterRecipe(
+        name or data.stem,
+        rank=rank,
+        alpha=2.0 * rank if alpha is None else alpha,
+        modules=read_modules(modules),
+        layers=read_layers(layers),
+        rslora=rslora,
+        schedule=Schedule(
+            steps=steps,
+            batch_rows=batch_rows,
+            learning_rate=learning_rate,
+            max_tokens=max_tokens,
+            seed=seed,
+        ),
+    )
+    base = load_configured_base()
+    text = description.read_text(encoding="utf-8") if description else ""
+    origin = Provenance(
+        base_name=hub_name(base.name),
+        base_checksum=base.checksum,
+        quantization=base.quantization,
+        command=command_line(),
+        licence=licence,
+        description=text or f"A LoRA adapter for {recipe.name}.",
+    )
 
-        def finish(folder, task, progress) -> None:
-            write_record(folder, recipe, task, progress, origin=origin)
-            kept = folder / "examples.jsonl"
-            source = examples or (kept if kept.is_file() else None)
-            write_examples(folder, read_examples(source, task, seed=seed))
-            write_card(folder)
-            write_manifest(folder, name=recipe.name, shapes=read_shapes(base.folder))
+    def finish(folder, task, progress) -> None:
+        write_record(folder, recipe, task, progress, origin=origin)
+        kept = folder / "examples.jsonl"
+        source = examples or (kept if kept.is_file() else None)
+        write_examples(folder, read_examples(source, task, seed=seed))
+        write_card(folder)
+        write_manifest(folder, name=recipe.name, shapes=read_shapes(base.folder))
 
-        with show_progress(recipe.name, quiet=as_json) as report:
-            progress = train_adapter(
-                recipe, data=data, out_dir=out, base=base, report=report, finish=finish
-            )
+    with show_progress(recipe.name, quiet=as_json) as report:
+        progress = train_adapter(
+            recipe, data=data, out_dir=out, base=base, report=report, finish=finish
+        )
     if as_json:
         answer = {"name": recipe.name, "folder": str(out), "dev_losses": progress.dev_losses}
         print(json.dumps({**answer, "seed": seed, "base_checksum": base.checksum}))
@@ -139,44 +135,43 @@ def router(
     as_json: Json = False,
 ) -> None:
     """Train a router over adapters of the pool; base and adapters stay as they are."""
-    with one_line_errors():
-        from ramole_core.base_model import read_shapes
-        from ramole_core.settings import load_settings
-        from ramole_core.training.pool_loras import read_loras
-        from ramole_core.training.progress import show_progress
-        from ramole_core.training.router import train_router
-        from ramole_core.training.rows import read_task
+    from ramole_core.base_model import read_shapes
+    from ramole_core.settings import load_settings
+    from ramole_core.training.pool_loras import read_loras
+    from ramole_core.training.progress import show_progress
+    from ramole_core.training.router import train_router
+    from ramole_core.training.rows import read_task
 
-        recipe = RouterRecipe(
-            rank=rank,
-            alpha=alpha,
-            dropout=dropout,
-            schedule=Schedule(
-                steps=steps,
-                batch_rows=batch_rows,
-                learning_rate=learning_rate,
-                max_tokens=max_tokens,
-                seed=seed,
-                checkpoint_every=10,
-            ),
+    recipe = RouterRecipe(
+        rank=rank,
+        alpha=alpha,
+        dropout=dropout,
+        schedule=Schedule(
+            steps=steps,
+            batch_rows=batch_rows,
+            learning_rate=learning_rate,
+            max_tokens=max_tokens,
+            seed=seed,
+            checkpoint_every=10,
+        ),
+    )
+    names = [name.strip() for name in adapters.split(",") if name.strip()]
+    settings = load_settings()
+    tasks = [read_task(data / name) for name in names]
+    base = load_configured_base()
+    shapes = read_shapes(base.folder)
+    folder = out or settings.adapters_dir / "_router"
+    with show_progress("router", quiet=as_json) as report:
+        progress = train_router(
+            recipe,
+            loras=read_loras(names, settings=settings, shapes=shapes),
+            tasks=tasks,
+            base=base,
+            shapes=shapes,
+            out_dir=folder,
+            command=command_line(),
+            report=report,
         )
-        names = [name.strip() for name in adapters.split(",") if name.strip()]
-        settings = load_settings()
-        tasks = [read_task(data / name) for name in names]
-        base = load_configured_base()
-        shapes = read_shapes(base.folder)
-        folder = out or settings.adapters_dir / "_router"
-        with show_progress("router", quiet=as_json) as report:
-            progress = train_router(
-                recipe,
-                loras=read_loras(names, settings=settings, shapes=shapes),
-                tasks=tasks,
-                base=base,
-                shapes=shapes,
-                out_dir=folder,
-                command=command_line(),
-                report=report,
-            )
     if as_json:
         answer = {"folder": str(folder), "adapters": names, "dev_losses": progress.dev_losses}
         print(json.dumps({**answer, "seed": seed, "base_checksum": base.checksum}))
@@ -228,13 +223,3 @@ def _words() -> int:
     commands = {command.name for command in train_app.registered_commands}
     places = [place for place, word in enumerate(sys.argv) if word in commands]
     return len(sys.argv) - places[0] if places else 0
-
-
-@contextmanager
-def one_line_errors() -> Iterator[None]:
-    """A RamoleError becomes one line on standard error and exit status 2."""
-    try:
-        yield
-    except RamoleError as error:
-        Console(stderr=True).print(str(error), soft_wrap=True, markup=False)
-        raise typer.Exit(2) from None
