@@ -44,10 +44,14 @@ class Settings(BaseSettings):
     """Adapter tensors kept in host memory, in MiB."""
     device_cache_mb: int = Field(512, gt=0)
     """Adapter tensors kept on the device, in MiB."""
-    max_batch: int = Field(8, gt=0)
-    """Requests that run in one batch; longer lists are split."""
-    max_queue: int = Field(32, gt=0)
-    """Requests that may wait for their turn on the page."""
+    kv_cache_mb: int = Field(1024, gt=0)
+    """Keys and values of the requests that run, in MiB; a request that needs more is refused."""
+    max_batch: int = Field(32, gt=0)
+    """Requests that run at the same time; the others wait for a row."""
+    max_queue: int = Field(128, gt=0)
+    """Requests that may wait for a row; one more is told that the server is busy."""
+    prefill_chunk: int = Field(256, gt=0)
+    """Prompt tokens read between two tokens of the answers that run already."""
     max_new_tokens: int = Field(512, gt=0)
     """Most tokens that one request may ask for."""
     shared_uploads: bool = False
