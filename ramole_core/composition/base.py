@@ -1,8 +1,9 @@
 """The base model alone: y = W x. The control beside every claim."""
 
-from collections.abc import Sequence
+from jaxtyping import Bool, Float
+from torch import Tensor
 
-from ramole_core.composition.contract import Composition, Lora, ModuleRouter, Plan, register
+from ramole_core.composition.contract import Composition, register
 
 
 @register
@@ -12,11 +13,5 @@ class Base(Composition):
     def experts(self, k: int) -> int:
         return 0
 
-    def plan(
-        self,
-        loras: Sequence[Lora | None],
-        *,
-        weights: Sequence[float] | None = None,
-        router: ModuleRouter | None = None,
-    ) -> Plan | None:
-        return None
+    def shares(self, present: Bool[Tensor, "module k"]) -> Float[Tensor, "module k"]:
+        return present.float()

@@ -10,14 +10,13 @@ with alpha either fixed for the request or given by a gate (RouterLoRA). `owner`
 expert; units of a weight-space merge belong to the slot k, whose weight is always 1.
 """
 
-from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import torch
 from jaxtyping import Bool, Float
-from torch import Tensor
+from torch import Tensor, einsum
 
 from ramole_core.errors import RamoleError
 from ramole_core.methods import METHOD_LIST
@@ -62,19 +61,42 @@ class Plan:
     gate: Gate | None = None
 
 
-class Composition(ABC):
-    """A published way to compose k LoRAs; one file each, registered in `composition/__init__`."""
+class Composition:
+    """A published way to compose k LoRAs; one file each, registered in `composition/__init__`.
+
+    A method is what it says of its weights: `fixed` where they hold for the whole request, `router`
+    where a gate gives them token by token, `merge` where the LoRAs become one in weight space.
+    """
 
     name: ClassVar[str]
     """As in `ramole_core.methods`, where paper and summary stand."""
     router: ClassVar[Literal["none", "trained", "zero", "random"]] = "none"
     """Which RouterLoRA gives alpha for every token; none: alpha is fixed for the request."""
+    merges: ClassVar[bool] = False
+    """True: `merge` makes one LoRA of the k, which is then added with weight 1."""
 
     def experts(self, k: int) -> int:
         """How many adapters it mixes when asked for k."""
         return k
 
-    @abstractmethod
+    def shares(self, present: Bool[Tensor, "module k"]) -> Float[Tensor, "module k"]:
+        """The method's own weights for a request, float32; `present` says which adapter has which
+        module. The k adapters stand in the request's order."""
+        raise NotImplementedError(f"{self.name} gives its weights token by token")
+
+    def fixed(
+        self, present: Bool[Tensor, "module k"], weights: Sequence[float] | None = None
+    ) -> Float[Tensor, "module k"]:
+        """The weights that hold for the whole request: `weights` where given, else the method's;
+        0 where an adapter lacks the module."""
+        if weights is None:
+            return self.shares(present)
+        return torch.tensor(list(weights), dtype=torch.float32) * present
+
+    def merge(self, loras: Sequence[Lora | None], weights: Sequence[float] | None) -> Lora | None:
+        """One LoRA made of k at one layer; None where no adapter has the module."""
+        raise NotImplementedError(f"{self.name} does not merge in weight space")
+
     def plan(
         self,
         loras: Sequence[Lora | None],
@@ -88,29 +110,45 @@ class Composition(ABC):
         replace the method's own (one for each expert); `router` is what the class attribute asks
         for, None being the zero router.
         """
+        loras = loras[: self.experts(len(loras))]
+        if not any(loras):
+            return None
+        present = present_mask(loras)
+        fixed = self.fixed(present[None], weights)[0]
+        if self.merges:
+            merged = self.merge(loras, weights)
+            assert merged is not None
+            owner = torch.full((merged.A.shape[0],), len(loras))  # the slot whose weight is 1
+            return Plan(A=merged.A, B=merged.B, owner=owner, present=present, weights=fixed)
+        here = [(j, lora) for j, lora in enumerate(loras) if lora is not None]
+        gated = router is not None and weights is None
+        return Plan(
+            A=torch.cat([lora.A for _, lora in here]),
+            B=torch.cat([lora.B for _, lora in here], dim=1),
+            owner=torch.tensor([j for j, lora in here for _ in range(lora.A.shape[0])]),
+            present=present,
+            weights=fixed,
+            gate=make_gate([lora for _, lora in here], router) if gated and router else None,
+        )
+
+
+def even_shares(present: Bool[Tensor, "module k"]) -> Float[Tensor, "module k"]:
+    """1/k over the adapters that have the module, 0 where none has."""
+    here = present.float()
+    return here / here.sum(-1, keepdim=True).clamp(min=1)
+
+
+def make_gate(loras: Sequence[Lora], router: ModuleRouter) -> Gate:
+    """The Gram gate of these experts: gram = B_r^T [B_1 ... B_k] / sqrt(s), in float32 or wider."""
+    wide = torch.promote_types(router.B.dtype, torch.float32)
+    B = torch.cat([lora.B for lora in loras], dim=1).to(wide)
+    s = router.A.shape[0]
+    return Gate(A=router.A, gram=einsum("os,oR->sR", router.B.to(wide), B) * s**-0.5)
 
 
 def present_mask(loras: Sequence[Lora | None]) -> Bool[Tensor, "k"]:
     """True where the adapter has the module."""
     return torch.tensor([lora is not None for lora in loras])
-
-
-def concatenate(
-    loras: Sequence[Lora | None], *, weights: Sequence[float], gate: Gate | None = None
-) -> Plan | None:
-    """Rank concatenation: k experts as one A [R, i] and one B [o, R], R the sum of the ranks."""
-    here = [(j, lora) for j, lora in enumerate(loras) if lora is not None]
-    if not here:
-        return None
-    present = present_mask(loras)
-    return Plan(
-        A=torch.cat([lora.A for _, lora in here]),
-        B=torch.cat([lora.B for _, lora in here], dim=1),
-        owner=torch.tensor([j for j, lora in here for _ in range(lora.A.shape[0])]),
-        present=present,
-        weights=torch.tensor(weights, dtype=torch.float32) * present,
-        gate=gate,
-    )
 
 
 METHODS: dict[str, Composition] = {}

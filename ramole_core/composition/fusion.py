@@ -11,29 +11,22 @@ both means. Where an adapter lacks the module, both sums are still divided by k.
 from collections.abc import Sequence
 
 import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
 from torch.nn.functional import pad
 
-from ramole_core.composition.contract import (
-    Composition,
-    Lora,
-    ModuleRouter,
-    Plan,
-    present_mask,
-    register,
-)
+from ramole_core.composition.contract import Composition, Lora, register
 
 
 @register
 class Fusion(Composition):
     name = "fusion"
+    merges = True
 
-    def plan(
-        self,
-        loras: Sequence[Lora | None],
-        *,
-        weights: Sequence[float] | None = None,
-        router: ModuleRouter | None = None,
-    ) -> Plan | None:
+    def shares(self, present: Bool[Tensor, "module k"]) -> Float[Tensor, "module k"]:
+        return present.float() / max(present.shape[-1], 1)
+
+    def merge(self, loras: Sequence[Lora | None], weights: Sequence[float] | None) -> Lora | None:
         k = len(loras)
         share = list(weights or [1 / k] * k)
         here = [(w, lora) for w, lora in zip(share, loras, strict=True) if lora is not None]
@@ -42,11 +35,4 @@ class Fusion(Composition):
         r = max(lora.A.shape[0] for _, lora in here)
         A = torch.stack([w * pad(lora.A, (0, 0, 0, r - lora.A.shape[0])) for w, lora in here])
         B = torch.stack([w * pad(lora.B, (0, r - lora.B.shape[1])) for w, lora in here])
-        present = present_mask(loras)
-        return Plan(
-            A=A.sum(0),
-            B=B.sum(0),
-            owner=torch.full((r,), k),  # merged: the slot whose weight is always 1
-            present=present,
-            weights=torch.tensor(share, dtype=torch.float32) * present,
-        )
+        return Lora(A=A.sum(0), B=B.sum(0))

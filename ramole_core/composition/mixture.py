@@ -5,27 +5,15 @@ y = W x + (1/k) sum_j B_j A_j x                    (LoraRetriever, arXiv 2402.09
 Where an adapter lacks the module the sum is still divided by k.
 """
 
-from collections.abc import Sequence
+from jaxtyping import Bool, Float
+from torch import Tensor
 
-from ramole_core.composition.contract import (
-    Composition,
-    Lora,
-    ModuleRouter,
-    Plan,
-    concatenate,
-    register,
-)
+from ramole_core.composition.contract import Composition, register
 
 
 @register
 class Mixture(Composition):
     name = "mixture"
 
-    def plan(
-        self,
-        loras: Sequence[Lora | None],
-        *,
-        weights: Sequence[float] | None = None,
-        router: ModuleRouter | None = None,
-    ) -> Plan | None:
-        return concatenate(loras, weights=weights or [1 / len(loras)] * len(loras))
+    def shares(self, present: Bool[Tensor, "module k"]) -> Float[Tensor, "module k"]:
+        return present.float() / max(present.shape[-1], 1)

@@ -14,16 +14,14 @@ one) are the controls that a trained router has to beat.
 from collections.abc import Sequence
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, einsum
 
 from ramole_core.composition.contract import (
     Composition,
-    Gate,
     Lora,
     ModuleRouter,
-    Plan,
-    concatenate,
+    even_shares,
     register,
 )
 
@@ -31,30 +29,8 @@ from ramole_core.composition.contract import (
 class Routed(Composition):
     """Output-space mixing by a RouterLoRA; the subclasses differ only in which router they get."""
 
-    def plan(
-        self,
-        loras: Sequence[Lora | None],
-        *,
-        weights: Sequence[float] | None = None,
-        router: ModuleRouter | None = None,
-    ) -> Plan | None:
-        if weights is not None:
-            return concatenate(loras, weights=weights)
-        here = [lora for lora in loras if lora is not None]
-        if not here:
-            return None
-        flat = [1 / len(here)] * len(loras)
-        if router is None:
-            return concatenate(loras, weights=flat)
-        return concatenate(loras, weights=flat, gate=make_gate(here, router))
-
-
-def make_gate(loras: Sequence[Lora], router: ModuleRouter) -> Gate:
-    """The Gram gate of these experts: gram = B_r^T [B_1 ... B_k] / sqrt(s), in float32 or wider."""
-    wide = torch.promote_types(router.B.dtype, torch.float32)
-    B = torch.cat([lora.B for lora in loras], dim=1).to(wide)
-    s = router.A.shape[0]
-    return Gate(A=router.A, gram=einsum("os,oR->sR", router.B.to(wide), B) * s**-0.5)
+    def shares(self, present: Bool[Tensor, "module k"]) -> Float[Tensor, "module k"]:
+        return even_shares(present)
 
 
 def attend_naive(

@@ -3,16 +3,10 @@
 y = W x + B_1 A_1 x                                   (LoraRetriever, arXiv 2402.09997, section 3.3)
 """
 
-from collections.abc import Sequence
+from jaxtyping import Bool, Float
+from torch import Tensor
 
-from ramole_core.composition.contract import (
-    Composition,
-    Lora,
-    ModuleRouter,
-    Plan,
-    concatenate,
-    register,
-)
+from ramole_core.composition.contract import Composition, register
 
 
 @register
@@ -22,11 +16,5 @@ class Selection(Composition):
     def experts(self, k: int) -> int:
         return min(k, 1)
 
-    def plan(
-        self,
-        loras: Sequence[Lora | None],
-        *,
-        weights: Sequence[float] | None = None,
-        router: ModuleRouter | None = None,
-    ) -> Plan | None:
-        return concatenate(loras[:1], weights=weights or [1.0])
+    def shares(self, present: Bool[Tensor, "module k"]) -> Float[Tensor, "module k"]:
+        return present.float()
