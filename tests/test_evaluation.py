@@ -8,7 +8,7 @@ import torch
 from transformers import PreTrainedTokenizerFast
 
 from ramole_core.composition import Lora, ModuleRouter, Router
-from ramole_core.evaluation.answers import answer_rows
+from ramole_core.evaluation.answers import answer_rows, likeliest_options, options_of
 from ramole_core.evaluation.dev_table import (
     beats,
     chance_scores,
@@ -101,6 +101,23 @@ def test_chance_counts_the_options_and_is_absent_without_them():
     assert chance_scores(rows(7)) == [pytest.approx(100 / 3)] * 7
     assert chance_scores((*rows(3), Row("say red", "red"))) is None
     assert commonest_answer(Task("t", rows(9), (), "em")) == "yes"
+    assert options_of("- a\nOPTIONS:\n- no\n- not - yes") == ["no", "not - yes"]
+
+
+def test_an_option_that_is_likelier_is_chosen_whatever_the_free_answer(tiny_base):
+    prompts = [f"say red {n}\nOPTIONS:\n- please sing 1\n- blue\n- loud 2" for n in range(5)]
+    wanted = []
+    for prompt in prompts:
+        means = {}
+        for option in ("please sing 1", "blue", "loud 2"):
+            shown = render_prompt(tiny_base.tokenizer, prompt)
+            answer = [*tiny_base.tokenizer.encode(option, add_special_tokens=False), 0]
+            logits = tiny_base.model(input_ids=torch.tensor([[*shown, *answer]])).logits[0]
+            chances = logits.log_softmax(-1)[len(shown) - 1 : -1]
+            means[option] = chances[torch.arange(len(answer)), answer].mean().item()
+        wanted.append(max(means, key=means.__getitem__))
+    assert likeliest_options(tiny_base.model, tiny_base.tokenizer, prompts) == wanted
+    assert answer_rows(tiny_base.model, tiny_base.tokenizer, prompts) != wanted
 
 
 def test_an_adapter_must_beat_every_rival():
@@ -118,6 +135,7 @@ def test_an_adapter_must_beat_every_rival():
     answers["adapter"] = ["yes"] * 8
     same = compare(answers, dev, metric="em")
     assert not beats({"scores": same, "lenient": same})
+    assert not beats({**entry, "likelihood": same})
 
 
 def test_answers_do_not_depend_on_the_batch(tiny_base):
@@ -152,6 +170,8 @@ def test_a_trained_adapter_beats_its_base_in_the_table(tiny_base, tmp_path):
     entry, answers = measure_adapter(out, task, base=tiny_base, rows=5)
     assert answers["adapter"] == ["loud"] * 5 and answers["commonest"] == ["yes"] * 5
     assert entry["rows"] == 5 and entry["scores"]["adapter"]["mean"] == 100.0
+    assert entry["likelihood"]["adapter"]["mean"] == 100.0 > entry["likelihood"]["chance"]["mean"]
+    assert entry["likelihood"]["commonest"]["mean"] == 0.0
     assert beats(entry)
 
 

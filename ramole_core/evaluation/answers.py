@@ -1,12 +1,19 @@
-"""Greedy answers of a plain Hugging Face model, many rows a batch, shortest prompts first."""
+"""Greedy answers of a plain Hugging Face model, many rows a batch, shortest prompts first.
 
+Where a prompt lists options, also the one that the model finds likeliest.
+"""
+
+import re
 from collections.abc import Sequence
 
 import torch
 from peft import PeftModel
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from ramole_core.training.rows import render_prompt
+from ramole_core.training.loss import row_losses
+from ramole_core.training.rows import Row, encode_row, render_prompt
+
+_OPTION = re.compile(r"^- (.+)$", re.M)
 
 
 @torch.no_grad()
@@ -44,3 +51,23 @@ def answer_rows(
         for number, text in zip(chosen, texts, strict=True):
             answers[number] = text.strip()
     return answers
+
+
+def options_of(prompt: str) -> list[str]:
+    """The options that a prompt lists after `OPTIONS:`, without their bullets; often none."""
+    return _OPTION.findall(prompt.partition("OPTIONS:")[2])
+
+
+def likeliest_options(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str]
+) -> list[str]:
+    """Each prompt's option of the highest mean log-likelihood a token, its end token included.
+
+    Every prompt must list options.
+    """
+    offered = [options_of(prompt) for prompt in prompts]
+    pairs = zip(prompts, offered, strict=True)
+    rows = [Row(prompt, option) for prompt, options in pairs for option in options]
+    losses = iter(row_losses(model, [encode_row(tokenizer, row) for row in rows]).tolist())
+    scored = [[(next(losses), option) for option in options] for options in offered]
+    return [min(choices)[1] for choices in scored]

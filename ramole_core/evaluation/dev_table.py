@@ -2,13 +2,13 @@
 
     python -m ramole_core.evaluation.dev_table --data DATA [NAME ...]
 
-Greedy answers of at most 50 tokens. Every number has a 95 % bootstrap interval over rows, and the
-adapter's gain over each rival is paired. Entries are merged into one JSON file, by adapter.
+Greedy answers of at most 50 tokens and, where every row lists options, the likeliest option. Every
+number has a 95 % bootstrap interval over rows, and the adapter's gain over each rival is paired.
+Entries are merged into one JSON file, by adapter.
 """
 
 import hashlib
 import json
-import re
 import shlex
 import sys
 from collections import Counter
@@ -23,7 +23,7 @@ from rich.table import Table
 from transformers import PreTrainedModel
 
 from ramole_core.base_model import BaseModel, dequantised, load_base
-from ramole_core.evaluation.answers import answer_rows
+from ramole_core.evaluation.answers import answer_rows, likeliest_options, options_of
 from ramole_core.evaluation.intervals import bootstrap, paired_difference
 from ramole_core.evaluation.metrics import score
 from ramole_core.settings import REPOSITORY, load_settings
@@ -31,7 +31,8 @@ from ramole_core.training.card import versions
 from ramole_core.training.rows import Row, Task, read_task
 
 MODULE = ("python", "-m", "ramole_core.evaluation.dev_table")
-_OPTION = re.compile(r"^- .+$", re.M)
+SCORINGS = ("scores", "lenient", "likelihood", "verbatim")
+"""By the task's metric, its lenient form, the likeliest option, and to the letter."""
 
 
 def measure_adapter(
@@ -40,13 +41,18 @@ def measure_adapter(
     """One entry of the table, and the answers it was made from by system (`base`, `adapter`)."""
     dev = task.dev[:rows]
     prompts = [row.inputs for row in dev]
+    has_options = all(options_of(prompt) for prompt in prompts)
     plain = dequantised(base)
     answers = {"base": answer_rows(plain, base.tokenizer, prompts)}
+    choices = {"base": likeliest_options(plain, base.tokenizer, prompts)} if has_options else {}
     adapted = PeftModel.from_pretrained(plain, str(folder), autocast_adapter_dtype=False)
     model = adapted.eval().get_base_model()  # PEFT puts its layers into the plain model
     assert isinstance(model, PreTrainedModel)
     answers["adapter"] = answer_rows(model, base.tokenizer, prompts)
     answers["commonest"] = [commonest_answer(task)] * len(dev)
+    if has_options:
+        choices["adapter"] = likeliest_options(model, base.tokenizer, prompts)
+        choices["commonest"] = answers["commonest"]
     entry = {
         "metric": task.metric,
         "rows": len(dev),
@@ -55,6 +61,8 @@ def measure_adapter(
         "lenient": compare(answers, dev, metric=task.metric, forgiving=True),
         "verbatim": compare(answers, dev, metric="verbatim"),
     }
+    if has_options:
+        entry["likelihood"] = compare(choices, dev, metric=task.metric)
     return entry, answers
 
 
@@ -79,12 +87,8 @@ def compare(
 
 def chance_scores(dev: tuple[Row, ...]) -> list[float] | None:
     """What a fair guess among a row's options scores; None where rows have no options."""
-    options = [
-        _OPTION.findall(row.inputs.partition("OPTIONS:")[2])
-        for row in dev
-        if "OPTIONS:" in row.inputs
-    ]
-    return [100.0 / len(each) for each in options] if len(options) == len(dev) else None
+    options = [options_of(row.inputs) for row in dev]
+    return [100.0 / len(each) for each in options] if all(options) else None
 
 
 def commonest_answer(task: Task) -> str:
@@ -98,10 +102,11 @@ def checksum(path: Path) -> str:
 
 
 def beats(entry: dict) -> bool:
-    """Whether the adapter's mean is above every rival's, under the metric and its lenient form."""
+    """Whether the adapter's mean is above every rival's, however it is scored but to the letter."""
     return all(
         gain["mean"] > 0
-        for scoring in ("scores", "lenient")
+        for scoring in SCORINGS[:-1]
+        if scoring in entry
         for gain in entry[scoring]["gain_over"].values()
     )
 
@@ -110,7 +115,9 @@ def table_of(entries: dict[str, dict]) -> Table:
     """The entries as a table for the terminal."""
     table = Table("adapter", "metric", "base", "chance", "commonest", "adapter", "gain over base")
     for name, entry in entries.items():
-        for scoring in ("scores", "lenient", "verbatim"):
+        for scoring in SCORINGS:
+            if scoring not in entry:
+                continue
             found = entry[scoring]
             cells = [
                 f"{found[system]['mean']:.1f}" if system in found else "-"
