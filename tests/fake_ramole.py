@@ -53,6 +53,7 @@ class FakeRamole:
         self.loaded, self.pause, self.length = loaded, pause, length
         self.forwards, self.explained, self.batches = 0, 0, 0
         self.running = 0
+        self.sessions: list[str | None] = []
         self.load_error = ""
 
     def methods(self):
@@ -74,9 +75,17 @@ class FakeRamole:
         return [Hit(name, round(0.9 - 0.2 * i, 1), None) for i, name in enumerate(names[:k])]
 
     def stream_batch(
-        self, requests: Sequence[Request], *, cancelled=lambda: False
+        self,
+        requests: Sequence[Request],
+        *,
+        cancelled=lambda: False,
+        session: str = "",
+        waiting=lambda index, place: None,
     ) -> Iterator[tuple[int, Step | Generation]]:
         self.batches += 1
+        self.sessions.append(session or requests[0].owner)
+        for index in range(len(requests)):
+            waiting(index, 0)
         self.running += 1
         try:
             names = [self._names(request) for request in requests]
