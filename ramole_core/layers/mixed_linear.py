@@ -1,17 +1,20 @@
 """A linear layer that adds, for each request of the batch, the weighted updates of its adapters.
 
-`Mixer` is what all mixed layers of a model share: the stacks of the batch that runs now, and the
-weights they report. An engine sets it around a forward; without a batch the layer is its base.
+This is the plain form, differentiable, one module at a time: routers are trained through it, and
+the served layers are tested against it. `Mixer` is what all mixed layers of a model share: the
+stacks of the batch that runs now, and the weights they report.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from ramole_core.layers.places import Places
+from ramole_core.layers.install import Installation, wrap
+from ramole_core.layers.places import Places, find_places
 from ramole_core.layers.stack import ModuleStack
 
 
@@ -77,3 +80,17 @@ class MixedLinear(nn.Module):
         update, alpha = stack(x)
         self.mixer.report(self.path, alpha.detach())
         return y + update.to(y.dtype)
+
+
+@dataclass(frozen=True)
+class MixedInstallation(Installation):
+    """Mixed layers in a model, and what they share."""
+
+    mixer: Mixer
+
+
+def install(model: nn.Module, paths: Iterable[str]) -> MixedInstallation:
+    """Put mixed layers at these module paths; raises ValueError where one stands already."""
+    mixer = Mixer(find_places(paths := list(paths)))
+    layers = {path: MixedLinear(model.get_submodule(path), path, mixer) for path in paths}
+    return MixedInstallation(**vars(wrap(model, layers)), mixer=mixer)

@@ -24,7 +24,7 @@ from transformers import PreTrainedModel
 from ramole_core.base_model import BaseModel, dequantised
 from ramole_core.composition import Lora, ModuleRouter, Router, find_method, random_router
 from ramole_core.errors import RamoleError
-from ramole_core.layers import Installation, ModuleStack, install, stack_plans
+from ramole_core.layers import MixedInstallation, ModuleStack, install, stack_plans
 from ramole_core.training.checkpoint import Progress
 from ramole_core.training.loop import Report, train
 from ramole_core.training.loss import answer_loss, row_losses
@@ -124,7 +124,7 @@ class MixedModel:
         }
         self.names = tuple(loras)
         self.shapes = shapes
-        self._installed: Installation = install(self.plain, shapes)
+        self._installed: MixedInstallation = install(self.plain, shapes)
 
     @contextmanager
     def gated_by(

@@ -1,0 +1,104 @@
+"""Which linear layers of a model read the same input, and which blocks repeat that pattern.
+
+Projections with one input (q, k, v; gate, up) can share the first product of their adapters. Who
+shares is not guessed from names: one forward of one token shows which layers get the same tensor.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor, nn
+
+from ramole_core.layers.places import Places, find_places
+
+
+@dataclass(frozen=True)
+class Group:
+    """m linear layers with one input, once in each of L blocks; all sizes agree across blocks."""
+
+    paths: tuple[tuple[str, ...], ...]
+    """[L][m] module paths."""
+    i: int
+    o: tuple[int, ...]
+
+    @property
+    def m(self) -> int:
+        return len(self.o)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """All mixed layers of a model: by group, block and module, which is also their flat order."""
+
+    groups: tuple[Group, ...]
+    places: Places
+
+    @cached_property
+    def flat(self) -> tuple[str, ...]:
+        """Every module path, in flat order."""
+        return tuple(path for group in self.groups for block in group.paths for path in block)
+
+    @cached_property
+    def starts(self) -> tuple[int, ...]:
+        """Flat index of each group's first module."""
+        sizes = [len(group.paths) * group.m for group in self.groups]
+        return tuple(sum(sizes[:g]) for g in range(len(sizes)))
+
+    @cached_property
+    def trace_order(self) -> list[int]:
+        """Place of each flat module in a trace's (layer, module) axes, row-major."""
+        width = len(self.places.modules)
+        return [row * width + column for row, column in (self.places.at[p] for p in self.flat)]
+
+    @property
+    def unit_numbers(self) -> int:
+        """Numbers that one rank unit has over all modules: the sum of i + o."""
+        return sum(len(g.paths) * (g.m * g.i + sum(g.o)) for g in self.groups)
+
+
+def find_layout(model: nn.Module, shapes: Mapping[str, tuple[int, int]]) -> Layout:
+    """Group the linear layers at the paths of `shapes`, (i, o) each, by the input they share."""
+    blocks = _shared_inputs(model, list(shapes))
+    kinds: dict[tuple, list[tuple[str, ...]]] = {}
+    for block in blocks:
+        tails = tuple(path.rpartition(".")[2] for path in block)
+        kinds.setdefault((tails, *(shapes[path] for path in block)), []).append(tuple(block))
+    groups = [
+        Group(tuple(paths), i=shapes[paths[0][0]][0], o=tuple(shapes[p][1] for p in paths[0]))
+        for paths in kinds.values()
+    ]
+    return Layout(tuple(groups), find_places(shapes))
+
+
+@torch.inference_mode()
+def _shared_inputs(model: nn.Module, paths: list[str]) -> list[list[str]]:
+    """Paths in the order of their call, those with the very same input tensor together."""
+    calls: list[tuple[str, Tensor]] = []
+    handles = [
+        model.get_submodule(path).register_forward_pre_hook(
+            lambda module, args, path=path: calls.append((path, args[0]))
+        )
+        for path in paths
+    ]
+    try:
+        model(input_ids=torch.zeros(1, 1, dtype=torch.long, device=_device(model)))
+    finally:
+        for handle in handles:
+            handle.remove()
+    blocks: list[list[str]] = []
+    seen: dict[str, Tensor] = {}
+    for path, x in calls:
+        if path in seen:
+            continue
+        seen[path] = x
+        if blocks and seen[blocks[-1][0]] is x:
+            blocks[-1].append(path)
+        else:
+            blocks.append([path])
+    return blocks + [[path] for path in paths if path not in seen]  # such as an idle expert
+
+
+def _device(model: nn.Module) -> torch.device:
+    return next(model.parameters()).device

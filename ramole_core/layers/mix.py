@@ -1,0 +1,156 @@
+"""The mixing itself, for all layers that share an input: from x to the weighted units of each.
+
+    inner = x [A_r; A_1 ... A_p]^T            one product for q, k and v (or gate and up)
+    score = (q gram * u) summed by owner      q = A_r x, u = A x, gram = B_r^T B / sqrt(s), float32
+    alpha = softmax(score + mask)             or the request's fixed weights
+    units = alpha[owner] * u                  then each layer adds  units B^T  to its own output
+
+(RAMoLE, arXiv 2406.16989, eq. 6-11.) Two ways give the same numbers. *All pages*: every token meets
+every page of the bank, and masks say whose counts; each adapter is read once whoever uses it.
+*Gathered*: the pages of each request are copied together and each row meets only its own. The
+first reads less and launches plain products, the second computes less; `gathers` chooses.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from ramole_core.layers.lines import Lines
+
+GATHER_COST = 64
+"""Copying one page of one request costs as much as meeting it with this many tokens (measured on a
+CPU with AMX: `python -m ramole_core benchmark --only sweeps`)."""
+
+
+def gathers(lines: Lines, l: int) -> bool:
+    """Whether gathering is cheaper for `l` tokens of each row."""
+    saved = lines.b * l * (lines.high - lines.most_pages)
+    return saved > GATHER_COST * lines.b * (lines.s + lines.most_pages)
+
+
+@dataclass
+class Forward:
+    """One forward of a batch: its lines, which way they run, and the gates if they are traced."""
+
+    lines: Lines
+    l: int
+    gather: bool
+    alpha: list[list[Tensor | None]] | None = None
+    """By group and block, [m, b, l, p]; None: not traced."""
+
+    @classmethod
+    def of(cls, lines: Lines, l: int, *, trace: bool, gather: bool | None = None) -> "Forward":
+        kept = None
+        if trace and lines.gated:
+            kept = [[None] * len(group.paths) for group in lines.bank.layout.groups]
+        return cls(lines, l, gathers(lines, l) if gather is None else gather, kept)
+
+    def units(self, x: Float[Tensor, "b l i"], g: int, block: int) -> Tensor:
+        """[m, b, l, R] (gathered) or [m, 1, b*l, R] (all pages), in the compute dtype."""
+        lines, bank = self.lines, self.lines.bank
+        A, m, s = bank.A[g][block], bank.layout.groups[g].m, lines.s
+        b, l = x.shape[:2]
+        if self.gather:
+            mine = torch.cat([_router_pages(lines), lines.pages + s], dim=1)
+            A = A[mine].flatten(1, 2)  # [b, (s+R) m, i]
+            inner = torch.bmm(x.to(A.dtype), A.transpose(1, 2))
+            u = _by_module(inner.view(b, l, -1, m), lines)
+        else:
+            A = A[: s + lines.high].flatten(0, 1)
+            inner = x.reshape(b * l, -1).to(A.dtype) @ A.T
+            u = _by_module(inner.view(1, b * l, -1, m), lines)
+        q, u = u[..., :s], u[..., s:]
+        if lines.gated:
+            weight = self._gate(q, u, g, block)
+        else:
+            weight = self._fixed(g, block, l)
+        return (weight * u).to(bank.dtype)
+
+    def _fixed(self, g: int, block: int, l: int) -> Tensor:
+        lines = self.lines
+        if self.gather:
+            fixed = lines.slice(lines.fixed, g, block)
+            return (fixed[:, :, None] @ lines.own.transpose(1, 2)).expand(-1, -1, l, -1)
+        fixed = lines.slice(lines.fixed_pages, g, block)
+        return fixed[:, :, None].expand(-1, -1, l, -1).reshape(len(fixed), 1, lines.b * l, -1)
+
+    def _gate(self, q: Tensor, u: Tensor, g: int, block: int) -> Tensor:
+        """Weights of each page, [m, c, n, R]."""
+        lines = self.lines
+        gram = lines.bank.gram[g][block]  # [m, s, pages]
+        if lines.asks is not None:
+            q = q * (lines.asks[:, None] if self.gather else self._tokens(lines.asks))
+        if self.gather:
+            gram, owner = gram[:, :, lines.pages].transpose(1, 2), lines.own
+        else:
+            gram, owner = gram[:, None, :, : lines.high], lines.owner
+        m = len(q)
+        score = (_product(q, gram) * u) @ owner
+        score = score.view(m, lines.b, self.l, -1) + lines.slice(lines.mask, g, block)[:, :, None]
+        alpha = score.softmax(-1)
+        if not lines.plain:
+            on, fixed = lines.slice(lines.on, g, block), lines.slice(lines.fixed, g, block)
+            alpha = torch.addcmul(fixed[:, :, None], alpha, on[:, :, None])
+        if self.alpha is not None:
+            self.alpha[g][block] = alpha
+        if self.gather:
+            return alpha @ owner.transpose(1, 2)
+        return (alpha.view(m, lines.b * self.l, -1) @ owner.T)[:, None]
+
+    def _tokens(self, table: Float[Tensor, "b s"]) -> Tensor:
+        return table[:, None].expand(-1, self.l, -1).reshape(1, -1, table.shape[-1])
+
+    def add(self, y: Tensor, units: Tensor, g: int, block: int, j: int) -> Tensor:
+        """y [b, l, o] with the update of module j added, in place where it can be."""
+        B, o = self.lines.bank.B[g][j][block], y.shape[-1]
+        if self.gather:
+            return torch.baddbmm(y, units.to(y.dtype), B[self.lines.pages].to(y.dtype))
+        flat = y.view(-1, o)
+        torch.addmm(flat, units[0].to(y.dtype), B[: self.lines.high].to(y.dtype), out=flat)
+        return y
+
+    def weights(self, rows: list[int]) -> Float[Tensor, "b l layer module k"]:
+        """The weights of these rows at the tokens of the forward, float16 on the CPU."""
+        lines, layout = self.lines, self.lines.bank.layout
+        k = max((lines.lines[row].k for row in rows), default=0)
+        flat = torch.zeros(len(layout.flat), len(rows), self.l, k)
+        gated = [
+            n for n, row in enumerate(rows) if lines.lines[row].gate and lines.lines[row].slots
+        ]
+        if gated and self.alpha is not None:
+            at = torch.tensor([rows[n] for n in gated], device=lines.bank.device)
+            numbers = lines.numbers.to(lines.bank.device)[at][None, :, None, :]
+            found = torch.cat([a for group in self.alpha for a in group if a is not None])
+            found = found[:, at].gather(-1, numbers.expand(*found.shape[:1], -1, self.l, -1))
+            flat[:, gated, :, : found.shape[-1]] = found.float().cpu()
+        for n, row in enumerate(rows):
+            line = lines.lines[row]
+            if n in gated:
+                flat[:, n, :, line.k :] = 0
+            elif line.slots:
+                shown = line.weights if line.shown is None else line.shown
+                flat[:, n, :, : line.k] = shown[:, None]
+        layers, modules = len(layout.places.layers), len(layout.places.modules)
+        every = torch.zeros(layers * modules, len(rows), self.l, k, dtype=torch.float16)
+        every[layout.trace_order] = flat.half()
+        return every.view(layers, modules, len(rows), self.l, k).permute(2, 3, 0, 1, 4)
+
+
+def _by_module(inner: Float[Tensor, "c n R m"], lines: Lines) -> Float[Tensor, "m c n R"]:
+    """Modules first, in the gate's dtype."""
+    out = torch.empty(
+        inner.shape[3], *inner.shape[:3], dtype=lines.bank.wide, device=lines.bank.device
+    )
+    return out.copy_(inner.permute(3, 0, 1, 2))
+
+
+def _product(q: Float[Tensor, "m c n s"], gram: Float[Tensor, "m c s R"]) -> Tensor:
+    m, c, n, s = q.shape
+    found = torch.bmm(q.reshape(m * c, n, s), gram.reshape(m * c, s, -1))
+    return found.view(m, c, n, -1)
+
+
+def _router_pages(lines: Lines) -> Tensor:
+    return torch.arange(lines.s, device=lines.bank.device).expand(lines.b, -1)

@@ -1,0 +1,89 @@
+"""The linear layers of a model that serves many requests: each adds what its row's adapters say.
+
+`Serving` is what all of them share: the forward that runs now. Layers with one input compute its
+units once, in the first of them that is called.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from ramole_core.layers.install import Installation, wrap
+from ramole_core.layers.layout import Layout
+from ramole_core.layers.lines import Lines
+from ramole_core.layers.mix import Forward
+
+
+class Serving:
+    """The forward that runs now, for all layers of one model; one at a time."""
+
+    def __init__(self):
+        self.now: Forward | None = None
+
+    @contextmanager
+    def mixing(
+        self, lines: Lines, l: int, *, trace: bool = False, gather: bool | None = None
+    ) -> Iterator[Forward]:
+        """A forward of `l` tokens a row inside this block mixes these lines.
+
+        `gather` forces one of the two ways of `mix`; None takes the cheaper.
+        """
+        forward = Forward.of(lines, l, trace=trace, gather=gather)
+        self.now = forward if lines.mixes else None
+        try:
+            yield forward
+        finally:
+            self.now = None
+
+
+class SharedInput:
+    """The layers of one group in one block, and the units of the input they have in common."""
+
+    def __init__(self, serving: Serving, g: int, block: int):
+        self._serving, self._g, self._block = serving, g, block
+        self._x: Tensor | None = None
+        self._units: Tensor | None = None
+
+    def add(self, x: Tensor, y: Tensor, j: int, *, last: bool) -> Tensor:
+        """y with the update of the group's layer j added."""
+        forward = self._serving.now
+        if forward is None:
+            return y
+        if self._units is None or x is not self._x:
+            self._x, self._units = x, forward.units(x, self._g, self._block)
+        units = self._units[j]
+        if last:
+            self._x = self._units = None
+        return forward.add(y, units, self._g, self._block, j)
+
+
+class ServedLinear(nn.Module):
+    """y = W x + sum_k alpha_k B_k A_k x, under `torch.inference_mode`; the base is only called."""
+
+    def __init__(self, base: nn.Module, shared: SharedInput, j: int, *, last: bool):
+        super().__init__()
+        self.base = base
+        self._shared, self._j, self._last = shared, j, last
+
+    @property
+    def weight(self) -> Tensor:
+        """The base layer's weight: some models look at its dtype."""
+        return self.base.get_parameter("weight")
+
+    def forward(self, x: Float[Tensor, "b l i"]) -> Float[Tensor, "b l o"]:
+        return self._shared.add(x, self.base(x), self._j, last=self._last)
+
+
+def install_serving(model: nn.Module, layout: Layout) -> tuple[Installation, Serving]:
+    """Put served layers into the model; `Installation.remove()` takes them out again."""
+    serving = Serving()
+    layers: dict[str, nn.Module] = {}
+    for g, group in enumerate(layout.groups):
+        for block, paths in enumerate(group.paths):
+            shared = SharedInput(serving, g, block)
+            for j, path in enumerate(paths):
+                base = model.get_submodule(path)
+                layers[path] = ServedLinear(base, shared, j, last=j == group.m - 1)
+    return wrap(model, layers), serving
