@@ -23,7 +23,7 @@ ORDER = (
     ("choosing", "ramole", "trace_file"),
     ("training",),
     ("evaluation", "benchmarks"),
-    ("terminal", "records", "doctor", "cli", "__main__"),
+    ("terminal", "records", "batch_", "doctor", "cli", "__main__"),
 )
 
 

@@ -1,0 +1,198 @@
+"""`python -m ramole_core batch`: a file of prompts in, one JSON line an answer out.
+
+A line is written as soon as its answer is there. However the command ends, it goes on with
+`--resume`: what OUT has is not asked again, and a line that was cut off is.
+"""
+
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from ramole_core.batch_file import BadRow, Batch, read_batch, read_batch_file
+from ramole_core.batch_record import (
+    Written,
+    added_to,
+    as_line,
+    read_written,
+    record_of,
+    refusal_of,
+)
+from ramole_core.errors import RamoleError
+from ramole_core.records import checksum_record
+from ramole_core.terminal import progress_bar, say, write_json
+
+if TYPE_CHECKING:
+    from ramole_core.ramole import Ramole
+
+Write = Callable[[dict[str, object]], None]
+SAID = 20
+"""Bad rows told one by one on standard error; the output has all of them."""
+EVERY = 10.0
+"""Seconds between two lines of progress where there is no bar."""
+UNSAID = "For the rows that do not say."
+
+
+def batch(
+    file: Annotated[
+        str, typer.Argument(help="Prompts: .jsonl, .csv or one a line; - is standard input.")
+    ],
+    out: Annotated[
+        Path | None, typer.Option(help="Write the answers here, not to standard output.")
+    ] = None,
+    method: Annotated[str, typer.Option(help=UNSAID)] = "ramole",
+    k: Annotated[int, typer.Option("--k", "-k", help=UNSAID)] = 3,
+    max_new_tokens: Annotated[int, typer.Option(help=UNSAID)] = 128,
+    temperature: Annotated[float, typer.Option(help=UNSAID)] = 0.0,
+    seed: Annotated[int | None, typer.Option(help=UNSAID)] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Ask only the rows that OUT lacks.")
+    ] = False,
+    owner: Annotated[
+        str | None, typer.Option(help="Whose uploads count beside the shared ones.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="End with one JSON object.")] = False,
+) -> None:
+    """Answer a file of prompts together, one JSON line each as soon as it is there; can resume."""
+    from ramole_core.batch_run import refuse_unfit
+    from ramole_core.ramole import Ramole
+
+    if resume and out is None:
+        raise RamoleError("--resume goes on with a file; name it with --out.")
+    if out is not None and not resume and out.exists() and out.stat().st_size:
+        raise RamoleError(f"{out} is there already; add --resume to go on, or name another file.")
+    defaults = {"method": method, "k": k, "max_new_tokens": max_new_tokens}
+    defaults |= {"temperature": temperature, "seed": seed}
+    if file == "-":
+        asked = read_batch(sys.stdin.read(), defaults=defaults, owner=owner)
+    else:
+        asked = read_batch_file(Path(file), defaults=defaults, owner=owner)
+    with Ramole() as ramole:
+        asked = refuse_unfit(ramole, asked, owner=owner)
+        if out is not None:
+            written = read_written(out)
+            with added_to(out, written) as sink:
+
+                def write(record: dict[str, object]) -> None:
+                    sink.write(as_line(record).encode())
+                    sink.flush()
+
+                summary = _answer(ramole, asked, write, written=written)
+                summary["out"] = str(out)
+        elif as_json:
+            answers: list[dict[str, object]] = []
+            summary = _answer(ramole, asked, answers.append)
+            summary["answers"] = answers
+        else:
+            summary = _answer(
+                ramole, asked, lambda record: print(as_line(record), end="", flush=True)
+            )
+        if as_json:
+            write_json(summary | {"seed": seed} | checksum_record(ramole))
+    if summary["refused"]:
+        raise typer.Exit(2)
+
+
+def _answer(
+    ramole: "Ramole", asked: Batch, write: Write, *, written: Written | None = None
+) -> dict[str, object]:
+    """Ask what has no answer yet, write each line, tell how it goes; the numbers of the run."""
+    from ramole_core.batch_run import run_rows
+    from ramole_core.engine.request import Generation, Step
+
+    written = written or Written()
+    rows = [row for row in asked.rows if (row.index, row.digest) not in written.answered]
+    kept = len(asked.rows) - len(rows)
+    if kept:
+        say(f"{kept} of {len(asked.rows)} rows have their answer already.")
+    if asked.unused:
+        say(f"Carried along, not used: {', '.join(asked.unused)}.")
+    _tell_bad(asked.bad)
+    for bad in asked.bad:
+        if (bad.index, bad.sentence) not in written.refused:
+            write(refusal_of(bad))
+    if rows:
+        with progress_bar("Getting ready") as tell:
+            ramole.load(tell)
+    done, refused, tokens, began = 0, 0, 0, time.perf_counter()
+    try:
+        with _row_progress(len(rows)) as progress:
+            for row, item in run_rows(ramole, rows):
+                if isinstance(item, Step):
+                    tokens += 1
+                elif isinstance(item, Generation):
+                    done += 1
+                    write(record_of(row, item))
+                else:
+                    refused += 1
+                    bad = BadRow(row.index, row.line, str(item), row.request.prompt[:80])
+                    _tell_bad([bad])
+                    write(refusal_of(bad))
+                progress(done + refused, tokens)
+    finally:
+        seconds = time.perf_counter() - began
+        left = len(rows) - done - refused
+        say(
+            f"{done} answers, {tokens} tokens in {seconds:.1f} s"
+            + (f" ({tokens / seconds:.1f} tokens/s)" if tokens else "")
+            + (f"; {left} rows are left, --resume asks them" if left else "")
+            + (f"; {refused + len(asked.bad)} rows refused" if refused + len(asked.bad) else "")
+            + "."
+        )
+    return {
+        "rows": len(asked.rows) + len(asked.bad),
+        "kept": kept,
+        "answered": done,
+        "refused": refused + len(asked.bad),
+        "new_tokens": tokens,
+        "seconds": seconds,
+        "tokens_per_second": tokens / seconds if tokens else 0.0,
+    }
+
+
+def _tell_bad(rows: Sequence[BadRow]) -> None:
+    for row in rows[:SAID]:
+        say(f"Line {row.line}: {row.sentence}")
+    if len(rows) > SAID:
+        say(f"... and {len(rows) - SAID} more rows; the output says what is wrong with each.")
+
+
+@contextmanager
+def _row_progress(total: int) -> Iterator[Callable[[int, int], None]]:
+    """A bar on standard error; call the yielded function with rows and tokens so far.
+
+    Where standard error is no terminal, or the answers go to the same one, it is a line now and
+    then.
+    """
+    console, began = Console(stderr=True), time.perf_counter()
+    if not console.is_terminal or sys.stdout.isatty():
+        told = began
+
+        def tell(rows: int, tokens: int) -> None:
+            nonlocal told
+            now = time.perf_counter()
+            if now - told >= EVERY:
+                told = now
+                say(f"{rows} of {total} rows, {tokens / (now - began):.1f} tokens/s")
+
+        yield tell
+        return
+    columns = (
+        TextColumn("Answering"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("rows, {task.fields[speed]:.1f} tokens/s"),
+        TimeElapsedColumn(),
+    )
+    bar = Progress(*columns, console=console, transient=True, redirect_stdout=False)
+    with bar:
+        task = bar.add_task("", total=total, speed=0.0)
+        yield lambda rows, tokens: bar.update(
+            task, completed=rows, speed=tokens / max(time.perf_counter() - began, 1e-9)
+        )

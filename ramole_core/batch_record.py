@@ -1,0 +1,96 @@
+"""The output of a batch: one JSON line for each row, and what such a file tells when it goes on.
+
+An answer's line is known by its row's index and digest. The file is only ever added to: where an
+index comes twice, because its row was changed, the last line counts.
+"""
+
+import json
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO
+
+from ramole_core.batch_file import BadRow, BatchRow
+from ramole_core.errors import RamoleError
+from ramole_core.records import answer_record
+
+if TYPE_CHECKING:
+    from ramole_core.engine.request import Generation
+
+HEAD = '{"index": '
+"""How every line begins."""
+
+
+@dataclass(frozen=True)
+class Written:
+    """What a file of answers holds already."""
+
+    answered: frozenset[tuple[int, str]] = frozenset()
+    """(index, digest) of each row that has its answer."""
+    refused: frozenset[tuple[int, str]] = frozenset()
+    """(index, sentence) of each row that was refused."""
+    end: int = 0
+    """Bytes of the whole lines; what follows was cut off."""
+
+
+def record_of(row: BatchRow, answer: "Generation") -> dict[str, object]:
+    """An answer with what made it and with the row's other columns."""
+    made = answer_record(row.request, answer, None)
+    del made["trace"]
+    made["similarities"] = [None if math.isnan(score) else score for score in answer.scores]
+    head = {"index": row.index, "line": row.line, "id": row.id, "digest": row.digest}
+    return {**head, **made, **({"extra": row.extra} if row.extra else {})}
+
+
+def refusal_of(row: BadRow) -> dict[str, object]:
+    """The line of a row that was not asked."""
+    return {"index": row.index, "line": row.line, "error": row.sentence, "row": row.text}
+
+
+def as_line(record: dict[str, object]) -> str:
+    """The record as one line of JSON, line feed included."""
+    return json.dumps(record, ensure_ascii=False, default=str) + "\n"
+
+
+def read_written(path: Path) -> Written:
+    """What is there; RamoleError where a line is not one of ours, as then the file is not."""
+    data = path.read_bytes() if path.exists() else b""
+    end = data.rfind(b"\n") + 1
+    answered: set[tuple[int, str]] = set()
+    refused: set[tuple[int, str]] = set()
+    for number, line in enumerate(data[:end].split(b"\n")[:-1], 1):
+        record = _read(line)
+        index, digest, error = record.get("index"), record.get("digest"), record.get("error")
+        if isinstance(index, int) and isinstance(error, str):
+            refused.add((index, error))
+        elif isinstance(index, int) and isinstance(digest, str) and "text" in record:
+            answered.add((index, digest))
+        else:
+            raise _not_ours(path, number)
+    rest = data[end:].decode("utf-8", "replace")
+    if not HEAD.startswith(rest[: len(HEAD)]):
+        raise _not_ours(path, data.count(b"\n") + 1)
+    return Written(frozenset(answered), frozenset(refused), end)
+
+
+@contextmanager
+def added_to(path: Path, written: Written) -> Iterator[BinaryIO]:
+    """The file, open behind its last whole line."""
+    with path.open("r+b" if path.exists() else "wb") as file:
+        file.truncate(written.end)
+        file.seek(written.end)
+        yield file
+
+
+def _read(line: bytes) -> dict[str, object]:
+    try:
+        record = json.loads(line)
+    except (ValueError, RecursionError):
+        return {}
+    return record if isinstance(record, dict) else {}
+
+
+def _not_ours(path: Path, line: int) -> RamoleError:
+    return RamoleError(f"{path}, line {line}, is no answer of a batch; name another file.")

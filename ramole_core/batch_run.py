@@ -1,0 +1,115 @@
+"""Asking the rows of a batch: each gets its answer or the sentence that refuses it alone.
+
+`Ramole.stream_batch` refuses all requests of a call for one that cannot run. Here such a call is
+halved until the row is found, and the others run.
+"""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
+from typing import TYPE_CHECKING
+
+from ramole_core.batch_file import BadRow, Batch, BatchRow
+from ramole_core.engine.request import Generation, Request, Step
+from ramole_core.errors import Busy, RamoleError
+from ramole_core.pool.names import near_names
+
+if TYPE_CHECKING:
+    from ramole_core.ramole import Ramole
+
+WINDOW = 8
+"""Rows of one call, in full batches: their adapters are all looked up before the first runs."""
+RETRY_SECONDS = 1.0
+"""Between two tries where the server is busy."""
+
+Event = tuple[BatchRow, "Step | Generation | RamoleError"]
+
+
+def refuse_unfit(ramole: "Ramole", batch: Batch, *, owner: str | None) -> Batch:
+    """The batch as this system can run it: what fails for sure, model or not, is a bad row now."""
+    names = {card.name for card in ramole.pool.cards(owner)}
+    methods = [method.name for method in ramole.methods()]
+    most = ramole.settings.max_new_tokens
+    good: list[BatchRow] = []
+    bad = list(batch.bad)
+    for row in batch.rows:
+        sentence = _misfit(row.request, names=names, methods=methods, most=most)
+        if sentence:
+            bad.append(BadRow(row.index, row.line, sentence, row.request.prompt[:80]))
+        else:
+            good.append(row)
+    bad.sort(key=lambda row: row.index)
+    return Batch(batch.kind, tuple(good), tuple(bad), batch.unused)
+
+
+def run_rows(
+    ramole: "Ramole",
+    rows: Sequence[BatchRow],
+    *,
+    cancelled: Callable[[], bool] = lambda: False,
+    session: str = "",
+    waiting: Callable[[BatchRow, int], None] = lambda row, place: None,
+) -> Iterator[Event]:
+    """Each token of each row as it comes; a Generation, or the error that refuses it, ends a row.
+
+    `waiting` hears of a row's place in the queue (1: next, 0: it runs). Once `cancelled` is true
+    the rows that run end as `cancelled`, and the rest is not asked. A busy server is tried again.
+    """
+    size = WINDOW * ramole.settings.max_batch
+    for start in range(0, len(rows), size):
+        if cancelled():
+            return
+        yield from _asked(
+            ramole,
+            rows[start : start + size],
+            cancelled=cancelled,
+            session=session,
+            waiting=waiting,
+        )
+
+
+def _asked(
+    ramole: "Ramole",
+    rows: Sequence[BatchRow],
+    *,
+    cancelled: Callable[[], bool],
+    session: str,
+    waiting: Callable[[BatchRow, int], None],
+) -> Iterator[Event]:
+    how = {"cancelled": cancelled, "session": session}
+    while rows and not cancelled():
+        asked, answered = rows, set[int]()
+        stream = ramole.stream_batch(
+            [row.request for row in asked],
+            waiting=lambda index, place, asked=asked: waiting(asked[index], place),
+            **how,
+        )
+        try:
+            with closing(stream):
+                for index, item in stream:
+                    if isinstance(item, Generation):
+                        answered.add(index)
+                    yield asked[index], item
+            return
+        except Busy:
+            rows = [row for index, row in enumerate(asked) if index not in answered]
+            time.sleep(RETRY_SECONDS)
+        except RamoleError as error:
+            rows = [row for index, row in enumerate(asked) if index not in answered]
+            if len(rows) < 2:
+                yield from ((row, error) for row in rows)
+                return
+            half = len(rows) // 2
+            yield from _asked(ramole, rows[:half], waiting=waiting, **how)
+            rows = rows[half:]
+
+
+def _misfit(request: Request, *, names: set[str], methods: Sequence[str], most: int) -> str:
+    if request.method not in methods:
+        return f"Unknown method {request.method[:80]!r}; choose one of {', '.join(methods)}."
+    for name in request.adapters or ():
+        if name not in names:
+            return f"There is no adapter {name[:80]!r} in the pool; {near_names(name[:80], names)}"
+    if request.max_new_tokens > most:
+        return f"max_new_tokens={request.max_new_tokens}, and {most} is the most that is given."
+    return ""

@@ -1,0 +1,255 @@
+"""The command `batch`: lines as answers come, going on after any end, a sentence for each slip."""
+
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from ramole_core.cli import main
+from ramole_core.engine.request import Generation
+from ramole_core.errors import RamoleError
+from tests.fake_ramole import WORDS, FakeRamole
+
+REPOSITORY = Path(__file__).parents[1]
+ROWS = '{"prompt": "a", "id": "x", "label": 1}\n{"prompt": "b", "k": 2}\n{"prompt": "c"}\n'
+KEYS = {
+    *("index", "line", "id", "digest", "prompt", "text", "method", "adapters", "similarities"),
+    *("weights", "temperature", "top_p", "seed", "finish_reason", "prompt_tokens", "new_tokens"),
+    *("seconds", "first_token_seconds", "stages"),
+}
+
+
+class Door(FakeRamole):
+    """The fake system as the command line opens it; rows of a call end in reverse order."""
+
+    router_checksum = "ab" * 32
+
+    def __init__(self, **options):
+        super().__init__(**options)
+        self.settings = self.settings.model_copy(update={"max_batch": 1})
+        self.asked: list[list[str]] = []
+        self.refuses, self.interrupts = "", 0
+
+    def __enter__(self) -> "Door":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.asked.append(["closed"])
+
+    def stream_batch(self, requests, **options):
+        self.asked.append([request.prompt for request in requests])
+        if any(request.prompt == self.refuses for request in requests):
+            raise RamoleError("The prompt is too long.")
+        ends = []
+        for index, item in super().stream_batch(requests, **options):
+            if isinstance(item, Generation):
+                ends.insert(0, (index, item))
+            else:
+                yield index, item
+        for number, end in enumerate(ends):
+            if self.interrupts and number == self.interrupts:
+                raise KeyboardInterrupt
+            yield end
+
+
+@pytest.fixture
+def door(monkeypatch) -> Door:
+    made = Door()
+    monkeypatch.setattr("ramole_core.ramole.Ramole", lambda: made)
+    return made
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "rows.jsonl"
+    path.write_text(ROWS)
+    return path
+
+
+def lines(text: str | Path) -> list[dict]:
+    text = text.read_text("utf-8") if isinstance(text, Path) else text
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def test_each_answer_is_a_line_of_stdout_in_the_order_of_its_end(door, file, capsys):
+    assert main(["batch", str(file), "--method", "mixture", "--k", "4", "--seed", "5"]) == 0
+    out, err = capsys.readouterr()
+    told = lines(out)
+    assert [line["index"] for line in told] == [2, 1, 0]
+    assert [len(line["adapters"]) for line in told] == [4, 2, 4]
+    for line in told:
+        assert line["text"] == "".join(WORDS) and line["method"] == "mixture"
+        assert line["seed"] == 5 and set(line) - {"extra"} == KEYS
+    assert told[2]["id"] == "x" and told[2]["extra"] == {"label": 1} and told[2]["line"] == 1
+    assert "Carried along, not used: label." in err
+    assert err.splitlines()[-1].startswith("3 answers, 24 tokens in")
+    assert door.asked == [["a", "b", "c"], ["closed"]]
+
+
+def test_csv_and_standard_input(door, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("sys.stdin", io.StringIO("prompt,max_new_tokens\na,2\n"))
+    assert main(["batch", "-"]) == 0
+    (line,) = lines(capsys.readouterr().out)
+    assert line["new_tokens"] == 2
+    (tmp_path / "rows.csv").write_text("prompt;adapters\na;dog|ant\n")
+    assert main(["batch", str(tmp_path / "rows.csv")]) == 0
+    (line,) = lines(capsys.readouterr().out)
+    assert line["adapters"] == ["dog", "ant"]
+
+
+def test_json_is_all_of_stdout(door, file, tmp_path, capsys):
+    assert main(["batch", str(file), "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert [answer["index"] for answer in told["answers"]] == [2, 1, 0]
+    assert told["rows"] == told["answered"] == 3 and told["kept"] == told["refused"] == 0
+    assert told["new_tokens"] == 24 and told["router_checksum"] == "ab" * 32
+    out = tmp_path / "out.jsonl"
+    assert main(["batch", str(file), "--json", "--out", str(out)]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["out"] == str(out) and "answers" not in told and len(lines(out)) == 3
+
+
+def test_bad_rows_are_told_and_the_others_run(door, file, tmp_path, capsys):
+    file.write_text(ROWS + '{"prompt": "d", "k": "x"}\n{"prompt": "e", "adapters": ["bea"]}\nno\n')
+    out = tmp_path / "out.jsonl"
+    door.refuses = "c"
+    assert main(["batch", str(file), "--out", str(out)]) == 2
+    told, err = lines(out), capsys.readouterr().err
+    assert [(line["line"], line["error"][:20]) for line in told if "error" in line] == [
+        (4, "k='x'; give a whole "),
+        (5, "There is no adapter "),
+        (6, "This is not JSON of "),
+        (3, "The prompt is too lo"),
+    ]
+    assert sorted(line["index"] for line in told if "text" in line) == [0, 1]
+    for number in 3, 4, 5, 6:
+        assert f"\nLine {number}: " in f"\n{err}"
+    assert "4 rows refused." in err.splitlines()[-1]
+
+
+def test_many_bad_rows_do_not_flood_the_terminal(door, file, capsys):
+    file.write_text("{}\n" * 50 + ROWS)
+    assert main(["batch", str(file)]) == 2
+    out, err = capsys.readouterr()
+    assert len(lines(out)) == 53 and "... and 30 more rows" in err and len(err.splitlines()) < 30
+
+
+def test_resume_asks_only_what_is_missing_or_was_changed(door, file, tmp_path, capsys):
+    out = tmp_path / "out.jsonl"
+    assert main(["batch", str(file), "--out", str(out)]) == 0
+    assert main(["batch", str(file), "--out", str(out)]) == 2
+    assert "add --resume" in capsys.readouterr().err
+    assert len(lines(out)) == 3
+    words = ["batch", str(file), "--out", str(out), "--resume"]
+    assert main(words) == 0 and len(lines(out)) == 3
+    assert "3 of 3 rows have their answer already." in capsys.readouterr().err
+    file.write_text(ROWS.replace('"c"', '"changed"') + '{"prompt": "d"}\n')
+    door.asked.clear()
+    assert main(words) == 0
+    assert door.asked == [["changed", "d"], ["closed"]] and len(lines(out)) == 5
+    door.asked.clear()
+    assert main([*words, "--k", "1"]) == 0  # another k for those that do not say: b said its own
+    assert door.asked[0] == ["a", "changed", "d"]
+
+
+def test_a_refusal_is_written_once(door, file, tmp_path, capsys):
+    file.write_text(ROWS + "{}\n")
+    words = ["batch", str(file), "--out", str(tmp_path / "o"), "--resume"]
+    assert main(words) == main(words) == 2
+    assert len(lines(tmp_path / "o")) == 4
+
+
+@pytest.mark.parametrize("cut", [1, 9, 40, 200])
+def test_a_line_that_was_cut_off_is_asked_again(cut: int, door, file, tmp_path, capsys):
+    out = tmp_path / "out.jsonl"
+    assert main(["batch", str(file), "--out", str(out)]) == 0
+    whole = out.read_bytes().splitlines(keepends=True)
+    out.write_bytes(whole[0] + whole[1] + whole[2][:cut])
+    door.asked.clear()
+    assert main(["batch", str(file), "--out", str(out), "--resume"]) == 0
+    assert door.asked[0] == ["a"]
+    assert sorted(line["index"] for line in lines(out)) == [0, 1, 2]
+
+
+@pytest.mark.parametrize("text", ["hello", "{}\n", '{"index": 0, "text": "x"}\n', "[1]\n", "\n"])
+def test_a_file_of_something_else_is_left_alone(text: str, door, file, tmp_path, capsys):
+    out = tmp_path / "thesis.txt"
+    out.write_text(text)
+    assert main(["batch", str(file), "--out", str(out), "--resume"]) == 2
+    assert "line 1, is no answer of a batch" in capsys.readouterr().err
+    assert out.read_text() == text
+
+
+def test_ctrl_c_keeps_what_is_written(door, file, tmp_path, capsys):
+    out = tmp_path / "out.jsonl"
+    door.interrupts = 2
+    assert main(["batch", str(file), "--out", str(out)]) == 130
+    err = capsys.readouterr().err.splitlines()
+    assert "2 answers" in err[-2] and "1 rows are left, --resume asks them" in err[-2]
+    assert err[-1] == "Stopped." and [line["index"] for line in lines(out)] == [2, 1]
+    assert door.running == 0 and door.asked[-1] == ["closed"]
+    door.interrupts = 0
+    assert main(["batch", str(file), "--out", str(out), "--resume"]) == 0
+    assert len(lines(out)) == 3
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["batch"], "Missing argument 'file'"),
+        (["batch", "/nonexistent/rows.csv"], "/nonexistent/rows.csv"),
+        (["batch", "FILE", "--resume"], "name it with --out"),
+        (["batch", "EMPTY"], "There is no row"),
+        (["batch", "HEADLESS.csv"], "no column named prompt, but a,b"),
+        (["batch", "FILE", "--out", "/nonexistent/out"], "/nonexistent/out"),
+    ],
+)
+def test_a_mistake_is_one_line_and_exit_2(words, sentence, door, file, tmp_path, capsys):
+    (tmp_path / "EMPTY").write_text("\n")
+    (tmp_path / "HEADLESS.csv").write_text("a,b\n1,2\n")
+    file.rename(tmp_path / "FILE")
+    words = [
+        str(tmp_path / word) if word[:4] in ("FILE", "EMPT", "HEAD") else word for word in words
+    ]
+    assert main(words) == 2
+    out, err = capsys.readouterr()
+    assert out == "" and sentence in err and len(err.splitlines()) == 1
+    assert not door.batches
+
+
+SLOW = """
+import sys
+import ramole_core.ramole
+from ramole_core.cli import main
+from tests.test_cli_batch import Door
+ramole_core.ramole.Ramole = lambda: Door(pause=0.01, length=3)
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.parametrize("sign", [signal.SIGKILL, signal.SIGINT])
+def test_killed_at_any_moment_it_goes_on(sign, tmp_path):
+    file, out = tmp_path / "rows.csv", tmp_path / "out.jsonl"
+    file.write_text("prompt\n" + "".join(f"p{i}\n" for i in range(400)))
+    words = [sys.executable, "-c", SLOW, "batch", str(file), "--out", str(out), "--resume"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    for _ in range(3):
+        had = out.read_bytes().count(b"\n") if out.exists() else 0
+        process = subprocess.Popen(words, cwd=REPOSITORY, env=environment)
+        while not out.exists() or out.read_bytes().count(b"\n") < had + 20:
+            assert process.poll() is None
+            time.sleep(0.005)
+        process.send_signal(sign)
+        assert process.wait(60) == (130 if sign == signal.SIGINT else -9)
+    before = out.read_bytes()
+    subprocess.run(words, cwd=REPOSITORY, env=environment, check=True, timeout=120)
+    assert out.read_bytes().startswith(before[: before.rfind(b"\n") + 1])
+    told = lines(out)
+    assert sorted(line["index"] for line in told) == list(range(400))
+    assert all(line["prompt"] == f"p{line['index']}" for line in told)
