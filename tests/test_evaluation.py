@@ -12,6 +12,7 @@ from ramole_core.evaluation.answers import answer_rows, likeliest_options, optio
 from ramole_core.evaluation.dev_table import (
     beats,
     chance_scores,
+    checksum,
     commonest_answer,
     compare,
     measure_adapter,
@@ -26,6 +27,7 @@ from ramole_core.evaluation.router_table import (
     summarise,
     verdict,
 )
+from ramole_core.settings import REPOSITORY
 from ramole_core.training.adapter import train_adapter
 from ramole_core.training.recipe import AdapterRecipe, Schedule
 from ramole_core.training.router import MixedModel
@@ -234,3 +236,31 @@ def test_the_verdict_follows_the_interval(low, high, words):
     gap = {"mean": (low + high) / 2, "low": low, "high": high}
     said = verdict({"trained_minus": {"uniform": gap, "random": gap}})
     assert said.count(words) == 2
+
+
+SAMPLES = sorted(path.parent for path in REPOSITORY.glob("adapters/*/adapter_model.safetensors"))
+
+
+def test_the_sample_pool_is_at_most_64_mib():
+    files = [path for path in (REPOSITORY / "adapters").rglob("*") if path.is_file()]
+    assert sum(path.stat().st_size for path in files) <= 64 * 2**20
+
+
+@pytest.mark.parametrize("folder", SAMPLES, ids=lambda folder: folder.name)
+def test_a_sample_adapter_was_measured_as_it_is_and_beats_every_rival(folder):
+    report = json.loads((REPOSITORY / "results" / "adapters_dev.json").read_text())
+    entry = report["adapters"][folder.name]
+    record = json.loads((folder / "train.json").read_text())
+    assert entry["adapter_sha256"] == checksum(folder / "adapter_model.safetensors")
+    assert record["base_checksum"] == report["base_checksum"]
+    assert record["name"] == record["data"]["name"] == folder.name
+    assert entry["rows"] >= 50 and beats(entry)
+    assert all(gain["low"] > 0 for gain in entry["scores"]["gain_over"].values())
+    examples = (folder / "examples.jsonl").read_text(encoding="utf-8").splitlines()
+    assert len({json.loads(line)["text"] for line in examples}) == 20
+    assert record["licence"] not in ("other", "unknown")
+
+
+def test_the_measured_adapters_are_those_of_the_sample_pool():
+    report = json.loads((REPOSITORY / "results" / "adapters_dev.json").read_text())
+    assert sorted(report["adapters"]) == [folder.name for folder in SAMPLES]
