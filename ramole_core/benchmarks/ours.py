@@ -1,0 +1,118 @@
+"""Our engine under the clock: requests into the scheduler, a mark for every token."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from ramole_core.benchmarks.record import Measured
+from ramole_core.benchmarks.speed import full_window, now, rates
+from ramole_core.choosing import Chooser
+from ramole_core.engine.request import Generation, Request, Step
+from ramole_core.engine.ticket import Ticket
+from ramole_core.errors import RamoleError
+from ramole_core.ramole import Ramole
+
+
+@dataclass(frozen=True)
+class Mix:
+    """A way to mix: a method and how many adapters it gets."""
+
+    method: str
+    k: int
+    trace: bool = False
+
+    @property
+    def label(self) -> str:
+        """`base`, `selection`, `ramole_k3`, `ramole_k3_trace`."""
+        k = f"_k{self.k}" if self.k and self.method != "selection" else ""
+        return self.method + k + ("_trace" if self.trace else "")
+
+
+BASE, SELECTION, MIXTURE = Mix("base", 0), Mix("selection", 1), Mix("mixture", 3)
+RAMOLE = Mix("ramole", 3)
+
+
+class OurEngine:
+    """A loaded Ramole whose engine this thread alone drives."""
+
+    def __init__(self, ramole: Ramole):
+        self.ramole = ramole
+        self._engine = ramole.engine
+        self._device = ramole.base.device
+        self._chooser = Chooser(
+            ramole.pool, ramole.retriever, max_new_tokens=ramole.settings.max_new_tokens
+        )
+
+    @property
+    def idle(self) -> bool:
+        """Whether no request runs or waits."""
+        return self._engine.scheduler.idle
+
+    def stats(self) -> dict[str, float]:
+        """The engine's own counters, and the bytes it holds."""
+        return {name: float(value) for name, value in self._engine.stats().items()}
+
+    def pack(self, names: Sequence[str], *, tell: Callable[[float], None]) -> None:
+        """Write the engine's own file of each adapter where there is none: a server does this at
+        an adapter's first use."""
+        for number, name in enumerate(names):
+            one = Request("pack", method="selection", adapters=(name,))
+            for chosen in self._chooser.choose(one):
+                self._engine.store.get(chosen.checksum, chosen.load)
+            tell((number + 1) / len(names))
+
+    def submit(self, request: Request) -> Ticket:
+        """Queue one request; the ticket is what `step` names it by."""
+        return self._engine.submit(request, self._chooser.choose(request))
+
+    def step(self) -> list[tuple[Ticket, Step | Generation]]:
+        """One iteration of the running batch; raises RamoleError where a request failed."""
+        events = []
+        for ticket, item in self._engine.step():
+            if isinstance(item, RamoleError):
+                raise item
+            events.append((ticket, item))
+        return events
+
+    def measure(self, requests: Sequence[Request]) -> Measured:
+        """All of them at once, from submission to the last token."""
+        began = now(self._device)
+        tickets = [self.submit(request) for request in requests]
+        rows = {ticket.number: row for row, ticket in enumerate(tickets)}
+        marks: list[list[float]] = [[] for _ in requests]
+        answers: list[Generation] = []
+        while len(answers) < len(requests):
+            events = self.step()
+            mark = now(self._device)
+            for ticket, item in events:
+                if isinstance(item, Generation):
+                    answers.append(item)
+                else:
+                    marks[rows[ticket.number]].append(mark)
+        start, end, tokens = full_window(marks)
+        return {
+            **rates(
+                prompt_tokens=sum(answer.prompt_tokens for answer in answers),
+                prefill_seconds=start - began,
+                new_tokens=tokens,
+                decode_seconds=end - start,
+            ),
+            "seconds": max(row[-1] for row in marks) - began,
+        }
+
+
+def make_requests(
+    prompts: Sequence[str], mix: Mix, *, names: Sequence[str], new_tokens: int
+) -> list[Request]:
+    """One request a prompt; row j mixes the adapters j, j + 1, ... of `names`, round and round."""
+    return [
+        Request(
+            prompt,
+            method=mix.method,
+            adapters=[names[(row + j) % len(names)] for j in range(mix.k)] or None,
+            max_new_tokens=new_tokens,
+            ignore_eos=True,
+            raw=True,
+            trace=mix.trace,
+        )
+        for row, prompt in enumerate(prompts)
+    ]
