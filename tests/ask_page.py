@@ -1,15 +1,19 @@
 """`python -m tests.ask_page`: the head and the tab Ask over a fake system, as a server of its own.
 
-With GATE the model is not there before that file is; STEP_SECONDS is the time of a token.
+With GATE the model is not there before that file is; STEP_SECONDS is the time of a token. With ROWS
+only so many questions are answered at the same time, and one more than MOST may not even wait.
 """
 
 import os
+import threading
+import time
 from dataclasses import replace
 from pathlib import Path
 
 import gradio as gr
 
 from ramole_core import Request
+from ramole_core.errors import Busy
 from tests.fake_ramole import FakeRamole
 from ui import ask, examples, header
 from ui.answer import answer
@@ -18,6 +22,42 @@ from ui.run import Live
 from ui.serve import serve
 
 REPLACED = Example("A made-up run", "Which boats?")
+BUSY = "The server is busy: as many as may wait do so already; try again in a minute."
+
+
+class CrowdedRamole(FakeRamole):
+    """Calls beyond `rows` wait in line and are told their place; `most` may wait."""
+
+    def __init__(self, *, rows: int, most: int, **options):
+        super().__init__(**options)
+        self._rows, self._most = rows, most
+        self._line: list[object] = []
+        self._lock = threading.Lock()
+
+    def stream_batch(
+        self, requests, *, cancelled=lambda: False, session="", waiting=lambda index, place: None
+    ):
+        me, told = object(), 0
+        with self._lock:
+            if len(self._line) >= self._rows + self._most:
+                raise Busy(BUSY)
+            self._line.append(me)
+        try:
+            while not cancelled():
+                with self._lock:
+                    place = self._line.index(me) - self._rows + 1
+                if place <= 0:
+                    break
+                if place != told:
+                    told = place
+                    waiting(0, place)
+                time.sleep(0.02)
+            yield from super().stream_batch(
+                requests, cancelled=cancelled, session=session, waiting=waiting
+            )
+        finally:
+            with self._lock:
+                self._line.remove(me)
 
 
 def record(folder: Path) -> None:
@@ -35,11 +75,12 @@ def main() -> None:
     folder = Path(os.environ["RECORDED"])
     record(folder)
     examples.FOLDER = folder
-    pause = float(os.environ.get("STEP_SECONDS", "0.02"))
     gate = Path(os.environ["GATE"]) if "GATE" in os.environ else None
-    ramole = FakeRamole(
+    ramole = CrowdedRamole(
+        rows=int(os.environ.get("ROWS", "32")),
+        most=int(os.environ.get("MOST", "128")),
         loaded=gate is None,
-        pause=pause,
+        pause=float(os.environ.get("STEP_SECONDS", "0.02")),
         length=int(os.environ.get("LENGTH", "8")),
         gate=gate,
     )

@@ -1,9 +1,13 @@
 """Chromium for the browser tests: how it starts, and a page of its own for each visit."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
 
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+
+from tests.serving import Server, running
 
 FLAGS = (
     "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
@@ -13,6 +17,15 @@ PATIENCE = 60_000
 """Milliseconds; the machine may be busy."""
 
 
+def ask_page(root: Path, **environment: object) -> AbstractContextManager[Server]:
+    """The page of `tests.ask_page` in a process of its own, with its variables."""
+    said = {name.upper(): str(value) for name, value in environment.items()}
+    command = ["env", *(f"{name}={value}" for name, value in said.items())]
+    return running(
+        [*command, f"RECORDED={root / 'recorded'}", sys.executable, "-m", "tests.ask_page"], root
+    )
+
+
 @contextmanager
 def chromium_running() -> Iterator[Browser]:
     """A browser; for one module at most, as its event loop would be in the way of others."""
@@ -20,6 +33,23 @@ def chromium_running() -> Iterator[Browser]:
         browser = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=FLAGS)
         yield browser
         browser.close()
+
+
+@contextmanager
+def visits(browser: Browser) -> Iterator[Callable[..., Page]]:
+    """Opens pages with the tab Ask, each as a visitor of its own, and closes them all."""
+    pages: list[Page] = []
+
+    def open_page(url: str, *, width: int = 1280, theme: str = "light") -> Page:
+        page = fresh_page(browser, url, width=width, theme=theme)
+        pages.append(page)
+        expect(page.locator("#prompt textarea")).to_be_visible()
+        expect(page.locator("#status .notice")).to_be_visible()
+        return page
+
+    yield open_page
+    for page in pages:
+        page.context.close()
 
 
 def fresh_page(browser: Browser, url: str, *, width: int = 1280, theme: str = "light") -> Page:

@@ -4,7 +4,7 @@ share of words in common. Adapters are made here too, small and random."""
 import json
 import time
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -106,7 +106,21 @@ class FakeRamole:
         card: AdapterCard = self.pool.card(name, owner)
         return self.retrieve(" ".join(card.texts), k, (name,), owner)
 
-    def stream(self, request: Request):
+    def stream_batch(
+        self,
+        requests: Sequence[Request],
+        *,
+        cancelled=lambda: False,
+        session: str = "",
+        waiting=lambda index, place: None,
+    ) -> Iterator[tuple[int, Step | Generation]]:
+        """One after the other, a word at a time."""
+        for index, request in enumerate(requests):
+            waiting(index, 0)
+            for item in self._answer(request):
+                yield index, item
+
+    def _answer(self, request: Request) -> Iterator[Step | Generation]:
         while not self.loaded:
             time.sleep(0.02)
         hits = self.retrieve(request.prompt, request.k, request.exclude, request.owner)
@@ -115,7 +129,7 @@ class FakeRamole:
         words = request.prompt.split()[: request.max_new_tokens]
         for i, word in enumerate(words):
             yield Step(token=i, text=word + " ", weights=None)
-        return Generation(
+        yield Generation(
             text=" ".join(words),
             adapters=list(request.adapters or [hit.name for hit in hits]),
             scores=[float("nan")] * len(request.adapters or ()) or [hit.score for hit in hits],
@@ -127,9 +141,6 @@ class FakeRamole:
             first_token_seconds=0.125,
         )
 
-    def generate(self, requests) -> list[Generation]:
-        return [_run(self.stream(request)) for request in requests]
-
     def close(self) -> None:
         self.pool.close()
 
@@ -137,11 +148,3 @@ class FakeRamole:
 def _alike(one: str, other: str) -> float:
     a, b = set(one.lower().split()), set(other.lower().split())
     return len(a & b) / max(len(a | b), 1)
-
-
-def _run(steps) -> Generation:
-    while True:
-        try:
-            next(steps)
-        except StopIteration as ended:
-            return ended.value

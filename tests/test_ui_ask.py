@@ -5,6 +5,7 @@ import math
 import threading
 import time
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -16,11 +17,16 @@ from ui.downloads import sweep, write_files
 from ui.examples import LIVE, read_run, recorded_files, write_run
 from ui.explained import explanation_html, spell, token_html
 from ui.form import FIELDS, Form, form_of, read_weights
-from ui.found import beside_html, found_html, notice_html, timing_html
+from ui.found import found_html, notice_html, timing_html
 from ui.palette import INKS, letter_of
 from ui.plots import entropy_figure, layers_figure, token_figure, token_table, tokens_table
 from ui.run import Found, Live, entropy, mean_weights, shares, strongest
-from ui.tokens import BASE_MEANING, EVEN_MEANING, MEANING, view_of, view_of_run
+from ui.tokens import BASE_MEANING, EVEN_MEANING, MEANING, Growing, view_of, view_of_run
+
+
+def tokens_of(view: dict) -> list[dict]:
+    """The tokens of a view, as the browser reads them."""
+    return [json.loads(line) for line in view["tokens"].splitlines()]
 
 
 def ask(request: Request, *, ramole=None, beside=False):
@@ -68,7 +74,7 @@ def test_a_reader_who_goes_away_frees_the_engine():
         pass
     assert ramole.running == 1
     pictures.close()
-    assert ramole.running == 0 and live.ended.is_set()
+    assert live.ended.wait(5) and ramole.running == 0
     assert live.run.answer.finish_reason == "cancelled"
 
 
@@ -142,8 +148,9 @@ def test_entropy_is_log_k_where_all_are_even_and_zero_where_one_has_all():
 def test_the_view_merges_neighbours_and_says_what_the_colour_means():
     run, _, _ = ask(Request("boats?", k=3))
     view = view_of_run(run, "name")
-    assert [token["e"] for token in view["tokens"]] == [0, 0, 1, 1, 2, 2, 0, 0]
-    assert [token["t"] for token in view["tokens"]] == list(WORDS)
+    tokens = tokens_of(view)
+    assert [token["e"] for token in tokens] == [0, 0, 1, 1, 2, 2, 0, 0]
+    assert [token["t"] for token in tokens] == list(WORDS)
     assert [one["letter"] for one in view["experts"]] == ["A", "B", "C"]
     assert [one["share"] for one in view["experts"]] == [0.5, 0.25, 0.25]
     assert view["meaning"] == MEANING and not view["running"]
@@ -152,17 +159,27 @@ def test_the_view_merges_neighbours_and_says_what_the_colour_means():
 
 def test_the_view_of_even_weights_and_of_the_base_names_no_expert():
     even = view_of(["a", "b"], [np.full(2, 0.5)] * 2, ["ant", "bee"], run="", running=False)
-    assert [token["e"] for token in even["tokens"]] == [-1, -1] and even["meaning"] == EVEN_MEANING
+    assert [token["e"] for token in tokens_of(even)] == [-1, -1] and even["meaning"] == EVEN_MEANING
     run, _, _ = ask(Request("boats?", method="base"))
     base = view_of_run(run, "")
     assert base["experts"] == [] and base["meaning"] == BASE_MEANING
-    assert len(base["tokens"]) == len(WORDS)
+    assert len(tokens_of(base)) == len(WORDS)
 
 
 def test_a_larger_weight_is_a_stronger_colour():
     weights = [np.array([w, 1 - w]) for w in (0.6, 0.8, 1.0)]
     view = view_of(["a", "b", "c"], weights, ["ant", "bee"], run="", running=True)
-    assert [token["s"] for token in view["tokens"]] == pytest.approx([0.2, 0.6, 1.0])
+    assert [token["s"] for token in tokens_of(view)] == pytest.approx([0.2, 0.6, 1.0])
+
+
+def test_a_view_that_grows_is_the_view_in_one_go_and_its_tokens_are_only_added_to():
+    run, _, _ = ask(Request("boats?", k=3))
+    weights, growing, texts = mean_weights(run.gates), Growing("name"), [""]
+    for n in (0, 2, 3, len(WORDS)):
+        view = growing.view(run.pieces[:n], weights[:n], run.experts, running=False)
+        assert view == view_of(run.pieces[:n], weights[:n], run.experts, run="name", running=False)
+        texts.append(view["tokens"])
+    assert all(new.startswith(old) for old, new in pairwise(texts)) and texts[-1] > texts[-2]
 
 
 def test_token_text_never_becomes_markup():
@@ -173,7 +190,6 @@ def test_token_text_never_becomes_markup():
     for markup in (
         token_html(run, 0),
         found_html(found),
-        beside_html("<b>bold</b>"),
         notice_html("<b>bold</b>", kind="wrong"),
         explanation_html(explanation, "<i>base</i>"),
     ):

@@ -4,16 +4,17 @@
 reader gone), the engine is given back and `live.run` holds what came.
 """
 
-import time
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ramole_core import Generation, RamoleError, Request, Step
+from ramole_core import RamoleError, Request, Step
 
 from .loading import loading_of
+from .reading import Reading
 from .run import Found, Live, Run
 
 if TYPE_CHECKING:
@@ -22,8 +23,6 @@ if TYPE_CHECKING:
 NEXT = 3
 """How many adapters that were not taken are shown below those that were."""
 STILL = "The answer is there; the bare base is still writing…"
-PAUSE = 0.06
-"""Seconds between two pictures of a stream."""
 
 
 @dataclass(frozen=True)
@@ -43,15 +42,25 @@ class Shown:
 
 def answer(ramole: "Ramole", request: Request, live: Live, *, beside: bool) -> Iterator[Shown]:
     """Pictures of the answer as it grows, the last one with the run; raises RamoleError."""
+    reading = None
     try:
         yield from _wait(ramole, live)
         if live.cancelled.is_set():
             return
         found = rank(ramole, request)
-        yield Shown("Reading the prompt…", found=found, experts=_taken(found))
-        yield from _stream(ramole, request, live, found=found, beside=beside)
+        yield Shown("Waiting for a free row…", found=found, experts=_taken(found))
+        requests = [request, _bare(request)] if beside else [request]
+        reading = Reading(
+            ramole,
+            requests,
+            session=request.owner,
+            cancelled=live.cancelled,
+            after=lambda reading: _keep(reading, live, request, found),
+        )
+        yield from _draw(reading, live, found=found, beside=beside)
     finally:
-        live.ended.set()
+        if reading is None:
+            live.ended.set()
 
 
 def rank(ramole: "Ramole", request: Request) -> tuple[Found, ...]:
@@ -90,50 +99,54 @@ def _wait(ramole: "Ramole", live: Live) -> Iterator[Shown]:
             raise RamoleError(loading.error)
 
 
-def _stream(
-    ramole: "Ramole", request: Request, live: Live, *, found: tuple[Found, ...], beside: bool
+def _draw(
+    reading: Reading, live: Live, *, found: tuple[Found, ...], beside: bool
 ) -> Iterator[Shown]:
-    requests = [request, _bare(request)] if beside else [request]
-    stream = ramole.stream_batch(requests, cancelled=live.cancelled.is_set)
-    answers: dict[int, Generation] = {}
-    pieces: list[str] = []
+    steps, names = reading.steps[0], _taken(found)
     weights: list[np.ndarray] = []
-    base, names, drawn = "", _taken(found), 0.0
-    try:
-        for index, item in stream:
-            if isinstance(item, Generation):
-                answers[index] = item
-            elif index == 0:
-                pieces.append(item.text)
-                if item.weights is not None:
-                    weights.append(item.weights.mean((0, 1), dtype=np.float32))
-                    names = _first(names, found, item)
-            else:
-                base += item.text
-            if time.perf_counter() - drawn > PAUSE and pieces:
-                drawn = time.perf_counter()
-                yield Shown(
-                    STILL if 0 in answers else f"Answering… {len(pieces)} tokens",
-                    found=took(found, names),
-                    experts=names,
-                    pieces=tuple(pieces),
-                    weights=tuple(weights),
-                    beside=base if beside else None,
-                )
-    finally:
-        if 0 not in answers:  # the reader has gone: end the run, and keep what came
-            live.cancelled.set()
-            answers.update((i, item) for i, item in stream if isinstance(item, Generation))
-        if 0 in answers:
-            live.run = Run(
-                request=request,
-                answer=answers[0],
-                pieces=tuple(pieces),
-                found=took(found, answers[0].adapters),
-                beside=answers.get(1),
+    base = None
+    with closing(reading.pictures()) as pictures:
+        for _ in pictures:
+            count = len(steps)  # the thread may append behind it
+            new = [step.weights for step in steps[len(weights) : count]]
+            weights += [row.mean((0, 1), dtype=np.float32) for row in new if row is not None]
+            if count:
+                names = _first(names, found, steps[count - 1])
+            if beside:
+                base = "".join(step.text for step in reading.steps[1])
+            if reading.ended.is_set() and live.run is not None:
+                yield Shown(run=live.run, beside=base)
+                return
+            yield Shown(
+                _note(reading, count),
+                found=took(found, names),
+                experts=names,
+                pieces=tuple(step.text for step in steps[:count]),
+                weights=tuple(weights),
+                beside=base,
             )
-    if live.run is not None:
-        yield Shown(run=live.run, beside=base if beside else None)
+
+
+def _note(reading: Reading, count: int) -> str:
+    place = reading.places.get(0, 0)
+    if place:
+        return f"Place {place} in the queue: every row of the batch is taken."
+    if not count:
+        return "Reading the prompt…"
+    return STILL if 0 in reading.answers else f"Answering… {count} tokens"
+
+
+def _keep(reading: Reading, live: Live, request: Request, found: tuple[Found, ...]) -> None:
+    """What came, in `live.run`; called where the engine was given back."""
+    if 0 in reading.answers:
+        live.run = Run(
+            request=request,
+            answer=reading.answers[0],
+            pieces=tuple(step.text for step in reading.steps[0]),
+            found=took(found, reading.answers[0].adapters),
+            beside=reading.answers.get(1),
+        )
+    live.ended.set()
 
 
 def _bare(request: Request) -> Request:

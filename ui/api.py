@@ -20,9 +20,6 @@ from .spaces import gpu
 if TYPE_CHECKING:
     from ramole_core import Ramole
 
-MODEL = "model"
-"""Whatever runs the model shares this concurrency_id, so that a call waits its turn."""
-
 
 def endpoints(ramole: "Ramole") -> None:
     """Register the endpoints in the Blocks that is open."""
@@ -48,7 +45,7 @@ def endpoints(ramole: "Ramole") -> None:
         """
         Answer a prompt with the adapters of the pool that fit it, mixed token by token. Streams the
         text so far; the last answer also has the adapters that were used and how it ended. Waits
-        while the model loads.
+        while the model loads, and in the queue where many ask at once: it then tells its place.
 
         Args:
             prompt: The question or task.
@@ -66,7 +63,7 @@ def endpoints(ramole: "Ramole") -> None:
             raw: Continue the prompt as it is, without the chat template.
         Returns:
             The text so far.
-            An object with adapters (name, score), method, finish_reason, tokens and seconds.
+            An object with adapters, method, finish_reason, tokens, seconds; or its place, or empty.
         """
         with one_sentence(markup=False):
             said = checked(
@@ -93,8 +90,8 @@ def endpoints(ramole: "Ramole") -> None:
         request: gr.Request = None,
     ) -> list[dict]:  # fmt: skip
         """
-        Answer several prompts in one batch, each with its own adapters and method. Waits while the
-        model loads.
+        Answer several prompts in one batch, each with its own adapters and method. Streams the
+        list of answers so far, null for one on its way. Waits while the model loads.
 
         Args:
             prompts: Up to 64; each a string, or an object with prompt and other parameters of /ask.
@@ -106,7 +103,7 @@ def endpoints(ramole: "Ramole") -> None:
         """
         with one_sentence(markup=False):
             defaults = {"method": method, "k": k, "max_new_tokens": max_new_tokens}
-            return batched(ramole, prompts, defaults, owner=owner_of(request))
+            yield from batched(ramole, prompts, defaults, owner=owner_of(request))
 
     def retrieve(
         text: str,
@@ -189,8 +186,8 @@ def endpoints(ramole: "Ramole") -> None:
             quota.remove(said.name, owner_of(request))
             return {"removed": said.name}
 
-    gr.api(ask, concurrency_id=MODEL)
-    gr.api(ask_batch, concurrency_id=MODEL)
+    gr.api(ask, concurrency_limit=None)
+    gr.api(ask_batch, concurrency_limit=None)
     gr.api(retrieve, concurrency_limit=4)
     gr.api(list_adapters, concurrency_limit=4)
     gr.api(add_adapter, concurrency_id="pool")

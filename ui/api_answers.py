@@ -1,37 +1,40 @@
 """What the endpoints do, from checked fields to plain JSON."""
 
 import math
+import time
 from collections.abc import Iterator
+from contextlib import closing
 from typing import TYPE_CHECKING
 
 from ramole_core import Generation, RamoleError, Request
 
 from .api_fields import MOST_PROMPTS, Ask, checked
+from .reading import BEAT, Reading
 
 if TYPE_CHECKING:
     from ramole_core import AdapterCard, Hit, Ramole
 
 
 def streamed(ramole: "Ramole", request: Request) -> Iterator[tuple[str, dict]]:
-    """(text so far, {}) for each token, and at the end (text, everything known of the answer)."""
-    text = ""
-    steps = ramole.stream(request)
-    while True:
-        try:
-            step = next(steps)
-        except StopIteration as ended:
-            answer = ended.value
-            yield answer.text, _how(answer, request)
-            return
-        text += step.text
-        if step.text:
-            yield text, {}
+    """(text so far, {}), while it waits ("", its place), and at the end (text, all about it)."""
+    reading = Reading(ramole, [request], session=request.owner)
+    with closing(reading.pictures()) as pictures:
+        for _ in pictures:
+            if not reading.ended.is_set():
+                text = "".join(step.text for step in reading.steps[0])
+                place = reading.places.get(0)
+                yield text, {"place": place} if place else {}
+    answer = reading.answers[0]
+    yield answer.text, _how(answer, request)
 
 
 def batched(
     ramole: "Ramole", prompts: object, defaults: dict[str, object], *, owner: str | None
-) -> list[dict]:
-    """The answers, in order; a bad prompt is told by its number before any runs."""
+) -> Iterator[list[dict | None]]:
+    """The answers so far, in order, None for one on its way; the last time they are all there.
+
+    A bad prompt is told by its number before any runs.
+    """
     if not isinstance(prompts, list) or not prompts:
         raise RamoleError("prompts is not a list of prompts; pass a list of strings or objects.")
     if len(prompts) > MOST_PROMPTS:
@@ -45,11 +48,18 @@ def batched(
             requests.append(checked(Ask, **{**defaults, **said}).request(owner))
         except RamoleError as error:
             raise RamoleError(f"Prompt {number}: {error}") from None
-    answers = ramole.generate(requests)
-    return [
-        {"text": answer.text, **_how(answer, request)}
-        for answer, request in zip(answers, requests, strict=True)
-    ]
+    reading = Reading(ramole, requests, session=owner)
+    count, said = -1, time.monotonic()
+    with closing(reading.pictures()) as pictures:
+        for _ in pictures:
+            if len(reading.answers) != count or time.monotonic() - said > BEAT:
+                count, said = len(reading.answers), time.monotonic()
+                yield [_told(reading, index, request) for index, request in enumerate(requests)]
+
+
+def _told(reading: Reading, index: int, request: Request) -> dict | None:
+    answer = reading.answers.get(index)
+    return None if answer is None else {"text": answer.text, **_how(answer, request)}
 
 
 def _how(answer: Generation, request: Request) -> dict:

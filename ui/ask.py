@@ -2,7 +2,8 @@
 
 import logging
 import secrets
-from types import SimpleNamespace
+from contextlib import closing
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import gradio as gr
@@ -11,18 +12,16 @@ from gradio.context import Context
 from ramole_core import RamoleError
 
 from . import token_panel, whole_panel
-from .answer import Shown, answer
-from .api import MODEL
+from .answer import answer
+from .ask_drawing import Drawing, begun, done, emptied, ended, growing
 from .ask_layout import about_html, how, lay_out
 from .downloads import write_files
 from .errors import UNEXPECTED
 from .examples import LIVE, read_run, recorded_files
 from .form import Form, form_of
-from .found import beside_html, found_html, notice_html, timing_html
 from .run import Live, Run
 from .session import owner_of
 from .spaces import gpu
-from .tokens import view_of, view_of_run
 
 if TYPE_CHECKING:
     from ramole_core import Ramole
@@ -31,14 +30,26 @@ log = logging.getLogger(__name__)
 STOP_SECONDS = 10.0
 """How long Stop waits for the run to end: a step, or the prompt's forward."""
 QUIET: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
+RUNNING = "An answer is on its way."
 ASK = "() => document.querySelector('#ask-button').click()"
+TAKE = "() => setTimeout(() => document.querySelector('#{}').click(), 100)"
+"""Press the hidden button that holds a file, once the page has its address."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A session's last question; Stop and a closed tab end it."""
+
+    live: Live = field(default_factory=Live)
+    name: str = field(default_factory=lambda: secrets.token_hex(4))
+    """Of the run, for the browser."""
 
 
 def tab(ramole: "Ramole") -> None:
     """Build the tab inside the Blocks that is open."""
     page = Context.root_block
     recorded = recorded_files()
-    lives: dict[str, Live] = {}  # the run of each session, for Stop
+    sessions: dict[str, Asked] = {}
 
     with gr.Tab("Ask", id="ask", elem_id="ask-tab") as ask_tab:
         ui = lay_out(
@@ -47,65 +58,87 @@ def tab(ramole: "Ramole") -> None:
             live=[example.title for example in LIVE],
         )
         ui.token, ui.whole = token_panel.lay_out(), whole_panel.lay_out()
-        ui.run = gr.State(None)
+        ui.run, ui.open = gr.State(None), gr.State(False)
     fields = list(ui.fields.values())
     answered = [ui.notice, ui.ask, ui.stop, ui.view, ui.beside, ui.beside_column]
-    answered += [ui.found, ui.timing, ui.downloads, ui.npz, ui.json, ui.run]
-    answered += [*ui.token.all, *ui.whole.all]
+    answered += [ui.found, ui.timing, ui.downloads, ui.run, *ui.token.all, *ui.whole.all]
 
     def on_how(method, k):
         return gr.Accordion(label=how(method, k)), about_html(ramole, method)
 
-    def on_wait():
-        return notice_html("Waiting for a free place…", kind="busy"), *_buttons(running=True)
+    def on_begin(request: gr.Request, beside):
+        asked = sessions.get(request.session_hash)
+        if asked is not None and not asked.live.ended.is_set():
+            raise gr.Error(RUNNING, visible=False, print_exception=False)  # ends the chain
+        return begun(ui, beside=bool(beside))
 
     @gpu(120)
     def on_ask(request: gr.Request, *values):
-        live = lives[request.session_hash] = Live()
-        name = secrets.token_hex(4)
+        before = sessions.get(request.session_hash)
+        if before is not None:
+            before.live.cancelled.set()
+        asked = sessions[request.session_hash] = Asked()
+        drawing = Drawing(asked.name)
         try:
             form = Form(*values)
             wanted = form.request(owner_of(request))
-            yield begun(ui, name, beside=form.beside)
-            for shown in answer(ramole, wanted, live, beside=form.beside):
-                yield streamed(ui, shown, name) if shown.run is None else done(ui, shown.run, name)
-            if live.run is None:
-                yield emptied(ui, "Stopped.")
+            with closing(answer(ramole, wanted, asked.live, beside=form.beside)) as pictures:
+                for shown in pictures:
+                    yield drawing.picture(shown) if shown.run is None else drawing.end(shown.run)
+            if asked.live.run is None:
+                yield drawing.wrong("Stopped.", kind="quiet")
         except RamoleError as error:
-            yield emptied(ui, str(error), kind="wrong")
+            yield drawing.wrong(str(error))
         except Exception:
             log.exception("An answer failed.")
-            yield emptied(ui, UNEXPECTED, kind="wrong")
+            yield drawing.wrong(UNEXPECTED)
+        finally:
+            asked.live.ended.set()
 
-    def on_stop(request: gr.Request):
-        live = lives.get(request.session_hash)
-        if live is None or live.ended.is_set():
+    def on_end(request: gr.Request, run, whole):
+        asked = sessions.get(request.session_hash)
+        if asked is not None and asked.live.cancelled.is_set():
+            return gr.skip()  # Stop shows what came
+        return emptied(ui) if run is None else done(ui, run, named(asked, run), whole=whole)
+
+    def on_stop(request: gr.Request, whole):
+        asked = sessions.get(request.session_hash)
+        if asked is None:
             return ended(ui, "Stopped.")
-        live.cancelled.set()
-        live.ended.wait(STOP_SECONDS)
-        if live.run is None:
-            return emptied(ui, "Stopped.")
-        return done(ui, live.run, secrets.token_hex(4))
+        asked.live.cancelled.set()
+        asked.live.ended.wait(STOP_SECONDS)
+        if asked.live.run is None:
+            return {**emptied(ui), **ended(ui, "Stopped.")}
+        return done(ui, asked.live.run, asked.name, whole=whole)
 
-    def on_recorded(event: gr.EventData):
+    def on_recorded(whole, event: gr.EventData):
         run = read_run(recorded[_index(event, len(recorded))])
         form = form_of(run.request, beside=run.beside is not None)
         values = {component: getattr(form, name) for name, component in ui.fields.items()}
-        return {**values, **done(ui, run, secrets.token_hex(4))}
+        return {**values, **done(ui, run, secrets.token_hex(4), whole=whole)}
 
     def on_live(event: gr.EventData):
         example = LIVE[_index(event, len(LIVE))]
         values = {"prompt": example.prompt, "max_new_tokens": example.max_new_tokens, "raw": False}
         return {ui.fields[name]: value for name, value in values.items()}
 
+    def on_take(run: Run | None):
+        if run is None or run.answer.trace is None:
+            raise gr.Error("There is no trace yet; ask something first.", print_exception=False)
+        return tuple(str(path) for path in write_files(run))
+
+    def on_open(run: Run | None):
+        drawn = whole_panel.cleared(ui.whole) if run is None else whole_panel.drawn(ui.whole, run)
+        return {ui.open: True, **drawn}
+
     def on_names(request: gr.Request):
         names = sorted({card.name for card in ramole.pool.cards(owner_of(request))})
         return gr.Dropdown(choices=names), gr.Dropdown(choices=names)
 
     def on_leave(request: gr.Request):
-        live = lives.pop(request.session_hash, None)
-        if live is not None:
-            live.cancelled.set()
+        asked = sessions.pop(request.session_hash, None)
+        if asked is not None:
+            asked.live.cancelled.set()
 
     gr.on(
         [ui.fields["method"].change, ui.fields["k"].change],
@@ -117,25 +150,31 @@ def tab(ramole: "Ramole") -> None:
     )
     asked = gr.on(
         [ui.ask.click, ui.fields["prompt"].submit],
-        on_wait,
-        None,
-        [ui.notice, ui.ask, ui.stop],
+        on_begin,
+        ui.fields["beside"],
+        answered,
         queue=False,
         **QUIET,
     )
-    running = asked.then(
+    running = asked.success(
         on_ask,
         fields,
-        answered,
-        api_visibility="private",
-        show_progress="minimal",
-        show_progress_on=ui.notice,
-        concurrency_id=MODEL,
+        growing(ui),
+        postprocess=False,
+        concurrency_limit=None,
+        **QUIET,
     )
+    running.then(on_end, [ui.run, ui.open], answered, queue=False, **QUIET)
     ui.stop.click(None, cancels=[running], **QUIET)
-    ui.stop.click(on_stop, None, answered, queue=False, **QUIET)
-    ui.recorded.select(on_recorded, None, [*fields, *answered], **QUIET)
+    ui.stop.click(on_stop, ui.open, answered, queue=False, **QUIET)
+    ui.recorded.select(on_recorded, ui.open, [*fields, *answered], **QUIET)
     ui.live.select(on_live, None, fields, **QUIET).then(None, js=ASK, **QUIET)
+    for button, file in ((ui.npz, "trace-npz-file"), (ui.json, "trace-json-file")):
+        made = button.click(on_take, ui.run, [ui.npz_file, ui.json_file], **QUIET)
+        made.success(None, js=TAKE.format(file), **QUIET)
+    panel = ui.whole.entropy.parent
+    panel.expand(on_open, ui.run, [ui.open, *ui.whole.all], **QUIET)
+    panel.collapse(lambda: False, None, ui.open, queue=False, **QUIET)
     names = {"outputs": [ui.fields["pinned"], ui.fields["exclude"]], **QUIET}
     page.load(on_names, None, **names)
     ask_tab.select(on_names, None, **names)
@@ -144,84 +183,9 @@ def tab(ramole: "Ramole") -> None:
     whole_panel.connect(ui.whole, run=ui.run)
 
 
-def begun(ui: SimpleNamespace, name: str, *, beside: bool) -> dict[Any, Any]:
-    """An empty answer that is about to grow."""
-    return {
-        ui.notice: notice_html("Finding adapters…", kind="busy"),
-        ui.view: view_of([], [], [], run=name, running=True),
-        **_beside(ui, "" if beside else None),
-        ui.timing: "",
-        ui.downloads: gr.Row(visible=False),
-        ui.run: None,
-        **whole_panel.cleared(ui.whole),
-        **token_panel.closed(ui.token),
-    }
-
-
-def streamed(ui: SimpleNamespace, shown: Shown, name: str) -> dict[Any, Any]:
-    """A picture of the answer on its way."""
-    changed: dict[Any, Any] = {ui.notice: notice_html(shown.note, kind="busy")}
-    if shown.found:
-        changed[ui.found] = found_html(shown.found)
-        changed[ui.view] = view_of(
-            shown.pieces, shown.weights, shown.experts, run=name, running=True
-        )
-    if shown.beside is not None:
-        changed[ui.beside] = beside_html(shown.beside)
-    return changed
-
-
-def done(ui: SimpleNamespace, run: Run, name: str) -> dict[Any, Any]:
-    """A finished answer: every panel follows."""
-    said = f"Recorded run: {run.title}." if run.title else ""
-    if run.answer.finish_reason == "cancelled":
-        said = "Stopped."
-    npz, json = write_files(run) if run.answer.trace else (None, None)
-    return {
-        **ended(ui, said),
-        ui.view: view_of_run(run, name),
-        **_beside(ui, run.beside.text if run.beside else None),
-        ui.found: found_html(run.found),
-        ui.timing: timing_html(run),
-        ui.downloads: gr.Row(visible=npz is not None),
-        ui.npz: _file(npz),
-        ui.json: _file(json),
-        ui.run: run,
-        **token_panel.closed(ui.token),
-        **whole_panel.drawn(ui.whole, run),
-    }
-
-
-def ended(ui: SimpleNamespace, sentence: str, *, kind: str = "quiet") -> dict[Any, Any]:
-    """The buttons as at the start, and one sentence; whatever was shown stays."""
-    ask, stop = _buttons(running=False)
-    return {ui.notice: notice_html(sentence, kind=kind), ui.ask: ask, ui.stop: stop}
-
-
-def emptied(ui: SimpleNamespace, sentence: str, *, kind: str = "quiet") -> dict[Any, Any]:
-    """As `ended`, where no answer came; what was typed stays."""
-    nothing = view_of([], [], [], run="", running=False)
-    return {
-        **ended(ui, sentence, kind=kind),
-        **_beside(ui, None),
-        ui.view: nothing,
-        ui.run: None,
-    }
-
-
-def _buttons(*, running: bool) -> tuple[gr.Button, gr.Button]:
-    return gr.Button(interactive=not running), gr.Button(interactive=running)
-
-
-def _beside(ui: SimpleNamespace, text: str | None) -> dict[Any, Any]:
-    return {
-        ui.beside: beside_html(text),
-        ui.beside_column: gr.Column(visible=text is not None),
-    }
-
-
-def _file(path) -> gr.DownloadButton:
-    return gr.DownloadButton(value=None if path is None else str(path))
+def named(asked: Asked | None, run: Run) -> str:
+    """The name that the browser drew this run under, or a new one."""
+    return asked.name if asked is not None and asked.live.run is run else secrets.token_hex(4)
 
 
 def _index(event: gr.EventData, count: int) -> int:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import gradio as gr
 
 from .form import FIELDS, Form
-from .found import found_html
+from .found import beside_view, found_html
 from .tokens import token_view
 
 if TYPE_CHECKING:
@@ -31,13 +31,13 @@ def lay_out(ramole: "Ramole", *, recorded: Sequence[str], live: Sequence[str]) -
         with gr.Column(scale=6, min_width=300):
             ui.view = token_view(elem_id="answer")
         with gr.Column(scale=4, min_width=260, visible=False) as ui.beside_column:
-            ui.beside = gr.HTML(elem_id="beside", apply_default_css=False)
+            ui.beside = beside_view(elem_id="beside")
         with gr.Column(scale=4, min_width=280, elem_id="side"):
             ui.found = gr.HTML(found_html(()), elem_id="found", apply_default_css=False)
             ui.timing = gr.HTML(elem_id="timing", apply_default_css=False)
             with gr.Row(elem_id="downloads", visible=False) as ui.downloads:
-                ui.npz = _download("Trace as .npz", "trace-npz")
-                ui.json = _download("Trace as .json", "trace-json")
+                ui.npz, ui.npz_file = _download("Trace as .npz", "trace-npz")
+                ui.json, ui.json_file = _download("Trace as .json", "trace-json")
     return ui
 
 
@@ -136,5 +136,7 @@ def _choices(kind: str, titles: Sequence[str], label: str) -> gr.HTML:
     )
 
 
-def _download(label: str, name: str) -> gr.DownloadButton:
-    return gr.DownloadButton(label, size="sm", elem_id=name, min_width=120)
+def _download(label: str, name: str) -> tuple[gr.Button, gr.DownloadButton]:
+    """A button to see, and the hidden one that holds the file once it was made."""
+    seen = gr.Button(label, size="sm", elem_id=name, min_width=120)
+    return seen, gr.DownloadButton(label, elem_id=f"{name}-file", visible="hidden")

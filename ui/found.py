@@ -6,11 +6,23 @@ Pure functions data -> HTML; every name and number passes through `html.escape`.
 import math
 from collections.abc import Sequence
 from html import escape
+from typing import Any
+
+import gradio as gr
 
 from .palette import ink_of, letter_of
 from .run import Found, Run
 
 NO_RETRIEVAL = "This method uses no adapter; the nearest ones are shown for comparison."
+BESIDE = """
+<section class="beside"><h2>The bare base, same batch</h2><div class="plain"></div></section>
+"""
+BESIDE_JS = """
+const plain = element.querySelector('.plain');
+function draw() { plain.textContent = props.value || '…'; }
+watch('value', draw);
+draw();
+"""
 ENDINGS = {
     "eos": "the model ended its answer",
     "stop": "a stop string was reached",
@@ -57,13 +69,14 @@ def timing_html(run: Run) -> str:
     return f'<dl class="timing">{rows}</dl><p class="quiet">Ended because {escape(ending)}.</p>'
 
 
-def beside_html(text: str | None) -> str:
-    """The bare base's answer."""
-    if text is None:
-        return ""
-    return (
-        '<section class="beside"><h2>The bare base, same batch</h2>'
-        f'<div class="plain">{escape(text) or "…"}</div></section>'
+def beside_view(**options: Any) -> gr.HTML:
+    """The bare base's answer; the value is its text, which Gradio sends on as it grows."""
+    return gr.HTML(
+        value="",
+        html_template=BESIDE,
+        js_on_load=BESIDE_JS,
+        apply_default_css=False,
+        **options,
     )
 
 

@@ -3,6 +3,7 @@
 import logging
 import threading
 import time
+from importlib.util import find_spec
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
@@ -62,6 +63,8 @@ class Loading:
         began = time.perf_counter()
         try:
             self._ramole.load(self._tell)
+            if find_spec("spaces") is None and hasattr(self._ramole, "start"):
+                self._ramole.start()  # on ZeroGPU each call runs in a process of its own
             log.info("The model is ready after %.1f s.", time.perf_counter() - began)
         except RamoleError as error:
             self.error = str(error)

@@ -27,6 +27,12 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 HOUR = 3600
+SPARE_THREADS = 32
+"""For whatever is not an answer on its way: clicks, uploads, files."""
+QUEUE_SLEEP = 0.01
+"""Seconds between two looks of Gradio at its queue; its own 0.001 costs 4 % of a core for ever."""
+NEVER = str(10**9)
+"""Events after which Gradio sums up all events so far, with pandas; its own is after each."""
 STYLES = Path(__file__).parent
 
 
@@ -48,7 +54,9 @@ def launch(page: gr.Blocks, ramole: "Ramole") -> str:
     settings = ramole.settings
     refuse_links()
     page.delete_cache = (HOUR, HOUR)
+    os.environ.setdefault("GRADIO_ANALYTICS_CACHE_FREQUENCY", NEVER)
     page.queue(max_size=settings.max_queue)
+    page._queue.sleep_when_free = QUEUE_SLEEP
     auth = passwords(settings.auth)
     if auth:
         log.warning("RAMOLE_AUTH is set, so MCP is off: it could not ask for a password.")
@@ -68,6 +76,7 @@ def launch(page: gr.Blocks, ramole: "Ramole") -> str:
             share=False,
             quiet=True,
             prevent_thread_lock=True,
+            max_threads=settings.max_batch + settings.max_queue + SPARE_THREADS,
         )
     except OSError:
         taken = f"Port {settings.port} cannot be listened on; it is in use, or not allowed."

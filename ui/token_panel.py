@@ -1,6 +1,7 @@
 """One token under the glass: its weights by layer, module and adapter, and what else was likely."""
 
 import logging
+import threading
 from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,10 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 TOP = 10
+PICKS = 16
+"""Picks that are answered at the same time; most need no model."""
+ASKING = threading.Lock()
+"""One question to the model at a time, so that the streams of others go on between two."""
 CAPTION = (
     '<p class="caption">Each square is one module (to the right) of one layer (upwards); the '
     "fuller its colour, the larger the adapter's weight there when this token was chosen.</p>"
@@ -65,8 +70,7 @@ def connect(ramole: "Ramole", ui: SimpleNamespace, *, view: gr.HTML, run: gr.Sta
         ui.all,
         api_visibility="private",
         show_progress="hidden",
-        concurrency_id="explain",
-        concurrency_limit=2,
+        concurrency_limit=PICKS,
         trigger_mode="always_last",
     )
 
@@ -97,7 +101,8 @@ def explain(ramole: "Ramole", run: Run, index: int) -> str:
         return waiting_html("What else was likely is shown once the model is there; pick again.")
     try:
         position = trace.prompt_length + index - 1
-        found = ramole.explain(run.request, position, top=TOP, token_ids=trace.token_ids)
+        with ASKING:
+            found = ramole.explain(run.request, position, top=TOP, token_ids=trace.token_ids)
         return explanation_html(found, _chosen(run, index))
     except RamoleError as error:
         return waiting_html(str(error))

@@ -5,6 +5,7 @@ const legend = root.querySelector('.legend');
 const meaning = root.querySelector('.meaning');
 const text = root.querySelector('.text');
 let shown = { run: null, tokens: [] };
+let read = { text: '', tokens: [] };
 let timer = null;
 
 function make(tag, className, content) {
@@ -73,9 +74,18 @@ function drawToken(value, index) {
   return node;
 }
 
+// The tokens come as lines of JSON; a text that has only grown is read on from where it ended.
+function tokensOf(text) {
+  const grown = text.startsWith(read.text);
+  const old = grown ? read.tokens : [];
+  const lines = (grown ? text.slice(read.text.length) : text).split('\n').filter(Boolean);
+  read = { text, tokens: [...old, ...lines.map((line) => JSON.parse(line))] };
+  return read.tokens;
+}
+
 function draw() {
-  const value = props.value;
-  if (!value) return;
+  if (!props.value) return;
+  const value = { ...props.value, tokens: tokensOf(props.value.tokens) };
   const old = shown.run === value.run ? shown.tokens : [];
   const same = (token, i) => i < value.tokens.length && token.t === value.tokens[i].t && token.e === value.tokens[i].e;
   const keep = old.every(same) ? (value.running ? old.length : Math.max(old.length - 1, 0)) : 0;

@@ -2,8 +2,13 @@
 
 Neighbours of one expert share one underline and one letter. A pick reaches Python as a `select`
 event whose data are the token's index and the run's name.
+
+The tokens travel as one text that only grows, a token a line, so that Gradio sends what was added
+and walks through nothing.
 """
 
+import json
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +17,7 @@ import gradio as gr
 import numpy as np
 
 from .palette import ink_of, letter_of
-from .run import Run, mean_weights, shares, strongest
+from .run import Run, mean_weights, strongest
 
 MEANING = (
     "Colour and letter name the adapter that weighed most when the token was chosen, averaged over "
@@ -42,6 +47,61 @@ def token_view(**options: Any) -> gr.HTML:
     )
 
 
+class Growing:
+    """The view of one run while it grows; every token is put into words once."""
+
+    def __init__(self, run: str):
+        """`run` is the name that a pick brings back."""
+        self._run, self._lines = run, ""
+        self._count, self._led = 0, Counter[int]()
+
+    def view(
+        self,
+        pieces: Sequence[str],
+        weights: Sequence[np.ndarray] | np.ndarray,
+        experts: Sequence[str],
+        *,
+        running: bool,
+    ) -> dict[str, Any]:
+        """What the browser draws. `weights` has one row [k] for each piece, or none at all; pieces
+        and rows of an earlier call come first in both, unchanged."""
+        for i in range(self._count, len(pieces)):
+            self._add(pieces[i], weights[i] if i < len(weights) else ())
+        total = max(self._count, 1)
+        return {
+            "run": self._run,
+            "running": running,
+            "tokens": self._lines,
+            "experts": [
+                {
+                    "letter": letter_of(e),
+                    "name": name,
+                    "colour": ink_of(e).colour,
+                    "ink": ink_of(e).text,
+                    "share": round(self._led[e] / total, 4),
+                }
+                for e, name in enumerate(experts)
+            ],
+            "meaning": self._meaning(experts),
+            "empty": EMPTY,
+        }
+
+    def _add(self, piece: str, weights: Sequence[float] | np.ndarray) -> None:
+        row = [round(float(weight), 3) for weight in weights]
+        leader = strongest(weights)
+        token = {"t": piece, "e": leader, "w": row, "s": _strength(row, leader)}
+        self._lines += json.dumps(token) + "\n"
+        self._led[leader] += 1
+        self._count += 1
+
+    def _meaning(self, experts: Sequence[str]) -> str:
+        if not self._count:
+            return ""
+        if not experts:
+            return BASE_MEANING
+        return MEANING if self._led[-1] < self._count else EVEN_MEANING
+
+
 def view_of(
     pieces: Sequence[str],
     weights: Sequence[np.ndarray] | np.ndarray,
@@ -50,36 +110,8 @@ def view_of(
     run: str,
     running: bool,
 ) -> dict[str, Any]:
-    """What the browser draws: `weights` has one row [k] for each piece (or none at all)."""
-    rows = [[round(float(w), 3) for w in row] for row in weights][: len(pieces)]
-    leaders = [strongest(row) for row in weights][: len(pieces)]
-    tokens = [
-        {
-            "t": piece,
-            "e": leaders[i] if i < len(leaders) else -1,
-            "w": rows[i] if i < len(rows) else [],
-            "s": _strength(rows[i], leaders[i]) if i < len(rows) else 0.0,
-        }
-        for i, piece in enumerate(pieces)
-    ]
-    legend = [
-        {
-            "letter": letter_of(e),
-            "name": name,
-            "colour": ink_of(e).colour,
-            "ink": ink_of(e).text,
-            "share": round(share, 4),
-        }
-        for e, (name, share) in enumerate(zip(experts, shares(leaders, len(experts)), strict=True))
-    ]
-    return {
-        "run": run,
-        "running": running,
-        "tokens": tokens,
-        "experts": legend,
-        "meaning": _meaning(pieces, leaders, experts),
-        "empty": EMPTY,
-    }
+    """The view in one go, as `Growing.view`."""
+    return Growing(run).view(pieces, weights, experts, running=running)
 
 
 def view_of_run(run: Run, name: str) -> dict[str, Any]:
@@ -96,11 +128,3 @@ def _strength(row: Sequence[float], leader: int) -> float:
     if even == 1:
         return 1.0
     return round(min(max((abs(row[leader]) / total - even) / (1 - even), 0.0), 1.0), 3)
-
-
-def _meaning(pieces: Sequence[str], leaders: Sequence[int], experts: Sequence[str]) -> str:
-    if not pieces:
-        return ""
-    if not experts:
-        return BASE_MEANING
-    return MEANING if any(leader >= 0 for leader in leaders) else EVEN_MEANING

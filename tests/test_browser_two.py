@@ -1,0 +1,163 @@
+"""Several visitors at once in a real Chromium: they share a batch, or wait in a queue they see."""
+
+import re
+import time
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from tests.ask_page import BUSY
+from tests.browser import PATIENCE, ask_page, chromium_running, visits
+from tests.serving import app
+
+expect.set_options(timeout=PATIENCE)
+AT_ONCE = 5.0
+"""Seconds within which a freed row has its next answer on the page, on a busy machine."""
+
+
+@pytest.fixture(scope="module")
+def chromium():
+    with chromium_running() as browser:
+        yield browser
+
+
+@pytest.fixture(scope="module")
+def roomy(tmp_path_factory):
+    """A page with a row for everyone; an answer takes a minute."""
+    with ask_page(tmp_path_factory.mktemp("roomy"), step_seconds=0.25, length=240) as server:
+        yield server
+
+
+@pytest.fixture
+def narrow(tmp_path):
+    """A page with one row, where two may wait; an answer takes a minute."""
+    with ask_page(tmp_path, step_seconds=0.25, length=240, rows=1, most=2) as server:
+        yield server
+
+
+@pytest.fixture
+def visit(chromium):
+    with visits(chromium) as open_page:
+        yield open_page
+
+
+def ask(page: Page, prompt: str) -> None:
+    page.locator("#prompt textarea").fill(prompt)
+    page.locator("#prompt textarea").press("Enter")
+
+
+def streams(page: Page) -> None:
+    """Wait until tokens come."""
+    expect(page.locator("#answer .token").nth(1)).to_be_visible()
+
+
+def count(page: Page) -> int:
+    return page.locator("#answer .token").count()
+
+
+def stop(page: Page) -> None:
+    page.locator("#stop-button").click()
+    expect(page.locator("#notice")).to_contain_text("Stopped.")
+    expect(page.locator("#ask-button")).to_be_enabled()
+
+
+def test_two_stream_at_once_and_stopping_one_leaves_the_other_alone(roomy, visit):
+    ann, ben = visit(roomy.url), visit(roomy.url)
+    ask(ann, "Which boats?")
+    ask(ben, "And where?")
+    streams(ann)
+    streams(ben)
+    stop(ann)
+    stopped_at, before = count(ann), count(ben)
+    expect(ben.locator("#answer .token").nth(before + 3)).to_be_visible()
+    assert count(ann) == stopped_at < 200
+    expect(ben.locator("#notice")).to_contain_text("Answering…")
+    ask(ann, "Once more?")
+    streams(ann)
+    stop(ben)
+    stop(ann)
+    assert ann.wrong == ben.wrong == []
+
+
+def test_who_waits_sees_the_place_and_starts_as_soon_as_a_row_is_free(narrow, visit):
+    ann, ben, cid = (visit(narrow.url) for _ in range(3))
+    ask(ann, "Which boats?")
+    streams(ann)
+    ask(ben, "Me too?")
+    expect(ben.locator("#notice")).to_contain_text("Place 1 in the queue")
+    ask(cid, "And me?")
+    expect(cid.locator("#notice")).to_contain_text("Place 2 in the queue")
+    stop(ann)
+    freed = time.monotonic()
+    streams(ben)
+    assert time.monotonic() - freed < AT_ONCE
+    expect(cid.locator("#notice")).to_contain_text("Place 1 in the queue")
+    expect(ann.locator("#timing")).to_contain_text("stopped by you")
+    stop(cid)  # while it waits
+    expect(cid.locator("#answer .token")).to_have_count(0)
+    expect(cid.locator("#prompt textarea")).to_have_value("And me?")
+    assert count(ben) > 1
+    stop(ben)
+
+
+def test_a_closed_tab_frees_its_row_and_its_place(narrow, visit):
+    ann, ben, cid = (visit(narrow.url) for _ in range(3))
+    ask(ann, "Which boats?")
+    streams(ann)
+    ask(ben, "Me too?")
+    expect(ben.locator("#notice")).to_contain_text("Place 1 in the queue")
+    ask(cid, "And me?")
+    expect(cid.locator("#notice")).to_contain_text("Place 2 in the queue")
+    ben.close()
+    expect(cid.locator("#notice")).to_contain_text("Place 1 in the queue")
+    ann.close()
+    freed = time.monotonic()
+    streams(cid)
+    assert time.monotonic() - freed < AT_ONCE
+    stop(cid)
+
+
+def test_one_too_many_is_told_in_one_sentence_and_may_ask_again(narrow, visit):
+    ann, ben, cid, dot = (visit(narrow.url) for _ in range(4))
+    ask(ann, "Which boats?")
+    streams(ann)
+    for other, place in ((ben, 1), (cid, 2)):
+        ask(other, "Me too?")
+        expect(other.locator("#notice")).to_contain_text(f"Place {place} in the queue")
+    ask(dot, "And me?")
+    expect(dot.locator("#notice [role=alert]")).to_have_text(BUSY)
+    expect(dot.locator("#ask-button")).to_be_enabled()
+    expect(dot.locator("#prompt textarea")).to_have_value("And me?")
+    stop(cid)
+    dot.locator("#ask-button").click()
+    expect(dot.locator("#notice")).to_contain_text("Place 2 in the queue")
+    for page in (dot, ben, ann):
+        stop(page)
+
+
+def test_two_on_the_real_model_with_one_row(chromium, visit, real_base_folder, tmp_path):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "base").symlink_to(real_base_folder.parent, target_is_directory=True)
+    with app(tmp_path, data_dir=tmp_path / "data", max_batch=1) as server:
+        ann, ben = visit(server.url), visit(server.url)
+        expect(ann.locator("#status .ready")).to_be_visible(timeout=4 * PATIENCE)
+        for page in (ann, ben):
+            page.locator("#beside-box input").uncheck()
+            page.locator("#more button").first.click()
+            page.get_by_label("Most new tokens").first.fill("400")
+            page.get_by_label("Most new tokens").first.press("Tab")
+        ask(ann, "Write a long story about a boat, an ant and a cat.")
+        streams(ann)
+        ask(ben, "Write a long story about a dog.")
+        expect(ben.locator("#notice")).to_contain_text("Place 1 in the queue")
+        before = count(ann)
+        expect(ann.locator("#answer .token").nth(before + 5)).to_be_visible()
+        stop(ann)
+        freed = time.monotonic()
+        streams(ben)
+        assert time.monotonic() - freed < AT_ONCE
+        expect(ben.locator("#found .taken li")).to_have_count(3)
+        expect(ann.locator("#timing")).to_contain_text("stopped by you")
+        stop(ben)
+        assert re.search(r"\w", ben.locator("#answer .text").inner_text())
+        assert ann.wrong == ben.wrong == []
