@@ -12,7 +12,7 @@ import pytest
 
 from ramole_core.errors import RamoleError
 from ramole_core.retrieval import AdapterIndex, Entry, IndexBroken
-from ramole_core.retrieval.index import DIGITS, cosines, rank
+from ramole_core.retrieval.mirror import DIGITS, cosines, rank
 from tests.retrieval_fakes import D
 
 N = 137

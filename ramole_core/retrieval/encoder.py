@@ -4,6 +4,7 @@ The instruction is the one of LoraRetriever (arXiv 2402.09997, section 4.1); ada
 are embedded with it alike, so that their cosine measures likeness of task.
 """
 
+import hashlib
 import logging
 import threading
 import warnings
@@ -17,9 +18,11 @@ from jaxtyping import Float32
 
 from ramole_core.errors import RamoleError
 from ramole_core.retrieval.model_files import find_model, hash_files
+from ramole_core.retrieval.tuning import Tuning, fold, read_tuning
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
+    from torch import nn
 
 INSTRUCTION = "Represent the sentence for similar task retrieval: "
 
@@ -38,9 +41,11 @@ class Encoder:
         device: str = "cpu",
         adapter: Path | None = None,
     ):
-        """`adapter` is a folder with a LoRA of the encoder itself, in PEFT's format.
+        """`adapter` is a folder with a LoRA of the encoder itself (`tuning.py`).
 
-        A Hugging Face id that has to be downloaded is kept under `data_dir`/encoders.
+        A folder that is not there, or whose LoRA was trained on another encoder, changes nothing:
+        `tuned` tells. A Hugging Face id that has to be downloaded is kept under
+        `data_dir`/encoders.
         """
         self.source = source
         self._download_dir = Path(data_dir) / "encoders"
@@ -48,6 +53,9 @@ class Encoder:
         self._adapter = adapter
         self._lock = threading.RLock()
         self._folder: Path | None = None
+        self._looked = False
+        self._tuning: Tuning | None = None
+        self._own_checksum: str | None = None
         self._checksum: str | None = None
         self._model: SentenceTransformer | None = None
 
@@ -56,9 +64,16 @@ class Encoder:
         """SHA-256 of the files that vectors depend on: another value means other vectors."""
         with self._lock:
             if self._checksum is None:
-                folders = [self._find()] + ([self._adapter] if self._adapter else [])
-                self._checksum = hash_files(*folders)
+                tuning, own = self._find_tuning(), self._hash()
+                both = f"{own} {hash_files(tuning.folder)}" if tuning else ""
+                self._checksum = hashlib.sha256(both.encode()).hexdigest() if both else own
             return self._checksum
+
+    @property
+    def tuned(self) -> bool:
+        """Whether the adapter is in use."""
+        with self._lock:
+            return self._find_tuning() is not None
 
     def embed(self, texts: Sequence[str]) -> Float32[np.ndarray, "n d"]:
         """Vectors of unit length, the instruction included; no texts give a [0, d] array.
@@ -68,7 +83,7 @@ class Encoder:
         with self._lock:
             model = self._load()
             rows = model.encode(
-                [INSTRUCTION + text[:_LONGEST] for text in texts] or [INSTRUCTION],
+                [INSTRUCTION + text for text in self._cut(texts)] or [INSTRUCTION],
                 batch_size=_BATCH,
                 show_progress_bar=False,
                 convert_to_numpy=True,
@@ -80,9 +95,29 @@ class Encoder:
             self._folder = find_model(self.source, download_dir=self._download_dir)
         return self._folder
 
+    def _find_tuning(self) -> Tuning | None:
+        if self._adapter is not None and not self._looked:
+            found = read_tuning(self._adapter)
+            if found and found.encoder_checksum in (None, self._hash()):
+                self._tuning = found
+            self._looked = True
+        return self._tuning
+
+    def _hash(self) -> str:
+        """SHA-256 of the encoder's own files."""
+        if self._own_checksum is None:
+            self._own_checksum = hash_files(self._find())
+        return self._own_checksum
+
+    def _cut(self, texts: Sequence[str]) -> Sequence[str]:
+        if self._tuning is None or self._tuning.window is None:
+            return [text[:_LONGEST] for text in texts]
+        return self._tuning.window.cut(texts, self._load().tokenizer)
+
     def _load(self) -> "SentenceTransformer":
         if self._model is None:
             folder = self._find()
+            tuning = self._find_tuning()
             with _quiet():
                 from sentence_transformers import SentenceTransformer
 
@@ -93,8 +128,8 @@ class Encoder:
                         local_files_only=True,
                         model_kwargs={"use_safetensors": True},
                     )
-                    if self._adapter is not None:
-                        model.load_adapter(str(self._adapter))
+                    if tuning is not None:
+                        fold(_weights(model), tuning)
                 except Exception as error:  # a stack of third-party loaders: any type may come
                     reason = (str(error).strip() or repr(error)).splitlines()[0]
                     raise RamoleError(
@@ -109,6 +144,13 @@ def unit(rows: Float32[np.ndarray, "n d"]) -> Float32[np.ndarray, "n d"]:
     """The rows at length 1; a row of zeros stays zero."""
     lengths = np.linalg.norm(rows, axis=1, keepdims=True)
     return (rows / np.where(lengths > 0, lengths, 1)).astype(np.float32)
+
+
+def _weights(model: "SentenceTransformer") -> "dict[str, nn.Parameter]":
+    transformer = model.transformers_model
+    if transformer is None:
+        raise RamoleError("a LoRA needs an encoder with a transformer in it")
+    return dict(transformer.named_parameters())
 
 
 @contextmanager

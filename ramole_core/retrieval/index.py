@@ -1,24 +1,28 @@
 """The vectors of the adapters in Chroma, behind four verbs: upsert, delete, query, read.
 
-Chroma's search is approximate. `query` makes it exact: it asks for *every* neighbour, counts the
-answers against the collection, reads those that the graph lost, and orders the best by the cosine
-of the stored vectors themselves. Nothing is cached: what Chroma holds is what is found.
+Chroma's search is approximate, and slow where every neighbour is asked for. An embedded Chroma is
+copied into a `Mirror`, which searches exactly; the copy is dropped whenever anybody else wrote to
+the folder, so what Chroma holds is what is found. A server cannot tell that another client wrote:
+there every neighbour is asked for, those that the graph lost are read, and the stored vectors
+decide.
 """
 
 import threading
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection as Keys, Container, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-from jaxtyping import Float32, Float64
+from jaxtyping import Float32
 
 from ramole_core.errors import RamoleError
+from ramole_core.retrieval.mirror import Mirror, plain_name, rank
 from ramole_core.retrieval.store import ChromaServer, EmbeddedChroma, IndexBroken, Store
 
-DIGITS = 6
-"""Cosines that agree to this many decimals are a tie, and the name decides."""
+if TYPE_CHECKING:
+    from chromadb import Collection
 
 _CHUNK = 1000  # rows in one call to Chroma; a server refuses bodies beyond some tens of MB
 _SLACK = 1e-4  # how far Chroma's float32 distances are trusted
@@ -46,6 +50,8 @@ class AdapterIndex:
             ChromaServer(url) if url else EmbeddedChroma(Path(data_dir).absolute() / "chroma")
         )
         self._lock = threading.RLock()
+        self._mirror: tuple[object, Mirror] | None = None
+        """The copy, and the opened collection that it is a copy of."""
 
     def upsert(self, entries: dict[str, Entry]) -> None:
         """Add the entries, or put them in the place of those with the same keys."""
@@ -53,19 +59,26 @@ class AdapterIndex:
         with self._speaking():
             for start in range(0, len(keys), _CHUNK):
                 part = keys[start : start + _CHUNK]
-                self._store.collection().upsert(
+                collection = self._store.collection()
+                collection.upsert(
                     ids=part,
                     embeddings=np.stack([entries[key].vector for key in part]),
                     metadatas=[_metadata(key, entries[key]) for key in part],
                 )
                 self._store.wrote()
+                if mirror := self._mirror_of(collection):
+                    mirror.put({key: entries[key].vector for key in part})
 
     def delete(self, keys: Sequence[str]) -> None:
         """Take the keys out; one that is not there is passed over."""
         with self._speaking():
             for start in range(0, len(keys), _CHUNK):
-                self._store.collection().delete(ids=list(keys[start : start + _CHUNK]))
+                part = list(keys[start : start + _CHUNK])
+                collection = self._store.collection()
+                collection.delete(ids=part)
                 self._store.wrote()
+                if mirror := self._mirror_of(collection):
+                    mirror.drop(part)
 
     def read(self, keys: Sequence[str] | None = None) -> dict[str, Entry]:
         """The entries of `keys` (None: all of them); a key that is not there is left out."""
@@ -81,10 +94,13 @@ class AdapterIndex:
                 metadatas = part["metadatas"] or []
                 for key, vector, stored in zip(part["ids"], vectors, metadatas, strict=True):
                     found[key] = _entry(vector, dict(stored or {}))
+            if keys is None and self._store.watched:
+                vectors = {key: entry.vector for key, entry in found.items()}
+                self._mirror = (collection, Mirror(vectors))
         return found
 
     def query(
-        self, vector: Float32[np.ndarray, "d"], *, k: int, among: Collection[str]
+        self, vector: Float32[np.ndarray, "d"], *, k: int, among: Keys[str]
     ) -> list[tuple[str, float]]:
         """The k keys of `among` with the largest cosine to `vector`, best first, ties by name.
 
@@ -92,23 +108,46 @@ class AdapterIndex:
         """
         with self._speaking():
             collection = self._store.collection()
-            count = collection.count()
-            if not count:
-                return []
-            answer = collection.query(
-                query_embeddings=vector[None], n_results=count, include=["distances"]
-            )
-            keys, distances = answer["ids"][0], (answer["distances"] or [[]])[0]
-            near = {
-                key: distance for key, distance in zip(keys, distances, strict=True) if key in among
-            }
-            best = sorted(near.values())[:k]
-            close = [key for key in near if near[key] <= best[-1] + _SLACK]
-            if len(keys) < count:
-                lost = set(collection.get(include=[])["ids"]) - set(keys)
-                close += [key for key in lost if key in among]
-            vectors = {key: entry.vector for key, entry in self.read(close).items()}
+            if not self._store.watched:
+                return self._query_all(collection, vector, k=k, among=among)
+            mirror = self._mirror_of(collection)
+            if mirror is None:
+                self.read()
+                mirror = self._mirror_of(self._store.collection())
+            return mirror.query(vector, k=k, among=among) if mirror else []
+
+    def _query_all(
+        self,
+        collection: "Collection",
+        vector: Float32[np.ndarray, "d"],
+        *,
+        k: int,
+        among: Container[str],
+    ) -> list[tuple[str, float]]:
+        """`query` without a copy: every neighbour from Chroma, the best by their own vectors."""
+        count = collection.count()
+        if not count:
+            return []
+        answer = collection.query(
+            query_embeddings=vector[None], n_results=count, include=["distances"]
+        )
+        keys, distances = answer["ids"][0], (answer["distances"] or [[]])[0]
+        near = {
+            key: distance for key, distance in zip(keys, distances, strict=True) if key in among
+        }
+        best = sorted(near.values())[:k]
+        close = [key for key in near if near[key] <= best[-1] + _SLACK]
+        if len(keys) < count:
+            lost = set(collection.get(include=[])["ids"]) - set(keys)
+            close += [key for key in lost if key in among]
+        vectors = {key: entry.vector for key, entry in self.read(close).items()}
         return rank(vector, vectors)[:k]
+
+    def _mirror_of(self, collection: "Collection") -> Mirror | None:
+        """The copy of this opened collection; None when there is none."""
+        if self._mirror is not None and self._mirror[0] is collection:
+            return self._mirror[1]
+        return None
 
     def wipe(self) -> None:
         """Delete the whole index."""
@@ -119,6 +158,7 @@ class AdapterIndex:
         """Give files and sockets back; a later call opens them again."""
         with self._lock:
             self._store.close()
+            self._mirror = None
 
     @contextmanager
     def _speaking(self) -> Iterator[None]:
@@ -149,35 +189,9 @@ class AdapterIndex:
         )
 
 
-def rank(
-    vector: Float32[np.ndarray, "d"], vectors: dict[str, Float32[np.ndarray, "d"]]
-) -> list[tuple[str, float]]:
-    """Every key with its cosine to `vector`, best first: brute force, in float64."""
-    if not vectors:
-        return []
-    keys = list(vectors)
-    scores = cosines(vector, np.stack([vectors[key] for key in keys]))
-    pairs = [(key, float(score)) for key, score in zip(keys, scores, strict=True)]
-    return sorted(pairs, key=lambda pair: (-round(pair[1], DIGITS), _name(pair[0]), pair[0]))
-
-
-def cosines(
-    vector: Float32[np.ndarray, "d"], rows: Float32[np.ndarray, "n d"]
-) -> Float64[np.ndarray, "n"]:
-    """The cosine of each row to `vector`; 0 where a length is 0."""
-    v, x = vector.astype(np.float64), rows.astype(np.float64)
-    # summed row by row: a matrix product may give two equal rows two different last digits
-    lengths = np.sqrt((x * x).sum(1) * (v * v).sum())
-    return (x * v).sum(1) / np.where(lengths > 0, lengths, np.inf)
-
-
-def _name(key: str) -> str:
-    return key.rpartition("/")[2]
-
-
 def _metadata(key: str, entry: Entry) -> dict[str, str]:
     return {
-        "name": _name(key),
+        "name": plain_name(key),
         "owner": entry.owner or "",
         "texts": entry.texts,
         "encoder": entry.encoder,

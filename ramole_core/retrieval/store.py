@@ -33,6 +33,8 @@ class Store(Protocol):
     """One Chroma collection in cosine space, without an embedding function."""
 
     where: str
+    watched: bool
+    """`collection()` gives another object after every write that was not announced by `wrote`."""
 
     def collection(self) -> "Collection":
         """The collection as it is now, created when it is not there."""
@@ -53,6 +55,8 @@ class Store(Protocol):
 
 class EmbeddedChroma:
     """Chroma in a folder of this machine; one process at a time writes there."""
+
+    watched = True
 
     def __init__(self, folder: Path):
         self.where = str(folder)
@@ -127,6 +131,8 @@ class ChromaServer:
 
     The collection belongs to one RAMoLE: another with the same pool may not share it.
     """
+
+    watched = False
 
     def __init__(self, url: str):
         """Raises RamoleError when the URL is not one; nothing is contacted yet."""

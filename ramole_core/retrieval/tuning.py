@@ -1,0 +1,102 @@
+"""A retriever's tuning: a small LoRA of the sentence encoder, and the window it was trained with.
+
+Its folder holds `adapter_model.safetensors` and `adapter_config.json` as PEFT writes them, and
+`retriever.json` with the record of the run. `train retriever` writes it; the encoder reads it.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ramole_core.errors import RamoleError
+
+if TYPE_CHECKING:
+    from torch import nn
+    from transformers import PreTrainedTokenizerBase
+
+WEIGHTS, CONFIG, RECORD = "adapter_model.safetensors", "adapter_config.json", "retriever.json"
+
+_LONGEST = 20_000  # characters; spares tokenising a whole book
+
+
+@dataclass(frozen=True)
+class Window:
+    """The tokens of a text that are read; the instruction comes before them."""
+
+    head: int
+    """Tokens kept at the start."""
+    tail: int
+    """Tokens kept at the end, where many prompts put the question."""
+
+    def cut(self, texts: Sequence[str], tokenizer: "PreTrainedTokenizerBase") -> list[str]:
+        """Texts longer than head + tail tokens without their middle, others as they are."""
+        half = _LONGEST // 2
+        texts = [t if len(t) <= 2 * half else f"{t[:half]} {t[-half:]}" for t in texts]
+        if not texts:
+            return []
+        spans = tokenizer(
+            texts, add_special_tokens=False, return_offsets_mapping=True, verbose=False
+        )["offset_mapping"]
+        return [
+            text
+            if len(span) <= self.head + self.tail
+            else f"{text[: span[self.head - 1][1]]} {text[span[-self.tail][0] :]}"
+            for text, span in zip(texts, spans, strict=True)
+        ]
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """What an encoder has to know of its tuning."""
+
+    folder: Path
+    encoder_checksum: str | None
+    """Of the encoder that it was trained on; None: the folder does not say."""
+    window: Window | None
+    """None: the encoder's own."""
+
+
+def read_tuning(folder: Path) -> Tuning | None:
+    """The tuning in `folder`; None where there is none. Raises RamoleError for a broken record."""
+    if not (folder / WEIGHTS).is_file():
+        return None
+    if not (folder / RECORD).is_file():
+        return Tuning(folder, None, None)
+    try:
+        said = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+        head, tail = int(said["window"]["head"]), int(said["window"]["tail"])
+        checksum = str(said["encoder_checksum"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise RamoleError(
+            f"{folder / RECORD} cannot be read ({error!r}); train the retriever anew, or delete "
+            f"{folder}."
+        ) from None
+    if head < 1 or tail < 1:
+        raise RamoleError(f"{folder / RECORD} has a window of {head} + {tail} tokens; both count.")
+    return Tuning(folder, checksum, Window(head, tail))
+
+
+def fold(weights: "Mapping[str, nn.Parameter]", tuning: Tuning) -> None:
+    """Add the LoRA's update to the encoder's weights, by name: W + alpha/r B A, in float32.
+
+    A folded encoder is as fast as an untuned one, and needs no PEFT. Raises RamoleError where a
+    tensor has no place.
+    """
+    import torch
+    from safetensors.torch import load_file
+
+    config = json.loads((tuning.folder / CONFIG).read_text(encoding="utf-8"))
+    scale = config["lora_alpha"] / config["r"]
+    tensors = load_file(tuning.folder / WEIGHTS)
+    for name, A in tensors.items():
+        if not name.endswith(".lora_A.weight"):
+            continue
+        path = name.removesuffix(".lora_A.weight").removeprefix("base_model.model.")
+        B = tensors.get(f"{name.removesuffix('.lora_A.weight')}.lora_B.weight")
+        weight = weights.get(f"{path}.weight")
+        if B is None or weight is None or (B.shape[0], A.shape[1]) != tuple(weight.shape):
+            raise RamoleError(f"{name} has no place in this encoder; train the retriever anew.")
+        with torch.no_grad():
+            weight += scale * (B.float() @ A.float())
