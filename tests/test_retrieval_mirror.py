@@ -19,7 +19,10 @@ def test_any_order_of_puts_and_drops_equals_brute_force() -> None:
             mirror.drop(keys)
             held = {key: vector for key, vector in held.items() if key not in keys}
         else:
-            new = {key: rows[random.integers(211)] * 2.0 ** random.integers(-3, 4) for key in keys}
+            new = {
+                key: rows[random.integers(211)] * np.float32(2.0 ** random.integers(-3, 4))
+                for key in keys
+            }
             mirror.put(new)
             held |= new
         query, k = draw(1, seed=1000 + step)[0], int(random.integers(1, 25))

@@ -1,0 +1,96 @@
+"""Where each prompt's own adapter stands, with twins merged too, and what the places add up to."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+
+import numpy as np
+from jaxtyping import Bool, Float32
+
+from ramole_core.evaluation.intervals import bootstrap
+from ramole_core.retrieval.benchmark import FIRST, rank_of_own
+from ramole_core.retrieval.encoder import Encoder, unit
+
+TWINS = (
+    ("mnli_matched", "mnli_mismatched"),
+    ("anli_r1", "anli_r2", "anli_r3"),
+    ("arc_easy", "arc_challenge"),
+    ("squad_v1", "squad_v2"),
+)
+"""Tasks of the same instructions over other rows."""
+
+
+class Places:
+    """For every prompt, how many adapters come before its own; plainly and with twins merged."""
+
+    def __init__(self, plain: Sequence[int], merged: Sequence[int]):
+        self.plain, self.merged = np.asarray(plain), np.asarray(merged)
+
+    @classmethod
+    def measure(
+        cls, encoder: Encoder, examples: Mapping[str, Sequence[str]], prompts: Sequence[dict]
+    ) -> "Places":
+        """`prompts` have `inputs` and `task`; an adapter is the mean of its examples' vectors."""
+        names = list(examples)
+        pool = unit(np.stack([encoder.embed(list(rows)).mean(0) for rows in examples.values()]))
+        scores = encoder.embed([prompt["inputs"] for prompt in prompts]) @ pool.T
+        own = [names.index(prompt["task"]) for prompt in prompts]
+        first = [names.index(head_of(name, names)) for name in names]
+        joined = np.full_like(scores, -np.inf)
+        for column, head in enumerate(first):
+            joined[:, head] = np.maximum(joined[:, head], scores[:, column])
+        return cls(
+            rank_of_own(scores, own).tolist(),
+            rank_of_own(joined, [first[place] for place in own]).tolist(),
+        )
+
+    @classmethod
+    def read(cls, held: Mapping[str, str]) -> "Places":
+        """From what `write` gave."""
+        return cls(*([int(word) for word in held[key].split()] for key in ("plain", "merged")))
+
+    def write(self) -> dict[str, str]:
+        """Short enough for a JSON file."""
+        return {key: " ".join(map(str, getattr(self, key))) for key in ("plain", "merged")}
+
+    def hits(self, kind: str, k: int) -> Float32[np.ndarray, "prompts"]:
+        """100 where the own adapter is among the first k, else 0."""
+        return np.float32(100) * (getattr(self, kind) < k).astype(np.float32)
+
+
+def head_of(name: str, names: Sequence[str]) -> str:
+    """The first of a task's twins that is in `names`; itself when it has none."""
+    for twins in TWINS:
+        if name in twins:
+            return next(twin for twin in twins if twin in names)
+    return name
+
+
+def summarise(
+    runs: Sequence[Places],
+    masks: Sequence[Bool[np.ndarray, "prompts"]],
+    *,
+    against: Places | None = None,
+) -> dict:
+    """Top-k in percent over the prompts that each run's mask lets through: mean over seeds, its
+    interval, the seeds' spread; and, against another retriever, the paired gain."""
+    table: dict[str, dict] = {}
+    seen = np.stack(masks)
+    some = seen.any(0)
+    for kind in ("plain", "merged"):
+        table[kind] = {}
+        for k in FIRST:
+            hits = np.stack([run.hits(kind, k) for run in runs])
+            by_seed = [float(row[mask].mean()) for row, mask in zip(hits, masks, strict=True)]
+            prompt = (hits * seen).sum(0)[some] / seen.sum(0)[some]
+            cell = {
+                "mean": float(np.mean(by_seed)),
+                "interval": list(asdict(bootstrap(prompt.tolist())).values())[1:],
+                "seeds": [round(value, 2) for value in by_seed],
+            }
+            if against is not None:
+                gain = asdict(bootstrap((prompt - against.hits(kind, k)[some]).tolist()))
+                cell["gain"] = [round(gain[key], 2) for key in ("mean", "low", "high")]
+            cell["mean"] = round(cell["mean"], 2)
+            cell["interval"] = [round(value, 2) for value in cell["interval"]]
+            table[kind][f"top{k}"] = cell
+    return table

@@ -1,0 +1,158 @@
+"""Train the retriever: a LoRA on the sentence encoder, so that a prompt lies near its own adapter.
+
+InfoNCE with in-batch negatives (LoraRetriever, arXiv 2402.09997, eq. 2), the positive being what is
+served: the mean over other inputs of the same task. For input j of task t, with e the encoder,
+
+    c_s  = unit(sum_i e(x_si)),   c_tj = unit(sum_{i != j} e(x_ti))
+    loss = -log  exp(<e(x_tj), c_tj> / tau) / (exp(<e(x_tj), c_tj> / tau) + sum_{s != t} exp(<e(x_tj), c_s> / tau))
+
+With two inputs a task this is the paper's loss, pair against pair. The loop is the one of the other
+training commands, not sentence-transformers' trainer: that one wants the package `datasets`, has no
+loss over means, and cannot be killed and taken up again to the same numbers.
+"""  # noqa: E501
+
+import json
+import random
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float, Float32
+from torch import Tensor
+from torch.nn.functional import cross_entropy, normalize
+
+from ramole_core.errors import RamoleError
+from ramole_core.retrieval.benchmark import rank_of_own
+from ramole_core.retrieval.encoder import unit
+from ramole_core.retrieval.model_files import PACKAGED, find_model, hash_files
+from ramole_core.retrieval.tuning import RECORD
+from ramole_core.training.adapter import trained_parameters, write_adapter
+from ramole_core.training.card import versions
+from ramole_core.training.checkpoint import Progress
+from ramole_core.training.loop import Report, train
+from ramole_core.training.retriever_model import TrainedEncoder
+from ramole_core.training.retriever_recipe import RetrieverRecipe
+
+Texts = Mapping[str, Sequence[str]]
+"""Example inputs by task."""
+Embed = Callable[[Sequence[str]], Float32[np.ndarray, "n d"]]
+Measure = Callable[[Embed], dict[str, float]]
+
+
+def train_retriever(
+    recipe: RetrieverRecipe,
+    *,
+    texts: Texts,
+    out_dir: Path,
+    measure: Measure = lambda embed: {},
+    source: str = PACKAGED[0],
+    data_dir: Path = Path("data"),
+    command: str = "",
+    report: Report = lambda progress, steps: None,
+) -> Progress:
+    """Train on `texts` and write `out_dir`, which the `Encoder` of `source` reads.
+
+    `measure` gets the encoder as it is and gives figures by name. Until the run ends, `out_dir`
+    holds nothing new but `.checkpoint/`; calling again with the same recipe goes on from there.
+    Raises RamoleError where fewer than two tasks have two texts.
+    """
+    usable = {name: tuple(rows) for name, rows in texts.items() if len(set(rows)) > 1}
+    if len(usable) < 2:
+        raise RamoleError(
+            f"A retriever learns to tell tasks apart, and {len(usable)} of those given have two "
+            "inputs or more; name two tasks or more."
+        )
+    folder = find_model(source, download_dir=data_dir / "encoders")
+    checksum = hash_files(folder)
+    schedule = recipe.schedule
+    encoder = TrainedEncoder(
+        folder,
+        rank=recipe.rank,
+        alpha=recipe.alpha,
+        modules=recipe.modules,
+        window=recipe.window,
+        seed=schedule.seed,
+    )
+
+    def loss_of(step: int) -> Tensor:
+        drawn = draw(usable, recipe, step=step)
+        vectors = encoder([text for rows in drawn for text in rows])
+        return contrast(vectors.unflatten(0, (len(drawn), -1)), temperature=recipe.temperature)
+
+    progress = train(
+        trained_parameters(encoder.model),
+        schedule=schedule,
+        loss_of=loss_of,
+        measure=lambda: measure(encoder.embed),
+        checkpoint=out_dir / ".checkpoint" / "state.safetensors",
+        recipe=json.dumps(
+            {**asdict(recipe), "tasks": sorted(usable), "encoder": checksum}, sort_keys=True
+        ),
+        report=report,
+    )
+    name = f"sentence-transformers/{PACKAGED[0]}" if source in PACKAGED else source
+    write_adapter(encoder.model, out_dir, base_name=name)
+    record = {
+        "schema": 1,
+        "encoder": name,
+        "encoder_checksum": checksum,
+        "window": asdict(recipe.window),
+        "recipe": asdict(recipe),
+        "trained_on": {name: len(rows) for name, rows in usable.items()},
+        "command": command,
+        "versions": versions(),
+        "seconds": round(progress.seconds, 1),
+        "train_losses": [round(loss, 4) for loss in progress.train_losses],
+        "dev": progress.dev_losses,
+    }
+    (out_dir / RECORD).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    (out_dir / "README.md").unlink(missing_ok=True)  # PEFT's own, empty card
+    shutil.rmtree(out_dir / ".checkpoint", ignore_errors=True)
+    return progress
+
+
+def draw(texts: Texts, recipe: RetrieverRecipe, *, step: int) -> list[list[str]]:
+    """The texts of a step, as many of each of its tasks; a function of seed and step alone."""
+    chance = random.Random(f"{recipe.schedule.seed}/{step}")
+    names = chance.sample(sorted(texts), min(recipe.tasks, len(texts)))
+    share = min(recipe.schedule.batch_rows // len(names), *(len(texts[name]) for name in names))
+    return [chance.sample(list(texts[name]), share) for name in names]
+
+
+def contrast(vectors: Float[Tensor, "t m d"], *, temperature: float) -> Float[Tensor, ""]:
+    """The loss at the top of this file: m vectors of unit length for each of t tasks."""
+    t, m, _ = vectors.shape
+    total = vectors.sum(1)
+    scores = torch.einsum("tmd,sd->tms", vectors, normalize(total, dim=-1))
+    rest = normalize(total[:, None] - vectors, dim=-1)  # without the input itself
+    own = torch.einsum("tmd,tmd->tm", vectors, rest)
+    diagonal = torch.eye(t, dtype=torch.bool)[:, None]
+    scores = torch.where(diagonal, own[..., None], scores)
+    answers = torch.arange(t).repeat_interleave(m)
+    return cross_entropy(scores.flatten(0, 1) / temperature, answers)
+
+
+def measure_tasks(
+    embed: Embed, *, examples: Texts, prompts: Texts, tuned: Sequence[str]
+) -> dict[str, float]:
+    """Top-1 and top-3 of `prompts` among the tasks of `examples`, in percent, those of tasks in
+    `tuned` and the others apart."""
+    names = list(examples)
+    rows = np.split(
+        embed([text for name in names for text in examples[name]]),
+        np.cumsum([len(examples[name]) for name in names])[:-1],
+    )
+    pool = unit(np.stack([group.mean(0) for group in rows]))
+    own = [names.index(name) for name in prompts for _ in prompts[name]]
+    scores = embed([text for name in prompts for text in prompts[name]]) @ pool.T
+    places = rank_of_own(scores, own)
+    learnt = np.isin(own, [names.index(name) for name in tuned if name in names])
+    found = {}
+    for label, mask in (("tuned", learnt), ("unseen", ~learnt)):
+        if mask.any():
+            for k in (1, 3):
+                found[f"{label}_top{k}"] = round(100 * float((places[mask] < k).mean()), 2)
+    return found
