@@ -8,8 +8,8 @@ from ramole_core.pool import AdapterCard, Pool
 from ramole_core.retrieval import Retriever
 
 if TYPE_CHECKING:
-    from ramole_core.engine.engine import Chosen
-    from ramole_core.engine.slots import LoraSet
+    from ramole_core.engine.ticket import Chosen
+    from ramole_core.layers import LoraSet
 
 
 class Chooser:
@@ -68,7 +68,7 @@ class Chooser:
         return best[:count]
 
     def _chosen(self, card: AdapterCard, score: float) -> "Chosen":
-        from ramole_core.engine.engine import Chosen
+        from ramole_core.engine.ticket import Chosen
 
         return Chosen(card.name, score, card.content, lambda: self._loras(card))
 

@@ -6,7 +6,7 @@ the base model load on first use, or when `load()` is called.
 
 import threading
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -21,7 +21,9 @@ from ramole_core.settings import Settings, load_settings
 if TYPE_CHECKING:
     from ramole_core.base_model import BaseModel
     from ramole_core.composition import Router
-    from ramole_core.engine.engine import Chosen, Engine
+    from ramole_core.engine.driving import EngineThread
+    from ramole_core.engine.engine import Engine
+    from ramole_core.pool import AdapterCard
 
 Progress = Callable[[str, float], None]
 """Called with the stage in words and the fraction done, 0 to 1."""
@@ -49,18 +51,18 @@ class Ramole:
                 max_upload_mb=s.max_upload_mb, max_rank=s.max_rank, max_adapters=s.max_adapters
             ),
             shared_uploads=s.shared_uploads,
-            host_cache_mb=s.host_cache_mb,
         )
         self.retriever = Retriever(
             pool=self.pool,
             encoder=Encoder(s.encoder, data_dir=s.data_dir),
             index=AdapterIndex(data_dir=s.data_dir, url=s.chroma_url),
         )
-        self.pool.listeners.append(self.retriever)
+        self.pool.listeners += [self.retriever, _Forgetting(self)]
         self._chooser = Chooser(self.pool, self.retriever, max_new_tokens=s.max_new_tokens)
         self._loading = threading.RLock()
         self._base: BaseModel | None = None
         self._engine: Engine | None = None
+        self._thread: EngineThread | None = None
 
     def __enter__(self) -> "Ramole":
         return self
@@ -70,6 +72,8 @@ class Ramole:
 
     def close(self) -> None:
         """Give the model, the index and the data folder back."""
+        if self._thread is not None:
+            self._thread.close()
         if self._engine is not None:
             self._engine.close()
         self.retriever.close()
@@ -91,7 +95,7 @@ class Ramole:
             if self._engine is not None:
                 return
             from ramole_core.base_model import load_base
-            from ramole_core.engine.engine import Engine
+            from ramole_core.engine.engine import Engine, EngineSizes
 
             s = self.settings
             self._base = load_base(
@@ -107,10 +111,19 @@ class Ramole:
             self.retriever.check()
             self._engine = Engine(
                 self._base,
-                paths=list(self._shapes()),
+                shapes=self._shapes(),
                 routers=self._router,
-                device_cache_bytes=s.device_cache_mb * 2**20,
+                sizes=EngineSizes(
+                    max_batch=s.max_batch,
+                    max_queue=s.max_queue,
+                    prefill_chunk=s.prefill_chunk,
+                    kv_cache_bytes=s.kv_cache_mb * 2**20,
+                    device_cache_bytes=s.device_cache_mb * 2**20,
+                    host_cache_bytes=s.host_cache_mb * 2**20,
+                    units_dir=s.data_dir / "units",
+                ),
             )
+            self.forget_units()
             tell("warming up", 0.95)
             self._warm_up()
             tell("ready", 1.0)
@@ -140,7 +153,8 @@ class Ramole:
         return self.retriever.neighbours(self.pool.card(name, owner), k=k, owner=owner)
 
     def generate(self, requests: Sequence[Request]) -> list[Generation]:
-        """Answer the requests, in order, MAX_BATCH at a time; a bad one raises before any runs."""
+        """Answer the requests, in order, at most MAX_BATCH at a time; a bad one raises before any
+        runs."""
         answers: dict[int, Generation] = {}
         for index, item in self.stream_batch(requests):
             if isinstance(item, Generation):
@@ -159,25 +173,60 @@ class Ramole:
         return answer
 
     def stream_batch(
-        self, requests: Sequence[Request], *, cancelled: Callable[[], bool] = lambda: False
-    ) -> Iterator[tuple[int, Step | Generation]]:
+        self,
+        requests: Sequence[Request],
+        *,
+        cancelled: Callable[[], bool] = lambda: False,
+        session: str = "",
+        waiting: Callable[[int, int], None] = lambda index, place: None,
+    ) -> Generator[tuple[int, Step | Generation], None, None]:
         """Each token of each request as it comes, with the request's index; a Generation ends it.
 
-        The requests of one call share every forward, MAX_BATCH at a time. `cancelled` is asked
-        before each: once it is true, the rest ends there, with the finish reason `cancelled`.
+        All callers, in all threads, share one running batch; a longer list than MAX_BATCH is fed
+        in as its rows become free. `session` is whose requests these are (the owner, if not said):
+        sessions take turns. `waiting` is called with a request's index and its place in the queue
+        when that changes; 0 means that it runs. `cancelled` is asked again and again: once it is
+        true, the rest ends there, with the finish reason `cancelled`; closing the iterator does
+        the same. Raises Busy where too many wait already.
         """
+        from ramole_core.engine.driving import Follower
+
         requests = list(requests)
-        timed = []
+        asked, timed = [], []
         for request in requests:
             began = time.perf_counter()
-            chosen = self._chooser.choose(request)
-            timed.append((chosen, time.perf_counter() - began))
+            asked.append((request, self._chooser.choose(request)))
+            timed.append(time.perf_counter() - began)
         for request in requests:
             self.engine.check(request)
-        size = self.settings.max_batch
-        for start in range(0, len(requests), size):
-            part = slice(start, start + size)
-            yield from self._run(requests[part], timed[part], start, cancelled)
+        follower = Follower(
+            self.engine,
+            lambda: self._thread,
+            asked,
+            session=session,
+            cancelled=cancelled,
+            waiting=waiting,
+        )
+        for index, item in follower:
+            if isinstance(item, Generation):
+                item = replace(item, extra={"retrieve": timed[index], **item.extra})
+            yield index, item
+
+    def start(self) -> None:
+        """Step the batch in a thread of its own from now on: what a server does.
+
+        Without it the callers' own threads do it, in turn (scripts, ZeroGPU).
+        """
+        from ramole_core.engine.driving import EngineThread
+
+        with self._loading:
+            if self._thread is None:
+                self._thread = EngineThread(self.engine)
+
+    def forget_units(self) -> None:
+        """Delete the packed tensors of adapters that the pool has no more."""
+        if self._engine is not None:
+            self._engine.store.keep_only(card.content for card in self.pool.all_cards())
 
     def explain(
         self,
@@ -206,8 +255,9 @@ class Ramole:
                 f"choose 0 to {len(token_ids) - 1}."
             )
         bare = replace(request, method="base", adapters=None, weights=None)
-        prepared = [self.engine.prepare(bare, []), self.engine.prepare(request, chosen)]
-        base, mixture = self.engine.next_tokens(prepared, token_ids[: position + 1], top=top)
+        base, mixture = self.engine.next_tokens(
+            [(bare, []), (request, chosen)], token_ids[: position + 1], top=top
+        )
         return Explanation(base=base, mixture=mixture)
 
     @property
@@ -227,31 +277,6 @@ class Ramole:
         for _ in self.stream(request):
             pass
 
-    def _run(
-        self,
-        requests: Sequence[Request],
-        timed: Sequence[tuple[list["Chosen"], float]],
-        first: int,
-        cancelled: Callable[[], bool],
-    ) -> Iterator[tuple[int, Step | Generation]]:
-        began = time.perf_counter()
-        pairs = zip(requests, timed, strict=True)
-        prepared = [self.engine.prepare(request, chosen) for request, (chosen, _) in pairs]
-        batch = self.engine.start(prepared)
-        stages = {"prepare": time.perf_counter() - began}
-        told: set[int] = set()
-        while batch.running:
-            if cancelled():
-                for index in batch.running:
-                    batch.cancel(index)
-            for index, step in self.engine.step(batch):
-                yield first + index, step
-            for index in set(range(len(prepared))) - set(batch.running) - told:
-                told.add(index)
-                answer = batch.generation(index)
-                extra = {"retrieve": timed[index][1], **stages}
-                yield first + index, replace(answer, extra=extra)
-
     def _router(self, kind: str) -> "Router | None":
         from ramole_core.composition import router_for
 
@@ -263,3 +288,16 @@ class Ramole:
 
         s = self.settings
         return read_shapes(fetch_base(s.base_model, data_dir=s.data_dir))
+
+
+class _Forgetting:
+    """Listens to the pool, so that nothing of a removed adapter stays on disk."""
+
+    def __init__(self, ramole: Ramole):
+        self._ramole = ramole
+
+    def added(self, card: "AdapterCard") -> None:
+        pass
+
+    def removed(self, card: "AdapterCard") -> None:
+        self._ramole.forget_units()

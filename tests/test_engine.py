@@ -10,9 +10,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from ramole_core.base_model import BaseModel
 from ramole_core.composition import Lora, random_router
 from ramole_core.engine.engine import Chosen, Engine
-from ramole_core.engine.request import Generation, Request
+from ramole_core.engine.request import Generation, Request, Step
 from ramole_core.engine.sampling import choose_token, make_generator
-from ramole_core.engine.slots import DeviceSlots
 from ramole_core.engine.text import TextStream
 from ramole_core.errors import RamoleError
 
@@ -51,9 +50,8 @@ def parts(tiny_llama):
     router = random_router(sizes, rank=5, seed=3)
     engine = Engine(
         base,
-        paths=list(sizes),
+        shapes=sizes,
         routers=lambda kind: None if kind == "zero" else router,
-        device_cache_bytes=2**20,
     )
     calls = []
     model.register_forward_pre_hook(lambda *_: calls.append(1))
@@ -64,12 +62,24 @@ def choose(parts, names):
     return [Chosen(name, 0.5, name, lambda name=name: parts.pool[name]) for name in names]
 
 
+def submit(parts, jobs):
+    return [parts.engine.submit(request, choose(parts, names)) for request, names in jobs]
+
+
+def finish(parts) -> dict:
+    """Step until nothing is left: the answer of each ticket."""
+    answers = {}
+    while not parts.engine.scheduler.idle:
+        for ticket, item in parts.engine.step():
+            if isinstance(item, Generation):
+                answers[ticket] = item
+    return answers
+
+
 def run(parts, jobs) -> list[Generation]:
-    prepared = [parts.engine.prepare(request, choose(parts, names)) for request, names in jobs]
-    batch = parts.engine.start(prepared)
-    while batch.running:
-        parts.engine.step(batch)
-    return [batch.generation(index) for index in range(len(jobs))]
+    tickets = submit(parts, jobs)
+    answers = finish(parts)
+    return [answers[ticket] for ticket in tickets]
 
 
 def ask(prompt, method, **options):
@@ -101,9 +111,15 @@ def test_eight_different_requests_give_what_they_give_alone(parts):
 
 
 def test_one_forward_a_token_whatever_the_batch(parts):
+    before = parts.engine.stats()
     parts.calls.clear()
     run(parts, MIXED)
-    assert len(parts.calls) <= max(request.max_new_tokens for request, _ in MIXED) + 1
+    after = parts.engine.stats()
+    read = after["prefill_forwards"] - before["prefill_forwards"]
+    assert read == 2  # prompts of about the same length go together
+    longest = max(request.max_new_tokens for request, _ in MIXED)
+    assert len(parts.calls) - read <= longest
+    assert after["decode_forwards"] - before["decode_forwards"] == len(parts.calls) - read
 
 
 def test_the_adapters_change_the_answer(parts):
@@ -132,11 +148,11 @@ def test_the_trace_has_a_row_a_token_and_the_last_is_never_fed(parts):
 
 
 def test_steps_carry_the_gate_that_predicted_them(parts):
-    prepared = parts.engine.prepare(MIXED[0][0], choose(parts, MIXED[0][1]))
-    batch, steps = parts.engine.start([prepared]), []
-    while batch.running:
-        steps += [step for _, step in parts.engine.step(batch)]
-    answer = batch.generation(0)
+    submit(parts, MIXED[:1])
+    items = []
+    while not parts.engine.scheduler.idle:
+        items += [item for _, item in parts.engine.step()]
+    *steps, answer = items
     trace = answer.trace
     for n, step in enumerate(steps):
         row = trace.prompt_length + n
@@ -161,27 +177,19 @@ def test_without_a_trace_the_tokens_are_the_same(parts):
 
 
 def test_a_cancelled_request_ends_at_once_and_the_others_go_on(parts):
-    prepared = [parts.engine.prepare(r, choose(parts, names)) for r, names in MIXED[:4]]
-    batch = parts.engine.start(prepared)
-    parts.engine.step(batch)
-    batch.cancel(0)
-    while batch.running:
-        parts.engine.step(batch)
-    assert (batch.generation(0).finish_reason, batch.generation(0).new_tokens) == ("cancelled", 1)
+    tickets = submit(parts, MIXED[:4])
+    parts.engine.step()
+    parts.engine.scheduler.cancel(tickets[0])
+    ended = dict(
+        (ticket, item) for ticket, item in parts.engine.step() if isinstance(item, Generation)
+    )
+    assert list(ended) == [tickets[0]] and ended[tickets[0]].finish_reason == "cancelled"
+    assert ended[tickets[0]].new_tokens == 2  # one of the prompt, one of the decode step
+    assert parts.engine.scheduler.running == 3
+    answers = finish(parts)
     for index in (1, 2, 3):
         expected = run(parts, [MIXED[index]])[0]
-        assert batch.generation(index).trace.token_ids == expected.trace.token_ids
-
-
-def test_two_batches_take_turns(parts):
-    batches = [
-        parts.engine.start([parts.engine.prepare(r, choose(parts, n))]) for r, n in MIXED[:2]
-    ]
-    while any(batch.running for batch in batches):
-        for batch in batches:
-            parts.engine.step(batch)
-    for batch, job in zip(batches, MIXED, strict=False):
-        assert batch.generation(0).trace.token_ids == run(parts, [job])[0].trace.token_ids
+        assert answers[tickets[index]].trace.token_ids == expected.trace.token_ids
 
 
 def test_the_same_seed_gives_the_same_tokens_and_another_does_not(parts):
@@ -194,18 +202,16 @@ def test_the_same_seed_gives_the_same_tokens_and_another_does_not(parts):
 
 def test_eos_ends_an_answer_unless_it_is_ignored(parts):
     eos = parts.tokenizer.eos_token_id
-    prepared = parts.engine.prepare(Request("a", method="base", max_new_tokens=50), [])
-    batch = parts.engine.start([prepared])
-    parts.engine.step(batch)
+    submit(parts, [(Request("a", method="base", max_new_tokens=50), [])])
+    parts.engine.step()
     head = parts.engine._base.model.get_output_embeddings()
     handle = head.register_forward_hook(lambda m, a, y: y.index_fill(-1, torch.tensor([eos]), 1e4))
-    steps = parts.engine.step(batch)
+    (_, step), (_, answer) = parts.engine.step()
     handle.remove()
-    assert [step.token for _, step in steps] == [eos]
-    answer = batch.generation(0)
-    assert answer.finish_reason == "eos" and not batch.running
+    assert isinstance(step, Step) and step.token == eos
+    assert answer.finish_reason == "eos" and parts.engine.scheduler.idle
     assert "im_end" not in answer.text
-    assert answer.trace.token_ids[-1] == eos and answer.new_tokens == 2
+    assert answer.trace.token_ids[-1] == eos and answer.new_tokens == 3
 
 
 def test_a_stop_string_ends_the_answer_before_it(parts):
@@ -228,8 +234,8 @@ def test_a_prompt_longer_than_the_context_gets_a_clear_answer(parts):
 def test_explaining_is_the_softmax_of_one_forward(parts):
     request, names = MIXED[0]
     trace = run(parts, [MIXED[0]])[0].trace
-    bare = parts.engine.prepare(ask(request.prompt, "base"), [])
-    mixed = parts.engine.prepare(request, choose(parts, names))
+    bare = ask(request.prompt, "base"), []
+    mixed = request, choose(parts, names)
     for position in (trace.prompt_length - 1, trace.prompt_length + 3):
         base, mixture = parts.engine.next_tokens(
             [bare, mixed], trace.token_ids[: position + 1], top=5
@@ -249,21 +255,6 @@ def test_a_nucleus_keeps_only_the_likeliest():
     draws = [choose_token(logits, free, generator=generator) for _ in range(3000)]
     shares = torch.bincount(torch.tensor(draws), minlength=4) / 3000
     torch.testing.assert_close(shares, logits.softmax(-1), atol=0.03, rtol=0)
-
-
-def test_slots_keep_the_latest_within_their_bytes():
-    slots = DeviceSlots(device=torch.device("cpu"), dtype=torch.float16, limit=100)
-    loads = []
-
-    def load(name):
-        loads.append(name)
-        return {"m": Lora(A=torch.zeros(2, 5), B=torch.zeros(7, 2))}  # 48 bytes in fp16
-
-    for name in "abacab":
-        slots.get(name, lambda name=name: load(name))
-        assert slots.bytes <= 100
-    assert loads == ["a", "b", "c", "b"]
-    assert slots.get("b", dict)["m"].A.dtype == torch.float16
 
 
 @pytest.mark.parametrize("stop", [(), ("xyz",), ("b d", "zzz")])

@@ -13,9 +13,9 @@ from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel
 
 from ramole_core.base_model import read_shapes
 from ramole_core.composition import METHODS, Lora
-from ramole_core.engine.slots import DeviceSlots
+from ramole_core.engine.store import UnitStore
 from ramole_core.errors import AdapterRefused
-from ramole_core.layers import install, stack_plans
+from ramole_core.layers import Bank, Line, Lines, find_layout, install_serving
 from ramole_core.pool import Pool
 
 ATTENTION = ["q_proj", "k_proj", "v_proj", "o_proj"]
@@ -141,7 +141,7 @@ def write_by_peft(base: Path, folder: Path, *, dtype=torch.float32, **config) ->
 
 
 def add_to_pool(tmp_path: Path, base: Path, folder: Path):
-    """The card, and the adapter's LoRAs as the engine would have them in fp32."""
+    """The card, and the adapter's LoRAs by module path."""
     (tmp_path / "samples").mkdir(exist_ok=True)
     with Pool(
         adapters_dir=tmp_path / "samples",
@@ -149,20 +149,22 @@ def add_to_pool(tmp_path: Path, base: Path, folder: Path):
         shapes=lambda: read_shapes(base),
     ) as pool:
         card = pool.add(folder)
-        slots = DeviceSlots(device=torch.device("cpu"), dtype=torch.float32, limit=2**24)
         modules = pool.tensors(card).modules
-        loras = slots.get(card.content, lambda: {p: Lora(A, B) for p, (A, B) in modules.items()})
-    return card, loras
+    return card, {path: Lora(A, B) for path, (A, B) in modules.items()}
 
 
-def mixed_logits(base: Path, loras, ids, *, method: str):
-    """Logits of our mixed model, one adapter with weight 1 in every row of the batch."""
+def served_logits(tmp_path: Path, base: Path, loras, ids, *, method: str, gather: bool):
+    """Logits of the served model, one adapter with weight 1 in every row, its tensors packed on
+    disk and mapped back as the engine does it."""
     model = load_base(base)
-    paths = read_shapes(base)
-    plans = {path: METHODS[method].plan([loras.get(path)], weights=[1.0]) for path in paths}
-    stacks = {path: stack_plans([plan, plan], k=1) for path, plan in plans.items()}
-    installed = install(model, paths)
-    with installed.mixer.mixing({path: s for path, s in stacks.items() if s is not None}):
+    layout = find_layout(model, read_shapes(base))
+    store = UnitStore(layout, dtype=torch.float32, limit=2**24, folder=tmp_path / "units")
+    bank = Bank(layout, device=torch.device("cpu"), dtype=torch.float32, limit=2**30)
+    slot = bank.acquire("it", lambda: store.get("it", lambda: loras))
+    fixed = METHODS[method].fixed(slot.present[:, None], [1.0])
+    _, serving = install_serving(model, layout)
+    lines = Lines(bank, [Line((slot,), fixed, None)] * len(ids))
+    with torch.inference_mode(), serving.mixing(lines, ids.shape[1], gather=gather):
         return model(ids).logits
 
 
@@ -184,9 +186,12 @@ def test_one_adapter_with_weight_1_gives_pefts_logits(bases, tmp_path, kind):
     }
     assert card.ranks == {path: module.r["default"] for path, module in wrapped.items()}
     assert card.scales == {path: module.scaling["default"] for path, module in wrapped.items()}
-    for method in ("selection", "mixture", "fusion"):
-        ours = mixed_logits(base, loras, ids, method=method)
+    for method, gather in (("selection", False), ("mixture", True)):
+        ours = served_logits(tmp_path, base, loras, ids, method=method, gather=gather)
         torch.testing.assert_close(ours, expected, atol=1e-4, rtol=0)
+    merged = {path: METHODS["fusion"].merge([lora], [1.0]) for path, lora in loras.items()}
+    ours = served_logits(tmp_path / "m", base, merged, ids, method="selection", gather=False)
+    torch.testing.assert_close(ours, expected, atol=1e-4, rtol=0)
 
 
 def test_patterns_meet_some_modules_and_not_others(bases, tmp_path):
@@ -224,7 +229,7 @@ def test_a_start_that_changes_the_base_is_taken_only_when_converted(bases, tmp_p
     )
     card, loras = add_to_pool(tmp_path, base, tmp_path / "converted")
     assert card.rank == 6
-    ours = mixed_logits(base, loras, ids, method="selection")
+    ours = served_logits(tmp_path, base, loras, ids, method="selection", gather=False)
     torch.testing.assert_close(ours, expected, atol=1e-4, rtol=0)
 
 

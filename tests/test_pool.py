@@ -13,7 +13,7 @@ import torch
 
 from ramole_core.errors import AdapterRefused, Busy, RamoleError
 from ramole_core.pool import AdapterTensors, Limits, Pool, write_manifest
-from ramole_core.pool.tensors import TensorCache, fold
+from ramole_core.pool.tensors import fold
 from tests.adapter_files import (
     CONFIG,
     PREFIX,
@@ -462,41 +462,6 @@ def test_adapters_of_another_base_are_taken_out_of_the_cards(tmp_path):
 
 
 # Cache, locks, speed
-
-
-def test_tensor_cache_is_bounded_and_forgets_the_least_used():
-    def tensors(kib: int) -> AdapterTensors:
-        return AdapterTensors({"m": (torch.zeros(1, 100), torch.zeros(kib * 256 - 100, 1))})
-
-    loads = []
-
-    def get(key: str, kib: int = 4) -> None:
-        cache.get(key, lambda: loads.append(key) or tensors(kib))
-
-    cache = TensorCache(10 * 1024)
-    for key in "abab":
-        get(key)
-    assert loads == ["a", "b"] and cache.nbytes == 8 * 1024
-    get("a")
-    get("c")  # b was used longest ago
-    get("a")
-    assert loads == ["a", "b", "c"]
-    get("b")
-    assert loads == ["a", "b", "c", "b"] and cache.nbytes == 8 * 1024
-    get("huge", 64)
-    assert cache.nbytes <= 10 * 1024
-    cache.drop("huge")
-    get("a")
-    assert loads[-1] == "a"
-
-
-def test_tensors_are_read_once(pool, tmp_path):
-    card = pool.add(write_adapter(tmp_path / "a"))
-    first = pool.tensors(card)
-    assert pool.tensors(card) is first
-    pool.remove("a")
-    again = pool.add(write_adapter(tmp_path / "a"))
-    assert pool.tensors(again) is not first
 
 
 def test_many_threads_add_and_remove(pool, tmp_path):

@@ -48,7 +48,7 @@ def answer(ramole: "Ramole", request: Request, live: Live, *, beside: bool) -> I
         if live.cancelled.is_set():
             return
         found = rank(ramole, request)
-        yield Shown("Waiting for a free row…", found=found, experts=_taken(found))
+        yield Shown("Reading the prompt…", found=found, experts=_taken(found))
         requests = [request, _bare(request)] if beside else [request]
         reading = Reading(
             ramole,

@@ -1,106 +1,83 @@
-"""The running model: base, mixed layers, routers and device slots; it turns requests into batches.
-
-It has no threads of its own. Each step holds the lock, so that batches of different callers take
-turns and a caller who goes away blocks nobody.
-"""
+"""The running model: base, served layers, routers, adapters and the batch that everybody shares."""
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 
 import torch
+from transformers import DynamicCache
 
 from ramole_core.base_model import BaseModel
-from ramole_core.composition import Plan, Router, find_method
-from ramole_core.engine.batch import Batch, Prepared, spell
+from ramole_core.composition import Router, find_method
+from ramole_core.engine.forward import Forwards
+from ramole_core.engine.kv import KvCache, ServedAttention
 from ramole_core.engine.prompt import encode_prompt, room_for_answer
-from ramole_core.engine.request import Request, Step
-from ramole_core.engine.slots import DeviceSlots, LoraSet
-from ramole_core.layers import install
+from ramole_core.engine.request import Generation, Request, Step
+from ramole_core.engine.scheduler import Event, Scheduler, Sizes
+from ramole_core.engine.store import UnitStore, merged
+from ramole_core.engine.ticket import Chosen, Ticket, spell
+from ramole_core.errors import RamoleError
+from ramole_core.layers import Bank, Line, Lines, Slot, find_layout, install_serving
 
 
 @dataclass(frozen=True)
-class Chosen:
-    """One adapter of a request: its name, similarity, content checksum, and how to read it."""
+class EngineSizes(Sizes):
+    """How much may happen at once, and how many bytes it may take."""
 
-    name: str
-    score: float
-    checksum: str
-    load: Callable[[], LoraSet]
+    kv_cache_bytes: int = 2**30
+    device_cache_bytes: int = 2**29
+    host_cache_bytes: int = 2**30
+    units_dir: Path | None = field(default=None)
+    """Where packed adapters are kept; None: in memory only."""
 
 
 class Engine:
-    """Owns the model while it runs; `close()` gives it back unchanged."""
+    """Owns the model while it runs; `close()` gives it back unchanged.
+
+    Whoever wants answers submits requests and lets somebody call `step`: a thread of its own
+    (`EngineThread`), or the callers themselves, in turn.
+    """
 
     def __init__(
         self,
         base: BaseModel,
         *,
-        paths: Sequence[str],
+        shapes: Mapping[str, tuple[int, int]],
         routers: Callable[[str], Router | None],
-        device_cache_bytes: int,
+        sizes: EngineSizes | None = None,
     ):
-        """`routers` gives the router of a kind (`Composition.router`); None is the zero router."""
+        """`shapes`: (i, o) of the layers to serve, by module path; `routers` gives the router of a
+        kind (`Composition.router`), None being the zero router. Raises RamoleError for a model
+        that cannot be served."""
         self._base = base
-        self._installed = install(base.model, paths)
         self._routers = routers
-        self._moved: dict[str, Router | None] = {}
-        self._slots = DeviceSlots(device=base.device, dtype=base.dtype, limit=device_cache_bytes)
-        self._lock = threading.Lock()
-        self._eos = _end_tokens(base)
-
-    def check(self, request: Request) -> tuple[list[int], int]:
-        """Prompt tokens, and room for the answer; raises RamoleError where it cannot run."""
-        ids = encode_prompt(request, self._base.tokenizer)
-        method = find_method(request.method)
-        if method.router != "none" and not request.weights:
-            self._router(method.router)
-        return ids, room_for_answer(request, len(ids), context=self.context)
-
-    def prepare(self, request: Request, chosen: Sequence[Chosen]) -> Prepared:
-        """Tokenise and plan one request; raises RamoleError where it cannot run."""
-        ids, room = self.check(request)
-        with self._lock, torch.inference_mode():
-            loras = [self._slots.get(c.checksum, c.load) for c in chosen]
-            plans = self._plan(request, loras)
-        return Prepared(
-            request=request,
-            prompt_ids=ids,
-            adapters=[c.name for c in chosen],
-            scores=[c.score for c in chosen],
-            plans=plans,
-            room=room,
+        self.sizes = sizes = sizes or EngineSizes()
+        self.lock = threading.Lock()
+        self.layout = find_layout(base.model, shapes)
+        self.bank = Bank(
+            self.layout, device=base.device, dtype=base.dtype, limit=sizes.device_cache_bytes
         )
-
-    def start(self, prepared: Sequence[Prepared]) -> Batch:
-        """A batch of these requests; nothing is computed before its first step."""
-        with self._lock, torch.inference_mode():
-            return Batch(
-                self._base.model,
-                self._base.tokenizer,
-                mixer=self._installed.mixer,
-                prepared=prepared,
-                eos=self._eos,
-            )
-
-    def step(self, batch: Batch) -> list[tuple[int, Step]]:
-        """One forward of the batch, while no other batch runs."""
-        with self._lock:
-            return batch.step()
-
-    def next_tokens(
-        self, prepared: Sequence[Prepared], ids: Sequence[int], *, top: int
-    ) -> list[list[tuple[str, float]]]:
-        """The `top` likeliest tokens after `ids`, with their probabilities, for each plan."""
-        rows = [Prepared(p.request, list(ids), p.adapters, p.scores, p.plans, 1) for p in prepared]
-        batch = self.start(rows)
-        with self._lock:
-            logits = batch.peek()
-        found = logits.float().softmax(-1).topk(top)
-        return [
-            list(zip(spell(self._base.tokenizer, tokens), chances, strict=True))
-            for tokens, chances in zip(found.indices.tolist(), found.values.tolist(), strict=True)
-        ]
+        self.store = UnitStore(
+            self.layout, dtype=base.dtype, limit=sizes.host_cache_bytes, folder=sizes.units_dir
+        )
+        self._kv = KvCache(base.model, limit=sizes.kv_cache_bytes)
+        self._attention = ServedAttention(base.model)
+        self._installed, serving = install_serving(base.model, self.layout)
+        self._forwards = Forwards(
+            base.model, bank=self.bank, serving=serving, attention=self._attention, kv=self._kv
+        )
+        self._kinds: dict[str, bool] = {}
+        self.scheduler = Scheduler(
+            tokenizer=base.tokenizer,
+            layout=self.layout,
+            kv=self._kv,
+            forwards=self._forwards,
+            eos=_end_tokens(base),
+            sizes=sizes,
+            admit=self._admit,
+            release=self._release,
+        )
 
     @property
     def context(self) -> int:
@@ -108,34 +85,178 @@ class Engine:
         config = self._base.model.config.get_text_config()
         return int(config.max_position_embeddings)
 
-    def close(self) -> None:
-        """Take the mixed layers out again."""
-        with self._lock:
-            self._installed.remove()
-
-    def _plan(self, request: Request, loras: Sequence[LoraSet]) -> Mapping[str, Plan]:
+    def check(self, request: Request) -> tuple[list[int], int]:
+        """Prompt tokens, and room for the answer; raises RamoleError where it cannot run."""
+        ids = encode_prompt(request, self._base.tokenizer)
         method = find_method(request.method)
-        router = None if request.weights else self._router(method.router)
-        plans = {}
-        for path in self._installed.layers:
-            here = [lora.get(path) for lora in loras]
-            if any(here):
-                plan = method.plan(
-                    here,
-                    weights=request.weights,
-                    router=None if router is None else router.modules.get(path),
-                )
-                if plan is not None:
-                    plans[path] = plan
-        return plans
+        if method.router != "none" and not request.weights:
+            self._find_router(method.router)
+        return ids, room_for_answer(request, len(ids), context=self.context)
 
-    def _router(self, kind: str) -> Router | None:
-        if kind not in self._moved:
-            router = self._routers(kind)
+    def submit(
+        self,
+        request: Request,
+        chosen: Sequence[Chosen],
+        *,
+        session: str = "",
+        deliver: Callable[[Ticket, Step | Generation | Exception], None] | None = None,
+    ) -> Ticket:
+        """Put a request into the queue; its adapters are read here, in the caller's thread.
+
+        Raises RamoleError where it could never run, Busy where too many wait.
+        """
+        ids, room = self.check(request)
+        method = find_method(request.method)
+        chosen = list(chosen)[: method.experts(len(chosen))]
+        ranks = [self.store.get(one.checksum, one.load).rank for one in chosen]
+        needed = max(ranks, default=0) if method.merges else sum(ranks)
+        if not self.bank.fits(needed):
+            raise RamoleError(
+                f"The adapters of this request have {needed} rank units, and the device holds "
+                f"{self.bank.most}; ask for fewer adapters, or raise RAMOLE_DEVICE_CACHE_MB."
+            )
+        return self.scheduler.submit(
+            request, chosen, prompt_ids=ids, room=room, session=session, deliver=deliver
+        )
+
+    def step(self) -> list[Event]:
+        """One iteration of the batch, delivered to those who asked.
+
+        An error that nobody foresaw ends every request with it, and is raised.
+        """
+        with self.lock:
+            try:
+                events = self.scheduler.step()
+            except Exception as error:
+                for ticket in self.scheduler.fail():
+                    ticket.deliver(ticket, error)
+                raise
+        for ticket, item in events:
+            ticket.deliver(ticket, item)
+        return events
+
+    def next_tokens(
+        self, asked: Sequence[tuple[Request, Sequence[Chosen]]], ids: Sequence[int], *, top: int
+    ) -> list[list[tuple[str, float]]]:
+        """The `top` likeliest tokens after `ids`, with their probabilities, as each request would
+        have them. Raises RamoleError where the bank is full of adapters in use."""
+        with self.lock, torch.inference_mode():
+            lines = [self._line(request, chosen) for request, chosen in asked]
+            try:
+                if any(line is None for line in lines):
+                    raise RamoleError(
+                        "The adapters in use leave no room for this one now; try again in a moment."
+                    )
+                every = [line for line in lines if line is not None]
+                tokens = torch.tensor([list(ids)] * len(every))
+                logits, _ = self._forwards.read(
+                    tokens,
+                    Lines(self.bank, every),
+                    past=DynamicCache(),
+                    start=0,
+                    ends=[len(ids)] * len(every),
+                )
+            finally:
+                for line in lines:
+                    if line is not None:
+                        self._release(line)
+        found = logits.float().softmax(-1).topk(top)
+        return [
+            list(zip(spell(self._base.tokenizer, tokens), chances, strict=True))
+            for tokens, chances in zip(found.indices.tolist(), found.values.tolist(), strict=True)
+        ]
+
+    def stats(self) -> Mapping[str, int | float]:
+        """What was done since the start, and what is held now (bytes)."""
+        return {
+            **self.scheduler.stats(),
+            "forwards": self._forwards.count,
+            "bank_bytes": self.bank.nbytes,
+            "bank_pages": self.bank.high,
+            "bank_loads": self.bank.loads,
+            "bank_evictions": self.bank.evictions,
+            "host_bytes": self.store.nbytes,
+            "host_reads": self.store.reads,
+            "host_packs": self.store.packs,
+        }
+
+    def close(self) -> None:
+        """Take the served layers out again."""
+        with self.lock:
+            self._installed.remove()
+            self._attention.remove()
+
+    def _admit(self, ticket: Ticket) -> Line | None:
+        return self._line(ticket.request, ticket.chosen)
+
+    def _line(self, request: Request, chosen: Sequence[Chosen]) -> Line | None:
+        """Pin a request's adapters; None where they do not fit now."""
+        method = find_method(request.method)
+        chosen = list(chosen)[: method.experts(len(chosen))]
+        if not chosen:
+            return Line((), torch.zeros(len(self.layout.flat), 0), None)
+        gate = None
+        if method.router != "none" and not request.weights and self._add_router(method.router):
+            gate = method.router
+        if method.merges:
+            return self._merged(request, chosen)
+        slots: list[Slot] = []
+        try:
+            for one in chosen:
+                slot = self.bank.acquire(
+                    one.checksum, lambda one=one: self.store.get(one.checksum, one.load)
+                )
+                if slot is None:
+                    break
+                slots.append(slot)
+        except RamoleError:
+            self._give_back(slots)
+            raise
+        if len(slots) < len(chosen):
+            self._give_back(slots)
+            return None
+        present = torch.stack([slot.present for slot in slots], dim=1)
+        return Line(tuple(slots), method.fixed(present, request.weights), gate)
+
+    def _merged(self, request: Request, chosen: Sequence[Chosen]) -> Line | None:
+        method = find_method(request.method)
+        every = [self.store.get(one.checksum, one.load) for one in chosen]
+        checksums = tuple(one.checksum for one in chosen)
+        key = (method.name, checksums, request.weights)
+        made = lambda: merged(  # noqa: E731
+            every,
+            self.layout,
+            lambda loras: method.merge(loras, request.weights),
+            dtype=self._base.dtype,
+        )
+        slot = self.bank.acquire(key, made)
+        if slot is None:
+            return None
+        present = torch.stack([units.present for units in every], dim=1)
+        ones = torch.ones(len(present), 1)
+        return Line((slot,), ones, None, shown=method.fixed(present, request.weights))
+
+    def _release(self, line: Line) -> None:
+        self._give_back(line.slots)
+        self.bank.tidy()
+
+    def _give_back(self, slots: Sequence[Slot]) -> None:
+        for slot in slots:
+            self.bank.release(slot)
+
+    def _add_router(self, kind: str) -> bool:
+        """Whether there is a router of this kind; in the bank from now on."""
+        if kind not in self._kinds:
+            router = self._find_router(kind)
             if router is not None:
-                router = router.to(device=self._base.device, dtype=self._base.dtype)
-            self._moved[kind] = router
-        return self._moved[kind]
+                self.bank.add_router(kind, router)
+            self._kinds[kind] = router is not None
+        return self._kinds[kind]
+
+    def _find_router(self, kind: str) -> Router | None:
+        if self._kinds.get(kind):
+            return None
+        return self._routers(kind)
 
 
 def _end_tokens(base: BaseModel) -> frozenset[int]:

@@ -1,4 +1,4 @@
-"""Mixing inside a Hugging Face model: the bank of adapters, the served layers, and the plain form."""
+"""Mixing in a Hugging Face model: the bank of adapters, the served layers, the plain form."""
 
 from ramole_core.layers.bank import Bank as Bank, Slot as Slot
 from ramole_core.layers.install import Installation as Installation

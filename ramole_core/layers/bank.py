@@ -6,7 +6,7 @@ pages as one matrix: the fewer holes, the less they compute. Adapters are pinned
 uses them; one that nobody uses stays while its pages cost little, and leaves in order of last use.
 """
 
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 
 import torch
@@ -64,6 +64,12 @@ class Bank:
             torch.zeros(len(g.paths), 0, g.m, g.i, dtype=dtype, device=device)
             for g in layout.groups
         ]
+        self.A: list[Tensor] = []
+        """By group, [L, s + pages, m, i]: the routers' rows first."""
+        self.B: list[list[Tensor]] = []
+        """By group and module, [L, pages, o]."""
+        self.gram: list[Tensor] = []
+        """By group, [L, m, s, pages], float32."""
         self._make(self._size)
 
     # --- what the layers read -----------------------------------------------------------------
@@ -204,7 +210,7 @@ class Bank:
 
     def _make(self, size: int) -> None:
         """Pages for `size` units; those that are there keep their content."""
-        old = getattr(self, "A", None), getattr(self, "B", None), getattr(self, "gram", None)
+        old = self.A, self.B, self.gram
         self.A, self.B, self.gram = [], [], []
         for g, group in enumerate(self.layout.groups):
             L, rows = len(group.paths), self._router_A[g]
@@ -215,7 +221,7 @@ class Bank:
             self.gram.append(
                 torch.zeros(L, group.m, self.s, size, dtype=self.wide, device=self.device)
             )
-        if old[0] is not None:
+        if old[0]:
             self._copy(*old)
         self._size = size
 

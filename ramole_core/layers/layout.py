@@ -76,12 +76,11 @@ def find_layout(model: nn.Module, shapes: Mapping[str, tuple[int, int]]) -> Layo
 def _shared_inputs(model: nn.Module, paths: list[str]) -> list[list[str]]:
     """Paths in the order of their call, those with the very same input tensor together."""
     calls: list[tuple[str, Tensor]] = []
-    handles = [
-        model.get_submodule(path).register_forward_pre_hook(
-            lambda module, args, path=path: calls.append((path, args[0]))
-        )
-        for path in paths
-    ]
+
+    def watch(path: str):
+        return lambda module, args: calls.append((path, args[0]))
+
+    handles = [model.get_submodule(path).register_forward_pre_hook(watch(path)) for path in paths]
     try:
         model(input_ids=torch.zeros(1, 1, dtype=torch.long, device=_device(model)))
     finally:

@@ -42,7 +42,7 @@ class Forward:
 
     @classmethod
     def of(cls, lines: Lines, l: int, *, trace: bool, gather: bool | None = None) -> "Forward":
-        kept = None
+        kept: list[list[Tensor | None]] | None = None
         if trace and lines.gated:
             kept = [[None] * len(group.paths) for group in lines.bank.layout.groups]
         return cls(lines, l, gathers(lines, l) if gather is None else gather, kept)

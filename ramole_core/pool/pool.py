@@ -22,7 +22,7 @@ from ramole_core.pool.store import Store
 from ramole_core.pool.words import EXAMPLES, check_examples, write_examples
 
 if TYPE_CHECKING:
-    from ramole_core.pool.tensors import AdapterTensors, TensorCache
+    from ramole_core.pool.tensors import AdapterTensors
 
 
 class Listener(Protocol):
@@ -43,7 +43,6 @@ class Pool:
         shapes: Callable[[], Mapping[str, tuple[int, int]]],
         limits: Limits | None = None,
         shared_uploads: bool = False,
-        host_cache_mb: int = 1024,
         read_only: bool = False,
     ):
         """Reads every card.
@@ -58,8 +57,6 @@ class Pool:
         self.problems: list[str] = []
         """A sentence for each folder that is on disk but cannot be served."""
         self._shapes = shapes
-        self._host_cache = host_cache_mb * 2**20
-        self._cache: TensorCache | None = None
         self._change = threading.RLock()
         self._store = Store(data_dir)
         self._writer: WriterLock | None = None
@@ -108,16 +105,11 @@ class Pool:
         return found
 
     def tensors(self, card: AdapterCard) -> "AdapterTensors":
-        """The adapter's tensors from the host cache or from disk; raises RamoleError if its files
-        were changed, AdapterRefused if it does not fit the base."""
-        from ramole_core.pool.tensors import TensorCache, load_tensors
+        """The adapter's tensors, read from disk; raises RamoleError if its files were changed,
+        AdapterRefused if it does not fit the base."""
+        from ramole_core.pool.tensors import load_tensors
 
-        with self._change:
-            cache = self._cache = self._cache or TensorCache(self._host_cache)
-        return cache.get(
-            (card.owner, card.name, card.content),
-            lambda: load_tensors(card, shapes=self._shapes()),
-        )
+        return load_tensors(card, shapes=self._shapes())
 
     # Changing
 
@@ -250,8 +242,6 @@ class Pool:
     def _forget(self, card: AdapterCard) -> None:
         self._uploads = without(self._uploads, [card])
         self._store.withdraw(card.folder)
-        if self._cache is not None:
-            self._cache.drop((card.owner, card.name, card.content))
 
     def _remove_damaged(self, name: str, owner: str | None) -> None:
         """An upload without a card is still its owner's to remove."""

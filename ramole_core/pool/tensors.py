@@ -1,9 +1,6 @@
-"""The tensors of an adapter, scale folded into B, and the cache that holds them in host memory."""
+"""The tensors of an adapter, scale folded into B."""
 
 import hashlib
-import threading
-from collections import OrderedDict
-from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 
 import torch
@@ -25,10 +22,6 @@ class AdapterTensors:
     """Every pair (A [r, i], B [o, r]) by base module path; B holds alpha/r."""
 
     modules: dict[str, tuple[LoraA, LoraB]]
-
-    @property
-    def nbytes(self) -> int:
-        return sum(A.nbytes + B.nbytes for A, B in self.modules.values())
 
 
 def load_tensors(card: AdapterCard, *, shapes: Shapes) -> AdapterTensors:
@@ -79,41 +72,3 @@ def _tensor(data: bytes, entry: Entry) -> Tensor:
     """An aligned, writable copy."""
     piece = bytearray(data[entry.begin : entry.end])
     return torch.frombuffer(piece, dtype=_DTYPES[entry.dtype]).reshape(entry.shape)
-
-
-class TensorCache:
-    """Least recently used out first, bounded in bytes; safe to use from several threads."""
-
-    def __init__(self, limit: int):
-        """`limit` in bytes."""
-        self._limit = limit
-        self._bytes = 0
-        self._held: OrderedDict[Hashable, AdapterTensors] = OrderedDict()
-        self._lock = threading.Lock()
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes held now."""
-        return self._bytes
-
-    def get(self, key: Hashable, load: Callable[[], AdapterTensors]) -> AdapterTensors:
-        """The tensors under `key`, loaded when they are not held. One that is larger than the
-        whole cache is not kept."""
-        with self._lock:
-            held = self._held.get(key)
-            if held is not None:
-                self._held.move_to_end(key)
-                return held
-            loaded = load()
-            self._held[key] = loaded
-            self._bytes += loaded.nbytes
-            while self._bytes > self._limit:
-                self._bytes -= self._held.popitem(last=False)[1].nbytes
-            return loaded
-
-    def drop(self, key: Hashable) -> None:
-        """Forgets `key`; requests that hold its tensors keep them."""
-        with self._lock:
-            held = self._held.pop(key, None)
-            if held is not None:
-                self._bytes -= held.nbytes

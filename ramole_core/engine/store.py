@@ -1,0 +1,143 @@
+"""Adapters by the thousand: each packed once into a file, mapped into memory when it is used.
+
+    the pool's folder  ->  DATA_DIR/units/<checksum>-<layout>.safetensors  ->  host cache  ->  bank
+
+The files are a cache: they can be deleted, and are written again. The host cache keeps the mapped
+tensors of the adapters used last, within a number of bytes.
+"""
+
+import hashlib
+import os
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from ramole_core.composition import Lora
+from ramole_core.layers import Layout, LoraSet, Units, pack_units
+
+FORMAT = 1
+"""Of the files; another one is packed again."""
+
+
+class UnitStore:
+    """Packed adapters by content checksum; safe to use from several threads."""
+
+    def __init__(self, layout: Layout, *, dtype: torch.dtype, limit: int, folder: Path | None):
+        """`limit` in bytes bounds the host cache; `folder` None packs in memory only."""
+        self._layout, self._dtype, self._limit = layout, dtype, limit
+        self._folder = folder
+        what = repr((FORMAT, dtype, layout.flat, [(g.i, g.o) for g in layout.groups]))
+        self._layout_name = hashlib.sha256(what.encode()).hexdigest()[:12]
+        self._held: OrderedDict[str, Units] = OrderedDict()
+        self._lock = threading.Lock()
+        self.nbytes = self.reads = self.packs = 0
+
+    def get(self, checksum: str, load: Callable[[], LoraSet]) -> Units:
+        """The adapter's units; `load` reads the adapter itself where no packed file is there.
+
+        Whatever `load` raises comes through.
+        """
+        with self._lock:
+            units = self._held.get(checksum)
+            if units is not None:
+                self._held.move_to_end(checksum)
+                return units
+        units = self._read(checksum)
+        if units is None:
+            units = self._pack(checksum, load())
+        with self._lock:
+            if checksum not in self._held:
+                self._held[checksum] = units
+                self.nbytes += units.nbytes
+            self._held.move_to_end(checksum)
+            while self.nbytes > self._limit and len(self._held) > 1:
+                self.nbytes -= self._held.popitem(last=False)[1].nbytes
+        return units
+
+    def keep_only(self, checksums: Iterable[str]) -> None:
+        """Delete the packed files of all other adapters; requests that run keep theirs."""
+        kept = set(checksums)
+        with self._lock:
+            for checksum in [c for c in self._held if c not in kept]:
+                self.nbytes -= self._held.pop(checksum).nbytes
+        if self._folder is not None and self._folder.is_dir():
+            for file in self._folder.iterdir():
+                if file.name.partition("-")[0] not in kept:
+                    file.unlink(missing_ok=True)
+
+    def _file(self, checksum: str) -> Path | None:
+        if self._folder is None:
+            return None
+        return self._folder / f"{checksum}-{self._layout_name}.safetensors"
+
+    def _read(self, checksum: str) -> Units | None:
+        file = self._file(checksum)
+        if file is None or not file.is_file():
+            return None
+        try:
+            with safe_open(str(file), framework="pt") as tensors:
+                units = _units_of({name: tensors.get_tensor(name) for name in tensors.keys()})
+        except (SafetensorError, KeyError, OSError):
+            return None  # half-written by a dying machine: packed again
+        self.reads += 1
+        return units
+
+    def _pack(self, checksum: str, loras: LoraSet) -> Units:
+        units = pack_units(loras, self._layout, dtype=self._dtype)
+        self.packs += 1
+        file = self._file(checksum)
+        if file is None:
+            return units
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            part = file.with_suffix(f".{os.getpid()}-{threading.get_ident()}.part")
+            save_file(_tensors_of(units), part)
+            os.replace(part, file)
+        except OSError:  # a full disk: it works without the file
+            return units
+        return self._read(checksum) or units
+
+
+def merged(
+    loras: Sequence[Units],
+    layout: Layout,
+    merge: Callable[[list[Lora | None]], Lora | None],
+    *,
+    dtype: torch.dtype,
+) -> Units:
+    """One adapter made of several in weight space, module by module."""
+    made: LoraSet = {}
+    for g, group in enumerate(layout.groups):
+        for block, paths in enumerate(group.paths):
+            for j, path in enumerate(paths):
+                flat = layout.starts[g] + block * group.m + j
+                one = merge(
+                    [
+                        Lora(A=u.A[g][block, :, j], B=u.B[g][j][block].T)
+                        if bool(u.present[flat])
+                        else None
+                        for u in loras
+                    ]
+                )
+                if one is not None:
+                    made[path] = one
+    return pack_units(made, layout, dtype=dtype)
+
+
+def _tensors_of(units: Units) -> dict[str, torch.Tensor]:
+    tensors = {f"A.{g}": A for g, A in enumerate(units.A)}
+    for g, one in enumerate(units.B):
+        tensors |= {f"B.{g}.{j}": B for j, B in enumerate(one)}
+    return tensors | {"present": units.present}
+
+
+def _units_of(tensors: dict[str, torch.Tensor]) -> Units:
+    groups = sum(name.startswith("A.") for name in tensors)
+    A = tuple(tensors[f"A.{g}"] for g in range(groups))
+    B = tuple(tuple(tensors[f"B.{g}.{j}"] for j in range(A[g].shape[2])) for g in range(groups))
+    return Units(A=A, B=B, present=tensors["present"])
