@@ -1,0 +1,142 @@
+"""A batch in words and numbers: how far it is, one row in full, and all rows as a table."""
+
+from html import escape
+
+from .batch_picture import finite, weighed
+from .batch_run import BatchRun, RowRun
+from .found import ENDINGS, notice_html
+
+HEADERS = [
+    *("row", "id", "prompt", "answer", "method", "adapters (weight)", "tokens"),
+    *("first token, s", "seconds", "ended because"),
+]
+WIDTHS = [f"{n}px" for n in (50, 80, 220, 240, 84, 170, 70, 80, 80, 140)]
+CUT = 400
+"""Characters of a prompt or an answer in the table; the downloads have all."""
+
+
+def progress_html(run: BatchRun | None) -> str:
+    """Rows, speed and time, in numbers with a bar above them."""
+    if run is None:
+        return ""
+    count, total = run.count(), len(run.items)
+    over = count["answered"] + count["refused"] + count["stopped"]
+    tiles = [("answered", f"{count['answered']:,} of {total - count['refused']:,}")]
+    if not run.ended.is_set():
+        tiles += [("running", f"{count['runs']:,}"), ("waiting", f"{count['waits']:,}")]
+    if count["stopped"]:
+        tiles.append(("stopped", f"{count['stopped']:,}"))
+    if count["refused"]:
+        tiles.append(("refused", f"{count['refused']:,}"))
+    speed = "tokens/s" if run.ended.is_set() else "tokens/s now"
+    tiles += [(speed, f"{run.speed:.1f}"), ("tokens", f"{run.tokens:,}")]
+    tiles.append(("time", _clock(run.elapsed)))
+    if not run.ended.is_set() and count["answered"]:
+        left = run.elapsed / count["answered"] * (count["runs"] + count["waits"])
+        tiles.append(("about left", _clock(left)))
+    shown = "".join(f"<div><dt>{k}</dt><dd>{v}</dd></div>" for k, v in tiles)
+    return (
+        f'<div class="rm-batch-progress"><progress max="{total}" value="{over}" '
+        f'aria-label="Rows that have ended">{over} of {total}</progress><dl>{shown}</dl></div>'
+    )
+
+
+def standing_html(run: BatchRun) -> str:
+    """One sentence on how the run stands."""
+    if run.error:
+        return notice_html(run.error, kind="wrong")
+    if run.ended.is_set():
+        count = run.count()
+        if run.cancelled.is_set() and count["stopped"]:
+            return notice_html("Stopped. What was answered is below, and can be downloaded.")
+        return notice_html("All rows have ended; the results are below.", kind="ready")
+    if run.place:
+        return notice_html(
+            f"Others are being answered; your next row is number {run.place} in the queue.",
+            kind="busy",
+        )
+    return notice_html(run.note or "Answering…", kind="busy")
+
+
+def table_of(run: BatchRun | None) -> list[list[str | int | float | None]]:
+    """A row for each that has ended, in the order of the file; the picture's twin in text."""
+    if run is None:
+        return []
+    return [_cells(item) for item in run.items if item.state not in ("waits", "runs")]
+
+
+def row_html(run: BatchRun | None, number: int) -> str:
+    """One row in full: prompt, answer, adapters with similarity and weight."""
+    if run is None or not 1 <= number <= len(run.items):
+        return ""
+    item = run.items[number - 1]
+    answer = item.answer
+    parts = [
+        f'<section class="rm-batch-row" aria-label="Request {number}"><h3>Request {number}'
+        f' <span class="quiet">line {item.row.line}, {_state(item)}</span></h3>',
+        f'<h4>Prompt</h4><div class="plain">{escape(item.prompt)}</div>',
+    ]
+    if answer is not None:
+        parts.append(f'<h4>Answer</h4><div class="plain">{escape(answer.text) or "…"}</div>')
+    if item.sentence:
+        parts.append(notice_html(item.sentence, kind="wrong"))
+    if item.experts:
+        parts.append("<h4>Adapters</h4>" + _adapters(item))
+    elif answer is not None:
+        parts.append('<p class="quiet">No adapter: the base model alone.</p>')
+    return "".join(parts) + "</section>"
+
+
+def _adapters(item: RowRun) -> str:
+    weights = item.weights or [None] * len(item.experts)
+    scores = item.scores or (float("nan"),) * len(item.experts)
+    rows = []
+    for name, weight, score in zip(item.experts, weights, scores, strict=False):
+        said = finite(score)
+        rows.append(
+            f'<tr><th scope="row">{escape(name)}</th>'
+            f"<td>{'named' if said is None else f'{said:.3f}'}</td>"
+            f'<td class="bar"><i style="width:{100 * min(max(weight or 0, 0), 1):.0f}%"></i></td>'
+            f"<td>{'' if weight is None else f'{weight:.2f}'}</td></tr>"
+        )
+    return (
+        '<table><thead><tr><th scope="col">adapter</th><th scope="col">similarity</th>'
+        '<th scope="col" colspan="2">mean weight</th></tr></thead>'
+        f"<tbody>{''.join(rows)}</tbody></table>"
+    )
+
+
+def _cells(item: RowRun) -> list[str | int | float | None]:
+    request, answer = getattr(item.row, "request", None), item.answer
+    name = getattr(item.row, "id", None)
+    return [
+        item.row.index + 1,
+        "" if name is None else str(name),
+        _cut(item.prompt),
+        _cut(answer.text) if answer else "",
+        request.method if request else "",
+        weighed(item),
+        answer.new_tokens if answer else None,
+        round(answer.first_token_seconds, 2) if answer else None,
+        round(answer.seconds, 2) if answer else None,
+        _state(item),
+    ]
+
+
+def _state(item: RowRun) -> str:
+    if item.state == "refused":
+        return f"refused: {item.sentence}"
+    if item.answer is None or item.state == "stopped":
+        return {"stopped": "stopped by you"}.get(item.state, item.state)
+    return ENDINGS.get(item.answer.finish_reason, item.answer.finish_reason)
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= CUT else text[: CUT - 1] + "…"
+
+
+def _clock(seconds: float) -> str:
+    if seconds < 9.95:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(int(seconds + 0.5), 60)
+    return f"{minutes}:{rest:02d}"
