@@ -189,18 +189,19 @@ class Ramole:
         true, the rest ends there, with the finish reason `cancelled`; closing the iterator does
         the same. Raises Busy where too many wait already.
         """
-        from ramole_core.engine.driving import Follower
-
         requests = list(requests)
         asked, timed = [], []
         for request in requests:
             began = time.perf_counter()
             asked.append((request, self._chooser.choose(request)))
             timed.append(time.perf_counter() - began)
+        engine = self.engine
+        from ramole_core.engine.driving import Follower  # after loading: it imports transformers
+
         for request in requests:
-            self.engine.check(request)
+            engine.check(request)
         follower = Follower(
-            self.engine,
+            engine,
             lambda: self._thread,
             asked,
             session=session,
@@ -217,11 +218,12 @@ class Ramole:
 
         Without it the callers' own threads do it, in turn (scripts, ZeroGPU).
         """
-        from ramole_core.engine.driving import EngineThread
-
         with self._loading:
+            engine = self.engine
+            from ramole_core.engine.driving import EngineThread
+
             if self._thread is None:
-                self._thread = EngineThread(self.engine)
+                self._thread = EngineThread(engine)
 
     def forget_units(self) -> None:
         """Delete the packed tensors of adapters that the pool has no more."""

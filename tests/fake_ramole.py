@@ -150,7 +150,7 @@ class FakeRamole:
             new_tokens=n,
             seconds=1.5,
             first_token_seconds=0.25,
-            extra={"retrieve": 0.02, "prepare": 0.01},
+            extra={"retrieve": 0.02, "queue": 0.01},
         )
 
 

@@ -144,6 +144,8 @@ def test_two_on_the_real_model_with_one_row(chromium, visit, real_base_folder, t
         for page in (ann, ben):
             page.locator("#beside-box input").uncheck()
             page.locator("#more button").first.click()
+            page.locator("#method input").click()
+            page.get_by_role("option", name="base", exact=True).click()  # its stories are long
             page.get_by_label("Most new tokens").first.fill("400")
             page.get_by_label("Most new tokens").first.press("Tab")
         ask(ann, "Write a long story about a boat, an ant and a cat.")
@@ -156,7 +158,6 @@ def test_two_on_the_real_model_with_one_row(chromium, visit, real_base_folder, t
         freed = time.monotonic()
         streams(ben)
         assert time.monotonic() - freed < AT_ONCE
-        expect(ben.locator("#found .taken li")).to_have_count(3)
         expect(ann.locator("#timing")).to_contain_text("stopped by you")
         stop(ben)
         assert re.search(r"\w", ben.locator("#answer .text").inner_text())

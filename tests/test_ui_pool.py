@@ -419,10 +419,10 @@ def test_without_the_spaces_package_a_handler_stays_as_it_is(monkeypatch):
     def handler():
         return 1
 
-    monkeypatch.setattr(spaces, "find_spec", lambda name: None)
+    monkeypatch.setattr(spaces, "ELSEWHERE", False)
     assert spaces.gpu(9)(handler) is handler
     lent = SimpleNamespace(GPU=lambda duration: lambda fn: (duration, fn))
-    monkeypatch.setattr(spaces, "find_spec", lambda name: object())
+    monkeypatch.setattr(spaces, "ELSEWHERE", True)
     monkeypatch.setattr(spaces, "import_module", lambda name: lent)
     assert spaces.gpu(9)(handler) == (9, handler)
 

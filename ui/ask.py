@@ -21,14 +21,12 @@ from .examples import LIVE, read_run, recorded_files
 from .form import Form, form_of
 from .run import Live, Run
 from .session import owner_of
-from .spaces import gpu
+from .spaces import ELSEWHERE, gpu
 
 if TYPE_CHECKING:
     from ramole_core import Ramole
 
 log = logging.getLogger(__name__)
-STOP_SECONDS = 10.0
-"""How long Stop waits for the run to end: a step, or the prompt's forward."""
 QUIET: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
 RUNNING = "An answer is on its way."
 ASK = "() => document.querySelector('#ask-button').click()"
@@ -97,19 +95,12 @@ def tab(ramole: "Ramole") -> None:
 
     def on_end(request: gr.Request, run, whole):
         asked = sessions.get(request.session_hash)
-        if asked is not None and asked.live.cancelled.is_set():
-            return gr.skip()  # Stop shows what came
         return emptied(ui) if run is None else done(ui, run, named(asked, run), whole=whole)
 
-    def on_stop(request: gr.Request, whole):
+    def on_stop(request: gr.Request):
         asked = sessions.get(request.session_hash)
-        if asked is None:
-            return ended(ui, "Stopped.")
-        asked.live.cancelled.set()
-        asked.live.ended.wait(STOP_SECONDS)
-        if asked.live.run is None:
-            return {**emptied(ui), **ended(ui, "Stopped.")}
-        return done(ui, asked.live.run, asked.name, whole=whole)
+        if asked is not None:
+            asked.live.cancelled.set()  # the answer's own stream then ends, with what came
 
     def on_recorded(whole, event: gr.EventData):
         run = read_run(recorded[_index(event, len(recorded))])
@@ -165,8 +156,10 @@ def tab(ramole: "Ramole") -> None:
         **QUIET,
     )
     running.then(on_end, [ui.run, ui.open], answered, queue=False, **QUIET)
-    ui.stop.click(None, cancels=[running], **QUIET)
-    ui.stop.click(on_stop, ui.open, answered, queue=False, **QUIET)
+    ui.stop.click(on_stop, queue=False, **QUIET)
+    if ELSEWHERE:  # there no event reaches the answer: its stream is cut
+        cut = ui.stop.click(None, cancels=[running], **QUIET)
+        cut.then(lambda: {**emptied(ui), **ended(ui, "Stopped.")}, None, answered, **QUIET)
     ui.recorded.select(on_recorded, ui.open, [*fields, *answered], **QUIET)
     ui.live.select(on_live, None, fields, **QUIET).then(None, js=ASK, **QUIET)
     for button, file in ((ui.npz, "trace-npz-file"), (ui.json, "trace-json-file")):

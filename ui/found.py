@@ -13,6 +13,8 @@ import gradio as gr
 from .palette import ink_of, letter_of
 from .run import Found, Run
 
+NOTABLE = 0.005
+"""Seconds in the queue that are worth a line."""
 NO_RETRIEVAL = "This method uses no adapter; the nearest ones are shown for comparison."
 BESIDE = """
 <section class="beside"><h2>The bare base, same batch</h2><div class="plain"></div></section>
@@ -56,8 +58,8 @@ def timing_html(run: Run) -> str:
     stages = []
     if "retrieve" in answer.extra:
         stages.append(("finding adapters", _seconds(answer.extra["retrieve"])))
-    if "prepare" in answer.extra:
-        stages.append(("preparing them", _seconds(answer.extra["prepare"])))
+    if answer.extra.get("queue", 0) >= NOTABLE:
+        stages.append(("in the queue", _seconds(answer.extra["queue"])))
     stages.append(("to the first token", _seconds(answer.first_token_seconds)))
     rest = answer.seconds - answer.first_token_seconds
     if answer.new_tokens > 1 and rest > 0:

@@ -5,6 +5,8 @@ from importlib import import_module
 from importlib.util import find_spec
 from typing import Any, TypeVar
 
+ELSEWHERE = find_spec("spaces") is not None
+"""Whether handlers that generate run in a process of their own."""
 Handler = TypeVar("Handler", bound=Callable[..., Any])
 
 
@@ -13,6 +15,6 @@ def gpu(duration: int | Callable[..., int] = 60) -> Callable[[Handler], Handler]
 
     Where the `spaces` package is not installed the handler stays as it is.
     """
-    if find_spec("spaces") is None:
+    if not ELSEWHERE:
         return lambda handler: handler
     return import_module("spaces").GPU(duration=duration)
