@@ -7,6 +7,15 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from ramole_core.batch_file import (
+        BadRow as BadRow,
+        Batch as Batch,
+        BatchLimits as BatchLimits,
+        BatchRow as BatchRow,
+        batch_text as batch_text,
+        read_batch as read_batch,
+    )
+    from ramole_core.batch_run import refuse_unfit as refuse_unfit, run_rows as run_rows
     from ramole_core.engine.request import (
         Generation as Generation,
         Request as Request,
@@ -29,6 +38,10 @@ __version__ = "0.1.0"
 _HOMES = {
     "AdapterCard": "pool",
     "AdapterRefused": "errors",
+    "BadRow": "batch_file",
+    "Batch": "batch_file",
+    "BatchLimits": "batch_file",
+    "BatchRow": "batch_file",
     "Busy": "errors",
     "Explanation": "ramole",
     "Generation": "engine.request",
@@ -39,7 +52,11 @@ _HOMES = {
     "Settings": "settings",
     "Step": "engine.request",
     "Trace": "engine.request",
+    "batch_text": "batch_file",
     "load_settings": "settings",
+    "read_batch": "batch_file",
+    "refuse_unfit": "batch_run",
+    "run_rows": "batch_run",
     "write_trace": "trace_file",
 }
 __all__ = [*_HOMES, "__version__"]

@@ -26,7 +26,7 @@ NAMES = ("id", *FIELDS)
 
 
 @dataclass(frozen=True)
-class Limits:
+class BatchLimits:
     """What a server takes; None: as much as there is."""
 
     rows: int | None = None
@@ -108,13 +108,13 @@ def read_batch(
     kind: Kind | None = None,
     defaults: Mapping[str, object] | None = None,
     owner: str | None = None,
-    limits: Limits | None = None,
+    limits: BatchLimits | None = None,
 ) -> Batch:
     """The rows of a text. `defaults`: fields of `Request` for the rows that do not say.
 
     Raises RamoleError where there is no row at all, a column is missing, or there are too many.
     """
-    kind, limits = kind or kind_of(text), limits or Limits()
+    kind, limits = kind or kind_of(text), limits or BatchLimits()
     reader = {"jsonl": _json_lines, "csv": _csv_rows, "lines": _plain_lines}[kind]
     rows: list[BatchRow] = []
     bad: list[BadRow] = []
@@ -135,10 +135,18 @@ def read_batch(
     return Batch(kind, tuple(rows), tuple(bad), tuple(unused))
 
 
+def batch_text(data: bytes, name: str) -> tuple[str, Kind | None]:
+    """A file's text, and what its name's ending says of it (None: the text itself decides).
+
+    Raises RamoleError where it is no text.
+    """
+    return decode(data, name), ENDINGS.get(Path(name).suffix.lower())
+
+
 def read_batch_file(path: Path, **options) -> Batch:
     """The rows of a file; its ending says how to read it, else its text. See `read_batch`."""
-    text = decode(path.read_bytes(), path.name)
-    return read_batch(text, kind=ENDINGS.get(path.suffix.lower()), **options)
+    text, kind = batch_text(path.read_bytes(), path.name)
+    return read_batch(text, kind=kind, **options)
 
 
 def known_column(name: str) -> bool:
@@ -157,7 +165,7 @@ def _row(
     defaults: Mapping[str, object],
     *,
     owner: str | None,
-    limits: Limits,
+    limits: BatchLimits,
 ) -> BatchRow:
     try:
         json.dumps(said, ensure_ascii=False).encode()
@@ -175,7 +183,7 @@ def _row(
     return BatchRow(index, line, request, name, extra)
 
 
-def _within(request: Request, limits: Limits) -> None:
+def _within(request: Request, limits: BatchLimits) -> None:
     most, length = limits.characters, len(request.prompt)
     if most is not None and length > most:
         raise RamoleError(f"The prompt has {length} characters, and {most} is the most.")

@@ -7,7 +7,7 @@ import pytest
 
 from ramole_core.batch_cells import FIELDS
 from ramole_core.batch_file import (
-    Limits,
+    BatchLimits,
     decode,
     kind_of,
     read_batch,
@@ -178,7 +178,7 @@ def test_a_file_that_cannot_be_read_at_all_is_one_sentence(text, kind, part):
 
 
 def test_limits():
-    limits = Limits(rows=2, characters=5, adapters=4)
+    limits = BatchLimits(rows=2, characters=5, adapters=4)
     told = sentences('{"prompt": "123456"}\n{"prompt": "x", "k": 5}', limits=limits)
     assert told == [
         (1, "The prompt has 6 characters, and 5 is the most."),
