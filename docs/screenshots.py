@@ -1,6 +1,7 @@
 """Pictures of the real page for README: `python docs/screenshots.py http://127.0.0.1:7860`.
 
-Light, dark and a phone's width, a recorded run with one token under the glass, and the tab Pool.
+Light, dark and a phone's width: a recorded run with one token under the glass, the tab Pool, and a
+batch that has ended. Names behind the address (ask pool batch) make these alone.
 """
 
 import sys
@@ -15,10 +16,8 @@ VIEWS = (("light", 1280, 1000), ("dark", 1280, 1000), ("phone", 390, 1100))
 TOKEN = 3
 
 
-def picture(page: Page, url: str, view: str) -> None:
-    """Ask with a recorded run, its token's panel, and Pool."""
-    page.goto(f"{url}/?__theme={'dark' if view == 'dark' else 'light'}")
-    page.wait_for_timeout(3000)
+def ask(page: Page, view: str) -> None:
+    """A recorded run, and its token's panel."""
     page.get_by_text("Voice command to JSON").first.click()
     page.locator("#answer .token").nth(TOKEN).click(timeout=90_000)
     page.wait_for_selector(".js-plotly-plot", timeout=60_000)
@@ -26,13 +25,39 @@ def picture(page: Page, url: str, view: str) -> None:
     page.evaluate("window.scrollTo(0, 0)")
     page.screenshot(path=FOLDER / f"ask-{view}.png")
     page.screenshot(path=FOLDER / f"token-{view}.png", full_page=True)
+
+
+def pool(page: Page, view: str) -> None:
+    """The cards."""
     page.get_by_role("tab", name="Pool").click()
     page.wait_for_timeout(2500)
     page.screenshot(path=FOLDER / f"pool-{view}.png")
 
 
-def main(url: str) -> None:
-    """Write docs/{ask,token,pool}-{light,dark,phone}.png."""
+def batch(page: Page, view: str) -> None:
+    """Two dozen rows that have ended, with their map; a phone shows the map alone."""
+    page.get_by_role("tab", name="Batch").click()
+    page.locator("#status .ready").wait_for(timeout=240_000)
+    page.get_by_text("24 rows of four tasks").click()
+    page.get_by_text("24 rows ready").wait_for()
+    page.locator("#batch-run").click()
+    page.locator("#batch-notice .ready").wait_for(timeout=240_000)
+    page.locator("#batch-picture .line").nth(1).click()
+    page.get_by_text("Request 2", exact=False).wait_for()
+    page.wait_for_timeout(1500)
+    page.mouse.move(0, 0)
+    page.evaluate("window.scrollTo(0, 0)")
+    if view == "phone":
+        page.locator("#batch-side").evaluate("node => node.scrollIntoView({ block: 'start' })")
+    page.wait_for_timeout(500)
+    page.screenshot(path=FOLDER / f"batch-{view}.png")
+
+
+PARTS = {"ask": ask, "pool": pool, "batch": batch}
+
+
+def main(url: str, *parts: str) -> None:
+    """Write docs/{ask,token,pool,batch}-{light,dark,phone}.png."""
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=list(FLAGS))
         for view, width, height in VIEWS:
@@ -40,10 +65,14 @@ def main(url: str) -> None:
             context = browser.new_context(
                 viewport={"width": width, "height": height}, color_scheme=scheme
             )
-            picture(context.new_page(), url.rstrip("/"), view)
+            page = context.new_page()
+            for part in parts or PARTS:
+                page.goto(f"{url.rstrip('/')}/?__theme={scheme}")
+                page.wait_for_timeout(3000)
+                PARTS[part](page, view)
             context.close()
         browser.close()
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(*sys.argv[1:])

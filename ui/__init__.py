@@ -12,12 +12,13 @@ def build(ramole: "Ramole") -> "gr.Blocks":
     """The page of this system, ready for `ui.serve`; nothing listens and nothing loads yet."""
     import gradio as gr
 
-    from . import api, ask, header, pool_tab
+    from . import api, ask, batch_tab, header, pool_tab
 
     with gr.Blocks(title="RAMoLE", analytics_enabled=False) as page:
         header.header(ramole)
         with gr.Tabs(selected="ask", elem_id="tabs"):
             ask.tab(ramole)
             pool_tab.tab(ramole)
+            batch_tab.tab(ramole)
         api.endpoints(ramole)
     return page

@@ -11,6 +11,7 @@ const compact = root.querySelector('.compact');
 const MANY = 60; // lines above which the picture is compact unless told otherwise
 const SIGNS = { waits: '○', runs: '▸', answered: '✓', refused: '✕', stopped: '■' };
 let shown = { run: null, columns: '', lines: new Map() };
+const SKETCH = ['7.2...', '.45...', '..91..', '2...7.', '.3.6..', '....28'];
 let told = null; // what the reader said about compact
 
 function make(tag, className, content) {
@@ -39,7 +40,7 @@ function drawHeads(columns) {
     stripe.style.gridColumn = c + 2;
     stripes.append(stripe);
   });
-  frame.style.setProperty('--columns', columns.length);
+  root.style.setProperty('--columns', Math.max(columns.length, 1));
 }
 
 function drawLine(line, columns) {
@@ -58,9 +59,10 @@ function drawLine(line, columns) {
     cell.style.gridColumn = c + 2;
     if (weight !== null) {
       const full = Math.min(Math.max(weight, 0), 1);
-      cell.style.setProperty('--full', Math.round(12 + 88 * full) + '%');
-      const number = make('span', full > 0.45 ? 'on' : '', weight.toFixed(2).replace(/^0/, ''));
-      cell.append(number);
+      const ink = Math.round(12 + 88 * full);
+      cell.style.setProperty('--full', ink + '%');
+      const level = ink > 91 ? 'high' : ink > 62 ? 'middle' : 'low'; // which text reads on it
+      cell.append(make('span', level, weight.toFixed(2).replace(/^0/, '')));
     }
     node.append(cell);
   }
@@ -113,7 +115,8 @@ function draw() {
   if (wanted.length && !lines.querySelector('[tabindex="0"]')) wanted[0].tabIndex = 0;
   if (held) shown.lines.get(Number(held))?.node.focus({ preventScroll: true });
   tools.hidden = frame.hidden = !value.rows.length;
-  root.querySelector('.empty').textContent = value.rows.length ? '' : value.empty;
+  root.querySelector('.empty').hidden = Boolean(value.rows.length);
+  root.querySelector('.empty p').textContent = value.empty;
   root.querySelector('figcaption').textContent = value.said;
 }
 
@@ -150,5 +153,14 @@ compact.addEventListener('click', () => {
   draw();
 });
 
+for (const cells of SKETCH) {
+  const line = make('div', 'line');
+  for (const cell of ['label', ...cells]) {
+    const node = make('i', cell === 'label' ? 'label' : 'cell');
+    if (cell !== 'label') node.style.setProperty('--full', cell === '.' ? '0%' : cell + '0%');
+    line.append(node);
+  }
+  root.querySelector('.sketch').append(line);
+}
 watch('value', draw);
 draw();

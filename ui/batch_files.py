@@ -7,21 +7,16 @@ from pathlib import Path
 
 from gradio.utils import get_upload_folder
 
+from ramole_core import BadRow
+
 from .batch_picture import finite
 from .batch_run import BatchRun, RowRun
 from .downloads import HOUR, PREFIX, sweep
 
 COLUMNS = (
-    *("index", "line", "id", "prompt", "method", "text", "adapters", "weights", "similarities"),
-    *(
-        "finish_reason",
-        "prompt_tokens",
-        "new_tokens",
-        "seconds",
-        "first_token_seconds",
-        "error",
-        "row",
-    ),
+    *("index", "line", "id", "prompt", "method", "text", "adapters", "mean_weights"),
+    *("similarities", "finish_reason", "prompt_tokens", "new_tokens", "seconds"),
+    *("first_token_seconds", "error", "row"),
 )
 FORMULA = ("=", "+", "-", "@", "\t", "\r")
 """A spreadsheet would run a cell that begins so."""
@@ -54,18 +49,18 @@ def record_of(item: RowRun) -> dict:
     """One row with all that is known of it; the file's own columns under `extra`."""
     row, answer = item.row, item.answer
     record = {"index": row.index, "line": row.line}
-    request = getattr(row, "request", None)
-    if request is None:  # it could not be read as a request at all
+    if isinstance(row, BadRow):  # no request at all
         return {**record, "row": row.text, "error": item.sentence}
-    record |= {"id": row.id, "prompt": request.prompt, "method": request.method}
+    record |= {"id": row.id, "prompt": item.prompt, "method": row.request.method}
     if answer is None:
-        why = item.sentence or "Stopped before it ran."
+        waits = item.state in ("waits", "runs")
+        why = item.sentence or ("Not answered yet." if waits else "Stopped before it ran.")
         return {**record, "error": why, "extra": dict(row.extra)}
     return {
         **record,
         "text": answer.text,
         "adapters": list(item.experts),
-        "weights": [round(weight, 4) for weight in item.weights or ()],
+        "mean_weights": [round(weight, 4) for weight in item.weights or ()],
         "similarities": [finite(score) for score in item.scores],
         "finish_reason": answer.finish_reason,
         "prompt_tokens": answer.prompt_tokens,

@@ -16,8 +16,8 @@ from .batch_run import BatchRun, RowRun
 LABEL = 90
 """Characters of a prompt beside its row."""
 EMPTY = (
-    "Here each row of your file becomes a line, and each adapter that it uses a column. All lines "
-    "go through the model together, each with its own adapters."
+    "The map of your batch: each row becomes a line, each adapter that it uses a column, and the "
+    "fuller a square, the more that adapter weighs. All lines go through the model together."
 )
 TEMPLATE = """
 <figure class="rm-map">
@@ -31,7 +31,7 @@ TEMPLATE = """
     <div class="stripes" aria-hidden="true"></div>
     <div class="lines" role="listbox" aria-label="Requests and their adapters"></div>
   </div>
-  <p class="empty"></p>
+  <div class="empty"><div class="sketch" aria-hidden="true"></div><p></p></div>
   <figcaption></figcaption>
 </figure>
 """
@@ -79,18 +79,22 @@ def caption(run: BatchRun) -> str:
     asked = sum(item.state != "refused" for item in run.items)
     most, count = max(uses.items(), key=lambda pair: pair[1])
     return (
-        f"{asked} requests, {len(uses)} different adapters. Most used: {most}, by {count}. Each "
-        "line is a request, each column an adapter; the fuller a square, the more the adapter "
-        "weighed in that answer (mean over its tokens, layers and modules). This map of requests "
-        "to adapters is what lets them share every pass through the model, and yet each be "
-        "answered by its own adapters alone. The table below says the same in numbers."
+        f"{asked} requests, {_adapters(len(uses))}; most used: {most}, by {count}. The fuller a "
+        "square, the more the adapter weighed in that answer (mean over its tokens, layers and "
+        "modules, 0 where the adapter has none). By this map the requests share every pass "
+        "through the model, and yet each is answered by its own adapters alone. Pick a line for "
+        "its answer; the table below says the same in numbers."
     )
+
+
+def _adapters(count: int) -> str:
+    return "1 adapter" if count == 1 else f"{count} different adapters"
 
 
 def _line(item: RowRun, place: dict[str, int]) -> dict[str, Any]:
     weights = item.weights
     cells = [
-        [place[name], None if weights is None else round(weights[i], 3)]
+        [place[name], None if weights is None else round(weights[i], 2)]
         for i, name in enumerate(item.experts)
     ]
     prompt = " ".join(item.prompt.split())

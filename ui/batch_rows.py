@@ -1,23 +1,28 @@
 """The text of the tab Batch as rows: what a file holds, what is wrong with which line."""
 
 from html import escape
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from ramole_core import RamoleError
+from ramole_core import (
+    BadRow,
+    Batch,
+    BatchLimits,
+    RamoleError,
+    batch_text,
+    read_batch,
+    refuse_unfit,
+)
 
 from .uploads import taken
 
 if TYPE_CHECKING:
     from ramole_core import Ramole
 
-batch_file, batch_run = (import_module(f"ramole_core.batch_{name}") for name in ("file", "run"))
-
 MOST_ROWS = 2_000
 MOST_BYTES = 2 * 2**20
-LIMITS = batch_file.Limits(rows=MOST_ROWS, characters=100_000, adapters=32)
+LIMITS = BatchLimits(rows=MOST_ROWS, characters=100_000, adapters=32)
 KINDS = {"automatic": None, "jsonl": "jsonl", "csv": "csv", "one prompt a line": "lines"}
-ENDINGS = {**batch_file.ENDINGS, ".txt": None}
+ENDINGS = (".jsonl", ".ndjson", ".csv", ".tsv", ".txt")
 SHOWN = 30
 """Refused rows told one by one; the results have all of them."""
 
@@ -25,30 +30,29 @@ SHOWN = 30
 def text_of(path: str) -> tuple[str, str]:
     """(text, kind in words) of an uploaded file, which is gone then; raises RamoleError."""
     with taken([path]) as (file,):
-        ending = file.suffix.lower()
-        if ending not in ENDINGS:
-            raise RamoleError(f"{file.name} is not one of {', '.join(ENDINGS)}; save it as csv.")
+        if file.suffix.lower() not in ENDINGS:
+            raise RamoleError(
+                f"{file.name} does not end in {', '.join(ENDINGS)}; save it as one of these."
+            )
         if file.stat().st_size > MOST_BYTES:
             raise RamoleError(f"{file.name} is larger than {_most()}")
-        text = batch_file.decode(file.read_bytes(), file.name)
-    return text, next(words for words, kind in KINDS.items() if kind == ENDINGS[ending])
+        text, said = batch_text(file.read_bytes(), file.name)
+    return text, next(words for words, kind in KINDS.items() if kind == said)
 
 
 def read(
     ramole: "Ramole", text: str, kind: str, *, defaults: dict[str, object], owner: str | None
-) -> Any:
-    """The rows that can run and those that cannot, a `Batch`; raises RamoleError where none is."""
+) -> Batch:
+    """The rows that can run and those that cannot; raises RamoleError where there is none."""
     if not isinstance(text, str) or kind not in KINDS:
         raise RamoleError("The rows are not a text; paste them again.")
     if len(text) > MOST_BYTES:
         raise RamoleError(f"The rows are longer than {_most()}")
-    batch = batch_file.read_batch(
-        text, kind=KINDS[kind], defaults=defaults, owner=owner, limits=LIMITS
-    )
-    return batch_run.refuse_unfit(ramole, batch, owner=owner)
+    batch = read_batch(text, kind=KINDS[kind], defaults=defaults, owner=owner, limits=LIMITS)
+    return refuse_unfit(ramole, batch, owner=owner)
 
 
-def verdict_html(batch: Any) -> str:
+def verdict_html(batch: Batch) -> str:
     """How many rows will run, and a sentence for each that will not."""
     kind = "one prompt a line" if batch.kind == "lines" else batch.kind
     parts = [f"<p><strong>{_rows(len(batch.rows))}</strong> ready, read as {kind}.</p>"]
@@ -59,24 +63,22 @@ def verdict_html(batch: Any) -> str:
         shown = "".join(map(_bad, batch.bad[:SHOWN]))
         more = len(batch.bad) - SHOWN
         rest = f"<p>… and {more} more; the results have each.</p>" if more > 0 else ""
+        others = ", or run the others" if batch.rows else ""
         parts.append(
-            f"<p><strong>{_rows(len(batch.bad))}</strong> cannot run; correct them in the text, "
-            f"or run the others.</p><ul>{shown}</ul>{rest}"
+            f"<p><strong>{_rows(len(batch.bad))}</strong> cannot run; correct "
+            f'{"it" if len(batch.bad) == 1 else "them"} in the text{others}.</p><ul tabindex="0" '
+            f'aria-label="Rows that cannot run">{shown}</ul>{rest}'
         )
-    kind = "fair" if batch.bad else "good"
-    return f'<div class="rm-batch-verdict {kind}" role="status">{"".join(parts)}</div>'
+    colour = "good" if not batch.bad else "fair" if batch.rows else "bad"
+    return f'<div class="rm-batch-verdict {colour}" role="status">{"".join(parts)}</div>'
 
 
 def refused_html(sentence: str) -> str:
     """A file or a text that has no rows at all."""
-    return (
-        f'<div class="rm-batch-verdict bad" role="alert"><p>{escape(sentence)}</p></div>'
-        if sentence
-        else ""
-    )
+    return f'<div class="rm-batch-verdict bad" role="alert"><p>{escape(sentence)}</p></div>'
 
 
-def _bad(row: Any) -> str:
+def _bad(row: BadRow) -> str:
     begins = f" <code>{escape(row.text)}</code>" if row.text else ""
     return f"<li><b>Line {row.line}:</b> {escape(row.sentence)}{begins}</li>"
 

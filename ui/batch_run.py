@@ -8,60 +8,80 @@ import secrets
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ramole_core import Generation, RamoleError, Step
+from ramole_core import BadRow, Batch, BatchRow, Generation, RamoleError, Step, run_rows
 
-from .batch_rows import batch_run
 from .errors import UNEXPECTED
 from .loading import loading_of
+from .pace import PACE
 
 if TYPE_CHECKING:
     from ramole_core import Ramole
 
 log = logging.getLogger(__name__)
 PAUSE = 0.3
-"""Seconds between two looks."""
+"""Seconds between two looks, at least."""
+LOOKING = 0.1
+"""The share of the time that looking may take: a long list is drawn more rarely."""
+LONGEST = 5.0
+"""Seconds between two looks, at most."""
 SPEED_SECONDS = 4.0
 """The speed now is that of so many seconds."""
-STATES = ("waits", "runs", "answered", "refused", "stopped")
+EVENTS = ("cancelled", "ended")
 
 
 @dataclass
 class RowRun:
     """One row of the file as it stands."""
 
-    row: Any
-    """The `BatchRow`, or the `BadRow` that it is."""
+    row: BatchRow | BadRow
     state: str = "waits"
+    """`waits`, `runs`, `answered`, `refused` or `stopped`."""
     experts: tuple[str, ...] = ()
     """Its adapters, as soon as they are known."""
     scores: tuple[float, ...] = ()
     """Their similarities; nan where named."""
+    pieces: list[str] = field(default_factory=list)
+    """The text of each token so far."""
     gate: np.ndarray | None = None
     """[k], the sum over its tokens of the gate's mean over layers and modules."""
     gated: int = 0
     """Tokens in that sum."""
+    place: int = 0
+    """In everybody's queue; 0 where it is not in it, or not yet."""
     answer: Generation | None = None
     sentence: str = ""
-    """Why it was refused."""
+    """Why it was refused, or could not be run."""
 
     @property
     def prompt(self) -> str:
         """What it asks; a bad row's beginning."""
-        request = getattr(self.row, "request", None)
-        return request.prompt if request else self.row.text
+        return self.row.text if isinstance(self.row, BadRow) else self.row.request.prompt
+
+    @property
+    def text(self) -> str:
+        """The answer, as far as it came."""
+        return "".join(self.pieces) if self.answer is None else self.answer.text
 
     @property
     def weights(self) -> list[float] | None:
         """The mean weight of each adapter so far; None before the first token."""
-        if self.gate is None or len(self.gate) != len(self.experts):
+        gate, gated = self.gate, self.gated
+        if gate is None or len(gate) != len(self.experts):
             return None
-        return [float(weight) for weight in self.gate / self.gated]
+        return [float(weight) for weight in gate / gated]
+
+    @property
+    def done(self) -> float:
+        """0 to 1; a row that runs counts by its tokens, and never as done."""
+        if self.state != "runs" or isinstance(self.row, BadRow):
+            return float(self.state != "waits")
+        return min(len(self.pieces) / self.row.request.max_new_tokens, 0.95)
 
 
 @dataclass
@@ -72,13 +92,12 @@ class BatchRun:
     owner: str | None = None
     name: str = field(default_factory=lambda: secrets.token_hex(4))
     cancelled: threading.Event = field(default_factory=threading.Event)
+    """Set it to end all rows at once; what they have is kept."""
     ended: threading.Event = field(default_factory=threading.Event)
     error: str = ""
     """One sentence, where the whole run failed."""
-    note: str = ""
+    note: str = "Reading the rows…"
     """What it waits for, before its first row runs."""
-    place: int = 0
-    """Place of its next row in everybody's queue; 0 where one runs."""
     tokens: int = 0
     began: float = 0.0
     seconds: float = 0.0
@@ -86,9 +105,27 @@ class BatchRun:
     recent: deque[float] = field(default_factory=lambda: deque(maxlen=4096))
     """When the last tokens came."""
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Without its events, which no other process can share (ZeroGPU runs handlers in one)."""
+        return {name: part for name, part in vars(self).items() if name not in EVENTS}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """A run that has ended, wherever it came from."""
+        vars(self).update(state)
+        for name in EVENTS:
+            setattr(self, name, threading.Event())
+            getattr(self, name).set()
+
     def count(self) -> Counter[str]:
         """How many rows are in which state."""
         return Counter(item.state for item in self.items)
+
+    @property
+    def place(self) -> int:
+        """Place of the next row in everybody's queue; 0 where one is read or answered already."""
+        if any(item.state == "runs" for item in self.items):
+            return 0
+        return next((item.place for item in self.items if item.state == "waits"), 0)
 
     @property
     def elapsed(self) -> float:
@@ -101,37 +138,42 @@ class BatchRun:
     def speed(self) -> float:
         """Tokens per second just now; of the whole run once it has ended."""
         if self.ended.is_set():
-            return self.tokens / self.seconds if self.seconds and self.tokens else 0.0
+            return self.tokens / self.seconds if self.seconds else 0.0
         now, seconds = time.perf_counter(), min(SPEED_SECONDS, self.elapsed)
         fresh = sum(now - moment <= seconds for moment in list(self.recent))
         return fresh / seconds if seconds else 0.0
 
 
-def run_of(batch: Any, *, owner: str | None) -> BatchRun:
+def run_of(batch: Batch, *, owner: str | None) -> BatchRun:
     """A run of all rows of a file; the bad ones are refused from the start."""
-    traced = [replace(row, request=replace(row.request, trace=True)) for row in batch.rows]
-    items = [RowRun(row) for row in traced]
+    items = [RowRun(replace(row, request=replace(row.request, trace=True))) for row in batch.rows]
     items += [RowRun(row, state="refused", sentence=row.sentence) for row in batch.bad]
     return BatchRun(sorted(items, key=lambda item: item.row.index), owner)
 
 
-def watched(ramole: "Ramole", run: BatchRun) -> Iterator[None]:
-    """Run it; a turn for each look at it. A reader that leaves ends it."""
+def watched(ramole: "Ramole", run: BatchRun) -> Generator[None, None, None]:
+    """Run it; a turn for each look at it, the last after its end. A reader that leaves ends it."""
     try:
         yield from _loaded(ramole, run)
-        if not run.cancelled.is_set():
-            run.note = "Reading the prompts…"
+        if not run.cancelled.is_set() and not run.error:
+            run.note = "Finding adapters and reading the prompts…"
             run.began = time.perf_counter()
             threading.Thread(target=_ask, args=[ramole, run], name="batch", daemon=True).start()
-            while not run.ended.wait(PAUSE):
-                yield
+            with PACE.stream() as pace:
+                pause = PAUSE
+                while not run.ended.wait(pause):
+                    looked = time.perf_counter()
+                    yield
+                    spent = time.perf_counter() - looked
+                    pause = min(max(PAUSE, pace(), spent / LOOKING), LONGEST)
     finally:
         run.cancelled.set()
         if not run.began:
             _end(run)
+    yield
 
 
-def _loaded(ramole: "Ramole", run: BatchRun) -> Iterator[None]:
+def _loaded(ramole: "Ramole", run: BatchRun) -> Generator[None, None, None]:
     loading = loading_of(ramole)
     while not loading.ready and not run.cancelled.is_set():
         loading.start()
@@ -142,21 +184,22 @@ def _loaded(ramole: "Ramole", run: BatchRun) -> Iterator[None]:
         yield
         loading.ended.wait(PAUSE)
         if loading.error:
-            raise RamoleError(loading.error)
+            run.error = loading.error
+            return
 
 
 def _ask(ramole: "Ramole", run: BatchRun) -> None:
-    rows = {item.row.index: item for item in run.items if item.state == "waits"}
+    rows = {item.row.index: item for item in run.items if isinstance(item.row, BatchRow)}
+    events = run_rows(
+        ramole,
+        [item.row for item in rows.values() if isinstance(item.row, BatchRow)],
+        cancelled=run.cancelled.is_set,
+        session=run.owner or "",
+        waiting=lambda row, place: setattr(rows[row.index], "place", place),
+    )
     try:
-        events = batch_run.run_rows(
-            ramole,
-            [item.row for item in rows.values()],
-            cancelled=run.cancelled.is_set,
-            session=run.owner or "",
-            waiting=lambda row, place: _placed(run, place),
-        )
-        for row, item in events:
-            _take(ramole, run, rows[row.index], item)
+        for row, came in events:
+            _take(ramole, run, rows[row.index], came)
     except RamoleError as error:
         run.error = str(error)
     except Exception:
@@ -170,43 +213,46 @@ def _ask(ramole: "Ramole", run: BatchRun) -> None:
 def _end(run: BatchRun) -> None:
     for item in run.items:
         if item.state in ("waits", "runs"):
-            item.state = "stopped"
+            item.state, item.sentence = "stopped", run.error
     run.ended.set()
 
 
-def _placed(run: BatchRun, place: int) -> None:
-    run.place = 0 if run.count()["runs"] or not place else min(place, run.place or place)
-
-
 def _take(ramole: "Ramole", run: BatchRun, item: RowRun, came: object) -> None:
-    run.place, run.note = 0, ""
+    run.note = ""
     if isinstance(came, Step):
         if item.state == "waits":
             item.state = "runs"
             _find(ramole, item, came)
         run.tokens += 1
         run.recent.append(time.perf_counter())
+        item.pieces.append(came.text)
         if came.weights is not None and came.weights.size:
             gate = came.weights.mean((0, 1), dtype=np.float64)
             same = item.gate is not None and item.gate.shape == gate.shape
             item.gated, item.gate = (item.gated + 1, item.gate + gate) if same else (1, gate)
     elif isinstance(came, Generation):
-        item.state = "stopped" if came.finish_reason == "cancelled" else "answered"
         item.experts, item.scores = tuple(came.adapters), tuple(came.scores)
         item.answer = replace(came, trace=None)
+        item.state = "stopped" if came.finish_reason == "cancelled" else "answered"
     else:
         item.state, item.sentence = "refused", str(came)
 
 
 def _find(ramole: "Ramole", item: RowRun, step: Step) -> None:
-    """The adapters of a row that has begun: those named, or those that retrieval finds again."""
+    """The adapters of a row that has begun: those named, or those that retrieval finds again.
+
+    Its answer brings them for sure; where they are not known before, the picture waits for it.
+    """
+    assert isinstance(item.row, BatchRow)
     request = item.row.request
     k = 0 if step.weights is None else step.weights.shape[-1]
     if request.adapters is not None:
         if len(request.adapters) == k:
-            item.experts = tuple(request.adapters)
-            item.scores = (float("nan"),) * k
+            item.experts, item.scores = tuple(request.adapters), (float("nan"),) * k
     elif k:
-        hits = ramole.retrieve(request.prompt, k, request.exclude, request.owner)
-        item.experts = tuple(hit.name for hit in hits)
+        try:
+            hits = ramole.retrieve(request.prompt, k, request.exclude, request.owner)
+        except RamoleError:  # the pool changed meanwhile; the row itself has what it was given
+            return
         item.scores = tuple(hit.score for hit in hits)
+        item.experts = tuple(hit.name for hit in hits)

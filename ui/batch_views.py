@@ -2,15 +2,17 @@
 
 from html import escape
 
+from ramole_core import BadRow
+
 from .batch_picture import finite, weighed
 from .batch_run import BatchRun, RowRun
 from .found import ENDINGS, notice_html
 
 HEADERS = [
     *("row", "id", "prompt", "answer", "method", "adapters (weight)", "tokens"),
-    *("first token, s", "seconds", "ended because"),
+    *("first token, s", "all, s", "ended because"),
 ]
-WIDTHS = [f"{n}px" for n in (50, 80, 220, 240, 84, 170, 70, 80, 80, 140)]
+WIDTHS = [f"{n}px" for n in (52, 96, 204, 246, 86, 160, 74, 88, 64, 130)]
 CUT = 400
 """Characters of a prompt or an answer in the table; the downloads have all."""
 
@@ -28,16 +30,17 @@ def progress_html(run: BatchRun | None) -> str:
         tiles.append(("stopped", f"{count['stopped']:,}"))
     if count["refused"]:
         tiles.append(("refused", f"{count['refused']:,}"))
-    speed = "tokens/s" if run.ended.is_set() else "tokens/s now"
+    speed = "tokens/s, all together" if run.ended.is_set() else "tokens/s now"
     tiles += [(speed, f"{run.speed:.1f}"), ("tokens", f"{run.tokens:,}")]
     tiles.append(("time", _clock(run.elapsed)))
-    if not run.ended.is_set() and count["answered"]:
-        left = run.elapsed / count["answered"] * (count["runs"] + count["waits"])
-        tiles.append(("about left", _clock(left)))
+    done = sum(item.done for item in run.items) / max(total, 1)
+    if not run.ended.is_set() and 0.05 < done < 1 and run.elapsed:
+        tiles.append(("about left", _clock(run.elapsed * (1 - done) / done)))
     shown = "".join(f"<div><dt>{k}</dt><dd>{v}</dd></div>" for k, v in tiles)
+    said = f"{over} of {total} rows have ended"
     return (
-        f'<div class="rm-batch-progress"><progress max="{total}" value="{over}" '
-        f'aria-label="Rows that have ended">{over} of {total}</progress><dl>{shown}</dl></div>'
+        f'<div class="rm-batch-progress"><progress max="100" value="{100 * done:.1f}" '
+        f'aria-label="{said}">{said}</progress><dl>{shown}</dl></div>'
     )
 
 
@@ -46,13 +49,14 @@ def standing_html(run: BatchRun) -> str:
     if run.error:
         return notice_html(run.error, kind="wrong")
     if run.ended.is_set():
-        count = run.count()
-        if run.cancelled.is_set() and count["stopped"]:
+        if run.count()["stopped"]:
             return notice_html("Stopped. What was answered is below, and can be downloaded.")
         return notice_html("All rows have ended; the results are below.", kind="ready")
+    if run.cancelled.is_set():
+        return notice_html("Stopping…", kind="busy")
     if run.place:
         return notice_html(
-            f"Others are being answered; your next row is number {run.place} in the queue.",
+            f"Every row of the batch is taken; your next one is number {run.place} in the queue.",
             kind="busy",
         )
     return notice_html(run.note or "Answering…", kind="busy")
@@ -70,28 +74,34 @@ def row_html(run: BatchRun | None, number: int) -> str:
     if run is None or not 1 <= number <= len(run.items):
         return ""
     item = run.items[number - 1]
-    answer = item.answer
     parts = [
         f'<section class="rm-batch-row" aria-label="Request {number}"><h3>Request {number}'
-        f' <span class="quiet">line {item.row.line}, {_state(item)}</span></h3>',
-        f'<h4>Prompt</h4><div class="plain">{escape(item.prompt)}</div>',
+        f' <span class="quiet">line {item.row.line}: {escape(_state(item))}</span></h3>',
+        _block("Prompt", item.prompt),
     ]
-    if answer is not None:
-        parts.append(f'<h4>Answer</h4><div class="plain">{escape(answer.text) or "…"}</div>')
+    if item.text or item.state in ("runs", "answered"):
+        so_far = ", as far as it has come" if item.state == "runs" else ""
+        parts.append(_block(f"Answer{so_far}", item.text or "…"))
     if item.sentence:
         parts.append(notice_html(item.sentence, kind="wrong"))
     if item.experts:
         parts.append("<h4>Adapters</h4>" + _adapters(item))
-    elif answer is not None:
+    elif item.answer is not None:
         parts.append('<p class="quiet">No adapter: the base model alone.</p>')
     return "".join(parts) + "</section>"
 
 
+def _block(title: str, text: str) -> str:
+    return (
+        f'<h4>{title}</h4><div class="plain" tabindex="0" role="group" aria-label="{title}">'
+        f"{escape(text)}</div>"
+    )
+
+
 def _adapters(item: RowRun) -> str:
     weights = item.weights or [None] * len(item.experts)
-    scores = item.scores or (float("nan"),) * len(item.experts)
     rows = []
-    for name, weight, score in zip(item.experts, weights, scores, strict=False):
+    for name, weight, score in zip(item.experts, weights, item.scores, strict=False):
         said = finite(score)
         rows.append(
             f'<tr><th scope="row">{escape(name)}</th>'
@@ -107,27 +117,27 @@ def _adapters(item: RowRun) -> str:
 
 
 def _cells(item: RowRun) -> list[str | int | float | None]:
-    request, answer = getattr(item.row, "request", None), item.answer
-    name = getattr(item.row, "id", None)
+    row, answer = item.row, item.answer
+    bad = isinstance(row, BadRow)
     return [
-        item.row.index + 1,
-        "" if name is None else str(name),
+        row.index + 1,
+        "" if bad or row.id is None else str(row.id),
         _cut(item.prompt),
-        _cut(answer.text) if answer else "",
-        request.method if request else "",
+        _cut(item.text),
+        "" if bad else row.request.method,
         weighed(item),
         answer.new_tokens if answer else None,
         round(answer.first_token_seconds, 2) if answer else None,
         round(answer.seconds, 2) if answer else None,
-        _state(item),
+        _state(item) + (f": {item.sentence}" if item.sentence else ""),
     ]
 
 
 def _state(item: RowRun) -> str:
-    if item.state == "refused":
-        return f"refused: {item.sentence}"
-    if item.answer is None or item.state == "stopped":
-        return {"stopped": "stopped by you"}.get(item.state, item.state)
+    if item.state == "stopped":
+        return "not answered" if item.sentence else "stopped by you"
+    if item.state != "answered" or item.answer is None:
+        return {"waits": "waits for its turn", "runs": "runs"}.get(item.state, item.state)
     return ENDINGS.get(item.answer.finish_reason, item.answer.finish_reason)
 
 
@@ -136,7 +146,7 @@ def _cut(text: str) -> str:
 
 
 def _clock(seconds: float) -> str:
-    if seconds < 9.95:
-        return f"{seconds:.1f} s"
+    if seconds < 59.5:
+        return f"{seconds:.1f} s" if seconds < 9.95 else f"{seconds:.0f} s"
     minutes, rest = divmod(int(seconds + 0.5), 60)
-    return f"{minutes}:{rest:02d}"
+    return f"{minutes}:{rest:02d} min"

@@ -1,0 +1,330 @@
+"""The tab Batch in a real Chromium: drop, run, watch, pick, take away, stop; keys alone; phone."""
+
+import csv
+import json
+import re
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Page, expect
+
+from tests.browser import PATIENCE, chromium_running, fresh_page
+from tests.fake_ramole import WORDS
+from tests.serving import Server, app, running
+
+expect.set_options(timeout=PATIENCE)
+ROWS = [
+    {"prompt": "Which boats?", "id": "b1", "harbour": "Bergen"},
+    {"prompt": "Whose boats?", "method": "selection"},
+    {"prompt": "No boats?", "k": "some"},
+    {"prompt": "<img src=x onerror=window.hacked=1>", "adapters": ["dog", "bee"]},
+    {"prompt": "Boats?", "method": "base"},
+]
+
+
+@contextmanager
+def batch_page(root: Path, **environment: object) -> Iterator[Server]:
+    """The page of `tests.batch_page` in a process of its own, with its variables."""
+    said = [f"{name.upper()}={value}" for name, value in environment.items()]
+    with running(["env", *said, sys.executable, "-m", "tests.batch_page"], root) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def chromium():
+    with chromium_running() as browser:
+        yield browser
+
+
+@pytest.fixture(scope="module")
+def quick(tmp_path_factory):
+    """A page whose model answers eight tokens at once."""
+    with batch_page(tmp_path_factory.mktemp("quick")) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def slow(tmp_path_factory):
+    """A page whose model takes a minute for an answer."""
+    with batch_page(tmp_path_factory.mktemp("slow"), step_seconds=0.25, length=240) as server:
+        yield server
+
+
+@pytest.fixture
+def visit(chromium):
+    """Open the tab in a fresh context; every request and page error is kept."""
+    pages: list[Page] = []
+
+    def open_page(url: str, **how) -> Page:
+        pages.append(page := fresh_page(chromium, url, **how))
+        page.get_by_role("tab", name="Batch").click()
+        expect(page.locator("#batch-text .cm-content")).to_be_visible()
+        return page
+
+    yield open_page
+    for page in pages:
+        page.context.close()
+
+
+@pytest.fixture
+def file(tmp_path) -> Path:
+    path = tmp_path / "boats.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in ROWS))
+    return path
+
+
+def drop(page: Page, file: Path) -> None:
+    """Give the file to the drop zone, and wait for the verdict."""
+    page.locator("#batch-file input[type=file]").set_input_files(file)
+    expect(page.locator("#batch-verdict")).to_contain_text("ready, read as")
+
+
+def run(page: Page) -> None:
+    page.locator("#batch-run").click()
+    expect(page.locator("#batch-notice")).to_contain_text("All rows have ended")
+    expect(page.locator("#batch-run")).to_be_enabled()
+
+
+def tile(page: Page, name: str) -> str:
+    """What stands below the name of a number."""
+    tiles = page.locator("#batch-progress dl > div").all_inner_texts()
+    return dict(text.split("\n", 1) for text in tiles)[name].strip()
+
+
+def focused(page: Page, selector: str) -> bool:
+    return page.evaluate("s => document.activeElement.matches(s)", selector)
+
+
+def tab_to(page: Page, selector: str) -> None:
+    """Press Tab until the focus is there."""
+    for _ in range(40):
+        page.keyboard.press("Tab")
+        if focused(page, selector):
+            return
+    raise AssertionError(f"Tab does not come to {selector}")
+
+
+def test_a_file_is_dropped_run_watched_picked_and_taken_away(quick, visit, file):
+    page = visit(quick.url)
+    drop(page, file)
+    expect(page.locator("#batch-text")).to_contain_text("Which boats?")
+    verdict = page.locator("#batch-verdict")
+    expect(verdict).to_contain_text("4 rows ready, read as jsonl.")
+    expect(verdict).to_contain_text("Carried along to the results, not used: harbour.")
+    expect(verdict).to_contain_text("Line 3: k='some'; give a whole number.")
+    run(page)
+    assert tile(page, "answered") == "4 of 4" and tile(page, "refused") == "1"
+    assert float(tile(page, "tokens/s, all together")) > 0 and tile(page, "tokens") == "32"
+    lines = page.locator("#batch-picture .lines .line")
+    expect(lines).to_have_count(5)
+    assert [line.locator(".cell").count() for line in lines.all()] == [3, 1, 0, 2, 0]
+    heads = page.locator("#batch-picture .head")
+    columns = {head.locator("b").inner_text(): head.bounding_box() for head in heads.all()}
+    assert list(columns) == ["ant", "bee", "cat", "dog"]
+    for line, names in ((0, ["ant", "bee", "cat"]), (1, ["ant"]), (3, ["dog", "bee"])):
+        for cell, name in zip(lines.nth(line).locator(".cell").all(), names, strict=True):
+            box, column = cell.bounding_box(), columns[name]  # a square stands below its name
+            assert (
+                column["x"] <= box["x"] < box["x"] + box["width"] <= column["x"] + column["width"]
+            )
+    assert lines.nth(1).get_attribute("aria-label") == (
+        "Request 2, answered: ant 1.00. Whose boats?"
+    )
+    expect(page.locator("#batch-picture figcaption")).to_contain_text("4 requests, 4 different")
+    lines.nth(3).click()
+    expect(page.locator("#batch-row")).to_contain_text("<img src=x onerror=window.hacked=1>")
+    expect(page.locator("#batch-row tbody tr")).to_have_count(2)
+    expect(page.locator("#batch-row")).to_contain_text("The boats <b>lie</b>")
+    expect(page.locator("#batch-table")).to_contain_text("refused: k='some'")
+    with page.expect_download() as taken:
+        page.locator("#batch-jsonl").click()
+    told = [json.loads(line) for line in Path(taken.value.path()).read_text().splitlines()]
+    assert [record["prompt"] for record in told if "prompt" in record] == [
+        row["prompt"] for i, row in enumerate(ROWS) if i != 2
+    ]
+    assert told[0]["text"] == "".join(WORDS) and told[0]["extra"] == {"harbour": "Bergen"}
+    assert taken.value.suggested_filename == "ramole-batch.jsonl"
+    with page.expect_download() as taken:
+        page.locator("#batch-csv").click()
+    with Path(taken.value.path()).open(encoding="utf-8-sig", newline="") as table:
+        assert [row["id"] for row in csv.DictReader(table)] == ["b1", "", "", "", ""]
+    assert page.wrong == [] and page.evaluate("window.hacked") is None
+    allowed = (quick.url, "data:", "blob:")
+    assert [url for url in page.requested if not url.startswith(allowed)] == []
+
+
+def test_lines_can_be_grouped_by_adapter_and_made_compact(quick, visit, file):
+    page = visit(quick.url)
+    drop(page, file)
+    run(page)
+    numbers = page.locator("#batch-picture .lines .line b")
+    assert numbers.all_inner_texts() == ["1", "2", "3", "4", "5"]
+    page.get_by_role("button", name="group by adapter").click()
+    assert numbers.all_inner_texts() == ["2", "1", "4", "3", "5"]
+    line = page.locator("#batch-picture .lines .line").first
+    tall = line.bounding_box()["height"]
+    page.get_by_role("button", name="compact").click()
+    assert line.bounding_box()["height"] < tall / 2
+    assert page.wrong == []
+
+
+def test_two_run_at_once_stop_keeps_what_came_and_leaves_the_other_alone(slow, visit, file):
+    ann, ben = visit(slow.url), visit(slow.url)
+    for page in (ann, ben):
+        drop(page, file)
+        page.locator("#batch-run").click()
+    for page in (ann, ben):
+        expect(page.locator("#batch-picture .line.runs .cell")).to_have_count(6)
+        expect(page.locator("#batch-notice")).to_contain_text("Answering…")
+        assert tile(page, "running") == "4"
+    ann.locator("#batch-picture .line").first.click()
+    expect(ann.locator("#batch-row")).to_contain_text("as far as it has come")
+    ann.locator("#batch-stop").click()
+    expect(ann.locator("#batch-notice")).to_contain_text("Stopped.")
+    expect(ann.locator("#batch-run")).to_be_enabled()
+    expect(ann.locator("#batch-stop")).to_be_disabled()
+    expect(ann.locator("#batch-picture .line.stopped")).to_have_count(4)
+    expect(ann.locator("#batch-table")).to_contain_text("stopped by you")
+    with ann.expect_download() as taken:
+        ann.locator("#batch-jsonl").click()
+    told = [json.loads(line) for line in Path(taken.value.path()).read_text().splitlines()]
+    assert told[0]["finish_reason"] == "cancelled" and told[0]["text"].startswith("The boats")
+    before = int(tile(ben, "tokens"))
+    expect(ben.locator("#batch-notice")).to_contain_text("Answering…")
+    ben.wait_for_function(
+        "n => [...document.querySelectorAll('#batch-progress div')].some(d => "
+        "d.querySelector('dt')?.textContent === 'tokens' && "
+        "Number(d.querySelector('dd').textContent) > n)",
+        arg=before,
+    )
+    ben.locator("#batch-stop").click()
+    expect(ben.locator("#batch-notice")).to_contain_text("Stopped.")
+    assert ann.wrong == ben.wrong == []
+
+
+def test_with_the_keyboard_alone(quick, visit):
+    page = visit(quick.url)
+    tab_to(page, "#batch-examples button")
+    page.keyboard.press("Tab")
+    page.keyboard.press("Tab")
+    page.keyboard.press("Tab")
+    assert focused(page, "#batch-examples button:last-child")  # plain lines
+    page.keyboard.press("Enter")
+    expect(page.locator("#batch-verdict")).to_contain_text("6 rows ready")
+    page.keyboard.press("Tab")
+    assert focused(page, "#batch-file .upload-container")
+    with page.expect_file_chooser():
+        page.keyboard.press("Enter")
+    tab_to(page, "#batch-text .cm-content")
+    page.keyboard.press("Control+a")
+    page.keyboard.type("One?\nTwo?")
+    expect(page.locator("#batch-verdict")).to_contain_text("2 rows ready")
+    page.keyboard.press("Escape")
+    tab_to(page, "#batch-run")
+    page.keyboard.press("Enter")
+    expect(page.locator("#batch-notice")).to_contain_text("All rows have ended")
+    expect(page.locator("#batch-run")).to_be_enabled()
+    tab_to(page, "#batch-picture .line")
+    page.keyboard.press("ArrowDown")
+    expect(page.locator("#batch-row")).to_contain_text("Request 2")
+    page.keyboard.press("Home")
+    expect(page.locator("#batch-row")).to_contain_text("Request 1")
+    assert page.evaluate("document.activeElement.getAttribute('aria-selected')") == "true"
+    tab_to(page, "#batch-jsonl")
+    with page.expect_download() as taken:
+        page.keyboard.press("Enter")
+    assert len(Path(taken.value.path()).read_text().splitlines()) == 2
+    assert page.wrong == []
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_nothing_serious_for_axe(quick, visit, file, theme):
+    page = visit(quick.url, theme=theme)
+    drop(page, file)
+    run(page)
+    page.locator("#batch-picture .line").first.click()
+    expect(page.locator("#batch-row")).to_contain_text("Request 1")
+    found = Axe().run(page, context="#batch-tab")
+    serious = [
+        (one["id"], [node["target"] for node in one["nodes"]][:5])
+        for one in found.response["violations"]
+        if one["impact"] in ("serious", "critical")
+    ]
+    assert serious == []
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_a_phone_shows_everything_within_its_width(quick, visit, file, theme):
+    page = visit(quick.url, width=390, theme=theme)
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    drop(page, file)
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    run(page)
+    expect(page.locator("#batch-notice")).to_be_in_viewport()  # it stands below the rows
+    page.locator("#batch-picture .line").first.click()
+    expect(page.locator("#batch-row h3")).to_be_in_viewport()
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    for part in ("#batch-text", "#batch-picture", "#batch-progress", "#batch-row", "#batch-table"):
+        box = page.locator(part).bounding_box()
+        assert box["x"] >= 0 and box["x"] + box["width"] <= 391, part
+
+
+def test_mistakes_are_one_sentence_and_nothing_typed_is_lost(quick, visit, tmp_path):
+    page = visit(quick.url)
+    page.locator("#batch-run").click()
+    expect(page.locator("#batch-notice [role=alert]")).to_contain_text("There is no row; give")
+    page.locator("#batch-text .cm-content").click()
+    page.keyboard.type("prompt,k\nWhich boats?,x")
+    expect(page.locator("#batch-verdict")).to_contain_text("Line 2: k='x'; give a whole number.")
+    picture = tmp_path / "boats.png"
+    picture.write_bytes(b"\x89PNG")
+    page.locator("#batch-file input[type=file]").set_input_files(picture)
+    expect(page.locator("#batch-verdict")).to_contain_text("boats.png does not end in .jsonl")
+    expect(page.locator("#batch-text")).to_contain_text("Which boats?,x")
+    page.locator("#batch-run").click()
+    expect(page.locator("#batch-notice [role=alert]")).to_contain_text("No row can run")
+    expect(page.locator("#batch-run")).to_be_enabled()
+    assert "Traceback" not in page.locator("body").inner_text() and page.wrong == []
+
+
+def test_two_thousand_rows_are_drawn_and_taken_away(quick, visit, tmp_path):
+    page = visit(quick.url)
+    many = tmp_path / "many.txt"
+    many.write_text("".join(f"Boat {i}?\n" for i in range(2000)))
+    drop(page, many)
+    run(page)
+    assert tile(page, "answered") == "2,000 of 2,000"
+    expect(page.locator("#batch-picture .lines .line")).to_have_count(2000)
+    expect(page.get_by_role("button", name="compact")).to_have_attribute("aria-pressed", "true")
+    with page.expect_download() as taken:
+        page.locator("#batch-csv").click()
+    assert len(Path(taken.value.path()).read_text("utf-8-sig").splitlines()) >= 2001
+    assert page.wrong == []
+
+
+def test_the_real_thing(visit, real_base_folder, tmp_path):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "base").symlink_to(real_base_folder.parent, target_is_directory=True)
+    with app(tmp_path, data_dir=tmp_path / "data", encoder="all-MiniLM-L6-v2") as server:
+        page = visit(server.url)
+        page.locator("#batch-examples button", has_text="One prompt, six ways").click()
+        expect(page.locator("#batch-verdict")).to_contain_text("6 rows ready, read as csv.")
+        page.locator("#batch-run").click()
+        expect(page.locator("#batch-notice")).to_contain_text(
+            "All rows have ended", timeout=4 * PATIENCE
+        )
+        lines = page.locator("#batch-picture .lines .line")
+        counts = [line.locator(".cell").count() for line in lines.all()]
+        assert counts == [0, 1, 3, 3, 3, 2]
+        two = re.compile(r"snips_json 0\.80, dart 0\.1\d")  # dart has no gate_proj
+        expect(lines.nth(5)).to_have_attribute("aria-label", two)
+        expect(lines.nth(1)).to_have_attribute("aria-label", re.compile("snips_json 1.00"))
+        assert float(tile(page, "tokens/s, all together")) > 1
+        lines.nth(4).click()
+        expect(page.locator("#batch-row")).to_contain_text("Request 5")
+        expect(page.locator("#batch-row")).to_contain_text("AddToPlaylist")
+        assert page.wrong == []
