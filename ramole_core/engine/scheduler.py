@@ -162,6 +162,7 @@ class Scheduler:
             self._forwards.forget()
         return events
 
+    @torch.inference_mode()
     def fail(self) -> list[Ticket]:
         """Give up every request, after an error that nobody foresaw; frees what they held."""
         with self._door:

@@ -121,7 +121,7 @@ class Forward:
         ]
         if gated and self.alpha is not None:
             at = torch.tensor([rows[n] for n in gated], device=lines.bank.device)
-            numbers = lines.numbers.to(lines.bank.device)[at][None, :, None, :]
+            numbers = lines.numbers[:, :k].to(lines.bank.device)[at][None, :, None, :]
             found = torch.cat([a for group in self.alpha for a in group if a is not None])
             found = found[:, at].gather(-1, numbers.expand(*found.shape[:1], -1, self.l, -1))
             flat[:, gated, :, : found.shape[-1]] = found.float().cpu()

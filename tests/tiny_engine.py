@@ -1,0 +1,105 @@
+"""An engine on the tiny model in float32, with adapters made up; for tests of schedules."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from ramole_core.base_model import BaseModel
+from ramole_core.composition import Lora, random_router
+from ramole_core.engine.engine import Chosen, Engine, EngineSizes
+from ramole_core.engine.request import Generation, Request, Step
+from ramole_core.engine.ticket import Ticket
+from ramole_core.layers import LoraSet
+
+
+@dataclass
+class Heard:
+    """What came of one request."""
+
+    tokens: list[int] = field(default_factory=list)
+    end: Generation | Exception | None = None
+
+
+class TinyEngine:
+    """The engine, and all that its requests were answered."""
+
+    def __init__(self, folder: Path, sizes: EngineSizes | None = None):
+        model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+        self.shapes = {
+            path: (module.in_features, module.out_features)
+            for path, module in model.named_modules()
+            if isinstance(module, torch.nn.Linear) and "lm_head" not in path
+        }
+        base = BaseModel(
+            model=model.requires_grad_(False),
+            tokenizer=AutoTokenizer.from_pretrained(folder),
+            name="tiny",
+            folder=folder,
+            checksum="",
+            quantization="none",
+            dtype=torch.float32,
+            device=model.device,
+        )
+        router = random_router(self.shapes, rank=5, seed=3)
+        self.engine = Engine(
+            base,
+            shapes=self.shapes,
+            routers=lambda kind: None if kind == "zero" else router,
+            sizes=sizes,
+        )
+        self.heard: dict[Ticket, Heard] = {}
+
+    def adapter(self, content: str, rank: int) -> LoraSet:
+        """An adapter that says something of its own; the same content has the same weights."""
+        generator = torch.Generator().manual_seed(sum(content.encode()) * 131 + rank)
+        return {
+            path: Lora(
+                A=torch.randn(rank, i, generator=generator) * i**-0.5,
+                B=torch.randn(o, rank, generator=generator) * 0.7,
+            )
+            for path, (i, o) in self.shapes.items()
+        }
+
+    def chosen(self, contents: Sequence[tuple[str, int]]) -> list[Chosen]:
+        """(content, rank) of each adapter."""
+        return [
+            Chosen(
+                name, 0.5, f"{name}_{rank}", lambda name=name, rank=rank: self.adapter(name, rank)
+            )
+            for name, rank in contents
+        ]
+
+    def submit(
+        self, request: Request, contents: Sequence[tuple[str, int]], *, session: str = ""
+    ) -> Ticket:
+        heard = Heard()
+
+        def deliver(ticket: Ticket, item: Step | Generation | Exception) -> None:
+            if isinstance(item, Step):
+                heard.tokens.append(item.token)
+            else:
+                heard.end = item
+
+        ticket = self.engine.submit(
+            request, self.chosen(contents), session=session, deliver=deliver
+        )
+        self.heard[ticket] = heard
+        return ticket
+
+    def finish(self, after: Callable[[], object] = lambda: None) -> None:
+        """Step until nothing is left."""
+        while not self.engine.scheduler.idle:
+            self.engine.step()
+            after()
+
+    def alone(self, request: Request, contents: Sequence[tuple[str, int]]) -> list[int]:
+        """The tokens where nobody else is there."""
+        assert self.engine.scheduler.idle
+        ticket = self.submit(request, contents)
+        self.finish()
+        heard = self.heard.pop(ticket)
+        assert isinstance(heard.end, Generation), heard.end
+        return heard.tokens
