@@ -204,7 +204,8 @@ def test_ctrl_c_ends_in_one_line(door: Door, capsys, monkeypatch):
 
 def test_only_what_works_is_there():
     names = {info.name for info in app.registered_commands}
-    assert names == {"doctor", "list", "add", "remove", "retrieve", "generate", "batch"}
+    expected = {"doctor", "list", "add", "remove", "retrieve", "generate", "batch", "benchmark"}
+    assert names == expected
     assert [info.name for info in app.registered_groups] == ["train"]
 
 
