@@ -153,7 +153,7 @@ def add_to_pool(tmp_path: Path, base: Path, folder: Path):
     return card, {path: Lora(A, B) for path, (A, B) in modules.items()}
 
 
-def served_logits(tmp_path: Path, base: Path, loras, ids, *, method: str, gather: bool):
+def served_logits(tmp_path: Path, base: Path, loras, ids, *, method: str, way: str):
     """Logits of the served model, one adapter with weight 1 in every row, its tensors packed on
     disk and mapped back as the engine does it."""
     model = load_base(base)
@@ -164,7 +164,7 @@ def served_logits(tmp_path: Path, base: Path, loras, ids, *, method: str, gather
     fixed = METHODS[method].fixed(slot.present[:, None], [1.0])
     _, serving = install_serving(model, layout)
     lines = Lines(bank, [Line((slot,), fixed, None)] * len(ids))
-    with torch.inference_mode(), serving.mixing(lines, ids.shape[1], gather=gather):
+    with torch.inference_mode(), serving.mixing(lines, ids.shape[1], way=way):
         return model(ids).logits
 
 
@@ -186,11 +186,11 @@ def test_one_adapter_with_weight_1_gives_pefts_logits(bases, tmp_path, kind):
     }
     assert card.ranks == {path: module.r["default"] for path, module in wrapped.items()}
     assert card.scales == {path: module.scaling["default"] for path, module in wrapped.items()}
-    for method, gather in (("selection", False), ("mixture", True)):
-        ours = served_logits(tmp_path, base, loras, ids, method=method, gather=gather)
+    for method, way in (("selection", "all"), ("mixture", "gathered")):
+        ours = served_logits(tmp_path, base, loras, ids, method=method, way=way)
         torch.testing.assert_close(ours, expected, atol=1e-4, rtol=0)
     merged = {path: METHODS["fusion"].merge([lora], [1.0]) for path, lora in loras.items()}
-    ours = served_logits(tmp_path / "m", base, merged, ids, method="selection", gather=False)
+    ours = served_logits(tmp_path / "m", base, merged, ids, method="selection", way="rows")
     torch.testing.assert_close(ours, expected, atol=1e-4, rtol=0)
 
 
@@ -229,7 +229,7 @@ def test_a_start_that_changes_the_base_is_taken_only_when_converted(bases, tmp_p
     )
     card, loras = add_to_pool(tmp_path, base, tmp_path / "converted")
     assert card.rank == 6
-    ours = served_logits(tmp_path, base, loras, ids, method="selection", gather=False)
+    ours = served_logits(tmp_path, base, loras, ids, method="selection", way="rows")
     torch.testing.assert_close(ours, expected, atol=1e-4, rtol=0)
 
 

@@ -115,17 +115,17 @@ def served(world, ids, lines, **options):
     return logits, weights
 
 
-@pytest.mark.parametrize("gather", [False, True])
+@pytest.mark.parametrize("way", ["rows", "all", "gathered"])
 @pytest.mark.parametrize(
     "rows",
     [ROWS, ROWS[:1], [ROWS[0], ROWS[7]], [ROWS[2], ROWS[3]], [ROWS[1], ROWS[1]], ROWS[5:7]],
     ids=["all", "one", "gated", "fixed", "base", "two kinds"],
 )
-def test_served_layers_give_what_the_plain_ones_give(world, rows, gather):
+def test_served_layers_give_what_the_plain_ones_give(world, rows, way):
     ids = torch.randint(0, 61, (len(rows), 5))
     expected, gates = world.plain(ids, rows)
     lines = [world.line(method, names) for method, names in rows]
-    logits, weights = served(world, ids, lines, trace=True, gather=gather)
+    logits, weights = served(world, ids, lines, trace=True, way=way)
     torch.testing.assert_close(logits, expected, rtol=1e-4, atol=1e-4)
     assert weights.shape[2:] == gates.shape[2:]
     torch.testing.assert_close(weights.float(), gates.float(), rtol=0, atol=1e-3)
@@ -138,8 +138,8 @@ def test_adapters_with_every_module_share_one_mask():
     expected, gates = world.plain(ids, rows)
     lines = [world.line(*row) for row in rows]
     assert Lines(world.bank, lines).mask.shape[0] == 1
-    for gather in (False, True):
-        logits, weights = served(world, ids, lines, trace=True, gather=gather)
+    for way in ("rows", "all", "gathered"):
+        logits, weights = served(world, ids, lines, trace=True, way=way)
         torch.testing.assert_close(logits, expected, rtol=1e-4, atol=1e-4)
         torch.testing.assert_close(weights.float(), gates.float(), rtol=0, atol=1e-3)
 

@@ -18,7 +18,15 @@ from ramole_core.engine.scheduler import Event, Scheduler, Sizes
 from ramole_core.engine.store import UnitStore, merged
 from ramole_core.engine.ticket import Chosen, Ticket, spell
 from ramole_core.errors import RamoleError
-from ramole_core.layers import Bank, Line, Lines, Slot, find_layout, install_serving
+from ramole_core.layers import (
+    Bank,
+    Line,
+    Lines,
+    Slot,
+    find_layout,
+    install_serving,
+    rows_kernel,
+)
 
 
 @dataclass(frozen=True)
@@ -64,6 +72,8 @@ class Engine:
         self._kv = KvCache(base.model, limit=sizes.kv_cache_bytes)
         self._attention = ServedAttention(base.model)
         self._installed, serving = install_serving(base.model, self.layout)
+        if base.device.type == "cpu" and base.dtype in rows_kernel.DTYPES:
+            rows_kernel.compile_for(base.dtype)
         self._forwards = Forwards(
             base.model, bank=self.bank, serving=serving, attention=self._attention, kv=self._kv
         )

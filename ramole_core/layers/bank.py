@@ -9,11 +9,13 @@ uses them; one that nobody uses stays while its pages cost little, and leaves in
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from ramole_core.composition import Router
 from ramole_core.layers.layout import Layout
+from ramole_core.layers.rows_kernel import view
 from ramole_core.layers.units import Units
 
 SLACK = 16
@@ -70,6 +72,7 @@ class Bank:
         """By group and module, [L, pages, o]."""
         self.gram: list[Tensor] = []
         """By group, [L, m, s, pages], float32."""
+        self._views: dict[tuple[int, int], tuple[np.ndarray, np.ndarray, list[np.ndarray]]] = {}
         self._make(self._size)
 
     # --- what the layers read -----------------------------------------------------------------
@@ -105,6 +108,14 @@ class Bank:
     @property
     def routers(self) -> list[str]:
         return list(self._routers)
+
+    def views(self, g: int, block: int) -> tuple[np.ndarray, np.ndarray, list[np.ndarray]]:
+        """A, gram and each B of one group in one block, as the memory that a CPU's kernels read."""
+        found = self._views.get((g, block))
+        if found is None:
+            every = [view(B[block]) for B in self.B[g]]
+            found = self._views[g, block] = view(self.A[g][block]), view(self.gram[g][block]), every
+        return found
 
     def owner(self) -> Tensor:
         """[high, width] one-hot, in the gate's dtype: whose page it is; free pages are zero."""
@@ -211,6 +222,7 @@ class Bank:
     def _make(self, size: int) -> None:
         """Pages for `size` units; those that are there keep their content."""
         old = self.A, self.B, self.gram
+        self._views = {}
         self.A, self.B, self.gram = [], [], []
         for g, group in enumerate(self.layout.groups):
             L, rows = len(group.paths), self._router_A[g]

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
@@ -36,6 +37,31 @@ class Line:
         return self.weights.shape[1] if self.shown is None else self.shown.shape[1]
 
 
+@dataclass(frozen=True)
+class Rows:
+    """Each token's own pages, as `rows_kernel` takes them."""
+
+    pages: np.ndarray
+    """[b, R] int32."""
+    slots: np.ndarray
+    """[b, R] int32: the place of each page's adapter among the row's own."""
+    counts: np.ndarray
+    """[b, 2] int32: pages and adapters."""
+    asks: np.ndarray
+    """[b, 2] int32: first row and rank of the router; rank 0 where `fixed` holds."""
+    present: np.ndarray
+    """[modules, b, k] bool."""
+    fixed: np.ndarray
+    """[modules, b, k] float32."""
+
+    def repeat(self, l: int) -> "Rows":
+        """The same for `l` tokens of each row."""
+        return Rows(
+            *(table.repeat(l, 0) for table in (self.pages, self.slots, self.counts, self.asks)),
+            *(table.repeat(l, 1) for table in (self.present, self.fixed)),
+        )
+
+
 class Lines:
     """The requests of one batch, in the order of its rows; valid while `version` is the bank's."""
 
@@ -46,6 +72,7 @@ class Lines:
         self.s, self.high, self.width = bank.s, bank.high, bank.width
         self.gated = any(line.gate is not None and line.slots for line in lines)
         self.mixes = any(line.slots for line in lines)
+        self._rows: dict[int, Rows] = {}
 
     @cached_property
     def owner(self) -> Float[Tensor, "R p"]:
@@ -150,6 +177,48 @@ class Lines:
                 own[row, at : at + len(slot.pages), slot.number] = 1
                 at += len(slot.pages)
         return own.to(self.bank.device)
+
+    # --- by rows: what the compiled kernels read ------------------------------------------------
+
+    @cached_property
+    def page_count(self) -> int:
+        """Pages of all rows together."""
+        return sum(len(slot.pages) for line in self.lines for slot in line.slots)
+
+    def rows(self, l: int) -> "Rows":
+        """The tables of `l` tokens of each row."""
+        if l not in self._rows:
+            self._rows[l] = self._one if l == 1 else self._one.repeat(l)
+        return self._rows[l]
+
+    @cached_property
+    def _one(self) -> "Rows":
+        k = max((len(line.slots) for line in self.lines), default=0)
+        modules = len(self.bank.layout.flat)
+        made = Rows(
+            pages=np.zeros((self.b, self.most_pages), np.int32),
+            slots=np.zeros((self.b, self.most_pages), np.int32),
+            counts=np.zeros((self.b, 2), np.int32),
+            asks=np.zeros((self.b, 2), np.int32),
+            present=np.zeros((modules, self.b, k), np.bool_),
+            fixed=np.zeros((modules, self.b, k), np.float32),
+        )
+        for row, line in enumerate(self.lines):
+            at = 0
+            for place, slot in enumerate(line.slots):
+                made.pages[row, at : at + len(slot.pages)] = slot.pages
+                made.slots[row, at : at + len(slot.pages)] = place
+                made.present[:, row, place] = slot.present.numpy()
+                at += len(slot.pages)
+            made.counts[row] = at, len(line.slots)
+            if line.gate is not None and line.slots:
+                router = self.bank.router_rows(line.gate)
+                made.asks[row] = router.start, router.rank
+            elif line.slots:
+                made.fixed[:, row, : len(line.slots)] = line.weights.numpy()
+        return made
+
+    # ---------------------------------------------------------------------------------------------
 
     def slice(self, table: Tensor, g: int, block: int) -> Tensor:
         """The rows of a [modules, ...] table for one group in one block; a shared one as it is."""

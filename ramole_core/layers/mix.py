@@ -5,29 +5,39 @@
     alpha = softmax(score + mask)             or the request's fixed weights
     units = alpha[owner] * u                  then each layer adds  units B^T  to its own output
 
-(RAMoLE, arXiv 2406.16989, eq. 6-11.) Two ways give the same numbers. *All pages*: every token meets
-every page of the bank, and masks say whose counts; each adapter is read once whoever uses it.
-*Gathered*: the pages of each request are copied together and each row meets only its own. The
-first reads less and launches plain products, the second computes less; `gathers` chooses.
+(RAMoLE, arXiv 2406.16989, eq. 6-11.) Three ways give the same numbers. *By rows*: a compiled kernel
+walks each token's own pages; best for the few tokens of a decode step on a CPU. *All pages*: every
+token meets every page of the bank, and masks say whose counts; each adapter is read once whoever
+uses it. *Gathered*: the pages of each request are copied together and each row meets only its own.
 """
 
 from dataclasses import dataclass
+from typing import Literal
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from ramole_core.layers import rows_kernel
 from ramole_core.layers.lines import Lines
 
+Way = Literal["rows", "all", "gathered"]
 GATHER_COST = 64
 """Copying one page of one request costs as much as meeting it with this many tokens (measured on a
-CPU with AMX: `python -m ramole_core benchmark --only sweeps`)."""
+CPU: `python -m ramole_core benchmark --only sweeps`)."""
+BY_ROWS = 6000
+"""Pages met by all tokens together up to which the kernel beats matrix products on a CPU."""
 
 
-def gathers(lines: Lines, l: int) -> bool:
-    """Whether gathering is cheaper for `l` tokens of each row."""
+def cheapest(lines: Lines, l: int) -> Way:
+    """The way that costs least for `l` tokens of each row."""
+    bank = lines.bank
+    here = bank.device.type == "cpu" and bank.dtype in rows_kernel.DTYPES
+    if here and lines.page_count * l <= BY_ROWS:
+        return "rows"
     saved = lines.b * l * (lines.high - lines.most_pages)
-    return saved > GATHER_COST * lines.b * (lines.s + lines.most_pages)
+    return "gathered" if saved > GATHER_COST * lines.b * (lines.s + lines.most_pages) else "all"
 
 
 @dataclass
@@ -36,23 +46,30 @@ class Forward:
 
     lines: Lines
     l: int
-    gather: bool
+    way: Way
     alpha: list[list[Tensor | None]] | None = None
-    """By group and block, [m, b, l, p]; None: not traced."""
+    """By group and block, [m, b, l, p], or [m, b, l, k] by rows; None: not traced."""
 
     @classmethod
-    def of(cls, lines: Lines, l: int, *, trace: bool, gather: bool | None = None) -> "Forward":
+    def of(cls, lines: Lines, l: int, *, trace: bool, way: Way | None = None) -> "Forward":
         kept: list[list[Tensor | None]] | None = None
         if trace and lines.gated:
             kept = [[None] * len(group.paths) for group in lines.bank.layout.groups]
-        return cls(lines, l, gathers(lines, l) if gather is None else gather, kept)
+        return cls(lines, l, way or cheapest(lines, l), kept)
 
-    def units(self, x: Float[Tensor, "b l i"], g: int, block: int) -> Tensor:
-        """[m, b, l, R] (gathered) or [m, 1, b*l, R] (all pages), in the compute dtype."""
+    @property
+    def gathers(self) -> bool:
+        return self.way == "gathered"
+
+    def units(self, x: Float[Tensor, "b l i"], g: int, block: int) -> Tensor | np.ndarray:
+        """[m, b, l, R] (gathered) or [m, 1, b*l, R] (all pages), in the compute dtype; by rows
+        [m, b*l, R] in float32."""
         lines, bank = self.lines, self.lines.bank
+        if self.way == "rows":
+            return self._by_rows(x, g, block)
         A, m, s = bank.A[g][block], bank.layout.groups[g].m, lines.s
         b, l = x.shape[:2]
-        if self.gather:
+        if self.gathers:
             mine = torch.cat([_router_pages(lines), lines.pages + s], dim=1)
             A = A[mine].flatten(1, 2)  # [b, (s+R) m, i]
             inner = torch.bmm(x.to(A.dtype), A.transpose(1, 2))
@@ -68,9 +85,36 @@ class Forward:
             weight = self._fixed(g, block, l)
         return (weight * u).to(bank.dtype)
 
+    def _by_rows(self, x: Tensor, g: int, block: int) -> np.ndarray:
+        bank, rows = self.lines.bank, self.lines.rows(self.l)
+        A, gram, _ = bank.views(g, block)
+        m = bank.layout.groups[g].m
+        n, most = rows.pages.shape
+        units = np.empty((m, n, most), np.float32)
+        alpha = np.zeros((m, *rows.present.shape[1:]), np.float32)
+        flat = rows_kernel.view(x.reshape(n, -1).to(bank.dtype))
+        first = bank.layout.starts[g] + block * m
+        rows_kernel.weigh(
+            flat,
+            A,
+            gram,
+            rows.pages,
+            rows.slots,
+            rows.counts,
+            rows.asks,
+            rows.present,
+            rows.fixed,
+            first,
+            units,
+            alpha,
+        )
+        if self.alpha is not None:
+            self.alpha[g][block] = torch.from_numpy(alpha).view(m, -1, self.l, alpha.shape[-1])
+        return units
+
     def _fixed(self, g: int, block: int, l: int) -> Tensor:
         lines = self.lines
-        if self.gather:
+        if self.gathers:
             fixed = lines.slice(lines.fixed, g, block)
             return (fixed[:, :, None] @ lines.own.transpose(1, 2)).expand(-1, -1, l, -1)
         fixed = lines.slice(lines.fixed_pages, g, block)
@@ -81,8 +125,8 @@ class Forward:
         lines = self.lines
         gram = lines.bank.gram[g][block]  # [m, s, pages]
         if lines.asks is not None:
-            q = q * (lines.asks[:, None] if self.gather else self._tokens(lines.asks))
-        if self.gather:
+            q = q * (lines.asks[:, None] if self.gathers else self._tokens(lines.asks))
+        if self.gathers:
             gram, owner = gram[:, :, lines.pages].transpose(1, 2), lines.own
         else:
             gram, owner = gram[:, None, :, : lines.high], lines.owner
@@ -95,17 +139,24 @@ class Forward:
             alpha = torch.addcmul(fixed[:, :, None], alpha, on[:, :, None])
         if self.alpha is not None:
             self.alpha[g][block] = alpha
-        if self.gather:
+        if self.gathers:
             return alpha @ owner.transpose(1, 2)
         return (alpha.view(m, lines.b * self.l, -1) @ owner.T)[:, None]
 
     def _tokens(self, table: Float[Tensor, "b s"]) -> Tensor:
         return table[:, None].expand(-1, self.l, -1).reshape(1, -1, table.shape[-1])
 
-    def add(self, y: Tensor, units: Tensor, g: int, block: int, j: int) -> Tensor:
+    def add(self, y: Tensor, units: Tensor | np.ndarray, g: int, block: int, j: int) -> Tensor:
         """y [b, l, o] with the update of module j added, in place where it can be."""
+        if isinstance(units, np.ndarray):
+            rows, B = self.lines.rows(self.l), self.lines.bank.views(g, block)[2][j]
+            if y.dtype not in rows_kernel.DTYPES or not y.is_contiguous():
+                y = y.to(self.lines.bank.dtype).contiguous()
+            out = rows_kernel.view(y.view(-1, y.shape[-1]))
+            rows_kernel.add(out, units, B, rows.pages, rows.counts)
+            return y
         B, o = self.lines.bank.B[g][j][block], y.shape[-1]
-        if self.gather:
+        if self.gathers:
             return torch.baddbmm(y, units.to(y.dtype), B[self.lines.pages].to(y.dtype))
         flat = y.view(-1, o)
         torch.addmm(flat, units[0].to(y.dtype), B[: self.lines.high].to(y.dtype), out=flat)
@@ -121,9 +172,12 @@ class Forward:
         ]
         if gated and self.alpha is not None:
             at = torch.tensor([rows[n] for n in gated], device=lines.bank.device)
-            numbers = lines.numbers[:, :k].to(lines.bank.device)[at][None, :, None, :]
-            found = torch.cat([a for group in self.alpha for a in group if a is not None])
-            found = found[:, at].gather(-1, numbers.expand(*found.shape[:1], -1, self.l, -1))
+            found = torch.cat([a for group in self.alpha for a in group if a is not None])[:, at]
+            if self.way == "rows":
+                found = found[..., :k]
+            else:
+                numbers = lines.numbers[:, :k].to(lines.bank.device)[at][None, :, None, :]
+                found = found.gather(-1, numbers.expand(*found.shape[:1], -1, self.l, -1))
             flat[:, gated, :, : found.shape[-1]] = found.float().cpu()
         for n, row in enumerate(rows):
             line = lines.lines[row]

@@ -7,13 +7,14 @@ units once, in the first of them that is called.
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import numpy as np
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from ramole_core.layers.install import Installation, wrap
 from ramole_core.layers.layout import Layout
 from ramole_core.layers.lines import Lines
-from ramole_core.layers.mix import Forward
+from ramole_core.layers.mix import Forward, Way
 
 
 class Serving:
@@ -24,13 +25,13 @@ class Serving:
 
     @contextmanager
     def mixing(
-        self, lines: Lines, l: int, *, trace: bool = False, gather: bool | None = None
+        self, lines: Lines, l: int, *, trace: bool = False, way: Way | None = None
     ) -> Iterator[Forward]:
         """A forward of `l` tokens a row inside this block mixes these lines.
 
-        `gather` forces one of the two ways of `mix`; None takes the cheaper.
+        `way` forces one of the three ways of `mix`; None takes the cheapest.
         """
-        forward = Forward.of(lines, l, trace=trace, gather=gather)
+        forward = Forward.of(lines, l, trace=trace, way=way)
         self.now = forward if lines.mixes else None
         try:
             yield forward
@@ -44,7 +45,7 @@ class SharedInput:
     def __init__(self, serving: Serving, g: int, block: int):
         self._serving, self._g, self._block = serving, g, block
         self._x: Tensor | None = None
-        self._units: Tensor | None = None
+        self._units: Tensor | np.ndarray | None = None
 
     def add(self, x: Tensor, y: Tensor, j: int, *, last: bool) -> Tensor:
         """y with the update of the group's layer j added."""
