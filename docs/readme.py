@@ -68,6 +68,25 @@ def measured() -> str:
     return "\n".join([*rows, "", f"```bash\n{run['command']}\n```"])
 
 
+def speed() -> str:
+    """The engine's aims beside what was measured, and where."""
+    run = json.loads((REPOSITORY / "results" / "speed.json").read_text(encoding="utf-8"))
+    machine = next(iter(run["parts"].values()))["machine"]
+    rows = [
+        f"{machine['card'] or machine['cpu']}, {machine['threads']} threads, {machine['dtype']}, "
+        f"base held as {machine['quantization']}; quotients within one run, median of the "
+        "repetitions with smallest and largest.",
+        "",
+        "| what | measured | smallest to largest | aim | reached |",
+        "|---|---|---|---|---|",
+    ]
+    for aim in run["aims"]:
+        reached = "yes" if aim["reached"] else "**no**"
+        spread = f"{aim['min']} to {aim['max']}"
+        rows.append(f"| {aim['what']} | {aim['measured']} | {spread} | {aim['aim']} | {reached} |")
+    return "\n".join([*rows, "", f"```bash\n{run['command']}\n```"])
+
+
 def settings() -> str:
     """One row a setting: variable, default, meaning."""
     meanings = dict(_attribute_docstrings(REPOSITORY / "ramole_core" / "settings.py", "Settings"))
@@ -88,7 +107,13 @@ def tree() -> str:
     return "\n".join(["```", *(f"{name:<{width}}  {phrase}" for name, phrase in rows), "```"])
 
 
-PARTS = {"methods": methods, "measured": measured, "settings": settings, "tree": tree}
+PARTS = {
+    "methods": methods,
+    "measured": measured,
+    "speed": speed,
+    "settings": settings,
+    "tree": tree,
+}
 
 
 def generated(text: str) -> str:

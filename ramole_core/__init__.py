@@ -3,6 +3,7 @@
 The public names load on first use, so that a page can listen before torch is imported.
 """
 
+import os
 from importlib import import_module
 from typing import TYPE_CHECKING
 
@@ -34,6 +35,10 @@ if TYPE_CHECKING:
     from ramole_core.trace_file import write_trace as write_trace
 
 __version__ = "0.1.0"
+
+os.environ.setdefault("GOMP_SPINCOUNT", "3000000")
+"""OpenMP's threads stay awake for some milliseconds: between two products of a decode step lie some
+hundred microseconds of one thread's work, and waking costs as much. Read when torch is imported."""
 
 _HOMES = {
     "AdapterCard": "pool",

@@ -13,6 +13,7 @@ from ramole_core.layers import (
     install_serving,
     pack_units,
 )
+from ramole_core.layers.mix import cheapest
 from tests.test_layers import GPT2, LLAMA, linears, make_model, make_stacks
 
 RANKS = {"ant": 2, "bee": 7, "cat": 4, "dog": 1}
@@ -142,6 +143,16 @@ def test_adapters_with_every_module_share_one_mask():
         logits, weights = served(world, ids, lines, trace=True, way=way)
         torch.testing.assert_close(logits, expected, rtol=1e-4, atol=1e-4)
         torch.testing.assert_close(weights.float(), gates.float(), rtol=0, atol=1e-3)
+
+
+def test_the_way_follows_the_sizes():
+    world = World(LLAMA)
+    bee = world.line("selection", ["bee"])
+    everyone = world.line("mixture", list(RANKS))
+    one, all_of_them = Lines(world.bank, [bee]), Lines(world.bank, [everyone])
+    assert cheapest(one, 1) == cheapest(all_of_them, 1) == "rows"
+    assert cheapest(one, 1000) == "gathered"  # 7 of 14 pages, far more tokens than a copy costs
+    assert cheapest(all_of_them, 1000) == "all"  # nothing to leave out
 
 
 def test_layers_that_read_the_same_input_are_found():

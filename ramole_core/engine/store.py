@@ -80,6 +80,7 @@ class UnitStore:
         if file is None or not file.is_file():
             return None
         try:
+            _fetch(file)
             with safe_open(str(file), framework="pt") as tensors:
                 units = _units_of({name: tensors.get_tensor(name) for name in tensors.keys()})
         except (SafetensorError, KeyError, OSError):
@@ -101,6 +102,14 @@ class UnitStore:
         except OSError:  # a full disk: it works without the file
             return units
         return self._read(checksum) or units
+
+
+def _fetch(file: Path) -> None:
+    """Begin to read a file from disk, so that it is in memory when its request gets a row; what
+    is only mapped would be read page by page, by the thread that runs the model."""
+    if hasattr(os, "posix_fadvise"):
+        with file.open("rb") as opened:
+            os.posix_fadvise(opened.fileno(), 0, 0, os.POSIX_FADV_WILLNEED)
 
 
 def merged(

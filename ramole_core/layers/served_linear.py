@@ -4,7 +4,7 @@
 units once, in the first of them that is called.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 import numpy as np
@@ -15,6 +15,7 @@ from ramole_core.layers.install import Installation, wrap
 from ramole_core.layers.layout import Layout
 from ramole_core.layers.lines import Lines
 from ramole_core.layers.mix import Forward, Way
+from ramole_core.layers.packed import PackedLinear, fast_product
 
 
 class Serving:
@@ -66,6 +67,7 @@ class ServedLinear(nn.Module):
     def __init__(self, base: nn.Module, shared: SharedInput, j: int, *, last: bool):
         super().__init__()
         self.base = base
+        self._product = fast_product(base) or base.__call__
         self._shared, self._j, self._last = shared, j, last
 
     @property
@@ -74,7 +76,7 @@ class ServedLinear(nn.Module):
         return self.base.get_parameter("weight")
 
     def forward(self, x: Float[Tensor, "b l i"]) -> Float[Tensor, "b l o"]:
-        return self._shared.add(x, self.base(x), self._j, last=self._last)
+        return self._shared.add(x, self._product(x), self._j, last=self._last)
 
 
 def install_serving(model: nn.Module, layout: Layout) -> tuple[Installation, Serving]:
@@ -87,4 +89,11 @@ def install_serving(model: nn.Module, layout: Layout) -> tuple[Installation, Ser
             for j, path in enumerate(paths):
                 base = model.get_submodule(path)
                 layers[path] = ServedLinear(base, shared, j, last=j == group.m - 1)
-    return wrap(model, layers), serving
+    every = {path for path, module in model.named_modules() if type(module) is nn.Linear}
+    return wrap(model, layers | _packed(model, every - layers.keys())), serving
+
+
+def _packed(model: nn.Module, paths: Iterable[str]) -> dict[str, nn.Module]:
+    """The linear layers that nothing is mixed into, where packing gains."""
+    found = {path: PackedLinear(model.get_submodule(path)) for path in paths}
+    return {path: layer for path, layer in found.items() if layer.packed}
