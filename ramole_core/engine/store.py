@@ -67,7 +67,7 @@ class UnitStore:
                 self.nbytes -= self._held.pop(checksum).nbytes
         if self._folder is not None and self._folder.is_dir():
             for file in self._folder.iterdir():
-                if file.name.partition("-")[0] not in kept:
+                if file.name.rpartition("-")[0] not in kept:  # a checksum may have dashes
                     file.unlink(missing_ok=True)
 
     def _file(self, checksum: str) -> Path | None:
