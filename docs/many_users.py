@@ -14,6 +14,8 @@ import tempfile
 import time
 from pathlib import Path
 
+import psutil
+from gradio_client import Client
 from playwright.sync_api import Page, expect
 
 REPOSITORY = Path(__file__).parents[1]
@@ -47,22 +49,25 @@ def measure(users: int, repeats: int, tokens: int, quantization: str) -> dict[st
         os.environ.setdefault("OMP_NUM_THREADS", str(os.cpu_count()))
         command = ["env", f"OMP_NUM_THREADS={os.environ['OMP_NUM_THREADS']}", sys.executable]
         with running([*command, "app.py"], root, **said) as server, visits(browser) as visit:
+            clients = _by_clients(server.url, prompts, repeats, tokens)
             pages = [visit(server.url) for _ in range(users)]
             expect(pages[0].locator("#status .ready")).to_be_visible(timeout=240_000)
             for page, prompt in zip(pages, prompts, strict=True):
                 _prepare(page, prompt, tokens)
             _wait(_asked(pages[0]))
-            apart, together, answered = [], [], []
+            apart, together, answered, spent = [], [], [], []
             for _ in range(repeats):
                 began = time.perf_counter()
                 for page in pages:
                     _wait(_asked(page))
                 apart.append(time.perf_counter() - began)
                 alone = [page.locator("#answer .text").inner_text() for page in pages]
-                began = time.perf_counter()
+                began, before = time.perf_counter(), _cpu(server.process.pid)
                 for page in [_asked(page) for page in pages]:
                     _wait(page)
                 together.append(time.perf_counter() - began)
+                after = _cpu(server.process.pid)
+                spent.append({name: round(after[name] - before[name], 2) for name in after})
                 answers = [page.locator("#answer .text").inner_text() for page in pages]
                 answered.append(sum(a == b for a, b in zip(alone, answers, strict=True)))
     ratios = [a / b for a, b in zip(apart, together, strict=True)]
@@ -72,7 +77,45 @@ def measure(users: int, repeats: int, tokens: int, quantization: str) -> dict[st
         "times_faster": [round(ratio, 2) for ratio in ratios],
         "median_times_faster": round(statistics.median(ratios), 2),
         "same_answers": answered,
+        "cpu_seconds_at_once": spent,
+        "by_clients_of_the_endpoint": clients,
     }
+
+
+def _by_clients(url: str, prompts: list[str], repeats: int, tokens: int) -> dict[str, object]:
+    """The same questions without browsers, which have work of their own: by `/ask`."""
+    clients = [Client(url, verbose=False) for _ in prompts]
+    options = {"max_new_tokens": tokens, "api_name": "/ask"}
+    clients[0].predict(prompts[0], **options)  # waits for the model
+    apart, together = [], []
+    for _ in range(repeats):
+        began = time.perf_counter()
+        for client, prompt in zip(clients, prompts, strict=True):
+            client.predict(prompt, **options)
+        apart.append(time.perf_counter() - began)
+        began = time.perf_counter()
+        for job in [
+            client.submit(prompt, **options)
+            for client, prompt in zip(clients, prompts, strict=True)
+        ]:
+            job.result()
+        together.append(time.perf_counter() - began)
+    for client in clients:
+        client.close()
+    ratios = [a / b for a, b in zip(apart, together, strict=True)]
+    return {
+        "one_after_another_s": [round(s, 2) for s in apart],
+        "at_once_s": [round(s, 2) for s in together],
+        "median_times_faster": round(statistics.median(ratios), 2),
+    }
+
+
+def _cpu(server: int) -> dict[str, float]:
+    """Seconds of a core that the server and the visitors' browser have used so far."""
+    mine = psutil.Process()
+    visitors = [one for one in mine.children(recursive=True) if one.pid != server]
+    used = {"server": [psutil.Process(server)], "browsers": [mine, *visitors]}
+    return {name: sum(sum(one.cpu_times()[:2]) for one in every) for name, every in used.items()}
 
 
 def _prepare(page: Page, prompt: str, tokens: int) -> None:
