@@ -74,7 +74,7 @@ def speed() -> str:
     machine = next(iter(run["parts"].values()))["machine"]
     rows = [
         f"{machine['card'] or machine['cpu']}, {machine['threads']} threads, {machine['dtype']}, "
-        f"base held as {machine['quantization']}; quotients within one run, median of the "
+        f"quantization {machine['quantization']}; quotients within one run, median of the "
         "repetitions with smallest and largest.",
         "",
         "| what | measured | smallest to largest | aim | reached |",
@@ -84,7 +84,16 @@ def speed() -> str:
         reached = "yes" if aim["reached"] else "**no**"
         spread = f"{aim['min']} to {aim['max']}"
         rows.append(f"| {aim['what']} | {aim['measured']} | {spread} | {aim['aim']} | {reached} |")
-    return "\n".join([*rows, "", f"```bash\n{run['command']}\n```"])
+    many = json.loads((REPOSITORY / "results" / "many_users.json").read_text(encoding="utf-8"))
+    clients = many["by_clients_of_the_endpoint"]["median_times_faster"]
+    visitors = (
+        f"{many['users']} people at once on the page ({many['quantization']}, {many['cores']} "
+        f"cores) wait {many['median_times_faster']} times less than one after another where their "
+        f"browser draws on the same cores (aim: 4, not reached), and clients of the endpoint "
+        f"{clients} times less."
+    )
+    commands = f"```bash\n{run['command']}\n{many['command']}\n```"
+    return "\n".join([*rows, "", visitors, "", commands])
 
 
 def settings() -> str:

@@ -125,11 +125,10 @@ class Follower:
                 thread.wake()
 
     def _tell_places(self) -> None:
-        for ticket, index in self._open.items():
-            known = self._places.get(index)
-            if known == 0:
-                continue
-            place = self._engine.scheduler.place(ticket)
+        unsure = [(t, i) for t, i in self._open.items() if self._places.get(i) != 0]
+        places = self._engine.scheduler.places() if unsure else {}
+        for ticket, index in unsure:
+            known, place = self._places.get(index), places.get(ticket, 0)
             if place != known:
                 self._places[index] = place
                 if known is not None or place:

@@ -125,9 +125,13 @@ class Scheduler:
 
     def place(self, ticket: Ticket) -> int:
         """1 is next, 0 runs or has ended."""
+        return self.places().get(ticket, 0)
+
+    def places(self) -> dict[Ticket, int]:
+        """The place of every request that waits."""
         with self._door:
             order = in_turn(self._waiting, [*self._reading, *self._rows])
-        return order.index(ticket) + 1 if ticket in order else 0
+        return {ticket: number for number, ticket in enumerate(order, 1)}
 
     @property
     def running(self) -> int:

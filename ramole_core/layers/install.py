@@ -23,8 +23,8 @@ class Installation:
 def wrap(model: nn.Module, layers: Mapping[str, nn.Module]) -> Installation:
     """Put each layer in the place of its own `base`; raises ValueError where one of ours stands.
 
-    Works on `nn.Linear`, bitsandbytes' layers and GPT-2's Conv1D alike: the base layer is only
-    called, never opened.
+    Works on `nn.Linear`, bitsandbytes' layers and GPT-2's Conv1D alike: the base layer is never
+    changed.
     """
     for path, layer in layers.items():
         base = layer.get_submodule("base")

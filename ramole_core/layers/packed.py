@@ -34,14 +34,11 @@ def fast_product(layer: nn.Module) -> Callable[[Tensor], Tensor] | None:
 
 
 class PackedLinear(nn.Module):
-    """A linear layer outside the mixing, such as the vocabulary's, that uses `fast_product`."""
+    """A linear layer outside the mixing, such as the vocabulary's, with its fast product."""
 
-    def __init__(self, base: nn.Module):
+    def __init__(self, base: nn.Module, product: Callable[[Tensor], Tensor]):
         super().__init__()
-        self.base = base
-        found = fast_product(base)
-        self.packed = found is not None
-        self._product = found or base.__call__
+        self.base, self._product = base, product
 
     @property
     def weight(self) -> Tensor:

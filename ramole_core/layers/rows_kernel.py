@@ -56,11 +56,11 @@ def _bits_of(context, number):
 
 
 def _wide(value):
-    raise NotImplementedError  # compiled only
+    """A number as float32; what it does is compiled by the kind of number, in `_wide_of`."""
 
 
 def _put(out, at, number):
-    raise NotImplementedError  # compiled only
+    """out[at] = number, rounded to what `out` holds; compiled in `_put_of`."""
 
 
 @overload(_wide, inline="always")

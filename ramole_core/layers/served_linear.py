@@ -62,7 +62,10 @@ class SharedInput:
 
 
 class ServedLinear(nn.Module):
-    """y = W x + sum_k alpha_k B_k A_k x, under `torch.inference_mode`; the base is only called."""
+    """y = W x + sum_k alpha_k B_k A_k x, under `torch.inference_mode`.
+
+    The base layer stays as it is; W x is its own, or `packed.fast_product` of the same weight.
+    """
 
     def __init__(self, base: nn.Module, shared: SharedInput, j: int, *, last: bool):
         super().__init__()
@@ -95,5 +98,6 @@ def install_serving(model: nn.Module, layout: Layout) -> tuple[Installation, Ser
 
 def _packed(model: nn.Module, paths: Iterable[str]) -> dict[str, nn.Module]:
     """The linear layers that nothing is mixed into, where packing gains."""
-    found = {path: PackedLinear(model.get_submodule(path)) for path in paths}
-    return {path: layer for path, layer in found.items() if layer.packed}
+    layers = {path: model.get_submodule(path) for path in paths}
+    products = {path: fast_product(layer) for path, layer in layers.items()}
+    return {path: PackedLinear(layers[path], run) for path, run in products.items() if run}
