@@ -151,8 +151,8 @@ def test_the_way_follows_the_sizes():
     everyone = world.line("mixture", list(RANKS))
     one, all_of_them = Lines(world.bank, [bee]), Lines(world.bank, [everyone])
     assert cheapest(one, 1) == cheapest(all_of_them, 1) == "rows"
-    assert cheapest(one, 1000) == "gathered"  # 7 of 14 pages, far more tokens than a copy costs
-    assert cheapest(all_of_them, 1000) == "all"  # nothing to leave out
+    assert cheapest(one, 10_000) == "gathered"  # 7 of 14 pages, far more tokens than a copy costs
+    assert cheapest(all_of_them, 10_000) == "all"  # nothing to leave out
 
 
 def test_layers_that_read_the_same_input_are_found():

@@ -10,8 +10,9 @@ from transformers import DynamicCache
 
 from ramole_core.base_model import BaseModel
 from ramole_core.composition import Router, find_method
+from ramole_core.engine.attention import ServedAttention
 from ramole_core.engine.forward import Forwards
-from ramole_core.engine.kv import KvCache, ServedAttention
+from ramole_core.engine.kv import KvCache
 from ramole_core.engine.prompt import encode_prompt, room_for_answer
 from ramole_core.engine.request import Generation, Request, Step
 from ramole_core.engine.scheduler import Event, Scheduler, Sizes

@@ -7,7 +7,8 @@ from jaxtyping import Float
 from torch import Tensor
 from transformers import Cache, DynamicCache, PreTrainedModel
 
-from ramole_core.engine.kv import KvCache, ServedAttention
+from ramole_core.engine.attention import DecodeStep, ServedAttention
+from ramole_core.engine.kv import KvCache
 from ramole_core.engine.ticket import Ticket
 from ramole_core.layers import Bank, Line, Lines, Serving
 
@@ -87,7 +88,7 @@ class Forwards:
         lines, device = self._lines, self._model.device
         trace = any(ticket.request.trace for ticket in rows)
         ids = torch.tensor([[ticket.tokens[-1]] for ticket in rows], device=device)
-        step = self._kv.decode()
+        step = DecodeStep(self._kv.in_use())
         self._attention.step = step
         self.count += 1
         try:

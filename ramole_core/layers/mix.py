@@ -23,18 +23,23 @@ from ramole_core.layers import rows_kernel
 from ramole_core.layers.lines import Lines
 
 Way = Literal["rows", "all", "gathered"]
+# What a way costs, in pages that the kernel meets with a token in the same time; fitted on 2 cores
+# to `python -m ramole_core.benchmarks.ways`, whose table is in LOG.md.
+LAUNCHES = 1400
+"""The matrix products and the gate's small ones, whatever their size."""
+GATE = 5
+"""The gate, for each token."""
+PRODUCT = 19
+"""So many pages of a matrix product cost as much as one by the kernel."""
 GATHER_COST = 64
-"""Copying one page of one request costs as much as meeting it with this many tokens (measured on a
-CPU: `python -m ramole_core benchmark --only sweeps`)."""
-BY_ROWS = 6000
-"""Pages met by all tokens together up to which the kernel beats matrix products on a CPU."""
+"""Copying one page of one request costs as much as meeting it in a product with this many tokens."""
 
 
 def cheapest(lines: Lines, l: int) -> Way:
     """The way that costs least for `l` tokens of each row."""
-    bank = lines.bank
-    here = bank.device.type == "cpu" and bank.dtype in rows_kernel.DTYPES
-    if here and lines.page_count * l <= BY_ROWS:
+    bank, products = lines.bank, LAUNCHES + lines.b * l * (GATE + lines.high / PRODUCT)
+    compiled = bank.device.type == "cpu" and bank.dtype in rows_kernel.DTYPES
+    if compiled and lines.page_count * l <= products:
         return "rows"
     saved = lines.b * l * (lines.high - lines.most_pages)
     return "gathered" if saved > GATHER_COST * lines.b * (lines.s + lines.most_pages) else "all"
