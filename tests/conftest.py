@@ -75,3 +75,12 @@ def clean_environment(monkeypatch):
     for name in list(os.environ):
         if name.startswith("RAMOLE_") and name != "RAMOLE_DATA_DIR":
             monkeypatch.delenv(name)
+
+
+@pytest.fixture(scope="module")
+def chromium():
+    """A browser for the tests of one file."""
+    from tests.browser import chromium_running
+
+    with chromium_running() as browser:
+        yield browser

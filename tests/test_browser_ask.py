@@ -10,17 +10,11 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page, expect
 
-from tests.browser import PATIENCE, ask_page, chromium_running, visits
+from tests.browser import PATIENCE, ask_page, visits
 from tests.fake_ramole import LAYERS, MODULES, WORDS
 from tests.serving import app
 
 expect.set_options(timeout=PATIENCE)
-
-
-@pytest.fixture(scope="module")
-def chromium():
-    with chromium_running() as browser:
-        yield browser
 
 
 @pytest.fixture(scope="module")

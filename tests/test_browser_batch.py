@@ -12,7 +12,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page, expect
 
-from tests.browser import PATIENCE, chromium_running, fresh_page
+from tests.browser import PATIENCE, fresh_page
 from tests.fake_ramole import WORDS
 from tests.serving import Server, app, running
 
@@ -32,12 +32,6 @@ def batch_page(root: Path, **environment: object) -> Iterator[Server]:
     said = [f"{name.upper()}={value}" for name, value in environment.items()]
     with running(["env", *said, sys.executable, "-m", "tests.batch_page"], root) as server:
         yield server
-
-
-@pytest.fixture(scope="module")
-def chromium():
-    with chromium_running() as browser:
-        yield browser
 
 
 @pytest.fixture(scope="module")

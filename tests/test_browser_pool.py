@@ -9,7 +9,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page, expect
 
-from tests.browser import PATIENCE, chromium_running, fresh_page
+from tests.browser import PATIENCE, fresh_page
 from tests.pool_fakes import write_adapter, write_sample, zipped
 from tests.serving import fake
 
@@ -25,12 +25,6 @@ def server(tmp_path_factory):
     write_sample(root / "adapters", "dart", rank=2, seed=2, modules=["down_proj"])
     with fake(root) as running:
         yield running
-
-
-@pytest.fixture(scope="module")
-def chromium():
-    with chromium_running() as browser:
-        yield browser
 
 
 @pytest.fixture

@@ -7,18 +7,12 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from tests.ask_page import BUSY
-from tests.browser import PATIENCE, ask_page, chromium_running, visits
+from tests.browser import PATIENCE, ask_page, visits
 from tests.serving import app
 
 expect.set_options(timeout=PATIENCE)
 AT_ONCE = 5.0
 """Seconds within which a freed row has its next answer on the page, on a busy machine."""
-
-
-@pytest.fixture(scope="module")
-def chromium():
-    with chromium_running() as browser:
-        yield browser
 
 
 @pytest.fixture(scope="module")

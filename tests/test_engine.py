@@ -5,15 +5,15 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoTokenizer
 
-from ramole_core.base_model import BaseModel
-from ramole_core.composition import Lora, random_router
-from ramole_core.engine.engine import Chosen, Engine
+from ramole_core.composition import Lora
+from ramole_core.engine.engine import Chosen
 from ramole_core.engine.request import Generation, Request, Step
 from ramole_core.engine.sampling import choose_token, make_generator
 from ramole_core.engine.text import TextStream
 from ramole_core.errors import RamoleError
+from tests.tiny_engine import TinyEngine
 
 PROMPTS = ["one", "two words", "a longer prompt with more words in it", "b", "c d e f g"]
 
@@ -21,41 +21,21 @@ PROMPTS = ["one", "two words", "a longer prompt with more words in it", "b", "c 
 @pytest.fixture(scope="module")
 def parts(tiny_llama):
     """Engine on the tiny model in fp32, adapters of several ranks, and a counter of forwards."""
-    model = AutoModelForCausalLM.from_pretrained(tiny_llama, dtype=torch.float32).eval()
-    tokenizer = AutoTokenizer.from_pretrained(tiny_llama)
-    sizes = {
-        path: (module.in_features, module.out_features)
-        for path, module in model.named_modules()
-        if isinstance(module, torch.nn.Linear) and "lm_head" not in path
-    }
+    tiny = TinyEngine(tiny_llama)
     torch.manual_seed(1)
     pool = {}
     for name, rank in (("ant", 2), ("bee", 7), ("cat", 4), ("dog", 1)):
         pool[name] = {
             path: Lora(A=torch.randn(rank, i) * i**-0.5, B=torch.randn(o, rank) * 0.7)
-            for path, (i, o) in sizes.items()
+            for path, (i, o) in tiny.shapes.items()
         }
-    for path in list(sizes)[::2]:
+    for path in list(tiny.shapes)[::2]:
         del pool["cat"][path]
-    base = BaseModel(
-        model=model.requires_grad_(False),
-        tokenizer=tokenizer,
-        name="tiny",
-        folder=tiny_llama,
-        checksum="",
-        quantization="none",
-        dtype=torch.float32,
-        device=model.device,
-    )
-    router = random_router(sizes, rank=5, seed=3)
-    engine = Engine(
-        base,
-        shapes=sizes,
-        routers=lambda kind: None if kind == "zero" else router,
-    )
     calls = []
-    model.register_forward_pre_hook(lambda *_: calls.append(1))
-    return SimpleNamespace(engine=engine, pool=pool, calls=calls, tokenizer=tokenizer)
+    tiny.base.model.register_forward_pre_hook(lambda *_: calls.append(1))
+    return SimpleNamespace(
+        engine=tiny.engine, pool=pool, calls=calls, tokenizer=tiny.base.tokenizer
+    )
 
 
 def choose(parts, names):

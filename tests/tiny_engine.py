@@ -33,7 +33,7 @@ class TinyEngine:
             for path, module in model.named_modules()
             if isinstance(module, torch.nn.Linear) and "lm_head" not in path
         }
-        base = BaseModel(
+        self.base = BaseModel(
             model=model.requires_grad_(False),
             tokenizer=AutoTokenizer.from_pretrained(folder),
             name="tiny",
@@ -45,7 +45,7 @@ class TinyEngine:
         )
         router = random_router(self.shapes, rank=5, seed=3)
         self.engine = Engine(
-            base,
+            self.base,
             shapes=self.shapes,
             routers=lambda kind: None if kind == "zero" else router,
             sizes=sizes,

@@ -32,7 +32,7 @@ GATE = 5
 PRODUCT = 19
 """So many pages of a matrix product cost as much as one by the kernel."""
 GATHER_COST = 64
-"""Copying one page of one request costs as much as meeting it in a product with this many tokens."""
+"""Copying one page of one request costs as much as its product with this many tokens."""
 
 
 def cheapest(lines: Lines, l: int) -> Way:
