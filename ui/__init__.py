@@ -12,7 +12,7 @@ def build(ramole: "Ramole") -> "gr.Blocks":
     """The page of this system, ready for `ui.serve`; nothing listens and nothing loads yet."""
     import gradio as gr
 
-    from . import api, ask, batch_tab, header, pool_tab
+    from . import api, ask, batch_tab, header, pool_tab, results_tab
 
     with gr.Blocks(title="RAMoLE", analytics_enabled=False) as page:
         header.header(ramole)
@@ -20,5 +20,6 @@ def build(ramole: "Ramole") -> "gr.Blocks":
             ask.tab(ramole)
             pool_tab.tab(ramole)
             batch_tab.tab(ramole)
+            results_tab.tab()
         api.endpoints(ramole)
     return page

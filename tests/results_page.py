@@ -1,0 +1,237 @@
+"""`python -m tests.results_page`: a server with the tab Results over the files of FOLDER.
+
+`write_results` writes one small file of each kind; their numbers are invented.
+"""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from tests.fake_ramole import FakeRamole
+from ui import ask, header, results_tab
+from ui.serve import serve
+
+EVIL = "<img src=x onerror=window.hacked=1>${alert(1)}"
+VERSIONS = {"torch": "9.1", "peft": "0.77"}
+TASKS = {"sst2": ("sentiment", "em"), "copa": ("reasoning", "em"), "e2e_nlg": (EVIL, "rouge")}
+SETTINGS = {
+    "iid": "any adapter may be found, the right one too",
+    "ood": "the right adapter is hidden from the retriever",
+    "crowded": "the right adapter stands among forty strangers",
+}
+METHODS = {
+    "ramole_plus": "a gate with the retriever's prior, calibrated on dev rows",
+    "ramole": "a trained RouterLoRA weighs the adapters for every token and layer",
+    "mixture": "the mean of the adapters' outputs, 1/k each",
+    "selection": "the most similar adapter alone",
+    "uniform_router": "the same gate untrained: equal weights",
+    "base": "the base model alone, no adapter",
+    "perfect": "the right adapter alone",
+}
+MEANS = {
+    "iid": (61.2, 57.4, 52.1, 63.5, 51.0, 11.3, 66.6),
+    "ood": (36.4, 34.2, 31.7, 24.9, 31.5, 11.3, None),
+    "crowded": (58.8, 53.0, 49.9, 58.1, 48.7, None, None),
+}
+
+
+def span(mean: float, wide: float = 3.0) -> dict[str, float]:
+    return {"mean": mean, "low": mean - wide, "high": mean + wide}
+
+
+def evaluation() -> dict[str, Any]:
+    """An evaluation of seven methods, three settings and three tasks."""
+    cells: dict[str, dict[str, Any]] = {}
+    for setting, means in MEANS.items():
+        cells[setting] = {
+            name: span(mean) | {"by_task": {t: mean + 7 * i - 7 for i, t in enumerate(TASKS)}}
+            for name, mean in zip(METHODS, means, strict=True)
+            if mean is not None
+        }
+    return {
+        "command": "python -m ramole_core evaluate --data data",
+        "date": "2026-11-25",
+        "versions": VERSIONS,
+        "base_model": "tiny:base",
+        "base_checksum": "ab" * 32,
+        "quantization": "nf4",
+        "router_checksum": "cd" * 32,
+        "retriever_checksum": None,
+        "split": "test",
+        "k": 3,
+        "rows_per_task": 100,
+        "tasks": {n: {"domain": d, "metric": m, "rows": 100} for n, (d, m) in TASKS.items()},
+        "methods": METHODS,
+        "settings": SETTINGS,
+        "retrieval": {"iid": {"first": span(93.0), "found": span(98.0, 1.0)}},
+        "cells": cells,
+        "differences": {
+            "iid": [
+                {"method": "ramole_plus", "rival": "mixture"} | span(9.1, 2.0),
+                {"method": "ramole_plus", "rival": "selection"} | span(-2.3, 1.0),
+            ],
+            "ood": [{"method": "ramole_plus", "rival": "mixture"} | span(4.7, 5.0)],
+        },
+        "aims": [
+            {
+                "what": "OOD, over mixture",
+                "aim": "2 points",
+                "measured": "4.7",
+                "reached": True,
+            },
+            {"what": "IID, beside perfect", "aim": "93 %", "measured": "91 %", "reached": False},
+            {"what": "on a GPU", "aim": "2 points", "measured": "", "reached": None},
+        ],
+        "published": {
+            "columns": ["7b IID", "7b OOD"],
+            "rows": {"perfect selection": [55.4, None], "RAMoLE": [51.8, 47.7]},
+            "source": "arXiv 2406.16989, table 2",
+        },
+    }
+
+
+def retriever() -> dict[str, Any]:
+    """A table of two retrievers, and one group of prompts of the shipped one."""
+
+    def tops(first: float) -> dict[str, Any]:
+        row = {
+            f"top{k}": {"mean": first + k, "interval": [first + k - 2, first + k + 2]}
+            for k in (1, 3, 5, 8)
+        }
+        return {"plain": row, "merged": row}
+
+    return {
+        "command": "python -m ramole_core.evaluation.retriever_table --data data",
+        "pool": 48,
+        "prompts": 2371,
+        "summary": {
+            "untuned": {"all": tops(60)},
+            "tuned on 40%": {"all": tops(70), "tuned": tops(75), "unseen": tops(66)},
+        },
+        "shipped": {
+            "checksum": "ef" * 32,
+            "trained_on": ["sst2"],
+            "unseen tasks of the data": {
+                "prompts": 77,
+                "untuned": tops(80),
+                "shipped": tops(85),
+            },
+        },
+        "runs": {"untuned": {"checksum": "01" * 32}},
+        "published": {"untuned MiniLM": [51.7, 73.1, 80.5, 87.2]},
+        "twins": [["arc_easy", "arc_challenge"]],
+        "versions": VERSIONS,
+    }
+
+
+def adapters() -> dict[str, Any]:
+    """Two adapters, of which one helps for certain."""
+
+    def entry(name: str, gain: dict[str, float], **more: Any) -> dict[str, Any]:
+        scores = {"base": span(10), "commonest": span(21), "adapter": span(44), **more}
+        scores["gain_over"] = {"base": gain}
+        return {
+            "metric": "em",
+            "rows": 50,
+            "adapter_sha256": "23" * 32,
+            "scores": scores,
+            "lenient": scores,
+            "command": f"python -m ramole_core.evaluation.dev_table --rows 50 {name}",
+        }
+
+    return {
+        "adapters": {
+            "sst2": entry("sst2", span(34), chance=span(50)),
+            "copa": entry("copa", span(1)),
+        },
+        "base_model": "tiny:base",
+        "versions": VERSIONS,
+    }
+
+
+def ablations() -> dict[str, Any]:
+    """Three rows in two groups."""
+
+    def row(group: str, name: str, mean: float, gap: float) -> dict[str, Any]:
+        against = {"rival": "uniform"} | span(gap, 0.02)
+        seeds = [mean - 0.01, mean + 0.01]
+        return {"group": group, "name": name, "seeds": seeds, "against": against} | span(mean, 0.05)
+
+    return {
+        "command": "python -m ramole_core.evaluation.ablations",
+        "date": "2026-11-25",
+        "measure": "dev loss in nats a token, lower is better",
+        "rows": [
+            row("dropout", "dropout 0.5", 1.2, -0.05),
+            row("dropout", "no dropout", 1.3, 0.05),
+            row("rank", "rank 12", 1.25, 0.01),
+        ],
+        "notes": "Three seeds each.",
+    }
+
+
+def speed() -> dict[str, Any]:
+    """Two aims, one machine, two systems."""
+
+    def cell(system: str, batch: int, speed: float) -> dict[str, Any]:
+        summary = {"median": speed, "min": speed - 1, "max": speed + 1}
+        facts = {"system": system, "batch": batch}
+        return {"facts": facts, "summary": {"decode_tokens_per_second": summary}}
+
+    cells = {"a": cell("ramole_k3", 1, 26.0), "b": cell("peft_arrow", 8, 47.0)}
+    machine = {"cpu": "imagined", "threads": 2, "dtype": "bfloat16", "quantization": "none"}
+    aims = [
+        {"what": "decode, k3 / base", "measured": 0.71, "min": 0.7, "max": 0.8, "aim": 0.7},
+        {"what": "decode, batch=8", "measured": 0.68, "min": 0.6, "max": 0.7, "aim": 0.7},
+    ]
+    return {
+        "command": "python -m ramole_core benchmark --work made",
+        "aims": [one | {"reached": i == 0} for i, one in enumerate(aims)],
+        "parts": {"peers": {"machine": machine | {"versions": VERSIONS}, "cells": cells}},
+    }
+
+
+def many_users() -> dict[str, Any]:
+    return {
+        "command": "python docs/many_users.py --repeats 2",
+        "users": 16,
+        "cores": 2,
+        "one_after_another_s": [30.0, 32.0, 31.0],
+        "at_once_s": [15.0],
+        "median_times_faster": 2.07,
+    }
+
+
+FILES = {
+    "evaluation.json": evaluation,
+    "retriever.json": retriever,
+    "adapters_dev.json": adapters,
+    "ablations.json": ablations,
+    "speed.json": speed,
+    "many_users.json": many_users,
+}
+
+
+def write_results(folder: Path) -> Path:
+    """Write every file, and return the folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, make in FILES.items():
+        (folder / name).write_text(json.dumps(make()))
+    return folder
+
+
+def main() -> None:
+    ramole = FakeRamole()
+    with gr.Blocks(title="RAMoLE", analytics_enabled=False) as page:
+        header.header(ramole)
+        with gr.Tabs(selected="ask"):
+            ask.tab(ramole)
+            results_tab.tab(Path(os.environ["FOLDER"]))
+    serve(page, ramole)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,226 @@
+"""The evaluation as plain data: methods x settings, aims, and the paper's table beside it.
+
+`results/evaluation.json` is read where it is there. Until then an earlier measurement in a crowded
+pool (`results/crowded.json`) is shown as the one setting that it has.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from .results_files import (
+    Made,
+    Raw,
+    Span,
+    Unmeasured,
+    items,
+    load,
+    made_of,
+    number,
+    span_of,
+    spans_of,
+    table,
+    text,
+    unreadable,
+)
+
+NOT_MIXING = ("base", "perfect", "selection")
+"""Rows that use one adapter or none."""
+CONTROLS = ("base", "perfect", "uniform_router", "random_router")
+EARLIER = {
+    "base": "the base model alone",
+    "perfect": "the right adapter alone",
+    "selection": "the most similar adapter alone",
+}
+LABELS = {"iid": "IID", "ood": "OOD", "crowded": "crowded"}
+
+
+@dataclass(frozen=True)
+class Task:
+    domain: str = ""
+    metric: str = ""
+    rows: str = ""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A method's score in one setting, and by task."""
+
+    span: Span
+    by_task: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How far `method` is ahead of `rival` over the same rows."""
+
+    method: str
+    rival: str
+    span: Span
+
+
+@dataclass(frozen=True)
+class Aim:
+    what: str
+    aim: str
+    measured: str
+    reached: bool | None
+
+
+@dataclass(frozen=True)
+class Published:
+    """A table of the paper."""
+
+    columns: tuple[str, ...]
+    rows: dict[str, tuple[float | None, ...]]
+    source: str
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Everything that the section on answers is drawn from."""
+
+    made: Made
+    methods: dict[str, str]
+    """In the order of the rows, each with one line on what it is."""
+    settings: dict[str, str]
+    cells: dict[str, dict[str, Cell]]
+    """By setting, then by method."""
+    tasks: dict[str, Task] = field(default_factory=dict)
+    retrieval: dict[str, dict[str, Span]] = field(default_factory=dict)
+    differences: dict[str, tuple[Difference, ...]] = field(default_factory=dict)
+    aims: tuple[Aim, ...] = ()
+    published: Published | None = None
+    k: str = ""
+
+    def scores(self, setting: str) -> dict[str, Span]:
+        """The setting's scores, in the order of the rows."""
+        cells = self.cells.get(setting, {})
+        return {name: cells[name].span for name in self.methods if name in cells}
+
+    def best(self, setting: str) -> str | None:
+        """The method that mixes best there."""
+        mixing = {n: s.mean for n, s in self.scores(setting).items() if n not in NOT_MIXING}
+        return max(mixing, key=mixing.__getitem__) if mixing else None
+
+
+def evaluation(folder: Path) -> tuple[Evaluation | None, Unmeasured | None]:
+    """(what there is to draw, what is said of the file that is not there or not readable)."""
+    raw = load(folder, "evaluation.json")
+    missing = raw
+    if not isinstance(raw, Unmeasured):
+        found = evaluation_of(raw)
+        if found is not None:
+            return found, None
+        missing = unreadable("evaluation.json")
+    assert isinstance(missing, Unmeasured)
+    earlier = load(folder, "crowded.json")
+    return (None if isinstance(earlier, Unmeasured) else crowded_of(earlier)), missing
+
+
+def evaluation_of(raw: Raw) -> Evaluation | None:
+    """None where no cell can be read."""
+    cells = {}
+    for setting, row in table(raw.get("cells")).items():
+        read = {name: cell for name, value in table(row).items() if (cell := _cell(value))}
+        if read:
+            cells[setting] = read
+    if not cells:
+        return None
+    methods = {name: text(words) for name, words in table(raw.get("methods")).items()}
+    for row in cells.values():
+        methods |= {name: "" for name in row if name not in methods}
+    said = {name: text(words) for name, words in table(raw.get("settings")).items()}
+    settings = {name: said.get(name, "") for name in dict.fromkeys([*said, *cells])}
+    rows, split = text(raw.get("rows_per_task")), text(raw.get("split"))
+    k = text(raw.get("k"))
+    tasks = {name: _task(value) for name, value in table(raw.get("tasks")).items()}
+    facts = (
+        ("rows", f"{rows} of the {split} split for each task" if rows and split else ""),
+        ("tasks", str(len(tasks)) if tasks else ""),
+        ("adapters mixed", f"k = {k}" if k else ""),
+    )
+    return Evaluation(
+        made=made_of(raw, "evaluation.json", *facts),
+        methods={n: w for n, w in methods.items() if any(n in row for row in cells.values())},
+        settings={name: words for name, words in settings.items() if name in cells},
+        cells=cells,
+        tasks=tasks,
+        retrieval={n: spans_of(value) for n, value in table(raw.get("retrieval")).items()},
+        differences={
+            name: tuple(_differences(value))
+            for name, value in table(raw.get("differences")).items()
+        },
+        aims=tuple(_aims(raw.get("aims"))),
+        published=_published(raw.get("published")),
+        k=k,
+    )
+
+
+def crowded_of(raw: Raw) -> Evaluation | None:
+    """The earlier measurement, by each row's own metric; None where it cannot be read."""
+    cells = {}
+    for name, value in table(raw.get("strict")).items():
+        if span := span_of(value):
+            by_task = table(table(value).get("by_adapter"))
+            cells[name] = Cell(
+                span, {t: n for t, v in by_task.items() if (n := number(v)) is not None}
+            )
+    if not cells:
+        return None
+    strangers, samples = len(items(raw.get("distractors"))), len(table(raw.get("samples")))
+    prompts, k = text(raw.get("prompts")), text(raw.get("k"))
+    facts = (("prompts", f"{prompts} of the dev split" if prompts else ""),)
+    facts += (("adapters mixed", f"k = {k}" if k else ""),)
+    ahead = [
+        Difference("ramole", name, span)
+        for name, value in table(raw.get("strict")).items()
+        if (span := span_of(table(value).get("ramole_ahead")))
+    ]
+    return Evaluation(
+        made=made_of(raw, "crowded.json", *facts),
+        methods={name: EARLIER.get(name, "") for name in cells},
+        settings={"crowded": f"{samples} sample adapters among {strangers} strangers"},
+        cells={"crowded": cells},
+        retrieval={"crowded": spans_of(raw.get("retrieval"))},
+        differences={"crowded": tuple(ahead)},
+        k=k,
+    )
+
+
+def _cell(raw: object) -> Cell | None:
+    span = span_of(raw)
+    if span is None:
+        return None
+    by_task = spans_of(table(raw).get("by_task"))
+    return Cell(span, {task: score.mean for task, score in by_task.items()})
+
+
+def _task(raw: object) -> Task:
+    told = table(raw)
+    return Task(text(told.get("domain")), text(told.get("metric")), text(told.get("rows")))
+
+
+def _differences(raw: object) -> Iterator[Difference]:
+    for one in map(table, items(raw)):
+        span, method, rival = span_of(one), text(one.get("method")), text(one.get("rival"))
+        if span and method and rival:
+            yield Difference(method, rival, span)
+
+
+def _aims(raw: object) -> Iterator[Aim]:
+    for one in map(table, items(raw)):
+        if what := text(one.get("what")):
+            reached = one.get("reached")
+            told = text(one.get("aim")), text(one.get("measured"))
+            yield Aim(what, *told, reached if isinstance(reached, bool) else None)
+
+
+def _published(raw: object) -> Published | None:
+    told = table(raw)
+    columns = tuple(text(name) for name in items(told.get("columns")))
+    rows = {
+        name: tuple(number(value) for value in items(values)[: len(columns)])
+        for name, values in table(told.get("rows")).items()
+    }
+    return Published(columns, rows, text(told.get("source"))) if columns and rows else None

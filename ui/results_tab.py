@@ -1,0 +1,128 @@
+"""The tab Results: the measured tables of `results/`, each with the command that made it.
+
+Nothing is read before the tab is first opened; opened again, it is drawn anew only where a file
+has changed.
+"""
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from . import results_adapters, results_answers, results_retrieval, results_router, results_speed
+from .errors import UNEXPECTED
+from .found import notice_html
+from .results_files import RESULTS, stamp
+from .results_glance import glance_html
+from .results_plots import scores_figure
+from .results_scores import Evaluation, evaluation
+
+log = logging.getLogger(__name__)
+QUIET: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden", "queue": False}
+PLAIN: dict[str, Any] = {"apply_default_css": False}
+CAPTION = (
+    '<p class="caption">A dot is the mean score, the line its 95 % interval; controls are grey and '
+    "hollow. The table above has the same numbers.</p>"
+)
+COPIES = """
+element.addEventListener('click', async (event) => {
+  const link = event.target.closest('.rm-glance a');
+  if (link) {
+    const title = document.querySelector(`${link.getAttribute('href')}-title`);
+    if (!title) return;
+    event.preventDefault();  // the address stays what it is
+    title.scrollIntoView({ block: 'start' });
+    title.focus({ preventScroll: true });
+  }
+  const button = event.target.closest('.rm-copy');
+  if (!button) return;
+  const code = button.parentElement.querySelector('code'), said = button.querySelector('span');
+  let done = true;
+  try {
+    await navigator.clipboard.writeText(code.textContent);
+  } catch {  // without https the clipboard is not there
+    const range = document.createRange(), chosen = getSelection();
+    range.selectNodeContents(code);
+    chosen.removeAllRanges();
+    chosen.addRange(range);
+    done = document.execCommand('copy');
+    if (done) chosen.removeAllRanges();
+  }
+  said.textContent = done ? 'Copied' : 'Press Ctrl+C';
+  setTimeout(() => { said.textContent = 'Copy'; }, 2000);
+});
+"""
+
+
+def tab(folder: Path = RESULTS) -> None:
+    """Build the tab inside the Blocks that is open; the files are those of `folder`."""
+    with gr.Tab("Results", id="results", elem_id="results-tab") as results:
+        top = gr.HTML(elem_id="results-top", js_on_load=COPIES, **PLAIN)
+        with gr.Column(visible=False, elem_id="results-choice") as chosen:
+            setting = gr.Radio([], label="Look closer at one setting", elem_id="results-setting")
+            with gr.Row(equal_height=False):
+                with gr.Column(scale=6, min_width=320):
+                    plot = gr.Plot(show_label=False, container=False, elem_id="results-plot")
+                    gr.HTML(CAPTION, **PLAIN)
+                with gr.Column(scale=5, min_width=300):
+                    ahead = gr.HTML(elem_id="results-ahead", **PLAIN)
+            by_task = gr.HTML(elem_id="results-tasks", **PLAIN)
+        rest = gr.HTML(elem_id="results-rest", js_on_load=COPIES, **PLAIN)
+        shown = gr.State("")
+
+    def on_open(before: str) -> dict[Any, Any]:
+        now = stamp(folder)
+        if before == now:
+            return {shown: now}
+        found, missing = evaluation(folder)
+        drawn = {shown: now, top: "", chosen: gr.Column(visible=found is not None), rest: ""}
+        drawn[top] = told(
+            lambda: glance_html(folder, found) + results_answers.top_html(found, missing)
+        )
+        drawn[rest] = told(lambda: rest_html(folder, found))
+        if found is not None:
+            names = [(results_answers.label(name), name) for name in found.settings]
+            first = names[0][1]
+            drawn[setting] = gr.Radio(choices=names, value=first, visible=len(names) > 1)
+            drawn |= closer(found, first)
+        return drawn
+
+    def on_setting(wanted: str | None) -> dict[Any, Any]:
+        found, _ = evaluation(folder)
+        if found is None or wanted not in found.settings:
+            return {plot: gr.skip()}
+        return closer(found, wanted)
+
+    def closer(found: Evaluation, wanted: str) -> dict[Any, Any]:
+        return {
+            plot: scores_figure(found, wanted),
+            ahead: results_answers.differences_html(found, wanted),
+            by_task: results_answers.by_task_html(found, wanted),
+        }
+
+    seen = [plot, ahead, by_task]
+    results.select(on_open, shown, [shown, top, chosen, setting, rest, *seen], **QUIET)
+    setting.input(on_setting, setting, seen, trigger_mode="always_last", **QUIET)
+
+
+def rest_html(folder: Path, found: Evaluation | None) -> str:
+    """Everything below the first section's closer look."""
+    return "".join(
+        (
+            results_answers.foot_html(found),
+            results_retrieval.html(folder, found),
+            results_adapters.html(folder),
+            results_router.html(folder),
+            results_speed.html(folder),
+        )
+    )
+
+
+def told(make) -> str:
+    """The HTML that `make` gives; one sentence where a file holds what nobody thought of."""
+    try:
+        return make()
+    except Exception:
+        log.exception("Results could not be drawn.")
+        return notice_html(UNEXPECTED, kind="wrong")
