@@ -5,7 +5,9 @@ has changed.
 """
 
 import logging
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import gradio as gr
@@ -58,52 +60,65 @@ element.addEventListener('click', async (event) => {
 def tab(folder: Path = RESULTS) -> None:
     """Build the tab inside the Blocks that is open; the files are those of `folder`."""
     with gr.Tab("Results", id="results", elem_id="results-tab") as results:
-        top = gr.HTML(elem_id="results-top", js_on_load=COPIES, **PLAIN)
-        with gr.Column(visible=False, elem_id="results-choice") as chosen:
-            setting = gr.Radio([], label="Look closer at one setting", elem_id="results-setting")
-            with gr.Row(equal_height=False):
-                with gr.Column(scale=6, min_width=320):
-                    plot = gr.Plot(show_label=False, container=False, elem_id="results-plot")
-                    gr.HTML(CAPTION, **PLAIN)
-                with gr.Column(scale=5, min_width=300):
-                    ahead = gr.HTML(elem_id="results-ahead", **PLAIN)
-            by_task = gr.HTML(elem_id="results-tasks", **PLAIN)
-        rest = gr.HTML(elem_id="results-rest", js_on_load=COPIES, **PLAIN)
+        ui = lay_out()
         shown = gr.State("")
 
-    def on_open(before: str) -> dict[Any, Any]:
+    def on_open(before: str):
         now = stamp(folder)
-        if before == now:
-            return {shown: now}
-        found, missing = evaluation(folder)
-        drawn = {shown: now, top: "", chosen: gr.Column(visible=found is not None), rest: ""}
-        drawn[top] = told(
-            lambda: glance_html(folder, found) + results_answers.top_html(found, missing)
-        )
-        drawn[rest] = told(lambda: rest_html(folder, found))
-        if found is not None:
-            names = [(results_answers.label(name), name) for name in found.settings]
-            first = names[0][1]
-            drawn[setting] = gr.Radio(choices=names, value=first, visible=len(names) > 1)
-            drawn |= closer(found, first)
+        return {shown: now} if before == now else {shown: now, **opened(ui, folder)}
+
+    def on_setting(wanted: str | None):
+        return closer(ui, folder, wanted)
+
+    everything = [shown, ui.top, ui.chosen, ui.setting, ui.rest, *ui.closer]
+    results.select(on_open, shown, everything, **QUIET)
+    ui.setting.input(on_setting, ui.setting, ui.closer, trigger_mode="always_last", **QUIET)
+
+
+def lay_out() -> SimpleNamespace:
+    """The empty tab; `ui.closer` is what another setting changes."""
+    ui = SimpleNamespace()
+    ui.top = gr.HTML(elem_id="results-top", js_on_load=COPIES, **PLAIN)
+    with gr.Column(visible=False, elem_id="results-choice") as ui.chosen:
+        ui.setting = gr.Radio([], label="Look closer at one setting", elem_id="results-setting")
+        with gr.Row(equal_height=False):
+            with gr.Column(scale=6, min_width=320):
+                ui.plot = gr.Plot(show_label=False, container=False, elem_id="results-plot")
+                gr.HTML(CAPTION, **PLAIN)
+            with gr.Column(scale=5, min_width=300):
+                ui.ahead = gr.HTML(elem_id="results-ahead", **PLAIN)
+        ui.by_task = gr.HTML(elem_id="results-tasks", **PLAIN)
+    ui.rest = gr.HTML(elem_id="results-rest", js_on_load=COPIES, **PLAIN)
+    ui.closer = [ui.plot, ui.ahead, ui.by_task]
+    return ui
+
+
+def opened(ui: SimpleNamespace, folder: Path) -> dict[Any, Any]:
+    """The whole tab, from the files as they are now."""
+    found, missing = evaluation(folder)
+    drawn = {
+        ui.top: told(lambda: glance_html(folder, found) + results_answers.top_html(found, missing)),
+        ui.rest: told(lambda: rest_html(folder, found)),
+        ui.chosen: gr.Column(visible=found is not None),
+    }
+    if found is None:
         return drawn
+    names = [(results_answers.label(name), name) for name in found.settings]
+    first = names[0][1]
+    choice = gr.Radio(choices=names, value=first, visible=len(names) > 1)
+    return {**drawn, ui.setting: choice, **closer(ui, folder, first)}
 
-    def on_setting(wanted: str | None) -> dict[Any, Any]:
-        found, _ = evaluation(folder)
-        if found is None or wanted not in found.settings:
-            return {plot: gr.skip()}
-        return closer(found, wanted)
 
-    def closer(found: Evaluation, wanted: str) -> dict[Any, Any]:
-        return {
-            plot: scores_figure(found, wanted),
-            ahead: results_answers.differences_html(found, wanted),
-            by_task: results_answers.by_task_html(found, wanted),
-        }
-
-    seen = [plot, ahead, by_task]
-    results.select(on_open, shown, [shown, top, chosen, setting, rest, *seen], **QUIET)
-    setting.input(on_setting, setting, seen, trigger_mode="always_last", **QUIET)
+def closer(ui: SimpleNamespace, folder: Path, wanted: str | None) -> dict[Any, Any]:
+    """One setting: picture, differences, tasks; as it was where the setting is not there."""
+    found, _ = evaluation(folder)
+    if found is None or not isinstance(wanted, str) or wanted not in found.settings:
+        return {ui.plot: gr.skip()}
+    return {
+        ui.plot: scores_figure(found, wanted),
+        ui.ahead: results_answers.differences_html(found, wanted),
+        ui.by_task: results_answers.by_task_html(found, wanted),
+    }
 
 
 def rest_html(folder: Path, found: Evaluation | None) -> str:
@@ -119,7 +134,7 @@ def rest_html(folder: Path, found: Evaluation | None) -> str:
     )
 
 
-def told(make) -> str:
+def told(make: Callable[[], str]) -> str:
     """The HTML that `make` gives; one sentence where a file holds what nobody thought of."""
     try:
         return make()

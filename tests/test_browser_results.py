@@ -1,0 +1,201 @@
+"""The tab Results in a real Chromium: open, read, choose, copy; broken files; keys alone; phone."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Page, expect
+
+from tests.browser import PATIENCE, fresh_page
+from tests.results_page import METHODS, write_results
+from tests.serving import Server, running
+
+expect.set_options(timeout=PATIENCE)
+
+
+@contextmanager
+def results_page(root: Path, folder: Path) -> Iterator[Server]:
+    """The page of `tests.results_page` in a process of its own, over the files of `folder`."""
+    command = ["env", f"FOLDER={folder}", sys.executable, "-m", "tests.results_page"]
+    with running(command, root) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory):
+    """A page over one small file of each kind."""
+    root = tmp_path_factory.mktemp("measured")
+    with results_page(root, write_results(root / "results")) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def changing(tmp_path_factory):
+    """(a page, the folder of its files, which a test may spoil)."""
+    root = tmp_path_factory.mktemp("changing")
+    folder = write_results(root / "results")
+    with results_page(root, folder) as server:
+        yield server, folder
+
+
+@pytest.fixture
+def visit(chromium):
+    """Open the tab in a fresh context."""
+    pages: list[Page] = []
+
+    def open_page(url: str, **how) -> Page:
+        pages.append(page := fresh_page(chromium, url, **how))
+        page.get_by_role("tab", name="Results").click()
+        expect(page.locator("#results-speed h2")).to_be_visible()
+        return page
+
+    yield open_page
+    for page in pages:
+        page.context.close()
+
+
+def wide(page: Page) -> int:
+    return page.evaluate("document.documentElement.scrollWidth")
+
+
+def copied(page: Page) -> str:
+    """What the clipboard holds."""
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    return page.evaluate("navigator.clipboard.readText()")
+
+
+def test_the_tab_shows_every_table_and_the_picture(measured, visit):
+    page = visit(measured.url)
+    captions = page.locator("#results-tab caption").all_inner_texts()
+    for words in (
+        "Mean score of each",
+        "Aims that",
+        "Differences",
+        "Score by task",
+        "By the paper",
+    ):
+        assert any(caption.startswith(words) for caption in captions), words
+    for table in page.locator("#results-tab table").all():
+        assert table.locator("tbody tr").count() >= 1
+    rows = page.get_by_role("table", name="Mean score of each method").get_by_role("rowheader")
+    assert rows.all_inner_texts() == list(METHODS)
+    expect(page.locator("#results-plot .js-plotly-plot .errorbar")).to_have_count(len(METHODS))
+    titles = page.locator("#results-tab section h2").all_inner_texts()
+    assert len(titles) == len(set(titles)) == 5
+    assert page.wrong == [] and page.evaluate("window.hacked") is None
+    allowed = (measured.url, "data:", "blob:")
+    assert [url for url in page.requested if not url.startswith(allowed)] == []
+
+
+def test_another_setting_changes_picture_differences_and_tasks(measured, visit):
+    page = visit(measured.url)
+    expect(page.locator("#results-tasks caption")).to_have_text("Score by task, IID")
+    page.locator("#results-setting").get_by_text("OOD").click()
+    expect(page.locator("#results-tasks caption")).to_have_text("Score by task, OOD")
+    expect(page.locator("#results-ahead tbody tr")).to_have_count(1)
+    expect(page.locator("#results-plot .errorbar")).to_have_count(len(METHODS) - 1)
+    page.locator("#results-setting").get_by_text("crowded").click()
+    expect(page.locator("#results-tasks caption")).to_have_text("Score by task, crowded")
+    expect(page.locator("#results-ahead table")).to_have_count(0)
+    assert page.wrong == []
+
+
+def test_a_command_can_be_copied_with_the_keyboard(measured, visit):
+    page = visit(measured.url)
+    assert copied(page) == ""
+    button = page.locator("#results-speed .rm-copy").first
+    button.focus()
+    page.keyboard.press("Enter")
+    expect(button).to_have_text("Copied")
+    assert copied(page) == "python -m ramole_core benchmark --work made"
+    expect(button).to_have_text("Copy")
+
+
+def test_a_command_can_be_copied_where_the_clipboard_is_not_there(measured, visit):
+    page = visit(measured.url)
+    page.evaluate("Object.defineProperty(navigator, 'clipboard', { value: undefined })")
+    page.locator("#results-adapters .rm-copy").click()
+    expect(page.locator("#results-adapters .rm-copy")).to_have_text("Copied")
+    other = visit(measured.url)
+    assert copied(other).startswith("python -m ramole_core.evaluation.dev_table")
+
+
+def test_a_tile_leads_to_its_section(measured, visit):
+    page = visit(measured.url)
+    tiles = page.locator("#results-top .rm-glance a")
+    expect(tiles).to_have_count(5)
+    expect(page.locator("#results-speed h2")).not_to_be_in_viewport()
+    tiles.last.focus()
+    page.keyboard.press("Enter")
+    expect(page.locator("#results-speed h2")).to_be_in_viewport()
+    expect(page.locator("#results-speed h2")).to_be_focused()
+
+
+def test_nothing_is_sent_before_the_tab_is_opened(measured, chromium):
+    page = fresh_page(chromium, measured.url)
+    expect(page.locator("#prompt textarea")).to_be_visible()
+    page.wait_for_timeout(1500)
+    assert page.locator("text=ramole_plus").count() == 0
+    page.context.close()
+
+
+def test_broken_and_missing_files_are_sentences_and_a_change_is_seen(changing, visit):
+    server, folder = changing
+    for file in folder.iterdir():
+        file.write_text("{ broken")
+    (folder / "speed.json").unlink()
+    page = visit(server.url)
+    boxes = page.locator("#results-tab .rm-unmeasured")
+    expect(boxes).to_have_count(5)
+    expect(boxes.first).to_contain_text("results/evaluation.json is broken or older")
+    expect(boxes.last).to_contain_text("Not measured yet. This command writes results/speed.json")
+    assert page.locator("#results-tab table").count() == 0
+    expect(page.locator("#results-plot")).not_to_be_visible()
+    boxes.last.locator(".rm-copy").click()
+    assert copied(page) == "python -m ramole_core benchmark"
+    write_results(folder)
+    page.get_by_role("tab", name="Ask").click()
+    page.get_by_role("tab", name="Results").click()
+    expect(boxes).to_have_count(0)
+    expect(page.locator("#results-plot .errorbar")).to_have_count(len(METHODS))
+    assert page.wrong == []
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_nothing_serious_for_axe(measured, visit, theme):
+    page = visit(measured.url, theme=theme)
+    expect(page.locator("#results-plot .errorbar")).to_have_count(len(METHODS))
+    for details in page.locator("#results-tab details").all():
+        details.evaluate("node => node.open = true")
+    found = Axe().run(page, context="#results-tab")
+    serious = [
+        (one["id"], [node["target"] for node in one["nodes"]][:5])
+        for one in found.response["violations"]
+        if one["impact"] in ("serious", "critical")
+    ]
+    assert serious == []
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_a_phone_scrolls_the_tables_and_never_the_page(measured, visit, theme):
+    page = visit(measured.url, width=390, theme=theme)
+    expect(page.locator("#results-plot .errorbar")).to_have_count(len(METHODS))
+    assert wide(page) <= 390
+    for details in page.locator("#results-tab details").all():
+        details.evaluate("node => node.open = true")
+    assert wide(page) <= 390
+    box = page.locator("#results-tab .rm-scroll").first
+    assert box.evaluate("node => node.scrollWidth > node.clientWidth"), "else this shows nothing"
+    name = page.get_by_role("rowheader", name="uniform_router").first
+    before = name.bounding_box()
+    box.focus()
+    for _ in range(12):
+        page.keyboard.press("ArrowRight")
+    page.wait_for_function("node => node.scrollLeft > 20", arg=box.element_handle())
+    assert name.bounding_box()["x"] == pytest.approx(before["x"], abs=2), "the name stays in sight"
+    for tile in page.locator(".rm-glance a").all():
+        side = tile.bounding_box()
+        assert side["x"] >= 0 and side["x"] + side["width"] <= 390

@@ -1,0 +1,400 @@
+"""The tab Results without a browser: files in every state, tables, marks, commands, the picture."""
+
+import copy
+import json
+import os
+import random
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from tests.results_page import EVIL, FILES, METHODS, evaluation as written, write_results
+from ui import results_tab
+from ui.results_answers import by_task_html, differences_html, finding, in_words, top_html
+from ui.results_files import COMMANDS, RESULTS, Span, Unmeasured, load, span_of, stamp
+from ui.results_glance import glance_html
+from ui.results_html import Scale, command_html, spoken, whisker
+from ui.results_plots import inks_of, scores_figure
+from ui.results_scores import evaluation, evaluation_of
+
+REPOSITORY = Path(__file__).parents[1]
+
+
+@pytest.fixture
+def folder(tmp_path) -> Path:
+    return write_results(tmp_path / "results")
+
+
+class Tables(HTMLParser):
+    """Every table as (caption, rows of cell texts), and each cell's tag with its scope."""
+
+    def __init__(self, html: str):
+        super().__init__()
+        self.tables: list[tuple[str, list[list[str]]]] = []
+        self.scopes: list[tuple[str, str | None]] = []
+        self.open: list[str] = []
+        self.feed(html)
+
+    def handle_starttag(self, tag, attrs):
+        if tag == "table":
+            self.tables.append(("", []))
+        elif tag == "tr":
+            self.tables[-1][1].append([])
+        elif tag in ("td", "th"):
+            self.tables[-1][1][-1].append("")
+            self.scopes.append((tag, dict(attrs).get("scope")))
+        if tag not in ("wbr", "img", "br"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open and self.open.pop() == tag, f"</{tag}> closes nothing"
+
+    def handle_data(self, text):
+        if "caption" in self.open:
+            caption, rows = self.tables[-1]
+            self.tables[-1] = (caption + text, rows)
+        elif "td" in self.open or "th" in self.open:
+            self.tables[-1][1][-1][-1] += text
+
+    def named(self, caption: str) -> list[list[str]]:
+        """The rows of the one table whose caption begins so."""
+        (rows,) = [rows for name, rows in self.tables if name.startswith(caption)]
+        return rows
+
+
+def everything(folder: Path, *, pictures: bool = True) -> str:
+    """All the HTML of the tab, each setting included; raises where the tab would show a failure."""
+    found, missing = evaluation(folder)
+    parts = [glance_html(folder, found), top_html(found, missing)]
+    for setting in found.settings if found else ():
+        parts += [differences_html(found, setting), by_task_html(found, setting)]
+        if pictures:
+            scores_figure(found, setting)
+    return "".join([*parts, results_tab.rest_html(folder, found)])
+
+
+def test_every_method_stands_in_its_row_and_the_best_mixing_is_bold(folder):
+    html = everything(folder)
+    rows = Tables(html).named("Mean score of each method")
+    assert rows[0] == ["method", "IID", "OOD", "crowded"]
+    assert [row[0] for row in rows[1:]] == list(METHODS)
+    assert rows[2] == ["ramole", "57.4 [54.4, 60.4]", "34.2 [31.2, 37.2]", "53.0 [50.0, 56.0]"]
+    assert rows[6][3] == rows[7][2] == "–", "base and perfect are not in every setting"
+    assert rows[1][1] == "61.2 [58.2, 64.2] (the best)", "selection is higher, but mixes nothing"
+    assert rows[4][1] == "63.5 [60.5, 66.5]"
+    assert "Without mixing, selection scores 63.5." in html
+
+
+def test_the_best_mixing_is_looked_for_in_each_setting(folder):
+    raw = written()
+    raw["cells"]["ood"]["mixture"]["mean"] = 40.0
+    found = evaluation_of(raw)
+    assert found and [found.best(name) for name in found.settings] == [
+        "ramole_plus",
+        "mixture",
+        "ramole_plus",
+    ]
+    assert finding(found, "ood") == "OOD: mixture mixes best, 40.0 (the base alone 11.3)."
+
+
+def test_aims_are_said_in_words(folder):
+    rows = Tables(everything(folder)).named("Aims that were set")
+    assert [row[3] for row in rows[1:]] == ["reached", "not reached", "not known yet"]
+    assert rows[1][:3] == ["OOD, over mixture", "2 points", "4.7"]
+
+
+def test_the_paper_s_table_stands_beside(folder):
+    rows = Tables(everything(folder)).named("As published, on larger bases")
+    assert rows[1:] == [["perfect selection", "55.4", "–"], ["RAMoLE", *rows[2][1:]]]
+    assert [cell.split()[0] for cell in rows[2][1:]] == ["51.8", "47.7"]
+
+
+def test_tasks_are_grouped_by_domain_and_follow_the_setting(folder):
+    found, _ = evaluation(folder)
+    rows = Tables(by_task_html(found, "ood")).named("Score by task, OOD")
+    assert rows[0] == ["task", *(name for name in METHODS if name != "perfect")]
+    assert [row[0] for row in rows[1:]] == ["sentiment", "sst2em", "reasoning", "copaem", EVIL] + [
+        "e2e_nlgrouge"
+    ]
+    assert rows[2][1:3] == ["29", "27"] and rows[6][1] == "43"
+    assert "perfect" in Tables(by_task_html(found, "iid")).tables[0][1][0]
+
+
+def test_a_difference_says_whether_it_is_one():
+    assert in_words(Span(2.0, 0.5, 3.5)) == "clearly ahead"
+    assert in_words(Span(-2.0, -3.5, -0.5)) == "clearly behind"
+    assert in_words(Span(2.0, -0.5, 4.5)) == "no clear difference"
+    assert in_words(Span(2.0)) == "interval not measured"
+
+
+def test_the_picture_has_the_numbers_of_the_table(folder):
+    found, _ = evaluation(folder)
+    figure = scores_figure(found, "iid")
+    drawn = {trace.y[0]: trace for trace in figure.data}
+    assert list(drawn) == list(METHODS)
+    mixture = drawn["mixture"]
+    assert mixture.x[0] == 52.1
+    assert mixture.error_x.array[0] == pytest.approx(3) == mixture.error_x.arrayminus[0]
+    assert tuple(figure.layout.yaxis.categoryarray) == tuple(METHODS)[::-1], "the first is on top"
+    assert drawn["base"].marker.symbol == "circle-open" != mixture.marker.symbol
+    assert len(scores_figure(found, "ood").data) == len(METHODS) - 1
+
+
+def test_a_method_keeps_its_colour_and_controls_have_none():
+    inks = inks_of(list(METHODS))
+    assert len({inks[name] for name in ("ramole_plus", "ramole", "mixture", "selection")}) == 4
+    assert inks["base"] == inks["perfect"] == inks["uniform_router"] not in (inks["ramole"],)
+
+
+def test_retrieval_shows_seeds_parts_groups_and_the_published_rows(folder):
+    shown = Tables(everything(folder))
+    rows = shown.named("By the paper's protocol: 48 LoRAs, 2371 prompts")
+    assert rows[0] == ["retriever", "prompts", *(f"top-{k}" for k in (1, 3, 5, 8))] + [
+        "top-1twins merged"
+    ]
+    assert rows[2][:3] == ["untuned", "all prompts", "61.0 [59.0, 63.0]"]
+    assert rows[5][:3] == ["tuned on 40%", "tasks it never saw", "67.0 [65.0, 69.0]"]
+    assert rows[-1][2:6] == ["51.7", "73.1", "80.5", "87.2"], "as published"
+    rows = shown.named("The shipped retriever")
+    assert [row[0] for row in rows[1:]] == ["unseen tasks of the data, 77 prompts"] + [
+        "untuned",
+        "shipped",
+    ]
+    assert rows[3][1] == "86.0 [84.0, 88.0]"
+
+
+def test_adapters_show_rivals_and_gain_and_one_command(folder):
+    html = everything(folder)
+    rows = Tables(html).named("Sample adapters")
+    assert rows[1][:7] == ["sst2", "em", "50", "10.0", "50.0", "21.0", "44.0"]
+    assert rows[1][7] == "+34.0 [+31.0, +37.0]" and rows[2][7] == "+1.0 [−2.0, +4.0]"
+    assert rows[2][4] == "–", "a task without options has no chance"
+    assert html.count("<code>python -m ramole_core.evaluation.dev_table --rows 50</code>") == 1
+    assert "<b>1 of 2</b><span>adapters clearly help" in html
+
+
+def test_ablations_are_grouped_and_judged_by_their_interval(folder):
+    rows = Tables(everything(folder)).named("Ablations of the router")
+    names = ["Leaving adapters out while training", "dropout 0.5", "no dropout"]
+    assert [row[0] for row in rows[1:]] == [*names, "Rank of the router", "rank 12"]
+    assert [row[5] for row in rows if len(row) == 6][1:] == [
+        "better",
+        "worse",
+        "no clear difference",
+    ]
+    assert rows[2][1:4] == ["1.200 [1.150, 1.250]", "1.190 to 1.210", "uniform"]
+
+
+def test_where_higher_is_better_the_same_numbers_say_the_opposite(folder):
+    raw = json.loads((folder / "ablations.json").read_text())
+    raw["measure"] = "score, higher is better"
+    (folder / "ablations.json").write_text(json.dumps(raw))
+    rows = Tables(everything(folder)).named("Ablations of the router")
+    assert [row[5] for row in rows if len(row) == 6][1:3] == ["worse", "better"]
+
+
+def test_speed_shows_aims_peers_and_many_users(folder):
+    shown = Tables(everything(folder))
+    rows = shown.named("Aims of the engine")
+    assert rows[1] == ["decode, k3 / base", "0.71 [0.70, 0.80]", "0.7", "reached"]
+    assert rows[2][3] == "not reached"
+    assert shown.named("Tokens a second beside PEFT")[1:] == [
+        ["ramole_k3", "26 [25, 27]", "–"],
+        ["peft_arrow", "–", "47 [46, 48]"],
+    ]
+    assert shown.named("16 users at once")[1][1:] == ["31.0 [30.0, 32.0]", "15.0 [15.0, 15.0]"] + [
+        "2.1"
+    ]
+
+
+def test_tables_are_real_ones(folder):
+    html = everything(folder)
+    shown = Tables(html)
+    assert shown.open == [] and len(shown.tables) > 12
+    assert all(caption for caption, _ in shown.tables)
+    assert {scope for tag, scope in shown.scopes if tag == "th"} == {"col", "row", "rowgroup"}
+    assert {scope for tag, scope in shown.scopes if tag == "td"} == {None}
+    for _, rows in shown.tables:  # a group's title spans the rest of its row
+        assert {len(row) for row in rows[1:]} - {1} == {len(rows[0])}
+    boxes = re.findall(
+        r'<div class="rm-scroll" tabindex="0" role="region" aria-label="[^"]+"', html
+    )
+    assert len(boxes) == len(shown.tables)
+
+
+@pytest.mark.parametrize("name", sorted(FILES))
+@pytest.mark.parametrize("content", [None, "", "{", "[1]", "{}", '{"cells": {"iid": 7}}', "NaN"])
+def test_a_missing_broken_or_older_file_is_a_sentence_with_its_command(folder, name, content):
+    (folder / name).unlink()
+    if content is not None:
+        (folder / name).write_text(content)
+    html = everything(folder)
+    if name == "many_users.json":
+        assert "users at once" not in html
+        return
+    (box,) = re.findall(r'<div class="rm-unmeasured"><p>(.*?)</p>.*?<code>(.*?)</code>', html)
+    assert box[0].startswith("Not measured yet") and f"results/{name}" in box[0]
+    assert ("broken or older" in box[0]) == (content is not None)
+    assert box[1] == COMMANDS[name]
+
+
+def test_nothing_measured_at_all(tmp_path):
+    html = everything(tmp_path)
+    assert html.count("Not measured yet") == 5 and "<table" not in html
+    assert html.count("not measured yet</span>") == 5, "a tile each"
+
+
+def test_an_earlier_measurement_stands_in_for_the_evaluation(tmp_path):
+    (tmp_path / "crowded.json").write_text((RESULTS / "crowded.json").read_text())
+    found, missing = evaluation(tmp_path)
+    assert found and list(found.settings) == ["crowded"] and missing
+    html = top_html(found, missing)
+    assert "Not measured yet" in html and "earlier and smaller" in html
+    raw = json.loads((RESULTS / "crowded.json").read_text())
+    rows = Tables(html).named("Mean score")
+    assert rows[1][1].startswith(f"{raw['strict'][rows[1][0]]['mean']:.1f} [")
+
+
+def test_junk_anywhere_in_a_file_breaks_nothing(folder):
+    random.seed(3)
+    junk = [None, True, -7, 1e999, "", EVIL, [], [[]], {}, {"mean": "x"}, {"mean": 1, "low": None}]
+    originals = {name: make() for name, make in FILES.items()}
+    places = {name: list(_places(raw)) for name, raw in originals.items()}
+    assert sum(map(len, places.values())) > 400
+    for name, raw in originals.items():
+        for place in random.sample(places[name], min(30, len(places[name]))):
+            spoilt = copy.deepcopy(raw)
+            node = spoilt
+            for step in place[:-1]:
+                node = node[step]
+            node[place[-1]] = random.choice(junk)
+            (folder / name).write_text(json.dumps(spoilt))
+            os.utime(folder / name, ns=(0, random.randrange(10**18)))
+            html = everything(folder, pictures=name == "evaluation.json")
+            assert Tables(html).open == [], (name, place)
+        (folder / name).write_text(json.dumps(raw))
+
+
+def _places(node, path=()):
+    pairs = node.items() if isinstance(node, dict) else enumerate(node)
+    for key, value in pairs:
+        yield (*path, key)
+        if isinstance(value, dict | list):
+            yield from _places(value, (*path, key))
+
+
+def test_no_word_of_a_file_is_markup(folder):
+    for name, make in FILES.items():
+        (folder / name).write_text(_evil(make()))
+    html = everything(folder)
+    assert "&lt;img" in html
+    assert "<img" not in html and "${" not in html and "{{" not in html
+
+
+def _evil(raw) -> str:
+    """The file with every string, names included, made into markup that stays different."""
+    words = json.dumps(raw)
+    kept = {"mean", "low", "high", "interval", "cells", "by_task", "methods", "settings", "rows"}
+    kept |= {"summary", "plain", "merged", "top1", "adapters", "scores", "adapter", "aims", "parts"}
+    kept |= {"what", "measured", "peers", "facts", "system", "batch", "name", "method", "rival"}
+    kept |= {"differences", "shipped", "untuned", "tasks", "domain", "gain_over", "base", "group"}
+
+    def spoil(match: re.Match) -> str:
+        word = match[1]
+        return match[0] if word in kept else json.dumps(f"{word}<img>${{x}}{{{{y}}}}")
+
+    return re.sub(r'"((?:[^"\\]|\\.)*)"', spoil, words)
+
+
+def test_a_file_is_read_again_only_when_it_has_changed(folder, monkeypatch):
+    path, reads = folder / "speed.json", []
+    real = Path.read_text
+    monkeypatch.setattr(Path, "read_text", lambda p, **how: reads.append(p.name) or real(p, **how))
+    load(folder, "speed.json")
+    load(folder, "speed.json")
+    assert reads == ["speed.json"]
+    path.write_text(json.dumps({"command": "another"}))
+    assert load(folder, "speed.json") == {"command": "another"}
+    assert reads == ["speed.json"] * 2
+
+
+UI = SimpleNamespace(top="top", rest="rest", chosen="chosen", setting="setting")
+UI.plot, UI.ahead, UI.by_task = "plot", "ahead", "by_task"
+
+
+def test_the_tab_opens_with_the_first_setting(folder):
+    drawn = results_tab.opened(UI, folder)
+    assert "ramole_plus" in drawn["top"] and "arc_easy" in drawn["rest"]
+    assert [value for _, value in drawn["setting"].choices] == ["iid", "ood", "crowded"]
+    assert drawn["setting"].value == "iid" and "IID" in drawn["by_task"]
+    assert drawn["chosen"].visible and drawn["setting"].visible
+
+
+def test_without_an_evaluation_there_is_nothing_to_choose(folder):
+    (folder / "evaluation.json").unlink()
+    drawn = results_tab.opened(UI, folder)
+    assert "Not measured yet" in drawn["top"] and not drawn["chosen"].visible
+    assert "arc_easy" in drawn["rest"] and "plot" not in drawn
+
+
+def test_the_stamp_changes_with_any_file(folder):
+    stamps = {stamp(folder)}
+    for number, name in enumerate(COMMANDS):
+        (folder / name).write_text(" " * number)
+        stamps.add(stamp(folder))
+    assert len(stamps) == len(COMMANDS) + 1
+    assert stamp(folder) in stamps, "and with nothing else"
+
+
+def test_another_setting_is_drawn_and_an_unknown_one_is_not(folder):
+    assert "OOD" in results_tab.closer(UI, folder, "ood")["by_task"]
+    for wrong in (None, "", "elsewhere", ["iid"]):
+        assert "by_task" not in results_tab.closer(UI, folder, wrong)
+
+
+def test_a_failure_nobody_thought_of_is_a_sentence(folder, monkeypatch, caplog):
+    monkeypatch.setattr(results_tab, "glance_html", lambda *_: 1 / 0)
+    drawn = results_tab.opened(UI, folder)
+    assert "Something went wrong" in drawn["top"] and "arc_easy" in drawn["rest"]
+    assert "ZeroDivisionError" in caplog.text
+
+
+def test_an_interval_is_drawn_where_it_lies():
+    drawn = whisker(Span(50.0, 40.0, 80.0), Scale(0, 200, mark=100))
+    assert "left:20.0%;width:20.0%" in drawn and 'class="dot" style="left:25.0%' in drawn
+    assert 'class="mark" style="left:50.0%' in drawn
+    assert spoken(Span(-1.25, -2.0, 3.0), signed=True).count("−") == 2
+
+
+@pytest.mark.parametrize(
+    ("raw", "span"),
+    [
+        ({"mean": 1, "low": 0, "high": 2}, Span(1, 0, 2)),
+        ({"mean": 1, "interval": [0, 2]}, Span(1, 0, 2)),
+        ({"median": 1, "min": 0, "max": 2}, Span(1, 0, 2)),
+        ({"mean": 1, "low": 0}, Span(1)),
+        (4, Span(4)),
+        (True, None),
+        (float("nan"), None),
+        ({"low": 0, "high": 2}, None),
+    ],
+)
+def test_a_span_is_read_from_every_form_that_files_have(raw, span):
+    assert span_of(raw) == span
+
+
+def test_a_command_is_there_to_copy():
+    assert command_html("") == ""
+    shown = command_html("python -m a --b '<c>'")
+    assert "python -m a --b &#x27;&lt;c&gt;&#x27;</code>" in shown and 'class="rm-copy"' in shown
+
+
+def test_the_repository_s_own_files_are_all_read():
+    for name in COMMANDS:
+        if (RESULTS / name).is_file():
+            assert not isinstance(load(RESULTS, name), Unmeasured)
+    html = everything(RESULTS)
+    assert Tables(html).open == [] and "broken or older" not in html
