@@ -16,6 +16,8 @@ sys.path.insert(0, str(REPOSITORY))
 from ramole_core.composition import METHODS  # noqa: E402
 from ramole_core.methods import METHOD_LIST  # noqa: E402
 from ramole_core.settings import Settings  # noqa: E402
+from ui.results_files import Span  # noqa: E402
+from ui.results_scores import LABELS, Evaluation, evaluation  # noqa: E402
 
 README = REPOSITORY / "README.md"
 BEGIN, END = "<!-- {name}: written by `make readme` -->", "<!-- end of {name} -->"
@@ -46,6 +48,71 @@ def methods() -> str:
 
 
 def measured() -> str:
+    """The evaluation where it is there, else the earlier measurement in a crowded pool."""
+    found, missing = evaluation(REPOSITORY / "results")
+    return evaluated(found) if found and not missing else crowded()
+
+
+def evaluated(found: Evaluation) -> str:
+    """Methods x settings, the aims in a sentence each, retrieval, and the command."""
+    scores = {setting: found.scores(setting) for setting in found.settings}
+    facts = dict(found.made.facts)
+    how = ", ".join(filter(None, (facts.get("rows"), facts.get("adapters mixed"))))
+    meanings = "; ".join(
+        f"{LABELS.get(name, name)}: {words}" for name, words in found.settings.items() if words
+    )
+    rows = [
+        f"{len(found.tasks)} tasks, {how}, on the base model {facts.get('base model', '')}. Mean "
+        "score over tasks, 0 to 100, with 95 % bootstrap intervals; bold is the best way of mixing "
+        f"in a setting. {meanings}.",
+        "",
+        f"| method | {' | '.join(LABELS.get(name, name) for name in scores)} |",
+        "|---" * (1 + len(scores)) + "|",
+    ]
+    for name in found.methods:
+        label = "the right adapter alone" if name == "perfect" else f"`{name}`"
+        cells = [
+            _bold(_span(row.get(name)), found.best(setting) == name)
+            for setting, row in scores.items()
+        ]
+        rows.append(f"| {label} | {' | '.join(cells)} |")
+    words = {True: "reached", False: "**not reached**", None: "not known yet"}
+    aims = [
+        f"- {one.what}: aim {one.aim}, measured {one.measured or 'nothing yet'}: "
+        f"{words[one.reached]}."
+        for one in found.aims
+    ]
+    aims += [""] if aims else []
+    command = f"```bash\n{found.made.command}\n```"
+    return "\n".join([*rows, "", *aims, *_retrieval(found), command])
+
+
+def _retrieval(found: Evaluation) -> Iterator[str]:
+    phrases = {"first": "found first", "found": f"among the first {found.k}"}
+    told = [
+        f"{LABELS.get(setting, setting)}: "
+        + ", ".join(f"{phrases[name]} {_span(spans[name])}" for name in phrases if name in spans)
+        for setting, spans in found.retrieval.items()
+        if spans.keys() & phrases.keys()
+    ]
+    if told:
+        yield f"The right adapter, in percent of the prompts: {'; '.join(told)}."
+        yield ""
+
+
+def _span(span: Span | None) -> str:
+    if span is None:
+        return ""
+    if span.low is None or span.high is None:
+        return f"{span.mean:.1f}"
+    return f"{span.mean:.1f} [{span.low:.0f}, {span.high:.0f}]"
+
+
+def _bold(words: str, yes: bool) -> str:
+    return f"**{words}**" if yes else words
+
+
+def crowded() -> str:
     """The crowded pool: what was run, how often retrieval is right, and each method's score."""
     run = json.loads((REPOSITORY / "results" / "crowded.json").read_text(encoding="utf-8"))
     samples, strangers = len(run["samples"]), len(run["distractors"])

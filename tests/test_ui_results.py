@@ -1,6 +1,7 @@
 """The tab Results without a browser: files in every state, tables, marks, commands, the picture."""
 
 import copy
+import importlib.util
 import json
 import os
 import random
@@ -398,3 +399,37 @@ def test_the_repository_s_own_files_are_all_read():
             assert not isinstance(load(RESULTS, name), Unmeasured)
     html = everything(RESULTS)
     assert Tables(html).open == [] and "broken or older" not in html
+
+
+def generator():
+    """The module `docs/readme.py`, which is no package's."""
+    spec = importlib.util.spec_from_file_location("readme", REPOSITORY / "docs" / "readme.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_readme_is_drawn_from_the_evaluation_where_it_is_there(folder, monkeypatch):
+    readme = generator()
+    earlier = readme.measured()
+    monkeypatch.setattr(readme, "REPOSITORY", folder.parent)
+    lines = readme.measured().splitlines()
+    assert lines[0].startswith("3 tasks, 100 rows a task, test split, k = 3, on the base model")
+    assert "| method | IID | OOD | crowded |" in lines and earlier not in lines
+    assert "| `ramole` | 57.4 [54, 60] | 34.2 [31, 37] | 53.0 [50, 56] |" in lines
+    assert "| `ramole_plus` | **61.2 [58, 64]** | **36.4 [33, 39]** | **58.8 [56, 62]** |" in lines
+    assert "| `selection` | 63.5 [60, 66] | 24.9 [22, 28] | 58.1 [55, 61] |" in lines
+    assert "| the right adapter alone | 66.6 [64, 70] |  |  |" in lines
+    assert "- IID, beside perfect: aim 93 %, measured 91 %: **not reached**." in lines
+    assert "- on a GPU: aim 2 points, measured nothing yet: not known yet." in lines
+    (found,) = [line for line in lines if line.startswith("The right adapter, in percent")]
+    assert "IID: found first 93.0 [90, 96], among the first 3 98.0 [97, 99]." in found
+    assert lines[-2] == "python -m ramole_core evaluate --data data"
+
+
+def test_readme_falls_back_on_the_crowded_pool(folder, monkeypatch):
+    readme = generator()
+    (folder / "evaluation.json").write_text("{ broken")
+    (folder / "crowded.json").write_text((RESULTS / "crowded.json").read_text())
+    monkeypatch.setattr(readme, "REPOSITORY", folder.parent)
+    assert "| method | strict | lenient | over the base, lenient |" in readme.measured()

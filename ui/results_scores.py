@@ -136,7 +136,7 @@ def evaluation_of(raw: Raw) -> Evaluation | None:
     k = text(raw.get("k"))
     tasks = {name: _task(value) for name, value in table(raw.get("tasks")).items()}
     facts = (
-        ("rows", f"{rows} of the {split} split for each task" if rows and split else ""),
+        ("rows", f"{rows} rows a task, {split} split" if rows and split else ""),
         ("tasks", str(len(tasks)) if tasks else ""),
         ("adapters mixed", f"k = {k}" if k else ""),
     )
@@ -170,7 +170,7 @@ def crowded_of(raw: Raw) -> Evaluation | None:
         return None
     strangers, samples = len(items(raw.get("distractors"))), len(table(raw.get("samples")))
     prompts, k = text(raw.get("prompts")), text(raw.get("k"))
-    facts = (("prompts", f"{prompts} of the dev split" if prompts else ""),)
+    facts = (("prompts", f"{prompts} dev rows" if prompts else ""),)
     facts += (("adapters mixed", f"k = {k}" if k else ""),)
     ahead = [
         Difference("ramole", name, span)
