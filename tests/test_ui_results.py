@@ -103,13 +103,18 @@ def test_the_best_mixing_is_looked_for_in_each_setting(folder):
 
 def test_aims_are_said_in_words(folder):
     rows = Tables(everything(folder)).named("Aims that were set")
-    assert [row[3] for row in rows[1:]] == ["reached", "not reached", "not known yet"]
-    assert rows[1][:3] == ["OOD, over mixture", "2 points", "4.7"]
+    assert [row[1] for row in rows[1:]] == ["reached", "not reached", "not known yet"]
+    assert rows[1] == ["OOD, over mixture", "reached", "2 points", "4.7"]
 
 
 def test_the_paper_s_table_stands_beside(folder):
     rows = Tables(everything(folder)).named("As published, on larger bases")
     assert rows[1:] == [["perfect selection", "55.4", "–"], ["RAMoLE", *rows[2][1:]]]
+    raw = written()
+    raw["published"]["rows"] = {"RAMoLE": [51.8], "mixture": [49.8, 45.6, 58.8]}
+    (folder / "evaluation.json").write_text(json.dumps(raw))
+    shorter = Tables(everything(folder)).named("As published, on larger bases")
+    assert shorter[1][2] == "–" and shorter[2][1:] == ["49.8", "45.6 (the best)"]
     assert [cell.split()[0] for cell in rows[2][1:]] == ["51.8", "47.7"]
 
 
@@ -200,8 +205,8 @@ def test_where_higher_is_better_the_same_numbers_say_the_opposite(folder):
 def test_speed_shows_aims_peers_and_many_users(folder):
     shown = Tables(everything(folder))
     rows = shown.named("Aims of the engine")
-    assert rows[1] == ["decode, k3 / base", "0.71 [0.70, 0.80]", "0.7", "reached"]
-    assert rows[2][3] == "not reached"
+    assert rows[1] == ["decode, k3 / base", "reached", "0.71 [0.70, 0.80]", "0.7"]
+    assert rows[2][1] == "not reached"
     assert shown.named("Tokens a second beside PEFT")[1:] == [
         ["ramole_k3", "26 [25, 27]", "–"],
         ["peft_arrow", "–", "47 [46, 48]"],
@@ -266,7 +271,7 @@ def test_junk_anywhere_in_a_file_breaks_nothing(folder):
     places = {name: list(_places(raw)) for name, raw in originals.items()}
     assert sum(map(len, places.values())) > 400
     for name, raw in originals.items():
-        for place in random.sample(places[name], min(30, len(places[name]))):
+        for place in random.sample(places[name], min(12, len(places[name]))):
             spoilt = copy.deepcopy(raw)
             node = spoilt
             for step in place[:-1]:

@@ -54,7 +54,7 @@ def differences_html(found: Evaluation, setting: str) -> str:
         return ""
     scale = scale_over([one.span for one in ahead], mark=0)
     rows = "".join(
-        f"<tr>{head(f'{one.method} − {one.rival}')}"
+        f"<tr>{head(one.method, below=f'minus {one.rival}')}"
         f"{cell(one.span, scale=scale, signed=True)}{plain(in_words(one.span))}</tr>"
         for one in ahead
     )
@@ -64,6 +64,7 @@ def differences_html(found: Evaluation, setting: str) -> str:
         f"Differences over the same rows, {label(setting)}",
         heads,
         rows,
+        kind="names",
         below="The thin upright line is zero: an interval that crosses it decides nothing.",
     )
 
@@ -165,7 +166,7 @@ def _scores(found: Evaluation) -> str:
         "Mean score of each method, by setting",
         heads,
         rows,
-        kind="scores" if len(found.settings) > 1 else "scores narrow",
+        kind="names" if len(found.settings) > 1 else "names narrow",
         below="Bold: the best way of mixing in its setting. base, perfect and selection use one "
         "adapter or none. A line is the interval, a dot the mean, on one scale for all cells.",
     )
@@ -198,11 +199,11 @@ def _aims(found: Evaluation) -> str:
     if not found.aims:
         return ""
     rows = "".join(
-        f"<tr>{head(one.what)}{plain(one.aim)}{plain(one.measured)}"
-        f"<td>{verdict(one.reached)}</td></tr>"
+        f"<tr>{head(one.what)}<td>{verdict(one.reached)}</td>"
+        f"{plain(one.aim)}{plain(one.measured)}</tr>"
         for one in found.aims
     )
-    heads = [head(word, scope="col") for word in ("what", "aim", "measured", "reached?")]
+    heads = [head(word, scope="col") for word in ("what", "reached?", "aim", "measured")]
     return box("Aims that were set before measuring", heads, rows, kind="words")
 
 

@@ -219,8 +219,9 @@ def _aims(raw: object) -> Iterator[Aim]:
 def _published(raw: object) -> Published | None:
     told = table(raw)
     columns = tuple(text(name) for name in items(told.get("columns")))
+    blank = [None] * len(columns)
     rows = {
-        name: tuple(number(value) for value in items(values)[: len(columns)])
+        name: tuple(number(value) for value in [*items(values), *blank][: len(columns)])
         for name, values in table(told.get("rows")).items()
     }
     return Published(columns, rows, text(told.get("source"))) if columns and rows else None

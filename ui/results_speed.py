@@ -109,13 +109,14 @@ def _aims(raw: Raw) -> str:
         scale = scale_over([span], mark=aim, zero=True)
         word = verdict(told if isinstance(told, bool) else None)
         rows += (
-            f"<tr>{head(text(one.get('what')))}{cell(span, scale=scale, digits=_digits(span))}"
-            f"{plain(text(one.get('aim')), kind='number')}<td>{word}</td></tr>"
+            f"<tr>{head(text(one.get('what')))}<td>{word}</td>"
+            f"{cell(span, scale=scale, digits=_digits(span))}"
+            f"{plain(text(one.get('aim')), kind='number')}</tr>"
         )
-    heads = [head("what", scope="col"), head("measured", scope="col", kind="number")]
-    heads += [head("aim", scope="col", kind="number"), head("reached?", scope="col")]
+    heads = [head("what", scope="col"), head("reached?", scope="col")]
+    heads += [head(words, scope="col", kind="number") for words in ("measured", "aim")]
     below = "Each line has a scale of its own, from zero; the upright tick is the aim."
-    return box("Aims of the engine", heads, rows, kind="aims", below=below)
+    return box("Aims of the engine", heads, rows, kind="words", below=below)
 
 
 def _throughput(raw: Raw, part: str) -> str:
