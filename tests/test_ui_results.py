@@ -179,7 +179,14 @@ def test_adapters_show_rivals_and_gain_and_one_command(folder):
     assert rows[1][7] == "+34.0 [+31.0, +37.0]" and rows[2][7] == "+1.0 [−2.0, +4.0]"
     assert rows[2][4] == "–", "a task without options has no chance"
     assert html.count("<code>python -m ramole_core.evaluation.dev_table --rows 50</code>") == 1
-    assert "<b>1 of 2</b><span>adapters clearly help" in html
+    assert "<b>1 of 2</b><span>adapters clearly beat the base" in html
+
+
+def test_an_adapter_helps_only_where_lenient_scoring_says_so_too(folder):
+    raw = json.loads((folder / "adapters_dev.json").read_text())
+    raw["adapters"]["sst2"]["lenient"]["gain_over"]["base"] = {"mean": 2, "low": -1, "high": 5}
+    (folder / "adapters_dev.json").write_text(json.dumps(raw))
+    assert "<b>0 of 2</b><span>adapters clearly beat the base" in everything(folder)
 
 
 def test_ablations_are_grouped_and_judged_by_their_interval(folder):

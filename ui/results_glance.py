@@ -17,7 +17,7 @@ def glance_html(folder: Path, found: Evaluation | None) -> str:
     tiles = (
         ("answers", *_answers(found)),
         ("retrieval", *_retrieval(folder, found)),
-        ("adapters", *_counted(results_adapters.helping(folder), "adapters clearly help")),
+        ("adapters", *_counted(results_adapters.helping(folder), "adapters clearly beat the base")),
         ("router", *results_router.headline(folder)),
         ("speed", *_counted(results_speed.reached(folder), "speed aims reached")),
     )

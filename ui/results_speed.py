@@ -136,7 +136,7 @@ def _throughput(raw: Raw, part: str) -> str:
     )
     heads = [head("system", scope="col")]
     heads += [head(f"batch {batch:g}", scope="col", kind="number") for batch in batches]
-    return box(PARTS[part], heads, rows)
+    return box(PARTS[part], heads, rows, kind="names")
 
 
 def _pool_size(raw: Raw) -> str:

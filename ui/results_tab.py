@@ -13,7 +13,7 @@ from typing import Any
 import gradio as gr
 
 from . import results_adapters, results_answers, results_retrieval, results_router, results_speed
-from .errors import UNEXPECTED
+from .errors import UNEXPECTED, one_sentence
 from .found import notice_html
 from .results_files import RESULTS, stamp
 from .results_glance import glance_html
@@ -64,11 +64,13 @@ def tab(folder: Path = RESULTS) -> None:
         shown = gr.State("")
 
     def on_open(before: str):
-        now = stamp(folder)
-        return {shown: now} if before == now else {shown: now, **opened(ui, folder)}
+        with one_sentence():
+            now = stamp(folder)
+            return {shown: now} if before == now else {shown: now, **opened(ui, folder)}
 
     def on_setting(wanted: str | None):
-        return closer(ui, folder, wanted)
+        with one_sentence():
+            return closer(ui, folder, wanted)
 
     everything = [shown, ui.top, ui.chosen, ui.setting, ui.rest, *ui.closer]
     results.select(on_open, shown, everything, **QUIET)
