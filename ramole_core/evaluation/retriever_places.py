@@ -1,6 +1,6 @@
 """Where each prompt's own adapter stands, with twins merged too, and what the places add up to."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 
 import numpy as np
@@ -8,7 +8,10 @@ from jaxtyping import Bool, Float32
 
 from ramole_core.evaluation.intervals import bootstrap
 from ramole_core.retrieval.benchmark import FIRST, rank_of_own
-from ramole_core.retrieval.encoder import Encoder, unit
+from ramole_core.retrieval.encoder import unit
+
+Embed = Callable[[Sequence[str]], Float32[np.ndarray, "n d"]]
+"""Texts to vectors of unit length."""
 
 TWINS = (
     ("mnli_matched", "mnli_mismatched"),
@@ -27,12 +30,12 @@ class Places:
 
     @classmethod
     def measure(
-        cls, encoder: Encoder, examples: Mapping[str, Sequence[str]], prompts: Sequence[dict]
+        cls, embed: Embed, examples: Mapping[str, Sequence[str]], prompts: Sequence[dict]
     ) -> "Places":
         """`prompts` have `inputs` and `task`; an adapter is the mean of its examples' vectors."""
         names = list(examples)
-        pool = unit(np.stack([encoder.embed(list(rows)).mean(0) for rows in examples.values()]))
-        scores = encoder.embed([prompt["inputs"] for prompt in prompts]) @ pool.T
+        pool = unit(np.stack([embed(list(rows)).mean(0) for rows in examples.values()]))
+        scores = embed([prompt["inputs"] for prompt in prompts]) @ pool.T
         own = [names.index(prompt["task"]) for prompt in prompts]
         first = [names.index(head_of(name, names)) for name in names]
         joined = np.full_like(scores, -np.inf)

@@ -3,36 +3,36 @@
     python -m ramole_core.evaluation.retriever_table --data DATA
 
 Pool: the 48 LoRAs of the paper, each with 20 sample inputs; prompts of the same 48 tasks (arXiv
-2402.09997, table 2). A run tunes on the samples of a share of the tasks, drawn by its seed, and is
-served as anything else: by an `Encoder`, a mean over samples, a cosine. The prompts take no part in
-any choice. With `merged`, tasks that share their instructions (`TWINS`) count as one. Intervals are
-bootstrapped over prompts, after averaging a prompt over seeds. Runs that the file holds already are
-not made again.
+2402.09997, table 2). A run fits its metric (`retriever_metric.py`) on the samples of a share of the
+tasks, drawn by its seed, and is served as anything else: a mean over samples, a cosine. The prompts
+take no part in any choice. With `merged`, tasks that share their instructions (`TWINS`) count as
+one. Intervals are bootstrapped over prompts, after averaging a prompt over seeds. Runs that the
+file holds already are not made again.
 """
 
 import json
 import shlex
 import sys
-import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
 import numpy as np
 import typer
+from jaxtyping import Float32
 from rich.console import Console
 from rich.table import Table
 
-from ramole_core.evaluation.retriever_places import TWINS, Places, summarise
+from ramole_core.evaluation.retriever_places import TWINS, Embed, Places, summarise
 from ramole_core.pool.words import parse_examples
 from ramole_core.retrieval.benchmark import FIRST, POOL
 from ramole_core.retrieval.encoder import Encoder
+from ramole_core.retrieval.tuning import read_tuning
 from ramole_core.settings import REPOSITORY, load_settings
 from ramole_core.training.card import versions
-from ramole_core.training.progress import show_progress
-from ramole_core.training.retriever import train_retriever
-from ramole_core.training.retriever_recipe import RetrieverRecipe
+from ramole_core.training.retriever import Texts
+from ramole_core.training.retriever_metric import MetricRecipe, fit_metric
 from ramole_core.training.rows import read_task
 
 PUBLISHED = {
@@ -52,59 +52,49 @@ def split_tasks(names: list[str], *, share: float, seed: int) -> list[str]:
     return [names[n] for n in sorted(order[: round(share * len(names))])]
 
 
-def tuned_places(
-    recipe: RetrieverRecipe,
-    tasks: Sequence[str],
-    *,
-    examples: Mapping[str, Sequence[str]],
-    prompts: Sequence[dict],
-    data_dir: Path,
-    label: str,
-) -> Places:
-    """Tune on the examples of `tasks`, then measure the served encoder."""
-    with tempfile.TemporaryDirectory() as folder, show_progress(label) as report:
-        train_retriever(
-            recipe,
-            texts={name: examples[name] for name in tasks},
-            out_dir=Path(folder),
-            data_dir=data_dir,
-            report=report,
-        )
-        encoder = Encoder(data_dir=data_dir, adapter=Path(folder))
-        return Places.measure(encoder, examples, prompts)
+class Remembered:
+    """Embeds a text once; every run asks for the same ones, and an encoder is slow."""
+
+    def __init__(self, embed: Embed):
+        self._embed = embed
+        self.held: dict[str, np.ndarray] = {}
+
+    def __call__(self, texts: Sequence[str]) -> Float32[np.ndarray, "n d"]:
+        new = [text for text in dict.fromkeys(texts) if text not in self.held]
+        for start in range(0, len(new), 256):
+            part = new[start : start + 256]
+            self.held.update(zip(part, self._embed(part), strict=True))
+        return np.stack([self.held[text] for text in texts])
 
 
-def unseen_tasks(encoder: Encoder, data: Path, *, rows: int) -> tuple[Places, list[str]]:
-    """Dev prompts among all task folders of the data, each an adapter with 20 training inputs."""
-    folders = sorted(path.parent for path in data.glob("*/dev.jsonl"))
-    tasks = [read_task(folder) for folder in folders]
-    examples = {task.name: [row.inputs for row in task.train[:EXAMPLES]] for task in tasks}
+def tuned_on(dense: Embed, texts: Texts, recipe: MetricRecipe) -> Embed:
+    """The retriever that is tuned on `texts`."""
+    metric = fit_metric(dense, texts, recipe)
+    return lambda asked: metric(dense(asked), asked)
+
+
+def read_folders(data: Path, *, rows: int) -> tuple[Texts, list[dict]]:
+    """All task folders of the data: 20 training inputs each, and `rows` dev prompts of each."""
+    tasks = [read_task(path.parent) for path in sorted(data.glob("*/dev.jsonl"))]
     prompts = [
         {"task": task.name, "inputs": row.inputs} for task in tasks for row in task.dev[:rows]
     ]
-    return Places.measure(encoder, examples, prompts), [prompt["task"] for prompt in prompts]
+    return {task.name: [row.inputs for row in task.train[:EXAMPLES]] for task in tasks}, prompts
 
 
-def sample_pool(encoder: Encoder, data: Path, adapters: Path) -> tuple[Places, list[str]]:
-    """All dev prompts of the sample adapters, among them and every other task of the data."""
-    names = sorted(path.parent.name for path in adapters.glob("[!_]*/examples.jsonl"))
-    examples: dict[str, list[str]] = {}
-    for name in names:
-        examples[name] = parse_examples((adapters / name / "examples.jsonl").read_bytes())[0]
-    prompts = [
-        {"task": name, "inputs": row.inputs} for name in names for row in read_task(data / name).dev
-    ]
-    for folder in sorted(path.parent for path in data.glob("*/train.jsonl")):
-        if folder.name not in names:
-            rows = read_task(folder).train[:EXAMPLES]
-            examples[folder.name] = [row.inputs for row in rows]
-    return Places.measure(encoder, examples, prompts), [prompt["task"] for prompt in prompts]
+def sample_pool(examples: Texts, prompts: list[dict], adapters: Path) -> tuple[Texts, list[dict]]:
+    """The sample adapters with their own examples among the tasks that have none, and their
+    prompts."""
+    own: dict[str, Sequence[str]] = {}
+    for path in sorted(adapters.glob("[!_]*/examples.jsonl")):
+        own[path.parent.name] = parse_examples(path.read_bytes())[0][:EXAMPLES]
+    return {**examples, **own}, [prompt for prompt in prompts if prompt["task"] in own]
 
 
 class Report:
     """The results file: every run's places as soon as they are known."""
 
-    def __init__(self, path: Path, *, recipe: RetrieverRecipe, encoder: str):
+    def __init__(self, path: Path, *, recipe: MetricRecipe, encoder: str):
         """Goes on with `path` where it was made by the same recipe and encoder."""
         self._path = path
         self.held: dict = {}
@@ -136,9 +126,10 @@ def main(
     data: Annotated[Path, typer.Option(help="Folder of task folders and retrieval/.")] = Path(
         "data"
     ),
-    seeds: Annotated[int, typer.Option(help="Splits of the tasks at 40 %.")] = 5,
-    seeds_all: Annotated[int, typer.Option(help="Runs on all tasks.")] = 2,
-    rows: Annotated[int, typer.Option(help="Dev prompts of each task of the data.")] = 40,
+    seeds: Annotated[
+        int, typer.Option(help="Splits of the tasks at 40 %, and of the data's.")
+    ] = 10,
+    rows: Annotated[int, typer.Option(help="Dev prompts of each task of the data.")] = 8,
     out: Annotated[Path, typer.Option(help="The JSON file.")] = (
         REPOSITORY / "results" / "retriever.json"
     ),
@@ -151,34 +142,40 @@ def main(
     tasks = np.array([prompt["task"] for prompt in prompts])
     untuned = Encoder(data_dir=settings.data_dir)
     shipped = Encoder(data_dir=settings.data_dir, adapter=settings.adapters_dir / "_retriever")
-    recipe = RetrieverRecipe()
+    recipe = MetricRecipe()
+    plain = Remembered(untuned.embed)
+    dense = Remembered(lambda texts: untuned.dense(texts, window=recipe.window))
     report = Report(out, recipe=recipe, encoder=untuned.checksum)
-    for name, encoder in {"untuned": untuned, "shipped": shipped}.items():
-        if encoder.tuned or name == "untuned":
-            known = report.held["runs"].get(name, {}).get("checksum") == encoder.checksum
-            if not known:
-                measured = Places.measure(encoder, examples, prompts)
-                report.keep(name, measured, checksum=encoder.checksum)
-    shares = {0.4: seeds, 1.0: seeds_all}
+    served = {"untuned": (plain, untuned)}
+    if shipped.tuned:
+        served["shipped"] = (Remembered(shipped.embed), shipped)
+        tuning = read_tuning(settings.adapters_dir / "_retriever")
+        if tuning and tuning.metric and not tuning.has_lora and tuning.window == recipe.window:
+            metric = tuning.metric  # what `shipped.embed` gives, from vectors that are known
+            served["shipped"] = (lambda texts: metric(dense(texts), texts), shipped)
+    for name, (embed, encoder) in served.items():
+        if report.held["runs"].get(name, {}).get("checksum") != encoder.checksum:
+            report.keep(name, Places.measure(embed, examples, prompts), checksum=encoder.checksum)
+    shares = {0.4: seeds, 1.0: 1}
     for share, count in shares.items():
         for seed in range(count):
             run = f"{share:.0%}, seed {seed}"
-            chosen = split_tasks(list(examples), share=share, seed=seed)
             if report.places(run) is None:
-                measured = tuned_places(
-                    seeded(recipe, seed),
-                    chosen,
-                    examples=examples,
-                    prompts=prompts,
-                    data_dir=settings.data_dir,
-                    label=run,
-                )
-                report.keep(run, measured, tuned_on=chosen)
+                chosen = split_tasks(list(examples), share=share, seed=seed)
+                embed = tuned_on(dense, {name: examples[name] for name in chosen}, recipe)
+                report.keep(run, Places.measure(embed, examples, prompts), tuned_on=chosen)
     report.held["summary"] = summary_of(report, tasks, shares=shares)
     if shipped.tuned:
         report.held["shipped"] = measure_shipped(
-            untuned, shipped, data=data, adapters=settings.adapters_dir, rows=rows
-        )
+            plain,
+            dense,
+            served["shipped"][0],
+            recipe,
+            data=data,
+            adapters=settings.adapters_dir,
+            rows=rows,
+            seeds=seeds,
+        ) | {"checksum": shipped.checksum}
     report.held |= {
         "command": shlex.join(
             ["python", "-m", "ramole_core.evaluation.retriever_table", *sys.argv[1:]]
@@ -191,11 +188,6 @@ def main(
     }
     report.write()
     show(report.held)
-
-
-def seeded(recipe: RetrieverRecipe, seed: int) -> RetrieverRecipe:
-    """The recipe with another seed."""
-    return replace(recipe, schedule=replace(recipe.schedule, seed=seed))
 
 
 def summary_of(report: Report, tasks: np.ndarray, *, shares: Mapping[float, int]) -> dict:
@@ -221,31 +213,47 @@ def summary_of(report: Report, tasks: np.ndarray, *, shares: Mapping[float, int]
 
 
 def measure_shipped(
-    untuned: Encoder, shipped: Encoder, *, data: Path, adapters: Path, rows: int
+    plain: Embed,
+    dense: Embed,
+    shipped: Embed,
+    recipe: MetricRecipe,
+    *,
+    data: Path,
+    adapters: Path,
+    rows: int,
+    seeds: int,
 ) -> dict:
-    """The shipped retriever against the untuned one on the data's dev prompts."""
+    """The shipped retriever against the untuned one on the data's dev prompts, and, on tasks that
+    it was not tuned on, twins of it that saw half of its tasks."""
     record = json.loads((adapters / "_retriever" / "retriever.json").read_text(encoding="utf-8"))
     trained = [name for group in record["trained_on"] for name in group.split("+")]
-    found = {"checksum": shipped.checksum, "trained_on": trained}
-    before, tasks = unseen_tasks(untuned, data, rows=rows)
-    after, _ = unseen_tasks(shipped, data, rows=rows)
-    for name, mask in (
-        ("unseen tasks of the data", ~np.isin(tasks, trained)),
-        ("its own tasks, dev prompts", np.isin(tasks, trained)),
-    ):
+    examples, prompts = read_folders(data, rows=rows)
+    tasks = np.array([prompt["task"] for prompt in prompts])
+    before = Places.measure(plain, examples, prompts)
+    after = Places.measure(shipped, examples, prompts)
+    found: dict = {"trained_on": trained}
+
+    def keep(name: str, old: Places, new: Sequence[Places], masks: Sequence[np.ndarray]) -> None:
         found[name] = {
-            "prompts": int(mask.sum()),
-            "untuned": summarise([before], [mask]),
-            "shipped": summarise([after], [mask], against=before),
+            "prompts": int(np.stack(masks).any(0).sum()),
+            "untuned": summarise([old] * len(masks), masks),
+            "shipped": summarise(new, masks, against=old),
         }
-    before, _ = sample_pool(untuned, data, adapters)
-    after, tasks = sample_pool(shipped, data, adapters)
-    mask = np.ones(len(tasks), bool)
-    found["sample adapters among strangers"] = {
-        "prompts": len(tasks),
-        "untuned": summarise([before], [mask]),
-        "shipped": summarise([after], [mask], against=before),
-    }
+
+    learnt = np.isin(tasks, trained)
+    keep("tasks it was not tuned on", before, [after], [~learnt])
+    keep("tasks it was tuned on, dev prompts", before, [after], [learnt])
+    twins, masks = [], []
+    for seed in range(seeds):
+        half = split_tasks(trained, share=0.5, seed=seed)
+        embed = tuned_on(dense, {name: examples[name] for name in half}, recipe)
+        twins.append(Places.measure(embed, examples, prompts))
+        masks.append(~np.isin(tasks, half))
+    keep("tuned on half of its tasks, the other tasks", before, twins, masks)
+    pool, asked = sample_pool(examples, prompts, adapters)
+    everything = [np.ones(len(asked), bool)]
+    old, new = (Places.measure(embed, pool, asked) for embed in (plain, shipped))
+    keep("sample adapters among strangers", old, [new], everything)
     return found
 
 

@@ -18,7 +18,7 @@ from jaxtyping import Float32
 
 from ramole_core.errors import RamoleError
 from ramole_core.retrieval.model_files import find_model, hash_files
-from ramole_core.retrieval.tuning import Tuning, fold, read_tuning
+from ramole_core.retrieval.tuning import Tuning, Window, fold, read_tuning
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -41,9 +41,9 @@ class Encoder:
         device: str = "cpu",
         adapter: Path | None = None,
     ):
-        """`adapter` is a folder with a LoRA of the encoder itself (`tuning.py`).
+        """`adapter` is a folder with a tuning of the encoder itself (`tuning.py`).
 
-        A folder that is not there, or whose LoRA was trained on another encoder, changes nothing:
+        A folder that is not there, or whose tuning is of another encoder, changes nothing:
         `tuned` tells. A Hugging Face id that has to be downloaded is kept under
         `data_dir`/encoders.
         """
@@ -78,12 +78,26 @@ class Encoder:
     def embed(self, texts: Sequence[str]) -> Float32[np.ndarray, "n d"]:
         """Vectors of unit length, the instruction included; no texts give a [0, d] array.
 
-        Raises RamoleError when the model cannot be loaded.
+        With a tuned metric a vector has the words beside the encoder's part, and a cosine is the
+        mixture of both (`metric.py`). Raises RamoleError when the model cannot be loaded.
         """
         with self._lock:
+            self._load()
+            tuning = self._find_tuning()
+        rows = self.dense(texts, window=tuning.window if tuning else None)
+        return tuning.metric(rows, texts) if tuning and tuning.metric else rows
+
+    def dense(
+        self, texts: Sequence[str], *, window: Window | None = None
+    ) -> Float32[np.ndarray, "n d"]:
+        """The encoder's own part alone, of unit length; `window` None is the encoder's own."""
+        with self._lock:
             model = self._load()
+            cut = [text[:_LONGEST] for text in texts]
+            if window is not None:
+                cut = window.cut(texts, model.tokenizer)
             rows = model.encode(
-                [INSTRUCTION + text for text in self._cut(texts)] or [INSTRUCTION],
+                [INSTRUCTION + text for text in cut] or [INSTRUCTION],
                 batch_size=_BATCH,
                 show_progress_bar=False,
                 convert_to_numpy=True,
@@ -109,11 +123,6 @@ class Encoder:
             self._own_checksum = hash_files(self._find())
         return self._own_checksum
 
-    def _cut(self, texts: Sequence[str]) -> Sequence[str]:
-        if self._tuning is None or self._tuning.window is None:
-            return [text[:_LONGEST] for text in texts]
-        return self._tuning.window.cut(texts, self._load().tokenizer)
-
     def _load(self) -> "SentenceTransformer":
         if self._model is None:
             folder = self._find()
@@ -128,7 +137,7 @@ class Encoder:
                         local_files_only=True,
                         model_kwargs={"use_safetensors": True},
                     )
-                    if tuning is not None:
+                    if tuning is not None and tuning.has_lora:
                         fold(_weights(model), tuning)
                 except Exception as error:  # a stack of third-party loaders: any type may come
                     reason = (str(error).strip() or repr(error)).splitlines()[0]

@@ -1,7 +1,9 @@
-"""A retriever's tuning: a small LoRA of the sentence encoder, and the window it was trained with.
+"""A retriever's tuning: a small LoRA of the sentence encoder, a metric after it, or both.
 
-Its folder holds `adapter_model.safetensors` and `adapter_config.json` as PEFT writes them, and
-`retriever.json` with the record of the run. `train retriever` writes it; the encoder reads it.
+Its folder holds `retriever.json` with the record of the run and the window it was trained with; for
+a LoRA, `adapter_model.safetensors` and `adapter_config.json` as PEFT writes them; for a metric,
+`metric.safetensors` (`metric.py`). `train retriever` writes a LoRA, `retriever_metric` a metric;
+the encoder reads them.
 """
 
 import json
@@ -11,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ramole_core.errors import RamoleError
+from ramole_core.retrieval.metric import METRIC, Metric
 
 if TYPE_CHECKING:
     from torch import nn
@@ -56,26 +59,38 @@ class Tuning:
     """Of the encoder that it was trained on; None: the folder does not say."""
     window: Window | None
     """None: the encoder's own."""
+    metric: Metric | None = None
+    """None: the encoder's vectors are used as they are."""
+
+    @property
+    def has_lora(self) -> bool:
+        """Whether the encoder's weights change."""
+        return (self.folder / WEIGHTS).is_file()
 
 
 def read_tuning(folder: Path) -> Tuning | None:
     """The tuning in `folder`; None where there is none. Raises RamoleError for a broken record."""
-    if not (folder / WEIGHTS).is_file():
+    measured = (folder / METRIC).is_file()
+    if not measured and not (folder / WEIGHTS).is_file():
         return None
-    if not (folder / RECORD).is_file():
+    if not measured and not (folder / RECORD).is_file():
         return Tuning(folder, None, None)
     try:
         said = json.loads((folder / RECORD).read_text(encoding="utf-8"))
         head, tail = int(said["window"]["head"]), int(said["window"]["tail"])
         checksum = str(said["encoder_checksum"])
-    except (ValueError, KeyError, TypeError) as error:
+        share, words = 0.0, 0
+        if measured:
+            share, words = float(said["metric"]["share"]), int(said["metric"]["words"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise RamoleError(
             f"{folder / RECORD} cannot be read ({error!r}); train the retriever anew, or delete "
             f"{folder}."
         ) from None
     if head < 1 or tail < 1:
         raise RamoleError(f"{folder / RECORD} has a window of {head} + {tail} tokens; both count.")
-    return Tuning(folder, checksum, Window(head, tail))
+    metric = Metric.load(folder, share=share, words=words) if measured else None
+    return Tuning(folder, checksum, Window(head, tail), metric)
 
 
 def fold(weights: "Mapping[str, nn.Parameter]", tuning: Tuning) -> None:

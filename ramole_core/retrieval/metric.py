@@ -1,0 +1,82 @@
+"""A retriever's metric: the encoder's vector with a task's own variation shrunk, and the words.
+
+    v(text) = [ sqrt(1 - s) unit(M e(text)),  sqrt(s) w(text) ]
+
+e is the encoder, M what tuning learnt, w the hashed words (`words.py`), s their share. v has unit
+length, so a cosine of two v is (1 - s) of the one and s of the other, and an adapter's vector stays
+the mean over its examples: index, search and scores know nothing of it.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float32
+
+from ramole_core.errors import RamoleError
+from ramole_core.retrieval.words import BUCKETS, word_vectors
+
+METRIC = "metric.safetensors"
+
+
+@dataclass(frozen=True)
+class Metric:
+    """What turns an encoder's vectors and the texts themselves into the index's vectors."""
+
+    matrix: Float32[np.ndarray, "d d"]
+    """M."""
+    idf: Float32[np.ndarray, "buckets"]
+    """Inverse document frequencies of hashed words and pairs."""
+    share: float
+    """s, between 0 and 1."""
+    words: int
+    """Dimensions of the hashed words, a power of two."""
+
+    def __call__(
+        self, rows: Float32[np.ndarray, "n d"], texts: Sequence[str]
+    ) -> Float32[np.ndarray, "n v"]:
+        """v of each text, `rows` being the encoder's vectors of the same texts.
+
+        Raises RamoleError where the encoder has another dimension.
+        """
+        if rows.shape[1] != len(self.matrix):
+            raise RamoleError(
+                f"This retriever is tuned for vectors of dimension {len(self.matrix)}, and the "
+                f"encoder's have {rows.shape[1]}; train the retriever anew."
+            )
+        dense = rows @ self.matrix
+        dense /= np.maximum(np.linalg.norm(dense, axis=1, keepdims=True), 1e-12)
+        worded = word_vectors(texts, self.idf, d=self.words)
+        joined = np.hstack([np.sqrt(1 - self.share) * dense, np.sqrt(self.share) * worded])
+        # a text without words has the encoder's part alone
+        return (joined / np.linalg.norm(joined, axis=1, keepdims=True)).astype(np.float32)
+
+    def save(self, folder: Path) -> None:
+        """Write it, in float16."""
+        from safetensors.numpy import save_file
+
+        tensors = {"matrix": self.matrix, "idf": self.idf}
+        save_file({name: x.astype(np.float16) for name, x in tensors.items()}, folder / METRIC)
+
+    @classmethod
+    def load(cls, folder: Path, *, share: float, words: int) -> "Metric":
+        """Read what `save` wrote. Raises RamoleError where it is broken."""
+        from safetensors import SafetensorError
+        from safetensors.numpy import load_file
+
+        try:
+            held = load_file(folder / METRIC)
+            matrix, idf = (held[name].astype(np.float32) for name in ("matrix", "idf"))
+        except (OSError, KeyError, SafetensorError) as error:
+            raise RamoleError(
+                f"{folder / METRIC} cannot be read ({error!r}); train the retriever anew, or "
+                f"delete {folder}."
+            ) from None
+        square = matrix.ndim == 2 and matrix.shape[0] == matrix.shape[1]
+        if not square or idf.shape != (BUCKETS,) or not 0 <= share < 1 or words & (words - 1):
+            raise RamoleError(
+                f"{folder / METRIC} holds {matrix.shape} and {idf.shape} for {words} words at "
+                f"{share}; expected a square and ({BUCKETS},). Train the retriever anew."
+            )
+        return cls(matrix, idf, share, words)

@@ -1,0 +1,157 @@
+"""The retriever's metric: words beside the encoder, shrunk where inputs of one task differ."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from pytest import approx
+
+from ramole_core.errors import RamoleError
+from ramole_core.retrieval.encoder import Encoder
+from ramole_core.retrieval.metric import METRIC, Metric
+from ramole_core.retrieval.tuning import RECORD, read_tuning
+from ramole_core.retrieval.words import BUCKETS, inverse_frequencies, word_vectors
+from ramole_core.training.retriever_metric import MetricRecipe, fit_metric, train_metric
+from tests.tiny_encoder import COLOURS, SONGS, write_encoder
+
+EVEN = np.ones(BUCKETS, np.float32)
+TEXTS = {
+    "colour": [f"say {c} {n} please" for c in COLOURS for n in range(3)],
+    "song": [f"sing {s} {n} now" for s in SONGS for n in range(3)],
+}
+ASKED = [text for rows in TEXTS.values() for text in rows[:3]] + ["", "unheard " * 40, "7 8 7 8"]
+
+
+def bags(text: str) -> dict[str, int]:
+    """Words and pairs of a text of plain words, counted by hand."""
+    words = text.split()
+    everything = words + [f"{a} {b}" for a, b in zip(words, words[1:], strict=False)]
+    return {word: everything.count(word) for word in everything}
+
+
+def test_a_dot_product_is_that_of_the_bags() -> None:
+    a, b = "the red fox saw the red hen", "a hen saw the red red sky"
+    rows = word_vectors([a, b], EVEN, d=1 << 16)  # so wide that nothing meets
+    one, two = ({w: 1 + np.log(n) for w, n in bags(text).items()} for text in (a, b))
+    dot = sum(x * two.get(word, 0) for word, x in one.items())
+    lengths = [np.sqrt(sum(x * x for x in bag.values())) for bag in (one, two)]
+    assert float(rows[0] @ rows[1]) == approx(dot / lengths[0] / lengths[1], abs=1e-5)
+    assert word_vectors(["The RED fox"], EVEN, d=64) == approx(
+        word_vectors(["the red fox"], EVEN, d=64)
+    )
+
+
+def test_hashing_adds_no_more_than_noise() -> None:
+    texts = [" ".join(f"w{t}x{n}" for n in range(30)) for t in range(40)]
+    rows = word_vectors(texts, EVEN, d=1024)
+    others = (rows @ rows.T)[~np.eye(40, dtype=bool)]
+    assert abs(others.mean()) < 0.01 and others.std() == approx(1 / 32, rel=0.3)
+
+
+def test_rare_words_weigh_more() -> None:
+    idf = inverse_frequencies([f"the word{n}" for n in range(9)] + ["the end"])
+    alone = word_vectors(["the", "end"], idf, d=4096)
+    both = word_vectors(["the end"], idf, d=4096)[0]
+    assert both @ alone[1] > both @ alone[0] > 0
+    ratio = (both @ alone[1]) / (both @ alone[0])
+    assert ratio == approx((np.log(11 / 2) + 1) / (np.log(11 / 11) + 1), rel=1e-5)
+
+
+def test_what_varies_within_tasks_is_shrunk_in_tasks_that_were_not_seen() -> None:
+    random = np.random.default_rng(5)
+    d, noise = 12, np.ones(12)
+    noise[:4] = 9.0  # what inputs of any task differ in
+
+    def draw(tasks: int, rows: int) -> np.ndarray:
+        x = random.normal(size=(tasks, 1, d)) + 0.3 * noise * random.normal(size=(tasks, rows, d))
+        return x / np.linalg.norm(x, axis=-1, keepdims=True)
+
+    held = dict(zip("abcdef", draw(6, 20), strict=True))
+    recipe = MetricRecipe(shrink=0.1, share=0.0, words=4)
+    metric = fit_metric(lambda names: held[names[0][0]], {n: [n, n + n] for n in held}, recipe)
+    new = draw(30, 12)
+    own = np.repeat(np.arange(30), 4)
+
+    def found(rows: np.ndarray) -> float:
+        pool = rows[:, :8].mean(1)
+        scores = (
+            rows[:, 8:].reshape(-1, rows.shape[-1])
+            @ (pool / np.linalg.norm(pool, axis=1, keepdims=True)).T
+        )
+        return float((scores.argmax(1) == own).mean())
+
+    flat = new.reshape(-1, d).astype(np.float32)
+    assert found(metric(flat, [""] * len(flat)).reshape(30, 12, -1)) > found(new) + 0.1
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_encoder(tmp_path_factory.mktemp("encoder"))
+
+
+@pytest.fixture(scope="module")
+def tuned(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("tuned")
+    encoder = Encoder(str(source), data_dir=folder)
+    train_metric(MetricRecipe(), texts=TEXTS, out_dir=folder, encoder=encoder, command="as typed")
+    return folder
+
+
+def test_what_is_served_is_the_mixture_of_two_cosines(
+    source: Path, tuned: Path, tmp_path: Path
+) -> None:
+    plain = Encoder(str(source), data_dir=tmp_path)
+    served = Encoder(str(source), data_dir=tmp_path, adapter=tuned)
+    recipe = MetricRecipe()
+    metric = fit_metric(lambda rows: plain.dense(rows, window=recipe.window), TEXTS, recipe)
+    dense = plain.dense(ASKED, window=recipe.window) @ metric.matrix
+    dense /= np.linalg.norm(dense, axis=1, keepdims=True)
+    words = word_vectors(ASKED, metric.idf, d=1024)
+    rows = served.embed(ASKED)
+    assert served.tuned and served.checksum != plain.checksum
+    assert np.linalg.norm(rows, axis=1) == approx(1, abs=1e-5)
+    worded = [n for n, text in enumerate(ASKED) if text]
+    mixed = 0.4 * dense @ dense.T + 0.6 * words @ words.T
+    assert np.abs(rows @ rows.T - mixed)[np.ix_(worded, worded)].max() < 2e-3  # float16 on disk
+    assert np.abs(rows - np.concatenate([served.embed([t]) for t in ASKED])).max() < 1e-5
+    assert served.embed([]).shape == (0, rows.shape[1])
+    record = json.loads((tuned / RECORD).read_text())
+    assert record["trained_on"] == {name: len(texts) for name, texts in TEXTS.items()}
+
+
+def test_another_encoder_takes_no_notice(tuned: Path, tmp_path: Path) -> None:
+    assert not Encoder(data_dir=tmp_path, adapter=tuned).tuned  # MiniLM
+
+
+@pytest.mark.parametrize("damage", ["record", "bytes", "missing"])
+def test_a_broken_metric_gets_a_sentence(
+    damage: str, source: Path, tuned: Path, tmp_path: Path
+) -> None:
+    for name in (METRIC, RECORD):
+        (tmp_path / name).write_bytes((tuned / name).read_bytes())
+    if damage == "record":
+        held = json.loads((tmp_path / RECORD).read_text())
+        held["metric"]["words"] = 1000
+        (tmp_path / RECORD).write_text(json.dumps(held))
+    elif damage == "bytes":
+        (tmp_path / METRIC).write_bytes(b"garbage")
+    else:
+        (tmp_path / RECORD).unlink()
+    with pytest.raises(RamoleError, match="rain the retriever anew"):
+        Encoder(str(source), data_dir=tmp_path, adapter=tmp_path).embed(["a"])
+
+
+def test_a_metric_of_another_dimension_is_refused() -> None:
+    metric = Metric(np.eye(3, dtype=np.float32), EVEN, 0.5, 64)
+    with pytest.raises(RamoleError, match="dimension 3, and the encoder's have 4"):
+        metric(np.ones((1, 4), np.float32), ["a"])
+
+
+def test_tasks_of_one_input_are_refused() -> None:
+    with pytest.raises(RamoleError, match="No task has two inputs"):
+        fit_metric(lambda rows: np.ones((len(rows), 2)), {"once": ["a"]}, MetricRecipe())
+
+
+def test_a_folder_without_a_tuning_is_none(tmp_path: Path) -> None:
+    assert read_tuning(tmp_path) is None
