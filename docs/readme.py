@@ -63,7 +63,7 @@ def evaluated(found: Evaluation) -> str:
     )
     rows = [
         f"{len(found.tasks)} tasks, {how}, on the base model {facts.get('base model', '')}. Mean "
-        "score over tasks, 0 to 100, with 95 % bootstrap intervals; bold is the best way of mixing "
+        "score over rows, 0 to 100, with 95 % bootstrap intervals; bold is the best way of mixing "
         f"in a setting. {meanings}.",
         "",
         f"| method | {' | '.join(LABELS.get(name, name) for name in scores)} |",

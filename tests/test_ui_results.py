@@ -101,6 +101,18 @@ def test_the_best_mixing_is_looked_for_in_each_setting(folder):
     assert finding(found, "ood") == "OOD: mixture mixes best, 40.0 (the base alone 11.3)."
 
 
+def test_lenient_scores_and_retrieval_stand_by_setting(folder):
+    shown = Tables(everything(folder))
+    rows = shown.named("Lenient scores")
+    assert rows[0] == ["method", "IID"], "the others were not scored so"
+    assert [row for row in rows if row[1] != "–"][1:] == [
+        ["ramole", "59.5 [56.5, 62.5]"],
+        ["base", "20.2 [17.2, 23.2]"],
+    ]
+    rows = shown.named("For the prompts of the first section")
+    assert [row[0] for row in rows[1:]] == ["IID"], "in OOD the right adapter is hidden"
+
+
 def test_aims_are_said_in_words(folder):
     rows = Tables(everything(folder)).named("Aims that were set")
     assert [row[1] for row in rows[1:]] == ["reached", "not reached", "not known yet"]

@@ -21,7 +21,7 @@ from .results_scores import LABELS, NOT_MIXING, Evaluation, Published
 TITLE = "Do the answers get better?"
 LEAD = (
     "The same prompts, answered by each way of using the pool. A score is the task's own metric, "
-    "from 0 to 100, averaged over tasks; brackets hold the 95 % interval."
+    "from 0 to 100, averaged over rows; brackets hold the 95 % interval."
 )
 PERFECT = "perfect"
 
@@ -43,7 +43,7 @@ def top_html(found: Evaluation | None, missing: Unmeasured | None) -> str:
             parts.append(f'<div class="rm-pair">{tables}{_published(found.published)}</div>')
         else:
             parts.append(tables)
-        parts += [_aims(found), _ways(found)]
+        parts += [_aims(found), _ways(found), _lenient(found)]
     return section("answers", TITLE, LEAD, "".join(parts))
 
 
@@ -146,6 +146,22 @@ def _settings(found: Evaluation) -> str:
         if words
     )
     return f'<dl class="rm-terms">{told}</dl>' if told else ""
+
+
+def _lenient(found: Evaluation) -> str:
+    settings = [name for name in found.settings if found.lenient.get(name)]
+    if not settings:
+        return ""
+    rows = "".join(
+        f"<tr>{head(name)}"
+        f"{''.join(cell(found.lenient[setting].get(name)) for setting in settings)}</tr>"
+        for name in found.methods
+    )
+    heads = [head("method", scope="col")]
+    heads += [head(label(name), scope="col", kind="number") for name in settings]
+    caption = "Lenient scores: bullets and trailing text are stripped first"
+    shown = box(caption, heads, rows, kind="names narrow")
+    return f"<details><summary>The same, scored leniently</summary>{shown}</details>"
 
 
 def _scores(found: Evaluation) -> str:

@@ -29,6 +29,7 @@ CHECKSUMS = {
     "base_checksum": "base weights, SHA-256",
     "router_checksum": "router, SHA-256",
     "router_sha256": "router, SHA-256",
+    "gate_checksum": "gate, SHA-256",
     "retriever_checksum": "retriever, SHA-256",
     "encoder_checksum": "sentence encoder, SHA-256",
 }

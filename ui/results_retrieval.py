@@ -27,7 +27,12 @@ LEAD = (
     "mixed; brackets hold the 95 % interval."
 )
 FIRST = (1, 3, 5, 8)
-PARTS = {"all": "all prompts", "tuned": "tasks it was tuned on", "unseen": "tasks it never saw"}
+PARTS = {
+    "all": "all prompts",
+    "tuned": "tasks it was tuned on",
+    "unseen": "tasks it never saw",
+    "unseen, untuned": "the same tasks, by the untuned one",
+}
 PERCENT = Scale(0, 100)
 RUN = ("untuned", "shipped")
 

@@ -89,6 +89,8 @@ class Evaluation:
     tasks: dict[str, Task] = field(default_factory=dict)
     retrieval: dict[str, dict[str, Span]] = field(default_factory=dict)
     differences: dict[str, tuple[Difference, ...]] = field(default_factory=dict)
+    lenient: dict[str, dict[str, Span]] = field(default_factory=dict)
+    """By setting, then by method: scored after bullets and trailing text are stripped."""
     aims: tuple[Aim, ...] = ()
     published: Published | None = None
     k: str = ""
@@ -146,7 +148,8 @@ def evaluation_of(raw: Raw) -> Evaluation | None:
         settings={name: words for name, words in settings.items() if name in cells},
         cells=cells,
         tasks=tasks,
-        retrieval={n: spans_of(value) for n, value in table(raw.get("retrieval")).items()},
+        retrieval=_retrieval(raw.get("retrieval")),
+        lenient={n: spans_of(value) for n, value in table(raw.get("lenient")).items()},
         differences={
             name: tuple(_differences(value))
             for name, value in table(raw.get("differences")).items()
@@ -183,6 +186,7 @@ def crowded_of(raw: Raw) -> Evaluation | None:
         settings={"crowded": f"{samples} sample adapters among {strangers} strangers"},
         cells={"crowded": cells},
         retrieval={"crowded": spans_of(raw.get("retrieval"))},
+        lenient={"crowded": spans_of(raw.get("lenient"))},
         differences={"crowded": tuple(ahead)},
         k=k,
     )
@@ -199,6 +203,12 @@ def _cell(raw: object) -> Cell | None:
 def _task(raw: object) -> Task:
     told = table(raw)
     return Task(text(told.get("domain")), text(told.get("metric")), text(told.get("rows")))
+
+
+def _retrieval(raw: object) -> dict[str, dict[str, Span]]:
+    """Without the settings whose right adapters are hidden, where nothing can be found."""
+    found = {name: spans_of(value) for name, value in table(raw).items()}
+    return {n: spans for n, spans in found.items() if any(s.mean > 0 for s in spans.values())}
 
 
 def _differences(raw: object) -> Iterator[Difference]:
