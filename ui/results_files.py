@@ -82,8 +82,8 @@ def load(folder: Path, name: str) -> Raw | Unmeasured:
 def unreadable(name: str) -> Unmeasured:
     """For a file that is broken, or of an older form."""
     return Unmeasured(
-        f"Not measured yet in a form that this page reads: results/{name} is broken or older. "
-        "This command writes it anew:",
+        f"Not measured yet: results/{name} is broken, older or unfinished. This command writes it "
+        "anew:",
         COMMANDS.get(name, ""),
     )
 
