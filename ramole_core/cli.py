@@ -17,6 +17,7 @@ import typer
 from ramole_core.batch_command import batch
 from ramole_core.benchmarks.command import benchmark
 from ramole_core.errors import RamoleError
+from ramole_core.evaluation.command import evaluate
 from ramole_core.records import answer_record, checksum_record
 from ramole_core.terminal import (
     progress_bar,
@@ -44,6 +45,7 @@ app = typer.Typer(
 app.add_typer(train_app, name="train")
 app.command("batch")(batch)
 app.command("benchmark")(benchmark)
+app.command("evaluate")(evaluate)
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 Owner = Annotated[str | None, typer.Option(help="Whose uploads count beside the shared ones.")]

@@ -22,6 +22,11 @@ METHOD_LIST = (
         "RAMoLE, arXiv 2406.16989",
         "a trained RouterLoRA weighs the adapters for every token and layer",
     ),
+    Method(
+        "ramole_plus",
+        "RAMoLE with evidence, ours",
+        "a gate weighs the retriever's similarity and each adapter's own responses",
+    ),
     Method("selection", "LoraRetriever, arXiv 2402.09997", "the most similar adapter alone"),
     Method(
         "mixture",
@@ -32,6 +37,11 @@ METHOD_LIST = (
         "fusion",
         "LoraRetriever, arXiv 2402.09997",
         "one adapter made of the mean of the A's and the mean of the B's",
+    ),
+    Method(
+        "similarity",
+        "control",
+        "the mean of the adapters' outputs, weighted by their similarity to the prompt",
     ),
     Method("base", "control", "the base model alone, no adapter"),
     Method(

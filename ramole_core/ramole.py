@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from ramole_core.composition import Router
     from ramole_core.engine.driving import EngineThread
     from ramole_core.engine.engine import Engine
+    from ramole_core.engine.ticket import Chosen
     from ramole_core.pool import AdapterCard
 
 Progress = Callable[[str, float], None]
@@ -190,11 +191,9 @@ class Ramole:
         the same. Raises Busy where too many wait already.
         """
         requests = list(requests)
-        asked, timed = [], []
-        for request in requests:
-            began = time.perf_counter()
-            asked.append((request, self._chooser.choose(request)))
-            timed.append(time.perf_counter() - began)
+        began = time.perf_counter()
+        asked = list(zip(requests, self._choose(requests), strict=True))
+        spent = (time.perf_counter() - began) / max(1, len(requests))
         engine = self.engine
         from ramole_core.engine.driving import Follower  # after loading: it imports transformers
 
@@ -210,7 +209,7 @@ class Ramole:
         )
         for index, item in follower:
             if isinstance(item, Generation):
-                item = replace(item, extra={"retrieve": timed[index], **item.extra})
+                item = replace(item, extra={"retrieve": spent, **item.extra})
             yield index, item
 
     def start(self) -> None:
@@ -243,7 +242,7 @@ class Ramole:
         `position` counts from the first token of the prompt, as a trace does; `token_ids` are the
         trace's, to spare generating the answer again. Raises RamoleError past the end.
         """
-        chosen = self._chooser.choose(request)
+        chosen = self._choose([request])[0]
         if token_ids is None:
             ids, _ = self.engine.check(request)
             if position >= len(ids):
@@ -271,6 +270,12 @@ class Ramole:
             return None
         router = self._router("trained")
         return router.checksum if router else None
+
+    def _choose(self, requests: Sequence[Request]) -> "list[list[Chosen]]":
+        """The adapters of each request, examined where its method asks for that."""
+        return self._chooser.choose_all(
+            requests, lambda some, candidates: self.engine.examine(some, candidates)
+        )
 
     def _warm_up(self) -> None:
         """Two tokens of the base and one vector: the first forward of a process is a slow one."""

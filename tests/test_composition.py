@@ -7,12 +7,15 @@ import torch
 
 from ramole_core.composition import METHODS, Lora, ModuleRouter, Plan, find_method
 from ramole_core.composition.ramole import attend_naive
+from ramole_core.composition.ramole_plus import OWN, SIMILARITY, SURPRISE
 from ramole_core.errors import RamoleError
 from ramole_core.layers import stack_plans
 from ramole_core.methods import METHOD_LIST
 
 l, k, i, o, s = 3, 4, 7, 11, 5  # all different, so no transposition can hide
 RANKS = (2, 6, 1, 8)
+SCORES, SURPRISES = (0.31, 0.52, 0.47, 0.1), (-0.4, 0.3, 0.9, 0.0)
+USUAL = ((0.5, 0.3), (-0.2, 0.7), (1.0, 0.2), (0.1, 1.1))
 
 WEIGHT_SPACE = {"fusion"}
 """Their update is not a sum of the LoRAs' own: with one LoRA they are that LoRA all the same."""
@@ -42,10 +45,18 @@ def run(plans, x, *, most=None):
     return stack(x) if stack is not None else (torch.zeros(*x.shape[:2], o), None)
 
 
-def plan_of(name, loras, router=None, weights=None):
+def plan_of(name, loras, router=None, weights=None, order=(0, 1, 2, 3)):
     method = METHODS[name]
     wanted = router if method.router in ("trained", "random") else None
-    return method.plan(loras[: method.experts(len(loras))], router=wanted, weights=weights)
+    known = [order[n % k] for n in range(method.experts(len(loras)))]
+    return method.plan(
+        loras[: len(known)],
+        router=wanted,
+        weights=weights,
+        scores=[SCORES[n] for n in known],
+        surprises=[SURPRISES[n] for n in known],
+        usual=torch.tensor([USUAL[n] for n in known]).reshape(-1, 2),
+    )
 
 
 def zero(x, loras, router):
@@ -78,6 +89,22 @@ def attention(x, loras, router):
     return sum(ej / sum(e) * vj for ej, vj in zip(e, v, strict=True))
 
 
+def by_similarity(x, loras, router):
+    e = [math.exp(score / 0.05) for score, _ in zip(SCORES, loras, strict=False)]
+    return sum(ej / sum(e) * lora.B @ (lora.A @ x) for ej, lora in zip(e, loras, strict=True))
+
+
+def by_evidence(x, loras, router):
+    """The first layer's gate: no layer below has voted yet."""
+    v = [lora.B @ lora.A @ x for lora in loras]
+    e = []
+    for score, surprise, (mean, spread), vj in zip(SCORES, SURPRISES, USUAL, v, strict=False):
+        z = (math.log(float(vj.norm())) - mean) / spread
+        own = OWN * max(-4.0, min(4.0, z))
+        e.append(math.exp(SIMILARITY * score + SURPRISE * surprise + own))
+    return sum(ej / sum(e) * vj for ej, vj in zip(e, v, strict=True))
+
+
 ORACLES = {
     "base": zero,
     "selection": first,
@@ -86,6 +113,8 @@ ORACLES = {
     "ramole": attention,
     "random_router": attention,
     "uniform_router": mean,
+    "similarity": by_similarity,
+    "ramole_plus": by_evidence,
 }
 MIXING = [name for name in METHODS if name != "base"]
 
@@ -115,7 +144,9 @@ def test_order_of_loras_does_not_matter(name):
     x, loras, router = torch.randn(1, l, i), make_loras(), make_router()
     order = [2, 0, 3, 1]
     y, alpha = run([plan_of(name, loras, router)], x)
-    permuted, alpha_permuted = run([plan_of(name, [loras[j] for j in order], router)], x)
+    permuted, alpha_permuted = run(
+        [plan_of(name, [loras[j] for j in order], router, order=order)], x
+    )
     torch.testing.assert_close(y, permuted)
     torch.testing.assert_close(alpha[..., order], alpha_permuted)
 
@@ -157,8 +188,11 @@ def test_an_adapter_without_the_module_gets_weight_zero(name):
     x, (a, _, b, _), router = torch.randn(1, l, i), make_loras(), make_router()
     y, alpha = run([plan_of(name, [a, None, b], router)], x)
     assert not alpha[..., 1].any() and alpha[..., 0].all()
-    both, alpha_both = run([plan_of(name, [a, b], router)], x)
-    if METHODS[name].router != "none":  # a gate masks the adapter
+    both, alpha_both = run([plan_of(name, [a, b], router, order=(0, 2, 2, 2))], x)
+    if name == "similarity":  # its share is lost
+        torch.testing.assert_close(alpha[..., [0, 2]], alpha_both * alpha.sum(-1, keepdim=True))
+        assert alpha.sum() < 0.99 * l
+    elif METHODS[name].router != "none":  # a gate masks the adapter
         torch.testing.assert_close(y, both)
         torch.testing.assert_close(alpha[..., [0, 2]], alpha_both)
     else:  # mixture and fusion still divide by k

@@ -41,16 +41,18 @@ def make_loras(sizes, r):
     return {p: Lora(A=torch.randn(r, i), B=torch.randn(o, r)) for p, (i, o) in sizes.items()}
 
 
-def make_stacks(sizes, rows, k):
-    """`rows`: one (method, list of adapters, router) for each request of the batch."""
+def make_stacks(sizes, rows, k, told=lambda row, path: {}):
+    """`rows`: one (method, list of adapters, router) for each request of the batch; `told` is what
+    else the method is told of one row's adapters."""
     stacks = {}
     for path in sizes:
         plans = [
             METHODS[method].plan(
                 [adapter.get(path) for adapter in adapters],
                 router=router and router.modules.get(path),
+                **told(row, path),
             )
-            for method, adapters, router in rows
+            for row, (method, adapters, router) in enumerate(rows)
         ]
         stack = stack_plans(plans, k=k)
         if stack is not None:

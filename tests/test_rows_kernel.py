@@ -4,11 +4,12 @@ import numpy as np
 import pytest
 import torch
 
-from ramole_core.layers.rows_kernel import add, compile_for, view, weigh
+from ramole_core.layers.rows_kernel import MOST, TINY, add, compile_for, view, weigh
 
 M, I, O, S, RANKS = 2, 37, 41, 3, (2, 5, 1, 8)
 ROWS = ((0, 1, 3), (2,), (), (3, 2, 0), (1,))
 GATED = (True, True, True, False, False)
+GAINS = ((0.7, 1.5), (0, 0), (0, 0), (0.5, 0.5), (0, 0))  # the fourth row has no gate: not read
 
 
 class Case:
@@ -27,16 +28,21 @@ class Case:
         fixed = torch.rand(M, len(ROWS), 4, generator=pick)[:, at]
         b = len(rows)
         self.pages, self.slots = np.zeros((b, most), np.int32), np.zeros((b, most), np.int32)
-        self.counts, self.asks = np.zeros((b, 2), np.int32), np.zeros((b, 2), np.int32)
+        self.counts, self.asks = np.zeros((b, 2), np.int32), np.zeros((b, 3), np.int32)
         self.present = np.ones((M, b, k), np.bool_)
         self.present[1, 0, 1 % k] = len(ROWS) != b or k < 2
         self.fixed = np.ascontiguousarray(fixed[..., :k].numpy())
+        usual = torch.randn(M, len(ROWS), 4, 2, generator=pick)[:, at, :k]
+        self.usual = np.ascontiguousarray(usual.numpy())
+        self.gains = np.array(GAINS, np.float32)[at]
+        votes = torch.rand(2, 2, len(ROWS), 4, generator=pick)[:, :, at, :k] + 1
+        self.votes = np.ascontiguousarray(votes.numpy())
         for row, own in enumerate(rows):
             mine = [(page, n) for n, p in enumerate(own) for page in range(*pages[p : p + 2])]
             self.pages[row, : len(mine)] = [page for page, _ in mine]
             self.slots[row, : len(mine)] = [n for _, n in mine]
             self.counts[row] = len(mine), len(own)
-            self.asks[row] = (0, S) if gated[row] and own else (0, 0)
+            self.asks[row] = (0, S, 1) if gated[row] and own else (0, 0, 0)
         self.rows, self.k = rows, k
 
     def run(self):
@@ -44,7 +50,9 @@ class Case:
         units = np.full((M, *self.pages.shape), np.nan, np.float32)
         alpha = np.zeros((M, len(self.rows), self.k), np.float32)
         tables = self.pages, self.slots, self.counts, self.asks, self.present, self.fixed
-        weigh(view(self.x), view(self.A), view(self.gram), *tables, 0, units, alpha)
+        tables = *tables, self.usual, self.gains
+        votes = self.votes.copy()
+        weigh(view(self.x), view(self.A), view(self.gram), *tables, 0, votes, units, alpha)
         y = self.y.clone()
         add(view(y), units[1], view(self.B), self.pages, self.counts)
         return torch.from_numpy(alpha), y
@@ -61,13 +69,15 @@ class Case:
                     for n in range(len(own))
                 ]
                 responses = [A[S + p.astype(int), j] @ x[row] for p in parts]
-                if self.asks[row, 1]:
+                if self.asks[row, 2]:
                     scores = torch.stack(
                         [
                             (q @ gram[j][:, p.astype(int)]) @ u
                             for p, u in zip(parts, responses, strict=True)
                         ]
                     )
+                    scores = scores + torch.from_numpy(self.fixed[j, row, : len(own)]).double()
+                    scores = scores + self._surprises(j, row, responses)
                     here = torch.from_numpy(self.present[j, row, : len(own)])
                     weights = scores.masked_fill(~here, -torch.inf).softmax(0)
                 else:
@@ -77,6 +87,15 @@ class Case:
                     for w, p, u in zip(weights, parts, responses, strict=True):
                         y[row] += w * u @ B[p.astype(int)]
         return alpha, y
+
+    def _surprises(self, j, row, responses):
+        """own z + below V: the first module votes for nobody but the layers above."""
+        own, below = GAINS[row] if len(self.rows) > 1 else (0, 0)
+        mean, inverse = torch.from_numpy(self.usual[j, row, : len(responses)]).double().unbind(-1)
+        logs = torch.stack([0.5 * (u @ u + float(TINY)).log() for u in responses])
+        z = ((logs - mean) * inverse).clamp(-float(MOST), float(MOST))
+        votes = torch.from_numpy(self.votes[0, :, row, : len(responses)]).double()
+        return own * z + below * votes[0] / votes[1]
 
     def _of(self, row, place):
         return self.slots[row, : self.counts[row, 0]] == place

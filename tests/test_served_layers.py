@@ -1,9 +1,11 @@
 """The served layers against the plain ones: every method, both ways of mixing, any bank."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
-from ramole_core.composition import METHODS, Lora, random_router
+from ramole_core.composition import METHODS, Known, Lora, random_router
 from ramole_core.layers import (
     Bank,
     Line,
@@ -26,7 +28,11 @@ ROWS = [
     ("uniform_router", ["cat", "dog"]),
     ("random_router", ["cat", "ant"]),
     ("ramole", ["bee"]),
+    ("ramole_plus", ["dog", "cat", "bee"]),
+    ("similarity", ["ant", "bee"]),
 ]
+SCORES = {"ant": 0.3, "bee": 0.35, "cat": 0.4, "dog": 0.28}
+SURPRISES = {"ant": 0.1, "bee": -0.2, "cat": 0.0, "dog": 0.3}
 
 
 class World:
@@ -54,18 +60,31 @@ class World:
         self.bank = Bank(self.layout, device=torch.device("cpu"), dtype=torch.float32, limit=limit)
 
     def units(self, name):
-        return pack_units(self.pool[name], self.layout, dtype=torch.float32)
+        units = pack_units(self.pool[name], self.layout, dtype=torch.float32)
+        spread = torch.Generator().manual_seed(RANKS[name])
+        usual = torch.rand(len(self.layout.flat), 2, generator=spread) + torch.tensor([-0.5, 0.5])
+        return replace(units, usual=usual)
+
+    def told(self, names, path):
+        """What a method is told of these adapters at one layer."""
+        at = self.layout.flat.index(path)
+        return {
+            "scores": [SCORES[n] for n in names],
+            "surprises": [SURPRISES[n] for n in names],
+            "usual": torch.stack([self.units(n).usual[at] for n in names]) if names else None,
+        }
 
     def line(self, method, names):
         """One request's line, its adapters pinned."""
         kind = METHODS[method].router
-        gate = kind if kind in self.routers else None
-        if gate and gate not in self.bank.routers:
+        gate = kind if kind in (*self.routers, "evidence") else None
+        if gate in self.routers and gate not in self.bank.routers:
             self.bank.add_router(gate, self.routers[gate])
         present = torch.stack([self.units(n).present for n in names], 1) if names else None
         if present is None:
             return Line((), torch.zeros(len(self.layout.flat), 0), None)
-        fixed = METHODS[method].fixed(present)
+        scores, surprises = [SCORES[n] for n in names], [SURPRISES[n] for n in names]
+        fixed = METHODS[method].fixed(present, None, scores)
         if METHODS[method].merges:
             merged = {
                 path: METHODS[method].merge([self.pool[n].get(path) for n in names], None)
@@ -77,6 +96,10 @@ class World:
             )
             return Line((slot,), torch.ones(len(present), 1), None, shown=fixed)
         slots = tuple(self.bank.acquire(n, lambda n=n: self.units(n)) for n in names)
+        told = METHODS[method].evidence(Known(len(present), scores, surprises))
+        if gate == "evidence":
+            gains = (0.8, 1.5)  # larger than the method's own, so that each can be seen
+            return Line(slots, fixed, gate, offset=told.offset, gains=gains)
         return Line(slots, fixed, gate)
 
     def plain(self, ids, rows):
@@ -90,7 +113,11 @@ class World:
                 for m, names in rows
             ],
             k=k,
+            told=lambda row, path: self.told(rows[row][1], path),
         )
+        for stack in stacks.values():
+            if stack.surprise is not None:
+                stack.surprise.gains[stack.surprise.gains.any(1)] = torch.tensor([0.8, 1.5])
         with installed.mixer.mixing(stacks, trace=True):
             logits = self.model(ids).logits
             weights = installed.mixer.weights(*ids.shape, k)

@@ -5,12 +5,16 @@ from ramole_core.composition import (
     fusion as fusion,
     mixture as mixture,
     ramole as ramole,
+    ramole_plus as ramole_plus,
     selection as selection,
+    similarity as similarity,
 )
 from ramole_core.composition.contract import (
     METHODS as METHODS,
     Composition as Composition,
+    Evidence as Evidence,
     Gate as Gate,
+    Known as Known,
     Lora as Lora,
     ModuleRouter as ModuleRouter,
     Plan as Plan,

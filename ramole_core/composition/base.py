@@ -1,5 +1,7 @@
 """The base model alone: y = W x. The control beside every claim."""
 
+from collections.abc import Sequence
+
 from jaxtyping import Bool, Float
 from torch import Tensor
 
@@ -13,5 +15,7 @@ class Base(Composition):
     def experts(self, k: int) -> int:
         return 0
 
-    def shares(self, present: Bool[Tensor, "module k"]) -> Float[Tensor, "module k"]:
+    def shares(
+        self, present: Bool[Tensor, "module k"], scores: Sequence[float]
+    ) -> Float[Tensor, "module k"]:
         return present.float()

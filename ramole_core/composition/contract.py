@@ -11,7 +11,7 @@ expert; units of a weight-space merge belong to the slot k, whose weight is alwa
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
 import torch
@@ -41,10 +41,18 @@ class ModuleRouter:
 
 @dataclass(frozen=True)
 class Gate:
-    """Softmax over the experts of <A_r x, gram (A x)>; 1/sqrt(s) is folded into the gram."""
+    """Softmax over the experts of <A_r x, gram (A x)> + offset + what their surprise adds.
+
+    1/sqrt(s) is folded into the gram.
+    """
 
     A: RouterA
     gram: Gram
+    offset: Float[Tensor, "k"] | None = None
+    usual: Float[Tensor, "k 2"] | None = None
+    """Mean and spread of log |B A x|."""
+    gains: Float[Tensor, "2"] | None = None
+    """Of a surprise in this module, and in the layers below."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +69,25 @@ class Plan:
     gate: Gate | None = None
 
 
+@dataclass(frozen=True)
+class Known:
+    """What is known of a request's adapters before its first token."""
+
+    modules: int
+    scores: Sequence[float]
+    """Similarity of each adapter to the prompt (cosine); nan where nobody asked."""
+    surprises: Sequence[float]
+    """How much louder than usual each answers to the prompt, in spreads; nan where nobody asked."""
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What a gate adds to its scores."""
+
+    offset: Float[Tensor, "module k"]
+    gains: tuple[float, float]
+
+
 class Composition:
     """A published way to compose k LoRAs; one file each, registered in `composition/__init__`.
 
@@ -70,8 +97,14 @@ class Composition:
 
     name: ClassVar[str]
     """As in `ramole_core.methods`, where paper and summary stand."""
-    router: ClassVar[Literal["none", "trained", "zero", "random"]] = "none"
-    """Which RouterLoRA gives alpha for every token; none: alpha is fixed for the request."""
+    router: ClassVar[Literal["none", "trained", "zero", "random", "evidence"]] = "none"
+    """Which RouterLoRA gives alpha for every token; none: alpha is fixed for the request; evidence:
+    a gate without a RouterLoRA, which `evidence` alone decides."""
+    weighs_similarity: ClassVar[bool] = False
+    """True: it needs each adapter's similarity to the prompt, also of those that are named."""
+    examines: ClassVar[int] = 0
+    """How many of the nearest adapters are examined before it takes its k; 0: it takes the nearest
+    k as they are."""
     merges: ClassVar[bool] = False
     """True: `merge` makes one LoRA of the k, which is then added with weight 1."""
 
@@ -79,19 +112,34 @@ class Composition:
         """How many adapters it mixes when asked for k."""
         return k
 
-    def shares(self, present: Bool[Tensor, "module k"]) -> Float[Tensor, "module k"]:
+    def rank(self, scores: Sequence[float], surprises: Sequence[float]) -> list[float]:
+        """What each candidate is worth, where the method examines: the k best are taken."""
+        raise NotImplementedError(f"{self.name} does not examine")
+
+    def shares(
+        self, present: Bool[Tensor, "module k"], scores: Sequence[float]
+    ) -> Float[Tensor, "module k"]:
         """The method's own weights for a request, float32; `present` says which adapter has which
-        module. The k adapters stand in the request's order."""
+        module, `scores` how similar each is to the prompt (cosine; nan where nobody asked). The k
+        adapters stand in the request's order."""
         raise NotImplementedError(f"{self.name} gives its weights token by token")
 
     def fixed(
-        self, present: Bool[Tensor, "module k"], weights: Sequence[float] | None = None
+        self,
+        present: Bool[Tensor, "module k"],
+        weights: Sequence[float] | None = None,
+        scores: Sequence[float] | None = None,
     ) -> Float[Tensor, "module k"]:
         """The weights that hold for the whole request: `weights` where given, else the method's;
         0 where an adapter lacks the module."""
         if weights is None:
-            return self.shares(present)
+            k = present.shape[-1]
+            return self.shares(present, [float("nan")] * k if scores is None else scores)
         return torch.tensor(list(weights), dtype=torch.float32) * present
+
+    def evidence(self, known: "Known") -> "Evidence | None":
+        """What a gate is told beside the router's own scores; None: nothing."""
+        return None
 
     def merge(self, loras: Sequence[Lora | None], weights: Sequence[float] | None) -> Lora | None:
         """One LoRA made of k at one layer; None where no adapter has the module."""
@@ -103,32 +151,50 @@ class Composition:
         *,
         weights: Sequence[float] | None = None,
         router: ModuleRouter | None = None,
+        scores: Sequence[float] | None = None,
+        surprises: Sequence[float] | None = None,
+        usual: Float[Tensor, "k 2"] | None = None,
     ) -> Plan | None:
         """The plan of one request at one layer; None where no adapter has the module.
 
         `loras` are the request's experts in order, None where one lacks the module; `weights`
         replace the method's own (one for each expert); `router` is what the class attribute asks
-        for, None being the zero router.
+        for, None being the zero router; `scores` and `surprises` are as in `Known`, `usual` is
+        mean and spread of log |v| at this layer (0 and 1 where nobody measured).
         """
         loras = loras[: self.experts(len(loras))]
         if not any(loras):
             return None
         present = present_mask(loras)
-        fixed = self.fixed(present[None], weights)[0]
+        unknown = [float("nan")] * len(loras)
+        scores = unknown if scores is None else scores[: len(loras)]
+        surprises = unknown if surprises is None else surprises[: len(loras)]
+        fixed = self.fixed(present[None], weights, scores)[0]
         if self.merges:
             merged = self.merge(loras, weights)
             assert merged is not None
             owner = torch.full((merged.A.shape[0],), len(loras))  # the slot whose weight is 1
             return Plan(A=merged.A, B=merged.B, owner=owner, present=present, weights=fixed)
         here = [(j, lora) for j, lora in enumerate(loras) if lora is not None]
-        gated = router is not None and weights is None
+        gate = None
+        if weights is None and self.router != "none":
+            gate = make_gate([lora for _, lora in here], router) if router else None
+            told = self.evidence(Known(1, scores, surprises))
+            if told is not None:
+                gate = gate or make_gate([lora for _, lora in here], no_router(here[0][1]))
+                gate = replace(
+                    gate,
+                    offset=told.offset[0],
+                    usual=torch.tensor([[0.0, 1.0]] * len(loras)) if usual is None else usual,
+                    gains=torch.as_tensor(told.gains),
+                )
         return Plan(
             A=torch.cat([lora.A for _, lora in here]),
             B=torch.cat([lora.B for _, lora in here], dim=1),
             owner=torch.tensor([j for j, lora in here for _ in range(lora.A.shape[0])]),
             present=present,
             weights=fixed,
-            gate=make_gate([lora for _, lora in here], router) if gated and router else None,
+            gate=gate,
         )
 
 
@@ -142,8 +208,13 @@ def make_gate(loras: Sequence[Lora], router: ModuleRouter) -> Gate:
     """The Gram gate of these experts: gram = B_r^T [B_1 ... B_k] / sqrt(s), in float32 or wider."""
     wide = torch.promote_types(router.B.dtype, torch.float32)
     B = torch.cat([lora.B for lora in loras], dim=1).to(wide)
-    s = router.A.shape[0]
+    s = max(router.A.shape[0], 1)
     return Gate(A=router.A, gram=einsum("os,oR->sR", router.B.to(wide), B) * s**-0.5)
+
+
+def no_router(like: Lora) -> ModuleRouter:
+    """A RouterLoRA of rank 0, for gates that go by evidence alone."""
+    return ModuleRouter(A=like.A[:0], B=like.B[:, :0])
 
 
 def present_mask(loras: Sequence[Lora | None]) -> Bool[Tensor, "k"]:

@@ -23,7 +23,9 @@ class Fusion(Composition):
     name = "fusion"
     merges = True
 
-    def shares(self, present: Bool[Tensor, "module k"]) -> Float[Tensor, "module k"]:
+    def shares(
+        self, present: Bool[Tensor, "module k"], scores: Sequence[float]
+    ) -> Float[Tensor, "module k"]:
         return present.float() / max(present.shape[-1], 1)
 
     def merge(self, loras: Sequence[Lora | None], weights: Sequence[float] | None) -> Lora | None:

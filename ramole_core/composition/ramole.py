@@ -29,7 +29,9 @@ from ramole_core.composition.contract import (
 class Routed(Composition):
     """Output-space mixing by a RouterLoRA; the subclasses differ only in which router they get."""
 
-    def shares(self, present: Bool[Tensor, "module k"]) -> Float[Tensor, "module k"]:
+    def shares(
+        self, present: Bool[Tensor, "module k"], scores: Sequence[float]
+    ) -> Float[Tensor, "module k"]:
         return even_shares(present)
 
 

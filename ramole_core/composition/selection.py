@@ -3,6 +3,8 @@
 y = W x + B_1 A_1 x                                   (LoraRetriever, arXiv 2402.09997, section 3.3)
 """
 
+from collections.abc import Sequence
+
 from jaxtyping import Bool, Float
 from torch import Tensor
 
@@ -16,5 +18,7 @@ class Selection(Composition):
     def experts(self, k: int) -> int:
         return min(k, 1)
 
-    def shares(self, present: Bool[Tensor, "module k"]) -> Float[Tensor, "module k"]:
+    def shares(
+        self, present: Bool[Tensor, "module k"], scores: Sequence[float]
+    ) -> Float[Tensor, "module k"]:
         return present.float()

@@ -6,14 +6,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
+from torch import Tensor
 from transformers import DynamicCache
 
 from ramole_core.base_model import BaseModel
-from ramole_core.composition import Router, find_method
+from ramole_core.composition import Known, Router, find_method
 from ramole_core.engine.attention import ServedAttention
 from ramole_core.engine.forward import Forwards
 from ramole_core.engine.kv import KvCache
 from ramole_core.engine.prompt import encode_prompt, room_for_answer
+from ramole_core.engine.reference import Reference, read_ends, surprise_of
 from ramole_core.engine.request import Generation, Request, Step
 from ramole_core.engine.scheduler import Event, Scheduler, Sizes
 from ramole_core.engine.store import UnitStore, merged
@@ -28,6 +30,9 @@ from ramole_core.layers import (
     install_serving,
     rows_kernel,
 )
+
+AT_ONCE = 16
+"""Prompts that are examined in one forward."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +73,11 @@ class Engine:
             self.layout, device=base.device, dtype=base.dtype, limit=sizes.device_cache_bytes
         )
         self.store = UnitStore(
-            self.layout, dtype=base.dtype, limit=sizes.host_cache_bytes, folder=sizes.units_dir
+            self.layout,
+            dtype=base.dtype,
+            limit=sizes.host_cache_bytes,
+            folder=sizes.units_dir,
+            reference=Reference(base.model, self.layout, base.tokenizer),
         )
         self._kv = KvCache(base.model, limit=sizes.kv_cache_bytes)
         self._attention = ServedAttention(base.model)
@@ -177,6 +186,30 @@ class Engine:
             for tokens, chances in zip(found.indices.tolist(), found.values.tolist(), strict=True)
         ]
 
+    def examine(
+        self, requests: Sequence[Request], candidates: Sequence[Sequence[Chosen]]
+    ) -> list[list[float]]:
+        """How much louder than usual each candidate answers to the end of its prompt, in spreads:
+        `reference.surprise_of`. The base reads each prompt once for all of its candidates.
+
+        Raises RamoleError where a prompt is too long.
+        """
+        prompts = [self.check(request)[0] for request in requests]
+        order = sorted(range(len(prompts)), key=lambda n: len(prompts[n]))
+        found: list[list[float]] = [[] for _ in prompts]
+        for start in range(0, len(order), AT_ONCE):
+            part = order[start : start + AT_ONCE]
+            with self.lock, torch.inference_mode():
+                inputs = read_ends(self._base.model, self.layout, [prompts[n] for n in part])
+            for row, n in enumerate(part):
+                own = [x[:, row] for x in inputs]
+                found[n] = [self._surprise(one, own) for one in candidates[n]]
+        return found
+
+    @torch.inference_mode()
+    def _surprise(self, one: Chosen, inputs: Sequence[Tensor]) -> float:
+        return surprise_of(self.store.get(one.checksum, one.load), inputs)
+
     def stats(self) -> Mapping[str, int | float]:
         """What was done since the start, and what is held now (bytes)."""
         return {
@@ -227,7 +260,15 @@ class Engine:
             self._give_back(slots)
             return None
         present = torch.stack([slot.present for slot in slots], dim=1)
-        return Line(tuple(slots), method.fixed(present, request.weights), gate)
+        scores = [one.score for one in chosen]
+        fixed = method.fixed(present, request.weights, scores)
+        if gate is None:
+            return Line(tuple(slots), fixed, None)
+        surprises = [one.surprise for one in chosen]
+        told = method.evidence(Known(len(self.layout.flat), scores, surprises))
+        if told is None:
+            return Line(tuple(slots), fixed, gate)
+        return Line(tuple(slots), fixed, gate, offset=told.offset, gains=told.gains)
 
     def _merged(self, request: Request, chosen: Sequence[Chosen]) -> Line | None:
         method = find_method(request.method)
@@ -235,7 +276,7 @@ class Engine:
         checksums = tuple(one.checksum for one in chosen)
         key = (method.name, checksums, request.weights)
         made = lambda: merged(  # noqa: E731
-            every,
+            [one.load() for one in chosen],
             self.layout,
             lambda loras: method.merge(loras, request.weights),
             dtype=self._base.dtype,
@@ -245,7 +286,8 @@ class Engine:
             return None
         present = torch.stack([units.present for units in every], dim=1)
         ones = torch.ones(len(present), 1)
-        return Line((slot,), ones, None, shown=method.fixed(present, request.weights))
+        scores = [one.score for one in chosen]
+        return Line((slot,), ones, None, shown=method.fixed(present, request.weights, scores))
 
     def _release(self, line: Line) -> None:
         self._give_back(line.slots)
@@ -257,6 +299,8 @@ class Engine:
 
     def _add_router(self, kind: str) -> bool:
         """Whether there is a router of this kind; in the bank from now on."""
+        if kind == "evidence":
+            return True
         if kind not in self._kinds:
             router = self._find_router(kind)
             if router is not None:
@@ -265,7 +309,7 @@ class Engine:
         return self._kinds[kind]
 
     def _find_router(self, kind: str) -> Router | None:
-        if self._kinds.get(kind):
+        if kind == "evidence" or self._kinds.get(kind):
             return None
         return self._routers(kind)
 

@@ -11,6 +11,7 @@ import os
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -18,17 +19,28 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from ramole_core.composition import Lora
+from ramole_core.engine.reference import Reference
 from ramole_core.layers import Layout, LoraSet, Units, pack_units
 
-FORMAT = 1
+FORMAT = 3
 """Of the files; another one is packed again."""
 
 
 class UnitStore:
     """Packed adapters by content checksum; safe to use from several threads."""
 
-    def __init__(self, layout: Layout, *, dtype: torch.dtype, limit: int, folder: Path | None):
-        """`limit` in bytes bounds the host cache; `folder` None packs in memory only."""
+    def __init__(
+        self,
+        layout: Layout,
+        *,
+        dtype: torch.dtype,
+        limit: int,
+        folder: Path | None,
+        reference: Reference | None = None,
+    ):
+        """`limit` in bytes bounds the host cache; `folder` None packs in memory only. Without a
+        `reference` no adapter's usual responses are measured."""
+        self._reference = reference
         self._layout, self._dtype, self._limit = layout, dtype, limit
         self._folder = folder
         what = repr((FORMAT, dtype, layout.flat, [(g.i, g.o) for g in layout.groups]))
@@ -90,6 +102,8 @@ class UnitStore:
 
     def _pack(self, checksum: str, loras: LoraSet) -> Units:
         units = pack_units(loras, self._layout, dtype=self._dtype)
+        if self._reference is not None:
+            units = replace(units, usual=self._reference.measure(units))
         self.packs += 1
         file = self._file(checksum)
         if file is None:
@@ -113,40 +127,29 @@ def _fetch(file: Path) -> None:
 
 
 def merged(
-    loras: Sequence[Units],
+    loras: Sequence[LoraSet],
     layout: Layout,
     merge: Callable[[list[Lora | None]], Lora | None],
     *,
     dtype: torch.dtype,
 ) -> Units:
-    """One adapter made of several in weight space, module by module."""
-    made: LoraSet = {}
-    for g, group in enumerate(layout.groups):
-        for block, paths in enumerate(group.paths):
-            for j, path in enumerate(paths):
-                flat = layout.starts[g] + block * group.m + j
-                one = merge(
-                    [
-                        Lora(A=u.A[g][block, :, j], B=u.B[g][j][block].T)
-                        if bool(u.present[flat])
-                        else None
-                        for u in loras
-                    ]
-                )
-                if one is not None:
-                    made[path] = one
-    return pack_units(made, layout, dtype=dtype)
+    """One adapter made of several in weight space, module by module.
+
+    `loras` as they were uploaded: a merge may depend on how a LoRA is split into A and B.
+    """
+    made = {path: merge([one.get(path) for one in loras]) for path in layout.flat}
+    return pack_units({path: one for path, one in made.items() if one}, layout, dtype=dtype)
 
 
 def _tensors_of(units: Units) -> dict[str, torch.Tensor]:
     tensors = {f"A.{g}": A for g, A in enumerate(units.A)}
     for g, one in enumerate(units.B):
         tensors |= {f"B.{g}.{j}": B for j, B in enumerate(one)}
-    return tensors | {"present": units.present}
+    return tensors | {"present": units.present, "usual": units.usual}
 
 
 def _units_of(tensors: dict[str, torch.Tensor]) -> Units:
     groups = sum(name.startswith("A.") for name in tensors)
     A = tuple(tensors[f"A.{g}"] for g in range(groups))
     B = tuple(tuple(tensors[f"B.{g}.{j}"] for j in range(A[g].shape[2])) for g in range(groups))
-    return Units(A=A, B=B, present=tensors["present"])
+    return Units(A=A, B=B, present=tensors["present"], usual=tensors["usual"])

@@ -26,6 +26,8 @@ class Chosen:
     score: float
     checksum: str
     load: Callable[[], LoraSet]
+    surprise: float = float("nan")
+    """How much louder than usual it answers to the prompt, in spreads; nan where nobody asked."""
 
 
 @dataclass(eq=False)

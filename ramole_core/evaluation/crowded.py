@@ -26,11 +26,12 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from ramole_core.base_model import dequantised, fetch_base, load_base, weights_checksum
+from ramole_core.base_model import fetch_base, weights_checksum
 from ramole_core.engine.request import Request
 from ramole_core.evaluation.distractors import TASKS, crowd, read_examples, write_examples
 from ramole_core.evaluation.intervals import bootstrap, paired_difference
 from ramole_core.evaluation.metrics import score
+from ramole_core.evaluation.rounded import write_rounded
 from ramole_core.ramole import Ramole
 from ramole_core.settings import REPOSITORY, load_settings
 from ramole_core.training.card import versions
@@ -139,19 +140,6 @@ def table_of(report: dict) -> Table:
             )
         table.add_row(method, *cells)
     return table
-
-
-def write_rounded(folder: Path, target: Path) -> Path:
-    """The base with its weights rounded to NF4 but kept in bfloat16, in a folder of its own.
-
-    The same numbers as the 4-bit base within rounding of bfloat16, and on a CPU, where every
-    forward of a 4-bit batch unpacks the weights again, several times faster.
-    """
-    with tempfile.TemporaryDirectory() as memory:
-        base = load_base(str(folder), data_dir=Path(memory), quantization="nf4")
-        dequantised(base).save_pretrained(target)
-        base.tokenizer.save_pretrained(target)
-    return target
 
 
 def main(

@@ -1,4 +1,4 @@
-"""Forty strangers: adapters of random weights for invented tasks, to crowd a pool with.
+"""Strangers to crowd a pool with: adapters of random weights, and spoilt copies of sample adapters.
 
 Each task is two ways to ask and something to ask about, filled at random from small word lists.
 Some are close to a sample adapter's task on purpose (headlines sorted by topic, commas restored,
@@ -223,6 +223,49 @@ def read_examples(
     for name in random.Random(seed).sample(others, count):
         train = read_task(data / name).train
         yield name, [row.inputs for row in random.Random(f"{seed}/{name}").sample(train, rows)]
+
+
+NOISES = (1.0, 2.0, 4.0)
+"""Of spoilt copies: noise in A and in B, over the root mean square of each."""
+
+
+def write_copy(folder: Path, pool: Pool, name: str, *, noise: float, seed: int) -> Path:
+    """The sample adapter `name` with Gaussian noise in every A and B, as PEFT would save it."""
+    random_numbers = torch.Generator().manual_seed(seed)
+    tensors, ranks, alphas = {}, {}, {}
+    for path, (A, B) in pool.tensors(pool.card(name)).modules.items():
+        for half, value in (("A", A.float()), ("B", B.float())):
+            drawn = torch.randn(value.shape, generator=random_numbers)
+            value = value + noise * value.square().mean().sqrt() * drawn
+            key = f"base_model.model.{path}.lora_{half}.weight"
+            tensors[key] = value.to(torch.bfloat16).contiguous()
+        ranks[path] = alphas[path] = A.shape[0]  # the scale is folded into B
+    folder.mkdir(parents=True)
+    save_file(tensors, folder / "adapter_model.safetensors", metadata={"format": "pt"})
+    r = max(ranks.values())
+    said = {"peft_type": "LORA", "task_type": "CAUSAL_LM", "r": r, "lora_alpha": r, "bias": "none"}
+    said |= {"rank_pattern": ranks, "alpha_pattern": alphas}
+    said |= {"target_modules": sorted({path.rpartition(".")[2] for path in ranks})}
+    (folder / "adapter_config.json").write_text(json.dumps(said))
+    return folder
+
+
+def spoil(
+    pool: Pool, samples: Iterable[tuple[str, list[str]]], *, each: int, seed: int
+) -> list[str]:
+    """Add `each` spoilt copies of every sample adapter, with example inputs of its own task in
+    disjoint parts of the given ones; their names in the pool."""
+    names = []
+    with tempfile.TemporaryDirectory() as folder:
+        for place, (name, examples) in enumerate(samples):
+            for n in range(each):
+                noise = NOISES[(place + n) % len(NOISES)]
+                label = f"copy{n + 1}-{name}"
+                made = write_copy(
+                    Path(folder) / label, pool, name, noise=noise, seed=seed + 10 * place + n
+                )
+                names.append(pool.add(made, name=label, examples=examples[n::each]).name)
+    return names
 
 
 def crowd(pool: Pool, strangers: Iterable[tuple[str, list[str]]], *, seed: int) -> list[str]:

@@ -33,6 +33,7 @@ class Slot:
     """Its column among the adapters: the p axis of every mask."""
     pages: list[int]
     present: Tensor
+    usual: Tensor
     pins: int = 0
 
 
@@ -136,7 +137,7 @@ class Bank:
             units = load()
             if not self._make_room(units.rank):
                 return None
-            slot = Slot(key, self._number(), self._take(units.rank), units.present)
+            slot = Slot(key, self._number(), self._take(units.rank), units.present, units.usual)
             self._write(slot.pages, units)
             self.loads += 1
             self.version += 1

@@ -27,9 +27,15 @@ class Line:
     weights: Float[Tensor, "module slot"]
     """Of each slot in each module, float32, in the layout's flat order; not read where gated."""
     gate: str | None
-    """The router that gives the weights token by token; None: `weights` hold."""
+    """The router that gives the weights token by token; None: `weights` hold. A name that the bank
+    has no router of: a gate of `offset` and `power` alone."""
     shown: Float[Tensor, "module k"] | None = None
     """What the trace shows where `weights` are those of a merge: the weights inside it."""
+    offset: Float[Tensor, "module slot"] | None = None
+    """Added to the gate's scores, float32; None: nothing."""
+    gains: tuple[float, float] = (0.0, 0.0)
+    """The gate's scores also get these times an adapter's surprise: in this module, and on the mean
+    of all modules in the layers below."""
 
     @property
     def k(self) -> int:
@@ -48,17 +54,25 @@ class Rows:
     counts: np.ndarray
     """[b, 2] int32: pages and adapters."""
     asks: np.ndarray
-    """[b, 2] int32: first row and rank of the router; rank 0 where `fixed` holds."""
+    """[b, 3] int32: first row and rank of the router; 1 where a gate decides, 0 where `fixed`."""
     present: np.ndarray
     """[modules, b, k] bool."""
     fixed: np.ndarray
-    """[modules, b, k] float32."""
+    """[modules, b, k] float32; added to the scores where a gate decides."""
+    usual: np.ndarray
+    """[modules, b, k, 2] float32: mean of log |v|, and one over its spread."""
+    gains: np.ndarray
+    """[b, 2] float32."""
 
     def repeat(self, l: int) -> "Rows":
         """The same for `l` tokens of each row."""
+        by_row = {
+            name: getattr(self, name) for name in ("pages", "slots", "counts", "asks", "gains")
+        }
+        by_module = {name: getattr(self, name) for name in ("present", "fixed", "usual")}
         return Rows(
-            *(table.repeat(l, 0) for table in (self.pages, self.slots, self.counts, self.asks)),
-            *(table.repeat(l, 1) for table in (self.present, self.fixed)),
+            **{name: table.repeat(l, 0) for name, table in by_row.items()},
+            **{name: table.repeat(l, 1) for name, table in by_module.items()},
         )
 
 
@@ -101,8 +115,11 @@ class Lines:
 
     @cached_property
     def plain(self) -> bool:
-        """Every row is gated and has its adapters in every module: one mask does for all layers."""
-        every = all(line.gate is not None and line.slots for line in self.lines)
+        """Every row is gated, by its router alone, and has its adapters in every module: one mask
+        does for all layers."""
+        every = all(
+            line.gate is not None and line.slots and line.offset is None for line in self.lines
+        )
         return every and all(bool(slot.present.all()) for line in self.lines for slot in line.slots)
 
     @cached_property
@@ -113,10 +130,31 @@ class Lines:
 
     @cached_property
     def mask(self) -> Float[Tensor, "modules b p"]:
-        """Added to the scores: 0 or NEVER; [1, b, p] where `plain`."""
+        """Added to the scores: the request's offset, or NEVER; [1, b, p] where `plain`."""
         allowed = self._mine[None] if self.plain else self._open
         mask = torch.zeros(allowed.shape, dtype=self.bank.wide)
+        for row, line in enumerate(self.lines):
+            if line.gate is not None and line.offset is not None:
+                mask[:, row, [slot.number for slot in line.slots]] = line.offset.to(mask.dtype)
         return mask.masked_fill_(~allowed, NEVER).to(self.bank.device)
+
+    @cached_property
+    def surprised(self) -> bool:
+        """Some row's gate asks how surprising the adapters' responses are."""
+        return any(line.gate is not None and any(line.gains) for line in self.lines)
+
+    @cached_property
+    def gains(self) -> Float[Tensor, "b 2"]:
+        rows = [line.gains if line.gate is not None else (0.0, 0.0) for line in self.lines]
+        return torch.tensor(rows, dtype=self.bank.wide, device=self.bank.device)
+
+    @cached_property
+    def usual(self) -> Float[Tensor, "modules 2 p"]:
+        """Mean of log |v| of each adapter, and one over its spread; 0 where it has no vote."""
+        usual = torch.zeros(len(self.bank.layout.flat), 2, self.width, dtype=self.bank.wide)
+        for slot in self.bank.slots:
+            usual[:, :, slot.number] = _inverted(slot)
+        return usual.to(self.bank.device)
 
     @cached_property
     def on(self) -> Float[Tensor, "modules b p"]:
@@ -142,11 +180,12 @@ class Lines:
     def asks(self) -> Float[Tensor, "b s"] | None:
         """1 for the rows of the router that a row uses; None where the bank has only one."""
         kinds = self.bank.routers
-        if len(kinds) < 2:
+        every = all(line.gate in kinds or line.gate is None for line in self.lines)
+        if not kinds or (len(kinds) == 1 and every):
             return None
         asks = torch.zeros(self.b, self.s, dtype=self.bank.wide)
         for row, line in enumerate(self.lines):
-            if line.gate is not None:
+            if line.gate in kinds:
                 rows = self.bank.router_rows(line.gate)
                 asks[row, rows.start : rows.start + rows.rank] = 1
         return asks.to(self.bank.device)
@@ -199,9 +238,11 @@ class Lines:
             pages=np.zeros((self.b, self.most_pages), np.int32),
             slots=np.zeros((self.b, self.most_pages), np.int32),
             counts=np.zeros((self.b, 2), np.int32),
-            asks=np.zeros((self.b, 2), np.int32),
+            asks=np.zeros((self.b, 3), np.int32),
             present=np.zeros((modules, self.b, k), np.bool_),
             fixed=np.zeros((modules, self.b, k), np.float32),
+            usual=np.zeros((modules, self.b, k, 2), np.float32),
+            gains=np.zeros((self.b, 2), np.float32),
         )
         for row, line in enumerate(self.lines):
             at = 0
@@ -212,8 +253,16 @@ class Lines:
                 at += len(slot.pages)
             made.counts[row] = at, len(line.slots)
             if line.gate is not None and line.slots:
-                router = self.bank.router_rows(line.gate)
-                made.asks[row] = router.start, router.rank
+                made.asks[row, 2] = 1
+                if line.gate in self.bank.routers:
+                    router = self.bank.router_rows(line.gate)
+                    made.asks[row, :2] = router.start, router.rank
+                if line.offset is not None:
+                    made.fixed[:, row, : len(line.slots)] = line.offset.numpy()
+                if any(line.gains):
+                    made.gains[row] = line.gains
+                    for place, slot in enumerate(line.slots):
+                        made.usual[:, row, place] = _inverted(slot).numpy()
             elif line.slots:
                 made.fixed[:, row, : len(line.slots)] = line.weights.numpy()
         return made
@@ -227,3 +276,9 @@ class Lines:
         m = self.bank.layout.groups[g].m
         start = self.bank.layout.starts[g] + block * m
         return table[start : start + m]
+
+
+def _inverted(slot: Slot) -> Float[Tensor, "modules 2"]:
+    """(mean, 1 / spread) of a slot's usual responses; 0 where it lacks the module."""
+    mean, spread = slot.usual.unbind(-1)
+    return torch.stack([mean, 1 / spread], dim=-1) * slot.present[:, None]

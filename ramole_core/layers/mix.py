@@ -11,17 +11,19 @@ token meets every page of the bank, and masks say whose counts; each adapter is 
 uses it. *Gathered*: the pages of each request are copied together and each row meets only its own.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ramole_core.layers import rows_kernel
+from ramole_core.layers import rows_kernel, surprise
 from ramole_core.layers.lines import Lines
 
+Votes = TypeVar("Votes", Tensor, np.ndarray)
 Way = Literal["rows", "all", "gathered"]
 # What a way costs, in pages that the kernel meets with a token in the same time; fitted on 2 cores
 # to `python -m ramole_core.benchmarks.ways`, whose table is in LOG.md.
@@ -54,6 +56,9 @@ class Forward:
     way: Way
     alpha: list[list[Tensor | None]] | None = None
     """By group and block, [m, b, l, p], or [m, b, l, k] by rows; None: not traced."""
+    votes: Any = None
+    """[2, 2, b, l, p], or [2, 2, b*l, k] by rows: see `_votes`."""
+    layer: int = -1
 
     @classmethod
     def of(cls, lines: Lines, l: int, *, trace: bool, way: Way | None = None) -> "Forward":
@@ -109,7 +114,10 @@ class Forward:
             rows.asks,
             rows.present,
             rows.fixed,
+            rows.usual,
+            rows.gains,
             first,
+            self._votes_by_rows(g, block, n),
             units,
             alpha,
         )
@@ -138,6 +146,8 @@ class Forward:
         m = len(q)
         score = (_product(q, gram) * u) @ owner
         score = score.view(m, lines.b, self.l, -1) + lines.slice(lines.mask, g, block)[:, :, None]
+        if lines.surprised:
+            score += self._surprise((u.square() @ owner).view(score.shape), g, block)
         alpha = score.softmax(-1)
         if not lines.plain:
             on, fixed = lines.slice(lines.on, g, block), lines.slice(lines.fixed, g, block)
@@ -147,6 +157,38 @@ class Forward:
         if self.gathers:
             return alpha @ owner.transpose(1, 2)
         return (alpha.view(m, lines.b * self.l, -1) @ owner.T)[:, None]
+
+    def _surprise(self, energy: Float[Tensor, "m b l p"], g: int, block: int) -> Tensor:
+        """What |v|^2 of each adapter adds to its score; the votes of this layer grow."""
+        lines = self.lines
+        usual = lines.slice(lines.usual, g, block)[:, :, None, None]  # [m, 2, 1, 1, p]
+        z = (0.5 * torch.log(energy + surprise.TINY) - usual[:, 0]) * usual[:, 1]
+        z = z.clamp(-surprise.MOST, surprise.MOST)
+        votes = self._votes(g, block, lambda: torch.zeros(2, 2, *z.shape[1:]).to(z))
+        below = votes[0, 0] / votes[0, 1].clamp(min=1)
+        votes[1, 0] += z.sum(0)
+        votes[1, 1] += (usual[:, 1] != 0).sum(0)
+        gains = lines.gains[:, :, None, None]
+        return gains[:, 0] * z + gains[:, 1] * below
+
+    def _votes_by_rows(self, g: int, block: int, n: int) -> np.ndarray:
+        k = self.lines.rows(self.l).present.shape[-1]
+        return self._votes(g, block, lambda: np.zeros((2, 2, n, k), np.float32))
+
+    def _votes(self, g: int, block: int, make: Callable[[], Votes]) -> Votes:
+        """Sum and number of the surprises of the layers below, and of this layer's so far."""
+        if self.votes is None:
+            self.votes = make()
+        layer = self._layer_of(g, block)
+        if layer != self.layer:
+            self.layer = layer
+            self.votes[0] += self.votes[1]
+            self.votes[1] = 0
+        return self.votes
+
+    def _layer_of(self, g: int, block: int) -> int:
+        layout = self.lines.bank.layout
+        return layout.places.at[layout.groups[g].paths[block][0]][0]
 
     def _tokens(self, table: Float[Tensor, "b s"]) -> Tensor:
         return table[:, None].expand(-1, self.l, -1).reshape(1, -1, table.shape[-1])
@@ -207,7 +249,7 @@ def _by_module(inner: Float[Tensor, "c n R m"], lines: Lines) -> Float[Tensor, "
 
 def _product(q: Float[Tensor, "m c n s"], gram: Float[Tensor, "m c s R"]) -> Tensor:
     m, c, n, s = q.shape
-    found = torch.bmm(q.reshape(m * c, n, s), gram.reshape(m * c, s, -1))
+    found = torch.bmm(q.reshape(m * c, n, s), gram.reshape(m * c, s, gram.shape[-1]))
     return found.view(m, c, n, -1)
 
 

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from ramole_core.layers.install import Installation, wrap
 from ramole_core.layers.places import Places, find_places
 from ramole_core.layers.stack import ModuleStack
+from ramole_core.layers.surprise import Votes
 
 
 class Mixer:
@@ -25,15 +26,25 @@ class Mixer:
         self.places = places
         self._stacks: Mapping[str, ModuleStack] = {}
         self._alpha: dict[str, Tensor] | None = None
+        self._votes = Votes()
 
     @contextmanager
     def mixing(self, stacks: Mapping[str, ModuleStack], *, trace: bool = False) -> Iterator[None]:
         """Forwards inside this block mix these stacks; not re-entrant, one batch at a time."""
         self._stacks, self._alpha = stacks, {} if trace else None
+        self._votes = Votes()
         try:
             yield
         finally:
             self._stacks = {}
+
+    def votes(self, path: str) -> Votes:
+        """The surprises so far, for the module that runs next; a new forward begins anew."""
+        layer = self.places.at[path][0]
+        if layer < self._votes.layer:
+            self._votes = Votes()
+        self._votes.enter(layer)
+        return self._votes
 
     def stack(self, path: str) -> ModuleStack | None:
         return self._stacks.get(path)
@@ -77,7 +88,7 @@ class MixedLinear(nn.Module):
         stack = self.mixer.stack(self.path)
         if stack is None:
             return y
-        update, alpha = stack(x)
+        update, alpha = stack(x, self.mixer.votes(self.path))
         self.mixer.report(self.path, alpha.detach())
         return y + update.to(y.dtype)
 

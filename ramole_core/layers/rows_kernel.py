@@ -16,6 +16,8 @@ from llvmlite import ir
 from numba import njit, types
 from numba.extending import intrinsic, overload
 
+from ramole_core.layers import surprise
+
 FAST = {
     "nogil": True,
     "cache": os.access(Path(__file__).parent, os.W_OK),
@@ -25,6 +27,7 @@ FAST = {
 SUMS = {"reassoc", "contract", "nsz", "arcp"}
 """What the compiler may do to a sum: any order, and multiply and add in one."""
 DTYPES = (torch.float32, torch.bfloat16)
+TINY, MOST = np.float32(surprise.TINY), np.float32(surprise.MOST)
 AT_ONCE = 4
 """Pages whose columns are added in one walk over an output."""
 
@@ -96,14 +99,18 @@ def _dot(row, x):
 
 
 @kernel(fastmath=SUMS, **FAST)
-def weigh(x, A, gram, pages, slots, counts, asks, present, fixed, first, units, alpha):
+def weigh(
+    x, A, gram, pages, slots, counts, asks, present, fixed, usual, gains, first, votes, units, alpha
+):
     """Weighted units of every token, and the weights.
 
     x [b, i]; A [s + P, m, i], the routers' rows first; gram [m, s, P]; pages, slots [b, R]: each
     token's pages and the place of their adapter among its own; counts [b, 2]: its pages and its
-    adapters; asks [b, 2]: first row and rank of its router (rank 0: `fixed` holds); present,
-    fixed [modules, b, k], the group's modules from `first` on. Writes units [m, b, R] and alpha
-    [m, b, k].
+    adapters; asks [b, 3]: first row and rank of its router, and 1 where a gate decides, 0 where
+    `fixed` holds; present, fixed [modules, b, k], usual [modules, b, k, 2], the group's modules
+    from `first` on. In a gated row `fixed` is added to the scores, and what gains [b, 2] make of
+    the surprise here and in the layers below; votes [2, 2, b, k] are sum and number of the latter,
+    and of this layer's own, which grow. Writes units [m, b, R] and alpha [m, b, k].
     """
     b, i = x.shape
     m, s = gram.shape[0], gram.shape[1]
@@ -112,7 +119,7 @@ def weigh(x, A, gram, pages, slots, counts, asks, present, fixed, first, units, 
     score = np.empty(max(alpha.shape[2], 1), np.float32)
     for row in range(b):
         R, k = counts[row, 0], counts[row, 1]
-        start, rank = asks[row, 0], asks[row, 1]
+        start, rank, gated = asks[row, 0], asks[row, 1], asks[row, 2]
         if R == 0:
             continue
         for n in range(i):
@@ -121,13 +128,26 @@ def weigh(x, A, gram, pages, slots, counts, asks, present, fixed, first, units, 
             for c in range(R):
                 units[j, row, c] = _dot(A[s + pages[row, c], j], wide)
             weight = alpha[j, row]
-            if rank == 0:
+            if gated == 0:
                 for c in range(k):
                     weight[c] = fixed[first + j, row, c]
             else:
                 for c in range(rank):
                     q[c] = _dot(A[start + c, j], wide)
                 score[:k] = 0
+                if gains[row, 0] != 0 or gains[row, 1] != 0:
+                    for c in range(R):
+                        score[slots[row, c]] += units[j, row, c] * units[j, row, c]
+                    _surprise(
+                        score,
+                        usual[first + j, row],
+                        present[first + j, row],
+                        gains[row],
+                        votes[:, :, row],
+                        k,
+                    )
+                for c in range(k):
+                    score[c] += fixed[first + j, row, c]
                 for c in range(R):
                     response = np.float32(0)
                     for n in range(rank):
@@ -136,6 +156,23 @@ def weigh(x, A, gram, pages, slots, counts, asks, present, fixed, first, units, 
                 _softmax(score, present[first + j, row], weight, k)
             for c in range(R):
                 units[j, row, c] *= weight[slots[row, c]]
+
+
+@kernel(**FAST)
+def _surprise(score, usual, present, gains, votes, k):
+    """score [k]: from |v|^2 of each adapter to what its surprise adds; the layer's votes grow.
+
+    |v|^2 is the sum of squared units, because B's columns are orthonormal (`units.pack_units`).
+    """
+    for c in range(k):
+        if not present[c]:
+            continue
+        z = (np.float32(0.5) * np.log(score[c] + TINY) - usual[c, 0]) * usual[c, 1]
+        z = min(max(z, -MOST), MOST)
+        below = votes[0, 0, c] / votes[0, 1, c] if votes[0, 1, c] > 0 else np.float32(0)
+        score[c] = gains[0] * z + gains[1] * below
+        votes[1, 0, c] += z
+        votes[1, 1, c] += 1
 
 
 @kernel(**FAST)
@@ -188,6 +225,7 @@ def compile_for(dtype: torch.dtype) -> None:
     """Compile now what the first request would wait for: seconds once, then read from a cache."""
     x, A, B = (view(torch.zeros(shape, dtype=dtype)) for shape in ((1, 1), (1, 1, 1), (1, 1)))
     whole, one = np.zeros((1, 1), np.int32), np.zeros((1, 1, 1), np.float32)
-    none = np.zeros((1, 2), np.int32)
-    weigh(x, A, one, whole, whole, none, none, one > 0, one, 0, one, one)
+    none, asks = np.zeros((1, 2), np.int32), np.zeros((1, 3), np.int32)
+    usual, gains, votes = one[..., None], one[0], np.zeros((2, 2, 1, 1), np.float32)
+    weigh(x, A, one, whole, whole, none, asks, one > 0, one, usual, gains, 0, votes, one, one)
     add(x, one[0], B, whole, none)

@@ -1,7 +1,9 @@
 """An adapter as the mixed layers take it: its rank units, for all blocks of a group in one tensor.
 
-Unit j of a LoRA is row j of A and column j of B. Modules and blocks where the adapter has a lower
-rank, or nothing, hold zeros.
+Unit j of a LoRA is row j of A and column j of B. A LoRA stays the same when B = Q R is written as
+Q (R A), so every adapter is packed with orthonormal columns in B: then the size of its response,
+|B A x|, is that of its units alone, which a gate can read for nothing. Modules and blocks where the
+adapter has a lower rank, or nothing, hold zeros.
 """
 
 from collections.abc import Mapping
@@ -28,6 +30,9 @@ class Units:
     """By group and module: [L, r, o]; alpha/r is folded in."""
     present: Bool[Tensor, "modules"]
     """Which modules the adapter has, in flat order."""
+    usual: Float[Tensor, "modules 2"]
+    """Mean and standard deviation of log |B A x| over reference inputs, float32; (0, 1) where
+    nobody measured."""
 
     @property
     def rank(self) -> int:
@@ -40,6 +45,7 @@ class Units:
 
 def pack_units(loras: Mapping[str, Lora], layout: Layout, *, dtype: torch.dtype) -> Units:
     """The rank units of one adapter in the compute dtype; r is its largest rank."""
+    loras = {path: orthonormal(lora) for path, lora in loras.items()}
     r = max((lora.A.shape[0] for lora in loras.values()), default=0)
     everyA, everyB = [], []
     for group in layout.groups:
@@ -54,4 +60,12 @@ def pack_units(loras: Mapping[str, Lora], layout: Layout, *, dtype: torch.dtype)
         everyA.append(A)
         everyB.append(B)
     present = torch.tensor([path in loras for path in layout.flat])
-    return Units(A=tuple(everyA), B=tuple(everyB), present=present)
+    usual = torch.tensor([[0.0, 1.0]]).repeat(len(layout.flat), 1)
+    return Units(A=tuple(everyA), B=tuple(everyB), present=present, usual=usual)
+
+
+def orthonormal(lora: Lora) -> Lora:
+    """The same LoRA with orthonormal columns in B; of at most its rank, in float32 or wider."""
+    wide = torch.promote_types(lora.B.dtype, torch.float32)
+    Q, R = torch.linalg.qr(lora.B.to(wide))
+    return Lora(A=R @ lora.A.to(wide), B=Q)

@@ -104,6 +104,11 @@ class Retriever:
         self._lock = threading.RLock()
         self._checked = False
 
+    @property
+    def encoder_checksum(self) -> str:
+        """Of the sentence encoder and its tuning."""
+        return self._encoder.checksum
+
     def embed(self, texts: Sequence[str]) -> Float32[np.ndarray, "n d"]:
         """Vectors of unit length, the instruction included."""
         return self._encoder.embed(texts)

@@ -1,0 +1,146 @@
+"""What an adapter's responses are when nothing calls for it: the base's own inputs to each layer.
+
+A few dozen everyday requests are read once by the bare base, and what goes into each layer at the
+end of each is kept. An adapter's usual response is the mean and the spread of log |B A x| over
+those inputs; a response far above it says that the request is of the adapter's kind. Nothing is
+trained, and an adapter that comes later is measured in the same way.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from transformers import PreTrainedTokenizerBase
+
+from ramole_core.engine.prompt import encode_prompt
+from ramole_core.engine.request import Request
+from ramole_core.layers import Layout, Units
+from ramole_core.layers.surprise import MOST, TINY
+
+PROMPTS = (
+    "Good morning! How are you today?",
+    "What is the tallest mountain in Africa?",
+    "Explain in two sentences how a bicycle stays upright.",
+    "My brother says the shop closes at six, but the sign says eight. Who is right?",
+    "List three things that you would pack for a week by the sea.",
+    "Write a short poem about an old clock.",
+    "Is this a good idea: painting the kitchen ceiling dark green?\nOPTIONS:\n- yes\n- no",
+    "Read the note and answer.\n\nThe meeting has moved from Tuesday to Friday at nine.\n\n"
+    "When is the meeting?",
+    "Summarise this: The council voted on Monday to keep the library open on Sundays, after four "
+    "hundred people had signed a petition.",
+    "Give me a friendly reply to: sorry, I can't make it tonight.",
+    "12 plus 30 is how much?",
+    "Rewrite in plain words: the aforementioned party shall remit payment forthwith.",
+    "name: Ada; city: London; year: 1843\nTurn this into a sentence.",
+    "Which word does not belong: apple, pear, hammer, plum?",
+    "Fix the spelling: I recieved teh parcel yestreday.",
+    "Say good night in Italian.",
+    "How do I list the files of a folder?",
+    "Sentence 1: The cat sleeps.\nSentence 2: An animal is resting.\nDoes the first imply the "
+    "second?",
+    "What mood does this line have: the rain has found the hole in every shoe",
+    "Choose the right label for this message: where is my parcel?\nOPTIONS:\n- delivery\n"
+    "- payment\n- other",
+    "Continue the story: The lighthouse had been dark for a year when",
+    "Who wrote the music that is played at the start of the film?",
+    "Put these in order of size: whale, mouse, horse.",
+    "The train leaves at 7:40 and the ride takes 95 minutes. When does it arrive?",
+    "Text: The soup was cold and nobody came to take the order.\nHappy or unhappy?\nOPTIONS:\n"
+    "- happy\n- unhappy",
+    "Translate into French:\nThe window is open.",
+    "What does this Spanish sentence mean in English? El perro duerme en la cocina.",
+    "Write a query that counts the rows of the table orders.",
+    "Convert to JSON: two tickets for Saturday, third row.",
+    "Extract all dates from the text.\nShe left on 3 May and came back on 11 June 1998.",
+    "article: A storm has closed the harbour of Halvik for the second day. Ferries will sail again "
+    "on Thursday.\nHeadline:",
+    "Question: Can fish drown?\n\nGive a short answer.",
+    'Sentence: He put the cup on the shelf because it was too low.\nWhat does "it" mean?\n'
+    "OPTIONS:\n- the cup\n- the shelf",
+    "split this sentence in two: the garden was quiet and the bees had gone because it rained",
+    "Words: ladder, roof, rain\nWrite a sentence with them.",
+    "Claim: Copper is a metal.\nTrue or false?\nOPTIONS:\n- true\n- false",
+    "A bakery sells 14 loaves an hour. How many in 6 hours?\nAnswer with a number.",
+    "Are these two the same?\nThe bus was late again.\nOnce more the bus did not come on time.\n"
+    "OPTIONS:\n- yes\n- no",
+    "User: I forgot my password.\nWhat is this about?\nOPTIONS:\n- account\n- refund\n- greeting\n"
+    "- complaint",
+    "Make this sound friendlier: Send me the file today.",
+    "python: reverse a list without changing it",
+    "Premise: Two children are building a dam.\nHypothesis: Somebody is outdoors.\nDoes it follow?",
+    "Which city is the capital of Portugal?",
+    "put capital letters where they belong: on monday anna flew to oslo",
+    "height: 1.2 m; colour: red; use: garden chair. Describe the thing.",
+    "Passage: The library opens at ten. On Fridays it stays open until nine.\nQ: How long is it "
+    "open on Fridays?",
+    "Is this message an advertisement? Win a free weekend, reply YES now!",
+    "Pick the better ending: She opened the umbrella\nOPTIONS:\n- because it had started to rain.\n"
+    "- because the soup was ready.",
+)
+"""Written for this purpose; of no task in particular."""
+SPREAD = 0.05
+"""Least standard deviation: a module that always answers alike must not shout."""
+
+
+class Reference:
+    """What goes into every layer of the base at the end of each of the prompts above."""
+
+    def __init__(self, model: nn.Module, layout: Layout, tokenizer: PreTrainedTokenizerBase):
+        """Runs the bare base once over all prompts."""
+        self._layout = layout
+        ids = [encode_prompt(Request(prompt), tokenizer) for prompt in PROMPTS]
+        with torch.inference_mode():
+            self._inputs = read_ends(model, layout, ids)
+
+    @torch.inference_mode()
+    def measure(self, units: Units) -> Float[Tensor, "modules 2"]:
+        """Mean and standard deviation of log |B A x| in each module; (0, 1) where it has none."""
+        logs = torch.stack(
+            [log_responses(units, [x[:, n] for x in self._inputs]) for n in range(len(PROMPTS))]
+        )
+        usual = torch.stack([logs.mean(0), logs.std(0).clamp(min=SPREAD)], dim=-1)
+        usual[~units.present] = torch.tensor([0.0, 1.0])
+        return usual
+
+
+def log_responses(units: Units, inputs: Sequence[Float[Tensor, "_ _"]]) -> Float[Tensor, "modules"]:
+    """log |B A x| in each module; `inputs` by group."""
+    logs = []
+    for A, x in zip(units.A, inputs, strict=True):
+        u = torch.einsum("Li,Lrmi->Lmr", x.to(A.dtype), A).float()
+        logs.append(0.5 * torch.log(u.square().sum(-1) + TINY).flatten())
+    return torch.cat(logs)
+
+
+def surprise_of(units: Units, inputs: Sequence[Float[Tensor, "_ _"]]) -> float:
+    """Mean over an adapter's modules of (log |B A x| - mean) / spread; `inputs` by group."""
+    mean, spread = units.usual.unbind(-1)
+    logs = log_responses(units, inputs)
+    z = ((logs - mean) / spread).clamp(-MOST, MOST)[units.present]
+    return float(z.mean()) if len(z) else 0.0
+
+
+def read_ends(
+    model: nn.Module, layout: Layout, prompts: Sequence[Sequence[int]]
+) -> list[Float[Tensor, "_ b _"]]:
+    """By group: what goes into its layer in each block at the last token of each prompt."""
+    ends = torch.tensor([len(ids) - 1 for ids in prompts])
+    rows = torch.arange(len(prompts))
+    seen: dict[str, Tensor] = {}
+
+    def watch(path: str):
+        return lambda module, args: seen.__setitem__(path, args[0][rows, ends].float().cpu())
+
+    firsts = [block[0] for group in layout.groups for block in group.paths]
+    handles = [model.get_submodule(p).register_forward_pre_hook(watch(p)) for p in firsts]
+    ids = torch.zeros(len(prompts), max(len(ids) for ids in prompts), dtype=torch.long)
+    for row, one in enumerate(prompts):
+        ids[row, : len(one)] = torch.tensor(one)
+    try:
+        model(input_ids=ids.to(next(model.parameters()).device), use_cache=False, logits_to_keep=1)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return [torch.stack([seen[b[0]] for b in group.paths]) for group in layout.groups]

@@ -1,0 +1,78 @@
+"""Cells of an evaluation: the answers of one system to one task in one situation, each in a file.
+
+A cell is written when it is whole, and never written again, so a run that was stopped goes on where
+it was, and several processes share the work: who makes a cell first claims it.
+"""
+
+import hashlib
+import json
+import os
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+STALE = 3600.0
+"""Seconds after which the claim of a process that never finished is void."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What one system answered to the rows of one task, in order."""
+
+    answers: list[str]
+    adapters: list[list[str]]
+    """Those that were mixed, best first."""
+    scores: list[list[float | None]]
+    """Their similarities to the prompt; None where the adapter was named."""
+    seconds: float
+
+
+class Cells:
+    """The cells of one experiment; its folder is named after everything that decides a number."""
+
+    def __init__(self, work: Path, facts: Mapping[str, object]):
+        """`facts` decide the numbers: base, adapters, router, retriever, rows, seeds."""
+        text = json.dumps(facts, sort_keys=True)
+        self.folder = work / hashlib.sha256(text.encode()).hexdigest()[:12]
+        self.folder.mkdir(parents=True, exist_ok=True)
+        (self.folder / "facts.json").write_text(json.dumps(facts, indent=1, sort_keys=True))
+
+    def read(self, situation: str, system: str, task: str) -> Cell | None:
+        """The cell; None where it was not made yet."""
+        file = self._file(situation, system, task)
+        return Cell(**json.loads(file.read_text(encoding="utf-8"))) if file.is_file() else None
+
+    def write(self, situation: str, system: str, task: str, cell: Cell) -> None:
+        """Keep a whole cell."""
+        file = self._file(situation, system, task)
+        part = file.with_suffix(f".{os.getpid()}.part")
+        part.write_text(json.dumps(asdict(cell), indent=1), encoding="utf-8")
+        os.replace(part, file)
+        self._claimed(file).unlink(missing_ok=True)
+
+    def claim(self, situation: str, system: str, task: str) -> bool:
+        """Whether this process may make the cell: it is not there, and nobody else is at it."""
+        file = self._file(situation, system, task)
+        if file.is_file():
+            return False
+        file.parent.mkdir(parents=True, exist_ok=True)
+        held = self._claimed(file)
+        if held.is_file() and time.time() - held.stat().st_mtime > STALE:
+            held.unlink(missing_ok=True)
+        try:
+            held.open("x").close()
+        except FileExistsError:
+            return False
+        return True
+
+    def release(self) -> None:
+        """Void all claims: no process is at work, so whoever made them is gone."""
+        for held in self.folder.glob("*/*/*.claim"):
+            held.unlink(missing_ok=True)
+
+    def _file(self, situation: str, system: str, task: str) -> Path:
+        return self.folder / situation / system / f"{task}.json"
+
+    def _claimed(self, file: Path) -> Path:
+        return file.with_suffix(".claim")

@@ -1,0 +1,215 @@
+"""`python -m ramole_core evaluate`: systems x tasks x situations, resumable, into one JSON file."""
+
+import json
+import os
+import shlex
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import date
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from ramole_core.errors import RamoleError
+from ramole_core.settings import REPOSITORY, load_settings
+
+if TYPE_CHECKING:
+    from ramole_core.evaluation.cells import Cells
+    from ramole_core.evaluation.evaluate import Rows
+    from ramole_core.evaluation.situations import Crowd
+    from ramole_core.ramole import Ramole
+
+OUT = REPOSITORY / "results" / "evaluation.json"
+
+
+def evaluate(
+    data: Annotated[Path, typer.Option(help="Folder of task folders.")] = Path("data"),
+    split: Annotated[
+        Literal["dev", "test"], typer.Option(help="Dev for every choice; test once.")
+    ] = "dev",
+    rows: Annotated[int, typer.Option(help="Rows of each task.")] = 20,
+    tasks: Annotated[str, typer.Option(help="Comma separated; all of the pool if empty.")] = "",
+    systems: Annotated[str, typer.Option(help="Comma separated; all if empty.")] = "",
+    situations: Annotated[str, typer.Option(help="Of iid,ood,crowded; all if empty.")] = "",
+    k: Annotated[int, typer.Option(help="Adapters that a system mixes.")] = 3,
+    tokens: Annotated[int, typer.Option(help="Longest answer.")] = 50,
+    seed: Annotated[int, typer.Option(help="Of the distractors.")] = 0,
+    workers: Annotated[int, typer.Option(help="Processes; each gets its share of the cores.")] = 1,
+    work: Annotated[Path, typer.Option(help="Where cells are kept, to go on from.")] = Path(
+        "evaluation"
+    ),
+    out: Annotated[Path | None, typer.Option(help="The JSON file.")] = None,
+    worker: Annotated[bool, typer.Option(hidden=True)] = False,
+) -> None:
+    """Compare the systems on rows of the sample adapters' tasks, and write the tables.
+
+    Every cell (situation, system, task) is kept in WORK as soon as it is whole; the same command
+    goes on where it was stopped. Deletes nothing.
+    """
+    from ramole_core.evaluation.evaluate import read_rows, run_cells
+    from ramole_core.evaluation.situations import SITUATIONS
+    from ramole_core.evaluation.systems import ORDER, Ask, describe
+
+    wanted = _words(systems) or list(ORDER)
+    for name in wanted:
+        describe(name)
+    places = _words(situations) or list(SITUATIONS)
+    if unknown := [name for name in places if name not in SITUATIONS]:
+        raise RamoleError(f"Unknown situation {unknown[0]!r}; choose of {', '.join(SITUATIONS)}.")
+    command = " ".join(["python -m ramole_core", shlex.join(_told_words())])
+    others = [] if worker else _start_others(workers)
+    with _opened(data, seed=seed) as (ramole, crowd):
+        asked = read_rows(data, _words(tasks) or list(crowd.samples), split=split, count=rows)
+        ask = Ask(k=k, tokens=tokens)
+        facts = facts_of(ramole) | {
+            "split": split,
+            "rows": rows,
+            "k": k,
+            "tokens": tokens,
+            "seed": seed,
+            "distractors": len(crowd.distractors),
+        }
+        cells = _cells(work, facts, alone=not worker and workers == 1)
+        run_cells(
+            ramole,
+            cells,
+            crowd,
+            tasks=asked,
+            systems=wanted,
+            situations=places,
+            ask=ask,
+            told=lambda name, done, total: print(f"{done}/{total} {name}", file=sys.stderr),
+        )
+    if worker:
+        return
+    for other in others:
+        other.wait()
+    _report(
+        out or OUT,
+        cells,
+        asked,
+        wanted,
+        places,
+        facts | {"command": command, "date": date.today().isoformat()},
+    )
+
+
+def facts_of(ramole: "Ramole") -> dict[str, object]:
+    """Checksums of everything that decides an answer."""
+    from ramole_core.base_model import weights_checksum
+    from ramole_core.composition import ramole_plus
+    from ramole_core.training.card import versions
+
+    usual = load_settings()
+    return {
+        "base_model": usual.base_model,
+        "base_checksum": weights_checksum(_base_folder(), data_dir=usual.data_dir),
+        "quantization": "nf4, computed in bfloat16",
+        "router_checksum": ramole.router_checksum,
+        "ramole_plus": {
+            name.lower(): getattr(ramole_plus, name)
+            for name in ("SIMILARITY", "SURPRISE", "OWN", "BELOW", "EXAMINED")
+        },
+        "retriever_checksum": ramole.retriever.encoder_checksum,
+        "adapters": {c.name: c.sha256 for c in ramole.pool.cards() if _is_sample(c.name)},
+        "versions": versions(),
+    }
+
+
+def _is_sample(name: str) -> bool:
+    return not name.startswith(("copy", "other-"))
+
+
+def _base_folder() -> Path:
+    from ramole_core.base_model import fetch_base
+
+    usual = load_settings()
+    return fetch_base(usual.base_model, data_dir=usual.data_dir)
+
+
+@contextmanager
+def _opened(data: Path, *, seed: int) -> Iterator[tuple["Ramole", "Crowd"]]:
+    """The sample pool and the crowd, in a data folder of their own, on the base rounded to NF4."""
+    from ramole_core.evaluation.rounded import write_rounded
+    from ramole_core.evaluation.situations import make_crowd
+    from ramole_core.ramole import Ramole
+
+    with tempfile.TemporaryDirectory() as folder:
+        base = write_rounded(_base_folder(), Path(folder) / "rounded")
+        settings = load_settings(
+            data_dir=Path(folder) / "data", base_model=str(base), chroma_url=None,
+            quantization="none", host_cache_mb=4096,
+        )  # fmt: skip
+        with Ramole(settings) as ramole:
+            yield ramole, make_crowd(ramole.pool, data, seed=seed)
+
+
+def _cells(work: Path, facts: dict[str, object], *, alone: bool) -> "Cells":
+    from ramole_core.evaluation.cells import Cells
+
+    cells = Cells(work, facts)
+    if alone:
+        cells.release()
+    return cells
+
+
+def _told_words() -> list[str]:
+    """The words of the command line, without the path of the data."""
+    words, told = sys.argv[1:], []
+    for place, word in enumerate(words):
+        before = words[place - 1] if place else ""
+        told.append({"--data": "data", "--work": "evaluation"}.get(before, word))
+    return told
+
+
+def _start_others(workers: int) -> list[subprocess.Popen]:
+    """Further processes for the same cells."""
+    share = str(max(1, (os.cpu_count() or 1) // workers))
+    if workers > 1:
+        import torch
+
+        torch.set_num_threads(int(share))
+    environment = os.environ | {"OMP_NUM_THREADS": share}
+    words = [sys.executable, "-m", "ramole_core", *sys.argv[1:], "--worker"]
+    return [subprocess.Popen(words, env=environment) for _ in range(workers - 1)]
+
+
+def _words(text: str) -> list[str]:
+    return [word.strip() for word in text.split(",") if word.strip()]
+
+
+def _report(
+    out: Path,
+    cells: "Cells",
+    tasks: "list[Rows]",
+    systems: list[str],
+    situations: list[str],
+    facts: dict[str, object],
+) -> None:
+    from rich.console import Console
+
+    from ramole_core.evaluation.compare import PUBLISHED, make_tables, table_of
+    from ramole_core.evaluation.situations import SITUATIONS
+    from ramole_core.evaluation.systems import describe
+
+    tables = make_tables(cells, tasks=tasks, systems=systems, situations=situations)
+    report = facts | {
+        "rows_per_task": facts["rows"],
+        "tasks": {
+            t.task: {"domain": t.domain, "metric": t.metric, "rows": len(t.rows)} for t in tasks
+        },
+        "methods": {name: describe(name) for name in systems},
+        "settings": {name: SITUATIONS[name] for name in situations},
+        **tables,
+        "published": PUBLISHED,
+    }
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    Console().print(table_of(report))
+    for aim in tables["aims"]:
+        reached = "reached" if aim["reached"] else "not reached"
+        print(f"{aim['what']}: {aim['measured']} (aim: {aim['aim']}; {reached})")

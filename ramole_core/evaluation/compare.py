@@ -1,0 +1,180 @@
+"""From cells to tables: means with intervals, paired differences, retrieval, and the aims.
+
+Every row counts the same; an interval is the 95 % percentile bootstrap over rows. A difference is
+paired by row. A cell that was not made leaves its system out of the situation's table.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+
+from rich.table import Table
+
+from ramole_core.evaluation.cells import Cells
+from ramole_core.evaluation.evaluate import Rows
+from ramole_core.evaluation.intervals import bootstrap, paired_difference
+from ramole_core.evaluation.metrics import score
+from ramole_core.evaluation.systems import ALONE, PERFECT
+
+OURS = ("ramole_plus", "ramole")
+"""Whose differences to all others are told."""
+RIVALS = ("selection", "mixture")
+PUBLISHED = {
+    "source": "arXiv 2406.16989, table 2, Llama-2-7b and 13b, mean over 48 tasks",
+    "columns": ["7b IID", "7b OOD", "13b IID", "13b OOD"],
+    "rows": {
+        "perfect selection": [55.4, None, 63.6, None],
+        "RAMoLE": [51.8, 47.7, 59.6, 53.7],
+        "selection": [51.2, 43.0, 59.0, 48.9],
+        "mixture": [49.8, 45.6, 58.8, 53.5],
+        "fusion": [41.6, 40.2, 52.7, 48.9],
+    },
+}
+Scores = Mapping[str, Sequence[float]]
+"""By task, one score a row."""
+
+
+def system_scores(
+    cells: Cells, situation: str, system: str, tasks: Sequence[Rows], *, forgiving: bool = False
+) -> dict[str, list[float]] | None:
+    """Each row's score by task; None where a cell is missing."""
+    found = {}
+    for task in tasks:
+        cell = cells.read("alone" if system in ALONE else situation, system, task.task)
+        if cell is None:
+            return None
+        targets = [row.targets for row in task.rows]
+        found[task.task] = score(task.metric, cell.answers, targets, forgiving=forgiving)
+    return found
+
+
+def make_tables(
+    cells: Cells, *, tasks: Sequence[Rows], systems: Sequence[str], situations: Sequence[str]
+) -> dict:
+    """What the report says of the scores; strict scoring, and lenient means beside it."""
+    table: dict = {"cells": {}, "lenient": {}, "differences": {}, "retrieval": {}, "aims": []}
+    for situation in situations:
+        scores = _of(cells, situation, systems, tasks, forgiving=False)
+        mild = _of(cells, situation, systems, tasks, forgiving=True)
+        table["cells"][situation] = {name: _cell(found) for name, found in scores.items()}
+        table["lenient"][situation] = {name: _interval(_flat(s)) for name, s in mild.items()}
+        table["differences"][situation] = [
+            {"method": ours, "rival": rival, **_gap(scores[ours], found)}
+            for ours in OURS
+            if ours in scores
+            for rival, found in scores.items()
+            if rival != ours
+        ]
+        retrieved = measure_retrieval(cells, situation, tasks)
+        if retrieved:
+            table["retrieval"][situation] = retrieved
+        table["aims"] += judge(situation, scores)
+    return table
+
+
+def table_of(report: dict) -> Table:
+    """The report's scores for the terminal."""
+    table = Table("system", *report["settings"])
+    for system in report["methods"]:
+        cells = []
+        for situation in report["settings"]:
+            cell = report["cells"][situation].get(system)
+            cells.append(
+                f"{cell['mean']:.1f} [{cell['low']:.1f}, {cell['high']:.1f}]" if cell else ""
+            )
+        table.add_row(system, *cells)
+    return table
+
+
+def measure_retrieval(cells: Cells, situation: str, tasks: Sequence[Rows]) -> dict | None:
+    """How often the row's own adapter comes first, and is among the k, in percent of rows."""
+    first, found = [], []
+    for task in tasks:
+        cell = cells.read(situation, "mixture", task.task)
+        if cell is None:
+            return None
+        first += [100.0 * (names[:1] == [task.task]) for names in cell.adapters]
+        found += [100.0 * (task.task in names) for names in cell.adapters]
+    return {"first": _interval(first), "found": _interval(found)}
+
+
+def judge(situation: str, scores: Mapping[str, Scores]) -> list[dict]:
+    """The aims of this situation: what was wanted, what was measured, whether it was reached."""
+    ours = "ramole_plus"
+    if ours not in scores or any(rival not in scores for rival in RIVALS):
+        return []
+    means = {name: _mean(found) for name, found in scores.items()}
+    rival = max(RIVALS, key=lambda name: means[name])
+    if situation != "iid":
+        gap = _gap(scores[ours], scores[rival])
+        return [
+            {
+                "what": f"{situation}: {ours} over the better of selection and mixture ({rival})",
+                "aim": "at least 2 points, the interval above 0",
+                "measured": f"{gap['mean']:+.1f} [{gap['low']:+.1f}, {gap['high']:+.1f}]",
+                "reached": gap["mean"] >= 2 and gap["low"] > 0,
+            }
+        ]
+    aims = []
+    if PERFECT in scores:
+        share = 100 * means[ours] / means[PERFECT]
+        gap = _gap(scores[ours], scores[PERFECT])
+        aims.append(
+            {
+                "what": f"iid: {ours} of perfect selection",
+                "aim": "at least 98 %",
+                "measured": f"{share:.1f} % ({gap['mean']:+.1f} [{gap['low']:+.1f}, "
+                f"{gap['high']:+.1f}] points)",
+                "reached": share >= 98,
+            }
+        )
+    best = max((n for n in scores if n not in (ours, *ALONE)), key=lambda name: means[name])
+    gap = _gap(scores[ours], scores[best])
+    aims.append(
+        {
+            "what": f"iid: {ours} against the best other method ({best})",
+            "aim": "not below by more than 0.5 points",
+            "measured": f"{gap['mean']:+.1f} [{gap['low']:+.1f}, {gap['high']:+.1f}]",
+            "reached": gap["mean"] >= -0.5,
+        }
+    )
+    return aims
+
+
+def _of(
+    cells: Cells,
+    situation: str,
+    systems: Sequence[str],
+    tasks: Sequence[Rows],
+    *,
+    forgiving: bool,
+) -> dict[str, dict[str, list[float]]]:
+    found = {
+        name: system_scores(cells, situation, name, tasks, forgiving=forgiving) for name in systems
+    }
+    return {name: scores for name, scores in found.items() if scores is not None}
+
+
+def _cell(scores: Scores) -> dict:
+    by_task = {task: round(sum(rows) / len(rows), 2) for task, rows in scores.items()}
+    return _interval(_flat(scores)) | {"by_task": by_task}
+
+
+def _flat(scores: Scores) -> list[float]:
+    return [value for rows in scores.values() for value in rows]
+
+
+def _mean(scores: Scores) -> float:
+    flat = _flat(scores)
+    return sum(flat) / len(flat)
+
+
+def _gap(ours: Scores, theirs: Scores) -> dict[str, float]:
+    return _rounded(asdict(paired_difference(_flat(ours), _flat(theirs))))
+
+
+def _interval(values: Sequence[float]) -> dict[str, float]:
+    return _rounded(asdict(bootstrap(values)))
+
+
+def _rounded(numbers: Mapping[str, float]) -> dict[str, float]:
+    return {name: round(number, 2) for name, number in numbers.items()}

@@ -1,0 +1,131 @@
+"""Ask every system for the rows of every task in every situation, cell by cell."""
+
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ramole_core.engine.request import Generation
+from ramole_core.errors import RamoleError
+from ramole_core.evaluation.cells import Cell, Cells
+from ramole_core.evaluation.situations import Crowd
+from ramole_core.evaluation.systems import ALONE, Ask, request_of
+from ramole_core.ramole import Ramole
+from ramole_core.training.rows import Row
+
+Told = Callable[[str, int, int], None]
+"""Called with a cell's name, the cells done, and the cells in all."""
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The rows of one task that are asked."""
+
+    task: str
+    domain: str
+    metric: str
+    rows: tuple[Row, ...]
+
+
+def read_rows(data: Path, tasks: Sequence[str], *, split: str, count: int) -> list[Rows]:
+    """The first `count` rows of each task's file `SPLIT.jsonl`; raises RamoleError for a task that
+    has none."""
+    found = []
+    for name in tasks:
+        file = data / name / f"{split}.jsonl"
+        if not file.is_file():
+            raise RamoleError(
+                f"{file} was not found; name tasks of the data, which has {split} rows."
+            )
+        lines = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()[:count]]
+        rows = tuple(Row(line["inputs"], line["targets"]) for line in lines)
+        found.append(Rows(name, lines[0].get("domain", ""), lines[0]["metric"], rows))
+    return found
+
+
+def order_of(
+    tasks: Sequence[Rows], systems: Sequence[str], situations: Sequence[str]
+) -> Iterator[tuple[str, str, Rows]]:
+    """Every cell: (situation, system, task), column by column; one where nothing is retrieved."""
+    for system in systems:
+        for situation in situations[:1] if system in ALONE else situations:
+            for task in tasks:
+                yield ("alone" if system in ALONE else situation), system, task
+
+
+def run_cells(
+    ramole: Ramole,
+    cells: Cells,
+    crowd: Crowd,
+    *,
+    tasks: Sequence[Rows],
+    systems: Sequence[str],
+    situations: Sequence[str],
+    ask: Ask,
+    told: Told = lambda name, done, total: None,
+) -> None:
+    """Make the cells that are not there. A row for which the same single adapter was found as in
+    another cell is not asked twice: its answer is the same."""
+    every = list(order_of(tasks, systems, situations))
+    for done, (situation, system, task) in enumerate(every):
+        if not cells.claim(situation, system, task.task):
+            continue
+        told(f"{situation} {system} {task.task}", done, len(every))
+        known = _answers_alone(cells, task, situations)
+        cells.write(
+            situation,
+            system,
+            task.task,
+            _make(ramole, crowd, situation, system, task, ask=ask, known=known),
+        )
+
+
+def _make(
+    ramole: Ramole,
+    crowd: Crowd,
+    situation: str,
+    system: str,
+    task: Rows,
+    *,
+    ask: Ask,
+    known: Mapping[tuple[int, str], str],
+) -> Cell:
+    began = time.perf_counter()
+    excluded = crowd.excluded(situation, task.task)
+    answers: list[str] = [""] * len(task.rows)
+    adapters: list[list[str]] = [[] for _ in task.rows]
+    scores: list[list[float | None]] = [[] for _ in task.rows]
+    left = []
+    for n, row in enumerate(task.rows):
+        if system == "selection":
+            hit = ramole.retrieve(row.inputs, 1, exclude=excluded)[0]
+            if (n, hit.name) in known:
+                answers[n], adapters[n], scores[n] = known[n, hit.name], [hit.name], [hit.score]
+                continue
+        left.append(n)
+    requests = [
+        request_of(system, task.rows[n].inputs, own=task.task, excluded=excluded, ask=ask)
+        for n in left
+    ]
+    for n, answer in zip(left, ramole.generate(requests) if requests else [], strict=True):
+        answers[n], adapters[n] = answer.text.strip(), answer.adapters
+        scores[n] = _finite(answer)
+    return Cell(answers, adapters, scores, round(time.perf_counter() - began, 2))
+
+
+def _answers_alone(
+    cells: Cells, task: Rows, situations: Sequence[str]
+) -> dict[tuple[int, str], str]:
+    """Answers of single adapters by row and adapter, of the cells that are there."""
+    found = {}
+    for place, system in [("alone", "perfect"), *((s, "selection") for s in situations)]:
+        cell = cells.read(place, system, task.task)
+        if cell is not None:
+            for n, (names, text) in enumerate(zip(cell.adapters, cell.answers, strict=True)):
+                found[n, names[0]] = text
+    return found
+
+
+def _finite(answer: Generation) -> list[float | None]:
+    return [None if score != score else round(score, 4) for score in answer.scores]
