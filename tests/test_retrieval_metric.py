@@ -1,6 +1,7 @@
 """The retriever's metric: words beside the encoder, shrunk where inputs of one task differ."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -8,11 +9,13 @@ import pytest
 from pytest import approx
 
 from ramole_core.errors import RamoleError
+from ramole_core.evaluation.retriever_places import Places
+from ramole_core.evaluation.retriever_table import Remembered
 from ramole_core.retrieval.encoder import Encoder
 from ramole_core.retrieval.metric import METRIC, Metric
 from ramole_core.retrieval.tuning import RECORD, read_tuning
 from ramole_core.retrieval.words import BUCKETS, inverse_frequencies, word_vectors
-from ramole_core.training.retriever_metric import MetricRecipe, fit_metric, train_metric
+from ramole_core.training.retriever_metric import MetricRecipe, fit_metric, main, train_metric
 from tests.tiny_encoder import COLOURS, SONGS, write_encoder
 
 EVEN = np.ones(BUCKETS, np.float32)
@@ -155,3 +158,47 @@ def test_tasks_of_one_input_are_refused() -> None:
 
 def test_a_folder_without_a_tuning_is_none(tmp_path: Path) -> None:
     assert read_tuning(tmp_path) is None
+
+
+def test_the_command_writes_what_the_encoder_reads(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, texts in TEXTS.items():
+        folder = tmp_path / "data" / name
+        folder.mkdir(parents=True)
+        lines = "\n".join(json.dumps({"inputs": text, "targets": "x"}) for text in texts)
+        for part in ("train", "dev"):
+            (folder / f"{part}.jsonl").write_text(lines)
+    monkeypatch.setenv("RAMOLE_ENCODER", str(source))
+    monkeypatch.setenv("RAMOLE_DATA_DIR", str(tmp_path / "kept"))
+    out = tmp_path / "out"
+    main(data=tmp_path / "data", tasks="colour,song", out=out, rows=4)
+    assert {path.name for path in out.iterdir()} == {METRIC, RECORD}
+    assert json.loads((out / RECORD).read_text())["trained_on"] == {"colour": 4, "song": 4}
+    assert Encoder(str(source), data_dir=tmp_path, adapter=out).tuned
+
+
+def test_the_table_embeds_a_text_once() -> None:
+    asked: list[str] = []
+
+    def embed(texts: Sequence[str]) -> np.ndarray:
+        asked.extend(texts)
+        return np.array([[len(text), 1.0] for text in texts], np.float32)
+
+    remembered = Remembered(embed)
+    assert remembered(["a", "bbb", "a"])[:, 0].tolist() == [1, 3, 1]
+    assert remembered(["cc", "bbb"])[:, 0].tolist() == [2, 3]
+    assert asked == ["a", "bbb", "cc"]
+
+
+def test_merged_twins_count_as_one_and_another_task_does_not() -> None:
+    spots = {"anli_r1": 0.0, "anli_r2": 0.2, "rte": 1.5}
+
+    def embed(texts: Sequence[str]) -> np.ndarray:
+        angles = [spots[text] if text in spots else float(text) for text in texts]
+        return np.array([[np.cos(a), np.sin(a)] for a in angles], np.float32)
+
+    prompts = [{"task": "anli_r1", "inputs": x} for x in ("0.15", "1.2")]
+    places = Places.measure(embed, {name: [name] for name in spots}, prompts)
+    assert (places.plain.tolist(), places.merged.tolist()) == ([1, 2], [0, 1])
+    assert Places.read(places.write()).merged.tolist() == [0, 1]

@@ -5,7 +5,8 @@
 Pool: the 48 LoRAs of the paper, each with 20 sample inputs; prompts of the same 48 tasks (arXiv
 2402.09997, table 2). A run fits its metric (`retriever_metric.py`) on the samples of a share of the
 tasks, drawn by its seed, and is served as anything else: a mean over samples, a cosine. The prompts
-take no part in any choice. With `merged`, tasks that share their instructions (`TWINS`) count as
+take no part in any choice. Untuned is the encoder alone in the same window, which finds more than
+in its own. With `merged`, tasks that share their instructions (`TWINS`) count as
 one. Intervals are bootstrapped over prompts, after averaging a prompt over seeds. Runs that the
 file holds already are not made again.
 """
@@ -143,10 +144,9 @@ def main(
     untuned = Encoder(data_dir=settings.data_dir)
     shipped = Encoder(data_dir=settings.data_dir, adapter=settings.adapters_dir / "_retriever")
     recipe = MetricRecipe()
-    plain = Remembered(untuned.embed)
     dense = Remembered(lambda texts: untuned.dense(texts, window=recipe.window))
     report = Report(out, recipe=recipe, encoder=untuned.checksum)
-    served = {"untuned": (plain, untuned)}
+    served: dict[str, tuple[Embed, Encoder]] = {"untuned": (dense, untuned)}
     if shipped.tuned:
         served["shipped"] = (Remembered(shipped.embed), shipped)
         tuning = read_tuning(settings.adapters_dir / "_retriever")
@@ -167,7 +167,6 @@ def main(
     report.held["summary"] = summary_of(report, tasks, shares=shares)
     if shipped.tuned:
         report.held["shipped"] = measure_shipped(
-            plain,
             dense,
             served["shipped"][0],
             recipe,
@@ -213,7 +212,6 @@ def summary_of(report: Report, tasks: np.ndarray, *, shares: Mapping[float, int]
 
 
 def measure_shipped(
-    plain: Embed,
     dense: Embed,
     shipped: Embed,
     recipe: MetricRecipe,
@@ -229,7 +227,7 @@ def measure_shipped(
     trained = [name for group in record["trained_on"] for name in group.split("+")]
     examples, prompts = read_folders(data, rows=rows)
     tasks = np.array([prompt["task"] for prompt in prompts])
-    before = Places.measure(plain, examples, prompts)
+    before = Places.measure(dense, examples, prompts)
     after = Places.measure(shipped, examples, prompts)
     found: dict = {"trained_on": trained}
 
@@ -252,7 +250,7 @@ def measure_shipped(
     keep("tuned on half of its tasks, the other tasks", before, twins, masks)
     pool, asked = sample_pool(examples, prompts, adapters)
     everything = [np.ones(len(asked), bool)]
-    old, new = (Places.measure(embed, pool, asked) for embed in (plain, shipped))
+    old, new = (Places.measure(embed, pool, asked) for embed in (dense, shipped))
     keep("sample adapters among strangers", old, [new], everything)
     return found
 

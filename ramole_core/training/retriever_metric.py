@@ -33,7 +33,8 @@ from ramole_core.retrieval.tuning import RECORD, Window
 from ramole_core.retrieval.words import inverse_frequencies
 from ramole_core.settings import load_settings
 from ramole_core.training.card import versions
-from ramole_core.training.retriever_data import EXAMPLES, read_texts
+from ramole_core.training.retriever_data import EXAMPLES
+from ramole_core.training.rows import read_task
 
 MODULE = "ramole_core.training.retriever_metric"
 
@@ -110,14 +111,16 @@ def main(
     data: Annotated[Path, typer.Option(help="A folder of task folders.")],
     tasks: Annotated[str, typer.Option(help="Tasks to fit on, comma separated.")],
     out: Annotated[Path | None, typer.Option(help="By default the sample pool's.")] = None,
-    rows: Annotated[int, typer.Option(help="Training inputs of each task.")] = EXAMPLES,
-    seed: Annotated[int, typer.Option(help="Seed of the draw of inputs.")] = 0,
+    rows: Annotated[int, typer.Option(help="First training inputs of each task.")] = EXAMPLES,
 ) -> None:
     """Fit the retriever's metric on training inputs, in a minute on a CPU."""
     settings = load_settings()
     train_metric(
         MetricRecipe(),
-        texts=read_texts(data, tasks, rows=rows, seed=seed).train,
+        texts={
+            name: [row.inputs for row in read_task(data / name).train[:rows]]
+            for name in tasks.split(",")
+        },
         out_dir=out or settings.adapters_dir / "_retriever",
         encoder=Encoder(settings.encoder, data_dir=settings.data_dir),
         command=shlex.join(
