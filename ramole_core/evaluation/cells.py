@@ -46,6 +46,7 @@ class Cells:
     def write(self, situation: str, system: str, task: str, cell: Cell) -> None:
         """Keep a whole cell."""
         file = self._file(situation, system, task)
+        file.parent.mkdir(parents=True, exist_ok=True)
         part = file.with_suffix(f".{os.getpid()}.part")
         part.write_text(json.dumps(asdict(cell), indent=1), encoding="utf-8")
         os.replace(part, file)

@@ -2,20 +2,31 @@
 
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol, runtime_checkable
 
-from ramole_core.engine.request import Generation
+from ramole_core.engine.request import Generation, Request
 from ramole_core.errors import RamoleError
 from ramole_core.evaluation.cells import Cell, Cells
 from ramole_core.evaluation.situations import Crowd
 from ramole_core.evaluation.systems import ALONE, Ask, request_of
-from ramole_core.ramole import Ramole
+from ramole_core.retrieval import Hit
 from ramole_core.training.rows import Row
 
 Told = Callable[[str, int, int], None]
 """Called with a cell's name, the cells done, and the cells in all."""
+
+
+@runtime_checkable
+class Answering(Protocol):
+    """What is asked: `Ramole`, or a fake of it in fast tests."""
+
+    def retrieve(
+        self, text: str, k: int = 3, exclude: Iterable[str] = (), owner: str | None = None
+    ) -> list[Hit]: ...
+    def generate(self, requests: Sequence[Request]) -> list[Generation]: ...
 
 
 @dataclass(frozen=True)
@@ -55,7 +66,7 @@ def order_of(
 
 
 def run_cells(
-    ramole: Ramole,
+    ramole: Answering,
     cells: Cells,
     crowd: Crowd,
     *,
@@ -82,7 +93,7 @@ def run_cells(
 
 
 def _make(
-    ramole: Ramole,
+    ramole: Answering,
     crowd: Crowd,
     situation: str,
     system: str,

@@ -1,0 +1,40 @@
+"""A pool that answers at once: what it found, and `yes` from the right adapter."""
+
+from ramole_core.engine.request import Generation
+from ramole_core.retrieval import Hit
+
+
+class FakeRamole:
+    """`retrieve` and `generate` over the names of a crowd; the prompt's first word is its task."""
+
+    def __init__(self, crowd):
+        self.names = (*crowd.samples, *crowd.distractors)
+        self.stop_after = None
+        self.batches = 0
+
+    def retrieve(self, text, k=3, exclude=(), owner=None):
+        own = text.split()[0]
+        order = sorted(self.names, key=lambda name: (name != own, name))
+        left = [name for name in order if name not in exclude][:k]
+        return [Hit(n, 0.9 - 0.1 * i) for i, n in enumerate(left)]
+
+    def generate(self, requests):
+        if self.stop_after is not None and self.batches == self.stop_after:
+            raise KeyboardInterrupt
+        self.batches += 1
+        return [self._answer(request) for request in requests]
+
+    def _answer(self, request):
+        if request.method == "base":
+            return _generation("hm", [], [])
+        if request.adapters:
+            names, scores = list(request.adapters), [float("nan")] * len(request.adapters)
+        else:
+            k = 1 if request.method == "selection" else request.k
+            hits = self.retrieve(request.prompt, k, request.exclude)
+            names, scores = [hit.name for hit in hits], [hit.score for hit in hits]
+        return _generation(f"of {names[0]}", names, scores)
+
+
+def _generation(text, adapters, scores):
+    return Generation(text, adapters, scores, None, "eos", 3, 2, 0.1, 0.1)

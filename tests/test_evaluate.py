@@ -1,0 +1,146 @@
+"""The evaluation: cells that survive a stop, tables that add up, and the command on a real pool."""
+
+import json
+import os
+import time
+
+import pytest
+
+from ramole_core.errors import RamoleError
+from ramole_core.evaluation import compare
+from ramole_core.evaluation.cells import STALE, Cell, Cells
+from ramole_core.evaluation.evaluate import Rows, order_of, read_rows, run_cells
+from ramole_core.evaluation.situations import SITUATIONS, Crowd
+from ramole_core.evaluation.systems import ORDER, Ask, describe, request_of
+from ramole_core.methods import METHOD_LIST
+from ramole_core.training.rows import Row
+from tests.fake_answers import FakeRamole
+
+TASKS = [
+    Rows("ant", "insects", "em", tuple(Row(f"ant {n}?", "yes") for n in range(6))),
+    Rows("bee", "insects", "em", tuple(Row(f"bee {n}?", "no") for n in range(4))),
+]
+CROWD = Crowd(samples=("ant", "bee", "cat"), distractors=("copy1-ant", "other-x"))
+ASK = Ask(k=2, tokens=5)
+
+
+def cell(right, rows, *, wrong="maybe"):
+    """A cell whose first `right` answers are right."""
+    answers = [row.targets if n < right else wrong for n, row in enumerate(rows.rows)]
+    return Cell(answers, [["ant"]] * len(answers), [[0.5]] * len(answers), 1.0)
+
+
+def test_every_system_is_described_and_unknown_ones_are_refused():
+    assert all(describe(name) for name in ORDER)
+    assert {m.name for m in METHOD_LIST} - set(ORDER) == {"uniform_router"}
+    with pytest.raises(RamoleError, match=r"selektion.*selection"):
+        describe("selektion")
+
+
+def test_a_situation_hides_what_it_must():
+    assert CROWD.excluded("crowded", "ant") == ()
+    assert CROWD.excluded("iid", "ant") == ("copy1-ant", "other-x")
+    assert CROWD.excluded("ood", "ant") == ("copy1-ant", "other-x", "ant")
+    asked = request_of("mixture", "hi", own="ant", excluded=("ant",), ask=ASK)
+    assert (asked.k, asked.exclude, asked.adapters) == (2, ("ant",), None)
+    perfect = request_of("perfect", "hi", own="ant", excluded=("ant",), ask=ASK)
+    assert perfect.adapters == ("ant",) and not perfect.exclude
+
+
+def test_facts_decide_the_folder(tmp_path):
+    first, again = Cells(tmp_path, {"router": "a"}), Cells(tmp_path, {"router": "a"})
+    first.write("iid", "mixture", "ant", cell(3, TASKS[0]))
+    assert again.read("iid", "mixture", "ant") == cell(3, TASKS[0])
+    assert Cells(tmp_path, {"router": "b"}).read("iid", "mixture", "ant") is None
+
+
+def test_a_claimed_cell_is_left_to_its_owner_until_the_claim_is_stale(tmp_path):
+    cells = Cells(tmp_path, {})
+    assert cells.claim("iid", "mixture", "ant")
+    assert not cells.claim("iid", "mixture", "ant")
+    claim = next(cells.folder.glob("*/*/*.claim"))
+    old = time.time() - STALE - 1
+    os.utime(claim, (old, old))
+    assert cells.claim("iid", "mixture", "ant")
+    cells.release()
+    assert cells.claim("iid", "mixture", "ant")
+    cells.write("iid", "mixture", "ant", cell(1, TASKS[0]))
+    assert not cells.claim("iid", "mixture", "ant") and not list(cells.folder.glob("*/*/*.claim"))
+
+
+def test_a_stopped_run_goes_on_and_asks_nothing_twice(tmp_path):
+    ramole, cells = FakeRamole(CROWD), Cells(tmp_path, {})
+    systems, situations = ("base", "perfect", "selection", "mixture"), tuple(SITUATIONS)
+    ramole.stop_after = 3
+    with pytest.raises(KeyboardInterrupt):
+        run_cells(
+            ramole, cells, CROWD, tasks=TASKS, systems=systems, situations=situations, ask=ASK
+        )
+    done = len(list(cells.folder.glob("*/*/*.json")))
+    assert done == 3
+    cells.release()
+    ramole.stop_after, ramole.batches = None, 0
+    run_cells(ramole, cells, CROWD, tasks=TASKS, systems=systems, situations=situations, ask=ASK)
+    every = list(order_of(TASKS, systems, situations))
+    assert len(list(cells.folder.glob("*/*/*.json"))) == len(every) == 2 * (2 + 2 * 3)
+    # IID selection found each row's own adapter, as `perfect` had: its answers were taken over
+    assert ramole.batches < len(every) - done
+    iid, perfect = cells.read("iid", "selection", "ant"), cells.read("alone", "perfect", "ant")
+    assert iid and perfect and iid.answers == perfect.answers and iid.scores[0] == [0.9]
+    ood = cells.read("ood", "selection", "ant")
+    assert ood and all("ant" not in names for names in ood.adapters)
+    ramole.batches = 0
+    run_cells(ramole, cells, CROWD, tasks=TASKS, systems=systems, situations=situations, ask=ASK)
+    assert ramole.batches == 0
+
+
+def test_tables_add_up(tmp_path):
+    cells = Cells(tmp_path, {})
+    for task, right in zip(TASKS, (6, 3), strict=True):
+        cells.write("alone", "perfect", task.task, cell(right, task))
+        for situation in ("iid", "ood"):
+            cells.write(situation, "selection", task.task, cell(right - 2, task))
+            cells.write(situation, "mixture", task.task, cell(right - 3, task))
+            cells.write(situation, "ramole_plus", task.task, cell(right, task))
+    tables = compare.make_tables(
+        cells,
+        tasks=TASKS,
+        systems=("perfect", "selection", "mixture", "ramole_plus", "fusion"),
+        situations=("iid", "ood"),
+    )
+    got = tables["cells"]["ood"]
+    assert got["ramole_plus"]["mean"] == 90.0 and got["selection"]["mean"] == 50.0
+    assert got["ramole_plus"]["by_task"] == {"ant": 100.0, "bee": 75.0}
+    assert got["selection"]["low"] < 50 < got["selection"]["high"]
+    assert "fusion" not in got  # a cell that is missing leaves its system out
+    gap = next(d for d in tables["differences"]["ood"] if d["rival"] == "mixture")
+    assert gap["method"] == "ramole_plus" and gap["mean"] == 60.0 and 0 < gap["low"] < 60
+    assert tables["retrieval"]["iid"]["first"]["mean"] == 60.0  # all of ant's, none of bee's
+    share, best, ood = tables["aims"]
+    assert share["reached"] and "100.0 %" in share["measured"]
+    assert best["reached"] and "(selection)" in best["what"]
+    assert ood["reached"] and ood["measured"].startswith("+40.0")
+
+
+def test_a_lead_whose_interval_touches_zero_is_not_an_aim_reached():
+    rows = 10
+    ours, theirs = [100.0] * 6 + [0.0] * 4, [100.0] * 5 + [0.0] * 4 + [100.0] * 1
+    scores = {
+        "ramole_plus": {"t": ours},
+        "selection": {"t": theirs},
+        "mixture": {"t": [0.0] * rows},
+    }
+    (aim,) = compare.judge("ood", scores)
+    assert not aim["reached"] and "(selection)" in aim["what"]
+    assert compare.judge("ood", {"ramole_plus": {"t": ours}}) == []
+
+
+def test_rows_are_read_from_the_split_and_a_missing_one_is_said(tmp_path):
+    folder = tmp_path / "ant"
+    folder.mkdir()
+    row = {"inputs": "a?", "targets": "b", "metric": "em", "domain": "insects", "task": "ant"}
+    (folder / "test.jsonl").write_text("\n".join(json.dumps(row) for _ in range(5)))
+    (found,) = read_rows(tmp_path, ["ant"], split="test", count=3)
+    assert (found.domain, found.metric, len(found.rows)) == ("insects", "em", 3)
+    with pytest.raises(RamoleError, match=r"dev\.jsonl was not found"):
+        read_rows(tmp_path, ["ant"], split="dev", count=3)
