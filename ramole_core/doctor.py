@@ -185,8 +185,11 @@ def _base_model(settings: Settings) -> Iterator[Check]:
 def _encoder(settings: Settings) -> Iterator[Check]:
     from ramole_core.retrieval import Encoder
 
-    vector = Encoder(settings.encoder, data_dir=settings.data_dir).embed(["a sentence"])
-    yield Check("encoder", "ok", f"{settings.encoder}, {vector.shape[1]} dimensions")
+    tuning = settings.adapters_dir / "_retriever"
+    encoder = Encoder(settings.encoder, data_dir=settings.data_dir, adapter=tuning)
+    vector = encoder.embed(["a sentence"])
+    tuned = f", tuned by {tuning}" if encoder.tuned else ""
+    yield Check("encoder", "ok", f"{settings.encoder}, {vector.shape[1]} dimensions{tuned}")
 
 
 def _router(settings: Settings) -> Iterator[Check]:

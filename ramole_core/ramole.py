@@ -55,7 +55,9 @@ class Ramole:
         )
         self.retriever = Retriever(
             pool=self.pool,
-            encoder=Encoder(s.encoder, data_dir=s.data_dir),
+            encoder=Encoder(
+                s.encoder, data_dir=s.data_dir, adapter=s.adapters_dir / "_retriever"
+            ),
             index=AdapterIndex(data_dir=s.data_dir, url=s.chroma_url),
         )
         self.pool.listeners += [self.retriever, _Forgetting(self)]
