@@ -55,9 +55,7 @@ class Ramole:
         )
         self.retriever = Retriever(
             pool=self.pool,
-            encoder=Encoder(
-                s.encoder, data_dir=s.data_dir, adapter=s.adapters_dir / "_retriever"
-            ),
+            encoder=Encoder(s.encoder, data_dir=s.data_dir, adapter=s.adapters_dir / "_retriever"),
             index=AdapterIndex(data_dir=s.data_dir, url=s.chroma_url),
         )
         self.pool.listeners += [self.retriever, _Forgetting(self)]
@@ -272,6 +270,10 @@ class Ramole:
             return None
         router = self._router("trained")
         return router.checksum if router else None
+
+    def candidates(self, requests: Sequence[Request]) -> "list[list[Chosen]]":
+        """The adapters that each request would get, as the engine takes them; for measuring."""
+        return self._choose(list(requests))
 
     def _choose(self, requests: Sequence[Request]) -> "list[list[Chosen]]":
         """The adapters of each request, examined where its method asks for that."""

@@ -117,7 +117,8 @@ class World:
         )
         for stack in stacks.values():
             if stack.surprise is not None:
-                stack.surprise.gains[stack.surprise.gains.any(1)] = torch.tensor([0.8, 1.5])
+                told = torch.tensor([method == "ramole_plus" for method, _ in rows])
+                stack.surprise.gains[told] = torch.tensor([0.8, 1.5])
         with installed.mixer.mixing(stacks, trace=True):
             logits = self.model(ids).logits
             weights = installed.mixer.weights(*ids.shape, k)

@@ -1,7 +1,8 @@
 """The running model: base, served layers, routers, adapters and the batch that everybody shares."""
 
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -185,6 +186,28 @@ class Engine:
             list(zip(spell(self._base.tokenizer, tokens), chances, strict=True))
             for tokens, chances in zip(found.indices.tolist(), found.values.tolist(), strict=True)
         ]
+
+    @contextmanager
+    def mixing(self, asked: Sequence[tuple[Request, Sequence[Chosen]]], l: int) -> Iterator[None]:
+        """Forwards of `l` tokens inside this block mix each row's adapters; nobody else runs.
+
+        For measuring. Raises RamoleError where the bank has no room for all of them.
+        """
+        with self.lock:
+            lines = [self._line(request, chosen) for request, chosen in asked]
+            try:
+                every = [line for line in lines if line is not None]
+                if len(every) < len(lines):
+                    raise RamoleError(
+                        "The adapters of these rows do not fit on the device together; take fewer "
+                        "rows at once, or raise RAMOLE_DEVICE_CACHE_MB."
+                    )
+                with self._forwards.mixing(Lines(self.bank, every), l):
+                    yield
+            finally:
+                for line in lines:
+                    if line is not None:
+                        self._release(line)
 
     def examine(
         self, requests: Sequence[Request], candidates: Sequence[Sequence[Chosen]]

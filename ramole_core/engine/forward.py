@@ -1,6 +1,7 @@
 """The forwards of a running batch: a chunk of prompts, or one token of every row."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from jaxtyping import Float
@@ -30,6 +31,12 @@ class Forwards:
         self._lines: Lines | None = None
         self._rows: list[Ticket] = []
         self.count = 0
+
+    @contextmanager
+    def mixing(self, lines: Lines, l: int) -> Iterator[None]:
+        """Somebody else's forwards of `l` tokens, without a trace."""
+        with self._serving.mixing(lines, l):
+            yield
 
     def prefill(
         self, tickets: Sequence[Ticket], counts: Sequence[int]

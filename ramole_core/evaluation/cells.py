@@ -1,9 +1,10 @@
-"""Cells of an evaluation: the answers of one system to one task in one situation, each in a file.
+"""Cells of an evaluation: the scores of one system on one task in one situation, each in a file.
 
 A cell is written when it is whole, and never written again, so a run that was stopped goes on where
 it was, and several processes share the work: who makes a cell first claims it.
 """
 
+import gzip
 import hashlib
 import json
 import os
@@ -18,13 +19,16 @@ STALE = 3600.0
 
 @dataclass(frozen=True)
 class Cell:
-    """What one system answered to the rows of one task, in order."""
+    """What the answers of one system to the rows of one task are worth, in order.
 
-    answers: list[str]
+    The answers themselves stay out: some repeat their rows, which belong to others.
+    """
+
+    strict: list[float]
+    """By the task's metric, 0 to 100."""
+    lenient: list[float]
     adapters: list[list[str]]
     """Those that were mixed, best first."""
-    scores: list[list[float | None]]
-    """Their similarities to the prompt; None where the adapter was named."""
     seconds: float
 
 
@@ -33,6 +37,7 @@ class Cells:
 
     def __init__(self, work: Path, facts: Mapping[str, object]):
         """`facts` decide the numbers: base, adapters, router, retriever, rows, seeds."""
+        self.facts = dict(facts)
         text = json.dumps(facts, sort_keys=True)
         self.folder = work / hashlib.sha256(text.encode()).hexdigest()[:12]
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -66,6 +71,32 @@ class Cells:
         except FileExistsError:
             return False
         return True
+
+    def pack(self, archive: Path) -> None:
+        """All cells in one compressed file, with the facts that they hold for."""
+        found = {
+            "/".join(file.relative_to(self.folder).with_suffix("").parts): json.loads(
+                file.read_text(encoding="utf-8")
+            )
+            for file in sorted(self.folder.glob("*/*/*.json"))
+        }
+        text = json.dumps({"facts": self.facts, "cells": found}, separators=(",", ":"))
+        archive.write_bytes(gzip.compress(text.encode(), mtime=0))
+
+    def unpack(self, archive: Path) -> int:
+        """Take over the cells of an archive that holds for the same facts; how many came."""
+        if not archive.is_file():
+            return 0
+        held = json.loads(gzip.decompress(archive.read_bytes()))
+        if held["facts"] != json.loads(json.dumps(self.facts)):
+            return 0
+        count = 0
+        for name, cell in held["cells"].items():
+            situation, system, task = name.split("/")
+            if not self._file(situation, system, task).is_file():
+                self.write(situation, system, task, Cell(**cell))
+                count += 1
+        return count
 
     def release(self) -> None:
         """Void all claims: no process is at work, so whoever made them is gone."""

@@ -8,6 +8,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -50,6 +51,7 @@ def evaluate(
     Every cell (situation, system, task) is kept in WORK as soon as it is whole; the same command
     goes on where it was stopped. Deletes nothing.
     """
+    from ramole_core.evaluation.cells import Cells
     from ramole_core.evaluation.evaluate import read_rows, run_cells
     from ramole_core.evaluation.situations import SITUATIONS
     from ramole_core.evaluation.systems import ORDER, Ask, describe
@@ -62,7 +64,7 @@ def evaluate(
         raise RamoleError(f"Unknown situation {unknown[0]!r}; choose of {', '.join(SITUATIONS)}.")
     command = " ".join(["python -m ramole_core", shlex.join(_told_words())])
     others = [] if worker else _start_others(workers)
-    with _opened(data, seed=seed) as (ramole, crowd):
+    with opened(data, seed=seed) as (ramole, crowd):
         asked = read_rows(data, _words(tasks) or list(crowd.samples), split=split, count=rows)
         ask = Ask(k=k, tokens=tokens)
         facts = facts_of(ramole) | {
@@ -73,7 +75,12 @@ def evaluate(
             "seed": seed,
             "distractors": len(crowd.distractors),
         }
-        cells = _cells(work, facts, alone=not worker and workers == 1)
+        cells = Cells(work, facts)
+        archive = (out or OUT).with_name((out or OUT).stem + "_cells.json.gz")
+        if not worker:
+            cells.unpack(archive)
+            if workers == 1:
+                cells.release()
         run_cells(
             ramole,
             cells,
@@ -88,6 +95,7 @@ def evaluate(
         return
     for other in others:
         other.wait()
+    cells.pack(archive)
     _report(
         out or OUT,
         cells,
@@ -101,7 +109,7 @@ def evaluate(
 def facts_of(ramole: "Ramole") -> dict[str, object]:
     """Checksums of everything that decides an answer."""
     from ramole_core.base_model import weights_checksum
-    from ramole_core.composition import ramole_plus
+    from ramole_core.composition.ramole_plus import EXAMINED, Numbers
     from ramole_core.training.card import versions
 
     usual = load_settings()
@@ -110,10 +118,7 @@ def facts_of(ramole: "Ramole") -> dict[str, object]:
         "base_checksum": weights_checksum(_base_folder(), data_dir=usual.data_dir),
         "quantization": "nf4, computed in bfloat16",
         "router_checksum": ramole.router_checksum,
-        "ramole_plus": {
-            name.lower(): getattr(ramole_plus, name)
-            for name in ("SIMILARITY", "SURPRISE", "OWN", "BELOW", "EXAMINED")
-        },
+        "ramole_plus": asdict(Numbers()) | {"examined": EXAMINED},
         "retriever_checksum": ramole.retriever.encoder_checksum,
         "adapters": {c.name: c.sha256 for c in ramole.pool.cards() if _is_sample(c.name)},
         "versions": versions(),
@@ -132,7 +137,7 @@ def _base_folder() -> Path:
 
 
 @contextmanager
-def _opened(data: Path, *, seed: int) -> Iterator[tuple["Ramole", "Crowd"]]:
+def opened(data: Path, *, seed: int) -> Iterator[tuple["Ramole", "Crowd"]]:
     """The sample pool and the crowd, in a data folder of their own, on the base rounded to NF4."""
     from ramole_core.evaluation.rounded import write_rounded
     from ramole_core.evaluation.situations import make_crowd
@@ -146,15 +151,6 @@ def _opened(data: Path, *, seed: int) -> Iterator[tuple["Ramole", "Crowd"]]:
         )  # fmt: skip
         with Ramole(settings) as ramole:
             yield ramole, make_crowd(ramole.pool, data, seed=seed)
-
-
-def _cells(work: Path, facts: dict[str, object], *, alone: bool) -> "Cells":
-    from ramole_core.evaluation.cells import Cells
-
-    cells = Cells(work, facts)
-    if alone:
-        cells.release()
-    return cells
 
 
 def _told_words() -> list[str]:

@@ -12,7 +12,6 @@ from rich.table import Table
 from ramole_core.evaluation.cells import Cells
 from ramole_core.evaluation.evaluate import Rows
 from ramole_core.evaluation.intervals import bootstrap, paired_difference
-from ramole_core.evaluation.metrics import score
 from ramole_core.evaluation.systems import ALONE, PERFECT
 
 OURS = ("ramole_plus", "ramole")
@@ -42,8 +41,7 @@ def system_scores(
         cell = cells.read("alone" if system in ALONE else situation, system, task.task)
         if cell is None:
             return None
-        targets = [row.targets for row in task.rows]
-        found[task.task] = score(task.metric, cell.answers, targets, forgiving=forgiving)
+        found[task.task] = cell.lenient if forgiving else cell.strict
     return found
 
 

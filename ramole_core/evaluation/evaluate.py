@@ -10,6 +10,7 @@ from typing import Protocol, runtime_checkable
 from ramole_core.engine.request import Generation, Request
 from ramole_core.errors import RamoleError
 from ramole_core.evaluation.cells import Cell, Cells
+from ramole_core.evaluation.metrics import score
 from ramole_core.evaluation.situations import Crowd
 from ramole_core.evaluation.systems import ALONE, Ask, request_of
 from ramole_core.retrieval import Hit
@@ -83,7 +84,7 @@ def run_cells(
         if not cells.claim(situation, system, task.task):
             continue
         told(f"{situation} {system} {task.task}", done, len(every))
-        known = _answers_alone(cells, task, situations)
+        known = _known_alone(cells, task, situations)
         cells.write(
             situation,
             system,
@@ -100,19 +101,18 @@ def _make(
     task: Rows,
     *,
     ask: Ask,
-    known: Mapping[tuple[int, str], str],
+    known: Mapping[tuple[int, str], tuple[float, float]],
 ) -> Cell:
     began = time.perf_counter()
     excluded = crowd.excluded(situation, task.task)
-    answers: list[str] = [""] * len(task.rows)
+    worth: list[tuple[float, float]] = [(0.0, 0.0)] * len(task.rows)
     adapters: list[list[str]] = [[] for _ in task.rows]
-    scores: list[list[float | None]] = [[] for _ in task.rows]
     left = []
     for n, row in enumerate(task.rows):
         if system == "selection":
             hit = ramole.retrieve(row.inputs, 1, exclude=excluded)[0]
             if (n, hit.name) in known:
-                answers[n], adapters[n], scores[n] = known[n, hit.name], [hit.name], [hit.score]
+                worth[n], adapters[n] = known[n, hit.name], [hit.name]
                 continue
         left.append(n)
     requests = [
@@ -120,23 +120,29 @@ def _make(
         for n in left
     ]
     for n, answer in zip(left, ramole.generate(requests) if requests else [], strict=True):
-        answers[n], adapters[n] = answer.text.strip(), answer.adapters
-        scores[n] = _finite(answer)
-    return Cell(answers, adapters, scores, round(time.perf_counter() - began, 2))
+        adapters[n] = answer.adapters
+        worth[n] = _worth(task.metric, answer.text.strip(), task.rows[n].targets)
+    strict, lenient = ([round(pair[n], 2) for pair in worth] for n in (0, 1))
+    return Cell(strict, lenient, adapters, round(time.perf_counter() - began, 2))
 
 
-def _answers_alone(
+def _worth(metric: str, answer: str, target: str) -> tuple[float, float]:
+    """Strict and lenient score."""
+    return (
+        score(metric, [answer], [target])[0],
+        score(metric, [answer], [target], forgiving=True)[0],
+    )
+
+
+def _known_alone(
     cells: Cells, task: Rows, situations: Sequence[str]
-) -> dict[tuple[int, str], str]:
-    """Answers of single adapters by row and adapter, of the cells that are there."""
+) -> dict[tuple[int, str], tuple[float, float]]:
+    """What single adapters' answers are worth, by row and adapter, of the cells that are there."""
     found = {}
     for place, system in [("alone", "perfect"), *((s, "selection") for s in situations)]:
         cell = cells.read(place, system, task.task)
         if cell is not None:
-            for n, (names, text) in enumerate(zip(cell.adapters, cell.answers, strict=True)):
-                found[n, names[0]] = text
+            pairs = zip(cell.strict, cell.lenient, strict=True)
+            for n, (names, pair) in enumerate(zip(cell.adapters, pairs, strict=True)):
+                found[n, names[0]] = pair
     return found
-
-
-def _finite(answer: Generation) -> list[float | None]:
-    return [None if score != score else round(score, 4) for score in answer.scores]

@@ -32,7 +32,8 @@ class Line:
     shown: Float[Tensor, "module k"] | None = None
     """What the trace shows where `weights` are those of a merge: the weights inside it."""
     offset: Float[Tensor, "module slot"] | None = None
-    """Added to the gate's scores, float32; None: nothing."""
+    """Added to the gate's scores, float32; None: nothing. With it, an adapter keeps its share in
+    modules that it lacks, and the base has it."""
     gains: tuple[float, float] = (0.0, 0.0)
     """The gate's scores also get these times an adapter's surprise: in this module, and on the mean
     of all modules in the layers below."""
@@ -54,7 +55,8 @@ class Rows:
     counts: np.ndarray
     """[b, 2] int32: pages and adapters."""
     asks: np.ndarray
-    """[b, 3] int32: first row and rank of the router; 1 where a gate decides, 0 where `fixed`."""
+    """[b, 3] int32: first row and rank of the router; then 0 where `fixed` holds, 1 where a gate
+    decides, 2 where its adapters keep their share in modules that they lack."""
     present: np.ndarray
     """[modules, b, k] bool."""
     fixed: np.ndarray
@@ -133,10 +135,11 @@ class Lines:
         """Added to the scores: the request's offset, or NEVER; [1, b, p] where `plain`."""
         allowed = self._mine[None] if self.plain else self._open
         mask = torch.zeros(allowed.shape, dtype=self.bank.wide)
+        mask.masked_fill_(~allowed, NEVER)
         for row, line in enumerate(self.lines):
-            if line.gate is not None and line.offset is not None:
+            if line.gate is not None and line.offset is not None:  # also where it lacks the module
                 mask[:, row, [slot.number for slot in line.slots]] = line.offset.to(mask.dtype)
-        return mask.masked_fill_(~allowed, NEVER).to(self.bank.device)
+        return mask.to(self.bank.device)
 
     @cached_property
     def surprised(self) -> bool:
@@ -253,7 +256,7 @@ class Lines:
                 at += len(slot.pages)
             made.counts[row] = at, len(line.slots)
             if line.gate is not None and line.slots:
-                made.asks[row, 2] = 1
+                made.asks[row, 2] = 1 if line.offset is None else 2
                 if line.gate in self.bank.routers:
                     router = self.bank.router_rows(line.gate)
                     made.asks[row, :2] = router.start, router.rank

@@ -106,11 +106,12 @@ def weigh(
 
     x [b, i]; A [s + P, m, i], the routers' rows first; gram [m, s, P]; pages, slots [b, R]: each
     token's pages and the place of their adapter among its own; counts [b, 2]: its pages and its
-    adapters; asks [b, 3]: first row and rank of its router, and 1 where a gate decides, 0 where
-    `fixed` holds; present, fixed [modules, b, k], usual [modules, b, k, 2], the group's modules
-    from `first` on. In a gated row `fixed` is added to the scores, and what gains [b, 2] make of
-    the surprise here and in the layers below; votes [2, 2, b, k] are sum and number of the latter,
-    and of this layer's own, which grow. Writes units [m, b, R] and alpha [m, b, k].
+    adapters; asks [b, 3]: first row and rank of its router, and 0 where `fixed` holds, 1 where a
+    gate decides, 2 where those that lack the module keep their share; present, fixed
+    [modules, b, k], usual [modules, b, k, 2], the group's modules from `first` on. In a gated row
+    `fixed` is added to the scores, and what gains [b, 2] make of the surprise here and in the
+    layers below; votes [2, 2, b, k] are sum and number of the latter, and of this layer's own,
+    which grow. Writes units [m, b, R] and alpha [m, b, k].
     """
     b, i = x.shape
     m, s = gram.shape[0], gram.shape[1]
@@ -153,7 +154,7 @@ def weigh(
                     for n in range(rank):
                         response += q[n] * gram[j, start + n, pages[row, c]]
                     score[slots[row, c]] += response * units[j, row, c]
-                _softmax(score, present[first + j, row], weight, k)
+                _softmax(score, present[first + j, row], weight, k, gated == 2)
             for c in range(R):
                 units[j, row, c] *= weight[slots[row, c]]
 
@@ -165,30 +166,31 @@ def _surprise(score, usual, present, gains, votes, k):
     |v|^2 is the sum of squared units, because B's columns are orthonormal (`units.pack_units`).
     """
     for c in range(k):
+        below = votes[0, 0, c] / votes[0, 1, c] if votes[0, 1, c] > 0 else np.float32(0)
         if not present[c]:
+            score[c] = gains[1] * below
             continue
         z = (np.float32(0.5) * np.log(score[c] + TINY) - usual[c, 0]) * usual[c, 1]
         z = min(max(z, -MOST), MOST)
-        below = votes[0, 0, c] / votes[0, 1, c] if votes[0, 1, c] > 0 else np.float32(0)
         score[c] = gains[0] * z + gains[1] * below
         votes[1, 0, c] += z
         votes[1, 1, c] += 1
 
 
 @kernel(**FAST)
-def _softmax(score, present, weight, k):
-    """Over the adapters that have the module; all zero where none has."""
+def _softmax(score, present, weight, k, keep):
+    """Over the adapters that have the module, or (`keep`) over all; 0 for those that lack it."""
     most = np.float32(-np.inf)
     for c in range(k):
-        if present[c] and score[c] > most:
+        if (present[c] or keep) and score[c] > most:
             most = score[c]
     total = np.float32(0)
     for c in range(k):
-        weight[c] = np.exp(score[c] - most) if present[c] else np.float32(0)
+        weight[c] = np.exp(score[c] - most) if present[c] or keep else np.float32(0)
         total += weight[c]
     if total > 0:
         for c in range(k):
-            weight[c] /= total
+            weight[c] = weight[c] / total if present[c] else np.float32(0)
 
 
 @kernel(fastmath=SUMS, **FAST)

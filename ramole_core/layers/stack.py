@@ -39,6 +39,8 @@ class ModuleStack:
     gated: Bool[Tensor, "c"]
     offset: Float[Tensor, "c k"]
     """Added to the scores of a gate."""
+    keeps: Bool[Tensor, "c k"]
+    """Adapters that a gate gives their share also where they lack the module."""
     surprise: Surprise | None
     """What else a gate adds to them; None where none of the batch does."""
 
@@ -66,9 +68,9 @@ class ModuleStack:
         scores = _product(matched, self.owner[..., :-1]) + self.offset[:, None, :]
         if self.surprise is not None:
             scores = scores + self.surprise(u, self.owner[..., :-1], self.present, votes)
-        scores = scores.masked_fill(~self.present[:, None, :], -torch.inf)
+        scores = scores.masked_fill(~(self.present | self.keeps)[:, None, :], -torch.inf)
         # a row without a gate may have no adapter at all: its softmax is never used, but may be nan
-        soft = pad(scores.softmax(-1), (0, 1), value=1.0)
+        soft = pad(scores.softmax(-1) * self.present[:, None, :], (0, 1), value=1.0)
         return torch.where(self.gated[:, None, None], soft, self.weights[:, None, :])
 
     def select(self, rows: Tensor) -> "ModuleStack":
@@ -85,6 +87,7 @@ class ModuleStack:
             gram=gram,
             gated=self.gated[rows],
             offset=self.offset[rows],
+            keeps=self.keeps[rows],
             surprise=None if self.surprise is None else self.surprise.select(rows),
         )
 
@@ -121,8 +124,16 @@ def stack_plans(plans: Sequence[Plan | None], *, k: int) -> ModuleStack | None:
         gram=gram if gates else None,
         gated=torch.tensor([p is not None and p.gate is not None for p in plans], device=device),
         offset=offset.to(device),
+        keeps=torch.stack([_keeps(plan, k) for plan in plans]).to(device),
         surprise=stack_surprises(plans, B, owner.to(device), k=k),
     )
+
+
+def _keeps(plan: Plan | None, k: int) -> Bool[Tensor, "k"]:
+    """The adapters of a gate that is given evidence; others are masked where they are absent."""
+    gate = None if plan is None else plan.gate
+    count = 0 if gate is None or gate.offset is None else len(gate.offset)
+    return torch.arange(k) < count
 
 
 def _pad_plan(plan: Plan | None, *, like: Plan, R: int, s: int, k: int) -> tuple[Tensor, ...]:

@@ -1,0 +1,171 @@
+"""What each piece of `ramole_plus` is worth, on dev rows, beside selection and mixture.
+
+    python -m ramole_core.evaluation.evidence_table --data DATA
+
+A variant takes its k adapters from the nearest 32 by its own evidence and mixes them by its own
+gate; selection and mixture get the same evidence for their choice too, so that what the choice
+gives and what the gate gives can be told apart. Rows are measured as `forced.py` says; differences
+to plain selection are paired by row, with 95 % bootstrap intervals.
+"""
+
+import json
+import shlex
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from datetime import date
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ramole_core.composition import METHODS
+from ramole_core.composition.ramole_plus import EXAMINED, Numbers, RamolePlus
+from ramole_core.engine.request import Request
+from ramole_core.engine.ticket import Chosen
+from ramole_core.evaluation.command import opened
+from ramole_core.evaluation.evaluate import read_rows
+from ramole_core.evaluation.forced import Forced, measure_forced
+from ramole_core.evaluation.intervals import bootstrap, paired_difference
+from ramole_core.evaluation.situations import SITUATIONS
+from ramole_core.settings import REPOSITORY
+from ramole_core.training.card import versions
+
+MODULE = ("python", "-m", "ramole_core.evaluation.evidence_table")
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One way to choose and to mix."""
+
+    name: str
+    method: str
+    k: int = 3
+    numbers: Numbers = Numbers()
+    """Of the choice, and of the gate where the method has it."""
+
+
+NEAREST = Numbers(surprise=0.0)
+VARIANTS = (
+    Variant("selection", "selection", 1, NEAREST),
+    Variant("mixture", "mixture", 3, NEAREST),
+    Variant("similarity", "similarity", 3, NEAREST),
+    Variant("ramole", "ramole", 3, NEAREST),
+    Variant("selection, chosen by evidence", "selection", 1),
+    Variant("mixture, chosen by evidence", "mixture"),
+    Variant("ramole, chosen by evidence", "ramole"),
+    Variant("ramole_plus", "ramole_plus"),
+    Variant("without surprise", "ramole_plus", 3, Numbers(surprise=0.0)),
+    Variant("without similarity", "ramole_plus", 3, Numbers(bandwidth=1e6)),
+    Variant("half the bandwidth", "ramole_plus", 3, Numbers(bandwidth=0.02)),
+    Variant("twice the bandwidth", "ramole_plus", 3, Numbers(bandwidth=0.08)),
+    Variant("temperature 1", "ramole_plus", 3, Numbers(temperature=1.0)),
+    Variant("half the surprise", "ramole_plus", 3, Numbers(surprise=1.0)),
+    Variant("this module's surprise too", "ramole_plus", 3, Numbers(own=0.5)),
+    Variant("the layers below too", "ramole_plus", 3, Numbers(below=1.0)),
+    Variant("k = 1", "ramole_plus", 1),
+    Variant("k = 8", "ramole_plus", 8),
+)
+
+
+@contextmanager
+def counting(numbers: Numbers) -> Iterator[RamolePlus]:
+    """`ramole_plus` with other numbers inside this block."""
+    method = _plus()
+    usual, method.numbers = method.numbers, numbers
+    try:
+        yield method
+    finally:
+        method.numbers = usual
+
+
+def _plus() -> RamolePlus:
+    method = METHODS["ramole_plus"]
+    assert isinstance(method, RamolePlus)
+    return method
+
+
+def best(candidates: Sequence[Chosen], method: RamolePlus, k: int) -> list[Chosen]:
+    """The k candidates of most evidence, best first."""
+    worth = method.rank([c.score for c in candidates], [c.surprise for c in candidates])
+    return [candidates[n] for n in sorted(range(len(worth)), key=lambda n: -worth[n])[:k]]
+
+
+def summarise(found: Sequence[Forced], plain: Sequence[Forced]) -> dict:
+    """A variant's row of the table, against plain selection."""
+    mean = asdict(bootstrap([one.score for one in found]))
+    gap = asdict(paired_difference([a.score for a in found], [b.score for b in plain]))
+    loss = asdict(paired_difference([a.loss for a in found], [b.loss for b in plain]))
+    return {
+        **_rounded(mean),
+        "loss": round(sum(one.loss for one in found) / len(found), 3),
+        "against": {"rival": "selection", **_rounded(gap)},
+        "loss_against": {"rival": "selection", **_rounded(loss)},
+    }
+
+
+def _rounded(numbers: dict[str, float]) -> dict[str, float]:
+    return {name: round(value, 3) for name, value in numbers.items()}
+
+
+def main(
+    data: Annotated[Path, typer.Option(help="Folder of task folders.")] = Path("data"),
+    rows: Annotated[int, typer.Option(help="Dev rows of each task.")] = 8,
+    tasks: Annotated[str, typer.Option(help="Comma separated; all of the pool if empty.")] = "",
+    situations: Annotated[str, typer.Option(help="Of iid,ood,crowded.")] = "iid,ood,crowded",
+    seed: Annotated[int, typer.Option(help="Of the distractors.")] = 0,
+    out: Annotated[Path, typer.Option(help="The JSON file.")] = (
+        REPOSITORY / "results" / "ablations.json"
+    ),
+) -> None:
+    """Measure every variant; the file is written after each."""
+    report: dict = {
+        "command": shlex.join([*MODULE, *sys.argv[1:]]).replace(str(data), "data"),
+        "date": date.today().isoformat(),
+        "measure": "teacher-forced score on dev rows, 0 to 100, higher is better",
+        "versions": versions(),
+        "numbers": asdict(Numbers()),
+        "rows": [],
+    }
+    with opened(data, seed=seed) as (ramole, crowd):
+        names = [name for name in tasks.split(",") if name] or list(crowd.samples)
+        asked = [
+            (task, row)
+            for task in read_rows(data, names, split="dev", count=rows)
+            for row in task.rows
+        ]
+        metrics = [task.metric for task, _ in asked]
+        report["rows_measured"] = len(asked)
+        for situation in [name for name in situations.split(",") if name in SITUATIONS]:
+            candidates = ramole.candidates(
+                [
+                    Request(
+                        row.inputs,
+                        method="ramole_plus",
+                        k=EXAMINED,
+                        exclude=crowd.excluded(situation, task.task),
+                    )
+                    for task, row in asked
+                ]
+            )
+            plain: list[Forced] = []
+            for variant in VARIANTS:
+                with counting(variant.numbers) as method:
+                    found = measure_forced(
+                        ramole.engine,
+                        ramole.base,
+                        [row for _, row in asked],
+                        metrics,
+                        [best(each, method, variant.k) for each in candidates],
+                        method=variant.method,
+                    )
+                plain = plain or found
+                entry = {"group": situation, "name": variant.name, **summarise(found, plain)}
+                report["rows"].append(entry)
+                out.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+                print(f"{situation:8} {variant.name:32} {entry['mean']:6.1f}  {entry['against']}")
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,69 @@
+"""Answers checked word by word under the right prefix: what a greedy answer would get, without one.
+
+Where a task is scored by exact match, a row counts 100 when every token of the right answer, the
+end token included, is the likeliest after those before it: exactly then greedy decoding gives it.
+Other tasks count the share of such tokens. One forward of prompt and answer takes the place of a
+decoding, so choices can be compared on many dev rows.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from ramole_core.base_model import BaseModel
+from ramole_core.engine.engine import Engine
+from ramole_core.engine.request import Request
+from ramole_core.engine.ticket import Chosen
+from ramole_core.training.rows import Row, collate, encode_row
+
+ROWS = 24
+"""Rows of about equal length in one forward."""
+
+
+@dataclass(frozen=True)
+class Forced:
+    """One row: its score, 0 to 100, and the right answer's loss in nats a token."""
+
+    score: float
+    loss: float
+
+
+@torch.inference_mode()
+def measure_forced(
+    engine: Engine,
+    base: BaseModel,
+    rows: Sequence[Row],
+    metrics: Sequence[str],
+    chosen: Sequence[Sequence[Chosen]],
+    *,
+    method: str,
+) -> list[Forced]:
+    """Every row under `method` with the adapters chosen for it; `metrics` are the rows' own.
+
+    Raises RamoleError where the device holds too few adapters for one forward.
+    """
+    encoded = [encode_row(base.tokenizer, row) for row in rows]
+    order = sorted(range(len(rows)), key=lambda n: len(encoded[n]))
+    found = [Forced(0.0, 0.0)] * len(rows)
+    head = base.model.get_output_embeddings()
+    assert isinstance(head, nn.Module)
+    for start in range(0, len(order), ROWS):
+        part = order[start : start + ROWS]
+        batch = collate([encoded[n] for n in part])
+        asked = [(Request(rows[n].inputs, method=method), chosen[n]) for n in part]
+        with engine.mixing(asked, batch.ids.shape[1]):
+            hidden = base.model.base_model(
+                input_ids=batch.ids.to(base.device), use_cache=False
+            ).last_hidden_state
+        logits = head(hidden[batch.rows, batch.places]).float().cpu()
+        losses = F.cross_entropy(logits, batch.targets, reduction="none")
+        right = logits.argmax(-1) == batch.targets
+        for place, n in enumerate(part):
+            mine = batch.rows == place
+            exact = metrics[n] == "em"
+            share = right[mine].all().float() if exact else right[mine].float().mean()
+            found[n] = Forced(100 * share.item(), losses[mine].mean().item())
+    return found
