@@ -37,7 +37,7 @@ class Numbers:
     """s."""
     temperature: float = 3.0
     """T: the choice of the k adapters does not feel it, their weights do."""
-    own: float = 0.0
+    own: float = 0.3
     below: float = 0.0
 
 
