@@ -214,11 +214,17 @@ def test_ablations_are_grouped_and_judged_by_their_interval(folder):
 
 
 def test_where_higher_is_better_the_same_numbers_say_the_opposite(folder):
-    raw = json.loads((folder / "ablations.json").read_text())
+    raw = json.loads((folder / "router_ablations.json").read_text())
     raw["measure"] = "score, higher is better"
-    (folder / "ablations.json").write_text(json.dumps(raw))
+    (folder / "router_ablations.json").write_text(json.dumps(raw))
     rows = Tables(everything(folder)).named("Ablations of the router")
     assert [row[5] for row in rows if len(row) == 6][1:3] == ["worse", "better"]
+
+
+def test_the_pieces_of_ramole_plus_have_a_table_of_their_own(folder):
+    rows = Tables(everything(folder)).named("What each piece of ramole_plus is worth")
+    assert rows[1][0] == "OOD: the right adapter is hidden"
+    assert [rows[2][n] for n in (0, 3, 5)] == ["all pieces", "selection", "better"]
 
 
 def test_speed_shows_aims_peers_and_many_users(folder):
@@ -268,7 +274,7 @@ def test_a_missing_broken_or_older_file_is_a_sentence_with_its_command(folder, n
 
 def test_nothing_measured_at_all(tmp_path):
     html = everything(tmp_path)
-    assert html.count("Not measured yet") == 5 and "<table" not in html
+    assert html.count("Not measured yet") == 6 and "<table" not in html
     assert html.count("not measured yet</span>") == 5, "a tile each"
 
 

@@ -18,6 +18,7 @@ COMMANDS = {
     "retriever.json": "python -m ramole_core.evaluation.retriever_table --data data",
     "adapters_dev.json": "python -m ramole_core.evaluation.dev_table --data data",
     "ablations.json": "python -m ramole_core.evaluation.evidence_table --data data",
+    "router_ablations.json": "python -m ramole_core.evaluation.router_ablations --data data",
     "router_dev.json": "python -m ramole_core.evaluation.router_table --data data",
     "crowded.json": "python -m ramole_core.evaluation.crowded --data data",
     "speed.json": "python -m ramole_core benchmark",

@@ -40,7 +40,13 @@ GROUPS = {
     "rank": "Rank of the router",
     "share": "Share of the tasks that it is trained on",
     "k": "How many adapters are mixed",
-    "idea": "Ideas beyond the paper",
+    "iid": "IID: the right adapter may be found",
+    "ood": "OOD: the right adapter is hidden",
+    "crowded": "Crowded: strangers are in the pool",
+}
+ABLATIONS = {
+    "router_ablations.json": "Ablations of the router",
+    "ablations.json": "What each piece of ramole_plus is worth",
 }
 GATES = {
     "trained": "the trained gate",
@@ -55,21 +61,25 @@ DIGITS = 3
 
 def html(folder: Path) -> str:
     """The section."""
-    ablations = load(folder, "ablations.json")
-    shown = "" if isinstance(ablations, Unmeasured) else ablations_html(ablations)
-    if not isinstance(ablations, Unmeasured) and not shown:
-        ablations = unreadable("ablations.json")
-    parts = [unmeasured_html(ablations) if isinstance(ablations, Unmeasured) else shown]
+    parts = [ablations_of(folder, file) for file in ABLATIONS]
     gates = load(folder, "router_dev.json")
     if not isinstance(gates, Unmeasured):
         parts.append(gates_html(gates))
     return section("router", TITLE, LEAD, "".join(parts))
 
 
+def ablations_of(folder: Path, file: str) -> str:
+    """One file's table, or why there is none."""
+    raw = load(folder, file)
+    if isinstance(raw, Unmeasured):
+        return unmeasured_html(raw)
+    return ablations_html(raw, file) or unmeasured_html(unreadable(file))
+
+
 def headline(folder: Path) -> tuple[str, str]:
     """(what stands on the tile, its words); the first is empty where nothing is measured."""
     words = "router variants clearly better than their rival"
-    ablations = load(folder, "ablations.json")
+    ablations = load(folder, "router_ablations.json")
     if not isinstance(ablations, Unmeasured):
         lower = lower_is_better(ablations)
         rows = [table(table(one).get("against")) for one in items(ablations.get("rows"))]
@@ -91,7 +101,7 @@ def lower_is_better(raw: Raw) -> bool:
     return "higher is better" not in text(raw.get("measure"))
 
 
-def ablations_html(raw: Raw) -> str:
+def ablations_html(raw: Raw, file: str) -> str:
     """The rows by group, on one scale; nothing where none can be read."""
     rows = [(one, span) for one in map(table, items(raw.get("rows"))) if (span := span_of(one))]
     if not rows:
@@ -120,8 +130,9 @@ def ablations_html(raw: Raw) -> str:
     heads += [head("over seeds", scope="col", kind="number"), head("rival", scope="col")]
     heads += [head("minus the rival", scope="col", kind="number"), head("in words", scope="col")]
     notes = escaped(text(raw.get("notes")))
-    made = made_html(made_of(raw, "ablations.json"))
-    return box("Ablations of the router", heads, body, kind="ablations", below=notes) + made
+    facts = [("adapters no router was trained on", ", ".join(map(text, items(raw.get("unseen")))))]
+    made = made_html(made_of(raw, file, *facts))
+    return box(ABLATIONS[file], heads, body, kind="ablations", below=notes) + made
 
 
 def verdict_of(gap: Span | None, *, lower: bool) -> str:

@@ -12,7 +12,7 @@ expert; units of a weight-space merge belong to the slot k, whose weight is alwa
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, TypeVar
 
 import torch
 from jaxtyping import Bool, Float
@@ -222,10 +222,11 @@ def present_mask(loras: Sequence[Lora | None]) -> Bool[Tensor, "k"]:
     return torch.tensor([lora is not None for lora in loras])
 
 
+Method = TypeVar("Method", bound=Composition)
 METHODS: dict[str, Composition] = {}
 
 
-def register(method: type[Composition]) -> type[Composition]:
+def register(method: type[Method]) -> type[Method]:
     """Class decorator: make the method known by its `name`."""
     if method.name in METHODS:
         raise ValueError(f"two composition methods are called {method.name!r}")

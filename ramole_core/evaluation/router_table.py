@@ -37,15 +37,15 @@ K = 3
 
 
 def draw_sets(
-    name: str, unseen: Sequence[str], *, groups: int, setting: str, seed: int
+    name: str, unseen: Sequence[str], *, groups: int, setting: str, seed: int, k: int = K
 ) -> list[tuple[str, ...]]:
-    """The K adapters for each group of a task's rows; the own one, where it is in, comes first.
+    """The k adapters for each group of a task's rows; the own one, where it is in, comes first.
 
-    Fewer than K where there are not so many unseen ones."""
+    Fewer than k where there are not so many unseen ones."""
     chance = random.Random(f"{seed}/{setting}/{name}")
     others = [other for other in unseen if other != name]
     own = (name,) if setting == "own" else ()
-    drawn = min(K - len(own), len(others))
+    drawn = min(k - len(own), len(others))
     return [own + tuple(chance.sample(others, drawn)) for _ in range(groups)]
 
 
@@ -57,13 +57,14 @@ def measure_gates(
     gates: Mapping[str, Sequence[Router | None]],
     setting: str,
     seed: int,
+    k: int = K,
     group: int = 10,
 ) -> dict[str, dict[str, list[float]]]:
     """Losses by gate, task and row; a gate of several routers gets their mean."""
     losses: dict[str, dict[str, list[float]]] = {gate: {} for gate in gates}
     for name, rows in dev.items():
         parts = [rows[start : start + group] for start in range(0, len(rows), group)]
-        sets = draw_sets(name, tuple(dev), groups=len(parts), setting=setting, seed=seed)
+        sets = draw_sets(name, tuple(dev), groups=len(parts), setting=setting, seed=seed, k=k)
         for gate, routers in gates.items():
             found: list[float] = []
             for part, names in zip(parts, sets, strict=True):

@@ -1,0 +1,260 @@
+"""What in the router's training matters: dropout, rank, share of the tasks; and how many are mixed.
+
+    python -m ramole_core.evaluation.router_ablations --data DATA
+
+Every variant changes one thing of USUAL and trains it anew, once a seed. All are measured on the
+dev rows of adapters that no variant was trained on, with the row's own adapter among the k and
+without it (`router_table.py`), beside equal weights for the same k adapters, which are no training
+at all. A trained gate and its losses are kept in WORK, so a stopped run goes on where it was.
+"""
+
+import json
+import random
+import shlex
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from datetime import date
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import typer
+
+from ramole_core.base_model import BaseModel, load_base, read_shapes
+from ramole_core.composition import Router, load_router
+from ramole_core.errors import RamoleError
+from ramole_core.evaluation.intervals import bootstrap, paired_difference
+from ramole_core.evaluation.router_table import SETTINGS, measure_gates
+from ramole_core.settings import REPOSITORY, load_settings
+from ramole_core.training.card import versions
+from ramole_core.training.pool_loras import read_loras
+from ramole_core.training.recipe import RouterRecipe, Schedule
+from ramole_core.training.router import Loras, MixedModel, Shapes, train_router
+from ramole_core.training.rows import Encoded, encode_rows, read_task
+
+MODULE = ("python", "-m", "ramole_core.evaluation.router_ablations")
+MAX_TOKENS = 256
+"""Of a measured row, prompt and answer."""
+UNSEEN = (
+    "banking77,common_gen,mawps_svamp,scitail,sms_spam,word_segment,web_questions,"
+    "wmt16_translate_tren"
+)
+HIDDEN = {"own": "right adapter present", "others": "right adapter hidden"}
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One way to train a router, and how many adapters it then weighs."""
+
+    group: str
+    name: str
+    dropout: float = 0.5
+    rank: int = 6
+    share: float = 0.4
+    """Of the adapters that are not measured."""
+    k: int = 3
+
+    @property
+    def trained(self) -> str:
+        """What the trained gate depends on: its file's name, without the seed."""
+        return f"dropout{self.dropout:g}-rank{self.rank}-share{self.share:g}"
+
+
+USUAL = Variant("", "")
+VARIANTS = (
+    Variant("dropout", "no dropout", dropout=0.0),
+    Variant("dropout", "dropout 0.5"),
+    Variant("rank", "rank 2", rank=2),
+    Variant("rank", "rank 6"),
+    Variant("rank", "rank 16", rank=16),
+    Variant("share", "20 % of the tasks", share=0.2),
+    Variant("share", "40 % of the tasks"),
+    Variant("share", "100 % of the tasks", share=1.0),
+    Variant("k", "k = 1", k=1),
+    Variant("k", "k = 3"),
+    Variant("k", "k = 8", k=8),
+)
+Losses = dict[str, list[float]]
+"""Gate -> the loss of every measured row, in one order."""
+
+
+def draw_share(names: Sequence[str], share: float, *, seed: int) -> tuple[str, ...]:
+    """A share of the adapters to train on, at least two; a larger share holds the smaller ones."""
+    order = random.Random(seed).sample(sorted(names), len(names))
+    return tuple(order[: max(2, round(share * len(names)))])
+
+
+def summarise(variant: Variant, setting: str, found: Sequence[Losses]) -> dict:
+    """A variant's row of the table; `found` holds each seed's losses of the same rows."""
+    ours = np.mean([losses["trained"] for losses in found], axis=0).tolist()
+    uniform = np.mean([losses["uniform"] for losses in found], axis=0).tolist()
+    return {
+        "group": variant.group,
+        "name": f"{variant.name}, {HIDDEN[setting]}",
+        **_rounded(asdict(bootstrap(ours))),
+        "seeds": [round(float(np.mean(losses["trained"])), 4) for losses in found],
+        "against": {"rival": "equal weights", **_rounded(asdict(paired_difference(ours, uniform)))},
+    }
+
+
+def _rounded(numbers: Mapping[str, float]) -> dict[str, float]:
+    return {name: round(value, 4) for name, value in numbers.items()}
+
+
+class Trials:
+    """Trains and measures what is not in the work folder yet."""
+
+    def __init__(
+        self,
+        work: Path,
+        *,
+        base: BaseModel,
+        shapes: Shapes,
+        loras: Loras,
+        data: Path,
+        unseen: Sequence[str],
+        rows: int,
+        schedule: Schedule,
+    ) -> None:
+        self._work, self._base, self._shapes, self._loras = work, base, shapes, loras
+        self._data, self._schedule = data, schedule
+        self.seen = tuple(name for name in loras if name not in unseen)
+        self._dev: dict[str, Sequence[Encoded]] = {
+            name: encode_rows(base.tokenizer, read_task(data / name).dev, max_tokens=MAX_TOKENS)[
+                :rows
+            ]
+            for name in unseen
+        }
+
+    @property
+    def rows_measured(self) -> int:
+        return sum(map(len, self._dev.values()))
+
+    def losses(self, variant: Variant, setting: str, seed: int) -> Losses:
+        """Of every measured row under the trained gate and under equal weights."""
+        kept = self._work / f"{variant.trained}-k{variant.k}-{setting}-seed{seed}.json"
+        if not kept.is_file():
+            found = self._measure(self._router(variant, seed), setting, k=variant.k)
+            kept.write_text(json.dumps(found), encoding="utf-8")
+        return json.loads(kept.read_text(encoding="utf-8"))
+
+    def _measure(self, router: Router, setting: str, *, k: int) -> Losses:
+        model = MixedModel(
+            self._base, loras={name: self._loras[name] for name in self._dev}, shapes=self._shapes
+        )
+        gates = {
+            "trained": [router.to(device=self._base.device, dtype=self._base.dtype)],
+            "uniform": [None],
+        }
+        try:
+            found = measure_gates(model, self._dev, gates=gates, setting=setting, seed=0, k=k)
+        finally:
+            model.close()
+        return {
+            gate: [loss for losses in tasks.values() for loss in losses]
+            for gate, tasks in found.items()
+        }
+
+    def _router(self, variant: Variant, seed: int) -> Router:
+        folder = self._work / f"{variant.trained}-seed{seed}"
+        if not (folder / "router.safetensors").is_file():
+            names = draw_share(self.seen, variant.share, seed=seed)
+            train_router(
+                RouterRecipe(
+                    rank=variant.rank,
+                    alpha=2.0 * variant.rank,
+                    dropout=variant.dropout,
+                    schedule=replace(self._schedule, seed=seed),
+                ),
+                loras={name: self._loras[name] for name in names},
+                tasks=[read_task(self._data / name) for name in names],
+                base=self._base,
+                shapes=self._shapes,
+                out_dir=folder,
+            )
+        return load_router(folder, shapes=self._shapes)
+
+
+def main(
+    data: Annotated[Path, typer.Option(help="Folder of task folders.")] = Path("data"),
+    unseen: Annotated[str, typer.Option(help="Adapters no router is trained on.")] = UNSEEN,
+    rows: Annotated[int, typer.Option(help="Dev rows of each of them.")] = 50,
+    seeds: Annotated[int, typer.Option(help="Routers trained of each variant.")] = 2,
+    steps: Annotated[int, typer.Option(help="Optimiser steps of a router.")] = 40,
+    batch_rows: Annotated[int, typer.Option(help="Rows a step.")] = 8,
+    learning_rate: Annotated[float, typer.Option(help="Peak learning rate.")] = 3e-3,
+    max_tokens: Annotated[int, typer.Option(help="Longer training rows are left out.")] = 160,
+    work: Annotated[Path, typer.Option(help="Where gates and losses are kept.")] = Path(
+        "router_ablations"
+    ),
+    out: Annotated[Path, typer.Option(help="The JSON file.")] = (
+        REPOSITORY / "results" / "router_ablations.json"
+    ),
+) -> None:
+    """Train and measure every variant; the file is written after each."""
+    settings = load_settings()
+    base = load_base(
+        settings.base_model,
+        data_dir=settings.data_dir,
+        quantization=settings.quantization,
+        dtype=settings.dtype,
+        device=settings.device,
+    )
+    shapes = read_shapes(base.folder)
+    pool = sorted(path.parent.name for path in settings.adapters_dir.glob("[!_]*/train.json"))
+    measured = [name.strip() for name in unseen.split(",") if name.strip()]
+    if unknown := [name for name in measured if name not in pool]:
+        raise RamoleError(f"No adapter is named {unknown[0]!r}; choose of {', '.join(pool)}.")
+    schedule = Schedule(
+        steps=steps,
+        batch_rows=batch_rows,
+        learning_rate=learning_rate,
+        max_tokens=max_tokens,
+        evaluate_every=steps,
+        checkpoint_every=steps,
+        dev_rows=len(pool),
+    )
+    work.mkdir(parents=True, exist_ok=True)
+    trials = Trials(
+        work,
+        base=base,
+        shapes=shapes,
+        loras=read_loras(pool, settings=settings, shapes=shapes),
+        data=data,
+        unseen=measured,
+        rows=rows,
+        schedule=schedule,
+    )
+    report: dict = {
+        "command": shlex.join([*MODULE, *_told(sys.argv[1:])]),
+        "date": date.today().isoformat(),
+        "measure": "loss on dev rows of unseen adapters, nats a token, lower is better",
+        "base_checksum": base.checksum,
+        "quantization": base.quantization,
+        "versions": versions(),
+        "schedule": asdict(schedule),
+        "usual": asdict(USUAL),
+        "unseen": measured,
+        "trained_on": "a share of the others: " + ", ".join(trials.seen),
+        "rows_measured": trials.rows_measured,
+        "rows": [],
+    }
+    for variant in VARIANTS:
+        for setting in SETTINGS:
+            found = [trials.losses(variant, setting, seed) for seed in range(seeds)]
+            row = summarise(variant, setting, found)
+            report["rows"].append(row)
+            print(f"{row['name']:44} {row['mean']:.4f} {row['seeds']} {row['against']}", flush=True)
+        out.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+
+
+def _told(words: Sequence[str]) -> list[str]:
+    """The words of the command line without where things lie here."""
+    usual = {"--data": "data", "--work": "router_ablations", "--out": "router_ablations.json"}
+    before = ["", *words]
+    return [usual.get(earlier, word) for earlier, word in zip(before, words, strict=False)]
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,98 @@
+"""The router's ablations: nested shares, kept trials, and the sums of the table."""
+
+import json
+
+import pytest
+import torch
+
+from ramole_core.composition import Lora
+from ramole_core.evaluation.router_ablations import (
+    USUAL,
+    VARIANTS,
+    Trials,
+    Variant,
+    draw_share,
+    summarise,
+)
+from ramole_core.training.recipe import Schedule
+from tests.tiny_training import build_base
+
+SHAPES = {"model.layers.0.self_attn.q_proj": (24, 24), "model.layers.1.mlp.up_proj": (24, 36)}
+
+
+def test_every_group_has_the_usual_variant_and_changes_one_thing():
+    for group, field in (("dropout", "dropout"), ("rank", "rank"), ("share", "share"), ("k", "k")):
+        members = [variant for variant in VARIANTS if variant.group == group]
+        values = {getattr(variant, field) for variant in members}
+        assert getattr(USUAL, field) in values and len(values) == len(members) > 1
+        for other in {"dropout", "rank", "share", "k"} - {field}:
+            assert {getattr(variant, other) for variant in members} == {getattr(USUAL, other)}
+
+
+def test_a_larger_share_holds_the_smaller_ones():
+    names = [f"task{n}" for n in range(10)]
+    small, middle, whole = (draw_share(names, share, seed=4) for share in (0.1, 0.4, 1.0))
+    assert (len(small), len(middle), len(whole)) == (2, 4, 10)
+    assert set(small) < set(middle) < set(whole)
+    assert draw_share(names, 0.4, seed=5) != middle
+
+
+def test_a_row_of_the_table_is_the_mean_over_seeds_against_equal_weights():
+    found = [
+        {"trained": [1.0, 2.0, 3.0], "uniform": [2.0, 3.0, 4.0]},
+        {"trained": [2.0, 3.0, 4.0], "uniform": [2.0, 3.0, 4.0]},
+    ]
+    row = summarise(Variant("rank", "rank 2", rank=2), "others", found)
+    assert (row["group"], row["name"]) == ("rank", "rank 2, right adapter hidden")
+    assert row["mean"] == 2.5 and row["seeds"] == [2.0, 3.0]
+    assert row["against"] == {"rival": "equal weights", "mean": -0.5, "low": -0.5, "high": -0.5}
+
+
+@pytest.fixture
+def trials(tmp_path):
+    torch.manual_seed(5)
+    names = ("blue", "loud", "red", "say", "sing")
+    for name in names:
+        folder = tmp_path / "data" / name
+        folder.mkdir(parents=True)
+        for split, count in (("train", 12), ("dev", 6)):
+            rows = [
+                {"inputs": f"say {name} {n % 7}", "targets": f"{name} {n % 5}", "metric": "em"}
+                for n in range(count)
+            ]
+            text = "".join(json.dumps(row) + "\n" for row in rows)
+            (folder / f"{split}.jsonl").write_text(text, encoding="utf-8")
+    loras = {
+        name: {
+            path: Lora(A=torch.randn(2, i) * i**-0.5, B=torch.randn(o, 2))
+            for path, (i, o) in SHAPES.items()
+        }
+        for name in names
+    }
+    (tmp_path / "work").mkdir()
+    return Trials(
+        tmp_path / "work",
+        base=build_base(torch.float32, tmp_path),
+        shapes=SHAPES,
+        loras=loras,
+        data=tmp_path / "data",
+        unseen=("red", "sing"),
+        rows=4,
+        schedule=Schedule(steps=3, batch_rows=4, learning_rate=3e-2, warmup=1),
+    )
+
+
+def test_a_trial_trains_on_others_measures_once_and_is_kept(trials, tmp_path):
+    variant = Variant("share", "all", share=1.0)
+    found = trials.losses(variant, "own", 0)
+    assert trials.seen == ("blue", "loud", "say") and trials.rows_measured == 8
+    assert {gate: len(losses) for gate, losses in found.items()} == {"trained": 8, "uniform": 8}
+    assert found["trained"] != found["uniform"]
+    gate = tmp_path / "work" / "dropout0.5-rank6-share1-seed0" / "router_config.json"
+    assert set(json.loads(gate.read_text())["trained_on"]) == {"blue", "loud", "say"}
+    made = gate.stat().st_mtime_ns
+    others = trials.losses(variant, "others", 0)
+    assert gate.stat().st_mtime_ns == made and others["trained"] != found["trained"]
+    kept = tmp_path / "work" / "dropout0.5-rank6-share1-k3-own-seed0.json"
+    kept.write_text(json.dumps({"trained": [1.0], "uniform": [2.0]}))
+    assert trials.losses(variant, "own", 0)["trained"] == [1.0]
