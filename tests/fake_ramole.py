@@ -102,7 +102,8 @@ class FakeRamole:
                     if t < lengths[i]:
                         gate = gate_of(t, len(names[i]))
                         steps[i].append(gate)
-                        yield i, Step(t, WORDS[t % len(WORDS)], gate)
+                        scores = tuple(0.9 - 0.2 * n for n in range(len(names[i])))
+                        yield i, Step(t, WORDS[t % len(WORDS)], gate, tuple(names[i]), scores)
             for i, request in enumerate(requests):
                 yield i, self._generation(request, names[i], steps[i], stopped=stopped)
         finally:

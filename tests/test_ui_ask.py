@@ -12,7 +12,7 @@ import pytest
 
 from ramole_core import RamoleError, Request, write_trace
 from tests.fake_ramole import LAYERS, MODULES, WORDS, FakeRamole, gate_of
-from ui.answer import answer, rank, took
+from ui.answer import answer, rank, scored, took
 from ui.downloads import sweep, write_files
 from ui.examples import LIVE, read_run, recorded_files, write_run
 from ui.explained import explanation_html, spell, token_html
@@ -123,6 +123,29 @@ def test_the_ranking_follows_what_was_really_taken():
         Found("ant", 0.9, False),
         Found("bee", 0.7, False),
     )
+
+
+def test_an_adapter_taken_from_far_behind_joins_the_ranking_with_its_similarity():
+    found = (Found("ant", 0.9, True), Found("bee", 0.7, False))
+    joined = scored(found, ("eel", "ant"), (0.2, 0.9))
+    assert took(joined, ("eel", "ant")) == (
+        Found("eel", 0.2, True),
+        Found("ant", 0.9, True),
+        Found("bee", 0.7, False),
+    )
+
+
+def test_the_experts_on_the_way_are_those_that_the_engine_took():
+    class Choosy(FakeRamole):
+        def _names(self, request):
+            return ["eel", "bee"][: request.k]
+
+    live = Live()
+    shown = list(answer(Choosy(pause=0.2), Request("boats?", k=2), live, beside=False))
+    on_the_way = [one for one in shown if one.run is None and one.weights]
+    assert on_the_way and {one.experts for one in on_the_way} == {("eel", "bee")}
+    assert [one.name for one in on_the_way[0].found if one.taken] == ["eel", "bee"]
+    assert live.run is not None and not np.isnan(live.run.found[0].score)
 
 
 def test_the_strongest_expert_is_the_largest_mean_and_a_tie_is_nobody():

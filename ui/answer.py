@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ramole_core import RamoleError, Request, Step
+from ramole_core import RamoleError, Request
 
 from .loading import loading_of
 from .reading import Reading
@@ -111,7 +111,8 @@ def _draw(
             new = [step.weights for step in steps[len(weights) : count]]
             weights += [row.mean((0, 1), dtype=np.float32) for row in new if row is not None]
             if count:
-                names = _first(names, found, steps[count - 1])
+                names = steps[count - 1].adapters
+                found = scored(found, names, steps[count - 1].scores)
             if beside:
                 base = "".join(step.text for step in reading.steps[1])
             if reading.ended.is_set() and live.run is not None:
@@ -138,12 +139,13 @@ def _note(reading: Reading, count: int) -> str:
 
 def _keep(reading: Reading, live: Live, request: Request, found: tuple[Found, ...]) -> None:
     """What came, in `live.run`; called where the engine was given back."""
-    if 0 in reading.answers:
+    answer = reading.answers.get(0)
+    if answer is not None:
         live.run = Run(
             request=request,
-            answer=reading.answers[0],
+            answer=answer,
             pieces=tuple(step.text for step in reading.steps[0]),
-            found=took(found, reading.answers[0].adapters),
+            found=took(scored(found, answer.adapters, answer.scores), answer.adapters),
             beside=reading.answers.get(1),
         )
     live.ended.set()
@@ -157,12 +159,10 @@ def _taken(found: Sequence[Found]) -> tuple[str, ...]:
     return tuple(one.name for one in found if one.taken)
 
 
-def _first(names: tuple[str, ...], found: Sequence[Found], step: Step) -> tuple[str, ...]:
-    """The experts of a step: as many as it has weights, the most similar ones."""
-    k = 0 if step.weights is None else step.weights.shape[-1]
-    if k == len(names):
-        return names
-    if k < len(names):
-        best = sorted((one for one in found if one.taken), key=lambda one: -one.score)
-        return tuple(one.name for one in best[:k])
-    return tuple(one.name for one in found[:k])
+def scored(
+    found: tuple[Found, ...], taken: Sequence[str], scores: Sequence[float]
+) -> tuple[Found, ...]:
+    """The ranking, and those behind it that were taken: a method may take who answers loudest."""
+    names = {one.name for one in found}
+    behind = zip(taken, scores, strict=True)
+    return (*found, *(Found(name, score, True) for name, score in behind if name not in names))

@@ -199,7 +199,7 @@ def _ask(ramole: "Ramole", run: BatchRun) -> None:
     )
     try:
         for row, came in events:
-            _take(ramole, run, rows[row.index], came)
+            _take(run, rows[row.index], came)
     except RamoleError as error:
         run.error = str(error)
     except Exception:
@@ -217,12 +217,12 @@ def _end(run: BatchRun) -> None:
     run.ended.set()
 
 
-def _take(ramole: "Ramole", run: BatchRun, item: RowRun, came: object) -> None:
+def _take(run: BatchRun, item: RowRun, came: object) -> None:
     run.note = ""
     if isinstance(came, Step):
         if item.state == "waits":
             item.state = "runs"
-            _find(ramole, item, came)
+            item.experts, item.scores = came.adapters, came.scores
         run.tokens += 1
         run.recent.append(time.perf_counter())
         item.pieces.append(came.text)
@@ -236,23 +236,3 @@ def _take(ramole: "Ramole", run: BatchRun, item: RowRun, came: object) -> None:
         item.state = "stopped" if came.finish_reason == "cancelled" else "answered"
     else:
         item.state, item.sentence = "refused", str(came)
-
-
-def _find(ramole: "Ramole", item: RowRun, step: Step) -> None:
-    """The adapters of a row that has begun: those named, or those that retrieval finds again.
-
-    Its answer brings them for sure; where they are not known before, the picture waits for it.
-    """
-    assert isinstance(item.row, BatchRow)
-    request = item.row.request
-    k = 0 if step.weights is None else step.weights.shape[-1]
-    if request.adapters is not None:
-        if len(request.adapters) == k:
-            item.experts, item.scores = tuple(request.adapters), (float("nan"),) * k
-    elif k:
-        try:
-            hits = ramole.retrieve(request.prompt, k, request.exclude, request.owner)
-        except RamoleError:  # the pool changed meanwhile; the row itself has what it was given
-            return
-        item.scores = tuple(hit.score for hit in hits)
-        item.experts = tuple(hit.name for hit in hits)

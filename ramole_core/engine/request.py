@@ -125,6 +125,10 @@ class Step:
     """The text that this token adds to the answer (it may be empty inside a character)."""
     weights: Float[np.ndarray, "layer module k"] | None
     """The gate that predicted this token; None without a trace."""
+    adapters: tuple[str, ...] = ()
+    """Whose weights they are, in the order of k."""
+    scores: tuple[float, ...] = ()
+    """Cosine similarity of each adapter to the prompt; nan where it was named, not retrieved."""
 
 
 @dataclass(frozen=True)

@@ -104,7 +104,13 @@ class Ticket:
         elif len(self.tokens) >= self.room:
             text += self.text.finish()
             self.end("length")
-        return Step(token=token, text=text, weights=weights)
+        return Step(
+            token=token,
+            text=text,
+            weights=weights,
+            adapters=tuple(c.name for c in self.chosen),
+            scores=tuple(c.score for c in self.chosen),
+        )
 
     def end(self, reason: str) -> None:
         self.finish_reason, self.ended = reason, time.perf_counter()
