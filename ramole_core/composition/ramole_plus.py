@@ -35,7 +35,7 @@ class Numbers:
     """h: a similarity that is this much below the best one counts e times less."""
     surprise: float = 2.0
     """s."""
-    temperature: float = 3.0
+    temperature: float = 1.0
     """T: the choice of the k adapters does not feel it, their weights do."""
     own: float = 0.3
     below: float = 0.0
