@@ -38,11 +38,9 @@ def test_a_larger_share_holds_the_smaller_ones():
 
 
 def test_a_row_of_the_table_is_the_mean_over_seeds_against_equal_weights():
-    found = [
-        {"trained": [1.0, 2.0, 3.0], "uniform": [2.0, 3.0, 4.0]},
-        {"trained": [2.0, 3.0, 4.0], "uniform": [2.0, 3.0, 4.0]},
-    ]
-    row = summarise(Variant("rank", "rank 2", rank=2), "others", found)
+    found = [[1.0, 2.0, 3.0], [2.0, 3.0, 4.0]]
+    variant = Variant("rank", "rank 2", rank=2)
+    row = summarise(variant, "others", found, uniform=[2.0, 3.0, 4.0])
     assert (row["group"], row["name"]) == ("rank", "rank 2, right adapter hidden")
     assert row["mean"] == 2.5 and row["seeds"] == [2.0, 3.0]
     assert row["against"] == {"rival": "equal weights", "mean": -0.5, "low": -0.5, "high": -0.5}
@@ -86,13 +84,14 @@ def test_a_trial_trains_on_others_measures_once_and_is_kept(trials, tmp_path):
     variant = Variant("share", "all", share=1.0)
     found = trials.losses(variant, "own", 0)
     assert trials.seen == ("blue", "loud", "say") and trials.rows_measured == 8
-    assert {gate: len(losses) for gate, losses in found.items()} == {"trained": 8, "uniform": 8}
-    assert found["trained"] != found["uniform"]
+    assert len(found) == 8 and found != trials.uniform("own", k=3)
     gate = tmp_path / "work" / "dropout0.5-rank6-share1-seed0" / "router_config.json"
     assert set(json.loads(gate.read_text())["trained_on"]) == {"blue", "loud", "say"}
     made = gate.stat().st_mtime_ns
     others = trials.losses(variant, "others", 0)
-    assert gate.stat().st_mtime_ns == made and others["trained"] != found["trained"]
+    assert gate.stat().st_mtime_ns == made and others != found
     kept = tmp_path / "work" / "dropout0.5-rank6-share1-k3-own-seed0.json"
-    kept.write_text(json.dumps({"trained": [1.0], "uniform": [2.0]}))
-    assert trials.losses(variant, "own", 0)["trained"] == [1.0]
+    kept.write_text("[1.0]")
+    assert trials.losses(variant, "own", 0) == [1.0]
+    alone = Variant("k", "k = 1", k=1)
+    assert trials.losses(alone, "own", 0) == trials.uniform("own", k=1)

@@ -12,7 +12,7 @@ import json
 import random
 import shlex
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import date
 from pathlib import Path
@@ -75,8 +75,8 @@ VARIANTS = (
     Variant("k", "k = 3"),
     Variant("k", "k = 8", k=8),
 )
-Losses = dict[str, list[float]]
-"""Gate -> the loss of every measured row, in one order."""
+Losses = list[float]
+"""Of every measured row, in one order, nats a token."""
 
 
 def draw_share(names: Sequence[str], share: float, *, seed: int) -> tuple[str, ...]:
@@ -85,15 +85,14 @@ def draw_share(names: Sequence[str], share: float, *, seed: int) -> tuple[str, .
     return tuple(order[: max(2, round(share * len(names)))])
 
 
-def summarise(variant: Variant, setting: str, found: Sequence[Losses]) -> dict:
+def summarise(variant: Variant, setting: str, found: Sequence[Losses], *, uniform: Losses) -> dict:
     """A variant's row of the table; `found` holds each seed's losses of the same rows."""
-    ours = np.mean([losses["trained"] for losses in found], axis=0).tolist()
-    uniform = np.mean([losses["uniform"] for losses in found], axis=0).tolist()
+    ours = np.mean(found, axis=0).tolist()
     return {
         "group": variant.group,
         "name": f"{variant.name}, {HIDDEN[setting]}",
         **_rounded(asdict(bootstrap(ours))),
-        "seeds": [round(float(np.mean(losses["trained"])), 4) for losses in found],
+        "seeds": [round(float(np.mean(losses)), 4) for losses in found],
         "against": {"rival": "equal weights", **_rounded(asdict(paired_difference(ours, uniform)))},
     }
 
@@ -132,29 +131,36 @@ class Trials:
         return sum(map(len, self._dev.values()))
 
     def losses(self, variant: Variant, setting: str, seed: int) -> Losses:
-        """Of every measured row under the trained gate and under equal weights."""
-        kept = self._work / f"{variant.trained}-k{variant.k}-{setting}-seed{seed}.json"
-        if not kept.is_file():
-            found = self._measure(self._router(variant, seed), setting, k=variant.k)
-            kept.write_text(json.dumps(found), encoding="utf-8")
-        return json.loads(kept.read_text(encoding="utf-8"))
+        """Under the variant's trained gate; one adapter has all the weight under any gate."""
+        if variant.k == 1:
+            return self.uniform(setting, k=1)
+        return self._kept(
+            f"{variant.trained}-k{variant.k}-{setting}-seed{seed}",
+            lambda: self._measure(self._router(variant, seed), setting, k=variant.k),
+        )
 
-    def _measure(self, router: Router, setting: str, *, k: int) -> Losses:
+    def uniform(self, setting: str, *, k: int) -> Losses:
+        """Under equal weights for the same adapters."""
+        return self._kept(f"uniform-k{k}-{setting}", lambda: self._measure(None, setting, k=k))
+
+    def _kept(self, name: str, make: Callable[[], Losses]) -> Losses:
+        file = self._work / f"{name}.json"
+        if not file.is_file():
+            file.write_text(json.dumps(make()), encoding="utf-8")
+        return json.loads(file.read_text(encoding="utf-8"))
+
+    def _measure(self, router: Router | None, setting: str, *, k: int) -> Losses:
         model = MixedModel(
             self._base, loras={name: self._loras[name] for name in self._dev}, shapes=self._shapes
         )
-        gates = {
-            "trained": [router.to(device=self._base.device, dtype=self._base.dtype)],
-            "uniform": [None],
-        }
+        gate = router and router.to(device=self._base.device, dtype=self._base.dtype)
         try:
-            found = measure_gates(model, self._dev, gates=gates, setting=setting, seed=0, k=k)
+            found = measure_gates(
+                model, self._dev, gates={"gate": [gate]}, setting=setting, seed=0, k=k
+            )
         finally:
             model.close()
-        return {
-            gate: [loss for losses in tasks.values() for loss in losses]
-            for gate, tasks in found.items()
-        }
+        return [loss for losses in found["gate"].values() for loss in losses]
 
     def _router(self, variant: Variant, seed: int) -> Router:
         folder = self._work / f"{variant.trained}-seed{seed}"
@@ -243,7 +249,8 @@ def main(
     for variant in VARIANTS:
         for setting in SETTINGS:
             found = [trials.losses(variant, setting, seed) for seed in range(seeds)]
-            row = summarise(variant, setting, found)
+            uniform = trials.uniform(setting, k=variant.k)
+            row = summarise(variant, setting, found, uniform=uniform)
             report["rows"].append(row)
             print(f"{row['name']:44} {row['mean']:.4f} {row['seeds']} {row['against']}", flush=True)
         out.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
