@@ -48,9 +48,12 @@ def methods() -> str:
 
 
 def measured() -> str:
-    """The evaluation where it is there, else the earlier measurement in a crowded pool."""
+    """The evaluation, or the command that makes it."""
     found, missing = evaluation(REPOSITORY / "results")
-    return evaluated(found) if found and not missing else crowded()
+    if found is None:
+        assert missing is not None
+        return f"{missing.sentence}\n\n```bash\n{missing.command}\n```"
+    return evaluated(found)
 
 
 def evaluated(found: Evaluation) -> str:
@@ -110,29 +113,6 @@ def _span(span: Span | None) -> str:
 
 def _bold(words: str, yes: bool) -> str:
     return f"**{words}**" if yes else words
-
-
-def crowded() -> str:
-    """The crowded pool: what was run, how often retrieval is right, and each method's score."""
-    run = json.loads((REPOSITORY / "results" / "crowded.json").read_text(encoding="utf-8"))
-    samples, strangers = len(run["samples"]), len(run["distractors"])
-    rows = [
-        f"{samples} sample adapters among {strangers} strangers, {run['prompts']} dev prompts, "
-        f"k = {run['k']}, greedy, on the base in {run['quantization']}: the right adapter is found "
-        f"first for {_interval(run['retrieval']['first'])} % of the prompts, among the first "
-        f"{run['k']} for {_interval(run['retrieval']['found'])} %. Mean score, 0 to 100, with 95 % "
-        "bootstrap intervals; lenient scoring strips bullets and trailing text first.",
-        "",
-        "| method | strict | lenient | over the base, lenient |",
-        "|---|---|---|---|",
-    ]
-    for name, strict in run["strict"].items():
-        lenient = run["lenient"][name]
-        gain = lenient.get("gain_over_base")
-        label = "the right adapter alone" if name == "perfect" else f"`{name}`"
-        over = _interval(gain) if gain else ""
-        rows.append(f"| {label} | {_interval(strict)} | {_interval(lenient)} | {over} |")
-    return "\n".join([*rows, "", f"```bash\n{run['command']}\n```"])
 
 
 def speed() -> str:

@@ -1,7 +1,8 @@
 """Pictures of the real page for README: `python docs/screenshots.py http://127.0.0.1:7860`.
 
-Light, dark and a phone's width: a recorded run with one token under the glass, the tab Pool, and a
-batch that has ended. Names behind the address (ask pool batch) make these alone.
+Light, dark and a phone's width: a recorded run with one token under the glass, the tab Pool, a
+batch that has ended, and the tab Results. Names behind the address (ask pool batch results) make
+these alone.
 """
 
 import sys
@@ -53,11 +54,19 @@ def batch(page: Page, view: str) -> None:
     page.screenshot(path=FOLDER / f"batch-{view}.png")
 
 
-PARTS = {"ask": ask, "pool": pool, "batch": batch}
+def results(page: Page, view: str) -> None:
+    """The measured answers."""
+    page.get_by_role("tab", name="Results").click()
+    page.locator("#results-answers").wait_for(timeout=60_000)
+    page.wait_for_timeout(2500)
+    page.screenshot(path=FOLDER / f"results-{view}.png")
+
+
+PARTS = {"ask": ask, "pool": pool, "batch": batch, "results": results}
 
 
 def main(url: str, *parts: str) -> None:
-    """Write docs/{ask,token,pool,batch}-{light,dark,phone}.png."""
+    """Write docs/{ask,token,pool,batch,results}-{light,dark,phone}.png."""
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=list(FLAGS))
         for view, width, height in VIEWS:

@@ -107,7 +107,11 @@ def test_tables_add_up(tmp_path):
         tasks=TASKS,
         systems=("perfect", "selection", "mixture", "ramole_plus", "fusion"),
         situations=("iid", "ood"),
+        trained_on=("ant",),
     )
+    later = tables["later"]
+    assert later["tasks"] == ["bee"] and later["cells"]["ood"]["ramole_plus"]["mean"] == 75.0
+    assert {d["method"] for d in later["differences"]["ood"]} == {"ramole_plus"}
     got = tables["cells"]["ood"]
     assert got["ramole_plus"]["mean"] == 90.0 and got["selection"]["mean"] == 50.0
     assert got["ramole_plus"]["by_task"] == {"ant": 100.0, "bee": 75.0}

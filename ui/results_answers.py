@@ -31,11 +31,6 @@ def top_html(found: Evaluation | None, missing: Unmeasured | None) -> str:
     parts = []
     if missing is not None:
         parts.append(unmeasured_html(missing))
-        if found is not None:
-            parts.append(
-                '<p class="rm-earlier">Until then, an earlier and smaller measurement: '
-                f"{escaped(next(iter(found.settings.values())))}.</p>"
-            )
     if found is not None:
         parts += [_findings(found), _settings(found)]
         tables = _scores(found)
@@ -43,7 +38,7 @@ def top_html(found: Evaluation | None, missing: Unmeasured | None) -> str:
             parts.append(f'<div class="rm-pair">{tables}{_published(found.published)}</div>')
         else:
             parts.append(tables)
-        parts += [_aims(found), _ways(found), _lenient(found)]
+        parts += [_aims(found), _ways(found), _later(found), _lenient(found)]
     return section("answers", TITLE, LEAD, "".join(parts))
 
 
@@ -148,19 +143,36 @@ def _settings(found: Evaluation) -> str:
     return f'<dl class="rm-terms">{told}</dl>' if told else ""
 
 
-def _lenient(found: Evaluation) -> str:
-    settings = [name for name in found.settings if found.lenient.get(name)]
+def _later(found: Evaluation) -> str:
+    caption = "Tasks whose adapters the router was never trained on"
+    shown = _means(found, found.later, caption, below=", ".join(found.later_tasks))
+    if not shown:
+        return ""
+    summary = "The same, for adapters that came after the router was trained"
+    return f"<details><summary>{summary}</summary>{shown}</details>"
+
+
+def _means(
+    found: Evaluation, means: dict[str, dict[str, Span]], caption: str, *, below: str = ""
+) -> str:
+    """Methods x settings; nothing where no setting has means."""
+    settings = [name for name in found.settings if means.get(name)]
     if not settings:
         return ""
     rows = "".join(
-        f"<tr>{head(name)}"
-        f"{''.join(cell(found.lenient[setting].get(name)) for setting in settings)}</tr>"
+        f"<tr>{head(name)}{''.join(cell(means[setting].get(name)) for setting in settings)}</tr>"
         for name in found.methods
     )
     heads = [head("method", scope="col")]
     heads += [head(label(name), scope="col", kind="number") for name in settings]
+    return box(caption, heads, rows, kind="names narrow", below=escaped(below))
+
+
+def _lenient(found: Evaluation) -> str:
     caption = "Lenient scores: bullets and trailing text are stripped first"
-    shown = box(caption, heads, rows, kind="names narrow")
+    shown = _means(found, found.lenient, caption)
+    if not shown:
+        return ""
     return f"<details><summary>The same, scored leniently</summary>{shown}</details>"
 
 

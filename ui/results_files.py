@@ -20,7 +20,6 @@ COMMANDS = {
     "ablations.json": "python -m ramole_core.evaluation.evidence_table --data data",
     "router_ablations.json": "python -m ramole_core.evaluation.router_ablations --data data",
     "router_dev.json": "python -m ramole_core.evaluation.router_table --data data",
-    "crowded.json": "python -m ramole_core.evaluation.crowded --data data",
     "speed.json": "python -m ramole_core benchmark",
     "many_users.json": "python docs/many_users.py",
 }

@@ -1,7 +1,6 @@
 """The evaluation as plain data: methods x settings, aims, and the paper's table beside it.
 
-`results/evaluation.json` is read where it is there. Until then an earlier measurement in a crowded
-pool (`results/crowded.json`) is shown as the one setting that it has.
+All of it comes from `results/evaluation.json`.
 """
 
 from collections.abc import Iterator
@@ -27,11 +26,6 @@ from .results_files import (
 NOT_MIXING = ("base", "perfect", "selection")
 """Rows that use one adapter or none."""
 CONTROLS = ("base", "perfect", "uniform_router", "random_router")
-EARLIER = {
-    "base": "the base model alone",
-    "perfect": "the right adapter alone",
-    "selection": "the most similar adapter alone",
-}
 LABELS = {"iid": "IID", "ood": "OOD", "crowded": "crowded"}
 
 
@@ -91,6 +85,9 @@ class Evaluation:
     differences: dict[str, tuple[Difference, ...]] = field(default_factory=dict)
     lenient: dict[str, dict[str, Span]] = field(default_factory=dict)
     """By setting, then by method: scored after bullets and trailing text are stripped."""
+    later: dict[str, dict[str, Span]] = field(default_factory=dict)
+    """By setting, then by method: over the tasks of adapters that the router has never seen."""
+    later_tasks: tuple[str, ...] = ()
     aims: tuple[Aim, ...] = ()
     published: Published | None = None
     k: str = ""
@@ -107,7 +104,7 @@ class Evaluation:
 
 
 def evaluation(folder: Path) -> tuple[Evaluation | None, Unmeasured | None]:
-    """(what there is to draw, what is said of the file that is not there or not readable)."""
+    """(what there is to draw, else what is said of the file that is not there or not readable)."""
     raw = load(folder, "evaluation.json")
     missing = raw
     if not isinstance(raw, Unmeasured):
@@ -116,8 +113,7 @@ def evaluation(folder: Path) -> tuple[Evaluation | None, Unmeasured | None]:
             return found, None
         missing = unreadable("evaluation.json")
     assert isinstance(missing, Unmeasured)
-    earlier = load(folder, "crowded.json")
-    return (None if isinstance(earlier, Unmeasured) else crowded_of(earlier)), missing
+    return None, missing
 
 
 def evaluation_of(raw: Raw) -> Evaluation | None:
@@ -150,44 +146,14 @@ def evaluation_of(raw: Raw) -> Evaluation | None:
         tasks=tasks,
         retrieval=_retrieval(raw.get("retrieval")),
         lenient={n: spans_of(value) for n, value in table(raw.get("lenient")).items()},
+        later={n: spans_of(v) for n, v in table(table(raw.get("later")).get("cells")).items()},
+        later_tasks=tuple(map(text, items(table(raw.get("later")).get("tasks")))),
         differences={
             name: tuple(_differences(value))
             for name, value in table(raw.get("differences")).items()
         },
         aims=tuple(_aims(raw.get("aims"))),
         published=_published(raw.get("published")),
-        k=k,
-    )
-
-
-def crowded_of(raw: Raw) -> Evaluation | None:
-    """The earlier measurement, by each row's own metric; None where it cannot be read."""
-    cells = {}
-    for name, value in table(raw.get("strict")).items():
-        if span := span_of(value):
-            by_task = table(table(value).get("by_adapter"))
-            cells[name] = Cell(
-                span, {t: n for t, v in by_task.items() if (n := number(v)) is not None}
-            )
-    if not cells:
-        return None
-    strangers, samples = len(items(raw.get("distractors"))), len(table(raw.get("samples")))
-    prompts, k = text(raw.get("prompts")), text(raw.get("k"))
-    facts = (("prompts", f"{prompts} dev rows" if prompts else ""),)
-    facts += (("adapters mixed", f"k = {k}" if k else ""),)
-    ahead = [
-        Difference("ramole", name, span)
-        for name, value in table(raw.get("strict")).items()
-        if (span := span_of(table(value).get("ramole_ahead")))
-    ]
-    return Evaluation(
-        made=made_of(raw, "crowded.json", *facts),
-        methods={name: EARLIER.get(name, "") for name in cells},
-        settings={"crowded": f"{samples} sample adapters among {strangers} strangers"},
-        cells={"crowded": cells},
-        retrieval={"crowded": spans_of(raw.get("retrieval"))},
-        lenient={"crowded": spans_of(raw.get("lenient"))},
-        differences={"crowded": tuple(ahead)},
         k=k,
     )
 

@@ -192,7 +192,11 @@ def _report(
     from ramole_core.evaluation.situations import SITUATIONS
     from ramole_core.evaluation.systems import describe
 
-    tables = make_tables(cells, tasks=tasks, systems=systems, situations=situations)
+    router = load_settings().adapters_dir / "_router" / "router_config.json"
+    trained_on = json.loads(router.read_text(encoding="utf-8"))["trained_on"]
+    tables = make_tables(
+        cells, tasks=tasks, systems=systems, situations=situations, trained_on=trained_on
+    )
     report = facts | {
         "rows_per_task": facts["rows"],
         "tasks": {

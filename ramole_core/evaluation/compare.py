@@ -46,9 +46,18 @@ def system_scores(
 
 
 def make_tables(
-    cells: Cells, *, tasks: Sequence[Rows], systems: Sequence[str], situations: Sequence[str]
+    cells: Cells,
+    *,
+    tasks: Sequence[Rows],
+    systems: Sequence[str],
+    situations: Sequence[str],
+    trained_on: Sequence[str] = (),
 ) -> dict:
-    """What the report says of the scores; strict scoring, and lenient means beside it."""
+    """What the report says of the scores; strict scoring, and lenient means beside it.
+
+    `trained_on` names the adapters that the router has seen: the tasks of the others also get a
+    table of their own, `later`.
+    """
     table: dict = {"cells": {}, "lenient": {}, "differences": {}, "retrieval": {}, "aims": []}
     for situation in situations:
         scores = _of(cells, situation, systems, tasks, forgiving=False)
@@ -66,7 +75,30 @@ def make_tables(
         if retrieved:
             table["retrieval"][situation] = retrieved
         table["aims"] += judge(situation, scores)
+    if trained_on:
+        table["later"] = _later(
+            cells,
+            tasks=[task for task in tasks if task.task not in trained_on],
+            systems=systems,
+            situations=situations,
+        )
     return table
+
+
+def _later(
+    cells: Cells, *, tasks: Sequence[Rows], systems: Sequence[str], situations: Sequence[str]
+) -> dict:
+    """The same scores over tasks whose adapters the router has never seen, and the differences."""
+    inner = make_tables(cells, tasks=tasks, systems=systems, situations=situations)
+    means = {
+        situation: {
+            name: {part: value for part, value in cell.items() if part != "by_task"}
+            for name, cell in row.items()
+        }
+        for situation, row in inner["cells"].items()
+    }
+    names = [task.task for task in tasks]
+    return {"tasks": names, "cells": means, "differences": inner["differences"]}
 
 
 def table_of(report: dict) -> Table:
