@@ -163,6 +163,7 @@ def test_a_sample_can_be_taken_away_as_a_zip(visit):
 
 def test_by_keyboard_alone(visit, made):
     page = visit()
+    page.on("filechooser", lambda chooser: None)  # dialogs are caught from here on, not from Enter
     page.get_by_label("Sort by").focus()
     page.keyboard.press("Tab")
     focused = page.evaluate("document.activeElement.dataset.name")
