@@ -119,6 +119,11 @@ def test_tables_add_up(tmp_path):
     assert "fusion" not in got  # a cell that is missing leaves its system out
     gap = next(d for d in tables["differences"]["ood"] if d["rival"] == "mixture")
     assert gap["method"] == "ramole_plus" and gap["mean"] == 60.0 and 0 < gap["low"] < 60
+    by_task = [  # of two tasks, every other draw takes one twice: the ends are the tasks themselves
+        got["ramole_plus"]["by_task"][task] - got["mixture"]["by_task"][task]
+        for task in ("ant", "bee")
+    ]
+    assert [gap["task_low"], gap["task_high"]] == sorted(by_task)
     assert tables["retrieval"]["iid"]["first"]["mean"] == 60.0  # all of ant's, none of bee's
     share, best, ood = tables["aims"]
     assert share["reached"] and "100.0 %" in share["measured"]

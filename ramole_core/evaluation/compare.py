@@ -1,7 +1,9 @@
 """From cells to tables: means with intervals, paired differences, retrieval, and the aims.
 
 Every row counts the same; an interval is the 95 % percentile bootstrap over rows. A difference is
-paired by row. A cell that was not made leaves its system out of the situation's table.
+paired by row; beside it stands the interval over tasks, which says what to expect of other tasks,
+where the one over rows says what to expect of other rows of these. A cell that was not made leaves
+its system out of the situation's table.
 """
 
 from collections.abc import Mapping, Sequence
@@ -140,7 +142,8 @@ def judge(situation: str, scores: Mapping[str, Scores]) -> list[dict]:
             {
                 "what": f"{situation}: {ours} over the better of selection and mixture ({rival})",
                 "aim": "at least 2 points, the interval above 0",
-                "measured": f"{gap['mean']:+.1f} [{gap['low']:+.1f}, {gap['high']:+.1f}]",
+                "measured": f"{gap['mean']:+.1f} [{gap['low']:+.1f}, {gap['high']:+.1f}], drawing "
+                f"tasks for rows [{gap['task_low']:+.1f}, {gap['task_high']:+.1f}]",
                 "reached": gap["mean"] >= 2 and gap["low"] > 0,
             }
         ]
@@ -199,7 +202,13 @@ def _mean(scores: Scores) -> float:
 
 
 def _gap(ours: Scores, theirs: Scores) -> dict[str, float]:
-    return _rounded(asdict(paired_difference(_flat(ours), _flat(theirs))))
+    rows = asdict(paired_difference(_flat(ours), _flat(theirs)))
+    tasks = paired_difference(_task_means(ours), _task_means(theirs))
+    return _rounded(rows | {"task_low": tasks.low, "task_high": tasks.high})
+
+
+def _task_means(scores: Scores) -> list[float]:
+    return [sum(rows) / len(rows) for rows in scores.values()]
 
 
 def _interval(values: Sequence[float]) -> dict[str, float]:
