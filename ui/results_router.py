@@ -107,6 +107,7 @@ def ablations_html(raw: Raw, file: str) -> str:
     if not rows:
         return ""
     measure = text(raw.get("measure"))
+    digits = DIGITS if lower_is_better(raw) else 1
     scale = scale_over([span for _, span in rows])
     against = [span_of(table(one.get("against"))) for one, _ in rows]
     scale_against = scale_over([span for span in against if span], mark=0)
@@ -114,12 +115,12 @@ def ablations_html(raw: Raw, file: str) -> str:
     for (one, span), gap in zip(rows, against, strict=True):
         seeds = [n for n in map(number, items(one.get("seeds"))) if n is not None]
         rival = text(table(one.get("against")).get("rival"))
-        spread = f"{min(seeds):.{DIGITS}f} to {max(seeds):.{DIGITS}f}" if len(seeds) > 1 else "–"
+        spread = f"{min(seeds):.{digits}f} to {max(seeds):.{digits}f}" if len(seeds) > 1 else "–"
         kind = text(one.get("group"))
         groups[kind] = groups.get(kind, "") + (
-            f"<tr>{head(text(one.get('name')))}{cell(span, scale=scale, digits=DIGITS)}"
+            f"<tr>{head(text(one.get('name')))}{cell(span, scale=scale, digits=digits)}"
             f"{plain(spread, kind='number')}{plain(rival)}"
-            f"{cell(gap, scale=scale_against, digits=DIGITS, signed=True)}"
+            f"{cell(gap, scale=scale_against, digits=digits, signed=True)}"
             f"{plain(verdict_of(gap, lower=lower_is_better(raw)))}</tr>"
         )
     body = "".join(
