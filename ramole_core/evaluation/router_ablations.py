@@ -219,7 +219,7 @@ def main(
         max_tokens=max_tokens,
         evaluate_every=steps,
         checkpoint_every=steps,
-        dev_rows=len(pool),
+        dev_rows=8 * len(pool),
     )
     work.mkdir(parents=True, exist_ok=True)
     trials = Trials(
