@@ -153,3 +153,14 @@ def test_rows_are_read_from_the_split_and_a_missing_one_is_said(tmp_path):
     assert (found.domain, found.metric, len(found.rows)) == ("insects", "em", 3)
     with pytest.raises(RamoleError, match=r"dev\.jsonl was not found"):
         read_rows(tmp_path, ["ant"], split="dev", count=3)
+
+
+def test_a_router_that_has_seen_every_task_leaves_no_later_ones(tmp_path):
+    tables = compare.make_tables(
+        Cells(tmp_path, {}),
+        tasks=TASKS,
+        systems=(),
+        situations=(),
+        trained_on=[task.task for task in TASKS],
+    )
+    assert "later" not in tables

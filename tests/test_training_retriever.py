@@ -217,10 +217,6 @@ def test_the_command_writes_a_tuning(
     assert Encoder(str(source), data_dir=tmp_path, adapter=out).tuned
 
 
-@pytest.mark.skipif(
-    read_tuning(Path(__file__).parents[1] / "adapters" / "_retriever") is None,
-    reason="no tuned retriever is shipped",
-)
 def test_the_shipped_tuning_is_small_and_of_minilm(tmp_path: Path) -> None:
     folder = Path(__file__).parents[1] / "adapters" / "_retriever"
     assert sum(path.stat().st_size for path in folder.iterdir()) < 1.5e6

@@ -193,9 +193,13 @@ def _report(
     from ramole_core.evaluation.systems import describe
 
     router = load_settings().adapters_dir / "_router" / "router_config.json"
-    trained_on = json.loads(router.read_text(encoding="utf-8"))["trained_on"]
+    known = json.loads(router.read_text(encoding="utf-8")) if router.is_file() else {}
     tables = make_tables(
-        cells, tasks=tasks, systems=systems, situations=situations, trained_on=trained_on
+        cells,
+        tasks=tasks,
+        systems=systems,
+        situations=situations,
+        trained_on=known.get("trained_on", ()),
     )
     report = facts | {
         "rows_per_task": facts["rows"],

@@ -77,13 +77,9 @@ def make_tables(
         if retrieved:
             table["retrieval"][situation] = retrieved
         table["aims"] += judge(situation, scores)
-    if trained_on:
-        table["later"] = _later(
-            cells,
-            tasks=[task for task in tasks if task.task not in trained_on],
-            systems=systems,
-            situations=situations,
-        )
+    later = [task for task in tasks if task.task not in trained_on]
+    if trained_on and later:
+        table["later"] = _later(cells, tasks=later, systems=systems, situations=situations)
     return table
 
 

@@ -22,12 +22,13 @@ from rich.console import Console
 from rich.table import Table
 from transformers import PreTrainedModel
 
-from ramole_core.base_model import BaseModel, dequantised, load_base
+from ramole_core.base_model import BaseModel, dequantised
 from ramole_core.evaluation.answers import answer_rows, likeliest_options, options_of
 from ramole_core.evaluation.intervals import bootstrap, paired_difference
 from ramole_core.evaluation.metrics import score
 from ramole_core.settings import REPOSITORY, load_settings
 from ramole_core.training.card import versions
+from ramole_core.training.command import load_configured_base
 from ramole_core.training.rows import Row, Task, read_task
 
 MODULE = ("python", "-m", "ramole_core.evaluation.dev_table")
@@ -145,13 +146,7 @@ def main(
     """Measure adapters on the dev rows of the tasks they are named after."""
     settings = load_settings()
     pool = adapters or settings.adapters_dir
-    base = load_base(
-        settings.base_model,
-        data_dir=settings.data_dir,
-        quantization=settings.quantization,
-        dtype=settings.dtype,
-        device=settings.device,
-    )
+    base = load_configured_base()
     found = sorted(path.parent.name for path in pool.glob("*/adapter_model.safetensors"))
     console = Console()
     for name in names or found:

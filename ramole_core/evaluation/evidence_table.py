@@ -53,11 +53,33 @@ VARIANTS = (
     Variant("ramole", "ramole", 3, NEAREST),
     Variant("ramole_plus", "ramole_plus"),
     Variant("temperature 3", "ramole_plus", 3, Numbers(temperature=3.0)),
-    Variant("3, the layers below too", "ramole_plus", 3, Numbers(temperature=3.0, below=1.0)),
-    Variant("3, ... twice as much", "ramole_plus", 3, Numbers(temperature=3.0, below=2.0)),
-    Variant("3, ... alone", "ramole_plus", 3, Numbers(temperature=3.0, below=1.0, own=0.0)),
-    Variant("3, half the bandwidth", "ramole_plus", 3, Numbers(temperature=3.0, bandwidth=0.02)),
-    Variant("1.5, the layers below too", "ramole_plus", 3, Numbers(temperature=1.5, below=1.0)),
+    Variant(
+        "temperature 3, the layers below too", "ramole_plus", 3, Numbers(temperature=3.0, below=1.0)
+    ),
+    Variant(
+        "temperature 3, the layers below twice",
+        "ramole_plus",
+        3,
+        Numbers(temperature=3.0, below=2.0),
+    ),
+    Variant(
+        "temperature 3, the layers below alone",
+        "ramole_plus",
+        3,
+        Numbers(temperature=3.0, below=1.0, own=0.0),
+    ),
+    Variant(
+        "temperature 3, half the bandwidth",
+        "ramole_plus",
+        3,
+        Numbers(temperature=3.0, bandwidth=0.02),
+    ),
+    Variant(
+        "temperature 1.5, the layers below too",
+        "ramole_plus",
+        3,
+        Numbers(temperature=1.5, below=1.0),
+    ),
     Variant("selection, chosen by evidence", "selection", 1),
     Variant("mixture, chosen by evidence", "mixture"),
     Variant("ramole, chosen by evidence", "ramole"),

@@ -21,13 +21,14 @@ from typing import Annotated
 import numpy as np
 import typer
 
-from ramole_core.base_model import BaseModel, load_base, read_shapes
+from ramole_core.base_model import BaseModel, read_shapes
 from ramole_core.composition import Router, load_router
 from ramole_core.errors import RamoleError
 from ramole_core.evaluation.intervals import bootstrap, paired_difference
 from ramole_core.evaluation.router_table import SETTINGS, measure_gates
 from ramole_core.settings import REPOSITORY, load_settings
 from ramole_core.training.card import versions
+from ramole_core.training.command import load_configured_base
 from ramole_core.training.pool_loras import read_loras
 from ramole_core.training.recipe import RouterRecipe, Schedule
 from ramole_core.training.router import Loras, MixedModel, Shapes, train_router
@@ -200,13 +201,7 @@ def main(
 ) -> None:
     """Train and measure every variant; the file is written after each."""
     settings = load_settings()
-    base = load_base(
-        settings.base_model,
-        data_dir=settings.data_dir,
-        quantization=settings.quantization,
-        dtype=settings.dtype,
-        device=settings.device,
-    )
+    base = load_configured_base()
     shapes = read_shapes(base.folder)
     pool = sorted(path.parent.name for path in settings.adapters_dir.glob("[!_]*/train.json"))
     measured = [name.strip() for name in unseen.split(",") if name.strip()]

@@ -22,11 +22,12 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from ramole_core.base_model import load_base, read_shapes
+from ramole_core.base_model import read_shapes
 from ramole_core.composition import Router, load_router, random_router
 from ramole_core.evaluation.intervals import bootstrap, paired_difference
 from ramole_core.settings import REPOSITORY, load_settings
 from ramole_core.training.card import versions
+from ramole_core.training.command import load_configured_base
 from ramole_core.training.loss import row_losses
 from ramole_core.training.pool_loras import read_loras
 from ramole_core.training.router import MixedModel
@@ -129,13 +130,7 @@ def main(
 ) -> None:
     """Measure a router on adapters it has never seen."""
     settings = load_settings()
-    base = load_base(
-        settings.base_model,
-        data_dir=settings.data_dir,
-        quantization=settings.quantization,
-        dtype=settings.dtype,
-        device=settings.device,
-    )
+    base = load_configured_base()
     shapes = read_shapes(base.folder)
     names = [name.strip() for name in unseen.split(",") if name.strip()]
     trained = load_router(router_dir or settings.adapters_dir / "_router", shapes=shapes)
