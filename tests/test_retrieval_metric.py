@@ -9,15 +9,21 @@ import pytest
 from pytest import approx
 
 from ramole_core.errors import RamoleError
-from ramole_core.evaluation.retriever_places import Places
-from ramole_core.evaluation.retriever_table import Remembered
+from ramole_core.evaluation.retriever_places import Places, Remembered
+from ramole_core.evaluation.retriever_runs import WAYS, Tuner
 from ramole_core.retrieval.encoder import Encoder
 from ramole_core.retrieval.metric import METRIC, Metric
 from ramole_core.retrieval.tuning import RECORD, read_tuning
 from ramole_core.retrieval.words import BUCKETS, inverse_frequencies, word_vectors
-from ramole_core.training.retriever_metric import MetricRecipe, fit_metric, main, train_metric
+from ramole_core.training.recipe import Schedule
+from ramole_core.training.retriever import train_retriever
+from ramole_core.training.retriever_metric import MetricRecipe, fit_metric
+from ramole_core.training.retriever_recipe import RetrieverRecipe
 from tests.tiny_encoder import COLOURS, SONGS, write_encoder
 
+RECIPE = RetrieverRecipe(
+    rank=2, alpha=4.0, tasks=2, schedule=Schedule(steps=2, batch_rows=8, learning_rate=1e-2)
+)
 EVEN = np.ones(BUCKETS, np.float32)
 TEXTS = {
     "colour": [f"say {c} {n} please" for c in COLOURS for n in range(3)],
@@ -96,8 +102,7 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def tuned(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("tuned")
-    encoder = Encoder(str(source), data_dir=folder)
-    train_metric(MetricRecipe(), texts=TEXTS, out_dir=folder, encoder=encoder, command="as typed")
+    train_retriever(RECIPE, texts=TEXTS, out_dir=folder, source=str(source))
     return folder
 
 
@@ -106,9 +111,10 @@ def test_what_is_served_is_the_mixture_of_two_cosines(
 ) -> None:
     plain = Encoder(str(source), data_dir=tmp_path)
     served = Encoder(str(source), data_dir=tmp_path, adapter=tuned)
-    recipe = MetricRecipe()
-    metric = fit_metric(lambda rows: plain.dense(rows, window=recipe.window), TEXTS, recipe)
-    dense = plain.dense(ASKED, window=recipe.window) @ metric.matrix
+    tuning = read_tuning(tuned)
+    assert tuning is not None and tuning.metric is not None
+    metric = tuning.metric
+    dense = served.dense(ASKED, window=RECIPE.window) @ metric.matrix
     dense /= np.linalg.norm(dense, axis=1, keepdims=True)
     words = word_vectors(ASKED, metric.idf, d=1024)
     rows = served.embed(ASKED)
@@ -160,22 +166,29 @@ def test_a_folder_without_a_tuning_is_none(tmp_path: Path) -> None:
     assert read_tuning(tmp_path) is None
 
 
-def test_the_command_writes_what_the_encoder_reads(
-    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for name, texts in TEXTS.items():
-        folder = tmp_path / "data" / name
-        folder.mkdir(parents=True)
-        lines = "\n".join(json.dumps({"inputs": text, "targets": "x"}) for text in texts)
-        for part in ("train", "dev"):
-            (folder / f"{part}.jsonl").write_text(lines)
-    monkeypatch.setenv("RAMOLE_ENCODER", str(source))
-    monkeypatch.setenv("RAMOLE_DATA_DIR", str(tmp_path / "kept"))
-    out = tmp_path / "out"
-    main(data=tmp_path / "data", tasks="colour,song", out=out, rows=4)
-    assert {path.name for path in out.iterdir()} == {METRIC, RECORD}
-    assert json.loads((out / RECORD).read_text())["trained_on"] == {"colour": 4, "song": 4}
-    assert Encoder(str(source), data_dir=tmp_path, adapter=out).tuned
+@pytest.mark.parametrize(
+    "wrong", [{"shrink": 1.5}, {"share": 1.0}, {"words": 1000}, {"words": 1}, {"rows": 1}]
+)
+def test_a_recipe_that_cannot_be_fitted_is_refused(wrong: dict) -> None:
+    with pytest.raises(RamoleError, match="parts of 1|power of two|do not vary"):
+        MetricRecipe(**wrong)
+
+
+def test_the_table_trains_once_and_takes_the_parts_apart(tmp_path: Path) -> None:
+    plain = Encoder(data_dir=tmp_path)  # MiniLM: `Tuner` tunes the packaged encoder
+    untuned = Remembered(lambda rows: plain.dense(rows, window=RECIPE.window))
+    tuner = Tuner(tmp_path, recipe=RECIPE, untuned=untuned, data_dir=tmp_path)
+    ways = tuner.ways("run", TEXTS, seed=3)
+    served, lora, metric = (ways[way](ASKED) for way in WAYS)
+    folder = tmp_path / "run"
+    assert np.abs(served - Encoder(data_dir=tmp_path, adapter=folder).embed(ASKED)).max() < 1e-5
+    assert np.abs(lora - untuned(ASKED)).max() > 1e-3, "the LoRA changes the vectors"
+    assert metric.shape == served.shape and np.abs(metric - served).max() > 1e-3
+    written = (folder / RECORD).stat().st_mtime_ns
+    tuner.ways("run", TEXTS, seed=3)
+    assert (folder / RECORD).stat().st_mtime_ns == written
+    tuner.ways("run", TEXTS, seed=4)
+    assert (folder / RECORD).stat().st_mtime_ns > written
 
 
 def test_the_table_embeds_a_text_once() -> None:

@@ -14,12 +14,14 @@ from typer.testing import CliRunner
 
 from ramole_core.errors import RamoleError
 from ramole_core.retrieval import INSTRUCTION, Encoder
+from ramole_core.retrieval.metric import METRIC
 from ramole_core.retrieval.model_files import find_model
 from ramole_core.retrieval.tuning import RECORD, Window, read_tuning
 from ramole_core.training import command
 from ramole_core.training.recipe import Schedule
 from ramole_core.training.retriever import contrast, draw, measure_tasks, train_retriever
 from ramole_core.training.retriever_data import read_texts
+from ramole_core.training.retriever_metric import fit_metric
 from ramole_core.training.retriever_recipe import RetrieverRecipe
 from tests.tiny_encoder import COLOURS, SONGS, write_encoder
 
@@ -88,10 +90,27 @@ def test_a_window_keeps_both_ends(source: Path) -> None:
     assert window.cut([], tokenizer) == []
 
 
+def test_the_metric_is_fitted_to_the_tuned_vectors(
+    source: Path, tuned: Path, tmp_path: Path
+) -> None:
+    encoder = Encoder(str(source), data_dir=tmp_path, adapter=tuned)
+    metric = fit_metric(
+        lambda rows: encoder.dense(rows, window=RECIPE.window), TEXTS, RECIPE.metric
+    )
+    tuning = read_tuning(tuned)
+    assert tuning is not None and tuning.metric is not None
+    untuned = Encoder(str(source), data_dir=tmp_path)
+    other = fit_metric(lambda rows: untuned.dense(rows, window=RECIPE.window), TEXTS, RECIPE.metric)
+    # trained in bfloat16, kept in float16
+    assert np.abs(tuning.metric.matrix - metric.matrix).max() < 0.05
+    assert np.abs(tuning.metric.matrix - other.matrix).max() > 0.1
+
+
 def test_a_run_learns_and_leaves_a_small_folder(source: Path, tuned: Path, tmp_path: Path) -> None:
     assert {path.name for path in tuned.iterdir()} == {
         "adapter_config.json",
         "adapter_model.safetensors",
+        METRIC,
         RECORD,
     }
     record = json.loads((tuned / RECORD).read_text())
@@ -109,9 +128,9 @@ def test_a_run_learns_and_leaves_a_small_folder(source: Path, tuned: Path, tmp_p
 def test_what_is_served_is_what_peft_computes(source: Path, tuned: Path, tmp_path: Path) -> None:
     encoder = Encoder(str(source), data_dir=tmp_path, adapter=tuned)
     plain = Encoder(str(source), data_dir=tmp_path)
-    rows = encoder.embed(ASKED)
+    rows = encoder.dense(ASKED, window=RECIPE.window)
     assert encoder.tuned and not plain.tuned and encoder.checksum != plain.checksum
-    assert np.abs(rows - plain.embed(ASKED)).max() > 0.1
+    assert np.abs(rows - plain.dense(ASKED, window=RECIPE.window)).max() > 0.1
     model = PeftModel.from_pretrained(AutoModel.from_pretrained(source), str(tuned)).eval()
     tokenizer = AutoTokenizer.from_pretrained(source)
     for text, row in zip(Window(5, 4).cut(ASKED, tokenizer), rows, strict=True):
@@ -119,8 +138,12 @@ def test_what_is_served_is_what_peft_computes(source: Path, tuned: Path, tmp_pat
             hidden = model(**tokenizer(INSTRUCTION + text, return_tensors="pt")).last_hidden_state
         mean = hidden[0].mean(0)
         assert np.abs(row - (mean / mean.norm()).numpy()).max() < 1e-5
+    served = encoder.embed(ASKED)
     alone = np.concatenate([encoder.embed([text]) for text in ASKED])
-    assert np.abs(rows - alone).max() < 1e-5
+    assert np.abs(served - alone).max() < 1e-5
+    tuning = read_tuning(tuned)
+    assert tuning is not None and tuning.metric is not None
+    assert np.abs(served - tuning.metric(rows, ASKED)).max() < 1e-6
 
 
 def test_a_killed_run_ends_with_the_same_numbers(source: Path, tuned: Path, tmp_path: Path) -> None:
@@ -136,9 +159,9 @@ def test_a_killed_run_ends_with_the_same_numbers(source: Path, tuned: Path, tmp_
         train_retriever(recipe, texts=TEXTS, out_dir=halved, source=str(source), report=kill)
     assert read_tuning(halved) is None
     train_retriever(recipe, texts=TEXTS, out_dir=halved, source=str(source))
-    name = "adapter_model.safetensors"
-    assert (whole / name).read_bytes() == (halved / name).read_bytes()
-    assert (whole / name).read_bytes() == (tuned / name).read_bytes()
+    for name in ("adapter_model.safetensors", METRIC):
+        assert (whole / name).read_bytes() == (halved / name).read_bytes()
+        assert (whole / name).read_bytes() == (tuned / name).read_bytes()
 
 
 def test_a_tuning_of_another_encoder_or_of_none_changes_nothing(

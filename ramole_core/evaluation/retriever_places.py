@@ -22,6 +22,21 @@ TWINS = (
 """Tasks of the same instructions over other rows."""
 
 
+class Remembered:
+    """Embeds a text once; every run asks for the same ones, and an encoder is slow."""
+
+    def __init__(self, embed: Embed):
+        self._embed = embed
+        self.held: dict[str, np.ndarray] = {}
+
+    def __call__(self, texts: Sequence[str]) -> Float32[np.ndarray, "n d"]:
+        new = [text for text in dict.fromkeys(texts) if text not in self.held]
+        for start in range(0, len(new), 256):
+            part = new[start : start + 256]
+            self.held.update(zip(part, self._embed(part), strict=True))
+        return np.stack([self.held[text] for text in texts])
+
+
 class Places:
     """For every prompt, how many adapters come before its own; plainly and with twins merged."""
 

@@ -3,12 +3,13 @@
     python -m ramole_core.evaluation.retriever_table --data DATA
 
 Pool: the 48 LoRAs of the paper, each with 20 sample inputs; prompts of the same 48 tasks (arXiv
-2402.09997, table 2). A run fits its metric (`retriever_metric.py`) on the samples of a share of the
-tasks, drawn by its seed, and is served as anything else: a mean over samples, a cosine. The prompts
-take no part in any choice. Untuned is the encoder alone in the same window, which finds more than
-in its own. With `merged`, tasks that share their instructions (`TWINS`) count as
-one. Intervals are bootstrapped over prompts, after averaging a prompt over seeds. Runs that the
-file holds already are not made again.
+2402.09997, table 2). A run trains what `train retriever` trains on the samples of a share of the
+tasks, drawn by its seed, and is served as anything else: a mean over samples, a cosine. Beside it
+stand its LoRA alone, which is what the paper tunes, and the metric and words alone, which take no
+steps. The prompts take no part in any choice. Untuned is the encoder alone in the same window,
+which finds more than in its own. With `merged`, tasks that share their instructions (`TWINS`) count
+as one. Intervals are bootstrapped over prompts, after averaging a prompt over seeds. Runs that the
+file or the work folder holds already are not made again.
 """
 
 import json
@@ -16,24 +17,25 @@ import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from itertools import product
 from pathlib import Path
 from typing import Annotated
 
 import numpy as np
 import typer
-from jaxtyping import Float32
 from rich.console import Console
 from rich.table import Table
 
-from ramole_core.evaluation.retriever_places import TWINS, Embed, Places, summarise
+from ramole_core.evaluation.retriever_places import TWINS, Embed, Places, Remembered, summarise
+from ramole_core.evaluation.retriever_runs import SERVED, WAYS, Tuner
 from ramole_core.pool.words import parse_examples
 from ramole_core.retrieval.benchmark import FIRST, POOL
 from ramole_core.retrieval.encoder import Encoder
-from ramole_core.retrieval.tuning import read_tuning
 from ramole_core.settings import REPOSITORY, load_settings
 from ramole_core.training.card import versions
 from ramole_core.training.retriever import Texts
-from ramole_core.training.retriever_metric import MetricRecipe, fit_metric
+from ramole_core.training.retriever_data import read_texts
+from ramole_core.training.retriever_recipe import RetrieverRecipe
 from ramole_core.training.rows import read_task
 
 PUBLISHED = {
@@ -45,33 +47,14 @@ PUBLISHED = {
 """Top-1, 3, 5, 8 of the paper."""
 
 EXAMPLES = 20
+HALVES = 4
+"""Splits of the shipped retriever's tasks, at most."""
 
 
 def split_tasks(names: list[str], *, share: float, seed: int) -> list[str]:
     """The tasks that a run is tuned on."""
     order = np.random.default_rng(seed).permutation(len(names))
     return [names[n] for n in sorted(order[: round(share * len(names))])]
-
-
-class Remembered:
-    """Embeds a text once; every run asks for the same ones, and an encoder is slow."""
-
-    def __init__(self, embed: Embed):
-        self._embed = embed
-        self.held: dict[str, np.ndarray] = {}
-
-    def __call__(self, texts: Sequence[str]) -> Float32[np.ndarray, "n d"]:
-        new = [text for text in dict.fromkeys(texts) if text not in self.held]
-        for start in range(0, len(new), 256):
-            part = new[start : start + 256]
-            self.held.update(zip(part, self._embed(part), strict=True))
-        return np.stack([self.held[text] for text in texts])
-
-
-def tuned_on(dense: Embed, texts: Texts, recipe: MetricRecipe) -> Embed:
-    """The retriever that is tuned on `texts`."""
-    metric = fit_metric(dense, texts, recipe)
-    return lambda asked: metric(dense(asked), asked)
 
 
 def read_folders(data: Path, *, rows: int) -> tuple[Texts, list[dict]]:
@@ -95,7 +78,7 @@ def sample_pool(examples: Texts, prompts: list[dict], adapters: Path) -> tuple[T
 class Report:
     """The results file: every run's places as soon as they are known."""
 
-    def __init__(self, path: Path, *, recipe: MetricRecipe, encoder: str):
+    def __init__(self, path: Path, *, recipe: RetrieverRecipe, encoder: str):
         """Goes on with `path` where it was made by the same recipe and encoder."""
         self._path = path
         self.held: dict = {}
@@ -131,6 +114,9 @@ def main(
         int, typer.Option(help="Splits of the tasks at 40 %, and of the data's.")
     ] = 10,
     rows: Annotated[int, typer.Option(help="Dev prompts of each task of the data.")] = 8,
+    work: Annotated[Path, typer.Option(help="Where trained retrievers are kept.")] = Path(
+        "retriever_table"
+    ),
     out: Annotated[Path, typer.Option(help="The JSON file.")] = (
         REPOSITORY / "results" / "retriever.json"
     ),
@@ -141,43 +127,48 @@ def main(
     prompts = json.loads((data / "retrieval" / "queries.json").read_text())
     examples = {x["model_name"]: [row["inputs"] for row in x["sample"]] for x in loras}
     tasks = np.array([prompt["task"] for prompt in prompts])
+    recipe = RetrieverRecipe()
     untuned = Encoder(data_dir=settings.data_dir)
     shipped = Encoder(data_dir=settings.data_dir, adapter=settings.adapters_dir / "_retriever")
-    recipe = MetricRecipe()
     dense = Remembered(lambda texts: untuned.dense(texts, window=recipe.window))
+    tuner = Tuner(work, recipe=recipe, untuned=dense, data_dir=settings.data_dir)
     report = Report(out, recipe=recipe, encoder=untuned.checksum)
     served: dict[str, tuple[Embed, Encoder]] = {"untuned": (dense, untuned)}
     if shipped.tuned:
         served["shipped"] = (Remembered(shipped.embed), shipped)
-        tuning = read_tuning(settings.adapters_dir / "_retriever")
-        if tuning and tuning.metric and not tuning.has_lora and tuning.window == recipe.window:
-            metric = tuning.metric  # what `shipped.embed` gives, from vectors that are known
-            served["shipped"] = (lambda texts: metric(dense(texts), texts), shipped)
     for name, (embed, encoder) in served.items():
         if report.held["runs"].get(name, {}).get("checksum") != encoder.checksum:
             report.keep(name, Places.measure(embed, examples, prompts), checksum=encoder.checksum)
     shares = {0.4: seeds, 1.0: 1}
     for share, count in shares.items():
         for seed in range(count):
-            run = f"{share:.0%}, seed {seed}"
-            if report.places(run) is None:
-                chosen = split_tasks(list(examples), share=share, seed=seed)
-                embed = tuned_on(dense, {name: examples[name] for name in chosen}, recipe)
-                report.keep(run, Places.measure(embed, examples, prompts), tuned_on=chosen)
+            if all(report.places(run_name(share, seed, way)) for way in WAYS):
+                continue
+            chosen = split_tasks(list(examples), share=share, seed=seed)
+            ways = tuner.ways(
+                f"{share:.0%}-seed{seed}", {name: examples[name] for name in chosen}, seed=seed
+            )
+            for way, embed in ways.items():
+                report.keep(
+                    run_name(share, seed, way),
+                    Places.measure(embed, examples, prompts),
+                    tuned_on=chosen,
+                )
+            report.held["summary"] = summary_of(report, tasks, shares=shares)
     report.held["summary"] = summary_of(report, tasks, shares=shares)
     if shipped.tuned:
         report.held["shipped"] = measure_shipped(
             dense,
             served["shipped"][0],
-            recipe,
+            tuner,
             data=data,
             adapters=settings.adapters_dir,
             rows=rows,
-            seeds=seeds,
+            seeds=min(seeds, HALVES),
         ) | {"checksum": shipped.checksum}
     report.held |= {
         "command": shlex.join(
-            ["python", "-m", "ramole_core.evaluation.retriever_table", *sys.argv[1:]]
+            ["python", "-m", "ramole_core.evaluation.retriever_table", *told(sys.argv[1:])]
         ),
         "pool": len(examples),
         "prompts": len(prompts),
@@ -197,24 +188,33 @@ def summary_of(report: Report, tasks: np.ndarray, *, shares: Mapping[float, int]
     table = {"untuned": {"all": summarise([untuned], [everything])}}
     if shipped := report.places("shipped"):
         table["shipped"] = {"all": summarise([shipped], [everything], against=untuned)}
-    for share, count in shares.items():
-        names = [f"{share:.0%}, seed {seed}" for seed in range(count)]
+    for (share, count), way in product(shares.items(), WAYS):
+        names = [run_name(share, seed, way) for seed in range(count)]
+        names = [name for name in names if report.places(name)]
         runs = [places for name in names if (places := report.places(name))]
+        if not runs:
+            continue
         tuned = [np.isin(tasks, report.held["runs"][name]["tuned_on"]) for name in names]
-        rows = {"all": summarise(runs, [everything] * count, against=untuned)}
-        rows["tuned"] = summarise(runs, tuned, against=untuned)
+        rows = {"all": summarise(runs, [everything] * len(runs), against=untuned)}
         if share < 1:
             unseen = [~mask for mask in tuned]
+            rows["tuned"] = summarise(runs, tuned, against=untuned)
             rows["unseen"] = summarise(runs, unseen, against=untuned)
-            rows["unseen, untuned"] = summarise([untuned] * count, unseen)
-        table[f"tuned on {share:.0%}"] = rows
+            if way == SERVED:
+                rows["unseen, untuned"] = summarise([untuned] * len(runs), unseen)
+        table[f"tuned on {share:.0%}{way}"] = rows
     return table
+
+
+def run_name(share: float, seed: int, way: str) -> str:
+    """A run's name in the file."""
+    return f"{share:.0%}, seed {seed}{way}"
 
 
 def measure_shipped(
     dense: Embed,
     shipped: Embed,
-    recipe: MetricRecipe,
+    tuner: Tuner,
     *,
     data: Path,
     adapters: Path,
@@ -224,7 +224,8 @@ def measure_shipped(
     """The shipped retriever against the untuned one on the data's dev prompts, and, on tasks that
     it was not tuned on, twins of it that saw half of its tasks."""
     record = json.loads((adapters / "_retriever" / "retriever.json").read_text(encoding="utf-8"))
-    trained = [name for group in record["trained_on"] for name in group.split("+")]
+    groups = list(record["trained_on"])
+    trained = names_in(groups)
     examples, prompts = read_folders(data, rows=rows)
     tasks = np.array([prompt["task"] for prompt in prompts])
     before = Places.measure(dense, examples, prompts)
@@ -243,16 +244,28 @@ def measure_shipped(
     keep("tasks it was tuned on, dev prompts", before, [after], [learnt])
     twins, masks = [], []
     for seed in range(seeds):
-        half = split_tasks(trained, share=0.5, seed=seed)
-        embed = tuned_on(dense, {name: examples[name] for name in half}, recipe)
+        half = split_tasks(groups, share=0.5, seed=seed)
+        texts = read_texts(data, ",".join(half), rows=max(record["trained_on"].values()), seed=seed)
+        embed = tuner.ways(f"half-seed{seed}", texts.train, seed=seed)[SERVED]
         twins.append(Places.measure(embed, examples, prompts))
-        masks.append(~np.isin(tasks, half))
+        masks.append(~np.isin(tasks, names_in(half)))
     keep("tuned on half of its tasks, the other tasks", before, twins, masks)
     pool, asked = sample_pool(examples, prompts, adapters)
     everything = [np.ones(len(asked), bool)]
     old, new = (Places.measure(embed, pool, asked) for embed in (dense, shipped))
     keep("sample adapters among strangers", old, [new], everything)
     return found
+
+
+def names_in(groups: Sequence[str]) -> list[str]:
+    """The tasks of groups such as `a+b`."""
+    return [name for group in groups for name in group.split("+")]
+
+
+def told(words: Sequence[str]) -> list[str]:
+    """The words of the command line without where things lie here."""
+    usual = {"--data": "data", "--work": "retriever_table", "--out": "retriever.json"}
+    return [usual.get(before, word) for before, word in zip(["", *words], words, strict=False)]
 
 
 def show(held: Mapping) -> None:

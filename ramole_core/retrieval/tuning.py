@@ -2,8 +2,7 @@
 
 Its folder holds `retriever.json` with the record of the run and the window it was trained with; for
 a LoRA, `adapter_model.safetensors` and `adapter_config.json` as PEFT writes them; for a metric,
-`metric.safetensors` (`metric.py`). `train retriever` writes a LoRA, `retriever_metric` a metric;
-the encoder reads them.
+`metric.safetensors` (`metric.py`). `train retriever` writes both, and the encoder reads them.
 """
 
 import json

@@ -202,6 +202,12 @@ def retriever(
     tail: Annotated[int, typer.Option(help="Tokens read at its end.")] = RETRIEVER.window.tail,
     temperature: Annotated[float, typer.Option(help="tau of the loss.")] = RETRIEVER.temperature,
     tasks_a_step: Annotated[int, typer.Option(help="Tasks in one step.")] = RETRIEVER.tasks,
+    shrink: Annotated[
+        float, typer.Option(help="Of the metric; 1 leaves the encoder's vectors alone.")
+    ] = RETRIEVER.metric.shrink,
+    share: Annotated[float, typer.Option(help="Of the hashed words in a vector; 0 is none.")] = (
+        RETRIEVER.metric.share
+    ),
     steps: Annotated[int, typer.Option(help="Optimiser steps.")] = RETRIEVER.schedule.steps,
     batch_rows: Annotated[int, typer.Option(help="Texts a step.")] = (
         RETRIEVER.schedule.batch_rows
@@ -212,7 +218,7 @@ def retriever(
     seed: Annotated[int, typer.Option(help="Seed of weights and draws.")] = 0,
     as_json: Json = False,
 ) -> None:
-    """Tune the sentence encoder, so that a prompt lies near its own adapter; a small LoRA."""
+    """Tune the sentence encoder, so that a prompt lies near its own adapter: a LoRA, a metric."""
     from ramole_core.retrieval.tuning import Window
     from ramole_core.settings import load_settings
     from ramole_core.training.progress import show_progress
@@ -226,6 +232,7 @@ def retriever(
         window=Window(head, tail),
         temperature=temperature,
         tasks=tasks_a_step,
+        metric=replace(RETRIEVER.metric, shrink=shrink, share=share),
         schedule=replace(
             RETRIEVER.schedule,
             steps=steps,

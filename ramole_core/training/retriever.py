@@ -1,4 +1,4 @@
-"""Train the retriever: a LoRA on the sentence encoder, so that a prompt lies near its own adapter.
+"""Train the retriever: a LoRA on the sentence encoder and a metric, so that a prompt finds its own.
 
 InfoNCE with in-batch negatives (LoraRetriever, arXiv 2402.09997, eq. 2), the positive being what is
 served: the mean over other inputs of the same task. For input j of task t, with e the encoder,
@@ -6,7 +6,9 @@ served: the mean over other inputs of the same task. For input j of task t, with
     c_s  = unit(sum_i e(x_si)),   c_tj = unit(sum_{i != j} e(x_ti))
     loss = -log  exp(<e(x_tj), c_tj> / tau) / (exp(<e(x_tj), c_tj> / tau) + sum_{s != t} exp(<e(x_tj), c_s> / tau))
 
-With two inputs a task this is the paper's loss, pair against pair. The loop is the one of the other
+With two inputs a task this is the paper's loss, pair against pair. A metric with the words beside it
+(`retriever_metric.py`) is then fitted to the tuned vectors of the same inputs, which takes no steps.
+The loop is the one of the other
 training commands, not sentence-transformers' trainer: that one wants the package `datasets`, has no
 loss over means, and cannot be killed and taken up again to the same numbers.
 """  # noqa: E501
@@ -33,6 +35,7 @@ from ramole_core.training.adapter import trained_parameters, write_adapter
 from ramole_core.training.card import versions
 from ramole_core.training.checkpoint import Progress
 from ramole_core.training.loop import Report, train
+from ramole_core.training.retriever_metric import fit_metric
 from ramole_core.training.retriever_model import TrainedEncoder
 from ramole_core.training.retriever_recipe import RetrieverRecipe
 
@@ -47,7 +50,7 @@ def train_retriever(
     *,
     texts: Texts,
     out_dir: Path,
-    measure: Measure = lambda embed: {},
+    measure: Measure | None = None,
     source: str = PACKAGED[0],
     data_dir: Path = Path("data"),
     command: str = "",
@@ -55,8 +58,9 @@ def train_retriever(
 ) -> Progress:
     """Train on `texts` and write `out_dir`, which the `Encoder` of `source` reads.
 
-    `measure` gets the encoder as it is and gives figures by name. Until the run ends, `out_dir`
-    holds nothing new but `.checkpoint/`; calling again with the same recipe goes on from there.
+    `measure` gets `embed` as it would be served by then, and gives figures by name. Until the run
+    ends, `out_dir` holds nothing new but `.checkpoint/`; calling again with the same recipe goes on
+    from there.
     Raises RamoleError where fewer than two tasks have two texts.
     """
     usable = {name: tuple(rows) for name, rows in texts.items() if len(set(rows)) > 1}
@@ -82,11 +86,17 @@ def train_retriever(
         vectors = encoder([text for rows in drawn for text in rows])
         return contrast(vectors.unflatten(0, (len(drawn), -1)), temperature=recipe.temperature)
 
+    def figures() -> dict[str, float]:
+        if measure is None:
+            return {}
+        metric = fit_metric(encoder.embed, usable, recipe.metric)
+        return measure(lambda asked: metric(encoder.embed(asked), asked))
+
     progress = train(
         trained_parameters(encoder.model),
         schedule=schedule,
         loss_of=loss_of,
-        measure=lambda: measure(encoder.embed),
+        measure=figures,
         checkpoint=out_dir / ".checkpoint" / "state.safetensors",
         recipe=json.dumps(
             {**asdict(recipe), "tasks": sorted(usable), "encoder": checksum}, sort_keys=True
@@ -94,12 +104,15 @@ def train_retriever(
         report=report,
     )
     name = f"sentence-transformers/{PACKAGED[0]}" if source in PACKAGED else source
+    metric = fit_metric(encoder.embed, usable, recipe.metric)
     write_adapter(encoder.model, out_dir, base_name=name)
+    metric.save(out_dir)
     record = {
         "schema": 1,
         "encoder": name,
         "encoder_checksum": checksum,
         "window": asdict(recipe.window),
+        "metric": {"share": recipe.metric.share, "words": recipe.metric.words},
         "recipe": asdict(recipe),
         "trained_on": {name: len(rows) for name, rows in usable.items()},
         "command": command,

@@ -5,11 +5,12 @@ from dataclasses import dataclass
 from ramole_core.errors import RamoleError
 from ramole_core.retrieval.tuning import Window
 from ramole_core.training.recipe import Schedule
+from ramole_core.training.retriever_metric import MetricRecipe
 
 
 @dataclass(frozen=True)
 class RetrieverRecipe:
-    """A LoRA on the sentence encoder."""
+    """A LoRA on the sentence encoder, and the metric after it."""
 
     rank: int = 8
     """r of the LoRA."""
@@ -24,9 +25,11 @@ class RetrieverRecipe:
     tasks: int = 24
     """Tasks in one step; the rows of a step are shared out evenly among them."""
     schedule: Schedule = Schedule(
-        steps=60, batch_rows=96, learning_rate=5e-4, warmup=8, evaluate_every=20
+        steps=40, batch_rows=96, learning_rate=5e-4, warmup=8, evaluate_every=20
     )
     """How long and how fast it learns; `batch_rows` are texts."""
+    metric: MetricRecipe = MetricRecipe()
+    """What follows the LoRA, fitted to its vectors."""
 
     def __post_init__(self) -> None:
         if self.rank < 1 or self.alpha <= 0 or self.temperature <= 0:
