@@ -40,9 +40,11 @@ class Rows:
     rows: tuple[Row, ...]
 
 
-def read_rows(data: Path, tasks: Sequence[str], *, split: str, count: int) -> list[Rows]:
-    """The first `count` rows of each task's file `SPLIT.jsonl`; raises RamoleError for a task that
-    has none."""
+def read_rows(
+    data: Path, tasks: Sequence[str], *, split: str, count: int, skip: int = 0
+) -> list[Rows]:
+    """`count` rows of each task's file `SPLIT.jsonl` after the first `skip`; raises RamoleError for
+    a task that has none."""
     found = []
     for name in tasks:
         file = data / name / f"{split}.jsonl"
@@ -50,7 +52,10 @@ def read_rows(data: Path, tasks: Sequence[str], *, split: str, count: int) -> li
             raise RamoleError(
                 f"{file} was not found; name tasks of the data, which has {split} rows."
             )
-        lines = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()[:count]]
+        wanted = file.read_text(encoding="utf-8").splitlines()[skip : skip + count]
+        if not wanted:
+            raise RamoleError(f"{file} has no rows after its first {skip}; skip fewer.")
+        lines = [json.loads(line) for line in wanted]
         rows = tuple(Row(line["inputs"], line["targets"]) for line in lines)
         found.append(Rows(name, lines[0].get("domain", ""), lines[0]["metric"], rows))
     return found
