@@ -8,7 +8,7 @@ class FakeRamole:
     """`retrieve` and `generate` over the names of a crowd; the prompt's first word is its task."""
 
     def __init__(self, crowd):
-        self.names = (*crowd.samples, *crowd.distractors, *crowd.ruined)
+        self.names = (*crowd.samples, *crowd.distractors)
         self.stop_after = None
         self.batches = 0
 

@@ -36,9 +36,7 @@ def evaluate(
     skip: Annotated[int, typer.Option(help="Rows of each task left out before them.")] = 0,
     tasks: Annotated[str, typer.Option(help="Comma separated; all of the pool if empty.")] = "",
     systems: Annotated[str, typer.Option(help="Comma separated; all if empty.")] = "",
-    situations: Annotated[str, typer.Option(help="Of iid,ood,crowded,ruined.")] = (
-        "iid,ood,crowded"
-    ),
+    situations: Annotated[str, typer.Option(help="Of iid,ood,crowded; all if empty.")] = "",
     k: Annotated[int, typer.Option(help="Adapters that a system mixes.")] = 3,
     tokens: Annotated[int, typer.Option(help="Longest answer.")] = 50,
     seed: Annotated[int, typer.Option(help="Of the distractors.")] = 0,
@@ -62,14 +60,12 @@ def evaluate(
     wanted = _words(systems) or list(ORDER)
     for name in wanted:
         describe(name)
-    places = _words(situations)
+    places = _words(situations) or list(SITUATIONS)
     if unknown := [name for name in places if name not in SITUATIONS]:
         raise RamoleError(f"Unknown situation {unknown[0]!r}; choose of {', '.join(SITUATIONS)}.")
-    if not places:
-        raise RamoleError(f"No situation was named; choose of {', '.join(SITUATIONS)}.")
     command = " ".join(["python -m ramole_core", shlex.join(_told_words())])
     others = [] if worker else _start_others(workers)
-    with opened(data, seed=seed, ruined="ruined" in places) as (ramole, crowd):
+    with opened(data, seed=seed) as (ramole, crowd):
         names = _words(tasks) or list(crowd.samples)
         asked = read_rows(data, names, split=split, count=rows, skip=skip)
         ask = Ask(k=k, tokens=tokens)
@@ -82,7 +78,6 @@ def evaluate(
             "distractors": len(crowd.distractors),
         }
         facts |= {"skipped": skip} if skip else {}
-        facts |= {"ruined": len(crowd.ruined)} if crowd.ruined else {}
         cells = Cells(work, facts)
         archive = (out or OUT).with_name((out or OUT).stem + "_cells.json.gz")
         if not worker:
@@ -134,7 +129,7 @@ def facts_of(ramole: "Ramole") -> dict[str, object]:
 
 
 def _is_sample(name: str) -> bool:
-    return not name.startswith(("copy", "other-", "ruined"))
+    return not name.startswith(("copy", "other-"))
 
 
 def _base_folder() -> Path:
@@ -145,7 +140,7 @@ def _base_folder() -> Path:
 
 
 @contextmanager
-def opened(data: Path, *, seed: int, ruined: bool = False) -> Iterator[tuple["Ramole", "Crowd"]]:
+def opened(data: Path, *, seed: int) -> Iterator[tuple["Ramole", "Crowd"]]:
     """The sample pool and the crowd, in a data folder of their own, on the base rounded to NF4."""
     from ramole_core.evaluation.rounded import write_rounded
     from ramole_core.evaluation.situations import make_crowd
@@ -158,7 +153,7 @@ def opened(data: Path, *, seed: int, ruined: bool = False) -> Iterator[tuple["Ra
             quantization="none", host_cache_mb=4096,
         )  # fmt: skip
         with Ramole(settings) as ramole:
-            yield ramole, make_crowd(ramole.pool, data, seed=seed, ruined=ruined)
+            yield ramole, make_crowd(ramole.pool, data, seed=seed)
 
 
 def _told_words() -> list[str]:

@@ -7,7 +7,7 @@ that finding the right adapter is not free.
 import json
 import random
 import tempfile
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 
 import torch
@@ -69,8 +69,6 @@ def read_examples(
 
 NOISES = (1.0, 2.0, 4.0)
 """Of spoilt copies: noise in A and in B, over the root mean square of each."""
-RUINOUS = (8.0, 16.0)
-"""Of ruined copies: nothing of the adapter's skill is left."""
 
 
 def write_copy(folder: Path, pool: Pool, name: str, *, noise: float, seed: int) -> Path:
@@ -95,26 +93,20 @@ def write_copy(folder: Path, pool: Pool, name: str, *, noise: float, seed: int) 
 
 
 def spoil(
-    pool: Pool,
-    samples: Iterable[tuple[str, list[str]]],
-    *,
-    each: int,
-    seed: int,
-    noises: Sequence[float] = NOISES,
-    label: str = "copy",
+    pool: Pool, samples: Iterable[tuple[str, list[str]]], *, each: int, seed: int
 ) -> list[str]:
     """Add `each` spoilt copies of every sample adapter, with example inputs of its own task in
-    disjoint parts of the given ones; their names in the pool, which begin with `label`."""
+    disjoint parts of the given ones; their names in the pool."""
     names = []
     with tempfile.TemporaryDirectory() as folder:
         for place, (name, examples) in enumerate(samples):
             for n in range(each):
-                noise = noises[(place + n) % len(noises)]
-                called = f"{label}{n + 1}-{name}"
+                noise = NOISES[(place + n) % len(NOISES)]
+                label = f"copy{n + 1}-{name}"
                 made = write_copy(
-                    Path(folder) / called, pool, name, noise=noise, seed=seed + 10 * place + n
+                    Path(folder) / label, pool, name, noise=noise, seed=seed + 10 * place + n
                 )
-                names.append(pool.add(made, name=called, examples=examples[n::each]).name)
+                names.append(pool.add(made, name=label, examples=examples[n::each]).name)
     return names
 
 

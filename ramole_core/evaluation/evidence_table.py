@@ -138,9 +138,7 @@ def main(
     data: Annotated[Path, typer.Option(help="Folder of task folders.")] = Path("data"),
     rows: Annotated[int, typer.Option(help="Dev rows of each task.")] = 8,
     tasks: Annotated[str, typer.Option(help="Comma separated; all of the pool if empty.")] = "",
-    situations: Annotated[str, typer.Option(help="Of iid,ood,crowded,ruined.")] = (
-        "iid,ood,crowded"
-    ),
+    situations: Annotated[str, typer.Option(help="Of iid,ood,crowded.")] = "iid,ood,crowded",
     seed: Annotated[int, typer.Option(help="Of the distractors.")] = 0,
     out: Annotated[Path, typer.Option(help="The JSON file.")] = (
         REPOSITORY / "results" / "ablations.json"
@@ -155,7 +153,7 @@ def main(
         "numbers": asdict(Numbers()),
         "rows": [],
     }
-    with opened(data, seed=seed, ruined="ruined" in situations) as (ramole, crowd):
+    with opened(data, seed=seed) as (ramole, crowd):
         names = [name for name in tasks.split(",") if name] or list(crowd.samples)
         asked = [
             (task, row)

@@ -1,9 +1,8 @@
 """The situations that systems are compared in: what retrieval may find for a row.
 
 *IID*: any sample adapter. *OOD*: any but the row's own (arXiv 2406.16989, section 4.1). *Crowded*:
-any, and a hundred distractors beside them, which do little harm on the whole. *Ruined*: any, and
-copies of each that answer nothing right but show the same kind of examples, as a broken upload
-would. One pool serves all four: whatever a situation does not have is excluded by name.
+any, and a hundred distractors beside them. One pool serves all three: whatever a situation does not
+have is excluded by name.
 """
 
 import random
@@ -11,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ramole_core.evaluation.distractors import RUINOUS, crowd, read_examples, spoil
+from ramole_core.evaluation.distractors import crowd, read_examples, spoil
 from ramole_core.pool import Pool
 from ramole_core.training.rows import read_task
 
@@ -19,7 +18,6 @@ SITUATIONS = {
     "iid": "any sample adapter may be found",
     "ood": "the row's own adapter is masked",
     "crowded": "100 distractors are in the pool: spoilt copies and random weights",
-    "ruined": "two ruined copies of each sample adapter are in the pool",
 }
 DISTRACTORS = 100
 COPIES = 2
@@ -32,24 +30,19 @@ class Crowd:
 
     samples: tuple[str, ...]
     distractors: tuple[str, ...]
-    ruined: tuple[str, ...] = ()
 
     def excluded(self, situation: str, own: str) -> tuple[str, ...]:
         """Whom retrieval must not find for a row of the adapter `own`."""
-        strangers = {"crowded": self.ruined, "ruined": self.distractors}
-        if situation in strangers:
-            return strangers[situation]
-        everyone = (*self.distractors, *self.ruined)
-        return everyone if situation == "iid" else (*everyone, own)
+        if situation == "crowded":
+            return ()
+        return self.distractors if situation == "iid" else (*self.distractors, own)
 
 
-def make_crowd(
-    pool: Pool, data: Path, *, seed: int, count: int = DISTRACTORS, ruined: bool = False
-) -> Crowd:
-    """Add `count` distractors to the sample pool, and where asked for COPIES ruined copies of each.
+def make_crowd(pool: Pool, data: Path, *, seed: int, count: int = DISTRACTORS) -> Crowd:
+    """Add `count` distractors to the sample pool.
 
-    COPIES spoilt copies of each sample adapter show training rows of its task, and so do the ruined
-    ones; the random ones show those of other tasks of the data.
+    COPIES spoilt copies of each sample adapter show training rows of its task; the random ones show
+    those of other tasks of the data.
     """
     samples = tuple(card.name for card in pool.cards())
     copied = samples[: count // COPIES]
@@ -61,11 +54,7 @@ def make_crowd(
     strangers = crowd(
         pool, read_examples(data, min(left, others), but=samples, seed=seed), seed=seed + 5000
     )
-    broken: list[str] = []
-    if ruined:
-        shown = [(name, _shown(data, name, seed=seed + 1)) for name in samples]
-        broken = spoil(pool, shown, each=COPIES, seed=seed + 9000, noises=RUINOUS, label="ruined")
-    return Crowd(samples, (*names, *strangers), tuple(broken))
+    return Crowd(samples, (*names, *strangers))
 
 
 def _shown(data: Path, name: str, *, seed: int) -> list[str]:
