@@ -157,11 +157,12 @@ def opened(data: Path, *, seed: int) -> Iterator[tuple["Ramole", "Crowd"]]:
 
 
 def _told_words() -> list[str]:
-    """The words of the command line, without the path of the data."""
+    """The words of the command line, without where things lie here."""
     words, told = sys.argv[1:], []
     for place, word in enumerate(words):
         before = words[place - 1] if place else ""
-        told.append({"--data": "data", "--work": "evaluation"}.get(before, word))
+        known = {"--data": "data", "--work": "evaluation", "--out": f"results/{Path(word).name}"}
+        told.append(known.get(before, word))
     return told
 
 
