@@ -1,0 +1,109 @@
+"""Answers checked word by word against the merged model; and the pieces of the evidence table."""
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from transformers import AutoModelForCausalLM
+
+from ramole_core.composition.ramole_plus import Numbers
+from ramole_core.engine.ticket import Chosen
+from ramole_core.evaluation.evidence_table import VARIANTS, best, counting, summarise
+from ramole_core.evaluation.forced import Forced, measure_forced
+from ramole_core.training.rows import Row, encode_row
+from tests.tiny_engine import TinyEngine
+
+ROWS = [Row("one two", "three"), Row("a longer question, is it?", "no"), Row("x", "y z y")]
+METRICS = ["em", "bleu", "em"]
+
+
+@pytest.fixture
+def tiny(tiny_llama: Path) -> TinyEngine:
+    return TinyEngine(tiny_llama)
+
+
+def by_hand(tiny: TinyEngine, row: Row, content: tuple[str, int], metric: str) -> Forced:
+    """One row through a model that has the adapter's update added to its weights."""
+    model = AutoModelForCausalLM.from_pretrained(tiny.base.folder, dtype=torch.float32).eval()
+    for path, lora in tiny.adapter(*content).items():
+        with torch.no_grad():
+            model.get_parameter(f"{path}.weight").add_(lora.B @ lora.A)
+    encoded = encode_row(tiny.base.tokenizer, row)
+    ids = torch.tensor([encoded.prompt + encoded.answer])
+    with torch.no_grad():
+        logits = model(input_ids=ids, use_cache=False).logits[0, len(encoded.prompt) - 1 : -1]
+    answer = torch.tensor(encoded.answer)
+    right = (logits.argmax(-1) == answer).float()
+    score = float(right.min() if metric == "em" else right.mean())
+    return Forced(100 * score, F.cross_entropy(logits, answer).item())
+
+
+def test_a_forced_row_is_what_the_merged_model_says(tiny: TinyEngine) -> None:
+    contents = [("ann", 3), ("bob", 2), ("ann", 3)]
+    expected = [
+        by_hand(tiny, row, content, metric)
+        for row, content, metric in zip(ROWS, contents, METRICS, strict=True)
+    ]
+    found = measure_forced(
+        tiny.engine,
+        tiny.base,
+        ROWS,
+        METRICS,
+        [tiny.chosen([content]) for content in contents],
+        method="selection",
+    )
+    assert len({one.loss for one in found}) == 3
+    for ours, oracle in zip(found, expected, strict=True):
+        assert ours.loss == pytest.approx(oracle.loss, rel=1e-4)
+        assert ours.score == pytest.approx(oracle.score)
+    tiny.engine.close()
+
+
+def test_exact_match_needs_every_token_and_others_count_the_share(tiny: TinyEngine) -> None:
+    row = ROWS[2]
+    encoded = encode_row(tiny.base.tokenizer, row)
+    head = tiny.base.model.get_output_embeddings()
+    assert isinstance(head, torch.nn.Linear)
+    with torch.no_grad():  # a head for which one token is always the likeliest
+        head.weight.zero_()
+        head.bias = torch.nn.Parameter(torch.zeros(len(head.weight)))
+        head.bias[encoded.answer[0]] = 9.0
+    found = measure_forced(
+        tiny.engine, tiny.base, [row, row], ["em", "bleu"], [[], []], method="base"
+    )
+    share = sum(token == encoded.answer[0] for token in encoded.answer) / len(encoded.answer)
+    assert 0 < share < 1
+    assert [one.score for one in found] == pytest.approx([0, 100 * share])
+    tiny.engine.close()
+
+
+def test_the_best_are_those_of_most_evidence() -> None:
+    def one(name: str, score: float, surprise: float) -> Chosen:
+        return Chosen(name, score, name, dict, surprise)
+
+    pool = [one("near", 0.50, 0.0), one("loud", 0.49, 1.0), one("far", 0.10, 3.0)]
+    with counting(Numbers()) as method:
+        assert [c.name for c in best(pool, method, 2)] == ["loud", "near"]
+        usual = method.numbers
+    with counting(Numbers(surprise=0.0)) as method:
+        assert [c.name for c in best(pool, method, 1)] == ["near"]
+    with pytest.raises(KeyboardInterrupt), counting(Numbers(bandwidth=1e6)) as method:
+        assert [c.name for c in best(pool, method, 1)] == ["far"]
+        raise KeyboardInterrupt
+    assert method.numbers == usual == Numbers()
+
+
+def test_variants_have_one_name_each_and_the_first_is_the_rival() -> None:
+    assert len({variant.name for variant in VARIANTS}) == len(VARIANTS)
+    assert VARIANTS[0].method == "selection" and VARIANTS[0].k == 1
+
+
+def test_a_summary_is_paired_with_plain_selection() -> None:
+    plain = [Forced(0.0, 2.0), Forced(100.0, 1.0)] * 20
+    better = [Forced(one.score / 2 + 50, one.loss - 0.5) for one in plain]
+    row = summarise(better, plain)
+    assert row["mean"] == 75 and row["loss"] == 1.0
+    assert row["against"]["mean"] == 25 and row["against"]["low"] > 0
+    assert row["loss_against"]["mean"] == -0.5 and not math.isnan(row["loss_against"]["low"])
