@@ -14,12 +14,19 @@ import pytest
 
 from tests.results_page import EVIL, FILES, METHODS, evaluation as written, write_results
 from ui import results_tab
-from ui.results_answers import by_task_html, differences_html, finding, in_words, top_html
+from ui.results_answers import (
+    again_html,
+    by_task_html,
+    differences_html,
+    finding,
+    in_words,
+    top_html,
+)
 from ui.results_files import COMMANDS, RESULTS, Span, Unmeasured, load, span_of, stamp
 from ui.results_glance import glance_html
 from ui.results_html import Scale, command_html, spoken, whisker
 from ui.results_plots import inks_of, scores_figure
-from ui.results_scores import evaluation, evaluation_of
+from ui.results_scores import HELD_OUT, evaluation, evaluation_of
 
 REPOSITORY = Path(__file__).parents[1]
 
@@ -117,6 +124,19 @@ def test_aims_are_said_in_words(folder):
     rows = Tables(everything(folder)).named("Aims that were set")
     assert [row[1] for row in rows[1:]] == ["reached", "not reached", "not known yet"]
     assert rows[1] == ["OOD, over mixture", "reached", "2 points", "4.7"]
+
+
+def test_held_out_rows_have_their_own_table_and_command(folder):
+    assert again_html(evaluation(folder, HELD_OUT)[0]) == ""
+    raw = written() | {"skipped": 50, "split": "dev", "command": "python -m ramole_core evaluate X"}
+    raw["cells"]["iid"]["mixture"]["mean"] = 33.3
+    (folder / HELD_OUT).write_text(json.dumps(raw))
+    html = again_html(evaluation(folder, HELD_OUT)[0])
+    rows = Tables(html).named("Mean score of each method")
+    assert [row[1] for row in rows if row[0] == "mixture"][0].startswith("33.3")
+    assert "rows a task after the first 50, dev split" in html
+    assert "evaluate X" in html and "<details>" in html
+    assert evaluation(folder)[0].cells["iid"]["mixture"].span.mean == 52.1, "the test's stay"
 
 
 def test_the_paper_s_table_stands_beside(folder):

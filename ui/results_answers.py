@@ -23,6 +23,7 @@ LEAD = (
     "The same prompts, answered by each way of using the pool. A score is the task's own metric, "
     "from 0 to 100, averaged over rows; brackets hold the 95 % interval."
 )
+AGAIN = "The same on dev rows that no choice has seen, with the retriever as it is shipped now"
 PERFECT = "perfect"
 
 
@@ -40,6 +41,14 @@ def top_html(found: Evaluation | None, missing: Unmeasured | None) -> str:
             parts.append(tables)
         parts += [_aims(found), _ways(found), _later(found), _lenient(found)]
     return section("answers", TITLE, LEAD, "".join(parts))
+
+
+def again_html(found: Evaluation | None) -> str:
+    """The comparison on held-out rows, folded away; nothing where it was not measured."""
+    if found is None:
+        return ""
+    shown = _scores(found) + _aims(found) + made_html(found.made)
+    return f'<div class="rm-results"><details><summary>{AGAIN}</summary>{shown}</details></div>'
 
 
 def differences_html(found: Evaluation, setting: str) -> str:

@@ -15,6 +15,7 @@ from typing import Any
 RESULTS = Path(__file__).parents[1] / "results"
 COMMANDS = {
     "evaluation.json": "python -m ramole_core evaluate",
+    "evaluation_dev.json": "python -m ramole_core evaluate --skip 50 --rows 50",
     "retriever.json": "python -m ramole_core.evaluation.retriever_table --data data",
     "adapters_dev.json": "python -m ramole_core.evaluation.dev_table --data data",
     "ablations.json": "python -m ramole_core.evaluation.evidence_table --data data",

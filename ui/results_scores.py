@@ -1,6 +1,7 @@
 """The evaluation as plain data: methods x settings, aims, and the paper's table beside it.
 
-All of it comes from `results/evaluation.json`.
+All of it comes from `results/evaluation.json`, and once more from `results/evaluation_dev.json`:
+the same comparison on dev rows held out of every choice, for what has changed since the test.
 """
 
 from collections.abc import Iterator
@@ -23,6 +24,7 @@ from .results_files import (
     unreadable,
 )
 
+TESTED, HELD_OUT = "evaluation.json", "evaluation_dev.json"
 NOT_MIXING = ("base", "perfect", "selection")
 """Rows that use one adapter or none."""
 CONTROLS = ("base", "perfect", "uniform_router", "random_router")
@@ -103,20 +105,20 @@ class Evaluation:
         return max(mixing, key=mixing.__getitem__) if mixing else None
 
 
-def evaluation(folder: Path) -> tuple[Evaluation | None, Unmeasured | None]:
+def evaluation(folder: Path, name: str = TESTED) -> tuple[Evaluation | None, Unmeasured | None]:
     """(what there is to draw, else what is said of the file that is not there or not readable)."""
-    raw = load(folder, "evaluation.json")
+    raw = load(folder, name)
     missing = raw
     if not isinstance(raw, Unmeasured):
-        found = evaluation_of(raw)
+        found = evaluation_of(raw, name)
         if found is not None:
             return found, None
-        missing = unreadable("evaluation.json")
+        missing = unreadable(name)
     assert isinstance(missing, Unmeasured)
     return None, missing
 
 
-def evaluation_of(raw: Raw) -> Evaluation | None:
+def evaluation_of(raw: Raw, name: str = TESTED) -> Evaluation | None:
     """None where no cell can be read."""
     cells = {}
     for setting, row in table(raw.get("cells")).items():
@@ -131,15 +133,16 @@ def evaluation_of(raw: Raw) -> Evaluation | None:
     said = {name: text(words) for name, words in table(raw.get("settings")).items()}
     settings = {name: said.get(name, "") for name in dict.fromkeys([*said, *cells])}
     rows, split = text(raw.get("rows_per_task")), text(raw.get("split"))
+    after = f" after the first {skipped}" if (skipped := text(raw.get("skipped"))) else ""
     k = text(raw.get("k"))
     tasks = {name: _task(value) for name, value in table(raw.get("tasks")).items()}
     facts = (
-        ("rows", f"{rows} rows a task, {split} split" if rows and split else ""),
+        ("rows", f"{rows} rows a task{after}, {split} split" if rows and split else ""),
         ("tasks", str(len(tasks)) if tasks else ""),
         ("adapters mixed", f"k = {k}" if k else ""),
     )
     return Evaluation(
-        made=made_of(raw, "evaluation.json", *facts),
+        made=made_of(raw, name, *facts),
         methods={n: w for n, w in methods.items() if any(n in row for row in cells.values())},
         settings={name: words for name, words in settings.items() if name in cells},
         cells=cells,

@@ -18,7 +18,7 @@ from .found import notice_html
 from .results_files import RESULTS, stamp
 from .results_glance import glance_html
 from .results_plots import scores_figure
-from .results_scores import Evaluation, evaluation
+from .results_scores import HELD_OUT, Evaluation, evaluation
 
 log = logging.getLogger(__name__)
 QUIET: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden", "queue": False}
@@ -98,8 +98,15 @@ def lay_out() -> SimpleNamespace:
 def opened(ui: SimpleNamespace, folder: Path) -> dict[Any, Any]:
     """The whole tab, from the files as they are now."""
     found, missing = evaluation(folder)
+    again, _ = evaluation(folder, HELD_OUT)
     drawn = {
-        ui.top: told(lambda: glance_html(folder, found) + results_answers.top_html(found, missing)),
+        ui.top: told(
+            lambda: (
+                glance_html(folder, found)
+                + results_answers.top_html(found, missing)
+                + results_answers.again_html(again)
+            )
+        ),
         ui.rest: told(lambda: rest_html(folder, found)),
         ui.chosen: gr.Column(visible=found is not None),
     }
