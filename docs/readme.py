@@ -16,7 +16,8 @@ sys.path.insert(0, str(REPOSITORY))
 from ramole_core.composition import METHODS  # noqa: E402
 from ramole_core.methods import METHOD_LIST  # noqa: E402
 from ramole_core.settings import Settings  # noqa: E402
-from ui.results_files import Span  # noqa: E402
+from ui.results_files import Span, Unmeasured, load  # noqa: E402
+from ui.results_retrieval import FIRST, PROMPTS, tops_in  # noqa: E402
 from ui.results_scores import HELD_OUT, LABELS, Evaluation, evaluation  # noqa: E402
 
 README = REPOSITORY / "README.md"
@@ -120,6 +121,25 @@ def _bold(words: str, yes: bool) -> str:
     return f"**{words}**" if yes else words
 
 
+def retrieved() -> str:
+    """The retriever by the paper's protocol, beside the published figures."""
+    raw = load(REPOSITORY / "results", "retriever.json")
+    assert not isinstance(raw, Unmeasured)
+    rows = [
+        f"{raw['pool']} LoRAs of the LoraRetriever paper, {raw['prompts']} prompts, percent with "
+        "95 % bootstrap intervals over prompts, mean over splits of the tasks.",
+        "",
+        f"| retriever | prompts | {' | '.join(f'top-{k}' for k in FIRST)} |",
+        "|---" * (2 + len(FIRST)) + "|",
+    ]
+    for name, part, tops, _ in tops_in(raw):
+        cells = " | ".join(_span(tops.get(k)) for k in FIRST)
+        rows.append(f"| {name} | {PROMPTS.get(part, part)} | {cells} |")
+    for name, figures in raw["published"].items():
+        rows.append(f"| as published, {name} | all prompts | {' | '.join(map(str, figures))} |")
+    return "\n".join([*rows, "", f"```bash\n{raw['command']}\n```"])
+
+
 def speed() -> str:
     """The engine's aims beside what was measured, and where."""
     run = json.loads((REPOSITORY / "results" / "speed.json").read_text(encoding="utf-8"))
@@ -171,6 +191,7 @@ def tree() -> str:
 PARTS = {
     "methods": methods,
     "measured": measured,
+    "retrieved": retrieved,
     "speed": speed,
     "settings": settings,
     "tree": tree,

@@ -27,7 +27,7 @@ LEAD = (
     "mixed; brackets hold the 95 % interval."
 )
 FIRST = (1, 3, 5, 8)
-PARTS = {
+PROMPTS = {
     "all": "all prompts",
     "tuned": "tasks it was tuned on",
     "unseen": "tasks it never saw",
@@ -110,7 +110,7 @@ def _paper_pool(raw: Raw) -> str:
 def _rows(tops: list[tuple[str, str, dict[int, Span], dict[int, Span]]]) -> Iterator[str]:
     for name, part, plainly, merged in tops:
         cells = "".join(cell(plainly.get(k), scale=PERCENT) for k in FIRST)
-        prompts = plain(PARTS.get(part, part))
+        prompts = plain(PROMPTS.get(part, part))
         yield f"<tr>{head(name)}{prompts}{cells}{cell(merged.get(1), scale=PERCENT)}</tr>"
 
 
