@@ -103,8 +103,8 @@ def by_evidence(x, loras, router):
     for score, surprise, (mean, spread), vj in zip(SCORES, SURPRISES, USUAL, v, strict=False):
         z = (math.log(float(vj.norm())) - mean) / spread
         own = n.own * max(-4.0, min(4.0, z))
-        prior = -(((max(SCORES[: len(v)]) - score) / n.bandwidth) ** 2)
-        e.append(math.exp((prior + n.surprise * surprise) / n.temperature + own))
+        prior = -(max(SCORES[: len(v)]) - score) / n.bandwidth
+        e.append(math.exp(prior + n.surprise * surprise + own))
     return sum(ej / sum(e) * vj for ej, vj in zip(e, v, strict=True))
 
 

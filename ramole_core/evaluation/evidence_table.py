@@ -60,8 +60,8 @@ VARIANTS = (
     Variant("without similarity", "ramole_plus", 3, Numbers(bandwidth=1e6)),
     Variant("the same weights for every token", "ramole_plus", 3, Numbers(own=0.0)),
     Variant("the layers below too", "ramole_plus", 3, Numbers(below=1.0)),
-    Variant("four times the surprise", "ramole_plus", 3, Numbers(surprise=8.0)),
-    Variant("twice the bandwidth", "ramole_plus", 3, Numbers(bandwidth=0.08)),
+    Variant("twice the surprise", "ramole_plus", 3, Numbers(surprise=2.0)),
+    Variant("twice the bandwidth", "ramole_plus", 3, Numbers(bandwidth=0.1)),
     Variant("k = 1", "ramole_plus", 1),
     Variant("k = 8", "ramole_plus", 8),
 )
