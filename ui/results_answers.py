@@ -23,7 +23,7 @@ LEAD = (
     "The same prompts, answered by each way of using the pool. A score is the task's own metric, "
     "from 0 to 100, averaged over rows; brackets hold the 95 % interval."
 )
-AGAIN = "The same on dev rows that no choice has seen, with the retriever as it is shipped now"
+AGAIN = "The same on held-out dev rows, with retriever and prior as they are shipped now"
 PERFECT = "perfect"
 
 
