@@ -1,7 +1,7 @@
 """The evaluation as plain data: methods x settings, aims, and the paper's table beside it.
 
 All of it comes from `results/evaluation.json`, and once more from `results/evaluation_dev.json`:
-the same comparison on dev rows held out of every choice, for what has changed since the test.
+the same comparison on held-out dev rows, for what has changed since the test was asked.
 """
 
 from collections.abc import Iterator
