@@ -12,8 +12,9 @@ token of the mixed model. The k adapters with the largest e are taken from the E
 Where the retriever is sure, the others are five h behind and its first answers nearly alone; where
 nothing fits, all are within an h or so and the adapters' own responses count as well. So the
 strength of the prior follows the confidence of the retriever. With s = own = below = 0 the weights
-are softmax(sim / h). Nothing is trained, so an adapter that comes later is weighed like any other. An adapter that lacks a module keeps its share there, and the base
-has it: a stranger with more modules must not fill the gap. The numbers are in `Numbers`.
+are softmax(sim / h). Nothing is trained, so an adapter that comes later is weighed like any other.
+An adapter that lacks a module keeps its share there, and the base has it: a stranger with more
+modules must not fill the gap. The numbers are in `Numbers`.
 """
 
 from collections.abc import Sequence
