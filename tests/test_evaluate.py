@@ -12,6 +12,7 @@ from ramole_core.evaluation.cells import STALE, Cell, Cells
 from ramole_core.evaluation.evaluate import Rows, order_of, read_rows, run_cells
 from ramole_core.evaluation.situations import SITUATIONS, Crowd
 from ramole_core.evaluation.systems import ORDER, Ask, describe, request_of
+from ramole_core.evaluation.told import command_told
 from ramole_core.methods import METHOD_LIST
 from ramole_core.training.rows import Row
 from tests.fake_answers import FakeRamole
@@ -169,3 +170,10 @@ def test_a_router_that_has_seen_every_task_leaves_no_later_ones(tmp_path):
         trained_on=[task.task for task in TASKS],
     )
     assert "later" not in tables
+
+
+def test_a_command_is_told_without_where_things_lie_here(monkeypatch):
+    words = "x evaluate --data /home/me/data --rows 3 --work=/tmp/cells --out /tmp/mine.json"
+    monkeypatch.setattr("sys.argv", words.split())
+    told = "python -m ramole_core evaluate --data data --rows 3 --out results/mine.json"
+    assert command_told("ramole_core") == told

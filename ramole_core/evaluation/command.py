@@ -2,7 +2,6 @@
 
 import json
 import os
-import shlex
 import subprocess
 import sys
 import tempfile
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from ramole_core.errors import RamoleError
+from ramole_core.evaluation.told import command_told
 from ramole_core.settings import REPOSITORY, load_settings
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ def evaluate(
     places = _words(situations) or list(SITUATIONS)
     if unknown := [name for name in places if name not in SITUATIONS]:
         raise RamoleError(f"Unknown situation {unknown[0]!r}; choose of {', '.join(SITUATIONS)}.")
-    command = " ".join(["python -m ramole_core", shlex.join(_told_words())])
+    command = command_told("ramole_core")
     others = [] if worker else _start_others(workers)
     with opened(data, seed=seed) as (ramole, crowd):
         names = _words(tasks) or list(crowd.samples)
@@ -154,16 +154,6 @@ def opened(data: Path, *, seed: int) -> Iterator[tuple["Ramole", "Crowd"]]:
         )  # fmt: skip
         with Ramole(settings) as ramole:
             yield ramole, make_crowd(ramole.pool, data, seed=seed)
-
-
-def _told_words() -> list[str]:
-    """The words of the command line, without where things lie here."""
-    words, told = sys.argv[1:], []
-    for place, word in enumerate(words):
-        before = words[place - 1] if place else ""
-        known = {"--data": "data", "--work": "evaluation", "--out": f"results/{Path(word).name}"}
-        told.append(known.get(before, word))
-    return told
 
 
 def _start_others(workers: int) -> list[subprocess.Popen]:

@@ -9,8 +9,6 @@ to plain selection are paired by row, with 95 % bootstrap intervals.
 """
 
 import json
-import shlex
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -29,10 +27,11 @@ from ramole_core.evaluation.evaluate import read_rows
 from ramole_core.evaluation.forced import Forced, measure_forced
 from ramole_core.evaluation.intervals import bootstrap, paired_difference
 from ramole_core.evaluation.situations import SITUATIONS
+from ramole_core.evaluation.told import command_told
 from ramole_core.settings import REPOSITORY
 from ramole_core.training.card import versions
 
-MODULE = ("python", "-m", "ramole_core.evaluation.evidence_table")
+MODULE = "ramole_core.evaluation.evidence_table"
 
 
 @dataclass(frozen=True)
@@ -119,7 +118,7 @@ def main(
 ) -> None:
     """Measure every variant; the file is written after each."""
     report: dict = {
-        "command": shlex.join([*MODULE, *sys.argv[1:]]).replace(str(data), "data"),
+        "command": command_told(MODULE),
         "date": date.today().isoformat(),
         "measure": "teacher-forced score on dev rows, 0 to 100, higher is better",
         "versions": versions(),

@@ -13,8 +13,6 @@ file or the work folder holds already are not made again.
 """
 
 import json
-import shlex
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from itertools import product
@@ -28,6 +26,7 @@ from rich.table import Table
 
 from ramole_core.evaluation.retriever_places import TWINS, Embed, Places, Remembered, summarise
 from ramole_core.evaluation.retriever_runs import SERVED, WAYS, Tuner
+from ramole_core.evaluation.told import command_told
 from ramole_core.pool.words import parse_examples
 from ramole_core.retrieval.benchmark import FIRST, POOL
 from ramole_core.retrieval.encoder import Encoder
@@ -167,9 +166,7 @@ def main(
             seeds=min(seeds, HALVES),
         ) | {"checksum": shipped.checksum}
     report.held |= {
-        "command": shlex.join(
-            ["python", "-m", "ramole_core.evaluation.retriever_table", *told(sys.argv[1:])]
-        ),
+        "command": command_told("ramole_core.evaluation.retriever_table"),
         "pool": len(examples),
         "prompts": len(prompts),
         "twins": TWINS,
@@ -260,12 +257,6 @@ def measure_shipped(
 def names_in(groups: Sequence[str]) -> list[str]:
     """The tasks of groups such as `a+b`."""
     return [name for group in groups for name in group.split("+")]
-
-
-def told(words: Sequence[str]) -> list[str]:
-    """The words of the command line without where things lie here."""
-    usual = {"--data": "data", "--work": "retriever_table", "--out": "retriever.json"}
-    return [usual.get(before, word) for before, word in zip(["", *words], words, strict=False)]
 
 
 def show(held: Mapping) -> None:

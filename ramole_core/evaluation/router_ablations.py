@@ -10,8 +10,6 @@ at all. A trained gate and its losses are kept in WORK, so a stopped run goes on
 
 import json
 import random
-import shlex
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import date
@@ -26,6 +24,7 @@ from ramole_core.composition import Router, load_router
 from ramole_core.errors import RamoleError
 from ramole_core.evaluation.intervals import bootstrap, paired_difference
 from ramole_core.evaluation.router_table import SETTINGS, measure_gates
+from ramole_core.evaluation.told import command_told
 from ramole_core.settings import REPOSITORY, load_settings
 from ramole_core.training.card import versions
 from ramole_core.training.command import load_configured_base
@@ -34,7 +33,7 @@ from ramole_core.training.recipe import RouterRecipe, Schedule
 from ramole_core.training.router import Loras, MixedModel, Shapes, train_router
 from ramole_core.training.rows import Encoded, encode_rows, read_task
 
-MODULE = ("python", "-m", "ramole_core.evaluation.router_ablations")
+MODULE = "ramole_core.evaluation.router_ablations"
 MAX_TOKENS = 256
 """Of a measured row, prompt and answer."""
 UNSEEN = (
@@ -228,7 +227,7 @@ def main(
         schedule=schedule,
     )
     report: dict = {
-        "command": shlex.join([*MODULE, *_told(sys.argv[1:])]),
+        "command": command_told(MODULE),
         "date": date.today().isoformat(),
         "measure": "loss on dev rows of unseen adapters, nats a token, lower is better",
         "base_checksum": base.checksum,
@@ -249,13 +248,6 @@ def main(
             report["rows"].append(row)
             print(f"{row['name']:44} {row['mean']:.4f} {row['seeds']} {row['against']}", flush=True)
         out.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
-
-
-def _told(words: Sequence[str]) -> list[str]:
-    """The words of the command line without where things lie here."""
-    usual = {"--data": "data", "--work": "router_ablations", "--out": "router_ablations.json"}
-    before = ["", *words]
-    return [usual.get(earlier, word) for earlier, word in zip(before, words, strict=False)]
 
 
 if __name__ == "__main__":

@@ -10,8 +10,6 @@ differences are paired by row, with 95 % bootstrap intervals.
 
 import json
 import random
-import shlex
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -25,6 +23,7 @@ from rich.table import Table
 from ramole_core.base_model import read_shapes
 from ramole_core.composition import Router, load_router, random_router
 from ramole_core.evaluation.intervals import bootstrap, paired_difference
+from ramole_core.evaluation.told import command_told
 from ramole_core.settings import REPOSITORY, load_settings
 from ramole_core.training.card import versions
 from ramole_core.training.command import load_configured_base
@@ -153,9 +152,7 @@ def main(
     }
     alone = measure_alone(model, dev)
     report = {
-        "command": shlex.join(
-            ["python", "-m", "ramole_core.evaluation.router_table", *sys.argv[1:]]
-        ),
+        "command": command_told("ramole_core.evaluation.router_table"),
         "base_model": base.name,
         "base_checksum": base.checksum,
         "quantization": base.quantization,
