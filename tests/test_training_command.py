@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 from ramole_core import cli
 from ramole_core.errors import RamoleError
 from ramole_core.pool.words import parse_readme
-from ramole_core.training import command
+from ramole_core.training import command, command_words
 from ramole_core.training.card import card_text, span
 from tests.tiny_training import build_base
 
@@ -122,12 +122,17 @@ def test_a_router_is_trained_over_adapters_of_the_pool(base, data, tmp_path, mon
 
 
 def test_layers_and_modules_are_read_as_a_person_writes_them():
-    assert command.read_layers("10-12,3") == (10, 11, 12, 3)
-    assert command.read_layers(None) is None
-    assert command.read_modules("v_proj, mlp") == ("v_proj", "gate_proj", "up_proj", "down_proj")
+    assert command_words.read_layers("10-12,3") == (10, 11, 12, 3)
+    assert command_words.read_layers(None) is None
+    assert command_words.read_modules("v_proj, mlp") == (
+        "v_proj",
+        "gate_proj",
+        "up_proj",
+        "down_proj",
+    )
     assert span((4, 5, 6)) == "4-6" and span((4, 6)) == "4, 6"
     with pytest.raises(RamoleError, match="write 10-29"):
-        command.read_layers("all")
+        command_words.read_layers("all")
 
 
 def test_a_card_says_what_the_scale_is():

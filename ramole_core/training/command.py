@@ -5,16 +5,14 @@ Each prints its dev losses as it goes, can be killed and started again with the 
 """
 
 import json
-import shlex
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from ramole_core.errors import RamoleError
-from ramole_core.training.recipe import ATTENTION, MLP, AdapterRecipe, RouterRecipe, Schedule
+from ramole_core.training.command_words import command_line, read_layers, read_modules
+from ramole_core.training.recipe import AdapterRecipe, RouterRecipe, Schedule
 from ramole_core.training.retriever_recipe import RetrieverRecipe
 
 RETRIEVER = RetrieverRecipe()
@@ -279,36 +277,3 @@ def load_configured_base():
         dtype=settings.dtype,
         device=settings.device,
     )
-
-
-def read_modules(words: str) -> tuple[str, ...]:
-    """Module names from a comma-separated list in which `attention` and `mlp` are groups."""
-    groups = {"attention": ATTENTION, "mlp": MLP}
-    names = [word.strip() for word in words.split(",") if word.strip()]
-    return tuple(module for name in names for module in groups.get(name, (name,)))
-
-
-def read_layers(words: str | None) -> tuple[int, ...] | None:
-    """Layer numbers from `10-29` or `1,3,5`; None for None."""
-    if words is None:
-        return None
-    try:
-        layers: list[int] = []
-        for part in words.split(","):
-            first, _, last = part.partition("-")
-            layers += range(int(first), int(last or first) + 1)
-        return tuple(layers)
-    except ValueError:
-        raise RamoleError(f"--layers {words} is not understood; write 10-29 or 1,3,5.") from None
-
-
-def command_line() -> str:
-    """The words that started this run, as a person would type them again."""
-    return shlex.join(["python", "-m", "ramole_core", "train", *sys.argv[-_words() :]])
-
-
-def _words() -> int:
-    """How many of the command line's words belong to the training command."""
-    commands = {command.name for command in train_app.registered_commands}
-    places = [place for place, word in enumerate(sys.argv) if word in commands]
-    return len(sys.argv) - places[0] if places else 0
