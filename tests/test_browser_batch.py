@@ -311,17 +311,17 @@ def test_the_real_thing(visit, real_base_folder, tmp_path):
     (tmp_path / "data" / "base").symlink_to(real_base_folder.parent, target_is_directory=True)
     with app(tmp_path, data_dir=tmp_path / "data", encoder="all-MiniLM-L6-v2") as server:
         page = visit(server.url)
-        page.locator("#batch-examples button", has_text="One prompt, six ways").click()
-        expect(page.locator("#batch-verdict")).to_contain_text("6 rows ready, read as csv.")
+        page.locator("#batch-examples button", has_text="One prompt, seven ways").click()
+        expect(page.locator("#batch-verdict")).to_contain_text("7 rows ready, read as csv.")
         page.locator("#batch-run").click()
         expect(page.locator("#batch-notice")).to_contain_text(
             "All rows have ended", timeout=4 * PATIENCE
         )
         lines = page.locator("#batch-picture .lines .line")
         counts = [line.locator(".cell").count() for line in lines.all()]
-        assert counts == [0, 1, 3, 3, 3, 2]
+        assert counts == [0, 1, 3, 3, 3, 3, 2]
         two = re.compile(r"snips_json 0\.80, dart 0\.1\d")  # dart has no gate_proj
-        expect(lines.nth(5)).to_have_attribute("aria-label", two)
+        expect(lines.nth(6)).to_have_attribute("aria-label", two)
         expect(lines.nth(1)).to_have_attribute("aria-label", re.compile("snips_json 1.00"))
         assert float(tile(page, "tokens/s, all together")) > 1
         lines.nth(4).click()

@@ -328,7 +328,9 @@ def test_the_form_makes_the_request_and_the_request_the_form():
         owner="me",
     )
     assert form_of(request, beside=False).request("me") == request
-    assert Form(prompt="boats?").request(None) == Request("boats?", max_new_tokens=64)
+    assert Form(prompt="boats?").request(None) == Request(
+        "boats?", method="ramole_plus", max_new_tokens=64
+    )
     assert FIELDS[0] == "prompt" and len(FIELDS) == 14
 
 

@@ -56,7 +56,7 @@ COMMANDS = (
     "give the last crime novel I read four stars",
     "find the film the silent harbour at the nearest cinema",
 )
-METHODS = ("base", "selection", "mixture", "fusion", "ramole")
+METHODS = ("base", "selection", "mixture", "fusion", "ramole", "ramole_plus")
 
 
 def _each_task() -> str:
@@ -99,6 +99,6 @@ def _jsonl(rows) -> str:
 EXAMPLES = (
     Example("Nine tasks", "jsonl", _each_task),
     Example("24 rows of four tasks", "jsonl", _many),
-    Example("One prompt, six ways", "csv", _methods),
+    Example("One prompt, seven ways", "csv", _methods),
     Example("Plain lines", "one prompt a line", _lines),
 )

@@ -10,6 +10,7 @@ from .batch_examples import EXAMPLES
 from .batch_picture import picture
 from .batch_rows import KINDS, MOST_ROWS
 from .batch_views import HEADERS, WIDTHS
+from .form import METHOD
 
 if TYPE_CHECKING:
     from ramole_core import Ramole
@@ -113,7 +114,7 @@ def _rows(ui: SimpleNamespace, ramole: "Ramole") -> None:
         with gr.Row():
             ui.kind = gr.Dropdown(list(KINDS), value="automatic", label="Read as", min_width=120)
             names = [method.name for method in ramole.methods()]
-            ui.method = gr.Dropdown(names, value="ramole", label="Method", min_width=120)
+            ui.method = gr.Dropdown(names, value=METHOD, label="Method", min_width=120)
         with gr.Row():
             most = ramole.settings.max_new_tokens
             ui.k = gr.Slider(1, 8, 3, step=1, label="k, adapters to mix", min_width=120, buttons=[])

@@ -6,13 +6,16 @@ from dataclasses import dataclass, fields
 
 from ramole_core import RamoleError, Request
 
+METHOD = "ramole_plus"
+"""What the page mixes with unless told otherwise: ahead of `ramole` in each setting of the test."""
+
 
 @dataclass(frozen=True)
 class Form:
     """The fields, in the order of the page's inputs, as gradio hands them over."""
 
     prompt: str = ""
-    method: str = "ramole"
+    method: str = METHOD
     k: float = 3
     beside: bool = True
     """The bare base's answer beside it."""

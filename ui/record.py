@@ -12,11 +12,12 @@ from ramole_core import Ramole, RamoleError, Request, load_settings
 
 from .answer import answer
 from .examples import FOLDER, RECORDED, Example, recorded_files, write_run
+from .form import METHOD
 from .run import Live, Run
 from .token_panel import TOP
 
 
-def record(ramole: Ramole, example: Example, *, method: str = "ramole") -> Run:
+def record(ramole: Ramole, example: Example, *, method: str = METHOD) -> Run:
     """Ask, and explain every token of the answer; raises RamoleError."""
     request = Request(example.prompt, method=method, max_new_tokens=example.max_new_tokens)
     live = Live()
@@ -33,7 +34,7 @@ def record(ramole: Ramole, example: Example, *, method: str = "ramole") -> Run:
     return replace(run, explained=explained, title=example.title)
 
 
-def main(folder: Path = FOLDER, *, method: str = "ramole") -> int:
+def main(folder: Path = FOLDER, *, method: str = METHOD) -> int:
     """Record all examples anew; old files are removed first."""
     try:
         with Ramole(load_settings()) as ramole:
