@@ -408,7 +408,7 @@ def test_old_trace_folders_are_swept_and_nothing_else(tmp_path):
 
 
 def test_live_examples_are_one_for_each_sample_skill():
-    assert len({example.title for example in LIVE}) == len(LIVE) == 9
+    assert len({example.title for example in LIVE}) == len(LIVE) == 14
     for example in LIVE:
         Request(example.prompt, max_new_tokens=example.max_new_tokens)
 

@@ -14,6 +14,7 @@ import numpy as np
 
 from ramole_core import Explanation, Generation, Request, Trace
 
+from .form import METHOD
 from .run import Found, Run
 
 FOLDER = Path(__file__).parent / "recorded"
@@ -26,8 +27,17 @@ class Example:
     title: str
     prompt: str
     max_new_tokens: int = 64
+    method: str = METHOD
+    """What a recorded run was mixed with; a live prompt takes what the form says."""
 
 
+RECORDED_TITLES = (
+    "Voice command to JSON",
+    "Capital letters",
+    "Question to SQL",
+    "Facts to a sentence",
+    "Python function",
+)
 LIVE = (
     Example(
         "Clickbait?",
@@ -41,8 +51,8 @@ LIVE = (
     ),
     Example(
         "Capital letters",
-        "Fix the capital letters in the following text: in october the ferry from stavanger to "
-        "tau was replaced by a tunnel, said mayor kari hansen.",
+        "Fix the capital letters in the following text: on friday the night train from oslo to "
+        "bergen was two hours late, said anna berg of the railway.",
     ),
     Example(
         "Question to SQL",
@@ -77,9 +87,31 @@ LIVE = (
         "first time in 1844. It stood beside a twin tower, which was put out in 1890.\n\n"
         "Q: In which year was the lighthouse first lit?",
     ),
+    Example(
+        "Python function",
+        "Write a function to reverse a string.\nYour code should pass this test:\n"
+        'assert reverse("boat") == "taob"',
+    ),
+    Example("Shell command", "Write a bash command: find all .py files in the current directory"),
+    Example(
+        "Bad review made good",
+        "Rewrite this review so that it sounds positive instead of negative: "
+        "the waiter was rude and the food was cold .",
+    ),
+    Example(
+        "Words without spaces", "Segment this text into words: Thefirstferrycrossedthefjordin1887."
+    ),
+    Example(
+        "Spam?",
+        "SMS: You have WON a free cruise! Call 0900 123 456 now to claim it, 1.50 a minute\n"
+        "Is this text message spam?\nOPTIONS:\n- no\n- yes",
+    ),
 )
 
-RECORDED = (LIVE[1], LIVE[3], LIVE[5], LIVE[2], LIVE[6])
+RECORDED = (
+    *(one for one in LIVE if one.title in RECORDED_TITLES),
+    replace(LIVE[5], title="Facts to a sentence, by the trained gate", method="ramole"),
+)
 """What `python -m ui.record` runs."""
 
 

@@ -12,14 +12,13 @@ from ramole_core import Ramole, RamoleError, Request, load_settings
 
 from .answer import answer
 from .examples import FOLDER, RECORDED, Example, recorded_files, write_run
-from .form import METHOD
 from .run import Live, Run
 from .token_panel import TOP
 
 
-def record(ramole: Ramole, example: Example, *, method: str = METHOD) -> Run:
+def record(ramole: Ramole, example: Example) -> Run:
     """Ask, and explain every token of the answer; raises RamoleError."""
-    request = Request(example.prompt, method=method, max_new_tokens=example.max_new_tokens)
+    request = _request(example)
     live = Live()
     for _ in answer(ramole, request, live, beside=True):
         pass
@@ -34,13 +33,17 @@ def record(ramole: Ramole, example: Example, *, method: str = METHOD) -> Run:
     return replace(run, explained=explained, title=example.title)
 
 
-def main(folder: Path = FOLDER, *, method: str = METHOD) -> int:
+def _request(example: Example) -> Request:
+    return Request(example.prompt, method=example.method, max_new_tokens=example.max_new_tokens)
+
+
+def main(folder: Path = FOLDER) -> int:
     """Record all examples anew; old files are removed first."""
     try:
         with Ramole(load_settings()) as ramole:
             for example in RECORDED:  # warm: times are those of a page that has been used
-                ramole.generate([Request(example.prompt, method=method, max_new_tokens=2)])
-            runs = [record(ramole, example, method=method) for example in RECORDED]
+                ramole.generate([replace(_request(example), max_new_tokens=2)])
+            runs = [record(ramole, example) for example in RECORDED]
     except RamoleError as error:
         print(error, file=sys.stderr)
         return 2
@@ -55,4 +58,4 @@ def main(folder: Path = FOLDER, *, method: str = METHOD) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(**({"method": sys.argv[1]} if len(sys.argv) > 1 else {})))
+    sys.exit(main())
