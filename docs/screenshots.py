@@ -14,12 +14,12 @@ FOLDER = Path(__file__).parent
 CHROMIUM = "/usr/bin/chromium"
 FLAGS = ("--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking")
 VIEWS = (("light", 1280, 1000), ("dark", 1280, 1000), ("phone", 390, 1100))
-TOKEN = 3
+TOKEN = 8
 
 
 def ask(page: Page, view: str) -> None:
     """A recorded run, and its token's panel."""
-    page.get_by_text("Voice command to JSON").first.click()
+    page.get_by_text("Facts to a sentence, by the trained gate").click()
     page.locator("#answer .token").nth(TOKEN).click(timeout=90_000)
     page.wait_for_selector(".js-plotly-plot", timeout=60_000)
     page.wait_for_timeout(3000)

@@ -175,7 +175,9 @@ def test_the_view_merges_neighbours_and_says_what_the_colour_means():
     assert [token["e"] for token in tokens] == [0, 0, 1, 1, 2, 2, 0, 0]
     assert [token["t"] for token in tokens] == list(WORDS)
     assert [one["letter"] for one in view["experts"]] == ["A", "B", "C"]
-    assert [one["share"] for one in view["experts"]] == [0.5, 0.25, 0.25]
+    assert [one["led"] for one in view["experts"]] == [0.5, 0.25, 0.25]
+    means = mean_weights(run.gates).mean(0)
+    assert [one["weight"] for one in view["experts"]] == pytest.approx(list(means), abs=1e-3)
     assert view["meaning"] == MEANING and not view["running"]
     assert json.loads(json.dumps(view)) == view
 

@@ -27,8 +27,8 @@ function drawLegend(value) {
     chip.style.color = expert.ink;
     item.append(chip, make('span', 'name', expert.name));
     if (value.tokens.length) {
-      item.append(make('span', 'share', percent(expert.share)));
-      item.title = 'Strongest for ' + percent(expert.share) + ' of the tokens';
+      item.append(make('span', 'share', percent(expert.weight)));
+      item.title = 'Mean weight ' + percent(expert.weight) + '; strongest for ' + percent(expert.led) + ' of the tokens';
     }
     return item;
   }));

@@ -8,7 +8,7 @@ and walks through nothing.
 """
 
 import json
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,8 @@ from .run import Run, mean_weights, strongest
 
 MEANING = (
     "Colour and letter name the adapter that weighed most when the token was chosen, averaged over "
-    "all layers and modules; the stronger the colour, the larger its weight."
+    "all layers and modules; the stronger the colour, the larger its weight. Percent: an adapter's "
+    "mean weight over the answer."
 )
 EVEN_MEANING = "All adapters weigh the same for every token here, so no colour stands out."
 BASE_MEANING = "No adapter was used: this is the base model alone, so there is nothing to colour."
@@ -54,6 +55,7 @@ class Growing:
         """`run` is the name that a pick brings back."""
         self._run, self._lines = run, ""
         self._count, self._led = 0, Counter[int]()
+        self._weighed: dict[int, float] = defaultdict(float)
 
     def view(
         self,
@@ -78,7 +80,8 @@ class Growing:
                     "name": name,
                     "colour": ink_of(e).colour,
                     "ink": ink_of(e).text,
-                    "share": round(self._led[e] / total, 4),
+                    "weight": round(self._weighed[e] / total, 4),
+                    "led": round(self._led[e] / total, 4),
                 }
                 for e, name in enumerate(experts)
             ],
@@ -92,6 +95,8 @@ class Growing:
         token = {"t": piece, "e": leader, "w": row, "s": _strength(row, leader)}
         self._lines += json.dumps(token) + "\n"
         self._led[leader] += 1
+        for e, weight in enumerate(row):
+            self._weighed[e] += weight
         self._count += 1
 
     def _meaning(self, experts: Sequence[str]) -> str:
