@@ -70,6 +70,10 @@ def test_an_answer_arrives_with_colour_letter_and_words(quick, visit):
     assert page.locator("#answer .legend li").first.inner_text().split() == ["A", "ant", "42", "%"]
     expect(page.locator("#answer .meaning")).to_contain_text("weighed most")
     expect(page.locator("#beside .plain")).to_contain_text("The boats <b>lie</b> ${here}")
+    expect(page.locator("#trace-npz")).to_be_visible()
+    behind = page.locator("#trace-npz-file")
+    behind.evaluate("n => n.classList.remove('hidden')")  # as Gradio at times forgets it
+    expect(behind).to_be_hidden()
     expect(page.locator("#found .taken li")).to_have_count(3)
     expect(page.locator("#found .others li")).to_have_text(re.compile("dog.*0.300"))
     assert page.wrong == []

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
+from .download_button import download
 from .form import FIELDS, Form
 from .found import beside_view, found_html
 from .tokens import token_view
@@ -36,8 +37,8 @@ def lay_out(ramole: "Ramole", *, recorded: Sequence[str], live: Sequence[str]) -
             ui.found = gr.HTML(found_html(()), elem_id="found", apply_default_css=False)
             ui.timing = gr.HTML(elem_id="timing", apply_default_css=False)
             with gr.Row(elem_id="downloads", visible=False) as ui.downloads:
-                ui.npz, ui.npz_file = _download("Trace as .npz", "trace-npz")
-                ui.json, ui.json_file = _download("Trace as .json", "trace-json")
+                ui.npz, ui.npz_file = download("Trace as .npz", "trace-npz", min_width=120)
+                ui.json, ui.json_file = download("Trace as .json", "trace-json", min_width=120)
     return ui
 
 
@@ -134,9 +135,3 @@ def _choices(kind: str, titles: Sequence[str], label: str) -> gr.HTML:
         apply_default_css=False,
         visible=bool(titles),
     )
-
-
-def _download(label: str, name: str) -> tuple[gr.Button, gr.DownloadButton]:
-    """A button to see, and the hidden one that holds the file once it was made."""
-    seen = gr.Button(label, size="sm", elem_id=name, min_width=120)
-    return seen, gr.DownloadButton(label, elem_id=f"{name}-file", visible="hidden")

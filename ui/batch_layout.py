@@ -10,6 +10,7 @@ from .batch_examples import EXAMPLES
 from .batch_picture import picture
 from .batch_rows import KINDS, MOST_ROWS
 from .batch_views import HEADERS, WIDTHS
+from .download_button import download
 from .form import METHOD
 
 if TYPE_CHECKING:
@@ -61,8 +62,8 @@ def lay_out(ramole: "Ramole") -> SimpleNamespace:
             ui.row = gr.HTML(elem_id="batch-row", **PLAIN)
     with gr.Column(elem_id="batch-results"):
         with gr.Row():
-            ui.jsonl, ui.jsonl_file = _download("Download as jsonl", "batch-jsonl")
-            ui.csv, ui.csv_file = _download("Download as csv", "batch-csv")
+            ui.jsonl, ui.jsonl_file = download("Download as jsonl", "batch-jsonl", min_width=150)
+            ui.csv, ui.csv_file = download("Download as csv", "batch-csv", min_width=150)
         ui.table = gr.Dataframe(
             headers=HEADERS,
             column_widths=[*WIDTHS],
@@ -122,9 +123,3 @@ def _rows(ui: SimpleNamespace, ramole: "Ramole") -> None:
                 1, most, min(64, most), step=1, label="Most new tokens", min_width=120, buttons=[]
             )
     gr.HTML(SYNTAX, elem_id="batch-syntax", **PLAIN)
-
-
-def _download(label: str, name: str) -> tuple[gr.Button, gr.DownloadButton]:
-    """A button to see, and the hidden one that holds the file once it was made."""
-    seen = gr.Button(label, size="sm", elem_id=name, min_width=150)
-    return seen, gr.DownloadButton(label, elem_id=f"{name}-file", visible="hidden")

@@ -10,6 +10,7 @@ from gradio.utils import get_upload_folder
 from ramole_core import AdapterRefused
 
 from .bundle import write_bundle
+from .download_button import behind
 from .errors import one_sentence
 from .pool_views import NOTHING, added, detail, listing, replace_examples
 from .quota import forget, quota_of
@@ -117,7 +118,7 @@ def tab(ramole: "Ramole") -> None:
                 with gr.Row():
                     download = gr.Button("Download as zip", size="sm", interactive=False)
                     remove = gr.Button("Remove", size="sm", variant="stop", visible=False)
-                archive = gr.DownloadButton("zip", visible="hidden", elem_id="pool-zip")
+                archive = behind("zip", "pool-zip")
                 with gr.Accordion("Give it other examples", open=False, visible=False) as giving:
                     lines = gr.Textbox(label="Example inputs, one a line", lines=3)
                     texts = gr.File(
