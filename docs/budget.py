@@ -21,6 +21,7 @@ import psutil
 from gradio_client import Client
 
 REPOSITORY = Path(__file__).parents[1]
+METHODS = ("ramole", "ramole_plus")
 PROMPTS = (
     "Is this headline clickbait? 12 lamps that will change your evenings\nOPTIONS:\n- no\n- yes",
     "Write an SQL query: how many boats were built after 1990? Tables: boats(id, name, year)",
@@ -51,24 +52,28 @@ def _ask(url: str, pid: int, began: float, repeats: int) -> dict[str, object]:
     listening = _wait(url, lambda health: True, began)
     loaded = _wait(url, lambda health: health["model"]["ready"], began)
     client = Client(url, verbose=False)
-    client.predict(PROMPTS[0], max_new_tokens=4, api_name="/ask")
-    first, whole, found, peak = [], [], [], 0.0
+    for method in METHODS:
+        client.predict(PROMPTS[0], method=method, max_new_tokens=4, api_name="/ask")
+    first: dict[str, list[float]] = {method: [] for method in METHODS}
+    whole: dict[str, list[float]] = {method: [] for method in METHODS}
+    found, peak = [], 0.0
     for prompt in PROMPTS * repeats:
         asked = time.perf_counter()
         client.predict(prompt, api_name="/retrieve")
         found.append(time.perf_counter() - asked)
-        asked = time.perf_counter()
-        job = client.submit(prompt, max_new_tokens=16, api_name="/ask")
-        next(iter(job))
-        first.append(time.perf_counter() - asked)
-        job.result()
-        whole.append(time.perf_counter() - asked)
+        for method in METHODS:
+            asked = time.perf_counter()
+            job = client.submit(prompt, method=method, max_new_tokens=16, api_name="/ask")
+            next(text for text, _ in job if text)  # before it only a place in the queue
+            first[method].append(time.perf_counter() - asked)
+            job.result()
+            whole[method].append(time.perf_counter() - asked)
         peak = max(peak, psutil.Process(pid).memory_info().rss / 2**20)
     return {
         "listening_s": listening,
         "loaded_s": loaded,
-        "first_token_s": _spread(first),
-        "answer_of_16_tokens_s": _spread(whole),
+        "first_token_s": {method: _spread(each) for method, each in first.items()},
+        "answer_of_at_most_16_tokens_s": {method: _spread(each) for method, each in whole.items()},
         "retrieve_over_http_s": _spread(found),
         "resident_mib": peak,
     }

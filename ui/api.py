@@ -49,7 +49,8 @@ def endpoints(ramole: "Ramole") -> None:
 
         Args:
             prompt: The question or task.
-            method: How to mix: ramole (a trained gate), selection, mixture, fusion or base (none).
+            method: How to mix: ramole (a trained gate), ramole_plus (a gate by similarity and each
+                adapter's response), selection, mixture, similarity, fusion or base (none).
             k: How many adapters to retrieve, 1 to 32; ignored when adapters are named.
             adapters: Exactly these adapters, by name; none are retrieved then.
             weights: One weight for each named adapter, in place of the method's own.

@@ -113,7 +113,7 @@ def measure_together(stage: Stage, record: Record, tell: Tell) -> None:
 
 
 def measure_retrieval(stage: Stage, record: Record, tell: Tell) -> None:
-    """The encoder and the search, by retrieval's own benchmark."""
+    """The encoder as it is shipped and the search, by retrieval's own benchmark."""
     from ramole_core.retrieval import Encoder
     from ramole_core.retrieval.benchmark import measure_speed
 
@@ -122,8 +122,10 @@ def measure_retrieval(stage: Stage, record: Record, tell: Tell) -> None:
     if record.count("retrieval", "milliseconds"):
         return
     tell("retrieval", 0.0)
-    settings = stage.ours.ramole.settings
-    found = measure_speed(Encoder(settings.encoder, data_dir=settings.data_dir), s.retrieval)
+    settings = stage.settings
+    tuned = settings.adapters_dir / "_retriever"
+    encoder = Encoder(settings.encoder, data_dir=settings.data_dir, adapter=tuned)
+    found = measure_speed(encoder, s.retrieval)
     record.add("retrieval", "milliseconds", {}, found)
 
 

@@ -40,7 +40,7 @@ class Stage:
 
     def __init__(self, settings: Settings, *, work: Path, sizes: Sizes, tell: Tell):
         """`settings`: base, dtype, quantization and cache sizes; its pool gives the router only."""
-        self.sizes, self._settings, self._work, self._tell = sizes, settings, work, tell
+        self.sizes, self.settings, self._work, self._tell = sizes, settings, work, tell
         self._open = ExitStack()
         folder = fetch_base(settings.base_model, data_dir=settings.data_dir, progress=tell)
         self._base_folder = folder
@@ -49,7 +49,7 @@ class Stage:
 
     def describe(self) -> dict[str, object]:
         """The machine, and the base as it is served here."""
-        s = self._settings
+        s = self.settings
         cuda = s.device != "cpu" and torch.cuda.is_available()
         return describe_machine(
             device=torch.device("cuda" if cuda else "cpu"),
@@ -124,14 +124,14 @@ class Stage:
     def open_ramole(self, pool: Path) -> Ramole:
         """A loaded Ramole over a folder of adapters; closed with the stage."""
         kind = write_router(
-            pool / "_router", like=self._settings.adapters_dir / "_router", shapes=self.shapes
+            pool / "_router", like=self.settings.adapters_dir / "_router", shapes=self.shapes
         )
-        settings = self._settings.model_copy(
+        settings = self.settings.model_copy(
             update={
                 "base_model": str(self._base_folder),
                 "adapters_dir": pool,
                 "data_dir": self._work / f"data_{pool.name}",
-                "max_new_tokens": max(self._settings.max_new_tokens, 64),
+                "max_new_tokens": max(self.settings.max_new_tokens, 64),
             }
         )
         ramole = self._open.enter_context(Ramole(settings))
@@ -142,7 +142,7 @@ class Stage:
     @cached_property
     def load_base(self) -> LoadBase:
         """Copies of the base for the peers."""
-        return base_loader(self.ours.ramole.base, data_dir=self._settings.data_dir)
+        return base_loader(self.ours.ramole.base, data_dir=self.settings.data_dir)
 
     @cached_property
     def _one_each(self) -> OneEach:
