@@ -239,6 +239,6 @@ def test_nothing_grows_over_2000_requests(tiny_llama, tmp_path):
     stats = narrow.engine.stats()
     assert stats["host_bytes"] <= narrow.engine.sizes.host_cache_bytes
     assert len(narrow.engine.bank.slots) <= 8 * PAGES
-    assert len(narrow.engine._kinds) <= 3
+    assert len(narrow.engine._pinner._kinds) <= 3
     if None not in memory:
         assert memory[1] - memory[0] < 6  # MiB; a ticket kept by each of 1,400 would be more

@@ -11,22 +11,22 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from ramole_core.base_model import BaseModel
-from ramole_core.composition import Known, Router, find_method
+from ramole_core.composition import Router, find_method
 from ramole_core.engine.attention import ServedAttention
 from ramole_core.engine.forward import Forwards
 from ramole_core.engine.kv import KvCache
+from ramole_core.engine.pinner import Pinner
 from ramole_core.engine.prompt import encode_prompt, room_for_answer
 from ramole_core.engine.reference import Reference, read_ends, surprise_of
 from ramole_core.engine.request import Generation, Request, Step
 from ramole_core.engine.scheduler import Event, Scheduler, Sizes
-from ramole_core.engine.store import UnitStore, merged
+from ramole_core.engine.store import UnitStore
 from ramole_core.engine.ticket import Chosen, Ticket, spell
 from ramole_core.errors import RamoleError
 from ramole_core.layers import (
     Bank,
     Line,
     Lines,
-    Slot,
     find_layout,
     install_serving,
     rows_kernel,
@@ -66,7 +66,6 @@ class Engine:
         kind (`Composition.router`), None being the zero router. Raises RamoleError for a model
         that cannot be served."""
         self._base = base
-        self._routers = routers
         self.sizes = sizes = sizes or EngineSizes()
         self.lock = threading.Lock()
         self.layout = find_layout(base.model, shapes)
@@ -88,7 +87,9 @@ class Engine:
         self._forwards = Forwards(
             base.model, bank=self.bank, serving=serving, attention=self._attention, kv=self._kv
         )
-        self._kinds: dict[str, bool] = {}
+        self._pinner = Pinner(
+            self.layout, bank=self.bank, store=self.store, routers=routers, dtype=base.dtype
+        )
         self.scheduler = Scheduler(
             tokenizer=base.tokenizer,
             layout=self.layout,
@@ -97,7 +98,7 @@ class Engine:
             eos=_end_tokens(base),
             sizes=sizes,
             admit=self._admit,
-            release=self._release,
+            release=self._pinner.release,
         )
 
     @property
@@ -111,7 +112,7 @@ class Engine:
         ids = encode_prompt(request, self._base.tokenizer)
         method = find_method(request.method)
         if method.router != "none" and not request.weights:
-            self._find_router(method.router)
+            self._pinner.find_router(method.router)
         return ids, room_for_answer(request, len(ids), context=self.context)
 
     def submit(
@@ -161,26 +162,16 @@ class Engine:
     ) -> list[list[tuple[str, float]]]:
         """The `top` likeliest tokens after `ids`, with their probabilities, as each request would
         have them. Raises RamoleError where the bank is full of adapters in use."""
-        with self.lock, torch.inference_mode():
-            lines = [self._line(request, chosen) for request, chosen in asked]
-            try:
-                if any(line is None for line in lines):
-                    raise RamoleError(
-                        "The adapters in use leave no room for this one now; try again in a moment."
-                    )
-                every = [line for line in lines if line is not None]
-                tokens = torch.tensor([list(ids)] * len(every))
-                logits, _ = self._forwards.read(
-                    tokens,
-                    Lines(self.bank, every),
-                    past=DynamicCache(),
-                    start=0,
-                    ends=[len(ids)] * len(every),
-                )
-            finally:
-                for line in lines:
-                    if line is not None:
-                        self._release(line)
+        full = "The adapters in use leave no room for this one now; try again in a moment."
+        with self.lock, torch.inference_mode(), self._pinner.pinned(asked, full) as lines:
+            tokens = torch.tensor([list(ids)] * len(lines))
+            logits, _ = self._forwards.read(
+                tokens,
+                Lines(self.bank, lines),
+                past=DynamicCache(),
+                start=0,
+                ends=[len(ids)] * len(lines),
+            )
         found = logits.float().softmax(-1).topk(top)
         return [
             list(zip(spell(self._base.tokenizer, tokens), chances, strict=True))
@@ -193,21 +184,13 @@ class Engine:
 
         For measuring. Raises RamoleError where the bank has no room for all of them.
         """
-        with self.lock:
-            lines = [self._line(request, chosen) for request, chosen in asked]
-            try:
-                every = [line for line in lines if line is not None]
-                if len(every) < len(lines):
-                    raise RamoleError(
-                        "The adapters of these rows do not fit on the device together; take fewer "
-                        "rows at once, or raise RAMOLE_DEVICE_CACHE_MB."
-                    )
-                with self._forwards.mixing(Lines(self.bank, every), l):
-                    yield
-            finally:
-                for line in lines:
-                    if line is not None:
-                        self._release(line)
+        full = (
+            "The adapters of these rows do not fit on the device together; take fewer rows at "
+            "once, or raise RAMOLE_DEVICE_CACHE_MB."
+        )
+        with self.lock, self._pinner.pinned(asked, full) as lines:
+            with self._forwards.mixing(Lines(self.bank, lines), l):
+                yield
 
     def examine(
         self, requests: Sequence[Request], candidates: Sequence[Sequence[Chosen]]
@@ -254,87 +237,7 @@ class Engine:
             self._attention.remove()
 
     def _admit(self, ticket: Ticket) -> Line | None:
-        return self._line(ticket.request, ticket.chosen)
-
-    def _line(self, request: Request, chosen: Sequence[Chosen]) -> Line | None:
-        """Pin a request's adapters; None where they do not fit now."""
-        method = find_method(request.method)
-        chosen = list(chosen)[: method.experts(len(chosen))]
-        if not chosen:
-            return Line((), torch.zeros(len(self.layout.flat), 0), None)
-        gate = None
-        if method.router != "none" and not request.weights and self._add_router(method.router):
-            gate = method.router
-        if method.merges:
-            return self._merged(request, chosen)
-        slots: list[Slot] = []
-        try:
-            for one in chosen:
-                slot = self.bank.acquire(
-                    one.checksum, lambda one=one: self.store.get(one.checksum, one.load)
-                )
-                if slot is None:
-                    break
-                slots.append(slot)
-        except RamoleError:
-            self._give_back(slots)
-            raise
-        if len(slots) < len(chosen):
-            self._give_back(slots)
-            return None
-        present = torch.stack([slot.present for slot in slots], dim=1)
-        scores = [one.score for one in chosen]
-        fixed = method.fixed(present, request.weights, scores)
-        if gate is None:
-            return Line(tuple(slots), fixed, None)
-        surprises = [one.surprise for one in chosen]
-        told = method.evidence(Known(len(self.layout.flat), scores, surprises))
-        if told is None:
-            return Line(tuple(slots), fixed, gate)
-        return Line(tuple(slots), fixed, gate, offset=told.offset, gains=told.gains)
-
-    def _merged(self, request: Request, chosen: Sequence[Chosen]) -> Line | None:
-        method = find_method(request.method)
-        every = [self.store.get(one.checksum, one.load) for one in chosen]
-        checksums = tuple(one.checksum for one in chosen)
-        key = (method.name, checksums, request.weights)
-        made = lambda: merged(  # noqa: E731
-            [one.load() for one in chosen],
-            self.layout,
-            lambda loras: method.merge(loras, request.weights),
-            dtype=self._base.dtype,
-        )
-        slot = self.bank.acquire(key, made)
-        if slot is None:
-            return None
-        present = torch.stack([units.present for units in every], dim=1)
-        ones = torch.ones(len(present), 1)
-        scores = [one.score for one in chosen]
-        return Line((slot,), ones, None, shown=method.fixed(present, request.weights, scores))
-
-    def _release(self, line: Line) -> None:
-        self._give_back(line.slots)
-        self.bank.tidy()
-
-    def _give_back(self, slots: Sequence[Slot]) -> None:
-        for slot in slots:
-            self.bank.release(slot)
-
-    def _add_router(self, kind: str) -> bool:
-        """Whether there is a router of this kind; in the bank from now on."""
-        if kind == "evidence":
-            return True
-        if kind not in self._kinds:
-            router = self._find_router(kind)
-            if router is not None:
-                self.bank.add_router(kind, router)
-            self._kinds[kind] = router is not None
-        return self._kinds[kind]
-
-    def _find_router(self, kind: str) -> Router | None:
-        if kind == "evidence" or self._kinds.get(kind):
-            return None
-        return self._routers(kind)
+        return self._pinner.pin(ticket.request, ticket.chosen)
 
 
 def _end_tokens(base: BaseModel) -> frozenset[int]:
