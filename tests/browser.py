@@ -1,7 +1,7 @@
 """Chromium for the browser tests: how it starts, and a page of its own for each visit."""
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
@@ -36,15 +36,23 @@ def chromium_running() -> Iterator[Browser]:
 
 
 @contextmanager
-def visits(browser: Browser) -> Iterator[Callable[..., Page]]:
-    """Opens pages with the tab Ask, each as a visitor of its own, and closes them all."""
+def visits(
+    browser: Browser,
+    *,
+    tab: str | None = None,
+    until: Sequence[str] = ("#prompt textarea", "#status .notice"),
+) -> Iterator[Callable[..., Page]]:
+    """Opens pages, each as a visitor of its own, goes to `tab`, waits until all of `until` are
+    seen, and closes them all in the end."""
     pages: list[Page] = []
 
     def open_page(url: str, *, width: int = 1280, theme: str = "light") -> Page:
         page = fresh_page(browser, url, width=width, theme=theme)
         pages.append(page)
-        expect(page.locator("#prompt textarea")).to_be_visible()
-        expect(page.locator("#status .notice")).to_be_visible()
+        if tab is not None:
+            page.get_by_role("tab", name=tab).click()
+        for seen in until:
+            expect(page.locator(seen).first).to_be_visible(timeout=PATIENCE)
         return page
 
     yield open_page

@@ -12,7 +12,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page, expect
 
-from tests.browser import PATIENCE, fresh_page
+from tests.browser import PATIENCE, visits
 from tests.fake_ramole import WORDS
 from tests.serving import Server, app, running
 
@@ -51,17 +51,8 @@ def slow(tmp_path_factory):
 @pytest.fixture
 def visit(chromium):
     """Open the tab in a fresh context; every request and page error is kept."""
-    pages: list[Page] = []
-
-    def open_page(url: str, **how) -> Page:
-        pages.append(page := fresh_page(chromium, url, **how))
-        page.get_by_role("tab", name="Batch").click()
-        expect(page.locator("#batch-text .cm-content")).to_be_visible()
-        return page
-
-    yield open_page
-    for page in pages:
-        page.context.close()
+    with visits(chromium, tab="Batch", until=["#batch-text .cm-content"]) as open_page:
+        yield open_page
 
 
 @pytest.fixture

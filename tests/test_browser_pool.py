@@ -3,13 +3,14 @@
 import json
 import re
 import zipfile
+from functools import partial
 from pathlib import Path
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page, expect
 
-from tests.browser import PATIENCE, fresh_page
+from tests.browser import PATIENCE, visits
 from tests.pool_fakes import write_adapter, write_sample, zipped
 from tests.serving import fake
 
@@ -30,17 +31,8 @@ def server(tmp_path_factory):
 @pytest.fixture
 def visit(server, chromium):
     """Open the tab in a fresh context; every request and console error is kept."""
-    contexts = []
-
-    def open_page(*, width: int = 1280, theme: str = "light") -> Page:
-        page = fresh_page(chromium, server.url, width=width, theme=theme)
-        contexts.append(page.context)
-        expect(page.locator(".rm-card").first).to_be_visible(timeout=PATIENCE)
-        return page
-
-    yield open_page
-    for context in contexts:
-        context.close()
+    with visits(chromium, until=[".rm-card"]) as open_page:
+        yield partial(open_page, server.url)
 
 
 @pytest.fixture(scope="module")
