@@ -22,7 +22,7 @@ from .run import Run, mean_weights, strongest
 MEANING = (
     "Colour and letter name the adapter that weighed most when the token was chosen, averaged over "
     "all layers and modules; the stronger the colour, the larger its weight. Percent: an adapter's "
-    "mean weight over the answer."
+    "mean weight over the answer, counted as 0 in layers and modules that it leaves alone."
 )
 EVEN_MEANING = "All adapters weigh the same for every token here, so no colour stands out."
 BASE_MEANING = "No adapter was used: this is the base model alone, so there is nothing to colour."
