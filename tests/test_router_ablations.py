@@ -2,10 +2,12 @@
 
 import json
 
+import numpy as np
 import pytest
 import torch
 
 from ramole_core.composition import Lora
+from ramole_core.evaluation import router_table
 from ramole_core.evaluation.router_ablations import (
     USUAL,
     VARIANTS,
@@ -95,3 +97,20 @@ def test_a_trial_trains_on_others_measures_once_and_is_kept(trials, tmp_path):
     assert trials.losses(variant, "own", 0) == [1.0]
     alone = Variant("k", "k = 1", k=1)
     assert trials.losses(alone, "own", 0) == trials.uniform("own", k=1)
+
+
+def test_a_gate_must_win_whichever_sets_are_drawn():
+    chance = np.random.default_rng(0)
+    lead = [[-0.1 + 0.01 * chance.normal() for _ in range(10)], [0.06] * 10, [-0.08] * 10]
+    uniform = {"ant": [2.0] * 20, "bee": [3.0] * 10}
+    trained = {
+        "ant": [2.0 + x for x in (*lead[0], *lead[1])],
+        "bee": [3.0 + x for x in lead[2]],
+    }
+    summary = router_table.summarise({"trained": trained, "uniform": uniform, "random": uniform})
+    gap = summary["trained_minus"]["uniform"]
+    assert gap["high"] < 0 < gap["set_high"]  # 30 rows agree, of three sets one does not
+    assert gap["task_low"] == pytest.approx(-0.08) and gap["task_high"] < 0
+    assert "does not beat the uniform gate" in router_table.verdict(summary)
+    gap |= {"set_low": -0.2, "set_high": -0.01}
+    assert "beats the uniform gate" in router_table.verdict(summary)

@@ -34,6 +34,8 @@ from ramole_core.training.rows import Encoded, encode_rows, read_task
 
 SETTINGS = ("own", "others")
 K = 3
+GROUP = 10
+"""Rows of a task that meet the same adapters."""
 
 
 def draw_sets(
@@ -58,7 +60,7 @@ def measure_gates(
     setting: str,
     seed: int,
     k: int = K,
-    group: int = 10,
+    group: int = GROUP,
 ) -> dict[str, dict[str, list[float]]]:
     """Losses by gate, task and row; a gate of several routers gets their mean."""
     losses: dict[str, dict[str, list[float]]] = {gate: {} for gate in gates}
@@ -91,12 +93,18 @@ def measure_alone(
 
 
 def summarise(losses: Mapping[str, Mapping[str, list[float]]]) -> dict:
-    """Mean loss by system with its interval, by task, and the trained gate's paired differences."""
+    """Mean loss by system with its interval, by task, and the trained gate's paired differences.
+
+    Differences have three intervals: rows drawn again, the sets of adapters that they meet (whose
+    rows hang together), and tasks.
+    """
     flat = {gate: [x for rows in tasks.values() for x in rows] for gate, tasks in losses.items()}
     return {
         "loss": {gate: asdict(bootstrap(values)) for gate, values in flat.items()},
         "trained_minus": {
             rival: asdict(paired_difference(flat["trained"], flat[rival]))
+            | _between("set", losses["trained"], losses[rival], group=GROUP)
+            | _between("task", losses["trained"], losses[rival], group=None)
             for rival in ("uniform", "random")
         },
         "by_task": {
@@ -106,13 +114,36 @@ def summarise(losses: Mapping[str, Mapping[str, list[float]]]) -> dict:
     }
 
 
+def _between(
+    unit: str,
+    ours: Mapping[str, list[float]],
+    theirs: Mapping[str, list[float]],
+    *,
+    group: int | None,
+) -> dict[str, float]:
+    """The interval of ours - theirs where units of `group` rows are drawn again; None: tasks."""
+
+    def means(losses: Mapping[str, list[float]]) -> list[float]:
+        parts = []
+        for rows in losses.values():
+            step = group or len(rows)
+            parts += [rows[start : start + step] for start in range(0, len(rows), step)]
+        return [sum(part) / len(part) for part in parts]
+
+    found = paired_difference(means(ours), means(theirs))
+    return {f"{unit}_low": found.low, f"{unit}_high": found.high}
+
+
 def verdict(summary: dict) -> str:
-    """One sentence: whether the trained gate beats both controls beyond the interval."""
+    """One sentence: whether the trained gate beats both controls, whichever sets are drawn."""
     words = []
     for rival, gap in summary["trained_minus"].items():
-        beats = "beats" if gap["high"] < 0 else "loses to" if gap["low"] > 0 else "does not beat"
+        low, high = gap["set_low"], gap["set_high"]
+        beats = "beats" if high < 0 else "loses to" if low > 0 else "does not beat"
         words.append(
-            f"{beats} the {rival} gate ({gap['mean']:+.4f} [{gap['low']:+.4f}, {gap['high']:+.4f}])"
+            f"{beats} the {rival} gate ({gap['mean']:+.4f} [{gap['low']:+.4f}, {gap['high']:+.4f}]"
+            f"; drawing sets of adapters [{low:+.4f}, {high:+.4f}], drawing tasks "
+            f"[{gap['task_low']:+.4f}, {gap['task_high']:+.4f}])"
         )
     return "The trained gate " + " and ".join(words) + "."
 
