@@ -227,6 +227,19 @@ def test_an_adapter_helps_only_where_lenient_scoring_says_so_too(folder):
     assert "<b>0 of 2</b><span>adapters clearly beat the base" in everything(folder)
 
 
+def test_the_routers_tile_counts_where_the_gate_wins_whichever_sets_are_drawn(folder):
+    def setting(**gap):
+        return {"loss": {"trained": 1.2}, "trained_minus": {"uniform": {"mean": -0.03, **gap}}}
+
+    raw = {"own": setting(low=-0.04, high=-0.02, set_low=-0.06, set_high=0.01)}
+    raw["others"] = setting(low=-0.04, high=-0.02)
+    (folder / "router_dev.json").write_text(json.dumps(raw))
+    assert "<b>1 of 2</b><span>times the trained gate beats equal weights" in everything(folder)
+    raw["own"]["trained_minus"]["uniform"]["set_high"] = -0.01
+    (folder / "router_dev.json").write_text(json.dumps(raw))
+    assert "<b>2 of 2</b><span>times the trained gate" in everything(folder)
+
+
 def test_ablations_are_grouped_and_judged_by_their_interval(folder):
     rows = Tables(everything(folder)).named("Ablations of the router")
     names = ["Leaving adapters out while training", "dropout 0.5", "no dropout"]

@@ -26,7 +26,6 @@ from .results_html import (
     plain,
     scale_over,
     section,
-    spoken,
     unmeasured_html,
 )
 
@@ -78,6 +77,13 @@ def ablations_of(folder: Path, file: str) -> str:
 
 def headline(folder: Path) -> tuple[str, str]:
     """(what stands on the tile, its words); the first is empty where nothing is measured."""
+    gates = load(folder, "router_dev.json")
+    if not isinstance(gates, Unmeasured):
+        gaps = [gap for name in POOLS if (gap := gate_gap(table(gates.get(name))))]
+        if gaps:
+            won = [verdict_of(gap, lower=True) for gap in gaps].count("better")
+            words = "times the trained gate beats equal weights among adapters it never saw"
+            return f"{won} of {len(gaps)}", words
     words = "router variants clearly better than their rival"
     ablations = load(folder, "router_ablations.json")
     if not isinstance(ablations, Unmeasured):
@@ -86,14 +92,14 @@ def headline(folder: Path) -> tuple[str, str]:
         told = [verdict_of(span, lower=lower) for one in rows if (span := span_of(one))]
         if told:
             return f"{told.count('better')} of {len(told)}", words
-    gates = load(folder, "router_dev.json")
-    if not isinstance(gates, Unmeasured):
-        gap = spans_of(table(table(gates.get("others")).get("trained_minus"))).get("uniform")
-        if gap is not None:
-            told = spoken(Span(gap.mean), digits=DIGITS, signed=True)
-            versus = "nats a token, the trained gate against equal weights"
-            return told, f"{versus}: {verdict_of(gap, lower=True)}"
     return "", words
+
+
+def gate_gap(raw: Raw) -> Span | None:
+    """The trained gate minus equal weights; over sets of adapters where the file has that."""
+    gap = table(table(raw.get("trained_minus")).get("uniform"))
+    low, high = gap.get("set_low", gap.get("low")), gap.get("set_high", gap.get("high"))
+    return span_of({"mean": gap.get("mean"), "low": low, "high": high})
 
 
 def lower_is_better(raw: Raw) -> bool:
