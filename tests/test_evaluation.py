@@ -233,7 +233,8 @@ def test_gates_are_compared_on_the_same_rows_and_adapters(tiny_base, pool):
     [(-0.3, -0.1, "beats the"), (-0.1, 0.2, "does not beat the"), (0.1, 0.2, "loses to the")],
 )
 def test_the_verdict_follows_the_interval(low, high, words):
-    gap = {"mean": (low + high) / 2, "low": low, "high": high}
+    gap = {"mean": (low + high) / 2, "set_low": low, "set_high": high}
+    gap |= {"low": -9.0, "high": -8.0, "task_low": -1.0, "task_high": 1.0}  # these decide nothing
     said = verdict({"trained_minus": {"uniform": gap, "random": gap}})
     assert said.count(words) == 2
 
