@@ -19,6 +19,7 @@ from ramole_core.settings import Settings  # noqa: E402
 from ui.results_files import Span, Unmeasured, load  # noqa: E402
 from ui.results_retrieval import FIRST, PROMPTS, tops_in  # noqa: E402
 from ui.results_scores import HELD_OUT, LABELS, Evaluation, evaluation  # noqa: E402
+from ui.results_speed import machines_of  # noqa: E402
 
 README = REPOSITORY / "README.md"
 AGAIN = (
@@ -144,11 +145,13 @@ def retrieved() -> str:
 def speed() -> str:
     """The engine's aims beside what was measured, and where."""
     run = json.loads((REPOSITORY / "results" / "speed.json").read_text(encoding="utf-8"))
-    machine = next(iter(run["parts"].values()))["machine"]
+    usual, *others = machines_of(run).items()
+    newer = "".join(
+        f"{' and '.join(parts)}, measured later, on {where}; " for where, parts in others
+    )
     rows = [
-        f"{machine['card'] or machine['cpu']}, {machine['threads']} threads, {machine['dtype']}, "
-        f"quantization {machine['quantization']}; quotients within one run, median of the "
-        "repetitions with smallest and largest.",
+        f"{usual[0]}; {newer}quotients within one run, median of the repetitions with smallest and "
+        "largest.",
         "",
         "| what | measured | smallest to largest | aim | reached |",
         "|---|---|---|---|---|",

@@ -14,7 +14,7 @@ from ramole_core import RamoleError, Request, write_trace
 from tests.fake_ramole import LAYERS, MODULES, WORDS, FakeRamole, gate_of
 from ui.answer import answer, rank, scored, took
 from ui.downloads import sweep, write_files
-from ui.examples import LIVE, read_run, recorded_files, write_run
+from ui.examples import LIVE, RECORDED, read_run, recorded_files, write_run
 from ui.explained import explanation_html, spell, token_html
 from ui.form import FIELDS, Form, form_of, read_weights
 from ui.found import found_html, notice_html, timing_html
@@ -409,10 +409,14 @@ def test_old_trace_folders_are_swept_and_nothing_else(tmp_path):
     assert not npz.exists() and (tmp_path / "other").exists()
 
 
-def test_live_examples_are_one_for_each_sample_skill():
+def test_live_examples_are_requests_and_recorded_runs_are_of_them():
     assert len({example.title for example in LIVE}) == len(LIVE) == 14
     for example in LIVE:
         Request(example.prompt, max_new_tokens=example.max_new_tokens)
+    kept = [read_run(path) for path in recorded_files()]
+    assert [run.title for run in kept] == [example.title for example in RECORDED]
+    asked = [(run.request.prompt, run.request.method) for run in kept]
+    assert asked == [(example.prompt, example.method) for example in RECORDED]
 
 
 def test_recorded_examples_are_small_and_complete():

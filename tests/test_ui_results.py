@@ -27,6 +27,7 @@ from ui.results_glance import glance_html
 from ui.results_html import Scale, command_html, spoken, whisker
 from ui.results_plots import inks_of, scores_figure
 from ui.results_scores import HELD_OUT, evaluation, evaluation_of
+from ui.results_speed import machines_of
 
 REPOSITORY = Path(__file__).parents[1]
 
@@ -225,6 +226,21 @@ def test_an_adapter_helps_only_where_lenient_scoring_says_so_too(folder):
     raw["adapters"]["sst2"]["lenient"]["gain_over"]["base"] = {"mean": 2, "low": -1, "high": 5}
     (folder / "adapters_dev.json").write_text(json.dumps(raw))
     assert "<b>0 of 2</b><span>adapters clearly beat the base" in everything(folder)
+
+
+def test_a_part_measured_on_another_machine_says_so(folder):
+    raw = json.loads((folder / "speed.json").read_text())
+    one = {"cpu": "Slow One", "threads": 2, "dtype": "bfloat16", "quantization": "none"}
+    raw["parts"] = {part: {"machine": one} for part in ("decode", "prefill")}
+    raw["parts"]["retrieval"] = {"machine": {**one, "cpu": "Fast One"}}
+    where = "2 threads, bfloat16, quantization none"
+    assert machines_of(raw) == {
+        f"Slow One, {where}": ["decode", "prefill"],
+        f"Fast One, {where}": ["retrieval"],
+    }
+    (folder / "speed.json").write_text(json.dumps(raw))
+    shown = everything(folder)
+    assert "machine of retrieval" in shown and "Fast One" in shown
 
 
 def test_the_routers_tile_counts_where_the_gate_wins_whichever_sets_are_drawn(folder):

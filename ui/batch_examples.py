@@ -97,7 +97,7 @@ def _jsonl(rows) -> str:
 
 
 EXAMPLES = (
-    Example("A row of each task", "jsonl", _each_task),
+    Example("Fourteen skills", "jsonl", _each_task),
     Example("24 rows of four tasks", "jsonl", _many),
     Example("One prompt, seven ways", "csv", _methods),
     Example("Plain lines", "one prompt a line", _lines),

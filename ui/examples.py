@@ -1,4 +1,4 @@
-"""Examples of the tab Ask: live prompts, one for each skill of the sample pool, and recorded runs.
+"""Examples of the tab Ask: live prompts, each of another skill of the pool, and recorded runs.
 
 A recorded run is everything the page shows of an answer, kept as a file, so that a visitor sees one
 before any model is there. `python -m ui.record` makes them.
@@ -110,7 +110,11 @@ LIVE = (
 
 RECORDED = (
     *(one for one in LIVE if one.title in RECORDED_TITLES),
-    replace(LIVE[5], title="Facts to a sentence, by the trained gate", method="ramole"),
+    *(
+        replace(one, title=f"{one.title}, by the trained gate", method="ramole")
+        for one in LIVE
+        if one.title == "Facts to a sentence"
+    ),
 )
 """What `python -m ui.record` runs."""
 

@@ -165,12 +165,24 @@ def _pool_size(raw: Raw) -> str:
     return box("More adapters, same speed? (the workload of S-LoRA)", heads, body)
 
 
+def machines_of(raw: Raw) -> dict[str, list[str]]:
+    """Which parts were measured on which machine, in words; a part may be newer than the rest."""
+    found: dict[str, list[str]] = {}
+    for part, measured in table(raw.get("parts")).items():
+        machine = table(table(measured).get("machine"))
+        where = [text(machine.get("card")) or text(machine.get("cpu"))]
+        where += [f"{text(machine.get('threads'))} threads", text(machine.get("dtype"))]
+        where.append(f"quantization {text(machine.get('quantization'))}")
+        if machine:
+            found.setdefault(", ".join(filter(None, where)), []).append(part)
+    return found
+
+
 def _made(raw: Raw) -> Made:
     machine = next((table(table(p).get("machine")) for p in table(raw.get("parts")).values()), {})
-    where = [text(machine.get("card")) or text(machine.get("cpu"))]
-    where += [f"{text(machine.get('threads'))} threads", text(machine.get("dtype"))]
-    where.append(f"quantization {text(machine.get('quantization'))}")
-    facts = [("machine", ", ".join(filter(None, where)) if machine else "")]
+    usual, *others = machines_of(raw).items() or [("", [])]
+    facts = [("machine", usual[0])]
+    facts += [(f"machine of {', '.join(parts)}", where) for where, parts in others]
     facts += [("system", text(machine.get("system"))), ("commit", text(machine.get("commit")))]
     kept = {key: machine.get(key) for key in ("versions", "base_checksum")}
     return made_of({**kept, "command": raw.get("command")}, "speed.json", *facts)
