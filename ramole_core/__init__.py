@@ -17,12 +17,6 @@ if TYPE_CHECKING:
         read_batch as read_batch,
     )
     from ramole_core.batch_run import refuse_unfit as refuse_unfit, run_rows as run_rows
-    from ramole_core.engine.request import (
-        Generation as Generation,
-        Request as Request,
-        Step as Step,
-        Trace as Trace,
-    )
     from ramole_core.errors import (
         AdapterRefused as AdapterRefused,
         Busy as Busy,
@@ -30,6 +24,12 @@ if TYPE_CHECKING:
     )
     from ramole_core.pool import AdapterCard as AdapterCard
     from ramole_core.ramole import Explanation as Explanation, Ramole as Ramole
+    from ramole_core.request import (
+        Generation as Generation,
+        Request as Request,
+        Step as Step,
+        Trace as Trace,
+    )
     from ramole_core.retrieval import Hit as Hit
     from ramole_core.settings import Settings as Settings, load_settings as load_settings
     from ramole_core.trace_file import write_trace as write_trace
@@ -49,14 +49,14 @@ _HOMES = {
     "BatchRow": "batch_file",
     "Busy": "errors",
     "Explanation": "ramole",
-    "Generation": "engine.request",
+    "Generation": "request",
     "Hit": "retrieval",
     "Ramole": "ramole",
     "RamoleError": "errors",
-    "Request": "engine.request",
+    "Request": "request",
     "Settings": "settings",
-    "Step": "engine.request",
-    "Trace": "engine.request",
+    "Step": "request",
+    "Trace": "request",
     "batch_text": "batch_file",
     "load_settings": "settings",
     "read_batch": "batch_file",

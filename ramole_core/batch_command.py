@@ -104,7 +104,7 @@ def _answer(
 ) -> dict[str, object]:
     """Ask what has no answer yet, write each line, tell how it goes; the numbers of the run."""
     from ramole_core.batch_run import run_rows
-    from ramole_core.engine.request import Generation, Step
+    from ramole_core.request import Generation, Step
 
     written = written or Written()
     rows = [row for row in asked.rows if (row.index, row.digest) not in written.answered]

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Literal
 
 from ramole_core.batch_cells import FIELDS, read_field
-from ramole_core.engine.request import Request
 from ramole_core.errors import RamoleError
+from ramole_core.request import Request
 
 Kind = Literal["jsonl", "csv", "lines"]
 ENDINGS: dict[str, Kind] = {".csv": "csv", ".tsv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl"}

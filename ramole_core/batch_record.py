@@ -17,7 +17,7 @@ from ramole_core.errors import RamoleError
 from ramole_core.records import answer_record
 
 if TYPE_CHECKING:
-    from ramole_core.engine.request import Generation
+    from ramole_core.request import Generation
 
 HEAD = '{"index": '
 """How every line begins."""

@@ -10,9 +10,9 @@ from contextlib import closing
 from typing import TYPE_CHECKING
 
 from ramole_core.batch_file import BadRow, Batch, BatchRow
-from ramole_core.engine.request import Generation, Request, Step
 from ramole_core.errors import Busy, RamoleError
 from ramole_core.pool.names import near_names
+from ramole_core.request import Generation, Request, Step
 
 if TYPE_CHECKING:
     from ramole_core.ramole import Ramole

@@ -226,7 +226,7 @@ def generate(
     as_json: Json = False,
 ) -> None:
     """Answer one prompt; the text comes as it is made, the adapters used on standard error."""
-    from ramole_core.engine.request import Request
+    from ramole_core.request import Request
     from ramole_core.trace_file import write_trace
 
     if trace is not None and trace.suffix not in (".npz", ".json"):

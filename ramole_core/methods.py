@@ -1,10 +1,74 @@
-"""The composition methods by name, for lists and help: light, so that a page has it before torch.
+"""The composition methods by name, paper and options: light, so that a page has them before torch.
 
-How each one works stands in `composition/<file>.py`; registering a method that is not listed here
-fails, and a test fails where one is listed and not registered.
+Each method declares its row (`Method(...)`) in its own file, `composition/<file>.py`, beside its
+equation. The rows of the files in FILES are read from the source without running it, because
+running it imports torch; a method that is registered from elsewhere adds its row to the list.
 """
 
+import ast
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
+
+from ramole_core.errors import RamoleError
+
+FILES = (
+    "ramole",
+    "ramole_plus",
+    "selection",
+    "mixture",
+    "fusion",
+    "similarity",
+    "base",
+    "controls",
+)
+"""The files of `composition/` that hold methods, in the order of every list; add new ones here."""
+
+Value = bool | int | float
+
+
+@dataclass(frozen=True)
+class Option:
+    """One number or switch that a method lets its user set."""
+
+    name: str
+    default: Value
+    """Its type is the option's: a switch, a whole number or a number."""
+    low: int | float = -math.inf
+    high: int | float = math.inf
+    help: str = ""
+
+    def check(self, value: object, *, method: str) -> Value:
+        """The value in the option's type; raises RamoleError where it is none, or out of range."""
+        what = f"Option {self.name} of {method} is {value!r}"
+        if isinstance(self.default, bool):
+            if not isinstance(value, bool):
+                raise RamoleError(f"{what}; give true or false.")
+            return value
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise RamoleError(f"{what}; give a number{self.range}.")
+        if not math.isfinite(value) or not self.low <= value <= self.high:
+            raise RamoleError(f"{what}; give a number{self.range}.")
+        if isinstance(self.default, int):
+            if value != int(value):
+                raise RamoleError(f"{what}; give a whole number{self.range}.")
+            return int(value)
+        return float(value)
+
+    @property
+    def range(self) -> str:
+        """` from 0 to 4`, ` of at least 0`, or nothing."""
+        if math.isinf(self.low) and math.isinf(self.high):
+            return ""
+        if math.isinf(self.high):
+            return f" of at least {self.low:g}"
+        if math.isinf(self.low):
+            return f" of at most {self.high:g}"
+        return f" from {self.low:g} to {self.high:g}"
+
+    def __str__(self) -> str:
+        return f"{self.name}={self.default} ({self.help}{self.range and f';{self.range}'})"
 
 
 @dataclass(frozen=True)
@@ -14,40 +78,56 @@ class Method:
     name: str
     paper: str
     summary: str
+    options: tuple[Option, ...] = ()
+    """What a request may set (`Request.options`)."""
+    weights: str = ""
+    """Folder of its trained weights beside the sample pool, such as `_router`; empty: none."""
+    training: tuple[Option, ...] = ()
+    """What a training run may set; empty: nothing is trained."""
 
 
-METHOD_LIST = (
-    Method(
-        "ramole",
-        "RAMoLE, arXiv 2406.16989",
-        "a trained RouterLoRA weighs the adapters for every token and layer",
-    ),
-    Method(
-        "ramole_plus",
-        "RAMoLE with evidence, ours",
-        "a gate weighs the retriever's similarity and each adapter's own responses",
-    ),
-    Method("selection", "LoraRetriever, arXiv 2402.09997", "the most similar adapter alone"),
-    Method(
-        "mixture",
-        "LoraRetriever, arXiv 2402.09997",
-        "the mean of the adapters' outputs, 1/k each",
-    ),
-    Method(
-        "fusion",
-        "LoraRetriever, arXiv 2402.09997",
-        "one adapter made of the mean of the A's and the mean of the B's",
-    ),
-    Method(
-        "similarity",
-        "control",
-        "the mean of the adapters' outputs, weighted by their similarity to the prompt",
-    ),
-    Method("base", "control", "the base model alone, no adapter"),
-    Method(
-        "uniform_router",
-        "control",
-        "the same gate untrained (B_r = 0): equal weights over the adapters present",
-    ),
-    Method("random_router", "control", "the same gate with a frozen random router"),
-)
+def read_rows(file: Path) -> list[Method]:
+    """The rows that a method's file declares, in order; only literals may stand in them."""
+    tree = ast.parse(file.read_text(encoding="utf-8"), str(file))
+    names = {"Method": Method, "Option": Option}
+    return [
+        eval(compile(ast.Expression(node), str(file), "eval"), {"__builtins__": {}}, names)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Name)
+        and node.func.id == "Method"
+    ]
+
+
+METHOD_LIST: list[Method] = [
+    row
+    for file in FILES
+    for row in read_rows(Path(__file__).with_name("composition") / f"{file}.py")
+]
+
+
+def find_row(name: str) -> Method:
+    """The row of that method; raises RamoleError that lists the known ones."""
+    for row in METHOD_LIST:
+        if row.name == name:
+            return row
+    known = ", ".join(row.name for row in METHOD_LIST)
+    raise RamoleError(f"Unknown method {name!r}; choose one of {known}.")
+
+
+def complete_options(name: str, given: Mapping[str, object] | None) -> dict[str, Value]:
+    """Every option of a method: those that were given, checked, and the defaults of the others.
+
+    Raises RamoleError for an unknown method or option, and for a value out of its range.
+    """
+    row, given = find_row(name), dict(given or {})
+    options = {option.name: option for option in row.options}
+    for unknown in given.keys() - options.keys():
+        known = f"it has {', '.join(options)}" if options else "it has none"
+        raise RamoleError(f"Method {name} has no option {unknown!r}; {known}.")
+    return {
+        option.name: option.check(given[option.name], method=name)
+        if option.name in given
+        else option.default
+        for option in row.options
+    }

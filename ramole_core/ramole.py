@@ -10,20 +10,20 @@ from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from ramole_core.choosing import Chooser
-from ramole_core.engine.request import Generation, Request, Step
+from ramole_core.adapter_choice import AdapterChoice
 from ramole_core.errors import RamoleError
 from ramole_core.methods import METHOD_LIST, Method
 from ramole_core.pool import Limits, Pool
+from ramole_core.request import Generation, Request, Step
 from ramole_core.retrieval import AdapterIndex, Encoder, Hit, Retriever
 from ramole_core.settings import Settings, load_settings
 
 if TYPE_CHECKING:
     from ramole_core.base_model import BaseModel
-    from ramole_core.composition import Router
+    from ramole_core.composition import Candidate, Composition, Response, Trained
     from ramole_core.engine.driving import EngineThread
     from ramole_core.engine.engine import Engine
-    from ramole_core.engine.ticket import Chosen
+    from ramole_core.engine.prompt import Prepared, Prompt
     from ramole_core.pool import AdapterCard
 
 Progress = Callable[[str, float], None]
@@ -59,7 +59,10 @@ class Ramole:
             index=AdapterIndex(data_dir=s.data_dir, url=s.chroma_url),
         )
         self.pool.listeners += [self.retriever, _Forgetting(self)]
-        self._chooser = Chooser(self.pool, self.retriever, max_new_tokens=s.max_new_tokens)
+        self._choice = AdapterChoice(
+            self.pool, self.retriever, max_new_tokens=s.max_new_tokens, weights=self._weights
+        )
+        self._trained: dict[str, Trained | None] = {}
         self._loading = threading.RLock()
         self._base: BaseModel | None = None
         self._engine: Engine | None = None
@@ -81,8 +84,8 @@ class Ramole:
         self.pool.close()
 
     def methods(self) -> tuple[Method, ...]:
-        """The composition methods: name, paper, one line on what each does."""
-        return METHOD_LIST
+        """The composition methods: name, paper, one line on what each does, options."""
+        return tuple(METHOD_LIST)
 
     @property
     def loaded(self) -> bool:
@@ -113,7 +116,7 @@ class Ramole:
             self._engine = Engine(
                 self._base,
                 shapes=self._shapes(),
-                routers=self._router,
+                weights=self._weights,
                 sizes=EngineSizes(
                     max_batch=s.max_batch,
                     max_queue=s.max_queue,
@@ -192,13 +195,11 @@ class Ramole:
         """
         requests = list(requests)
         began = time.perf_counter()
-        asked = list(zip(requests, self._choose(requests), strict=True))
+        asked = self._prepare(requests)
         spent = (time.perf_counter() - began) / max(1, len(requests))
         engine = self.engine
         from ramole_core.engine.driving import Follower  # after loading: it imports transformers
 
-        for request in requests:
-            engine.check(request)
         follower = Follower(
             engine,
             lambda: self._thread,
@@ -242,44 +243,64 @@ class Ramole:
         `position` counts from the first token of the prompt, as a trace does; `token_ids` are the
         trace's, to spare generating the answer again. Raises RamoleError past the end.
         """
-        chosen = self._choose([request])[0]
+        prepared = self._prepare([request])[0]
         if token_ids is None:
-            ids, _ = self.engine.check(request)
-            if position >= len(ids):
-                wanted = replace(request, max_new_tokens=position - len(ids) + 1, trace=True)
-                trace = self.generate([wanted])[0].trace
-                ids = trace.token_ids if trace else ids
-            token_ids = ids
+            token_ids = prepared.prompt.ids
+            if position >= len(token_ids):
+                wanted = position - len(token_ids) + 1
+                longer = replace(request, max_new_tokens=wanted, trace=True)
+                trace = self.generate([longer])[0].trace
+                token_ids = trace.token_ids if trace else token_ids
         if not 0 <= position < len(token_ids):
             raise RamoleError(
                 f"position={position}, but the prompt and its answer have {len(token_ids)} tokens; "
                 f"choose 0 to {len(token_ids) - 1}."
             )
-        bare = replace(request, method="base", adapters=None, weights=None)
+        bare = replace(request, method="base", adapters=None, weights=None, options=None)
         base, mixture = self.engine.next_tokens(
-            [(bare, []), (request, chosen)], token_ids[: position + 1], top=top
+            [(bare, []), (request, prepared.candidates)], token_ids[: position + 1], top=top
         )
         return Explanation(base=base, mixture=mixture)
 
     @property
     def router_checksum(self) -> str | None:
         """SHA-256 of the trained router's file, None where there is none."""
-        from ramole_core.composition.router import WEIGHTS
+        return self.weights_checksums().get("ramole")
 
-        if not (self.settings.adapters_dir / "_router" / WEIGHTS).is_file():
-            return None
-        router = self._router("trained")
-        return router.checksum if router else None
+    def weights_checksums(self) -> dict[str, str]:
+        """SHA-256 of the trained weights of each method that has some."""
+        from ramole_core.composition.trained import checksum_of
 
-    def candidates(self, requests: Sequence[Request]) -> "list[list[Chosen]]":
+        folders = {row.name: row.weights for row in METHOD_LIST if row.training}
+        found = {n: checksum_of(self.settings.adapters_dir / f) for n, f in folders.items()}
+        return {name: checksum for name, checksum in found.items() if checksum}
+
+    def candidates(self, requests: Sequence[Request]) -> "list[list[Candidate]]":
         """The adapters that each request would get, as the engine takes them; for measuring."""
-        return self._choose(list(requests))
+        return [list(prepared.candidates) for prepared in self._prepare(list(requests))]
 
-    def _choose(self, requests: Sequence[Request]) -> "list[list[Chosen]]":
-        """The adapters of each request, examined where its method asks for that."""
-        return self._chooser.choose_all(
-            requests, lambda some, candidates: self.engine.examine(some, candidates)
-        )
+    def _prepare(self, requests: Sequence[Request]) -> "list[Prepared]":
+        """The requests with their adapters and prompts: embedded together, each read once.
+
+        Raises RamoleError where one of them cannot run.
+        """
+        read: dict[int, Prompt] = {}
+
+        def prompt_of(n: int) -> "Prompt":
+            if n not in read:
+                read[n] = self.engine.read(requests[n])
+            return read[n]
+
+        def examine(
+            at: Sequence[int], candidates: "Sequence[Sequence[Candidate]]"
+        ) -> "list[list[Response]]":
+            return self.engine.examine([prompt_of(n) for n in at], candidates)
+
+        chosen = self._choice.choose(requests, examine)
+        return [
+            self.engine.prepare(request, candidates, prompt_of(n))
+            for n, (request, candidates) in enumerate(zip(requests, chosen, strict=True))
+        ]
 
     def _warm_up(self) -> None:
         """Two tokens of the base and one vector: the first forward of a process is a slow one."""
@@ -288,10 +309,22 @@ class Ramole:
         for _ in self.stream(request):
             pass
 
-    def _router(self, kind: str) -> "Router | None":
-        from ramole_core.composition import router_for
+    def _weights(self, method: "Composition") -> "Trained | None":
+        """The method's trained weights, read once; None where it has none.
 
-        return router_for(kind, self.settings.adapters_dir / "_router", shapes=self._shapes())
+        Raises RamoleError where it needs some and there are none, or where they are broken.
+        """
+        from ramole_core.composition.trained import checksum_of, load_trained
+
+        name = method.row.weights
+        if not name:
+            return None
+        if name not in self._trained:
+            folder = self.settings.adapters_dir / name
+            if not method.needs_weights and checksum_of(folder) is None:
+                return None
+            self._trained[name] = load_trained(folder, method=method.row.name)
+        return self._trained[name]
 
     def _shapes(self) -> dict[str, tuple[int, int]]:
         """The base model's linear layers, (i, o) each; fetches the base's files on first use."""

@@ -4,8 +4,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from ramole_core.engine.request import Generation, Request
     from ramole_core.ramole import Ramole
+    from ramole_core.request import Generation, Request
 
 
 def answer_record(

@@ -15,7 +15,7 @@ from rich.table import Table
 from ramole_core.errors import RamoleError
 
 if TYPE_CHECKING:
-    from ramole_core.engine.request import Generation, Step
+    from ramole_core.request import Generation, Step
 
 
 def read_prompt(words: str) -> str:

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ramole_core.engine.request import Generation, Trace
 from ramole_core.errors import RamoleError
+from ramole_core.request import Generation, Trace
 
 
 def write_trace(generation: Generation, path: Path | str) -> Path:

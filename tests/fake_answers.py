@@ -1,6 +1,6 @@
 """A pool that answers at once: what it found, and `yes` from the right adapter."""
 
-from ramole_core.engine.request import Generation
+from ramole_core.request import Generation
 from ramole_core.retrieval import Hit
 
 

@@ -14,8 +14,8 @@ from ramole_core.batch_file import (
     read_batch_file,
 )
 from ramole_core.batch_run import refuse_unfit, run_rows
-from ramole_core.engine.request import Generation, Request, Step
 from ramole_core.errors import Busy, RamoleError
+from ramole_core.request import Generation, Request, Step
 from tests.fake_ramole import FakeRamole
 
 FULL = {

@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 
 from ramole_core.cli import app, main
-from ramole_core.engine.request import Generation, Request, Step, Trace
 from ramole_core.errors import RamoleError
+from ramole_core.request import Generation, Request, Step, Trace
 from tests.adapter_files import write_adapter
 
 REPOSITORY = Path(__file__).parents[1]

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from ramole_core.cli import main
-from ramole_core.engine.request import Generation
 from ramole_core.errors import RamoleError
+from ramole_core.request import Generation
 from tests.fake_ramole import WORDS, FakeRamole
 
 REPOSITORY = Path(__file__).parents[1]

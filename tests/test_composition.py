@@ -5,22 +5,26 @@ import math
 import pytest
 import torch
 
-from ramole_core.composition import METHODS, Lora, ModuleRouter, Plan, find_method
+from ramole_core.composition import METHODS, Lora, ModuleRouter, Sites, Trained, find_method
 from ramole_core.composition.ramole import attend_naive
-from ramole_core.composition.ramole_plus import Numbers
 from ramole_core.errors import RamoleError
-from ramole_core.layers import stack_plans
-from ramole_core.methods import METHOD_LIST
+from ramole_core.layers.plain import Mixer, PlainMix
+from ramole_core.layers.plain.mix import mix_at
+from ramole_core.layers.places import find_places
+from ramole_core.methods import METHOD_LIST, complete_options, find_row
+from tests.tiny_methods import NAMES, SCORES, SURPRISES, USUAL, plain_of
 
 l, k, i, o, s = 3, 4, 7, 11, 5  # all different, so no transposition can hide
 RANKS = (2, 6, 1, 8)
-SCORES, SURPRISES = (0.31, 0.44, 0.40, 0.1), (-0.4, 0.3, 0.9, 0.0)
-USUAL = ((0.5, 0.3), (-0.2, 0.7), (1.0, 0.2), (0.1, 1.1))
+PATH = "blocks.0.proj"
+SITES = Sites((PATH,), {PATH: (i, o)})
 
 WEIGHT_SPACE = {"fusion"}
 """Their update is not a sum of the LoRAs' own: with one LoRA they are that LoRA all the same."""
 KEEPS = {"similarity", "ramole_plus"}
 """An adapter keeps its share where it lacks the module, so the others get no more there."""
+GATES = {"ramole", "uniform_router", "random_router"}
+"""They share the weight among the adapters that have the module."""
 ONE_EXPERT = {"selection"}
 """They take the first LoRA only, so their order matters by definition."""
 
@@ -41,24 +45,30 @@ def make_router():
     return ModuleRouter(A=torch.randn(s, i), B=torch.randn(o, s))
 
 
-def run(plans, x, *, most=None):
-    most = most or max(len(p.present) for p in plans if p is not None)
-    stack = stack_plans(plans, k=most)
-    return stack(x) if stack is not None else (torch.zeros(*x.shape[:2], o), None)
+def placed(name, loras, router=None, weights=None, order=(0, 1, 2, 3), **options) -> PlainMix:
+    """`loras` in the request's order, None where one lacks the module; `order` are their names."""
+    pool = {
+        NAMES[order[n]]: {} if lora is None else {PATH: lora} for n, lora in enumerate(loras)
+    }
+    router = router or make_router()
+    tensors = {f"{PATH}.A_r": router.A, f"{PATH}.B_r": router.B}
+    trained = {"_router": Trained(tensors)}
+    return plain_of(name, pool, SITES, trained=trained, weights=weights, options=options or None)
 
 
-def plan_of(name, loras, router=None, weights=None, order=(0, 1, 2, 3)):
-    method = METHODS[name]
-    wanted = router if method.router in ("trained", "random") else None
-    known = [order[n % k] for n in range(method.experts(len(loras)))]
-    return method.plan(
-        loras[: len(known)],
-        router=wanted,
-        weights=weights,
-        scores=[SCORES[n] for n in known],
-        surprises=[SURPRISES[n] for n in known],
-        usual=torch.tensor([USUAL[n] for n in known]).reshape(-1, 2),
-    )
+def run(mix: PlainMix, x):
+    """The update and the weights of one request."""
+    mixed = mix_at(mix, PATH, x, None)
+    update = torch.zeros(*x.shape[:2], o) if mixed.update is None else mixed.update
+    return update, mixed.alpha
+
+
+def batch(mixes, x):
+    """The updates of many requests at once."""
+    mixer = Mixer(find_places([PATH]))
+    with mixer.mixing(mixes, trace=True):
+        y = mixer.add(PATH, x, torch.zeros(*x.shape[:2], o))
+        return y, mixer.alpha[PATH]
 
 
 def zero(x, loras, router):
@@ -85,26 +95,39 @@ def mean_of_halves(x, loras, router):
 
 def attention(x, loras, router):
     v = [lora.B @ lora.A @ x for lora in loras]
-    scores = [float((router.A @ x) @ (router.B.T @ vj)) / math.sqrt(s) for vj in v]
+    scores = [
+        float((router.A @ x) @ (router.B.T @ vj)) / math.sqrt(router.A.shape[0]) for vj in v
+    ]
     top = max(scores)
     e = [math.exp(score - top) for score in scores]
     return sum(ej / sum(e) * vj for ej, vj in zip(e, v, strict=True))
 
 
+def at_random(x, loras, router):
+    """The gate that `random_router` gets, which is as large as the trained one."""
+    trained = Trained({f"{PATH}.A_r": router.A, f"{PATH}.B_r": router.B})
+    from ramole_core.composition import random_router
+    from ramole_core.composition.router import read_router
+
+    like = read_router(trained, shapes=SITES.shapes)
+    return attention(x, loras, random_router(SITES.shapes, rank=s, like=like).modules[PATH])
+
+
 def by_similarity(x, loras, router):
-    e = [math.exp(score / 0.05) for score, _ in zip(SCORES, loras, strict=False)]
+    e = [math.exp(SCORES[name] / 0.05) for name, _ in zip(NAMES, loras, strict=False)]
     return sum(ej / sum(e) * lora.B @ (lora.A @ x) for ej, lora in zip(e, loras, strict=True))
 
 
 def by_evidence(x, loras, router):
-    """The first layer's gate: no layer below has voted yet."""
-    v, n = [lora.B @ lora.A @ x for lora in loras], Numbers()
-    e = []
-    for score, surprise, (mean, spread), vj in zip(SCORES, SURPRISES, USUAL, v, strict=False):
-        z = (math.log(float(vj.norm())) - mean) / spread
-        own = n.own * max(-4.0, min(4.0, z))
-        prior = -(max(SCORES[: len(v)]) - score) / n.bandwidth
-        e.append(math.exp(prior + n.surprise * surprise + own))
+    v, n = [lora.B @ lora.A @ x for lora in loras], complete_options("ramole_plus", None)
+    names, e = NAMES[: len(v)], []
+    best = max(SCORES[name] for name in names)
+    for name, vj in zip(names, v, strict=True):
+        mean, deviation = USUAL[name]
+        z = (math.log(float(vj.norm())) - mean) / deviation
+        own = n["own"] * max(-4.0, min(4.0, z))
+        prior = -(best - SCORES[name]) / n["bandwidth"]
+        e.append(math.exp(prior + n["surprise"] * SURPRISES[name] + own))
     return sum(ej / sum(e) * vj for ej, vj in zip(e, v, strict=True))
 
 
@@ -114,7 +137,7 @@ ORACLES = {
     "mixture": mean,
     "fusion": mean_of_halves,
     "ramole": attention,
-    "random_router": attention,
+    "random_router": at_random,
     "uniform_router": mean,
     "similarity": by_similarity,
     "ramole_plus": by_evidence,
@@ -123,21 +146,25 @@ MIXING = [name for name in METHODS if name != "base"]
 
 
 def test_each_method_has_an_oracle_and_a_row_in_the_list():
-    assert set(ORACLES) == set(METHODS) == {row.name for row in METHOD_LIST}
+    assert set(ORACLES) == set(METHODS)
+    assert list(METHODS) == [row.name for row in METHOD_LIST]
+    assert all(METHODS[row.name].row == row for row in METHOD_LIST)
 
 
 @pytest.mark.parametrize("name", METHODS)
 def test_matches_the_equation(name):
     x, loras, router = torch.randn(1, l, i), make_loras(), make_router()
-    y, _ = run([plan_of(name, loras, router)], x, most=k)
+    y, _ = run(placed(name, loras, router), x)
     for t in range(l):
-        torch.testing.assert_close(y[0, t], ORACLES[name](x[0, t], loras, router))
+        torch.testing.assert_close(
+            y[0, t], ORACLES[name](x[0, t], loras, router), rtol=1e-6, atol=1e-6
+        )
 
 
 @pytest.mark.parametrize("name", MIXING)
 def test_one_lora_is_that_lora(name):
     x, loras = torch.randn(1, l, i), make_loras((3,))
-    y, alpha = run([plan_of(name, loras, make_router())], x)
+    y, alpha = run(placed(name, loras), x)
     torch.testing.assert_close(y, x @ loras[0].A.T @ loras[0].B.T)
     torch.testing.assert_close(alpha, torch.ones(1, l, 1))
 
@@ -146,9 +173,9 @@ def test_one_lora_is_that_lora(name):
 def test_order_of_loras_does_not_matter(name):
     x, loras, router = torch.randn(1, l, i), make_loras(), make_router()
     order = [2, 0, 3, 1]
-    y, alpha = run([plan_of(name, loras, router)], x)
+    y, alpha = run(placed(name, loras, router), x)
     permuted, alpha_permuted = run(
-        [plan_of(name, [loras[j] for j in order], router, order=order)], x
+        placed(name, [loras[j] for j in order], router, order=order), x
     )
     torch.testing.assert_close(y, permuted)
     torch.testing.assert_close(alpha[..., order], alpha_permuted)
@@ -157,14 +184,13 @@ def test_order_of_loras_does_not_matter(name):
 @pytest.mark.parametrize("name", METHODS)
 def test_a_request_does_not_feel_its_batch(name):
     x, router = torch.randn(len(METHODS) + 1, l, i), make_router()
-    mine = plan_of(name, make_loras((4, 2)), router)
-    others = [plan_of(other, make_loras((1, 9, 3)), router) for other in METHODS]
-    alone, alpha = run([mine], x[:1], most=2)
-    together, alphas = run([mine, *others], x)
+    mine = placed(name, make_loras((4, 2)), router)
+    others = [placed(other, make_loras((1, 9, 3)), router) for other in METHODS]
+    alone, alpha = run(mine, x[:1])
+    together, alphas = batch([mine, *others], x)
     torch.testing.assert_close(together[:1], alone)
-    if mine is not None:
-        torch.testing.assert_close(alphas[:1, :, :2], alpha)
-        assert not alphas[0, :, len(mine.present) :].any()
+    torch.testing.assert_close(alphas[:1, :, : mine.k].to(alpha), alpha, rtol=1e-6, atol=1e-6)
+    assert not alphas[0, :, mine.k :].any()
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -174,28 +200,28 @@ def test_extra_zero_rank_changes_nothing(name):
         Lora(A=torch.cat([m.A, torch.zeros(2, i)]), B=torch.cat([m.B, torch.zeros(o, 2)], dim=1))
         for m in loras
     ]
-    y, _ = run([plan_of(name, loras, router)], x, most=k)
-    padded, _ = run([plan_of(name, longer, router)], x, most=k)
+    y, _ = run(placed(name, loras, router), x)
+    padded, _ = run(placed(name, longer, router), x)
     torch.testing.assert_close(y, padded)
 
 
 @pytest.mark.parametrize("name", MIXING)
 def test_weights_are_a_distribution(name):
-    _, alpha = run([plan_of(name, make_loras(), make_router())], torch.randn(1, l, i))
+    _, alpha = run(placed(name, make_loras()), torch.randn(1, l, i))
     assert (alpha >= 0).all()
-    torch.testing.assert_close(alpha.sum(-1), torch.ones(1, l))
+    torch.testing.assert_close(alpha.sum(-1), torch.ones(1, l), rtol=1e-6, atol=1e-6)
 
 
 @pytest.mark.parametrize("name", sorted(set(MIXING) - ONE_EXPERT))
 def test_an_adapter_without_the_module_gets_weight_zero(name):
     x, (a, _, b, _), router = torch.randn(1, l, i), make_loras(), make_router()
-    y, alpha = run([plan_of(name, [a, None, b], router, order=(2, 0, 1, 3))], x)
+    y, alpha = run(placed(name, [a, None, b], router, order=(2, 0, 1)), x)
     assert not alpha[..., 1].any() and alpha[..., 0].all()
-    both, alpha_both = run([plan_of(name, [a, b], router, order=(2, 1, 3, 3))], x)
+    both, alpha_both = run(placed(name, [a, b], router, order=(2, 1)), x)
     if name in KEEPS:  # its share is lost
         torch.testing.assert_close(alpha[..., [0, 2]], alpha_both * alpha.sum(-1, keepdim=True))
         assert alpha.sum() < l - 1e-6
-    elif METHODS[name].router != "none":  # a gate masks the adapter
+    elif name in GATES:
         torch.testing.assert_close(y, both)
         torch.testing.assert_close(alpha[..., [0, 2]], alpha_both)
     else:  # mixture and fusion still divide by k
@@ -205,13 +231,14 @@ def test_an_adapter_without_the_module_gets_weight_zero(name):
 
 @pytest.mark.parametrize("name", METHODS)
 def test_no_adapter_with_the_module_leaves_the_base_alone(name):
-    assert plan_of(name, [None, None], make_router()) is None
+    y, _ = run(placed(name, [None, None]), torch.randn(1, l, i))
+    assert not y.any()
 
 
 @pytest.mark.parametrize("name", sorted(set(MIXING) - ONE_EXPERT - WEIGHT_SPACE))
 def test_given_weights_replace_the_methods(name):
     x, loras, weights = torch.randn(1, l, i), make_loras(), [0.5, -1.0, 2.0, 0.25]
-    y, alpha = run([plan_of(name, loras, make_router(), weights)], x)
+    y, alpha = run(placed(name, loras, weights=weights), x)
     expected = sum(w * (x @ m.A.T @ m.B.T) for w, m in zip(weights, loras, strict=True))
     torch.testing.assert_close(y, expected)
     torch.testing.assert_close(alpha, torch.tensor(weights).expand(1, l, k))
@@ -219,7 +246,7 @@ def test_given_weights_replace_the_methods(name):
 
 def test_given_weights_weigh_both_means_of_fusion():
     x, loras, weights = torch.randn(1, l, i), make_loras((3, 3)), [0.5, 2.0]
-    y, _ = run([plan_of("fusion", loras, None, weights)], x)
+    y, _ = run(placed("fusion", loras, weights=weights), x)
     A = sum(w * m.A for w, m in zip(weights, loras, strict=True))
     B = sum(w * m.B for w, m in zip(weights, loras, strict=True))
     torch.testing.assert_close(y, x @ A.T @ B.T)
@@ -227,18 +254,17 @@ def test_given_weights_weigh_both_means_of_fusion():
 
 def test_an_untrained_router_is_the_mixture():
     x, loras, router = torch.randn(1, l, i), make_loras(), make_router()
-    zero_router = ModuleRouter(A=router.A, B=torch.zeros(o, s))
-    y, alpha = run([plan_of("ramole", loras, zero_router)], x)
-    mixture, even = run([plan_of("mixture", loras)], x)
-    torch.testing.assert_close(y, mixture)
-    torch.testing.assert_close(alpha, even)
-    trained, uneven = run([plan_of("ramole", loras, router)], x)
-    assert (trained - mixture).abs().max() > 0.1 and (uneven - even).abs().max() > 0.1
+    y, alpha = run(placed("ramole", loras, ModuleRouter(A=router.A, B=torch.zeros(o, s))), x)
+    mixture, same = run(placed("mixture", loras), x)
+    torch.testing.assert_close(y, mixture, rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(alpha, same, rtol=1e-6, atol=1e-6)
+    trained, uneven = run(placed("ramole", loras, router), x)
+    assert (trained - mixture).abs().max() > 0.1 and (uneven - same).abs().max() > 0.1
 
 
 def test_the_gram_gate_is_the_equation_with_every_output_in_full():
     x, loras, router = torch.randn(1, l, i), make_loras(), make_router()
-    y, alpha = run([plan_of("ramole", loras, router)], x)
+    y, alpha = run(placed("ramole", loras, router), x)
     slow, weights = attend_naive(x[0], loras, router)
     torch.testing.assert_close(y[0], slow)
     torch.testing.assert_close(alpha[0], weights)
@@ -248,34 +274,44 @@ def test_fusion_is_the_mixture_only_where_the_halves_agree():
     x, (a, b) = torch.randn(1, l, i), make_loras((3, 3))
     agreeing = [a, Lora(A=a.A, B=b.B)]
     for loras, same in ((agreeing, True), ([a, b], False)):
-        fused, mixed = (run([plan_of(name, loras)], x)[0] for name in ("fusion", "mixture"))
-        assert torch.allclose(fused, mixed) == same
-
-
-def test_routers_of_different_rank_share_a_batch():
-    x, loras = torch.randn(2, l, i), make_loras()
-    small, large = make_router(), ModuleRouter(A=torch.randn(9, i), B=torch.randn(o, 9))
-    y, _ = run([plan_of("ramole", loras, small), plan_of("ramole", loras, large)], x)
-    torch.testing.assert_close(y[0], attend_naive(x[0], loras, small)[0])
-    torch.testing.assert_close(y[1], attend_naive(x[1], loras, large)[0])
-
-
-def test_requests_with_one_plan_share_it():
-    x, plan = torch.randn(2, l, i), plan_of("ramole", make_loras(), make_router())
-    stack = stack_plans([plan, plan], k=k)
-    assert stack.A.shape[0] == 1
-    apart = stack_plans([plan, Plan(**vars(plan))], k=k)
-    assert apart.A.shape[0] == 2
-    for shared, single in zip(stack(x), apart(x), strict=True):
-        torch.testing.assert_close(shared, single)
+        fused, mixed = (run(placed(name, loras), x)[0] for name in ("fusion", "mixture"))
+        assert torch.allclose(fused, mixed, rtol=1e-6, atol=1e-6) == same
 
 
 def test_gradients_reach_the_router_only():
     x, loras, router = torch.randn(1, l, i), make_loras(), make_router()
     leaves = [router.A.requires_grad_(), router.B.requires_grad_()]
-    y, _ = run([plan_of("ramole", loras, router)], x)
+    y, _ = run(placed("ramole", loras, router), x)
     y.square().sum().backward()
     assert all(leaf.grad.abs().sum() > 0 for leaf in leaves)
+
+
+def test_an_option_changes_what_it_says():
+    x, loras = torch.randn(1, l, i), make_loras()
+    flat, sharp = (
+        run(placed("similarity", loras, temperature=t), x)[1][0, 0] for t in (10.0, 0.001)
+    )
+    assert flat.max() - flat.min() < 0.02 and sharp.max() > 0.999
+    _, loud = run(placed("ramole_plus", loras, bandwidth=1e6, surprise=10.0), x)
+    assert (loud.argmax(-1) == 2).all(), "cat answers loudest"
+
+
+@pytest.mark.parametrize(
+    ("method", "options", "message"),
+    [
+        ("mixture", {"top": 3}, "no option 'top'; it has none"),
+        ("similarity", {"heat": 1}, "no option 'heat'; it has temperature"),
+        ("similarity", {"temperature": 0}, "from 0.001 to 10"),
+        ("similarity", {"temperature": "warm"}, "is 'warm'; give a number"),
+        ("similarity", {"temperature": float("nan")}, "give a number from"),
+        ("mixtrue", {}, "mixtrue.*mixture"),
+    ],
+)
+def test_an_option_that_cannot_be_is_refused(method, options, message):
+    with pytest.raises(RamoleError, match=message):
+        complete_options(method, options)
+    assert complete_options("similarity", {"temperature": 1}) == {"temperature": 1.0}
+    assert find_row("similarity").options[0].default == 0.05
 
 
 def test_unknown_method_names_the_known_ones():

@@ -7,12 +7,11 @@ import pytest
 import torch
 from transformers import AutoTokenizer
 
-from ramole_core.composition import Lora
-from ramole_core.engine.engine import Chosen
-from ramole_core.engine.request import Generation, Request, Step
+from ramole_core.composition import Candidate, Lora
 from ramole_core.engine.sampling import choose_token, make_generator
 from ramole_core.engine.text import TextStream
 from ramole_core.errors import RamoleError
+from ramole_core.request import Generation, Request, Step
 from tests.tiny_engine import TinyEngine
 
 PROMPTS = ["one", "two words", "a longer prompt with more words in it", "b", "c d e f g"]
@@ -39,7 +38,7 @@ def parts(tiny_llama):
 
 
 def choose(parts, names):
-    return [Chosen(name, 0.5, name, lambda name=name: parts.pool[name]) for name in names]
+    return [Candidate(name, 0.5, name, lambda name=name: parts.pool[name]) for name in names]
 
 
 def submit(parts, jobs):

@@ -9,9 +9,9 @@ from hypothesis import HealthCheck, Phase, given, settings, strategies as st
 
 from ramole_core.benchmarks.machine import anonymous_mib
 from ramole_core.engine.engine import EngineSizes
-from ramole_core.engine.request import Generation, Request
-from ramole_core.engine.ticket import Ticket
+from ramole_core.engine.request_state import RequestState as Ticket
 from ramole_core.layers import Bank
+from ramole_core.request import Generation, Request
 from tests.tiny_engine import TinyEngine
 
 RANKS = {"ant": 2, "bee": 7, "cat": 4, "dog": 1, "elk": 3, "fox": 5}

@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from transformers import AutoModelForCausalLM
 
+from ramole_core.composition import Candidate
 from ramole_core.composition.ramole_plus import Numbers
-from ramole_core.engine.ticket import Chosen
 from ramole_core.evaluation.evidence_table import VARIANTS, best, counting, summarise
 from ramole_core.evaluation.forced import Forced, measure_forced
 from ramole_core.training.rows import Row, encode_row
@@ -80,8 +80,8 @@ def test_exact_match_needs_every_token_and_others_count_the_share(tiny: TinyEngi
 
 
 def test_the_best_are_those_of_most_evidence() -> None:
-    def one(name: str, score: float, surprise: float) -> Chosen:
-        return Chosen(name, score, name, dict, surprise)
+    def one(name: str, score: float, surprise: float) -> Candidate:
+        return Candidate(name, score, name, dict, surprise)
 
     pool = [one("near", 0.50, 0.0), one("loud", 0.49, 1.0), one("far", 0.10, 3.0)]
     with counting(Numbers()) as method:

@@ -6,8 +6,10 @@ from torch import nn
 from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig
 from transformers.pytorch_utils import Conv1D
 
-from ramole_core.composition import METHODS, Lora, ModuleRouter, random_router
-from ramole_core.layers import find_places, install, stack_plans
+from ramole_core.composition import Lora, Sites
+from ramole_core.layers import find_places
+from ramole_core.layers.plain import install
+from tests.tiny_methods import NAMES, make_trained, plain_of
 
 LLAMA = LlamaConfig(
     vocab_size=61,
@@ -41,23 +43,19 @@ def make_loras(sizes, r):
     return {p: Lora(A=torch.randn(r, i), B=torch.randn(o, r)) for p, (i, o) in sizes.items()}
 
 
-def make_stacks(sizes, rows, k, told=lambda row, path: {}):
-    """`rows`: one (method, list of adapters, router) for each request of the batch; `told` is what
-    else the method is told of one row's adapters."""
-    stacks = {}
-    for path in sizes:
-        plans = [
-            METHODS[method].plan(
-                [adapter.get(path) for adapter in adapters],
-                router=router and router.modules.get(path),
-                **told(row, path),
-            )
-            for row, (method, adapters, router) in enumerate(rows)
-        ]
-        stack = stack_plans(plans, k=k)
-        if stack is not None:
-            stacks[path] = stack
-    return stacks
+def sites_of(sizes):
+    return Sites(tuple(sizes), sizes)
+
+
+def make_mixes(sizes, rows, trained=None):
+    """`rows`: one (method, list of adapters) for each request of the batch."""
+    sites = sites_of(sizes)
+    return [
+        plain_of(
+            method, dict(zip(NAMES, adapters, strict=False)), sites, trained=trained or {}
+        )
+        for method, adapters in rows
+    ]
 
 
 @pytest.fixture(params=[LLAMA, GPT2], ids=["llama", "gpt2"])
@@ -73,8 +71,7 @@ def test_install_and_remove_leave_the_state_dict_bit_identical(model):
     torch.testing.assert_close(model(ids).logits, bare, rtol=0, atol=0)
     sizes = {path: s for path, s in linears(model).items() if ".base" in path}
     sizes = {path.removesuffix(".base"): size for path, size in sizes.items()}
-    stacks = make_stacks(sizes, [("mixture", [make_loras(sizes, 3)], None)], k=1)
-    with installed.mixer.mixing(stacks):
+    with installed.mixer.mixing(make_mixes(sizes, [("mixture", [make_loras(sizes, 3)])])):
         assert (model(ids).logits - bare).abs().max() > 0.1
     torch.testing.assert_close(model(ids).logits, bare, rtol=0, atol=0)
     installed.remove()
@@ -87,7 +84,7 @@ def test_a_mixed_batch_equals_each_request_with_its_own_merged_weights(model):
     """The reference: adapters added into the weights, request by request."""
     sizes, ids = linears(model), torch.randint(0, 61, (3, 5))
     one, two = make_loras(sizes, 3), make_loras(sizes, 5)
-    rows = [("selection", [two], None), ("base", [], None), ("mixture", [one, two], None)]
+    rows = [("selection", [two]), ("base", []), ("mixture", [one, two])]
     shares = [{1: 1.0}, {}, {0: 0.5, 1: 0.5}]
     expected = []
     for row, share in enumerate(shares):
@@ -100,7 +97,7 @@ def test_a_mixed_batch_equals_each_request_with_its_own_merged_weights(model):
                 layer.weight += delta.T if isinstance(layer, Conv1D) else delta
         expected.append(merged(ids[row : row + 1]).logits)
     installed = install(model, sizes)
-    with installed.mixer.mixing(make_stacks(sizes, rows, k=2)):
+    with installed.mixer.mixing(make_mixes(sizes, rows)):
         torch.testing.assert_close(model(ids).logits, torch.cat(expected), rtol=1e-3, atol=1e-3)
 
 
@@ -114,24 +111,25 @@ def test_the_trace_has_each_layers_gate_where_it_belongs():
     seen = {}
     for layer in installed.layers.values():
         layer.register_forward_pre_hook(lambda m, args: seen.__setitem__(m.path, args[0]))
-    router = random_router(sizes, rank=4)
-    rows = [("ramole", [one, two], router), ("selection", [two], None)]
-    with installed.mixer.mixing(make_stacks(sizes, rows, k=2), trace=True):
+    trained = make_trained(sites_of(sizes), rank=4)
+    router = trained["_router"].tensors
+    rows = [("ramole", [one, two]), ("selection", [two])]
+    with installed.mixer.mixing(make_mixes(sizes, rows, trained), trace=True):
         model(ids)
         weights = installed.mixer.weights(2, 5, 2).float()
     assert weights.shape == (2, 5, 2, 7, 2)
     places = installed.mixer.places
     for path, (layer, module) in places.at.items():
-        x, gate = seen[path][0], router.modules[path]
+        x, A, B = seen[path][0], router[f"{path}.A_r"], router[f"{path}.B_r"]
         if path == lacking:
             expected = torch.tensor([0.0, 1.0]).expand(5, 2)
         else:
             v = torch.stack([x @ m[path].A.T @ m[path].B.T for m in (one, two)], dim=1)
-            expected = torch.einsum("ls,lko,os->lk", x @ gate.A.T, v, gate.B).div(2).softmax(-1)
+            expected = torch.einsum("ls,lko,os->lk", x @ A.T, v, B).div(2).softmax(-1)
         torch.testing.assert_close(weights[0, :, layer, module], expected, atol=2e-3, rtol=0)
     assert weights[0].std() > 0.05
     assert (weights[1, ..., 0] == 1).all() and not weights[1, ..., 1].any()
-    with installed.mixer.mixing(make_stacks(sizes, rows, k=2)):
+    with installed.mixer.mixing(make_mixes(sizes, rows, trained)):
         model(ids)
         assert not installed.mixer.weights(2, 5, 2).any()
 
@@ -155,13 +153,3 @@ def test_a_mixed_layer_shows_its_bases_weight(model):
     base = model.get_submodule(path)
     layer = install(model, [path]).layers[path]
     assert layer.weight is base.weight
-
-
-def test_selecting_rows_of_a_stack():
-    o, i = 11, 7
-    loras = [[Lora(A=torch.randn(r, i), B=torch.randn(o, r))] for r in (2, 3, 4)]
-    router = ModuleRouter(A=torch.randn(5, i), B=torch.randn(o, 5))
-    plans = [METHODS["ramole"].plan(lora, router=router) for lora in loras]
-    stack, x = stack_plans(plans, k=1), torch.randn(3, 6, i)
-    rows = torch.tensor([2, 0])
-    torch.testing.assert_close(stack.select(rows)(x[rows])[0], stack(x)[0][rows])

@@ -8,11 +8,11 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from ramole_core.base_model import BaseModel
-from ramole_core.composition import Lora, random_router
-from ramole_core.engine.engine import Chosen, Engine, EngineSizes
-from ramole_core.engine.request import Generation, Request, Step
-from ramole_core.engine.ticket import Ticket
+from ramole_core.composition import Candidate, Lora, random_router
+from ramole_core.engine.engine import Engine, EngineSizes
+from ramole_core.engine.request_state import RequestState as Ticket
 from ramole_core.layers import LoraSet
+from ramole_core.request import Generation, Request, Step
 
 
 @dataclass
@@ -63,10 +63,10 @@ class TinyEngine:
             for path, (i, o) in self.shapes.items()
         }
 
-    def chosen(self, contents: Sequence[tuple[str, int]]) -> list[Chosen]:
+    def chosen(self, contents: Sequence[tuple[str, int]]) -> list[Candidate]:
         """(content, rank) of each adapter."""
         return [
-            Chosen(
+            Candidate(
                 name, 0.5, f"{name}_{rank}", lambda name=name, rank=rank: self.adapter(name, rank)
             )
             for name, rank in contents

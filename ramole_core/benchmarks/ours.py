@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from ramole_core.benchmarks.record import Measured
 from ramole_core.benchmarks.speed import full_window, now, rates
 from ramole_core.choosing import Chooser
-from ramole_core.engine.request import Generation, Request, Step
-from ramole_core.engine.ticket import Ticket
+from ramole_core.engine.request_state import RequestState as Ticket
 from ramole_core.errors import RamoleError
 from ramole_core.ramole import Ramole
+from ramole_core.request import Generation, Request, Step
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from ramole_core.benchmarks.workload import (
     make_ranks,
     replay,
 )
-from ramole_core.engine.request import Request
+from ramole_core.request import Request
 
 ALPHA, CV = 1.0, 1.0
 """Uniform choice, the hardest on caches; Poisson arrivals."""

@@ -13,8 +13,8 @@ import numpy as np
 
 from ramole_core.benchmarks.ours import OurEngine
 from ramole_core.benchmarks.record import Measured
-from ramole_core.engine.request import Generation, Request
 from ramole_core.errors import Busy
+from ramole_core.request import Generation, Request
 
 RANKS = (4, 8, 12, 16)
 IN_TIME = 6.0

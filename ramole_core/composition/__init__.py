@@ -1,28 +1,42 @@
-"""The composition methods: one published method a file, one line here for each."""
+"""The composition methods: one published method a file; their order stands in `methods.FILES`."""
 
-from ramole_core.composition import (
-    base as base,
-    fusion as fusion,
-    mixture as mixture,
-    ramole as ramole,
-    ramole_plus as ramole_plus,
-    selection as selection,
-    similarity as similarity,
-)
-from ramole_core.composition.contract import (
-    METHODS as METHODS,
-    Composition as Composition,
-    Evidence as Evidence,
+from importlib import import_module
+
+from ramole_core.composition.decision import (
+    Adapter as Adapter,
+    Ask as Ask,
+    Bypass as Bypass,
+    Decision as Decision,
     Gate as Gate,
-    Known as Known,
+    Merge as Merge,
+    Signal as Signal,
+    even as even,
+)
+from ramole_core.composition.lora import (
     Lora as Lora,
-    ModuleRouter as ModuleRouter,
-    Plan as Plan,
+    LoraSet as LoraSet,
+    orthonormal as orthonormal,
+)
+from ramole_core.composition.method import (
+    METHODS as METHODS,
+    Candidate as Candidate,
+    Composition as Composition,
+    Watched as Watched,
+    decide as decide,
     find_method as find_method,
+    forget as forget,
+    register as register,
 )
 from ramole_core.composition.router import (
+    ModuleRouter as ModuleRouter,
     Router as Router,
     load_router as load_router,
     random_router as random_router,
-    router_for as router_for,
 )
+from ramole_core.composition.sites import Sites as Sites, block_of as block_of
+from ramole_core.composition.surprise import Response as Response, surprise_of as surprise_of
+from ramole_core.composition.trained import Trained as Trained, load_trained as load_trained
+from ramole_core.methods import FILES
+
+for _file in FILES:
+    import_module(f"ramole_core.composition.{_file}")

@@ -1,21 +1,16 @@
 """The base model alone: y = W x. The control beside every claim."""
 
-from collections.abc import Sequence
-
-from jaxtyping import Bool, Float
-from torch import Tensor
-
-from ramole_core.composition.contract import Composition, register
+from ramole_core.composition.decision import Ask, Decision
+from ramole_core.composition.method import Composition, register
+from ramole_core.methods import Method
 
 
 @register
 class Base(Composition):
-    name = "base"
+    row = Method("base", "control", "the base model alone, no adapter")
 
     def experts(self, k: int) -> int:
         return 0
 
-    def shares(
-        self, present: Bool[Tensor, "module k"], scores: Sequence[float]
-    ) -> Float[Tensor, "module k"]:
-        return present.float()
+    def decide(self, ask: Ask) -> Decision:
+        return Decision(ask.present.float())

@@ -11,30 +11,38 @@ both means. Where an adapter lacks the module, both sums are still divided by k.
 from collections.abc import Sequence
 
 import torch
-from jaxtyping import Bool, Float
-from torch import Tensor
 from torch.nn.functional import pad
 
-from ramole_core.composition.contract import Composition, Lora, register
+from ramole_core.composition.decision import Ask, Decision, Merge
+from ramole_core.composition.lora import Lora
+from ramole_core.composition.method import Composition, register
+from ramole_core.methods import Method
 
 
 @register
 class Fusion(Composition):
-    name = "fusion"
+    row = Method(
+        "fusion",
+        "LoraRetriever, arXiv 2402.09997",
+        "one adapter made of the mean of the A's and the mean of the B's",
+    )
     merges = True
 
-    def shares(
-        self, present: Bool[Tensor, "module k"], scores: Sequence[float]
-    ) -> Float[Tensor, "module k"]:
-        return present.float() / max(present.shape[-1], 1)
+    def decide(self, ask: Ask) -> Decision:
+        shares = ask.weights or (1 / max(ask.k, 1),) * ask.k
+        rank = max((adapter.rank for adapter in ask.adapters), default=0)
+        return Decision(
+            torch.tensor(shares, dtype=torch.float32) * ask.present,
+            merge=Merge(lambda loras: fuse(loras, shares), rank),
+        )
 
-    def merge(self, loras: Sequence[Lora | None], weights: Sequence[float] | None) -> Lora | None:
-        k = len(loras)
-        share = list(weights or [1 / k] * k)
-        here = [(w, lora) for w, lora in zip(share, loras, strict=True) if lora is not None]
-        if not here:
-            return None
-        r = max(lora.A.shape[0] for _, lora in here)
-        A = torch.stack([w * pad(lora.A, (0, 0, 0, r - lora.A.shape[0])) for w, lora in here])
-        B = torch.stack([w * pad(lora.B, (0, r - lora.B.shape[1])) for w, lora in here])
-        return Lora(A=A.sum(0), B=B.sum(0))
+
+def fuse(loras: Sequence[Lora | None], shares: Sequence[float]) -> Lora | None:
+    """The weighted sums of the A's and of the B's; None where no adapter has the module."""
+    here = [(w, lora) for w, lora in zip(shares, loras, strict=True) if lora is not None]
+    if not here:
+        return None
+    r = max(lora.A.shape[0] for _, lora in here)
+    A = torch.stack([w * pad(lora.A, (0, 0, 0, r - lora.A.shape[0])) for w, lora in here])
+    B = torch.stack([w * pad(lora.B, (0, r - lora.B.shape[1])) for w, lora in here])
+    return Lora(A=A.sum(0), B=B.sum(0))

@@ -5,19 +5,18 @@ y = W x + (1/k) sum_j B_j A_j x                    (LoraRetriever, arXiv 2402.09
 Where an adapter lacks the module the sum is still divided by k.
 """
 
-from collections.abc import Sequence
-
-from jaxtyping import Bool, Float
-from torch import Tensor
-
-from ramole_core.composition.contract import Composition, register
+from ramole_core.composition.decision import Ask, Decision, even
+from ramole_core.composition.method import Composition, register
+from ramole_core.methods import Method
 
 
 @register
 class Mixture(Composition):
-    name = "mixture"
+    row = Method(
+        "mixture",
+        "LoraRetriever, arXiv 2402.09997",
+        "the mean of the adapters' outputs, 1/k each",
+    )
 
-    def shares(
-        self, present: Bool[Tensor, "module k"], scores: Sequence[float]
-    ) -> Float[Tensor, "module k"]:
-        return present.float() / max(present.shape[-1], 1)
+    def decide(self, ask: Ask) -> Decision:
+        return Decision(even(ask.present))

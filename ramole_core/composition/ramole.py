@@ -5,34 +5,73 @@
 
 We compute k_i as (B_r^T B_i)(A_i x), the Gram gate, so no v_i of size o is ever made for the gate.
 The divisor is the root of the *router's* rank s; the router's own B_r A_r x is never added. The
-softmax runs over the adapters that are present for the request in this module only.
-
-`uniform_router` (B_r = 0, so 1/k over the adapters present) and `random_router` (a frozen random
-one) are the controls that a trained router has to beat.
+softmax runs over the adapters that are present for the request in this module only. Training
+starts from B_r = 0, the uniform gate, which still has a gradient.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor, einsum
 
-from ramole_core.composition.contract import (
-    Composition,
-    Lora,
-    ModuleRouter,
-    even_shares,
-    register,
-)
+from ramole_core.composition.decision import Ask, Decision, Gate, even
+from ramole_core.composition.lora import Lora
+from ramole_core.composition.method import Composition, register
+from ramole_core.composition.router import ModuleRouter, Router, read_router
+from ramole_core.composition.sites import Sites
+from ramole_core.composition.trained import Trained
+from ramole_core.methods import Method, Option, Value
 
 
-class Routed(Composition):
-    """Output-space mixing by a RouterLoRA; the subclasses differ only in which router they get."""
+@register
+class Ramole(Composition):
+    row = Method(
+        "ramole",
+        "RAMoLE, arXiv 2406.16989",
+        "a trained RouterLoRA weighs the adapters for every token and layer",
+        weights="_router",
+        training=(
+            Option("rank", 6, 1, 64, "s, the rank of A_r and B_r"),
+            Option("alpha", 12.0, 1e-3, 1e3, "alpha/s is folded into B_r when it is written"),
+        ),
+    )
 
-    def shares(
-        self, present: Bool[Tensor, "module k"], scores: Sequence[float]
-    ) -> Float[Tensor, "module k"]:
-        return even_shares(present)
+    def __init__(self):
+        self._read: dict[tuple[str, int], Router] = {}
+
+    def decide(self, ask: Ask) -> Decision:
+        assert ask.trained is not None  # the row names them
+        return Decision(even(ask.present), gate=Gate(router=self._router(ask.trained, ask.sites)))
+
+    def _router(self, trained: Trained, sites: Sites) -> Router:
+        """Read once for a file and a model, so that the engine knows it by identity too."""
+        if not trained.checksum:
+            return read_router(trained, shapes=sites.shapes)
+        key = trained.checksum, id(sites)
+        if key not in self._read:
+            self._read = {key: read_router(trained, shapes=sites.shapes)}
+        return self._read[key]
+
+    def begin(
+        self, sites: Sites, adapters: Sequence[tuple[str, str]], recipe: Mapping[str, Value]
+    ) -> dict[str, Tensor]:
+        """A_r uniform as PEFT initialises A, B_r zero; one for any pool."""
+        rank, tensors = int(recipe["rank"]), {}
+        for path, (i, o) in sites.shapes.items():
+            tensors[f"{path}.A_r"] = (torch.rand(rank, i) * 2 - 1) * i**-0.5
+            tensors[f"{path}.B_r"] = torch.zeros(o, rank)
+        return tensors
+
+    def finish(
+        self, tensors: Mapping[str, Tensor], recipe: Mapping[str, Value]
+    ) -> Mapping[str, Tensor]:
+        """alpha/s folded into B_r."""
+        scale = recipe["alpha"] / recipe["rank"]
+        return {
+            name: tensor * scale if name.endswith(".B_r") else tensor
+            for name, tensor in tensors.items()
+        }
 
 
 def attend_naive(
@@ -44,21 +83,3 @@ def attend_naive(
     keys = einsum("lko,os->lks", v, router.B)
     alpha = (einsum("ls,lks->lk", q, keys) * router.A.shape[0] ** -0.5).softmax(-1)
     return einsum("lk,lko->lo", alpha, v), alpha
-
-
-@register
-class Ramole(Routed):
-    name = "ramole"
-    router = "trained"
-
-
-@register
-class UniformRouter(Routed):
-    name = "uniform_router"
-    router = "zero"
-
-
-@register
-class RandomRouter(Routed):
-    name = "random_router"
-    router = "random"

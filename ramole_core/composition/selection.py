@@ -3,22 +3,17 @@
 y = W x + B_1 A_1 x                                   (LoraRetriever, arXiv 2402.09997, section 3.3)
 """
 
-from collections.abc import Sequence
-
-from jaxtyping import Bool, Float
-from torch import Tensor
-
-from ramole_core.composition.contract import Composition, register
+from ramole_core.composition.decision import Ask, Decision
+from ramole_core.composition.method import Composition, register
+from ramole_core.methods import Method
 
 
 @register
 class Selection(Composition):
-    name = "selection"
+    row = Method("selection", "LoraRetriever, arXiv 2402.09997", "the most similar adapter alone")
 
     def experts(self, k: int) -> int:
         return min(k, 1)
 
-    def shares(
-        self, present: Bool[Tensor, "module k"], scores: Sequence[float]
-    ) -> Float[Tensor, "module k"]:
-        return present.float()
+    def decide(self, ask: Ask) -> Decision:
+        return Decision(ask.present.float())

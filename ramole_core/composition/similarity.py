@@ -1,30 +1,31 @@
 """Similarity-weighted mixture: the retriever's similarity decides, the same for every token.
 
-y = W x + sum_j w_j B_j A_j x,   w = softmax(sim / 0.05)
+y = W x + sum_j w_j B_j A_j x,   w = softmax(sim / temperature)
 
 The control between selection (temperature 0) and mixture (temperature infinite); 0.05 is the
 temperature that sentence encoders are usually tuned at. Where an adapter lacks the module, its
 share is lost.
 """
 
-from collections.abc import Sequence
-
 import torch
-from jaxtyping import Bool, Float
-from torch import Tensor
 
-from ramole_core.composition.contract import Composition, register
-
-TEMPERATURE = 0.05
+from ramole_core.composition.decision import Ask, Decision
+from ramole_core.composition.method import Composition, register
+from ramole_core.methods import Method, Option
 
 
 @register
 class Similarity(Composition):
-    name = "similarity"
+    row = Method(
+        "similarity",
+        "control",
+        "the mean of the adapters' outputs, weighted by their similarity to the prompt",
+        options=(
+            Option("temperature", 0.05, 0.001, 10.0, "how flat the weights are: large is 1/k"),
+        ),
+    )
     weighs_similarity = True
 
-    def shares(
-        self, present: Bool[Tensor, "module k"], scores: Sequence[float]
-    ) -> Float[Tensor, "module k"]:
-        known = torch.tensor(list(scores), dtype=torch.float32).nan_to_num(0.0)
-        return (known / TEMPERATURE).softmax(-1) * present
+    def decide(self, ask: Ask) -> Decision:
+        scores = torch.tensor([a.score for a in ask.adapters], dtype=torch.float32).nan_to_num(0.0)
+        return Decision((scores / ask.options["temperature"]).softmax(-1) * ask.present)

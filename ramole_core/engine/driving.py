@@ -6,9 +6,10 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 
 from ramole_core.engine.engine import Engine
-from ramole_core.engine.request import Generation, Request, Step
-from ramole_core.engine.ticket import Chosen, Ticket
+from ramole_core.engine.prompt import Prepared
+from ramole_core.engine.request_state import RequestState
 from ramole_core.errors import Busy
+from ramole_core.request import Generation, Step
 
 LOOK = 0.05
 """Seconds between two looks at whether a caller has gone, while nothing comes."""
@@ -59,7 +60,7 @@ class Follower:
         self,
         engine: Engine,
         thread: Callable[[], EngineThread | None],
-        asked: Sequence[tuple[Request, Sequence[Chosen]]],
+        asked: Sequence[Prepared],
         *,
         session: str,
         cancelled: Callable[[], bool],
@@ -69,10 +70,10 @@ class Follower:
         self._engine, self._thread = engine, thread
         self._asked = list(asked)
         self._session, self._cancelled, self._waiting = session, cancelled, waiting
-        self._news: queue.SimpleQueue[tuple[Ticket, Step | Generation | Exception]] = (
+        self._news: queue.SimpleQueue[tuple[RequestState, Step | Generation | Exception]] = (
             queue.SimpleQueue()
         )
-        self._open: dict[Ticket, int] = {}
+        self._open: dict[RequestState, int] = {}
         self._places: dict[int, int] = {}
         self._next = 0
         self._stopped = False
@@ -93,8 +94,8 @@ class Follower:
 
     def _stop(self) -> None:
         self._stopped = True
-        for ticket in self._open:
-            ticket.cancel()
+        for state in self._open:
+            state.cancel()
         if (thread := self._thread()) is not None:
             thread.wake()
 
@@ -105,21 +106,20 @@ class Follower:
         """
         most = self._engine.sizes.max_batch
         while self._next < len(self._asked) and len(self._open) < most:
-            request, chosen = self._asked[self._next]
+            prepared = self._asked[self._next]
             try:
-                ticket = self._engine.submit(
-                    request,
-                    chosen,
-                    session=self._session or request.owner or "",
-                    deliver=lambda ticket, item: self._news.put((ticket, item)),
+                state = self._engine.submit(
+                    prepared,
+                    session=self._session or prepared.request.owner or "",
+                    deliver=lambda state, item: self._news.put((state, item)),
                 )
             except Busy:
                 if not self._next and not self._open:
                     raise
                 break
-            self._open[ticket] = self._next
+            self._open[state] = self._next
             if self._stopped:
-                ticket.cancel()
+                state.cancel()
             self._next += 1
             if (thread := self._thread()) is not None:
                 thread.wake()
@@ -127,8 +127,8 @@ class Follower:
     def _tell_places(self) -> None:
         unsure = [(t, i) for t, i in self._open.items() if self._places.get(i) != 0]
         places = self._engine.scheduler.places() if unsure else {}
-        for ticket, index in unsure:
-            known, place = self._places.get(index), places.get(ticket, 0)
+        for state, index in unsure:
+            known, place = self._places.get(index), places.get(state, 0)
             if place != known:
                 self._places[index] = place
                 if known is not None or place:
@@ -138,18 +138,18 @@ class Follower:
         if self._thread() is None and self._news.empty():
             self._engine.step()
         try:
-            ticket, item = self._news.get(timeout=LOOK)
+            state, item = self._news.get(timeout=LOOK)
         except queue.Empty:
             return
         while True:
-            index = self._open[ticket]
+            index = self._open[state]
             if not isinstance(item, Step):
-                del self._open[ticket]
+                del self._open[state]
             if isinstance(item, Exception):
                 raise item
             yield index, item
             try:
-                ticket, item = self._news.get_nowait()
+                state, item = self._news.get_nowait()
             except queue.Empty:
                 return
 

@@ -1,9 +1,32 @@
-"""A request's prompt as token ids: the chat template, or the raw text."""
+"""A request on its way into the engine: its prompt as token ids, read once, and its adapters."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 from transformers import PreTrainedTokenizerBase
 
-from ramole_core.engine.request import Request
+from ramole_core.composition import Candidate
 from ramole_core.errors import RamoleError
+from ramole_core.request import Request
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A prompt that was read."""
+
+    ids: list[int]
+    room: int
+    """Most tokens that the answer may have."""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A request that can be submitted."""
+
+    request: Request
+    candidates: Sequence[Candidate]
+    """Its adapters."""
+    prompt: Prompt
 
 
 def encode_prompt(request: Request, tokenizer: PreTrainedTokenizerBase) -> list[int]:

@@ -13,10 +13,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
+from ramole_core.composition.surprise import TINY, Response
 from ramole_core.engine.prompt import encode_prompt
-from ramole_core.engine.request import Request
 from ramole_core.layers import Layout, Units
-from ramole_core.layers.surprise import MOST, TINY
+from ramole_core.request import Request
 
 PROMPTS = (
     "Good morning! How are you today?",
@@ -80,7 +80,7 @@ PROMPTS = (
     "- because the soup was ready.",
 )
 """Written for this purpose; of no task in particular."""
-SPREAD = 0.05
+NARROWEST = 0.05
 """Least standard deviation: a module that always answers alike must not shout."""
 
 
@@ -100,7 +100,7 @@ class Reference:
         logs = torch.stack(
             [log_responses(units, [x[:, n] for x in self._inputs]) for n in range(len(PROMPTS))]
         )
-        usual = torch.stack([logs.mean(0), logs.std(0).clamp(min=SPREAD)], dim=-1)
+        usual = torch.stack([logs.mean(0), logs.std(0).clamp(min=NARROWEST)], dim=-1)
         usual[~units.present] = torch.tensor([0.0, 1.0])
         return usual
 
@@ -114,12 +114,9 @@ def log_responses(units: Units, inputs: Sequence[Float[Tensor, "_ _"]]) -> Float
     return torch.cat(logs)
 
 
-def surprise_of(units: Units, inputs: Sequence[Float[Tensor, "_ _"]]) -> float:
-    """Mean over an adapter's modules of (log |B A x| - mean) / spread; `inputs` by group."""
-    mean, spread = units.usual.unbind(-1)
-    logs = log_responses(units, inputs)
-    z = ((logs - mean) / spread).clamp(-MOST, MOST)[units.present]
-    return float(z.mean()) if len(z) else 0.0
+def response_of(units: Units, inputs: Sequence[Float[Tensor, "_ _"]]) -> Response:
+    """What an adapter answers to these inputs, by group."""
+    return Response(log_responses(units, inputs), units.usual, units.present)
 
 
 def read_ends(

@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ramole_core.engine.request import Request
+from ramole_core.request import Request
 
 
 def make_generator(request: Request) -> torch.Generator:

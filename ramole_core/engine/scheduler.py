@@ -5,6 +5,7 @@ one forward whatever their methods, adapters, k and decoding settings (iteration
 Orca; S-LoRA, arXiv 2311.03285). It has no threads of its own: whoever calls `step` runs the model.
 """
 
+import logging
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -13,15 +14,18 @@ from dataclasses import asdict, dataclass
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from ramole_core.engine.forward import Forwards
+from ramole_core.composition import Candidate
 from ramole_core.engine.kv import KvCache
-from ramole_core.engine.request import Generation, Request, Step
-from ramole_core.engine.ticket import Chosen, Ticket, new_ticket
+from ramole_core.engine.model_runner import ModelRunner, Output
+from ramole_core.engine.placement import Placement
+from ramole_core.engine.request_state import RequestState, new_request_state
 from ramole_core.engine.waiting import in_turn
 from ramole_core.errors import Busy, RamoleError
-from ramole_core.layers import Layout, Line
+from ramole_core.layers import Layout, RowMix
+from ramole_core.request import Generation, Request, Step
 
-Event = tuple[Ticket, Step | Generation | RamoleError]
+log = logging.getLogger(__name__)
+Event = tuple[RequestState, Step | Generation | RamoleError]
 ALONE = 4
 """A step may read this many chunks of prompts where no row waits for its next token."""
 
@@ -62,22 +66,22 @@ class Scheduler:
         tokenizer: PreTrainedTokenizerBase,
         layout: Layout,
         kv: KvCache,
-        forwards: Forwards,
+        runner: ModelRunner,
         eos: frozenset[int],
         sizes: Sizes,
-        admit: Callable[[Ticket], Line | None],
-        release: Callable[[Line], None],
+        pin: Callable[[Placement], RowMix | None],
+        release: Callable[[RowMix], None],
     ):
-        """`admit` pins a request's adapters and gives its line, None where they do not fit now;
-        `release` gives them back."""
+        """`pin` takes what a request needs in the bank, None where it is not to be had now;
+        `release` gives it back."""
         self.sizes = sizes
         self._tokenizer, self._layout, self._eos = tokenizer, layout, eos
-        self._kv, self._forwards = kv, forwards
-        self._admit, self._release = admit, release
+        self._kv, self._runner = kv, runner
+        self._pin, self._release = pin, release
         self._door = threading.Lock()
-        self._waiting: list[Ticket] = []
-        self._reading: list[Ticket] = []
-        self._rows: list[Ticket] = []
+        self._waiting: list[RequestState] = []
+        self._reading: list[RequestState] = []
+        self._rows: list[RequestState] = []
         self._number = 0
         self._stats = Stats()
 
@@ -86,13 +90,14 @@ class Scheduler:
     def submit(
         self,
         request: Request,
-        chosen: Sequence[Chosen],
+        candidates: Sequence[Candidate],
+        placement: Placement,
         *,
         prompt_ids: list[int],
         room: int,
         session: str = "",
-        deliver: Callable[[Ticket, Step | Generation | Exception], None] | None = None,
-    ) -> Ticket:
+        deliver: Callable[[RequestState, Step | Generation | Exception], None] | None = None,
+    ) -> RequestState:
         """Put a request into the queue; `deliver` is called with all that comes of it.
 
         Raises RamoleError where it could never run, Busy where MAX_QUEUE others wait.
@@ -105,33 +110,34 @@ class Scheduler:
                     "try again in a moment."
                 )
             self._number += 1
-            ticket = new_ticket(
+            state = new_request_state(
                 self._number,
                 request,
                 session=session,
                 prompt_ids=prompt_ids,
-                chosen=tuple(chosen),
+                candidates=tuple(candidates),
+                placement=placement,
                 room=room,
                 tokenizer=self._tokenizer,
             )
             if deliver is not None:
-                ticket.deliver = deliver
-            self._waiting.append(ticket)
-        return ticket
+                state.deliver = deliver
+            self._waiting.append(state)
+        return state
 
-    def cancel(self, ticket: Ticket) -> None:
+    def cancel(self, state: RequestState) -> None:
         """End one request at the next step; the others do not feel it."""
-        ticket.cancel()
+        state.cancel()
 
-    def place(self, ticket: Ticket) -> int:
+    def place(self, state: RequestState) -> int:
         """1 is next, 0 runs or has ended."""
-        return self.places().get(ticket, 0)
+        return self.places().get(state, 0)
 
-    def places(self) -> dict[Ticket, int]:
+    def places(self) -> dict[RequestState, int]:
         """The place of every request that waits."""
         with self._door:
             order = in_turn(self._waiting, [*self._reading, *self._rows])
-        return {ticket: number for number, ticket in enumerate(order, 1)}
+        return {state: number for number, state in enumerate(order, 1)}
 
     @property
     def running(self) -> int:
@@ -163,83 +169,85 @@ class Scheduler:
         if self._rows:
             self._decode(events)
         if self.idle:
-            self._forwards.forget()
+            self._runner.forget()
         return events
 
     @torch.inference_mode()
-    def fail(self) -> list[Ticket]:
+    def fail(self) -> list[RequestState]:
         """Give up every request, after an error that nobody foresaw; frees what they held."""
         with self._door:
             lost = [*self._reading, *self._rows, *self._waiting]
             self._waiting.clear()
-        for ticket in lost:
-            self._leave(ticket)
-        self._forwards.forget()
+        for state in lost:
+            self._leave(state)
+        self._runner.forget()
         return lost
 
     def _drop_cancelled(self, events: list[Event]) -> None:
         with self._door:
-            gone = [ticket for ticket in self._waiting if ticket.cancelled]
-            self._waiting = [ticket for ticket in self._waiting if not ticket.cancelled]
-        gone += [ticket for ticket in [*self._reading, *self._rows] if ticket.cancelled]
-        for ticket in gone:
-            ticket.end("cancelled")
-            self._finish(ticket, events)
+            gone = [state for state in self._waiting if state.cancelled]
+            self._waiting = [state for state in self._waiting if not state.cancelled]
+        gone += [state for state in [*self._reading, *self._rows] if state.cancelled]
+        for state in gone:
+            state.end("cancelled")
+            self._finish(state, events)
 
     def _let_in(self, events: list[Event]) -> None:
         while self._waiting and self.running < self.sizes.max_batch:
             with self._door:
-                ticket = in_turn(self._waiting, [*self._reading, *self._rows])[0]
-            arena = self._kv.reserve(ticket.length)
+                state = in_turn(self._waiting, [*self._reading, *self._rows])[0]
+            arena = self._kv.reserve(state.length)
             if arena is None:
                 return
             try:
-                line = self._admit(ticket)
-            except RamoleError as error:
+                mix = self._pin(state.placement)
+            except Exception as error:
                 self._kv.give_back(arena)
-                self._take_out(ticket)
-                events.append((ticket, error))
+                self._take_out(state)
+                events.append((state, fault_of(error, state.request.method)))
                 continue
-            if line is None:
+            if mix is None:
                 self._kv.give_back(arena)
                 return
-            self._take_out(ticket)
-            ticket.line, ticket.arena = line, arena
-            ticket.admitted = time.perf_counter()
+            self._take_out(state)
+            state.mix, state.arena = mix, arena
+            state.admitted = time.perf_counter()
             self._stats.admitted += 1
-            self._reading.append(ticket)
+            self._reading.append(state)
 
-    def _take_out(self, ticket: Ticket) -> None:
+    def _take_out(self, state: RequestState) -> None:
         with self._door:
-            self._waiting.remove(ticket)
+            self._waiting.remove(state)
 
     def _prefill(self, events: list[Event]) -> None:
         began = time.perf_counter()
-        tickets, counts = self._chunk()
-        logits, gates, past = self._forwards.prefill(tickets, counts)
-        chosen = logits.float().argmax(-1).tolist()
-        for row, (ticket, count) in enumerate(zip(tickets, counts, strict=True)):
-            ticket.read += count
-            if ticket.read < len(ticket.prompt_ids):
-                ticket.past = past
-                if (found := gates[row]) is not None:
-                    ticket.gates.append(found)
+        states, counts = self._chunk()
+        output, past = self._runner.prefill(states, counts)
+        chosen = output.logits.float().argmax(-1).tolist()
+        for row, (state, count) in enumerate(zip(states, counts, strict=True)):
+            if row in output.faults:
+                self._fail(state, output.faults[row], events)
                 continue
-            step = ticket.advance(_greedy(ticket, chosen[row]), logits[row], gates[row], self._eos)
-            events.append((ticket, step))
-            ticket.past = None
-            if not ticket.finish_reason:
-                assert ticket.arena is not None
-                self._kv.append(ticket.arena, ticket, past, row, len(ticket.prompt_ids))
-                self._rows.append(ticket)
-                self._reading.remove(ticket)
+            state.read += count
+            if state.read < len(state.prompt_ids):
+                state.past = past
+                if (found := output.gates[row]) is not None:
+                    state.gates.append(found)
+                continue
+            self._advance(state, row, chosen[row], output, events)
+            state.past = None
+            if not state.finish_reason:
+                assert state.arena is not None
+                self._kv.append(state.arena, state, past, row, len(state.prompt_ids))
+                self._rows.append(state)
+                self._reading.remove(state)
             else:
-                self._finish(ticket, events)
+                self._finish(state, events)
         self._stats.prefill_tokens += sum(counts)
         self._stats.prefill_forwards += 1
         self._stats.prefill_seconds += time.perf_counter() - began
 
-    def _chunk(self) -> tuple[list[Ticket], list[int]]:
+    def _chunk(self) -> tuple[list[RequestState], list[int]]:
         """Whose prompts are read now, and how many tokens of each.
 
         A prompt that is longer than a chunk goes alone, a piece a step; short ones of about the
@@ -250,49 +258,70 @@ class Scheduler:
         left = len(first.prompt_ids) - first.read
         if first.past is not None or left > budget:
             return [first], [min(left, budget)]
-        tickets, longest = [first], left
-        for ticket in self._reading[1:]:
-            length = len(ticket.prompt_ids)
+        states, longest = [first], left
+        for state in self._reading[1:]:
+            length = len(state.prompt_ids)
             widest = max(longest, length)
-            fits = widest * (len(tickets) + 1) <= budget and 2 * min(longest, length) >= widest
-            if ticket.past is None and fits:
-                tickets.append(ticket)
+            fits = widest * (len(states) + 1) <= budget and 2 * min(longest, length) >= widest
+            if state.past is None and fits:
+                states.append(state)
                 longest = widest
-        return tickets, [len(ticket.prompt_ids) for ticket in tickets]
+        return states, [len(state.prompt_ids) for state in states]
 
     def _decode(self, events: list[Event]) -> None:
         began = time.perf_counter()
-        rows, logits, gates = self._forwards.decode()
-        chosen = logits.float().argmax(-1).tolist()
-        for row, ticket in enumerate(rows):
-            step = ticket.advance(_greedy(ticket, chosen[row]), logits[row], gates[row], self._eos)
-            events.append((ticket, step))
-        for ticket in rows:
-            if ticket.finish_reason:
-                self._finish(ticket, events)
+        rows, output = self._runner.decode()
+        chosen = output.logits.float().argmax(-1).tolist()
+        for row, state in enumerate(rows):
+            if row in output.faults:
+                self._fail(state, output.faults[row], events)
+            else:
+                self._advance(state, row, chosen[row], output, events)
+        for state in rows:
+            if state.finish_reason:
+                self._finish(state, events)
         self._stats.decode_tokens += len(rows)
         self._stats.decode_forwards += 1
         self._stats.decode_seconds += time.perf_counter() - began
 
-    def _finish(self, ticket: Ticket, events: list[Event]) -> None:
-        self._leave(ticket)
+    def _advance(
+        self, state: RequestState, row: int, token: int, output: Output, events: list[Event]
+    ) -> None:
+        """The next token of one row: the batch's own choice where the request is greedy."""
+        greedy = token if state.request.temperature == 0 else None
+        step = state.advance(greedy, output.logits[row], output.gates[row], self._eos)
+        events.append((state, step))
+
+    def _fail(self, state: RequestState, error: Exception, events: list[Event]) -> None:
+        """A fault in one method: it ends that request, with one sentence."""
+        self._leave(state)
+        events.append((state, fault_of(error, state.request.method)))
+
+    def _finish(self, state: RequestState, events: list[Event]) -> None:
+        self._leave(state)
         self._stats.finished += 1
-        events.append((ticket, ticket.generation(self._tokenizer, self._layout)))
+        events.append((state, state.generation(self._tokenizer, self._layout)))
 
-    def _leave(self, ticket: Ticket) -> None:
-        """Give back whatever the ticket holds."""
-        if ticket in self._rows:
-            self._rows.remove(ticket)
-            self._kv.remove(ticket)
-        elif ticket in self._reading:
-            self._reading.remove(ticket)
-            if ticket.arena is not None:
-                self._kv.give_back(ticket.arena)
-        if ticket.line is not None:
-            self._release(ticket.line)
-        ticket.line = ticket.arena = ticket.past = None
+    def _leave(self, state: RequestState) -> None:
+        """Give back whatever the state holds."""
+        if state in self._rows:
+            self._rows.remove(state)
+            self._kv.remove(state)
+        elif state in self._reading:
+            self._reading.remove(state)
+            if state.arena is not None:
+                self._kv.give_back(state.arena)
+        if state.mix is not None:
+            self._release(state.mix)
+        state.mix = state.arena = state.past = None
 
 
-def _greedy(ticket: Ticket, token: int) -> int | None:
-    """The batch's own choice where it is the request's."""
-    return token if ticket.request.temperature == 0 else None
+def fault_of(error: Exception, method: str) -> RamoleError:
+    """One sentence for whoever asked; what nobody foresaw goes into the log."""
+    if isinstance(error, RamoleError):
+        return error
+    log.error("A request failed in method %s.", method, exc_info=error)
+    return RamoleError(
+        f"Method {method} failed on this request ({type(error).__name__}: {error}); the other "
+        "requests go on. Choose another method, or other adapters."
+    )

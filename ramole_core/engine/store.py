@@ -10,17 +10,17 @@ import hashlib
 import os
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
+from torch import Tensor
 
-from ramole_core.composition import Lora
-from ramole_core.engine.reference import Reference
-from ramole_core.layers import Layout, LoraSet, Units, pack_units
+from ramole_core.composition import Lora, LoraSet
+from ramole_core.layers import Layout, Units, pack_units
 
 FORMAT = 3
 """Of the files; another one is packed again."""
@@ -36,46 +36,76 @@ class UnitStore:
         dtype: torch.dtype,
         limit: int,
         folder: Path | None,
-        reference: Reference | None = None,
+        measure: Callable[[Units], Tensor] | None = None,
     ):
-        """`limit` in bytes bounds the host cache; `folder` None packs in memory only. Without a
-        `reference` no adapter's usual responses are measured."""
-        self._reference = reference
+        """`limit` in bytes bounds the host cache; `folder` None packs in memory only; `measure`
+        gives an adapter's usual responses (`Reference.measure`), None: nobody measures."""
+        self._measure = measure
         self._layout, self._dtype, self._limit = layout, dtype, limit
         self._folder = folder
         what = repr((FORMAT, dtype, layout.flat, [(g.i, g.o) for g in layout.groups]))
         self._layout_name = hashlib.sha256(what.encode()).hexdigest()[:12]
-        self._held: OrderedDict[str, Units] = OrderedDict()
-        self._lock = threading.Lock()
-        self.nbytes = self.reads = self.packs = 0
+        self._held: OrderedDict[Hashable, Units] = OrderedDict()
+        self._lock, self._merging = threading.Lock(), threading.Lock()
+        self.nbytes = self.reads = self.packs = self.merges = 0
 
     def get(self, checksum: str, load: Callable[[], LoraSet]) -> Units:
         """The adapter's units; `load` reads the adapter itself where no packed file is there.
 
         Whatever `load` raises comes through.
         """
-        with self._lock:
-            units = self._held.get(checksum)
-            if units is not None:
-                self._held.move_to_end(checksum)
-                return units
-        units = self._read(checksum)
+        units = self._look_up(checksum)
         if units is None:
-            units = self._pack(checksum, load())
+            units = self._read(checksum) or self._pack(checksum, load())
+            units = self._keep(checksum, units)
+        return units
+
+    def _look_up(self, key: Hashable) -> Units | None:
         with self._lock:
-            if checksum not in self._held:
-                self._held[checksum] = units
+            if key in self._held:
+                self._held.move_to_end(key)
+            return self._held.get(key)
+
+    def _keep(self, key: Hashable, units: Units) -> Units:
+        with self._lock:
+            if key not in self._held:
+                self._held[key] = units
                 self.nbytes += units.nbytes
-            self._held.move_to_end(checksum)
+            self._held.move_to_end(key)
             while self.nbytes > self._limit and len(self._held) > 1:
                 self.nbytes -= self._held.popitem(last=False)[1].nbytes
+            return self._held.get(key, units)
+
+    def merged(
+        self,
+        key: Hashable,
+        loads: Sequence[Callable[[], LoraSet]],
+        merge: Callable[[Sequence[Lora | None]], Lora | None],
+        *,
+        dtype: torch.dtype,
+    ) -> Units:
+        """One adapter made of several in weight space, module by module; made once while it is in
+        the host cache, and never written.
+
+        `loads` read the adapters as they were uploaded: a merge may depend on how a LoRA is split
+        into A and B.
+        """
+        with self._merging:
+            units = self._look_up(key)
+            if units is None:
+                loras = [load() for load in loads]
+                made = {p: merge([one.get(p) for one in loras]) for p in self._layout.flat}
+                made = {path: lora for path, lora in made.items() if lora}
+                units = self._keep(key, pack_units(made, self._layout, dtype=dtype))
+                self.merges += 1
         return units
 
     def keep_only(self, checksums: Iterable[str]) -> None:
-        """Delete the packed files of all other adapters; requests that run keep theirs."""
+        """Forget all other adapters and every merge, and delete their packed files; requests that
+        run keep theirs."""
         kept = set(checksums)
         with self._lock:
-            for checksum in [c for c in self._held if c not in kept]:
+            for checksum in [c for c in self._held if not isinstance(c, str) or c not in kept]:
                 self.nbytes -= self._held.pop(checksum).nbytes
         if self._folder is not None and self._folder.is_dir():
             for file in self._folder.iterdir():
@@ -102,8 +132,8 @@ class UnitStore:
 
     def _pack(self, checksum: str, loras: LoraSet) -> Units:
         units = pack_units(loras, self._layout, dtype=self._dtype)
-        if self._reference is not None:
-            units = replace(units, usual=self._reference.measure(units))
+        if self._measure is not None:
+            units = replace(units, usual=self._measure(units))
         self.packs += 1
         file = self._file(checksum)
         if file is None:
@@ -124,21 +154,6 @@ def _fetch(file: Path) -> None:
     if hasattr(os, "posix_fadvise"):
         with file.open("rb") as opened:
             os.posix_fadvise(opened.fileno(), 0, 0, os.POSIX_FADV_WILLNEED)
-
-
-def merged(
-    loras: Sequence[LoraSet],
-    layout: Layout,
-    merge: Callable[[list[Lora | None]], Lora | None],
-    *,
-    dtype: torch.dtype,
-) -> Units:
-    """One adapter made of several in weight space, module by module.
-
-    `loras` as they were uploaded: a merge may depend on how a LoRA is split into A and B.
-    """
-    made = {path: merge([one.get(path) for one in loras]) for path in layout.flat}
-    return pack_units({path: one for path, one in made.items() if one}, layout, dtype=dtype)
 
 
 def _tensors_of(units: Units) -> dict[str, torch.Tensor]:

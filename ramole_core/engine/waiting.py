@@ -3,18 +3,18 @@
 from collections import Counter
 from collections.abc import Iterable
 
-from ramole_core.engine.ticket import Ticket
+from ramole_core.engine.request_state import RequestState
 
 
-def in_turn(waiting: Iterable[Ticket], running: Iterable[Ticket]) -> list[Ticket]:
-    """The waiting tickets in the order in which they get rows.
+def in_turn(waiting: Iterable[RequestState], running: Iterable[RequestState]) -> list[RequestState]:
+    """The waiting states in the order in which they get rows.
 
     A session's n-th request (those that run counted) comes after every other session's (n-1)-th,
     so that one who asks for much delays nobody who asks for little.
     """
-    taken = Counter(ticket.session for ticket in running)
+    taken = Counter(state.session for state in running)
     order = []
-    for ticket in sorted(waiting, key=lambda ticket: ticket.number):
-        order.append((taken[ticket.session], ticket.number, ticket))
-        taken[ticket.session] += 1
-    return [ticket for _, _, ticket in sorted(order, key=lambda entry: entry[:2])]
+    for state in sorted(waiting, key=lambda state: state.number):
+        order.append((taken[state.session], state.number, state))
+        taken[state.session] += 1
+    return [state for _, _, state in sorted(order, key=lambda entry: entry[:2])]

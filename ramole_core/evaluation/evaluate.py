@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
-from ramole_core.engine.request import Generation, Request
 from ramole_core.errors import RamoleError
 from ramole_core.evaluation.cells import Cell, Cells
 from ramole_core.evaluation.metrics import score
 from ramole_core.evaluation.situations import Crowd
 from ramole_core.evaluation.systems import ALONE, Ask, request_of
+from ramole_core.request import Generation, Request
 from ramole_core.retrieval import Hit
 from ramole_core.training.rows import Row
 

@@ -18,16 +18,15 @@ from typing import Annotated
 
 import typer
 
-from ramole_core.composition import METHODS
+from ramole_core.composition import METHODS, Candidate
 from ramole_core.composition.ramole_plus import EXAMINED, Numbers, RamolePlus
-from ramole_core.engine.request import Request
-from ramole_core.engine.ticket import Chosen
 from ramole_core.evaluation.command import opened
 from ramole_core.evaluation.evaluate import read_rows
 from ramole_core.evaluation.forced import Forced, measure_forced
 from ramole_core.evaluation.intervals import bootstrap, paired_difference
 from ramole_core.evaluation.situations import SITUATIONS
 from ramole_core.evaluation.told import command_told
+from ramole_core.request import Request
 from ramole_core.settings import REPOSITORY
 from ramole_core.training.card import versions
 
@@ -83,7 +82,7 @@ def _plus() -> RamolePlus:
     return method
 
 
-def best(candidates: Sequence[Chosen], method: RamolePlus, k: int) -> list[Chosen]:
+def best(candidates: Sequence[Candidate], method: RamolePlus, k: int) -> list[Candidate]:
     """The k candidates of most evidence, best first."""
     worth = method.rank([c.score for c in candidates], [c.surprise for c in candidates])
     return [candidates[n] for n in sorted(range(len(worth)), key=lambda n: -worth[n])[:k]]

@@ -14,9 +14,9 @@ import torch.nn.functional as F
 from torch import nn
 
 from ramole_core.base_model import BaseModel
+from ramole_core.composition import Candidate
 from ramole_core.engine.engine import Engine
-from ramole_core.engine.request import Request
-from ramole_core.engine.ticket import Chosen
+from ramole_core.request import Request
 from ramole_core.training.rows import Row, collate, encode_row
 
 ROWS = 24
@@ -37,7 +37,7 @@ def measure_forced(
     base: BaseModel,
     rows: Sequence[Row],
     metrics: Sequence[str],
-    chosen: Sequence[Sequence[Chosen]],
+    chosen: Sequence[Sequence[Candidate]],
     *,
     method: str,
 ) -> list[Forced]:

@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ramole_core.engine.request import Request
 from ramole_core.errors import RamoleError
 from ramole_core.methods import METHOD_LIST
+from ramole_core.request import Request
 
 PERFECT = "perfect"
 """The row's own adapter, named: what a retriever without a fault would allow."""

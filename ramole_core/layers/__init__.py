@@ -1,21 +1,18 @@
 """Mixing in a Hugging Face model: the bank of adapters, the served layers, the plain form."""
 
 from ramole_core.layers.bank import Bank as Bank, Slot as Slot
+from ramole_core.layers.batch_mix import BatchMix as BatchMix, RowMix as RowMix
 from ramole_core.layers.install import Installation as Installation
 from ramole_core.layers.layout import Layout as Layout, find_layout as find_layout
-from ramole_core.layers.lines import Line as Line, Lines as Lines
-from ramole_core.layers.mix import Forward as Forward
-from ramole_core.layers.mixed_linear import (
-    MixedInstallation as MixedInstallation,
-    MixedLinear as MixedLinear,
-    Mixer as Mixer,
-    install as install,
-)
+from ramole_core.layers.mixing import Forward as Forward
 from ramole_core.layers.places import Places as Places, find_places as find_places
 from ramole_core.layers.served_linear import (
     ServedLinear as ServedLinear,
     Serving as Serving,
     install_serving as install_serving,
 )
-from ramole_core.layers.stack import ModuleStack as ModuleStack, stack_plans as stack_plans
-from ramole_core.layers.units import LoraSet as LoraSet, Units as Units, pack_units as pack_units
+from ramole_core.layers.units import (
+    Units as Units,
+    UnpackedLoras as UnpackedLoras,
+    pack_units as pack_units,
+)

@@ -33,7 +33,9 @@ class Slot:
     """Its column among the adapters: the p axis of every mask."""
     pages: list[int]
     present: Tensor
-    usual: Tensor
+    """Which modules it has, in flat order."""
+    activation: str = ""
+    """Between A and B of a bypass; empty for a LoRA."""
     pins: int = 0
 
 
@@ -103,8 +105,8 @@ class Bank:
         every = [*self.A, *self.gram, *(B for one in self.B for B in one)]
         return sum(tensor.nbytes for tensor in every)
 
-    def router_rows(self, kind: str) -> RouterRows:
-        return self._routers[kind]
+    def router_rows(self, checksum: str) -> RouterRows:
+        return self._routers[checksum]
 
     @property
     def routers(self) -> list[str]:
@@ -118,6 +120,12 @@ class Bank:
             found = self._views[g, block] = view(self.A[g][block]), view(self.gram[g][block]), every
         return found
 
+    def units_of(self, slot: Slot, g: int, block: int, j: int) -> Tensor:
+        """A of one adapter at one module, [r, i]; r = 0 where it lacks the module."""
+        start = self.layout.starts[g] + block * self.layout.groups[g].m
+        pages = slot.pages if slot.present[start + j] else []
+        return self.A[g][block][[self.s + page for page in pages], j]
+
     def owner(self) -> Tensor:
         """[high, width] one-hot, in the gate's dtype: whose page it is; free pages are zero."""
         owner = torch.zeros(self.high, self.width, dtype=self.wide)
@@ -127,7 +135,9 @@ class Bank:
 
     # --- adapters -----------------------------------------------------------------------------
 
-    def acquire(self, key: Hashable, load: Callable[[], Units]) -> Slot | None:
+    def acquire(
+        self, key: Hashable, load: Callable[[], Units], *, activation: str = ""
+    ) -> Slot | None:
         """Pin the adapter, loading it where it is not here; None where pinned ones fill the bank.
 
         Every `acquire` needs its `release`.
@@ -137,7 +147,8 @@ class Bank:
             units = load()
             if not self._make_room(units.rank):
                 return None
-            slot = Slot(key, self._number(), self._take(units.rank), units.present, units.usual)
+            pages = self._take(units.rank)
+            slot = Slot(key, self._number(), pages, units.present, activation)
             self._write(slot.pages, units)
             self.loads += 1
             self.version += 1
@@ -273,8 +284,11 @@ class Bank:
             gram = router.B[g][j] @ B[:, at].to(self.wide).transpose(1, 2)
             self.gram[g][:, j, rows][..., at] = gram
 
-    def add_router(self, kind: str, router: Router) -> None:
-        """Rows of one more router; the gates of the adapters that are here follow."""
+    def add_router(self, router: Router) -> None:
+        """Rows of one more router, known by its checksum; the gates of the adapters that are here
+        follow."""
+        if router.checksum in self._routers:
+            return
         s = router.rank
         rows = RouterRows(start=self.s, rank=s, B=[])
         for g, group in enumerate(self.layout.groups):
@@ -289,7 +303,7 @@ class Bank:
                         B[j][block, :n] = module.B.T * n**-0.5
             rows.B.append([one.to(self.device) for one in B])
             self._router_A[g] = torch.cat([self._router_A[g], A.to(self.device)], dim=1)
-        self._routers[kind] = rows
+        self._routers[router.checksum] = rows
         self._make(self._size)
         for g in range(len(self.layout.groups)):
             self._write_gram(g, rows, slice(0, self._size))

@@ -1,9 +1,10 @@
 """Put layers of ours into a Hugging Face model, and take them out without a trace."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 
-from torch import nn
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 
 @dataclass(frozen=True)
@@ -13,14 +14,20 @@ class Installation:
     model: nn.Module
     layers: Mapping[str, nn.Module]
     """By module path; each holds the layer that stood there as `base`."""
+    handles: list[RemovableHandle] = field(default_factory=list)
+    """Of the hooks."""
 
     def remove(self) -> None:
         """Leave the model as it was found: its `state_dict()` is bit-identical."""
+        for handle in self.handles:
+            handle.remove()
         for path, layer in self.layers.items():
             _put(self.model, path, layer.get_submodule("base"))
 
 
-def wrap(model: nn.Module, layers: Mapping[str, nn.Module]) -> Installation:
+def wrap(
+    model: nn.Module, layers: Mapping[str, nn.Module], handles: Iterable[RemovableHandle] = ()
+) -> Installation:
     """Put each layer in the place of its own `base`; raises ValueError where one of ours stands.
 
     Works on `nn.Linear`, bitsandbytes' layers and GPT-2's Conv1D alike: the base layer is never
@@ -34,9 +41,27 @@ def wrap(model: nn.Module, layers: Mapping[str, nn.Module]) -> Installation:
             )
     for path, layer in layers.items():
         _put(model, path, layer)
-    return Installation(model, dict(layers))
+    return Installation(model, dict(layers), list(handles))
 
 
 def _put(model: nn.Module, path: str, module: nn.Module) -> None:
     parent, _, name = path.rpartition(".")
     setattr(model.get_submodule(parent), name, module)
+
+
+def watch_blocks(
+    model: nn.Module, paths: Iterable[str], see: Callable[[str, Tensor], None]
+) -> list[RemovableHandle]:
+    """Call `see` with the path and the input of each of these blocks whenever it runs."""
+
+    def hook(path: str):
+        def run(module: nn.Module, args: tuple, kwargs: dict) -> None:
+            see(path, args[0] if args else kwargs["hidden_states"])
+
+        return run
+
+    return [
+        model.get_submodule(path).register_forward_pre_hook(hook(path), with_kwargs=True)
+        for path in sorted(paths)
+        if path  # a model without blocks has none to watch
+    ]

@@ -11,6 +11,7 @@ from functools import cached_property
 import torch
 from torch import Tensor, nn
 
+from ramole_core.composition import Sites
 from ramole_core.layers.places import Places, find_places
 
 
@@ -39,6 +40,28 @@ class Layout:
     def flat(self) -> tuple[str, ...]:
         """Every module path, in flat order."""
         return tuple(path for group in self.groups for block in group.paths for path in block)
+
+    @cached_property
+    def sites(self) -> Sites:
+        """The same in the words of the composition methods, modules in flat order."""
+        shapes = {
+            path: (group.i, o)
+            for group in self.groups
+            for block in group.paths
+            for path, o in zip(block, group.o, strict=True)
+        }
+        return Sites(self.flat, shapes)
+
+    @cached_property
+    def order(self) -> dict[str, int]:
+        """Flat index of each module path."""
+        return {path: n for n, path in enumerate(self.flat)}
+
+    def address(self, n: int) -> tuple[int, int, int]:
+        """Group, block and place in the group of the n-th module."""
+        g = max(g for g, start in enumerate(self.starts) if start <= n)
+        block, j = divmod(n - self.starts[g], self.groups[g].m)
+        return g, block, j
 
     @cached_property
     def starts(self) -> tuple[int, ...]:

@@ -6,6 +6,7 @@ so a row's numbers do not depend on who else is in the batch (Punica's batched g
 2310.18547, for a CPU). Products are summed in float32; bfloat16 comes and goes as its 16 bits.
 """
 
+import math
 import os
 from inspect import unwrap
 from pathlib import Path
@@ -16,7 +17,7 @@ from llvmlite import ir
 from numba import njit, types
 from numba.extending import intrinsic, overload
 
-from ramole_core.layers import surprise
+from ramole_core.composition.surprise import MOST, TINY
 
 FAST = {
     "nogil": True,
@@ -27,7 +28,7 @@ FAST = {
 SUMS = {"reassoc", "contract", "nsz", "arcp"}
 """What the compiler may do to a sum: any order, and multiply and add in one."""
 DTYPES = (torch.float32, torch.bfloat16)
-TINY, MOST = np.float32(surprise.TINY), np.float32(surprise.MOST)
+TINY, MOST = np.float32(TINY), np.float32(MOST)
 AT_ONCE = 4
 """Pages whose columns are added in one walk over an output."""
 
@@ -100,18 +101,29 @@ def _dot(row, x):
 
 @kernel(fastmath=SUMS, **FAST)
 def weigh(
-    x, A, gram, pages, slots, counts, asks, present, fixed, usual, gains, first, votes, units, alpha
+    x,
+    A,
+    gram,
+    pages,
+    slots,
+    acts,
+    counts,
+    asks,
+    present,
+    fixed,
+    bias,
+    usual,
+    own,
+    late,
+    first,
+    units,
+    alpha,
 ):
     """Weighted units of every token, and the weights.
 
-    x [b, i]; A [s + P, m, i], the routers' rows first; gram [m, s, P]; pages, slots [b, R]: each
-    token's pages and the place of their adapter among its own; counts [b, 2]: its pages and its
-    adapters; asks [b, 3]: first row and rank of its router, and 0 where `fixed` holds, 1 where a
-    gate decides, 2 where those that lack the module keep their share; present, fixed
-    [modules, b, k], usual [modules, b, k, 2], the group's modules from `first` on. In a gated row
-    `fixed` is added to the scores, and what gains [b, 2] make of the surprise here and in the
-    layers below; votes [2, 2, b, k] are sum and number of the latter, and of this layer's own,
-    which grow. Writes units [m, b, R] and alpha [m, b, k].
+    x [b, i]; A [s + P, m, i], the routers' rows first; gram [m, s, P]; pages ... own as in
+    `batch_mix.Rows`, the group's modules from `first` on; late [m, b, k], scores that no table
+    holds, or of size 0. Writes units [m, b, R] and alpha [m, b, k].
     """
     b, i = x.shape
     m, s = gram.shape[0], gram.shape[1]
@@ -120,7 +132,7 @@ def weigh(
     score = np.empty(max(alpha.shape[2], 1), np.float32)
     for row in range(b):
         R, k = counts[row, 0], counts[row, 1]
-        start, rank, gated = asks[row, 0], asks[row, 1], asks[row, 2]
+        mode, start, rank = asks[row, 0], asks[row, 1], asks[row, 2]
         if R == 0:
             continue
         for n in range(i):
@@ -129,68 +141,100 @@ def weigh(
             for c in range(R):
                 units[j, row, c] = _dot(A[s + pages[row, c], j], wide)
             weight = alpha[j, row]
-            if gated == 0:
+            if mode == 0:
                 for c in range(k):
                     weight[c] = fixed[first + j, row, c]
             else:
                 for c in range(rank):
                     q[c] = _dot(A[start + c, j], wide)
                 score[:k] = 0
-                if gains[row, 0] != 0 or gains[row, 1] != 0:
+                if own[row] != 0:
                     for c in range(R):
-                        score[slots[row, c]] += units[j, row, c] * units[j, row, c]
-                    _surprise(
-                        score,
-                        usual[first + j, row],
-                        present[first + j, row],
-                        gains[row],
-                        votes[:, :, row],
-                        k,
-                    )
+                        if slots[row, c] < k:
+                            score[slots[row, c]] += units[j, row, c] * units[j, row, c]
+                    _surprise(score, usual[first + j, row], present[first + j, row], own[row], k)
                 for c in range(k):
                     score[c] += fixed[first + j, row, c]
-                for c in range(R):
-                    response = np.float32(0)
-                    for n in range(rank):
-                        response += q[n] * gram[j, start + n, pages[row, c]]
-                    score[slots[row, c]] += response * units[j, row, c]
-                _softmax(score, present[first + j, row], weight, k, gated == 2)
+                if late.shape[0] > 0:
+                    for c in range(k):
+                        score[c] += late[j, row, c]
+                if rank > 0:
+                    for c in range(R):
+                        if slots[row, c] < k:
+                            response = np.float32(0)
+                            for n in range(rank):
+                                response += q[n] * gram[j, start + n, pages[row, c]]
+                            score[slots[row, c]] += response * units[j, row, c]
+                _weights(score, present[first + j, row], weight, k, asks[row])
+                for c in range(k):
+                    if present[first + j, row, c]:
+                        weight[c] += bias[first + j, row, c]
             for c in range(R):
-                units[j, row, c] *= weight[slots[row, c]]
+                if acts[row, c] != 0:
+                    units[j, row, c] = _activate(units[j, row, c], acts[row, c])
+                if slots[row, c] < k:
+                    units[j, row, c] *= weight[slots[row, c]]
 
 
 @kernel(**FAST)
-def _surprise(score, usual, present, gains, votes, k):
-    """score [k]: from |v|^2 of each adapter to what its surprise adds; the layer's votes grow.
+def _activate(u, act):
+    """The activations of `batch_mix.ACTIVATIONS`: gelu as torch's own, relu."""
+    if act == 1:
+        wide = np.float64(u)
+        return np.float32(0.5 * wide * (1.0 + math.erf(wide * 0.7071067811865476)))
+    return max(u, np.float32(0))
+
+
+@kernel(**FAST)
+def _surprise(score, usual, present, own, k):
+    """score [k]: from |v|^2 of each adapter to what its surprise adds.
 
     |v|^2 is the sum of squared units, because B's columns are orthonormal (`units.pack_units`).
     """
     for c in range(k):
-        below = votes[0, 0, c] / votes[0, 1, c] if votes[0, 1, c] > 0 else np.float32(0)
         if not present[c]:
-            score[c] = gains[1] * below
+            score[c] = 0
             continue
         z = (np.float32(0.5) * np.log(score[c] + TINY) - usual[c, 0]) * usual[c, 1]
-        z = min(max(z, -MOST), MOST)
-        score[c] = gains[0] * z + gains[1] * below
-        votes[1, 0, c] += z
-        votes[1, 1, c] += 1
+        score[c] = own * min(max(z, -MOST), MOST)
 
 
 @kernel(**FAST)
-def _softmax(score, present, weight, k, keep):
-    """Over the adapters that have the module, or (`keep`) over all; 0 for those that lack it."""
+def _weights(score, present, weight, k, asks):
+    """Softmax over the best of the adapters that take part, or their scores; 0 for the others."""
+    keep, top, raw = asks[0] == 2, asks[3], asks[4] != 0
+    chosen = k if top == 0 else min(top, k)
+    for c in range(k):
+        weight[c] = 0 if present[c] or keep else -1
+    if chosen < k:  # mark all but the `chosen` best; of equal ones the first is the better
+        for c in range(k):
+            if weight[c] == 0:
+                better = 0
+                for d in range(k):
+                    if (present[d] or keep) and (
+                        score[d] > score[c] or (score[d] == score[c] and d < c)
+                    ):
+                        better += 1
+                if better >= chosen:
+                    weight[c] = -1
     most = np.float32(-np.inf)
     for c in range(k):
-        if (present[c] or keep) and score[c] > most:
+        if weight[c] == 0 and score[c] > most:
             most = score[c]
     total = np.float32(0)
     for c in range(k):
-        weight[c] = np.exp(score[c] - most) if present[c] or keep else np.float32(0)
+        if weight[c] < 0:
+            weight[c] = 0
+        elif raw:
+            weight[c] = score[c]
+        else:
+            weight[c] = np.exp(score[c] - most)
         total += weight[c]
-    if total > 0:
-        for c in range(k):
-            weight[c] = weight[c] / total if present[c] else np.float32(0)
+    for c in range(k):
+        if not present[c]:
+            weight[c] = 0
+        elif not raw:
+            weight[c] = weight[c] / total if total > 0 else np.float32(0)
 
 
 @kernel(fastmath=SUMS, **FAST)
@@ -227,7 +271,7 @@ def compile_for(dtype: torch.dtype) -> None:
     """Compile now what the first request would wait for: seconds once, then read from a cache."""
     x, A, B = (view(torch.zeros(shape, dtype=dtype)) for shape in ((1, 1), (1, 1, 1), (1, 1)))
     whole, one = np.zeros((1, 1), np.int32), np.zeros((1, 1, 1), np.float32)
-    none, asks = np.zeros((1, 2), np.int32), np.zeros((1, 3), np.int32)
-    usual, gains, votes = one[..., None], one[0], np.zeros((2, 2, 1, 1), np.float32)
-    weigh(x, A, one, whole, whole, none, asks, one > 0, one, usual, gains, 0, votes, one, one)
+    none, asks, acts = (np.zeros((1, n), kind) for n, kind in ((2, "i4"), (5, "i4"), (1, "i1")))
+    tables = whole, whole, acts, none, asks, one > 0, one, one, one[..., None], one[0, 0]
+    weigh(x, A, one, *tables, one, 0, one, one)
     add(x, one[0], B, whole, none)

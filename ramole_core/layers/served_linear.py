@@ -11,10 +11,11 @@ import numpy as np
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from ramole_core.layers.install import Installation, wrap
+from ramole_core.composition import block_of
+from ramole_core.layers.batch_mix import BatchMix
+from ramole_core.layers.install import Installation, watch_blocks, wrap
 from ramole_core.layers.layout import Layout
-from ramole_core.layers.lines import Lines
-from ramole_core.layers.mix import Forward, Way
+from ramole_core.layers.mixing import Forward, Way
 from ramole_core.layers.packed import PackedLinear, fast_product
 
 
@@ -26,18 +27,23 @@ class Serving:
 
     @contextmanager
     def mixing(
-        self, lines: Lines, l: int, *, trace: bool = False, way: Way | None = None
+        self, batch: BatchMix, l: int, *, trace: bool = False, way: Way | None = None
     ) -> Iterator[Forward]:
-        """A forward of `l` tokens a row inside this block mixes these lines.
+        """A forward of `l` tokens a row inside this block is mixed so.
 
-        `way` forces one of the three ways of `mix`; None takes the cheapest.
+        `way` forces one of the two ways of `mixing`; None takes the cheapest.
         """
-        forward = Forward.of(lines, l, trace=trace, way=way)
-        self.now = forward if lines.mixes else None
+        forward = Forward.of(batch, l, trace=trace, way=way)
+        self.now = forward if batch.mixes else None
         try:
             yield forward
         finally:
             self.now = None
+
+    def enter(self, path: str, x: Tensor) -> None:
+        """A block begins with this input."""
+        if self.now is not None and self.now.batch.reads_blocks:
+            self.now.enter(path, x)
 
 
 class SharedInput:
@@ -92,8 +98,9 @@ def install_serving(model: nn.Module, layout: Layout) -> tuple[Installation, Ser
             for j, path in enumerate(paths):
                 base = model.get_submodule(path)
                 layers[path] = ServedLinear(base, shared, j, last=j == group.m - 1)
+    handles = watch_blocks(model, {block_of(path) for path in layout.flat}, serving.enter)
     every = {path for path, module in model.named_modules() if type(module) is nn.Linear}
-    return wrap(model, layers | _packed(model, every - layers.keys())), serving
+    return wrap(model, layers | _packed(model, every - layers.keys()), handles), serving
 
 
 def _packed(model: nn.Module, paths: Iterable[str]) -> dict[str, nn.Module]:

@@ -1,23 +1,19 @@
 """An adapter as the mixed layers take it: its rank units, for all blocks of a group in one tensor.
 
-Unit j of a LoRA is row j of A and column j of B. A LoRA stays the same when B = Q R is written as
-Q (R A), so every adapter is packed with orthonormal columns in B: then the size of its response,
-|B A x|, is that of its units alone, which a gate can read for nothing. Modules and blocks where the
-adapter has a lower rank, or nothing, hold zeros.
+Unit j of a LoRA is row j of A and column j of B. Every adapter is packed with orthonormal columns
+in B (`composition/lora.py`), so that |B A x| is |A x|. Modules and blocks where the adapter has a
+lower rank, or nothing, hold zeros.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from ramole_core.composition import Lora
+from ramole_core.composition import Lora, LoraSet, orthonormal
 from ramole_core.layers.layout import Layout
-
-LoraSet = dict[str, Lora]
-"""One adapter: module path -> its A and B."""
 
 
 @dataclass(frozen=True)
@@ -43,9 +39,15 @@ class Units:
         return sum(t.nbytes for t in self.A) + sum(t.nbytes for one in self.B for t in one)
 
 
-def pack_units(loras: Mapping[str, Lora], layout: Layout, *, dtype: torch.dtype) -> Units:
-    """The rank units of one adapter in the compute dtype; r is its largest rank."""
-    loras = {path: orthonormal(lora) for path, lora in loras.items()}
+def pack_units(
+    loras: LoraSet, layout: Layout, *, dtype: torch.dtype, bypass: bool = False
+) -> Units:
+    """The rank units of one adapter in the compute dtype; r is its largest rank.
+
+    A bypass has an activation between A and B, so these stay as they are.
+    """
+    if not bypass:
+        loras = {path: orthonormal(lora) for path, lora in loras.items()}
     r = max((lora.A.shape[0] for lora in loras.values()), default=0)
     everyA, everyB = [], []
     for group in layout.groups:
@@ -64,8 +66,21 @@ def pack_units(loras: Mapping[str, Lora], layout: Layout, *, dtype: torch.dtype)
     return Units(A=tuple(everyA), B=tuple(everyB), present=present, usual=usual)
 
 
-def orthonormal(lora: Lora) -> Lora:
-    """The same LoRA with orthonormal columns in B; of at most its rank, in float32 or wider."""
-    wide = torch.promote_types(lora.B.dtype, torch.float32)
-    Q, R = torch.linalg.qr(lora.B.to(wide))
-    return Lora(A=R @ lora.A.to(wide), B=Q)
+class UnpackedLoras(Mapping[str, Lora]):
+    """The LoRAs that these units are, by module path; views, made when they are asked for."""
+
+    def __init__(self, units: Units, layout: Layout):
+        self._units, self._layout = units, layout
+
+    def __getitem__(self, path: str) -> Lora:
+        n = self._layout.order[path]
+        if not self._units.present[n]:
+            raise KeyError(path)
+        g, block, j = self._layout.address(n)
+        return Lora(A=self._units.A[g][block, :, j], B=self._units.B[g][j][block].T)
+
+    def __iter__(self) -> Iterator[str]:
+        return (path for n, path in enumerate(self._layout.flat) if self._units.present[n])
+
+    def __len__(self) -> int:
+        return int(self._units.present.sum())

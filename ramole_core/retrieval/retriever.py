@@ -20,6 +20,7 @@ from ramole_core.errors import RamoleError
 from ramole_core.retrieval.encoder import unit
 from ramole_core.retrieval.index import AdapterIndex, Entry
 from ramole_core.retrieval.mirror import cosines
+from ramole_core.retrieval.recent import RecentVectors
 from ramole_core.retrieval.store import IndexBroken
 
 EXAMPLES = 20
@@ -101,6 +102,7 @@ class Retriever:
         self._pool = pool
         self._encoder = encoder
         self._index = index
+        self._recent = RecentVectors(encoder.embed)
         self._lock = threading.RLock()
         self._checked = False
 
@@ -124,7 +126,11 @@ class Retriever:
         if not text.strip():
             raise RamoleError("The text to find adapters for is empty; type one.")
         cards = self._visible(k, exclude, owner)
-        return self._nearest(self.embed([text])[0], k, cards)
+        return self._nearest(self._recent([text])[0], k, cards)
+
+    def remember(self, texts: Sequence[str]) -> None:
+        """Embed these prompts together now; what asks for them next finds their vectors."""
+        self._recent(texts)
 
     def neighbours(self, card: Card, k: int = 3, owner: str | None = None) -> list[Hit]:
         """The k adapters that `owner` may see and that are nearest to `card`, itself left out."""
@@ -136,7 +142,7 @@ class Retriever:
         """The cosine of `text` to each of `cards`, in their order."""
         if not cards:
             return []
-        return cosines(self.embed([text])[0], self._vectors(cards)).tolist()
+        return cosines(self._recent([text])[0], self._vectors(cards)).tolist()
 
     def added(self, card: Card) -> None:
         """The pool took `card` in, or its examples changed: embed it.

@@ -1,13 +1,14 @@
 """What a caller asks for, and what comes back."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 from jaxtyping import Float
 
 from ramole_core.errors import RamoleError
+from ramole_core.methods import Value
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,8 @@ class Request:
     trace: bool = True
     owner: str | None = None
     """Whose uploads may be used beside the shared pool."""
+    options: Mapping[str, Value] | None = field(default=None, kw_only=True)
+    """The method's own (`ramole_core.methods`), by name; what is left out has its default."""
 
     def __post_init__(self):
         for name in ("adapters", "exclude", "stop", "weights"):
@@ -50,6 +53,12 @@ class Request:
                 )
             if value is not None:
                 object.__setattr__(self, name, tuple(value))
+        if self.options is not None:
+            if not isinstance(self.options, Mapping):
+                raise RamoleError(
+                    f"options={self.options!r}; pass a mapping from an option's name to its value."
+                )
+            object.__setattr__(self, "options", dict(self.options))
         _check(self)
 
 

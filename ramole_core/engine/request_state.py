@@ -11,41 +11,33 @@ from jaxtyping import Float
 from torch import Tensor
 from transformers import Cache, PreTrainedTokenizerBase
 
+from ramole_core.composition import Candidate
 from ramole_core.engine.kv import Arena
-from ramole_core.engine.request import Generation, Request, Step, Trace
+from ramole_core.engine.placement import Placement
 from ramole_core.engine.sampling import choose_token, make_generator
 from ramole_core.engine.text import TextStream
-from ramole_core.layers import Layout, Line, LoraSet
-
-
-@dataclass(frozen=True)
-class Chosen:
-    """One adapter of a request: its name, similarity, content checksum, and how to read it."""
-
-    name: str
-    score: float
-    checksum: str
-    load: Callable[[], LoraSet]
-    surprise: float = float("nan")
-    """How much louder than usual it answers to the prompt, in spreads; nan where nobody asked."""
+from ramole_core.layers import Layout, RowMix
+from ramole_core.request import Generation, Request, Step, Trace
 
 
 @dataclass(eq=False)
-class Ticket:
+class RequestState:
     """What `Scheduler.submit` gives back; everything but `cancel` belongs to the scheduler."""
 
     number: int
     request: Request
     session: str
     prompt_ids: list[int]
-    chosen: tuple[Chosen, ...]
+    candidates: tuple[Candidate, ...]
+    """Its adapters."""
+    placement: Placement
     room: int
     """Most tokens that may be generated: the request's wish, or what the context leaves."""
     text: TextStream
     generator: torch.Generator
-    deliver: Callable[["Ticket", "Step | Generation | Exception"], None] = lambda ticket, item: None
+    deliver: Callable[["RequestState", "Step | Generation | Exception"], None] = lambda *_: None
     """Called with each token and the end, by the thread that runs the model."""
-    line: Line | None = None
+    mix: RowMix | None = None
     """Its adapters in the bank, once it runs."""
     arena: Arena | None = None
     read: int = 0
@@ -108,8 +100,8 @@ class Ticket:
             token=token,
             text=text,
             weights=weights,
-            adapters=tuple(c.name for c in self.chosen),
-            scores=tuple(c.score for c in self.chosen),
+            adapters=tuple(c.name for c in self.candidates),
+            scores=tuple(c.score for c in self.candidates),
         )
 
     def end(self, reason: str) -> None:
@@ -121,8 +113,8 @@ class Ticket:
         decoding = max(end - (self.first or end), 1e-9)
         return Generation(
             text=self.text.text,
-            adapters=[c.name for c in self.chosen],
-            scores=[c.score for c in self.chosen],
+            adapters=[c.name for c in self.candidates],
+            scores=[c.score for c in self.candidates],
             trace=self._trace(tokenizer, layout) if self.request.trace else None,
             finish_reason=self.finish_reason or "cancelled",
             prompt_tokens=len(self.prompt_ids),
@@ -138,7 +130,7 @@ class Ticket:
     def _trace(self, tokenizer: PreTrainedTokenizerBase, layout: Layout) -> Trace:
         ids = self.prompt_ids + self.tokens
         places = layout.places
-        k = len(self.chosen)
+        k = len(self.candidates)
         weights = np.zeros((len(ids), len(places.layers), len(places.modules), k), np.float16)
         if self.gates:
             fed = torch.cat(self.gates).numpy()
@@ -147,30 +139,32 @@ class Ticket:
             tokens=spell(tokenizer, ids),
             token_ids=ids,
             prompt_length=len(self.prompt_ids),
-            adapters=[c.name for c in self.chosen],
+            adapters=[c.name for c in self.candidates],
             layers=list(places.layers),
             modules=list(places.modules),
             weights=weights,
         )
 
 
-def new_ticket(
+def new_request_state(
     number: int,
     request: Request,
     *,
     session: str,
     prompt_ids: list[int],
-    chosen: tuple[Chosen, ...],
+    candidates: tuple[Candidate, ...],
+    placement: Placement,
     room: int,
     tokenizer: PreTrainedTokenizerBase,
-) -> Ticket:
-    """A ticket that waits."""
-    return Ticket(
+) -> RequestState:
+    """A request that waits."""
+    return RequestState(
         number=number,
         request=request,
         session=session,
         prompt_ids=prompt_ids,
-        chosen=chosen,
+        candidates=candidates,
+        placement=placement,
         room=room,
         text=TextStream(tokenizer, stop=request.stop),
         generator=make_generator(request),

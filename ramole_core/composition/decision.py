@@ -1,0 +1,173 @@
+"""What a method is told of a request's adapters, and what it decides: weights, a gate, a merge.
+
+    y = W x + sum_j alpha_j B_j A_j x  (+ B act(A x), a bypass)
+
+    alpha = softmax over the top n of (<A_r x, B_r^T v> / sqrt(s) + W x + f(x, u, |v|)
+                                       + offset + own z) + bias               of a gate
+
+A decision is data about the whole model: tables by module and adapter, and functions where a table
+does not do. Two forms place it: the plain one (`layers/plain`: laws, training) and the served one
+(the engine). Neither knows which method it came from.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from ramole_core.composition.lora import Lora, LoraSet
+from ramole_core.composition.router import Router
+from ramole_core.composition.sites import Sites
+from ramole_core.composition.surprise import Response
+from ramole_core.composition.trained import Trained
+from ramole_core.methods import Value
+
+# --- what it is told ------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """One adapter of a request."""
+
+    name: str
+    checksum: str
+    """Of its content."""
+    present: Bool[Tensor, "module"]
+    """False where it lacks the module."""
+    loras: LoraSet
+    """By module path, with orthonormal columns in B."""
+    rank: int
+    score: float = float("nan")
+    """Cosine similarity to the prompt; nan where nobody asked."""
+    response: Response | None = None
+    """To the prompt's last token; None where nobody asked."""
+    usual: Float[Tensor, "module 2"] | None = None
+    """Mean and standard deviation of log |B A x| over everyday inputs; None: (0, 1)."""
+
+    @property
+    def surprise(self) -> float:
+        """How much louder than usual it answers, in standard deviations; nan where nobody asked."""
+        return float("nan") if self.response is None else self.response.surprise
+
+
+@dataclass(frozen=True)
+class Ask:
+    """What a method decides about: one request's adapters, in the request's order."""
+
+    adapters: tuple[Adapter, ...]
+    sites: Sites
+    options: Mapping[str, Value]
+    """All of the method's."""
+    weights: tuple[float, ...] | None = None
+    """The request's own; only a method that merges is asked about them, for any other the frame puts
+    them in the place of the method's."""
+    trained: Trained | None = None
+
+    @property
+    def k(self) -> int:
+        return len(self.adapters)
+
+    @property
+    def present(self) -> Bool[Tensor, "module k"]:
+        """Which adapter has which module."""
+        if not self.adapters:
+            return torch.zeros(len(self.sites.paths), 0, dtype=torch.bool)
+        return torch.stack([adapter.present for adapter in self.adapters], dim=1)
+
+    @property
+    def usual(self) -> Float[Tensor, "module k 2"]:
+        """Mean and standard deviation of log |v|; (0, 1) where nobody measured."""
+        none = torch.tensor([0.0, 1.0]).expand(len(self.sites.paths), 2)
+        return torch.stack([none if a.usual is None else a.usual for a in self.adapters], dim=1)
+
+
+# --- what it decides ------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Signal:
+    """What a score of a method's own sees of one request, at one module or block."""
+
+    path: str
+    x: Float[Tensor, "*l i"]
+    """The module's input, or the block's."""
+    u: tuple[Float[Tensor, "*l _"], ...] = ()
+    """A_j x of each adapter, in the basis of its orthonormal B; empty at a block, and r = 0 where
+    an adapter lacks the module."""
+    norms: Float[Tensor, "*l k"] | None = None
+    """|B_j A_j x| of each adapter; None at a block."""
+
+
+Score = Callable[[Signal], Float[Tensor, "*l k"]]
+
+
+@dataclass(frozen=True)
+class Gate:
+    """Weights for every token: a table of terms, unused ones left out."""
+
+    router: Router | None = None
+    """<A_r x, B_r^T v> / sqrt(s)."""
+    linear: Mapping[str, Float[Tensor, "k i"]] | None = None
+    """W by module path, or by block path where `per` is `block`."""
+    score: Score | None = None
+    """f, a function of the method's own."""
+    per: Literal["module", "block"] = "module"
+    """Whose input `linear` and `score` read: each module's own, or the block's, once, and its
+    modules share what comes of it."""
+    offset: Float[Tensor, "module k"] | None = None
+    own: float = 0.0
+    """On an adapter's surprise z in this module (`surprise.py`)."""
+    usual: Float[Tensor, "module k 2"] | None = None
+    """What z is measured against; needed where `own` is not 0."""
+    top: int = 0
+    """How many adapters share the weight; 0: all."""
+    softmax: bool = True
+    """False: the scores are the weights."""
+    bias: Float[Tensor, "module k"] | None = None
+    keeps: bool = False
+    """Adapters that lack a module take part there all the same, and the base has their share."""
+
+    @property
+    def late(self) -> bool:
+        """Whether it has terms that are not in tables made before the first token."""
+        return self.linear is not None or self.score is not None
+
+
+@dataclass(frozen=True)
+class Merge:
+    """One LoRA made of k in weight space, added with weight 1."""
+
+    make: Callable[[Sequence[Lora | None]], Lora | None]
+    """From the LoRAs at one module as they were uploaded, None where one lacks it."""
+    rank: int
+    """Most that it can have: known before it is made."""
+
+
+@dataclass(frozen=True)
+class Bypass:
+    """Further units with an activation in between: y += B act(A x)."""
+
+    loras: LoraSet
+    key: str
+    """Two bypasses with the same key are the same."""
+    activation: Literal["gelu", "relu"] = "gelu"
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What becomes of k adapters in every module."""
+
+    weights: Float[Tensor, "module k"]
+    """Of each adapter; where a gate decides they are not read, where a merge was made they are
+    what the trace shows. 0 where an adapter lacks the module."""
+    gate: Gate | None = None
+    merge: Merge | None = None
+    bypass: Bypass | None = None
+
+
+def even(present: Bool[Tensor, "module k"]) -> Float[Tensor, "module k"]:
+    """1/k, 0 where an adapter lacks the module."""
+    return present.float() / max(present.shape[-1], 1)

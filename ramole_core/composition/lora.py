@@ -1,0 +1,31 @@
+"""One adapter at one linear layer, and the same LoRA with orthonormal columns in B.
+
+A LoRA stays the same when B = Q R is written as Q (R A). With orthonormal columns the size of its
+response, |B A x|, is that of its units alone, |A x|, which a gate can read for nothing.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+
+from ramole_core.shapes import LoraA, LoraB
+
+
+@dataclass(frozen=True)
+class Lora:
+    """A and B at one linear layer; the scale alpha/r is folded into B."""
+
+    A: LoraA
+    B: LoraB
+
+
+LoraSet = Mapping[str, Lora]
+"""One adapter: module path -> its A and B."""
+
+
+def orthonormal(lora: Lora) -> Lora:
+    """The same LoRA with orthonormal columns in B; of at most its rank, in float32 or wider."""
+    wide = torch.promote_types(lora.B.dtype, torch.float32)
+    Q, R = torch.linalg.qr(lora.B.to(wide))
+    return Lora(A=R @ lora.A.to(wide), B=Q)

@@ -1,0 +1,151 @@
+"""The contract of a composition method, and the registry.
+
+A method is one file in this folder: its equation on top, a class with a `row` (name, paper,
+options), and `decide`, which says once what becomes of a request's adapters. Everything else here
+has a default.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import ClassVar, TypeVar
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from ramole_core.composition.decision import Ask, Decision
+from ramole_core.composition.lora import LoraSet
+from ramole_core.composition.sites import Sites
+from ramole_core.composition.surprise import Response
+from ramole_core.composition.trained import Trained
+from ramole_core.errors import RamoleError
+from ramole_core.methods import METHOD_LIST, Method, Value, find_row
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """An adapter that a request may get, before its tensors are read."""
+
+    name: str
+    score: float
+    """Cosine similarity to the prompt; nan where it was named and nobody asked."""
+    checksum: str
+    """Of its content."""
+    load: Callable[[], LoraSet]
+    """Reads its LoRAs as they were uploaded."""
+    response: Response | None = None
+    """To the prompt's last token; None where nobody asked."""
+
+    @property
+    def surprise(self) -> float:
+        """How much louder than usual it answers, in standard deviations; nan where nobody asked."""
+        return float("nan") if self.response is None else self.response.surprise
+
+
+@dataclass(frozen=True)
+class Watched:
+    """What the gates of one training step did, for a loss of the method's own."""
+
+    scores: Mapping[str, Float[Tensor, "b l k"]]
+    """By module path, before the softmax."""
+    alpha: Mapping[str, Float[Tensor, "b l k"]]
+    own: Int[Tensor, "b"]
+    """Which of the k adapters is the row's own; -1: it was left out."""
+    answers: Bool[Tensor, "b l"]
+    """True at the tokens that predict the answer."""
+
+
+class Composition:
+    """A published way to compose k LoRAs."""
+
+    row: ClassVar[Method]
+    """Name, paper, summary, options; folder and options of what is trained."""
+    needs_weights: ClassVar[bool] = True
+    """Where the row names a folder of trained weights: it cannot do without them."""
+    weighs_similarity: ClassVar[bool] = False
+    """It needs each adapter's similarity to the prompt, also of those that are named."""
+    merges: ClassVar[bool] = False
+    """It makes one LoRA of the k, and puts the weights that a request gives into that itself."""
+    examines: ClassVar[int] = 0
+    """How many of the nearest adapters answer to the prompt before it takes its k; 0: it takes the
+    nearest k as they are."""
+
+    # --- serving ----------------------------------------------------------------------------------
+
+    def decide(self, ask: Ask) -> Decision:
+        """What becomes of the request's adapters; raises RamoleError where it cannot use them."""
+        raise NotImplementedError(f"{self.row.name} decides nothing")
+
+    def experts(self, k: int) -> int:
+        """How many adapters it takes when asked for k, or given k."""
+        return k
+
+    def rank(
+        self, candidates: Sequence[Candidate], options: Mapping[str, Value]
+    ) -> Sequence[float]:
+        """What each candidate is worth where the method examines: the k best are taken."""
+        raise NotImplementedError(f"{self.row.name} does not examine")
+
+    def check(self, candidates: Sequence[Candidate], trained: Trained | None) -> None:
+        """Raises RamoleError where it cannot use one of them, before any request runs."""
+
+    def pool(self, trained: Trained | None) -> Sequence[str] | None:
+        """The adapters that it takes where none are named, where it knows a fixed pool; None: those
+        that retrieval finds."""
+        return None
+
+    # --- training: what `train method` needs where `row.training` is not empty --------------------
+
+    def begin(
+        self, sites: Sites, adapters: Sequence[tuple[str, str]], recipe: Mapping[str, Value]
+    ) -> dict[str, Tensor]:
+        """Trainable tensors at their start, by name; `adapters` are (name, checksum) each, and
+        `recipe` has the values of `row.training`. torch's own generator is seeded before."""
+        raise NotImplementedError(f"{self.row.name} trains nothing")
+
+    def loss(self, watched: Watched, recipe: Mapping[str, Value]) -> Tensor | float:
+        """What is added to the language model's loss."""
+        return 0.0
+
+    def finish(
+        self, tensors: Mapping[str, Tensor], recipe: Mapping[str, Value]
+    ) -> Mapping[str, Tensor]:
+        """What the tensors in training stand for, as `decide` reads them and the file keeps them;
+        differentiable."""
+        return tensors
+
+
+def decide(method: Composition, ask: Ask) -> Decision:
+    """The method's decision; the weights that a request gives replace the method's own."""
+    if ask.weights is None or method.merges:
+        return method.decide(ask)
+    return Decision(torch.tensor(ask.weights, dtype=torch.float32) * ask.present)
+
+
+Kind = TypeVar("Kind", bound=Composition)
+METHODS: dict[str, Composition] = {}
+
+
+def register(method: type[Kind]) -> type[Kind]:
+    """Class decorator: make the method known by its row's name, here and in every list."""
+    name = method.row.name
+    if name in METHODS:
+        raise ValueError(f"two composition methods are called {name!r}")
+    METHODS[name] = method()
+    if name not in {row.name for row in METHOD_LIST}:
+        METHOD_LIST.append(method.row)
+    return method
+
+
+def forget(name: str) -> None:
+    """Take a method out of the registry and the list."""
+    row = METHODS.pop(name).row
+    METHOD_LIST.remove(row)
+
+
+def find_method(name: str) -> Composition:
+    """The method of that name; raises RamoleError that lists the known ones."""
+    if name not in METHODS:
+        find_row(name)
+        raise RamoleError(f"Method {name} is listed, but nothing registers it.")
+    return METHODS[name]

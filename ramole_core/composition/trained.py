@@ -1,0 +1,71 @@
+"""A method's trained weights: one folder beside the sample pool, checked and known by a checksum.
+
+The folder `_NAME` holds `NAME.safetensors` and `NAME_config.json`, which says how it was trained:
+on which adapters (name and checksum of each), which base, by which command.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from safetensors import SafetensorError
+from safetensors.torch import load as load_safetensors
+from torch import Tensor
+
+from ramole_core.errors import RamoleError
+
+
+@dataclass(frozen=True, eq=False)
+class Trained:
+    """Tensors by name, and where they come from."""
+
+    tensors: Mapping[str, Tensor] = field(repr=False)
+    checksum: str = ""
+    """SHA-256 of the file; empty while they are being trained."""
+    config: Mapping[str, object] = field(default_factory=dict, repr=False)
+
+    @property
+    def adapters(self) -> dict[str, str]:
+        """Content checksum -> name of the adapters that it was trained on, in their order; empty
+        where it does not depend on them."""
+        found = self.config.get("adapters")
+        return (
+            {str(a["checksum"]): str(a["name"]) for a in found} if isinstance(found, list) else {}
+        )
+
+
+def weights_file(folder: Path) -> Path:
+    """`_router/router.safetensors` of `_router`."""
+    return folder / f"{folder.name.lstrip('_')}.safetensors"
+
+
+def config_file(folder: Path) -> Path:
+    """`_router/router_config.json` of `_router`."""
+    return folder / f"{folder.name.lstrip('_')}_config.json"
+
+
+def load_trained(folder: Path, *, method: str) -> Trained:
+    """Read the weights in `folder`; raises RamoleError where there are none, or they are broken."""
+    file = weights_file(folder)
+    if not file.is_file():
+        raise RamoleError(
+            f"There are no trained weights of {method} in {folder}; train them with `python -m "
+            f"ramole_core train method {method}`, or choose another method, such as mixture."
+        )
+    data = file.read_bytes()
+    try:
+        tensors = load_safetensors(data)
+        config = json.loads(config_file(folder).read_text())
+    except (SafetensorError, OSError, ValueError) as error:
+        raise RamoleError(
+            f"The trained weights in {folder} cannot be read ({error}); restore them."
+        ) from None
+    return Trained(tensors, hashlib.sha256(data).hexdigest(), config)
+
+
+def checksum_of(folder: Path) -> str | None:
+    """SHA-256 of the weights in `folder`; None where there are none."""
+    file = weights_file(folder)
+    return hashlib.sha256(file.read_bytes()).hexdigest() if file.is_file() else None

@@ -1,0 +1,164 @@
+"""A request's decision placed in the engine: made before it waits, pinned in the bank when it runs.
+
+All that takes time (reading adapters, deciding, merging) is done by `prepare`, in the thread of
+whoever asks; `pin` runs between two steps of the batch and only takes pages.
+"""
+
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+
+from ramole_core.composition import (
+    Adapter,
+    Ask,
+    Candidate,
+    Composition,
+    Decision,
+    Trained,
+    decide,
+    find_method,
+)
+from ramole_core.engine.store import UnitStore
+from ramole_core.errors import RamoleError
+from ramole_core.layers import Bank, Layout, RowMix, Slot, Units, UnpackedLoras, pack_units
+from ramole_core.methods import complete_options
+from ramole_core.request import Request
+
+Weights = Callable[[Composition], Trained | None]
+"""A method's trained weights; None where it has none. Raises RamoleError where they are broken."""
+
+
+@dataclass(frozen=True)
+class Held:
+    """What a request holds in the bank: an adapter, a merge, a bypass."""
+
+    key: Hashable
+    units: Units
+    activation: str = ""
+
+
+@dataclass(frozen=True)
+class Placement:
+    """A decision, and what has to be in the bank for it."""
+
+    decision: Decision
+    adapters: tuple[Held, ...] = ()
+    """A merge is one."""
+    bypass: Held | None = None
+
+    @property
+    def held(self) -> tuple[Held, ...]:
+        return self.adapters if self.bypass is None else (*self.adapters, self.bypass)
+
+
+class Placer:
+    """Prepares placements, pins them, and gives their slots back."""
+
+    def __init__(
+        self, layout: Layout, *, bank: Bank, store: UnitStore, weights: Weights, dtype: torch.dtype
+    ):
+        self._layout, self._bank, self._store = layout, bank, store
+        self._weights, self._dtype = weights, dtype
+
+    def prepare(self, request: Request, candidates: Sequence[Candidate]) -> Placement:
+        """Read the adapters and let the method decide; safe in any thread.
+
+        Raises RamoleError where the method cannot use them, or where they could never fit.
+        """
+        method = find_method(request.method)
+        candidates = list(candidates)[: method.experts(len(candidates))]
+        every = [self._store.get(one.checksum, one.load) for one in candidates]
+        weights = None if request.weights is None else tuple(request.weights)
+        decision = decide(
+            method,
+            Ask(
+                tuple(self._adapter(*pair) for pair in zip(candidates, every, strict=True)),
+                self._layout.sites,
+                complete_options(request.method, request.options),
+                weights,
+                self._weights(method) if candidates and weights is None else None,
+            ),
+        )
+        if decision.merge is not None and candidates:
+            self._check_room(decision.merge.rank)
+            key = request.method, *(one.checksum for one in candidates), weights
+            key = *key, tuple(sorted((request.options or {}).items()))
+            merged = self._store.merged(
+                key, [one.load for one in candidates], decision.merge.make, dtype=self._dtype
+            )
+            return Placement(decision, (Held(key, merged),))
+        held = [Held(one.checksum, units) for one, units in zip(candidates, every, strict=True)]
+        placement = Placement(decision, tuple(held), self._bypass(decision))
+        self._check_room(sum(one.units.rank for one in placement.held))
+        return placement
+
+    def pin(self, placement: Placement) -> RowMix | None:
+        """Take the pages; None where they are not to be had now."""
+        slots: list[Slot] = []
+        for held in placement.held:
+            slot = self._bank.acquire(
+                held.key, lambda held=held: held.units, activation=held.activation
+            )
+            if slot is None:
+                for taken in slots:
+                    self._bank.release(taken)
+                return None
+            slots.append(slot)
+        gate = placement.decision.gate
+        if gate is not None and gate.router is not None:
+            self._bank.add_router(gate.router)
+        count = len(placement.adapters)
+        bypass = slots[count] if len(slots) > count else None
+        return RowMix(tuple(slots[:count]), placement.decision, bypass)
+
+    def release(self, mix: RowMix) -> None:
+        """Give the slots of a row back."""
+        for slot in mix.held:
+            self._bank.release(slot)
+        self._bank.tidy()
+
+    @contextmanager
+    def pinned(self, placements: Sequence[Placement], full: str) -> Iterator[list[RowMix]]:
+        """The rows of all placements at once, given back after the block.
+
+        Raises RamoleError with the sentence `full` where they do not fit together now.
+        """
+        rows: list[RowMix] = []
+        try:
+            for placement in placements:
+                row = self.pin(placement)
+                if row is None:
+                    raise RamoleError(full)
+                rows.append(row)
+            yield rows
+        finally:
+            for row in rows:
+                self.release(row)
+
+    def _adapter(self, one: Candidate, units: Units) -> Adapter:
+        return Adapter(
+            one.name,
+            one.checksum,
+            units.present,
+            UnpackedLoras(units, self._layout),
+            units.rank,
+            score=one.score,
+            response=one.response,
+            usual=units.usual,
+        )
+
+    def _bypass(self, decision: Decision) -> Held | None:
+        bypass = decision.bypass
+        if bypass is None:
+            return None
+        units = pack_units(bypass.loras, self._layout, dtype=self._dtype, bypass=True)
+        return Held(("bypass", bypass.key), units, bypass.activation)
+
+    def _check_room(self, rank: int) -> None:
+        if not self._bank.fits(rank):
+            raise RamoleError(
+                f"The adapters of this request have {rank} rank units, and the device holds "
+                f"{self._bank.most}; ask for fewer adapters, or raise RAMOLE_DEVICE_CACHE_MB."
+            )

@@ -1,0 +1,261 @@
+"""How the requests of the batch that runs now are mixed, as the tables that the layers read.
+
+Built once per change of membership, not per step; nothing here grows with the tokens. Tables are
+[modules, b, k], k being each request's own adapters in its own order.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from functools import cached_property
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from ramole_core.composition import Decision, Gate
+from ramole_core.layers.bank import Bank, Slot
+
+FIXED, GATED, KEEPS = 0, 1, 2
+"""Who gives a row's weights: a table; a gate; a gate where those that lack a module take part."""
+ACTIVATIONS = ("", "gelu", "relu")
+"""Of a page's unit, as the kernel numbers them."""
+
+
+@dataclass(frozen=True, eq=False)
+class RowMix:
+    """How one request is mixed: a method's decision, and its adapters in the bank."""
+
+    slots: tuple[Slot, ...]
+    """A merge is one."""
+    decision: Decision
+    bypass: Slot | None = None
+
+    @property
+    def k(self) -> int:
+        """Adapters in the trace."""
+        return self.decision.weights.shape[1]
+
+    @property
+    def gate(self) -> Gate | None:
+        return self.decision.gate if self.slots else None
+
+    @property
+    def held(self) -> tuple[Slot, ...]:
+        """All that it holds in the bank."""
+        return self.slots if self.bypass is None else (*self.slots, self.bypass)
+
+    @property
+    def weights(self) -> Float[Tensor, "module slot"]:
+        """Of each slot where no gate decides."""
+        if self.decision.merge is None:
+            return self.decision.weights
+        return torch.ones(len(self.decision.weights), len(self.slots))
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Each token's own pages, as `rows_kernel` takes them."""
+
+    pages: np.ndarray
+    """[b, R] int32."""
+    slots: np.ndarray
+    """[b, R] int32: the place of each page's adapter among the row's own; k: a bypass."""
+    acts: np.ndarray
+    """[b, R] int8: place in ACTIVATIONS."""
+    counts: np.ndarray
+    """[b, 2] int32: pages and adapters."""
+    asks: np.ndarray
+    """[b, 5] int32: FIXED, GATED or KEEPS; first row and rank of the router; how many adapters
+    share the weight (0: all); 1 where the scores are the weights."""
+    present: np.ndarray
+    """[modules, b, k] bool."""
+    fixed: np.ndarray
+    """[modules, b, k] float32: the weights, or what is added to the scores where a gate decides."""
+    bias: np.ndarray
+    """[modules, b, k] float32: added to a gate's weights."""
+    usual: np.ndarray
+    """[modules, b, k, 2] float32: mean of log |v|, and one over its deviation."""
+    own: np.ndarray
+    """[b] float32: on the surprise."""
+
+    def repeat(self, l: int) -> "Rows":
+        """The same for `l` tokens of each row."""
+        by_module = ("present", "fixed", "bias", "usual")
+        return Rows(
+            **{
+                field.name: getattr(self, field.name).repeat(l, int(field.name in by_module))
+                for field in fields(self)
+            }
+        )
+
+
+class BatchMix:
+    """The requests of one batch, in the order of its rows; valid while `version` is the bank's."""
+
+    def __init__(self, bank: Bank, rows: Sequence[RowMix]):
+        self.bank, self.rows = bank, tuple(rows)
+        self.version = bank.version
+        self.b = len(rows)
+        self.k = max((len(row.slots) for row in rows), default=0)
+        """Most slots of a row, a bypass not counted."""
+        self.s, self.high, self.width = bank.s, bank.high, bank.width
+        self.gated = any(row.gate is not None for row in rows)
+        self.late = [n for n, row in enumerate(rows) if row.gate is not None and row.gate.late]
+        """Rows whose gates have terms beside the tables."""
+        self.reads_blocks = any(
+            (gate := rows[n].gate) is not None and gate.per == "block" for n in self.late
+        )
+        self.mixes = any(row.held for row in rows)
+        self._by_tokens: dict[int, Rows] = {}
+
+    # --- by rows: what the compiled kernel reads ------------------------------------------------
+
+    @cached_property
+    def page_count(self) -> int:
+        """Pages of all rows together."""
+        return sum(len(slot.pages) for row in self.rows for slot in row.held)
+
+    def for_tokens(self, l: int) -> Rows:
+        """The tables of `l` tokens of each row."""
+        if l not in self._by_tokens:
+            self._by_tokens[l] = self.tables if l == 1 else self.tables.repeat(l)
+        return self._by_tokens[l]
+
+    @cached_property
+    def tables(self) -> Rows:
+        """Of one token of each row."""
+        modules, b, k = len(self.bank.layout.flat), self.b, self.k
+        most = max((sum(len(s.pages) for s in row.held) for row in self.rows), default=0)
+        made = Rows(
+            pages=np.zeros((b, most), np.int32),
+            slots=np.zeros((b, most), np.int32),
+            acts=np.zeros((b, most), np.int8),
+            counts=np.zeros((b, 2), np.int32),
+            asks=np.zeros((b, 5), np.int32),
+            present=np.zeros((modules, b, k), np.bool_),
+            fixed=np.zeros((modules, b, k), np.float32),
+            bias=np.zeros((modules, b, k), np.float32),
+            usual=np.zeros((modules, b, k, 2), np.float32),
+            own=np.zeros(b, np.float32),
+        )
+        for n, row in enumerate(self.rows):
+            self._fill(made, n, row)
+        return made
+
+    def _fill(self, made: Rows, n: int, row: RowMix) -> None:
+        at = 0
+        for place, slot in enumerate(row.held):
+            here = slice(at, at + len(slot.pages))
+            made.pages[n, here] = slot.pages
+            made.slots[n, here] = place
+            made.acts[n, here] = ACTIVATIONS.index(slot.activation)
+            at = here.stop
+        k = len(row.slots)
+        made.counts[n] = at, k
+        for place, slot in enumerate(row.slots):
+            made.present[:, n, place] = slot.present.numpy()
+        gate = row.gate
+        if gate is None:
+            made.fixed[:, n, :k] = row.weights.numpy()
+            return
+        made.asks[n, 0] = KEEPS if gate.keeps else GATED
+        if gate.router is not None:
+            router = self.bank.router_rows(gate.router.checksum)
+            made.asks[n, 1:3] = router.start, router.rank
+        made.asks[n, 3:] = gate.top, not gate.softmax
+        if gate.offset is not None:
+            made.fixed[:, n, :k] = gate.offset.numpy()
+        if gate.bias is not None:
+            made.bias[:, n, :k] = gate.bias.numpy()
+        if gate.own and gate.usual is not None:
+            made.own[n] = gate.own
+            mean, deviation = gate.usual.float().unbind(-1)
+            usual = torch.stack([mean, 1 / deviation], dim=-1)
+            made.usual[:, n, :k] = usual.numpy()
+
+    # --- all pages: what the matrix products read ------------------------------------------------
+
+    @cached_property
+    def owner(self) -> Float[Tensor, "R p"]:
+        return self.bank.owner()
+
+    @cached_property
+    def numbers(self) -> Int[Tensor, "b k"]:
+        """Columns of each row's adapters among the p; `width` where it has fewer than k."""
+        rows = [[s.number for s in row.slots] for row in self.rows]
+        rows = [row + [self.width] * (self.k - len(row)) for row in rows]
+        found = torch.tensor(rows, dtype=torch.long).reshape(self.b, self.k)
+        return found.to(self.bank.device)
+
+    @cached_property
+    def bypassed(self) -> Float[Tensor, "b p"]:
+        """1 at the columns of the rows' bypasses."""
+        found = torch.zeros(self.b, self.width, dtype=self.bank.wide)
+        for n, row in enumerate(self.rows):
+            if row.bypass is not None:
+                found[n, row.bypass.number] = 1
+        return found.to(self.bank.device)
+
+    @cached_property
+    def page_acts(self) -> list[tuple[str, Bool[Tensor, "R"]]]:
+        """Each activation in the bank, and the pages that have it."""
+        found = {}
+        for slot in self.bank.slots:
+            if slot.activation:
+                at = found.setdefault(slot.activation, torch.zeros(self.high, dtype=torch.bool))
+                at[slot.pages] = True
+        return [(act, at.to(self.bank.device)) for act, at in found.items()]
+
+    def table(self, name: str) -> Tensor:
+        """A [modules, b, ...] or [b, ...] table of `Rows`, as a tensor where the model runs."""
+        if name not in self._tensors:
+            made = torch.from_numpy(getattr(self.tables, name))
+            made = made.to(self.bank.wide) if made.is_floating_point() else made
+            self._tensors[name] = made.to(self.bank.device)
+        return self._tensors[name]
+
+    @cached_property
+    def _tensors(self) -> dict[str, Tensor]:
+        return {}
+
+    @cached_property
+    def allowed(self) -> Bool[Tensor, "modules b k"]:
+        """Who may get weight of a gate."""
+        every = torch.arange(self.k, device=self.bank.device) < self.table("counts")[:, 1:]
+        keeps = self.table("asks")[:, :1] == KEEPS
+        return self.table("present") | (every & keeps)
+
+    @cached_property
+    def surprised(self) -> bool:
+        """Some row's gate asks how surprising the adapters' responses are."""
+        return bool(self.tables.own.any())
+
+    @cached_property
+    def fixed_pages(self) -> Float[Tensor, "modules b R"]:
+        """The weight of each page where no row has a gate."""
+        return self.spread(self.table("fixed")) @ self.owner.T
+
+    def spread(self, alpha: Float[Tensor, "*m b k"]) -> Float[Tensor, "*m b p"]:
+        """From each row's own adapters to the bank's p axis, bypasses with weight 1."""
+        at = self.numbers.expand(alpha.shape)
+        wide = alpha.new_zeros(*alpha.shape[:-1], self.width + 1)
+        return wide.scatter_(-1, at, alpha)[..., :-1] + self.bypassed
+
+    @cached_property
+    def router_mask(self) -> Float[Tensor, "b s"] | None:
+        """1 for the rows of the router that a row uses; None where the bank has only one and all
+        gates use it."""
+        asks = self.tables.asks
+        routed = all(row.gate is None or row.gate.router is not None for row in self.rows)
+        if not self.bank.routers or (len(self.bank.routers) == 1 and routed):
+            return None
+        at = torch.arange(self.s)
+        start, rank = torch.from_numpy(asks[:, 1:2]), torch.from_numpy(asks[:, 2:3])
+        return ((at >= start) & (at < start + rank)).to(self.bank.device, self.bank.wide)
+
+    def slice(self, table: Tensor, g: int, block: int) -> Tensor:
+        """The modules of one group in one block, of a [modules, ...] table."""
+        m = self.bank.layout.groups[g].m
+        start = self.bank.layout.starts[g] + block * m
+        return table[start : start + m]

@@ -1,0 +1,121 @@
+"""A linear layer that adds, for each request of the batch, what its decision says.
+
+`Mixer` is what all mixed layers of a model share: the decisions of the batch that runs now, the
+inputs of its blocks, and the weights that it reports.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from ramole_core.composition import block_of
+from ramole_core.layers.install import Installation, watch_blocks, wrap
+from ramole_core.layers.places import Places, find_places
+from ramole_core.layers.plain.mix import Mixed, PlainMix, mix_at
+
+
+class Mixer:
+    """The decisions in force, one a row or one for all, and the trace of the running forward."""
+
+    def __init__(self, places: Places):
+        self.places = places
+        self._groups: list[tuple[PlainMix, list[int]]] = []
+        self._b = 0
+        self.blocks: dict[str, Tensor] = {}
+        """Input of each block of the forward that runs."""
+        self.alpha: dict[str, Tensor] | None = None
+        """By module path, [b, l, k]; None: not asked for."""
+        self.scores: dict[str, Tensor] = {}
+        """The same of the gates, before the softmax, where one decision holds for all rows."""
+
+    @contextmanager
+    def mixing(self, mixes: Sequence[PlainMix], *, trace: bool = False) -> Iterator[None]:
+        """Forwards inside this block mix these decisions: one for each row, or one for all rows."""
+        groups: dict[int, tuple[PlainMix, list[int]]] = {}
+        for row, mix in enumerate(mixes):
+            groups.setdefault(id(mix), (mix, []))[1].append(row)
+        self._groups, self._b = list(groups.values()), len(mixes)
+        self.alpha, self.scores = {} if trace else None, {}
+        try:
+            yield
+        finally:
+            self._groups, self.blocks = [], {}
+
+    @property
+    def mixes(self) -> bool:
+        return bool(self._groups)
+
+    def add(self, path: str, x: Float[Tensor, "b l i"], y: Tensor) -> Tensor:
+        """y with every row's update added."""
+        block = self.blocks.get(block_of(path))
+        if len(self._groups) == 1:
+            mixed = mix_at(self._groups[0][0], path, x, block)
+            self._report(path, mixed)
+            return y if mixed.update is None else y + mixed.update.to(y.dtype)
+        k = max(mix.k for mix, _ in self._groups)
+        every, out = x.new_zeros(*x.shape[:2], k, dtype=torch.float32), y.clone()
+        for mix, rows in self._groups:
+            mixed = mix_at(mix, path, x[rows], None if block is None else block[rows])
+            if mixed.update is not None:
+                out[rows] = out[rows] + mixed.update.to(y.dtype)
+            every[rows, :, : mix.k] = mixed.alpha.to(every)
+        self._report(path, Mixed(None, every))
+        return out
+
+    def _report(self, path: str, mixed: Mixed) -> None:
+        if self.alpha is not None:
+            self.alpha[path] = mixed.alpha
+            if mixed.scores is not None:
+                self.scores[path] = mixed.scores
+
+    def weights(self, b: int, l: int, k: int) -> Float[Tensor, "b l layer module k"]:
+        """The weights of the last traced forward, float16 on the CPU; 0 where nothing was mixed."""
+        layers, modules = len(self.places.layers), len(self.places.modules)
+        every = torch.zeros(layers, modules, b, l, k, dtype=torch.float16)
+        for path, alpha in (self.alpha or {}).items():
+            every[self.places.at[path]] = alpha.detach().expand(b, l, -1).to("cpu", torch.float16)
+        self.alpha = None
+        return every.permute(2, 3, 0, 1, 4)
+
+
+class MixedLinear(nn.Module):
+    """y = W x + sum_k alpha_k B_k A_k x; stands where the base model's linear layer stood."""
+
+    def __init__(self, base: nn.Module, path: str, mixer: Mixer):
+        super().__init__()
+        self.base = base
+        self.path = path
+        self.mixer = mixer
+
+    @property
+    def weight(self) -> Tensor:
+        """The base layer's weight: some models look at its dtype."""
+        return self.base.get_parameter("weight")
+
+    def forward(self, x: Float[Tensor, "b l i"]) -> Float[Tensor, "b l o"]:
+        y = self.base(x)
+        return self.mixer.add(self.path, x, y) if self.mixer.mixes else y
+
+
+@dataclass(frozen=True)
+class MixedInstallation(Installation):
+    """Mixed layers in a model, and what they share."""
+
+    mixer: Mixer = field(kw_only=True)
+
+
+def install(model: nn.Module, paths: Iterable[str]) -> MixedInstallation:
+    """Put mixed layers at these module paths; raises ValueError where one stands already."""
+    mixer = Mixer(find_places(paths := list(paths)))
+    layers = {path: MixedLinear(model.get_submodule(path), path, mixer) for path in paths}
+
+    def see(path: str, x: Tensor) -> None:
+        if mixer.mixes:
+            mixer.blocks[path] = x
+
+    handles = watch_blocks(model, {block_of(path) for path in paths}, see)
+    return MixedInstallation(**vars(wrap(model, layers, handles)), mixer=mixer)

@@ -1,0 +1,35 @@
+"""From scores to weights: softmax over the top n, or the scores themselves, and the bias."""
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+NEVER = -1e30
+"""The score of an adapter that may get no weight; finite, so that no row is nan."""
+
+
+def weigh(
+    scores: Float[Tensor, "*#b l k"],
+    *,
+    allowed: Bool[Tensor, "*#b 1 k"],
+    present: Bool[Tensor, "*#b 1 k"],
+    top: Int[Tensor, "*#b 1 1"] | int = 0,
+    raw: Bool[Tensor, "*#b 1 1"] | bool = False,
+    bias: Float[Tensor, "*#b 1 k"] | None = None,
+) -> Float[Tensor, "*b l k"]:
+    """Weights of k adapters: softmax over the `top` best of those `allowed` (0: over all), or the
+    scores where `raw`; `bias` is added, and what is not `present` gets 0.
+
+    Of equal scores the first counts as the better.
+    """
+    scores = scores.masked_fill(~allowed, NEVER)
+    if torch.as_tensor(top).any():
+        place = scores.argsort(dim=-1, descending=True, stable=True).argsort(dim=-1)
+        most = torch.as_tensor(top).to(place)
+        scores = scores.masked_fill((place >= most) & (most > 0), NEVER)
+    alpha = scores.softmax(-1)
+    if torch.as_tensor(raw).any():
+        alpha = torch.where(torch.as_tensor(raw), scores.masked_fill(scores <= NEVER, 0.0), alpha)
+    if bias is not None:
+        alpha = alpha + bias
+    return alpha * present

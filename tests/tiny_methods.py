@@ -1,0 +1,81 @@
+"""What a method is asked, with adapters made up; for laws over the registry."""
+
+from collections.abc import Mapping, Sequence
+
+import torch
+
+from ramole_core.composition import (
+    METHODS,
+    Adapter,
+    Ask,
+    Lora,
+    Response,
+    Sites,
+    Trained,
+    decide,
+    orthonormal,
+)
+from ramole_core.layers.plain import PlainMix, place
+from ramole_core.methods import complete_options
+
+NAMES = ("ant", "bee", "cat", "dog")
+SCORES = dict(zip(NAMES, (0.31, 0.44, 0.40, 0.1), strict=True))
+SURPRISES = dict(zip(NAMES, (-0.4, 0.3, 0.9, 0.0), strict=True))
+USUAL = dict(zip(NAMES, ((0.5, 0.3), (-0.2, 0.7), (1.0, 0.2), (0.1, 1.1)), strict=True))
+
+
+def adapter_of(
+    name: str, loras: Mapping[str, Lora], sites: Sites, usual: torch.Tensor | None = None
+) -> Adapter:
+    """An adapter as a method is told of it; `usual` [module, 2]."""
+    present = torch.tensor([path in loras for path in sites.paths])
+    n = len(sites.paths)
+    if usual is None:
+        usual = torch.tensor(USUAL[name]).repeat(n, 1)
+    mean, deviation = usual.unbind(-1)
+    response = Response(mean + SURPRISES[name] * deviation, usual, present)
+    return Adapter(
+        name,
+        name,
+        present,
+        {path: orthonormal(lora) for path, lora in loras.items()},
+        max((lora.A.shape[0] for lora in loras.values()), default=0),
+        score=SCORES[name],
+        response=response,
+        usual=usual,
+    )
+
+
+def plain_of(
+    method: str,
+    pool: Mapping[str, Mapping[str, Lora]],
+    sites: Sites,
+    *,
+    trained: Mapping[str, Trained],
+    weights: Sequence[float] | None = None,
+    options: Mapping[str, object] | None = None,
+    usual: Mapping[str, torch.Tensor] | None = None,
+) -> PlainMix:
+    """The method's decision over these adapters, in their order, placed in the plain form."""
+    names = list(pool)[: METHODS[method].experts(len(pool))]
+    adapters = [adapter_of(n, pool[n], sites, usual and usual[n]) for n in names]
+    ask = Ask(
+        tuple(adapters),
+        sites,
+        complete_options(method, options),
+        None if weights is None else tuple(weights),
+        trained.get(METHODS[method].row.weights) if weights is None else None,
+    )
+    decision = decide(METHODS[method], ask)
+    loras = [adapter.loras for adapter in adapters]
+    return place(decision, loras, sites, uploaded=[pool[name] for name in names])
+
+
+def make_trained(sites: Sites, *, rank: int, seed: int = 0) -> dict[str, Trained]:
+    """Trained weights by folder: a RouterLoRA that says something."""
+    pick = torch.Generator().manual_seed(seed)
+    tensors = {}
+    for path, (i, o) in sites.shapes.items():
+        tensors[f"{path}.A_r"] = torch.randn(rank, i, generator=pick)
+        tensors[f"{path}.B_r"] = torch.randn(o, rank, generator=pick) * o**-0.5
+    return {"_router": Trained(tensors, f"made up {rank} {seed}")}
