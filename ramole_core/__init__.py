@@ -8,7 +8,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from ramole_core.batch_file import (
+    from ramole_core.batch.prompt_file import (
         BadRow as BadRow,
         Batch as Batch,
         BatchLimits as BatchLimits,
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
         batch_text as batch_text,
         read_batch as read_batch,
     )
-    from ramole_core.batch_run import refuse_unfit as refuse_unfit, run_rows as run_rows
+    from ramole_core.batch.run import refuse_unfit as refuse_unfit, run_rows as run_rows
     from ramole_core.engine.request import (
         Generation as Generation,
         Request as Request,
@@ -43,10 +43,10 @@ hundred microseconds of one thread's work, and waking costs as much. Read when t
 _HOMES = {
     "AdapterCard": "pool",
     "AdapterRefused": "errors",
-    "BadRow": "batch_file",
-    "Batch": "batch_file",
-    "BatchLimits": "batch_file",
-    "BatchRow": "batch_file",
+    "BadRow": "batch.prompt_file",
+    "Batch": "batch.prompt_file",
+    "BatchLimits": "batch.prompt_file",
+    "BatchRow": "batch.prompt_file",
     "Busy": "errors",
     "Explanation": "ramole",
     "Generation": "engine.request",
@@ -57,11 +57,11 @@ _HOMES = {
     "Settings": "settings",
     "Step": "engine.request",
     "Trace": "engine.request",
-    "batch_text": "batch_file",
+    "batch_text": "batch.prompt_file",
     "load_settings": "settings",
-    "read_batch": "batch_file",
-    "refuse_unfit": "batch_run",
-    "run_rows": "batch_run",
+    "read_batch": "batch.prompt_file",
+    "refuse_unfit": "batch.run",
+    "run_rows": "batch.run",
     "write_trace": "trace_file",
 }
 __all__ = [*_HOMES, "__version__"]

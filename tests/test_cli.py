@@ -218,7 +218,7 @@ def test_a_bad_setting_is_one_sentence(capsys, monkeypatch):
 
 
 def test_doctor_says_where_each_setting_comes_from(monkeypatch, tmp_path: Path):
-    from ramole_core.doctor import setting_rows
+    from ramole_core.cli.doctor import setting_rows
     from ramole_core.settings import Settings, load_settings
 
     (tmp_path / ".env").write_text("RAMOLE_MAX_RANK=31\nRAMOLE_PORT=7001\nRAMOLE_HOST=\n")

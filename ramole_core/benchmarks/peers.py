@@ -15,7 +15,7 @@ from typing import cast
 import torch
 from transformers import LogitsProcessor, LogitsProcessorList
 
-from ramole_core.base_model import BaseModel, load_base
+from ramole_core.base.model import BaseModel, load_base
 from ramole_core.benchmarks.record import Measured
 from ramole_core.benchmarks.speed import now, rates
 

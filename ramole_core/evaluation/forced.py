@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ramole_core.base_model import BaseModel
+from ramole_core.base.model import BaseModel
 from ramole_core.engine.engine import Engine
 from ramole_core.engine.request import Request
 from ramole_core.engine.ticket import Chosen

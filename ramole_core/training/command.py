@@ -62,7 +62,7 @@ def adapter(
     as_json: Json = False,
 ) -> None:
     """Train a LoRA adapter on the 4-bit base and write a folder that the pool accepts."""
-    from ramole_core.base_model import read_shapes
+    from ramole_core.base.model import read_shapes
     from ramole_core.pool import write_manifest
     from ramole_core.training.adapter import hub_name, train_adapter
     from ramole_core.training.card import (
@@ -137,7 +137,7 @@ def router(
     as_json: Json = False,
 ) -> None:
     """Train a router over adapters of the pool; base and adapters stay as they are."""
-    from ramole_core.base_model import read_shapes
+    from ramole_core.base.model import read_shapes
     from ramole_core.settings import load_settings
     from ramole_core.training.pool_loras import read_loras
     from ramole_core.training.progress import show_progress
@@ -266,7 +266,7 @@ def retriever(
 
 def load_configured_base():
     """The base model that the settings name, its download shown on standard error."""
-    from ramole_core.base_model import load_base
+    from ramole_core.base.model import load_base
     from ramole_core.settings import load_settings
 
     settings = load_settings()

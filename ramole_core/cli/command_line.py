@@ -14,12 +14,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ramole_core.batch_command import batch
+from ramole_core.batch.command import batch
 from ramole_core.benchmarks.command import benchmark
 from ramole_core.errors import RamoleError
 from ramole_core.evaluation.command import evaluate
-from ramole_core.records import answer_record, checksum_record
-from ramole_core.terminal import (
+from ramole_core.terminal.console import (
     progress_bar,
     read_examples,
     read_prompt,
@@ -28,6 +27,7 @@ from ramole_core.terminal import (
     write_json,
     write_table,
 )
+from ramole_core.terminal.records import answer_record, checksum_record
 from ramole_core.training.command import train_app
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ def opened(*, load: bool = False) -> Iterator["Ramole"]:
 @app.command("doctor")
 def doctor(as_json: Json = False) -> None:
     """Check settings, versions, model, pool, index and router; exit 2 where something is broken."""
-    from ramole_core.doctor import examine, show
+    from ramole_core.cli.doctor import examine, show
 
     with progress_bar("Checking") as tell:
         report = examine(tell)

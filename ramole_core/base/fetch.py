@@ -19,7 +19,7 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from ramole_core.base_convert import convert_gguf
+from ramole_core.base.convert import convert_gguf
 from ramole_core.errors import RamoleError
 
 Progress = Callable[[str, float], None]

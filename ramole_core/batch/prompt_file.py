@@ -14,7 +14,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Literal
 
-from ramole_core.batch_cells import FIELDS, read_field
+from ramole_core.batch.cells import FIELDS, read_field
 from ramole_core.engine.request import Request
 from ramole_core.errors import RamoleError
 

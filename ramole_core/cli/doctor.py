@@ -17,7 +17,7 @@ from dotenv import dotenv_values
 
 from ramole_core.errors import Busy, RamoleError
 from ramole_core.settings import Settings, load_settings
-from ramole_core.terminal import write_table
+from ramole_core.terminal.console import write_table
 
 PACKAGES = (
     "torch",
@@ -171,8 +171,8 @@ def _device(settings: Settings) -> Iterator[Check]:
 
 
 def _base_model(settings: Settings) -> Iterator[Check]:
-    from ramole_core.base_fetch import find_base
-    from ramole_core.base_shapes import read_shapes
+    from ramole_core.base.fetch import find_base
+    from ramole_core.base.shapes import read_shapes
 
     folder = find_base(settings.base_model, data_dir=settings.data_dir)
     if folder is None:

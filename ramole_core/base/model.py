@@ -27,8 +27,8 @@ from transformers import (
 from transformers.pytorch_utils import Conv1D
 from transformers.utils import logging as transformers_logging
 
-from ramole_core.base_fetch import Progress, fetch_base as fetch_base, sha256
-from ramole_core.base_shapes import read_shapes as read_shapes
+from ramole_core.base.fetch import Progress, fetch_base as fetch_base, sha256
+from ramole_core.base.shapes import read_shapes as read_shapes
 from ramole_core.errors import RamoleError
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
-from ramole_core.batch_file import BadRow, BatchRow
+from ramole_core.batch.prompt_file import BadRow, BatchRow
 from ramole_core.errors import RamoleError
-from ramole_core.records import answer_record
+from ramole_core.terminal.records import answer_record
 
 if TYPE_CHECKING:
     from ramole_core.engine.request import Generation
