@@ -8,13 +8,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from ramole_core.batch.prompt_file import (
+    from ramole_core.batch.prompt_file import batch_text as batch_text, read_batch as read_batch
+    from ramole_core.batch.rows import (
         BadRow as BadRow,
         Batch as Batch,
         BatchLimits as BatchLimits,
         BatchRow as BatchRow,
-        batch_text as batch_text,
-        read_batch as read_batch,
     )
     from ramole_core.batch.run import refuse_unfit as refuse_unfit, run_rows as run_rows
     from ramole_core.engine.request import (
@@ -43,10 +42,10 @@ hundred microseconds of one thread's work, and waking costs as much. Read when t
 _HOMES = {
     "AdapterCard": "pool",
     "AdapterRefused": "errors",
-    "BadRow": "batch.prompt_file",
-    "Batch": "batch.prompt_file",
-    "BatchLimits": "batch.prompt_file",
-    "BatchRow": "batch.prompt_file",
+    "BadRow": "batch.rows",
+    "Batch": "batch.rows",
+    "BatchLimits": "batch.rows",
+    "BatchRow": "batch.rows",
     "Busy": "errors",
     "Explanation": "ramole",
     "Generation": "engine.request",

@@ -295,7 +295,8 @@ class Ramole:
 
     def _shapes(self) -> dict[str, tuple[int, int]]:
         """The base model's linear layers, (i, o) each; fetches the base's files on first use."""
-        from ramole_core.base.model import fetch_base, read_shapes
+        from ramole_core.base.fetch import fetch_base
+        from ramole_core.base.shapes import read_shapes
 
         s = self.settings
         return read_shapes(fetch_base(s.base_model, data_dir=s.data_dir))

@@ -15,8 +15,9 @@ from torch import nn
 from transformers import CONFIG_MAPPING, AutoModelForCausalLM, AutoTokenizer
 from transformers.pytorch_utils import Conv1D
 
+from ramole_core.base.checksum import weights_checksum
 from ramole_core.base.convert import convert_gguf, mend_tokenizer
-from ramole_core.base.model import dequantised, load_base, round_to_nf4, weights_checksum
+from ramole_core.base.model import dequantised, load_base, round_to_nf4
 from ramole_core.base.shapes import read_shapes
 from ramole_core.errors import RamoleError
 from tests.conftest import save_tiny_tokenizer

@@ -6,13 +6,9 @@ from pathlib import Path
 import pytest
 
 from ramole_core.batch.cells import FIELDS
-from ramole_core.batch.prompt_file import (
-    BatchLimits,
-    decode,
-    kind_of,
-    read_batch,
-    read_batch_file,
-)
+from ramole_core.batch.formats import kind_of
+from ramole_core.batch.prompt_file import decode, read_batch, read_batch_file
+from ramole_core.batch.rows import BatchLimits
 from ramole_core.batch.run import refuse_unfit, run_rows
 from ramole_core.engine.request import Generation, Request, Step
 from ramole_core.errors import Busy, RamoleError

@@ -15,7 +15,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from ramole_core.batch.prompt_file import BadRow, Batch, read_batch, read_batch_file
+from ramole_core.batch.prompt_file import read_batch, read_batch_file
 from ramole_core.batch.record import (
     Written,
     added_to,
@@ -24,6 +24,7 @@ from ramole_core.batch.record import (
     record_of,
     refusal_of,
 )
+from ramole_core.batch.rows import BadRow, Batch
 from ramole_core.errors import RamoleError
 from ramole_core.terminal.console import progress_bar, say, write_json
 from ramole_core.terminal.records import checksum_record

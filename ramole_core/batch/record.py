@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
-from ramole_core.batch.prompt_file import BadRow, BatchRow
+from ramole_core.batch.rows import BadRow, BatchRow
 from ramole_core.errors import RamoleError
 from ramole_core.terminal.records import answer_record
 

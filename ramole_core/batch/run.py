@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from typing import TYPE_CHECKING
 
-from ramole_core.batch.prompt_file import BadRow, Batch, BatchRow
+from ramole_core.batch.rows import BadRow, Batch, BatchRow
 from ramole_core.engine.request import Generation, Request, Step
 from ramole_core.errors import Busy, RamoleError
 from ramole_core.pool.names import near_names

@@ -111,7 +111,7 @@ def evaluate(
 
 def facts_of(ramole: "Ramole") -> dict[str, object]:
     """Checksums of everything that decides an answer."""
-    from ramole_core.base.model import weights_checksum
+    from ramole_core.base.checksum import weights_checksum
     from ramole_core.composition.ramole_plus import EXAMINED, Numbers
     from ramole_core.training.card import versions
 
@@ -133,7 +133,7 @@ def _is_sample(name: str) -> bool:
 
 
 def _base_folder() -> Path:
-    from ramole_core.base.model import fetch_base
+    from ramole_core.base.fetch import fetch_base
 
     usual = load_settings()
     return fetch_base(usual.base_model, data_dir=usual.data_dir)

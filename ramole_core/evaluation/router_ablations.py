@@ -19,7 +19,8 @@ from typing import Annotated
 import numpy as np
 import typer
 
-from ramole_core.base.model import BaseModel, read_shapes
+from ramole_core.base.model import BaseModel
+from ramole_core.base.shapes import read_shapes
 from ramole_core.composition import Router, load_router
 from ramole_core.errors import RamoleError
 from ramole_core.evaluation.intervals import bootstrap, paired_difference

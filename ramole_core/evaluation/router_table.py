@@ -20,7 +20,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from ramole_core.base.model import read_shapes
+from ramole_core.base.shapes import read_shapes
 from ramole_core.composition import Router, load_router, random_router
 from ramole_core.evaluation.intervals import bootstrap, paired_difference
 from ramole_core.evaluation.told import command_told

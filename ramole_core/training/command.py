@@ -62,7 +62,7 @@ def adapter(
     as_json: Json = False,
 ) -> None:
     """Train a LoRA adapter on the 4-bit base and write a folder that the pool accepts."""
-    from ramole_core.base.model import read_shapes
+    from ramole_core.base.shapes import read_shapes
     from ramole_core.pool import write_manifest
     from ramole_core.training.adapter import hub_name, train_adapter
     from ramole_core.training.card import (
@@ -137,7 +137,7 @@ def router(
     as_json: Json = False,
 ) -> None:
     """Train a router over adapters of the pool; base and adapters stay as they are."""
-    from ramole_core.base.model import read_shapes
+    from ramole_core.base.shapes import read_shapes
     from ramole_core.settings import load_settings
     from ramole_core.training.pool_loras import read_loras
     from ramole_core.training.progress import show_progress
