@@ -1,4 +1,4 @@
-"""`doctor`: every setting with its origin, then each part tried in the order of a start.
+"""The command `doctor`: every setting with its origin, then each part tried in a start's order.
 
 A check is ok, a note (worth knowing, nothing to do) or broken (its sentence says what to do). A
 broken part does not end the examination; what depends on it is left out.
@@ -13,11 +13,13 @@ from importlib import metadata
 from pathlib import Path
 from typing import Literal
 
+import typer
 from dotenv import dotenv_values
 
+from ramole_core.cli.opening import Json
 from ramole_core.errors import Busy, RamoleError
 from ramole_core.settings import Settings, load_settings
-from ramole_core.terminal.console import write_table
+from ramole_core.terminal.console import progress_bar, write_json, write_table
 
 PACKAGES = (
     "torch",
@@ -64,6 +66,18 @@ class Report:
     def as_json(self) -> dict[str, object]:
         """The report as plain lists and dictionaries."""
         return {"healthy": self.healthy, **asdict(self)}
+
+
+def doctor(as_json: Json = False) -> None:
+    """Check settings, versions, model, pool, index and router; exit 2 where something is broken."""
+    with progress_bar("Checking") as tell:
+        report = examine(tell)
+    if as_json:
+        write_json(report.as_json())
+    else:
+        show(report)
+    if not report.healthy:
+        raise typer.Exit(2)
 
 
 def show(report: Report) -> None:
