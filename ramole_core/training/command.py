@@ -137,6 +137,7 @@ def router(
     as_json: Json = False,
 ) -> None:
     """Train a router over adapters of the pool; base and adapters stay as they are."""
+    from ramole_core.base.checksum import sha256
     from ramole_core.base.shapes import read_shapes
     from ramole_core.settings import load_settings
     from ramole_core.training.pool_loras import read_loras
@@ -176,7 +177,11 @@ def router(
         )
     if as_json:
         answer = {"folder": str(folder), "adapters": names, "dev_losses": progress.dev_losses}
-        print(json.dumps({**answer, "seed": seed, "base_checksum": base.checksum}))
+        sums = {
+            "base_checksum": base.checksum,
+            "router_checksum": sha256(folder / "router.safetensors"),
+        }
+        print(json.dumps({**answer, "seed": seed, **sums}))
 
 
 @train_app.command("retriever")
