@@ -26,7 +26,7 @@ Progress = Callable[[str, float], None]
 """Called with the stage in words and the fraction done, 0 to 1."""
 
 HUB_FILES = ["*.json", "*.safetensors", "*.jinja", "tokenizer*", "*.model", "*.txt"]
-HUB_SKIPS = ["*/*", "consolidated*"]  # the same weights in other clothes
+HUB_SKIPS = ["*/*", "consolidated*"]  # the same weights in other formats
 MARKER = "source.json"
 
 

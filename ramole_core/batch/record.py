@@ -1,4 +1,4 @@
-"""The output of a batch: one JSON line for each row, and what such a file tells when it goes on.
+"""The output of a batch: one JSON line for each row, read back where a run resumes.
 
 An answer's line is known by its row's index and digest. The file is only ever added to: where an
 index comes twice, because its row was changed, the last line counts.

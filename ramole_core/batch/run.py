@@ -52,8 +52,9 @@ def run_rows(
 ) -> Iterator[Event]:
     """Each token of each row as it comes; a Generation, or the error that refuses it, ends a row.
 
-    `waiting` hears of a row's place in the queue (1: next, 0: it runs). Once `cancelled` is true
-    the rows that run end as `cancelled`, and the rest is not asked. A busy server is tried again.
+    `waiting` is called with a row and its place in the queue (1: next, 0: it runs). Once
+    `cancelled` is true the rows that run end as `cancelled`, and the rest is not asked. A busy
+    server is tried again.
     """
     size = WINDOW * ramole.settings.max_batch
     for start in range(0, len(rows), size):

@@ -1,4 +1,4 @@
-"""Answers checked word by word under the right prefix: what a greedy answer would get, without one.
+"""Scores under teacher forcing: each token of the right answer checked after the right prefix.
 
 Where a task is scored by exact match, a row counts 100 when every token of the right answer, the
 end token included, is the likeliest after those before it: exactly then greedy decoding gives it.

@@ -83,7 +83,7 @@ def measure_gates(
 def measure_alone(
     model: MixedModel, dev: Mapping[str, Sequence[Encoded]]
 ) -> dict[str, dict[str, list[float]]]:
-    """The two ends of the scale: the bare base, and each row's own adapter alone."""
+    """Losses of the bare base, and of each row's own adapter alone: the ends of the scale."""
     bare = {name: row_losses(model.plain, rows).tolist() for name, rows in dev.items()}
     own = {}
     for name, rows in dev.items():
