@@ -132,7 +132,10 @@ for name in ramole_core.__all__:
 HEAVY = ["torch", "transformers", "sentence_transformers", "chromadb", "bitsandbytes", "peft"]
 
 
-@pytest.mark.parametrize("code", ["import app", "import ui", "import ramole_core.cli"])
+LIGHT = ("app", "ui", "ramole_core.cli", "ramole_core.base.fetch, ramole_core.base.checksum")
+
+
+@pytest.mark.parametrize("code", [f"import {names}" for names in LIGHT])
 def test_the_door_opens_before_torch_is_imported(code: str):
     python(f"import sys\n{code}\nheavy = set({HEAVY}) & set(sys.modules)\nassert not heavy, heavy")
 
