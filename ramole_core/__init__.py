@@ -8,15 +8,14 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from ramole_core.batch_file import (
+    from ramole_core.batch.prompt_file import batch_text as batch_text, read_batch as read_batch
+    from ramole_core.batch.rows import (
         BadRow as BadRow,
         Batch as Batch,
         BatchLimits as BatchLimits,
         BatchRow as BatchRow,
-        batch_text as batch_text,
-        read_batch as read_batch,
     )
-    from ramole_core.batch_run import refuse_unfit as refuse_unfit, run_rows as run_rows
+    from ramole_core.batch.run import refuse_unfit as refuse_unfit, run_rows as run_rows
     from ramole_core.errors import (
         AdapterRefused as AdapterRefused,
         Busy as Busy,
@@ -43,10 +42,10 @@ hundred microseconds of one thread's work, and waking costs as much. Read when t
 _HOMES = {
     "AdapterCard": "pool",
     "AdapterRefused": "errors",
-    "BadRow": "batch_file",
-    "Batch": "batch_file",
-    "BatchLimits": "batch_file",
-    "BatchRow": "batch_file",
+    "BadRow": "batch.rows",
+    "Batch": "batch.rows",
+    "BatchLimits": "batch.rows",
+    "BatchRow": "batch.rows",
     "Busy": "errors",
     "Explanation": "ramole",
     "Generation": "request",
@@ -57,11 +56,11 @@ _HOMES = {
     "Settings": "settings",
     "Step": "request",
     "Trace": "request",
-    "batch_text": "batch_file",
+    "batch_text": "batch.prompt_file",
     "load_settings": "settings",
-    "read_batch": "batch_file",
-    "refuse_unfit": "batch_run",
-    "run_rows": "batch_run",
+    "read_batch": "batch.prompt_file",
+    "refuse_unfit": "batch.run",
+    "run_rows": "batch.run",
     "write_trace": "trace_file",
 }
 __all__ = [*_HOMES, "__version__"]

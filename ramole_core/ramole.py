@@ -19,7 +19,7 @@ from ramole_core.retrieval import AdapterIndex, Encoder, Hit, Retriever
 from ramole_core.settings import Settings, load_settings
 
 if TYPE_CHECKING:
-    from ramole_core.base_model import BaseModel
+    from ramole_core.base.model import BaseModel
     from ramole_core.composition import Candidate, Composition, Response, Trained
     from ramole_core.engine.driving import EngineThread
     from ramole_core.engine.engine import Engine
@@ -98,7 +98,7 @@ class Ramole:
         with self._loading:
             if self._engine is not None:
                 return
-            from ramole_core.base_model import load_base
+            from ramole_core.base.model import load_base
             from ramole_core.engine.engine import Engine, EngineSizes
 
             s = self.settings
@@ -328,7 +328,8 @@ class Ramole:
 
     def _shapes(self) -> dict[str, tuple[int, int]]:
         """The base model's linear layers, (i, o) each; fetches the base's files on first use."""
-        from ramole_core.base_model import fetch_base, read_shapes
+        from ramole_core.base.fetch import fetch_base
+        from ramole_core.base.shapes import read_shapes
 
         s = self.settings
         return read_shapes(fetch_base(s.base_model, data_dir=s.data_dir))

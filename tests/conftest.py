@@ -9,7 +9,7 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from ramole_core.base_fetch import fetch_base
+from ramole_core.base.fetch import fetch_base
 from ramole_core.settings import Settings
 
 TEMPLATE = (

@@ -15,9 +15,10 @@ from torch import nn
 from transformers import CONFIG_MAPPING, AutoModelForCausalLM, AutoTokenizer
 from transformers.pytorch_utils import Conv1D
 
-from ramole_core.base_convert import convert_gguf, mend_tokenizer
-from ramole_core.base_model import dequantised, load_base, round_to_nf4, weights_checksum
-from ramole_core.base_shapes import read_shapes
+from ramole_core.base.checksum import weights_checksum
+from ramole_core.base.convert import convert_gguf, mend_tokenizer
+from ramole_core.base.model import dequantised, load_base, round_to_nf4
+from ramole_core.base.shapes import read_shapes
 from ramole_core.errors import RamoleError
 from tests.conftest import save_tiny_tokenizer
 
@@ -188,7 +189,7 @@ def test_loading_says_nothing_of_its_own(tmp_path):
     """In a process of its own: libraries speak when they are imported."""
     folder = save_model(tmp_path / "model")
     code = (
-        "import pathlib, sys; from ramole_core.base_model import dequantised, load_base;"
+        "import pathlib, sys; from ramole_core.base.model import dequantised, load_base;"
         "base = load_base(sys.argv[1], data_dir=pathlib.Path(sys.argv[1]).parent, device='cpu');"
         "dequantised(base)"
     )

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from ramole_core.base_model import read_shapes
+from ramole_core.base.shapes import read_shapes
 from ramole_core.benchmarks.aims import judge, make_table
 from ramole_core.benchmarks.interleave import Cell, measure_cells
 from ramole_core.benchmarks.ours import BASE, RAMOLE, SELECTION, OurEngine, make_requests

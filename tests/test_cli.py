@@ -13,6 +13,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import typer
 
 from ramole_core.cli import app, main
 from ramole_core.errors import RamoleError
@@ -210,6 +211,26 @@ def test_only_what_works_is_there():
     assert [info.name for info in app.registered_groups] == ["train"]
 
 
+def commands_of(group: typer.main.TyperGroup, *, before: str = "") -> Iterator[tuple[str, object]]:
+    """Every command by its words, those of groups inside included."""
+    for name, command in group.commands.items():
+        if isinstance(command, typer.main.TyperGroup):
+            yield from commands_of(command, before=f"{before}{name} ")
+        else:
+            yield f"{before}{name}", command
+
+
+def test_every_command_can_end_in_json():
+    group = typer.main.get_command(app)
+    assert isinstance(group, typer.main.TyperGroup)
+    options = {
+        name: {word for parameter in command.params for word in parameter.opts}
+        for name, command in commands_of(group)
+    }
+    assert {"list", "evaluate", "train router"} <= set(options)
+    assert [name for name, words in options.items() if "--json" not in words] == []
+
+
 def test_a_bad_setting_is_one_sentence(capsys, monkeypatch):
     monkeypatch.setenv("RAMOLE_PORT", "many")
     assert main(["list"]) == 2
@@ -218,7 +239,7 @@ def test_a_bad_setting_is_one_sentence(capsys, monkeypatch):
 
 
 def test_doctor_says_where_each_setting_comes_from(monkeypatch, tmp_path: Path):
-    from ramole_core.doctor import setting_rows
+    from ramole_core.cli.doctor import setting_rows
     from ramole_core.settings import Settings, load_settings
 
     (tmp_path / ".env").write_text("RAMOLE_MAX_RANK=31\nRAMOLE_PORT=7001\nRAMOLE_HOST=\n")

@@ -8,9 +8,9 @@ import torch
 from ramole_core.composition import METHODS, Lora, ModuleRouter, Sites, Trained, find_method
 from ramole_core.composition.ramole import attend_naive
 from ramole_core.errors import RamoleError
+from ramole_core.layers.places import find_places
 from ramole_core.layers.plain import Mixer, PlainMix
 from ramole_core.layers.plain.mix import mix_at
-from ramole_core.layers.places import find_places
 from ramole_core.methods import METHOD_LIST, complete_options, find_row
 from tests.tiny_methods import NAMES, SCORES, SURPRISES, USUAL, plain_of
 
@@ -47,9 +47,7 @@ def make_router():
 
 def placed(name, loras, router=None, weights=None, order=(0, 1, 2, 3), **options) -> PlainMix:
     """`loras` in the request's order, None where one lacks the module; `order` are their names."""
-    pool = {
-        NAMES[order[n]]: {} if lora is None else {PATH: lora} for n, lora in enumerate(loras)
-    }
+    pool = {NAMES[order[n]]: {} if lora is None else {PATH: lora} for n, lora in enumerate(loras)}
     router = router or make_router()
     tensors = {f"{PATH}.A_r": router.A, f"{PATH}.B_r": router.B}
     trained = {"_router": Trained(tensors)}
@@ -95,9 +93,7 @@ def mean_of_halves(x, loras, router):
 
 def attention(x, loras, router):
     v = [lora.B @ lora.A @ x for lora in loras]
-    scores = [
-        float((router.A @ x) @ (router.B.T @ vj)) / math.sqrt(router.A.shape[0]) for vj in v
-    ]
+    scores = [float((router.A @ x) @ (router.B.T @ vj)) / math.sqrt(router.A.shape[0]) for vj in v]
     top = max(scores)
     e = [math.exp(score - top) for score in scores]
     return sum(ej / sum(e) * vj for ej, vj in zip(e, v, strict=True))
@@ -174,9 +170,7 @@ def test_order_of_loras_does_not_matter(name):
     x, loras, router = torch.randn(1, l, i), make_loras(), make_router()
     order = [2, 0, 3, 1]
     y, alpha = run(placed(name, loras, router), x)
-    permuted, alpha_permuted = run(
-        placed(name, [loras[j] for j in order], router, order=order), x
-    )
+    permuted, alpha_permuted = run(placed(name, [loras[j] for j in order], router, order=order), x)
     torch.testing.assert_close(y, permuted)
     torch.testing.assert_close(alpha[..., order], alpha_permuted)
 

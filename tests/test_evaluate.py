@@ -3,16 +3,18 @@
 import json
 import os
 import time
+from contextlib import contextmanager
 
 import pytest
 
+from ramole_core.cli import main
 from ramole_core.errors import RamoleError
-from ramole_core.evaluation import compare
+from ramole_core.evaluation import command, compare
 from ramole_core.evaluation.cells import STALE, Cell, Cells
 from ramole_core.evaluation.evaluate import Rows, order_of, read_rows, run_cells
+from ramole_core.evaluation.recorded_command import recorded_command
 from ramole_core.evaluation.situations import SITUATIONS, Crowd
 from ramole_core.evaluation.systems import ORDER, Ask, describe, request_of
-from ramole_core.evaluation.told import command_told
 from ramole_core.methods import METHOD_LIST
 from ramole_core.training.rows import Row
 from tests.fake_answers import FakeRamole
@@ -172,8 +174,36 @@ def test_a_router_that_has_seen_every_task_leaves_no_later_ones(tmp_path):
     assert "later" not in tables
 
 
+def test_json_is_all_of_stdout_and_what_the_file_holds(tmp_path, monkeypatch, capsys):
+    facts = {"base_checksum": "ba", "router_checksum": "ab", "adapters": {"ant": "01", "bee": "02"}}
+    for name in ("ant", "bee"):
+        (tmp_path / name).mkdir()
+        row = {"inputs": f"{name} a?", "targets": "yes", "metric": "em", "domain": "insects"}
+        (tmp_path / name / "dev.jsonl").write_text(json.dumps(row | {"task": name}))
+
+    @contextmanager
+    def opened(data, *, seed):
+        yield FakeRamole(CROWD), CROWD
+
+    monkeypatch.setattr(command, "opened", opened)
+    monkeypatch.setattr(command, "facts_of", lambda ramole: facts)
+    out = tmp_path / "mine.json"
+    words = ["evaluate", "--data", str(tmp_path), "--tasks", "ant,bee", "--rows", "1"]
+    words += ["--systems", "selection", "--situations", "iid", "--seed", "3"]
+    words += ["--work", str(tmp_path / "cells"), "--out", str(out), "--json"]
+    monkeypatch.setattr("sys.argv", ["x", *words])
+    assert main(words) == 0
+    told, err = capsys.readouterr()
+    answer = json.loads(told)
+    assert answer["seed"] == 3 and "1/2 iid selection bee" in err
+    assert {name: answer[name] for name in facts} == facts
+    assert answer["cells"]["iid"]["selection"]["by_task"] == {"ant": 0.0, "bee": 0.0}
+    assert answer.pop("out") == str(out) and answer == json.loads(out.read_text())
+    assert "--json" not in answer["command"]
+
+
 def test_a_command_is_told_without_where_things_lie_here(monkeypatch):
     words = "x evaluate --data /home/me/data --rows 3 --work=/tmp/cells --out /tmp/mine.json"
     monkeypatch.setattr("sys.argv", words.split())
     told = "python -m ramole_core evaluate --data data --rows 3 --out results/mine.json"
-    assert command_told("ramole_core") == told
+    assert recorded_command("ramole_core") == told

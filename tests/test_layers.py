@@ -51,9 +51,7 @@ def make_mixes(sizes, rows, trained=None):
     """`rows`: one (method, list of adapters) for each request of the batch."""
     sites = sites_of(sizes)
     return [
-        plain_of(
-            method, dict(zip(NAMES, adapters, strict=False)), sites, trained=trained or {}
-        )
+        plain_of(method, dict(zip(NAMES, adapters, strict=False)), sites, trained=trained or {})
         for method, adapters in rows
     ]
 

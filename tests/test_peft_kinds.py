@@ -11,7 +11,7 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel
 
-from ramole_core.base_model import read_shapes
+from ramole_core.base.shapes import read_shapes
 from ramole_core.composition import METHODS, Lora
 from ramole_core.engine.store import UnitStore
 from ramole_core.errors import AdapterRefused

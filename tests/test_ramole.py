@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import save_file
 
 from ramole_core import Generation, Ramole, RamoleError, Request, Settings, Step
-from ramole_core.base_shapes import read_shapes
+from ramole_core.base.shapes import read_shapes
 from ramole_core.composition import METHODS
 from ramole_core.methods import METHOD_LIST
 

@@ -7,7 +7,7 @@ import torch
 from peft import PeftModel
 from safetensors.torch import load_file
 
-from ramole_core.base_model import dequantised
+from ramole_core.base.model import dequantised
 from ramole_core.errors import RamoleError
 from ramole_core.training.adapter import attach_lora, train_adapter
 from ramole_core.training.loss import answer_loss, row_losses, token_losses

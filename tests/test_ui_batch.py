@@ -14,7 +14,7 @@ import pytest
 from gradio.utils import get_upload_folder
 
 from ramole_core import Ramole, RamoleError, Request, Settings
-from ramole_core.base_shapes import read_shapes
+from ramole_core.base.shapes import read_shapes
 from tests.fake_ramole import WORDS, FakeRamole, gate_of
 from tests.test_ramole import write_lora
 from tests.tiny_encoder import write_encoder

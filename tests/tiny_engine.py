@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from ramole_core.base_model import BaseModel
+from ramole_core.base.model import BaseModel
 from ramole_core.composition import Candidate, Lora, random_router
 from ramole_core.engine.engine import Engine, EngineSizes
 from ramole_core.engine.request_state import RequestState as Ticket

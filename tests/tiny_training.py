@@ -6,7 +6,7 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from ramole_core.base_model import BaseModel
+from ramole_core.base.model import BaseModel
 
 WORDS = ["<end>", "<unk>", *"say please red blue sing loud 0 1 2 3 4 5 6 OPTIONS: - yes no".split()]
 

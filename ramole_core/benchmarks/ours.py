@@ -1,4 +1,4 @@
-"""Our engine under the clock: requests into the scheduler, a mark for every token."""
+"""Our engine, timed: requests go into its scheduler, and every token's time is noted."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""The peers under the same clock: `transformers.generate` bare, and PEFT in four ways.
+"""The peers, timed as our engine is: `transformers.generate` bare, and PEFT in four ways.
 
 Each has a copy of the base of its own, in the same weights and dtype, reads the same token ids and
 generates exactly as many tokens (min_new_tokens = max_new_tokens), greedily. PEFT's adapters stay
@@ -15,7 +15,7 @@ from typing import cast
 import torch
 from transformers import LogitsProcessor, LogitsProcessorList
 
-from ramole_core.base_model import BaseModel, load_base
+from ramole_core.base.model import BaseModel, load_base
 from ramole_core.benchmarks.record import Measured
 from ramole_core.benchmarks.speed import now, rates
 
@@ -49,7 +49,7 @@ class Peer:
         return self._timed(ids, new_tokens, **self._options(len(prompts), names))
 
     def _options(self, rows: int, names: Sequence[str]) -> dict[str, object]:
-        """What `generate` is told beside the usual."""
+        """Arguments of `generate` beside the usual ones."""
         return {}
 
     def _encode(self, prompts: Sequence[str]) -> torch.Tensor:

@@ -9,7 +9,10 @@ from pathlib import Path
 
 import torch
 
-from ramole_core.base_model import DTYPES, fetch_base, read_shapes, weights_checksum
+from ramole_core.base.checksum import weights_checksum
+from ramole_core.base.fetch import fetch_base
+from ramole_core.base.model import DTYPES
+from ramole_core.base.shapes import read_shapes
 from ramole_core.benchmarks.machine import describe_machine
 from ramole_core.benchmarks.ours import OurEngine
 from ramole_core.benchmarks.peers import (

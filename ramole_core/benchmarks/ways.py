@@ -12,7 +12,9 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from ramole_core.base_model import fetch_base, load_base, read_shapes
+from ramole_core.base.fetch import fetch_base
+from ramole_core.base.model import load_base
+from ramole_core.base.shapes import read_shapes
 from ramole_core.composition import Lora, random_router
 from ramole_core.layers import Bank, Line, Lines, find_layout, install_serving, pack_units
 from ramole_core.layers.mix import Way, cheapest

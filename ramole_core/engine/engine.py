@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache
 
-from ramole_core.base_model import BaseModel
+from ramole_core.base.model import BaseModel
 from ramole_core.composition import Candidate, Response, find_method
 from ramole_core.engine.attention import ServedAttention
 from ramole_core.engine.kv import KvCache

@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from ramole_core.errors import RamoleError
-from ramole_core.evaluation.told import command_told
+from ramole_core.evaluation.recorded_command import recorded_command
 from ramole_core.settings import REPOSITORY, load_settings
+from ramole_core.terminal.console import write_json
 
 if TYPE_CHECKING:
     from ramole_core.evaluation.cells import Cells
@@ -45,6 +46,7 @@ def evaluate(
         "evaluation"
     ),
     out: Annotated[Path | None, typer.Option(help="The JSON file.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
     worker: Annotated[bool, typer.Option(hidden=True)] = False,
 ) -> None:
     """Compare the systems on rows of the sample adapters' tasks, and write the tables.
@@ -63,7 +65,7 @@ def evaluate(
     places = _words(situations) or list(SITUATIONS)
     if unknown := [name for name in places if name not in SITUATIONS]:
         raise RamoleError(f"Unknown situation {unknown[0]!r}; choose of {', '.join(SITUATIONS)}.")
-    command = command_told("ramole_core")
+    command = recorded_command("ramole_core")
     others = [] if worker else _start_others(workers)
     with opened(data, seed=seed) as (ramole, crowd):
         names = _words(tasks) or list(crowd.samples)
@@ -99,19 +101,25 @@ def evaluate(
     for other in others:
         other.wait()
     cells.pack(archive)
-    _report(
-        out or OUT,
+    report = _report(
         cells,
         asked,
         wanted,
         places,
         facts | {"command": command, "date": date.today().isoformat()},
     )
+    out = out or OUT
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    if as_json:
+        write_json({"out": str(out), **report})
+    else:
+        _show(report)
 
 
 def facts_of(ramole: "Ramole") -> dict[str, object]:
     """Checksums of everything that decides an answer."""
-    from ramole_core.base_model import weights_checksum
+    from ramole_core.base.checksum import weights_checksum
     from ramole_core.composition.ramole_plus import EXAMINED, Numbers
     from ramole_core.training.card import versions
 
@@ -133,7 +141,7 @@ def _is_sample(name: str) -> bool:
 
 
 def _base_folder() -> Path:
-    from ramole_core.base_model import fetch_base
+    from ramole_core.base.fetch import fetch_base
 
     usual = load_settings()
     return fetch_base(usual.base_model, data_dir=usual.data_dir)
@@ -142,7 +150,7 @@ def _base_folder() -> Path:
 @contextmanager
 def opened(data: Path, *, seed: int) -> Iterator[tuple["Ramole", "Crowd"]]:
     """The sample pool and the crowd, in a data folder of their own, on the base rounded to NF4."""
-    from ramole_core.evaluation.rounded import write_rounded
+    from ramole_core.evaluation.rounded_base import write_rounded
     from ramole_core.evaluation.situations import make_crowd
     from ramole_core.ramole import Ramole
 
@@ -173,16 +181,14 @@ def _words(text: str) -> list[str]:
 
 
 def _report(
-    out: Path,
     cells: "Cells",
     tasks: "list[Rows]",
     systems: list[str],
     situations: list[str],
     facts: dict[str, object],
-) -> None:
-    from rich.console import Console
-
-    from ramole_core.evaluation.compare import PUBLISHED, make_tables, table_of
+) -> dict:
+    """Everything that the file holds: the facts, what was asked, and the tables."""
+    from ramole_core.evaluation.compare import PUBLISHED, make_tables
     from ramole_core.evaluation.situations import SITUATIONS
     from ramole_core.evaluation.systems import describe
 
@@ -195,7 +201,7 @@ def _report(
         situations=situations,
         trained_on=known.get("trained_on", ()),
     )
-    report = facts | {
+    return facts | {
         "rows_per_task": facts["rows"],
         "tasks": {
             t.task: {"domain": t.domain, "metric": t.metric, "rows": len(t.rows)} for t in tasks
@@ -205,9 +211,15 @@ def _report(
         **tables,
         "published": PUBLISHED,
     }
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+
+
+def _show(report: dict) -> None:
+    """Print the scores as a table, and a line for each aim."""
+    from rich.console import Console
+
+    from ramole_core.evaluation.compare import table_of
+
     Console().print(table_of(report))
-    for aim in tables["aims"]:
+    for aim in report["aims"]:
         reached = "reached" if aim["reached"] else "not reached"
         print(f"{aim['what']}: {aim['measured']} (aim: {aim['aim']}; {reached})")

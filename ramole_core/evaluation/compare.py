@@ -17,7 +17,7 @@ from ramole_core.evaluation.intervals import bootstrap, paired_difference
 from ramole_core.evaluation.systems import ALONE, PERFECT
 
 OURS = ("ramole_plus", "ramole")
-"""Whose differences to all others are told."""
+"""Methods whose differences to all others are reported."""
 RIVALS = ("selection", "mixture")
 PUBLISHED = {
     "source": "arXiv 2406.16989, table 2, Llama-2-7b and 13b, mean over 48 tasks",

@@ -22,7 +22,7 @@ from rich.console import Console
 from rich.table import Table
 from transformers import PreTrainedModel
 
-from ramole_core.base_model import BaseModel, dequantised
+from ramole_core.base.model import BaseModel, dequantised
 from ramole_core.evaluation.answers import answer_rows, likeliest_options, options_of
 from ramole_core.evaluation.intervals import bootstrap, paired_difference
 from ramole_core.evaluation.metrics import score

@@ -1,4 +1,4 @@
-"""Strangers to crowd a pool with: adapters of random weights, and spoilt copies of sample adapters.
+"""Distractors for a crowded pool: adapters of random weights, and noisy copies of sample adapters.
 
 Their examples are training inputs of the data, of other tasks or of the copied adapter's own, so
 that finding the right adapter is not free.

@@ -24,8 +24,8 @@ from ramole_core.evaluation.command import opened
 from ramole_core.evaluation.evaluate import read_rows
 from ramole_core.evaluation.forced import Forced, measure_forced
 from ramole_core.evaluation.intervals import bootstrap, paired_difference
+from ramole_core.evaluation.recorded_command import recorded_command
 from ramole_core.evaluation.situations import SITUATIONS
-from ramole_core.evaluation.told import command_told
 from ramole_core.request import Request
 from ramole_core.settings import REPOSITORY
 from ramole_core.training.card import versions
@@ -117,7 +117,7 @@ def main(
 ) -> None:
     """Measure every variant; the file is written after each."""
     report: dict = {
-        "command": command_told(MODULE),
+        "command": recorded_command(MODULE),
         "date": date.today().isoformat(),
         "measure": "teacher-forced score on dev rows, 0 to 100, higher is better",
         "versions": versions(),

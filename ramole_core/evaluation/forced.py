@@ -1,4 +1,4 @@
-"""Answers checked word by word under the right prefix: what a greedy answer would get, without one.
+"""Scores under teacher forcing: each token of the right answer checked after the right prefix.
 
 Where a task is scored by exact match, a row counts 100 when every token of the right answer, the
 end token included, is the likeliest after those before it: exactly then greedy decoding gives it.
@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ramole_core.base_model import BaseModel
+from ramole_core.base.model import BaseModel
 from ramole_core.composition import Candidate
 from ramole_core.engine.engine import Engine
 from ramole_core.request import Request

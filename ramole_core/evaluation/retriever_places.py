@@ -1,4 +1,4 @@
-"""Where each prompt's own adapter stands, with twins merged too, and what the places add up to."""
+"""The rank of each prompt's own adapter, with twins merged too, and the ranks' top-k figures."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict

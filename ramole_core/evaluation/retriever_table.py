@@ -24,9 +24,9 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from ramole_core.evaluation.recorded_command import recorded_command
 from ramole_core.evaluation.retriever_places import TWINS, Embed, Places, Remembered, summarise
 from ramole_core.evaluation.retriever_runs import SERVED, WAYS, Tuner
-from ramole_core.evaluation.told import command_told
 from ramole_core.pool.words import parse_examples
 from ramole_core.retrieval.benchmark import FIRST, POOL
 from ramole_core.retrieval.encoder import Encoder
@@ -168,7 +168,7 @@ def main(
             seeds=min(seeds, HALVES),
         ) | {"checksum": shipped.checksum}
     report.held |= {
-        "command": command_told("ramole_core.evaluation.retriever_table"),
+        "command": recorded_command("ramole_core.evaluation.retriever_table"),
         "pool": len(examples),
         "prompts": len(prompts),
         "twins": TWINS,

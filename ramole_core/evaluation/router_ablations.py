@@ -19,12 +19,13 @@ from typing import Annotated
 import numpy as np
 import typer
 
-from ramole_core.base_model import BaseModel, read_shapes
+from ramole_core.base.model import BaseModel
+from ramole_core.base.shapes import read_shapes
 from ramole_core.composition import Router, load_router
 from ramole_core.errors import RamoleError
 from ramole_core.evaluation.intervals import bootstrap, paired_difference
+from ramole_core.evaluation.recorded_command import recorded_command
 from ramole_core.evaluation.router_table import SETTINGS, measure_gates
-from ramole_core.evaluation.told import command_told
 from ramole_core.settings import REPOSITORY, load_settings
 from ramole_core.training.card import versions
 from ramole_core.training.command import load_configured_base
@@ -227,7 +228,7 @@ def main(
         schedule=schedule,
     )
     report: dict = {
-        "command": command_told(MODULE),
+        "command": recorded_command(MODULE),
         "date": date.today().isoformat(),
         "measure": "loss on dev rows of unseen adapters, nats a token, lower is better",
         "base_checksum": base.checksum,

@@ -20,10 +20,10 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from ramole_core.base_model import read_shapes
+from ramole_core.base.shapes import read_shapes
 from ramole_core.composition import Router, load_router, random_router
 from ramole_core.evaluation.intervals import bootstrap, paired_difference
-from ramole_core.evaluation.told import command_told
+from ramole_core.evaluation.recorded_command import recorded_command
 from ramole_core.settings import REPOSITORY, load_settings
 from ramole_core.training.card import versions
 from ramole_core.training.command import load_configured_base
@@ -83,7 +83,7 @@ def measure_gates(
 def measure_alone(
     model: MixedModel, dev: Mapping[str, Sequence[Encoded]]
 ) -> dict[str, dict[str, list[float]]]:
-    """The two ends of the scale: the bare base, and each row's own adapter alone."""
+    """Losses of the bare base, and of each row's own adapter alone: the ends of the scale."""
     bare = {name: row_losses(model.plain, rows).tolist() for name, rows in dev.items()}
     own = {}
     for name, rows in dev.items():
@@ -183,7 +183,7 @@ def main(
     }
     alone = measure_alone(model, dev)
     report = {
-        "command": command_told("ramole_core.evaluation.router_table"),
+        "command": recorded_command("ramole_core.evaluation.router_table"),
         "base_model": base.name,
         "base_checksum": base.checksum,
         "quantization": base.quantization,

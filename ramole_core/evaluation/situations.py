@@ -26,13 +26,13 @@ COPIES = 2
 
 @dataclass(frozen=True)
 class Crowd:
-    """Who is in the pool."""
+    """The names in a pool: sample adapters, and distractors."""
 
     samples: tuple[str, ...]
     distractors: tuple[str, ...]
 
     def excluded(self, situation: str, own: str) -> tuple[str, ...]:
-        """Whom retrieval must not find for a row of the adapter `own`."""
+        """The names that retrieval must not find for a row of the adapter `own`."""
         if situation == "crowded":
             return ()
         return self.distractors if situation == "iid" else (*self.distractors, own)

@@ -70,7 +70,7 @@ def measure_speed(encoder: Encoder, sizes: Sequence[int]) -> dict[str, float]:
 
 @dataclass(frozen=True)
 class Stranger:
-    """An adapter of nobody's, with one example."""
+    """A made-up adapter with one example."""
 
     name: str
     owner: str | None = None
@@ -85,7 +85,7 @@ class Stranger:
 
 
 class Crowd:
-    """A pool of `n` strangers."""
+    """A pool of `n` made-up adapters."""
 
     def __init__(self, n: int):
         self._cards = [Stranger(f"stranger{i}") for i in range(n)]
@@ -98,7 +98,7 @@ class Crowd:
 
 
 class Strangers:
-    """The encoder for the question; random vectors, made in no time, for everything else."""
+    """An encoder that embeds the question alone and gives random vectors for everything else."""
 
     def __init__(self, encoder: Encoder):
         self._encoder = encoder

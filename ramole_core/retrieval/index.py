@@ -1,4 +1,4 @@
-"""The vectors of the adapters in Chroma, behind four verbs: upsert, delete, query, read.
+"""The index of the adapters' vectors, in Chroma: upsert, delete, query, read.
 
 Chroma's search is approximate, and slow where every neighbour is asked for. An embedded Chroma is
 copied into a `Mirror`, which searches exactly; the copy is dropped whenever anybody else wrote to

@@ -23,7 +23,7 @@ class RecentVectors:
         self._lock = threading.Lock()
         self._kept: OrderedDict[bytes, Float32[np.ndarray, d]] = OrderedDict()
 
-    def __call__(self, texts: Sequence[str]) -> list[Float32[np.ndarray, "d"]]:
+    def __call__(self, texts: Sequence[str]) -> list[np.ndarray]:
         """One vector a text; those that are not remembered are embedded together."""
         keys = [hashlib.sha256(text.encode(errors="surrogatepass")).digest() for text in texts]
         with self._lock:

@@ -18,7 +18,7 @@ from safetensors.torch import save_file
 from torch import nn
 from transformers import PreTrainedModel
 
-from ramole_core.base_model import BaseModel, dequantised
+from ramole_core.base.model import BaseModel, dequantised
 from ramole_core.errors import RamoleError
 from ramole_core.training.checkpoint import Progress
 from ramole_core.training.loop import Report, train

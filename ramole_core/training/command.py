@@ -62,7 +62,7 @@ def adapter(
     as_json: Json = False,
 ) -> None:
     """Train a LoRA adapter on the 4-bit base and write a folder that the pool accepts."""
-    from ramole_core.base_model import read_shapes
+    from ramole_core.base.shapes import read_shapes
     from ramole_core.pool import write_manifest
     from ramole_core.training.adapter import hub_name, train_adapter
     from ramole_core.training.card import (
@@ -137,7 +137,8 @@ def router(
     as_json: Json = False,
 ) -> None:
     """Train a router over adapters of the pool; base and adapters stay as they are."""
-    from ramole_core.base_model import read_shapes
+    from ramole_core.base.checksum import sha256
+    from ramole_core.base.shapes import read_shapes
     from ramole_core.settings import load_settings
     from ramole_core.training.pool_loras import read_loras
     from ramole_core.training.progress import show_progress
@@ -176,7 +177,11 @@ def router(
         )
     if as_json:
         answer = {"folder": str(folder), "adapters": names, "dev_losses": progress.dev_losses}
-        print(json.dumps({**answer, "seed": seed, "base_checksum": base.checksum}))
+        sums = {
+            "base_checksum": base.checksum,
+            "router_checksum": sha256(folder / "router.safetensors"),
+        }
+        print(json.dumps({**answer, "seed": seed, **sums}))
 
 
 @train_app.command("retriever")
@@ -266,7 +271,7 @@ def retriever(
 
 def load_configured_base():
     """The base model that the settings name, its download shown on standard error."""
-    from ramole_core.base_model import load_base
+    from ramole_core.base.model import load_base
     from ramole_core.settings import load_settings
 
     settings = load_settings()

@@ -21,7 +21,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
-from ramole_core.base_model import BaseModel, dequantised
+from ramole_core.base.model import BaseModel, dequantised
 from ramole_core.composition import Lora, ModuleRouter, Router, find_method, random_router
 from ramole_core.errors import RamoleError
 from ramole_core.layers import MixedInstallation, ModuleStack, install, stack_plans

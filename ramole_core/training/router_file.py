@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
-from ramole_core.base_model import BaseModel
+from ramole_core.base.model import BaseModel
 from ramole_core.composition import Router
 from ramole_core.training.card import versions
 from ramole_core.training.checkpoint import Progress

@@ -1,4 +1,4 @@
-"""`doctor`: every setting with its origin, then each part tried in the order of a start.
+"""The command `doctor`: every setting with its origin, then each part tried in a start's order.
 
 A check is ok, a note (worth knowing, nothing to do) or broken (its sentence says what to do). A
 broken part does not end the examination; what depends on it is left out.
@@ -13,11 +13,13 @@ from importlib import metadata
 from pathlib import Path
 from typing import Literal
 
+import typer
 from dotenv import dotenv_values
 
+from ramole_core.cli.opening import Json
 from ramole_core.errors import Busy, RamoleError
 from ramole_core.settings import Settings, load_settings
-from ramole_core.terminal import write_table
+from ramole_core.terminal.console import progress_bar, write_json, write_table
 
 PACKAGES = (
     "torch",
@@ -64,6 +66,18 @@ class Report:
     def as_json(self) -> dict[str, object]:
         """The report as plain lists and dictionaries."""
         return {"healthy": self.healthy, **asdict(self)}
+
+
+def doctor(as_json: Json = False) -> None:
+    """Check settings, versions, model, pool, index and router; exit 2 where something is broken."""
+    with progress_bar("Checking") as tell:
+        report = examine(tell)
+    if as_json:
+        write_json(report.as_json())
+    else:
+        show(report)
+    if not report.healthy:
+        raise typer.Exit(2)
 
 
 def show(report: Report) -> None:
@@ -171,8 +185,8 @@ def _device(settings: Settings) -> Iterator[Check]:
 
 
 def _base_model(settings: Settings) -> Iterator[Check]:
-    from ramole_core.base_fetch import find_base
-    from ramole_core.base_shapes import read_shapes
+    from ramole_core.base.fetch import find_base
+    from ramole_core.base.shapes import read_shapes
 
     folder = find_base(settings.base_model, data_dir=settings.data_dir)
     if folder is None:

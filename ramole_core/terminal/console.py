@@ -1,4 +1,4 @@
-"""The command line's ears and voice: results on standard output, all else on standard error."""
+"""What a command reads and prints: results on standard output, all else on standard error."""
 
 import json
 import math

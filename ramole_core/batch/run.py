@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from typing import TYPE_CHECKING
 
-from ramole_core.batch_file import BadRow, Batch, BatchRow
+from ramole_core.batch.rows import BadRow, Batch, BatchRow
 from ramole_core.errors import Busy, RamoleError
 from ramole_core.pool.names import near_names
 from ramole_core.request import Generation, Request, Step
@@ -52,8 +52,9 @@ def run_rows(
 ) -> Iterator[Event]:
     """Each token of each row as it comes; a Generation, or the error that refuses it, ends a row.
 
-    `waiting` hears of a row's place in the queue (1: next, 0: it runs). Once `cancelled` is true
-    the rows that run end as `cancelled`, and the rest is not asked. A busy server is tried again.
+    `waiting` is called with a row and its place in the queue (1: next, 0: it runs). Once
+    `cancelled` is true the rows that run end as `cancelled`, and the rest is not asked. A busy
+    server is tried again.
     """
     size = WINDOW * ramole.settings.max_batch
     for start in range(0, len(rows), size):

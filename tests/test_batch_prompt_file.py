@@ -5,15 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from ramole_core.batch_cells import FIELDS
-from ramole_core.batch_file import (
-    BatchLimits,
-    decode,
-    kind_of,
-    read_batch,
-    read_batch_file,
-)
-from ramole_core.batch_run import refuse_unfit, run_rows
+from ramole_core.batch.cells import FIELDS
+from ramole_core.batch.formats import kind_of
+from ramole_core.batch.prompt_file import decode, read_batch, read_batch_file
+from ramole_core.batch.rows import BatchLimits
+from ramole_core.batch.run import refuse_unfit, run_rows
 from ramole_core.errors import Busy, RamoleError
 from ramole_core.request import Generation, Request, Step
 from tests.fake_ramole import FakeRamole
@@ -261,7 +257,7 @@ def test_a_row_that_the_engine_refuses_is_found_and_the_others_run():
 
 
 def test_a_busy_server_is_asked_again(monkeypatch):
-    monkeypatch.setattr("ramole_core.batch_run.RETRY_SECONDS", 0.01)
+    monkeypatch.setattr("ramole_core.batch.run.RETRY_SECONDS", 0.01)
     ramole = Choosy(busy=3)
     ends = told(run_rows(ramole, read_batch("a\nb").rows))
     assert sorted(ends) == [0, 1] and len(ramole.calls) == 4

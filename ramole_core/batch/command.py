@@ -15,8 +15,8 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from ramole_core.batch_file import BadRow, Batch, read_batch, read_batch_file
-from ramole_core.batch_record import (
+from ramole_core.batch.prompt_file import read_batch, read_batch_file
+from ramole_core.batch.record import (
     Written,
     added_to,
     as_line,
@@ -24,9 +24,10 @@ from ramole_core.batch_record import (
     record_of,
     refusal_of,
 )
+from ramole_core.batch.rows import BadRow, Batch
 from ramole_core.errors import RamoleError
-from ramole_core.records import checksum_record
-from ramole_core.terminal import progress_bar, say, write_json
+from ramole_core.terminal.console import progress_bar, say, write_json
+from ramole_core.terminal.records import checksum_record
 
 if TYPE_CHECKING:
     from ramole_core.ramole import Ramole
@@ -60,7 +61,7 @@ def batch(
     as_json: Annotated[bool, typer.Option("--json", help="End with one JSON object.")] = False,
 ) -> None:
     """Answer a file of prompts together, one JSON line each as soon as it is there; can resume."""
-    from ramole_core.batch_run import refuse_unfit
+    from ramole_core.batch.run import refuse_unfit
     from ramole_core.ramole import Ramole
 
     if resume and out is None:
@@ -103,7 +104,7 @@ def _answer(
     ramole: "Ramole", asked: Batch, write: Write, *, written: Written | None = None
 ) -> dict[str, object]:
     """Ask what has no answer yet, write each line, tell how it goes; the numbers of the run."""
-    from ramole_core.batch_run import run_rows
+    from ramole_core.batch.run import run_rows
     from ramole_core.request import Generation, Step
 
     written = written or Written()

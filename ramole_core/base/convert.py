@@ -19,7 +19,7 @@ TURN = ("<|im_start|>", "<|im_end|>")
 
 
 def convert_gguf(gguf: Path, folder: Path, tell: Callable[[float], None]) -> None:
-    """Write the GGUF's model and its tokenizer into `folder`; `tell` hears the fraction done.
+    """Write the GGUF's model and its tokenizer into `folder`; `tell` gets the fraction done.
 
     Raises RamoleError where the file cannot be read as a causal language model.
     """
@@ -73,7 +73,7 @@ def mend_tokenizer(tokenizer: "PreTrainedTokenizerBase", name: str) -> None:
 
 @contextmanager
 def _tensors_counted(tell: Callable[[float], None]) -> Iterator[None]:
-    """transformers draws its own bar over the tensors of a GGUF; here `tell` hears it instead."""
+    """Call `tell` with the fraction of a GGUF's tensors read, in place of transformers' own bar."""
     from transformers import modeling_gguf_pytorch_utils as reader
 
     def count(tensors: Sequence[object], **_: object) -> Iterator[object]:

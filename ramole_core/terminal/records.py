@@ -3,6 +3,9 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ramole_core.base.checksum import weights_checksum
+from ramole_core.base.fetch import find_base
+
 if TYPE_CHECKING:
     from ramole_core.ramole import Ramole
     from ramole_core.request import Generation, Request
@@ -34,14 +37,10 @@ def answer_record(
 
 def checksum_record(ramole: "Ramole") -> dict[str, object]:
     """SHA-256 of the base model, null until it has been fetched, and of the trained router."""
-    from ramole_core.base_fetch import find_base
-
     settings = ramole.settings
     checksum = None
     folder = find_base(settings.base_model, data_dir=settings.data_dir)
     if folder is not None:
-        from ramole_core.base_model import weights_checksum
-
         checksum = weights_checksum(folder, data_dir=settings.data_dir)
     return {
         "base_model": settings.base_model,

@@ -3,7 +3,7 @@
 import tempfile
 from pathlib import Path
 
-from ramole_core.base_model import dequantised, load_base
+from ramole_core.base.model import dequantised, load_base
 
 
 def write_rounded(folder: Path, target: Path) -> Path:

@@ -3,10 +3,20 @@
 import json
 import re
 from collections.abc import Callable, Sequence
+from difflib import get_close_matches
 
 from ramole_core.errors import RamoleError
 
 TRUTHS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
+
+
+def known_column(name: str) -> bool:
+    """Whether a column belongs to the request; RamoleError for what looks like a slip."""
+    if name in NAMES:
+        return True
+    if near := get_close_matches(name, NAMES, 1, cutoff=0.8):
+        raise RamoleError(f"{name!r} is not known; did you mean {near[0]!r}?")
+    return False
 
 
 def read_field(name: str, value: object) -> object:
@@ -114,3 +124,5 @@ FIELDS: dict[str, Callable[[str, object], object]] = {
     "raw": _truth,
 }
 """The fields of a `Request` that a row may have, and how each is read."""
+NAMES = ("id", *FIELDS)
+"""The columns that are not merely carried along."""

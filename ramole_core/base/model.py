@@ -5,10 +5,7 @@ for training are not read from the loaded model but made again, from the folder,
 Another: the repacking wants whole blocks, so a linear layer of an odd size is not quantised.
 """
 
-import hashlib
-import json
 import logging
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -27,8 +24,9 @@ from transformers import (
 from transformers.pytorch_utils import Conv1D
 from transformers.utils import logging as transformers_logging
 
-from ramole_core.base_fetch import Progress, fetch_base as fetch_base, sha256
-from ramole_core.base_shapes import read_shapes as read_shapes
+from ramole_core.base.checksum import read_json, weights_checksum
+from ramole_core.base.fetch import Progress, fetch_base
+from ramole_core.base.shapes import read_shapes
 from ramole_core.errors import RamoleError
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -138,30 +136,6 @@ def round_to_nf4(weight: torch.Tensor) -> torch.Tensor:
     return dequantize_4bit(packed, state).to(weight.dtype).reshape(weight.shape)
 
 
-def weights_checksum(folder: Path, *, data_dir: Path) -> str:
-    """SHA-256 over the folder's safetensors files in order of name, remembered in DATA_DIR."""
-    files = sorted(folder.glob("*.safetensors"))
-    key = json.dumps([[str(f), f.stat().st_size, f.stat().st_mtime_ns] for f in files])
-    memory = data_dir / "base" / "checksums.json"
-    known = _read_json(memory)
-    if key not in known:
-        total = hashlib.sha256("".join(sha256(f) for f in files).encode()).hexdigest()
-        memory.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile("w", dir=memory.parent, delete=False) as fresh:
-            fresh.write(json.dumps({**known, key: total}))
-        Path(fresh.name).replace(memory)  # whole, whoever else writes at this moment
-        return total
-    return str(known[key])
-
-
-def _read_json(file: Path) -> Mapping[str, object]:
-    try:
-        found = json.loads(file.read_text())
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
-
-
 def _pick_device(device: str) -> torch.device:
     if device == "cuda" and not torch.cuda.is_available():
         raise RamoleError("RAMOLE_DEVICE=cuda, but torch sees no GPU; choose auto or cpu.")
@@ -236,7 +210,7 @@ def _nf4(source: str, folder: Path, compute: torch.dtype) -> BitsAndBytesConfig:
 
 
 def _refuse_quantised(source: str, folder: Path) -> None:
-    config = _read_json(folder / "config.json").get("quantization_config")
+    config = read_json(folder / "config.json").get("quantization_config")
     if config is not None:
         how = config.get("quant_method", "unknown") if isinstance(config, dict) else "unknown"
         raise RamoleError(

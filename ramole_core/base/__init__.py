@@ -1,0 +1,1 @@
+"""The base model: fetched, converted, its shapes read, loaded. Imports nothing by itself."""

@@ -1,0 +1,50 @@
+"""Checksums of a base model's files: of one file, and of all its weights together."""
+
+import hashlib
+import json
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+from ramole_core.errors import RamoleError
+
+
+def check_sum(file: Path, expected: str) -> None:
+    """Raise RamoleError unless the file's SHA-256 is the expected one."""
+    found = sha256(file)
+    if found != expected:
+        raise RamoleError(
+            f"{file.name} has SHA-256 {found}, {expected} was expected; it was damaged or replaced "
+            "on the way: fetch it again, from another mirror if need be."
+        )
+
+
+def sha256(file: Path) -> str:
+    """The SHA-256 of a file, in hexadecimal."""
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def weights_checksum(folder: Path, *, data_dir: Path) -> str:
+    """SHA-256 over the folder's safetensors files in order of name, remembered in DATA_DIR."""
+    files = sorted(folder.glob("*.safetensors"))
+    key = json.dumps([[str(f), f.stat().st_size, f.stat().st_mtime_ns] for f in files])
+    memory = data_dir / "base" / "checksums.json"
+    known = read_json(memory)
+    if key not in known:
+        total = hashlib.sha256("".join(sha256(f) for f in files).encode()).hexdigest()
+        memory.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile("w", dir=memory.parent, delete=False) as fresh:
+            fresh.write(json.dumps({**known, key: total}))
+        Path(fresh.name).replace(memory)  # whole, whoever else writes at this moment
+        return total
+    return str(known[key])
+
+
+def read_json(file: Path) -> Mapping[str, object]:
+    """The object in a JSON file; empty where there is none that can be read."""
+    try:
+        found = json.loads(file.read_text())
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}

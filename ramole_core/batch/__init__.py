@@ -1,0 +1,1 @@
+"""A batch: a file of prompts read, asked together, its answers written line by line."""

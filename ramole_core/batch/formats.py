@@ -1,0 +1,137 @@
+"""The three formats of a batch's text, jsonl, csv and one prompt a line, read as numbered rows.
+
+A row is a mapping from column to value, not yet checked; one that the format itself breaks is a
+`BadRow`.
+"""
+
+import csv
+import io
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping
+
+from ramole_core.batch.cells import known_column
+from ramole_core.batch.rows import BadRow, Kind, beginning
+from ramole_core.errors import RamoleError
+
+Read = Iterator[tuple[int, Mapping[str, object] | BadRow]]
+"""Line numbers from 1, each with its row."""
+DELIMITERS = ",;\t|"
+
+
+def kind_of(text: str) -> Kind:
+    """What a text without a name is: csv by its header, jsonl by its first line, else lines."""
+    first = next((line for line in text.split("\n") if line.strip()), "")
+    if _delimiter(first) is not None:
+        return "csv"
+    try:
+        return "jsonl" if isinstance(json.loads(first), str | dict) else "lines"
+    except (ValueError, RecursionError):
+        return "jsonl" if first.lstrip().startswith("{") else "lines"
+
+
+def _plain_lines(text: str) -> Read:
+    for line, prompt in _lines(text):
+        yield line, {"prompt": prompt.strip()}
+
+
+def _json_lines(text: str) -> Read:
+    for line, words in _lines(text):
+        try:
+            said = json.loads(words, object_pairs_hook=_pairs, parse_constant=_not_json)
+        except RamoleError as error:
+            yield line, BadRow(0, line, str(error), beginning(words))
+            continue
+        except (ValueError, RecursionError):
+            said = None
+        if isinstance(said, str):
+            yield line, {"prompt": said}
+        elif isinstance(said, dict):
+            yield line, said
+        else:
+            sentence = 'This is not JSON of one row; write {"prompt": "..."} on one line.'
+            yield line, BadRow(0, line, sentence, beginning(words))
+
+
+def _csv_rows(text: str) -> Read:
+    first = next((words for _, words in _lines(text)), "")
+    delimiter = _delimiter(first) or ("" if first else ",")
+    if not delimiter:
+        raise RamoleError(
+            f"The first line has no column named prompt, but {beginning(first)}; name the "
+            "columns there: prompt, and if you like id, method, k, adapters, ..."
+        )
+    table = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    header: list[str] | None = None
+    while True:
+        line = table.line_num + 1
+        try:
+            cells = next(table, None)
+        except csv.Error as error:
+            sentence = f"The csv breaks here ({error}); this and all after it was not read."
+            yield line, BadRow(0, line, sentence)
+            return
+        if cells is None:
+            return
+        if not any(cell.strip() for cell in cells):
+            continue
+        if header is None:
+            header = _header(cells)
+        elif len(cells) > len(header):
+            sentence = f"{len(cells)} cells, but the header names {len(header)} columns."
+            yield line, BadRow(0, line, sentence, beginning(delimiter.join(cells)))
+        else:
+            named = zip(header, cells, strict=False)
+            yield line, {name: cell for name, cell in named if name and cell.strip()}
+
+
+def _header(cells: list[str]) -> list[str]:
+    names = [_column(cell) for cell in cells]
+    twice = [name for i, name in enumerate(names) if name and name in names[:i]]
+    if twice:
+        raise RamoleError(f"The column {twice[0]!r} is there twice; rename one.")
+    for name in filter(None, names):
+        known_column(name)
+    return names
+
+
+def _column(cell: str) -> str:
+    return "_".join(cell.strip().lower().split())
+
+
+def _delimiter(first: str) -> str | None:
+    """What separates the cells of a header; None where no column is named prompt."""
+    for delimiter in DELIMITERS:
+        try:
+            cells = next(csv.reader([first.strip("\r\n")], delimiter=delimiter), [])
+        except csv.Error:
+            continue
+        if "prompt" in map(_column, cells):
+            return delimiter
+    return None
+
+
+def _lines(text: str) -> Iterator[tuple[int, str]]:
+    """The lines that hold anything, with their numbers; only a line feed ends a line."""
+    for number, line in enumerate(text.split("\n"), 1):
+        if line.strip():
+            yield number, line
+
+
+def _pairs(pairs: Iterable[tuple[str, object]]) -> dict[str, object]:
+    said: dict[str, object] = {}
+    for name, value in pairs:
+        if name in said:
+            raise RamoleError(f"{name!r} is there twice; keep one.")
+        said[name] = value
+    return said
+
+
+def _not_json(name: str) -> object:
+    raise RamoleError(f"{name} is not a number in JSON; leave it out.")
+
+
+READERS: dict[Kind, Callable[[str], Read]] = {
+    "jsonl": _json_lines,
+    "csv": _csv_rows,
+    "lines": _plain_lines,
+}

@@ -1,0 +1,108 @@
+"""A file of prompts as requests: jsonl, csv, or one prompt a line, each row checked on its own.
+
+A row that cannot be used does not stop the others: it becomes a `BadRow` with its line number and
+one sentence. Columns that no request has are carried along to the results, never applied.
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+from ramole_core.batch.cells import known_column, read_field
+from ramole_core.batch.formats import READERS, kind_of
+from ramole_core.batch.rows import BadRow, Batch, BatchLimits, BatchRow, Kind, beginning
+from ramole_core.errors import RamoleError
+from ramole_core.request import Request
+
+ENDINGS: dict[str, Kind] = {".csv": "csv", ".tsv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl"}
+"""What a file's ending says about it; for any other, the text itself decides."""
+
+
+def read_batch(
+    text: str,
+    *,
+    kind: Kind | None = None,
+    defaults: Mapping[str, object] | None = None,
+    owner: str | None = None,
+    limits: BatchLimits | None = None,
+) -> Batch:
+    """The rows of a text. `defaults`: fields of `Request` for the rows that do not say.
+
+    Raises RamoleError where there is no row at all, a column is missing, or there are too many.
+    """
+    kind, limits = kind or kind_of(text), limits or BatchLimits()
+    rows: list[BatchRow] = []
+    bad: list[BadRow] = []
+    unused: dict[str, None] = {}
+    for index, (line, said) in enumerate(READERS[kind](text)):
+        if limits.rows is not None and index >= limits.rows:
+            raise RamoleError(f"There are more than {limits.rows} rows; split them.")
+        if isinstance(said, BadRow):
+            bad.append(BadRow(index, line, said.sentence, said.text))
+            continue
+        try:
+            rows.append(_row(index, line, said, defaults or {}, owner=owner, limits=limits))
+            unused |= dict.fromkeys(rows[-1].extra)
+        except RamoleError as error:
+            bad.append(BadRow(index, line, str(error), beginning(said)))
+    if not rows and not bad:
+        raise RamoleError("There is no row; give one prompt a line, jsonl, or csv with a header.")
+    return Batch(kind, tuple(rows), tuple(bad), tuple(unused))
+
+
+def decode(data: bytes, name: str) -> str:
+    """The text of a file in UTF-8, or in UTF-16 with its mark; RamoleError for anything else."""
+    coding = "utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
+    try:
+        return data.decode(coding)
+    except UnicodeDecodeError as error:
+        line = data[: error.start].count(b"\n") + 1
+        raise RamoleError(f"{name} is not UTF-8 text at line {line}; save it as UTF-8.") from None
+
+
+def batch_text(data: bytes, name: str) -> tuple[str, Kind | None]:
+    """A file's text, and what its name's ending says of it (None: the text itself decides).
+
+    Raises RamoleError where it is no text.
+    """
+    return decode(data, name), ENDINGS.get(Path(name).suffix.lower())
+
+
+def read_batch_file(path: Path, **options) -> Batch:
+    """The rows of a file; its ending says how to read it, else its text. See `read_batch`."""
+    text, kind = batch_text(path.read_bytes(), path.name)
+    return read_batch(text, kind=kind, **options)
+
+
+def _row(
+    index: int,
+    line: int,
+    said: Mapping[str, object],
+    defaults: Mapping[str, object],
+    *,
+    owner: str | None,
+    limits: BatchLimits,
+) -> BatchRow:
+    try:
+        json.dumps(said, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        raise RamoleError("The row holds half of a character (a surrogate); correct it.") from None
+    known = {name: value for name, value in said.items() if known_column(name)}
+    extra = {name: value for name, value in said.items() if name not in known}
+    name = known.pop("id", None)
+    if isinstance(name, bool) or not isinstance(name, str | int | None):
+        raise RamoleError(f"id={beginning(name)}; give a text or a whole number.")
+    fields = {key: read_field(key, value) for key, value in known.items()}
+    fields = {key: value for key, value in fields.items() if value is not None}
+    request = Request(**{"prompt": "", **defaults, **fields}, trace=False, owner=owner)
+    _within(request, limits)
+    return BatchRow(index, line, request, name, extra)
+
+
+def _within(request: Request, limits: BatchLimits) -> None:
+    most, length = limits.characters, len(request.prompt)
+    if most is not None and length > most:
+        raise RamoleError(f"The prompt has {length} characters, and {most} is the most.")
+    count = request.k if request.adapters is None else len(request.adapters)
+    if limits.adapters is not None and count > limits.adapters:
+        raise RamoleError(f"{count} adapters are asked for, and {limits.adapters} is the most.")

@@ -1,0 +1,73 @@
+"""The rows of a batch: those that can be asked, those that cannot, and what a server takes."""
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, field
+from typing import Literal
+
+from ramole_core.request import Request
+
+Kind = Literal["jsonl", "csv", "lines"]
+
+
+@dataclass(frozen=True)
+class BatchLimits:
+    """What a server takes; None: as much as there is."""
+
+    rows: int | None = None
+    characters: int | None = None
+    """Of one prompt."""
+    adapters: int | None = None
+    """Of one row, named or retrieved."""
+
+
+@dataclass(frozen=True)
+class BatchRow:
+    """One row that can be asked."""
+
+    index: int
+    """Place among the rows of the file, bad ones counted, from 0."""
+    line: int
+    """Where it begins in the file, from 1."""
+    request: Request
+    id: str | int | None = None
+    """The row's own name, if it has one."""
+    extra: dict[str, object] = field(default_factory=dict)
+    """Columns that mean nothing to a request."""
+
+    @property
+    def digest(self) -> str:
+        """16 hex digits of a SHA-256 of all that decides the answer; the owner does not."""
+        said = asdict(self.request)
+        del said["owner"], said["trace"]
+        text = json.dumps([self.id, said], sort_keys=True, default=list)
+        return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class BadRow:
+    """One row that cannot be asked, and why."""
+
+    index: int
+    line: int
+    sentence: str
+    text: str = ""
+    """How the row begins."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """A file's rows, good and bad."""
+
+    kind: Kind
+    rows: tuple[BatchRow, ...]
+    bad: tuple[BadRow, ...]
+    unused: tuple[str, ...]
+    """Columns that are carried along, in order of appearance."""
+
+
+def beginning(value: object) -> str:
+    """The first 80 characters of a row, on one line: what `BadRow.text` shows of it."""
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+    text = " ".join(text.encode("utf-8", "replace").decode().split())
+    return text if len(text) <= 80 else text[:79] + "…"

@@ -1,0 +1,90 @@
+"""The commands on one prompt: `retrieve` finds its adapters, `generate` answers it."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ramole_core.cli.opening import Exclude, Json, Owner, opened
+from ramole_core.errors import RamoleError
+from ramole_core.terminal.console import read_prompt, write_answer, write_json, write_table
+from ramole_core.terminal.records import answer_record, checksum_record
+
+
+def retrieve(
+    prompt: Annotated[str, typer.Argument(help="The text; - reads standard input.")],
+    k: Annotated[int, typer.Option("--k", "-k", help="How many adapters.")] = 3,
+    exclude: Exclude = None,
+    owner: Owner = None,
+    as_json: Json = False,
+) -> None:
+    """The adapters whose examples are nearest to a text."""
+    with opened() as ramole:
+        text = read_prompt(prompt)
+        hits = ramole.retrieve(text, k=k, exclude=exclude or (), owner=owner)
+        if as_json:
+            write_json(
+                {
+                    "prompt": text,
+                    "adapters": [hit.name for hit in hits],
+                    "similarities": [hit.score for hit in hits],
+                    **checksum_record(ramole),
+                }
+            )
+            return
+    write_table(("adapter", "similarity"), [(hit.name, f"{hit.score:.3f}") for hit in hits])
+
+
+def generate(
+    prompt: Annotated[str, typer.Argument(help="The prompt; - reads standard input.")],
+    method: Annotated[str, typer.Option(help="How the adapters are mixed.")] = "ramole",
+    k: Annotated[int, typer.Option("--k", "-k", help="How many adapters to retrieve.")] = 3,
+    adapter: Annotated[
+        list[str] | None, typer.Option(help="Use exactly this one, no retrieval; repeat for more.")
+    ] = None,
+    weight: Annotated[
+        list[float] | None, typer.Option(help="Its weight, in the same order; replaces the gate.")
+    ] = None,
+    exclude: Exclude = None,
+    max_new_tokens: Annotated[int, typer.Option(help="Length of the answer at most.")] = 128,
+    temperature: Annotated[float, typer.Option(help="0 takes the likeliest token.")] = 0.0,
+    top_p: Annotated[float, typer.Option(help="Sample from this much of the probability.")] = 1.0,
+    seed: Annotated[int | None, typer.Option(help="Seed of the sampling.")] = None,
+    stop: Annotated[
+        list[str] | None, typer.Option(help="End before this text; repeat for more.")
+    ] = None,
+    system: Annotated[str | None, typer.Option(help="System prompt.")] = None,
+    raw: Annotated[bool, typer.Option(help="Continue the prompt, no chat template.")] = False,
+    trace: Annotated[Path | None, typer.Option(help="Write the weights: .npz or .json.")] = None,
+    owner: Owner = None,
+    as_json: Json = False,
+) -> None:
+    """Answer one prompt; the text comes as it is made, the adapters used on standard error."""
+    from ramole_core.request import Request
+    from ramole_core.trace_file import write_trace
+
+    if trace is not None and trace.suffix not in (".npz", ".json"):
+        raise RamoleError(f"--trace {trace} ends in neither .npz nor .json; rename it.")
+    request = Request(
+        read_prompt(prompt),
+        method=method,
+        k=k,
+        adapters=tuple(adapter) if adapter else None,
+        weights=tuple(weight) if weight else None,
+        exclude=tuple(exclude or ()),
+        max_new_tokens=max_new_tokens,
+        temperature=temperature,
+        top_p=top_p,
+        seed=seed,
+        stop=tuple(stop or ()),
+        system=system,
+        raw=raw,
+        trace=trace is not None,
+        owner=owner,
+    )
+    with opened(load=True) as ramole:
+        answer = write_answer(ramole.stream(request), quiet=as_json)
+        if trace is not None:
+            write_trace(answer, trace)
+        if as_json:
+            write_json(answer_record(request, answer, trace) | checksum_record(ramole))

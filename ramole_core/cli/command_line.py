@@ -1,0 +1,66 @@
+"""The command line: all commands in one program, its errors as one line and an exit status.
+
+Nothing heavy is imported before a command runs, so `--help` answers at once. An error that the user
+can put right is one line on standard error and exit status 2.
+"""
+
+import logging
+import sys
+from collections.abc import Sequence
+from io import TextIOWrapper
+
+import typer
+
+from ramole_core.batch.command import batch
+from ramole_core.benchmarks.command import benchmark
+from ramole_core.cli.answers import generate, retrieve
+from ramole_core.cli.doctor import doctor
+from ramole_core.cli.pool import add, list_adapters, remove
+from ramole_core.errors import RamoleError
+from ramole_core.evaluation.command import evaluate
+from ramole_core.terminal.console import say
+from ramole_core.training.command import train_app
+
+PROGRAM = "python -m ramole_core"
+
+app = typer.Typer(
+    name="ramole",
+    help="A pool of LoRA adapters as one model: found per prompt, mixed per token.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+app.add_typer(train_app, name="train")
+app.command("batch")(batch)
+app.command("benchmark")(benchmark)
+app.command("evaluate")(evaluate)
+app.command("doctor")(doctor)
+app.command("list")(list_adapters)
+app.command("add")(add)
+app.command("remove")(remove)
+app.command("retrieve")(retrieve)
+app.command("generate")(generate)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit status: 0, 2 for what a user can correct, 130 on Ctrl-C."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):  # a terminal without UTF-8 must not end an answer
+            stream.reconfigure(errors="replace")
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it misses a package we do not want
+    command = typer.main.get_command(app)
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        status = int(command.main(words, PROGRAM, standalone_mode=False) or 0)
+        if status == 130:
+            say("Stopped.")
+        return status
+    except typer.TyperException as error:
+        if problem := error.format_message():  # empty where the help itself was printed
+            context = getattr(error, "ctx", None)
+            say(f"{problem} See {context.command_path if context else PROGRAM} --help.")
+    except (RamoleError, typer.Abort) as error:
+        say(str(error) or "Standard input ended too early.")
+    except OSError as error:
+        say(f"{error.strerror or error}: {error.filename}" if error.filename else str(error))
+    return 2
