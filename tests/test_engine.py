@@ -7,7 +7,7 @@ import pytest
 import torch
 from transformers import AutoTokenizer
 
-from ramole_core.composition import Candidate, Lora
+from ramole_core.composition import METHODS, Candidate, Lora
 from ramole_core.engine.sampling import choose_token, make_generator
 from ramole_core.engine.text import TextStream
 from ramole_core.errors import RamoleError
@@ -42,23 +42,24 @@ def choose(parts, names):
 
 
 def submit(parts, jobs):
-    return [parts.engine.submit(request, choose(parts, names)) for request, names in jobs]
+    prepared = [parts.engine.prepare(request, choose(parts, names)) for request, names in jobs]
+    return [parts.engine.submit(one) for one in prepared]
 
 
 def finish(parts) -> dict:
-    """Step until nothing is left: the answer of each ticket."""
+    """Step until nothing is left: the answer of each state."""
     answers = {}
     while not parts.engine.scheduler.idle:
-        for ticket, item in parts.engine.step():
+        for state, item in parts.engine.step():
             if isinstance(item, Generation):
-                answers[ticket] = item
+                answers[state] = item
     return answers
 
 
 def run(parts, jobs) -> list[Generation]:
-    tickets = submit(parts, jobs)
+    states = submit(parts, jobs)
     answers = finish(parts)
-    return [answers[ticket] for ticket in tickets]
+    return [answers[state] for state in states]
 
 
 def ask(prompt, method, **options):
@@ -75,10 +76,16 @@ MIXED = [
     (ask(PROMPTS[0], "uniform_router", temperature=0.8, seed=5), ["cat", "dog"]),
     (ask(PROMPTS[2], "random_router", max_new_tokens=2), ["cat", "ant"]),
     (ask(PROMPTS[1], "ramole", temperature=1.1, top_p=0.9, seed=7), ["bee"]),
+    (ask(PROMPTS[4], "ramole_plus"), ["dog", "cat", "bee"]),
+    (ask(PROMPTS[3], "similarity", options={"temperature": 0.5}), ["ant", "bee"]),
 ]
 
 
-def test_eight_different_requests_give_what_they_give_alone(parts):
+def test_the_mixed_batch_has_every_method():
+    assert {request.method for request, _ in MIXED} == set(METHODS)
+
+
+def test_different_requests_give_what_they_give_alone(parts):
     together = run(parts, MIXED)
     assert len({tuple(answer.trace.token_ids) for answer in together}) == len(MIXED)
     for job, answer in zip(MIXED, together, strict=True):
@@ -156,19 +163,19 @@ def test_without_a_trace_the_tokens_are_the_same(parts):
 
 
 def test_a_cancelled_request_ends_at_once_and_the_others_go_on(parts):
-    tickets = submit(parts, MIXED[:4])
+    states = submit(parts, MIXED[:4])
     parts.engine.step()
-    parts.engine.scheduler.cancel(tickets[0])
+    parts.engine.scheduler.cancel(states[0])
     ended = dict(
-        (ticket, item) for ticket, item in parts.engine.step() if isinstance(item, Generation)
+        (state, item) for state, item in parts.engine.step() if isinstance(item, Generation)
     )
-    assert list(ended) == [tickets[0]] and ended[tickets[0]].finish_reason == "cancelled"
-    assert ended[tickets[0]].new_tokens == 2  # one of the prompt, one of the decode step
+    assert list(ended) == [states[0]] and ended[states[0]].finish_reason == "cancelled"
+    assert ended[states[0]].new_tokens == 2  # one of the prompt, one of the decode step
     assert parts.engine.scheduler.running == 3
     answers = finish(parts)
     for index in (1, 2, 3):
         expected = run(parts, [MIXED[index]])[0]
-        assert answers[tickets[index]].trace.token_ids == expected.trace.token_ids
+        assert answers[states[index]].trace.token_ids == expected.trace.token_ids
 
 
 def test_the_same_seed_gives_the_same_tokens_and_another_does_not(parts):
@@ -205,9 +212,9 @@ def test_a_stop_string_ends_the_answer_before_it(parts):
 def test_a_prompt_longer_than_the_context_gets_a_clear_answer(parts):
     context = parts.engine.context
     with pytest.raises(RamoleError, match=rf"tokens.*at most {context}.*shorten"):
-        parts.engine.check(Request("word " * context * 3))
-    ids, room = parts.engine.check(Request("a", max_new_tokens=10 * context))
-    assert len(ids) + room == context
+        parts.engine.read(Request("word " * context * 3))
+    prompt = parts.engine.read(Request("a", max_new_tokens=10 * context))
+    assert len(prompt.ids) + prompt.room == context
 
 
 def test_explaining_is_the_softmax_of_one_forward(parts):

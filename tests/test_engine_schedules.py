@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, Phase, given, settings, strategies as st
 
 from ramole_core.benchmarks.machine import anonymous_mib
 from ramole_core.engine.engine import EngineSizes
-from ramole_core.engine.request_state import RequestState as Ticket
+from ramole_core.engine.request_state import RequestState
 from ramole_core.layers import Bank
 from ramole_core.request import Generation, Request
 from tests.tiny_engine import TinyEngine
@@ -40,6 +40,8 @@ JOBS = [
     (ask(30, "random_router", temperature=0.7, top_p=0.8, seed=9), ("bee", "ant")),
     (ask(4, "mixture", adapters=("cat", "bee"), weights=(0.2, 1.5)), ("cat", "bee")),
     (ask(60, "base", max_new_tokens=2), ()),
+    (ask(6, "ramole_plus", trace=True), ("dog", "elk", "cat")),
+    (ask(33, "similarity", options={"temperature": 0.3}), ("fox", "bee")),
 ]
 EVENTS = st.one_of(
     st.tuples(st.just("ask"), st.integers(0, len(JOBS) - 1)),
@@ -95,16 +97,16 @@ def contents(names, versions) -> list[tuple[str, int]]:
     ]
 
 
-def play(tiny: TinyEngine, events) -> list[tuple[Ticket, int, tuple[int, ...]]]:
-    """Run a schedule to its end: each ticket with its job and its adapters' versions."""
+def play(tiny: TinyEngine, events) -> list[tuple[RequestState, int, tuple[int, ...]]]:
+    """Run a schedule to its end: each state with its job and its adapters' versions."""
     version = dict.fromkeys(RANKS, 0)
     asked = []
     for what, argument in events:
         if what == "ask":
             request, names = JOBS[argument]
             versions = tuple(version[name] for name in names)
-            ticket = tiny.submit(request, contents(names, versions), session=str(argument % 3))
-            asked.append((ticket, argument, versions))
+            state = tiny.submit(request, contents(names, versions), session=str(argument % 3))
+            asked.append((state, argument, versions))
         elif what == "step":
             for _ in range(argument):
                 tiny.engine.step()
@@ -130,11 +132,11 @@ def play(tiny: TinyEngine, events) -> list[tuple[Ticket, int, tuple[int, ...]]]:
 def test_tokens_are_the_same_alone_and_in_any_schedule(oracle, narrow, events):
     narrow.heard.clear()
     asked = play(narrow, events)
-    for ticket, job, versions in asked:
-        heard, expected = narrow.heard.pop(ticket), oracle(job, versions)
+    for state, job, versions in asked:
+        heard, expected = narrow.heard.pop(state), oracle(job, versions)
         assert isinstance(heard.end, Generation), heard.end
         if heard.end.finish_reason == "cancelled":
-            assert ticket.cancelled
+            assert state.cancelled
             assert heard.tokens == expected[: len(heard.tokens)]
         else:
             assert heard.tokens == expected
@@ -149,9 +151,9 @@ def test_the_schedules_meet_evictions_waiting_and_chunks(narrow):
     """Or the property above would be an easy one: its engine is as narrow as it claims."""
     before, chunks = narrow.engine.stats(), 0
     everyone = [("ask", job) for job in (2, 9, 5, 6, 11, 3, 4, 7, 8, 10)]
-    for ticket, *_ in play(narrow, [*everyone, ("step", 2), *everyone[::-1]]):
-        chunks += len(ticket.prompt_ids) > 2 * narrow.engine.sizes.prefill_chunk
-        del narrow.heard[ticket]
+    for state, *_ in play(narrow, [*everyone, ("step", 2), *everyone[::-1]]):
+        chunks += len(state.prompt_ids) > 2 * narrow.engine.sizes.prefill_chunk
+        del narrow.heard[state]
     after = narrow.engine.stats()
     assert after["bank_evictions"] - before["bank_evictions"] > 10
     assert after["host_reads"] - before["host_reads"] > 5
@@ -160,17 +162,17 @@ def test_the_schedules_meet_evictions_waiting_and_chunks(narrow):
 
 def crossed(tiny: TinyEngine, expected: dict[str, list[int]]) -> int:
     """How many of 90 requests, each with one of 30 adapters, get tokens that are not its own."""
-    tickets = {}
+    states = {}
     for turn in range(90):
         name = f"own{turn * 7 % 30}"
         request = ask(1 + turn % 3, "selection", max_new_tokens=3 + turn % 5)
-        tickets[tiny.submit(request, [(name, 3)])] = (name, request)
+        states[tiny.submit(request, [(name, 3)])] = (name, request)
         if turn % 2:
             tiny.engine.step()
     tiny.finish()
     wrong = 0
-    for ticket, (name, request) in tickets.items():
-        heard = tiny.heard.pop(ticket)
+    for state, (name, request) in states.items():
+        heard = tiny.heard.pop(state)
         wrong += heard.tokens != expected[name, request.prompt][: request.max_new_tokens]
     return wrong
 
@@ -194,8 +196,8 @@ def test_no_request_ever_runs_with_anothers_adapter(narrow, own_tokens):
 def test_that_would_be_noticed_if_adapters_in_use_were_not_pinned(narrow, own_tokens, monkeypatch):
     pinned = Bank.acquire
 
-    def acquire(self, key, load):
-        slot = pinned(self, key, load)
+    def acquire(self, key, load, **options):
+        slot = pinned(self, key, load, **options)
         if slot is not None:
             slot.pins -= 1
         return slot
@@ -204,7 +206,7 @@ def test_that_would_be_noticed_if_adapters_in_use_were_not_pinned(narrow, own_to
     monkeypatch.setattr(Bank, "release", lambda self, slot: None)
     try:
         wrong = crossed(narrow, own_tokens)
-    except IndexError:  # a row's adapter has left the masks altogether
+    except (IndexError, ValueError, RuntimeError):  # a row's adapter has left the bank altogether
         narrow.heard.clear()
         wrong = 90
     assert wrong > 5
@@ -235,10 +237,10 @@ def test_nothing_grows_over_2000_requests(tiny_llama, tmp_path):
         if turn in (599, 1999):
             memory.append(anonymous_mib())
     gc.collect()
-    assert sum(type(thing) is Ticket for thing in gc.get_objects()) <= 2
+    assert sum(type(thing) is RequestState for thing in gc.get_objects()) <= 2
     stats = narrow.engine.stats()
     assert stats["host_bytes"] <= narrow.engine.sizes.host_cache_bytes
     assert len(narrow.engine.bank.slots) <= 8 * PAGES
-    assert len(narrow.engine._pinner._kinds) <= 3
+    assert len(narrow.engine.bank.routers) == 1
     if None not in memory:
-        assert memory[1] - memory[0] < 6  # MiB; a ticket kept by each of 1,400 would be more
+        assert memory[1] - memory[0] < 6  # MiB; a state kept by each of 1,400 would be more

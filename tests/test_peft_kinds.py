@@ -12,11 +12,13 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel
 
 from ramole_core.base.shapes import read_shapes
-from ramole_core.composition import METHODS, Lora
+from ramole_core.composition import Candidate, Lora
+from ramole_core.engine.placement import Placer
 from ramole_core.engine.store import UnitStore
 from ramole_core.errors import AdapterRefused
-from ramole_core.layers import Bank, Line, Lines, find_layout, install_serving
+from ramole_core.layers import Bank, BatchMix, find_layout, install_serving
 from ramole_core.pool import Pool
+from ramole_core.request import Request
 
 ATTENTION = ["q_proj", "k_proj", "v_proj", "o_proj"]
 MLP = ["gate_proj", "up_proj", "down_proj"]
@@ -154,17 +156,21 @@ def add_to_pool(tmp_path: Path, base: Path, folder: Path):
 
 
 def served_logits(tmp_path: Path, base: Path, loras, ids, *, method: str, way: str):
-    """Logits of the served model, one adapter with weight 1 in every row, its tensors packed on
-    disk and mapped back as the engine does it."""
+    """Logits of the served model, one adapter in every row as the method takes it, its tensors
+    packed on disk and mapped back as the engine does it."""
     model = load_base(base)
     layout = find_layout(model, read_shapes(base))
     store = UnitStore(layout, dtype=torch.float32, limit=2**24, folder=tmp_path / "units")
     bank = Bank(layout, device=torch.device("cpu"), dtype=torch.float32, limit=2**30)
-    slot = bank.acquire("it", lambda: store.get("it", lambda: loras))
-    fixed = METHODS[method].fixed(slot.present[:, None], [1.0])
+    placer = Placer(
+        layout, bank=bank, store=store, weights=lambda method: None, dtype=torch.float32
+    )
+    placement = placer.prepare(
+        Request("made up", method=method), [Candidate("it", 0.5, "it", lambda: loras)]
+    )
     _, serving = install_serving(model, layout)
-    lines = Lines(bank, [Line((slot,), fixed, None)] * len(ids))
-    with torch.inference_mode(), serving.mixing(lines, ids.shape[1], way=way):
+    batch = BatchMix(bank, [placer.pin(placement)] * len(ids))
+    with torch.inference_mode(), serving.mixing(batch, ids.shape[1], way=way):
         return model(ids).logits
 
 
@@ -186,12 +192,10 @@ def test_one_adapter_with_weight_1_gives_pefts_logits(bases, tmp_path, kind):
     }
     assert card.ranks == {path: module.r["default"] for path, module in wrapped.items()}
     assert card.scales == {path: module.scaling["default"] for path, module in wrapped.items()}
-    for method, way in (("selection", "all"), ("mixture", "gathered")):
+    ways = ("selection", "all"), ("mixture", "rows"), ("fusion", "rows"), ("ramole_plus", "all")
+    for method, way in ways:
         ours = served_logits(tmp_path, base, loras, ids, method=method, way=way)
         torch.testing.assert_close(ours, expected, atol=1e-4, rtol=0)
-    merged = {path: METHODS["fusion"].merge([lora], [1.0]) for path, lora in loras.items()}
-    ours = served_logits(tmp_path / "m", base, merged, ids, method="selection", way="rows")
-    torch.testing.assert_close(ours, expected, atol=1e-4, rtol=0)
 
 
 def test_patterns_meet_some_modules_and_not_others(bases, tmp_path):

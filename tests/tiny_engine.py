@@ -8,11 +8,11 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from ramole_core.base.model import BaseModel
-from ramole_core.composition import Candidate, Lora, random_router
+from ramole_core.composition import Candidate, Lora, LoraSet, Sites
 from ramole_core.engine.engine import Engine, EngineSizes
-from ramole_core.engine.request_state import RequestState as Ticket
-from ramole_core.layers import LoraSet
+from ramole_core.engine.request_state import RequestState
 from ramole_core.request import Generation, Request, Step
+from tests.tiny_methods import make_trained
 
 
 @dataclass
@@ -43,14 +43,14 @@ class TinyEngine:
             dtype=torch.float32,
             device=model.device,
         )
-        router = random_router(self.shapes, rank=5, seed=3)
+        self.trained = make_trained(Sites(tuple(self.shapes), self.shapes), rank=5, seed=3)
         self.engine = Engine(
             self.base,
             shapes=self.shapes,
-            routers=lambda kind: None if kind == "zero" else router,
+            weights=lambda method: self.trained.get(method.row.weights),
             sizes=sizes,
         )
-        self.heard: dict[Ticket, Heard] = {}
+        self.heard: dict[RequestState, Heard] = {}
 
     def adapter(self, content: str, rank: int) -> LoraSet:
         """An adapter that says something of its own; the same content has the same weights."""
@@ -74,20 +74,19 @@ class TinyEngine:
 
     def submit(
         self, request: Request, contents: Sequence[tuple[str, int]], *, session: str = ""
-    ) -> Ticket:
+    ) -> RequestState:
         heard = Heard()
 
-        def deliver(ticket: Ticket, item: Step | Generation | Exception) -> None:
+        def deliver(state: RequestState, item: Step | Generation | Exception) -> None:
             if isinstance(item, Step):
                 heard.tokens.append(item.token)
             else:
                 heard.end = item
 
-        ticket = self.engine.submit(
-            request, self.chosen(contents), session=session, deliver=deliver
-        )
-        self.heard[ticket] = heard
-        return ticket
+        prepared = self.engine.prepare(request, self.chosen(contents))
+        state = self.engine.submit(prepared, session=session, deliver=deliver)
+        self.heard[state] = heard
+        return state
 
     def finish(self, after: Callable[[], object] = lambda: None) -> None:
         """Step until nothing is left."""
@@ -98,8 +97,8 @@ class TinyEngine:
     def alone(self, request: Request, contents: Sequence[tuple[str, int]]) -> list[int]:
         """The tokens where nobody else is there."""
         assert self.engine.scheduler.idle
-        ticket = self.submit(request, contents)
+        state = self.submit(request, contents)
         self.finish()
-        heard = self.heard.pop(ticket)
+        heard = self.heard.pop(state)
         assert isinstance(heard.end, Generation), heard.end
         return heard.tokens
