@@ -195,7 +195,7 @@ class Ramole:
         """
         requests = list(requests)
         began = time.perf_counter()
-        asked = self._prepare(requests)
+        asked = self.prepare(requests)
         spent = (time.perf_counter() - began) / max(1, len(requests))
         engine = self.engine
         from ramole_core.engine.driving import Follower  # after loading: it imports transformers
@@ -243,7 +243,7 @@ class Ramole:
         `position` counts from the first token of the prompt, as a trace does; `token_ids` are the
         trace's, to spare generating the answer again. Raises RamoleError past the end.
         """
-        prepared = self._prepare([request])[0]
+        prepared = self.prepare([request])[0]
         if token_ids is None:
             token_ids = prepared.prompt.ids
             if position >= len(token_ids):
@@ -271,15 +271,16 @@ class Ramole:
         """SHA-256 of the trained weights of each method that has some."""
         from ramole_core.composition.trained import checksum_of
 
-        folders = {row.name: row.weights for row in METHOD_LIST if row.training}
-        found = {n: checksum_of(self.settings.adapters_dir / f) for n, f in folders.items()}
+        folder = self.settings.adapters_dir
+        rows = [row for row in METHOD_LIST if row.training]
+        found = {row.name: checksum_of(folder / row.weights, row) for row in rows}
         return {name: checksum for name, checksum in found.items() if checksum}
 
     def candidates(self, requests: Sequence[Request]) -> "list[list[Candidate]]":
         """The adapters that each request would get, as the engine takes them; for measuring."""
-        return [list(prepared.candidates) for prepared in self._prepare(list(requests))]
+        return [list(prepared.candidates) for prepared in self.prepare(list(requests))]
 
-    def _prepare(self, requests: Sequence[Request]) -> "list[Prepared]":
+    def prepare(self, requests: Sequence[Request]) -> "list[Prepared]":
         """The requests with their adapters and prompts: embedded together, each read once.
 
         Raises RamoleError where one of them cannot run.
@@ -321,9 +322,9 @@ class Ramole:
             return None
         if name not in self._trained:
             folder = self.settings.adapters_dir / name
-            if not method.needs_weights and checksum_of(folder) is None:
+            if not method.needs_weights and checksum_of(folder, method.row) is None:
                 return None
-            self._trained[name] = load_trained(folder, method=method.row.name)
+            self._trained[name] = load_trained(folder, method.row)
         return self._trained[name]
 
     def _shapes(self) -> dict[str, tuple[int, int]]:

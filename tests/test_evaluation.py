@@ -29,8 +29,8 @@ from ramole_core.evaluation.router_table import (
 )
 from ramole_core.settings import REPOSITORY
 from ramole_core.training.adapter import train_adapter
+from ramole_core.training.mixed_model import MixedModel
 from ramole_core.training.recipe import AdapterRecipe, Schedule
-from ramole_core.training.router import MixedModel
 from ramole_core.training.rows import Encoded, Row, Task, render_prompt
 from tests.tiny_training import build_base
 

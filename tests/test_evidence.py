@@ -8,9 +8,8 @@ import torch
 import torch.nn.functional as F
 from transformers import AutoModelForCausalLM
 
-from ramole_core.composition import Candidate
-from ramole_core.composition.ramole_plus import Numbers
-from ramole_core.evaluation.evidence_table import VARIANTS, best, counting, summarise
+from ramole_core.composition import Candidate, Response
+from ramole_core.evaluation.evidence_table import VARIANTS, best, summarise
 from ramole_core.evaluation.forced import Forced, measure_forced
 from ramole_core.training.rows import Row, encode_row
 from tests.tiny_engine import TinyEngine
@@ -81,18 +80,14 @@ def test_exact_match_needs_every_token_and_others_count_the_share(tiny: TinyEngi
 
 def test_the_best_are_those_of_most_evidence() -> None:
     def one(name: str, score: float, surprise: float) -> Candidate:
-        return Candidate(name, score, name, dict, surprise)
+        usual = torch.tensor([[0.5, 0.25]])
+        response = Response(0.5 + 0.25 * torch.tensor([surprise]), usual, torch.tensor([True]))
+        return Candidate(name, score, name, dict, response)
 
     pool = [one("near", 0.50, 0.0), one("loud", 0.49, 1.0), one("far", 0.10, 3.0)]
-    with counting(Numbers()) as method:
-        assert [c.name for c in best(pool, method, 2)] == ["loud", "near"]
-        usual = method.numbers
-    with counting(Numbers(surprise=0.0)) as method:
-        assert [c.name for c in best(pool, method, 1)] == ["near"]
-    with pytest.raises(KeyboardInterrupt), counting(Numbers(bandwidth=1e6)) as method:
-        assert [c.name for c in best(pool, method, 1)] == ["far"]
-        raise KeyboardInterrupt
-    assert method.numbers == usual == Numbers()
+    assert [c.name for c in best(pool, 2, options={})] == ["loud", "near"]
+    assert [c.name for c in best(pool, 1, options={"surprise": 0.0})] == ["near"]
+    assert [c.name for c in best(pool, 1, options={"bandwidth": 1e6})] == ["far"]
 
 
 def test_variants_have_one_name_each_and_the_first_is_the_rival() -> None:

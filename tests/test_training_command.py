@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from ramole_core import cli
 from ramole_core.errors import RamoleError
 from ramole_core.pool.words import parse_readme
-from ramole_core.training import command, command_words
+from ramole_core.training import command, command_words, configured_base
 from ramole_core.training.card import card_text, span
 from tests.tiny_training import build_base
 
@@ -21,7 +21,7 @@ WORDS = ("--steps", "3", "--batch-rows", "4", "--rank", "2", "--modules", "q_pro
 @pytest.fixture
 def base(tmp_path, monkeypatch):
     tiny = build_base(torch.float32, tmp_path)
-    monkeypatch.setattr(command, "load_configured_base", lambda: tiny)
+    monkeypatch.setattr(configured_base, "load_configured_base", lambda: tiny)
     return tiny
 
 
@@ -117,7 +117,7 @@ def test_a_router_is_trained_over_adapters_of_the_pool(base, data, tmp_path, mon
     assert answer["adapters"] == ["colours", "tints"]
     weights = (pool / "_router" / "router.safetensors").read_bytes()
     assert answer["router_checksum"] == hashlib.sha256(weights).hexdigest()
-    assert set(answer["dev_losses"][-1]) == {"step", "router", "uniform", "random"}
+    assert set(answer["dev_losses"][-1]) == {"step", "ramole", "uniform", "random"}
     assert sorted(path.name for path in (pool / "_router").iterdir()) == [
         "router.safetensors",
         "router_config.json",

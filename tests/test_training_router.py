@@ -6,17 +6,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from ramole_core.composition import Lora, load_router
+from ramole_core.composition import Lora, find_method, load_router
 from ramole_core.errors import RamoleError
 from ramole_core.training.loss import row_losses
-from ramole_core.training.recipe import RouterRecipe, Schedule
-from ramole_core.training.router import (
-    MixedModel,
-    folded,
-    fresh_router,
-    keep_some,
-    train_router,
-)
+from ramole_core.training.method import fresh_weights, keep_some, train_method
+from ramole_core.training.mixed_model import MixedModel
+from ramole_core.training.recipe import MethodRecipe, Schedule
 from ramole_core.training.rows import Row, Task, encode_rows
 from tests.tiny_training import build_base
 
@@ -64,11 +59,12 @@ def recipe(steps=8, **changes):
         checkpoint_every=3,
         dev_rows=9,
     )
-    return RouterRecipe(rank=4, alpha=10.0, schedule=schedule, **changes)
+    settings = {"rank": 4, "alpha": 10.0}
+    return MethodRecipe("ramole", settings, schedule=schedule, **changes)
 
 
 def run(base, loras, out, **changes):
-    return train_router(
+    return train_method(
         changes.pop("recipe", recipe()),
         loras=loras,
         tasks=TASKS,
@@ -77,6 +73,14 @@ def run(base, loras, out, **changes):
         out_dir=out,
         **changes,
     )
+
+
+def fresh(base, loras, recipe):
+    model = MixedModel(base, loras=loras, shapes=SHAPES)
+    try:
+        return fresh_weights(find_method("ramole"), model, [], recipe)
+    finally:
+        model.close()
 
 
 def test_only_the_router_moves_and_it_learns(base, loras, tmp_path):
@@ -88,26 +92,25 @@ def test_only_the_router_moves_and_it_learns(base, loras, tmp_path):
     }
     progress = run(base, loras, tmp_path / "r", recipe=recipe(30))
     first, last = progress.dev_losses[0], progress.dev_losses[-1]
-    assert first["router"] == pytest.approx(first["uniform"], abs=1e-5)  # B_r starts at zero
-    assert last["router"] < last["uniform"] - 1e-2
+    assert first["ramole"] == pytest.approx(first["uniform"], abs=1e-5)  # B_r starts at zero
+    assert last["ramole"] < last["uniform"] - 1e-2
     assert last["random"] != pytest.approx(last["uniform"], abs=1e-4)
     after = base.model.state_dict()
     assert all(torch.equal(after[name], tensor) for name, tensor in model_before.items())
     for (name, path), (A, B) in loras_before.items():
         assert torch.equal(loras[name][path].A, A) and torch.equal(loras[name][path].B, B)
-    start, end = fresh_router(SHAPES, recipe(30)), load_file(tmp_path / "r" / "router.safetensors")
+    start = fresh(base, loras, recipe(30))
+    end = load_file(tmp_path / "r" / "router.safetensors")
     assert set(end) == set(start)
     assert all(not torch.equal(end[name].float(), start[name]) for name in start)
 
 
 def test_the_scale_is_folded_and_the_engine_reads_the_folder(base, loras, tmp_path):
-    weights = fresh_router(SHAPES, recipe())
-    with torch.no_grad():
-        for name, tensor in weights.items():
-            tensor += 0.25 if name.endswith("B_r") else 0.0
+    weights = {name: tensor + 0.25 for name, tensor in fresh(base, loras, recipe()).items()}
     path = next(iter(SHAPES))
-    folded_B = folded(weights, recipe()).modules[path].B
-    torch.testing.assert_close(folded_B, weights[f"{path}.B_r"] * 2.5)
+    folded = find_method("ramole").finish(weights, recipe().settings)
+    torch.testing.assert_close(folded[f"{path}.B_r"], weights[f"{path}.B_r"] * 2.5)
+    torch.testing.assert_close(folded[f"{path}.A_r"], weights[f"{path}.A_r"])
     run(base, loras, tmp_path / "r", command="python -m ramole_core train router")
     router = load_router(tmp_path / "r", shapes=SHAPES)
     assert (router.rank, set(router.modules)) == (4, set(SHAPES))
@@ -129,7 +132,7 @@ def test_the_file_gives_the_loss_that_was_measured(base, loras, tmp_path):
     router = router.to(device=base.device, dtype=base.dtype)
     with model.gated_by(router, names=model.names):
         served = row_losses(model.plain, dev).mean().item()
-    assert served == pytest.approx(progress.dev_losses[-1]["router"], abs=1e-2)
+    assert served == pytest.approx(progress.dev_losses[-1]["ramole"], abs=1e-2)
     with model.gated_by(None, names=model.names):
         assert abs(row_losses(model.plain, dev).mean().item() - served) > 1e-3
 

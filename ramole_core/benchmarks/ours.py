@@ -5,8 +5,7 @@ from dataclasses import dataclass
 
 from ramole_core.benchmarks.record import Measured
 from ramole_core.benchmarks.speed import full_window, now, rates
-from ramole_core.choosing import Chooser
-from ramole_core.engine.request_state import RequestState as Ticket
+from ramole_core.engine.request_state import RequestState
 from ramole_core.errors import RamoleError
 from ramole_core.ramole import Ramole
 from ramole_core.request import Generation, Request, Step
@@ -38,9 +37,6 @@ class OurEngine:
         self.ramole = ramole
         self._engine = ramole.engine
         self._device = ramole.base.device
-        self._chooser = Chooser(
-            ramole.pool, ramole.retriever, max_new_tokens=ramole.settings.max_new_tokens
-        )
 
     @property
     def idle(self) -> bool:
@@ -56,38 +52,38 @@ class OurEngine:
         an adapter's first use."""
         for number, name in enumerate(names):
             one = Request("pack", method="selection", adapters=(name,))
-            for chosen in self._chooser.choose(one):
-                self._engine.store.get(chosen.checksum, chosen.load)
+            for candidate in self.ramole.candidates([one])[0]:
+                self._engine.store.get(candidate.checksum, candidate.load)
             tell((number + 1) / len(names))
 
-    def submit(self, request: Request) -> Ticket:
-        """Queue one request; the ticket is what `step` names it by."""
-        return self._engine.submit(request, self._chooser.choose(request))
+    def submit(self, request: Request) -> RequestState:
+        """Queue one request; its state is what `step` names it by."""
+        return self._engine.submit(self.ramole.prepare([request])[0])
 
-    def step(self) -> list[tuple[Ticket, Step | Generation]]:
+    def step(self) -> list[tuple[RequestState, Step | Generation]]:
         """One iteration of the running batch; raises RamoleError where a request failed."""
         events = []
-        for ticket, item in self._engine.step():
+        for state, item in self._engine.step():
             if isinstance(item, RamoleError):
                 raise item
-            events.append((ticket, item))
+            events.append((state, item))
         return events
 
     def measure(self, requests: Sequence[Request]) -> Measured:
         """All of them at once, from submission to the last token."""
         began = now(self._device)
-        tickets = [self.submit(request) for request in requests]
-        rows = {ticket.number: row for row, ticket in enumerate(tickets)}
+        states = [self.submit(request) for request in requests]
+        rows = {state.number: row for row, state in enumerate(states)}
         marks: list[list[float]] = [[] for _ in requests]
         answers: list[Generation] = []
         while len(answers) < len(requests):
             events = self.step()
             mark = now(self._device)
-            for ticket, item in events:
+            for state, item in events:
                 if isinstance(item, Generation):
                     answers.append(item)
                 else:
-                    marks[rows[ticket.number]].append(mark)
+                    marks[rows[state.number]].append(mark)
         start, end, tokens = full_window(marks)
         return {
             **rates(

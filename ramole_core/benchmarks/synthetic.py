@@ -16,8 +16,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from ramole_core.composition import load_router, random_router
-from ramole_core.composition.router import CONFIG as ROUTER_CONFIG, WEIGHTS as ROUTER_WEIGHTS
+from ramole_core.composition.trained import config_file, weights_file
 from ramole_core.errors import RamoleError
+from ramole_core.methods import find_row
 from ramole_core.pool import write_manifest
 
 Shapes = Mapping[str, tuple[int, int]]
@@ -58,18 +59,20 @@ def write_router(folder: Path, *, like: Path, shapes: Shapes) -> str:
     """The trained router in the folder `like`, or a random one where it does not fit the base;
     returns which: `trained` or `random`."""
     folder.mkdir(parents=True, exist_ok=True)
+    row = find_row("ramole")
+    weights, config = weights_file(folder, row), config_file(folder, row)
     try:
         load_router(like, shapes=shapes)
     except RamoleError:
         router = random_router(shapes, rank=6)
         save_file(
             {f"{p}.{half}_r": getattr(m, half) for p, m in router.modules.items() for half in "AB"},
-            folder / ROUTER_WEIGHTS,
+            weights,
         )
-        (folder / ROUTER_CONFIG).write_text("{}")
+        config.write_text("{}")
         return "random"
-    for name in (ROUTER_WEIGHTS, ROUTER_CONFIG):
-        shutil.copyfile(like / name, folder / name)
+    for file in (weights, config):
+        shutil.copyfile(like / file.name, file)
     return "trained"
 
 

@@ -62,8 +62,8 @@ class Ask:
     options: Mapping[str, Value]
     """All of the method's."""
     weights: tuple[float, ...] | None = None
-    """The request's own: for a method that merges; elsewhere the frame puts them in the place of the
-    method's."""
+    """The request's own: for a method that merges; in any other the frame puts them in the place of
+    the method's."""
     trained: Trained | None = None
 
     @property

@@ -12,6 +12,7 @@ import torch
 
 from ramole_core.composition.trained import Trained, load_trained
 from ramole_core.errors import RamoleError
+from ramole_core.methods import find_row
 from ramole_core.shapes import RouterA, RouterB
 
 
@@ -47,7 +48,7 @@ def load_router(folder: Path, *, shapes: Mapping[str, tuple[int, int]]) -> Route
 
     Raises RamoleError where there is none, or where it was made for another base model.
     """
-    return read_router(load_trained(folder, method="ramole"), shapes=shapes)
+    return read_router(load_trained(folder, find_row("ramole")), shapes=shapes)
 
 
 def read_router(trained: Trained, *, shapes: Mapping[str, tuple[int, int]]) -> Router:

@@ -15,6 +15,7 @@ from safetensors.torch import load as load_safetensors
 from torch import Tensor
 
 from ramole_core.errors import RamoleError
+from ramole_core.methods import Method
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,28 +37,28 @@ class Trained:
         )
 
 
-def weights_file(folder: Path) -> Path:
-    """`_router/router.safetensors` of `_router`."""
-    return folder / f"{folder.name.lstrip('_')}.safetensors"
+def weights_file(folder: Path, row: Method) -> Path:
+    """`router.safetensors` in the folder, for a method whose weights are `_router`."""
+    return folder / f"{row.weights.lstrip('_')}.safetensors"
 
 
-def config_file(folder: Path) -> Path:
-    """`_router/router_config.json` of `_router`."""
-    return folder / f"{folder.name.lstrip('_')}_config.json"
+def config_file(folder: Path, row: Method) -> Path:
+    """`router_config.json` in the folder, for a method whose weights are `_router`."""
+    return folder / f"{row.weights.lstrip('_')}_config.json"
 
 
-def load_trained(folder: Path, *, method: str) -> Trained:
-    """Read the weights in `folder`; raises RamoleError where there are none, or they are broken."""
-    file = weights_file(folder)
+def load_trained(folder: Path, row: Method) -> Trained:
+    """Read a method's weights; raises RamoleError where there are none, or they are broken."""
+    file = weights_file(folder, row)
     if not file.is_file():
         raise RamoleError(
-            f"There are no trained weights of {method} in {folder}; train them with `python -m "
-            f"ramole_core train method {method}`, or choose another method, such as mixture."
+            f"There are no trained weights of {row.name} in {folder}; train them with `python -m "
+            f"ramole_core train method {row.name}`, or choose another method, such as mixture."
         )
     data = file.read_bytes()
     try:
         tensors = load_safetensors(data)
-        config = json.loads(config_file(folder).read_text())
+        config = json.loads(config_file(folder, row).read_text())
     except (SafetensorError, OSError, ValueError) as error:
         raise RamoleError(
             f"The trained weights in {folder} cannot be read ({error}); restore them."
@@ -65,7 +66,7 @@ def load_trained(folder: Path, *, method: str) -> Trained:
     return Trained(tensors, hashlib.sha256(data).hexdigest(), config)
 
 
-def checksum_of(folder: Path) -> str | None:
-    """SHA-256 of the weights in `folder`; None where there are none."""
-    file = weights_file(folder)
+def checksum_of(folder: Path, row: Method) -> str | None:
+    """SHA-256 of a method's weights; None where there are none."""
+    file = weights_file(folder, row)
     return hashlib.sha256(file.read_bytes()).hexdigest() if file.is_file() else None

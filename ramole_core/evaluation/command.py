@@ -7,7 +7,6 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
 from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -16,6 +15,7 @@ import typer
 
 from ramole_core.errors import RamoleError
 from ramole_core.evaluation.recorded_command import recorded_command
+from ramole_core.methods import METHOD_LIST, complete_options
 from ramole_core.settings import REPOSITORY, load_settings
 from ramole_core.terminal.console import write_json
 
@@ -120,7 +120,7 @@ def evaluate(
 def facts_of(ramole: "Ramole") -> dict[str, object]:
     """Checksums of everything that decides an answer."""
     from ramole_core.base.checksum import weights_checksum
-    from ramole_core.composition.ramole_plus import EXAMINED, Numbers
+    from ramole_core.composition.ramole_plus import EXAMINED
     from ramole_core.training.card import versions
 
     usual = load_settings()
@@ -129,7 +129,9 @@ def facts_of(ramole: "Ramole") -> dict[str, object]:
         "base_checksum": weights_checksum(_base_folder(), data_dir=usual.data_dir),
         "quantization": "nf4, computed in bfloat16",
         "router_checksum": ramole.router_checksum,
-        "ramole_plus": asdict(Numbers()) | {"examined": EXAMINED},
+        "weights_checksums": ramole.weights_checksums(),
+        "options": {row.name: complete_options(row.name, None) for row in METHOD_LIST},
+        "ramole_plus": complete_options("ramole_plus", None) | {"examined": EXAMINED},
         "retriever_checksum": ramole.retriever.encoder_checksum,
         "adapters": {c.name: c.sha256 for c in ramole.pool.cards() if _is_sample(c.name)},
         "versions": versions(),

@@ -28,7 +28,7 @@ from ramole_core.evaluation.intervals import bootstrap, paired_difference
 from ramole_core.evaluation.metrics import score
 from ramole_core.settings import REPOSITORY, load_settings
 from ramole_core.training.card import versions
-from ramole_core.training.command import load_configured_base
+from ramole_core.training.configured_base import load_configured_base
 from ramole_core.training.rows import Row, Task, read_task
 
 MODULE = ("python", "-m", "ramole_core.evaluation.dev_table")

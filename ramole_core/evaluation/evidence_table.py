@@ -9,28 +9,29 @@ to plain selection are paired by row, with 95 % bootstrap intervals.
 """
 
 import json
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from datetime import date
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from ramole_core.composition import METHODS, Candidate
-from ramole_core.composition.ramole_plus import EXAMINED, Numbers, RamolePlus
+from ramole_core.composition import Candidate, find_method
+from ramole_core.composition.ramole_plus import EXAMINED
 from ramole_core.evaluation.command import opened
 from ramole_core.evaluation.evaluate import read_rows
 from ramole_core.evaluation.forced import Forced, measure_forced
 from ramole_core.evaluation.intervals import bootstrap, paired_difference
 from ramole_core.evaluation.recorded_command import recorded_command
 from ramole_core.evaluation.situations import SITUATIONS
+from ramole_core.methods import Value, complete_options
 from ramole_core.request import Request
 from ramole_core.settings import REPOSITORY
 from ramole_core.training.card import versions
 
 MODULE = "ramole_core.evaluation.evidence_table"
+PLUS = "ramole_plus"
 
 
 @dataclass(frozen=True)
@@ -40,11 +41,11 @@ class Variant:
     name: str
     method: str
     k: int = 3
-    numbers: Numbers = Numbers()
-    """Of the choice, and of the gate where the method has it."""
+    options: Mapping[str, Value] = field(default_factory=dict)
+    """Of `ramole_plus`: of the choice, and of the gate where the method is that one."""
 
 
-NEAREST = Numbers(surprise=0.0)
+NEAREST = {"surprise": 0.0}
 VARIANTS = (
     Variant("selection", "selection", 1, NEAREST),
     Variant("mixture", "mixture", 3, NEAREST),
@@ -54,37 +55,21 @@ VARIANTS = (
     Variant("selection, chosen by evidence", "selection", 1),
     Variant("mixture, chosen by evidence", "mixture"),
     Variant("ramole, chosen by evidence", "ramole"),
-    Variant("without surprise", "ramole_plus", 3, Numbers(surprise=0.0)),
-    Variant("without similarity", "ramole_plus", 3, Numbers(bandwidth=1e6)),
-    Variant("the same weights for every token", "ramole_plus", 3, Numbers(own=0.0)),
-    Variant("the layers below too", "ramole_plus", 3, Numbers(below=1.0)),
-    Variant("twice the surprise", "ramole_plus", 3, Numbers(surprise=2.0)),
-    Variant("twice the bandwidth", "ramole_plus", 3, Numbers(bandwidth=0.1)),
+    Variant("without surprise", "ramole_plus", 3, {"surprise": 0.0}),
+    Variant("without similarity", "ramole_plus", 3, {"bandwidth": 1e6}),
+    Variant("the same weights for every token", "ramole_plus", 3, {"own": 0.0}),
+    Variant("twice the surprise", "ramole_plus", 3, {"surprise": 2.0}),
+    Variant("twice the bandwidth", "ramole_plus", 3, {"bandwidth": 0.1}),
     Variant("k = 1", "ramole_plus", 1),
     Variant("k = 8", "ramole_plus", 8),
 )
 
 
-@contextmanager
-def counting(numbers: Numbers) -> Iterator[RamolePlus]:
-    """`ramole_plus` with other numbers inside this block."""
-    method = _plus()
-    usual, method.numbers = method.numbers, numbers
-    try:
-        yield method
-    finally:
-        method.numbers = usual
-
-
-def _plus() -> RamolePlus:
-    method = METHODS["ramole_plus"]
-    assert isinstance(method, RamolePlus)
-    return method
-
-
-def best(candidates: Sequence[Candidate], method: RamolePlus, k: int) -> list[Candidate]:
+def best(
+    candidates: Sequence[Candidate], k: int, *, options: Mapping[str, Value]
+) -> list[Candidate]:
     """The k candidates of most evidence, best first."""
-    worth = method.rank([c.score for c in candidates], [c.surprise for c in candidates])
+    worth = find_method(PLUS).rank(candidates, complete_options(PLUS, options))
     return [candidates[n] for n in sorted(range(len(worth)), key=lambda n: -worth[n])[:k]]
 
 
@@ -121,7 +106,7 @@ def main(
         "date": date.today().isoformat(),
         "measure": "teacher-forced score on dev rows, 0 to 100, higher is better",
         "versions": versions(),
-        "numbers": asdict(Numbers()),
+        "numbers": complete_options(PLUS, None),
         "rows": [],
     }
     with opened(data, seed=seed) as (ramole, crowd):
@@ -138,7 +123,7 @@ def main(
                 [
                     Request(
                         row.inputs,
-                        method="ramole_plus",
+                        method=PLUS,
                         k=EXAMINED,
                         exclude=crowd.excluded(situation, task.task),
                     )
@@ -147,15 +132,15 @@ def main(
             )
             plain: list[Forced] = []
             for variant in VARIANTS:
-                with counting(variant.numbers) as method:
-                    found = measure_forced(
-                        ramole.engine,
-                        ramole.base,
-                        [row for _, row in asked],
-                        metrics,
-                        [best(each, method, variant.k) for each in candidates],
-                        method=variant.method,
-                    )
+                found = measure_forced(
+                    ramole.engine,
+                    ramole.base,
+                    [row for _, row in asked],
+                    metrics,
+                    [best(each, variant.k, options=variant.options) for each in candidates],
+                    method=variant.method,
+                    options=variant.options if variant.method == PLUS else None,
+                )
                 plain = plain or found
                 entry = {"group": situation, "name": variant.name, **summarise(found, plain)}
                 report["rows"].append(entry)

@@ -6,7 +6,7 @@ Other tasks count the share of such tokens. One forward of prompt and answer tak
 decoding, so choices can be compared on many dev rows.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -16,6 +16,7 @@ from torch import nn
 from ramole_core.base.model import BaseModel
 from ramole_core.composition import Candidate
 from ramole_core.engine.engine import Engine
+from ramole_core.methods import Value
 from ramole_core.request import Request
 from ramole_core.training.rows import Row, collate, encode_row
 
@@ -40,6 +41,7 @@ def measure_forced(
     chosen: Sequence[Sequence[Candidate]],
     *,
     method: str,
+    options: Mapping[str, Value] | None = None,
 ) -> list[Forced]:
     """Every row under `method` with the adapters chosen for it; `metrics` are the rows' own.
 
@@ -53,7 +55,7 @@ def measure_forced(
     for start in range(0, len(order), ROWS):
         part = order[start : start + ROWS]
         batch = collate([encoded[n] for n in part])
-        asked = [(Request(rows[n].inputs, method=method), chosen[n]) for n in part]
+        asked = [(Request(rows[n].inputs, method=method, options=options), chosen[n]) for n in part]
         with engine.mixing(asked, batch.ids.shape[1]):
             hidden = base.model.base_model(
                 input_ids=batch.ids.to(base.device), use_cache=False

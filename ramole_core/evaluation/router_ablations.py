@@ -28,10 +28,11 @@ from ramole_core.evaluation.recorded_command import recorded_command
 from ramole_core.evaluation.router_table import SETTINGS, measure_gates
 from ramole_core.settings import REPOSITORY, load_settings
 from ramole_core.training.card import versions
-from ramole_core.training.command import load_configured_base
+from ramole_core.training.configured_base import load_configured_base
+from ramole_core.training.method import train_method
+from ramole_core.training.mixed_model import Loras, MixedModel, Shapes
 from ramole_core.training.pool_loras import read_loras
-from ramole_core.training.recipe import RouterRecipe, Schedule
-from ramole_core.training.router import Loras, MixedModel, Shapes, train_router
+from ramole_core.training.recipe import MethodRecipe, Schedule
 from ramole_core.training.rows import Encoded, encode_rows, read_task
 
 MODULE = "ramole_core.evaluation.router_ablations"
@@ -167,10 +168,10 @@ class Trials:
         folder = self._work / f"{variant.trained}-seed{seed}"
         if not (folder / "router.safetensors").is_file():
             names = draw_share(self.seen, variant.share, seed=seed)
-            train_router(
-                RouterRecipe(
-                    rank=variant.rank,
-                    alpha=2.0 * variant.rank,
+            train_method(
+                MethodRecipe(
+                    "ramole",
+                    {"rank": variant.rank, "alpha": 2.0 * variant.rank},
                     dropout=variant.dropout,
                     schedule=replace(self._schedule, seed=seed),
                 ),
@@ -221,7 +222,7 @@ def main(
         work,
         base=base,
         shapes=shapes,
-        loras=read_loras(pool, settings=settings, shapes=shapes),
+        loras=read_loras(pool, settings=settings, shapes=shapes).loras,
         data=data,
         unseen=measured,
         rows=rows,

@@ -21,15 +21,17 @@ from rich.console import Console
 from rich.table import Table
 
 from ramole_core.base.shapes import read_shapes
-from ramole_core.composition import Router, load_router, random_router
+from ramole_core.composition import Router, load_trained, random_router
+from ramole_core.composition.router import read_router
 from ramole_core.evaluation.intervals import bootstrap, paired_difference
 from ramole_core.evaluation.recorded_command import recorded_command
+from ramole_core.methods import find_row
 from ramole_core.settings import REPOSITORY, load_settings
 from ramole_core.training.card import versions
-from ramole_core.training.command import load_configured_base
+from ramole_core.training.configured_base import load_configured_base
 from ramole_core.training.loss import row_losses
+from ramole_core.training.mixed_model import MixedModel
 from ramole_core.training.pool_loras import read_loras
-from ramole_core.training.router import MixedModel
 from ramole_core.training.rows import Encoded, encode_rows, read_task
 
 SETTINGS = ("own", "others")
@@ -163,13 +165,14 @@ def main(
     base = load_configured_base()
     shapes = read_shapes(base.folder)
     names = [name.strip() for name in unseen.split(",") if name.strip()]
-    trained = load_router(router_dir or settings.adapters_dir / "_router", shapes=shapes)
+    weights = load_trained(router_dir or settings.adapters_dir / "_router", find_row("ramole"))
+    trained = read_router(weights, shapes=shapes)
     dev = {
         name: encode_rows(base.tokenizer, read_task(data / name).dev[:rows], max_tokens=256)
         for name in names
     }
     model = MixedModel(
-        base, loras=read_loras(names, settings=settings, shapes=shapes), shapes=shapes
+        base, loras=read_loras(names, settings=settings, shapes=shapes).loras, shapes=shapes
     )
     gates: dict[str, list[Router | None]] = {
         "trained": [trained.to(device=base.device, dtype=base.dtype)],
@@ -188,7 +191,7 @@ def main(
         "base_checksum": base.checksum,
         "quantization": base.quantization,
         "router_sha256": trained.checksum,
-        "trained_on": trained.config.get("trained_on"),
+        "trained_on": weights.config.get("trained_on"),
         "unseen": names,
         "k": K,
         "rows": {name: len(encoded) for name, encoded in dev.items()},

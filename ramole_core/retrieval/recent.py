@@ -21,7 +21,7 @@ class RecentVectors:
     def __init__(self, embed: Callable[[Sequence[str]], Float32[np.ndarray, "n d"]]):
         self._embed = embed
         self._lock = threading.Lock()
-        self._kept: OrderedDict[bytes, Float32[np.ndarray, d]] = OrderedDict()
+        self._kept: OrderedDict[bytes, np.ndarray] = OrderedDict()
 
     def __call__(self, texts: Sequence[str]) -> list[np.ndarray]:
         """One vector a text; those that are not remembered are embedded together."""

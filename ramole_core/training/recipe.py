@@ -1,9 +1,11 @@
 """Recipes: everything that decides a training run, frozen and checked at construction."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from math import cos, pi
 
 from ramole_core.errors import RamoleError
+from ramole_core.methods import Value, find_row
 
 ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
 MLP = ("gate_proj", "up_proj", "down_proj")
@@ -35,10 +37,10 @@ class Schedule:
     """Dev rows that the dev loss is measured on."""
 
     def __post_init__(self) -> None:
-        for field in ("steps", "batch_rows", "max_tokens", "evaluate_every", "checkpoint_every"):
-            if getattr(self, field) < 1:
+        for name in ("steps", "batch_rows", "max_tokens", "evaluate_every", "checkpoint_every"):
+            if getattr(self, name) < 1:
                 raise RamoleError(
-                    f"{field} is {getattr(self, field)}; it must be at least 1: raise it."
+                    f"{name} is {getattr(self, name)}; it must be at least 1: raise it."
                 )
         if not 0 < self.learning_rate < 1:
             raise RamoleError(
@@ -83,13 +85,13 @@ class AdapterRecipe:
 
 
 @dataclass(frozen=True)
-class RouterRecipe:
-    """A RouterLoRA (arXiv 2406.16989, section 3.3) over a few tasks' frozen adapters."""
+class MethodRecipe:
+    """A method's own weights over a few tasks' frozen adapters."""
 
-    rank: int = 6
-    """s, the rank of A_r and B_r."""
-    alpha: float = 12.0
-    """alpha of the router; alpha / s is folded into B_r when it is written."""
+    method: str = "ramole"
+    """Its registry name."""
+    settings: Mapping[str, Value] = field(default_factory=dict)
+    """What the method's row lets a training run set; what is left out has its default."""
     dropout: float = 0.5
     """Chance that a whole LoRA is left out of a step; at least two always stay."""
     schedule: Schedule = Schedule(
@@ -98,8 +100,17 @@ class RouterRecipe:
     """How long and how fast it learns."""
 
     def __post_init__(self) -> None:
-        if self.rank < 1 or self.alpha <= 0 or not 0 <= self.dropout < 1:
+        given = dict(self.settings)
+        row = find_row(self.method)
+        for name in given.keys() - {option.name for option in row.training}:
+            known = ", ".join(option.name for option in row.training) or "nothing"
             raise RamoleError(
-                f"A router needs a positive rank and alpha and a dropout in [0, 1); got rank "
-                f"{self.rank}, alpha {self.alpha}, dropout {self.dropout}."
+                f"Training {self.method} has no setting {name!r}; it can set {known}."
             )
+        complete = {
+            option.name: option.check(given.get(option.name, option.default), method=self.method)
+            for option in row.training
+        }
+        object.__setattr__(self, "settings", complete)
+        if not 0 <= self.dropout < 1:
+            raise RamoleError(f"The dropout is {self.dropout}; it must be in [0, 1).")

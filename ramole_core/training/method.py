@@ -1,0 +1,208 @@
+"""Train a method's own weights over frozen adapters: the RouterLoRA, and any other gate.
+
+    loss = -log p(answer | prompt) under the method's own decision  +  its auxiliary loss
+
+The method gives the tensors at their start (`begin`), what they stand for (`finish`), the decision
+that reads them (`decide`, the same that is served) and its auxiliary loss (`loss`). The training
+tasks' LoRAs are loaded and whole ones dropped at random, at least two staying, so that a gate must
+also make do without a row's own LoRA (RAMoLE, arXiv 2406.16989, section 3.3).
+"""
+
+import random
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from json import dumps
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from ramole_core.base.model import BaseModel
+from ramole_core.composition import (
+    Composition,
+    Router,
+    Trained,
+    Watched,
+    find_method,
+    random_router,
+)
+from ramole_core.errors import RamoleError
+from ramole_core.training.checkpoint import Progress
+from ramole_core.training.loop import Report, train
+from ramole_core.training.loss import answer_loss, row_losses
+from ramole_core.training.mixed_model import Loras, MixedModel, Shapes
+from ramole_core.training.recipe import MethodRecipe
+from ramole_core.training.rows import Batch, BatchOrder, Encoded, Task, collate, encode_rows
+from ramole_core.training.weights_file import write_weights
+
+
+def train_method(
+    recipe: MethodRecipe,
+    *,
+    loras: Loras,
+    tasks: Sequence[Task],
+    base: BaseModel,
+    shapes: Shapes,
+    out_dir: Path,
+    checksums: Mapping[str, str] | None = None,
+    command: str = "",
+    report: Report = lambda progress, steps: None,
+) -> Progress:
+    """Train a method over `loras` on the rows of `tasks`, one LoRA a task, and write `out_dir`.
+
+    `checksums` of the adapters' content go into the record, by which a method that knows a fixed
+    pool knows it again. Until the run ends, `out_dir` holds nothing new but `.checkpoint/`; calling
+    again with the same recipe goes on from there. Raises RamoleError where too few adapters are
+    given.
+    """
+    method = find_method(recipe.method)
+    _check_count(method, loras)
+    model = MixedModel(base, loras=loras, shapes=shapes, checksums=checksums)
+    known = [(name, (checksums or {}).get(name, name)) for name in loras]
+    weights = fresh_weights(method, model, known, recipe)
+    schedule = recipe.schedule
+    rows, own = mixed_rows(base, tasks, recipe)
+    dev = [
+        row
+        for task in tasks
+        for row in encode_rows(
+            base.tokenizer,
+            task.dev[: max(1, schedule.dev_rows // len(tasks))],
+            max_tokens=schedule.max_tokens,
+        )
+    ]
+    order = BatchOrder(rows, batch_rows=schedule.batch_rows, seed=schedule.seed)
+    rank = int(recipe.settings.get("rank", CONTROL_RANK))
+    controls = measure_controls(model, dev, rank=rank, seed=schedule.seed)
+    watches = type(method).loss is not Composition.loss
+    config = {"adapters": [{"name": name, "checksum": checksum} for name, checksum in known]}
+
+    def trained() -> Trained:
+        return Trained(method.finish(weights, recipe.settings), config=config)
+
+    def loss_of(step: int) -> torch.Tensor:
+        names = keep_some(tuple(loras), recipe.dropout, seed=schedule.seed, step=step)
+        chosen = order(step)
+        batch = collate(chosen)
+        with model.mixing(method, trained(), names=names, watch=watches):
+            loss = answer_loss(model.plain, batch)
+        if watches:
+            seen = watched(model, batch, [own[id(row)] for row in chosen], names)
+            loss = loss + method.loss(seen, recipe.settings)
+        return loss
+
+    def measure() -> dict[str, float]:
+        with torch.no_grad(), model.mixing(method, trained(), names=tuple(loras)):
+            return {recipe.method: row_losses(model.plain, dev).mean().item(), **controls}
+
+    try:
+        progress = train(
+            weights,
+            schedule=schedule,
+            loss_of=loss_of,
+            measure=measure,
+            checkpoint=out_dir / ".checkpoint" / "state.safetensors",
+            recipe=dumps(
+                {**asdict(recipe), "adapters": known, "base": base.checksum}, sort_keys=True
+            ),
+            report=report,
+        )
+    finally:
+        model.close()
+    write_weights(
+        out_dir,
+        trained(),
+        recipe=recipe,
+        base=base,
+        progress=progress,
+        command=command,
+    )
+    shutil.rmtree(out_dir / ".checkpoint", ignore_errors=True)
+    return progress
+
+
+CONTROL_RANK = 6
+"""Of the random router beside a method that has no rank of its own."""
+
+
+def _check_count(method: Composition, loras: Loras) -> None:
+    if not method.row.training:
+        raise RamoleError(f"Method {method.row.name} has nothing to train; name another.")
+    one = method.experts(2) == 1
+    if one and len(loras) != 1:
+        raise RamoleError(
+            f"Method {method.row.name} is trained on one adapter, and {len(loras)} were given; "
+            "name one."
+        )
+    if not one and len(loras) < 2:
+        raise RamoleError(
+            f"A gate chooses between adapters, and only {len(loras)} was given; name two or more."
+        )
+
+
+def fresh_weights(
+    method: Composition,
+    model: MixedModel,
+    known: Sequence[tuple[str, str]],
+    recipe: MethodRecipe,
+) -> dict[str, nn.Parameter]:
+    """The method's tensors at their start, in float32 on the base's device; the seed decides."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(recipe.schedule.seed)
+        tensors = method.begin(model.sites, known, recipe.settings)
+    return {name: nn.Parameter(tensor.float()) for name, tensor in tensors.items()}
+
+
+def keep_some(names: Sequence[str], dropout: float, *, seed: int, step: int) -> tuple[str, ...]:
+    """The LoRAs that take part in a step: each stays with chance 1 - dropout, at least two do."""
+    chance = random.Random(f"{seed}/{step}")
+    order = chance.sample(list(names), len(names))
+    kept = [name for name in order if chance.random() >= dropout]
+    kept += [name for name in order if name not in kept][: max(0, 2 - len(kept))]
+    return tuple(name for name in names if name in kept)
+
+
+def mixed_rows(
+    base: BaseModel, tasks: Sequence[Task], recipe: MethodRecipe
+) -> tuple[list[Encoded], dict[int, str]]:
+    """The training rows of all tasks, as many of each as the smallest one has; and by a row's `id`
+    the task that it is of."""
+    schedule = recipe.schedule
+    encoded = [
+        encode_rows(base.tokenizer, task.train, max_tokens=schedule.max_tokens) for task in tasks
+    ]
+    count = min(len(rows) for rows in encoded)
+    chance = random.Random(schedule.seed)
+    drawn = [chance.sample(rows, count) for rows in encoded]
+    own = {id(row): task.name for task, rows in zip(tasks, drawn, strict=True) for row in rows}
+    return [row for rows in drawn for row in rows], own
+
+
+def watched(model: MixedModel, batch: Batch, own: Sequence[str], names: Sequence[str]) -> Watched:
+    """What the gates of the last forward did."""
+    answers = torch.zeros(batch.ids.shape, dtype=torch.bool)
+    answers[batch.rows, batch.places] = True
+    places = [names.index(name) if name in names else -1 for name in own]
+    return Watched(
+        scores=model.mixer.scores,
+        alpha=model.mixer.alpha or {},
+        own=torch.tensor(places),
+        answers=answers,
+    )
+
+
+def measure_controls(
+    model: MixedModel, dev: Sequence[Encoded], *, rank: int, seed: int
+) -> dict[str, float]:
+    """Dev loss under the uniform gate and under a frozen random router, all LoRAs loaded."""
+    names = model.names
+    losses: dict[str, float] = {}
+    gates: dict[str, Callable[[], Router | None]] = {
+        "uniform": lambda: None,
+        "random": lambda: random_router(model.shapes, rank=rank, seed=seed),
+    }
+    for name, gate in gates.items():
+        with torch.no_grad(), model.gated_by(gate(), names=names):
+            losses[name] = row_losses(model.plain, dev).mean().item()
+    return losses
