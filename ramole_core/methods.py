@@ -6,8 +6,9 @@ running it imports torch; a method that is registered from elsewhere adds its ro
 """
 
 import ast
+import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -131,3 +132,25 @@ def complete_options(name: str, given: Mapping[str, object] | None) -> dict[str,
         else option.default
         for option in row.options
     }
+
+
+def read_values(words: Sequence[str]) -> dict[str, Value]:
+    """`rank=6`, `flat=true` as numbers and switches by name; raises RamoleError for other words."""
+    found: dict[str, Value] = {}
+    for word in words:
+        name, equals, text = word.partition("=")
+        try:
+            value = json.loads(text)
+        except (ValueError, RecursionError):
+            value = None
+        if not (equals and name.strip() and isinstance(value, bool | int | float)):
+            raise RamoleError(f"{word!r} is not understood; write NAME=VALUE, such as top=2.")
+        found[name.strip()] = value
+    return found
+
+
+def describe_options() -> str:
+    """Each method that has options, and what they are; for help texts."""
+    return "; ".join(
+        f"{row.name}: {', '.join(map(str, row.options))}" for row in METHOD_LIST if row.options
+    )

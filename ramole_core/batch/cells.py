@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from difflib import get_close_matches
 
 from ramole_core.errors import RamoleError
+from ramole_core.methods import read_values
 
 TRUTHS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 
@@ -88,6 +89,20 @@ def _texts(name: str, value: object) -> tuple[str, ...]:
     return tuple(_text(f"an item of {name}", item) for item in _items(name, value, None))
 
 
+def _options(name: str, value: object) -> dict[str, object]:
+    """A method's own: a JSON object, or text such as `top=2 flat=true`."""
+    if isinstance(value, str) and value.lstrip().startswith("{"):
+        try:
+            value = json.loads(value)
+        except (ValueError, RecursionError):
+            raise _wrong(name, value, "this object is not JSON") from None
+    if isinstance(value, str):
+        return dict(read_values([word for word in re.split(r"[,;|\s]+", value) if word]))
+    if not isinstance(value, dict):
+        raise _wrong(name, value, 'give an object, such as {"top": 2}')
+    return value
+
+
 def _items(name: str, value: object, between: str | None) -> Sequence[object]:
     if isinstance(value, str):
         if value.lstrip().startswith("["):
@@ -114,6 +129,7 @@ FIELDS: dict[str, Callable[[str, object], object]] = {
     "adapters": _words,
     "weights": _numbers,
     "exclude": _words,
+    "options": _options,
     "max_new_tokens": _whole,
     "temperature": _number,
     "top_p": _number,

@@ -40,6 +40,8 @@ class BatchRow:
         """16 hex digits of a SHA-256 of all that decides the answer; the owner does not."""
         said = asdict(self.request)
         del said["owner"], said["trace"]
+        if said["options"] is None:  # as rows were before methods had options
+            del said["options"]
         text = json.dumps([self.id, said], sort_keys=True, default=list)
         return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
 

@@ -7,6 +7,7 @@ import typer
 
 from ramole_core.cli.opening import Exclude, Json, Owner, opened
 from ramole_core.errors import RamoleError
+from ramole_core.methods import describe_options, read_values
 from ramole_core.terminal.console import read_prompt, write_answer, write_json, write_table
 from ramole_core.terminal.records import answer_record, checksum_record
 
@@ -46,6 +47,10 @@ def generate(
         list[float] | None, typer.Option(help="Its weight, in the same order; replaces the gate.")
     ] = None,
     exclude: Exclude = None,
+    option: Annotated[
+        list[str] | None,
+        typer.Option(help=f"NAME=VALUE of the method's own; repeat. {describe_options()}."),
+    ] = None,
     max_new_tokens: Annotated[int, typer.Option(help="Length of the answer at most.")] = 128,
     temperature: Annotated[float, typer.Option(help="0 takes the likeliest token.")] = 0.0,
     top_p: Annotated[float, typer.Option(help="Sample from this much of the probability.")] = 1.0,
@@ -81,6 +86,7 @@ def generate(
         raw=raw,
         trace=trace is not None,
         owner=owner,
+        options=read_values(option) if option else None,
     )
     with opened(load=True) as ramole:
         answer = write_answer(ramole.stream(request), quiet=as_json)

@@ -35,7 +35,11 @@ from ramole_core.composition.router import (
 )
 from ramole_core.composition.sites import Sites as Sites, block_of as block_of
 from ramole_core.composition.surprise import Response as Response, surprise_of as surprise_of
-from ramole_core.composition.trained import Trained as Trained, load_trained as load_trained
+from ramole_core.composition.trained import (
+    Trained as Trained,
+    known_places as known_places,
+    load_trained as load_trained,
+)
 from ramole_core.methods import FILES
 
 for _file in FILES:

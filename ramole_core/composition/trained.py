@@ -6,7 +6,7 @@ on which adapters (name and checksum of each), which base, by which command.
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -35,6 +35,25 @@ class Trained:
         return (
             {str(a["checksum"]): str(a["name"]) for a in found} if isinstance(found, list) else {}
         )
+
+
+def known_places(
+    trained: Trained, adapters: Collection[tuple[str, str]], *, method: str
+) -> list[int]:
+    """The place of each adapter, (name, checksum), among those that the weights were trained on.
+
+    Raises RamoleError for one that came later, or that changed since.
+    """
+    known = list(trained.adapters)
+    for name, checksum in adapters:
+        if checksum not in known:
+            raise RamoleError(
+                f"Method {method} knows the adapters that it was trained on "
+                f"({', '.join(trained.adapters.values())}), and {name} is not one of them; choose "
+                f"of these, train it again with `python -m ramole_core train method {method}`, or "
+                "choose a method that weighs any adapter, such as ramole."
+            )
+    return [known.index(checksum) for _, checksum in adapters]
 
 
 def weights_file(folder: Path, row: Method) -> Path:

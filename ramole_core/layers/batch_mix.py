@@ -157,7 +157,7 @@ class BatchMix:
             made.present[:, n, place] = slot.present.numpy()
         gate = row.gate
         if gate is None:
-            made.fixed[:, n, :k] = row.weights.numpy()
+            made.fixed[:, n, :k] = _array(row.weights)
             return
         made.asks[n, 0] = KEEPS if gate.keeps else GATED
         if gate.router is not None:
@@ -165,14 +165,14 @@ class BatchMix:
             made.asks[n, 1:3] = router.start, router.rank
         made.asks[n, 3:] = gate.top, not gate.softmax
         if gate.offset is not None:
-            made.fixed[:, n, :k] = gate.offset.numpy()
+            made.fixed[:, n, :k] = _array(gate.offset)
         if gate.bias is not None:
-            made.bias[:, n, :k] = gate.bias.numpy()
+            made.bias[:, n, :k] = _array(gate.bias)
         if gate.own and gate.usual is not None:
             made.own[n] = gate.own
             mean, deviation = gate.usual.float().unbind(-1)
             usual = torch.stack([mean, 1 / deviation], dim=-1)
-            made.usual[:, n, :k] = usual.numpy()
+            made.usual[:, n, :k] = _array(usual)
 
     # --- all pages: what the matrix products read ------------------------------------------------
 
@@ -259,3 +259,7 @@ class BatchMix:
         m = self.bank.layout.groups[g].m
         start = self.bank.layout.starts[g] + block * m
         return table[start : start + m]
+
+
+def _array(table: Tensor) -> np.ndarray:
+    return table.detach().float().cpu().numpy()

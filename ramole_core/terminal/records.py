@@ -22,6 +22,7 @@ def answer_record(
         "adapters": answer.adapters,
         "similarities": answer.scores,
         "weights": request.weights,
+        "options": request.options,
         "temperature": request.temperature,
         "top_p": request.top_p,
         "seed": request.seed,

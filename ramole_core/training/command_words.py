@@ -1,15 +1,12 @@
 """What the training commands' words mean: modules, layers, and the command line itself."""
 
-import json
 import shlex
 import sys
-from collections.abc import Sequence
 from typing import Annotated
 
 import typer
 
 from ramole_core.errors import RamoleError
-from ramole_core.methods import Value
 from ramole_core.training.recipe import ATTENTION, MLP
 
 COMMANDS = ("adapter", "method", "router", "retriever")
@@ -35,21 +32,6 @@ def read_layers(words: str | None) -> tuple[int, ...] | None:
         return tuple(layers)
     except ValueError:
         raise RamoleError(f"--layers {words} is not understood; write 10-29 or 1,3,5.") from None
-
-
-def read_settings(words: Sequence[str]) -> dict[str, Value]:
-    """`rank=6`, `balance=true` as numbers and switches by name."""
-    found: dict[str, Value] = {}
-    for word in words:
-        name, equals, value = word.partition("=")
-        try:
-            read = json.loads(value)
-        except ValueError:
-            read = None
-        if not (equals and name.strip() and isinstance(read, bool | int | float)):
-            raise RamoleError(f"{word!r} is not understood; write NAME=VALUE, such as rank=6.")
-        found[name.strip()] = read
-    return found
 
 
 def command_line() -> str:

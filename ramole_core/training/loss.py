@@ -5,7 +5,8 @@ is a fifth of a small model's work: hidden states come first, the few that predi
 are picked, and only those meet the output embedding.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 import torch.nn.functional as F
@@ -37,15 +38,24 @@ def answer_loss(model: PreTrainedModel, batch: Batch) -> Float[Tensor, ""]:
 
 @torch.no_grad()
 def row_losses(
-    model: PreTrainedModel, rows: Sequence[Encoded], *, batch_rows: int = 25
+    model: PreTrainedModel,
+    rows: Sequence[Encoded],
+    *,
+    batch_rows: int = 25,
+    mixing: Callable[[Sequence[Encoded]], AbstractContextManager[None]] = lambda rows: (
+        nullcontext()
+    ),
 ) -> Float[Tensor, " n"]:
-    """Mean answer loss of each row, in the rows' order; computed in batches of like length."""
+    """Mean answer loss of each row, in the rows' order; computed in batches of like length, each
+    inside `mixing` of its rows."""
     order = sorted(range(len(rows)), key=lambda number: len(rows[number]))
     losses = torch.zeros(len(rows))
     for start in range(0, len(order), batch_rows):
         chosen = order[start : start + batch_rows]
-        batch = collate([rows[number] for number in chosen])
-        tokens = token_losses(model, batch).float().cpu()
+        part = [rows[number] for number in chosen]
+        batch = collate(part)
+        with mixing(part) if mixing else nullcontext():
+            tokens = token_losses(model, batch).float().cpu()
         total = torch.zeros(len(chosen)).index_add_(0, batch.rows, tokens)
         count = torch.bincount(batch.rows, minlength=len(chosen))
         losses[torch.tensor(chosen)] = total / count

@@ -85,7 +85,8 @@ def train_method(
         names = keep_some(tuple(loras), recipe.dropout, seed=schedule.seed, step=step)
         chosen = order(step)
         batch = collate(chosen)
-        with model.mixing(method, trained(), names=names, watch=watches):
+        prompts = [row.prompt for row in chosen]
+        with model.mixing(method, trained(), names=names, prompts=prompts, watch=watches):
             loss = answer_loss(model.plain, batch)
         if watches:
             seen = watched(model, batch, [own[id(row)] for row in chosen], names)
@@ -93,8 +94,14 @@ def train_method(
         return loss
 
     def measure() -> dict[str, float]:
-        with torch.no_grad(), model.mixing(method, trained(), names=tuple(loras)):
-            return {recipe.method: row_losses(model.plain, dev).mean().item(), **controls}
+        losses = row_losses(
+            model.plain,
+            dev,
+            mixing=lambda rows: model.mixing(
+                method, trained(), names=tuple(loras), prompts=[row.prompt for row in rows]
+            ),
+        )
+        return {recipe.method: losses.mean().item(), **controls}
 
     try:
         progress = train(

@@ -6,11 +6,10 @@ from typing import Annotated
 
 import typer
 
-from ramole_core.methods import METHOD_LIST, find_row
+from ramole_core.methods import METHOD_LIST, find_row, read_values
 from ramole_core.training.command_words import (
     Json,
     command_line,
-    read_settings,
 )
 from ramole_core.training.recipe import MethodRecipe, Schedule
 
@@ -54,7 +53,7 @@ def method(
     """Train a method's own weights over adapters of the pool, which stay as they are."""
     recipe = MethodRecipe(
         name,
-        read_settings(setting or []),
+        read_values(setting or []),
         dropout,
         Schedule(
             steps=steps,

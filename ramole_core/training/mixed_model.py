@@ -2,6 +2,8 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
+from functools import cached_property
 
 import torch
 from transformers import PreTrainedModel
@@ -14,6 +16,7 @@ from ramole_core.composition import (
     Decision,
     Gate,
     Lora,
+    Response,
     Router,
     Sites,
     Trained,
@@ -21,7 +24,9 @@ from ramole_core.composition import (
     even,
     orthonormal,
 )
-from ramole_core.layers.plain import MixedInstallation, Mixer, install, place
+from ramole_core.engine.reference import read_ends, response_of
+from ramole_core.layers import Layout, Units, find_layout, pack_units
+from ramole_core.layers.plain import MixedInstallation, Mixer, PlainMix, install, place
 from ramole_core.methods import complete_options
 
 Loras = Mapping[str, Mapping[str, Lora]]
@@ -57,6 +62,7 @@ class MixedModel:
             for name, modules in loras.items()
         }
         self._installed: MixedInstallation = install(self.plain, shapes)
+        self._packed: dict[str, Units] = {}
 
     @property
     def mixer(self) -> Mixer:
@@ -70,39 +76,61 @@ class MixedModel:
         trained: Trained | None,
         *,
         names: Sequence[str],
+        prompts: Sequence[Sequence[int]] | None = None,
         watch: bool = False,
     ) -> Iterator[None]:
         """Forwards inside mix these adapters in every row as the method decides with these weights,
-        which the gradient reaches. `watch` keeps scores and weights in `mixer`."""
-        ask = Ask(
-            tuple(self._adapters[name] for name in names),
-            self.sites,
-            complete_options(method.row.name, None),
-            None,
-            trained,
-        )
-        with self._placed(decide(method, ask), names, watch=watch):
+        which the gradient reaches.
+
+        `prompts` are the rows' own, for a method that decides by what the adapters answer to them.
+        `watch` keeps scores and weights in `mixer`.
+        """
+        heard = self._responses(prompts, names) if prompts and method.examines else [{}]
+        mixes = []
+        for responses in heard:
+            adapters = [replace(self._adapters[n], response=responses.get(n)) for n in names]
+            options = complete_options(method.row.name, None)
+            ask = Ask(tuple(adapters), self.sites, options, None, trained)
+            mixes.append(self._place(decide(method, ask), names))
+        with self.mixer.mixing(mixes, trace=watch):
             yield
 
     @contextmanager
     def gated_by(self, router: Router | None, *, names: Sequence[str]) -> Iterator[None]:
         """The same under this RouterLoRA; `None` is the uniform gate."""
         present = torch.stack([self._adapters[name].present for name in names], dim=1)
-        with self._placed(Decision(even(present), gate=Gate(router=router)), names):
+        decision = Decision(even(present), gate=Gate(router=router))
+        with self.mixer.mixing([self._place(decision, names)]):
             yield
 
-    @contextmanager
-    def _placed(
-        self, decision: Decision, names: Sequence[str], *, watch: bool = False
-    ) -> Iterator[None]:
-        mix = place(
+    def _place(self, decision: Decision, names: Sequence[str]) -> PlainMix:
+        return place(
             decision,
             [self._adapters[name].loras for name in names],
             self.sites,
             uploaded=[self._uploaded[name] for name in names],
         )
-        with self.mixer.mixing([mix], trace=watch):
-            yield
+
+    @torch.no_grad()
+    def _responses(
+        self, prompts: Sequence[Sequence[int]], names: Sequence[str]
+    ) -> list[dict[str, Response]]:
+        """What each adapter answers to the end of each prompt, as the bare base reads it."""
+        inputs = read_ends(self.plain, self._layout, prompts)
+        return [
+            {name: response_of(self._units(name), [x[:, row] for x in inputs]) for name in names}
+            for row in range(len(prompts))
+        ]
+
+    @cached_property
+    def _layout(self) -> Layout:
+        return find_layout(self.plain, self.shapes)
+
+    def _units(self, name: str) -> Units:
+        if name not in self._packed:
+            loras = self._adapters[name].loras
+            self._packed[name] = pack_units(loras, self._layout, dtype=torch.float32)
+        return self._packed[name]
 
     def close(self) -> None:
         """Take the mixed layers out again."""
