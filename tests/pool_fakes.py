@@ -112,6 +112,7 @@ class FakeRamole:
         *,
         cancelled=lambda: False,
         session: str = "",
+        address: str = "",
         waiting=lambda index, place: None,
     ) -> Iterator[tuple[int, Step | Generation]]:
         """One after the other, a word at a time."""
