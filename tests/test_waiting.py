@@ -1,8 +1,7 @@
-"""Who waits and who is next: addresses in turn, and the sessions of each; nobody fills the queue."""
+"""Who may wait and who is next: addresses in turn, and the sessions of each."""
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from ramole_core.engine.ticket import Ticket
 from ramole_core.engine.waiting import check_place, in_turn
