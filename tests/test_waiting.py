@@ -3,9 +3,15 @@
 import pytest
 from hypothesis import given, settings, strategies as st
 
+from ramole_core import Request
 from ramole_core.engine.ticket import Ticket
 from ramole_core.engine.waiting import check_place, in_turn
 from ramole_core.errors import Busy
+from tests.fake_ramole import FakeRamole
+from ui.answer import answer
+from ui.api_answers import batched, streamed
+from ui.batch_sessions import Sessions
+from ui.run import Live
 
 
 def line(*sources: str) -> list[Ticket]:
@@ -103,3 +109,24 @@ def test_a_share_is_never_less_than_a_batch():
     place(line(*["a@x"] * 7), "a@x", max_queue=16)
     with pytest.raises(Busy, match="8 requests of your address"):
         place(line(*["a@x"] * 8), "a@x", max_queue=16)
+
+
+DOORS = {
+    "the page": lambda ramole: answer(
+        ramole, Request("hi", owner="ann"), Live(), beside=True, address="10.0.0.9"
+    ),
+    "a batch of the page": lambda ramole: Sessions(ramole).looks(
+        "hash", "ann", "one\ntwo", "automatic", "ramole", 2, 8, address="10.0.0.9"
+    ),
+    "/ask": lambda ramole: streamed(ramole, Request("hi", owner="ann"), address="10.0.0.9"),
+    "/ask_batch": lambda ramole: batched(
+        ramole, ["one", "two"], {}, owner="ann", address="10.0.0.9"
+    ),
+}
+
+
+@pytest.mark.parametrize("door", DOORS)
+def test_every_door_says_who_asks_and_from_where(door):
+    ramole = FakeRamole()
+    list(DOORS[door](ramole))
+    assert set(ramole.sessions) == {"ann"} and set(ramole.addresses) == {"10.0.0.9"}
