@@ -26,6 +26,9 @@ class Cards:
     def all_cards(self):
         return list(self.cards)
 
+    def card(self, name, owner):
+        return next(c for c in self.cards if (c.name, c.owner) == (name, owner))
+
     def remove(self, name, owner):
         if owner in self.stuck:
             raise RamoleError("The disk says no.")
@@ -85,6 +88,20 @@ def test_an_address_may_upload_so_many_megabytes_whatever_their_number():
     with pytest.raises(AdapterRefused, match="40 adapters and 5 MB"):
         place.upload("evil9", EVIL, mb=1)
     place.upload("ann", HOME, mb=1)
+
+
+def test_a_session_that_moves_takes_its_uploads_along():
+    place = Place(adapters=3, address_adapters=3)
+    for _ in range(2):
+        place.upload("ann", HOME)
+    place.upload("ben", WORK)
+    with pytest.raises(AdapterRefused, match="from your address"):
+        place.upload("ann", WORK)
+    place.quota.remove(place.pool.cards[-1].name, "session-ben")
+    place.upload("ann", WORK)
+    with pytest.raises(AdapterRefused, match="from your address"):
+        place.upload("cid", WORK)
+    place.upload("dot", HOME)
 
 
 def test_an_address_over_its_share_evicts_its_own_silent_sessions_and_never_others():
