@@ -56,13 +56,12 @@ class Presence:
                 self._calls[owner] -= 1
                 if not self._calls[owner]:
                     del self._calls[owner]
-            self.seen(owner)
+                self._note(owner)  # before anybody can think it silent
 
     def seen(self, owner: str | None) -> None:
         """A sign of life, now."""
         with self._lock:
-            if owner in self._seen:
-                self._seen[owner] = self._clock()
+            self._note(owner)
 
     def watch(self, owner: str) -> None:
         """Remember this session's signs of life from now on, this being one."""
@@ -80,6 +79,10 @@ class Presence:
             if owner in self._calls:
                 return 0.0
             return self._clock() - self._seen.get(owner, -math.inf)
+
+    def _note(self, owner: str | None) -> None:
+        if owner in self._seen:
+            self._seen[owner] = self._clock()
 
 
 def heartbeat(presence: Presence) -> None:

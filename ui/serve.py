@@ -58,7 +58,7 @@ def launch(page: gr.Blocks, ramole: "Ramole") -> str:
     """Listen and return at once; the address is returned. Raises RamoleError for a taken port, or
     proxies or passwords that are none."""
     settings = ramole.settings
-    trusted, hosted = networks(settings.trusted_proxies), "SPACE_ID" in os.environ
+    trusted, hosted = networks(settings.trusted_proxies or ""), "SPACE_ID" in os.environ
     addresses = Middleware(Addresses, trusted=trusted, hosted=hosted)
     os.environ.setdefault("FORWARDED_ALLOW_IPS", "")  # or uvicorn believes whoever is on this host
     refuse_links()
