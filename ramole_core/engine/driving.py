@@ -63,6 +63,7 @@ class Follower:
         asked: Sequence[Prepared],
         *,
         session: str,
+        address: str = "",
         cancelled: Callable[[], bool],
         waiting: Callable[[int, int], None],
     ):
@@ -70,6 +71,7 @@ class Follower:
         self._engine, self._thread = engine, thread
         self._asked = list(asked)
         self._session, self._cancelled, self._waiting = session, cancelled, waiting
+        self._address = address
         self._news: queue.SimpleQueue[tuple[RequestState, Step | Generation | Exception]] = (
             queue.SimpleQueue()
         )
@@ -111,6 +113,7 @@ class Follower:
                 state = self._engine.submit(
                     prepared,
                     session=self._session or prepared.request.owner or "",
+                    address=self._address,
                     deliver=lambda state, item: self._news.put((state, item)),
                 )
             except Busy:

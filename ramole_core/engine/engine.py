@@ -118,6 +118,7 @@ class Engine:
         prepared: Prepared,
         *,
         session: str = "",
+        address: str = "",
         deliver: Callable[[RequestState, Step | Generation | Exception], None] | None = None,
     ) -> RequestState:
         """Put a request into the queue; its adapters are read, its method decides and merges are
@@ -125,6 +126,7 @@ class Engine:
 
         Raises RamoleError where it could never run, Busy where too many wait.
         """
+        self.scheduler.check_place(session=session, address=address)  # before anything is made
         request = prepared.request
         placement = self._placer.prepare(request, prepared.candidates)
         count = placement.decision.weights.shape[1]
@@ -135,6 +137,7 @@ class Engine:
             prompt_ids=prepared.prompt.ids,
             room=prepared.prompt.room,
             session=session,
+            address=address,
             deliver=deliver,
         )
 

@@ -35,6 +35,8 @@ class RequestState:
     """Most tokens that may be generated: the request's wish, or what the context leaves."""
     text: TextStream
     generator: torch.Generator
+    address: str = ""
+    """Where the session comes from; empty: unknown, the session stands for it."""
     deliver: Callable[["RequestState", "Step | Generation | Exception"], None] = lambda *_: None
     """Called with each token and the end, by the thread that runs the model."""
     mix: RowMix | None = None
@@ -151,6 +153,7 @@ def new_request_state(
     request: Request,
     *,
     session: str,
+    address: str = "",
     prompt_ids: list[int],
     candidates: tuple[Candidate, ...],
     placement: Placement,
@@ -162,6 +165,7 @@ def new_request_state(
         number=number,
         request=request,
         session=session,
+        address=address,
         prompt_ids=prompt_ids,
         candidates=candidates,
         placement=placement,

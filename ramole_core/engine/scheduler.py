@@ -19,8 +19,8 @@ from ramole_core.engine.kv import KvCache
 from ramole_core.engine.model_runner import ModelRunner, Output
 from ramole_core.engine.placement import Placement
 from ramole_core.engine.request_state import RequestState, new_request_state
-from ramole_core.engine.waiting import in_turn
-from ramole_core.errors import Busy, RamoleError
+from ramole_core.engine.waiting import check_place, in_turn
+from ramole_core.errors import RamoleError
 from ramole_core.layers import Layout, RowMix
 from ramole_core.request import Generation, Request, Step
 
@@ -96,24 +96,23 @@ class Scheduler:
         prompt_ids: list[int],
         room: int,
         session: str = "",
+        address: str = "",
         deliver: Callable[[RequestState, Step | Generation | Exception], None] | None = None,
     ) -> RequestState:
         """Put a request into the queue; `deliver` is called with all that comes of it.
 
-        Raises RamoleError where it could never run, Busy where MAX_QUEUE others wait.
+        Raises RamoleError where it could never run, Busy where MAX_QUEUE others wait, or its
+        address has its share of the queue.
         """
         self._kv.check(len(prompt_ids) + room)
         with self._door:
-            if len(self._waiting) >= self.sizes.max_queue:
-                raise Busy(
-                    f"The server is busy: {len(self._waiting)} requests are waiting; "
-                    "try again in a moment."
-                )
+            self._check_place(session, address)
             self._number += 1
             state = new_request_state(
                 self._number,
                 request,
                 session=session,
+                address=address,
                 prompt_ids=prompt_ids,
                 candidates=tuple(candidates),
                 placement=placement,
@@ -124,6 +123,20 @@ class Scheduler:
                 state.deliver = deliver
             self._waiting.append(state)
         return state
+
+    def check_place(self, *, session: str = "", address: str = "") -> None:
+        """Raises Busy where one more request of theirs could not wait now."""
+        with self._door:
+            self._check_place(session, address)
+
+    def _check_place(self, session: str, address: str) -> None:
+        check_place(
+            self._waiting,
+            session=session,
+            address=address,
+            max_queue=self.sizes.max_queue,
+            max_batch=self.sizes.max_batch,
+        )
 
     def cancel(self, state: RequestState) -> None:
         """End one request at the next step; the others do not feel it."""
