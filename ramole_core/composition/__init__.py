@@ -12,6 +12,7 @@ from ramole_core.composition.decision import (
     Signal as Signal,
     even as even,
 )
+from ramole_core.composition.fixed_pool import FixedPool as FixedPool
 from ramole_core.composition.lora import (
     Lora as Lora,
     LoraSet as LoraSet,

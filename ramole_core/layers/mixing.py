@@ -184,7 +184,10 @@ class Forward:
                 if path == block_of(paths[0]) and scores is not None:
                     late[:, n, :, :k] = scores
                 continue
+            first = batch.bank.layout.starts[g] + block * len(paths)
             for j, path in enumerate(paths):
+                if not any(slot.present[first + j] for slot in row.slots):
+                    continue
                 u = [
                     x[n].to(batch.bank.dtype) @ batch.bank.units_of(slot, g, block, j).T
                     for slot in row.slots
