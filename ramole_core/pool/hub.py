@@ -9,8 +9,9 @@ from pathlib import Path
 from ramole_core.errors import AdapterRefused
 from ramole_core.pool.card import Limits
 from ramole_core.pool.config import CONFIG
+from ramole_core.pool.files import PICKLES, USED, too_large
 from ramole_core.pool.inspection import WEIGHTS
-from ramole_core.pool.sources import PICKLES, USED, Found, too_large
+from ramole_core.pool.sources import Found
 
 PREFIX = "hf:"
 _NAME = re.compile(r"hf:(?P<repo>[\w.-]{1,96}/[\w.-]{1,96})(@(?P<revision>[\w./-]{1,96}))?", re.A)
