@@ -40,14 +40,20 @@ def imported(file: Path) -> Iterator[str]:
     """Every dotted name that a file imports, inside functions and for type checking included."""
     package = ".".join(file.relative_to(REPOSITORY).with_suffix("").parts[:-1])
     for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            home = node.module or ""
-            if node.level:
-                up = package.split(".")[: len(package.split(".")) - node.level + 1]
-                home = ".".join([*up, home] if home else up)
-            yield from (f"{home}.{alias.name}" for alias in node.names)
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            yield from names_of(node, package)
+
+
+def names_of(node: ast.Import | ast.ImportFrom, package: str) -> Iterator[str]:
+    """The dotted names that one import statement of a module in `package` names."""
+    if isinstance(node, ast.Import):
+        yield from (alias.name for alias in node.names)
+        return
+    home = node.module or ""
+    if node.level:
+        up = package.split(".")[: len(package.split(".")) - node.level + 1]
+        home = ".".join([*up, home] if home else up)
+    yield from (f"{home}.{alias.name}" for alias in node.names)
 
 
 def parts_of(names: Iterator[str]) -> set[str]:
@@ -101,6 +107,78 @@ def test_the_page_uses_only_public_names(file: Path):
             assert wanted in ramole_core.__all__, (
                 f"{file} imports {name}; the page takes public names from ramole_core itself"
             )
+
+
+def imports_at_run_time(tree: ast.AST, package: str) -> Iterator[str]:
+    """Every dotted name that a module imports when it is loaded or run, not for type checking."""
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+            for other in node.orelse:
+                yield from imports_at_run_time(other, package)
+        elif isinstance(node, ast.Import | ast.ImportFrom):
+            yield from names_of(node, package)
+        else:
+            yield from imports_at_run_time(node, package)
+
+
+def import_graph(sources: dict[str, str]) -> dict[str, set[str]]:
+    """Which modules each module imports, by dotted name; `sources` also holds packages, by
+    `package.__init__`. That a module's own packages are loaded before it is no import."""
+    graph = {}
+    for module, text in sources.items():
+        package = module.rpartition(".")[0]
+        found = set()
+        for name in imports_at_run_time(ast.parse(text), package):
+            near = (name, f"{name}.__init__", name.rpartition(".")[0])
+            there = (*near, f"{near[-1]}.__init__")
+            found |= {next((n for n in there if n in sources), module)}
+        graph[module] = found - {module}
+    return graph
+
+
+def circles(graph: dict[str, set[str]]) -> list[list[str]]:
+    """Groups of modules each of which imports, by way of others, each other one of its group."""
+
+    def reach(start: str) -> set[str]:
+        seen, ahead = set(), [*graph[start]]
+        while ahead:
+            if (module := ahead.pop()) not in seen:
+                seen.add(module)
+                ahead += graph[module]
+        return seen
+
+    ways = {module: reach(module) for module in graph}
+    groups = {
+        tuple(sorted(n for n in ways[module] if module in ways[n]))
+        for module in graph
+        if module in ways[module]
+    }
+    return sorted(map(list, groups))
+
+
+def test_no_two_modules_import_each_other():
+    """Not even inside a function, by way of a third module."""
+    sources = {
+        ".".join(file.relative_to(REPOSITORY).with_suffix("").parts): file.read_text("utf-8")
+        for file in (*CORE_FILES, *UI_FILES)
+    }
+    graph = import_graph(sources)
+    assert sum(map(len, graph.values())) > 300, "few imports were found"
+    assert circles(graph) == []
+
+
+def test_circles_are_seen():
+    sources = {
+        "p.__init__": "from p.a import x\n",
+        "p.a": "def f():\n    from .b import x\n",
+        "p.b": "import p.c, os\n",
+        "p.c": "from p import a\n",
+        "p.d": "from p.a import x\nif TYPE_CHECKING:\n    from p.e import y\n",
+        "p.e": "from p.d import x\n",
+        "q.__init__": "from q import f\n",
+        "q.f": "from p import x\nfrom q import y\n",
+    }
+    assert circles(import_graph(sources)) == [["p.a", "p.b", "p.c"], ["q.__init__", "q.f"]]
 
 
 def test_the_checks_see_what_they_should(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -108,4 +108,5 @@ def test_killed_at_every_step_on_disk(tmp_path, change):
     )
     assert done.returncode == 0, done.stderr[-2000:]
     killed, old, new = map(int, done.stdout.split())
-    assert killed >= 8 and old > 0 and new > 0, done.stdout
+    fewest = 6 if change == "remove" else 8  # removing makes no folder, which a full disk may lack
+    assert killed >= fewest and old > 0 and new > 0, done.stdout

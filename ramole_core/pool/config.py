@@ -9,15 +9,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import re2
-
 from ramole_core.errors import AdapterRefused
+from ramole_core.pool.patterns import MOST_KEYS, Patterns
 from ramole_core.pool.strict_json import parse_object, shorten
 
 CONFIG = "adapter_config.json"
 LARGEST_CONFIG = 2**20
 PEFT_DEFAULT = {"r": 8, "lora_alpha": 8}
-MOST_PATTERNS, LONGEST_PATTERN = 4096, 512
 
 _REFUSED: dict[str, tuple[Callable[[object], bool], str]] = {
     "use_dora": (bool, "is DoRA, whose magnitudes rescale the base's weights; train without DoRA"),
@@ -78,32 +76,27 @@ _KNOWN = {
 
 
 @dataclass(frozen=True)
-class Pattern:
-    """A key of rank_pattern or alpha_pattern, compiled, and its value."""
-
-    matches: Callable[[str], object]
-    value: float
-
-
-@dataclass(frozen=True)
 class LoraWord:
     """What the configuration says of ranks and scales; shapes have the last word on ranks."""
 
     r: int
     alpha: float
-    rank_patterns: tuple[Pattern, ...]
-    alpha_patterns: tuple[Pattern, ...]
+    ranks: Patterns
+    alphas: Patterns
     use_rslora: bool
     base_model: str | None
     notes: tuple[str, ...]
 
     def rank_of(self, path: str) -> int:
         """The rank that the configuration gives the module."""
-        return int(_first(self.rank_patterns, path, float(self.r)))
+        rank = self.ranks.value_of(path)
+        return self.r if rank is None else int(rank)
 
     def scale_of(self, path: str, rank: int) -> float:
         """alpha/r, or alpha/sqrt(r) for rsLoRA, of a module whose tensors have `rank`."""
-        alpha = _first(self.alpha_patterns, path, self.alpha)
+        alpha = self.alphas.value_of(path)
+        if alpha is None:
+            alpha = self.alpha
         return alpha / math.sqrt(rank) if self.use_rslora else alpha / rank
 
 
@@ -133,8 +126,8 @@ def read_config(path: Path) -> LoraWord:
     return LoraWord(
         r=int(_positive("r", word.get("r", PEFT_DEFAULT["r"]), whole=True)),
         alpha=_positive("lora_alpha", word.get("lora_alpha", PEFT_DEFAULT["lora_alpha"])),
-        rank_patterns=_patterns("rank_pattern", word.get("rank_pattern"), whole=True),
-        alpha_patterns=_patterns("alpha_pattern", word.get("alpha_pattern"), whole=False),
+        ranks=_patterns("rank_pattern", word.get("rank_pattern"), whole=True),
+        alphas=_patterns("alpha_pattern", word.get("alpha_pattern"), whole=False),
         use_rslora=use_rslora,
         base_model=_printable(base) if isinstance(base, str) and base else None,
         notes=tuple(_notes(word)),
@@ -171,37 +164,18 @@ def _positive(field: str, word: object, *, whole: bool = False) -> float:
     return number
 
 
-def _patterns(field: str, word: object, *, whole: bool) -> tuple[Pattern, ...]:
-    """PEFT's `re.match(rf"(.*\\.)?({key})$", path)`, in the order of the file, by google-re2."""
-    if not word:
-        return ()
-    if not isinstance(word, dict) or len(word) > MOST_PATTERNS:
+def _patterns(field: str, word: object, *, whole: bool) -> Patterns:
+    if word and (not isinstance(word, dict) or len(word) > MOST_KEYS):
         raise AdapterRefused(
-            f"{CONFIG} says {field}={shorten(word)}; expected an object of at most {MOST_PATTERNS} "
+            f"{CONFIG} says {field}={shorten(word)}; expected an object of at most {MOST_KEYS} "
             "module names or expressions, each with a number: correct it."
         )
-    options = re2.Options()
-    options.log_errors = False
-    options.max_mem = 2**20
-    found = []
-    for key, value in word.items():
-        try:
-            if len(key) > LONGEST_PATTERN:
-                raise re2.error(f"{len(key)} characters, at most {LONGEST_PATTERN} are taken")
-            pattern = re2.compile(rf"(.*\.)?({key})$", options)
-        except (re2.error, UnicodeEncodeError) as error:
-            raise AdapterRefused(
-                f"{CONFIG} has the key {shorten(key)} in {field}, which google-re2 cannot compile "
-                f"({_reason(error)}); use module names or expressions without look-around and "
-                "back-references."
-            ) from None
-        number = _positive(f"{field}[{shorten(key)}]", value, whole=whole)
-        found.append(Pattern(pattern.match, number))
-    return tuple(found)
-
-
-def _first(patterns: tuple[Pattern, ...], path: str, default: float) -> float:
-    return next((p.value for p in patterns if p.matches(path)), default)
+    keys = word if isinstance(word, dict) else {}
+    values = {
+        key: _positive(f"{field}[{shorten(key)}]", value, whole=whole)
+        for key, value in keys.items()
+    }
+    return Patterns(field, values, file=CONFIG)
 
 
 def _notes(word: dict[str, object]) -> list[str]:
@@ -223,8 +197,3 @@ def _notes(word: dict[str, object]) -> list[str]:
 
 def _printable(text: str) -> str:
     return text[:200].encode("utf-8", "replace").decode()
-
-
-def _reason(error: Exception) -> str:
-    reason = error.args[0] if error.args else error
-    return reason.decode("utf-8", "replace") if isinstance(reason, bytes) else str(reason)

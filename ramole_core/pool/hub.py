@@ -9,8 +9,10 @@ from pathlib import Path
 from ramole_core.errors import AdapterRefused
 from ramole_core.pool.card import Limits
 from ramole_core.pool.config import CONFIG
+from ramole_core.pool.disk import DISK_ERRORS
+from ramole_core.pool.files import PICKLES, USED, too_large
 from ramole_core.pool.inspection import WEIGHTS
-from ramole_core.pool.sources import PICKLES, USED, Found, too_large
+from ramole_core.pool.sources import Found
 
 PREFIX = "hf:"
 _NAME = re.compile(r"hf:(?P<repo>[\w.-]{1,96}/[\w.-]{1,96})(@(?P<revision>[\w./-]{1,96}))?", re.A)
@@ -54,7 +56,10 @@ def copy_hub(source: str, into: Path, *, limits: Limits, use_token: bool) -> Fou
             shutil.copyfile(path, into / name)
     except AdapterRefused:
         raise
-    except Exception as error:  # the client raises what its HTTP library of the day raises
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno in DISK_ERRORS:
+            raise
+        # the client raises what its HTTP library of the day raises
         reason = str(error).strip().split("\n")[0][:160]
         raise AdapterRefused(
             f"{source} could not be fetched from the Hub ({type(error).__name__}: {reason}); check "

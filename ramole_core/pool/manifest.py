@@ -83,12 +83,16 @@ def record(
 def write_json(path: Path, value: object) -> None:
     """Whole or not at all."""
     unfinished = path.with_name(path.name + ".new")
-    with open(unfinished, "w", encoding="utf-8") as file:
-        json.dump(value, file, indent=1)
-        file.write("\n")
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(unfinished, path)
+    try:
+        with open(unfinished, "w", encoding="utf-8") as file:
+            json.dump(value, file, indent=1)
+            file.write("\n")
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(unfinished, path)
+    except BaseException:
+        unfinished.unlink(missing_ok=True)
+        raise
 
 
 def read_facts(folder: Path) -> Facts:

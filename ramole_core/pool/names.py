@@ -9,6 +9,8 @@ from collections.abc import Iterable
 from ramole_core.errors import AdapterRefused
 
 LONGEST_NAME = 64
+LONGEST_WANTED = 1024
+"""Characters that are looked at: Unicode's normal form of n accents takes n * n steps."""
 EVERYONE = "everyone"
 """Folder of uploads without an owner; an owner's folder is hexadecimal, so the two never meet."""
 
@@ -16,7 +18,8 @@ EVERYONE = "everyone"
 def clean_name(wanted: str) -> str:
     """`wanted` in `[a-z0-9_-]`, at most 64 characters; raises AdapterRefused when nothing is left
     or when it begins with `_`, which is kept for the router and the retriever."""
-    plain = unicodedata.normalize("NFKD", wanted).encode("ascii", "ignore").decode().lower()
+    plain = unicodedata.normalize("NFKD", wanted[:LONGEST_WANTED])
+    plain = plain.encode("ascii", "ignore").decode().lower()
     name = re.sub(r"[^a-z0-9_-]+", "-", plain).strip("-")[:LONGEST_NAME].strip("-")
     if not name.strip("_-"):
         raise AdapterRefused(

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Protocol
 
 from ramole_core.errors import AdapterRefused, RamoleError
 from ramole_core.pool.card import AdapterCard, Limits
+from ramole_core.pool.disk import disk_told
 from ramole_core.pool.inspection import fingerprint, inspect_folder, read_pairs
 from ramole_core.pool.intake import stage_source
 from ramole_core.pool.lock import WriterLock
-from ramole_core.pool.manifest import MANIFEST, read_card, read_facts, record
+from ramole_core.pool.manifest import MANIFEST, read_facts, record
 from ramole_core.pool.names import clean_name, free_name, near_names
 from ramole_core.pool.shelf import read_samples, read_uploads, without
 from ramole_core.pool.sources import Source
@@ -63,7 +64,7 @@ class Pool:
         if not read_only:
             data_dir.mkdir(parents=True, exist_ok=True)
             self._writer = WriterLock(data_dir)
-            self._store.sweep()
+            self.problems += self._store.sweep()
         self._samples, problems = read_samples(adapters_dir)
         self._uploads, more = read_uploads(self._store)
         self.problems += problems + more
@@ -129,7 +130,7 @@ class Pool:
         owner = self._owner(owner)
         wanted = clean_name(name) if name is not None else None
         self._check_room()
-        with self._store.stage() as stage:
+        with disk_told("added"), self._store.stage() as stage:
             staged = stage_source(
                 path, stage, examples=examples, limits=self.limits, use_token=owner is None
             )
@@ -149,26 +150,34 @@ class Pool:
                 return self._same_content(card) or self._publish(stage, card)
 
     def remove(self, name: str, owner: str | None = None) -> None:
-        """Removes an upload of `owner`'s; raises AdapterRefused for any other adapter."""
+        """Removes an upload of `owner`'s; raises AdapterRefused for any other adapter, and where
+        the disk does not let it go: then the card stays too."""
         self._check_writable()
         owner = self._owner(owner)
-        with self._change:
+        with self._change, disk_told("removed"):
             card = self._uploads.get((owner, name))
             if card is None:
                 self._remove_damaged(name, owner)
                 return
-            self._forget(card)
+            before, self._uploads = self._uploads, without(self._uploads, [card])
+            try:
+                self._store.withdraw(card.folder)
+            except BaseException:
+                self._uploads = before
+                raise
             for listener in self.listeners:
-                listener.removed(card)
+                with suppress(OSError):  # a copy of its own, which no card names any more
+                    listener.removed(card)
 
     def set_examples(
         self, name: str, examples: Sequence[str], owner: str | None = None
     ) -> AdapterCard:
-        """Replaces the example inputs of an upload of `owner`'s; raises AdapterRefused."""
+        """Replaces the example inputs of an upload of `owner`'s; raises AdapterRefused, and then
+        the upload is as it was."""
         self._check_writable()
         owner = self._owner(owner)
         kept, notes = check_examples(examples)
-        with self._change:
+        with self._change, disk_told("changed"):
             old = self._uploads.get((owner, name))
             if old is None:
                 raise self._not_yours(name, owner)
@@ -177,7 +186,7 @@ class Pool:
                     if file.name not in (EXAMPLES, MANIFEST):
                         _link(file, stage / file.name)
                 write_examples(stage, kept)
-                record(
+                card = record(
                     stage,
                     read_facts(old.folder),
                     name=name,
@@ -185,12 +194,7 @@ class Pool:
                     example_notes=notes,
                     added=old.added,
                 )
-                self._store.replace(stage, old.folder)
-            card = read_card(old.folder)
-            self._uploads = {**self._uploads, (owner, name): card}
-            for listener in self.listeners:
-                listener.added(card)
-            return card
+                return self._put(stage, card, earlier=old)
 
     def leave_out_unfit(self) -> list[AdapterCard]:
         """Takes adapters that were added under another base, and do not fit this one, out of the
@@ -220,28 +224,30 @@ class Pool:
                 f"name, {free_name(card.name, taken)!r} for instance, or remove that one first."
             )
         self._check_room()
+        return self._put(stage, card)
+
+    def _put(
+        self, stage: Path, card: AdapterCard, *, earlier: AdapterCard | None = None
+    ) -> AdapterCard:
+        """Makes `stage` the upload that `card` says, in the place of `earlier` or of a damaged
+        one; undone on disk and in the cards if it fails or a listener raises."""
         target = self._store.place(card.name, card.owner)
-        if target.exists():  # damaged, or it would have a card
-            self._store.withdraw(target)
-        self._store.publish(stage, target)
         card = replace(card, folder=target)
-        self._uploads = {**self._uploads, key: card}
+        before = self._uploads
         told = []
         try:
-            for listener in self.listeners:
-                told.append(listener)
-                listener.added(card)
+            with self._store.publish(stage, target):
+                self._uploads = {**before, (card.owner, card.name): card}
+                for listener in self.listeners:
+                    told.append(listener)
+                    listener.added(card)
         except BaseException:
-            self._forget(card)
+            self._uploads = before
             for listener in told:
                 with suppress(Exception):
-                    listener.removed(card)
+                    listener.added(earlier) if earlier else listener.removed(card)
             raise
         return card
-
-    def _forget(self, card: AdapterCard) -> None:
-        self._uploads = without(self._uploads, [card])
-        self._store.withdraw(card.folder)
 
     def _remove_damaged(self, name: str, owner: str | None) -> None:
         """An upload without a card is still its owner's to remove."""

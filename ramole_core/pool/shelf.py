@@ -28,7 +28,9 @@ def read_samples(adapters_dir: Path) -> tuple[Cards, list[str]]:
 
 def read_uploads(store: Store) -> tuple[Cards, list[str]]:
     """The cards and problems of every owner's uploads."""
-    return _read(store.folders(), lambda card: store.place(card.name, card.owner), sample=False)
+    folders, unread = store.folders()
+    cards, problems = _read(folders, lambda card: store.place(card.name, card.owner), sample=False)
+    return cards, unread + problems
 
 
 def without(cards: Cards, gone: Sequence[AdapterCard]) -> Cards:
@@ -52,6 +54,11 @@ def _read(
                 )
         except AdapterRefused as problem:
             problems.append(str(problem))
+        except OSError as error:
+            problems.append(
+                f"The adapter folder {folder} is left out: it cannot be read ({error.strerror}); "
+                "check the disk."
+            )
         else:
             cards[card.owner, card.name] = card
     return cards, problems

@@ -1,27 +1,19 @@
-"""Where an adapter comes from: a folder, a zip, files dropped together. Copies what is used.
-
-Only four file names are ever copied; everything else is named in a note or refused.
-"""
+"""Where an adapter comes from: a folder, a zip, files dropped together. Copies what is used."""
 
 import os
 import stat
 import zipfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from ramole_core.errors import AdapterRefused
 from ramole_core.pool.card import Limits
 from ramole_core.pool.config import CONFIG
+from ramole_core.pool.files import PICKLES, USED, choose, copy_stream, pickled
 from ramole_core.pool.inspection import WEIGHTS
-from ramole_core.pool.words import EXAMPLES, README
+from ramole_core.pool.unzip import copy_zip
 
-USED = (WEIGHTS, CONFIG, README, EXAMPLES)
-PICKLES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".joblib", ".dill")
-_OWN = ("manifest.json", "train.json")
-"""Written by RAMoLE itself; an upload's are not believed, and not worth a note."""
-_SILENT = (".DS_Store", "Thumbs.db", ".gitattributes", ".gitignore", *_OWN)
-CHUNK = 2**20
 Source = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 """A folder, a .zip, or the files dropped together."""
 
@@ -55,10 +47,8 @@ def copy_source(source: Source, into: Path, *, limits: Limits) -> Found:
     if path.is_dir():
         return _copy_folder(path, into, limits=limits)
     if path.suffix.lower() in PICKLES:
-        raise _pickled([path.name])
+        raise pickled([path.name])
     if zipfile.is_zipfile(path):
-        from ramole_core.pool.unzip import copy_zip
-
         return Found(path.stem, copy_zip(path, into, limits=limits))
     if path.name in USED:
         other = CONFIG if path.name == WEIGHTS else WEIGHTS
@@ -68,45 +58,6 @@ def copy_source(source: Source, into: Path, *, limits: Limits) -> Found:
     raise AdapterRefused(
         f"{path.name} is neither a folder nor a zip; give {WEIGHTS} and {CONFIG} together, or a "
         ".zip of them."
-    )
-
-
-def choose(names: Iterable[str]) -> tuple[list[str], list[str]]:
-    """The names to use of those in one folder, and notes; raises AdapterRefused."""
-    names = sorted(names)
-    if pickles := [name for name in names if Path(name).suffix.lower() in PICKLES]:
-        raise _pickled(pickles)
-    for wanted in (WEIGHTS, CONFIG):
-        if wanted not in names:
-            there = ", ".join(map(repr, names[:6])) or "nothing"
-            raise AdapterRefused(
-                f"{wanted} is missing (found {there[:300]}); add what PEFT's save_pretrained "
-                "writes."
-            )
-    ignored = [n for n in names if n not in USED and n not in _SILENT and not n.startswith("._")]
-    notes = []
-    if ignored:
-        shown = ", ".join(map(repr, ignored[:8])) + (", ..." if ignored[8:] else "")
-        notes.append(f"Not used: {shown[:400]}.")
-    return [name for name in USED if name in names], notes
-
-
-def copy_stream(read: Callable[[int], bytes], target: Path, *, left: int, limits: Limits) -> int:
-    """Copies at most `left` bytes, returns how many; raises AdapterRefused when there are more."""
-    copied = 0
-    with open(target, "xb") as file:
-        while chunk := read(CHUNK):
-            copied += len(chunk)
-            if copied > left:
-                raise too_large(limits)
-            file.write(chunk)
-    return copied
-
-
-def too_large(limits: Limits) -> AdapterRefused:
-    return AdapterRefused(
-        f"The upload is larger than {limits.max_upload_mb} MiB; make it smaller (a lower rank, "
-        "bfloat16), or raise RAMOLE_MAX_UPLOAD_MB."
     )
 
 
@@ -155,11 +106,3 @@ def _copy_file(path: Path, target: Path, *, left: int, limits: Limits) -> int:
         raise AdapterRefused(f"{path.name} is not a plain file; give the file itself.")
     with open(path, "rb") as file:
         return copy_stream(file.read, target, left=left, limits=limits)
-
-
-def _pickled(names: Sequence[str]) -> AdapterRefused:
-    shown = ", ".join(PurePosixPath(name).name for name in names[:4])
-    return AdapterRefused(
-        f"{shown[:200]} can run code when it is opened (pickle); only safetensors are taken: save "
-        "with PEFT's save_pretrained (safe_serialization=True) and leave such files out."
-    )

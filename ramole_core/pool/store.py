@@ -1,7 +1,8 @@
-"""Changes to DATA_DIR, each one whole or not at all, at any kill -9.
+"""Changes to DATA_DIR, each one whole or not at all, at any kill -9 and on any full disk.
 
-A folder is built and fsynced in `staging/<random>`, then one rename makes it an upload. Whatever a
-kill left in `staging` is swept at the next start; an empty folder is never left behind.
+A folder is built and fsynced in `staging/<random>`, then one rename makes it an upload. An upload
+is removed by a rename too, to `.<random>` beside it: that needs no space. Whatever a kill left of
+these is swept at the next start; an empty folder is never left behind.
 """
 
 import os
@@ -14,7 +15,7 @@ from pathlib import Path
 
 from ramole_core.pool.names import owner_folder
 
-_OLD = ".old"
+_EARLIER = ".old"
 
 
 class Store:
@@ -23,74 +24,129 @@ class Store:
     def __init__(self, data_dir: Path):
         self._uploads = data_dir / "uploads"
         self._staging = data_dir / "staging"
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
 
     def place(self, name: str, owner: str | None) -> Path:
         """Where an upload lives."""
         return self._uploads / owner_folder(owner) / name
 
-    def folders(self) -> list[Path]:
-        """Every upload on disk, sound or not."""
-        return [path for mine in _folders(self._uploads) for path in _folders(mine)]
+    def folders(self) -> tuple[list[Path], list[str]]:
+        """Every upload on disk, sound or not, and a sentence for each owner's folder that cannot
+        be read."""
+        found, problems = [], []
+        for mine in _folders(self._uploads):
+            try:
+                found += [path for path in _folders(mine) if not path.name.startswith(".")]
+            except OSError as error:
+                problems.append(
+                    f"The uploads in {mine} are left out: the folder cannot be read "
+                    f"({error.strerror}); check the disk."
+                )
+        return found, problems
 
     @contextmanager
     def stage(self) -> Iterator[Path]:
         """A new empty folder to build in; it is gone afterwards unless it was published."""
-        with self._lock:
-            folder = self._staging / secrets.token_hex(8)
-            folder.mkdir(parents=True)
+        folder = self._staging / secrets.token_hex(8)
         try:
+            with self._lock:
+                folder.mkdir(parents=True)
             yield folder
         finally:
             self._discard(folder)
 
-    def publish(self, staged: Path, target: Path) -> None:
-        """Makes `staged` the upload `target`, which must not exist."""
+    @contextmanager
+    def publish(self, staged: Path, target: Path) -> Iterator[None]:
+        """Makes `staged` the upload `target`, in the place of one that is there.
+
+        The earlier one is put back if the body raises, and by the next sweep after a kill.
+        """
         _sync(staged)
         with self._lock:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            os.rename(staged, target)
-        _sync_folder(target.parent)
-        _sync_folder(target.parent.parent)
-
-    def replace(self, staged: Path, target: Path) -> None:
-        """Puts `staged` in the place of the upload `target`; a kill in between is undone by the
-        next sweep."""
-        _sync(staged)
-        old = self._staging / f"{target.parent.name}.{target.name}{_OLD}"
-        os.rename(target, old)
-        os.rename(staged, target)
-        _sync_folder(target.parent)
-        self._discard(old)
+            self._drop_earlier(target)
+            replaced = target.exists()
+            if replaced:
+                os.rename(target, self._earlier(target))
+            try:
+                target.parent.mkdir(parents=True, exist_ok=True)
+                os.rename(staged, target)
+            except BaseException:
+                if replaced:
+                    os.rename(self._earlier(target), target)
+                self._prune(target.parent)
+                raise
+        _settle(target.parent, target.parent.parent)
+        try:
+            yield
+        except BaseException:
+            with self._lock:
+                gone = _hide(target)
+                if replaced:
+                    os.rename(self._earlier(target), target)
+            self._discard(gone)
+            raise
+        with suppress(OSError):  # then the next change or sweep drops it
+            self._drop_earlier(target)
 
     def withdraw(self, target: Path) -> None:
-        """Removes the upload `target`."""
+        """Removes the upload `target`; raises OSError with everything where it was."""
         with self._lock:
-            self._staging.mkdir(exist_ok=True)
-            gone = self._staging / secrets.token_hex(8)
-            os.rename(target, gone)
-        _sync_folder(target.parent)
+            self._drop_earlier(target)
+            gone = _hide(target)
+        _settle(target.parent)
         self._discard(gone)
-        self._prune(target.parent)
 
-    def sweep(self) -> None:
-        """Undoes or finishes whatever was under way when the last process ended."""
+    def sweep(self) -> list[str]:
+        """Undoes or finishes whatever was under way when the last process ended; a sentence for
+        each thing that cannot be, which is tried again at the next start."""
+        problems = []
         for left in _folders(self._staging):
-            owner, _, name = left.name.removesuffix(_OLD).partition(".")
+            owner, _, name = left.name.removesuffix(_EARLIER).partition(".")
             target = self._uploads / owner / name
-            if left.name.endswith(_OLD) and not target.exists():
-                target.parent.mkdir(parents=True, exist_ok=True)
-                os.rename(left, target)
-            else:
-                self._discard(left)
+            try:
+                if left.name.endswith(_EARLIER) and not target.exists():
+                    target.parent.mkdir(parents=True, exist_ok=True)
+                    os.rename(left, target)
+                else:
+                    _delete(left)
+            except OSError as error:
+                what = (
+                    f"The earlier adapter {name!r} could not be put back"
+                    if name
+                    else f"What an unfinished change left in {left} could not be deleted"
+                )
+                problems.append(f"{what} ({error.strerror}); check the disk and start again.")
         for mine in _folders(self._uploads):
+            for left in mine.glob(".*"):
+                try:
+                    _delete(left)
+                except OSError as error:
+                    problems.append(
+                        f"What a removed adapter left in {left} could not be deleted "
+                        f"({error.strerror}); check the disk and start again."
+                    )
             self._prune(mine)
         self._prune(self._staging)
         self._prune(self._uploads)
+        return problems
+
+    def _earlier(self, target: Path) -> Path:
+        """Where the upload `target` waits while another one takes its place."""
+        return self._staging / f"{target.parent.name}.{target.name}{_EARLIER}"
+
+    def _drop_earlier(self, target: Path) -> None:
+        """What waited for its place, and need not any more, must not come back by a sweep."""
+        if (left := self._earlier(target)).exists():
+            gone = self._staging / secrets.token_hex(8)
+            os.rename(left, gone)
+            self._discard(gone)
 
     def _discard(self, folder: Path) -> None:
-        shutil.rmtree(folder, ignore_errors=True)
-        self._prune(self._staging)
+        """Deletes a folder in `staging` or a hidden one, and its parent if it is empty then; what
+        the disk does not delete is left to the next sweep."""
+        with suppress(OSError):
+            _delete(folder)
+        self._prune(folder.parent)
 
     def _prune(self, folder: Path) -> None:
         """Removes `folder`, and `uploads` above it, if empty."""
@@ -98,6 +154,22 @@ class Store:
             folder.rmdir()
             if folder.parent == self._uploads:
                 self._uploads.rmdir()
+
+
+def _hide(upload: Path) -> Path:
+    """Renames an upload so that it is none any more; no error if its files are gone already."""
+    hidden = upload.with_name("." + secrets.token_hex(8))
+    with suppress(FileNotFoundError):
+        os.rename(upload, hidden)
+    return hidden
+
+
+def _delete(folder: Path) -> None:
+    """Everything of `folder` that can be; raises OSError for the first thing that cannot."""
+    failed = []
+    shutil.rmtree(folder, onerror=lambda work, path, error: failed.append(error[1]))
+    if failed and folder.exists():
+        raise failed[0]
 
 
 def _folders(parent: Path) -> list[Path]:
@@ -120,3 +192,11 @@ def _sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _settle(*folders: Path) -> None:
+    """Fsyncs folders in which a rename was done, so that it outlives a power cut. A disk that does
+    not do so has done the rename all the same: to call it off now could fail half way."""
+    with suppress(OSError):
+        for folder in folders:
+            _sync_folder(folder)

@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 
 from ramole_core.errors import AdapterRefused
 from ramole_core.pool.card import Limits
-from ramole_core.pool.sources import choose, copy_stream, too_large
+from ramole_core.pool.files import choose, copy_stream, too_large
 
 MOST_MEMBERS = 64
 LARGEST_DIRECTORY = 2**18

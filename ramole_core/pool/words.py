@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ramole_core.errors import AdapterRefused
+from ramole_core.pool.markdown import drop_hidden, split_front, unwrap_emphasis, unwrap_links
 
 EXAMPLES, README = "examples.jsonl", "README.md"
 MOST_EXAMPLES = 200
@@ -13,6 +14,8 @@ LONGEST_EXAMPLE = 2000
 """Characters."""
 LARGEST_WORDS = 2**20
 """Bytes of examples.jsonl or README.md."""
+MOST_LINES = 10_000
+"""Lines of examples.jsonl that are looked at; each may be bad, and costs time."""
 LONGEST_DESCRIPTION = 1000
 """Characters."""
 
@@ -54,13 +57,16 @@ def parse_examples(text: bytes) -> tuple[list[str], list[str]]:
         return [], [f"{EXAMPLES} is not UTF-8; it is not used."]
     kept: list[str] = []
     bad = 0
-    for line in filter(str.strip, lines):
+    filled = [line for line in lines if line.strip()]
+    for line in filled[:MOST_LINES]:
         example = _example(line)
         if example is None or _problem(example):
             bad += 1
         else:
             kept.append(example.strip())
     notes = []
+    if len(filled) > MOST_LINES:
+        notes.append(f"The first {MOST_LINES} of {len(filled)} lines of {EXAMPLES} are read.")
     if bad:
         notes.append(
             f"{bad} lines of {EXAMPLES} are not used; expected "
@@ -100,9 +106,7 @@ def parse_readme(text: bytes) -> tuple[str | None, str, list[str]]:
         card = text.decode("utf-8").replace("\r\n", "\n")
     except UnicodeDecodeError:
         return None, "", [f"{README} is not UTF-8; it is not used."]
-    front, body = "", card
-    if found := re.match(r"---\n(.*?\n)?---\n", card, re.DOTALL):
-        front, body = found[1] or "", card[found.end() :]
+    front, body = split_front(card)
     licence = re.search(r"^licen[cs]e:[ \t]*[\"']?([\w.+-]{1,60})", front, re.MULTILINE)
     return licence[1] if licence else None, _describe(body), []
 
@@ -111,15 +115,12 @@ def _describe(body: str) -> str:
     """The first words of the card, without headings, comments, code and tables."""
     if body.count(_BLANKS) > 3:
         return ""
-    body = re.sub(r"<!--.*?-->|^```.*?^```", " ", body, flags=re.DOTALL | re.MULTILINE)
     lines = [
         line.strip()
-        for line in body.split("\n")
+        for line in drop_hidden(body).split("\n")
         if not line.lstrip().startswith(("#", "|", "![", "<")) and _BLANKS not in line
     ]
-    words = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", " ".join(lines))
-    words = re.sub(r"[*`_]{1,3}(\S[^*`]*?)[*`_]{1,3}", r"\1", words)
-    words = " ".join(words.split())
+    words = " ".join(unwrap_emphasis(unwrap_links(" ".join(lines))).split())
     if len(words) <= LONGEST_DESCRIPTION:
         return words
     return words[:LONGEST_DESCRIPTION].rpartition(" ")[0] + " ..."

@@ -1,0 +1,124 @@
+"""The words of a model card: the same as ever for honest cards, and quickly whatever the text."""
+
+import random
+import re
+import time
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings, strategies as st
+
+from ramole_core.pool.names import clean_name
+from ramole_core.pool.words import LARGEST_WORDS, LONGEST_DESCRIPTION, parse_examples, parse_readme
+
+CARDS = sorted((Path(__file__).parents[1] / "adapters").glob("*/README.md"))
+BLANKS = "[More Information Needed]"
+
+
+def by_backtracking(text: bytes) -> tuple[str | None, str]:
+    """Licence and description as the regular expressions say them, in quadratic time: the naive
+    twin. The vectors of the pool were made from its answers."""
+    card = text.decode("utf-8").replace("\r\n", "\n")
+    front, body = "", card
+    if found := re.match(r"---\n(.*?\n)?---\n", card, re.DOTALL):
+        front, body = found[1] or "", card[found.end() :]
+    licence = re.search(r"^licen[cs]e:[ \t]*[\"']?([\w.+-]{1,60})", front, re.MULTILINE)
+    return licence[1] if licence else None, described_by_backtracking(body)
+
+
+def described_by_backtracking(body: str) -> str:
+    if body.count(BLANKS) > 3:
+        return ""
+    body = re.sub(r"<!--.*?-->|^```.*?^```", " ", body, flags=re.DOTALL | re.MULTILINE)
+    lines = [
+        line.strip()
+        for line in body.split("\n")
+        if not line.lstrip().startswith(("#", "|", "![", "<")) and BLANKS not in line
+    ]
+    words = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", " ".join(lines))
+    words = re.sub(r"[*`_]{1,3}(\S[^*`]*?)[*`_]{1,3}", r"\1", words)
+    words = " ".join(words.split())
+    if len(words) <= LONGEST_DESCRIPTION:
+        return words
+    return words[:LONGEST_DESCRIPTION].rpartition(" ")[0] + " ..."
+
+
+@pytest.mark.parametrize("path", CARDS, ids=lambda path: path.parent.name)
+def test_the_sample_pools_cards_are_read_as_ever(path):
+    licence, description, notes = parse_readme(path.read_bytes())
+    assert (licence, description) == by_backtracking(path.read_bytes())
+    assert licence and description and not notes
+
+
+def test_there_are_cards_to_compare():
+    assert len(CARDS) > 5
+
+
+MARKS = ["[", "]", "(", ")", "](", "<!--", "-->", "```", "`", "*", "**", "_", "---\n", "---"]
+PIECES = [*MARKS, "\n", "\n```", " ", "\t", "a", "two words", "# ", "| x |", "![", "<b>", "\r\n"]
+PIECES += ["license: mit\n", "licence: 'x", BLANKS, "é", "\u3000", "\x1c", "text. "]
+
+
+@settings(max_examples=1000, deadline=None)
+@given(st.lists(st.sampled_from(PIECES), max_size=40).map("".join))
+def test_any_card_is_read_as_the_expressions_read_it(text):
+    licence, description, _ = parse_readme(text.encode())
+    assert (licence, description) == by_backtracking(text.encode())
+
+
+def mixed(size: int) -> str:
+    chance = random.Random(7)
+    return "".join(chance.choice(MARKS) for _ in range(size // 2))
+
+
+HOSTILE = {
+    **{piece: piece for piece in (*MARKS, "[a](", "[a]", "<!--\n", "\n```a", "<", "|", "---\n")},
+    **{piece: piece for piece in ("#", " ", "\t", "\n", "\n\n```", "*a ", "_a ", "\r", "\r\n")},
+    "blanks": BLANKS[:-1],
+    "front": "---\n---",
+    "licences": "\nlicense: ",
+    "licence far away": "license:" + " " * 500 + "\n",
+    "open comment in code": "```\n<!--\n",
+}
+
+
+def seconds(text: str) -> float:
+    """Of processor time, the least of three where it is worth a second look."""
+    data = text.encode()
+    taken = []
+    for _ in range(3):
+        start = time.process_time()
+        parse_readme(data)
+        taken.append(time.process_time() - start)
+        if not 0.05 < taken[-1] < 2:
+            break
+    return min(taken)
+
+
+@pytest.mark.parametrize("prefix", ["", "---\n", "---\n\n---\nword "], ids=["", "open", "body"])
+@pytest.mark.parametrize("name", [*HOSTILE, "mixed"])
+def test_the_time_grows_with_the_card_and_no_faster(name, prefix):
+    """1 MiB is the most that is read; a first look at little text saves hours where it fails."""
+    piece = mixed(2**12) if name == "mixed" else HOSTILE[name]
+    small, half, whole = (
+        (prefix + piece * (size // len(piece.encode())))[: size - 8]
+        for size in (2**15, LARGEST_WORDS // 2, LARGEST_WORDS)
+    )
+    assert seconds(small) < 0.1, f"32 KiB of {piece[:20]!r}"
+    first, second = seconds(half), seconds(whole)
+    assert second < 1, f"{second:.2f} s for 1 MiB of {piece[:20]!r}"
+    assert second < max(0.05, 3 * first), (first, second)
+
+
+@pytest.mark.parametrize("line", ["[", "{", '{"text": "', "1", "\\", " ", '{"text": "x"}\n', "[\n"])
+def test_a_file_of_examples_takes_no_longer(line):
+    text = (line * (LARGEST_WORDS // len(line)))[: LARGEST_WORDS - 8].encode()
+    start = time.process_time()
+    parse_examples(text)
+    assert time.process_time() - start < 1
+
+
+def test_a_name_of_accents_takes_no_longer():
+    start = time.process_time()
+    assert clean_name("a" + "\u0315\u0300" * 2**16) == "a"
+    assert time.process_time() - start < 1
