@@ -90,9 +90,7 @@ def _ablations(raw: dict, *, digits: int) -> str:
         rival = against["rival"] if against else ""
         gap = _span(against, digits=digits, signed=True) if against else ""
         group = GROUPS.get(one["group"], one["group"])
-        rows.append(
-            f"| {group} | {one['name']} | {_span(one, digits=digits)} | {rival} | {gap} |"
-        )
+        rows.append(f"| {group} | {one['name']} | {_span(one, digits=digits)} | {rival} | {gap} |")
     return "\n".join([*rows, "", f"```bash\n{raw['command']}\n```"])
 
 

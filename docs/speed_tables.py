@@ -1,4 +1,4 @@
-"""Tables of how fast it is and what it costs, from results/speed.json, many_users.json, budget.json."""
+"""Tables of how fast it is and what it costs: speed.json, many_users.json and budget.json."""
 
 import json
 from pathlib import Path
