@@ -40,7 +40,7 @@ browser: ## Chromium for the browser tests, by apt-get where we may
 	    apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends chromium fonts-dejavu-core; \
 	  else echo "The browser tests need Chromium and will fail: install it as 'chromium' on the PATH (Debian: sudo apt-get install chromium)."; fi; }
 
-readme: setup ## write README's generated tables and tree anew
+readme: setup ## write the generated parts of README and docs anew
 	$(BIN)/python docs/readme.py
 
 clean: ## remove .venv and caches; adapters and DATA_DIR stay

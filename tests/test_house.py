@@ -8,12 +8,21 @@ import subprocess
 import sys
 from importlib import metadata
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import yaml
 
 REPOSITORY = Path(__file__).parents[1]
 README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+PAGES = {
+    str(path.relative_to(REPOSITORY)): path.read_text(encoding="utf-8")
+    for path in (
+        REPOSITORY / "README.md",
+        REPOSITORY / "CONTRIBUTING.md",
+        *sorted((REPOSITORY / "docs").glob("*.md")),
+    )
+}
 DOCKERFILE = (REPOSITORY / "Dockerfile").read_text(encoding="utf-8").replace("\\\n", " ")
 
 NOT_IMPORTED = {
@@ -50,48 +59,53 @@ def generator():
     return module
 
 
-def test_the_generated_parts_of_readme_are_current():
-    made = generator().generated(README)
-    assert "| [`ramole`](ramole_core/composition/ramole.py) |" in made
-    assert "| `RAMOLE_PORT` | `7860` |" in made
-    assert made.count("| `ramole` |") == 2, "test and held-out table have a row of ramole"
-    assert README == made, "README.md is older than the code; run `make readme`"
+def words_of(text: str) -> list[str]:
+    """What a reader reads of a page: no marks of tables and lists, no head for a Space."""
+    body = text.split("---\n", 2)[2] if text.startswith("---\n") else text
+    return re.findall(r"\S*\w\S*", re.sub(r"<!--.*?-->", "", body, flags=re.DOTALL))
+
+
+@pytest.mark.parametrize("page", generator().PAGES)
+def test_the_generated_parts_of_a_page_are_current(page: str):
+    made = generator().generated(page, PAGES[page])
+    assert PAGES[page] == made, f"{page} is older than code or results; run `make readme`"
+
+
+def test_the_generated_parts_say_what_they_should():
+    makers = {name: make for parts in generator().PAGES.values() for name, make in parts.items()}
+    assert "| [`ramole`](../ramole_core/composition/ramole.py) |" in makers["methods"]()
+    assert "| `RAMOLE_PORT` | `7860` |" in makers["settings"]()
+    assert makers["measured"]().count("| `ramole` |") == 2, "test and held-out table have ramole"
+    assert makers["results"]().count("| `ramole` |") == 1
+    assert "- `ramole_core/pool/` - " in makers["rooms"]()
+    assert "| `--temperature` | `0.0` |" in makers["commands"]()
 
 
 def test_the_generator_says_which_mark_is_missing():
-    with pytest.raises(ValueError, match="settings"):
-        generator().generated(README.replace("<!-- end of settings -->", ""))
+    page = "docs/settings.md"
+    with pytest.raises(ValueError, match=f"{page} lacks .*settings"):
+        generator().generated(page, PAGES[page].replace("<!-- end of settings -->", ""))
 
 
-def test_what_readme_links_to_is_there():
-    links = re.findall(r"\]\((?!https?:)([^)#]+)\)", README)
-    assert "docs/ask-light.png" in links
-    missing = [link for link in links if not (REPOSITORY / link).exists()]
-    assert not missing
+def test_a_method_s_options_stand_on_its_page(monkeypatch):
+    from docs import code_tables
+
+    row = SimpleNamespace(name="mixture", options=(SimpleNamespace(name="sharpness", default=3),))
+    monkeypatch.setattr(code_tables, "METHOD_LIST", [row])
+    assert "Options of `mixture`:\n\n- `sharpness`: default 3" in code_tables.equations()
 
 
-def test_the_code_in_readme_uses_names_that_exist():
-    import ramole_core
-
-    blocks = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-    assert len(blocks) == 2
-    for block in blocks:
-        for node in ast.walk(ast.parse(block)):
-            if isinstance(node, ast.ImportFrom) and node.module == "ramole_core":
-                assert {alias.name for alias in node.names} <= set(ramole_core.__all__)
+def test_readme_is_read_in_three_minutes():
+    assert len(words_of(README)) < 900
+    assert len(re.findall(r"!\[", README)) <= 2, "more pictures belong into docs/pictures.md"
 
 
-def test_readme_names_every_command_and_endpoint():
-    from ramole_core.cli import app
-
-    commands = {info.name for info in app.registered_commands}
-    assert len(commands) >= 8
-    for name in commands | {"train adapter", "train router", "train retriever"}:
-        assert f"python -m ramole_core {name}" in README or f"`{name}`" in README
-    api = (REPOSITORY / "ui" / "api.py").read_text(encoding="utf-8")
-    for name in ("ask", "ask_batch", "retrieve", "list_adapters", "add_adapter", "remove_adapter"):
-        assert f"`/{name}`" in README
-        assert re.search(rf"""["'/ ]{name}["'(]""", api), f"ui/api.py has no {name}"
+def test_readme_s_map_has_every_room():
+    rooms = re.findall(r"^- `(\S+)/` - \S", README, re.MULTILINE)
+    folders = {
+        f"ramole_core/{init.parent.name}" for init in REPOSITORY.glob("ramole_core/*/__init__.py")
+    }
+    assert set(rooms) == folders | {"ui"}
 
 
 def test_the_head_of_readme_configures_a_space():

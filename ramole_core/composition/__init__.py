@@ -1,4 +1,4 @@
-"""The composition methods: one published method a file; their order stands in `methods.FILES`."""
+"""The composition methods: one published method a file, each with its one decision."""
 
 from importlib import import_module
 

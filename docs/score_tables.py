@@ -1,0 +1,154 @@
+"""Tables of how good the answers are: methods x settings, and how often the adapter is found.
+
+Drawn from results/evaluation.json, evaluation_dev.json and retriever.json.
+"""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from ui.results_files import Span, Unmeasured, load
+from ui.results_retrieval import FIRST, PROMPTS, tops_in
+from ui.results_scores import HELD_OUT, LABELS, Evaluation, evaluation
+
+AGAIN = (
+    "After the test, which is asked once, the retriever was trained anew and the prior of "
+    "`ramole_plus` fitted to it (on other rows, after a first look at these). The same on held-out "
+    "dev rows, as it is shipped now:"
+)
+SHORT = ("base", "selection", "mixture", "ramole", "ramole_plus", "similarity", "perfect")
+SHORT_SETTINGS = ("iid", "ood")
+
+
+def measured(results: Path) -> str:
+    """The evaluation on test rows and again on held-out rows, or the command that makes it."""
+    found, missing = evaluation(results)
+    if found is None:
+        assert missing is not None
+        return _unmeasured(missing)
+    again, _ = evaluation(results, HELD_OUT)
+    return "\n\n".join([evaluated(found), *([AGAIN, evaluated(again)] if again else [])])
+
+
+def short(results: Path) -> str:
+    """A few rows of the test table for README."""
+    found, missing = evaluation(results)
+    if found is None:
+        assert missing is not None
+        return _unmeasured(missing)
+    return "\n".join(
+        [
+            f"{_asked(found)}: mean score, 0 to 100, with 95 % intervals. "
+            f"{_meanings(found, SHORT_SETTINGS)}.",
+            "",
+            *_rows(found, SHORT, SHORT_SETTINGS),
+            "",
+            _made(found),
+        ]
+    )
+
+
+def evaluated(found: Evaluation) -> str:
+    """Methods x settings, the aims in a sentence each, retrieval, and the command."""
+    words = {True: "reached", False: "**not reached**", None: "not known yet"}
+    aims = [
+        f"- {one.what}: aim {one.aim}, measured {one.measured or 'nothing yet'}: "
+        f"{words[one.reached]}."
+        for one in found.aims
+    ]
+    aims += [""] if aims else []
+    settings = list(found.settings)
+    told = (
+        f"{_asked(found)}. Mean score over rows, 0 to 100, with 95 % bootstrap intervals; bold is "
+        f"the best way of mixing in a setting. {_meanings(found, settings)}."
+    )
+    rows = [told, "", *_rows(found, list(found.methods), settings), ""]
+    return "\n".join([*rows, *aims, *_retrieval(found), _made(found)])
+
+
+def retrieved(results: Path) -> str:
+    """The retriever by the paper's protocol, beside the published figures."""
+    raw = load(results, "retriever.json")
+    if isinstance(raw, Unmeasured):
+        return _unmeasured(raw)
+    rows = [
+        f"{raw['pool']} LoRAs of the LoraRetriever paper, {raw['prompts']} prompts, percent with "
+        "95 % bootstrap intervals over prompts, mean over splits of the tasks.",
+        "",
+        f"| retriever | prompts | {' | '.join(f'top-{k}' for k in FIRST)} |",
+        "|---" * (2 + len(FIRST)) + "|",
+    ]
+    for name, part, tops, _ in tops_in(raw):
+        cells = " | ".join(span_in_words(tops.get(k)) for k in FIRST)
+        rows.append(f"| {name} | {PROMPTS.get(part, part)} | {cells} |")
+    for name, figures in raw["published"].items():
+        rows.append(f"| as published, {name} | all prompts | {' | '.join(map(str, figures))} |")
+    return "\n".join([*rows, "", f"```bash\n{raw['command']}\n```"])
+
+
+def span_in_words(span: Span | None) -> str:
+    """`50.1 [48, 52]`; nothing for None."""
+    if span is None:
+        return ""
+    if span.low is None or span.high is None:
+        return f"{span.mean:.1f}"
+    return f"{span.mean:.1f} [{span.low:.0f}, {span.high:.0f}]"
+
+
+def _asked(found: Evaluation) -> str:
+    """What was asked, of which base."""
+    facts = dict(found.made.facts)
+    how = ", ".join(filter(None, (facts.get("rows"), facts.get("adapters mixed"))))
+    return f"{len(found.tasks)} tasks, {how}, on the base model {facts.get('base model', '')}"
+
+
+def _meanings(found: Evaluation, settings: Sequence[str]) -> str:
+    """What each setting is."""
+    return "; ".join(
+        f"{LABELS.get(name, name)}: {words}"
+        for name in settings
+        if (words := found.settings.get(name))
+    )
+
+
+def _rows(found: Evaluation, methods: Sequence[str], settings: Sequence[str]) -> list[str]:
+    """The table of these methods in these settings."""
+    scores = {setting: found.scores(setting) for setting in settings}
+    rows = [
+        f"| method | {' | '.join(LABELS.get(name, name) for name in scores)} |",
+        "|---" * (1 + len(scores)) + "|",
+    ]
+    for name in (name for name in methods if name in found.methods):
+        label = "the right adapter alone" if name == "perfect" else f"`{name}`"
+        cells = [
+            _bold(span_in_words(row.get(name)), found.best(setting) == name)
+            for setting, row in scores.items()
+        ]
+        rows.append(f"| {label} | {' | '.join(cells)} |")
+    return rows
+
+
+def _retrieval(found: Evaluation) -> Iterator[str]:
+    phrases = {"first": "found first", "found": f"among the first {found.k}"}
+    told = [
+        f"{LABELS.get(setting, setting)}: "
+        + ", ".join(
+            f"{phrases[name]} {span_in_words(spans[name])}" for name in phrases if name in spans
+        )
+        for setting, spans in found.retrieval.items()
+        if spans.keys() & phrases.keys()
+    ]
+    if told:
+        yield f"The right adapter, in percent of the prompts: {'; '.join(told)}."
+        yield ""
+
+
+def _made(found: Evaluation) -> str:
+    return f"```bash\n{found.made.command}\n```"
+
+
+def _unmeasured(missing: Unmeasured) -> str:
+    return f"{missing.sentence}\n\n```bash\n{missing.command}\n```"
+
+
+def _bold(words: str, yes: bool) -> str:
+    return f"**{words}**" if yes else words
