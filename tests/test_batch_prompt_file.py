@@ -29,11 +29,12 @@ FULL = {
     "ignore_eos": True,
     "system": "Be brief.",
     "raw": False,
+    "options": {"top": 2, "flat": True},
 }
 CSV = (
     "prompt,method,k,adapters,weights,exclude,max_new_tokens,temperature,top_p,seed,stop,"
-    'ignore_eos,system,raw\n"Which\nboats?",mixture,2,ant|bee,0.25 -0.5,cat,7,0.5,0.9,3,\\n,yes,'
-    "Be brief.,false\n"
+    'ignore_eos,system,raw,options\n"Which\nboats?",mixture,2,ant|bee,0.25 -0.5,cat,7,0.5,0.9,3,\\n,yes,'
+    "Be brief.,false,top=2 flat=true\n"
 )
 
 

@@ -8,8 +8,7 @@ import torch
 from transformers import AutoTokenizer
 
 from ramole_core.composition import METHODS, Candidate, Lora
-from ramole_core.engine.sampling import choose_token, make_generator
-from ramole_core.engine.text import TextStream
+from ramole_core.engine.decoding import TextStream, choose_token, make_generator
 from ramole_core.errors import RamoleError
 from ramole_core.request import Generation, Request, Step
 from tests.tiny_engine import TinyEngine

@@ -13,14 +13,14 @@ CORE = REPOSITORY / "ramole_core"
 UI = REPOSITORY / "ui"
 
 ORDER = (
-    ("shapes", "errors", "settings", "methods"),
+    ("shapes", "errors", "settings", "methods", "request"),
     ("base",),
     ("pool",),
     ("retrieval",),
     ("composition",),
     ("layers",),
     ("engine",),
-    ("choosing", "ramole", "trace_file"),
+    ("adapter_choice", "ramole", "trace_file"),
     ("terminal",),  # what commands read and print; the parts below have commands
     ("batch", "training"),
     ("evaluation", "benchmarks"),

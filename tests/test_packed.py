@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from ramole_core.layers import find_layout, install_serving
-from ramole_core.layers.packed import PackedLinear, fast_product
+from ramole_core.layers.served_linear import PackedLinear, fast_product
 from tests.test_layers import LLAMA, linears, make_model
 
 

@@ -12,10 +12,9 @@ from torch import Tensor
 from transformers import Cache, PreTrainedTokenizerBase
 
 from ramole_core.composition import Candidate
+from ramole_core.engine.decoding import TextStream, choose_token, make_generator
 from ramole_core.engine.kv import Arena
 from ramole_core.engine.placement import Placement
-from ramole_core.engine.sampling import choose_token, make_generator
-from ramole_core.engine.text import TextStream
 from ramole_core.layers import Layout, RowMix
 from ramole_core.request import Generation, Request, Step, Trace
 

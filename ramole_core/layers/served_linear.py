@@ -2,12 +2,18 @@
 
 `Serving` is what all of them share: the forward that runs now. Layers with one input compute its
 units once, in the first of them that is called.
+
+The base's own product is taken with the weight laid out once as the CPU's matrix kernels want it:
+PyTorch's bfloat16 product brings it into that layout at every call, which costs as much as the
+product itself while few tokens are fed. Results differ by rounding at most; the price is a second
+copy of the weights.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
 import numpy as np
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -16,14 +22,15 @@ from ramole_core.layers.batch_mix import BatchMix
 from ramole_core.layers.install import Installation, watch_blocks, wrap
 from ramole_core.layers.layout import Layout
 from ramole_core.layers.mixing import Forward, Way
-from ramole_core.layers.packed import PackedLinear, fast_product
 
 
 class Serving:
     """The forward that runs now, for all layers of one model; one at a time."""
 
-    def __init__(self):
+    def __init__(self, model: nn.Module, blocks: Iterable[str]):
+        """`blocks`: paths of those that hold served layers."""
         self.now: Forward | None = None
+        self._model, self._blocks = model, frozenset(blocks)
 
     @contextmanager
     def mixing(
@@ -35,15 +42,14 @@ class Serving:
         """
         forward = Forward.of(batch, l, trace=trace, way=way)
         self.now = forward if batch.mixes else None
+        watched = self._blocks if batch.reads_blocks else ()
+        handles = watch_blocks(self._model, watched, forward.enter)
         try:
             yield forward
         finally:
             self.now = None
-
-    def enter(self, path: str, x: Tensor) -> None:
-        """A block begins with this input."""
-        if self.now is not None and self.now.batch.reads_blocks:
-            self.now.enter(path, x)
+            for handle in handles:
+                handle.remove()
 
 
 class SharedInput:
@@ -67,6 +73,29 @@ class SharedInput:
         return forward.add(y, units, self._g, self._block, j)
 
 
+TOKENS = 32
+"""Rows that the layout is chosen for; any other number works with it too."""
+
+
+def fast_product(layer: nn.Module) -> Callable[[Tensor], Tensor] | None:
+    """x -> W x + bias of this layer; None where there is nothing to gain."""
+    if (
+        type(layer) is not nn.Linear
+        or layer.weight.dtype != torch.bfloat16
+        or layer.weight.device.type != "cpu"
+        or not torch.backends.mkldnn.is_available()
+    ):
+        return None
+    try:
+        run = torch.ops.mkldnn._linear_pointwise
+        weight = torch.ops.mkldnn._reorder_linear_weight(layer.weight.detach(), TOKENS)
+        run(layer.weight.new_zeros(1, layer.in_features), weight, layer.bias, "none", [], "")
+    except (AttributeError, RuntimeError):  # a build of PyTorch, or a CPU, without them
+        return None
+    bias = layer.bias
+    return lambda x: run(x, weight, bias, "none", [], "")
+
+
 class ServedLinear(nn.Module):
     """y = W x + sum_k alpha_k B_k A_k x, under `torch.inference_mode`.
 
@@ -88,9 +117,25 @@ class ServedLinear(nn.Module):
         return self._shared.add(x, self._product(x), self._j, last=self._last)
 
 
+class PackedLinear(nn.Module):
+    """A linear layer outside the mixing, such as the vocabulary's, with its fast product."""
+
+    def __init__(self, base: nn.Module, product: Callable[[Tensor], Tensor]):
+        super().__init__()
+        self.base, self._product = base, product
+
+    @property
+    def weight(self) -> Tensor:
+        """The base layer's weight: some models look at it."""
+        return self.base.get_parameter("weight")
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self._product(x)
+
+
 def install_serving(model: nn.Module, layout: Layout) -> tuple[Installation, Serving]:
     """Put served layers into the model; `Installation.remove()` takes them out again."""
-    serving = Serving()
+    serving = Serving(model, {block_of(path) for path in layout.flat})
     layers: dict[str, nn.Module] = {}
     for g, group in enumerate(layout.groups):
         for block, paths in enumerate(group.paths):
@@ -98,9 +143,8 @@ def install_serving(model: nn.Module, layout: Layout) -> tuple[Installation, Ser
             for j, path in enumerate(paths):
                 base = model.get_submodule(path)
                 layers[path] = ServedLinear(base, shared, j, last=j == group.m - 1)
-    handles = watch_blocks(model, {block_of(path) for path in layout.flat}, serving.enter)
     every = {path for path, module in model.named_modules() if type(module) is nn.Linear}
-    return wrap(model, layers | _packed(model, every - layers.keys()), handles), serving
+    return wrap(model, layers | _packed(model, every - layers.keys())), serving
 
 
 def _packed(model: nn.Module, paths: Iterable[str]) -> dict[str, nn.Module]:

@@ -8,7 +8,8 @@ import hashlib
 import logging
 import threading
 import warnings
-from collections.abc import Iterator, Sequence
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -28,6 +29,8 @@ INSTRUCTION = "Represent the sentence for similar task retrieval: "
 
 _LONGEST = 20_000  # characters; far beyond any encoder's window, spares tokenising a whole book
 _BATCH = 32
+KEPT = 512
+"""Vectors; about 3 MB."""
 
 
 class Encoder:
@@ -179,3 +182,29 @@ def _quiet() -> Iterator[None]:
         logging.disable(before)
         if bars:
             transformers_logging.enable_progress_bar()
+
+
+class RecentVectors:
+    """Vectors of the prompts that were embedded last, so that a prompt is embedded once, whoever
+    asks again; kept under a hash of the text. Safe to call from several threads."""
+
+    def __init__(self, embed: Callable[[Sequence[str]], Float32[np.ndarray, "n d"]]):
+        self._embed = embed
+        self._lock = threading.Lock()
+        self._kept: OrderedDict[bytes, np.ndarray] = OrderedDict()
+
+    def __call__(self, texts: Sequence[str]) -> list[np.ndarray]:
+        """One vector a text; those that are not remembered are embedded together."""
+        keys = [hashlib.sha256(text.encode(errors="surrogatepass")).digest() for text in texts]
+        with self._lock:
+            found = {key: self._kept[key] for key in keys if key in self._kept}
+        new = {key: text for key, text in zip(keys, texts, strict=True) if key not in found}
+        if new:
+            found.update(zip(new, self._embed(list(new.values())), strict=True))
+        with self._lock:
+            for key in keys:
+                self._kept[key] = found[key]
+                self._kept.move_to_end(key)
+            while len(self._kept) > KEPT:
+                self._kept.popitem(last=False)
+        return [found[key] for key in keys]

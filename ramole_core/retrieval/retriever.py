@@ -17,10 +17,9 @@ import numpy as np
 from jaxtyping import Float32
 
 from ramole_core.errors import RamoleError
-from ramole_core.retrieval.encoder import unit
+from ramole_core.retrieval.encoder import RecentVectors, unit
 from ramole_core.retrieval.index import AdapterIndex, Entry
 from ramole_core.retrieval.mirror import cosines
-from ramole_core.retrieval.recent import RecentVectors
 from ramole_core.retrieval.store import IndexBroken
 
 EXAMPLES = 20

@@ -1,10 +1,44 @@
-"""Token ids to text as it streams: whole characters only, and nothing past a stop string."""
+"""From logits to text: the next token of one request, and whole characters as they stream.
+
+A token is the likeliest one, or drawn from the top-p nucleus with the request's own seed; nothing
+past a stop string is ever given out.
+"""
 
 from collections.abc import Sequence
 
+import torch
+from jaxtyping import Float
+from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
+from ramole_core.request import Request
+
 BROKEN = "\ufffd"  # what a tokenizer gives for half a character
+
+
+def make_generator(request: Request) -> torch.Generator:
+    """The request's own random numbers: on the CPU, so that a seed means the same on any device."""
+    generator = torch.Generator()
+    if request.seed is None:
+        generator.seed()
+    else:
+        generator.manual_seed(request.seed)
+    return generator
+
+
+def choose_token(
+    logits: Float[Tensor, "v"], request: Request, *, generator: torch.Generator
+) -> int:
+    """The next token id; temperature 0 is the argmax, else a draw from the top-p nucleus."""
+    if request.temperature == 0:
+        return int(logits.argmax())
+    probabilities = (logits.to("cpu", torch.float64) / request.temperature).softmax(-1)
+    ordered, ids = probabilities.sort(descending=True, stable=True)
+    before = ordered.cumsum(-1) - ordered
+    kept = ordered * (before < request.top_p)  # the first token is always kept
+    draw = torch.rand((), generator=generator, dtype=torch.float64) * kept.sum()
+    place = int(torch.searchsorted(kept.cumsum(-1), draw, right=True))
+    return int(ids[min(place, int((kept > 0).sum()) - 1)])
 
 
 class TextStream:
