@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from ramole_core.adapter_choice import AdapterChoice
@@ -21,8 +22,9 @@ from ramole_core.settings import Settings, load_settings
 if TYPE_CHECKING:
     from ramole_core.base.model import BaseModel
     from ramole_core.composition import Candidate, Composition, Response, Trained
-    from ramole_core.engine.driving import EngineThread
+    from ramole_core.composition.trained import WeightsFolder
     from ramole_core.engine.engine import Engine
+    from ramole_core.engine.engine_thread import EngineThread
     from ramole_core.engine.prompt import Prepared, Prompt
     from ramole_core.pool import AdapterCard
 
@@ -62,7 +64,6 @@ class Ramole:
         self._choice = AdapterChoice(
             self.pool, self.retriever, max_new_tokens=s.max_new_tokens, weights=self._weights
         )
-        self._trained: dict[str, Trained | None] = {}
         self._loading = threading.RLock()
         self._base: BaseModel | None = None
         self._engine: Engine | None = None
@@ -201,9 +202,11 @@ class Ramole:
         asked = self.prepare(requests)
         spent = (time.perf_counter() - began) / max(1, len(requests))
         engine = self.engine
-        from ramole_core.engine.driving import Follower  # after loading: it imports transformers
+        from ramole_core.engine.request_stream import (
+            RequestStream,  # after loading: it imports transformers
+        )
 
-        follower = Follower(
+        stream = RequestStream(
             engine,
             lambda: self._thread,
             asked,
@@ -212,7 +215,7 @@ class Ramole:
             cancelled=cancelled,
             waiting=waiting,
         )
-        for index, item in follower:
+        for index, item in stream:
             if isinstance(item, Generation):
                 item = replace(item, extra={"retrieve": spent, **item.extra})
             yield index, item
@@ -224,7 +227,7 @@ class Ramole:
         """
         with self._loading:
             engine = self.engine
-            from ramole_core.engine.driving import EngineThread
+            from ramole_core.engine.engine_thread import EngineThread
 
             if self._thread is None:
                 self._thread = EngineThread(engine)
@@ -273,12 +276,7 @@ class Ramole:
 
     def weights_checksums(self) -> dict[str, str]:
         """SHA-256 of the trained weights of each method that has some."""
-        from ramole_core.composition.trained import checksum_of
-
-        folder = self.settings.adapters_dir
-        rows = [row for row in METHOD_LIST if row.training]
-        found = {row.name: checksum_of(folder / row.weights, row) for row in rows}
-        return {name: checksum for name, checksum in found.items() if checksum}
+        return self._weights_folder.checksums()
 
     def candidates(self, requests: Sequence[Request]) -> "list[list[Candidate]]":
         """The adapters that each request would get, as the engine takes them; for measuring."""
@@ -315,21 +313,13 @@ class Ramole:
             pass
 
     def _weights(self, method: "Composition") -> "Trained | None":
-        """The method's trained weights, read once; None where it has none.
+        return self._weights_folder.get(method.row, needed=method.needs_weights)
 
-        Raises RamoleError where it needs some and there are none, or where they are broken.
-        """
-        from ramole_core.composition.trained import checksum_of, load_trained
+    @cached_property
+    def _weights_folder(self) -> "WeightsFolder":
+        from ramole_core.composition.trained import WeightsFolder
 
-        name = method.row.weights
-        if not name:
-            return None
-        if name not in self._trained:
-            folder = self.settings.adapters_dir / name
-            if not method.needs_weights and checksum_of(folder, method.row) is None:
-                return None
-            self._trained[name] = load_trained(folder, method.row)
-        return self._trained[name]
+        return WeightsFolder(self.settings.adapters_dir)
 
     def _shapes(self) -> dict[str, tuple[int, int]]:
         """The base model's linear layers, (i, o) each; fetches the base's files on first use."""

@@ -20,7 +20,16 @@ REPOSITORY = Path(__file__).parents[1]
 ROWS = '{"prompt": "a", "id": "x", "label": 1}\n{"prompt": "b", "k": 2}\n{"prompt": "c"}\n'
 KEYS = {
     *("index", "line", "id", "digest", "prompt", "text", "method", "adapters", "similarities"),
-    *("weights", "options", "temperature", "top_p", "seed", "finish_reason", "prompt_tokens", "new_tokens"),
+    *(
+        "weights",
+        "options",
+        "temperature",
+        "top_p",
+        "seed",
+        "finish_reason",
+        "prompt_tokens",
+        "new_tokens",
+    ),
     *("seconds", "first_token_seconds", "stages"),
 }
 

@@ -12,9 +12,8 @@ from ramole_core.errors import RamoleError
 from ramole_core.evaluation.retriever_places import Places, Remembered
 from ramole_core.evaluation.retriever_runs import WAYS, Tuner
 from ramole_core.retrieval.encoder import Encoder
-from ramole_core.retrieval.metric import METRIC, Metric
+from ramole_core.retrieval.metric import BUCKETS, METRIC, Metric, inverse_frequencies, word_vectors
 from ramole_core.retrieval.tuning import RECORD, read_tuning
-from ramole_core.retrieval.words import BUCKETS, inverse_frequencies, word_vectors
 from ramole_core.training.recipe import Schedule
 from ramole_core.training.retriever import train_retriever
 from ramole_core.training.retriever_metric import MetricRecipe, fit_metric

@@ -15,7 +15,7 @@ from safetensors.torch import load as load_safetensors
 from torch import Tensor
 
 from ramole_core.errors import RamoleError
-from ramole_core.methods import Method
+from ramole_core.methods import METHOD_LIST, Method
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,3 +89,31 @@ def checksum_of(folder: Path, row: Method) -> str | None:
     """SHA-256 of a method's weights; None where there are none."""
     file = weights_file(folder, row)
     return hashlib.sha256(file.read_bytes()).hexdigest() if file.is_file() else None
+
+
+class WeightsFolder:
+    """The trained weights of all methods, each in its own folder; read once."""
+
+    def __init__(self, folder: Path):
+        """`folder` holds `_router` and its like; it need not exist."""
+        self._folder = folder
+        self._read: dict[str, Trained] = {}
+
+    def get(self, row: Method, *, needed: bool) -> Trained | None:
+        """A method's weights; None where it has none, or none are there and none are `needed`.
+
+        Raises RamoleError where they are missing or broken.
+        """
+        if not row.weights:
+            return None
+        if row.weights not in self._read:
+            if not needed and checksum_of(self._folder / row.weights, row) is None:
+                return None
+            self._read[row.weights] = load_trained(self._folder / row.weights, row)
+        return self._read[row.weights]
+
+    def checksums(self) -> dict[str, str]:
+        """SHA-256 of the weights of each method that is trained and has some."""
+        rows = [row for row in METHOD_LIST if row.training]
+        found = {row.name: checksum_of(self._folder / row.weights, row) for row in rows}
+        return {name: checksum for name, checksum in found.items() if checksum}

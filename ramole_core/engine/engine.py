@@ -15,7 +15,7 @@ from ramole_core.composition import Candidate, Response, find_method
 from ramole_core.engine.attention import ServedAttention
 from ramole_core.engine.kv import KvCache
 from ramole_core.engine.model_runner import ModelRunner
-from ramole_core.engine.placement import Placer, Weights
+from ramole_core.engine.placement import Placement, Placer, Weights
 from ramole_core.engine.prompt import Prepared, Prompt, encode_prompt, room_for_answer
 from ramole_core.engine.reference import Reference, read_ends, response_of
 from ramole_core.engine.request_state import RequestState, spell
@@ -126,9 +126,9 @@ class Engine:
 
         Raises RamoleError where it could never run, Busy where too many wait.
         """
-        self.scheduler.check_place(session=session, address=address)  # before anything is made
+        self.scheduler.queue.check_place(session=session, address=address)
         request = prepared.request
-        placement = self._placer.prepare(request, prepared.candidates)
+        placement = self._place(request, prepared.candidates)
         count = placement.decision.weights.shape[1]
         return self.scheduler.submit(
             request,
@@ -140,6 +140,13 @@ class Engine:
             address=address,
             deliver=deliver,
         )
+
+    def _place(self, request: Request, candidates: Sequence[Candidate]) -> Placement:
+        """What the method decides; raises RamoleError, also for a fault that nobody foresaw."""
+        try:
+            return self._placer.prepare(request, candidates)
+        except Exception as error:
+            raise fault_of(error, request.method) from error
 
     def step(self) -> list[Event]:
         """One iteration of the batch, delivered to those who asked.
@@ -164,7 +171,7 @@ class Engine:
         """The `top` likeliest tokens after `ids`, with their probabilities, as each request would
         have them. Raises RamoleError where the bank is full of adapters in use."""
         full = "The adapters in use leave no room for this one now; try again in a moment."
-        placements = [self._placer.prepare(*one) for one in asked]
+        placements = [self._place(*one) for one in asked]
         tokens = torch.tensor([list(ids)] * len(asked))
         with self.lock, torch.inference_mode(), self._placer.pinned(placements, full) as rows:
             output = self._runner.read(
@@ -190,7 +197,7 @@ class Engine:
             "The adapters of these rows do not fit on the device together; take fewer rows at "
             "once, or raise RAMOLE_DEVICE_CACHE_MB."
         )
-        placements = [self._placer.prepare(*one) for one in asked]
+        placements = [self._place(*one) for one in asked]
         with self.lock, self._placer.pinned(placements, full) as rows:
             with self._runner.mixing(rows, l) as forward:
                 yield

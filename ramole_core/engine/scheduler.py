@@ -6,7 +6,6 @@ Orca; S-LoRA, arXiv 2311.03285). It has no threads of its own: whoever calls `st
 """
 
 import logging
-import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -19,7 +18,7 @@ from ramole_core.engine.kv import KvCache
 from ramole_core.engine.model_runner import ModelRunner, Output
 from ramole_core.engine.placement import Placement
 from ramole_core.engine.request_state import RequestState, new_request_state
-from ramole_core.engine.waiting import check_place, in_turn
+from ramole_core.engine.waiting import WaitingQueue
 from ramole_core.errors import RamoleError
 from ramole_core.layers import Layout, RowMix
 from ramole_core.request import Generation, Request, Step
@@ -78,11 +77,9 @@ class Scheduler:
         self._tokenizer, self._layout, self._eos = tokenizer, layout, eos
         self._kv, self._runner = kv, runner
         self._pin, self._release = pin, release
-        self._door = threading.Lock()
-        self._waiting: list[RequestState] = []
+        self.queue = WaitingQueue(most=sizes.max_queue, rows=sizes.max_batch)
         self._reading: list[RequestState] = []
         self._rows: list[RequestState] = []
-        self._number = 0
         self._stats = Stats()
 
     # --- the door -----------------------------------------------------------------------------
@@ -105,11 +102,10 @@ class Scheduler:
         address has its share of the queue.
         """
         self._kv.check(len(prompt_ids) + room)
-        with self._door:
-            self._check_place(session, address)
-            self._number += 1
+
+        def make(number: int) -> RequestState:
             state = new_request_state(
-                self._number,
+                number,
                 request,
                 session=session,
                 address=address,
@@ -121,22 +117,9 @@ class Scheduler:
             )
             if deliver is not None:
                 state.deliver = deliver
-            self._waiting.append(state)
-        return state
+            return state
 
-    def check_place(self, *, session: str = "", address: str = "") -> None:
-        """Raises Busy where one more request of theirs could not wait now."""
-        with self._door:
-            self._check_place(session, address)
-
-    def _check_place(self, session: str, address: str) -> None:
-        check_place(
-            self._waiting,
-            session=session,
-            address=address,
-            max_queue=self.sizes.max_queue,
-            max_batch=self.sizes.max_batch,
-        )
+        return self.queue.add(make, session=session, address=address)
 
     def cancel(self, state: RequestState) -> None:
         """End one request at the next step; the others do not feel it."""
@@ -148,8 +131,7 @@ class Scheduler:
 
     def places(self) -> dict[RequestState, int]:
         """The place of every request that waits."""
-        with self._door:
-            order = in_turn(self._waiting, [*self._reading, *self._rows])
+        order = self.queue.order([*self._reading, *self._rows])
         return {state: number for number, state in enumerate(order, 1)}
 
     @property
@@ -158,11 +140,11 @@ class Scheduler:
 
     @property
     def waiting(self) -> int:
-        return len(self._waiting)
+        return len(self.queue)
 
     @property
     def idle(self) -> bool:
-        return not (self._waiting or self._reading or self._rows)
+        return not (len(self.queue) or self._reading or self._rows)
 
     def stats(self) -> Mapping[str, int | float]:
         """Counters, and what is held now."""
@@ -188,27 +170,22 @@ class Scheduler:
     @torch.inference_mode()
     def fail(self) -> list[RequestState]:
         """Give up every request, after an error that nobody foresaw; frees what they held."""
-        with self._door:
-            lost = [*self._reading, *self._rows, *self._waiting]
-            self._waiting.clear()
+        lost = [*self._reading, *self._rows, *self.queue.take_all()]
         for state in lost:
             self._leave(state)
         self._runner.forget()
         return lost
 
     def _drop_cancelled(self, events: list[Event]) -> None:
-        with self._door:
-            gone = [state for state in self._waiting if state.cancelled]
-            self._waiting = [state for state in self._waiting if not state.cancelled]
+        gone = self.queue.take_cancelled()
         gone += [state for state in [*self._reading, *self._rows] if state.cancelled]
         for state in gone:
             state.end("cancelled")
             self._finish(state, events)
 
     def _let_in(self, events: list[Event]) -> None:
-        while self._waiting and self.running < self.sizes.max_batch:
-            with self._door:
-                state = in_turn(self._waiting, [*self._reading, *self._rows])[0]
+        while len(self.queue) and self.running < self.sizes.max_batch:
+            state = self.queue.order([*self._reading, *self._rows])[0]
             arena = self._kv.reserve(state.length)
             if arena is None:
                 return
@@ -216,21 +193,17 @@ class Scheduler:
                 mix = self._pin(state.placement)
             except Exception as error:
                 self._kv.give_back(arena)
-                self._take_out(state)
+                self.queue.remove(state)
                 events.append((state, fault_of(error, state.request.method)))
                 continue
             if mix is None:
                 self._kv.give_back(arena)
                 return
-            self._take_out(state)
+            self.queue.remove(state)
             state.mix, state.arena = mix, arena
             state.admitted = time.perf_counter()
             self._stats.admitted += 1
             self._reading.append(state)
-
-    def _take_out(self, state: RequestState) -> None:
-        with self._door:
-            self._waiting.remove(state)
 
     def _prefill(self, events: list[Event]) -> None:
         began = time.perf_counter()

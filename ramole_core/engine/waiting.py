@@ -1,10 +1,11 @@
-"""Who may wait for a row, and who is next: addresses take turns, and the sessions of each.
+"""The requests that wait for a row, and who is next: addresses take turns, and their sessions.
 
 Whoever invents sessions stays one address. Where the address is unknown, the session stands for it.
 """
 
+import threading
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from ramole_core.engine.request_state import RequestState
 from ramole_core.errors import Busy
@@ -13,6 +14,68 @@ SHARE = 4
 """One address may hold one place in so many of the queue, or as many as run at once."""
 Source = tuple[str, str]
 """An address, or for want of one a session."""
+
+
+class WaitingQueue:
+    """May be used from any thread."""
+
+    def __init__(self, *, most: int, rows: int):
+        """`most` may wait at once; `rows` run at once."""
+        self._most, self._rows = most, rows
+        self._lock = threading.Lock()
+        self._waiting: list[RequestState] = []
+        self._number = 0
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    def check_place(self, *, session: str, address: str) -> None:
+        """Raises Busy where one more request of theirs could not wait now."""
+        with self._lock:
+            self._check(session, address)
+
+    def add(
+        self, make: Callable[[int], RequestState], *, session: str, address: str
+    ) -> RequestState:
+        """Put a request in; `make` gives it by its number. Raises Busy where there is no place."""
+        with self._lock:
+            self._check(session, address)
+            self._number += 1
+            state = make(self._number)
+            self._waiting.append(state)
+        return state
+
+    def remove(self, state: RequestState) -> None:
+        """Take one request out."""
+        with self._lock:
+            self._waiting.remove(state)
+
+    def take_cancelled(self) -> list[RequestState]:
+        """Take out all that were cancelled."""
+        with self._lock:
+            gone = [state for state in self._waiting if state.cancelled]
+            self._waiting = [state for state in self._waiting if not state.cancelled]
+        return gone
+
+    def take_all(self) -> list[RequestState]:
+        """Take out everybody."""
+        with self._lock:
+            gone, self._waiting = self._waiting, []
+        return gone
+
+    def order(self, running: Iterable[RequestState]) -> list[RequestState]:
+        """All that wait, the next one first."""
+        with self._lock:
+            return in_turn(self._waiting, running)
+
+    def _check(self, session: str, address: str) -> None:
+        check_place(
+            self._waiting,
+            session=session,
+            address=address,
+            max_queue=self._most,
+            max_batch=self._rows,
+        )
 
 
 def in_turn(waiting: Iterable[RequestState], running: Iterable[RequestState]) -> list[RequestState]:

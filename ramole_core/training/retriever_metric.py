@@ -19,8 +19,7 @@ import numpy as np
 from jaxtyping import Float32
 
 from ramole_core.errors import RamoleError
-from ramole_core.retrieval.metric import Metric
-from ramole_core.retrieval.words import inverse_frequencies
+from ramole_core.retrieval.metric import Metric, inverse_frequencies
 
 Dense = Callable[[Sequence[str]], Float32[np.ndarray, "n d"]]
 """The encoder's own vectors, of unit length."""

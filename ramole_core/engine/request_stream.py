@@ -1,11 +1,13 @@
-"""Who calls `Engine.step`: a thread of its own on a server, or the waiting callers in turn."""
+"""One caller's requests: fed in as far as they fit, what comes of them collected as it comes.
+
+Without an `EngineThread` the callers step the engine themselves, in turn (scripts, ZeroGPU).
+"""
 
 import queue
-import threading
-import traceback
 from collections.abc import Callable, Iterator, Sequence
 
 from ramole_core.engine.engine import Engine
+from ramole_core.engine.engine_thread import EngineThread
 from ramole_core.engine.prompt import Prepared
 from ramole_core.engine.request_state import RequestState
 from ramole_core.errors import Busy
@@ -15,45 +17,7 @@ LOOK = 0.05
 """Seconds between two looks at whether a caller has gone, while nothing comes."""
 
 
-class EngineThread:
-    """Steps an engine while there is anything to do; `close()` ends it after the running step."""
-
-    def __init__(self, engine: Engine):
-        self._engine = engine
-        self._wake = threading.Condition()
-        self._ending = False
-        self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
-        self._thread.start()
-
-    @property
-    def alive(self) -> bool:
-        return self._thread.is_alive()
-
-    def wake(self) -> None:
-        """There is something to do."""
-        with self._wake:
-            self._wake.notify()
-
-    def close(self) -> None:
-        with self._wake:
-            self._ending = True
-            self._wake.notify()
-        self._thread.join()
-
-    def _run(self) -> None:
-        while True:
-            with self._wake:
-                while self._engine.scheduler.idle and not self._ending:
-                    self._wake.wait()
-            if self._ending:
-                return
-            try:
-                self._engine.step()
-            except Exception:  # whoever waited has been told; the server goes on
-                traceback.print_exc()
-
-
-class Follower:
+class RequestStream:
     """One caller's requests: feeds them in as far as they fit, and collects what comes."""
 
     def __init__(

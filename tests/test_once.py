@@ -1,0 +1,88 @@
+"""A prompt is tokenised once and embedded once: in a batch together, on the page, with its base."""
+
+import threading
+
+import pytest
+
+from ramole_core import Request
+from ramole_core.retrieval.encoder import KEPT, RecentVectors
+from tests.test_ramole import ramole  # noqa: F401  the fixture
+
+ASK = {"max_new_tokens": 3, "ignore_eos": True}
+
+
+@pytest.fixture
+def counted(ramole, monkeypatch):  # noqa: F811
+    """How many texts each call of the encoder, and of the tokenizer, was given."""
+    ramole.load()
+    calls = {"embedded": [], "read": []}
+    embed, read = ramole.retriever._encoder.embed, ramole.engine.read
+
+    def counting_embed(texts):
+        calls["embedded"].append(list(texts))
+        return embed(texts)
+
+    def counting_read(request):
+        calls["read"].append(request.prompt)
+        return read(request)
+
+    monkeypatch.setattr(ramole.retriever, "_recent", RecentVectors(counting_embed))
+    monkeypatch.setattr(ramole.engine, "read", counting_read)
+    return calls
+
+
+@pytest.mark.parametrize("method", ["ramole", "ramole_plus", "selection", "mixture"])
+def test_a_batch_is_embedded_together_and_read_once(ramole, counted, method):  # noqa: F811
+    prompts = [f"Is rain number {n} on the way?" for n in range(5)]
+    ramole.generate([Request(prompt, method=method, **ASK) for prompt in prompts])
+    assert counted["embedded"] == [prompts]
+    assert counted["read"] == prompts
+
+
+def test_what_needs_no_vector_is_not_embedded(ramole, counted):  # noqa: F811
+    ramole.generate([Request("a", method="base", **ASK), Request("b", adapters=["sums"], **ASK)])
+    assert counted["embedded"] == []
+
+
+def test_the_page_asks_the_encoder_once(ramole, counted):  # noqa: F811
+    from ui.ask.answer import answer
+    from ui.ask.run import Live
+
+    ramole.start()
+    request = Request("Will it rain on the page?", method="ramole_plus", **ASK)
+    live = Live()
+    assert list(answer(ramole, request, live, beside=True))[-1].run is not None
+    assert counted["embedded"] == [["Will it rain on the page?"]]
+    assert counted["read"] == ["Will it rain on the page?"] * 2, "the request, and the bare base"
+
+
+def test_a_fixed_number_of_vectors_is_kept_and_no_text(ramole):  # noqa: F811
+    calls = []
+
+    def embed(texts):
+        calls.append(len(texts))
+        return ramole.retriever.embed(texts)
+
+    recent = RecentVectors(embed)
+    recent(["a", "b", "a"])
+    assert calls == [2]
+    recent([str(n) for n in range(KEPT)])
+    recent(["a"])
+    assert calls == [2, KEPT, 1] and len(recent._kept) == KEPT
+    assert not any(isinstance(key, str) for key in recent._kept)
+
+
+def test_many_threads_get_their_own_vectors(ramole):  # noqa: F811
+    recent, wrong = RecentVectors(ramole.retriever.embed), []
+
+    def ask(text):
+        mine = recent([text])[0]
+        if abs(mine - ramole.retriever.embed([text])[0]).max() > 1e-5:
+            wrong.append(text)
+
+    threads = [threading.Thread(target=ask, args=(f"text {n % 4}",)) for n in range(12)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
