@@ -15,10 +15,11 @@ import gradio as gr
 from ramole_core import Request
 from ramole_core.errors import Busy
 from tests.fake_ramole import FakeRamole
-from ui import ask, examples, header
-from ui.answer import answer
-from ui.examples import Example, write_run
-from ui.run import Live
+from ui import header
+from ui.ask import examples, tab as ask
+from ui.ask.answer import answer
+from ui.ask.examples import Example, write_run
+from ui.charts.run import Live
 from ui.serve import serve
 
 REPLACED = Example("A made-up run", "Which boats?")

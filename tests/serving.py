@@ -93,7 +93,8 @@ def main() -> None:
     import gradio as gr
 
     from tests.pool_fakes import FakeRamole
-    from ui import api, pool_tab
+    from ui.api import endpoints as api
+    from ui.pool import tab as pool_tab
     from ui.serve import serve
 
     root = Path(sys.argv[1])

@@ -18,7 +18,7 @@ from ramole_core import Generation, Request, Step
 from ramole_core.errors import Busy
 from tests.pool_fakes import write_adapter, write_sample, zipped
 from tests.serving import REPOSITORY, app, fake, free_port
-from ui.api_answers import batched, streamed
+from ui.api.answers import batched, streamed
 from ui.serve import drop_old, passwords
 
 SIX = {"/ask", "/ask_batch", "/retrieve", "/list_adapters", "/add_adapter", "/remove_adapter"}

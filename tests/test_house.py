@@ -88,10 +88,10 @@ def test_readme_names_every_command_and_endpoint():
     assert len(commands) >= 8
     for name in commands | {"train adapter", "train router", "train retriever"}:
         assert f"python -m ramole_core {name}" in README or f"`{name}`" in README
-    api = (REPOSITORY / "ui" / "api.py").read_text(encoding="utf-8")
+    api = (REPOSITORY / "ui" / "api" / "endpoints.py").read_text(encoding="utf-8")
     for name in ("ask", "ask_batch", "retrieve", "list_adapters", "add_adapter", "remove_adapter"):
         assert f"`/{name}`" in README
-        assert re.search(rf"""["'/ ]{name}["'(]""", api), f"ui/api.py has no {name}"
+        assert re.search(rf"""["'/ ]{name}["'(]""", api), f"ui/api/endpoints.py has no {name}"
 
 
 def test_the_head_of_readme_configures_a_space():

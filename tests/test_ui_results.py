@@ -13,8 +13,8 @@ from types import SimpleNamespace
 import pytest
 
 from tests.results_page import EVIL, FILES, METHODS, evaluation as written, write_results
-from ui import results_tab
-from ui.results_answers import (
+from ui.results import tab as results_tab
+from ui.results.answers import (
     again_html,
     by_task_html,
     differences_html,
@@ -22,12 +22,12 @@ from ui.results_answers import (
     in_words,
     top_html,
 )
-from ui.results_files import COMMANDS, RESULTS, Span, Unmeasured, load, span_of, stamp
-from ui.results_glance import glance_html
-from ui.results_html import Scale, command_html, spoken, whisker
-from ui.results_plots import inks_of, scores_figure
-from ui.results_scores import HELD_OUT, evaluation, evaluation_of
-from ui.results_speed import machines_of
+from ui.results.figure import inks_of, scores_figure
+from ui.results.files import COMMANDS, RESULTS, Span, Unmeasured, load, span_of, stamp
+from ui.results.glance import glance_html
+from ui.results.scores import HELD_OUT, evaluation, evaluation_of
+from ui.results.speed import machines_of
+from ui.results.tables import Scale, command_html, spoken, whisker
 
 REPOSITORY = Path(__file__).parents[1]
 

@@ -12,7 +12,12 @@ def build(ramole: "Ramole") -> "gr.Blocks":
     """The page of this system, ready for `ui.serve`; nothing listens and nothing loads yet."""
     import gradio as gr
 
-    from . import api, ask, batch_tab, header, pool_tab, results_tab
+    from . import header
+    from .api import endpoints as api
+    from .ask import tab as ask
+    from .batch import tab as batch_tab
+    from .pool import tab as pool_tab
+    from .results import tab as results_tab
 
     with gr.Blocks(title="RAMoLE", analytics_enabled=False) as page:
         header.header(ramole)

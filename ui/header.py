@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Any
 import gradio as gr
 from gradio.context import Context
 
-from .found import notice_html
-from .loading import loading_of
+from .ask.found import notice_html
+from .model.loading import loading_of
 
 if TYPE_CHECKING:
     from ramole_core import Ramole

@@ -19,8 +19,8 @@ from starlette.routing import Route
 
 from ramole_core import RamoleError, __version__
 
-from .loading import loading_of
-from .quota import sweep
+from .model.loading import loading_of
+from .session.quota import sweep
 
 if TYPE_CHECKING:
     from ramole_core import Ramole
@@ -68,7 +68,7 @@ def launch(page: gr.Blocks, ramole: "Ramole") -> str:
             max_file_size=settings.max_upload_mb * 2**20,
             mcp_server=find_spec("mcp") is not None and not auth,
             app_kwargs={"routes": [Route("/health", _health(ramole))]},
-            css_paths=sorted(STYLES.glob("*.css")),
+            css_paths=sorted(STYLES.rglob("*.css"), key=lambda path: path.name),
             theme=look(),
             footer_links=["api", "gradio", "settings"],
             run_history=False,
