@@ -17,9 +17,9 @@ from ramole_core.errors import Busy
 from tests.fake_ramole import FakeRamole
 from ui import header
 from ui.ask import examples, tab as ask
-from ui.ask.answer import answer
-from ui.ask.examples import Example, write_run
-from ui.charts.run import Live
+from ui.ask.answer import Live, answer
+from ui.ask.examples import write_run
+from ui.parts.prompts import Example
 from ui.serve import serve
 
 REPLACED = Example("A made-up run", "Which boats?")

@@ -12,16 +12,19 @@ import pytest
 
 from ramole_core import RamoleError, Request, write_trace
 from tests.fake_ramole import LAYERS, MODULES, WORDS, FakeRamole, gate_of
-from ui.ask.answer import answer, rank, scored, took
-from ui.ask.downloads import sweep, write_files
-from ui.ask.examples import LIVE, RECORDED, read_run, recorded_files, write_run
+from ui.ask.answer import Live, answer, rank, scored, took
+from ui.ask.downloads import write_files
+from ui.ask.examples import RECORDED, read_run, recorded_files, write_run
 from ui.ask.explained import explanation_html, spell, token_html
 from ui.ask.form import FIELDS, Form, form_of, read_weights
-from ui.ask.found import found_html, notice_html, timing_html
+from ui.ask.found import found_html, timing_html
 from ui.charts.palette import INKS, letter_of
 from ui.charts.plots import entropy_figure, layers_figure, token_figure, token_table, tokens_table
-from ui.charts.run import Found, Live, entropy, mean_weights, shares, strongest
+from ui.charts.run import Found, entropy, mean_weights, shares, strongest
 from ui.charts.tokens import BASE_MEANING, EVEN_MEANING, MEANING, Growing, view_of, view_of_run
+from ui.parts.downloads import sweep
+from ui.parts.notice import notice_html
+from ui.parts.prompts import LIVE
 
 
 def tokens_of(view: dict) -> list[dict]:

@@ -15,8 +15,9 @@ from ramole_core import AdapterRefused, RamoleError
 from tests.pool_fakes import FakeRamole, write_adapter, write_sample, zipped
 from ui.model import spaces
 from ui.parts.errors import UNEXPECTED, one_sentence
+from ui.parts.markup import escaped
 from ui.pool.bundle import write_bundle
-from ui.pool.cards import badges, cards_html, chosen, escaped
+from ui.pool.cards import badges, cards_html, matching
 from ui.pool.details import card_text, details_html, training_command
 from ui.pool.examples_text import examples_from_file, examples_from_lines
 from ui.pool.intake import judge
@@ -104,7 +105,7 @@ def test_escaped_leaves_nothing_that_a_template_or_a_browser_reads():
     ],
 )
 def test_search_and_filters(ramole, search, show, order, names):
-    found = chosen(ramole.pool.cards(), search=search, show=show, order=order, yours=())
+    found = matching(ramole.pool.cards(), search=search, show=show, order=order, yours=())
     assert [card.name for card in found] == names
 
 

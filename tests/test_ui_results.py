@@ -13,7 +13,7 @@ from types import SimpleNamespace
 import pytest
 
 from tests.results_page import EVIL, FILES, METHODS, evaluation as written, write_results
-from ui.results import tab as results_tab
+from ui.results import updates as results_updates
 from ui.results.answers import (
     again_html,
     by_task_html,
@@ -82,7 +82,7 @@ def everything(folder: Path, *, pictures: bool = True) -> str:
         parts += [differences_html(found, setting), by_task_html(found, setting)]
         if pictures:
             scores_figure(found, setting)
-    return "".join([*parts, results_tab.rest_html(folder, found)])
+    return "".join([*parts, results_updates.rest_html(folder, found)])
 
 
 def test_every_method_stands_in_its_row_and_the_best_mixing_is_bold(folder):
@@ -408,7 +408,7 @@ UI.plot, UI.ahead, UI.by_task = "plot", "ahead", "by_task"
 
 
 def test_the_tab_opens_with_the_first_setting(folder):
-    drawn = results_tab.opened(UI, folder)
+    drawn = results_updates.opened(UI, folder)
     assert "ramole_plus" in drawn["top"] and "arc_easy" in drawn["rest"]
     assert [value for _, value in drawn["setting"].choices] == ["iid", "ood", "crowded"]
     assert drawn["setting"].value == "iid" and "IID" in drawn["by_task"]
@@ -417,7 +417,7 @@ def test_the_tab_opens_with_the_first_setting(folder):
 
 def test_without_an_evaluation_there_is_nothing_to_choose(folder):
     (folder / "evaluation.json").unlink()
-    drawn = results_tab.opened(UI, folder)
+    drawn = results_updates.opened(UI, folder)
     assert "Not measured yet" in drawn["top"] and not drawn["chosen"].visible
     assert "arc_easy" in drawn["rest"] and "plot" not in drawn
 
@@ -432,14 +432,14 @@ def test_the_stamp_changes_with_any_file(folder):
 
 
 def test_another_setting_is_drawn_and_an_unknown_one_is_not(folder):
-    assert "OOD" in results_tab.closer(UI, folder, "ood")["by_task"]
+    assert "OOD" in results_updates.closer(UI, folder, "ood")["by_task"]
     for wrong in (None, "", "elsewhere", ["iid"]):
-        assert "by_task" not in results_tab.closer(UI, folder, wrong)
+        assert "by_task" not in results_updates.closer(UI, folder, wrong)
 
 
 def test_a_failure_nobody_thought_of_is_a_sentence(folder, monkeypatch, caplog):
-    monkeypatch.setattr(results_tab, "glance_html", lambda *_: 1 / 0)
-    drawn = results_tab.opened(UI, folder)
+    monkeypatch.setattr(results_updates, "glance_html", lambda *_: 1 / 0)
+    drawn = results_updates.opened(UI, folder)
     assert "Something went wrong" in drawn["top"] and "arc_easy" in drawn["rest"]
     assert "ZeroDivisionError" in caplog.text
 

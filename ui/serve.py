@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import gradio as gr
-from gradio import processing_utils
+from gradio import processing_utils, themes
 from gradio.utils import get_upload_folder
 from starlette.requests import Request
 from starlette.responses import JSONResponse
@@ -33,7 +33,6 @@ QUEUE_SLEEP = 0.01
 """Seconds between two looks of Gradio at its queue; its own 0.001 costs 4 % of a core for ever."""
 NEVER = str(10**9)
 """Events after which Gradio sums up all events so far, with pandas; its own is after each."""
-STYLES = Path(__file__).parent
 
 
 def serve(page: gr.Blocks, ramole: "Ramole") -> None:
@@ -68,7 +67,7 @@ def launch(page: gr.Blocks, ramole: "Ramole") -> str:
             max_file_size=settings.max_upload_mb * 2**20,
             mcp_server=find_spec("mcp") is not None and not auth,
             app_kwargs={"routes": [Route("/health", _health(ramole))]},
-            css_paths=sorted(STYLES.rglob("*.css"), key=lambda path: path.name),
+            css_paths=styles(),
             theme=look(),
             footer_links=["api", "gradio", "settings"],
             run_history=False,
@@ -95,9 +94,14 @@ def drop_old(cache: Path, age: float) -> None:
                 path.unlink()
 
 
+def styles() -> list[Path]:
+    """Every room's style sheet, in the order of their names."""
+    return sorted(Path(__file__).parent.rglob("*.css"), key=lambda path: path.name)
+
+
 def look() -> gr.Theme:
     """Gradio's plain theme with the system's fonts, so that no font is fetched from anywhere."""
-    return gr.themes.Default(
+    return themes.Default(
         primary_hue="indigo",
         font=["system-ui", "sans-serif"],
         font_mono=["ui-monospace", "monospace"],

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from ramole_core import Generation, RamoleError, Request
 
 from ..model.reading import BEAT, Reading
-from .fields import MOST_PROMPTS, Ask, checked
+from .fields import MOST_PROMPTS, Ask, checked, refuse_unknown_options
 
 if TYPE_CHECKING:
     from ramole_core import AdapterCard, Hit, Ramole
@@ -45,7 +45,9 @@ def batched(
     for number, row in enumerate(prompts, 1):
         said = row if isinstance(row, dict) else {"prompt": row}
         try:
-            requests.append(checked(Ask, **{**defaults, **said}).request(owner))
+            asked = checked(Ask, **{**defaults, **said})
+            refuse_unknown_options(ramole, asked)
+            requests.append(asked.request(owner))
         except RamoleError as error:
             raise RamoleError(f"Prompt {number}: {error}") from None
     reading = Reading(ramole, requests, session=owner)

@@ -6,6 +6,7 @@ A client is a session like a browser tab is: its uploads are its own, and go whe
 from typing import TYPE_CHECKING
 
 import gradio as gr
+from gradio.events import api
 
 from ramole_core import AdapterRefused, RamoleError
 
@@ -15,18 +16,33 @@ from ..pool.intake import judge
 from ..session.owner import owner_of
 from ..session.quota import quota_of
 from .answers import batched, card_of, hit_of, streamed
-from .fields import Ask, Named, Search, Upload, checked, stored_path
+from .fields import (
+    Ask,
+    Named,
+    Search,
+    Upload,
+    checked,
+    refuse_unknown_options,
+    stored_path,
+)
 
 if TYPE_CHECKING:
     from ramole_core import Ramole
 
 
-def endpoints(ramole: "Ramole") -> None:
-    """Register the endpoints in the Blocks that is open."""
-    quota = quota_of(ramole)
+class Endpoints:
+    """The six endpoints: what Gradio calls, by name; each ends well or with one sentence.
 
-    @gpu(120)
+    A stream's return type is that of one step, since from it Gradio learns how many outputs there
+    are; a type checker wants an iterator there, and is told not to look.
+    """
+
+    def __init__(self, ramole: "Ramole"):
+        self.ramole = ramole
+        self.quota = quota_of(ramole)
+
     def ask(
+        self,
         prompt: str,
         method: str = "ramole",
         k: int = 3,
@@ -40,8 +56,9 @@ def endpoints(ramole: "Ramole") -> None:
         stop: list[str] | None = None,
         system: str | None = None,
         raw: bool = False,
-        request: gr.Request = None,
-    ) -> tuple[str, dict]:  # of each step: from this Gradio learns that there are two outputs
+        options: dict | str | None = None,
+        request: gr.Request | None = None,
+    ) -> tuple[str, dict]:  # pyright: ignore[reportInvalidTypeForm]
         """
         Answer a prompt with the adapters of the pool that fit it, mixed token by token. Streams the
         text so far; the last answer also has the adapters that were used and how it ended. Waits
@@ -62,6 +79,7 @@ def endpoints(ramole: "Ramole") -> None:
             stop: The answer ends before the first of these strings.
             system: A system prompt; without it, the chat template's own.
             raw: Continue the prompt as it is, without the chat template.
+            options: The method's own options by name, as a JSON object; each has a default.
         Returns:
             The text so far.
             An object with adapters, method, finish_reason, tokens, seconds; or its place, or empty.
@@ -82,14 +100,20 @@ def endpoints(ramole: "Ramole") -> None:
                 stop=stop,
                 system=system,
                 raw=raw,
+                options=options,
             )
-            yield from streamed(ramole, said.request(owner_of(request)))
+            refuse_unknown_options(self.ramole, said)
+            answers = streamed(self.ramole, said.request(owner_of(request)))
+            yield from answers  # pyright: ignore[reportReturnType]
 
-    @gpu(120)
     def ask_batch(
-        prompts: list[str | dict], method: str = "ramole", k: int = 3, max_new_tokens: int = 128,
-        request: gr.Request = None,
-    ) -> list[dict]:  # fmt: skip
+        self,
+        prompts: list[str | dict],
+        method: str = "ramole",
+        k: int = 3,
+        max_new_tokens: int = 128,
+        request: gr.Request | None = None,
+    ) -> list[dict]:  # pyright: ignore[reportInvalidTypeForm]
         """
         Answer several prompts in one batch, each with its own adapters and method. Streams the
         list of answers so far, null for one on its way. Waits while the model loads.
@@ -104,13 +128,15 @@ def endpoints(ramole: "Ramole") -> None:
         """
         with one_sentence(markup=False):
             defaults = {"method": method, "k": k, "max_new_tokens": max_new_tokens}
-            yield from batched(ramole, prompts, defaults, owner=owner_of(request))
+            answers = batched(self.ramole, prompts, defaults, owner=owner_of(request))
+            yield from answers  # pyright: ignore[reportReturnType]
 
     def retrieve(
+        self,
         text: str,
         k: int = 3,
         exclude: list[str] | None = None,
-        request: gr.Request = None,
+        request: gr.Request | None = None,
     ) -> list[dict]:
         """
         Find the adapters of the pool that are nearest to a text, best first. Needs no model.
@@ -126,10 +152,10 @@ def endpoints(ramole: "Ramole") -> None:
             said = checked(Search, text=text, k=k, exclude=exclude)
             if not said.text.strip():
                 raise RamoleError("The text is empty; give a prompt.")
-            hits = ramole.retrieve(said.text, said.k, said.exclude or (), owner_of(request))
+            hits = self.ramole.retrieve(said.text, said.k, said.exclude or (), owner_of(request))
             return [hit_of(hit) for hit in hits]
 
-    def list_adapters(request: gr.Request = None) -> list[dict]:
+    def list_adapters(self, request: gr.Request | None = None) -> list[dict]:
         """
         List the adapters that this session can use: the sample pool's and its own uploads.
 
@@ -139,14 +165,16 @@ def endpoints(ramole: "Ramole") -> None:
         with one_sentence(markup=False):
             owner = owner_of(request)
             return [
-                card_of(card, yours=quota.owns(card, owner)) for card in ramole.pool.cards(owner)
+                card_of(card, yours=self.quota.owns(card, owner))
+                for card in self.ramole.pool.cards(owner)
             ]
 
     def add_adapter(
+        self,
         file: gr.FileData,
         name: str | None = None,
         examples: list[str] | None = None,
-        request: gr.Request = None,
+        request: gr.Request | None = None,
     ) -> dict:
         """
         Add a LoRA adapter made with PEFT to this session's pool; it is gone when the session ends.
@@ -162,7 +190,12 @@ def endpoints(ramole: "Ramole") -> None:
             said = checked(Upload, name=name, examples=examples)
             owner, path = owner_of(request), stored_path(file)
             (verdict,) = judge(
-                ramole, quota, [path], owner=owner, name=said.name, examples=said.examples or ()
+                self.ramole,
+                self.quota,
+                [path],
+                owner=owner,
+                name=said.name,
+                examples=said.examples or (),
             )
             if verdict.card is None:
                 raise AdapterRefused(verdict.reason)
@@ -173,7 +206,7 @@ def endpoints(ramole: "Ramole") -> None:
                 "neighbours": near,
             }
 
-    def remove_adapter(name: str, request: gr.Request = None) -> dict:
+    def remove_adapter(self, name: str, request: gr.Request | None = None) -> dict:
         """
         Remove an adapter that this session uploaded. The sample pool cannot be changed.
 
@@ -184,12 +217,16 @@ def endpoints(ramole: "Ramole") -> None:
         """
         with one_sentence(markup=False):
             said = checked(Named, name=name)
-            quota.remove(said.name, owner_of(request))
+            self.quota.remove(said.name, owner_of(request))
             return {"removed": said.name}
 
-    gr.api(ask, concurrency_limit=None)
-    gr.api(ask_batch, concurrency_limit=None)
-    gr.api(retrieve, concurrency_limit=4)
-    gr.api(list_adapters, concurrency_limit=4)
-    gr.api(add_adapter, concurrency_id="pool")
-    gr.api(remove_adapter, concurrency_id="pool")
+
+def endpoints(ramole: "Ramole") -> None:
+    """Register the endpoints in the Blocks that is open."""
+    six = Endpoints(ramole)
+    for answering in (six.ask, six.ask_batch):
+        api(gpu(120)(answering), concurrency_limit=None)
+    for looking in (six.retrieve, six.list_adapters):
+        api(looking, concurrency_limit=4)
+    for changing in (six.add_adapter, six.remove_adapter):
+        api(changing, concurrency_id="pool")

@@ -3,16 +3,22 @@
 Gradio passes on whatever JSON a client sends, so nothing about a call is believed.
 """
 
-from typing import Annotated, Literal, TypeVar
+import json
+import math
+from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from ramole_core import RamoleError, Request
 
+if TYPE_CHECKING:
+    from ramole_core import Ramole
+
 LONGEST_PROMPT = 100_000
 MOST_PROMPTS = 64
 """Prompts of one batch call."""
 MOST_NAMES = 32
+WANTED = f"Input should be a JSON object of at most {MOST_NAMES} names with numbers, true or false"
 
 Text = Annotated[str, Field(strict=True, max_length=LONGEST_PROMPT)]
 Name = Annotated[str, Field(strict=True, min_length=1, max_length=200)]
@@ -40,6 +46,7 @@ class Ask(BaseModel):
     )
     system: Text | None = None
     raw: bool = False
+    options: dict[Name, bool | int | float] | None = None
 
     @field_validator("k", "max_new_tokens", "seed", mode="before")
     @classmethod
@@ -48,9 +55,25 @@ class Ask(BaseModel):
             raise ValueError("Input should be a number")
         return value
 
+    @field_validator("options", mode="before")
+    @classmethod
+    def _an_object_of_numbers(cls, value: object) -> object:
+        if isinstance(value, str):
+            value = _json(value) if value.strip() else None
+        good = (
+            isinstance(value, dict)
+            and len(value) <= MOST_NAMES
+            and all(map(_finite, value.values()))
+        )
+        if value is not None and not good:
+            raise ValueError(WANTED)
+        return value
+
     def request(self, owner: str | None) -> Request:
         """For the engine; contradictions raise RamoleError."""
-        said = self.model_dump(exclude={"exclude", "stop", "adapters", "weights"})
+        said = self.model_dump(exclude={"exclude", "stop", "adapters", "weights", "options"})
+        if self.options:
+            said["options"] = self.options
         return Request(
             **said,
             adapters=None if self.adapters is None else tuple(self.adapters),
@@ -104,6 +127,18 @@ def checked(kind: type[Fields], **said: object) -> Fields:
         ) from None
 
 
+def refuse_unknown_options(ramole: "Ramole", asked: Ask) -> None:
+    """RamoleError where the method has no option of a name that was given."""
+    rows = {row.name: row for row in ramole.methods()} if asked.options else {}
+    if asked.method not in rows:
+        return  # the request itself refuses a method that is not there
+    known = [option.name for option in getattr(rows[asked.method], "options", ())]
+    for name in asked.options or ():
+        if name not in known:
+            has = f"its options are {', '.join(known)}" if known else "it has none"
+            raise RamoleError(f"{asked.method} has no option {name!r}; {has}.")
+
+
 def stored_path(file: object) -> str:
     """Where Gradio put an uploaded file; RamoleError where `file` is anything else.
 
@@ -116,6 +151,17 @@ def stored_path(file: object) -> str:
             "file is not an uploaded file; pass gradio_client.handle_file(path), or over MCP a "
             "data: URL."
         ) from None
+
+
+def _json(text: str) -> object:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        raise ValueError(WANTED) from None
+
+
+def _finite(value: object) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value)
 
 
 def _short(value: object) -> str:

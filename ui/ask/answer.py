@@ -4,17 +4,19 @@
 reader gone), the engine is given back and `live.run` holds what came.
 """
 
-from collections.abc import Iterator, Sequence
+import threading
+import time
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ramole_core import RamoleError, Request
+from ramole_core import Request
 
-from ..charts.run import Found, Live, Run
-from ..model.loading import loading_of
+from ..charts.run import Found, Run
+from ..model.loading import loaded
 from ..model.reading import Reading
 
 if TYPE_CHECKING:
@@ -22,7 +24,20 @@ if TYPE_CHECKING:
 
 NEXT = 3
 """How many adapters that were not taken are shown below those that were."""
+WAIT = 0.4
+"""Seconds between two looks at a model that is being loaded."""
 STILL = "The answer is there; the bare base is still writing…"
+
+
+@dataclass
+class Live:
+    """A run on its way; one thread fills it, others read it, and `cancelled` ends it."""
+
+    started: float = field(default_factory=time.perf_counter)
+    cancelled: threading.Event = field(default_factory=threading.Event)
+    ended: threading.Event = field(default_factory=threading.Event)
+    run: Run | None = None
+    """Set before `ended`, where there was an answer at all."""
 
 
 @dataclass(frozen=True)
@@ -40,11 +55,14 @@ class Shown:
     """The finished run; None while it is on its way."""
 
 
-def answer(ramole: "Ramole", request: Request, live: Live, *, beside: bool) -> Iterator[Shown]:
+def answer(
+    ramole: "Ramole", request: Request, live: Live, *, beside: bool
+) -> Generator[Shown, None, None]:
     """Pictures of the answer as it grows, the last one with the run; raises RamoleError."""
     reading = None
     try:
-        yield from _wait(ramole, live)
+        for progress in loaded(ramole, live.cancelled, pause=WAIT):
+            yield Shown(f"{progress}; your question is answered as soon as it is there.")
         if live.cancelled.is_set():
             return
         found = rank(ramole, request)
@@ -84,19 +102,6 @@ def took(found: Sequence[Found], names: Sequence[str]) -> tuple[Found, ...]:
     by_name = {one.name: one for one in found}
     taken = [replace(by_name.get(n, Found(n, float("nan"), True)), taken=True) for n in names]
     return (*taken, *(replace(one, taken=False) for one in found if one.name not in names))
-
-
-def _wait(ramole: "Ramole", live: Live) -> Iterator[Shown]:
-    loading = loading_of(ramole)
-    while not loading.ready and not live.cancelled.is_set():
-        loading.start()
-        yield Shown(
-            f"The model is loading ({loading.stage}, {loading.fraction:.0%}); "
-            "your question is answered as soon as it is there."
-        )
-        loading.ended.wait(0.4)
-        if loading.error:
-            raise RamoleError(loading.error)
 
 
 def _draw(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..charts.palette import BASE, MIXTURE, ink_of, letter_of
+from ..charts.palette import BASE, MIXTURE, chip_html, ink_of, letter_of
 from ..charts.run import Run, entropy, mean_weights, strongest
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ def token_html(run: Run, index: int) -> str:
     gates = run.gates
     if index >= len(gates) or not run.experts:
         return head + '<p class="quiet">No adapter was at work here.</p>'
-    weights, leader = mean_weights(gates)[index], -1
+    weights = mean_weights(gates)[index]
     leader = strongest(weights)
     k = len(run.experts)
     H, even = float(entropy(gates[index : index + 1])[0]), float(np.log(k))
@@ -80,8 +80,7 @@ def _stack(weights: Sequence[float], experts: Sequence[str]) -> str:
             f'<i style="width:{share:.2f}%;background:{ink.colour};color:{ink.text}">{label}</i>'
         )
         items.append(
-            f'<li><span class="chip" style="background:{ink.colour};color:{ink.text}">'
-            f'{letter_of(e)}</span><span class="name">{escape(name)}</span>'
+            f'<li>{chip_html(e)}<span class="name">{escape(name)}</span>'
             f'<span class="share">{float(weight):.3f}</span></li>'
         )
     return (

@@ -1,13 +1,13 @@
-"""What the form of the tab Ask holds, and the Request that it makes. No gradio inside."""
+"""What the form of the tab Ask holds, and the Request that it makes, without gradio."""
 
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from typing import Any
 
 from ramole_core import RamoleError, Request
 
-METHOD = "ramole_plus"
-"""What the page mixes with unless told otherwise: ahead of `ramole` in each setting of the test."""
+from ..parts.fields import METHOD
 
 
 @dataclass(frozen=True)
@@ -30,6 +30,8 @@ class Form:
     stop: str = ""
     """One stop string a line; `\\n` stands for a line break."""
     raw: bool = False
+    options: Mapping[str, float] = field(default_factory=dict)
+    """The method's own, by name; those that are missing have their defaults."""
 
     def request(self, owner: str | None) -> Request:
         """The request that the fields ask for; raises RamoleError with one sentence."""
@@ -40,6 +42,7 @@ class Form:
                 "Weights were given without adapters; choose the adapters that they belong to, or "
                 "empty the field."
             )
+        told: dict[str, Any] = {"options": dict(self.options)} if self.options else {}
         return Request(
             self.prompt or "",
             method=self.method,
@@ -55,11 +58,12 @@ class Form:
             system=self.system or None,
             raw=bool(self.raw),
             owner=owner,
+            **told,
         )
 
 
-FIELDS = tuple(field.name for field in fields(Form))
-"""Names of the fields, in order."""
+FIELDS = tuple(one.name for one in fields(Form) if one.name != "options")
+"""Names of the fields that every method has, in order."""
 
 
 def form_of(request: Request, *, beside: bool) -> Form:
@@ -79,6 +83,7 @@ def form_of(request: Request, *, beside: bool) -> Form:
         system=request.system or "",
         stop="\n".join(s.replace("\n", "\\n") for s in request.stop),
         raw=request.raw,
+        options=dict(getattr(request, "options", None) or {}),
     )
 
 

@@ -10,8 +10,10 @@ from typing import Any
 
 import gradio as gr
 
-from ..charts.palette import ink_of, letter_of
+from ..charts.palette import chip_html, ink_of
 from ..charts.run import Found, Run
+from ..parts.events import PLAIN
+from ..parts.notice import ending
 
 NOTABLE = 0.005
 """Seconds in the queue that are worth a line."""
@@ -25,12 +27,6 @@ function draw() { plain.textContent = props.value || '…'; }
 watch('value', draw);
 draw();
 """
-ENDINGS = {
-    "eos": "the model ended its answer",
-    "stop": "a stop string was reached",
-    "length": "the token limit was reached",
-    "cancelled": "stopped by you",
-}
 
 
 def found_html(found: Sequence[Found]) -> str:
@@ -67,8 +63,8 @@ def timing_html(run: Run) -> str:
     stages.append(("prompt", f"{answer.prompt_tokens} tokens"))
     stages.append(("answer", f"{answer.new_tokens} tokens"))
     rows = "".join(f"<div><dt>{escape(k)}</dt><dd>{escape(v)}</dd></div>" for k, v in stages)
-    ending = ENDINGS.get(answer.finish_reason, answer.finish_reason)
-    return f'<dl class="timing">{rows}</dl><p class="quiet">Ended because {escape(ending)}.</p>'
+    why = escape(ending(answer.finish_reason))
+    return f'<dl class="timing">{rows}</dl><p class="quiet">Ended because {why}.</p>'
 
 
 def beside_view(**options: Any) -> gr.HTML:
@@ -77,17 +73,9 @@ def beside_view(**options: Any) -> gr.HTML:
         value="",
         html_template=BESIDE,
         js_on_load=BESIDE_JS,
-        apply_default_css=False,
+        **PLAIN,
         **options,
     )
-
-
-def notice_html(text: str, *, kind: str = "quiet") -> str:
-    """One sentence on how things stand: `quiet`, `busy` or `wrong`."""
-    if not text:
-        return ""
-    role = "alert" if kind == "wrong" else "status"
-    return f'<p class="notice {kind}" role="{role}">{escape(text)}</p>'
 
 
 def _bars(title: str, rows: Sequence[Found], *, lettered: bool) -> str:
@@ -98,12 +86,7 @@ def _bars(title: str, rows: Sequence[Found], *, lettered: bool) -> str:
         value = "named" if named else f"{one.score:.3f}"
         chip, fill = "", "var(--rm-quiet)"
         if lettered:
-            ink = ink_of(expert)
-            fill = ink.colour
-            chip = (
-                f'<span class="chip" style="background:{ink.colour};color:{ink.text}">'
-                f"{letter_of(expert)}</span>"
-            )
+            chip, fill = chip_html(expert), ink_of(expert).colour
         items.append(
             f'<li>{chip}<span class="name">{escape(one.name)}</span>'
             f'<span class="score">{value}</span>'

@@ -10,9 +10,10 @@ from pathlib import Path
 
 from ramole_core import Ramole, RamoleError, Request, load_settings
 
-from ..charts.run import Live, Run
-from .answer import answer
-from .examples import FOLDER, RECORDED, Example, recorded_files, write_run
+from ..charts.run import Run
+from ..parts.prompts import Example
+from .answer import Live, answer
+from .examples import FOLDER, RECORDED, recorded_files, write_run
 from .token_panel import TOP
 
 

@@ -2,85 +2,76 @@
 
 import logging
 import secrets
+from collections.abc import Generator, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import gradio as gr
-from gradio.context import Context
 
 from ramole_core import RamoleError
 
-from ..charts.run import Live, Run
+from ..charts.run import Run
 from ..model.spaces import ELSEWHERE, gpu
+from ..parts import downloads
 from ..parts.errors import UNEXPECTED
+from ..parts.events import QUIET, number_in, open_page, session_of
+from ..parts.prompts import LIVE
 from ..session.owner import owner_of
-from . import token_panel, whole_panel
 from .answer import answer
 from .downloads import write_files
-from .examples import LIVE, read_run, recorded_files
-from .form import Form, form_of
-from .layout import about_html, how, lay_out
-from .updates import Drawing, begun, done, emptied, ended, growing
+from .examples import read_run, recorded_files
+from .form import FIELDS, Form, form_of
+from .layout import Layout, about_html, how, lay_out
+from .sessions import Sessions
+from .updates import Drawing, begun, done, emptied, ended
 
 if TYPE_CHECKING:
     from ramole_core import Ramole
 
 log = logging.getLogger(__name__)
-QUIET: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
 RUNNING = "An answer is on its way."
 ASK = "() => document.querySelector('#ask-button').click()"
-TAKE = "() => setTimeout(() => document.querySelector('#{}').click(), 100)"
-"""Press the hidden button that holds a file, once the page has its address."""
-
-
-@dataclass(frozen=True)
-class Asked:
-    """A session's last question; Stop and a closed tab end it."""
-
-    live: Live = field(default_factory=Live)
-    name: str = field(default_factory=lambda: secrets.token_hex(4))
-    """Of the run, for the browser."""
 
 
 def tab(ramole: "Ramole") -> None:
     """Build the tab inside the Blocks that is open."""
-    page = Context.root_block
     recorded = recorded_files()
-    sessions: dict[str, Asked] = {}
-
     with gr.Tab("Ask", id="ask", elem_id="ask-tab") as ask_tab:
-        ui = lay_out(
-            ramole,
-            recorded=[read_run(path).title for path in recorded],
-            live=[example.title for example in LIVE],
-        )
-        ui.token, ui.whole = token_panel.lay_out(), whole_panel.lay_out()
-        ui.run, ui.open = gr.State(None), gr.State(False)
-    fields = list(ui.fields.values())
-    answered = [ui.notice, ui.ask, ui.stop, ui.view, ui.beside, ui.beside_column]
-    answered += [ui.found, ui.timing, ui.downloads, ui.run, *ui.token.all, *ui.whole.all]
+        titles = [read_run(path).title for path in recorded]
+        ui = lay_out(ramole, recorded=titles, live=[example.title for example in LIVE])
+    _connect(ui, Handlers(ramole, ui, recorded), ask_tab)
 
-    def on_how(method, k):
-        return gr.Accordion(label=how(method, k)), about_html(ramole, method)
 
-    def on_begin(request: gr.Request, beside):
-        asked = sessions.get(request.session_hash)
-        if asked is not None and not asked.live.ended.is_set():
+class Handlers:
+    """What happens on each event of the tab."""
+
+    def __init__(self, ramole: "Ramole", ui: Layout, recorded: Sequence[Path]):
+        self.ramole = ramole
+        self.ui = ui
+        self.recorded = recorded
+        self.sessions = Sessions()
+
+    def on_how(self, method, k):
+        """Another method or k: the folded part says so."""
+        title = {self.ui.entry.how: gr.Accordion(label=how(method, k))}
+        about = {self.ui.entry.about: about_html(self.ramole, method)}
+        return {**title, **about, **self.ui.entry.options.shown(method)}
+
+    def on_begin(self, request: gr.Request, beside):
+        """An empty answer, unless one is on its way."""
+        if self.sessions.busy(session_of(request)):
             raise gr.Error(RUNNING, visible=False, print_exception=False)  # ends the chain
-        return begun(ui, beside=bool(beside))
+        return begun(self.ui, beside=bool(beside))
 
-    @gpu(120)
-    def on_ask(request: gr.Request, *values):
-        before = sessions.get(request.session_hash)
-        if before is not None:
-            before.live.cancelled.set()
-        asked = sessions[request.session_hash] = Asked()
+    def on_ask(self, request: gr.Request, *values) -> Generator[tuple[Any, ...], None, None]:
+        """Pictures of the answer, in the order of `Layout.growing`."""
+        asked = self.sessions.begin(session_of(request))
         drawing = Drawing(asked.name)
         try:
-            form = Form(*values)
+            form = self._form(values)
             wanted = form.request(owner_of(request))
-            with closing(answer(ramole, wanted, asked.live, beside=form.beside)) as pictures:
+            with closing(answer(self.ramole, wanted, asked.live, beside=form.beside)) as pictures:
                 for shown in pictures:
                     yield drawing.picture(shown) if shown.run is None else drawing.end(shown.run)
             if asked.live.run is None:
@@ -93,97 +84,110 @@ def tab(ramole: "Ramole") -> None:
         finally:
             asked.live.ended.set()
 
-    def on_end(request: gr.Request, run, whole):
-        asked = sessions.get(request.session_hash)
-        return emptied(ui) if run is None else done(ui, run, named(asked, run), whole=whole)
+    def on_end(self, request: gr.Request, run, whole):
+        """Every panel follows the answer."""
+        if run is None:
+            return emptied(self.ui)
+        return done(self.ui, run, self.sessions.name(session_of(request), run), whole=whole)
 
-    def on_stop(request: gr.Request):
-        asked = sessions.get(request.session_hash)
-        if asked is not None:
-            asked.live.cancelled.set()  # the answer's own stream then ends, with what came
+    def on_stop(self, request: gr.Request):
+        """The answer's own stream then ends, with what came."""
+        self.sessions.stop(session_of(request))
 
-    def on_recorded(whole, event: gr.EventData):
-        run = read_run(recorded[_index(event, len(recorded))])
+    def on_stopped(self):
+        """As `end`, where the stream was cut."""
+        return {**emptied(self.ui), **ended(self.ui, "Stopped.")}
+
+    def on_show_recorded(self, whole, event: gr.EventData):
+        """A recorded run, and the form that asks for it again."""
+        run = read_run(self.recorded[_index(event, len(self.recorded))])
         form = form_of(run.request, beside=run.beside is not None)
-        values = {component: getattr(form, name) for name, component in ui.fields.items()}
-        return {**values, **done(ui, run, secrets.token_hex(4), whole=whole)}
+        entry = self.ui.entry
+        values = {component: getattr(form, name) for name, component in entry.fields.items()}
+        values |= entry.options.filled(form.method, dict(form.options))
+        return {**values, **done(self.ui, run, secrets.token_hex(4), whole=whole)}
 
-    def on_live(event: gr.EventData):
+    def on_show_live(self, event: gr.EventData):
+        """A prompt to try, in the form."""
         example = LIVE[_index(event, len(LIVE))]
         values = {"prompt": example.prompt, "max_new_tokens": example.max_new_tokens, "raw": False}
-        return {ui.fields[name]: value for name, value in values.items()}
+        return {self.ui.entry.fields[name]: value for name, value in values.items()}
 
-    def on_take(run: Run | None):
+    def on_take(self, run: Run | None):
+        """The trace as files."""
         if run is None or run.answer.trace is None:
             raise gr.Error("There is no trace yet; ask something first.", print_exception=False)
         return tuple(str(path) for path in write_files(run))
 
-    def on_open(run: Run | None):
-        drawn = whole_panel.cleared(ui.whole) if run is None else whole_panel.drawn(ui.whole, run)
-        return {ui.open: True, **drawn}
+    def on_open_whole(self, run: Run | None):
+        """The panel of the whole answer is unfolded."""
+        return {self.ui.open: True, **self.ui.whole.drawn(run)}
 
-    def on_names(request: gr.Request):
-        names = sorted({card.name for card in ramole.pool.cards(owner_of(request))})
+    def on_names(self, request: gr.Request):
+        """The adapters that can be chosen by name."""
+        names = sorted({card.name for card in self.ramole.pool.cards(owner_of(request))})
         return gr.Dropdown(choices=names), gr.Dropdown(choices=names)
 
-    def on_leave(request: gr.Request):
-        asked = sessions.pop(request.session_hash, None)
-        if asked is not None:
-            asked.live.cancelled.set()
+    def on_leave(self, request: gr.Request):
+        """The visitor has gone."""
+        self.sessions.leave(session_of(request))
 
+    def _form(self, values: Sequence[Any]) -> Form:
+        """From the values of `Entry.values`."""
+        said = dict(zip(FIELDS, values, strict=False))
+        chosen = self.ui.entry.options.chosen(said["method"], values[len(FIELDS) :])
+        return Form(**said, options=chosen)
+
+
+def _connect(ui: Layout, handlers: Handlers, ask_tab: gr.Tab) -> None:
+    """Every event of the tab with its handler."""
+    page, entry = open_page(), ui.entry
+    about = [entry.how, entry.about, *entry.options.groups.values()]
     gr.on(
-        [ui.fields["method"].change, ui.fields["k"].change],
-        on_how,
-        [ui.fields["method"], ui.fields["k"]],
-        [ui.how, ui.about],
+        [entry.method.change, entry.k.change],
+        handlers.on_how,
+        [entry.method, entry.k],
+        about,
         queue=False,
         **QUIET,
     )
-    asked = gr.on(
-        [ui.ask.click, ui.fields["prompt"].submit],
-        on_begin,
-        ui.fields["beside"],
-        answered,
-        queue=False,
-        **QUIET,
-    )
+
+    beside = entry.fields["beside"]
+    triggers = [entry.ask.click, entry.prompt.submit]
+    asked = gr.on(triggers, handlers.on_begin, beside, ui.answered, queue=False, **QUIET)
     running = asked.success(
-        on_ask,
-        fields,
-        growing(ui),
+        gpu(120)(handlers.on_ask),
+        entry.values,
+        ui.growing,
         postprocess=False,
         concurrency_limit=None,
         **QUIET,
     )
-    running.then(on_end, [ui.run, ui.open], answered, queue=False, **QUIET)
-    ui.stop.click(on_stop, queue=False, **QUIET)
+    running.then(handlers.on_end, [ui.run, ui.open], ui.answered, queue=False, **QUIET)
+    entry.stop.click(handlers.on_stop, queue=False, **QUIET)
     if ELSEWHERE:  # there no event reaches the answer: its stream is cut
-        cut = ui.stop.click(None, cancels=[running], **QUIET)
-        cut.then(lambda: {**emptied(ui), **ended(ui, "Stopped.")}, None, answered, **QUIET)
-    ui.recorded.select(on_recorded, ui.open, [*fields, *answered], **QUIET)
-    ui.live.select(on_live, None, fields, **QUIET).then(None, js=ASK, **QUIET)
-    for button, file in ((ui.npz, "trace-npz-file"), (ui.json, "trace-json-file")):
-        made = button.click(on_take, ui.run, [ui.npz_file, ui.json_file], **QUIET)
-        made.success(None, js=TAKE.format(file), **QUIET)
-    panel = ui.whole.entropy.parent
-    panel.expand(on_open, ui.run, [ui.open, *ui.whole.all], **QUIET)
-    panel.collapse(lambda: False, None, ui.open, queue=False, **QUIET)
-    names = {"outputs": [ui.fields["pinned"], ui.fields["exclude"]], **QUIET}
-    page.load(on_names, None, **names)
-    ask_tab.select(on_names, None, **names)
-    page.unload(on_leave)
-    token_panel.connect(ramole, ui.token, view=ui.view, run=ui.run)
-    whole_panel.connect(ui.whole, run=ui.run)
+        cut = entry.stop.click(None, cancels=[running], **QUIET)
+        cut.then(handlers.on_stopped, None, ui.answered, **QUIET)
 
+    entry.recorded.select(
+        handlers.on_show_recorded, ui.open, [*entry.values, *ui.answered], **QUIET
+    )
+    chosen = entry.live.select(handlers.on_show_live, None, list(entry.fields.values()), **QUIET)
+    chosen.then(None, js=ASK, **QUIET)
+    downloads.connect([ui.outcome.npz, ui.outcome.json], handlers.on_take, ui.run)
+    ui.whole.fold.expand(handlers.on_open_whole, ui.run, [ui.open, *ui.whole.all], **QUIET)
+    ui.whole.fold.collapse(lambda: False, None, ui.open, queue=False, **QUIET)
+    ui.token.connect(handlers.ramole, view=ui.outcome.view, run=ui.run)
+    ui.whole.connect(run=ui.run)
 
-def named(asked: Asked | None, run: Run) -> str:
-    """The name that the browser drew this run under, or a new one."""
-    return asked.name if asked is not None and asked.live.run is run else secrets.token_hex(4)
+    names: list[Any] = [entry.fields["pinned"], entry.fields["exclude"]]
+    page.load(handlers.on_names, None, names, **QUIET)
+    ask_tab.select(handlers.on_names, None, names, **QUIET)
+    page.unload(handlers.on_leave)
 
 
 def _index(event: gr.EventData, count: int) -> int:
-    data = event._data if isinstance(event._data, dict) else {}
-    index = data.get("index")
-    if not isinstance(index, int) or not 0 <= index < count:
+    index = number_in(event, "index")
+    if index is None or not 0 <= index < count:
         raise gr.Error("There is no such example.", print_exception=False)
     return index

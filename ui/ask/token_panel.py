@@ -1,18 +1,20 @@
-"""One token under the glass: its weights by layer, module and adapter, and what else was likely."""
+"""One token in detail: its weights by layer, module and adapter, and what else was likely."""
 
 import logging
 import threading
 from collections.abc import Iterator
-from types import SimpleNamespace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import gradio as gr
+from gradio.components import Component
 
 from ramole_core import Explanation, RamoleError
 
 from ..charts.plots import token_figure, token_table
 from ..charts.run import Run
 from ..parts.errors import UNEXPECTED
+from ..parts.events import PLAIN, QUIET, number_in
 from .explained import PICK, explanation_html, token_html, waiting_html
 
 if TYPE_CHECKING:
@@ -30,68 +32,78 @@ CAPTION = (
 )
 
 
-def lay_out() -> SimpleNamespace:
-    """Build the panel; `ui.all` is what a pick changes.
+@dataclass(frozen=True)
+class TokenPanel:
+    """The panel's components.
 
-    Its parts are always there, and hidden by the style sheet until `ui.token` has a heading: a part
-    that is mounted as its first value arrives may miss it.
+    They are always there, and hidden by the style sheet until `token` has a heading: a part that is
+    mounted as its first value arrives may miss it.
     """
-    ui = SimpleNamespace()
-    with gr.Column(elem_id="token-panel"):
-        ui.token = gr.HTML(PICK, elem_id="token", apply_default_css=False)
-        with gr.Row(equal_height=False, elem_classes=["detail"]):
-            with gr.Column(scale=3, min_width=320):
-                ui.plot = gr.Plot(show_label=False, elem_id="token-plot", container=False)
-                ui.caption = gr.HTML(CAPTION, apply_default_css=False)
-            with gr.Column(scale=2, min_width=300):
-                ui.likely = gr.HTML(elem_id="likely", apply_default_css=False)
-        with gr.Accordion("These weights as a table", open=False, elem_classes=["detail"]):
-            ui.table = gr.Dataframe(interactive=False, show_label=False, max_height=320)
-    ui.all = [ui.token, ui.plot, ui.likely, ui.table]
-    return ui
 
+    token: gr.HTML
+    plot: gr.Plot
+    likely: gr.HTML
+    table: gr.Dataframe
 
-def connect(ramole: "Ramole", ui: SimpleNamespace, *, view: gr.HTML, run: gr.State) -> None:
-    """A token picked in `view` is shown here."""
+    @classmethod
+    def build(cls) -> "TokenPanel":
+        """Build the panel inside the tab that is open."""
+        with gr.Column(elem_id="token-panel"):
+            token = gr.HTML(PICK, elem_id="token", **PLAIN)
+            with gr.Row(equal_height=False, elem_classes=["detail"]):
+                with gr.Column(scale=3, min_width=320):
+                    plot = gr.Plot(show_label=False, elem_id="token-plot", container=False)
+                    gr.HTML(CAPTION, **PLAIN)
+                with gr.Column(scale=2, min_width=300):
+                    likely = gr.HTML(elem_id="likely", **PLAIN)
+            with gr.Accordion("These weights as a table", open=False, elem_classes=["detail"]):
+                table = gr.Dataframe(interactive=False, show_label=False, max_height=320)
+        return cls(token, plot, likely, table)
 
-    def on_pick(run: Run | None, event: gr.EventData) -> Iterator[dict[Any, Any]]:
-        index = _index(run, event)
-        if run is None or index is None:
-            yield {ui.token: waiting_html("A token can be opened once its answer has ended.")}
+    @property
+    def all(self) -> list[Component]:
+        """What a pick changes."""
+        return [self.token, self.plot, self.likely, self.table]
+
+    def connect(self, ramole: "Ramole", *, view: gr.HTML, run: gr.State) -> None:
+        """A token picked in `view` is shown here."""
+
+        def on_pick(run: Run | None, event: gr.EventData):
+            yield from self.picked(ramole, run, number_in(event, "index"))
+
+        view.select(
+            on_pick, run, self.all, concurrency_limit=PICKS, trigger_mode="always_last", **QUIET
+        )
+
+    def picked(
+        self, ramole: "Ramole", run: Run | None, index: int | None
+    ) -> Iterator[dict[Any, Any]]:
+        """What the trace holds at once, and then what the model says of the token."""
+        if run is None or index is None or not 0 <= index < len(run.pieces):
+            yield {self.token: waiting_html("A token can be opened once its answer has ended.")}
             return
         explanation = run.explained.get(index)
-        yield {**opened(ui, run, index), ui.likely: _likely(explanation, run, index)}
+        yield {**self.opened(run, index), self.likely: _likely(explanation, run, index)}
         if explanation is None:
-            yield {ui.likely: explain(ramole, run, index)}
+            yield {self.likely: explain(ramole, run, index)}
 
-    view.select(
-        on_pick,
-        run,
-        ui.all,
-        api_visibility="private",
-        show_progress="hidden",
-        concurrency_limit=PICKS,
-        trigger_mode="always_last",
-    )
+    def opened(self, run: Run, index: int) -> dict[Any, Any]:
+        """Everything about one token that the trace holds."""
+        trace, gates = run.answer.trace, run.gates
+        token = {self.token: token_html(run, index)}
+        if trace is None or not run.experts or index >= len(gates):
+            return {**token, self.plot: None, self.table: gr.Dataframe(value=[])}
+        gate, layers, modules = gates[index], trace.layers, trace.modules
+        headers, rows = token_table(gate, run.experts, layers=layers, modules=modules)
+        return {
+            **token,
+            self.plot: token_figure(gate, run.experts, layers=layers, modules=modules),
+            self.table: gr.Dataframe(value=rows, headers=headers),
+        }
 
-
-def opened(ui: SimpleNamespace, run: Run, index: int) -> dict[Any, Any]:
-    """Everything about one token that the trace holds."""
-    trace, gates = run.answer.trace, run.gates
-    if trace is None or not run.experts or index >= len(gates):
-        return {ui.token: token_html(run, index), ui.plot: None, ui.table: gr.Dataframe(value=[])}
-    axes = {"layers": trace.layers, "modules": trace.modules}
-    headers, rows = token_table(gates[index], run.experts, **axes)
-    return {
-        ui.token: token_html(run, index),
-        ui.plot: token_figure(gates[index], run.experts, **axes),
-        ui.table: gr.Dataframe(value=rows, headers=headers),
-    }
-
-
-def closed(ui: SimpleNamespace) -> dict[Any, Any]:
-    """The panel before any token is picked."""
-    return {ui.token: PICK, ui.likely: ""}
+    def closed(self) -> dict[Any, Any]:
+        """The panel before any token is picked."""
+        return {self.token: PICK, self.likely: ""}
 
 
 def explain(ramole: "Ramole", run: Run, index: int) -> str:
@@ -121,10 +133,3 @@ def _chosen(run: Run, index: int) -> str:
     """The token's own text, which may differ from the piece it added to the answer."""
     trace = run.answer.trace
     return trace.tokens[trace.prompt_length + index] if trace else run.pieces[index]
-
-
-def _index(run: Run | None, event: gr.EventData) -> int | None:
-    data = event._data if isinstance(event._data, dict) else {}
-    index = data.get("index")
-    good = run is not None and isinstance(index, int) and 0 <= index < len(run.pieces)
-    return index if good else None

@@ -4,25 +4,21 @@ A picture of a growing answer changes four components, and all four have a value
 builds a component that is left out anew, at ten times the cost of sending it what it has already.
 """
 
-from types import SimpleNamespace
 from typing import Any
 
 import gradio as gr
 
 from ..charts.run import Run
 from ..charts.tokens import Growing, view_of, view_of_run
-from . import token_panel, whole_panel
+from ..parts.fields import run_and_stop
+from ..parts.notice import notice_html
 from .answer import Shown
-from .found import found_html, notice_html, timing_html
-
-
-def growing(ui: SimpleNamespace) -> list[Any]:
-    """The components of a picture, and the run that the last one brings."""
-    return [ui.notice, ui.view, ui.beside, ui.found, ui.run]
+from .found import found_html, timing_html
+from .layout import Layout
 
 
 class Drawing:
-    """The pictures of one run, in the order of `growing`; what stays the same is made once."""
+    """The pictures of one run, in the order of `Layout.growing`; what stays is made once."""
 
     def __init__(self, name: str):
         self._view, self._found = Growing(name), found_html(())
@@ -44,70 +40,65 @@ class Drawing:
 
     def wrong(self, sentence: str, *, kind: str = "wrong") -> tuple[Any, ...]:
         """No answer, and why."""
-        nothing = view_of([], [], [], run="", running=False)
-        return notice_html(sentence, kind=kind), nothing, "", self._found, None
+        return notice_html(sentence, kind=kind), _nothing(), "", self._found, None
 
 
-def begun(ui: SimpleNamespace, *, beside: bool) -> dict[Any, Any]:
+def begun(ui: Layout, *, beside: bool) -> dict[Any, Any]:
     """An empty answer that is about to grow."""
-    ask, stop = _buttons(running=True)
+    out = ui.outcome
     return {
-        ui.notice: notice_html("Finding adapters…", kind="busy"),
-        ui.ask: ask,
-        ui.stop: stop,
-        ui.view: view_of([], [], [], run="", running=True),
+        **_buttons(ui, running=True),
+        out.notice: notice_html("Finding adapters…", kind="busy"),
+        out.view: _nothing(running=True),
         **_beside(ui, "" if beside else None),
-        ui.found: found_html(()),
-        ui.timing: "",
-        ui.downloads: gr.Row(visible=False),
+        out.found: found_html(()),
+        out.timing: "",
+        out.downloads: gr.Row(visible=False),
         ui.run: None,
-        **whole_panel.cleared(ui.whole),
-        **token_panel.closed(ui.token),
+        **ui.whole.cleared(),
+        **ui.token.closed(),
     }
 
 
-def done(ui: SimpleNamespace, run: Run, name: str, *, whole: bool) -> dict[Any, Any]:
+def done(ui: Layout, run: Run, name: str, *, whole: bool) -> dict[Any, Any]:
     """A finished answer: every panel follows, that of the whole answer only where it is open."""
     said = f"Recorded run: {run.title}." if run.title else ""
     if run.answer.finish_reason == "cancelled":
         said = "Stopped."
+    out = ui.outcome
     return {
         **ended(ui, said),
-        ui.view: view_of_run(run, name),
+        out.view: view_of_run(run, name),
         **_beside(ui, run.beside.text if run.beside else None),
-        ui.found: found_html(run.found),
-        ui.timing: timing_html(run),
-        ui.downloads: gr.Row(visible=run.answer.trace is not None),
+        out.found: found_html(run.found),
+        out.timing: timing_html(run),
+        out.downloads: gr.Row(visible=run.answer.trace is not None),
         ui.run: run,
-        **token_panel.closed(ui.token),
-        **(whole_panel.drawn(ui.whole, run) if whole else whole_panel.cleared(ui.whole)),
+        **ui.token.closed(),
+        **(ui.whole.drawn(run) if whole else ui.whole.cleared()),
     }
 
 
-def ended(ui: SimpleNamespace, sentence: str) -> dict[Any, Any]:
+def ended(ui: Layout, sentence: str) -> dict[Any, Any]:
     """The buttons as at the start, and one sentence; whatever was shown stays."""
-    ask, stop = _buttons(running=False)
-    return {ui.notice: notice_html(sentence), ui.ask: ask, ui.stop: stop}
+    return {**_buttons(ui, running=False), ui.outcome.notice: notice_html(sentence)}
 
 
-def emptied(ui: SimpleNamespace) -> dict[Any, Any]:
+def emptied(ui: Layout) -> dict[Any, Any]:
     """The buttons as at the start, where no answer came; the notice and what was typed stay."""
-    ask, stop = _buttons(running=False)
-    return {
-        ui.ask: ask,
-        ui.stop: stop,
-        **_beside(ui, None),
-        ui.view: view_of([], [], [], run="", running=False),
-        ui.run: None,
-    }
+    view = {ui.outcome.view: _nothing(), ui.run: None}
+    return {**_buttons(ui, running=False), **_beside(ui, None), **view}
 
 
-def _buttons(*, running: bool) -> tuple[gr.Button, gr.Button]:
-    return gr.Button(interactive=not running), gr.Button(interactive=running)
+def _nothing(*, running: bool = False) -> dict[str, Any]:
+    return view_of([], [], [], run="", running=running)
 
 
-def _beside(ui: SimpleNamespace, text: str | None) -> dict[Any, Any]:
-    return {
-        ui.beside: text or "",
-        ui.beside_column: gr.Column(visible=text is not None),
-    }
+def _buttons(ui: Layout, *, running: bool) -> dict[Any, Any]:
+    ask, stop = run_and_stop(running=running)
+    return {ui.entry.ask: ask, ui.entry.stop: stop}
+
+
+def _beside(ui: Layout, text: str | None) -> dict[Any, Any]:
+    column = gr.Column(visible=text is not None)
+    return {ui.outcome.beside: text or "", ui.outcome.beside_column: column}

@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from ..ask.examples import LIVE
+from ..parts.prompts import LIVE
 
 
 @dataclass(frozen=True)

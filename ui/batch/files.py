@@ -2,14 +2,11 @@
 
 import csv
 import json
-import tempfile
 from pathlib import Path
-
-from gradio.utils import get_upload_folder
 
 from ramole_core import BadRow
 
-from ..ask.downloads import HOUR, PREFIX, sweep
+from ..parts.downloads import fresh_folder
 from .picture import finite
 from .run import BatchRun, RowRun
 
@@ -24,10 +21,7 @@ FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 def write_results(run: BatchRun, *, into: Path | None = None) -> tuple[Path, Path]:
     """(jsonl, csv) in a new folder that nobody can guess; old folders are removed."""
-    root = into or Path(get_upload_folder())
-    root.mkdir(parents=True, exist_ok=True)
-    sweep(root, older_than=HOUR)
-    folder = Path(tempfile.mkdtemp(prefix=PREFIX, dir=root))
+    folder = fresh_folder(into)
     records = [record_of(item) for item in run.items]
     lines, table = folder / "ramole-batch.jsonl", folder / "ramole-batch.csv"
     with lines.open("w", encoding="utf-8") as file:

@@ -1,13 +1,14 @@
-"""Where the rows, the picture and the results of the tab Batch stand; `batch_tab` moves them."""
+"""Where the rows, the picture and the results of the tab Batch stand."""
 
-from html import escape
-from types import SimpleNamespace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
-from ..ask.form import METHOD
-from ..parts.download_button import download
+from ..parts.choices import choices
+from ..parts.downloads import Download, download
+from ..parts.events import PLAIN, enter_opens
+from ..parts.fields import k_field, length_field, method_field
 from .examples import EXAMPLES
 from .picture import picture
 from .rows import KINDS, MOST_ROWS
@@ -27,16 +28,7 @@ SYNTAX = (
     "temperature, top_p, seed, stop, system, raw. Other columns are carried along to the results. "
     f"At most {MOST_ROWS:,} rows. <kbd>Esc</kbd>, then <kbd>Tab</kbd> leaves the text.</p>"
 )
-ON_LOAD = """
-element.addEventListener('click', (event) => {
-  const button = event.target.closest('button[data-index]');
-  if (button) trigger('select', { index: Number(button.dataset.index) });
-});
-document.addEventListener('keydown', (event) => {  // Gradio's drop zones heed Space alone
-  if (event.key !== 'Enter' || !event.target.matches('#batch-file .upload-container')) return;
-  event.preventDefault();
-  event.target.click();
-});
+NAMES = """
 new MutationObserver(() => {  // parts of Gradio's without a name
   const search = document.querySelector('#batch-table .search-input:not([aria-label])');
   if (search) search.setAttribute('aria-label', 'Search the results');
@@ -45,26 +37,73 @@ new MutationObserver(() => {  // parts of Gradio's without a name
   if (text) text.setAttribute('aria-label', 'Rows');
 }).observe(document.body, { childList: true, subtree: true });
 """
-PLAIN: dict[str, Any] = {"apply_default_css": False}
 
 
-def lay_out(ramole: "Ramole") -> SimpleNamespace:
-    """Build the tab inside the Blocks that is open; the components by name."""
-    ui = SimpleNamespace()
+@dataclass(frozen=True)
+class Entry:
+    """What is filled in and pressed."""
+
+    examples: gr.HTML
+    drop: gr.File
+    text: gr.Code
+    verdict: gr.HTML
+    run: gr.Button
+    stop: gr.Button
+    kind: gr.Dropdown
+    method: gr.Dropdown
+    k: gr.Slider
+    length: gr.Slider
+
+    @property
+    def rows(self) -> list[Any]:
+        """What `Sessions.read` takes, in its order."""
+        return [self.text, self.kind, self.method, self.k, self.length]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What the rows lead to."""
+
+    notice: gr.HTML
+    progress: gr.HTML
+    picture: gr.HTML
+    row: gr.HTML
+    jsonl: Download
+    csv: Download
+    table: gr.Dataframe
+    ran: gr.State
+    """The run once it has ended."""
+
+    @property
+    def looks(self) -> list[Any]:
+        """What a look at a run changes."""
+        return [self.notice, self.progress, self.picture, self.table, self.ran]
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The tab's components."""
+
+    entry: Entry
+    outcome: Outcome
+
+
+def lay_out(ramole: "Ramole") -> Layout:
+    """Build the tab inside the Blocks that is open."""
     gr.HTML(INTRO, elem_id="batch-intro", **PLAIN)
     with gr.Row(equal_height=False):
         with gr.Column(scale=5, min_width=300, elem_id="batch-rows"):
-            _rows(ui, ramole)
+            entry = _entry(ramole)
         with gr.Column(scale=7, min_width=320, elem_id="batch-side"):
-            ui.notice = gr.HTML(elem_id="batch-notice", **PLAIN)
-            ui.progress = gr.HTML(elem_id="batch-progress", **PLAIN)
-            ui.picture = picture(elem_id="batch-picture")
-            ui.row = gr.HTML(elem_id="batch-row", **PLAIN)
+            notice = gr.HTML(elem_id="batch-notice", **PLAIN)
+            progress = gr.HTML(elem_id="batch-progress", **PLAIN)
+            map_of_rows = picture(elem_id="batch-picture")
+            row = gr.HTML(elem_id="batch-row", **PLAIN)
     with gr.Column(elem_id="batch-results"):
         with gr.Row():
-            ui.jsonl, ui.jsonl_file = download("Download as jsonl", "batch-jsonl", min_width=150)
-            ui.csv, ui.csv_file = download("Download as csv", "batch-csv", min_width=150)
-        ui.table = gr.Dataframe(
+            jsonl = download("Download as jsonl", "batch-jsonl", min_width=150)
+            csv = download("Download as csv", "batch-csv", min_width=150)
+        table = gr.Dataframe(
             headers=HEADERS,
             column_widths=[*WIDTHS],
             label="Results",
@@ -74,32 +113,20 @@ def lay_out(ramole: "Ramole") -> SimpleNamespace:
             show_search="search",
             elem_id="batch-table",
         )
-    return ui
+    ran = gr.State(None)
+    return Layout(entry, Outcome(notice, progress, map_of_rows, row, jsonl, csv, table, ran))
 
 
-def buttons(*, running: bool) -> tuple[gr.Button, gr.Button]:
-    """Run and Stop, of which one can be pressed."""
-    return gr.Button(interactive=not running), gr.Button(interactive=running)
-
-
-def _rows(ui: SimpleNamespace, ramole: "Ramole") -> None:
-    chips = "".join(
-        f'<button type="button" data-index="{i}"><span class="badge live">{e.badge}'
-        f"</span>{escape(e.title)}</button>"
-        for i, e in enumerate(EXAMPLES)
-    )
-    ui.examples = gr.HTML(
-        f'<div class="choices" role="group" aria-label="Rows to try">{chips}</div>',
-        js_on_load=ON_LOAD,
+def _entry(ramole: "Ramole") -> Entry:
+    examples = choices(
+        [(example.badge, example.title) for example in EXAMPLES],
+        "Rows to try",
         elem_id="batch-examples",
-        **PLAIN,
+        kind="live",
+        script=enter_opens("batch-file") + NAMES,
     )
-    ui.drop = gr.File(
-        label="jsonl, csv or txt",
-        height=118,
-        elem_id="batch-file",
-    )
-    ui.text = gr.Code(
+    drop = gr.File(label="jsonl, csv or txt", height=118, elem_id="batch-file")
+    text = gr.Code(
         label="Rows",
         language=None,
         lines=8,
@@ -107,19 +134,16 @@ def _rows(ui: SimpleNamespace, ramole: "Ramole") -> None:
         interactive=True,
         elem_id="batch-text",
     )
-    ui.verdict = gr.HTML(elem_id="batch-verdict", **PLAIN)
+    verdict = gr.HTML(elem_id="batch-verdict", **PLAIN)
     with gr.Row(elem_id="batch-bar"):
-        ui.run = gr.Button("Run the rows", variant="primary", elem_id="batch-run", min_width=120)
-        ui.stop = gr.Button("Stop", interactive=False, elem_id="batch-stop", min_width=80)
+        run = gr.Button("Run the rows", variant="primary", elem_id="batch-run", min_width=120)
+        stop = gr.Button("Stop", interactive=False, elem_id="batch-stop", min_width=80)
     with gr.Accordion("For the rows that do not say", open=False, elem_id="batch-how"):
         with gr.Row():
-            ui.kind = gr.Dropdown(list(KINDS), value="automatic", label="Read as", min_width=120)
-            names = [method.name for method in ramole.methods()]
-            ui.method = gr.Dropdown(names, value=METHOD, label="Method", min_width=120)
+            kind = gr.Dropdown(list(KINDS), value="automatic", label="Read as", min_width=120)
+            method = method_field(ramole, min_width=120)
         with gr.Row():
-            most = ramole.settings.max_new_tokens
-            ui.k = gr.Slider(1, 8, 3, step=1, label="k, adapters to mix", min_width=120, buttons=[])
-            ui.length = gr.Slider(
-                1, most, min(64, most), step=1, label="Most new tokens", min_width=120, buttons=[]
-            )
+            k = k_field(3, min_width=120)
+            length = length_field(ramole, 64, min_width=120, buttons=[])
     gr.HTML(SYNTAX, elem_id="batch-syntax", **PLAIN)
+    return Entry(examples, drop, text, verdict, run, stop, kind, method, k, length)

@@ -16,7 +16,7 @@ import numpy as np
 
 from ramole_core import BadRow, Batch, BatchRow, Generation, RamoleError, Step, run_rows
 
-from ..model.loading import loading_of
+from ..model.loading import loaded
 from ..model.pace import PACE
 from ..parts.errors import UNEXPECTED
 
@@ -154,7 +154,12 @@ def run_of(batch: Batch, *, owner: str | None) -> BatchRun:
 def watched(ramole: "Ramole", run: BatchRun) -> Generator[None, None, None]:
     """Run it; a turn for each look at it, the last after its end. A reader that leaves ends it."""
     try:
-        yield from _loaded(ramole, run)
+        try:
+            for progress in loaded(ramole, run.cancelled, pause=PAUSE):
+                run.note = f"{progress}; the rows run as soon as it is there."
+                yield
+        except RamoleError as error:
+            run.error = str(error)
         if not run.cancelled.is_set() and not run.error:
             run.note = "Finding adapters and reading the prompts…"
             run.began = time.perf_counter()
@@ -171,21 +176,6 @@ def watched(ramole: "Ramole", run: BatchRun) -> Generator[None, None, None]:
         if not run.began:
             _end(run)
     yield
-
-
-def _loaded(ramole: "Ramole", run: BatchRun) -> Generator[None, None, None]:
-    loading = loading_of(ramole)
-    while not loading.ready and not run.cancelled.is_set():
-        loading.start()
-        run.note = (
-            f"The model is loading ({loading.stage}, {loading.fraction:.0%}); "
-            "the rows run as soon as it is there."
-        )
-        yield
-        loading.ended.wait(PAUSE)
-        if loading.error:
-            run.error = loading.error
-            return
 
 
 def _ask(ramole: "Ramole", run: BatchRun) -> None:

@@ -2,19 +2,21 @@
 
 import logging
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import gradio as gr
-from gradio.context import Context
 
 from ramole_core import RamoleError
 
-from ..ask.found import notice_html
 from ..model.spaces import ELSEWHERE, gpu
+from ..parts import downloads
 from ..parts.errors import UNEXPECTED, one_sentence
+from ..parts.events import QUIET, number_in, open_page, session_of
+from ..parts.fields import run_and_stop
+from ..parts.notice import notice_html
 from ..session.owner import owner_of
 from .examples import EXAMPLES
-from .layout import buttons, lay_out
+from .layout import Layout, lay_out
 from .rows import refused_html, text_of, verdict_html
 from .run import BatchRun
 from .sessions import Sessions
@@ -23,10 +25,7 @@ if TYPE_CHECKING:
     from ramole_core import Ramole
 
 log = logging.getLogger(__name__)
-QUIET: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
 RUNNING = "A batch is on its way."
-TAKE = "() => setTimeout(() => document.querySelector('#{}').click(), 100)"
-"""Press the hidden button that holds a file, once the page has its address."""
 SHOW = """
 () => {{ setTimeout(() => {{
   if (innerWidth <= 640) document.querySelector('#{}').scrollIntoView({{ block: 'start' }});
@@ -37,91 +36,120 @@ SHOW = """
 
 def tab(ramole: "Ramole") -> None:
     """Build the tab inside the Blocks that is open."""
-    page, sessions = Context.root_block, Sessions(ramole)
-
     with gr.Tab("Batch", id="batch", elem_id="batch-tab"):
         ui = lay_out(ramole)
-        ui.ran = gr.State(None)
-    rows = [ui.text, ui.kind, ui.method, ui.k, ui.length]
-    shown = [ui.notice, ui.progress, ui.picture, ui.table, ui.ran]
+    _connect(ui, Handlers(ramole, ui))
 
-    def on_check(request: gr.Request, text, *how):
+
+class Handlers:
+    """What happens on each event of the tab."""
+
+    def __init__(self, ramole: "Ramole", ui: Layout):
+        self.ui = ui
+        self.sessions = Sessions(ramole)
+
+    def on_check(self, request: gr.Request, text, *how):
+        """How many of the rows can run."""
         if not (text or "").strip():
             return ""
-        return told(lambda: verdict_html(sessions.read(owner_of(request), text, *how)))
+        return told(lambda: verdict_html(self.sessions.read(owner_of(request), text, *how)))
 
-    def on_drop(path):
-        text, kind = gr.skip(), gr.skip()
+    def on_drop(self, path):
+        """A file's text in the editor."""
+        entry, text, kind = self.ui.entry, gr.skip(), gr.skip()
 
         def take() -> str:
             nonlocal text, kind
             text, kind = text_of(path)
             return ""
 
-        return {ui.verdict: told(take), ui.text: text, ui.kind: kind, ui.drop: None}
+        return {entry.verdict: told(take), entry.text: text, entry.kind: kind, entry.drop: None}
 
-    def on_example(event: gr.EventData):
-        said = event._data if isinstance(event._data, dict) else {}
-        index = said.get("index")
-        example = EXAMPLES[index if isinstance(index, int) and 0 <= index < len(EXAMPLES) else 0]
+    def on_example(self, event: gr.EventData):
+        """Rows to try, in the editor."""
+        index = number_in(event, "index")
+        example = EXAMPLES[index if index is not None and 0 <= index < len(EXAMPLES) else 0]
         return example.make(), example.kind
 
-    def on_begin(request: gr.Request):
-        if sessions.busy(request.session_hash):
+    def on_begin(self, request: gr.Request):
+        """Nothing yet, unless a batch is on its way."""
+        if self.sessions.busy(session_of(request)):
             raise gr.Error(RUNNING, visible=False, print_exception=False)  # ends the chain
-        return notice_html("Reading the rows…", kind="busy"), "", *buttons(running=True)
+        return notice_html("Reading the rows…", kind="busy"), "", *run_and_stop(running=True)
 
-    @gpu(240)
-    def on_run(request: gr.Request, *values):
-        yield from sessions.looks(request.session_hash, owner_of(request), *values)
+    def on_run(self, request: gr.Request, *values):
+        """A look at the run now and then, in the order of `Outcome.looks`."""
+        yield from self.sessions.looks(session_of(request), owner_of(request), *values)
 
-    def on_end(request: gr.Request, ran: BatchRun | None):
+    def on_end(self, request: gr.Request, ran: BatchRun | None):
+        """The buttons as at the start."""
         if ELSEWHERE:
-            sessions.keep(request.session_hash, ran)
-        return buttons(running=False)
+            self.sessions.keep(session_of(request), ran)
+        return run_and_stop(running=False)
 
-    def on_stop(request: gr.Request):
-        sessions.stop(request.session_hash)
+    def on_stop(self, request: gr.Request):
+        """The run's own looks then end, with what came."""
+        self.sessions.stop(session_of(request))
 
-    def on_row(request: gr.Request, event: gr.EventData):
-        return sessions.row_html(request.session_hash, event._data)
+    def on_row(self, request: gr.Request, event: gr.EventData):
+        """One row in full."""
+        return self.sessions.row_html(session_of(request), event._data)
 
-    def on_take(request: gr.Request):
+    def on_take(self, request: gr.Request):
+        """The results so far as files."""
         with one_sentence():
-            return tuple(str(path) for path in sessions.results(request.session_hash))
+            return tuple(str(path) for path in self.sessions.results(session_of(request)))
 
-    def on_leave(request: gr.Request):
-        sessions.leave(request.session_hash)
+    def on_leave(self, request: gr.Request):
+        """The visitor has gone."""
+        self.sessions.leave(session_of(request))
 
-    check = {"fn": on_check, "inputs": rows, "outputs": ui.verdict, "queue": False, **QUIET}
-    gr.on([part.change for part in rows], trigger_mode="always_last", **check)
-    ui.drop.upload(
-        on_drop,
-        ui.drop,
-        [ui.text, ui.kind, ui.verdict, ui.drop],
+
+def _connect(ui: Layout, handlers: Handlers) -> None:
+    """Every event of the tab with its handler."""
+    entry, out = ui.entry, ui.outcome
+    gr.on(
+        [part.change for part in entry.rows],
+        handlers.on_check,
+        entry.rows,
+        entry.verdict,
+        trigger_mode="always_last",
+        queue=False,
+        **QUIET,
+    )
+    entry.drop.upload(
+        handlers.on_drop,
+        entry.drop,
+        [entry.text, entry.kind, entry.verdict, entry.drop],
         api_visibility="private",
         show_progress="minimal",
         concurrency_limit=None,
     )
-    ui.examples.select(on_example, None, [ui.text, ui.kind], queue=False, **QUIET)
-    begun = [ui.notice, ui.row, ui.run, ui.stop]
-    asked = ui.run.click(on_begin, None, begun, queue=False, **QUIET)
+    example = [entry.text, entry.kind]
+    entry.examples.select(handlers.on_example, None, example, queue=False, **QUIET)
+
+    buttons = [entry.run, entry.stop]
+    begun = [out.notice, out.row, *buttons]
+    asked = entry.run.click(handlers.on_begin, None, begun, queue=False, **QUIET)
     asked.success(None, js=SHOW.format("batch-side"), **QUIET)
-    running = asked.success(on_run, rows, shown, postprocess=False, concurrency_limit=None, **QUIET)
-    ended = {"outputs": [ui.run, ui.stop], "queue": False, **QUIET}
-    running.then(on_end, ui.ran, **ended)
-    ui.stop.click(on_stop, queue=False, **QUIET)
+    running = asked.success(
+        gpu(240)(handlers.on_run),
+        entry.rows,
+        out.looks,
+        postprocess=False,
+        concurrency_limit=None,
+        **QUIET,
+    )
+    running.then(handlers.on_end, out.ran, buttons, queue=False, **QUIET)
+    entry.stop.click(handlers.on_stop, queue=False, **QUIET)
     if ELSEWHERE:  # there no event reaches the run: its stream is cut
-        cut = ui.stop.click(None, cancels=[running], **QUIET)
-        cut.then(lambda: buttons(running=False), None, **ended)
-    picked = ui.picture.select(on_row, None, ui.row, queue=False, **QUIET)
+        cut = entry.stop.click(None, cancels=[running], **QUIET)
+        cut.then(lambda: run_and_stop(running=False), None, buttons, queue=False, **QUIET)
+
+    picked = out.picture.select(handlers.on_row, None, out.row, queue=False, **QUIET)
     picked.then(None, js=SHOW.format("batch-row"), **QUIET)
-    for button, file in ((ui.jsonl, "batch-jsonl-file"), (ui.csv, "batch-csv-file")):
-        made = button.click(
-            on_take, None, [ui.jsonl_file, ui.csv_file], concurrency_limit=None, **QUIET
-        )
-        made.success(None, js=TAKE.format(file), **QUIET)
-    page.unload(on_leave)
+    downloads.connect([out.jsonl, out.csv], handlers.on_take)
+    open_page().unload(handlers.on_leave)
 
 
 def told(make: Callable[[], str]) -> str:

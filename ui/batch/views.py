@@ -4,7 +4,7 @@ from html import escape
 
 from ramole_core import BadRow
 
-from ..ask.found import ENDINGS, notice_html
+from ..parts.notice import ending, notice_html
 from .picture import finite, weighed
 from .run import BatchRun, RowRun
 
@@ -138,7 +138,7 @@ def _state(item: RowRun) -> str:
         return "not answered" if item.sentence else "stopped by you"
     if item.state != "answered" or item.answer is None:
         return {"waits": "waits for its turn", "runs": "runs"}.get(item.state, item.state)
-    return ENDINGS.get(item.answer.finish_reason, item.answer.finish_reason)
+    return ending(item.answer.finish_reason)
 
 
 def _cut(text: str) -> str:

@@ -40,6 +40,13 @@ def letter_of(expert: int) -> str:
     return chr(ord("A") + place) + (str(turn + 1) if turn else "")
 
 
+def chip_html(expert: int) -> str:
+    """The expert's letter on its colour."""
+    ink = ink_of(expert)
+    style = f"background:{ink.colour};color:{ink.text}"
+    return f'<span class="chip" style="{style}">{letter_of(expert)}</span>'
+
+
 def scale_of(expert: int) -> list[list[float | str]]:
     """A plotly colour scale from nothing to the expert's colour."""
     colour = ink_of(expert).colour

@@ -1,8 +1,4 @@
-"""Weights as pictures: pure functions from arrays to plotly figures, each with a table twin.
-
-Backgrounds are left clear and text is a grey that reads on white and on black, so that one figure
-serves the light and the dark page.
-"""
+"""Weights as pictures: pure functions from arrays to plotly figures, each with a table twin."""
 
 from collections.abc import Sequence
 
@@ -61,7 +57,7 @@ def token_figure(
     figure.update_xaxes(tickangle=-90, tickfont_size=10)
     figure.update_yaxes(tickfont_size=10)
     figure.update_yaxes(title="layer", col=1)
-    return _dress(figure, height=380, grid=False)
+    return dress(figure, height=380, grid=False)
 
 
 def token_table(
@@ -110,7 +106,7 @@ def entropy_figure(gates: np.ndarray, pieces: Sequence[str], *, selected: int | 
         )
     figure.update_xaxes(title="token of the answer")
     figure.update_yaxes(title="entropy (nats)", rangemode="tozero")
-    return _dress(figure, height=250)
+    return dress(figure, height=250)
 
 
 def layers_figure(
@@ -133,7 +129,7 @@ def layers_figure(
     )
     figure.update_xaxes(title="token of the answer")
     figure.update_yaxes(title="layer")
-    return _dress(figure, height=300, grid=False)
+    return dress(figure, height=300, grid=False)
 
 
 def tokens_table(gates: np.ndarray, pieces: Sequence[str], experts: Sequence[str]) -> Table:
@@ -147,10 +143,22 @@ def tokens_table(gates: np.ndarray, pieces: Sequence[str], experts: Sequence[str
     return headers, rows
 
 
-def _dress(figure: go.Figure, *, height: int, grid: bool = True) -> go.Figure:
+def dress(
+    figure: go.Figure,
+    *,
+    height: int,
+    margin: tuple[int, int, int, int] = (46, 12, 34, 46),
+    grid: bool = True,
+) -> go.Figure:
+    """The figure in the page's plain clothes; `margin` is left, right, top and bottom, in pixels.
+
+    Backgrounds are left clear and text is a grey that reads on white and on black, so that one
+    figure serves the light and the dark page.
+    """
+    left, right, top, bottom = margin
     figure.update_layout(
         height=height,
-        margin={"l": 46, "r": 12, "t": 34, "b": 46},
+        margin={"l": left, "r": right, "t": top, "b": bottom},
         paper_bgcolor="rgba(0,0,0,0)",
         plot_bgcolor="rgba(0,0,0,0)",
         font={"color": GREY, "size": 12, "family": "system-ui, sans-serif"},

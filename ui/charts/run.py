@@ -1,10 +1,5 @@
-"""One question and what came of it, as plain data: what every panel of the tab Ask draws.
+"""One question and what came of it, as plain data: what every panel of a tab that asks draws."""
 
-A run grows while it streams (`Live`), then stands still (`Run`) and can be kept in a session.
-"""
-
-import threading
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -56,17 +51,6 @@ class Run:
             return np.zeros((0, 0, 0, 0), np.float32)
         first = trace.prompt_length - 1
         return trace.weights[first : first + len(self.pieces)].astype(np.float32)
-
-
-@dataclass
-class Live:
-    """A run on its way; one thread fills it, others read it, and `cancelled` ends it."""
-
-    started: float = field(default_factory=time.perf_counter)
-    cancelled: threading.Event = field(default_factory=threading.Event)
-    ended: threading.Event = field(default_factory=threading.Event)
-    run: Run | None = None
-    """Set before `ended`, where there was an answer at all."""
 
 
 def mean_weights(gates: np.ndarray) -> np.ndarray:

@@ -3,8 +3,9 @@
 import logging
 import threading
 import time
+from collections.abc import Iterator
 from importlib.util import find_spec
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypedDict
 from weakref import WeakKeyDictionary
 
 from ramole_core import RamoleError
@@ -13,6 +14,18 @@ if TYPE_CHECKING:
     from ramole_core import Ramole
 
 log = logging.getLogger(__name__)
+
+
+class Status(TypedDict):
+    """How far the model is."""
+
+    ready: bool
+    stage: str
+    """What is being done, in words."""
+    fraction: float
+    """How much is done, 0 to 1."""
+    error: str | None
+    """One sentence, where loading failed."""
 
 
 class Loading:
@@ -46,7 +59,7 @@ class Loading:
             self._thread = threading.Thread(target=self._run, name="load-model", daemon=True)
             self._thread.start()
 
-    def status(self) -> dict[str, str | float | bool | None]:
+    def status(self) -> Status:
         """What `/health` and the page show."""
         fraction = 1.0 if self.ready else round(self.fraction, 3)
         return {
@@ -78,6 +91,20 @@ class Loading:
 
 _loadings: "WeakKeyDictionary[Ramole, Loading]" = WeakKeyDictionary()
 _guard = threading.Lock()
+
+
+def loaded(ramole: "Ramole", cancelled: threading.Event, *, pause: float) -> Iterator[str]:
+    """How far the model is, in words, every `pause` seconds until it is there or nobody waits.
+
+    Starts the load where that has not happened. Raises RamoleError where it fails.
+    """
+    loading = loading_of(ramole)
+    while not loading.ready and not cancelled.is_set():
+        loading.start()
+        yield f"The model is loading ({loading.stage}, {loading.fraction:.0%})"
+        loading.ended.wait(pause)
+        if loading.error:
+            raise RamoleError(loading.error)
 
 
 def loading_of(ramole: "Ramole") -> Loading:

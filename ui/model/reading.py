@@ -5,7 +5,7 @@ to say a place in the queue, to stop, or to notice that nobody looks any more.
 """
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from typing import TYPE_CHECKING
 
 from ramole_core import Generation, Request, Step
@@ -47,7 +47,7 @@ class Reading:
         self._call = (ramole, list(requests), session or "", after)
         threading.Thread(target=self._run, name="reading", daemon=True).start()
 
-    def pictures(self) -> Iterator[None]:
+    def pictures(self) -> Generator[None, None, None]:
         """Comes back whenever it is time to draw, for the last time after the end.
 
         Raises what `stream_batch` raised. Leaving it before the end cancels what still runs.

@@ -1,24 +1,18 @@
 """Adapters as cards: badges in plain words, search and filters.
 
-Every word of an adapter comes from a file that somebody made, so each passes `escaped`. Gradio's
-HTML component reads `${...}` and `{{...}}` as templates; `escaped` leaves neither.
+Every word of an adapter comes from a file that somebody made, so each passes `escaped`.
 """
 
-import html
 from collections.abc import Callable, Collection, Sequence
 from typing import TYPE_CHECKING
+
+from ..parts.markup import escaped
 
 if TYPE_CHECKING:
     from ramole_core import AdapterCard
 
 ATTENTION = {"q_proj", "k_proj", "v_proj", "o_proj", "c_attn", "qkv_proj", "query_key_value"}
 MLP = {"gate_proj", "up_proj", "down_proj", "c_fc", "gate_up_proj", "fc1", "fc2"}
-
-
-def escaped(text: object) -> str:
-    """Text as HTML that is inert, in Gradio's templates too."""
-    safe = html.escape(str(text), quote=True)
-    return safe.replace("{", "&#123;").replace("$", "&#36;").replace("`", "&#96;")
 
 
 def in_words(size: int) -> str:
@@ -114,7 +108,7 @@ def _short(text: str, most: int = 180) -> str:
     return words if len(words) <= most else words[:most].rsplit(" ", 1)[0] + " …"
 
 
-def chosen(
+def matching(
     cards: Sequence["AdapterCard"], *, search: str, show: str, order: str, yours: Collection[str]
 ) -> list["AdapterCard"]:
     """The cards that hold every word of the search and pass the filter, in order."""
@@ -124,17 +118,17 @@ def chosen(
         "yours": lambda card: card.key in yours,
         "with notes": lambda card: bool(card.notes) or not card.examples,
     }
-    orders: dict[str, Callable[[AdapterCard], object]] = {
+    orders: dict[str, Callable[[AdapterCard], int | list[int]]] = {
         "largest rank": lambda card: -card.rank,
         "largest file": lambda card: -card.bytes,
         "newest": lambda card: [-ord(letter) for letter in card.added],
     }
-    matching = [
+    found = [
         card
         for card in cards
         if keep.get(show, lambda card: True)(card) and all(w in _searched(card) for w in words)
     ]
-    by_name = sorted(matching, key=lambda card: card.name)
+    by_name = sorted(found, key=lambda card: card.name)
     return sorted(by_name, key=orders.get(order, lambda card: 0))
 
 

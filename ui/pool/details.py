@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .cards import badges_html, escaped, in_words, ranks_in_words
+from ..parts.markup import escaped
+from .cards import badges_html, in_words, ranks_in_words
 
 if TYPE_CHECKING:
     from ramole_core import AdapterCard, Hit

@@ -1,4 +1,4 @@
-"""Judging uploads: each becomes an adapter of the pool, or is told why not."""
+"""The verdict on each upload: an adapter of the pool now, or why not."""
 
 import logging
 from collections.abc import Iterator, Sequence

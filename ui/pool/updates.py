@@ -1,13 +1,15 @@
 """What the tab Pool shows, as plain functions from the pool to HTML."""
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import gradio as gr
 
 from ramole_core import AdapterRefused
 
 from ..session.quota import Quota
 from ..session.uploads import EXAMPLE_ENDINGS, taken
-from .cards import cards_html, chosen
+from .cards import cards_html, matching
 from .details import card_text, details_html, training_command, verdict_html
 from .examples_text import examples_from_file, examples_from_lines
 from .intake import judge, near
@@ -24,7 +26,7 @@ def listing(
     """The cards that match, as HTML."""
     cards = ramole.pool.cards(owner)
     yours = {card.key for card in cards if quota.owns(card, owner)}
-    found = chosen(cards, search=search or "", show=show, order=order, yours=yours)
+    found = matching(cards, search=search or "", show=show, order=order, yours=yours)
     return cards_html(found, yours=yours, total=len(cards))
 
 
@@ -38,6 +40,22 @@ def detail(
     text, yours = card_text(card.folder), quota.owns(card, owner)
     shown = details_html(card, near(ramole, card, owner), yours=yours, card_text=text)
     return shown, training_command(card.folder) if card.sample else ""
+
+
+def chosen(
+    ramole: "Ramole", quota: Quota, name: str | None, *, owner: str | None
+) -> tuple[Any, ...]:
+    """What `Details.shown` holds for one adapter, and for none."""
+    html, trained_by = detail(ramole, quota, name, owner=owner)
+    own = bool(name) and quota.owns(ramole.pool.card(name, owner), owner)
+    return (
+        html,
+        gr.Textbox(trained_by, visible=bool(trained_by)),
+        gr.Button(interactive=bool(name)),
+        gr.Button(visible=own),
+        gr.Accordion(visible=own),
+        "",
+    )
 
 
 def added(

@@ -1,6 +1,6 @@
 """Do the answers get better? Methods x settings, aims, the paper's table, differences, by task."""
 
-from ..pool.cards import escaped
+from ..parts.markup import escaped
 from .files import Span, Unmeasured
 from .scores import LABELS, NOT_MIXING, Evaluation, Published
 from .tables import (

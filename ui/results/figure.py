@@ -7,7 +7,7 @@ cue; controls are grey and hollow.
 import plotly.graph_objects as go
 
 from ..charts.palette import INKS, NOBODY
-from ..charts.plots import FAINT, GREY
+from ..charts.plots import dress
 from .scores import CONTROLS, Evaluation
 
 ORDER = (4, 5, 2, 0, 3, 1)
@@ -51,17 +51,6 @@ def scores_figure(found: Evaluation, setting: str) -> go.Figure:
             hovertemplate=f"{name}: {span.mean:.1f} [{low:.1f}, {high:.1f}]<extra></extra>",
             showlegend=False,
         )
-    lines = {"gridcolor": FAINT, "zeroline": False, "linecolor": FAINT, "fixedrange": True}
-    figure.update_xaxes(title="mean score", rangemode="tozero", **lines)
-    figure.update_yaxes(
-        categoryorder="array", categoryarray=list(scores)[::-1], automargin=True, **lines
-    )
-    figure.update_layout(
-        height=80 + 30 * len(scores),
-        margin={"l": 8, "r": 16, "t": 8, "b": 44},
-        paper_bgcolor="rgba(0,0,0,0)",
-        plot_bgcolor="rgba(0,0,0,0)",
-        font={"color": GREY, "size": 12, "family": "system-ui, sans-serif"},
-        dragmode=False,
-    )
-    return figure
+    figure.update_xaxes(title="mean score", rangemode="tozero")
+    figure.update_yaxes(categoryorder="array", categoryarray=list(scores)[::-1], automargin=True)
+    return dress(figure, height=80 + 30 * len(scores), margin=(8, 16, 8, 44))

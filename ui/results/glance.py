@@ -2,13 +2,8 @@
 
 from pathlib import Path
 
-from ..pool.cards import escaped
-from . import (
-    adapters as results_adapters,
-    retrieval as results_retrieval,
-    router as results_router,
-    speed as results_speed,
-)
+from ..parts.markup import escaped
+from . import adapters, retrieval, router, speed
 from .answers import label
 from .files import Span
 from .scores import Evaluation
@@ -22,9 +17,9 @@ def glance_html(folder: Path, found: Evaluation | None) -> str:
     tiles = (
         ("answers", *_answers(found)),
         ("retrieval", *_retrieval(folder, found)),
-        ("adapters", *_counted(results_adapters.helping(folder), "adapters clearly beat the base")),
-        ("router", *results_router.headline(folder)),
-        ("speed", *_counted(results_speed.reached(folder), "speed aims reached")),
+        ("adapters", *_counted(adapters.helping(folder), "adapters clearly beat the base")),
+        ("router", *router.headline(folder)),
+        ("speed", *_counted(speed.reached(folder), "speed aims reached")),
     )
     links = "".join(
         f'<li><a href="#results-{key}"><em>{key.capitalize()}</em><b>{value or "–"}</b>'
@@ -45,7 +40,7 @@ def _answers(found: Evaluation | None) -> tuple[str, str]:
 
 def _retrieval(folder: Path, found: Evaluation | None) -> tuple[str, str]:
     words = "right adapter found first"
-    if span := results_retrieval.headline(folder):
+    if span := retrieval.headline(folder):
         return f"{_mean(span, digits=0)} %", f"{words}, paper's pool"
     for setting, spans in (found.retrieval if found else {}).items():
         if span := spans.get("first"):

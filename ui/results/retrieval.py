@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from ..pool.cards import escaped
+from ..parts.markup import escaped
 from .answers import label
 from .files import (
     Made,

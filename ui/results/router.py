@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from ..pool.cards import escaped
+from ..parts.markup import escaped
 from .files import (
     Raw,
     Span,

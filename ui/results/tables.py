@@ -1,12 +1,12 @@
 """Tables that everyone can read: caption, scopes, a scroll box of their own, intervals drawn small.
 
-Every word comes from a file, so each passes `escaped` (see `ui/pool/cards.py`).
+Every word comes from a file, so each passes `escaped` (see `ui/parts/markup.py`).
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ..pool.cards import escaped
+from ..parts.markup import escaped
 from .files import Made, Span, Unmeasured
 
 COPY = (
