@@ -69,7 +69,7 @@ class Handlers:
         asked = self.sessions.begin(session_of(request))
         drawing = Drawing(asked.name)
         try:
-            form = self._form(values)
+            form = self.form(values)
             wanted = form.request(owner_of(request))
             with closing(answer(self.ramole, wanted, asked.live, beside=form.beside)) as pictures:
                 for shown in pictures:
@@ -132,8 +132,8 @@ class Handlers:
         """The visitor has gone."""
         self.sessions.leave(session_of(request))
 
-    def _form(self, values: Sequence[Any]) -> Form:
-        """From the values of `Entry.values`."""
+    def form(self, values: Sequence[Any]) -> Form:
+        """The form, from the values of `Entry.values`; RamoleError where an option is none."""
         said = dict(zip(FIELDS, values, strict=False))
         chosen = self.ui.entry.options.chosen(said["method"], values[len(FIELDS) :])
         return Form(**said, options=chosen)

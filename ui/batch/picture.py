@@ -11,6 +11,7 @@ from typing import Any
 
 import gradio as gr
 
+from ..parts.events import PLAIN
 from .run import BatchRun, RowRun
 
 LABEL = 90
@@ -43,7 +44,7 @@ def picture(**options: Any) -> gr.HTML:
         value=picture_of(None),
         html_template=TEMPLATE,
         js_on_load=(Path(__file__).parent / "picture.js").read_text("utf-8"),
-        apply_default_css=False,
+        **PLAIN,
         **options,
     )
 

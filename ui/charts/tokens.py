@@ -16,6 +16,7 @@ from typing import Any
 import gradio as gr
 import numpy as np
 
+from ..parts.events import PLAIN
 from .palette import ink_of, letter_of
 from .run import Run, mean_weights, strongest
 
@@ -43,7 +44,7 @@ def token_view(**options: Any) -> gr.HTML:
         value=view_of([], [], [], run="", running=False),
         html_template=TEMPLATE,
         js_on_load=(Path(__file__).parent / "tokens.js").read_text("utf-8"),
-        apply_default_css=False,
+        **PLAIN,
         **options,
     )
 

@@ -100,7 +100,7 @@ class Handlers:
             self.quota.remove(name, owner_of(request))
             gr.Info(f"{name} is removed.")
 
-    def on_give(self, name, lines, files, request: gr.Request):
+    def on_examples(self, name, lines, files, request: gr.Request):
         """One of the session's own has other examples."""
         with one_sentence():
             owner, files = owner_of(request), files or ()
@@ -154,7 +154,7 @@ def _connect(ui: Layout, handlers: Handlers, pool_tab: gr.Tab) -> None:
         details.remove.click(handlers.on_remove, name, None, concurrency_id="pool", **QUIET).success
     )
     given = giving.give.click(
-        handlers.on_give,
+        handlers.on_examples,
         [name, giving.lines, giving.files],
         [giving.given, giving.lines, giving.files],
         concurrency_id="pool",
