@@ -16,10 +16,11 @@ sys.path.insert(0, str(REPOSITORY))
 from ramole_core.composition import METHODS  # noqa: E402
 from ramole_core.methods import METHOD_LIST  # noqa: E402
 from ramole_core.settings import Settings  # noqa: E402
-from ui.results.files import Span, Unmeasured, load  # noqa: E402
+from ui.results.files import Unmeasured, load  # noqa: E402
 from ui.results.retrieval import FIRST, PROMPTS, tops_in  # noqa: E402
 from ui.results.scores import HELD_OUT, LABELS, Evaluation, evaluation  # noqa: E402
 from ui.results.speed import machines_of  # noqa: E402
+from ui.results.values import Span  # noqa: E402
 
 README = REPOSITORY / "README.md"
 AGAIN = (

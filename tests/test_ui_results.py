@@ -14,20 +14,16 @@ import pytest
 
 from tests.results_page import EVIL, FILES, METHODS, evaluation as written, write_results
 from ui.results import updates as results_updates
-from ui.results.answers import (
-    again_html,
-    by_task_html,
-    differences_html,
-    finding,
-    in_words,
-    top_html,
-)
+from ui.results.answers import again_html, finding, top_html
+from ui.results.closer import by_task_html, differences_html, in_words
 from ui.results.figure import inks_of, scores_figure
-from ui.results.files import COMMANDS, RESULTS, Span, Unmeasured, load, span_of, stamp
+from ui.results.files import COMMANDS, RESULTS, Unmeasured, load, stamp
 from ui.results.glance import glance_html
 from ui.results.scores import HELD_OUT, evaluation, evaluation_of
+from ui.results.sections import command_html
 from ui.results.speed import machines_of
-from ui.results.tables import Scale, command_html, spoken, whisker
+from ui.results.tables import Scale, spoken, whisker
+from ui.results.values import Span, span_of
 
 REPOSITORY = Path(__file__).parents[1]
 

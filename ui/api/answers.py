@@ -1,4 +1,4 @@
-"""What the endpoints do, from checked fields to plain JSON."""
+"""The answers of the endpoints: from checked fields to plain JSON."""
 
 import math
 import time

@@ -1,4 +1,4 @@
-"""What a call may ask for: each field checked at the door, one sentence for what is wrong.
+"""The fields of each call, checked before anything runs; what is wrong is one sentence.
 
 Gradio passes on whatever JSON a client sends, so nothing about a call is believed.
 """

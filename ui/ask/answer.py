@@ -1,4 +1,4 @@
-"""Answering one question, without gradio: wait for the model, find, stream, and end well.
+"""One question from start to end, without gradio: loading, finding, streaming, ending well.
 
 `answer` yields `Shown` pictures of a run on its way. However it ends (finished, stopped, or its
 reader gone), the engine is given back and `live.run` holds what came.

@@ -1,6 +1,5 @@
 """One token in detail: its weights by layer, module and adapter, and what else was likely."""
 
-import logging
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -9,18 +8,17 @@ from typing import TYPE_CHECKING, Any
 import gradio as gr
 from gradio.components import Component
 
-from ramole_core import Explanation, RamoleError
+from ramole_core import Explanation
 
 from ..charts.plots import token_figure, token_table
 from ..charts.run import Run
-from ..parts.errors import UNEXPECTED
+from ..parts.errors import html_or_sentence
 from ..parts.events import PLAIN, QUIET, number_in
 from .explained import PICK, explanation_html, token_html, waiting_html
 
 if TYPE_CHECKING:
     from ramole_core import Ramole
 
-log = logging.getLogger(__name__)
 TOP = 10
 PICKS = 16
 """Picks that are answered at the same time; most need no model."""
@@ -111,16 +109,14 @@ def explain(ramole: "Ramole", run: Run, index: int) -> str:
     trace = run.answer.trace
     if trace is None or not ramole.loaded:
         return waiting_html("What else was likely is shown once the model is there; pick again.")
-    try:
+
+    def asked() -> str:
         position = trace.prompt_length + index - 1
         with ASKING:
             found = ramole.explain(run.request, position, top=TOP, token_ids=trace.token_ids)
         return explanation_html(found, _chosen(run, index))
-    except RamoleError as error:
-        return waiting_html(str(error))
-    except Exception:
-        log.exception("A token could not be explained.")
-        return waiting_html(UNEXPECTED)
+
+    return html_or_sentence(asked, waiting_html)
 
 
 def _likely(explanation: Explanation | None, run: Run, index: int) -> str:

@@ -1,4 +1,4 @@
-"""A batch on its way, as plain data: one thread asks and fills it in, others look at it.
+"""The rows of a batch while they run, as plain data: one thread fills it in, others read it.
 
 `watched` gives a moment to draw every so often, until every row has ended.
 """

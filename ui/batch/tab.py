@@ -1,16 +1,12 @@
 """The tab Batch: drop or paste rows, run them together, see who used which adapter, download."""
 
-import logging
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import gradio as gr
 
-from ramole_core import RamoleError
-
 from ..model.spaces import ELSEWHERE, gpu
 from ..parts import downloads
-from ..parts.errors import UNEXPECTED, one_sentence
+from ..parts.errors import html_or_sentence, one_sentence
 from ..parts.events import QUIET, number_in, open_page, session_of
 from ..parts.fields import run_and_stop
 from ..parts.notice import notice_html
@@ -24,7 +20,6 @@ from .sessions import Sessions
 if TYPE_CHECKING:
     from ramole_core import Ramole
 
-log = logging.getLogger(__name__)
 RUNNING = "A batch is on its way."
 SHOW = """
 () => {{ setTimeout(() => {{
@@ -52,7 +47,10 @@ class Handlers:
         """How many of the rows can run."""
         if not (text or "").strip():
             return ""
-        return told(lambda: verdict_html(self.sessions.read(owner_of(request), text, *how)))
+        owner = owner_of(request)
+        return html_or_sentence(
+            lambda: verdict_html(self.sessions.read(owner, text, *how)), refused_html
+        )
 
     def on_drop(self, path):
         """A file's text in the editor."""
@@ -63,7 +61,8 @@ class Handlers:
             text, kind = text_of(path)
             return ""
 
-        return {entry.verdict: told(take), entry.text: text, entry.kind: kind, entry.drop: None}
+        verdict = html_or_sentence(take, refused_html)
+        return {entry.verdict: verdict, entry.text: text, entry.kind: kind, entry.drop: None}
 
     def on_example(self, event: gr.EventData):
         """Rows to try, in the editor."""
@@ -150,14 +149,3 @@ def _connect(ui: Layout, handlers: Handlers) -> None:
     picked.then(None, js=SHOW.format("batch-row"), **QUIET)
     downloads.connect([out.jsonl, out.csv], handlers.on_take)
     open_page().unload(handlers.on_leave)
-
-
-def told(make: Callable[[], str]) -> str:
-    """The HTML that `make` gives, or the sentence that it fails with."""
-    try:
-        return make()
-    except RamoleError as error:
-        return refused_html(str(error))
-    except Exception:
-        log.exception("Rows could not be read.")
-        return refused_html(UNEXPECTED)

@@ -1,4 +1,4 @@
-"""The base model loads behind the page: how far it is, in words, for whoever asks."""
+"""The loading of the base model in the background, and how far it is, in words."""
 
 import logging
 import threading

@@ -2,7 +2,7 @@
 
 import html
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import gradio as gr
@@ -30,6 +30,20 @@ def one_sentence(*, markup: bool = True) -> Iterator[None]:
     except Exception:
         log.exception("A handler failed.")
         raise _spoken(UNEXPECTED, markup) from None
+
+
+def html_or_sentence(make: Callable[[], str], refusal: Callable[[str], str]) -> str:
+    """The HTML that `make` gives, or `refusal` of the one sentence that it fails with.
+
+    Unexpected errors are logged.
+    """
+    try:
+        return make()
+    except RamoleError as error:
+        return refusal(str(error))
+    except Exception:
+        log.exception("A part of the page could not be drawn.")
+        return refusal(UNEXPECTED)
 
 
 def _spoken(sentence: str, markup: bool) -> gr.Error:

@@ -1,4 +1,4 @@
-"""How the page's events are wired: quietly, privately, and inside the Blocks that is open."""
+"""What every event and HTML component of the page needs: options, scripts, and who sent it."""
 
 from typing import Literal, TypedDict
 

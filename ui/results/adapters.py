@@ -2,20 +2,10 @@
 
 from pathlib import Path
 
-from .files import (
-    Made,
-    Raw,
-    Span,
-    Unmeasured,
-    load,
-    made_of,
-    span_of,
-    spans_of,
-    table,
-    text,
-    unreadable,
-)
-from .tables import box, cell, head, made_html, plain, scale_over, section, unmeasured_html
+from .files import Made, Unmeasured, load, made_of, unreadable
+from .sections import made_html, section, unmeasured_html
+from .tables import box, cell, head, plain, scale_over
+from .values import Raw, Span, span_of, spans_of, table, text
 
 TITLE = "Do the adapters themselves help?"
 LEAD = (

@@ -5,9 +5,9 @@ from pathlib import Path
 from ..parts.markup import escaped
 from . import adapters, retrieval, router, speed
 from .answers import label
-from .files import Span
 from .scores import Evaluation
 from .tables import spoken
+from .values import Span
 
 NOT_YET = "not measured yet"
 

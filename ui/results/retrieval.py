@@ -5,21 +5,11 @@ from pathlib import Path
 
 from ..parts.markup import escaped
 from .answers import label
-from .files import (
-    Made,
-    Raw,
-    Span,
-    Unmeasured,
-    items,
-    load,
-    made_of,
-    span_of,
-    table,
-    text,
-    unreadable,
-)
+from .files import Made, Unmeasured, load, made_of, unreadable
 from .scores import Evaluation
-from .tables import Scale, box, cell, group, head, made_html, plain, section, unmeasured_html
+from .sections import made_html, section, unmeasured_html
+from .tables import Scale, box, cell, group, head, plain
+from .values import Raw, Span, items, span_of, table, text
 
 TITLE = "Is the right adapter found?"
 LEAD = (

@@ -3,31 +3,10 @@
 from pathlib import Path
 
 from ..parts.markup import escaped
-from .files import (
-    Raw,
-    Span,
-    Unmeasured,
-    items,
-    load,
-    made_of,
-    number,
-    span_of,
-    spans_of,
-    table,
-    text,
-    unreadable,
-)
-from .tables import (
-    box,
-    cell,
-    group,
-    head,
-    made_html,
-    plain,
-    scale_over,
-    section,
-    unmeasured_html,
-)
+from .files import Unmeasured, load, made_of, unreadable
+from .sections import made_html, section, unmeasured_html
+from .tables import box, cell, group, head, plain, scale_over
+from .values import Raw, Span, items, number, span_of, spans_of, table, text
 
 TITLE = "What in the router matters?"
 LEAD = (

@@ -8,21 +8,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from .files import (
-    Made,
-    Raw,
-    Span,
-    Unmeasured,
-    items,
-    load,
-    made_of,
-    number,
-    span_of,
-    spans_of,
-    table,
-    text,
-    unreadable,
-)
+from .files import Made, Unmeasured, load, made_of, unreadable
+from .values import Raw, Span, items, number, span_of, spans_of, table, text
 
 TESTED, HELD_OUT = "evaluation.json", "evaluation_dev.json"
 NOT_MIXING = ("base", "perfect", "selection")

@@ -2,31 +2,10 @@
 
 from pathlib import Path
 
-from .files import (
-    Made,
-    Raw,
-    Span,
-    Unmeasured,
-    items,
-    load,
-    made_of,
-    number,
-    span_of,
-    table,
-    text,
-    unreadable,
-)
-from .tables import (
-    box,
-    cell,
-    head,
-    made_html,
-    plain,
-    scale_over,
-    section,
-    unmeasured_html,
-    verdict,
-)
+from .files import Made, Unmeasured, load, made_of, unreadable
+from .sections import made_html, section, unmeasured_html
+from .tables import box, cell, head, plain, scale_over, verdict
+from .values import Raw, Span, items, number, span_of, table, text
 
 TITLE = "How fast is it?"
 LEAD = (

@@ -1,21 +1,18 @@
 """What the tab Results holds, from the files as they are now."""
 
-import logging
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
 
-from ..parts.errors import UNEXPECTED
+from ..parts.errors import html_or_sentence
 from ..parts.notice import notice_html
 from . import adapters, answers, retrieval, router, speed
+from .closer import by_task_html, differences_html
 from .figure import scores_figure
 from .glance import glance_html
 from .layout import Layout
 from .scores import HELD_OUT, Evaluation, evaluation
-
-log = logging.getLogger(__name__)
 
 
 def opened(ui: Layout, folder: Path) -> dict[Any, Any]:
@@ -23,14 +20,15 @@ def opened(ui: Layout, folder: Path) -> dict[Any, Any]:
     found, missing = evaluation(folder)
     again, _ = evaluation(folder, HELD_OUT)
     drawn = {
-        ui.top: told(
+        ui.top: html_or_sentence(
             lambda: (
                 glance_html(folder, found)
                 + answers.top_html(found, missing)
                 + answers.again_html(again)
-            )
+            ),
+            _refusal,
         ),
-        ui.rest: told(lambda: rest_html(folder, found)),
+        ui.rest: html_or_sentence(lambda: rest_html(folder, found), _refusal),
         ui.chosen: gr.Column(visible=found is not None),
     }
     if found is None:
@@ -48,8 +46,8 @@ def closer(ui: Layout, folder: Path, wanted: str | None) -> dict[Any, Any]:
         return {ui.plot: gr.skip()}
     return {
         ui.plot: scores_figure(found, wanted),
-        ui.ahead: answers.differences_html(found, wanted),
-        ui.by_task: answers.by_task_html(found, wanted),
+        ui.ahead: differences_html(found, wanted),
+        ui.by_task: by_task_html(found, wanted),
     }
 
 
@@ -66,10 +64,5 @@ def rest_html(folder: Path, found: Evaluation | None) -> str:
     )
 
 
-def told(make: Callable[[], str]) -> str:
-    """The HTML that `make` gives; one sentence where a file holds what nobody thought of."""
-    try:
-        return make()
-    except Exception:
-        log.exception("Results could not be drawn.")
-        return notice_html(UNEXPECTED, kind="wrong")
+def _refusal(sentence: str) -> str:
+    return notice_html(sentence, kind="wrong")

@@ -1,4 +1,4 @@
-"""Whose uploads are whose: a browser tab, or a client of the API, is an owner until it leaves.
+"""The owner of an upload: a browser tab or a client of the API, until it leaves.
 
 The session's hash is what lets a client act as that session, so an owner's name is made from it
 one way: it can stand in a folder's name or an answer without giving the session away.
