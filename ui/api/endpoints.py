@@ -58,7 +58,7 @@ class Endpoints:
         raw: bool = False,
         options: dict | str | None = None,
         request: gr.Request | None = None,
-    ) -> tuple[str, dict]:  # pyright: ignore[reportInvalidTypeForm]
+    ) -> tuple[str, dict]:  # pyright: ignore[reportInvalidTypeForm] of one step
         """
         Answer a prompt with the adapters of the pool that fit it, mixed token by token. Streams the
         text so far; the last answer also has the adapters that were used and how it ended. Waits
@@ -104,7 +104,7 @@ class Endpoints:
             )
             refuse_unknown_options(self.ramole, said)
             answers = streamed(self.ramole, said.request(owner_of(request)))
-            yield from answers  # pyright: ignore[reportReturnType]
+            yield from answers  # pyright: ignore[reportReturnType] as above
 
     def ask_batch(
         self,
@@ -113,7 +113,7 @@ class Endpoints:
         k: int = 3,
         max_new_tokens: int = 128,
         request: gr.Request | None = None,
-    ) -> list[dict]:  # pyright: ignore[reportInvalidTypeForm]
+    ) -> list[dict]:  # pyright: ignore[reportInvalidTypeForm] of one step
         """
         Answer several prompts in one batch, each with its own adapters and method. Streams the
         list of answers so far, null for one on its way. Waits while the model loads.
@@ -129,7 +129,7 @@ class Endpoints:
         with one_sentence(markup=False):
             defaults = {"method": method, "k": k, "max_new_tokens": max_new_tokens}
             answers = batched(self.ramole, prompts, defaults, owner=owner_of(request))
-            yield from answers  # pyright: ignore[reportReturnType]
+            yield from answers  # pyright: ignore[reportReturnType] as above
 
     def retrieve(
         self,
