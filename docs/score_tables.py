@@ -6,9 +6,10 @@ Drawn from results/evaluation.json, evaluation_dev.json and retriever.json.
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from ui.results_files import Span, Unmeasured, load
-from ui.results_retrieval import FIRST, PROMPTS, tops_in
-from ui.results_scores import HELD_OUT, LABELS, Evaluation, evaluation
+from ui.results.files import Unmeasured, load
+from ui.results.retrieval import FIRST, PROMPTS, tops_in
+from ui.results.scores import HELD_OUT, LABELS, Evaluation, evaluation
+from ui.results.values import Span
 
 AGAIN = (
     "After the test, which is asked once, the retriever was trained anew and the prior of "

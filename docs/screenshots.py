@@ -1,6 +1,6 @@
 """Pictures of the real page for README: `python docs/screenshots.py http://127.0.0.1:7860`.
 
-Light, dark and a phone's width: a recorded run with one token under the glass, the tab Pool, a
+Light, dark and a phone's width: a recorded run with one token in detail, the tab Pool, a
 batch that has ended, and the tab Results. Names behind the address (ask pool batch results) make
 these alone.
 """

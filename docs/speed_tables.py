@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from ui.results_speed import machines_of
+from ui.results.speed import machines_of
 
 
 def speed(results: Path) -> str:

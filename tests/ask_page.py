@@ -1,7 +1,8 @@
 """`python -m tests.ask_page`: the head and the tab Ask over a fake system, as a server of its own.
 
 With GATE the model is not there before that file is; STEP_SECONDS is the time of a token. With ROWS
-only so many questions are answered at the same time, and one more than MOST may not even wait.
+only so many questions are answered at the same time, and one more than MOST may not even wait. With
+OPTIONS some methods have options of their own.
 """
 
 import os
@@ -12,16 +13,19 @@ from pathlib import Path
 
 import gradio as gr
 
-from ramole_core import Request
+from ramole_core import RamoleError, Request
 from ramole_core.errors import Busy
-from tests.fake_ramole import FakeRamole
-from ui import ask, examples, header
-from ui.answer import answer
-from ui.examples import Example, write_run
-from ui.run import Live
+from tests.fake_ramole import OPTIONS, FakeRamole, RequestWithOptions
+from ui import header
+from ui.ask import examples, form, tab as ask
+from ui.ask.answer import Live, answer
+from ui.ask.examples import write_run
+from ui.parts.prompts import Example
 from ui.serve import serve
 
 REPLACED = Example("A made-up run", "Which boats?")
+OPTIONS_PROMPT = "Which options?"
+"""Is answered with the options of the request."""
 BUSY = "The server is busy: as many as may wait do so already; try again in a minute."
 
 
@@ -43,6 +47,8 @@ class CrowdedRamole(FakeRamole):
         address="",
         waiting=lambda index, place: None,
     ):
+        if requests[0].prompt == OPTIONS_PROMPT:
+            raise RamoleError(f"The options are {getattr(requests[0], 'options', None)}.")
         me, told = object(), 0
         with self._lock:
             if len(self._line) >= self._rows + self._most:
@@ -89,7 +95,10 @@ def main() -> None:
         pause=float(os.environ.get("STEP_SECONDS", "0.02")),
         length=int(os.environ.get("LENGTH", "8")),
         gate=gate,
+        options=OPTIONS if "OPTIONS" in os.environ else {},
     )
+    if "OPTIONS" in os.environ:
+        form.Request = RequestWithOptions
     with gr.Blocks(title="RAMoLE", analytics_enabled=False) as page:
         header.header(ramole)
         with gr.Tabs(selected="ask"):

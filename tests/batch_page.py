@@ -8,7 +8,9 @@ import os
 import gradio as gr
 
 from tests.fake_ramole import FakeRamole
-from ui import ask, batch_tab, header
+from ui import header
+from ui.ask import tab as ask
+from ui.batch import tab as batch_tab
 from ui.serve import serve
 
 

@@ -12,6 +12,7 @@ import numpy as np
 from safetensors.numpy import save_file
 
 from ramole_core import AdapterCard, Generation, Hit, Request, Step, load_settings
+from ramole_core.methods import METHOD_LIST
 from ramole_core.pool import Limits, Pool, write_manifest
 
 SHAPES = {
@@ -92,6 +93,9 @@ class FakeRamole:
         self.retriever = SimpleNamespace(embed=lambda texts: np.eye(len(texts), 3, dtype="f4"))
         self.loaded = False
         self._seconds = load_seconds
+
+    def methods(self):
+        return METHOD_LIST
 
     def load(self, progress=None) -> None:
         if progress:

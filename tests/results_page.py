@@ -11,7 +11,9 @@ from typing import Any
 import gradio as gr
 
 from tests.fake_ramole import FakeRamole
-from ui import ask, header, results_tab
+from ui import header
+from ui.ask import tab as ask
+from ui.results import tab as results_tab
 from ui.serve import serve
 
 EVIL = "<img src=x onerror=window.hacked=1>${alert(1)}"

@@ -93,8 +93,10 @@ def main() -> None:
     import gradio as gr
 
     from tests.pool_fakes import FakeRamole
-    from ui import api, pool_tab, presence, quota
+    from ui.api import endpoints as api
+    from ui.pool import tab as pool_tab
     from ui.serve import serve
+    from ui.session import presence, quota
 
     root = Path(sys.argv[1])
     presence.BEAT_SECONDS = float(os.environ.get("BEAT_SECONDS", presence.BEAT_SECONDS))

@@ -7,7 +7,7 @@ import pytest
 from starlette.datastructures import Headers
 
 from ramole_core import RamoleError
-from ui.address import HEADER, Addresses, address_of, networks, source
+from ui.session.address import HEADER, Addresses, address_of, networks, source
 
 PROXIES = networks("10.0.0.0/8, 127.0.0.1,2001:db8:1::/48")
 

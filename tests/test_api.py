@@ -14,11 +14,13 @@ import pytest
 from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError, AuthenticationError
 
-from ramole_core import Generation, Request, Step
+from ramole_core import Generation, RamoleError, Request, Step
 from ramole_core.errors import Busy
+from tests.fake_ramole import OPTIONS, FakeRamole, RequestWithOptions
 from tests.pool_fakes import write_adapter, write_sample, zipped
 from tests.serving import REPOSITORY, app, fake, free_port
-from ui.api_answers import batched, streamed
+from ui.api import fields
+from ui.api.answers import batched, streamed
 from ui.serve import drop_old, passwords
 
 SIX = {"/ask", "/ask_batch", "/retrieve", "/list_adapters", "/add_adapter", "/remove_adapter"}
@@ -91,6 +93,24 @@ def test_ask_batch_answers_in_order_each_in_its_way(client):
     assert (two["text"], two["method"], len(two["adapters"])) == ("e f", "base", 2)
 
 
+@pytest.mark.parametrize("none", [None, "", "{}", {}])
+def test_no_options_are_no_options(client, none):
+    text, _ = client.predict("a b", options=none, api_name="/ask")
+    assert text == "a b"
+
+
+@pytest.mark.parametrize("options", [{"warmth": 1, "rounds": 4}, '{"warmth": 1, "rounds": 4}'])
+def test_options_reach_the_request_of_a_method_that_has_them(monkeypatch, options):
+    monkeypatch.setattr(fields, "Request", RequestWithOptions)
+    asked = fields.checked(fields.Ask, prompt="hi", method="mixture", options=options)
+    ramole = FakeRamole(options=OPTIONS)
+    fields.refuse_unknown_options(ramole, asked)
+    assert asked.request("me").options == {"warmth": 1, "rounds": 4}
+    other = fields.checked(fields.Ask, prompt="hi", method="mixture", options={"slow": True})
+    with pytest.raises(RamoleError, match="no option 'slow'; its options are warmth, rounds"):
+        fields.refuse_unknown_options(ramole, other)
+
+
 def test_retrieve_finds_and_excludes(client):
     assert client.predict("where is it", k=1, api_name="/retrieve")[0]["name"] == "squad"
     found = client.predict("where is it", k=900, exclude=["squad"], api_name="/retrieve")
@@ -146,6 +166,12 @@ def test_uploads_go_when_the_client_leaves(server, archive):
         ("/ask", {"prompt": "hi", "adapters": ["squat"]}, "no adapter 'squat'"),
         ("/ask", {"prompt": "hi", "weights": [1.0]}, "weights needs adapters"),
         ("/ask", {"prompt": "hi", "stop": [{"a": 1}]}, "stop.0="),
+        ("/ask", {"prompt": "hi", "options": "{bad"}, "options='{bad': .*JSON object"),
+        ("/ask", {"prompt": "hi", "options": "[1]"}, "options=.*JSON object"),
+        ("/ask", {"prompt": "hi", "options": {"a": "b"}}, "options=.*JSON object"),
+        ("/ask", {"prompt": "hi", "options": '{"a": NaN}'}, "options=.*JSON object"),
+        ("/ask", {"prompt": "hi", "options": {"a": 1}}, "ramole has no option 'a'; it has none"),
+        ("/ask_batch", {"prompts": [{"prompt": "b", "options": 3}]}, "Prompt 1: options=3"),
         ("/ask_batch", {"prompts": []}, "not a list of prompts"),
         ("/ask_batch", {"prompts": "hi"}, "not a list of prompts"),
         ("/ask_batch", {"prompts": ["a"] * 65}, "64 is the most"),

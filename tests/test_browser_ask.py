@@ -10,6 +10,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page, expect
 
+from tests.ask_page import OPTIONS_PROMPT
 from tests.browser import PATIENCE, ask_page, visits
 from tests.fake_ramole import LAYERS, MODULES, WORDS
 from tests.serving import app
@@ -274,3 +275,21 @@ def test_the_real_thing(chromium, visit, real_base_folder, tmp_path):
         expect(page.locator("#likely .chosen").last).to_be_visible()
         assert page.wrong == []
         assert [url for url in page.requested if not url.startswith((server.url, "data:"))] == []
+
+
+def test_a_methods_own_options_are_asked_with(tmp_path, visit):
+    with ask_page(tmp_path, options=1) as server:
+        page = visit(server.url)
+        page.locator("#more > button").click()
+        warmth = page.get_by_label("How warm the mixture is")
+        expect(warmth).to_be_hidden()
+        page.locator("#method input").click()
+        page.get_by_role("option", name="mixture").click()
+        expect(warmth).to_be_visible()
+        expect(page.get_by_label("Slowly")).to_be_hidden()
+        warmth.fill("1.5")
+        warmth.press("Tab")
+        page.locator("#prompt textarea").fill(OPTIONS_PROMPT)
+        page.locator("#ask-button").click()
+        expect(page.locator("#notice")).to_have_text("The options are {'warmth': 1.5}.")
+        assert page.wrong == []

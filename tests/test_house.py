@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+import tomllib
 from importlib import metadata
 from pathlib import Path
 from types import SimpleNamespace
@@ -194,6 +195,24 @@ def test_no_file_of_the_pool_needs_large_file_storage():
     for file in (REPOSITORY / "adapters").rglob("*"):
         if file.is_file() and ".checkpoint" not in file.parts:  # of a training run; not committed
             assert file.stat().st_size < 10 * 10**6, f"{file} is 10 MB or more"
+
+
+def test_a_wheel_has_every_file_that_a_package_reads():
+    made = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))
+    data = made["tool"]["setuptools"]["package-data"]
+    patterns = data.pop("*")
+    assert not data, "patterns of one package alone are not looked at here"
+    others = [
+        file
+        for place in ("ramole_core", "ui")
+        for file in (REPOSITORY / place).rglob("*")
+        if file.is_file() and file.suffix != ".py" and "__pycache__" not in file.parts
+    ]
+    assert {".css", ".js", ".json"} <= {file.suffix for file in others}
+    for file in others:
+        homes = [parent for parent in file.parents if (parent / "__init__.py").is_file()]
+        packed = {found for pattern in patterns for found in homes[0].glob(pattern)}
+        assert file in packed, f"{file} is left out"
 
 
 def _requirements(name: str, *, whole: bool = False):

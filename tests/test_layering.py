@@ -28,6 +28,17 @@ ORDER = (
 )
 
 
+ROOMS = (
+    ("parts",),
+    ("charts", "model", "session"),
+    ("ask", "batch", "pool", "results"),  # no tab needs another
+    ("api", "header", "tabs"),
+    ("serve",),
+    ("__init__",),
+)
+"""Of the page: each may use itself and the rooms of earlier lines, none beside it."""
+
+
 def rank(part: str) -> int:
     """The place of a part in ORDER; fails for a part that has none."""
     for place, names in enumerate(ORDER):
@@ -109,6 +120,26 @@ def test_the_page_uses_only_public_names(file: Path):
             )
 
 
+def place_of(room: str) -> int:
+    """The line of a room in ROOMS; fails for a room that has none."""
+    for place, names in enumerate(ROOMS):
+        if room in names:
+            return place
+    raise AssertionError(f"ui/{room} has no place in ROOMS of {__file__}; give it one")
+
+
+def rooms_of(names: Iterator[str]) -> set[str]:
+    """The rooms of the page among dotted names."""
+    return {name.split(".")[1] for name in names if name.startswith("ui.")}
+
+
+@pytest.mark.parametrize("file", UI_FILES, ids=lambda file: str(file.relative_to(UI)))
+def test_each_room_of_the_page_uses_only_earlier_rooms(file: Path):
+    here = file.relative_to(UI).parts[0].removesuffix(".py")
+    for there in sorted(rooms_of(imported(file)) - {here}):
+        assert place_of(there) < place_of(here), f"{file}: {here} may not import {there}; see ROOMS"
+
+
 def imports_at_run_time(tree: ast.AST, package: str) -> Iterator[str]:
     """Every dotted name that a module imports when it is loaded or run, not for type checking."""
     for node in ast.iter_child_nodes(tree):
@@ -187,6 +218,12 @@ def test_the_checks_see_what_they_should(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(Path, "read_text", lambda self, encoding: code)
     assert parts_of(imported(file)) == {"engine", "pool"}
     assert "pickle" in set(imported(file))
+    code = "from ..session.owner import owner_of\nfrom .form import Form\nfrom .. import serve\n"
+    monkeypatch.setattr(Path, "read_text", lambda self, encoding: code)
+    assert rooms_of(imported(UI / "ask" / "imagined.py")) == {"session", "ask", "serve"}
+    assert place_of("charts") < place_of("ask") < place_of("api") < place_of("serve")
+    with pytest.raises(AssertionError, match="no place in ROOMS"):
+        place_of("helpers")
     assert rank("base") < rank("pool") < rank("engine") < rank("training") < rank("cli")
     with pytest.raises(AssertionError, match="no place in ORDER"):
         rank("helpers")

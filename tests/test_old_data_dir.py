@@ -1,7 +1,7 @@
 """A data folder that the version before the rooms wrote opens, is found in and answers, unchanged.
 
-`tests/data/data_dir_of_2026_11_25.zip` was written by commit f34d064: two uploads (one shared, one of
-a session), their index, and the packed units of one.
+`tests/data/data_dir_of_2026_11_25.zip` was written by commit f34d064: two uploads (one shared, one
+of a session), their index, and the packed units of one.
 """
 
 import shutil

@@ -1,5 +1,6 @@
 """The tab Ask without a browser: its plain functions, driven with a fake system."""
 
+import asyncio
 import json
 import math
 import threading
@@ -7,21 +8,35 @@ import time
 from dataclasses import replace
 from itertools import pairwise
 
+import gradio as gr
 import numpy as np
 import pytest
 
 from ramole_core import RamoleError, Request, write_trace
-from tests.fake_ramole import LAYERS, MODULES, WORDS, FakeRamole, gate_of
-from ui.answer import answer, rank, scored, took
-from ui.downloads import sweep, write_files
-from ui.examples import LIVE, RECORDED, read_run, recorded_files, write_run
-from ui.explained import explanation_html, spell, token_html
-from ui.form import FIELDS, Form, form_of, read_weights
-from ui.found import found_html, notice_html, timing_html
-from ui.palette import INKS, letter_of
-from ui.plots import entropy_figure, layers_figure, token_figure, token_table, tokens_table
-from ui.run import Found, Live, entropy, mean_weights, shares, strongest
-from ui.tokens import BASE_MEANING, EVEN_MEANING, MEANING, Growing, view_of, view_of_run
+from tests.fake_ramole import (
+    LAYERS,
+    MODULES,
+    OPTIONS,
+    WORDS,
+    FakeRamole,
+    RequestWithOptions,
+    gate_of,
+)
+from ui.ask.answer import Live, answer, rank, scored, took
+from ui.ask.downloads import write_files
+from ui.ask.examples import RECORDED, read_run, recorded_files, write_run
+from ui.ask.explained import explanation_html, spell, token_html
+from ui.ask.form import FIELDS, Form, form_of, read_weights
+from ui.ask.found import found_html, timing_html
+from ui.ask.layout import lay_out
+from ui.ask.tab import Handlers
+from ui.charts.palette import INKS, letter_of
+from ui.charts.plots import entropy_figure, layers_figure, token_figure, token_table, tokens_table
+from ui.charts.run import Found, entropy, mean_weights, shares, strongest
+from ui.charts.tokens import BASE_MEANING, EVEN_MEANING, MEANING, Growing, view_of, view_of_run
+from ui.parts.downloads import sweep
+from ui.parts.notice import notice_html
+from ui.parts.prompts import LIVE
 
 
 def tokens_of(view: dict) -> list[dict]:
@@ -334,6 +349,80 @@ def test_the_form_makes_the_request_and_the_request_the_form():
         "boats?", method="ramole_plus", max_new_tokens=64
     )
     assert FIELDS[0] == "prompt" and len(FIELDS) == 14
+
+
+def test_options_reach_the_request_only_where_there_are_any(monkeypatch):
+    monkeypatch.setattr("ui.ask.form.Request", RequestWithOptions)
+    with_some = Form(prompt="boats?", options={"warmth": 1.5}).request(None)
+    assert (
+        with_some.options == {"warmth": 1.5} and Form(prompt="boats?").request(None).options is None
+    )
+    assert form_of(with_some, beside=False).options == {"warmth": 1.5}
+    assert form_of(Request("boats?"), beside=False).options == {}
+
+
+def asking(ramole: FakeRamole) -> Handlers:
+    """The tab's handlers over a page that nobody serves."""
+
+    async def build():  # in a loop: without one, Gradio opens loops that it never closes
+        with gr.Blocks():
+            return lay_out(ramole, recorded=["one"], live=[])
+
+    return Handlers(ramole, asyncio.run(build()), recorded_files()[:1])
+
+
+def test_a_method_without_options_has_no_field_of_its_own():
+    assert asking(FakeRamole()).ui.entry.options.fields == ()
+
+
+def test_each_methods_options_are_fields_with_its_words_and_bounds():
+    warmth, rounds, slow = asking(FakeRamole(options=OPTIONS)).ui.entry.options.components
+    assert (warmth.label, warmth.value) == ("How warm the mixture is", 0.5)
+    assert (warmth.minimum, warmth.maximum, warmth.precision) == (0.0, 2.0, None)
+    assert (rounds.minimum, rounds.maximum, rounds.precision) == (1, 9, 0)
+    assert isinstance(slow, gr.Checkbox) and (slow.label, slow.value) == ("Slowly", False)
+
+
+def test_options_are_in_sight_only_while_their_method_is_chosen():
+    handlers = asking(FakeRamole(options=OPTIONS))
+    groups = handlers.ui.entry.options.groups
+    assert [group.visible for group in groups.values()] == [False, False]
+    for method in ("mixture", "fusion", "base"):
+        drawn = handlers.on_how(method, 3)
+        seen = [name for name, group in groups.items() if drawn[group].visible]
+        assert seen == [name for name in groups if name == method]
+
+
+@pytest.mark.parametrize(
+    ("method", "values", "options"),
+    [
+        ("mixture", (0.5, 3, False), {}),
+        ("mixture", (1, 4.0, True), {"warmth": 1.0, "rounds": 4}),
+        ("mixture", (None, None, True), {}),
+        ("fusion", (1.5, 4, True), {"slow": True}),
+        ("base", (1.5, 4, True), {}),
+    ],
+)
+def test_the_chosen_methods_options_go_along_where_they_differ(method, values, options):
+    handlers = asking(FakeRamole(options=OPTIONS))
+    form = Form(prompt="boats?", method=method)
+    made = handlers.form([*(getattr(form, name) for name in FIELDS), *values])
+    assert made.options == options and made == replace(form, options=options)
+    assert [type(value) for value in made.options.values()] == [type(v) for v in options.values()]
+
+
+def test_an_option_that_is_no_whole_number_is_told():
+    handlers = asking(FakeRamole(options=OPTIONS))
+    form = Form(prompt="boats?", method="mixture")
+    values = [*(getattr(form, name) for name in FIELDS), 0.5, 3.5, False]
+    with pytest.raises(RamoleError, match="rounds is 3.5; give a whole number"):
+        handlers.form(values)
+
+
+def test_options_of_a_recorded_run_come_back_and_others_have_their_defaults():
+    options = asking(FakeRamole(options=OPTIONS)).ui.entry.options
+    filled = options.filled("mixture", {"warmth": 1.5})
+    assert list(filled.values()) == [1.5, 3, False]
 
 
 @pytest.mark.parametrize(

@@ -18,15 +18,15 @@ from ramole_core.base.shapes import read_shapes
 from tests.fake_ramole import WORDS, FakeRamole, gate_of
 from tests.test_ramole import write_lora
 from tests.tiny_encoder import write_encoder
-from ui import batch_run, batch_tab
-from ui.batch_examples import EXAMPLES
-from ui.batch_files import record_of, write_results
-from ui.batch_picture import EMPTY, caption, picture_of
-from ui.batch_rows import MOST_BYTES, MOST_ROWS, read, refused_html, text_of, verdict_html
-from ui.batch_run import BatchRun, run_of, watched
-from ui.batch_sessions import Sessions
-from ui.batch_views import HEADERS, WIDTHS, progress_html, row_html, standing_html, table_of
-from ui.errors import UNEXPECTED
+from ui.batch import run as batch_run
+from ui.batch.examples import EXAMPLES
+from ui.batch.files import record_of, write_results
+from ui.batch.picture import EMPTY, caption, picture_of
+from ui.batch.rows import MOST_BYTES, MOST_ROWS, read, refused_html, text_of, verdict_html
+from ui.batch.run import BatchRun, run_of, watched
+from ui.batch.sessions import Sessions
+from ui.batch.views import HEADERS, WIDTHS, progress_html, row_html, standing_html, table_of
+from ui.parts.errors import UNEXPECTED, html_or_sentence
 
 ADAPTERS = Path(__file__).parents[1] / "adapters"
 DEFAULTS = {"method": "ramole", "k": 3, "max_new_tokens": 8}
@@ -567,7 +567,9 @@ def test_what_a_hostile_browser_says_is_nothing():
     for how in (("automatic", "ramole", [], 8), ("automatic", {}, 3, 8), ([], "ramole", 3, 8)):
         (look,) = looks(sessions, "ann", "a\n", how)
         assert 'role="alert"' in look[0] and "Traceback" not in look[0]
-        told = batch_tab.told(lambda how=how: verdict_html(sessions.read(None, "a\n", *how)))
+        told = html_or_sentence(
+            lambda how=how: verdict_html(sessions.read(None, "a\n", *how)), refused_html
+        )
         assert 'class="rm-batch-verdict bad"' in told
 
 

@@ -13,17 +13,18 @@ from gradio.utils import get_upload_folder
 
 from ramole_core import AdapterRefused, RamoleError
 from tests.pool_fakes import FakeRamole, write_adapter, write_sample, zipped
-from ui import spaces
-from ui.adding import judge
-from ui.bundle import write_bundle
-from ui.cards import badges, cards_html, chosen, escaped
-from ui.details import card_text, details_html, training_command
-from ui.errors import UNEXPECTED, one_sentence
-from ui.examples_text import examples_from_file, examples_from_lines
-from ui.pool_views import added, detail, listing, replace_examples
-from ui.quota import MIB, Quota, forget, quota_of, sweep
-from ui.session import owner_of
-from ui.uploads import group, taken
+from ui.model import spaces
+from ui.parts.errors import UNEXPECTED, one_sentence
+from ui.parts.markup import escaped
+from ui.pool.bundle import write_bundle
+from ui.pool.cards import badges, cards_html, matching
+from ui.pool.details import card_text, details_html, training_command
+from ui.pool.examples_text import examples_from_file, examples_from_lines
+from ui.pool.intake import judge
+from ui.pool.updates import added, detail, listing, replace_examples
+from ui.session.owner import owner_of
+from ui.session.quota import MIB, Quota, forget, quota_of, sweep
+from ui.session.uploads import group, taken
 
 ANN, BEN = "session-ann", "session-ben"
 EVIL = "<img src=x onerror=alert(1)> ${alert(2)} {{value}} `x`"
@@ -104,7 +105,7 @@ def test_escaped_leaves_nothing_that_a_template_or_a_browser_reads():
     ],
 )
 def test_search_and_filters(ramole, search, show, order, names):
-    found = chosen(ramole.pool.cards(), search=search, show=show, order=order, yours=())
+    found = matching(ramole.pool.cards(), search=search, show=show, order=order, yours=())
     assert [card.name for card in found] == names
 
 
@@ -428,7 +429,7 @@ def test_without_the_spaces_package_a_handler_stays_as_it_is(monkeypatch):
 
 
 def test_loading_tells_how_far_it_is_and_why_it_failed():
-    from ui.loading import Loading, loading_of
+    from ui.model.loading import Loading, loading_of
 
     go, told = threading.Event(), {}
 

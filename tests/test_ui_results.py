@@ -13,21 +13,17 @@ from types import SimpleNamespace
 import pytest
 
 from tests.results_page import EVIL, FILES, METHODS, evaluation as written, write_results
-from ui import results_tab
-from ui.results_answers import (
-    again_html,
-    by_task_html,
-    differences_html,
-    finding,
-    in_words,
-    top_html,
-)
-from ui.results_files import COMMANDS, RESULTS, Span, Unmeasured, load, span_of, stamp
-from ui.results_glance import glance_html
-from ui.results_html import Scale, command_html, spoken, whisker
-from ui.results_plots import inks_of, scores_figure
-from ui.results_scores import HELD_OUT, evaluation, evaluation_of
-from ui.results_speed import machines_of
+from ui.results import updates as results_updates
+from ui.results.answers import again_html, finding, top_html
+from ui.results.closer import by_task_html, differences_html, in_words
+from ui.results.figure import inks_of, scores_figure
+from ui.results.files import COMMANDS, RESULTS, Unmeasured, load, stamp
+from ui.results.glance import glance_html
+from ui.results.scores import HELD_OUT, evaluation, evaluation_of
+from ui.results.sections import command_html
+from ui.results.speed import machines_of
+from ui.results.tables import Scale, spoken, whisker
+from ui.results.values import Span, span_of
 
 REPOSITORY = Path(__file__).parents[1]
 
@@ -82,7 +78,7 @@ def everything(folder: Path, *, pictures: bool = True) -> str:
         parts += [differences_html(found, setting), by_task_html(found, setting)]
         if pictures:
             scores_figure(found, setting)
-    return "".join([*parts, results_tab.rest_html(folder, found)])
+    return "".join([*parts, results_updates.rest_html(folder, found)])
 
 
 def test_every_method_stands_in_its_row_and_the_best_mixing_is_bold(folder):
@@ -408,7 +404,7 @@ UI.plot, UI.ahead, UI.by_task = "plot", "ahead", "by_task"
 
 
 def test_the_tab_opens_with_the_first_setting(folder):
-    drawn = results_tab.opened(UI, folder)
+    drawn = results_updates.opened(UI, folder)
     assert "ramole_plus" in drawn["top"] and "arc_easy" in drawn["rest"]
     assert [value for _, value in drawn["setting"].choices] == ["iid", "ood", "crowded"]
     assert drawn["setting"].value == "iid" and "IID" in drawn["by_task"]
@@ -417,7 +413,7 @@ def test_the_tab_opens_with_the_first_setting(folder):
 
 def test_without_an_evaluation_there_is_nothing_to_choose(folder):
     (folder / "evaluation.json").unlink()
-    drawn = results_tab.opened(UI, folder)
+    drawn = results_updates.opened(UI, folder)
     assert "Not measured yet" in drawn["top"] and not drawn["chosen"].visible
     assert "arc_easy" in drawn["rest"] and "plot" not in drawn
 
@@ -432,14 +428,14 @@ def test_the_stamp_changes_with_any_file(folder):
 
 
 def test_another_setting_is_drawn_and_an_unknown_one_is_not(folder):
-    assert "OOD" in results_tab.closer(UI, folder, "ood")["by_task"]
+    assert "OOD" in results_updates.closer(UI, folder, "ood")["by_task"]
     for wrong in (None, "", "elsewhere", ["iid"]):
-        assert "by_task" not in results_tab.closer(UI, folder, wrong)
+        assert "by_task" not in results_updates.closer(UI, folder, wrong)
 
 
 def test_a_failure_nobody_thought_of_is_a_sentence(folder, monkeypatch, caplog):
-    monkeypatch.setattr(results_tab, "glance_html", lambda *_: 1 / 0)
-    drawn = results_tab.opened(UI, folder)
+    monkeypatch.setattr(results_updates, "glance_html", lambda *_: 1 / 0)
+    drawn = results_updates.opened(UI, folder)
     assert "Something went wrong" in drawn["top"] and "arc_easy" in drawn["rest"]
     assert "ZeroDivisionError" in caplog.text
 

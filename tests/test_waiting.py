@@ -8,10 +8,9 @@ from ramole_core.engine.request_state import RequestState
 from ramole_core.engine.waiting import check_place, in_turn
 from ramole_core.errors import Busy
 from tests.fake_ramole import FakeRamole
-from ui.answer import answer
-from ui.api_answers import batched, streamed
-from ui.batch_sessions import Sessions
-from ui.run import Live
+from ui.api.answers import batched, streamed
+from ui.ask.answer import Live, answer
+from ui.batch.sessions import Sessions
 
 
 def line(*sources: str) -> list[RequestState]:

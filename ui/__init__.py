@@ -12,14 +12,14 @@ def build(ramole: "Ramole") -> "gr.Blocks":
     """The page of this system, ready for `ui.serve`; nothing listens and nothing loads yet."""
     import gradio as gr
 
-    from . import api, ask, batch_tab, header, pool_tab, results_tab
+    from .api.endpoints import endpoints
+    from .header import header
+    from .tabs import TABS
 
     with gr.Blocks(title="RAMoLE", analytics_enabled=False) as page:
-        header.header(ramole)
+        header(ramole)
         with gr.Tabs(selected="ask", elem_id="tabs"):
-            ask.tab(ramole)
-            pool_tab.tab(ramole)
-            batch_tab.tab(ramole)
-            results_tab.tab()
-        api.endpoints(ramole)
+            for tab in TABS:
+                tab(ramole)
+        endpoints(ramole)
     return page

@@ -1,12 +1,12 @@
 """The head of the page: what this is, in two lines, and whether the model is there yet."""
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import gradio as gr
-from gradio.context import Context
 
-from .found import notice_html
-from .loading import loading_of
+from .model.loading import Status, loading_of
+from .parts.events import PLAIN, QUIET, open_page
+from .parts.notice import notice_html
 
 if TYPE_CHECKING:
     from ramole_core import Ramole
@@ -22,26 +22,21 @@ HERO = """
 
 def header(ramole: "Ramole") -> None:
     """Build the head inside the Blocks that is open; a timer asks until the model is there."""
-    page = Context.root_block
+    page = open_page()
     with gr.Row(elem_id="head", equal_height=True):
-        gr.HTML(HERO, apply_default_css=False, elem_id="hero")
-        status = gr.HTML(elem_id="status", apply_default_css=False)
+        gr.HTML(HERO, elem_id="hero", **PLAIN)
+        status = gr.HTML(elem_id="status", **PLAIN)
     timer = gr.Timer(1.0)
 
     def on_tick():
         state = loading_of(ramole).status()
         return status_html(state), gr.Timer(active=not state["ready"])
 
-    quiet: dict[str, Any] = {
-        "api_visibility": "private",
-        "show_progress": "hidden",
-        "queue": False,
-    }
-    page.load(on_tick, None, [status, timer], **quiet)
-    timer.tick(on_tick, None, [status, timer], **quiet)
+    page.load(on_tick, None, [status, timer], queue=False, **QUIET)
+    timer.tick(on_tick, None, [status, timer], queue=False, **QUIET)
 
 
-def status_html(status: dict[str, Any]) -> str:
+def status_html(status: Status) -> str:
     """The model's state in one line, with the share that is loaded."""
     if status["ready"]:
         return notice_html("The model is ready.", kind="ready")

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import gradio as gr
-from gradio import processing_utils
+from gradio import processing_utils, themes
 from gradio.utils import get_upload_folder
 from starlette.middleware import Middleware
 from starlette.requests import Request
@@ -20,9 +20,9 @@ from starlette.routing import Route
 
 from ramole_core import RamoleError, __version__
 
-from .address import Addresses, networks
-from .loading import loading_of
-from .quota import quota_of, sweep
+from .model.loading import loading_of
+from .session.address import Addresses, networks
+from .session.quota import quota_of, sweep
 
 if TYPE_CHECKING:
     from ramole_core import Ramole
@@ -37,7 +37,6 @@ QUEUE_SLEEP = 0.01
 """Seconds between two looks of Gradio at its queue; its own 0.001 costs 4 % of a core for ever."""
 NEVER = str(10**9)
 """Events after which Gradio sums up all events so far, with pandas; its own is after each."""
-STYLES = Path(__file__).parent
 
 
 def serve(page: gr.Blocks, ramole: "Ramole") -> None:
@@ -80,7 +79,7 @@ def launch(page: gr.Blocks, ramole: "Ramole") -> str:
                 "routes": [Route("/health", _health(ramole))],
                 "middleware": [addresses],
             },
-            css_paths=sorted(STYLES.glob("*.css")),
+            css_paths=styles(),
             theme=look(),
             footer_links=["api", "gradio", "settings"],
             run_history=False,
@@ -117,9 +116,14 @@ def drop_gone(ramole: "Ramole") -> None:
         log.exception("Uploads of sessions that fell silent could not be removed.")
 
 
+def styles() -> list[Path]:
+    """Every room's style sheet, in the order of their names."""
+    return sorted(Path(__file__).parent.rglob("*.css"), key=lambda path: path.name)
+
+
 def look() -> gr.Theme:
     """Gradio's plain theme with the system's fonts, so that no font is fetched from anywhere."""
-    return gr.themes.Default(
+    return themes.Default(
         primary_hue="indigo",
         font=["system-ui", "sans-serif"],
         font_mono=["ui-monospace", "monospace"],

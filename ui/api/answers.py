@@ -1,0 +1,118 @@
+"""The answers of the endpoints: from checked fields to plain JSON."""
+
+import math
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from typing import TYPE_CHECKING
+
+from ramole_core import Generation, RamoleError, Request
+
+from ..model.reading import BEAT, Reading
+from .fields import MOST_PROMPTS, Ask, checked, refuse_unknown_options
+
+if TYPE_CHECKING:
+    from ramole_core import AdapterCard, Hit, Ramole
+
+
+def streamed(
+    ramole: "Ramole", request: Request, *, address: str = ""
+) -> Iterator[tuple[str, dict]]:
+    """(text so far, {}), while it waits ("", its place), and at the end (text, all about it)."""
+    reading = Reading(ramole, [request], session=request.owner, address=address)
+    with closing(reading.pictures()) as pictures:
+        for _ in pictures:
+            if not reading.ended.is_set():
+                text = "".join(step.text for step in reading.steps[0])
+                place = reading.places.get(0)
+                yield text, {"place": place} if place else {}
+    answer = reading.answers[0]
+    yield answer.text, _how(answer, request)
+
+
+def batched(
+    ramole: "Ramole",
+    prompts: object,
+    defaults: dict[str, object],
+    *,
+    owner: str | None,
+    address: str = "",
+) -> Iterator[list[dict | None]]:
+    """The answers so far, in order, None for one on its way; the last time they are all there.
+
+    A bad prompt is told by its number before any runs.
+    """
+    if not isinstance(prompts, list) or not prompts:
+        raise RamoleError("prompts is not a list of prompts; pass a list of strings or objects.")
+    if len(prompts) > MOST_PROMPTS:
+        raise RamoleError(
+            f"{len(prompts)} prompts came, and {MOST_PROMPTS} is the most; split them."
+        )
+    requests = []
+    for number, row in enumerate(prompts, 1):
+        said = row if isinstance(row, dict) else {"prompt": row}
+        try:
+            asked = checked(Ask, **{**defaults, **said})
+            refuse_unknown_options(ramole, asked)
+            requests.append(asked.request(owner))
+        except RamoleError as error:
+            raise RamoleError(f"Prompt {number}: {error}") from None
+    reading = Reading(ramole, requests, session=owner, address=address)
+    count, said = -1, time.monotonic()
+    with closing(reading.pictures()) as pictures:
+        for _ in pictures:
+            if len(reading.answers) != count or time.monotonic() - said > BEAT:
+                count, said = len(reading.answers), time.monotonic()
+                yield [_told(reading, index, request) for index, request in enumerate(requests)]
+
+
+def _told(reading: Reading, index: int, request: Request) -> dict | None:
+    answer = reading.answers.get(index)
+    return None if answer is None else {"text": answer.text, **_how(answer, request)}
+
+
+def _how(answer: Generation, request: Request) -> dict:
+    pairs = zip(answer.adapters, answer.scores, strict=True)
+    return {
+        "adapters": [{"name": name, "score": _finite(score)} for name, score in pairs],
+        "method": request.method,
+        "finish_reason": answer.finish_reason,
+        "prompt_tokens": answer.prompt_tokens,
+        "new_tokens": answer.new_tokens,
+        "seconds": _finite(answer.seconds),
+        "first_token_seconds": _finite(answer.first_token_seconds),
+    }
+
+
+def hit_of(hit: "Hit") -> dict:
+    """One adapter found."""
+    return {"name": hit.name, "score": _finite(hit.score)}
+
+
+def card_of(card: "AdapterCard", *, yours: bool) -> dict:
+    """One adapter, without its folder: where things lie on the server is nobody's business."""
+    return {
+        "name": card.name,
+        "sample": card.sample,
+        "yours": yours,
+        "rank": card.rank,
+        "modules": list(card.modules),
+        "layers": list(card.layers),
+        "scale": card.scale,
+        "dtype": card.dtype,
+        "parameters": card.parameters,
+        "bytes": card.bytes,
+        "sha256": card.sha256,
+        "base_model": card.base_model,
+        "licence": card.licence,
+        "description": card.description,
+        "notes": list(card.notes),
+        "examples": list(card.examples),
+        "vector_from": card.vector_from,
+        "added": card.added,
+    }
+
+
+def _finite(number: float) -> float | None:
+    """JSON has no NaN."""
+    return None if math.isnan(number) else round(number, 4)

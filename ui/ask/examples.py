@@ -1,0 +1,111 @@
+"""Recorded runs: everything that the page shows of an answer, as files.
+
+With them a visitor sees an answer before any model is there. `python -m ui.ask.record` makes them.
+"""
+
+import base64
+import json
+import zlib
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import numpy as np
+
+from ramole_core import Explanation, Generation, Request, Trace
+
+from ..charts.run import Found, Run
+from ..parts.prompts import LIVE
+
+FOLDER = Path(__file__).parent / "recorded"
+
+
+RECORDED_TITLES = (
+    "Voice command to JSON",
+    "Capital letters",
+    "Question to SQL",
+    "Facts to a sentence",
+    "Python function",
+)
+RECORDED = (
+    *(one for one in LIVE if one.title in RECORDED_TITLES),
+    *(
+        replace(one, title=f"{one.title}, by the trained gate", method="ramole")
+        for one in LIVE
+        if one.title == "Facts to a sentence"
+    ),
+)
+"""What `python -m ui.ask.record` runs."""
+
+
+def recorded_files(folder: Path | None = None) -> list[Path]:
+    """The recorded runs in `folder` (unset: ours), in the order of their names."""
+    return sorted((folder or FOLDER).glob("*.json"))
+
+
+def write_run(run: Run, path: Path) -> None:
+    """Keep a run, with its explanations, as one compact JSON file."""
+    answer, trace = run.answer, run.answer.trace
+    if trace is None:
+        raise ValueError("a recorded run needs a trace")
+    packed = zlib.compress(np.ascontiguousarray(trace.weights, "<f2").tobytes(), 9)
+    record = {
+        "title": run.title,
+        "request": _set(run.request),
+        "answer": {**_plain(answer), "trace": None},
+        "trace": {
+            **{name: value for name, value in vars(trace).items() if name != "weights"},
+            "shape": list(trace.weights.shape),
+            "weights": base64.b64encode(packed).decode("ascii"),
+        },
+        "beside": None if run.beside is None else {**_plain(run.beside), "trace": None},
+        "pieces": list(run.pieces),
+        "found": [[one.name, round(one.score, 4), one.taken] for one in run.found],
+        "explained": {
+            str(i): [[[t, round(p, 4)] for t, p in side] for side in (found.base, found.mixture)]
+            for i, found in run.explained.items()
+        },
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(record, ensure_ascii=False, separators=(",", ":")) + "\n", "utf-8")
+
+
+def read_run(path: Path) -> Run:
+    """The run that `write_run` kept."""
+    record = json.loads(path.read_text("utf-8"))
+    kept = dict(record["trace"])
+    shape = kept.pop("shape")
+    raw = zlib.decompress(base64.b64decode(kept.pop("weights")))
+    trace = Trace(**kept, weights=np.frombuffer(raw, "<f2").reshape(shape).astype(np.float16))
+    beside = record["beside"]
+    return Run(
+        request=Request(**record["request"]),
+        answer=Generation(**{**record["answer"], "trace": trace}),
+        pieces=tuple(record["pieces"]),
+        found=tuple(Found(*one) for one in record["found"]),
+        beside=None if beside is None else Generation(**beside),
+        explained={
+            int(i): Explanation(*([(t, p) for t, p in side] for side in sides))
+            for i, sides in record["explained"].items()
+        },
+        title=record["title"],
+    )
+
+
+def _set(request: Request) -> dict[str, object]:
+    """The fields that differ from a bare request's."""
+    bare = asdict(Request(request.prompt))
+    return {
+        name: value
+        for name, value in asdict(request).items()
+        if name == "prompt" or value != bare[name]
+    }
+
+
+def _plain(answer: Generation) -> dict[str, object]:
+    """The fields of an answer without its trace; times to the tenth of a millisecond."""
+    fields = asdict(replace(answer, trace=None))
+    fields["scores"] = [round(score, 4) for score in answer.scores]
+    fields["extra"] = {name: round(value, 4) for name, value in answer.extra.items()}
+    for name in ("seconds", "first_token_seconds"):
+        fields[name] = round(fields[name], 4)
+    return fields

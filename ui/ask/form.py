@@ -1,0 +1,104 @@
+"""What the form of the tab Ask holds, and the Request that it makes, without gradio."""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+from ramole_core import RamoleError, Request
+
+from ..parts.fields import METHOD
+
+
+@dataclass(frozen=True)
+class Form:
+    """The fields, in the order of the page's inputs, as gradio hands them over."""
+
+    prompt: str = ""
+    method: str = METHOD
+    k: float = 3
+    beside: bool = True
+    """The bare base's answer beside it."""
+    pinned: Sequence[str] = ()
+    weights: str = ""
+    exclude: Sequence[str] = ()
+    max_new_tokens: float = 64
+    temperature: float = 0.0
+    top_p: float = 1.0
+    seed: float | None = None
+    system: str = ""
+    stop: str = ""
+    """One stop string a line; `\\n` stands for a line break."""
+    raw: bool = False
+    options: Mapping[str, float] = field(default_factory=dict)
+    """The method's own, by name; those that are missing have their defaults."""
+
+    def request(self, owner: str | None) -> Request:
+        """The request that the fields ask for; raises RamoleError with one sentence."""
+        pinned = list(self.pinned or ())
+        weights = read_weights(self.weights or "")
+        if weights and not pinned:
+            raise RamoleError(
+                "Weights were given without adapters; choose the adapters that they belong to, or "
+                "empty the field."
+            )
+        told: dict[str, Any] = {"options": dict(self.options)} if self.options else {}
+        return Request(
+            self.prompt or "",
+            method=self.method,
+            k=_whole(self.k, "k"),
+            adapters=pinned or None,
+            weights=weights or None,
+            exclude=list(self.exclude or ()),
+            max_new_tokens=_whole(self.max_new_tokens, "The token limit"),
+            temperature=float(self.temperature or 0),
+            top_p=float(1 if self.top_p is None else self.top_p),
+            seed=None if self.seed is None else _whole(self.seed, "The seed"),
+            stop=[line.replace("\\n", "\n") for line in (self.stop or "").splitlines() if line],
+            system=self.system or None,
+            raw=bool(self.raw),
+            owner=owner,
+            **told,
+        )
+
+
+FIELDS = tuple(one.name for one in fields(Form) if one.name != "options")
+"""Names of the fields that every method has, in order."""
+
+
+def form_of(request: Request, *, beside: bool) -> Form:
+    """The fields that ask for this request again."""
+    return Form(
+        prompt=request.prompt,
+        method=request.method,
+        k=request.k,
+        beside=beside,
+        pinned=list(request.adapters or ()),
+        weights=", ".join(f"{w:g}" for w in request.weights or ()),
+        exclude=list(request.exclude),
+        max_new_tokens=request.max_new_tokens,
+        temperature=request.temperature,
+        top_p=request.top_p,
+        seed=request.seed,
+        system=request.system or "",
+        stop="\n".join(s.replace("\n", "\\n") for s in request.stop),
+        raw=request.raw,
+        options=dict(getattr(request, "options", None) or {}),
+    )
+
+
+def read_weights(text: str) -> list[float]:
+    """`0.7, 0.3` (or spaces between) as numbers; raises RamoleError for anything else."""
+    words = re.split(r"[,;\s]+", text.strip()) if text.strip() else []
+    try:
+        return [float(word) for word in words]
+    except ValueError:
+        raise RamoleError(
+            f"The weights {text.strip()!r} are not numbers; write them like 0.7, 0.3."
+        ) from None
+
+
+def _whole(value: float, name: str) -> int:
+    if value is None or value != int(value):
+        raise RamoleError(f"{name} is {value!r}; give a whole number.")
+    return int(value)

@@ -1,0 +1,101 @@
+"""Beside the answer: the adapters found and how similar they are, and how long each stage took.
+
+Pure functions data -> HTML; every name and number passes through `html.escape`.
+"""
+
+import math
+from collections.abc import Sequence
+from html import escape
+from typing import Any
+
+import gradio as gr
+
+from ..charts.palette import chip_html, ink_of
+from ..charts.run import Found, Run
+from ..parts.events import PLAIN
+from ..parts.notice import ending
+
+NOTABLE = 0.005
+"""Seconds in the queue that are worth a line."""
+NO_RETRIEVAL = "This method uses no adapter; the nearest ones are shown for comparison."
+BESIDE = """
+<section class="beside"><h2>The bare base, same batch</h2><div class="plain"></div></section>
+"""
+BESIDE_JS = """
+const plain = element.querySelector('.plain');
+function draw() { plain.textContent = props.value || '…'; }
+watch('value', draw);
+draw();
+"""
+
+
+def found_html(found: Sequence[Found]) -> str:
+    """Similarity bars, best first; those not taken are paler. The number stands beside each bar."""
+    if not found:
+        return '<p class="quiet">The adapters nearest to the prompt appear here.</p>'
+    taken = [one for one in found if one.taken]
+    others = [one for one in found if not one.taken]
+    parts = []
+    if taken:
+        parts += [_bars("Mixed into this answer", taken, lettered=True)]
+    else:
+        parts += [f'<p class="quiet">{NO_RETRIEVAL}</p>']
+    if others:
+        parts += [_bars("Next in line, not taken", others, lettered=False)]
+    return (
+        '<div class="found">' + "".join(parts) + '<p class="quiet">Similarity: the cosine between '
+        "the prompt and up to 20 example inputs of each adapter.</p></div>"
+    )
+
+
+def timing_html(run: Run) -> str:
+    """How long each stage took, and why the answer ended."""
+    answer = run.answer
+    stages = []
+    if "retrieve" in answer.extra:
+        stages.append(("finding adapters", _seconds(answer.extra["retrieve"])))
+    if answer.extra.get("queue", 0) >= NOTABLE:
+        stages.append(("in the queue", _seconds(answer.extra["queue"])))
+    stages.append(("to the first token", _seconds(answer.first_token_seconds)))
+    rest = answer.seconds - answer.first_token_seconds
+    if answer.new_tokens > 1 and rest > 0:
+        stages.append(("after it", f"{(answer.new_tokens - 1) / rest:.1f} tokens/s"))
+    stages.append(("prompt", f"{answer.prompt_tokens} tokens"))
+    stages.append(("answer", f"{answer.new_tokens} tokens"))
+    rows = "".join(f"<div><dt>{escape(k)}</dt><dd>{escape(v)}</dd></div>" for k, v in stages)
+    why = escape(ending(answer.finish_reason))
+    return f'<dl class="timing">{rows}</dl><p class="quiet">Ended because {why}.</p>'
+
+
+def beside_view(**options: Any) -> gr.HTML:
+    """The bare base's answer; the value is its text, which Gradio sends on as it grows."""
+    return gr.HTML(
+        value="",
+        html_template=BESIDE,
+        js_on_load=BESIDE_JS,
+        **PLAIN,
+        **options,
+    )
+
+
+def _bars(title: str, rows: Sequence[Found], *, lettered: bool) -> str:
+    items = []
+    for expert, one in enumerate(rows):
+        named = math.isnan(one.score)
+        width = 0 if named else 100 * min(max(one.score, 0.0), 1.0)
+        value = "named" if named else f"{one.score:.3f}"
+        chip, fill = "", "var(--rm-quiet)"
+        if lettered:
+            chip, fill = chip_html(expert), ink_of(expert).colour
+        items.append(
+            f'<li>{chip}<span class="name">{escape(one.name)}</span>'
+            f'<span class="score">{value}</span>'
+            f'<span class="bar" aria-hidden="true"><i style="width:{width:.1f}%;'
+            f'background:{fill}"></i></span></li>'
+        )
+    kind = "taken" if lettered else "others"
+    return f'<h2>{escape(title)}</h2><ol class="{kind}">{"".join(items)}</ol>'
+
+
+def _seconds(value: float) -> str:
+    return f"{1000 * value:.0f} ms" if value < 1 else f"{value:.2f} s"

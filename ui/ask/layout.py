@@ -1,0 +1,210 @@
+"""Where the form, the examples and the answer of the tab Ask stand."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+from typing import TYPE_CHECKING, Any
+
+import gradio as gr
+from gradio.components import Component
+
+from ..charts.tokens import token_view
+from ..parts.choices import choices
+from ..parts.downloads import Download, download
+from ..parts.events import PLAIN
+from ..parts.fields import k_field, length_field, method_field
+from .form import FIELDS, Form
+from .found import beside_view, found_html
+from .options import Options, options_of
+from .token_panel import TokenPanel
+from .whole_panel import WholePanel
+
+if TYPE_CHECKING:
+    from ramole_core import Ramole
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What is filled in and pressed."""
+
+    fields: dict[str, Component]
+    """In the order of `FIELDS`; the next three are among them."""
+    prompt: gr.Textbox
+    method: gr.Dropdown
+    k: gr.Slider
+    options: Options
+    recorded: gr.HTML
+    live: gr.HTML
+    ask: gr.Button
+    stop: gr.Button
+    how: gr.Accordion
+    about: gr.HTML
+
+    @property
+    def values(self) -> list[Component]:
+        """All that a question is made of: `fields`, then the options' components."""
+        return [*self.fields.values(), *self.options.components]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a question leads to."""
+
+    notice: gr.HTML
+    view: gr.HTML
+    beside_column: gr.Column
+    beside: gr.HTML
+    found: gr.HTML
+    timing: gr.HTML
+    downloads: gr.Row
+    npz: Download
+    json: Download
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The tab's components."""
+
+    entry: Entry
+    outcome: Outcome
+    token: TokenPanel
+    whole: WholePanel
+    run: gr.State
+    """The finished run that is in sight, a `Run` or None."""
+    open: gr.State
+    """Whether the panel of the whole answer is unfolded."""
+
+    @property
+    def answered(self) -> list[Any]:
+        """What changes when an answer begins and when it has ended."""
+        entry, out = self.entry, self.outcome
+        head = [out.notice, entry.ask, entry.stop, out.view, out.beside, out.beside_column]
+        rest = [out.found, out.timing, out.downloads, self.run]
+        return [*head, *rest, *self.token.all, *self.whole.all]
+
+    @property
+    def growing(self) -> list[Any]:
+        """The components of a picture of an answer, and the run that the last one brings."""
+        out = self.outcome
+        return [out.notice, out.view, out.beside, out.found, self.run]
+
+
+def lay_out(ramole: "Ramole", *, recorded: Sequence[str], live: Sequence[str]) -> Layout:
+    """Build the tab inside the Blocks that is open, with the titles of its examples."""
+    return Layout(
+        entry=_entry(ramole, recorded, live),
+        outcome=_outcome(),
+        token=TokenPanel.build(),
+        whole=WholePanel.build(),
+        run=gr.State(None),
+        open=gr.State(False),
+    )
+
+
+def how(method: str, k: float) -> str:
+    """Title of the folded part of the form."""
+    return f"How: {method}, k = {k}. Change the method, the adapters or the decoding"
+
+
+def about_html(ramole: "Ramole", name: str) -> str:
+    """What a method does, in one line, and where it was published."""
+    for method in ramole.methods():
+        if method.name == name:
+            said = f"{method.name}: {method.summary} ({method.paper})."
+            return f'<p class="quiet">{escape(said)}</p>'
+    return ""
+
+
+def _entry(ramole: "Ramole", recorded: Sequence[str], live: Sequence[str]) -> Entry:
+    start = Form()
+    prompt = gr.Textbox(
+        label="Prompt",
+        placeholder="Ask anything. Enter asks, Shift+Enter makes a new line.",
+        lines=1,
+        max_lines=12,
+        autofocus=True,
+        elem_id="prompt",
+    )
+    with gr.Column(elem_id="examples"):
+        kept = _examples("recorded", recorded, "Recorded runs, shown without the model")
+        asked = _examples("live", live, "Live prompts, asked now")
+    with gr.Row(elem_id="ask-bar"):
+        ask = gr.Button("Ask", variant="primary", elem_id="ask-button", min_width=110)
+        stop = gr.Button("Stop", interactive=False, elem_id="stop-button", min_width=90)
+        beside = gr.Checkbox(
+            start.beside, label="the bare base beside it", elem_id="beside-box", container=False
+        )
+    with gr.Accordion(how(start.method, start.k), open=False, elem_id="more") as folded:
+        with gr.Row():
+            method = method_field(ramole, value=start.method, elem_id="method", min_width=150)
+            k = k_field(start.k, elem_id="k", min_width=150)
+        about = gr.HTML(about_html(ramole, start.method), elem_id="about", **PLAIN)
+        options = options_of(ramole, method=start.method)
+        box = _adapters() | _decoding(ramole, start) | _template()
+    box |= {"prompt": prompt, "beside": beside, "method": method, "k": k}
+    return Entry(
+        fields={name: box[name] for name in FIELDS},
+        prompt=prompt,
+        method=method,
+        k=k,
+        options=options,
+        recorded=kept,
+        live=asked,
+        ask=ask,
+        stop=stop,
+        how=folded,
+        about=about,
+    )
+
+
+def _adapters() -> dict[str, Component]:
+    with gr.Row():
+        return {
+            "pinned": gr.Dropdown(
+                [], value=[], multiselect=True, label="Exactly these adapters (k is then ignored)"
+            ),
+            "weights": gr.Textbox(
+                label="Their weights, in place of the method's", placeholder="0.7, 0.3"
+            ),
+            "exclude": gr.Dropdown([], value=[], multiselect=True, label="Never these"),
+        }
+
+
+def _decoding(ramole: "Ramole", start: Form) -> dict[str, Component]:
+    with gr.Row():
+        return {
+            "max_new_tokens": length_field(ramole, start.max_new_tokens),
+            "temperature": gr.Slider(0, 2, 0, step=0.05, label="Temperature (0: greedy)"),
+            "top_p": gr.Slider(0.05, 1, 1, step=0.05, label="Top-p"),
+            "seed": gr.Number(None, label="Seed", precision=0, min_width=100),
+        }
+
+
+def _template() -> dict[str, Component]:
+    with gr.Row():
+        return {
+            "system": gr.Textbox(label="System prompt", placeholder="the template's own"),
+            "stop": gr.Textbox(label="Stop strings, one a line", lines=1, max_lines=4),
+            "raw": gr.Checkbox(False, label="Continue the text as it is (no chat template)"),
+        }
+
+
+def _outcome() -> Outcome:
+    notice = gr.HTML(elem_id="notice", **PLAIN)
+    with gr.Row(equal_height=False, elem_id="results"):
+        with gr.Column(scale=6, min_width=300):
+            view = token_view(elem_id="answer")
+        with gr.Column(scale=4, min_width=260, visible=False) as beside_column:
+            beside = beside_view(elem_id="beside")
+        with gr.Column(scale=4, min_width=280, elem_id="side"):
+            found = gr.HTML(found_html(()), elem_id="found", **PLAIN)
+            timing = gr.HTML(elem_id="timing", **PLAIN)
+            with gr.Row(elem_id="downloads", visible=False) as downloads:
+                npz = download("Trace as .npz", "trace-npz", min_width=120)
+                json = download("Trace as .json", "trace-json", min_width=120)
+    return Outcome(notice, view, beside_column, beside, found, timing, downloads, npz, json)
+
+
+def _examples(kind: str, titles: Sequence[str], label: str) -> gr.HTML:
+    badged = [(kind, title) for title in titles]
+    return choices(badged, label, elem_id=f"examples-{kind}", kind=kind)

@@ -1,0 +1,102 @@
+"""The options that methods have of their own, as fields of the form: each method's are a group."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import gradio as gr
+
+from ramole_core import RamoleError
+
+if TYPE_CHECKING:
+    from ramole_core import Ramole
+
+
+@dataclass(frozen=True)
+class OptionField:
+    """One option of one method."""
+
+    method: str
+    name: str
+    default: bool | int | float
+    component: gr.Checkbox | gr.Number
+
+    def read(self, value: object) -> bool | int | float:
+        """The component's value as the option's own kind; its default where it was emptied.
+
+        Raises RamoleError for a number with a fraction where a whole one belongs.
+        """
+        if value is None:
+            return self.default
+        if not isinstance(value, int | float):
+            raise RamoleError(f"{self.name} is {value!r}; give a number.")
+        if isinstance(self.default, int) and value != int(value):
+            raise RamoleError(f"{self.name} is {value!r}; give a whole number.")
+        return type(self.default)(value)
+
+
+@dataclass(frozen=True)
+class Options:
+    """All methods' options; those of the method that is chosen are in sight."""
+
+    fields: tuple[OptionField, ...]
+    groups: dict[str, gr.Row]
+    """By method, of the methods that have options."""
+
+    @property
+    def components(self) -> list[gr.Checkbox | gr.Number]:
+        """In the order of `fields`."""
+        return [one.component for one in self.fields]
+
+    def shown(self, method: str) -> dict[Any, Any]:
+        """The groups, of which this method's is in sight."""
+        return {group: gr.Row(visible=name == method) for name, group in self.groups.items()}
+
+    def chosen(self, method: str, values: Sequence[object]) -> dict[str, bool | int | float]:
+        """What this method's options are, by name, where they differ from their defaults."""
+        mine = [
+            (one, one.read(value))
+            for one, value in zip(self.fields, values, strict=True)
+            if one.method == method
+        ]
+        return {one.name: value for one, value in mine if value != one.default}
+
+    def filled(self, method: str, options: dict[str, Any]) -> dict[Any, Any]:
+        """The components that ask for these options again; other methods' have their defaults."""
+        return {
+            one.component: options.get(one.name, one.default)
+            if one.method == method
+            else one.default
+            for one in self.fields
+        }
+
+
+def options_of(ramole: "Ramole", *, method: str) -> Options:
+    """Build the groups inside the form that is open; nothing for methods without options."""
+    fields: list[OptionField] = []
+    groups: dict[str, gr.Row] = {}
+    for row in ramole.methods():
+        options = getattr(row, "options", ())
+        if not options:
+            continue
+        with gr.Row(visible=row.name == method, elem_id=f"options-{row.name}") as groups[row.name]:
+            fields += [
+                OptionField(row.name, one.name, one.default, _component(row.name, one))
+                for one in options
+            ]
+    return Options(tuple(fields), groups)
+
+
+def _component(method: str, option: Any) -> gr.Checkbox | gr.Number:
+    name = f"option-{method}-{option.name}"
+    if isinstance(option.default, bool):
+        return gr.Checkbox(option.default, label=option.help, elem_id=name)
+    return gr.Number(
+        option.default,
+        label=option.help,
+        minimum=option.low,
+        maximum=option.high,
+        precision=0 if isinstance(option.default, int) else None,
+        min_width=150,
+        elem_id=name,
+    )

@@ -1,0 +1,50 @@
+"""Each visitor's last question: begin, stop, leave, and the name that the browser knows it by."""
+
+import secrets
+from dataclasses import dataclass, field
+
+from ..charts.run import Run
+from .answer import Live
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A session's last question; Stop and a closed tab end it."""
+
+    live: Live = field(default_factory=Live)
+    name: str = field(default_factory=lambda: secrets.token_hex(4))
+    """Of the run, for the browser."""
+
+
+class Sessions:
+    """The last question of each session."""
+
+    def __init__(self):
+        self._asked: dict[str, Asked] = {}
+
+    def busy(self, session: str) -> bool:
+        """Whether an answer is on its way."""
+        asked = self._asked.get(session)
+        return asked is not None and not asked.live.ended.is_set()
+
+    def begin(self, session: str) -> Asked:
+        """A new question; the one before ends."""
+        self.stop(session)
+        asked = self._asked[session] = Asked()
+        return asked
+
+    def stop(self, session: str) -> None:
+        """End the session's answer; its own stream then ends, with what came."""
+        asked = self._asked.get(session)
+        if asked is not None:
+            asked.live.cancelled.set()
+
+    def leave(self, session: str) -> None:
+        """The visitor has gone."""
+        self.stop(session)
+        self._asked.pop(session, None)
+
+    def name(self, session: str, run: Run) -> str:
+        """The name that the browser drew this run under, or a new one."""
+        asked = self._asked.get(session)
+        return asked.name if asked is not None and asked.live.run is run else secrets.token_hex(4)

@@ -1,0 +1,202 @@
+"""The tab Ask: type a prompt, watch the answer arrive, click a token and see why."""
+
+import logging
+import secrets
+from collections.abc import Generator, Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import gradio as gr
+
+from ramole_core import RamoleError
+
+from ..charts.run import Run
+from ..model.spaces import ELSEWHERE, gpu
+from ..parts import downloads
+from ..parts.errors import UNEXPECTED
+from ..parts.events import QUIET, number_in, open_page, session_of
+from ..parts.prompts import LIVE
+from ..session.quota import quota_of
+from .answer import answer
+from .downloads import write_files
+from .examples import read_run, recorded_files
+from .form import FIELDS, Form, form_of
+from .layout import Layout, about_html, how, lay_out
+from .sessions import Sessions
+from .updates import Drawing, begun, done, emptied, ended
+
+if TYPE_CHECKING:
+    from ramole_core import Ramole
+
+log = logging.getLogger(__name__)
+RUNNING = "An answer is on its way."
+ASK = "() => document.querySelector('#ask-button').click()"
+
+
+def tab(ramole: "Ramole") -> None:
+    """Build the tab inside the Blocks that is open."""
+    recorded = recorded_files()
+    with gr.Tab("Ask", id="ask", elem_id="ask-tab") as ask_tab:
+        titles = [read_run(path).title for path in recorded]
+        ui = lay_out(ramole, recorded=titles, live=[example.title for example in LIVE])
+    _connect(ui, Handlers(ramole, ui, recorded), ask_tab)
+
+
+class Handlers:
+    """What happens on each event of the tab."""
+
+    def __init__(self, ramole: "Ramole", ui: Layout, recorded: Sequence[Path]):
+        self.ramole = ramole
+        self.ui = ui
+        self.recorded = recorded
+        self.sessions = Sessions()
+        self.call = quota_of(ramole).presence.call
+
+    def on_how(self, method, k):
+        """Another method or k: the folded part says so."""
+        title = {self.ui.entry.how: gr.Accordion(label=how(method, k))}
+        about = {self.ui.entry.about: about_html(self.ramole, method)}
+        return {**title, **about, **self.ui.entry.options.shown(method)}
+
+    def on_begin(self, request: gr.Request, beside):
+        """An empty answer, unless one is on its way."""
+        if self.sessions.busy(session_of(request)):
+            raise gr.Error(RUNNING, visible=False, print_exception=False)  # ends the chain
+        return begun(self.ui, beside=bool(beside))
+
+    def on_ask(self, request: gr.Request, *values) -> Generator[tuple[Any, ...], None, None]:
+        """Pictures of the answer, in the order of `Layout.growing`."""
+        asked = self.sessions.begin(session_of(request))
+        drawing = Drawing(asked.name)
+        try:
+            form = self.form(values)
+            with self.call(request) as visitor:
+                pictures = answer(
+                    self.ramole,
+                    form.request(visitor.owner),
+                    asked.live,
+                    beside=form.beside,
+                    address=visitor.address,
+                )
+                with closing(pictures):
+                    for one in pictures:
+                        yield drawing.picture(one) if one.run is None else drawing.end(one.run)
+            if asked.live.run is None:
+                yield drawing.wrong("Stopped.", kind="quiet")
+        except RamoleError as error:
+            yield drawing.wrong(str(error))
+        except Exception:
+            log.exception("An answer failed.")
+            yield drawing.wrong(UNEXPECTED)
+        finally:
+            asked.live.ended.set()
+
+    def on_end(self, request: gr.Request, run, whole):
+        """Every panel follows the answer."""
+        if run is None:
+            return emptied(self.ui)
+        return done(self.ui, run, self.sessions.name(session_of(request), run), whole=whole)
+
+    def on_stop(self, request: gr.Request):
+        """The answer's own stream then ends, with what came."""
+        self.sessions.stop(session_of(request))
+
+    def on_stopped(self):
+        """As `end`, where the stream was cut."""
+        return {**emptied(self.ui), **ended(self.ui, "Stopped.")}
+
+    def on_show_recorded(self, whole, event: gr.EventData):
+        """A recorded run, and the form that asks for it again."""
+        run = read_run(self.recorded[_index(event, len(self.recorded))])
+        form = form_of(run.request, beside=run.beside is not None)
+        entry = self.ui.entry
+        values = {component: getattr(form, name) for name, component in entry.fields.items()}
+        values |= entry.options.filled(form.method, dict(form.options))
+        return {**values, **done(self.ui, run, secrets.token_hex(4), whole=whole)}
+
+    def on_show_live(self, event: gr.EventData):
+        """A prompt to try, in the form."""
+        example = LIVE[_index(event, len(LIVE))]
+        values = {"prompt": example.prompt, "max_new_tokens": example.max_new_tokens, "raw": False}
+        return {self.ui.entry.fields[name]: value for name, value in values.items()}
+
+    def on_take(self, run: Run | None):
+        """The trace as files."""
+        if run is None or run.answer.trace is None:
+            raise gr.Error("There is no trace yet; ask something first.", print_exception=False)
+        return tuple(str(path) for path in write_files(run))
+
+    def on_open_whole(self, run: Run | None):
+        """The panel of the whole answer is unfolded."""
+        return {self.ui.open: True, **self.ui.whole.drawn(run)}
+
+    def on_names(self, request: gr.Request):
+        """The adapters that can be chosen by name."""
+        with self.call(request) as visitor:
+            names = sorted({card.name for card in self.ramole.pool.cards(visitor.owner)})
+        return gr.Dropdown(choices=names), gr.Dropdown(choices=names)
+
+    def on_leave(self, request: gr.Request):
+        """The visitor has gone."""
+        self.sessions.leave(session_of(request))
+
+    def form(self, values: Sequence[Any]) -> Form:
+        """The form, from the values of `Entry.values`; RamoleError where an option is none."""
+        said = dict(zip(FIELDS, values, strict=False))
+        chosen = self.ui.entry.options.chosen(said["method"], values[len(FIELDS) :])
+        return Form(**said, options=chosen)
+
+
+def _connect(ui: Layout, handlers: Handlers, ask_tab: gr.Tab) -> None:
+    """Every event of the tab with its handler."""
+    page, entry = open_page(), ui.entry
+    about = [entry.how, entry.about, *entry.options.groups.values()]
+    gr.on(
+        [entry.method.change, entry.k.change],
+        handlers.on_how,
+        [entry.method, entry.k],
+        about,
+        queue=False,
+        **QUIET,
+    )
+
+    beside = entry.fields["beside"]
+    triggers = [entry.ask.click, entry.prompt.submit]
+    asked = gr.on(triggers, handlers.on_begin, beside, ui.answered, queue=False, **QUIET)
+    running = asked.success(
+        gpu(120)(handlers.on_ask),
+        entry.values,
+        ui.growing,
+        postprocess=False,
+        concurrency_limit=None,
+        **QUIET,
+    )
+    running.then(handlers.on_end, [ui.run, ui.open], ui.answered, queue=False, **QUIET)
+    entry.stop.click(handlers.on_stop, queue=False, **QUIET)
+    if ELSEWHERE:  # there no event reaches the answer: its stream is cut
+        cut = entry.stop.click(None, cancels=[running], **QUIET)
+        cut.then(handlers.on_stopped, None, ui.answered, **QUIET)
+
+    entry.recorded.select(
+        handlers.on_show_recorded, ui.open, [*entry.values, *ui.answered], **QUIET
+    )
+    chosen = entry.live.select(handlers.on_show_live, None, list(entry.fields.values()), **QUIET)
+    chosen.then(None, js=ASK, **QUIET)
+    downloads.connect([ui.outcome.npz, ui.outcome.json], handlers.on_take, ui.run)
+    ui.whole.fold.expand(handlers.on_open_whole, ui.run, [ui.open, *ui.whole.all], **QUIET)
+    ui.whole.fold.collapse(lambda: False, None, ui.open, queue=False, **QUIET)
+    ui.token.connect(handlers.ramole, view=ui.outcome.view, run=ui.run)
+    ui.whole.connect(run=ui.run)
+
+    names: list[Any] = [entry.fields["pinned"], entry.fields["exclude"]]
+    page.load(handlers.on_names, None, names, **QUIET)
+    ask_tab.select(handlers.on_names, None, names, **QUIET)
+    page.unload(handlers.on_leave)
+
+
+def _index(event: gr.EventData, count: int) -> int:
+    index = number_in(event, "index")
+    if index is None or not 0 <= index < count:
+        raise gr.Error("There is no such example.", print_exception=False)
+    return index

@@ -1,0 +1,131 @@
+"""One token in detail: its weights by layer, module and adapter, and what else was likely."""
+
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import gradio as gr
+from gradio.components import Component
+
+from ramole_core import Explanation
+
+from ..charts.plots import token_figure, token_table
+from ..charts.run import Run
+from ..parts.errors import html_or_sentence
+from ..parts.events import PLAIN, QUIET, number_in
+from .explained import PICK, explanation_html, token_html, waiting_html
+
+if TYPE_CHECKING:
+    from ramole_core import Ramole
+
+TOP = 10
+PICKS = 16
+"""Picks that are answered at the same time; most need no model."""
+ASKING = threading.Lock()
+"""One question to the model at a time, so that the streams of others go on between two."""
+CAPTION = (
+    '<p class="caption">Each square is one module (to the right) of one layer (upwards); the '
+    "fuller its colour, the larger the adapter's weight there when this token was chosen.</p>"
+)
+
+
+@dataclass(frozen=True)
+class TokenPanel:
+    """The panel's components.
+
+    They are always there, and hidden by the style sheet until `token` has a heading: a part that is
+    mounted as its first value arrives may miss it.
+    """
+
+    token: gr.HTML
+    plot: gr.Plot
+    likely: gr.HTML
+    table: gr.Dataframe
+
+    @classmethod
+    def build(cls) -> "TokenPanel":
+        """Build the panel inside the tab that is open."""
+        with gr.Column(elem_id="token-panel"):
+            token = gr.HTML(PICK, elem_id="token", **PLAIN)
+            with gr.Row(equal_height=False, elem_classes=["detail"]):
+                with gr.Column(scale=3, min_width=320):
+                    plot = gr.Plot(show_label=False, elem_id="token-plot", container=False)
+                    gr.HTML(CAPTION, **PLAIN)
+                with gr.Column(scale=2, min_width=300):
+                    likely = gr.HTML(elem_id="likely", **PLAIN)
+            with gr.Accordion("These weights as a table", open=False, elem_classes=["detail"]):
+                table = gr.Dataframe(interactive=False, show_label=False, max_height=320)
+        return cls(token, plot, likely, table)
+
+    @property
+    def all(self) -> list[Component]:
+        """What a pick changes."""
+        return [self.token, self.plot, self.likely, self.table]
+
+    def connect(self, ramole: "Ramole", *, view: gr.HTML, run: gr.State) -> None:
+        """A token picked in `view` is shown here."""
+
+        def on_pick(run: Run | None, event: gr.EventData):
+            yield from self.picked(ramole, run, number_in(event, "index"))
+
+        view.select(
+            on_pick, run, self.all, concurrency_limit=PICKS, trigger_mode="always_last", **QUIET
+        )
+
+    def picked(
+        self, ramole: "Ramole", run: Run | None, index: int | None
+    ) -> Iterator[dict[Any, Any]]:
+        """What the trace holds at once, and then what the model says of the token."""
+        if run is None or index is None or not 0 <= index < len(run.pieces):
+            yield {self.token: waiting_html("A token can be opened once its answer has ended.")}
+            return
+        explanation = run.explained.get(index)
+        yield {**self.opened(run, index), self.likely: _likely(explanation, run, index)}
+        if explanation is None:
+            yield {self.likely: explain(ramole, run, index)}
+
+    def opened(self, run: Run, index: int) -> dict[Any, Any]:
+        """Everything about one token that the trace holds."""
+        trace, gates = run.answer.trace, run.gates
+        token = {self.token: token_html(run, index)}
+        if trace is None or not run.experts or index >= len(gates):
+            return {**token, self.plot: None, self.table: gr.Dataframe(value=[])}
+        gate, layers, modules = gates[index], trace.layers, trace.modules
+        headers, rows = token_table(gate, run.experts, layers=layers, modules=modules)
+        return {
+            **token,
+            self.plot: token_figure(gate, run.experts, layers=layers, modules=modules),
+            self.table: gr.Dataframe(value=rows, headers=headers),
+        }
+
+    def closed(self) -> dict[Any, Any]:
+        """The panel before any token is picked."""
+        return {self.token: PICK, self.likely: ""}
+
+
+def explain(ramole: "Ramole", run: Run, index: int) -> str:
+    """The likeliest tokens there, as HTML, or one sentence on why not."""
+    trace = run.answer.trace
+    if trace is None or not ramole.loaded:
+        return waiting_html("What else was likely is shown once the model is there; pick again.")
+
+    def asked() -> str:
+        position = trace.prompt_length + index - 1
+        with ASKING:
+            found = ramole.explain(run.request, position, top=TOP, token_ids=trace.token_ids)
+        return explanation_html(found, _chosen(run, index))
+
+    return html_or_sentence(asked, waiting_html)
+
+
+def _likely(explanation: Explanation | None, run: Run, index: int) -> str:
+    if explanation is None:
+        return waiting_html("Asking base and mixture what else was likely here…")
+    return explanation_html(explanation, _chosen(run, index))
+
+
+def _chosen(run: Run, index: int) -> str:
+    """The token's own text, which may differ from the piece it added to the answer."""
+    trace = run.answer.trace
+    return trace.tokens[trace.prompt_length + index] if trace else run.pieces[index]

@@ -1,0 +1,104 @@
+"""What the components of the tab Ask hold: while an answer grows, once it is there, without one.
+
+A picture of a growing answer changes four components, and all four have a value in each: Gradio
+builds a component that is left out anew, at ten times the cost of sending it what it has already.
+"""
+
+from typing import Any
+
+import gradio as gr
+
+from ..charts.run import Run
+from ..charts.tokens import Growing, view_of, view_of_run
+from ..parts.fields import run_and_stop
+from ..parts.notice import notice_html
+from .answer import Shown
+from .found import found_html, timing_html
+from .layout import Layout
+
+
+class Drawing:
+    """The pictures of one run, in the order of `Layout.growing`; what stays is made once."""
+
+    def __init__(self, name: str):
+        self._view, self._found = Growing(name), found_html(())
+        self._last = Shown()
+
+    def picture(self, shown: Shown) -> tuple[Any, ...]:
+        """A picture of the run on its way."""
+        if shown.found != self._last.found:
+            self._found = found_html(shown.found)
+        self._last = shown
+        view = self._view.view(shown.pieces, shown.weights, shown.experts, running=True)
+        note = notice_html(shown.note, kind="busy")
+        return note, view, shown.beside or "", self._found, gr.skip()
+
+    def end(self, run: Run) -> tuple[Any, ...]:
+        """The last picture again, and the run."""
+        *shown, _ = self.picture(self._last)
+        return (*shown, run)
+
+    def wrong(self, sentence: str, *, kind: str = "wrong") -> tuple[Any, ...]:
+        """No answer, and why."""
+        return notice_html(sentence, kind=kind), _nothing(), "", self._found, None
+
+
+def begun(ui: Layout, *, beside: bool) -> dict[Any, Any]:
+    """An empty answer that is about to grow."""
+    out = ui.outcome
+    return {
+        **_buttons(ui, running=True),
+        out.notice: notice_html("Finding adapters…", kind="busy"),
+        out.view: _nothing(running=True),
+        **_beside(ui, "" if beside else None),
+        out.found: found_html(()),
+        out.timing: "",
+        out.downloads: gr.Row(visible=False),
+        ui.run: None,
+        **ui.whole.cleared(),
+        **ui.token.closed(),
+    }
+
+
+def done(ui: Layout, run: Run, name: str, *, whole: bool) -> dict[Any, Any]:
+    """A finished answer: every panel follows, that of the whole answer only where it is open."""
+    said = f"Recorded run: {run.title}." if run.title else ""
+    if run.answer.finish_reason == "cancelled":
+        said = "Stopped."
+    out = ui.outcome
+    return {
+        **ended(ui, said),
+        out.view: view_of_run(run, name),
+        **_beside(ui, run.beside.text if run.beside else None),
+        out.found: found_html(run.found),
+        out.timing: timing_html(run),
+        out.downloads: gr.Row(visible=run.answer.trace is not None),
+        ui.run: run,
+        **ui.token.closed(),
+        **(ui.whole.drawn(run) if whole else ui.whole.cleared()),
+    }
+
+
+def ended(ui: Layout, sentence: str) -> dict[Any, Any]:
+    """The buttons as at the start, and one sentence; whatever was shown stays."""
+    return {**_buttons(ui, running=False), ui.outcome.notice: notice_html(sentence)}
+
+
+def emptied(ui: Layout) -> dict[Any, Any]:
+    """The buttons as at the start, where no answer came; the notice and what was typed stay."""
+    view = {ui.outcome.view: _nothing(), ui.run: None}
+    return {**_buttons(ui, running=False), **_beside(ui, None), **view}
+
+
+def _nothing(*, running: bool = False) -> dict[str, Any]:
+    return view_of([], [], [], run="", running=running)
+
+
+def _buttons(ui: Layout, *, running: bool) -> dict[Any, Any]:
+    ask, stop = run_and_stop(running=running)
+    return {ui.entry.ask: ask, ui.entry.stop: stop}
+
+
+def _beside(ui: Layout, text: str | None) -> dict[Any, Any]:
+    column = gr.Column(visible=text is not None)
+    return {ui.outcome.beside: text or "", ui.outcome.beside_column: column}

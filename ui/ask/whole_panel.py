@@ -1,0 +1,101 @@
+"""The whole answer at a glance: entropy of each token, and one adapter over layers and tokens."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import gradio as gr
+from gradio.components import Component
+from plotly.graph_objects import Figure
+
+from ..charts.palette import letter_of
+from ..charts.plots import entropy_figure, layers_figure, tokens_table
+from ..charts.run import Run, mean_weights, shares, strongest
+from ..parts.events import PLAIN, QUIET
+
+ENTROPY = (
+    '<p class="caption">Entropy of the gate for each token, the mean over layers and modules. At '
+    "the dashed line all adapters weigh the same; at 0 one of them has all the weight.</p>"
+)
+LAYERS = (
+    '<p class="caption">Weight of this adapter for each token (to the right) and layer (upwards), '
+    "the mean over modules.</p>"
+)
+
+
+@dataclass(frozen=True)
+class WholePanel:
+    """The panel's components."""
+
+    fold: gr.Accordion
+    entropy: gr.Plot
+    expert: gr.Dropdown
+    layers: gr.Plot
+    table: gr.Dataframe
+
+    @classmethod
+    def build(cls) -> "WholePanel":
+        """Build the panel inside the tab that is open."""
+        title = "The whole answer: entropy, and layers by tokens"
+        with gr.Accordion(title, open=False, elem_id="whole-panel") as fold:
+            entropy = gr.Plot(show_label=False, elem_id="entropy-plot", container=False)
+            gr.HTML(ENTROPY, **PLAIN)
+            expert = gr.Dropdown([], label="Adapter", elem_id="whole-expert")
+            layers = gr.Plot(show_label=False, elem_id="layers-plot", container=False)
+            gr.HTML(LAYERS, **PLAIN)
+            with gr.Accordion("These numbers as a table", open=False):
+                table = gr.Dataframe(interactive=False, show_label=False, max_height=320)
+        return cls(fold, entropy, expert, layers, table)
+
+    @property
+    def all(self) -> list[Component]:
+        """What a run changes."""
+        return [self.entropy, self.expert, self.layers, self.table]
+
+    def connect(self, *, run: gr.State) -> None:
+        """Another adapter, another picture."""
+
+        def on_expert(run: Run | None, expert: int | None):
+            if run is None or expert is None or not 0 <= expert < len(run.experts):
+                return gr.skip()
+            return _layers(run, expert)
+
+        self.expert.input(on_expert, [run, self.expert], self.layers, **QUIET)
+
+    def drawn(self, run: Run | None) -> dict[Any, Any]:
+        """The panel for a finished run; empty where there are no weights."""
+        if run is None or not run.experts or not run.gates.size:
+            return self.cleared()
+        gates = run.gates
+        leaders = [strongest(row) for row in mean_weights(gates)]
+        led = shares(leaders, len(run.experts))
+        first = led.index(max(led))
+        names: list[tuple[str, str | int | float]] = [
+            (f"{letter_of(e)} {name}", e) for e, name in enumerate(run.experts)
+        ]
+        headers, rows = tokens_table(gates, run.pieces, run.experts)
+        return {
+            self.entropy: entropy_figure(gates, run.pieces, selected=None),
+            self.expert: gr.Dropdown(choices=names, value=first),
+            self.layers: _layers(run, first),
+            self.table: gr.Dataframe(value=rows, headers=headers),
+        }
+
+    def cleared(self) -> dict[Any, Any]:
+        """Nothing to see; the style sheet hides the panel while the answer has no legend."""
+        return {
+            self.entropy: None,
+            self.expert: gr.Dropdown(choices=[], value=None),
+            self.layers: None,
+            self.table: gr.Dataframe(value=[]),
+        }
+
+
+def _layers(run: Run, expert: int) -> Figure:
+    trace = run.answer.trace
+    return layers_figure(
+        run.gates,
+        run.pieces,
+        expert=expert,
+        name=run.experts[expert],
+        layers=trace.layers if trace else [],
+    )

@@ -1,0 +1,1 @@
+"""The tab Batch: many prompts at once, each with its own adapters."""

@@ -1,0 +1,77 @@
+"""The results of a batch as files to take away: all of it as jsonl, the main columns as csv."""
+
+import csv
+import json
+from pathlib import Path
+
+from ramole_core import BadRow
+
+from ..parts.downloads import fresh_folder
+from .picture import finite
+from .run import BatchRun, RowRun
+
+COLUMNS = (
+    *("index", "line", "id", "prompt", "method", "text", "adapters", "mean_weights"),
+    *("similarities", "finish_reason", "prompt_tokens", "new_tokens", "seconds"),
+    *("first_token_seconds", "error", "row"),
+)
+FORMULA = ("=", "+", "-", "@", "\t", "\r")
+"""A spreadsheet would run a cell that begins so."""
+
+
+def write_results(run: BatchRun, *, into: Path | None = None) -> tuple[Path, Path]:
+    """(jsonl, csv) in a new folder that nobody can guess; old folders are removed."""
+    folder = fresh_folder(into)
+    records = [record_of(item) for item in run.items]
+    lines, table = folder / "ramole-batch.jsonl", folder / "ramole-batch.csv"
+    with lines.open("w", encoding="utf-8") as file:
+        file.writelines(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
+    extra = dict.fromkeys(name for record in records for name in record.get("extra", {}))
+    with table.open("w", encoding="utf-8-sig", newline="") as file:
+        write = csv.writer(file).writerow
+        write([*COLUMNS, *(_cell(name) for name in extra)])
+        for record in records:
+            others = record.get("extra", {})
+            write(
+                [_cell(record.get(name)) for name in COLUMNS]
+                + [_cell(others.get(name)) for name in extra]
+            )
+    return lines, table
+
+
+def record_of(item: RowRun) -> dict:
+    """One row with all that is known of it; the file's own columns under `extra`."""
+    row, answer = item.row, item.answer
+    record = {"index": row.index, "line": row.line}
+    if isinstance(row, BadRow):  # no request at all
+        return {**record, "row": row.text, "error": item.sentence}
+    record |= {"id": row.id, "prompt": item.prompt, "method": row.request.method}
+    if answer is None:
+        waits = item.state in ("waits", "runs")
+        why = item.sentence or ("Not answered yet." if waits else "Stopped before it ran.")
+        return {**record, "error": why, "extra": dict(row.extra)}
+    return {
+        **record,
+        "text": answer.text,
+        "adapters": list(item.experts),
+        "mean_weights": [round(weight, 4) for weight in item.weights or ()],
+        "similarities": [finite(score) for score in item.scores],
+        "finish_reason": answer.finish_reason,
+        "prompt_tokens": answer.prompt_tokens,
+        "new_tokens": answer.new_tokens,
+        "seconds": round(answer.seconds, 4),
+        "first_token_seconds": round(answer.first_token_seconds, 4),
+        "stages": {name: round(value, 4) for name, value in answer.extra.items()},
+        "extra": dict(row.extra),
+    }
+
+
+def _cell(value: object) -> object:
+    """A cell of the csv: lists with `|` between, text that no spreadsheet takes for a formula."""
+    if isinstance(value, list):
+        value = "|".join("" if item is None else str(item) for item in value)
+    elif isinstance(value, dict):
+        value = json.dumps(value, ensure_ascii=False)
+    if isinstance(value, str) and value.startswith(FORMULA):
+        return "'" + value
+    return value

@@ -1,0 +1,149 @@
+"""Where the rows, the picture and the results of the tab Batch stand."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import gradio as gr
+
+from ..parts.choices import choices
+from ..parts.downloads import Download, download
+from ..parts.events import PLAIN, enter_opens
+from ..parts.fields import k_field, length_field, method_field
+from .examples import EXAMPLES
+from .picture import picture
+from .rows import KINDS, MOST_ROWS
+from .views import HEADERS, WIDTHS
+
+if TYPE_CHECKING:
+    from ramole_core import Ramole
+
+INTRO = (
+    '<p class="lead">Many prompts at once: every row is answered in the same batch, each with its '
+    "own adapters, method and length. Start with an example, drop a file, or type rows.</p>"
+)
+SYNTAX = (
+    '<p class="quiet">One prompt a line; or jsonl: <code>{"prompt": "…", "method": "mixture", '
+    '"k": 2}</code> on each line; or csv with a header. Columns: <code>prompt</code>, and if you '
+    "like id, method, k, adapters (<code>a|b</code>), weights, exclude, max_new_tokens, "
+    "temperature, top_p, seed, stop, system, raw. Other columns are carried along to the results. "
+    f"At most {MOST_ROWS:,} rows. <kbd>Esc</kbd>, then <kbd>Tab</kbd> leaves the text.</p>"
+)
+NAMES = """
+new MutationObserver(() => {  // parts of Gradio's without a name
+  const search = document.querySelector('#batch-table .search-input:not([aria-label])');
+  if (search) search.setAttribute('aria-label', 'Search the results');
+  const text = document.querySelector('#batch-text .cm-content:not([tabindex])');
+  if (text) text.setAttribute('tabindex', '0');
+  if (text) text.setAttribute('aria-label', 'Rows');
+}).observe(document.body, { childList: true, subtree: true });
+"""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What is filled in and pressed."""
+
+    examples: gr.HTML
+    drop: gr.File
+    text: gr.Code
+    verdict: gr.HTML
+    run: gr.Button
+    stop: gr.Button
+    kind: gr.Dropdown
+    method: gr.Dropdown
+    k: gr.Slider
+    length: gr.Slider
+
+    @property
+    def rows(self) -> list[Any]:
+        """What `Sessions.read` takes, in its order."""
+        return [self.text, self.kind, self.method, self.k, self.length]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What the rows lead to."""
+
+    notice: gr.HTML
+    progress: gr.HTML
+    picture: gr.HTML
+    row: gr.HTML
+    jsonl: Download
+    csv: Download
+    table: gr.Dataframe
+    ran: gr.State
+    """The run once it has ended."""
+
+    @property
+    def looks(self) -> list[Any]:
+        """What a look at a run changes."""
+        return [self.notice, self.progress, self.picture, self.table, self.ran]
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The tab's components."""
+
+    entry: Entry
+    outcome: Outcome
+
+
+def lay_out(ramole: "Ramole") -> Layout:
+    """Build the tab inside the Blocks that is open."""
+    gr.HTML(INTRO, elem_id="batch-intro", **PLAIN)
+    with gr.Row(equal_height=False):
+        with gr.Column(scale=5, min_width=300, elem_id="batch-rows"):
+            entry = _entry(ramole)
+        with gr.Column(scale=7, min_width=320, elem_id="batch-side"):
+            notice = gr.HTML(elem_id="batch-notice", **PLAIN)
+            progress = gr.HTML(elem_id="batch-progress", **PLAIN)
+            map_of_rows = picture(elem_id="batch-picture")
+            row = gr.HTML(elem_id="batch-row", **PLAIN)
+    with gr.Column(elem_id="batch-results"):
+        with gr.Row():
+            jsonl = download("Download as jsonl", "batch-jsonl", min_width=150)
+            csv = download("Download as csv", "batch-csv", min_width=150)
+        table = gr.Dataframe(
+            headers=HEADERS,
+            column_widths=[*WIDTHS],
+            label="Results",
+            interactive=False,
+            wrap=True,
+            max_height=520,
+            show_search="search",
+            elem_id="batch-table",
+        )
+    ran = gr.State(None)
+    return Layout(entry, Outcome(notice, progress, map_of_rows, row, jsonl, csv, table, ran))
+
+
+def _entry(ramole: "Ramole") -> Entry:
+    examples = choices(
+        [(example.badge, example.title) for example in EXAMPLES],
+        "Rows to try",
+        elem_id="batch-examples",
+        kind="live",
+        script=enter_opens("batch-file") + NAMES,
+    )
+    drop = gr.File(label="jsonl, csv or txt", height=118, elem_id="batch-file")
+    text = gr.Code(
+        label="Rows",
+        language=None,
+        lines=8,
+        max_lines=12,
+        interactive=True,
+        elem_id="batch-text",
+    )
+    verdict = gr.HTML(elem_id="batch-verdict", **PLAIN)
+    with gr.Row(elem_id="batch-bar"):
+        run = gr.Button("Run the rows", variant="primary", elem_id="batch-run", min_width=120)
+        stop = gr.Button("Stop", interactive=False, elem_id="batch-stop", min_width=80)
+    with gr.Accordion("For the rows that do not say", open=False, elem_id="batch-how"):
+        with gr.Row():
+            kind = gr.Dropdown(list(KINDS), value="automatic", label="Read as", min_width=120)
+            method = method_field(ramole, min_width=120)
+        with gr.Row():
+            k = k_field(3, min_width=120)
+            length = length_field(ramole, 64, min_width=120, buttons=[])
+    gr.HTML(SYNTAX, elem_id="batch-syntax", **PLAIN)
+    return Entry(examples, drop, text, verdict, run, stop, kind, method, k, length)

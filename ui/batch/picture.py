@@ -1,0 +1,121 @@
+"""The picture of a batch: requests down, adapters across, each square as full as its weight.
+
+The browser's part is `batch.js`. A row is an option of a list, so that a screen reader hears each
+request's adapters with their weights; the table of results is the twin in text.
+"""
+
+import math
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from ..parts.events import PLAIN
+from .run import BatchRun, RowRun
+
+LABEL = 90
+"""Characters of a prompt beside its row."""
+EMPTY = (
+    "The map of your batch: each row becomes a line, each adapter that it uses a column, and the "
+    "fuller a square, the more that adapter weighs. All lines go through the model together."
+)
+TEMPLATE = """
+<figure class="rm-map">
+  <div class="tools" hidden>
+    <button type="button" class="group" aria-pressed="false">group by adapter</button>
+    <button type="button" class="compact" aria-pressed="false">compact</button>
+    <span class="scale" aria-hidden="true">weight 0 <i></i> 1</span>
+  </div>
+  <div class="frame" hidden>
+    <div class="heads" aria-hidden="true"></div>
+    <div class="stripes" aria-hidden="true"></div>
+    <div class="lines" role="listbox" aria-label="Requests and their adapters"></div>
+  </div>
+  <div class="empty"><div class="sketch" aria-hidden="true"></div><p></p></div>
+  <figcaption></figcaption>
+</figure>
+"""
+
+
+def picture(**options: Any) -> gr.HTML:
+    """The component; its value is what `picture_of` returns."""
+    return gr.HTML(
+        value=picture_of(None),
+        html_template=TEMPLATE,
+        js_on_load=(Path(__file__).parent / "picture.js").read_text("utf-8"),
+        **PLAIN,
+        **options,
+    )
+
+
+def picture_of(run: BatchRun | None) -> dict[str, Any]:
+    """What the browser draws; columns in order of appearance, once ended the busiest first."""
+    if run is None:
+        return {"run": "", "running": False, "columns": [], "rows": [], "said": "", "empty": EMPTY}
+    uses = used(run)
+    running = not run.ended.is_set()
+    names = list(uses) if running else sorted(uses, key=lambda name: (-uses[name], name))
+    place = {name: i for i, name in enumerate(names)}
+    return {
+        "run": run.name,
+        "running": running,
+        "columns": [{"name": name, "uses": uses[name]} for name in names],
+        "rows": [_line(item, place) for item in run.items],
+        "said": caption(run),
+        "empty": "",
+    }
+
+
+def used(run: BatchRun) -> Counter[str]:
+    """How many rows use each adapter, in order of appearance."""
+    return Counter(name for item in run.items for name in item.experts)
+
+
+def caption(run: BatchRun) -> str:
+    """What the picture shows, in words."""
+    uses = used(run)
+    if not uses:
+        return "No row uses an adapter so far."
+    asked = sum(item.state != "refused" for item in run.items)
+    most, count = max(uses.items(), key=lambda pair: pair[1])
+    return (
+        f"{asked} requests, {_adapters(len(uses))}; most used: {most}, by {count}. The fuller a "
+        "square, the more the adapter weighed in that answer (mean over its tokens, layers and "
+        "modules, 0 where the adapter has none). By this map the requests share every pass "
+        "through the model, and yet each is answered by its own adapters alone. Pick a line for "
+        "its answer; the table below says the same in numbers."
+    )
+
+
+def _adapters(count: int) -> str:
+    return "1 adapter" if count == 1 else f"{count} different adapters"
+
+
+def _line(item: RowRun, place: dict[str, int]) -> dict[str, Any]:
+    weights = item.weights
+    cells = [
+        [place[name], None if weights is None else round(weights[i], 2)]
+        for i, name in enumerate(item.experts)
+    ]
+    prompt = " ".join(item.prompt.split())
+    return {
+        "n": item.row.index + 1,
+        "s": item.state,
+        "t": prompt if len(prompt) <= LABEL else prompt[: LABEL - 1] + "…",
+        "c": cells,
+    }
+
+
+def weighed(item: RowRun) -> str:
+    """`squad_v1 0.62, dart 0.20`: a row's adapters with their weights, in text."""
+    weights = item.weights
+    return ", ".join(
+        name if weights is None else f"{name} {weights[i]:.2f}"
+        for i, name in enumerate(item.experts)
+    )
+
+
+def finite(score: float) -> float | None:
+    """None for nan: JSON and tables have no such number."""
+    return None if math.isnan(score) else round(score, 4)

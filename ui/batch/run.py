@@ -1,0 +1,231 @@
+"""The rows of a batch while they run, as plain data: one thread fills it in, others read it.
+
+`watched` gives a moment to draw every so often, until every row has ended.
+"""
+
+import logging
+import secrets
+import threading
+import time
+from collections import Counter, deque
+from collections.abc import Generator
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ramole_core import BadRow, Batch, BatchRow, Generation, RamoleError, Step, run_rows
+
+from ..model.loading import loaded
+from ..model.pace import PACE
+from ..parts.errors import UNEXPECTED
+
+if TYPE_CHECKING:
+    from ramole_core import Ramole
+
+log = logging.getLogger(__name__)
+PAUSE = 0.3
+"""Seconds between two looks, at least."""
+LOOKING = 0.1
+"""The share of the time that looking may take: a long list is drawn more rarely."""
+LONGEST = 5.0
+"""Seconds between two looks, at most."""
+SPEED_SECONDS = 4.0
+"""The speed now is that of so many seconds."""
+EVENTS = ("cancelled", "ended")
+
+
+@dataclass
+class RowRun:
+    """One row of the file as it stands."""
+
+    row: BatchRow | BadRow
+    state: str = "waits"
+    """`waits`, `runs`, `answered`, `refused` or `stopped`."""
+    experts: tuple[str, ...] = ()
+    """Its adapters, as soon as they are known."""
+    scores: tuple[float, ...] = ()
+    """Their similarities; nan where named."""
+    pieces: list[str] = field(default_factory=list)
+    """The text of each token so far."""
+    gate: np.ndarray | None = None
+    """[k], the sum over its tokens of the gate's mean over layers and modules."""
+    gated: int = 0
+    """Tokens in that sum."""
+    place: int = 0
+    """In everybody's queue; 0 where it is not in it, or not yet."""
+    answer: Generation | None = None
+    sentence: str = ""
+    """Why it was refused, or could not be run."""
+
+    @property
+    def prompt(self) -> str:
+        """What it asks; a bad row's beginning."""
+        return self.row.text if isinstance(self.row, BadRow) else self.row.request.prompt
+
+    @property
+    def text(self) -> str:
+        """The answer, as far as it came."""
+        return "".join(self.pieces) if self.answer is None else self.answer.text
+
+    @property
+    def weights(self) -> list[float] | None:
+        """The mean weight of each adapter so far; None before the first token."""
+        gate, gated = self.gate, self.gated
+        if gate is None or len(gate) != len(self.experts):
+            return None
+        return [float(weight) for weight in gate / gated]
+
+    @property
+    def done(self) -> float:
+        """0 to 1; a row that runs counts by its tokens, and never as done."""
+        if self.state != "runs" or isinstance(self.row, BadRow):
+            return float(self.state != "waits")
+        return min(len(self.pieces) / self.row.request.max_new_tokens, 0.95)
+
+
+@dataclass
+class BatchRun:
+    """All rows of a run, in the order of the file."""
+
+    items: list[RowRun]
+    owner: str | None = None
+    address: str = ""
+    """Where its owner asks from; empty: unknown."""
+    name: str = field(default_factory=lambda: secrets.token_hex(4))
+    cancelled: threading.Event = field(default_factory=threading.Event)
+    """Set it to end all rows at once; what they have is kept."""
+    ended: threading.Event = field(default_factory=threading.Event)
+    error: str = ""
+    """One sentence, where the whole run failed."""
+    note: str = "Reading the rows…"
+    """What it waits for, before its first row runs."""
+    tokens: int = 0
+    began: float = 0.0
+    seconds: float = 0.0
+    """From the first call of the engine to the end."""
+    recent: deque[float] = field(default_factory=lambda: deque(maxlen=4096))
+    """When the last tokens came."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without its events, which no other process can share (ZeroGPU runs handlers in one)."""
+        return {name: part for name, part in vars(self).items() if name not in EVENTS}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """A run that has ended, wherever it came from."""
+        vars(self).update(state)
+        for name in EVENTS:
+            setattr(self, name, threading.Event())
+            getattr(self, name).set()
+
+    def count(self) -> Counter[str]:
+        """How many rows are in which state."""
+        return Counter(item.state for item in self.items)
+
+    @property
+    def place(self) -> int:
+        """Place of the next row in everybody's queue; 0 where one is read or answered already."""
+        if any(item.state == "runs" for item in self.items):
+            return 0
+        return next((item.place for item in self.items if item.state == "waits"), 0)
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds since the engine was first asked."""
+        if self.ended.is_set() or not self.began:
+            return self.seconds
+        return time.perf_counter() - self.began
+
+    @property
+    def speed(self) -> float:
+        """Tokens per second just now; of the whole run once it has ended."""
+        if self.ended.is_set():
+            return self.tokens / self.seconds if self.seconds else 0.0
+        now, seconds = time.perf_counter(), min(SPEED_SECONDS, self.elapsed)
+        fresh = sum(now - moment <= seconds for moment in list(self.recent))
+        return fresh / seconds if seconds else 0.0
+
+
+def run_of(batch: Batch, *, owner: str | None, address: str = "") -> BatchRun:
+    """A run of all rows of a file; the bad ones are refused from the start."""
+    items = [RowRun(replace(row, request=replace(row.request, trace=True))) for row in batch.rows]
+    items += [RowRun(row, state="refused", sentence=row.sentence) for row in batch.bad]
+    return BatchRun(sorted(items, key=lambda item: item.row.index), owner, address)
+
+
+def watched(ramole: "Ramole", run: BatchRun) -> Generator[None, None, None]:
+    """Run it; a turn for each look at it, the last after its end. A reader that leaves ends it."""
+    try:
+        try:
+            for progress in loaded(ramole, run.cancelled, pause=PAUSE):
+                run.note = f"{progress}; the rows run as soon as it is there."
+                yield
+        except RamoleError as error:
+            run.error = str(error)
+        if not run.cancelled.is_set() and not run.error:
+            run.note = "Finding adapters and reading the prompts…"
+            run.began = time.perf_counter()
+            threading.Thread(target=_ask, args=[ramole, run], name="batch", daemon=True).start()
+            with PACE.stream() as pace:
+                pause = PAUSE
+                while not run.ended.wait(pause):
+                    looked = time.perf_counter()
+                    yield
+                    spent = time.perf_counter() - looked
+                    pause = min(max(PAUSE, pace(), spent / LOOKING), LONGEST)
+    finally:
+        run.cancelled.set()
+        if not run.began:
+            _end(run)
+    yield
+
+
+def _ask(ramole: "Ramole", run: BatchRun) -> None:
+    rows = {item.row.index: item for item in run.items if isinstance(item.row, BatchRow)}
+    events = run_rows(
+        ramole,
+        [item.row for item in rows.values() if isinstance(item.row, BatchRow)],
+        cancelled=run.cancelled.is_set,
+        session=run.owner or "",
+        address=run.address,
+        waiting=lambda row, place: setattr(rows[row.index], "place", place),
+    )
+    try:
+        for row, came in events:
+            _take(run, rows[row.index], came)
+    except RamoleError as error:
+        run.error = str(error)
+    except Exception:
+        log.exception("A batch failed.")
+        run.error = UNEXPECTED
+    finally:
+        run.seconds = time.perf_counter() - run.began
+        _end(run)
+
+
+def _end(run: BatchRun) -> None:
+    for item in run.items:
+        if item.state in ("waits", "runs"):
+            item.state, item.sentence = "stopped", run.error
+    run.ended.set()
+
+
+def _take(run: BatchRun, item: RowRun, came: object) -> None:
+    run.note = ""
+    if isinstance(came, Step):
+        if item.state == "waits":
+            item.state = "runs"
+            item.experts, item.scores = came.adapters, came.scores
+        run.tokens += 1
+        run.recent.append(time.perf_counter())
+        item.pieces.append(came.text)
+        if came.weights is not None and came.weights.size:
+            gate = came.weights.mean((0, 1), dtype=np.float64)
+            same = item.gate is not None and item.gate.shape == gate.shape
+            item.gated, item.gate = (item.gated + 1, item.gate + gate) if same else (1, gate)
+    elif isinstance(came, Generation):
+        item.experts, item.scores = tuple(came.adapters), tuple(came.scores)
+        item.answer = replace(came, trace=None)
+        item.state = "stopped" if came.finish_reason == "cancelled" else "answered"
+    else:
+        item.state, item.sentence = "refused", str(came)

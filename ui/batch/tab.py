@@ -1,0 +1,155 @@
+"""The tab Batch: drop or paste rows, run them together, see who used which adapter, download."""
+
+from typing import TYPE_CHECKING
+
+import gradio as gr
+
+from ..model.spaces import ELSEWHERE, gpu
+from ..parts import downloads
+from ..parts.errors import html_or_sentence, one_sentence
+from ..parts.events import QUIET, number_in, open_page, session_of
+from ..parts.fields import run_and_stop
+from ..parts.notice import notice_html
+from ..session.quota import quota_of
+from .examples import EXAMPLES
+from .layout import Layout, lay_out
+from .rows import refused_html, text_of, verdict_html
+from .run import BatchRun
+from .sessions import Sessions
+
+if TYPE_CHECKING:
+    from ramole_core import Ramole
+
+RUNNING = "A batch is on its way."
+SHOW = """
+() => {{ setTimeout(() => {{
+  if (innerWidth <= 640) document.querySelector('#{}').scrollIntoView({{ block: 'start' }});
+}}, 100); }}
+"""
+"""On a phone what comes stands far below what was pressed."""
+
+
+def tab(ramole: "Ramole") -> None:
+    """Build the tab inside the Blocks that is open."""
+    with gr.Tab("Batch", id="batch", elem_id="batch-tab"):
+        ui = lay_out(ramole)
+    _connect(ui, Handlers(ramole, ui))
+
+
+class Handlers:
+    """What happens on each event of the tab."""
+
+    def __init__(self, ramole: "Ramole", ui: Layout):
+        self.ui = ui
+        self.sessions = Sessions(ramole)
+        self.call = quota_of(ramole).presence.call
+
+    def on_check(self, request: gr.Request, text, *how):
+        """How many of the rows can run."""
+        if not (text or "").strip():
+            return ""
+        with self.call(request) as visitor:
+            return html_or_sentence(
+                lambda: verdict_html(self.sessions.read(visitor.owner, text, *how)), refused_html
+            )
+
+    def on_drop(self, path):
+        """A file's text in the editor."""
+        entry, text, kind = self.ui.entry, gr.skip(), gr.skip()
+
+        def take() -> str:
+            nonlocal text, kind
+            text, kind = text_of(path)
+            return ""
+
+        verdict = html_or_sentence(take, refused_html)
+        return {entry.verdict: verdict, entry.text: text, entry.kind: kind, entry.drop: None}
+
+    def on_example(self, event: gr.EventData):
+        """Rows to try, in the editor."""
+        index = number_in(event, "index")
+        example = EXAMPLES[index if index is not None and 0 <= index < len(EXAMPLES) else 0]
+        return example.make(), example.kind
+
+    def on_begin(self, request: gr.Request):
+        """Nothing yet, unless a batch is on its way."""
+        if self.sessions.busy(session_of(request)):
+            raise gr.Error(RUNNING, visible=False, print_exception=False)  # ends the chain
+        return notice_html("Reading the rows…", kind="busy"), "", *run_and_stop(running=True)
+
+    def on_run(self, request: gr.Request, *values):
+        """A look at the run now and then, in the order of `Outcome.looks`."""
+        with self.call(request) as visitor:
+            yield from self.sessions.looks(
+                session_of(request), visitor.owner, *values, address=visitor.address
+            )
+
+    def on_end(self, request: gr.Request, ran: BatchRun | None):
+        """The buttons as at the start."""
+        if ELSEWHERE:
+            self.sessions.keep(session_of(request), ran)
+        return run_and_stop(running=False)
+
+    def on_stop(self, request: gr.Request):
+        """The run's own looks then end, with what came."""
+        self.sessions.stop(session_of(request))
+
+    def on_row(self, request: gr.Request, event: gr.EventData):
+        """One row in full."""
+        return self.sessions.row_html(session_of(request), event._data)
+
+    def on_take(self, request: gr.Request):
+        """The results so far as files."""
+        with one_sentence():
+            return tuple(str(path) for path in self.sessions.results(session_of(request)))
+
+    def on_leave(self, request: gr.Request):
+        """The visitor has gone."""
+        self.sessions.leave(session_of(request))
+
+
+def _connect(ui: Layout, handlers: Handlers) -> None:
+    """Every event of the tab with its handler."""
+    entry, out = ui.entry, ui.outcome
+    gr.on(
+        [part.change for part in entry.rows],
+        handlers.on_check,
+        entry.rows,
+        entry.verdict,
+        trigger_mode="always_last",
+        queue=False,
+        **QUIET,
+    )
+    entry.drop.upload(
+        handlers.on_drop,
+        entry.drop,
+        [entry.text, entry.kind, entry.verdict, entry.drop],
+        api_visibility="private",
+        show_progress="minimal",
+        concurrency_limit=None,
+    )
+    example = [entry.text, entry.kind]
+    entry.examples.select(handlers.on_example, None, example, queue=False, **QUIET)
+
+    buttons = [entry.run, entry.stop]
+    begun = [out.notice, out.row, *buttons]
+    asked = entry.run.click(handlers.on_begin, None, begun, queue=False, **QUIET)
+    asked.success(None, js=SHOW.format("batch-side"), **QUIET)
+    running = asked.success(
+        gpu(240)(handlers.on_run),
+        entry.rows,
+        out.looks,
+        postprocess=False,
+        concurrency_limit=None,
+        **QUIET,
+    )
+    running.then(handlers.on_end, out.ran, buttons, queue=False, **QUIET)
+    entry.stop.click(handlers.on_stop, queue=False, **QUIET)
+    if ELSEWHERE:  # there no event reaches the run: its stream is cut
+        cut = entry.stop.click(None, cancels=[running], **QUIET)
+        cut.then(lambda: run_and_stop(running=False), None, buttons, queue=False, **QUIET)
+
+    picked = out.picture.select(handlers.on_row, None, out.row, queue=False, **QUIET)
+    picked.then(None, js=SHOW.format("batch-row"), **QUIET)
+    downloads.connect([out.jsonl, out.csv], handlers.on_take)
+    open_page().unload(handlers.on_leave)

@@ -1,0 +1,1 @@
+"""A run as figures, tables and coloured tokens: data in, picture out."""

@@ -1,0 +1,54 @@
+"""One colour and one letter for each expert: the letter says it wherever the colour may not.
+
+Okabe-Ito's eight colours, which colour-blind eyes tell apart; black is left to the text.
+"""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Ink:
+    """How one expert is drawn: on a white page, on a dark one, and the text upon it."""
+
+    colour: str
+    text: str
+
+
+INKS = (
+    Ink("#E69F00", "#000000"),  # orange
+    Ink("#56B4E9", "#000000"),  # sky blue
+    Ink("#009E73", "#000000"),  # bluish green
+    Ink("#CC79A7", "#000000"),  # reddish purple
+    Ink("#0072B2", "#ffffff"),  # blue
+    Ink("#D55E00", "#000000"),  # vermillion
+    Ink("#F0E442", "#000000"),  # yellow
+)
+NOBODY = Ink("#8a8a8a", "#000000")
+"""Where no expert stands out."""
+BASE, MIXTURE = "#8a8a8a", "#0072B2"
+"""The two sides of base against mixture."""
+
+
+def ink_of(expert: int) -> Ink:
+    """The expert's ink; past seven they come round again, and the letter tells them apart."""
+    return NOBODY if expert < 0 else INKS[expert % len(INKS)]
+
+
+def letter_of(expert: int) -> str:
+    """A, B, ... Z, then A2, B2, ..."""
+    turn, place = divmod(expert, 26)
+    return chr(ord("A") + place) + (str(turn + 1) if turn else "")
+
+
+def chip_html(expert: int) -> str:
+    """The expert's letter on its colour."""
+    ink = ink_of(expert)
+    style = f"background:{ink.colour};color:{ink.text}"
+    return f'<span class="chip" style="{style}">{letter_of(expert)}</span>'
+
+
+def scale_of(expert: int) -> list[list[float | str]]:
+    """A plotly colour scale from nothing to the expert's colour."""
+    colour = ink_of(expert).colour
+    red, green, blue = (int(colour[i : i + 2], 16) for i in (1, 3, 5))
+    return [[0.0, f"rgba({red},{green},{blue},0.04)"], [1.0, f"rgba({red},{green},{blue},1)"]]

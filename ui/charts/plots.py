@@ -1,0 +1,170 @@
+"""Weights as pictures: pure functions from arrays to plotly figures, each with a table twin."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import plotly.graph_objects as go
+from plotly.subplots import make_subplots
+
+from .palette import letter_of, scale_of
+from .run import entropy, mean_weights
+
+GREY = "#808080"
+FAINT = "rgba(128,128,128,0.25)"
+SHORT = {
+    "q_proj": "q",
+    "k_proj": "k",
+    "v_proj": "v",
+    "o_proj": "o",
+    "gate_proj": "gate",
+    "up_proj": "up",
+    "down_proj": "down",
+}
+"""Module names that a narrow plot has room for."""
+Table = tuple[list[str], list[list[str | float]]]
+"""Headers and rows."""
+
+
+def token_figure(
+    gate: np.ndarray, experts: Sequence[str], *, layers: Sequence[int], modules: Sequence[str]
+) -> go.Figure:
+    """One token's gate, [layer, module, k]: a heat map layer x module for each expert."""
+    k = len(experts)
+    figure = make_subplots(
+        rows=1,
+        cols=k,
+        shared_yaxes=True,
+        horizontal_spacing=0.02 if k > 3 else 0.04,
+        subplot_titles=[f"<b>{letter_of(e)}</b> {name}" for e, name in enumerate(experts)],
+    )
+    names = [SHORT.get(module, module) for module in modules]
+    for e, name in enumerate(experts):
+        figure.add_heatmap(
+            z=gate[..., e].tolist(),
+            x=names,
+            y=list(layers),
+            zmin=0,
+            zmax=1,
+            colorscale=scale_of(e),
+            showscale=False,
+            xgap=1,
+            ygap=1,
+            hovertemplate=f"{name}<br>layer %{{y}}, %{{x}}: %{{z:.3f}}<extra></extra>",
+            row=1,
+            col=e + 1,
+        )
+    figure.update_annotations(font_size=12)
+    figure.update_xaxes(tickangle=-90, tickfont_size=10)
+    figure.update_yaxes(tickfont_size=10)
+    figure.update_yaxes(title="layer", col=1)
+    return dress(figure, height=380, grid=False)
+
+
+def token_table(
+    gate: np.ndarray, experts: Sequence[str], *, layers: Sequence[int], modules: Sequence[str]
+) -> Table:
+    """The twin of `token_figure`: one row for each layer and module."""
+    headers = ["layer", "module", *(f"{letter_of(e)} {name}" for e, name in enumerate(experts))]
+    rows: list[list[str | float]] = [
+        [layer, module, *(round(float(w), 3) for w in gate[i, j])]
+        for i, layer in enumerate(layers)
+        for j, module in enumerate(modules)
+    ]
+    return headers, rows
+
+
+def entropy_figure(gates: np.ndarray, pieces: Sequence[str], *, selected: int | None) -> go.Figure:
+    """Entropy of the gate for each token, [n, layer, module, k], against log k (all even)."""
+    values, k = entropy(gates), gates.shape[-1]
+    n = len(values)
+    figure = go.Figure()
+    figure.add_scatter(
+        x=list(range(1, n + 1)),
+        y=values.tolist(),
+        mode="lines+markers",
+        line={"color": "#0072B2", "width": 1.5},
+        marker={"size": 4},
+        customdata=[repr(piece) for piece in pieces],
+        hovertemplate="token %{x} %{customdata}: %{y:.3f}<extra></extra>",
+        showlegend=False,
+    )
+    if k > 1:
+        figure.add_hline(
+            y=float(np.log(k)),
+            line={"dash": "dash", "color": GREY},
+            annotation_text=f"log {k} = {np.log(k):.2f}: all even",
+            annotation_position="bottom right",
+        )
+    if selected is not None and 0 <= selected < n:
+        figure.add_scatter(
+            x=[selected + 1],
+            y=[float(values[selected])],
+            mode="markers",
+            marker={"size": 11, "color": "#D55E00", "symbol": "diamond"},
+            hoverinfo="skip",
+            showlegend=False,
+        )
+    figure.update_xaxes(title="token of the answer")
+    figure.update_yaxes(title="entropy (nats)", rangemode="tozero")
+    return dress(figure, height=250)
+
+
+def layers_figure(
+    gates: np.ndarray, pieces: Sequence[str], *, expert: int, name: str, layers: Sequence[int]
+) -> go.Figure:
+    """One expert over the whole answer: layers x tokens, the mean over modules."""
+    values = gates[..., expert].mean(2) if gates.size else np.zeros((0, len(layers)))
+    figure = go.Figure()
+    figure.add_heatmap(
+        z=values.T.tolist(),
+        x=list(range(1, len(values) + 1)),
+        y=list(layers),
+        zmin=0,
+        zmax=1,
+        colorscale=scale_of(expert),
+        colorbar={"title": "weight", "thickness": 10, "len": 0.9},
+        customdata=[[repr(piece) for piece in pieces]] * len(layers),
+        hovertemplate=f"{name}<br>layer %{{y}}, token %{{x}} %{{customdata}}: %{{z:.3f}}"
+        "<extra></extra>",
+    )
+    figure.update_xaxes(title="token of the answer")
+    figure.update_yaxes(title="layer")
+    return dress(figure, height=300, grid=False)
+
+
+def tokens_table(gates: np.ndarray, pieces: Sequence[str], experts: Sequence[str]) -> Table:
+    """The twin of the plots over the whole answer: one row a token."""
+    headers = ["#", "token", *(f"{letter_of(e)} {n}" for e, n in enumerate(experts)), "entropy"]
+    means, entropies = mean_weights(gates), entropy(gates)
+    rows: list[list[str | float]] = [
+        [i + 1, repr(piece), *(round(float(w), 3) for w in means[i]), round(float(entropies[i]), 3)]
+        for i, piece in enumerate(pieces[: len(means)])
+    ]
+    return headers, rows
+
+
+def dress(
+    figure: go.Figure,
+    *,
+    height: int,
+    margin: tuple[int, int, int, int] = (46, 12, 34, 46),
+    grid: bool = True,
+) -> go.Figure:
+    """The figure in the page's plain clothes; `margin` is left, right, top and bottom, in pixels.
+
+    Backgrounds are left clear and text is a grey that reads on white and on black, so that one
+    figure serves the light and the dark page.
+    """
+    left, right, top, bottom = margin
+    figure.update_layout(
+        height=height,
+        margin={"l": left, "r": right, "t": top, "b": bottom},
+        paper_bgcolor="rgba(0,0,0,0)",
+        plot_bgcolor="rgba(0,0,0,0)",
+        font={"color": GREY, "size": 12, "family": "system-ui, sans-serif"},
+        dragmode=False,
+    )
+    lines = {"gridcolor": FAINT, "zeroline": False, "linecolor": FAINT}
+    figure.update_xaxes(**lines, showgrid=grid, fixedrange=True)
+    figure.update_yaxes(**lines, showgrid=grid, fixedrange=True)
+    return figure

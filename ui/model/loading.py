@@ -1,0 +1,113 @@
+"""The loading of the base model in the background, and how far it is, in words."""
+
+import logging
+import threading
+import time
+from collections.abc import Iterator
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, TypedDict
+from weakref import WeakKeyDictionary
+
+from ramole_core import RamoleError
+
+if TYPE_CHECKING:
+    from ramole_core import Ramole
+
+log = logging.getLogger(__name__)
+
+
+class Status(TypedDict):
+    """How far the model is."""
+
+    ready: bool
+    stage: str
+    """What is being done, in words."""
+    fraction: float
+    """How much is done, 0 to 1."""
+    error: str | None
+    """One sentence, where loading failed."""
+
+
+class Loading:
+    """One load of the model in a thread of its own; every field may be read at any time."""
+
+    def __init__(self, ramole: "Ramole"):
+        self.stage = "waiting to start"
+        """What is being done, in words."""
+        self.fraction = 0.0
+        """How much is done, 0 to 1."""
+        self.error: str | None = None
+        """One sentence, where loading failed; the next `start` tries again."""
+        self.ended = threading.Event()
+        """Set when loading is over, well or not."""
+        self._ramole = ramole
+        self._lock = threading.Lock()
+        self._thread: threading.Thread | None = None
+
+    @property
+    def ready(self) -> bool:
+        """Whether the model can answer."""
+        return self._ramole.loaded
+
+    def start(self) -> None:
+        """Begin in the background; does nothing while it runs or once the model is there."""
+        with self._lock:
+            if self.ready or (self._thread is not None and self._thread.is_alive()):
+                return
+            self.error = None
+            self.ended.clear()
+            self._thread = threading.Thread(target=self._run, name="load-model", daemon=True)
+            self._thread.start()
+
+    def status(self) -> Status:
+        """What `/health` and the page show."""
+        fraction = 1.0 if self.ready else round(self.fraction, 3)
+        return {
+            "ready": self.ready,
+            "stage": "ready" if self.ready else self.stage,
+            "fraction": fraction,
+            "error": self.error,
+        }
+
+    def _tell(self, stage: str, fraction: float) -> None:
+        self.stage, self.fraction = stage, fraction
+
+    def _run(self) -> None:
+        began = time.perf_counter()
+        try:
+            self._ramole.load(self._tell)
+            if find_spec("spaces") is None and hasattr(self._ramole, "start"):
+                self._ramole.start()  # on ZeroGPU each call runs in a process of its own
+            log.info("The model is ready after %.1f s.", time.perf_counter() - began)
+        except RamoleError as error:
+            self.error = str(error)
+            log.error("%s", error)
+        except Exception:
+            self.error = "The model could not be loaded; the server's log says why."
+            log.exception("The model could not be loaded.")
+        finally:
+            self.ended.set()
+
+
+_loadings: "WeakKeyDictionary[Ramole, Loading]" = WeakKeyDictionary()
+_guard = threading.Lock()
+
+
+def loaded(ramole: "Ramole", cancelled: threading.Event, *, pause: float) -> Iterator[str]:
+    """How far the model is, in words, every `pause` seconds until it is there or nobody waits.
+
+    Starts the load where that has not happened. Raises RamoleError where it fails.
+    """
+    loading = loading_of(ramole)
+    while not loading.ready and not cancelled.is_set():
+        loading.start()
+        yield f"The model is loading ({loading.stage}, {loading.fraction:.0%})"
+        loading.ended.wait(pause)
+        if loading.error:
+            raise RamoleError(loading.error)
+
+
+def loading_of(ramole: "Ramole") -> Loading:
+    """The one Loading of this system."""
+    with _guard:
+        return _loadings.setdefault(ramole, Loading(ramole))

@@ -1,0 +1,96 @@
+"""One call of `stream_batch`, read in a thread of its own.
+
+The model's rows never wait for a picture to be drawn, and whoever draws can look up at any moment:
+to say a place in the queue, to stop, or to notice that nobody looks any more.
+"""
+
+import threading
+from collections.abc import Callable, Generator, Sequence
+from typing import TYPE_CHECKING
+
+from ramole_core import Generation, Request, Step
+
+from .pace import PACE
+
+if TYPE_CHECKING:
+    from ramole_core import Ramole
+
+BEAT = 2.0
+"""Seconds after which a picture is drawn though nothing came: Gradio learns from it whether the
+reader is still there."""
+
+
+class Reading:
+    """Begins at once. The thread fills the fields, everybody else reads them."""
+
+    def __init__(
+        self,
+        ramole: "Ramole",
+        requests: Sequence[Request],
+        *,
+        session: str | None,
+        address: str = "",
+        cancelled: threading.Event | None = None,
+        after: "Callable[[Reading], None]" = lambda reading: None,
+    ):
+        """`after` is called in the thread once the engine is given back, before `ended` is set."""
+        self.steps: list[list[Step]] = [[] for _ in requests]
+        """Of each request, as far as they came."""
+        self.answers: dict[int, Generation] = {}
+        """By the request's index."""
+        self.places: dict[int, int] = {}
+        """In the queue, by the request's index: 1 is next, 0 runs; missing where it is unknown."""
+        self.cancelled = cancelled or threading.Event()
+        """Set it to end all of them at once."""
+        self.ended = threading.Event()
+        self._fresh = threading.Event()
+        self._error: BaseException | None = None
+        self._call = (ramole, list(requests), session or "", address, after)
+        threading.Thread(target=self._run, name="reading", daemon=True).start()
+
+    def pictures(self) -> Generator[None, None, None]:
+        """Comes back whenever it is time to draw, for the last time after the end.
+
+        Raises what `stream_batch` raised. Leaving it before the end cancels what still runs.
+        """
+        try:
+            with PACE.stream() as pause:
+                over = False
+                while not over:
+                    self._fresh.wait(BEAT)
+                    self._fresh.clear()
+                    over = self.ended.is_set()
+                    if over and self._error is not None:
+                        raise self._error
+                    yield
+                    self.ended.wait(pause())
+        finally:
+            if not self.ended.is_set():
+                self.cancelled.set()
+
+    def _run(self) -> None:
+        ramole, requests, session, address, after = self._call
+        try:
+            stream = ramole.stream_batch(
+                requests,
+                cancelled=self.cancelled.is_set,
+                session=session,
+                address=address,
+                waiting=self._place,
+            )
+            for index, item in stream:
+                if isinstance(item, Generation):
+                    self.answers[index] = item
+                else:
+                    self.steps[index].append(item)
+                self._fresh.set()
+        except BaseException as error:
+            self._error = error
+        finally:
+            after(self)
+            self.ended.set()
+            self._fresh.set()
+
+    def _place(self, index: int, place: int) -> None:
+        self.places[index] = place
+        self._fresh.set()

@@ -1,0 +1,36 @@
+"""A row of buttons to choose a text from; a press is a `select` event with the button's index."""
+
+from collections.abc import Iterable
+from html import escape
+
+import gradio as gr
+
+from .events import PLAIN
+
+CHOOSE = """
+element.addEventListener('click', (event) => {
+  const button = event.target.closest('button[data-index]');
+  if (button) trigger('select', { index: Number(button.dataset.index) });
+});
+"""
+
+
+def choices(
+    titles: Iterable[tuple[str, str]], label: str, *, elem_id: str, kind: str, script: str = ""
+) -> gr.HTML:
+    """A button for each (badge, title), not seen where there is none; `kind` colours the badges.
+
+    `script` runs beside the buttons' own when the component is mounted.
+    """
+    buttons = "".join(
+        f'<button type="button" data-index="{i}"><span class="badge {kind}">{escape(badge)}</span>'
+        f"{escape(title)}</button>"
+        for i, (badge, title) in enumerate(titles)
+    )
+    return gr.HTML(
+        f'<div class="choices" role="group" aria-label="{escape(label)}">{buttons}</div>',
+        js_on_load=CHOOSE + script,
+        elem_id=elem_id,
+        visible=bool(buttons),
+        **PLAIN,
+    )

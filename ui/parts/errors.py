@@ -1,0 +1,51 @@
+"""What a handler may tell its caller when it fails: one sentence, and never a traceback."""
+
+import html
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import gradio as gr
+
+from ramole_core import RamoleError
+
+log = logging.getLogger(__name__)
+
+UNEXPECTED = "Something went wrong on the server; its log says what. Try again."
+
+
+@contextmanager
+def one_sentence(*, markup: bool = True) -> Iterator[None]:
+    """Turn any error of the block into a `gr.Error` of one sentence; unexpected ones are logged.
+
+    The page renders the sentence as HTML, so it is escaped; `markup=False`, for callers of the API,
+    leaves it as it is.
+    """
+    try:
+        yield
+    except gr.Error:
+        raise
+    except RamoleError as error:
+        raise _spoken(str(error), markup) from None
+    except Exception:
+        log.exception("A handler failed.")
+        raise _spoken(UNEXPECTED, markup) from None
+
+
+def html_or_sentence(make: Callable[[], str], refusal: Callable[[str], str]) -> str:
+    """The HTML that `make` gives, or `refusal` of the one sentence that it fails with.
+
+    Unexpected errors are logged.
+    """
+    try:
+        return make()
+    except RamoleError as error:
+        return refusal(str(error))
+    except Exception:
+        log.exception("A part of the page could not be drawn.")
+        return refusal(UNEXPECTED)
+
+
+def _spoken(sentence: str, markup: bool) -> gr.Error:
+    text = html.escape(sentence, quote=False) if markup else sentence
+    return gr.Error(text, title="Not done", print_exception=False)

@@ -1,0 +1,57 @@
+"""What every event and HTML component of the page needs: options, scripts, and who sent it."""
+
+from typing import Literal, TypedDict
+
+import gradio as gr
+from gradio.context import Context
+
+
+class Quiet(TypedDict):
+    """What every event of a tab says to Gradio."""
+
+    api_visibility: Literal["private"]
+    show_progress: Literal["hidden"]
+
+
+class Plain(TypedDict):
+    """What every HTML component of the page says to Gradio."""
+
+    apply_default_css: bool
+
+
+QUIET: Quiet = {"api_visibility": "private", "show_progress": "hidden"}
+"""No endpoint, and no shimmer over what it changes."""
+PLAIN: Plain = {"apply_default_css": False}
+"""The page's own style sheets alone."""
+ENTER_OPENS = """
+document.addEventListener('keydown', (event) => {  // Gradio's drop zones heed Space alone
+  if (event.key !== 'Enter' || !event.target.matches('#ZONE .upload-container')) return;
+  event.preventDefault();
+  event.target.click();
+});
+"""
+
+
+def open_page() -> gr.Blocks:
+    """The Blocks that is being built; RuntimeError outside of one."""
+    page = Context.root_block
+    if page is None:
+        raise RuntimeError("No gr.Blocks is open; build the tab inside `with gr.Blocks():`.")
+    return page
+
+
+def enter_opens(zone: str) -> str:
+    """Script: Enter opens the drop zones inside the element of this id, as a click does."""
+    return ENTER_OPENS.replace("ZONE", zone)
+
+
+def session_of(request: gr.Request) -> str:
+    """The browser tab that an event came from; empty where Gradio knows none."""
+    return request.session_hash or ""
+
+
+def number_in(event: gr.EventData, name: str) -> int | None:
+    """A whole number that a component of ours sent with its event; None for anything else."""
+    said = event._data if isinstance(event._data, dict) else {}
+    number = said.get(name)
+    return number if isinstance(number, int) else None

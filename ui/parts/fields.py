@@ -1,0 +1,59 @@
+"""The fields that every form of questions has: method, k and the length of an answer."""
+
+from typing import TYPE_CHECKING, Literal
+
+import gradio as gr
+
+if TYPE_CHECKING:
+    from ramole_core import Ramole
+
+METHOD = "ramole_plus"
+"""What the page mixes with unless told otherwise: ahead of `ramole` in each setting of the test."""
+MOST_K = 8
+
+
+def method_field(
+    ramole: "Ramole", *, value: str = METHOD, elem_id: str | None = None, min_width: int
+) -> gr.Dropdown:
+    """Every method by name."""
+    names = [method.name for method in ramole.methods()]
+    return gr.Dropdown(names, value=value, label="Method", elem_id=elem_id, min_width=min_width)
+
+
+def k_field(value: float, *, elem_id: str | None = None, min_width: int) -> gr.Slider:
+    """How many adapters are mixed."""
+    return gr.Slider(
+        1,
+        MOST_K,
+        value,
+        step=1,
+        label="k, adapters to mix",
+        elem_id=elem_id,
+        min_width=min_width,
+        buttons=[],
+    )
+
+
+def length_field(
+    ramole: "Ramole",
+    value: float,
+    *,
+    min_width: int = 160,
+    buttons: list[Literal["reset"]] | None = None,
+) -> gr.Slider:
+    """The longest answer, up to what the server allows."""
+    most = ramole.settings.max_new_tokens
+    return gr.Slider(
+        1,
+        most,
+        min(value, most),
+        step=1,
+        label="Most new tokens",
+        min_width=min_width,
+        buttons=buttons,
+    )
+
+
+def run_and_stop(*, running: bool) -> tuple[gr.Button, gr.Button]:
+    """The button that begins and the one that stops, of which one can be pressed."""
+    return gr.Button(interactive=not running), gr.Button(interactive=running)

@@ -1,0 +1,87 @@
+"""Prompts to try: one for each of many skills of the pool."""
+
+from dataclasses import dataclass
+
+from .fields import METHOD
+
+
+@dataclass(frozen=True)
+class Example:
+    """A prompt to try, under a short title."""
+
+    title: str
+    prompt: str
+    max_new_tokens: int = 64
+    method: str = METHOD
+    """What a recorded run was mixed with; a live prompt takes what the form says."""
+
+
+LIVE = (
+    Example(
+        "Clickbait?",
+        "Is the following a clickbait title? 17 Kitchen Tricks That Will Change Your Life Forever\n"
+        "OPTIONS:\n- no\n- yes",
+    ),
+    Example(
+        "Voice command to JSON",
+        "Convert this voice command to JSON with its intent and slots: "
+        "Put the new Sigrid song on my sunday morning playlist",
+    ),
+    Example(
+        "Capital letters",
+        "Fix the capital letters in the following text: on friday the night train from oslo to "
+        "bergen was two hours late, said anna berg of the railway.",
+    ),
+    Example(
+        "Question to SQL",
+        "Tables: boats(BoatId, Name, Town, Length)\n"
+        "Question: What are the names of the boats in Bergen?\nSQL:",
+    ),
+    Example(
+        "What does the user want?",
+        'A user says: "how many litres of fuel are left in my van"\n'
+        "What is the intent?\nOPTIONS:\n- gas\n- traffic\n- tire pressure\n- directions\n"
+        "- oil change when\n- distance\n- gas type\n- schedule maintenance",
+    ),
+    Example(
+        "Facts to a sentence",
+        "Turn these triples into text: The Copper Kettle eatType coffee shop; The Copper Kettle "
+        "area riverside; The Copper Kettle customer rating 5 out of 5; The Copper Kettle "
+        "familyFriendly yes",
+    ),
+    Example(
+        "One sentence into two",
+        "The novel was published in 1952 and it was translated into nine languages , but the "
+        "author never saw any of the money .\n\nRewrite the above as two sentences.",
+    ),
+    Example(
+        "Word problem",
+        "Math problem: Lena picked 46 plums and her brother picked 27 plums. How many plums did "
+        "they pick in all?\nWhat is the numeric answer?",
+    ),
+    Example(
+        "Answer from a text",
+        "Read this passage and answer the question.\n\nThe lighthouse on Utsira was lit for the "
+        "first time in 1844. It stood beside a twin tower, which was put out in 1890.\n\n"
+        "Q: In which year was the lighthouse first lit?",
+    ),
+    Example(
+        "Python function",
+        "Write a function to reverse a string.\nYour code should pass this test:\n"
+        'assert reverse("boat") == "taob"',
+    ),
+    Example("Shell command", "Write a bash command: find all .py files in the current directory"),
+    Example(
+        "Bad review made good",
+        "Rewrite this review so that it sounds positive instead of negative: "
+        "the waiter was rude and the food was cold .",
+    ),
+    Example(
+        "Words without spaces", "Segment this text into words: Thefirstferrycrossedthefjordin1887."
+    ),
+    Example(
+        "Spam?",
+        "SMS: You have WON a free cruise! Call 0900 123 456 now to claim it, 1.50 a minute\n"
+        "Is this text message spam?\nOPTIONS:\n- no\n- yes",
+    ),
+)

@@ -1,0 +1,132 @@
+"""One adapter in full, what is nearest to it, and the verdict on an upload, as HTML."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..parts.markup import escaped
+from .cards import badges_html, in_words, ranks_in_words
+
+if TYPE_CHECKING:
+    from ramole_core import AdapterCard, Hit
+
+TRAINING_FILE = "train.json"
+CARD_FILE = "README.md"
+LONGEST_CARD = 20_000
+"""Characters of a model card that are shown."""
+
+
+def details_html(
+    card: "AdapterCard", neighbours: Sequence["Hit"], *, yours: bool, card_text: str
+) -> str:
+    """One adapter: its numbers, its neighbours, its notes, its examples, its model card."""
+    rows = [
+        ("Rank", ranks_in_words(card)),
+        ("Modules", ", ".join(card.modules)),
+        ("Layers", _layers(card.layers)),
+        ("Scale (alpha/r)", _scales(card)),
+        ("Parameters", f"{card.parameters:,} ({card.dtype})"),
+        ("File", f"{in_words(card.bytes)}, SHA-256 {card.sha256[:16]}…"),
+        ("Made for", card.base_model or "not said; its shapes fit the base model here"),
+        ("Licence", card.licence or "not given"),
+        ("Added", card.added[:16].replace("T", " ")),
+        ("Vector from", _vector(card)),
+    ]
+    table = "".join(
+        f'<tr><th scope="row">{escaped(k)}</th><td>{escaped(v)}</td></tr>' for k, v in rows
+    )
+    parts = [
+        f'<h3 class="rm-detail-title" tabindex="-1">{escaped(card.name)}</h3>',
+        f'<ul class="rm-badges">{badges_html(card, yours=yours)}</ul>',
+        f"<p>{escaped(card.description)}</p>" if card.description else "",
+        _list("Notes", card.notes),
+        f'<table class="rm-numbers">{table}</table>',
+        neighbours_html(neighbours),
+        _fold(f"Examples ({len(card.examples)})", _list("", card.examples[:20])),
+        _fold("Model card", f"<pre>{escaped(card_text)}</pre>" if card_text else ""),
+    ]
+    return f'<section class="rm-detail">{"".join(parts)}</section>'
+
+
+def neighbours_html(neighbours: Sequence["Hit"]) -> str:
+    """The nearest adapters with their cosine similarity, as words and as a bar."""
+    if not neighbours:
+        return ""
+    items = "".join(
+        f"<li><span>{escaped(hit.name)}</span>"
+        f'<span class="rm-bar" aria-hidden="true"><i style="width:{_percent(hit.score)}%"></i>'
+        f"</span><span>{hit.score:.2f}</span></li>"
+        for hit in neighbours
+    )
+    return f'<h4>Nearest adapters (similarity)</h4><ul class="rm-near">{items}</ul>'
+
+
+def verdict_html(
+    label: str, outcome: str, sentence: str, *, notes: Sequence[str] = (), near: str = ""
+) -> str:
+    """What became of one upload; `outcome` is `usable`, `usable with a note` or `refused`."""
+    kind = {"usable": "good", "usable with a note": "fair"}.get(outcome, "bad")
+    sign = {"good": "✓", "fair": "✓", "bad": "✕"}[kind]
+    return (
+        f'<div class="rm-verdict rm-{kind}"><p><b><span aria-hidden="true">{sign}</span> '
+        f"{escaped(label)}: {escaped(outcome)}.</b> {escaped(sentence)}</p>"
+        f"{_list('', notes)}{near}</div>"
+    )
+
+
+def card_text(folder: Path) -> str:
+    """The model card as it was written, cut where it grows too long; empty where there is none."""
+    try:
+        text = (folder / CARD_FILE).read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""
+    return text[:LONGEST_CARD] + ("\n…" if len(text) > LONGEST_CARD else "")
+
+
+def training_command(folder: Path) -> str:
+    """The command that trained the adapter, where the folder says so; else empty."""
+    try:
+        said = json.loads((folder / TRAINING_FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return ""
+    command = said.get("command") if isinstance(said, dict) else None
+    if isinstance(command, list):
+        return " ".join(str(word) for word in command)
+    return command if isinstance(command, str) else ""
+
+
+def _percent(score: float) -> float:
+    return round(100 * min(max(score, 0.0), 1.0), 1)
+
+
+def _layers(layers: Sequence[int]) -> str:
+    if layers and list(layers) == list(range(layers[0], layers[-1] + 1)):
+        return f"{layers[0]} to {layers[-1]} ({len(layers)})"
+    return ", ".join(str(layer) for layer in layers)
+
+
+def _scales(card: "AdapterCard") -> str:
+    scales = sorted(set(card.scales.values())) or [card.scale]
+    return f"{scales[0]:.4g}" if len(scales) == 1 else f"{scales[0]:.4g} to {scales[-1]:.4g}"
+
+
+def _vector(card: "AdapterCard") -> str:
+    return {
+        "examples": f"the mean of {len(card.texts)} example inputs",
+        "card": "the model card's words; add examples to be found more surely",
+        "name": "the name alone; add examples to be found more surely",
+    }[card.vector_from]
+
+
+def _list(title: str, items: Sequence[str]) -> str:
+    if not items:
+        return ""
+    head = f"<h4>{escaped(title)}</h4>" if title else ""
+    return head + "<ul>" + "".join(f"<li>{escaped(item)}</li>" for item in items) + "</ul>"
+
+
+def _fold(title: str, inside: str) -> str:
+    if not inside:
+        return ""
+    return f"<details><summary>{escaped(title)}</summary>{inside}</details>"

@@ -1,0 +1,128 @@
+"""The verdict on each upload: an adapter of the pool now, or why not."""
+
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ramole_core import RamoleError
+
+from ..session.quota import Quota
+from ..session.uploads import ARCHIVE, Drop, group, taken
+from .cards import modules_in_words, ranks_in_words
+from .details import neighbours_html, verdict_html
+
+if TYPE_CHECKING:
+    from ramole_core import AdapterCard, Hit, Ramole
+
+log = logging.getLogger(__name__)
+UNNAMED = "my-adapter"
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What became of one upload."""
+
+    label: str
+    card: "AdapterCard | None"
+    """None: refused."""
+    reason: str = ""
+    """Why it was refused."""
+    neighbours: "tuple[Hit, ...]" = ()
+    known: bool = False
+    """The same content was there already, and its card is this one."""
+
+    @property
+    def outcome(self) -> str:
+        """`usable`, `usable with a note` or `refused`."""
+        if self.card is None:
+            return "refused"
+        return "usable with a note" if self.card.notes else "usable"
+
+    def as_html(self) -> str:
+        """For the page."""
+        if self.card is None:
+            return verdict_html(self.label, self.outcome, self.reason)
+        near = neighbours_html(self.neighbours)
+        sentence = (
+            f"It {'was' if self.known else 'is'} in the pool {'already ' if self.known else ''}"
+            f"as {self.card.name}: {modules_in_words(self.card)}; "
+            f"{ranks_in_words(self.card)}; scale {self.card.scale:.3g}."
+        )
+        return verdict_html(self.label, self.outcome, sentence, notes=self.card.notes, near=near)
+
+
+def judge(
+    ramole: "Ramole",
+    quota: Quota,
+    paths: Sequence[str],
+    *,
+    owner: str | None,
+    address: str = "",
+    name: str | None = None,
+    examples: Sequence[str] = (),
+) -> Iterator[Verdict]:
+    """Add each uploaded adapter in turn and say at once what became of it.
+
+    A name, and examples, can only be given to one adapter. The files leave Gradio's cache first and
+    are gone when this ends.
+    """
+    try:
+        with taken(paths) as files:
+            drops = group(files, files[0].parent.parent / "loose") if files else []
+            for drop in drops:
+                single = len(drops) == 1
+                yield _add(
+                    ramole,
+                    quota,
+                    drop,
+                    owner=owner,
+                    address=address,
+                    name=(name if single else None) or _name(ramole, drop, owner),
+                    examples=examples if single else (),
+                )
+    except RamoleError as error:
+        label = ", ".join(Path(path).name for path in paths[:3]) or "Upload"
+        yield Verdict(label, None, str(error))
+
+
+def _add(
+    ramole: "Ramole",
+    quota: Quota,
+    drop: Drop,
+    *,
+    owner: str | None,
+    address: str,
+    name: str | None,
+    examples: Sequence[str],
+) -> Verdict:
+    try:
+        with quota.room(owner, drop.size, address=address):
+            given = list(examples) or None
+            there = {card.key for card in ramole.pool.all_cards()}
+            card = ramole.pool.add(drop.path, name=name, examples=given, owner=owner)
+            known = card.key in there
+            if not known:
+                quota.added(card, owner)
+    except RamoleError as error:
+        return Verdict(drop.label, None, str(error))
+    return Verdict(drop.label, card, neighbours=near(ramole, card, owner), known=known)
+
+
+def near(ramole: "Ramole", card: "AdapterCard", owner: str | None) -> "tuple[Hit, ...]":
+    """The three nearest adapters; none where the index cannot say, no fault of the card."""
+    try:
+        return tuple(ramole.neighbours(card.name, k=3, owner=owner))
+    except RamoleError as error:
+        log.warning("No neighbours of %s: %s", card.name, error)
+        return ()
+
+
+def _name(ramole: "Ramole", drop: Drop, owner: str | None) -> str | None:
+    """A free name for files that came loose; a zip has its own."""
+    if drop.path.suffix.lower() == ARCHIVE:
+        return None
+    mine = {card.name for card in ramole.pool.cards(owner) if card.owner == owner}
+    numbered = (f"{UNNAMED}-{i}" for i in range(2, len(mine) + 3))
+    return next(name for name in (UNNAMED, *numbered) if name not in mine)

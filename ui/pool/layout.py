@@ -1,0 +1,178 @@
+"""Where the drop zones, the filters, the cards and the details of the tab Pool stand."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import gradio as gr
+
+from ..parts.downloads import behind
+from ..parts.events import PLAIN, enter_opens
+from ..session.uploads import EXAMPLE_ENDINGS
+from .updates import NOTHING
+
+if TYPE_CHECKING:
+    from ramole_core import Ramole
+
+SHOW = ["everything", "samples", "yours", "with notes"]
+ORDER = ["name", "largest rank", "largest file", "newest"]
+OPEN_CARD = """
+element.addEventListener('click', (event) => {
+  const button = event.target.closest('.rm-open');
+  if (!button) return;
+  window.openedCard = button.dataset.name;
+  trigger('click', {name: button.dataset.name});
+});
+"""
+
+
+@dataclass(frozen=True)
+class Dropping:
+    """Where one's own adapters are dropped, and what is said of them."""
+
+    files: gr.File
+    folder: gr.File
+    name: gr.Textbox
+    lines: gr.Textbox
+    verdicts: gr.HTML
+    room: gr.HTML
+
+
+@dataclass(frozen=True)
+class Filters:
+    """Which cards are shown, in which order."""
+
+    search: gr.Textbox
+    show: gr.Dropdown
+    order: gr.Dropdown
+
+    @property
+    def all(self) -> list[Any]:
+        """In the order in which handlers take them."""
+        return [self.search, self.show, self.order]
+
+
+@dataclass(frozen=True)
+class Giving:
+    """Where an upload of one's own gets other examples."""
+
+    fold: gr.Accordion
+    lines: gr.Textbox
+    files: gr.File
+    give: gr.Button
+    given: gr.HTML
+
+
+@dataclass(frozen=True)
+class Details:
+    """One adapter, and what can be done with it."""
+
+    name: gr.Dropdown
+    about: gr.HTML
+    command: gr.Textbox
+    download: gr.Button
+    remove: gr.Button
+    archive: gr.DownloadButton
+    giving: Giving
+
+    @property
+    def shown(self) -> list[Any]:
+        """What another adapter changes."""
+        parts = [self.about, self.command, self.download, self.remove]
+        return [*parts, self.giving.fold, self.giving.given]
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The tab's components."""
+
+    dropping: Dropping
+    filters: Filters
+    cards: gr.HTML
+    details: Details
+
+
+def lay_out(ramole: "Ramole") -> Layout:
+    """Build the tab inside the Blocks that is open."""
+    dropping, filters = _dropping(ramole), _filters()
+    with gr.Row(equal_height=False):
+        with gr.Column(scale=3, min_width=320):
+            script = OPEN_CARD + enter_opens("pool-tab")
+            cards = gr.HTML(elem_id="pool-cards", js_on_load=script, **PLAIN)
+        with gr.Column(scale=2, min_width=320):
+            details = _details()
+    return Layout(dropping, filters, cards, details)
+
+
+def _dropping(ramole: "Ramole") -> Dropping:
+    limit, stays = ramole.settings.max_upload_mb, ramole.settings.shared_uploads
+    fate = "Everyone can use it." if stays else "Only this session sees it, and it is gone after."
+    with gr.Accordion("Add your own", open=True, elem_id="pool-drop"):
+        gr.HTML(
+            "<p>A LoRA made with PEFT for this base model: a zip, a folder, or "
+            "<code>adapter_model.safetensors</code> and <code>adapter_config.json</code> "
+            f"together, up to {limit} MB. {fate} Files are checked, never run.</p>",
+            **PLAIN,
+        )
+        with gr.Row():
+            files = _zone("Zips, or the two files", "multiple", "pool-files")
+            folder = _zone("Or a folder", "directory", "pool-folder")
+            with gr.Column(min_width=240, elem_id="pool-words"):
+                name = gr.Textbox(label="Name (optional)", max_length=64)
+                lines = gr.Textbox(
+                    label="Example inputs, one a line (optional)",
+                    placeholder="By these it is found; type them before you drop the file.",
+                    lines=2,
+                )
+        verdicts = gr.HTML(elem_id="pool-verdicts", **PLAIN)
+        room = gr.HTML(elem_id="pool-room", **PLAIN)
+    return Dropping(files, folder, name, lines, verdicts, room)
+
+
+def _zone(label: str, count: Literal["multiple", "directory"], elem_id: str) -> gr.File:
+    return gr.File(label=label, file_count=count, height=150, min_width=240, elem_id=elem_id)
+
+
+def _filters() -> Filters:
+    with gr.Row(elem_id="pool-filters"):
+        return Filters(
+            search=gr.Textbox(
+                label="Search", placeholder="a task, a module, a licence", scale=2, min_width=240
+            ),
+            show=gr.Dropdown(SHOW, value=SHOW[0], label="Show", min_width=150),
+            order=gr.Dropdown(ORDER, value=ORDER[0], label="Sort by", min_width=150),
+        )
+
+
+def _details() -> Details:
+    name = gr.Dropdown(
+        [], value=None, label="In detail", elem_id="pool-name", info="or press Details"
+    )
+    about = gr.HTML(NOTHING, elem_id="pool-detail", **PLAIN)
+    command = gr.Textbox(
+        label="The command that trained it",
+        buttons=["copy"],
+        interactive=False,
+        visible=False,
+        elem_id="pool-command",
+        lines=2,
+    )
+    with gr.Row():
+        download = gr.Button("Download as zip", size="sm", interactive=False)
+        remove = gr.Button("Remove", size="sm", variant="stop", visible=False)
+    return Details(name, about, command, download, remove, behind("zip", "pool-zip"), _giving())
+
+
+def _giving() -> Giving:
+    with gr.Accordion("Give it other examples", open=False, visible=False) as fold:
+        return Giving(
+            fold=fold,
+            lines=gr.Textbox(label="Example inputs, one a line", lines=3),
+            files=gr.File(
+                label="Or .txt or .jsonl files",
+                file_count="multiple",
+                file_types=list(EXAMPLE_ENDINGS),
+                height=110,
+            ),
+            give=gr.Button("Replace its examples", size="sm"),
+            given=gr.HTML(**PLAIN),
+        )

@@ -1,0 +1,174 @@
+"""The tab Pool: what is there, one adapter in detail, and a place to drop your own."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import gradio as gr
+from gradio.utils import get_upload_folder
+
+from ramole_core import AdapterRefused
+
+from ..parts.errors import one_sentence
+from ..parts.events import QUIET, open_page
+from ..session.owner import owner_of
+from ..session.presence import heartbeat
+from ..session.quota import forget, quota_of
+from .bundle import write_bundle
+from .layout import Layout, lay_out
+from .updates import added, chosen, listing, replace_examples
+
+if TYPE_CHECKING:
+    from ramole_core import Ramole
+
+SHOW_DETAIL = """
+() => { setTimeout(() => {
+  const title = document.querySelector('#pool-detail .rm-detail-title');
+  if (!title || title.textContent !== window.openedCard) return;
+  window.openedCard = null;
+  title.focus({preventScroll: true});
+  title.scrollIntoView({block: 'nearest'});
+}, 100); }
+"""
+SAVE_ZIP = """
+() => { setTimeout(() => {
+  const root = document.querySelector('#pool-zip');
+  (root.matches('a, button') ? root : root.querySelector('a, button')).click();
+}, 200); }
+"""
+
+
+def tab(ramole: "Ramole") -> None:
+    """Build the tab inside the Blocks that is open, and free a session's uploads when it ends."""
+    with gr.Tab("Pool", id="pool", elem_id="pool-tab") as pool_tab:
+        ui = lay_out(ramole)
+    _connect(ui, Handlers(ramole), pool_tab)
+
+
+class Handlers:
+    """What happens on each event of the tab; a failure is one sentence."""
+
+    def __init__(self, ramole: "Ramole"):
+        self.ramole = ramole
+        self.quota = quota_of(ramole)
+        self.call = self.quota.presence.call
+
+    def on_list(self, search, show, order, name, request: gr.Request):
+        """Cards, names, and the room that is left."""
+        with one_sentence(), self.call(request) as visitor:
+            owner = visitor.owner
+            names = list(dict.fromkeys(card.name for card in self.ramole.pool.cards(owner)))
+            kept = name if name in names else None
+            html = listing(self.ramole, self.quota, search, show, order, owner=owner)
+            return html, gr.Dropdown(names, value=kept), f"<p>{self.quota.sentence(owner)}</p>"
+
+    def on_search(self, search, show, order, request: gr.Request):
+        """The cards alone."""
+        with one_sentence(), self.call(request) as visitor:
+            owner = visitor.owner
+            return listing(self.ramole, self.quota, search, show, order, owner=owner)
+
+    def on_open(self, event: gr.EventData):
+        """The name on the card that was pressed."""
+        wanted = event._data.get("name") if isinstance(event._data, dict) else None
+        return wanted if isinstance(wanted, str) else None
+
+    def on_choose(self, name, request: gr.Request):
+        """One adapter in detail."""
+        with one_sentence(), self.call(request) as visitor:
+            return chosen(self.ramole, self.quota, name, owner=visitor.owner)
+
+    def on_drop(self, paths, name, lines, request: gr.Request):
+        """The verdicts as they come; then the zone is empty, and so are the words that served."""
+        with one_sentence(), self.call(request) as visitor:
+            owner = visitor.owner
+            steps = added(
+                self.ramole,
+                self.quota,
+                paths,
+                name=name,
+                lines=lines,
+                owner=owner,
+                address=visitor.address,
+            )
+            html, all_good = "", False
+            for html, all_good in steps:  # noqa: B007
+                yield html, gr.skip(), gr.skip(), gr.skip()
+            typed = ("", "") if all_good else (gr.skip(), gr.skip())
+            yield html, None, *typed
+
+    def on_download(self, name, request: gr.Request):
+        """The adapter as a zip."""
+        with one_sentence(), self.call(request) as visitor:
+            card = self.ramole.pool.card(name, visitor.owner)
+            return str(write_bundle(card.folder, card.name, into=Path(get_upload_folder())))
+
+    def on_remove(self, name, request: gr.Request):
+        """One of the session's own is gone."""
+        with one_sentence(), self.call(request) as visitor:
+            if not name:
+                raise AdapterRefused("No adapter is chosen; choose one of yours first.")
+            self.quota.remove(name, visitor.owner)
+            gr.Info(f"{name} is removed.")
+
+    def on_examples(self, name, lines, files, request: gr.Request):
+        """One of the session's own has other examples."""
+        with one_sentence(), self.call(request) as visitor:
+            owner, files = visitor.owner, files or ()
+            said = replace_examples(self.ramole, self.quota, name, lines, files, owner=owner)
+            return said, "", None
+
+    def on_leave(self, request: gr.Request):
+        """The visitor has gone, and so are the uploads."""
+        forget(self.ramole, owner_of(request))
+
+
+def _connect(ui: Layout, handlers: Handlers, pool_tab: gr.Tab) -> None:
+    """Every event of the tab with its handler."""
+    page, filters, dropping, details = open_page(), ui.filters, ui.dropping, ui.details
+    name, giving = details.name, details.giving
+
+    def listed(event) -> None:  # in turn, or an older list could come last
+        inputs, outputs = [*filters.all, name], [ui.cards, name, dropping.room]
+        event(handlers.on_list, inputs, outputs, concurrency_id="list", **QUIET)
+
+    listed(page.load)
+    listed(pool_tab.select)
+    page.unload(handlers.on_leave)
+    gr.on(
+        [each.change for each in filters.all],
+        handlers.on_search,
+        filters.all,
+        ui.cards,
+        trigger_mode="always_last",
+        concurrency_id="list",
+        **QUIET,
+    )
+    ui.cards.click(handlers.on_open, None, name, **QUIET).then(None, js=SHOW_DETAIL)
+    name.change(handlers.on_choose, name, details.shown, **QUIET).then(None, js=SHOW_DETAIL)
+    for zone in (dropping.files, dropping.folder):
+        words = [dropping.name, dropping.lines]
+        taken = zone.upload(
+            handlers.on_drop,
+            [zone, *words],
+            [dropping.verdicts, zone, *words],
+            api_visibility="private",
+            show_progress="minimal",
+            concurrency_id="pool",
+        )
+        listed(taken.success)
+    made = details.download.click(
+        handlers.on_download, name, details.archive, concurrency_id="pool", **QUIET
+    )
+    made.success(None, js=SAVE_ZIP)
+    listed(
+        details.remove.click(handlers.on_remove, name, None, concurrency_id="pool", **QUIET).success
+    )
+    given = giving.give.click(
+        handlers.on_examples,
+        [name, giving.lines, giving.files],
+        [giving.given, giving.lines, giving.files],
+        concurrency_id="pool",
+        **QUIET,
+    )
+    listed(given.success)
+    heartbeat(handlers.quota.presence)

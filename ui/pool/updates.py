@@ -1,0 +1,113 @@
+"""What the tab Pool shows, as plain functions from the pool to HTML."""
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import gradio as gr
+
+from ramole_core import AdapterRefused
+
+from ..session.quota import Quota
+from ..session.uploads import EXAMPLE_ENDINGS, taken
+from .cards import cards_html, matching
+from .details import card_text, details_html, training_command, verdict_html
+from .examples_text import examples_from_file, examples_from_lines
+from .intake import judge, near
+
+if TYPE_CHECKING:
+    from ramole_core import Ramole
+
+NOTHING = '<p class="rm-empty">Choose an adapter to see its numbers, neighbours and examples.</p>'
+
+
+def listing(
+    ramole: "Ramole", quota: Quota, search: str, show: str, order: str, *, owner: str | None
+) -> str:
+    """The cards that match, as HTML."""
+    cards = ramole.pool.cards(owner)
+    yours = {card.key for card in cards if quota.owns(card, owner)}
+    found = matching(cards, search=search or "", show=show, order=order, yours=yours)
+    return cards_html(found, yours=yours, total=len(cards))
+
+
+def detail(
+    ramole: "Ramole", quota: Quota, name: str | None, *, owner: str | None
+) -> tuple[str, str]:
+    """(HTML of one adapter, the command that trained it or nothing)."""
+    if not name:
+        return NOTHING, ""
+    card = ramole.pool.card(name, owner)
+    text, yours = card_text(card.folder), quota.owns(card, owner)
+    shown = details_html(card, near(ramole, card, owner), yours=yours, card_text=text)
+    return shown, training_command(card.folder) if card.sample else ""
+
+
+def chosen(
+    ramole: "Ramole", quota: Quota, name: str | None, *, owner: str | None
+) -> tuple[Any, ...]:
+    """What `Details.shown` holds for one adapter, and for none."""
+    html, trained_by = detail(ramole, quota, name, owner=owner)
+    own = bool(name) and quota.owns(ramole.pool.card(name, owner), owner)
+    return (
+        html,
+        gr.Textbox(trained_by, visible=bool(trained_by)),
+        gr.Button(interactive=bool(name)),
+        gr.Button(visible=own),
+        gr.Accordion(visible=own),
+        "",
+    )
+
+
+def added(
+    ramole: "Ramole",
+    quota: Quota,
+    paths: Sequence[str] | None,
+    *,
+    name: str,
+    lines: str,
+    owner: str | None,
+    address: str = "",
+) -> Iterator[tuple[str, bool]]:
+    """(the verdicts so far as HTML, whether all were usable), one upload after the other."""
+    shown, good = "", True
+    examples = examples_from_lines(lines)
+    verdicts = judge(
+        ramole,
+        quota,
+        paths or (),
+        owner=owner,
+        address=address,
+        name=name.strip() or None,
+        examples=examples,
+    )
+    for verdict in verdicts:
+        shown += verdict.as_html()
+        good = good and verdict.card is not None
+        yield f'<div role="status">{shown}</div>', good
+
+
+def replace_examples(
+    ramole: "Ramole",
+    quota: Quota,
+    name: str | None,
+    lines: str,
+    files: Sequence[str],
+    *,
+    owner: str | None,
+) -> str:
+    """Give an upload of one's own other examples, typed or in files; says what was done."""
+    if not name:
+        raise AdapterRefused("No adapter is chosen; choose one of yours first.")
+    quota.owned(name, owner)
+    examples = examples_from_lines(lines)
+    with taken(files) as texts:
+        for text in texts:
+            if text.suffix.lower() not in EXAMPLE_ENDINGS:
+                raise AdapterRefused(f"{text.name} is no .txt or .jsonl file of examples.")
+            examples += examples_from_file(text)
+    if not examples:
+        raise AdapterRefused("No example is given; type one a line, or drop a file of them.")
+    card = ramole.pool.set_examples(name, examples, owner=owner)
+    return verdict_html(
+        card.name, "usable", f"Its vector is now made from {len(card.texts)} inputs."
+    )

@@ -1,0 +1,1 @@
+"""The tab Results: the measured tables, each with the command that made it."""

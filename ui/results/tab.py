@@ -1,0 +1,35 @@
+"""The tab Results: the measured tables of `results/`, each with the command that made it.
+
+Nothing is read before the tab is first opened; opened again, it is drawn anew only where a file
+has changed.
+"""
+
+from pathlib import Path
+
+import gradio as gr
+
+from ..parts.errors import one_sentence
+from ..parts.events import QUIET
+from .files import RESULTS, stamp
+from .layout import lay_out
+from .updates import closer, opened
+
+
+def tab(folder: Path = RESULTS) -> None:
+    """Build the tab inside the Blocks that is open; the files are those of `folder`."""
+    with gr.Tab("Results", id="results", elem_id="results-tab") as results:
+        ui = lay_out()
+
+    def on_open(before: str):
+        with one_sentence():
+            now = stamp(folder)
+            return {ui.shown: now} if before == now else {ui.shown: now, **opened(ui, folder)}
+
+    def on_setting(wanted: str | None):
+        with one_sentence():
+            return closer(ui, folder, wanted)
+
+    results.select(on_open, ui.shown, ui.all, queue=False, **QUIET)
+    ui.setting.input(
+        on_setting, ui.setting, ui.closer, trigger_mode="always_last", queue=False, **QUIET
+    )

@@ -1,0 +1,19 @@
+"""The tabs of the page, from left to right: a new one is a folder like these, and a line here."""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from .ask.tab import tab as ask
+from .batch.tab import tab as batch
+from .pool.tab import tab as pool
+from .results.tab import tab as results
+
+if TYPE_CHECKING:
+    from ramole_core import Ramole
+
+TABS: "tuple[Callable[[Ramole], None], ...]" = (
+    ask,
+    pool,
+    batch,
+    lambda ramole: results(),
+)
