@@ -15,9 +15,9 @@ import gradio as gr
 
 from ramole_core import RamoleError, Request
 from ramole_core.errors import Busy
-from tests.fake_ramole import OPTIONS, FakeRamole, RequestWithOptions
+from tests.fake_ramole import OPTIONS, FakeRamole
 from ui import header
-from ui.ask import examples, form, tab as ask
+from ui.ask import examples, tab as ask
 from ui.ask.answer import Live, answer
 from ui.ask.examples import write_run
 from ui.parts.prompts import Example
@@ -97,8 +97,6 @@ def main() -> None:
         gate=gate,
         options=OPTIONS if "OPTIONS" in os.environ else {},
     )
-    if "OPTIONS" in os.environ:
-        form.Request = RequestWithOptions
     with gr.Blocks(title="RAMoLE", analytics_enabled=False) as page:
         header.header(ramole)
         with gr.Tabs(selected="ask"):

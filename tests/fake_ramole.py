@@ -2,44 +2,25 @@
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from ramole_core import Explanation, Generation, Hit, RamoleError, Request, Settings, Step, Trace
-from ramole_core.methods import METHOD_LIST, Method
+from ramole_core.methods import METHOD_LIST, Option
 
 LAYERS, MODULES = [0, 1, 2, 3, 4], ["q_proj", "down_proj"]
 WORDS = ("The ", "boats ", "<b>lie</b> ", "${here}", "\n", "quiet", "ly", ".")
 """The answer, a token a word; two of them would be markup, were they not escaped."""
 
 
-@dataclass(frozen=True)
-class FakeOption:
-    name: str
-    default: bool | int | float
-    low: float | None = None
-    high: float | None = None
-    help: str = ""
-
-
-@dataclass(frozen=True)
-class MethodWithOptions(Method):
-    options: tuple[FakeOption, ...] = ()
-
-
-@dataclass(frozen=True)
-class RequestWithOptions(Request):
-    options: Mapping[str, bool | int | float] | None = None
-
-
 OPTIONS = {
     "mixture": (
-        FakeOption("warmth", 0.5, 0.0, 2.0, "How warm the mixture is"),
-        FakeOption("rounds", 3, 1, 9, "How often it is stirred"),
+        Option("warmth", 0.5, 0.0, 2.0, "How warm the mixture is"),
+        Option("rounds", 3, 1, 9, "How often it is stirred"),
     ),
-    "fusion": (FakeOption("slow", False, help="Slowly"),),
+    "fusion": (Option("slow", False, help="Slowly"),),
 }
 """Options that some of a fake system's methods may have."""
 
@@ -74,7 +55,7 @@ class FakeRamole:
         pause: float = 0.0,
         length: int = len(WORDS),
         gate: Path | None = None,
-        options: Mapping[str, tuple[FakeOption, ...]] | None = None,
+        options: Mapping[str, tuple[Option, ...]] | None = None,
     ):
         self.settings = Settings(data_dir=Path("/nonexistent"), max_new_tokens=300)
         self.gate = gate
@@ -89,12 +70,7 @@ class FakeRamole:
         self.options = options or {}
 
     def methods(self):
-        return [
-            MethodWithOptions(row.name, row.paper, row.summary, options=self.options[row.name])
-            if row.name in self.options
-            else row
-            for row in METHOD_LIST
-        ]
+        return [replace(row, options=self.options.get(row.name, ())) for row in METHOD_LIST]
 
     def load(self, progress=None) -> None:
         if self.load_error:

@@ -16,7 +16,7 @@ from gradio_client.exceptions import AppError, AuthenticationError
 
 from ramole_core import Generation, RamoleError, Request, Step
 from ramole_core.errors import Busy
-from tests.fake_ramole import OPTIONS, FakeRamole, RequestWithOptions
+from tests.fake_ramole import OPTIONS, FakeRamole
 from tests.pool_fakes import write_adapter, write_sample, zipped
 from tests.serving import REPOSITORY, app, fake, free_port
 from ui.api import fields
@@ -101,7 +101,6 @@ def test_no_options_are_no_options(client, none):
 
 @pytest.mark.parametrize("options", [{"warmth": 1, "rounds": 4}, '{"warmth": 1, "rounds": 4}'])
 def test_options_reach_the_request_of_a_method_that_has_them(monkeypatch, options):
-    monkeypatch.setattr(fields, "Request", RequestWithOptions)
     asked = fields.checked(fields.Ask, prompt="hi", method="mixture", options=options)
     ramole = FakeRamole(options=OPTIONS)
     fields.refuse_unknown_options(ramole, asked)

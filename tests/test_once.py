@@ -45,9 +45,8 @@ def test_what_needs_no_vector_is_not_embedded(ramole, counted):  # noqa: F811
 
 
 def test_the_page_asks_the_encoder_once(ramole, counted):  # noqa: F811
-    from ui.ask.run import Live
 
-    from ui.ask.answer import answer
+    from ui.ask.answer import Live, answer
 
     ramole.start()
     request = Request("Will it rain on the page?", method="ramole_plus", **ASK)

@@ -354,3 +354,18 @@ def test_they_are_on_every_list(ramole):
     from ramole_core.methods import describe_options
 
     assert "trial_arrow: top=0 (how many share the weight; 0: all" in describe_options()
+
+
+def test_they_and_their_options_are_on_the_page(ramole):
+    import gradio as gr
+
+    from ui.ask import tab as ask
+
+    with gr.Blocks() as page:
+        with gr.Tabs():
+            ask.tab(ramole)
+    parts = page.get_config_file()["components"]
+    methods = next(p for p in parts if p["props"].get("elem_id") == "ask-method")
+    assert set(TRIED) <= {value for _, value in methods["props"]["choices"]}
+    groups = {p["props"].get("elem_id") for p in parts}
+    assert {f"options-{name}" for name in TRIED} <= groups

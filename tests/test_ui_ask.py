@@ -19,7 +19,6 @@ from tests.fake_ramole import (
     OPTIONS,
     WORDS,
     FakeRamole,
-    RequestWithOptions,
     gate_of,
 )
 from ui.ask.answer import Live, answer, rank, scored, took
@@ -352,7 +351,6 @@ def test_the_form_makes_the_request_and_the_request_the_form():
 
 
 def test_options_reach_the_request_only_where_there_are_any(monkeypatch):
-    monkeypatch.setattr("ui.ask.form.Request", RequestWithOptions)
     with_some = Form(prompt="boats?", options={"warmth": 1.5}).request(None)
     assert (
         with_some.options == {"warmth": 1.5} and Form(prompt="boats?").request(None).options is None

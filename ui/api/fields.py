@@ -132,7 +132,7 @@ def refuse_unknown_options(ramole: "Ramole", asked: Ask) -> None:
     rows = {row.name: row for row in ramole.methods()} if asked.options else {}
     if asked.method not in rows:
         return  # the request itself refuses a method that is not there
-    known = [option.name for option in getattr(rows[asked.method], "options", ())]
+    known = [option.name for option in rows[asked.method].options]
     for name in asked.options or ():
         if name not in known:
             has = f"its options are {', '.join(known)}" if known else "it has none"

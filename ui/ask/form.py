@@ -3,7 +3,6 @@
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from typing import Any
 
 from ramole_core import RamoleError, Request
 
@@ -42,7 +41,6 @@ class Form:
                 "Weights were given without adapters; choose the adapters that they belong to, or "
                 "empty the field."
             )
-        told: dict[str, Any] = {"options": dict(self.options)} if self.options else {}
         return Request(
             self.prompt or "",
             method=self.method,
@@ -58,7 +56,7 @@ class Form:
             system=self.system or None,
             raw=bool(self.raw),
             owner=owner,
-            **told,
+            options=dict(self.options) or None,
         )
 
 
@@ -83,7 +81,7 @@ def form_of(request: Request, *, beside: bool) -> Form:
         system=request.system or "",
         stop="\n".join(s.replace("\n", "\\n") for s in request.stop),
         raw=request.raw,
-        options=dict(getattr(request, "options", None) or {}),
+        options=dict(request.options or {}),
     )
 
 

@@ -76,13 +76,12 @@ def options_of(ramole: "Ramole", *, method: str) -> Options:
     fields: list[OptionField] = []
     groups: dict[str, gr.Row] = {}
     for row in ramole.methods():
-        options = getattr(row, "options", ())
-        if not options:
+        if not row.options:
             continue
         with gr.Row(visible=row.name == method, elem_id=f"options-{row.name}") as groups[row.name]:
             fields += [
                 OptionField(row.name, one.name, one.default, _component(row.name, one))
-                for one in options
+                for one in row.options
             ]
     return Options(tuple(fields), groups)
 
