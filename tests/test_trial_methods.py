@@ -6,6 +6,7 @@ and works in both forms, in a mixed batch of all of them, with an option, with w
 made, on the page's list and in `evaluate`.
 """
 
+import asyncio
 import importlib.util
 import json
 import sys
@@ -359,13 +360,14 @@ def test_they_are_on_every_list(ramole):
 def test_they_and_their_options_are_on_the_page(ramole):
     import gradio as gr
 
-    from ui.ask import tab as ask
+    from ui.ask.layout import lay_out
 
-    with gr.Blocks() as page:
-        with gr.Tabs():
-            ask.tab(ramole)
-    parts = page.get_config_file()["components"]
-    methods = next(p for p in parts if p["props"].get("elem_id") == "ask-method")
-    assert set(TRIED) <= {value for _, value in methods["props"]["choices"]}
-    groups = {p["props"].get("elem_id") for p in parts}
-    assert {f"options-{name}" for name in TRIED} <= groups
+    async def build():  # in a loop: without one, Gradio opens loops that it never closes
+        with gr.Blocks():
+            return lay_out(ramole, recorded=[], live=[])
+
+    entry = asyncio.run(build()).entry
+    assert set(TRIED) <= {value for _, value in entry.method.choices}
+    assert set(TRIED) <= set(entry.options.groups)
+    fields = {(field.method, field.name): field.default for field in entry.options.fields}
+    assert fields["trial_meteora", "top"] == 2 and fields["trial_mole", "heat"] == 1.0
