@@ -21,6 +21,7 @@ FILES = (
     "mixture",
     "fusion",
     "similarity",
+    "arrow",
     "base",
     "controls",
 )

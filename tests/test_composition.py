@@ -23,7 +23,7 @@ WEIGHT_SPACE = {"fusion"}
 """Their update is not a sum of the LoRAs' own: with one LoRA they are that LoRA all the same."""
 KEEPS = {"similarity", "ramole_plus"}
 """An adapter keeps its share where it lacks the module, so the others get no more there."""
-GATES = {"ramole", "uniform_router", "random_router"}
+GATES = {"ramole", "uniform_router", "random_router", "arrow"}
 """They share the weight among the adapters that have the module."""
 ONE_EXPERT = {"selection"}
 """They take the first LoRA only, so their order matters by definition."""
@@ -127,6 +127,17 @@ def by_evidence(x, loras, router):
     return sum(ej / sum(e) * vj for ej, vj in zip(e, v, strict=True))
 
 
+def by_prototype(x, loras, router):
+    n = complete_options("arrow", None)
+    scores = []
+    for lora in loras:
+        a = torch.linalg.svd(lora.B @ lora.A).Vh[0]
+        scores.append(abs(sum(float(a[d]) * float(x[d]) for d in range(i))))
+    best = sorted(range(len(loras)), key=lambda j: -scores[j])[: n["top"]]
+    e = {j: math.exp(scores[j] / n["temperature"]) for j in best}
+    return sum(e[j] / sum(e.values()) * loras[j].B @ (loras[j].A @ x) for j in best)
+
+
 ORACLES = {
     "base": zero,
     "selection": first,
@@ -137,6 +148,7 @@ ORACLES = {
     "uniform_router": mean,
     "similarity": by_similarity,
     "ramole_plus": by_evidence,
+    "arrow": by_prototype,
 }
 MIXING = [name for name in METHODS if name != "base"]
 
@@ -288,6 +300,10 @@ def test_an_option_changes_what_it_says():
     assert flat.max() - flat.min() < 0.02 and sharp.max() > 0.999
     _, loud = run(placed("ramole_plus", loras, bandwidth=1e6, surprise=10.0), x)
     assert (loud.argmax(-1) == 2).all(), "cat answers loudest"
+    _, alone = run(placed("arrow", loras, top=1), x)
+    assert ((alone == 1).sum(-1) == 1).all() and (alone == 0).sum() == 3 * l
+    _, even = run(placed("arrow", loras, top=0, temperature=1000.0), x)
+    torch.testing.assert_close(even, torch.full((1, l, k), 1 / k), rtol=0, atol=2e-3)
 
 
 @pytest.mark.parametrize(

@@ -77,6 +77,7 @@ MIXED = [
     (ask(PROMPTS[1], "ramole", temperature=1.1, top_p=0.9, seed=7), ["bee"]),
     (ask(PROMPTS[4], "ramole_plus"), ["dog", "cat", "bee"]),
     (ask(PROMPTS[3], "similarity", options={"temperature": 0.5}), ["ant", "bee"]),
+    (ask(PROMPTS[0], "arrow", options={"top": 2}), ["dog", "cat", "bee"]),
 ]
 MIXED += [
     (ask(PROMPTS[n % len(PROMPTS)], method), ["bee", "cat", "ant"])

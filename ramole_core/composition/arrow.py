@@ -1,0 +1,72 @@
+"""Arrow: every token goes to the adapters whose strongest input direction it points along.
+
+    a_j     = top right singular vector of B_j A_j                         (Arrow, arXiv 2405.11157)
+    score_j = |<a_j, x>|
+    w       = softmax over the top n of score / temperature,   y = W x + sum_j w_j B_j A_j x
+
+The paper's prototype of an expert is our a_j, its router logit our score; a_j is known up to its
+sign, hence the absolute value. With orthonormal columns in B the right singular vectors are those
+of A alone: where A A^T e = sigma^2 e with the largest sigma, a = A^T e / sigma, and
+
+    <a, x> = <e / sigma, A x>
+
+so the prototype is r numbers, read off A x, which is there anyway, and its eigenproblem is r x r.
+PEFT (`tuners/lora/arrow.py`) finds a by 15 steps of power iteration; we find it exactly. Nothing is
+trained, and there is no subtraction of general knowledge. An adapter that lacks a module, or whose
+B is zero there, has no prototype: the one gets no weight, the other the score 0.
+"""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from ramole_core.composition.decision import Adapter, Ask, Decision, Gate, Signal, even
+from ramole_core.composition.method import Composition, register
+from ramole_core.methods import Method, Option
+
+TINY = 1e-30
+"""Of sigma^2, where a B is zero."""
+
+
+@register
+class Arrow(Composition):
+    row = Method(
+        "arrow",
+        "Arrow, arXiv 2405.11157",
+        "every token goes to the adapters whose strongest input direction it points along",
+        options=(
+            Option("top", 3, 0, 64, "n, how many adapters share the weight; 0: all"),
+            Option("temperature", 1.0, 0.001, 1000.0, "how flat the weights are: large is 1/n"),
+        ),
+    )
+
+    def decide(self, ask: Ask) -> Decision:
+        every = [prototypes(adapter) for adapter in ask.adapters]
+        temperature = ask.options["temperature"]
+
+        def score(signal: Signal) -> Float[Tensor, "*l k"]:
+            parts = [
+                (u @ e.get(signal.path, u.new_zeros(0)).to(u)).abs()
+                for u, e in zip(signal.u, every, strict=True)
+            ]
+            return torch.stack(parts, dim=-1) / temperature
+
+        return Decision(even(ask.present), gate=Gate(score=score, top=int(ask.options["top"])))
+
+
+def prototypes(adapter: Adapter) -> dict[str, Float[Tensor, "_"]]:
+    """e / sigma of each module that the adapter has: a in the basis of its rank units."""
+    if not adapter.loras:
+        return {}
+    every = {
+        path: lora.A.to(torch.promote_types(lora.A.dtype, torch.float32))
+        for path, lora in adapter.loras.items()
+    }
+    ranks = [A.shape[0] for A in every.values()]
+    first = next(iter(every.values()))
+    grams = first.new_zeros(len(every), max(ranks), max(ranks))
+    for n, (A, r) in enumerate(zip(every.values(), ranks, strict=True)):
+        grams[n, :r, :r] = A @ A.T
+    squares, vectors = torch.linalg.eigh(grams)  # ascending
+    scaled = vectors[..., -1] * squares[:, -1:].clamp(min=TINY).rsqrt()
+    return {path: e[:r] for path, e, r in zip(every, scaled, ranks, strict=True)}
