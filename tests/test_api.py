@@ -9,6 +9,7 @@ import threading
 from pathlib import Path
 from types import SimpleNamespace
 
+import gradio as gr
 import httpx
 import pytest
 from gradio_client import Client, handle_file
@@ -514,3 +515,16 @@ def test_a_busy_server_says_so_in_its_sentence():
 
     with pytest.raises(Busy, match="128 requests wait"):
         list(streamed(SimpleNamespace(stream_batch=stream_batch), Request("hi")))
+
+
+def test_ask_describes_the_systems_own_methods_and_options():
+    from ui.api.endpoints import Endpoints, endpoints
+
+    async def build():  # in a loop: without one, Gradio opens loops that it never closes
+        with gr.Blocks():
+            endpoints(FakeRamole(options=OPTIONS))
+
+    asyncio.run(build())
+    told = Endpoints.ask.__doc__ or ""
+    assert "ramole_plus" in told and "arrow" in told and "{" not in told
+    assert "mixture: warmth=0.5 (How warm the mixture is; from 0 to 2)" in told

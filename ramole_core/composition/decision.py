@@ -40,6 +40,7 @@ class Adapter:
     loras: LoraSet
     """By module path, with orthonormal columns in B."""
     rank: int
+    """The largest of its modules."""
     score: float = float("nan")
     """Cosine similarity to the prompt; nan where nobody asked."""
     response: Response | None = None
@@ -95,13 +96,14 @@ class Signal:
     x: Float[Tensor, "*l i"]
     """The module's input, or the block's."""
     u: tuple[Float[Tensor, "*l _"], ...] = ()
-    """A_j x of each adapter, in the basis of its orthonormal B; empty at a block, and r = 0 where
-    an adapter lacks the module."""
+    """x A^T of each adapter, A being that of `ask.adapters[j].loras[path]` (in the served form zero
+    rows may follow), in float32 or wider; empty at a block, r = 0 where it lacks the module."""
     norms: Float[Tensor, "*l k"] | None = None
     """|B_j A_j x| of each adapter; None at a block."""
 
 
 Score = Callable[[Signal], Float[Tensor, "*l k"]]
+"""One score an adapter, those that lack the module included, finite, on the signal's device."""
 
 
 @dataclass(frozen=True)
@@ -161,8 +163,8 @@ class Decision:
     """What becomes of k adapters in every module."""
 
     weights: Float[Tensor, "module k"]
-    """Of each adapter; where a gate decides they are not read, where a merge was made they are
-    what the trace shows. 0 where an adapter lacks the module."""
+    """Of each adapter; where a gate decides they are not read (`even` will do), where a merge was
+    made they are what the trace shows. 0 where an adapter lacks the module."""
     gate: Gate | None = None
     merge: Merge | None = None
     bypass: Bypass | None = None

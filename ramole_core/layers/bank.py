@@ -121,9 +121,13 @@ class Bank:
         return found
 
     def units_of(self, slot: Slot, g: int, block: int, j: int) -> Tensor:
-        """A of one adapter at one module, [r, i]; r = 0 where it lacks the module."""
+        """A of one adapter at one module, [r, i], without a copy where its pages lie together;
+        r = 0 where it lacks the module."""
         start = self.layout.starts[g] + block * self.layout.groups[g].m
         pages = slot.pages if slot.present[start + j] else []
+        first, last = (pages[0], pages[-1]) if pages else (0, -1)
+        if pages == list(range(first, last + 1)):
+            return self.A[g][block][self.s + first : self.s + last + 1, j]
         return self.A[g][block][[self.s + page for page in pages], j]
 
     def owner(self) -> Tensor:

@@ -22,7 +22,7 @@ def late_scores(gate: Gate, signal: Signal, k: int) -> Float[Tensor, "*l k"]:
     """
     scores = signal.x.new_zeros(*signal.x.shape[:-1], k, dtype=wide_of(signal.x))
     if gate.linear is not None and (W := gate.linear.get(signal.path)) is not None:
-        scores = scores + signal.x.to(W.dtype) @ W.T
+        scores = scores + signal.x.to(W.dtype) @ W.to(signal.x.device).T
     if gate.score is not None:
         own = gate.score(signal)
         if own.shape != scores.shape:

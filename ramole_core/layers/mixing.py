@@ -172,7 +172,8 @@ class Forward:
     def _late_scores(
         self, x: Float[Tensor, "b l i"], g: int, block: int
     ) -> Float[Tensor, "m b l k"]:
-        batch, paths = self.batch, self.batch.bank.layout.groups[g].paths[block]
+        batch, bank = self.batch, self.batch.bank
+        paths = bank.layout.groups[g].paths[block]
         late = x.new_zeros(len(paths), batch.b, self.l, batch.k, dtype=batch.bank.wide)
         for n in batch.late:
             row = batch.rows[n]
@@ -184,14 +185,11 @@ class Forward:
                 if path == block_of(paths[0]) and scores is not None:
                     late[:, n, :, :k] = scores
                 continue
-            first = batch.bank.layout.starts[g] + block * len(paths)
+            first, mine = batch.bank.layout.starts[g] + block * len(paths), x[n].to(bank.dtype)
             for j, path in enumerate(paths):
                 if not any(slot.present[first + j] for slot in row.slots):
                     continue
-                u = [
-                    x[n].to(batch.bank.dtype) @ batch.bank.units_of(slot, g, block, j).T
-                    for slot in row.slots
-                ]
+                u = [mine @ batch.bank.units_of(slot, g, block, j).T for slot in row.slots]
                 late[j, n, :, :k] = self._try(n, module_signal(path, x[n], u))
         return late
 

@@ -68,8 +68,7 @@ class Endpoints:
 
         Args:
             prompt: The question or task.
-            method: How to mix: ramole (a trained gate), ramole_plus (a gate by similarity and each
-                adapter's response), selection, mixture, similarity, fusion or base (none).
+            method: How to mix: {methods}.
             k: How many adapters to retrieve, 1 to 32; ignored when adapters are named.
             adapters: Exactly these adapters, by name; none are retrieved then.
             weights: One weight for each named adapter, in place of the method's own.
@@ -81,7 +80,7 @@ class Endpoints:
             stop: The answer ends before the first of these strings.
             system: A system prompt; without it, the chat template's own.
             raw: Continue the prompt as it is, without the chat template.
-            options: The method's own options by name, as a JSON object; each has a default.
+            options: The method's own options by name, as a JSON object. {options}.
         Returns:
             The text so far.
             An object with adapters, method, finish_reason, tokens, seconds; or its place, or empty.
@@ -228,8 +227,26 @@ class Endpoints:
             return {"removed": said.name}
 
 
+TEMPLATE = Endpoints.ask.__doc__ or ""
+"""What the endpoint's description is made of: methods and options are the system's own."""
+
+
+def _methods(ramole: "Ramole") -> str:
+    return ", ".join(row.name for row in ramole.methods())
+
+
+def _options(ramole: "Ramole") -> str:
+    each = (
+        f"{row.name}: {', '.join(map(str, row.options))}" for row in ramole.methods() if row.options
+    )
+    return "; ".join(each)
+
+
 def endpoints(ramole: "Ramole") -> None:
     """Register the endpoints in the Blocks that is open."""
+    Endpoints.ask.__doc__ = TEMPLATE.replace("{methods}", _methods(ramole)).replace(
+        "{options}", _options(ramole)
+    )
     six = Endpoints(ramole)
     for answering in (six.ask, six.ask_batch):
         api(gpu(120)(answering), concurrency_limit=None)
