@@ -173,13 +173,13 @@ def _row_progress(total: int) -> Iterator[Callable[[int, int], None]]:
     """
     console, began = Console(stderr=True), time.perf_counter()
     if not console.is_terminal or sys.stdout.isatty():
-        told = began
+        shown = began
 
         def tell(rows: int, tokens: int) -> None:
-            nonlocal told
+            nonlocal shown
             now = time.perf_counter()
-            if now - told >= EVERY:
-                told = now
+            if now - shown >= EVERY:
+                shown = now
                 say(f"{rows} of {total} rows, {tokens / (now - began):.1f} tokens/s")
 
         yield tell

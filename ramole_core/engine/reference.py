@@ -1,9 +1,9 @@
 """What an adapter's responses are when nothing calls for it: the base's own inputs to each layer.
 
 A few dozen everyday requests are read once by the bare base, and what goes into each layer at the
-end of each is kept. An adapter's usual response is the mean and the spread of log |B A x| over
-those inputs; a response far above it says that the request is of the adapter's kind. Nothing is
-trained, and an adapter that comes later is measured in the same way.
+end of each is kept. An adapter's usual response is the mean and the standard deviation of
+log |B A x| over those inputs; a response far above it says that the request is of the adapter's
+kind. Nothing is trained, and an adapter that comes later is measured in the same way.
 """
 
 from collections.abc import Sequence

@@ -94,7 +94,7 @@ def evaluate(
             systems=wanted,
             situations=places,
             ask=ask,
-            told=lambda name, done, total: print(f"{done}/{total} {name}", file=sys.stderr),
+            progress=lambda name, done, total: print(f"{done}/{total} {name}", file=sys.stderr),
         )
     if worker:
         return

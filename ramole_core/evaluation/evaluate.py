@@ -16,7 +16,7 @@ from ramole_core.request import Generation, Request
 from ramole_core.retrieval import Hit
 from ramole_core.training.rows import Row
 
-Told = Callable[[str, int, int], None]
+Progress = Callable[[str, int, int], None]
 """Called with a cell's name, the cells done, and the cells in all."""
 
 
@@ -80,7 +80,7 @@ def run_cells(
     systems: Sequence[str],
     situations: Sequence[str],
     ask: Ask,
-    told: Told = lambda name, done, total: None,
+    progress: Progress = lambda name, done, total: None,
 ) -> None:
     """Make the cells that are not there. A row for which the same single adapter was found as in
     another cell is not asked twice: its answer is the same."""
@@ -88,7 +88,7 @@ def run_cells(
     for done, (situation, system, task) in enumerate(every):
         if not cells.claim(situation, system, task.task):
             continue
-        told(f"{situation} {system} {task.task}", done, len(every))
+        progress(f"{situation} {system} {task.task}", done, len(every))
         known = _known_alone(cells, task, situations)
         cells.write(
             situation,

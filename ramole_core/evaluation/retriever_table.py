@@ -83,13 +83,13 @@ class Report:
         """Goes on with `path` where it was made by the same recipe and encoder."""
         self._path = path
         self.held: dict = {}
-        told = {"recipe": asdict(recipe), "encoder_checksum": encoder}
-        told = json.loads(json.dumps(told))  # tuples are lists in a file
+        facts = {"recipe": asdict(recipe), "encoder_checksum": encoder}
+        facts = json.loads(json.dumps(facts))  # tuples are lists in a file
         if path.is_file():
             held = json.loads(path.read_text(encoding="utf-8"))
-            if all(held.get(key) == value for key, value in told.items()):
+            if all(held.get(key) == value for key, value in facts.items()):
                 self.held = held
-        self.held.update(told)
+        self.held.update(facts)
         self.held.setdefault("runs", {})
 
     def places(self, run: str) -> Places | None:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 class Listener(Protocol):
-    """Is told after a change is on disk; an error in `added` undoes the addition."""
+    """Is notified after a change is on disk; an error in `added` undoes the addition."""
 
     def added(self, card: AdapterCard) -> None: ...
     def removed(self, card: AdapterCard) -> None: ...
@@ -234,16 +234,16 @@ class Pool:
         target = self._store.place(card.name, card.owner)
         card = replace(card, folder=target)
         before = self._uploads
-        told = []
+        notified = []
         try:
             with self._store.publish(stage, target):
                 self._uploads = {**before, (card.owner, card.name): card}
                 for listener in self.listeners:
-                    told.append(listener)
+                    notified.append(listener)
                     listener.added(card)
         except BaseException:
             self._uploads = before
-            for listener in told:
+            for listener in notified:
                 with suppress(Exception):
                     listener.added(earlier) if earlier else listener.removed(card)
             raise

@@ -89,11 +89,11 @@ def progress_bar(what: str) -> Iterator[Callable[[str, float], None]]:
     """
     console = Console(stderr=True)
     if not console.is_terminal:
-        told: set[str] = set()
+        shown: set[str] = set()
 
         def tell(stage: str, fraction: float) -> None:
-            if stage not in told:
-                told.add(stage)
+            if stage not in shown:
+                shown.add(stage)
                 say(f"{what}: {stage}")
 
         yield tell
