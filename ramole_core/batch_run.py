@@ -48,6 +48,7 @@ def run_rows(
     *,
     cancelled: Callable[[], bool] = lambda: False,
     session: str = "",
+    address: str = "",
     waiting: Callable[[BatchRow, int], None] = lambda row, place: None,
 ) -> Iterator[Event]:
     """Each token of each row as it comes; a Generation, or the error that refuses it, ends a row.
@@ -64,6 +65,7 @@ def run_rows(
             rows[start : start + size],
             cancelled=cancelled,
             session=session,
+            address=address,
             waiting=waiting,
         )
 
@@ -74,9 +76,10 @@ def _asked(
     *,
     cancelled: Callable[[], bool],
     session: str,
+    address: str,
     waiting: Callable[[BatchRow, int], None],
 ) -> Iterator[Event]:
-    how = {"cancelled": cancelled, "session": session}
+    how = {"cancelled": cancelled, "session": session, "address": address}
     while rows and not cancelled():
         asked, answered = rows, set[int]()
         stream = ramole.stream_batch(

@@ -179,16 +179,19 @@ class Ramole:
         *,
         cancelled: Callable[[], bool] = lambda: False,
         session: str = "",
+        address: str = "",
         waiting: Callable[[int, int], None] = lambda index, place: None,
     ) -> Generator[tuple[int, Step | Generation], None, None]:
         """Each token of each request as it comes, with the request's index; a Generation ends it.
 
         All callers, in all threads, share one running batch; a longer list than MAX_BATCH is fed
-        in as its rows become free. `session` is whose requests these are (the owner, if not said):
-        sessions take turns. `waiting` is called with a request's index and its place in the queue
-        when that changes; 0 means that it runs. `cancelled` is asked again and again: once it is
-        true, the rest ends there, with the finish reason `cancelled`; closing the iterator does
-        the same. Raises Busy where too many wait already.
+        in as its rows become free. `session` is whose requests these are (the owner, if not said),
+        `address` where they come from (if not said, the session stands for it): addresses take
+        turns, and so do the sessions of each. `waiting` is called with a request's index and its
+        place in the queue when that changes; 0 means that it runs. `cancelled` is asked again and
+        again: once it is true, the rest ends there, with the finish reason `cancelled`; closing
+        the iterator does the same. Raises Busy where too many wait already, of all or of this
+        address.
         """
         requests = list(requests)
         began = time.perf_counter()
@@ -204,6 +207,7 @@ class Ramole:
             lambda: self._thread,
             asked,
             session=session,
+            address=address,
             cancelled=cancelled,
             waiting=waiting,
         )

@@ -58,6 +58,8 @@ class Settings(BaseSettings):
     """True: an upload is seen by everyone; False: by its own session only."""
     auth: str | None = None
     """`user:password` pairs, comma separated, that the page asks for."""
+    trusted_proxies: str | None = None
+    """Reverse proxies whose X-Forwarded-For counts: addresses or networks, comma separated."""
     host: str | None = None
     """Address to listen on; unset: Gradio's own variable, then 127.0.0.1."""
     port: int = Field(7860, gt=0, lt=65536)

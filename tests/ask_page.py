@@ -35,7 +35,13 @@ class CrowdedRamole(FakeRamole):
         self._lock = threading.Lock()
 
     def stream_batch(
-        self, requests, *, cancelled=lambda: False, session="", waiting=lambda index, place: None
+        self,
+        requests,
+        *,
+        cancelled=lambda: False,
+        session="",
+        address="",
+        waiting=lambda index, place: None,
     ):
         me, told = object(), 0
         with self._lock:
@@ -53,7 +59,7 @@ class CrowdedRamole(FakeRamole):
                     waiting(0, place)
                 time.sleep(0.02)
             yield from super().stream_batch(
-                requests, cancelled=cancelled, session=session, waiting=waiting
+                requests, cancelled=cancelled, session=session, address=address, waiting=waiting
             )
         finally:
             with self._lock:

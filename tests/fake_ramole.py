@@ -54,6 +54,7 @@ class FakeRamole:
         self.forwards, self.explained, self.batches = 0, 0, 0
         self.running = 0
         self.sessions: list[str | None] = []
+        self.addresses: list[str] = []
         self.load_error = ""
 
     def methods(self):
@@ -80,10 +81,12 @@ class FakeRamole:
         *,
         cancelled=lambda: False,
         session: str = "",
+        address: str = "",
         waiting=lambda index, place: None,
     ) -> Iterator[tuple[int, Step | Generation]]:
         self.batches += 1
         self.sessions.append(session or requests[0].owner)
+        self.addresses.append(address)
         for index in range(len(requests)):
             waiting(index, 0)
         self.running += 1

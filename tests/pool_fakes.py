@@ -84,7 +84,9 @@ class FakeRamole:
             adapters_dir=s.adapters_dir,
             data_dir=s.data_dir,
             shapes=lambda: SHAPES,
-            limits=Limits(max_upload_mb=s.max_upload_mb, max_rank=s.max_rank),
+            limits=Limits(
+                max_upload_mb=s.max_upload_mb, max_rank=s.max_rank, max_adapters=s.max_adapters
+            ),
             shared_uploads=s.shared_uploads,
         )
         self.retriever = SimpleNamespace(embed=lambda texts: np.eye(len(texts), 3, dtype="f4"))
@@ -112,6 +114,7 @@ class FakeRamole:
         *,
         cancelled=lambda: False,
         session: str = "",
+        address: str = "",
         waiting=lambda index, place: None,
     ) -> Iterator[tuple[int, Step | Generation]]:
         """One after the other, a word at a time."""

@@ -1,7 +1,7 @@
 """A server in a process of its own, as a visitor meets it: the fake system's page, or app.py.
 
 `python -m tests.serving ROOT` serves the tab Pool and the endpoints over `FakeRamole(ROOT)`; the
-settings come from RAMOLE_* as always.
+settings come from RAMOLE_* as always, and BEAT_SECONDS and IDLE_SECONDS make time short.
 """
 
 import os
@@ -93,10 +93,12 @@ def main() -> None:
     import gradio as gr
 
     from tests.pool_fakes import FakeRamole
-    from ui import api, pool_tab
+    from ui import api, pool_tab, presence, quota
     from ui.serve import serve
 
     root = Path(sys.argv[1])
+    presence.BEAT_SECONDS = float(os.environ.get("BEAT_SECONDS", presence.BEAT_SECONDS))
+    quota.IDLE_SECONDS = float(os.environ.get("IDLE_SECONDS", quota.IDLE_SECONDS))
     ramole = FakeRamole(root, load_seconds=float(os.environ.get("LOAD_SECONDS", "0")))
     with gr.Blocks(title="RAMoLE") as page:
         with gr.Tabs():

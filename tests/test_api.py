@@ -415,8 +415,8 @@ class Steps:
     def __init__(self, *items: tuple[int, object]):
         self.items, self.go, self.ended = items, threading.Semaphore(0), threading.Event()
 
-    def stream_batch(self, requests, *, cancelled, session, waiting):
-        self.session = session
+    def stream_batch(self, requests, *, cancelled, session, address, waiting):
+        self.session, self.address = session, address
         try:
             for index, item in self.items:
                 while not self.go.acquire(timeout=0.01):
@@ -441,12 +441,12 @@ def answer_of(text: str) -> Generation:
 def test_a_stream_says_its_place_then_the_text_so_far_and_only_the_end_says_the_rest():
     system = Steps((0, 2), (0, 0), (0, said("a")), (0, said("")), (0, said("b")))
     system.items += ((0, answer_of("ab")),)
-    seen, stream = [], streamed(system, Request("hi", owner="me"))
+    seen, stream = [], streamed(system, Request("hi", owner="me"), address="10.0.0.9")
     for _ in system.items:
         system.go.release()
         seen.append(next(stream))
     assert seen[:3] == [("", {"place": 2}), ("", {}), ("a", {})] and seen[4] == ("ab", {})
-    assert system.session == "me"
+    assert (system.session, system.address) == ("me", "10.0.0.9")
     assert seen[-1][0] == "ab" and seen[-1][1]["finish_reason"] == "eos"
     assert seen[-1][1]["adapters"] == [{"name": "x", "score": None}]
     assert list(stream) == []

@@ -2,6 +2,7 @@
 
 import json
 import re
+import time
 import zipfile
 from functools import partial
 from pathlib import Path
@@ -186,3 +187,24 @@ def test_it_fits_and_axe_finds_nothing_serious(visit, made, width, theme):
         if rule["impact"] in ("serious", "critical")
     ]
     assert not serious, serious
+
+
+def test_an_open_page_keeps_its_uploads_and_a_killed_one_leaves_room(
+    chromium, made, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("BEAT_SECONDS", "0.5")
+    monkeypatch.setenv("IDLE_SECONDS", "4")
+    (tmp_path / "adapters").mkdir()
+    with fake(tmp_path, max_adapters=1) as server, visits(chromium, until=[]) as visit:
+        ann, ben = visit(server.url), visit(server.url)
+        for page in (ann, ben):
+            expect(page.locator("#pool-room")).to_contain_text("0 of 10 adapters")
+        drop(ann, made["good"])
+        expect(ann.locator("#pool-verdicts")).to_contain_text("usable")
+        time.sleep(6)
+        drop(ben, made["good"])
+        expect(ben.locator("#pool-verdicts")).to_contain_text("no room left for uploads")
+        ann.route("**/*", lambda route: route.abort())  # nothing of it comes through any more
+        time.sleep(6)
+        drop(ben, made["good"])
+        expect(ben.locator("#pool-verdicts")).to_contain_text("usable.")

@@ -176,6 +176,21 @@ def test_a_batch_streams_all_its_requests_in_turn(ramole):
     assert ends[0].text != ends[1].text
 
 
+def test_a_request_waits_under_its_session_and_address(ramole, monkeypatch):
+    submit, tickets = ramole.engine.scheduler.submit, []
+
+    def kept(*args, **options):
+        tickets.append(submit(*args, **options))
+        return tickets[-1]
+
+    monkeypatch.setattr(ramole.engine.scheduler, "submit", kept)
+    requests = [Request("rain", **ASK), Request("rain", owner="ann", **ASK)]
+    list(ramole.stream_batch(requests, address="10.0.0.9"))
+    list(ramole.stream_batch(requests[:1], session="ben"))
+    told = [(ticket.session, ticket.address) for ticket in tickets]
+    assert told == [("", "10.0.0.9"), ("ann", "10.0.0.9"), ("ben", "")]
+
+
 def test_leaving_a_stream_early_blocks_nobody(ramole):
     stream = ramole.stream(Request("rain", **ASK))
     next(stream)

@@ -59,6 +59,7 @@ def judge(
     paths: Sequence[str],
     *,
     owner: str | None,
+    address: str = "",
     name: str | None = None,
     examples: Sequence[str] = (),
 ) -> Iterator[Verdict]:
@@ -77,6 +78,7 @@ def judge(
                     quota,
                     drop,
                     owner=owner,
+                    address=address,
                     name=(name if single else None) or _name(ramole, drop, owner),
                     examples=examples if single else (),
                 )
@@ -91,11 +93,12 @@ def _add(
     drop: Drop,
     *,
     owner: str | None,
+    address: str,
     name: str | None,
     examples: Sequence[str],
 ) -> Verdict:
     try:
-        with quota.room(owner, drop.size):
+        with quota.room(owner, drop.size, address=address):
             given = list(examples) or None
             there = {card.key for card in ramole.pool.all_cards()}
             card = ramole.pool.add(drop.path, name=name, examples=given, owner=owner)

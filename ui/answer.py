@@ -40,7 +40,9 @@ class Shown:
     """The finished run; None while it is on its way."""
 
 
-def answer(ramole: "Ramole", request: Request, live: Live, *, beside: bool) -> Iterator[Shown]:
+def answer(
+    ramole: "Ramole", request: Request, live: Live, *, beside: bool, address: str = ""
+) -> Iterator[Shown]:
     """Pictures of the answer as it grows, the last one with the run; raises RamoleError."""
     reading = None
     try:
@@ -54,6 +56,7 @@ def answer(ramole: "Ramole", request: Request, live: Live, *, beside: bool) -> I
             ramole,
             requests,
             session=request.owner,
+            address=address,
             cancelled=live.cancelled,
             after=lambda reading: _keep(reading, live, request, found),
         )

@@ -1,6 +1,8 @@
 """The six endpoints over HTTP and MCP; their docstrings are what a client reads about them.
 
-A client is a session like a browser tab is: its uploads are its own, and go when it leaves.
+A client is a session like a browser tab is: its uploads are its own, and go when it leaves. Its
+calls are its signs of life: without one for `presence.IDLE_SECONDS` its uploads may make room for
+others', and after `presence.GONE_SECONDS` they go.
 """
 
 from typing import TYPE_CHECKING
@@ -14,7 +16,6 @@ from .api_answers import batched, card_of, hit_of, streamed
 from .api_fields import Ask, Named, Search, Upload, checked, stored_path
 from .errors import one_sentence
 from .quota import quota_of
-from .session import owner_of
 from .spaces import gpu
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 def endpoints(ramole: "Ramole") -> None:
     """Register the endpoints in the Blocks that is open."""
     quota = quota_of(ramole)
+    call = quota.presence.call
 
     @gpu(120)
     def ask(
@@ -66,7 +68,7 @@ def endpoints(ramole: "Ramole") -> None:
             The text so far.
             An object with adapters, method, finish_reason, tokens, seconds; or its place, or empty.
         """
-        with one_sentence(markup=False):
+        with one_sentence(markup=False), call(request) as visitor:
             said = checked(
                 Ask,
                 prompt=prompt,
@@ -83,7 +85,7 @@ def endpoints(ramole: "Ramole") -> None:
                 system=system,
                 raw=raw,
             )
-            yield from streamed(ramole, said.request(owner_of(request)))
+            yield from streamed(ramole, said.request(visitor.owner), address=visitor.address)
 
     @gpu(120)
     def ask_batch(
@@ -102,9 +104,11 @@ def endpoints(ramole: "Ramole") -> None:
         Returns:
             For each prompt, in order: text, adapters, method, finish_reason, tokens and seconds.
         """
-        with one_sentence(markup=False):
+        with one_sentence(markup=False), call(request) as visitor:
             defaults = {"method": method, "k": k, "max_new_tokens": max_new_tokens}
-            yield from batched(ramole, prompts, defaults, owner=owner_of(request))
+            yield from batched(
+                ramole, prompts, defaults, owner=visitor.owner, address=visitor.address
+            )
 
     def retrieve(
         text: str,
@@ -122,11 +126,11 @@ def endpoints(ramole: "Ramole") -> None:
         Returns:
             A list of objects with name and score (cosine similarity, at most 1).
         """
-        with one_sentence(markup=False):
+        with one_sentence(markup=False), call(request) as visitor:
             said = checked(Search, text=text, k=k, exclude=exclude)
             if not said.text.strip():
                 raise RamoleError("The text is empty; give a prompt.")
-            hits = ramole.retrieve(said.text, said.k, said.exclude or (), owner_of(request))
+            hits = ramole.retrieve(said.text, said.k, said.exclude or (), visitor.owner)
             return [hit_of(hit) for hit in hits]
 
     def list_adapters(request: gr.Request = None) -> list[dict]:
@@ -136,8 +140,8 @@ def endpoints(ramole: "Ramole") -> None:
         Returns:
             For each adapter: name, whether it is yours, its numbers, licence, notes and examples.
         """
-        with one_sentence(markup=False):
-            owner = owner_of(request)
+        with one_sentence(markup=False), call(request) as visitor:
+            owner = visitor.owner
             return [
                 card_of(card, yours=quota.owns(card, owner)) for card in ramole.pool.cards(owner)
             ]
@@ -149,7 +153,9 @@ def endpoints(ramole: "Ramole") -> None:
         request: gr.Request = None,
     ) -> dict:
         """
-        Add a LoRA adapter made with PEFT to this session's pool; it is gone when the session ends.
+        Add a LoRA adapter made with PEFT to this session's pool; it is gone when the session ends,
+        or two hours after its last call; after five minutes without a call it may make room for
+        others' where the server has none left.
 
         Args:
             file: A zip with adapter_model.safetensors, adapter_config.json, maybe examples.jsonl.
@@ -158,11 +164,17 @@ def endpoints(ramole: "Ramole") -> None:
         Returns:
             The new adapter as /list_adapters shows it, with a verdict and its nearest neighbours.
         """
-        with one_sentence(markup=False):
+        with one_sentence(markup=False), call(request) as visitor:
             said = checked(Upload, name=name, examples=examples)
-            owner, path = owner_of(request), stored_path(file)
+            path = stored_path(file)
             (verdict,) = judge(
-                ramole, quota, [path], owner=owner, name=said.name, examples=said.examples or ()
+                ramole,
+                quota,
+                [path],
+                owner=visitor.owner,
+                address=visitor.address,
+                name=said.name,
+                examples=said.examples or (),
             )
             if verdict.card is None:
                 raise AdapterRefused(verdict.reason)
@@ -182,9 +194,9 @@ def endpoints(ramole: "Ramole") -> None:
         Returns:
             An object with removed, the name.
         """
-        with one_sentence(markup=False):
+        with one_sentence(markup=False), call(request) as visitor:
             said = checked(Named, name=name)
-            quota.remove(said.name, owner_of(request))
+            quota.remove(said.name, visitor.owner)
             return {"removed": said.name}
 
     gr.api(ask, concurrency_limit=None)

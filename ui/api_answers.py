@@ -15,9 +15,11 @@ if TYPE_CHECKING:
     from ramole_core import AdapterCard, Hit, Ramole
 
 
-def streamed(ramole: "Ramole", request: Request) -> Iterator[tuple[str, dict]]:
+def streamed(
+    ramole: "Ramole", request: Request, *, address: str = ""
+) -> Iterator[tuple[str, dict]]:
     """(text so far, {}), while it waits ("", its place), and at the end (text, all about it)."""
-    reading = Reading(ramole, [request], session=request.owner)
+    reading = Reading(ramole, [request], session=request.owner, address=address)
     with closing(reading.pictures()) as pictures:
         for _ in pictures:
             if not reading.ended.is_set():
@@ -29,7 +31,12 @@ def streamed(ramole: "Ramole", request: Request) -> Iterator[tuple[str, dict]]:
 
 
 def batched(
-    ramole: "Ramole", prompts: object, defaults: dict[str, object], *, owner: str | None
+    ramole: "Ramole",
+    prompts: object,
+    defaults: dict[str, object],
+    *,
+    owner: str | None,
+    address: str = "",
 ) -> Iterator[list[dict | None]]:
     """The answers so far, in order, None for one on its way; the last time they are all there.
 
@@ -48,7 +55,7 @@ def batched(
             requests.append(checked(Ask, **{**defaults, **said}).request(owner))
         except RamoleError as error:
             raise RamoleError(f"Prompt {number}: {error}") from None
-    reading = Reading(ramole, requests, session=owner)
+    reading = Reading(ramole, requests, session=owner, address=address)
     count, said = -1, time.monotonic()
     with closing(reading.pictures()) as pictures:
         for _ in pictures:

@@ -19,8 +19,8 @@ from .downloads import write_files
 from .errors import UNEXPECTED
 from .examples import LIVE, read_run, recorded_files
 from .form import Form, form_of
+from .quota import quota_of
 from .run import Live, Run
-from .session import owner_of
 from .spaces import ELSEWHERE, gpu
 
 if TYPE_CHECKING:
@@ -48,6 +48,7 @@ def tab(ramole: "Ramole") -> None:
     page = Context.root_block
     recorded = recorded_files()
     sessions: dict[str, Asked] = {}
+    call = quota_of(ramole).presence.call
 
     with gr.Tab("Ask", id="ask", elem_id="ask-tab") as ask_tab:
         ui = lay_out(
@@ -79,10 +80,17 @@ def tab(ramole: "Ramole") -> None:
         drawing = Drawing(asked.name)
         try:
             form = Form(*values)
-            wanted = form.request(owner_of(request))
-            with closing(answer(ramole, wanted, asked.live, beside=form.beside)) as pictures:
-                for shown in pictures:
-                    yield drawing.picture(shown) if shown.run is None else drawing.end(shown.run)
+            with call(request) as visitor:
+                pictures = answer(
+                    ramole,
+                    form.request(visitor.owner),
+                    asked.live,
+                    beside=form.beside,
+                    address=visitor.address,
+                )
+                with closing(pictures):
+                    for one in pictures:
+                        yield drawing.picture(one) if one.run is None else drawing.end(one.run)
             if asked.live.run is None:
                 yield drawing.wrong("Stopped.", kind="quiet")
         except RamoleError as error:
@@ -123,7 +131,8 @@ def tab(ramole: "Ramole") -> None:
         return {ui.open: True, **drawn}
 
     def on_names(request: gr.Request):
-        names = sorted({card.name for card in ramole.pool.cards(owner_of(request))})
+        with call(request) as visitor:
+            names = sorted({card.name for card in ramole.pool.cards(visitor.owner)})
         return gr.Dropdown(choices=names), gr.Dropdown(choices=names)
 
     def on_leave(request: gr.Request):

@@ -90,6 +90,8 @@ class BatchRun:
 
     items: list[RowRun]
     owner: str | None = None
+    address: str = ""
+    """Where its owner asks from; empty: unknown."""
     name: str = field(default_factory=lambda: secrets.token_hex(4))
     cancelled: threading.Event = field(default_factory=threading.Event)
     """Set it to end all rows at once; what they have is kept."""
@@ -144,11 +146,11 @@ class BatchRun:
         return fresh / seconds if seconds else 0.0
 
 
-def run_of(batch: Batch, *, owner: str | None) -> BatchRun:
+def run_of(batch: Batch, *, owner: str | None, address: str = "") -> BatchRun:
     """A run of all rows of a file; the bad ones are refused from the start."""
     items = [RowRun(replace(row, request=replace(row.request, trace=True))) for row in batch.rows]
     items += [RowRun(row, state="refused", sentence=row.sentence) for row in batch.bad]
-    return BatchRun(sorted(items, key=lambda item: item.row.index), owner)
+    return BatchRun(sorted(items, key=lambda item: item.row.index), owner, address)
 
 
 def watched(ramole: "Ramole", run: BatchRun) -> Generator[None, None, None]:
@@ -195,6 +197,7 @@ def _ask(ramole: "Ramole", run: BatchRun) -> None:
         [item.row for item in rows.values() if isinstance(item.row, BatchRow)],
         cancelled=run.cancelled.is_set,
         session=run.owner or "",
+        address=run.address,
         waiting=lambda row, place: setattr(rows[row.index], "place", place),
     )
     try:

@@ -49,7 +49,7 @@ class Sessions:
         return run is not None and not run.ended.is_set() and not run.cancelled.is_set()
 
     def looks(
-        self, session: str | None, owner: str | None, *rows: Any
+        self, session: str | None, owner: str | None, *rows: Any, address: str = ""
     ) -> Generator[Look, None, None]:
         """Run the rows (what `read` takes); a look now and then, the last after the end."""
         drawing, before = Drawing(), self._runs.get(session)
@@ -57,7 +57,7 @@ class Sessions:
             batch = self.read(owner, *rows)
             if not batch.rows:
                 raise RamoleError("No row can run; what is wrong with each stands by the text.")
-            run = self._runs[session] = run_of(batch, owner=owner)
+            run = self._runs[session] = run_of(batch, owner=owner, address=address)
             yield drawing.look(run)
             with closing(watched(self._ramole, run)) as turns:
                 for _ in turns:

@@ -16,7 +16,7 @@ from .batch_run import BatchRun
 from .batch_sessions import Sessions
 from .errors import UNEXPECTED, one_sentence
 from .found import notice_html
-from .session import owner_of
+from .quota import quota_of
 from .spaces import ELSEWHERE, gpu
 
 if TYPE_CHECKING:
@@ -38,6 +38,7 @@ SHOW = """
 def tab(ramole: "Ramole") -> None:
     """Build the tab inside the Blocks that is open."""
     page, sessions = Context.root_block, Sessions(ramole)
+    call = quota_of(ramole).presence.call
 
     with gr.Tab("Batch", id="batch", elem_id="batch-tab"):
         ui = lay_out(ramole)
@@ -48,7 +49,8 @@ def tab(ramole: "Ramole") -> None:
     def on_check(request: gr.Request, text, *how):
         if not (text or "").strip():
             return ""
-        return told(lambda: verdict_html(sessions.read(owner_of(request), text, *how)))
+        with call(request) as visitor:
+            return told(lambda: verdict_html(sessions.read(visitor.owner, text, *how)))
 
     def on_drop(path):
         text, kind = gr.skip(), gr.skip()
@@ -73,7 +75,10 @@ def tab(ramole: "Ramole") -> None:
 
     @gpu(240)
     def on_run(request: gr.Request, *values):
-        yield from sessions.looks(request.session_hash, owner_of(request), *values)
+        with call(request) as visitor:
+            yield from sessions.looks(
+                request.session_hash, visitor.owner, *values, address=visitor.address
+            )
 
     def on_end(request: gr.Request, ran: BatchRun | None):
         if ELSEWHERE:

@@ -13,6 +13,7 @@ from .bundle import write_bundle
 from .download_button import behind
 from .errors import one_sentence
 from .pool_views import NOTHING, added, detail, listing, replace_examples
+from .presence import heartbeat
 from .quota import forget, quota_of
 from .session import owner_of
 from .uploads import EXAMPLE_ENDINGS
@@ -55,6 +56,7 @@ SAVE_ZIP = """
 def tab(ramole: "Ramole") -> None:
     """Build the tab inside the Blocks that is open, and free a session's uploads when it ends."""
     quota = quota_of(ramole)
+    call = quota.presence.call
     limit = ramole.settings.max_upload_mb
     stays = ramole.settings.shared_uploads
     fate = "Everyone can use it." if stays else "Only this session sees it, and it is gone after."
@@ -131,24 +133,24 @@ def tab(ramole: "Ramole") -> None:
                     given = gr.HTML(**plain)
 
     def on_list(search, show, order, chosen_name, request: gr.Request):
-        with one_sentence():
-            owner = owner_of(request)
+        with one_sentence(), call(request) as visitor:
+            owner = visitor.owner
             names = list(dict.fromkeys(card.name for card in ramole.pool.cards(owner)))
             kept = chosen_name if chosen_name in names else None
             html = listing(ramole, quota, search, show, order, owner=owner)
             return html, gr.Dropdown(names, value=kept), f"<p>{quota.sentence(owner)}</p>"
 
     def on_search(search, show, order, request: gr.Request):
-        with one_sentence():
-            return listing(ramole, quota, search, show, order, owner=owner_of(request))
+        with one_sentence(), call(request) as visitor:
+            return listing(ramole, quota, search, show, order, owner=visitor.owner)
 
     def on_open(event: gr.EventData):
         wanted = event._data.get("name") if isinstance(event._data, dict) else None
         return wanted if isinstance(wanted, str) else None
 
     def on_choose(chosen_name, request: gr.Request):
-        with one_sentence():
-            owner = owner_of(request)
+        with one_sentence(), call(request) as visitor:
+            owner = visitor.owner
             html, trained_by = detail(ramole, quota, chosen_name, owner=owner)
             own = bool(chosen_name) and quota.owns(ramole.pool.card(chosen_name, owner), owner)
             return (
@@ -161,9 +163,15 @@ def tab(ramole: "Ramole") -> None:
             )
 
     def on_drop(paths, new_name, new_lines, request: gr.Request):
-        with one_sentence():
+        with one_sentence(), call(request) as visitor:
             steps = added(
-                ramole, quota, paths, name=new_name, lines=new_lines, owner=owner_of(request)
+                ramole,
+                quota,
+                paths,
+                name=new_name,
+                lines=new_lines,
+                owner=visitor.owner,
+                address=visitor.address,
             )
             html, all_good = "", False
             for html, all_good in steps:  # noqa: B007
@@ -172,25 +180,23 @@ def tab(ramole: "Ramole") -> None:
             yield html, None, *typed
 
     def on_download(chosen_name, request: gr.Request):
-        with one_sentence():
-            card = ramole.pool.card(chosen_name, owner_of(request))
+        with one_sentence(), call(request) as visitor:
+            card = ramole.pool.card(chosen_name, visitor.owner)
             return str(write_bundle(card.folder, card.name, into=Path(get_upload_folder())))
 
     def on_remove(chosen_name, request: gr.Request):
-        with one_sentence():
+        with one_sentence(), call(request) as visitor:
             if not chosen_name:
                 raise AdapterRefused("No adapter is chosen; choose one of yours first.")
-            quota.remove(chosen_name, owner_of(request))
+            quota.remove(chosen_name, visitor.owner)
             gr.Info(f"{chosen_name} is removed.")
 
     def on_examples(chosen_name, lines, texts, request: gr.Request):
-        with one_sentence():
-            owner = owner_of(request)
-            return (
-                replace_examples(ramole, quota, chosen_name, lines, texts or (), owner=owner),
-                "",
-                None,
+        with one_sentence(), call(request) as visitor:
+            given = replace_examples(
+                ramole, quota, chosen_name, lines, texts or (), owner=visitor.owner
             )
+            return given, "", None
 
     def on_leave(request: gr.Request):
         forget(ramole, owner_of(request))
@@ -202,6 +208,7 @@ def tab(ramole: "Ramole") -> None:
     seen = {"fn": on_list, "inputs": [*filters, name], "outputs": [cards, name, room], **listed}
     shown = [about, command, download, remove, giving, given]
 
+    heartbeat(quota.presence)
     page.load(**seen)
     page.unload(on_leave)
     pool_tab.select(**seen)

@@ -48,13 +48,21 @@ def added(
     name: str,
     lines: str,
     owner: str | None,
+    address: str = "",
 ) -> Iterator[tuple[str, bool]]:
     """(the verdicts so far as HTML, whether all were usable), one upload after the other."""
     shown, good = "", True
     examples = examples_from_lines(lines)
-    for verdict in judge(
-        ramole, quota, paths or (), owner=owner, name=name.strip() or None, examples=examples
-    ):
+    verdicts = judge(
+        ramole,
+        quota,
+        paths or (),
+        owner=owner,
+        address=address,
+        name=name.strip() or None,
+        examples=examples,
+    )
+    for verdict in verdicts:
         shown += verdict.as_html()
         good = good and verdict.card is not None
         yield f'<div role="status">{shown}</div>', good

@@ -1,4 +1,8 @@
-"""How much a session may upload, and what becomes of it when the session is over."""
+"""How much may be uploaded: by a session, from an address, in all; and who makes room for whom.
+
+Where an address or all together have no room left, the uploads of those who have been silent
+longest go, of the same address or of all; nobody's who is active, and none that everybody uses.
+"""
 
 import logging
 import threading
@@ -10,35 +14,57 @@ from weakref import WeakKeyDictionary
 
 from ramole_core import AdapterRefused, RamoleError
 
+from .presence import GONE_SECONDS, IDLE_SECONDS, Presence
 from .session import PREFIX
+from .shares import Use, leavers
 
 if TYPE_CHECKING:
     from ramole_core import AdapterCard, Ramole
 
 log = logging.getLogger(__name__)
 MIB = 2**20
+SESSIONS = 4
+"""An address may upload as much as so many sessions."""
+FULL = "The server has no room left for uploads; try again later."
 
 
 class Quota:
-    """The room that a session has; counts what is in the pool and what is being checked now."""
+    """The room that there is; counts what is in the pool and what is being checked now."""
 
     def __init__(
-        self, ramole: "Ramole", *, adapters: int = 10, mb: int | None = None, all_mb: int = 4096
+        self,
+        ramole: "Ramole",
+        *,
+        adapters: int = 10,
+        mb: int | None = None,
+        address_adapters: int | None = None,
+        address_mb: int | None = None,
+        all_mb: int = 4096,
+        presence: Presence | None = None,
     ):
         self.pool = ramole.pool
+        self.shared = ramole.settings.shared_uploads
+        self.presence = presence or Presence()
+        """Who is there; every call of a session tells it."""
         self.adapters = adapters
         """Most adapters of one session."""
         self.mb = mb or 4 * ramole.settings.max_upload_mb
         """Most MiB of one session."""
+        self.address_adapters = address_adapters or SESSIONS * self.adapters
+        """Most adapters from one address, where it is known."""
+        self.address_mb = address_mb or SESSIONS * self.mb
+        """Most MiB from one address, where it is known."""
         self.all_mb = all_mb
         """Most MiB of all sessions together."""
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._coming: dict[str, list[int]] = defaultdict(list)
         self._uploaders: dict[str, str] = {}
+        self._addresses: dict[str, str] = {}
 
     @contextmanager
-    def room(self, owner: str | None, size: int) -> Iterator[None]:
-        """Hold room for an upload of `size` bytes while it is added; AdapterRefused without any."""
+    def room(self, owner: str | None, size: int, *, address: str = "") -> Iterator[None]:
+        """Hold room for an upload of `size` bytes while it is added, having removed the uploads of
+        silent sessions where it must be; AdapterRefused without any."""
         if owner is None:
             raise AdapterRefused(
                 "An upload belongs to a session, and this call has none; use the page or "
@@ -47,9 +73,17 @@ class Quota:
             )
         with self._lock:
             self._check(owner, size)
+            for silent in self._leavers(owner, size, address):
+                log.info("Uploads of a session without a sign of life make room for others.")
+                self.leave(silent)
+            if self._leavers(owner, size, address):  # what was to go could not be removed
+                raise AdapterRefused(FULL)
             self._coming[owner].append(size)
+            self._addresses[owner] = address
+            self.presence.watch(owner)
         try:
-            yield
+            with self.presence.alive(owner):
+                yield
         finally:
             with self._lock:
                 self._coming[owner].remove(size)
@@ -83,6 +117,29 @@ class Quota:
         with self._lock:
             self._uploaders.pop(card.key, None)
 
+    def leave(self, owner: str) -> int:
+        """Remove every upload of a session that is over; returns how many. Shared ones stay."""
+        if self.shared:
+            return 0
+        with self._lock:
+            mine = [card for card in self.pool.all_cards() if card.owner == owner]
+            gone = [card for card in mine if self._removed(card.name, owner)]
+            for card in gone:
+                self._uploaders.pop(card.key, None)
+        return len(gone)
+
+    def tidy(self, silent: float = GONE_SECONDS) -> int:
+        """Remove the uploads of sessions without a sign of life for so many seconds, and forget
+        sessions without uploads; returns how many uploads went."""
+        with self._lock:
+            uses = [(use.owner, use.silent) for use in self._uses()]
+            over = [owner for owner, since in uses if owner and (since or 0) >= silent]
+            count = sum(self.leave(owner) for owner in over)
+            there = {use.owner for use in self._uses() if use.owner}
+            self._addresses = {o: a for o, a in self._addresses.items() if o in there}
+            self.presence.keep_only(there)
+        return count
+
     def used(self, owner: str | None) -> tuple[int, int]:
         """(adapters, bytes) of this session in the pool."""
         sizes = [card.bytes for card in self.pool.all_cards() if self.owns(card, owner)]
@@ -110,10 +167,69 @@ class Quota:
                 f"It has {size / MIB:.1f} MB, and {left:.1f} of the session's {self.mb} MB "
                 "are left; remove an adapter first."
             )
-        everyone = sum(card.bytes for card in self.pool.all_cards() if not card.sample)
-        waiting = sum(sum(sizes) for sizes in self._coming.values())
-        if everyone + waiting + size > self.all_mb * MIB:
-            raise AdapterRefused("The server has no room left for uploads; try again later.")
+
+    def _leavers(self, owner: str, size: int, address: str) -> list[str]:
+        """Silent sessions that must go for this upload; AdapterRefused where that is no help."""
+        uses, near = self._uses(staying=owner), []
+        if address:
+            near = leavers(
+                [use for use in uses if use.owner == owner or use.address == address],
+                size=size,
+                adapters=self.address_adapters,
+                bytes=self.address_mb * MIB,
+            )
+        if near is None:
+            raise AdapterRefused(
+                f"Uploads from your address may come to {self.address_adapters} adapters and "
+                f"{self.address_mb} MB, and others who use it take up the rest; remove one first, "
+                "or try again later."
+            )
+        others = leavers(
+            [use for use in uses if use.owner not in near],
+            size=size,
+            adapters=self.pool.limits.max_adapters - self._samples(),
+            bytes=self.all_mb * MIB,
+        )
+        if others is None:
+            raise AdapterRefused(FULL)
+        return [*near, *others]
+
+    def _uses(self, *, staying: str | None = None) -> list[Use]:
+        """What each owner has and is adding; `staying` may not be asked to leave."""
+        sizes: dict[str | None, list[int]] = defaultdict(list)
+        for card in self.pool.all_cards():
+            if not card.sample:
+                sizes[card.owner or self._uploaders.get(card.key)].append(card.bytes)
+        for owner, coming in self._coming.items():
+            sizes[owner] += coming
+        return [
+            Use(
+                owner=owner,
+                address=self._addresses.get(owner or "", ""),
+                adapters=len(held),
+                bytes=sum(held),
+                silent=None if owner == staying else self._silence(owner),
+            )
+            for owner, held in sizes.items()
+        ]
+
+    def _silence(self, owner: str | None) -> float | None:
+        """Seconds, where its uploads may be removed for that."""
+        if owner is None or not owner.startswith(PREFIX) or self.shared or owner in self._coming:
+            return None
+        silent = self.presence.silent(owner)
+        return silent if silent >= IDLE_SECONDS else None
+
+    def _samples(self) -> int:
+        return sum(card.sample for card in self.pool.all_cards())
+
+    def _removed(self, name: str, owner: str) -> bool:
+        try:
+            self.pool.remove(name, owner=owner)
+        except RamoleError as error:
+            log.warning("%s could not be removed: %s", name, error)
+            return False
+        return True
 
 
 _quotas: "WeakKeyDictionary[Ramole, Quota]" = WeakKeyDictionary()
@@ -128,24 +244,10 @@ def quota_of(ramole: "Ramole") -> Quota:
 
 def forget(ramole: "Ramole", owner: str | None) -> int:
     """Remove every upload of a session that is over; returns how many. Shared uploads stay."""
-    if owner is None or ramole.settings.shared_uploads:
-        return 0
-    mine = [card.name for card in ramole.pool.all_cards() if card.owner == owner]
-    return sum(_remove(ramole, name, owner) for name in mine)
+    return 0 if owner is None else quota_of(ramole).leave(owner)
 
 
 def sweep(ramole: "Ramole") -> int:
     """Remove what sessions of an earlier process left behind; returns how many."""
-    if ramole.settings.shared_uploads:
-        return 0
     owners = {c.owner for c in ramole.pool.all_cards() if (c.owner or "").startswith(PREFIX)}
     return sum(forget(ramole, owner) for owner in owners)
-
-
-def _remove(ramole: "Ramole", name: str, owner: str) -> bool:
-    try:
-        ramole.pool.remove(name, owner=owner)
-    except RamoleError as error:
-        log.warning("%s could not be removed: %s", name, error)
-        return False
-    return True

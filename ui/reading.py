@@ -29,6 +29,7 @@ class Reading:
         requests: Sequence[Request],
         *,
         session: str | None,
+        address: str = "",
         cancelled: threading.Event | None = None,
         after: "Callable[[Reading], None]" = lambda reading: None,
     ):
@@ -44,7 +45,7 @@ class Reading:
         self.ended = threading.Event()
         self._fresh = threading.Event()
         self._error: BaseException | None = None
-        self._call = (ramole, list(requests), session or "", after)
+        self._call = (ramole, list(requests), session or "", address, after)
         threading.Thread(target=self._run, name="reading", daemon=True).start()
 
     def pictures(self) -> Iterator[None]:
@@ -68,10 +69,14 @@ class Reading:
                 self.cancelled.set()
 
     def _run(self) -> None:
-        ramole, requests, session, after = self._call
+        ramole, requests, session, address, after = self._call
         try:
             stream = ramole.stream_batch(
-                requests, cancelled=self.cancelled.is_set, session=session, waiting=self._place
+                requests,
+                cancelled=self.cancelled.is_set,
+                session=session,
+                address=address,
+                waiting=self._place,
             )
             for index, item in stream:
                 if isinstance(item, Generation):

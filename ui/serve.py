@@ -13,20 +13,24 @@ from typing import TYPE_CHECKING
 import gradio as gr
 from gradio import processing_utils
 from gradio.utils import get_upload_folder
+from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
 from ramole_core import RamoleError, __version__
 
+from .address import Addresses, networks
 from .loading import loading_of
-from .quota import sweep
+from .quota import quota_of, sweep
 
 if TYPE_CHECKING:
     from ramole_core import Ramole
 
 log = logging.getLogger(__name__)
 HOUR = 3600
+TIDY_SECONDS = 300
+"""Between two looks for files and uploads that nobody needs any more."""
 SPARE_THREADS = 32
 """For whatever is not an answer on its way: clicks, uploads, files."""
 QUEUE_SLEEP = 0.01
@@ -43,15 +47,20 @@ def serve(page: gr.Blocks, ramole: "Ramole") -> None:
         signal.signal(sign, _end)
     try:
         while True:
-            time.sleep(HOUR / 4)
+            time.sleep(TIDY_SECONDS)
             drop_old(Path(get_upload_folder()), HOUR)
+            drop_gone(ramole)
     except KeyboardInterrupt:
         page.close(verbose=False)
 
 
 def launch(page: gr.Blocks, ramole: "Ramole") -> str:
-    """Listen and return at once; the address is returned. Raises RamoleError for a taken port."""
+    """Listen and return at once; the address is returned. Raises RamoleError for a taken port, or
+    proxies or passwords that are none."""
     settings = ramole.settings
+    trusted, hosted = networks(settings.trusted_proxies or ""), "SPACE_ID" in os.environ
+    addresses = Middleware(Addresses, trusted=trusted, hosted=hosted)
+    os.environ.setdefault("FORWARDED_ALLOW_IPS", "")  # or uvicorn believes whoever is on this host
     refuse_links()
     page.delete_cache = (HOUR, HOUR)
     os.environ.setdefault("GRADIO_ANALYTICS_CACHE_FREQUENCY", NEVER)
@@ -67,7 +76,10 @@ def launch(page: gr.Blocks, ramole: "Ramole") -> str:
             auth=auth,
             max_file_size=settings.max_upload_mb * 2**20,
             mcp_server=find_spec("mcp") is not None and not auth,
-            app_kwargs={"routes": [Route("/health", _health(ramole))]},
+            app_kwargs={
+                "routes": [Route("/health", _health(ramole))],
+                "middleware": [addresses],
+            },
             css_paths=sorted(STYLES.glob("*.css")),
             theme=look(),
             footer_links=["api", "gradio", "settings"],
@@ -93,6 +105,16 @@ def drop_old(cache: Path, age: float) -> None:
         with suppress(OSError):
             if path.is_file() and time.time() - path.stat().st_mtime > age:
                 path.unlink()
+
+
+def drop_gone(ramole: "Ramole") -> None:
+    """Remove the uploads of sessions that left without a word."""
+    try:
+        removed = quota_of(ramole).tidy()
+        if removed:
+            log.info("%d uploads of sessions that fell silent were removed.", removed)
+    except Exception:
+        log.exception("Uploads of sessions that fell silent could not be removed.")
 
 
 def look() -> gr.Theme:

@@ -5,16 +5,37 @@ one way: it can stand in a folder's name or an answer without giving the session
 
 Gradio hands every MCP client's calls on through one session of its own. An MCP client is therefore
 known by a secret that it sends in the header `x-ramole-session`, or it has no uploads.
+
+A hash or a secret can be invented, as many as one likes; so a visitor is also an address.
 """
 
 import hashlib
+from dataclasses import dataclass
 
 import gradio as gr
+
+from .address import address_of
 
 PREFIX = "session-"
 """Owners that begin so do not outlive the server's process."""
 MCP_HEADER = "x-ramole-session"
 SHORTEST_SECRET = 16
+
+
+@dataclass(frozen=True)
+class Visitor:
+    """Who made a call."""
+
+    owner: str | None = None
+    """Of its uploads; None, without a session, sees the samples only."""
+    address: str = ""
+    """Where it comes from; '' where that is unknown."""
+
+
+def visitor_of(request: gr.Request | None) -> Visitor:
+    """Who made this request."""
+    headers = getattr(request, "headers", None) or {}
+    return Visitor(owner_of(request), address_of(headers))
 
 
 def owner_of(request: gr.Request | None) -> str | None:

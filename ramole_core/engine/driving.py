@@ -62,6 +62,7 @@ class Follower:
         asked: Sequence[tuple[Request, Sequence[Chosen]]],
         *,
         session: str,
+        address: str = "",
         cancelled: Callable[[], bool],
         waiting: Callable[[int, int], None],
     ):
@@ -69,6 +70,7 @@ class Follower:
         self._engine, self._thread = engine, thread
         self._asked = list(asked)
         self._session, self._cancelled, self._waiting = session, cancelled, waiting
+        self._address = address
         self._news: queue.SimpleQueue[tuple[Ticket, Step | Generation | Exception]] = (
             queue.SimpleQueue()
         )
@@ -111,6 +113,7 @@ class Follower:
                     request,
                     chosen,
                     session=self._session or request.owner or "",
+                    address=self._address,
                     deliver=lambda ticket, item: self._news.put((ticket, item)),
                 )
             except Busy:

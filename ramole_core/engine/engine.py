@@ -121,6 +121,7 @@ class Engine:
         chosen: Sequence[Chosen],
         *,
         session: str = "",
+        address: str = "",
         deliver: Callable[[Ticket, Step | Generation | Exception], None] | None = None,
     ) -> Ticket:
         """Put a request into the queue; its adapters are read here, in the caller's thread.
@@ -138,7 +139,13 @@ class Engine:
                 f"{self.bank.most}; ask for fewer adapters, or raise RAMOLE_DEVICE_CACHE_MB."
             )
         return self.scheduler.submit(
-            request, chosen, prompt_ids=ids, room=room, session=session, deliver=deliver
+            request,
+            chosen,
+            prompt_ids=ids,
+            room=room,
+            session=session,
+            address=address,
+            deliver=deliver,
         )
 
     def step(self) -> list[Event]:

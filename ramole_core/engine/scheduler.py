@@ -17,8 +17,8 @@ from ramole_core.engine.forward import Forwards
 from ramole_core.engine.kv import KvCache
 from ramole_core.engine.request import Generation, Request, Step
 from ramole_core.engine.ticket import Chosen, Ticket, new_ticket
-from ramole_core.engine.waiting import in_turn
-from ramole_core.errors import Busy, RamoleError
+from ramole_core.engine.waiting import check_place, in_turn
+from ramole_core.errors import RamoleError
 from ramole_core.layers import Layout, Line
 
 Event = tuple[Ticket, Step | Generation | RamoleError]
@@ -91,24 +91,29 @@ class Scheduler:
         prompt_ids: list[int],
         room: int,
         session: str = "",
+        address: str = "",
         deliver: Callable[[Ticket, Step | Generation | Exception], None] | None = None,
     ) -> Ticket:
         """Put a request into the queue; `deliver` is called with all that comes of it.
 
-        Raises RamoleError where it could never run, Busy where MAX_QUEUE others wait.
+        Raises RamoleError where it could never run, Busy where MAX_QUEUE others wait, or its
+        address has its share of the queue.
         """
         self._kv.check(len(prompt_ids) + room)
         with self._door:
-            if len(self._waiting) >= self.sizes.max_queue:
-                raise Busy(
-                    f"The server is busy: {len(self._waiting)} requests are waiting; "
-                    "try again in a moment."
-                )
+            check_place(
+                self._waiting,
+                session=session,
+                address=address,
+                max_queue=self.sizes.max_queue,
+                max_batch=self.sizes.max_batch,
+            )
             self._number += 1
             ticket = new_ticket(
                 self._number,
                 request,
                 session=session,
+                address=address,
                 prompt_ids=prompt_ids,
                 chosen=tuple(chosen),
                 room=room,

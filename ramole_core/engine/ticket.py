@@ -43,6 +43,8 @@ class Ticket:
     """Most tokens that may be generated: the request's wish, or what the context leaves."""
     text: TextStream
     generator: torch.Generator
+    address: str = ""
+    """Where the session comes from; empty: unknown, the session stands for it."""
     deliver: Callable[["Ticket", "Step | Generation | Exception"], None] = lambda ticket, item: None
     """Called with each token and the end, by the thread that runs the model."""
     line: Line | None = None
@@ -159,6 +161,7 @@ def new_ticket(
     request: Request,
     *,
     session: str,
+    address: str = "",
     prompt_ids: list[int],
     chosen: tuple[Chosen, ...],
     room: int,
@@ -169,6 +172,7 @@ def new_ticket(
         number=number,
         request=request,
         session=session,
+        address=address,
         prompt_ids=prompt_ids,
         chosen=chosen,
         room=room,

@@ -1,0 +1,96 @@
+"""Signs of life: which sessions with uploads are still there, and since when they are silent.
+
+Every call of a session is a sign of life, for as long as it lasts, and an open page gives one by
+itself every now and then (`heartbeat`). A session that runs something is never silent. Nothing is
+remembered of a session without uploads, so inventing sessions fills no memory.
+"""
+
+import math
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import gradio as gr
+
+from .session import Visitor, owner_of, visitor_of
+
+BEAT_SECONDS = 60
+"""Between two signs of life of an open page; a browser lets a hidden tab do no more."""
+IDLE_SECONDS = 5 * 60
+"""After so long without a sign of life, a session's uploads may make room for others'."""
+GONE_SECONDS = 2 * 3600
+"""After so long they go in any case: the browser was killed, or the client will not come back."""
+
+
+class Presence:
+    """The sessions that are watched; every thread may use it."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic):
+        """`clock` tells seconds, and never goes back."""
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._seen: dict[str, float] = {}
+        self._calls: Counter[str] = Counter()
+
+    @contextmanager
+    def call(self, request: gr.Request | None) -> Iterator[Visitor]:
+        """Who calls; alive inside the block, and seen last at its end."""
+        visitor = visitor_of(request)
+        with self.alive(visitor.owner):
+            yield visitor
+
+    @contextmanager
+    def alive(self, owner: str | None) -> Iterator[None]:
+        """The session does something inside the block."""
+        if owner is None:
+            yield
+            return
+        with self._lock:
+            self._calls[owner] += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._calls[owner] -= 1
+                if not self._calls[owner]:
+                    del self._calls[owner]
+                self._note(owner)  # before anybody can think it silent
+
+    def seen(self, owner: str | None) -> None:
+        """A sign of life, now."""
+        with self._lock:
+            self._note(owner)
+
+    def watch(self, owner: str) -> None:
+        """Remember this session's signs of life from now on, this being one."""
+        with self._lock:
+            self._seen[owner] = self._clock()
+
+    def keep_only(self, owners: set[str]) -> None:
+        """Forget all other sessions."""
+        with self._lock:
+            self._seen = {owner: at for owner, at in self._seen.items() if owner in owners}
+
+    def silent(self, owner: str) -> float:
+        """Seconds since its last sign of life, 0 while it runs something; infinite if unknown."""
+        with self._lock:
+            if owner in self._calls:
+                return 0.0
+            return self._clock() - self._seen.get(owner, -math.inf)
+
+    def _note(self, owner: str | None) -> None:
+        if owner in self._seen:
+            self._seen[owner] = self._clock()
+
+
+def heartbeat(presence: Presence) -> None:
+    """Let the page that is being built give a sign of life by itself as long as it is open."""
+
+    def on_beat(request: gr.Request) -> None:
+        presence.seen(owner_of(request))
+
+    gr.Timer(BEAT_SECONDS).tick(
+        on_beat, queue=False, api_visibility="private", show_progress="hidden"
+    )
