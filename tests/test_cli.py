@@ -33,6 +33,7 @@ class Door:
             base_model="pypi:none==0", data_dir=Path("/nonexistent"), quantization="nf4"
         )
         self.router_checksum = "ab" * 32
+        self.weights_checksums = lambda: {"ramole": self.router_checksum}
         self.loaded = False
 
     def __enter__(self) -> "Door":
@@ -125,6 +126,7 @@ def test_json_is_all_of_stdout(door: Door, capsys):
     assert answer["text"] == "Blue [bold]boats ☂"
     assert answer["adapters"] == ["x"] and answer["similarities"] == [None]
     assert answer["seed"] == 3 and answer["router_checksum"] == "ab" * 32
+    assert answer["weights_checksums"] == {"ramole": "ab" * 32}
     assert answer["base_checksum"] is None and answer["finish_reason"] == "eos"
 
 

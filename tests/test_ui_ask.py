@@ -525,3 +525,24 @@ def test_two_threads_may_watch_one_live_run():
     assert live.ended.wait(2)
     reader.join(2)
     assert live.run.answer.finish_reason == "cancelled"
+
+
+def test_weights_beyond_0_and_1_are_drawn_as_such():
+    gate = np.array([[[-0.5, 2.0]], [[0.25, 0.5]]], np.float32)
+    figure = token_figure(gate, ["ant", "bee"], layers=[0, 1], modules=["q_proj"])
+    for heat in figure.data:
+        assert (heat.zmin, heat.zmax) == (-0.5, 2.0)
+        assert [place for place, _ in heat.colorscale] == [0.0, 0.2, 1.0], "nothing is drawn at 0"
+    assert list(figure.data[0].z[0]) == [-0.5]
+    whole = layers_figure(gate[None], ["word"], expert=0, name="ant", layers=[0, 1])
+    assert (whole.data[0].zmin, whole.data[0].zmax) == (-0.5, 1.0)
+    plain = token_figure(np.abs(gate) / 2, ["ant", "bee"], layers=[0, 1], modules=["q_proj"])
+    assert (plain.data[0].zmin, plain.data[0].zmax) == (0.0, 1.0)
+    assert len(plain.data[0].colorscale) == 2
+
+
+def test_a_negative_share_has_its_sign():
+    from ui.ask.explained import _stack
+
+    html = _stack([-0.4, 1.2], ["ant", "bee"])
+    assert "−A" in html and ">B<" in html and "-0.400" in html and "1.200" in html

@@ -160,7 +160,11 @@ class Bypass:
 
 @dataclass(frozen=True)
 class Decision:
-    """What becomes of k adapters in every module."""
+    """What becomes of k adapters in every module.
+
+    A method that mixes outputs instead (each adapter a row of its own, next-token distributions
+    averaged) would say so in one more field here; the scheduler would keep its rows together.
+    """
 
     weights: Float[Tensor, "module k"]
     """Of each adapter; where a gate decides they are not read (`even` will do), where a merge was

@@ -37,7 +37,7 @@ def answer_record(
 
 
 def checksum_record(ramole: "Ramole") -> dict[str, object]:
-    """SHA-256 of the base model, null until it has been fetched, and of the trained router."""
+    """SHA-256 of the base model, null until it has been fetched, and of all trained weights."""
     settings = ramole.settings
     checksum = None
     folder = find_base(settings.base_model, data_dir=settings.data_dir)
@@ -48,4 +48,5 @@ def checksum_record(ramole: "Ramole") -> dict[str, object]:
         "base_checksum": checksum,
         "quantization": settings.quantization,
         "router_checksum": ramole.router_checksum,
+        "weights_checksums": ramole.weights_checksums(),
     }

@@ -75,7 +75,8 @@ def _stack(weights: Sequence[float], experts: Sequence[str]) -> str:
     for e, (name, weight) in enumerate(zip(experts, weights, strict=True)):
         ink = ink_of(e)
         share = 100 * abs(float(weight)) / total
-        label = letter_of(e) if share > 6 else ""
+        sign = "−" if weight < 0 else ""
+        label = sign + letter_of(e) if share > 6 else ""
         parts.append(
             f'<i style="width:{share:.2f}%;background:{ink.colour};color:{ink.text}">{label}</i>'
         )

@@ -47,8 +47,16 @@ def chip_html(expert: int) -> str:
     return f'<span class="chip" style="{style}">{letter_of(expert)}</span>'
 
 
-def scale_of(expert: int) -> list[list[float | str]]:
-    """A plotly colour scale from nothing to the expert's colour."""
+BELOW = "rgba(70,70,70,1)"
+"""The most negative weight."""
+
+
+def scale_of(expert: int, *, low: float = 0.0, high: float = 1.0) -> list[list[float | str]]:
+    """A plotly colour scale from nothing at 0 to the expert's colour at `high`; below 0, down to
+    `low`, it turns grey."""
     colour = ink_of(expert).colour
     red, green, blue = (int(colour[i : i + 2], 16) for i in (1, 3, 5))
-    return [[0.0, f"rgba({red},{green},{blue},0.04)"], [1.0, f"rgba({red},{green},{blue},1)"]]
+    nothing, all_of_it = f"rgba({red},{green},{blue},0.04)", f"rgba({red},{green},{blue},1)"
+    if low >= 0:
+        return [[0.0, nothing], [1.0, all_of_it]]
+    return [[0.0, BELOW], [-low / (high - low), nothing], [1.0, all_of_it]]

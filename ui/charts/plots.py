@@ -29,7 +29,7 @@ def token_figure(
     gate: np.ndarray, experts: Sequence[str], *, layers: Sequence[int], modules: Sequence[str]
 ) -> go.Figure:
     """One token's gate, [layer, module, k]: a heat map layer x module for each expert."""
-    k = len(experts)
+    k, (low, high) = len(experts), bounds_of(gate)
     figure = make_subplots(
         rows=1,
         cols=k,
@@ -43,9 +43,9 @@ def token_figure(
             z=gate[..., e].tolist(),
             x=names,
             y=list(layers),
-            zmin=0,
-            zmax=1,
-            colorscale=scale_of(e),
+            zmin=low,
+            zmax=high,
+            colorscale=scale_of(e, low=low, high=high),
             showscale=False,
             xgap=1,
             ygap=1,
@@ -58,6 +58,13 @@ def token_figure(
     figure.update_yaxes(tickfont_size=10)
     figure.update_yaxes(title="layer", col=1)
     return dress(figure, height=380, grid=False)
+
+
+def bounds_of(weights: np.ndarray) -> tuple[float, float]:
+    """What a colour scale must hold: 0 to 1, and whatever goes beyond."""
+    if not weights.size:
+        return 0.0, 1.0
+    return min(0.0, float(weights.min())), max(1.0, float(weights.max()))
 
 
 def token_table(
@@ -114,14 +121,14 @@ def layers_figure(
 ) -> go.Figure:
     """One expert over the whole answer: layers x tokens, the mean over modules."""
     values = gates[..., expert].mean(2) if gates.size else np.zeros((0, len(layers)))
-    figure = go.Figure()
+    figure, (low, high) = go.Figure(), bounds_of(values)
     figure.add_heatmap(
         z=values.T.tolist(),
         x=list(range(1, len(values) + 1)),
         y=list(layers),
-        zmin=0,
-        zmax=1,
-        colorscale=scale_of(expert),
+        zmin=low,
+        zmax=high,
+        colorscale=scale_of(expert, low=low, high=high),
         colorbar={"title": "weight", "thickness": 10, "len": 0.9},
         customdata=[[repr(piece) for piece in pieces]] * len(layers),
         hovertemplate=f"{name}<br>layer %{{y}}, token %{{x}} %{{customdata}}: %{{z:.3f}}"
