@@ -4,7 +4,7 @@ A method that examines has the nearest adapters answer to the prompt before it t
 (`ramole_core.engine.reference`).
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
 Examine = Callable[[Sequence[int], Sequence[Sequence["Candidate"]]], "Sequence[Sequence[Response]]"]
 """What each candidate answers to the prompts of these requests, by index."""
+
+AT_ONCE = 256
+"""Prompts that are embedded together; no more than the encoder remembers."""
 
 
 class AdapterChoice:
@@ -49,15 +52,12 @@ class AdapterChoice:
         methods = [find_method(request.method) for request in requests]
         for request, method in zip(requests, methods, strict=True):
             self._check(request, method)
-        asking = [
-            request.prompt
-            for request, method in zip(requests, methods, strict=True)
-            if self._needs_vector(request, method)
-        ]
-        if asking:
-            self._retriever.remember(asking)
-        pairs = zip(requests, methods, strict=True)
-        found = [[self._candidate(*one) for one in self._found(*pair)] for pair in pairs]
+        found: list[list[Candidate]] = []
+        for start in range(0, len(requests), AT_ONCE):
+            pairs = list(zip(requests, methods, strict=True))[start : start + AT_ONCE]
+            if asking := [r.prompt for r, method in pairs if self._needs_vector(r, method)]:
+                self._retriever.remember(asking)
+            found += [[self._candidate(*one) for one in self._found(*pair)] for pair in pairs]
         at = [n for n, method in enumerate(methods) if method.examines and found[n]]
         if at:
             answers = examine(at, [found[n] for n in at])
@@ -90,7 +90,19 @@ class AdapterChoice:
         weighs = method.weighs_similarity and request.weights is None
         return weighs or 0 < method.experts(len(request.adapters)) < len(request.adapters)
 
-    def _known(self, method: "Composition") -> Sequence[str] | None:
+    def _fixed(self, request: Request, known: Mapping[str, str]) -> list[AdapterCard]:
+        """The adapters of a fixed pool, by content, that the request does not exclude."""
+        visible = self._retriever.visible(request.k, request.exclude, request.owner)
+        cards = {c.content: c for c in self._pool.cards(request.owner) if c.key in visible}
+        gone = [name for content, name in known.items() if content not in cards]
+        if left := [cards[content] for content in known if content in cards]:
+            return left
+        raise RamoleError(
+            f"Method {request.method} knows {', '.join(gone)}, and none of them is in the pool or "
+            "left by exclude; leave one in, or choose another method."
+        )
+
+    def _known(self, method: "Composition") -> Mapping[str, str] | None:
         """The fixed pool of a method that has one."""
         return method.pool(self._weights(method)) if method.row.weights else None
 
@@ -102,8 +114,7 @@ class AdapterChoice:
         if not count:
             return []
         if (known := self._known(method)) is not None:
-            cards = [self._pool.card(name, request.owner) for name in known]
-            return [(card, float("nan")) for card in cards if card.name not in request.exclude]
+            return [(card, float("nan")) for card in self._fixed(request, known)]
         hits = self._retriever.retrieve(
             request.prompt,
             k=max(count, method.examines),

@@ -28,6 +28,8 @@ FILES = (
 """The files of `composition/` that hold methods, in the order of every list; add new ones here."""
 
 Value = bool | int | float
+HUGE = 1e300
+"""No option is larger; nan is not either."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,7 @@ class Option:
             return value
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise RamoleError(f"{what}; give a number{self.range}.")
-        if not math.isfinite(value) or not self.low <= value <= self.high:
+        if not -HUGE <= value <= HUGE or not self.low <= value <= self.high:
             raise RamoleError(f"{what}; give a number{self.range}.")
         if isinstance(self.default, int):
             if value != int(value):

@@ -10,12 +10,13 @@ from ramole_core.composition import (
     Decision,
     Gate,
     Lora,
+    Merge,
     even,
     forget,
     register,
 )
 from ramole_core.engine.engine import EngineSizes
-from ramole_core.errors import RamoleError
+from ramole_core.errors import Busy, RamoleError
 from ramole_core.methods import Method
 from ramole_core.request import Generation, Request
 from tests.tiny_engine import TinyEngine
@@ -183,13 +184,95 @@ def test_a_merge_that_can_never_fit_is_refused_unmade_and_starves_nobody(tiny_ll
 def test_a_merge_is_forgotten_with_its_adapters(tiny):
     tiny.alone(ask("a", "fusion"), ADAPTERS)
     store = tiny.engine.store
-    assert store.merges == 1
+    assert store.makes == 1
     store.keep_only([])
     tiny.alone(ask("a", "fusion"), ADAPTERS)
-    assert store.merges == 2
+    assert store.makes == 2
 
 
 def test_lora_is_what_a_merge_gives():
     loras = [Lora(A=torch.ones(1, 3), B=torch.ones(2, 1)), None]
     merged = fusion_file.fuse(loras, (0.5, 0.5))
     assert merged is not None and torch.equal(merged.A, torch.full((1, 3), 0.5))
+
+
+@pytest.mark.parametrize(
+    ("decision", "sentence"),
+    [
+        (lambda ask: Decision(torch.zeros(3, 3)), r"weights of size \(3, 3\)"),
+        (
+            lambda ask: Decision(even(ask.present), gate=Gate(offset=torch.zeros(5, 2))),
+            r"offset of size \(5, 2\)",
+        ),
+        (lambda ask: Decision(even(ask.present), gate=Gate(own=1.0)), "needs `usual`"),
+        (lambda ask: Decision(even(ask.present), gate=Gate(top=-1)), "top is -1"),
+        (
+            lambda ask: Decision(even(ask.present), gate=Gate(), merge=Merge(lambda _: None, 1)),
+            "neither a gate nor a bypass",
+        ),
+    ],
+)
+def test_a_decision_that_cannot_be_is_told_to_its_caller_alone(
+    tiny, made, monkeypatch, decision, sentence
+):
+    name = made(fine)
+    monkeypatch.setattr(METHODS[name], "decide", decision)
+    with pytest.raises(RamoleError, match=sentence):
+        tiny.submit(ask("it fails", name), ADAPTERS)
+    assert tiny.engine.scheduler.idle
+
+
+def test_a_merge_larger_than_it_says_is_refused(tiny_llama, made, monkeypatch):
+    page = TinyEngine(tiny_llama).engine.bank.page_bytes
+    tiny, name = TinyEngine(tiny_llama, EngineSizes(device_cache_bytes=8 * page)), made(fine)
+
+    def side_by_side(loras):
+        here = [lora for lora in loras if lora is not None]
+        return Lora(torch.cat([m.A for m in here]), torch.cat([m.B for m in here], dim=1))
+
+    monkeypatch.setattr(
+        METHODS[name],
+        "decide",
+        lambda ask: Decision(even(ask.present), merge=Merge(side_by_side, 5)),
+    )
+    with pytest.raises(RamoleError, match="have 10 rank units, and the device holds 8"):
+        tiny.submit(ask("too large", name), [("cat", 5), ("dog", 5)])
+
+
+def test_merges_that_differ_are_two(tiny):
+    weights = ((0.5, 0.5), (0.9, 0.1))
+    tokens = [
+        tiny.alone(ask("a", "fusion", adapters=("ant", "bee"), weights=w), ADAPTERS)
+        for w in (*weights, weights[0])
+    ]
+    assert tiny.engine.store.makes == 2 and tokens[0] == tokens[2]
+
+
+def test_waiting_merges_are_bounded_by_the_host_cache(tiny_llama):
+    made = TinyEngine(tiny_llama)
+    made.alone(ask("a", "fusion"), ADAPTERS)
+    one = made.engine.store.nbytes
+    tiny = TinyEngine(tiny_llama, EngineSizes(host_cache_bytes=2 * one, max_batch=1))
+    running = tiny.submit(ask("a", "base", max_new_tokens=30), [])
+    tiny.engine.step()
+    with pytest.raises(Busy, match="merges of the requests that wait"):
+        for n in range(20):
+            request = ask("b", "fusion", adapters=("ant", "bee"), weights=(1.0, 0.01 * n))
+            tiny.submit(request, ADAPTERS)
+    tiny.finish()
+    assert isinstance(tiny.heard[running].end, Generation)
+
+
+def test_a_request_without_adapters_is_the_bases(tiny):
+    base = tiny.alone(ask("a", "base"), [])
+    for method in METHODS:
+        assert tiny.alone(ask("a", method), []) == base
+
+
+def test_nothing_is_made_for_what_was_stopped(tiny, merges):
+    state = tiny.engine.submit(
+        tiny.engine.prepare(ask("a", "fusion"), tiny.chosen(ADAPTERS)), stopped=True
+    )
+    state.cancel()
+    tiny.finish()
+    assert not merges and state.finish_reason == "cancelled"

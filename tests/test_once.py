@@ -39,6 +39,14 @@ def test_a_batch_is_embedded_together_and_read_once(ramole, counted, method):  #
     assert counted["read"] == prompts
 
 
+def test_a_long_list_is_embedded_once_too(ramole, counted, monkeypatch):  # noqa: F811
+    monkeypatch.setattr("ramole_core.adapter_choice.AT_ONCE", 4)
+    monkeypatch.setattr("ramole_core.retrieval.encoder.KEPT", 4)
+    prompts = [f"Is it rain or hail, {n}?" for n in range(10)]
+    ramole.candidates([Request(prompt, method="mixture", **ASK) for prompt in prompts])
+    assert counted["embedded"] == [prompts[:4], prompts[4:8], prompts[8:]]
+
+
 def test_what_needs_no_vector_is_not_embedded(ramole, counted):  # noqa: F811
     ramole.generate([Request("a", method="base", **ASK), Request("b", adapters=["sums"], **ASK)])
     assert counted["embedded"] == []

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from ramole_core.composition import METHODS, Candidate, Lora, Response
+from ramole_core.composition import METHODS, Candidate, Lora, ModuleRouter, Response, Router
 from ramole_core.engine.placement import Placer
 from ramole_core.engine.store import UnitStore
 from ramole_core.layers import Bank, BatchMix, find_layout, install_serving
@@ -207,3 +207,57 @@ def test_pages_grow_as_they_are_needed_and_keep_their_content():
     assert world.bank.high > 32
     logits, _ = served(world, ids, [kept])
     torch.testing.assert_close(logits, expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("method", ["mixture", "ramole", "arrow", "ramole_plus"])
+def test_an_adapter_and_its_copy_count_twice_in_both_ways(method):
+    """Somebody uploads what the sample pool has: one content under two names."""
+    world = World(LLAMA, lacking=False)
+    twin = Candidate("twin", 0.2, "ant", lambda: world.pool["ant"], world.candidate("bee").response)
+    request = Request("made up", method=method)
+    placement = world.placer.prepare(
+        request, [world.candidate("ant"), twin, world.candidate("bee")]
+    )
+    ids, found = torch.randint(0, 61, (1, 5)), {}
+    for way in ("rows", "all"):
+        mix = world.placer.pin(placement)
+        found[way], _ = served(world, ids, [mix], trace=False, way=way)
+        world.placer.release(mix)
+    torch.testing.assert_close(found["rows"], found["all"], rtol=1e-4, atol=1e-4)
+    assert (found["rows"] - world.model(ids).logits).abs().max() > 0.01
+
+
+def test_what_fails_on_its_way_into_the_bank_holds_nothing(monkeypatch):
+    world = World(LLAMA)
+    placement = world.placer.prepare(
+        Request("made up", method="ramole"), [world.candidate("ant"), world.candidate("bee")]
+    )
+    write, calls = Bank._write, []
+
+    def faulty(self, pages, units):
+        calls.append(pages)
+        if len(calls) == 2:
+            raise MemoryError("no room")
+        return write(self, pages, units)
+
+    monkeypatch.setattr(Bank, "_write", faulty)
+    with pytest.raises(MemoryError):
+        world.placer.pin(placement)
+    assert not any(slot.pins for slot in world.bank.slots)
+    held = sum(len(slot.pages) for slot in world.bank.slots)
+    assert len(world.bank._free) + held == world.bank._size, "no page is lost"
+    assert world.placer.pin(placement) is not None
+
+
+def test_a_router_that_does_not_fit_leaves_the_bank_as_it_was():
+    world = World(LLAMA)
+    good = world.row("ramole", ["ant", "bee"])
+    ids = torch.randint(0, 61, (1, 4))
+    expected, _ = served(world, ids, [good])
+    path = world.layout.flat[-1]
+    bad = ModuleRouter(A=torch.zeros(2, 3), B=torch.zeros(5, 2))
+    with pytest.raises(RuntimeError):
+        world.bank.add_router(Router({path: bad}, 2, "bad"))
+    assert len({len(rows[0]) for rows in world.bank._router_A}) == 1
+    again, _ = served(world, ids, [good])
+    torch.testing.assert_close(again, expected, rtol=0, atol=0)

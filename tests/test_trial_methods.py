@@ -327,6 +327,12 @@ def test_an_option_changes_what_is_said(ramole, name):
 def test_an_adapter_that_came_later_is_refused_in_a_sentence(ramole, name):
     with pytest.raises(RamoleError, match="poems is not one of them; choose.*train it again"):
         ramole.generate([ask(name, adapters=("weather", "poems"))])
+    with pytest.raises(RamoleError, match="exclude names 'wether'.*weather"):
+        ramole.generate([ask(name, exclude=("wether",))])
+    with pytest.raises(RamoleError, match="none of them is in the pool or left by exclude"):
+        ramole.generate([ask(name, exclude=("weather", "cooking", "sums"))])
+    kept = ramole.generate([ask(name, exclude=("cooking",))])[0]
+    assert kept.adapters == ["weather", "sums"]
     answer = ramole.generate([ask(name, adapters=("weather", "poems"), weights=(0.5, 0.5))])[0]
     assert (answer.trace.weights[:-1] == 0.5).all(), "weights that are given need no gate"
 

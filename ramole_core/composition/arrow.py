@@ -16,6 +16,7 @@ trained, and there is no subtraction of general knowledge. An adapter that lacks
 B is zero there, has no prototype: the one gets no weight, the other the score 0.
 """
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -67,6 +68,7 @@ def prototypes(adapter: Adapter) -> dict[str, Float[Tensor, "_"]]:
     grams = first.new_zeros(len(every), max(ranks), max(ranks))
     for n, (A, r) in enumerate(zip(every.values(), ranks, strict=True)):
         grams[n, :r, :r] = A @ A.T
-    squares, vectors = torch.linalg.eigh(grams)  # ascending
+    # by numpy: PyTorch's own takes every core for small matrices, and several times as long
+    squares, vectors = map(torch.from_numpy, np.linalg.eigh(grams.cpu().numpy()))  # ascending
     scaled = vectors[..., -1] * squares[:, -1:].clamp(min=TINY).rsqrt()
     return {path: e[:r] for path, e, r in zip(every, scaled, ranks, strict=True)}

@@ -111,7 +111,8 @@ class Gate:
     """Weights for every token: a table of terms, unused ones left out."""
 
     router: Router | None = None
-    """<A_r x, B_r^T v> / sqrt(s)."""
+    """<A_r x, B_r^T v> / sqrt(s). The bank keeps every router that it has met: few, known by their
+    checksums."""
     linear: Mapping[str, Float[Tensor, "k i"]] | None = None
     """W by module path, or by block path where `per` is `block`."""
     score: Score | None = None
@@ -177,3 +178,22 @@ class Decision:
 def even(present: Bool[Tensor, "module k"]) -> Float[Tensor, "module k"]:
     """1/k, 0 where an adapter lacks the module."""
     return present.float() / max(present.shape[-1], 1)
+
+
+def check(decision: Decision, ask: Ask) -> None:
+    """Raises ValueError where a decision contradicts itself, or its tables are of another size."""
+    size = len(ask.sites.paths), ask.k
+    tables = {"weights": decision.weights}
+    if (gate := decision.gate) is not None:
+        tables |= {"offset": gate.offset, "bias": gate.bias}
+        if gate.usual is not None:
+            tables["usual"] = gate.usual[..., 0]
+        if gate.own and gate.usual is None:
+            raise ValueError("a gate that weighs surprises needs `usual`")
+        if gate.top < 0:
+            raise ValueError(f"top is {gate.top}")
+    for name, table in tables.items():
+        if table is not None and tuple(table.shape) != size:
+            raise ValueError(f"{name} of size {tuple(table.shape)}, not {size}")
+    if decision.merge is not None and (gate is not None or decision.bypass is not None):
+        raise ValueError("a merge has neither a gate nor a bypass")

@@ -1,6 +1,6 @@
 """What methods share that know a fixed pool: the adapters that they were trained on, no others."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from ramole_core.composition.decision import Ask
 from ramole_core.composition.method import Candidate, Composition
@@ -10,8 +10,8 @@ from ramole_core.composition.trained import Trained, known_places
 class FixedPool(Composition):
     """Takes all of its pool where none are named, and refuses an adapter that came later."""
 
-    def pool(self, trained: Trained | None) -> Sequence[str] | None:
-        return None if trained is None else list(trained.adapters.values())
+    def pool(self, trained: Trained | None) -> Mapping[str, str] | None:
+        return None if trained is None else trained.adapters
 
     def check(self, candidates: Sequence[Candidate], trained: Trained | None) -> None:
         if trained is not None:

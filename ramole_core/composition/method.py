@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from ramole_core.composition.decision import Ask, Decision
+from ramole_core.composition.decision import Ask, Decision, check
 from ramole_core.composition.lora import LoraSet
 from ramole_core.composition.sites import Sites
 from ramole_core.composition.surprise import Response
@@ -89,9 +89,9 @@ class Composition:
     def check(self, candidates: Sequence[Candidate], trained: Trained | None) -> None:
         """Raises RamoleError where it cannot use one of them, before any request runs."""
 
-    def pool(self, trained: Trained | None) -> Sequence[str] | None:
-        """The adapters that it takes where none are named, where it knows a fixed pool; None: those
-        that retrieval finds."""
+    def pool(self, trained: Trained | None) -> Mapping[str, str] | None:
+        """The adapters that it takes where none are named, where it knows a fixed pool: content
+        checksum -> name; None: those that retrieval finds."""
         return None
 
     # --- training: what `train method` needs where `row.training` is not empty --------------------
@@ -118,7 +118,9 @@ class Composition:
 def decide(method: Composition, ask: Ask) -> Decision:
     """The method's decision; the weights that a request gives replace the method's own."""
     if ask.weights is None or method.merges:
-        return method.decide(ask)
+        decision = method.decide(ask)
+        check(decision, ask)
+        return decision
     return Decision(torch.tensor(ask.weights, dtype=torch.float32) * ask.present)
 
 
@@ -131,6 +133,8 @@ def register(method: type[Kind]) -> type[Kind]:
     name = method.row.name
     if name in METHODS:
         raise ValueError(f"two composition methods are called {name!r}")
+    if method.row.training and not method.row.weights:
+        raise ValueError(f"{name} is trained, but its row names no folder for its weights")
     METHODS[name] = method()
     if name not in {row.name for row in METHOD_LIST}:
         METHOD_LIST.append(method.row)

@@ -38,7 +38,7 @@ class Ramole(Composition):
     )
 
     def __init__(self):
-        self._read: dict[tuple[str, int], Router] = {}
+        self._read: dict[tuple[str, Sites], Router] = {}
 
     def decide(self, ask: Ask) -> Decision:
         assert ask.trained is not None  # the row names them
@@ -48,10 +48,12 @@ class Ramole(Composition):
         """Read once for a file and a model, so that the engine knows it by identity too."""
         if not trained.checksum:
             return read_router(trained, shapes=sites.shapes)
-        key = trained.checksum, id(sites)
-        if key not in self._read:
-            self._read = {key: read_router(trained, shapes=sites.shapes)}
-        return self._read[key]
+        key = trained.checksum, sites
+        router = self._read.get(key)
+        if router is None:
+            router = read_router(trained, shapes=sites.shapes)
+            self._read = {key: router}
+        return router
 
     def begin(
         self, sites: Sites, adapters: Sequence[tuple[str, str]], recipe: Mapping[str, Value]

@@ -21,6 +21,7 @@ from ramole_core.engine.reference import Reference, read_ends, response_of
 from ramole_core.engine.request_state import RequestState, spell
 from ramole_core.engine.scheduler import Event, Scheduler, Sizes, fault_of
 from ramole_core.engine.store import UnitStore
+from ramole_core.errors import Busy
 from ramole_core.layers import Bank, find_layout, install_serving, rows_kernel
 from ramole_core.request import Generation, Request, Step
 
@@ -119,17 +120,19 @@ class Engine:
         *,
         session: str = "",
         address: str = "",
+        stopped: bool = False,
         deliver: Callable[[RequestState, Step | Generation | Exception], None] | None = None,
     ) -> RequestState:
         """Put a request into the queue; its adapters are read, its method decides and merges are
-        made here, in the caller's thread.
+        made here, in the caller's thread. Of one that is `stopped` already, nothing is made.
 
         Raises RamoleError where it could never run, Busy where too many wait.
         """
         self.scheduler.queue.check_place(session=session, address=address)
         request = prepared.request
-        placement = self._place(request, prepared.candidates)
-        count = placement.decision.weights.shape[1]
+        placement = self._place(request, () if stopped else prepared.candidates)
+        self._check_made(placement)
+        count = len(prepared.candidates) if stopped else placement.decision.weights.shape[1]
         return self.scheduler.submit(
             request,
             prepared.candidates[:count],
@@ -140,6 +143,18 @@ class Engine:
             address=address,
             deliver=deliver,
         )
+
+    def _check_made(self, placement: Placement) -> None:
+        """Raises Busy where merges that wait would take more than the host cache may."""
+        made = dict(placement.made)
+        if made:
+            for state in self.scheduler.queue.states():
+                made |= state.placement.made
+            if len(made) > 1 and sum(made.values()) > self.sizes.host_cache_bytes:
+                raise Busy(
+                    "The server is busy: the merges of the requests that wait fill its memory; "
+                    "try again in a moment."
+                )
 
     def _place(self, request: Request, candidates: Sequence[Candidate]) -> Placement:
         """What the method decides; raises RamoleError, also for a fault that nobody foresaw."""
@@ -237,7 +252,7 @@ class Engine:
             "host_bytes": self.store.nbytes,
             "host_reads": self.store.reads,
             "host_packs": self.store.packs,
-            "host_merges": self.store.merges,
+            "host_makes": self.store.makes,
         }
 
     def close(self) -> None:

@@ -16,6 +16,7 @@ from ramole_core.composition import (
     Candidate,
     Composition,
     Decision,
+    Merge,
     Trained,
     decide,
     find_method,
@@ -52,6 +53,11 @@ class Placement:
     def held(self) -> tuple[Held, ...]:
         return self.adapters if self.bypass is None else (*self.adapters, self.bypass)
 
+    @property
+    def made(self) -> dict[Hashable, int]:
+        """Bytes of what was made for it and is in no file: merges and bypasses, by key."""
+        return {one.key: one.units.nbytes for one in self.held if not isinstance(one.key, str)}
+
 
 class Placer:
     """Prepares placements, pins them, and gives their slots back."""
@@ -69,54 +75,58 @@ class Placer:
         """
         method = find_method(request.method)
         candidates = list(candidates)[: method.experts(len(candidates))]
+        if not candidates:
+            return Placement(Decision(torch.zeros(len(self._layout.flat), 0)))
         every = [self._store.get(one.checksum, one.load) for one in candidates]
         weights = None if request.weights is None else tuple(request.weights)
-        decision = decide(
-            method,
-            Ask(
-                tuple(self._adapter(*pair) for pair in zip(candidates, every, strict=True)),
-                self._layout.sites,
-                complete_options(request.method, request.options),
-                weights,
-                self._weights(method) if candidates and weights is None else None,
-            ),
+        ask = Ask(
+            tuple(self._adapter(*pair) for pair in zip(candidates, every, strict=True)),
+            self._layout.sites,
+            complete_options(request.method, request.options),
+            weights,
+            self._weights(method) if weights is None or method.merges else None,
         )
-        if decision.merge is not None and candidates:
-            self._check_room(decision.merge.rank)
-            key = request.method, *(one.checksum for one in candidates), weights
-            key = *key, tuple(sorted((request.options or {}).items()))
-            merged = self._store.merged(
-                key, [one.load for one in candidates], decision.merge.make, dtype=self._dtype
-            )
-            return Placement(decision, (Held(key, merged),))
-        held = [Held(one.checksum, units) for one, units in zip(candidates, every, strict=True)]
-        placement = Placement(decision, tuple(held), self._bypass(decision))
+        decision = decide(method, ask)
+        if decision.merge is not None:
+            held = self._merged(request.method, candidates, ask, decision, decision.merge)
+            return Placement(decision, (held,))
+        pairs = zip(candidates, every, strict=True)
+        adapters = tuple(Held(one.checksum, units) for one, units in pairs)
+        placement = Placement(decision, adapters, self._bypass(request.method, decision))
         self._check_room(sum(one.units.rank for one in placement.held))
         return placement
 
     def pin(self, placement: Placement) -> RowMix | None:
-        """Take the pages; None where they are not to be had now."""
+        """Take the pages; None where they are not to be had now. What fails takes none."""
         slots: list[Slot] = []
-        for held in placement.held:
-            slot = self._bank.acquire(
-                held.key, lambda held=held: held.units, activation=held.activation
-            )
-            if slot is None:
-                for taken in slots:
-                    self._bank.release(taken)
-                return None
-            slots.append(slot)
-        gate = placement.decision.gate
-        if gate is not None and gate.router is not None:
-            self._bank.add_router(gate.router)
+        try:
+            for held in placement.held:
+                slot = self._bank.acquire(
+                    held.key, lambda held=held: held.units, activation=held.activation
+                )
+                if slot is None:
+                    break
+                slots.append(slot)
+            gate = placement.decision.gate
+            if gate is not None and gate.router is not None:
+                self._bank.add_router(gate.router)
+        except BaseException:
+            self._give_back(slots)
+            raise
+        if len(slots) < len(placement.held):
+            self._give_back(slots)
+            return None
         count = len(placement.adapters)
         bypass = slots[count] if len(slots) > count else None
         return RowMix(tuple(slots[:count]), placement.decision, bypass)
 
+    def _give_back(self, slots: Sequence[Slot]) -> None:
+        for slot in slots:
+            self._bank.release(slot)
+
     def release(self, mix: RowMix) -> None:
         """Give the slots of a row back."""
-        for slot in mix.held:
-            self._bank.release(slot)
+        self._give_back(mix.held)
         self._bank.tidy()
 
     @contextmanager
@@ -149,12 +159,45 @@ class Placer:
             usual=units.usual,
         )
 
-    def _bypass(self, decision: Decision) -> Held | None:
+    def _merged(
+        self,
+        method: str,
+        candidates: Sequence[Candidate],
+        ask: Ask,
+        decision: Decision,
+        merge: Merge,
+    ) -> Held:
+        """The one LoRA of a merge, made once for what it depends on."""
+        self._check_room(merge.rank)
+        trained = "" if ask.trained is None else ask.trained.checksum
+        key = (
+            method,
+            tuple(one.checksum for one in candidates),
+            decision.weights.numpy().tobytes(),
+            tuple(sorted(ask.options.items())),
+            trained,
+        )
+
+        def make() -> Units:
+            loras = [one.load() for one in candidates]
+            made = {p: merge.make([one.get(p) for one in loras]) for p in self._layout.flat}
+            made = {path: lora for path, lora in made.items() if lora}
+            return pack_units(made, self._layout, dtype=self._dtype)
+
+        units = self._store.made(key, make)
+        self._check_room(units.rank)
+        return Held(key, units)
+
+    def _bypass(self, method: str, decision: Decision) -> Held | None:
         bypass = decision.bypass
         if bypass is None:
             return None
-        units = pack_units(bypass.loras, self._layout, dtype=self._dtype, bypass=True)
-        return Held(("bypass", bypass.key), units, bypass.activation)
+        key = method, bypass.key, bypass.activation
+        units = self._store.made(
+            key,
+            lambda: pack_units(bypass.loras, self._layout, dtype=self._dtype, bypass=True),
+        )
+        return Held(key, units, bypass.activation)
 
     def _check_room(self, rank: int) -> None:
         if not self._bank.fits(rank):

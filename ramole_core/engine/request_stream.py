@@ -78,6 +78,7 @@ class RequestStream:
                     prepared,
                     session=self._session or prepared.request.owner or "",
                     address=self._address,
+                    stopped=self._stopped,
                     deliver=lambda state, item: self._news.put((state, item)),
                 )
             except Busy:

@@ -10,7 +10,7 @@ import hashlib
 import os
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from ramole_core.composition import Lora, LoraSet
+from ramole_core.composition import LoraSet
 from ramole_core.layers import Layout, Units, pack_units
 
 FORMAT = 3
@@ -46,8 +46,8 @@ class UnitStore:
         what = repr((FORMAT, dtype, layout.flat, [(g.i, g.o) for g in layout.groups]))
         self._layout_name = hashlib.sha256(what.encode()).hexdigest()[:12]
         self._held: OrderedDict[Hashable, Units] = OrderedDict()
-        self._lock, self._merging = threading.Lock(), threading.Lock()
-        self.nbytes = self.reads = self.packs = self.merges = 0
+        self._lock, self._making = threading.Lock(), threading.Lock()
+        self.nbytes = self.reads = self.packs = self.makes = 0
 
     def get(self, checksum: str, load: Callable[[], LoraSet]) -> Units:
         """The adapter's units; `load` reads the adapter itself where no packed file is there.
@@ -76,28 +76,14 @@ class UnitStore:
                 self.nbytes -= self._held.popitem(last=False)[1].nbytes
             return self._held.get(key, units)
 
-    def merged(
-        self,
-        key: Hashable,
-        loads: Sequence[Callable[[], LoraSet]],
-        merge: Callable[[Sequence[Lora | None]], Lora | None],
-        *,
-        dtype: torch.dtype,
-    ) -> Units:
-        """One adapter made of several in weight space, module by module; made once while it is in
-        the host cache, and never written.
-
-        `loads` read the adapters as they were uploaded: a merge may depend on how a LoRA is split
-        into A and B.
-        """
-        with self._merging:
+    def made(self, key: Hashable, make: Callable[[], Units]) -> Units:
+        """Units that are made and not uploaded (a merge, a bypass): once while they are in the
+        host cache, never written. `make` runs one at a time."""
+        with self._making:
             units = self._look_up(key)
             if units is None:
-                loras = [load() for load in loads]
-                made = {p: merge([one.get(p) for one in loras]) for p in self._layout.flat}
-                made = {path: lora for path, lora in made.items() if lora}
-                units = self._keep(key, pack_units(made, self._layout, dtype=dtype))
-                self.merges += 1
+                units = self._keep(key, make())
+                self.makes += 1
         return units
 
     def keep_only(self, checksums: Iterable[str]) -> None:

@@ -63,6 +63,11 @@ class WaitingQueue:
             gone, self._waiting = self._waiting, []
         return gone
 
+    def states(self) -> list[RequestState]:
+        """All that wait."""
+        with self._lock:
+            return list(self._waiting)
+
     def order(self, running: Iterable[RequestState]) -> list[RequestState]:
         """All that wait, the next one first."""
         with self._lock:

@@ -6,7 +6,6 @@ have is excluded by name.
 """
 
 import random
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -61,8 +60,3 @@ def _shown(data: Path, name: str, *, seed: int) -> list[str]:
     """Training inputs for the copies of one adapter, none twice."""
     train = read_task(data / name).train
     return [row.inputs for row in random.Random(f"{seed}/{name}").sample(train, 20 * COPIES)]
-
-
-def tasks_of(data: Path, samples: Sequence[str]) -> tuple[str, ...]:
-    """The sample adapters whose task folder is in the data."""
-    return tuple(name for name in samples if (data / name / "test.jsonl").is_file())

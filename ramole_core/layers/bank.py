@@ -153,7 +153,11 @@ class Bank:
                 return None
             pages = self._take(units.rank)
             slot = Slot(key, self._number(), pages, units.present, activation)
-            self._write(slot.pages, units)
+            try:
+                self._write(slot.pages, units)
+            except BaseException:
+                self._free.extend(pages)
+                raise
             self.loads += 1
             self.version += 1
         self._slots.pop(key, None)
@@ -294,8 +298,8 @@ class Bank:
         if router.checksum in self._routers:
             return
         s = router.rank
-        rows = RouterRows(start=self.s, rank=s, B=[])
-        for g, group in enumerate(self.layout.groups):
+        rows, every = RouterRows(start=self.s, rank=s, B=[]), []
+        for group in self.layout.groups:
             A = torch.zeros(len(group.paths), s, group.m, group.i, dtype=self.dtype)
             B = [torch.zeros(len(group.paths), s, o, dtype=self.wide) for o in group.o]
             for block, paths in enumerate(group.paths):
@@ -306,7 +310,9 @@ class Bank:
                         A[block, :n, j] = module.A
                         B[j][block, :n] = module.B.T * n**-0.5
             rows.B.append([one.to(self.device) for one in B])
-            self._router_A[g] = torch.cat([self._router_A[g], A.to(self.device)], dim=1)
+            every.append(A.to(self.device))
+        pairs = zip(self._router_A, every, strict=True)
+        self._router_A = [torch.cat(pair, dim=1) for pair in pairs]
         self._routers[router.checksum] = rows
         self._make(self._size)
         for g in range(len(self.layout.groups)):

@@ -227,6 +227,16 @@ class BatchMix:
         return self.table("present") | (every & keeps)
 
     @cached_property
+    def ranked(self) -> bool:
+        """Some row's gate shares the weight among its best only."""
+        return bool(self.tables.asks[:, 3].any())
+
+    @cached_property
+    def raw(self) -> bool:
+        """Some row's scores are its weights."""
+        return bool(self.tables.asks[:, 4].any())
+
+    @cached_property
     def surprised(self) -> bool:
         """Some row's gate asks how surprising the adapters' responses are."""
         return bool(self.tables.own.any())
@@ -237,10 +247,11 @@ class BatchMix:
         return self.spread(self.table("fixed")) @ self.owner.T
 
     def spread(self, alpha: Float[Tensor, "*m b k"]) -> Float[Tensor, "*m b p"]:
-        """From each row's own adapters to the bank's p axis, bypasses with weight 1."""
+        """From each row's own adapters to the bank's p axis, bypasses with weight 1; two adapters
+        of one content share a column, and their weights add up."""
         at = self.numbers.expand(alpha.shape)
         wide = alpha.new_zeros(*alpha.shape[:-1], self.width + 1)
-        return wide.scatter_(-1, at, alpha)[..., :-1] + self.bypassed
+        return wide.scatter_add_(-1, at, alpha)[..., :-1] + self.bypassed
 
     @cached_property
     def router_mask(self) -> Float[Tensor, "b s"] | None:

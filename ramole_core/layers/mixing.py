@@ -126,8 +126,8 @@ class Forward:
             score,
             allowed=batch.slice(batch.allowed, g, block)[:, :, None],
             present=module("present"),
-            top=asks[..., 3],
-            raw=asks[..., 4] > 0,
+            top=asks[..., 3] if batch.ranked else 0,
+            raw=asks[..., 4] > 0 if batch.raw else False,
             bias=module("bias"),
         )
         alpha = torch.where(asks[..., 0] == FIXED, module("fixed"), alpha)

@@ -99,7 +99,7 @@ def fast_product(layer: nn.Module) -> Callable[[Tensor], Tensor] | None:
 class ServedLinear(nn.Module):
     """y = W x + sum_k alpha_k B_k A_k x, under `torch.inference_mode`.
 
-    The base layer stays as it is; W x is its own, or `packed.fast_product` of the same weight.
+    The base layer stays as it is; W x is its own, or `fast_product` of the same weight.
     """
 
     def __init__(self, base: nn.Module, shared: SharedInput, j: int, *, last: bool):

@@ -23,12 +23,12 @@ def weigh(
     Of equal scores the first counts as the better.
     """
     scores = scores.masked_fill(~allowed, NEVER)
-    if torch.as_tensor(top).any():
+    if isinstance(top, Tensor) or top:
         place = scores.argsort(dim=-1, descending=True, stable=True).argsort(dim=-1)
         most = torch.as_tensor(top).to(place)
         scores = scores.masked_fill((place >= most) & (most > 0), NEVER)
     alpha = scores.softmax(-1)
-    if torch.as_tensor(raw).any():
+    if isinstance(raw, Tensor) or raw:
         alpha = torch.where(torch.as_tensor(raw), scores.masked_fill(scores <= NEVER, 0.0), alpha)
     if bias is not None:
         alpha = alpha + bias

@@ -124,7 +124,7 @@ class Retriever:
         """
         if not text.strip():
             raise RamoleError("The text to find adapters for is empty; type one.")
-        cards = self._visible(k, exclude, owner)
+        cards = self.visible(k, exclude, owner)
         return self._nearest(self._recent([text])[0], k, cards)
 
     def remember(self, texts: Sequence[str]) -> None:
@@ -221,7 +221,8 @@ class Retriever:
             }
         )
 
-    def _visible(self, k: int, exclude: Collection[str], owner: str | None) -> dict[str, Card]:
+    def visible(self, k: int, exclude: Collection[str], owner: str | None) -> dict[str, Card]:
+        """What `owner` may see and `exclude` leaves, by key; raises as `retrieve` does."""
         if k < 1:
             raise RamoleError(f"k={k}; it is the number of adapters to retrieve, at least 1.")
         if isinstance(exclude, str):

@@ -42,9 +42,7 @@ def row_losses(
     rows: Sequence[Encoded],
     *,
     batch_rows: int = 25,
-    mixing: Callable[[Sequence[Encoded]], AbstractContextManager[None]] = lambda rows: (
-        nullcontext()
-    ),
+    mixing: Callable[[Sequence[Encoded]], AbstractContextManager[None]] | None = None,
 ) -> Float[Tensor, " n"]:
     """Mean answer loss of each row, in the rows' order; computed in batches of like length, each
     inside `mixing` of its rows."""

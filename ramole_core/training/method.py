@@ -60,6 +60,8 @@ def train_method(
     _check_count(method, loras)
     model = MixedModel(base, loras=loras, shapes=shapes, checksums=checksums)
     known = [(name, (checksums or {}).get(name, name)) for name in loras]
+    if len({checksum for _, checksum in known}) < len(known):
+        raise RamoleError(f"Of {', '.join(loras)}, two have the same content; name each once.")
     weights = fresh_weights(method, model, known, recipe)
     schedule = recipe.schedule
     rows, own = mixed_rows(base, tasks, recipe)
@@ -136,6 +138,11 @@ CONTROL_RANK = 6
 def _check_count(method: Composition, loras: Loras) -> None:
     if not method.row.training:
         raise RamoleError(f"Method {method.row.name} has nothing to train; name another.")
+    if method.weighs_similarity:
+        raise RamoleError(
+            f"Method {method.row.name} weighs each adapter's similarity to a prompt, and training "
+            "has none; name another."
+        )
     one = method.experts(2) == 1
     if one and len(loras) != 1:
         raise RamoleError(
@@ -158,7 +165,8 @@ def fresh_weights(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.schedule.seed)
         tensors = method.begin(model.sites, known, recipe.settings)
-    return {name: nn.Parameter(tensor.float()) for name, tensor in tensors.items()}
+    device = model.plain.device
+    return {name: nn.Parameter(tensor.float().to(device)) for name, tensor in tensors.items()}
 
 
 def keep_some(names: Sequence[str], dropout: float, *, seed: int, step: int) -> tuple[str, ...]:
@@ -194,8 +202,8 @@ def watched(model: MixedModel, batch: Batch, own: Sequence[str], names: Sequence
     return Watched(
         scores=model.mixer.scores,
         alpha=model.mixer.alpha or {},
-        own=torch.tensor(places),
-        answers=answers,
+        own=torch.tensor(places, device=model.plain.device),
+        answers=answers.to(model.plain.device),
     )
 
 
@@ -207,7 +215,9 @@ def measure_controls(
     losses: dict[str, float] = {}
     gates: dict[str, Callable[[], Router | None]] = {
         "uniform": lambda: None,
-        "random": lambda: random_router(model.shapes, rank=rank, seed=seed),
+        "random": lambda: random_router(model.shapes, rank=rank, seed=seed).to(
+            device=model.plain.device, dtype=torch.float32
+        ),
     }
     for name, gate in gates.items():
         with torch.no_grad(), model.gated_by(gate(), names=names):

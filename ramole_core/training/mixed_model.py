@@ -24,7 +24,7 @@ from ramole_core.composition import (
     even,
     orthonormal,
 )
-from ramole_core.engine.reference import read_ends, response_of
+from ramole_core.engine.reference import Reference, read_ends, response_of
 from ramole_core.layers import Layout, Units, find_layout, pack_units
 from ramole_core.layers.plain import MixedInstallation, Mixer, PlainMix, install, place
 from ramole_core.methods import complete_options
@@ -63,6 +63,7 @@ class MixedModel:
         }
         self._installed: MixedInstallation = install(self.plain, shapes)
         self._packed: dict[str, Units] = {}
+        self._tokenizer = base.tokenizer
 
     @property
     def mixer(self) -> Mixer:
@@ -88,7 +89,10 @@ class MixedModel:
         heard = self._responses(prompts, names) if prompts and method.examines else [{}]
         mixes = []
         for responses in heard:
-            adapters = [replace(self._adapters[n], response=responses.get(n)) for n in names]
+            adapters = [
+                replace(self._adapters[n], response=one, usual=one.usual if one else None)
+                for n, one in ((n, responses.get(n)) for n in names)
+            ]
             options = complete_options(method.row.name, None)
             ask = Ask(tuple(adapters), self.sites, options, None, trained)
             mixes.append(self._place(decide(method, ask), names))
@@ -126,10 +130,16 @@ class MixedModel:
     def _layout(self) -> Layout:
         return find_layout(self.plain, self.shapes)
 
+    @cached_property
+    def _reference(self) -> Reference:
+        return Reference(self.plain, self._layout, self._tokenizer)
+
     def _units(self, name: str) -> Units:
+        """Packed, and measured against everyday inputs, as the engine does it."""
         if name not in self._packed:
             loras = self._adapters[name].loras
-            self._packed[name] = pack_units(loras, self._layout, dtype=torch.float32)
+            units = pack_units(loras, self._layout, dtype=torch.float32)
+            self._packed[name] = replace(units, usual=self._reference.measure(units))
         return self._packed[name]
 
     def close(self) -> None:

@@ -30,7 +30,7 @@ class Mixer:
         self.alpha: dict[str, Tensor] | None = None
         """By module path, [b, l, k]; None: not asked for."""
         self.scores: dict[str, Tensor] = {}
-        """The same of the gates, before the softmax, where one decision holds for all rows."""
+        """The same of the gates, before the softmax."""
 
     @contextmanager
     def mixing(self, mixes: Sequence[PlainMix], *, trace: bool = False) -> Iterator[None]:
@@ -57,13 +57,18 @@ class Mixer:
             self._report(path, mixed)
             return y if mixed.update is None else y + mixed.update.to(y.dtype)
         k = max(mix.k for mix, _ in self._groups)
-        every, out = x.new_zeros(*x.shape[:2], k, dtype=torch.float32), y.clone()
+        wide = x.new_zeros(*x.shape[:2], k, dtype=torch.float32)
+        every, scores, out = wide, wide.clone(), y.clone()
+        gated = False
         for mix, rows in self._groups:
             mixed = mix_at(mix, path, x[rows], None if block is None else block[rows])
             if mixed.update is not None:
                 out[rows] = out[rows] + mixed.update.to(y.dtype)
             every[rows, :, : mix.k] = mixed.alpha.to(every)
-        self._report(path, Mixed(None, every))
+            if mixed.scores is not None:
+                scores[rows, :, : mix.k] = mixed.scores.to(scores)
+                gated = True
+        self._report(path, Mixed(None, every, scores if gated else None))
         return out
 
     def _report(self, path: str, mixed: Mixed) -> None:
