@@ -34,13 +34,15 @@ OTHERS = {
 
 
 def rooms(repository: Path) -> str:
-    """One line a room: folder, and the first sentence of its docstring."""
+    """One line a room: folder, and the first sentence of its docstring; the small room at the
+    terminal stands with the command line."""
     core = repository / "ramole_core"
     known = {folder.parent.name for folder in core.glob("*/__init__.py")}
     order = [name for name in ORDER.split() if name in known]
-    folders = [core / name for name in [*order, *sorted(known - set(order))]]
+    folders = [core / name for name in [*order, *sorted(known - set(order) - {"terminal"})]]
     rows = [(folder, folder.relative_to(repository)) for folder in [*folders, repository / "ui"]]
-    return "\n".join(f"- `{name}/` - {_phrase(folder / '__init__.py')}" for folder, name in rows)
+    text = "\n".join(f"- `{name}/` - {_phrase(folder / '__init__.py')}" for folder, name in rows)
+    return text.replace("`ramole_core/cli/`", "`ramole_core/cli/` (and `terminal/`)")
 
 
 def tree(repository: Path) -> str:
