@@ -3,7 +3,6 @@
 import ast
 import re
 from collections.abc import Iterator
-from dataclasses import asdict, is_dataclass
 from inspect import cleandoc, getmodule
 from pathlib import Path
 
@@ -122,15 +121,13 @@ def _home(method: str) -> str:
     return type(METHODS[method]).__module__.replace(".", "/") + ".py"
 
 
-def _options(method: str) -> str:
-    """A line for each option of the method's own; nothing where it has none."""
-    (row,) = (row for row in METHOD_LIST if row.name == method)
-    lines = []
-    for option in getattr(row, "options", ()):
-        told = asdict(option) if is_dataclass(option) else dict(vars(option))
-        name = told.pop("name")
-        lines.append(f"- `{name}`: " + ", ".join(f"{key} {value}" for key, value in told.items()))
-    return "\n".join(lines)
+def _options(name: str) -> str:
+    """A line an option of the method: its default, its range, what it does."""
+    row = next(row for row in METHOD_LIST if row.name == name)
+    return "\n".join(
+        f"- `{one.name}`: {one.help}; a number{one.range}, by default {one.default}"
+        for one in row.options
+    )
 
 
 def _folder(folder: Path, *, depth: int) -> Iterator[tuple[str, str]]:

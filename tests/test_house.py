@@ -9,10 +9,11 @@ import sys
 import tomllib
 from importlib import metadata
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import yaml
+
+from ramole_core.methods import Method, Option
 
 REPOSITORY = Path(__file__).parents[1]
 README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
@@ -91,9 +92,10 @@ def test_the_generator_says_which_mark_is_missing():
 def test_a_method_s_options_stand_on_its_page(monkeypatch):
     from docs import code_tables
 
-    row = SimpleNamespace(name="mixture", options=(SimpleNamespace(name="sharpness", default=3),))
+    row = Method("mixture", "", "", options=(Option("sharpness", 3, 1, 9, "how sharp it is"),))
     monkeypatch.setattr(code_tables, "METHOD_LIST", [row])
-    assert "Options of `mixture`:\n\n- `sharpness`: default 3" in code_tables.equations()
+    words = "- `sharpness`: how sharp it is; a number from 1 to 9, by default 3"
+    assert f"Options of `mixture`:\n\n{words}" in code_tables.equations()
 
 
 def test_readme_is_read_in_three_minutes():

@@ -375,10 +375,10 @@ def test_a_method_without_options_has_no_field_of_its_own():
 
 def test_each_methods_options_are_fields_with_its_words_and_bounds():
     warmth, rounds, slow = asking(FakeRamole(options=OPTIONS)).ui.entry.options.components
-    assert (warmth.label, warmth.value) == ("How warm the mixture is", 0.5)
+    assert (warmth.label, warmth.value) == ("warmth: How warm the mixture is", 0.5)
     assert (warmth.minimum, warmth.maximum, warmth.precision) == (0.0, 2.0, None)
     assert (rounds.minimum, rounds.maximum, rounds.precision) == (1, 9, 0)
-    assert isinstance(slow, gr.Checkbox) and (slow.label, slow.value) == ("Slowly", False)
+    assert isinstance(slow, gr.Checkbox) and (slow.label, slow.value) == ("slow: Slowly", False)
 
 
 def test_options_are_in_sight_only_while_their_method_is_chosen():

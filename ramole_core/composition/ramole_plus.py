@@ -40,10 +40,10 @@ class RamolePlus(Composition):
                 0.05,
                 0.001,
                 1e6,
-                "h: so much less similar than the best counts e times less",
+                "how far behind the best similarity an adapter still counts",
             ),
-            Option("surprise", 1.0, 0.0, 10.0, "s: what the answer to the whole prompt counts"),
-            Option("own", 0.3, 0.0, 10.0, "what the answer to each token counts"),
+            Option("surprise", 1.0, 0.0, 10.0, "how much the response to the whole prompt counts"),
+            Option("own", 0.3, 0.0, 10.0, "how much the response to each token counts"),
         ),
     )
     weighs_similarity = True

@@ -87,12 +87,12 @@ def options_of(ramole: "Ramole", *, method: str) -> Options:
 
 
 def _component(method: str, option: Any) -> gr.Checkbox | gr.Number:
-    name = f"option-{method}-{option.name}"
+    name, label = f"option-{method}-{option.name}", f"{option.name}: {option.help}"
     if isinstance(option.default, bool):
-        return gr.Checkbox(option.default, label=option.help, elem_id=name)
+        return gr.Checkbox(option.default, label=label, elem_id=name)
     return gr.Number(
         option.default,
-        label=option.help,
+        label=label,
         minimum=option.low,
         maximum=option.high,
         precision=0 if isinstance(option.default, int) else None,
