@@ -8,6 +8,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings, strategies as st
 
 from ramole_core.benchmarks.machine import anonymous_mib
+from ramole_core.composition import METHODS
 from ramole_core.engine.engine import EngineSizes
 from ramole_core.engine.request_state import RequestState
 from ramole_core.layers import Bank
@@ -43,6 +44,11 @@ JOBS = [
     (ask(6, "ramole_plus", trace=True), ("dog", "elk", "cat")),
     (ask(33, "similarity", options={"temperature": 0.3}), ("fox", "bee")),
 ]
+JOBS += [
+    (ask(8 + n, method, trace=True), ("cat", "dog", "ant"))
+    for n, method in enumerate(sorted(set(METHODS) - {request.method for request, _ in JOBS}))
+]
+"""Every method of the registry is among them."""
 EVENTS = st.one_of(
     st.tuples(st.just("ask"), st.integers(0, len(JOBS) - 1)),
     st.tuples(st.just("ask"), st.integers(0, len(JOBS) - 1)),

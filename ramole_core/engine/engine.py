@@ -21,7 +21,7 @@ from ramole_core.engine.reference import Reference, read_ends, response_of
 from ramole_core.engine.request_state import RequestState, spell
 from ramole_core.engine.scheduler import Event, Scheduler, Sizes, fault_of
 from ramole_core.engine.store import UnitStore
-from ramole_core.errors import Busy
+from ramole_core.errors import Busy, RamoleError
 from ramole_core.layers import Bank, find_layout, install_serving, rows_kernel
 from ramole_core.request import Generation, Request, Step
 
@@ -160,6 +160,8 @@ class Engine:
         """What the method decides; raises RamoleError, also for a fault that nobody foresaw."""
         try:
             return self._placer.prepare(request, candidates)
+        except RamoleError:
+            raise
         except Exception as error:
             raise fault_of(error, request.method) from error
 
