@@ -1,0 +1,74 @@
+"""How a kernel is compiled, and bfloat16 in one: it comes and goes as its 16 bits."""
+
+import os
+from inspect import unwrap
+from pathlib import Path
+
+import numpy as np
+import torch
+from llvmlite import ir
+from numba import njit, types
+from numba.extending import intrinsic, overload
+
+CACHE = os.access(Path(__file__).parent, os.W_OK)
+FAST = {"nogil": True, "cache": CACHE, "boundscheck": False, "error_model": "numpy"}
+DTYPES = (torch.float32, torch.bfloat16)
+"""What activations, weights and adapters may be."""
+
+
+def kernel(**options):
+    """Compile a function as it stands in the source, whatever checks a test has wrapped it in."""
+    return lambda function: njit(**FAST, **options)(unwrap(function))
+
+
+def view(tensor: torch.Tensor) -> np.ndarray:
+    """The tensor's own memory for the kernels; bfloat16 as uint16."""
+    return (tensor.view(torch.uint16) if tensor.dtype == torch.bfloat16 else tensor).numpy()
+
+
+@intrinsic
+def _float_of(context, bits):
+    def build(context, builder, signature, args):
+        return builder.bitcast(args[0], ir.FloatType())
+
+    return types.float32(types.uint32), build
+
+
+@intrinsic
+def _bits_of(context, number):
+    def build(context, builder, signature, args):
+        return builder.bitcast(args[0], ir.IntType(32))
+
+    return types.uint32(types.float32), build
+
+
+def wide(value):
+    """A number as float32; what it does is compiled by the kind of number, in `_wide_of`."""
+
+
+def put(out, at, number):
+    """out[at] = number, rounded to what `out` holds; compiled in `_put_of`."""
+
+
+@overload(wide, inline="always")
+def _wide_of(value):
+    if isinstance(value, types.Integer):
+        return lambda value: _float_of(np.uint32(np.uint32(value) << np.uint32(16)))  # pyright: ignore
+    return lambda value: value
+
+
+@overload(put, inline="always")
+def _put_of(out, at, number):
+    if isinstance(out.dtype, types.Integer):
+
+        def put(out, at, number):  # to the nearest, ties to even
+            bits = _bits_of(number)  # pyright: ignore
+            odd = (bits >> np.uint32(16)) & np.uint32(1)
+            out[at] = np.uint16((bits + np.uint32(0x7FFF) + odd) >> np.uint32(16))
+
+        return unwrap(put)
+
+    def keep(out, at, number):
+        out[at] = number
+
+    return unwrap(keep)
