@@ -18,6 +18,7 @@ ORDER = (
     ("pool",),
     ("retrieval",),
     ("composition",),
+    ("kernels",),
     ("layers",),
     ("engine",),
     ("adapter_choice", "ramole", "trace_file"),

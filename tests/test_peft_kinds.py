@@ -170,7 +170,7 @@ def served_logits(tmp_path: Path, base: Path, loras, ids, *, method: str, way: s
     )
     _, serving = install_serving(model, layout)
     batch = BatchMix(bank, [placer.pin(placement)] * len(ids))
-    with torch.inference_mode(), serving.mixing(batch, ids.shape[1], way=way):
+    with torch.inference_mode(), serving.mixing(batch, [ids.shape[1]] * len(ids), way=way):
         return model(ids).logits
 
 

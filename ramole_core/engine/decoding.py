@@ -41,6 +41,13 @@ def choose_token(
     return int(ids[min(place, int((kept > 0).sum()) - 1)])
 
 
+def skip_draws(generator: torch.Generator, request: Request, count: int) -> None:
+    """As though `count` tokens had been drawn."""
+    if request.temperature != 0:
+        for _ in range(count):
+            torch.rand((), generator=generator, dtype=torch.float64)
+
+
 class TextStream:
     """Feed it tokens; it gives back the text that is certain, and says when a stop string came."""
 

@@ -8,21 +8,23 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from transformers import DynamicCache
 
 from ramole_core.base.model import BaseModel
 from ramole_core.composition import Candidate, Response, find_method
+from ramole_core.engine.alone import AloneReader
 from ramole_core.engine.attention import ServedAttention
 from ramole_core.engine.kv import KvCache
 from ramole_core.engine.model_runner import ModelRunner
 from ramole_core.engine.placement import Placement, Placer, Weights
-from ramole_core.engine.prompt import Prepared, Prompt, encode_prompt, room_for_answer
-from ramole_core.engine.reference import Reference, read_ends, response_of
-from ramole_core.engine.request_state import RequestState, spell
+from ramole_core.engine.prompt import Prepared, Prompt, Turn, read_prompt
+from ramole_core.engine.reference import Reference, response_of, watch_inputs
+from ramole_core.engine.request_state import RequestState, new_request_state, spell
 from ramole_core.engine.scheduler import Event, Scheduler, Sizes, fault_of
+from ramole_core.engine.segments import Segment, Segments
 from ramole_core.engine.store import UnitStore
 from ramole_core.errors import Busy, RamoleError
-from ramole_core.layers import Bank, find_layout, install_serving, rows_kernel
+from ramole_core.kernels.all import compile_kernels
+from ramole_core.layers import Bank, find_layout, install_serving
 from ramole_core.request import Generation, Request, Step
 
 AT_ONCE = 16
@@ -64,31 +66,34 @@ class Engine:
         self.bank = Bank(
             self.layout, device=base.device, dtype=base.dtype, limit=sizes.device_cache_bytes
         )
+        self._kv = KvCache(base.model, limit=sizes.kv_cache_bytes)
+        self._attention = ServedAttention(base.model)
+        self._installed, serving = install_serving(base.model, self.layout)
+        if base.device.type == "cpu":
+            compile_kernels()
+        self._runner = ModelRunner(
+            base.model, bank=self.bank, serving=serving, attention=self._attention
+        )
         self.store = UnitStore(
             self.layout,
             dtype=base.dtype,
             limit=sizes.host_cache_bytes,
             folder=sizes.units_dir,
-            measure=Reference(base.model, self.layout, base.tokenizer).measure,
-        )
-        self._kv = KvCache(base.model, limit=sizes.kv_cache_bytes)
-        self._attention = ServedAttention(base.model)
-        self._installed, serving = install_serving(base.model, self.layout)
-        if base.device.type == "cpu" and base.dtype in rows_kernel.DTYPES:
-            rows_kernel.compile_for(base.dtype)
-        self._runner = ModelRunner(
-            base.model, bank=self.bank, serving=serving, attention=self._attention, kv=self._kv
+            measure=None,
         )
         self._weights = weights
         self._placer = Placer(
             self.layout, bank=self.bank, store=self.store, weights=weights, dtype=base.dtype
         )
+        self._alone = AloneReader(base.model, runner=self._runner, placer=self._placer)
+        self.store.measure = Reference(self._read_ends, base.tokenizer).measure
+        self._eos = _end_tokens(base)
         self.scheduler = Scheduler(
             tokenizer=base.tokenizer,
             layout=self.layout,
             kv=self._kv,
             runner=self._runner,
-            eos=_end_tokens(base),
+            eos=self._eos,
             sizes=sizes,
             pin=self._placer.pin,
             release=self._placer.release,
@@ -101,18 +106,27 @@ class Engine:
         return int(config.max_position_embeddings)
 
     def read(self, request: Request) -> Prompt:
-        """The request's prompt as token ids; raises RamoleError where the context is too short."""
-        ids = encode_prompt(request, self._base.tokenizer)
-        return Prompt(ids, room_for_answer(request, len(ids), context=self.context))
+        """The request's turns as token ids; raises RamoleError where the context is too short."""
+        return read_prompt(request, self._base.tokenizer, context=self.context)
 
     def prepare(
-        self, request: Request, candidates: Sequence[Candidate], prompt: Prompt | None = None
+        self,
+        request: Request,
+        candidates: Sequence[Candidate],
+        prompt: Prompt | None = None,
+        *,
+        earlier: Sequence[Turn] = (),
     ) -> Prepared:
-        """A request with its adapters and its prompt; raises RamoleError where its method cannot
-        use them."""
-        method = find_method(request.method)
-        method.check(candidates, None if request.weights else self._weights(method))
-        return Prepared(request, candidates, prompt or self.read(request))
+        """A request with its adapters and its prompt; `earlier` are the turns that its prompt has
+        before the one that is answered. Raises RamoleError where a method cannot use them."""
+        turns = (*earlier, Turn(request.turns[-1], tuple(candidates)))
+        prompt = prompt or self.read(request)
+        if len(turns) != len(prompt.parts):
+            raise ValueError(f"{len(turns)} turns for a prompt of {len(prompt.parts)}")
+        for turn in turns:
+            method = find_method(turn.request.method)
+            method.check(turn.candidates, None if turn.request.weights else self._weights(method))
+        return Prepared(request, turns, prompt)
 
     def submit(
         self,
@@ -129,27 +143,52 @@ class Engine:
         Raises RamoleError where it could never run, Busy where too many wait.
         """
         self.scheduler.queue.check_place(session=session, address=address)
-        request = prepared.request
-        placement = self._place(request, () if stopped else prepared.candidates)
-        self._check_made(placement)
-        count = len(prepared.candidates) if stopped else placement.decision.weights.shape[1]
+        request, prompt = prepared.request, prepared.prompt
+        segments = self._segments(prepared, bare=stopped)
+        self._check_made(segments)
+        ids = [*prompt.ids, *request.prefix_ids]
+        count = len(prepared.candidates) if stopped else len(segments.open.names)
+
+        def make(number: int) -> RequestState:
+            return new_request_state(
+                number,
+                request,
+                ids=ids,
+                prompt_length=len(prompt.ids),
+                segments=segments,
+                candidates=prepared.candidates[:count],
+                room=prompt.room,
+                tokenizer=self._base.tokenizer,
+                eos=self._eos,
+                session=session,
+                address=address,
+                extra={"dropped_turns": float(prompt.dropped)} if prompt.dropped else {},
+            )
+
         return self.scheduler.submit(
-            request,
-            prepared.candidates[:count],
-            placement,
-            prompt_ids=prepared.prompt.ids,
-            room=prepared.prompt.room,
-            session=session,
-            address=address,
-            deliver=deliver,
+            make, len(prompt.ids) + prompt.room, session=session, address=address, deliver=deliver
         )
 
-    def _check_made(self, placement: Placement) -> None:
+    def _segments(self, prepared: Prepared, *, bare: bool = False) -> Segments:
+        """The request's segments, with what its methods decide; all of the base where `bare`."""
+        found, end = [], 0
+        for turn, part in zip(prepared.turns, prepared.prompt.parts, strict=True):
+            end += len(part)
+            candidates = () if bare else turn.candidates
+            placement = self._place(turn.request, candidates)
+            k = placement.decision.weights.shape[1]
+            names = tuple(one.name for one in candidates[:k])
+            found.append(Segment(end, placement, names))
+        last = found.pop()
+        found.append(Segment(end + prepared.prompt.room, last.placement, last.names))
+        return Segments(tuple(found))
+
+    def _check_made(self, segments: Segments) -> None:
         """Raises Busy where merges that wait would take more than the host cache may."""
-        made = dict(placement.made)
+        made = segments.made
         if made:
             for state in self.scheduler.queue.states():
-                made |= state.placement.made
+                made |= state.segments.made
             if len(made) > 1 and sum(made.values()) > self.sizes.host_cache_bytes:
                 raise Busy(
                     "The server is busy: the merges of the requests that wait fill its memory; "
@@ -183,20 +222,17 @@ class Engine:
         return events
 
     def next_tokens(
-        self, asked: Sequence[tuple[Request, Sequence[Candidate]]], ids: Sequence[int], *, top: int
+        self, asked: Sequence[Prepared], ids: Sequence[int], *, top: int
     ) -> list[list[tuple[str, float]]]:
         """The `top` likeliest tokens after `ids`, with their probabilities, as each request would
         have them. Raises RamoleError where the bank is full of adapters in use."""
         full = "The adapters in use leave no room for this one now; try again in a moment."
-        placements = [self._place(*one) for one in asked]
-        tokens = torch.tensor([list(ids)] * len(asked))
-        with self.lock, torch.inference_mode(), self._placer.pinned(placements, full) as rows:
-            output = self._runner.read(
-                tokens, rows, past=DynamicCache(), start=0, ends=[len(ids)] * len(rows)
-            )
-        for row, error in output.faults.items():
-            raise fault_of(error, asked[row][0].method)
-        found = output.logits.float().softmax(-1).topk(top)
+        jobs = [(self._segments(one), list(ids)) for one in asked]
+        with self.lock, torch.inference_mode():
+            logits, faults = self._alone.read(jobs, full=full)
+        for n, error in faults.items():
+            raise fault_of(error, asked[n].request.method)
+        found = logits.float().softmax(-1).topk(top)
         return [
             list(zip(spell(self._base.tokenizer, tokens), chances, strict=True))
             for tokens, chances in zip(found.indices.tolist(), found.values.tolist(), strict=True)
@@ -232,11 +268,20 @@ class Engine:
         for start in range(0, len(order), AT_ONCE):
             part = order[start : start + AT_ONCE]
             with self.lock, torch.inference_mode():
-                inputs = read_ends(self._base.model, self.layout, [ids[n] for n in part])
+                inputs = self._read_ends([ids[n] for n in part])
             for row, n in enumerate(part):
                 own = [x[:, row] for x in inputs]
                 found[n] = [self._response(one, own) for one in candidates[n]]
         return found
+
+    def _read_ends(self, prompts: Sequence[Sequence[int]]) -> list[Tensor]:
+        """By group: what goes into its layer in each block at the last token of each prompt."""
+        bare = self._placer.bare
+        jobs = [(Segments((Segment(len(ids), bare),)), ids) for ids in prompts]
+        ends = torch.tensor([len(ids) for ids in prompts]).cumsum(0) - 1
+        with watch_inputs(self._base.model, self.layout, ends) as found:
+            self._alone.read(jobs, full="")
+        return found()
 
     @torch.inference_mode()
     def _response(self, one: Candidate, inputs: Sequence[Tensor]) -> Response:

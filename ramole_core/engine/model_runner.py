@@ -1,30 +1,39 @@
-"""Runs the model for a batch: a chunk of prompts, or one token of every row."""
+"""Runs the model for a batch: tokens of many requests, side by side, in one forward."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence as Many
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from transformers import Cache, DynamicCache, PreTrainedModel
+from transformers import PreTrainedModel
 
-from ramole_core.engine.attention import DecodeStep, ServedAttention
-from ramole_core.engine.kv import KvCache
-from ramole_core.engine.request_state import RequestState
+from ramole_core.engine.attention import FlatCache, ServedAttention, Span
+from ramole_core.engine.kv import KvCache, Sequence
 from ramole_core.layers import Bank, BatchMix, Forward, RowMix, Serving
 
 
 @dataclass(frozen=True)
+class Piece:
+    """Tokens of one request that stand behind those in its sequence, mixed one way."""
+
+    sequence: Sequence
+    ids: Many[int]
+    mix: RowMix
+    traced: bool = False
+
+
+@dataclass(frozen=True)
 class Output:
-    """What a forward gives for the rows of its batch."""
+    """What a forward gives for each piece."""
 
     logits: Float[Tensor, "b v"]
-    """After each row's last token."""
+    """After its last token."""
     gates: list[Tensor | None]
-    """[l, layer, module, k] of each row; None: not traced."""
+    """[l, layer, module, k] float16; None: not traced, or no gate weighed them."""
     faults: dict[int, Exception]
-    """By row: what its method's own score raised; its other numbers mean nothing."""
+    """What a method's own score raised; the piece's other numbers mean nothing."""
 
 
 class ModelRunner:
@@ -37,103 +46,63 @@ class ModelRunner:
         bank: Bank,
         serving: Serving,
         attention: ServedAttention,
-        kv: KvCache,
     ):
         self._model, self._bank, self._serving = model, bank, serving
-        self._attention, self._kv = attention, kv
+        self._attention = attention
         self._batch: BatchMix | None = None
-        self._rows: list[RequestState] = []
         self.count = 0
 
     @contextmanager
-    def mixing(self, rows: Sequence[RowMix], l: int) -> Iterator[Forward]:
-        """Somebody else's forwards of `l` tokens are mixed so, without a trace."""
-        with self._serving.mixing(BatchMix(self._bank, rows), l) as forward:
+    def mixing(self, rows: Many[RowMix], l: int) -> Iterator[Forward]:
+        """Somebody else's forwards of `l` tokens a row are mixed so, without a trace."""
+        with self._serving.mixing(BatchMix(self._bank, rows), [l] * len(rows)) as forward:
             yield forward
 
-    def prefill(
-        self, states: Sequence[RequestState], counts: Sequence[int]
-    ) -> tuple[Output, Cache]:
-        """Feed the next `counts` prompt tokens of each request; also the cache that now holds them.
-
-        Several must all be at the start of their prompts; one alone may go on.
-        """
-        past = states[0].past or DynamicCache()
-        start = states[0].read
-        ids = torch.zeros(len(states), max(counts), dtype=torch.long)
-        for row, (state, count) in enumerate(zip(states, counts, strict=True)):
-            ids[row, :count] = torch.tensor(state.prompt_ids[start : start + count])
-        traced = [n for n, state in enumerate(states) if state.request.trace]
-        output = self.read(ids, _mixes(states), past=past, start=start, ends=counts, traced=traced)
-        return output, past
-
-    def read(
-        self,
-        ids: Tensor,
-        mixes: Sequence[RowMix],
-        *,
-        past: Cache,
-        start: int,
-        ends: Sequence[int],
-        traced: Sequence[int] = (),
-    ) -> Output:
-        """One forward of right-padded tokens: logits at each row's end, gates of `traced` rows."""
-        batch, device = BatchMix(self._bank, mixes), self._model.device
-        last, back = torch.tensor([end - 1 for end in ends]).unique(return_inverse=True)
-        positions = torch.arange(start, start + ids.shape[1], device=device)[None]
-        self.count += 1
-        with self._serving.mixing(batch, ids.shape[1], trace=bool(traced)) as forward:
-            logits = self._model(
-                input_ids=ids.to(device),
-                position_ids=positions.expand(len(ids), -1),
-                cache=past,
-                use_cache=True,
-                logits_to_keep=last.to(device),
-            ).logits
-        gates = _gates(forward, list(traced), ends)
-        return Output(logits[torch.arange(len(ids)), back], gates, forward.faults)
-
-    def decode(self) -> tuple[list[RequestState], Output]:
-        """Feed the last token of every row that decodes; the rows, in the output's order."""
-        rows: list[RequestState] = self._kv.rows()  # pyright: ignore[reportAssignmentType]
-        if self._batch is None or rows != self._rows or self._batch.version != self._bank.version:
-            self._rows, self._batch = rows, BatchMix(self._bank, _mixes(rows))
+    def forward(self, pieces: Many[Piece], kv: KvCache) -> Output:
+        """Feed the pieces; their keys and values are in `kv` then, and not yet committed."""
         device = self._model.device
-        traced = [n for n, state in enumerate(rows) if state.request.trace]
-        ids = torch.tensor([[state.tokens[-1]] for state in rows], device=device)
-        step = DecodeStep(self._kv.in_use())
-        self._attention.step = step
+        counts = [len(piece.ids) for piece in pieces]
+        starts = [piece.sequence.length for piece in pieces]
+        batch = self._batch_of([piece.mix for piece in pieces])
+        spans = [
+            Span(piece.sequence, start, count)
+            for piece, start, count in zip(pieces, starts, counts, strict=True)
+        ]
+        cache = FlatCache(kv, spans)
+        ids = torch.tensor([[token for piece in pieces for token in piece.ids]], device=device)
+        traced = [n for n, piece in enumerate(pieces) if piece.traced and piece.mix.gate]
+        self._attention.step = cache
         self.count += 1
         try:
-            with self._serving.mixing(self._batch, 1, trace=bool(traced)) as forward:
+            with self._serving.mixing(batch, counts, starts=starts, trace=bool(traced)) as forward:
                 logits = self._model(
                     input_ids=ids,
-                    attention_mask=torch.zeros(len(rows), 1, 1, 1, device=device),  # not read
-                    position_ids=step.positions,
-                    cache=step,
+                    attention_mask=torch.zeros(1, 1, 1, 1, device=device),  # not read
+                    position_ids=cache.positions,
+                    cache=cache,
                     use_cache=True,
-                    logits_to_keep=1,
-                ).logits[:, -1]
+                    logits_to_keep=torch.tensor(counts, device=device).cumsum(0) - 1,
+                ).logits[0]
         finally:
             self._attention.step = None
-        step.advance()
-        return rows, Output(logits, _gates(forward, traced, [1] * len(rows)), forward.faults)
+        gates: list[Tensor | None] = [None] * len(pieces)
+        for n, found in zip(traced, forward.weights(traced), strict=True):
+            gates[n] = found.clone()
+        return Output(logits, gates, forward.faults)
+
+    def _batch_of(self, mixes: list[RowMix]) -> BatchMix:
+        """The tables of these rows; those of the last forward where they are the same."""
+        last = self._batch
+        if last is not None and last.version == self._bank.version and same(last.rows, mixes):
+            return last
+        self._batch = BatchMix(self._bank, mixes)
+        return self._batch
 
     def forget(self) -> None:
         """Drop what was built for the batch that ended."""
-        self._batch, self._rows = None, []
+        self._batch = None
 
 
-def _mixes(states: Sequence[RequestState]) -> list[RowMix]:
-    mixes = [state.mix for state in states]
-    assert all(mix is not None for mix in mixes)
-    return mixes  # pyright: ignore[reportReturnType]
-
-
-def _gates(forward: Forward, traced: list[int], ends: Sequence[int]) -> list[Tensor | None]:
-    gates: list[Tensor | None] = [None] * forward.batch.b
-    if traced:
-        found = forward.weights(traced)
-        for n, row in enumerate(traced):
-            gates[row] = found[n, : ends[row], ..., : forward.batch.rows[row].k].clone()
-    return gates
+def same(rows: Many[RowMix], mixes: Many[RowMix]) -> bool:
+    """Whether these are the very same, in order."""
+    return len(rows) == len(mixes) and all(a is b for a, b in zip(rows, mixes, strict=True))

@@ -6,10 +6,11 @@ log |B A x| over those inputs; a response far above it says that the request is 
 kind. Nothing is trained, and an adapter that comes later is measured in the same way.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
@@ -87,12 +88,15 @@ NARROWEST = 0.05
 class Reference:
     """What goes into every layer of the base at the end of each of the prompts above."""
 
-    def __init__(self, model: nn.Module, layout: Layout, tokenizer: PreTrainedTokenizerBase):
-        """Runs the bare base once over all prompts."""
-        self._layout = layout
+    def __init__(
+        self,
+        read_ends: Callable[[list[list[int]]], list[Tensor]],
+        tokenizer: PreTrainedTokenizerBase,
+    ):
+        """`read_ends` runs the bare base once over all prompts: by group, [L, b, i]."""
         ids = [encode_prompt(Request(prompt), tokenizer) for prompt in PROMPTS]
         with torch.inference_mode():
-            self._inputs = read_ends(model, layout, ids)
+            self._inputs = read_ends(ids)
 
     @torch.inference_mode()
     def measure(self, units: Units) -> Float[Tensor, "modules 2"]:
@@ -119,25 +123,23 @@ def response_of(units: Units, inputs: Sequence[Float[Tensor, "_ _"]]) -> Respons
     return Response(log_responses(units, inputs), units.usual, units.present)
 
 
-def read_ends(
-    model: nn.Module, layout: Layout, prompts: Sequence[Sequence[int]]
-) -> list[Float[Tensor, "_ b _"]]:
-    """By group: what goes into its layer in each block at the last token of each prompt."""
-    ends = torch.tensor([len(ids) - 1 for ids in prompts])
-    rows = torch.arange(len(prompts))
+@contextmanager
+def watch_inputs(
+    model: nn.Module, layout: Layout, at: Int[Tensor, "b"]
+) -> Iterator[Callable[[], list[Float[Tensor, "_ b _"]]]]:
+    """Of the forward inside the block: what goes into each group's layer in each block at these
+    places of its tokens, which lie side by side."""
     seen: dict[str, Tensor] = {}
 
     def watch(path: str):
-        return lambda module, args: seen.__setitem__(path, args[0][rows, ends].float().cpu())
+        return lambda module, args: seen.__setitem__(path, args[0][0, at].float().cpu())
 
     firsts = [block[0] for group in layout.groups for block in group.paths]
     handles = [model.get_submodule(p).register_forward_pre_hook(watch(p)) for p in firsts]
-    ids = torch.zeros(len(prompts), max(len(ids) for ids in prompts), dtype=torch.long)
-    for row, one in enumerate(prompts):
-        ids[row, : len(one)] = torch.tensor(one)
     try:
-        model(input_ids=ids.to(next(model.parameters()).device), use_cache=False, logits_to_keep=1)
+        yield lambda: [
+            torch.stack([seen[block[0]] for block in group.paths]) for group in layout.groups
+        ]
     finally:
         for handle in handles:
             handle.remove()
-    return [torch.stack([seen[b[0]] for b in group.paths]) for group in layout.groups]

@@ -9,14 +9,15 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from transformers import Cache, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 from ramole_core.composition import Candidate
-from ramole_core.engine.decoding import TextStream, choose_token, make_generator
-from ramole_core.engine.kv import Arena
-from ramole_core.engine.placement import Placement
+from ramole_core.engine.decoding import TextStream, choose_token, make_generator, skip_draws
+from ramole_core.engine.kv import Sequence
+from ramole_core.engine.segments import Segment, Segments
+from ramole_core.engine.trace import Gates
 from ramole_core.layers import Layout, RowMix
-from ramole_core.request import Generation, Request, Step, Trace
+from ramole_core.request import Generation, Request, Step
 
 
 @dataclass(eq=False)
@@ -26,32 +27,38 @@ class RequestState:
     number: int
     request: Request
     session: str
-    prompt_ids: list[int]
+    ids: list[int]
+    """All tokens that are known: prompt, given ones, and those that were made."""
+    prompt_length: int
+    segments: Segments
     candidates: tuple[Candidate, ...]
-    """Its adapters."""
-    placement: Placement
+    """The answer's adapters."""
     room: int
-    """Most tokens that may be generated: the request's wish, or what the context leaves."""
+    """Most tokens that the answer may have: the request's wish, or what the context leaves."""
     text: TextStream
     generator: torch.Generator
+    content: np.ndarray
+    """What the cache knows the first tokens by."""
+    extra: dict[str, float] = field(default_factory=dict)
+    """Goes into the answer's."""
     address: str = ""
     """Where the session comes from; empty: unknown, the session stands for it."""
     deliver: Callable[["RequestState", "Step | Generation | Exception"], None] = lambda *_: None
     """Called with each token and the end, by the thread that runs the model."""
+    sequence: Sequence | None = None
+    """Its keys and values, once it runs."""
     mix: RowMix | None = None
-    """Its adapters in the bank, once it runs."""
-    arena: Arena | None = None
-    read: int = 0
-    """Prompt tokens that were fed."""
-    past: Cache | None = None
-    """Keys and values of a prompt that is read in chunks."""
-    tokens: list[int] = field(default_factory=list)
-    gates: list[Float[Tensor, "_ layer module k"]] = field(default_factory=list)
+    """The adapters of the segment that is fed now, in the bank."""
+    mixed: int = -1
+    """Which segment that is."""
+    gates: Gates = field(default_factory=Gates)
     submitted: float = field(default_factory=time.perf_counter)
     admitted: float = 0.0
     first: float = 0.0
     ended: float = 0.0
     finish_reason: str = ""
+    new: int = 0
+    """Tokens that were made here."""
     _cancelled: threading.Event = field(default_factory=threading.Event)
 
     def cancel(self) -> None:
@@ -63,47 +70,67 @@ class RequestState:
         return self._cancelled.is_set()
 
     @property
+    def prompt_ids(self) -> list[int]:
+        return self.ids[: self.prompt_length]
+
+    @property
+    def tokens(self) -> list[int]:
+        """The answer's, those that were given included."""
+        return self.ids[self.prompt_length :]
+
+    @property
     def length(self) -> int:
         """Tokens of the prompt and the longest answer."""
-        return len(self.prompt_ids) + self.room
+        return self.prompt_length + self.room
 
-    def advance(
-        self,
-        token: int | None,
-        logits: Float[Tensor, "v"],
-        gates: Float[Tensor, "l layer module k"] | None,
-        eos: frozenset[int],
-    ) -> Step:
-        """The next token: `token` where it was chosen for the whole batch, else from the logits.
+    @property
+    def fed(self) -> int:
+        """Tokens whose keys and values are there."""
+        return 0 if self.sequence is None else self.sequence.length
 
-        `gates` are the weights at the positions that this forward fed, if they are traced.
-        """
+    @property
+    def unfed(self) -> int:
+        return len(self.ids) - self.fed
+
+    @property
+    def segment(self) -> Segment:
+        """That of the token that is fed next."""
+        return self.segments.all[self.segments.at(self.fed)]
+
+    @property
+    def _fed_last(self) -> Segment:
+        return self.segments.all[self.segments.at(self.fed - 1)]
+
+    def advance(self, token: int | None, logits: Float[Tensor, "v"], eos: frozenset[int]) -> Step:
+        """The next token: `token` where it was chosen for the whole batch, else from the logits."""
         request = self.request
         if token is None:
             token = choose_token(logits.float(), request, generator=self.generator)
-        weights = None
-        if gates is not None:
-            self.gates.append(gates)
-            weights = gates[-1].numpy()
         self.first = self.first or time.perf_counter()
-        self.tokens.append(token)
-        ended = token in eos and not request.ignore_eos
+        self.ids.append(token)
+        self.new += 1
+        text = self.push(token, eos)
+        return Step(
+            token=token,
+            text=text,
+            weights=self.gates.last(self._fed_last) if request.trace else None,
+            adapters=tuple(c.name for c in self.candidates),
+            scores=tuple(c.score for c in self.candidates),
+        )
+
+    def push(self, token: int, eos: frozenset[int]) -> str:
+        """The text that a token of the answer adds; ends the request where it is over."""
+        ended = token in eos and not self.request.ignore_eos
         text = "" if ended else self.text.push(token)
         if self.text.stopped:
             self.end("stop")
         elif ended:
             text += self.text.finish()
             self.end("eos")
-        elif len(self.tokens) >= self.room:
+        elif len(self.ids) - self.prompt_length >= self.room:
             text += self.text.finish()
             self.end("length")
-        return Step(
-            token=token,
-            text=text,
-            weights=weights,
-            adapters=tuple(c.name for c in self.candidates),
-            scores=tuple(c.score for c in self.candidates),
-        )
+        return text
 
     def end(self, reason: str) -> None:
         self.finish_reason, self.ended = reason, time.perf_counter()
@@ -112,38 +139,30 @@ class RequestState:
         """The answer, as far as it came."""
         end = self.ended or time.perf_counter()
         decoding = max(end - (self.first or end), 1e-9)
+        trace = None
+        if self.request.trace:
+            trace = self.gates.trace(
+                self.ids,
+                self.segments,
+                tokens=spell(tokenizer, self.ids),
+                prompt_length=self.prompt_length,
+                layout=layout,
+            )
         return Generation(
             text=self.text.text,
             adapters=[c.name for c in self.candidates],
             scores=[c.score for c in self.candidates],
-            trace=self._trace(tokenizer, layout) if self.request.trace else None,
+            trace=trace,
             finish_reason=self.finish_reason or "cancelled",
-            prompt_tokens=len(self.prompt_ids),
-            new_tokens=len(self.tokens),
+            prompt_tokens=self.prompt_length,
+            new_tokens=self.new,
             seconds=end - self.submitted,
             first_token_seconds=(self.first or end) - self.submitted,
             extra={
                 "queue": (self.admitted or end) - self.submitted,
-                "tokens_per_second": max(len(self.tokens) - 1, 0) / decoding,
+                "tokens_per_second": max(self.new - 1, 0) / decoding,
+                **self.extra,
             },
-        )
-
-    def _trace(self, tokenizer: PreTrainedTokenizerBase, layout: Layout) -> Trace:
-        ids = self.prompt_ids + self.tokens
-        places = layout.places
-        k = len(self.candidates)
-        weights = np.zeros((len(ids), len(places.layers), len(places.modules), k), np.float16)
-        if self.gates:
-            fed = torch.cat(self.gates).numpy()
-            weights[: len(fed)] = fed
-        return Trace(
-            tokens=spell(tokenizer, ids),
-            token_ids=ids,
-            prompt_length=len(self.prompt_ids),
-            adapters=[c.name for c in self.candidates],
-            layers=list(places.layers),
-            modules=list(places.modules),
-            weights=weights,
         )
 
 
@@ -151,27 +170,37 @@ def new_request_state(
     number: int,
     request: Request,
     *,
-    session: str,
-    address: str = "",
-    prompt_ids: list[int],
+    ids: list[int],
+    prompt_length: int,
+    segments: Segments,
     candidates: tuple[Candidate, ...],
-    placement: Placement,
     room: int,
     tokenizer: PreTrainedTokenizerBase,
+    eos: frozenset[int],
+    session: str,
+    address: str = "",
+    extra: dict[str, float] | None = None,
 ) -> RequestState:
-    """A request that waits."""
-    return RequestState(
+    """A request that waits; what was given of its answer is said, drawn and past."""
+    state = RequestState(
         number=number,
         request=request,
         session=session,
         address=address,
-        prompt_ids=prompt_ids,
+        ids=ids,
+        prompt_length=prompt_length,
+        segments=segments,
         candidates=candidates,
-        placement=placement,
         room=room,
         text=TextStream(tokenizer, stop=request.stop),
         generator=make_generator(request),
+        content=segments.content(ids),
+        extra=dict(extra or {}),
     )
+    for token in state.tokens:
+        state.push(token, eos)
+    skip_draws(state.generator, request, len(state.tokens))
+    return state
 
 
 def spell(tokenizer: PreTrainedTokenizerBase, ids: list[int]) -> list[str]:

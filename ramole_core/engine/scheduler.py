@@ -13,20 +13,22 @@ from dataclasses import asdict, dataclass
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from ramole_core.composition import Candidate
+from ramole_core.engine.chunk import Share, next_chunk
 from ramole_core.engine.kv import KvCache
-from ramole_core.engine.model_runner import ModelRunner, Output
+from ramole_core.engine.model_runner import ModelRunner, Output, Piece
 from ramole_core.engine.placement import Placement
-from ramole_core.engine.request_state import RequestState, new_request_state
+from ramole_core.engine.request_state import RequestState
 from ramole_core.engine.waiting import WaitingQueue
 from ramole_core.errors import RamoleError
 from ramole_core.layers import Layout, RowMix
-from ramole_core.request import Generation, Request, Step
+from ramole_core.request import Generation, Step
 
 log = logging.getLogger(__name__)
 Event = tuple[RequestState, Step | Generation | RamoleError]
 ALONE = 4
 """A step may read this many chunks of prompts where no row waits for its next token."""
+FEW = 8
+"""Tokens that are read in the same step, behind a chunk that has read all before them."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,8 @@ class Stats:
     admitted: int = 0
     finished: int = 0
     prefill_tokens: int = 0
+    shared_tokens: int = 0
+    """Tokens that were found in the cache and not read again."""
     prefill_seconds: float = 0.0
     prefill_forwards: int = 0
     decode_tokens: int = 0
@@ -86,40 +90,28 @@ class Scheduler:
 
     def submit(
         self,
-        request: Request,
-        candidates: Sequence[Candidate],
-        placement: Placement,
+        make: Callable[[int], RequestState],
+        length: int,
         *,
-        prompt_ids: list[int],
-        room: int,
         session: str = "",
         address: str = "",
         deliver: Callable[[RequestState, Step | Generation | Exception], None] | None = None,
     ) -> RequestState:
-        """Put a request into the queue; `deliver` is called with all that comes of it.
+        """Put a request of at most `length` tokens into the queue, made by its number; `deliver`
+        is called with all that comes of it.
 
         Raises RamoleError where it could never run, Busy where MAX_QUEUE others wait, or its
         address has its share of the queue.
         """
-        self._kv.check(len(prompt_ids) + room)
+        self._kv.check(length)
 
-        def make(number: int) -> RequestState:
-            state = new_request_state(
-                number,
-                request,
-                session=session,
-                address=address,
-                prompt_ids=prompt_ids,
-                candidates=tuple(candidates),
-                placement=placement,
-                room=room,
-                tokenizer=self._tokenizer,
-            )
+        def made(number: int) -> RequestState:
+            state = make(number)
             if deliver is not None:
                 state.deliver = deliver
             return state
 
-        return self.queue.add(make, session=session, address=address)
+        return self.queue.add(made, session=session, address=address)
 
     def cancel(self, state: RequestState) -> None:
         """End one request at the next step; the others do not feel it."""
@@ -148,7 +140,12 @@ class Scheduler:
 
     def stats(self) -> Mapping[str, int | float]:
         """Counters, and what is held now."""
-        held = {"running": self.running, "waiting": self.waiting, "kv_bytes": self._kv.nbytes}
+        held = {
+            "running": self.running,
+            "waiting": self.waiting,
+            "kv_bytes": self._kv.held_bytes,
+            "kv_cached_bytes": self._kv.cached_bytes,
+        }
         return asdict(self._stats) | held
 
     # --- one iteration ------------------------------------------------------------------------
@@ -159,8 +156,7 @@ class Scheduler:
         events: list[Event] = []
         self._drop_cancelled(events)
         self._let_in(events)
-        if self._reading:
-            self._prefill(events)
+        self._read(events)
         if self._rows:
             self._decode(events)
         if self.idle:
@@ -186,82 +182,127 @@ class Scheduler:
     def _let_in(self, events: list[Event]) -> None:
         while len(self.queue) and self.running < self.sizes.max_batch:
             state = self.queue.order([*self._reading, *self._rows])[0]
-            arena = self._kv.reserve(state.length)
-            if arena is None:
+            traced = state.request.trace
+            sequence = self._kv.open(state.content, state.length, traced=traced)
+            if sequence is None:
                 return
+            state.sequence = sequence
             try:
-                mix = self._pin(state.placement)
+                if not self._mix(state):
+                    self._leave(state)
+                    return
             except Exception as error:
-                self._kv.give_back(arena)
                 self.queue.remove(state)
-                events.append((state, fault_of(error, state.request.method)))
+                self._fail(state, error, events)
                 continue
-            if mix is None:
-                self._kv.give_back(arena)
-                return
             self.queue.remove(state)
-            state.mix, state.arena = mix, arena
             state.admitted = time.perf_counter()
             self._stats.admitted += 1
+            self._met(state, 0)
             self._reading.append(state)
 
-    def _prefill(self, events: list[Event]) -> None:
+    def _mix(self, state: RequestState) -> bool:
+        """Have the adapters of the segment that is fed next in the bank; False: no room now, and
+        the request holds none meanwhile, so that nobody waits for somebody who waits."""
+        number = state.segments.at(state.fed)
+        if state.mix is not None and state.mixed == number:
+            return True
+        if state.mix is not None:
+            self._release(state.mix)
+            state.mix = None
+        state.mix = self._pin(state.segments.all[number].placement)
+        state.mixed = number
+        return state.mix is not None
+
+    def _met(self, state: RequestState, before: int) -> None:
+        """Tokens behind `before` were found in the cache."""
+        self._stats.shared_tokens += state.fed - before
+        if state.request.trace and state.fed > before:
+            for start, gates in state.sequence.gates(before, state.fed):
+                state.gates.add(start, gates)
+
+    # --- prompts --------------------------------------------------------------------------------
+
+    def _read(self, events: list[Event]) -> None:
+        """One chunk of prompts, and the few tokens that others lack behind what it has read."""
+        budget = self.sizes.prefill_chunk * (1 if self._rows else ALONE)
+        chunk = self._chunk(budget)
+        if not chunk:
+            return
+        self._prefill(chunk, events)
+        left = budget - sum(share.count for share in chunk)
+        waited = [state for state in self._reading if all(s.state is not state for s in chunk)]
+        if waited and left > 0 and (more := self._chunk(left, most=FEW)):
+            self._prefill(more, events)
+
+    def _chunk(self, budget: int, *, most: int | None = None) -> list[Share]:
+        ready = []
+        for state in self._reading:
+            assert state.sequence is not None
+            before = state.fed
+            self._kv.extend(state.sequence, state.content, traced=state.request.trace)
+            self._met(state, before)
+            if (most is None or state.unfed <= most) and self._mix(state):
+                ready.append(state)
+        return next_chunk(ready, budget)
+
+    def _prefill(self, chunk: Sequence[Share], events: list[Event]) -> None:
         began = time.perf_counter()
-        states, counts = self._chunk()
-        output, past = self._runner.prefill(states, counts)
+        pieces = [self._piece(share.state, share.count) for share in chunk]
+        output = self._runner.forward(pieces, self._kv)
         chosen = output.logits.float().argmax(-1).tolist()
-        for row, (state, count) in enumerate(zip(states, counts, strict=True)):
-            if row in output.faults:
-                self._fail(state, output.faults[row], events)
+        for row, (state, count) in enumerate((share.state, share.count) for share in chunk):
+            if not self._commit(state, count, row, output, events):
                 continue
-            state.read += count
-            if state.read < len(state.prompt_ids):
-                state.past = past
-                if (found := output.gates[row]) is not None:
-                    state.gates.append(found)
+            if state.unfed:
                 continue
             self._advance(state, row, chosen[row], output, events)
-            state.past = None
-            if not state.finish_reason:
-                assert state.arena is not None
-                self._kv.append(state.arena, state, past, row, len(state.prompt_ids))
-                self._rows.append(state)
-                self._reading.remove(state)
-            else:
+            self._reading.remove(state)
+            self._rows.append(state)
+            if state.finish_reason:
                 self._finish(state, events)
-        self._stats.prefill_tokens += sum(counts)
+        self._stats.prefill_tokens += sum(share.count for share in chunk)
         self._stats.prefill_forwards += 1
         self._stats.prefill_seconds += time.perf_counter() - began
 
-    def _chunk(self) -> tuple[list[RequestState], list[int]]:
-        """Whose prompts are read now, and how many tokens of each.
+    def _piece(self, state: RequestState, count: int) -> Piece:
+        assert state.sequence is not None and state.mix is not None
+        ids = state.ids[state.fed : state.fed + count]
+        return Piece(state.sequence, ids, state.mix, state.request.trace and state.segment.gated)
 
-        A prompt that is longer than a chunk goes alone, a piece a step; short ones of about the
-        same length go together.
-        """
-        budget = self.sizes.prefill_chunk * (1 if self._rows else ALONE)
-        first = self._reading[0]
-        left = len(first.prompt_ids) - first.read
-        if first.past is not None or left > budget:
-            return [first], [min(left, budget)]
-        states, longest = [first], left
-        for state in self._reading[1:]:
-            length = len(state.prompt_ids)
-            widest = max(longest, length)
-            fits = widest * (len(states) + 1) <= budget and 2 * min(longest, length) >= widest
-            if state.past is None and fits:
-                states.append(state)
-                longest = widest
-        return states, [len(state.prompt_ids) for state in states]
+    def _commit(
+        self, state: RequestState, count: int, row: int, output: Output, events: list[Event]
+    ) -> bool:
+        """What a forward has made of a piece is the request's now; False: its method failed."""
+        if row in output.faults:
+            self._fail(state, output.faults[row], events)
+            return False
+        start, sequence, gates = state.fed, state.sequence, output.gates[row]
+        assert sequence is not None
+        segment = state.segment
+        if start + count <= len(state.content):
+            content = state.content[start : start + count]
+        else:
+            content = state.segments.content(state.ids[start : start + count], start)
+        self._kv.commit(sequence, content, gates, traced=gates is not None or not segment.gated)
+        if state.request.trace:
+            if gates is not None:
+                state.gates.add(start, gates)
+            else:
+                state.gates.know(segment, self._layout)
+        return True
+
+    # --- rows that decode -----------------------------------------------------------------------
 
     def _decode(self, events: list[Event]) -> None:
         began = time.perf_counter()
-        rows, output = self._runner.decode()
+        rows = [state for state in self._rows if self._mix(state)]
+        if not rows:  # the adapters of what comes next have no room yet
+            return
+        output = self._runner.forward([self._piece(state, 1) for state in rows], self._kv)
         chosen = output.logits.float().argmax(-1).tolist()
         for row, state in enumerate(rows):
-            if row in output.faults:
-                self._fail(state, output.faults[row], events)
-            else:
+            if self._commit(state, 1, row, output, events):
                 self._advance(state, row, chosen[row], output, events)
         for state in rows:
             if state.finish_reason:
@@ -275,8 +316,7 @@ class Scheduler:
     ) -> None:
         """The next token of one row: the batch's own choice where the request is greedy."""
         greedy = token if state.request.temperature == 0 else None
-        step = state.advance(greedy, output.logits[row], output.gates[row], self._eos)
-        events.append((state, step))
+        events.append((state, state.advance(greedy, output.logits[row], self._eos)))
 
     def _fail(self, state: RequestState, error: Exception, events: list[Event]) -> None:
         """A fault in one method: it ends that request, with one sentence."""
@@ -292,14 +332,13 @@ class Scheduler:
         """Give back whatever the state holds."""
         if state in self._rows:
             self._rows.remove(state)
-            self._kv.remove(state)
         elif state in self._reading:
             self._reading.remove(state)
-            if state.arena is not None:
-                self._kv.give_back(state.arena)
+        if state.sequence is not None:
+            self._kv.close(state.sequence)
         if state.mix is not None:
             self._release(state.mix)
-        state.mix = state.arena = state.past = None
+        state.mix = state.sequence = None
 
 
 def fault_of(error: Exception, method: str) -> RamoleError:

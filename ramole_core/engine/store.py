@@ -40,7 +40,7 @@ class UnitStore:
     ):
         """`limit` in bytes bounds the host cache; `folder` None packs in memory only; `measure`
         gives an adapter's usual responses (`Reference.measure`), None: nobody measures."""
-        self._measure = measure
+        self.measure = measure
         self._layout, self._dtype, self._limit = layout, dtype, limit
         self._folder = folder
         what = repr((FORMAT, dtype, layout.flat, [(g.i, g.o) for g in layout.groups]))
@@ -118,8 +118,8 @@ class UnitStore:
 
     def _pack(self, checksum: str, loras: LoraSet) -> Units:
         units = pack_units(loras, self._layout, dtype=self._dtype)
-        if self._measure is not None:
-            units = replace(units, usual=self._measure(units))
+        if self.measure is not None:
+            units = replace(units, usual=self.measure(units))
         self.packs += 1
         file = self._file(checksum)
         if file is None:

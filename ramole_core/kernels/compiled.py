@@ -27,7 +27,9 @@ def view(tensor: torch.Tensor) -> np.ndarray:
 
 
 @intrinsic
-def _float_of(context, bits):
+def float_of(context, bits):
+    """The float32 of these bits."""
+
     def build(context, builder, signature, args):
         return builder.bitcast(args[0], ir.FloatType())
 
@@ -53,7 +55,7 @@ def put(out, at, number):
 @overload(wide, inline="always")
 def _wide_of(value):
     if isinstance(value, types.Integer):
-        return lambda value: _float_of(np.uint32(np.uint32(value) << np.uint32(16)))  # pyright: ignore
+        return lambda value: float_of(np.uint32(np.uint32(value) << np.uint32(16)))  # pyright: ignore
     return lambda value: value
 
 

@@ -13,15 +13,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ramole_core.kernels.compiled import kernel, put, view, wide
+from ramole_core.kernels.compiled import kernel, put, wide
 from ramole_core.kernels.team import (
     TILES,
     WORDS,
     Kernel,
+    bytes_at,
     floats,
     halves,
     ints,
-    small,
     take,
     words_at,
 )
@@ -43,7 +43,7 @@ def _widen(words, first, count, weights):
     """weights[:count] = rows of W from `first` on, in float32."""
     i, kind, o = words[I], words[KIND], words[O]
     if kind == CODES:
-        codes = small(words[W], o, i // 2)
+        codes = bytes_at(words[W], o, i // 2)
         scales = floats(words[SCALES], o, i // BLOCK)
         for j in range(count):
             widen_nf4(codes[first + j], scales[first + j], i, weights[j])
@@ -161,6 +161,16 @@ class Update:
     """[N] int32: the row of each token."""
     B: np.ndarray
     """[pages, o], float32 or bfloat16's bits."""
+
+    def added_to(self, y: Tensor) -> Tensor:
+        """y [..., o] with the update added, by PyTorch: for a layer without a kernel."""
+        flat = y.reshape(-1, y.shape[-1]).float()
+        B = torch.from_numpy(self.B)
+        B = (B.view(torch.bfloat16) if self.B.dtype == np.uint16 else B).float()
+        for n, row in enumerate(self.row_of):
+            R = self.counts[row, 0]
+            flat[n] += torch.from_numpy(self.units[n, :R]) @ B[self.pages[row, :R]]
+        return flat.to(y.dtype).view(y.shape)
 
 
 class Weight:

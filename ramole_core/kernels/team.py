@@ -114,7 +114,7 @@ def halves(address, rows, columns):
 
 
 @kernel()
-def small(address, rows, columns):
+def bytes_at(address, rows, columns):
     """uint8 [rows, columns] at an address."""
     return carray(_at(address), (rows, columns), np.uint8)
 

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from ramole_core.composition import Router
+from ramole_core.kernels.compiled import view
 from ramole_core.layers.layout import Layout
-from ramole_core.layers.rows_kernel import view
 from ramole_core.layers.units import Units
 
 SLACK = 16
@@ -74,7 +74,7 @@ class Bank:
         self.B: list[list[Tensor]] = []
         """By group and module, [L, pages, o]."""
         self.gram: list[Tensor] = []
-        """By group, [L, m, s, pages], float32."""
+        """By group, [L, m, pages, s], float32."""
         self._views: dict[tuple[int, int], tuple[np.ndarray, np.ndarray, list[np.ndarray]]] = {}
         self._make(self._size)
 
@@ -229,7 +229,7 @@ class Bank:
             old, new = (torch.tensor(ends, device=self.device) for ends in zip(*moves, strict=True))
             for g, A in enumerate(self.A):
                 A[:, new + self.s] = A[:, old + self.s]
-                self.gram[g][..., new] = self.gram[g][..., old]
+                self.gram[g][:, :, new] = self.gram[g][:, :, old]
                 for B in self.B[g]:
                     B[:, new] = B[:, old]
             goes = dict(moves)
@@ -251,7 +251,7 @@ class Bank:
             self.A.append(A)
             self.B.append([rows.new_zeros(L, size, o) for o in group.o])
             self.gram.append(
-                torch.zeros(L, group.m, self.s, size, dtype=self.wide, device=self.device)
+                torch.zeros(L, group.m, size, self.s, dtype=self.wide, device=self.device)
             )
         if old[0]:
             self._copy(*old)
@@ -263,8 +263,8 @@ class Bank:
             self.A[g][:, self.s : self.s + held] = A[g][:, A[g].shape[1] - held :]
             for new, old in zip(self.B[g], B[g], strict=True):
                 new[:, :held] = old
-            same = gram[g].shape[2]  # routers are only ever added behind the others
-            self.gram[g][:, :, :same, :held] = gram[g]
+            same = gram[g].shape[3]  # routers are only ever added behind the others
+            self.gram[g][:, :, :held, :same] = gram[g]
 
     def _grow(self) -> None:
         size = min(self.most, max(FIRST, 2 * self._size))
@@ -286,11 +286,14 @@ class Bank:
                 self._write_gram(g, router, at)
 
     def _write_gram(self, g: int, router: RouterRows, at: slice | Tensor) -> None:
-        """gram = B_r^T B / sqrt(s), float32: the gate's scores without any output of size o."""
+        """gram = B_r^T B / sqrt(s), float32: the gate's scores without any output of size o.
+
+        One adapter at a time, laid out alike: how a product is summed may follow its size.
+        """
         rows = slice(router.start, router.start + router.rank)
         for j, B in enumerate(self.B[g]):
-            gram = router.B[g][j] @ B[:, at].to(self.wide).transpose(1, 2)
-            self.gram[g][:, j, rows][..., at] = gram
+            mine = B[:, at].to(self.wide).contiguous()
+            self.gram[g][:, j, at, rows] = mine @ router.B[g][j].transpose(1, 2)
 
     def add_router(self, router: Router) -> None:
         """Rows of one more router, known by its checksum; the gates of the adapters that are here
@@ -315,6 +318,8 @@ class Bank:
         self._router_A = [torch.cat(pair, dim=1) for pair in pairs]
         self._routers[router.checksum] = rows
         self._make(self._size)
-        for g in range(len(self.layout.groups)):
-            self._write_gram(g, rows, slice(0, self._size))
+        for slot in self._slots.values():
+            at = torch.tensor(slot.pages, dtype=torch.long, device=self.device)
+            for g in range(len(self.layout.groups)):
+                self._write_gram(g, rows, at)
         self.version += 1

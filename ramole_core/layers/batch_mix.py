@@ -1,11 +1,12 @@
-"""How the requests of the batch that runs now are mixed, as the tables that the layers read.
+"""How the rows of a forward are mixed, as the tables that the layers read.
 
-Built once per change of membership, not per step; nothing here grows with the tokens. Tables are
-[modules, b, k], k being each request's own adapters in its own order.
+A row is a request, or a part of one that is mixed in its own way. Tables are built once per change
+of membership, not per step, and nothing in them grows with the tokens; they are [modules, b, k], k
+being each row's own adapters in its own order.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
@@ -30,6 +31,17 @@ class RowMix:
     """A merge is one."""
     decision: Decision
     bypass: Slot | None = None
+    present: Bool[Tensor, "module slot"] | None = None
+    """Where each slot counts; None: in every module that it has."""
+
+    @property
+    def here(self) -> Bool[Tensor, "module slot"]:
+        """The same, spelled out."""
+        if self.present is not None:
+            return self.present
+        if not self.slots:
+            return torch.zeros(len(self.decision.weights), 0, dtype=torch.bool)
+        return torch.stack([slot.present for slot in self.slots], dim=1)
 
     @property
     def k(self) -> int:
@@ -55,7 +67,7 @@ class RowMix:
 
 @dataclass(frozen=True)
 class Rows:
-    """Each token's own pages, as `rows_kernel` takes them."""
+    """Each row's own pages, as `kernels.mixing` takes them."""
 
     pages: np.ndarray
     """[b, R] int32."""
@@ -79,16 +91,6 @@ class Rows:
     own: np.ndarray
     """[b] float32: on the surprise."""
 
-    def repeat(self, l: int) -> "Rows":
-        """The same for `l` tokens of each row."""
-        by_module = ("present", "fixed", "bias", "usual")
-        return Rows(
-            **{
-                field.name: getattr(self, field.name).repeat(l, int(field.name in by_module))
-                for field in fields(self)
-            }
-        )
-
 
 class BatchMix:
     """The requests of one batch, in the order of its rows; valid while `version` is the bank's."""
@@ -107,24 +109,12 @@ class BatchMix:
             (gate := rows[n].gate) is not None and gate.per == "block" for n in self.late
         )
         self.mixes = any(row.held for row in rows)
-        self._by_tokens: dict[int, Rows] = {}
 
     # --- by rows: what the compiled kernel reads ------------------------------------------------
 
     @cached_property
-    def page_count(self) -> int:
-        """Pages of all rows together."""
-        return sum(len(slot.pages) for row in self.rows for slot in row.held)
-
-    def for_tokens(self, l: int) -> Rows:
-        """The tables of `l` tokens of each row."""
-        if l not in self._by_tokens:
-            self._by_tokens[l] = self.tables if l == 1 else self.tables.repeat(l)
-        return self._by_tokens[l]
-
-    @cached_property
     def tables(self) -> Rows:
-        """Of one token of each row."""
+        """Made on first use."""
         modules, b, k = len(self.bank.layout.flat), self.b, self.k
         most = max((sum(len(s.pages) for s in row.held) for row in self.rows), default=0)
         made = Rows(
@@ -153,8 +143,7 @@ class BatchMix:
             at = here.stop
         k = len(row.slots)
         made.counts[n] = at, k
-        for place, slot in enumerate(row.slots):
-            made.present[:, n, place] = slot.present.numpy()
+        made.present[:, n, :k] = row.here.numpy()
         gate = row.gate
         if gate is None:
             made.fixed[:, n, :k] = _array(row.weights)
@@ -246,12 +235,16 @@ class BatchMix:
         """The weight of each page where no row has a gate."""
         return self.spread(self.table("fixed")) @ self.owner.T
 
-    def spread(self, alpha: Float[Tensor, "*m b k"]) -> Float[Tensor, "*m b p"]:
+    def spread(
+        self, alpha: Float[Tensor, "m n k"], rows: Int[Tensor, "n"] | None = None
+    ) -> Float[Tensor, "m n p"]:
         """From each row's own adapters to the bank's p axis, bypasses with weight 1; two adapters
-        of one content share a column, and their weights add up."""
-        at = self.numbers.expand(alpha.shape)
+        of one content share a column, and their weights add up. `rows`: those that alpha is of."""
+        numbers, bypassed = self.numbers, self.bypassed
+        if rows is not None:
+            numbers, bypassed = numbers[rows], bypassed[rows]
         wide = alpha.new_zeros(*alpha.shape[:-1], self.width + 1)
-        return wide.scatter_add_(-1, at, alpha)[..., :-1] + self.bypassed
+        return wide.scatter_add_(-1, numbers.expand(alpha.shape), alpha)[..., :-1] + bypassed
 
     @cached_property
     def router_mask(self) -> Float[Tensor, "b s"] | None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from ramole_core.composition import Sites
@@ -74,6 +75,13 @@ class Layout:
         """Place of each flat module in a trace's (layer, module) axes, row-major."""
         width = len(self.places.modules)
         return [row * width + column for row, column in (self.places.at[p] for p in self.flat)]
+
+    def as_trace(self, flat: Float[Tensor, "l modules k"]) -> Float[Tensor, "l layer module k"]:
+        """From flat order to a trace's axes; 0 where there is no such module."""
+        layers, modules = len(self.places.layers), len(self.places.modules)
+        every = flat.new_zeros(len(flat), layers * modules, flat.shape[-1])
+        every[:, self.trace_order] = flat
+        return every.view(len(flat), layers, modules, -1)
 
     @property
     def unit_numbers(self) -> int:

@@ -5,43 +5,39 @@
     alpha = weigh(score + the gate's other terms), or the request's fixed weights
     units = alpha[owner] * u                  then each layer adds  units B^T  to its own output
 
-(RAMoLE, arXiv 2406.16989, eq. 6-11.) Two ways give the same numbers. *By rows*: a compiled kernel
-walks each token's own pages; best for the few tokens of a decode step on a CPU. *All pages*: every
-token meets every page of the bank, and masks say whose counts; each adapter is read once whoever
-uses it.
+(RAMoLE, arXiv 2406.16989, eq. 6-11.) The tokens of all rows stand side by side. Two ways give the
+same numbers within rounding. *By rows*: a compiled kernel walks each token's own pages, so that no
+other token changes a bit; always on a CPU. *All pages*: every token meets every page of the bank,
+and masks say whose counts; each adapter is read once whoever uses it.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from ramole_core.composition import Signal, block_of
 from ramole_core.composition.surprise import MOST, TINY
-from ramole_core.layers import rows_kernel
+from ramole_core.kernels.compiled import DTYPES
+from ramole_core.kernels.mixing import UNITS_STEP, WEIGHTS_STEP
+from ramole_core.kernels.product import Update
 from ramole_core.layers.batch_mix import FIXED, BatchMix
 from ramole_core.layers.late_scores import ACTIVATIONS, late_scores, module_signal
+from ramole_core.layers.rows_mixing import RowsMixing
+from ramole_core.layers.tiles import in_tiles
 from ramole_core.layers.weigh import weigh
 
 Way = Literal["rows", "all"]
-# What a way costs, in pages that the kernel meets with a token in the same time; fitted on 2 cores
-# to `python -m ramole_core.benchmarks.ways`, whose table is in LOG.md.
-LAUNCHES = 1400
-"""The matrix products and the gate's small ones, whatever their size."""
-GATE = 5
-"""The gate, for each token."""
-PRODUCT = 19
-"""So many pages of a matrix product cost as much as one by the kernel."""
 
 
-def cheapest(batch: BatchMix, l: int) -> Way:
-    """The way that costs least for `l` tokens of each row."""
-    bank, products = batch.bank, LAUNCHES + batch.b * l * (GATE + batch.high / PRODUCT)
-    compiled = bank.device.type == "cpu" and bank.dtype in rows_kernel.DTYPES
-    return "rows" if compiled and batch.page_count * l <= products else "all"
+def way_of(batch: BatchMix) -> Way:
+    """By rows wherever the kernels run."""
+    compiled = batch.bank.device.type == "cpu" and batch.bank.dtype in DTYPES
+    return "rows" if compiled else "all"
 
 
 @dataclass
@@ -49,200 +45,226 @@ class Forward:
     """One forward of a batch: how it is mixed, which way, and its gates if they are traced."""
 
     batch: BatchMix
-    l: int
+    counts: tuple[int, ...]
+    """Tokens of each row, in order."""
+    starts: tuple[int, ...]
+    """Place of each row's first token in its own request."""
     way: Way
     alpha: list[list[Tensor | None]] | None = None
-    """By group and block, [m, b, l, k]; None: not traced."""
+    """By group and block, [m, N, k]; None: not traced."""
     faults: dict[int, Exception] = field(default_factory=dict)
     """By row: what a method's own score raised. Its weights are not to be used."""
     _late: dict[int, tuple[str, Tensor]] = field(default_factory=dict)
     """By row: the block that runs, and the scores that its modules share."""
 
     @classmethod
-    def of(cls, batch: BatchMix, l: int, *, trace: bool, way: Way | None = None) -> "Forward":
+    def of(
+        cls,
+        batch: BatchMix,
+        counts: Sequence[int],
+        *,
+        starts: Sequence[int] | None = None,
+        trace: bool,
+        way: Way | None = None,
+    ) -> "Forward":
         kept: list[list[Tensor | None]] | None = None
         if trace and batch.gated:
             kept = [[None] * len(group.paths) for group in batch.bank.layout.groups]
-        return cls(batch, l, way or cheapest(batch, l), kept)
+        starts = tuple(starts or [0] * len(counts))
+        forward = cls(batch, tuple(counts), starts, way or way_of(batch), kept)
+        if forward.way == "rows":
+            forward.rows = RowsMixing(batch, forward.counts, traced=kept is not None)
+        return forward
 
-    def enter(self, path: str, x: Float[Tensor, "b l _"]) -> None:
+    rows: RowsMixing | None = None
+    """What runs the kernel, where it is by rows."""
+
+    def __post_init__(self):
+        ends = np.cumsum(self.counts)
+        self._at = [slice(int(e - c), int(e)) for e, c in zip(ends, self.counts, strict=True)]
+
+    @property
+    def row_of(self) -> Int[Tensor, "N"]:
+        """The row of each token."""
+        counts = torch.tensor(self.counts)
+        return torch.repeat_interleave(torch.arange(len(counts)), counts).to(self.batch.bank.device)
+
+    def enter(self, path: str, x: Float[Tensor, "*b _"]) -> None:
         """A block begins: the gates that read its input give their scores."""
+        x = x.reshape(-1, x.shape[-1])
         for n in self.batch.late:
             gate = self.batch.rows[n].gate
             if gate is not None and gate.per == "block" and n not in self.faults:
-                self._late[n] = path, self._try(n, Signal(path, x[n]))
+                self._late[n] = path, self._try(n, Signal(path, x[self._at[n]]))
 
-    def units(self, x: Float[Tensor, "b l i"], g: int, block: int) -> Tensor | np.ndarray:
-        """[m, b*l, R] in the compute dtype; by rows in float32."""
-        late = self._late_scores(x, g, block) if self.batch.late else None
-        if self.way == "rows":
-            return self._by_rows(x, g, block, late)
+    def units(
+        self, x: Float[Tensor, "*b i"], wide: Float[Tensor, "N _"] | None, g: int, block: int
+    ) -> Float[Tensor, "m N R"] | np.ndarray:
+        """Weighted units in the compute dtype; by rows, of `wide` (x in float32), in float32."""
+        if self.rows is not None:
+            assert wide is not None
+            return self._by_rows(x, wide, g, block)
+        x = x.reshape(-1, x.shape[-1])
         batch, bank = self.batch, self.batch.bank
-        m, s, (b, l) = bank.layout.groups[g].m, batch.s, x.shape[:2]
+        m, s, n = bank.layout.groups[g].m, batch.s, len(x)
         A = bank.A[g][block][: s + batch.high].flatten(0, 1)
-        inner = x.reshape(b * l, -1).to(A.dtype) @ A.T
-        inner = _modules_first(inner.view(b * l, -1, m), bank.wide)
+        inner = _modules_first((x.to(A.dtype) @ A.T).view(n, -1, m), bank.wide)
         q, u = inner[..., :s], inner[..., s:]
+        late = self._late_scores(x, g, block, None) if batch.late else None
         for name, pages in batch.page_acts:
             u = torch.where(pages, ACTIVATIONS[name](u), u)
         if batch.gated:
             alpha = self._gate(q, u, g, block, late)
-            weight = batch.spread(alpha.transpose(1, 2)).transpose(1, 2).reshape(m, b * l, -1)
-            weight = weight @ batch.owner.T
+            weight = batch.spread(alpha, self.row_of) @ batch.owner.T
         else:
-            fixed = batch.slice(batch.fixed_pages, g, block)
-            weight = fixed[:, :, None].expand(-1, -1, l, -1).reshape(m, b * l, -1)
+            weight = batch.slice(batch.fixed_pages, g, block)[:, self.row_of]
         return (weight * u).to(bank.dtype)
 
     def _gate(
         self, q: Tensor, u: Tensor, g: int, block: int, late: Tensor | None
-    ) -> Float[Tensor, "m b l k"]:
-        batch, bank = self.batch, self.batch.bank
-        at = batch.numbers.clamp(max=batch.width - 1)[None, :, None]
+    ) -> Float[Tensor, "m N k"]:
+        batch, bank, row_of = self.batch, self.batch.bank, self.row_of
+        at = batch.numbers.clamp(max=batch.width - 1)[row_of][None]
 
-        def by_adapter(units: Float[Tensor, "m n R"]) -> Float[Tensor, "m b l k"]:
-            found = (units @ batch.owner).view(len(units), batch.b, self.l, -1)
+        def by_adapter(units: Float[Tensor, "m N R"]) -> Float[Tensor, "m N k"]:
+            found = units @ batch.owner
             return found.gather(-1, at.expand(*found.shape[:-1], -1))
 
         def row(name: str) -> Tensor:
-            return batch.table(name)
+            return batch.table(name)[row_of]
 
         def module(name: str) -> Tensor:
-            return batch.slice(batch.table(name), g, block)[:, :, None]
+            return batch.slice(batch.table(name), g, block)[:, row_of]
 
         if (mask := batch.router_mask) is not None:
-            q = q * mask[:, None].expand(-1, self.l, -1).reshape(1, -1, mask.shape[-1])
-        score = by_adapter(torch.bmm(q, bank.gram[g][block][..., : batch.high]) * u)
+            q = q * mask[row_of]
+        gram = bank.gram[g][block][:, : batch.high]
+        score = by_adapter(torch.bmm(q, gram.transpose(1, 2)) * u)
         score = score + module("fixed")
         if batch.surprised:
             mean, inverse = module("usual").unbind(-1)
             logs = 0.5 * torch.log(by_adapter(u.square()) + TINY)
             z = ((logs - mean) * inverse).clamp(-MOST, MOST) * module("present")
-            score = score + row("own")[:, None, None] * z
+            score = score + row("own")[:, None] * z
         if late is not None:
             score = score + late
-        asks = row("asks")[:, None, None]
+        asks = row("asks")
         alpha = weigh(
             score,
-            allowed=batch.slice(batch.allowed, g, block)[:, :, None],
+            allowed=batch.slice(batch.allowed, g, block)[:, row_of],
             present=module("present"),
-            top=asks[..., 3] if batch.ranked else 0,
-            raw=asks[..., 4] > 0 if batch.raw else False,
+            top=asks[:, 3:4] if batch.ranked else 0,
+            raw=asks[:, 4:5] > 0 if batch.raw else False,
             bias=module("bias"),
         )
-        alpha = torch.where(asks[..., 0] == FIXED, module("fixed"), alpha)
+        alpha = torch.where(asks[:, :1] == FIXED, module("fixed"), alpha)
         if self.alpha is not None:
             self.alpha[g][block] = alpha
         return alpha
 
-    def _by_rows(self, x: Tensor, g: int, block: int, late: Tensor | None) -> np.ndarray:
-        bank, rows = self.batch.bank, self.batch.for_tokens(self.l)
-        A, gram, _ = bank.views(g, block)
-        m = bank.layout.groups[g].m
-        n, most = rows.pages.shape
-        k = rows.present.shape[-1]
-        units = np.empty((m, n, most), np.float32)
-        alpha = np.zeros((m, n, k), np.float32)
-        more = NONE if late is None else late.float().reshape(m, n, k).numpy()
-        rows_kernel.weigh(
-            rows_kernel.view(x.reshape(n, -1).to(bank.dtype)),
-            A,
-            gram,
-            rows.pages,
-            rows.slots,
-            rows.acts,
-            rows.counts,
-            rows.asks,
-            rows.present,
-            rows.fixed,
-            rows.bias,
-            rows.usual,
-            rows.own,
-            more,
-            bank.layout.starts[g] + block * m,
-            units,
-            alpha,
-        )
-        if self.alpha is not None:
-            self.alpha[g][block] = torch.from_numpy(alpha).view(m, -1, self.l, k)
+    def _by_rows(self, x: Tensor, wide: Tensor, g: int, block: int) -> np.ndarray:
+        rows = self.rows
+        assert rows is not None
+        if not self.batch.late:
+            units, alpha = rows.run(wide, g, block, UNITS_STEP | WEIGHTS_STEP)
+        else:
+            units, _ = rows.run(wide, g, block, UNITS_STEP)
+            late = self._late_scores(x.reshape(-1, x.shape[-1]), g, block, units)
+            units, alpha = rows.run(wide, g, block, WEIGHTS_STEP, late=late, units=units)
+        if self.alpha is not None and alpha is not None:
+            self.alpha[g][block] = torch.from_numpy(alpha)
         return units
 
     # --- the gates' own scores ------------------------------------------------------------------
 
     def _late_scores(
-        self, x: Float[Tensor, "b l i"], g: int, block: int
-    ) -> Float[Tensor, "m b l k"]:
+        self, x: Float[Tensor, "N i"], g: int, block: int, units: np.ndarray | None
+    ) -> Float[Tensor, "m N k"]:
+        """`units` [m, N, R] are those of the rows' pages, where the kernel has made them."""
         batch, bank = self.batch, self.batch.bank
         paths = bank.layout.groups[g].paths[block]
-        late = x.new_zeros(len(paths), batch.b, self.l, batch.k, dtype=batch.bank.wide)
+        late = x.new_zeros(len(paths), len(x), batch.k, dtype=bank.wide)
         for n in batch.late:
-            row = batch.rows[n]
+            row, here = batch.rows[n], self._at[n]
             k = len(row.slots)
             if n in self.faults or row.gate is None:
                 continue
             if row.gate.per == "block":
                 path, scores = self._late.get(n, ("", None))
                 if path == block_of(paths[0]) and scores is not None:
-                    late[:, n, :, :k] = scores
+                    late[:, here, :k] = scores
                 continue
-            first, mine = batch.bank.layout.starts[g] + block * len(paths), x[n].to(bank.dtype)
+            first = bank.layout.starts[g] + block * len(paths)
             for j, path in enumerate(paths):
-                if not any(slot.present[first + j] for slot in row.slots):
+                if not bool(row.here[first + j].any()):
                     continue
-                u = [mine @ batch.bank.units_of(slot, g, block, j).T for slot in row.slots]
-                late[j, n, :, :k] = self._try(n, module_signal(path, x[n], u))
+                u = self._units_of(n, x[here], g, block, j, units)
+                late[j, here, :k] = self._try(n, module_signal(path, x[here], u))
         return late
+
+    def _units_of(
+        self, n: int, x: Tensor, g: int, block: int, j: int, units: np.ndarray | None
+    ) -> list[Float[Tensor, "l _"]]:
+        """x A^T of each of the row's adapters at a module; r = 0 where it lacks that."""
+        row, bank = self.batch.rows[n], self.batch.bank
+        first = bank.layout.starts[g] + block * bank.layout.groups[g].m
+        here = row.here[first + j].tolist()
+        if units is None:
+            mine = x.to(bank.dtype)
+            every = [mine @ bank.units_of(slot, g, block, j).T for slot in row.slots]
+        else:
+            sizes = [len(slot.pages) for slot in row.slots]
+            whole = torch.from_numpy(units[j, self._at[n], : sum(sizes)].copy())
+            every = list(whole.split(sizes, dim=-1))
+        return [u if is_here else u[:, :0] for u, is_here in zip(every, here, strict=True)]
 
     def _try(self, n: int, signal: Signal) -> Float[Tensor, "l k"]:
         """A row's own scores; 0 from the first fault on, which is kept."""
         row = self.batch.rows[n]
-        assert row.gate is not None
+        gate, k = row.gate, len(row.slots)
+        assert gate is not None
         try:
-            return late_scores(row.gate, signal, len(row.slots))
+            if self.rows is None:
+                return late_scores(gate, signal, k)
+            return in_tiles(lambda part: late_scores(gate, part, k), signal, self.starts[n])
         except Exception as error:
             self.faults[n] = error
-            return signal.x.new_zeros(self.l, len(row.slots), dtype=self.batch.bank.wide)
+            return signal.x.new_zeros(self.counts[n], k, dtype=self.batch.bank.wide)
 
     # --- the layers' side ------------------------------------------------------------------------
 
+    def update(self, units: np.ndarray, g: int, block: int, j: int) -> Update:
+        """What a layer's own kernel adds to its output."""
+        assert self.rows is not None
+        return self.rows.update(units, g, block, j)
+
     def add(self, y: Tensor, units: Tensor | np.ndarray, g: int, block: int, j: int) -> Tensor:
-        """y [b, l, o] with the update of module j added, in place where it can be."""
+        """y [..., o] with the update of module j added, where the layer has no kernel."""
+        bank = self.batch.bank
         if isinstance(units, np.ndarray):
-            rows, B = self.batch.for_tokens(self.l), self.batch.bank.views(g, block)[2][j]
-            if y.dtype not in rows_kernel.DTYPES or not y.is_contiguous():
-                y = y.to(self.batch.bank.dtype).contiguous()
-            out = rows_kernel.view(y.view(-1, y.shape[-1]))
-            rows_kernel.add(out, units, B, rows.pages, rows.counts)
-            return y
-        B, flat = self.batch.bank.B[g][j][block], y.view(-1, y.shape[-1])
-        torch.addmm(flat, units.to(y.dtype), B[: self.batch.high].to(y.dtype), out=flat)
+            return self.update(units, g, block, j).added_to(y)
+        B, flat = bank.B[g][j][block], y.view(-1, y.shape[-1])
+        torch.addmm(flat, units[j].to(y.dtype), B[: self.batch.high].to(y.dtype), out=flat)
         return y
 
-    def weights(self, rows: list[int]) -> Float[Tensor, "b l layer module k"]:
-        """The weights of these rows at the tokens of the forward, float16 on the CPU."""
+    def weights(self, rows: Sequence[int]) -> list[Float[Tensor, "l layer module k"]]:
+        """The gate of each of these rows at its tokens, float16 on the CPU; fixed weights are
+        repeated."""
         batch, layout = self.batch, self.batch.bank.layout
-        k = max((batch.rows[row].k for row in rows), default=0)
-        flat = torch.zeros(len(layout.flat), len(rows), self.l, k)
-        gated = [n for n, row in enumerate(rows) if batch.rows[row].gate is not None]
-        if gated and self.alpha is not None:
-            at = torch.tensor([rows[n] for n in gated], device=batch.bank.device)
-            found = torch.cat([a for group in self.alpha for a in group if a is not None])[:, at]
-            width = min(k, found.shape[-1])
-            flat[:, gated, :, :width] = found[..., :width].float().cpu()
-        for n, row in enumerate(rows):
-            mix = batch.rows[row]
-            if n in gated:
-                flat[:, n, :, mix.k :] = 0
-            elif mix.slots:
-                flat[:, n, :, : mix.k] = mix.decision.weights[:, None]
-        layers, modules = len(layout.places.layers), len(layout.places.modules)
-        every = torch.zeros(layers * modules, len(rows), self.l, k, dtype=torch.float16)
-        every[layout.trace_order] = flat.half()
-        return every.view(layers, modules, len(rows), self.l, k).permute(2, 3, 0, 1, 4)
-
-
-NONE = np.zeros((0, 0, 0), np.float32)
-"""No scores beside the tables."""
+        flat: Tensor | None = None
+        if self.alpha is not None and any(batch.rows[n].gate is not None for n in rows):
+            flat = torch.cat([a for group in self.alpha for a in group if a is not None])
+            flat = flat.half().cpu()
+        found = []
+        for n in rows:
+            mix = batch.rows[n]
+            if mix.gate is not None and flat is not None:
+                mine = flat[:, self._at[n], : mix.k].transpose(0, 1)
+                found.append(layout.as_trace(mine))
+            else:
+                fixed = layout.as_trace(mix.decision.weights.half()[None])
+                found.append(fixed.expand(self.counts[n], -1, -1, -1))
+        return found
 
 
 def _modules_first(inner: Float[Tensor, "n R m"], dtype: torch.dtype) -> Float[Tensor, "m n R"]:

@@ -11,11 +11,11 @@ NEVER = -1e30
 def weigh(
     scores: Float[Tensor, "*#b l k"],
     *,
-    allowed: Bool[Tensor, "*#b 1 k"],
-    present: Bool[Tensor, "*#b 1 k"],
-    top: Int[Tensor, "*#b 1 1"] | int = 0,
-    raw: Bool[Tensor, "*#b 1 1"] | bool = False,
-    bias: Float[Tensor, "*#b 1 k"] | None = None,
+    allowed: Bool[Tensor, "*#b #l k"],
+    present: Bool[Tensor, "*#b #l k"],
+    top: Int[Tensor, "*#b #l 1"] | int = 0,
+    raw: Bool[Tensor, "*#b #l 1"] | bool = False,
+    bias: Float[Tensor, "*#b #l k"] | None = None,
 ) -> Float[Tensor, "*b l k"]:
     """Weights of k adapters: softmax over the `top` best of those `allowed` (0: over all), or the
     scores where `raw`; `bias` is added, and what is not `present` gets 0.

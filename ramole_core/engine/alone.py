@@ -1,0 +1,66 @@
+"""Forwards of whole prompts beside the batch, in a cache of their own; the same numbers.
+
+For looking: the next token at some position, or what goes into the layers at a prompt's end.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from ramole_core.engine.kv import PAGE, KvCache
+from ramole_core.engine.model_runner import ModelRunner, Piece
+from ramole_core.engine.placement import Placer
+from ramole_core.engine.segments import Segments
+
+
+class AloneReader:
+    """Whoever calls it holds the engine's lock, and is in inference mode."""
+
+    def __init__(self, model: PreTrainedModel, *, runner: ModelRunner, placer: Placer):
+        self._model, self._runner, self._placer = model, runner, placer
+
+    def read(
+        self, asked: Sequence[tuple[Segments, Sequence[int]]], *, full: str
+    ) -> tuple[Float[Tensor, "b v"], dict[int, Exception]]:
+        """Logits after the last token of each, and what a method's own score raised, by index.
+
+        The last tokens of all are fed in one forward where each has one segment. Raises
+        RamoleError with the sentence `full` where their adapters have no room together now.
+        """
+        kv = KvCache(self._model, limit=1)
+        kv.limit = sum(-(-len(ids) // PAGE) for _, ids in asked) * PAGE * kv.token_bytes
+        sequences = [
+            kv.open(segments.content(ids)[:1], len(ids), traced=False) for segments, ids in asked
+        ]
+        logits: dict[int, Tensor] = {}
+        faults: dict[int, Exception] = {}
+        while left := [n for n in range(len(asked)) if n not in logits and n not in faults]:
+            runs = []
+            for n in left:
+                segments, ids = asked[n]
+                sequence = sequences[n]
+                assert sequence is not None
+                segment = segments.all[segments.at(sequence.length)]
+                runs.append((segment.placement, ids[sequence.length : segment.end]))
+            with self._placer.pinned([placement for placement, _ in runs], full) as rows:
+                pieces = [
+                    Piece(sequences[n], part, row)  # pyright: ignore[reportArgumentType]
+                    for n, row, (_, part) in zip(left, rows, runs, strict=True)
+                ]
+                output = self._runner.forward(pieces, kv)
+            for place, (n, (_, part)) in enumerate(zip(left, runs, strict=True)):
+                segments, ids = asked[n]
+                sequence = sequences[n]
+                assert sequence is not None
+                if place in output.faults:
+                    faults[n] = output.faults[place]
+                    continue
+                start = sequence.length
+                kv.commit(sequence, segments.content(part, start), None, traced=False)
+                if sequence.length == len(ids):
+                    logits[n] = output.logits[place]
+        found = [logits.get(n, output.logits[0]) for n in range(len(asked))]
+        return torch.stack(found), faults

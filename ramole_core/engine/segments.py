@@ -1,0 +1,68 @@
+"""A request as segments: runs of its tokens that are mixed one way, the last of them open.
+
+Earlier turns of a chat, an answer that goes on, a "what if" from some token on: all are requests of
+several segments, and one that is nothing of this has one.
+"""
+
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ramole_core.engine.kv import content
+from ramole_core.engine.placement import Placement
+
+
+@dataclass(frozen=True)
+class Segment:
+    """Tokens that are mixed one way."""
+
+    end: int
+    """One past its last token; of the open one: what the request may become at most."""
+    placement: Placement
+    names: tuple[str, ...] = ()
+    """Its adapters, in the placement's order."""
+
+    @property
+    def gated(self) -> bool:
+        """Whether its weights differ from token to token."""
+        return bool(self.placement.adapters) and self.placement.decision.gate is not None
+
+
+@dataclass(frozen=True)
+class Segments:
+    """All of a request's, in order."""
+
+    all: tuple[Segment, ...]
+
+    @property
+    def open(self) -> Segment:
+        """The last one, which the answer is part of."""
+        return self.all[-1]
+
+    @property
+    def names(self) -> list[str]:
+        """The answer's adapters, then those that only earlier turns had."""
+        every = [*self.open.names, *(name for one in self.all for name in one.names)]
+        return list(dict.fromkeys(every))
+
+    @property
+    def gated(self) -> bool:
+        return any(segment.gated for segment in self.all)
+
+    @property
+    def made(self) -> dict[Hashable, int]:
+        """Bytes of what was made for them and is in no file, by key."""
+        found: dict[Hashable, int] = {}
+        for segment in self.all:
+            found |= segment.placement.made
+        return found
+
+    def at(self, position: int) -> int:
+        """Which of them a token is in."""
+        return next(n for n, one in enumerate(self.all) if position < one.end)
+
+    def content(self, ids: Sequence[int], start: int = 0) -> np.ndarray:
+        """What the cache knows tokens by, [n, 3]; `ids` begin at position `start`."""
+        runs = [(one.end - start, one.placement.key) for one in self.all if one.end > start]
+        return content(ids, runs)

@@ -1,0 +1,12 @@
+"""Every kernel, to be compiled before the first request waits for it."""
+
+from ramole_core.kernels.attention import ATTEND, STORE
+from ramole_core.kernels.elementwise import ACTIVATE
+from ramole_core.kernels.mixing import MIX
+from ramole_core.kernels.product import MULTIPLY
+
+
+def compile_kernels() -> None:
+    """Seconds once, then read from a cache."""
+    for kernel in (MULTIPLY, MIX, ACTIVATE, STORE, ATTEND):
+        kernel.compile()

@@ -1,0 +1,232 @@
+"""The gate of each token and its weighted units, for all modules that share an input.
+
+    u = A x of the row's own pages,  q = A_r x
+    score = (q gram * u) summed by adapter + the table's other terms,  alpha = softmax (or table)
+    units = alpha[owner] * u
+
+(RAMoLE, arXiv 2406.16989, eq. 6-11.) A tile is a run of tokens that are mixed alike, at one module:
+their pages are widened once and met by all of them. No adapter of another row is read (Punica's
+batched gather, arXiv 2310.18547, for a CPU).
+"""
+
+import math
+
+import numpy as np
+
+from ramole_core.composition.surprise import MOST, TINY
+from ramole_core.kernels.compiled import kernel, wide
+from ramole_core.kernels.team import (
+    TILES,
+    Kernel,
+    bytes_at,
+    floats,
+    halves,
+    ints,
+    take,
+    words_at,
+)
+from ramole_core.kernels.vectors import COLUMNS, LANES, dots
+
+RUN = 32
+"""Most tokens of a tile."""
+UNITS_STEP, WEIGHTS_STEP = 1, 2
+"""What a call does; both, unless a method's own scores come between."""
+(N, X, X_ROW, MODULES, I, A, A_HALF, S, GRAM, BANK_PAGES, RUNS, FIRST) = range(2, 14)
+(UNITS, UNITS_ROW, ALPHA, K, LATE, STEPS) = range(14, 20)
+(ROWS, PAGES, PAGES_ROW, SLOTS, ACTS, COUNTS, ASKS, PRESENT, FIXED, BIAS, USUAL, OWN) = range(
+    20, 32
+)
+"""The words of a call, behind the two of every call; from ROWS on the tables of
+`batch_mix.Rows`."""
+_TINY, _MOST = np.float32(TINY), np.float32(MOST)
+
+
+@kernel()
+def _widen_page(words, page, j, out):
+    """One row of A at module j, in float32."""
+    i = words[I]
+    row = page * words[MODULES] + j
+    if words[A_HALF]:
+        bits = halves(words[A] + 2 * row * i, 1, i)[0]
+        for n in range(i):
+            out[n] = wide(bits[n])
+    else:
+        out[:i] = floats(words[A] + 4 * row * i, 1, i)[0]
+
+
+@kernel()
+def _meet(words, pages, count, before, j, start, tokens, buffer, out, out_row):
+    """out[:tokens, :count] = x A^T at module j, of the rows pages[:count] of A, `before` added."""
+    x_row = words[X_ROW]
+    x = words[X] + 4 * start * x_row
+    for first in range(0, count, COLUMNS):
+        for c in range(first, min(first + COLUMNS, count)):
+            _widen_page(words, before + pages[c], j, buffer[c - first])
+        dots(x, x_row, tokens, buffer.ctypes.data, x_row, x_row, out + 4 * first, out_row)
+
+
+@kernel()
+def _respond(words, pages, R, j, router, rank, q, tokens, grams, out):
+    """out[:tokens, :R] = q gram."""
+    width = grams.shape[1]
+    for c in range(R):
+        place = (j * words[BANK_PAGES] + pages[c]) * words[S] + router
+        grams[c, :rank] = floats(words[GRAM] + 4 * place, 1, rank)[0]
+    for c in range(0, R, COLUMNS):
+        w = grams.ctypes.data + 4 * c * width
+        dots(q.ctypes.data, width, tokens, w, width, width, out.ctypes.data + 4 * c, out.shape[1])
+
+
+def _mix(pointer):
+    words = words_at(pointer)
+    modules, k = words[MODULES], words[K]
+    pages_row, units_row = words[PAGES_ROW], words[UNITS_ROW]
+    s_row = max(LANES, -(-words[S] // LANES) * LANES)
+    buffer = np.zeros((COLUMNS, words[X_ROW]), np.float32)
+    q = np.zeros((RUN, s_row), np.float32)
+    grams = np.zeros((max(units_row, 1), s_row), np.float32)
+    responses = np.zeros((RUN, max(units_row, 1)), np.float32)
+    routers = np.arange(max(words[S], 1)).astype(np.int32)
+    score = np.empty(max(k, 1), np.float32)
+    spare = np.empty(max(k, 1), np.float32)
+    while True:
+        tile = take(pointer)
+        if tile >= words[TILES]:
+            return
+        j = tile % modules
+        run = ints(words[RUNS] + 12 * (tile // modules), 1, 3)[0]
+        row, start, tokens = run[0], run[1], run[2]
+        pages = ints(words[PAGES] + 4 * row * pages_row, 1, pages_row)[0]
+        counts = ints(words[COUNTS] + 8 * row, 1, 2)[0]
+        asks = ints(words[ASKS] + 20 * row, 1, 5)[0]
+        R = counts[0]
+        if R == 0:
+            continue
+        units = words[UNITS] + 4 * (j * words[N] + start) * units_row
+        if words[STEPS] & UNITS_STEP:
+            _meet(words, pages, R, words[S], j, start, tokens, buffer, units, units_row)
+        if words[STEPS] & WEIGHTS_STEP:
+            router, rank = asks[1], asks[2]
+            if asks[0] != 0 and rank > 0:
+                q[:, :] = 0
+                out = q.ctypes.data
+                _meet(words, routers[router:], rank, 0, j, start, tokens, buffer, out, s_row)
+                q[:, rank:] = 0
+                _respond(words, pages, R, j, router, rank, q, tokens, grams, responses)
+            for n in range(tokens):
+                one = floats(units + 4 * n * units_row, 1, units_row)[0]
+                weight = spare
+                if words[ALPHA]:
+                    weight = floats(words[ALPHA] + 4 * (j * words[N] + start + n) * k, 1, k)[0]
+                _weigh(words, row, start + n, j, one, responses[n], score, weight)
+
+
+@kernel()
+def _weigh(words, row, token, j, units, responses, score, weight):
+    """The weights [k] of one token at module j, and its units times them."""
+    rows, pages_row, k_all = words[ROWS], words[PAGES_ROW], words[K]
+    module = words[FIRST] + j
+    at = module * rows + row
+    slots = ints(words[SLOTS] + 4 * row * pages_row, 1, pages_row)[0]
+    acts = bytes_at(words[ACTS] + row * pages_row, 1, pages_row)[0]
+    counts, asks = ints(words[COUNTS] + 8 * row, 1, 2)[0], ints(words[ASKS] + 20 * row, 1, 5)[0]
+    present = bytes_at(words[PRESENT] + at * k_all, 1, k_all)[0]
+    fixed = floats(words[FIXED] + 4 * at * k_all, 1, k_all)[0]
+    R, k = counts[0], counts[1]
+    if asks[0] == 0:
+        for c in range(k):
+            weight[c] = fixed[c]
+    else:
+        own = floats(words[OWN] + 4 * row, 1, 1)[0, 0]
+        for c in range(k):
+            score[c] = np.float32(0)
+        if own != 0:
+            usual = floats(words[USUAL] + 8 * at * k_all, k_all, 2)
+            for c in range(R):
+                if slots[c] < k:
+                    score[slots[c]] += units[c] * units[c]
+            _surprise(score, usual, present, own, k)
+        for c in range(k):
+            score[c] += fixed[c]
+        if words[LATE]:
+            late = floats(words[LATE] + 4 * (j * words[N] + token) * k_all, 1, k_all)[0]
+            for c in range(k):
+                score[c] += late[c]
+        if asks[2] > 0:
+            for c in range(R):
+                if slots[c] < k:
+                    score[slots[c]] += responses[c] * units[c]
+        _weights(score, present, weight, k, asks)
+        bias = floats(words[BIAS] + 4 * at * k_all, 1, k_all)[0]
+        for c in range(k):
+            if present[c] != 0:
+                weight[c] += bias[c]
+    for c in range(R):
+        if acts[c] != 0:
+            units[c] = _activate(units[c], acts[c])
+        if slots[c] < k:
+            units[c] *= weight[slots[c]]
+
+
+@kernel()
+def _activate(u, act):
+    """The activations of `batch_mix.ACTIVATIONS`: gelu as torch's own, relu."""
+    if act == 1:
+        full = np.float64(u)
+        return np.float32(0.5 * full * (1.0 + math.erf(full * 0.7071067811865476)))
+    return max(u, np.float32(0))
+
+
+@kernel()
+def _surprise(score, usual, present, own, k):
+    """score [k]: from |v|^2 of each adapter to what its surprise adds.
+
+    |v|^2 is the sum of squared units, because B's columns are orthonormal (`units.pack_units`).
+    """
+    for c in range(k):
+        if present[c] == 0:
+            score[c] = np.float32(0)
+            continue
+        z = (np.float32(0.5) * np.log(score[c] + _TINY) - usual[c, 0]) * usual[c, 1]
+        score[c] = own * min(max(z, -_MOST), _MOST)
+
+
+@kernel()
+def _weights(score, present, weight, k, asks):
+    """Softmax over the best of the adapters that take part, or their scores; 0 for the others."""
+    keep, top, raw = asks[0] == 2, asks[3], asks[4] != 0
+    chosen = k if top == 0 else min(top, k)
+    for c in range(k):
+        weight[c] = np.float32(0) if present[c] != 0 or keep else np.float32(-1)
+    if chosen < k:  # mark all but the `chosen` best; of equal ones the first is the better
+        for c in range(k):
+            if weight[c] == 0:
+                better = 0
+                for d in range(k):
+                    if (present[d] != 0 or keep) and (
+                        score[d] > score[c] or (score[d] == score[c] and d < c)
+                    ):
+                        better += 1
+                if better >= chosen:
+                    weight[c] = np.float32(-1)
+    most = np.float32(-np.inf)
+    for c in range(k):
+        if weight[c] == 0 and score[c] > most:
+            most = score[c]
+    total = np.float32(0)
+    for c in range(k):
+        if weight[c] < 0:
+            weight[c] = np.float32(0)
+        elif raw:
+            weight[c] = score[c]
+        else:
+            weight[c] = np.exp(score[c] - most)
+        total += weight[c]
+    for c in range(k):
+        if present[c] == 0:
+            weight[c] = np.float32(0)
+        elif not raw:
+            weight[c] = weight[c] / total if total > 0 else np.float32(0)
+
+
+MIX = Kernel(_mix)

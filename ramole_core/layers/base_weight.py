@@ -1,0 +1,46 @@
+"""A base layer's weight as the kernels read it: where it lies, in NF4, bfloat16 or float32."""
+
+from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
+
+from ramole_core.kernels.compiled import DTYPES
+from ramole_core.kernels.product import Weight
+
+
+def base_weight(layer: nn.Module) -> Weight | None:
+    """None for a layer that is none, lies elsewhere than on the CPU, or is stored in another way.
+
+    A trap: bitsandbytes repacks a 4-bit weight in place at its first forward on a CPU;
+    `state_dict()` brings it back into rows.
+    """
+    weight = getattr(layer, "weight", None)
+    if not isinstance(weight, Tensor) or weight.device.type != "cpu":
+        return None
+    kind = type(layer)
+    if kind is nn.Linear and weight.dtype in DTYPES:
+        rows = weight.detach().contiguous()
+        return Weight(rows, (layer.out_features, layer.in_features), bias=_bias(layer))
+    if kind is Conv1D and weight.dtype in DTYPES:  # keeps [i, o]
+        rows = weight.detach().T.contiguous()
+        return Weight(rows, (rows.shape[0], rows.shape[1]), bias=_bias(layer))
+    if kind.__name__ == "Linear4bit":
+        return _nf4(layer)
+    return None
+
+
+def _nf4(layer: nn.Module) -> Weight | None:
+    tensors = layer.state_dict()
+    state = getattr(layer.get_parameter("weight"), "quant_state", None)
+    if state is None or state.quant_type != "nf4" or state.blocksize != 64 or state.nested:
+        return None
+    o, i = state.shape
+    codes, scales = layer.get_parameter("weight").data, state.absmax
+    if codes.numel() * 2 != o * i or scales.numel() * 64 != o * i or tensors is None:
+        return None
+    scales = scales.float().reshape(o, -1).contiguous()
+    return Weight(codes, (o, i), scales=scales, bias=_bias(layer))
+
+
+def _bias(layer: nn.Module) -> Tensor | None:
+    bias = getattr(layer, "bias", None)
+    return bias.detach() if isinstance(bias, Tensor) else None

@@ -1,0 +1,89 @@
+"""The mixing by rows: what the kernels are told of a batch, and what they give back."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ramole_core.kernels import mixing as words_of
+from ramole_core.kernels.mixing import MIX, RUN
+from ramole_core.kernels.product import Update
+from ramole_core.kernels.team import WORDS
+from ramole_core.kernels.vectors import COLUMNS, padded
+from ramole_core.layers.batch_mix import BatchMix
+
+TABLES = ("pages", "slots", "acts", "counts", "asks", "present", "fixed", "bias", "usual", "own")
+
+
+class RowsMixing:
+    """One forward; the tokens of row n are `counts[n]`, side by side."""
+
+    def __init__(self, batch: BatchMix, counts: Sequence[int], *, traced: bool):
+        self._batch, self._traced = batch, traced
+        tables, bank = batch.tables, batch.bank
+        self.n = sum(counts)
+        self.row_of = np.repeat(np.arange(len(counts), dtype=np.int32), counts)
+        ends = np.cumsum(counts)
+        runs = [
+            (row, start, min(RUN, end - start))
+            for row, (end, count) in enumerate(zip(ends, counts, strict=True))
+            for start in range(end - count, end, RUN)
+        ]
+        self._runs = np.array(runs, np.int32).reshape(-1, 3)
+        most = tables.pages.shape[1]
+        self._width = -(-most // COLUMNS) * COLUMNS
+        w = self._words = np.zeros(WORDS, np.int64)
+        w[words_of.N], w[words_of.A_HALF] = self.n, bank.dtype == torch.bfloat16
+        w[words_of.S], w[words_of.RUNS] = bank.s, self._runs.ctypes.data
+        w[words_of.UNITS_ROW], w[words_of.K] = self._width, batch.k
+        w[words_of.ROWS], w[words_of.PAGES_ROW] = batch.b, most
+        at = dict(zip(TABLES, _TABLE_WORDS, strict=True))
+        for name, word in at.items():
+            w[word] = getattr(tables, name).ctypes.data
+
+    def run(
+        self,
+        x: Tensor,
+        g: int,
+        block: int,
+        steps: int,
+        *,
+        late: Tensor | None = None,
+        units: np.ndarray | None = None,
+    ) -> tuple[np.ndarray, np.ndarray | None]:
+        """Units [m, N, R] of x [N, padded(i)] in float32, and alpha [m, N, k] where it is traced.
+
+        `units` are those of the first step, where only the second is left to do.
+        """
+        batch, bank = self._batch, self._batch.bank
+        A, gram, _ = bank.views(g, block)
+        group = bank.layout.groups[g]
+        m = group.m
+        if units is None:
+            units = np.empty((m, self.n, self._width), np.float32)
+        alpha = np.zeros((m, self.n, batch.k), np.float32) if self._traced else None
+        scores = None if late is None else late.float().contiguous()
+        w = self._words
+        w[words_of.X], w[words_of.X_ROW] = x.data_ptr(), padded(group.i)
+        w[words_of.MODULES], w[words_of.I] = m, group.i
+        w[words_of.A], w[words_of.GRAM] = A.ctypes.data, gram.ctypes.data
+        w[words_of.BANK_PAGES] = gram.shape[1]
+        w[words_of.FIRST] = bank.layout.starts[g] + block * m
+        w[words_of.UNITS] = units.ctypes.data
+        w[words_of.ALPHA] = 0 if alpha is None else alpha.ctypes.data
+        w[words_of.LATE] = 0 if scores is None else scores.data_ptr()
+        w[words_of.STEPS] = steps
+        MIX.run(w, len(self._runs) * m)
+        return units, alpha
+
+    def update(self, units: np.ndarray, g: int, block: int, j: int) -> Update:
+        """What module j adds to its layer's output."""
+        tables, B = self._batch.tables, self._batch.bank.views(g, block)[2][j]
+        return Update(units[j], tables.pages, tables.counts, self.row_of, B)
+
+
+_TABLE_WORDS = (
+    *(words_of.PAGES, words_of.SLOTS, words_of.ACTS, words_of.COUNTS, words_of.ASKS),
+    *(words_of.PRESENT, words_of.FIXED, words_of.BIAS, words_of.USUAL, words_of.OWN),
+)

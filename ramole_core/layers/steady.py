@@ -1,0 +1,84 @@
+"""What else in a model could give a token other bits beside others: activations and rotary angles.
+
+PyTorch computes a function such as exp in whole vectors and what is left over in another way, so a
+number's last bit may follow from its place in the batch. Activations have a kernel of ours; angles
+are computed once for each block of positions, always in blocks of one size. All else in a
+transformer is exact operations, or sums along a row of its own.
+"""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+from transformers import activations
+
+from ramole_core.kernels.compiled import DTYPES
+from ramole_core.kernels.elementwise import GELU, GELU_TANH, SILU, activate
+
+BLOCK = 64
+"""Positions whose angles are computed together."""
+NAMES: Mapping[str, int] = {
+    "SiLU": SILU,
+    "SiLUActivation": SILU,
+    "GELU": GELU,
+    "GELUActivation": GELU,
+    "GELUTanh": GELU_TANH,
+    "NewGELUActivation": GELU_TANH,
+    "FastGELUActivation": GELU_TANH,
+}
+"""Classes of `torch.nn` and `transformers.activations`."""
+
+
+class SteadyActivation(nn.Module):
+    """An activation of `NAMES`, each number by itself."""
+
+    def __init__(self, base: nn.Module, kind: int):
+        super().__init__()
+        self.base, self._kind = base, kind
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.device.type != "cpu" or x.dtype not in DTYPES or x.requires_grad:
+            return self.base(x)
+        return activate(x, self._kind)
+
+
+class SteadyAngles(nn.Module):
+    """A rotary embedding's cos and sin, looked up in blocks of positions."""
+
+    def __init__(self, base: nn.Module):
+        super().__init__()
+        self.base = base
+        self._blocks: dict[tuple, tuple[Tensor, Tensor]] = {}
+
+    def forward(self, x: Tensor, position_ids: Tensor, *more, **named) -> tuple[Tensor, Tensor]:
+        if position_ids.ndim != 2 or x.device.type != "cpu":
+            return self.base(x, position_ids, *more, **named)
+        numbers, back = position_ids.div(BLOCK, rounding_mode="floor").unique(return_inverse=True)
+        key = x.dtype, *more, *sorted(named.items())
+        blocks = [self._block(x, number, key, more, named) for number in numbers.tolist()]
+        cos, sin = (torch.cat(parts) for parts in zip(*blocks, strict=True))
+        at = back * BLOCK + position_ids % BLOCK
+        return cos[at], sin[at]
+
+    def _block(self, x: Tensor, number: int, key: tuple, more, named) -> tuple[Tensor, Tensor]:
+        found = self._blocks.get((number, *key))
+        if found is None:
+            positions = torch.arange(number * BLOCK, (number + 1) * BLOCK)[None]
+            cos, sin = self.base(x, positions, *more, **named)
+            found = self._blocks[number, *key] = cos[0], sin[0]
+        return found
+
+
+def steady_layers(model: nn.Module) -> dict[str, nn.Module]:
+    """What takes their places in a model, by module path."""
+    found: dict[str, nn.Module] = {}
+    for path, module in model.named_modules():
+        name = type(module).__name__
+        home = type(module).__module__
+        if home.startswith("torch.nn") or home == activations.__name__:
+            kind = NAMES.get(name)
+            if kind is not None and getattr(module, "approximate", "none") == "none":
+                found[path] = SteadyActivation(module, kind)
+        elif name.endswith("RotaryEmbedding"):
+            found[path] = SteadyAngles(module)
+    return found
