@@ -15,6 +15,7 @@ UI = REPOSITORY / "ui"
 ORDER = (
     ("shapes", "errors", "settings", "methods", "request"),
     ("base",),
+    ("kernels",),
     ("pool",),
     ("retrieval",),
     ("composition",),

@@ -1,49 +1,66 @@
-"""The attention of a decode step: every row's new token over the keys and values of its arena.
+"""The attention of a flat forward: every token over its own request's pages, up to itself.
 
-The model runs with its own code; a cache that writes into the arenas and an attention function that
+The model runs with its own code; a cache that writes into the pages and an attention function that
 reads them take the places of its own while a step runs.
 """
 
-from collections.abc import Sequence
+from collections.abc import Sequence as Many
+from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface, AttentionMaskInterface, Cache, PreTrainedModel
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
-from ramole_core.engine.kv import Arena
+from ramole_core.engine.compiled_attention import CompiledAttention
+from ramole_core.engine.gathered_attention import GatheredAttention
+from ramole_core.engine.kv import KvCache, Sequence
 from ramole_core.errors import RamoleError
 
 
-class DecodeStep(Cache):
-    """The cache that a model sees while every row decodes one token.
+@dataclass(frozen=True)
+class Span:
+    """Tokens of one request that stand together in a flat forward."""
 
-    `update` writes the new keys and values where they belong, and `attend` reads the arenas
-    without a copy.
+    sequence: Sequence
+    start: int
+    """Tokens that are before them."""
+    count: int
+
+
+class FlatCache(Cache):
+    """The cache that a model sees while it runs the tokens of many requests, side by side.
+
+    `update` writes their keys and values into the pages of their sequences, and `attend` reads them
+    there.
     """
 
-    def __init__(self, arenas: Sequence[Arena]):
+    def __init__(self, kv: KvCache, spans: Many[Span], *, device: torch.device | str = "cpu"):
         super().__init__(layers=[])
-        self._arenas = arenas
-        device = arenas[0].keys[0].device
-        lengths = [length for arena in arenas for length in arena.lengths]
-        self.positions = torch.tensor(lengths, device=device)[:, None]
-        """[b, 1] the place of the token that is fed now."""
-        self._places = [torch.arange(len(arena.rows), device=device) for arena in arenas]
-        self._ends = [torch.tensor(arena.lengths, device=device) for arena in arenas]
-        self._masks: dict[tuple[int, int | None], Tensor | None] = {}
+        self._memory = kv.memory
+        for span in spans:
+            assert span.start >= span.sequence.length, "these tokens are in the cache already"
+            kv.reach(span.sequence, span.start + span.count)
+        self._counts = np.array([span.count for span in spans], np.int64)
+        self._starts = np.array([span.start for span in spans], np.int64)
+        self._tables = [span.sequence.table for span in spans]
+        n = int(self._counts.sum())
+        firsts = np.cumsum(self._counts) - self._counts
+        places = np.arange(n) + np.repeat(self._starts - firsts, self._counts)
+        self.positions = torch.from_numpy(places)[None].to(device)
+        """[1, N] the place of each token in its sequence."""
+        self._way: CompiledAttention | GatheredAttention | None = None
 
     def update(
         self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args, **kwargs
     ) -> tuple[Tensor, Tensor]:
-        start = 0
-        for arena, places, ends in zip(self._arenas, self._places, self._ends, strict=True):
-            part = slice(start, start + len(places))
-            arena.keys[layer_idx][places, :, ends] = key_states[part, :, 0]
-            arena.values[layer_idx][places, :, ends] = value_states[part, :, 0]
-            start = part.stop
+        keys, values = self._memory.layer(layer_idx, key_states, value_states)
+        if self._way is None:
+            way = CompiledAttention if CompiledAttention.knows(keys) else GatheredAttention
+            self._way = way(self._starts, self._counts, self._tables, like=keys)
+        self._way.write(keys, values, key_states, value_states)
         return key_states, value_states
 
     def get_seq_length(self, layer_idx: int = 0) -> int:
@@ -52,45 +69,16 @@ class DecodeStep(Cache):
     def attend(
         self, query: Tensor, layer: int, *, scale: float | None, window: int | None
     ) -> Tensor:
-        """softmax(q K^T) V of every row over its own tokens: [b, hq, 1, d] -> [b, 1, hq, d].
-
-        The query heads of one key head are its queries, so grouped heads need no copy of K and V.
-        """
-        found, start = [], 0
-        for n, arena in enumerate(self._arenas):
-            b, most = len(arena.rows), max(arena.lengths) + 1
-            keys = arena.keys[layer][:b, :, :most]
-            values = arena.values[layer][:b, :, :most]
-            q = query[start : start + b]
-            packed = q.reshape(b, keys.shape[1], -1, q.shape[-1])
-            out = scaled_dot_product_attention(
-                packed, keys, values, attn_mask=self._mask(n, window, query), scale=scale
-            )
-            found.append(out.reshape(b, 1, -1, out.shape[-1]))
-            start += b
-        return found[0] if len(found) == 1 else torch.cat(found)
-
-    def _mask(self, n: int, window: int | None, query: Tensor) -> Tensor | None:
-        """[b, 1, 1, tokens] added to the scores of arena n; None where all rows are as long."""
-        if (n, window) not in self._masks:
-            ends = self._ends[n].to(query.device)[:, None]
-            at = torch.arange(int(ends.max()) + 1, device=query.device)
-            seen = at <= ends
-            if window is not None:
-                seen &= at > ends - window
-            mask = torch.zeros(seen.shape, dtype=query.dtype, device=query.device)
-            mask = mask.masked_fill_(~seen, torch.finfo(query.dtype).min)[:, None, None]
-            self._masks[n, window] = None if bool(seen.all()) else mask
-        return self._masks[n, window]
-
-    def advance(self) -> None:
-        """Every row is one token longer."""
-        for arena in self._arenas:
-            arena.lengths = [length + 1 for length in arena.lengths]
+        """softmax(scale q K^T) V of each token over its own request's tokens, those behind it and
+        those further back than `window` left out: [1, hq, N, d] -> [1, N, hq, dv]."""
+        keys, values = self._memory.keys[layer], self._memory.values[layer]
+        scale = query.shape[-1] ** -0.5 if scale is None else scale
+        assert self._way is not None, "keys and values come first"
+        return self._way.attend(query, keys, values, scale=scale, window=window)
 
 
 class ServedAttention:
-    """The model's attention while it is served: ours in a decode step, its own elsewhere."""
+    """The model's attention while it is served: ours in a step, its own elsewhere."""
 
     def __init__(self, model: PreTrainedModel):
         """Raises RamoleError for a model whose attention cannot be replaced."""
@@ -102,7 +90,7 @@ class ServedAttention:
                 "(sdpa); choose another base model."
             )
         self._before = before
-        self.step: DecodeStep | None = None
+        self.step: FlatCache | None = None
         _served[id(model.config.get_text_config())] = self
         model.set_attn_implementation(NAME)
 

@@ -1,44 +1,55 @@
-"""Keys and values of the rows that decode, in preallocated memory of a bounded size.
+"""Keys and values of all requests, in pages of a bounded number, and equal beginnings only once.
 
-A row gets a place for its prompt and its longest answer in the arena of that length class, so
-nothing is copied from token to token; the rows of an arena lie side by side, and a decode step
-attends once per arena, over no more than its longest row.
+A request opens a sequence: pages whose tokens it begins with are taken as they are, tokens of a
+page that it has in part are copied, and room for all the rest is set aside, so that it never waits
+again. What it commits can be found by others at once, and after it was closed until the room is
+needed.
 """
 
-from collections.abc import Hashable
-from dataclasses import dataclass, field
+from collections.abc import Sequence as Many
 
+import numpy as np
+from jaxtyping import Float16, Int64
 from torch import Tensor
-from transformers import Cache, PreTrainedModel
+from transformers import PreTrainedModel
 
+from ramole_core.engine.pages import PAGE, PageMemory, pages_of
+from ramole_core.engine.prefix import Idle, Page, PrefixTree
 from ramole_core.errors import RamoleError
+from ramole_core.kernels.vectors import padded
 
-SHORTEST = 64
-"""Tokens of the smallest length class; each next one has twice as many."""
 KINDS = ("full_attention", "sliding_attention")
 
 
-@dataclass
-class Arena:
-    """Places for rows of at most `tokens` tokens."""
+class Sequence:
+    """The place of one request: its pages, in order, and how many tokens are in them."""
 
-    tokens: int
-    keys: list[Tensor] = field(default_factory=list)
-    """By layer, [places, h, tokens, d]; empty before the first row."""
-    values: list[Tensor] = field(default_factory=list)
-    rows: list[Hashable] = field(default_factory=list)
-    """The row at each place in use; they have no holes."""
-    lengths: list[int] = field(default_factory=list)
-    reserved: int = 0
-    """Rows that were admitted to this arena, those included that still read their prompt."""
+    def __init__(self, length: int):
+        self.most = pages_of(length)
+        """Pages that it may need."""
+        self.length = 0
+        """Tokens that are in it."""
+        self.pages: list[Page] = []
+        self._numbers = np.zeros(self.most, np.int32)
 
     @property
-    def places(self) -> int:
-        return self.keys[0].shape[0] if self.keys else 0
+    def table(self) -> np.ndarray:
+        """[pages] int32: the numbers of its pages, those included that are written next."""
+        return self._numbers[: len(self.pages)]
+
+    def gates(self, start: int, end: int) -> list[Tensor | None]:
+        """The trace rows [layer, module, k] of the tokens at [start, end); None: needs none, or
+        none is known."""
+        return [self.pages[at // PAGE].gates[at % PAGE] for at in range(start, end)]
+
+    def put(self, at: int, page: Page) -> None:
+        """Its page at a place, the next one or one that it has."""
+        self.pages[at:] = [page, *self.pages[at + 1 :]]
+        self._numbers[at] = page.number
 
 
 class KvCache:
-    """All arenas of one model, within `limit` bytes."""
+    """The pages of one model, within `limit` bytes."""
 
     def __init__(self, model: PreTrainedModel, *, limit: int):
         """Raises RamoleError for a model with layers that are not attention."""
@@ -51,112 +62,249 @@ class KvCache:
             )
         heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
         size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-        self.token_bytes = 2 * config.num_hidden_layers * heads * size * model.dtype.itemsize
+        numbers = config.num_hidden_layers * heads * (size + padded(size))
+        self.token_bytes = numbers * model.dtype.itemsize
+        self.page_bytes = PAGE * self.token_bytes
         self.limit = limit
-        self._arenas: dict[int, Arena] = {}
+        self.memory = PageMemory(limit // self.page_bytes)
+        self._tree, self._idle = PrefixTree(), Idle()
+        self._free: list[int] = []
+        self._held = 0
+        self._open: set[Sequence] = set()
 
     @property
     def nbytes(self) -> int:
         """Bytes that are allocated now."""
-        return sum(a.places * a.tokens for a in self._arenas.values()) * self.token_bytes
+        return self.memory.nbytes
+
+    @property
+    def held_bytes(self) -> int:
+        """Bytes of the pages that open sequences have, those that they share counted once."""
+        return self._held * self.page_bytes
+
+    @property
+    def cached_bytes(self) -> int:
+        """Bytes of the pages that are kept for what begins alike."""
+        return (self.memory.places - len(self._free) - self._held) * self.page_bytes
 
     @property
     def most_tokens(self) -> int:
-        """Tokens of the longest row that could be admitted into an empty cache."""
-        return self.limit // self.token_bytes
+        """Tokens of the longest sequence that could be opened in an empty cache."""
+        return self.memory.most * PAGE
 
     def check(self, tokens: int) -> None:
-        """Raises RamoleError where a row of that length could never run."""
-        if _class_of(tokens) * self.token_bytes > self.limit:
+        """Raises RamoleError where a sequence of that length could never be opened."""
+        if tokens > self.most_tokens:
             raise RamoleError(
                 f"The prompt and its answer may take {tokens} tokens, and the cache of keys and "
                 f"values holds {self.most_tokens}; shorten them, or raise RAMOLE_KV_CACHE_MB."
             )
 
-    def reserve(self, tokens: int) -> Arena | None:
-        """A place for a row of at most this many tokens; None where there is none now.
+    def content(self, ids: Many[int], keys: Many[tuple[int, bytes]]) -> Int64[np.ndarray, "n 3"]:
+        """What identifies each token: its id, and the 16-byte key of how it is mixed.
 
-        Every reservation ends in `remove`, or in `give_back` where the row never decoded.
+        `keys` are (end, key) of runs of tokens, in order, up to len(ids).
         """
-        size = _class_of(tokens)
-        arena = self._arenas.setdefault(size, Arena(size))
-        planned = sum(max(a.reserved, len(a.rows)) * a.tokens for a in self._arenas.values())
-        if (planned + size) * self.token_bytes > self.limit:
+        found = np.empty((len(ids), 3), np.int64)
+        found[:, 0] = ids
+        start = 0
+        for end, key in keys:
+            found[start:end, 1:] = np.frombuffer(key, np.int64)
+            start = end
+        return found
+
+    # --- sequences ----------------------------------------------------------------------------
+
+    def open(
+        self, content: Int64[np.ndarray, "n 3"], length: int, *, traced: bool = False
+    ) -> Sequence | None:
+        """A sequence of at most `length` tokens, the first of which will be `content`; None where
+        there is no room now.
+
+        It begins with what is here already, but for the last token of `content`. With `traced`
+        only with tokens whose trace is here, or needs none.
+        """
+        sequence = Sequence(length)
+        shared, above = [], self._tree.root
+        for at in range(0, len(content) - PAGE, PAGE):
+            page, n = self._tree.find(above, content[at : at + PAGE], traced=traced)
+            if page is None or n < PAGE:
+                break
+            shared.append(page)
+            above = page
+        promised = sum(other.most - len(other.pages) for other in self._open)
+        more = sequence.most - sum(page.refs > 0 for page in shared)
+        if self._held + promised + more > self.memory.most:
             return None
-        arena.reserved += 1
-        return arena
+        self._open.add(sequence)
+        self.extend(sequence, content, traced=traced)
+        return sequence
 
-    def give_back(self, arena: Arena) -> None:
-        """A reservation that is not needed any more."""
-        arena.reserved -= 1
-        self._shrink(arena)
+    def extend(
+        self, sequence: Sequence, content: Int64[np.ndarray, "n 3"], *, traced: bool = False
+    ) -> int:
+        """How many further tokens of `content` the sequence has now, because others read them.
 
-    def append(self, arena: Arena, row: Hashable, prompt: Cache, index: int, length: int) -> None:
-        """Put a row whose prompt was read (row `index` of `prompt`, right-padded) behind the
-        others of its reserved arena."""
-        place = len(arena.rows)
-        if place == arena.places:
-            self._resize(arena, min(arena.reserved, max(2 * place, 1)), prompt)
-        for layer, (keys, values) in enumerate(_read(prompt)):
-            arena.keys[layer][place, :, :length] = keys[index, :, :length]
-            arena.values[layer][place, :, :length] = values[index, :, :length]
-        arena.rows.append(row)
-        arena.lengths.append(length)
+        `content` begins with what is in it; its last token stays to be fed.
+        """
+        before, last = sequence.length, len(content) - 1
+        self._drop_unwritten(sequence)
+        while sequence.length < last:
+            at, start = divmod(sequence.length, PAGE)
+            own = sequence.pages[at] if start else None
+            wanted = content[at * PAGE : min(last, (at + 1) * PAGE)]
+            above = sequence.pages[at - 1] if at else self._tree.root
+            source, n = self._tree.find(above, wanted, traced=traced, besides=own)
+            if source is None or n <= start:
+                break
+            if n == PAGE:
+                if own is not None:
+                    source.take_traces(own, start)
+                self._replace(sequence, at, source)
+            else:
+                self._copy(sequence, at, source, n)
+            sequence.length = at * PAGE + n
+        return sequence.length - before
 
-    def remove(self, row: Hashable) -> None:
-        """Free a row's place; the last row of its arena moves there."""
-        arena = next(a for a in self._arenas.values() if row in a.rows)
-        place, last = arena.rows.index(row), len(arena.rows) - 1
-        if place != last:
-            n = arena.lengths[last]
-            for layer in range(len(arena.keys)):
-                arena.keys[layer][place, :, :n] = arena.keys[layer][last, :, :n]
-                arena.values[layer][place, :, :n] = arena.values[layer][last, :, :n]
-            arena.rows[place], arena.lengths[place] = arena.rows[last], arena.lengths[last]
-        arena.rows.pop()
-        arena.lengths.pop()
-        self.give_back(arena)
+    def reach(self, sequence: Sequence, end: int) -> None:
+        """Pages for the tokens up to `end`, which are written next."""
+        for at in range(len(sequence.pages), pages_of(end)):
+            sequence.put(at, self._new_page())
 
-    def rows(self) -> list[Hashable]:
-        """Every row, in the order of a decode step."""
-        return [row for arena in self._arenas.values() for row in arena.rows]
+    def commit(
+        self,
+        sequence: Sequence,
+        content: Int64[np.ndarray, "n 3"],
+        gates: Float16[Tensor, "n layer module k"] | None = None,
+        *,
+        traced: bool = False,
+    ) -> None:
+        """These tokens were written behind the others, and are good.
 
-    def in_use(self) -> list[Arena]:
-        """The arenas that hold rows, in the order of `rows`."""
-        return [arena for arena in self._arenas.values() if arena.rows]
+        `gates` is their trace; without it, `traced` says that they need none.
+        """
+        known = traced or gates is not None
+        done = 0
+        while done < len(content):
+            at, start = divmod(sequence.length, PAGE)
+            n = min(PAGE - start, len(content) - done)
+            rows = [None] * n if gates is None else list(gates[done : done + n].clone())
+            above = sequence.pages[at - 1] if at else self._tree.root
+            twin = self._tree.add(
+                sequence.pages[at],
+                above,
+                content[done : done + n],
+                gates=rows,
+                traced=np.full(n, known),
+            )
+            if twin is not None:
+                self._replace(sequence, at, twin)
+            sequence.length += n
+            done += n
 
-    def _shrink(self, arena: Arena) -> None:
-        if not arena.reserved:
-            arena.keys, arena.values = [], []
-        elif arena.places > 2 * arena.reserved:
-            self._resize(arena, arena.reserved, None)
+    def close(self, sequence: Sequence) -> None:
+        """Give it back; its pages can be found until their room is needed."""
+        self._drop_unwritten(sequence)
+        if sequence.length % PAGE:
+            self._drop_twin(sequence.pages[-1], sequence)
+        while sequence.pages:
+            self._release(sequence.pages.pop())
+        sequence.length = 0
+        self._open.discard(sequence)
 
-    def _resize(self, arena: Arena, places: int, like: Cache | None) -> None:
-        held = len(arena.rows)
-        if not arena.keys:
-            assert like is not None
-            arena.keys = [_places(k, places, arena.tokens) for k, _ in _read(like)]
-            arena.values = [_places(v, places, arena.tokens) for _, v in _read(like)]
+    def forget(self) -> None:
+        """Drop all that nobody holds."""
+        while (page := self._idle.pop()) is not None:
+            self._evict(page)
+
+    # --- pages --------------------------------------------------------------------------------
+
+    def _hold(self, page: Page) -> None:
+        self._held += page.refs == 0
+        page.refs += 1
+
+    def _release(self, page: Page) -> None:
+        page.refs -= 1
+        if page.refs:
             return
-        for tensors in (arena.keys, arena.values):
-            for layer, old in enumerate(tensors):
-                new = _places(old, places, arena.tokens)
-                new[:held] = old[:held]
-                tensors[layer] = new
+        self._held -= 1
+        if page.above is None:
+            self._free.append(page.number)
+            return
+        self._idle.use(page)
+        if not page.below:
+            self._idle.push(page)
 
+    def _evict(self, page: Page) -> None:
+        above = page.above
+        assert above is not None
+        self._tree.remove(page)
+        self._free.append(page.number)
+        if not (above.below or above.refs or above.above is None):
+            self._idle.push(above)
 
-def _class_of(tokens: int) -> int:
-    size = SHORTEST
-    while size < tokens:
-        size *= 2
-    return size
+    def _take(self) -> int | None:
+        """The number of a page, from memory that is free, new, or held by nobody."""
+        if not self._free:
+            self._free += reversed(self.memory.grow())
+        if not self._free and (page := self._idle.pop()) is not None:
+            self._evict(page)
+        return self._free.pop() if self._free else None
 
+    def _new_page(self) -> Page:
+        number = self._take()
+        assert number is not None, "a sequence needs more pages than were set aside"
+        page = Page(number)
+        self._hold(page)
+        return page
 
-def _read(cache: Cache) -> list[tuple[Tensor, Tensor]]:
-    """Keys and values of a prompt that was read, by layer."""
-    return [(layer.keys, layer.values) for layer in cache.layers]  # pyright: ignore
+    def _replace(self, sequence: Sequence, at: int, page: Page) -> None:
+        """Let a sequence hold a page of others, in place of its own where it has one."""
+        self._hold(page)
+        if at < len(sequence.pages):
+            own = sequence.pages[at]
+            if own.above is not None:
+                self._tree.remove(own)
+            self._release(own)
+        sequence.put(at, page)
 
+    def _copy(self, sequence: Sequence, at: int, source: Page, n: int) -> None:
+        """The first n tokens of a page, into the sequence's own; one that nobody holds and that
+        has no more tokens is its own from now on."""
+        self._hold(source)
+        if at == len(sequence.pages):
+            number = self._take() if source.refs > 1 or source.count > n else None
+            if number is None:  # source is all that is left
+                assert source.refs == 1, "a sequence needs more pages than were set aside"
+                if source.count > n:
+                    self._tree.cut(source, n)
+                sequence.put(at, source)
+                return
+            own = Page(number)
+            self._hold(own)
+            sequence.put(at, own)
+        own = sequence.pages[at]
+        start = own.count
+        self.memory.copy(source.number, own.number, start=start, end=n)
+        own_above = sequence.pages[at - 1] if at else self._tree.root
+        self._tree.add(
+            own,
+            own_above,
+            source.content[start:n],
+            gates=source.gates[start:n],
+            traced=source.traced[start:n],
+        )
+        self._release(source)
 
-def _places(like: Tensor, places: int, tokens: int) -> Tensor:
-    """Zeros, so that what is masked is at least finite."""
-    return like.new_zeros(places, like.shape[1], tokens, like.shape[3])
+    def _drop_unwritten(self, sequence: Sequence) -> None:
+        """Pages that a forward was to write and did not."""
+        while len(sequence.pages) > pages_of(sequence.length):
+            self._release(sequence.pages.pop())
+
+    def _drop_twin(self, page: Page, sequence: Sequence) -> None:
+        """Let nobody find the last page of a sequence, where another page says the same."""
+        above, content = page.above, page.content[: page.count]
+        assert above is not None
+        known = bool(page.traced[: page.count].any())
+        if self._tree.find(above, content, traced=known, besides=page)[1] == page.count:
+            self._tree.remove(page)

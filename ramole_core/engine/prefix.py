@@ -1,0 +1,166 @@
+"""Which page holds what: a tree of pages, each known by its tokens and by the pages before it.
+
+A token is its id and how it was mixed, three int64 (`KvCache.content`). A page below another
+continues it; only a full page has others below it, and no two full pages there are equal. Pages
+below one page are sorted by their content, so the one with the most tokens in common with any
+content stands beside the place where that would be.
+"""
+
+from bisect import bisect_left, insort
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from heapq import heapify, heappop, heappush
+from itertools import count
+
+import numpy as np
+from jaxtyping import Int64
+from torch import Tensor
+
+from ramole_core.engine.pages import PAGE
+
+
+@dataclass(eq=False, slots=True)
+class Page:
+    """The tokens of one page, and who stands before and behind it."""
+
+    number: int
+    above: "Page | None" = None
+    """The page before it; None: it holds no token yet, or it is the root."""
+    count: int = 0
+    """Tokens in it."""
+    content: np.ndarray = field(default_factory=lambda: np.zeros((PAGE, 3), np.int64))
+    below: list[tuple[bytes, int, "Page"]] = field(default_factory=list)
+    """(content, number, page) of the pages that continue it, sorted."""
+    key: bytes = b""
+    """Its content, as it stands in the list above it."""
+    refs: int = 0
+    """Requests that hold it."""
+    used: int = 0
+    """When it was last given back; larger is later."""
+    traced: np.ndarray = field(default_factory=lambda: np.zeros(PAGE, np.bool_))
+    """Whose trace rows are here, or need none."""
+    gates: list[Tensor | None] = field(default_factory=lambda: [None] * PAGE)
+    """[layer, module, k] of each traced token; None: it needs none."""
+
+    def common(self, content: Int64[np.ndarray, "n 3"]) -> int:
+        """How many first tokens are the same."""
+        n = min(self.count, len(content))
+        same = (self.content[:n] == content[:n]).all(1)
+        return n if same.all() else int(same.argmin())
+
+    def take_traces(self, other: "Page", n: int) -> None:
+        """What `other` knows about the first n tokens, which are the same here."""
+        for at in np.flatnonzero(other.traced[:n] & ~self.traced[:n]):
+            self.gates[at] = other.gates[at]
+        self.traced[:n] |= other.traced[:n]
+
+
+class PrefixTree:
+    """All pages that hold tokens."""
+
+    def __init__(self):
+        self.root = Page(-1)
+
+    def find(
+        self,
+        above: Page,
+        content: Int64[np.ndarray, "n 3"],
+        *,
+        traced: bool = False,
+        besides: Page | None = None,
+    ) -> tuple[Page | None, int]:
+        """The page below `above` that begins with the most tokens of `content`, and how many.
+
+        With `traced` only tokens whose trace is known count; `besides` does not count.
+        """
+        best, most = None, 0
+        place = bisect_left(above.below, (content.tobytes(),))
+        for side in (range(place, len(above.below)), range(place - 1, -1, -1)):
+            for at in side:
+                page = above.below[at][2]
+                n = page.common(content)
+                if n <= most:
+                    break  # further away they have no more in common
+                if traced and not page.traced[:n].all():
+                    n = int(page.traced[:n].argmin())
+                if page is not besides and n > most:
+                    best, most = page, n
+        return best, most
+
+    def add(
+        self,
+        page: Page,
+        above: Page,
+        content: Int64[np.ndarray, "n 3"],
+        *,
+        gates: Sequence[Tensor | None],
+        traced: Sequence[bool] | np.ndarray,
+    ) -> Page | None:
+        """Put tokens behind those of a page; returns the page that was full of them already, which
+        takes its place in the tree, or None."""
+        start, end = page.count, page.count + len(content)
+        if start:
+            self.remove(page)
+        page.content[start:end], page.count = content, end
+        page.traced[start:end], page.gates[start:end] = traced, gates
+        if end == PAGE:
+            twin, n = self.find(above, page.content)
+            if twin is not None and n == PAGE:
+                twin.take_traces(page, PAGE)
+                return twin
+        self._insert(page, above)
+        return None
+
+    def cut(self, page: Page, n: int) -> None:
+        """Only the first n tokens of a page that nothing stands below."""
+        above = page.above
+        assert above is not None and not page.below
+        self.remove(page)
+        page.count = n
+        page.traced[n:] = False
+        page.gates[n:] = [None] * (PAGE - n)
+        self._insert(page, above)
+
+    def remove(self, page: Page) -> None:
+        """Nobody finds it any more."""
+        assert page.above is not None and not page.below
+        del page.above.below[bisect_left(page.above.below, (page.key, page.number))]
+        page.above = None
+
+    def _insert(self, page: Page, above: Page) -> None:
+        page.above, page.key = above, page.content[: page.count].tobytes()
+        insort(above.below, (page.key, page.number, page))
+
+
+class Idle:
+    """Pages that nobody holds and nothing stands below, least recently used first."""
+
+    def __init__(self):
+        self._heap: list[tuple[int, int, Page]] = []
+        self._most = 256
+        self._clock = count(1)
+
+    def use(self, page: Page) -> None:
+        """It was used now."""
+        page.used = next(self._clock)
+
+    def push(self, page: Page) -> None:
+        """It may be one of them now; whether it still is shows when it is popped."""
+        heappush(self._heap, (page.used, page.number, page))
+        if len(self._heap) > self._most:
+            kept = {entry[:2]: entry for entry in self._heap if _is_idle(*entry)}
+            self._heap = list(kept.values())
+            heapify(self._heap)
+            self._most = max(256, 2 * len(kept))
+
+    def pop(self) -> Page | None:
+        """The one that waits longest."""
+        while self._heap:
+            entry = heappop(self._heap)
+            if _is_idle(*entry):
+                return entry[2]
+        return None
+
+
+def _is_idle(used: int, number: int, page: Page) -> bool:
+    return page.above is not None and page.used == used and not (page.refs or page.below)
