@@ -112,11 +112,11 @@ def test_a_turn_is_a_request_of_its_own():
 
 def test_the_adapters_of_the_request_are_those_of_turns_that_name_none():
     history = [("one", "1"), ("two", "2", ["cat"])]
-    request = Request("now", adapters=["ant", "bee"], weights=[1, 2], history=history)
+    request = Request("now", adapters=["ant", "bee"], weights=[1.0, 2.0], history=history)
     first, second, last = request.turns
-    assert first == Request("one", adapters=["ant", "bee"], weights=[1, 2])
+    assert first == Request("one", adapters=["ant", "bee"], weights=[1.0, 2.0])
     assert second == Request("two", adapters=["cat"]), "the weights belong to other adapters"
-    assert last == Request("now", adapters=["ant", "bee"], weights=[1, 2])
+    assert last == Request("now", adapters=["ant", "bee"], weights=[1.0, 2.0])
 
 
 def test_numbers_of_numpy_become_plain_ones():

@@ -16,7 +16,7 @@ from ramole_core.engine.attention import ServedAttention
 from ramole_core.engine.kv import KvCache
 from ramole_core.engine.model_runner import ModelRunner
 from ramole_core.engine.placement import Placement, Placer, Weights
-from ramole_core.engine.prompt import Prepared, Prompt, encode_prompt, room_for_answer
+from ramole_core.engine.prompt import Prepared, Prompt, Turn, read_prompt
 from ramole_core.engine.reference import Reference, read_ends, response_of
 from ramole_core.engine.request_state import RequestState, spell
 from ramole_core.engine.scheduler import Event, Scheduler, Sizes, fault_of
@@ -101,18 +101,27 @@ class Engine:
         return int(config.max_position_embeddings)
 
     def read(self, request: Request) -> Prompt:
-        """The request's prompt as token ids; raises RamoleError where the context is too short."""
-        ids = encode_prompt(request, self._base.tokenizer)
-        return Prompt(ids, room_for_answer(request, len(ids), context=self.context))
+        """The request's turns as token ids; raises RamoleError where the context is too short."""
+        return read_prompt(request, self._base.tokenizer, context=self.context)
 
     def prepare(
-        self, request: Request, candidates: Sequence[Candidate], prompt: Prompt | None = None
+        self,
+        request: Request,
+        candidates: Sequence[Candidate],
+        prompt: Prompt | None = None,
+        *,
+        earlier: Sequence[Turn] = (),
     ) -> Prepared:
-        """A request with its adapters and its prompt; raises RamoleError where its method cannot
-        use them."""
-        method = find_method(request.method)
-        method.check(candidates, None if request.weights else self._weights(method))
-        return Prepared(request, candidates, prompt or self.read(request))
+        """A request with its adapters and its prompt; `earlier` are the turns that its prompt has
+        before the one that is answered. Raises RamoleError where a method cannot use them."""
+        turns = (*earlier, Turn(request.turns[-1], tuple(candidates)))
+        prompt = prompt or self.read(request)
+        if len(turns) != len(prompt.parts):
+            raise ValueError(f"{len(turns)} turns for a prompt of {len(prompt.parts)}")
+        for turn in turns:
+            method = find_method(turn.request.method)
+            method.check(turn.candidates, None if turn.request.weights else self._weights(method))
+        return Prepared(request, turns, prompt)
 
     def submit(
         self,
@@ -128,6 +137,8 @@ class Engine:
 
         Raises RamoleError where it could never run, Busy where too many wait.
         """
+        if prepared.request.turns != (prepared.request,):
+            raise NotImplementedError("requests of several segments")
         self.scheduler.queue.check_place(session=session, address=address)
         request = prepared.request
         placement = self._place(request, () if stopped else prepared.candidates)
