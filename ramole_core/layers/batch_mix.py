@@ -30,6 +30,8 @@ class RowMix:
     """A merge is one."""
     decision: Decision
     bypass: Slot | None = None
+    present: Bool[Tensor, "module slot"] | None = None
+    """Where each slot counts; None: wherever it has the module."""
 
     @property
     def k(self) -> int:
@@ -154,7 +156,8 @@ class BatchMix:
         k = len(row.slots)
         made.counts[n] = at, k
         for place, slot in enumerate(row.slots):
-            made.present[:, n, place] = slot.present.numpy()
+            here = slot.present if row.present is None else row.present[:, place]
+            made.present[:, n, place] = here.numpy()
         gate = row.gate
         if gate is None:
             made.fixed[:, n, :k] = _array(row.weights)
