@@ -104,6 +104,8 @@ def _score_without(score: Score, ask: Ask) -> Score:
         if signal.norms is None:  # at a block, which has no units
             return score(signal)
         here = present[at[signal.path]].tolist()
+        if not any(here):  # no method is asked of modules that nobody has
+            return torch.zeros_like(signal.norms)
         u = [one if h else one[..., :0] for one, h in zip(signal.u, here, strict=True)]
         return score(module_signal(signal.path, signal.x, u))
 
