@@ -279,11 +279,13 @@ class Ramole:
         return self._weights_folder.checksums()
 
     def candidates(self, requests: Sequence[Request]) -> "list[list[Candidate]]":
-        """The adapters that each request would get, as the engine takes them; for measuring."""
+        """The adapters that each request would get for the turn that is answered, as the engine
+        takes them; for measuring."""
         return [list(prepared.candidates) for prepared in self.prepare(list(requests))]
 
     def prepare(self, requests: Sequence[Request]) -> "list[Prepared]":
-        """The requests with their adapters and prompts: embedded together, each read once.
+        """The requests with the adapters of every turn and their prompts: embedded together, each
+        read once.
 
         Raises RamoleError where one of them cannot run.
         """
@@ -294,15 +296,29 @@ class Ramole:
                 read[n] = self.engine.read(requests[n])
             return read[n]
 
+        turns: list[tuple[int, Request]] = []  # of all requests, each with its request's index
+        for n, request in enumerate(requests):
+            dropped = prompt_of(n).dropped if request.drop_turns and request.history else 0
+            turns += [(n, turn) for turn in request.turns[dropped:]]
+
         def examine(
             at: Sequence[int], candidates: "Sequence[Sequence[Candidate]]"
         ) -> "list[list[Response]]":
-            return self.engine.examine([prompt_of(n) for n in at], candidates)
+            asked = [turns[t] for t in at]
+            prompts = [
+                self.engine.read(turn) if requests[n].history else prompt_of(n) for n, turn in asked
+            ]
+            return self.engine.examine(prompts, candidates)
 
-        chosen = self._choice.choose(requests, examine)
+        from ramole_core.engine.prompt import Turn
+
+        chosen = self._choice.choose([turn for _, turn in turns], examine)
+        found: list[list[Turn]] = [[] for _ in requests]
+        for (n, turn), candidates in zip(turns, chosen, strict=True):
+            found[n].append(Turn(turn, tuple(candidates)))
         return [
-            self.engine.prepare(request, candidates, prompt_of(n))
-            for n, (request, candidates) in enumerate(zip(requests, chosen, strict=True))
+            self.engine.prepare(request, last.candidates, prompt_of(n), earlier=earlier)
+            for n, (request, (*earlier, last)) in enumerate(zip(requests, found, strict=True))
         ]
 
     def _warm_up(self) -> None:

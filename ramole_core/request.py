@@ -1,14 +1,13 @@
-"""What a caller asks for, and what comes back."""
+"""What a caller asks for; what comes back is in `answer.py`."""
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-import numpy as np
-from jaxtyping import Float
-
+from ramole_core.answer import Generation as Generation, Step as Step, Trace as Trace
 from ramole_core.errors import RamoleError
 from ramole_core.methods import Value
+from ramole_core.request_parts import Exchange, read_history, read_prefix, read_without
 
 
 @dataclass(frozen=True)
@@ -43,6 +42,20 @@ class Request:
     """Whose uploads may be used beside the shared pool."""
     options: Mapping[str, Value] | None = field(default=None, kw_only=True)
     """The method's own (`ramole_core.methods`), by name; what is left out has its default."""
+    history: Sequence[Sequence[str | Sequence[str] | None]] = field(default=(), kw_only=True)
+    """Earlier turns, oldest first: (user, assistant), or (user, assistant, adapters) for exactly
+    these in that turn, with the method's own weights; none at all (`()`): the base alone there.
+    Without adapters of its own a turn has the request's where they are named, else what is found
+    for its user's text."""
+    prefix_ids: Sequence[int] = field(default=(), kw_only=True)
+    """Tokens of the answer that are given already; they count into `max_new_tokens`."""
+    without: Sequence[Sequence[str | int | None]] = field(default=(), kw_only=True)
+    """What is switched off: (adapter, layer, module), None for all of them, or with a fourth part,
+    the position from which on (0: the prompt's first token; by default the last token that is
+    given). Without an adapter's name it is the base alone in that layer or module."""
+    drop_turns: bool = field(default=False, kw_only=True)
+    """True: where the context is too short, whole turns are dropped from the front; False: an
+    error."""
 
     def __post_init__(self):
         for name in ("adapters", "exclude", "stop", "weights"):
@@ -59,7 +72,33 @@ class Request:
                     f"options={self.options!r}; pass a mapping from an option's name to its value."
                 )
             object.__setattr__(self, "options", dict(self.options))
+        object.__setattr__(self, "history", read_history(self.history))
+        object.__setattr__(self, "prefix_ids", read_prefix(self.prefix_ids))
+        object.__setattr__(self, "without", read_without(self.without))
         _check(self)
+
+    @property
+    def turns(self) -> "tuple[Request, ...]":
+        """Each turn as a request of its own, oldest first; the last is the one that is answered.
+
+        They say text, method, options, adapters and weights of the turn, and nothing of the
+        others'; the system prompt is the same for all, so that a turn keeps its adapters when it
+        becomes an earlier one.
+        """
+        if not (self.history or self.prefix_ids or self.without or self.drop_turns):
+            return (self,)
+        last = replace(self, history=(), prefix_ids=(), without=(), drop_turns=False)
+        return (*(_earlier(last, turn) for turn in read_history(self.history)), last)
+
+
+def _earlier(last: Request, turn: Exchange) -> Request:
+    """An earlier turn of the request whose last turn is given."""
+    if turn.adapters is None:
+        return replace(last, prompt=turn.user)
+    chosen = replace(last, prompt=turn.user, adapters=None, weights=None, exclude=())
+    if not turn.adapters:
+        return replace(chosen, method="base", options=None)
+    return replace(chosen, adapters=turn.adapters)
 
 
 def _check(request: Request) -> None:
@@ -101,59 +140,13 @@ def _check(request: Request) -> None:
             f"{len(r.weights)} weights for {len(r.adapters or ())} adapters; give one for each.",
         )
         require(all(math.isfinite(w) for w in r.weights), "weights must be finite numbers.")
-
-
-@dataclass(frozen=True)
-class Trace:
-    """The gate at every position of one request: a plain object that any notebook can plot.
-
-    Row t of `weights` is the gate at position t, which predicts token t+1; the last token is never
-    fed, so its row is 0. Weights that a method holds per request are broadcast.
-    """
-
-    tokens: list[str]
-    """Text of each token, prompt first; length T."""
-    token_ids: list[int]
-    prompt_length: int
-    """The first `prompt_length` tokens are the prompt (template included)."""
-    adapters: list[str]
-    """The k adapters, in the order of the last axis."""
-    layers: list[int]
-    modules: list[str]
-    """Short module names (`q_proj`, ...), in the order of the third axis."""
-    weights: Float[np.ndarray, "T layer module k"]
-    """float16; 0 where an adapter lacks the module."""
-
-
-@dataclass(frozen=True)
-class Step:
-    """One token as it is streamed."""
-
-    token: int
-    text: str
-    """The text that this token adds to the answer (it may be empty inside a character)."""
-    weights: Float[np.ndarray, "layer module k"] | None
-    """The gate that predicted this token; None without a trace."""
-    adapters: tuple[str, ...] = ()
-    """Whose weights they are, in the order of k."""
-    scores: tuple[float, ...] = ()
-    """Cosine similarity of each adapter to the prompt; nan where it was named, not retrieved."""
-
-
-@dataclass(frozen=True)
-class Generation:
-    """A finished answer."""
-
-    text: str
-    adapters: list[str]
-    scores: list[float]
-    """Cosine similarity of each adapter to the prompt; nan where it was named, not retrieved."""
-    trace: Trace | None
-    finish_reason: str
-    """`eos`, `stop`, `length` or `cancelled`."""
-    prompt_tokens: int
-    new_tokens: int
-    seconds: float
-    first_token_seconds: float
-    extra: dict[str, float] = field(default_factory=dict)
-    """Timings of the stages, in seconds."""
+    require(
+        not (r.raw and r.history),
+        "history needs the chat template, but raw=True leaves it out; leave one of them out.",
+    )
+    require(isinstance(r.drop_turns, bool), f"drop_turns={r.drop_turns!r}; give True or False.")
+    require(
+        len(r.prefix_ids) < r.max_new_tokens,
+        f"prefix_ids has {len(r.prefix_ids)} tokens of the answer, and max_new_tokens="
+        f"{r.max_new_tokens} counts them in, so it has ended; ask for more, or give fewer.",
+    )

@@ -41,6 +41,7 @@ NOT_IMPORTED = {
 COME_ALONG = {
     "filelock": "transformers",
     "gradio-client": "gradio",
+    "jinja2": "torch",
     "mcp": "gradio[mcp]",
     "psutil": "accelerate",
     "pydantic": "pydantic-settings",

@@ -18,10 +18,11 @@ from ramole_core.engine.model_runner import ModelRunner
 from ramole_core.engine.placement import Placement, Placer, Weights
 from ramole_core.engine.prompt import Prepared, Prompt, Turn, read_prompt
 from ramole_core.engine.reference import Reference, response_of, watch_inputs
-from ramole_core.engine.request_state import RequestState, new_request_state, spell
+from ramole_core.engine.request_state import RequestState, ends_in, new_request_state, spell
 from ramole_core.engine.scheduler import Event, Scheduler, Sizes, fault_of
 from ramole_core.engine.segments import Segment, Segments
 from ramole_core.engine.store import UnitStore
+from ramole_core.engine.switches import check_switches, read_switches
 from ramole_core.errors import Busy, RamoleError
 from ramole_core.kernels.all import compile_kernels
 from ramole_core.layers import Bank, find_layout, install_serving
@@ -119,6 +120,8 @@ class Engine:
     ) -> Prepared:
         """A request with its adapters and its prompt; `earlier` are the turns that its prompt has
         before the one that is answered. Raises RamoleError where a method cannot use them."""
+        check_switches(request, candidates, self.layout)
+        self._check_prefix(request)
         turns = (*earlier, Turn(request.turns[-1], tuple(candidates)))
         prompt = prompt or self.read(request)
         if len(turns) != len(prompt.parts):
@@ -127,6 +130,19 @@ class Engine:
             method = find_method(turn.request.method)
             method.check(turn.candidates, None if turn.request.weights else self._weights(method))
         return Prepared(request, turns, prompt)
+
+    def _check_prefix(self, request: Request) -> None:
+        """Raises RamoleError where the given part of an answer cannot go on."""
+        size = len(self._base.tokenizer)
+        if beyond := [token for token in request.prefix_ids if token >= size]:
+            raise RamoleError(
+                f"prefix_ids has {beyond[0]}, and the base model's vocabulary ends at {size - 1}; "
+                "give the answer's tokens as a trace has them."
+            )
+        if ended := ends_in(request, self._base.tokenizer, self._eos):
+            raise RamoleError(
+                f"prefix_ids is a whole answer already ({ended}); give the tokens before its end."
+            )
 
     def submit(
         self,
@@ -171,17 +187,37 @@ class Engine:
 
     def _segments(self, prepared: Prepared, *, bare: bool = False) -> Segments:
         """The request's segments, with what its methods decide; all of the base where `bare`."""
-        found, end = [], 0
-        for turn, part in zip(prepared.turns, prepared.prompt.parts, strict=True):
-            end += len(part)
+        request, prompt, found, end = prepared.request, prepared.prompt, [], 0
+        given = len(prompt.ids) + len(request.prefix_ids)
+        for turn, part in zip(prepared.turns, prompt.parts, strict=True):
+            start, end = end, end + len(part)
+            if turn is prepared.turns[-1]:
+                end += prompt.room
             candidates = () if bare else turn.candidates
-            placement = self._place(turn.request, candidates)
-            k = placement.decision.weights.shape[1]
-            names = tuple(one.name for one in candidates[:k])
-            found.append(Segment(end, placement, names))
-        last = found.pop()
-        found.append(Segment(end + prepared.prompt.room, last.placement, last.names))
+            switches = read_switches(request, candidates, self.layout, given=given)
+            found += self._switched(turn, candidates, switches, start=start, end=end)
         return Segments(tuple(found))
+
+    def _switched(
+        self,
+        turn: Turn,
+        candidates: Sequence[Candidate],
+        switches: Sequence[tuple[int, Tensor]],
+        *,
+        start: int,
+        end: int,
+    ) -> list[Segment]:
+        """A turn's segments: one, and one more from each position on where something goes off."""
+        found, off = [], None
+        for at, more in [*switches, (end, None)]:
+            if start < min(at, end):
+                placement = self._place(turn.request, candidates, off)
+                k = placement.decision.weights.shape[1]
+                names = tuple(one.name for one in candidates[:k])
+                found.append(Segment(min(at, end), placement, names))
+                start = min(at, end)
+            off = more
+        return found
 
     def _check_made(self, segments: Segments) -> None:
         """Raises Busy where merges that wait would take more than the host cache may."""
@@ -195,10 +231,12 @@ class Engine:
                     "try again in a moment."
                 )
 
-    def _place(self, request: Request, candidates: Sequence[Candidate]) -> Placement:
+    def _place(
+        self, request: Request, candidates: Sequence[Candidate], off: Tensor | None = None
+    ) -> Placement:
         """What the method decides; raises RamoleError, also for a fault that nobody foresaw."""
         try:
-            return self._placer.prepare(request, candidates)
+            return self._placer.prepare(request, candidates, off)
         except RamoleError:
             raise
         except Exception as error:
@@ -276,10 +314,10 @@ class Engine:
 
     def _read_ends(self, prompts: Sequence[Sequence[int]]) -> list[Tensor]:
         """By group: what goes into its layer in each block at the last token of each prompt."""
-        bare = self._placer.bare
+        bare = self._placer.prepare(Request("made up", method="base"), ())
         jobs = [(Segments((Segment(len(ids), bare),)), ids) for ids in prompts]
         ends = torch.tensor([len(ids) for ids in prompts]).cumsum(0) - 1
-        with watch_inputs(self._base.model, self.layout, ends) as found:
+        with watch_inputs(self._base.model, self.layout, torch.zeros_like(ends), ends) as found:
             self._alone.read(jobs, full="")
         return found()
 

@@ -100,7 +100,8 @@ class KvCache:
                 f"values holds {self.most_tokens}; shorten them, or raise RAMOLE_KV_CACHE_MB."
             )
 
-    def content(self, ids: Many[int], keys: Many[tuple[int, bytes]]) -> Int64[np.ndarray, "n 3"]:
+    @staticmethod
+    def content(ids: Many[int], keys: Many[tuple[int, bytes]]) -> Int64[np.ndarray, "n 3"]:
         """What identifies each token: its id, and the 16-byte key of how it is mixed.
 
         `keys` are (end, key) of runs of tokens, in order, up to len(ids).

@@ -68,7 +68,7 @@ class ModelRunner:
             Span(piece.sequence, start, count)
             for piece, start, count in zip(pieces, starts, counts, strict=True)
         ]
-        cache = FlatCache(kv, spans)
+        cache = FlatCache(kv, spans, device=device)
         ids = torch.tensor([[token for piece in pieces for token in piece.ids]], device=device)
         traced = [n for n, piece in enumerate(pieces) if piece.traced and piece.mix.gate]
         self._attention.step = cache

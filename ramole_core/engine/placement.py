@@ -6,9 +6,11 @@ whoever asks; `pin` runs between two steps of the batch and only takes pages.
 
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
+from jaxtyping import Bool
+from torch import Tensor
 
 from ramole_core.composition import (
     Adapter,
@@ -21,7 +23,9 @@ from ramole_core.composition import (
     decide,
     find_method,
 )
+from ramole_core.engine.placement_key import BARE, placement_key
 from ramole_core.engine.store import UnitStore
+from ramole_core.engine.switches import deciding_without, lacking
 from ramole_core.errors import RamoleError
 from ramole_core.layers import Bank, Layout, RowMix, Slot, Units, UnpackedLoras, pack_units
 from ramole_core.methods import complete_options
@@ -48,6 +52,10 @@ class Placement:
     adapters: tuple[Held, ...] = ()
     """A merge is one."""
     bypass: Held | None = None
+    present: Bool[Tensor, "module slot"] = field(kw_only=True)
+    """Where each of `adapters` counts: it has the module, and nobody switched it off."""
+    key: bytes = BARE
+    """What decides the numbers of a token (`placement_key.py`)."""
 
     @property
     def held(self) -> tuple[Held, ...]:
@@ -68,31 +76,52 @@ class Placer:
         self._layout, self._bank, self._store = layout, bank, store
         self._weights, self._dtype = weights, dtype
 
-    def prepare(self, request: Request, candidates: Sequence[Candidate]) -> Placement:
+    def prepare(
+        self,
+        request: Request,
+        candidates: Sequence[Candidate],
+        off: Bool[Tensor, "module columns"] | None = None,
+    ) -> Placement:
         """Read the adapters and let the method decide; safe in any thread.
 
+        `off` [module, k+1] is True where an adapter is switched off, as though it lacked the
+        module; its last column is a bypass's. What a candidate answered to the prompt stays.
         Raises RamoleError where the method cannot use them, or where they could never fit.
         """
         method = find_method(request.method)
         candidates = list(candidates)[: method.experts(len(candidates))]
         if not candidates:
-            return Placement(Decision(torch.zeros(len(self._layout.flat), 0)))
+            nothing = torch.zeros(len(self._layout.flat), 0)
+            return Placement(Decision(nothing), present=nothing.bool())
+        if off is not None:
+            off = torch.cat([off[:, : len(candidates)], off[:, -1:]], dim=1)
+            off = off if off.any() else None
         every = [self._store.get(one.checksum, one.load) for one in candidates]
+        told = every
+        if off is not None:
+            told = [lacking(units, off[:, j]) for j, units in enumerate(every)]
         weights = None if request.weights is None else tuple(request.weights)
         ask = Ask(
-            tuple(self._adapter(*pair) for pair in zip(candidates, every, strict=True)),
+            tuple(self._adapter(*pair) for pair in zip(candidates, told, strict=True)),
             self._layout.sites,
             complete_options(request.method, request.options),
             weights,
             self._weights(method) if weights is None or method.merges else None,
         )
         decision = decide(method, ask)
+        if off is not None:
+            decision = deciding_without(decision, ask, off[:, -1])
         if decision.merge is not None:
-            held = self._merged(request.method, candidates, ask, decision, decision.merge)
-            return Placement(decision, (held,))
+            one = self._merged(request.method, candidates, ask, decision, decision.merge)
+            present = one.units.present[:, None]
+            key = placement_key(request.method, ask, decision, held=[one.key], present=present)
+            return Placement(decision, (one,), present=present, key=key)
         pairs = zip(candidates, every, strict=True)
         adapters = tuple(Held(one.checksum, units) for one, units in pairs)
-        placement = Placement(decision, adapters, self._bypass(request.method, decision))
+        bypass = self._bypass(request.method, decision)
+        keys = [one.key for one in adapters] + ([] if bypass is None else [bypass.key])
+        key = placement_key(request.method, ask, decision, held=keys, present=ask.present)
+        placement = Placement(decision, adapters, bypass, present=ask.present, key=key)
         self._check_room(sum(one.units.rank for one in placement.held))
         return placement
 
@@ -118,7 +147,7 @@ class Placer:
             return None
         count = len(placement.adapters)
         bypass = slots[count] if len(slots) > count else None
-        return RowMix(tuple(slots[:count]), placement.decision, bypass)
+        return RowMix(tuple(slots[:count]), placement.decision, bypass, placement.present)
 
     def _give_back(self, slots: Sequence[Slot]) -> None:
         for slot in slots:
@@ -176,12 +205,15 @@ class Placer:
             decision.weights.numpy().tobytes(),
             tuple(sorted(ask.options.items())),
             trained,
+            ask.present.numpy().tobytes(),
         )
 
         def make() -> Units:
-            loras = [one.load() for one in candidates]
-            made = {p: merge.make([one.get(p) for one in loras]) for p in self._layout.flat}
-            made = {path: lora for path, lora in made.items() if lora}
+            loras, made = [one.load() for one in candidates], {}
+            for path, here in zip(self._layout.flat, ask.present.tolist(), strict=True):
+                every = [one.get(path) if h else None for one, h in zip(loras, here, strict=True)]
+                if lora := merge.make(every):
+                    made[path] = lora
             return pack_units(made, self._layout, dtype=self._dtype)
 
         units = self._store.made(key, make)

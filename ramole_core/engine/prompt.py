@@ -1,22 +1,52 @@
-"""A request on its way into the engine: its prompt as token ids, read once, and its adapters."""
+"""A request on its way into the engine: its turns as token ids, read once, and their adapters.
 
+A conversation is rendered once, by the chat template over everything. An earlier turn ends where
+the rendering up to and including its assistant's message stops being a common prefix of the whole,
+in token ids: a template that closes a conversation in its own way, or that leaves something out of
+earlier turns, moves a boundary by those tokens, and no token of the whole is ever another one.
+"""
+
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain, takewhile
 
+from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
 from ramole_core.composition import Candidate
 from ramole_core.errors import RamoleError
 from ramole_core.request import Request
+from ramole_core.request_parts import Exchange, read_history
+
+Message = dict[str, str]
 
 
 @dataclass(frozen=True)
 class Prompt:
     """A prompt that was read."""
 
-    ids: list[int]
+    parts: tuple[tuple[int, ...], ...]
+    """Token ids of each turn, oldest first; the last one is the turn that is answered."""
     room: int
-    """Most tokens that the answer may have."""
+    """Most tokens that the answer may have, those that are given included."""
+    dropped: int = 0
+    """Turns that were dropped from the front."""
+
+    @property
+    def ids(self) -> list[int]:
+        """All parts joined."""
+        return list(chain.from_iterable(self.parts))
+
+
+@dataclass(frozen=True)
+class Turn:
+    """One turn of a request: what was asked, and its adapters."""
+
+    request: Request
+    """Of this turn alone (`Request.turns`): text, method, options, adapters and weights."""
+    candidates: tuple[Candidate, ...]
+    """Its adapters; none where the base alone answers."""
 
 
 @dataclass(frozen=True)
@@ -24,34 +54,122 @@ class Prepared:
     """A request that can be submitted."""
 
     request: Request
-    candidates: Sequence[Candidate]
-    """Its adapters."""
+    turns: tuple[Turn, ...]
+    """One for each part of the prompt."""
     prompt: Prompt
+
+    @property
+    def candidates(self) -> tuple[Candidate, ...]:
+        """The adapters of the turn that is answered."""
+        return self.turns[-1].candidates
 
 
 def encode_prompt(request: Request, tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """Token ids of the prompt as the model sees it; training uses the same.
+    """Token ids of a prompt without earlier turns, as the model sees it; training uses the same.
 
     Raises RamoleError where the base model's tokenizer has no chat template.
     """
     if request.raw:
         return list(tokenizer(request.prompt)["input_ids"])
+    return _encode(_messages(request, ()), tokenizer, answering=True)
+
+
+def read_prompt(request: Request, tokenizer: PreTrainedTokenizerBase, *, context: int) -> Prompt:
+    """The request's turns as token ids; `context` is the most tokens of prompt and answer together.
+
+    Raises RamoleError where they do not fit, and `drop_turns` does not help.
+    """
+    history = read_history(request.history)
+    if not history:
+        ids = encode_prompt(request, tokenizer)
+        return Prompt((tuple(ids),), room_for_answer(request, len(ids), context=context))
+
+    def whole(dropped: int) -> list[int]:
+        return _encode(_messages(request, history[dropped:]), tokenizer, answering=True)
+
+    def fits(dropped: int) -> bool:
+        return len(whole(dropped)) + request.max_new_tokens <= context
+
+    dropped = 0
+    if request.drop_turns:
+        dropped = bisect_left(range(len(history)), True, key=fits)
+    ids = whole(dropped)
+    kept = history[dropped:]
+    room = room_for_answer(request, len(ids), context=context, turns=len(kept) + 1)
+    return Prompt(_split(request, kept, ids, tokenizer), room, dropped)
+
+
+def room_for_answer(request: Request, length: int, *, context: int, turns: int = 1) -> int:
+    """Most tokens the answer may have; raises RamoleError where the prompt, of `turns` turns and
+    `length` tokens, fills the context."""
+    if length >= context:
+        over = length - context + 1
+        if turns > 1:
+            raise RamoleError(
+                f"The conversation has {length} tokens in {turns} turns, and the base model reads "
+                f"at most {context} with its answer; shorten it by {over} tokens or more, or pass "
+                "drop_turns=True."
+            )
+        raise RamoleError(
+            f"The prompt has {length} tokens, and the base model reads at most {context} with its "
+            f"answer; shorten the prompt by {over} tokens or more."
+        )
+    room = min(request.max_new_tokens, context - length)
+    if len(request.prefix_ids) >= room:
+        raise RamoleError(
+            f"prefix_ids has {len(request.prefix_ids)} tokens of the answer, and beside a prompt "
+            f"of {length} the base model reads at most {context}, so it has ended; shorten the "
+            "prompt."
+        )
+    return room
+
+
+# --- the template ---------------------------------------------------------------------------------
+
+
+def _messages(request: Request, history: Sequence[Exchange]) -> list[Message]:
+    """All that is said, the system prompt first."""
+    said = [] if request.system is None else [{"role": "system", "content": request.system}]
+    for turn in history:
+        said.append({"role": "user", "content": turn.user})
+        said.append({"role": "assistant", "content": turn.assistant})
+    return [*said, {"role": "user", "content": request.prompt}]
+
+
+def _split(
+    request: Request,
+    history: Sequence[Exchange],
+    ids: Sequence[int],
+    tokenizer: PreTrainedTokenizerBase,
+) -> tuple[tuple[int, ...], ...]:
+    """`ids` by turn; no turn but the last has to have any."""
+    said, ends = _messages(request, history), [0]
+    first = len(said) - 2 * len(history) - 1
+    for n in range(len(history)):
+        begun = _encode(said[: first + 2 * n + 2], tokenizer, answering=False)
+        same = (a == b for a, b in zip(begun, ids, strict=False))
+        common = sum(1 for _ in takewhile(bool, same))
+        ends.append(min(max(common, ends[-1]), len(ids) - 1))
+    ends.append(len(ids))
+    return tuple(tuple(ids[start:end]) for start, end in zip(ends, ends[1:], strict=False))
+
+
+def _encode(
+    messages: Sequence[Message], tokenizer: PreTrainedTokenizerBase, *, answering: bool
+) -> list[int]:
+    """Token ids of the rendering, with the beginning of an answer where one is wanted."""
     if tokenizer.chat_template is None:
         raise RamoleError(
             "The base model has no chat template; ask with raw=True, or choose an instruct model."
         )
-    messages = [{"role": "user", "content": request.prompt}]
-    if request.system is not None:
-        messages.insert(0, {"role": "system", "content": request.system})
-    text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-    return list(tokenizer(str(text), add_special_tokens=False)["input_ids"])
-
-
-def room_for_answer(request: Request, length: int, *, context: int) -> int:
-    """Most tokens the answer may have; raises RamoleError where the prompt fills the context."""
-    if length >= context:
-        raise RamoleError(
-            f"The prompt has {length} tokens, and the base model reads at most {context} with its "
-            f"answer; shorten the prompt by {length - context + 1} tokens or more."
+    try:
+        text = tokenizer.apply_chat_template(
+            list(messages), tokenize=False, add_generation_prompt=answering
         )
-    return min(request.max_new_tokens, context - length)
+    except TemplateError as error:
+        system = messages[0]["role"] == "system"
+        raise RamoleError(
+            f"The base model's chat template refuses this conversation ({error}); "
+            + ("leave out the system prompt." if system else "ask in one turn, or with raw=True.")
+        ) from None
+    return list(tokenizer(str(text), add_special_tokens=False)["input_ids"])

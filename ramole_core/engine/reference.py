@@ -125,14 +125,14 @@ def response_of(units: Units, inputs: Sequence[Float[Tensor, "_ _"]]) -> Respons
 
 @contextmanager
 def watch_inputs(
-    model: nn.Module, layout: Layout, at: Int[Tensor, "b"]
+    model: nn.Module, layout: Layout, rows: Int[Tensor, "b"], at: Int[Tensor, "b"]
 ) -> Iterator[Callable[[], list[Float[Tensor, "_ b _"]]]]:
     """Of the forward inside the block: what goes into each group's layer in each block at these
-    places of its tokens, which lie side by side."""
+    places of these rows of its tokens."""
     seen: dict[str, Tensor] = {}
 
     def watch(path: str):
-        return lambda module, args: seen.__setitem__(path, args[0][0, at].float().cpu())
+        return lambda module, args: seen.__setitem__(path, args[0][rows, at].float().cpu())
 
     firsts = [block[0] for group in layout.groups for block in group.paths]
     handles = [model.get_submodule(p).register_forward_pre_hook(watch(p)) for p in firsts]
@@ -143,3 +143,18 @@ def watch_inputs(
     finally:
         for handle in handles:
             handle.remove()
+
+
+def read_ends(
+    model: nn.Module, layout: Layout, prompts: Sequence[Sequence[int]]
+) -> list[Float[Tensor, "_ b _"]]:
+    """By group: what goes into its layer in each block at the last token of each prompt, of a model
+    that nobody serves."""
+    ends = torch.tensor([len(ids) - 1 for ids in prompts])
+    ids = torch.zeros(len(prompts), int(ends.max()) + 1, dtype=torch.long)
+    for row, one in enumerate(prompts):
+        ids[row, : len(one)] = torch.tensor(one)
+    device = next(model.parameters()).device
+    with watch_inputs(model, layout, torch.arange(len(prompts)), ends) as found:
+        model(input_ids=ids.to(device), use_cache=False, logits_to_keep=1)
+    return found()

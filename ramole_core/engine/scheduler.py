@@ -218,8 +218,8 @@ class Scheduler:
         """Tokens behind `before` were found in the cache."""
         self._stats.shared_tokens += state.fed - before
         if state.request.trace and state.fed > before:
-            for start, gates in state.sequence.gates(before, state.fed):
-                state.gates.add(start, gates)
+            assert state.sequence is not None
+            state.gates.add_found(before, state.sequence.gates(before, state.fed))
 
     # --- prompts --------------------------------------------------------------------------------
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ramole_core.engine.kv import content
+from ramole_core.engine.kv import KvCache
 from ramole_core.engine.placement import Placement
 
 
@@ -64,5 +64,8 @@ class Segments:
 
     def content(self, ids: Sequence[int], start: int = 0) -> np.ndarray:
         """What the cache knows tokens by, [n, 3]; `ids` begin at position `start`."""
-        runs = [(one.end - start, one.placement.key) for one in self.all if one.end > start]
-        return content(ids, runs)
+        end = start + len(ids)
+        runs = [
+            (min(one.end, end) - start, one.placement.key) for one in self.all if one.end > start
+        ]
+        return KvCache.content(ids, runs)

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
 
 import numpy as np
 import torch
@@ -25,6 +26,15 @@ class Gates:
     def add(self, start: int, gates: Float[Tensor, "l layer module k"]) -> None:
         """The gates of tokens from `start` on."""
         self.parts.append((start, gates))
+
+    def add_found(
+        self, start: int, found: Sequence[Float[Tensor, "layer module k"] | None]
+    ) -> None:
+        """Those of tokens that were found in the cache; None where no gate weighed one."""
+        for known, run in groupby(enumerate(found, start), lambda one: one[1] is not None):
+            if known:
+                places, gates = zip(*run, strict=True)
+                self.add(places[0], torch.stack(gates))
 
     def last(self, segment: Segment) -> Float[np.ndarray, "layer module k"] | None:
         """The weights at the token that was fed last, which is in this segment."""

@@ -1,0 +1,112 @@
+"""What a request switches off: an adapter, a layer, a module, from a position on.
+
+Off means: as though the adapter lacked the module there, so that the method's own rule for missing
+modules says what becomes of its weight. Without an adapter's name the base alone is left.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+from jaxtyping import Bool
+from torch import Tensor
+
+from ramole_core.composition import Ask, Candidate, Decision, Signal
+from ramole_core.composition.decision import Score
+from ramole_core.errors import RamoleError
+from ramole_core.layers import Layout, Units
+from ramole_core.layers.late_scores import module_signal
+from ramole_core.request import Request
+from ramole_core.request_parts import read_without
+
+
+def check_switches(request: Request, candidates: Sequence[Candidate], layout: Layout) -> None:
+    """Raises RamoleError for an adapter, layer or module in `without` that is not there;
+    `candidates` are the adapters of the turn that is answered."""
+    places, names = layout.places, list(dict.fromkeys(one.name for one in candidates))
+    layers = f"{min(places.layers)} to {max(places.layers)}"
+    if len(places.layers) != max(places.layers) - min(places.layers) + 1:
+        layers = ", ".join(map(str, places.layers))
+    for one in read_without(request.without):
+        if one.adapter is not None and one.adapter not in names:
+            raise RamoleError(
+                f"without names the adapter {one.adapter!r}, and this request "
+                + (f"mixes {', '.join(names)}; name one of these." if names else "mixes none.")
+            )
+        if one.layer is not None and one.layer not in places.layers:
+            raise RamoleError(f"without names layer {one.layer}; the base has {layers}.")
+        if one.module is not None and one.module not in places.modules:
+            raise RamoleError(
+                f"without names the module {one.module!r}; the base has "
+                f"{', '.join(places.modules)}."
+            )
+
+
+def read_switches(
+    request: Request, candidates: Sequence[Candidate], layout: Layout, *, given: int
+) -> list[tuple[int, Bool[Tensor, "module columns"]]]:
+    """From which positions on what is off, by position, each together with all before it.
+
+    `candidates` are one turn's adapters; what is said of others is not theirs. `given` counts the
+    tokens of prompt and `prefix_ids`: what names no position holds from the last of them on. True
+    [module, k+1] is off; the last column is a bypass's.
+    """
+    places, found = layout.places, dict[int, Tensor]()
+    where = torch.tensor([places.at[path] for path in layout.flat])
+    for one in read_without(request.without):
+        rows = torch.ones(len(layout.flat), dtype=torch.bool)
+        if one.layer is not None:
+            rows &= where[:, 0] == places.layers.index(one.layer)
+        if one.module is not None:
+            rows &= where[:, 1] == places.modules.index(one.module)
+        every = one.adapter is None
+        columns = torch.tensor([every or c.name == one.adapter for c in candidates] + [every])
+        start = given - 1 if one.start is None else one.start
+        off = rows[:, None] & columns
+        found[start] = found[start] | off if start in found else off
+    switches: list[tuple[int, Tensor]] = []
+    for start in sorted(found):
+        before = switches[-1][1] if switches else torch.zeros_like(found[start])
+        if not torch.equal(before | found[start], before):
+            switches.append((start, before | found[start]))
+    return switches
+
+
+# --- what a method is told, and what it decides ---------------------------------------------------
+
+
+def lacking(units: Units, off: Bool[Tensor, "module"]) -> Units:
+    """The same adapter, as though it had none of these modules."""
+    usual = units.usual.clone()
+    usual[off] = torch.tensor([0.0, 1.0])
+    return replace(units, present=units.present & ~off, usual=usual)
+
+
+def deciding_without(decision: Decision, ask: Ask, off: Bool[Tensor, "module"]) -> Decision:
+    """The decision about adapters that hold more in the bank than `ask` says: nothing of what is
+    off has a weight, and a score of the method's own sees none of it. `off` is a bypass's."""
+    gate, bypass = decision.gate, decision.bypass
+    if gate is not None and gate.score is not None:
+        gate = replace(gate, score=_score_without(gate.score, ask))
+    if bypass is not None and off.any():
+        gone = {path for path, one in zip(ask.sites.paths, off.tolist(), strict=True) if one}
+        loras = {path: lora for path, lora in bypass.loras.items() if path not in gone}
+        key = f"{bypass.key} without {off.numpy().tobytes().hex()}"
+        bypass = replace(bypass, loras=loras, key=key) if loras else None
+    weights = decision.weights * ask.present
+    return replace(decision, weights=weights, gate=gate, bypass=bypass)
+
+
+def _score_without(score: Score, ask: Ask) -> Score:
+    present, at = ask.present, ask.sites.at
+
+    def told(signal: Signal) -> Tensor:
+        if signal.norms is None:  # at a block, which has no units
+            return score(signal)
+        here = present[at[signal.path]].tolist()
+        if not any(here):  # no method is asked of modules that nobody has
+            return torch.zeros_like(signal.norms)
+        u = [one if h else one[..., :0] for one, h in zip(signal.u, here, strict=True)]
+        return score(module_signal(signal.path, signal.x, u))
+
+    return told

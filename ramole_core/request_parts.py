@@ -1,0 +1,115 @@
+"""Parts of a request that are lists: earlier turns, tokens that are given, what is switched off.
+
+Each is read into tuples once, when the request is made; what cannot be read is one sentence.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple, SupportsIndex
+
+from ramole_core.errors import RamoleError
+
+
+class Exchange(NamedTuple):
+    """One earlier turn of a chat."""
+
+    user: str
+    assistant: str
+    adapters: tuple[str, ...] | None = None
+    """None: as the request says; empty: the base alone."""
+
+
+class Off(NamedTuple):
+    """One thing that is switched off; None: all of them."""
+
+    adapter: str | None
+    layer: int | None
+    module: str | None
+    """Its short name, as in a trace."""
+    start: int | None = None
+    """Position from which on; None: the last token that is given."""
+
+
+def read_history(given: object) -> tuple[Exchange, ...]:
+    """The earlier turns of a request; raises RamoleError."""
+    wanted = "a list of (user, assistant), such as [('Hello', 'Hi.')]"
+    return tuple(_exchange(n, one) for n, one in enumerate(_listed("history", given, wanted), 1))
+
+
+def _exchange(n: int, one: object) -> Exchange:
+    parts = _parts(one)
+    if not 2 <= len(parts) <= 3:
+        raise RamoleError(
+            f"Turn {n} of history is {one!r}; give (user, assistant), or (user, assistant, "
+            "adapters)."
+        )
+    user, assistant, adapters = (*parts, None)[:3]
+    if not (isinstance(user, str) and isinstance(assistant, str)):
+        raise RamoleError(f"Turn {n} of history is {one!r}; give what both sides said as strings.")
+    if not user.strip():
+        raise RamoleError(f"Turn {n} of history has an empty user's text; leave the turn out.")
+    if adapters is None:
+        return Exchange(user, assistant)
+    what = f"The list of adapters of turn {n} of history"
+    names = _listed(what, adapters, "the adapters' names, or None for those of the request")
+    named = tuple(name for name in names if isinstance(name, str))
+    if len(named) < len(names):
+        raise RamoleError(f"{what} is {adapters!r}; give their names.")
+    if len(set(named)) < len(named):
+        raise RamoleError(f"{what} names one twice: {list(named)}.")
+    return Exchange(user, assistant, named)
+
+
+def read_prefix(given: object) -> tuple[int, ...]:
+    """The tokens of the answer that are given; raises RamoleError."""
+    wanted = "a list of token ids, such as a trace has"
+    ids = _listed("prefix_ids", given, wanted)
+    found = [_whole(one) for one in ids]
+    for one, token in zip(ids, found, strict=True):
+        if token is None or token < 0:
+            raise RamoleError(f"prefix_ids has {one!r}; give {wanted}.")
+    return tuple(token for token in found if token is not None)
+
+
+def read_without(given: object) -> tuple[Off, ...]:
+    """What a request switches off; raises RamoleError."""
+    wanted = "a list of (adapter, layer, module), None for all, such as [(None, 3, None)]"
+    return tuple(_off(one) for one in _listed("without", given, wanted))
+
+
+def _off(one: object) -> Off:
+    def refuse(what: str) -> RamoleError:
+        return RamoleError(f"without has {one!r}; {what}.")
+
+    parts = _parts(one)
+    if not 3 <= len(parts) <= 4:
+        raise refuse("give (adapter, layer, module) or (adapter, layer, module, start)")
+    adapter, layer, module, start = (*parts, None)[:4]
+    if not (adapter is None or isinstance(adapter, str)):
+        raise refuse(f"{adapter!r} is not the name of an adapter, or None for all")
+    if not (module is None or isinstance(module, str)):
+        raise refuse(f"{module!r} is not the name of a module, or None for all")
+    if layer is not None and _whole(layer) is None:
+        raise refuse(f"{layer!r} is not the number of a layer, or None for all")
+    position = _whole(start)
+    if start is not None and (position is None or position < 0):
+        raise refuse(f"{start!r} is not a position; they count from 0, the prompt's first token")
+    return Off(adapter, _whole(layer), module, position)
+
+
+def _whole(value: object) -> int | None:
+    """A whole number of any kind, numpy's too; None: it is none."""
+    if isinstance(value, bool) or not isinstance(value, SupportsIndex):
+        return None
+    return value.__index__()
+
+
+def _parts(one: object) -> tuple[object, ...]:
+    return tuple(one) if isinstance(one, Sequence) and not isinstance(one, str) else ()
+
+
+def _listed(name: str, given: object, wanted: str) -> tuple[object, ...]:
+    if isinstance(given, str):
+        raise RamoleError(f"{name}={given!r} is a string; pass {wanted}.")
+    if not isinstance(given, Iterable):
+        raise RamoleError(f"{name}={given!r}; pass {wanted}.")
+    return tuple(given)

@@ -1,0 +1,126 @@
+"""What a request says of earlier turns, of tokens that are given, and of what is switched off."""
+
+import inspect
+
+import numpy as np
+import pytest
+
+from ramole_core import RamoleError, Request
+from ramole_core.request_parts import Exchange, Off, read_history, read_prefix, read_without
+
+
+def test_lists_become_tuples_and_the_defaults_are_empty():
+    request = Request(
+        "and now?",
+        history=[["one", "1"], ("two", "2", ["ant"]), ("three", "", [])],
+        prefix_ids=[4, 5],
+        without=[("ant", 3, "q_proj"), [None, None, None, 7]],
+    )
+    assert request.history == (
+        Exchange("one", "1", None),
+        Exchange("two", "2", ("ant",)),
+        Exchange("three", "", ()),
+    )
+    assert request.prefix_ids == (4, 5)
+    assert request.without == (Off("ant", 3, "q_proj", None), Off(None, None, None, 7))
+    bare = Request("hello")
+    assert (bare.history, bare.prefix_ids, bare.without, bare.drop_turns) == ((), (), (), False)
+    assert bare.turns == (bare,)
+
+
+TURN = ("Hello", "Hi.")
+READERS = {"history": read_history, "prefix_ids": read_prefix, "without": read_without}
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "message"),
+    [
+        ("history", "Hello", "history='Hello' is a string; pass a list"),
+        ("history", 3, "history=3; pass a list"),
+        ("history", ["Hello"], "Turn 1 of history is 'Hello'; give"),
+        ("history", [TURN, ("a",)], "Turn 2 of history"),
+        ("history", [("a", None)], "as strings"),
+        ("history", [("  ", "b")], "empty user's text"),
+        ("history", [("a", "b", "ant")], "turn 1 of history='ant' is a string"),
+        ("history", [("a", "b", [1])], "give their names"),
+        ("history", [("a", "b", ["ant", "ant"])], "twice"),
+        ("prefix_ids", "12", "prefix_ids='12' is a string"),
+        ("prefix_ids", [1, 2.5], "prefix_ids has 2.5"),
+        ("prefix_ids", [True], "prefix_ids has True"),
+        ("prefix_ids", [-1], "prefix_ids has -1"),
+        ("without", "ant", "without='ant' is a string"),
+        ("without", ["ant"], "without has 'ant'; give"),
+        ("without", [("ant", 1)], "give .adapter, layer, module"),
+        ("without", [(1, 1, None)], "not the name of an adapter"),
+        ("without", [(None, "1", None)], "not the number of a layer"),
+        ("without", [(None, True, None)], "not the number of a layer"),
+        ("without", [(None, None, 4)], "not the name of a module"),
+        ("without", [(None, None, None, -1)], "-1 is not a position"),
+        ("without", [(None, None, None, 0.5)], "0.5 is not a position"),
+    ],
+)
+def test_what_cannot_be_read_is_one_sentence(name, given, message):
+    with pytest.raises(RamoleError, match=message) as refused:
+        READERS[name](given)
+    assert str(refused.value).endswith(".") and "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"history": "Hello"}, "is a string"),
+        ({"prefix_ids": [-1]}, "prefix_ids has -1"),
+        ({"without": [(None, None, 4)]}, "not the name of a module"),
+        ({"history": [TURN], "raw": True}, "history needs the chat template"),
+        ({"prefix_ids": [1, 2], "max_new_tokens": 2}, "has ended"),
+    ],
+)
+def test_a_request_refuses_them_on_construction(options, message):
+    with pytest.raises(RamoleError, match=message):
+        Request("now", **options)
+
+
+def test_the_new_fields_go_by_name_only():
+    kinds = {name: one.kind for name, one in inspect.signature(Request).parameters.items()}
+    for name in ("history", "prefix_ids", "without", "drop_turns"):
+        assert kinds[name] is inspect.Parameter.KEYWORD_ONLY
+
+
+def test_a_turn_is_a_request_of_its_own():
+    request = Request(
+        "and now?",
+        method="similarity",
+        k=2,
+        exclude=["bee"],
+        system="Be brief.",
+        options={"temperature": 0.5},
+        history=[("one", "1"), ("two", "2", ("bee", "cat")), ("three", "3", ())],
+        prefix_ids=[4],
+        without=[(None, 1, None)],
+        drop_turns=True,
+        owner="ann",
+    )
+    shared = {"k": 2, "system": "Be brief.", "owner": "ann"}
+    own = {"method": "similarity", "options": {"temperature": 0.5}}
+    assert request.turns == (
+        Request("one", exclude=["bee"], **own, **shared),
+        Request("two", adapters=["bee", "cat"], **own, **shared),
+        Request("three", method="base", **shared),
+        Request("and now?", exclude=["bee"], **own, **shared),
+    )
+
+
+def test_the_adapters_of_the_request_are_those_of_turns_that_name_none():
+    history = [("one", "1"), ("two", "2", ["cat"])]
+    request = Request("now", adapters=["ant", "bee"], weights=[1.0, 2.0], history=history)
+    first, second, last = request.turns
+    assert first == Request("one", adapters=["ant", "bee"], weights=[1.0, 2.0])
+    assert second == Request("two", adapters=["cat"]), "the weights belong to other adapters"
+    assert last == Request("now", adapters=["ant", "bee"], weights=[1.0, 2.0])
+
+
+def test_numbers_of_numpy_become_plain_ones():
+    (token,) = read_prefix(np.array([4]))
+    (off,) = read_without([(None, np.int64(2), None, np.int32(7))])
+    assert [type(one) for one in (token, off.layer, off.start)] == [int, int, int]
+    assert (token, off.layer, off.start) == (4, 2, 7)
