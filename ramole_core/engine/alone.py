@@ -10,8 +10,9 @@ from jaxtyping import Float
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from ramole_core.engine.kv import PAGE, KvCache
+from ramole_core.engine.kv import KvCache
 from ramole_core.engine.model_runner import ModelRunner, Piece
+from ramole_core.engine.pages import pages_of
 from ramole_core.engine.placement import Placer
 from ramole_core.engine.segments import Segments
 
@@ -21,6 +22,7 @@ class AloneReader:
 
     def __init__(self, model: PreTrainedModel, *, runner: ModelRunner, placer: Placer):
         self._model, self._runner, self._placer = model, runner, placer
+        self._page_bytes = KvCache(model, limit=0).page_bytes
 
     def read(
         self, asked: Sequence[tuple[Segments, Sequence[int]]], *, full: str
@@ -30,8 +32,8 @@ class AloneReader:
         The last tokens of all are fed in one forward where each has one segment. Raises
         RamoleError with the sentence `full` where their adapters have no room together now.
         """
-        kv = KvCache(self._model, limit=1)
-        kv.limit = sum(-(-len(ids) // PAGE) for _, ids in asked) * PAGE * kv.token_bytes
+        pages = sum(pages_of(len(ids)) for _, ids in asked)
+        kv = KvCache(self._model, limit=pages * self._page_bytes)
         sequences = [
             kv.open(segments.content(ids)[:1], len(ids), traced=False) for segments, ids in asked
         ]

@@ -1,6 +1,6 @@
 """Every kernel, to be compiled before the first request waits for it."""
 
-from ramole_core.kernels.attention import ATTEND, STORE
+from ramole_core.kernels.attention import ATTEND, WRITE
 from ramole_core.kernels.elementwise import ACTIVATE
 from ramole_core.kernels.mixing import MIX
 from ramole_core.kernels.product import MULTIPLY
@@ -8,5 +8,5 @@ from ramole_core.kernels.product import MULTIPLY
 
 def compile_kernels() -> None:
     """Seconds once, then read from a cache."""
-    for kernel in (MULTIPLY, MIX, ACTIVATE, STORE, ATTEND):
+    for kernel in (MULTIPLY, MIX, ACTIVATE, ATTEND, WRITE):
         kernel.compile()

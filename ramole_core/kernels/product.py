@@ -126,21 +126,25 @@ def _write(words, first, count, sums):
 def _multiply(pointer):
     words = words_at(pointer)
     m, x_row = words[M], words[X_ROW]
-    weights = np.zeros((TILE, x_row), np.float32)
+    step = COLUMNS if m <= ROWS else TILE  # as few as fit the nearest cache; the bits are the same
+    weights = np.zeros((step, x_row), np.float32)
+    w = weights.ctypes.data
     sums = np.empty((m, TILE), np.float32)
+    out = sums.ctypes.data
     while True:
         tile = take(pointer)
         if tile >= words[TILES]:
             return
         first = tile * TILE
         count = min(TILE, words[O] - first)
-        _widen(words, first, count, weights)
-        for start in range(0, m, ROWS):
-            rows = min(ROWS, m - start)
-            x, out = words[X] + 4 * start * x_row, sums.ctypes.data + 4 * start * TILE
-            for j in range(0, TILE, COLUMNS):
-                w = weights.ctypes.data + 4 * j * x_row
-                dots(x, x_row, rows, w, x_row, x_row, out + 4 * j, TILE)
+        for done in range(0, count, step):
+            _widen(words, first + done, min(step, count - done), weights)
+            for start in range(0, m, ROWS):
+                rows = min(ROWS, m - start)
+                x, here = words[X] + 4 * start * x_row, out + 4 * start * TILE
+                for j in range(0, step, COLUMNS):
+                    y = here + 4 * (done + j)
+                    dots(x, x_row, rows, w + 4 * j * x_row, x_row, x_row, y, TILE)
         _write(words, first, count, sums)
 
 

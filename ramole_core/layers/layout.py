@@ -13,6 +13,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from ramole_core.composition import Sites
+from ramole_core.layers.base_weight import kernel_linears
+from ramole_core.layers.install import wrap
 from ramole_core.layers.places import Places, find_places
 
 
@@ -111,12 +113,15 @@ def _shared_inputs(model: nn.Module, paths: list[str]) -> list[list[str]]:
     def watch(path: str):
         return lambda module, args: calls.append((path, args[0]))
 
+    device = next(model.parameters()).device
+    installed = wrap(model, kernel_linears(model))  # or bitsandbytes repacks its weights
     handles = [model.get_submodule(path).register_forward_pre_hook(watch(path)) for path in paths]
     try:
-        model(input_ids=torch.zeros(1, 1, dtype=torch.long, device=_device(model)))
+        model(input_ids=torch.zeros(1, 1, dtype=torch.long, device=device))
     finally:
         for handle in handles:
             handle.remove()
+        installed.remove()
     blocks: list[list[str]] = []
     seen: dict[str, Tensor] = {}
     for path, x in calls:
@@ -128,7 +133,3 @@ def _shared_inputs(model: nn.Module, paths: list[str]) -> list[list[str]]:
         else:
             blocks.append([path])
     return blocks + [[path] for path in paths if path not in seen]  # such as an idle expert
-
-
-def _device(model: nn.Module) -> torch.device:
-    return next(model.parameters()).device

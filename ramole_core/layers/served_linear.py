@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from ramole_core.composition import block_of
 from ramole_core.kernels.product import Weight, widened
-from ramole_core.layers.base_weight import base_weight
+from ramole_core.layers.base_weight import base_weight, kernel_linears
 from ramole_core.layers.batch_mix import BatchMix
 from ramole_core.layers.install import Installation, watch_blocks, wrap
 from ramole_core.layers.layout import Layout
@@ -110,22 +110,6 @@ class ServedLinear(nn.Module):
         return self._shared.product(self, x, self._j, last=self._last)
 
 
-class SteadyLinear(nn.Module):
-    """A linear layer outside the mixing, such as the vocabulary's, by the same kernel."""
-
-    def __init__(self, base: nn.Module, weight: Weight):
-        super().__init__()
-        self.base, self._weight = base, weight
-
-    @property
-    def weight(self) -> Tensor:
-        """The base layer's weight: some models look at it."""
-        return self.base.get_parameter("weight")
-
-    def forward(self, x: Float[Tensor, "*b i"]) -> Float[Tensor, "*b o"]:
-        return self._weight.multiply(widened(x), x.dtype).view(*x.shape[:-1], self._weight.o)
-
-
 def install_serving(model: nn.Module, layout: Layout) -> tuple[Installation, Serving]:
     """Put served layers into the model; `Installation.remove()` takes them out again."""
     serving = Serving(model, {block_of(path) for path in layout.flat})
@@ -136,7 +120,4 @@ def install_serving(model: nn.Module, layout: Layout) -> tuple[Installation, Ser
             for j, path in enumerate(paths):
                 base = model.get_submodule(path)
                 layers[path] = ServedLinear(base, shared, j, last=j == group.m - 1)
-    for path, module in model.named_modules():
-        if path not in layers and (weight := base_weight(module)) is not None:
-            layers[path] = SteadyLinear(module, weight)
-    return wrap(model, layers | steady_layers(model)), serving
+    return wrap(model, kernel_linears(model) | steady_layers(model) | layers), serving
