@@ -251,10 +251,11 @@ class Ramole:
         trace's, to spare generating the answer again. Raises RamoleError past the end.
         """
         prepared = self.prepare([request])[0]
+        given = [*prepared.prompt.ids, *request.prefix_ids]
         if token_ids is None:
-            token_ids = prepared.prompt.ids
-            if position >= len(token_ids):
-                wanted = position - len(token_ids) + 1
+            token_ids = given
+            if position >= len(given):
+                wanted = position - len(prepared.prompt.ids) + 1
                 longer = replace(request, max_new_tokens=wanted, trace=True)
                 trace = self.generate([longer])[0].trace
                 token_ids = trace.token_ids if trace else token_ids
@@ -263,9 +264,8 @@ class Ramole:
                 f"position={position}, but the prompt and its answer have {len(token_ids)} tokens; "
                 f"choose 0 to {len(token_ids) - 1}."
             )
-        bare = replace(request, method="base", adapters=None, weights=None, options=None)
         base, mixture = self.engine.next_tokens(
-            [(bare, []), (request, prepared.candidates)], token_ids[: position + 1], top=top
+            [prepared.bare(), prepared], token_ids[: position + 1], top=top
         )
         return Explanation(base=base, mixture=mixture)
 

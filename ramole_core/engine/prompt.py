@@ -8,7 +8,7 @@ earlier turns, moves a boundary by those tokens, and no token of the whole is ev
 
 from bisect import bisect_left
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain, takewhile
 
 from jinja2 import TemplateError
@@ -62,6 +62,12 @@ class Prepared:
     def candidates(self) -> tuple[Candidate, ...]:
         """The adapters of the turn that is answered."""
         return self.turns[-1].candidates
+
+    def bare(self) -> "Prepared":
+        """The same tokens by the base alone."""
+        alone = {"method": "base", "adapters": None, "weights": None, "options": None}
+        turns = tuple(Turn(replace(turn.request, **alone), ()) for turn in self.turns)
+        return Prepared(replace(self.request, without=(), **alone), turns, self.prompt)
 
 
 def encode_prompt(request: Request, tokenizer: PreTrainedTokenizerBase) -> list[int]:
