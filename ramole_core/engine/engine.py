@@ -16,11 +16,13 @@ from ramole_core.engine.attention import ServedAttention
 from ramole_core.engine.kv import KvCache
 from ramole_core.engine.model_runner import ModelRunner
 from ramole_core.engine.placement import Placement, Placer, Weights
+from ramole_core.engine.prefix import check_prefix
 from ramole_core.engine.prompt import Prepared, Prompt, Turn, read_prompt
 from ramole_core.engine.reference import Reference, read_ends, response_of
 from ramole_core.engine.request_state import RequestState, spell
 from ramole_core.engine.scheduler import Event, Scheduler, Sizes, fault_of
 from ramole_core.engine.store import UnitStore
+from ramole_core.engine.switches import check_switches
 from ramole_core.errors import Busy, RamoleError
 from ramole_core.layers import Bank, find_layout, install_serving, rows_kernel
 from ramole_core.request import Generation, Request, Step
@@ -79,7 +81,7 @@ class Engine:
         self._runner = ModelRunner(
             base.model, bank=self.bank, serving=serving, attention=self._attention, kv=self._kv
         )
-        self._weights = weights
+        self._weights, self._eos = weights, _end_tokens(base)
         self._placer = Placer(
             self.layout, bank=self.bank, store=self.store, weights=weights, dtype=base.dtype
         )
@@ -88,7 +90,7 @@ class Engine:
             layout=self.layout,
             kv=self._kv,
             runner=self._runner,
-            eos=_end_tokens(base),
+            eos=self._eos,
             sizes=sizes,
             pin=self._placer.pin,
             release=self._placer.release,
@@ -113,7 +115,11 @@ class Engine:
         earlier: Sequence[Turn] = (),
     ) -> Prepared:
         """A request with its adapters and its prompt; `earlier` are the turns that its prompt has
-        before the one that is answered. Raises RamoleError where a method cannot use them."""
+        before the one that is answered.
+
+        Raises RamoleError where a method cannot use its adapters, where the tokens that are given
+        end the answer, and where what is switched off is not there.
+        """
         turns = (*earlier, Turn(request.turns[-1], tuple(candidates)))
         prompt = prompt or self.read(request)
         if len(turns) != len(prompt.parts):
@@ -121,6 +127,10 @@ class Engine:
         for turn in turns:
             method = find_method(turn.request.method)
             method.check(turn.candidates, None if turn.request.weights else self._weights(method))
+        check_prefix(
+            request, self._base.tokenizer, eos=self._eos, vocabulary=_vocabulary(self._base)
+        )
+        check_switches(request, candidates, self.layout)
         return Prepared(request, turns, prompt)
 
     def submit(
@@ -281,3 +291,8 @@ def _end_tokens(base: BaseModel) -> frozenset[int]:
     if found is None:
         return frozenset()
     return frozenset(int(token) for token in (found if isinstance(found, list) else [found]))
+
+
+def _vocabulary(base: BaseModel) -> int:
+    """How many tokens the base has a vector for."""
+    return int(base.model.get_input_embeddings().get_parameter("weight").shape[0])
