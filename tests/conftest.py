@@ -61,6 +61,29 @@ def tiny_llama(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def tiny_nf4(tmp_path_factory) -> Path:
+    """The same in sizes that NF4 can pack, and one layer less."""
+    folder = tmp_path_factory.mktemp("tiny-nf4")
+    tokenizer = save_tiny_tokenizer(folder)
+    torch.manual_seed(1)
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=64,
+        intermediate_size=128,
+        num_hidden_layers=2,
+        num_attention_heads=6,
+        num_key_value_heads=2,
+        head_dim=32,  # q 192, k and v 64
+        max_position_embeddings=512,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    LlamaForCausalLM(config).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
 def real_base_folder() -> Path:
     """Folder of the real base model, fetched and converted once for this user."""
     settings = Settings()

@@ -1,15 +1,15 @@
-"""An engine on the tiny model in float32, with adapters made up; for tests of schedules."""
+"""An engine on a tiny model, with adapters made up; for tests of schedules."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from ramole_core.base.model import BaseModel
+from ramole_core.base.model import load_base
 from ramole_core.composition import Candidate, Lora, LoraSet, Sites
 from ramole_core.engine.engine import Engine, EngineSizes
+from ramole_core.engine.prompt import Turn
 from ramole_core.engine.request_state import RequestState
 from ramole_core.request import Generation, Request, Step
 from tests.tiny_methods import make_trained
@@ -26,23 +26,21 @@ class Heard:
 class TinyEngine:
     """The engine, and all that its requests were answered."""
 
-    def __init__(self, folder: Path, sizes: EngineSizes | None = None):
-        model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    def __init__(self, folder: Path, sizes: EngineSizes | None = None, *, kind: str = "float32"):
+        """`kind`: float32, bfloat16, or nf4 (with bfloat16 beside)."""
+        self.base = base = load_base(
+            str(folder),
+            data_dir=folder,
+            device="cpu",
+            quantization="nf4" if kind == "nf4" else "none",
+            dtype="bfloat16" if kind == "nf4" else kind,
+        )
+        model = base.model
         self.shapes = {
             path: (module.in_features, module.out_features)
             for path, module in model.named_modules()
             if isinstance(module, torch.nn.Linear) and "lm_head" not in path
         }
-        self.base = BaseModel(
-            model=model.requires_grad_(False),
-            tokenizer=AutoTokenizer.from_pretrained(folder),
-            name="tiny",
-            folder=folder,
-            checksum="",
-            quantization="none",
-            dtype=torch.float32,
-            device=model.device,
-        )
         self.trained = make_trained(Sites(tuple(self.shapes), self.shapes), rank=5, seed=3)
         self.engine = Engine(
             self.base,
@@ -73,8 +71,14 @@ class TinyEngine:
         ]
 
     def submit(
-        self, request: Request, contents: Sequence[tuple[str, int]], *, session: str = ""
+        self,
+        request: Request,
+        contents: Sequence[tuple[str, int]],
+        *,
+        earlier: Sequence[Sequence[tuple[str, int]]] = (),
+        session: str = "",
     ) -> RequestState:
+        """`contents`: the adapters of the answered turn; `earlier`: those of each turn before."""
         heard = Heard()
 
         def deliver(state: RequestState, item: Step | Generation | Exception) -> None:
@@ -83,7 +87,11 @@ class TinyEngine:
             else:
                 heard.end = item
 
-        prepared = self.engine.prepare(request, self.chosen(contents))
+        turns = [
+            Turn(turn, tuple(self.chosen(adapters)))
+            for turn, adapters in zip(request.turns[:-1], earlier, strict=True)
+        ]
+        prepared = self.engine.prepare(request, self.chosen(contents), earlier=turns)
         state = self.engine.submit(prepared, session=session, deliver=deliver)
         self.heard[state] = heard
         return state

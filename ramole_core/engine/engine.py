@@ -13,12 +13,13 @@ from ramole_core.base.model import BaseModel
 from ramole_core.composition import Candidate, Response, find_method
 from ramole_core.engine.alone import AloneReader
 from ramole_core.engine.attention import ServedAttention
+from ramole_core.engine.given import check_prefix
 from ramole_core.engine.kv import KvCache
 from ramole_core.engine.model_runner import ModelRunner
 from ramole_core.engine.placement import Placement, Placer, Weights
 from ramole_core.engine.prompt import Prepared, Prompt, Turn, read_prompt
 from ramole_core.engine.reference import Reference, response_of, watch_inputs
-from ramole_core.engine.request_state import RequestState, ends_in, new_request_state, spell
+from ramole_core.engine.request_state import RequestState, new_request_state, spell
 from ramole_core.engine.scheduler import Event, Scheduler, Sizes, fault_of
 from ramole_core.engine.segments import Segment, Segments
 from ramole_core.engine.store import UnitStore
@@ -121,7 +122,9 @@ class Engine:
         """A request with its adapters and its prompt; `earlier` are the turns that its prompt has
         before the one that is answered. Raises RamoleError where a method cannot use them."""
         check_switches(request, candidates, self.layout)
-        self._check_prefix(request)
+        check_prefix(
+            request, self._base.tokenizer, eos=self._eos, vocabulary=_vocabulary(self._base)
+        )
         turns = (*earlier, Turn(request.turns[-1], tuple(candidates)))
         prompt = prompt or self.read(request)
         if len(turns) != len(prompt.parts):
@@ -130,19 +133,6 @@ class Engine:
             method = find_method(turn.request.method)
             method.check(turn.candidates, None if turn.request.weights else self._weights(method))
         return Prepared(request, turns, prompt)
-
-    def _check_prefix(self, request: Request) -> None:
-        """Raises RamoleError where the given part of an answer cannot go on."""
-        size = len(self._base.tokenizer)
-        if beyond := [token for token in request.prefix_ids if token >= size]:
-            raise RamoleError(
-                f"prefix_ids has {beyond[0]}, and the base model's vocabulary ends at {size - 1}; "
-                "give the answer's tokens as a trace has them."
-            )
-        if ended := ends_in(request, self._base.tokenizer, self._eos):
-            raise RamoleError(
-                f"prefix_ids is a whole answer already ({ended}); give the tokens before its end."
-            )
 
     def submit(
         self,
@@ -353,3 +343,8 @@ def _end_tokens(base: BaseModel) -> frozenset[int]:
     if found is None:
         return frozenset()
     return frozenset(int(token) for token in (found if isinstance(found, list) else [found]))
+
+
+def _vocabulary(base: BaseModel) -> int:
+    """How many tokens the base has a vector for."""
+    return int(base.model.get_input_embeddings().get_parameter("weight").shape[0])

@@ -77,7 +77,7 @@ def encode_prompt(request: Request, tokenizer: PreTrainedTokenizerBase) -> list[
     """
     if request.raw:
         return list(tokenizer(request.prompt)["input_ids"])
-    return _encode(_messages(request, ()), tokenizer, answering=True)
+    return _encode(_messages(request, ()), tokenizer)
 
 
 def read_prompt(request: Request, tokenizer: PreTrainedTokenizerBase, *, context: int) -> Prompt:
@@ -91,7 +91,7 @@ def read_prompt(request: Request, tokenizer: PreTrainedTokenizerBase, *, context
         return Prompt((tuple(ids),), room_for_answer(request, len(ids), context=context))
 
     def whole(dropped: int) -> list[int]:
-        return _encode(_messages(request, history[dropped:]), tokenizer, answering=True)
+        return _encode(_messages(request, history[dropped:]), tokenizer)
 
     def fits(dropped: int) -> bool:
         return len(whole(dropped)) + request.max_new_tokens <= context
@@ -149,21 +149,30 @@ def _split(
     tokenizer: PreTrainedTokenizerBase,
 ) -> tuple[tuple[int, ...], ...]:
     """`ids` by turn; no turn but the last has to have any."""
+    if not history:
+        return (tuple(ids),)
     said, ends = _messages(request, history), [0]
     first = len(said) - 2 * len(history) - 1
-    for n in range(len(history)):
-        begun = _encode(said[: first + 2 * n + 2], tokenizer, answering=False)
-        same = (a == b for a, b in zip(begun, ids, strict=False))
+    begun = [
+        _render(said[: first + 2 * n + 2], tokenizer, answering=False) for n in range(len(history))
+    ]
+    for start in tokenizer(begun, add_special_tokens=False)["input_ids"]:
+        same = (a == b for a, b in zip(start, ids, strict=False))
         common = sum(1 for _ in takewhile(bool, same))
         ends.append(min(max(common, ends[-1]), len(ids) - 1))
     ends.append(len(ids))
     return tuple(tuple(ids[start:end]) for start, end in zip(ends, ends[1:], strict=False))
 
 
-def _encode(
+def _encode(messages: Sequence[Message], tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """Token ids of the rendering, with the beginning of an answer."""
+    text = _render(messages, tokenizer, answering=True)
+    return list(tokenizer(text, add_special_tokens=False)["input_ids"])
+
+
+def _render(
     messages: Sequence[Message], tokenizer: PreTrainedTokenizerBase, *, answering: bool
-) -> list[int]:
-    """Token ids of the rendering, with the beginning of an answer where one is wanted."""
+) -> str:
     if tokenizer.chat_template is None:
         raise RamoleError(
             "The base model has no chat template; ask with raw=True, or choose an instruct model."
@@ -178,4 +187,4 @@ def _encode(
             f"The base model's chat template refuses this conversation ({error}); "
             + ("leave out the system prompt." if system else "ask in one turn, or with raw=True.")
         ) from None
-    return list(tokenizer(str(text), add_special_tokens=False)["input_ids"])
+    return str(text)

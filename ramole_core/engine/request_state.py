@@ -203,20 +203,6 @@ def new_request_state(
     return state
 
 
-def ends_in(
-    request: Request, tokenizer: PreTrainedTokenizerBase, eos: frozenset[int]
-) -> str | None:
-    """What ends an answer within the tokens that are given: `eos`, `stop`; None: nothing."""
-    text = TextStream(tokenizer, stop=request.stop)
-    for token in request.prefix_ids:
-        if token in eos and not request.ignore_eos:
-            return "eos"
-        text.push(token)
-        if text.stopped:
-            return "stop"
-    return None
-
-
 def spell(tokenizer: PreTrainedTokenizerBase, ids: list[int]) -> list[str]:
     """The text of each token by itself; half a character shows as the replacement sign."""
     return [str(tokenizer.decode([token], clean_up_tokenization_spaces=False)) for token in ids]
