@@ -4,6 +4,7 @@ The model runs with its own code; a cache that writes into the pages and an atte
 reads them take the places of its own while a step runs.
 """
 
+import math
 from collections.abc import Sequence as Many
 from dataclasses import dataclass
 
@@ -72,7 +73,8 @@ class FlatCache(Cache):
         """softmax(scale q K^T) V of each token over its own request's tokens, those behind it and
         those further back than `window` left out: [1, hq, N, d] -> [1, N, hq, dv]."""
         keys, values = self._memory.keys[layer], self._memory.values[layer]
-        scale = query.shape[-1] ** -0.5 if scale is None else scale
+        if scale is None:
+            scale = 1 / math.sqrt(query.shape[-1])
         assert self._way is not None, "keys and values come first"
         return self._way.attend(query, keys, values, scale=scale, window=window)
 

@@ -36,7 +36,7 @@ class GatheredAttention:
         self._groups: list[tuple[Tensor, Tensor, Tensor]] = []
         """Of each group of b spans: its tokens [b, n], their places [b, n], pages [b, most]."""
         for count in sorted(set(counts.tolist())):
-            mine = np.flatnonzero(counts == count)
+            mine = np.flatnonzero(counts == count).tolist()
             most = max(-(-(int(starts[s]) + count) // PAGE) for s in mine)
             table = np.zeros((len(mine), most), np.int64)
             for row, s in enumerate(mine):

@@ -1,4 +1,4 @@
-"""The memory of pages: for each layer one tensor of keys and one of values, in pages of PAGE tokens.
+"""The memory of pages: for each layer one tensor of keys and one of values, PAGE tokens a page.
 
 The keys of a page lie transposed, so that a vector holds the same place of many keys, and the
 values in whole vectors. Numbers of pages stay when the memory grows.
