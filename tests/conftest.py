@@ -71,9 +71,9 @@ def tiny_nf4(tmp_path_factory) -> Path:
         hidden_size=64,
         intermediate_size=128,
         num_hidden_layers=2,
-        num_attention_heads=6,
+        num_attention_heads=4,
         num_key_value_heads=2,
-        head_dim=32,  # q 192, k and v 64
+        head_dim=32,  # q 128, k and v 64
         max_position_embeddings=512,
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,

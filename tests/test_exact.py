@@ -136,7 +136,11 @@ def submit(tiny: TinyEngine, job: int, versions, *, given: list[int] = ()) -> Re
     def contents(names):
         return [(f"{name}{version[name]}", RANKS[name]) for name in names]
 
-    request = replace(one.request, prefix_ids=given)
+    without = [
+        (off.adapter and f"{off.adapter}{version[off.adapter]}", *off[1:])
+        for off in one.request.without
+    ]
+    request = replace(one.request, prefix_ids=given, without=without)
     earlier = [contents(turn) for turn in one.earlier]
     return tiny.submit(request, contents(one.names), earlier=earlier, session=str(job % 3))
 
@@ -197,7 +201,7 @@ def play(pair: Pair, events) -> int:
 
 def has_open_start(job: int) -> bool:
     """Whether what is off does not follow from how much is given."""
-    return all(len(one) == 4 and one[3] is not None for one in JOBS[job].request.without)
+    return all(off.start is not None for off in JOBS[job].request.without)
 
 
 @settings(
