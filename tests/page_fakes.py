@@ -1,4 +1,4 @@
-"""Models of nothing but their sizes, and tokens with made up keys and values, for tests of pages."""
+"""Models of nothing but their sizes, and tokens with keys and values made up, to test pages."""
 
 from functools import cache
 
@@ -15,7 +15,7 @@ from ramole_core.engine.kv import KvCache, Sequence
 def model_of(heads: int, d: int, dtype: torch.dtype) -> PreTrainedModel:
     """A model of one layer, without numbers."""
     config = LlamaConfig(
-        vocab_size=2,
+        vocab_size=3,
         hidden_size=heads,
         intermediate_size=2,
         num_hidden_layers=1,
@@ -92,7 +92,9 @@ def forward(
 def soil(kv: KvCache, tokens: Tokens) -> None:
     """Leave in free pages what is no number."""
     dirty = Tokens(tokens.n, shared=1, heads=1, d=1, dv=1, dtype=tokens.k.dtype)
-    dirty.q, dirty.k, dirty.v = (torch.full_like(t, torch.nan) for t in (tokens.q, tokens.k, tokens.v))
+    dirty.q, dirty.k, dirty.v = (
+        torch.full_like(t, torch.nan) for t in (tokens.q, tokens.k, tokens.v)
+    )
     sequence = kv.open(dirty.content, kv.most_tokens)
     assert sequence is not None
     forward(kv, [(dirty, sequence, dirty.n)], commit=False)

@@ -111,7 +111,9 @@ class Play:
             return
         flat = FlatCache(self.kv, [Span(sequence, start, end - start)])
         numbers = self.naive.of(asked.content[:end])[start:]
-        written = torch.tensor(numbers if good else [-1] * len(numbers)).float()[None, None, :, None]
+        written = torch.tensor(numbers if good else [-1] * len(numbers)).float()[
+            None, None, :, None
+        ]
         flat.update(written, written, 0)
         if not good:
             return
@@ -128,9 +130,7 @@ class Play:
         if asked.traced and not bare:
             gates = torch.tensor(numbers[:n])[:, None, None, None] % 1000
             gates = gates.expand(n, 2, 1, 3).to(torch.float16)
-        self.kv.commit(
-            asked.sequence, asked.content[start : start + n], gates, traced=bare
-        )
+        self.kv.commit(asked.sequence, asked.content[start : start + n], gates, traced=bare)
         self.naive.read |= set(numbers[:n])
         if asked.traced or bare and self.traced_before(asked, start):
             self.naive.traced |= set(numbers[:n])
@@ -215,6 +215,7 @@ def test_a_match_is_what_was_read_and_nobody_runs_out(pages, contents, steps):
     assert play.kv.held_bytes == 0
     play.kv.forget()
     assert play.kv.cached_bytes == 0
+    play.naive = Beginnings()
     whole = play.start(content_of(play.kv, [(1, MIXED, 9)]), play.kv.most_tokens, False)
     assert whole is not None and whole.sequence.length == 0
 

@@ -13,39 +13,14 @@ from jaxtyping import Float16, Int64
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from ramole_core.engine.page_pool import PagePool
 from ramole_core.engine.pages import PAGE, PageMemory, pages_of
-from ramole_core.engine.prefix import Idle, Page, PrefixTree
+from ramole_core.engine.prefix import Page, PrefixTree
+from ramole_core.engine.sequence import Sequence
 from ramole_core.errors import RamoleError
 from ramole_core.kernels.vectors import padded
 
 KINDS = ("full_attention", "sliding_attention")
-
-
-class Sequence:
-    """The place of one request: its pages, in order, and how many tokens are in them."""
-
-    def __init__(self, length: int):
-        self.most = pages_of(length)
-        """Pages that it may need."""
-        self.length = 0
-        """Tokens that are in it."""
-        self.pages: list[Page] = []
-        self._numbers = np.zeros(self.most, np.int32)
-
-    @property
-    def table(self) -> np.ndarray:
-        """[pages] int32: the numbers of its pages, those included that are written next."""
-        return self._numbers[: len(self.pages)]
-
-    def gates(self, start: int, end: int) -> list[Tensor | None]:
-        """The trace rows [layer, module, k] of the tokens at [start, end); None: needs none, or
-        none is known."""
-        return [self.pages[at // PAGE].gates[at % PAGE] for at in range(start, end)]
-
-    def put(self, at: int, page: Page) -> None:
-        """Its page at a place, the next one or one that it has."""
-        self.pages[at:] = [page, *self.pages[at + 1 :]]
-        self._numbers[at] = page.number
 
 
 class KvCache:
@@ -67,9 +42,8 @@ class KvCache:
         self.page_bytes = PAGE * self.token_bytes
         self.limit = limit
         self.memory = PageMemory(limit // self.page_bytes)
-        self._tree, self._idle = PrefixTree(), Idle()
-        self._free: list[int] = []
-        self._held = 0
+        self._tree = PrefixTree()
+        self._pool = PagePool(self.memory, self._tree)
         self._open: set[Sequence] = set()
 
     @property
@@ -80,12 +54,12 @@ class KvCache:
     @property
     def held_bytes(self) -> int:
         """Bytes of the pages that open sequences have, those that they share counted once."""
-        return self._held * self.page_bytes
+        return self._pool.held * self.page_bytes
 
     @property
     def cached_bytes(self) -> int:
         """Bytes of the pages that are kept for what begins alike."""
-        return (self.memory.places - len(self._free) - self._held) * self.page_bytes
+        return self._pool.cached * self.page_bytes
 
     @property
     def most_tokens(self) -> int:
@@ -135,7 +109,7 @@ class KvCache:
             above = page
         promised = sum(other.most - len(other.pages) for other in self._open)
         more = sequence.most - sum(page.refs > 0 for page in shared)
-        if self._held + promised + more > self.memory.most:
+        if self._pool.held + promised + more > self.memory.most:
             return None
         self._open.add(sequence)
         self.extend(sequence, content, traced=traced)
@@ -170,7 +144,7 @@ class KvCache:
     def reach(self, sequence: Sequence, end: int) -> None:
         """Pages for the tokens up to `end`, which are written next."""
         for at in range(len(sequence.pages), pages_of(end)):
-            sequence.put(at, self._new_page())
+            sequence.put(at, self._pool.new())
 
     def commit(
         self,
@@ -207,102 +181,55 @@ class KvCache:
         """Give it back; its pages can be found until their room is needed."""
         self._drop_unwritten(sequence)
         if sequence.length % PAGE:
-            self._drop_twin(sequence.pages[-1], sequence)
+            self._drop_twin(sequence.pages[-1])
         while sequence.pages:
-            self._release(sequence.pages.pop())
+            self._pool.release(sequence.pages.pop())
         sequence.length = 0
         self._open.discard(sequence)
 
     def forget(self) -> None:
         """Drop all that nobody holds."""
-        while (page := self._idle.pop()) is not None:
-            self._evict(page)
-
-    # --- pages --------------------------------------------------------------------------------
-
-    def _hold(self, page: Page) -> None:
-        self._held += page.refs == 0
-        page.refs += 1
-
-    def _release(self, page: Page) -> None:
-        page.refs -= 1
-        if page.refs:
-            return
-        self._held -= 1
-        if page.above is None:
-            self._free.append(page.number)
-            return
-        self._idle.use(page)
-        if not page.below:
-            self._idle.push(page)
-
-    def _evict(self, page: Page) -> None:
-        above = page.above
-        assert above is not None
-        self._tree.remove(page)
-        self._free.append(page.number)
-        if not (above.below or above.refs or above.above is None):
-            self._idle.push(above)
-
-    def _take(self) -> int | None:
-        """The number of a page, from memory that is free, new, or held by nobody."""
-        if not self._free:
-            self._free += reversed(self.memory.grow())
-        if not self._free and (page := self._idle.pop()) is not None:
-            self._evict(page)
-        return self._free.pop() if self._free else None
-
-    def _new_page(self) -> Page:
-        number = self._take()
-        assert number is not None, "a sequence needs more pages than were set aside"
-        page = Page(number)
-        self._hold(page)
-        return page
+        self._pool.forget()
 
     def _replace(self, sequence: Sequence, at: int, page: Page) -> None:
         """Let a sequence hold a page of others, in place of its own where it has one."""
-        self._hold(page)
+        self._pool.hold(page)
         if at < len(sequence.pages):
             own = sequence.pages[at]
             if own.above is not None:
                 self._tree.remove(own)
-            self._release(own)
+            self._pool.release(own)
         sequence.put(at, page)
 
     def _copy(self, sequence: Sequence, at: int, source: Page, n: int) -> None:
-        """The first n tokens of a page, into the sequence's own; one that nobody holds and that
-        has no more tokens is its own from now on."""
-        self._hold(source)
+        """The first n tokens of a page, into the sequence's own; one that nobody holds is its own
+        from now on, where it has no more tokens or is the last that is left."""
+        self._pool.hold(source)
         if at == len(sequence.pages):
-            number = self._take() if source.refs > 1 or source.count > n else None
-            if number is None:  # source is all that is left
-                assert source.refs == 1, "a sequence needs more pages than were set aside"
+            if source.refs == 1 and (source.count == n or not self._pool.any_left()):
                 if source.count > n:
                     self._tree.cut(source, n)
                 sequence.put(at, source)
                 return
-            own = Page(number)
-            self._hold(own)
-            sequence.put(at, own)
-        own = sequence.pages[at]
+            sequence.put(at, self._pool.new())
+        own, above = sequence.pages[at], sequence.pages[at - 1] if at else self._tree.root
         start = own.count
         self.memory.copy(source.number, own.number, start=start, end=n)
-        own_above = sequence.pages[at - 1] if at else self._tree.root
         self._tree.add(
             own,
-            own_above,
+            above,
             source.content[start:n],
             gates=source.gates[start:n],
             traced=source.traced[start:n],
         )
-        self._release(source)
+        self._pool.release(source)
 
     def _drop_unwritten(self, sequence: Sequence) -> None:
         """Pages that a forward was to write and did not."""
         while len(sequence.pages) > pages_of(sequence.length):
-            self._release(sequence.pages.pop())
+            self._pool.release(sequence.pages.pop())
 
-    def _drop_twin(self, page: Page, sequence: Sequence) -> None:
+    def _drop_twin(self, page: Page) -> None:
         """Let nobody find the last page of a sequence, where another page says the same."""
         above, content = page.above, page.content[: page.count]
         assert above is not None

@@ -9,8 +9,6 @@ content stands beside the place where that would be.
 from bisect import bisect_left, insort
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from heapq import heapify, heappop, heappush
-from itertools import count
 
 import numpy as np
 from jaxtyping import Int64
@@ -130,37 +128,3 @@ class PrefixTree:
     def _insert(self, page: Page, above: Page) -> None:
         page.above, page.key = above, page.content[: page.count].tobytes()
         insort(above.below, (page.key, page.number, page))
-
-
-class Idle:
-    """Pages that nobody holds and nothing stands below, least recently used first."""
-
-    def __init__(self):
-        self._heap: list[tuple[int, int, Page]] = []
-        self._most = 256
-        self._clock = count(1)
-
-    def use(self, page: Page) -> None:
-        """It was used now."""
-        page.used = next(self._clock)
-
-    def push(self, page: Page) -> None:
-        """It may be one of them now; whether it still is shows when it is popped."""
-        heappush(self._heap, (page.used, page.number, page))
-        if len(self._heap) > self._most:
-            kept = {entry[:2]: entry for entry in self._heap if _is_idle(*entry)}
-            self._heap = list(kept.values())
-            heapify(self._heap)
-            self._most = max(256, 2 * len(kept))
-
-    def pop(self) -> Page | None:
-        """The one that waits longest."""
-        while self._heap:
-            entry = heappop(self._heap)
-            if _is_idle(*entry):
-                return entry[2]
-        return None
-
-
-def _is_idle(used: int, number: int, page: Page) -> bool:
-    return page.above is not None and page.used == used and not (page.refs or page.below)

@@ -1,0 +1,102 @@
+"""Which pages are held, which are kept for what begins alike, and which are free."""
+
+from heapq import heapify, heappop, heappush
+from itertools import count
+
+from ramole_core.engine.pages import PageMemory
+from ramole_core.engine.prefix import Page, PrefixTree
+
+
+class PagePool:
+    """All pages of a memory; those that nobody holds go when their room is needed."""
+
+    def __init__(self, memory: PageMemory, tree: PrefixTree):
+        self._memory, self._tree = memory, tree
+        self._free: list[int] = []
+        self._idle = Idle()
+        self.held = 0
+        """Pages that somebody holds."""
+
+    @property
+    def cached(self) -> int:
+        """Pages that nobody holds and that can be found."""
+        return self._memory.places - len(self._free) - self.held
+
+    def hold(self, page: Page) -> None:
+        self.held += page.refs == 0
+        page.refs += 1
+
+    def release(self, page: Page) -> None:
+        """A page that is not in the tree is free once nobody holds it."""
+        page.refs -= 1
+        if page.refs:
+            return
+        self.held -= 1
+        if page.above is None:
+            self._free.append(page.number)
+            return
+        self._idle.use(page)
+        if not page.below:
+            self._idle.push(page)
+
+    def new(self) -> Page:
+        """An empty page that is held, from memory that is free, new, or held by nobody."""
+        assert self.any_left(), "a sequence needs more pages than were set aside"
+        page = Page(self._free.pop())
+        self.hold(page)
+        return page
+
+    def any_left(self) -> bool:
+        """Whether there is room for one more page; makes it."""
+        if not self._free:
+            self._free += reversed(self._memory.grow())
+        if not self._free and (page := self._idle.pop()) is not None:
+            self._evict(page)
+        return bool(self._free)
+
+    def forget(self) -> None:
+        """Free all that nobody holds."""
+        while (page := self._idle.pop()) is not None:
+            self._evict(page)
+
+    def _evict(self, page: Page) -> None:
+        above = page.above
+        assert above is not None
+        self._tree.remove(page)
+        self._free.append(page.number)
+        if not (above.below or above.refs or above.above is None):
+            self._idle.push(above)
+
+
+class Idle:
+    """Pages that nobody holds and nothing stands below, least recently used first."""
+
+    def __init__(self):
+        self._heap: list[tuple[int, int, Page]] = []
+        self._most = 256
+        self._clock = count(1)
+
+    def use(self, page: Page) -> None:
+        """It was used now."""
+        page.used = next(self._clock)
+
+    def push(self, page: Page) -> None:
+        """It may be one of them now; whether it still is shows when it is popped."""
+        heappush(self._heap, (page.used, page.number, page))
+        if len(self._heap) > self._most:
+            kept = {entry[:2]: entry for entry in self._heap if _is_idle(*entry)}
+            self._heap = list(kept.values())
+            heapify(self._heap)
+            self._most = max(256, 2 * len(kept))
+
+    def pop(self) -> Page | None:
+        """The one that waits longest."""
+        while self._heap:
+            entry = heappop(self._heap)
+            if _is_idle(*entry):
+                return entry[2]
+        return None
+
+
+def _is_idle(used: int, number: int, page: Page) -> bool:
+    return page.above is not None and page.used == used and not (page.refs or page.below)

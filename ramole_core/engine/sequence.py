@@ -1,0 +1,34 @@
+"""The place of one request in the cache of keys and values."""
+
+import numpy as np
+from torch import Tensor
+
+from ramole_core.engine.pages import PAGE, pages_of
+from ramole_core.engine.prefix import Page
+
+
+class Sequence:
+    """Its pages, in order, and how many tokens are in them."""
+
+    def __init__(self, length: int):
+        self.most = pages_of(length)
+        """Pages that it may need."""
+        self.length = 0
+        """Tokens that are in it."""
+        self.pages: list[Page] = []
+        self._numbers = np.zeros(self.most, np.int32)
+
+    @property
+    def table(self) -> np.ndarray:
+        """[pages] int32: the numbers of its pages, those included that are written next."""
+        return self._numbers[: len(self.pages)]
+
+    def gates(self, start: int, end: int) -> list[Tensor | None]:
+        """The trace rows [layer, module, k] of the tokens at [start, end); None: needs none, or
+        none is known."""
+        return [self.pages[at // PAGE].gates[at % PAGE] for at in range(start, end)]
+
+    def put(self, at: int, page: Page) -> None:
+        """Its page at a place, the next one or one that it has."""
+        self.pages[at:] = [page, *self.pages[at + 1 :]]
+        self._numbers[at] = page.number
