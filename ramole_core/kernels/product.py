@@ -25,12 +25,24 @@ from ramole_core.kernels.team import (
     take,
     words_at,
 )
-from ramole_core.kernels.vectors import BLOCK, COLUMNS, dots, outers, padded, widen_nf4
+from ramole_core.kernels.vectors import (
+    BLOCK,
+    COLUMNS,
+    LANES,
+    columns_of_floats,
+    columns_of_halves,
+    dots,
+    outers,
+    padded,
+    widen_nf4,
+)
 
 TILE = 16
 """Outputs of a tile."""
 ROWS = 96
 """Rows of x that stay in the cache while they meet a tile."""
+FEW = 4
+"""Fewer rows than these read a page's columns where they lie; more of them meet a copy."""
 FLOATS, HALVES, CODES = 0, 1, 2
 """What a weight is made of."""
 (M, I, O, X, X_ROW, KIND, W, SCALES, BIAS, Y, Y_HALF) = range(2, 13)
@@ -73,10 +85,21 @@ def _add_updates(words, first, count, sums):
             end += 1
         pages = ints(words[PAGES] + 4 * row * pages_row, 1, max(pages_row, 1))[0]
         R = ints(words[COUNTS] + 8 * row, 1, 2)[0, 0]
-        if R > 0:
+        out = sums.ctypes.data + 4 * start * TILE
+        if R > 0 and end - start < FEW and count == TILE:
+            for n in range(start, end):
+                x = units + 4 * n * words[UNITS_ROW]
+                for v in range(0, TILE, LANES):
+                    if words[B_HALF]:
+                        w = words[B] + 2 * (first + v)
+                        columns_of_halves(x, pages.ctypes.data, R, w, words[O], out + 4 * v)
+                    else:
+                        w = words[B] + 4 * (first + v)
+                        columns_of_floats(x, pages.ctypes.data, R, w, words[O], out + 4 * v)
+                out += 4 * TILE
+        elif R > 0:
             _columns(words, pages, R, first, count, columns)
             x = units + 4 * start * words[UNITS_ROW]
-            out = sums.ctypes.data + 4 * start * TILE
             w = columns.ctypes.data
             outers(x, words[UNITS_ROW], end - start, w, TILE, R, out, TILE, TILE)
         start = end

@@ -64,6 +64,13 @@ def _fma(builder):
     return known or ir.Function(builder.module, ir.FunctionType(VECTOR, [VECTOR] * 3), name)
 
 
+def _spread(builder, number):
+    """A number in every lane."""
+    empty = ir.Constant(VECTOR, ir.Undefined)
+    one = builder.insert_element(empty, number, ir.Constant(ir.IntType(32), 0))
+    return builder.shuffle_vector(one, empty, _places([0] * LANES))
+
+
 def _zero() -> ir.Constant:
     return ir.Constant(VECTOR, [ir.Constant(FLOAT, 0.0)] * LANES)
 
@@ -187,9 +194,7 @@ def _outers_of(rows: int, width: int):
             new = []
             for m, address in enumerate(xs):
                 number = builder.load(_pointer(builder, address, at, 4), align=4)
-                empty = ir.Constant(VECTOR, ir.Undefined)
-                number = builder.insert_element(empty, number, ir.Constant(ir.IntType(32), 0))
-                number = builder.shuffle_vector(number, empty, _places([0] * LANES))
+                number = _spread(builder, number)
                 new.append(
                     [builder.call(fma, [number, weights[v], sums[m][v]]) for v in range(width)]
                 )
@@ -247,6 +252,50 @@ def outers(x, x_row, m, w, w_row, n, out, out_row, columns):
         v += 4 * LANES if four else LANES
 
 
+def _columns_of(half: bool):
+    """`outers` of one row whose w are rows of a matrix at any places, one vector of each."""
+
+    @intrinsic
+    def columns(context, x, places, n, w, w_row, out):
+        def build(context, builder, signature, args):
+            x, places, n, w, w_row, out = args
+            fma, start = _fma(builder), builder.block
+            loop, done = builder.append_basic_block("columns"), builder.append_basic_block("done")
+            here = builder.inttoptr(out, VECTOR.as_pointer())
+            first = builder.load(here, align=4)
+            builder.branch(loop)
+            builder.position_at_end(loop)
+            at, total = builder.phi(WORD), builder.phi(VECTOR)
+            at.add_incoming(_word(0), start)
+            total.add_incoming(first, start)
+            place = builder.load(_pointer(builder, places, at, 4, ir.IntType(32)), align=4)
+            row = builder.mul(builder.sext(place, WORD), w_row)
+            address = builder.add(w, builder.mul(row, _word(2 if half else 4)))
+            if half:
+                bits = ir.VectorType(ir.IntType(16), LANES)
+                weight = builder.load(builder.inttoptr(address, bits.as_pointer()), align=2)
+                weight = builder.zext(weight, ir.VectorType(ir.IntType(32), LANES))
+                weight = builder.bitcast(builder.shl(weight, _places([16] * LANES)), VECTOR)
+            else:
+                weight = builder.load(builder.inttoptr(address, VECTOR.as_pointer()), align=4)
+            number = _spread(builder, builder.load(_pointer(builder, x, at, 4), align=4))
+            new = builder.call(fma, [number, weight, total])
+            onward = builder.add(at, _word(1))
+            at.add_incoming(onward, loop)
+            total.add_incoming(new, loop)
+            builder.cbranch(builder.icmp_signed("<", onward, n), loop, done)
+            builder.position_at_end(done)
+            builder.store(new, here, align=4)
+            return context.get_dummy_value()
+
+        return types.void(*[types.int64] * 6), build
+
+    return columns
+
+
+columns_of_halves, columns_of_floats = _columns_of(True), _columns_of(False)
+
+
 NF4 = (
     *(-1.0, -0.6961928009986877, -0.5250730514526367, -0.39491748809814453),
     *(-0.28444138169288635, -0.18477343022823334, -0.09105003625154495, 0.0),
@@ -266,9 +315,7 @@ def _widen_block(context, codes, scale, out):
     def build(context, builder, signature, args):
         codes, scale, out = args
         whole = ir.VectorType(ir.IntType(32), LANES)
-        empty = ir.Constant(VECTOR, ir.Undefined)
-        scales = builder.insert_element(empty, scale, ir.Constant(ir.IntType(32), 0))
-        scales = builder.shuffle_vector(scales, empty, _places([0] * LANES))
+        scales = _spread(builder, scale)
         for part in range(BLOCK // LANES):
             kind = ir.VectorType(ir.IntType(8), LANES // 2)
             place = builder.add(codes, _word(part * LANES // 2))
