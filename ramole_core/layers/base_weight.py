@@ -5,7 +5,8 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from ramole_core.kernels.compiled import DTYPES
-from ramole_core.kernels.product import Weight, widened
+from ramole_core.kernels.product import Weight
+from ramole_core.kernels.widen import widened
 
 
 def base_weight(layer: nn.Module) -> Weight | None:
