@@ -28,7 +28,7 @@ class Gates:
         self.parts.append((start, gates))
 
     def add_found(
-        self, start: int, found: Sequence[Float[Tensor, "layer module k"] | None]
+        self, start: int, found: Sequence[Float[Tensor, "layer module _"] | None]
     ) -> None:
         """Those of tokens that were found in the cache; None where no gate weighed one. Turns may
         have different numbers of adapters."""
