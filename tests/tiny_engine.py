@@ -59,6 +59,10 @@ class TinyEngine:
         )
         self.heard: dict[RequestState, Heard] = {}
 
+    def content(self, name: str, version: int) -> str:
+        """What is in that version of an adapter of that name."""
+        return f"{name}{version}"
+
     def adapter(self, content: str, rank: int) -> LoraSet:
         """An adapter that says something of its own; the same content has the same weights."""
         generator = torch.Generator().manual_seed(sum(content.encode()) * 131 + rank)
