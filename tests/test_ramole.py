@@ -97,7 +97,7 @@ def test_a_list_longer_than_a_batch_is_split_and_its_order_kept(ramole):
     prompts = [examples[0] for examples in TASKS.values()] * 2
     sizes = []
     handle = ramole.base.model.register_forward_pre_hook(
-        lambda m, args, kwargs: sizes.append(kwargs["input_ids"].shape[0]), with_kwargs=True
+        lambda m, args, kwargs: sizes.append(len(kwargs["logits_to_keep"])), with_kwargs=True
     )
     answers = ramole.generate([Request(p, method="selection", **ASK) for p in prompts])
     handle.remove()

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from ramole_core.base.model import load_base
-from ramole_core.composition import Candidate, Lora, LoraSet, Sites
+from ramole_core.composition import Candidate, Lora, LoraSet, Response, Sites
 from ramole_core.engine.engine import Engine, EngineSizes
 from ramole_core.engine.prompt import Turn
 from ramole_core.engine.request_state import RequestState
@@ -19,8 +19,17 @@ from tests.tiny_methods import make_trained
 class Heard:
     """What came of one request."""
 
-    tokens: list[int] = field(default_factory=list)
+    steps: list[Step] = field(default_factory=list)
     end: Generation | Exception | None = None
+
+    @property
+    def tokens(self) -> list[int]:
+        return [step.token for step in self.steps]
+
+    @property
+    def answer(self) -> Generation:
+        assert isinstance(self.end, Generation), self.end
+        return self.end
 
 
 class TinyEngine:
@@ -50,6 +59,10 @@ class TinyEngine:
         )
         self.heard: dict[RequestState, Heard] = {}
 
+    def content(self, name: str, version: int) -> str:
+        """What is in that version of an adapter of that name."""
+        return f"{name}{version}"
+
     def adapter(self, content: str, rank: int) -> LoraSet:
         """An adapter that says something of its own; the same content has the same weights."""
         generator = torch.Generator().manual_seed(sum(content.encode()) * 131 + rank)
@@ -62,13 +75,23 @@ class TinyEngine:
         }
 
     def chosen(self, contents: Sequence[tuple[str, int]]) -> list[Candidate]:
-        """(content, rank) of each adapter."""
+        """(content, rank) of each adapter; the same content has the same evidence."""
         return [
             Candidate(
-                name, 0.5, f"{name}_{rank}", lambda name=name, rank=rank: self.adapter(name, rank)
+                name,
+                0.3 + sum(name.encode()) % 7 * 0.04,
+                f"{name}_{rank}",
+                lambda name=name, rank=rank: self.adapter(name, rank),
+                self._response(name),
             )
             for name, rank in contents
         ]
+
+    def _response(self, content: str) -> Response:
+        usual = torch.tensor([0.0, 1.0]).repeat(len(self.shapes), 1)
+        generator = torch.Generator().manual_seed(sum(content.encode()))
+        loud = torch.randn(len(self.shapes), generator=generator)
+        return Response(loud, usual, torch.ones(len(self.shapes), dtype=torch.bool))
 
     def submit(
         self,
@@ -76,20 +99,22 @@ class TinyEngine:
         contents: Sequence[tuple[str, int]],
         *,
         earlier: Sequence[Sequence[tuple[str, int]]] = (),
+        dropped: int = 0,
         session: str = "",
     ) -> RequestState:
-        """`contents`: the adapters of the answered turn; `earlier`: those of each turn before."""
+        """`contents`: the adapters of the answered turn; `earlier`: those of each turn before, but
+        for the first ones that are `dropped`."""
         heard = Heard()
 
         def deliver(state: RequestState, item: Step | Generation | Exception) -> None:
             if isinstance(item, Step):
-                heard.tokens.append(item.token)
+                heard.steps.append(item)
             else:
                 heard.end = item
 
         turns = [
             Turn(turn, tuple(self.chosen(adapters)))
-            for turn, adapters in zip(request.turns[:-1], earlier, strict=True)
+            for turn, adapters in zip(request.turns[dropped:-1], earlier, strict=True)
         ]
         prepared = self.engine.prepare(request, self.chosen(contents), earlier=turns)
         state = self.engine.submit(prepared, session=session, deliver=deliver)
@@ -108,5 +133,5 @@ class TinyEngine:
         state = self.submit(request, contents)
         self.finish()
         heard = self.heard.pop(state)
-        assert isinstance(heard.end, Generation), heard.end
+        assert heard.answer
         return heard.tokens

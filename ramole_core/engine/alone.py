@@ -39,7 +39,7 @@ class AloneReader:
         ]
         logits: dict[int, Tensor] = {}
         faults: dict[int, Exception] = {}
-        while left := [n for n in range(len(asked)) if n not in logits and n not in faults]:
+        while left := [n for n in range(len(asked)) if n not in logits]:
             runs = []
             for n in left:
                 segments, ids = asked[n]
@@ -58,11 +58,10 @@ class AloneReader:
                 sequence = sequences[n]
                 assert sequence is not None
                 if place in output.faults:
-                    faults[n] = output.faults[place]
+                    faults[n], logits[n] = output.faults[place], output.logits[place]
                     continue
                 start = sequence.length
                 kv.commit(sequence, segments.content(part, start), None, traced=False)
                 if sequence.length == len(ids):
                     logits[n] = output.logits[place]
-        found = [logits.get(n, output.logits[0]) for n in range(len(asked))]
-        return torch.stack(found), faults
+        return torch.stack([logits[n] for n in range(len(asked))]), faults

@@ -175,14 +175,15 @@ class Engine:
             make, len(prompt.ids) + prompt.room, session=session, address=address, deliver=deliver
         )
 
-    def _segments(self, prepared: Prepared, *, bare: bool = False) -> Segments:
-        """The request's segments, with what its methods decide; all of the base where `bare`."""
+    def _segments(self, prepared: Prepared, *, length: int = 0, bare: bool = False) -> Segments:
+        """The request's segments, with what its methods decide, of `length` tokens or more; all of
+        the base where `bare`."""
         request, prompt, found, end = prepared.request, prepared.prompt, [], 0
         given = len(prompt.ids) + len(request.prefix_ids)
         for turn, part in zip(prepared.turns, prompt.parts, strict=True):
             start, end = end, end + len(part)
             if turn is prepared.turns[-1]:
-                end += prompt.room
+                end = max(end + prompt.room, length)
             candidates = () if bare else turn.candidates
             switches = read_switches(request, candidates, self.layout, given=given)
             found += self._switched(turn, candidates, switches, start=start, end=end)
@@ -255,7 +256,7 @@ class Engine:
         """The `top` likeliest tokens after `ids`, with their probabilities, as each request would
         have them. Raises RamoleError where the bank is full of adapters in use."""
         full = "The adapters in use leave no room for this one now; try again in a moment."
-        jobs = [(self._segments(one), list(ids)) for one in asked]
+        jobs = [(self._segments(one, length=len(ids)), list(ids)) for one in asked]
         with self.lock, torch.inference_mode():
             logits, faults = self._alone.read(jobs, full=full)
         for n, error in faults.items():

@@ -28,11 +28,12 @@ class Gates:
         self.parts.append((start, gates))
 
     def add_found(
-        self, start: int, found: Sequence[Float[Tensor, "layer module k"] | None]
+        self, start: int, found: Sequence[Float[Tensor, "layer module _"] | None]
     ) -> None:
-        """Those of tokens that were found in the cache; None where no gate weighed one."""
-        for known, run in groupby(enumerate(found, start), lambda one: one[1] is not None):
-            if known:
+        """Those of tokens that were found in the cache; None where no gate weighed one. Turns may
+        have different numbers of adapters."""
+        for size, run in groupby(enumerate(found, start), lambda one: _size(one[1])):
+            if size is not None:
                 places, gates = zip(*run, strict=True)
                 self.add(places[0], torch.stack(gates))
 
@@ -99,3 +100,7 @@ class Gates:
             if low < high:
                 found[low - start : high - start] = gates[low - first : high - first]
         return found.numpy()
+
+
+def _size(gates: Tensor | None) -> torch.Size | None:
+    return None if gates is None else gates.shape

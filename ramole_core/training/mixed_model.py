@@ -132,7 +132,9 @@ class MixedModel:
 
     @cached_property
     def _reference(self) -> Reference:
-        return Reference(self.plain, self._layout, self._tokenizer)
+        return Reference(
+            lambda prompts: read_ends(self.plain, self._layout, prompts), self._tokenizer
+        )
 
     def _units(self, name: str) -> Units:
         """Packed, and measured against everyday inputs, as the engine does it."""

@@ -1,0 +1,164 @@
+"""Requests in segments, the naive way: one forward of all tokens in float32 and plain torch.
+
+Every linear layer is base(x) plus, for each run of tokens that are mixed one way, what the decision
+of that run adds there (`layers/plain`). There is no cache, no batch and no kernel.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ramole_core.base.model import dequantised
+from ramole_core.composition import (
+    Adapter,
+    Ask,
+    Candidate,
+    block_of,
+    decide,
+    find_method,
+    orthonormal,
+)
+from ramole_core.engine.engine import Engine
+from ramole_core.layers.install import watch_blocks
+from ramole_core.layers.plain import PlainMix, place
+from ramole_core.layers.plain.mix import mix_at
+from ramole_core.methods import complete_options
+from ramole_core.request import Request
+
+
+@dataclass(frozen=True)
+class NaiveTurn:
+    """A turn of a conversation, and one past its last token."""
+
+    request: Request
+    """Method, options and weights."""
+    candidates: tuple[Candidate, ...]
+    end: int
+
+
+@dataclass(frozen=True)
+class Run:
+    """Tokens that are mixed one way."""
+
+    start: int
+    end: int
+    names: tuple[str, ...]
+    mix: PlainMix
+
+
+class NaiveModel:
+    """The weights that an engine serves, in a model of its own."""
+
+    def __init__(self, engine: Engine):
+        self._engine, self.layout = engine, engine.layout
+        self._model = dequantised(engine._base).float()
+        self._runs: Sequence[Run] = ()
+        self._blocks: dict[str, Tensor] = {}
+        self._alpha: dict[str, list[tuple[Run, Tensor]]] = {}
+        for path in self.layout.flat:
+            self._model.get_submodule(path).register_forward_hook(self._adding(path))
+        watch_blocks(
+            self._model, {block_of(path) for path in self.layout.flat}, self._blocks.__setitem__
+        )
+
+    @torch.inference_mode()
+    def read(
+        self,
+        ids: Sequence[int],
+        turns: Sequence[NaiveTurn],
+        *,
+        names: Sequence[str] = (),
+        without: Sequence[tuple] = (),
+    ) -> tuple[Tensor, np.ndarray]:
+        """Logits [T, v] after every token, and the weights [T, layer, module, name] at it.
+
+        `without` is that of the request with every start said.
+        """
+        self._runs = list(self._each_run(len(ids), turns, without))
+        self._alpha = {path: [] for path in self.layout.flat}
+        logits = self._model(torch.tensor([ids]), use_cache=False).logits[0]
+        places = self.layout.places
+        weights = np.zeros((len(ids), len(places.layers), len(places.modules), len(names)))
+        for path, found in self._alpha.items():
+            layer, module = places.at[path]
+            for run, alpha in found:
+                columns = [names.index(name) for name in run.names] if names else []
+                for j, column in enumerate(columns):
+                    weights[run.start : run.end, layer, module, column] = alpha[0, :, j]
+        return logits, weights
+
+    def _each_run(self, T: int, turns: Sequence[NaiveTurn], without) -> Iterator[Run]:
+        """Position by position: whose turn it is, and what is off."""
+
+        def state(position: int) -> tuple[int, tuple]:
+            turn = next((n for n, one in enumerate(turns) if position < one.end), len(turns) - 1)
+            return turn, tuple(off[:3] for off in without if off[3] <= position)
+
+        for (n, off), run in groupby(range(T), state):
+            positions = list(run)
+            turn = turns[n]
+            count = find_method(turn.request.method).experts(len(turn.candidates))
+            candidates = turn.candidates[:count]
+            mix = self._mix(turn.request, candidates, off)
+            names = tuple(one.name for one in candidates)
+            yield Run(positions[0], positions[-1] + 1, names, mix)
+
+    def _mix(self, request: Request, candidates: Sequence[Candidate], off) -> PlainMix:
+        """The decision about adapters that have not got what is off."""
+        sites, at = self.layout.sites, self.layout.places.at
+        layers, modules = self.layout.places.layers, self.layout.places.modules
+
+        def is_off(name: str | None, path: str) -> bool:
+            layer, module = at[path]
+            return any(
+                (adapter is None or adapter == name)
+                and (wanted is None or wanted == layers[layer])
+                and (short is None or short == modules[module])
+                for adapter, wanted, short in off
+            )
+
+        uploaded, adapters = [], []
+        for one in candidates:
+            pool = {path: lora for path, lora in one.load().items() if not is_off(one.name, path)}
+            uploaded.append(pool)
+            adapters.append(
+                Adapter(
+                    one.name,
+                    one.checksum,
+                    torch.tensor([path in pool for path in sites.paths]),
+                    {path: orthonormal(lora) for path, lora in pool.items()},
+                    max((lora.A.shape[0] for lora in pool.values()), default=0),
+                    score=one.score,
+                    response=one.response,
+                    usual=self._engine.store.get(one.checksum, one.load).usual,
+                )
+            )
+        method = find_method(request.method)
+        weights = None if request.weights is None else tuple(request.weights)
+        ask = Ask(
+            tuple(adapters),
+            sites,
+            complete_options(request.method, request.options),
+            weights,
+            self._engine._weights(method) if weights is None or method.merges else None,
+        )
+        if not adapters:
+            return PlainMix(decide(find_method("base"), ask), (), sites)
+        return place(decide(method, ask), [a.loras for a in adapters], sites, uploaded=uploaded)
+
+    def _adding(self, path: str):
+        def hook(module, args: tuple[Tensor], y: Tensor) -> Tensor:
+            x, y, block = args[0], y.clone(), self._blocks[block_of(path)]
+            for run in self._runs:
+                part = slice(run.start, run.end)
+                mixed = mix_at(run.mix, path, x[:, part], block[:, part])
+                if mixed.update is not None:
+                    y[:, part] += mixed.update
+                self._alpha[path].append((run, mixed.alpha))
+            return y
+
+        return hook
