@@ -48,7 +48,11 @@ def events_of(jobs: Sequence[Job], *, names: int, chunks: Sequence[int]):
         st.tuples(st.just("ask"), st.integers(0, len(jobs) - 1), st.just(0)),
         st.tuples(st.just("step"), st.integers(1, 5), st.just(0)),
         st.tuples(st.just("cancel"), st.integers(0, 9), st.just(0)),
-        *([st.tuples(st.just("replace"), st.integers(0, names - 1), st.just(0))] if names else []),
+        *(
+            st.tuples(st.just(what), st.integers(0, names - 1), st.just(0))
+            for what in ("replace", "remove")
+            if names
+        ),
         st.tuples(st.just("forget"), st.just(0), st.just(0)),
         st.tuples(st.just("chunk"), st.sampled_from(chunks), st.just(0)),
     )
@@ -147,6 +151,11 @@ class Pair:
                     asked[argument % len(asked)][0].cancel()
                 elif what == "replace":  # the same name, other weights
                     version[sorted(version)[argument]] += 1
+                elif what == "remove":  # as the pool does it: files and host cache, at once
+                    kept = sorted(set(version) - {sorted(version)[argument]})
+                    tiny.engine.store.keep_only(
+                        f"{tiny.content(name, version[name])}_{self.ranks[name]}" for name in kept
+                    )
                 elif what == "forget":
                     tiny.engine.forget_prefixes()
                 elif what == "chunk":
