@@ -53,8 +53,9 @@ def _bits_of(context, number):
     return types.uint32(types.float32), build
 
 
-def wide(value):
+def wide(value) -> np.float32:
     """A number as float32; what it does is compiled by the kind of number, in `_wide_of`."""
+    raise NotImplementedError("only in kernels")
 
 
 def put(out, at, number):
