@@ -24,7 +24,9 @@ def model_of(activation: str = "silu", dtype: torch.dtype = torch.float32) -> Ll
         num_key_value_heads=1,
         hidden_act=activation,
     )
-    return LlamaForCausalLM(config).to(dtype)
+    model = LlamaForCausalLM(config)
+    nn.Module.to(model, dtype)
+    return model
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -51,7 +53,7 @@ def test_other_numbers_devices_activations_and_layers_are_not():
             return 2 * super().forward(input)
 
     model = model_of()
-    model.model.layers[1].mlp.up_proj = Doubled(12, 10, bias=False)
+    model.set_submodule("model.layers.1.mlp.up_proj", Doubled(12, 10, bias=False))
     assert not is_exact(model)
 
 
