@@ -48,7 +48,11 @@ def events_of(jobs: Sequence[Job], *, names: int, chunks: Sequence[int]):
         st.tuples(st.just("ask"), st.integers(0, len(jobs) - 1), st.just(0)),
         st.tuples(st.just("step"), st.integers(1, 5), st.just(0)),
         st.tuples(st.just("cancel"), st.integers(0, 9), st.just(0)),
-        *([st.tuples(st.just("replace"), st.integers(0, names - 1), st.just(0))] if names else []),
+        *(
+            st.tuples(st.just(what), st.integers(0, names - 1), st.just(0))
+            for what in ("replace", "remove")
+            if names
+        ),
         st.tuples(st.just("forget"), st.just(0), st.just(0)),
         st.tuples(st.just("chunk"), st.sampled_from(chunks), st.just(0)),
     )
@@ -92,15 +96,15 @@ class Pair:
 
     def anew(self) -> "Pair":
         """The same engines, and nothing known."""
-        self.roomy.engine._kv.forget()
-        self.narrow.engine._kv.forget()
+        self.roomy.engine.forget_prefixes()
+        self.narrow.engine.forget_prefixes()
         return Pair(self.jobs, self.roomy, self.narrow, self.ranks)
 
     def alone(self, job: int, version: Versions) -> tuple[list[int], list[torch.Tensor]]:
         """Tokens and logits of a job that nobody is beside or was before."""
         key = job, tuple(version[name] for name in self.jobs[job].named)
         if key not in self._alone:
-            self.roomy.engine._kv.forget()
+            self.roomy.engine.forget_prefixes()
             bits = Bits()
             with pytest.MonkeyPatch.context() as patch:
                 bits.watch(patch)
@@ -147,8 +151,13 @@ class Pair:
                     asked[argument % len(asked)][0].cancel()
                 elif what == "replace":  # the same name, other weights
                     version[sorted(version)[argument]] += 1
+                elif what == "remove":  # as the pool does it: files and host cache, at once
+                    kept = sorted(set(version) - {sorted(version)[argument]})
+                    tiny.engine.store.keep_only(
+                        f"{tiny.content(name, version[name])}_{self.ranks[name]}" for name in kept
+                    )
                 elif what == "forget":
-                    tiny.engine._kv.forget()
+                    tiny.engine.forget_prefixes()
                 elif what == "chunk":
                     tiny.engine.scheduler.sizes = replace(chunk, prefill_chunk=argument)
             tiny.finish()

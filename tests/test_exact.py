@@ -157,7 +157,8 @@ NOTICED = [
     ids=[f"{kind}-{mutant.__name__}" for kind, mutant in NOTICED],
 )
 def test_a_size_that_follows_the_batch_is_noticed(pair, mutant):
-    everyone = [("ask", job, 0) for job in range(len(JOBS))]
+    last = range(len(JOBS) - 6, len(JOBS))  # with scores of their own
+    everyone = [("ask", job, 0) for job in (*range(1, 9, 2), *last)]
     try:
         with pytest.MonkeyPatch.context() as patch:
             mutant(patch)

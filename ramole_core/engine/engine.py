@@ -318,6 +318,11 @@ class Engine:
     def _response(self, one: Candidate, inputs: Sequence[Tensor]) -> Response:
         return response_of(self.store.get(one.checksum, one.load), inputs)
 
+    def forget_prefixes(self) -> None:
+        """Drop the keys and values that no request holds: prompts are read again from the start."""
+        with self.lock:
+            self._kv.forget()
+
     def stats(self) -> Mapping[str, int | float]:
         """What was done since the start, and what is held now (bytes)."""
         return {
