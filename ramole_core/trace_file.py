@@ -4,7 +4,8 @@ Both hold the same fields. The npz opens with `numpy.load(path)`, which needs no
 
     weights      float16 [T, layer, module, k], row t the gate that predicts token t+1
     token_ids    int64 [T], the prompt first;  tokens: their texts
-    prompt_length, adapters [k], scores [k] (nan: none), layers [layer], modules [module], answer, finish_reason
+    prompt_length, adapters [k], scores [k] (nan: none), layers [layer], modules [module]
+    answer, finish_reason
 """
 
 import json
