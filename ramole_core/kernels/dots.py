@@ -6,9 +6,8 @@ of its own, filled and summed in the same order.
 
 from llvmlite import ir
 from numba import types
-from numba.extending import intrinsic
 
-from ramole_core.kernels.compiled import kernel
+from ramole_core.kernels.compiled import instructions, kernel
 from ramole_core.kernels.vectors import (
     FLOAT,
     LANES,
@@ -48,7 +47,7 @@ def _sums(builder, vectors):
 def _dots_of(rows: int):
     """`dots` of so many rows of x and four of w; n is in whole vectors."""
 
-    @intrinsic
+    @instructions
     def dots(context, x, x_row, w, w_row, n, out, out_row):
         def build(context, builder, signature, args):
             x, x_row, w, w_row, n, out, out_row = args

@@ -5,9 +5,8 @@ How many rows and columns are taken at once changes the speed and not one bit.
 
 from llvmlite import ir
 from numba import types
-from numba.extending import intrinsic
 
-from ramole_core.kernels.compiled import kernel
+from ramole_core.kernels.compiled import instructions, kernel
 from ramole_core.kernels.vectors import (
     LANES,
     MANY,
@@ -24,7 +23,7 @@ from ramole_core.kernels.vectors import (
 def _outers_of(rows: int, width: int):
     """`outers` of so many rows of x and vectors of w."""
 
-    @intrinsic
+    @instructions
     def outers(context, x, x_row, w, w_row, n, out, out_row):
         def build(context, builder, signature, args):
             x, x_row, w, w_row, n, out, out_row = args
@@ -109,7 +108,7 @@ def outers(x, x_row, m, w, w_row, n, out, out_row, columns):
 def _columns_of(half: bool):
     """`outers` of one row whose w are rows of a matrix at any places, one vector of each."""
 
-    @intrinsic
+    @instructions
     def columns(context, x, rows, n, w, w_row, out):
         def build(context, builder, signature, args):
             x, rows, n, w, w_row, out = args

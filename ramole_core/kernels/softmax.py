@@ -10,9 +10,8 @@ runs along the lanes and then up one tree.
 
 from llvmlite import ir
 from numba import types
-from numba.extending import intrinsic
 
-from ramole_core.kernels.compiled import kernel
+from ramole_core.kernels.compiled import instructions, kernel
 from ramole_core.kernels.vectors import FLOAT, LANES, VECTOR, WORD, fma_of, places, word
 
 BLOCK = 64
@@ -77,7 +76,7 @@ def _fold(builder, vector, join):
     return builder.extract_element(vector, ir.Constant(ir.IntType(32), 0))
 
 
-@intrinsic
+@instructions
 def _soften(context, scores, low, high, largest, total):
     def build(context, builder, signature, args):
         scores, low, high, largest, total = args

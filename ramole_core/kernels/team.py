@@ -17,9 +17,8 @@ import numpy as np
 import torch
 from llvmlite import ir
 from numba import carray, cfunc, types  # pyright: ignore[reportPrivateImportUsage]
-from numba.extending import intrinsic
 
-from ramole_core.kernels.compiled import CACHE, kernel
+from ramole_core.kernels.compiled import CACHE, instructions, kernel
 
 COUNTER, TILES = 0, 1
 """The first two words of every call: the next tile, and how many there are."""
@@ -124,7 +123,7 @@ class _Helper:
 INT = ir.IntType(64)
 
 
-@intrinsic
+@instructions
 def _add(context, address, number):
     """Add to a word, seen by all threads in one order; what it was."""
 
@@ -135,7 +134,7 @@ def _add(context, address, number):
     return types.int64(types.int64, types.int64), build
 
 
-@intrinsic
+@instructions
 def _look(context, address):
     """A word as it is now."""
 
@@ -146,7 +145,7 @@ def _look(context, address):
     return types.int64(types.int64), build
 
 
-@intrinsic
+@instructions
 def _run(context, entry, argument):
     """Call the kernel at an address."""
 
@@ -158,7 +157,7 @@ def _run(context, entry, argument):
     return types.int64(types.int64, types.int64), build
 
 
-@intrinsic
+@instructions
 def _rest(context):
     """Let the core's other half, and whoever waits for the core, go first for a moment."""
 
@@ -171,7 +170,7 @@ def _rest(context):
     return types.int64(), build
 
 
-@intrinsic
+@instructions
 def _at(context, address):
     def build(context, builder, signature, args):
         return builder.inttoptr(args[0], context.get_value_type(types.voidptr))
@@ -179,9 +178,12 @@ def _at(context, address):
     return types.voidptr(types.int64), build
 
 
+_array: Callable[[int, tuple[int, ...], type], np.ndarray] = carray  # pyright: ignore
+
+
 def _lead(words, entry, argument):
     """One call, from its opening to the last helper's end."""
-    team = carray(_at(words), (64,), np.int64)
+    team = _array(_at(words), (64,), np.int64)
     team[ENTRY], team[ARGUMENT] = entry, argument
     _add(words + 8 * CALL, 1)
     _run(entry, argument)
@@ -224,7 +226,7 @@ def _lead_address() -> int:
 TEAM = Team()
 
 
-@intrinsic
+@instructions
 def take(context, words):
     """The next tile of the call whose words lie at this address."""
 
@@ -238,28 +240,28 @@ def take(context, words):
 @kernel()
 def words_at(address):
     """The words of the call that begins at this address."""
-    return carray(_at(address), (WORDS,), np.int64)
+    return _array(_at(address), (WORDS,), np.int64)
 
 
 @kernel()
 def floats(address, rows, columns):
     """float32 [rows, columns] at an address."""
-    return carray(_at(address), (rows, columns), np.float32)
+    return _array(_at(address), (rows, columns), np.float32)
 
 
 @kernel()
 def halves(address, rows, columns):
     """bfloat16, as its bits, [rows, columns] at an address."""
-    return carray(_at(address), (rows, columns), np.uint16)
+    return _array(_at(address), (rows, columns), np.uint16)
 
 
 @kernel()
 def bytes_at(address, rows, columns):
     """uint8 [rows, columns] at an address."""
-    return carray(_at(address), (rows, columns), np.uint8)
+    return _array(_at(address), (rows, columns), np.uint8)
 
 
 @kernel()
 def ints(address, rows, columns):
     """int32 [rows, columns] at an address."""
-    return carray(_at(address), (rows, columns), np.int32)
+    return _array(_at(address), (rows, columns), np.int32)

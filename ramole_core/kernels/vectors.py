@@ -47,7 +47,7 @@ def places(numbers) -> ir.Constant:
     return ir.Constant(ir.VectorType(kind, len(numbers)), [ir.Constant(kind, n) for n in numbers])
 
 
-def pointer(builder, address, steps, step: int, kind=FLOAT):
+def pointer(builder, address, steps, step: int, kind: ir.Type = FLOAT):
     """address + steps * step bytes."""
     if step:
         address = builder.add(address, builder.mul(steps, word(step)))

@@ -9,10 +9,9 @@ import numpy as np
 import torch
 from llvmlite import ir
 from numba import types
-from numba.extending import intrinsic
 from torch import Tensor
 
-from ramole_core.kernels.compiled import kernel, wide
+from ramole_core.kernels.compiled import instructions, kernel, wide
 from ramole_core.kernels.team import TILES, WORDS, Kernel, floats, halves, take, words_at
 from ramole_core.kernels.vectors import FLOAT, LANES, VECTOR, paired, places, spread, word
 
@@ -35,7 +34,7 @@ def _store(builder, vector, address, at: int) -> None:
     builder.store(vector, builder.inttoptr(place, VECTOR.as_pointer()), align=4)
 
 
-@intrinsic
+@instructions
 def _widen_pair_of_halves(context, source, out):
     """PAIR bfloat16 numbers: the low half of a word is the even one."""
 
@@ -51,7 +50,7 @@ def _widen_pair_of_halves(context, source, out):
     return types.void(types.int64, types.int64), build
 
 
-@intrinsic
+@instructions
 def _widen_pair_of_floats(context, source, out):
     """PAIR float32 numbers."""
 
@@ -95,7 +94,7 @@ def widen_floats(source, n, out):
         out[_place(at)] = source[at]
 
 
-@intrinsic
+@instructions
 def _widen_pair_of_codes(context, codes, scale, out):
     """PAIR weights from LANES bytes: the even one is the high half of its byte."""
 
