@@ -13,7 +13,9 @@ from ramole_core.composition import METHODS
 from ramole_core.methods import METHOD_LIST
 from ramole_core.settings import Settings
 
-ORDER = "base pool retrieval composition layers engine training evaluation benchmarks batch cli"
+ORDER = (
+    "base pool retrieval composition kernels layers engine training evaluation benchmarks batch cli"
+)
 """The rooms of the core in the order in which a request and its makers meet them."""
 
 OTHERS = {

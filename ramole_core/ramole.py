@@ -93,6 +93,12 @@ class Ramole:
         """Whether the base model is ready."""
         return self._engine is not None
 
+    @property
+    def exact(self) -> bool:
+        """Whether a request's tokens are to the bit those it gets alone, whoever else is served, as
+        on a CPU; False: within rounding, as on a GPU, or no model is loaded yet."""
+        return self._engine is not None and self._engine.exact
+
     def load(self, progress: Progress | None = None) -> None:
         """Load encoder, index and base model now; a second call returns at once."""
         tell = progress or (lambda stage, fraction: None)

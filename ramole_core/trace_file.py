@@ -4,7 +4,8 @@ Both hold the same fields. The npz opens with `numpy.load(path)`, which needs no
 
     weights      float16 [T, layer, module, k], row t the gate that predicts token t+1
     token_ids    int64 [T], the prompt first;  tokens: their texts
-    prompt_length, adapters [k], scores [k], layers [layer], modules [module], answer, finish_reason
+    prompt_length, adapters [k], scores [k] (nan: none), layers [layer], modules [module]
+    answer, finish_reason
 """
 
 import json
@@ -43,7 +44,7 @@ def trace_as_json(generation: Generation) -> dict[str, object]:
         "answer": generation.text,
         "finish_reason": generation.finish_reason,
         "adapters": trace.adapters,
-        "scores": [None if math.isnan(score) else score for score in generation.scores],
+        "scores": [None if math.isnan(score) else score for score in _scores(generation, trace)],
         "prompt_length": trace.prompt_length,
         "tokens": trace.tokens,
         "token_ids": trace.token_ids,
@@ -53,13 +54,19 @@ def trace_as_json(generation: Generation) -> dict[str, object]:
     }
 
 
+def _scores(generation: Generation, trace: Trace) -> list[float]:
+    """One for each adapter of the trace; those of earlier turns stand behind the answer's own."""
+    earlier = len(trace.adapters) - len(generation.scores)
+    return [*generation.scores, *[math.nan] * earlier]
+
+
 def _write_npz(generation: Generation, trace: Trace, path: Path) -> None:
     np.savez_compressed(
         path,
         answer=np.array(generation.text),
         finish_reason=np.array(generation.finish_reason),
         adapters=np.array(trace.adapters, dtype=np.str_),
-        scores=np.array(generation.scores, dtype=np.float32),
+        scores=np.array(_scores(generation, trace), dtype=np.float32),
         prompt_length=np.array(trace.prompt_length),
         tokens=np.array(trace.tokens, dtype=np.str_),
         token_ids=np.array(trace.token_ids, dtype=np.int64),

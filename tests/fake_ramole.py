@@ -61,6 +61,7 @@ class FakeRamole:
         self.gate = gate
         """Loading ends once this file is there."""
         self.pool = FakePool()
+        self.exact = True
         self.loaded, self.pause, self.length = loaded, pause, length
         self.forwards, self.explained, self.batches = 0, 0, 0
         self.running = 0

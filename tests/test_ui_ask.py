@@ -475,6 +475,19 @@ def test_the_trace_files_hold_the_trace(tmp_path):
     assert told["answer"] == run.answer.text
 
 
+def test_a_trace_has_a_score_for_every_adapter_those_of_earlier_turns_too(tmp_path):
+    run, _, _ = ask(Request("boats?"))
+    trace = run.answer.trace
+    assert trace is not None
+    earlier = replace(trace, adapters=[*trace.adapters, "yak"])
+    answer = replace(run.answer, trace=earlier)
+    wanted = [*run.answer.scores, math.nan]
+    with np.load(write_trace(answer, tmp_path / "a.npz")) as kept:
+        np.testing.assert_allclose(kept["scores"], wanted)
+    told = json.loads(write_trace(answer, tmp_path / "a.json").read_text("utf-8"))
+    assert told["scores"] == [*run.answer.scores, None]
+
+
 def test_a_trace_without_weights_or_with_another_ending_is_refused(tmp_path):
     run, _, _ = ask(Request("boats?", trace=False))
     with pytest.raises(RamoleError, match="no trace"):

@@ -30,20 +30,31 @@ def header(ramole: "Ramole") -> None:
 
     def on_tick():
         state = loading_of(ramole).status()
-        return status_html(state), gr.Timer(active=not state["ready"])
+        return status_html(state, exact=ramole.exact), gr.Timer(active=not state["ready"])
 
     page.load(on_tick, None, [status, timer], queue=False, **QUIET)
     timer.tick(on_tick, None, [status, timer], queue=False, **QUIET)
 
 
-def status_html(status: Status) -> str:
-    """The model's state in one line, with the share that is loaded."""
+def status_html(status: Status, *, exact: bool) -> str:
+    """The model's state in one line, with the share that is loaded; once it is ready, what others
+    can change of an answer: `exact` is `Ramole.exact`."""
     if status["ready"]:
-        return notice_html("The model is ready.", kind="ready")
+        return notice_html(f"The model is ready. {promise(exact=exact)}", kind="ready")
     if status["error"]:
         return notice_html(f"{status['error']} Ask to try again.", kind="wrong")
     return notice_html(
         f"The model is loading: {status['stage']}, {status['fraction']:.0%}. "
         "Recorded runs work already.",
         kind="busy",
+    )
+
+
+def promise(*, exact: bool) -> str:
+    """What an answer owes to who else is served."""
+    if exact:
+        return "On this CPU an answer is to the bit what it is alone, whoever else asks."
+    return (
+        "On this device others change an answer within rounding, so where two tokens are about as "
+        "likely, another one may come."
     )

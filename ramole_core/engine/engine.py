@@ -28,7 +28,7 @@ from ramole_core.engine.store import UnitStore
 from ramole_core.engine.switches import check_switches
 from ramole_core.errors import Busy
 from ramole_core.kernels.all import compile_kernels
-from ramole_core.layers import Bank, find_layout, install_serving
+from ramole_core.layers import Bank, find_layout, install_serving, is_exact
 from ramole_core.request import Generation, Request, Step
 
 AT_ONCE = 16
@@ -72,6 +72,8 @@ class Engine:
         )
         self._kv = KvCache(base.model, limit=sizes.kv_cache_bytes)
         self._attention = ServedAttention(base.model)
+        self.exact = is_exact(base.model)
+        """Whether a token's bits do not depend on who else is served."""
         self._installed, serving = install_serving(base.model, self.layout)
         if base.device.type == "cpu":
             compile_kernels()

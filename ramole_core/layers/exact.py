@@ -1,0 +1,27 @@
+"""Whether a model's numbers are its own: no product and no activation can feel other tokens."""
+
+from torch import nn
+from transformers import PreTrainedModel, activations
+from transformers.pytorch_utils import Conv1D
+
+from ramole_core.kernels.compiled import DTYPES
+from ramole_core.layers.base_weight import base_weight
+from ramole_core.layers.steady import steady_layers
+
+HOMES = (nn.ReLU.__module__, activations.__name__)
+"""Where activations come from."""
+
+
+def is_exact(model: PreTrainedModel) -> bool:
+    """Whether a token gets the same bits beside others as alone once the model is served: it lies
+    on a CPU in float32 or bfloat16 (NF4 beside it), and our kernels know all of its layers."""
+    if model.device.type != "cpu" or model.dtype not in DTYPES:
+        return False
+    steady = steady_layers(model)
+    for path, module in model.named_modules():
+        if isinstance(module, nn.Linear | Conv1D) and base_weight(module) is None:
+            return False
+        activates = type(module).__module__ in HOMES and not isinstance(module, nn.ReLU)
+        if activates and path not in steady:
+            return False
+    return True
