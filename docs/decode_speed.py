@@ -52,6 +52,9 @@ class Timer:
             )
             for row in range(rows)
         ]
+        forget = getattr(self._ramole.engine, "forget_prefixes", None)  # older versions keep none
+        if forget is not None:
+            forget()
         self._ramole.generate(requests)
         after = self._ramole.engine.stats()
         spent = {name: after[name] - before[name] for name in before}

@@ -96,15 +96,15 @@ class Pair:
 
     def anew(self) -> "Pair":
         """The same engines, and nothing known."""
-        self.roomy.engine._kv.forget()
-        self.narrow.engine._kv.forget()
+        self.roomy.engine.forget_prefixes()
+        self.narrow.engine.forget_prefixes()
         return Pair(self.jobs, self.roomy, self.narrow, self.ranks)
 
     def alone(self, job: int, version: Versions) -> tuple[list[int], list[torch.Tensor]]:
         """Tokens and logits of a job that nobody is beside or was before."""
         key = job, tuple(version[name] for name in self.jobs[job].named)
         if key not in self._alone:
-            self.roomy.engine._kv.forget()
+            self.roomy.engine.forget_prefixes()
             bits = Bits()
             with pytest.MonkeyPatch.context() as patch:
                 bits.watch(patch)
@@ -157,7 +157,7 @@ class Pair:
                         f"{tiny.content(name, version[name])}_{self.ranks[name]}" for name in kept
                     )
                 elif what == "forget":
-                    tiny.engine._kv.forget()
+                    tiny.engine.forget_prefixes()
                 elif what == "chunk":
                     tiny.engine.scheduler.sizes = replace(chunk, prefill_chunk=argument)
             tiny.finish()

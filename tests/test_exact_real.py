@@ -89,9 +89,9 @@ def test_the_base_says_the_same_alone_beside_itself_and_beside_others(real):
     requests = [ask(prompt, "base", max_new_tokens=8) for prompt in prompts]
     alone = []
     for request in requests:
-        real.engine._kv.forget()
+        real.engine.forget_prefixes()
         alone.append(real.alone(request, ()))
-    real.engine._kv.forget()
+    real.engine.forget_prefixes()
     states = []
     for request in requests:
         states.append(real.submit(request, ()))

@@ -273,6 +273,35 @@ def test_what_nobody_holds_goes_first_and_the_longest_unused_before():
     assert [asked and asked.sequence.length for asked in found] == [127, 64], "a leaf went"
 
 
+def test_pages_that_are_shared_take_room_too():
+    play = Play(4)
+    contents = [content_of(play.kv, [(token, MIXED, 128)]) for token in (1, 2)]
+    play.close(read_all(play, contents[0], more=0))
+    assert play.start(contents[1], 0, False) is not None
+    assert play.start(contents[0], 64, False) is None, "two pages of others and three of its own"
+    assert play.start(contents[0], 0, False) is not None
+
+
+def test_a_trace_comes_to_the_page_that_stays():
+    play = Play(60)
+    content = content_of(play.kv, [(1, MIXED, 200)])
+    plain = play.start(content, 1, False)
+    assert plain is not None
+    play.write(plain, 70, True)
+    traced = play.start(content[:80], 0, True)
+    assert traced is not None and traced.sequence.length == 0
+    play.write(traced, 80, True)
+    assert traced.sequence.table[0] == plain.sequence.table[0]
+    play.close(traced)
+    third = play.start(content, 1, False)
+    assert third is not None and third.sequence.length == 80
+    play.write(plain, 60, True)
+    play.extend(third)
+    assert third.sequence.table[1] == plain.sequence.table[1]
+    again = play.start(content, 1, True)
+    assert again is not None and again.sequence.length == 80
+
+
 def test_the_last_page_that_is_left_is_taken_with_what_it_holds():
     play = Play(1)
     play.close(read_all(play, content_of(play.kv, [(1, MIXED, 30)]), more=10))

@@ -76,7 +76,7 @@ class World:
 
     def fresh(self, *asked, **options) -> Answer:
         """The same where nothing is in the cache."""
-        self.engine._kv.forget()
+        self.engine.forget_prefixes()
         return self.answer(*asked, **options)
 
     def turns(self, request: Request, names=(), earlier=(), shift: int = 0) -> list[NaiveTurn]:
@@ -312,7 +312,7 @@ def test_an_answer_goes_on_from_each_of_its_tokens(world, asked):
     assert len(whole.tokens) > 4
     for t in range(1, len(whole.tokens)):
         if t % 2:
-            world.engine._kv.forget()
+            world.engine.forget_prefixes()
         goes_on(world, whole, replace(request, prefix_ids=whole.tokens[:t]), names, earlier)
 
 
@@ -383,7 +383,7 @@ def test_rows_of_tokens_that_were_found_are_in_the_trace(world, method):
     same_trace(again.whole.trace, fresh.whole.trace)
     bare, shared = found(replace(request, trace=False))
     assert shared == n and bare.whole.trace is None and bare.tokens == fresh.tokens
-    world.engine._kv.forget()
+    world.engine.forget_prefixes()
     found(replace(request, trace=False))
     late, shared = found(request)
     assert shared == (0 if method == "ramole" else n), "gates that nobody kept are made again"

@@ -70,7 +70,8 @@ class OurEngine:
         return events
 
     def measure(self, requests: Sequence[Request]) -> Measured:
-        """All of them at once, from submission to the last token."""
+        """All of them at once, from submission to the last token; nothing is read already."""
+        self._engine.forget_prefixes()
         began = now(self._device)
         states = [self.submit(request) for request in requests]
         rows = {state.number: row for row, state in enumerate(states)}

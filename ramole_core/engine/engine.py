@@ -13,18 +13,20 @@ from ramole_core.base.model import BaseModel
 from ramole_core.composition import Candidate, Response, find_method
 from ramole_core.engine.alone import AloneReader
 from ramole_core.engine.attention import ServedAttention
+from ramole_core.engine.faults import fault_of
 from ramole_core.engine.given import check_prefix
 from ramole_core.engine.kv import KvCache
 from ramole_core.engine.model_runner import ModelRunner
-from ramole_core.engine.placement import Placement, Placer, Weights
+from ramole_core.engine.placement import Placer, Weights
 from ramole_core.engine.prompt import Prepared, Prompt, Turn, read_prompt
 from ramole_core.engine.reference import Reference, response_of, watch_inputs
 from ramole_core.engine.request_state import RequestState, new_request_state, spell
-from ramole_core.engine.scheduler import Event, Scheduler, Sizes, fault_of
+from ramole_core.engine.scheduler import Event, Scheduler, Sizes
+from ramole_core.engine.segment_maker import SegmentMaker
 from ramole_core.engine.segments import Segment, Segments
 from ramole_core.engine.store import UnitStore
-from ramole_core.engine.switches import check_switches, read_switches
-from ramole_core.errors import Busy, RamoleError
+from ramole_core.engine.switches import check_switches
+from ramole_core.errors import Busy
 from ramole_core.kernels.all import compile_kernels
 from ramole_core.layers import Bank, find_layout, install_serving
 from ramole_core.request import Generation, Request, Step
@@ -87,6 +89,7 @@ class Engine:
         self._placer = Placer(
             self.layout, bank=self.bank, store=self.store, weights=weights, dtype=base.dtype
         )
+        self._maker = SegmentMaker(self.layout, self._placer)
         self._alone = AloneReader(base.model, runner=self._runner, placer=self._placer)
         self.store.measure = Reference(self._read_ends, base.tokenizer).measure
         self._eos = _end_tokens(base)
@@ -150,7 +153,7 @@ class Engine:
         """
         self.scheduler.queue.check_place(session=session, address=address)
         request, prompt = prepared.request, prepared.prompt
-        segments = self._segments(prepared, bare=stopped)
+        segments = self._maker.segments(prepared, bare=stopped)
         self._check_made(segments)
         ids = [*prompt.ids, *request.prefix_ids]
         count = len(prepared.candidates) if stopped else len(segments.open.names)
@@ -175,41 +178,6 @@ class Engine:
             make, len(prompt.ids) + prompt.room, session=session, address=address, deliver=deliver
         )
 
-    def _segments(self, prepared: Prepared, *, length: int = 0, bare: bool = False) -> Segments:
-        """The request's segments, with what its methods decide, of `length` tokens or more; all of
-        the base where `bare`."""
-        request, prompt, found, end = prepared.request, prepared.prompt, [], 0
-        given = len(prompt.ids) + len(request.prefix_ids)
-        for turn, part in zip(prepared.turns, prompt.parts, strict=True):
-            start, end = end, end + len(part)
-            if turn is prepared.turns[-1]:
-                end = max(end + prompt.room, length)
-            candidates = () if bare else turn.candidates
-            switches = read_switches(request, candidates, self.layout, given=given)
-            found += self._switched(turn, candidates, switches, start=start, end=end)
-        return Segments(tuple(found))
-
-    def _switched(
-        self,
-        turn: Turn,
-        candidates: Sequence[Candidate],
-        switches: Sequence[tuple[int, Tensor]],
-        *,
-        start: int,
-        end: int,
-    ) -> list[Segment]:
-        """A turn's segments: one, and one more from each position on where something goes off."""
-        found, off = [], None
-        for at, more in [*switches, (end, None)]:
-            if start < min(at, end):
-                placement = self._place(turn.request, candidates, off)
-                k = placement.decision.weights.shape[1]
-                names = tuple(one.name for one in candidates[:k])
-                found.append(Segment(min(at, end), placement, names))
-                start = min(at, end)
-            off = more
-        return found
-
     def _check_made(self, segments: Segments) -> None:
         """Raises Busy where merges that wait would take more than the host cache may."""
         made = segments.made
@@ -221,17 +189,6 @@ class Engine:
                     "The server is busy: the merges of the requests that wait fill its memory; "
                     "try again in a moment."
                 )
-
-    def _place(
-        self, request: Request, candidates: Sequence[Candidate], off: Tensor | None = None
-    ) -> Placement:
-        """What the method decides; raises RamoleError, also for a fault that nobody foresaw."""
-        try:
-            return self._placer.prepare(request, candidates, off)
-        except RamoleError:
-            raise
-        except Exception as error:
-            raise fault_of(error, request.method) from error
 
     def step(self) -> list[Event]:
         """One iteration of the batch, delivered to those who asked.
@@ -256,7 +213,7 @@ class Engine:
         """The `top` likeliest tokens after `ids`, with their probabilities, as each request would
         have them. Raises RamoleError where the bank is full of adapters in use."""
         full = "The adapters in use leave no room for this one now; try again in a moment."
-        jobs = [(self._segments(one, length=len(ids)), list(ids)) for one in asked]
+        jobs = [(self._maker.segments(one, length=len(ids)), list(ids)) for one in asked]
         with self.lock, torch.inference_mode():
             logits, faults = self._alone.read(jobs, full=full)
         for n, error in faults.items():
@@ -279,7 +236,7 @@ class Engine:
             "The adapters of these rows do not fit on the device together; take fewer rows at "
             "once, or raise RAMOLE_DEVICE_CACHE_MB."
         )
-        placements = [self._place(*one) for one in asked]
+        placements = [self._maker.place(*one) for one in asked]
         with self.lock, self._placer.pinned(placements, full) as rows:
             with self._runner.mixing(rows, l) as forward:
                 yield
@@ -315,6 +272,11 @@ class Engine:
     @torch.inference_mode()
     def _response(self, one: Candidate, inputs: Sequence[Tensor]) -> Response:
         return response_of(self.store.get(one.checksum, one.load), inputs)
+
+    def forget_prefixes(self) -> None:
+        """Drop the keys and values that no request holds: prompts are read again from the start."""
+        with self.lock:
+            self._kv.forget()
 
     def stats(self) -> Mapping[str, int | float]:
         """What was done since the start, and what is held now (bytes)."""

@@ -5,7 +5,6 @@ one forward whatever their methods, adapters, k and decoding settings (iteration
 Orca; S-LoRA, arXiv 2311.03285). It has no threads of its own: whoever calls `step` runs the model.
 """
 
-import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -14,6 +13,7 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from ramole_core.engine.chunk import Share, next_chunk
+from ramole_core.engine.faults import fault_of
 from ramole_core.engine.kv import KvCache
 from ramole_core.engine.model_runner import ModelRunner, Output, Piece
 from ramole_core.engine.placement import Placement
@@ -23,7 +23,6 @@ from ramole_core.errors import RamoleError
 from ramole_core.layers import Layout, RowMix
 from ramole_core.request import Generation, Step
 
-log = logging.getLogger(__name__)
 Event = tuple[RequestState, Step | Generation | RamoleError]
 ALONE = 4
 """A step may read this many chunks of prompts where no row waits for its next token."""
@@ -339,14 +338,3 @@ class Scheduler:
         if state.mix is not None:
             self._release(state.mix)
         state.mix = state.sequence = None
-
-
-def fault_of(error: Exception, method: str) -> RamoleError:
-    """One sentence for whoever asked; what nobody foresaw goes into the log."""
-    if isinstance(error, RamoleError):
-        return error
-    log.error("A request failed in method %s.", method, exc_info=error)
-    return RamoleError(
-        f"Method {method} failed on this request ({type(error).__name__}: {error}); the other "
-        "requests go on. Choose another method, or other adapters."
-    )

@@ -9,9 +9,10 @@ changes its bits. Keys and values behind a request's last token are never used.
 import numpy as np
 
 from ramole_core.kernels.compiled import kernel, put, wide
+from ramole_core.kernels.outers import outers
 from ramole_core.kernels.softmax import BLOCK as PAGE, soften
 from ramole_core.kernels.team import TILES, Kernel, floats, halves, ints, take, words_at
-from ramole_core.kernels.vectors import LANES, outers
+from ramole_core.kernels.vectors import LANES
 
 ROWS = 48
 """Rows of a tile: its queries times the heads that share a key head."""

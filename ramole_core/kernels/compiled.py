@@ -1,8 +1,10 @@
 """How a kernel is compiled, and bfloat16 in one: it comes and goes as its 16 bits."""
 
 import os
+from collections.abc import Callable
 from inspect import unwrap
 from pathlib import Path
+from typing import Concatenate, ParamSpec
 
 import numpy as np
 import torch
@@ -10,7 +12,9 @@ from llvmlite import ir
 from numba import njit, types
 from numba.extending import intrinsic, overload
 
-CACHE = os.access(Path(__file__).parent, os.W_OK)
+P = ParamSpec("P")
+CACHE = os.access(Path(__file__).parent, os.W_OK) and "RAMOLE_LANES" not in os.environ
+"""Whether compiled code is kept in files; numba tells CPUs apart there, but not forced LANES."""
 FAST = {"nogil": True, "cache": CACHE, "boundscheck": False, "error_model": "numpy"}
 DTYPES = (torch.float32, torch.bfloat16)
 """What activations, weights and adapters may be."""
@@ -21,12 +25,17 @@ def kernel(**options):
     return lambda function: njit(**FAST, **options)(unwrap(function))
 
 
+def instructions(written: Callable[Concatenate[object, P], object]) -> Callable[P, int]:
+    """numba's `intrinsic`: a kernel calls it without the context, and gets a number or nothing."""
+    return intrinsic(written)  # pyright: ignore[reportReturnType]
+
+
 def view(tensor: torch.Tensor) -> np.ndarray:
     """The tensor's own memory for the kernels; bfloat16 as uint16."""
     return (tensor.view(torch.uint16) if tensor.dtype == torch.bfloat16 else tensor).numpy()
 
 
-@intrinsic
+@instructions
 def float_of(context, bits):
     """The float32 of these bits."""
 
@@ -36,7 +45,7 @@ def float_of(context, bits):
     return types.float32(types.uint32), build
 
 
-@intrinsic
+@instructions
 def _bits_of(context, number):
     def build(context, builder, signature, args):
         return builder.bitcast(args[0], ir.IntType(32))
@@ -44,8 +53,9 @@ def _bits_of(context, number):
     return types.uint32(types.float32), build
 
 
-def wide(value):
+def wide(value) -> np.float32:
     """A number as float32; what it does is compiled by the kind of number, in `_wide_of`."""
+    raise NotImplementedError("only in kernels")
 
 
 def put(out, at, number):
@@ -55,7 +65,7 @@ def put(out, at, number):
 @overload(wide, inline="always")
 def _wide_of(value):
     if isinstance(value, types.Integer):
-        return lambda value: float_of(np.uint32(np.uint32(value) << np.uint32(16)))  # pyright: ignore
+        return lambda value: float_of(np.uint32(np.uint32(value) << np.uint32(16)))
     return lambda value: value
 
 
@@ -64,7 +74,7 @@ def _put_of(out, at, number):
     if isinstance(out.dtype, types.Integer):
 
         def put(out, at, number):  # to the nearest, ties to even
-            bits = _bits_of(number)  # pyright: ignore
+            bits = _bits_of(number)
             odd = (bits >> np.uint32(16)) & np.uint32(1)
             out[at] = np.uint16((bits + np.uint32(0x7FFF) + odd) >> np.uint32(16))
 

@@ -14,7 +14,8 @@ import math
 import numpy as np
 
 from ramole_core.composition.surprise import MOST, TINY
-from ramole_core.kernels.compiled import kernel, wide
+from ramole_core.kernels.compiled import kernel
+from ramole_core.kernels.dots import COLUMNS, dots
 from ramole_core.kernels.team import (
     TILES,
     Kernel,
@@ -25,7 +26,8 @@ from ramole_core.kernels.team import (
     take,
     words_at,
 )
-from ramole_core.kernels.vectors import COLUMNS, LANES, dots
+from ramole_core.kernels.vectors import LANES
+from ramole_core.kernels.widen import widen_floats, widen_halves
 
 RUN = 32
 """Most tokens of a tile."""
@@ -47,11 +49,9 @@ def _widen_page(words, page, j, out):
     i = words[I]
     row = page * words[MODULES] + j
     if words[A_HALF]:
-        bits = halves(words[A] + 2 * row * i, 1, i)[0]
-        for n in range(i):
-            out[n] = wide(bits[n])
+        widen_halves(halves(words[A] + 2 * row * i, 1, i)[0], i, out)
     else:
-        out[:i] = floats(words[A] + 4 * row * i, 1, i)[0]
+        widen_floats(floats(words[A] + 4 * row * i, 1, i)[0], i, out)
 
 
 @kernel()

@@ -14,6 +14,8 @@ import torch
 from torch import Tensor
 
 from ramole_core.kernels.compiled import kernel, put, wide
+from ramole_core.kernels.dots import COLUMNS, dots
+from ramole_core.kernels.outers import columns_of_floats, columns_of_halves, outers
 from ramole_core.kernels.team import (
     TILES,
     WORDS,
@@ -25,12 +27,15 @@ from ramole_core.kernels.team import (
     take,
     words_at,
 )
-from ramole_core.kernels.vectors import BLOCK, COLUMNS, dots, outers, padded, widen_nf4
+from ramole_core.kernels.vectors import LANES, paired
+from ramole_core.kernels.widen import BLOCK, widen_floats, widen_halves, widen_nf4
 
 TILE = 16
 """Outputs of a tile."""
 ROWS = 96
 """Rows of x that stay in the cache while they meet a tile."""
+FEW = 4
+"""Fewer rows than these read a page's columns where they lie; more of them meet a copy."""
 FLOATS, HALVES, CODES = 0, 1, 2
 """What a weight is made of."""
 (M, I, O, X, X_ROW, KIND, W, SCALES, BIAS, Y, Y_HALF) = range(2, 13)
@@ -41,22 +46,17 @@ FLOATS, HALVES, CODES = 0, 1, 2
 @kernel()
 def _widen(words, first, count, weights):
     """weights[:count] = rows of W from `first` on, in float32."""
-    i, kind, o = words[I], words[KIND], words[O]
-    if kind == CODES:
-        codes = bytes_at(words[W], o, i // 2)
-        scales = floats(words[SCALES], o, i // BLOCK)
-        for j in range(count):
-            widen_nf4(codes[first + j], scales[first + j], i, weights[j])
-    elif kind == HALVES:
-        bits = halves(words[W], o, i)
-        for j in range(count):
-            row, out = bits[first + j], weights[j]
-            for n in range(i):
-                out[n] = wide(row[n])
-    else:
-        numbers = floats(words[W], o, i)
-        for j in range(count):
-            weights[j, :i] = numbers[first + j]
+    i, kind = words[I], words[KIND]
+    for j in range(count):
+        row = first + j
+        if kind == CODES:
+            codes = bytes_at(words[W] + row * (i // 2), 1, i // 2)[0]
+            scales = floats(words[SCALES] + 4 * row * (i // BLOCK), 1, i // BLOCK)[0]
+            widen_nf4(codes, scales, i, weights[j])
+        elif kind == HALVES:
+            widen_halves(halves(words[W] + 2 * row * i, 1, i)[0], i, weights[j])
+        else:
+            widen_floats(floats(words[W] + 4 * row * i, 1, i)[0], i, weights[j])
 
 
 @kernel()
@@ -73,10 +73,21 @@ def _add_updates(words, first, count, sums):
             end += 1
         pages = ints(words[PAGES] + 4 * row * pages_row, 1, max(pages_row, 1))[0]
         R = ints(words[COUNTS] + 8 * row, 1, 2)[0, 0]
-        if R > 0:
+        out = sums.ctypes.data + 4 * start * TILE
+        if R > 0 and end - start < FEW and count == TILE:
+            for n in range(start, end):
+                x = units + 4 * n * words[UNITS_ROW]
+                for v in range(0, TILE, LANES):
+                    if words[B_HALF]:
+                        w = words[B] + 2 * (first + v)
+                        columns_of_halves(x, pages.ctypes.data, R, w, words[O], out + 4 * v)
+                    else:
+                        w = words[B] + 4 * (first + v)
+                        columns_of_floats(x, pages.ctypes.data, R, w, words[O], out + 4 * v)
+                out += 4 * TILE
+        elif R > 0:
             _columns(words, pages, R, first, count, columns)
             x = units + 4 * start * words[UNITS_ROW]
-            out = sums.ctypes.data + 4 * start * TILE
             w = columns.ctypes.data
             outers(x, words[UNITS_ROW], end - start, w, TILE, R, out, TILE, TILE)
         start = end
@@ -194,7 +205,7 @@ class Weight:
         self._held = weight, scales, None if bias is None else bias.float().contiguous()
         words = self._words = np.zeros(WORDS, np.int64)
         kind = FLOATS if weight.dtype == torch.float32 else HALVES
-        words[[O, I, X_ROW]] = self.o, self.i, padded(self.i)
+        words[[O, I, X_ROW]] = self.o, self.i, paired(self.i)
         words[[KIND, W]] = CODES if scales is not None else kind, weight.data_ptr()
         if scales is not None:
             words[SCALES] = scales.data_ptr()
@@ -202,7 +213,7 @@ class Weight:
             words[BIAS] = self._held[2].data_ptr()
 
     def multiply(self, x: Tensor, dtype: torch.dtype, update: Update | None = None) -> Tensor:
-        """y [N, o] in `dtype`, of x [N, padded(i)] in float32 (`widened`)."""
+        """y [N, o] in `dtype`, of x [N, paired(i)] in float32 (`widened`)."""
         n = x.shape[0]
         y = torch.empty(n, self.o, dtype=dtype)
         words = self._words
@@ -218,14 +229,3 @@ class Weight:
             words[PAGE_COUNT] = B_.shape[0]
         MULTIPLY.run(words, -(-self.o // TILE))
         return y
-
-
-def widened(x: Tensor) -> Tensor:
-    """x [..., i] as float32 [N, padded(i)], zeros behind."""
-    i = x.shape[-1]
-    x = x.reshape(-1, i)
-    if padded(i) == i:
-        return x.float().contiguous()
-    wide_x = x.new_zeros(len(x), padded(i), dtype=torch.float32)
-    wide_x[:, :i] = x
-    return wide_x

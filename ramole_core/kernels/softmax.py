@@ -10,10 +10,9 @@ runs along the lanes and then up one tree.
 
 from llvmlite import ir
 from numba import types
-from numba.extending import intrinsic
 
-from ramole_core.kernels.compiled import kernel
-from ramole_core.kernels.vectors import FLOAT, LANES, VECTOR, WORD, _fma, _places, _word
+from ramole_core.kernels.compiled import instructions, kernel
+from ramole_core.kernels.vectors import FLOAT, LANES, VECTOR, WORD, fma_of, places, word
 
 BLOCK = 64
 """Scores of a block."""
@@ -40,12 +39,12 @@ def _spread(builder, number):
     """A number in all lanes."""
     empty = ir.Constant(ir.VectorType(number.type, LANES), ir.Undefined)
     first = builder.insert_element(empty, number, ir.Constant(ir.IntType(32), 0))
-    return builder.shuffle_vector(first, empty, _places([0] * LANES))
+    return builder.shuffle_vector(first, empty, places([0] * LANES))
 
 
 def _exp(builder, x):
     """exp of numbers that are at most 0; what is no number stays so."""
-    fma = _fma(builder)
+    fma = fma_of(builder)
     shifted = builder.call(fma, [x, _float(LOG2E), _float(MAGIC)])
     n = builder.fsub(shifted, _float(MAGIC))
     r = x
@@ -56,7 +55,7 @@ def _exp(builder, x):
         found = builder.call(fma, [found, r, _float(term)])
     found = builder.call(fma, [found, builder.fmul(r, r), r])
     found = builder.fadd(found, _float(1.0))
-    power = builder.shl(builder.bitcast(shifted, WHOLE), _places([23] * LANES))
+    power = builder.shl(builder.bitcast(shifted, WHOLE), places([23] * LANES))
     found = builder.bitcast(builder.add(builder.bitcast(found, WHOLE), power), VECTOR)
     found = builder.select(builder.fcmp_ordered("<", x, _float(LEAST)), _float(0.0), found)
     return builder.select(builder.fcmp_unordered("uno", x, x), x, found)
@@ -71,22 +70,22 @@ def _fold(builder, vector, join):
     width = LANES
     while width > 1:
         width //= 2
-        low = builder.shuffle_vector(vector, vector, _places(range(width)))
-        high = builder.shuffle_vector(vector, vector, _places(range(width, 2 * width)))
+        low = builder.shuffle_vector(vector, vector, places(range(width)))
+        high = builder.shuffle_vector(vector, vector, places(range(width, 2 * width)))
         vector = join(low, high)
     return builder.extract_element(vector, ir.Constant(ir.IntType(32), 0))
 
 
-@intrinsic
+@instructions
 def _soften(context, scores, low, high, largest, total):
     def build(context, builder, signature, args):
         scores, low, high, largest, total = args
         low, high = (_spread(builder, builder.trunc(n, ir.IntType(32))) for n in (low, high))
         found = []
         for v in range(BLOCK // LANES):
-            place = builder.add(scores, _word(4 * LANES * v))
+            place = builder.add(scores, word(4 * LANES * v))
             place = builder.inttoptr(place, VECTOR.as_pointer())
-            at = _places(range(LANES * v, LANES * (v + 1)))
+            at = places(range(LANES * v, LANES * (v + 1)))
             seen = builder.and_(
                 builder.icmp_signed(">=", at, low), builder.icmp_signed("<", at, high)
             )

@@ -1,28 +1,34 @@
-"""Kernels on PyTorch's own threads: one call, and the threads take its tiles in turn.
+"""Kernels on several threads: whoever calls one takes its tiles, and the others help if they can.
 
-A second pool beside PyTorch's would fight with it for the cores, because OpenMP's threads spin for
-a while before they sleep. So a kernel is run by the very OpenMP library that PyTorch has loaded;
-where that is another one, by the calling thread alone.
+The caller never waits for a thread that has not come: when the tiles are taken, it closes the call
+and waits only for those that are in the middle of one. So a busy machine costs a helper's share and
+not, at every call, the time until the system lets a helper run (as OpenMP's barriers do: measured
+60 times as long beside another program). Which thread takes which tile changes no number.
 """
 
 import ctypes
+import os
+import threading
 from collections.abc import Callable
 from functools import cache, cached_property
 from inspect import unwrap
-from pathlib import Path
 
 import numpy as np
 import torch
 from llvmlite import ir
-from numba import carray, cfunc, types
-from numba.extending import intrinsic
+from numba import carray, cfunc, types  # pyright: ignore[reportPrivateImportUsage]
 
-from ramole_core.kernels.compiled import CACHE, kernel
+from ramole_core.kernels.compiled import CACHE, instructions, kernel
 
 COUNTER, TILES = 0, 1
 """The first two words of every call: the next tile, and how many there are."""
 WORDS = 40
 """Words of a call."""
+CALL, ENTRY, ARGUMENT, HELPING, STOP = 0, 8, 16, 24, 32
+"""Words of a team, each in a cache line of its own: the number of the call, odd while it is open;
+the kernel and its words; how many help; whether all shall stop."""
+SPINS = 200_000
+"""Looks for a next call before a helper lies down; about two milliseconds."""
 _ENTRY = ctypes.CFUNCTYPE(None, ctypes.c_int64)
 
 
@@ -37,7 +43,7 @@ class Kernel:
     def _entry(self):
         """Compiled on first use, or read from numba's cache."""
         signature = types.void(types.int64)  # an address
-        return cfunc(signature, nopython=True, cache=CACHE)(self._function)
+        return cfunc(signature, nopython=True, cache=CACHE)(self._function)  # pyright: ignore
 
     @cached_property
     def _address(self) -> int:
@@ -54,29 +60,173 @@ class Kernel:
     def run(self, words: np.ndarray, tiles: int) -> None:
         """Run the tiles; `words` is an int64 array of WORDS that nobody else uses meanwhile."""
         words[COUNTER], words[TILES] = 0, tiles
-        threads = min(torch.get_num_threads(), tiles)
-        start = _parallel()
-        if threads > 1 and start is not None:
-            start(self._address, words.ctypes.data, threads, 0)
-        else:
+        if tiles == 1 or not TEAM.run(self._address, words.ctypes.data):
             self._alone(words.ctypes.data)
 
 
+class Team:
+    """As many threads as PyTorch has, the caller's included; made when they are first needed."""
+
+    def __init__(self):
+        self._lock = threading.Lock()
+        self._begin()
+        os.register_at_fork(after_in_child=self._begin)  # threads do not come along
+
+    def _begin(self) -> None:
+        self._lock = threading.Lock()
+        self._words = np.zeros(64, np.int64)
+        self._helpers: list[_Helper] = []
+        self._lead: Callable[[int, int, int], None] | None = None
+
+    def run(self, entry: int, argument: int) -> bool:
+        """Run a kernel with everybody's help; False: there is nobody, or another call runs."""
+        helpers = torch.get_num_threads() - 1
+        if helpers < 1 or not self._lock.acquire(blocking=False):
+            return False
+        try:
+            while len(self._helpers) < helpers:
+                self._helpers.append(_Helper(self._words))
+            for helper in self._helpers:
+                helper.wake()
+            if self._lead is None:
+                self._lead = _LEAD(_lead_address())
+            self._lead(self._words.ctypes.data, entry, argument)
+        finally:
+            self._lock.release()
+        return True
+
+
+class _Helper:
+    """A thread that helps with calls while they come, and sleeps where none has come for long."""
+
+    def __init__(self, words: np.ndarray):
+        self._words, self._called = words, threading.Event()
+        self._awake = False
+        threading.Thread(target=self._live, name="kernels", daemon=True).start()
+
+    def wake(self) -> None:
+        """A call comes; costs nothing where it is awake."""
+        if not self._awake:
+            self._awake = True
+            self._called.set()
+
+    def _live(self) -> None:
+        while True:
+            self._called.wait()
+            self._called.clear()
+            _help(self._words)
+            self._awake = False
+
+
+# --- compiled -------------------------------------------------------------------------------
+
+INT = ir.IntType(64)
+
+
+@instructions
+def _add(context, address, number):
+    """Add to a word, seen by all threads in one order; what it was."""
+
+    def build(context, builder, signature, args):
+        place = builder.inttoptr(args[0], INT.as_pointer())
+        return builder.atomic_rmw("add", place, args[1], "seq_cst")
+
+    return types.int64(types.int64, types.int64), build
+
+
+@instructions
+def _look(context, address):
+    """A word as it is now."""
+
+    def build(context, builder, signature, args):
+        place = builder.inttoptr(args[0], INT.as_pointer())
+        return builder.load_atomic(place, "seq_cst", 8)
+
+    return types.int64(types.int64), build
+
+
+@instructions
+def _run(context, entry, argument):
+    """Call the kernel at an address."""
+
+    def build(context, builder, signature, args):
+        kind = ir.FunctionType(ir.VoidType(), [INT])
+        builder.call(builder.inttoptr(args[0], kind.as_pointer()), [args[1]])
+        return ir.Constant(INT, 0)
+
+    return types.int64(types.int64, types.int64), build
+
+
+@instructions
+def _rest(context):
+    """Let the core's other half, and whoever waits for the core, go first for a moment."""
+
+    def build(context, builder, signature, args):
+        kind = ir.FunctionType(ir.IntType(32), [])
+        known = builder.module.globals.get("sched_yield")
+        builder.call(known or ir.Function(builder.module, kind, "sched_yield"), [])
+        return ir.Constant(INT, 0)
+
+    return types.int64(), build
+
+
+@instructions
+def _at(context, address):
+    def build(context, builder, signature, args):
+        return builder.inttoptr(args[0], context.get_value_type(types.voidptr))
+
+    return types.voidptr(types.int64), build
+
+
+_array: Callable[[int, tuple[int, ...], type], np.ndarray] = carray  # pyright: ignore
+
+
+def _lead(words, entry, argument):
+    """One call, from its opening to the last helper's end."""
+    team = _array(_at(words), (64,), np.int64)
+    team[ENTRY], team[ARGUMENT] = entry, argument
+    _add(words + 8 * CALL, 1)
+    _run(entry, argument)
+    _add(words + 8 * CALL, 1)
+    looks = 0
+    while _look(words + 8 * HELPING) != 0:
+        looks += 1
+        if looks % 1000 == 0:
+            _rest()
+
+
+@kernel()
+def _help(team):
+    """Help with every call that is open, until none has come for a while."""
+    words = team.ctypes.data
+    known, looks = np.int64(0), 0
+    while looks < SPINS:
+        call = _look(words + 8 * CALL)
+        if call == known or call % 2 == 0:
+            looks += 1
+            if looks % 1000 == 0:
+                _rest()
+            continue
+        _add(words + 8 * HELPING, 1)
+        if _look(words + 8 * CALL) == call:  # still open, so its caller waits for us
+            _run(team[ENTRY], team[ARGUMENT])
+        _add(words + 8 * HELPING, -1)
+        known, looks = call, 0
+
+
+_LEAD = ctypes.CFUNCTYPE(None, ctypes.c_int64, ctypes.c_int64, ctypes.c_int64)
+
+
 @cache
-def _parallel() -> Callable[[int, int, int, int], None] | None:
-    """OpenMP's way to run a function on its threads; None where PyTorch brought no such library."""
-    here = Path(torch.__file__).parent
-    for folder in (here / "lib", here.parent / "torch.libs"):
-        for file in sorted(folder.glob("lib*omp*.so*")):
-            start = getattr(ctypes.CDLL(str(file)), "GOMP_parallel", None)
-            if start is not None:
-                start.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint, ctypes.c_uint]
-                start.restype = None
-                return start
-    return None
+def _lead_address() -> int:
+    signature = types.void(types.int64, types.int64, types.int64)
+    return int(cfunc(signature, nopython=True, cache=CACHE)(unwrap(_lead)).address)  # pyright: ignore
 
 
-@intrinsic
+TEAM = Team()
+
+
+@instructions
 def take(context, words):
     """The next tile of the call whose words lie at this address."""
 
@@ -87,39 +237,31 @@ def take(context, words):
     return types.int64(types.int64), build
 
 
-@intrinsic
-def _at(context, address):
-    def build(context, builder, signature, args):
-        return builder.inttoptr(args[0], context.get_value_type(types.voidptr))
-
-    return types.voidptr(types.int64), build
-
-
 @kernel()
 def words_at(address):
     """The words of the call that begins at this address."""
-    return carray(_at(address), (WORDS,), np.int64)
+    return _array(_at(address), (WORDS,), np.int64)
 
 
 @kernel()
 def floats(address, rows, columns):
     """float32 [rows, columns] at an address."""
-    return carray(_at(address), (rows, columns), np.float32)
+    return _array(_at(address), (rows, columns), np.float32)
 
 
 @kernel()
 def halves(address, rows, columns):
     """bfloat16, as its bits, [rows, columns] at an address."""
-    return carray(_at(address), (rows, columns), np.uint16)
+    return _array(_at(address), (rows, columns), np.uint16)
 
 
 @kernel()
 def bytes_at(address, rows, columns):
     """uint8 [rows, columns] at an address."""
-    return carray(_at(address), (rows, columns), np.uint8)
+    return _array(_at(address), (rows, columns), np.uint8)
 
 
 @kernel()
 def ints(address, rows, columns):
     """int32 [rows, columns] at an address."""
-    return carray(_at(address), (rows, columns), np.int32)
+    return _array(_at(address), (rows, columns), np.int32)

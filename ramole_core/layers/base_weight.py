@@ -5,7 +5,8 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from ramole_core.kernels.compiled import DTYPES
-from ramole_core.kernels.product import Weight, widened
+from ramole_core.kernels.product import Weight
+from ramole_core.kernels.widen import BLOCK, widened
 
 
 def base_weight(layer: nn.Module) -> Weight | None:
@@ -18,11 +19,8 @@ def base_weight(layer: nn.Module) -> Weight | None:
     if not isinstance(weight, Tensor) or weight.device.type != "cpu":
         return None
     kind = type(layer)
-    if kind is nn.Linear and weight.dtype in DTYPES:
-        rows = weight.detach().contiguous()
-        return Weight(rows, (layer.out_features, layer.in_features), bias=_bias(layer))
-    if kind is Conv1D and weight.dtype in DTYPES:  # keeps [i, o]
-        rows = weight.detach().T.contiguous()
+    if kind in (nn.Linear, Conv1D) and weight.dtype in DTYPES:
+        rows = (weight if kind is nn.Linear else weight.T).detach().contiguous()  # Conv1D: [i, o]
         return Weight(rows, (rows.shape[0], rows.shape[1]), bias=_bias(layer))
     if kind.__name__ == "Linear4bit":
         return _nf4(layer)
@@ -31,13 +29,13 @@ def base_weight(layer: nn.Module) -> Weight | None:
 
 def _nf4(layer: nn.Module) -> Weight | None:
     state = getattr(layer.get_parameter("weight"), "quant_state", None)
-    if state is None or state.quant_type != "nf4" or state.blocksize != 64 or state.nested:
+    if state is None or state.quant_type != "nf4" or state.blocksize != BLOCK or state.nested:
         return None
     o, i = state.shape
     if getattr(state, "packing_format_for_cpu", False):
         raise ValueError("bitsandbytes has run this layer already, which rounds its scales")
     codes, scales = layer.get_parameter("weight").data, state.absmax
-    if codes.numel() * 2 != o * i or scales.numel() * 64 != o * i:
+    if i % BLOCK or codes.numel() * 2 != o * i or scales.numel() * BLOCK != o * i:
         return None
     scales = scales.float().reshape(o, -1).contiguous()
     return Weight(codes, (o, i), scales=scales, bias=_bias(layer))

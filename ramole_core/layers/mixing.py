@@ -13,6 +13,7 @@ and masks say whose counts; each adapter is read once whoever uses it.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Literal
 
 import numpy as np
@@ -52,6 +53,8 @@ class Forward:
     way: Way
     alpha: list[list[Tensor | None]] | None = None
     """By group and block, [m, N, k]; None: not traced."""
+    rows: RowsMixing | None = None
+    """What runs the kernel, where it is by rows."""
     faults: dict[int, Exception] = field(default_factory=dict)
     """By row: what a method's own score raised. Its weights are not to be used."""
     _late: dict[int, tuple[str, Tensor]] = field(default_factory=dict)
@@ -76,14 +79,11 @@ class Forward:
             forward.rows = RowsMixing(batch, forward.counts, traced=kept is not None)
         return forward
 
-    rows: RowsMixing | None = None
-    """What runs the kernel, where it is by rows."""
-
     def __post_init__(self):
         ends = np.cumsum(self.counts)
         self._at = [slice(int(e - c), int(e)) for e, c in zip(ends, self.counts, strict=True)]
 
-    @property
+    @cached_property
     def row_of(self) -> Int[Tensor, "N"]:
         """The row of each token."""
         counts = torch.tensor(self.counts)

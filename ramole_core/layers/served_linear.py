@@ -13,7 +13,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from ramole_core.composition import block_of
-from ramole_core.kernels.product import Weight, widened
+from ramole_core.kernels.product import Weight
+from ramole_core.kernels.widen import widened
 from ramole_core.layers.base_weight import base_weight, kernel_linears
 from ramole_core.layers.batch_mix import BatchMix
 from ramole_core.layers.install import Installation, watch_blocks, wrap

@@ -14,6 +14,7 @@ from transformers import activations
 
 from ramole_core.kernels.compiled import DTYPES
 from ramole_core.kernels.elementwise import GELU, GELU_TANH, SILU, activate
+from ramole_core.kernels.norm import Norm
 
 BLOCK = 64
 """Positions whose angles are computed together."""
@@ -28,6 +29,10 @@ NAMES: Mapping[str, int] = {
 }
 """Classes of `torch.nn` and `transformers.activations`."""
 
+NORMS = ("LlamaRMSNorm", "MistralRMSNorm", "MixtralRMSNorm", "Qwen2RMSNorm", "Qwen3RMSNorm")
+NORMS += ("GraniteRMSNorm", "Phi3RMSNorm", "SmolLM3RMSNorm")
+"""Classes of transformers that are written alike."""
+
 
 class SteadyActivation(nn.Module):
     """An activation of `NAMES`, each number by itself."""
@@ -40,6 +45,25 @@ class SteadyActivation(nn.Module):
         if x.device.type != "cpu" or x.dtype not in DTYPES or x.requires_grad:
             return self.base(x)
         return activate(x, self._kind)
+
+
+class SteadyNorm(nn.Module):
+    """An RMSNorm of `NORMS`, each row by itself: PyTorch's is as steady, in six calls for one."""
+
+    def __init__(self, base: nn.Module, epsilon: float):
+        super().__init__()
+        self.base = base
+        self._norm = Norm(base.get_parameter("weight"), epsilon)
+
+    @property
+    def weight(self) -> Tensor:
+        """The layer's weight: some models look at it."""
+        return self.base.get_parameter("weight")
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.device.type != "cpu" or x.dtype not in DTYPES or x.requires_grad:
+            return self.base(x)
+        return self._norm.of(x)
 
 
 class SteadyAngles(nn.Module):
@@ -79,6 +103,8 @@ def steady_layers(model: nn.Module) -> dict[str, nn.Module]:
             kind = NAMES.get(name)
             if kind is not None and getattr(module, "approximate", "none") == "none":
                 found[path] = SteadyActivation(module, kind)
+        elif name in NORMS and module.get_parameter("weight").dtype in DTYPES:
+            found[path] = SteadyNorm(module, float(module.variance_epsilon))  # pyright: ignore
         elif name.endswith("RotaryEmbedding"):
             found[path] = SteadyAngles(module)
     return found

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 
 import torch
 from transformers import PreTrainedModel
@@ -132,9 +132,7 @@ class MixedModel:
 
     @cached_property
     def _reference(self) -> Reference:
-        return Reference(
-            lambda prompts: read_ends(self.plain, self._layout, prompts), self._tokenizer
-        )
+        return Reference(partial(read_ends, self.plain, self._layout), self._tokenizer)
 
     def _units(self, name: str) -> Units:
         """Packed, and measured against everyday inputs, as the engine does it."""

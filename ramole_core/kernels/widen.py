@@ -1,0 +1,187 @@
+"""Weights and inputs as float32, in the order in which `dots` meets them.
+
+Of each 2 LANES numbers those at even places come first, then those at odd ones: so two numbers that
+lie in one word (two bfloat16, or two NF4 codes in a byte) become a lane each without being moved.
+Weights and inputs have the same order, so a sum has the same terms.
+"""
+
+import numpy as np
+import torch
+from llvmlite import ir
+from numba import types
+from torch import Tensor
+
+from ramole_core.kernels.compiled import instructions, kernel, wide
+from ramole_core.kernels.team import TILES, WORDS, Kernel, floats, halves, take, words_at
+from ramole_core.kernels.vectors import FLOAT, LANES, VECTOR, paired, places, spread, word
+
+NF4 = (
+    *(-1.0, -0.6961928009986877, -0.5250730514526367, -0.39491748809814453),
+    *(-0.28444138169288635, -0.18477343022823334, -0.09105003625154495, 0.0),
+    *(0.07958029955625534, 0.16093020141124725, 0.24611230194568634, 0.33791524171829224),
+    *(0.44070982933044434, 0.5626170039176941, 0.7229568362236023, 1.0),
+)
+"""The sixteen numbers of NF4 (QLoRA, arXiv 2305.14314, appendix E)."""
+TABLE = np.array(NF4, np.float32)
+BLOCK = 64
+"""Weights that share one scale."""
+PAIR = 2 * LANES
+WORDS_OF = ir.VectorType(ir.IntType(32), LANES)
+
+
+def _store(builder, vector, address, at: int) -> None:
+    place = builder.add(address, word(4 * LANES * at))
+    builder.store(vector, builder.inttoptr(place, VECTOR.as_pointer()), align=4)
+
+
+@instructions
+def _widen_pair_of_halves(context, source, out):
+    """PAIR bfloat16 numbers: the low half of a word is the even one."""
+
+    def build(context, builder, signature, args):
+        place = builder.inttoptr(args[0], WORDS_OF.as_pointer())
+        both = builder.load(place, align=2)
+        even = builder.shl(both, places([16] * LANES))
+        odd = builder.and_(both, places([0xFFFF0000] * LANES))
+        _store(builder, builder.bitcast(even, VECTOR), args[1], 0)
+        _store(builder, builder.bitcast(odd, VECTOR), args[1], 1)
+        return context.get_dummy_value()
+
+    return types.void(types.int64, types.int64), build
+
+
+@instructions
+def _widen_pair_of_floats(context, source, out):
+    """PAIR float32 numbers."""
+
+    def build(context, builder, signature, args):
+        def load(at: int):
+            place = builder.add(args[0], word(4 * LANES * at))
+            return builder.load(builder.inttoptr(place, VECTOR.as_pointer()), align=4)
+
+        first, second = load(0), load(1)
+        for odd in (0, 1):
+            chosen = builder.shuffle_vector(first, second, places(range(odd, PAIR, 2)))
+            _store(builder, chosen, args[1], odd)
+        return context.get_dummy_value()
+
+    return types.void(types.int64, types.int64), build
+
+
+@kernel()
+def _place(n):
+    """Where the n-th number of a row goes."""
+    return n // PAIR * PAIR + n % 2 * LANES + n % PAIR // 2
+
+
+@kernel()
+def widen_halves(source, n, out):
+    """out [paired(n)] from n bfloat16 numbers; what is behind them stays."""
+    whole = n // PAIR * PAIR
+    for at in range(0, whole, PAIR):
+        _widen_pair_of_halves(source.ctypes.data + 2 * at, out.ctypes.data + 4 * at)
+    for at in range(whole, n):
+        out[_place(at)] = wide(source[at])
+
+
+@kernel()
+def widen_floats(source, n, out):
+    """out [paired(n)] from n float32 numbers; what is behind them stays."""
+    whole = n // PAIR * PAIR
+    for at in range(0, whole, PAIR):
+        _widen_pair_of_floats(source.ctypes.data + 4 * at, out.ctypes.data + 4 * at)
+    for at in range(whole, n):
+        out[_place(at)] = source[at]
+
+
+@instructions
+def _widen_pair_of_codes(context, codes, scale, out):
+    """PAIR weights from LANES bytes: the even one is the high half of its byte."""
+
+    def build(context, builder, signature, args):
+        kind = ir.VectorType(ir.IntType(8), LANES)
+        both = builder.load(builder.inttoptr(args[0], kind.as_pointer()), align=1)
+        both, scales = builder.zext(both, WORDS_OF), spread(builder, args[1])
+        even = builder.lshr(both, places([4] * LANES))
+        odd = builder.and_(both, places([15] * LANES))
+        for at, codes_of in enumerate((even, odd)):
+            _store(builder, builder.fmul(_look_up(builder, codes_of), scales), args[2], at)
+        return context.get_dummy_value()
+
+    return types.void(types.int64, types.float32, types.int64), build
+
+
+def _look_up(builder, at):
+    """NF4[at], by the instruction that permutes a register."""
+
+    def table(numbers):
+        return ir.Constant(VECTOR, [ir.Constant(FLOAT, float(np.float32(n))) for n in numbers])
+
+    def permute(name, arguments):
+        known = builder.module.globals.get(name)
+        kind = ir.FunctionType(VECTOR, [VECTOR, WORDS_OF])
+        return builder.call(known or ir.Function(builder.module, kind, name), arguments)
+
+    if LANES == 16:
+        return permute("llvm.x86.avx512.permvar.sf.512", [table(NF4), at])
+    low = permute("llvm.x86.avx2.permps", [table(NF4[:8]), at])
+    high = permute("llvm.x86.avx2.permps", [table(NF4[8:]), at])
+    return builder.select(builder.icmp_unsigned("<", at, places([8] * LANES)), low, high)
+
+
+PERMUTES = LANES > 4
+
+
+@kernel()
+def widen_nf4(codes, scales, n, out):
+    """out [n] from n weights in NF4, whole blocks of them."""
+    for at in range(0, n, PAIR):
+        scale = scales[at // BLOCK]
+        if PERMUTES:
+            _widen_pair_of_codes(codes.ctypes.data + at // 2, scale, out.ctypes.data + 4 * at)
+        else:
+            for lane in range(LANES):
+                byte = codes[at // 2 + lane]
+                out[at + lane] = TABLE[byte >> 4] * scale
+                out[at + LANES + lane] = TABLE[byte & 15] * scale
+
+
+# --- inputs ---------------------------------------------------------------------------------
+
+N, I, X, HALF, OUT, OUT_ROW = range(2, 8)
+"""The words of a call, behind the two of every call."""
+ROWS = 16
+"""Rows of a tile."""
+
+
+def _widen_rows(address):
+    words = words_at(address)
+    n, i, out_row = words[N], words[I], words[OUT_ROW]
+    out = floats(words[OUT], n, out_row)
+    while True:
+        tile = take(address)
+        if tile >= words[TILES]:
+            return
+        for row in range(tile * ROWS, min(n, (tile + 1) * ROWS)):
+            if out_row > i:
+                out[row, out_row - PAIR :] = 0
+            if words[HALF]:
+                widen_halves(halves(words[X] + 2 * row * i, 1, i)[0], i, out[row])
+            else:
+                widen_floats(floats(words[X] + 4 * row * i, 1, i)[0], i, out[row])
+
+
+WIDEN = Kernel(_widen_rows)
+
+
+def widened(x: Tensor) -> Tensor:
+    """x [..., i] of float32 or bfloat16 as float32 [N, paired(i)] in the order of `dots`, zeros
+    where there is nothing."""
+    i = x.shape[-1]
+    x = x.reshape(-1, i).contiguous()
+    found = torch.empty(len(x), paired(i))
+    words = np.zeros(WORDS, np.int64)
+    words[N], words[I], words[X], words[HALF] = len(x), i, x.data_ptr(), x.dtype == torch.bfloat16
+    words[OUT], words[OUT_ROW] = found.data_ptr(), found.shape[1]
+    WIDEN.run(words, -(-len(x) // ROWS))
+    return found
