@@ -132,14 +132,14 @@ def test_the_base_and_a_chat_equal_the_naive_run(real):
         expected, _ = naive.read(prompt + tokens, turns)
         off = apart(logits, expected[len(prompt) - 1 : -1])
         print(f"from the naive run: {off:.4f}")
-        assert off < 0.03
+        assert off < 0.05
         if len(turns) > 1:
             for shift in (-8, 8):
                 wrong = [replace(turns[0], end=turns[0].end + shift), *turns[1:]]
                 moved, _ = naive.read(prompt + tokens, wrong)
                 far = apart(logits, moved[len(prompt) - 1 : -1])
                 print(f"with another boundary: {far:.4f}")
-                assert far > 2 * off
+                assert far > 3 * off
 
 
 # --- what is read once ----------------------------------------------------------------------------
