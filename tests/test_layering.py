@@ -15,7 +15,6 @@ UI = REPOSITORY / "ui"
 ORDER = (
     ("shapes", "errors", "settings", "methods", "answer", "request_parts", "request"),
     ("base",),
-    ("kernels",),
     ("pool",),
     ("retrieval",),
     ("composition",),
