@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from ramole_core.kernels.team import TEAM
-from tests.kernel_fakes import HALVES, Product
+from tests.kernel_fakes import FLOATS, HALVES, Product
 
 
 @pytest.fixture(autouse=True)
@@ -26,10 +26,11 @@ def products():
     return [Product("nf4", 333, 64, bias=True), Product(HALVES, 350, 37, bias=False)]
 
 
-def alone(product):
+def alone(product, count=20):
+    """By one thread; the twenty rows with their update."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
-    found = product.run(range(20), updated=True)
+    found = product.run(range(count), updated=count == 20)
     torch.set_num_threads(before)
     return found
 
@@ -58,6 +59,15 @@ def test_two_callers_at_once_get_what_each_gets_alone():
     for thread in threads:
         thread.join(timeout=60)
     assert not wrong and len(calls) == 600
+
+
+def test_a_call_ends_after_its_last_tile():
+    """Two products of one size take turns, so that a tile left out shows the other's numbers."""
+    turns = [Product(FLOATS, 48, 2000 + n, bias=False) for n in range(2)]
+    wanted = [alone(product, 200) for product in turns]
+    for _ in range(60):
+        for product, y in zip(turns, wanted, strict=True):
+            assert torch.equal(product.run(range(200)), y)
 
 
 def test_a_helper_that_sleeps_is_woken():
