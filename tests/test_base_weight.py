@@ -1,0 +1,175 @@
+"""Base weights where they lie, and the layers that keep a token's bits: activations and angles."""
+
+import bitsandbytes as bnb
+import pytest
+import torch
+from bitsandbytes.functional import dequantize_4bit
+from torch import nn
+from torch.nn.functional import linear
+from transformers import LlamaConfig
+from transformers.activations import ACT2CLS, ACT2FN
+from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
+from transformers.pytorch_utils import Conv1D
+
+from ramole_core.kernels.widen import widened
+from ramole_core.layers.base_weight import base_weight, kernel_linears
+from ramole_core.layers.install import wrap
+from ramole_core.layers.steady import (
+    BLOCK,
+    NAMES,
+    SteadyActivation,
+    SteadyAngles,
+    steady_layers,
+)
+
+
+def nf4_layer(i=64, o=48, **options):
+    torch.manual_seed(0)
+    options = {"quant_type": "nf4", "compress_statistics": False} | options
+    layer = bnb.nn.Linear4bit(i, o, compute_dtype=torch.float32, **options).to("cpu")
+    assert layer.weight.quant_state is not None
+    return layer.eval()
+
+
+def conv():
+    layer = Conv1D(41, 37)
+    nn.init.normal_(layer.bias)
+    return layer
+
+
+def values_of(layer):
+    """[o, i] in float64."""
+    if isinstance(layer, bnb.nn.Linear4bit):
+        return dequantize_4bit(layer.weight.data, layer.weight.quant_state).double()
+    return (layer.weight.T if isinstance(layer, Conv1D) else layer.weight).double()
+
+
+LAYERS = {
+    "linear": lambda: nn.Linear(37, 41),
+    "without bias": lambda: nn.Linear(130, 7, bias=False),
+    "bfloat16": lambda: nn.Linear(37, 41).bfloat16(),
+    "conv": conv,
+    "nf4": nf4_layer,
+    "nf4 of bfloat16": lambda: nf4_layer(128, 5, bias=False),
+}
+
+
+@pytest.mark.parametrize("name", LAYERS)
+@torch.inference_mode()
+def test_a_layers_weight_is_read_where_it_lies(name):
+    layer = LAYERS[name]()
+    weight = base_weight(layer)
+    assert weight is not None
+    W = values_of(layer)
+    assert (weight.o, weight.i) == W.shape
+    x = torch.randn(9, weight.i, generator=torch.Generator().manual_seed(1))
+    wanted = linear(x.double(), W, None if layer.bias is None else layer.bias.double())
+    found = weight.multiply(widened(x), torch.float32)
+    torch.testing.assert_close(found.double(), wanted, rtol=1e-5, atol=1e-5)
+    one = torch.eye(weight.i)  # every weight by itself
+    bare = 0 if layer.bias is None else layer.bias.double()
+    found = weight.multiply(widened(one), torch.float32).double() - bare
+    torch.testing.assert_close(found.T, W, rtol=1e-6, atol=5e-7)
+
+
+class Linear(nn.Linear):
+    """Might do anything."""
+
+
+OTHERS = {
+    "no weight": nn.Identity,
+    "another dtype": lambda: nn.Linear(4, 4).half(),
+    "a subclass": lambda: Linear(4, 4),
+    "another layer": lambda: nn.Embedding(4, 4),
+    "elsewhere": lambda: nn.Linear(4, 4, device="meta"),
+    "fp4": lambda: nf4_layer(quant_type="fp4"),
+    "nested scales": lambda: nf4_layer(compress_statistics=True),
+    "not quantized": lambda: bnb.nn.Linear4bit(64, 48, quant_type="nf4"),
+    "blocks over two rows": lambda: nf4_layer(96, 64),
+}
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_other_layers_have_no_kernel(name):
+    assert base_weight(OTHERS[name]()) is None
+
+
+def test_a_layer_that_bitsandbytes_has_run_is_refused():
+    layer = nf4_layer()
+    layer.weight.quant_state.packing_format_for_cpu = True  # what its forward leaves, on some CPUs
+    with pytest.raises(ValueError, match="has run this layer already"):
+        base_weight(layer)
+
+
+@torch.inference_mode()
+def test_taking_the_kernels_out_leaves_bitsandbytes_as_it_was():
+    model = nn.Sequential(nf4_layer(64, 128), nn.SiLU(), nf4_layer(128, 64), nn.Linear(64, 3))
+    W, V = values_of(model[0]), values_of(model[2])
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    x = torch.randn(5, 64, generator=torch.Generator().manual_seed(2))
+    inner = linear(x.double(), W, model[0].bias.double())
+    inner = linear(nn.functional.silu(inner), V, model[2].bias.double())
+    wanted = linear(inner, model[3].weight.double(), model[3].bias.double())
+    installed = wrap(model, kernel_linears(model) | steady_layers(model))
+    assert not isinstance(model[0], bnb.nn.Linear4bit)
+    torch.testing.assert_close(model(x).double(), wanted, rtol=1e-5, atol=1e-5)
+    installed.remove()
+    after = model.state_dict()
+    assert list(after) == list(before)
+    for name, tensor in before.items():
+        assert after[name].dtype == tensor.dtype and torch.equal(after[name], tensor)
+    # where bitsandbytes repacks, it computes in bfloat16
+    torch.testing.assert_close(model(x).double(), wanted, rtol=0.05, atol=0.05)
+
+
+# --- activations and angles -----------------------------------------------------------------
+
+
+class SiLU(nn.Module):
+    """Of somebody else's, by the name of torch's."""
+
+    def forward(self, x):
+        return x + 1
+
+
+class Sub(nn.SiLU):
+    """Of torch's, but another."""
+
+
+def test_only_known_activations_are_taken():
+    others = (SiLU(), Sub(), nn.ReLU(), nn.GELU(approximate="tanh"), ACT2FN["quick_gelu"])
+    known = (nn.SiLU(), nn.GELU(), ACT2FN["gelu_new"], ACT2FN["silu"])
+    found = steady_layers(nn.Sequential(*others, *known))
+    assert list(found) == [str(len(others) + n) for n in range(len(known))]
+
+
+@pytest.mark.parametrize("name", sorted(ACT2CLS))
+@torch.inference_mode()
+def test_an_activation_that_is_taken_gives_what_it_gave(name):
+    base = ACT2FN[name]
+    found = steady_layers(nn.ModuleList([base]))
+    assert bool(found) == (type(base).__name__ in NAMES)
+    for layer in found.values():
+        assert isinstance(layer, SteadyActivation)
+        x = torch.linspace(-9, 9, 2001)
+        torch.testing.assert_close(layer(x), base(x), rtol=1e-5, atol=3e-6)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@torch.inference_mode()
+def test_angles_are_those_of_whole_blocks(dtype):
+    config = LlamaConfig(hidden_size=48, num_attention_heads=4, head_dim=12)
+    base = LlamaRotaryEmbedding(config)
+    steady = steady_layers(nn.ModuleDict({"rotary": base}))["rotary"]
+    assert isinstance(steady, SteadyAngles)
+    x = torch.zeros(1, 1, 48, dtype=dtype)
+    blocks = [base(x, torch.arange(n * BLOCK, (n + 1) * BLOCK)[None]) for n in range(4)]
+    wanted = [torch.cat([block[part][0] for block in blocks]) for part in (0, 1)]
+    cases = (range(60, 70), range(256), range(130, 131), (255, 0, 64, 63, 63, 128, 1))
+    for positions in map(list, cases):
+        found = steady(x, torch.tensor([positions]))
+        for mine, whole in zip(found, wanted, strict=True):
+            assert mine.dtype == dtype and torch.equal(mine[0], whole[positions])
+        for mine, own in zip(found, base(x, torch.tensor([positions])), strict=True):
+            most = 1e-6 if dtype == torch.float32 else 2**-8
+            torch.testing.assert_close(mine, own, rtol=0, atol=most)

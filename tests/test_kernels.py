@@ -1,0 +1,171 @@
+"""Products, widening and activations: float64's numbers, and one token's bits whoever is beside."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from ramole_core.kernels.elementwise import GELU, GELU_TANH, SILU, TILE, activate
+from ramole_core.kernels.product import FEW
+from ramole_core.kernels.vectors import LANES, paired
+from ramole_core.kernels.widen import widened
+from tests.kernel_fakes import FLOATS, HALVES, Product
+
+KINDS = (FLOATS, HALVES, "nf4")
+DTYPES = (FLOATS, HALVES)
+COUNTS = (1, 2, 3, 5, 8, 33, 97, 200)
+
+
+def sizes_of(kind):
+    return ((41, 64), (16, 128), (67, 192)) if kind == "nf4" else ((41, 37), (5, 1), (67, 130))
+
+
+@pytest.fixture(params=[1, 2])
+def threads(request):
+    before = torch.get_num_threads()
+    torch.set_num_threads(request.param)
+    yield request.param
+    torch.set_num_threads(before)
+
+
+def products(kind):
+    for n, (o, i) in enumerate(sizes_of(kind)):
+        for half in (False, True):
+            yield Product(kind, o, i, bias=(n + half) % 2 == 0, half=half)
+
+
+def check_numbers(kind):
+    for product in products(kind):
+        for updated in (False, True):
+            wanted, most = product.slowly(updated=updated)
+            for count in COUNTS:
+                found = product.run(range(count), updated=updated)
+                assert found.dtype == product.dtype
+                assert ((found.double() - wanted[:count]).abs() <= most[:count]).all()
+
+
+def check_bits(kind):
+    pick = torch.Generator().manual_seed(0)
+    for product in products(kind):
+        for updated in (False, True):
+            whole = product.run(range(product.N), updated=updated)
+            for count in COUNTS[1:]:
+                at = torch.randperm(product.N, generator=pick)[:count].tolist()
+                assert torch.equal(product.run(at, updated=updated), whole[at])
+                start = int(torch.randint(product.N - count + 1, (), generator=pick))
+                side_by_side = range(start, start + count)
+                assert torch.equal(product.run(side_by_side, updated=updated), whole[side_by_side])
+            for n in range(0, product.N, 7):
+                assert torch.equal(product.run([n], updated=updated)[0], whole[n])
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=str)
+def test_a_product_gives_what_float64_gives(kind):
+    check_numbers(kind)
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=str)
+def test_no_other_row_and_no_thread_changes_a_bit_of_a_product(kind, threads):
+    check_bits(kind)
+
+
+def test_the_number_of_threads_changes_no_bit():
+    product, found = Product("nf4", 203, 64, bias=True), []
+    before = torch.get_num_threads()
+    for count in (1, 2, 3):
+        torch.set_num_threads(count)
+        found.append(product.run(range(200), updated=True))
+    torch.set_num_threads(before)
+    assert torch.equal(found[0], found[1]) and torch.equal(found[0], found[2])
+
+
+def test_the_updates_have_short_and_long_runs():
+    """Else the tests above would see one of the two ways of adding them only."""
+    ends = np.flatnonzero(np.diff(Product(FLOATS, 16, 16, bias=False).row_of)) + 1
+    lengths = np.diff(ends)
+    assert (lengths < FEW).any() and (lengths >= FEW).any()
+
+
+def test_an_update_is_what_pytorch_adds_without_a_kernel():
+    product = Product(FLOATS, 41, 37, bias=False)
+    every = list(range(product.N))
+    found = product.update(every).added_to(product.run(every))
+    torch.testing.assert_close(found, product.run(every, updated=True), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("i", [1, 31, 32, 33, 64, 95, 130])
+def test_widening_keeps_every_number(dtype, i):
+    """Even places of each 2 LANES first, then odd ones, and zeros behind the last."""
+    x = torch.randn(3, 17, i, generator=torch.Generator().manual_seed(i)).to(dtype)
+    x[0, 0, 0] = torch.inf
+    found = widened(x)
+    assert found.shape == (51, paired(i)) and found.dtype == torch.float32
+    whole = torch.zeros(51, paired(i))
+    whole[:, :i] = x.view(51, i).float()
+    assert torch.equal(found, whole.view(51, -1, LANES, 2).transpose(2, 3).reshape(51, -1))
+    assert torch.equal(widened(x.transpose(0, 1)), widened(x.transpose(0, 1).contiguous()))
+
+
+def gelu_tanh(x):
+    return torch.nn.functional.gelu(x, approximate="tanh")
+
+
+ACTIVATIONS = (
+    (SILU, torch.nn.functional.silu),
+    (GELU, torch.nn.functional.gelu),
+    (GELU_TANH, gelu_tanh),
+)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("kind, wanted", ACTIVATIONS)
+def test_activations_give_what_float64_gives(dtype, kind, wanted):
+    x = torch.cat([torch.linspace(-30, 30, 5001), torch.tensor([-200.0, 0.0, 1e-30, 200.0])])
+    x = x.to(dtype).view(5, -1)
+    found, exact = activate(x, kind), wanted(x.double())
+    assert found.dtype == dtype and found.shape == x.shape
+    most = 3e-7 * (1 + x.double().abs()) + (exact.abs() * 2**-8 if dtype == HALVES else 0)
+    assert ((found.double() - exact).abs() <= most).all()
+    assert activate(torch.tensor([torch.nan], dtype=dtype), kind).isnan().all()
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("kind", [SILU, GELU, GELU_TANH])
+def test_no_cut_changes_a_bit_of_an_activation(dtype, kind, threads):
+    pick = torch.Generator().manual_seed(kind)
+    x = (torch.randn(2 * TILE + 77, generator=pick) * 4).to(dtype)
+    whole = activate(x, kind)
+    for start, end in ((0, 1), (1, 18), (3, 3 + TILE), (TILE - 5, TILE + 5), (77, 2 * TILE + 77)):
+        assert torch.equal(activate(x[start:end], kind), whole[start:end])
+    for at in range(0, 40):
+        assert torch.equal(activate(x[at : at + 1], kind), whole[at : at + 1])
+
+
+def test_narrower_vectors_give_products_and_mixing_too():
+    code = """
+import torch
+from ramole_core.kernels.compiled import CACHE
+from ramole_core.kernels.vectors import LANES
+from tests import test_kernels, test_rows_mixing
+assert LANES == 8 and not CACHE
+for kind in test_kernels.KINDS:
+    test_kernels.check_numbers(kind)
+    test_kernels.check_bits(kind)
+for dtype in test_kernels.DTYPES:
+    test_rows_mixing.check_numbers(dtype)
+    test_rows_mixing.check_bits(dtype)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=Path(__file__).parents[1],
+        env=os.environ | {"RAMOLE_LANES": "8"},
+        capture_output=True,
+        text=True,
+        timeout=250,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]

@@ -1,0 +1,245 @@
+"""The mixing by rows against float64, and a token against itself in any batch and any chunk."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from ramole_core.composition import Signal
+from ramole_core.composition.surprise import MOST, TINY
+from ramole_core.kernels.compiled import view
+from ramole_core.kernels.mixing import RUN, UNITS_STEP, WEIGHTS_STEP
+from ramole_core.kernels.product import Weight
+from ramole_core.kernels.widen import widened
+from ramole_core.layers.batch_mix import ACTIVATIONS, FIXED, GATED, KEEPS, BatchMix, Rows
+from ramole_core.layers.rows_mixing import RowsMixing
+from ramole_core.layers.tiles import TILE, in_tiles
+
+M, I, O, S, T, RANKS = 2, 37, 41, 3, 2 * RUN + 6, (2, 5, 1, 8)
+REQUESTS = ((0, 1, 3), (2,), (), (3, 2, 0), (1,), (1, 0, 2), (3, 0))
+MODES = (GATED, GATED, GATED, FIXED, FIXED, GATED, KEEPS)
+OWN = (0.7, 0, 0, 0.5, 0, 0, 0.4)  # the fourth has no gate: not read
+TOP = (0, 0, 0, 0, 0, 2, 0)
+RAW = (0, 0, 0, 0, 0, 0, 1)
+BIAS = (0, 0, 0, 0, 0, 0.5, 0)
+BYPASS = (0, 0, 0, 0, 0, 0, 1)
+"""The last has two gelu units behind those of its adapters."""
+PAGES = np.cumsum((0, *RANKS, 2))
+DTYPES = (torch.float32, torch.bfloat16)
+BOTH = UNITS_STEP | WEIGHTS_STEP
+
+
+class Batch(BatchMix):
+    """Some of the requests, in any order, with tables made here."""
+
+    def __init__(self, bank, tables: Rows, k: int):
+        self.bank, self.k, self.b = bank, k, len(tables.pages)
+        self.__dict__["tables"] = tables
+
+
+class Case:
+    """Seven requests of T tokens each."""
+
+    def __init__(self, dtype):
+        pick = torch.Generator().manual_seed(7)
+        total = int(PAGES[-1])
+
+        def random(*shape, scale=1.0):
+            return (torch.randn(*shape, generator=pick) * scale).to(dtype)
+
+        def table(*shape):
+            return torch.randn(M, len(REQUESTS), 4, *shape, generator=pick).numpy()
+
+        self.dtype, self.x = dtype, random(len(REQUESTS), T, I)
+        self.W, self.A = random(O, I, scale=I**-0.5), random(S + total, M, I, scale=I**-0.5)
+        self.B = random(total, O)
+        self.gram = torch.randn(M, total, S, generator=pick)
+        self.fixed, self.usual = table(), table(2)
+        self.late = torch.randn(M, len(REQUESTS), T, 4, generator=pick)
+        self.present = np.ones((M, len(REQUESTS), 4), np.bool_)
+        self.present[1, 0, 1] = self.present[0, 6, 1] = False
+        views = view(self.A), view(self.gram), [view(self.B)] * M
+        layout = SimpleNamespace(groups=[SimpleNamespace(m=M, i=I)], starts=[0])
+        self.bank = SimpleNamespace(dtype=dtype, s=S, layout=layout, views=lambda g, block: views)
+        self.weight = Weight(self.W, (O, I))
+
+    def units_of(self, n):
+        """(page, place, activation) of every unit of a request."""
+        own = REQUESTS[n]
+        mine = [(p, j, 0) for j, at in enumerate(own) for p in range(*PAGES[at : at + 2])]
+        if BYPASS[n]:
+            mine += [(p, len(own), ACTIVATIONS.index("gelu")) for p in range(*PAGES[4:6])]
+        return mine
+
+    def batch(self, at):
+        """The requests at these places; the tables are as wide as these need."""
+        k = max(len(REQUESTS[n]) for n in at)
+        every = [self.units_of(n) for n in at]
+        shape = len(at), max(map(len, every))
+        pages, slots = np.zeros(shape, np.int32), np.zeros(shape, np.int32)
+        acts, asks = np.zeros(shape, np.int8), np.zeros((len(at), 5), np.int32)
+        counts = np.array([(len(m), len(REQUESTS[n])) for n, m in zip(at, every, strict=True)])
+        for row, (n, mine) in enumerate(zip(at, every, strict=True)):
+            for c, (page, place, act) in enumerate(mine):
+                pages[row, c], slots[row, c], acts[row, c] = page, place, act
+            if REQUESTS[n] and MODES[n] != FIXED:
+                asks[row] = MODES[n], 0, S, TOP[n], RAW[n]
+
+        def cut(table):
+            return np.ascontiguousarray(table[:, at, :k])
+
+        bias = np.broadcast_to(np.float32(BIAS)[None, :, None], (M, len(REQUESTS), 4))
+        tables = Rows(
+            pages=pages,
+            slots=slots,
+            acts=acts,
+            counts=counts.astype(np.int32),
+            asks=asks,
+            present=cut(self.present),
+            fixed=cut(self.fixed),
+            bias=cut(bias),
+            usual=cut(self.usual),
+            own=np.float32(OWN)[at],
+        )
+        return Batch(self.bank, tables, k)
+
+    def run(self, parts, *, traced=True, at_once=True):
+        """For each part (request, first token, count): alpha [m, count, k] of its own adapters
+        (None: not traced) and y [count, o] at the second module."""
+        batch = self.batch([n for n, _, _ in parts])
+        mixing = RowsMixing(batch, [count for _, _, count in parts], traced=traced)
+        x = torch.cat([self.x[n, start : start + count] for n, start, count in parts])
+        late = [self.late[:, n, start : start + count] for n, start, count in parts]
+        late, wide = torch.cat(late, dim=1)[..., : batch.k], widened(x)
+        if at_once:
+            units, alpha = mixing.run(wide, 0, 0, BOTH, late=late)
+        else:
+            units, _ = mixing.run(wide, 0, 0, UNITS_STEP)
+            units, alpha = mixing.run(wide, 0, 0, WEIGHTS_STEP, late=late, units=units)
+        y = self.weight.multiply(wide, self.dtype, mixing.update(units, 0, 0, 1))
+        found, at = [], 0
+        for n, _, count in parts:
+            here, k = slice(at, at + count), len(REQUESTS[n])
+            mine = None if alpha is None else torch.from_numpy(alpha[:, here, :k])
+            found.append((mine, y[here]))
+            at += count
+        return found
+
+    def slowly(self, n, t):
+        """alpha [m, k] and y [o] of one token in float64, written as the equations are."""
+        x, k = self.x[n, t].double(), len(REQUESTS[n])
+        alpha = torch.stack([self._weights(n, t, j, x) for j in range(M)])
+        y = self.W.double() @ x
+        for page, place, _ in self.units_of(n):
+            u, weight = self.A[S + page, 1].double() @ x, 1.0
+            if place == k:
+                u = torch.nn.functional.gelu(u)
+            else:
+                weight = alpha[1, place]
+            y = y + weight * u * self.B[page].double()
+        return alpha, y
+
+    def _weights(self, n, t, j, x):
+        k = len(REQUESTS[n])
+        fixed = torch.from_numpy(self.fixed[j, n, :k]).double()
+        if MODES[n] == FIXED or not k:
+            return fixed
+        scores = fixed + self.late[j, n, t, :k].double()
+        q, energy = self.A[:S, j].double() @ x, torch.zeros(k).double()
+        for page, place, _ in self.units_of(n):
+            if place < k:
+                u = self.A[S + page, j].double() @ x
+                scores[place] += q @ self.gram[j, page].double() * u
+                energy[place] += u**2
+        here = torch.from_numpy(self.present[j, n, :k])
+        mean, inverse = torch.from_numpy(self.usual[j, n, :k]).double().unbind(-1)
+        z = ((0.5 * (energy + float(TINY)).log() - mean) * inverse).clamp(-MOST, MOST)
+        scores = scores + OWN[n] * z * here
+        if RAW[n]:
+            return (scores + BIAS[n]) * here
+        if TOP[n]:
+            best = scores.masked_fill(~here, -torch.inf).topk(min(TOP[n], k)).indices
+            scores[[c for c in range(k) if c not in best]] = -torch.inf
+        taking = here | (MODES[n] == KEEPS)
+        return (scores.masked_fill(~taking, -torch.inf).softmax(0) + BIAS[n]) * here
+
+
+EVERY = tuple((n, 0, T) for n in range(len(REQUESTS)))
+
+
+def check_numbers(dtype):
+    case = Case(dtype)
+    for n, (alpha, y) in enumerate(case.run(EVERY)):
+        for t in (0, 1, RUN, T - 1):
+            expected, wanted = case.slowly(n, t)
+            torch.testing.assert_close(alpha[:, t].double(), expected, rtol=1e-5, atol=2e-6)
+            tolerance = 2e-5 if dtype == torch.float32 else 2**-8
+            torch.testing.assert_close(y[t].double(), wanted, rtol=tolerance, atol=tolerance)
+
+
+def check_bits(dtype):
+    case = Case(dtype)
+    whole = case.run(EVERY)
+
+    def check(parts, **options):
+        for (n, start, count), (alpha, y) in zip(parts, case.run(parts, **options), strict=True):
+            here = slice(start, start + count)
+            assert torch.equal(y, whole[n][1][here])
+            assert alpha is None or torch.equal(alpha, whole[n][0][:, here])
+
+    for n in range(len(REQUESTS)):
+        for t in (0, 1, 5, RUN - 1, RUN, T - 1):
+            check([(n, t, 1)])
+        check([(n, 3, T - 3)])
+    check(EVERY[::-1], traced=False)
+    check(EVERY, at_once=False)
+    for chunk in (1, 2, 7, RUN + 1):
+        starts = range(0, T - chunk, 11)
+        check([(n, start, chunk) for start in starts for n in (6, 0, 5, 2, 1)])
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_the_mixing_gives_what_float64_gives(dtype):
+    check_numbers(dtype)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_token_has_the_same_bits_in_any_batch_and_any_chunk(dtype, threads):
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        check_bits(dtype)
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_a_request_without_adapters_is_the_base():
+    case = Case(torch.bfloat16)
+    bare = case.weight.multiply(widened(case.x[2]), torch.bfloat16)
+    assert torch.equal(case.run(EVERY)[2][1], bare)
+
+
+def test_a_methods_own_score_sees_each_token_at_its_own_place():
+    """PyTorch may sum otherwise at another place or among fewer rows."""
+    pick = torch.Generator().manual_seed(0)
+    x, u = torch.randn(37, 48, generator=pick), torch.randn(37, 5, generator=pick)
+    norms, W = torch.rand(37, 2, generator=pick), torch.randn(48, 1, generator=pick)
+
+    def score(part):
+        assert part.path == "made.up" and len(part.x) == TILE
+        place = torch.arange(TILE)[:, None]
+        return torch.cat([place, (part.x @ W).tanh(), part.u[0].sum(1)[:, None], part.norms], 1)
+
+    def scores(start, end):
+        part = Signal("made.up", x[start:end], (u[start:end],), norms[start:end])
+        return in_tiles(score, part, start)
+
+    whole = scores(0, 37)
+    assert torch.equal(whole[:, 0], torch.arange(37.0) % TILE)
+    assert torch.equal(whole[:, 3:], norms)
+    torch.testing.assert_close(whole[:, 1:2], (x @ W).tanh())
+    for start in range(37):
+        for end in {start + 1, min(start + 5, 37), min(start + TILE + 1, 37), 37}:
+            assert torch.equal(scores(start, end), whole[start:end])
