@@ -35,10 +35,6 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-os.environ.setdefault("GOMP_SPINCOUNT", "3000000")
-"""OpenMP's threads stay awake for some milliseconds: between two products of a decode step lie some
-hundred microseconds of one thread's work, and waking costs as much. Read when torch is imported."""
-
 _HOMES = {
     "AdapterCard": "pool",
     "AdapterRefused": "errors",
