@@ -3,7 +3,6 @@
 The public names load on first use, so that a page can listen before torch is imported.
 """
 
-import os
 from importlib import import_module
 from typing import TYPE_CHECKING
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from ramole_core.kernels import code_cache
 from ramole_core.kernels.elementwise import GELU, GELU_TANH, SILU, TILE, activate
 from ramole_core.kernels.product import FEW
 from ramole_core.kernels.vectors import LANES, paired
@@ -149,10 +150,9 @@ def test_no_cut_changes_a_bit_of_an_activation(dtype, kind, threads):
 def test_narrower_vectors_give_products_and_mixing_too():
     code = """
 import torch
-from ramole_core.kernels.compiled import CACHE
 from ramole_core.kernels.vectors import LANES
 from tests import test_kernels, test_rows_mixing
-assert LANES == 8 and not CACHE
+assert LANES == 8
 for kind in test_kernels.KINDS:
     test_kernels.check_numbers(kind)
     test_kernels.check_bits(kind)
@@ -169,3 +169,21 @@ for dtype in test_kernels.DTYPES:
         timeout=250,
     )
     assert done.returncode == 0, done.stderr[-2000:]
+
+
+def test_compiled_code_belongs_to_one_version_of_all_sources(tmp_path, monkeypatch):
+    """A change in any file makes other code, also of kernels that stand in other files."""
+    before = code_cache._version()
+    for file in code_cache.HERE.glob("*.py"):
+        (tmp_path / "kernels").mkdir(exist_ok=True)
+        (tmp_path / "kernels" / file.name).write_bytes(file.read_bytes())
+    (tmp_path / "composition").mkdir()
+    surprise = code_cache.HERE.parent / "composition" / "surprise.py"
+    (tmp_path / "composition" / "surprise.py").write_bytes(surprise.read_bytes())
+    monkeypatch.setattr(code_cache, "HERE", tmp_path / "kernels")
+    assert code_cache._version() == before
+    with (tmp_path / "kernels" / "dots.py").open("a") as file:
+        file.write("# another version\n")
+    assert code_cache._version() != before
+    assert before in str(code_cache.FOLDER)
+    assert not code_cache.CACHE or any(code_cache.FOLDER.rglob("*.nbi"))

@@ -1,9 +1,7 @@
 """How a kernel is compiled, and bfloat16 in one: it comes and goes as its 16 bits."""
 
-import os
 from collections.abc import Callable
 from inspect import unwrap
-from pathlib import Path
 from typing import Concatenate, ParamSpec
 
 import numpy as np
@@ -12,9 +10,9 @@ from llvmlite import ir
 from numba import njit, types
 from numba.extending import intrinsic, overload
 
+from ramole_core.kernels.code_cache import CACHE, kept_here
+
 P = ParamSpec("P")
-CACHE = os.access(Path(__file__).parent, os.W_OK) and "RAMOLE_LANES" not in os.environ
-"""Whether compiled code is kept in files; numba tells CPUs apart there, but not forced LANES."""
 FAST = {"nogil": True, "cache": CACHE, "boundscheck": False, "error_model": "numpy"}
 DTYPES = (torch.float32, torch.bfloat16)
 """What activations, weights and adapters may be."""
@@ -22,7 +20,12 @@ DTYPES = (torch.float32, torch.bfloat16)
 
 def kernel(**options):
     """Compile a function as it stands in the source, whatever checks a test has wrapped it in."""
-    return lambda function: njit(**FAST, **options)(unwrap(function))
+
+    def compiled(function):
+        with kept_here():
+            return njit(**FAST, **options)(unwrap(function))
+
+    return compiled
 
 
 def instructions(written: Callable[Concatenate[object, P], object]) -> Callable[P, int]:

@@ -18,7 +18,8 @@ import torch
 from llvmlite import ir
 from numba import carray, cfunc, types  # pyright: ignore[reportPrivateImportUsage]
 
-from ramole_core.kernels.compiled import CACHE, instructions, kernel
+from ramole_core.kernels.code_cache import CACHE, kept_here
+from ramole_core.kernels.compiled import instructions, kernel
 
 COUNTER, TILES = 0, 1
 """The first two words of every call: the next tile, and how many there are."""
@@ -43,7 +44,8 @@ class Kernel:
     def _entry(self):
         """Compiled on first use, or read from numba's cache."""
         signature = types.void(types.int64)  # an address
-        return cfunc(signature, nopython=True, cache=CACHE)(self._function)  # pyright: ignore
+        with kept_here():
+            return cfunc(signature, nopython=True, cache=CACHE)(self._function)  # pyright: ignore
 
     @cached_property
     def _address(self) -> int:
@@ -220,7 +222,8 @@ _LEAD = ctypes.CFUNCTYPE(None, ctypes.c_int64, ctypes.c_int64, ctypes.c_int64)
 @cache
 def _lead_address() -> int:
     signature = types.void(types.int64, types.int64, types.int64)
-    return int(cfunc(signature, nopython=True, cache=CACHE)(unwrap(_lead)).address)  # pyright: ignore
+    with kept_here():
+        return int(cfunc(signature, nopython=True, cache=CACHE)(unwrap(_lead)).address)  # pyright: ignore
 
 
 TEAM = Team()

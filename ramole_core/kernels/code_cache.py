@@ -1,0 +1,38 @@
+"""Where compiled kernels are kept: a folder of its own for each version of their source.
+
+numba keeps a function's code for as long as the file in which it stands is the same. A kernel is
+made of functions of several files, so after a change in one of them it would go on with old code.
+"""
+
+import hashlib
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from numba.core import config
+
+HERE = Path(__file__).parent
+CACHE = os.access(HERE, os.W_OK)
+"""Whether code is kept at all."""
+
+
+def _version() -> str:
+    digest = hashlib.sha256(os.environ.get("RAMOLE_LANES", "").encode())
+    for file in (*sorted(HERE.glob("*.py")), HERE.parent / "composition" / "surprise.py"):
+        digest.update(file.read_bytes())
+    return digest.hexdigest()[:12]
+
+
+FOLDER = HERE / "__pycache__" / f"kernels-{_version()}"
+
+
+@contextmanager
+def kept_here() -> Iterator[None]:
+    """What numba compiles inside is kept in FOLDER, and nothing else is moved there."""
+    before = config.CACHE_DIR
+    config.CACHE_DIR = str(FOLDER) if CACHE else before
+    try:
+        yield
+    finally:
+        config.CACHE_DIR = before
