@@ -30,9 +30,9 @@ FOLDER = HERE / "__pycache__" / f"kernels-{_version()}"
 @contextmanager
 def kept_here() -> Iterator[None]:
     """What numba compiles inside is kept in FOLDER, and nothing else is moved there."""
-    before = config.CACHE_DIR
-    config.CACHE_DIR = str(FOLDER) if CACHE else before
+    before = config.CACHE_DIR  # pyright: ignore[reportAttributeAccessIssue]
+    setattr(config, "CACHE_DIR", str(FOLDER) if CACHE else before)
     try:
         yield
     finally:
-        config.CACHE_DIR = before
+        setattr(config, "CACHE_DIR", before)
