@@ -179,6 +179,8 @@ class Scheduler:
             self._finish(state, events)
 
     def _let_in(self, events: list[Event]) -> None:
+        if any(state.mix is None for state in [*self._reading, *self._rows]):
+            return  # one that runs waits for its next adapters: who comes now would pass it for ever
         while len(self.queue) and self.running < self.sizes.max_batch:
             state = self.queue.order([*self._reading, *self._rows])[0]
             traced = state.request.trace
