@@ -44,6 +44,9 @@ MODELS: dict[str, Callable] = {
     "gemma": lambda **k: hf.GemmaForCausalLM(hf.GemmaConfig(**SIZES, **k)),
     "gemma3": lambda **k: hf.Gemma3ForCausalLM(hf.Gemma3TextConfig(**SIZES, **WINDOW, **k)),
     "mistral": lambda **k: hf.MistralForCausalLM(hf.MistralConfig(**SIZES, **WINDOW, **k)),
+    "opt": lambda **k: hf.OPTForCausalLM(
+        hf.OPTConfig(**SIZES, ffn_dim=57, word_embed_proj_dim=40, **k)
+    ),
     "quick_gelu": llama("quick_gelu"),
     "mish": llama("mish"),
     "relu2": llama("relu2"),

@@ -24,9 +24,9 @@ COUNTER, TILES = 0, 1
 """The first two words of every call: the next tile, and how many there are."""
 WORDS = 40
 """Words of a call."""
-CALL, ENTRY, ARGUMENT, HELPING, STOP = 0, 8, 16, 24, 32
+CALL, ENTRY, ARGUMENT, HELPING = 0, 8, 16, 24
 """Words of a team, each in a cache line of its own: the number of the call, odd while it is open;
-the kernel and its words; how many help; whether all shall stop."""
+the kernel and its words; how many help."""
 SPINS = 200_000
 """Looks for a next call before a helper lies down; about two milliseconds."""
 _ENTRY = ctypes.CFUNCTYPE(None, ctypes.c_int64)
