@@ -3,9 +3,9 @@
 PyTorch computes a function such as exp in whole vectors and what is left over in another way, so a
 number's last bit may follow from its place in the batch. Activations have a kernel of ours, or are
 computed token by token where they have none; angles are computed once for each block of positions,
-always in blocks of one size. All else in a transformer of linear layers is exact operations, or sums
-along a row of its own. Not so in a mixture of experts whose router and experts are no linear layers:
-their products are PyTorch's, and a token may feel its batch there within rounding.
+always in blocks of one size. All else in a transformer of linear layers is exact operations, or
+sums along a row of its own. Not so in a mixture of experts whose router and experts are no linear
+layers: those products are PyTorch's, and a token may feel its batch there within rounding.
 """
 
 from collections.abc import Mapping
