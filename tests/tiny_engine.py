@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
+from transformers.pytorch_utils import Conv1D
 
 from ramole_core.base.model import load_base
 from ramole_core.composition import Candidate, Lora, LoraSet, Response, Sites
@@ -32,6 +33,13 @@ class Heard:
         return self.end
 
 
+def _size(module: torch.nn.Module) -> tuple[int, int] | None:
+    """(i, o) of a linear layer."""
+    if isinstance(module, torch.nn.Linear):
+        return module.in_features, module.out_features
+    return (module.nx, module.nf) if isinstance(module, Conv1D) else None
+
+
 class TinyEngine:
     """The engine, and all that its requests were answered."""
 
@@ -46,9 +54,9 @@ class TinyEngine:
         )
         model = base.model
         self.shapes = {
-            path: (module.in_features, module.out_features)
+            path: size
             for path, module in model.named_modules()
-            if isinstance(module, torch.nn.Linear) and "lm_head" not in path
+            if "lm_head" not in path and (size := _size(module)) is not None
         }
         self.trained = make_trained(Sites(tuple(self.shapes), self.shapes), rank=5, seed=3)
         self.engine = Engine(

@@ -267,7 +267,7 @@ class Engine:
         bare = self._placer.prepare(Request("made up", method="base"), ())
         jobs = [(Segments((Segment(len(ids), bare),)), ids) for ids in prompts]
         ends = torch.tensor([len(ids) for ids in prompts]).cumsum(0) - 1
-        with watch_inputs(self._base.model, self.layout, torch.zeros_like(ends), ends) as found:
+        with watch_inputs(self._base.model, self.layout, ends) as found:
             self._alone.read(jobs, full="")
         return found()
 

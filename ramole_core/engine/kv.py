@@ -112,7 +112,11 @@ class KvCache:
         if self._pool.held + promised + more > self.memory.most:
             return None
         self._open.add(sequence)
-        self.extend(sequence, content, traced=traced)
+        try:
+            self.extend(sequence, content, traced=traced)
+        except BaseException:
+            self.close(sequence)
+            raise
         return sequence
 
     def extend(
@@ -205,24 +209,27 @@ class KvCache:
         """The first n tokens of a page, into the sequence's own; one that nobody holds is its own
         from now on, where it has no more tokens or is the last that is left."""
         self._pool.hold(source)
-        if at == len(sequence.pages):
-            if source.refs == 1 and (source.count == n or not self._pool.any_left()):
-                if source.count > n:
-                    self._tree.cut(source, n)
-                sequence.put(at, source)
-                return
-            sequence.put(at, self._pool.new())
-        own, above = sequence.pages[at], sequence.pages[at - 1] if at else self._tree.root
-        start = own.count
-        self.memory.copy(source.number, own.number, start=start, end=n)
-        self._tree.add(
-            own,
-            above,
-            source.content[start:n],
-            gates=source.gates[start:n],
-            traced=source.traced[start:n],
-        )
-        self._pool.release(source)
+        try:
+            if at == len(sequence.pages):
+                if source.refs == 1 and (source.count == n or not self._pool.any_left()):
+                    if source.count > n:
+                        self._tree.cut(source, n)
+                    self._pool.hold(source)
+                    sequence.put(at, source)
+                    return
+                sequence.put(at, self._pool.new())
+            own, above = sequence.pages[at], sequence.pages[at - 1] if at else self._tree.root
+            start = own.count
+            self.memory.copy(source.number, own.number, start=start, end=n)
+            self._tree.add(
+                own,
+                above,
+                source.content[start:n],
+                gates=source.gates[start:n],
+                traced=source.traced[start:n],
+            )
+        finally:
+            self._pool.release(source)
 
     def _drop_unwritten(self, sequence: Sequence) -> None:
         """Pages that a forward was to write and did not."""

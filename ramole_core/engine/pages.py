@@ -37,20 +37,22 @@ class PageMemory:
         found = self.keys.get(layer)
         if found is None:
             h, d, wide = keys.shape[1], keys.shape[3], padded(values.shape[3])
-            found = self.keys[layer] = _zeros(keys, (self.places, h, d, PAGE))
+            found = _zeros(keys, (self.places, h, d, PAGE))
             self.values[layer] = _zeros(values, (self.places, h, PAGE, wide))
+            self.keys[layer] = found
         return found, self.values[layer]
 
     def grow(self) -> range:
-        """The numbers of more pages; none where there are as many as may be."""
-        before = self.places
-        self.places = min(self.most, max(FIRST, 2 * before))
-        if self.places > before:
-            for made in (self.keys, self.values):
-                for layer, old in made.items():
-                    new = _zeros(old, (self.places, *old.shape[1:]))
-                    new[:before] = old
+        """The numbers of more pages; none where there are as many as may be. Where there is no
+        memory now, all stays as it was, and a later call goes on with what was made."""
+        before, places = self.places, min(self.most, max(FIRST, 2 * self.places))
+        for made in (self.keys, self.values):
+            for layer, old in made.items():
+                if len(old) < places:
+                    new = _zeros(old, (places, *old.shape[1:]))
+                    new[:before] = old[:before]
                     made[layer] = new
+        self.places = places
         return range(before, self.places)
 
     def copy(self, source: int, to: int, *, start: int, end: int) -> None:

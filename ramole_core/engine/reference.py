@@ -125,14 +125,17 @@ def response_of(units: Units, inputs: Sequence[Float[Tensor, "_ _"]]) -> Respons
 
 @contextmanager
 def watch_inputs(
-    model: nn.Module, layout: Layout, rows: Int[Tensor, "b"], at: Int[Tensor, "b"]
+    model: nn.Module, layout: Layout, at: Int[Tensor, "b"]
 ) -> Iterator[Callable[[], list[Float[Tensor, "_ b _"]]]]:
-    """Of the forward inside the block: what goes into each group's layer in each block at these
-    places of these rows of its tokens."""
+    """Of the forward inside the block: what goes into each group's layer in each block at these of
+    its tokens, all rows' counted as one (some models give their layers no rows)."""
     seen: dict[str, Tensor] = {}
 
     def watch(path: str):
-        return lambda module, args: seen.__setitem__(path, args[0][rows, at].float().cpu())
+        def see(module: nn.Module, args: tuple[Tensor, ...]) -> None:
+            seen[path] = args[0].flatten(0, -2)[at].float().cpu()
+
+        return see
 
     firsts = [block[0] for group in layout.groups for block in group.paths]
     handles = [model.get_submodule(p).register_forward_pre_hook(watch(p)) for p in firsts]
@@ -155,6 +158,7 @@ def read_ends(
     for row, one in enumerate(prompts):
         ids[row, : len(one)] = torch.tensor(one)
     device = next(model.parameters()).device
-    with watch_inputs(model, layout, torch.arange(len(prompts)), ends) as found:
+    ends += torch.arange(len(prompts)) * ids.shape[1]
+    with watch_inputs(model, layout, ends) as found:
         model(input_ids=ids.to(device), use_cache=False, logits_to_keep=1)
     return found()

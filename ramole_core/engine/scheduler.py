@@ -179,6 +179,8 @@ class Scheduler:
             self._finish(state, events)
 
     def _let_in(self, events: list[Event]) -> None:
+        if any(state.mix is None for state in [*self._reading, *self._rows]):
+            return  # one that runs waits for adapters, and who comes now would pass it
         while len(self.queue) and self.running < self.sizes.max_batch:
             state = self.queue.order([*self._reading, *self._rows])[0]
             traced = state.request.trace
@@ -213,6 +215,14 @@ class Scheduler:
         state.mixed = number
         return state.mix is not None
 
+    def _mixed(self, state: RequestState, events: list[Event]) -> bool:
+        """The same for one that runs; a fault ends that request alone."""
+        try:
+            return self._mix(state)
+        except Exception as error:
+            self._fail(state, error, events)
+            return False
+
     def _met(self, state: RequestState, before: int) -> None:
         """Tokens behind `before` were found in the cache."""
         self._stats.shared_tokens += state.fed - before
@@ -225,23 +235,23 @@ class Scheduler:
     def _read(self, events: list[Event]) -> None:
         """One chunk of prompts, and the few tokens that others lack behind what it has read."""
         budget = self.sizes.prefill_chunk * (1 if self._rows else ALONE)
-        chunk = self._chunk(budget)
+        chunk = self._chunk(budget, events)
         if not chunk:
             return
         self._prefill(chunk, events)
         left = budget - sum(share.count for share in chunk)
         waited = [state for state in self._reading if all(s.state is not state for s in chunk)]
-        if waited and left > 0 and (more := self._chunk(left, most=FEW)):
+        if waited and left > 0 and (more := self._chunk(left, events, most=FEW)):
             self._prefill(more, events)
 
-    def _chunk(self, budget: int, *, most: int | None = None) -> list[Share]:
+    def _chunk(self, budget: int, events: list[Event], *, most: int | None = None) -> list[Share]:
         ready = []
-        for state in self._reading:
+        for state in list(self._reading):
             assert state.sequence is not None
             before = state.fed
             self._kv.extend(state.sequence, state.content, traced=state.request.trace)
             self._met(state, before)
-            if (most is None or state.unfed <= most) and self._mix(state):
+            if (most is None or state.unfed <= most) and self._mixed(state, events):
                 ready.append(state)
         return next_chunk(ready, budget)
 
@@ -295,7 +305,7 @@ class Scheduler:
 
     def _decode(self, events: list[Event]) -> None:
         began = time.perf_counter()
-        rows = [state for state in self._rows if self._mix(state)]
+        rows = [state for state in list(self._rows) if self._mixed(state, events)]
         if not rows:  # the adapters of what comes next have no room yet
             return
         output = self._runner.forward([self._piece(state, 1) for state in rows], self._kv)

@@ -1,9 +1,11 @@
 """What else in a model could give a token other bits beside others: activations and rotary angles.
 
 PyTorch computes a function such as exp in whole vectors and what is left over in another way, so a
-number's last bit may follow from its place in the batch. Activations have a kernel of ours; angles
-are computed once for each block of positions, always in blocks of one size. All else in a
-transformer is exact operations, or sums along a row of its own.
+number's last bit may follow from its place in the batch. Activations have a kernel of ours, or are
+computed token by token where they have none; angles are computed once for each block of positions,
+always in blocks of one size. All else in a transformer of linear layers is exact operations, or
+sums along a row of its own. Not so in a mixture of experts whose router and experts are no linear
+layers: those products are PyTorch's, and a token may feel its batch there within rounding.
 """
 
 from collections.abc import Mapping
@@ -28,6 +30,12 @@ NAMES: Mapping[str, int] = {
     "FastGELUActivation": GELU_TANH,
 }
 """Classes of `torch.nn` and `transformers.activations`."""
+EXACT = ("ReLU", "ReLU6", "LeakyReLU", "ReLUSquaredActivation", "LinearActivation")
+"""Those whose numbers are exact wherever they stand."""
+ACTIVATIONS = frozenset(
+    (nn.GELU, *(one[0] if isinstance(one, tuple) else one for one in activations.ACT2CLS.values()))
+)
+"""All that a configuration can name, and what some models name themselves."""
 
 NORMS = ("LlamaRMSNorm", "MistralRMSNorm", "MixtralRMSNorm", "Qwen2RMSNorm", "Qwen3RMSNorm")
 NORMS += ("GraniteRMSNorm", "Phi3RMSNorm", "SmolLM3RMSNorm")
@@ -45,6 +53,20 @@ class SteadyActivation(nn.Module):
         if x.device.type != "cpu" or x.dtype not in DTYPES or x.requires_grad:
             return self.base(x)
         return activate(x, self._kind)
+
+
+class ActivationByToken(nn.Module):
+    """An activation without a kernel of ours: PyTorch's, of one token after the other."""
+
+    def __init__(self, base: nn.Module):
+        super().__init__()
+        self.base = base
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.device.type != "cpu" or x.requires_grad:
+            return self.base(x)
+        rows = x.reshape(-1, x.shape[-1])
+        return torch.cat([self.base(row[None].clone()) for row in rows]).view(x.shape)
 
 
 class SteadyNorm(nn.Module):
@@ -98,11 +120,12 @@ def steady_layers(model: nn.Module) -> dict[str, nn.Module]:
     found: dict[str, nn.Module] = {}
     for path, module in model.named_modules():
         name = type(module).__name__
-        home = type(module).__module__
-        if home.startswith("torch.nn") or home == activations.__name__:
+        if type(module) in ACTIVATIONS:
             kind = NAMES.get(name)
             if kind is not None and getattr(module, "approximate", "none") == "none":
                 found[path] = SteadyActivation(module, kind)
+            elif name not in EXACT:
+                found[path] = ActivationByToken(module)
         elif name in NORMS and module.get_parameter("weight").dtype in DTYPES:
             found[path] = SteadyNorm(module, float(module.variance_epsilon))  # pyright: ignore
         elif name.endswith("RotaryEmbedding"):
