@@ -31,8 +31,8 @@ FOLDER = HERE / "__pycache__" / f"kernels-{_version()}"
 def kept_here() -> Iterator[None]:
     """What numba compiles inside is kept in FOLDER, and nothing else is moved there."""
     before = config.CACHE_DIR  # pyright: ignore[reportAttributeAccessIssue]
-    setattr(config, "CACHE_DIR", str(FOLDER) if CACHE else before)
+    config.CACHE_DIR = str(FOLDER) if CACHE else before  # pyright: ignore[reportAttributeAccessIssue]
     try:
         yield
     finally:
-        setattr(config, "CACHE_DIR", before)
+        config.CACHE_DIR = before  # pyright: ignore[reportAttributeAccessIssue]

@@ -14,13 +14,17 @@ HOMES = (nn.ReLU.__module__, activations.__name__)
 
 def is_exact(model: PreTrainedModel) -> bool:
     """Whether a token gets the same bits beside others as alone once the model is served: it lies
-    on a CPU in float32 or bfloat16 (NF4 beside it), and our kernels know all of its layers."""
+    on a CPU in float32 or bfloat16 (NF4 beside it), and our kernels know all of its products."""
     if model.device.type != "cpu" or model.dtype not in DTYPES:
         return False
     steady = steady_layers(model)
     for path, module in model.named_modules():
         if isinstance(module, nn.Linear | Conv1D) and base_weight(module) is None:
             return False
+        if not isinstance(module, nn.Linear | Conv1D | nn.Embedding) and any(
+            weight.ndim > 1 for weight in module.parameters(recurse=False)
+        ):
+            return False  # such as a mixture of experts, whose products PyTorch takes together
         activates = type(module).__module__ in HOMES and not isinstance(module, nn.ReLU)
         if activates and path not in steady:
             return False
