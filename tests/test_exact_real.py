@@ -184,7 +184,7 @@ def test_four_samples_of_a_prompt_read_it_once(real, monkeypatch):
         assert counts["prefill_tokens"] == length + others
     alone, together = (min(seconds) for seconds in slowest.values())
     print(f"first tokens: alone {alone:.3f} s, the last of four {together:.3f} s")
-    assert together < 1.6 * alone
+    assert together < 2.5 * alone  # read four times it is about 4; other programs disturb the clock
 
 
 def test_an_earlier_turn_is_not_read_again_nor_what_a_branch_begins_with(real):

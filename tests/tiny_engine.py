@@ -47,7 +47,7 @@ class TinyEngine:
         """`kind`: float32, bfloat16, or nf4 (with bfloat16 beside)."""
         self.base = base = load_base(
             str(folder),
-            data_dir=folder,
+            data_dir=folder.with_name(f"{folder.name}-data"),
             device="cpu",
             quantization="nf4" if kind == "nf4" else "none",
             dtype="bfloat16" if kind == "nf4" else kind,
