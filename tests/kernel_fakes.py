@@ -7,8 +7,8 @@ import torch
 from bitsandbytes.functional import dequantize_4bit, quantize_4bit
 
 from ramole_core.kernels.compiled import view
-from ramole_core.kernels.product import Update, Weight
-from ramole_core.kernels.widen import widened
+from ramole_core.kernels.matrix_unit import MATRIX
+from ramole_core.kernels.weight import Input, Update, Weight
 
 FLOATS, HALVES = torch.float32, torch.bfloat16
 
@@ -27,7 +27,8 @@ class Product:
             codes, state = quantize_4bit(W, blocksize=64, quant_type="nf4")
             scales = state.absmax.reshape(o, -1)
             self.weight = Weight(codes, (o, i), scales=scales, bias=b)
-            self.W = dequantize_4bit(codes, state).double()
+            W = dequantize_4bit(codes, state)
+            self.W = (W.bfloat16() if half and MATRIX else W).double()
         else:
             self.weight = Weight(W.to(kind), (o, i), bias=b)
             self.W = W.to(kind).double()
@@ -49,7 +50,7 @@ class Product:
     def run(self, at: Sequence[int], *, updated: bool = False) -> torch.Tensor:
         at = list(at)
         update = self.update(at) if updated else None
-        return self.weight.multiply(widened(self.x[at]), self.dtype, update)
+        return self.weight.multiply(Input(self.x[at]), update)
 
     def slowly(self, *, updated: bool = False) -> tuple[torch.Tensor, torch.Tensor]:
         """y in float64, and the most that rounding may change."""

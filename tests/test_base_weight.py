@@ -11,7 +11,7 @@ from transformers.activations import ACT2CLS, ACT2FN
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 from transformers.pytorch_utils import Conv1D
 
-from ramole_core.kernels.widen import widened
+from ramole_core.kernels.weight import Input
 from ramole_core.layers.base_weight import base_weight, kernel_linears
 from ramole_core.layers.install import wrap
 from ramole_core.layers.steady import (
@@ -65,11 +65,11 @@ def test_a_layers_weight_is_read_where_it_lies(name):
     assert (weight.o, weight.i) == W.shape
     x = torch.randn(9, weight.i, generator=torch.Generator().manual_seed(1))
     wanted = linear(x.double(), W, None if layer.bias is None else layer.bias.double())
-    found = weight.multiply(widened(x), torch.float32)
+    found = weight.multiply(Input(x))
     torch.testing.assert_close(found.double(), wanted, rtol=1e-5, atol=1e-5)
     one = torch.eye(weight.i)  # every weight by itself
     bare = 0 if layer.bias is None else layer.bias.double()
-    found = weight.multiply(widened(one), torch.float32).double() - bare
+    found = weight.multiply(Input(one)).double() - bare
     torch.testing.assert_close(found.T, W, rtol=1e-6, atol=5e-7)
 
 

@@ -6,7 +6,7 @@ from hypothesis import given, strategies as st
 
 from ramole_core.composition import METHODS
 from ramole_core.engine.engine import EngineSizes
-from ramole_core.kernels.product import Weight
+from ramole_core.kernels.weight import Input, Weight
 from ramole_core.layers import mixing, tiles
 from tests.schedules import Job, Pair, ask, events_of, examples
 from tests.tiny_engine import TinyEngine
@@ -105,14 +105,16 @@ def sums_in_two(patch) -> None:
     """Sums of a product are split in two, each rounded, where more than one row is there."""
     whole = Weight.multiply
 
-    def multiply(self, x, dtype, update=None):
+    def multiply(self, given, update=None):
+        x = given.x
         if len(x) == 1:
-            return whole(self, x, dtype, update)
+            return whole(self, given, update)
         left = x.clone()
         left[:, self.i // 2 :] = 0
-        one, other = (whole(self, part, dtype).float() for part in (left, x - left))
+        one, other = (whole(self, Input(part)).float() for part in (left, x - left))
         first = one + other
-        return (first if update is None else update.added_to(first)).to(dtype)
+        first = first if update is None else update.added_to(first)
+        return first.to(x.dtype).view(*given.shape[:-1], self.o)
 
     patch.setattr(Weight, "multiply", multiply)
 
@@ -121,11 +123,12 @@ def products_of_pytorch(patch) -> None:
     """Products are PyTorch's own, which chooses its way by the number of rows."""
     whole = Weight.multiply
 
-    def multiply(self, x, dtype, update=None):
-        eye = torch.eye(x.shape[1])
-        weight = whole(self, eye, torch.float32).T.contiguous()
+    def multiply(self, given, update=None):
+        x = given.x
+        weight = whole(self, Input(torch.eye(x.shape[1], dtype=x.dtype))).T.contiguous()
         y = x @ weight.T
-        return (y if update is None else update.added_to(y)).to(dtype)
+        y = y if update is None else update.added_to(y)
+        return y.view(*given.shape[:-1], self.o)
 
     patch.setattr(Weight, "multiply", multiply)
 

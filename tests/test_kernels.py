@@ -11,7 +11,7 @@ import torch
 
 from ramole_core.kernels import code_cache
 from ramole_core.kernels.elementwise import GELU, GELU_TANH, SILU, TILE, activate
-from ramole_core.kernels.product import FEW
+from ramole_core.kernels.outputs import FEW
 from ramole_core.kernels.vectors import LANES, paired
 from ramole_core.kernels.widen import widened
 from tests.kernel_fakes import FLOATS, HALVES, Product

@@ -10,7 +10,7 @@ from ramole_core.composition import Signal
 from ramole_core.composition.surprise import MOST, TINY
 from ramole_core.kernels.compiled import view
 from ramole_core.kernels.mixing import RUN, UNITS_STEP, WEIGHTS_STEP
-from ramole_core.kernels.product import Weight
+from ramole_core.kernels.weight import Input, Weight
 from ramole_core.kernels.widen import widened
 from ramole_core.layers.batch_mix import ACTIVATIONS, FIXED, GATED, KEEPS, BatchMix, Rows
 from ramole_core.layers.rows_mixing import RowsMixing
@@ -117,7 +117,7 @@ class Case:
         else:
             units, _ = mixing.run(wide, 0, 0, UNITS_STEP)
             units, alpha = mixing.run(wide, 0, 0, WEIGHTS_STEP, late=late, units=units)
-        y = self.weight.multiply(wide, self.dtype, mixing.update(units, 0, 0, 1))
+        y = self.weight.multiply(Input(x), mixing.update(units, 0, 0, 1))
         found, at = [], 0
         for n, _, count in parts:
             here, k = slice(at, at + count), len(REQUESTS[n])
@@ -217,7 +217,7 @@ def test_a_token_has_the_same_bits_in_any_batch_and_any_chunk(dtype, threads):
 
 def test_a_request_without_adapters_is_the_base():
     case = Case(torch.bfloat16)
-    bare = case.weight.multiply(widened(case.x[2]), torch.bfloat16)
+    bare = case.weight.multiply(Input(case.x[2]))
     assert torch.equal(case.run(EVERY)[2][1], bare)
 
 

@@ -18,7 +18,8 @@ CACHE = os.access(HERE, os.W_OK)
 
 
 def _version() -> str:
-    digest = hashlib.sha256(os.environ.get("RAMOLE_LANES", "").encode())
+    switches = [os.environ.get(name, "") for name in ("RAMOLE_LANES", "RAMOLE_MATRIX")]
+    digest = hashlib.sha256("/".join(switches).encode())
     for file in (*sorted(HERE.glob("*.py")), HERE.parent / "composition" / "surprise.py"):
         digest.update(file.read_bytes())
     return digest.hexdigest()[:12]

@@ -5,8 +5,8 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from ramole_core.kernels.compiled import DTYPES
-from ramole_core.kernels.product import Weight
-from ramole_core.kernels.widen import BLOCK, widened
+from ramole_core.kernels.weight import Input, Weight
+from ramole_core.kernels.widen import BLOCK
 
 
 def base_weight(layer: nn.Module) -> Weight | None:
@@ -59,7 +59,7 @@ class KernelLinear(nn.Module):
         return self.base.get_parameter("weight")
 
     def forward(self, x: Float[Tensor, "*b i"]) -> Float[Tensor, "*b o"]:
-        return self._weight.multiply(widened(x), x.dtype).view(*x.shape[:-1], self._weight.o)
+        return self._weight.multiply(Input(x))
 
 
 def kernel_linears(model: nn.Module) -> dict[str, nn.Module]:

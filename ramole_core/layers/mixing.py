@@ -25,7 +25,7 @@ from ramole_core.composition import Signal, block_of
 from ramole_core.composition.surprise import MOST, TINY
 from ramole_core.kernels.compiled import DTYPES
 from ramole_core.kernels.mixing import UNITS_STEP, WEIGHTS_STEP
-from ramole_core.kernels.product import Update
+from ramole_core.kernels.weight import Update
 from ramole_core.layers.batch_mix import FIXED, BatchMix
 from ramole_core.layers.late_scores import ACTIVATIONS, late_scores, module_signal
 from ramole_core.layers.rows_mixing import RowsMixing

@@ -9,9 +9,9 @@ from torch import Tensor
 from ramole_core.kernels import mixing as words_of
 from ramole_core.kernels.dots import COLUMNS
 from ramole_core.kernels.mixing import MIX, RUN
-from ramole_core.kernels.product import Update
 from ramole_core.kernels.team import WORDS
 from ramole_core.kernels.vectors import paired
+from ramole_core.kernels.weight import Update
 from ramole_core.layers.batch_mix import BatchMix
 
 TABLES = ("pages", "slots", "acts", "counts", "asks", "present", "fixed", "bias", "usual", "own")

@@ -13,8 +13,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from ramole_core.composition import block_of
-from ramole_core.kernels.product import Weight
-from ramole_core.kernels.widen import widened
+from ramole_core.kernels.weight import Input, Weight
 from ramole_core.layers.base_weight import base_weight, kernel_linears
 from ramole_core.layers.batch_mix import BatchMix
 from ramole_core.layers.install import Installation, watch_blocks, wrap
@@ -64,33 +63,28 @@ class SharedInput:
     def __init__(self, serving: Serving, g: int, block: int):
         self._serving, self._g, self._block = serving, g, block
         self._x: Tensor | None = None
-        self._wide: Tensor | None = None
+        self._given: Input | None = None
         self._units: Tensor | np.ndarray | None = None
 
     def product(self, layer: "ServedLinear", x: Tensor, j: int, *, last: bool) -> Tensor:
         """W x of the group's layer j with its update."""
         forward, weight = self._serving.now, layer.weight_in_place
         if x is not self._x:
-            self._x, self._units = x, None
-            self._wide = widened(x) if weight is not None else None
-        wide, units = self._wide, self._units
+            self._x, self._units, self._given = x, None, Input(x)
+        given, units = self._given, self._units
+        assert given is not None
         if forward is not None and units is None:
+            wide = given.wide if forward.rows is not None else None
             units = self._units = forward.units(x, wide, self._g, self._block)
         if last:
-            self._x = self._wide = self._units = None
-        if weight is None or wide is None:
-            y = layer.base(x)
-            if units is None or forward is None:
-                return y
-            return forward.add(y, units, self._g, self._block, j)
-        if forward is None or forward.rows is None:
-            y = weight.multiply(wide, x.dtype).view(*x.shape[:-1], weight.o)
-            if units is None or forward is None:
-                return y
+            self._x = self._given = self._units = None
+        if forward is None or units is None:
+            return layer.base(x) if weight is None else weight.multiply(given)
+        if weight is None or forward.rows is None:
+            y = layer.base(x) if weight is None else weight.multiply(given)
             return forward.add(y, units, self._g, self._block, j)
         assert isinstance(units, np.ndarray)
-        update = forward.update(units, self._g, self._block, j)
-        return weight.multiply(wide, x.dtype, update).view(*x.shape[:-1], weight.o)
+        return weight.multiply(given, forward.update(units, self._g, self._block, j))
 
 
 class ServedLinear(nn.Module):

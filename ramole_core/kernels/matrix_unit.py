@@ -1,0 +1,204 @@
+"""The CPU's matrix unit (Intel's AMX): a product of 16 rows of one matrix and 16 of another, 32
+bfloat16 numbers of each row at once, summed in float32.
+
+A number's sum has one order, whatever the other rows and columns of its tiles hold and however many
+they are; so how much of a tile is used changes the speed and not one bit.
+"""
+
+import ctypes
+import os
+import sys
+from collections.abc import Callable
+
+import llvmlite.binding as llvm
+import numpy as np
+from llvmlite import ir
+from numba import types
+
+from ramole_core.kernels.compiled import instructions
+from ramole_core.kernels.vectors import FLOAT, LANES, VECTOR, WORD, places, word
+
+SIDE = 16
+"""Rows of a tile."""
+DEPTH = 32
+"""bfloat16 numbers of a row of a tile."""
+_ARCH_PRCTL, _REQUEST, _TILE_DATA = 158, 0x1023, 18
+"""The system call by which a process asks for the unit; Linux on x86-64."""
+
+
+def _granted() -> bool:
+    """Whether there is such a unit and the system lets this process use it; RAMOLE_MATRIX=0: as if
+    there were none, for tests."""
+    features = llvm.get_host_cpu_features()
+    if LANES < SIDE or os.environ.get("RAMOLE_MATRIX") == "0" or sys.platform != "linux":
+        return False
+    if not all(features.get(name) for name in ("amx-tile", "amx-bf16", "avx512bf16")):
+        return False
+    return ctypes.CDLL(None).syscall(_ARCH_PRCTL, _REQUEST, _TILE_DATA) == 0
+
+
+MATRIX = _granted()
+BYTE = ir.IntType(8)
+ADDRESS = BYTE.as_pointer()
+SUMS, LEFT, RIGHT = (0, 2), 4, 6
+"""The unit's eight registers: sums of the first and the second left tile, left and right tiles."""
+
+
+def layouts() -> np.ndarray:
+    """[17, 64] bytes: what the unit is told before tiles of which the last right one has n
+    columns."""
+    found = np.zeros((SIDE + 1, 64), np.uint8)
+    for n in range(1, SIDE + 1):
+        found[n, 0] = 1
+        for tile, count in enumerate([SIDE, n, SIDE, n, SIDE, SIDE, SIDE, n]):
+            found[n, 16 + 2 * tile] = 4 * count  # bytes of a row
+            found[n, 48 + tile] = SIDE
+    return found
+
+
+def _call(builder, name: str, kinds: list, arguments: list) -> None:
+    full = f"llvm.x86.{name}"
+    kind = ir.FunctionType(ir.VoidType(), kinds)
+    known = builder.module.globals.get(full)
+    builder.call(known or ir.Function(builder.module, kind, full), arguments)
+
+
+def _tile(n: int) -> ir.Constant:
+    return ir.Constant(BYTE, n)
+
+
+@instructions
+def lay_out(context, layout):
+    """Tell the unit how large the tiles are; `layout` is the address of a row of `layouts`."""
+
+    def build(context, builder, signature, args):
+        place = builder.inttoptr(args[0], ADDRESS)
+        _call(builder, "ldtilecfg", [ADDRESS], [place])
+        return context.get_dummy_value()
+
+    return types.void(types.int64), build
+
+
+@instructions
+def release(context):
+    """Give the unit back: others expect it empty."""
+
+    def build(context, builder, signature, args):
+        _call(builder, "tilerelease", [], [])
+        return context.get_dummy_value()
+
+    return types.void(), build
+
+
+def _meet_of(rights: int) -> Callable[..., int]:
+    """Two left tiles and one or two right ones, along all their depth."""
+
+    @instructions
+    def meet(context, left, left_next, left_step, left_row, steps, right, last, last_row, out):
+        """out[a, b] = left a times right b, SIDE x SIDE float32 each, a before b.
+
+        Addresses, and steps in bytes: from one left tile to the other, from one depth to the next,
+        from row to row. The first of two right tiles is full; the last has rows of `last_row`
+        bytes, SIDE of them a depth.
+        """
+
+        def build(context, builder, signature, args):
+            left, left_next, left_step, left_row, steps, right, last, last_row, out = args
+            tiles = [(right, word(4 * SIDE)), (last, last_row)][2 - rights :]
+            first = RIGHT + 2 - rights
+            start, loop = builder.block, builder.append_basic_block("meet")
+            done = builder.append_basic_block("met")
+            sums = [SUMS[a] + b for a in (0, 1) for b in range(2 - rights, 2)]
+            for n in sums:
+                _call(builder, "tilezero", [BYTE], [_tile(n)])
+            builder.branch(loop)
+            builder.position_at_end(loop)
+            at = builder.phi(WORD)
+            at.add_incoming(word(0), start)
+
+            def load(tile, address, row):
+                place = builder.inttoptr(address, ADDRESS)
+                kinds = [BYTE, ADDRESS, WORD]
+                _call(builder, "tileloadd64", kinds, [_tile(tile), place, row])
+
+            here = builder.add(left, builder.mul(at, left_step))
+            for a in (0, 1):
+                load(LEFT + a, here, left_row)
+                here = builder.add(here, left_next)
+            for b, (address, row) in enumerate(tiles):
+                depth = builder.mul(row, word(SIDE))
+                load(first + b, builder.add(address, builder.mul(at, depth)), row)
+            for a in (0, 1):
+                for b in range(rights):
+                    numbers = [SUMS[a] + 2 - rights + b, LEFT + a, first + b]
+                    _call(builder, "tdpbf16ps", [BYTE] * 3, [_tile(n) for n in numbers])
+            onward = builder.add(at, word(1))
+            at.add_incoming(onward, loop)
+            builder.cbranch(builder.icmp_signed("<", onward, steps), loop, done)
+            builder.position_at_end(done)
+            for place, n in enumerate(sums):
+                address = builder.add(out, word(4 * SIDE * SIDE * place))
+                where = builder.inttoptr(address, ADDRESS)
+                _call(
+                    builder,
+                    "tilestored64",
+                    [BYTE, ADDRESS, WORD],
+                    [_tile(n), where, word(4 * SIDE)],
+                )
+            return context.get_dummy_value()
+
+        return types.void(*[types.int64] * 9), build
+
+    return meet
+
+
+meet_one, meet_two = _meet_of(1), _meet_of(2)
+
+
+@instructions
+def turn(context, source, source_row, out, out_row):
+    """out[n, m] = source[m, n], SIDE x SIDE words of 4 bytes; rows in bytes."""
+
+    def build(context, builder, signature, args):
+        source, source_row, out, out_row = args
+
+        def place(address, row, m):
+            address = builder.add(address, builder.mul(row, word(m)))
+            return builder.inttoptr(address, VECTOR.as_pointer())
+
+        rows = [builder.load(place(source, source_row, m), align=4) for m in range(SIDE)]
+        for d in (8, 4, 2, 1):  # squares of d by d change places
+            front = places([n if not n & d else SIDE + n - d for n in range(SIDE)])
+            back = places([n + d if not n & d else SIDE + n for n in range(SIDE)])
+            for m in range(SIDE):
+                if not m & d:
+                    one, other = rows[m], rows[m + d]
+                    rows[m] = builder.shuffle_vector(one, other, front)
+                    rows[m + d] = builder.shuffle_vector(one, other, back)
+        for n, row in enumerate(rows):
+            builder.store(row, place(out, out_row, n), align=4)
+        return context.get_dummy_value()
+
+    return types.void(*[types.int64] * 4), build
+
+
+class _Bfloat(ir.Type):
+    """LLVM's bfloat16, which llvmlite has no name for."""
+
+    def _to_string(self) -> str:
+        return "bfloat"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Bfloat)
+
+    def __hash__(self) -> int:
+        return hash(_Bfloat)
+
+
+def rounded(builder, vector):
+    """16 float32 as 16 bfloat16's bits, to the nearest, ties to even."""
+    name = "llvm.x86.avx512bf16.cvtneps2bf16.512"
+    kind = ir.FunctionType(ir.VectorType(_Bfloat(), SIDE), [ir.VectorType(FLOAT, SIDE)])
+    known = builder.module.globals.get(name)
+    found = builder.call(known or ir.Function(builder.module, kind, name), [vector])
+    return builder.bitcast(found, ir.VectorType(ir.IntType(16), SIDE))

@@ -1,0 +1,99 @@
+"""What a product's kernels have in common: the words of a call, and how outputs are written.
+
+The adapters' update is added before y is rounded:
+
+    y[m] += sum_c units[m, c] B[page c of m's row]
+"""
+
+import numpy as np
+
+from ramole_core.kernels.compiled import kernel, put, wide
+from ramole_core.kernels.outers import columns_of_floats, columns_of_halves, outers
+from ramole_core.kernels.team import floats, halves, ints
+from ramole_core.kernels.vectors import LANES
+
+TILE = 16
+"""Outputs that are written together."""
+FEW = 4
+"""Fewer rows than these read a page's columns where they lie; more of them meet a copy."""
+FLOATS, HALVES, CODES = 0, 1, 2
+"""What a weight is made of."""
+(M, I, O, X, X_ROW, KIND, W, SCALES, BIAS, Y, Y_HALF) = range(2, 13)
+(UNITS, UNITS_ROW, PAGES, PAGES_ROW, COUNTS, ROW_OF, B, B_HALF, PAGE_COUNT) = range(13, 22)
+LAYOUTS = 22
+"""The words of a call, behind the two of every call."""
+
+
+@kernel()
+def _add_updates(words, first, count, sums):
+    """sums [m, TILE] += units times the columns of B from `first` on; rows of one request that
+    stand together meet them together."""
+    m, pages_row = words[M], words[PAGES_ROW]
+    units, row_of = words[UNITS], ints(words[ROW_OF], 1, m)[0]
+    columns = np.zeros((max(pages_row, 1), TILE), np.float32)
+    start = 0
+    while start < m:
+        row, end = row_of[start], start + 1
+        while end < m and row_of[end] == row:
+            end += 1
+        pages = ints(words[PAGES] + 4 * row * pages_row, 1, max(pages_row, 1))[0]
+        R = ints(words[COUNTS] + 8 * row, 1, 2)[0, 0]
+        out = sums.ctypes.data + 4 * start * TILE
+        if R > 0 and end - start < FEW and count == TILE:
+            for n in range(start, end):
+                x = units + 4 * n * words[UNITS_ROW]
+                for v in range(0, TILE, LANES):
+                    if words[B_HALF]:
+                        w = words[B] + 2 * (first + v)
+                        columns_of_halves(x, pages.ctypes.data, R, w, words[O], out + 4 * v)
+                    else:
+                        w = words[B] + 4 * (first + v)
+                        columns_of_floats(x, pages.ctypes.data, R, w, words[O], out + 4 * v)
+                out += 4 * TILE
+        elif R > 0:
+            _columns(words, pages, R, first, count, columns)
+            x = units + 4 * start * words[UNITS_ROW]
+            w = columns.ctypes.data
+            outers(x, words[UNITS_ROW], end - start, w, TILE, R, out, TILE, TILE)
+        start = end
+
+
+@kernel()
+def _columns(words, pages, R, first, count, columns):
+    """columns[:R, :count] = B at these pages, in float32."""
+    if words[B_HALF]:
+        bits = halves(words[B], words[PAGE_COUNT], words[O])
+        for c in range(R):
+            row, out = bits[pages[c]], columns[c]
+            for j in range(count):
+                out[j] = wide(row[first + j])
+    else:
+        numbers = floats(words[B], words[PAGE_COUNT], words[O])
+        for c in range(R):
+            row, out = numbers[pages[c]], columns[c]
+            for j in range(count):
+                out[j] = row[first + j]
+
+
+@kernel()
+def write(words, first, count, sums):
+    """y's columns from `first` on, rounded to what y holds."""
+    m, o = words[M], words[O]
+    if words[BIAS]:
+        bias = floats(words[BIAS], 1, o)[0]
+        for n in range(m):
+            for j in range(count):
+                sums[n, j] += bias[first + j]
+    if words[UNITS]:
+        _add_updates(words, first, count, sums)
+    if words[Y_HALF]:
+        bits = halves(words[Y], m, o)
+        for n in range(m):
+            row, mine = bits[n], sums[n]
+            for j in range(count):
+                put(row, first + j, mine[j])
+    else:
+        numbers = floats(words[Y], m, o)
+        for n in range(m):
+            for j in range(count):
+                numbers[n, first + j] = sums[n, j]

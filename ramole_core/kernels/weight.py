@@ -1,0 +1,124 @@
+"""A linear layer's weight where it lies, its input, and what adapters add to its output.
+
+In bfloat16, where the CPU has a matrix unit, the product is the unit's (`matrix_product`);
+elsewhere it is summed in float32 vectors (`product`).
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ramole_core.kernels import outputs as words_of
+from ramole_core.kernels.matrix_input import turned
+from ramole_core.kernels.matrix_product import HOW_LAID, MULTIPLY_IN_UNIT, OUTPUTS
+from ramole_core.kernels.matrix_unit import MATRIX
+from ramole_core.kernels.outputs import CODES, FLOATS, HALVES, TILE
+from ramole_core.kernels.product import MULTIPLY
+from ramole_core.kernels.team import WORDS
+from ramole_core.kernels.vectors import paired
+from ramole_core.kernels.widen import widened
+
+
+class Input:
+    """x [..., i] of float32 or bfloat16; each form that a kernel reads is made once."""
+
+    def __init__(self, x: Tensor):
+        self.shape = x.shape
+        self.x = x.reshape(-1, x.shape[-1]).contiguous()
+
+    @cached_property
+    def wide(self) -> Tensor:
+        """float32 [N, paired(i)] in the order of `dots`."""
+        return widened(self.x)
+
+    @cached_property
+    def turned(self) -> Tensor:
+        """Right tiles of the matrix unit."""
+        return turned(self.x)
+
+
+@dataclass(frozen=True)
+class Update:
+    """What the adapters add to one layer's output."""
+
+    units: np.ndarray
+    """[N, R] float32, weighted."""
+    pages: np.ndarray
+    """[rows, R] int32: of each row's units, places in B."""
+    counts: np.ndarray
+    """[rows, 2] int32: how many, first."""
+    row_of: np.ndarray
+    """[N] int32: the row of each token."""
+    B: np.ndarray
+    """[pages, o], float32 or bfloat16's bits."""
+
+    def tell(self, words: np.ndarray) -> None:
+        """Put it into the words of a product's call."""
+        words[words_of.UNITS] = self.units.ctypes.data
+        words[words_of.UNITS_ROW] = self.units.shape[1]
+        words[words_of.PAGES], words[words_of.PAGES_ROW] = (
+            self.pages.ctypes.data,
+            self.pages.shape[1],
+        )
+        words[words_of.COUNTS] = self.counts.ctypes.data
+        words[words_of.ROW_OF] = self.row_of.ctypes.data
+        words[words_of.B], words[words_of.B_HALF] = self.B.ctypes.data, self.B.dtype == np.uint16
+        words[words_of.PAGE_COUNT] = self.B.shape[0]
+
+    def added_to(self, y: Tensor) -> Tensor:
+        """y [..., o] with the update added, by PyTorch: for a layer without a kernel."""
+        flat = y.reshape(-1, y.shape[-1]).float()
+        B = torch.from_numpy(self.B)
+        B = (B.view(torch.bfloat16) if self.B.dtype == np.uint16 else B).float()
+        for n, row in enumerate(self.row_of):
+            R = self.counts[row, 0]
+            flat[n] += torch.from_numpy(self.units[n, :R]) @ B[self.pages[row, :R]]
+        return flat.to(y.dtype).view(y.shape)
+
+
+class Weight:
+    """A linear layer's weight [o, i] where it lies, and its product."""
+
+    def __init__(
+        self,
+        weight: Tensor,
+        size: tuple[int, int],
+        *,
+        scales: Tensor | None = None,
+        bias: Tensor | None = None,
+    ):
+        """`size` is (o, i); `weight` holds it in rows, or NF4's codes of them with `scales`
+        [o, i / BLOCK]."""
+        self.o, self.i = size
+        self._held = weight, scales, None if bias is None else bias.float().contiguous()
+        kind = FLOATS if weight.dtype == torch.float32 else HALVES
+        self._kind = kind = CODES if scales is not None else kind
+        words = self._words = np.zeros(WORDS, np.int64)
+        words[words_of.O], words[words_of.I], words[words_of.X_ROW] = self.o, self.i, paired(self.i)
+        words[words_of.KIND], words[words_of.W] = kind, weight.data_ptr()
+        words[words_of.LAYOUTS] = HOW_LAID.ctypes.data
+        if scales is not None:
+            words[words_of.SCALES] = scales.data_ptr()
+        if self._held[2] is not None:
+            words[words_of.BIAS] = self._held[2].data_ptr()
+
+    def multiply(self, given: Input, update: Update | None = None) -> Tensor:
+        """y [..., o] in the input's dtype."""
+        dtype, n = given.x.dtype, len(given.x)
+        y = torch.empty(n, self.o, dtype=dtype)
+        words = self._words
+        in_unit = MATRIX and dtype == torch.bfloat16 and self._kind != FLOATS
+        x = given.turned if in_unit else given.wide
+        words[words_of.M], words[words_of.X], words[words_of.Y] = n, x.data_ptr(), y.data_ptr()
+        words[words_of.Y_HALF] = dtype == torch.bfloat16
+        words[words_of.UNITS] = 0
+        if update is not None:
+            update.tell(words)
+        if in_unit:
+            MULTIPLY_IN_UNIT.run(words, -(-self.o // OUTPUTS))
+        else:
+            MULTIPLY.run(words, -(-self.o // TILE))
+        return y.view(*given.shape[:-1], self.o)
