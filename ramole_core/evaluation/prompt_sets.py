@@ -117,7 +117,7 @@ def _chat(row: object, wanted: Sequence[str], file: Path, place: str) -> FollowU
     if not all(isinstance(text, str) and text.strip() for text in (*told, *expected)):
         raise _broken(file, place, "a text in each field (`expected` may be null)")
     if "expected" in wanted and chat.continues:
-        raise _broken(file, place, f"`expected` to be another than {chat.adapter}")
+        raise _broken(file, place, f"another adapter than {chat.adapter}, or null, in `expected`")
     return chat
 
 
@@ -141,8 +141,9 @@ def _list(said: object, file: Path, place: str) -> list[object]:
 
 def _texts(said: object, file: Path, place: str) -> tuple[str, ...]:
     """A list of texts, none of them blank."""
-    texts = tuple(text for text in _list(said, file, place) if isinstance(text, str))
-    if len(texts) < len(_list(said, file, place)) or not all(map(str.strip, texts)):
+    found = _list(said, file, place)
+    texts = tuple(text for text in found if isinstance(text, str) and text.strip())
+    if len(texts) < len(found):
         raise _broken(file, place, "texts that are not blank")
     return texts
 
