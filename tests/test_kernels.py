@@ -147,12 +147,12 @@ def test_no_cut_changes_a_bit_of_an_activation(dtype, kind, threads):
         assert torch.equal(activate(x[at : at + 1], kind), whole[at : at + 1])
 
 
-def test_narrower_vectors_give_products_and_mixing_too():
+@pytest.mark.parametrize("switch", ["RAMOLE_LANES=8", "RAMOLE_MATRIX=0"])
+def test_other_cpus_give_products_and_mixing_too(switch):
     code = """
-import torch
-from ramole_core.kernels.vectors import LANES
+from ramole_core.kernels.matrix_unit import MATRIX
 from tests import test_kernels, test_rows_mixing
-assert LANES == 8
+assert not MATRIX
 for kind in test_kernels.KINDS:
     test_kernels.check_numbers(kind)
     test_kernels.check_bits(kind)
@@ -163,7 +163,7 @@ for dtype in test_kernels.DTYPES:
     done = subprocess.run(
         [sys.executable, "-c", code],
         cwd=Path(__file__).parents[1],
-        env=os.environ | {"RAMOLE_LANES": "8"},
+        env=os.environ | dict([switch.split("=")]),
         capture_output=True,
         text=True,
         timeout=250,

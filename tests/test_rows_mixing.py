@@ -11,7 +11,6 @@ from ramole_core.composition.surprise import MOST, TINY
 from ramole_core.kernels.compiled import view
 from ramole_core.kernels.mixing import RUN, UNITS_STEP, WEIGHTS_STEP
 from ramole_core.kernels.weight import Input, Weight
-from ramole_core.kernels.widen import widened
 from ramole_core.layers.batch_mix import ACTIVATIONS, FIXED, GATED, KEEPS, BatchMix, Rows
 from ramole_core.layers.rows_mixing import RowsMixing
 from ramole_core.layers.tiles import TILE, in_tiles
@@ -111,13 +110,13 @@ class Case:
         mixing = RowsMixing(batch, [count for _, _, count in parts], traced=traced)
         x = torch.cat([self.x[n, start : start + count] for n, start, count in parts])
         late = [self.late[:, n, start : start + count] for n, start, count in parts]
-        late, wide = torch.cat(late, dim=1)[..., : batch.k], widened(x)
+        late, given = torch.cat(late, dim=1)[..., : batch.k], Input(x)
         if at_once:
-            units, alpha = mixing.run(wide, 0, 0, BOTH, late=late)
+            units, alpha = mixing.run(given, 0, 0, BOTH, late=late)
         else:
-            units, _ = mixing.run(wide, 0, 0, UNITS_STEP)
-            units, alpha = mixing.run(wide, 0, 0, WEIGHTS_STEP, late=late, units=units)
-        y = self.weight.multiply(Input(x), mixing.update(units, 0, 0, 1))
+            units, _ = mixing.run(given, 0, 0, UNITS_STEP)
+            units, alpha = mixing.run(given, 0, 0, WEIGHTS_STEP, late=late, units=units)
+        y = self.weight.multiply(given, mixing.update(units, 0, 0, 1))
         found, at = [], 0
         for n, _, count in parts:
             here, k = slice(at, at + count), len(REQUESTS[n])

@@ -24,7 +24,7 @@ COLUMNS = 4
 """Rows of w that are met at once."""
 
 
-def _sums(builder, vectors):
+def sums_of(builder, vectors):
     """The sums of four vectors as one of four lanes: halves are added to halves, for each alike."""
     width = LANES
     while width > 4:
@@ -86,7 +86,7 @@ def _dots_of(rows: int):
             for m, after in enumerate(new):
                 place = builder.add(out, builder.mul(out_row, word(4 * m)))
                 place = builder.inttoptr(place, ir.VectorType(FLOAT, COLUMNS).as_pointer())
-                builder.store(_sums(builder, after), place, align=4)
+                builder.store(sums_of(builder, after), place, align=4)
             return context.get_dummy_value()
 
         return types.void(*[types.int64] * 7), build

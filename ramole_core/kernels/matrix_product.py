@@ -16,20 +16,24 @@ from ramole_core.kernels.matrix_unit import (
     meet_one,
     meet_two,
     release,
+    round_rows,
     turn,
 )
 from ramole_core.kernels.outputs import (
+    BIAS,
     CODES,
     HALVES,
     KIND,
     LAYOUTS,
     SCALES,
-    TILE,
+    UNITS,
     I,
     M,
     O,
     W,
     X,
+    Y,
+    add_updates,
     write,
 )
 from ramole_core.kernels.team import TILES, Kernel, floats, take, words_at
@@ -59,8 +63,8 @@ def _lay(words, first, count, out):
 
 
 @kernel()
-def _sum(words, left, left_next, left_step, left_row, found, sums, most):
-    """sums[a, m, :] of all rows of x, from two left tiles a depth."""
+def _sum(words, left, left_next, left_step, left_row, found, sums):
+    """sums [m, OUTPUTS] of all rows of x, from two left tiles a depth."""
     m, steps, layout = words[M], -(-words[I] // DEPTH), words[LAYOUTS]
     block = SIDE * SIDE * 4 * steps  # bytes of a right tile along all depths
     for start in range(0, m, 2 * SIDE):
@@ -78,19 +82,34 @@ def _sum(words, left, left_next, left_step, left_row, found, sums, most):
         tiles = 2 if here > SIDE else 1
         for a in range(2):
             for b in range(tiles):
-                out = sums + 4 * TILE * (a * most + start + b * SIDE)
-                turn(found + SQUARE * (tiles * a + b), 4 * SIDE, out, 4 * TILE)
+                out = sums + 4 * (OUTPUTS * (start + b * SIDE) + a * SIDE)
+                turn(found + SQUARE * (tiles * a + b), 4 * SIDE, out, 4 * OUTPUTS)
+
+
+@kernel()
+def _write(words, first, sums, zeros):
+    """y's OUTPUTS columns from `first` on."""
+    if words[UNITS]:
+        add_updates(words, first, OUTPUTS, sums)
+    bias = words[BIAS] + 4 * first if words[BIAS] else zeros.ctypes.data
+    y, row = words[Y] + 2 * first, 2 * words[O]
+    for a in (0, SIDE):
+        sums_at = sums.ctypes.data + 4 * a
+        round_rows(sums_at, 4 * OUTPUTS, words[M], bias + 4 * a, y + 2 * a, row)
 
 
 def _multiply(pointer):
     words = words_at(pointer)
     m, i, o = words[M], words[I], words[O]
     steps = -(-i // DEPTH)
-    room = np.zeros(steps * STEP + 4 * SQUARE + LINE, np.uint8)
+    room = np.empty(steps * STEP + 4 * SQUARE + LINE, np.uint8)
+    if i % DEPTH:
+        room[:] = 0  # the last depth is not filled
     laid = -(-room.ctypes.data // LINE) * LINE
     found = laid + steps * STEP
     most = -(-m // SIDE) * SIDE
-    sums = np.empty((2, most, TILE), np.float32)
+    sums = np.empty((most, OUTPUTS), np.float32)
+    zeros = np.zeros(OUTPUTS, np.float32)
     lies = words[KIND] == HALVES and i % DEPTH == 0
     while True:
         tile = take(pointer)
@@ -100,13 +119,14 @@ def _multiply(pointer):
         count = min(OUTPUTS, o - first)
         if lies and count == OUTPUTS:
             left = words[W] + 2 * first * i
-            _sum(words, left, 2 * SIDE * i, LINE, 2 * i, found, sums.ctypes.data, most)
+            _sum(words, left, 2 * SIDE * i, LINE, 2 * i, found, sums.ctypes.data)
         else:
             _lay(words, first, count, laid)
-            _sum(words, laid, SIDE * LINE, STEP, LINE, found, sums.ctypes.data, most)
-        for a in range(2):
-            if count > a * TILE:
-                write(words, first + a * TILE, min(TILE, count - a * TILE), sums[a])
+            _sum(words, laid, SIDE * LINE, STEP, LINE, found, sums.ctypes.data)
+        if count == OUTPUTS:
+            _write(words, first, sums, zeros)
+        else:
+            write(words, first, count, sums)
     release()
 
 

@@ -182,23 +182,51 @@ def turn(context, source, source_row, out, out_row):
     return types.void(*[types.int64] * 4), build
 
 
-class _Bfloat(ir.Type):
+class Bfloat(ir.Type):
     """LLVM's bfloat16, which llvmlite has no name for."""
 
     def _to_string(self) -> str:
         return "bfloat"
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Bfloat)
+        return isinstance(other, Bfloat)
 
     def __hash__(self) -> int:
-        return hash(_Bfloat)
+        return hash(Bfloat)
 
 
 def rounded(builder, vector):
     """16 float32 as 16 bfloat16's bits, to the nearest, ties to even."""
     name = "llvm.x86.avx512bf16.cvtneps2bf16.512"
-    kind = ir.FunctionType(ir.VectorType(_Bfloat(), SIDE), [ir.VectorType(FLOAT, SIDE)])
+    kind = ir.FunctionType(ir.VectorType(Bfloat(), SIDE), [ir.VectorType(FLOAT, SIDE)])
     known = builder.module.globals.get(name)
     found = builder.call(known or ir.Function(builder.module, kind, name), [vector])
     return builder.bitcast(found, ir.VectorType(ir.IntType(16), SIDE))
+
+
+@instructions
+def round_rows(context, sums, sums_row, count, bias, out, out_row):
+    """out[:count] = `count` rows of SIDE float32 plus a row of bias, in bfloat16; addresses, rows
+    in bytes."""
+
+    def build(context, builder, signature, args):
+        sums, sums_row, count, bias, out, out_row = args
+        start, loop = builder.block, builder.append_basic_block("round")
+        done = builder.append_basic_block("rounded")
+        more = builder.load(builder.inttoptr(bias, VECTOR.as_pointer()), align=4)
+        builder.branch(loop)
+        builder.position_at_end(loop)
+        at = builder.phi(WORD)
+        at.add_incoming(word(0), start)
+        place = builder.add(sums, builder.mul(at, sums_row))
+        row = builder.load(builder.inttoptr(place, VECTOR.as_pointer()), align=4)
+        half = rounded(builder, builder.fadd(row, more))
+        place = builder.add(out, builder.mul(at, out_row))
+        builder.store(half, builder.inttoptr(place, half.type.as_pointer()), align=2)
+        onward = builder.add(at, word(1))
+        at.add_incoming(onward, loop)
+        builder.cbranch(builder.icmp_signed("<", onward, count), loop, done)
+        builder.position_at_end(done)
+        return context.get_dummy_value()
+
+    return types.void(*[types.int64] * 6), build

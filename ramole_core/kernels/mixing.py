@@ -16,6 +16,7 @@ import numpy as np
 from ramole_core.composition.surprise import MOST, TINY
 from ramole_core.kernels.compiled import kernel
 from ramole_core.kernels.dots import COLUMNS, dots
+from ramole_core.kernels.pairs import pairs
 from ramole_core.kernels.team import (
     TILES,
     Kernel,
@@ -38,6 +39,7 @@ UNITS_STEP, WEIGHTS_STEP = 1, 2
 (ROWS, PAGES, PAGES_ROW, SLOTS, ACTS, COUNTS, ASKS, PRESENT, FIXED, BIAS, USUAL, OWN) = range(
     20, 32
 )
+X_HALF = 32
 """The words of a call, behind the two of every call; from ROWS on the tables of
 `batch_mix.Rows`."""
 _TINY, _MOST = np.float32(TINY), np.float32(MOST)
@@ -55,8 +57,25 @@ def _widen_page(words, page, j, out):
 
 
 @kernel()
+def _page_at(words, page, j):
+    """The address of one row of A at module j, in bfloat16."""
+    return words[A] + 2 * words[I] * (page * words[MODULES] + j)
+
+
+@kernel()
 def _meet(words, pages, count, before, j, start, tokens, buffer, out, out_row):
     """out[:tokens, :count] = x A^T at module j, of the rows pages[:count] of A, `before` added."""
+    if words[X_HALF]:
+        i = words[I]
+        x = words[X] + 2 * start * i
+        for first in range(0, count, COLUMNS):
+            last = count - 1
+            a = _page_at(words, before + pages[first], j)
+            b = _page_at(words, before + pages[min(first + 1, last)], j)
+            c = _page_at(words, before + pages[min(first + 2, last)], j)
+            d = _page_at(words, before + pages[min(first + 3, last)], j)
+            pairs(x, i, tokens, a, b, c, d, i, out + 4 * first, out_row)
+        return
     x_row = words[X_ROW]
     x = words[X] + 4 * start * x_row
     for first in range(0, count, COLUMNS):

@@ -105,8 +105,8 @@ def outers(x, x_row, m, w, w_row, n, out, out_row, columns):
         v += 4 * LANES if four else LANES
 
 
-def _columns_of(half: bool):
-    """`outers` of one row whose w are rows of a matrix at any places, one vector of each."""
+def _columns_of(half: bool, width: int):
+    """`outers` of one row whose w are rows of a matrix at any places, `width` vectors of each."""
 
     @instructions
     def columns(context, x, rows, n, w, w_row, out):
@@ -114,31 +114,42 @@ def _columns_of(half: bool):
             x, rows, n, w, w_row, out = args
             fma, start = fma_of(builder), builder.block
             loop, done = builder.append_basic_block("columns"), builder.append_basic_block("done")
-            here = builder.inttoptr(out, VECTOR.as_pointer())
-            first = builder.load(here, align=4)
+
+            def vector(address, v):
+                place = builder.add(address, word(4 * LANES * v))
+                return builder.inttoptr(place, VECTOR.as_pointer())
+
+            def weight_of(address, v):
+                if not half:
+                    return builder.load(vector(address, v), align=4)
+                bits = ir.VectorType(ir.IntType(16), LANES)
+                place = builder.add(address, word(2 * LANES * v))
+                found = builder.load(builder.inttoptr(place, bits.as_pointer()), align=2)
+                found = builder.zext(found, ir.VectorType(ir.IntType(32), LANES))
+                return builder.bitcast(builder.shl(found, places([16] * LANES)), VECTOR)
+
+            first = [builder.load(vector(out, v), align=4) for v in range(width)]
             builder.branch(loop)
             builder.position_at_end(loop)
-            at, total = builder.phi(WORD), builder.phi(VECTOR)
+            at, totals = builder.phi(WORD), [builder.phi(VECTOR) for _ in first]
             at.add_incoming(word(0), start)
-            total.add_incoming(first, start)
             place = builder.load(pointer(builder, rows, at, 4, ir.IntType(32)), align=4)
             row = builder.mul(builder.sext(place, WORD), w_row)
             address = builder.add(w, builder.mul(row, word(2 if half else 4)))
-            if half:
-                bits = ir.VectorType(ir.IntType(16), LANES)
-                weight = builder.load(builder.inttoptr(address, bits.as_pointer()), align=2)
-                weight = builder.zext(weight, ir.VectorType(ir.IntType(32), LANES))
-                weight = builder.bitcast(builder.shl(weight, places([16] * LANES)), VECTOR)
-            else:
-                weight = builder.load(builder.inttoptr(address, VECTOR.as_pointer()), align=4)
             number = spread(builder, builder.load(pointer(builder, x, at, 4), align=4))
-            new = builder.call(fma, [number, weight, total])
+            new = [
+                builder.call(fma, [number, weight_of(address, v), total])
+                for v, total in enumerate(totals)
+            ]
             onward = builder.add(at, word(1))
             at.add_incoming(onward, loop)
-            total.add_incoming(new, loop)
+            for total, begin, after in zip(totals, first, new, strict=True):
+                total.add_incoming(begin, start)
+                total.add_incoming(after, loop)
             builder.cbranch(builder.icmp_signed("<", onward, n), loop, done)
             builder.position_at_end(done)
-            builder.store(new, here, align=4)
+            for v, after in enumerate(new):
+                builder.store(after, vector(out, v), align=4)
             return context.get_dummy_value()
 
         return types.void(*[types.int64] * 6), build
@@ -146,4 +157,24 @@ def _columns_of(half: bool):
     return columns
 
 
-columns_of_halves, columns_of_floats = _columns_of(True), _columns_of(False)
+_halves, _two_halves = _columns_of(True, 1), _columns_of(True, 2)
+_floats, _two_floats = _columns_of(False, 1), _columns_of(False, 2)
+
+
+@kernel()
+def columns_of(x, rows, n, w, w_row, half, out, columns):
+    """out[:columns] += x [n] w[rows[:n], :columns], w in bfloat16 (half) or float32; addresses,
+    columns in whole vectors, n at least 1."""
+    v = 0
+    while v < columns:
+        two = v + 2 * LANES <= columns
+        if half:
+            if two:
+                _two_halves(x, rows, n, w + 2 * v, w_row, out + 4 * v)
+            else:
+                _halves(x, rows, n, w + 2 * v, w_row, out + 4 * v)
+        elif two:
+            _two_floats(x, rows, n, w + 4 * v, w_row, out + 4 * v)
+        else:
+            _floats(x, rows, n, w + 4 * v, w_row, out + 4 * v)
+        v += 2 * LANES if two else LANES

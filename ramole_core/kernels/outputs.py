@@ -8,9 +8,8 @@ The adapters' update is added before y is rounded:
 import numpy as np
 
 from ramole_core.kernels.compiled import kernel, put, wide
-from ramole_core.kernels.outers import columns_of_floats, columns_of_halves, outers
+from ramole_core.kernels.outers import columns_of, outers
 from ramole_core.kernels.team import floats, halves, ints
-from ramole_core.kernels.vectors import LANES
 
 TILE = 16
 """Outputs that are written together."""
@@ -25,12 +24,12 @@ LAYOUTS = 22
 
 
 @kernel()
-def _add_updates(words, first, count, sums):
-    """sums [m, TILE] += units times the columns of B from `first` on; rows of one request that
-    stand together meet them together."""
-    m, pages_row = words[M], words[PAGES_ROW]
+def add_updates(words, first, count, sums):
+    """sums [m, width] += units times the `count` columns of B from `first` on; rows of one request
+    that stand together meet them together."""
+    m, pages_row, width = words[M], words[PAGES_ROW], sums.shape[1]
     units, row_of = words[UNITS], ints(words[ROW_OF], 1, m)[0]
-    columns = np.zeros((max(pages_row, 1), TILE), np.float32)
+    columns = np.zeros((max(pages_row, 1), width), np.float32)
     start = 0
     while start < m:
         row, end = row_of[start], start + 1
@@ -38,23 +37,19 @@ def _add_updates(words, first, count, sums):
             end += 1
         pages = ints(words[PAGES] + 4 * row * pages_row, 1, max(pages_row, 1))[0]
         R = ints(words[COUNTS] + 8 * row, 1, 2)[0, 0]
-        out = sums.ctypes.data + 4 * start * TILE
-        if R > 0 and end - start < FEW and count == TILE:
+        out = sums.ctypes.data + 4 * start * width
+        if R > 0 and end - start < FEW and count == width:
+            half = words[B_HALF]
+            w = words[B] + (2 if half else 4) * first
             for n in range(start, end):
                 x = units + 4 * n * words[UNITS_ROW]
-                for v in range(0, TILE, LANES):
-                    if words[B_HALF]:
-                        w = words[B] + 2 * (first + v)
-                        columns_of_halves(x, pages.ctypes.data, R, w, words[O], out + 4 * v)
-                    else:
-                        w = words[B] + 4 * (first + v)
-                        columns_of_floats(x, pages.ctypes.data, R, w, words[O], out + 4 * v)
-                out += 4 * TILE
+                columns_of(x, pages.ctypes.data, R, w, words[O], half, out, width)
+                out += 4 * width
         elif R > 0:
             _columns(words, pages, R, first, count, columns)
             x = units + 4 * start * words[UNITS_ROW]
             w = columns.ctypes.data
-            outers(x, words[UNITS_ROW], end - start, w, TILE, R, out, TILE, TILE)
+            outers(x, words[UNITS_ROW], end - start, w, width, R, out, width, width)
         start = end
 
 
@@ -85,7 +80,7 @@ def write(words, first, count, sums):
             for j in range(count):
                 sums[n, j] += bias[first + j]
     if words[UNITS]:
-        _add_updates(words, first, count, sums)
+        add_updates(words, first, count, sums)
     if words[Y_HALF]:
         bits = halves(words[Y], m, o)
         for n in range(m):

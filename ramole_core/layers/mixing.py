@@ -25,7 +25,7 @@ from ramole_core.composition import Signal, block_of
 from ramole_core.composition.surprise import MOST, TINY
 from ramole_core.kernels.compiled import DTYPES
 from ramole_core.kernels.mixing import UNITS_STEP, WEIGHTS_STEP
-from ramole_core.kernels.weight import Update
+from ramole_core.kernels.weight import Input, Update
 from ramole_core.layers.batch_mix import FIXED, BatchMix
 from ramole_core.layers.late_scores import ACTIVATIONS, late_scores, module_signal
 from ramole_core.layers.rows_mixing import RowsMixing
@@ -98,12 +98,12 @@ class Forward:
                 self._late[n] = path, self._try(n, Signal(path, x[self._at[n]]))
 
     def units(
-        self, x: Float[Tensor, "*b i"], wide: Float[Tensor, "N _"] | None, g: int, block: int
+        self, x: Float[Tensor, "*b i"], given: Input, g: int, block: int
     ) -> Float[Tensor, "m N R"] | np.ndarray:
-        """Weighted units in the compute dtype; by rows, of `wide` (x in float32), in float32."""
+        """Weighted units in the compute dtype; by rows, of `given` (x as kernels read it), in
+        float32."""
         if self.rows is not None:
-            assert wide is not None
-            return self._by_rows(x, wide, g, block)
+            return self._by_rows(x, given, g, block)
         x = x.reshape(-1, x.shape[-1])
         batch, bank = self.batch, self.batch.bank
         m, s, n = bank.layout.groups[g].m, batch.s, len(x)
@@ -162,15 +162,15 @@ class Forward:
             self.alpha[g][block] = alpha
         return alpha
 
-    def _by_rows(self, x: Tensor, wide: Tensor, g: int, block: int) -> np.ndarray:
+    def _by_rows(self, x: Tensor, given: Input, g: int, block: int) -> np.ndarray:
         rows = self.rows
         assert rows is not None
         if not self.batch.late:
-            units, alpha = rows.run(wide, g, block, UNITS_STEP | WEIGHTS_STEP)
+            units, alpha = rows.run(given, g, block, UNITS_STEP | WEIGHTS_STEP)
         else:
-            units, _ = rows.run(wide, g, block, UNITS_STEP)
+            units, _ = rows.run(given, g, block, UNITS_STEP)
             late = self._late_scores(x.reshape(-1, x.shape[-1]), g, block, units)
-            units, alpha = rows.run(wide, g, block, WEIGHTS_STEP, late=late, units=units)
+            units, alpha = rows.run(given, g, block, WEIGHTS_STEP, late=late, units=units)
         if self.alpha is not None and alpha is not None:
             self.alpha[g][block] = torch.from_numpy(alpha)
         return units

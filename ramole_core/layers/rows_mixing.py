@@ -9,9 +9,10 @@ from torch import Tensor
 from ramole_core.kernels import mixing as words_of
 from ramole_core.kernels.dots import COLUMNS
 from ramole_core.kernels.mixing import MIX, RUN
+from ramole_core.kernels.pairs import PAIRS, WIDTH
 from ramole_core.kernels.team import WORDS
 from ramole_core.kernels.vectors import paired
-from ramole_core.kernels.weight import Update
+from ramole_core.kernels.weight import Input, Update
 from ramole_core.layers.batch_mix import BatchMix
 
 TABLES = ("pages", "slots", "acts", "counts", "asks", "present", "fixed", "bias", "usual", "own")
@@ -45,7 +46,7 @@ class RowsMixing:
 
     def run(
         self,
-        x: Tensor,
+        given: Input,
         g: int,
         block: int,
         steps: int,
@@ -53,7 +54,7 @@ class RowsMixing:
         late: Tensor | None = None,
         units: np.ndarray | None = None,
     ) -> tuple[np.ndarray, np.ndarray | None]:
-        """Units [m, N, R] of x [N, paired(i)] in float32, and alpha [m, N, k] where it is traced.
+        """Units [m, N, R] of a layer's input [N, i], and alpha [m, N, k] where it is traced.
 
         `units` are those of the first step, where only the second is left to do.
         """
@@ -66,7 +67,9 @@ class RowsMixing:
         alpha = np.zeros((m, self.n, batch.k), np.float32) if self._traced else None
         scores = None if late is None else late.float().contiguous()
         w = self._words
-        w[words_of.X], w[words_of.X_ROW] = x.data_ptr(), paired(group.i)
+        pairs = PAIRS and given.x.dtype == bank.dtype == torch.bfloat16 and group.i % WIDTH == 0
+        x = given.x if pairs else given.wide
+        w[words_of.X], w[words_of.X_HALF], w[words_of.X_ROW] = x.data_ptr(), pairs, paired(group.i)
         w[words_of.MODULES], w[words_of.I] = m, group.i
         w[words_of.A], w[words_of.GRAM] = A.ctypes.data, gram.ctypes.data
         w[words_of.BANK_PAGES] = gram.shape[1]

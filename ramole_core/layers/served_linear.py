@@ -74,8 +74,7 @@ class SharedInput:
         given, units = self._given, self._units
         assert given is not None
         if forward is not None and units is None:
-            wide = given.wide if forward.rows is not None else None
-            units = self._units = forward.units(x, wide, self._g, self._block)
+            units = self._units = forward.units(x, given, self._g, self._block)
         if last:
             self._x = self._given = self._units = None
         if forward is None or units is None:
