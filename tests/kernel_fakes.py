@@ -8,7 +8,7 @@ from bitsandbytes.functional import dequantize_4bit, quantize_4bit
 
 from ramole_core.kernels.compiled import view
 from ramole_core.kernels.matrix_unit import MATRIX
-from ramole_core.kernels.weight import Input, Update, Weight
+from ramole_core.kernels.weight import Input, UnitRows, Update, Weight
 
 FLOATS, HALVES = torch.float32, torch.bfloat16
 
@@ -45,7 +45,7 @@ class Product:
 
     def update(self, at: Sequence[int]) -> Update:
         units, row_of = np.ascontiguousarray(self.units[at]), self.row_of[at]
-        return Update(units, self.pages, self.counts, row_of, view(self.B))
+        return Update(units, UnitRows(self.pages, self.counts, row_of), view(self.B))
 
     def run(self, at: Sequence[int], *, updated: bool = False) -> torch.Tensor:
         at = list(at)

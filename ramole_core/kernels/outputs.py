@@ -17,7 +17,7 @@ FEW = 4
 """Fewer rows than these read a page's columns where they lie; more of them meet a copy."""
 FLOATS, HALVES, CODES = 0, 1, 2
 """What a weight is made of."""
-(M, I, O, X, X_ROW, KIND, W, SCALES, BIAS, Y, Y_HALF) = range(2, 13)
+(M, X, Y, Y_HALF, I, O, X_ROW, KIND, W, SCALES, BIAS) = range(2, 13)
 (UNITS, UNITS_ROW, PAGES, PAGES_ROW, COUNTS, ROW_OF, B, B_HALF, PAGE_COUNT) = range(13, 22)
 LAYOUTS = 22
 """The words of a call, behind the two of every call."""

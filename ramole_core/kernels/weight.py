@@ -41,41 +41,50 @@ class Input:
 
 
 @dataclass(frozen=True)
-class Update:
-    """What the adapters add to one layer's output."""
+class UnitRows:
+    """Whose units the tokens of one forward have; the same for all layers."""
 
-    units: np.ndarray
-    """[N, R] float32, weighted."""
     pages: np.ndarray
     """[rows, R] int32: of each row's units, places in B."""
     counts: np.ndarray
     """[rows, 2] int32: how many, first."""
     row_of: np.ndarray
     """[N] int32: the row of each token."""
+
+    @cached_property
+    def words(self) -> tuple[int, int, int, int]:
+        """Where they lie, as a product's call has it."""
+        pages = self.pages
+        return pages.ctypes.data, pages.shape[1], self.counts.ctypes.data, self.row_of.ctypes.data
+
+
+@dataclass(frozen=True)
+class Update:
+    """What the adapters add to one layer's output."""
+
+    units: np.ndarray
+    """[N, R] float32, weighted."""
+    rows: UnitRows
     B: np.ndarray
     """[pages, o], float32 or bfloat16's bits."""
 
     def tell(self, words: np.ndarray) -> None:
         """Put it into the words of a product's call."""
-        words[words_of.UNITS] = self.units.ctypes.data
-        words[words_of.UNITS_ROW] = self.units.shape[1]
-        words[words_of.PAGES], words[words_of.PAGES_ROW] = (
-            self.pages.ctypes.data,
-            self.pages.shape[1],
+        units, B = self.units, self.B
+        half = B.dtype == np.uint16
+        words[words_of.UNITS : words_of.PAGE_COUNT + 1] = (
+            *(units.ctypes.data, units.shape[1], *self.rows.words),
+            *(B.ctypes.data, half, B.shape[0]),
         )
-        words[words_of.COUNTS] = self.counts.ctypes.data
-        words[words_of.ROW_OF] = self.row_of.ctypes.data
-        words[words_of.B], words[words_of.B_HALF] = self.B.ctypes.data, self.B.dtype == np.uint16
-        words[words_of.PAGE_COUNT] = self.B.shape[0]
 
     def added_to(self, y: Tensor) -> Tensor:
         """y [..., o] with the update added, by PyTorch: for a layer without a kernel."""
         flat = y.reshape(-1, y.shape[-1]).float()
         B = torch.from_numpy(self.B)
         B = (B.view(torch.bfloat16) if self.B.dtype == np.uint16 else B).float()
-        for n, row in enumerate(self.row_of):
-            R = self.counts[row, 0]
-            flat[n] += torch.from_numpy(self.units[n, :R]) @ B[self.pages[row, :R]]
+        for n, row in enumerate(self.rows.row_of):
+            R = self.rows.counts[row, 0]
+            flat[n] += torch.from_numpy(self.units[n, :R]) @ B[self.rows.pages[row, :R]]
         return flat.to(y.dtype).view(y.shape)
 
 
@@ -112,8 +121,8 @@ class Weight:
         words = self._words
         in_unit = MATRIX and dtype == torch.bfloat16 and self._kind != FLOATS
         x = given.turned if in_unit else given.wide
-        words[words_of.M], words[words_of.X], words[words_of.Y] = n, x.data_ptr(), y.data_ptr()
-        words[words_of.Y_HALF] = dtype == torch.bfloat16
+        half = dtype == torch.bfloat16
+        words[words_of.M : words_of.Y_HALF + 1] = n, x.data_ptr(), y.data_ptr(), half
         words[words_of.UNITS] = 0
         if update is not None:
             update.tell(words)

@@ -12,7 +12,7 @@ from ramole_core.kernels.mixing import MIX, RUN
 from ramole_core.kernels.pairs import PAIRS, WIDTH
 from ramole_core.kernels.team import WORDS
 from ramole_core.kernels.vectors import paired
-from ramole_core.kernels.weight import Input, Update
+from ramole_core.kernels.weight import Input, UnitRows, Update
 from ramole_core.layers.batch_mix import BatchMix
 
 TABLES = ("pages", "slots", "acts", "counts", "asks", "present", "fixed", "bias", "usual", "own")
@@ -25,7 +25,8 @@ class RowsMixing:
         self._batch, self._traced = batch, traced
         tables, bank = batch.tables, batch.bank
         self.n = sum(counts)
-        self.row_of = np.repeat(np.arange(len(counts), dtype=np.int32), counts)
+        row_of = np.repeat(np.arange(len(counts), dtype=np.int32), counts)
+        self._rows = UnitRows(tables.pages, tables.counts, row_of)
         ends = np.cumsum(counts)
         runs = [
             (row, start, min(RUN, end - start))
@@ -83,8 +84,7 @@ class RowsMixing:
 
     def update(self, units: np.ndarray, g: int, block: int, j: int) -> Update:
         """What module j adds to its layer's output."""
-        tables, B = self._batch.tables, self._batch.bank.views(g, block)[2][j]
-        return Update(units[j], tables.pages, tables.counts, self.row_of, B)
+        return Update(units[j], self._rows, self._batch.bank.views(g, block)[2][j])
 
 
 _TABLE_WORDS = (
