@@ -19,6 +19,7 @@ from ramole_core.engine.compiled_attention import CompiledAttention
 from ramole_core.engine.gathered_attention import GatheredAttention
 from ramole_core.engine.kv import KvCache, Sequence
 from ramole_core.errors import RamoleError
+from ramole_core.kernels.program import Program
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,17 @@ class FlatCache(Cache):
             self._way = way(self._starts, self._counts, self._tables, like=keys)
         self._way.write(keys, values, key_states, value_states)
         return key_states, value_states
+
+    @property
+    def like(self) -> Tensor:
+        """Some layer's keys, as they lie in the pages."""
+        return next(iter(self._memory.keys.values()))
+
+    def take_over(self, program: Program) -> None:
+        """A program that was made of a step of other tokens runs with these from now on."""
+        way = CompiledAttention(self._starts, self._counts, self._tables, like=self.like)
+        way.take_over(program)
+        self._way = way
 
     def get_seq_length(self, layer_idx: int = 0) -> int:
         return int(self.positions.max())

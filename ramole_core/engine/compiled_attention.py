@@ -36,7 +36,9 @@ from ramole_core.kernels.attention import (
     queries_of,
 )
 from ramole_core.kernels.compiled import DTYPES
+from ramole_core.kernels.program import Program
 from ramole_core.kernels.team import WORDS
+from ramole_core.kernels.watching import WATCHING
 
 
 class CompiledAttention:
@@ -62,11 +64,10 @@ class CompiledAttention:
         self._at = [int(end) - len(table) for end, table in zip(ends, tables, strict=True)]
         self._runs = np.array(list(self._each_run()), np.int32)
         self._blocks: dict[int, np.ndarray] = {}
-        self._scale = np.ones(1, np.float32)
+        self._scales: dict[float, np.ndarray] = {}
         words = self._words = np.zeros(WORDS, np.int64)
         words[HALF] = like.dtype == torch.bfloat16
         words[[TABLES, RUNS]] = self._tables.ctypes.data, self._runs.ctypes.data
-        words[SCALE] = self._scale.ctypes.data
 
     def write(self, keys: Tensor, values: Tensor, new_keys: Tensor, new_values: Tensor) -> None:
         """Put keys [1, h, N, d] and values [1, h, N, dv] of the tokens into their pages."""
@@ -91,11 +92,24 @@ class CompiledAttention:
         _, words[Q_HEAD], words[Q_TOKEN], _ = query.stride()
         h = keys.shape[1]
         shared = words[SHARED] = heads // h
-        self._scale[0], words[WINDOW] = scale, window or 0
+        words[SCALE], words[WINDOW] = self._scale(scale), window or 0
         blocks = self._blocks_of(queries_of(shared))
+        if (watcher := WATCHING.one) is not None:
+            watcher.keep(self)
         words[BLOCKS] = blocks.ctypes.data
         ATTEND.run(words, len(blocks) * h)
         return out
+
+    def take_over(self, program: Program) -> None:
+        """A program of a step of as many tokens, one of each request, reads and writes these spans
+        from now on."""
+        places = {TABLES: self._tables.ctypes.data, RUNS: self._runs.ctypes.data}
+        program.point(WRITE, places)
+        program.point(ATTEND, places | {BLOCKS: self._blocks_of(1).ctypes.data})
+
+    def _scale(self, scale: float) -> int:
+        """Where this number lies."""
+        return self._scales.setdefault(scale, np.array([scale], np.float32)).ctypes.data
 
     def _each_run(self):
         """(first token, tokens, page, slot) of what is written into one page."""

@@ -9,7 +9,8 @@ not, at every call, the time until the system lets a helper run (as OpenMP's bar
 import ctypes
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cache, cached_property
 from inspect import unwrap
 
@@ -20,6 +21,7 @@ from numba import carray, cfunc, types  # pyright: ignore[reportPrivateImportUsa
 
 from ramole_core.kernels.code_cache import CACHE, kept_here
 from ramole_core.kernels.compiled import instructions, kernel
+from ramole_core.kernels.watching import WATCHING
 
 COUNTER, TILES = 0, 1
 """The first two words of every call: the next tile, and how many there are."""
@@ -59,9 +61,16 @@ class Kernel:
         """Now, so that the first request does not wait for it."""
         _ = self._address
 
+    @property
+    def address(self) -> int:
+        """Where its code lies; compiled on first use."""
+        return self._address
+
     def run(self, words: np.ndarray, tiles: int) -> None:
         """Run the tiles; `words` is an int64 array of WORDS that nobody else uses meanwhile."""
         words[COUNTER], words[TILES] = 0, tiles
+        if (watching := WATCHING.one) is not None:
+            watching.call(self, words)
         if tiles == 1 or not TEAM.run(self._address, words.ctypes.data):
             self._alone(words.ctypes.data)
 
@@ -82,20 +91,29 @@ class Team:
 
     def run(self, entry: int, argument: int) -> bool:
         """Run a kernel with everybody's help; False: there is nobody, or another call runs."""
+        with self.gathered() as team:
+            if team:
+                if self._lead is None:
+                    self._lead = _LEAD(_lead_address())
+                self._lead(team, entry, argument)
+        return bool(team)
+
+    @contextmanager
+    def gathered(self) -> Iterator[int]:
+        """Everybody is awake inside the block, and nobody else leads them: the address of the
+        team's words for `lead`; 0: there is nobody, or somebody else leads."""
         helpers = torch.get_num_threads() - 1
         if helpers < 1 or not self._lock.acquire(blocking=False):
-            return False
+            yield 0
+            return
         try:
             while len(self._helpers) < helpers:
                 self._helpers.append(_Helper(self._words))
             for helper in self._helpers:
                 helper.wake()
-            if self._lead is None:
-                self._lead = _LEAD(_lead_address())
-            self._lead(self._words.ctypes.data, entry, argument)
+            yield self._words.ctypes.data
         finally:
             self._lock.release()
-        return True
 
 
 class _Helper:
@@ -183,7 +201,8 @@ def _at(context, address):
 _array: Callable[[int, tuple[int, ...], type], np.ndarray] = carray  # pyright: ignore
 
 
-def _lead(words, entry, argument):
+@kernel()
+def lead(words, entry, argument):
     """One call, from its opening to the last helper's end."""
     team = _array(_at(words), (64,), np.int64)
     team[ENTRY], team[ARGUMENT] = entry, argument
@@ -214,6 +233,25 @@ def _help(team):
             _run(team[ENTRY], team[ARGUMENT])
         _add(words + 8 * HELPING, -1)
         known, looks = call, 0
+
+
+def _lead(words, entry, argument):
+    lead(words, entry, argument)
+
+
+@kernel()
+def run_all(team, entries, words, start, end):
+    """The calls [start, end) of a program, one after the other."""
+    huge = 1 << 40
+    entry = _array(_at(entries), (huge,), np.int64)
+    for n in range(start, end):
+        argument = words + 8 * WORDS * n
+        call = _array(_at(argument), (WORDS,), np.int64)
+        call[COUNTER] = 0
+        if team == 0 or call[TILES] == 1:
+            _run(entry[n], argument)
+        else:
+            lead(team, entry[n], argument)
 
 
 _LEAD = ctypes.CFUNCTYPE(None, ctypes.c_int64, ctypes.c_int64, ctypes.c_int64)

@@ -12,6 +12,7 @@ from ramole_core.kernels.mixing import MIX, RUN
 from ramole_core.kernels.pairs import PAIRS, WIDTH
 from ramole_core.kernels.team import WORDS
 from ramole_core.kernels.vectors import paired
+from ramole_core.kernels.watching import WATCHING
 from ramole_core.kernels.weight import Input, UnitRows, Update
 from ramole_core.layers.batch_mix import BatchMix
 
@@ -79,6 +80,8 @@ class RowsMixing:
         w[words_of.ALPHA] = 0 if alpha is None else alpha.ctypes.data
         w[words_of.LATE] = 0 if scores is None else scores.data_ptr()
         w[words_of.STEPS] = steps
+        if (watcher := WATCHING.one) is not None:
+            watcher.keep(self, given, units, alpha, scores)
         MIX.run(w, len(self._runs) * m)
         return units, alpha
 

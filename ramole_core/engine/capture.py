@@ -1,0 +1,178 @@
+"""One forward written down while it runs, so that it can run again without Python.
+
+Kernels' calls are copied with their words; sums, products and copies that PyTorch makes between
+them become calls of `kernels.pointwise`; anything else is called again as it was. Views and empty
+tensors need nothing: what they lie in stays. All that was made stays alive with the recording.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from ramole_core.kernels import pointwise
+from ramole_core.kernels.pointwise import POINTS
+from ramole_core.kernels.program import Program
+from ramole_core.kernels.team import Kernel
+from ramole_core.kernels.watching import WATCHING
+
+aten = torch.ops.aten
+POINTWISE = {
+    aten.add.Tensor: pointwise.ADD,
+    aten.mul.Tensor: pointwise.MULTIPLY,
+    aten.neg.default: pointwise.NEGATE,
+    aten.clone.default: pointwise.COPY,
+}
+EMPTY = (aten.empty.memory_format, aten.empty_like.default, aten.empty_strided.default)
+READ = (aten._local_scalar_dense.default, aten.nonzero.default)
+"""What gives Python a number, which may be another one next time."""
+
+
+class Recording:
+    """What a forward did, in order."""
+
+    def __init__(self):
+        self.fault = ""
+        """Why it cannot run again; empty: it can."""
+        self._calls: list[tuple[Kernel, np.ndarray]] = []
+        self._steps: list[tuple[int, int] | Callable[[], None]] = []
+        self._kept: list[object] = []
+        self._program: Program | None = None
+        self.paused = False
+
+    @contextmanager
+    def aside(self) -> Iterator[None]:
+        """What happens inside the block is not written down."""
+        before, self.paused = self.paused, True
+        try:
+            yield
+        finally:
+            self.paused = before
+
+    def keep(self, *things: object) -> None:
+        """They stay alive as long as the recording."""
+        self._kept += things
+
+    def call(self, kernel: Kernel, words: np.ndarray) -> None:
+        """A kernel is called with these words."""
+        if self.paused:
+            return
+        start = len(self._calls)
+        self._calls.append((kernel, words.copy()))
+        last = self._steps[-1] if self._steps else None
+        if isinstance(last, tuple):
+            self._steps[-1] = last[0], start + 1
+        else:
+            self._steps.append((start, start + 1))
+
+    def again(self, work: Callable[[], None]) -> None:
+        """This is called in every run, at this place."""
+        self._steps.append(work)
+
+    def close(self) -> None:
+        """Nothing more comes."""
+        self._program = Program(self._calls)
+
+    @property
+    def program(self) -> Program:
+        assert self._program is not None, "close it first"
+        return self._program
+
+    def run(self) -> None:
+        """All of it once more; the results lie where they lay."""
+        program = self.program
+        for step in self._steps:
+            if isinstance(step, tuple):
+                program.run(*step)
+            else:
+                step()
+
+
+class _Watch(TorchDispatchMode):
+    """Writes down what PyTorch is called for."""
+
+    def __init__(self, recording: Recording):
+        super().__init__()
+        self._recording = recording
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        out = func(*args, **kwargs)
+        recording = self._recording
+        if recording.paused:
+            return out
+        recording.keep(out, args, kwargs)
+        if func in READ:
+            recording.fault = recording.fault or f"{func} gives a number to Python"
+        elif func not in EMPTY and not _is_view(func, args, kwargs, out):
+            self._write(func, args, kwargs, out)
+        return out
+
+    def _write(self, func, args, kwargs, out) -> None:
+        recording = self._recording
+        if isinstance(out, Tensor) and (call := _pointwise(func, args, kwargs, out)):
+            for words in call:
+                recording.call(POINTS, words)
+            return
+
+        def again() -> None:
+            new = func(*args, **kwargs)
+            for old, one in zip(tree_leaves(out), tree_leaves(new), strict=True):
+                if isinstance(old, Tensor) and old is not one:
+                    old.copy_(one)
+
+        recording.again(again)
+
+
+def _is_view(func, args, kwargs, out) -> bool:
+    """Whether all that came out lies in what went in, unchanged."""
+    if func._schema.is_mutable:
+        return False
+    places = {_place(one) for one in tree_leaves((args, kwargs)) if isinstance(one, Tensor)}
+    return all(_place(one) in places for one in tree_leaves(out) if isinstance(one, Tensor))
+
+
+def _place(tensor: Tensor) -> int:
+    return tensor.untyped_storage().data_ptr()
+
+
+def _pointwise(func, args, kwargs, out: Tensor) -> list[np.ndarray]:
+    """The calls that do the same; none: there are none."""
+    if func is aten.cat.default:
+        return _joined(args, out)
+    kind = POINTWISE.get(func)
+    tensors = [one for one in args if isinstance(one, Tensor)]
+    if kind is None or len(tensors) != len(args) or set(kwargs) - {"memory_format"}:
+        return []
+    words = pointwise.words_of(kind, out, *tensors)
+    return [] if words is None else [words]
+
+
+def _joined(args, out: Tensor) -> list[np.ndarray]:
+    tensors, dim = args[0], args[1] if len(args) > 1 else 0
+    found, at = [], 0
+    for one in tensors:
+        part = out.narrow(dim, at, one.shape[dim])
+        words = pointwise.words_of(pointwise.COPY, part, one)
+        if words is None:
+            return []
+        found.append(words)
+        at += one.shape[dim]
+    return found
+
+
+@contextmanager
+def recording() -> Iterator[Recording]:
+    """What runs inside the block is written down."""
+    made = Recording()
+    WATCHING.one = made
+    try:
+        with _Watch(made):
+            yield made
+    finally:
+        WATCHING.one = None
+    made.close()

@@ -1,0 +1,46 @@
+"""A list of kernels' calls, run one after the other in one compiled call."""
+
+import ctypes
+from collections.abc import Mapping
+from functools import cache
+from inspect import unwrap
+
+import numpy as np
+from numba import cfunc, types
+
+from ramole_core.kernels.code_cache import CACHE, kept_here
+from ramole_core.kernels.team import TEAM, Kernel, run_all
+
+_RUN = ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * 5)
+
+
+class Program:
+    """Calls with their words, which are the program's own."""
+
+    def __init__(self, calls: list[tuple[Kernel, np.ndarray]]):
+        """Each call's words have its tiles."""
+        self._kernels = [kernel for kernel, _ in calls]
+        self._words = np.stack([words for _, words in calls])
+        self._entries = np.array([kernel.address for kernel in self._kernels], np.int64)
+
+    def point(self, kernel: Kernel, values: Mapping[int, int]) -> None:
+        """Put these into the words of every call of a kernel."""
+        at = [n for n, one in enumerate(self._kernels) if one is kernel]
+        for word, value in values.items():
+            self._words[at, word] = value
+
+    def run(self, start: int, end: int) -> None:
+        """The calls [start, end), in order."""
+        with TEAM.gathered() as team:
+            _runner()(team, self._entries.ctypes.data, self._words.ctypes.data, start, end)
+
+
+def _run_all(team, entries, words, start, end):
+    run_all(team, entries, words, start, end)
+
+
+@cache
+def _runner():
+    with kept_here():
+        made = cfunc(types.void(*[types.int64] * 5), nopython=True, cache=CACHE)(unwrap(_run_all))  # pyright: ignore
+    return _RUN(int(made.address))
