@@ -92,6 +92,7 @@ class Pair:
         self, jobs: Sequence[Job], roomy: TinyEngine, narrow: TinyEngine, ranks: Mapping[str, int]
     ):
         self.jobs, self.roomy, self.narrow, self.ranks = jobs, roomy, narrow, ranks
+        roomy.engine._runner.replays = False  # what is replayed is held against what is not
         self._alone: dict[tuple, tuple[list[int], list[torch.Tensor]]] = {}
 
     def anew(self) -> "Pair":

@@ -61,6 +61,19 @@ def test_no_bit_differs_in_other_models(tmp_path, name):
     model = MODELS[name](vocab_size=len(tokenizer), pad_token_id=tokenizer.pad_token_id, **tokens)
     model.save_pretrained(tmp_path)
     narrow = TinyEngine(tmp_path, EngineSizes(max_batch=4, prefill_chunk=7))
-    pair = Pair(JOBS, TinyEngine(tmp_path), narrow, RANKS)
+    roomy = TinyEngine(tmp_path)
+    pair = Pair(JOBS, roomy, narrow, RANKS)
     everyone = [("ask", job, given) for given in (0, 3) for job in range(len(JOBS))]
     assert pair.play([*everyone, ("step", 3, 0), *everyone[::-1]]) == 0
+    before = narrow.engine.stats()["replayed"]
+    assert long_answers(narrow) == long_answers(roomy)
+    replayed = narrow.engine.stats()["replayed"] - before
+    assert replayed > 10 and roomy.engine.stats()["replayed"] == 0
+
+
+def long_answers(tiny: TinyEngine) -> list[list[int]]:
+    """Tokens of two requests that decode beside each other for a while."""
+    mixed = tiny.submit(ask(9, "mixture", max_new_tokens=15), [("ant", 2), ("bee", 7)])
+    states = [mixed, tiny.submit(ask(30, "base", max_new_tokens=20), [])]
+    tiny.finish()
+    return [tiny.heard.pop(state).tokens for state in states]

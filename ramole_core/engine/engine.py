@@ -285,6 +285,7 @@ class Engine:
         return {
             **self.scheduler.stats(),
             "forwards": self._runner.count,
+            "replayed": self._runner.replayed,
             "bank_bytes": self.bank.nbytes,
             "bank_pages": self.bank.high,
             "bank_loads": self.bank.loads,

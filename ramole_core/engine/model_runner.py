@@ -54,8 +54,9 @@ class ModelRunner:
         self._batch: BatchMix | None = None
         self._decoded: BatchMix | None = None
         self._replay: Replay | None = None
-        self._exact = is_exact(model)
-        self.count = 0
+        self.replays = is_exact(model)
+        """Whether steps that repeat are written down and run again; same bits, less Python."""
+        self.count = self.replayed = 0
 
     @contextmanager
     def mixing(self, rows: Many[RowMix], l: int) -> Iterator[Forward]:
@@ -76,8 +77,9 @@ class ModelRunner:
         traced = [n for n, piece in enumerate(pieces) if piece.traced and piece.mix.gate]
         mixes = [piece.mix for piece in pieces]
         self.count += 1
-        if self._replay is not None and len(ids) == len(pieces):
+        if self._replay is not None and self.replays and len(ids) == len(pieces):
             if self._replay.fits(mixes, traced, kv):
+                self.replayed += 1
                 logits = self._replay.run(ids, cache)
                 return self._output(logits, self._replay.forward, traced, len(pieces))
         batch = self._batch_of(mixes)
@@ -100,7 +102,9 @@ class ModelRunner:
                 ).logits[0]
         finally:
             self._attention.step = None
-        if made is not None and not made.fault:
+        if made is not None and made.fault:
+            self.replays = False  # this model's steps hang on numbers that Python reads
+        elif made is not None:
             self._replay = Replay(
                 *(batch, tuple(traced), kv, places_of(kv), made, forward),
                 *(told, cache.positions, logits),
@@ -117,7 +121,7 @@ class ModelRunner:
     def _repeats(self, batch: BatchMix, counts: list[int]) -> bool:
         """Whether this step decodes, as the one before it did with the same rows, and can be
         written down."""
-        decodes = len(counts) == sum(counts) and not batch.late and self._exact
+        decodes = len(counts) == sum(counts) and not batch.late and self.replays
         before, self._decoded = self._decoded, batch if decodes else self._decoded
         return decodes and before is batch
 

@@ -9,7 +9,7 @@ import numpy as np
 from numba import cfunc, types
 
 from ramole_core.kernels.code_cache import CACHE, kept_here
-from ramole_core.kernels.team import TEAM, Kernel, run_all
+from ramole_core.kernels.team import TEAM, WORDS, Kernel, run_all
 
 _RUN = ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * 5)
 
@@ -20,7 +20,7 @@ class Program:
     def __init__(self, calls: list[tuple[Kernel, np.ndarray]]):
         """Each call's words have its tiles."""
         self._kernels = [kernel for kernel, _ in calls]
-        self._words = np.stack([words for _, words in calls])
+        self._words = np.array([words for _, words in calls], np.int64).reshape(-1, WORDS)
         self._entries = np.array([kernel.address for kernel in self._kernels], np.int64)
 
     def point(self, kernel: Kernel, values: Mapping[int, int]) -> None:

@@ -6,7 +6,7 @@ from transformers.pytorch_utils import Conv1D
 
 from ramole_core.kernels.compiled import DTYPES
 from ramole_core.layers.base_weight import base_weight
-from ramole_core.layers.steady import steady_layers
+from ramole_core.layers.steady import EXACT, steady_layers
 
 HOMES = (nn.ReLU.__module__, activations.__name__)
 """Where activations come from."""
@@ -25,7 +25,7 @@ def is_exact(model: PreTrainedModel) -> bool:
             weight.ndim > 1 for weight in module.parameters(recurse=False)
         ):
             return False  # such as a mixture of experts, whose products PyTorch takes together
-        activates = type(module).__module__ in HOMES and not isinstance(module, nn.ReLU)
+        activates = type(module).__module__ in HOMES and type(module).__name__ not in EXACT
         if activates and path not in steady:
             return False
     return True

@@ -1,0 +1,143 @@
+"""Steps that run again without Python: the same bits and traces, and when they must not."""
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from ramole_core.engine.capture import recording
+from ramole_core.engine.engine import EngineSizes
+from ramole_core.kernels import pointwise
+from ramole_core.kernels.pointwise import POINTS
+from ramole_core.kernels.team import TILES
+from tests.schedules import ask
+from tests.tiny_engine import TinyEngine
+
+NAMES = [("ant", 3), ("bee", 5), ("cat", 2)]
+
+
+def numbers(*shape: int, dtype: torch.dtype, seed: int = 0) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed)).to(dtype)
+
+
+SHAPES = (
+    lambda x, y: (x, y),
+    lambda x, y: (x.transpose(1, 2), y.transpose(1, 2)),
+    lambda x, y: (x[..., 1::2], y[..., :17]),
+    lambda x, y: (x, y[:, :1, :1]),
+    lambda x, y: (x[0, 0], y[0, 0]),
+    lambda x, y: (x, y[..., :1]),
+)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_points_are_pytorchs_own(dtype, shape):
+    x, y = shape(numbers(2, 150, 9, 34, dtype=dtype), numbers(2, 150, 9, 34, dtype=dtype, seed=1))
+    wanted = {pointwise.ADD: x + y, pointwise.MULTIPLY: x * y}
+    wanted |= {pointwise.NEGATE: -x, pointwise.COPY: x.clone()}
+    for kind, result in wanted.items():
+        out = torch.zeros_like(result)
+        words = pointwise.words_of(kind, out, x, y if kind < pointwise.NEGATE else None)
+        POINTS.run(words, int(words[TILES]))
+        assert torch.equal(out, result)
+
+
+def test_what_points_cannot_do_is_said():
+    x = numbers(2, 3, dtype=torch.float32)
+    assert pointwise.words_of(pointwise.ADD, x, x.bfloat16(), x) is None
+    assert pointwise.words_of(pointwise.COPY, x.long(), x.long()) is None
+    deep = x.view(1, 1, 1, 2, 3)
+    assert pointwise.words_of(pointwise.COPY, deep, deep) is None
+
+
+def test_a_recording_does_again_what_was_done():
+    """Views, joins, products by numbers, indices, sums along a row: with other numbers inside."""
+    x, at = numbers(4, 6, dtype=torch.float32), torch.tensor([2, 0])
+
+    def work() -> Tensor:
+        left, right = x[:, :3], x.T[3:].T
+        turned = torch.cat([-right, left], dim=-1)
+        return (turned * x + 1.5)[at].softmax(-1).view(-1)
+
+    with recording() as made:
+        out = work()
+    assert not made.fault and torch.equal(out, work())
+    before = out.clone()
+    x.copy_(numbers(4, 6, dtype=torch.float32, seed=1))
+    at.copy_(torch.tensor([3, 3]))
+    made.run()
+    assert torch.equal(out, work()) and not torch.equal(out, before)
+
+
+def test_a_number_that_python_reads_is_a_fault():
+    x = numbers(3, dtype=torch.float32)
+    with recording() as made:
+        float(x.sum())
+    assert made.fault
+    with recording() as made, made.aside():
+        float(x.sum())
+    assert not made.fault
+
+
+def together(tiny: TinyEngine, *, replays: bool):
+    """Three requests that end one after the other, one of them sampling, and their traces."""
+    tiny.engine._runner.replays = replays
+    tiny.engine.forget_prefixes()
+    before = tiny.engine.stats()["replayed"]
+    jobs = (
+        ("base", 30, {}),
+        ("ramole", 12, {"trace": True}),
+        ("mixture", 21, {"temperature": 1.0}),
+    )
+    states = [
+        tiny.submit(
+            ask(8, method, max_new_tokens=new, ignore_eos=True, seed=4, **more),
+            [] if method == "base" else NAMES,
+        )
+        for method, new, more in jobs
+    ]
+    tiny.finish()
+    heard = [tiny.heard.pop(state) for state in states]
+    traces = [one.answer.trace for one in heard]
+    weights = [None if t is None or t.weights is None else np.asarray(t.weights) for t in traces]
+    return [one.tokens for one in heard], weights, tiny.engine.stats()["replayed"] - before
+
+
+@pytest.mark.parametrize("kind", ["float32", "bfloat16", "nf4"])
+def test_replayed_steps_give_the_same_tokens_and_traces(tiny_nf4, kind):
+    tiny = TinyEngine(tiny_nf4, EngineSizes(max_batch=4), kind=kind)
+    tokens, weights, replayed = together(tiny, replays=True)
+    assert replayed >= 20  # 30 steps, three batches, of which each is read once and written once
+    same, own, none = together(tiny, replays=False)
+    assert none == 0 and tokens == same
+    for one, other in zip(weights, own, strict=True):
+        assert (one is None) == (other is None)
+        assert one is None or np.array_equal(one, other)
+
+
+def test_pages_and_adapters_may_move_between_replayed_steps(tiny_llama):
+    """The memory of pages grows and an adapter is read beside a running answer."""
+    tiny = TinyEngine(tiny_llama, EngineSizes(max_batch=4))
+
+    def run(replays: bool):
+        tiny.engine._runner.replays = replays
+        tiny.engine.forget_prefixes()
+        first = tiny.submit(ask(60, "ramole", max_new_tokens=150, ignore_eos=True), NAMES)
+        for _ in range(30):
+            tiny.engine.step()
+        second = tiny.submit(ask(90, "mixture", max_new_tokens=5, ignore_eos=True), [("dog", 9)])
+        tiny.finish()
+        return [tiny.heard.pop(state).tokens for state in (first, second)]
+
+    places = tiny.engine._kv.memory.places
+    found, replayed = run(True), tiny.engine.stats()["replayed"]
+    assert tiny.engine._kv.memory.places > places and replayed > 100
+    assert found == run(False)
+
+
+def test_nothing_is_kept_when_the_batch_has_ended(tiny_llama):
+    tiny = TinyEngine(tiny_llama)
+    tiny.submit(ask(5, "base", max_new_tokens=9, ignore_eos=True), [])
+    tiny.finish()
+    assert tiny.engine.stats()["replayed"] > 3 and tiny.engine._runner._replay is None
