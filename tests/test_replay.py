@@ -9,7 +9,7 @@ from ramole_core.engine.capture import recording
 from ramole_core.engine.engine import EngineSizes
 from ramole_core.kernels import pointwise
 from ramole_core.kernels.pointwise import POINTS
-from ramole_core.kernels.team import TILES
+from ramole_core.kernels.words import TILES
 from tests.schedules import ask
 from tests.tiny_engine import TinyEngine
 

@@ -37,8 +37,8 @@ from ramole_core.kernels.attention import (
 )
 from ramole_core.kernels.compiled import DTYPES
 from ramole_core.kernels.program import Program
-from ramole_core.kernels.team import WORDS
 from ramole_core.kernels.watching import WATCHING
+from ramole_core.kernels.words import WORDS
 
 
 class CompiledAttention:

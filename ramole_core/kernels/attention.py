@@ -11,8 +11,9 @@ import numpy as np
 from ramole_core.kernels.compiled import kernel, put, wide
 from ramole_core.kernels.outers import outers
 from ramole_core.kernels.softmax import BLOCK as PAGE, soften
-from ramole_core.kernels.team import TILES, Kernel, floats, halves, ints, take, words_at
+from ramole_core.kernels.team import Kernel
 from ramole_core.kernels.vectors import LANES
+from ramole_core.kernels.words import TILES, floats, halves, ints, take, words_at
 
 ROWS = 48
 """Rows of a tile: its queries times the heads that share a key head."""

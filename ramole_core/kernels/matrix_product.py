@@ -36,8 +36,9 @@ from ramole_core.kernels.outputs import (
     add_updates,
     write,
 )
-from ramole_core.kernels.team import TILES, Kernel, floats, take, words_at
+from ramole_core.kernels.team import Kernel
 from ramole_core.kernels.widen import BLOCK
+from ramole_core.kernels.words import TILES, floats, take, words_at
 
 OUTPUTS = 2 * SIDE
 """Outputs of a tile."""

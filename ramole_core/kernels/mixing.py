@@ -17,18 +17,10 @@ from ramole_core.composition.surprise import MOST, TINY
 from ramole_core.kernels.compiled import kernel
 from ramole_core.kernels.dots import COLUMNS, dots
 from ramole_core.kernels.pairs import pairs
-from ramole_core.kernels.team import (
-    TILES,
-    Kernel,
-    bytes_at,
-    floats,
-    halves,
-    ints,
-    take,
-    words_at,
-)
+from ramole_core.kernels.team import Kernel
 from ramole_core.kernels.vectors import LANES
 from ramole_core.kernels.widen import widen_floats, widen_halves
+from ramole_core.kernels.words import TILES, bytes_at, floats, halves, ints, take, words_at
 
 RUN = 32
 """Most tokens of a tile."""

@@ -9,7 +9,7 @@ import numpy as np
 
 from ramole_core.kernels.compiled import kernel, put, wide
 from ramole_core.kernels.outers import columns_of, outers
-from ramole_core.kernels.team import floats, halves, ints
+from ramole_core.kernels.words import floats, halves, ints
 
 TILE = 16
 """Outputs that are written together."""

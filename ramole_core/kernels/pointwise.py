@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from ramole_core.kernels.compiled import kernel, put, wide
-from ramole_core.kernels.team import TILES, WORDS, Kernel, floats, halves, take, words_at
+from ramole_core.kernels.team import Kernel
+from ramole_core.kernels.words import TILES, WORDS, floats, halves, take, words_at
 
 ADD, MULTIPLY, NEGATE, COPY = range(4)
 DIMS = 4

@@ -22,8 +22,9 @@ from ramole_core.kernels.outputs import (
     X,
     write,
 )
-from ramole_core.kernels.team import TILES, Kernel, bytes_at, floats, halves, take, words_at
+from ramole_core.kernels.team import Kernel
 from ramole_core.kernels.widen import BLOCK, widen_floats, widen_halves, widen_nf4
+from ramole_core.kernels.words import TILES, bytes_at, floats, halves, take, words_at
 
 ROWS = 96
 """Rows of x that stay in the cache while they meet a tile."""

@@ -17,16 +17,13 @@ from inspect import unwrap
 import numpy as np
 import torch
 from llvmlite import ir
-from numba import carray, cfunc, types  # pyright: ignore[reportPrivateImportUsage]
+from numba import cfunc, types
 
 from ramole_core.kernels.code_cache import CACHE, kept_here
 from ramole_core.kernels.compiled import instructions, kernel
 from ramole_core.kernels.watching import WATCHING
+from ramole_core.kernels.words import COUNTER, TILES, WORDS, array, at
 
-COUNTER, TILES = 0, 1
-"""The first two words of every call: the next tile, and how many there are."""
-WORDS = 40
-"""Words of a call."""
 CALL, ENTRY, ARGUMENT, HELPING = 0, 8, 16, 24
 """Words of a team, each in a cache line of its own: the number of the call, odd while it is open;
 the kernel and its words; how many help."""
@@ -190,21 +187,10 @@ def _rest(context):
     return types.int64(), build
 
 
-@instructions
-def _at(context, address):
-    def build(context, builder, signature, args):
-        return builder.inttoptr(args[0], context.get_value_type(types.voidptr))
-
-    return types.voidptr(types.int64), build
-
-
-_array: Callable[[int, tuple[int, ...], type], np.ndarray] = carray  # pyright: ignore
-
-
 @kernel()
 def lead(words, entry, argument):
     """One call, from its opening to the last helper's end."""
-    team = _array(_at(words), (64,), np.int64)
+    team = array(at(words), (64,), np.int64)
     team[ENTRY], team[ARGUMENT] = entry, argument
     _add(words + 8 * CALL, 1)
     _run(entry, argument)
@@ -243,10 +229,10 @@ def _lead(words, entry, argument):
 def run_all(team, entries, words, start, end):
     """The calls [start, end) of a program, one after the other."""
     huge = 1 << 40
-    entry = _array(_at(entries), (huge,), np.int64)
+    entry = array(at(entries), (huge,), np.int64)
     for n in range(start, end):
         argument = words + 8 * WORDS * n
-        call = _array(_at(argument), (WORDS,), np.int64)
+        call = array(at(argument), (WORDS,), np.int64)
         call[COUNTER] = 0
         if team == 0 or call[TILES] == 1:
             _run(entry[n], argument)
@@ -265,44 +251,3 @@ def _lead_address() -> int:
 
 
 TEAM = Team()
-
-
-@instructions
-def take(context, words):
-    """The next tile of the call whose words lie at this address."""
-
-    def build(context, builder, signature, args):
-        place = builder.inttoptr(args[0], ir.IntType(64).as_pointer())
-        return builder.atomic_rmw("add", place, ir.Constant(ir.IntType(64), 1), "monotonic")
-
-    return types.int64(types.int64), build
-
-
-@kernel()
-def words_at(address):
-    """The words of the call that begins at this address."""
-    return _array(_at(address), (WORDS,), np.int64)
-
-
-@kernel()
-def floats(address, rows, columns):
-    """float32 [rows, columns] at an address."""
-    return _array(_at(address), (rows, columns), np.float32)
-
-
-@kernel()
-def halves(address, rows, columns):
-    """bfloat16, as its bits, [rows, columns] at an address."""
-    return _array(_at(address), (rows, columns), np.uint16)
-
-
-@kernel()
-def bytes_at(address, rows, columns):
-    """uint8 [rows, columns] at an address."""
-    return _array(_at(address), (rows, columns), np.uint8)
-
-
-@kernel()
-def ints(address, rows, columns):
-    """int32 [rows, columns] at an address."""
-    return _array(_at(address), (rows, columns), np.int32)

@@ -17,9 +17,9 @@ from ramole_core.kernels.matrix_product import HOW_LAID, MULTIPLY_IN_UNIT, OUTPU
 from ramole_core.kernels.matrix_unit import MATRIX
 from ramole_core.kernels.outputs import CODES, FLOATS, HALVES, TILE
 from ramole_core.kernels.product import MULTIPLY
-from ramole_core.kernels.team import WORDS
 from ramole_core.kernels.vectors import paired
 from ramole_core.kernels.widen import widened
+from ramole_core.kernels.words import WORDS
 
 
 class Input:

@@ -10,10 +10,10 @@ from ramole_core.kernels import mixing as words_of
 from ramole_core.kernels.dots import COLUMNS
 from ramole_core.kernels.mixing import MIX, RUN
 from ramole_core.kernels.pairs import PAIRS, WIDTH
-from ramole_core.kernels.team import WORDS
 from ramole_core.kernels.vectors import paired
 from ramole_core.kernels.watching import WATCHING
 from ramole_core.kernels.weight import Input, UnitRows, Update
+from ramole_core.kernels.words import WORDS
 from ramole_core.layers.batch_mix import BatchMix
 
 TABLES = ("pages", "slots", "acts", "counts", "asks", "present", "fixed", "bias", "usual", "own")

@@ -1,0 +1,69 @@
+"""The words of a kernel's call, and what they point to.
+
+A call is an array of int64: sizes, and addresses of numbers.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+from llvmlite import ir
+from numba import carray, types  # pyright: ignore[reportPrivateImportUsage]
+
+from ramole_core.kernels.compiled import instructions, kernel
+
+COUNTER, TILES = 0, 1
+"""The first two words of every call: the next tile, and how many there are."""
+WORDS = 40
+"""Words of a call."""
+
+
+@instructions
+def at(context, address):
+    def build(context, builder, signature, args):
+        return builder.inttoptr(args[0], context.get_value_type(types.voidptr))
+
+    return types.voidptr(types.int64), build
+
+
+array: Callable[[int, tuple[int, ...], type], np.ndarray] = carray  # pyright: ignore
+
+
+@instructions
+def take(context, words):
+    """The next tile of the call whose words lie at this address."""
+
+    def build(context, builder, signature, args):
+        place = builder.inttoptr(args[0], ir.IntType(64).as_pointer())
+        return builder.atomic_rmw("add", place, ir.Constant(ir.IntType(64), 1), "monotonic")
+
+    return types.int64(types.int64), build
+
+
+@kernel()
+def words_at(address):
+    """The words of the call that begins at this address."""
+    return array(at(address), (WORDS,), np.int64)
+
+
+@kernel()
+def floats(address, rows, columns):
+    """float32 [rows, columns] at an address."""
+    return array(at(address), (rows, columns), np.float32)
+
+
+@kernel()
+def halves(address, rows, columns):
+    """bfloat16, as its bits, [rows, columns] at an address."""
+    return array(at(address), (rows, columns), np.uint16)
+
+
+@kernel()
+def bytes_at(address, rows, columns):
+    """uint8 [rows, columns] at an address."""
+    return array(at(address), (rows, columns), np.uint8)
+
+
+@kernel()
+def ints(address, rows, columns):
+    """int32 [rows, columns] at an address."""
+    return array(at(address), (rows, columns), np.int32)
