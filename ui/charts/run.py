@@ -52,7 +52,8 @@ class Run:
         if trace is None:
             return np.zeros((0, 0, 0, 0), np.float32)
         first = trace.prompt_length - 1
-        columns = [trace.adapters.index(name) for name in self.experts]  # others had earlier turns
+        own = [name for name in self.experts if name in trace.adapters]
+        columns = [trace.adapters.index(name) for name in own]  # others are of earlier turns
         return trace.weights[first : first + len(self.pieces)][..., columns].astype(np.float32)
 
 
