@@ -97,7 +97,9 @@ def _off(one: object) -> Off:
         raise refuse(f"{_short(layer)} is not the number of a layer, or None for all")
     position = _whole(start)
     if start is not None and (position is None or position < 0):
-        raise refuse(f"{_short(start)} is not a position; they count from 0, the prompt's first token")
+        raise refuse(
+            f"{_short(start)} is not a position; they count from 0, the prompt's first token"
+        )
     return Off(adapter, _whole(layer), module, position)
 
 

@@ -68,10 +68,14 @@ def batched(
 
 def _told(reading: Reading, index: int, request: Request) -> dict | None:
     answer = reading.answers.get(index)
-    return None if answer is None else {
-        "text": answer.text,
-        **_how(answer, request, reading.steps[index]),
-    }
+    return (
+        None
+        if answer is None
+        else {
+            "text": answer.text,
+            **_how(answer, request, reading.steps[index]),
+        }
+    )
 
 
 def _how(answer: Generation, request: Request, steps: Sequence[Step]) -> dict:

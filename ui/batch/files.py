@@ -46,6 +46,8 @@ def record_of(item: RowRun) -> dict:
     if isinstance(row, BadRow):  # no request at all
         return {**record, "row": row.text, "error": item.sentence}
     record |= {"id": row.id, "prompt": item.prompt, "method": row.request.method}
+    if row.request.history:
+        record["history"] = row.request.history
     if answer is None:
         waits = item.state in ("waits", "runs")
         why = item.sentence or ("Not answered yet." if waits else "Stopped before it ran.")
