@@ -52,9 +52,8 @@ class Run:
         if trace is None:
             return np.zeros((0, 0, 0, 0), np.float32)
         first = trace.prompt_length - 1
-        own = [name for name in self.experts if name in trace.adapters]
-        columns = [trace.adapters.index(name) for name in own]  # others are of earlier turns
-        return trace.weights[first : first + len(self.pieces)][..., columns].astype(np.float32)
+        k = len(self.experts)  # those that only earlier turns had stand behind them
+        return trace.weights[first : first + len(self.pieces)][..., :k].astype(np.float32)
 
 
 def mean_weights(gates: np.ndarray) -> np.ndarray:
