@@ -109,7 +109,8 @@ def test_asking_on_keeps_every_turn_with_what_it_had(visit):
     visit.go_on()
     visit.ask("two", exclude=["ant", "bee"], k=1)
     assert visit.run.request.history == (("one", "".join(WORDS), ("ant", "bee")),)
-    assert visit.run.experts == ["cat"] and visit.run.answer.trace.adapters == ["cat", "ant", "bee"]
+    assert visit.run.experts == ["cat"] and visit.run.gates.shape[-1] == 1
+    assert visit.run.answer.trace.adapters == ["cat", "ant", "bee"]
     assert not visit.on.visible and visit.new.visible and visit.drop.visible
     assert visit.label == "Ask on"
     visit.ask("three", method="base")
@@ -176,6 +177,7 @@ def test_nobody_else_sees_my_turns_and_they_go_with_me(visit):
     visit.go_on()
     visit.ask("two")
     name = visit.turns[0].name
+    assert len(visit.handlers.sessions.earlier("me", name).answer.trace.weights) == 1 + len(WORDS)
     sessions, other = visit.handlers.sessions, SimpleNamespace(session_hash="other", headers={})
     assert sessions.earlier("me", name) is not None and sessions.earlier("other", name) is None
     event = SimpleNamespace(_data={"run": name, "index": 0})
