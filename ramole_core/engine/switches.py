@@ -1,7 +1,8 @@
 """What a request switches off: an adapter, a layer, a module, from a position on.
 
 Off means: as though the adapter lacked the module there, so that its update is 0 and the method's
-own rule for missing modules says what becomes of its weight. Without an adapter's name the base alone is left.
+own rule for missing modules says what becomes of its weight. Without an adapter's name the base
+alone is left.
 """
 
 from collections.abc import Sequence

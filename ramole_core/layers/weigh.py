@@ -17,7 +17,7 @@ def weigh(
     bias: Float[Tensor, "*#b #l k"] | None = None,
 ) -> Float[Tensor, "*b l k"]:
     """Weights of k adapters: softmax over the `top` best of those `allowed` (0: over all), or the
-    scores where `raw`; then `bias` is added, where allowed.
+    scores where `raw`; then `bias` is added. Who is not allowed gets 0.
 
     Of equal scores the first counts as the better.
     """
@@ -29,4 +29,4 @@ def weigh(
     alpha = scores.softmax(-1)
     if isinstance(raw, Tensor) or raw:
         alpha = torch.where(torch.as_tensor(raw), scores.masked_fill(scores <= NEVER, 0.0), alpha)
-    return alpha if bias is None else alpha + bias * allowed
+    return (alpha if bias is None else alpha + bias) * allowed
