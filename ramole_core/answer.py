@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from jaxtyping import Bool, Float
 
+from ramole_core.contribution import shares_of
+
 
 @dataclass(frozen=True)
 class Trace:
@@ -36,6 +38,11 @@ class Trace:
     present: Bool[np.ndarray, "T layer module k"] | None = None
     """Whether the adapter was at work there. None: from an older file."""
 
+    @property
+    def shares(self) -> Float[np.ndarray, "T k"]:
+        """Each adapter's share of what they contributed to each token (`contribution.py`)."""
+        return shares_of(self.weights, self.contribution, self.present)
+
 
 @dataclass(frozen=True)
 class Step:
@@ -46,14 +53,21 @@ class Step:
     """The text that this token adds to the answer (it may be empty inside a character)."""
     weights: Float[np.ndarray, "layer module k"] | None
     """The gate that predicted this token; None without a trace."""
-    contribution: Float[np.ndarray, "layer module k"] | None = None
-    """What came of it, relative to each layer's output (`Trace.contribution`)."""
-    present: Bool[np.ndarray, "layer module k"] | None = None
-    """Who has the module (`Trace.present`)."""
     adapters: tuple[str, ...] = ()
     """Whose weights they are, in the order of k."""
     scores: tuple[float, ...] = ()
     """Cosine similarity of each adapter to the prompt; nan where it was named, not retrieved."""
+    contribution: Float[np.ndarray, "layer module k"] | None = None
+    """What came of the weights, relative to each layer's output (`Trace.contribution`)."""
+    present: Bool[np.ndarray, "layer module k"] | None = None
+    """Who has the module (`Trace.present`)."""
+
+    @property
+    def shares(self) -> Float[np.ndarray, "k"] | None:
+        """Each adapter's share of what they contributed to this token; None without a trace."""
+        if self.weights is None:
+            return None
+        return shares_of(self.weights, self.contribution, self.present)
 
 
 @dataclass(frozen=True)

@@ -62,8 +62,8 @@ def contribution(
     y: Tensor,
     alpha: Tensor,
 ) -> Tensor:
-    """|alpha_j v_j| / |y| [b, l, k] of each adapter in float64, every v_j = B_j A_j x in full; `has`
-    are the modules of each."""
+    """|alpha_j v_j| / |y| [b, l, k] of each adapter in float64, every v_j = B_j A_j x in full;
+    `has` are the modules of each."""
     length = y.double().norm(dim=-1).clamp(min=1e-30)  # a token may be embedded as 0
 
     def update(lora: Lora | None) -> Tensor:

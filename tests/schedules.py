@@ -177,7 +177,8 @@ class Pair:
             assert len(heard.tokens) == len(tokens)
         different = int(heard.tokens != tokens[: len(heard.tokens)])
         pairs = zip(made, logits, strict=False)
-        if trace is not None and (ours := heard.answer.trace) is not None:
+        ended = heard.answer.finish_reason != "cancelled"  # or it may have read nothing
+        if ended and trace is not None and (ours := heard.answer.trace) is not None:
             fed = len(ours.tokens) - 1
             for name in ("weights", "contribution", "present"):
                 rows = [getattr(one, name)[:fed] for one in (ours, trace)]

@@ -76,9 +76,7 @@ class Traced:
         outputs = torch.from_numpy(self._outputs)[..., None].clamp(min=1e-30)
         moved = (moved / outputs).clamp(max=MOST)
         pairs = zip(self.rows, self._parts, strict=True)
-        return [
-            self._row(self._batch.rows[n], alpha[:, part], moved[:, part]) for n, part in pairs
-        ]
+        return [self._row(self._batch.rows[n], alpha[:, part], moved[:, part]) for n, part in pairs]
 
     def _row(
         self,
