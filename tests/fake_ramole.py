@@ -126,7 +126,9 @@ class FakeRamole:
                         gate = gate_of(t, len(names[i]))
                         steps[i].append(gate)
                         scores = tuple(0.9 - 0.2 * n for n in range(len(names[i])))
-                        yield i, Step(t, WORDS[t % len(WORDS)], gate, tuple(names[i]), scores)
+                        there = np.ones(gate.shape, np.bool_)
+                        told = gate, tuple(names[i]), scores, gate / 8, there
+                        yield i, Step(t, WORDS[t % len(WORDS)], *told)
             for i, request in enumerate(requests):
                 yield i, self._generation(request, names[i], steps[i], stopped=stopped)
         finally:
@@ -178,6 +180,8 @@ class FakeRamole:
             layers=LAYERS,
             modules=MODULES,
             weights=weights,
+            contribution=weights / 8,
+            present=np.ones(weights.shape, np.bool_),
         )
         return Generation(
             text="".join(words),

@@ -75,12 +75,12 @@ def test_an_answer_arrives_with_colour_letter_and_words(quick, visit):
     assert letters(page) == "A.B.C.A."
     assert tokens.nth(2).get_attribute("aria-label") == "<b>lie</b>: expert B, bee"
     assert tokens.nth(4).get_attribute("aria-label") == "line break: expert C, cat"
-    assert "B bee 0.67" in tokens.nth(2).get_attribute("title")
+    assert "B bee 67 %" in tokens.nth(2).get_attribute("title")
     colours = {tokens.nth(i).evaluate("n => getComputedStyle(n).boxShadow") for i in (0, 2, 4)}
     assert len(colours) == 3
     expect(page.locator("#answer .legend li")).to_have_count(3)
     assert page.locator("#answer .legend li").first.inner_text().split() == ["A", "ant", "42", "%"]
-    expect(page.locator("#answer .meaning")).to_contain_text("weighed most")
+    expect(page.locator("#answer .meaning")).to_contain_text("contributed most")
     expect(page.locator("#beside .plain")).to_contain_text("The boats <b>lie</b> ${here}")
     expect(page.locator("#trace-npz")).to_be_visible()
     behind = page.locator("#trace-npz-file")
@@ -96,11 +96,11 @@ def test_a_picked_token_opens_its_weights_and_what_else_was_likely(quick, visit)
     ask(page)
     page.locator("#answer .token").nth(3).click()
     expect(page.locator("#token")).to_contain_text("Token 4 of 8")
-    expect(page.locator("#token")).to_contain_text("B bee weighed most")
+    expect(page.locator("#token")).to_contain_text("B bee contributed most")
     expect(page.locator("#token-plot .js-plotly-plot")).to_be_visible()
     expect(page.locator("#likely table")).to_have_count(2)
     expect(page.locator("#likely .chosen code")).to_have_text("${here}")
-    page.get_by_role("button", name="These weights as a table").click()
+    page.get_by_role("button", name="Contributions and weights as a table").click()
     expect(page.locator("#token-panel table").last).to_contain_text("down_proj")
     assert page.wrong == []
 

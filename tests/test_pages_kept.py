@@ -128,8 +128,8 @@ class Play:
         bare = kinds[0] == BARE
         gates = None
         if asked.traced and not bare:
-            gates = torch.tensor(numbers[:n])[:, None, None, None] % 1000
-            gates = gates.expand(n, 2, 1, 3).to(torch.float16)
+            gates = torch.tensor(numbers[:n])[:, None, None, None, None] % 1000
+            gates = gates.expand(n, 2, 2, 1, 3).to(torch.float16)
         self.kv.commit(asked.sequence, asked.content[start : start + n], gates, traced=bare)
         self.naive.read |= set(numbers[:n])
         if asked.traced or bare and self.traced_before(asked, start):

@@ -73,7 +73,9 @@ def generate(
     drop_turns: Annotated[
         bool, typer.Option("--drop-turns", help="Drop the oldest turns where they do not fit.")
     ] = False,
-    trace: Annotated[Path | None, typer.Option(help="Write the weights: .npz or .json.")] = None,
+    trace: Annotated[
+        Path | None, typer.Option(help="Write weights and contributions: .npz or .json.")
+    ] = None,
     owner: Owner = None,
     as_json: Json = False,
 ) -> None:

@@ -31,7 +31,8 @@ class Output:
     logits: Float[Tensor, "b v"]
     """After its last token."""
     gates: list[Tensor | None]
-    """[l, layer, module, k] float16; None: not traced, or no gate weighed them."""
+    """[l, 2, layer, module, k] float16, weights and contributions; None: not traced, or no adapter
+    is at work."""
     faults: dict[int, Exception]
     """What a method's own score raised; the piece's other numbers mean nothing."""
 
@@ -70,11 +71,11 @@ class ModelRunner:
         ]
         cache = FlatCache(kv, spans, device=device)
         ids = torch.tensor([[token for piece in pieces for token in piece.ids]], device=device)
-        traced = [n for n, piece in enumerate(pieces) if piece.traced and piece.mix.gate]
+        traced = [n for n, piece in enumerate(pieces) if piece.traced and piece.mix.slots]
         self._attention.step = cache
         self.count += 1
         try:
-            with self._serving.mixing(batch, counts, starts=starts, trace=bool(traced)) as forward:
+            with self._serving.mixing(batch, counts, starts=starts, trace=traced) as forward:
                 logits = self._model(
                     input_ids=ids,
                     attention_mask=torch.zeros(1, 1, 1, 1, device=device),  # not read
@@ -86,7 +87,7 @@ class ModelRunner:
         finally:
             self._attention.step = None
         gates: list[Tensor | None] = [None] * len(pieces)
-        for n, found in zip(traced, forward.weights(traced), strict=True):
+        for n, found in zip(traced, forward.traces(), strict=True):
             gates[n] = found.clone()
         return Output(logits, gates, forward.faults)
 

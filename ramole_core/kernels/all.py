@@ -2,6 +2,7 @@
 
 from ramole_core.kernels.attention import ATTEND, WRITE
 from ramole_core.kernels.elementwise import ACTIVATE
+from ramole_core.kernels.lengths import MEASURE
 from ramole_core.kernels.mixing import MIX
 from ramole_core.kernels.norm import NORMALISE
 from ramole_core.kernels.product import MULTIPLY
@@ -10,5 +11,5 @@ from ramole_core.kernels.widen import WIDEN
 
 def compile_kernels() -> None:
     """Seconds once, then read from a cache."""
-    for kernel in (WIDEN, NORMALISE, MULTIPLY, MIX, ACTIVATE, ATTEND, WRITE):
+    for kernel in (WIDEN, NORMALISE, MULTIPLY, MIX, MEASURE, ACTIVATE, ATTEND, WRITE):
         kernel.compile()

@@ -1,4 +1,4 @@
-"""One token in detail: its weights by layer, module and adapter, and what else was likely."""
+"""One token in detail: contributions and weights by layer and module, what else was likely."""
 
 import threading
 from collections.abc import Iterator
@@ -10,7 +10,7 @@ from gradio.components import Component
 
 from ramole_core import Explanation
 
-from ..charts.plots import token_figure, token_table
+from ..charts.plots import Axes, token_figure, token_table
 from ..charts.run import Run
 from ..parts.errors import html_or_sentence
 from ..parts.events import PLAIN, QUIET, number_in
@@ -24,9 +24,12 @@ PICKS = 16
 """Picks that are answered at the same time; most need no model."""
 ASKING = threading.Lock()
 """One question to the model at a time, so that the streams of others go on between two."""
+TABLE = "Contributions and weights as a table"
 CAPTION = (
     '<p class="caption">Each square is one module (to the right) of one layer (upwards); the '
-    "fuller its colour, the larger the adapter's weight there when this token was chosen.</p>"
+    "fuller its colour, the more the adapter contributed there when this token was chosen: the "
+    "length of its weighted update beside that of the module's whole output. Blank: it has no such "
+    "module. (Runs recorded before this was measured show weights.)</p>"
 )
 
 
@@ -54,7 +57,7 @@ class TokenPanel:
                     gr.HTML(CAPTION, **PLAIN)
                 with gr.Column(scale=2, min_width=300):
                     likely = gr.HTML(elem_id="likely", **PLAIN)
-            with gr.Accordion("These weights as a table", open=False, elem_classes=["detail"]):
+            with gr.Accordion(TABLE, open=False, elem_classes=["detail"]):
                 table = gr.Dataframe(interactive=False, show_label=False, max_height=320)
         return cls(token, plot, likely, table)
 
@@ -92,11 +95,15 @@ class TokenPanel:
         token = {self.token: token_html(run, index, turn=turn)}
         if trace is None or not run.experts or index >= len(gates):
             return {**token, self.plot: None, self.table: gr.Dataframe(value=[])}
-        gate, layers, modules = gates[index], trace.layers, trace.modules
-        headers, rows = token_table(gate, run.experts, layers=layers, modules=modules)
+        axes, present = Axes(run.experts, trace.layers, trace.modules), run.present[index]
+        parts = {"weight": gates[index]}
+        if (contribution := run.contribution) is not None:
+            parts = {"contribution": contribution[index], **parts}
+        what = next(iter(parts))
+        headers, rows = token_table(parts, present, axes)
         return {
             **token,
-            self.plot: token_figure(gate, run.experts, layers=layers, modules=modules),
+            self.plot: token_figure(parts[what], present, axes, what=what),
             self.table: gr.Dataframe(value=rows, headers=headers),
         }
 

@@ -33,7 +33,7 @@ class Drawing:
         if shown.found != self._last.found:
             self._found = found_html(shown.found)
         self._last = shown
-        view = self._view.view(shown.pieces, shown.weights, shown.experts, running=True)
+        view = self._view.view(shown.pieces, shown.shares, shown.experts, running=True)
         note = notice_html(shown.note, kind="busy")
         return note, view, shown.beside or "", self._found, gr.skip()
 

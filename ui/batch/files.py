@@ -11,7 +11,7 @@ from .picture import finite
 from .run import BatchRun, RowRun
 
 COLUMNS = (
-    *("index", "line", "id", "prompt", "method", "text", "adapters", "mean_weights"),
+    *("index", "line", "id", "prompt", "method", "text", "adapters", "shares", "mean_weights"),
     *("similarities", "finish_reason", "prompt_tokens", "new_tokens", "seconds"),
     *("first_token_seconds", "error", "row"),
 )
@@ -56,6 +56,7 @@ def record_of(item: RowRun) -> dict:
         **record,
         "text": answer.text,
         "adapters": list(item.experts),
+        "shares": [round(share, 4) for share in item.shares or ()],
         "mean_weights": [round(weight, 4) for weight in item.weights or ()],
         "similarities": [finite(score) for score in item.scores],
         "finish_reason": answer.finish_reason,

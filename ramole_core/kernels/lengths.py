@@ -1,0 +1,48 @@
+"""|y| of some tokens: the root of the sum of squares along each of their rows."""
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ramole_core.kernels.norm import squares
+from ramole_core.kernels.team import TILES, WORDS, Kernel, floats, halves, ints, take, words_at
+
+N, O, Y, HALF, AT, OUT = range(2, 8)
+"""The words of a call, behind the two of every call; AT and OUT are addresses."""
+ROWS = 64
+"""Rows of a tile: a step that decodes is one, which nobody needs to help with."""
+
+
+def _measure(address):
+    words = words_at(address)
+    n, o = words[N], words[O]
+    at, out = ints(words[AT], 1, n)[0], floats(words[OUT], 1, n)[0]
+    while True:
+        tile = take(address)
+        if tile >= words[TILES]:
+            return
+        for t in range(tile * ROWS, min(n, (tile + 1) * ROWS)):
+            if words[HALF]:
+                out[t] = np.sqrt(squares(halves(words[Y] + 2 * at[t] * o, 1, o)[0]))
+            else:
+                out[t] = np.sqrt(squares(floats(words[Y] + 4 * at[t] * o, 1, o)[0]))
+
+
+MEASURE = Kernel(_measure)
+
+
+class Lengths:
+    """Of the same tokens of many tensors; `at` [n] int32 are their rows."""
+
+    def __init__(self, at: np.ndarray):
+        self._at = at
+        words = self._words = np.zeros(WORDS, np.int64)
+        words[N], words[AT] = len(at), at.ctypes.data
+        self._tiles = -(-len(at) // ROWS)
+
+    def of(self, y: Tensor, out: np.ndarray) -> None:
+        """|y| of y [N, o] in float32 or bfloat16, into `out` [n] float32."""
+        y, words = y.contiguous(), self._words
+        words[O], words[Y], words[HALF] = y.shape[-1], y.data_ptr(), y.dtype == torch.bfloat16
+        words[OUT] = out.ctypes.data
+        MEASURE.run(words, self._tiles)
