@@ -380,7 +380,9 @@ def test_plots_hold_the_numbers_of_their_tables():
         ]
         np.testing.assert_allclose(cells, told, atol=1e-3)
     line = entropy_figure(gates, present, run.pieces, selected=2)
-    headers, rows = tokens_table(run.shares, entropy(gates, present), run.pieces, run.experts)
+    headers, rows = tokens_table(
+        run.shares, entropy(gates, present), run.pieces, ["A ant", "B bee", "C cat"]
+    )
     assert headers[2] == "A ant, share"
     np.testing.assert_allclose(line.data[0].y, [row[-1] for row in rows], atol=1e-3)
     assert line.data[1].x == (3,) and line.layout.shapes[0].y0 == pytest.approx(math.log(3))
@@ -671,5 +673,5 @@ def test_weights_beyond_0_and_1_are_drawn_as_such():
 def test_a_negative_weight_has_its_sign():
     from ui.ask.explained import _stack
 
-    html = _stack(["ant", "bee"], [0.25, 0.75], weights=[-0.4, 1.2], contributed=None)
+    html = _stack([("ant", 0), ("bee", 1)], [0.25, 0.75], weights=[-0.4, 1.2], contributed=None)
     assert "−A" in html and ">B<" in html and "-0.400" in html and "1.200" in html

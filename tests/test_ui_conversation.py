@@ -10,6 +10,7 @@ import pytest
 from ramole_core import RamoleError, Request
 from tests.fake_ramole import OPTIONS, WORDS, FakeRamole
 from tests.test_ui_ask import ask, asking, tokens_of
+from ui.ask.answer import Shown
 from ui.ask.conversation import EMPTY, Turn, continued, shortened, turn_of, view_of_conversation
 from ui.ask.examples import recorded_files
 from ui.ask.form import FIELDS, Form
@@ -17,7 +18,9 @@ from ui.ask.found import timing_html
 from ui.ask.layout import Layout
 from ui.ask.sessions import MOST_TURNS
 from ui.ask.tab import Handlers
-from ui.charts.run import Run
+from ui.ask.updates import Drawing
+from ui.charts.palette import ink_of, scale_of
+from ui.charts.run import Found, Run
 from ui.charts.tokens import view_of_run
 
 TALK = (Turn("a", "one", "1", ("ant", "bee")), Turn("b", "two", "2", ()))
@@ -124,6 +127,35 @@ def test_asking_on_keeps_every_turn_with_what_it_had(visit):
     assert one["how"] == "ramole_plus: ant 0.900, bee 0.700"
     assert one["beside"] == "".join(WORDS)
     assert tokens_of(visit.view)[0]["e"] == -1, "the newest answer is drawn as always"
+
+
+def test_an_adapter_has_one_letter_and_colour_in_all_of_a_conversation(visit):
+    visit.ask("one", k=2)
+    visit.go_on()
+    visit.held |= visit.handlers.on_begin(visit.request, "two", True, visit.run, visit.turns)
+    drawing = Drawing("x", visit.turns)
+    found = (Found("cat", 0.5, True), Found("bee", 0.4, True), Found("ant", 0.3, False))
+    growing = Shown(found=found, experts=("cat", "bee"), pieces=("a",), shares=(np.eye(2)[0],))
+    _, view, _, beside, _ = drawing.picture(growing)
+    visit.ask("two", pinned=["cat", "bee"])
+    colours = {}
+    for shown, html in ((view, beside), (visit.view, visit.found)):
+        assert [one["letter"] for one in shown["experts"]] == ["C", "B"]
+        colours |= {one["colour"]: one["letter"] for one in shown["experts"]}
+        assert html.index(">C</span>") < html.index(">B</span>") and ">A</span>" not in html
+    first = visit.talk["turns"][0]["view"]["experts"]
+    assert [(one["letter"], one["name"]) for one in first] == [("A", "ant"), ("B", "bee")]
+    assert colours == {ink_of(2).colour: "C", first[1]["colour"]: "B"}
+    panel = visit.ui.token.opened(visit.run, 0)
+    assert "<strong>C cat</strong>" in panel[visit.ui.token.token]
+    plot, table = panel[visit.ui.token.plot], panel[visit.ui.token.table]
+    assert [note.text for note in plot.layout.annotations[:2]] == ["<b>C</b> cat", "<b>B</b> bee"]
+    assert plot.data[0].colorscale[-1][1] == scale_of(2)[-1][1]
+    assert table.headers[2:4] == ["C contribution", "B contribution"]
+    whole = visit.ui.whole.drawn(visit.run)
+    assert [name for name, _ in whole[visit.ui.whole.expert].choices] == ["C cat", "B bee"]
+    assert whole[visit.ui.whole.layers].data[0].colorscale[-1][1] == scale_of(2)[-1][1]
+    assert whole[visit.ui.whole.table].headers[2] == "C cat, share"
 
 
 def test_the_prompt_is_free_again_in_a_conversation_and_only_there(visit):

@@ -44,21 +44,22 @@ def token_html(run: Run, index: int, *, turn: int = 0) -> str:
     gates, present, contribution = run.gates[here], run.present[here], run.contribution
     if not len(gates) or not run.experts:
         return head + '<p class="quiet">No adapter was at work here.</p>'
-    leader = strongest(run.shares[index])
+    leader, places = strongest(run.shares[index]), run.places
     k = len(run.experts)
     H, even = float(entropy(gates, present)[0]), float(np.log(k))
     did = "weighed most" if contribution is None else "contributed most"
     said = (
-        f"<strong>{letter_of(leader)} {escape(run.experts[leader])}</strong> {did}."
+        f"<strong>{letter_of(places[leader])} {escape(run.experts[leader])}</strong> {did}."
         if leader >= 0
         else "No adapter stands out."
     )
     weights = mean_weights(gates, present)[0]
     contributed = None if contribution is None else mean_contribution(contribution[here])[0]
     against = f" (all even: log {k} = {even:.2f})" if k > 1 else ""
+    experts = list(zip(run.experts, places, strict=True))
     return (
         f"{head}<p>{said} Entropy of the gate: {H:.2f} nats{against}.</p>"
-        f"{_stack(run.experts, run.shares[index], weights=weights, contributed=contributed)}"
+        f"{_stack(experts, run.shares[index], weights=weights, contributed=contributed)}"
     )
 
 
@@ -81,23 +82,25 @@ def waiting_html(reason: str) -> str:
 
 
 def _stack(
-    experts: Sequence[str],
+    experts: Sequence[tuple[str, int]],
     shares: Sequence[float],
     *,
     weights: Sequence[float],
     contributed: Sequence[float] | None,
 ) -> str:
+    """`experts`: each with its number for letter and colour."""
     parts, items = [], []
-    for e, (name, share, weight) in enumerate(zip(experts, shares, weights, strict=True)):
-        ink, width = ink_of(e), 100 * float(share)
-        label = ("−" if weight < 0 else "") + letter_of(e) if width > 6 else ""
+    rows = zip(experts, shares, weights, strict=True)
+    for e, ((name, place), share, weight) in enumerate(rows):
+        ink, width = ink_of(place), 100 * float(share)
+        label = ("−" if weight < 0 else "") + letter_of(place) if width > 6 else ""
         note = "" if contributed is None else f"contribution {float(contributed[e]):.3f}, "
         note += f"weight {float(weight):.3f}"
         parts.append(
             f'<i style="width:{width:.2f}%;background:{ink.colour};color:{ink.text}">{label}</i>'
         )
         items.append(
-            f'<li>{chip_html(e)}<span class="name">{escape(name)}</span>'
+            f'<li>{chip_html(place)}<span class="name">{escape(name)}</span>'
             f'<span class="share">{width:.0f} %</span> <span class="quiet">{note}</span></li>'
         )
     return (

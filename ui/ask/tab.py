@@ -76,7 +76,7 @@ class Handlers:
     ) -> Generator[tuple[Any, ...], None, None]:
         """Pictures of the answer, in the order of `Layout.growing`."""
         asked = self.sessions.begin(session_of(request))
-        drawing = Drawing(asked.name)
+        drawing = Drawing(asked.name, turns)
         try:
             form = self.form(values)
             with self.call(request) as visitor:

@@ -95,7 +95,8 @@ class TokenPanel:
         token = {self.token: token_html(run, index, turn=turn)}
         if trace is None or not run.experts or index >= len(gates):
             return {**token, self.plot: None, self.table: gr.Dataframe(value=[])}
-        axes, present = Axes(run.experts, trace.layers, trace.modules), run.present[index]
+        axes = Axes(run.experts, trace.layers, trace.modules, run.places)
+        present = run.present[index]
         parts = {"weight": gates[index]}
         if (contribution := run.contribution) is not None:
             parts = {"contribution": contribution[index], **parts}

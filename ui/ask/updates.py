@@ -9,6 +9,7 @@ from typing import Any
 
 import gradio as gr
 
+from ..charts.palette import places_of
 from ..charts.run import Run
 from ..charts.tokens import Growing, view_of, view_of_run
 from ..parts.fields import run_and_stop
@@ -24,16 +25,21 @@ GO_ON = 'Type what comes next and press "Ask on" to keep this answer as the turn
 class Drawing:
     """The pictures of one run, in the order of `Layout.growing`; what stays is made once."""
 
-    def __init__(self, name: str):
+    def __init__(self, name: str, turns: Sequence[Turn] = ()):
+        """`turns`: those before, whose adapters keep their letters and colours."""
         self._view, self._found = Growing(name), found_html(())
+        self._before = [adapter for turn in turns for adapter in turn.adapters]
         self._last = Shown()
 
     def picture(self, shown: Shown) -> tuple[Any, ...]:
         """A picture of the run on its way."""
         if shown.found != self._last.found:
-            self._found = found_html(shown.found)
+            self._found = found_html(shown.found, before=self._before)
         self._last = shown
-        view = self._view.view(shown.pieces, shown.shares, shown.experts, running=True)
+        places = places_of(shown.experts, self._before)
+        view = self._view.view(
+            shown.pieces, shown.shares, shown.experts, running=True, places=places
+        )
         note = notice_html(shown.note, kind="busy")
         return note, view, shown.beside or "", self._found, gr.skip()
 
@@ -92,7 +98,7 @@ def done(ui: Layout, run: Run, name: str, *, whole: bool, talking: bool = False)
         **ended(ui, said, talking=talking, goes_on=live),
         out.view: view_of_run(run, name),
         **_beside(ui, run.beside.text if run.beside else None),
-        out.found: found_html(run.found),
+        out.found: found_html(run.found, before=run.met),
         out.timing: timing_html(run),
         out.downloads: gr.Row(visible=run.answer.trace is not None),
         ui.run: run,

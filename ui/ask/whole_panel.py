@@ -70,9 +70,11 @@ class WholePanel:
         led = led_by([strongest(row) for row in shares], len(run.experts))
         first = led.index(max(led))
         names: list[tuple[str, str | int | float]] = [
-            (f"{letter_of(e)} {name}", e) for e, name in enumerate(run.experts)
+            (f"{letter_of(place)} {name}", e)
+            for e, (name, place) in enumerate(zip(run.experts, run.places, strict=True))
         ]
-        headers, rows = tokens_table(shares, entropy(gates, present), run.pieces, run.experts)
+        experts = [name for name, _ in names]
+        headers, rows = tokens_table(shares, entropy(gates, present), run.pieces, experts)
         return {
             self.entropy: entropy_figure(gates, present, run.pieces, selected=None),
             self.expert: gr.Dropdown(choices=names, value=first),
@@ -99,4 +101,5 @@ def _layers(run: Run, expert: int) -> Figure:
         name=run.experts[expert],
         layers=trace.layers if trace else [],
         what="weight" if contribution is None else "contribution",
+        place=run.places[expert],
     )

@@ -33,6 +33,12 @@ class Axes:
     experts: Sequence[str]
     layers: Sequence[int]
     modules: Sequence[str]
+    places: Sequence[int] | None = None
+    """The experts' numbers for letter and colour; None: 0, 1, ..."""
+
+    def place(self, expert: int) -> int:
+        """The number of one expert."""
+        return expert if self.places is None else self.places[expert]
 
 
 def token_figure(
@@ -46,7 +52,9 @@ def token_figure(
         cols=k,
         shared_yaxes=True,
         horizontal_spacing=0.02 if k > 3 else 0.04,
-        subplot_titles=[f"<b>{letter_of(e)}</b> {name}" for e, name in enumerate(axes.experts)],
+        subplot_titles=[
+            f"<b>{letter_of(axes.place(e))}</b> {name}" for e, name in enumerate(axes.experts)
+        ],
     )
     names = [SHORT.get(module, module) for module in axes.modules]
     for e, name in enumerate(axes.experts):
@@ -56,7 +64,7 @@ def token_figure(
             y=list(axes.layers),
             zmin=low,
             zmax=high,
-            colorscale=scale_of(e, low=low, high=high),
+            colorscale=scale_of(axes.place(e), low=low, high=high),
             showscale=False,
             xgap=1,
             ygap=1,
@@ -88,7 +96,7 @@ def cells_of(values: np.ndarray, present: np.ndarray, *, absent: str | None) -> 
 def token_table(parts: Mapping[str, np.ndarray], present: np.ndarray, axes: Axes) -> Table:
     """The twin of `token_figure`: one row for each layer and module, with each of `parts`
     (contribution, weight: [layer, module, k]) of each expert, or `absent`."""
-    letters = [letter_of(e) for e in range(len(axes.experts))]
+    letters = [letter_of(axes.place(e)) for e in range(len(axes.experts))]
     headers = ["layer", "module"]
     headers += [f"{letter} {what}" for what in parts for letter in letters]
     told = [cells_of(values, present, absent="absent") for values in parts.values()]
@@ -146,9 +154,10 @@ def layers_figure(
     name: str,
     layers: Sequence[int],
     what: str = "contribution",
+    place: int | None = None,
 ) -> go.Figure:
     """One expert over the whole answer, from [n, layer, module, k]: layers x tokens, the mean over
-    modules."""
+    modules; `place` is its number for the colour."""
     values = values[..., expert].mean(2) if values.size else np.zeros((0, len(layers)))
     figure, (low, high) = go.Figure(), bounds_of(values)
     figure.add_heatmap(
@@ -157,7 +166,7 @@ def layers_figure(
         y=list(layers),
         zmin=low,
         zmax=high,
-        colorscale=scale_of(expert, low=low, high=high),
+        colorscale=scale_of(expert if place is None else place, low=low, high=high),
         colorbar={"title": what, "thickness": 10, "len": 0.9},
         customdata=[[repr(piece) for piece in pieces]] * len(layers),
         hovertemplate=f"{name}<br>layer %{{y}}, token %{{x}} %{{customdata}}: %{{z:.3f}}"
@@ -171,8 +180,9 @@ def layers_figure(
 def tokens_table(
     shares: np.ndarray, entropies: np.ndarray, pieces: Sequence[str], experts: Sequence[str]
 ) -> Table:
-    """The twin of the plots over the whole answer: one row a token."""
-    named = (f"{letter_of(e)} {n}, share" for e, n in enumerate(experts))
+    """The twin of the plots over the whole answer: one row a token. `experts` are named as they
+    stand in the header, with their letters."""
+    named = (f"{expert}, share" for expert in experts)
     headers = ["#", "token", *named, "entropy"]
     rows: list[list[str | float]] = [
         [

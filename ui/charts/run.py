@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from .palette import places_of
+
 if TYPE_CHECKING:
     from ramole_core import Explanation, Generation, Request
 
@@ -44,6 +46,16 @@ class Run:
     def experts(self) -> list[str]:
         """The answer's own, in the order of the last axis of `gates`."""
         return list(self.answer.adapters)
+
+    @property
+    def places(self) -> list[int]:
+        """The number of each expert in its conversation, for letter and colour."""
+        return places_of(self.experts, self.met)
+
+    @property
+    def met(self) -> list[str]:
+        """The adapters that earlier turns had, in their order."""
+        return [name for turn in self.request.history for name in turn[2] or ()]
 
     @property
     def gates(self) -> np.ndarray:

@@ -76,9 +76,12 @@ class Growing:
         experts: Sequence[str],
         *,
         running: bool,
+        places: Sequence[int] | None = None,
     ) -> dict[str, Any]:
         """What the browser draws. `shares` has one row [k] for each piece, or none at all; pieces
-        and rows of an earlier call come first in both, unchanged."""
+        and rows of an earlier call come first in both, unchanged. `places` number the experts for
+        their letters and colours (0, 1, ... if not said)."""
+        places = range(len(experts)) if places is None else places
         for i in range(self._count, len(pieces)):
             self._add(pieces[i], shares[i] if i < len(shares) else ())
         total = max(self._count, 1)
@@ -88,14 +91,14 @@ class Growing:
             "tokens": self._lines,
             "experts": [
                 {
-                    "letter": letter_of(e),
+                    "letter": letter_of(place),
                     "name": name,
-                    "colour": ink_of(e).colour,
-                    "ink": ink_of(e).text,
+                    "colour": ink_of(place).colour,
+                    "ink": ink_of(place).text,
                     "share": round(self._shared[e] / total, 4),
                     "led": round(self._led[e] / total, 4),
                 }
-                for e, name in enumerate(experts)
+                for e, (name, place) in enumerate(zip(experts, places, strict=True))
             ],
             "meaning": self._meaning(experts),
             "empty": EMPTY,
@@ -129,16 +132,17 @@ def view_of(
     run: str,
     running: bool,
     measured: bool = True,
+    places: Sequence[int] | None = None,
 ) -> dict[str, Any]:
     """The view in one go, as `Growing.view`."""
     growing = Growing(run, measured=measured)
-    return growing.view(pieces, shares, experts, running=running)
+    return growing.view(pieces, shares, experts, running=running, places=places)
 
 
 def view_of_run(run: Run, name: str) -> dict[str, Any]:
     """The view of a finished run."""
-    measured = run.contribution is not None
-    return view_of(run.pieces, run.shares, run.experts, run=name, running=False, measured=measured)
+    how = {"measured": run.contribution is not None, "places": run.places}
+    return view_of(run.pieces, run.shares, run.experts, run=name, running=False, **how)
 
 
 def _strength(row: Sequence[float], leader: int) -> float:
