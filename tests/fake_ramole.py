@@ -72,7 +72,7 @@ class FakeRamole:
         self.options = options or {}
         self.most_turns = most_turns
         """Earlier turns that fit."""
-        self.asked: list[Request] = []
+        self.requests: list[Request] = []
 
     def methods(self):
         return [replace(row, options=self.options.get(row.name, ())) for row in METHOD_LIST]
@@ -104,7 +104,7 @@ class FakeRamole:
         self.batches += 1
         self.sessions.append(session or requests[0].owner)
         self.addresses.append(address)
-        self.asked += requests
+        self.requests += requests
         for request in requests:
             self._check(request)
         for index in range(len(requests)):

@@ -88,7 +88,7 @@ def test_an_earlier_turn_goes_along_with_the_adapters_it_had_and_the_base_reads_
 def test_the_base_beside_an_answer_reads_the_same_turns_without_adapters_and_options():
     request = replace(continued(Request("three"), TALK, drop=True), options={"warmth": 1.0})
     run, _, ramole = ask(replace(request, method="mixture"), beside=True)
-    mixed, bare = ramole.asked
+    mixed, bare = ramole.requests
     assert [turn[:2] for turn in bare.history] == [turn[:2] for turn in mixed.history]
     assert [turn.adapters for turn in bare.history] == [(), ()] and bare.drop_turns
     assert bare.method == "base" and bare.options is None
