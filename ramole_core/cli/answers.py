@@ -60,7 +60,9 @@ def generate(
     ] = None,
     system: Annotated[str | None, typer.Option(help="System prompt.")] = None,
     raw: Annotated[bool, typer.Option(help="Continue the prompt, no chat template.")] = False,
-    trace: Annotated[Path | None, typer.Option(help="Write weights and contributions: .npz or .json.")] = None,
+    trace: Annotated[
+        Path | None, typer.Option(help="Write weights and contributions: .npz or .json.")
+    ] = None,
     owner: Owner = None,
     as_json: Json = False,
 ) -> None:
