@@ -91,8 +91,8 @@ class Play:
             if self.kind(token) == BARE:
                 assert row is None
             else:
-                assert row is not None and row.shape == (2, 1, 3)
-                assert row[1, 0, 2] == number % 1000
+                assert row is not None and row.shape == (2, 2, 1, 3)
+                assert row[1, 1, 0, 2] == number % 1000
 
     @staticmethod
     def kind(token: np.ndarray) -> bytes:

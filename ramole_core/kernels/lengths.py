@@ -10,7 +10,7 @@ from ramole_core.kernels.team import TILES, WORDS, Kernel, floats, halves, ints,
 N, O, Y, HALF, AT, OUT = range(2, 8)
 """The words of a call, behind the two of every call; AT and OUT are addresses."""
 ROWS = 64
-"""Rows of a tile: a step that decodes is one, which nobody needs to help with."""
+"""Rows of a tile."""
 
 
 def _measure(address):
@@ -34,15 +34,20 @@ MEASURE = Kernel(_measure)
 class Lengths:
     """Of the same tokens of many tensors; `at` [n] int32 are their rows."""
 
-    def __init__(self, at: np.ndarray):
-        self._at = at
+    def __init__(self, at: np.ndarray, tensors: int):
+        self.found = np.zeros((tensors, len(at)), np.float32)
+        """|y| of each tensor, 0 where none was measured."""
+        self._at, self._tiles = at, -(-len(at) // ROWS)
         words = self._words = np.zeros(WORDS, np.int64)
-        words[N], words[AT] = len(at), at.ctypes.data
-        self._tiles = -(-len(at) // ROWS)
+        words[N], words[AT], words[TILES] = len(at), at.ctypes.data, 1
+        self._address, self._out = words.ctypes.data, self.found.ctypes.data
 
-    def of(self, y: Tensor, out: np.ndarray) -> None:
-        """|y| of y [N, o] in float32 or bfloat16, into `out` [n] float32."""
-        y, words = y.contiguous(), self._words
+    def measure(self, number: int, y: Tensor) -> None:
+        """|y| of a tensor [..., o] in float32 or bfloat16, whose tokens stand side by side."""
+        y, words = y if y.is_contiguous() else y.contiguous(), self._words
         words[O], words[Y], words[HALF] = y.shape[-1], y.data_ptr(), y.dtype == torch.bfloat16
-        words[OUT] = out.ctypes.data
-        MEASURE.run(words, self._tiles)
+        words[OUT] = self._out + 4 * number * len(self._at)
+        if self._tiles == 1:  # a step that decodes: a call costs more than what it computes
+            MEASURE.run_one(words, self._address)
+        else:
+            MEASURE.run(words, self._tiles)

@@ -74,7 +74,14 @@ class Layout:
 
     def first(self, g: int, block: int) -> int:
         """Flat index of the first module of a group in a block."""
-        return self.starts[g] + block * self.groups[g].m
+        return self._firsts[g][block]
+
+    @cached_property
+    def _firsts(self) -> list[list[int]]:
+        return [
+            [start + block * group.m for block in range(len(group.paths))]
+            for start, group in zip(self.starts, self.groups, strict=True)
+        ]
 
     @cached_property
     def trace_order(self) -> list[int]:

@@ -263,11 +263,6 @@ class Forward:
         torch.addmm(flat, units[j].to(y.dtype), B[: self.batch.high].to(y.dtype), out=flat)
         return y
 
-    def see(self, y: Tensor, g: int, block: int, j: int) -> None:
-        """The output of a layer, with everything added."""
-        if self.traced is not None:
-            self.traced.see(self.batch.bank.layout.first(g, block) + j, y)
-
     def traces(self) -> list[Float[Tensor, "l 2 layer module k"]]:
         """Weights and contributions at the tokens of each traced row, float16 on the CPU."""
         return [] if self.traced is None else self.traced.each()

@@ -94,8 +94,9 @@ class SharedInput:
 
     def made(self, y: Tensor, j: int) -> None:
         """The output of the group's layer j, for the traces."""
-        if (forward := self._serving.now) is not None:
-            forward.see(y, self._g, self._block, j)
+        forward = self._serving.now
+        if forward is not None and forward.traced is not None:
+            forward.traced.see(self._g, self._block, j, y)
 
 
 class ServedLinear(nn.Module):

@@ -10,6 +10,7 @@ that have the module.
 """
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -19,6 +20,8 @@ from torch import Tensor
 from ramole_core.kernels.lengths import Lengths
 from ramole_core.layers.batch_mix import BatchMix, RowMix
 
+TINY = 1e-30
+"""Instead of 0 below a fraction."""
 WEIGHT, CONTRIBUTION = 0, 1
 """The two parts of a trace row."""
 MOST = 6e4
@@ -32,19 +35,19 @@ class Traced:
         self, batch: BatchMix, counts: Sequence[int], rows: Sequence[int], *, compiled: bool
     ):
         """`counts` are the tokens of each row; `compiled`: our kernels give the numbers."""
-        self.rows = tuple(rows)
-        self._batch = batch
+        self.rows, self._batch = tuple(rows), batch
         ends = np.cumsum(counts)
         own = [np.arange(ends[n] - counts[n], ends[n], dtype=np.int32) for n in self.rows]
         self.tokens = np.concatenate(own) if own else np.zeros(0, np.int32)
         """[n]: the places of these rows' tokens in the forward."""
         cuts = np.cumsum([0, *map(len, own)])
-        self._parts = [slice(*pair) for pair in zip(cuts, cuts[1:], strict=False)]
-        self._lengths = Lengths(self.tokens) if compiled else None
-        modules, n = len(batch.bank.layout.flat), int(sum(counts))
-        self.told = np.zeros((2, modules, n, batch.k), np.float32)
+        self._parts = [slice(*pair) for pair in pairwise(cuts)]
+        self._layout = batch.bank.layout
+        modules = len(self._layout.flat)
+        self.told = np.zeros((2, modules, int(sum(counts)), batch.k), np.float32)
         """Weights, and lengths of the weighted updates, at the traced rows' tokens; 0 elsewhere."""
-        self._outputs = np.zeros((modules, len(self.tokens)), np.float32)
+        self._lengths = Lengths(self.tokens, modules)
+        self._compiled = compiled
         self._told_later: list[tuple[int, Tensor, Tensor]] = []
         self._seen_later: list[tuple[int, Tensor]] = []
         """By module, what the model's device holds until the end."""
@@ -56,43 +59,45 @@ class Traced:
         `module` on. By rows the kernel writes both into `told`."""
         self._told_later.append((module, alpha, lengths))
 
-    def see(self, module: int, y: Float[Tensor, "*b o"]) -> None:
-        """The output of a layer, with everything added."""
-        y = y.reshape(-1, y.shape[-1])
-        if self._lengths is not None:
-            self._lengths.of(y, self._outputs[module])
+    def see(self, g: int, block: int, j: int, y: Float[Tensor, "*b o"]) -> None:
+        """The output of module j of a group in a block, with everything added."""
+        module = self._layout.first(g, block) + j
+        if self._compiled:
+            self._lengths.measure(module, y)
         else:
             at = torch.from_numpy(self.tokens).to(y.device)
-            self._seen_later.append((module, y[at].float().norm(dim=-1)))
+            lengths = y.reshape(-1, y.shape[-1])[at].float().norm(dim=-1)
+            self._seen_later.append((module, lengths))
 
     def each(self) -> list[Float[Tensor, "l 2 layer module k"]]:
         """Trace rows of every traced row's tokens, float16 on the CPU: weight and contribution."""
+        outputs = self._lengths.found
         for module, alpha, lengths in self._told_later:
             both = torch.stack([alpha, lengths]).float().cpu().numpy()
             self.told[:, module : module + len(alpha), self.tokens] = both
         for module, lengths in self._seen_later:
-            self._outputs[module] = lengths.cpu().numpy()
-        alpha, moved = torch.from_numpy(self.told[:, :, self.tokens])
-        outputs = torch.from_numpy(self._outputs)[..., None].clamp(min=1e-30)
-        moved = (moved / outputs).clamp(max=MOST)
+            outputs[module] = lengths.cpu().numpy()
+        told = self.told[:, :, self.tokens]
+        told[CONTRIBUTION] /= np.maximum(outputs, TINY)[..., None]
+        np.minimum(told[CONTRIBUTION], MOST, out=told[CONTRIBUTION])
+        whole = self._placed(torch.from_numpy(told).permute(2, 0, 1, 3))
         pairs = zip(self.rows, self._parts, strict=True)
-        return [self._row(self._batch.rows[n], alpha[:, part], moved[:, part]) for n, part in pairs]
+        return [self._of(self._batch.rows[row], whole[part]) for row, part in pairs]
 
-    def _row(
-        self,
-        mix: RowMix,
-        alpha: Float[Tensor, "modules l _"],
-        moved: Float[Tensor, "modules l _"],
+    def _placed(self, flat: Float[Tensor, "n 2 modules k"]) -> Float[Tensor, "n 2 layer module k"]:
+        placed = self._layout.as_trace(flat.half().flatten(0, 1))
+        return placed.unflatten(0, (-1, 2))
+
+    def _of(
+        self, mix: RowMix, told: Float[Tensor, "l 2 layer module _"]
     ) -> Float[Tensor, "l 2 layer module k"]:
         """From what the bank holds of a row to its k adapters."""
-        slots = len(mix.slots)
-        alpha, moved = alpha[..., :slots], moved[..., :slots]
-        if mix.gate is None:
-            alpha = mix.decision.weights[:, None].expand(-1, alpha.shape[1], -1)
-        if mix.decision.merge is not None:
-            share = mix.decision.weights.abs() * mix.has
-            share = share / share.sum(-1, keepdim=True).clamp(min=1e-30)
-            moved = moved * share[:, None]
-        layout = self._batch.bank.layout
-        both = [layout.as_trace(one.half().transpose(0, 1)) for one in (alpha, moved)]
-        return torch.stack(both, dim=1)
+        told = told[..., : len(mix.slots)]
+        if mix.decision.merge is None:
+            return told
+        weights = mix.decision.weights
+        shares = weights.abs() * mix.has
+        shares = shares / shares.sum(-1, keepdim=True).clamp(min=TINY)
+        weights, shares = self._placed(torch.stack([weights, shares])[None])[0]
+        contribution = told[:, CONTRIBUTION] * shares
+        return torch.stack([weights.expand_as(contribution), contribution], dim=1)
