@@ -15,6 +15,10 @@ if TYPE_CHECKING:
         BatchRow as BatchRow,
     )
     from ramole_core.batch.run import refuse_unfit as refuse_unfit, run_rows as run_rows
+    from ramole_core.contribution import (
+        mean_contribution as mean_contribution,
+        mean_weights as mean_weights,
+    )
     from ramole_core.errors import (
         AdapterRefused as AdapterRefused,
         Busy as Busy,
@@ -53,6 +57,8 @@ _HOMES = {
     "Trace": "request",
     "batch_text": "batch.prompt_file",
     "load_settings": "settings",
+    "mean_contribution": "contribution",
+    "mean_weights": "contribution",
     "read_batch": "batch.prompt_file",
     "refuse_unfit": "batch.run",
     "run_rows": "batch.run",

@@ -3,15 +3,19 @@
 from dataclasses import dataclass, field
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
+
+from ramole_core.contribution import shares_of
 
 
 @dataclass(frozen=True)
 class Trace:
-    """The gate at every position of one request: a plain object that any notebook can plot.
+    """The mixing at every position of one request: a plain object that any notebook can plot.
 
-    Row t of `weights` is the gate at position t, which predicts token t+1; the last token is never
-    fed, so its row is 0. Weights that a method holds per request are broadcast.
+    Row t is that at position t, which predicts token t+1; the last token is never fed, so its row
+    is 0 and nobody is present. `weights` say what the method wanted, `contribution` what came of
+    it, `present` who has the module at all: an absent one (it lacks the module, is switched off
+    there, or belongs to another turn) keeps its share of the weight, and contributes 0.
     """
 
     tokens: list[str]
@@ -25,7 +29,19 @@ class Trace:
     modules: list[str]
     """Short module names (`q_proj`, ...), in the order of the third axis."""
     weights: Float[np.ndarray, "T layer module k"]
-    """float16; 0 where an adapter lacks the module."""
+    """float16: the share that the method gave, also to an adapter that lacks the module; those that
+    a method holds per request are repeated."""
+    contribution: Float[np.ndarray, "T layer module k"] | None = None
+    """float16, |alpha_j v_j| / |y|: the length of each adapter's weighted update, relative to that
+    of the layer's output with everything added. A merge's update is divided by the weights. None:
+    from a file that is older than this."""
+    present: Bool[np.ndarray, "T layer module k"] | None = None
+    """Whether the adapter was at work there. None: from an older file."""
+
+    @property
+    def shares(self) -> Float[np.ndarray, "T k"]:
+        """Each adapter's share of what they contributed to each token (`contribution.py`)."""
+        return shares_of(self.weights, self.contribution, self.present)
 
 
 @dataclass(frozen=True)
@@ -41,6 +57,17 @@ class Step:
     """Whose weights they are, in the order of k."""
     scores: tuple[float, ...] = ()
     """Cosine similarity of each adapter to the prompt; nan where it was named, not retrieved."""
+    contribution: Float[np.ndarray, "layer module k"] | None = None
+    """What came of the weights, relative to each layer's output (`Trace.contribution`)."""
+    present: Bool[np.ndarray, "layer module k"] | None = None
+    """Who has the module (`Trace.present`)."""
+
+    @property
+    def shares(self) -> Float[np.ndarray, "k"] | None:
+        """Each adapter's share of what they contributed to this token; None without a trace."""
+        if self.weights is None:
+            return None
+        return shares_of(self.weights, self.contribution, self.present)
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,13 @@
 
 Both hold the same fields. The npz opens with `numpy.load(path)`, which needs no pickle:
 
+    version      2; files without one are older: their weights are 0 where an adapter lacks the
+                 module, and they have no contribution and no present
     weights      float16 [T, layer, module, k], row t the gate that predicts token t+1
+    contribution float16 [T, layer, module, k], |weight times the adapter's update| / |the layer's
+                 output|: what came of it
+    present      bool [T, layer, module, k], who has the module; in the json 0 and 1
+    shares       float32 [T, k], each adapter's share of what all contributed to a token
     token_ids    int64 [T], the prompt first;  tokens: their texts
     prompt_length, adapters [k], scores [k] (nan: none), layers [layer], modules [module]
     answer, finish_reason
@@ -16,6 +22,8 @@ import numpy as np
 
 from ramole_core.errors import RamoleError
 from ramole_core.request import Generation, Trace
+
+VERSION = 2
 
 
 def write_trace(generation: Generation, path: Path | str) -> Path:
@@ -36,11 +44,13 @@ def write_trace(generation: Generation, path: Path | str) -> Path:
 
 
 def trace_as_json(generation: Generation) -> dict[str, object]:
-    """The answer and its trace in lists, strings and numbers; weights with four digits."""
+    """The answer and its trace in lists, strings and numbers; weights and shares with four digits,
+    contributions with six. What an older trace has not got is null."""
     trace = generation.trace
     if trace is None:
         raise RamoleError("This answer has no trace; ask again with trace=True.")
     return {
+        "version": VERSION,
         "answer": generation.text,
         "finish_reason": generation.finish_reason,
         "adapters": trace.adapters,
@@ -50,8 +60,15 @@ def trace_as_json(generation: Generation) -> dict[str, object]:
         "token_ids": trace.token_ids,
         "layers": trace.layers,
         "modules": trace.modules,
-        "weights": np.round(trace.weights.astype(np.float64), 4).tolist(),
+        "weights": _rounded(trace.weights, 4),
+        "contribution": None if trace.contribution is None else _rounded(trace.contribution, 6),
+        "present": None if trace.present is None else trace.present.astype(np.int8).tolist(),
+        "shares": _rounded(trace.shares, 4),
     }
+
+
+def _rounded(values: np.ndarray, digits: int) -> list:
+    return np.round(values.astype(np.float64), digits).tolist()
 
 
 def _scores(generation: Generation, trace: Trace) -> list[float]:
@@ -61,16 +78,22 @@ def _scores(generation: Generation, trace: Trace) -> list[float]:
 
 
 def _write_npz(generation: Generation, trace: Trace, path: Path) -> None:
-    np.savez_compressed(
-        path,
-        answer=np.array(generation.text),
-        finish_reason=np.array(generation.finish_reason),
-        adapters=np.array(trace.adapters, dtype=np.str_),
-        scores=np.array(_scores(generation, trace), dtype=np.float32),
-        prompt_length=np.array(trace.prompt_length),
-        tokens=np.array(trace.tokens, dtype=np.str_),
-        token_ids=np.array(trace.token_ids, dtype=np.int64),
-        layers=np.array(trace.layers, dtype=np.int64),
-        modules=np.array(trace.modules, dtype=np.str_),
-        weights=trace.weights,
-    )
+    arrays = {
+        "version": np.array(VERSION),
+        "answer": np.array(generation.text),
+        "finish_reason": np.array(generation.finish_reason),
+        "adapters": np.array(trace.adapters, dtype=np.str_),
+        "scores": np.array(_scores(generation, trace), dtype=np.float32),
+        "prompt_length": np.array(trace.prompt_length),
+        "tokens": np.array(trace.tokens, dtype=np.str_),
+        "token_ids": np.array(trace.token_ids, dtype=np.int64),
+        "layers": np.array(trace.layers, dtype=np.int64),
+        "modules": np.array(trace.modules, dtype=np.str_),
+        "weights": trace.weights,
+        "shares": trace.shares,
+    }
+    if trace.contribution is not None:
+        arrays["contribution"] = trace.contribution
+    if trace.present is not None:
+        arrays["present"] = trace.present
+    np.savez_compressed(path, allow_pickle=False, **arrays)

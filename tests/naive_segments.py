@@ -4,7 +4,7 @@ Every linear layer is base(x) plus, for each run of tokens that are mixed one wa
 of that run adds there (`layers/plain`). There is no cache, no batch and no kernel.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
@@ -17,6 +17,7 @@ from ramole_core.composition import (
     Adapter,
     Ask,
     Candidate,
+    Lora,
     block_of,
     decide,
     find_method,
@@ -48,6 +49,37 @@ class Run:
     end: int
     names: tuple[str, ...]
     mix: PlainMix
+    has: tuple[frozenset[str], ...]
+    """The modules of each adapter that are on."""
+
+
+def contribution(
+    mix: PlainMix,
+    has: Sequence[Collection[str]],
+    path: str,
+    x: Tensor,
+    *,
+    y: Tensor,
+    alpha: Tensor,
+) -> Tensor:
+    """|alpha_j v_j| / |y| [b, l, k] of each adapter in float64, every v_j = B_j A_j x in full;
+    `has` are the modules of each."""
+    length = y.double().norm(dim=-1).clamp(min=1e-30)  # a token may be embedded as 0
+
+    def update(lora: Lora | None) -> Tensor:
+        if lora is None:
+            return torch.zeros_like(length)
+        return (x.double() @ lora.A.double().T @ lora.B.double().T).norm(dim=-1)
+
+    if mix.decision.merge is not None:  # its update, divided by the weights
+        here = torch.tensor([path in modules for modules in has])
+        shares = alpha.double().abs() * here
+        shares = shares / shares.sum(-1, keepdim=True).clamp(min=1e-30)
+        return (update(mix.loras[0].get(path)) / length)[..., None] * shares
+    every = [update(loras.get(path)) for loras in mix.loras]
+    if not every:
+        return torch.zeros(*length.shape, 0)
+    return torch.stack(every, dim=-1) * alpha.double().abs() / length[..., None]
 
 
 class NaiveModel:
@@ -58,7 +90,7 @@ class NaiveModel:
         self._model = dequantised(engine._base).float()
         self._runs: Sequence[Run] = ()
         self._blocks: dict[str, Tensor] = {}
-        self._alpha: dict[str, list[tuple[Run, Tensor]]] = {}
+        self._told: dict[str, list[tuple[Run, Tensor, Tensor, Tensor]]] = {}
         for path in self.layout.flat:
             self._model.get_submodule(path).register_forward_hook(self._adding(path))
         watch_blocks(
@@ -74,22 +106,24 @@ class NaiveModel:
         names: Sequence[str] = (),
         without: Sequence[tuple] = (),
     ) -> tuple[Tensor, np.ndarray]:
-        """Logits [T, v] after every token, and the weights [T, layer, module, name] at it.
+        """Logits [T, v] after every token, and at it weights, contributions and whether the
+        adapter is there, [3, T, layer, module, name].
 
         `without` is that of the request with every start said.
         """
         self._runs = list(self._each_run(len(ids), turns, without))
-        self._alpha = {path: [] for path in self.layout.flat}
+        self._told = {path: [] for path in self.layout.flat}
         logits = self._model(torch.tensor([ids]), use_cache=False).logits[0]
         places = self.layout.places
-        weights = np.zeros((len(ids), len(places.layers), len(places.modules), len(names)))
-        for path, found in self._alpha.items():
+        told = np.zeros((3, len(ids), len(places.layers), len(places.modules), len(names)))
+        for path, found in self._told.items():
             layer, module = places.at[path]
-            for run, alpha in found:
+            for run, *both in found:
                 columns = [names.index(name) for name in run.names] if names else []
-                for j, column in enumerate(columns):
-                    weights[run.start : run.end, layer, module, column] = alpha[0, :, j]
-        return logits, weights
+                for n, one in enumerate(both):
+                    for j, column in enumerate(columns):
+                        told[n, run.start : run.end, layer, module, column] = one[0, :, j]
+        return logits, told
 
     def _each_run(self, T: int, turns: Sequence[NaiveTurn], without) -> Iterator[Run]:
         """Position by position: whose turn it is, and what is off."""
@@ -103,11 +137,13 @@ class NaiveModel:
             turn = turns[n]
             count = find_method(turn.request.method).experts(len(turn.candidates))
             candidates = turn.candidates[:count]
-            mix = self._mix(turn.request, candidates, off)
+            mix, has = self._mix(turn.request, candidates, off)
             names = tuple(one.name for one in candidates)
-            yield Run(positions[0], positions[-1] + 1, names, mix)
+            yield Run(positions[0], positions[-1] + 1, names, mix, has)
 
-    def _mix(self, request: Request, candidates: Sequence[Candidate], off) -> PlainMix:
+    def _mix(
+        self, request: Request, candidates: Sequence[Candidate], off
+    ) -> tuple[PlainMix, tuple[frozenset[str], ...]]:
         """The decision about adapters that have not got what is off."""
         sites, at = self.layout.sites, self.layout.places.at
         layers, modules = self.layout.places.layers, self.layout.places.modules
@@ -147,8 +183,9 @@ class NaiveModel:
             self._engine._weights(method) if weights is None or method.merges else None,
         )
         if not adapters:
-            return PlainMix(decide(find_method("base"), ask), (), sites)
-        return place(decide(method, ask), [a.loras for a in adapters], sites, uploaded=uploaded)
+            return PlainMix(decide(find_method("base"), ask), (), sites), ()
+        loras, has = [a.loras for a in adapters], tuple(frozenset(pool) for pool in uploaded)
+        return place(decide(method, ask), loras, sites, uploaded=uploaded), has
 
     def _adding(self, path: str):
         def hook(module, args: tuple[Tensor], y: Tensor) -> Tensor:
@@ -158,7 +195,11 @@ class NaiveModel:
                 mixed = mix_at(run.mix, path, x[:, part], block[:, part])
                 if mixed.update is not None:
                     y[:, part] += mixed.update
-                self._alpha[path].append((run, mixed.alpha))
+                added = contribution(
+                    run.mix, run.has, path, x[:, part], y=y[:, part], alpha=mixed.alpha
+                )
+                here = torch.tensor([path in modules for modules in run.has]).expand(added.shape)
+                self._told[path].append((run, mixed.alpha, added, here))
             return y
 
         return hook

@@ -8,7 +8,7 @@ import torch
 from hypothesis import HealthCheck, Phase, settings, strategies as st
 
 from ramole_core.engine.request_state import RequestState
-from ramole_core.request import Generation, Request
+from ramole_core.request import Generation, Request, Trace
 from ramole_core.request_parts import read_without
 from tests.tiny_engine import TinyEngine
 
@@ -93,7 +93,7 @@ class Pair:
     ):
         self.jobs, self.roomy, self.narrow, self.ranks = jobs, roomy, narrow, ranks
         roomy.engine._runner.replays = False  # what is replayed is held against what is not
-        self._alone: dict[tuple, tuple[list[int], list[torch.Tensor]]] = {}
+        self._alone: dict[tuple, tuple[list[int], list[torch.Tensor], Trace | None]] = {}
 
     def anew(self) -> "Pair":
         """The same engines, and nothing known."""
@@ -101,8 +101,10 @@ class Pair:
         self.narrow.engine.forget_prefixes()
         return Pair(self.jobs, self.roomy, self.narrow, self.ranks)
 
-    def alone(self, job: int, version: Versions) -> tuple[list[int], list[torch.Tensor]]:
-        """Tokens and logits of a job that nobody is beside or was before."""
+    def alone(
+        self, job: int, version: Versions
+    ) -> tuple[list[int], list[torch.Tensor], Trace | None]:
+        """Tokens, logits and trace of a job that nobody is beside or was before."""
         key = job, tuple(version[name] for name in self.jobs[job].named)
         if key not in self._alone:
             self.roomy.engine.forget_prefixes()
@@ -113,7 +115,7 @@ class Pair:
                 self.roomy.finish()
             heard = self.roomy.heard.pop(state)
             assert heard.answer
-            self._alone[key] = heard.tokens, bits.logits[state]
+            self._alone[key] = heard.tokens, bits.logits[state], heard.answer.trace
         return self._alone[key]
 
     def submit(
@@ -140,11 +142,11 @@ class Pair:
             bits.watch(patch)
             for what, argument, given in events:
                 if what == "ask":
-                    tokens, logits = self.alone(argument, version)
+                    tokens, logits, trace = self.alone(argument, version)
                     given = given if self.jobs[argument].has_fixed_start else 0
                     given = min(given, len(tokens) - 1)
                     state = self.submit(tiny, argument, version, given=tokens[:given])
-                    asked.append((state, tokens[given:], logits[given:]))
+                    asked.append((state, tokens[given:], logits[given:], trace))
                 elif what == "step":
                     for _ in range(argument):
                         tiny.engine.step()
@@ -165,7 +167,7 @@ class Pair:
         tiny.engine.scheduler.sizes = chunk
         return sum(self._different(bits, *one) for one in asked)
 
-    def _different(self, bits: Bits, state: RequestState, tokens, logits) -> int:
+    def _different(self, bits: Bits, state: RequestState, tokens, logits, trace) -> int:
         heard = self.narrow.heard.pop(state)
         made = bits.logits.get(state, [])
         assert isinstance(heard.end, Generation), heard.end
@@ -176,4 +178,10 @@ class Pair:
             assert len(heard.tokens) == len(tokens)
         different = int(heard.tokens != tokens[: len(heard.tokens)])
         pairs = zip(made, logits, strict=False)
+        ended = heard.answer.finish_reason != "cancelled"  # or it may have read nothing
+        if ended and trace is not None and (ours := heard.answer.trace) is not None:
+            fed = len(ours.tokens) - 1
+            for name in ("weights", "contribution", "present"):
+                rows = [getattr(one, name)[:fed] for one in (ours, trace)]
+                different += int((rows[0] != rows[1]).sum())
         return different + sum(int((ours != alone).sum()) for ours, alone in pairs)

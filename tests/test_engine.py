@@ -93,7 +93,10 @@ def test_different_requests_give_what_they_give_alone(parts):
         alone = run(parts, [job])[0]
         assert answer.trace.token_ids == alone.trace.token_ids
         assert answer.text == alone.text
-        np.testing.assert_allclose(answer.trace.weights, alone.trace.weights, atol=1e-3)
+        for name in ("weights", "contribution", "present"):
+            ours, lone = getattr(answer.trace, name), getattr(alone.trace, name)
+            np.testing.assert_array_equal(ours, lone)
+            assert ours.any() or job[0].method == "base"
         assert answer.new_tokens == job[0].max_new_tokens
 
 
@@ -132,6 +135,9 @@ def test_the_trace_has_a_row_a_token_and_the_last_is_never_fed(parts):
     assert trace.weights.dtype == np.float16
     np.testing.assert_allclose(trace.weights[:-1].sum(-1), 1, atol=2e-3)
     assert not trace.weights[-1].any()
+    assert trace.contribution.shape == trace.present.shape == trace.weights.shape
+    assert trace.contribution.dtype == np.float16 and trace.present.dtype == np.bool_
+    assert not trace.contribution[-1].any() and not trace.present[-1].any()
 
 
 def test_steps_carry_the_gate_that_predicted_them(parts):
@@ -145,6 +151,8 @@ def test_steps_carry_the_gate_that_predicted_them(parts):
         row = trace.prompt_length + n
         assert step.token == trace.token_ids[row]
         np.testing.assert_array_equal(step.weights, trace.weights[row - 1])
+        np.testing.assert_array_equal(step.contribution, trace.contribution[row - 1])
+        np.testing.assert_array_equal(step.present, trace.present[row - 1])
     assert "".join(step.text for step in steps) == answer.text
 
 

@@ -13,7 +13,16 @@ CORE = REPOSITORY / "ramole_core"
 UI = REPOSITORY / "ui"
 
 ORDER = (
-    ("shapes", "errors", "settings", "methods", "answer", "request_parts", "request"),
+    (
+        "shapes",
+        "errors",
+        "settings",
+        "methods",
+        "contribution",
+        "answer",
+        "request_parts",
+        "request",
+    ),
     ("base",),
     ("pool",),
     ("retrieval",),

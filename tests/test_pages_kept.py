@@ -91,8 +91,8 @@ class Play:
             if self.kind(token) == BARE:
                 assert row is None
             else:
-                assert row is not None and row.shape == (2, 1, 3)
-                assert row[1, 0, 2] == number % 1000
+                assert row is not None and row.shape == (2, 2, 1, 3)
+                assert row[1, 1, 0, 2] == number % 1000
 
     @staticmethod
     def kind(token: np.ndarray) -> bytes:
@@ -128,8 +128,8 @@ class Play:
         bare = kinds[0] == BARE
         gates = None
         if asked.traced and not bare:
-            gates = torch.tensor(numbers[:n])[:, None, None, None] % 1000
-            gates = gates.expand(n, 2, 1, 3).to(torch.float16)
+            gates = torch.tensor(numbers[:n])[:, None, None, None, None] % 1000
+            gates = gates.expand(n, 2, 2, 1, 3).to(torch.float16)
         self.kv.commit(asked.sequence, asked.content[start : start + n], gates, traced=bare)
         self.naive.read |= set(numbers[:n])
         if asked.traced or bare and self.traced_before(asked, start):

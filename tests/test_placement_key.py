@@ -173,7 +173,7 @@ def test_each_field_of_a_gate_counts():
         "top": 2,
         "per": "block",
         "softmax": False,
-        "keeps": True,
+        "keeps": False,
     }
     others = {"router", "score"}  # by checksum, by what its method was told: tested above
     assert set(changes) | others == {field.name for field in fields(Gate)}

@@ -11,13 +11,14 @@ from ramole_core.composition.surprise import MOST, TINY
 from ramole_core.kernels.compiled import view
 from ramole_core.kernels.mixing import RUN, UNITS_STEP, WEIGHTS_STEP
 from ramole_core.kernels.weight import Input, Weight
-from ramole_core.layers.batch_mix import ACTIVATIONS, FIXED, GATED, KEEPS, BatchMix, Rows
+from ramole_core.layers.batch_mix import ACTIVATIONS, FIXED, KEEPS, MASKED, BatchMix, Rows
 from ramole_core.layers.rows_mixing import RowsMixing
 from ramole_core.layers.tiles import TILE, in_tiles
+from ramole_core.layers.traced import Traced
 
 M, I, O, S, T, RANKS = 2, 37, 41, 3, 2 * RUN + 6, (2, 5, 1, 8)
 REQUESTS = ((0, 1, 3), (2,), (), (3, 2, 0), (1,), (1, 0, 2), (3, 0))
-MODES = (GATED, GATED, GATED, FIXED, FIXED, GATED, KEEPS)
+MODES = (MASKED, KEEPS, KEEPS, FIXED, FIXED, KEEPS, KEEPS)
 OWN = (0.7, 0, 0, 0.5, 0, 0, 0.4)  # the fourth has no gate: not read
 TOP = (0, 0, 0, 0, 0, 2, 0)
 RAW = (0, 0, 0, 0, 0, 0, 1)
@@ -35,6 +36,13 @@ class Batch(BatchMix):
     def __init__(self, bank, tables: Rows, k: int):
         self.bank, self.k, self.b = bank, k, len(tables.pages)
         self.__dict__["tables"] = tables
+
+
+class Told(Traced):
+    """Where the kernel writes, and for whom."""
+
+    def __init__(self, rows, told):
+        self.rows, self.told = rows, told
 
 
 class Case:
@@ -57,9 +65,10 @@ class Case:
         self.fixed, self.usual = table(), table(2)
         self.late = torch.randn(M, len(REQUESTS), T, 4, generator=pick)
         self.present = np.ones((M, len(REQUESTS), 4), np.bool_)
-        self.present[1, 0, 1] = self.present[0, 6, 1] = False
+        self.present[1, 0, 1] = self.present[0, 6, 1] = self.present[1, 3, 2] = False
+        self.present[0, 5, 0] = self.present[1, 5, 2] = self.present[1, 1, 0] = False
         views = view(self.A), view(self.gram), [view(self.B)] * M
-        layout = SimpleNamespace(groups=[SimpleNamespace(m=M, i=I)], starts=[0])
+        layout = SimpleNamespace(groups=[SimpleNamespace(m=M, i=I)], first=lambda g, block: 0)
         self.bank = SimpleNamespace(dtype=dtype, s=S, layout=layout, views=lambda g, block: views)
         self.weight = Weight(self.W, (O, I))
 
@@ -103,30 +112,35 @@ class Case:
         )
         return Batch(self.bank, tables, k)
 
-    def run(self, parts, *, traced=True, at_once=True):
+    def run(self, parts, *, traced=True, at_once=True, quiet=None):
         """For each part (request, first token, count): alpha [m, count, k] of its own adapters
         (None: not traced) and y [count, o] at the second module."""
         batch = self.batch([n for n, _, _ in parts])
-        mixing = RowsMixing(batch, [count for _, _, count in parts], traced=traced)
+        counts = [count for _, _, count in parts]
+        told = np.zeros((2, M, sum(counts), batch.k), np.float32)
+        rows = [row for row in range(len(parts)) if row != quiet]
+        kept = Told(rows, told) if traced else None
+        mixing = RowsMixing(batch, counts, traced=kept)
         x = torch.cat([self.x[n, start : start + count] for n, start, count in parts])
         late = [self.late[:, n, start : start + count] for n, start, count in parts]
         late, given = torch.cat(late, dim=1)[..., : batch.k], Input(x)
         if at_once:
-            units, alpha = mixing.run(given, 0, 0, BOTH, late=late)
+            units = mixing.run(given, 0, 0, BOTH, late=late)
         else:
-            units, _ = mixing.run(given, 0, 0, UNITS_STEP)
-            units, alpha = mixing.run(given, 0, 0, WEIGHTS_STEP, late=late, units=units)
+            units = mixing.run(given, 0, 0, UNITS_STEP)
+            units = mixing.run(given, 0, 0, WEIGHTS_STEP, late=late, units=units)
         y = self.weight.multiply(given, mixing.update(units, 0, 0, 1))
         found, at = [], 0
         for n, _, count in parts:
             here, k = slice(at, at + count), len(REQUESTS[n])
-            mine = None if alpha is None else torch.from_numpy(alpha[:, here, :k])
+            mine = None if kept is None else torch.from_numpy(told[:, :, here, :k])
             found.append((mine, y[here]))
             at += count
         return found
 
     def slowly(self, n, t):
-        """alpha [m, k] and y [o] of one token in float64, written as the equations are."""
+        """alpha and the length of alpha u [2, m, k], and y [o], of one token in float64, written as
+        the equations are."""
         x, k = self.x[n, t].double(), len(REQUESTS[n])
         alpha = torch.stack([self._weights(n, t, j, x) for j in range(M)])
         y = self.W.double() @ x
@@ -135,9 +149,16 @@ class Case:
             if place == k:
                 u = torch.nn.functional.gelu(u)
             else:
-                weight = alpha[1, place]
+                weight = alpha[1, place] * bool(self.present[1, n, place])
             y = y + weight * u * self.B[page].double()
-        return alpha, y
+        lengths = torch.zeros(M, k).double()
+        for j in range(M):
+            for place in range(k):
+                pages = [page for page, own, _ in self.units_of(n) if own == place]
+                u = self.A[[S + page for page in pages], j].double() @ x
+                here = bool(self.present[j, n, place])
+                lengths[j, place] = (alpha[j, place] * u).norm() * here
+        return torch.stack([alpha, lengths]), y
 
     def _weights(self, n, t, j, x):
         k = len(REQUESTS[n])
@@ -147,7 +168,7 @@ class Case:
         scores = fixed + self.late[j, n, t, :k].double()
         q, energy = self.A[:S, j].double() @ x, torch.zeros(k).double()
         for page, place, _ in self.units_of(n):
-            if place < k:
+            if place < k and self.present[j, n, place]:
                 u = self.A[S + page, j].double() @ x
                 scores[place] += q @ self.gram[j, page].double() * u
                 energy[place] += u**2
@@ -155,13 +176,13 @@ class Case:
         mean, inverse = torch.from_numpy(self.usual[j, n, :k]).double().unbind(-1)
         z = ((0.5 * (energy + float(TINY)).log() - mean) * inverse).clamp(-MOST, MOST)
         scores = scores + OWN[n] * z * here
-        if RAW[n]:
-            return (scores + BIAS[n]) * here
-        if TOP[n]:
-            best = scores.masked_fill(~here, -torch.inf).topk(min(TOP[n], k)).indices
-            scores[[c for c in range(k) if c not in best]] = -torch.inf
         taking = here | (MODES[n] == KEEPS)
-        return (scores.masked_fill(~taking, -torch.inf).softmax(0) + BIAS[n]) * here
+        if RAW[n]:
+            return (scores + BIAS[n]) * taking
+        if TOP[n]:
+            best = scores.masked_fill(~taking, -torch.inf).topk(min(TOP[n], k)).indices
+            scores[[c for c in range(k) if c not in best]] = -torch.inf
+        return (scores.masked_fill(~taking, -torch.inf).softmax(0) + BIAS[n]) * taking
 
 
 EVERY = tuple((n, 0, T) for n in range(len(REQUESTS)))
@@ -169,10 +190,10 @@ EVERY = tuple((n, 0, T) for n in range(len(REQUESTS)))
 
 def check_numbers(dtype):
     case = Case(dtype)
-    for n, (alpha, y) in enumerate(case.run(EVERY)):
+    for n, (told, y) in enumerate(case.run(EVERY)):
         for t in (0, 1, RUN, T - 1):
             expected, wanted = case.slowly(n, t)
-            torch.testing.assert_close(alpha[:, t].double(), expected, rtol=1e-5, atol=2e-6)
+            torch.testing.assert_close(told[:, :, t].double(), expected, rtol=1e-5, atol=2e-6)
             tolerance = 2e-5 if dtype == torch.float32 else 2**-8
             torch.testing.assert_close(y[t].double(), wanted, rtol=tolerance, atol=tolerance)
 
@@ -182,10 +203,10 @@ def check_bits(dtype):
     whole = case.run(EVERY)
 
     def check(parts, **options):
-        for (n, start, count), (alpha, y) in zip(parts, case.run(parts, **options), strict=True):
+        for (n, start, count), (told, y) in zip(parts, case.run(parts, **options), strict=True):
             here = slice(start, start + count)
             assert torch.equal(y, whole[n][1][here])
-            assert alpha is None or torch.equal(alpha, whole[n][0][:, here])
+            assert told is None or torch.equal(told, whole[n][0][:, :, here])
 
     for n in range(len(REQUESTS)):
         for t in (0, 1, 5, RUN - 1, RUN, T - 1):
@@ -193,6 +214,9 @@ def check_bits(dtype):
         check([(n, 3, T - 3)])
     check(EVERY[::-1], traced=False)
     check(EVERY, at_once=False)
+    quiet = case.run(EVERY, quiet=1)
+    assert not quiet[1][0].any() and torch.equal(quiet[1][1], whole[1][1]), "nobody asked for it"
+    assert torch.equal(quiet[0][0], whole[0][0])
     for chunk in (1, 2, 7, RUN + 1):
         starts = range(0, T - chunk, 11)
         check([(n, start, chunk) for start in starts for n in (6, 0, 5, 2, 1)])

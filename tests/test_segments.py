@@ -96,14 +96,15 @@ class World:
         return [*found, NaiveTurn(turns[-1], tuple(self.candidates(names)), 10**6)]
 
     def naive_logits(self, answer: Answer, turns, request: Request):
-        """[new, v] and the weights at every token, in the columns of the answer's trace."""
+        """[new, v], and weights, contributions and who is present at every token, in the columns
+        of the answer's trace."""
         ids = answer.prompt + list(request.prefix_ids) + answer.tokens
         given = len(answer.prompt) + len(request.prefix_ids)
         without = with_starts(request, given)
         trace = answer.whole.trace
         names = () if trace is None else trace.adapters
-        logits, weights = self.naive.read(ids, turns, names=names, without=without)
-        return logits[given - 1 : -1], weights
+        logits, told = self.naive.read(ids, turns, names=names, without=without)
+        return logits[given - 1 : -1], told
 
 
 def share(ours: torch.Tensor, theirs: torch.Tensor) -> float:
@@ -126,7 +127,7 @@ def compare(world: World, request: Request, names=(), earlier=(), *, answer=None
     """The request equals the naive run; gives the largest difference between their logits."""
     answer = answer or world.fresh(request, names, earlier)
     turns = world.turns(request, names, earlier)
-    logits, weights = world.naive_logits(answer, turns, request)
+    logits, (weights, contribution, present) = world.naive_logits(answer, turns, request)
     assert logits.shape == answer.logits.shape
     apart = share(answer.logits, logits)
     assert apart < ROUNDING
@@ -134,7 +135,12 @@ def compare(world: World, request: Request, names=(), earlier=(), *, answer=None
         trace = answer.whole.trace
         assert trace is not None and len(trace.token_ids) == len(weights)
         np.testing.assert_allclose(trace.weights[:-1], weights[:-1], atol=4e-3)
-        assert not trace.weights[-1].any()
+        np.testing.assert_allclose(
+            trace.contribution[:-1], contribution[:-1], rtol=ROUNDING, atol=4e-3
+        )
+        np.testing.assert_array_equal(trace.present[:-1], present[:-1] > 0)
+        assert not trace.contribution[~trace.present].any() and not trace.present[-1].any()
+        assert not trace.weights[-1].any() and not trace.contribution[-1].any()
     return apart
 
 
@@ -254,9 +260,12 @@ def test_what_is_off_in_a_chat_changes_nothing_before_it(world):
     assert after["prefill_tokens"] - before["prefill_tokens"] == 1, "the last given token alone"
     assert after["shared_tokens"] - before["shared_tokens"] == given - 1
     compare(world, branch, names, earlier, answer=answer)
-    assert not answer.whole.trace.weights[given - 1 :].any()
-    rows = answer.whole.trace.weights[: given - 1]
-    np.testing.assert_array_equal(rows, whole.whole.trace.weights[: given - 1])
+    branched, before = answer.whole.trace, whole.whole.trace
+    assert not branched.contribution[given - 1 :].any() and not branched.present[given - 1 :].any()
+    assert (branched.weights[given - 1 : -1] == [1, 0, 0]).all(), "the share that the gate gave"
+    for name in ("weights", "contribution", "present"):
+        rows = [getattr(one, name)[: given - 1] for one in (branched, before)]
+        np.testing.assert_array_equal(*rows)
 
 
 @pytest.mark.parametrize("method", ["ramole", "mixture", "fusion"])
@@ -350,6 +359,8 @@ def goes_on(world, whole: Answer, request: Request, names, earlier) -> None:
     for step, one in zip(rest.steps, whole.steps[t:], strict=True):
         assert step.text == one.text
         np.testing.assert_array_equal(step.weights, one.weights)
+        np.testing.assert_array_equal(step.contribution, one.contribution)
+        np.testing.assert_array_equal(step.present, one.present)
     assert rest.whole.text == whole.whole.text
     assert rest.whole.finish_reason == whole.whole.finish_reason
     assert rest.whole.new_tokens == len(whole.tokens) - t
@@ -361,6 +372,9 @@ def same_trace(one, other) -> None:
     assert one.token_ids == other.token_ids and one.tokens == other.tokens
     assert one.adapters == other.adapters and one.prompt_length == other.prompt_length
     np.testing.assert_array_equal(one.weights, other.weights)
+    np.testing.assert_array_equal(one.contribution, other.contribution)
+    np.testing.assert_array_equal(one.present, other.present)
+    assert one.contribution.any() or not one.adapters
 
 
 # --- traces of what was found ---------------------------------------------------------------------
@@ -386,7 +400,7 @@ def test_rows_of_tokens_that_were_found_are_in_the_trace(world, method):
     world.engine.forget_prefixes()
     found(replace(request, trace=False))
     late, shared = found(request)
-    assert shared == (0 if method == "ramole" else n), "gates that nobody kept are made again"
+    assert shared == 0, "trace rows that nobody kept are made again"
     same_trace(late.whole.trace, fresh.whole.trace)
     again, shared = found(request)
     assert shared == n, "and are kept then"

@@ -9,7 +9,9 @@ from ramole_core.engine.placement import Placer
 from ramole_core.engine.store import UnitStore
 from ramole_core.layers import Bank, BatchMix, find_layout, install_serving
 from ramole_core.layers.plain import install
+from ramole_core.layers.traced import CONTRIBUTION, WEIGHT
 from ramole_core.request import Request
+from tests.naive_segments import contribution
 from tests.test_layers import GPT2, LLAMA, linears, make_model
 from tests.tiny_methods import NAMES, SCORES, SURPRISES, make_trained, plain_of
 
@@ -87,9 +89,17 @@ class World:
 
     def plain(self, ids, rows):
         """Logits and weights of the plain, differentiable layers."""
-        installed = install(self.model, self.sizes)
+        installed, mixes = install(self.model, self.sizes), self.mixes(rows)
+        with installed.mixer.mixing(mixes, trace=True):
+            logits = self.model(ids).logits
+            weights = installed.mixer.weights(*ids.shape, max(mix.k for mix in mixes))
+        installed.remove()
+        return logits, weights
+
+    def mixes(self, rows):
+        """The decisions in the plain form."""
         usual = {name: self.units(name).usual for name in NAMES}
-        mixes = [
+        return [
             plain_of(
                 method,
                 {name: self.pool[name] for name in names},
@@ -100,11 +110,6 @@ class World:
             )
             for method, names in rows
         ]
-        with installed.mixer.mixing(mixes, trace=True):
-            logits = self.model(ids).logits
-            weights = installed.mixer.weights(*ids.shape, max(mix.k for mix in mixes))
-        installed.remove()
-        return logits, weights
 
 
 @pytest.fixture(params=[LLAMA, GPT2], ids=["llama", "gpt2"])
@@ -112,23 +117,37 @@ def world(request):
     return World(request.param)
 
 
-def served(world, ids, rows, **options):
+def told(world, ids, mixes, way=None, *, rows=None):
+    """Logits, and the trace rows [l, 2, layer, module, k] of these rows (unset: all)."""
+    installed, serving = install_serving(world.model, world.layout)
+    try:
+        with torch.inference_mode():
+            counts = [ids.shape[1]] * len(mixes)
+            batch, traced = BatchMix(world.bank, mixes), range(len(mixes)) if rows is None else rows
+            with serving.mixing(batch, counts, trace=traced, way=way) as forward:
+                logits = world.model(ids).logits
+            assert not forward.faults
+            return logits, forward.traces()
+    finally:
+        installed.remove()
+
+
+def served(world, ids, rows, *, trace=False, way=None):
+    """Logits, and with `trace` the weights [b, l, layer, module, k]."""
+    if trace:
+        logits, traces = told(world, ids, rows, way)
+        k = max(one.shape[-1] for one in traces)
+        return logits, torch.stack([pad(one[:, WEIGHT], (0, k - one.shape[-1])) for one in traces])
     installed, serving = install_serving(world.model, world.layout)
     try:
         with torch.inference_mode():
             batch = BatchMix(world.bank, rows)
-            counts = [ids.shape[1]] * len(rows)
-            with serving.mixing(batch, counts, **options) as forward:
+            with serving.mixing(batch, [ids.shape[1]] * len(rows), way=way) as forward:
                 logits = world.model(ids).logits
-            weights = None
-            if options.get("trace"):
-                every = forward.weights(range(len(rows)))
-                k = max(one.shape[-1] for one in every)
-                weights = torch.stack([pad(one, (0, k - one.shape[-1])) for one in every])
             assert not forward.faults
     finally:
         installed.remove()
-    return logits, weights
+    return logits, None
 
 
 @pytest.mark.parametrize("way", ["rows", "all"])
@@ -145,6 +164,56 @@ def test_served_layers_give_what_the_plain_ones_give(world, rows, way):
     torch.testing.assert_close(logits, expected, rtol=1e-4, atol=1e-4)
     assert weights.shape[2:] == gates.shape[2:]
     torch.testing.assert_close(weights.float(), gates.float(), rtol=0, atol=1e-3)
+
+
+class Watching:
+    """The plain layers of a model, and what each read and gave."""
+
+    def __init__(self, world, ids, rows):
+        self.mixes = world.mixes(rows)
+        installed, self.seen = install(world.model, world.sizes), {}
+        handles = [
+            layer.register_forward_hook(
+                lambda layer, args, y: self.seen.__setitem__(layer.path, (args[0], y))
+            )
+            for layer in installed.layers.values()
+        ]
+        with installed.mixer.mixing(self.mixes, trace=True):
+            self.logits = world.model(ids).logits
+            self.alpha = dict(installed.mixer.alpha)
+        for handle in handles:
+            handle.remove()
+        installed.remove()
+
+
+@pytest.mark.parametrize("way", ["rows", "all"])
+@pytest.mark.parametrize("half", [False, True], ids=["of all rows", "of some rows"])
+def test_contributions_are_the_lengths_of_the_updates_beside_the_outputs(world, way, half):
+    """In float64 from what the plain layers read and gave; in some of the modules one is absent."""
+    ids = torch.randint(0, 61, (len(ROWS), 5))
+    plain = Watching(world, ids, ROWS)
+    mixes = [world.row(method, names) for method, names in ROWS]
+    traced = range(1, len(ROWS), 2) if half else range(len(ROWS))
+    logits, traces = told(world, ids, mixes, way, rows=traced)
+    bare, _ = served(world, ids, mixes, way=way)
+    assert torch.equal(logits, bare), "whoever is traced, no bit of the answer changes"
+    assert len(traces) == len(traced)
+    met = set()
+    for n, trace in zip(traced, traces, strict=True):
+        names, mix = ROWS[n][1], plain.mixes[n]
+        has = [world.pool[name] for name in names[: mix.k]]
+        for path, (x, y) in plain.seen.items():
+            layer, module = world.layout.places.at[path]
+            alpha = plain.alpha[path][n : n + 1, :, : mix.k]
+            row = slice(n, n + 1)
+            expected = contribution(mix, has, path, x[row], y=y[row], alpha=alpha)[0].float()
+            ours = trace[:, CONTRIBUTION, layer, module].float()
+            torch.testing.assert_close(ours, expected, rtol=5e-3, atol=1e-3)
+            for j, modules in enumerate(has):
+                met.add((path in modules, bool(ours[:, j].any())))
+                if path not in modules:
+                    assert not ours[:, j].any()
+    assert {(True, True), (False, False)} <= met and (False, True) not in met
 
 
 def test_layers_that_read_the_same_input_are_found():

@@ -9,10 +9,11 @@ from ramole_core.composition import METHODS, Ask, Candidate, decide
 from ramole_core.engine.switches import check_switches, read_switches
 from ramole_core.errors import RamoleError
 from ramole_core.layers.plain import install, place
+from ramole_core.layers.traced import CONTRIBUTION, WEIGHT
 from ramole_core.methods import complete_options
 from ramole_core.request import Request
 from tests.test_layers import GPT2, LLAMA
-from tests.test_served_layers import OPTIONS, World, served
+from tests.test_served_layers import OPTIONS, World, told
 from tests.test_trial_methods import ONE, TRIED, make_weights, tried as tried  # noqa: F401
 from tests.tiny_methods import NAMES, adapter_of
 
@@ -51,9 +52,9 @@ def placement_of(world, method, names, off=None, **changes):
 
 
 def run(world, ids, rows, way="rows"):
-    """Logits and weights of placements, served."""
+    """Logits and trace rows of placements, served."""
     mixes = [world.placer.pin(row) for row in rows]
-    found = served(world, ids, mixes, trace=True, way=way)
+    found = told(world, ids, mixes, way)
     for mix in mixes:
         world.placer.release(mix)
     return found
@@ -107,15 +108,15 @@ def test_off_is_what_the_naive_form_gives_without_it(world, method, way):
     names, ids = names_of(method), torch.randint(0, 61, (1, 5))
     off = holes(world, len(names))
     expected, gates = plain(world, ids, method, names, off)
-    logits, weights = run(world, ids, [placement_of(world, method, names, off)], way)
+    logits, (trace,) = run(world, ids, [placement_of(world, method, names, off)], way)
     torch.testing.assert_close(logits, expected, rtol=1e-4, atol=1e-4)
-    torch.testing.assert_close(weights.float(), gates.float(), rtol=0, atol=4e-3)
+    torch.testing.assert_close(trace[None, :, WEIGHT].float(), gates.float(), rtol=0, atol=4e-3)
+    for path, row in zip(world.layout.flat, off, strict=True):
+        layer, module = world.layout.places.at[path]
+        assert not trace[:, CONTRIBUTION, layer, module, row[: len(names)]].any()
     if method != "base":
         whole, _ = run(world, ids, [placement_of(world, method, names)], way)
         assert (whole - logits).abs().max() > 1e-3, "what is off was nothing"
-    for path, row in zip(world.layout.flat, off, strict=True):
-        layer, module = world.layout.places.at[path]
-        assert not weights[0, :, layer, module, row[: len(names)]].any()
 
 
 @pytest.mark.parametrize("method", MIXING)
@@ -125,9 +126,9 @@ def test_without_anything_the_base_is_left(llama, method):
     candidates = [llama.candidate(name) for name in names]
     ((_, off),) = read_switches(request, candidates, llama.layout, given=3)
     for way in ("rows", "all"):
-        logits, weights = run(llama, ids, [placement_of(llama, method, names, off)], way)
+        logits, (trace,) = run(llama, ids, [placement_of(llama, method, names, off)], way)
         torch.testing.assert_close(logits, llama.model(ids).logits, rtol=1e-5, atol=1e-5)
-        assert not weights.any()
+        assert not trace[:, CONTRIBUTION].any()
 
 
 def test_others_who_use_the_same_adapters_do_not_feel_it(llama):
@@ -154,8 +155,10 @@ def test_weights_that_a_request_gives_are_off_as_well(llama):
     given = {"adapters": names, "weights": [0.5, 2.0, 1.0]}
     for method in ("mixture", "ramole", "fusion"):
         placement = placement_of(llama, method, names, off, **given)
-        assert not placement.decision.weights[off[:, :3]].any()
-        assert placement.decision.weights.any()
+        whole = placement_of(llama, method, names, **given)
+        assert torch.equal(placement.has, ~off[:, :3] & whole.has)
+        assert torch.equal(placement.decision.weights, whole.decision.weights)
+        assert placement.key != whole.key
 
 
 def test_a_merge_is_made_again_without_it_and_kept(llama):

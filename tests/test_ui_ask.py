@@ -12,7 +12,7 @@ import gradio as gr
 import numpy as np
 import pytest
 
-from ramole_core import RamoleError, Request, write_trace
+from ramole_core import RamoleError, Request, mean_contribution, write_trace
 from tests.fake_ramole import (
     LAYERS,
     MODULES,
@@ -30,9 +30,24 @@ from ui.ask.found import found_html, timing_html
 from ui.ask.layout import lay_out
 from ui.ask.tab import Handlers
 from ui.charts.palette import INKS, letter_of
-from ui.charts.plots import entropy_figure, layers_figure, token_figure, token_table, tokens_table
-from ui.charts.run import Found, entropy, mean_weights, shares, strongest
-from ui.charts.tokens import BASE_MEANING, EVEN_MEANING, MEANING, Growing, view_of, view_of_run
+from ui.charts.plots import (
+    Axes,
+    entropy_figure,
+    layers_figure,
+    token_figure,
+    token_table,
+    tokens_table,
+)
+from ui.charts.run import Found, entropy, led_by, strongest
+from ui.charts.tokens import (
+    BASE_MEANING,
+    EVEN_MEANING,
+    MEANING,
+    WEIGHTS_MEANING,
+    Growing,
+    view_of,
+    view_of_run,
+)
 from ui.parts.downloads import sweep
 from ui.parts.notice import notice_html
 from ui.parts.prompts import LIVE
@@ -57,7 +72,7 @@ def test_an_answer_grows_and_ends_with_the_run():
     lengths = [len(picture.pieces) for picture in shown[:-1]]
     assert lengths == sorted(lengths)
     assert run.experts == ["ant", "bee", "cat"]
-    for t, row in enumerate(mean_weights(run.gates)):
+    for t, row in enumerate(run.shares):
         np.testing.assert_allclose(row, gate_of(t, 3).mean((0, 1)), atol=1e-3)
 
 
@@ -156,7 +171,7 @@ def test_the_experts_on_the_way_are_those_that_the_engine_took():
 
     live = Live()
     shown = list(answer(Choosy(pause=0.2), Request("boats?", k=2), live, beside=False))
-    on_the_way = [one for one in shown if one.run is None and one.weights]
+    on_the_way = [one for one in shown if one.run is None and one.shares]
     assert on_the_way and {one.experts for one in on_the_way} == {("eel", "bee")}
     assert [one.name for one in on_the_way[0].found if one.taken] == ["eel", "bee"]
     assert live.run is not None and not np.isnan(live.run.found[0].score)
@@ -169,7 +184,7 @@ def test_the_strongest_expert_is_the_largest_mean_and_a_tie_is_nobody():
     assert strongest([]) == -1
     assert strongest([0.0, 0.0]) == -1
     assert strongest([math.nan, 0.2]) == -1
-    assert shares([0, 0, 1, -1], 3) == [0.5, 0.25, 0.0]
+    assert led_by([0, 0, 1, -1], 3) == [0.5, 0.25, 0.0]
 
 
 def test_entropy_is_log_k_where_all_are_even_and_zero_where_one_has_all():
@@ -177,9 +192,14 @@ def test_entropy_is_log_k_where_all_are_even_and_zero_where_one_has_all():
     gates[0] = 0.2
     gates[1, ..., 3] = 1
     gates[2, :2] = 0.2  # half of the gates have no adapter at all
-    np.testing.assert_allclose(entropy(gates), [math.log(5), 0, math.log(5)], atol=1e-6)
+    np.testing.assert_allclose(entropy(gates, gates > 0), [math.log(5), 0, math.log(5)], atol=1e-6)
     by_hand = -(0.75 * math.log(0.75) + 0.25 * math.log(0.25))
-    np.testing.assert_allclose(entropy(np.full((1, 2, 3, 2), [0.75, 0.25])), [by_hand])
+    uneven = np.full((1, 2, 3, 2), [0.75, 0.25])
+    np.testing.assert_allclose(entropy(uneven, uneven > 0), [by_hand])
+    uneven[0, 1] = 0.5
+    there = np.ones(uneven.shape, bool)
+    there[0, 1] = False  # the gate gives shares, and nobody is there to take them
+    np.testing.assert_allclose(entropy(uneven, there), [by_hand])
 
 
 def test_the_view_merges_neighbours_and_says_what_the_colour_means():
@@ -190,8 +210,8 @@ def test_the_view_merges_neighbours_and_says_what_the_colour_means():
     assert [token["t"] for token in tokens] == list(WORDS)
     assert [one["letter"] for one in view["experts"]] == ["A", "B", "C"]
     assert [one["led"] for one in view["experts"]] == [0.5, 0.25, 0.25]
-    means = mean_weights(run.gates).mean(0)
-    assert [one["weight"] for one in view["experts"]] == pytest.approx(list(means), abs=1e-3)
+    means = run.shares.mean(0)
+    assert [one["share"] for one in view["experts"]] == pytest.approx(list(means), abs=1e-3)
     assert view["meaning"] == MEANING and not view["running"]
     assert json.loads(json.dumps(view)) == view
 
@@ -205,20 +225,90 @@ def test_the_view_of_even_weights_and_of_the_base_names_no_expert():
     assert len(tokens_of(base)) == len(WORDS)
 
 
-def test_a_larger_weight_is_a_stronger_colour():
-    weights = [np.array([w, 1 - w]) for w in (0.6, 0.8, 1.0)]
-    view = view_of(["a", "b", "c"], weights, ["ant", "bee"], run="", running=True)
+def measured(run, *, contribution, present=None):
+    """The run with other contributions, [k] in every module, and who is there."""
+    trace = run.answer.trace
+    told = np.broadcast_to(np.float16(contribution), trace.weights.shape)
+    there = np.ones(told.shape, bool) if present is None else present
+    trace = replace(trace, contribution=told * there, present=there)
+    return replace(run, answer=replace(run.answer, trace=trace))
+
+
+def test_leaders_shares_and_colours_come_from_contributions_not_from_weights():
+    run, _, _ = ask(Request("boats?", k=3))
+    run = measured(run, contribution=[0.1, 0.1, 0.3])
+    view = view_of_run(run, "name")
+    assert [token["e"] for token in tokens_of(view)] == [2] * len(WORDS)
+    assert [one["share"] for one in view["experts"]] == pytest.approx([0.2, 0.2, 0.6], abs=1e-3)
+    assert "<strong>C cat</strong> contributed most" in token_html(run, 2)
+    assert "contribution 0.300, weight 0.167" in token_html(run, 2), "and weights are told beside"
+
+
+def test_an_adapter_did_nothing_where_it_lacks_the_module():
+    """Louder where it is, but there in few modules: it moved the model less."""
+    run, _, _ = ask(Request("boats?", k=3))
+    present = np.ones(run.answer.trace.weights.shape, bool)
+    present[:, 1:, :, 2] = False  # the last one has the first layer only
+    run = measured(run, contribution=[0.2, 0.1, 0.3], present=present)
+    few = 0.3 / len(LAYERS)
+    assert strongest(run.shares[0]) == 0
+    np.testing.assert_allclose(run.shares[0], np.array([0.2, 0.1, few]) / (0.3 + few), atol=1e-3)
+    axes = Axes(run.experts, LAYERS, MODULES)
+    parts = {"contribution": run.contribution[0], "weight": run.gates[0]}
+    _, rows = token_table(parts, run.present[0], axes)
+    assert rows[0][4] == pytest.approx(0.3, abs=1e-3) and rows[-1][4] == rows[-1][7] == "absent"
+    assert rows[-1][2:4] == pytest.approx([0.2, 0.1], abs=1e-3)
+    figure = token_figure(parts["contribution"], run.present[0], axes)
+    assert figure.data[2].z[-1][0] is None and figure.data[0].z[-1][0] is not None
+
+
+def test_a_run_from_before_contributions_shows_weights_averaged_where_present():
+    """As the files of before hold it: a weight of 0 where an adapter lacks the module."""
+    run, _, _ = ask(Request("boats?", k=2))
+    weights = np.full_like(run.answer.trace.weights, 0.4)
+    weights[..., 1] = 0.6
+    weights[:, 1:, :, 1] = 0  # the second has the first layer only, and leads there
+    trace = replace(run.answer.trace, weights=weights, contribution=None, present=None)
+    run = replace(run, answer=replace(run.answer, trace=trace))
+    view = view_of_run(run, "name")
+    assert {token["e"] for token in tokens_of(view)} == {1} and view["meaning"] == WEIGHTS_MEANING
+    np.testing.assert_allclose(run.shares[0], [0.4, 0.6], atol=1e-3)
+    said = token_html(run, 0)
+    assert "<strong>B bee</strong> weighed most" in said and "contribution" not in said
+
+
+def test_a_larger_share_is_a_stronger_colour():
+    shares = [np.array([w, 1 - w]) for w in (0.6, 0.8, 1.0)]
+    view = view_of(["a", "b", "c"], shares, ["ant", "bee"], run="", running=True)
     assert [token["s"] for token in tokens_of(view)] == pytest.approx([0.2, 0.6, 1.0])
 
 
 def test_a_view_that_grows_is_the_view_in_one_go_and_its_tokens_are_only_added_to():
     run, _, _ = ask(Request("boats?", k=3))
-    weights, growing, texts = mean_weights(run.gates), Growing("name"), [""]
+    shares, growing, texts = run.shares, Growing("name"), [""]
     for n in (0, 2, 3, len(WORDS)):
-        view = growing.view(run.pieces[:n], weights[:n], run.experts, running=False)
-        assert view == view_of(run.pieces[:n], weights[:n], run.experts, run="name", running=False)
+        view = growing.view(run.pieces[:n], shares[:n], run.experts, running=False)
+        assert view == view_of(run.pieces[:n], shares[:n], run.experts, run="name", running=False)
         texts.append(view["tokens"])
     assert all(new.startswith(old) for old, new in pairwise(texts)) and texts[-1] > texts[-2]
+
+
+def test_a_run_draws_its_own_adapters_where_the_trace_has_those_of_earlier_turns_too():
+    run, _, _ = ask(Request("boats?", k=2))
+    trace = run.answer.trace
+    wide = {
+        name: np.concatenate([value, np.full((*value.shape[:3], 1), more, value.dtype)], -1)
+        for name, value, more in (
+            ("weights", trace.weights, 9),
+            ("contribution", trace.contribution, 0),  # of the answer's own tokens
+            ("present", trace.present, False),
+        )
+    }
+    whole = replace(trace, adapters=[*trace.adapters, "yak"], **wide)
+    later = replace(run, answer=replace(run.answer, trace=whole))
+    assert later.experts == ["ant", "bee"]
+    np.testing.assert_array_equal(later.gates, run.gates)
+    assert view_of_run(later, "") == view_of_run(run, "")
 
 
 def test_token_text_never_becomes_markup():
@@ -237,11 +327,11 @@ def test_token_text_never_becomes_markup():
     assert "&lt;i&gt;base&lt;/i&gt;" in explanation_html(explanation, "")
 
 
-def test_one_token_says_who_weighed_most_and_how_even_it_was():
+def test_one_token_says_who_contributed_most_and_how_even_it_was():
     run, _, _ = ask(Request("boats?", k=3))
     said = token_html(run, 2)
-    assert "Token 3 of 8" in said and "<strong>B bee</strong> weighed most" in said
-    assert "log 3 = 1.10" in said and "0.667" in said
+    assert "Token 3 of 8" in said and "<strong>B bee</strong> contributed most" in said
+    assert "log 3 = 1.10" in said and "weight 0.667" in said and "67 %" in said
     base, _, _ = ask(Request("boats?", method="base"))
     assert "No adapter" in token_html(base, 2)
     assert spell(" a\n") == "␣a↵" and spell("") == "(no text)"
@@ -272,25 +362,37 @@ def test_similarities_stand_in_bars_and_in_numbers():
 
 def test_plots_hold_the_numbers_of_their_tables():
     run, _, _ = ask(Request("boats?", k=3))
-    gates = run.gates
-    axes = {"layers": LAYERS, "modules": MODULES}
-    figure = token_figure(gates[2], run.experts, **axes)
-    assert len(figure.data) == 3
-    headers, rows = token_table(gates[2], run.experts, **axes)
-    assert headers == ["layer", "module", "A ant", "B bee", "C cat"]
+    gates, contribution, present = run.gates, run.contribution, run.present
+    axes = Axes(run.experts, LAYERS, MODULES)
+    parts = {"contribution": contribution[2], "weight": gates[2]}
+    figures = [token_figure(values, present[2], axes) for values in parts.values()]
+    headers, rows = token_table(parts, present[2], axes)
+    assert headers == [
+        *("layer", "module", "A contribution", "B contribution", "C contribution"),
+        *("A weight", "B weight", "C weight"),
+    ]
     assert len(rows) == len(LAYERS) * len(MODULES)
-    for layer, module, *weights in rows:
+    for layer, module, *told in rows:
         cells = [
-            np.array(heat.z)[LAYERS.index(layer), MODULES.index(module)] for heat in figure.data
+            np.array(heat.z)[LAYERS.index(layer), MODULES.index(module)]
+            for figure in figures
+            for heat in figure.data
         ]
-        np.testing.assert_allclose(cells, weights, atol=1e-3)
-    line = entropy_figure(gates, run.pieces, selected=2)
-    headers, rows = tokens_table(gates, run.pieces, run.experts)
+        np.testing.assert_allclose(cells, told, atol=1e-3)
+    line = entropy_figure(gates, present, run.pieces, selected=2)
+    headers, rows = tokens_table(
+        run.shares, entropy(gates, present), run.pieces, ["A ant", "B bee", "C cat"]
+    )
+    assert headers[2] == "A ant, share"
     np.testing.assert_allclose(line.data[0].y, [row[-1] for row in rows], atol=1e-3)
     assert line.data[1].x == (3,) and line.layout.shapes[0].y0 == pytest.approx(math.log(3))
-    heat = layers_figure(gates, run.pieces, expert=1, name="bee", layers=LAYERS)
+    heat = layers_figure(contribution, run.pieces, expert=1, name="bee", layers=LAYERS)
     assert np.array(heat.data[0].z).shape == (len(LAYERS), len(run.pieces))
-    np.testing.assert_allclose(np.mean(heat.data[0].z, axis=0), [row[3] for row in rows], atol=1e-3)
+    means = mean_contribution(contribution)[:, 1]
+    np.testing.assert_allclose(np.mean(heat.data[0].z, axis=0), means, atol=1e-3)
+    assert heat.data[0].zmax == pytest.approx(means.max(), abs=1e-3), (
+        "the scale ends at the largest"
+    )
 
 
 def test_letters_and_colours_go_on_past_the_last():
@@ -448,11 +550,16 @@ def test_a_recorded_run_comes_back_whole(tmp_path):
     run, _, ramole = ask(Request("boats?", method="ramole", max_new_tokens=5), beside=True)
     explained = {i: ramole.explain(run.request, i + 1, top=3) for i in range(len(run.pieces))}
     run = replace(run, explained=explained, title="Boats")
+    there = np.arange(run.answer.trace.weights.size).reshape(run.answer.trace.weights.shape) % 3 > 0
+    run = replace(run, answer=replace(run.answer, trace=replace(run.answer.trace, present=there)))
     write_run(run, tmp_path / "boats.json")
     again = read_run(tmp_path / "boats.json")
     assert again.request == run.request and again.title == "Boats"
     assert (again.pieces, again.found) == (run.pieces, run.found)
-    np.testing.assert_array_equal(again.answer.trace.weights, run.answer.trace.weights)
+    for name in ("weights", "contribution", "present"):
+        kept, told = getattr(again.answer.trace, name), getattr(run.answer.trace, name)
+        np.testing.assert_array_equal(kept, told)
+        assert kept.dtype == told.dtype
     assert again.answer.text == run.answer.text and again.beside.text == run.beside.text
     assert set(again.explained) == set(explained)
     assert [t for t, _ in again.explained[1].mixture] == [t for t, _ in explained[1].mixture]
@@ -465,12 +572,19 @@ def test_the_trace_files_hold_the_trace(tmp_path):
     trace = run.answer.trace
     with np.load(npz, allow_pickle=False) as kept:
         np.testing.assert_array_equal(kept["weights"], trace.weights)
+        np.testing.assert_array_equal(kept["contribution"], trace.contribution)
+        np.testing.assert_array_equal(kept["present"], trace.present)
+        np.testing.assert_array_equal(kept["shares"], trace.shares)
+        assert kept["version"] == 2 and kept["contribution"].dtype == np.float16
         assert kept["weights"].dtype == np.float16 and kept["tokens"].tolist() == trace.tokens
         assert kept["token_ids"].tolist() == trace.token_ids
         assert kept["adapters"].tolist() == trace.adapters
         assert int(kept["prompt_length"]) == trace.prompt_length
     told = json.loads(as_json.read_text("utf-8"))
     np.testing.assert_allclose(told["weights"], trace.weights, atol=1e-4)
+    np.testing.assert_allclose(told["contribution"], trace.contribution, atol=1e-6)
+    np.testing.assert_allclose(told["shares"], trace.shares, atol=1e-4)
+    assert told["version"] == 2 and np.array_equal(told["present"], trace.present)
     assert told["layers"] == LAYERS and told["modules"] == MODULES
     assert told["answer"] == run.answer.text
 
@@ -525,7 +639,8 @@ def test_recorded_examples_are_small_and_complete():
         run = read_run(path)
         assert run.title and run.beside is not None and run.found
         assert set(run.explained) == set(range(len(run.pieces)))
-        assert len(run.gates) == len(run.pieces) and run.experts
+        assert len(run.gates) == len(run.shares) == len(run.pieces) and run.experts
+        assert run.shares.sum(1) == pytest.approx(1, abs=1e-3)
 
 
 def test_two_threads_may_watch_one_live_run():
@@ -542,20 +657,21 @@ def test_two_threads_may_watch_one_live_run():
 
 def test_weights_beyond_0_and_1_are_drawn_as_such():
     gate = np.array([[[-0.5, 2.0]], [[0.25, 0.5]]], np.float32)
-    figure = token_figure(gate, ["ant", "bee"], layers=[0, 1], modules=["q_proj"])
+    axes, there = Axes(["ant", "bee"], [0, 1], ["q_proj"]), np.ones(gate.shape, bool)
+    figure = token_figure(gate, there, axes, what="weight")
     for heat in figure.data:
         assert (heat.zmin, heat.zmax) == (-0.5, 2.0)
         assert [place for place, _ in heat.colorscale] == [0.0, 0.2, 1.0], "nothing is drawn at 0"
     assert list(figure.data[0].z[0]) == [-0.5]
     whole = layers_figure(gate[None], ["word"], expert=0, name="ant", layers=[0, 1])
-    assert (whole.data[0].zmin, whole.data[0].zmax) == (-0.5, 1.0)
-    plain = token_figure(np.abs(gate) / 2, ["ant", "bee"], layers=[0, 1], modules=["q_proj"])
+    assert (whole.data[0].zmin, whole.data[0].zmax) == (-0.5, 0.25)
+    plain = token_figure(np.abs(gate) / 2, there, axes)
     assert (plain.data[0].zmin, plain.data[0].zmax) == (0.0, 1.0)
     assert len(plain.data[0].colorscale) == 2
 
 
-def test_a_negative_share_has_its_sign():
+def test_a_negative_weight_has_its_sign():
     from ui.ask.explained import _stack
 
-    html = _stack([-0.4, 1.2], ["ant", "bee"])
+    html = _stack([("ant", 0), ("bee", 1)], [0.25, 0.75], weights=[-0.4, 1.2], contributed=None)
     assert "−A" in html and ">B<" in html and "-0.400" in html and "1.200" in html

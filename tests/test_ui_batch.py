@@ -227,6 +227,7 @@ def test_a_run_has_every_row_in_the_order_of_the_file_with_what_it_used():
         if k:
             wanted = np.mean([gate_of(t, k).mean((0, 1)) for t in range(length)], 0)
             np.testing.assert_allclose(item.weights, wanted, atol=2e-3)
+            np.testing.assert_allclose(item.shares, wanted, atol=2e-3)
         assert item.text == "".join(WORDS[:length])
     assert run.items[0].answer.trace is None  # 2,000 of them would fill the memory
     assert not run.error and run.speed > 0 and run.elapsed == run.seconds
@@ -460,8 +461,12 @@ def test_results_as_jsonl_and_csv_say_the_same(tmp_path):
     told = [json.loads(line) for line in lines.read_text("utf-8").splitlines()]
     assert told == [record_of(item) for item in run.items]
     assert [record["index"] for record in told] == list(range(6))
+    assert "history" not in told[0]
+    talk = ran(FakeRamole(), jsonl({"prompt": "and?", "history": [["a", "b", ["ant"]]]}))
+    assert json.loads(json.dumps(record_of(talk.items[0])))["history"] == [["a", "b", ["ant"]]]
     assert told[0]["extra"] == {"label": 1} and told[0]["adapters"] == ["ant", "bee", "cat"]
     assert told[0]["mean_weights"] == [round(weight, 4) for weight in run.items[0].weights]
+    assert told[0]["shares"] == [round(share, 4) for share in run.items[0].shares]
     assert told[2] == {
         "index": 2,
         "line": 3,
@@ -474,7 +479,7 @@ def test_results_as_jsonl_and_csv_say_the_same(tmp_path):
     for record, row in zip(told, cells, strict=True):
         for name in ("text", "method", "error", "id", "finish_reason"):
             assert row[name] == str(record.get(name) or "")
-        for name in ("adapters", "mean_weights"):
+        for name in ("adapters", "shares", "mean_weights"):
             assert [item for item in row[name].split("|") if item] == [
                 str(item) for item in record.get(name, [])
             ]
@@ -626,6 +631,10 @@ def test_a_batch_on_a_real_model_says_what_each_request_gets_alone(tiny_llama, t
             gates = alone.trace.weights[first : first + alone.new_tokens].astype(float)
             if item.experts:
                 np.testing.assert_allclose(item.weights, gates.mean((0, 1, 2)), atol=2e-3)
+                shares = alone.trace.shares[first : first + alone.new_tokens].mean(0)
+                np.testing.assert_allclose(item.shares, shares, atol=2e-3)
+                even = item.row.request.method == "fusion"  # nobody can say whose part is whose
+                assert (np.ptp(item.shares) < 1e-4) == (even or len(item.shares) == 1)
         assert len(texts) == 5 and run.items[3].weights == pytest.approx([0.25, 0.75], abs=1e-3)
     told = [json.loads(line) for line in write_results(run)[0].read_text().splitlines()]
     assert [record["new_tokens"] for record in told[:5]] == [7, 5, 6, 9, 4]

@@ -13,7 +13,8 @@ of A alone: where A A^T e = sigma^2 e with the largest sigma, a = A^T e / sigma,
 so the prototype is r numbers, read off A x, which is there anyway, and its eigenproblem is r x r.
 PEFT (`tuners/lora/arrow.py`) finds a by 15 steps of power iteration; we find it exactly. Nothing is
 trained, and there is no subtraction of general knowledge. An adapter that lacks a module, or whose
-B is zero there, has no prototype: the one gets no weight, the other the score 0.
+B is zero there, has no prototype: its score is 0, and it keeps the share that this gives it (the
+paper and PEFT know only adapters of the same modules).
 """
 
 import numpy as np

@@ -2,7 +2,7 @@
 
     alpha = softmax_i(<A_r x, B_r^T v_i> / sqrt(s))          (RAMoLE, arXiv 2406.16989, eq. 6-11)
 
-`uniform_router` has B_r = 0, so 1/k over the adapters present; `random_router` a frozen random one,
+`uniform_router` has B_r = 0, so 1/k each, in every module; `random_router` a frozen random one,
 of the trained router's rank and scale where there is one.
 """
 
@@ -24,7 +24,7 @@ class UniformRouter(Composition):
     row = Method(
         "uniform_router",
         "control",
-        "the same gate untrained (B_r = 0): equal weights over the adapters present",
+        "the same gate untrained (B_r = 0): equal weights",
     )
 
     def decide(self, ask: Ask) -> Decision:

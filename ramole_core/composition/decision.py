@@ -5,6 +5,10 @@
     alpha = softmax over the top n of (<A_r x, B_r^T v> / sqrt(s) + W x + f(x, u, |v|)
                                        + offset + own z) + bias               of a gate
 
+A module that an adapter lacks is v = 0 and keeps its share: the adapter's responses are 0 there, so
+is what they give to its score, and the update that its weight would have bought is not made. The
+weights of those that have the module then sum to less than 1.
+
 A decision is data about the whole model: tables by module and adapter, and functions where a table
 does not do. Two forms place it: the plain one (`layers/plain`: laws, training) and the served one
 (the engine). Neither knows which method it came from.
@@ -103,7 +107,8 @@ class Signal:
 
 
 Score = Callable[[Signal], Float[Tensor, "*l k"]]
-"""One score an adapter, those that lack the module included, finite, on the signal's device."""
+"""One score an adapter, finite, on the signal's device; of one that lacks the module, what u = 0
+gives. It is not asked of modules that nobody has: all are 0 there."""
 
 
 @dataclass(frozen=True)
@@ -130,8 +135,9 @@ class Gate:
     softmax: bool = True
     """False: the scores are the weights."""
     bias: Float[Tensor, "module k"] | None = None
-    keeps: bool = False
-    """Adapters that lack a module take part there all the same, and the base has their share."""
+    keeps: bool = True
+    """Adapters that lack a module take part there all the same, and the base has their share.
+    False: those that have it share all of the weight (a paper that masks says so)."""
 
     @property
     def late(self) -> bool:
@@ -169,15 +175,16 @@ class Decision:
 
     weights: Float[Tensor, "module k"]
     """Of each adapter; where a gate decides they are not read (`even` will do), where a merge was
-    made they are what the trace shows. 0 where an adapter lacks the module."""
+    made they are what the trace shows. The share is said also where an adapter lacks the module:
+    its update is 0 there."""
     gate: Gate | None = None
     merge: Merge | None = None
     bypass: Bypass | None = None
 
 
 def even(present: Bool[Tensor, "module k"]) -> Float[Tensor, "module k"]:
-    """1/k, 0 where an adapter lacks the module."""
-    return present.float() / max(present.shape[-1], 1)
+    """1/k each, in every module, whoever has it."""
+    return torch.full(present.shape, 1 / max(present.shape[-1], 1))
 
 
 def check(decision: Decision, ask: Ask) -> None:

@@ -32,7 +32,7 @@ class Fusion(Composition):
         shares = ask.weights or (1 / max(ask.k, 1),) * ask.k
         rank = max((adapter.rank for adapter in ask.adapters), default=0)
         return Decision(
-            torch.tensor(shares, dtype=torch.float32) * ask.present,
+            torch.tensor(shares, dtype=torch.float32).repeat(len(ask.present), 1),
             merge=Merge(lambda loras: fuse(loras, shares), rank),
         )
 

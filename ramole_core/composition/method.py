@@ -121,7 +121,7 @@ def decide(method: Composition, ask: Ask) -> Decision:
         decision = method.decide(ask)
         check(decision, ask)
         return decision
-    return Decision(torch.tensor(ask.weights, dtype=torch.float32) * ask.present)
+    return Decision(torch.tensor(ask.weights, dtype=torch.float32).repeat(len(ask.present), 1))
 
 
 Kind = TypeVar("Kind", bound=Composition)

@@ -2,7 +2,8 @@
 
 y = W x + (1/k) sum_j B_j A_j x                    (LoraRetriever, arXiv 2402.09997; RAMoLE eq. 5)
 
-Where an adapter lacks the module the sum is still divided by k.
+Where an adapter lacks the module the sum is still divided by k: its update is 0 and the base has
+its share.
 """
 
 from ramole_core.composition.decision import Ask, Decision, even

@@ -5,8 +5,9 @@
 
 We compute k_i as (B_r^T B_i)(A_i x), the Gram gate, so no v_i of size o is ever made for the gate.
 The divisor is the root of the *router's* rank s; the router's own B_r A_r x is never added. The
-softmax runs over the adapters that are present for the request in this module only. Training
-starts from B_r = 0, the uniform gate, which still has a gradient.
+softmax runs over all k adapters of the request: one that lacks the module has v = 0, so the score
+0, and keeps its share, which the base then has. Training starts from B_r = 0, the uniform gate,
+which still has a gradient.
 """
 
 from collections.abc import Mapping, Sequence

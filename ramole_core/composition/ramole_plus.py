@@ -13,8 +13,9 @@ Where the retriever is sure, the others are five h behind and its first answers 
 nothing fits, all are within an h or so and the adapters' own responses count as well. So the
 strength of the prior follows the confidence of the retriever. With s = own = 0 the weights are
 softmax(sim / h). Nothing is trained, so an adapter that comes later is weighed like any other. An
-adapter that lacks a module keeps its share there, and the base has it: a stranger with more modules
-must not fill the gap. The defaults were chosen on dev rows.
+adapter that lacks a module has no z_jm there, keeps the share that e_j gives it, and the base has
+it: a stranger with more modules must not fill the gap. (`keeps=false`: those that have the module
+share all of the weight.) The defaults were chosen on dev rows.
 """
 
 from collections.abc import Mapping, Sequence
@@ -44,6 +45,7 @@ class RamolePlus(Composition):
             ),
             Option("surprise", 1.0, 0.0, 10.0, "how much the response to the whole prompt counts"),
             Option("own", 0.3, 0.0, 10.0, "how much the response to each token counts"),
+            Option("keeps", True, help="an adapter keeps its share in modules that it lacks"),
         ),
     )
     weighs_similarity = True
@@ -69,7 +71,7 @@ class RamolePlus(Composition):
             offset=e.expand(len(ask.sites.paths), -1).contiguous(),
             own=float(ask.options["own"]),
             usual=ask.usual,
-            keeps=True,
+            keeps=bool(ask.options["keeps"]),
         )
         return Decision(even(ask.present), gate=gate)
 

@@ -3,7 +3,7 @@
 y = W x + B_1 A_1 x                                   (LoraRetriever, arXiv 2402.09997, section 3.3)
 """
 
-from ramole_core.composition.decision import Ask, Decision
+from ramole_core.composition.decision import Ask, Decision, even
 from ramole_core.composition.method import Composition, register
 from ramole_core.methods import Method
 
@@ -16,4 +16,4 @@ class Selection(Composition):
         return min(k, 1)
 
     def decide(self, ask: Ask) -> Decision:
-        return Decision(ask.present.float())
+        return Decision(even(ask.present))

@@ -3,8 +3,8 @@
 y = W x + sum_j w_j B_j A_j x,   w = softmax(sim / temperature)
 
 The control between selection (temperature 0) and mixture (temperature infinite); 0.05 is the
-temperature that sentence encoders are usually tuned at. Where an adapter lacks the module, its
-share is lost.
+temperature that sentence encoders are usually tuned at. An adapter that lacks a module keeps its
+share there, and the base has it.
 """
 
 import torch
@@ -28,4 +28,5 @@ class Similarity(Composition):
 
     def decide(self, ask: Ask) -> Decision:
         scores = torch.tensor([a.score for a in ask.adapters], dtype=torch.float32).nan_to_num(0.0)
-        return Decision((scores / ask.options["temperature"]).softmax(-1) * ask.present)
+        weights = (scores / ask.options["temperature"]).softmax(-1)
+        return Decision(weights.repeat(len(ask.present), 1))

@@ -40,8 +40,8 @@ def next_chunk(reading: Sequence[RequestState], budget: int) -> list[Share]:
 def _waits_for(state: RequestState, share: Share) -> bool:
     """Whether the other reads tokens that this one could share."""
     other = share.state
-    if state.request.trace and not other.request.trace and state.segments.gated:
-        return False  # it needs the gates
+    if state.request.trace and not other.request.trace and state.segments.mixed:
+        return False  # it needs the trace rows
     end = min(other.fed + share.count, len(state.content) - 1)
     mine, its = state.content[:end], other.content[:end]
     differ = np.flatnonzero((mine != its).any(1))

@@ -154,7 +154,7 @@ class KvCache:
         self,
         sequence: Sequence,
         content: Int64[np.ndarray, "n 3"],
-        gates: Float16[Tensor, "n layer module k"] | None = None,
+        gates: Float16[Tensor, "n 2 layer module k"] | None = None,
         *,
         traced: bool = False,
     ) -> None:

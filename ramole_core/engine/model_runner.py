@@ -33,7 +33,8 @@ class Output:
     logits: Float[Tensor, "b v"]
     """After its last token."""
     gates: list[Tensor | None]
-    """[l, layer, module, k] float16; None: not traced, or no gate weighed them."""
+    """[l, 2, layer, module, k] float16, weights and contributions; None: not traced, or no adapter
+    is at work."""
     faults: dict[int, Exception]
     """What a method's own score raised; the piece's other numbers mean nothing."""
 
@@ -74,7 +75,7 @@ class ModelRunner:
         ]
         cache = FlatCache(kv, spans, device=device)
         ids = [token for piece in pieces for token in piece.ids]
-        traced = [n for n, piece in enumerate(pieces) if piece.traced and piece.mix.gate]
+        traced = [n for n, piece in enumerate(pieces) if piece.traced and piece.mix.slots]
         mixes = [piece.mix for piece in pieces]
         self.count += 1
         if self._replay is not None and self.replays and len(ids) == len(pieces):
@@ -89,7 +90,7 @@ class ModelRunner:
         self._attention.step = cache
         try:
             with (
-                self._serving.mixing(batch, counts, starts=starts, trace=bool(traced)) as forward,
+                self._serving.mixing(batch, counts, starts=starts, trace=traced) as forward,
                 recording() if again else nullcontext() as made,
             ):
                 logits = self._model(
@@ -114,7 +115,7 @@ class ModelRunner:
 
     def _output(self, logits: Tensor, forward: Forward, traced: list[int], b: int) -> Output:
         gates: list[Tensor | None] = [None] * b
-        for n, found in zip(traced, forward.weights(traced), strict=True):
+        for n, found in zip(traced, forward.traces(), strict=True):
             gates[n] = found.clone()
         return Output(logits, gates, forward.faults)
 

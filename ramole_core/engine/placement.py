@@ -54,8 +54,15 @@ class Placement:
     bypass: Held | None = None
     present: Bool[Tensor, "module slot"] = field(kw_only=True)
     """Where each of `adapters` counts: it has the module, and nobody switched it off."""
+    lacks: Bool[Tensor, "module k"] | None = None
+    """Where an adapter of a merge lacks the module; None: it is no merge."""
     key: bytes = BARE
     """What decides the numbers of a token (`placement_key.py`)."""
+
+    @property
+    def has(self) -> Bool[Tensor, "module k"]:
+        """Which of the request's adapters has which module; False also where it is off."""
+        return self.present if self.lacks is None else ~self.lacks
 
     @property
     def held(self) -> tuple[Held, ...]:
@@ -115,7 +122,7 @@ class Placer:
             one = self._merged(request.method, candidates, ask, decision, decision.merge)
             present = one.units.present[:, None]
             key = placement_key(request.method, ask, decision, held=[one.key], present=present)
-            return Placement(decision, (one,), present=present, key=key)
+            return Placement(decision, (one,), present=present, lacks=~ask.present, key=key)
         pairs = zip(candidates, every, strict=True)
         adapters = tuple(Held(one.checksum, units) for one, units in pairs)
         bypass = self._bypass(request.method, decision)
@@ -147,7 +154,9 @@ class Placer:
             return None
         count = len(placement.adapters)
         bypass = slots[count] if len(slots) > count else None
-        return RowMix(tuple(slots[:count]), placement.decision, bypass, placement.present)
+        return RowMix(
+            tuple(slots[:count]), placement.decision, bypass, placement.present, placement.lacks
+        )
 
     def _give_back(self, slots: Sequence[Slot]) -> None:
         for slot in slots:

@@ -38,7 +38,7 @@ class Page:
     traced: np.ndarray = field(default_factory=lambda: np.zeros(PAGE, np.bool_))
     """Whose trace rows are here, or need none."""
     gates: list[Tensor | None] = field(default_factory=lambda: [None] * PAGE)
-    """[layer, module, k] of each traced token; None: it needs none."""
+    """Trace row [2, layer, module, k] of each traced token; None: it needs none."""
 
     def common(self, content: Int64[np.ndarray, "n 3"]) -> int:
         """How many first tokens are the same."""

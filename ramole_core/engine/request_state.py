@@ -110,10 +110,13 @@ class RequestState:
         self.ids.append(token)
         self.new += 1
         text = self.push(token, eos)
+        row = self.gates.last(self._fed_last) if request.trace else None
         return Step(
             token=token,
             text=text,
-            weights=self.gates.last(self._fed_last) if request.trace else None,
+            weights=None if row is None else row.weights,
+            contribution=None if row is None else row.contribution,
+            present=None if row is None else row.present,
             adapters=tuple(c.name for c in self.candidates),
             scores=tuple(c.score for c in self.candidates),
         )

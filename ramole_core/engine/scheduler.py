@@ -277,7 +277,7 @@ class Scheduler:
     def _piece(self, state: RequestState, count: int) -> Piece:
         assert state.sequence is not None and state.mix is not None
         ids = state.ids[state.fed : state.fed + count]
-        return Piece(state.sequence, ids, state.mix, state.request.trace and state.segment.gated)
+        return Piece(state.sequence, ids, state.mix, state.request.trace and state.segment.mixed)
 
     def _commit(
         self, state: RequestState, count: int, row: int, output: Output, events: list[Event]
@@ -293,12 +293,9 @@ class Scheduler:
             content = state.content[start : start + count]
         else:
             content = state.segments.content(state.ids[start : start + count], start)
-        self._kv.commit(sequence, content, gates, traced=gates is not None or not segment.gated)
+        self._kv.commit(sequence, content, gates, traced=gates is not None or not segment.mixed)
         if state.request.trace:
-            if gates is not None:
-                state.gates.add(start, gates)
-            else:
-                state.gates.know(segment, self._layout)
+            state.gates.add(start, gates, segment, self._layout)
         return True
 
     # --- rows that decode -----------------------------------------------------------------------

@@ -24,9 +24,9 @@ class Segment:
     """Its adapters, in the placement's order."""
 
     @property
-    def gated(self) -> bool:
-        """Whether its weights differ from token to token."""
-        return bool(self.placement.adapters) and self.placement.decision.gate is not None
+    def mixed(self) -> bool:
+        """Whether adapters are at work, so that each of its tokens has a row in a trace."""
+        return bool(self.placement.adapters)
 
 
 @dataclass(frozen=True)
@@ -47,8 +47,8 @@ class Segments:
         return list(dict.fromkeys(every))
 
     @property
-    def gated(self) -> bool:
-        return any(segment.gated for segment in self.all)
+    def mixed(self) -> bool:
+        return any(segment.mixed for segment in self.all)
 
     @property
     def made(self) -> dict[Hashable, int]:

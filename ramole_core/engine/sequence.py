@@ -24,7 +24,7 @@ class Sequence:
         return self._numbers[: len(self.pages)]
 
     def gates(self, start: int, end: int) -> list[Tensor | None]:
-        """The trace rows [layer, module, k] of the tokens at [start, end); None: needs none, or
+        """The trace rows [2, layer, module, k] of the tokens at [start, end); None: needs none, or
         none is known."""
         return [self.pages[at // PAGE].gates[at % PAGE] for at in range(start, end)]
 

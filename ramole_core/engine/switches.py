@@ -1,7 +1,8 @@
 """What a request switches off: an adapter, a layer, a module, from a position on.
 
-Off means: as though the adapter lacked the module there, so that the method's own rule for missing
-modules says what becomes of its weight. Without an adapter's name the base alone is left.
+Off means: as though the adapter lacked the module there, so that its update is 0 and the method's
+own rule for missing modules says what becomes of its weight. Without an adapter's name the base
+alone is left.
 """
 
 from collections.abc import Sequence
@@ -83,8 +84,8 @@ def lacking(units: Units, off: Bool[Tensor, "module"]) -> Units:
 
 
 def deciding_without(decision: Decision, ask: Ask, off: Bool[Tensor, "module"]) -> Decision:
-    """The decision about adapters that hold more in the bank than `ask` says: nothing of what is
-    off has a weight, and a score of the method's own sees none of it. `off` is a bypass's."""
+    """The decision about adapters that hold more in the bank than `ask` says: a score of the
+    method's own sees nothing of what is off. `off` is a bypass's."""
     gate, bypass = decision.gate, decision.bypass
     if gate is not None and gate.score is not None:
         gate = replace(gate, score=_score_without(gate.score, ask))
@@ -93,8 +94,7 @@ def deciding_without(decision: Decision, ask: Ask, off: Bool[Tensor, "module"]) 
         loras = {path: lora for path, lora in bypass.loras.items() if path not in gone}
         key = f"{bypass.key} without {off.numpy().tobytes().hex()}"
         bypass = replace(bypass, loras=loras, key=key) if loras else None
-    weights = decision.weights * ask.present
-    return replace(decision, weights=weights, gate=gate, bypass=bypass)
+    return replace(decision, gate=gate, bypass=bypass)
 
 
 def _score_without(score: Score, ask: Ask) -> Score:

@@ -31,9 +31,10 @@ UNITS_STEP, WEIGHTS_STEP = 1, 2
 (ROWS, PAGES, PAGES_ROW, SLOTS, ACTS, COUNTS, ASKS, PRESENT, FIXED, BIAS, USUAL, OWN) = range(
     20, 32
 )
-X_HALF = 32
-"""The words of a call, behind the two of every call; from ROWS on the tables of
-`batch_mix.Rows`."""
+NORMS, TRACED, X_HALF = range(32, 35)
+"""The words of a call, behind the two of every call; from ROWS on the tables of `batch_mix.Rows`,
+and at last the lengths of the weighted updates, [m, N, k] as ALPHA, whose rows have either, and
+whether x is bfloat16 as it lies."""
 _TINY, _MOST = np.float32(TINY), np.float32(MOST)
 
 
@@ -124,17 +125,21 @@ def _mix(pointer):
                 _meet(words, routers[router:], rank, 0, j, start, tokens, buffer, out, s_row)
                 q[:, rank:] = 0
                 _respond(words, pages, R, j, router, rank, q, tokens, grams, responses)
+            traced = words[ALPHA] != 0 and bytes_at(words[TRACED] + row, 1, 1)[0, 0] != 0
+            slots = ints(words[SLOTS] + 4 * row * pages_row, 1, pages_row)[0]
             for n in range(tokens):
                 one = floats(units + 4 * n * units_row, 1, units_row)[0]
-                weight = spare
-                if words[ALPHA]:
-                    weight = floats(words[ALPHA] + 4 * (j * words[N] + start + n) * k, 1, k)[0]
+                at = 4 * (j * words[N] + start + n) * k
+                weight = floats(words[ALPHA] + at, 1, k)[0] if traced else spare
                 _weigh(words, row, start + n, j, one, responses[n], score, weight)
+                if traced:
+                    _measure(one, slots, R, floats(words[NORMS] + at, 1, k)[0])
 
 
 @kernel()
 def _weigh(words, row, token, j, units, responses, score, weight):
-    """The weights [k] of one token at module j, and its units times them."""
+    """The weights [k] of one token at module j, and its units times them, or times 0 where an
+    adapter lacks the module."""
     rows, pages_row, k_all = words[ROWS], words[PAGES_ROW], words[K]
     module = words[FIRST] + j
     at = module * rows + row
@@ -165,18 +170,29 @@ def _weigh(words, row, token, j, units, responses, score, weight):
                 score[c] += late[c]
         if asks[2] > 0:
             for c in range(R):
-                if slots[c] < k:
+                if slots[c] < k and present[slots[c]] != 0:
                     score[slots[c]] += responses[c] * units[c]
         _weights(score, present, weight, k, asks)
         bias = floats(words[BIAS] + 4 * at * k_all, 1, k_all)[0]
         for c in range(k):
-            if present[c] != 0:
+            if present[c] != 0 or asks[0] == 2:
                 weight[c] += bias[c]
     for c in range(R):
         if acts[c] != 0:
             units[c] = _activate(units[c], acts[c])
         if slots[c] < k:
-            units[c] *= weight[slots[c]]
+            units[c] *= weight[slots[c]] if present[slots[c]] != 0 else np.float32(0)
+
+
+@kernel()
+def _measure(units, slots, R, norms):
+    """norms [k]: |alpha v| of each adapter, from its weighted units (B's columns are orthonormal,
+    `units.pack_units`)."""
+    for c in range(R):
+        if slots[c] < norms.shape[0]:
+            norms[slots[c]] += units[c] * units[c]
+    for c in range(norms.shape[0]):
+        norms[c] = np.sqrt(norms[c])
 
 
 @kernel()
@@ -204,7 +220,8 @@ def _surprise(score, usual, present, own, k):
 
 @kernel()
 def _weights(score, present, weight, k, asks):
-    """Softmax over the best of the adapters that take part, or their scores; 0 for the others."""
+    """Softmax over the best of the adapters that take part, or their scores; 0 for the others. All
+    take part but where the gate masks those that lack the module."""
     keep, top, raw = asks[0] == 2, asks[3], asks[4] != 0
     chosen = k if top == 0 else min(top, k)
     for c in range(k):
@@ -233,10 +250,8 @@ def _weights(score, present, weight, k, asks):
         else:
             weight[c] = np.exp(score[c] - most)
         total += weight[c]
-    for c in range(k):
-        if present[c] == 0:
-            weight[c] = np.float32(0)
-        elif not raw:
+    if not raw:
+        for c in range(k):
             weight[c] = weight[c] / total if total > 0 else np.float32(0)
 
 

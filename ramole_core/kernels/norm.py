@@ -18,7 +18,7 @@ ROWS = 16
 
 
 @kernel(fastmath={"reassoc", "contract"})
-def _squares(x):
+def squares(x):
     """The sum of squares: one function for every row, so one order."""
     total = np.float32(0)
     for n in range(x.shape[0]):
@@ -28,7 +28,7 @@ def _squares(x):
 
 @kernel()
 def _row(x, weight, epsilon, y):
-    scale = np.float32(1) / np.sqrt(_squares(x) / np.float32(x.shape[0]) + epsilon)
+    scale = np.float32(1) / np.sqrt(squares(x) / np.float32(x.shape[0]) + epsilon)
     for n in range(x.shape[0]):
         put(y, n, wide(x[n]) * scale)
     for n in range(x.shape[0]):

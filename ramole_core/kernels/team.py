@@ -71,6 +71,13 @@ class Kernel:
         if tiles == 1 or not TEAM.run(self._address, words.ctypes.data):
             self._alone(words.ctypes.data)
 
+    def run_one(self, words: np.ndarray, address: int) -> None:
+        """Run a single tile; `address` is that of the words, whose TILES is 1."""
+        words[COUNTER] = 0
+        if (watching := WATCHING.one) is not None:
+            watching.call(self, words)
+        self._alone(address)
+
 
 class Team:
     """As many threads as PyTorch has, the caller's included; made when they are first needed."""

@@ -123,7 +123,7 @@ class Bank:
     def units_of(self, slot: Slot, g: int, block: int, j: int) -> Tensor:
         """A of one adapter at one module, [r, i], without a copy where its pages lie together;
         r = 0 where it lacks the module."""
-        start = self.layout.starts[g] + block * self.layout.groups[g].m
+        start = self.layout.first(g, block)
         pages = slot.pages if slot.present[start + j] else []
         first, last = (pages[0], pages[-1]) if pages else (0, -1)
         if pages == list(range(first, last + 1)):

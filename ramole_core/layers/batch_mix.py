@@ -17,8 +17,8 @@ from torch import Tensor
 from ramole_core.composition import Decision, Gate
 from ramole_core.layers.bank import Bank, Slot
 
-FIXED, GATED, KEEPS = 0, 1, 2
-"""Who gives a row's weights: a table; a gate; a gate where those that lack a module take part."""
+FIXED, MASKED, KEEPS = 0, 1, 2
+"""Who gives a row's weights: a table; a gate among those that have the module; a gate of all."""
 ACTIVATIONS = ("", "gelu", "relu")
 """Of a page's unit, as the kernel numbers them."""
 
@@ -33,6 +33,8 @@ class RowMix:
     bypass: Slot | None = None
     present: Bool[Tensor, "module slot"] | None = None
     """Where each slot counts; None: in every module that it has."""
+    lacks: Bool[Tensor, "module k"] | None = None
+    """Where an adapter of a merge lacks the module; None: it is no merge."""
 
     @property
     def here(self) -> Bool[Tensor, "module slot"]:
@@ -42,6 +44,11 @@ class RowMix:
         if not self.slots:
             return torch.zeros(len(self.decision.weights), 0, dtype=torch.bool)
         return torch.stack([slot.present for slot in self.slots], dim=1)
+
+    @property
+    def has(self) -> Bool[Tensor, "module k"]:
+        """Which adapter of the trace has which module."""
+        return self.here if self.lacks is None else ~self.lacks
 
     @property
     def k(self) -> int:
@@ -78,7 +85,7 @@ class Rows:
     counts: np.ndarray
     """[b, 2] int32: pages and adapters."""
     asks: np.ndarray
-    """[b, 5] int32: FIXED, GATED or KEEPS; first row and rank of the router; how many adapters
+    """[b, 5] int32: FIXED, MASKED or KEEPS; first row and rank of the router; how many adapters
     share the weight (0: all); 1 where the scores are the weights."""
     present: np.ndarray
     """[modules, b, k] bool."""
@@ -148,7 +155,7 @@ class BatchMix:
         if gate is None:
             made.fixed[:, n, :k] = _array(row.weights)
             return
-        made.asks[n, 0] = KEEPS if gate.keeps else GATED
+        made.asks[n, 0] = KEEPS if gate.keeps else MASKED
         if gate.router is not None:
             router = self.bank.router_rows(gate.router.checksum)
             made.asks[n, 1:3] = router.start, router.rank
@@ -210,7 +217,7 @@ class BatchMix:
 
     @cached_property
     def allowed(self) -> Bool[Tensor, "modules b k"]:
-        """Who may get weight of a gate."""
+        """Who takes part in a gate."""
         every = torch.arange(self.k, device=self.bank.device) < self.table("counts")[:, 1:]
         keeps = self.table("asks")[:, :1] == KEEPS
         return self.table("present") | (every & keeps)
@@ -233,7 +240,7 @@ class BatchMix:
     @cached_property
     def fixed_pages(self) -> Float[Tensor, "modules b R"]:
         """The weight of each page where no row has a gate."""
-        return self.spread(self.table("fixed")) @ self.owner.T
+        return self.spread(self.table("fixed") * self.table("present")) @ self.owner.T
 
     def spread(
         self, alpha: Float[Tensor, "m n k"], rows: Int[Tensor, "n"] | None = None
@@ -260,9 +267,8 @@ class BatchMix:
 
     def slice(self, table: Tensor, g: int, block: int) -> Tensor:
         """The modules of one group in one block, of a [modules, ...] table."""
-        m = self.bank.layout.groups[g].m
-        start = self.bank.layout.starts[g] + block * m
-        return table[start : start + m]
+        start = self.bank.layout.first(g, block)
+        return table[start : start + self.bank.layout.groups[g].m]
 
 
 def _array(table: Tensor) -> np.ndarray:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Shaped
 from torch import Tensor, nn
 
 from ramole_core.composition import Sites
@@ -72,13 +72,24 @@ class Layout:
         sizes = [len(group.paths) * group.m for group in self.groups]
         return tuple(sum(sizes[:g]) for g in range(len(sizes)))
 
+    def first(self, g: int, block: int) -> int:
+        """Flat index of the first module of a group in a block."""
+        return self._firsts[g][block]
+
+    @cached_property
+    def _firsts(self) -> list[list[int]]:
+        return [
+            [start + block * group.m for block in range(len(group.paths))]
+            for start, group in zip(self.starts, self.groups, strict=True)
+        ]
+
     @cached_property
     def trace_order(self) -> list[int]:
         """Place of each flat module in a trace's (layer, module) axes, row-major."""
         width = len(self.places.modules)
         return [row * width + column for row, column in (self.places.at[p] for p in self.flat)]
 
-    def as_trace(self, flat: Float[Tensor, "l modules k"]) -> Float[Tensor, "l layer module k"]:
+    def as_trace(self, flat: Shaped[Tensor, "l modules k"]) -> Shaped[Tensor, "l layer module k"]:
         """From flat order to a trace's axes; 0 where there is no such module."""
         layers, modules = len(self.places.layers), len(self.places.modules)
         every = flat.new_zeros(len(flat), layers * modules, flat.shape[-1])

@@ -13,7 +13,7 @@ and masks say whose counts; each adapter is read once whoever uses it.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Literal
 
 import numpy as np
@@ -30,6 +30,7 @@ from ramole_core.layers.batch_mix import FIXED, BatchMix
 from ramole_core.layers.late_scores import ACTIVATIONS, late_scores, module_signal
 from ramole_core.layers.rows_mixing import RowsMixing
 from ramole_core.layers.tiles import in_tiles
+from ramole_core.layers.traced import Traced
 from ramole_core.layers.weigh import weigh
 
 Way = Literal["rows", "all"]
@@ -51,8 +52,8 @@ class Forward:
     starts: tuple[int, ...]
     """Place of each row's first token in its own request."""
     way: Way
-    alpha: list[list[Tensor | None]] | None = None
-    """By group and block, [m, N, k]; None: not traced."""
+    traced: Traced | None = None
+    """What the traces of rows need; None: no row has one."""
     rows: RowsMixing | None = None
     """What runs the kernel, where it is by rows."""
     faults: dict[int, Exception] = field(default_factory=dict)
@@ -67,16 +68,17 @@ class Forward:
         counts: Sequence[int],
         *,
         starts: Sequence[int] | None = None,
-        trace: bool,
+        trace: Sequence[int] = (),
         way: Way | None = None,
     ) -> "Forward":
-        kept: list[list[Tensor | None]] | None = None
-        if trace and batch.gated:
-            kept = [[None] * len(group.paths) for group in batch.bank.layout.groups]
+        """`trace` are the rows whose weights and contributions are told afterwards."""
         starts = tuple(starts or [0] * len(counts))
-        forward = cls(batch, tuple(counts), starts, way or way_of(batch), kept)
+        forward = cls(batch, tuple(counts), starts, way or way_of(batch))
+        if trace:
+            compiled = way_of(batch) == "rows"
+            forward.traced = Traced(batch, forward.counts, trace, compiled=compiled)
         if forward.way == "rows":
-            forward.rows = RowsMixing(batch, forward.counts, traced=kept is not None)
+            forward.rows = RowsMixing(batch, forward.counts, traced=forward.traced)
         return forward
 
     def __post_init__(self):
@@ -115,20 +117,21 @@ class Forward:
             u = torch.where(pages, ACTIVATIONS[name](u), u)
         if batch.gated:
             alpha = self._gate(q, u, g, block, late)
-            weight = batch.spread(alpha, self.row_of) @ batch.owner.T
+            if self.traced is not None:
+                self._tell(alpha, u, g, block)
+            here = batch.slice(batch.table("present"), g, block)[:, self.row_of]
+            weight = batch.spread(alpha * here, self.row_of) @ batch.owner.T
         else:
             weight = batch.slice(batch.fixed_pages, g, block)[:, self.row_of]
+            if self.traced is not None:
+                self._tell(batch.slice(batch.table("fixed"), g, block)[:, self.row_of], u, g, block)
         return (weight * u).to(bank.dtype)
 
     def _gate(
         self, q: Tensor, u: Tensor, g: int, block: int, late: Tensor | None
     ) -> Float[Tensor, "m N k"]:
         batch, bank, row_of = self.batch, self.batch.bank, self.row_of
-        at = batch.numbers.clamp(max=batch.width - 1)[row_of][None]
-
-        def by_adapter(units: Float[Tensor, "m N R"]) -> Float[Tensor, "m N k"]:
-            found = units @ batch.owner
-            return found.gather(-1, at.expand(*found.shape[:-1], -1))
+        by_adapter = partial(self._by_adapter, row_of)
 
         def row(name: str) -> Tensor:
             return batch.table(name)[row_of]
@@ -139,7 +142,7 @@ class Forward:
         if (mask := batch.router_mask) is not None:
             q = q * mask[row_of]
         gram = bank.gram[g][block][:, : batch.high]
-        score = by_adapter(torch.bmm(q, gram.transpose(1, 2)) * u)
+        score = by_adapter(torch.bmm(q, gram.transpose(1, 2)) * u) * module("present")
         score = score + module("fixed")
         if batch.surprised:
             mean, inverse = module("usual").unbind(-1)
@@ -152,28 +155,41 @@ class Forward:
         alpha = weigh(
             score,
             allowed=batch.slice(batch.allowed, g, block)[:, row_of],
-            present=module("present"),
             top=asks[:, 3:4] if batch.ranked else 0,
             raw=asks[:, 4:5] > 0 if batch.raw else False,
             bias=module("bias"),
         )
-        alpha = torch.where(asks[:, :1] == FIXED, module("fixed"), alpha)
-        if self.alpha is not None:
-            self.alpha[g][block] = alpha
-        return alpha
+        return torch.where(asks[:, :1] == FIXED, module("fixed"), alpha)
+
+    def _by_adapter(
+        self, row_of: Int[Tensor, "n"], units: Float[Tensor, "m n R"]
+    ) -> Float[Tensor, "m n k"]:
+        """Sums over the units of each of the rows' own adapters."""
+        batch = self.batch
+        at = batch.numbers.clamp(max=batch.width - 1)[row_of][None]
+        found = units @ batch.owner
+        return found.gather(-1, at.expand(*found.shape[:-1], -1))
+
+    def _tell(
+        self, alpha: Float[Tensor, "m N k"], u: Float[Tensor, "m N R"], g: int, block: int
+    ) -> None:
+        """The weights of the traced rows, and the lengths of their weighted updates."""
+        batch, traced = self.batch, self.traced
+        assert traced is not None
+        at = torch.from_numpy(traced.tokens).to(u.device)
+        rows, alpha = self.row_of[at], alpha[:, at]
+        here = batch.slice(batch.table("present"), g, block)[:, rows]
+        lengths = self._by_adapter(rows, u[:, at].square()).sqrt() * alpha.abs() * here
+        traced.tell(batch.bank.layout.first(g, block), alpha, lengths)
 
     def _by_rows(self, x: Tensor, given: Input, g: int, block: int) -> np.ndarray:
         rows = self.rows
         assert rows is not None
         if not self.batch.late:
-            units, alpha = rows.run(given, g, block, UNITS_STEP | WEIGHTS_STEP)
-        else:
-            units, _ = rows.run(given, g, block, UNITS_STEP)
-            late = self._late_scores(x.reshape(-1, x.shape[-1]), g, block, units)
-            units, alpha = rows.run(given, g, block, WEIGHTS_STEP, late=late, units=units)
-        if self.alpha is not None and alpha is not None:
-            self.alpha[g][block] = torch.from_numpy(alpha)
-        return units
+            return rows.run(given, g, block, UNITS_STEP | WEIGHTS_STEP)
+        units = rows.run(given, g, block, UNITS_STEP)
+        late = self._late_scores(x.reshape(-1, x.shape[-1]), g, block, units)
+        return rows.run(given, g, block, WEIGHTS_STEP, late=late, units=units)
 
     # --- the gates' own scores ------------------------------------------------------------------
 
@@ -194,7 +210,7 @@ class Forward:
                 if path == block_of(paths[0]) and scores is not None:
                     late[:, here, :k] = scores
                 continue
-            first = bank.layout.starts[g] + block * len(paths)
+            first = bank.layout.first(g, block)
             for j, path in enumerate(paths):
                 if not bool(row.here[first + j].any()):
                     continue
@@ -207,7 +223,7 @@ class Forward:
     ) -> list[Float[Tensor, "l _"]]:
         """x A^T of each of the row's adapters at a module; r = 0 where it lacks that."""
         row, bank = self.batch.rows[n], self.batch.bank
-        first = bank.layout.starts[g] + block * bank.layout.groups[g].m
+        first = bank.layout.first(g, block)
         here = row.here[first + j].tolist()
         if units is None:
             mine = x.to(bank.dtype)
@@ -247,24 +263,9 @@ class Forward:
         torch.addmm(flat, units[j].to(y.dtype), B[: self.batch.high].to(y.dtype), out=flat)
         return y
 
-    def weights(self, rows: Sequence[int]) -> list[Float[Tensor, "l layer module k"]]:
-        """The gate of each of these rows at its tokens, float16 on the CPU; fixed weights are
-        repeated."""
-        batch, layout = self.batch, self.batch.bank.layout
-        flat: Tensor | None = None
-        if self.alpha is not None and any(batch.rows[n].gate is not None for n in rows):
-            flat = torch.cat([a for group in self.alpha for a in group if a is not None])
-            flat = flat.half().cpu()
-        found = []
-        for n in rows:
-            mix = batch.rows[n]
-            if mix.gate is not None and flat is not None:
-                mine = flat[:, self._at[n], : mix.k].transpose(0, 1)
-                found.append(layout.as_trace(mine))
-            else:
-                fixed = layout.as_trace(mix.decision.weights.half()[None])
-                found.append(fixed.expand(self.counts[n], -1, -1, -1))
-        return found
+    def traces(self) -> list[Float[Tensor, "l 2 layer module k"]]:
+        """Weights and contributions at the tokens of each traced row, float16 on the CPU."""
+        return [] if self.traced is None else self.traced.each()
 
 
 def _modules_first(inner: Float[Tensor, "n R m"], dtype: torch.dtype) -> Float[Tensor, "m n R"]:

@@ -15,6 +15,7 @@ from ramole_core.kernels.watching import WATCHING
 from ramole_core.kernels.weight import Input, UnitRows, Update
 from ramole_core.kernels.words import WORDS
 from ramole_core.layers.batch_mix import BatchMix
+from ramole_core.layers.traced import Traced
 
 TABLES = ("pages", "slots", "acts", "counts", "asks", "present", "fixed", "bias", "usual", "own")
 
@@ -22,8 +23,11 @@ TABLES = ("pages", "slots", "acts", "counts", "asks", "present", "fixed", "bias"
 class RowsMixing:
     """One forward; the tokens of row n are `counts[n]`, side by side."""
 
-    def __init__(self, batch: BatchMix, counts: Sequence[int], *, traced: bool):
+    def __init__(self, batch: BatchMix, counts: Sequence[int], *, traced: Traced | None = None):
+        """`traced` takes weights and lengths of its rows."""
         self._batch, self._traced = batch, traced
+        self._told = np.zeros(max(batch.b, 1), np.bool_)
+        self._told[[] if traced is None else list(traced.rows)] = True
         tables, bank = batch.tables, batch.bank
         self.n = sum(counts)
         row_of = np.repeat(np.arange(len(counts), dtype=np.int32), counts)
@@ -42,6 +46,7 @@ class RowsMixing:
         w[words_of.S], w[words_of.RUNS] = bank.s, self._runs.ctypes.data
         w[words_of.UNITS_ROW], w[words_of.K] = self._width, batch.k
         w[words_of.ROWS], w[words_of.PAGES_ROW] = batch.b, most
+        w[words_of.TRACED] = self._told.ctypes.data
         at = dict(zip(TABLES, _TABLE_WORDS, strict=True))
         for name, word in at.items():
             w[word] = getattr(tables, name).ctypes.data
@@ -55,18 +60,19 @@ class RowsMixing:
         *,
         late: Tensor | None = None,
         units: np.ndarray | None = None,
-    ) -> tuple[np.ndarray, np.ndarray | None]:
-        """Units [m, N, R] of a layer's input [N, i], and alpha [m, N, k] where it is traced.
+    ) -> np.ndarray:
+        """Units [m, N, R] of a layer's input [N, i], weighted where `steps` says so.
 
         `units` are those of the first step, where only the second is left to do.
         """
-        batch, bank = self._batch, self._batch.bank
+        bank = self._batch.bank
         A, gram, _ = bank.views(g, block)
         group = bank.layout.groups[g]
         m = group.m
         if units is None:
             units = np.empty((m, self.n, self._width), np.float32)
-        alpha = np.zeros((m, self.n, batch.k), np.float32) if self._traced else None
+        first = bank.layout.first(g, block)
+        told = None if self._traced is None else self._traced.told[:, first : first + m]
         scores = None if late is None else late.float().contiguous()
         w = self._words
         pairs = PAIRS and given.x.dtype == bank.dtype == torch.bfloat16 and group.i % WIDTH == 0
@@ -75,15 +81,16 @@ class RowsMixing:
         w[words_of.MODULES], w[words_of.I] = m, group.i
         w[words_of.A], w[words_of.GRAM] = A.ctypes.data, gram.ctypes.data
         w[words_of.BANK_PAGES] = gram.shape[1]
-        w[words_of.FIRST] = bank.layout.starts[g] + block * m
+        w[words_of.FIRST] = first
         w[words_of.UNITS] = units.ctypes.data
-        w[words_of.ALPHA] = 0 if alpha is None else alpha.ctypes.data
+        w[words_of.ALPHA] = 0 if told is None else told[0].ctypes.data
+        w[words_of.NORMS] = 0 if told is None else told[1].ctypes.data
         w[words_of.LATE] = 0 if scores is None else scores.data_ptr()
         w[words_of.STEPS] = steps
         if (watcher := WATCHING.one) is not None:
-            watcher.keep(self, given, units, alpha, scores)
+            watcher.keep(self, given, units, scores)
         MIX.run(w, len(self._runs) * m)
-        return units, alpha
+        return units
 
     def update(self, units: np.ndarray, g: int, block: int, j: int) -> Update:
         """What module j adds to its layer's output."""

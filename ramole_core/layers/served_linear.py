@@ -37,13 +37,13 @@ class Serving:
         counts: Sequence[int],
         *,
         starts: Sequence[int] | None = None,
-        trace: bool = False,
+        trace: Sequence[int] = (),
         way: Way | None = None,
     ) -> Iterator[Forward]:
         """A forward of `counts[n]` tokens of row n, side by side, is mixed so inside this block.
 
-        `starts` are the places of their first tokens; `way` forces one of the two ways of
-        `mixing`.
+        `starts` are the places of their first tokens; `trace` are the rows whose traces are
+        asked for; `way` forces one of the two ways of `mixing`.
         """
         forward = Forward.of(batch, counts, starts=starts, trace=trace, way=way)
         self.now = forward if batch.mixes else None
@@ -85,6 +85,12 @@ class SharedInput:
         assert isinstance(units, np.ndarray)
         return weight.multiply(given, forward.update(units, self._g, self._block, j))
 
+    def made(self, y: Tensor, j: int) -> None:
+        """The output of the group's layer j, for the traces."""
+        forward = self._serving.now
+        if forward is not None and forward.traced is not None:
+            forward.traced.see(self._g, self._block, j, y)
+
 
 class ServedLinear(nn.Module):
     """y = W x + sum_k alpha_k B_k A_k x, under `torch.inference_mode`; the base layer stays."""
@@ -101,7 +107,9 @@ class ServedLinear(nn.Module):
         return self.base.get_parameter("weight")
 
     def forward(self, x: Float[Tensor, "*b i"]) -> Float[Tensor, "*b o"]:
-        return self._shared.product(self, x, self._j, last=self._last)
+        y = self._shared.product(self, x, self._j, last=self._last)
+        self._shared.made(y, self._j)
+        return y
 
 
 def install_serving(model: nn.Module, layout: Layout) -> tuple[Installation, Serving]:

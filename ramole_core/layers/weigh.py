@@ -12,13 +12,12 @@ def weigh(
     scores: Float[Tensor, "*#b l k"],
     *,
     allowed: Bool[Tensor, "*#b #l k"],
-    present: Bool[Tensor, "*#b #l k"],
     top: Int[Tensor, "*#b #l 1"] | int = 0,
     raw: Bool[Tensor, "*#b #l 1"] | bool = False,
     bias: Float[Tensor, "*#b #l k"] | None = None,
 ) -> Float[Tensor, "*b l k"]:
     """Weights of k adapters: softmax over the `top` best of those `allowed` (0: over all), or the
-    scores where `raw`; `bias` is added, and what is not `present` gets 0.
+    scores where `raw`; then `bias` is added. Who is not allowed gets 0.
 
     Of equal scores the first counts as the better.
     """
@@ -30,6 +29,4 @@ def weigh(
     alpha = scores.softmax(-1)
     if isinstance(raw, Tensor) or raw:
         alpha = torch.where(torch.as_tensor(raw), scores.masked_fill(scores <= NEVER, 0.0), alpha)
-    if bias is not None:
-        alpha = alpha + bias
-    return alpha * present
+    return (alpha if bias is None else alpha + bias) * allowed

@@ -12,6 +12,7 @@ from ramole_core.composition import (
     Decision,
     FixedPool,
     Lora,
+    even,
     register,
 )
 from ramole_core.methods import Method, Option
@@ -41,7 +42,7 @@ class CaLora(FixedPool):
             for path in ask.sites.paths
         }
         return Decision(
-            ask.present.float(),
+            even(ask.present),
             bypass=Bypass(loras, f"{ask.trained.checksum} {amount}"),
         )
 

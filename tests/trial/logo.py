@@ -30,7 +30,7 @@ class LoGo(Composition):
         at = int(ask.options["module"])
         loud = torch.tensor([loudness(a.response, at) for a in ask.adapters])
         tau = ask.trained.tensors["tau"].float()
-        return Decision((loud / tau).softmax(-1) * ask.present)
+        return Decision((loud / tau).softmax(-1).repeat(len(ask.present), 1))
 
     def begin(self, sites, adapters, recipe):
         return {"tau": torch.tensor(recipe["tau"])}

@@ -37,7 +37,7 @@ class LoraFlow(FixedPool):
             for block in ask.sites.blocks
         }
         bias = torch.stack([tensors[f"{block_of(p)}.b"][rows].float() for p in ask.sites.paths])
-        gate = Gate(linear=linear, per="block", bias=bias, keeps=True)
+        gate = Gate(linear=linear, per="block", bias=bias)
         return Decision(even(ask.present), gate=gate)
 
     def begin(self, sites, adapters, recipe):

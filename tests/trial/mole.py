@@ -2,6 +2,9 @@
 
 logits = e [v_1/|v_1| ... v_k/|v_k|],   w = softmax(logits / tau),   y = W x + sum_j w_j v_j
 
+Experts that are masked, here those that lack the module, are dropped, and the others share all of
+the weight.
+
 Balance: - log prod_j mean(w_j).
 """
 
@@ -41,7 +44,7 @@ class MoLE(FixedPool):
             ]
             return sum(parts) / tau
 
-        return Decision(even(ask.present), gate=Gate(score=score))
+        return Decision(even(ask.present), gate=Gate(score=score, keeps=False))
 
     def begin(self, sites, adapters, recipe):
         k = len(adapters)

@@ -18,6 +18,7 @@ from ramole_core import Request
 from ..charts.run import Found, Run
 from ..model.loading import loaded
 from ..model.reading import Reading
+from .conversation import by_the_base
 
 if TYPE_CHECKING:
     from ramole_core import Ramole
@@ -48,8 +49,8 @@ class Shown:
     found: tuple[Found, ...] = ()
     experts: tuple[str, ...] = ()
     pieces: tuple[str, ...] = ()
-    weights: tuple[np.ndarray, ...] = ()
-    """[k] for each piece: the gate's mean over layers and modules."""
+    shares: tuple[np.ndarray, ...] = ()
+    """[k] for each piece: each adapter's share of what all contributed."""
     beside: str | None = None
     run: Run | None = None
     """The finished run; None while it is on its way."""
@@ -109,13 +110,13 @@ def _draw(
     reading: Reading, live: Live, *, found: tuple[Found, ...], beside: bool
 ) -> Iterator[Shown]:
     steps, names = reading.steps[0], _taken(found)
-    weights: list[np.ndarray] = []
+    shares: list[np.ndarray] = []
     base = None
     with closing(reading.pictures()) as pictures:
         for _ in pictures:
             count = len(steps)  # the thread may append behind it
-            new = [step.weights for step in steps[len(weights) : count]]
-            weights += [row.mean((0, 1), dtype=np.float32) for row in new if row is not None]
+            new = [step.shares for step in steps[len(shares) : count]]
+            shares += [row for row in new if row is not None]
             if count:
                 names = steps[count - 1].adapters
                 found = scored(found, names, steps[count - 1].scores)
@@ -129,7 +130,7 @@ def _draw(
                 found=took(found, names),
                 experts=names,
                 pieces=tuple(step.text for step in steps[:count]),
-                weights=tuple(weights),
+                shares=tuple(shares),
                 beside=base,
             )
 
@@ -158,7 +159,9 @@ def _keep(reading: Reading, live: Live, request: Request, found: tuple[Found, ..
 
 
 def _bare(request: Request) -> Request:
-    return replace(request, method="base", adapters=None, weights=None, exclude=(), trace=False)
+    """The same text, and the same earlier turns, by the base alone."""
+    alone = {"method": "base", "adapters": None, "weights": None, "options": None, "exclude": ()}
+    return by_the_base(replace(request, **alone, trace=False))
 
 
 def _taken(found: Sequence[Found]) -> tuple[str, ...]:

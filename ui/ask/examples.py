@@ -5,6 +5,7 @@ With them a visitor sees an answer before any model is there. `python -m ui.ask.
 
 import base64
 import json
+import math
 import zlib
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -16,6 +17,8 @@ from ramole_core import Explanation, Generation, Request, Trace
 from ..charts.run import Found, Run
 from ..parts.prompts import LIVE
 
+ARRAYS = ("weights", "contribution", "present")
+"""Of a trace."""
 FOLDER = Path(__file__).parent / "recorded"
 
 
@@ -47,15 +50,18 @@ def write_run(run: Run, path: Path) -> None:
     answer, trace = run.answer, run.answer.trace
     if trace is None:
         raise ValueError("a recorded run needs a trace")
-    packed = zlib.compress(np.ascontiguousarray(trace.weights, "<f2").tobytes(), 9)
     record = {
         "title": run.title,
         "request": _set(run.request),
         "answer": {**_plain(answer), "trace": None},
         "trace": {
-            **{name: value for name, value in vars(trace).items() if name != "weights"},
+            **{name: value for name, value in vars(trace).items() if name not in ARRAYS},
             "shape": list(trace.weights.shape),
-            "weights": base64.b64encode(packed).decode("ascii"),
+            **{
+                name: _packed(array)
+                for name in ARRAYS
+                if (array := getattr(trace, name)) is not None
+            },
         },
         "beside": None if run.beside is None else {**_plain(run.beside), "trace": None},
         "pieces": list(run.pieces),
@@ -70,12 +76,14 @@ def write_run(run: Run, path: Path) -> None:
 
 
 def read_run(path: Path) -> Run:
-    """The run that `write_run` kept."""
+    """The run that `write_run` kept; an older one has no contributions."""
     record = json.loads(path.read_text("utf-8"))
     kept = dict(record["trace"])
     shape = kept.pop("shape")
-    raw = zlib.decompress(base64.b64decode(kept.pop("weights")))
-    trace = Trace(**kept, weights=np.frombuffer(raw, "<f2").reshape(shape).astype(np.float16))
+    kept |= {name: _unpacked(kept[name], shape, name) for name in ARRAYS if name in kept}
+    if "present" not in kept:  # older than contributions, with weights of 0 where one is absent
+        kept["present"] = np.broadcast_to((kept["weights"] != 0).any(0), shape)
+    trace = Trace(**kept)
     beside = record["beside"]
     return Run(
         request=Request(**record["request"]),
@@ -89,6 +97,20 @@ def read_run(path: Path) -> Run:
         },
         title=record["title"],
     )
+
+
+def _packed(array: np.ndarray) -> str:
+    """float16, or bits where they are switches; compressed, as text."""
+    raw = np.packbits(array) if array.dtype == np.bool_ else np.ascontiguousarray(array, "<f2")
+    return base64.b64encode(zlib.compress(raw.tobytes(), 9)).decode("ascii")
+
+
+def _unpacked(text: str, shape: list[int], name: str) -> np.ndarray:
+    raw = zlib.decompress(base64.b64decode(text))
+    if name == "present":
+        bits = np.unpackbits(np.frombuffer(raw, np.uint8), count=math.prod(shape))
+        return bits.astype(np.bool_).reshape(shape)
+    return np.frombuffer(raw, "<f2").reshape(shape).astype(np.float16)
 
 
 def _set(request: Request) -> dict[str, object]:

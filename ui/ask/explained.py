@@ -1,4 +1,4 @@
-"""One token in words: its weights as a bar, its entropy, and what base and mixture expected there.
+"""One token in words: who contributed as a bar, the entropy, what base and mixture expected.
 
 Pure functions data -> HTML; token text passes through `html.escape`.
 """
@@ -9,15 +9,18 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ramole_core import mean_contribution, mean_weights
+
 from ..charts.palette import BASE, MIXTURE, chip_html, ink_of, letter_of
-from ..charts.run import Run, entropy, mean_weights, strongest
+from ..charts.run import Run, entropy, strongest
 
 if TYPE_CHECKING:
     from ramole_core import Explanation
 
 PICK = (
     '<p class="quiet">Pick a token of the answer, with a click or the arrow keys, to see its '
-    "weights by layer, module and adapter, and what the base alone would have said there.</p>"
+    "contributions and weights by layer, module and adapter, and what the base alone would have "
+    "said there.</p>"
 )
 
 
@@ -28,26 +31,35 @@ def spell(piece: str) -> str:
     return piece.replace("\n", "↵").replace(" ", "␣").replace("\t", "⇥")
 
 
-def token_html(run: Run, index: int) -> str:
-    """Heading, stacked bar of the mean weights, and entropy, of one generated token."""
+def token_html(run: Run, index: int, *, turn: int = 0) -> str:
+    """Heading, stacked bar of the adapters' shares with their contributions and weights, and the
+    gate's entropy, of one generated token.
+
+    `turn` is the number of an earlier turn of a conversation, 0 for the newest answer.
+    """
     piece = escape(spell(run.pieces[index]))
-    head = f"<h2>Token {index + 1} of {len(run.pieces)}: <code>{piece}</code></h2>"
-    gates = run.gates
-    if index >= len(gates) or not run.experts:
+    where = f"Turn {turn}, token" if turn else "Token"
+    head = f"<h2>{where} {index + 1} of {len(run.pieces)}: <code>{piece}</code></h2>"
+    here = slice(index, index + 1)
+    gates, present, contribution = run.gates[here], run.present[here], run.contribution
+    if not len(gates) or not run.experts:
         return head + '<p class="quiet">No adapter was at work here.</p>'
-    weights = mean_weights(gates)[index]
-    leader = strongest(weights)
+    leader, places = strongest(run.shares[index]), run.places
     k = len(run.experts)
-    H, even = float(entropy(gates[index : index + 1])[0]), float(np.log(k))
+    H, even = float(entropy(gates, present)[0]), float(np.log(k))
+    did = "weighed most" if contribution is None else "contributed most"
     said = (
-        f"<strong>{letter_of(leader)} {escape(run.experts[leader])}</strong> weighed most."
+        f"<strong>{letter_of(places[leader])} {escape(run.experts[leader])}</strong> {did}."
         if leader >= 0
         else "No adapter stands out."
     )
+    weights = mean_weights(gates, present)[0]
+    contributed = None if contribution is None else mean_contribution(contribution[here])[0]
     against = f" (all even: log {k} = {even:.2f})" if k > 1 else ""
+    experts = list(zip(run.experts, places, strict=True))
     return (
         f"{head}<p>{said} Entropy of the gate: {H:.2f} nats{against}.</p>"
-        f"{_stack(weights, run.experts)}"
+        f"{_stack(experts, run.shares[index], weights=weights, contributed=contributed)}"
     )
 
 
@@ -69,24 +81,31 @@ def waiting_html(reason: str) -> str:
     return f'<p class="quiet" role="status">{escape(reason)}</p>'
 
 
-def _stack(weights: Sequence[float], experts: Sequence[str]) -> str:
-    total = sum(abs(float(w)) for w in weights) or 1.0
+def _stack(
+    experts: Sequence[tuple[str, int]],
+    shares: Sequence[float],
+    *,
+    weights: Sequence[float],
+    contributed: Sequence[float] | None,
+) -> str:
+    """`experts`: each with its number for letter and colour."""
     parts, items = [], []
-    for e, (name, weight) in enumerate(zip(experts, weights, strict=True)):
-        ink = ink_of(e)
-        share = 100 * abs(float(weight)) / total
-        sign = "−" if weight < 0 else ""
-        label = sign + letter_of(e) if share > 6 else ""
+    rows = zip(experts, shares, weights, strict=True)
+    for e, ((name, place), share, weight) in enumerate(rows):
+        ink, width = ink_of(place), 100 * float(share)
+        label = ("−" if weight < 0 else "") + letter_of(place) if width > 6 else ""
+        note = "" if contributed is None else f"contribution {float(contributed[e]):.3f}, "
+        note += f"weight {float(weight):.3f}"
         parts.append(
-            f'<i style="width:{share:.2f}%;background:{ink.colour};color:{ink.text}">{label}</i>'
+            f'<i style="width:{width:.2f}%;background:{ink.colour};color:{ink.text}">{label}</i>'
         )
         items.append(
-            f'<li>{chip_html(e)}<span class="name">{escape(name)}</span>'
-            f'<span class="share">{float(weight):.3f}</span></li>'
+            f'<li>{chip_html(place)}<span class="name">{escape(name)}</span>'
+            f'<span class="share">{width:.0f} %</span> <span class="quiet">{note}</span></li>'
         )
     return (
         f'<div class="stack" aria-hidden="true">{"".join(parts)}</div>'
-        f'<ul class="legend" aria-label="Mean weight of each adapter">{"".join(items)}</ul>'
+        f'<ul class="legend" aria-label="Share of each adapter">{"".join(items)}</ul>'
     )
 
 

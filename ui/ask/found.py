@@ -10,7 +10,7 @@ from typing import Any
 
 import gradio as gr
 
-from ..charts.palette import chip_html, ink_of
+from ..charts.palette import chip_html, ink_of, places_of
 from ..charts.run import Found, Run
 from ..parts.events import PLAIN
 from ..parts.notice import ending
@@ -19,7 +19,9 @@ NOTABLE = 0.005
 """Seconds in the queue that are worth a line."""
 NO_RETRIEVAL = "This method uses no adapter; the nearest ones are shown for comparison."
 BESIDE = """
-<section class="beside"><h2>The bare base, same batch</h2><div class="plain"></div></section>
+<section class="beside"><h2>The bare base, same batch</h2><div class="plain"></div>
+<p class="quiet same">It read the same conversation, the mixture's earlier answers included.</p>
+</section>
 """
 BESIDE_JS = """
 const plain = element.querySelector('.plain');
@@ -29,19 +31,22 @@ draw();
 """
 
 
-def found_html(found: Sequence[Found]) -> str:
-    """Similarity bars, best first; those not taken are paler. The number stands beside each bar."""
+def found_html(found: Sequence[Found], *, before: Sequence[str] = ()) -> str:
+    """Similarity bars, best first; those not taken are paler. The number stands beside each bar.
+
+    `before`: the adapters that earlier turns had, which keep their letters and colours.
+    """
     if not found:
         return '<p class="quiet">The adapters nearest to the prompt appear here.</p>'
     taken = [one for one in found if one.taken]
     others = [one for one in found if not one.taken]
     parts = []
     if taken:
-        parts += [_bars("Mixed into this answer", taken, lettered=True)]
+        parts += [_bars("Mixed into this answer", taken, before)]
     else:
         parts += [f'<p class="quiet">{NO_RETRIEVAL}</p>']
     if others:
-        parts += [_bars("Next in line, not taken", others, lettered=False)]
+        parts += [_bars("Next in line, not taken", others)]
     return (
         '<div class="found">' + "".join(parts) + '<p class="quiet">Similarity: the cosine between '
         "the prompt and up to 20 example inputs of each adapter.</p></div>"
@@ -60,7 +65,8 @@ def timing_html(run: Run) -> str:
     rest = answer.seconds - answer.first_token_seconds
     if answer.new_tokens > 1 and rest > 0:
         stages.append(("after it", f"{(answer.new_tokens - 1) / rest:.1f} tokens/s"))
-    stages.append(("prompt", f"{answer.prompt_tokens} tokens"))
+    read = "conversation" if run.request.history else "prompt"
+    stages.append((read, f"{answer.prompt_tokens} tokens"))
     stages.append(("answer", f"{answer.new_tokens} tokens"))
     rows = "".join(f"<div><dt>{escape(k)}</dt><dd>{escape(v)}</dd></div>" for k, v in stages)
     why = escape(ending(answer.finish_reason))
@@ -78,15 +84,16 @@ def beside_view(**options: Any) -> gr.HTML:
     )
 
 
-def _bars(title: str, rows: Sequence[Found], *, lettered: bool) -> str:
-    items = []
-    for expert, one in enumerate(rows):
+def _bars(title: str, rows: Sequence[Found], before: Sequence[str] | None = None) -> str:
+    """With letters and colours unless `before` is None."""
+    items, lettered = [], before is not None
+    for place, one in zip(places_of([one.name for one in rows], before or ()), rows, strict=True):
         named = math.isnan(one.score)
         width = 0 if named else 100 * min(max(one.score, 0.0), 1.0)
         value = "named" if named else f"{one.score:.3f}"
         chip, fill = "", "var(--rm-quiet)"
         if lettered:
-            chip, fill = chip_html(expert), ink_of(expert).colour
+            chip, fill = chip_html(place), ink_of(place).colour
         items.append(
             f'<li>{chip}<span class="name">{escape(one.name)}</span>'
             f'<span class="score">{value}</span>'

@@ -1,4 +1,4 @@
-"""One token in detail: its weights by layer, module and adapter, and what else was likely."""
+"""One token in detail: contributions and weights by layer and module, what else was likely."""
 
 import threading
 from collections.abc import Iterator
@@ -10,7 +10,7 @@ from gradio.components import Component
 
 from ramole_core import Explanation
 
-from ..charts.plots import token_figure, token_table
+from ..charts.plots import Axes, token_figure, token_table
 from ..charts.run import Run
 from ..parts.errors import html_or_sentence
 from ..parts.events import PLAIN, QUIET, number_in
@@ -24,9 +24,12 @@ PICKS = 16
 """Picks that are answered at the same time; most need no model."""
 ASKING = threading.Lock()
 """One question to the model at a time, so that the streams of others go on between two."""
+TABLE = "Contributions and weights as a table"
 CAPTION = (
     '<p class="caption">Each square is one module (to the right) of one layer (upwards); the '
-    "fuller its colour, the larger the adapter's weight there when this token was chosen.</p>"
+    "fuller its colour, the more the adapter contributed there when this token was chosen: the "
+    "length of its weighted update beside that of the module's whole output. Blank: it has no such "
+    "module. (Runs recorded before this was measured show weights.)</p>"
 )
 
 
@@ -54,7 +57,7 @@ class TokenPanel:
                     gr.HTML(CAPTION, **PLAIN)
                 with gr.Column(scale=2, min_width=300):
                     likely = gr.HTML(elem_id="likely", **PLAIN)
-            with gr.Accordion("These weights as a table", open=False, elem_classes=["detail"]):
+            with gr.Accordion(TABLE, open=False, elem_classes=["detail"]):
                 table = gr.Dataframe(interactive=False, show_label=False, max_height=320)
         return cls(token, plot, likely, table)
 
@@ -74,28 +77,34 @@ class TokenPanel:
         )
 
     def picked(
-        self, ramole: "Ramole", run: Run | None, index: int | None
+        self, ramole: "Ramole", run: Run | None, index: int | None, *, turn: int = 0
     ) -> Iterator[dict[Any, Any]]:
-        """What the trace holds at once, and then what the model says of the token."""
+        """What the trace holds at once, and then what the model says of the token; `turn` as for
+        `token_html`."""
         if run is None or index is None or not 0 <= index < len(run.pieces):
             yield {self.token: waiting_html("A token can be opened once its answer has ended.")}
             return
         explanation = run.explained.get(index)
-        yield {**self.opened(run, index), self.likely: _likely(explanation, run, index)}
+        yield {**self.opened(run, index, turn=turn), self.likely: _likely(explanation, run, index)}
         if explanation is None:
             yield {self.likely: explain(ramole, run, index)}
 
-    def opened(self, run: Run, index: int) -> dict[Any, Any]:
+    def opened(self, run: Run, index: int, *, turn: int = 0) -> dict[Any, Any]:
         """Everything about one token that the trace holds."""
         trace, gates = run.answer.trace, run.gates
-        token = {self.token: token_html(run, index)}
+        token = {self.token: token_html(run, index, turn=turn)}
         if trace is None or not run.experts or index >= len(gates):
             return {**token, self.plot: None, self.table: gr.Dataframe(value=[])}
-        gate, layers, modules = gates[index], trace.layers, trace.modules
-        headers, rows = token_table(gate, run.experts, layers=layers, modules=modules)
+        axes = Axes(run.experts, trace.layers, trace.modules, run.places)
+        present = run.present[index]
+        parts = {"weight": gates[index]}
+        if (contribution := run.contribution) is not None:
+            parts = {"contribution": contribution[index], **parts}
+        what = next(iter(parts))
+        headers, rows = token_table(parts, present, axes)
         return {
             **token,
-            self.plot: token_figure(gate, run.experts, layers=layers, modules=modules),
+            self.plot: token_figure(parts[what], present, axes, what=what),
             self.table: gr.Dataframe(value=rows, headers=headers),
         }
 
@@ -111,9 +120,10 @@ def explain(ramole: "Ramole", run: Run, index: int) -> str:
         return waiting_html("What else was likely is shown once the model is there; pick again.")
 
     def asked() -> str:
-        position = trace.prompt_length + index - 1
+        ids = [*run.before, *trace.token_ids]
+        position = len(run.before) + trace.prompt_length + index - 1
         with ASKING:
-            found = ramole.explain(run.request, position, top=TOP, token_ids=trace.token_ids)
+            found = ramole.explain(run.request, position, top=TOP, token_ids=ids)
         return explanation_html(found, _chosen(run, index))
 
     return html_or_sentence(asked, waiting_html)

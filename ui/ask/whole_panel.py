@@ -9,7 +9,7 @@ from plotly.graph_objects import Figure
 
 from ..charts.palette import letter_of
 from ..charts.plots import entropy_figure, layers_figure, tokens_table
-from ..charts.run import Run, mean_weights, shares, strongest
+from ..charts.run import Run, entropy, led_by, strongest
 from ..parts.events import PLAIN, QUIET
 
 ENTROPY = (
@@ -17,8 +17,9 @@ ENTROPY = (
     "the dashed line all adapters weigh the same; at 0 one of them has all the weight.</p>"
 )
 LAYERS = (
-    '<p class="caption">Weight of this adapter for each token (to the right) and layer (upwards), '
-    "the mean over modules.</p>"
+    '<p class="caption">Contribution of this adapter to each token (to the right) in each layer '
+    "(upwards): the length of its weighted update beside the output's, the mean over modules, 0 "
+    "where it has none. (Runs recorded before this was measured show weights.)</p>"
 )
 
 
@@ -65,16 +66,17 @@ class WholePanel:
         """The panel for a finished run; empty where there are no weights."""
         if run is None or not run.experts or not run.gates.size:
             return self.cleared()
-        gates = run.gates
-        leaders = [strongest(row) for row in mean_weights(gates)]
-        led = shares(leaders, len(run.experts))
+        gates, present, shares = run.gates, run.present, run.shares
+        led = led_by([strongest(row) for row in shares], len(run.experts))
         first = led.index(max(led))
         names: list[tuple[str, str | int | float]] = [
-            (f"{letter_of(e)} {name}", e) for e, name in enumerate(run.experts)
+            (f"{letter_of(place)} {name}", e)
+            for e, (name, place) in enumerate(zip(run.experts, run.places, strict=True))
         ]
-        headers, rows = tokens_table(gates, run.pieces, run.experts)
+        experts = [name for name, _ in names]
+        headers, rows = tokens_table(shares, entropy(gates, present), run.pieces, experts)
         return {
-            self.entropy: entropy_figure(gates, run.pieces, selected=None),
+            self.entropy: entropy_figure(gates, present, run.pieces, selected=None),
             self.expert: gr.Dropdown(choices=names, value=first),
             self.layers: _layers(run, first),
             self.table: gr.Dataframe(value=rows, headers=headers),
@@ -91,11 +93,13 @@ class WholePanel:
 
 
 def _layers(run: Run, expert: int) -> Figure:
-    trace = run.answer.trace
+    trace, contribution = run.answer.trace, run.contribution
     return layers_figure(
-        run.gates,
+        run.gates if contribution is None else contribution,
         run.pieces,
         expert=expert,
         name=run.experts[expert],
         layers=trace.layers if trace else [],
+        what="weight" if contribution is None else "contribution",
+        place=run.places[expert],
     )

@@ -11,7 +11,7 @@ from .picture import finite
 from .run import BatchRun, RowRun
 
 COLUMNS = (
-    *("index", "line", "id", "prompt", "method", "text", "adapters", "mean_weights"),
+    *("index", "line", "id", "prompt", "method", "text", "adapters", "shares", "mean_weights"),
     *("similarities", "finish_reason", "prompt_tokens", "new_tokens", "seconds"),
     *("first_token_seconds", "error", "row"),
 )
@@ -42,10 +42,12 @@ def write_results(run: BatchRun, *, into: Path | None = None) -> tuple[Path, Pat
 def record_of(item: RowRun) -> dict:
     """One row with all that is known of it; the file's own columns under `extra`."""
     row, answer = item.row, item.answer
-    record = {"index": row.index, "line": row.line}
+    record: dict[str, object] = {"index": row.index, "line": row.line}
     if isinstance(row, BadRow):  # no request at all
         return {**record, "row": row.text, "error": item.sentence}
     record |= {"id": row.id, "prompt": item.prompt, "method": row.request.method}
+    if row.request.history:
+        record["history"] = row.request.history
     if answer is None:
         waits = item.state in ("waits", "runs")
         why = item.sentence or ("Not answered yet." if waits else "Stopped before it ran.")
@@ -54,6 +56,7 @@ def record_of(item: RowRun) -> dict:
         **record,
         "text": answer.text,
         "adapters": list(item.experts),
+        "shares": [round(share, 4) for share in item.shares or ()],
         "mean_weights": [round(weight, 4) for weight in item.weights or ()],
         "similarities": [finite(score) for score in item.scores],
         "finish_reason": answer.finish_reason,

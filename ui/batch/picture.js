@@ -54,15 +54,15 @@ function drawLine(line, columns) {
   const label = make('span', 'label');
   label.append(make('i', 'sign', SIGNS[line.s]), make('b', '', line.n), make('span', '', line.t));
   node.append(label);
-  for (const [c, weight] of line.c) {
-    const cell = make('i', weight === null ? 'cell known' : 'cell');
+  for (const [c, share] of line.c) {
+    const cell = make('i', share === null ? 'cell known' : 'cell');
     cell.style.gridColumn = c + 2;
-    if (weight !== null) {
-      const full = Math.min(Math.max(weight, 0), 1);
+    if (share !== null) {
+      const full = Math.min(Math.max(share, 0), 1);
       const ink = Math.round(12 + 88 * full);
       cell.style.setProperty('--full', ink + '%');
       const level = ink > 91 ? 'high' : ink > 62 ? 'middle' : 'low'; // which text reads on it
-      cell.append(make('span', level, weight.toFixed(2).replace(/^0/, '')));
+      cell.append(make('span', level, share.toFixed(2).replace(/^0/, '')));
     }
     node.append(cell);
   }

@@ -1,7 +1,7 @@
-"""The picture of a batch: requests down, adapters across, each square as full as its weight.
+"""The picture of a batch: requests down, adapters across, each square as full as its share.
 
 The browser's part is `batch.js`. A row is an option of a list, so that a screen reader hears each
-request's adapters with their weights; the table of results is the twin in text.
+request's adapters with their shares; the table of results is the twin in text.
 """
 
 import math
@@ -18,14 +18,14 @@ LABEL = 90
 """Characters of a prompt beside its row."""
 EMPTY = (
     "The map of your batch: each row becomes a line, each adapter that it uses a column, and the "
-    "fuller a square, the more that adapter weighs. All lines go through the model together."
+    "fuller a square, the more that adapter contributes. All lines go through the model together."
 )
 TEMPLATE = """
 <figure class="rm-map">
   <div class="tools" hidden>
     <button type="button" class="group" aria-pressed="false">group by adapter</button>
     <button type="button" class="compact" aria-pressed="false">compact</button>
-    <span class="scale" aria-hidden="true">weight 0 <i></i> 1</span>
+    <span class="scale" aria-hidden="true">share 0 <i></i> 1</span>
   </div>
   <div class="frame" hidden>
     <div class="heads" aria-hidden="true"></div>
@@ -81,10 +81,10 @@ def caption(run: BatchRun) -> str:
     most, count = max(uses.items(), key=lambda pair: pair[1])
     return (
         f"{asked} requests, {_adapters(len(uses))}; most used: {most}, by {count}. The fuller a "
-        "square, the more the adapter weighed in that answer (mean over its tokens, layers and "
-        "modules, 0 where the adapter has none). By this map the requests share every pass "
-        "through the model, and yet each is answered by its own adapters alone. Pick a line for "
-        "its answer; the table below says the same in numbers."
+        "square, the larger the adapter's share of what all adapters contributed to that answer "
+        "(how far each moved the outputs of the model's layers). By this map the requests share "
+        "every pass through the model, and yet each is answered by its own adapters alone. Pick a "
+        "line for its answer; the table below says the same in numbers."
     )
 
 
@@ -93,9 +93,9 @@ def _adapters(count: int) -> str:
 
 
 def _line(item: RowRun, place: dict[str, int]) -> dict[str, Any]:
-    weights = item.weights
+    shares = item.shares
     cells = [
-        [place[name], None if weights is None else round(weights[i], 2)]
+        [place[name], None if shares is None else round(shares[i], 2)]
         for i, name in enumerate(item.experts)
     ]
     prompt = " ".join(item.prompt.split())
@@ -107,12 +107,11 @@ def _line(item: RowRun, place: dict[str, int]) -> dict[str, Any]:
     }
 
 
-def weighed(item: RowRun) -> str:
-    """`squad_v1 0.62, dart 0.20`: a row's adapters with their weights, in text."""
-    weights = item.weights
+def shared(item: RowRun) -> str:
+    """`squad_v1 0.62, dart 0.20`: a row's adapters with their shares, in text."""
+    shares = item.shares
     return ", ".join(
-        name if weights is None else f"{name} {weights[i]:.2f}"
-        for i, name in enumerate(item.experts)
+        name if shares is None else f"{name} {shares[i]:.2f}" for i, name in enumerate(item.experts)
     )
 
 

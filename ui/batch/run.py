@@ -14,7 +14,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ramole_core import BadRow, Batch, BatchRow, Generation, RamoleError, Step, run_rows
+from ramole_core import (
+    BadRow,
+    Batch,
+    BatchRow,
+    Generation,
+    RamoleError,
+    Step,
+    mean_weights,
+    run_rows,
+)
 
 from ..model.loading import loaded
 from ..model.pace import PACE
@@ -48,10 +57,11 @@ class RowRun:
     """Their similarities; nan where named."""
     pieces: list[str] = field(default_factory=list)
     """The text of each token so far."""
-    gate: np.ndarray | None = None
-    """[k], the sum over its tokens of the gate's mean over layers and modules."""
-    gated: int = 0
-    """Tokens in that sum."""
+    told: np.ndarray | None = None
+    """[2, k], the sums over its tokens of each adapter's share of the contributions, and of its
+    mean weight in the modules that it has."""
+    traced: int = 0
+    """Tokens in those sums."""
     place: int = 0
     """In everybody's queue; 0 where it is not in it, or not yet."""
     answer: Generation | None = None
@@ -69,12 +79,20 @@ class RowRun:
         return "".join(self.pieces) if self.answer is None else self.answer.text
 
     @property
+    def shares(self) -> list[float] | None:
+        """Each adapter's share of what all contributed so far; None before the first token."""
+        return self._mean(0)
+
+    @property
     def weights(self) -> list[float] | None:
         """The mean weight of each adapter so far; None before the first token."""
-        gate, gated = self.gate, self.gated
-        if gate is None or len(gate) != len(self.experts):
+        return self._mean(1)
+
+    def _mean(self, which: int) -> list[float] | None:
+        told, traced = self.told, self.traced
+        if told is None or told.shape[1] != len(self.experts):
             return None
-        return [float(weight) for weight in gate / gated]
+        return [float(value) for value in told[which] / traced]
 
     @property
     def done(self) -> float:
@@ -220,9 +238,14 @@ def _take(run: BatchRun, item: RowRun, came: object) -> None:
         run.recent.append(time.perf_counter())
         item.pieces.append(came.text)
         if came.weights is not None and came.weights.size:
-            gate = came.weights.mean((0, 1), dtype=np.float64)
-            same = item.gate is not None and item.gate.shape == gate.shape
-            item.gated, item.gate = (item.gated + 1, item.gate + gate) if same else (1, gate)
+            present = came.weights != 0 if came.present is None else came.present
+            weights = mean_weights(came.weights, present)
+            told = np.array([came.shares, weights], np.float64)
+            before = item.told
+            if before is None or before.shape != told.shape:
+                item.traced, item.told = 1, told
+            else:
+                item.traced, item.told = item.traced + 1, before + told
     elif isinstance(came, Generation):
         item.experts, item.scores = tuple(came.adapters), tuple(came.scores)
         item.answer = replace(came, trace=None)

@@ -5,11 +5,11 @@ from html import escape
 from ramole_core import BadRow
 
 from ..parts.notice import ending, notice_html
-from .picture import finite, weighed
+from .picture import finite, shared
 from .run import BatchRun, RowRun
 
 HEADERS = [
-    *("row", "id", "prompt", "answer", "method", "adapters (weight)", "tokens"),
+    *("row", "id", "prompt", "answer", "method", "adapters (share)", "tokens"),
     *("first token, s", "all, s", "ended because"),
 ]
 WIDTHS = [f"{n}px" for n in (52, 96, 204, 246, 86, 160, 74, 88, 64, 130)]
@@ -70,7 +70,7 @@ def table_of(run: BatchRun | None) -> list[list[str | int | float | None]]:
 
 
 def row_html(run: BatchRun | None, number: int) -> str:
-    """One row in full: prompt, answer, adapters with similarity and weight."""
+    """One row in full: prompt, answer, adapters with similarity, share and weight."""
     if run is None or not 1 <= number <= len(run.items):
         return ""
     item = run.items[number - 1]
@@ -99,19 +99,23 @@ def _block(title: str, text: str) -> str:
 
 
 def _adapters(item: RowRun) -> str:
-    weights = item.weights or [None] * len(item.experts)
+    nothing = [None] * len(item.experts)
+    told = zip(
+        item.experts, item.shares or nothing, item.weights or nothing, item.scores, strict=False
+    )
     rows = []
-    for name, weight, score in zip(item.experts, weights, item.scores, strict=False):
+    for name, share, weight, score in told:
         said = finite(score)
         rows.append(
             f'<tr><th scope="row">{escape(name)}</th>'
             f"<td>{'named' if said is None else f'{said:.3f}'}</td>"
-            f'<td class="bar"><i style="width:{100 * min(max(weight or 0, 0), 1):.0f}%"></i></td>'
+            f'<td class="bar"><i style="width:{100 * (share or 0):.0f}%"></i></td>'
+            f"<td>{'' if share is None else f'{share:.2f}'}</td>"
             f"<td>{'' if weight is None else f'{weight:.2f}'}</td></tr>"
         )
     return (
         '<table><thead><tr><th scope="col">adapter</th><th scope="col">similarity</th>'
-        '<th scope="col" colspan="2">mean weight</th></tr></thead>'
+        '<th scope="col" colspan="2">share</th><th scope="col">mean weight</th></tr></thead>'
         f"<tbody>{''.join(rows)}</tbody></table>"
     )
 
@@ -125,7 +129,7 @@ def _cells(item: RowRun) -> list[str | int | float | None]:
         _cut(item.prompt),
         _cut(item.text),
         "" if bad else row.request.method,
-        weighed(item),
+        shared(item),
         answer.new_tokens if answer else None,
         round(answer.first_token_seconds, 2) if answer else None,
         round(answer.seconds, 2) if answer else None,

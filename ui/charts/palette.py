@@ -3,6 +3,7 @@
 Okabe-Ito's eight colours, which colour-blind eyes tell apart; black is left to the text.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 
@@ -27,6 +28,13 @@ NOBODY = Ink("#8a8a8a", "#000000")
 """Where no expert stands out."""
 BASE, MIXTURE = "#8a8a8a", "#0072B2"
 """The two sides of base against mixture."""
+
+
+def places_of(names: Sequence[str], before: Sequence[str] = ()) -> list[int]:
+    """The number of each adapter, from which letter and colour follow: in a conversation those that
+    were met `before` (in that order, each once or more) keep theirs, and new ones come behind."""
+    met = list(dict.fromkeys([*before, *names]))
+    return [met.index(name) for name in names]
 
 
 def ink_of(expert: int) -> Ink:

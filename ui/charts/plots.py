@@ -1,13 +1,14 @@
-"""Weights as pictures: pure functions from arrays to plotly figures, each with a table twin."""
+"""A trace as pictures: pure functions from arrays to plotly figures, each with a table twin."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from .palette import letter_of, scale_of
-from .run import entropy, mean_weights
+from .run import entropy
 
 GREY = "#808080"
 FAINT = "rgba(128,128,128,0.25)"
@@ -25,31 +26,49 @@ Table = tuple[list[str], list[list[str | float]]]
 """Headers and rows."""
 
 
+@dataclass(frozen=True)
+class Axes:
+    """Of one trace."""
+
+    experts: Sequence[str]
+    layers: Sequence[int]
+    modules: Sequence[str]
+    places: Sequence[int] | None = None
+    """The experts' numbers for letter and colour; None: 0, 1, ..."""
+
+    def place(self, expert: int) -> int:
+        """The number of one expert."""
+        return expert if self.places is None else self.places[expert]
+
+
 def token_figure(
-    gate: np.ndarray, experts: Sequence[str], *, layers: Sequence[int], modules: Sequence[str]
+    values: np.ndarray, present: np.ndarray, axes: Axes, *, what: str = "contribution"
 ) -> go.Figure:
-    """One token's gate, [layer, module, k]: a heat map layer x module for each expert."""
-    k, (low, high) = len(experts), bounds_of(gate)
+    """One token's contributions (or weights), [layer, module, k]: a heat map layer x module for
+    each expert, blank where it lacks the module; one colour scale for all."""
+    k, (low, high) = len(axes.experts), bounds_of(np.where(present, values, 0))
     figure = make_subplots(
         rows=1,
         cols=k,
         shared_yaxes=True,
         horizontal_spacing=0.02 if k > 3 else 0.04,
-        subplot_titles=[f"<b>{letter_of(e)}</b> {name}" for e, name in enumerate(experts)],
+        subplot_titles=[
+            f"<b>{letter_of(axes.place(e))}</b> {name}" for e, name in enumerate(axes.experts)
+        ],
     )
-    names = [SHORT.get(module, module) for module in modules]
-    for e, name in enumerate(experts):
+    names = [SHORT.get(module, module) for module in axes.modules]
+    for e, name in enumerate(axes.experts):
         figure.add_heatmap(
-            z=gate[..., e].tolist(),
+            z=cells_of(values[..., e], present[..., e], absent=None),
             x=names,
-            y=list(layers),
+            y=list(axes.layers),
             zmin=low,
             zmax=high,
-            colorscale=scale_of(e, low=low, high=high),
+            colorscale=scale_of(axes.place(e), low=low, high=high),
             showscale=False,
             xgap=1,
             ygap=1,
-            hovertemplate=f"{name}<br>layer %{{y}}, %{{x}}: %{{z:.3f}}<extra></extra>",
+            hovertemplate=f"{name}<br>layer %{{y}}, %{{x}}: {what} %{{z:.3f}}<extra></extra>",
             row=1,
             col=e + 1,
         )
@@ -60,29 +79,40 @@ def token_figure(
     return dress(figure, height=380, grid=False)
 
 
-def bounds_of(weights: np.ndarray) -> tuple[float, float]:
-    """What a colour scale must hold: 0 to 1, and whatever goes beyond."""
-    if not weights.size:
+def bounds_of(values: np.ndarray) -> tuple[float, float]:
+    """What a colour scale must hold: 0, and whatever goes beyond on either side."""
+    if not values.size:
         return 0.0, 1.0
-    return min(0.0, float(weights.min())), max(1.0, float(weights.max()))
+    return min(0.0, float(values.min())), float(values.max()) if values.max() > 0 else 1.0
 
 
-def token_table(
-    gate: np.ndarray, experts: Sequence[str], *, layers: Sequence[int], modules: Sequence[str]
-) -> Table:
-    """The twin of `token_figure`: one row for each layer and module."""
-    headers = ["layer", "module", *(f"{letter_of(e)} {name}" for e, name in enumerate(experts))]
+def cells_of(values: np.ndarray, present: np.ndarray, *, absent: str | None) -> list:
+    """The values with three digits, in lists; `absent` where nobody is present."""
+    cells = np.round(values.astype(np.float64), 3).astype(np.object_)
+    cells[~present] = absent
+    return cells.tolist()
+
+
+def token_table(parts: Mapping[str, np.ndarray], present: np.ndarray, axes: Axes) -> Table:
+    """The twin of `token_figure`: one row for each layer and module, with each of `parts`
+    (contribution, weight: [layer, module, k]) of each expert, or `absent`."""
+    letters = [letter_of(axes.place(e)) for e in range(len(axes.experts))]
+    headers = ["layer", "module"]
+    headers += [f"{letter} {what}" for what in parts for letter in letters]
+    told = [cells_of(values, present, absent="absent") for values in parts.values()]
     rows: list[list[str | float]] = [
-        [layer, module, *(round(float(w), 3) for w in gate[i, j])]
-        for i, layer in enumerate(layers)
-        for j, module in enumerate(modules)
+        [layer, module, *(cell for cells in told for cell in cells[i][j])]
+        for i, layer in enumerate(axes.layers)
+        for j, module in enumerate(axes.modules)
     ]
     return headers, rows
 
 
-def entropy_figure(gates: np.ndarray, pieces: Sequence[str], *, selected: int | None) -> go.Figure:
+def entropy_figure(
+    gates: np.ndarray, present: np.ndarray, pieces: Sequence[str], *, selected: int | None
+) -> go.Figure:
     """Entropy of the gate for each token, [n, layer, module, k], against log k (all even)."""
-    values, k = entropy(gates), gates.shape[-1]
+    values, k = entropy(gates, present), gates.shape[-1]
     n = len(values)
     figure = go.Figure()
     figure.add_scatter(
@@ -117,10 +147,18 @@ def entropy_figure(gates: np.ndarray, pieces: Sequence[str], *, selected: int | 
 
 
 def layers_figure(
-    gates: np.ndarray, pieces: Sequence[str], *, expert: int, name: str, layers: Sequence[int]
+    values: np.ndarray,
+    pieces: Sequence[str],
+    *,
+    expert: int,
+    name: str,
+    layers: Sequence[int],
+    what: str = "contribution",
+    place: int | None = None,
 ) -> go.Figure:
-    """One expert over the whole answer: layers x tokens, the mean over modules."""
-    values = gates[..., expert].mean(2) if gates.size else np.zeros((0, len(layers)))
+    """One expert over the whole answer, from [n, layer, module, k]: layers x tokens, the mean over
+    modules; `place` is its number for the colour."""
+    values = values[..., expert].mean(2) if values.size else np.zeros((0, len(layers)))
     figure, (low, high) = go.Figure(), bounds_of(values)
     figure.add_heatmap(
         z=values.T.tolist(),
@@ -128,8 +166,8 @@ def layers_figure(
         y=list(layers),
         zmin=low,
         zmax=high,
-        colorscale=scale_of(expert, low=low, high=high),
-        colorbar={"title": "weight", "thickness": 10, "len": 0.9},
+        colorscale=scale_of(expert if place is None else place, low=low, high=high),
+        colorbar={"title": what, "thickness": 10, "len": 0.9},
         customdata=[[repr(piece) for piece in pieces]] * len(layers),
         hovertemplate=f"{name}<br>layer %{{y}}, token %{{x}} %{{customdata}}: %{{z:.3f}}"
         "<extra></extra>",
@@ -139,13 +177,21 @@ def layers_figure(
     return dress(figure, height=300, grid=False)
 
 
-def tokens_table(gates: np.ndarray, pieces: Sequence[str], experts: Sequence[str]) -> Table:
-    """The twin of the plots over the whole answer: one row a token."""
-    headers = ["#", "token", *(f"{letter_of(e)} {n}" for e, n in enumerate(experts)), "entropy"]
-    means, entropies = mean_weights(gates), entropy(gates)
+def tokens_table(
+    shares: np.ndarray, entropies: np.ndarray, pieces: Sequence[str], experts: Sequence[str]
+) -> Table:
+    """The twin of the plots over the whole answer: one row a token. `experts` are named as they
+    stand in the header, with their letters."""
+    named = (f"{expert}, share" for expert in experts)
+    headers = ["#", "token", *named, "entropy"]
     rows: list[list[str | float]] = [
-        [i + 1, repr(piece), *(round(float(w), 3) for w in means[i]), round(float(entropies[i]), 3)]
-        for i, piece in enumerate(pieces[: len(means)])
+        [
+            i + 1,
+            repr(piece),
+            *(round(float(s), 3) for s in shares[i]),
+            round(float(entropies[i]), 3),
+        ]
+        for i, piece in enumerate(pieces[: len(shares)])
     ]
     return headers, rows
 

@@ -6,11 +6,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from .palette import places_of
+
 if TYPE_CHECKING:
     from ramole_core import Explanation, Generation, Request
 
 EVEN = 1e-4
-"""Two mean weights closer than this are the same: no expert stands out."""
+"""Two shares closer than this are the same: no expert stands out."""
 
 
 @dataclass(frozen=True)
@@ -37,55 +39,85 @@ class Run:
     """The likeliest tokens by index of the generated token, where they were recorded."""
     title: str = ""
     """Of a recorded example; empty for a live run."""
+    before: tuple[int, ...] = ()
+    """Token ids of the prompt that were cut off the trace, to keep an earlier turn small."""
 
     @property
     def experts(self) -> list[str]:
-        """Names, in the order of the last axis of `gates`."""
+        """The answer's own, in the order of the last axis of `gates`."""
         return list(self.answer.adapters)
+
+    @property
+    def places(self) -> list[int]:
+        """The number of each expert in its conversation, for letter and colour."""
+        return places_of(self.experts, self.met)
+
+    @property
+    def met(self) -> list[str]:
+        """The adapters that earlier turns had, in their order."""
+        return [name for turn in self.request.history for name in turn[2] or ()]
 
     @property
     def gates(self) -> np.ndarray:
         """[n, layer, module, k] float32: row i is the gate that predicted generated token i."""
+        return self._rows("weights", np.float32)
+
+    @property
+    def contribution(self) -> np.ndarray | None:
+        """[n, layer, module, k] float32, what came of the gates; None in a run that was recorded
+        before contributions were measured."""
+        trace = self.answer.trace
+        if trace is not None and trace.contribution is None:
+            return None
+        return self._rows("contribution", np.float32)
+
+    @property
+    def present(self) -> np.ndarray:
+        """[n, layer, module, k] bool: who has the module."""
+        trace = self.answer.trace
+        if trace is not None and trace.present is None:
+            return self.gates != 0
+        return self._rows("present", np.bool_)
+
+    @property
+    def shares(self) -> np.ndarray:
+        """[n, k]: each expert's share of what all contributed to the token."""
+        return self._rows("shares", np.float32)
+
+    def _rows(self, name: str, dtype: type) -> np.ndarray:
+        """The rows of the trace that predicted the generated tokens."""
         trace = self.answer.trace
         if trace is None:
-            return np.zeros((0, 0, 0, 0), np.float32)
-        first = trace.prompt_length - 1
-        return trace.weights[first : first + len(self.pieces)].astype(np.float32)
+            return np.zeros((0, 0) if name == "shares" else (0, 0, 0, 0), dtype)
+        first, k = trace.prompt_length - 1, len(self.experts)
+        return getattr(trace, name)[first : first + len(self.pieces)][..., :k].astype(dtype)
 
 
-def mean_weights(gates: np.ndarray) -> np.ndarray:
-    """[n, layer, module, k] -> [n, k]: the mean over layers and modules."""
-    n, layers, modules, k = gates.shape
-    if not layers * modules:
-        return np.zeros((n, k), np.float32)
-    return gates.reshape(n, layers * modules, k).mean(1)
-
-
-def strongest(weights: Sequence[float] | np.ndarray) -> int:
-    """The expert with the largest weight; -1 where two share the lead, or there is none."""
-    weights = np.asarray(weights, dtype=np.float64)
-    if not weights.size or not np.isfinite(weights).all() or weights.max() <= 0:
+def strongest(shares: Sequence[float] | np.ndarray) -> int:
+    """The expert with the largest share; -1 where two share the lead, or there is none."""
+    shares = np.asarray(shares, dtype=np.float64)
+    if not shares.size or not np.isfinite(shares).all() or shares.max() <= 0:
         return -1
-    order = np.argsort(-weights)
-    if len(order) > 1 and weights[order[0]] - weights[order[1]] < EVEN:
+    order = np.argsort(-shares)
+    if len(order) > 1 and shares[order[0]] - shares[order[1]] < EVEN:
         return -1
     return int(order[0])
 
 
-def shares(leaders: Sequence[int], k: int) -> list[float]:
+def led_by(leaders: Sequence[int], k: int) -> list[float]:
     """For each of k experts, the share of tokens that it led."""
     total = max(len(leaders), 1)
     return [sum(leader == expert for leader in leaders) / total for expert in range(k)]
 
 
-def entropy(gates: np.ndarray) -> np.ndarray:
+def entropy(gates: np.ndarray, present: np.ndarray) -> np.ndarray:
     """[n, layer, module, k] -> [n]: mean entropy in nats of the gates; log k where all are even.
 
-    Gates that are 0 throughout (no adapter has the module) do not count; weights that do not sum to
-    1 are first divided by their sum.
+    Modules that no adapter has do not count; weights that do not sum to 1 are first divided by
+    their sum.
     """
     total = gates.sum(-1, keepdims=True)
-    there = total[..., 0] > 0
+    there = present.any(-1) & (total[..., 0] > 0)
     share = np.clip(np.divide(gates, total, out=np.zeros_like(gates), where=total > 0), 0, 1)
     each = -(share * np.log(np.where(share > 0, share, 1))).sum(-1)
     count = there.sum((1, 2))

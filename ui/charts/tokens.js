@@ -27,8 +27,8 @@ function drawLegend(value) {
     chip.style.color = expert.ink;
     item.append(chip, make('span', 'name', expert.name));
     if (value.tokens.length) {
-      item.append(make('span', 'share', percent(expert.weight)));
-      item.title = 'Mean weight ' + percent(expert.weight) + '; strongest for ' + percent(expert.led) + ' of the tokens';
+      item.append(make('span', 'share', percent(expert.share)));
+      item.title = 'Share ' + percent(expert.share) + '; leads at ' + percent(expert.led) + ' of the tokens';
     }
     return item;
   }));
@@ -37,7 +37,7 @@ function drawLegend(value) {
 }
 
 function describe(value, token, index) {
-  const named = token.w.map((w, e) => value.experts[e].letter + ' ' + value.experts[e].name + ' ' + w.toFixed(2));
+  const named = token.w.map((w, e) => value.experts[e].letter + ' ' + value.experts[e].name + ' ' + percent(w));
   const leader = token.e < 0 ? 'no expert stands out' : 'expert ' + value.experts[token.e].letter + ', ' + value.experts[token.e].name;
   const said = token.t.trim() || (token.t.includes('\n') ? 'line break' : token.t ? 'space' : ending(value, index) ? 'end of the answer' : 'no text');
   return { label: said + ': ' + (value.experts.length ? leader : 'base model'), title: ['Token ' + (index + 1), ...named].join('\n') };
@@ -110,10 +110,9 @@ function show() {
 
 function mark(node) {
   if (!node || !node.classList.contains('token')) return;
-  for (const other of text.querySelectorAll('.token[aria-pressed], .token[tabindex="0"]')) {
-    other.removeAttribute('aria-pressed');
-    other.tabIndex = -1;
-  }
+  for (const other of text.querySelectorAll('.token[tabindex="0"]')) other.tabIndex = -1;
+  const room = element.closest('[role="tabpanel"]') || element; // one panel shows one token of all its answers
+  for (const other of room.querySelectorAll('.token[aria-pressed]')) other.removeAttribute('aria-pressed');
   node.tabIndex = 0;
   node.setAttribute('aria-pressed', 'true');
 }

@@ -1,4 +1,4 @@
-"""The token view: every token under its strongest expert's colour and letter, to click or to walk.
+"""The token view: every token under its leading expert's colour and letter, to click or to walk.
 
 Neighbours of one expert share one underline and one letter. A pick reaches Python as a `select`
 event whose data are the token's index and the run's name.
@@ -18,14 +18,19 @@ import numpy as np
 
 from ..parts.events import PLAIN
 from .palette import ink_of, letter_of
-from .run import Run, mean_weights, strongest
+from .run import Run, strongest
 
 MEANING = (
-    "Colour and letter name the adapter that weighed most when the token was chosen, averaged over "
-    "all layers and modules; the stronger the colour, the larger its weight. Percent: an adapter's "
-    "mean weight over the answer, counted as 0 in layers and modules that it leaves alone."
+    "Colour and letter name the adapter that contributed most when the token was chosen: how far "
+    "it moved the outputs of the model's layers, averaged over all layers and modules (where it "
+    "has none it did nothing). The stronger the colour, the larger its share. Percent: its share "
+    "of what all adapters contributed, over the answer."
 )
-EVEN_MEANING = "All adapters weigh the same for every token here, so no colour stands out."
+EVEN_MEANING = "All adapters contributed the same to every token here, so no colour stands out."
+WEIGHTS_MEANING = (
+    "Recorded before contributions were measured, so colours and percent come from the adapters' "
+    "weights, averaged over the layers and modules that each of them has."
+)
 BASE_MEANING = "No adapter was used: this is the base model alone, so there is nothing to colour."
 EMPTY = "The answer appears here, token by token. Ask something, or look at a recorded example."
 TEMPLATE = """
@@ -43,33 +48,42 @@ def token_view(**options: Any) -> gr.HTML:
     return gr.HTML(
         value=view_of([], [], [], run="", running=False),
         html_template=TEMPLATE,
-        js_on_load=(Path(__file__).parent / "tokens.js").read_text("utf-8"),
+        js_on_load=token_script(),
         **PLAIN,
         **options,
     )
 
 
+def token_script() -> str:
+    """The view's own script, over `element`, `props`, `trigger` and `watch`."""
+    return (Path(__file__).parent / "tokens.js").read_text("utf-8")
+
+
 class Growing:
     """The view of one run while it grows; every token is put into words once."""
 
-    def __init__(self, run: str):
-        """`run` is the name that a pick brings back."""
-        self._run, self._lines = run, ""
+    def __init__(self, run: str, *, measured: bool = True):
+        """`run` is the name that a pick brings back; `measured`: its shares are of contributions,
+        not of weights."""
+        self._run, self._lines, self._measured = run, "", measured
         self._count, self._led = 0, Counter[int]()
-        self._weighed: dict[int, float] = defaultdict(float)
+        self._shared: dict[int, float] = defaultdict(float)
 
     def view(
         self,
         pieces: Sequence[str],
-        weights: Sequence[np.ndarray] | np.ndarray,
+        shares: Sequence[np.ndarray] | np.ndarray,
         experts: Sequence[str],
         *,
         running: bool,
+        places: Sequence[int] | None = None,
     ) -> dict[str, Any]:
-        """What the browser draws. `weights` has one row [k] for each piece, or none at all; pieces
-        and rows of an earlier call come first in both, unchanged."""
+        """What the browser draws. `shares` has one row [k] for each piece, or none at all; pieces
+        and rows of an earlier call come first in both, unchanged. `places` number the experts for
+        their letters and colours (0, 1, ... if not said)."""
+        places = range(len(experts)) if places is None else places
         for i in range(self._count, len(pieces)):
-            self._add(pieces[i], weights[i] if i < len(weights) else ())
+            self._add(pieces[i], shares[i] if i < len(shares) else ())
         total = max(self._count, 1)
         return {
             "run": self._run,
@@ -77,27 +91,27 @@ class Growing:
             "tokens": self._lines,
             "experts": [
                 {
-                    "letter": letter_of(e),
+                    "letter": letter_of(place),
                     "name": name,
-                    "colour": ink_of(e).colour,
-                    "ink": ink_of(e).text,
-                    "weight": round(self._weighed[e] / total, 4),
+                    "colour": ink_of(place).colour,
+                    "ink": ink_of(place).text,
+                    "share": round(self._shared[e] / total, 4),
                     "led": round(self._led[e] / total, 4),
                 }
-                for e, name in enumerate(experts)
+                for e, (name, place) in enumerate(zip(experts, places, strict=True))
             ],
             "meaning": self._meaning(experts),
             "empty": EMPTY,
         }
 
-    def _add(self, piece: str, weights: Sequence[float] | np.ndarray) -> None:
-        row = [round(float(weight), 3) for weight in weights]
-        leader = strongest(weights)
+    def _add(self, piece: str, shares: Sequence[float] | np.ndarray) -> None:
+        row = [round(float(share), 3) for share in shares]
+        leader = strongest(shares)
         token = {"t": piece, "e": leader, "w": row, "s": _strength(row, leader)}
         self._lines += json.dumps(token) + "\n"
         self._led[leader] += 1
-        for e, weight in enumerate(row):
-            self._weighed[e] += weight
+        for e, share in enumerate(row):
+            self._shared[e] += share
         self._count += 1
 
     def _meaning(self, experts: Sequence[str]) -> str:
@@ -105,32 +119,38 @@ class Growing:
             return ""
         if not experts:
             return BASE_MEANING
+        if not self._measured:
+            return WEIGHTS_MEANING
         return MEANING if self._led[-1] < self._count else EVEN_MEANING
 
 
 def view_of(
     pieces: Sequence[str],
-    weights: Sequence[np.ndarray] | np.ndarray,
+    shares: Sequence[np.ndarray] | np.ndarray,
     experts: Sequence[str],
     *,
     run: str,
     running: bool,
+    measured: bool = True,
+    places: Sequence[int] | None = None,
 ) -> dict[str, Any]:
     """The view in one go, as `Growing.view`."""
-    return Growing(run).view(pieces, weights, experts, running=running)
+    growing = Growing(run, measured=measured)
+    return growing.view(pieces, shares, experts, running=running, places=places)
 
 
 def view_of_run(run: Run, name: str) -> dict[str, Any]:
     """The view of a finished run."""
-    return view_of(run.pieces, mean_weights(run.gates), run.experts, run=name, running=False)
+    how = {"measured": run.contribution is not None, "places": run.places}
+    return view_of(run.pieces, run.shares, run.experts, run=name, running=False, **how)
 
 
 def _strength(row: Sequence[float], leader: int) -> float:
-    """0 where the leader has no more than an even share, 1 where it has all the weight."""
-    total = sum(abs(w) for w in row)
+    """0 where the leader has no more than an even share, 1 where it has all."""
+    total = sum(row)
     if leader < 0 or not total:
         return 0.0
     even = 1 / len(row)
     if even == 1:
         return 1.0
-    return round(min(max((abs(row[leader]) / total - even) / (1 - even), 0.0), 1.0), 3)
+    return round(min(max((row[leader] / total - even) / (1 - even), 0.0), 1.0), 3)

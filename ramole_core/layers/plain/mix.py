@@ -73,15 +73,18 @@ def mix_at(
         return Mixed(_plus(None, mix.loras[0].get(path), x), fixed)
     loras = [one.get(path) for one in mix.loras]
     update, alpha, scores = None, fixed, None
-    here = [j for j, lora in enumerate(loras) if lora is not None]
-    if here:
+    if any(lora is not None for lora in loras):
         A = torch.cat([lora.A for lora in loras if lora is not None])
         B = torch.cat([lora.B for lora in loras if lora is not None], dim=1)
-        ranks = [0 if lora is None else lora.A.shape[0] for lora in loras]
-        u = x.to(A.dtype) @ A.T
-        if decision.gate is not None:
-            scores = _scores(mix, path, x, u, B, ranks, block)
-            alpha = _weights(decision.gate, scores, at, here)
+    else:
+        i, o = mix.sites.shapes[path]
+        A, B = x.new_zeros(0, i), x.new_zeros(o, 0)
+    ranks = [0 if lora is None else lora.A.shape[0] for lora in loras]
+    u = x.to(A.dtype) @ A.T
+    if decision.gate is not None and mix.k:
+        scores = _scores(mix, path, x, u, B, ranks, block)
+        alpha = _weights(decision.gate, scores, at, [rank > 0 for rank in ranks])
+    if sum(ranks):
         owner = torch.repeat_interleave(torch.arange(len(ranks)), torch.tensor(ranks)).to(x.device)
         update = (u * alpha[..., owner]).to(B.dtype) @ B.T
     if decision.bypass is not None:
@@ -117,7 +120,7 @@ def _scores(
         if gate.per == "block":
             assert block is not None
             scores = scores + late_scores(gate, Signal(block_of(path), block), mix.k)
-        else:
+        elif sum(ranks):
             signal = module_signal(path, x, u.split(ranks, dim=-1))
             scores = scores + late_scores(gate, signal, mix.k)
     return scores
@@ -127,15 +130,12 @@ def _by_adapter(units: Float[Tensor, "b l R"], ranks: list[int]) -> Float[Tensor
     return torch.stack([part.sum(-1) for part in units.split(ranks, dim=-1)], dim=-1)
 
 
-def _weights(gate: Gate, scores: Tensor, at: int, here: list[int]) -> Float[Tensor, "b l k"]:
-    k = scores.shape[-1]
-    present = torch.zeros(1, 1, k, dtype=torch.bool, device=scores.device)
-    present[..., here] = True
+def _weights(gate: Gate, scores: Tensor, at: int, here: list[bool]) -> Float[Tensor, "b l k"]:
+    allowed = torch.tensor(here, device=scores.device) | gate.keeps
     bias = None if gate.bias is None else gate.bias[at].to(scores)[None, None]
     return weigh(
         scores,
-        allowed=torch.ones_like(present) if gate.keeps else present,
-        present=present,
+        allowed=allowed[None, None],
         top=gate.top,
         raw=not gate.softmax,
         bias=bias,

@@ -1,0 +1,103 @@
+"""What is kept of a forward for the traces of some of its rows, and what a trace row is made of.
+
+    contribution_j = |alpha_j v_j| / |y|,   v_j = B_j A_j x,   y the layer's output, all added
+
+A weight says what the gate wanted, a contribution what came of it: a loud adapter of little weight
+moves the output more than a silent one of much. Where an adapter lacks the module it is 0. B's
+columns are orthonormal, so |alpha_j v_j| is the length of its weighted units. A merge is one update
+of k adapters, and nobody can say whose part is whose: it is divided by their weights, among those
+that have the module.
+"""
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from ramole_core.kernels.lengths import Lengths
+from ramole_core.layers.batch_mix import BatchMix, RowMix
+
+TINY = 1e-30
+"""Instead of 0 below a fraction."""
+WEIGHT, CONTRIBUTION = 0, 1
+"""The two parts of a trace row."""
+MOST = 6e4
+"""No contribution is larger, though the output may be next to nothing: float16 ends at 65,504."""
+
+
+class Traced:
+    """Weights and contributions of some rows of one forward; nothing is computed for the others."""
+
+    def __init__(
+        self, batch: BatchMix, counts: Sequence[int], rows: Sequence[int], *, compiled: bool
+    ):
+        """`counts` are the tokens of each row; `compiled`: our kernels give the numbers."""
+        self.rows, self._batch = tuple(rows), batch
+        ends = np.cumsum(counts)
+        own = [np.arange(ends[n] - counts[n], ends[n], dtype=np.int32) for n in self.rows]
+        self.tokens = np.concatenate(own) if own else np.zeros(0, np.int32)
+        """[n]: the places of these rows' tokens in the forward."""
+        cuts = np.cumsum([0, *map(len, own)])
+        self._parts = [slice(*pair) for pair in pairwise(cuts)]
+        self._layout = batch.bank.layout
+        modules = len(self._layout.flat)
+        self.told = np.zeros((2, modules, int(sum(counts)), batch.k), np.float32)
+        """Weights, and lengths of the weighted updates, at the traced rows' tokens; 0 elsewhere."""
+        self._lengths = Lengths(self.tokens, modules)
+        self._compiled = compiled
+        self._told_later: list[tuple[int, Tensor, Tensor]] = []
+        self._seen_later: list[tuple[int, Tensor]] = []
+        """By module, what the model's device holds until the end."""
+
+    def tell(
+        self, module: int, alpha: Float[Tensor, "m n k"], lengths: Float[Tensor, "m n k"]
+    ) -> None:
+        """Weights at the traced tokens, and the lengths of what came of them, of the modules from
+        `module` on. By rows the kernel writes both into `told`."""
+        self._told_later.append((module, alpha, lengths))
+
+    def see(self, g: int, block: int, j: int, y: Float[Tensor, "*b o"]) -> None:
+        """The output of module j of a group in a block, with everything added."""
+        module = self._layout.first(g, block) + j
+        if self._compiled:
+            self._lengths.measure(module, y)
+        else:
+            at = torch.from_numpy(self.tokens).to(y.device)
+            lengths = y.reshape(-1, y.shape[-1])[at].float().norm(dim=-1)
+            self._seen_later.append((module, lengths))
+
+    def each(self) -> list[Float[Tensor, "l 2 layer module k"]]:
+        """Trace rows of every traced row's tokens, float16 on the CPU: weight and contribution."""
+        outputs = self._lengths.found
+        for module, alpha, lengths in self._told_later:
+            both = torch.stack([alpha, lengths]).float().cpu().numpy()
+            self.told[:, module : module + len(alpha), self.tokens] = both
+        for module, lengths in self._seen_later:
+            outputs[module] = lengths.cpu().numpy()
+        told = self.told[:, :, self.tokens]
+        told[CONTRIBUTION] /= np.maximum(outputs, TINY)[..., None]
+        np.minimum(told[CONTRIBUTION], MOST, out=told[CONTRIBUTION])
+        whole = self._placed(torch.from_numpy(told).permute(2, 0, 1, 3))
+        pairs = zip(self.rows, self._parts, strict=True)
+        return [self._of(self._batch.rows[row], whole[part]) for row, part in pairs]
+
+    def _placed(self, flat: Float[Tensor, "n 2 modules k"]) -> Float[Tensor, "n 2 layer module k"]:
+        placed = self._layout.as_trace(flat.half().flatten(0, 1))
+        return placed.unflatten(0, (-1, 2))
+
+    def _of(
+        self, mix: RowMix, told: Float[Tensor, "l 2 layer module _"]
+    ) -> Float[Tensor, "l 2 layer module k"]:
+        """From what the bank holds of a row to its k adapters."""
+        told = told[..., : len(mix.slots)]
+        if mix.decision.merge is None:
+            return told
+        weights = mix.decision.weights
+        shares = weights.abs() * mix.has
+        shares = shares / shares.sum(-1, keepdim=True).clamp(min=TINY)
+        weights, shares = self._placed(torch.stack([weights, shares])[None])[0]
+        contribution = told[:, CONTRIBUTION] * shares
+        return torch.stack([weights.expand_as(contribution), contribution], dim=1)

@@ -1,0 +1,17 @@
+"""How much of an answer each of its adapters had, from its trace."""
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ramole_core.request import Generation
+
+
+def shares_of(answer: "Generation") -> list[float]:
+    """For each of the answer's adapters, its share of what all contributed, the mean over the
+    answer's tokens, 0 to 1; empty without a trace."""
+    trace = answer.trace
+    if trace is None:
+        return []
+    first = trace.prompt_length - 1  # it predicts the first token of the answer
+    shares = trace.shares[first : len(trace.tokens) - 1, : len(answer.adapters)]
+    return [float(share) for share in shares.mean(0)] if len(shares) else [0.0] * shares.shape[1]
