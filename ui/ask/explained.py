@@ -87,7 +87,7 @@ def _stack(
     for e, (name, share, weight) in enumerate(zip(experts, shares, weights, strict=True)):
         ink, width = ink_of(e), 100 * float(share)
         label = ("−" if weight < 0 else "") + letter_of(e) if width > 6 else ""
-        note = "" if contributed is None else f"contribution {float(contributed[e]):.3f}, "
+        note = "" if contributed is None else f"contribution {float(contributed[e]):.4f}, "
         note += f"weight {float(weight):.3f}"
         parts.append(
             f'<i style="width:{width:.2f}%;background:{ink.colour};color:{ink.text}">{label}</i>'
