@@ -311,10 +311,14 @@ def test_the_real_thing(visit, real_base_folder, tmp_path):
         lines = page.locator("#batch-picture .lines .line")
         counts = [line.locator(".cell").count() for line in lines.all()]
         assert counts == [0, 1, 3, 3, 3, 3, 2]
-        two = re.compile(r"snips_json 0\.80, dart 0\.1\d")  # dart has no gate_proj
+        two = re.compile(r"snips_json 0\.\d\d, dart 0\.\d\d")  # shares of what they contributed
         expect(lines.nth(6)).to_have_attribute("aria-label", two)
         expect(lines.nth(1)).to_have_attribute("aria-label", re.compile("snips_json 1.00"))
         assert float(tile(page, "tokens/s, all together")) > 1
+        lines.nth(6).click()
+        expect(page.locator("#batch-row")).to_contain_text("Request 7")
+        for weight in ("0.80", "0.20"):  # as given, though dart has no gate_proj
+            expect(page.locator("#batch-row td", has_text=weight).last).to_be_visible()
         lines.nth(4).click()
         expect(page.locator("#batch-row")).to_contain_text("Request 5")
         expect(page.locator("#batch-row")).to_contain_text("AddToPlaylist")

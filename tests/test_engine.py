@@ -138,6 +138,10 @@ def test_the_trace_has_a_row_a_token_and_the_last_is_never_fed(parts):
     assert trace.contribution.shape == trace.present.shape == trace.weights.shape
     assert trace.contribution.dtype == np.float16 and trace.present.dtype == np.bool_
     assert not trace.contribution[-1].any() and not trace.present[-1].any()
+    means = trace.contribution.astype(float).mean((1, 2))
+    shares = means[:-1] / means[:-1].sum(-1, keepdims=True)
+    np.testing.assert_allclose(trace.shares[:-1], shares, atol=1e-5)
+    assert not trace.shares[-1].any()
 
 
 def test_steps_carry_the_gate_that_predicted_them(parts):

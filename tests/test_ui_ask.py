@@ -241,7 +241,7 @@ def test_leaders_shares_and_colours_come_from_contributions_not_from_weights():
     assert [token["e"] for token in tokens_of(view)] == [2] * len(WORDS)
     assert [one["share"] for one in view["experts"]] == pytest.approx([0.2, 0.2, 0.6], abs=1e-3)
     assert "<strong>C cat</strong> contributed most" in token_html(run, 2)
-    assert "contribution 0.300, weight 0.167" in token_html(run, 2), "and weights are told beside"
+    assert "contribution 0.3000, weight 0.167" in token_html(run, 2), "and weights are told beside"
 
 
 def test_an_adapter_did_nothing_where_it_lacks_the_module():

@@ -94,7 +94,7 @@ def _stack(
     for e, ((name, place), share, weight) in enumerate(rows):
         ink, width = ink_of(place), 100 * float(share)
         label = ("−" if weight < 0 else "") + letter_of(place) if width > 6 else ""
-        note = "" if contributed is None else f"contribution {float(contributed[e]):.3f}, "
+        note = "" if contributed is None else f"contribution {float(contributed[e]):.4f}, "
         note += f"weight {float(weight):.3f}"
         parts.append(
             f'<i style="width:{width:.2f}%;background:{ink.colour};color:{ink.text}">{label}</i>'

@@ -68,7 +68,7 @@ def token_figure(
             showscale=False,
             xgap=1,
             ygap=1,
-            hovertemplate=f"{name}<br>layer %{{y}}, %{{x}}: {what} %{{z:.3f}}<extra></extra>",
+            hovertemplate=f"{name}<br>layer %{{y}}, %{{x}}: {what} %{{z:.4f}}<extra></extra>",
             row=1,
             col=e + 1,
         )
@@ -87,8 +87,8 @@ def bounds_of(values: np.ndarray) -> tuple[float, float]:
 
 
 def cells_of(values: np.ndarray, present: np.ndarray, *, absent: str | None) -> list:
-    """The values with three digits, in lists; `absent` where nobody is present."""
-    cells = np.round(values.astype(np.float64), 3).astype(np.object_)
+    """The values with four digits, in lists; `absent` where nobody is present."""
+    cells = np.round(values.astype(np.float64), 4).astype(np.object_)
     cells[~present] = absent
     return cells.tolist()
 
@@ -169,7 +169,7 @@ def layers_figure(
         colorscale=scale_of(expert if place is None else place, low=low, high=high),
         colorbar={"title": what, "thickness": 10, "len": 0.9},
         customdata=[[repr(piece) for piece in pieces]] * len(layers),
-        hovertemplate=f"{name}<br>layer %{{y}}, token %{{x}} %{{customdata}}: %{{z:.3f}}"
+        hovertemplate=f"{name}<br>layer %{{y}}, token %{{x}} %{{customdata}}: %{{z:.4f}}"
         "<extra></extra>",
     )
     figure.update_xaxes(title="token of the answer")
