@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from jaxtyping import Float
 
+from ramole_core.evidence import Evidence
+
 
 @dataclass(frozen=True)
 class Trace:
@@ -60,3 +62,6 @@ class Generation:
     first_token_seconds: float
     extra: dict[str, float] = field(default_factory=dict)
     """Timings of the stages, in seconds."""
+    evidence: Evidence | None = None
+    """Who answers, and why, where adapters were found and the method may leave them out or keep
+    those of the turn before; None elsewhere."""

@@ -11,12 +11,12 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from ramole_core.adapter_choice import AdapterChoice
+from ramole_core.adapter_choice import AdapterChoice, Choice, base_turn
 from ramole_core.errors import RamoleError
 from ramole_core.methods import METHOD_LIST, Method
 from ramole_core.pool import Limits, Pool
 from ramole_core.request import Generation, Request, Step
-from ramole_core.retrieval import AdapterIndex, Encoder, Hit, Retriever
+from ramole_core.retrieval import AdapterIndex, BaseExpert, Encoder, Hit, Retriever
 from ramole_core.settings import Settings, load_settings
 
 if TYPE_CHECKING:
@@ -61,8 +61,15 @@ class Ramole:
             index=AdapterIndex(data_dir=s.data_dir, url=s.chroma_url),
         )
         self.pool.listeners += [self.retriever, _Forgetting(self)]
+        self.base_expert = BaseExpert(
+            self.retriever, folder=s.adapters_dir / "_base", base=s.base_model
+        )
         self._choice = AdapterChoice(
-            self.pool, self.retriever, max_new_tokens=s.max_new_tokens, weights=self._weights
+            self.pool,
+            self.retriever,
+            base=self.base_expert,
+            max_new_tokens=s.max_new_tokens,
+            weights=self._weights,
         )
         self._loading = threading.RLock()
         self._base: BaseModel | None = None
@@ -223,7 +230,11 @@ class Ramole:
         )
         for index, item in stream:
             if isinstance(item, Generation):
-                item = replace(item, extra={"retrieve": spent, **item.extra})
+                item = replace(
+                    item,
+                    extra={"retrieve": spent, **item.extra},
+                    evidence=asked[index].evidence,
+                )
             yield index, item
 
     def start(self) -> None:
@@ -303,9 +314,12 @@ class Ramole:
             return read[n]
 
         turns: list[tuple[int, Request]] = []  # of all requests, each with its request's index
+        follows: list[bool] = []
         for n, request in enumerate(requests):
             dropped = prompt_of(n).dropped if request.drop_turns and request.history else 0
-            turns += [(n, turn) for turn in request.turns[dropped:]]
+            asked = request.turns[dropped:]
+            turns += [(n, turn) for turn in asked]
+            follows += [place > 0 for place in range(len(asked))]
 
         def examine(
             at: Sequence[int], candidates: "Sequence[Sequence[Candidate]]"
@@ -318,12 +332,20 @@ class Ramole:
 
         from ramole_core.engine.prompt import Turn
 
-        chosen = self._choice.choose([turn for _, turn in turns], examine)
-        found: list[list[Turn]] = [[] for _ in requests]
-        for (n, turn), candidates in zip(turns, chosen, strict=True):
-            found[n].append(Turn(turn, tuple(candidates)))
+        chosen = self._choice.choose([turn for _, turn in turns], examine, follows=follows)
+        found: list[list[Choice]] = [[] for _ in requests]
+        for (n, _), choice in zip(turns, chosen, strict=True):
+            found[n].append(choice)
         return [
-            self.engine.prepare(request, last.candidates, prompt_of(n), earlier=earlier)
+            replace(
+                self.engine.prepare(
+                    base_turn(request) if last.leaves else request,
+                    last.candidates,
+                    prompt_of(n),
+                    earlier=[Turn(one.turn, one.candidates) for one in earlier],
+                ),
+                evidence=last.evidence,
+            )
             for n, (request, (*earlier, last)) in enumerate(zip(requests, found, strict=True))
         ]
 

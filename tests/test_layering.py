@@ -13,7 +13,7 @@ CORE = REPOSITORY / "ramole_core"
 UI = REPOSITORY / "ui"
 
 ORDER = (
-    ("shapes", "errors", "settings", "methods", "answer", "request_parts", "request"),
+    ("shapes", "errors", "settings", "methods", "evidence", "answer", "request_parts", "request"),
     ("base",),
     ("pool",),
     ("retrieval",),

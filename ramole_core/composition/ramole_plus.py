@@ -45,6 +45,8 @@ class RamolePlus(Composition):
             Option("surprise", 1.0, 0.0, 10.0, "how much the response to the whole prompt counts"),
             Option("own", 0.3, 0.0, 10.0, "how much the response to each token counts"),
         ),
+        abstains=True,
+        keeps=True,
     )
     weighs_similarity = True
     examines = EXAMINED
