@@ -151,7 +151,7 @@ class AdapterChoice:
         methods: "Sequence[Composition]",
         examine: Examine,
     ) -> None:
-        """Put the answers of the adapters into the choices of these turns, and settle who answers."""
+        """Put the adapters' responses into these turns' choices, and settle who answers."""
         for n in part:
             if found[n].leaves and not (methods[n].examines and self._doubts(found[n])):
                 found[n] = found[n].by_base()

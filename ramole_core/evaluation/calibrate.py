@@ -12,7 +12,7 @@ from datetime import date
 from typing import TYPE_CHECKING
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from ramole_core.errors import RamoleError
 from ramole_core.evaluation.lines import Line, fit_line, half_of
@@ -75,7 +75,7 @@ def similarities(ramole: "Ramole", texts: Sequence[str], cards: Cards) -> Float[
 
 
 def example_similarities(ramole: "Ramole", cards: Cards) -> Float[np.ndarray, "n 2"]:
-    """best and base of each example of the pool, its own adapter's mean being that of the others."""
+    """best and base of each example of the pool; its adapter's mean is that of the others."""
     found = []
     for card in ramole.pool.cards():
         rows = ramole.retriever.embed(card.texts)
@@ -122,24 +122,33 @@ def chat_facts(
     return np.array(found, np.float64).reshape(-1, 3)
 
 
-def alone_of(line: Line, *, doubt: float) -> Alone:
-    """The line over (best, base) in units of similarity."""
-    best, base = _positive(line, "best similarity"), line.weights[1]
-    return Alone(slope=float(-base / best), threshold=-line.offset / best, doubt=doubt / best)
+def ahead_of_base(facts: Float[np.ndarray, "n 2"]) -> Float[np.ndarray, "n 1"]:
+    """best - slope base."""
+    return facts[:, :1] - Alone().slope * facts[:, 1:]
+
+
+def going_on(facts: Float[np.ndarray, "n 3"]) -> Float[np.ndarray, "n 1"]:
+    """go_on - slope base - gap (best - leader)."""
+    return facts[:, :1] - Kept().slope * facts[:, 1:2] - Kept().gap * facts[:, 2:]
+
+
+def alone_of(margins: Line, *, doubt: float) -> Alone:
+    """The line over best - slope base in units of similarity."""
+    scale = _positive(margins, "similarity to the nearest card")
+    return Alone(threshold=-margins.offset / scale, doubt=doubt / scale)
 
 
 def heard_of(line: Line) -> Heard:
-    """The line over (best, base, z, mean z) in units of similarity."""
-    best = _positive(line, "best similarity")
-    _, base, own, every = (float(w) / best for w in line.weights)
-    return Heard(slope=-base, threshold=-line.offset / best, own=own, all=every)
+    """The line over (best - slope base, z, mean z) in units of similarity."""
+    scale = _positive(line, "similarity to the nearest card")
+    _, own, every = (float(w) / scale for w in line.weights)
+    return Heard(threshold=-line.offset / scale, own=own, all=every)
 
 
-def kept_of(line: Line) -> Kept:
-    """The line over (go_on, base, ahead) in units of similarity."""
-    go_on = _positive(line, "similarity to messages that go on")
-    _, base, ahead = (float(w) / go_on for w in line.weights)
-    return Kept(slope=-base, gap=max(0.0, -ahead), threshold=-line.offset / go_on)
+def kept_of(worth: Line) -> Kept:
+    """The line over go_on - slope base - gap (best - leader) in units of similarity."""
+    scale = _positive(worth, "similarity to messages that go on")
+    return Kept(threshold=-worth.offset / scale)
 
 
 def _positive(line: Line, what: str) -> float:
@@ -164,31 +173,30 @@ def calibrate_for(
         raise RamoleError("The pool is empty; add adapters with examples, then calibrate.")
     cards = card_vectors(ramole.retriever)
     everyday, phrased = everyday_prompts(), phrased_prompts(ramole)
-    families = half_of(everyday.groups)
-    low = everyday.half(families)
-    base_side = similarities(ramole, low.texts, cards)
-    tell("comparing prompts", 0.3)
+    low = ahead_of_base(similarities(ramole, everyday.texts, cards))
     own_words = len(phrased.texts) >= FEWEST
-    adapters = half_of(phrased.groups) if own_words else []
-    high = phrased.half(adapters)
-    side = (
-        similarities(ramole, high.texts, cards)
+    high = ahead_of_base(
+        similarities(ramole, phrased.texts, cards)
         if own_words
         else example_similarities(ramole, cards)
     )
-    line = fit_line(side, base_side)
+    tell("comparing prompts", 1.0)
+    families, adapters = half_of(everyday.groups), half_of(phrased.groups)
+    lows = np.isin(everyday.groups, families)
+    highs = np.isin(phrased.groups, adapters) if own_words else np.arange(len(high)) % 2 == 0
     heard, doubt = Heard(), 0.0
     if response and own_words:
-        both = [responses(ramole, part.texts, tell=tell) for part in (high, low)]
-        heard = heard_of(fit_line(np.hstack([side, both[0]]), np.hstack([base_side, both[1]])))
+        z = [responses(ramole, part.texts, tell=tell)
+             for part in (phrased.half(adapters), everyday.half(families))]  # fmt: skip
+        heard = heard_of(fit_line(np.hstack([high[highs], z[0]]), np.hstack([low[lows], z[1]])))
         doubt = DOUBT
+    alone = alone_of(fit_line(high[highs], low[lows]), doubt=doubt)
     chats = read_follow_ups()
-    facts = chat_facts(ramole, chats, cards)
-    goes = np.array([chat.continues for chat in chats])
-    used = np.arange(len(chats)) % 2 == 0
-    kept = kept_of(fit_line(facts[goes & used], facts[~goes & used]))
+    worth = going_on(chat_facts(ramole, chats, cards))
+    goes, used = np.array([chat.continues for chat in chats]), np.arange(len(chats)) % 2 == 0
+    kept = kept_of(fit_line(worth[goes & used], worth[~goes & used]))
     return Calibration(
-        alone=alone_of(line, doubt=doubt),
+        alone=alone,
         heard=heard,
         kept=kept,
         encoder=ramole.retriever.encoder_checksum,
@@ -199,11 +207,21 @@ def calibrate_for(
             "command": command,
             "date": date.today().isoformat(),
             "fitted_on": {
-                "everyday families": families,
-                "adapters in own words": adapters,
-                "examples of the pool": not own_words,
-                "chats": int(used.sum()),
+                "families": families,
+                "adapters": adapters if own_words else [],
+                "examples_of_the_pool": not own_words,
             },
             "pool": sorted(card.name for card in ramole.pool.cards()),
+            "percent_of_the_others_by_similarity": {
+                "everyday_to_the_base": percent(low[~lows] < alone.threshold),
+                "tasks_left_to_the_base": percent(high[~highs] < alone.threshold),
+                "follow_ups_kept": percent(worth[goes & ~used] >= kept.threshold),
+                "changes_kept": percent(worth[~goes & ~used] >= kept.threshold),
+            },
         },
     )
+
+
+def percent(is_so: Bool[np.ndarray, "..."]) -> float:
+    """How many of them."""
+    return round(100 * float(is_so.mean()), 1)

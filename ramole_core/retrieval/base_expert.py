@@ -1,11 +1,13 @@
 """The base model as an expert of its own: its card is weighed against the adapters'.
 
-`calibration.py` has the lines; where none was fitted for this encoder, the nearest card wins.
+`calibration.py` has the lines. Where none was fitted for this encoder, the nearest card wins, and no
+message keeps the adapters of the turn before.
 """
 
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float32
@@ -14,13 +16,23 @@ from ramole_core.evidence import Evidence
 from ramole_core.retrieval.calibration import Calibration, read_calibration
 from ramole_core.retrieval.encoder import unit
 from ramole_core.retrieval.own_cards import GOING_ON, cards_checksum, everyday_texts
-from ramole_core.retrieval.retriever import Hit, Retriever
+from ramole_core.retrieval.retriever import Hit
+
+
+@runtime_checkable
+class Vectors(Protocol):
+    """What the base's card needs of a retriever."""
+
+    @property
+    def encoder_checksum(self) -> str: ...
+    def embed(self, texts: Sequence[str]) -> Float32[np.ndarray, "n d"]: ...
+    def vectors(self, texts: Sequence[str]) -> list[Float32[np.ndarray, "d"]]: ...
 
 
 class BaseExpert:
     """Says whether a text belongs to the adapters, to the base, or to the turn before."""
 
-    def __init__(self, retriever: Retriever, *, folder: Path, base: str):
+    def __init__(self, retriever: Vectors, *, folder: Path, base: str):
         """`folder` may hold a calibration, `base` names the base model. Nothing is read yet."""
         self._retriever, self._folder, self._base = retriever, folder, base
 
@@ -77,7 +89,9 @@ class BaseExpert:
 
     def goes_on(self, text: str, nearest: Hit, leader: Hit) -> Evidence | None:
         """Why the adapters of the turn before, `leader` first, answer this text too; None: it says
-        itself what it wants."""
+        itself what it wants, or nothing was fitted."""
+        if not self.calibrated:
+            return None
         line, base = self.calibration.kept, self._similarity(text, "everyday")
         ahead = nearest.score - leader.score
         worth = self._similarity(text, "going_on") - line.slope * base - line.gap * ahead
@@ -91,7 +105,6 @@ class BaseExpert:
             threshold=nearest.score + (worth - line.threshold) / max(line.gap, 1e-6),
             leader=leader.name,
             leader_similarity=leader.score,
-            calibrated=self.calibrated,
         )
 
     def _similarity(self, text: str, card: str) -> float:
@@ -102,7 +115,7 @@ class BaseExpert:
         return {name: self.calibration.vector(name) for name in self.calibration.vectors}
 
 
-def card_vectors(retriever: Retriever) -> dict[str, Float32[np.ndarray, "d"]]:
+def card_vectors(retriever: Vectors) -> dict[str, Float32[np.ndarray, "d"]]:
     """The unit-length means over the two cards, as an adapter's vector is one."""
     cards = {"everyday": everyday_texts(), "going_on": GOING_ON}
     return {

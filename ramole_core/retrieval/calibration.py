@@ -50,14 +50,15 @@ class Heard:
 class Kept:
     """A message that goes on."""
 
-    slope: float = 1.0
-    gap: float = 1.0
+    slope: float = 0.5
+    gap: float = 0.5
     threshold: float = 0.0
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """The fitted numbers; the defaults are the plain comparison: the nearest card wins."""
+    """The numbers in use; only thresholds and what responses weigh are fitted, and the defaults
+    are the plain comparison: the nearest card wins."""
 
     alone: Alone = Alone()
     heard: Heard = Heard()
