@@ -8,6 +8,9 @@ from typing import NamedTuple, SupportsIndex
 
 from ramole_core.errors import RamoleError
 
+LONGEST = 80
+"""Characters of what was given that a refusal repeats."""
+
 
 class Exchange(NamedTuple):
     """One earlier turn of a chat."""
@@ -39,12 +42,14 @@ def _exchange(n: int, one: object) -> Exchange:
     parts = _parts(one)
     if not 2 <= len(parts) <= 3:
         raise RamoleError(
-            f"Turn {n} of history is {one!r}; give (user, assistant), or (user, assistant, "
+            f"Turn {n} of history is {_short(one)}; give (user, assistant), or (user, assistant, "
             "adapters)."
         )
     user, assistant, adapters = (*parts, None)[:3]
     if not (isinstance(user, str) and isinstance(assistant, str)):
-        raise RamoleError(f"Turn {n} of history is {one!r}; give what both sides said as strings.")
+        raise RamoleError(
+            f"Turn {n} of history is {_short(one)}; give what both sides said as strings."
+        )
     if not user.strip():
         raise RamoleError(f"Turn {n} of history has an empty user's text; leave the turn out.")
     if adapters is None:
@@ -53,9 +58,9 @@ def _exchange(n: int, one: object) -> Exchange:
     names = _listed(what, adapters, "the adapters' names, or None for those of the request")
     named = tuple(name for name in names if isinstance(name, str))
     if len(named) < len(names):
-        raise RamoleError(f"{what} is {adapters!r}; give their names.")
+        raise RamoleError(f"{what} is {_short(adapters)}; give their names.")
     if len(set(named)) < len(named):
-        raise RamoleError(f"{what} names one twice: {list(named)}.")
+        raise RamoleError(f"{what} names one twice: {_short(list(named))}.")
     return Exchange(user, assistant, named)
 
 
@@ -66,7 +71,7 @@ def read_prefix(given: object) -> tuple[int, ...]:
     found = [_whole(one) for one in ids]
     for one, token in zip(ids, found, strict=True):
         if token is None or token < 0:
-            raise RamoleError(f"prefix_ids has {one!r}; give {wanted}.")
+            raise RamoleError(f"prefix_ids has {_short(one)}; give {wanted}.")
     return tuple(token for token in found if token is not None)
 
 
@@ -78,21 +83,23 @@ def read_without(given: object) -> tuple[Off, ...]:
 
 def _off(one: object) -> Off:
     def refuse(what: str) -> RamoleError:
-        return RamoleError(f"without has {one!r}; {what}.")
+        return RamoleError(f"without has {_short(one)}; {what}.")
 
     parts = _parts(one)
     if not 3 <= len(parts) <= 4:
         raise refuse("give (adapter, layer, module) or (adapter, layer, module, start)")
     adapter, layer, module, start = (*parts, None)[:4]
     if not (adapter is None or isinstance(adapter, str)):
-        raise refuse(f"{adapter!r} is not the name of an adapter, or None for all")
+        raise refuse(f"{_short(adapter)} is not the name of an adapter, or None for all")
     if not (module is None or isinstance(module, str)):
-        raise refuse(f"{module!r} is not the name of a module, or None for all")
+        raise refuse(f"{_short(module)} is not the name of a module, or None for all")
     if layer is not None and _whole(layer) is None:
-        raise refuse(f"{layer!r} is not the number of a layer, or None for all")
+        raise refuse(f"{_short(layer)} is not the number of a layer, or None for all")
     position = _whole(start)
     if start is not None and (position is None or position < 0):
-        raise refuse(f"{start!r} is not a position; they count from 0, the prompt's first token")
+        raise refuse(
+            f"{_short(start)} is not a position; they count from 0, the prompt's first token"
+        )
     return Off(adapter, _whole(layer), module, position)
 
 
@@ -109,7 +116,12 @@ def _parts(one: object) -> tuple[object, ...]:
 
 def _listed(name: str, given: object, wanted: str) -> tuple[object, ...]:
     if isinstance(given, str):
-        raise RamoleError(f"{name}={given!r} is a string; pass {wanted}.")
+        raise RamoleError(f"{name}={_short(given)} is a string; pass {wanted}.")
     if not isinstance(given, Iterable):
-        raise RamoleError(f"{name}={given!r}; pass {wanted}.")
+        raise RamoleError(f"{name}={_short(given)}; pass {wanted}.")
     return tuple(given)
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= LONGEST else text[: LONGEST - 1] + "…"

@@ -56,6 +56,7 @@ class FakeRamole:
         length: int = len(WORDS),
         gate: Path | None = None,
         options: Mapping[str, tuple[Option, ...]] | None = None,
+        most_turns: int = 9,
     ):
         self.settings = Settings(data_dir=Path("/nonexistent"), max_new_tokens=300)
         self.gate = gate
@@ -69,6 +70,9 @@ class FakeRamole:
         self.addresses: list[str] = []
         self.load_error = ""
         self.options = options or {}
+        self.most_turns = most_turns
+        """Earlier turns that fit."""
+        self.asked: list[Request] = []
 
     def methods(self):
         return [replace(row, options=self.options.get(row.name, ())) for row in METHOD_LIST]
@@ -100,6 +104,9 @@ class FakeRamole:
         self.batches += 1
         self.sessions.append(session or requests[0].owner)
         self.addresses.append(address)
+        self.asked += requests
+        for request in requests:
+            self._check(request)
         for index in range(len(requests)):
             waiting(index, 0)
         self.running += 1
@@ -127,9 +134,19 @@ class FakeRamole:
 
     def explain(self, request: Request, position: int, top: int = 10, *, token_ids=None):
         self.explained += 1
-        chosen = WORDS[(position - 1) % len(WORDS)]
+        self.explained_at = (position, token_ids)
+        chosen = WORDS[(position - 1 - 2 * len(request.history)) % len(WORDS)]
         rest = [(f"word{i}", 0.3 / (i + 2)) for i in range(top - 1)]
         return Explanation(base=[("<i>base</i>", 0.5), *rest], mixture=[(chosen, 0.6), *rest])
+
+    def _check(self, request: Request) -> None:
+        if request.method == "base" and any(turn[2] for turn in request.history):
+            raise RamoleError("Method base mixes no adapters, but an earlier turn names some.")
+        if len(request.history) > self.most_turns and not request.drop_turns:
+            raise RamoleError(
+                f"The conversation has {len(request.history) + 1} turns, and the base model reads "
+                f"at most {self.most_turns + 1}; shorten it, or pass drop_turns=True."
+            )
 
     def _names(self, request: Request) -> list[str]:
         if request.adapters is not None:
@@ -144,15 +161,20 @@ class FakeRamole:
         self, request: Request, names: list[str], steps: list[np.ndarray], *, stopped: bool
     ) -> Generation:
         n, k = len(steps), len(names)
-        weights = np.zeros((2 + n, len(LAYERS), len(MODULES), k), np.float16)
+        dropped = max(len(request.history) - self.most_turns, 0)
+        earlier = [name for turn in request.history[dropped:] for name in turn[2] or ()]
+        others = list(dict.fromkeys(name for name in earlier if name not in names))
+        start = 2 + 2 * (len(request.history) - dropped)
+        weights = np.zeros((start + n, len(LAYERS), len(MODULES), k + len(others)), np.float16)
+        weights[: start - 1, ..., k:] = 1
         for t, gate in enumerate(steps):
-            weights[1 + t] = gate
+            weights[start - 1 + t, ..., :k] = gate
         words = [WORDS[t % len(WORDS)] for t in range(n)]
         trace = Trace(
-            tokens=["<s>", "ask", *words],
-            token_ids=list(range(2 + n)),
-            prompt_length=2,
-            adapters=names,
+            tokens=["<s>", "ask", *["turn"] * (start - 2), *words],
+            token_ids=list(range(start + n)),
+            prompt_length=start,
+            adapters=[*names, *others],
             layers=LAYERS,
             modules=MODULES,
             weights=weights,
@@ -163,11 +185,12 @@ class FakeRamole:
             scores=[0.9 - 0.2 * i for i in range(k)],
             trace=trace if request.trace else None,
             finish_reason="cancelled" if stopped else "eos",
-            prompt_tokens=2,
+            prompt_tokens=start,
             new_tokens=n,
             seconds=1.5,
             first_token_seconds=0.25,
-            extra={"retrieve": 0.02, "queue": 0.01},
+            extra={"retrieve": 0.02, "queue": 0.01}
+            | ({"dropped_turns": float(dropped)} if dropped else {}),
         )
 
 

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -111,6 +112,38 @@ def test_options_reach_the_request_of_a_method_that_has_them(monkeypatch, option
         fields.refuse_unknown_options(ramole, other)
 
 
+PARTS = {
+    "history": [["one", "1"], ["two", "2", ["dart"]], ["three", "", []]],
+    "drop_turns": True,
+    "prefix_ids": [4, 5],
+    "without": [["dart", 3, "q_proj"], [None, None, None, 7]],
+}
+
+
+def test_a_conversation_reaches_the_request_and_silence_is_the_request_s_own_default():
+    asked = fields.checked(fields.Ask, prompt="hi", **PARTS).request("me")
+    assert asked == Request("hi", **PARTS, trace=False, owner="me")
+    assert asked.history[1].adapters == ("dart",) and asked.history[2].adapters == ()
+    nothing = dict.fromkeys(("history", "prefix_ids", "without"))
+    bare = fields.checked(fields.Ask, prompt="hi", **nothing).request(None)
+    assert bare == Request("hi", trace=False)
+
+
+def test_ask_and_ask_batch_take_a_conversation_and_give_the_tokens_of_the_answer(client):
+    text, told = client.predict("a b", **PARTS, api_name="/ask")
+    assert (text, told["token_ids"]) == ("a b", [4, 5, 0, 1])
+    one, two = client.predict(["a b", {"prompt": "c", **PARTS}], api_name="/ask_batch")
+    assert (one["token_ids"], two["token_ids"]) == ([0, 1], [4, 5, 0])
+
+
+def test_turns_that_were_dropped_are_counted():
+    dropped = replace(answer_of("ab"), extra={"dropped_turns": 2.0})
+    system = Steps((0, dropped))
+    system.go.release()
+    *_, (_, told) = streamed(system, Request("hi"))
+    assert told["dropped_turns"] == 2
+
+
 def test_retrieve_finds_and_excludes(client):
     assert client.predict("where is it", k=1, api_name="/retrieve")[0]["name"] == "squad"
     found = client.predict("where is it", k=900, exclude=["squad"], api_name="/retrieve")
@@ -171,6 +204,16 @@ def test_uploads_go_when_the_client_leaves(server, archive):
         ("/ask", {"prompt": "hi", "options": {"a": "b"}}, "options=.*JSON object"),
         ("/ask", {"prompt": "hi", "options": '{"a": NaN}'}, "options=.*JSON object"),
         ("/ask", {"prompt": "hi", "options": {"a": 1}}, "ramole has no option 'a'; it has none"),
+        ("/ask", {"prompt": "hi", "history": "hi"}, "history='hi' is a string; pass a list"),
+        ("/ask", {"prompt": "hi", "history": ["hi"]}, "Turn 1 of history is 'hi'; give"),
+        ("/ask", {"prompt": "hi", "history": [["a", 1]]}, "what both sides said as strings"),
+        ("/ask", {"prompt": "hi", "history": [["a", "x" * 10**5]]}, "history=.*100001 characters"),
+        ("/ask", {"prompt": "hi", "history": [[]] * 4000}, "history=.*more than 4000 parts"),
+        ("/ask", {"prompt": "hi", "history": [["a", "b"]], "raw": True}, "needs the chat template"),
+        ("/ask", {"prompt": "hi", "drop_turns": "some"}, "drop_turns='some': .*valid boolean"),
+        ("/ask", {"prompt": "hi", "prefix_ids": [1.5]}, "prefix_ids has 1.5; give a list"),
+        ("/ask", {"prompt": "hi", "without": [["dart"]]}, "without has .*give .adapter, layer"),
+        ("/ask_batch", {"prompts": [{"prompt": "b", "history": 3}]}, "Prompt 1: history=3; pass"),
         ("/ask_batch", {"prompts": [{"prompt": "b", "options": 3}]}, "Prompt 1: options=3"),
         ("/ask_batch", {"prompts": []}, "not a list of prompts"),
         ("/ask_batch", {"prompts": "hi"}, "not a list of prompts"),
@@ -377,6 +420,17 @@ def test_app_listens_before_torch_and_answers_with_the_real_core(tmp_path, tiny_
         client = Client(server.url, verbose=False)
         text, told = client.predict("hello", method="base", max_new_tokens=4, api_name="/ask")
         assert told["new_tokens"] <= 4 and told["finish_reason"] in ("length", "eos")
+        how = {"method": "base", "max_new_tokens": 4, "api_name": "/ask"}
+        rest, whole = client.predict("hello", prefix_ids=told["token_ids"][:2], **how)
+        assert (rest, whole["token_ids"]) == (text, told["token_ids"])
+        assert whole["new_tokens"] == told["new_tokens"] - 2
+        _, second = client.predict("and now?", history=[["hello", text, []]], **how)
+        assert second["prompt_tokens"] > told["prompt_tokens"] + len("and now?")
+        long = [["hello " * 90, "yes"], ["hello", "yes"]]
+        with pytest.raises(AppError, match="in 3 turns, .* or pass drop_turns=True"):
+            client.predict("and now?", history=long, **how)
+        _, kept = client.predict("and now?", history=long, drop_turns=True, **how)
+        assert kept["dropped_turns"] == 1
         assert httpx.get(f"{server.url}/health", timeout=30).json()["status"] == "ok"
         client.close()
 

@@ -31,6 +31,12 @@ FULL = {
     "raw": False,
     "options": {"top": 2, "flat": True},
 }
+TALK = {
+    "history": [["one", "1"], ["two", "2", ["ant"]], ["three", "", []]],
+    "drop_turns": True,
+    "prefix_ids": [4, 5],
+    "without": [["ant", 3, "q_proj"], [None, None, None, 7]],
+}
 CSV = (
     "prompt,method,k,adapters,weights,exclude,max_new_tokens,temperature,top_p,seed,stop,"
     'ignore_eos,system,raw,options\n"Which\nboats?",mixture,2,ant|bee,0.25 -0.5,cat,7,0.5,0.9,3,'
@@ -43,11 +49,24 @@ def sentences(text: str, **options) -> list[tuple[int, str]]:
 
 
 def test_every_field_can_be_said_in_jsonl_and_in_csv():
-    assert set(FULL) == set(FIELDS)
+    assert {*FULL, *TALK} == set(FIELDS)
     wanted = Request(**FULL, trace=False)
     for text in (json.dumps(FULL), CSV):
         (row,) = read_batch(text).rows
         assert row.request == wanted and (row.index, row.id, row.extra) == (0, None, {})
+
+
+def test_a_conversation_can_be_said_in_jsonl():
+    (row,) = read_batch(json.dumps({**FULL, **TALK})).rows
+    assert row.request == Request(**FULL, **TALK, trace=False)
+    nothing = json.dumps({**FULL, **dict.fromkeys(TALK)})
+    assert read_batch(nothing).rows[0].request == Request(**FULL, trace=False)
+
+
+@pytest.mark.parametrize("name", TALK)
+def test_csv_has_no_conversation(name: str):
+    with pytest.raises(RamoleError, match=f"column '{name}' needs lists in lists.*as jsonl"):
+        read_batch(f"prompt,{name}\nx,true")
 
 
 def test_a_row_s_fields_come_before_the_defaults_and_these_before_those_of_a_request():
@@ -117,6 +136,11 @@ def test_bad_rows_stand_beside_the_good_with_line_and_sentence():
             '{"prompt": "x", "id": [1]}',
             '{"prompt": "x", "k": true}',
             '{"prompt": "last"}',
+            '{"prompt": "x", "history": "Hello"}',
+            '{"prompt": "x", "history": [["a"]]}',
+            '{"prompt": "x", "drop_turns": 1}',
+            '{"prompt": "x", "prefix_ids": ["1"]}',
+            '{"prompt": "x", "without": [["ant"]]}',
         ]
     )
     batch = read_batch(text)
@@ -138,6 +162,11 @@ def test_bad_rows_stand_beside_the_good_with_line_and_sentence():
         16: "this list is not JSON",
         17: "id=[1]",
         18: "k=True; give a whole number.",
+        20: "history='Hello' is a string; pass a list of (user, assistant)",
+        21: "Turn 1 of history is ['a']; give (user, assistant)",
+        22: "drop_turns=1; give true or false.",
+        23: "prefix_ids has '1'; give a list of token ids",
+        24: "without has ['ant']; give (adapter, layer, module)",
     }
     told = {row.line: row.sentence for row in batch.bad}
     assert told.keys() == wanted.keys()
@@ -181,6 +210,11 @@ def test_limits():
         (1, "The prompt has 6 characters, and 5 is the most."),
         (2, "5 adapters are asked for, and 4 is the most."),
     ]
+    talk = json.dumps({"prompt": "12", "history": [["34", "56", list("abcde")]]})
+    assert sentences(talk, limits=limits) == [
+        (1, "The conversation has 6 characters, and 5 is the most.")
+    ]
+    assert "5 adapters" in sentences(talk, limits=BatchLimits(adapters=4))[0][1]
     with pytest.raises(RamoleError, match="more than 2 rows"):
         read_batch("a\nb\nc", limits=limits)
     named = json.dumps({"prompt": "x", "adapters": list("abcde")})
@@ -210,7 +244,9 @@ def test_the_digest_changes_with_whatever_decides_the_answer():
     assert same == digest({**FULL, "label": 1}) and len(same) == 16
     changed = {"prompt": "other", "method": "ramole", "k": 5, "seed": 4, "raw": True, "system": "x"}
     changed |= {"weights": [0.25, 0.5], "stop": ["x"], "id": "z", "temperature": 0.25}
-    assert len({same, *(digest({**FULL, key: value}) for key, value in changed.items())}) == 11
+    changed |= TALK
+    assert len({same, *(digest({**FULL, key: value}) for key, value in changed.items())}) == 15
+    assert digest({"prompt": "x"}) == "d9082a6b566b1d73"  # what it was before conversations
     bare = {"prompt": "x"}
     assert digest(bare) != digest(bare, defaults={"k": 9})
 
@@ -302,3 +338,6 @@ def test_what_fails_for_sure_is_told_before_anything_runs():
     assert batch.bad[0].sentence == "There is no adapter 'bea' in the pool; did you mean 'bee'?"
     assert batch.bad[1].sentence.startswith("Unknown method 'x'; choose one of ramole,")
     assert "300 is the most" in batch.bad[2].sentence
+    talk = json.dumps({"prompt": "x", "history": [["a", "b", ["bea"]]]})
+    (bad,) = refuse_unfit(FakeRamole(), read_batch(talk), owner=None).bad
+    assert bad.sentence == "There is no adapter 'bea' in the pool; did you mean 'bee'?"

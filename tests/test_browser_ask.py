@@ -14,6 +14,7 @@ from tests.ask_page import OPTIONS_PROMPT
 from tests.browser import PATIENCE, ask_page, visits
 from tests.fake_ramole import LAYERS, MODULES, WORDS
 from tests.serving import app
+from ui.ask.explained import spell
 
 expect.set_options(timeout=PATIENCE)
 
@@ -54,6 +55,16 @@ def letters(page: Page) -> str:
     return "".join(
         token.get_attribute("data-letter") or "." for token in page.locator("#answer .token").all()
     )
+
+
+def serious(page: Page) -> list:
+    """What axe finds in the tab, and where."""
+    found = Axe().run(page, context="#ask-tab")
+    return [
+        (one["id"], [node["target"] for node in one["nodes"]][:5])
+        for one in found.response["violations"]
+        if one["impact"] in ("serious", "critical")
+    ]
 
 
 def test_an_answer_arrives_with_colour_letter_and_words(quick, visit):
@@ -178,6 +189,44 @@ def test_a_live_example_is_asked_at_once_and_other_methods_say_what_they_do(quic
     expect(page.locator("#answer .legend")).to_be_hidden()
 
 
+def test_a_conversation_of_two_turns(quick, visit):
+    page = visit(quick.url)
+    ask(page, "Which boats?")
+    expect(page.locator("#talk .turn")).to_have_count(0)
+    page.locator("#prompt textarea").fill("And <b>where</b> ${x}?")
+    page.locator("#on-button").click()
+    expect(page.locator("#talk .turn")).to_have_count(2)
+    expect(page.locator("#talk .now .asked")).to_contain_text("And <b>where</b> ${x}?")
+    expect(page.locator("#timing")).to_contain_text("conversation")
+    expect(page.locator("#prompt textarea")).to_have_value("")
+    first = page.locator("#talk .turn").first
+    expect(first.locator(".asked")).to_contain_text("Which boats?")
+    expect(first.locator(".how")).to_have_text("ramole_plus: ant 0.900, bee 0.700, cat 0.500")
+    expect(first.locator(".token.first")).to_have_count(4)
+    expect(page.locator("#answer .token")).to_have_count(len(WORDS))
+    expect(page.locator("#beside .same")).to_be_visible()
+    page.locator("#answer .token").nth(1).click()
+    expect(page.locator("#token")).to_contain_text("Token 2 of 8")
+    first.locator(".token").nth(2).click()
+    expect(page.locator("#token")).to_contain_text("Turn 1, token 3 of 8")
+    expect(page.locator("#likely .chosen code")).to_have_text(spell(WORDS[2]))
+    page.keyboard.press("ArrowRight")
+    expect(page.locator("#token")).to_contain_text("Turn 1, token 4 of 8")
+    expect(page.locator("#ask-tab .token[aria-pressed]")).to_have_count(1)
+    assert serious(page) == []
+    page.locator("#prompt textarea").fill("And when?")
+    page.locator("#prompt textarea").press("Enter")
+    expect(page.locator("#talk .turn")).to_have_count(3)
+    expect(page.locator("#new-button")).to_be_enabled()
+    page.set_viewport_size({"width": 390, "height": 900})
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    page.locator("#new-button").click()
+    expect(page.locator("#talk")).to_be_hidden()
+    expect(page.locator("#answer .token")).to_have_count(0)
+    expect(page.locator("#prompt textarea")).to_be_focused()
+    assert page.wrong == []
+
+
 def test_no_request_leaves_the_machine_and_the_page_is_there_at_once(quick, visit):
     page = visit(quick.url)
     painted = page.evaluate("performance.getEntriesByType('paint').at(-1).startTime")
@@ -195,13 +244,7 @@ def test_nothing_serious_for_axe(quick, visit, theme):
     ask(page)
     page.locator("#answer .token").nth(1).click()
     expect(page.locator("#likely table")).to_have_count(2)
-    found = Axe().run(page, context="#ask-tab")
-    serious = [
-        (one["id"], [node["target"] for node in one["nodes"]][:5])
-        for one in found.response["violations"]
-        if one["impact"] in ("serious", "critical")
-    ]
-    assert serious == []
+    assert serious(page) == []
 
 
 def test_a_phone_shows_everything_within_its_width(quick, visit):

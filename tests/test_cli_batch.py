@@ -104,6 +104,21 @@ def test_each_answer_is_a_line_of_stdout_in_the_order_of_its_end(door, file, cap
     assert door.asked == [["a", "b", "c"], ["closed"]]
 
 
+def test_earlier_turns_are_asked_with_and_stand_in_the_line_of_the_answer(
+    door, tmp_path, capsys, monkeypatch
+):
+    asked = []
+    answer = door.stream_batch
+    monkeypatch.setattr(door, "stream_batch", lambda r, **o: asked.extend(r) or answer(r, **o))
+    row = {"prompt": "and?", "history": [["a", "b", ["ant"]]], "drop_turns": True}
+    (tmp_path / "rows.jsonl").write_text(json.dumps(row))
+    assert main(["batch", str(tmp_path / "rows.jsonl")]) == 0
+    (line,) = lines(capsys.readouterr().out)
+    assert asked[0].history == (("a", "b", ("ant",)),) and asked[0].drop_turns
+    assert {name: line[name] for name in row} == row
+    assert set(line) == {*KEYS, "history", "drop_turns"}
+
+
 def test_csv_and_standard_input(door, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("sys.stdin", io.StringIO("prompt,max_new_tokens\na,2\n"))
     assert main(["batch", "-"]) == 0

@@ -66,6 +66,24 @@ def test_what_cannot_be_read_is_one_sentence(name, given, message):
 
 
 @pytest.mark.parametrize(
+    ("name", "given"),
+    [
+        ("history", "x" * 9000),
+        ("history", ["x" * 9000]),
+        ("history", [("x" * 9000, 3)]),
+        ("history", [("a", "b", ["x" * 9000, 3])]),
+        ("history", [("a", "b", ["x" * 9000] * 2)]),
+        ("prefix_ids", ["x" * 9000]),
+        ("without", [("x" * 9000, "y" * 9000, "z" * 9000)]),
+    ],
+)
+def test_a_refusal_repeats_no_more_than_the_beginning(name, given):
+    with pytest.raises(RamoleError) as refused:
+        READERS[name](given)
+    assert len(str(refused.value)) < 300
+
+
+@pytest.mark.parametrize(
     ("options", "message"),
     [
         ({"history": "Hello"}, "is a string"),

@@ -221,6 +221,18 @@ def test_a_view_that_grows_is_the_view_in_one_go_and_its_tokens_are_only_added_t
     assert all(new.startswith(old) for old, new in pairwise(texts)) and texts[-1] > texts[-2]
 
 
+def test_a_run_draws_its_own_adapters_where_the_trace_has_those_of_earlier_turns_too():
+    run, _, _ = ask(Request("boats?", k=2))
+    trace = run.answer.trace
+    other = np.full((*trace.weights.shape[:3], 1), 9, np.float16)
+    weights = np.concatenate([trace.weights, other], -1)
+    whole = replace(trace, adapters=[*trace.adapters, "yak"], weights=weights)
+    later = replace(run, answer=replace(run.answer, trace=whole))
+    assert later.experts == ["ant", "bee"]
+    np.testing.assert_array_equal(later.gates, run.gates)
+    assert view_of_run(later, "") == view_of_run(run, "")
+
+
 def test_token_text_never_becomes_markup():
     run, _, ramole = ask(Request("boats?"))
     run = replace(run, pieces=("<img src=x>", *run.pieces[1:]))

@@ -460,6 +460,9 @@ def test_results_as_jsonl_and_csv_say_the_same(tmp_path):
     told = [json.loads(line) for line in lines.read_text("utf-8").splitlines()]
     assert told == [record_of(item) for item in run.items]
     assert [record["index"] for record in told] == list(range(6))
+    assert "history" not in told[0]
+    talk = ran(FakeRamole(), jsonl({"prompt": "and?", "history": [["a", "b", ["ant"]]]}))
+    assert json.loads(json.dumps(record_of(talk.items[0])))["history"] == [["a", "b", ["ant"]]]
     assert told[0]["extra"] == {"label": 1} and told[0]["adapters"] == ["ant", "bee", "cat"]
     assert told[0]["mean_weights"] == [round(weight, 4) for weight in run.items[0].weights]
     assert told[2] == {

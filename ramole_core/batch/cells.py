@@ -7,6 +7,7 @@ from difflib import get_close_matches
 
 from ramole_core.errors import RamoleError
 from ramole_core.methods import read_values
+from ramole_core.request_parts import read_history, read_prefix, read_without
 
 TRUTHS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 
@@ -138,7 +139,13 @@ FIELDS: dict[str, Callable[[str, object], object]] = {
     "ignore_eos": _truth,
     "system": _text,
     "raw": _truth,
+    "history": lambda name, value: read_history(value),
+    "drop_turns": _truth,
+    "prefix_ids": lambda name, value: read_prefix(value),
+    "without": lambda name, value: read_without(value),
 }
 """The fields of a `Request` that a row may have, and how each is read."""
+JSON_ALONE = ("history", "drop_turns", "prefix_ids", "without")
+"""Fields that are lists in lists, or belong to one: csv has no way to write them."""
 NAMES = ("id", *FIELDS)
 """The columns that are not merely carried along."""

@@ -9,7 +9,7 @@ import io
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
-from ramole_core.batch.cells import known_column
+from ramole_core.batch.cells import JSON_ALONE, known_column
 from ramole_core.batch.rows import BadRow, Kind, beginning
 from ramole_core.errors import RamoleError
 
@@ -91,6 +91,11 @@ def _header(cells: list[str]) -> list[str]:
         raise RamoleError(f"The column {twice[0]!r} is there twice; rename one.")
     for name in filter(None, names):
         known_column(name)
+        if name in JSON_ALONE:
+            raise RamoleError(
+                f"The column {name!r} needs lists in lists, which csv does not have; give these "
+                'rows as jsonl, such as {"prompt": "...", "history": [["...", "..."]]}.'
+            )
     return names
 
 

@@ -13,6 +13,7 @@ from ramole_core.batch.formats import READERS, kind_of
 from ramole_core.batch.rows import BadRow, Batch, BatchLimits, BatchRow, Kind, beginning
 from ramole_core.errors import RamoleError
 from ramole_core.request import Request
+from ramole_core.request_parts import read_history
 
 ENDINGS: dict[str, Kind] = {".csv": "csv", ".tsv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl"}
 """What a file's ending says about it; for any other, the text itself decides."""
@@ -100,9 +101,13 @@ def _row(
 
 
 def _within(request: Request, limits: BatchLimits) -> None:
+    earlier = read_history(request.history)
     most, length = limits.characters, len(request.prompt)
+    length += sum(len(turn.user) + len(turn.assistant) for turn in earlier)
     if most is not None and length > most:
-        raise RamoleError(f"The prompt has {length} characters, and {most} is the most.")
+        what = "conversation" if earlier else "prompt"
+        raise RamoleError(f"The {what} has {length} characters, and {most} is the most.")
     count = request.k if request.adapters is None else len(request.adapters)
+    count = max(count, *(len(turn.adapters or ()) for turn in earlier), 0)
     if limits.adapters is not None and count > limits.adapters:
         raise RamoleError(f"{count} adapters are asked for, and {limits.adapters} is the most.")

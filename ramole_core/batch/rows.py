@@ -8,6 +8,8 @@ from typing import Literal
 from ramole_core.request import Request
 
 Kind = Literal["jsonl", "csv", "lines"]
+LATER = ("options", "history", "prefix_ids", "without", "drop_turns")
+"""Fields that requests were given later: a row that says none of them keeps the digest it had."""
 
 
 @dataclass(frozen=True)
@@ -16,7 +18,7 @@ class BatchLimits:
 
     rows: int | None = None
     characters: int | None = None
-    """Of one prompt."""
+    """Of one prompt, its earlier turns counted."""
     adapters: int | None = None
     """Of one row, named or retrieved."""
 
@@ -40,8 +42,9 @@ class BatchRow:
         """16 hex digits of a SHA-256 of all that decides the answer; the owner does not."""
         said = asdict(self.request)
         del said["owner"], said["trace"]
-        if said["options"] is None:  # as rows were before methods had options
-            del said["options"]
+        for name in LATER:
+            if not said[name]:
+                del said[name]
         text = json.dumps([self.id, said], sort_keys=True, default=list)
         return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
 

@@ -13,6 +13,7 @@ from ramole_core.batch.rows import BadRow, Batch, BatchRow
 from ramole_core.errors import Busy, RamoleError
 from ramole_core.pool.names import near_names
 from ramole_core.request import Generation, Request, Step
+from ramole_core.request_parts import read_history
 
 if TYPE_CHECKING:
     from ramole_core.ramole import Ramole
@@ -111,7 +112,8 @@ def _asked(
 def _misfit(request: Request, *, names: set[str], methods: Sequence[str], most: int) -> str:
     if request.method not in methods:
         return f"Unknown method {request.method[:80]!r}; choose one of {', '.join(methods)}."
-    for name in request.adapters or ():
+    earlier = (name for turn in read_history(request.history) for name in turn.adapters or ())
+    for name in (*(request.adapters or ()), *earlier):
         if name not in names:
             return f"There is no adapter {name[:80]!r} in the pool; {near_names(name[:80], names)}"
     if request.max_new_tokens > most:

@@ -8,7 +8,13 @@ import typer
 from ramole_core.cli.opening import Exclude, Json, Owner, opened
 from ramole_core.errors import RamoleError
 from ramole_core.methods import describe_options, read_values
-from ramole_core.terminal.console import read_prompt, write_answer, write_json, write_table
+from ramole_core.terminal.console import (
+    read_prompt,
+    read_turns,
+    write_answer,
+    write_json,
+    write_table,
+)
 from ramole_core.terminal.records import answer_record, checksum_record
 
 
@@ -60,6 +66,13 @@ def generate(
     ] = None,
     system: Annotated[str | None, typer.Option(help="System prompt.")] = None,
     raw: Annotated[bool, typer.Option(help="Continue the prompt, no chat template.")] = False,
+    history: Annotated[
+        Path | None,
+        typer.Option(help='Earlier turns: a JSON list such as [["Hello", "Hi.", ["adapter"]]].'),
+    ] = None,
+    drop_turns: Annotated[
+        bool, typer.Option("--drop-turns", help="Drop the oldest turns where they do not fit.")
+    ] = False,
     trace: Annotated[Path | None, typer.Option(help="Write the weights: .npz or .json.")] = None,
     owner: Owner = None,
     as_json: Json = False,
@@ -87,6 +100,8 @@ def generate(
         trace=trace is not None,
         owner=owner,
         options=read_values(option) if option else None,
+        history=read_turns(history) if history else (),
+        drop_turns=drop_turns,
     )
     with opened(load=True) as ramole:
         answer = write_answer(ramole.stream(request), quiet=as_json)

@@ -14,6 +14,7 @@ import typer
 from ramole_core.batch.command import batch
 from ramole_core.benchmarks.command import benchmark
 from ramole_core.cli.answers import generate, retrieve
+from ramole_core.cli.chat import chat
 from ramole_core.cli.doctor import doctor
 from ramole_core.cli.pool import add, list_adapters, remove
 from ramole_core.errors import RamoleError
@@ -42,6 +43,7 @@ app.command("add")(add)
 app.command("remove")(remove)
 app.command("retrieve")(retrieve)
 app.command("generate")(generate)
+app.command("chat")(chat)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

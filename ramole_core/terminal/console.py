@@ -13,6 +13,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from ramole_core.errors import RamoleError
+from ramole_core.request_parts import Exchange, read_history
 
 if TYPE_CHECKING:
     from ramole_core.request import Generation, Step
@@ -32,6 +33,22 @@ def read_examples(path: Path) -> list[str]:
         return [str(json.loads(line)["text"]) for line in lines]
     except (ValueError, KeyError, TypeError):
         raise RamoleError(f'{path} is not {{"text": ...}} on every line; correct it.') from None
+
+
+def read_turns(path: Path) -> tuple[Exchange, ...]:
+    """Earlier turns of a conversation: a JSON list of [user, assistant], or with adapters.
+
+    Raises RamoleError where the file is none, or has a turn that is none.
+    """
+    try:
+        turns = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        turns = None
+    if not isinstance(turns, list):
+        raise RamoleError(
+            f'{path} is not a JSON list of turns, such as [["Hello", "Hi."]]; correct it.'
+        )
+    return read_history(turns)
 
 
 def say(sentence: str) -> None:
@@ -55,10 +72,13 @@ def write_table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> Non
     console.print(table)
 
 
-def write_answer(steps: "Generator[Step, None, Generation]", *, quiet: bool) -> "Generation":
+def write_answer(
+    steps: "Generator[Step, None, Generation]", *, quiet: bool, shares: bool = False
+) -> "Generation":
     """Print each token as it comes, then one line about the run on standard error.
 
-    `quiet` prints nothing. Returns the generator's own value, the whole answer.
+    `quiet` prints nothing. With `shares` the line tells each adapter's part of the answer, which
+    needs a trace. Returns the generator's own value, the whole answer.
     """
     while True:
         try:
@@ -74,6 +94,11 @@ def write_answer(steps: "Generator[Step, None, Generation]", *, quiet: bool) -> 
             name if math.isnan(score) else f"{name} {score:.2f}"
             for name, score in zip(answer.adapters, answer.scores, strict=True)
         ]
+        if shares and answer.trace is not None:
+            from ramole_core.terminal.shares import shares_of  # numpy is not there for `--help`
+
+            parts = zip(used, shares_of(answer), strict=True)
+            used = [f"{name} ({share:.0%})" for name, share in parts]
         say(
             f"{', '.join(used) or 'no adapter'}; {answer.new_tokens} tokens "
             f"in {answer.seconds:.1f} s ({answer.finish_reason})"

@@ -11,6 +11,10 @@ if TYPE_CHECKING:
     from ramole_core.request import Generation, Request
 
 
+CONVERSATION = ("history", "drop_turns", "prefix_ids", "without")
+"""Fields of a request that its answer's record has where they are said."""
+
+
 def answer_record(
     request: "Request", answer: "Generation", trace: Path | None
 ) -> dict[str, object]:
@@ -33,6 +37,7 @@ def answer_record(
         "first_token_seconds": answer.first_token_seconds,
         "stages": answer.extra,
         "trace": trace and str(trace),
+        **{name: value for name in CONVERSATION if (value := getattr(request, name))},
     }
 
 

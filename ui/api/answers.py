@@ -2,11 +2,11 @@
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from typing import TYPE_CHECKING
 
-from ramole_core import Generation, RamoleError, Request
+from ramole_core import Generation, RamoleError, Request, Step
 
 from ..model.reading import BEAT, Reading
 from .fields import MOST_PROMPTS, Ask, checked, refuse_unknown_options
@@ -27,7 +27,7 @@ def streamed(
                 place = reading.places.get(0)
                 yield text, {"place": place} if place else {}
     answer = reading.answers[0]
-    yield answer.text, _how(answer, request)
+    yield answer.text, _how(answer, request, reading.steps[0])
 
 
 def batched(
@@ -68,17 +68,27 @@ def batched(
 
 def _told(reading: Reading, index: int, request: Request) -> dict | None:
     answer = reading.answers.get(index)
-    return None if answer is None else {"text": answer.text, **_how(answer, request)}
+    return (
+        None
+        if answer is None
+        else {
+            "text": answer.text,
+            **_how(answer, request, reading.steps[index]),
+        }
+    )
 
 
-def _how(answer: Generation, request: Request) -> dict:
+def _how(answer: Generation, request: Request, steps: Sequence[Step]) -> dict:
     pairs = zip(answer.adapters, answer.scores, strict=True)
+    dropped = answer.extra.get("dropped_turns")
     return {
         "adapters": [{"name": name, "score": _finite(score)} for name, score in pairs],
         "method": request.method,
         "finish_reason": answer.finish_reason,
         "prompt_tokens": answer.prompt_tokens,
         "new_tokens": answer.new_tokens,
+        "token_ids": [*request.prefix_ids, *(step.token for step in steps)],
+        **({"dropped_turns": int(dropped)} if dropped else {}),
         "seconds": _finite(answer.seconds),
         "first_token_seconds": _finite(answer.first_token_seconds),
     }

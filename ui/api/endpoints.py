@@ -59,6 +59,10 @@ class Endpoints:
         system: str | None = None,
         raw: bool = False,
         options: dict | str | None = None,
+        history: list[list] | None = None,
+        drop_turns: bool = False,
+        prefix_ids: list[int] | None = None,
+        without: list[list] | None = None,
         request: gr.Request | None = None,
     ) -> tuple[str, dict]:  # pyright: ignore[reportInvalidTypeForm] of one step
         """
@@ -81,6 +85,10 @@ class Endpoints:
             system: A system prompt; without it, the chat template's own.
             raw: Continue the prompt as it is, without the chat template.
             options: The method's own options by name, as a JSON object. {options}.
+            history: Earlier turns, oldest first: [user, assistant] or [user, assistant, adapters].
+            drop_turns: Drop the oldest turns where the conversation does not fit the context.
+            prefix_ids: Token ids of the answer that are given already; the answer goes on there.
+            without: What is switched off: [adapter, layer, module], null for all of them.
         Returns:
             The text so far.
             An object with adapters, method, finish_reason, tokens, seconds; or its place, or empty.
@@ -102,6 +110,10 @@ class Endpoints:
                 system=system,
                 raw=raw,
                 options=options,
+                history=history,
+                drop_turns=drop_turns,
+                prefix_ids=prefix_ids,
+                without=without,
             )
             refuse_unknown_options(self.ramole, said)
             answers = streamed(self.ramole, said.request(visitor.owner), address=visitor.address)

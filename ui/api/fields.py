@@ -5,7 +5,8 @@ Gradio passes on whatever JSON a client sends, so nothing about a call is believ
 
 import json
 import math
-from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
@@ -18,6 +19,10 @@ LONGEST_PROMPT = 100_000
 MOST_PROMPTS = 64
 """Prompts of one batch call."""
 MOST_NAMES = 32
+MOST_PARTS = 4_000
+"""Texts, names and numbers in one list of `history`, `prefix_ids` or `without`, all counted."""
+LISTS = ("history", "prefix_ids", "without")
+"""Fields that the request itself reads, and refuses in its own words."""
 WANTED = f"Input should be a JSON object of at most {MOST_NAMES} names with numbers, true or false"
 
 Text = Annotated[str, Field(strict=True, max_length=LONGEST_PROMPT)]
@@ -47,6 +52,10 @@ class Ask(BaseModel):
     system: Text | None = None
     raw: bool = False
     options: dict[Name, bool | int | float] | None = None
+    history: Any = None
+    drop_turns: bool = False
+    prefix_ids: Any = None
+    without: Any = None
 
     @field_validator("k", "max_new_tokens", "seed", mode="before")
     @classmethod
@@ -69,9 +78,25 @@ class Ask(BaseModel):
             raise ValueError(WANTED)
         return value
 
+    @field_validator(*LISTS)
+    @classmethod
+    def _of_bounded_size(cls, value: object) -> object:
+        count, length = 0, 0
+        for part in _parts(value):
+            count, length = count + 1, length + (len(part) if isinstance(part, str) else 0)
+            if count > MOST_PARTS:
+                raise ValueError(f"Input has more than {MOST_PARTS} parts")
+        if length > LONGEST_PROMPT:
+            raise ValueError(f"Input has {length} characters, and {LONGEST_PROMPT} is the most")
+        return value
+
     def request(self, owner: str | None) -> Request:
         """For the engine; contradictions raise RamoleError."""
-        said = self.model_dump(exclude={"exclude", "stop", "adapters", "weights", "options"})
+        read = {"exclude", "stop", "adapters", "weights", "options", *LISTS}
+        said = self.model_dump(exclude=read)
+        for name in LISTS:
+            if (given := getattr(self, name)) is not None:
+                said[name] = given
         if self.options:
             said["options"] = self.options
         return Request(
@@ -151,6 +176,18 @@ def stored_path(file: object) -> str:
             "file is not an uploaded file; pass gradio_client.handle_file(path), or over MCP a "
             "data: URL."
         ) from None
+
+
+def _parts(value: object) -> Iterator[object]:
+    """All that is inside lists and objects, however deep."""
+    left = [value]
+    while left:
+        part = left.pop()
+        yield part
+        if isinstance(part, dict):
+            left += [*part, *part.values()]
+        elif isinstance(part, list):
+            left += part
 
 
 def _json(text: str) -> object:

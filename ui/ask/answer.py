@@ -18,6 +18,7 @@ from ramole_core import Request
 from ..charts.run import Found, Run
 from ..model.loading import loaded
 from ..model.reading import Reading
+from .conversation import by_the_base
 
 if TYPE_CHECKING:
     from ramole_core import Ramole
@@ -158,7 +159,9 @@ def _keep(reading: Reading, live: Live, request: Request, found: tuple[Found, ..
 
 
 def _bare(request: Request) -> Request:
-    return replace(request, method="base", adapters=None, weights=None, exclude=(), trace=False)
+    """The same text, and the same earlier turns, by the base alone."""
+    alone = {"method": "base", "adapters": None, "weights": None, "options": None, "exclude": ()}
+    return by_the_base(replace(request, **alone, trace=False))
 
 
 def _taken(found: Sequence[Found]) -> tuple[str, ...]:

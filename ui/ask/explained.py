@@ -28,10 +28,14 @@ def spell(piece: str) -> str:
     return piece.replace("\n", "↵").replace(" ", "␣").replace("\t", "⇥")
 
 
-def token_html(run: Run, index: int) -> str:
-    """Heading, stacked bar of the mean weights, and entropy, of one generated token."""
+def token_html(run: Run, index: int, *, turn: int = 0) -> str:
+    """Heading, stacked bar of the mean weights, and entropy, of one generated token.
+
+    `turn` is the number of an earlier turn of a conversation, 0 for the newest answer.
+    """
     piece = escape(spell(run.pieces[index]))
-    head = f"<h2>Token {index + 1} of {len(run.pieces)}: <code>{piece}</code></h2>"
+    where = f"Turn {turn}, token" if turn else "Token"
+    head = f"<h2>{where} {index + 1} of {len(run.pieces)}: <code>{piece}</code></h2>"
     gates = run.gates
     if index >= len(gates) or not run.experts:
         return head + '<p class="quiet">No adapter was at work here.</p>'

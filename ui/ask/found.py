@@ -19,7 +19,9 @@ NOTABLE = 0.005
 """Seconds in the queue that are worth a line."""
 NO_RETRIEVAL = "This method uses no adapter; the nearest ones are shown for comparison."
 BESIDE = """
-<section class="beside"><h2>The bare base, same batch</h2><div class="plain"></div></section>
+<section class="beside"><h2>The bare base, same batch</h2><div class="plain"></div>
+<p class="quiet same">It read the same conversation, the mixture's earlier answers included.</p>
+</section>
 """
 BESIDE_JS = """
 const plain = element.querySelector('.plain');
@@ -60,7 +62,8 @@ def timing_html(run: Run) -> str:
     rest = answer.seconds - answer.first_token_seconds
     if answer.new_tokens > 1 and rest > 0:
         stages.append(("after it", f"{(answer.new_tokens - 1) / rest:.1f} tokens/s"))
-    stages.append(("prompt", f"{answer.prompt_tokens} tokens"))
+    read = "conversation" if run.request.history else "prompt"
+    stages.append((read, f"{answer.prompt_tokens} tokens"))
     stages.append(("answer", f"{answer.new_tokens} tokens"))
     rows = "".join(f"<div><dt>{escape(k)}</dt><dd>{escape(v)}</dd></div>" for k, v in stages)
     why = escape(ending(answer.finish_reason))

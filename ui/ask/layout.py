@@ -13,6 +13,7 @@ from ..parts.choices import choices
 from ..parts.downloads import Download, download
 from ..parts.events import PLAIN
 from ..parts.fields import k_field, length_field, method_field
+from .conversation import conversation_view
 from .form import FIELDS, Form
 from .found import beside_view, found_html
 from .options import Options, options_of
@@ -21,6 +22,8 @@ from .whole_panel import WholePanel
 
 if TYPE_CHECKING:
     from ramole_core import Ramole
+
+DROP = "drop the oldest turns where they no longer fit"
 
 
 @dataclass(frozen=True)
@@ -37,6 +40,12 @@ class Entry:
     live: gr.HTML
     ask: gr.Button
     stop: gr.Button
+    on: gr.Button
+    """Asks on after a first answer; in a conversation `ask` does."""
+    new: gr.Button
+    """Ends the conversation."""
+    drop: gr.Checkbox
+    """Whether the oldest turns may be dropped."""
     how: gr.Accordion
     about: gr.HTML
 
@@ -50,6 +59,8 @@ class Entry:
 class Outcome:
     """What a question leads to."""
 
+    talk: gr.HTML
+    """The earlier turns."""
     notice: gr.HTML
     view: gr.HTML
     beside_column: gr.Column
@@ -71,6 +82,8 @@ class Layout:
     whole: WholePanel
     run: gr.State
     """The finished run that is in sight, a `Run` or None."""
+    turns: gr.State
+    """The earlier turns of the conversation, each a `Turn`."""
     open: gr.State
     """Whether the panel of the whole answer is unfolded."""
 
@@ -79,6 +92,7 @@ class Layout:
         """What changes when an answer begins and when it has ended."""
         entry, out = self.entry, self.outcome
         head = [out.notice, entry.ask, entry.stop, out.view, out.beside, out.beside_column]
+        head += [entry.on, entry.new, entry.drop, out.talk, self.turns]
         rest = [out.found, out.timing, out.downloads, self.run]
         return [*head, *rest, *self.token.all, *self.whole.all]
 
@@ -97,6 +111,7 @@ def lay_out(ramole: "Ramole", *, recorded: Sequence[str], live: Sequence[str]) -
         token=TokenPanel.build(),
         whole=WholePanel.build(),
         run=gr.State(None),
+        turns=gr.State(()),
         open=gr.State(False),
     )
 
@@ -130,10 +145,13 @@ def _entry(ramole: "Ramole", recorded: Sequence[str], live: Sequence[str]) -> En
         asked = _examples("live", live, "Live prompts, asked now")
     with gr.Row(elem_id="ask-bar"):
         ask = gr.Button("Ask", variant="primary", elem_id="ask-button", min_width=110)
+        on = gr.Button("Ask on", visible=False, elem_id="on-button", min_width=90)
         stop = gr.Button("Stop", interactive=False, elem_id="stop-button", min_width=90)
+        new = gr.Button("New conversation", visible=False, elem_id="new-button", min_width=150)
         beside = gr.Checkbox(
             start.beside, label="the bare base beside it", elem_id="beside-box", container=False
         )
+        drop = gr.Checkbox(False, label=DROP, visible=False, elem_id="drop-box", container=False)
     with gr.Accordion(how(start.method, start.k), open=False, elem_id="more") as folded:
         with gr.Row():
             method = method_field(ramole, value=start.method, elem_id="method", min_width=150)
@@ -152,6 +170,9 @@ def _entry(ramole: "Ramole", recorded: Sequence[str], live: Sequence[str]) -> En
         live=asked,
         ask=ask,
         stop=stop,
+        on=on,
+        new=new,
+        drop=drop,
         how=folded,
         about=about,
     )
@@ -190,6 +211,7 @@ def _template() -> dict[str, Component]:
 
 
 def _outcome() -> Outcome:
+    talk = conversation_view(elem_id="talk")
     notice = gr.HTML(elem_id="notice", **PLAIN)
     with gr.Row(equal_height=False, elem_id="results"):
         with gr.Column(scale=6, min_width=300):
@@ -202,7 +224,7 @@ def _outcome() -> Outcome:
             with gr.Row(elem_id="downloads", visible=False) as downloads:
                 npz = download("Trace as .npz", "trace-npz", min_width=120)
                 json = download("Trace as .json", "trace-json", min_width=120)
-    return Outcome(notice, view, beside_column, beside, found, timing, downloads, npz, json)
+    return Outcome(talk, notice, view, beside_column, beside, found, timing, downloads, npz, json)
 
 
 def _examples(kind: str, titles: Sequence[str], label: str) -> gr.HTML:

@@ -6,6 +6,9 @@ from dataclasses import dataclass, field
 from ..charts.run import Run
 from .answer import Live
 
+MOST_TURNS = 24
+"""Earlier turns whose tokens can still be looked into."""
+
 
 @dataclass(frozen=True)
 class Asked:
@@ -17,10 +20,11 @@ class Asked:
 
 
 class Sessions:
-    """The last question of each session."""
+    """The last question of each session, and what its conversation said before."""
 
     def __init__(self):
         self._asked: dict[str, Asked] = {}
+        self._earlier: dict[str, dict[str, Run]] = {}
 
     def busy(self, session: str) -> bool:
         """Whether an answer is on its way."""
@@ -43,6 +47,22 @@ class Sessions:
         """The visitor has gone."""
         self.stop(session)
         self._asked.pop(session, None)
+        self.forget(session)
+
+    def keep(self, session: str, name: str, run: Run) -> None:
+        """An earlier turn; of a long conversation the oldest lose their runs."""
+        earlier = self._earlier.setdefault(session, {})
+        earlier[name] = run
+        for old in list(earlier)[:-MOST_TURNS]:
+            del earlier[old]
+
+    def earlier(self, session: str, name: str) -> Run | None:
+        """The run of an earlier turn of this session."""
+        return self._earlier.get(session, {}).get(name)
+
+    def forget(self, session: str) -> None:
+        """The conversation is over."""
+        self._earlier.pop(session, None)
 
     def name(self, session: str, run: Run) -> str:
         """The name that the browser drew this run under, or a new one."""

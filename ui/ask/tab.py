@@ -19,11 +19,13 @@ from ..parts.events import QUIET, number_in, open_page, session_of
 from ..parts.prompts import LIVE
 from ..session.quota import quota_of
 from .answer import answer
+from .conversation import EMPTY, continued
 from .downloads import write_files
 from .examples import read_run, recorded_files
 from .form import FIELDS, Form, form_of
 from .layout import Layout, about_html, how, lay_out
 from .sessions import Sessions
+from .talk import ASK, Talk
 from .updates import Drawing, begun, done, emptied, ended
 
 if TYPE_CHECKING:
@@ -31,7 +33,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 RUNNING = "An answer is on its way."
-ASK = "() => document.querySelector('#ask-button').click()"
 
 
 def tab(ramole: "Ramole") -> None:
@@ -51,6 +52,7 @@ class Handlers:
         self.ui = ui
         self.recorded = recorded
         self.sessions = Sessions()
+        self.talk = Talk(ramole, ui, self.sessions)
         self.call = quota_of(ramole).presence.call
 
     def on_how(self, method, k):
@@ -59,13 +61,19 @@ class Handlers:
         about = {self.ui.entry.about: about_html(self.ramole, method)}
         return {**title, **about, **self.ui.entry.options.shown(method)}
 
-    def on_begin(self, request: gr.Request, beside):
-        """An empty answer, unless one is on its way."""
-        if self.sessions.busy(session_of(request)):
+    def on_begin(self, request: gr.Request, prompt, beside, run: Run | None, turns):
+        """An empty answer, unless one is on its way; in a conversation the last one joins those
+        above."""
+        session = session_of(request)
+        if self.sessions.busy(session):
             raise gr.Error(RUNNING, visible=False, print_exception=False)  # ends the chain
-        return begun(self.ui, beside=bool(beside))
+        turns = self.talk.begun(session, run, turns)
+        view = self.talk.view(session, turns, asked=prompt or "")
+        return {**begun(self.ui, beside=bool(beside), turns=turns), **view}
 
-    def on_ask(self, request: gr.Request, *values) -> Generator[tuple[Any, ...], None, None]:
+    def on_ask(
+        self, request: gr.Request, turns, drop, *values
+    ) -> Generator[tuple[Any, ...], None, None]:
         """Pictures of the answer, in the order of `Layout.growing`."""
         asked = self.sessions.begin(session_of(request))
         drawing = Drawing(asked.name)
@@ -74,7 +82,7 @@ class Handlers:
             with self.call(request) as visitor:
                 pictures = answer(
                     self.ramole,
-                    form.request(visitor.owner),
+                    continued(form.request(visitor.owner), turns, drop=bool(drop)),
                     asked.live,
                     beside=form.beside,
                     address=visitor.address,
@@ -92,34 +100,42 @@ class Handlers:
         finally:
             asked.live.ended.set()
 
-    def on_end(self, request: gr.Request, run, whole):
-        """Every panel follows the answer."""
+    def on_end(self, request: gr.Request, run: Run | None, whole, turns, prompt):
+        """Every panel follows the answer; in a conversation the prompt is free for the next one."""
         if run is None:
-            return emptied(self.ui)
-        return done(self.ui, run, self.sessions.name(session_of(request), run), whole=whole)
+            return emptied(self.ui, talking=bool(turns))
+        name = self.sessions.name(session_of(request), run)
+        asked = {self.ui.entry.prompt: ""} if turns and prompt == run.request.prompt else {}
+        return {**done(self.ui, run, name, whole=whole, talking=bool(turns)), **asked}
 
     def on_stop(self, request: gr.Request):
         """The answer's own stream then ends, with what came."""
         self.sessions.stop(session_of(request))
 
-    def on_stopped(self):
+    def on_stopped(self, turns):
         """As `end`, where the stream was cut."""
-        return {**emptied(self.ui), **ended(self.ui, "Stopped.")}
+        talking = bool(turns)
+        return {**emptied(self.ui, talking=talking), **ended(self.ui, "Stopped.", talking=talking)}
 
-    def on_show_recorded(self, whole, event: gr.EventData):
-        """A recorded run, and the form that asks for it again."""
+    def on_show_recorded(self, request: gr.Request, whole, turns, event: gr.EventData):
+        """A recorded run, and the form that asks for it again; a conversation ends with it."""
+        turns = self.talk.left(session_of(request), turns)
         run = read_run(self.recorded[_index(event, len(self.recorded))])
         form = form_of(run.request, beside=run.beside is not None)
         entry = self.ui.entry
         values = {component: getattr(form, name) for name, component in entry.fields.items()}
         values |= entry.options.filled(form.method, dict(form.options))
-        return {**values, **done(self.ui, run, secrets.token_hex(4), whole=whole)}
+        if not turns:
+            values |= {self.ui.outcome.talk: EMPTY, self.ui.turns: ()}
+        shown = done(self.ui, run, secrets.token_hex(4), whole=whole, talking=bool(turns))
+        return {**values, **shown}
 
-    def on_show_live(self, event: gr.EventData):
-        """A prompt to try, in the form."""
+    def on_show_live(self, request: gr.Request, turns, event: gr.EventData):
+        """A prompt to try, in the form; a conversation ends with it."""
         example = LIVE[_index(event, len(LIVE))]
         values = {"prompt": example.prompt, "max_new_tokens": example.max_new_tokens, "raw": False}
-        return {self.ui.entry.fields[name]: value for name, value in values.items()}
+        shown = {self.ui.entry.fields[name]: value for name, value in values.items()}
+        return {**shown, self.ui.turns: self.talk.left(session_of(request), turns)}
 
     def on_take(self, run: Run | None):
         """The trace as files."""
@@ -163,31 +179,36 @@ def _connect(ui: Layout, handlers: Handlers, ask_tab: gr.Tab) -> None:
 
     beside = entry.fields["beside"]
     triggers = [entry.ask.click, entry.prompt.submit]
-    asked = gr.on(triggers, handlers.on_begin, beside, ui.answered, queue=False, **QUIET)
+    begins = [entry.prompt, beside, ui.run, ui.turns]
+    asked = gr.on(triggers, handlers.on_begin, begins, ui.answered, queue=False, **QUIET)
     running = asked.success(
         gpu(120)(handlers.on_ask),
-        entry.values,
+        [ui.turns, entry.drop, *entry.values],
         ui.growing,
         postprocess=False,
         concurrency_limit=None,
         **QUIET,
     )
-    running.then(handlers.on_end, [ui.run, ui.open], ui.answered, queue=False, **QUIET)
+    ends: list[Any] = [ui.run, ui.open, ui.turns, entry.prompt]
+    after: list[Any] = [entry.prompt, *ui.answered]
+    running.then(handlers.on_end, ends, after, queue=False, **QUIET)
     entry.stop.click(handlers.on_stop, queue=False, **QUIET)
     if ELSEWHERE:  # there no event reaches the answer: its stream is cut
         cut = entry.stop.click(None, cancels=[running], **QUIET)
-        cut.then(handlers.on_stopped, None, ui.answered, **QUIET)
+        cut.then(handlers.on_stopped, ui.turns, ui.answered, **QUIET)
 
     entry.recorded.select(
-        handlers.on_show_recorded, ui.open, [*entry.values, *ui.answered], **QUIET
+        handlers.on_show_recorded, [ui.open, ui.turns], [*entry.values, *ui.answered], **QUIET
     )
-    chosen = entry.live.select(handlers.on_show_live, None, list(entry.fields.values()), **QUIET)
+    shown: list[Any] = [*entry.fields.values(), ui.turns]
+    chosen = entry.live.select(handlers.on_show_live, ui.turns, shown, **QUIET)
     chosen.then(None, js=ASK, **QUIET)
     downloads.connect([ui.outcome.npz, ui.outcome.json], handlers.on_take, ui.run)
     ui.whole.fold.expand(handlers.on_open_whole, ui.run, [ui.open, *ui.whole.all], **QUIET)
     ui.whole.fold.collapse(lambda: False, None, ui.open, queue=False, **QUIET)
     ui.token.connect(handlers.ramole, view=ui.outcome.view, run=ui.run)
     ui.whole.connect(run=ui.run)
+    handlers.talk.connect()
 
     names: list[Any] = [entry.fields["pinned"], entry.fields["exclude"]]
     page.load(handlers.on_names, None, names, **QUIET)

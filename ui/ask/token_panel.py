@@ -74,21 +74,22 @@ class TokenPanel:
         )
 
     def picked(
-        self, ramole: "Ramole", run: Run | None, index: int | None
+        self, ramole: "Ramole", run: Run | None, index: int | None, *, turn: int = 0
     ) -> Iterator[dict[Any, Any]]:
-        """What the trace holds at once, and then what the model says of the token."""
+        """What the trace holds at once, and then what the model says of the token; `turn` as for
+        `token_html`."""
         if run is None or index is None or not 0 <= index < len(run.pieces):
             yield {self.token: waiting_html("A token can be opened once its answer has ended.")}
             return
         explanation = run.explained.get(index)
-        yield {**self.opened(run, index), self.likely: _likely(explanation, run, index)}
+        yield {**self.opened(run, index, turn=turn), self.likely: _likely(explanation, run, index)}
         if explanation is None:
             yield {self.likely: explain(ramole, run, index)}
 
-    def opened(self, run: Run, index: int) -> dict[Any, Any]:
+    def opened(self, run: Run, index: int, *, turn: int = 0) -> dict[Any, Any]:
         """Everything about one token that the trace holds."""
         trace, gates = run.answer.trace, run.gates
-        token = {self.token: token_html(run, index)}
+        token = {self.token: token_html(run, index, turn=turn)}
         if trace is None or not run.experts or index >= len(gates):
             return {**token, self.plot: None, self.table: gr.Dataframe(value=[])}
         gate, layers, modules = gates[index], trace.layers, trace.modules
@@ -111,9 +112,10 @@ def explain(ramole: "Ramole", run: Run, index: int) -> str:
         return waiting_html("What else was likely is shown once the model is there; pick again.")
 
     def asked() -> str:
-        position = trace.prompt_length + index - 1
+        ids = [*run.before, *trace.token_ids]
+        position = len(run.before) + trace.prompt_length + index - 1
         with ASKING:
-            found = ramole.explain(run.request, position, top=TOP, token_ids=trace.token_ids)
+            found = ramole.explain(run.request, position, top=TOP, token_ids=ids)
         return explanation_html(found, _chosen(run, index))
 
     return html_or_sentence(asked, waiting_html)

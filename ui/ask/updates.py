@@ -4,6 +4,7 @@ A picture of a growing answer changes four components, and all four have a value
 builds a component that is left out anew, at ten times the cost of sending it what it has already.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import gradio as gr
@@ -13,6 +14,7 @@ from ..charts.tokens import Growing, view_of, view_of_run
 from ..parts.fields import run_and_stop
 from ..parts.notice import notice_html
 from .answer import Shown
+from .conversation import EMPTY, Turn
 from .found import found_html, timing_html
 from .layout import Layout
 
@@ -43,11 +45,12 @@ class Drawing:
         return notice_html(sentence, kind=kind), _nothing(), "", self._found, None
 
 
-def begun(ui: Layout, *, beside: bool) -> dict[Any, Any]:
-    """An empty answer that is about to grow."""
+def begun(ui: Layout, *, beside: bool, turns: Sequence[Turn] = ()) -> dict[Any, Any]:
+    """An empty answer that is about to grow, after these earlier turns."""
     out = ui.outcome
     return {
-        **_buttons(ui, running=True),
+        **_buttons(ui, running=True, talking=bool(turns)),
+        ui.turns: tuple(turns),
         out.notice: notice_html("Finding adapters…", kind="busy"),
         out.view: _nothing(running=True),
         **_beside(ui, "" if beside else None),
@@ -60,14 +63,29 @@ def begun(ui: Layout, *, beside: bool) -> dict[Any, Any]:
     }
 
 
-def done(ui: Layout, run: Run, name: str, *, whole: bool) -> dict[Any, Any]:
+def fresh(ui: Layout) -> dict[Any, Any]:
+    """The page before the first question; what is typed and chosen stays."""
+    out = ui.outcome
+    return {
+        **begun(ui, beside=False),
+        **ended(ui, "", talking=False),
+        **_beside(ui, None),
+        out.view: _nothing(),
+        out.talk: EMPTY,
+    }
+
+
+def done(ui: Layout, run: Run, name: str, *, whole: bool, talking: bool = False) -> dict[Any, Any]:
     """A finished answer: every panel follows, that of the whole answer only where it is open."""
     said = f"Recorded run: {run.title}." if run.title else ""
     if run.answer.finish_reason == "cancelled":
         said = "Stopped."
+    if dropped := run.answer.extra.get("dropped_turns"):
+        said = f"{said} Oldest turns that no longer fit, and were left out: {dropped:.0f}.".strip()
+    live = bool(run.pieces) and not run.title
     out = ui.outcome
     return {
-        **ended(ui, said),
+        **ended(ui, said, talking=talking, goes_on=live),
         out.view: view_of_run(run, name),
         **_beside(ui, run.beside.text if run.beside else None),
         out.found: found_html(run.found),
@@ -79,24 +97,34 @@ def done(ui: Layout, run: Run, name: str, *, whole: bool) -> dict[Any, Any]:
     }
 
 
-def ended(ui: Layout, sentence: str) -> dict[Any, Any]:
-    """The buttons as at the start, and one sentence; whatever was shown stays."""
-    return {**_buttons(ui, running=False), ui.outcome.notice: notice_html(sentence)}
+def ended(ui: Layout, sentence: str, *, talking: bool, goes_on: bool = False) -> dict[Any, Any]:
+    """The buttons as no answer is on its way, and one sentence; whatever was shown stays.
+
+    `talking`: there are earlier turns; `goes_on`: there is an answer that one can ask on after.
+    """
+    buttons = _buttons(ui, running=False, talking=talking, goes_on=goes_on)
+    return {**buttons, ui.outcome.notice: notice_html(sentence)}
 
 
-def emptied(ui: Layout) -> dict[Any, Any]:
+def emptied(ui: Layout, *, talking: bool) -> dict[Any, Any]:
     """The buttons as at the start, where no answer came; the notice and what was typed stay."""
     view = {ui.outcome.view: _nothing(), ui.run: None}
-    return {**_buttons(ui, running=False), **_beside(ui, None), **view}
+    return {**_buttons(ui, running=False, talking=talking), **_beside(ui, None), **view}
 
 
 def _nothing(*, running: bool = False) -> dict[str, Any]:
     return view_of([], [], [], run="", running=running)
 
 
-def _buttons(ui: Layout, *, running: bool) -> dict[Any, Any]:
-    ask, stop = run_and_stop(running=running)
-    return {ui.entry.ask: ask, ui.entry.stop: stop}
+def _buttons(ui: Layout, *, running: bool, talking: bool, goes_on: bool = False) -> dict[Any, Any]:
+    _, stop = run_and_stop(running=running)
+    return {
+        ui.entry.ask: gr.Button("Ask on" if talking else "Ask", interactive=not running),
+        ui.entry.stop: stop,
+        ui.entry.on: gr.Button(visible=goes_on and not talking),
+        ui.entry.new: gr.Button(visible=talking, interactive=not running),
+        ui.entry.drop: gr.Checkbox(visible=talking),
+    }
 
 
 def _beside(ui: Layout, text: str | None) -> dict[Any, Any]:

@@ -42,10 +42,12 @@ def write_results(run: BatchRun, *, into: Path | None = None) -> tuple[Path, Pat
 def record_of(item: RowRun) -> dict:
     """One row with all that is known of it; the file's own columns under `extra`."""
     row, answer = item.row, item.answer
-    record = {"index": row.index, "line": row.line}
+    record: dict[str, object] = {"index": row.index, "line": row.line}
     if isinstance(row, BadRow):  # no request at all
         return {**record, "row": row.text, "error": item.sentence}
     record |= {"id": row.id, "prompt": item.prompt, "method": row.request.method}
+    if row.request.history:
+        record["history"] = row.request.history
     if answer is None:
         waits = item.state in ("waits", "runs")
         why = item.sentence or ("Not answered yet." if waits else "Stopped before it ran.")

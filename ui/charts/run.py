@@ -37,10 +37,12 @@ class Run:
     """The likeliest tokens by index of the generated token, where they were recorded."""
     title: str = ""
     """Of a recorded example; empty for a live run."""
+    before: tuple[int, ...] = ()
+    """Token ids of the prompt that were cut off the trace, to keep an earlier turn small."""
 
     @property
     def experts(self) -> list[str]:
-        """Names, in the order of the last axis of `gates`."""
+        """The answer's own, in the order of the last axis of `gates`."""
         return list(self.answer.adapters)
 
     @property
@@ -50,7 +52,8 @@ class Run:
         if trace is None:
             return np.zeros((0, 0, 0, 0), np.float32)
         first = trace.prompt_length - 1
-        return trace.weights[first : first + len(self.pieces)].astype(np.float32)
+        k = len(self.experts)  # those that only earlier turns had stand behind them
+        return trace.weights[first : first + len(self.pieces)][..., :k].astype(np.float32)
 
 
 def mean_weights(gates: np.ndarray) -> np.ndarray:

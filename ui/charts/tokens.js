@@ -110,10 +110,9 @@ function show() {
 
 function mark(node) {
   if (!node || !node.classList.contains('token')) return;
-  for (const other of text.querySelectorAll('.token[aria-pressed], .token[tabindex="0"]')) {
-    other.removeAttribute('aria-pressed');
-    other.tabIndex = -1;
-  }
+  for (const other of text.querySelectorAll('.token[tabindex="0"]')) other.tabIndex = -1;
+  const room = element.closest('[role="tabpanel"]') || element; // one panel shows one token of all its answers
+  for (const other of room.querySelectorAll('.token[aria-pressed]')) other.removeAttribute('aria-pressed');
   node.tabIndex = 0;
   node.setAttribute('aria-pressed', 'true');
 }

@@ -43,10 +43,15 @@ def token_view(**options: Any) -> gr.HTML:
     return gr.HTML(
         value=view_of([], [], [], run="", running=False),
         html_template=TEMPLATE,
-        js_on_load=(Path(__file__).parent / "tokens.js").read_text("utf-8"),
+        js_on_load=token_script(),
         **PLAIN,
         **options,
     )
+
+
+def token_script() -> str:
+    """The view's own script, over `element`, `props`, `trigger` and `watch`."""
+    return (Path(__file__).parent / "tokens.js").read_text("utf-8")
 
 
 class Growing:

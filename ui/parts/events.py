@@ -50,6 +50,13 @@ def session_of(request: gr.Request) -> str:
     return request.session_hash or ""
 
 
+def text_in(event: gr.EventData, name: str) -> str:
+    """A text that a component of ours sent with its event; empty for anything else."""
+    said = event._data if isinstance(event._data, dict) else {}
+    text = said.get(name)
+    return text if isinstance(text, str) else ""
+
+
 def number_in(event: gr.EventData, name: str) -> int | None:
     """A whole number that a component of ours sent with its event; None for anything else."""
     said = event._data if isinstance(event._data, dict) else {}

@@ -1,0 +1,271 @@
+"""A conversation in the tab Ask without a browser: what is asked, what is kept, what is shown."""
+
+from dataclasses import replace
+from functools import cache
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from ramole_core import RamoleError, Request
+from tests.fake_ramole import OPTIONS, WORDS, FakeRamole
+from tests.test_ui_ask import ask, asking, tokens_of
+from ui.ask.conversation import EMPTY, Turn, continued, shortened, turn_of, view_of_conversation
+from ui.ask.examples import recorded_files
+from ui.ask.form import FIELDS, Form
+from ui.ask.found import timing_html
+from ui.ask.layout import Layout
+from ui.ask.sessions import MOST_TURNS
+from ui.ask.tab import Handlers
+from ui.charts.run import Run
+from ui.charts.tokens import view_of_run
+
+TALK = (Turn("a", "one", "1", ("ant", "bee")), Turn("b", "two", "2", ()))
+
+
+@cache
+def layout() -> Layout:
+    """The tab's components, which hold nothing by themselves."""
+    return asking(FakeRamole(options=OPTIONS)).ui
+
+
+class Visit:
+    """One visitor of the tab: presses, and what the components hold by then."""
+
+    def __init__(self, ramole: FakeRamole, session: str = "me"):
+        self.ramole, self.ui = ramole, layout()
+        self.handlers = Handlers(ramole, self.ui, recorded_files()[:1])
+        self.request = SimpleNamespace(session_hash=session, headers={})
+        self.held: dict = {self.ui.turns: (), self.ui.run: None, self.ui.outcome.talk: EMPTY}
+
+    def __getattr__(self, name: str):
+        """`turns`, `run`, or a component of the entry or the outcome."""
+        for part in (self.ui, self.ui.entry, self.ui.outcome):
+            if hasattr(part, name):
+                return self.held.get(getattr(part, name))
+        raise AttributeError(name)
+
+    def ask(self, prompt: str, *, drop: bool = False, beside: bool = True, **form) -> None:
+        """Type, press Ask (or Enter), and wait."""
+        hands, request = self.handlers, self.request
+        self.held |= hands.on_begin(request, prompt, beside, self.run, self.turns)
+        said = Form(prompt=prompt, beside=beside, **form)
+        values = [getattr(said, name) for name in FIELDS]
+        values += [field.default for field in self.ui.entry.options.fields]
+        for picture in hands.on_ask(request, self.turns, drop, *values):
+            self.held |= dict(zip(self.ui.growing, picture, strict=True))
+        self.held |= hands.on_end(request, self.run, False, self.turns, prompt)
+
+    @property
+    def label(self) -> str:
+        """Of the button that asks."""
+        return self.held[self.ui.entry.ask].value
+
+    def go_on(self) -> None:
+        """Press "Ask on" after a first answer; the page then presses Ask."""
+        self.held |= self.handlers.talk.on_go_on(self.request, self.run, self.turns)
+
+    def pick(self, name: str, index: int) -> list[dict]:
+        event = SimpleNamespace(_data={"run": name, "index": index})
+        return list(self.handlers.talk.on_pick(self.request, self.turns, event))
+
+
+@pytest.fixture
+def visit() -> Visit:
+    return Visit(FakeRamole())
+
+
+def test_an_earlier_turn_goes_along_with_the_adapters_it_had_and_the_base_reads_all_alone():
+    request = continued(Request("three", k=2), TALK, drop=True)
+    assert request == Request(
+        "three", k=2, history=[("one", "1", ("ant", "bee")), ("two", "2", ())], drop_turns=True
+    )
+    bare = continued(Request("three", method="base"), TALK, drop=False)
+    assert bare.history == (("one", "1", ()), ("two", "2", ())) and not bare.drop_turns
+    assert continued(Request("one"), (), drop=True) == Request("one")
+
+
+def test_the_base_beside_an_answer_reads_the_same_turns_without_adapters_and_options():
+    request = replace(continued(Request("three"), TALK, drop=True), options={"warmth": 1.0})
+    run, _, ramole = ask(replace(request, method="mixture"), beside=True)
+    mixed, bare = ramole.asked
+    assert [turn[:2] for turn in bare.history] == [turn[:2] for turn in mixed.history]
+    assert [turn.adapters for turn in bare.history] == [(), ()] and bare.drop_turns
+    assert bare.method == "base" and bare.options is None
+    assert run.beside is not None and "conversation" in timing_html(run)
+
+
+def test_a_question_is_its_own_until_one_asks_on(visit):
+    visit.ask("one")
+    assert visit.turns == () and visit.talk == EMPTY and visit.label == "Ask"
+    assert visit.on.visible and not visit.new.visible and not visit.drop.visible
+    visit.ask("two")
+    assert visit.run.request.history == () and visit.talk == EMPTY
+
+
+def test_asking_on_keeps_every_turn_with_what_it_had(visit):
+    visit.ask("one", k=2)
+    first = visit.run
+    visit.go_on()
+    visit.ask("two", exclude=["ant", "bee"], k=1)
+    assert visit.run.request.history == (("one", "".join(WORDS), ("ant", "bee")),)
+    assert visit.run.experts == ["cat"] and visit.run.gates.shape[-1] == 1
+    assert visit.run.answer.trace.adapters == ["cat", "ant", "bee"]
+    assert not visit.on.visible and visit.new.visible and visit.drop.visible
+    assert visit.label == "Ask on"
+    visit.ask("three", method="base")
+    said = "".join(WORDS)
+    assert visit.run.request.history == (("one", said, ()), ("two", said, ()))
+    one, two = visit.talk["turns"]
+    assert (one["prompt"], two["prompt"], visit.talk["asked"]) == ("one", "two", "three")
+    assert one["view"] == view_of_run(first, one["name"])
+    assert [expert["name"] for expert in two["view"]["experts"]] == ["cat"]
+    assert one["how"] == "ramole_plus: ant 0.900, bee 0.700"
+    assert one["beside"] == "".join(WORDS)
+    assert tokens_of(visit.view)[0]["e"] == -1, "the newest answer is drawn as always"
+
+
+def test_the_prompt_is_free_again_in_a_conversation_and_only_there(visit):
+    prompt = visit.ui.entry.prompt
+    visit.ask("one")
+    assert prompt not in visit.held
+    visit.go_on()
+    visit.ask("two")
+    assert visit.held.pop(prompt) == ""
+    typed = visit.handlers.on_end(visit.request, visit.run, False, visit.turns, "typed meanwhile")
+    assert prompt not in typed
+
+
+def test_what_does_not_fit_is_the_core_s_sentence_and_the_oldest_can_be_dropped():
+    visit = Visit(FakeRamole(most_turns=1))
+    visit.ask("one")
+    visit.go_on()
+    visit.ask("two")
+    visit.held |= visit.handlers.on_begin(visit.request, "three", True, visit.run, visit.turns)
+    values = [getattr(Form(prompt="three"), name) for name in FIELDS] + [0.5, 3, False]
+    pictures = list(visit.handlers.on_ask(visit.request, visit.turns, False, *values))
+    (notice, *_, run) = pictures[-1]
+    assert "has 3 turns" in notice and "drop_turns=True" in notice and run is None
+    visit.held |= visit.handlers.on_end(visit.request, None, False, visit.turns, "three")
+    assert visit.drop.visible and [turn.user for turn in visit.turns] == ["one", "two"]
+    visit.ask("three", drop=True)
+    assert len(visit.run.request.history) == 2 and visit.run.request.drop_turns
+    assert "left out: 1" in visit.notice
+
+
+def test_a_token_of_an_earlier_turn_opens_like_one_of_the_newest_answer(visit):
+    visit.ask("one")
+    first = visit.run
+    visit.go_on()
+    visit.ask("two")
+    second = visit.run
+    visit.ask("three")
+    token, likely = visit.ui.token.token, visit.ui.token.likely
+    for turn, run, number in ((visit.turns[0], first, 1), (visit.turns[1], second, 2)):
+        opened, explained = visit.pick(turn.name, 3)
+        assert f"Turn {number}, token 4 of 8" in opened[token]
+        plain, _ = list(visit.ui.token.picked(visit.ramole, run, 3))
+        assert opened[token].replace(f"Turn {number}, t", "T") == plain[token]
+        assert 'class="chosen"' in explained[likely]
+        trace = run.answer.trace
+        visit.pick(turn.name, 3)
+        assert visit.ramole.explained_at == (trace.prompt_length + 2, trace.token_ids)
+
+
+def test_nobody_else_sees_my_turns_and_they_go_with_me(visit):
+    visit.ask("one")
+    visit.go_on()
+    visit.ask("two")
+    name = visit.turns[0].name
+    assert len(visit.handlers.sessions.earlier("me", name).answer.trace.weights) == 1 + len(WORDS)
+    sessions, other = visit.handlers.sessions, SimpleNamespace(session_hash="other", headers={})
+    assert sessions.earlier("me", name) is not None and sessions.earlier("other", name) is None
+    event = SimpleNamespace(_data={"run": name, "index": 0})
+    for request, turns in ((other, visit.turns), (visit.request, ())):
+        (told,) = visit.handlers.talk.on_pick(request, turns, event)
+        assert "can be opened" in told[visit.ui.token.token]
+    visit.handlers.on_leave(visit.request)
+    assert sessions.earlier("me", name) is None and sessions._earlier == {}
+    visit.ask("three")  # a connection that was lost for a moment: the conversation holds
+    assert [turn[0] for turn in visit.run.request.history] == ["one", "two"]
+    text = tokens_of(visit.talk["turns"][0]["view"])
+    assert [one["t"] for one in text] == ["".join(WORDS)] and text[0]["e"] == -1
+
+
+@pytest.mark.parametrize("end", ["new", "recorded", "live"])
+def test_a_conversation_ends_with_a_new_one_or_an_example(end, visit, monkeypatch):
+    visit.ask("one")
+    visit.go_on()
+    visit.ask("two")
+    hands, event = visit.handlers, SimpleNamespace(_data={"index": 0})
+    if end == "new":
+        visit.held |= hands.talk.on_new(visit.request)
+        assert visit.run is None and visit.talk == EMPTY and visit.label == "Ask"
+        assert tokens_of(visit.view) == []
+    elif end == "recorded":
+        visit.held |= hands.on_show_recorded(visit.request, False, visit.turns, event)
+        assert visit.talk == EMPTY and not visit.on.visible, "nobody asks on after a recorded run"
+    else:
+        monkeypatch.setattr("ui.ask.tab.LIVE", [SimpleNamespace(prompt="x", max_new_tokens=4)])
+        visit.held |= hands.on_show_live(visit.request, visit.turns, event)
+    assert visit.turns == () and hands.sessions._earlier == {}
+    visit.ask("three")
+    assert visit.run.request.history == () and visit.talk == EMPTY
+
+
+def test_an_example_leaves_a_conversation_alone_while_it_answers(visit, monkeypatch):
+    visit.ask("one")
+    visit.go_on()
+    visit.ask("two")
+    asked = visit.handlers.sessions.begin("me")
+    event = SimpleNamespace(_data={"index": 0})
+    shown = visit.handlers.on_show_recorded(visit.request, False, visit.turns, event)
+    assert visit.ui.turns not in shown and visit.ui.outcome.talk not in shown
+    assert visit.handlers.talk.left("me", visit.turns) == visit.turns
+    asked.live.ended.set()
+    assert visit.handlers.talk.left("me", visit.turns) == ()
+
+
+def test_an_earlier_turn_is_kept_without_the_prompt_it_was_asked_after():
+    run, _, _ = ask(continued(Request("three"), TALK, drop=False))
+    short = shortened(run)
+    trace, whole = short.answer.trace, run.answer.trace
+    assert len(trace.weights) == len(trace.tokens) == len(run.pieces) + 1 < len(whole.tokens)
+    assert [*short.before, *trace.token_ids] == whole.token_ids
+    np.testing.assert_array_equal(short.gates, run.gates)
+    assert view_of_run(short, "x") == view_of_run(run, "x")
+    again = shortened(short)
+    assert again.before == short.before and again.answer.trace.tokens == trace.tokens
+    bare, _, _ = ask(Request("one", trace=False))
+    assert shortened(bare) is bare
+
+
+def test_of_a_long_conversation_the_oldest_turns_are_text_alone(visit):
+    run, _, _ = ask(Request("one"))
+    for number in range(MOST_TURNS + 2):
+        visit.handlers.sessions.keep("me", str(number), run)
+    kept = [visit.handlers.sessions.earlier("me", str(n)) for n in range(MOST_TURNS + 2)]
+    assert kept[:2] == [None, None] and all(isinstance(one, Run) for one in kept[2:])
+    turn = turn_of(run, "gone")
+    drawn = view_of_conversation([turn], lambda name: None, asked="two")["turns"][0]
+    assert drawn["how"] == "ant, bee, cat" and drawn["beside"] is None
+
+
+def test_an_answer_that_never_came_is_no_turn(visit):
+    visit.go_on()
+    assert visit.turns == ()
+    visit.ask("one")
+    visit.held[visit.ui.run] = replace(visit.run, pieces=())
+    visit.go_on()
+    assert visit.turns == ()
+
+
+def test_a_form_that_cannot_be_asked_leaves_the_conversation_as_it_is(visit):
+    visit.ask("one")
+    visit.go_on()
+    visit.ask("two", weights="half")
+    assert "not numbers" in visit.notice and visit.run is None
+    visit.ask("two")
+    assert [turn[0] for turn in visit.run.request.history] == ["one"]
+    with pytest.raises(RamoleError, match="needs the chat template"):
+        continued(Request("x", raw=True), TALK, drop=False)

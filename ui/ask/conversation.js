@@ -1,0 +1,60 @@
+// The earlier turns of a conversation, each drawn once, by the token view's own script. Texts of
+// strangers are set as textContent alone.
+const list = element.querySelector('.talk');
+const shown = new Map();
+
+function tokenView(element, props, trigger, watch) {
+/* tokens.js */
+}
+
+function part(tag, className, content) {
+  const node = document.createElement(tag);
+  node.className = className;
+  node.textContent = content;
+  return node;
+}
+
+function question(words) {
+  const node = part('p', 'asked', words);
+  node.prepend(part('span', 'who', 'You'));
+  return node;
+}
+
+function drawn(turn, number) {
+  const node = part('li', 'turn', '');
+  const answer = part('div', 'said', '');
+  answer.innerHTML = 'TEMPLATE';
+  node.append(part('h2', 'number', 'Turn ' + number), question(turn.prompt), answer, part('p', 'quiet how', turn.how));
+  if (turn.beside !== null) {
+    const fold = part('details', 'other', '');
+    fold.append(part('summary', '', 'The bare base, same batch'), part('div', 'plain', turn.beside));
+    node.append(fold);
+  }
+  tokenView(answer, { value: turn.view }, trigger, () => {});
+  return node;
+}
+
+function drawAll() {
+  const value = props.value || { turns: [], asked: '' };
+  const names = new Set(value.turns.map((turn) => turn.name));
+  for (const [name, node] of shown) {
+    if (names.has(name)) continue;
+    node.remove();
+    shown.delete(name);
+  }
+  list.querySelector('.now')?.remove();
+  value.turns.forEach((turn, n) => {
+    if (!shown.has(turn.name)) shown.set(turn.name, drawn(turn, n + 1));
+    list.append(shown.get(turn.name));
+  });
+  if (value.asked) {
+    const now = part('li', 'turn now', '');
+    now.append(part('h2', 'number', 'Turn ' + (value.turns.length + 1)), question(value.asked));
+    list.append(now);
+  }
+  list.scrollTop = list.scrollHeight;
+}
+
+list.replaceChildren(); // the template's own line breaks
+watch('value', drawAll);
+drawAll();

@@ -1,0 +1,114 @@
+"""A conversation: what its earlier turns are, what the next request says of them, how they look.
+
+An earlier turn goes along with the adapters that it had, so it keeps what it had. The bare base
+beside an answer reads the same turns, the mixture's answers included, all by itself.
+"""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from math import isnan
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+import numpy as np
+
+from ramole_core import Request
+
+from ..charts.run import Run
+from ..charts.tokens import TEMPLATE, token_script, view_of, view_of_run
+from ..parts.events import PLAIN
+
+HTML = '<ol class="talk" aria-label="Earlier turns of this conversation"></ol>'
+EMPTY: dict[str, Any] = {"turns": [], "asked": ""}
+"""The view of no conversation."""
+
+
+@dataclass(frozen=True)
+class Turn:
+    """One earlier turn, as small as the next request needs it."""
+
+    name: str
+    """Of its run, for the browser and for who looks it up."""
+    user: str
+    assistant: str
+    adapters: tuple[str, ...]
+    """What it had; none: the base alone."""
+
+
+def turn_of(run: Run, name: str) -> Turn:
+    """A run that has ended, as an earlier turn."""
+    return Turn(name, run.request.prompt, run.answer.text, tuple(run.answer.adapters))
+
+
+def continued(request: Request, turns: Sequence[Turn], *, drop: bool) -> Request:
+    """The request after these turns; `drop`: without the oldest, where they do not fit."""
+    history = [(turn.user, turn.assistant, turn.adapters) for turn in turns]
+    asked = replace(request, history=history, drop_turns=drop and bool(turns))
+    return by_the_base(asked) if request.method == "base" else asked
+
+
+def by_the_base(request: Request) -> Request:
+    """The same request with earlier turns that the base alone reads."""
+    history = [(user, assistant, ()) for user, assistant, *_ in request.history]
+    return replace(request, history=history)
+
+
+def shortened(run: Run) -> Run:
+    """The run without its prompt's part of the trace, which grows with every turn."""
+    trace = run.answer.trace
+    if trace is None:
+        return run
+    cut = trace.prompt_length - 1
+    arrays = {
+        name: value[cut:].copy()
+        for name, value in vars(trace).items()
+        if isinstance(value, np.ndarray) and len(value) == len(trace.tokens)
+    }
+    tokens, ids = trace.tokens[cut:], trace.token_ids[cut:]
+    short = replace(trace, tokens=tokens, token_ids=ids, prompt_length=1, **arrays)
+    before = (*run.before, *trace.token_ids[:cut])
+    return replace(run, answer=replace(run.answer, trace=short), before=before)
+
+
+def conversation_view(**options: Any) -> gr.HTML:
+    """The component; its value is what `view_of_conversation` returns."""
+    script = (Path(__file__).parent / "conversation.js").read_text("utf-8")
+    script = script.replace("'TEMPLATE'", json.dumps(TEMPLATE))
+    return gr.HTML(
+        value=EMPTY,
+        html_template=HTML,
+        js_on_load=script.replace("/* tokens.js */", token_script()),
+        **PLAIN,
+        **options,
+    )
+
+
+def view_of_conversation(
+    turns: Sequence[Turn], run_of: Callable[[str], Run | None], *, asked: str
+) -> dict[str, Any]:
+    """What the browser draws: the earlier turns, and what is asked now.
+
+    `run_of` gives a turn's run by its name; without it the turn is text alone.
+    """
+    return {
+        "turns": [_turn(turn, run_of(turn.name)) for turn in turns],
+        "asked": asked if turns else "",
+    }
+
+
+def _turn(turn: Turn, run: Run | None) -> dict[str, Any]:
+    shown = {"name": turn.name, "prompt": turn.user, "beside": None}
+    if run is None:
+        view = view_of([turn.assistant], [], [], run=turn.name, running=False)
+        return {**shown, "how": ", ".join(turn.adapters) or "the base alone", "view": view}
+    beside = run.beside.text if run.beside else None
+    return {**shown, "beside": beside, "how": _how(run), "view": view_of_run(run, turn.name)}
+
+
+def _how(run: Run) -> str:
+    """The method, and the adapters found with their similarity."""
+    scores = zip(run.answer.adapters, run.answer.scores, strict=True)
+    found = [f"{name} named" if isnan(score) else f"{name} {score:.3f}" for name, score in scores]
+    return f"{run.request.method}: " + (", ".join(found) or "no adapter")

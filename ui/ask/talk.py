@@ -1,0 +1,97 @@
+"""What a visitor does with a conversation: ask on, look into an earlier turn, begin anew."""
+
+import secrets
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import gradio as gr
+
+from ..charts.run import Run
+from ..parts.events import QUIET, number_in, session_of, text_in
+from .conversation import Turn, shortened, turn_of, view_of_conversation
+from .layout import Layout
+from .sessions import Sessions
+from .token_panel import PICKS
+from .updates import fresh
+
+if TYPE_CHECKING:
+    from ramole_core import Ramole
+
+ASK = "() => document.querySelector('#ask-button').click()"
+TYPE = "() => document.querySelector('#prompt textarea').focus()"
+Turns = tuple[Turn, ...]
+
+
+class Talk:
+    """The conversations of all sessions, and the events that are theirs alone."""
+
+    def __init__(self, ramole: "Ramole", ui: Layout, sessions: Sessions):
+        self.ramole, self.ui, self.sessions = ramole, ui, sessions
+
+    def begun(self, session: str, run: Run | None, turns: Turns) -> Turns:
+        """The turns before the question that is asked now: the answer in sight joins those that are
+        there; without any it is a question of its own."""
+        if turns:
+            return self._joined(session, run, turns)
+        self.sessions.forget(session)
+        return ()
+
+    def left(self, session: str, turns: Turns) -> Turns:
+        """No turns any more, unless an answer to them is on its way."""
+        if self.sessions.busy(session):
+            return turns
+        self.sessions.forget(session)
+        return ()
+
+    def view(self, session: str, turns: Turns, *, asked: str) -> dict[Any, Any]:
+        """The turns as the browser draws them, and what is asked now."""
+        view = view_of_conversation(
+            turns, lambda name: self.sessions.earlier(session, name), asked=asked
+        )
+        return {self.ui.outcome.talk: view}
+
+    def on_go_on(self, request: gr.Request, run: Run | None, turns: Turns):
+        """The answer in sight becomes the first turn of a conversation."""
+        session = session_of(request)
+        if self.sessions.busy(session):
+            return {self.ui.turns: turns}
+        return {self.ui.turns: self._joined(session, run, turns), self.ui.run: None}
+
+    def on_new(self, request: gr.Request):
+        """The conversation is over."""
+        self.sessions.forget(session_of(request))
+        return fresh(self.ui)
+
+    def on_pick(
+        self, request: gr.Request, turns: Turns, event: gr.EventData
+    ) -> Iterator[dict[Any, Any]]:
+        """A token of an earlier turn is shown like one of the newest answer."""
+        name = text_in(event, "run")
+        numbers = {turn.name: number for number, turn in enumerate(turns, 1)}
+        run = self.sessions.earlier(session_of(request), name) if name in numbers else None
+        pick = self.ui.token.picked
+        yield from pick(self.ramole, run, number_in(event, "index"), turn=numbers.get(name, 0))
+
+    def connect(self) -> None:
+        """The events with their handlers."""
+        ui, entry = self.ui, self.ui.entry
+        both: list[Any] = [ui.run, ui.turns]
+        first = entry.on.click(self.on_go_on, both, both, queue=False, **QUIET)
+        first.then(None, js=ASK, **QUIET)
+        new = entry.new.click(self.on_new, None, ui.answered, queue=False, **QUIET)
+        new.then(None, js=TYPE, **QUIET)
+        ui.outcome.talk.select(
+            self.on_pick,
+            ui.turns,
+            ui.token.all,
+            concurrency_limit=PICKS,
+            trigger_mode="always_last",
+            **QUIET,
+        )
+
+    def _joined(self, session: str, run: Run | None, turns: Turns) -> Turns:
+        if run is None or not run.pieces:
+            return turns
+        name = secrets.token_hex(4)
+        self.sessions.keep(session, name, shortened(run))
+        return (*turns, turn_of(run, name))
