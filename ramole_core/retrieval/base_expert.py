@@ -1,7 +1,7 @@
 """The base model as an expert of its own: its card is weighed against the adapters'.
 
-`calibration.py` has the lines. Where none was fitted for this encoder, the nearest card wins, and no
-message keeps the adapters of the turn before.
+`calibration.py` has the lines. Where none was fitted for this encoder, the nearest card wins, and
+no message keeps the adapters of the turn before.
 """
 
 from collections.abc import Sequence
