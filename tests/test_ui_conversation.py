@@ -98,6 +98,7 @@ def test_the_base_beside_an_answer_reads_the_same_turns_without_adapters_and_opt
 def test_a_question_is_its_own_until_one_asks_on(visit):
     visit.ask("one")
     assert visit.turns == () and visit.talk == EMPTY and visit.label == "Ask"
+    assert "Ask on" in visit.notice
     assert visit.on.visible and not visit.new.visible and not visit.drop.visible
     visit.ask("two")
     assert visit.run.request.history == () and visit.talk == EMPTY
@@ -132,6 +133,9 @@ def test_the_prompt_is_free_again_in_a_conversation_and_only_there(visit):
     visit.go_on()
     visit.ask("two")
     assert visit.held.pop(prompt) == ""
+    empty = replace(visit.run, pieces=())
+    typed = visit.handlers.on_end(visit.request, empty, False, visit.turns, "two")
+    assert prompt not in typed, "what was stopped before it began may be asked again"
     typed = visit.handlers.on_end(visit.request, visit.run, False, visit.turns, "typed meanwhile")
     assert prompt not in typed
 

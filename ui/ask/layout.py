@@ -23,7 +23,7 @@ from .whole_panel import WholePanel
 if TYPE_CHECKING:
     from ramole_core import Ramole
 
-DROP = "drop the oldest turns where they no longer fit"
+DROP = "drop oldest turns that no longer fit"
 
 
 @dataclass(frozen=True)

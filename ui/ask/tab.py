@@ -105,8 +105,9 @@ class Handlers:
         if run is None:
             return emptied(self.ui, talking=bool(turns))
         name = self.sessions.name(session_of(request), run)
-        asked = {self.ui.entry.prompt: ""} if turns and prompt == run.request.prompt else {}
-        return {**done(self.ui, run, name, whole=whole, talking=bool(turns)), **asked}
+        free = turns and run.pieces and prompt == run.request.prompt
+        said = {self.ui.entry.prompt: ""} if free else {}
+        return {**done(self.ui, run, name, whole=whole, talking=bool(turns)), **said}
 
     def on_stop(self, request: gr.Request):
         """The answer's own stream then ends, with what came."""

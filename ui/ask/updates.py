@@ -18,6 +18,8 @@ from .conversation import EMPTY, Turn
 from .found import found_html, timing_html
 from .layout import Layout
 
+GO_ON = 'Type what comes next and press "Ask on" to keep this answer as the turn before it.'
+
 
 class Drawing:
     """The pictures of one run, in the order of `Layout.growing`; what stays is made once."""
@@ -83,6 +85,8 @@ def done(ui: Layout, run: Run, name: str, *, whole: bool, talking: bool = False)
     if dropped := run.answer.extra.get("dropped_turns"):
         said = f"{said} Oldest turns that no longer fit, and were left out: {dropped:.0f}.".strip()
     live = bool(run.pieces) and not run.title
+    if live and not talking and not said:
+        said = GO_ON
     out = ui.outcome
     return {
         **ended(ui, said, talking=talking, goes_on=live),
