@@ -21,126 +21,21 @@ import numpy as np
 import typer
 from jaxtyping import Float
 
-from ramole_core.evaluation.calibrate import (
-    DOUBT,
-    everyday_prompts,
-    phrased_prompts,
-    responses,
-)
+from ramole_core.evaluation.base_ways import WAYS, Facts, Way, facts_of, fit_way, take
+from ramole_core.evaluation.calibrate import Texts, everyday_prompts, phrased_prompts, responses
 from ramole_core.evaluation.evaluate import read_rows
 from ramole_core.evaluation.intervals import bootstrap
-from ramole_core.evaluation.lines import Line, apart, fit_line, half_of
+from ramole_core.evaluation.lines import apart, half_of
+from ramole_core.evaluation.prompt_sets import read_uploads
 from ramole_core.evaluation.recorded_command import recorded_command
 from ramole_core.ramole import Ramole
-from ramole_core.retrieval.encoder import unit
+from ramole_core.request import Request
+from ramole_core.retrieval.encoder import Encoder, unit
 from ramole_core.retrieval.own_cards import everyday_texts
 from ramole_core.settings import REPOSITORY
 from ramole_core.training.card import versions
 
 MODULE = "ramole_core.evaluation.base_table"
-Facts = Mapping[str, Float[np.ndarray, "n"]]
-"""What is known of each text, by name."""
-
-
-@dataclass(frozen=True)
-class Way:
-    """One way to decide: a line over these facts, or fixed weights for them."""
-
-    name: str
-    facts: tuple[str, ...]
-    fixed: tuple[float, ...] = ()
-    """Weights of the facts; only the threshold is fitted. Empty: the weights are fitted too."""
-    fitted: bool = True
-    """False: nothing is fitted, the threshold is 0."""
-    doubtful: tuple[str, ...] = ()
-    """Facts that count beside the others where the line is in doubt."""
-    everywhere: bool = False
-    """They count for every text."""
-
-
-WAYS = (
-    Way("constant threshold on the best similarity", ("best",)),
-    Way("the base's card, nearest wins (nothing fitted)", ("best", "base"), (1, -1), False),
-    Way("the base's card, fitted threshold", ("best", "base"), (1, -1)),
-    Way("the base's card, fitted slope and threshold", ("best", "base")),
-    Way("nearest prompt of the base's card", ("best", "nearest")),
-    Way("mean of its three nearest prompts", ("best", "nearest3")),
-    Way("z-score of each adapter over everyday prompts", ("z",)),
-    Way("z-score, beside the base's card", ("z", "base")),
-    Way("best, base's card and gap to the second", ("best", "base", "gap")),
-    Way("response in doubt", ("best", "base"), (1, -1), doubtful=("own", "all")),
-    Way("response everywhere", ("best", "base"), (1, -1), doubtful=("own", "all"), everywhere=True),
-)
-
-
-@dataclass(frozen=True)
-class Decider:
-    """A fitted way: positive where adapters answer."""
-
-    way: Way
-    line: Line
-    heard: Line | None
-
-    def __call__(self, facts: Facts) -> Float[np.ndarray, "n"]:
-        x = _columns(self.way, facts)
-        worth = self.line(x)
-        if self.heard is None or any(name not in facts for name in self.way.doubtful):
-            return worth
-        heard = self.heard(np.column_stack([x, *(facts[name] for name in self.way.doubtful)]))
-        return heard if self.way.everywhere else np.where(np.abs(worth) < DOUBT, heard, worth)
-
-
-def fit_way(way: Way, wanted: Facts, other: Facts) -> Decider:
-    """The way, fitted on texts for the adapters and texts for the base."""
-    high, low = _columns(way, wanted), _columns(way, other)
-    line = fit_line(high, low) if way.fitted else Line(np.ones(high.shape[1]), 0.0)
-    heard = None
-    if way.doubtful:
-        high, low = (
-            np.column_stack([x, *(facts[name] for name in way.doubtful)])
-            for x, facts in ((high, wanted), (low, other))
-        )
-        heard = fit_line(high, low)
-    return Decider(way, line, heard)
-
-
-def _columns(way: Way, facts: Facts) -> Float[np.ndarray, "n f"]:
-    columns = [facts[name] for name in way.facts]
-    if way.fixed:
-        columns = [sum(w * column for w, column in zip(way.fixed, columns, strict=True))]
-    return np.column_stack(columns)
-
-
-def facts_of(
-    rows: Float[np.ndarray, "n d"],
-    pool: Float[np.ndarray, "a d"],
-    card: Float[np.ndarray, "c d"],
-    *,
-    masked: Sequence[int] | None = None,
-) -> dict[str, Float[np.ndarray, "n"]]:
-    """What similarities say of each text; `masked`: the adapter that is left out for each."""
-    scores = rows @ pool.T
-    usual = card @ pool.T
-    z = (scores - usual.mean(0)) / usual.std(0)
-    if masked is not None:
-        scores[np.arange(len(rows)), list(masked)] = -np.inf
-        z[np.arange(len(rows)), list(masked)] = -np.inf
-    order = np.sort(scores, axis=1)[:, ::-1]
-    near = np.sort(rows @ card.T, axis=1)[:, ::-1]
-    return {
-        "best": order[:, 0],
-        "gap": order[:, 0] - order[:, 1],
-        "z": z.max(1),
-        "base": rows @ unit(card.mean(0, keepdims=True))[0],
-        "nearest": near[:, 0],
-        "nearest3": near[:, :3].mean(1),
-        "first": scores.argmax(1).astype(np.float64),
-    }
-
-
-def take(facts: Facts, rows: Float[np.ndarray, "n"]) -> Facts:
-    """The facts of some of the texts."""
-    return {name: values[rows] for name, values in facts.items()}
 
 
 def by_group(values: Float[np.ndarray, "splits n"], groups: Sequence[str]) -> dict[str, float]:
@@ -172,6 +67,7 @@ def measure_way(
     """Shares left to the base, and how far the kinds are apart, over the splits."""
     random = np.random.default_rng(0)
     kinds = {"open": everyday, "phrased": phrased, **others}
+    kinds = {name: kind for name, kind in kinds.items() if set(way.facts) <= set(kind.facts)}
     left = {name: np.full((splits, len(kind.groups)), np.nan) for name, kind in kinds.items()}
     far = []
     for split in range(splits):
@@ -206,6 +102,71 @@ def kept_responses(
         work.mkdir(parents=True, exist_ok=True)
         file.write_text(json.dumps(make().tolist()), "utf-8")
     return np.array(json.loads(file.read_text("utf-8")), np.float64)
+
+
+def untuned_margin(
+    encoder: Encoder, texts: Sequence[str], examples: Sequence[Sequence[str]]
+) -> Float[np.ndarray, "n"]:
+    """best - base of each text, by the encoder's own vectors alone."""
+    pool = unit(np.stack([encoder.embed(some).mean(0) for some in examples]))
+    rows, card = encoder.embed(texts), encoder.embed(everyday_texts())
+    return (rows @ pool.T).max(1) - rows @ unit(card.mean(0, keepdims=True))[0]
+
+
+def as_shipped(ramole: Ramole, texts: Sequence[str], excluded: Sequence[str | None]) -> list[bool]:
+    """Which texts the system leaves to the base, response and all; `excluded`: a name for each."""
+    base, left, doubtful = ramole.base_expert, [], []
+    for n, (text, name) in enumerate(zip(texts, excluded, strict=True)):
+        exclude = () if name is None else (name,)
+        evidence = base.judge(text, ramole.retrieve(text, k=1, exclude=exclude))
+        left.append(evidence.decision == "base")
+        if base.doubts(evidence):
+            doubtful.append((n, Request(text, method="ramole_plus", exclude=exclude)))
+    for (n, _), found in zip(
+        doubtful, ramole.prepare([request for _, request in doubtful]), strict=True
+    ):
+        assert found.evidence is not None and found.evidence.response is not None
+        left[n] = found.evidence.decision == "base"
+    return left
+
+
+def measure_shipped(
+    ramole: Ramole, everyday: Texts, phrased: Texts, asked: Sequence[tuple[str, str]]
+) -> dict[str, object]:
+    """The table's row for the system as it is, on families and adapters it was not fitted on."""
+    facts = ramole.base_expert.calibration.facts["fitted_on"]
+    assert isinstance(facts, dict)
+    kinds = {
+        "open": [p for p in everyday.pairs if p[1] not in facts["families"]],
+        "phrased": [p for p in phrased.pairs if p[1] not in facts["adapters"]],
+        "iid": [(text, name) for name, text in asked],
+        "ood": [(text, name) for name, text in asked],
+    }
+    row: dict[str, object] = {"way": "as shipped (on halves it was not fitted on)"}
+    for kind, pairs in kinds.items():
+        names = [name for _, name in pairs]
+        masked = names if kind == "ood" else [None] * len(names)
+        left = as_shipped(ramole, [text for text, _ in pairs], masked)
+        row[kind] = summary(by_group(np.array([left], float), names))
+    return row
+
+
+def measure_uploads(ramole: Ramole, pool: Float[np.ndarray, "a d"]) -> dict[str, object]:
+    """How often the prompts of an upload whose task is talk find it first, and stay with it."""
+    threshold = ramole.base_expert.calibration.alone.threshold
+    base = ramole.base_expert.calibration.vector("everyday")
+    uploads, embed = read_uploads(), ramole.retriever.embed
+    cards = unit(np.stack([embed(one.examples).mean(0) for one in uploads]))
+    everyone = np.vstack([pool, cards])
+    found: dict[str, float] = {}
+    card_s: dict[str, float] = {}
+    for n, one in enumerate(uploads):
+        rows = embed(one.prompts)
+        scores = rows @ everyone.T
+        first = scores.argmax(1) == len(pool) + n
+        found[one.name] = float((first & (scores.max(1) - rows @ base >= threshold)).mean())
+        card_s[one.name] = float(((rows @ pool.T).max(1) - rows @ base < threshold).mean())
+    return {"found_first": summary(found), "without_it_to_the_base": summary(card_s)}
 
 
 def main(
@@ -245,6 +206,10 @@ def main(
             "iid": Measured(facts_of(vectors, pool, card), groups),
             "ood": Measured(facts_of(vectors, pool, card, masked=own), groups),
         }
+        untuned = Encoder(ramole.settings.encoder, data_dir=ramole.settings.data_dir)
+        examples = [card.texts[:20] for card in cards]
+        for name, texts in (("open", everyday.texts), ("phrased", phrased.texts)):
+            found[name]["untuned"] = untuned_margin(untuned, texts, examples)
         first = found["phrased"]["first"] == [names.index(name) for name in phrased.groups]
         report = {
             "command": recorded_command(MODULE),
@@ -253,8 +218,12 @@ def main(
             "encoder": ramole.retriever.encoder_checksum,
             "splits": splits,
             "phrased_first": summary(by_group(first[None].astype(float), phrased.groups)),
+            "uploads": measure_uploads(ramole, pool),
             "rows": [],
         }
+        if response:
+            report["rows"].append(measure_shipped(ramole, everyday, phrased, asked))
+            print(line_of(report["rows"][0]), flush=True)
     for way in WAYS:
         if way.doubtful and not response:
             continue
@@ -267,17 +236,17 @@ def main(
         )
         report["rows"].append(row)
         out.write_text(json.dumps(report, indent=1) + "\n", "utf-8")
-        print(line_of(row))
+        print(line_of(row), flush=True)
 
 
 def line_of(row: Mapping[str, object]) -> str:
     """One line of the table."""
     cells = []
     for name in ("open", "phrased", "iid", "ood"):
-        cell = row[name]
+        cell = row.get(name, {"mean": np.nan, "low": np.nan, "high": np.nan})
         assert isinstance(cell, dict)
         cells.append(f"{name} {cell['mean']:5.1f} [{cell['low']:.1f}, {cell['high']:.1f}]")
-    return f"{row['way']:46} auroc {row['auroc']:.3f}  left to the base: {'  '.join(cells)}"
+    return f"{row['way']:46} auroc {row.get('auroc', '')}  left to the base: {'  '.join(cells)}"
 
 
 if __name__ == "__main__":

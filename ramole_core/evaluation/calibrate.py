@@ -47,9 +47,14 @@ class Texts:
     texts: tuple[str, ...]
     groups: tuple[str, ...]
 
+    @property
+    def pairs(self) -> list[tuple[str, str]]:
+        """(text, group) each."""
+        return list(zip(self.texts, self.groups, strict=True))
+
     def half(self, chosen: Sequence[str]) -> "Texts":
         """Those of the chosen groups."""
-        kept = [pair for pair in zip(self.texts, self.groups, strict=True) if pair[1] in chosen]
+        kept = [pair for pair in self.pairs if pair[1] in chosen]
         return Texts(tuple(t for t, _ in kept), tuple(g for _, g in kept))
 
 

@@ -79,7 +79,10 @@ class Calibration:
         folder.mkdir(parents=True, exist_ok=True)
         file = folder / FILE
         part = file.with_suffix(f".{os.getpid()}.part")
-        part.write_text(json.dumps({"schema": SCHEMA, **asdict(self)}, indent=1) + "\n", "utf-8")
+        said = {"schema": SCHEMA, **asdict(self)}
+        vectors = json.dumps(said.pop("vectors"))  # on one line
+        text = json.dumps(said, indent=1).removesuffix("\n}")
+        part.write_text(f'{text},\n "vectors": {vectors}\n}}\n', "utf-8")
         os.replace(part, file)
         return file
 
