@@ -4,6 +4,8 @@ Opening it is light: the pool's cards are read, nothing else. The index, the sen
 the base model load on first use, or when `load()` is called.
 """
 
+import hashlib
+import json
 import threading
 import time
 from collections.abc import Callable, Generator, Iterable, Sequence
@@ -62,7 +64,7 @@ class Ramole:
         )
         self.pool.listeners += [self.retriever, _Forgetting(self)]
         self.base_expert = BaseExpert(
-            self.retriever, folder=s.adapters_dir / "_base", base=s.base_model
+            self.retriever, folder=s.adapters_dir / "_base", base=lambda: self.base_kind
         )
         self._choice = AdapterChoice(
             self.pool,
@@ -364,6 +366,13 @@ class Ramole:
         from ramole_core.composition.trained import WeightsFolder
 
         return WeightsFolder(self.settings.adapters_dir)
+
+    @cached_property
+    def base_kind(self) -> str:
+        """16 hex digits that stand for the base model's layers and their sizes: the same weights in
+        another precision, or in another folder, are of one kind."""
+        text = json.dumps(sorted(self._shapes().items()))
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def _shapes(self) -> dict[str, tuple[int, int]]:
         """The base model's linear layers, (i, o) each; fetches the base's files on first use."""

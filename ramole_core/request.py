@@ -46,7 +46,7 @@ class Request:
     """Earlier turns, oldest first: (user, assistant), or (user, assistant, adapters) for exactly
     these in that turn, with the method's own weights; none at all (`()`): the base alone there.
     Without adapters of its own a turn has the request's where they are named, else what is found
-    for its user's text."""
+    for its user's text, or where the method keeps them, those of the turn before."""
     prefix_ids: Sequence[int] = field(default=(), kw_only=True)
     """Tokens of the answer that are given already; they count into `max_new_tokens`."""
     without: Sequence[Sequence[str | int | None]] = field(default=(), kw_only=True)

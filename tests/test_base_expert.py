@@ -213,7 +213,7 @@ LINES = Calibration(
 def expert(tmp_path, near, lines=LINES, base="smol"):
     if lines is not None:
         lines.save(tmp_path)
-    return BaseExpert(Known(near), folder=tmp_path, base=base)
+    return BaseExpert(Known(near), folder=tmp_path, base=lambda: base)
 
 
 def test_the_threshold_follows_the_base_s_own_similarity(tmp_path):

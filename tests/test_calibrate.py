@@ -147,7 +147,7 @@ def test_calibrate_fits_any_pool_and_encoder_and_an_upload_keeps_it(
     assert made is not None and said["facts"] == made.facts
     assert made.facts["fitted_on"]["examples_of_the_pool"] is True
     assert made.facts["pool"] == sorted(TASKS) and made.alone.doubt == 0 and made.base == ""
-    expert = BaseExpert(ramole.retriever, folder=tmp_path, base="tiny")
+    expert = BaseExpert(ramole.retriever, folder=tmp_path, base=lambda: "tiny")
     assert expert.calibrated and expert.calibration == made
     held_out = made.facts["percent_of_the_others_by_similarity"]
     assert set(held_out) == {
@@ -158,7 +158,7 @@ def test_calibrate_fits_any_pool_and_encoder_and_an_upload_keeps_it(
     }
     folder = write_lora(tmp_path / "new", ramole._shapes(), rank=2, seed=9)
     ramole.pool.add(folder, name="chat", examples=["How are you?", "Nice day!"], owner="me")
-    assert BaseExpert(ramole.retriever, folder=tmp_path, base="tiny").calibrated
+    assert BaseExpert(ramole.retriever, folder=tmp_path, base=lambda: "tiny").calibrated
     ramole.pool.remove("chat", owner="me")
 
 
@@ -181,7 +181,7 @@ def shipped(tmp_path_factory):
 def test_the_shipped_calibration_is_current(shipped):
     assert shipped.base_expert.calibrated, "run `python -m ramole_core calibrate`"
     calibration = shipped.base_expert.calibration
-    assert calibration.base == shipped.settings.base_model
+    assert calibration.base == shipped.base_kind
     assert calibration.alone != Alone() and calibration.alone.doubt > 0
 
 

@@ -14,7 +14,8 @@ nothing fits, all are within an h or so and the adapters' own responses count as
 strength of the prior follows the confidence of the retriever. With s = own = 0 the weights are
 softmax(sim / h). Nothing is trained, so an adapter that comes later is weighed like any other. An
 adapter that lacks a module keeps its share there, and the base has it: a stranger with more modules
-must not fill the gap. The defaults were chosen on dev rows.
+must not fill the gap. The defaults were chosen on dev rows. Where none fits, the base answers, and
+a message that names no task keeps the adapters of the turn before (`retrieval/base_expert.py`).
 """
 
 from collections.abc import Mapping, Sequence

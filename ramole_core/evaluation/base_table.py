@@ -39,9 +39,13 @@ MODULE = "ramole_core.evaluation.base_table"
 
 
 def by_group(values: Float[np.ndarray, "splits n"], groups: Sequence[str]) -> dict[str, float]:
-    """Each group's mean over its texts and over the splits that measured it; nan: not measured."""
-    names = np.array(groups, object)
-    return {name: float(np.nanmean(values[:, names == name])) for name in dict.fromkeys(groups)}
+    """Each group's mean over its texts and over the splits that measured it, where one did."""
+    names, found = np.array(groups, object), {}
+    for name in dict.fromkeys(groups):
+        own = values[:, names == name]
+        if not np.isnan(own).all():
+            found[name] = float(np.nanmean(own))
+    return found
 
 
 def summary(found: Mapping[str, float]) -> dict[str, object]:

@@ -206,7 +206,7 @@ def calibrate_for(
         kept=kept,
         encoder=ramole.retriever.encoder_checksum,
         cards=cards_checksum(),
-        base=ramole.settings.base_model if doubt else "",
+        base=ramole.base_kind if doubt else "",
         vectors={name: [round(float(x), 7) for x in one] for name, one in cards.items()},
         facts={
             "command": command,

@@ -4,7 +4,7 @@
 no message keeps the adapters of the turn before.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Protocol, runtime_checkable
@@ -32,8 +32,9 @@ class Vectors(Protocol):
 class BaseExpert:
     """Says whether a text belongs to the adapters, to the base, or to the turn before."""
 
-    def __init__(self, retriever: Vectors, *, folder: Path, base: str):
-        """`folder` may hold a calibration, `base` names the base model. Nothing is read yet."""
+    def __init__(self, retriever: Vectors, *, folder: Path, base: Callable[[], str]):
+        """`folder` may hold a calibration, `base` tells the base model's kind. Nothing is read
+        yet."""
         self._retriever, self._folder, self._base = retriever, folder, base
 
     @cached_property
@@ -78,7 +79,7 @@ class BaseExpert:
         """Whether the adapters' responses should decide."""
         calibration = self.calibration
         near = abs(evidence.similarity - evidence.threshold) < calibration.alone.doubt
-        return near and evidence.nearest is not None and calibration.base == self._base
+        return near and evidence.nearest is not None and calibration.base == self._base()
 
     def hear(self, evidence: Evidence, surprises: Sequence[float]) -> Evidence:
         """The decision by the responses of the adapters that were asked, the nearest first."""

@@ -68,7 +68,7 @@ class Calibration:
     cards: str = ""
     """Checksum of the two cards."""
     base: str = ""
-    """Checksum of the base model that was heard; empty: none was."""
+    """The kind of base model that was heard (`Ramole.base_kind`); empty: none was."""
     vectors: Mapping[str, list[float]] = field(default_factory=dict)
     """Of the two cards: `everyday` and `going_on`."""
     facts: Mapping[str, object] = field(default_factory=dict)
