@@ -226,6 +226,12 @@ def main(
             "rows": [],
         }
         if response:
+            plus = [Request(text, method="ramole_plus", abstain=False) for text in phrased.texts]
+            chosen = [candidates[0].name for candidates in ramole.candidates(plus)]
+            good = [[a == b for a, b in zip(chosen, phrased.groups, strict=True)]]
+            report["phrased_first_by_ramole_plus"] = summary(
+                by_group(np.array(good, float), phrased.groups)
+            )
             report["rows"].append(measure_shipped(ramole, everyday, phrased, asked))
             print(line_of(report["rows"][0]), flush=True)
     for way in WAYS:
