@@ -19,7 +19,7 @@ ORDER = (
 """The rooms of the core in the order in which a request and its makers meet them."""
 
 OTHERS = {
-    "adapters/": "the sample pool: a folder an adapter, `_router` and `_retriever` beside them",
+    "adapters/": "the sample pool: a folder an adapter, `_router`, `_retriever`, `_base` beside",
     "docs/": "pages, pictures, and the scripts that make them and their tables",
     "results/": "measured tables",
     "tests/": "oracles, laws, hostile files, the page in a real browser",

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
         Busy as Busy,
         RamoleError as RamoleError,
     )
+    from ramole_core.evidence import Evidence as Evidence
     from ramole_core.pool import AdapterCard as AdapterCard
     from ramole_core.ramole import Explanation as Explanation, Ramole as Ramole
     from ramole_core.request import (
@@ -46,6 +47,7 @@ _HOMES = {
     "BatchLimits": "batch.rows",
     "BatchRow": "batch.rows",
     "Busy": "errors",
+    "Evidence": "evidence",
     "Explanation": "ramole",
     "Generation": "request",
     "Hit": "retrieval",

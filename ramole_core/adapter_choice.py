@@ -1,18 +1,20 @@
 """Which adapters a request gets: those it names, those its method knows, or those that are found.
 
 A method that examines has the nearest adapters answer to the prompt before it takes its k
-(`ramole_core.engine.reference`).
+(`ramole_core.engine.reference`). Where none that was found fits, the base may answer, and a message
+that names no task may keep the adapters of the turn before (`retrieval/base_expert.py`).
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from ramole_core.errors import RamoleError
-from ramole_core.methods import complete_options
+from ramole_core.evidence import Evidence
+from ramole_core.methods import complete_options, find_row
 from ramole_core.pool import AdapterCard, Pool
 from ramole_core.request import Request
-from ramole_core.retrieval import Retriever
+from ramole_core.retrieval import BaseExpert, Hit, Retriever
 
 if TYPE_CHECKING:
     from ramole_core.composition import Candidate, Composition, LoraSet, Response, Trained
@@ -25,6 +27,48 @@ AT_ONCE = 256
 """Prompts that are embedded together; no more than the encoder remembers."""
 
 
+@dataclass(frozen=True)
+class Choice:
+    """Who answers a turn."""
+
+    turn: Request
+    """As it is placed: of the method `base` where the base answers."""
+    candidates: "tuple[Candidate, ...]"
+    """Its adapters; none where the base answers."""
+    evidence: Evidence | None = None
+    """None where nothing was weighed: adapters named, or a method that always mixes."""
+
+    @property
+    def kept(self) -> bool:
+        """Whether the adapters are those of the turn before."""
+        return self.evidence is not None and self.evidence.decision == "kept"
+
+    @property
+    def leaves(self) -> bool:
+        """Whether the adapters leave it to the base, as far as is known."""
+        return self.evidence is not None and self.evidence.decision == "base"
+
+    def by_base(self) -> "Choice":
+        """The base answers it alone."""
+        return Choice(base_turn(self.turn), (), self.evidence)
+
+
+def base_turn(turn: Request) -> Request:
+    """The turn as the method `base` gets it."""
+    return replace(turn, method="base", options=None, abstain=None, exclude=())
+
+
+def by_depth(follows: Sequence[bool]) -> list[list[int]]:
+    """The turns that begin a conversation, then those that come second in one, and so on."""
+    parts: list[list[int]] = []
+    depth = 0
+    for n, after in enumerate(follows):
+        depth = depth + 1 if after else 0
+        parts += [[]] * (depth == len(parts))
+        parts[depth] = [*parts[depth], n]
+    return parts
+
+
 class AdapterChoice:
     """Turns requests into their adapters; light to make, torch is imported on first use."""
 
@@ -33,39 +77,114 @@ class AdapterChoice:
         pool: Pool,
         retriever: Retriever,
         *,
+        base: BaseExpert,
         max_new_tokens: int,
         weights: "Callable[[Composition], Trained | None]",
     ):
-        """`max_new_tokens`: the most that this server gives to one request; `weights` gives a
-        method's trained weights."""
-        self._pool, self._retriever, self._weights = pool, retriever, weights
+        """`base` says where the base answers; `max_new_tokens`: the most that this server gives to
+        one request; `weights` gives a method's trained weights."""
+        self._pool, self._retriever, self._base, self._weights = pool, retriever, base, weights
         self._max_new_tokens = max_new_tokens
 
-    def choose(self, requests: Sequence[Request], examine: Examine) -> "list[list[Candidate]]":
-        """The adapters of each request, best first where retrieved, in the given order where named.
+    def choose(
+        self, turns: Sequence[Request], examine: Examine, *, follows: Sequence[bool] = ()
+    ) -> list[Choice]:
+        """Who answers each turn: its adapters, best first where retrieved, in the given order where
+        named, or the base where none that was found fits.
 
-        Prompts are embedded together. Raises RamoleError for an unknown method, option or adapter,
-        and where the method cannot use those that were named, before any is examined.
+        `follows[n]`: turn n comes after turn n - 1 in one conversation. Prompts are embedded
+        together. Raises RamoleError for an unknown method, option or adapter, and where the method
+        cannot use those that were named, before any is examined.
         """
         from ramole_core.composition import find_method
 
-        methods = [find_method(request.method) for request in requests]
-        for request, method in zip(requests, methods, strict=True):
-            self._check(request, method)
-        found: list[list[Candidate]] = []
-        for start in range(0, len(requests), AT_ONCE):
-            pairs = list(zip(requests, methods, strict=True))[start : start + AT_ONCE]
-            if asking := [r.prompt for r, method in pairs if self._needs_vector(r, method)]:
+        methods = [find_method(turn.method) for turn in turns]
+        for turn, method in zip(turns, methods, strict=True):
+            self._check(turn, method)
+        found: list[Choice] = []
+        for start in range(0, len(turns), AT_ONCE):
+            pairs = list(zip(turns, methods, strict=True))[start : start + AT_ONCE]
+            if asking := [
+                turn.prompt for turn, method in pairs if self._needs_vector(turn, method)
+            ]:
                 self._retriever.remember(asking)
-            found += [[self._candidate(*one) for one in self._found(*pair)] for pair in pairs]
-        at = [n for n, method in enumerate(methods) if method.examines and found[n]]
-        if at:
-            answers = examine(at, [found[n] for n in at])
-            for n, responses in zip(at, answers, strict=True):
-                pairs = zip(found[n], responses, strict=True)
-                heard = [replace(c, response=response) for c, response in pairs]
-                found[n] = self._best(requests[n], methods[n], heard)
+            found += [self._look(*pair) for pair in pairs]
+        for part in by_depth(follows or [False] * len(turns)):
+            for n in part:
+                if follows and follows[n]:
+                    found[n] = self._keep(found[n], found[n - 1])
+            self._examine(part, found, methods, examine)
         return found
+
+    def _look(self, turn: Request, method: "Composition") -> Choice:
+        """Who answers, before any adapter was examined and but for the turn before."""
+        evidence = None
+        if self._abstains(turn, method):
+            if not self._pool.cards(turn.owner):
+                return Choice(base_turn(turn), (), Evidence("base"))
+            hits = self._hits(turn, method)
+            evidence = self._base.judge(turn.prompt, hits)
+            pairs = [(self._pool.card(hit.name, hit.owner), hit.score) for hit in hits]
+        else:
+            pairs = self._found(turn, method)
+        return Choice(turn, tuple(self._candidate(*one) for one in pairs), evidence)
+
+    def _keep(self, choice: Choice, before: Choice) -> Choice:
+        """The adapters of the turn before where this one goes on with them."""
+        turn = choice.turn
+        kept = [one for one in before.candidates if one.name not in turn.exclude]
+        keeps = find_row(turn.method).keeps_turn and turn.adapters is None
+        if not (keeps and choice.candidates and kept and kept[0] is before.candidates[0]):
+            return choice
+        near, leader = choice.candidates[0], self._pool.card(kept[0].name, turn.owner)
+        evidence = self._base.goes_on(
+            turn.prompt,
+            Hit(near.name, near.score),
+            Hit(leader.name, self._retriever.similarities(turn.prompt, [leader])[0]),
+        )
+        return choice if evidence is None else Choice(turn, tuple(kept), evidence)
+
+    def _examine(
+        self,
+        part: Sequence[int],
+        found: list[Choice],
+        methods: "Sequence[Composition]",
+        examine: Examine,
+    ) -> None:
+        """Put the adapters' responses into these turns' choices, and settle who answers."""
+        for n in part:
+            if found[n].leaves and not (methods[n].examines and self._doubts(found[n])):
+                found[n] = found[n].by_base()
+        at = [n for n in part if methods[n].examines and found[n].candidates and not found[n].kept]
+        if not at:
+            return
+        answers = examine(at, [found[n].candidates for n in at])
+        for n, responses in zip(at, answers, strict=True):
+            pairs = zip(found[n].candidates, responses, strict=True)
+            heard = [replace(one, response=response) for one, response in pairs]
+            evidence = found[n].evidence
+            if evidence is not None and self._doubts(found[n]):
+                evidence = self._base.hear(evidence, [one.surprise for one in heard])
+            best = self._best(found[n].turn, methods[n], heard)
+            settled = Choice(found[n].turn, tuple(best), evidence)
+            found[n] = settled.by_base() if settled.leaves else settled
+
+    def _doubts(self, choice: Choice) -> bool:
+        return choice.evidence is not None and self._base.doubts(choice.evidence)
+
+    def _abstains(self, turn: Request, method: "Composition") -> bool:
+        """Whether the base may answer where nothing fits; raises RamoleError where a fixed pool is
+        asked to."""
+        if turn.adapters is not None or not method.experts(turn.k):
+            return False
+        if self._known(method) is not None:
+            if turn.abstain:
+                raise RamoleError(
+                    f"abstain=True, but method {turn.method} has a fixed pool and finds no "
+                    "adapters; leave it out, or choose another method."
+                )
+            return False
+        return method.row.abstains if turn.abstain is None else turn.abstain
 
     def _best(
         self, request: Request, method: "Composition", heard: "list[Candidate]"
@@ -115,13 +234,17 @@ class AdapterChoice:
             return []
         if (known := self._known(method)) is not None:
             return [(card, float("nan")) for card in self._fixed(request, known)]
-        hits = self._retriever.retrieve(
+        hits = self._hits(request, method)
+        return [(self._pool.card(hit.name, hit.owner), hit.score) for hit in hits]
+
+    def _hits(self, request: Request, method: "Composition") -> list[Hit]:
+        """The nearest adapters, as many as the method takes or examines."""
+        return self._retriever.retrieve(
             request.prompt,
-            k=max(count, method.examines),
+            k=max(method.experts(request.k), method.examines),
             exclude=tuple(request.exclude),
             owner=request.owner,
         )
-        return [(self._pool.card(hit.name, hit.owner), hit.score) for hit in hits]
 
     def _named(self, request: Request, method: "Composition") -> list[tuple[AdapterCard, float]]:
         names = request.adapters or ()

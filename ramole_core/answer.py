@@ -6,6 +6,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from ramole_core.contribution import shares_of
+from ramole_core.evidence import Evidence
 
 
 @dataclass(frozen=True)
@@ -87,3 +88,6 @@ class Generation:
     first_token_seconds: float
     extra: dict[str, float] = field(default_factory=dict)
     """Timings of the stages, in seconds."""
+    evidence: Evidence | None = None
+    """Who answers, and why, where adapters were found and the method may leave them out or keep
+    those of the turn before; None elsewhere."""

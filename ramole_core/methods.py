@@ -88,6 +88,11 @@ class Method:
     """Folder of its trained weights beside the sample pool, such as `_router`; empty: none."""
     training: tuple[Option, ...] = ()
     """What a training run may set; empty: nothing is trained."""
+    abstains: bool = False
+    """Where no adapter that was found fits, the base answers, unless a request says otherwise."""
+    keeps_turn: bool = False
+    """A message that names no task of its own keeps the adapters of the turn before; without it,
+    adapters are found anew for every turn."""
 
 
 def read_rows(file: Path) -> list[Method]:

@@ -4,6 +4,8 @@ Opening it is light: the pool's cards are read, nothing else. The index, the sen
 the base model load on first use, or when `load()` is called.
 """
 
+import hashlib
+import json
 import threading
 import time
 from collections.abc import Callable, Generator, Iterable, Sequence
@@ -11,12 +13,12 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from ramole_core.adapter_choice import AdapterChoice
+from ramole_core.adapter_choice import AdapterChoice, Choice, base_turn
 from ramole_core.errors import RamoleError
 from ramole_core.methods import METHOD_LIST, Method
 from ramole_core.pool import Limits, Pool
 from ramole_core.request import Generation, Request, Step
-from ramole_core.retrieval import AdapterIndex, Encoder, Hit, Retriever
+from ramole_core.retrieval import AdapterIndex, BaseExpert, Encoder, Hit, Retriever
 from ramole_core.settings import Settings, load_settings
 
 if TYPE_CHECKING:
@@ -61,8 +63,15 @@ class Ramole:
             index=AdapterIndex(data_dir=s.data_dir, url=s.chroma_url),
         )
         self.pool.listeners += [self.retriever, _Forgetting(self)]
+        self.base_expert = BaseExpert(
+            self.retriever, folder=s.adapters_dir / "_base", base=lambda: self.base_kind
+        )
         self._choice = AdapterChoice(
-            self.pool, self.retriever, max_new_tokens=s.max_new_tokens, weights=self._weights
+            self.pool,
+            self.retriever,
+            base=self.base_expert,
+            max_new_tokens=s.max_new_tokens,
+            weights=self._weights,
         )
         self._loading = threading.RLock()
         self._base: BaseModel | None = None
@@ -223,7 +232,11 @@ class Ramole:
         )
         for index, item in stream:
             if isinstance(item, Generation):
-                item = replace(item, extra={"retrieve": spent, **item.extra})
+                item = replace(
+                    item,
+                    extra={"retrieve": spent, **item.extra},
+                    evidence=asked[index].evidence,
+                )
             yield index, item
 
     def start(self) -> None:
@@ -303,9 +316,12 @@ class Ramole:
             return read[n]
 
         turns: list[tuple[int, Request]] = []  # of all requests, each with its request's index
+        follows: list[bool] = []
         for n, request in enumerate(requests):
             dropped = prompt_of(n).dropped if request.drop_turns and request.history else 0
-            turns += [(n, turn) for turn in request.turns[dropped:]]
+            asked = request.turns[dropped:]
+            turns += [(n, turn) for turn in asked]
+            follows += [place > 0 for place in range(len(asked))]
 
         def examine(
             at: Sequence[int], candidates: "Sequence[Sequence[Candidate]]"
@@ -318,12 +334,20 @@ class Ramole:
 
         from ramole_core.engine.prompt import Turn
 
-        chosen = self._choice.choose([turn for _, turn in turns], examine)
-        found: list[list[Turn]] = [[] for _ in requests]
-        for (n, turn), candidates in zip(turns, chosen, strict=True):
-            found[n].append(Turn(turn, tuple(candidates)))
+        chosen = self._choice.choose([turn for _, turn in turns], examine, follows=follows)
+        found: list[list[Choice]] = [[] for _ in requests]
+        for (n, _), choice in zip(turns, chosen, strict=True):
+            found[n].append(choice)
         return [
-            self.engine.prepare(request, last.candidates, prompt_of(n), earlier=earlier)
+            replace(
+                self.engine.prepare(
+                    base_turn(request) if last.leaves else request,
+                    last.candidates,
+                    prompt_of(n),
+                    earlier=[Turn(one.turn, one.candidates) for one in earlier],
+                ),
+                evidence=last.evidence,
+            )
             for n, (request, (*earlier, last)) in enumerate(zip(requests, found, strict=True))
         ]
 
@@ -342,6 +366,13 @@ class Ramole:
         from ramole_core.composition.trained import WeightsFolder
 
         return WeightsFolder(self.settings.adapters_dir)
+
+    @cached_property
+    def base_kind(self) -> str:
+        """16 hex digits that stand for the base model's layers and their sizes: the same weights in
+        another precision, or in another folder, are of one kind."""
+        text = json.dumps(sorted(self._shapes().items()))
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def _shapes(self) -> dict[str, tuple[int, int]]:
         """The base model's linear layers, (i, o) each; fetches the base's files on first use."""

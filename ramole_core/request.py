@@ -46,13 +46,16 @@ class Request:
     """Earlier turns, oldest first: (user, assistant), or (user, assistant, adapters) for exactly
     these in that turn, with the method's own weights; none at all (`()`): the base alone there.
     Without adapters of its own a turn has the request's where they are named, else what is found
-    for its user's text."""
+    for its user's text, or where the method keeps them, those of the turn before."""
     prefix_ids: Sequence[int] = field(default=(), kw_only=True)
     """Tokens of the answer that are given already; they count into `max_new_tokens`."""
     without: Sequence[Sequence[str | int | None]] = field(default=(), kw_only=True)
     """What is switched off: (adapter, layer, module), None for all of them, or with a fourth part,
     the position from which on (0: the prompt's first token; by default the last token that is
     given). Without an adapter's name it is the base alone in that layer or module."""
+    abstain: bool | None = field(default=None, kw_only=True)
+    """Whether the base answers alone where no adapter that is found fits; None: as the method does
+    (`ramole_plus`: yes, the published ones: no). Where adapters are named they answer."""
     drop_turns: bool = field(default=False, kw_only=True)
     """True: where the context is too short, whole turns are dropped from the front; False: an
     error."""
@@ -95,7 +98,7 @@ def _earlier(last: Request, turn: Exchange) -> Request:
     """An earlier turn of the request whose last turn is given."""
     if turn.adapters is None:
         return replace(last, prompt=turn.user)
-    chosen = replace(last, prompt=turn.user, adapters=None, weights=None, exclude=())
+    chosen = replace(last, prompt=turn.user, adapters=None, weights=None, exclude=(), abstain=None)
     if not turn.adapters:
         return replace(chosen, method="base", options=None)
     return replace(chosen, adapters=turn.adapters)
@@ -143,6 +146,14 @@ def _check(request: Request) -> None:
     require(
         not (r.raw and r.history),
         "history needs the chat template, but raw=True leaves it out; leave one of them out.",
+    )
+    require(
+        r.abstain is None or isinstance(r.abstain, bool),
+        f"abstain={r.abstain!r}; give True, False, or None for what the method does.",
+    )
+    require(
+        not (r.abstain and r.adapters),
+        "abstain=True, but adapters are named, and these answer; leave one of them out.",
     )
     require(isinstance(r.drop_turns, bool), f"drop_turns={r.drop_turns!r}; give True or False.")
     require(

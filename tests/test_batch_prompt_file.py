@@ -30,6 +30,7 @@ FULL = {
     "system": "Be brief.",
     "raw": False,
     "options": {"top": 2, "flat": True},
+    "abstain": False,
 }
 TALK = {
     "history": [["one", "1"], ["two", "2", ["ant"]], ["three", "", []]],
@@ -39,8 +40,8 @@ TALK = {
 }
 CSV = (
     "prompt,method,k,adapters,weights,exclude,max_new_tokens,temperature,top_p,seed,stop,"
-    'ignore_eos,system,raw,options\n"Which\nboats?",mixture,2,ant|bee,0.25 -0.5,cat,7,0.5,0.9,3,'
-    "\\n,yes,Be brief.,false,top=2 flat=true\n"
+    'ignore_eos,system,raw,options,abstain\n"Which\nboats?",mixture,2,ant|bee,0.25 -0.5,cat,7,0.5,'
+    "0.9,3,\\n,yes,Be brief.,false,top=2 flat=true,no\n"
 )
 
 

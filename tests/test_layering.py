@@ -19,6 +19,7 @@ ORDER = (
         "settings",
         "methods",
         "contribution",
+        "evidence",
         "answer",
         "request_parts",
         "request",

@@ -427,6 +427,7 @@ def test_the_form_makes_the_request_and_the_request_the_form():
         system="Be brief.",
         stop="END\n\\n\\n",
         raw=True,
+        mix_anyway=True,
     )
     request = form.request("me")
     assert request == Request(
@@ -444,12 +445,13 @@ def test_the_form_makes_the_request_and_the_request_the_form():
         system="Be brief.",
         raw=True,
         owner="me",
+        abstain=False,
     )
     assert form_of(request, beside=False).request("me") == request
     assert Form(prompt="boats?").request(None) == Request(
         "boats?", method="ramole_plus", max_new_tokens=64
     )
-    assert FIELDS[0] == "prompt" and len(FIELDS) == 14
+    assert FIELDS[0] == "prompt" and len(FIELDS) == 15
 
 
 def test_options_reach_the_request_only_where_there_are_any(monkeypatch):

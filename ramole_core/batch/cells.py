@@ -139,6 +139,7 @@ FIELDS: dict[str, Callable[[str, object], object]] = {
     "ignore_eos": _truth,
     "system": _text,
     "raw": _truth,
+    "abstain": _truth,
     "history": lambda name, value: read_history(value),
     "drop_turns": _truth,
     "prefix_ids": lambda name, value: read_prefix(value),

@@ -45,6 +45,8 @@ class BatchRow:
         for name in LATER:
             if not said[name]:
                 del said[name]
+        if said["abstain"] is None:
+            del said["abstain"]
         text = json.dumps([self.id, said], sort_keys=True, default=list)
         return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
 

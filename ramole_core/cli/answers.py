@@ -73,6 +73,9 @@ def generate(
     drop_turns: Annotated[
         bool, typer.Option("--drop-turns", help="Drop the oldest turns where they do not fit.")
     ] = False,
+    abstain: Annotated[
+        bool | None, typer.Option(help="The base may answer where no adapter fits, or may not.")
+    ] = None,
     trace: Annotated[
         Path | None, typer.Option(help="Write weights and contributions: .npz or .json.")
     ] = None,
@@ -104,6 +107,7 @@ def generate(
         options=read_values(option) if option else None,
         history=read_turns(history) if history else (),
         drop_turns=drop_turns,
+        abstain=abstain,
     )
     with opened(load=True) as ramole:
         answer = write_answer(ramole.stream(request), quiet=as_json)

@@ -75,6 +75,9 @@ def chat(
     drop_turns: Annotated[
         bool, typer.Option("--drop-turns", help="Drop the oldest turns where they do not fit.")
     ] = False,
+    abstain: Annotated[
+        bool | None, typer.Option(help="The base may answer where no adapter fits, or may not.")
+    ] = None,
     owner: Owner = None,
     as_json: Json = False,
 ) -> None:
@@ -95,6 +98,7 @@ def chat(
         options=read_values(option) if option else None,
         history=read_turns(history) if history else (),
         drop_turns=drop_turns,
+        abstain=abstain,
     )
     at_terminal = sys.stdin.isatty()
     with opened(load=True) as ramole:

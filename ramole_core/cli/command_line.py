@@ -18,6 +18,7 @@ from ramole_core.cli.chat import chat
 from ramole_core.cli.doctor import doctor
 from ramole_core.cli.pool import add, list_adapters, remove
 from ramole_core.errors import RamoleError
+from ramole_core.evaluation.calibrate_command import calibrate
 from ramole_core.evaluation.command import evaluate
 from ramole_core.terminal.console import say
 from ramole_core.training.command import train_app
@@ -34,6 +35,7 @@ app = typer.Typer(
 app.add_typer(train_app, name="train")
 app.command("batch")(batch)
 app.command("benchmark")(benchmark)
+app.command("calibrate")(calibrate)
 app.command("evaluate")(evaluate)
 app.command("doctor")(doctor)
 app.command("list")(list_adapters)

@@ -227,3 +227,8 @@ def _pool_and_index(settings: Settings) -> Iterator[Check]:
         if cards:
             report = ramole.retriever.check()
             yield Check("index", "ok", str(report))
+            if ramole.base_expert.calibrated:
+                yield Check("base as an expert", "ok", "calibrated for this encoder")
+            else:
+                says = "not calibrated for this encoder; run `python -m ramole_core calibrate`"
+                yield Check("base as an expert", "note", says)

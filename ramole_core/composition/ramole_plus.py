@@ -15,7 +15,9 @@ strength of the prior follows the confidence of the retriever. With s = own = 0 
 softmax(sim / h). Nothing is trained, so an adapter that comes later is weighed like any other. An
 adapter that lacks a module has no z_jm there, keeps the share that e_j gives it, and the base has
 it: a stranger with more modules must not fill the gap. (`keeps=false`: those that have the module
-share all of the weight.) The defaults were chosen on dev rows.
+share all of the weight.) The defaults were chosen on dev rows. Where none fits, the base answers,
+and a message that names no task keeps the adapters of the turn before
+(`retrieval/base_expert.py`).
 """
 
 from collections.abc import Mapping, Sequence
@@ -47,6 +49,8 @@ class RamolePlus(Composition):
             Option("own", 0.3, 0.0, 10.0, "how much the response to each token counts"),
             Option("keeps", True, help="an adapter keeps its share in modules that it lacks"),
         ),
+        abstains=True,
+        keeps_turn=True,
     )
     weighs_similarity = True
     examines = EXAMINED

@@ -16,6 +16,7 @@ from transformers import PreTrainedTokenizerBase
 
 from ramole_core.composition import Candidate
 from ramole_core.errors import RamoleError
+from ramole_core.evidence import Evidence
 from ramole_core.request import Request
 from ramole_core.request_parts import Exchange, read_history
 
@@ -57,6 +58,8 @@ class Prepared:
     turns: tuple[Turn, ...]
     """One for each part of the prompt."""
     prompt: Prompt
+    evidence: Evidence | None = None
+    """Why these adapters answer, or the base, where that was weighed."""
 
     @property
     def candidates(self) -> tuple[Candidate, ...]:

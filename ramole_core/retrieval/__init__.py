@@ -3,6 +3,8 @@
 Importing this package is light: torch, sentence-transformers and Chroma load on first use.
 """
 
+from ramole_core.retrieval.base_expert import BaseExpert
+from ramole_core.retrieval.calibration import Calibration
 from ramole_core.retrieval.encoder import INSTRUCTION, Encoder
 from ramole_core.retrieval.index import AdapterIndex, Entry
 from ramole_core.retrieval.retriever import Hit, Report, Retriever
@@ -11,6 +13,8 @@ from ramole_core.retrieval.store import IndexBroken
 __all__ = [
     "INSTRUCTION",
     "AdapterIndex",
+    "BaseExpert",
+    "Calibration",
     "Encoder",
     "Entry",
     "Hit",

@@ -131,6 +131,10 @@ class Retriever:
         """Embed these prompts together now; what asks for them next finds their vectors."""
         self._recent(texts)
 
+    def vectors(self, texts: Sequence[str]) -> list[Float32[np.ndarray, "d"]]:
+        """What `embed` gives, remembered for the prompts that were asked last."""
+        return self._recent(texts)
+
     def neighbours(self, card: Card, k: int = 3, owner: str | None = None) -> list[Hit]:
         """The k adapters that `owner` may see and that are nearest to `card`, itself left out."""
         vector = self._vectors([card])[0]

@@ -99,6 +99,8 @@ def write_answer(
 
             parts = zip(used, shares_of(answer), strict=True)
             used = [f"{name} ({share:.0%})" for name, share in parts]
+        if answer.evidence is not None and answer.evidence.decision != "adapters":
+            say(answer.evidence.sentence)
         say(
             f"{', '.join(used) or 'no adapter'}; {answer.new_tokens} tokens "
             f"in {answer.seconds:.1f} s ({answer.finish_reason})"

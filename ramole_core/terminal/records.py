@@ -37,6 +37,7 @@ def answer_record(
         "first_token_seconds": answer.first_token_seconds,
         "stages": answer.extra,
         "trace": trace and str(trace),
+        **({"evidence": answer.evidence.record()} if answer.evidence else {}),
         **{name: value for name in CONVERSATION if (value := getattr(request, name))},
     }
 

@@ -91,6 +91,7 @@ def _how(answer: Generation, request: Request, steps: Sequence[Step]) -> dict:
         **({"dropped_turns": int(dropped)} if dropped else {}),
         "seconds": _finite(answer.seconds),
         "first_token_seconds": _finite(answer.first_token_seconds),
+        **({"evidence": answer.evidence.record()} if answer.evidence else {}),
     }
 
 

@@ -63,6 +63,7 @@ class Endpoints:
         drop_turns: bool = False,
         prefix_ids: list[int] | None = None,
         without: list[list] | None = None,
+        abstain: bool | None = None,
         request: gr.Request | None = None,
     ) -> tuple[str, dict]:  # pyright: ignore[reportInvalidTypeForm] of one step
         """
@@ -89,6 +90,7 @@ class Endpoints:
             drop_turns: Drop the oldest turns where the conversation does not fit the context.
             prefix_ids: Token ids of the answer that are given already; the answer goes on there.
             without: What is switched off: [adapter, layer, module], null for all of them.
+            abstain: May the base answer where no adapter fits? Null: as the method does.
         Returns:
             The text so far.
             An object with adapters, method, finish_reason, tokens, seconds; or its place, or empty.
@@ -114,6 +116,7 @@ class Endpoints:
                 drop_turns=drop_turns,
                 prefix_ids=prefix_ids,
                 without=without,
+                abstain=abstain,
             )
             refuse_unknown_options(self.ramole, said)
             answers = streamed(self.ramole, said.request(visitor.owner), address=visitor.address)

@@ -54,6 +54,7 @@ class Ask(BaseModel):
     options: dict[Name, bool | int | float] | None = None
     history: Any = None
     drop_turns: bool = False
+    abstain: bool | None = None
     prefix_ids: Any = None
     without: Any = None
 

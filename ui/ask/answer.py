@@ -84,7 +84,10 @@ def answer(
 
 
 def rank(ramole: "Ramole", request: Request) -> tuple[Found, ...]:
-    """The pool beside this prompt: the adapters that will be taken, and the next ones."""
+    """The pool beside this prompt: the adapters that will be taken, and the next ones; none where
+    the pool is empty."""
+    if not ramole.pool.cards(request.owner):
+        return ()
     if request.adapters is None:
         count = {"base": 0, "selection": 1}.get(request.method, request.k)
         hits = ramole.retrieve(

@@ -9,10 +9,11 @@ import math
 import zlib
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from ramole_core import Explanation, Generation, Request, Trace
+from ramole_core import Evidence, Explanation, Generation, Request, Trace
 
 from ..charts.run import Found, Run
 from ..parts.prompts import LIVE
@@ -87,10 +88,10 @@ def read_run(path: Path) -> Run:
     beside = record["beside"]
     return Run(
         request=Request(**record["request"]),
-        answer=Generation(**{**record["answer"], "trace": trace}),
+        answer=_answer({**record["answer"], "trace": trace}),
         pieces=tuple(record["pieces"]),
         found=tuple(Found(*one) for one in record["found"]),
-        beside=None if beside is None else Generation(**beside),
+        beside=None if beside is None else _answer(beside),
         explained={
             int(i): Explanation(*([(t, p) for t, p in side] for side in sides))
             for i, sides in record["explained"].items()
@@ -113,6 +114,12 @@ def _unpacked(text: str, shape: list[int], name: str) -> np.ndarray:
     return np.frombuffer(raw, "<f2").reshape(shape).astype(np.float16)
 
 
+def _answer(fields: dict[str, Any]) -> Generation:
+    """The answer that `_plain` kept."""
+    said = fields.get("evidence")
+    return Generation(**{**fields, "evidence": said and Evidence(**said)})
+
+
 def _set(request: Request) -> dict[str, object]:
     """The fields that differ from a bare request's."""
     bare = asdict(Request(request.prompt))
@@ -127,6 +134,8 @@ def _plain(answer: Generation) -> dict[str, object]:
     """The fields of an answer without its trace; times to the tenth of a millisecond."""
     fields = asdict(replace(answer, trace=None))
     fields["scores"] = [round(score, 4) for score in answer.scores]
+    if answer.evidence is None:
+        del fields["evidence"]
     fields["extra"] = {name: round(value, 4) for name, value in answer.extra.items()}
     for name in ("seconds", "first_token_seconds"):
         fields[name] = round(fields[name], 4)

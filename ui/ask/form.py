@@ -29,6 +29,8 @@ class Form:
     stop: str = ""
     """One stop string a line; `\\n` stands for a line break."""
     raw: bool = False
+    mix_anyway: bool = False
+    """Adapters answer even where none fits."""
     options: Mapping[str, float] = field(default_factory=dict)
     """The method's own, by name; those that are missing have their defaults."""
 
@@ -57,6 +59,7 @@ class Form:
             raw=bool(self.raw),
             owner=owner,
             options=dict(self.options) or None,
+            abstain=False if self.mix_anyway else None,
         )
 
 
@@ -81,6 +84,7 @@ def form_of(request: Request, *, beside: bool) -> Form:
         system=request.system or "",
         stop="\n".join(s.replace("\n", "\\n") for s in request.stop),
         raw=request.raw,
+        mix_anyway=request.abstain is False,
         options=dict(request.options or {}),
     )
 

@@ -10,6 +10,8 @@ from typing import Any
 
 import gradio as gr
 
+from ramole_core import Evidence
+
 from ..charts.palette import chip_html, ink_of, places_of
 from ..charts.run import Found, Run
 from ..parts.events import PLAIN
@@ -17,7 +19,7 @@ from ..parts.notice import ending
 
 NOTABLE = 0.005
 """Seconds in the queue that are worth a line."""
-NO_RETRIEVAL = "This method uses no adapter; the nearest ones are shown for comparison."
+NO_RETRIEVAL = "No adapter is mixed; the nearest ones are shown for comparison."
 BESIDE = """
 <section class="beside"><h2>The bare base, same batch</h2><div class="plain"></div>
 <p class="quiet same">It read the same conversation, the mixture's earlier answers included.</p>
@@ -31,16 +33,21 @@ draw();
 """
 
 
-def found_html(found: Sequence[Found], *, before: Sequence[str] = ()) -> str:
+def found_html(
+    found: Sequence[Found], evidence: Evidence | None = None, *, before: Sequence[str] = ()
+) -> str:
     """Similarity bars, best first; those not taken are paler. The number stands beside each bar.
 
-    `before`: the adapters that earlier turns had, which keep their letters and colours.
+    `evidence` says why the base answers, or the adapters of the turn before; `before` are the
+    adapters that earlier turns had, which keep their letters and colours.
     """
     if not found:
         return '<p class="quiet">The adapters nearest to the prompt appear here.</p>'
     taken = [one for one in found if one.taken]
     others = [one for one in found if not one.taken]
     parts = []
+    if evidence is not None and evidence.decision != "adapters":
+        parts += [f'<p class="quiet evidence">{escape(evidence.sentence)}</p>']
     if taken:
         parts += [_bars("Mixed into this answer", taken, before)]
     else:

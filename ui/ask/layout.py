@@ -188,6 +188,7 @@ def _adapters() -> dict[str, Component]:
                 label="Their weights, in place of the method's", placeholder="0.7, 0.3"
             ),
             "exclude": gr.Dropdown([], value=[], multiselect=True, label="Never these"),
+            "mix_anyway": gr.Checkbox(False, label="Mix anyway where none fits"),
         }
 
 

@@ -98,7 +98,7 @@ def done(ui: Layout, run: Run, name: str, *, whole: bool, talking: bool = False)
         **ended(ui, said, talking=talking, goes_on=live),
         out.view: view_of_run(run, name),
         **_beside(ui, run.beside.text if run.beside else None),
-        out.found: found_html(run.found, before=run.met),
+        out.found: found_html(run.found, run.answer.evidence, before=run.met),
         out.timing: timing_html(run),
         out.downloads: gr.Row(visible=run.answer.trace is not None),
         ui.run: run,

@@ -1,0 +1,69 @@
+"""Why the adapters that were found answer, or the base, or those of the turn before."""
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+Decision = Literal["adapters", "base", "kept"]
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """Who answers where adapters were looked for, and what it was decided by."""
+
+    decision: Decision
+    """`base`: none fits, the base model alone; `kept`: the adapters of the turn before."""
+    nearest: str | None = None
+    """The adapter nearest to the text; None: the pool is empty."""
+    similarity: float = 0.0
+    """Its cosine to the text."""
+    base_similarity: float = 0.0
+    """That of the base model's own card, everyday prompts."""
+    threshold: float = 0.0
+    """The least similarity at which adapters answer this text."""
+    response: float | None = None
+    """Where the adapters' responses decided: by how much they were above (or below) what was
+    needed, in units of similarity."""
+    leader: str | None = None
+    """The first adapter of the turn before, where that was asked."""
+    leader_similarity: float | None = None
+    """Its cosine to the text."""
+    calibrated: bool = True
+    """False: no threshold was fitted for this encoder, and the nearest card wins."""
+
+    @property
+    def sentence(self) -> str:
+        """The decision in words."""
+        if self.nearest is None:
+            return "The pool is empty, so the base model answers alone."
+        near = f"{self.nearest}, the nearest adapter, has similarity {self.similarity:.2f}"
+        if self.decision == "kept":
+            return (
+                f"The message names no task of its own ({near}), so the adapters of the turn "
+                f"before answer, {self.leader} first."
+            )
+        if self.response is None:
+            why = f"{near}, and {self.threshold:.2f} is needed"
+        else:
+            loud = "loud enough" if self.decision == "adapters" else "not loud enough"
+            why = (
+                f"{near}, too close to the {self.threshold:.2f} that is needed to tell, and the "
+                f"adapters' responses are {loud} ({self.response:+.2f})"
+            )
+        why += f" (everyday prompts: {self.base_similarity:.2f}"
+        why += ")" if self.calibrated else "; not calibrated for this encoder)"
+        if self.decision == "base":
+            return f"No adapter fits, so the base model answers alone: {why}."
+        return f"Adapters answer: {why}."
+
+    def record(self) -> dict[str, object]:
+        """For JSON: every number rounded, and the sentence."""
+        said = {name: _rounded(value) for name, value in vars(self).items()}
+        return {**said, "sentence": self.sentence}
+
+    def by_response(self, margin: float) -> "Evidence":
+        """The same text, decided by the adapters' responses."""
+        return replace(self, decision="adapters" if margin >= 0 else "base", response=margin)
+
+
+def _rounded(value: object) -> object:
+    return round(value, 4) if isinstance(value, float) else value

@@ -1,0 +1,117 @@
+"""Where the base answers in the adapters' place, and where a follow-up keeps them: fitted numbers.
+
+    the adapters answer    where  best - slope base                        >= threshold
+      in doubt (within `doubt` of it), where they were heard:
+                                  best - slope base + own z + all mean z   >= threshold
+    those of the turn before       go_on - slope base - gap (best - leader) >= threshold
+
+best is the similarity of a text to its nearest adapter, base and go_on those to the two cards of
+`own_cards.py`, leader that to the first adapter of the turn before; z is the nearest adapter's
+surprise, mean z that of all that were asked. All of it hangs on the encoder; on the base model only
+the line in doubt does. The adapters of the pool come and go without making it stale.
+"""
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float32
+
+from ramole_core.errors import RamoleError
+
+FILE = "calibration.json"
+SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class Alone:
+    """By similarity alone."""
+
+    slope: float = 1.0
+    threshold: float = 0.0
+    doubt: float = 0.0
+    """Closer to the threshold than this, the adapters' responses decide, where there are any."""
+
+
+@dataclass(frozen=True)
+class Heard:
+    """With the adapters' responses."""
+
+    slope: float = 1.0
+    threshold: float = 0.0
+    own: float = 0.0
+    all: float = 0.0
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A message that goes on."""
+
+    slope: float = 0.5
+    gap: float = 0.5
+    threshold: float = 0.0
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """The numbers in use; only thresholds and what responses weigh are fitted, and the defaults
+    are the plain comparison: the nearest card wins."""
+
+    alone: Alone = Alone()
+    heard: Heard = Heard()
+    kept: Kept = Kept()
+    encoder: str = ""
+    """Checksum of the encoder that it holds for."""
+    cards: str = ""
+    """Checksum of the two cards."""
+    base: str = ""
+    """The kind of base model that was heard (`Ramole.base_kind`); empty: none was."""
+    vectors: Mapping[str, list[float]] = field(default_factory=dict)
+    """Of the two cards: `everyday` and `going_on`."""
+    facts: Mapping[str, object] = field(default_factory=dict)
+    """How it was made, and what it is worth on prompts that it was not fitted on."""
+
+    def save(self, folder: Path) -> Path:
+        """Write it, whole or not at all; returns the file."""
+        folder.mkdir(parents=True, exist_ok=True)
+        file = folder / FILE
+        part = file.with_suffix(f".{os.getpid()}.part")
+        said = {"schema": SCHEMA, **asdict(self)}
+        vectors = json.dumps(said.pop("vectors"))  # on one line
+        text = json.dumps(said, indent=1).removesuffix("\n}")
+        part.write_text(f'{text},\n "vectors": {vectors}\n}}\n', "utf-8")
+        os.replace(part, file)
+        return file
+
+    def vector(self, card: str) -> Float32[np.ndarray, "d"]:
+        """Of one of the two cards."""
+        return np.array(self.vectors[card], np.float32)
+
+
+PARTS = {"alone": Alone, "heard": Heard, "kept": Kept}
+
+
+def read_calibration(folder: Path) -> Calibration | None:
+    """What `save` wrote; None where nothing is there. Raises RamoleError where it is broken."""
+    file = folder / FILE
+    if not file.is_file():
+        return None
+    try:
+        said = json.loads(file.read_text("utf-8"))
+        if said.pop("schema") != SCHEMA or set(said) != {one.name for one in fields(Calibration)}:
+            raise ValueError("it has other fields")
+        for name, kind in PARTS.items():
+            said[name] = kind(**{key: float(value) for key, value in said[name].items()})
+        found = Calibration(**said)
+        vectors = [found.vector(card) for card in ("everyday", "going_on")]
+        if not all(np.isfinite(v).all() and v.ndim == 1 for v in vectors):
+            raise ValueError("its vectors are not numbers")
+        return found
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise RamoleError(
+            f"{file} cannot be read ({error}); run `python -m ramole_core calibrate` to make it "
+            "anew, or delete it."
+        ) from None

@@ -1,0 +1,216 @@
+"""Fitting where the base answers: lines, the command, and the calibration that ships."""
+
+import json
+from contextlib import contextmanager
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from ramole_core import Ramole, RamoleError, Settings
+from ramole_core.cli import main
+from ramole_core.evaluation import base_table, base_ways, calibrate, follow_up_table
+from ramole_core.evaluation.lines import apart, fit_line, half_of
+from ramole_core.evaluation.prompt_sets import (
+    read_everyday,
+    read_follow_ups,
+    read_phrased,
+    read_uploads,
+)
+from ramole_core.retrieval import BaseExpert
+from ramole_core.retrieval.calibration import Alone, Heard, Kept, read_calibration
+from ramole_core.retrieval.own_cards import EVERYDAY, GOING_ON, everyday_texts
+from tests.test_ramole import TASKS, ramole as ramole, write_lora  # noqa: F401  the fixture
+
+VISITORS = {
+    "Who are you?": None,
+    "Explain photosynthesis to a child": None,
+    "Write a short poem about the sea": None,
+    "Once upon a time": None,
+    "Hi": None,
+    "How do I list hidden files in bash?": "nl2bash",
+    "Translate to German: The house is small.": "wmt16_translate_deen",
+}
+
+# --- lines ----------------------------------------------------------------------------------------
+
+
+def test_a_line_lies_between_the_kinds_whatever_their_numbers():
+    wanted, other = np.array([[0.4], [0.6]]), np.array([[0.1], [0.3]])
+    line = fit_line(wanted, other)
+    assert (line(wanted) > 0).all() and (line(other) < 0).all()
+    again = fit_line(wanted, np.repeat(other, 50, axis=0))
+    assert again.offset / again.weights[0] == pytest.approx(line.offset / line.weights[0], abs=1e-6)
+
+
+def test_a_line_weighs_what_tells_and_leaves_what_does_not():
+    random = np.random.default_rng(0)
+    wanted = np.column_stack([random.normal(1, 1, 400), random.normal(0, 1, 400)])
+    other = np.column_stack([random.normal(-1, 1, 400), random.normal(0, 1, 400)])
+    weights = fit_line(wanted, other).weights
+    assert weights[0] == pytest.approx(2, abs=0.4) and abs(weights[1]) < 0.3
+
+
+def test_how_far_apart_and_halves():
+    assert apart(np.array([2.0, 3.0]), np.array([1.0, 2.0])) == pytest.approx(0.875)
+    assert half_of(["a", "a", "b", "c"]) == ["a", "c"]
+    drawn = half_of(["a", "b", "c", "d"], random=np.random.default_rng(1))
+    assert len(drawn) == 2 and drawn == sorted(drawn)
+
+
+def test_lines_become_thresholds_in_units_of_similarity():
+    margins = fit_line(np.array([[0.2], [0.3]]), np.array([[0.0], [0.1]]))
+    alone = calibrate.alone_of(margins, doubt=1.0)
+    assert alone.threshold == pytest.approx(0.15) and alone.doubt == 1.0 / margins.weights[0]
+    heard = calibrate.heard_of(replace(margins, weights=np.array([20.0, 2.0, 4.0]), offset=-3.0))
+    assert heard == Heard(threshold=0.15, own=0.1, all=0.2)
+    kept = calibrate.kept_of(margins)
+    assert kept.threshold == pytest.approx(0.15) and kept.slope == Kept().slope
+    backwards = fit_line(np.array([[0.0], [0.1]]), np.array([[0.2], [0.3]]))
+    with pytest.raises(RamoleError, match="tells nothing .* choose another encoder"):
+        calibrate.alone_of(backwards, doubt=1.0)
+
+
+# --- the tables -----------------------------------------------------------------------------------
+
+
+def test_ways_decide_by_their_own_facts():
+    wanted = {"best": np.array([0.5, 0.6]), "base": np.array([0.2, 0.3])}
+    other = {"best": np.array([0.5, 0.6]), "base": np.array([0.6, 0.7])}
+    ways = {way.name: way for way in base_ways.WAYS}
+    card = base_ways.fit_way(ways["the base's card, fitted threshold"], wanted, other)
+    assert (card(wanted) > 0).all() and (card(other) < 0).all()
+    blind = base_ways.fit_way(ways["constant threshold on the best similarity"], wanted, other)
+    assert np.allclose(blind(wanted), blind(other))
+    plain = base_ways.fit_way(ways["the base's card, nearest wins (nothing fitted)"], wanted, other)
+    assert np.allclose(plain(wanted), [0.3, 0.3])
+
+
+def test_the_response_counts_in_doubt_alone():
+    way = {way.name: way for way in base_ways.WAYS}["response in doubt"]
+    random = np.random.default_rng(0)
+    near = {"best": random.normal(0.5, 0.05, 200), "base": np.full(200, 0.5)}
+    far = {"best": random.normal(0.4, 0.05, 200), "base": np.full(200, 0.5)}
+    loud, quiet = ({name: random.normal(z, 0.5, 200) for name in ("own", "all")} for z in (1, -1))
+    heard = base_ways.fit_way(way, {**near, **loud}, {**far, **quiet})
+    asked = {"best": np.array([0.46, 0.44, 0.6, 0.3]), "base": np.full(4, 0.5)}
+    z = np.array([-2.0, 2.0, -2.0, 2.0])
+    assert list(heard({**asked, "own": z, "all": z}) > 0) == [False, True, True, False]
+
+
+def test_a_masked_adapter_counts_for_nothing():
+    pool, card = np.eye(4, dtype=np.float32)[:2], np.eye(4, dtype=np.float32)[2:3]
+    card = np.vstack([card, (pool.sum(0) + card[0])[None] / 3**0.5]).astype(np.float32)
+    rows = np.array([[0.9, 0.3, 0.1, 0.3]], np.float32)
+    free, masked = (base_ways.facts_of(rows, pool, card, masked=m) for m in (None, [0]))
+    assert free["best"] == pytest.approx(0.9) and masked["best"] == pytest.approx(0.3)
+    assert (free["first"], masked["first"]) == (0, 1)
+    assert free["base"] == masked["base"]
+
+
+def test_groups_count_alike_and_what_was_fitted_on_does_not_count():
+    values = np.array([[1.0, 0.0, np.nan], [np.nan, 1.0, 0.0]])
+    found = base_table.by_group(values, ["a", "a", "b"])
+    assert found == {"a": pytest.approx(2 / 3), "b": 0.0}
+    assert base_table.summary(found)["mean"] == pytest.approx(33.33)
+
+
+def test_a_way_that_never_keeps_is_right_only_where_it_is_found_anew():
+    chats = read_follow_ups()
+    right = {kept: np.full(len(chats), kept) for kept in (True, False)}
+    facts = {"ahead": np.array([0.0 if chat.continues else 1.0 for chat in chats])}
+    never, ahead = (
+        follow_up_table.measure_way(way, facts, chats, right, splits=20)
+        for way in follow_up_table.WAYS[:2]
+    )
+    assert never["goes on"]["mean"] == 0 and ahead["goes on"]["mean"] == 100
+    assert ahead["another task"]["mean"] == 0
+
+
+# --- the command ----------------------------------------------------------------------------------
+
+
+def test_calibrate_fits_any_pool_and_encoder_and_an_upload_keeps_it(
+    ramole,  # noqa: F811
+    tmp_path,
+    monkeypatch,
+    capsys,
+):
+    @contextmanager
+    def opened():
+        yield ramole
+
+    monkeypatch.setattr("ramole_core.ramole.Ramole", opened)
+    assert main(["calibrate", "--no-response", "--out", str(tmp_path), "--json"]) == 0
+    said = json.loads(capsys.readouterr().out)
+    made = read_calibration(tmp_path)
+    assert made is not None and said["facts"] == made.facts
+    assert made.facts["fitted_on"]["examples_of_the_pool"] is True
+    assert made.facts["pool"] == sorted(TASKS) and made.alone.doubt == 0 and made.base == ""
+    expert = BaseExpert(ramole.retriever, folder=tmp_path, base=lambda: "tiny")
+    assert expert.calibrated and expert.calibration == made
+    held_out = made.facts["percent_of_the_others_by_similarity"]
+    assert set(held_out) == {
+        "everyday_to_the_base",
+        "tasks_left_to_the_base",
+        "follow_ups_kept",
+        "changes_kept",
+    }
+    folder = write_lora(tmp_path / "new", ramole._shapes(), rank=2, seed=9)
+    ramole.pool.add(folder, name="chat", examples=["How are you?", "Nice day!"], owner="me")
+    assert BaseExpert(ramole.retriever, folder=tmp_path, base=lambda: "tiny").calibrated
+    ramole.pool.remove("chat", owner="me")
+
+
+def test_calibrate_refuses_an_empty_pool(tmp_path):
+    settings = Settings(adapters_dir=tmp_path / "none", data_dir=tmp_path / "data")
+    with Ramole(settings) as empty, pytest.raises(RamoleError, match="The pool is empty; add"):
+        calibrate.calibrate_for(empty, response=False)
+
+
+# --- what ships -----------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def shipped(tmp_path_factory):
+    """The sample pool and the shipped encoder; no base model."""
+    with Ramole(Settings(data_dir=tmp_path_factory.mktemp("shipped"))) as made:
+        yield made
+
+
+def test_the_shipped_calibration_is_current(shipped):
+    assert shipped.base_expert.calibrated, "run `python -m ramole_core calibrate`"
+    calibration = shipped.base_expert.calibration
+    assert calibration.base == shipped.base_kind
+    assert calibration.alone != Alone() and calibration.alone.doubt > 0
+
+
+def test_what_a_visitor_gets(shipped):
+    for prompt, name in VISITORS.items():
+        found = shipped.base_expert.judge(prompt, shipped.retrieve(prompt, k=1))
+        got = None if found.decision == "base" else found.nearest
+        assert got == name or shipped.base_expert.doubts(found), found.sentence
+
+
+def test_everyday_prompts_of_unseen_families_go_to_the_base_and_tasks_do_not(shipped):
+    fitted = shipped.base_expert.calibration.facts["fitted_on"]
+    left: dict[str, list[bool]] = {"everyday": [], "phrased": [], "examples": []}
+    asked = [("everyday", p.text) for p in read_everyday() if p.family not in fitted["families"]]
+    asked += [("phrased", p.text) for p in read_phrased() if p.adapter not in fitted["adapters"]]
+    asked += [("examples", card.texts[-1]) for card in shipped.pool.cards()]
+    shipped.retriever.remember([text for _, text in asked])
+    for kind, text in asked:
+        evidence = shipped.base_expert.judge(text, shipped.retrieve(text, k=1))
+        left[kind].append(evidence.decision == "base")
+    shares = {kind: np.mean(values) for kind, values in left.items()}
+    assert shares["everyday"] > 0.9 and shares["phrased"] < 0.1 and shares["examples"] == 0, shares
+
+
+def test_nothing_that_is_measured_stands_on_the_cards():
+    measured = [p.text for p in (*read_everyday(), *read_phrased())]
+    measured += [text for chat in read_follow_ups() for text in (chat.first, chat.then)]
+    measured += [text for one in read_uploads() for text in (*one.examples, *one.prompts)]
+    plain = {" ".join(text.lower().split()) for text in measured}
+    cards = [" ".join(text.lower().split()) for text in (*everyday_texts(), *GOING_ON)]
+    assert len(set(cards)) == len(cards) and not plain & set(cards)
+    assert not {p.family for p in read_everyday()} & set(EVERYDAY)
