@@ -100,20 +100,24 @@ def together(tiny: TinyEngine, *, replays: bool):
     tiny.finish()
     heard = [tiny.heard.pop(state) for state in states]
     traces = [one.answer.trace for one in heard]
-    weights = [None if t is None or t.weights is None else np.asarray(t.weights) for t in traces]
-    return [one.tokens for one in heard], weights, tiny.engine.stats()["replayed"] - before
+    kept = [
+        None if t is None or t.weights is None else np.stack([t.weights, t.contribution])
+        for t in traces
+    ]
+    return [one.tokens for one in heard], kept, tiny.engine.stats()["replayed"] - before
 
 
 @pytest.mark.parametrize("kind", ["float32", "bfloat16", "nf4"])
 def test_replayed_steps_give_the_same_tokens_and_traces(tiny_nf4, kind):
     tiny = TinyEngine(tiny_nf4, EngineSizes(max_batch=4), kind=kind)
-    tokens, weights, replayed = together(tiny, replays=True)
+    tokens, kept, replayed = together(tiny, replays=True)
     assert replayed >= 20  # 30 steps, three batches, of which each is read once and written once
     same, own, none = together(tiny, replays=False)
     assert none == 0 and tokens == same
-    for one, other in zip(weights, own, strict=True):
+    for one, other in zip(kept, own, strict=True):
         assert (one is None) == (other is None)
         assert one is None or np.array_equal(one, other)
+    assert sum(one is not None for one in kept) == 1
 
 
 def test_pages_and_adapters_may_move_between_replayed_steps(tiny_llama):

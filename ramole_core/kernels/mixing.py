@@ -188,6 +188,7 @@ def _weigh(words, row, token, j, units, responses, score, weight):
 def _measure(units, slots, R, norms):
     """norms [k]: |alpha v| of each adapter, from its weighted units (B's columns are orthonormal,
     `units.pack_units`)."""
+    norms[:] = 0  # a step that is replayed finds those of the step before
     for c in range(R):
         if slots[c] < norms.shape[0]:
             norms[slots[c]] += units[c] * units[c]
