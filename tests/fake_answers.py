@@ -1,16 +1,30 @@
 """A pool that answers at once: what it found, and `yes` from the right adapter."""
 
+from dataclasses import dataclass
+
 from ramole_core.request import Generation
 from ramole_core.retrieval import Hit
 
 
+@dataclass(frozen=True)
+class Heard(Generation):
+    """An answer that says whether the base was left to give it."""
+
+    abstained: bool = False
+
+
 class FakeRamole:
-    """`retrieve` and `generate` over the names of a crowd; the prompt's first word is its task."""
+    """`retrieve` and `generate` over the names of a crowd; the prompt's first word is its task.
+
+    `ramole_plus` leaves the prompts in `leaves` to the base.
+    """
 
     def __init__(self, crowd):
         self.names = (*crowd.samples, *crowd.distractors)
         self.stop_after = None
         self.batches = 0
+        self.leaves = set()
+        self.asked = []
 
     def retrieve(self, text, k=3, exclude=(), owner=None):
         own = text.split()[0]
@@ -22,11 +36,14 @@ class FakeRamole:
         if self.stop_after is not None and self.batches == self.stop_after:
             raise KeyboardInterrupt
         self.batches += 1
+        self.asked += requests
         return [self._answer(request) for request in requests]
 
     def _answer(self, request):
         if request.method == "base":
             return _generation("hm", [], [])
+        if request.method == "ramole_plus" and request.prompt in self.leaves:
+            return _generation("hm", [], [], abstained=True)
         if request.adapters:
             names, scores = list(request.adapters), [float("nan")] * len(request.adapters)
         else:
@@ -36,5 +53,6 @@ class FakeRamole:
         return _generation(f"of {names[0]}", names, scores)
 
 
-def _generation(text, adapters, scores):
-    return Generation(text, adapters, scores, None, "eos", 3, 2, 0.1, 0.1)
+def _generation(text, adapters, scores, *, abstained=None):
+    told = (text, adapters, scores, None, "eos", 3, 2, 0.1, 0.1)
+    return Generation(*told) if abstained is None else Heard(*told, abstained=abstained)

@@ -8,7 +8,7 @@ of a follow-up: their adapters are looked up by each turn's own text, and named.
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from ramole_core.evaluation.evaluate import Answering
+from ramole_core.evaluation.evaluate import Answering, left_to_base
 from ramole_core.evaluation.metrics import rouge_l, score
 from ramole_core.evaluation.questions import Found, Measure, Question
 from ramole_core.evaluation.systems import (
@@ -101,15 +101,8 @@ class Asker:
 
     def _found(self, question: Question, text: str, count: int) -> tuple[str, ...]:
         """The names that are found for a text alone."""
-        hits = self.ramole.retrieve(
-            text, count, exclude=question.excluded, owner=question.owner
-        )
+        hits = self.ramole.retrieve(text, count, exclude=question.excluded, owner=question.owner)
         return tuple(hit.name for hit in hits)
-
-
-def left_to_base(answer: Generation) -> bool:
-    """Whether the base was left to answer because nothing fitted."""
-    return bool(getattr(answer, "abstained", False))
 
 
 def judge_choice(

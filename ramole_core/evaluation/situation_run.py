@@ -38,9 +38,7 @@ class Pace:
 
     def left(self, remaining: Mapping[tuple[str, str], int]) -> float:
         """Seconds that so many further questions take; 0 before anything was asked."""
-        return sum(
-            count * (self.seconds(*key) or 0.0) for key, count in remaining.items() if count
-        )
+        return sum(count * (self.seconds(*key) or 0.0) for key, count in remaining.items() if count)
 
     def table(self) -> dict[str, dict[str, float]]:
         """Seconds a question, by situation and system; for a file."""
@@ -77,9 +75,7 @@ def run_situations(
     return pace
 
 
-def read_pace(
-    situations: Sequence[Situation], cells: Cells, *, systems: Sequence[str]
-) -> Pace:
+def read_pace(situations: Sequence[Situation], cells: Cells, *, systems: Sequence[str]) -> Pace:
     """What the cells that are there took."""
     pace = Pace()
     for situation, system, unit, questions in _every(situations, systems):
@@ -146,9 +142,7 @@ def _write(
         cells.write(situation.place(system), system, unit, cell)
 
 
-def _line(
-    situation: str, system: str, pace: Pace, remaining: Mapping[tuple[str, str], int]
-) -> str:
+def _line(situation: str, system: str, pace: Pace, remaining: Mapping[tuple[str, str], int]) -> str:
     count = sum(remaining.values())
     seconds = pace.left(remaining)
     rest = f", about {seconds / 60:.0f} min" if seconds else ""

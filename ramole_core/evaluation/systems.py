@@ -6,7 +6,7 @@ be changed by words after an @: `similarity@abstain=true`, `ramole_plus@surprise
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -37,6 +37,8 @@ ORDER = (
     "fusion",
 )
 """As they run; the published table's rows and our own."""
+WRITTEN = tuple(name for name in ORDER if name != "fusion")
+"""Where answers are written in the situations beyond the rows of one task."""
 OURS = ("ramole_plus", "ramole")
 """Methods whose differences to all others are reported."""
 BOUNDS = {
@@ -63,12 +65,12 @@ class Way:
     abstain: bool | None = None
     """Whether the base may answer where nothing fits; None: the method's default."""
 
-    @property
-    def told(self) -> dict[str, object]:
-        """The fields of a request that say so; what is the default is left out."""
-        said: dict[str, object] = {"method": self.method}
-        said |= {"options": self.options} if self.options else {}
-        return said | ({} if self.abstain is None else {"abstain": self.abstain})
+    def of(self, request: Request) -> Request:
+        """The same request, answered this way."""
+        changes: dict[str, object] = {"method": self.method}
+        changes |= {"options": self.options} if self.options else {}
+        changes |= {} if self.abstain is None else {"abstain": self.abstain}
+        return replace(request, **changes)
 
 
 def read_way(system: str) -> Way:
@@ -111,13 +113,12 @@ def request_of(
 
     The control needs to know what is found: `random_request`.
     """
-    shared = {"max_new_tokens": ask.tokens, "trace": False, "owner": owner}
+    plain = Request(prompt, method="base", max_new_tokens=ask.tokens, trace=False, owner=owner)
     if system == PERFECT and own is not None:
-        return Request(prompt, method="selection", adapters=(own,), **shared)
+        return replace(plain, method="selection", adapters=(own,))
     if system in ALONE:
-        return Request(prompt, method="base", **shared)
-    told = read_way(system).told
-    return Request(prompt, k=ask.k, exclude=tuple(excluded), **shared, **told)
+        return plain
+    return read_way(system).of(replace(plain, k=ask.k, exclude=tuple(excluded)))
 
 
 def random_request(
