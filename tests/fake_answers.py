@@ -16,7 +16,8 @@ class Heard(Generation):
 class FakeRamole:
     """`retrieve` and `generate` over the names of a crowd; the prompt's first word is its task.
 
-    `ramole_plus` leaves the prompts in `leaves` to the base.
+    `ramole_plus` leaves the prompts in `leaves` to the base, and keeps the adapter of the turn
+    before for those in `keeps`.
     """
 
     def __init__(self, crowd):
@@ -24,6 +25,7 @@ class FakeRamole:
         self.stop_after = None
         self.batches = 0
         self.leaves = set()
+        self.keeps = set()
         self.asked = []
 
     def retrieve(self, text, k=3, exclude=(), owner=None):
@@ -48,7 +50,8 @@ class FakeRamole:
             names, scores = list(request.adapters), [float("nan")] * len(request.adapters)
         else:
             k = 1 if request.method == "selection" else request.k
-            hits = self.retrieve(request.prompt, k, request.exclude)
+            text = request.history[-1].user if request.prompt in self.keeps else request.prompt
+            hits = self.retrieve(text, k, request.exclude)
             names, scores = [hit.name for hit in hits], [hit.score for hit in hits]
         return _generation(f"of {names[0]}", names, scores)
 

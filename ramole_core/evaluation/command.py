@@ -42,6 +42,10 @@ def evaluate(
     tokens: Annotated[int, typer.Option(help="Longest answer.")] = 50,
     seed: Annotated[int, typer.Option(help="Of the distractors.")] = 0,
     workers: Annotated[int, typer.Option(help="Processes; each gets its share of the cores.")] = 1,
+    trial: Annotated[
+        int,
+        typer.Option(help="So many units of so many questions in situations; estimates the whole."),
+    ] = 0,
     work: Annotated[Path, typer.Option(help="Where cells are kept, to go on from.")] = Path(
         "evaluation"
     ),
@@ -58,7 +62,7 @@ def evaluate(
     from ramole_core.evaluation.evaluate import read_rows, run_cells
     from ramole_core.evaluation.further import FURTHER, Material
     from ramole_core.evaluation.report import make_report, show_report
-    from ramole_core.evaluation.situation_run import run_situations
+    from ramole_core.evaluation.situation_run import estimate_whole, run_situations
     from ramole_core.evaluation.situations import SITUATIONS
     from ramole_core.evaluation.systems import ORACLE, ORDER, Ask, describe
 
@@ -104,7 +108,8 @@ def evaluate(
         )
         material = Material(ramole, crowd, data, asked, ask, seed, split, rows, skip)
         further = [FURTHER[name](material) for name in chosen if name in FURTHER]
-        run_situations(
+        whole, further = further, [one.cut(trial) if trial else one for one in further]
+        pace = run_situations(
             further, cells, systems=wanted, told=lambda line: print(line, file=sys.stderr)
         )
     if worker:
@@ -118,6 +123,7 @@ def evaluate(
         systems=wanted,
         places=places,
         further=further,
+        hours=estimate_whole(whole, pace, systems=wanted),
         facts=facts | {"command": command, "date": date.today().isoformat()},
     )
     out = out or OUT

@@ -7,9 +7,10 @@ pair of tasks, a family of prompts, an adapter) and a way to measure a system on
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
+from itertools import islice
 
-from ramole_core.evaluation.systems import ALONE
+from ramole_core.evaluation.systems import ALONE, BOUNDS, ORDER
 
 
 @dataclass(frozen=True)
@@ -81,9 +82,13 @@ class Situation:
         """Questions in all."""
         return sum(map(len, self.groups.values()))
 
+    def cut(self, count: int) -> "Situation":
+        """The first `count` units of it, `count` questions of each: a trial."""
+        first = dict(islice(self.groups.items(), count))
+        groups = {unit: questions[:count] for unit, questions in first.items()}
+        return replace(self, groups=groups, shares_alone=False)
+
     def asked(self, wanted: Sequence[str]) -> list[str]:
         """Of the wanted systems, those that can differ here; one that nobody foresaw can."""
-        from ramole_core.evaluation.systems import BOUNDS, ORDER
-
         known = {*ORDER, *BOUNDS}
         return [name for name in wanted if name in self.systems or name not in known]

@@ -1,7 +1,7 @@
 """The file of an evaluation: facts, what was asked, tables and aims; and the same on a terminal."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from ramole_core.evaluation.cells import Cells
 from ramole_core.evaluation.compare import PUBLISHED, make_tables, table_of
@@ -22,9 +22,11 @@ def make_report(
     systems: Sequence[str],
     places: Sequence[str],
     further: Sequence[Situation],
+    hours: Mapping[str, float],
     facts: dict[str, object],
 ) -> dict:
-    """Everything that the file holds; `places` are the row situations, `further` the others."""
+    """Everything that the file holds; `places` are the row situations, `further` the others, and
+    `hours` what each of these takes from the start."""
     tables = make_tables(
         cells,
         tasks=tasks,
@@ -47,6 +49,7 @@ def make_report(
         "aims": [*tables["aims"], *aims],
         "situations": others,
         "seconds": read_pace(further, cells, systems=systems).table(),
+        "hours": {name: round(value, 3) for name, value in hours.items()},
         "published": PUBLISHED,
     }
 
@@ -63,6 +66,9 @@ def show_report(report: dict) -> None:
     for situation, row in report["seconds"].items():
         spent = ", ".join(f"{system} {seconds:.2f}" for system, seconds in row.items())
         console.print(f"{situation}, seconds a question: {spent}")
+    if hours := report["hours"]:
+        each = ", ".join(f"{name} {value:.2f}" for name, value in hours.items())
+        print(f"Hours for whole situations at this pace: {each}; {sum(hours.values()):.1f} in all.")
     for aim in report["aims"]:
         reached = "reached" if aim["reached"] else "not reached"
         print(f"{aim['what']}: {aim['measured']} (aim: {aim['aim']}; {reached})")

@@ -95,8 +95,10 @@ def _mean(table: Mapping, measure: str, system: str = OURS) -> Mapping[str, floa
 
 def _gap(table: Mapping, rival: str) -> Mapping[str, float] | None:
     """Ours minus the rival."""
-    rows = table.get("differences", ())
-    return next((r for r in rows if (r["method"], r["rival"]) == (OURS, rival)), None)
+    for row in table.get("differences", ()):
+        if (row["method"], row["rival"]) == (OURS, rival):
+            return {name: row[name] for name in ("mean", "low", "high")}
+    return None
 
 
 def _way(table: Mapping) -> Mapping[str, float] | None:
@@ -104,13 +106,13 @@ def _way(table: Mapping) -> Mapping[str, float] | None:
 
 
 def _at_least(
-    what: str, span: Mapping[str, float] | None, percent: float, *, above: bool = False
+    what: str, span: Mapping[str, float] | None, percent: int, *, above: bool = False
 ) -> list[dict]:
     """An aim of so many percent; `above`: the interval must be above 0 too."""
     if span is None:
         return []
     reached = span["mean"] >= percent and (not above or span["low"] > 0)
-    aim = f"at least {percent:g} %" + (", the interval above 0" if above else "")
+    aim = f"at least {percent} %" + (", the interval above 0" if above else "")
     return [_aim(what, aim, in_words(span), reached)]
 
 

@@ -97,6 +97,17 @@ def count_left(
     return left
 
 
+def estimate_whole(
+    situations: Sequence[Situation], pace: Pace, *, systems: Sequence[str]
+) -> dict[str, float]:
+    """Hours that each of the situations takes from the start, at this pace."""
+    hours: dict[str, float] = {}
+    for situation in situations:
+        wanted = {(situation.name, name): situation.count for name in situation.asked(systems)}
+        hours[situation.name] = pace.left(wanted) / 3600
+    return hours
+
+
 def _every(
     situations: Sequence[Situation], systems: Sequence[str]
 ) -> Iterator[tuple[Situation, str, str, tuple[Question, ...]]]:

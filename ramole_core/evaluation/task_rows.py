@@ -107,7 +107,7 @@ def make_copied(
         for task in tasks
     }
     measure = Asker(ramole, ask, judge_score).measure()
-    return Situation(name, what, "task", WRITTEN, groups, measure)
+    return Situation(name, what, "task", WRITTEN, groups, measure, shares_alone=True)
 
 
 def _next_rows(task: Rows, used: dict[str, int], count: int) -> Iterator:
