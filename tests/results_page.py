@@ -105,7 +105,11 @@ def retriever() -> dict[str, Any]:
 
     def tops(first: float) -> dict[str, Any]:
         row = {
-            f"top{k}": {"mean": first + k, "interval": [first + k - 2, first + k + 2]}
+            f"top{k}": {
+                "mean": first + k,
+                "interval": [first + k - 2, first + k + 2],
+                "tasks": [first + k - 10, first + k + 10],
+            }
             for k in (1, 3, 5, 8)
         }
         return {"plain": row, "merged": row}

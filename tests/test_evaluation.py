@@ -18,7 +18,7 @@ from ramole_core.evaluation.dev_table import (
     measure_adapter,
     table_of,
 )
-from ramole_core.evaluation.intervals import bootstrap, paired_difference
+from ramole_core.evaluation.intervals import bootstrap, bootstrap_groups, paired_difference
 from ramole_core.evaluation.metrics import lenient, lenient_match, score
 from ramole_core.evaluation.router_table import (
     draw_sets,
@@ -70,6 +70,16 @@ def test_rouge_and_bleu_are_those_of_their_packages():
     assert score("bleu", ["a b c d e"], ["a b c d e"])[0] == pytest.approx(100)
     assert 0 < score("bleu", ["a b c d x y"], ["a b c d e"])[0] < 100
     assert score("verbatim", ["Paris ", "paris"], ["Paris", "Paris"]) == [100.0, 0.0]
+
+
+def test_whole_groups_are_drawn_with_all_their_values():
+    values, groups = [0.0, 0.0, 0.0, 9.0], ["a", "a", "a", "b"]
+    found = bootstrap_groups(values, groups)
+    assert (found.mean, found.low, found.high) == (2.25, 0.0, 9.0)  # a alone, b alone
+    rows = bootstrap(values)
+    assert rows.mean == found.mean and rows.high < found.high
+    alone = bootstrap_groups(values, list("abcd"))
+    assert (alone.low, alone.high) == (rows.low, rows.high), "groups of one are rows"
 
 
 def test_lenient_rouge_takes_the_first_line_undressed():

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from ramole_core.errors import RamoleError
-from ramole_core.evaluation import further
+from ramole_core.evaluation import command, further
 from ramole_core.evaluation.cells import Cells
 from ramole_core.evaluation.evaluate import Rows, read_rows
 from ramole_core.evaluation.further import FURTHER, Material
@@ -406,5 +406,5 @@ def test_random_weights_are_far_from_equal_and_the_prompt_s_own():
     assert sum(max(weights) for weights in drawn) / 200 > 0.55
 
 
-def test_every_situation_has_a_name_of_its_own():
-    assert not set(SITUATIONS) & set(FURTHER)
+def test_the_command_names_every_situation():
+    assert command.SITUATIONS.split(",") == [*SITUATIONS, *FURTHER]

@@ -23,6 +23,10 @@ if TYPE_CHECKING:
     from ramole_core.evaluation.situations import Crowd
     from ramole_core.ramole import Ramole
 
+SITUATIONS = (
+    "iid,ood,crowded,phrased,follow-up,change,uploads,open,unseen,switch,composite,permuted,blind"
+)
+"""As they run; said here so that help needs no torch."""
 OUT = REPOSITORY / "results" / "evaluation.json"
 
 
@@ -35,9 +39,7 @@ def evaluate(
     skip: Annotated[int, typer.Option(help="Rows of each task left out before them.")] = 0,
     tasks: Annotated[str, typer.Option(help="Comma separated; all of the pool if empty.")] = "",
     systems: Annotated[str, typer.Option(help="Comma separated; all if empty.")] = "",
-    situations: Annotated[
-        str, typer.Option(help="Comma separated, such as iid,ood,switch; all if empty.")
-    ] = "",
+    situations: Annotated[str, typer.Option(help=f"Of {SITUATIONS}; all if empty.")] = "",
     k: Annotated[int, typer.Option(help="Adapters that a system mixes.")] = 3,
     tokens: Annotated[int, typer.Option(help="Longest answer.")] = 50,
     seed: Annotated[int, typer.Option(help="Of the distractors.")] = 0,
@@ -63,17 +65,15 @@ def evaluate(
     from ramole_core.evaluation.further import FURTHER, Material
     from ramole_core.evaluation.report import make_report, show_report
     from ramole_core.evaluation.situation_run import estimate_whole, run_situations
-    from ramole_core.evaluation.situations import SITUATIONS
     from ramole_core.evaluation.systems import ORACLE, ORDER, Ask, describe
 
     wanted = _words(systems) or [*ORDER, ORACLE]
     for name in wanted:
         describe(name)
-    chosen = _words(situations) or [*SITUATIONS, *FURTHER]
-    if unknown := [name for name in chosen if name not in (*SITUATIONS, *FURTHER)]:
-        known = ", ".join((*SITUATIONS, *FURTHER))
-        raise RamoleError(f"Unknown situation {unknown[0]!r}; choose of {known}.")
-    places = [name for name in chosen if name in SITUATIONS]
+    chosen = _words(situations) or _words(SITUATIONS)
+    if unknown := [name for name in chosen if name not in _words(SITUATIONS)]:
+        raise RamoleError(f"Unknown situation {unknown[0]!r}; choose of {SITUATIONS}.")
+    places = [name for name in chosen if name not in FURTHER]
     plain = [name for name in wanted if name != ORACLE]
     command = recorded_command("ramole_core")
     others = [] if worker else _start_others(workers)

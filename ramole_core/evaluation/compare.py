@@ -73,7 +73,8 @@ def make_tables(
         retrieved = measure_retrieval(cells, situation, tasks)
         if retrieved:
             table["retrieval"][situation] = retrieved
-        if left := measure_left(cells, situation, scores, tasks):
+        left = measure_left(cells, situation, scores, tasks)
+        if left:
             table["left"][situation] = left
         table["aims"] += judge_rows(situation, scores, left=left)
     later = [task for task in tasks if task.task not in trained_on]
@@ -126,20 +127,18 @@ def measure_retrieval(cells: Cells, situation: str, tasks: Sequence[Rows]) -> di
 
 def measure_left(
     cells: Cells, situation: str, systems: Iterable[str], tasks: Sequence[Rows]
-) -> dict[str, dict[str, float]]:
-    """Percent of rows that a system left to the base, with the interval over tasks; systems that
-    never do, and cells that do not say, are left out."""
-    found = {}
+) -> dict[str, dict[str, float]] | None:
+    """Percent of rows that a system left to the base, with the interval over tasks; those that
+    never do are left out. None where the cells do not say."""
+    found: dict[str, dict[str, float]] | None = None
     for system in systems:
         if system in ALONE:
             continue
-        shares = []
-        for task in tasks:
-            cell = cells.read(situation, system, task.task)
-            if cell is not None and (left := cell.measures.get("left")):
-                shares.append(sum(left) / len(left))
-        if any(shares):
-            found[system] = _interval(shares)
+        made = [cells.read(situation, system, task.task) for task in tasks]
+        left = [cell.measures["left"] for cell in made if cell and "left" in cell.measures]
+        if left:
+            shares = [sum(rows) / len(rows) for rows in left]
+            found = (found or {}) | ({system: _interval(shares)} if any(shares) else {})
     return found
 
 

@@ -27,14 +27,14 @@ def judge_rows(
 ) -> list[dict]:
     """The aims of this situation: what was wanted, what was measured, whether it was reached.
 
-    `left`: percent of rows left to the base, by system.
+    `left`: percent of rows left to the base, by system; None where nobody counted them.
     """
     if METHOD not in scores or any(rival not in scores for rival in NEEDED):
         return []
     means = {name: mean_of(found) for name, found in scores.items()}
     if situation == "iid":
         best = max((n for n in scores if n not in (METHOD, *ALONE)), key=lambda n: means[n])
-        aims = [_close(scores, best), _seldom_left(left or {})]
+        aims = [_close(scores, best), *([] if left is None else [_seldom_left(left)])]
         return [_of_perfect(scores), *aims] if PERFECT in scores else aims
     best = max((name for name in RIVALS if name in scores), key=lambda name: means[name])
     aims = [_ahead(situation, scores, best)]

@@ -139,7 +139,8 @@ def _scores(found: Evaluation) -> str:
         rows,
         kind="names" if len(found.settings) > 1 else "names narrow",
         below="Bold: the best way of mixing in its setting. base, perfect and selection use one "
-        "adapter or none. A line is the interval, a dot the mean, on one scale for all cells.",
+        "adapter or none. A line is the interval over rows, a dot the mean, on one scale for all "
+        f"cells. {escaped(found.tuned)}",
     )
 
 

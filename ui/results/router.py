@@ -61,7 +61,10 @@ def headline(folder: Path) -> tuple[str, str]:
         gaps = [gap for name in POOLS if (gap := gate_gap(table(gates.get(name))))]
         if gaps:
             won = [verdict_of(gap, lower=True) for gap in gaps].count("better")
-            words = "times the trained gate beats equal weights among adapters it never saw"
+            words = (
+                "times the trained gate's loss beats equal weights, in nats a token, among random "
+                "neighbours that it never saw"
+            )
             return f"{won} of {len(gaps)}", words
     words = "router variants clearly better than their rival"
     ablations = load(folder, "router_ablations.json")
