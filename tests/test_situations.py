@@ -175,8 +175,17 @@ def test_open_tells_fitted_families_from_others_and_compares_with_the_base(ramol
     for system in ("selection", "mixture", RANDOM):
         assert mean(table, system, "same") == 0 and mean(table, system, "right") == 0
     assert mean(table, "base", "same") == 100 and mean(table, "base", "likeness") == 100
+    assert mean(table, "base", "right") == 100, "it is the base that answers"
     left, same = judge_situation("open", table)
     assert not left["reached"] and left["measured"].startswith("75.00") and same["reached"]
+    trial = table_of(tmp_path, situation.cut(1))
+    assert set(trial["parts"]) == {FITTED} and judge_situation("open", trial) == []
+
+
+def test_an_open_prompt_that_is_always_mixed_is_no_aim_reached(ramole, tmp_path):
+    prompts = [Everyday(family, f"{family} 1") for family in ("talk", "poem")]
+    table = table_of(tmp_path, make_open(ramole, prompts, {}, hidden=HIDDEN, ask=ASK))
+    assert [aim["reached"] for aim in judge_situation("open", table)] == [False, False]
 
 
 def test_open_asks_the_base_once_for_each_prompt(ramole, tmp_path):

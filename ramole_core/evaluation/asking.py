@@ -113,7 +113,8 @@ def judge_choice(
     Right is the question's adapter in the first place, or the base where nothing fits.
     """
     left, wanted = left_to_base(answer), question.right[-1]
-    right = left if wanted is None else answer.adapters[:1] == [wanted] and not left
+    alone = left or not answer.adapters
+    right = alone if wanted is None else answer.adapters[:1] == [wanted] and not left
     return {"right": 100.0 * right, "left": 100.0 * left}
 
 

@@ -124,7 +124,9 @@ def evaluate(
         places=places,
         further=further,
         hours=estimate_whole(whole, pace, systems=wanted),
-        facts=facts | {"command": command, "date": date.today().isoformat()},
+        facts=facts
+        | {"command": command, "date": date.today().isoformat()}
+        | ({"trial": trial} if trial else {}),
     )
     out = out or OUT
     out.parent.mkdir(parents=True, exist_ok=True)

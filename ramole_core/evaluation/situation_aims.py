@@ -72,7 +72,7 @@ def _open(table: Mapping) -> list[dict]:
     aims = _at_least(f"open, {HELD_OUT}: left to the base", right, 97)
     if right and same:
         what = f"open, {HELD_OUT}: token for token the base's answer"
-        reached = same["mean"] >= right["mean"]
+        reached = same["mean"] >= right["mean"] > 0
         aims.append(_aim(what, "wherever it is left to the base", in_words(same), reached))
     return aims
 

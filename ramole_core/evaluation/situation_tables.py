@@ -36,8 +36,9 @@ def make_situation_table(situation: Situation, cells: Cells, *, systems: Sequenc
         **_tables(found),
     }
     parts: dict[str, list[str]] = {}
-    for unit, part in situation.parts.items():
-        parts.setdefault(part, []).append(unit)
+    for unit in situation.groups:
+        if part := situation.parts.get(unit):
+            parts.setdefault(part, []).append(unit)
     if parts:
         table["parts"] = {part: _tables(_within(found, units)) for part, units in parts.items()}
     return table
