@@ -7,7 +7,7 @@ import pytest
 import torch
 from transformers import PreTrainedTokenizerFast
 
-from ramole_core.composition import Lora, ModuleRouter, Router
+from ramole_core.composition import Lora, ModuleRouter, Router, random_router
 from ramole_core.evaluation.answers import answer_rows, likeliest_options, options_of
 from ramole_core.evaluation.dev_table import (
     beats,
@@ -27,6 +27,7 @@ from ramole_core.evaluation.router_table import (
     summarise,
     verdict,
 )
+from ramole_core.evaluation.sharpness import as_sharp, mean_entropy, sharpened
 from ramole_core.settings import REPOSITORY
 from ramole_core.training.adapter import train_adapter
 from ramole_core.training.mixed_model import MixedModel
@@ -236,6 +237,29 @@ def test_gates_are_compared_on_the_same_rows_and_adapters(tiny_base, pool):
     gap = summary["loss"]["trained"]["mean"] - summary["loss"]["uniform"]["mean"]
     assert summary["trained_minus"]["uniform"]["mean"] == pytest.approx(gap)
     assert set(summary["by_task"]["trained"]) == set(pool)
+
+
+def test_a_random_gate_is_made_as_sharp_as_a_trained_one(tiny_base, pool):
+    model = MixedModel(tiny_base, loras=pool, shapes=SHAPES)
+    rows = [Encoded((3, 4, 5), (6, 7)), Encoded((9, 8), (2, 11, 7))]
+    names = ("red", "blue", "loud")
+    torch.manual_seed(2)
+    sharp = Router(
+        {
+            path: ModuleRouter(A=torch.randn(4, i), B=torch.randn(o, 4))
+            for path, (i, o) in SHAPES.items()
+        },
+        4,
+        "none",
+    )
+    assert mean_entropy(model, rows, None, names=names) == pytest.approx(1)
+    wanted = mean_entropy(model, rows, sharp, names=names)
+    assert wanted < 0.9
+    drawn = sharpened(random_router(SHAPES, rank=4), 1e-3)
+    assert mean_entropy(model, rows, drawn, names=names) > 0.99, "a second uniform gate"
+    made = as_sharp(model, rows, drawn, entropy=wanted, names=names)
+    assert mean_entropy(model, rows, made, names=names) == pytest.approx(wanted, abs=0.01)
+    assert as_sharp(model, rows, sharp, entropy=1.0, names=names) is sharp
 
 
 @pytest.mark.parametrize(

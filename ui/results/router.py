@@ -157,6 +157,10 @@ def gates_html(raw: Raw) -> str:
     facts = [("trained on", ", ".join(map(text, items(raw.get("trained_on")))))]
     facts.append(("measured on", ", ".join(map(text, items(raw.get("unseen"))))))
     facts.append(("adapters mixed", f"k = {text(raw.get('k'))}" if raw.get("k") else ""))
+    even = ", ".join(
+        f"{name} {span.mean:.2f}" for name, span in spans_of(raw.get("entropy")).items()
+    )
+    facts.append(("entropy of the weights, 1 is equal ones", even))
     return box(
         "Loss on tasks the router never saw, nats a token, lower is better",
         heads,
