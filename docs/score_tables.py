@@ -9,6 +9,7 @@ from pathlib import Path
 from ui.results.files import Unmeasured, load
 from ui.results.retrieval import FIRST, PROMPTS, over_tasks, tops_in
 from ui.results.scores import HELD_OUT, LABELS, Evaluation, evaluation
+from ui.results.situations import Situation, heads_of, spans_in
 from ui.results.values import Span
 
 AGAIN = (
@@ -71,7 +72,8 @@ def evaluated(found: Evaluation) -> str:
         f"{_meanings(found, settings)}. {found.tuned}".rstrip()
     )
     rows = [told, "", *_rows(found, list(found.methods), settings), ""]
-    return "\n".join([*rows, *aims, *_retrieval(found), _made(found)])
+    further = [line for name, one in found.situations.items() for line in _situation(name, one)]
+    return "\n".join([*rows, *aims, *_retrieval(found), *further, _made(found)])
 
 
 def retrieved(results: Path) -> str:
@@ -136,6 +138,21 @@ def _rows(found: Evaluation, methods: Sequence[str], settings: Sequence[str]) ->
         ]
         rows.append(f"| {label} | {' | '.join(cells)} |")
     return rows
+
+
+def _situation(name: str, one: Situation) -> Iterator[str]:
+    """A situation's table: all units, then each part of them."""
+    yield f"**{name}**: {one.what}. {one.size.capitalize()}."
+    yield ""
+    names = heads_of(one)
+    yield f"| method | {' | '.join(names)} |"
+    yield "|---" * (1 + len(names)) + "|"
+    for part in (None, *one.parts):
+        for system in one.systems if part is None else one.parts[part]:
+            label = f"`{system}`" if part is None else f"`{system}`, {part}"
+            cells = " | ".join(span_in_words(span) for span in spans_in(one, system, part))
+            yield f"| {label} | {cells} |"
+    yield ""
 
 
 def _retrieval(found: Evaluation) -> Iterator[str]:

@@ -256,6 +256,28 @@ def test_the_routers_tile_counts_where_the_gate_wins_whichever_sets_are_drawn(fo
     assert "<b>2 of 2</b><span>times the trained gate&#x27;s loss" in everything(folder)
 
 
+def test_situations_have_their_measures_parts_and_the_way(folder, monkeypatch):
+    shown = Tables(everything(folder))
+    rows = shown.named("switch: chats of two turns")
+    assert rows[0] == [
+        "method",
+        "score",
+        "left to the base, %",
+        "odd",
+        "way from mixture to perfect, %",
+    ]
+    assert rows[1][:3] == ["mixture", "30.0 [27.0, 33.0]", "0.0 [0.0, 0.0]"]
+    assert rows[2][1] == "44.0 [41.0, 47.0]" and rows[2][-1] == "91.0 [88.0, 94.0]"
+    rows = shown.named("open: everyday prompts")
+    assert rows[-2:] == [["unseen families"], ["ramole_plus", "98.0 [95.0, 101.0]"]]
+    assert "cannot be read" not in everything(folder)
+    readme = generator()
+    monkeypatch.setattr(readme, "REPOSITORY", folder.parent)
+    lines = readme.measured().splitlines()
+    assert "| `ramole_plus` | 44.0 [41, 47] | 1.0 [0, 2] | 7.0 | 91.0 [88, 94] |" in lines
+    assert "| `ramole_plus`, unseen families | 98.0 [95, 101] |" in lines
+
+
 def test_the_answers_say_what_their_retriever_was_tuned_on(folder):
     html = everything(folder)
     assert "The retriever was tuned on" not in html, "of this one nobody knows"

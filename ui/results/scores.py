@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from .files import Made, Unmeasured, load, made_of, unreadable
+from .situations import Situation, situations_in
 from .values import Raw, Span, items, number, span_of, spans_of, table, text
 
 TESTED, HELD_OUT = "evaluation.json", "evaluation_dev.json"
@@ -80,6 +81,8 @@ class Evaluation:
     aims: tuple[Aim, ...] = ()
     published: Published | None = None
     k: str = ""
+    situations: dict[str, Situation] = field(default_factory=dict)
+    """Those beyond the rows of one task, by name."""
     retriever: str = ""
     """Checksum of the retriever that found the adapters."""
     tuned_on: tuple[str, ...] | None = None
@@ -161,6 +164,7 @@ def evaluation_of(raw: Raw, name: str = TESTED) -> Evaluation | None:
         aims=tuple(_aims(raw.get("aims"))),
         published=_published(raw.get("published")),
         k=k,
+        situations=situations_in(raw.get("situations")),
         retriever=text(raw.get("retriever_checksum")),
         tuned_on=tuple(map(text, items(tuned))) if isinstance(tuned, list) else None,
     )
