@@ -266,9 +266,9 @@ def test_a_random_gate_is_made_as_sharp_as_a_trained_one(tiny_base, pool):
     ("low", "high", "words"),
     [(-0.3, -0.1, "beats the"), (-0.1, 0.2, "does not beat the"), (0.1, 0.2, "loses to the")],
 )
-def test_the_verdict_follows_the_interval(low, high, words):
-    gap = {"mean": (low + high) / 2, "set_low": low, "set_high": high}
-    gap |= {"low": -9.0, "high": -8.0, "task_low": -1.0, "task_high": 1.0}  # these decide nothing
+def test_the_verdict_follows_the_interval_over_tasks(low, high, words):
+    gap = {"mean": (low + high) / 2, "task_low": low, "task_high": high}
+    gap |= {"low": -9.0, "high": -8.0, "set_low": -1.0, "set_high": 1.0}  # these decide nothing
     said = verdict({"trained_minus": {"uniform": gap, "random": gap}})
     assert said.count(words) == 2
 

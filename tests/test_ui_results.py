@@ -241,7 +241,7 @@ def test_a_part_measured_on_another_machine_says_so(folder):
     assert "machine of retrieval" in shown and "Fast One" in shown
 
 
-def test_the_routers_tile_counts_where_the_gate_wins_whichever_sets_are_drawn(folder):
+def test_the_routers_tile_counts_where_the_gate_wins_whichever_tasks_are_drawn(folder):
     def setting(**gap):
         return {"loss": {"trained": 1.2}, "trained_minus": {"uniform": {"mean": -0.03, **gap}}}
 
@@ -254,6 +254,9 @@ def test_the_routers_tile_counts_where_the_gate_wins_whichever_sets_are_drawn(fo
     raw["own"]["trained_minus"]["uniform"]["set_high"] = -0.01
     (folder / "router_dev.json").write_text(json.dumps(raw))
     assert "<b>2 of 2</b><span>times the trained gate&#x27;s loss" in everything(folder)
+    raw["own"]["trained_minus"]["uniform"] |= {"task_low": -0.06, "task_high": 0.0004}
+    (folder / "router_dev.json").write_text(json.dumps(raw))
+    assert "<b>1 of 2</b><span>times the trained gate&#x27;s loss" in everything(folder)
 
 
 def test_situations_have_their_measures_parts_and_the_way(folder, monkeypatch):

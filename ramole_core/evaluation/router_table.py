@@ -141,15 +141,15 @@ def _between(
 
 
 def verdict(summary: dict) -> str:
-    """One sentence: whether the trained gate beats both controls, whichever sets are drawn."""
+    """One sentence: whether the trained gate beats both controls, whichever tasks are drawn."""
     words = []
     for rival, gap in summary["trained_minus"].items():
-        low, high = gap["set_low"], gap["set_high"]
+        low, high = gap["task_low"], gap["task_high"]
         beats = "beats" if high < 0 else "loses to" if low > 0 else "does not beat"
         words.append(
-            f"{beats} the {rival} gate ({gap['mean']:+.4f} [{gap['low']:+.4f}, {gap['high']:+.4f}]"
-            f"; drawing sets of adapters [{low:+.4f}, {high:+.4f}], drawing tasks "
-            f"[{gap['task_low']:+.4f}, {gap['task_high']:+.4f}])"
+            f"{beats} the {rival} gate ({gap['mean']:+.4f}, drawing tasks [{low:+.4f}, "
+            f"{high:+.4f}], drawing sets of adapters [{gap['set_low']:+.4f}, "
+            f"{gap['set_high']:+.4f}], drawing rows [{gap['low']:+.4f}, {gap['high']:+.4f}])"
         )
     return "The trained gate " + " and ".join(words) + "."
 

@@ -78,9 +78,12 @@ def headline(folder: Path) -> tuple[str, str]:
 
 
 def gate_gap(raw: Raw) -> Span | None:
-    """The trained gate minus equal weights; over sets of adapters where the file has that."""
+    """The trained gate minus equal weights; its interval is over tasks where the file has that,
+    else over sets of adapters, else over rows."""
     gap = table(table(raw.get("trained_minus")).get("uniform"))
-    low, high = gap.get("set_low", gap.get("low")), gap.get("set_high", gap.get("high"))
+    low, high = (
+        gap.get(f"task_{end}", gap.get(f"set_{end}", gap.get(end))) for end in ("low", "high")
+    )
     return span_of({"mean": gap.get("mean"), "low": low, "high": high})
 
 
