@@ -7,10 +7,17 @@ from ramole_core.retrieval import Hit
 
 
 @dataclass(frozen=True)
+class Evidence:
+    """Who answers."""
+
+    decision: str
+
+
+@dataclass(frozen=True)
 class Heard(Generation):
     """An answer that says whether the base was left to give it."""
 
-    abstained: bool = False
+    evidence: Evidence | None = None
 
 
 class FakeRamole:
@@ -45,7 +52,7 @@ class FakeRamole:
         if request.method == "base":
             return _generation("hm", [], [])
         if request.method == "ramole_plus" and request.prompt in self.leaves:
-            return _generation("hm", [], [], abstained=True)
+            return _generation("hm", [], [], decision="base")
         if request.adapters:
             names, scores = list(request.adapters), [float("nan")] * len(request.adapters)
         else:
@@ -56,6 +63,6 @@ class FakeRamole:
         return _generation(f"of {names[0]}", names, scores)
 
 
-def _generation(text, adapters, scores, *, abstained=None):
+def _generation(text, adapters, scores, *, decision=None):
     told = (text, adapters, scores, None, "eos", 3, 2, 0.1, 0.1)
-    return Generation(*told) if abstained is None else Heard(*told, abstained=abstained)
+    return Generation(*told) if decision is None else Heard(*told, evidence=Evidence(decision))

@@ -6,6 +6,7 @@ import pytest
 
 from ramole_core.errors import RamoleError
 from ramole_core.evaluation import command, further
+from ramole_core.evaluation.asking import Asker, judge_score
 from ramole_core.evaluation.cells import Cells
 from ramole_core.evaluation.evaluate import Rows, read_rows
 from ramole_core.evaluation.further import FURTHER, Material
@@ -27,13 +28,21 @@ from ramole_core.evaluation.situation_run import (
 )
 from ramole_core.evaluation.situation_tables import make_situation_table
 from ramole_core.evaluation.situations import SITUATIONS, Crowd
-from ramole_core.evaluation.systems import ORDER, RANDOM, Ask, describe, draw_weights, read_way
+from ramole_core.evaluation.systems import (
+    ORDER,
+    RANDOM,
+    Ask,
+    Way,
+    describe,
+    draw_weights,
+    read_way,
+)
 from ramole_core.evaluation.task_rows import draw_pairs, make_copied, make_switch, make_unseen
 from ramole_core.evaluation.written import (
     FAR_ROWS,
     FITTED,
     HELD_OUT,
-    fitted_families,
+    fitted_half,
     make_chats,
     make_open,
     make_phrased,
@@ -79,9 +88,11 @@ def test_phrased_counts_who_is_first_and_what_is_left_to_the_base(ramole, tmp_pa
     assert (table["unit"], table["units"], table["questions"]) == ("adapter", 2, 4)
     assert mean(table, "selection", "right") == 75 and mean(table, "selection", "left") == 0
     assert mean(table, "ramole_plus", "right") == 50 and mean(table, "ramole_plus", "left") == 25
+    parts = table["parts"]  # ant's were fitted on, so bee's decide
+    assert mean(parts[FITTED], "ramole_plus", "right") == 50
     first, left = judge_situation("phrased", table)
     assert not first["reached"] and "at least 95 %" in first["aim"]
-    assert not left["reached"] and left["measured"].startswith("25.00")
+    assert not left["reached"] and left["measured"].startswith("50.00")
     assert {r.max_new_tokens for r in ramole.asked} == {1}, "who answers is known at once"
     assert {r.exclude for r in ramole.asked} == {HIDDEN}
 
@@ -95,11 +106,14 @@ def test_a_follow_up_keeps_and_a_change_leaves_the_adapter(ramole, tmp_path):
         FollowUp("ant", "ant 4", "yes", "bee who are you", None),
     ]
     ramole.keeps, ramole.leaves = {"and this one", "now the same"}, {"who are you"}
-    kept, changed = make_chats(ramole, chats, hidden=HIDDEN, ask=ASK)
+    chats.append(FollowUp("bee", "bee 2", "yes", "and then", "bee"))
+    kept, changed = make_chats(ramole, chats, fitted=chats[-1:], hidden=HIDDEN, ask=ASK)
     table = table_of(tmp_path, kept)
+    assert set(kept.groups) == {"ant", "bee", "bee, fitted on"}
+    table_of_all, table = table, table["parts"][HELD_OUT]
     assert mean(table, "ramole_plus", "right") == 100 and mean(table, "selection", "right") == 50
     assert table["compared by"] == "right"
-    kept_aim, above = judge_situation("follow-up", table)
+    kept_aim, above = judge_situation("follow-up", table_of_all)
     assert kept_aim["reached"] and not above["reached"], "two adapters' interval holds 0"
     other = table_of(tmp_path, changed)
     assert mean(other, "ramole_plus", "right") == pytest.approx(200 / 3, abs=0.01)
@@ -125,6 +139,17 @@ def test_rivals_are_found_anew_for_each_turn_and_ours_as_they_serve(ramole, tmp_
     for system in ("ramole", "ramole_plus"):
         assert turns[system] is None and asked[system].adapters is None
         assert asked[system].exclude == HIDDEN
+
+
+def test_a_rival_that_is_asked_to_abstain_is_asked_as_it_serves(ramole, monkeypatch):
+    told = []
+    monkeypatch.setattr(Way, "of", lambda way, request: told.append(way) or request)
+    question = Question("bee 1?", ("ant", "bee"), (("ant 0?", "yes"),), "of bee", "em", HIDDEN)
+    asker = Asker(ramole, ASK, judge_score)
+    request = asker.request("similarity@abstain=true", question)
+    assert told[0].abstain and request.adapters is None and request.history[0].adapters is None
+    request = asker.request("similarity@abstain=false", question)
+    assert told[1].abstain is False and request.adapters == ("bee", "ant")
 
 
 def test_switch_scores_the_second_answer_and_says_how_far_it_is_to_the_right_one(ramole, tmp_path):
@@ -163,7 +188,7 @@ def test_open_tells_fitted_families_from_others_and_compares_with_the_base(ramol
     prompts = [Everyday(f, f"{f} {n}") for f in ("talk", "poem", "food", "maths") for n in (1, 2)]
     far = {"far": [Rows("far", "", "em", (Row("far 1?", "x"),))]}
     situation = make_open(ramole, prompts, far, hidden=HIDDEN, ask=ASK)
-    assert fitted_families(prompts) == ("talk", "food")
+    assert fitted_half(one.family for one in prompts) == ("talk", "food")
     ramole.leaves = {"poem 1", "poem 2", "maths 1", "talk 1"}
     table = table_of(tmp_path, situation)
     assert (table["unit"], table["questions"]) == ("family", 9)
@@ -197,8 +222,8 @@ def test_open_asks_the_base_once_for_each_prompt(ramole, tmp_path):
 
 
 def test_the_written_families_are_halved():
-    families = {one.family for one in read_everyday()}
-    assert len(families) == 10 and len(fitted_families(read_everyday())) == 5
+    families = [one.family for one in read_everyday()]
+    assert len(set(families)) == 10 and len(fitted_half(families)) == 5
 
 
 def test_unseen_tasks_have_no_right_adapter(ramole, tmp_path):

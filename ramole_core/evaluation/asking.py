@@ -1,8 +1,9 @@
 """Questions as requests, and what the answers are worth: the way of most situations.
 
-`ramole_plus` and `ramole` are asked as they serve: a chat is a request with its earlier turns. The
-other methods are rivals that are found anew for each turn of a chat, whatever the retriever makes
-of a follow-up: their adapters are looked up by each turn's own text, and named.
+`ramole_plus` and `ramole` are asked as they serve: a chat is a request with its earlier turns. So is
+a method that is asked to abstain, for which nothing can be named. The others are rivals that are
+found anew for each turn of a chat, whatever the retriever makes of a follow-up: their adapters are
+looked up by each turn's own text, and named.
 """
 
 from collections.abc import Callable, Sequence
@@ -17,6 +18,7 @@ from ramole_core.evaluation.systems import (
     PERFECT,
     RANDOM,
     Ask,
+    Way,
     random_request,
     read_way,
     request_of,
@@ -87,10 +89,10 @@ class Asker:
                 for (user, answer), right in zip(question.history, rights, strict=True)
             ]
             return replace(asked, history=tuple(turns))
-        method = read_way(system).method if system != RANDOM else "mixture"
-        if method in OURS:
+        way = read_way(system) if system != RANDOM else Way("mixture")
+        if way.method in OURS or way.abstain:
             return replace(asked, history=question.history)
-        count = 1 if method == "selection" else self.ask.k
+        count = 1 if way.method == "selection" else self.ask.k
         turns = [
             (user, answer, self._found(question, user, count)) for user, answer in question.history
         ]

@@ -198,7 +198,7 @@ def _request(system: str, question: Question, *, given: Sequence[int] = ()) -> R
     if system == RANDOM:
         weights = draw_weights(question.prompt, len(names))
         return replace(plain, method="mixture", adapters=names, weights=weights)
-    return read_way(system).of(replace(plain, adapters=names))
+    return replace(read_way(system), abstain=None).of(replace(plain, adapters=names))
 
 
 def _names(question: Question) -> tuple[str, ...]:

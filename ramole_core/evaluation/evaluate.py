@@ -134,8 +134,14 @@ def _make(
 
 
 def left_to_base(answer: Generation) -> bool:
-    """Whether the base was left to answer because nothing fitted."""
-    return bool(getattr(answer, "abstained", False))
+    """Whether the base was left to answer because nothing fitted, as the answer's evidence says."""
+    return decision_of(answer) == "base"
+
+
+def decision_of(answer: Generation) -> str | None:
+    """Who answers by the evidence: `adapters`, `base`, or `kept` from the turn before; None where
+    the answer has no evidence."""
+    return getattr(getattr(answer, "evidence", None), "decision", None)
 
 
 def _request(

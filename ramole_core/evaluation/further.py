@@ -78,9 +78,10 @@ def _change(m: Material) -> Situation:
 
 
 def _chats(m: Material) -> tuple[Situation, Situation]:
-    known = {*m.crowd.samples, None}
-    chats = [one for one in read_follow_ups() if {one.adapter, one.expected} <= known]
-    return make_chats(m.ramole, chats, hidden=m.crowd.distractors, ask=m.ask)
+    known, every = {*m.crowd.samples, None}, read_follow_ups()
+    chats = [one for one in every if {one.adapter, one.expected} <= known]
+    hidden = m.crowd.distractors
+    return make_chats(m.ramole, chats, fitted=every[::2], hidden=hidden, ask=m.ask)
 
 
 def _open(m: Material) -> Situation:

@@ -1,7 +1,8 @@
 """The aims of the situations beyond the rows of one task: what was wanted, and what came.
 
-Every aim that says "above" goes by the interval over the situation's units; one that names a
-percentage goes by the mean, and the interval stands beside it.
+Where thresholds are fitted on a part of the prompts, the others decide. Every aim that says "above"
+goes by the interval over the situation's units; one that names a percentage goes by the mean, and
+the interval stands beside it.
 """
 
 from collections.abc import Mapping
@@ -26,6 +27,11 @@ def judge_situation(name: str, table: Mapping) -> list[dict]:
         "phrased": _phrased,
         "uploads": _uploads,
     }
+    parts = table.get("parts")
+    if parts is not None:  # what a threshold was fitted on decides nothing
+        table = parts.get(HELD_OUT, {"systems": {}})
+        if OURS not in table["systems"]:
+            return []
     return aims[name](table) if name in aims else []
 
 
@@ -65,13 +71,10 @@ def _permuted(table: Mapping) -> list[dict]:
 
 
 def _open(table: Mapping) -> list[dict]:
-    part = table.get("parts", {}).get(HELD_OUT)
-    if part is None or OURS not in part["systems"]:
-        return []
-    right, same = _mean(part, "right"), _mean(part, "same")
-    aims = _at_least(f"open, {HELD_OUT}: left to the base", right, 97)
+    right, same = _mean(table, "right"), _mean(table, "same")
+    aims = _at_least("open, unseen families: left to the base", right, 97)
     if right and same:
-        what = f"open, {HELD_OUT}: token for token the base's answer"
+        what = "open, unseen families: token for token the base's answer"
         reached = same["mean"] >= right["mean"] > 0
         aims.append(_aim(what, "wherever it is left to the base", in_words(same), reached))
     return aims

@@ -3,11 +3,13 @@
 *Phrased*: people's own words for what an adapter does. *Follow-up*: the second message of a chat
 names no task; *change*: it does, another one's, or the base's. *Uploads*: invented adapters whose
 examples are talk, which the base's own card must not take away. *Open*: everyday prompts that no
-adapter fits, and rows of tasks far from all of them: half of the everyday families are for fitting
-a threshold, the others show what it is worth.
+adapter fits, and rows of tasks far from all of them.
+
+Thresholds are fitted (`calibrate`) on every other everyday family, adapter with prompts in own
+words, and chat; the tables tell these apart from the others, which show what a threshold is worth.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from ramole_core.evaluation.asking import Asker, judge_choice, judge_likeness
@@ -31,13 +33,13 @@ FAR = {
     "summarisation": ("dialogsum", "aeslc"),
 }
 """Task families that no sample adapter is near to, with two tasks each."""
-FITTED, HELD_OUT, FAR_ROWS = "fitted families", "unseen families", "far tasks"
-"""The parts of `open`."""
+FITTED, HELD_OUT, FAR_ROWS = "fitted on", "unseen", "far tasks"
+"""The parts of these situations."""
 
 
-def fitted_families(prompts: Iterable[Everyday]) -> tuple[str, ...]:
-    """The half of the everyday families that a threshold may be fitted on: every other one."""
-    return tuple(dict.fromkeys(one.family for one in prompts))[::2]
+def fitted_half(names: Iterable[str]) -> tuple[str, ...]:
+    """The names that a threshold may be fitted on: every other one."""
+    return tuple(dict.fromkeys(names))[::2]
 
 
 def make_phrased(
@@ -48,7 +50,8 @@ def make_phrased(
         (one.adapter, Question(one.text, (one.adapter,), excluded=tuple(hidden))) for one in prompts
     )
     what = "prompts in people's own words; is the adapter found that does what they ask?"
-    return Situation("phrased", what, "adapter", CHOOSING, groups, _choice(ramole, ask))
+    measure, parts = _choice(ramole, ask), _parts(groups, fitted_half(groups))
+    return Situation("phrased", what, "adapter", CHOOSING, groups, measure, parts=parts)
 
 
 def make_uploads(
@@ -65,14 +68,22 @@ def make_uploads(
 
 
 def make_chats(
-    ramole: Answering, chats: Sequence[FollowUp], *, hidden: Sequence[str], ask: Ask
+    ramole: Answering,
+    chats: Sequence[FollowUp],
+    *,
+    fitted: Collection[FollowUp],
+    hidden: Sequence[str],
+    ask: Ask,
 ) -> tuple[Situation, Situation]:
-    """Follow-ups that keep the task, and second messages that change it."""
+    """Follow-ups that keep the task, and second messages that change it.
 
-    def groups(continues: bool) -> Mapping[str, tuple[Question, ...]]:
-        return _grouped(
+    `fitted`: those that a threshold was fitted on, which are units of their own.
+    """
+
+    def make(name: str, continues: bool, what: str) -> Situation:
+        groups = _grouped(
             (
-                chat.adapter,
+                f"{chat.adapter}, fitted on" if chat in fitted else chat.adapter,
                 Question(
                     chat.then,
                     (chat.adapter, chat.expected),
@@ -83,13 +94,13 @@ def make_chats(
             for chat in chats
             if chat.continues == continues
         )
+        parts = _parts(groups, [unit for unit in groups if unit.endswith(", fitted on")])
+        measure = _choice(ramole, ask)
+        return Situation(name, what, "adapter", CHOOSING, groups, measure, parts=parts)
 
     kept = "the second message of a chat names no task; does it keep the adapter of the first?"
     other = "the second message of a chat asks for something else; is that found?"
-    return (
-        Situation("follow-up", kept, "adapter", CHOOSING, groups(True), _choice(ramole, ask)),
-        Situation("change", other, "adapter", CHOOSING, groups(False), _choice(ramole, ask)),
-    )
+    return make("follow-up", True, kept), make("change", False, other)
 
 
 def make_open(
@@ -111,13 +122,16 @@ def make_open(
         for task in tasks
         for row in task.rows
     ]
-    fitted = set(fitted_families(prompts))
-    parts = {name: FITTED if name in fitted else HELD_OUT for name, _ in written}
-    parts |= dict.fromkeys(far, FAR_ROWS)
+    families = [name for name, _ in written]
+    parts = _parts(families, fitted_half(families)) | dict.fromkeys(far, FAR_ROWS)
     what = "everyday prompts and rows of far tasks, which nothing fits; is the answer the base's?"
     asker = Asker(ramole, replace(ask, tokens=OPEN_TOKENS), judge_likeness, compares=True)
     groups = _grouped([*written, *rows])
     return Situation("open", what, "family", OPEN, groups, asker.measure(), parts=parts)
+
+
+def _parts(units: Iterable[str], fitted: Collection[str]) -> dict[str, str]:
+    return {unit: FITTED if unit in fitted else HELD_OUT for unit in units}
 
 
 def _choice(ramole: Answering, ask: Ask) -> Measure:
