@@ -1,7 +1,7 @@
 """Questions as requests, and what the answers are worth: the way of most situations.
 
-`ramole_plus` and `ramole` are asked as they serve: a chat is a request with its earlier turns. So is
-a method that is asked to abstain, for which nothing can be named. The others are rivals that are
+`ramole_plus` and `ramole` are asked as they serve: a chat is a request with its earlier turns. So
+is a method that is asked to abstain, for which nothing can be named. The others are rivals that are
 found anew for each turn of a chat, whatever the retriever makes of a follow-up: their adapters are
 looked up by each turn's own text, and named.
 """
