@@ -62,7 +62,9 @@ def gates(results: Path) -> str:
     raw = _read(results, "router_dev.json")
     rows = [
         f"Loss in nats a token, lower is better; {len(raw['unseen'])} adapters that the router was "
-        f"not trained on, {sum(raw['rows'].values())} dev rows, k = {raw['k']}.",
+        f"not trained on, {sum(raw['rows'].values())} dev rows, k = {raw['k']}, beside random "
+        "neighbours (as served they are the nearest ones). Intervals in the table are over rows; "
+        "the verdicts go by tasks.",
         "",
         f"| mixed | {' | '.join(GATES.values())} | trained - equal | trained - random |",
         "|---" * (3 + len(GATES)) + "|",

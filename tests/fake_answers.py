@@ -1,16 +1,39 @@
 """A pool that answers at once: what it found, and `yes` from the right adapter."""
 
+from dataclasses import dataclass
+
 from ramole_core.request import Generation
 from ramole_core.retrieval import Hit
 
 
+@dataclass(frozen=True)
+class Evidence:
+    """Who answers."""
+
+    decision: str
+
+
+@dataclass(frozen=True)
+class Heard(Generation):
+    """An answer that says whether the base was left to give it."""
+
+    evidence: Evidence | None = None
+
+
 class FakeRamole:
-    """`retrieve` and `generate` over the names of a crowd; the prompt's first word is its task."""
+    """`retrieve` and `generate` over the names of a crowd; the prompt's first word is its task.
+
+    `ramole_plus` leaves the prompts in `leaves` to the base, and keeps the adapter of the turn
+    before for those in `keeps`.
+    """
 
     def __init__(self, crowd):
         self.names = (*crowd.samples, *crowd.distractors)
         self.stop_after = None
         self.batches = 0
+        self.leaves = set()
+        self.keeps = set()
+        self.asked = []
 
     def retrieve(self, text, k=3, exclude=(), owner=None):
         own = text.split()[0]
@@ -22,19 +45,24 @@ class FakeRamole:
         if self.stop_after is not None and self.batches == self.stop_after:
             raise KeyboardInterrupt
         self.batches += 1
+        self.asked += requests
         return [self._answer(request) for request in requests]
 
     def _answer(self, request):
         if request.method == "base":
             return _generation("hm", [], [])
+        if request.method == "ramole_plus" and request.prompt in self.leaves:
+            return _generation("hm", [], [], decision="base")
         if request.adapters:
             names, scores = list(request.adapters), [float("nan")] * len(request.adapters)
         else:
             k = 1 if request.method == "selection" else request.k
-            hits = self.retrieve(request.prompt, k, request.exclude)
+            text = request.history[-1].user if request.prompt in self.keeps else request.prompt
+            hits = self.retrieve(text, k, request.exclude)
             names, scores = [hit.name for hit in hits], [hit.score for hit in hits]
         return _generation(f"of {names[0]}", names, scores)
 
 
-def _generation(text, adapters, scores):
-    return Generation(text, adapters, scores, None, "eos", 3, 2, 0.1, 0.1)
+def _generation(text, adapters, scores, *, decision=None):
+    told = (text, adapters, scores, None, "eos", 3, 2, 0.1, 0.1)
+    return Generation(*told) if decision is None else Heard(*told, evidence=Evidence(decision))

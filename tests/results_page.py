@@ -75,6 +75,26 @@ def evaluation() -> dict[str, Any]:
         "lenient": {"iid": {"ramole": span(59.5), "base": span(20.2)}},
         "later": {"tasks": ["copa"], "cells": {"ood": {"ramole": span(31.5)}}, "differences": {}},
         "cells": cells,
+        "situations": {
+            "switch": {
+                "what": f"chats of two turns {EVIL}",
+                "unit": "pair",
+                "units": 50,
+                "questions": 200,
+                "systems": {
+                    "mixture": {"score": span(30.0), "left": span(0.0, 0.0)},
+                    "ramole_plus": {"score": span(44.0), "left": span(1.0, 1.0), "odd": 7},
+                },
+                "way": {"from": "mixture", "to": "perfect", "percent": {"ramole_plus": span(91.0)}},
+            },
+            "open": {
+                "what": "everyday prompts",
+                "unit": "family",
+                "systems": {"ramole_plus": {"same": span(97.0)}},
+                "parts": {"unseen families": {"systems": {"ramole_plus": {"same": span(98.0)}}}},
+            },
+            "nothing": {"what": "cannot be read", "systems": {"mixture": {"score": "many"}}},
+        },
         "differences": {
             "iid": [
                 {"method": "ramole_plus", "rival": "mixture"} | span(9.1, 2.0),
@@ -105,7 +125,11 @@ def retriever() -> dict[str, Any]:
 
     def tops(first: float) -> dict[str, Any]:
         row = {
-            f"top{k}": {"mean": first + k, "interval": [first + k - 2, first + k + 2]}
+            f"top{k}": {
+                "mean": first + k,
+                "interval": [first + k - 2, first + k + 2],
+                "tasks": [first + k - 10, first + k + 10],
+            }
             for k in (1, 3, 5, 8)
         }
         return {"plain": row, "merged": row}

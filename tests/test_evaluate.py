@@ -13,6 +13,7 @@ from ramole_core.evaluation import command, compare
 from ramole_core.evaluation.cells import STALE, Cell, Cells
 from ramole_core.evaluation.evaluate import Rows, order_of, read_rows, run_cells
 from ramole_core.evaluation.recorded_command import recorded_command
+from ramole_core.evaluation.row_aims import judge_rows
 from ramole_core.evaluation.situations import SITUATIONS, Crowd
 from ramole_core.evaluation.systems import ORDER, Ask, describe, request_of
 from ramole_core.methods import METHOD_LIST
@@ -35,7 +36,7 @@ def cell(right, rows):
 
 def test_every_system_is_described_and_unknown_ones_are_refused():
     assert all(describe(name) for name in ORDER)
-    assert set(ORDER) - {m.name for m in METHOD_LIST} == {"perfect"}
+    assert set(ORDER) - {m.name for m in METHOD_LIST} == {"perfect", "random_weights"}
     assert all(describe(m.name) == m.summary for m in METHOD_LIST)
     with pytest.raises(RamoleError, match=r"selektion.*selection"):
         describe("selektion")
@@ -105,11 +106,12 @@ def test_tables_add_up(tmp_path):
         for situation in ("iid", "ood"):
             cells.write(situation, "selection", task.task, cell(right - 2, task))
             cells.write(situation, "mixture", task.task, cell(right - 3, task))
+            cells.write(situation, "similarity", task.task, cell(right - 2, task))
             cells.write(situation, "ramole_plus", task.task, cell(right, task))
     tables = compare.make_tables(
         cells,
         tasks=TASKS,
-        systems=("perfect", "selection", "mixture", "ramole_plus", "fusion"),
+        systems=("perfect", "selection", "mixture", "similarity", "ramole_plus", "fusion"),
         situations=("iid", "ood"),
         trained_on=("ant",),
     )
@@ -129,23 +131,69 @@ def test_tables_add_up(tmp_path):
     ]
     assert [gap["task_low"], gap["task_high"]] == sorted(by_task)
     assert tables["retrieval"]["iid"]["first"]["mean"] == 60.0  # all of ant's, none of bee's
-    share, best, ood = tables["aims"]
+    share, best, ood, level = tables["aims"]  # nobody counted what was left to the base
     assert share["reached"] and "100.0 %" in share["measured"]
     assert best["reached"] and "(selection)" in best["what"]
-    assert ood["reached"] and ood["measured"].startswith("+40.0")
+    assert ood["reached"] and ood["measured"].startswith("+40.0, over tasks [+33.3, +50.0]")
+    assert level["reached"] and "similarity" in level["what"]
 
 
-def test_a_lead_whose_interval_touches_zero_is_not_an_aim_reached():
-    rows = 10
-    ours, theirs = [100.0] * 6 + [0.0] * 4, [100.0] * 5 + [0.0] * 4 + [100.0] * 1
-    scores = {
-        "ramole_plus": {"t": ours},
-        "selection": {"t": theirs},
-        "mixture": {"t": [0.0] * rows},
+def aims_of(situation, **scores):
+    """The aims by what they are about; `scores` are those of ten tasks of forty rows."""
+    by_task = {
+        system: {f"t{n}": [float(value)] * 40 for n, value in enumerate(values)}
+        for system, values in scores.items()
     }
-    (aim,) = compare.judge("ood", scores)
-    assert not aim["reached"] and "(selection)" in aim["what"]
-    assert compare.judge("ood", {"ramole_plus": {"t": ours}}) == []
+    return {aim["what"].partition(": ")[2]: aim for aim in judge_rows(situation, by_task)}
+
+
+LOW = [0.0] * 10
+
+
+def test_a_lead_whose_interval_over_tasks_touches_zero_is_not_an_aim_reached():
+    unsure = [60.0, -10, -10, -10, -10, 60, -10, -10, -10, -10]  # +4 over rows, not over tasks
+    found = aims_of("ood", ramole_plus=unsure, selection=LOW, mixture=LOW, similarity=LOW)
+    lead = found["ramole_plus over the best rival (selection)"]
+    assert lead["measured"].startswith("+4.0, over tasks [-10.0")
+    assert "over rows [+1." in lead["measured"] and not lead["reached"]
+    assert found["ramole_plus against similarity"]["reached"]
+    sure = [4.0, 3, 5, 4, 4, 4, 3, 5, 4, 4]
+    found = aims_of("crowded", ramole_plus=sure, selection=LOW, mixture=LOW, similarity=LOW)
+    assert found["ramole_plus over the best rival (selection)"]["reached"]
+    assert judge_rows("ood", {"ramole_plus": {"t": [1.0]}}) == []
+
+
+def test_similarity_and_the_controls_are_rivals():
+    five, six = [5.0] * 10, [6.0] * 10
+    found = aims_of("ood", ramole_plus=five, selection=LOW, mixture=LOW, similarity=six)
+    assert not found["ramole_plus over the best rival (similarity)"]["reached"]
+    assert not found["ramole_plus against similarity"]["reached"]
+    assert aims_of("ood", ramole_plus=five, selection=LOW, mixture=LOW) == {}
+    found = aims_of(
+        "ood", ramole_plus=five, selection=LOW, mixture=LOW, similarity=LOW, random_weights=six
+    )
+    assert "ramole_plus over the best rival (random_weights)" in found
+
+
+def test_iid_is_not_below_where_the_interval_over_tasks_says_so():
+    even = [0.4, -0.4] * 5
+    found = aims_of("iid", ramole_plus=even, selection=LOW, mixture=LOW, similarity=LOW)
+    assert found["ramole_plus against the best other method (selection)"]["reached"]
+    wide = [9.0, -9.0] * 5  # level over rows as well
+    found = aims_of("iid", ramole_plus=wide, selection=LOW, mixture=LOW, similarity=LOW)
+    assert not found["ramole_plus against the best other method (selection)"]["reached"]
+
+
+def test_rows_that_are_left_to_the_base_are_counted(tmp_path):
+    cells, ramole = Cells(tmp_path, {}), FakeRamole(CROWD)
+    ramole.leaves = {"bee 1?", "bee 3?"}
+    systems = ("base", "selection", "mixture", "similarity", "ramole_plus")
+    run_cells(ramole, cells, CROWD, tasks=TASKS, systems=systems, situations=("iid",), ask=ASK)
+    tables = compare.make_tables(cells, tasks=TASKS, systems=systems, situations=("iid",))
+    assert set(tables["left"]["iid"]) == {"ramole_plus"}  # the others do not abstain
+    assert tables["left"]["iid"]["ramole_plus"]["mean"] == 25.0  # none of ant's, half of bee's
+    aim = next(aim for aim in tables["aims"] if "left to the base" in aim["what"])
+    assert not aim["reached"] and aim["measured"] == "25.00 %"
 
 
 def test_rows_are_read_from_the_split_and_a_missing_one_is_said(tmp_path):

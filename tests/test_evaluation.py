@@ -7,7 +7,7 @@ import pytest
 import torch
 from transformers import PreTrainedTokenizerFast
 
-from ramole_core.composition import Lora, ModuleRouter, Router
+from ramole_core.composition import Lora, ModuleRouter, Router, random_router
 from ramole_core.evaluation.answers import answer_rows, likeliest_options, options_of
 from ramole_core.evaluation.dev_table import (
     beats,
@@ -18,7 +18,7 @@ from ramole_core.evaluation.dev_table import (
     measure_adapter,
     table_of,
 )
-from ramole_core.evaluation.intervals import bootstrap, paired_difference
+from ramole_core.evaluation.intervals import bootstrap, bootstrap_groups, paired_difference
 from ramole_core.evaluation.metrics import lenient, lenient_match, score
 from ramole_core.evaluation.router_table import (
     draw_sets,
@@ -27,6 +27,7 @@ from ramole_core.evaluation.router_table import (
     summarise,
     verdict,
 )
+from ramole_core.evaluation.sharpness import as_sharp, mean_entropy, sharpened
 from ramole_core.settings import REPOSITORY
 from ramole_core.training.adapter import train_adapter
 from ramole_core.training.mixed_model import MixedModel
@@ -70,6 +71,16 @@ def test_rouge_and_bleu_are_those_of_their_packages():
     assert score("bleu", ["a b c d e"], ["a b c d e"])[0] == pytest.approx(100)
     assert 0 < score("bleu", ["a b c d x y"], ["a b c d e"])[0] < 100
     assert score("verbatim", ["Paris ", "paris"], ["Paris", "Paris"]) == [100.0, 0.0]
+
+
+def test_whole_groups_are_drawn_with_all_their_values():
+    values, groups = [0.0, 0.0, 0.0, 9.0], ["a", "a", "a", "b"]
+    found = bootstrap_groups(values, groups)
+    assert (found.mean, found.low, found.high) == (2.25, 0.0, 9.0)  # a alone, b alone
+    rows = bootstrap(values)
+    assert rows.mean == found.mean and rows.high < found.high
+    alone = bootstrap_groups(values, list("abcd"))
+    assert (alone.low, alone.high) == (rows.low, rows.high), "groups of one are rows"
 
 
 def test_lenient_rouge_takes_the_first_line_undressed():
@@ -228,13 +239,36 @@ def test_gates_are_compared_on_the_same_rows_and_adapters(tiny_base, pool):
     assert set(summary["by_task"]["trained"]) == set(pool)
 
 
+def test_a_random_gate_is_made_as_sharp_as_a_trained_one(tiny_base, pool):
+    model = MixedModel(tiny_base, loras=pool, shapes=SHAPES)
+    rows = [Encoded((3, 4, 5), (6, 7)), Encoded((9, 8), (2, 11, 7))]
+    names = ("red", "blue", "loud")
+    torch.manual_seed(2)
+    sharp = Router(
+        {
+            path: ModuleRouter(A=torch.randn(4, i), B=torch.randn(o, 4))
+            for path, (i, o) in SHAPES.items()
+        },
+        4,
+        "none",
+    )
+    assert mean_entropy(model, rows, None, names=names) == pytest.approx(1)
+    wanted = mean_entropy(model, rows, sharp, names=names)
+    assert wanted < 0.9
+    drawn = sharpened(random_router(SHAPES, rank=4), 1e-3)
+    assert mean_entropy(model, rows, drawn, names=names) > 0.99, "a second uniform gate"
+    made = as_sharp(model, rows, drawn, entropy=wanted, names=names)
+    assert mean_entropy(model, rows, made, names=names) == pytest.approx(wanted, abs=0.01)
+    assert as_sharp(model, rows, sharp, entropy=1.0, names=names) is sharp
+
+
 @pytest.mark.parametrize(
     ("low", "high", "words"),
     [(-0.3, -0.1, "beats the"), (-0.1, 0.2, "does not beat the"), (0.1, 0.2, "loses to the")],
 )
-def test_the_verdict_follows_the_interval(low, high, words):
-    gap = {"mean": (low + high) / 2, "set_low": low, "set_high": high}
-    gap |= {"low": -9.0, "high": -8.0, "task_low": -1.0, "task_high": 1.0}  # these decide nothing
+def test_the_verdict_follows_the_interval_over_tasks(low, high, words):
+    gap = {"mean": (low + high) / 2, "task_low": low, "task_high": high}
+    gap |= {"low": -9.0, "high": -8.0, "set_low": -1.0, "set_high": 1.0}  # these decide nothing
     said = verdict({"trained_minus": {"uniform": gap, "random": gap}})
     assert said.count(words) == 2
 

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from transformers import AutoModelForCausalLM
 
 from ramole_core.composition import Candidate, Response
-from ramole_core.evaluation.evidence_table import VARIANTS, best, summarise
+from ramole_core.evaluation.evidence_table import RIVAL, VARIANTS, best, summarise
 from ramole_core.evaluation.forced import Forced, measure_forced
 from ramole_core.training.rows import Row, encode_row
 from tests.tiny_engine import TinyEngine
@@ -93,13 +93,18 @@ def test_the_best_are_those_of_most_evidence() -> None:
 
 def test_variants_have_one_name_each_and_the_first_is_the_rival() -> None:
     assert len({variant.name for variant in VARIANTS}) == len(VARIANTS)
-    assert VARIANTS[0].method == "selection" and VARIANTS[0].k == 1
+    assert VARIANTS[0].name == VARIANTS[0].method == RIVAL == "similarity"
+    assert {"uniform_router", "random_router"} <= {variant.method for variant in VARIANTS}
 
 
-def test_a_summary_is_paired_with_plain_selection() -> None:
+def test_a_summary_is_paired_and_goes_by_tasks() -> None:
     plain = [Forced(0.0, 2.0), Forced(100.0, 1.0)] * 20
     better = [Forced(one.score / 2 + 50, one.loss - 0.5) for one in plain]
-    row = summarise(better, plain)
+    tasks = ["a", "a", "b", "b"] * 10
+    row = summarise(better, plain, tasks=tasks)
     assert row["mean"] == 75 and row["loss"] == 1.0
     assert row["against"]["mean"] == 25 and row["against"]["low"] > 0
     assert row["loss_against"]["mean"] == -0.5 and not math.isnan(row["loss_against"]["low"])
+    one_good = [Forced(plain[n].score + 10 * (t == "a"), 1.0) for n, t in enumerate(tasks)]
+    gap = summarise(one_good, plain, tasks=tasks)["against"]
+    assert (gap["mean"], gap["low"], gap["high"]) == (5, 0, 10), "one task of two is no lead"

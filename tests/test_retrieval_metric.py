@@ -9,7 +9,7 @@ import pytest
 from pytest import approx
 
 from ramole_core.errors import RamoleError
-from ramole_core.evaluation.retriever_places import Places, Remembered
+from ramole_core.evaluation.retriever_places import Places, Remembered, summarise
 from ramole_core.evaluation.retriever_runs import WAYS, Tuner
 from ramole_core.retrieval.encoder import Encoder
 from ramole_core.retrieval.metric import BUCKETS, METRIC, Metric, inverse_frequencies, word_vectors
@@ -214,3 +214,14 @@ def test_merged_twins_count_as_one_and_another_task_does_not() -> None:
     places = Places.measure(embed, {name: [name] for name in spots}, prompts)
     assert (places.plain.tolist(), places.merged.tolist()) == ([1, 2], [0, 1])
     assert Places.read(places.write()).merged.tolist() == [0, 1]
+
+
+def test_top_k_has_an_interval_over_tasks_beside_the_one_over_prompts() -> None:
+    tasks = ["a"] * 30 + ["b"] * 30 + ["c"] * 30
+    places = Places([0] * 60 + [9] * 30, [0] * 90)  # c's own adapter is never first
+    seen = np.arange(90) < 60
+    found = summarise([places], [np.ones(90, bool)], tasks=tasks)["plain"]["top1"]
+    assert found["mean"] == pytest.approx(66.67) and found["tasks"] == [0, 100]
+    assert 50 < found["interval"][0] < 66 < found["interval"][1] < 80
+    left = summarise([places], [seen], tasks=tasks)["plain"]["top1"]
+    assert left["mean"] == 100 and left["tasks"] == [100, 100], "only tasks that are seen are drawn"

@@ -188,10 +188,12 @@ def test_retrieval_shows_seeds_parts_groups_and_the_published_rows(folder):
     shown = Tables(everything(folder))
     rows = shown.named("By the paper's protocol: 48 LoRAs, 2371 prompts")
     assert rows[0] == ["retriever", "prompts", *(f"top-{k}" for k in (1, 3, 5, 8))] + [
-        "top-1twins merged"
+        "top-1twins merged",
+        "top-1interval over tasks",
     ]
     assert rows[2][:3] == ["untuned", "all prompts", "61.0 [59.0, 63.0]"]
     assert rows[5][:3] == ["tuned on 40%", "tasks it never saw", "67.0 [65.0, 69.0]"]
+    assert rows[5][-1] == "67.0 [57.0, 77.0]", "over tasks"
     assert rows[-1][2:6] == ["51.7", "73.1", "80.5", "87.2"], "as published"
     rows = shown.named("The shipped retriever")
     assert [row[0] for row in rows[1:]] == ["unseen tasks of the data, 77 prompts"] + [
@@ -239,17 +241,67 @@ def test_a_part_measured_on_another_machine_says_so(folder):
     assert "machine of retrieval" in shown and "Fast One" in shown
 
 
-def test_the_routers_tile_counts_where_the_gate_wins_whichever_sets_are_drawn(folder):
+def test_the_routers_tile_counts_where_the_gate_wins_whichever_tasks_are_drawn(folder):
     def setting(**gap):
         return {"loss": {"trained": 1.2}, "trained_minus": {"uniform": {"mean": -0.03, **gap}}}
 
     raw = {"own": setting(low=-0.04, high=-0.02, set_low=-0.06, set_high=0.01)}
     raw["others"] = setting(low=-0.04, high=-0.02)
     (folder / "router_dev.json").write_text(json.dumps(raw))
-    assert "<b>1 of 2</b><span>times the trained gate beats equal weights" in everything(folder)
+    html = everything(folder)
+    assert "<b>1 of 2</b><span>times the trained gate&#x27;s loss beats equal weights" in html
+    assert "in nats a token, among random neighbours" in html
     raw["own"]["trained_minus"]["uniform"]["set_high"] = -0.01
     (folder / "router_dev.json").write_text(json.dumps(raw))
-    assert "<b>2 of 2</b><span>times the trained gate" in everything(folder)
+    assert "<b>2 of 2</b><span>times the trained gate&#x27;s loss" in everything(folder)
+    raw["own"]["trained_minus"]["uniform"] |= {"task_low": -0.06, "task_high": 0.0004}
+    (folder / "router_dev.json").write_text(json.dumps(raw))
+    assert "<b>1 of 2</b><span>times the trained gate&#x27;s loss" in everything(folder)
+
+
+def test_situations_have_their_measures_parts_and_the_way(folder, monkeypatch):
+    shown = Tables(everything(folder))
+    rows = shown.named("switch: chats of two turns")
+    assert rows[0] == [
+        "method",
+        "score",
+        "left to the base, %",
+        "odd",
+        "way from mixture to perfect, %",
+    ]
+    assert rows[1][:3] == ["mixture", "30.0 [27.0, 33.0]", "0.0 [0.0, 0.0]"]
+    assert rows[2][1] == "44.0 [41.0, 47.0]" and rows[2][-1] == "91.0 [88.0, 94.0]"
+    rows = shown.named("open: everyday prompts")
+    assert rows[-2:] == [["unseen families"], ["ramole_plus", "98.0 [95.0, 101.0]"]]
+    assert "cannot be read" not in everything(folder)
+    readme = generator()
+    monkeypatch.setattr(readme, "REPOSITORY", folder.parent)
+    lines = readme.measured().splitlines()
+    assert "| `ramole_plus` | 44.0 [41, 47] | 1.0 [0, 2] | 7.0 | 91.0 [88, 94] |" in lines
+    assert "| `ramole_plus`, unseen families | 98.0 [95, 101] |" in lines
+
+
+def test_the_answers_say_what_their_retriever_was_tuned_on(folder):
+    html = everything(folder)
+    assert "The retriever was tuned on" not in html, "of this one nobody knows"
+    raw = json.loads((folder / "evaluation.json").read_text())
+    raw["retriever_checksum"] = "ef" * 32  # the shipped one, as retriever.json says
+    (folder / "evaluation.json").write_text(json.dumps(raw))
+    assert "The retriever was tuned on other rows of 1 of these 3 tasks." in everything(folder)
+    raw["retriever_tuned_on"] = list(raw["tasks"])
+    (folder / "evaluation.json").write_text(json.dumps(raw))
+    assert "The retriever was tuned on other rows of all these 3 tasks." in everything(folder)
+
+
+def test_readme_shows_what_ships_where_that_was_measured(folder, monkeypatch):
+    readme = generator()
+    monkeypatch.setattr(readme, "REPOSITORY", folder.parent)
+    assert readme.score_tables.short(folder).startswith("3 tasks, 100 rows a task, test split")
+    raw = json.loads((folder / "evaluation.json").read_text()) | {"split": "dev"}
+    (folder / "evaluation_dev.json").write_text(json.dumps(raw))
+    said = readme.score_tables.short(folder)
+    assert said.startswith("The system as it ships, on held-out dev rows") and "dev split" in said
+    assert "intervals over rows" in said
 
 
 def test_ablations_are_grouped_and_judged_by_their_interval(folder):

@@ -75,7 +75,8 @@ def random_router(
     """A frozen random router: the control that a trained one has to beat.
 
     Gaussian A_r and B_r; with `like`, scaled module by module to the root mean square of that
-    (trained) router's matrices, so that only the direction is random, not the sharpness.
+    (trained) router's matrices. Its weights are nearly equal all the same, because its queries and
+    keys do not know each other; `evaluation/sharpness.py` makes one that is as sharp.
     """
     generator = torch.Generator().manual_seed(seed)
     modules = {}

@@ -10,7 +10,7 @@ import json
 import os
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 STALE = 3600.0
@@ -25,11 +25,13 @@ class Cell:
     """
 
     strict: list[float]
-    """By the task's metric, 0 to 100."""
+    """By the task's metric, 0 to 100; empty where nothing is scored."""
     lenient: list[float]
     adapters: list[list[str]]
     """Those that were mixed, best first."""
     seconds: float
+    measures: dict[str, list[float]] = field(default_factory=dict)
+    """What else was measured, by name, one number a row."""
 
 
 class Cells:
@@ -42,6 +44,10 @@ class Cells:
         self.folder = work / hashlib.sha256(text.encode()).hexdigest()[:12]
         self.folder.mkdir(parents=True, exist_ok=True)
         (self.folder / "facts.json").write_text(json.dumps(facts, indent=1, sort_keys=True))
+
+    def has(self, situation: str, system: str, task: str) -> bool:
+        """Whether the cell was made."""
+        return self._file(situation, system, task).is_file()
 
     def read(self, situation: str, system: str, task: str) -> Cell | None:
         """The cell; None where it was not made yet."""

@@ -20,11 +20,13 @@ from ramole_core.settings import REPOSITORY, load_settings
 from ramole_core.terminal.console import write_json
 
 if TYPE_CHECKING:
-    from ramole_core.evaluation.cells import Cells
-    from ramole_core.evaluation.evaluate import Rows
     from ramole_core.evaluation.situations import Crowd
     from ramole_core.ramole import Ramole
 
+SITUATIONS = (
+    "iid,ood,crowded,phrased,follow-up,change,uploads,open,unseen,switch,composite,permuted,blind"
+)
+"""As they run; said here so that help needs no torch."""
 OUT = REPOSITORY / "results" / "evaluation.json"
 
 
@@ -37,11 +39,15 @@ def evaluate(
     skip: Annotated[int, typer.Option(help="Rows of each task left out before them.")] = 0,
     tasks: Annotated[str, typer.Option(help="Comma separated; all of the pool if empty.")] = "",
     systems: Annotated[str, typer.Option(help="Comma separated; all if empty.")] = "",
-    situations: Annotated[str, typer.Option(help="Of iid,ood,crowded; all if empty.")] = "",
+    situations: Annotated[str, typer.Option(help=f"Of {SITUATIONS}; all if empty.")] = "",
     k: Annotated[int, typer.Option(help="Adapters that a system mixes.")] = 3,
     tokens: Annotated[int, typer.Option(help="Longest answer.")] = 50,
     seed: Annotated[int, typer.Option(help="Of the distractors.")] = 0,
     workers: Annotated[int, typer.Option(help="Processes; each gets its share of the cores.")] = 1,
+    trial: Annotated[
+        int,
+        typer.Option(help="So many units of so many questions in situations; estimates the whole."),
+    ] = 0,
     work: Annotated[Path, typer.Option(help="Where cells are kept, to go on from.")] = Path(
         "evaluation"
     ),
@@ -49,22 +55,26 @@ def evaluate(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
     worker: Annotated[bool, typer.Option(hidden=True)] = False,
 ) -> None:
-    """Compare the systems on rows of the sample adapters' tasks, and write the tables.
+    """Compare the systems in every situation, and write the tables.
 
-    Every cell (situation, system, task) is kept in WORK as soon as it is whole; the same command
-    goes on where it was stopped. Deletes nothing.
+    Every cell (situation, system, task or other unit) is kept in WORK as soon as it is whole; the
+    same command goes on where it was stopped, and says how long the rest takes. Deletes nothing.
     """
     from ramole_core.evaluation.cells import Cells
     from ramole_core.evaluation.evaluate import read_rows, run_cells
-    from ramole_core.evaluation.situations import SITUATIONS
-    from ramole_core.evaluation.systems import ORDER, Ask, describe
+    from ramole_core.evaluation.further import FURTHER, Material
+    from ramole_core.evaluation.report import make_report, show_report
+    from ramole_core.evaluation.situation_run import estimate_whole, run_situations
+    from ramole_core.evaluation.systems import ORACLE, ORDER, Ask, describe
 
-    wanted = _words(systems) or list(ORDER)
+    wanted = _words(systems) or [*ORDER, ORACLE]
     for name in wanted:
         describe(name)
-    places = _words(situations) or list(SITUATIONS)
-    if unknown := [name for name in places if name not in SITUATIONS]:
-        raise RamoleError(f"Unknown situation {unknown[0]!r}; choose of {', '.join(SITUATIONS)}.")
+    chosen = _words(situations) or _words(SITUATIONS)
+    if unknown := [name for name in chosen if name not in _words(SITUATIONS)]:
+        raise RamoleError(f"Unknown situation {unknown[0]!r}; choose of {SITUATIONS}.")
+    places = [name for name in chosen if name not in FURTHER]
+    plain = [name for name in wanted if name != ORACLE]
     command = recorded_command("ramole_core")
     others = [] if worker else _start_others(workers)
     with opened(data, seed=seed) as (ramole, crowd):
@@ -91,22 +101,32 @@ def evaluate(
             cells,
             crowd,
             tasks=asked,
-            systems=wanted,
+            systems=plain,
             situations=places,
             ask=ask,
             progress=lambda name, done, total: print(f"{done}/{total} {name}", file=sys.stderr),
+        )
+        material = Material(ramole, crowd, data, asked, ask, seed, split, rows, skip)
+        further = [FURTHER[name](material) for name in chosen if name in FURTHER]
+        whole, further = further, [one.cut(trial) if trial else one for one in further]
+        pace = run_situations(
+            further, cells, systems=wanted, told=lambda line: print(line, file=sys.stderr)
         )
     if worker:
         return
     for other in others:
         other.wait()
     cells.pack(archive)
-    report = _report(
+    report = make_report(
         cells,
         asked,
-        wanted,
-        places,
-        facts | {"command": command, "date": date.today().isoformat()},
+        systems=wanted,
+        places=places,
+        further=further,
+        hours=estimate_whole(whole, pace, systems=wanted),
+        facts=facts
+        | {"command": command, "date": date.today().isoformat()}
+        | ({"trial": trial} if trial else {}),
     )
     out = out or OUT
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -114,7 +134,7 @@ def evaluate(
     if as_json:
         write_json({"out": str(out), **report})
     else:
-        _show(report)
+        show_report(report)
 
 
 def facts_of(ramole: "Ramole") -> dict[str, object]:
@@ -180,48 +200,3 @@ def _start_others(workers: int) -> list[subprocess.Popen]:
 
 def _words(text: str) -> list[str]:
     return [word.strip() for word in text.split(",") if word.strip()]
-
-
-def _report(
-    cells: "Cells",
-    tasks: "list[Rows]",
-    systems: list[str],
-    situations: list[str],
-    facts: dict[str, object],
-) -> dict:
-    """Everything that the file holds: the facts, what was asked, and the tables."""
-    from ramole_core.evaluation.compare import PUBLISHED, make_tables
-    from ramole_core.evaluation.situations import SITUATIONS
-    from ramole_core.evaluation.systems import describe
-
-    router = load_settings().adapters_dir / "_router" / "router_config.json"
-    known = json.loads(router.read_text(encoding="utf-8")) if router.is_file() else {}
-    tables = make_tables(
-        cells,
-        tasks=tasks,
-        systems=systems,
-        situations=situations,
-        trained_on=known.get("trained_on", ()),
-    )
-    return facts | {
-        "rows_per_task": facts["rows"],
-        "tasks": {
-            t.task: {"domain": t.domain, "metric": t.metric, "rows": len(t.rows)} for t in tasks
-        },
-        "methods": {name: describe(name) for name in systems},
-        "settings": {name: SITUATIONS[name] for name in situations},
-        **tables,
-        "published": PUBLISHED,
-    }
-
-
-def _show(report: dict) -> None:
-    """Print the scores as a table, and a line for each aim."""
-    from rich.console import Console
-
-    from ramole_core.evaluation.compare import table_of
-
-    Console().print(table_of(report))
-    for aim in report["aims"]:
-        reached = "reached" if aim["reached"] else "not reached"
-        print(f"{aim['what']}: {aim['measured']} (aim: {aim['aim']}; {reached})")

@@ -2,23 +2,21 @@
 
 Every row counts the same; an interval is the 95 % percentile bootstrap over rows. A difference is
 paired by row; beside it stands the interval over tasks, which says what to expect of other tasks,
-where the one over rows says what to expect of other rows of these. A cell that was not made leaves
-its system out of the situation's table.
+where the one over rows says what to expect of other rows of these. Whether an aim is reached goes
+by the one over tasks. A cell that was not made leaves its system out of the situation's table.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 
 from rich.table import Table
 
 from ramole_core.evaluation.cells import Cells
 from ramole_core.evaluation.evaluate import Rows
-from ramole_core.evaluation.intervals import bootstrap, paired_difference
-from ramole_core.evaluation.systems import ALONE, PERFECT
+from ramole_core.evaluation.intervals import bootstrap
+from ramole_core.evaluation.row_aims import Scores, flat, gap_between, judge_rows, rounded
+from ramole_core.evaluation.systems import ALONE, OURS
 
-OURS = ("ramole_plus", "ramole")
-"""Methods whose differences to all others are reported."""
-RIVALS = ("selection", "mixture")
 PUBLISHED = {
     "source": "arXiv 2406.16989, table 2, Llama-2-7b and 13b, mean over 48 tasks",
     "columns": ["7b IID", "7b OOD", "13b IID", "13b OOD"],
@@ -30,8 +28,6 @@ PUBLISHED = {
         "fusion": [41.6, 40.2, 52.7, 48.9],
     },
 }
-Scores = Mapping[str, Sequence[float]]
-"""By task, one score a row."""
 
 
 def system_scores(
@@ -60,14 +56,15 @@ def make_tables(
     `trained_on` names the adapters that the router has seen: the tasks of the others also get a
     table of their own, `later`.
     """
-    table: dict = {"cells": {}, "lenient": {}, "differences": {}, "retrieval": {}, "aims": []}
+    table: dict = {"cells": {}, "lenient": {}, "differences": {}, "retrieval": {}, "left": {}}
+    table["aims"] = []
     for situation in situations:
         scores = _of(cells, situation, systems, tasks, forgiving=False)
         mild = _of(cells, situation, systems, tasks, forgiving=True)
         table["cells"][situation] = {name: _cell(found) for name, found in scores.items()}
-        table["lenient"][situation] = {name: _interval(_flat(s)) for name, s in mild.items()}
+        table["lenient"][situation] = {name: _interval(flat(s)) for name, s in mild.items()}
         table["differences"][situation] = [
-            {"method": ours, "rival": rival, **_gap(scores[ours], found)}
+            {"method": ours, "rival": rival, **gap_between(scores[ours], found)}
             for ours in OURS
             if ours in scores
             for rival, found in scores.items()
@@ -76,7 +73,10 @@ def make_tables(
         retrieved = measure_retrieval(cells, situation, tasks)
         if retrieved:
             table["retrieval"][situation] = retrieved
-        table["aims"] += judge(situation, scores)
+        left = measure_left(cells, situation, scores, tasks)
+        if left:
+            table["left"][situation] = left
+        table["aims"] += judge_rows(situation, scores, left=left)
     later = [task for task in tasks if task.task not in trained_on]
     if trained_on and later:
         table["later"] = _later(cells, tasks=later, systems=systems, situations=situations)
@@ -125,48 +125,21 @@ def measure_retrieval(cells: Cells, situation: str, tasks: Sequence[Rows]) -> di
     return {"first": _interval(first), "found": _interval(found)}
 
 
-def judge(situation: str, scores: Mapping[str, Scores]) -> list[dict]:
-    """The aims of this situation: what was wanted, what was measured, whether it was reached."""
-    ours = "ramole_plus"
-    if ours not in scores or any(rival not in scores for rival in RIVALS):
-        return []
-    means = {name: _mean(found) for name, found in scores.items()}
-    rival = max(RIVALS, key=lambda name: means[name])
-    if situation != "iid":
-        gap = _gap(scores[ours], scores[rival])
-        return [
-            {
-                "what": f"{situation}: {ours} over the better of selection and mixture ({rival})",
-                "aim": "at least 2 points, the interval above 0",
-                "measured": f"{gap['mean']:+.1f} [{gap['low']:+.1f}, {gap['high']:+.1f}], drawing "
-                f"tasks for rows [{gap['task_low']:+.1f}, {gap['task_high']:+.1f}]",
-                "reached": gap["mean"] >= 2 and gap["low"] > 0,
-            }
-        ]
-    aims = []
-    if PERFECT in scores:
-        share = 100 * means[ours] / means[PERFECT]
-        gap = _gap(scores[ours], scores[PERFECT])
-        aims.append(
-            {
-                "what": f"iid: {ours} of perfect selection",
-                "aim": "at least 98 %",
-                "measured": f"{share:.1f} % ({gap['mean']:+.1f} [{gap['low']:+.1f}, "
-                f"{gap['high']:+.1f}] points)",
-                "reached": share >= 98,
-            }
-        )
-    best = max((n for n in scores if n not in (ours, *ALONE)), key=lambda name: means[name])
-    gap = _gap(scores[ours], scores[best])
-    aims.append(
-        {
-            "what": f"iid: {ours} against the best other method ({best})",
-            "aim": "not below by more than 0.5 points",
-            "measured": f"{gap['mean']:+.1f} [{gap['low']:+.1f}, {gap['high']:+.1f}]",
-            "reached": gap["mean"] >= -0.5,
-        }
-    )
-    return aims
+def measure_left(
+    cells: Cells, situation: str, systems: Iterable[str], tasks: Sequence[Rows]
+) -> dict[str, dict[str, float]] | None:
+    """Percent of rows that a system left to the base, with the interval over tasks; those that
+    never do are left out. None where the cells do not say."""
+    found: dict[str, dict[str, float]] | None = None
+    for system in systems:
+        if system in ALONE:
+            continue
+        made = [cells.read(situation, system, task.task) for task in tasks]
+        left = [cell.measures["left"] for cell in made if cell and "left" in cell.measures]
+        if left:
+            shares = [sum(rows) / len(rows) for rows in left]
+            found = (found or {}) | ({system: _interval(shares)} if any(shares) else {})
+    return found
 
 
 def _of(
@@ -185,31 +158,8 @@ def _of(
 
 def _cell(scores: Scores) -> dict:
     by_task = {task: round(sum(rows) / len(rows), 2) for task, rows in scores.items()}
-    return _interval(_flat(scores)) | {"by_task": by_task}
-
-
-def _flat(scores: Scores) -> list[float]:
-    return [value for rows in scores.values() for value in rows]
-
-
-def _mean(scores: Scores) -> float:
-    flat = _flat(scores)
-    return sum(flat) / len(flat)
-
-
-def _gap(ours: Scores, theirs: Scores) -> dict[str, float]:
-    rows = asdict(paired_difference(_flat(ours), _flat(theirs)))
-    tasks = paired_difference(_task_means(ours), _task_means(theirs))
-    return _rounded(rows | {"task_low": tasks.low, "task_high": tasks.high})
-
-
-def _task_means(scores: Scores) -> list[float]:
-    return [sum(rows) / len(rows) for rows in scores.values()]
+    return _interval(flat(scores)) | {"by_task": by_task}
 
 
 def _interval(values: Sequence[float]) -> dict[str, float]:
-    return _rounded(asdict(bootstrap(values)))
-
-
-def _rounded(numbers: Mapping[str, float]) -> dict[str, float]:
-    return {name: round(number, 2) for name, number in numbers.items()}
+    return rounded(asdict(bootstrap(values)))

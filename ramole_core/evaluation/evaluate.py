@@ -11,7 +11,7 @@ from ramole_core.errors import RamoleError
 from ramole_core.evaluation.cells import Cell, Cells
 from ramole_core.evaluation.metrics import score
 from ramole_core.evaluation.situations import Crowd
-from ramole_core.evaluation.systems import ALONE, Ask, request_of
+from ramole_core.evaluation.systems import ALONE, RANDOM, Ask, random_request, request_of
 from ramole_core.request import Generation, Request
 from ramole_core.retrieval import Hit
 from ramole_core.training.rows import Row
@@ -112,6 +112,7 @@ def _make(
     excluded = crowd.excluded(situation, task.task)
     worth: list[tuple[float, float]] = [(0.0, 0.0)] * len(task.rows)
     adapters: list[list[str]] = [[] for _ in task.rows]
+    abstained = [0.0] * len(task.rows)
     left = []
     for n, row in enumerate(task.rows):
         if system == "selection":
@@ -121,14 +122,35 @@ def _make(
                 continue
         left.append(n)
     requests = [
-        request_of(system, task.rows[n].inputs, own=task.task, excluded=excluded, ask=ask)
+        _request(ramole, system, task.rows[n].inputs, own=task.task, excluded=excluded, ask=ask)
         for n in left
     ]
     for n, answer in zip(left, ramole.generate(requests) if requests else [], strict=True):
-        adapters[n] = answer.adapters
+        adapters[n], abstained[n] = answer.adapters, 100.0 * left_to_base(answer)
         worth[n] = _worth(task.metric, answer.text.strip(), task.rows[n].targets)
     strict, lenient = ([round(pair[n], 2) for pair in worth] for n in (0, 1))
-    return Cell(strict, lenient, adapters, round(time.perf_counter() - began, 2))
+    spent = round(time.perf_counter() - began, 2)
+    return Cell(strict, lenient, adapters, spent, {"left": abstained})
+
+
+def left_to_base(answer: Generation) -> bool:
+    """Whether the base was left to answer because nothing fitted, as the answer's evidence says."""
+    return decision_of(answer) == "base"
+
+
+def decision_of(answer: Generation) -> str | None:
+    """Who answers by the evidence: `adapters`, `base`, or `kept` from the turn before; None where
+    the answer has no evidence."""
+    return getattr(getattr(answer, "evidence", None), "decision", None)
+
+
+def _request(
+    ramole: Answering, system: str, prompt: str, *, own: str, excluded: Sequence[str], ask: Ask
+) -> Request:
+    if system != RANDOM:
+        return request_of(system, prompt, own=own, excluded=excluded, ask=ask)
+    found = [hit.name for hit in ramole.retrieve(prompt, ask.k, exclude=excluded)]
+    return random_request(prompt, found, ask=ask)
 
 
 def _worth(metric: str, answer: str, target: str) -> tuple[float, float]:

@@ -1,11 +1,11 @@
-"""What each piece of `ramole_plus` is worth, on dev rows, beside selection and mixture.
+"""What each piece of `ramole_plus` is worth, on dev rows, beside similarity and mixture.
 
     python -m ramole_core.evaluation.evidence_table --data DATA
 
 A variant takes its k adapters from the nearest 32 by its own evidence and mixes them by its own
-gate; selection and mixture get the same evidence for their choice too, so that what the choice
-gives and what the gate gives can be told apart. Rows are measured as `forced.py` says; differences
-to plain selection are paired by row, with 95 % bootstrap intervals.
+gate; the rivals get the same evidence for their choice too, so that what the choice gives and what
+the gate gives can be told apart. Rows are measured as `forced.py` says; differences to plain
+similarity are paired by row, with 95 % bootstrap intervals over tasks.
 """
 
 import json
@@ -22,7 +22,7 @@ from ramole_core.composition.ramole_plus import EXAMINED
 from ramole_core.evaluation.command import opened
 from ramole_core.evaluation.evaluate import read_rows
 from ramole_core.evaluation.forced import Forced, measure_forced
-from ramole_core.evaluation.intervals import bootstrap, paired_difference
+from ramole_core.evaluation.intervals import bootstrap, bootstrap_groups
 from ramole_core.evaluation.recorded_command import recorded_command
 from ramole_core.evaluation.situations import SITUATIONS
 from ramole_core.methods import Value, complete_options
@@ -32,6 +32,8 @@ from ramole_core.training.card import versions
 
 MODULE = "ramole_core.evaluation.evidence_table"
 PLUS = "ramole_plus"
+RIVAL = "similarity"
+"""The first variant, which all others are compared with."""
 
 
 @dataclass(frozen=True)
@@ -47,13 +49,16 @@ class Variant:
 
 NEAREST = {"surprise": 0.0}
 VARIANTS = (
+    Variant("similarity", "similarity", 3, NEAREST),
     Variant("selection", "selection", 1, NEAREST),
     Variant("mixture", "mixture", 3, NEAREST),
-    Variant("similarity", "similarity", 3, NEAREST),
+    Variant("uniform router", "uniform_router", 3, NEAREST),
+    Variant("random router", "random_router", 3, NEAREST),
     Variant("ramole", "ramole", 3, NEAREST),
     Variant("ramole_plus", "ramole_plus"),
     Variant("selection, chosen by evidence", "selection", 1),
     Variant("mixture, chosen by evidence", "mixture"),
+    Variant("similarity, chosen by evidence", "similarity"),
     Variant("ramole, chosen by evidence", "ramole"),
     Variant("without surprise", "ramole_plus", 3, {"surprise": 0.0}),
     Variant("without similarity", "ramole_plus", 3, {"bandwidth": 1e6}),
@@ -73,16 +78,18 @@ def best(
     return [candidates[n] for n in sorted(range(len(worth)), key=lambda n: -worth[n])[:k]]
 
 
-def summarise(found: Sequence[Forced], plain: Sequence[Forced]) -> dict:
-    """A variant's row of the table, against plain selection."""
+def summarise(found: Sequence[Forced], plain: Sequence[Forced], *, tasks: Sequence[str]) -> dict:
+    """A variant's row of the table, against similarity; differences have intervals over tasks,
+    `tasks` are the rows' own."""
     mean = asdict(bootstrap([one.score for one in found]))
-    gap = asdict(paired_difference([a.score for a in found], [b.score for b in plain]))
-    loss = asdict(paired_difference([a.loss for a in found], [b.loss for b in plain]))
+    pairs = list(zip(found, plain, strict=True))
+    gap = asdict(bootstrap_groups([a.score - b.score for a, b in pairs], tasks))
+    loss = asdict(bootstrap_groups([a.loss - b.loss for a, b in pairs], tasks))
     return {
         **_rounded(mean),
         "loss": round(sum(one.loss for one in found) / len(found), 3),
-        "against": {"rival": "selection", **_rounded(gap)},
-        "loss_against": {"rival": "selection", **_rounded(loss)},
+        "against": {"rival": RIVAL, **_rounded(gap)},
+        "loss_against": {"rival": RIVAL, **_rounded(loss)},
     }
 
 
@@ -117,6 +124,7 @@ def main(
             for row in task.rows
         ]
         metrics = [task.metric for task, _ in asked]
+        owners = [task.task for task, _ in asked]
         report["rows_measured"] = len(asked)
         for situation in [name for name in situations.split(",") if name in SITUATIONS]:
             candidates = ramole.candidates(
@@ -142,7 +150,11 @@ def main(
                     options=variant.options if variant.method == PLUS else None,
                 )
                 plain = plain or found
-                entry = {"group": situation, "name": variant.name, **summarise(found, plain)}
+                entry = {
+                    "group": situation,
+                    "name": variant.name,
+                    **summarise(found, plain, tasks=owners),
+                }
                 report["rows"].append(entry)
                 out.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
                 print(f"{situation:8} {variant.name:32} {entry['mean']:6.1f}  {entry['against']}")

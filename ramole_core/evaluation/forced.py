@@ -18,7 +18,7 @@ from ramole_core.composition import Candidate
 from ramole_core.engine.engine import Engine
 from ramole_core.methods import Value
 from ramole_core.request import Request
-from ramole_core.training.rows import Row, collate, encode_row
+from ramole_core.training.rows import Encoded, Row, collate, encode_row
 
 ROWS = 24
 """Rows of about equal length in one forward."""
@@ -32,7 +32,16 @@ class Forced:
     loss: float
 
 
-@torch.inference_mode()
+@dataclass(frozen=True)
+class ForcedTokens:
+    """One row, token by token of its right answer, the end token included."""
+
+    losses: tuple[float, ...]
+    """In nats."""
+    right: tuple[bool, ...]
+    """Whether the right token was the likeliest."""
+
+
 def measure_forced(
     engine: Engine,
     base: BaseModel,
@@ -48,15 +57,36 @@ def measure_forced(
     Raises RamoleError where the device holds too few adapters for one forward.
     """
     encoded = [encode_row(base.tokenizer, row) for row in rows]
-    order = sorted(range(len(rows)), key=lambda n: len(encoded[n]))
-    found = [Forced(0.0, 0.0)] * len(rows)
+    asked = [
+        (Request(row.inputs, method=method, options=options), adapters)
+        for row, adapters in zip(rows, chosen, strict=True)
+    ]
+    found = []
+    for metric, one in zip(metrics, force_tokens(engine, base, encoded, asked), strict=True):
+        share = float(all(one.right)) if metric == "em" else sum(one.right) / len(one.right)
+        found.append(Forced(100 * share, sum(one.losses) / len(one.losses)))
+    return found
+
+
+@torch.inference_mode()
+def force_tokens(
+    engine: Engine,
+    base: BaseModel,
+    encoded: Sequence[Encoded],
+    asked: Sequence[tuple[Request, Sequence[Candidate]]],
+) -> list[ForcedTokens]:
+    """Every answer token under the method and adapters of its row, after the right ones before it.
+
+    Raises RamoleError where the device holds too few adapters for one forward.
+    """
+    order = sorted(range(len(encoded)), key=lambda n: len(encoded[n]))
+    found: list[ForcedTokens] = [ForcedTokens((), ())] * len(encoded)
     head = base.model.get_output_embeddings()
     assert isinstance(head, nn.Module)
     for start in range(0, len(order), ROWS):
         part = order[start : start + ROWS]
         batch = collate([encoded[n] for n in part])
-        asked = [(Request(rows[n].inputs, method=method, options=options), chosen[n]) for n in part]
-        with engine.mixing(asked, batch.ids.shape[1]):
+        with engine.mixing([asked[n] for n in part], batch.ids.shape[1]):
             hidden = base.model.base_model(
                 input_ids=batch.ids.to(base.device), use_cache=False
             ).last_hidden_state
@@ -65,7 +95,5 @@ def measure_forced(
         right = logits.argmax(-1) == batch.targets
         for place, n in enumerate(part):
             mine = batch.rows == place
-            exact = metrics[n] == "em"
-            share = right[mine].all().float() if exact else right[mine].float().mean()
-            found[n] = Forced(100 * share.item(), losses[mine].mean().item())
+            found[n] = ForcedTokens(tuple(losses[mine].tolist()), tuple(right[mine].tolist()))
     return found

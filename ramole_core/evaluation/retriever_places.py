@@ -6,7 +6,7 @@ from dataclasses import asdict
 import numpy as np
 from jaxtyping import Bool, Float32
 
-from ramole_core.evaluation.intervals import bootstrap
+from ramole_core.evaluation.intervals import bootstrap, bootstrap_groups
 from ramole_core.retrieval.benchmark import FIRST, rank_of_own
 from ramole_core.retrieval.encoder import unit
 
@@ -87,13 +87,16 @@ def summarise(
     runs: Sequence[Places],
     masks: Sequence[Bool[np.ndarray, "prompts"]],
     *,
+    tasks: Sequence[str],
     against: Places | None = None,
 ) -> dict:
     """Top-k in percent over the prompts that each run's mask lets through: mean over seeds, its
-    interval, the seeds' spread; and, against another retriever, the paired gain."""
+    interval over prompts, the one over tasks (`tasks` are the prompts' own), the seeds' spread;
+    and, against another retriever, the paired gain."""
     table: dict[str, dict] = {}
     seen = np.stack(masks)
     some = seen.any(0)
+    own = [tasks[n] for n in np.flatnonzero(some).tolist()]
     for kind in ("plain", "merged"):
         table[kind] = {}
         for k in FIRST:
@@ -103,12 +106,14 @@ def summarise(
             cell = {
                 "mean": float(np.mean(by_seed)),
                 "interval": list(asdict(bootstrap(prompt.tolist())).values())[1:],
+                "tasks": list(asdict(bootstrap_groups(prompt.tolist(), own)).values())[1:],
                 "seeds": [round(value, 2) for value in by_seed],
             }
             if against is not None:
                 gain = asdict(bootstrap((prompt - against.hits(kind, k)[some]).tolist()))
                 cell["gain"] = [round(gain[key], 2) for key in ("mean", "low", "high")]
             cell["mean"] = round(cell["mean"], 2)
-            cell["interval"] = [round(value, 2) for value in cell["interval"]]
+            for name in ("interval", "tasks"):
+                cell[name] = [round(value, 2) for value in cell[name]]
             table[kind][f"top{k}"] = cell
     return table

@@ -8,7 +8,8 @@ tasks, drawn by its seed, and is served as anything else: a mean over samples, a
 stand its LoRA alone, which is what the paper tunes, and the metric and words alone, which take no
 steps. The prompts take no part in any choice. Untuned is the encoder alone in the same window,
 which finds more than in its own. With `merged`, tasks that share their instructions (`TWINS`) count
-as one. Intervals are bootstrapped over prompts, after averaging a prompt over seeds. Runs that the
+as one. Intervals are bootstrapped over prompts, after averaging a prompt over seeds, and beside
+that over tasks, which is wider and says what to expect of other tasks. Runs that the
 file or the work folder holds already are not made again.
 """
 
@@ -183,10 +184,11 @@ def summary_of(report: Report, tasks: np.ndarray, *, shares: Mapping[float, int]
     """The table: retriever x (all prompts, those of tuned tasks, those of unseen tasks)."""
     untuned = report.places("untuned")
     assert untuned is not None
-    everything = np.ones(len(tasks), bool)
-    table = {"untuned": {"all": summarise([untuned], [everything])}}
+    everything, named = np.ones(len(tasks), bool), tasks.tolist()
+    table = {"untuned": {"all": summarise([untuned], [everything], tasks=named)}}
     if shipped := report.places("shipped"):
-        table["shipped"] = {"all": summarise([shipped], [everything], against=untuned)}
+        found = summarise([shipped], [everything], tasks=named, against=untuned)
+        table["shipped"] = {"all": found}
     for (share, count), way in product(shares.items(), WAYS):
         names = [run_name(share, seed, way) for seed in range(count)]
         names = [name for name in names if report.places(name)]
@@ -194,13 +196,13 @@ def summary_of(report: Report, tasks: np.ndarray, *, shares: Mapping[float, int]
         if not runs:
             continue
         tuned = [np.isin(tasks, report.held["runs"][name]["tuned_on"]) for name in names]
-        rows = {"all": summarise(runs, [everything] * len(runs), against=untuned)}
+        rows = {"all": summarise(runs, [everything] * len(runs), tasks=named, against=untuned)}
         if share < 1:
             unseen = [~mask for mask in tuned]
-            rows["tuned"] = summarise(runs, tuned, against=untuned)
-            rows["unseen"] = summarise(runs, unseen, against=untuned)
+            rows["tuned"] = summarise(runs, tuned, tasks=named, against=untuned)
+            rows["unseen"] = summarise(runs, unseen, tasks=named, against=untuned)
             if way == SERVED:
-                rows["unseen, untuned"] = summarise([untuned] * len(runs), unseen)
+                rows["unseen, untuned"] = summarise([untuned] * len(runs), unseen, tasks=named)
         table[f"tuned on {share:.0%}{way}"] = rows
     return table
 
@@ -231,16 +233,22 @@ def measure_shipped(
     after = Places.measure(shipped, examples, prompts)
     found: dict = {"trained_on": trained}
 
-    def keep(name: str, old: Places, new: Sequence[Places], masks: Sequence[np.ndarray]) -> None:
+    def keep(
+        name: str,
+        old: Places,
+        new: Sequence[Places],
+        masks: Sequence[np.ndarray],
+        of: Sequence[str],
+    ) -> None:
         found[name] = {
             "prompts": int(np.stack(masks).any(0).sum()),
-            "untuned": summarise([old] * len(masks), masks),
-            "shipped": summarise(new, masks, against=old),
+            "untuned": summarise([old] * len(masks), masks, tasks=of),
+            "shipped": summarise(new, masks, tasks=of, against=old),
         }
 
-    learnt = np.isin(tasks, trained)
-    keep("tasks it was not tuned on", before, [after], [~learnt])
-    keep("tasks it was tuned on, dev prompts", before, [after], [learnt])
+    learnt, named = np.isin(tasks, trained), tasks.tolist()
+    keep("tasks it was not tuned on", before, [after], [~learnt], named)
+    keep("tasks it was tuned on, dev prompts", before, [after], [learnt], named)
     twins, masks = [], []
     for seed in range(seeds):
         half = split_tasks(groups, share=0.5, seed=seed)
@@ -248,11 +256,12 @@ def measure_shipped(
         embed = tuner.ways(f"half-seed{seed}", texts.train, seed=seed)[SERVED]
         twins.append(Places.measure(embed, examples, prompts))
         masks.append(~np.isin(tasks, names_in(half)))
-    keep("tuned on half of its tasks, the other tasks", before, twins, masks)
+    keep("tuned on half of its tasks, the other tasks", before, twins, masks, named)
     pool, asked = sample_pool(examples, prompts, adapters)
     everything = [np.ones(len(asked), bool)]
     old, new = (Places.measure(embed, pool, asked) for embed in (dense, shipped))
-    keep("sample adapters among strangers", old, [new], everything)
+    owners = [prompt["task"] for prompt in asked]
+    keep("sample adapters among strangers", old, [new], everything, owners)
     return found
 
 

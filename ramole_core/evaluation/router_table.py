@@ -2,10 +2,11 @@
 
     python -m ramole_core.evaluation.router_table --data DATA --unseen NAME,NAME,...
 
-For each dev row three adapters are mixed, the same for every gate. In `own` they are the row's own
-adapter and two others drawn at random, in `others` three others: what a good retriever finds, and
-what is left when nothing fits. The measure is the loss of the right answer in nats a token; its
-differences are paired by row, with 95 % bootstrap intervals.
+The random gates are sharpened until their weights are as uneven as the trained one's
+(`sharpness.py`). For each dev row three adapters are mixed, the same for every gate. In `own` they
+are the row's own adapter and two others drawn at random, in `others` three others: what a good
+retriever finds, and what is left when nothing fits. The measure is the loss of the right answer in
+nats a token; its differences are paired by row, with 95 % bootstrap intervals.
 """
 
 import json
@@ -25,6 +26,7 @@ from ramole_core.composition import Router, load_trained, random_router
 from ramole_core.composition.router import read_router
 from ramole_core.evaluation.intervals import bootstrap, paired_difference
 from ramole_core.evaluation.recorded_command import recorded_command
+from ramole_core.evaluation.sharpness import as_sharp, mean_entropy
 from ramole_core.methods import find_row
 from ramole_core.settings import REPOSITORY, load_settings
 from ramole_core.training.card import versions
@@ -36,6 +38,8 @@ from ramole_core.training.rows import Encoded, encode_rows, read_task
 
 SETTINGS = ("own", "others")
 K = 3
+SHARP_ROWS = 6
+"""Rows, of different tasks, that the random gates are made as sharp on."""
 GROUP = 10
 """Rows of a task that meet the same adapters."""
 
@@ -137,15 +141,15 @@ def _between(
 
 
 def verdict(summary: dict) -> str:
-    """One sentence: whether the trained gate beats both controls, whichever sets are drawn."""
+    """One sentence: whether the trained gate beats both controls, whichever tasks are drawn."""
     words = []
     for rival, gap in summary["trained_minus"].items():
-        low, high = gap["set_low"], gap["set_high"]
+        low, high = gap["task_low"], gap["task_high"]
         beats = "beats" if high < 0 else "loses to" if low > 0 else "does not beat"
         words.append(
-            f"{beats} the {rival} gate ({gap['mean']:+.4f} [{gap['low']:+.4f}, {gap['high']:+.4f}]"
-            f"; drawing sets of adapters [{low:+.4f}, {high:+.4f}], drawing tasks "
-            f"[{gap['task_low']:+.4f}, {gap['task_high']:+.4f}])"
+            f"{beats} the {rival} gate ({gap['mean']:+.4f}, drawing tasks [{low:+.4f}, "
+            f"{high:+.4f}], drawing sets of adapters [{gap['set_low']:+.4f}, "
+            f"{gap['set_high']:+.4f}], drawing rows [{gap['low']:+.4f}, {gap['high']:+.4f}])"
         )
     return "The trained gate " + " and ".join(words) + "."
 
@@ -174,15 +178,20 @@ def main(
     model = MixedModel(
         base, loras=read_loras(names, settings=settings, shapes=shapes).loras, shapes=shapes
     )
+    kept = trained.to(device=base.device, dtype=base.dtype)
+    known = [rows_of[0] for rows_of in dev.values()][:SHARP_ROWS]
+    entropy = mean_entropy(model, known, kept, names=names[:K])
+    drawn = [
+        random_router(shapes, rank=trained.rank, seed=seed + turn, like=trained).to(
+            device=base.device, dtype=base.dtype
+        )
+        for turn in range(3)
+    ]
+    sharp = [as_sharp(model, known, one, entropy=entropy, names=names[:K]) for one in drawn]
     gates: dict[str, list[Router | None]] = {
-        "trained": [trained.to(device=base.device, dtype=base.dtype)],
+        "trained": [kept],
         "uniform": [None],
-        "random": [
-            random_router(shapes, rank=trained.rank, seed=seed + turn, like=trained).to(
-                device=base.device, dtype=base.dtype
-            )
-            for turn in range(3)
-        ],
+        "random": list(sharp),
     }
     alone = measure_alone(model, dev)
     report = {
@@ -196,6 +205,11 @@ def main(
         "k": K,
         "rows": {name: len(encoded) for name, encoded in dev.items()},
         "seed": seed,
+        "entropy": {
+            "trained": entropy,
+            "random as drawn": mean_entropy(model, known, drawn[0], names=names[:K]),
+            "random": mean_entropy(model, known, sharp[0], names=names[:K]),
+        },
         "versions": versions(),
     }
     console = Console()

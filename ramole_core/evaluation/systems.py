@@ -1,14 +1,26 @@
-"""The systems of the comparison: each turns a row into the request that it stands for."""
+"""The systems of the comparison: each turns a row into the request that it stands for.
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+A system is a method, a bound (`perfect`, `oracle`), or the control `random_weights`. A method may
+be changed by words after an @: `similarity@abstain=true`, `ramole_plus@surprise=0`.
+"""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
 
 from ramole_core.errors import RamoleError
-from ramole_core.methods import METHOD_LIST
+from ramole_core.methods import METHOD_LIST, Value, complete_options, read_values
 from ramole_core.request import Request
 
 PERFECT = "perfect"
 """The row's own adapter, named: what a retriever without a fault would allow."""
+ORACLE = "oracle"
+"""The right adapter at every token; only where right answers are forced."""
+RANDOM = "random_weights"
+"""The adapters that are found, with weights drawn at random for each prompt: a control that needs
+no trained file, and whose weights are far from equal."""
 ALONE = ("base", PERFECT)
 """They do not retrieve, so every situation is the same to them."""
 ORDER = (
@@ -16,13 +28,24 @@ ORDER = (
     PERFECT,
     "selection",
     "mixture",
+    "uniform_router",
     "ramole_plus",
     "ramole",
     "similarity",
     "random_router",
+    RANDOM,
     "fusion",
 )
 """As they run; the published table's rows and our own."""
+WRITTEN = tuple(name for name in ORDER if name != "fusion")
+"""Where answers are written in the situations beyond the rows of one task."""
+OURS = ("ramole_plus", "ramole")
+"""Methods whose differences to all others are reported."""
+BOUNDS = {
+    PERFECT: "the row's own adapter alone, as a retriever without a fault would choose",
+    ORACLE: "the right adapter alone at every token, as a gate without a fault would choose",
+}
+CONTROL = "the adapters that are found, with weights drawn at random for each prompt"
 
 
 @dataclass(frozen=True)
@@ -33,22 +56,87 @@ class Ask:
     tokens: int
 
 
+@dataclass(frozen=True)
+class Way:
+    """A system that is a method, perhaps changed."""
+
+    method: str
+    options: Mapping[str, Value] | None = None
+    abstain: bool | None = None
+    """Whether the base may answer where nothing fits; None: the method's default."""
+
+    def of(self, request: Request) -> Request:
+        """The same request, answered this way."""
+        changes: dict[str, object] = {"method": self.method}
+        changes |= {"options": self.options} if self.options else {}
+        changes |= {} if self.abstain is None else {"abstain": self.abstain}
+        return replace(request, **changes)
+
+
+def read_way(system: str) -> Way:
+    """The method of a system's name, and what stands after its @; raises RamoleError."""
+    method, at, words = system.partition("@")
+    if not at:
+        return Way(method)
+    values = read_values(words.split("@"))
+    abstain = values.pop("abstain", None)
+    if not isinstance(abstain, bool | None):
+        raise RamoleError(f"System {system!r} says abstain={abstain}; give true or false.")
+    complete_options(method, values)
+    return Way(method, values or None, abstain)
+
+
 def describe(system: str) -> str:
     """One line on what a system is; raises RamoleError for an unknown one."""
-    if system == PERFECT:
-        return "the row's own adapter alone, as a retriever without a fault would choose"
-    found = [method.summary for method in METHOD_LIST if method.name == system]
+    if system in BOUNDS:
+        return BOUNDS[system]
+    if system == RANDOM:
+        return CONTROL
+    way = read_way(system)
+    found = [method.summary for method in METHOD_LIST if method.name == way.method]
     if not found:
-        known = [PERFECT, *(method.name for method in METHOD_LIST)]
+        known = [*BOUNDS, RANDOM, *(method.name for method in METHOD_LIST)]
         raise RamoleError(f"Unknown system {system!r}; choose of {', '.join(known)}.")
-    return found[0]
+    return found[0] + (f" ({system.partition('@')[2]})" if "@" in system else "")
 
 
-def request_of(system: str, prompt: str, *, own: str, excluded: Sequence[str], ask: Ask) -> Request:
-    """What the system is asked for a row whose own adapter is `own`."""
-    shared = {"max_new_tokens": ask.tokens, "trace": False}
-    if system == PERFECT:
-        return Request(prompt, method="selection", adapters=(own,), **shared)
-    if system == "base":
-        return Request(prompt, method="base", **shared)
-    return Request(prompt, method=system, k=ask.k, exclude=tuple(excluded), **shared)
+def request_of(
+    system: str,
+    prompt: str,
+    *,
+    own: str | None,
+    excluded: Sequence[str],
+    ask: Ask,
+    owner: str | None = None,
+) -> Request:
+    """What the system is asked for a row whose own adapter is `own`; None: the base's.
+
+    The control needs to know what is found: `random_request`.
+    """
+    plain = Request(prompt, method="base", max_new_tokens=ask.tokens, trace=False, owner=owner)
+    if system == PERFECT and own is not None:
+        return replace(plain, method="selection", adapters=(own,))
+    if system in ALONE:
+        return plain
+    return read_way(system).of(replace(plain, k=ask.k, exclude=tuple(excluded)))
+
+
+def random_request(
+    prompt: str, found: Sequence[str], *, ask: Ask, owner: str | None = None
+) -> Request:
+    """What `random_weights` asks: the adapters that were found, weighed by chance."""
+    return Request(
+        prompt,
+        method="mixture",
+        adapters=tuple(found),
+        weights=draw_weights(prompt, len(found)),
+        max_new_tokens=ask.tokens,
+        trace=False,
+        owner=owner,
+    )
+
+
+def draw_weights(prompt: str, count: int) -> tuple[float, ...]:
+    """Weights of sum 1, every such set as likely as any other; the prompt is the seed."""
+    seed = int.from_bytes(hashlib.sha256(prompt.encode()).digest()[:8], "big")
+    return tuple(float(w) for w in np.random.default_rng(seed).dirichlet(np.ones(count)))

@@ -100,11 +100,13 @@ class MixedModel:
             yield
 
     @contextmanager
-    def gated_by(self, router: Router | None, *, names: Sequence[str]) -> Iterator[None]:
+    def gated_by(
+        self, router: Router | None, *, names: Sequence[str], watch: bool = False
+    ) -> Iterator[None]:
         """The same under this RouterLoRA; `None` is the uniform gate."""
         present = torch.stack([self._adapters[name].present for name in names], dim=1)
         decision = Decision(even(present), gate=Gate(router=router))
-        with self.mixer.mixing([self._place(decision, names)]):
+        with self.mixer.mixing([self._place(decision, names)], trace=watch):
             yield
 
     def _place(self, decision: Decision, names: Sequence[str]) -> PlainMix:

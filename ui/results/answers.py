@@ -4,6 +4,7 @@ from ..parts.markup import escaped
 from .files import Unmeasured
 from .scores import LABELS, NOT_MIXING, Evaluation, Published
 from .sections import made_html, section, unmeasured_html
+from .situations import situations_html
 from .tables import box, breakable, cell, head, plain, scale_over, verdict
 from .values import Span
 
@@ -28,7 +29,8 @@ def top_html(found: Evaluation | None, missing: Unmeasured | None) -> str:
             parts.append(f'<div class="rm-pair">{tables}{_published(found.published)}</div>')
         else:
             parts.append(tables)
-        parts += [_aims(found), _ways(found), _later(found), _lenient(found)]
+        parts += [_aims(found), situations_html(found.situations)]
+        parts += [_ways(found), _later(found), _lenient(found)]
     return section("answers", TITLE, LEAD, "".join(parts))
 
 
@@ -36,7 +38,8 @@ def again_html(found: Evaluation | None) -> str:
     """The comparison on held-out rows, folded away; nothing where it was not measured."""
     if found is None:
         return ""
-    shown = _scores(found) + _aims(found) + made_html(found.made)
+    shown = _scores(found) + _aims(found) + situations_html(found.situations)
+    shown += made_html(found.made)
     return f'<div class="rm-results"><details><summary>{AGAIN}</summary>{shown}</details></div>'
 
 
@@ -139,7 +142,8 @@ def _scores(found: Evaluation) -> str:
         rows,
         kind="names" if len(found.settings) > 1 else "names narrow",
         below="Bold: the best way of mixing in its setting. base, perfect and selection use one "
-        "adapter or none. A line is the interval, a dot the mean, on one scale for all cells.",
+        "adapter or none. A line is the interval over rows, a dot the mean, on one scale for all "
+        f"cells. {escaped(found.tuned)}",
     )
 
 

@@ -61,7 +61,10 @@ def headline(folder: Path) -> tuple[str, str]:
         gaps = [gap for name in POOLS if (gap := gate_gap(table(gates.get(name))))]
         if gaps:
             won = [verdict_of(gap, lower=True) for gap in gaps].count("better")
-            words = "times the trained gate beats equal weights among adapters it never saw"
+            words = (
+                "times the trained gate's loss beats equal weights, in nats a token, among random "
+                "neighbours that it never saw"
+            )
             return f"{won} of {len(gaps)}", words
     words = "router variants clearly better than their rival"
     ablations = load(folder, "router_ablations.json")
@@ -75,9 +78,12 @@ def headline(folder: Path) -> tuple[str, str]:
 
 
 def gate_gap(raw: Raw) -> Span | None:
-    """The trained gate minus equal weights; over sets of adapters where the file has that."""
+    """The trained gate minus equal weights; its interval is over tasks where the file has that,
+    else over sets of adapters, else over rows."""
     gap = table(table(raw.get("trained_minus")).get("uniform"))
-    low, high = gap.get("set_low", gap.get("low")), gap.get("set_high", gap.get("high"))
+    low, high = (
+        gap.get(f"task_{end}", gap.get(f"set_{end}", gap.get(end))) for end in ("low", "high")
+    )
     return span_of({"mean": gap.get("mean"), "low": low, "high": high})
 
 
@@ -154,6 +160,10 @@ def gates_html(raw: Raw) -> str:
     facts = [("trained on", ", ".join(map(text, items(raw.get("trained_on")))))]
     facts.append(("measured on", ", ".join(map(text, items(raw.get("unseen"))))))
     facts.append(("adapters mixed", f"k = {text(raw.get('k'))}" if raw.get("k") else ""))
+    even = ", ".join(
+        f"{name} {span.mean:.2f}" for name, span in spans_of(raw.get("entropy")).items()
+    )
+    facts.append(("entropy of the weights, 1 is equal ones", even))
     return box(
         "Loss on tasks the router never saw, nats a token, lower is better",
         heads,

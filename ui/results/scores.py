@@ -5,10 +5,11 @@ the same comparison on held-out dev rows, for what has changed since the test wa
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from .files import Made, Unmeasured, load, made_of, unreadable
+from .situations import Situation, situations_in
 from .values import Raw, Span, items, number, span_of, spans_of, table, text
 
 TESTED, HELD_OUT = "evaluation.json", "evaluation_dev.json"
@@ -80,6 +81,21 @@ class Evaluation:
     aims: tuple[Aim, ...] = ()
     published: Published | None = None
     k: str = ""
+    situations: dict[str, Situation] = field(default_factory=dict)
+    """Those beyond the rows of one task, by name."""
+    retriever: str = ""
+    """Checksum of the retriever that found the adapters."""
+    tuned_on: tuple[str, ...] | None = None
+    """Tasks of these that the retriever was tuned on; None where no file says so."""
+
+    @property
+    def tuned(self) -> str:
+        """One sentence on that; nothing where no file says so."""
+        known, every = len(self.tuned_on or ()), len(self.tasks)
+        if self.tuned_on is None:
+            return ""
+        share = "all" if known == every else f"{known} of"
+        return f"The retriever was tuned on other rows of {share} these {every} tasks."
 
     def scores(self, setting: str) -> dict[str, Span]:
         """The setting's scores, in the order of the rows."""
@@ -99,7 +115,10 @@ def evaluation(folder: Path, name: str = TESTED) -> tuple[Evaluation | None, Unm
     if not isinstance(raw, Unmeasured):
         found = evaluation_of(raw, name)
         if found is not None:
-            return found, None
+            known = found.tuned_on
+            return replace(
+                found, tuned_on=_tuned_on(folder, found) if known is None else known
+            ), None
         missing = unreadable(name)
     assert isinstance(missing, Unmeasured)
     return None, missing
@@ -121,7 +140,7 @@ def evaluation_of(raw: Raw, name: str = TESTED) -> Evaluation | None:
     settings = {name: said.get(name, "") for name in dict.fromkeys([*said, *cells])}
     rows, split = text(raw.get("rows_per_task")), text(raw.get("split"))
     after = f" after the first {skipped}" if (skipped := text(raw.get("skipped"))) else ""
-    k = text(raw.get("k"))
+    k, tuned = text(raw.get("k")), raw.get("retriever_tuned_on")
     tasks = {name: _task(value) for name, value in table(raw.get("tasks")).items()}
     facts = (
         ("rows", f"{rows} rows a task{after}, {split} split" if rows and split else ""),
@@ -145,7 +164,20 @@ def evaluation_of(raw: Raw, name: str = TESTED) -> Evaluation | None:
         aims=tuple(_aims(raw.get("aims"))),
         published=_published(raw.get("published")),
         k=k,
+        situations=situations_in(raw.get("situations")),
+        retriever=text(raw.get("retriever_checksum")),
+        tuned_on=tuple(map(text, items(tuned))) if isinstance(tuned, list) else None,
     )
+
+
+def _tuned_on(folder: Path, found: Evaluation) -> tuple[str, ...] | None:
+    """As the record of the shipped retriever says, if it is that one; else None."""
+    raw = load(folder, "retriever.json")
+    shipped = {} if isinstance(raw, Unmeasured) else table(raw.get("shipped"))
+    if not found.retriever or text(shipped.get("checksum")) != found.retriever:
+        return None
+    trained = set(map(text, items(shipped.get("trained_on"))))
+    return tuple(name for name in found.tasks if name in trained)
 
 
 def _cell(raw: object) -> Cell | None:
