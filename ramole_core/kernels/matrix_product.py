@@ -106,8 +106,6 @@ def _multiply(pointer):
     room = np.empty(steps * STEP + 4 * SQUARE + LINE, np.uint8)
     if i % DEPTH:
         room[:] = 0  # the last depth is not filled
-    laid = -(-room.ctypes.data // LINE) * LINE
-    found = laid + steps * STEP
     most = -(-m // SIDE) * SIDE
     sums = np.empty((most, OUTPUTS), np.float32)
     zeros = np.zeros(OUTPUTS, np.float32)
@@ -116,6 +114,9 @@ def _multiply(pointer):
         tile = take(pointer)
         if tile >= words[TILES]:
             break
+        # taken anew for each tile: memory whose array is not met again is given back at once
+        laid = -(-room.ctypes.data // LINE) * LINE
+        found = laid + steps * STEP
         first = tile * OUTPUTS
         count = min(OUTPUTS, o - first)
         if lies and count == OUTPUTS:
