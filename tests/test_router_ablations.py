@@ -99,7 +99,7 @@ def test_a_trial_trains_on_others_measures_once_and_is_kept(trials, tmp_path):
     assert trials.losses(alone, "own", 0) == trials.uniform("own", k=1)
 
 
-def test_a_gate_must_win_whichever_sets_are_drawn():
+def test_a_gate_must_win_whichever_tasks_are_drawn_and_the_sets_are_told():
     chance = np.random.default_rng(0)
     lead = [[-0.1 + 0.01 * chance.normal() for _ in range(10)], [0.06] * 10, [-0.08] * 10]
     uniform = {"ant": [2.0] * 20, "bee": [3.0] * 10}
@@ -111,6 +111,7 @@ def test_a_gate_must_win_whichever_sets_are_drawn():
     gap = summary["trained_minus"]["uniform"]
     assert gap["high"] < 0 < gap["set_high"]  # 30 rows agree, of three sets one does not
     assert gap["task_low"] == pytest.approx(-0.08) and gap["task_high"] < 0
+    said = router_table.verdict(summary)
+    assert "beats the uniform gate" in said and f"{gap['set_high']:+.4f}]" in said
+    gap |= {"task_high": 0.01}
     assert "does not beat the uniform gate" in router_table.verdict(summary)
-    gap |= {"set_low": -0.2, "set_high": -0.01}
-    assert "beats the uniform gate" in router_table.verdict(summary)
