@@ -251,11 +251,12 @@ def test_a_mistake_is_one_line_and_exit_2(words, sentence, door, file, tmp_path,
 
 
 SLOW = """
+import os
 import sys
 import ramole_core.ramole
 from ramole_core.cli import main
 from tests.test_cli_batch import Door
-ramole_core.ramole.Ramole = lambda: Door(pause=0.01, length=3)
+ramole_core.ramole.Ramole = lambda: Door(pause=float(os.environ['PAUSE']), length=3)
 sys.exit(main(sys.argv[1:]))
 """
 
@@ -265,7 +266,7 @@ def test_killed_at_any_moment_it_goes_on(sign, tmp_path):
     file, out = tmp_path / "rows.csv", tmp_path / "out.jsonl"
     file.write_text("prompt\n" + "".join(f"p{i}\n" for i in range(400)))
     words = [sys.executable, "-c", SLOW, "batch", str(file), "--out", str(out), "--resume"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PAUSE": "0.2"}  # 400 rows: half a minute
     for _ in range(3):
         had = out.read_bytes().count(b"\n") if out.exists() else 0
         process = subprocess.Popen(words, cwd=REPOSITORY, env=environment)
@@ -275,7 +276,8 @@ def test_killed_at_any_moment_it_goes_on(sign, tmp_path):
         process.send_signal(sign)
         assert process.wait(60) == (130 if sign == signal.SIGINT else -9)
     before = out.read_bytes()
-    subprocess.run(words, cwd=REPOSITORY, env=environment, check=True, timeout=120)
+    quick = environment | {"PAUSE": "0.001"}
+    subprocess.run(words, cwd=REPOSITORY, env=quick, check=True, timeout=120)
     assert out.read_bytes().startswith(before[: before.rfind(b"\n") + 1])
     told = lines(out)
     assert sorted(line["index"] for line in told) == list(range(400))

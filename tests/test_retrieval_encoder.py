@@ -77,11 +77,13 @@ def test_no_network_and_not_a_word(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-def test_one_text_is_fast(encoder: Encoder) -> None:
-    text = "Write a SQL query: how many singers from France are older than 40?"
-    encoder.embed([text])
-    best = min(_seconds(encoder, text) for _ in range(8))
-    assert best < 0.06
+def test_a_short_text_takes_a_fraction_of_a_long_one(encoder: Encoder) -> None:
+    """Nothing is padded, and nothing is done anew for each text: the machine is the yardstick."""
+    short = "Write a SQL query: how many singers from France are older than 40?"
+    long = short * 40  # cut at the encoder's 256 tokens
+    encoder.embed([short, long])
+    pairs = [(_seconds(encoder, short), _seconds(encoder, long)) for _ in range(8)]
+    assert min(one for one, _ in pairs) < 0.6 * min(one for _, one in pairs)
 
 
 def _seconds(encoder: Encoder, text: str) -> float:

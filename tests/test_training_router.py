@@ -8,11 +8,12 @@ from safetensors.torch import load_file
 
 from ramole_core.composition import Lora, find_method, load_router
 from ramole_core.errors import RamoleError
-from ramole_core.training.loss import row_losses
-from ramole_core.training.method import fresh_weights, keep_some, train_method
+from ramole_core.training.companions import Companions, keep_some
+from ramole_core.training.loss import mean_by_row, row_losses
+from ramole_core.training.method import fresh_weights, mixed_rows, train_method
 from ramole_core.training.mixed_model import MixedModel
 from ramole_core.training.recipe import MethodRecipe, Schedule
-from ramole_core.training.rows import Row, Task, encode_rows
+from ramole_core.training.rows import Encoded, Row, Task, collate, encode_rows
 from tests.tiny_training import build_base
 
 SHAPES = {
@@ -130,10 +131,10 @@ def test_the_file_gives_the_loss_that_was_measured(base, loras, tmp_path):
     model = MixedModel(base, loras=loras, shapes=SHAPES)
     router = load_router(tmp_path / "r", shapes=SHAPES)
     router = router.to(device=base.device, dtype=base.dtype)
-    with model.gated_by(router, names=model.names):
+    with model.gated_by(router, names=[model.names]):
         served = row_losses(model.plain, dev).mean().item()
     assert served == pytest.approx(progress.dev_losses[-1]["ramole"], abs=1e-2)
-    with model.gated_by(None, names=model.names):
+    with model.gated_by(None, names=[model.names]):
         assert abs(row_losses(model.plain, dev).mean().item() - served) > 1e-3
 
 
@@ -167,6 +168,62 @@ def test_dropout_keeps_two_and_drops_half():
     assert 2.5 < sum(len(k) for k in kept) / 400 < 3.1
     assert keep_some(names, 0.0, seed=1, step=0) == names
     assert len({keep_some(names, 0.5, seed=1, step=s) for s in range(50)}) > 5
+
+
+def near(texts):
+    """Its own first where a text names it, then the others as they come."""
+    names = ("red", "blue", "loud")
+    return [sorted(names, key=lambda name: name not in text) for text in texts]
+
+
+FOUND = recipe(12, retrieved=2, masked=0.5)
+
+
+def test_each_row_is_mixed_from_what_is_found_its_own_hidden_half_the_time(base):
+    rows = mixed_rows(base, TASKS, FOUND) * 12
+    companions = Companions(FOUND, ("red", "blue", "loud"), near)
+    sets = companions.of_step(3, rows)
+    assert {len(each) for each in sets} == {2}
+    own = [row.task in each for row, each in zip(rows, sets, strict=True)]
+    assert 0.4 < sum(own) / len(own) < 0.6
+    assert all(
+        each[0] == row.task for row, each in zip(rows, sets, strict=True) if row.task in each
+    )
+    assert sets == companions.of_step(3, rows) != companions.of_step(4, rows)
+    assert companions.of_dev(rows) == companions.of_dev(rows)
+    never = Companions(recipe(12, retrieved=2, masked=1.0), ("red", "blue", "loud"), near)
+    assert not any(r.task in each for r, each in zip(rows, never.of_step(0, rows), strict=True))
+
+
+def test_it_learns_over_what_is_found_and_goes_on_after_a_kill(base, loras, tmp_path):
+    whole = run(base, loras, tmp_path / "whole", recipe=FOUND, near=near)
+    assert whole.dev_losses[-1]["ramole"] < whole.dev_losses[-1]["uniform"]
+    assert whole.dev_losses[-1]["uniform"] != pytest.approx(
+        run(base, loras, tmp_path / "all").dev_losses[-1]["uniform"], abs=1e-4
+    )
+
+    def kill(progress, steps):
+        if progress.step == 5:
+            raise Killed
+
+    with pytest.raises(Killed):
+        run(base, loras, tmp_path / "broken", recipe=FOUND, near=near, report=kill)
+    resumed = run(base, loras, tmp_path / "broken", recipe=FOUND, near=near)
+    assert resumed.train_losses == whole.train_losses
+
+
+def test_what_finds_them_must_be_given(base, loras, tmp_path):
+    with pytest.raises(RamoleError, match="nothing was given to find them with"):
+        run(base, loras, tmp_path / "r", recipe=FOUND)
+    for wrong in ({"retrieved": 1}, {"masked": 1.5}):
+        with pytest.raises(RamoleError, match=next(iter(wrong))):
+            recipe(**wrong)
+
+
+def test_a_long_answer_counts_no_more_than_a_short_one():
+    batch = collate([Encoded((1, 2), (3,)), Encoded((1, 2), (3, 4, 5))])
+    tokens = torch.tensor([4.0, 1.0, 2.0, 3.0])
+    assert mean_by_row(tokens, batch).item() == pytest.approx((4 + 2) / 2)
 
 
 def test_one_adapter_is_not_enough(base, loras, tmp_path):

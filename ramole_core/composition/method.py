@@ -94,6 +94,11 @@ class Composition:
         checksum -> name; None: those that retrieval finds."""
         return None
 
+    @property
+    def fixed(self) -> bool:
+        """Whether it knows a fixed pool."""
+        return type(self).pool is not Composition.pool
+
     # --- training: what `train method` needs where `row.training` is not empty --------------------
 
     def begin(

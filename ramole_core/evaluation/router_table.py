@@ -78,7 +78,7 @@ def measure_gates(
             for part, names in zip(parts, sets, strict=True):
                 total = torch.zeros(len(part))
                 for router in routers:
-                    with model.gated_by(router, names=names):
+                    with model.gated_by(router, names=[names]):
                         total += row_losses(model.plain, part)
                 found += (total / len(routers)).tolist()
             losses[gate][name] = found
@@ -93,7 +93,7 @@ def measure_alone(
     bare = {name: row_losses(model.plain, rows).tolist() for name, rows in dev.items()}
     own = {}
     for name, rows in dev.items():
-        with model.gated_by(None, names=(name,)):
+        with model.gated_by(None, names=[(name,)]):
             own[name] = row_losses(model.plain, rows).tolist()
     return {"base": bare, "own_alone": own}
 

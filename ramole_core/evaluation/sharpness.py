@@ -29,7 +29,7 @@ def mean_entropy(
     found = []
     for row in rows:
         ids = torch.tensor([row.prompt + row.answer], device=model.plain.device)
-        with model.gated_by(router, names=names, watch=True):
+        with model.gated_by(router, names=[names], watch=True):
             model.plain(input_ids=ids, use_cache=False)
         weights = (model.mixer.alpha or {}).values()
         every = [torch.special.entr(alpha.float()).sum(-1).mean() for alpha in weights]

@@ -213,7 +213,7 @@ class Retriever:
         )
 
     def _write(self, cards: Sequence[Card]) -> None:
-        texts = [_texts(card) for card in cards]
+        texts = [card_texts(card) for card in cards]
         rows = self.embed([text for group in texts for text in group])
         ends = np.cumsum([len(group) for group in texts])
         groups = np.split(rows, ends[:-1])
@@ -277,12 +277,13 @@ class Retriever:
             return ask()
 
 
-def _texts(card: Card) -> tuple[str, ...]:
+def card_texts(card: Card) -> tuple[str, ...]:
+    """What an adapter's vector is made of: its first examples, else its name."""
     return tuple(card.texts[:EXAMPLES]) or (card.name,)
 
 
 def _checksum(card: Card) -> str:
-    return hashlib.sha256(json.dumps(_texts(card)).encode()).hexdigest()
+    return hashlib.sha256(json.dumps(card_texts(card)).encode()).hexdigest()
 
 
 def _bad(entry: Entry) -> bool:

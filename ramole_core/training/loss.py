@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from ramole_core.errors import RamoleError
-from ramole_core.training.rows import Batch, Encoded, collate
+from ramole_core.training.rows import Batch, R, collate
 
 
 def token_losses(model: PreTrainedModel, batch: Batch) -> Float[Tensor, " m"]:
@@ -36,13 +36,21 @@ def answer_loss(model: PreTrainedModel, batch: Batch) -> Float[Tensor, ""]:
     return token_losses(model, batch).mean()
 
 
+def mean_by_row(tokens: Float[Tensor, " m"], batch: Batch) -> Float[Tensor, ""]:
+    """The mean over a batch's rows of each one's mean over its answer tokens: a long answer counts
+    no more than a short one. `tokens` are `token_losses` of the batch."""
+    rows, count = batch.rows.to(tokens.device), len(batch.ids)
+    total = tokens.new_zeros(count).index_add(0, rows, tokens)
+    return (total / torch.bincount(rows, minlength=count)).mean()
+
+
 @torch.no_grad()
 def row_losses(
     model: PreTrainedModel,
-    rows: Sequence[Encoded],
+    rows: Sequence[R],
     *,
     batch_rows: int = 25,
-    mixing: Callable[[Sequence[Encoded]], AbstractContextManager[None]] | None = None,
+    mixing: Callable[[Sequence[R]], AbstractContextManager[None]] | None = None,
 ) -> Float[Tensor, " n"]:
     """Mean answer loss of each row, in the rows' order; computed in batches of like length, each
     inside `mixing` of its rows."""

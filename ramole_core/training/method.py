@@ -3,9 +3,11 @@
     loss = -log p(answer | prompt) under the method's own decision  +  its auxiliary loss
 
 The method gives the tensors at their start (`begin`), what they stand for (`finish`), the decision
-that reads them (`decide`, the same that is served) and its auxiliary loss (`loss`). The training
-tasks' LoRAs are loaded and whole ones dropped at random, at least two staying, so that a gate must
-also make do without a row's own LoRA (RAMoLE, arXiv 2406.16989, section 3.3).
+that reads them (`decide`, the same that is served) and its auxiliary loss (`loss`). Each row counts
+alike, however long its answer. A row is mixed from the adapters that are found for it, as it is
+served, its own hidden half the time; or from all of the training tasks' adapters, whole ones
+dropped at random, at least two staying. In both, a gate must also make do without a row's own LoRA
+(RAMoLE, arXiv 2406.16989, section 3.3).
 """
 
 import random
@@ -29,11 +31,12 @@ from ramole_core.composition import (
 )
 from ramole_core.errors import RamoleError
 from ramole_core.training.checkpoint import Progress
+from ramole_core.training.companions import Companions, Near
 from ramole_core.training.loop import Report, train
-from ramole_core.training.loss import answer_loss, row_losses
+from ramole_core.training.loss import mean_by_row, row_losses, token_losses
 from ramole_core.training.mixed_model import Loras, MixedModel, Shapes
 from ramole_core.training.recipe import MethodRecipe
-from ramole_core.training.rows import Batch, BatchOrder, Encoded, Task, collate, encode_rows
+from ramole_core.training.rows import Batch, BatchOrder, Task, TaskRow, collate, encode_task
 from ramole_core.training.weights_file import write_weights
 
 
@@ -46,37 +49,46 @@ def train_method(
     shapes: Shapes,
     out_dir: Path,
     checksums: Mapping[str, str] | None = None,
+    near: Near | None = None,
     command: str = "",
     report: Report = lambda progress, steps: None,
 ) -> Progress:
     """Train a method over `loras` on the rows of `tasks`, one LoRA a task, and write `out_dir`.
 
-    `checksums` of the adapters' content go into the record, by which a method that knows a fixed
-    pool knows it again. Until the run ends, `out_dir` holds nothing new but `.checkpoint/`; calling
-    again with the same recipe goes on from there. Raises RamoleError where too few adapters are
-    given.
+    `near` finds adapters for a text, where the recipe retrieves them. `checksums` of the adapters'
+    content go into the record, by which a method that knows a fixed pool knows it again. Until the
+    run ends, `out_dir` holds nothing new but `.checkpoint/`; calling again with the same recipe
+    goes on from there. Raises RamoleError where too few adapters are given, or `near` is needed and
+    missing.
     """
     method = find_method(recipe.method)
     _check_count(method, loras)
+    if recipe.retrieved and near is None:
+        raise RamoleError(
+            f"Each row is to be mixed from {recipe.retrieved} adapters that are found, and nothing "
+            "was given to find them with; give `near`, or retrieved=0."
+        )
+    companions = Companions(recipe, tuple(loras), near)
     model = MixedModel(base, loras=loras, shapes=shapes, checksums=checksums)
     known = [(name, (checksums or {}).get(name, name)) for name in loras]
     if len({checksum for _, checksum in known}) < len(known):
         raise RamoleError(f"Of {', '.join(loras)}, two have the same content; name each once.")
     weights = fresh_weights(method, model, known, recipe)
     schedule = recipe.schedule
-    rows, own = mixed_rows(base, tasks, recipe)
+    rows = mixed_rows(base, tasks, recipe)
     dev = [
         row
         for task in tasks
-        for row in encode_rows(
+        for row in encode_task(
             base.tokenizer,
+            task.name,
             task.dev[: max(1, schedule.dev_rows // len(tasks))],
             max_tokens=schedule.max_tokens,
         )
     ]
     order = BatchOrder(rows, batch_rows=schedule.batch_rows, seed=schedule.seed)
     rank = int(recipe.settings.get("rank", CONTROL_RANK))
-    controls = measure_controls(model, dev, rank=rank, seed=schedule.seed)
+    controls = measure_controls(model, dev, companions, rank=rank, seed=schedule.seed)
     watches = type(method).loss is not Composition.loss
     config = {"adapters": [{"name": name, "checksum": checksum} for name, checksum in known]}
 
@@ -84,14 +96,14 @@ def train_method(
         return Trained(method.finish(weights, recipe.settings), config=config)
 
     def loss_of(step: int) -> torch.Tensor:
-        names = keep_some(tuple(loras), recipe.dropout, seed=schedule.seed, step=step)
         chosen = order(step)
+        names = companions.of_step(step, chosen)
         batch = collate(chosen)
         prompts = [row.prompt for row in chosen]
         with model.mixing(method, trained(), names=names, prompts=prompts, watch=watches):
-            loss = answer_loss(model.plain, batch)
+            loss = mean_by_row(token_losses(model.plain, batch), batch)
         if watches:
-            seen = watched(model, batch, [own[id(row)] for row in chosen], names)
+            seen = watched(model, batch, [row.task for row in chosen], names)
             loss = loss + method.loss(seen, recipe.settings)
         return loss
 
@@ -100,7 +112,10 @@ def train_method(
             model.plain,
             dev,
             mixing=lambda rows: model.mixing(
-                method, trained(), names=tuple(loras), prompts=[row.prompt for row in rows]
+                method,
+                trained(),
+                names=companions.of_dev(rows),
+                prompts=[row.prompt for row in rows],
             ),
         )
         return {recipe.method: losses.mean().item(), **controls}
@@ -169,36 +184,25 @@ def fresh_weights(
     return {name: nn.Parameter(tensor.float().to(device)) for name, tensor in tensors.items()}
 
 
-def keep_some(names: Sequence[str], dropout: float, *, seed: int, step: int) -> tuple[str, ...]:
-    """The LoRAs that take part in a step: each stays with chance 1 - dropout, at least two do."""
-    chance = random.Random(f"{seed}/{step}")
-    order = chance.sample(list(names), len(names))
-    kept = [name for name in order if chance.random() >= dropout]
-    kept += [name for name in order if name not in kept][: max(0, 2 - len(kept))]
-    return tuple(name for name in names if name in kept)
-
-
-def mixed_rows(
-    base: BaseModel, tasks: Sequence[Task], recipe: MethodRecipe
-) -> tuple[list[Encoded], dict[int, str]]:
-    """The training rows of all tasks, as many of each as the smallest one has; and by a row's `id`
-    the task that it is of."""
-    schedule = recipe.schedule
-    encoded = [
-        encode_rows(base.tokenizer, task.train, max_tokens=schedule.max_tokens) for task in tasks
-    ]
+def mixed_rows(base: BaseModel, tasks: Sequence[Task], recipe: MethodRecipe) -> list[TaskRow]:
+    """The training rows of all tasks, as many of each as the smallest one has."""
+    most = recipe.schedule.max_tokens
+    encoded = [encode_task(base.tokenizer, one.name, one.train, max_tokens=most) for one in tasks]
     count = min(len(rows) for rows in encoded)
-    chance = random.Random(schedule.seed)
-    drawn = [chance.sample(rows, count) for rows in encoded]
-    own = {id(row): task.name for task, rows in zip(tasks, drawn, strict=True) for row in rows}
-    return [row for rows in drawn for row in rows], own
+    chance = random.Random(recipe.schedule.seed)
+    return [row for rows in encoded for row in chance.sample(rows, count)]
 
 
-def watched(model: MixedModel, batch: Batch, own: Sequence[str], names: Sequence[str]) -> Watched:
-    """What the gates of the last forward did."""
+def watched(
+    model: MixedModel, batch: Batch, own: Sequence[str], names: Sequence[Sequence[str]]
+) -> Watched:
+    """What the gates of the last forward did; `names` of each row's adapters, `own` among them."""
     answers = torch.zeros(batch.ids.shape, dtype=torch.bool)
     answers[batch.rows, batch.places] = True
-    places = [names.index(name) if name in names else -1 for name in own]
+    places = [
+        list(each).index(name) if name in each else -1
+        for name, each in zip(own, names, strict=True)
+    ]
     return Watched(
         scores=model.mixer.scores,
         alpha=model.mixer.alpha or {},
@@ -208,10 +212,9 @@ def watched(model: MixedModel, batch: Batch, own: Sequence[str], names: Sequence
 
 
 def measure_controls(
-    model: MixedModel, dev: Sequence[Encoded], *, rank: int, seed: int
+    model: MixedModel, dev: Sequence[TaskRow], companions: Companions, *, rank: int, seed: int
 ) -> dict[str, float]:
-    """Dev loss under the uniform gate and under a frozen random router, all LoRAs loaded."""
-    names = model.names
+    """Dev loss under the uniform gate and under a frozen random router, of the same adapters."""
     losses: dict[str, float] = {}
     gates: dict[str, Callable[[], Router | None]] = {
         "uniform": lambda: None,
@@ -220,6 +223,13 @@ def measure_controls(
         ),
     }
     for name, gate in gates.items():
-        with torch.no_grad(), model.gated_by(gate(), names=names):
-            losses[name] = row_losses(model.plain, dev).mean().item()
+        router = gate()
+        found = row_losses(
+            model.plain,
+            dev,
+            mixing=lambda rows, router=router: model.gated_by(
+                router, names=companions.of_dev(rows)
+            ),
+        )
+        losses[name] = found.mean().item()
     return losses

@@ -1,6 +1,7 @@
 """`python -m ramole_core train method NAME`, and `train router`, which trains `ramole`."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -18,7 +19,14 @@ Adapters = Annotated[str, typer.Option(help="Adapters to train on, comma separat
 Out = Annotated[
     Path | None, typer.Option(help="The weights' folder; by default beside the sample pool.")
 ]
-Dropout = Annotated[float, typer.Option(help="Chance that a whole LoRA is left out.")]
+Dropout = Annotated[
+    float, typer.Option(help="Chance that a whole LoRA is left out, where none are retrieved.")
+]
+Retrieved = Annotated[
+    int,
+    typer.Option(help="Adapters that a row is mixed from, found for it; 0, or a fixed pool: all."),
+]
+Masked = Annotated[float, typer.Option(help="Chance that a row's own adapter is not found.")]
 Steps = Annotated[int, typer.Option(help="Optimiser steps.")]
 BatchRows = Annotated[int, typer.Option(help="Rows a step.")]
 LearningRate = Annotated[float, typer.Option(help="Peak learning rate.")]
@@ -43,6 +51,8 @@ def method(
         typer.Option("--set", help=f"NAME=VALUE of the method's own. {trainable()}."),
     ] = None,
     dropout: Dropout = 0.5,
+    retrieved: Retrieved = 3,
+    masked: Masked = 0.5,
     steps: Steps = 100,
     batch_rows: BatchRows = 12,
     learning_rate: LearningRate = 3e-3,
@@ -55,6 +65,8 @@ def method(
         name,
         read_values(setting or []),
         dropout,
+        retrieved,
+        masked,
         Schedule(
             steps=steps,
             batch_rows=batch_rows,
@@ -74,6 +86,8 @@ def router(
     rank: Annotated[int, typer.Option(help="s of the router.")] = 6,
     alpha: Annotated[float, typer.Option(help="alpha of the router.")] = 12.0,
     dropout: Dropout = 0.5,
+    retrieved: Retrieved = 3,
+    masked: Masked = 0.5,
     steps: Steps = 100,
     batch_rows: BatchRows = 12,
     learning_rate: LearningRate = 3e-3,
@@ -89,6 +103,8 @@ def router(
         out,
         [f"rank={rank}", f"alpha={alpha}"],
         dropout,
+        retrieved,
+        masked,
         steps,
         batch_rows,
         learning_rate,
@@ -102,14 +118,19 @@ def _run(
     recipe: MethodRecipe, *, data: Path, adapters: str, out: Path | None, as_json: bool
 ) -> None:
     from ramole_core.base.shapes import read_shapes
+    from ramole_core.composition import find_method
     from ramole_core.composition.trained import checksum_of
+    from ramole_core.retrieval import Encoder
     from ramole_core.settings import load_settings
     from ramole_core.training.configured_base import load_configured_base
     from ramole_core.training.method import train_method
+    from ramole_core.training.nearest import nearest_of
     from ramole_core.training.pool_loras import read_loras
     from ramole_core.training.progress import show_progress
     from ramole_core.training.rows import read_task
 
+    if find_method(recipe.method).fixed:
+        recipe = replace(recipe, retrieved=0)
     names = [name.strip() for name in adapters.split(",") if name.strip()]
     settings, row = load_settings(), find_row(recipe.method)
     tasks = [read_task(data / name) for name in names]
@@ -117,11 +138,17 @@ def _run(
     shapes = read_shapes(base.folder)
     folder = out or settings.adapters_dir / row.weights
     found = read_loras(names, settings=settings, shapes=shapes)
+    near = None
+    if recipe.retrieved:
+        tuned = settings.adapters_dir / "_retriever"
+        encoder = Encoder(settings.encoder, data_dir=settings.data_dir, adapter=tuned)
+        near = nearest_of(found.cards, encoder)
     with show_progress(recipe.method, quiet=as_json) as report:
         progress = train_method(
             recipe,
             loras=found.loras,
             checksums=found.checksums,
+            near=near,
             tasks=tasks,
             base=base,
             shapes=shapes,

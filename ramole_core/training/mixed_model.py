@@ -76,38 +76,54 @@ class MixedModel:
         method: Composition,
         trained: Trained | None,
         *,
-        names: Sequence[str],
+        names: Sequence[Sequence[str]],
         prompts: Sequence[Sequence[int]] | None = None,
         watch: bool = False,
     ) -> Iterator[None]:
-        """Forwards inside mix these adapters in every row as the method decides with these weights,
-        which the gradient reaches.
+        """Forwards inside mix each row's adapters as the method decides with these weights, which
+        the gradient reaches.
 
-        `prompts` are the rows' own, for a method that decides by what the adapters answer to them.
-        `watch` keeps scores and weights in `mixer`.
+        `names` are those of each row, or of all rows where there is one such list. `prompts` are
+        the rows' own, for a method that decides by what the adapters answer to them. `watch` keeps
+        scores and weights in `mixer`.
         """
-        heard = self._responses(prompts, names) if prompts and method.examines else [{}]
-        mixes = []
-        for responses in heard:
+        rows = [tuple(each) for each in names]
+        heard: list[dict[str, Response]] | None = None
+        if prompts and method.examines:
+            rows = rows * len(prompts) if len(rows) == 1 else rows
+            heard = self._responses(prompts, list(dict.fromkeys(n for row in rows for n in row)))
+
+        def decided(row: int, each: tuple[str, ...]) -> PlainMix:
+            found = [heard[row].get(name) if heard else None for name in each]
             adapters = [
-                replace(self._adapters[n], response=one, usual=one.usual if one else None)
-                for n, one in ((n, responses.get(n)) for n in names)
+                replace(self._adapters[name], response=one, usual=one.usual if one else None)
+                for name, one in zip(each, found, strict=True)
             ]
             options = complete_options(method.row.name, None)
             ask = Ask(tuple(adapters), self.sites, options, None, trained)
-            mixes.append(self._place(decide(method, ask), names))
-        with self.mixer.mixing(mixes, trace=watch):
+            return self._place(decide(method, ask), each)
+
+        made: dict[object, PlainMix] = {}
+        keys = [(row if heard else None, each) for row, each in enumerate(rows)]
+        for row, key in enumerate(keys):
+            if key not in made:
+                made[key] = decided(row, key[1])
+        with self.mixer.mixing([made[key] for key in keys], trace=watch):
             yield
 
     @contextmanager
     def gated_by(
-        self, router: Router | None, *, names: Sequence[str], watch: bool = False
+        self, router: Router | None, *, names: Sequence[Sequence[str]], watch: bool = False
     ) -> Iterator[None]:
         """The same under this RouterLoRA; `None` is the uniform gate."""
-        present = torch.stack([self._adapters[name].present for name in names], dim=1)
-        decision = Decision(even(present), gate=Gate(router=router))
-        with self.mixer.mixing([self._place(decision, names)], trace=watch):
+        rows = [tuple(each) for each in names]
+        made = {each: self._gated(router, each) for each in dict.fromkeys(rows)}
+        with self.mixer.mixing([made[each] for each in rows], trace=watch):
             yield
+
+    def _gated(self, router: Router | None, names: Sequence[str]) -> PlainMix:
+        present = torch.stack([self._adapters[name].present for name in names], dim=1)
+        return self._place(Decision(even(present), gate=Gate(router=router)), names)
 
     def _place(self, decision: Decision, names: Sequence[str]) -> PlainMix:
         return place(

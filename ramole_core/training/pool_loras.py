@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from ramole_core.composition import Lora
-from ramole_core.pool import Limits, Pool
+from ramole_core.pool import AdapterCard, Limits, Pool
 from ramole_core.settings import Settings
 
 
@@ -16,6 +16,7 @@ class PoolLoras:
     """By name, then module path."""
     checksums: dict[str, str]
     """Of the content, by name."""
+    cards: tuple[AdapterCard, ...]
 
 
 def read_loras(
@@ -34,4 +35,6 @@ def read_loras(
         name: {path: Lora(A=A, B=B) for path, (A, B) in pool.tensors(card).modules.items()}
         for name, card in cards.items()
     }
-    return PoolLoras(loras, {name: card.content for name, card in cards.items()})
+    return PoolLoras(
+        loras, {name: card.content for name, card in cards.items()}, tuple(cards.values())
+    )

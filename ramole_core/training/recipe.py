@@ -93,7 +93,12 @@ class MethodRecipe:
     settings: Mapping[str, Value] = field(default_factory=dict)
     """What the method's row lets a training run set; what is left out has its default."""
     dropout: float = 0.5
-    """Chance that a whole LoRA is left out of a step; at least two always stay."""
+    """Chance that a whole LoRA is left out of a step; at least two always stay. Only where none are
+    retrieved."""
+    retrieved: int = 0
+    """How many adapters each row is mixed from, those that are found for it; 0: all of a step."""
+    masked: float = 0.5
+    """Chance that a row's own adapter is not found."""
     schedule: Schedule = Schedule(
         steps=100, batch_rows=12, learning_rate=3e-3, evaluate_every=20, checkpoint_every=10
     )
@@ -114,3 +119,10 @@ class MethodRecipe:
         object.__setattr__(self, "settings", complete)
         if not 0 <= self.dropout < 1:
             raise RamoleError(f"The dropout is {self.dropout}; it must be in [0, 1).")
+        if not 0 <= self.masked <= 1:
+            raise RamoleError(f"The chance masked is {self.masked}; it must be in [0, 1].")
+        if self.retrieved < 0 or self.retrieved == 1:
+            raise RamoleError(
+                f"retrieved is {self.retrieved}; a gate chooses between two adapters or more, and "
+                "0 means all that are given."
+            )

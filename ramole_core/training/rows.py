@@ -9,6 +9,7 @@ import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Generic, TypeVar
 
 import torch
 from jaxtyping import Int
@@ -46,6 +47,19 @@ class Encoded:
 
     def __len__(self) -> int:
         return len(self.prompt) + len(self.answer)
+
+
+@dataclass(frozen=True)
+class TaskRow(Encoded):
+    """A row that knows where it is from."""
+
+    text: str
+    """The question as it was asked."""
+    task: str
+    """Its task, which its own adapter is named after."""
+
+
+R = TypeVar("R", bound=Encoded)
 
 
 @dataclass(frozen=True)
@@ -122,17 +136,35 @@ def encode_row(tokenizer: PreTrainedTokenizerBase, row: Row) -> Encoded:
     return Encoded(tuple(render_prompt(tokenizer, row.inputs)), (*answer, end))
 
 
+def encode_task(
+    tokenizer: PreTrainedTokenizerBase, task: str, rows: Sequence[Row], *, max_tokens: int
+) -> list[TaskRow]:
+    """The rows of a task that fit into `max_tokens`; raises RamoleError when none does."""
+    pairs = [(encode_row(tokenizer, row), row) for row in rows]
+    kept = [
+        TaskRow(one.prompt, one.answer, row.inputs, task)
+        for one, row in pairs
+        if len(one) <= max_tokens
+    ]
+    _check_some(kept, len(rows), max_tokens)
+    return kept
+
+
 def encode_rows(
     tokenizer: PreTrainedTokenizerBase, rows: Sequence[Row], *, max_tokens: int
 ) -> list[Encoded]:
     """The rows that fit into `max_tokens`; raises RamoleError when none does."""
     kept = [e for e in (encode_row(tokenizer, row) for row in rows) if len(e) <= max_tokens]
+    _check_some(kept, len(rows), max_tokens)
+    return kept
+
+
+def _check_some(kept: Sequence[Encoded], count: int, max_tokens: int) -> None:
     if not kept:
         raise RamoleError(
-            f"None of the {len(rows)} rows fits into {max_tokens} tokens; raise --max-tokens or "
+            f"None of the {count} rows fits into {max_tokens} tokens; raise --max-tokens or "
             "shorten the rows."
         )
-    return kept
 
 
 def collate(rows: Sequence[Encoded], *, pad: int = 0) -> Batch:
@@ -149,7 +181,7 @@ def collate(rows: Sequence[Encoded], *, pad: int = 0) -> Batch:
     return Batch(ids, torch.tensor(owner), torch.tensor(places), torch.tensor(targets))
 
 
-def batches(rows: Sequence[Encoded], *, batch_rows: int, seed: int) -> Iterator[list[Encoded]]:
+def batches(rows: Sequence[R], *, batch_rows: int, seed: int) -> Iterator[list[R]]:
     """Endless batches of rows of about equal length, in an order that the seed alone decides."""
     epoch = 0
     while True:
@@ -166,14 +198,14 @@ def batches(rows: Sequence[Encoded], *, batch_rows: int, seed: int) -> Iterator[
         epoch += 1
 
 
-class BatchOrder:
+class BatchOrder(Generic[R]):
     """`order(t)` is the batch of step t; steps are asked for in rising order, from any start."""
 
-    def __init__(self, rows: Sequence[Encoded], *, batch_rows: int, seed: int) -> None:
+    def __init__(self, rows: Sequence[R], *, batch_rows: int, seed: int) -> None:
         self._batches = batches(rows, batch_rows=batch_rows, seed=seed)
         self._next = 0
 
-    def __call__(self, step: int) -> list[Encoded]:
+    def __call__(self, step: int) -> list[R]:
         if step < self._next:
             raise ValueError(f"step {step} was asked for after step {self._next - 1}")
         while self._next < step:

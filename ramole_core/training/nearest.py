@@ -1,0 +1,23 @@
+"""The adapters that are found for a row, as the retriever that serves would find them."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from ramole_core.retrieval import Encoder
+from ramole_core.retrieval.retriever import Card, card_texts
+from ramole_core.training.companions import Near
+
+
+def nearest_of(cards: Sequence[Card], encoder: Encoder) -> Near:
+    """Orders these adapters by their cosine to each text: the vector of one is the mean over its
+    examples (LoraRetriever, arXiv 2402.09997, eq. 1)."""
+    means = np.stack([encoder.embed(card_texts(card)).mean(0) for card in cards])
+    vectors = means / np.linalg.norm(means, axis=1, keepdims=True)
+    names = [card.name for card in cards]
+
+    def near(texts: Sequence[str]) -> list[list[str]]:
+        cosines = encoder.embed(texts) @ vectors.T
+        return [[names[at] for at in np.argsort(-row, kind="stable")] for row in cosines]
+
+    return near
