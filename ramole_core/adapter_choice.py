@@ -123,7 +123,8 @@ class AdapterChoice:
             if not self._pool.cards(turn.owner):
                 return Choice(base_turn(turn), (), Evidence("base"))
             hits = self._hits(turn, method)
-            evidence = self._base.judge(turn.prompt, hits)
+            known = [hit for hit in hits if hit.score == hit.score]
+            evidence = self._base.judge(turn.prompt, known, blind=len(hits) - len(known))
             pairs = [(self._pool.card(hit.name, hit.owner), hit.score) for hit in hits]
         else:
             pairs = self._found(turn, method)
@@ -137,10 +138,13 @@ class AdapterChoice:
         if not (keeps and choice.candidates and kept and kept[0] is before.candidates[0]):
             return choice
         near, leader = choice.candidates[0], self._pool.card(kept[0].name, turn.owner)
+        known = self._retriever.similarities(turn.prompt, [leader])[0]
+        if near.score != near.score:
+            near = replace(near, score=known)
+        if leader.blind:  # its vector says little: as near as the nearest
+            known = near.score
         evidence = self._base.goes_on(
-            turn.prompt,
-            Hit(near.name, near.score),
-            Hit(leader.name, self._retriever.similarities(turn.prompt, [leader])[0]),
+            turn.prompt, Hit(near.name, near.score), Hit(leader.name, known)
         )
         return choice if evidence is None else Choice(turn, tuple(kept), evidence)
 
@@ -164,7 +168,9 @@ class AdapterChoice:
             heard = [replace(one, response=response) for one, response in pairs]
             evidence = found[n].evidence
             if evidence is not None and self._doubts(found[n]):
-                evidence = self._base.hear(evidence, [one.surprise for one in heard])
+                known = [one.surprise for one in heard if one.score == one.score]
+                blind = {one.name: one.surprise for one in heard if one.score != one.score}
+                evidence = self._base.hear(evidence, known, blind)
             best = self._best(found[n].turn, methods[n], heard)
             settled = Choice(found[n].turn, tuple(best), evidence)
             found[n] = settled.by_base() if settled.leaves else settled
@@ -238,13 +244,14 @@ class AdapterChoice:
         return [(self._pool.card(hit.name, hit.owner), hit.score) for hit in hits]
 
     def _hits(self, request: Request, method: "Composition") -> list[Hit]:
-        """The nearest adapters, as many as the method takes or examines."""
-        return self._retriever.retrieve(
-            request.prompt,
-            k=max(method.experts(request.k), method.examines),
-            exclude=tuple(request.exclude),
-            owner=request.owner,
-        )
+        """The nearest adapters, as many as the method takes; or those that it examines."""
+        exclude, k = tuple(request.exclude), method.experts(request.k)
+        if method.examines:
+            most = max(k, method.examines)
+            return self._retriever.candidates(
+                request.prompt, count=most, exclude=exclude, owner=request.owner
+            )
+        return self._retriever.retrieve(request.prompt, k=k, exclude=exclude, owner=request.owner)
 
     def _named(self, request: Request, method: "Composition") -> list[tuple[AdapterCard, float]]:
         names = request.adapters or ()

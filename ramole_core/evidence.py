@@ -13,7 +13,7 @@ class Evidence:
     decision: Decision
     """`base`: none fits, the base model alone; `kept`: the adapters of the turn before."""
     nearest: str | None = None
-    """The adapter nearest to the text; None: the pool is empty."""
+    """The adapter nearest to the text, of those that show examples; None: there is none."""
     similarity: float = 0.0
     """Its cosine to the text."""
     base_similarity: float = 0.0
@@ -22,9 +22,12 @@ class Evidence:
     """The least similarity at which adapters answer this text."""
     response: float | None = None
     """Where the adapters' responses decided: by how much they were above (or below) what was
-    needed, in units of similarity."""
+    needed, in units of similarity (in logits where one without examples was heard)."""
+    blind: int = 0
+    """How many adapters that show no examples were asked beside the nearest."""
     leader: str | None = None
-    """The first adapter of the turn before, where that was asked."""
+    """The first adapter of the turn before, where that was asked; the loudest of those without
+    examples, where these decided."""
     leader_similarity: float | None = None
     """Its cosine to the text."""
     calibrated: bool = True
@@ -34,14 +37,16 @@ class Evidence:
     def sentence(self) -> str:
         """The decision in words."""
         if self.nearest is None:
-            return "The pool is empty, so the base model answers alone."
+            return self._without_examples()
         near = f"{self.nearest}, the nearest adapter, has similarity {self.similarity:.2f}"
         if self.decision == "kept":
             return (
                 f"The message names no task of its own ({near}), so the adapters of the turn "
                 f"before answer, {self.leader} first."
             )
-        if self.response is None:
+        if self.by_one_without_examples:
+            why = f"{near}, and {self.threshold:.2f} is needed; {self._loudest()}"
+        elif self.response is None:
             why = f"{near}, and {self.threshold:.2f} is needed"
         else:
             loud = "loud enough" if self.decision == "adapters" else "not loud enough"
@@ -55,6 +60,27 @@ class Evidence:
             return f"No adapter fits, so the base model answers alone: {why}."
         return f"Adapters answer: {why}."
 
+    @property
+    def by_one_without_examples(self) -> bool:
+        """Whether an adapter that shows no examples was heard, and decided."""
+        return self.decision != "kept" and self.leader is not None
+
+    def _without_examples(self) -> str:
+        if not self.blind:
+            return "The pool is empty, so the base model answers alone."
+        if self.leader is None:
+            return "No adapter shows examples, so similarity tells nothing, and adapters answer."
+        if self.decision == "base":
+            return f"No adapter shows examples, so the base model answers alone: {self._loudest()}."
+        return f"No adapter shows examples, so adapters answer by response: {self._loudest()}."
+
+    def _loudest(self) -> str:
+        loud = "answers loud enough" if self.decision == "adapters" else "is not loud enough"
+        return (
+            f"of the {self.blind} asked without examples the loudest, {self.leader}, {loud} "
+            f"({self.response:+.2f})"
+        )
+
     def record(self) -> dict[str, object]:
         """For JSON: every number rounded, and the sentence."""
         said = {name: _rounded(value) for name, value in vars(self).items()}
@@ -63,6 +89,10 @@ class Evidence:
     def by_response(self, margin: float) -> "Evidence":
         """The same text, decided by the adapters' responses."""
         return replace(self, decision="adapters" if margin >= 0 else "base", response=margin)
+
+    def by_blind(self, leader: str, margin: float) -> "Evidence":
+        """The same text, decided by the response of an adapter that shows no examples."""
+        return replace(self.by_response(margin), leader=leader)
 
 
 def _rounded(value: object) -> object:

@@ -14,6 +14,7 @@ class FakeCard:
     name: str
     owner: str | None = None
     texts: tuple[str, ...] = ("one", "two")
+    blind: bool = False
 
     @property
     def key(self) -> str:

@@ -119,13 +119,16 @@ def by_evidence(x, loras, router):
     v, n = [update(lora, x) for lora in loras], complete_options("ramole_plus", None)
     names, e = NAMES[: len(v)], []
     best = max(SCORES[name] for name in names)
+    second = max([SCORES[name] for name in names if SCORES[name] < best], default=-1.0)
+    alike = math.exp(-(best - second) / 0.01)  # no two scores are equal
+    s = n["surprise"] * (1 + (n["tied"] - 1) * alike)
     for name, lora, vj in zip(names, loras, v, strict=True):
         mean, deviation = USUAL[name]
         z = 0.0 if lora is None else (math.log(float(vj.norm())) - mean) / deviation
         own = n["own"] * max(-4.0, min(4.0, z))
         prior = -(best - SCORES[name]) / n["bandwidth"]
         surprise = 0.0 if lora is None else SURPRISES[name]  # of its only module
-        e.append(math.exp(prior + n["surprise"] * surprise + own))
+        e.append(math.exp(prior + s * surprise + own))
     return sum(ej / sum(e) * vj for ej, vj in zip(e, v, strict=True))
 
 

@@ -86,9 +86,15 @@ def test_the_best_are_those_of_most_evidence() -> None:
         return Candidate(name, score, name, dict, response)
 
     pool = [one("near", 0.50, 0.0), one("loud", 0.49, 1.0), one("far", 0.10, 3.0)]
-    assert [c.name for c in best(pool, 2, options={})] == ["loud", "near"]
+    once = {"surprise": 1.0, "tied": 1.0}
+    assert [c.name for c in best(pool, 2, options=once)] == ["loud", "near"]
     assert [c.name for c in best(pool, 1, options={"surprise": 0.0})] == ["near"]
     assert [c.name for c in best(pool, 1, options={"bandwidth": 1e6})] == ["far"]
+    tied = [one("a", 0.50, 0.5), one("b", 0.4, 1.6)]
+    assert [c.name for c in best(tied, 1, options={"surprise": 1.0})] == ["a"]
+    tied += [one("c", 0.50, 0.4)]
+    assert [c.name for c in best(tied, 1, options={"surprise": 1.0, "tied": 2.0})] == ["b"]
+    assert [c.name for c in best(tied, 1, options={"surprise": 1.0, "tied": 1.0})] == ["a"]
 
 
 def test_variants_have_one_name_each_and_the_first_is_the_rival() -> None:

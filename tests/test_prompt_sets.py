@@ -100,13 +100,13 @@ def test_five_uploads_with_examples_and_prompts():
 
 def test_no_text_stands_in_two_sets_or_twice_in_one():
     found = Counter(normal(text) for texts in own_texts().values() for text in texts)
-    assert sum(found.values()) == 150 + 120 + 80 + 80 + 100 + 50
+    assert sum(found.values()) == 150 + 115 + 80 + 80 + 100 + 50
     assert [text for text, times in found.items() if times > 1] == []
 
 
 def test_no_text_is_an_example_of_an_adapter_or_of_the_page():
     shown = shown_texts()
-    assert len(shown) > 24 * 19
+    assert len(shown) > 23 * 19
     for name, texts in own_texts().items():
         assert [text for text in texts if normal(text) in shown] == [], name
 
@@ -116,25 +116,24 @@ PHRASES = {
     "clickbait": "is the following a clickbait title",
     "clinc_intent": "a user says:",
     "common_gen": "concepts:",
+    "comve": "goes against common sense",
     "dart": "turn these triples into text",
     "e2e_nlg": "restaurant data:",
-    "mawps_svamp": "what is the numeric answer",
+    "fix_punct": "missing punctuation",
+    "gsm8k": "step by step",
     "mbpp": "your code should pass this test",
     "ner_wnut17": "named entities",
     "nl2bash": "write a bash command:",
-    "para_crawl_enes": "translate",
+    "nl2regex": "regular expression matching",
     "scitail": "options:",
     "sentiment_transfer": "rewrite this review",
     "sms_spam": "is this text message spam",
     "snips_json": "voice command",
+    "snli": "given the premise",
     "spider_sql": "tables:",
     "squad_v1": "read this passage",
     "true_case": "fix the capital letters",
-    "web_questions": "answer this question",
     "wiki_split": "split this long sentence",
-    "wmt16_translate_deen": "translate",
-    "wmt16_translate_roen": "translate",
-    "wmt16_translate_tren": "translate",
     "word_segment": "segment this text",
 }
 """Words of each task's training data that somebody who never saw it would hardly hit."""

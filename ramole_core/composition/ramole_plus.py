@@ -1,25 +1,29 @@
 """RAMoLE with evidence: who fits is asked twice, and a gate weighs both answers for every token.
 
-    e_j     = s z_j - (max_i sim_i - sim_j) / h                     of the prompt, before any token
+    e_j     = s z_j - (sim_1 - sim_j) / h                           of the prompt, before any token
+    s       = surprise (1 + (tied - 1) exp(-(sim_1 - sim_2) / TIE))
     alpha   = softmax_j(e_j + own z_jm(t))
     y       = W x + sum_j alpha_j v_j,   v_j = B_j A_j x
 
-sim is the retriever's cosine. z says how much louder than usual adapter j answers (`surprise.py`);
-z_j is its mean over modules at the prompt's last token, read by the bare base, and z_jm(t) that of
-one module at one token of the mixed model. The k adapters with the largest e are taken from the
-EXAMINED nearest.
+sim is the retriever's cosine, sim_1 the largest and sim_2 the second. z says how much louder than
+usual adapter j answers (`surprise.py`); z_j is its mean over modules at the prompt's last token,
+read by the bare base, and z_jm(t) that of one module at one token of the mixed model. The k
+adapters with the largest e are taken from the EXAMINED nearest.
 
 Where the retriever is sure, the others are five h behind and its first answers nearly alone; where
-nothing fits, all are within an h or so and the adapters' own responses count as well. So the
-strength of the prior follows the confidence of the retriever. With s = own = 0 the weights are
-softmax(sim / h). Nothing is trained, so an adapter that comes later is weighed like any other. An
-adapter that lacks a module has no z_jm there, keeps the share that e_j gives it, and the base has
-it: a stranger with more modules must not fill the gap. (`keeps=false`: those that have the module
-share all of the weight.) The defaults were chosen on dev rows. Where none fits, the base answers,
-and a message that names no task keeps the adapters of the turn before
-(`retrieval/base_expert.py`).
+nothing fits, all are within an h or so and the adapters' own responses count as well; where
+similarities cannot tell, the nearest two being closer than means over 20 examples are known, the
+louder one is believed more. So the strength of the prior follows the confidence of the retriever.
+An adapter that shows no examples has an unknown similarity, and is found by its response. With
+surprise = own = 0 the weights are softmax(sim / h). Nothing is trained, so an adapter that comes
+later is weighed like any other. An adapter that lacks a module has no z_jm there, keeps the share
+that e_j gives it, and the base has it: a stranger with more modules must not fill the gap.
+(`keeps=false`: those that have the module share all of the weight.) The defaults were chosen on dev
+rows. Where none fits, the base answers, and a message that names no task keeps the adapters of the
+turn before (`retrieval/base_expert.py`).
 """
 
+import math
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -29,6 +33,8 @@ from ramole_core.composition.method import Candidate, Composition, register
 from ramole_core.methods import Method, Option, Value
 
 EXAMINED = 32
+TIE = 0.01
+"""Of similarity: closer than about this, two adapters cannot be told apart by their examples."""
 
 
 @register
@@ -45,8 +51,12 @@ class RamolePlus(Composition):
                 1e6,
                 "how far behind the best similarity an adapter still counts",
             ),
-            Option("surprise", 1.0, 0.0, 10.0, "how much the response to the whole prompt counts"),
+            Option("surprise", 2.0, 0.0, 10.0, "how much the response to the whole prompt counts"),
+            Option("tied", 2.0, 0.0, 10.0, "how many times that where similarities cannot tell"),
             Option("own", 0.3, 0.0, 10.0, "how much the response to each token counts"),
+            Option(
+                "unknown", 0.3, -1.0, 1.0, "the similarity of an adapter that shows no examples"
+            ),
             Option("keeps", True, help="an adapter keeps its share in modules that it lacks"),
         ),
         abstains=True,
@@ -83,11 +93,13 @@ class RamolePlus(Composition):
 def evidence(
     scores: Sequence[float], surprises: Sequence[float], *, options: Mapping[str, Value]
 ) -> list[float]:
-    """e_j = s z_j - (max sim - sim_j) / h of each adapter; nan counts 0."""
-    known = [0.0 if score != score else score for score in scores]
+    """e_j of each adapter; a similarity of nan is `unknown`, a surprise of nan 0."""
+    known = [options["unknown"] if score != score else score for score in scores]
     heard = [0.0 if surprise != surprise else surprise for surprise in surprises]
-    best = max(known, default=0.0)
+    first, second = sorted([*known, -1.0, -1.0], reverse=True)[:2]
+    alike = math.exp(-(first - second) / TIE)
+    s = options["surprise"] * (1 + (options["tied"] - 1) * alike)
     return [
-        options["surprise"] * z - (best - score) / options["bandwidth"]
+        s * z - (first - score) / options["bandwidth"]
         for score, z in zip(known, heard, strict=True)
     ]

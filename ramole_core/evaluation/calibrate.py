@@ -24,7 +24,7 @@ from ramole_core.evaluation.prompt_sets import (
 )
 from ramole_core.request import Request
 from ramole_core.retrieval.base_expert import card_vectors
-from ramole_core.retrieval.calibration import Alone, Calibration, Heard, Kept
+from ramole_core.retrieval.calibration import Alone, Blind, Calibration, Heard, Kept
 from ramole_core.retrieval.encoder import unit
 from ramole_core.retrieval.own_cards import cards_checksum
 
@@ -97,8 +97,9 @@ def example_similarities(ramole: "Ramole", cards: Cards) -> Float[np.ndarray, "n
 
 def responses(
     ramole: "Ramole", texts: Sequence[str], *, tell: Progress = lambda *_: None
-) -> Float[np.ndarray, "n 2"]:
-    """z of the nearest adapter, and the mean over all that are asked, for each text."""
+) -> Float[np.ndarray, "n 3"]:
+    """z of the nearest adapter, of the loudest, and the mean over all that are asked, for each
+    text."""
     found, step = [], 16
     for start in range(0, len(texts), step):
         part = [
@@ -107,10 +108,10 @@ def responses(
         ]
         for candidates in ramole.candidates(part):
             nearest = max(candidates, key=lambda one: one.score)
-            everyone = np.mean([one.surprise for one in candidates])
-            found.append((nearest.surprise, float(everyone)))
+            heard = [one.surprise for one in candidates]
+            found.append((nearest.surprise, max(heard), float(np.mean(heard))))
         tell("hearing the adapters", min(1.0, (start + step) / len(texts)))
-    return np.array(found, np.float64).reshape(-1, 2)
+    return np.array(found, np.float64).reshape(-1, 3)
 
 
 def chat_facts(
@@ -150,6 +151,12 @@ def heard_of(line: Line) -> Heard:
     return Heard(threshold=-line.offset / scale, own=own, all=every)
 
 
+def blind_of(line: Line) -> Blind:
+    """The line over (-base, z, mean z)."""
+    slope, own, every = (float(w) for w in line.weights)
+    return Blind(slope=slope, threshold=-line.offset, own=own, all=every)
+
+
 def kept_of(worth: Line) -> Kept:
     """The line over go_on - slope base - gap (best - leader) in units of similarity."""
     scale = _positive(worth, "similarity to messages that go on")
@@ -178,22 +185,28 @@ def calibrate_for(
         raise RamoleError("The pool is empty; add adapters with examples, then calibrate.")
     cards = card_vectors(ramole.retriever)
     everyday, phrased = everyday_prompts(), phrased_prompts(ramole)
-    low = ahead_of_base(similarities(ramole, everyday.texts, cards))
+    near = similarities(ramole, everyday.texts, cards)
+    low = ahead_of_base(near)
     own_words = len(phrased.texts) >= FEWEST
-    high = ahead_of_base(
+    fits = (
         similarities(ramole, phrased.texts, cards)
         if own_words
         else example_similarities(ramole, cards)
     )
+    high = ahead_of_base(fits)
     tell("comparing prompts", 1.0)
     families, adapters = half_of(everyday.groups), half_of(phrased.groups)
     lows = np.isin(everyday.groups, families)
     highs = np.isin(phrased.groups, adapters) if own_words else np.arange(len(high)) % 2 == 0
-    heard, doubt = Heard(), 0.0
+    heard, blind, doubt = Heard(), Blind(), 0.0
     if response and own_words:
         z = [responses(ramole, part.texts, tell=tell)
              for part in (phrased.half(adapters), everyday.half(families))]  # fmt: skip
-        heard = heard_of(fit_line(np.hstack([high[highs], z[0]]), np.hstack([low[lows], z[1]])))
+        fit, bad = ((part[:, [0, 2]], part[:, 1:]) for part in z)
+        heard = heard_of(fit_line(np.hstack([high[highs], fit[0]]), np.hstack([low[lows], bad[0]])))
+        blind = blind_of(
+            fit_line(np.hstack([-fits[highs, 1:], fit[1]]), np.hstack([-near[lows, 1:], bad[1]]))
+        )
         doubt = DOUBT
     alone = alone_of(fit_line(high[highs], low[lows]), doubt=doubt)
     chats = read_follow_ups()
@@ -203,6 +216,7 @@ def calibrate_for(
     return Calibration(
         alone=alone,
         heard=heard,
+        blind=blind,
         kept=kept,
         encoder=ramole.retriever.encoder_checksum,
         cards=cards_checksum(),

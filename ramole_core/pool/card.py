@@ -90,6 +90,11 @@ class AdapterCard:
         return (self.description or self.name.replace("_", " ").replace("-", " "),)
 
     @property
+    def blind(self) -> bool:
+        """Whether it shows no examples, so that its vector says little of what it does."""
+        return not self.examples
+
+    @property
     def key(self) -> str:
         """Stable id in the whole pool; a name holds no slash, so it is unambiguous."""
         return f"{self.owner or 'pool'}/{self.name}"

@@ -4,7 +4,7 @@
 no message keeps the adapters of the turn before.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Protocol, runtime_checkable
@@ -58,12 +58,16 @@ class BaseExpert:
         """Whether the lines were fitted for this encoder."""
         return self._fitted is not None
 
-    def judge(self, text: str, hits: Sequence[Hit]) -> Evidence:
-        """Whether adapters answer this text, by similarity alone; `hits`: the nearest first, none
-        where the pool is empty."""
-        if not hits:
+    def judge(self, text: str, hits: Sequence[Hit], *, blind: int = 0) -> Evidence:
+        """Whether adapters answer this text, by similarity alone; `hits`: the nearest first of
+        those that show examples, beside `blind` that show none."""
+        if not hits and not blind:
             return Evidence("base")
         line, base = self.calibration.alone, self._similarity(text, "everyday")
+        if not hits:
+            return Evidence(
+                "adapters", base_similarity=base, blind=blind, calibrated=self.calibrated
+            )
         needed = line.threshold + line.slope * base
         best = hits[0].score
         return Evidence(
@@ -72,21 +76,40 @@ class BaseExpert:
             similarity=best,
             base_similarity=base,
             threshold=needed,
+            blind=blind,
             calibrated=self.calibrated,
         )
 
     def doubts(self, evidence: Evidence) -> bool:
         """Whether the adapters' responses should decide."""
         calibration = self.calibration
-        near = abs(evidence.similarity - evidence.threshold) < calibration.alone.doubt
-        return near and evidence.nearest is not None and calibration.base == self._base()
+        if calibration.base != self._base():
+            return False
+        if evidence.blind and (evidence.nearest is None or evidence.decision == "base"):
+            return True
+        return evidence.nearest is not None and self._is_near(evidence)
 
-    def hear(self, evidence: Evidence, surprises: Sequence[float]) -> Evidence:
-        """The decision by the responses of the adapters that were asked, the nearest first."""
-        line = self.calibration.heard
-        worth = evidence.similarity - line.slope * evidence.base_similarity
-        worth += line.own * surprises[0] + line.all * float(np.mean(surprises))
-        return evidence.by_response(worth - line.threshold)
+    def hear(
+        self, evidence: Evidence, surprises: Sequence[float], blind: Mapping[str, float] = {}
+    ) -> Evidence:
+        """The decision by the responses of the adapters that were asked: of those that show
+        examples, the nearest first, and of those that show none, by name."""
+        everyone = float(np.mean([*surprises, *blind.values()]))
+        if surprises and self._is_near(evidence):
+            line = self.calibration.heard
+            worth = evidence.similarity - line.slope * evidence.base_similarity
+            worth += line.own * surprises[0] + line.all * everyone
+            evidence = evidence.by_response(worth - line.threshold)
+        if blind and (not surprises or evidence.decision == "base"):
+            line, loudest = self.calibration.blind, max(blind, key=lambda name: blind[name])
+            worth = line.own * blind[loudest] + line.all * everyone
+            worth -= line.slope * evidence.base_similarity
+            evidence = evidence.by_blind(loudest, worth - line.threshold)
+        return evidence
+
+    def _is_near(self, evidence: Evidence) -> bool:
+        distance = abs(evidence.similarity - evidence.threshold)
+        return evidence.nearest is not None and distance < self.calibration.alone.doubt
 
     def goes_on(self, text: str, nearest: Hit, leader: Hit) -> Evidence | None:
         """Why the adapters of the turn before, `leader` first, answer this text too; None: it says

@@ -83,6 +83,10 @@ class Stranger:
     def texts(self) -> tuple[str, ...]:
         return (self.name,)
 
+    @property
+    def blind(self) -> bool:
+        return False
+
 
 class Crowd:
     """A pool of `n` made-up adapters."""

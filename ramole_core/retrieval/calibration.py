@@ -3,12 +3,14 @@
     the adapters answer    where  best - slope base                        >= threshold
       in doubt (within `doubt` of it), where they were heard:
                                   best - slope base + own z + all mean z   >= threshold
+    where one shows no examples    own z + all mean z - slope base          >= threshold
     those of the turn before       go_on - slope base - gap (best - leader) >= threshold
 
 best is the similarity of a text to its nearest adapter, base and go_on those to the two cards of
 `own_cards.py`, leader that to the first adapter of the turn before; z is the nearest adapter's
-surprise, mean z that of all that were asked. All of it hangs on the encoder; on the base model only
-the line in doubt does. The adapters of the pool come and go without making it stale.
+surprise (of those without examples the loudest one's), mean z that of all that were asked. All of
+it hangs on the encoder; on the base model only the lines with responses do. The adapters of the
+pool come and go without making it stale.
 """
 
 import json
@@ -23,7 +25,7 @@ from jaxtyping import Float32
 from ramole_core.errors import RamoleError
 
 FILE = "calibration.json"
-SCHEMA = 1
+SCHEMA = 2
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,16 @@ class Heard:
 
 
 @dataclass(frozen=True)
+class Blind:
+    """An adapter that shows no examples, by its response; with the defaults it always answers."""
+
+    slope: float = 0.0
+    threshold: float = 0.0
+    own: float = 0.0
+    all: float = 0.0
+
+
+@dataclass(frozen=True)
 class Kept:
     """A message that goes on."""
 
@@ -62,6 +74,7 @@ class Calibration:
 
     alone: Alone = Alone()
     heard: Heard = Heard()
+    blind: Blind = Blind()
     kept: Kept = Kept()
     encoder: str = ""
     """Checksum of the encoder that it holds for."""
@@ -91,7 +104,7 @@ class Calibration:
         return np.array(self.vectors[card], np.float32)
 
 
-PARTS = {"alone": Alone, "heard": Heard, "kept": Kept}
+PARTS = {"alone": Alone, "heard": Heard, "blind": Blind, "kept": Kept}
 
 
 def read_calibration(folder: Path) -> Calibration | None:

@@ -10,7 +10,7 @@ import json
 import threading
 import time
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol, TypeVar, runtime_checkable
 
 import numpy as np
@@ -24,6 +24,9 @@ from ramole_core.retrieval.store import IndexBroken
 
 EXAMPLES = 20
 """m of the paper: how many example inputs make a vector."""
+
+BLIND = 8
+"""Adapters without examples that are examined at most, beside the nearest of a large pool."""
 
 T = TypeVar("T")
 
@@ -42,6 +45,10 @@ class Card(Protocol):
     def key(self) -> str: ...
     @property
     def texts(self) -> tuple[str, ...]: ...
+    @property
+    def blind(self) -> bool:
+        """Whether it shows no examples."""
+        ...
 
 
 @runtime_checkable
@@ -126,6 +133,24 @@ class Retriever:
             raise RamoleError("The text to find adapters for is empty; type one.")
         cards = self.visible(k, exclude, owner)
         return self._nearest(self._recent([text])[0], k, cards)
+
+    def candidates(
+        self, text: str, *, count: int, exclude: Collection[str] = (), owner: str | None = None
+    ) -> list[Hit]:
+        """Up to `count` adapters that should be examined: the nearest, best first, and after them
+        those that show no examples, whose score is nan.
+
+        Where not all can be asked, at most BLIND of the latter, those whose names are nearest.
+        Raises RamoleError as `retrieve` does.
+        """
+        cards = self.visible(count, exclude, owner)
+        known = {key: card for key, card in cards.items() if not card.blind}
+        blind = {key: card for key, card in cards.items() if card.blind}
+        room = max(min(len(blind), BLIND), count - len(known))
+        vector = self._recent([text])[0]
+        unknown = self._nearest(vector, min(room, count), blind) if blind else []
+        found = self._nearest(vector, count - len(unknown), known) if known else []
+        return found + [replace(hit, score=float("nan")) for hit in unknown]
 
     def remember(self, texts: Sequence[str]) -> None:
         """Embed these prompts together now; what asks for them next finds their vectors."""

@@ -15,7 +15,7 @@ import numpy as np
 
 from ramole_core import Request
 
-from ..charts.run import Found, Run
+from ..charts.run import NO_EXAMPLES, Found, Run
 from ..model.loading import loaded
 from ..model.reading import Reading
 from .conversation import by_the_base
@@ -177,4 +177,6 @@ def scored(
     """The ranking, and those behind it that were taken: a method may take who answers loudest."""
     names = {one.name for one in found}
     behind = zip(taken, scores, strict=True)
-    return (*found, *(Found(name, score, True) for name, score in behind if name not in names))
+    more = [Found(name, score, True) for name, score in behind if name not in names]
+    unknown = [replace(one, without=NO_EXAMPLES) if one.score != one.score else one for one in more]
+    return (*found, *unknown)

@@ -95,9 +95,9 @@ def _bars(title: str, rows: Sequence[Found], before: Sequence[str] | None = None
     """With letters and colours unless `before` is None."""
     items, lettered = [], before is not None
     for place, one in zip(places_of([one.name for one in rows], before or ()), rows, strict=True):
-        named = math.isnan(one.score)
-        width = 0 if named else 100 * min(max(one.score, 0.0), 1.0)
-        value = "named" if named else f"{one.score:.3f}"
+        unknown = math.isnan(one.score)
+        width = 0 if unknown else 100 * min(max(one.score, 0.0), 1.0)
+        value = one.without if unknown else f"{one.score:.3f}"
         chip, fill = "", "var(--rm-quiet)"
         if lettered:
             chip, fill = chip_html(place), ink_of(place).colour

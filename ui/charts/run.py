@@ -15,6 +15,10 @@ EVEN = 1e-4
 """Two shares closer than this are the same: no expert stands out."""
 
 
+NO_EXAMPLES = "no examples"
+"""Why an adapter that was found has no similarity: it was found by its response."""
+
+
 @dataclass(frozen=True)
 class Found:
     """One adapter of the pool beside a prompt: how similar it is, and whether it was taken."""
@@ -22,6 +26,8 @@ class Found:
     name: str
     score: float
     taken: bool
+    without: str = "named"
+    """Why there is no score, where it is nan."""
 
 
 @dataclass(frozen=True)
