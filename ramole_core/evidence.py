@@ -75,10 +75,10 @@ class Evidence:
         return f"No adapter shows examples, so adapters answer by response: {self._loudest()}."
 
     def _loudest(self) -> str:
-        loud = "answers loud enough" if self.decision == "adapters" else "is not loud enough"
+        loud = "are loud enough" if self.decision == "adapters" else "are not loud enough"
         return (
-            f"of the {self.blind} asked without examples the loudest, {self.leader}, {loud} "
-            f"({self.response:+.2f})"
+            f"the responses of all that were asked {loud} ({self.response:+.2f}), and of the "
+            f"{self.blind} without examples {self.leader} is the loudest"
         )
 
     def record(self) -> dict[str, object]:

@@ -19,7 +19,7 @@ from tests.test_base_expert import LINES, expert
 from tests.test_ramole import ASK, ramole as ramole, write_lora  # noqa: F401  the fixture
 
 PLUS = "ramole_plus"
-HEARS = replace(LINES, blind=Blind(slope=2.0, threshold=0.5, own=1.0, all=0.5))
+HEARS = replace(LINES, blind=Blind(slope=2.0, threshold=0.1, all=1.0))
 
 
 def open_retriever(tmp_path, *, known: int, blind: int) -> Retriever:
@@ -70,8 +70,8 @@ def test_where_nobody_shows_examples_the_loudest_decides(tmp_path):
     for z, decision in ((1.5, "adapters"), (0.3, "base")):
         settled = base.hear(first, [], {"x": z, "y": 0.1})
         assert settled.decision == decision and settled.leader == "x"
-        assert settled.response == pytest.approx(z + 0.5 * (z + 0.1) / 2 - 2 * 0.2 - 0.5)
-        assert "of the 2 asked without examples the loudest, x, " in settled.sentence
+        assert settled.response == pytest.approx((z + 0.1) / 2 - 2 * 0.2 - 0.1)
+        assert "of the 2 without examples x is the loudest" in settled.sentence
         assert ("not loud enough" in settled.sentence) == (decision == "base")
     unheard = expert(tmp_path, {"a": (0.2, 0.0)}, HEARS, base="another")
     assert not unheard.doubts(unheard.judge("a", [], blind=2))
@@ -83,9 +83,8 @@ def test_where_the_nearest_does_not_fit_one_without_examples_may(tmp_path):
     assert far.decision == "base" and base.doubts(far)
     loud = base.hear(far, [0.0], {"x": 2.0})
     assert loud.decision == "adapters" and (loud.nearest, loud.leader) == ("near", "x")
-    assert (
-        "0.30 is needed; of the 1 asked without examples the loudest, x, answers" in loud.sentence
-    )
+    told = "0.30 is needed; the responses of all that were asked are loud enough (+0.50), and of"
+    assert told in loud.sentence
     assert base.hear(far, [0.0], {"x": 0.0}).decision == "base"
     fits = base.judge("a", [Hit("near", 0.5)], blind=1)
     assert fits.decision == "adapters" and not base.doubts(fits)

@@ -29,7 +29,7 @@ VISITORS = {
     "Once upon a time": None,
     "Hi": None,
     "How do I list hidden files in bash?": "nl2bash",
-    "Translate to German: The house is small.": "wmt16_translate_deen",
+    "Translate to German: The house is small.": None,
 }
 
 # --- lines ----------------------------------------------------------------------------------------

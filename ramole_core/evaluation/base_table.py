@@ -97,8 +97,8 @@ def measure_way(
 
 
 def kept_responses(
-    work: Path, key: object, make: Callable[[], Float[np.ndarray, "n 3"]]
-) -> Float[np.ndarray, "n 3"]:
+    work: Path, key: object, make: Callable[[], Float[np.ndarray, "n 2"]]
+) -> Float[np.ndarray, "n 2"]:
     """What the adapters answered, made once for everything that it hangs on."""
     name = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:12]
     file = work / f"responses-{name}.json"
@@ -201,10 +201,10 @@ def main(
         }
         if response:
             for name, kind in (("open", everyday), ("phrased", phrased)):
-                key = [3, ramole.retriever.encoder_checksum, ramole.settings.base_model]
+                key = [ramole.retriever.encoder_checksum, ramole.settings.base_model]
                 key += [[one.content for one in cards], kind.texts]
                 heard = kept_responses(work, key, lambda kind=kind: responses(ramole, kind.texts))
-                found[name] |= {"own": heard[:, 0], "all": heard[:, 2]}
+                found[name] |= {"own": heard[:, 0], "all": heard[:, 1]}
         groups = tuple(name for name, _ in asked)
         others = {
             "iid": Measured(facts_of(vectors, pool, card), groups),

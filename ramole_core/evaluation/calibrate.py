@@ -97,9 +97,8 @@ def example_similarities(ramole: "Ramole", cards: Cards) -> Float[np.ndarray, "n
 
 def responses(
     ramole: "Ramole", texts: Sequence[str], *, tell: Progress = lambda *_: None
-) -> Float[np.ndarray, "n 3"]:
-    """z of the nearest adapter, of the loudest, and the mean over all that are asked, for each
-    text."""
+) -> Float[np.ndarray, "n 2"]:
+    """z of the nearest adapter, and the mean over all that are asked, for each text."""
     found, step = [], 16
     for start in range(0, len(texts), step):
         part = [
@@ -109,9 +108,9 @@ def responses(
         for candidates in ramole.candidates(part):
             nearest = max(candidates, key=lambda one: one.score)
             heard = [one.surprise for one in candidates]
-            found.append((nearest.surprise, max(heard), float(np.mean(heard))))
+            found.append((nearest.surprise, float(np.mean(heard))))
         tell("hearing the adapters", min(1.0, (start + step) / len(texts)))
-    return np.array(found, np.float64).reshape(-1, 3)
+    return np.array(found, np.float64).reshape(-1, 2)
 
 
 def chat_facts(
@@ -152,9 +151,9 @@ def heard_of(line: Line) -> Heard:
 
 
 def blind_of(line: Line) -> Blind:
-    """The line over (-base, z, mean z)."""
-    slope, own, every = (float(w) for w in line.weights)
-    return Blind(slope=slope, threshold=-line.offset, own=own, all=every)
+    """The line over (-base, mean z)."""
+    slope, every = (float(w) for w in line.weights)
+    return Blind(slope=slope, threshold=-line.offset, all=every)
 
 
 def kept_of(worth: Line) -> Kept:
@@ -202,10 +201,13 @@ def calibrate_for(
     if response and own_words:
         z = [responses(ramole, part.texts, tell=tell)
              for part in (phrased.half(adapters), everyday.half(families))]  # fmt: skip
-        fit, bad = ((part[:, [0, 2]], part[:, 1:]) for part in z)
-        heard = heard_of(fit_line(np.hstack([high[highs], fit[0]]), np.hstack([low[lows], bad[0]])))
+        loud, quiet = z
+        heard = heard_of(fit_line(np.hstack([high[highs], loud]), np.hstack([low[lows], quiet])))
         blind = blind_of(
-            fit_line(np.hstack([-fits[highs, 1:], fit[1]]), np.hstack([-near[lows, 1:], bad[1]]))
+            fit_line(
+                np.column_stack([-fits[highs, 1], loud[:, 1]]),
+                np.column_stack([-near[lows, 1], quiet[:, 1]]),
+            )
         )
         doubt = DOUBT
     alone = alone_of(fit_line(high[highs], low[lows]), doubt=doubt)

@@ -102,8 +102,7 @@ class BaseExpert:
             evidence = evidence.by_response(worth - line.threshold)
         if blind and (not surprises or evidence.decision == "base"):
             line, loudest = self.calibration.blind, max(blind, key=lambda name: blind[name])
-            worth = line.own * blind[loudest] + line.all * everyone
-            worth -= line.slope * evidence.base_similarity
+            worth = line.all * everyone - line.slope * evidence.base_similarity
             evidence = evidence.by_blind(loudest, worth - line.threshold)
         return evidence
 

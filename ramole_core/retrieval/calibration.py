@@ -3,14 +3,13 @@
     the adapters answer    where  best - slope base                        >= threshold
       in doubt (within `doubt` of it), where they were heard:
                                   best - slope base + own z + all mean z   >= threshold
-    where one shows no examples    own z + all mean z - slope base          >= threshold
+    where some show no examples    all mean z - slope base                  >= threshold
     those of the turn before       go_on - slope base - gap (best - leader) >= threshold
 
 best is the similarity of a text to its nearest adapter, base and go_on those to the two cards of
 `own_cards.py`, leader that to the first adapter of the turn before; z is the nearest adapter's
-surprise (of those without examples the loudest one's), mean z that of all that were asked. All of
-it hangs on the encoder; on the base model only the lines with responses do. The adapters of the
-pool come and go without making it stale.
+surprise, mean z that of all that were asked. All of it hangs on the encoder; on the base model only
+the lines with responses do. The adapters of the pool come and go without making it stale.
 """
 
 import json
@@ -50,11 +49,10 @@ class Heard:
 
 @dataclass(frozen=True)
 class Blind:
-    """An adapter that shows no examples, by its response; with the defaults it always answers."""
+    """Those that show no examples, by the responses; with the defaults they always answer."""
 
     slope: float = 0.0
     threshold: float = 0.0
-    own: float = 0.0
     all: float = 0.0
 
 

@@ -55,9 +55,25 @@ LIVE = (
         "author never saw any of the money .\n\nRewrite the above as two sentences.",
     ),
     Example(
-        "Word problem",
-        "Math problem: Lena picked 46 plums and her brother picked 27 plums. How many plums did "
-        "they pick in all?\nWhat is the numeric answer?",
+        "Missing commas",
+        "Please punctuate the following: After the harvest the family moved to Bristol where her "
+        "father opened a small bookshop",
+    ),
+    Example(
+        "Sum with working",
+        "Rosa buys 3 notebooks for $4 each and a pen for $2. How much does she pay in total?\n"
+        "Think step by step.",
+    ),
+    Example(
+        "Words to regex",
+        "Write a regular expression matching: lines that have the string 'truck' or a vowel at "
+        "least 9 times",
+    ),
+    Example(
+        "Does it follow?",
+        "Premise: A man in a green jacket is walking his dog in the snow.\nHypothesis: A man is "
+        "outside with a dog.\nGiven the premise, is the hypothesis true?\n\nOPTIONS:\n- yes\n"
+        "- it is not possible to tell\n- no",
     ),
     Example(
         "Answer from a text",

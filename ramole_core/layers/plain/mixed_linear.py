@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -57,19 +58,24 @@ class Mixer:
             self._report(path, mixed)
             return y if mixed.update is None else y + mixed.update.to(y.dtype)
         k = max(mix.k for mix, _ in self._groups)
-        wide = x.new_zeros(*x.shape[:2], k, dtype=torch.float32)
-        every, scores, out = wide, wide.clone(), y.clone()
+        order = [row for _, rows in self._groups for row in rows]
+        back = torch.tensor(order, device=x.device).argsort()
+        outs, every, scores = [], [], []
         gated = False
         for mix, rows in self._groups:
-            mixed = mix_at(mix, path, x[rows], None if block is None else block[rows])
-            if mixed.update is not None:
-                out[rows] = out[rows] + mixed.update.to(y.dtype)
-            every[rows, :, : mix.k] = mixed.alpha.to(every)
-            if mixed.scores is not None:
-                scores[rows, :, : mix.k] = mixed.scores.to(scores)
-                gated = True
-        self._report(path, Mixed(None, every, scores if gated else None))
-        return out
+            mixed = mix_at(mix, path, _part(x, rows), None if block is None else _part(block, rows))
+            here = _part(y, rows)
+            outs.append(here if mixed.update is None else here + mixed.update.to(y.dtype))
+            if self.alpha is not None:
+                nothing = mixed.alpha.new_zeros(mixed.alpha.shape)
+                gated = gated or mixed.scores is not None
+                for kept, found in ((every, mixed.alpha), (scores, mixed.scores)):
+                    wide = (nothing if found is None else found).float()
+                    kept.append(F.pad(wide, (0, k - mix.k)))
+        if self.alpha is not None:
+            alpha = torch.cat(every)[back]
+            self._report(path, Mixed(None, alpha, torch.cat(scores)[back] if gated else None))
+        return torch.cat(outs)[back]
 
     def _report(self, path: str, mixed: Mixed) -> None:
         if self.alpha is not None:
@@ -85,6 +91,12 @@ class Mixer:
             every[self.places.at[path]] = alpha.detach().expand(b, l, -1).to("cpu", torch.float16)
         self.alpha = None
         return every.permute(2, 3, 0, 1, 4)
+
+
+def _part(x: Tensor, rows: Sequence[int]) -> Tensor:
+    """These rows, without a copy where they follow each other."""
+    first, count = rows[0], len(rows)
+    return x[first : first + count] if rows[-1] - first == count - 1 else x[list(rows)]
 
 
 class MixedLinear(nn.Module):
