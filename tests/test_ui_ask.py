@@ -23,7 +23,7 @@ from tests.fake_ramole import (
 )
 from ui.ask.answer import Live, answer, rank, scored, took
 from ui.ask.downloads import write_files
-from ui.ask.examples import RECORDED, read_run, recorded_files, write_run
+from ui.ask.examples import RECORDED, earlier_runs, read_run, recorded_files, write_run
 from ui.ask.explained import explanation_html, spell, token_html
 from ui.ask.form import FIELDS, Form, form_of, read_weights
 from ui.ask.found import found_html, timing_html
@@ -626,18 +626,24 @@ def test_old_trace_folders_are_swept_and_nothing_else(tmp_path):
 
 
 def test_live_examples_are_requests_and_recorded_runs_are_of_them():
-    assert len({example.title for example in LIVE}) == len(LIVE) == 14
+    assert len({example.title for example in LIVE}) == len(LIVE) == 17
     for example in LIVE:
         Request(example.prompt, max_new_tokens=example.max_new_tokens)
     kept = [read_run(path) for path in recorded_files()]
     assert [run.title for run in kept] == [example.title for example in RECORDED]
     asked = [(run.request.prompt, run.request.method) for run in kept]
     assert asked == [(example.prompt, example.method) for example in RECORDED]
+    chats = [run for run in kept if run.request.history]
+    assert [run.title for run in chats] == [one.title for one in RECORDED if one.after]
+    for run in chats:
+        (first,) = earlier_runs(run, recorded_files()).values()
+        assert first.title in {example.after for example in RECORDED}
+        assert first.answer.adapters[0] != run.answer.adapters[0], "the second turn switches"
 
 
 def test_recorded_examples_are_small_and_complete():
     for path in recorded_files():
-        assert path.stat().st_size < 300_000, path.name
+        assert path.stat().st_size < 350_000, path.name
         run = read_run(path)
         assert run.title and run.beside is not None and run.found
         assert set(run.explained) == set(range(len(run.pieces)))

@@ -12,7 +12,7 @@ from tests.fake_ramole import OPTIONS, WORDS, FakeRamole
 from tests.test_ui_ask import ask, asking, tokens_of
 from ui.ask.answer import Shown
 from ui.ask.conversation import EMPTY, Turn, continued, shortened, turn_of, view_of_conversation
-from ui.ask.examples import recorded_files
+from ui.ask.examples import read_run, recorded_files
 from ui.ask.form import FIELDS, Form
 from ui.ask.found import timing_html
 from ui.ask.layout import Layout
@@ -247,6 +247,23 @@ def test_a_conversation_ends_with_a_new_one_or_an_example(end, visit, monkeypatc
     assert visit.turns == () and hands.sessions._earlier == {}
     visit.ask("three")
     assert visit.run.request.history == () and visit.talk == EMPTY
+
+
+def test_a_recorded_chat_shows_its_earlier_turns_in_their_colours_and_goes_on(visit):
+    place = next(n for n, path in enumerate(recorded_files()) if read_run(path).request.history)
+    visit.handlers.recorded = recorded_files()
+    event = SimpleNamespace(_data={"index": place})
+    visit.held |= visit.handlers.on_show_recorded(visit.request, False, visit.turns, event)
+    run = read_run(recorded_files()[place])
+    (turn,) = visit.turns
+    assert (turn.user, turn.assistant) == tuple(run.request.history[0][:2])
+    assert turn.adapters == tuple(run.request.history[0][2])
+    (shown,) = visit.talk["turns"]
+    assert shown["prompt"] == turn.user and turn.adapters[0] in shown["how"]
+    assert {one["e"] for one in tokens_of(shown["view"])} != {-1}, "coloured"
+    assert visit.talk["asked"] == run.request.prompt
+    visit.ask("and one more")
+    assert [one[0] for one in visit.run.request.history] == [turn.user, run.request.prompt]
 
 
 def test_an_example_leaves_a_conversation_alone_while_it_answers(visit, monkeypatch):

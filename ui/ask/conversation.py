@@ -5,7 +5,7 @@ beside an answer reads the same turns, the mixture's answers included, all by it
 """
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import isnan
 from pathlib import Path
@@ -96,6 +96,17 @@ def view_of_conversation(
         "turns": [_turn(turn, run_of(turn.name)) for turn in turns],
         "asked": asked if turns else "",
     }
+
+
+def recorded_talk(run: Run, earlier: Mapping[int, Run]) -> tuple[tuple[Turn, ...], dict[str, Any]]:
+    """The earlier turns of a recorded run and how they look; `earlier` has those, by place, that
+    were recorded themselves."""
+    turns = tuple(
+        Turn(f"recorded-{place}", str(user), str(assistant), tuple(names[0] or ()) if names else ())
+        for place, (user, assistant, *names) in enumerate(run.request.history)
+    )
+    runs = {f"recorded-{place}": one for place, one in earlier.items()}
+    return turns, view_of_conversation(turns, runs.get, asked=run.request.prompt)
 
 
 def _turn(turn: Turn, run: Run | None) -> dict[str, Any]:

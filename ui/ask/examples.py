@@ -7,6 +7,7 @@ import base64
 import json
 import math
 import zlib
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,11 @@ RECORDED = (
         for one in LIVE
         if one.title == "Facts to a sentence"
     ),
+    *(
+        replace(one, title="A chat: capital letters, then SQL", after="Capital letters")
+        for one in LIVE
+        if one.title == "Question to SQL"
+    ),
 )
 """What `python -m ui.ask.record` runs."""
 
@@ -44,6 +50,17 @@ RECORDED = (
 def recorded_files(folder: Path | None = None) -> list[Path]:
     """The recorded runs in `folder` (unset: ours), in the order of their names."""
     return sorted((folder or FOLDER).glob("*.json"))
+
+
+def earlier_runs(run: Run, files: Sequence[Path]) -> dict[int, Run]:
+    """Of the earlier turns of a recorded chat, by place, those that are recorded themselves."""
+    known = [read_run(path) for path in files] if run.request.history else []
+    return {
+        place: one
+        for place, (user, assistant, *_) in enumerate(run.request.history)
+        for one in known
+        if (one.request.prompt, one.answer.text) == (user, assistant) and not one.request.history
+    }
 
 
 def write_run(run: Run, path: Path) -> None:

@@ -13,13 +13,17 @@ from ramole_core import Ramole, RamoleError, Request, load_settings
 from ..charts.run import Run
 from ..parts.prompts import Example
 from .answer import Live, answer
+from .conversation import continued, turn_of
 from .examples import FOLDER, RECORDED, recorded_files, write_run
 from .token_panel import TOP
 
 
-def record(ramole: Ramole, example: Example) -> Run:
-    """Ask, and explain every token of the answer; raises RamoleError."""
+def record(ramole: Ramole, example: Example, before: Run | None = None) -> Run:
+    """Ask, after another run where it goes on from one, and explain every token of the answer;
+    raises RamoleError."""
     request = _request(example)
+    if before is not None:
+        request = continued(request, [turn_of(before, before.title)], drop=False)
     live = Live()
     for _ in answer(ramole, request, live, beside=True):
         pass
@@ -44,7 +48,10 @@ def main(folder: Path = FOLDER) -> int:
         with Ramole(load_settings()) as ramole:
             for example in RECORDED:  # warm: times are those of a page that has been used
                 ramole.generate([replace(_request(example), max_new_tokens=2)])
-            runs = [record(ramole, example) for example in RECORDED]
+            runs: list[Run] = []
+            for example in RECORDED:
+                before = [run for run in runs if run.title == example.after]
+                runs.append(record(ramole, example, before[0] if before else None))
     except RamoleError as error:
         print(error, file=sys.stderr)
         return 2

@@ -19,9 +19,9 @@ from ..parts.events import QUIET, number_in, open_page, session_of
 from ..parts.prompts import LIVE
 from ..session.quota import quota_of
 from .answer import answer
-from .conversation import EMPTY, continued
+from .conversation import continued, recorded_talk
 from .downloads import write_files
-from .examples import read_run, recorded_files
+from .examples import earlier_runs, read_run, recorded_files
 from .form import FIELDS, Form, form_of
 from .layout import Layout, about_html, how, lay_out
 from .sessions import Sessions
@@ -119,7 +119,8 @@ class Handlers:
         return {**emptied(self.ui, talking=talking), **ended(self.ui, "Stopped.", talking=talking)}
 
     def on_show_recorded(self, request: gr.Request, whole, turns, event: gr.EventData):
-        """A recorded run, and the form that asks for it again; a conversation ends with it."""
+        """A recorded run, and the form that asks for it again; a conversation ends with it, and a
+        recorded one begins."""
         turns = self.talk.left(session_of(request), turns)
         run = read_run(self.recorded[_index(event, len(self.recorded))])
         form = form_of(run.request, beside=run.beside is not None)
@@ -127,7 +128,8 @@ class Handlers:
         values = {component: getattr(form, name) for name, component in entry.fields.items()}
         values |= entry.options.filled(form.method, dict(form.options))
         if not turns:
-            values |= {self.ui.outcome.talk: EMPTY, self.ui.turns: ()}
+            turns, view = recorded_talk(run, earlier_runs(run, self.recorded))
+            values |= {self.ui.outcome.talk: view, self.ui.turns: turns}
         shown = done(self.ui, run, secrets.token_hex(4), whole=whole, talking=bool(turns))
         return {**values, **shown}
 

@@ -14,6 +14,8 @@ class Example:
     max_new_tokens: int = 64
     method: str = METHOD
     """What a recorded run was mixed with; a live prompt takes what the form says."""
+    after: str = ""
+    """Title of the recorded run that this one goes on from, as the second turn of a chat."""
 
 
 LIVE = (
@@ -61,14 +63,9 @@ LIVE = (
     ),
     Example(
         "Sum with working",
-        "Rosa buys 3 notebooks for $4 each and a pen for $2. How much does she pay in total?\n"
-        "Think step by step.",
+        "Tom has 5 apples and buys 7 more. How many apples does he have?\nThink step by step.",
     ),
-    Example(
-        "Words to regex",
-        "Write a regular expression matching: lines that have the string 'truck' or a vowel at "
-        "least 9 times",
-    ),
+    Example("Words to regex", "lines which have a number, 5 or more times\n\nGive the regex."),
     Example(
         "Does it follow?",
         "Premise: A man in a green jacket is walking his dog in the snow.\nHypothesis: A man is "
