@@ -139,12 +139,11 @@ class AdapterChoice:
             return choice
         near, leader = choice.candidates[0], self._pool.card(kept[0].name, turn.owner)
         known = self._retriever.similarities(turn.prompt, [leader])[0]
-        if near.score != near.score:
-            near = replace(near, score=known)
-        if leader.blind:  # its vector says little: as near as the nearest
-            known = near.score
+        nobody = near.score != near.score
         evidence = self._base.goes_on(
-            turn.prompt, Hit(near.name, near.score), Hit(leader.name, known)
+            turn.prompt,
+            None if nobody else Hit(near.name, near.score),
+            Hit(leader.name, float("nan") if leader.blind else known),
         )
         return choice if evidence is None else Choice(turn, tuple(kept), evidence)
 
@@ -266,6 +265,9 @@ class AdapterChoice:
             if not method.weighs_similarity or request.weights is not None:
                 return [(card, float("nan")) for card in cards]
             scores = self._retriever.similarities(request.prompt, cards)
+            if method.examines:  # as where they are found: by their responses
+                nan = float("nan")
+                scores = [nan if c.blind else s for c, s in zip(cards, scores, strict=True)]
             return list(zip(cards, scores, strict=True))
         if request.weights is not None:
             raise RamoleError(

@@ -57,7 +57,8 @@ class Step:
     adapters: tuple[str, ...] = ()
     """Whose weights they are, in the order of k."""
     scores: tuple[float, ...] = ()
-    """Cosine similarity of each adapter to the prompt; nan where it was named, not retrieved."""
+    """Cosine similarity of each adapter to the prompt; nan where it was named, or
+    shows no examples and was found by its response."""
     contribution: Float[np.ndarray, "layer module k"] | None = None
     """What came of the weights, relative to each layer's output (`Trace.contribution`)."""
     present: Bool[np.ndarray, "layer module k"] | None = None
@@ -78,7 +79,8 @@ class Generation:
     text: str
     adapters: list[str]
     scores: list[float]
-    """Cosine similarity of each adapter to the prompt; nan where it was named, not retrieved."""
+    """Cosine similarity of each adapter to the prompt; nan where it was named, or
+    shows no examples and was found by its response."""
     trace: Trace | None
     finish_reason: str
     """`eos`, `stop`, `length` or `cancelled`."""

@@ -36,6 +36,11 @@ class Evidence:
     @property
     def sentence(self) -> str:
         """The decision in words."""
+        if self.nearest is None and self.decision == "kept":
+            return (
+                "The message names no task of its own, so the adapters of the turn before answer, "
+                f"{self.leader} first."
+            )
         if self.nearest is None:
             return self._without_examples()
         near = f"{self.nearest}, the nearest adapter, has similarity {self.similarity:.2f}"
@@ -68,11 +73,12 @@ class Evidence:
     def _without_examples(self) -> str:
         if not self.blind:
             return "The pool is empty, so the base model answers alone."
+        why = "No adapter in sight shows examples, so"
         if self.leader is None:
-            return "No adapter shows examples, so similarity tells nothing, and adapters answer."
+            return f"{why} similarity tells nothing, and adapters answer."
         if self.decision == "base":
-            return f"No adapter shows examples, so the base model answers alone: {self._loudest()}."
-        return f"No adapter shows examples, so adapters answer by response: {self._loudest()}."
+            return f"{why} the base model answers alone: {self._loudest()}."
+        return f"{why} adapters answer by response: {self._loudest()}."
 
     def _loudest(self) -> str:
         loud = "are loud enough" if self.decision == "adapters" else "are not loud enough"

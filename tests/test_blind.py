@@ -32,20 +32,22 @@ def open_retriever(tmp_path, *, known: int, blind: int) -> Retriever:
 
 
 @pytest.mark.parametrize(
-    ("known", "blind", "asked"),
+    ("known", "blind", "asked", "count"),
     [
-        (40, 0, (32, 0)),
-        (5, 3, (5, 3)),
-        (40, 3, (29, 3)),
-        (40, 1000, (24, BLIND)),
-        (10, 1000, (10, 22)),
-        (0, 20, (0, 20)),
-        (31, 40, (24, BLIND)),
+        (40, 0, (32, 0), 32),
+        (5, 3, (5, 3), 32),
+        (40, 3, (29, 3), 32),
+        (40, 1000, (24, BLIND), 32),
+        (10, 1000, (10, 22), 32),
+        (0, 20, (0, 20), 32),
+        (31, 40, (24, BLIND), 32),
+        (5, 20, (4, 4), 8),
+        (5, 20, (1, 0), 1),
     ],
 )
-def test_who_is_asked(tmp_path, known, blind, asked):
+def test_who_is_asked(tmp_path, known, blind, asked, count):
     retriever = open_retriever(tmp_path, known=known, blind=blind)
-    hits = retriever.candidates("a text of kind 3", count=32)
+    hits = retriever.candidates("a text of kind 3", count=count)
     shown = [hit for hit in hits if not math.isnan(hit.score)]
     assert (len(shown), len(hits) - len(shown)) == asked
     assert hits[: len(shown)] == shown, "those that show examples come first"
@@ -66,7 +68,9 @@ def test_where_nobody_shows_examples_the_loudest_decides(tmp_path):
     base = expert(tmp_path, {"a": (0.2, 0.0)}, HEARS)
     first = base.judge("a", [], blind=2)
     assert first.decision == "adapters" and first.nearest is None and base.doubts(first)
-    assert first.sentence.startswith("No adapter shows examples, so similarity tells nothing")
+    assert first.sentence.startswith(
+        "No adapter in sight shows examples, so similarity tells nothing"
+    )
     for z, decision in ((1.5, "adapters"), (0.3, "base")):
         settled = base.hear(first, [], {"x": z, "y": 0.1})
         assert settled.decision == decision and settled.leader == "x"
@@ -106,6 +110,21 @@ def test_an_upload_without_examples_is_found_by_its_response(ramole, tmp_path): 
         others = replace(asked, method="similarity")
         assert not any(math.isnan(one.score) for one in ramole.candidates([others])[0])
         answer = ramole.generate([told])[0]
-        assert math.isnan(answer.scores[0]) and answer.text is not None
+        assert math.isnan(answer.scores[0])
+        named = replace(told, adapters=("silent", "weather"), k=3, abstain=None)
+        (again,) = ramole.candidates([named])
+        assert math.isnan(again[0].score), "an earlier turn is weighed as it was answered"
     finally:
         ramole.pool.remove("silent", owner="ann")
+
+
+def test_a_follow_up_keeps_adapters_that_show_no_examples(tmp_path):
+    near = {"go": (0.1, 0.3)}
+    goes_on = expert(tmp_path, near, HEARS).goes_on
+    kept = goes_on("go", Hit("y", 0.9), Hit("silent", float("nan")))
+    assert kept is not None, "nobody is ahead of it"
+    assert (kept.leader, kept.leader_similarity, kept.nearest) == ("silent", None, "y")
+    alone = goes_on("go", None, Hit("silent", float("nan")))
+    assert alone is not None and alone.decision == "kept" and alone.nearest is None
+    assert alone.sentence.endswith("the adapters of the turn before answer, silent first.")
+    assert goes_on("go", Hit("y", 0.9), Hit("x", 0.1)) is None

@@ -204,6 +204,19 @@ def test_a_request_does_not_feel_its_batch(name):
     assert not alphas[0, :, mine.k :].any()
 
 
+def test_rows_that_share_a_decision_keep_their_places():
+    x, router = torch.randn(5, l, i), make_router()
+    a = placed("mixture", make_loras((4, 2)), router)
+    b = placed("ramole", make_loras((1, 9, 3)), router)
+    c = placed("similarity", make_loras(), router)
+    order = [a, b, a, c, b]
+    together, alphas = batch(order, x)
+    for n, mix in enumerate(order):
+        alone, alpha = run(mix, x[n : n + 1])
+        torch.testing.assert_close(together[n : n + 1], alone)
+        torch.testing.assert_close(alphas[n : n + 1, :, : mix.k].to(alpha), alpha)
+
+
 @pytest.mark.parametrize("name", METHODS)
 def test_extra_zero_rank_changes_nothing(name):
     x, loras, router = torch.randn(1, l, i), make_loras(), make_router()

@@ -8,9 +8,9 @@ from safetensors.torch import load_file
 
 from ramole_core.composition import Lora, find_method, load_router
 from ramole_core.errors import RamoleError
-from ramole_core.training.companions import Companions, keep_some
-from ramole_core.training.loss import mean_by_row, row_losses
-from ramole_core.training.method import fresh_weights, mixed_rows, train_method
+from ramole_core.training.companions import Companions, Near, keep_some
+from ramole_core.training.loss import mean_by_row, row_losses, token_losses
+from ramole_core.training.method import fresh_weights, mixed_rows, train_method, watched
 from ramole_core.training.mixed_model import MixedModel
 from ramole_core.training.recipe import MethodRecipe, Schedule
 from ramole_core.training.rows import Encoded, Row, Task, collate, encode_rows
@@ -170,10 +170,13 @@ def test_dropout_keeps_two_and_drops_half():
     assert len({keep_some(names, 0.5, seed=1, step=s) for s in range(50)}) > 5
 
 
-def near(texts):
+def _find(texts):
     """Its own first where a text names it, then the others as they come."""
     names = ("red", "blue", "loud")
     return [sorted(names, key=lambda name: name not in text) for text in texts]
+
+
+near = Near(_find, "a sum")
 
 
 FOUND = recipe(12, retrieved=2, masked=0.5)
@@ -208,6 +211,8 @@ def test_it_learns_over_what_is_found_and_goes_on_after_a_kill(base, loras, tmp_
 
     with pytest.raises(Killed):
         run(base, loras, tmp_path / "broken", recipe=FOUND, near=near, report=kill)
+    with pytest.raises(RamoleError, match="another"):
+        run(base, loras, tmp_path / "broken", recipe=FOUND, near=Near(_find, "another sum"))
     resumed = run(base, loras, tmp_path / "broken", recipe=FOUND, near=near)
     assert resumed.train_losses == whole.train_losses
 
@@ -215,9 +220,30 @@ def test_it_learns_over_what_is_found_and_goes_on_after_a_kill(base, loras, tmp_
 def test_what_finds_them_must_be_given(base, loras, tmp_path):
     with pytest.raises(RamoleError, match="nothing was given to find them with"):
         run(base, loras, tmp_path / "r", recipe=FOUND)
+    with pytest.raises(RamoleError, match="its own hidden only 2 are left"):
+        run(base, loras, tmp_path / "r", recipe=recipe(12, retrieved=3), near=near)
     for wrong in ({"retrieved": 1}, {"masked": 1.5}):
         with pytest.raises(RamoleError, match=next(iter(wrong))):
             recipe(**wrong)
+
+
+def test_what_the_gates_did_is_told_by_each_rows_own_adapters(base, loras):
+    model = MixedModel(base, loras=loras, shapes=SHAPES)
+    names = [("loud", "red"), ("blue", "red"), ("loud", "red")]
+    rows = mixed_rows(base, TASKS, FOUND)[:3]
+    batch = collate(rows)
+    alone = []
+    try:
+        for n, each in enumerate(names):
+            with torch.no_grad(), model.gated_by(None, names=[each]):
+                alone.append(token_losses(model.plain, batch)[batch.rows == n])
+        with torch.no_grad(), model.gated_by(None, names=names, watch=True):
+            together = token_losses(model.plain, batch)
+        seen = watched(model, batch, ["red", "blue", "blue"], names)
+    finally:
+        model.close()
+    torch.testing.assert_close(together, torch.cat(alone))
+    assert seen.own.tolist() == [1, 0, -1]
 
 
 def test_a_long_answer_counts_no_more_than_a_short_one():

@@ -38,7 +38,7 @@ from ui.charts.plots import (
     token_table,
     tokens_table,
 )
-from ui.charts.run import Found, entropy, led_by, strongest
+from ui.charts.run import UNCOMPARED, Found, entropy, led_by, strongest
 from ui.charts.tokens import (
     BASE_MEANING,
     EVEN_MEANING,
@@ -158,10 +158,13 @@ def test_an_adapter_taken_from_far_behind_joins_the_ranking_with_its_similarity(
     found = (Found("ant", 0.9, True), Found("bee", 0.7, False))
     joined = scored(found, ("eel", "ant"), (0.2, 0.9))
     assert took(joined, ("eel", "ant")) == (
-        Found("eel", 0.2, True),
+        Found("eel", 0.2, True, UNCOMPARED),
         Found("ant", 0.9, True),
         Found("bee", 0.7, False),
     )
+    blind = scored(found, ("ant", "bee"), (0.9, float("nan")))
+    assert [one.without for one in blind if one.score != one.score] == [UNCOMPARED]
+    assert UNCOMPARED in found_html(took(blind, ("ant", "bee")))
 
 
 def test_the_experts_on_the_way_are_those_that_the_engine_took():

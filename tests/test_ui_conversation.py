@@ -262,7 +262,9 @@ def test_a_recorded_chat_shows_its_earlier_turns_in_their_colours_and_goes_on(vi
     assert shown["prompt"] == turn.user and turn.adapters[0] in shown["how"]
     assert {one["e"] for one in tokens_of(shown["view"])} != {-1}, "coloured"
     assert visit.talk["asked"] == run.request.prompt
+    assert "A token can be opened" not in str(visit.pick(turn.name, 3)[-1])
     visit.ask("and one more")
+    assert {one["e"] for one in tokens_of(visit.talk["turns"][0]["view"])} != {-1}, "still"
     assert [one[0] for one in visit.run.request.history] == [turn.user, run.request.prompt]
 
 

@@ -28,7 +28,8 @@ class Candidate:
 
     name: str
     score: float
-    """Cosine similarity to the prompt; nan where it was named and nobody asked."""
+    """Cosine similarity to the prompt; nan where it was named and nobody asked, or
+    where it shows no examples."""
     checksum: str
     """Of its content."""
     load: Callable[[], LoraSet]

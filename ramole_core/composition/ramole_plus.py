@@ -5,7 +5,8 @@
     alpha   = softmax_j(e_j + own z_jm(t))
     y       = W x + sum_j alpha_j v_j,   v_j = B_j A_j x
 
-sim is the retriever's cosine, sim_1 the largest and sim_2 the second. z says how much louder than
+sim is the retriever's cosine, sim_1 the largest and sim_2 the second of all that are weighed: those
+examined where k are chosen, these k where they are mixed. z says how much louder than
 usual adapter j answers (`surprise.py`); z_j is its mean over modules at the prompt's last token,
 read by the bare base, and z_jm(t) that of one module at one token of the mixed model. The k
 adapters with the largest e are taken from the EXAMINED nearest.

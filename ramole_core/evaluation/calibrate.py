@@ -73,7 +73,7 @@ def phrased_prompts(ramole: "Ramole") -> Texts:
 
 def similarities(ramole: "Ramole", texts: Sequence[str], cards: Cards) -> Float[np.ndarray, "n 2"]:
     """best and base of each text."""
-    pool = ramole.pool.cards()
+    pool = [card for card in ramole.pool.cards() if not card.blind]
     base = ramole.retriever.embed(texts) @ cards["everyday"]
     best = [max(ramole.retriever.similarities(text, pool)) for text in texts]
     return np.column_stack([best, base])
@@ -106,7 +106,8 @@ def responses(
             for text in texts[start : start + step]
         ]
         for candidates in ramole.candidates(part):
-            nearest = max(candidates, key=lambda one: one.score)
+            known = [one for one in candidates if one.score == one.score] or candidates
+            nearest = max(known, key=lambda one: one.score)
             heard = [one.surprise for one in candidates]
             found.append((nearest.surprise, float(np.mean(heard))))
         tell("hearing the adapters", min(1.0, (start + step) / len(texts)))
@@ -117,7 +118,7 @@ def chat_facts(
     ramole: "Ramole", chats: Sequence[FollowUp], cards: Cards
 ) -> Float[np.ndarray, "n 3"]:
     """Of each second message: go_on, base, and best - leader, the first one's nearest adapter."""
-    pool, found = ramole.pool.cards(), []
+    pool, found = [card for card in ramole.pool.cards() if not card.blind], []
     rows = ramole.retriever.embed([chat.then for chat in chats])
     for chat, row in zip(chats, rows, strict=True):
         first = ramole.retriever.similarities(chat.first, pool)
@@ -180,8 +181,11 @@ def calibrate_for(
 
     Without `response` the base model is not loaded, and similarity decides alone.
     """
-    if not ramole.pool.cards():
-        raise RamoleError("The pool is empty; add adapters with examples, then calibrate.")
+    if all(card.blind for card in ramole.pool.cards()):
+        raise RamoleError(
+            "The pool has no adapter that shows examples; add adapters with examples, then "
+            "calibrate."
+        )
     cards = card_vectors(ramole.retriever)
     everyday, phrased = everyday_prompts(), phrased_prompts(ramole)
     near = similarities(ramole, everyday.texts, cards)

@@ -110,24 +110,27 @@ class BaseExpert:
         distance = abs(evidence.similarity - evidence.threshold)
         return evidence.nearest is not None and distance < self.calibration.alone.doubt
 
-    def goes_on(self, text: str, nearest: Hit, leader: Hit) -> Evidence | None:
+    def goes_on(self, text: str, nearest: Hit | None, leader: Hit) -> Evidence | None:
         """Why the adapters of the turn before, `leader` first, answer this text too; None: it says
-        itself what it wants, or nothing was fitted."""
+        itself what it wants, or nothing was fitted. No adapter is nearest where none shows
+        examples; a leader that shows none has a score of nan, and nobody is ahead of it."""
         if not self.calibrated:
             return None
         line, base = self.calibration.kept, self._similarity(text, "everyday")
-        ahead = nearest.score - leader.score
+        known = nearest is not None and leader.score == leader.score
+        ahead = nearest.score - leader.score if nearest is not None and known else 0.0
         worth = self._similarity(text, "going_on") - line.slope * base - line.gap * ahead
         if worth < line.threshold:
             return None
         return Evidence(
             "kept",
-            nearest=nearest.name,
-            similarity=nearest.score,
+            nearest=nearest.name if nearest else None,
+            similarity=nearest.score if nearest else 0.0,
             base_similarity=base,
-            threshold=nearest.score + (worth - line.threshold) / max(line.gap, 1e-6),
+            threshold=(nearest.score if nearest else 0.0)
+            + (worth - line.threshold) / max(line.gap, 1e-6),
             leader=leader.name,
-            leader_similarity=leader.score,
+            leader_similarity=None if leader.score != leader.score else leader.score,
         )
 
     def _similarity(self, text: str, card: str) -> float:

@@ -28,6 +28,8 @@ EXAMPLES = 20
 BLIND = 8
 """Adapters without examples that are examined at most, beside the nearest of a large pool."""
 
+EMPTY = "The text to find adapters for is empty; type one."
+
 T = TypeVar("T")
 
 _CHUNK = 500  # adapters embedded before they are written; a killed rebuild keeps what it wrote
@@ -130,7 +132,7 @@ class Retriever:
         1, an unknown name in `exclude`, or when `exclude` leaves nothing.
         """
         if not text.strip():
-            raise RamoleError("The text to find adapters for is empty; type one.")
+            raise RamoleError(EMPTY)
         cards = self.visible(k, exclude, owner)
         return self._nearest(self._recent([text])[0], k, cards)
 
@@ -140,15 +142,17 @@ class Retriever:
         """Up to `count` adapters that should be examined: the nearest, best first, and after them
         those that show no examples, whose score is nan.
 
-        Where not all can be asked, at most BLIND of the latter, those whose names are nearest.
-        Raises RamoleError as `retrieve` does.
+        Where not all can be asked, at most BLIND of the latter, and no more than half: those whose
+        names or descriptions are nearest. Raises RamoleError as `retrieve` does.
         """
+        if not text.strip():
+            raise RamoleError(EMPTY)
         cards = self.visible(count, exclude, owner)
         known = {key: card for key, card in cards.items() if not card.blind}
         blind = {key: card for key, card in cards.items() if card.blind}
-        room = max(min(len(blind), BLIND), count - len(known))
+        room = max(min(len(blind), BLIND, count // 2), count - len(known))
         vector = self._recent([text])[0]
-        unknown = self._nearest(vector, min(room, count), blind) if blind else []
+        unknown = self._nearest(vector, min(room, count), blind) if blind and room else []
         found = self._nearest(vector, count - len(unknown), known) if known else []
         return found + [replace(hit, score=float("nan")) for hit in unknown]
 

@@ -2,12 +2,20 @@
 
 import random
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from ramole_core.training.recipe import MethodRecipe
 from ramole_core.training.rows import TaskRow
 
-Near = Callable[[Sequence[str]], list[list[str]]]
-"""The adapters' names for each text, the nearest first."""
+
+@dataclass(frozen=True)
+class Near:
+    """Finds adapters for texts."""
+
+    find: Callable[[Sequence[str]], list[list[str]]]
+    """The adapters' names for each text, the nearest first."""
+    checksum: str = ""
+    """Of all that decides what is found."""
 
 
 class Companions:
@@ -40,7 +48,7 @@ class Companions:
     def _nearest(self, rows: Sequence[TaskRow], masked: Sequence[bool]) -> list[tuple[str, ...]]:
         assert self._near is not None
         if left := [row.text for row in rows if row.text not in self._known]:
-            self._known.update(zip(left, self._near(left), strict=True))
+            self._known.update(zip(left, self._near.find(left), strict=True))
         chosen = []
         for row, hides in zip(rows, masked, strict=True):
             order = [n for n in self._known[row.text] if not (hides and n == row.task)]

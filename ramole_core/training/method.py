@@ -63,6 +63,16 @@ def train_method(
     """
     method = find_method(recipe.method)
     _check_count(method, loras)
+    most = len(loras) - (recipe.masked > 0)
+    if recipe.retrieved and (method.fixed or method.experts(2) == 1):
+        raise RamoleError(
+            f"Method {recipe.method} is trained on all adapters that are given; set retrieved=0."
+        )
+    if recipe.retrieved > most:
+        raise RamoleError(
+            f"Each row is to be mixed from {recipe.retrieved} adapters that are found, but with "
+            f"its own hidden only {most} are left; give more adapters, or retrieve fewer."
+        )
     if recipe.retrieved and near is None:
         raise RamoleError(
             f"Each row is to be mixed from {recipe.retrieved} adapters that are found, and nothing "
@@ -128,7 +138,13 @@ def train_method(
             measure=measure,
             checkpoint=out_dir / ".checkpoint" / "state.safetensors",
             recipe=dumps(
-                {**asdict(recipe), "adapters": known, "base": base.checksum}, sort_keys=True
+                {
+                    **asdict(recipe),
+                    "adapters": known,
+                    "base": base.checksum,
+                    "near": near.checksum if near and recipe.retrieved else "",
+                },
+                sort_keys=True,
             ),
             report=report,
         )

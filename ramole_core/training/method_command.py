@@ -24,7 +24,9 @@ Dropout = Annotated[
 ]
 Retrieved = Annotated[
     int,
-    typer.Option(help="Adapters that a row is mixed from, found for it; 0, or a fixed pool: all."),
+    typer.Option(
+        help="Adapters that a row is mixed from, found for it; 0, a fixed pool, few: all."
+    ),
 ]
 Masked = Annotated[float, typer.Option(help="Chance that a row's own adapter is not found.")]
 Steps = Annotated[int, typer.Option(help="Optimiser steps.")]
@@ -129,9 +131,12 @@ def _run(
     from ramole_core.training.progress import show_progress
     from ramole_core.training.rows import read_task
 
-    if find_method(recipe.method).fixed:
-        recipe = replace(recipe, retrieved=0)
     names = [name.strip() for name in adapters.split(",") if name.strip()]
+    kind = find_method(recipe.method)
+    found_for_each = min(recipe.retrieved, len(names) - (recipe.masked > 0))
+    if kind.fixed or kind.experts(2) == 1 or found_for_each < 2:
+        found_for_each = 0
+    recipe = replace(recipe, retrieved=found_for_each)
     settings, row = load_settings(), find_row(recipe.method)
     tasks = [read_task(data / name) for name in names]
     base = load_configured_base()

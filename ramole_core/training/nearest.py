@@ -1,5 +1,7 @@
 """The adapters that are found for a row, as the retriever that serves would find them."""
 
+import hashlib
+import json
 from collections.abc import Sequence
 
 import numpy as np
@@ -20,4 +22,5 @@ def nearest_of(cards: Sequence[Card], encoder: Encoder) -> Near:
         cosines = encoder.embed(texts) @ vectors.T
         return [[names[at] for at in np.argsort(-row, kind="stable")] for row in cosines]
 
-    return near
+    told = json.dumps([encoder.checksum, [[c.name, card_texts(c)] for c in cards]])
+    return Near(near, hashlib.sha256(told.encode()).hexdigest())

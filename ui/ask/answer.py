@@ -4,6 +4,7 @@
 reader gone), the engine is given back and `live.run` holds what came.
 """
 
+import math
 import threading
 import time
 from collections.abc import Generator, Iterator, Sequence
@@ -15,7 +16,7 @@ import numpy as np
 
 from ramole_core import Request
 
-from ..charts.run import NO_EXAMPLES, Found, Run
+from ..charts.run import UNCOMPARED, Found, Run
 from ..model.loading import loaded
 from ..model.reading import Reading
 from .conversation import by_the_base
@@ -174,9 +175,16 @@ def _taken(found: Sequence[Found]) -> tuple[str, ...]:
 def scored(
     found: tuple[Found, ...], taken: Sequence[str], scores: Sequence[float]
 ) -> tuple[Found, ...]:
-    """The ranking, and those behind it that were taken: a method may take who answers loudest."""
+    """The ranking, and those behind it that were taken: a method may take who answers loudest.
+    One that was taken without being compared has no similarity."""
     names = {one.name for one in found}
+    unknown = {name for name, score in zip(taken, scores, strict=True) if math.isnan(score)}
+    told = [
+        replace(one, score=math.nan, without=UNCOMPARED)
+        if one.name in unknown and not math.isnan(one.score)
+        else one
+        for one in found
+    ]
     behind = zip(taken, scores, strict=True)
-    more = [Found(name, score, True) for name, score in behind if name not in names]
-    unknown = [replace(one, without=NO_EXAMPLES) if one.score != one.score else one for one in more]
-    return (*found, *unknown)
+    more = [Found(name, s, True, UNCOMPARED) for name, s in behind if name not in names]
+    return (*told, *more)

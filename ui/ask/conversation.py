@@ -16,7 +16,7 @@ import numpy as np
 
 from ramole_core import Request
 
-from ..charts.run import NO_EXAMPLES, Run
+from ..charts.run import NAMED, UNCOMPARED, Run
 from ..charts.tokens import TEMPLATE, token_script, view_of, view_of_run
 from ..parts.events import PLAIN
 
@@ -121,6 +121,6 @@ def _turn(turn: Turn, run: Run | None) -> dict[str, Any]:
 def _how(run: Run) -> str:
     """The method, and the adapters found with their similarity."""
     scores = zip(run.answer.adapters, run.answer.scores, strict=True)
-    without = NO_EXAMPLES if run.request.adapters is None else "named"
+    without = UNCOMPARED if run.request.adapters is None else NAMED
     found = [f"{name} {without if isnan(score) else f'{score:.3f}'}" for name, score in scores]
     return f"{run.request.method}: " + (", ".join(found) or "no adapter")

@@ -58,7 +58,7 @@ def earlier_runs(run: Run, files: Sequence[Path]) -> dict[int, Run]:
     return {
         place: one
         for place, (user, assistant, *_) in enumerate(run.request.history)
-        for one in known
+        for one in reversed(known)
         if (one.request.prompt, one.answer.text) == (user, assistant) and not one.request.history
     }
 
@@ -83,7 +83,7 @@ def write_run(run: Run, path: Path) -> None:
         },
         "beside": None if run.beside is None else {**_plain(run.beside), "trace": None},
         "pieces": list(run.pieces),
-        "found": [[one.name, round(one.score, 4), one.taken] for one in run.found],
+        "found": [_found(one) for one in run.found],
         "explained": {
             str(i): [[[t, round(p, 4)] for t, p in side] for side in (found.base, found.mixture)]
             for i, found in run.explained.items()
@@ -107,7 +107,10 @@ def read_run(path: Path) -> Run:
         request=Request(**record["request"]),
         answer=_answer({**record["answer"], "trace": trace}),
         pieces=tuple(record["pieces"]),
-        found=tuple(Found(*one) for one in record["found"]),
+        found=tuple(
+            Found(name, math.nan if score is None else score, *more)
+            for name, score, *more in record["found"]
+        ),
         beside=None if beside is None else _answer(beside),
         explained={
             int(i): Explanation(*([(t, p) for t, p in side] for side in sides))
@@ -115,6 +118,13 @@ def read_run(path: Path) -> Run:
         },
         title=record["title"],
     )
+
+
+def _found(one: Found) -> list[object]:
+    """Its fields; the last only where there is no similarity."""
+    if math.isnan(one.score):
+        return [one.name, None, one.taken, one.without]
+    return [one.name, round(one.score, 4), one.taken]
 
 
 def _packed(array: np.ndarray) -> str:

@@ -19,7 +19,7 @@ from ..parts.events import QUIET, number_in, open_page, session_of
 from ..parts.prompts import LIVE
 from ..session.quota import quota_of
 from .answer import answer
-from .conversation import continued, recorded_talk
+from .conversation import continued, recorded_talk, shortened
 from .downloads import write_files
 from .examples import earlier_runs, read_run, recorded_files
 from .form import FIELDS, Form, form_of
@@ -128,7 +128,11 @@ class Handlers:
         values = {component: getattr(form, name) for name, component in entry.fields.items()}
         values |= entry.options.filled(form.method, dict(form.options))
         if not turns:
-            turns, view = recorded_talk(run, earlier_runs(run, self.recorded))
+            earlier = earlier_runs(run, self.recorded)
+            turns, view = recorded_talk(run, earlier)
+            for place, one in earlier.items():
+                name = turns[place].name
+                self.sessions.keep(session_of(request), name, shortened(one))
             values |= {self.ui.outcome.talk: view, self.ui.turns: turns}
         shown = done(self.ui, run, secrets.token_hex(4), whole=whole, talking=bool(turns))
         return {**values, **shown}

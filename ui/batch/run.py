@@ -54,7 +54,7 @@ class RowRun:
     experts: tuple[str, ...] = ()
     """Its adapters, as soon as they are known."""
     scores: tuple[float, ...] = ()
-    """Their similarities; nan where named."""
+    """Their similarities; nan where there is none."""
     pieces: list[str] = field(default_factory=list)
     """The text of each token so far."""
     told: np.ndarray | None = None

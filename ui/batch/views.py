@@ -2,8 +2,9 @@
 
 from html import escape
 
-from ramole_core import BadRow
+from ramole_core import BadRow, BatchRow
 
+from ..charts.run import NAMED, UNCOMPARED
 from ..parts.notice import ending, notice_html
 from .picture import finite, shared
 from .run import BatchRun, RowRun
@@ -103,12 +104,14 @@ def _adapters(item: RowRun) -> str:
     told = zip(
         item.experts, item.shares or nothing, item.weights or nothing, item.scores, strict=False
     )
+    asked = item.row.request if isinstance(item.row, BatchRow) else None
+    without = UNCOMPARED if asked is None or asked.adapters is None else NAMED
     rows = []
     for name, share, weight, score in told:
         said = finite(score)
         rows.append(
             f'<tr><th scope="row">{escape(name)}</th>'
-            f"<td>{'named' if said is None else f'{said:.3f}'}</td>"
+            f"<td>{without if said is None else f'{said:.3f}'}</td>"
             f'<td class="bar"><i style="width:{100 * (share or 0):.0f}%"></i></td>'
             f"<td>{'' if share is None else f'{share:.2f}'}</td>"
             f"<td>{'' if weight is None else f'{weight:.2f}'}</td></tr>"

@@ -15,8 +15,9 @@ EVEN = 1e-4
 """Two shares closer than this are the same: no expert stands out."""
 
 
-NO_EXAMPLES = "no examples"
-"""Why an adapter that was found has no similarity: it was found by its response."""
+NAMED, UNCOMPARED = "named", "not compared"
+"""Why an adapter has no similarity: it was named, or was not found by one (it shows no examples, or
+the method knows a fixed pool)."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,7 @@ class Found:
     name: str
     score: float
     taken: bool
-    without: str = "named"
+    without: str = NAMED
     """Why there is no score, where it is nan."""
 
 
