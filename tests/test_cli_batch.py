@@ -269,7 +269,12 @@ def test_killed_at_any_moment_it_goes_on(sign, tmp_path):
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PAUSE": "0.2"}  # 400 rows: half a minute
     for _ in range(3):
         had = out.read_bytes().count(b"\n") if out.exists() else 0
-        process = subprocess.Popen(words, cwd=REPOSITORY, env=environment)
+        process = subprocess.Popen(  # hears Ctrl-C also where the tests run in the background
+            words,
+            cwd=REPOSITORY,
+            env=environment,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        )
         while not out.exists() or out.read_bytes().count(b"\n") < had + 20:
             assert process.poll() is None
             time.sleep(0.005)

@@ -84,10 +84,17 @@ def other_value(option: Option):
     )
 
 
+ELSEWHERE = ("unknown", "tied")
+"""Options that say what happens to adapters without examples, or as similar as another: here are
+none, so the decision, and its key, is the same."""
+
+
 @pytest.mark.parametrize("method", MIXING)
 def test_each_option_changes_the_key(llama, method):  # noqa: F811
     default = prepare(llama, method).key
     for option in METHODS[method].row.options:
+        if option.name in ELSEWHERE:
+            continue
         changed = prepare(llama, method, options={option.name: other_value(option)}).key
         assert changed != default, option.name
 

@@ -280,7 +280,7 @@ def ramole(tiny_llama, tmp_path_factory, tried):
         for name in TRIED:
             adapters = "weather" if name in ONE else "weather,cooking,sums"
             words = ["method", name, "--data", str(data), "--adapters", adapters, "--json"]
-            words += ["--steps", "3", "--batch-rows", "4", "--dropout", "0.2"]
+            words += ["--steps", "3", "--batch-rows", "4", "--dropout", "0.2", "--retrieved", "0"]
             patch.setattr(sys, "argv", ["ramole_core", "train", *words])
             done = CliRunner().invoke(command.train_app, words)
             assert done.exit_code == 0, done.output

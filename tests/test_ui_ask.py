@@ -629,7 +629,7 @@ def test_old_trace_folders_are_swept_and_nothing_else(tmp_path):
 
 
 def test_live_examples_are_requests_and_recorded_runs_are_of_them():
-    assert len({example.title for example in LIVE}) == len(LIVE) == 17
+    assert len({example.title for example in LIVE}) == len(LIVE) == 16
     for example in LIVE:
         Request(example.prompt, max_new_tokens=example.max_new_tokens)
     kept = [read_run(path) for path in recorded_files()]

@@ -181,6 +181,8 @@ def calibrate_for(
 
     Without `response` the base model is not loaded, and similarity decides alone.
     """
+    if not ramole.pool.cards():
+        raise RamoleError("The pool is empty; add adapters with examples, then calibrate.")
     if all(card.blind for card in ramole.pool.cards()):
         raise RamoleError(
             "The pool has no adapter that shows examples; add adapters with examples, then "

@@ -38,7 +38,7 @@ from ramole_core.training.rows import Encoded, encode_rows, read_task
 MODULE = "ramole_core.evaluation.router_ablations"
 MAX_TOKENS = 256
 """Of a measured row, prompt and answer."""
-UNSEEN = "banking77,common_gen,nl2regex,scitail,sms_spam,snli,word_segment"
+UNSEEN = "banking77,common_gen,nl2regex,scitail,sms_spam,word_segment"
 HIDDEN = {"own": "right adapter present", "others": "right adapter hidden"}
 
 

@@ -67,12 +67,6 @@ LIVE = (
     ),
     Example("Words to regex", "lines which have a number, 5 or more times\n\nGive the regex."),
     Example(
-        "Does it follow?",
-        "Premise: A man in a green jacket is walking his dog in the snow.\nHypothesis: A man is "
-        "outside with a dog.\nGiven the premise, is the hypothesis true?\n\nOPTIONS:\n- yes\n"
-        "- it is not possible to tell\n- no",
-    ),
-    Example(
         "Answer from a text",
         "Read this passage and answer the question.\n\nThe lighthouse on Utsira was lit for the "
         "first time in 1844. It stood beside a twin tower, which was put out in 1890.\n\n"
