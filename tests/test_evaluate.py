@@ -57,6 +57,11 @@ def test_facts_decide_the_folder(tmp_path):
     first.write("iid", "mixture", "ant", cell(3, TASKS[0]))
     assert again.read("iid", "mixture", "ant") == cell(3, TASKS[0])
     assert Cells(tmp_path, {"router": "b"}).read("iid", "mixture", "ant") is None
+    # what decides one system's numbers alone leaves the other systems' cells as they are
+    changed = {"ramole": {"weights": "ef"}}
+    later = Cells(tmp_path, {"router": "a"}, lambda system: changed.get(system, {}))
+    assert later.read("iid", "mixture", "ant") == first.read("iid", "mixture", "ant")
+    assert not later.has("iid", "ramole", "ant")
 
 
 def test_a_claimed_cell_is_left_to_its_owner_until_the_claim_is_stale(tmp_path):
@@ -224,7 +229,7 @@ def test_a_router_that_has_seen_every_task_leaves_no_later_ones(tmp_path):
 
 
 def test_json_is_all_of_stdout_and_what_the_file_holds(tmp_path, monkeypatch, capsys):
-    facts = {"base_checksum": "ba", "router_checksum": "ab", "adapters": {"ant": "01", "bee": "02"}}
+    facts = {"base_checksum": "ba", "adapters": {"ant": "01", "bee": "02"}}
     for name in ("ant", "bee"):
         (tmp_path / name).mkdir()
         row = {"inputs": f"{name} a?", "targets": "yes", "metric": "em", "domain": "insects"}
@@ -235,7 +240,9 @@ def test_json_is_all_of_stdout_and_what_the_file_holds(tmp_path, monkeypatch, ca
         yield FakeRamole(CROWD), CROWD
 
     monkeypatch.setattr(command, "opened", opened)
-    monkeypatch.setattr(command, "facts_of", lambda ramole: facts)
+    monkeypatch.setattr(command, "shared_facts", lambda ramole: facts)
+    monkeypatch.setattr(command, "own_facts", lambda ramole, system: {})
+    monkeypatch.setattr(command, "method_facts", lambda ramole: {"router_checksum": "ab"})
     out = tmp_path / "mine.json"
     words = ["evaluate", "--data", str(tmp_path), "--tasks", "ant,bee", "--rows", "1"]
     words += ["--systems", "selection", "--situations", "iid", "--seed", "3"]
@@ -256,3 +263,18 @@ def test_a_command_is_told_without_where_things_lie_here(monkeypatch):
     monkeypatch.setattr("sys.argv", words.split())
     told = "python -m ramole_core evaluate --data data --rows 3 --out results/mine.json"
     assert recorded_command("ramole_core") == told
+
+
+def test_an_archive_gives_back_the_cells_of_systems_that_are_as_they_were(tmp_path):
+    own = {"ramole": {"weights": "ef"}}
+    made = Cells(tmp_path / "a", {"rows": 1}, lambda system: own.get(system, {}))
+    for system in ("ramole", "mixture"):
+        made.write("iid", system, "ant", cell(3, TASKS[0]))
+    made.pack(tmp_path / "cells.gz")
+    same = Cells(tmp_path / "b", {"rows": 1}, lambda system: own.get(system, {}))
+    assert same.unpack(tmp_path / "cells.gz") == 2 and same.has("iid", "ramole", "ant")
+    trained = Cells(tmp_path / "c", {"rows": 1}, lambda system: {"weights": "gh"})
+    assert trained.unpack(tmp_path / "cells.gz") == 0
+    other = Cells(tmp_path / "d", {"rows": 1}, lambda system: {"a": {}}.get(system, {}))
+    assert other.unpack(tmp_path / "cells.gz") == 1 and other.has("iid", "mixture", "ant")
+    assert Cells(tmp_path / "e", {"rows": 2}).unpack(tmp_path / "cells.gz") == 0

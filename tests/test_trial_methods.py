@@ -21,7 +21,7 @@ from ramole_core import Ramole, RamoleError, Request, Settings
 from ramole_core.base.shapes import read_shapes
 from ramole_core.composition import METHODS, Ask, Lora, Trained, decide, forget
 from ramole_core.evaluation.cells import Cells
-from ramole_core.evaluation.command import facts_of
+from ramole_core.evaluation.command import method_facts, own_facts, shared_facts
 from ramole_core.evaluation.evaluate import Rows, run_cells
 from ramole_core.evaluation.situations import Crowd
 from ramole_core.evaluation.systems import Ask as Asked, describe
@@ -338,13 +338,13 @@ def test_an_adapter_that_came_later_is_refused_in_a_sentence(ramole, name):
 
 
 def test_checksums_of_their_weights_go_into_results(ramole):
-    found = facts_of(ramole)["weights_checksums"]
+    found = method_facts(ramole)["weights_checksums"]
     assert set(TRIED) <= set(found) and len({found[name] for name in TRIED}) == len(TRIED)
 
 
 def test_they_are_evaluated_like_any_other(ramole, tmp_path):
     tasks = [Rows("weather", "sky", "em", (Row("Will it rain in Oslo?", "weather"),))]
-    cells = Cells(tmp_path, facts_of(ramole))
+    cells = Cells(tmp_path, shared_facts(ramole), lambda name: own_facts(ramole, name))
     crowd = Crowd(tuple(TASKS), ())
     run_cells(
         ramole, cells, crowd, tasks=tasks, systems=TRIED, situations=("iid",), ask=Asked(3, 4)

@@ -9,10 +9,12 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+MARK = "~"
+"""Between a system's name and the digest of its own facts, in a folder's name."""
 STALE = 3600.0
 """Seconds after which the claim of a process that never finished is void."""
 
@@ -34,14 +36,21 @@ class Cell:
     """What else was measured, by name, one number a row."""
 
 
-class Cells:
-    """The cells of one experiment; its folder is named after everything that decides a number."""
+Facts = Mapping[str, object]
+"""What decides a number, by name."""
 
-    def __init__(self, work: Path, facts: Mapping[str, object]):
-        """`facts` decide the numbers: base, adapters, router, retriever, rows, seeds."""
+
+class Cells:
+    """The cells of one experiment; its folder is named after what decides every number, and each
+    system's folders after what decides that system's alone. So a method that comes later leaves
+    the cells of the others as they are."""
+
+    def __init__(self, work: Path, facts: Facts, own: Callable[[str], Facts] = lambda system: {}):
+        """`facts` decide all numbers: base, adapters, retriever, rows, seeds; `own(system)` those
+        of one system: its options and trained weights."""
         self.facts = dict(facts)
-        text = json.dumps(facts, sort_keys=True)
-        self.folder = work / hashlib.sha256(text.encode()).hexdigest()[:12]
+        self.own = own
+        self.folder = work / _digest(facts, 12)
         self.folder.mkdir(parents=True, exist_ok=True)
         (self.folder / "facts.json").write_text(json.dumps(facts, indent=1, sort_keys=True))
 
@@ -80,26 +89,34 @@ class Cells:
 
     def pack(self, archive: Path) -> None:
         """All cells in one compressed file, with the facts that they hold for."""
-        found = {
-            "/".join(file.relative_to(self.folder).with_suffix("").parts): json.loads(
-                file.read_text(encoding="utf-8")
-            )
-            for file in sorted(self.folder.glob("*/*/*.json"))
-        }
-        text = json.dumps({"facts": self.facts, "cells": found}, separators=(",", ":"))
+        found, systems = {}, {}
+        for file in sorted(self.folder.glob("*/*/*.json")):
+            system = file.parent.name.partition(MARK)[0]
+            if file.parent.name != self._folder(system):
+                continue
+            situation = file.parent.parent.name
+            found[f"{situation}/{system}/{file.stem}"] = json.loads(file.read_text("utf-8"))
+            systems[system] = dict(self.own(system))
+        held = {"facts": self.facts, "systems": systems, "cells": found}
+        text = json.dumps(held, separators=(",", ":"), sort_keys=True)
         archive.write_bytes(gzip.compress(text.encode(), mtime=0))
 
     def unpack(self, archive: Path) -> int:
-        """Take over the cells of an archive that holds for the same facts; how many came."""
+        """Take over the cells of an archive that hold for the same facts; how many came."""
         if not archive.is_file():
             return 0
         held = json.loads(gzip.decompress(archive.read_bytes()))
         if held["facts"] != json.loads(json.dumps(self.facts)):
             return 0
+        known = {
+            system
+            for system, facts in held.get("systems", {}).items()
+            if facts == json.loads(json.dumps(dict(self.own(system))))
+        }
         count = 0
         for name, cell in held["cells"].items():
             situation, system, task = name.split("/")
-            if not self._file(situation, system, task).is_file():
+            if system in known and not self._file(situation, system, task).is_file():
                 self.write(situation, system, task, Cell(**cell))
                 count += 1
         return count
@@ -110,7 +127,16 @@ class Cells:
             held.unlink(missing_ok=True)
 
     def _file(self, situation: str, system: str, task: str) -> Path:
-        return self.folder / situation / system / f"{task}.json"
+        return self.folder / situation / self._folder(system) / f"{task}.json"
+
+    def _folder(self, system: str) -> str:
+        own = self.own(system)
+        return f"{system}{MARK}{_digest(own, 8)}" if own else system
 
     def _claimed(self, file: Path) -> Path:
         return file.with_suffix(".claim")
+
+
+def _digest(facts: Facts, length: int) -> str:
+    text = json.dumps(dict(facts), sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:length]

@@ -1,5 +1,6 @@
 """`python -m ramole_core evaluate`: systems x tasks x situations, resumable, into one JSON file."""
 
+import hashlib
 import json
 import os
 import subprocess
@@ -81,7 +82,7 @@ def evaluate(
         names = _words(tasks) or list(crowd.samples)
         asked = read_rows(data, names, split=split, count=rows, skip=skip)
         ask = Ask(k=k, tokens=tokens)
-        facts = facts_of(ramole) | {
+        facts = shared_facts(ramole) | {
             "split": split,
             "rows": rows,
             "k": k,
@@ -90,7 +91,7 @@ def evaluate(
             "distractors": len(crowd.distractors),
         }
         facts |= {"skipped": skip} if skip else {}
-        cells = Cells(work, facts)
+        cells = Cells(work, facts, lambda system: own_facts(ramole, system))
         archive = (out or OUT).with_name((out or OUT).stem + "_cells.json.gz")
         if not worker:
             cells.unpack(archive)
@@ -137,10 +138,9 @@ def evaluate(
         show_report(report)
 
 
-def facts_of(ramole: "Ramole") -> dict[str, object]:
-    """Checksums of everything that decides an answer."""
+def shared_facts(ramole: "Ramole") -> dict[str, object]:
+    """Checksums of everything that decides the answers of every system."""
     from ramole_core.base.checksum import weights_checksum
-    from ramole_core.composition.ramole_plus import EXAMINED
     from ramole_core.training.card import versions
 
     usual = load_settings()
@@ -148,14 +148,46 @@ def facts_of(ramole: "Ramole") -> dict[str, object]:
         "base_model": usual.base_model,
         "base_checksum": weights_checksum(_base_folder(), data_dir=usual.data_dir),
         "quantization": "nf4, computed in bfloat16",
+        "retriever_checksum": ramole.retriever.encoder_checksum,
+        "calibration_checksum": _calibration_checksum(usual.adapters_dir / "_base"),
+        "adapters": {c.name: c.sha256 for c in ramole.pool.cards() if _is_sample(c.name)},
+        "versions": versions(),
+    }
+
+
+def method_facts(ramole: "Ramole") -> dict[str, object]:
+    """Options and trained weights of all methods."""
+    from ramole_core.composition.ramole_plus import EXAMINED
+
+    return {
         "router_checksum": ramole.router_checksum,
         "weights_checksums": ramole.weights_checksums(),
         "options": {row.name: complete_options(row.name, None) for row in METHOD_LIST},
         "ramole_plus": complete_options("ramole_plus", None) | {"examined": EXAMINED},
-        "retriever_checksum": ramole.retriever.encoder_checksum,
-        "adapters": {c.name: c.sha256 for c in ramole.pool.cards() if _is_sample(c.name)},
-        "versions": versions(),
     }
+
+
+def own_facts(ramole: "Ramole", system: str) -> dict[str, object]:
+    """What decides the answers of one system beside what all share: the options of its method and
+    its trained weights; nothing where neither is there."""
+    from ramole_core.composition.ramole_plus import EXAMINED
+    from ramole_core.evaluation.systems import BOUNDS, RANDOM, read_way
+
+    if system in (*BOUNDS, RANDOM):
+        return {}
+    way = read_way(system)
+    options = complete_options(way.method, dict(way.options or {}))
+    weights = ramole.weights_checksums().get(way.method)
+    found: dict[str, object] = {"options": options} if options else {}
+    found |= {"weights": weights} if weights else {}
+    return found | ({"examined": EXAMINED} if way.method == "ramole_plus" else {})
+
+
+def _calibration_checksum(folder: Path) -> str | None:
+    from ramole_core.retrieval.calibration import FILE
+
+    file = folder / FILE
+    return hashlib.sha256(file.read_bytes()).hexdigest() if file.is_file() else None
 
 
 def _is_sample(name: str) -> bool:
