@@ -1,6 +1,6 @@
 """Tables of how good the answers are: methods x settings, and how often the adapter is found.
 
-Drawn from results/evaluation.json, evaluation_dev.json and retriever.json.
+Drawn from results/evaluation_dev.json, situations_dev.json, evaluation.json and retriever.json.
 """
 
 from collections.abc import Iterator, Sequence
@@ -8,16 +8,15 @@ from pathlib import Path
 
 from ui.results.files import Unmeasured, load
 from ui.results.retrieval import FIRST, PROMPTS, over_tasks, tops_in
-from ui.results.scores import HELD_OUT, LABELS, Evaluation, evaluation
+from ui.results.scores import LABELS, SHIPPED, Evaluation, earlier, evaluation
 from ui.results.situations import Situation, heads_of, spans_in
 from ui.results.values import Span
 
-AGAIN = (
-    "After the test, which is asked once, the retriever was trained anew and the prior of "
-    "`ramole_plus` fitted to it (on other rows, after a first look at these). The same on held-out "
-    "dev rows, as it is shipped now (both retrievers were tuned on other rows of all these tasks):"
+EARLIER = (
+    "The test, which is asked once, was asked of an earlier state: another pool (six of its "
+    "adapters have gone since), another retriever, router and `ramole_plus`. Its table:"
 )
-SHIPPED = (
+AS_SHIPPED = (
     "The system as it ships, on held-out dev rows (the test was asked once, of an earlier state: "
     "[Results](docs/results.md)). "
 )
@@ -26,21 +25,19 @@ SHORT_SETTINGS = ("iid", "ood")
 
 
 def measured(results: Path) -> str:
-    """The evaluation on test rows and again on held-out rows, or the command that makes it."""
+    """The evaluation as shipped and the earlier test, or the command that makes them."""
     found, missing = evaluation(results)
     if found is None:
         assert missing is not None
         return _unmeasured(missing)
-    again, _ = evaluation(results, HELD_OUT)
-    return "\n\n".join([evaluated(found), *([AGAIN, evaluated(again)] if again else [])])
+    before = earlier(results)
+    return "\n\n".join([evaluated(found), *([EARLIER, evaluated(before)] if before else [])])
 
 
 def short(results: Path) -> str:
     """A few rows for README: of the system that ships, where that was measured after the test."""
-    found, missing = evaluation(results, HELD_OUT)
-    told = SHIPPED if found else ""
-    if found is None:
-        found, missing = evaluation(results)
+    found, missing = evaluation(results)
+    told = AS_SHIPPED if (results / SHIPPED).is_file() else ""
     if found is None:
         assert missing is not None
         return _unmeasured(missing)
@@ -73,7 +70,8 @@ def evaluated(found: Evaluation) -> str:
     )
     rows = [told, "", *_rows(found, list(found.methods), settings), ""]
     further = [line for name, one in found.situations.items() for line in _situation(name, one)]
-    return "\n".join([*rows, *aims, *_retrieval(found), *further, _made(found)])
+    made = [_made(found), *([f"```bash\n{found.further.command}\n```"] if found.further else [])]
+    return "\n".join([*rows, *aims, *_retrieval(found), *further, "\n\n".join(made)])
 
 
 def retrieved(results: Path) -> str:

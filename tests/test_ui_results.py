@@ -14,12 +14,12 @@ import pytest
 
 from tests.results_page import EVIL, FILES, METHODS, evaluation as written, write_results
 from ui.results import updates as results_updates
-from ui.results.answers import again_html, finding, top_html
+from ui.results.answers import earlier_html, finding, top_html
 from ui.results.closer import by_task_html, differences_html, in_words
 from ui.results.figure import inks_of, scores_figure
 from ui.results.files import COMMANDS, RESULTS, Unmeasured, load, stamp
 from ui.results.glance import glance_html
-from ui.results.scores import HELD_OUT, evaluation, evaluation_of
+from ui.results.scores import FURTHER, SHIPPED, earlier, evaluation, evaluation_of
 from ui.results.sections import command_html
 from ui.results.speed import machines_of
 from ui.results.tables import Scale, spoken, whisker
@@ -123,17 +123,34 @@ def test_aims_are_said_in_words(folder):
     assert rows[1] == ["OOD, over mixture", "reached", "2 points", "4.7"]
 
 
-def test_held_out_rows_have_their_own_table_and_command(folder):
-    assert again_html(evaluation(folder, HELD_OUT)[0]) == ""
-    raw = written() | {"skipped": 50, "split": "dev", "command": "python -m ramole_core evaluate X"}
+def test_what_ships_stands_first_and_the_earlier_test_folded_below(folder):
+    assert earlier_html(earlier(folder)) == "", "one table alone is not an earlier one"
+    raw = written() | {"skipped": 60, "split": "dev", "command": "python -m ramole_core evaluate X"}
     raw["cells"]["iid"]["mixture"]["mean"] = 33.3
-    (folder / HELD_OUT).write_text(json.dumps(raw))
-    html = again_html(evaluation(folder, HELD_OUT)[0])
-    rows = Tables(html).named("Mean score of each method")
+    (folder / SHIPPED).write_text(json.dumps(raw))
+    shown = everything(folder)
+    rows = Tables(shown).named("Mean score of each method")
     assert [row[1] for row in rows if row[0] == "mixture"][0].startswith("33.3")
-    assert "rows a task after the first 50, dev split" in html
-    assert "evaluate X" in html and "<details>" in html
-    assert evaluation(folder)[0].cells["iid"]["mixture"].span.mean == 52.1, "the test's stay"
+    assert "rows a task after the first 60, dev split" in shown and "evaluate X" in shown
+    below = earlier_html(earlier(folder))
+    rows = Tables(below).named("Mean score of each method")
+    assert [row[1] for row in rows if row[0] == "mixture"][0].startswith("52.1")
+    assert "<details>" in below and "test rows" in below
+
+
+def test_situations_of_a_file_of_their_own_are_among_the_tables(folder):
+    told = {"what": "own words", "unit": "adapter", "questions": 6, "units": 2}
+    told |= {"systems": {"mixture": {"right": {"mean": 91.5, "low": 88.0, "high": 95.0}}}}
+    aim = {"what": "phrased: first", "aim": "95 %", "measured": "91.5", "reached": False}
+    raw = {"command": "python -m ramole_core evaluate Y", "situations": {"phrased": told}}
+    (folder / FURTHER).write_text(json.dumps(raw | {"aims": [aim]}))
+    assert "phrased" not in everything(folder), "not without the table that ships"
+    (folder / SHIPPED).write_text(json.dumps(written()))
+    shown = everything(folder)
+    rows = Tables(shown).named("phrased: own words")
+    assert any(row[:2] == ["mixture", "91.5 [88.0, 95.0]"] for row in rows)
+    aims = Tables(shown).named("Aims that were set")
+    assert ["phrased: first", "not reached", "95 %", "91.5"] in aims and "evaluate Y" in shown
 
 
 def test_the_paper_s_table_stands_beside(folder):

@@ -13,7 +13,7 @@ LEAD = (
     "The same prompts, answered by each way of using the pool. A score is the task's own metric, "
     "from 0 to 100, averaged over rows; brackets hold the 95 % interval."
 )
-AGAIN = "The same on held-out dev rows, with retriever and prior as they are shipped now"
+EARLIER = "An earlier state of the system and its pool, on test rows, which are asked once"
 PERFECT = "perfect"
 
 
@@ -34,18 +34,21 @@ def top_html(found: Evaluation | None, missing: Unmeasured | None) -> str:
     return section("answers", TITLE, LEAD, "".join(parts))
 
 
-def again_html(found: Evaluation | None) -> str:
-    """The comparison on held-out rows, folded away; nothing where it was not measured."""
+def earlier_html(found: Evaluation | None) -> str:
+    """The test of an earlier state, folded away; nothing where there is none."""
     if found is None:
         return ""
     shown = _scores(found) + _aims(found) + situations_html(found.situations)
     shown += made_html(found.made)
-    return f'<div class="rm-results"><details><summary>{AGAIN}</summary>{shown}</details></div>'
+    return f'<div class="rm-results"><details><summary>{EARLIER}</summary>{shown}</details></div>'
 
 
 def foot_html(found: Evaluation | None) -> str:
-    """The command and the facts."""
-    return f'<div class="rm-results">{made_html(found.made)}</div>' if found else ""
+    """The commands and the facts."""
+    if found is None:
+        return ""
+    made = [made_html(one) for one in (found.made, found.further) if one]
+    return f'<div class="rm-results">{"".join(made)}</div>'
 
 
 def label(setting: str) -> str:

@@ -14,7 +14,8 @@ from .values import Raw, table, text
 RESULTS = Path(__file__).parents[2] / "results"
 COMMANDS = {
     "evaluation.json": "python -m ramole_core evaluate",
-    "evaluation_dev.json": "python -m ramole_core evaluate --skip 50 --rows 50",
+    "evaluation_dev.json": "python -m ramole_core evaluate --skip 60 --rows 40",
+    "situations_dev.json": "python -m ramole_core evaluate --situations phrased,switch",
     "retriever.json": "python -m ramole_core.evaluation.retriever_table --data data",
     "adapters_dev.json": "python -m ramole_core.evaluation.dev_table --data data",
     "ablations.json": "python -m ramole_core.evaluation.evidence_table --data data",

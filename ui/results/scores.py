@@ -1,7 +1,8 @@
 """The evaluation as plain data: methods x settings, aims, and the paper's table beside it.
 
-All of it comes from `results/evaluation.json`, and once more from `results/evaluation_dev.json`:
-the same comparison on held-out dev rows, for what has changed since the test was asked.
+The system as it ships is in `results/evaluation_dev.json` (rows) and `situations_dev.json` (chats
+and whatever else is no row of a task), on held-out dev rows; `evaluation.json` has the test rows,
+which are asked once, of whatever shipped then.
 """
 
 from collections.abc import Iterator
@@ -12,7 +13,7 @@ from .files import Made, Unmeasured, load, made_of, unreadable
 from .situations import Situation, situations_in
 from .values import Raw, Span, items, number, span_of, spans_of, table, text
 
-TESTED, HELD_OUT = "evaluation.json", "evaluation_dev.json"
+SHIPPED, FURTHER, TESTED = "evaluation_dev.json", "situations_dev.json", "evaluation.json"
 NOT_MIXING = ("base", "perfect", "selection")
 """Rows that use one adapter or none."""
 CONTROLS = ("base", "perfect", "uniform_router", "random_router")
@@ -83,6 +84,8 @@ class Evaluation:
     k: str = ""
     situations: dict[str, Situation] = field(default_factory=dict)
     """Those beyond the rows of one task, by name."""
+    further: Made | None = None
+    """How the situations were made, where they have a file of their own."""
     retriever: str = ""
     """Checksum of the retriever that found the adapters."""
     tuned_on: tuple[str, ...] | None = None
@@ -108,8 +111,29 @@ class Evaluation:
         return max(mixing, key=mixing.__getitem__) if mixing else None
 
 
-def evaluation(folder: Path, name: str = TESTED) -> tuple[Evaluation | None, Unmeasured | None]:
-    """(what there is to draw, else what is said of the file that is not there or not readable)."""
+def evaluation(folder: Path) -> tuple[Evaluation | None, Unmeasured | None]:
+    """(what there is to draw, else what is said of the file that is not there or not readable): of
+    the system as it ships, else of the test."""
+    if not (folder / SHIPPED).is_file():
+        return _read(folder, TESTED)
+    found, missing = _read(folder, SHIPPED)
+    raw = load(folder, FURTHER)
+    if found is None or isinstance(raw, Unmeasured):
+        return found, missing
+    return replace(
+        found,
+        situations=found.situations | situations_in(raw.get("situations")),
+        aims=(*found.aims, *_aims(raw.get("aims"))),
+        further=made_of(raw, FURTHER),
+    ), None
+
+
+def earlier(folder: Path) -> Evaluation | None:
+    """The test of an earlier state, where what ships was measured after it."""
+    return _read(folder, TESTED)[0] if (folder / SHIPPED).is_file() else None
+
+
+def _read(folder: Path, name: str) -> tuple[Evaluation | None, Unmeasured | None]:
     raw = load(folder, name)
     missing = raw
     if not isinstance(raw, Unmeasured):

@@ -12,19 +12,18 @@ from .closer import by_task_html, differences_html
 from .figure import scores_figure
 from .glance import glance_html
 from .layout import Layout
-from .scores import HELD_OUT, Evaluation, evaluation
+from .scores import Evaluation, earlier, evaluation
 
 
 def opened(ui: Layout, folder: Path) -> dict[Any, Any]:
     """The whole tab, from the files as they are now."""
     found, missing = evaluation(folder)
-    again, _ = evaluation(folder, HELD_OUT)
     drawn = {
         ui.top: html_or_sentence(
             lambda: (
                 glance_html(folder, found)
                 + answers.top_html(found, missing)
-                + answers.again_html(again)
+                + answers.earlier_html(earlier(folder))
             ),
             _refusal,
         ),
