@@ -3,13 +3,12 @@
 import ast
 import re
 from collections.abc import Iterator
-from inspect import cleandoc, getmodule
 from pathlib import Path
 
 import typer
 
+from docs.method_pages import home_of
 from ramole_core.cli import app
-from ramole_core.composition import METHODS
 from ramole_core.methods import METHOD_LIST
 from ramole_core.settings import Settings
 
@@ -60,23 +59,9 @@ def methods() -> str:
     """One row a method, linked to the one file that holds its equation."""
     rows = ["| method | from | what it does |", "|---|---|---|"]
     for row in METHOD_LIST:
-        link = f"[`{row.name}`](../{_home(row.name)})"
+        link = f"[`{row.name}`](../{home_of(row.name)})"
         rows.append(f"| {link} | {row.paper} | {row.summary} |")
     return "\n".join(rows)
-
-
-def equations() -> str:
-    """What each method's file says of itself, and the options that a method has."""
-    files: dict[str, list[str]] = {}
-    for row in METHOD_LIST:
-        files.setdefault(_home(row.name), []).append(row.name)
-    parts = []
-    for names in files.values():
-        parts.append(f"### {', '.join(f'`{name}`' for name in names)}")
-        words = getattr(getmodule(type(METHODS[names[0]])), "__doc__", None) or ""
-        parts.append(f"```text\n{cleandoc(words)}\n```")
-        parts += [f"Options of `{name}`:\n\n{told}" for name in names if (told := _options(name))]
-    return "\n\n".join(parts)
 
 
 def settings(repository: Path) -> str:
@@ -117,19 +102,6 @@ def _default(one: "typer.core.TyperOption | typer.core.TyperArgument") -> str:
 
 def _cell(words: str) -> str:
     return " ".join(words.split()).replace("|", "\\|")
-
-
-def _home(method: str) -> str:
-    return type(METHODS[method]).__module__.replace(".", "/") + ".py"
-
-
-def _options(name: str) -> str:
-    """A line an option of the method: its default, its range, what it does."""
-    row = next(row for row in METHOD_LIST if row.name == name)
-    return "\n".join(
-        f"- `{one.name}`: {one.help}; a number{one.range}, by default {one.default}"
-        for one in row.options
-    )
 
 
 def _folder(folder: Path, *, depth: int) -> Iterator[tuple[str, str]]:

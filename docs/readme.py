@@ -10,7 +10,7 @@ from pathlib import Path
 REPOSITORY = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(REPOSITORY))
 
-from docs import code_tables, part_tables, score_tables, speed_tables  # noqa: E402
+from docs import code_tables, method_pages, part_tables, score_tables, speed_tables  # noqa: E402
 
 BEGIN, END = "<!-- {name}: written by `make readme` -->", "<!-- end of {name} -->"
 
@@ -33,7 +33,7 @@ PAGES: dict[str, dict[str, Callable[[], str]]] = {
     "docs/api.md": {"commands": code_tables.commands},
     "docs/methods.md": {
         "methods": code_tables.methods,
-        "equations": code_tables.equations,
+        "equations": lambda: method_pages.equations(results()),
     },
     "docs/results.md": {
         "measured": measured,

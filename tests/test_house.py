@@ -91,13 +91,26 @@ def test_the_generator_says_which_mark_is_missing():
         generator().generated(page, PAGES[page].replace("<!-- end of settings -->", ""))
 
 
-def test_a_method_s_options_stand_on_its_page(monkeypatch):
-    from docs import code_tables
+def test_a_method_s_options_stand_on_its_page(monkeypatch, tmp_path):
+    from docs import method_pages
 
     row = Method("mixture", "", "", options=(Option("sharpness", 3, 1, 9, "how sharp it is"),))
-    monkeypatch.setattr(code_tables, "METHOD_LIST", [row])
+    monkeypatch.setattr(method_pages, "METHOD_LIST", [row])
     words = "- `sharpness`: how sharp it is; a number from 1 to 9, by default 3"
-    assert f"Options of `mixture`:\n\n{words}" in code_tables.equations()
+    assert f"**Options.**\n\n{words}" in method_pages.equations(tmp_path)
+
+
+def test_every_method_has_the_same_headings():
+    from docs.method_pages import read_words
+
+    parts = PAGES["docs/methods.md"].split("\n### ")[1:]
+    heads = "Idea What Options Cost Paper Our Claimed".split()
+    for part in parts:
+        assert [f"**{head}" in part for head in heads] == [True] * len(heads), part[:60]
+    with pytest.raises(ValueError, match="'All of them.' says nothing under Cost, Claimed"):
+        read_words("All of them.\n\ny = x\n\nTrained: nothing.")
+    told = read_words("All\nof it.\n\ny = x\n\nTrained: a\nb.\n\nCost: c.\n\nClaimed: d: e.")
+    assert told == ("All of it.", "y = x", {"Trained": "A b.", "Cost": "C.", "Claimed": "D: e."})
 
 
 def test_readme_is_read_in_three_minutes():

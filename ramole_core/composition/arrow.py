@@ -15,6 +15,14 @@ PEFT (`tuners/lora/arrow.py`) finds a by 15 steps of power iteration; we find it
 trained, and there is no subtraction of general knowledge. An adapter that lacks a module, or whose
 B is zero there, has no prototype: its score is 0, and it keeps the share that this gives it (the
 paper and PEFT know only adapters of the same modules).
+
+Trained: nothing.
+
+Cost: k LoRAs a token, and k products of r numbers for the scores; an eigenproblem of r x r once an
+adapter and module.
+
+Claimed: second-hand (LORAUTER, arXiv 2601.21795), Llama-2-7b, 48 tasks, own adapter masked: Arrow
+has 82.0 % of the right adapter's score, LoraRetriever 83.2 %.
 """
 
 import numpy as np

@@ -1,4 +1,11 @@
-"""The base model alone: y = W x. The control beside every claim."""
+"""The base model alone: y = W x. The control beside every claim.
+
+Trained: nothing.
+
+Cost: none.
+
+Claimed: nothing; it is a control.
+"""
 
 from ramole_core.composition.decision import Ask, Decision
 from ramole_core.composition.method import Composition, register

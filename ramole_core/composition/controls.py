@@ -4,6 +4,12 @@
 
 `uniform_router` has B_r = 0, so 1/k each, in every module; `random_router` a frozen random one,
 of the trained router's rank and scale where there is one.
+
+Trained: nothing.
+
+Cost: k LoRAs a token; `random_router` the router's too.
+
+Claimed: nothing; they are controls, which the paper does not show.
 """
 
 from functools import lru_cache

@@ -6,6 +6,12 @@ This is mean(B) mean(A), not the mean of the products, and so it depends on how 
 is split between its A and its B (ours: folded into B), and, with unequal ranks, on which rank unit
 is averaged with which: ranks are zero-padded at the end. Given weights w take the place of 1/k in
 both means. Where an adapter lacks the module, both sums are still divided by k.
+
+Trained: the retriever.
+
+Cost: one merge a request, at most the largest rank; then one LoRA a token.
+
+Claimed: Llama-2-7b, 48 tasks, mean of the paper's normalised scores, IID / OOD: 41.6 / 40.2.
 """
 
 from collections.abc import Sequence

@@ -4,6 +4,12 @@ y = W x + (1/k) sum_j B_j A_j x                    (LoraRetriever, arXiv 2402.09
 
 Where an adapter lacks the module the sum is still divided by k: its update is 0 and the base has
 its share.
+
+Trained: the retriever.
+
+Cost: k LoRAs a token.
+
+Claimed: Llama-2-7b, 48 tasks, mean of the paper's normalised scores, IID / OOD: 49.8 / 45.6.
 """
 
 from ramole_core.composition.decision import Ask, Decision, even

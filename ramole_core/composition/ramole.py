@@ -8,6 +8,16 @@ The divisor is the root of the *router's* rank s; the router's own B_r A_r x is 
 softmax runs over all k adapters of the request: one that lacks the module has v = 0, so the score
 0, and keeps its share, which the base then has. Training starts from B_r = 0, the uniform gate,
 which still has a gradient.
+
+Trained: A_r and B_r of every module, on a part of the tasks; adapters that come later need no
+training.
+
+Cost: k LoRAs and the router a token and module: u_i = A_i x is there anyway, the scores are k
+products of r by s.
+
+Claimed: Llama-2-7b, 48 tasks, mean of the paper's normalised scores, IID / OOD: RAMoLE 51.8 / 47.7,
+mixture 49.8 / 45.6, selection 51.2 / 43.0; perfect selection 55.4 (as its overall table says; its
+table by task averages 51.2 / 45.9).
 """
 
 from collections.abc import Mapping, Sequence

@@ -22,6 +22,14 @@ that e_j gives it, and the base has it: a stranger with more modules must not fi
 (`keeps=false`: those that have the module share all of the weight.) The defaults were chosen on dev
 rows. Where none fits, the base answers, and a message that names no task keeps the adapters of the
 turn before (`retrieval/base_expert.py`).
+
+Trained: nothing. Its five numbers were chosen on dev rows, and `calibrate` fits who is left to the
+base.
+
+Cost: the EXAMINED nearest adapters answer to the prompt once, in one read of the bare base (their A
+alone is needed); then k LoRAs a token and module, and their norms.
+
+Claimed: nothing; it is ours.
 """
 
 import math

@@ -1,6 +1,13 @@
 """Selection: the most similar LoRA alone.
 
 y = W x + B_1 A_1 x                                   (LoraRetriever, arXiv 2402.09997, section 3.3)
+
+Trained: the retriever.
+
+Cost: one LoRA a token.
+
+Claimed: Llama-2-7b, 48 tasks, mean of the paper's normalised scores, IID / OOD: 51.2 / 43.0,
+perfect selection 55.4.
 """
 
 from ramole_core.composition.decision import Ask, Decision, even

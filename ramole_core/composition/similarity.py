@@ -5,6 +5,12 @@ y = W x + sum_j w_j B_j A_j x,   w = softmax(sim / temperature)
 The control between selection (temperature 0) and mixture (temperature infinite); 0.05 is the
 temperature that sentence encoders are usually tuned at. An adapter that lacks a module keeps its
 share there, and the base has it.
+
+Trained: the retriever.
+
+Cost: k LoRAs a token.
+
+Claimed: nothing; it is a control.
 """
 
 import torch

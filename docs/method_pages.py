@@ -1,0 +1,92 @@
+"""What each method's file says of itself, under the same headings for all.
+
+A file's docstring begins with the idea, one sentence, then has the equation and how it is read, and
+ends with paragraphs that begin with `Trained:`, `Cost:`, `Claimed:` and, where it was measured,
+`Found:`. The numbers come from results/evaluation_dev.json.
+"""
+
+from collections.abc import Iterator, Mapping
+from inspect import cleandoc, getmodule
+from pathlib import Path
+
+from docs.score_tables import span_in_words
+from ramole_core.composition import METHODS
+from ramole_core.methods import METHOD_LIST, Method
+from ui.results.scores import LABELS, Evaluation, evaluation
+
+HEADS = ("Trained", "Cost", "Claimed", "Found")
+"""Paragraphs at the end of a method's docstring; the last may be missing."""
+
+
+def home_of(method: str) -> str:
+    """The file that holds a method's equation."""
+    return type(METHODS[method]).__module__.replace(".", "/") + ".py"
+
+
+def equations(results: Path) -> str:
+    """A section a file, in the order of every list."""
+    files: dict[str, list[Method]] = {}
+    for row in METHOD_LIST:
+        files.setdefault(home_of(row.name), []).append(row)
+    found, _ = evaluation(results)
+    return "\n\n".join("\n\n".join(_section(rows, found)) for rows in files.values())
+
+
+def _section(rows: list[Method], found: Evaluation | None) -> Iterator[str]:
+    words = getattr(getmodule(type(METHODS[rows[0].name])), "__doc__", None) or ""
+    idea, equation, told = read_words(cleandoc(words))
+    yield f"### {', '.join(f'`{row.name}`' for row in rows)}"
+    yield f"**Idea.** {idea}"
+    if equation:
+        yield f"**Equation.**\n\n```text\n{equation}\n```"
+    yield f"**What is trained.** {told['Trained']}"
+    options = [words for row in rows if (words := _options(row, alone=len(rows) == 1))]
+    yield "\n\n".join(options) if options else "**Options.** None."
+    yield f"**Cost.** {told['Cost']}"
+    yield f"**Paper.** {'; '.join(dict.fromkeys(row.paper for row in rows))}."
+    yield f"**Our numbers.** {'; '.join(_numbers(row, found) for row in rows)}."
+    yield f"**Claimed.** {told['Claimed']}"
+    if "Found" in told:
+        yield f"**Found here.** {told['Found']}"
+
+
+def read_words(text: str) -> tuple[str, str, Mapping[str, str]]:
+    """(idea, equation, the last paragraphs by head) of a docstring; raises ValueError where a
+    paragraph is missing."""
+    first, _, rest = text.partition("\n\n")
+    idea, equation = " ".join(first.split()), []
+    told: dict[str, str] = {}
+    for paragraph in rest.split("\n\n"):
+        head, colon, words = paragraph.partition(": ")
+        if colon and head in HEADS:
+            plain = " ".join(words.split())
+            told[head] = plain if plain[1:2] == " " else plain[:1].upper() + plain[1:]
+        else:
+            equation.append(paragraph)
+    if missing := [head for head in HEADS[:3] if head not in told]:
+        raise ValueError(f"{idea!r} says nothing under {', '.join(missing)}; end it so.")
+    return idea, "\n\n".join(equation).strip("\n"), told
+
+
+def _options(row: Method, *, alone: bool) -> str:
+    """A line an option: its default, its range, what it does."""
+    if not row.options:
+        return ""
+    lines = [
+        f"- `{one.name}`: {one.help}; "
+        + (
+            f"a switch, by default {str(one.default).lower()}"
+            if isinstance(one.default, bool)
+            else f"a number{one.range}, by default {one.default}"
+        )
+        for one in row.options
+    ]
+    title = "**Options.**" if alone else f"**Options of `{row.name}`.**"
+    return f"{title}\n\n" + "\n".join(lines)
+
+
+def _numbers(row: Method, found: Evaluation | None) -> str:
+    """Its scores by setting, with their intervals; that there are none."""
+    spans = {s: found.scores(s).get(row.name) for s in found.settings} if found else {}
+    told = [f"{LABELS.get(s, s)} {span_in_words(span)}" for s, span in spans.items() if span]
+    return f"`{row.name}`: " + (", ".join(told) if told else "not in the table yet")
