@@ -109,8 +109,8 @@ def test_every_method_has_the_same_headings():
         assert [f"**{head}" in part for head in heads] == [True] * len(heads), part[:60]
     with pytest.raises(ValueError, match="'All of them.' says nothing under Cost, Claimed"):
         read_words("All of them.\n\ny = x\n\nTrained: nothing.")
-    told = read_words("All\nof it.\n\ny = x\n\nTrained: a\nb.\n\nCost: c.\n\nClaimed: d: e.")
-    assert told == ("All of it.", "y = x", {"Trained": "A b.", "Cost": "C.", "Claimed": "D: e."})
+    told = read_words("All\nof it.\n\ny = x\n\nTrained: a\nb.\n\nCost: cc.\n\nClaimed: d: e.")
+    assert told == ("All of it.", "y = x", {"Trained": "a b.", "Cost": "Cc.", "Claimed": "D: e."})
 
 
 def test_readme_is_read_in_three_minutes():
