@@ -150,7 +150,7 @@ class Retriever:
         cards = self.visible(count, exclude, owner)
         known = {key: card for key, card in cards.items() if not card.blind}
         blind = {key: card for key, card in cards.items() if card.blind}
-        room = max(min(len(blind), BLIND, count // 2), count - len(known))
+        room = len(blind) if len(cards) <= count else min(BLIND, count // 2)
         vector = self._recent([text])[0]
         unknown = self._nearest(vector, min(room, count), blind) if blind and room else []
         found = self._nearest(vector, count - len(unknown), known) if known else []
