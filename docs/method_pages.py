@@ -12,8 +12,16 @@ from pathlib import Path
 from docs.score_tables import span_in_words
 from ramole_core.composition import METHODS
 from ramole_core.methods import METHOD_LIST, Method
+from ui.results.files import Unmeasured, load
 from ui.results.scores import LABELS, Evaluation, evaluation
 
+FIGURES = {
+    "requests_per_second": "requests/s",
+    "latency_seconds": "mean latency, s",
+    "first_token_seconds": "first token, s",
+    "first_token_in_time_share": "first token within 6 s, share",
+}
+"""Of the S-LoRA workload."""
 HEADS = ("Trained", "Cost", "Claimed", "Found")
 """Paragraphs at the end of a method's docstring; the last may be missing."""
 
@@ -30,6 +38,30 @@ def equations(results: Path) -> str:
         files.setdefault(home_of(row.name), []).append(row)
     found, _ = evaluation(results)
     return "\n\n".join("\n\n".join(_section(rows, found)) for rows in files.values())
+
+
+def serving(results: Path) -> str:
+    """The S-LoRA workload's figures, a row a number of adapters, or the command that makes them."""
+    raw = load(results, "speed.json")
+    part = {} if isinstance(raw, Unmeasured) else raw["parts"].get("slora", {})
+    if isinstance(raw, Unmeasured) or not part:
+        return "Not measured yet: `python -m ramole_core benchmark --only slora`."
+    machine, rows = part["machine"], []
+    for name, cell in part["cells"].items():
+        kind, _, count = name.partition("/n=")
+        said = [cell["summary"][figure] for figure in FIGURES]
+        each = " | ".join(f"{s['median']:.2f} [{s['min']:.2f}, {s['max']:.2f}]" for s in said)
+        rows.append(f"| {kind.replace('_', ' ')} | {count} | {each} |")
+    head = f"| arrivals | adapters | {' | '.join(FIGURES.values())} |"
+    told = f"{machine['cpu']}, {machine['cores']} cores, {machine['device']}, {machine['dtype']}"
+    words = (
+        "(median [least, most] of the repetitions; *closed*: all requests at once, *real time*: as "
+        "they arrive)"
+    )
+    return "\n".join(
+        [f"On {told} {words}:", "", head, "|---" * (2 + len(FIGURES)) + "|", *rows, ""]
+        + [f"```bash\n{raw['command']} --only slora\n```"]
+    )
 
 
 def _section(rows: list[Method], found: Evaluation | None) -> Iterator[str]:

@@ -34,6 +34,7 @@ PAGES: dict[str, dict[str, Callable[[], str]]] = {
     "docs/methods.md": {
         "methods": code_tables.methods,
         "equations": lambda: method_pages.equations(results()),
+        "serving": lambda: method_pages.serving(results()),
     },
     "docs/results.md": {
         "measured": measured,
