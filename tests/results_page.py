@@ -245,8 +245,23 @@ def many_users() -> dict[str, Any]:
     }
 
 
+def methods() -> dict[str, Any]:
+    rate = {"mean": 31.4, "low": 30.0, "high": 33.0}
+    each = {"1": rate, "8": {"mean": 180.0, "low": 170.0, "high": 181.0}}
+    return {
+        "command": "python -m ramole_core.evaluation.method_speed",
+        "machine": "x86_64, 2 threads",
+        "methods": {
+            "ramole": {"paper": "RAMoLE", "unseen": True, "trained": 1_310_000}
+            | {"tokens_a_second": each},
+            "mole": {"paper": EVIL, "unseen": False, "trained": 0, "tokens_a_second": {"1": rate}},
+        },
+    }
+
+
 FILES = {
     "evaluation.json": evaluation,
+    "methods.json": methods,
     "retriever.json": retriever,
     "adapters_dev.json": adapters,
     "router_ablations.json": ablations,

@@ -153,6 +153,15 @@ def test_situations_of_a_file_of_their_own_are_among_the_tables(folder):
     assert ["phrased: first", "not reached", "95 %", "91.5"] in aims and "evaluate Y" in shown
 
 
+def test_all_methods_stand_in_one_table_with_what_they_need(folder):
+    rows = Tables(everything(folder)).named("All methods")
+    assert rows[0][:4] == ["method", "IID", "OOD", "crowded"]
+    assert rows[1][:2] == ["ramoleRAMoLE", "57.4 [54.4, 60.4]"]
+    assert rows[1][4:] == ["31.4 [30.0, 33.0]", "180.0 [170.0, 181.0]", "1.3 M", "yes"]
+    assert rows[2][0] == f"mole{EVIL}" and rows[2][1:4] == ["–"] * 3
+    assert rows[2][5:] == ["–", "none", "no"]
+
+
 def test_the_paper_s_table_stands_beside(folder):
     rows = Tables(everything(folder)).named("As published, on larger bases")
     assert rows[1:] == [["perfect selection", "55.4", "–"], ["RAMoLE", *rows[2][1:]]]

@@ -1,0 +1,45 @@
+"""What each method costs and needs, on a tiny base."""
+
+import json
+
+import torch
+from safetensors.torch import save_file
+
+from ramole_core import Ramole, Settings
+from ramole_core.base.shapes import read_shapes
+from ramole_core.evaluation import method_speed
+from ramole_core.methods import Method, Option
+from ramole_core.pool import write_manifest
+from tests.test_ramole import write_lora
+
+
+def test_every_method_that_can_answer_has_its_rates(tiny_llama, tmp_path, monkeypatch, capsys):
+    write_lora(tmp_path / "pool" / "ant", read_shapes(tiny_llama), rank=2, seed=1)
+    write_manifest(tmp_path / "pool" / "ant", name="ant", shapes=read_shapes(tiny_llama))
+    settings = Settings(
+        base_model=str(tiny_llama),
+        quantization="none",
+        dtype="float32",
+        adapters_dir=tmp_path / "pool",
+        data_dir=tmp_path / "data",
+    )
+    monkeypatch.setattr(method_speed, "load_settings", lambda: settings)
+    monkeypatch.setattr(method_speed, "Ramole", lambda: Ramole(settings))
+    out = tmp_path / "methods.json"
+    method_speed.main(new=3, passes=2, out=out)
+    found = json.loads(out.read_text())["methods"]
+    assert found["mixture"]["unseen"] and found["mixture"]["trained"] == 0
+    rates = found["base"]["tokens_a_second"]
+    assert rates.keys() == {"1", "8"}
+    assert all(0 < one["low"] <= one["mean"] <= one["high"] for one in rates.values())
+    assert "ramole" not in found, "its weights are not there"
+    assert capsys.readouterr().err.count("ramole is left out: There are no trained weights") == 1
+
+
+def test_trained_numbers_are_counted_in_the_file(tmp_path):
+    row = Method("gate", "", "", weights="_gate", training=(Option("rank", 1, 1, 2, ""),))
+    (tmp_path / "_gate").mkdir()
+    tensors = {"a": torch.zeros(3, 5, dtype=torch.bfloat16), "tau": torch.tensor(1.0)}
+    save_file(tensors, tmp_path / "_gate" / "gate.safetensors")
+    assert method_speed.count_trained(row, tmp_path) == 16
+    assert method_speed.count_trained(Method("mixture", "", ""), tmp_path) == 0
