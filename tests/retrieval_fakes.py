@@ -15,6 +15,7 @@ class FakeCard:
     owner: str | None = None
     texts: tuple[str, ...] = ("one", "two")
     blind: bool = False
+    description: str = ""
 
     @property
     def key(self) -> str:

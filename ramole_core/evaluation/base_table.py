@@ -30,6 +30,7 @@ from ramole_core.evaluation.prompt_sets import read_uploads
 from ramole_core.evaluation.recorded_command import recorded_command
 from ramole_core.ramole import Ramole
 from ramole_core.request import Request
+from ramole_core.retrieval.card_vector import adapter_vectors
 from ramole_core.retrieval.encoder import Encoder, unit
 from ramole_core.retrieval.own_cards import everyday_texts
 from ramole_core.settings import REPOSITORY
@@ -188,7 +189,7 @@ def main(
         cards = ramole.pool.cards()
         names = [card.name for card in cards]
         embed = ramole.retriever.embed
-        pool = unit(np.stack([embed(card.texts[:20]).mean(0) for card in cards]))
+        pool = adapter_vectors(embed, cards)
         card = embed(everyday_texts())
         everyday, phrased = everyday_prompts(), phrased_prompts(ramole)
         tasks = read_rows(data, names, split="dev", count=rows)

@@ -25,6 +25,7 @@ from ramole_core.evaluation.prompt_sets import (
 from ramole_core.request import Request
 from ramole_core.retrieval.base_expert import card_vectors
 from ramole_core.retrieval.calibration import Alone, Blind, Calibration, Heard, Kept
+from ramole_core.retrieval.card_vector import card_words, with_words
 from ramole_core.retrieval.encoder import unit
 from ramole_core.retrieval.own_cards import cards_checksum
 
@@ -86,6 +87,8 @@ def example_similarities(ramole: "Ramole", cards: Cards) -> Float[np.ndarray, "n
         rows = ramole.retriever.embed(card.texts)
         if len(rows) > 1:
             others = unit(rows.sum(0) - rows)
+            if words := card_words(card):
+                others = with_words(others, ramole.retriever.embed([words])[0])
             own = np.einsum("nd,nd->n", rows, others)
             found.append(np.column_stack([own, rows @ cards["everyday"]]))
     if not found:

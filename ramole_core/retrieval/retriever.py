@@ -1,7 +1,7 @@
 """The retriever: keeps the index true to the pool, and finds the nearest adapters for a prompt.
 
-An adapter's vector is the unit-length mean over up to 20 of its example inputs (LoraRetriever,
-arXiv 2402.09997, eq. 1); the score is the cosine to the prompt's vector.
+An adapter's vector is that of its examples and its card's words (`card_vector.py`); the score is
+the cosine to the prompt's vector.
 """
 
 import difflib
@@ -17,13 +17,11 @@ import numpy as np
 from jaxtyping import Float32
 
 from ramole_core.errors import RamoleError
-from ramole_core.retrieval.encoder import RecentVectors, unit
+from ramole_core.retrieval.card_vector import WORDS, Described, adapter_vectors, card_texts
+from ramole_core.retrieval.encoder import RecentVectors
 from ramole_core.retrieval.index import AdapterIndex, Entry
 from ramole_core.retrieval.mirror import cosines
 from ramole_core.retrieval.store import IndexBroken
-
-EXAMPLES = 20
-"""m of the paper: how many example inputs make a vector."""
 
 BLIND = 8
 """Adapters without examples that are examined at most, beside the nearest of a large pool."""
@@ -36,21 +34,13 @@ _CHUNK = 500  # adapters embedded before they are written; a killed rebuild keep
 
 
 @runtime_checkable
-class Card(Protocol):
+class Card(Described, Protocol):
     """What retrieval needs to know of an adapter."""
 
-    @property
-    def name(self) -> str: ...
     @property
     def owner(self) -> str | None: ...
     @property
     def key(self) -> str: ...
-    @property
-    def texts(self) -> tuple[str, ...]: ...
-    @property
-    def blind(self) -> bool:
-        """Whether it shows no examples."""
-        ...
 
 
 @runtime_checkable
@@ -242,11 +232,7 @@ class Retriever:
         )
 
     def _write(self, cards: Sequence[Card]) -> None:
-        texts = [card_texts(card) for card in cards]
-        rows = self.embed([text for group in texts for text in group])
-        ends = np.cumsum([len(group) for group in texts])
-        groups = np.split(rows, ends[:-1])
-        vectors = unit(np.stack([group.mean(0) for group in groups]))
+        vectors = adapter_vectors(self.embed, cards)
         self._index.upsert(
             {
                 card.key: Entry(card.owner, _checksum(card), self._encoder.checksum, vector)
@@ -306,13 +292,9 @@ class Retriever:
             return ask()
 
 
-def card_texts(card: Card) -> tuple[str, ...]:
-    """What an adapter's vector is made of: its first examples, else its name."""
-    return tuple(card.texts[:EXAMPLES]) or (card.name,)
-
-
 def _checksum(card: Card) -> str:
-    return hashlib.sha256(json.dumps(card_texts(card)).encode()).hexdigest()
+    texts = card_texts(card)
+    return hashlib.sha256(json.dumps([WORDS, card.blind, texts]).encode()).hexdigest()
 
 
 def _bad(entry: Entry) -> bool:

@@ -7,15 +7,14 @@ from collections.abc import Sequence
 import numpy as np
 
 from ramole_core.retrieval import Encoder
-from ramole_core.retrieval.encoder import unit
-from ramole_core.retrieval.retriever import Card, card_texts
+from ramole_core.retrieval.card_vector import adapter_vectors, card_texts
+from ramole_core.retrieval.retriever import Card
 from ramole_core.training.companions import Near
 
 
 def nearest_of(cards: Sequence[Card], encoder: Encoder) -> Near:
-    """Orders these adapters by their cosine to each text: the vector of one is the mean over its
-    examples (LoraRetriever, arXiv 2402.09997, eq. 1)."""
-    vectors = unit(np.stack([encoder.embed(card_texts(card)).mean(0) for card in cards]))
+    """Orders these adapters by the cosine of their vectors (`card_vector.py`) to each text."""
+    vectors = adapter_vectors(encoder.embed, cards)
     names = [card.name for card in cards]
 
     def near(texts: Sequence[str]) -> list[list[str]]:
