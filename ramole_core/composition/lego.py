@@ -12,9 +12,9 @@ otherwise; it is never more than there are units. Ours:
 
 - k-means starts from the loudest unit, then each time from the one that is farthest from those
   chosen, not from random ones: the order of the adapters does not count, and the same request is
-  the same bits. It needs the units' inner products alone, a matrix of n x n for n = sum r units;
-  scikit-learn's, which the tests compare with, takes ten times as long for a few dozen points. On
-  adapters of the sample pool the clusters are as tight as the best of ten random starts, within 2 %.
+  the same bits. On the sample pool the clusters are within 2 % as tight as the best of ten random
+  starts. It needs the units' inner products alone, n x n of them for n = sum r units;
+  scikit-learn's, which the tests compare with, takes ten times as long for a few dozen points.
 - Each adapter's scale is folded into B, so it takes part in what is near to what.
 - Units without effect (a or b is 0) are left out first.
 - A weight w of a request makes its adapter's units k w times as large, with w = 1/k as without.
@@ -24,8 +24,8 @@ otherwise; it is never more than there are units. Ours:
 Trained: nothing.
 
 Cost: of a token that of one adapter of rank k. Of a request's first token, in every module, the
-inner products of its n = sum r units, n^2 (i + o), and n^2 k for a round of k-means: for three adapters of rank 8 and 180 modules of a
-135M model 0.14 s of one core in all. The merge is kept for later requests.
+inner products of its n = sum r units, n^2 (i + o), and n^2 k for a round of k-means: for three
+adapters of rank 8 and 180 modules of a 135M model 0.14 s of one core. The merge is kept for later.
 
 Claimed: better than averaging and task arithmetic for Llama-2-7b and 13b merges over seven tasks,
 and half of an adapter's rank cut away at nearly no loss (figures unsure: no source at hand).
