@@ -123,7 +123,7 @@ def test_peft_loads_what_was_merged(world, cli, tmp_path, method, weights, optio
     for name, value in options.items():
         words += ["--option", f"{name}={json.dumps(value)}"]
     said = cli(*words)
-    assert said["adapters"] == ["ant", "bee", "cat"]
+    assert said["adapters"] == ["ant", "bee", "cat"] and len(said["base_checksum"]) == 64
     base = load_base(world[0].base_model)
     with torch.no_grad():
         bare = base(IDS).logits
@@ -332,3 +332,11 @@ def test_a_source_is_what_the_pool_reads(world):
     assert all(isinstance(source, Source) and source.loras for source in sources)
     told = sources[1].told(Sites(tuple(shapes), shapes))
     assert told.rank == 3 and int(told.present.sum()) == 12
+
+
+def test_two_adapters_of_one_name_are_told_apart(world):
+    settings, shapes, _, root = world
+    copy = root / "again" / "ant"
+    write_by_peft(Path(settings.base_model), copy, **KINDS["bee"])
+    sources = read_sources(["ant", str(copy)], settings=settings, shapes=shapes)
+    assert [source.name for source in sources] == ["ant", str(copy)]

@@ -50,6 +50,7 @@ def merge(
         if place is not None:
             refuse_taken(place)
 
+    from ramole_core.base.checksum import weights_checksum
     from ramole_core.base.fetch import fetch_base
     from ramole_core.base.shapes import read_shapes
     from ramole_core.composition.trained import WeightsFolder
@@ -76,9 +77,10 @@ def merge(
         said = {source.card.base_model for source in sources}
         named = next(iter(said)) if len(said) == 1 else None
         _write(merged, out, gguf, base=base, base_name=named or settings.base_model)
-    record = record_of(merged, out, gguf)
     if as_json:
-        write_json(record)
+        checksum = weights_checksum(base, data_dir=settings.data_dir)
+        origin = {"base_model": settings.base_model, "base_checksum": checksum}
+        write_json(record_of(merged, out, gguf) | origin)
     else:
         print(sentence_of(merged, out, gguf))
 

@@ -69,7 +69,9 @@ def largest(loras: Mapping[str, Lora]) -> int:
     return max(lora.A.shape[0] for lora in loras.values())
 
 
-def tensors_of(loras: Mapping[str, Lora], config: Mapping[str, object]) -> dict[str, np.ndarray]:
+def tensors_of(
+    loras: Mapping[str, Lora], config: Mapping[str, object], *, permute: bool = True
+) -> dict[str, np.ndarray]:
     """Every tensor by its name in the file, float32."""
     kind = architecture_of(config)
     layers, heads = _number(config, "num_hidden_layers"), _number(config, "num_attention_heads")

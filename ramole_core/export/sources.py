@@ -2,7 +2,7 @@
 
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -19,13 +19,11 @@ Shapes = Mapping[str, tuple[int, int]]
 class Source:
     """One adapter, scale folded into B."""
 
+    name: str
+    """The card's; the word that named it where two cards have the same."""
     card: AdapterCard
     loras: dict[str, Lora]
     """By module path, as uploaded."""
-
-    @property
-    def name(self) -> str:
-        return self.card.name
 
     def told(self, sites: Sites) -> Adapter:
         """As a method is told of it; nobody asked how similar it is to a prompt."""
@@ -66,6 +64,8 @@ def read_sources(
                 f"The adapter {source.name} is there twice; name each once, and give it the weight "
                 "that it should have with --weights."
             )
+        if any(source.name == other.name for other in found):
+            source = replace(source, name=word)
         found.append(source)
     return found
 
@@ -86,4 +86,4 @@ def _read_folder(path: Path, *, shapes: Shapes, limits: Limits) -> Source:
 
 def _read(pool: Pool, card: AdapterCard) -> Source:
     modules = pool.tensors(card).modules
-    return Source(card, {path: Lora(A=A, B=B) for path, (A, B) in modules.items()})
+    return Source(card.name, card, {path: Lora(A=A, B=B) for path, (A, B) in modules.items()})
