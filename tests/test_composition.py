@@ -4,9 +4,13 @@ import math
 
 import pytest
 import torch
+from sklearn.cluster import KMeans
 
 from ramole_core.composition import METHODS, Lora, ModuleRouter, Sites, Trained, find_method
+from ramole_core.composition.dare import kept
+from ramole_core.composition.lego import assemble, balanced, cluster
 from ramole_core.composition.ramole import attend_naive
+from ramole_core.composition.task_vectors import nearest_lora
 from ramole_core.errors import RamoleError
 from ramole_core.layers.places import find_places
 from ramole_core.layers.plain import Mixer, PlainMix
@@ -19,7 +23,7 @@ RANKS = (2, 6, 1, 8)
 PATH = "blocks.0.proj"
 SITES = Sites((PATH,), {PATH: (i, o)})
 
-WEIGHT_SPACE = {"fusion"}
+WEIGHT_SPACE = {"fusion", "lego", "ties", "dare"}
 """Their update is not a sum of the LoRAs' own: with one LoRA they are that LoRA all the same."""
 ONE_EXPERT = {"selection"}
 """They take the first LoRA only, so their order matters by definition."""
@@ -143,6 +147,83 @@ def by_prototype(x, loras, router):
     return sum(e[j] / sum(e.values()) * update(loras[j], x) for j in best)
 
 
+def by_cluster(x, loras, router):
+    """LoRA-LEGO with k = the largest rank."""
+    pool, r = [], 0
+    for lora in filter(None, loras):
+        mine = [torch.cat([lora.A[j], lora.B[:, j]]).tolist() for j in range(lora.A.shape[0])]
+        mine = [m for m in mine if any(m[:i]) and any(m[i:])]
+        pool, r = pool + mine, max(r, len(mine))
+    k = min(r, len(pool))
+
+    def apart(m, c):
+        return sum((md - cd) ** 2 for md, cd in zip(m, c, strict=True))
+
+    def mean(clusters, n):
+        mine = [m for m, c in zip(pool, clusters, strict=True) if c == n]
+        return [sum(m[d] for m in mine) / len(mine) for d in range(i + o)]
+
+    centres = [max(pool, key=lambda m: apart(m, [0.0] * (i + o)))]
+    while len(centres) < k:
+        centres.append(max(pool, key=lambda m: min(apart(m, c) for c in centres)))
+    clusters = None
+    while True:
+        new = [min(range(k), key=lambda n: apart(m, centres[n])) for m in pool]
+        if new == clusters:
+            break
+        clusters, centres = new, [mean(new, n) for n in range(k)]
+    y = torch.zeros(o)
+    for n, c in enumerate(centres):
+        mine = [max(map(abs, m)) for m, at in zip(pool, clusters, strict=True) if at == n]
+        c = torch.tensor(c) * (sum(mine) / len(mine)) / max(map(abs, c))
+        y += math.sqrt(r / k) * c[i:] * float(c[:i] @ x)
+    return y
+
+
+def halves(loras, shape):
+    """The A's and the B's as lists of lists, zero-padded to one rank; 0 where there is none."""
+    r = max(lora.A.shape[0] for lora in loras if lora)
+    A, B = [torch.zeros(r, i) for _ in loras], [torch.zeros(o, r) for _ in loras]
+    for n, lora in enumerate(loras):
+        if lora:
+            A[n][: lora.A.shape[0]], B[n][:, : lora.A.shape[0]] = shape(lora)
+    return A, B
+
+
+def elected(every):
+    """The mean of the entries that have the sign of their sum."""
+    merged = torch.zeros_like(every[0])
+    for at in range(merged.numel()):
+        entries = [float(t.flatten()[at]) for t in every]
+        sign = 1 if sum(entries) >= 0 else -1
+        agree = [e for e in entries if e * sign > 0]
+        merged.view(-1)[at] = sum(agree) / len(agree) if agree else 0.0
+    return merged
+
+
+def trimmed(t, density):
+    """The largest entries in size."""
+    least = sorted(t.abs().flatten().tolist())[-max(int(density * t.numel()), 1)]
+    return torch.where(t.abs() >= least, t, 0.0)
+
+
+def by_sign(x, loras, router):
+    n = complete_options("ties", None)
+    A, B = halves(loras, lambda m: [trimmed(t, n["density"]) for t in (m.A, m.B)])
+    return elected(B) @ (elected(A) @ x)
+
+
+def by_chance(x, loras, router):
+    p = complete_options("dare", None)["drop"]
+
+    def left(lora):
+        pairs = (("A", lora.A), ("B", lora.B))
+        return [t * kept(lora, half, t.shape, p) / (1 - p) for half, t in pairs]
+
+    A, B = halves(loras, left)
+    return sum(B) @ (sum(A) @ x) / len(loras)
+
+
 ORACLES = {
     "base": zero,
     "selection": first,
@@ -154,6 +235,9 @@ ORACLES = {
     "similarity": by_similarity,
     "ramole_plus": by_evidence,
     "arrow": by_prototype,
+    "lego": by_cluster,
+    "ties": by_sign,
+    "dare": by_chance,
 }
 MIXING = [name for name in METHODS if name != "base"]
 
@@ -285,6 +369,111 @@ def test_given_weights_weigh_both_means_of_fusion():
     torch.testing.assert_close(y, x @ A.T @ B.T)
 
 
+@pytest.mark.parametrize("name", sorted(WEIGHT_SPACE))
+def test_equal_weights_are_the_merge_s_own_and_one_weight_alone_is_one_lora(name):
+    x, loras = torch.randn(1, l, i), make_loras()
+    own, _ = run(placed(name, loras), x)
+    equal, alpha = run(placed(name, loras, weights=[1 / k] * k), x)
+    uneven, _ = run(placed(name, loras, weights=[0.1, 0.2, 0.3, 0.4]), x)
+    torch.testing.assert_close(equal, own)
+    torch.testing.assert_close(alpha, torch.full((1, l, k), 1 / k))
+    assert (uneven - own).abs().max() > 0.1
+    one = make_loras((3,))
+    half, _ = run(placed(name, one, weights=[-0.5]), x)
+    product = x @ one[0].A.T @ one[0].B.T
+    torch.testing.assert_close(half, (0.25 if name == "fusion" else -0.5) * product)
+
+
+def products(loras):
+    return [lora.B @ lora.A for lora in loras]
+
+
+def test_ties_and_dare_of_products_are_their_equations():
+    x, loras = torch.randn(1, l, i), make_loras()
+    BA, p = products(loras), 0.3
+    full = {"products": True, "rank": i}
+    y, _ = run(placed("ties", loras, density=0.4, scale=2.0, **full), x)
+    torch.testing.assert_close(y, 2 * x @ elected([trimmed(t, 0.4) for t in BA]).T)
+    left = [t * kept(m, "BA", t.shape, p) / (1 - p) for t, m in zip(BA, loras, strict=True)]
+    y, _ = run(placed("dare", loras, drop=p, **full), x)
+    torch.testing.assert_close(y, x @ (sum(left) / k).T)
+    y, _ = run(placed("dare", loras, drop=p, signs=True, **full), x)
+    torch.testing.assert_close(y, x @ elected(left).T)
+    weighed, _ = run(placed("ties", loras, weights=[0.0, 0.5, 0.0, 0.0], density=1.0, **full), x)
+    torch.testing.assert_close(weighed, 0.5 * x @ BA[1].T)
+
+
+@pytest.mark.parametrize("sizes", [(i, o), (o, i)])
+def test_the_nearest_lora_is_the_truncated_svd(sizes):
+    D = torch.randn(*sizes)
+    U, S, Vh = torch.linalg.svd(D, full_matrices=False)
+    lora = nearest_lora(D, 3)
+    assert lora.A.shape[0] == 3
+    torch.testing.assert_close(lora.B @ lora.A, U[:, :3] @ torch.diag(S[:3]) @ Vh[:3])
+    torch.testing.assert_close(lora.B.T @ lora.B, torch.eye(3))
+
+
+def test_dare_drops_as_many_as_it_says_and_always_the_same():
+    lora, other = make_loras((5, 5))
+    masks = torch.stack([kept(m, half, (90, 110), 0.9) for m in (lora, other) for half in "AB"])
+    assert all(abs(float(mask.double().mean()) - 0.1) < 0.01 for mask in masks)
+    agree = (masks[:, None] & masks).double().mean((-1, -2))
+    assert ((agree - 0.01).abs() < 0.004).sum() == 12, "each is drawn on its own"
+    assert torch.equal(kept(lora, "A", (90, 110), 0.9), masks[0])
+    x = torch.randn(1, l, i)
+    nothing, _ = run(placed("dare", [lora, other], drop=0.0, products=True, rank=7), x)
+    mixture, _ = run(placed("mixture", [lora, other]), x)
+    torch.testing.assert_close(nothing, mixture)
+
+
+@pytest.mark.parametrize("align", [False, True])
+def test_lego_s_clusters_are_scikit_learn_s(align):
+    units = torch.randn(40, i + o)
+    labels, signs = cluster(units, 9, align=align)
+    pool = (units * signs[:, None]).numpy()
+    starts = [int(units.norm(dim=1).argmax())]
+    for _ in range(8):
+        far = [
+            min(
+                min(((u - s * v) ** 2).sum() for s in ((1, -1) if align else (1,)))
+                for v in pool[starts]
+            )
+            for u in pool
+        ]
+        starts.append(int(torch.tensor(far).argmax()))
+    if align:
+        assert (signs < 0).any() and (signs[starts] == 1).all()
+    found = KMeans(9, init=pool[starts], n_init=1, tol=0).fit_predict(pool)
+    same = torch.from_numpy(found)
+    assert torch.equal(labels[:, None] == labels, same[:, None] == same)
+    assert len(labels.unique()) == 9
+
+
+def test_lego_merges_what_is_alike_and_keeps_what_is_not():
+    a, b = make_loras((3, 3))
+    twice = assemble([a, a], [1.0, 1.0], rank=0, align=False)
+    torch.testing.assert_close(twice.B @ twice.A, a.B @ a.A)
+    whole = assemble([a, b], [1.0, 1.0], rank=9, align=False)
+    torch.testing.assert_close(whole.B @ whole.A, (a.B @ a.A + b.B @ b.A) / math.sqrt(2))
+    one = assemble([a, b], [1.0, 1.0], rank=1, align=False)
+    assert one.A.shape == (1, i)
+    none = assemble([a, None], [0.0, 1.0], rank=0, align=False)
+    assert none is None
+
+
+def test_lego_aligned_does_not_see_signs_and_scales():
+    """A unit is the same with (-b)(-a), and with (b/c)(c a)."""
+    a, b = make_loras((3, 4))
+    c = torch.tensor([-2.0, 0.5, -1.0, 3.0])
+    other = Lora(A=c[:, None] * b.A, B=b.B / c)
+    for align in (True, False):
+        first, second = (assemble([a, m], [1.0, 1.0], rank=2, align=align) for m in (b, other))
+        same = torch.allclose(first.B @ first.A, second.B @ second.A, atol=1e-6)
+        assert same == align
+    units = balanced(torch.cat([other.A, other.B.T], dim=1), i)
+    torch.testing.assert_close(units[:, :i].norm(dim=1), units[:, i:].norm(dim=1))
+
+
 def test_an_untrained_router_is_the_mixture():
     x, loras, router = torch.randn(1, l, i), make_loras(), make_router()
     y, alpha = run(placed("ramole", loras, ModuleRouter(A=router.A, B=torch.zeros(o, s))), x)
@@ -331,6 +520,16 @@ def test_an_option_changes_what_it_says():
     assert ((alone == 1).sum(-1) == 1).all() and (alone == 0).sum() == 3 * l
     _, even = run(placed("arrow", loras, top=0, temperature=1000.0), x)
     torch.testing.assert_close(even, torch.full((1, l, k), 1 / k), rtol=0, atol=2e-3)
+    for name, options in {
+        "lego": ({"rank": 3}, {"align": True}),
+        "ties": ({"density": 0.7}, {"products": True}, {"products": True, "rank": 2}),
+        "dare": ({"drop": 0.1}, {"signs": True}, {"products": True}),
+    }.items():
+        said = [run(placed(name, loras, **o), x)[0] for o in ({}, *options)]
+        for n, y in enumerate(said):
+            assert all((y - other).abs().max() > 1e-2 for other in said[:n])
+    once, twice = (run(placed("ties", loras, scale=s), x)[0] for s in (1.0, 2.0))
+    torch.testing.assert_close(twice, 2 * once)
 
 
 @pytest.mark.parametrize(

@@ -33,7 +33,7 @@ ORDER = (
     ("engine",),
     ("adapter_choice", "ramole", "trace_file"),
     ("terminal",),  # what commands read and print; the parts below have commands
-    ("batch", "training"),
+    ("batch", "training", "export"),
     ("evaluation", "benchmarks"),
     ("cli", "__main__"),
 )

@@ -20,6 +20,7 @@ from ramole_core.cli.pool import add, list_adapters, remove
 from ramole_core.errors import RamoleError
 from ramole_core.evaluation.calibrate_command import calibrate
 from ramole_core.evaluation.command import evaluate
+from ramole_core.export.command import merge
 from ramole_core.terminal.console import say
 from ramole_core.training.command import train_app
 
@@ -41,6 +42,7 @@ app.command("doctor")(doctor)
 app.command("list")(list_adapters)
 app.command("add")(add)
 app.command("remove")(remove)
+app.command("merge")(merge)
 app.command("retrieve")(retrieve)
 app.command("generate")(generate)
 app.command("chat")(chat)

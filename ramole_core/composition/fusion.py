@@ -7,6 +7,11 @@ is split between its A and its B (ours: folded into B), and, with unequal ranks,
 is averaged with which: ranks are zero-padded at the end. Given weights w take the place of 1/k in
 both means. Where an adapter lacks the module, both sums are still divided by k.
 
+AdapterSoup (arXiv 2302.07027) averages the weights of the adapters that fit a text, each parameter
+on its own; its adapters are bottlenecks, and for LoRAs that is this mean of halves. What it adds is
+how they are chosen, by clusters of texts or by similarity, which is retrieval's part here. So it is
+no method of its own.
+
 Trained: the retriever.
 
 Cost: one merge a request, at most the largest rank; then one LoRA a token.

@@ -1,0 +1,89 @@
+"""What TIES and DARE share: a merge of sparse task vectors, of A's and B's apart or of products.
+
+    apart:     A = merge of the A_j by sign(w) sqrt|w|,   B = merge of the B_j by sqrt|w|
+    products:  B A = the nearest of rank r to the merge of the B_j A_j by w
+
+In the papers a task vector is all that fine-tuning changed, so for a LoRA it is B A. PEFT merges
+so where the name ends in `_svd`; otherwise A's and B's on their own, as is usual for LoRAs: cheap,
+and the rank stays, but then (merge B)(merge A) has the products of one adapter's B with another's
+A, and ranks are zero-padded at the end. Both are here. A's and B's apart depend on how a scale is
+split between them: ours is folded into B, PEFT's is sqrt(alpha/r) on both, which is the same LoRA
+where all adapters have one scale.
+"""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn.functional import pad
+
+from ramole_core.composition.lora import Lora
+
+Sparsify = Callable[[Tensor, Lora, str], Tensor]
+"""What is left of one task vector; with the LoRA that it is of, and `A`, `B` or `BA`."""
+Combine = Callable[[Tensor, Tensor, float], Tensor]
+"""One tensor of [k, ...] and k weights; with what the weights of the whole request sum to in size,
+adapters that lack the module included (of halves: its root)."""
+
+
+def merge_task_vectors(
+    loras: Sequence[Lora | None],
+    weights: Sequence[float],
+    *,
+    sparsify: Sparsify,
+    combine: Combine,
+    products: bool,
+    rank: int,
+    scale: float,
+) -> Lora | None:
+    """One LoRA of k, None where no adapter has the module; one alone is kept whole, for there is
+    nobody to interfere with. `rank` is that of the products."""
+    here = [(w, widened(lora)) for w, lora in zip(weights, loras, strict=True) if lora is not None]
+    if not here:
+        return None
+    if len(loras) == 1:
+        w, lora = here[0]
+        return Lora(A=lora.A, B=scale * w * lora.B)
+    here = [(w, trimmed(lora)) for w, lora in here]
+    w = torch.tensor([w for w, _ in here], dtype=here[0][1].A.dtype)
+    total = sum(map(abs, weights))
+    if products:
+        every = [sparsify(lora.B @ lora.A, lora, "BA") for _, lora in here]
+        return nearest_lora(scale * combine(torch.stack(every), w, total), rank)
+    r = max(lora.A.shape[0] for _, lora in here)
+    A = [pad(sparsify(m.A, m, "A"), (0, 0, 0, r - m.A.shape[0])) for _, m in here]
+    B = [pad(sparsify(m.B, m, "B"), (0, r - m.B.shape[1])) for _, m in here]
+    root, total = w.abs().sqrt(), total**0.5
+    return Lora(
+        A=combine(torch.stack(A), root * w.sign(), total),
+        B=scale * combine(torch.stack(B), root, total),
+    )
+
+
+def widened(lora: Lora) -> Lora:
+    """In float32 or wider."""
+    wide = torch.promote_types(lora.A.dtype, torch.float32)
+    return Lora(A=lora.A.to(wide), B=lora.B.to(wide))
+
+
+def trimmed(lora: Lora) -> Lora:
+    """Without the zero units at the end: a rank that was padded is not there."""
+    here = (lora.A.any(1) | lora.B.any(0)).nonzero()
+    r = int(here[-1]) + 1 if len(here) else 1
+    return Lora(A=lora.A[:r], B=lora.B[:, :r])
+
+
+def nearest_lora(product: Float[Tensor, "o i"], rank: int) -> Lora:
+    """The LoRA of at most that rank whose B A is nearest (Eckart and Young); B's columns are
+    orthonormal. From the smaller Gram matrix, in float64."""
+    D = product.double()
+    o, i = D.shape
+    vectors = torch.linalg.eigh(D @ D.T if o <= i else D.T @ D).eigenvectors  # ascending
+    top = vectors[:, -min(rank, o, i) :].flip(1)
+    if o <= i:
+        A, B = top.T @ D, top
+    else:
+        B, R = torch.linalg.qr(D @ top)
+        A = R @ top.T
+    return Lora(A=A.to(product.dtype), B=B.to(product.dtype))

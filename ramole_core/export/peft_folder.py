@@ -1,0 +1,86 @@
+"""A merged adapter as PEFT's own two files, with a card and examples, so that the pool takes it.
+
+The scale is alpha/r = 1 in every module: alpha is r, and modules of another rank have their line in
+rank_pattern and in alpha_pattern.
+"""
+
+import json
+from collections.abc import Mapping
+from itertools import zip_longest
+from pathlib import Path
+
+from safetensors.torch import save
+
+from ramole_core.composition import Lora
+from ramole_core.export.merge import Merged
+from ramole_core.export.sources import Shapes
+from ramole_core.export.whole import written_whole
+
+EXAMPLES = 20
+"""As many as an adapter's vector is made of."""
+
+
+def write_peft(merged: Merged, folder: Path, *, shapes: Shapes, base_name: str) -> None:
+    """Write the new folder; raises RamoleError where it is there already or the disk says no."""
+    tensors = {}
+    for path, lora in merged.loras.items():
+        tensors[f"base_model.model.{path}.lora_A.weight"] = lora.A.contiguous()
+        tensors[f"base_model.model.{path}.lora_B.weight"] = lora.B.contiguous()
+    with written_whole(folder) as part:
+        part.mkdir()
+        (part / "adapter_model.safetensors").write_bytes(save(tensors, {"format": "pt"}))
+        config = config_of(merged.loras, shapes=shapes, base_name=base_name)
+        (part / "adapter_config.json").write_text(json.dumps(config, indent=2), encoding="utf-8")
+        (part / "README.md").write_text(card_of(merged, base_name), encoding="utf-8")
+        if lines := examples_of(merged):
+            text = "".join(json.dumps({"text": t}, ensure_ascii=False) + "\n" for t in lines)
+            (part / "examples.jsonl").write_text(text, encoding="utf-8")
+
+
+def config_of(loras: Mapping[str, Lora], *, shapes: Shapes, base_name: str) -> dict[str, object]:
+    """PEFT's adapter_config.json."""
+    ranks = {path: lora.A.shape[0] for path, lora in loras.items()}
+    every = list(ranks.values())
+    r = max(set(every), key=lambda rank: (every.count(rank), rank))
+    other = {path: rank for path, rank in ranks.items() if rank != r}
+    short = {path.rpartition(".")[2] for path in ranks}
+    covered = {path for path in shapes if path.rpartition(".")[2] in short}
+    return {
+        "peft_type": "LORA",
+        "task_type": "CAUSAL_LM",
+        "base_model_name_or_path": base_name,
+        "r": r,
+        "lora_alpha": r,
+        "rank_pattern": other,
+        "alpha_pattern": other,
+        "target_modules": sorted(short) if covered == set(ranks) else list(ranks),
+        "lora_dropout": 0.0,
+        "bias": "none",
+        "fan_in_fan_out": False,
+        "inference_mode": True,
+    }
+
+
+def card_of(merged: Merged, base_name: str) -> str:
+    """The model card: what it was made of, and how."""
+    names = ", ".join(source.name for source in merged.sources)
+    lines = [
+        f"# {names}, by {merged.method}",
+        "",
+        f"One LoRA adapter of {base_name}, made of others by `python -m ramole_core merge`.",
+        "",
+        f"- method: {merged.method}"
+        + "".join(f", {name}={value}" for name, value in merged.options.items()),
+        f"- rank: {merged.rank}",
+    ]
+    for n, source in enumerate(merged.sources):
+        weight = "" if merged.weights is None else f", weight {merged.weights[n]:g}"
+        licence = f", licence {source.card.licence}" if source.card.licence else ""
+        lines.append(f"- {source.name}{weight}{licence} (sha256 {source.card.sha256})")
+    return "\n".join(lines) + "\n"
+
+
+def examples_of(merged: Merged) -> list[str]:
+    """Example inputs of all, one of each in turn."""
+    turns = zip_longest(*(source.card.examples for source in merged.sources))
+    return [text for turn in turns for text in turn if text is not None][:EXAMPLES]

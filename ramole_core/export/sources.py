@@ -1,0 +1,89 @@
+"""The adapters that a merge is made of: by name from the pool, or from folders and archives."""
+
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+
+from ramole_core.composition import Adapter, Lora, Sites, orthonormal
+from ramole_core.errors import RamoleError
+from ramole_core.pool import AdapterCard, Limits, Pool
+from ramole_core.settings import Settings
+
+Shapes = Mapping[str, tuple[int, int]]
+
+
+@dataclass(frozen=True)
+class Source:
+    """One adapter, scale folded into B."""
+
+    name: str
+    """The card's; the word that named it where two cards have the same."""
+    card: AdapterCard
+    loras: dict[str, Lora]
+    """By module path, as uploaded."""
+
+    def told(self, sites: Sites) -> Adapter:
+        """As a method is told of it; nobody asked how similar it is to a prompt."""
+        return Adapter(
+            self.name,
+            self.card.content,
+            torch.tensor([path in self.loras for path in sites.paths]),
+            {path: orthonormal(lora) for path, lora in self.loras.items()},
+            max(lora.A.shape[0] for lora in self.loras.values()),
+        )
+
+
+def read_sources(
+    words: Sequence[str], *, settings: Settings, shapes: Shapes, owner: str | None = None
+) -> list[Source]:
+    """The adapters that the words name, in their order.
+
+    A word is a name of the pool, or where there is a folder or archive of that path, that. Raises
+    RamoleError for one that is neither, does not fit the base, or is there twice.
+    """
+    limits = Limits(max_upload_mb=settings.max_upload_mb, max_rank=settings.max_rank)
+    pool = Pool(
+        adapters_dir=settings.adapters_dir,
+        data_dir=settings.data_dir,
+        shapes=lambda: shapes,
+        limits=limits,
+        read_only=True,
+    )
+    known = {card.name for card in pool.cards(owner)}
+    found: list[Source] = []
+    for word in words:
+        if word not in known and Path(word).expanduser().exists():
+            source = _read_folder(Path(word).expanduser(), shapes=shapes, limits=limits)
+        else:
+            source = _read(pool, pool.card(word, owner))
+        if any(source.card.content == other.card.content for other in found):
+            raise RamoleError(
+                f"The adapter {source.name} is there twice; name each once, and give it the weight "
+                "that it should have with --weights."
+            )
+        if any(source.name == other.name for other in found):
+            source = replace(source, name=word)
+        found.append(source)
+    return found
+
+
+def _read_folder(path: Path, *, shapes: Shapes, limits: Limits) -> Source:
+    """Checked as an upload is, by a pool of its own that is gone afterwards."""
+    with tempfile.TemporaryDirectory(prefix="ramole-merge-") as home:
+        empty = Path(home) / "samples"
+        empty.mkdir()
+        with Pool(
+            adapters_dir=empty,
+            data_dir=Path(home) / "data",
+            shapes=lambda: shapes,
+            limits=limits,
+        ) as pool:
+            return _read(pool, pool.add(path))
+
+
+def _read(pool: Pool, card: AdapterCard) -> Source:
+    modules = pool.tensors(card).modules
+    return Source(card.name, card, {path: Lora(A=A, B=B) for path, (A, B) in modules.items()})
