@@ -22,6 +22,10 @@ FILES = (
     "fusion",
     "similarity",
     "arrow",
+    "spectr",
+    "lag",
+    "logo",
+    "lorauter",
     "base",
     "controls",
 )

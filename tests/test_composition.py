@@ -12,7 +12,7 @@ from ramole_core.layers.places import find_places
 from ramole_core.layers.plain import Mixer, PlainMix
 from ramole_core.layers.plain.mix import mix_at
 from ramole_core.methods import METHOD_LIST, complete_options, find_row
-from tests.tiny_methods import NAMES, SCORES, SURPRISES, USUAL, plain_of
+from tests.tiny_methods import NAMES, SCORES, SHARES, SURPRISES, USUAL, plain_of
 
 l, k, i, o, s = 3, 4, 7, 11, 5  # all different, so no transposition can hide
 RANKS = (2, 6, 1, 8)
@@ -143,6 +143,47 @@ def by_prototype(x, loras, router):
     return sum(e[j] / sum(e.values()) * update(loras[j], x) for j in best)
 
 
+def best_of(scores, count):
+    """The places of the largest, and softmax over them."""
+    best = sorted(range(len(scores)), key=lambda j: -scores[j])[:count]
+    return {j: math.exp(scores[j]) / sum(math.exp(scores[b]) for b in best) for j in best}
+
+
+def by_spectrum(x, loras, router):
+    n = complete_options("spectr", None)
+    scores = []
+    for lora in loras:
+        score = 0.0
+        if lora is not None:
+            _, S, Vh = torch.linalg.svd(lora.B @ lora.A, full_matrices=False)
+            score = math.sqrt(sum(float(s * (v @ x)) ** 2 for s, v in zip(S, Vh, strict=True)))
+        scores.append(score / n["temperature"])
+    return sum(w * update(loras[j], x) for j, w in best_of(scores, n["top"]).items())
+
+
+def by_two_looks(x, loras, router, filtered=20):
+    arrow, loud = [], []
+    for lora in loras:
+        a = torch.zeros(i) if lora is None else torch.linalg.svd(lora.B @ lora.A).Vh[0]
+        arrow.append(abs(float(a @ x)))
+        loud.append(float(update(lora, x).norm()))
+    left = sorted(range(len(loras)), key=lambda j: -arrow[j])[:filtered]
+    return update(loras[max(left, key=lambda j: loud[j])], x)
+
+
+def by_loudness(x, loras, router):
+    s = []
+    for name, lora in zip(NAMES, loras, strict=False):
+        mean, deviation = USUAL[name]
+        s.append(0.0 if lora is None else math.exp(mean + SURPRISES[name] * deviation))
+    return sum(sj / sum(s) * update(lora, x) for sj, lora in zip(s, loras, strict=True))
+
+
+def by_shares(x, loras, router):
+    w = [SHARES[name] for name, _ in zip(NAMES, loras, strict=False)]
+    return sum(wj / sum(w) * update(lora, x) for wj, lora in zip(w, loras, strict=True))
+
+
 ORACLES = {
     "base": zero,
     "selection": first,
@@ -154,6 +195,10 @@ ORACLES = {
     "similarity": by_similarity,
     "ramole_plus": by_evidence,
     "arrow": by_prototype,
+    "spectr": by_spectrum,
+    "lag": by_two_looks,
+    "logo": by_loudness,
+    "lorauter": by_shares,
 }
 MIXING = [name for name in METHODS if name != "base"]
 
@@ -248,7 +293,7 @@ def test_an_absent_module_is_an_update_of_zero_that_keeps_its_share(name, lackin
                 y[0, t], ORACLES[name](x[0, t], loras, router), rtol=1e-6, atol=1e-6
             )
     torch.testing.assert_close(alpha.sum(-1), torch.ones(1, l), rtol=1e-6, atol=1e-6)
-    if name not in ONE_EXPERT | {"arrow"}:  # which takes its best only
+    if name not in ONE_EXPERT | {"arrow", "spectr", "lag", "logo"}:  # they take their best only
         assert alpha.gt(0).all(), "the weight is the share that the gate gave"
 
 
@@ -331,6 +376,13 @@ def test_an_option_changes_what_it_says():
     assert ((alone == 1).sum(-1) == 1).all() and (alone == 0).sum() == 3 * l
     _, even = run(placed("arrow", loras, top=0, temperature=1000.0), x)
     torch.testing.assert_close(even, torch.full((1, l, k), 1 / k), rtol=0, atol=2e-3)
+    whole, directions = (
+        run(placed("spectr", loras, spectrum=s, top=0), x)[1] for s in (True, False)
+    )
+    assert (whole - directions).abs().max() > 0.1
+    _, alone = run(placed("spectr", loras, top=1), x)
+    assert ((alone == 1).sum(-1) == 1).all() and (alone == 0).sum() == 3 * l
+    assert run(placed("lag", loras), x)[1].ne(run(placed("lag", loras, filtered=1), x)[1]).any()
 
 
 @pytest.mark.parametrize(
