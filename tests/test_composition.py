@@ -5,7 +5,16 @@ import math
 import pytest
 import torch
 
-from ramole_core.composition import METHODS, Lora, ModuleRouter, Sites, Trained, find_method
+from ramole_core.composition import (
+    METHODS,
+    Candidate,
+    Lora,
+    ModuleRouter,
+    Response,
+    Sites,
+    Trained,
+    find_method,
+)
 from ramole_core.composition.ramole import attend_naive
 from ramole_core.errors import RamoleError
 from ramole_core.layers.places import find_places
@@ -383,6 +392,46 @@ def test_an_option_changes_what_it_says():
     _, alone = run(placed("spectr", loras, top=1), x)
     assert ((alone == 1).sum(-1) == 1).all() and (alone == 0).sum() == 3 * l
     assert run(placed("lag", loras), x)[1].ne(run(placed("lag", loras, filtered=1), x)[1]).any()
+
+
+@pytest.mark.parametrize("filtered", [1, 2, 3])
+def test_lag_takes_the_loudest_of_those_that_arrow_leaves(filtered):
+    x, loras = torch.randn(1, 9, i), make_loras()
+    y, _ = run(placed("lag", loras, filtered=filtered), x)
+    every, _ = run(placed("lag", loras), x)
+    assert (y - every).abs().max() > 0.1, "the filter takes the loudest away somewhere"
+    for t in range(9):
+        torch.testing.assert_close(y[0, t], by_two_looks(x[0, t], loras, None, filtered))
+
+
+def test_spectr_without_the_spectrum_is_the_length_within_the_adapters_input_space():
+    x, loras = torch.randn(1, l, i), make_loras((2, 5, 1, 3))
+    loras[2] = None
+    flat = loras[3]
+    loras[3] = Lora(A=torch.stack([flat.A[0], 2 * flat.A[0], flat.A[1]]), B=flat.B)  # of rank 2
+    _, alpha = run(placed("spectr", loras, spectrum=False, top=0, temperature=0.5), x)
+    for t in range(l):
+        scores = torch.zeros(k)
+        for j, lora in enumerate(loras):
+            if lora is not None:
+                _, S, Vh = torch.linalg.svd(lora.B @ lora.A, full_matrices=False)
+                scores[j] = (Vh[S > 1e-9] @ x[0, t]).norm() / 0.5
+        torch.testing.assert_close(alpha[0, t], scores.softmax(-1))
+
+
+def test_logo_takes_the_loudest_in_its_projection():
+    usual, here = torch.tensor([0.0, 1.0]).repeat(3, 1), torch.tensor([True, True, False])
+    heard = [
+        Response(torch.tensor(logs), usual, here)
+        for logs in ([0.1, 0.9, 9.0], [0.5, 0.2, 9.0], [-2.0, 1.5, 9.0])
+    ]
+    candidates = [
+        Candidate(name, 0.5, name, dict, one) for name, one in zip(NAMES, heard, strict=False)
+    ]
+    for module, column in ((0, 0), (1, 1), (-7, 0), (-2, 1)):
+        worth = METHODS["logo"].rank(candidates, {"module": module})
+        assert worth == pytest.approx([math.exp(float(one.log_norms[column])) for one in heard])
+    assert METHODS["logo"].rank(candidates, {"module": 2}) == [0.0] * 3, "nobody has the module"
 
 
 @pytest.mark.parametrize(

@@ -9,9 +9,12 @@ and says of a task that nobody else is as good at that its own adapter is the on
 """
 
 import json
+import os
 import random
+import shutil
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -48,54 +51,53 @@ def write_task_table(
 ) -> Progress:
     """Measure the table over `loras`, one a task, and write it as the method's weights.
 
-    `recipe.settings["rows"]` rows of each task are read, none longer than its `max_tokens`; a step
-    of the progress is an adapter. Raises RamoleError where a task has too few.
+    `recipe.settings["rows"]` rows of each task are read, none longer than its `max_tokens`. A step
+    is an adapter; until the last is done, `out_dir` holds nothing new but `.checkpoint/`, and
+    calling again with the same recipe goes on from there. Raises RamoleError where a task has too
+    few rows.
     """
-    started, count = time.monotonic(), int(recipe.settings["rows"])
-    schedule, progress = recipe.schedule, Progress()
-    rows = {
-        task.name: draw_rows(
-            base.tokenizer, task, count, max_tokens=schedule.max_tokens, seed=schedule.seed
-        )
+    schedule, count = recipe.schedule, int(recipe.settings["rows"])
+    rows = [
+        draw_rows(base.tokenizer, task, count, max_tokens=schedule.max_tokens, seed=schedule.seed)
         for task in tasks
+    ]
+    known = [{"name": name, "checksum": checksums[name]} for name in loras]
+    told = {
+        "method": recipe.method,
+        "settings": dict(recipe.settings),
+        "max_tokens": schedule.max_tokens,
+        "seed": schedule.seed,
+        "split": "train",
     }
+    facts = {"recipe": told, "adapters": known, "base_checksum": base.checksum}
+    checkpoint = out_dir / ".checkpoint" / "table.json"
+    columns, progress = restore_columns(checkpoint, facts)
+    started = time.monotonic() - progress.seconds
+    report(progress, len(loras))
     model = MixedModel(base, loras=loras, shapes=shapes, checksums=checksums)
-    columns = []
     try:
-        for name in loras:
-            columns.append(losses_of(model, name, list(rows.values())))
+        for at, name in enumerate(loras):
+            if at < len(columns):
+                continue
+            losses = losses_of(model, name, rows)
+            columns.append(losses.tolist())
             progress.step += 1
             progress.seconds = time.monotonic() - started
+            progress.dev_losses.append(
+                {"step": float(progress.step), "own": columns[at][at], "mean": losses.mean().item()}
+            )
+            save_columns(checkpoint, facts, columns, progress)
             report(progress, len(loras))
     finally:
         model.close()
-    losses = torch.stack(columns, dim=1)
-    own = losses.diagonal()
-    progress.dev_losses.append(
-        {
-            "step": float(progress.step),
-            "own": own.mean().item(),
-            "best": losses.min(1).values.mean().item(),
-            "mean": losses.mean().item(),
-        }
-    )
-    report(progress, len(loras))
     row = find_row(recipe.method)
-    out_dir.mkdir(parents=True, exist_ok=True)
-    save_file({"losses": losses.contiguous()}, weights_file(out_dir, row), {"format": "pt"})
+    table = torch.tensor(columns).T.contiguous()
+    save_file({"losses": table}, weights_file(out_dir, row), {"format": "pt"})
     record = {
         "schema": 2,
-        "recipe": {
-            "method": recipe.method,
-            "settings": dict(recipe.settings),
-            "max_tokens": schedule.max_tokens,
-            "seed": schedule.seed,
-            "split": "train",
-        },
         "trained_on": list(loras),
-        "adapters": [{"name": name, "checksum": checksums[name]} for name in loras],
+        **facts,
         "base_model": base.name,
-        "base_checksum": base.checksum,
         "quantization": base.quantization,
         "command": command,
         "versions": versions(),
@@ -103,7 +105,32 @@ def write_task_table(
         "dev_losses": progress.dev_losses,
     }
     config_file(out_dir, row).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    shutil.rmtree(checkpoint.parent, ignore_errors=True)
     return progress
+
+
+def save_columns(
+    path: Path, facts: Mapping[str, object], columns: Sequence[Sequence[float]], progress: Progress
+) -> None:
+    """Write what is measured so far; `facts` guard against a mix-up."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_suffix(".part")
+    state = {"facts": facts, "columns": columns, "progress": asdict(progress)}
+    unfinished.write_text(json.dumps(state), encoding="utf-8")
+    os.replace(unfinished, path)
+
+
+def restore_columns(path: Path, facts: Mapping[str, object]) -> tuple[list[list[float]], Progress]:
+    """What was measured before a run was stopped; nothing where there was none."""
+    if not path.is_file():
+        return [], Progress()
+    state = json.loads(path.read_text(encoding="utf-8"))
+    if state["facts"] != json.loads(json.dumps(facts)):
+        raise RamoleError(
+            f"{path} belongs to another recipe; delete its folder to start afresh, or use the "
+            "settings it was started with."
+        )
+    return state["columns"], Progress(**state["progress"])
 
 
 def draw_rows(
