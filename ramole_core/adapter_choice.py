@@ -1,4 +1,5 @@
-"""Which adapters a request gets: those it names, those its method knows, or those that are found.
+"""Which adapters a request gets: those it names, those its method knows or chooses among all, or
+those that are found.
 
 A method that examines has the nearest adapters answer to the prompt before it takes its k
 (`ramole_core.engine.reference`). Where none that was found fits, the base may answer, and a message
