@@ -150,7 +150,7 @@ def test_lorauter_takes_what_the_nearest_tasks_bring(ramole):
 
 
 def test_logo_takes_the_loudest(ramole):
-    (heard,) = ramole.candidates([Request("Is it going to rain?", method="logo", k=4)])
+    (heard,) = ramole.candidates([Request("Is it going to rain?", method="logo", k=4, **ASK)])
     loud = [float(one.response.log_norms[-7].exp()) for one in heard]
     assert len(loud) == 4 and loud == sorted(loud, reverse=True)
     (found,) = ramole.generate([Request("Is it going to rain?", method="logo", k=2, **ASK)])
