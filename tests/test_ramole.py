@@ -111,42 +111,42 @@ def test_every_method_answers(ramole):
 
 
 def test_lorauter_takes_what_the_nearest_tasks_bring(ramole):
-    sims = {hit.name: hit.score for hit in ramole.retrieve("How do I boil an egg?", k=4)}
+    prompt = "How do I boil an egg?"
+    sims = {hit.name: hit.score for hit in ramole.retrieve(prompt, k=4)}
     nearest = sorted(sims, key=lambda name: -sims[name])
     assert nearest[0] == "cooking"
     brings = {"weather": "weather", "cooking": "sums", "sums": "sums", "poems": "poems"}
 
-    def answer(**asked):
-        one = Request("How do I boil an egg?", method="lorauter", **{"k": 2, **ASK, **asked})
-        return ramole.generate([one])[0]
+    def found(**asked):
+        request = Request(prompt, method="lorauter", **{"k": 2, **ASK, **asked})
+        return {one.name: one for one in ramole.candidates([request])[0]}
 
-    def check(found, tasks, temperature=0.2, named=None):
-        e = {task: np.exp((sims[task] - sims[nearest[0]]) / temperature) for task in tasks}
-        shares = dict.fromkeys(named or [], 0.0)
-        for task in tasks:
-            adapter = brings[task] if named is None else named[-1]
-            shares[adapter] = shares.get(adapter, 0.0) + e[task] / sum(e.values())
-        assert set(found.adapters) == set(shares)
-        weights = [shares[name] for name in found.adapters]
-        np.testing.assert_allclose(found.trace.weights[0, 0, 0], weights, atol=2e-3)
-        np.testing.assert_allclose(found.scores, [sims[n] for n in found.adapters], atol=1e-6)
-        return weights
+    def check(found, shares):
+        assert {name: one.share for name, one in found.items()} == pytest.approx(shares)
+        assert {n: one.score for n, one in found.items()} == pytest.approx(
+            {n: sims[n] for n in found}
+        )
 
-    weights = check(answer(k=4), nearest)
-    assert weights == sorted(weights, reverse=True)
-    check(answer(k=1), ["cooking"])
-    check(answer(k=2, options={"temperature": 0.01}), nearest[:2], 0.01)
-    check(answer(k=1, exclude=("cooking",)), [name for name in nearest if name != "cooking"][:1])
-    check(answer(k=1, exclude=("cooking",), options={"masked_tasks": True}), ["cooking"])
-    named = ["poems", "sums"]
-    both = answer(adapters=tuple(named), options={"temperature": 0.001})
-    assert both.adapters == named
-    check(both, nearest[:1], 0.001, named)
-    given = answer(adapters=("poems", "sums"), weights=(0.5, 0.25))
-    np.testing.assert_allclose(given.trace.weights[0, 0, 0], [0.5, 0.25])
+    every, e = {}, {task: np.exp(sims[task] / 0.2) for task in nearest}
+    for task in nearest:
+        every[brings[task]] = every.get(brings[task], 0) + e[task] / sum(e.values())
+    check(found(k=4), every)
+    assert list(found(k=4)) == sorted(every, key=lambda name: -every[name])
+    check(found(k=1), {"sums": 1.0})
+    check(found(k=1, exclude=("cooking",)), {brings[nearest[1]]: 1.0})
+    check(found(k=1, exclude=("cooking",), options={"masked_tasks": True}), {"sums": 1.0})
+    named = {"adapters": ("poems", "sums"), "options": {"temperature": 0.001}}
+    check(found(**named), {"poems": 0.0, "sums": 1.0})
+    given = found(adapters=("poems", "sums"), weights=(0.5, 0.25))
+    assert list(given) == ["poems", "sums"]
     with pytest.raises(RamoleError, match="exclude names 'wether'"):
-        answer(exclude=("wether",))
-    assert answer(abstain=True).evidence is not None
+        found(exclude=("wether",))
+    request = Request(prompt, method="lorauter", k=4, abstain=True, **ASK)
+    (answer,) = ramole.generate([request])
+    assert answer.evidence is not None and answer.evidence.decision != "base"
+    np.testing.assert_allclose(
+        answer.trace.weights[0, 0, 0], [every[name] for name in answer.adapters], atol=2e-3
+    )
 
 
 def test_logo_takes_the_loudest(ramole):
