@@ -15,7 +15,9 @@ Trained: nothing.
 
 Cost: of a token and module, the input against all LIBRARY A's and, weighed 1 or 0, all of their
 B's, several times that of three adapters; the paper reads one B from memory. Of a request, an r x r
-eigenproblem a module and adapter.
+eigenproblem a module and adapter. All of them are in the bank at once: where they have more rank
+units than it holds, the request is refused, and naming fewer, or a larger RAMOLE_DEVICE_CACHE_MB,
+is the way out.
 
 Claimed: on knowledge-intensive tasks (KILT) better than Arrow and SpectR over the same library;
 TriviaQA 46.5 % against Arrow's 44.2 % and the base's own 50.8 % (second-hand, unsure).
