@@ -1,4 +1,5 @@
-"""Which adapters a request gets: those it names, those its method knows, or those that are found.
+"""Which adapters a request gets: those it names, those its method knows or chooses among all, or
+those that are found.
 
 A method that examines has the nearest adapters answer to the prompt before it takes its k
 (`ramole_core.engine.reference`). Where none that was found fits, the base may answer, and a message
@@ -118,17 +119,22 @@ class AdapterChoice:
 
     def _look(self, turn: Request, method: "Composition") -> Choice:
         """Who answers, before any adapter was examined and but for the turn before."""
-        evidence = None
+        evidence, hits = None, None
         if self._abstains(turn, method):
             if not self._pool.cards(turn.owner):
                 return Choice(base_turn(turn), (), Evidence("base"))
             hits = self._hits(turn, method)
             known = [hit for hit in hits if hit.score == hit.score]
             evidence = self._base.judge(turn.prompt, known, blind=len(hits) - len(known))
-            pairs = [(self._pool.card(hit.name, hit.owner), hit.score) for hit in hits]
+        if method.chooses and turn.weights is None:
+            found = self._chosen(turn, method)
+        elif hits is not None:
+            found = [
+                self._candidate(self._pool.card(hit.name, hit.owner), hit.score) for hit in hits
+            ]
         else:
-            pairs = self._found(turn, method)
-        return Choice(turn, tuple(self._candidate(*one) for one in pairs), evidence)
+            found = [self._candidate(*one) for one in self._found(turn, method)]
+        return Choice(turn, tuple(found), evidence)
 
     def _keep(self, choice: Choice, before: Choice) -> Choice:
         """The adapters of the turn before where this one goes on with them."""
@@ -242,6 +248,37 @@ class AdapterChoice:
         hits = self._hits(request, method)
         return [(self._pool.card(hit.name, hit.owner), hit.score) for hit in hits]
 
+    def _chosen(self, request: Request, method: "Composition") -> "list[Candidate]":
+        """The adapters that the method chooses: those that are named in their order, others the
+        largest share first."""
+        from ramole_core.composition import Known
+
+        named = [self._pool.card(name, request.owner).key for name in request.adapters or ()]
+        exclude = () if named else tuple(request.exclude)
+        if not named:  # refuses what cannot be asked, in the words of retrieval
+            self._retriever.retrieve(request.prompt, request.k, exclude, request.owner)
+        cards = self._pool.cards(request.owner)
+        scores = self._retriever.similarities(request.prompt, cards)
+        known = [
+            Known(
+                card.name,
+                card.content,
+                score,
+                open=card.key in named if named else card.name not in exclude,
+                excluded=card.name in request.exclude,
+            )
+            for card, score in zip(cards, scores, strict=True)
+        ]
+        shares = method.choose(
+            known,
+            method.experts(len(named) or request.k),
+            options=complete_options(request.method, request.options),
+            trained=self._weights(method),
+        )
+        at = {card.key: n for n, card in enumerate(cards)}
+        taken = [at[key] for key in named] or sorted(shares, key=lambda n: -shares[n])
+        return [self._candidate(cards[n], scores[n], shares.get(n, 0.0)) for n in taken]
+
     def _hits(self, request: Request, method: "Composition") -> list[Hit]:
         """The nearest adapters, as many as the method takes; or those that it examines."""
         exclude, k = tuple(request.exclude), method.experts(request.k)
@@ -261,7 +298,7 @@ class AdapterChoice:
                 f"Method {request.method} mixes no adapters, but {', '.join(names)} were named; "
                 "take them out, or choose another method."
             )
-        if count == len(cards):
+        if count >= len(cards):
             if not method.weighs_similarity or request.weights is not None:
                 return [(card, float("nan")) for card in cards]
             scores = self._retriever.similarities(request.prompt, cards)
@@ -278,10 +315,12 @@ class AdapterChoice:
         best = sorted(zip(cards, scores, strict=True), key=lambda pair: -pair[1])
         return best[:count]
 
-    def _candidate(self, card: AdapterCard, score: float) -> "Candidate":
+    def _candidate(
+        self, card: AdapterCard, score: float, share: float = float("nan")
+    ) -> "Candidate":
         from ramole_core.composition import Candidate
 
-        return Candidate(card.name, score, card.content, lambda: self._loras(card))
+        return Candidate(card.name, score, card.content, lambda: self._loras(card), share=share)
 
     def _loras(self, card: AdapterCard) -> "LoraSet":
         from ramole_core.composition import Lora

@@ -25,6 +25,10 @@ FILES = (
     "dare",
     "similarity",
     "arrow",
+    "spectr",
+    "lag",
+    "logo",
+    "lorauter",
     "base",
     "controls",
 )

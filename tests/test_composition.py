@@ -6,7 +6,16 @@ import pytest
 import torch
 from sklearn.cluster import KMeans
 
-from ramole_core.composition import METHODS, Lora, ModuleRouter, Sites, Trained, find_method
+from ramole_core.composition import (
+    METHODS,
+    Candidate,
+    Lora,
+    ModuleRouter,
+    Response,
+    Sites,
+    Trained,
+    find_method,
+)
 from ramole_core.composition.dare import kept
 from ramole_core.composition.lego import assemble, balanced, cluster
 from ramole_core.composition.ramole import attend_naive
@@ -16,7 +25,7 @@ from ramole_core.layers.places import find_places
 from ramole_core.layers.plain import Mixer, PlainMix
 from ramole_core.layers.plain.mix import mix_at
 from ramole_core.methods import METHOD_LIST, complete_options, find_row
-from tests.tiny_methods import NAMES, SCORES, SURPRISES, USUAL, plain_of
+from tests.tiny_methods import NAMES, SCORES, SHARES, SURPRISES, USUAL, plain_of
 
 l, k, i, o, s = 3, 4, 7, 11, 5  # all different, so no transposition can hide
 RANKS = (2, 6, 1, 8)
@@ -224,6 +233,47 @@ def by_chance(x, loras, router):
     return sum(B) @ (sum(A) @ x) / len(loras)
 
 
+def best_of(scores, count):
+    """The places of the largest, and softmax over them."""
+    best = sorted(range(len(scores)), key=lambda j: -scores[j])[:count]
+    return {j: math.exp(scores[j]) / sum(math.exp(scores[b]) for b in best) for j in best}
+
+
+def by_spectrum(x, loras, router):
+    n = complete_options("spectr", None)
+    scores = []
+    for lora in loras:
+        score = 0.0
+        if lora is not None:
+            _, S, Vh = torch.linalg.svd(lora.B @ lora.A, full_matrices=False)
+            score = math.sqrt(sum(float(s * (v @ x)) ** 2 for s, v in zip(S, Vh, strict=True)))
+        scores.append(score / n["temperature"])
+    return sum(w * update(loras[j], x) for j, w in best_of(scores, n["top"]).items())
+
+
+def by_two_looks(x, loras, router, filtered=20):
+    arrow, loud = [], []
+    for lora in loras:
+        a = torch.zeros(i) if lora is None else torch.linalg.svd(lora.B @ lora.A).Vh[0]
+        arrow.append(abs(float(a @ x)))
+        loud.append(float(update(lora, x).norm()))
+    left = sorted(range(len(loras)), key=lambda j: -arrow[j])[:filtered]
+    return update(loras[max(left, key=lambda j: loud[j])], x)
+
+
+def by_loudness(x, loras, router):
+    s = []
+    for name, lora in zip(NAMES, loras, strict=False):
+        mean, deviation = USUAL[name]
+        s.append(0.0 if lora is None else math.exp(mean + SURPRISES[name] * deviation))
+    return sum(sj / sum(s) * update(lora, x) for sj, lora in zip(s, loras, strict=True))
+
+
+def by_shares(x, loras, router):
+    w = [SHARES[name] for name, _ in zip(NAMES, loras, strict=False)]
+    return sum(wj / sum(w) * update(lora, x) for wj, lora in zip(w, loras, strict=True))
+
+
 ORACLES = {
     "base": zero,
     "selection": first,
@@ -238,6 +288,10 @@ ORACLES = {
     "lego": by_cluster,
     "ties": by_sign,
     "dare": by_chance,
+    "spectr": by_spectrum,
+    "lag": by_two_looks,
+    "logo": by_loudness,
+    "lorauter": by_shares,
 }
 MIXING = [name for name in METHODS if name != "base"]
 
@@ -332,7 +386,7 @@ def test_an_absent_module_is_an_update_of_zero_that_keeps_its_share(name, lackin
                 y[0, t], ORACLES[name](x[0, t], loras, router), rtol=1e-6, atol=1e-6
             )
     torch.testing.assert_close(alpha.sum(-1), torch.ones(1, l), rtol=1e-6, atol=1e-6)
-    if name not in ONE_EXPERT | {"arrow"}:  # which takes its best only
+    if name not in ONE_EXPERT | {"arrow", "spectr", "lag", "logo"}:  # they take their best only
         assert alpha.gt(0).all(), "the weight is the share that the gate gave"
 
 
@@ -530,6 +584,53 @@ def test_an_option_changes_what_it_says():
             assert all((y - other).abs().max() > 1e-2 for other in said[:n])
     once, twice = (run(placed("ties", loras, scale=s), x)[0] for s in (1.0, 2.0))
     torch.testing.assert_close(twice, 2 * once)
+    whole, directions = (
+        run(placed("spectr", loras, spectrum=s, top=0), x)[1] for s in (True, False)
+    )
+    assert (whole - directions).abs().max() > 0.1
+    _, alone = run(placed("spectr", loras, top=1), x)
+    assert ((alone == 1).sum(-1) == 1).all() and (alone == 0).sum() == 3 * l
+    assert run(placed("lag", loras), x)[1].ne(run(placed("lag", loras, filtered=1), x)[1]).any()
+
+
+@pytest.mark.parametrize("filtered", [1, 2, 3])
+def test_lag_takes_the_loudest_of_those_that_arrow_leaves(filtered):
+    x, loras = torch.randn(1, 9, i), make_loras()
+    y, _ = run(placed("lag", loras, filtered=filtered), x)
+    every, _ = run(placed("lag", loras), x)
+    assert (y - every).abs().max() > 0.1, "the filter takes the loudest away somewhere"
+    for t in range(9):
+        torch.testing.assert_close(y[0, t], by_two_looks(x[0, t], loras, None, filtered))
+
+
+def test_spectr_without_the_spectrum_is_the_length_within_the_adapters_input_space():
+    x, loras = torch.randn(1, l, i), make_loras((2, 5, 1, 3))
+    loras[2] = None
+    flat = loras[3]
+    loras[3] = Lora(A=torch.stack([flat.A[0], 2 * flat.A[0], flat.A[1]]), B=flat.B)  # of rank 2
+    _, alpha = run(placed("spectr", loras, spectrum=False, top=0, temperature=0.5), x)
+    for t in range(l):
+        scores = torch.zeros(k)
+        for j, lora in enumerate(loras):
+            if lora is not None:
+                _, S, Vh = torch.linalg.svd(lora.B @ lora.A, full_matrices=False)
+                scores[j] = (Vh[S > 1e-9] @ x[0, t]).norm() / 0.5
+        torch.testing.assert_close(alpha[0, t], scores.softmax(-1))
+
+
+def test_logo_takes_the_loudest_in_its_projection():
+    usual, here = torch.tensor([0.0, 1.0]).repeat(3, 1), torch.tensor([True, True, False])
+    heard = [
+        Response(torch.tensor(logs), usual, here)
+        for logs in ([0.1, 0.9, 9.0], [0.5, 0.2, 9.0], [-2.0, 1.5, 9.0])
+    ]
+    candidates = [
+        Candidate(name, 0.5, name, dict, one) for name, one in zip(NAMES, heard, strict=False)
+    ]
+    for module, column in ((0, 0), (1, 1), (-7, 0), (-2, 1)):
+        worth = METHODS["logo"].rank(candidates, {"module": module})
+        assert worth == pytest.approx([math.exp(float(one.log_norms[column])) for one in heard])
+    assert METHODS["logo"].rank(candidates, {"module": 2}) == [0.0] * 3, "nobody has the module"
 
 
 @pytest.mark.parametrize(

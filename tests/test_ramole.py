@@ -35,6 +35,19 @@ def write_lora(folder, shapes, *, rank, seed):
     return folder
 
 
+MEASURED = ("weather", "cooking", "sums")
+"""Tasks and adapters of the table; `poems` came later."""
+LOSSES = [[0.2, 0.9, 0.5], [0.8, 0.7, 0.3], [0.9, 0.8, 0.1]]
+"""The sums' adapter is the best at cooking."""
+
+
+def write_table(folder, cards):
+    folder.mkdir(parents=True)
+    save_file({"losses": torch.tensor(LOSSES)}, folder / "lorauter.safetensors")
+    adapters = [{"name": card.name, "checksum": card.content} for card in cards]
+    (folder / "lorauter_config.json").write_text(json.dumps({"adapters": adapters}))
+
+
 @pytest.fixture(scope="module")
 def ramole(tiny_llama, tmp_path_factory):
     root = tmp_path_factory.mktemp("ramole")
@@ -60,6 +73,7 @@ def ramole(tiny_llama, tmp_path_factory):
         for seed, (name, examples) in enumerate(TASKS.items()):
             folder = write_lora(root / "files" / name, shapes, rank=2 + seed, seed=seed)
             made.pool.add(folder, name=name, examples=examples)
+        write_table(root / "adapters/_lorauter", [made.pool.card(name) for name in MEASURED])
         yield made
 
 
@@ -83,14 +97,79 @@ def test_opening_loads_no_model_and_using_it_does(tiny_llama, tmp_path):
 def test_every_method_answers(ramole):
     requests = [Request("Is it going to rain?", method=name, **ASK) for name in METHODS]
     answers = ramole.generate(requests)
-    assert [len(answer.adapters) for answer in answers] == [
-        METHODS[name].experts(3) for name in METHODS
-    ]
-    for answer in answers:
+    for name, answer in zip(METHODS, answers, strict=True):
         assert answer.new_tokens == 5 and answer.finish_reason == "length"
+        if name == "lorauter":  # of three tasks, two bring the same adapter
+            assert 2 <= len(answer.adapters) <= 3
+            continue
+        assert len(answer.adapters) == min(METHODS[name].experts(3), len(TASKS))
+        if name == "logo":  # the nearest three are not the loudest
+            continue
         assert answer.scores == sorted(answer.scores, reverse=True)
         assert answer.adapters == [] or answer.adapters[0] == "weather"
     assert {row.name for row in ramole.methods()} == set(METHODS) == {m.name for m in METHOD_LIST}
+
+
+def test_lorauter_takes_what_the_nearest_tasks_bring(ramole):
+    prompt = "How do I boil an egg?"
+    sims = {hit.name: hit.score for hit in ramole.retrieve(prompt, k=4)}
+    nearest = sorted(sims, key=lambda name: -sims[name])
+    assert nearest[0] == "cooking"
+    brings = {"weather": "weather", "cooking": "sums", "sums": "sums", "poems": "poems"}
+
+    def found(**asked):
+        request = Request(prompt, method="lorauter", **{"k": 2, **ASK, **asked})
+        return {one.name: one for one in ramole.candidates([request])[0]}
+
+    def check(found, shares):
+        assert {name: one.share for name, one in found.items()} == pytest.approx(shares)
+        assert {n: one.score for n, one in found.items()} == pytest.approx(
+            {n: sims[n] for n in found}
+        )
+
+    every, e = {}, {task: np.exp(sims[task] / 0.2) for task in nearest}
+    for task in nearest:
+        every[brings[task]] = every.get(brings[task], 0) + e[task] / sum(e.values())
+    check(found(k=4), every)
+    assert list(found(k=4)) == sorted(every, key=lambda name: -every[name])
+    check(found(k=1), {"sums": 1.0})
+    check(found(k=1, exclude=("cooking",)), {brings[nearest[1]]: 1.0})
+    check(found(k=1, exclude=("cooking",), options={"masked_tasks": True}), {"sums": 1.0})
+    named = {"adapters": ("poems", "sums"), "options": {"temperature": 0.001}}
+    check(found(**named), {"poems": 0.0, "sums": 1.0})
+    given = found(adapters=("poems", "sums"), weights=(0.5, 0.25))
+    assert list(given) == ["poems", "sums"]
+    with pytest.raises(RamoleError, match="exclude names 'wether'"):
+        found(exclude=("wether",))
+    request = Request(prompt, method="lorauter", k=4, abstain=True, **ASK)
+    (answer,) = ramole.generate([request])
+    assert answer.evidence is not None and answer.evidence.decision != "base"
+    np.testing.assert_allclose(
+        answer.trace.weights[0, 0, 0], [every[name] for name in answer.adapters], atol=2e-3
+    )
+
+
+def test_logo_takes_the_loudest(ramole):
+    (heard,) = ramole.candidates([Request("Is it going to rain?", method="logo", k=4, **ASK)])
+    loud = [float(one.response.log_norms[-7].exp()) for one in heard]
+    assert len(loud) == 4 and loud == sorted(loud, reverse=True)
+    (found,) = ramole.generate([Request("Is it going to rain?", method="logo", k=2, **ASK)])
+    assert found.adapters == [one.name for one in heard[:2]]
+    expected = np.array(loud[:2]) / sum(loud[:2])
+    np.testing.assert_allclose(found.trace.weights[0, 0, 0], expected, atol=2e-3)
+
+
+def test_lag_looks_at_more_adapters_than_it_was_asked_for(ramole):
+    (found,) = ramole.generate([Request("Is it going to rain?", method="lag", k=1, **ASK)])
+    assert found.adapters[0] == "weather" and len(found.adapters) == 4
+    rows = found.trace.weights[:-1]
+    assert ((rows == 1).sum(-1) == 1).all() and ((rows > 0).sum(-1) == 1).all()
+    names = ("poems", "sums")
+    (named,) = ramole.generate([Request("Rain?", method="lag", adapters=names, **ASK)])
+    assert named.adapters == list(names)
+    weights = (0.5, 0.25)
+    given = Request("Rain?", method="lag", adapters=names, weights=weights, **ASK)
+    np.testing.assert_allclose(ramole.generate([given])[0].trace.weights[0, 0, 0], weights)
 
 
 def test_a_list_longer_than_a_batch_is_split_and_its_order_kept(ramole):

@@ -13,7 +13,7 @@ from ramole_core.layers.traced import CONTRIBUTION, WEIGHT
 from ramole_core.request import Request
 from tests.naive_segments import contribution
 from tests.test_layers import GPT2, LLAMA, linears, make_model
-from tests.tiny_methods import NAMES, SCORES, SURPRISES, make_trained, plain_of
+from tests.tiny_methods import NAMES, SCORES, SHARES, SURPRISES, make_trained, plain_of
 
 RANKS = dict(zip(NAMES, (2, 7, 4, 1), strict=True))
 ROWS = [(method, ["ant", "bee", "cat", "dog"][: 4 - n % 3]) for n, method in enumerate(METHODS)]
@@ -79,7 +79,7 @@ class World:
         units = self.units(name)
         mean, deviation = units.usual.unbind(-1)
         answer = Response(mean + SURPRISES[name] * deviation, units.usual, units.present)
-        return Candidate(name, SCORES[name], name, lambda: self.pool[name], answer)
+        return Candidate(name, SCORES[name], name, lambda: self.pool[name], answer, SHARES[name])
 
     def row(self, method, names):
         """One request's mix, its adapters pinned."""

@@ -22,6 +22,7 @@ NAMES = ("ant", "bee", "cat", "dog")
 SCORES = dict(zip(NAMES, (0.31, 0.44, 0.40, 0.1), strict=True))
 SURPRISES = dict(zip(NAMES, (-0.4, 0.3, 0.9, 0.0), strict=True))
 USUAL = dict(zip(NAMES, ((0.5, 0.3), (-0.2, 0.7), (1.0, 0.2), (0.1, 1.1)), strict=True))
+SHARES = dict(zip(NAMES, (0.1, 0.4, 0.3, 0.2), strict=True))
 
 
 def adapter_of(
@@ -43,6 +44,7 @@ def adapter_of(
         score=SCORES[name],
         response=response,
         usual=usual,
+        share=SHARES[name],
     )
 
 

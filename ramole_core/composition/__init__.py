@@ -22,6 +22,7 @@ from ramole_core.composition.method import (
     METHODS as METHODS,
     Candidate as Candidate,
     Composition as Composition,
+    Known as Known,
     Watched as Watched,
     decide as decide,
     find_method as find_method,

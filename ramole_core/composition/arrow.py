@@ -25,6 +25,8 @@ Claimed: second-hand (LORAUTER, arXiv 2601.21795), Llama-2-7b, 48 tasks, own ada
 has 82.0 % of the right adapter's score, LoraRetriever 83.2 %.
 """
 
+from collections.abc import Mapping, Sequence
+
 import numpy as np
 import torch
 from jaxtyping import Float
@@ -55,17 +57,31 @@ class Arrow(Composition):
         temperature = ask.options["temperature"]
 
         def score(signal: Signal) -> Float[Tensor, "*l k"]:
-            parts = [
-                (u @ e.get(signal.path, u.new_zeros(0)).to(u)).abs()
-                for u, e in zip(signal.u, every, strict=True)
-            ]
-            return torch.stack(parts, dim=-1) / temperature
+            return alignment(signal, every) / temperature
 
         return Decision(even(ask.present), gate=Gate(score=score, top=int(ask.options["top"])))
 
 
+def alignment(
+    signal: Signal, every: Sequence[Mapping[str, Float[Tensor, "_"]]]
+) -> Float[Tensor, "*l k"]:
+    """|<a_j, x>| of each adapter; 0 where it has no prototype."""
+    parts = [
+        (u @ e.get(signal.path, u.new_zeros(0)).to(u)).abs()
+        for u, e in zip(signal.u, every, strict=True)
+    ]
+    return torch.stack(parts, dim=-1)
+
+
 def prototypes(adapter: Adapter) -> dict[str, Float[Tensor, "_"]]:
     """e / sigma of each module that the adapter has: a in the basis of its rank units."""
+    return {path: basis[:, -1] for path, basis in right_singular(adapter).items()}
+
+
+def right_singular(adapter: Adapter) -> dict[str, Float[Tensor, "_ _"]]:
+    """Of each module that the adapter has, e / sigma of every singular value, one a column, the
+    largest last: all right singular vectors in the basis of its rank units. A direction in which
+    it does nothing is a column of zeros."""
     if not adapter.loras:
         return {}
     every = {
@@ -79,5 +95,7 @@ def prototypes(adapter: Adapter) -> dict[str, Float[Tensor, "_"]]:
         grams[n, :r, :r] = A @ A.T
     # by numpy: PyTorch's own takes every core for small matrices, and several times as long
     squares, vectors = map(torch.from_numpy, np.linalg.eigh(grams.cpu().numpy()))  # ascending
-    scaled = vectors[..., -1] * squares[:, -1:].clamp(min=TINY).rsqrt()
+    least = squares[:, -1:].clamp(min=TINY) * torch.finfo(squares.dtype).eps * 64
+    inverse = torch.where(squares > least, squares, torch.inf).rsqrt()
+    scaled = vectors * inverse[:, None, :]
     return {path: e[:r] for path, e, r in zip(every, scaled, ranks, strict=True)}

@@ -51,6 +51,8 @@ class Adapter:
     """To the prompt's last token; None where nobody asked."""
     usual: Float[Tensor, "module 2"] | None = None
     """Mean and standard deviation of log |B A x| over everyday inputs; None: (0, 1)."""
+    share: float = float("nan")
+    """What the method's `choose` gave it; nan where it was not asked."""
 
     @property
     def surprise(self) -> float:

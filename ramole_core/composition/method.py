@@ -36,11 +36,28 @@ class Candidate:
     """Reads its LoRAs as they were uploaded."""
     response: Response | None = None
     """To the prompt's last token; None where nobody asked."""
+    share: float = float("nan")
+    """What the method's `choose` gave it; nan where it was not asked."""
 
     @property
     def surprise(self) -> float:
         """How much louder than usual it answers, in standard deviations; nan where nobody asked."""
         return float("nan") if self.response is None else self.response.surprise
+
+
+@dataclass(frozen=True)
+class Known:
+    """An adapter that a request may see, and how near its examples are to the prompt."""
+
+    name: str
+    checksum: str
+    """Of its content."""
+    score: float
+    """Cosine similarity to the prompt."""
+    open: bool
+    """Whether it may be taken: not excluded, and named where the request names some."""
+    excluded: bool = False
+    """Whether the request excludes it."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +88,13 @@ class Composition:
     """How many of the nearest adapters answer to the prompt before it takes its k; 0: it takes the
     nearest k as they are."""
 
+    chooses: ClassVar[bool] = False
+    """It chooses among all that the request may see by their similarity to the prompt (`choose`);
+    otherwise the nearest k are taken."""
+    measures: ClassVar[bool] = False
+    """Its weights are a table of measured losses, `losses` [task, adapter], each task an adapter's
+    own: `train method` measures them (`training/task_table.py`)."""
+
     # --- serving ----------------------------------------------------------------------------------
 
     def decide(self, ask: Ask) -> Decision:
@@ -86,6 +110,18 @@ class Composition:
     ) -> Sequence[float]:
         """What each candidate is worth where the method examines: the k best are taken."""
         raise NotImplementedError(f"{self.row.name} does not examine")
+
+    def choose(
+        self,
+        known: Sequence[Known],
+        k: int,
+        *,
+        options: Mapping[str, Value],
+        trained: Trained | None,
+    ) -> Mapping[int, float]:
+        """Places of the open ones that it takes, at most k, and the share of each
+        (`Adapter.share`); where some are named all those are taken, what is left out with 0."""
+        raise NotImplementedError(f"{self.row.name} does not choose")
 
     def check(self, candidates: Sequence[Candidate], trained: Trained | None) -> None:
         """Raises RamoleError where it cannot use one of them, before any request runs."""

@@ -195,6 +195,7 @@ class Placer:
             score=one.score,
             response=one.response,
             usual=units.usual,
+            share=one.share,
         )
 
     def _merged(

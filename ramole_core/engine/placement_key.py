@@ -91,7 +91,7 @@ def _add_told(digest: _Digest, method: str, ask: Ask) -> None:
     trained = None if ask.trained is None else ask.trained.checksum
     digest.add("told", method, sorted(ask.options.items()), ask.weights, trained)
     for one in ask.adapters:
-        digest.add("adapter", one.name, one.checksum, one.rank, one.score, one.usual)
+        digest.add("adapter", one.name, one.checksum, one.rank, one.score, one.share, one.usual)
         if one.response is not None:
             response = one.response
             digest.add("response", response.log_norms, response.usual, response.present)

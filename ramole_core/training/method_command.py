@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -62,7 +63,8 @@ def method(
     seed: Seed = 0,
     as_json: Json = False,
 ) -> None:
-    """Train a method's own weights over adapters of the pool, which stay as they are."""
+    """Train a method's own weights over adapters of the pool, which stay as they are; or measure
+    the table that it reads."""
     recipe = MethodRecipe(
         name,
         read_values(setting or []),
@@ -130,6 +132,7 @@ def _run(
     from ramole_core.training.pool_loras import read_loras
     from ramole_core.training.progress import show_progress
     from ramole_core.training.rows import read_task
+    from ramole_core.training.task_table import write_task_table
 
     names = [name.strip() for name in adapters.split(",") if name.strip()]
     kind = find_method(recipe.method)
@@ -144,16 +147,16 @@ def _run(
     folder = out or settings.adapters_dir / row.weights
     found = read_loras(names, settings=settings, shapes=shapes)
     near = None
-    if recipe.retrieved:
+    if recipe.retrieved and not kind.measures:
         tuned = settings.adapters_dir / "_retriever"
         encoder = Encoder(settings.encoder, data_dir=settings.data_dir, adapter=tuned)
         near = nearest_of(found.cards, encoder)
     with show_progress(recipe.method, quiet=as_json) as report:
-        progress = train_method(
+        run = write_task_table if kind.measures else partial(train_method, near=near)
+        progress = run(
             recipe,
             loras=found.loras,
             checksums=found.checksums,
-            near=near,
             tasks=tasks,
             base=base,
             shapes=shapes,
