@@ -22,6 +22,10 @@ FILES = (
     "fusion",
     "similarity",
     "arrow",
+    "meteora",
+    "moe",
+    "mole",
+    "lora_flow",
     "base",
     "controls",
 )
