@@ -10,8 +10,9 @@ from safetensors.torch import save_file
 
 from ramole_core import Generation, Ramole, RamoleError, Request, Settings, Step
 from ramole_core.base.shapes import read_shapes
-from ramole_core.composition import METHODS
+from ramole_core.composition import METHODS, Sites
 from ramole_core.methods import METHOD_LIST
+from tests.tiny_methods import make_gates
 
 TASKS = {
     "weather": ["Will it rain in Oslo?", "How warm is it outside?", "Is there snow on the way?"],
@@ -60,6 +61,12 @@ def ramole(tiny_llama, tmp_path_factory):
         for seed, (name, examples) in enumerate(TASKS.items()):
             folder = write_lora(root / "files" / name, shapes, rank=2 + seed, seed=seed)
             made.pool.add(folder, name=name, examples=examples)
+        known = [(card.name, card.content) for card in made.pool.cards()]
+        for folder, trained in make_gates(Sites(tuple(shapes), shapes), known).items():
+            name, kept = folder.lstrip("_"), root / "adapters" / folder
+            kept.mkdir()
+            save_file(dict(trained.tensors), kept / f"{name}.safetensors")
+            (kept / f"{name}_config.json").write_text(json.dumps(trained.config))
         yield made
 
 
@@ -84,10 +91,13 @@ def test_every_method_answers(ramole):
     requests = [Request("Is it going to rain?", method=name, **ASK) for name in METHODS]
     answers = ramole.generate(requests)
     assert [len(answer.adapters) for answer in answers] == [
-        METHODS[name].experts(3) for name in METHODS
+        len(TASKS) if METHODS[name].fixed else METHODS[name].experts(3) for name in METHODS
     ]
-    for answer in answers:
+    for name, answer in zip(METHODS, answers, strict=True):
         assert answer.new_tokens == 5 and answer.finish_reason == "length"
+        if METHODS[name].fixed:
+            assert set(answer.adapters) == set(TASKS)
+            continue
         assert answer.scores == sorted(answer.scores, reverse=True)
         assert answer.adapters == [] or answer.adapters[0] == "weather"
     assert {row.name for row in ramole.methods()} == set(METHODS) == {m.name for m in METHOD_LIST}

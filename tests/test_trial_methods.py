@@ -9,17 +9,20 @@ page's list and in `evaluate`. `train` is tried on the product's gates of a fixe
 import asyncio
 import importlib.util
 import json
+import shutil
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 from typer.testing import CliRunner
 
 from ramole_core import Ramole, RamoleError, Request, Settings
 from ramole_core.base.shapes import read_shapes
-from ramole_core.composition import METHODS, Ask, Lora, Trained, decide, forget
+from ramole_core.composition import METHODS, Ask, Lora, Trained, decide, forget, load_trained
+from ramole_core.composition.trained import config_file, weights_file
 from ramole_core.evaluation.cells import Cells
 from ramole_core.evaluation.command import method_facts, own_facts, shared_facts
 from ramole_core.evaluation.evaluate import Rows, run_cells
@@ -325,47 +328,32 @@ def test_an_adapter_that_came_later_is_refused_in_a_sentence(ramole, name):
     assert (answer.trace.weights[:-1] == 0.5).all(), "weights that are given need no gate"
 
 
-@pytest.mark.parametrize(
-    ("change", "said"),
-    [
-        ("gone", "no trained weights of {name} in .*train them with .*train method {name}"),
-        ("bytes", "trained weights in .* cannot be read .*; restore them"),
-        ("record", "trained weights in .* cannot be read .*; restore them"),
-        ("pool", "knows the adapters that it was trained on .a, b, c.*, and weather is not one"),
-        ("base", "trained weights of {name} have nothing as .* train them again"),
-    ],
-)
-@pytest.mark.parametrize("name", POOLED)
-def test_weights_that_cannot_serve_are_one_sentence_and_the_others_go_on(
-    ramole, name, change, said, monkeypatch
-):
-    row = METHODS[name].row
-    folder = ramole.settings.adapters_dir / row.weights
-    files = {
-        file: file.read_bytes() for file in (weights_file(folder, row), config_file(folder, row))
+def test_weights_that_cannot_serve_are_one_sentence_and_the_others_go_on(ramole, tmp_path):
+    before, kept = ramole.settings.adapters_dir, tmp_path / "adapters"
+    shutil.copytree(before, kept)
+    rows = {name: METHODS[name].row for name in POOLED}
+    files = {name: weights_file(kept / row.weights, row) for name, row in rows.items()}
+    records = {name: config_file(kept / row.weights, row) for name, row in rows.items()}
+    files["meteora"].unlink()
+    files["moe"].write_bytes(files["moe"].read_bytes()[:100])
+    save_file({"other": torch.zeros(2)}, files["mole"])
+    strangers = [{"name": name, "checksum": name} for name in "abc"]
+    records["lora_flow"].write_text(json.dumps({"adapters": strangers}))
+    said = {
+        "meteora": "no trained weights of meteora in .*train them with .*train method meteora",
+        "moe": "trained weights in .*_moe cannot be read .*; restore them",
+        "mole": "trained weights of mole have nothing as .*; train them again",
+        "lora_flow": r"lora_flow knows the adapters .*\(a, b, c\), and weather is not one of them",
     }
-    weights, record = files
-    if change == "gone":
-        weights.unlink()
-    elif change == "bytes":
-        weights.write_bytes(files[weights][:100])
-    elif change == "record":
-        record.write_text("{")
-    elif change == "pool":
-        known = [{"name": n, "checksum": n} for n in "abc"]
-        record.write_text(json.dumps({"adapters": known}))
-    else:
-        save_file({"other": torch.zeros(2)}, weights)
-    try:
-        with Ramole(ramole.settings) as fresh:
-            with pytest.raises(RamoleError, match=said.format(name=name)):
+    with Ramole(ramole.settings.model_copy(update={"adapters_dir": kept})) as fresh:
+        for name, sentence in said.items():
+            with pytest.raises(RamoleError, match=sentence):
                 fresh.generate([ask(name, adapters=("weather", "sums"))])
-            others = [one for one in POOLED if one != name]
-            answers = fresh.generate([ask(one) for one in (*others[:1], "mixture")])
-            assert all(answer.new_tokens == 4 for answer in answers)
-    finally:
-        for file, data in files.items():
-            file.write_bytes(data)
+        together = fresh.generate([ask("mixture"), ask("trial_mole"), ask("base")])
+        assert all(answer.new_tokens == 4 for answer in together)
+    records["moe"].write_text("{")
+    with pytest.raises(RamoleError, match="trained weights in .*_moe cannot be read"):
+        load_trained(kept / "_moe", rows["moe"])
 
 
 def test_checksums_of_their_weights_go_into_results(ramole):

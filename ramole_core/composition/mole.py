@@ -106,7 +106,7 @@ class MoLE(FixedPool):
                 at * units + n for at, r in zip(rows, ranks[path], strict=True) for n in range(r)
             ]
             M[path] = made[f"{path}.M"].flatten(1)[:, columns]
-            tau[path] = ask.trained.tensors[f"{path}.tau"].float()
+            tau[path] = ask.trained.tensors[f"{path}.tau"]
         return M, tau, ranks
 
     def begin(
