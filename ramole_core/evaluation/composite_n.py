@@ -17,6 +17,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated
 
@@ -99,9 +100,8 @@ def cut(text: str, n: int) -> list[Span]:
             found.append(match.span())
     if not found:
         found = [(m.start(), m.start()) for m in re.finditer(r"(?m)^.*\S", text)][:n]
-    ends = [start for start, _ in found[1:]] + [len(text)]
-    spans = [(start, end) for (_, start), end in zip(found, ends, strict=True)]
-    return spans + [(len(text), len(text))] * (n - len(spans))
+    found += [(len(text), len(text))] * (n + 1 - len(found))
+    return [(start, end) for (_, start), (end, _) in pairwise(found)]
 
 
 def led_shares(
