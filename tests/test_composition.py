@@ -14,7 +14,9 @@ from ramole_core.composition import (
     Response,
     Sites,
     Trained,
+    block_of,
     find_method,
+    orthonormal,
 )
 from ramole_core.composition.dare import kept
 from ramole_core.composition.lego import assemble, balanced, cluster
@@ -25,7 +27,7 @@ from ramole_core.layers.places import find_places
 from ramole_core.layers.plain import Mixer, PlainMix
 from ramole_core.layers.plain.mix import mix_at
 from ramole_core.methods import METHOD_LIST, complete_options, find_row
-from tests.tiny_methods import NAMES, SCORES, SHARES, SURPRISES, USUAL, plain_of
+from tests.tiny_methods import NAMES, SCORES, SHARES, SURPRISES, USUAL, make_gates, plain_of
 
 l, k, i, o, s = 3, 4, 7, 11, 5  # all different, so no transposition can hide
 RANKS = (2, 6, 1, 8)
@@ -36,6 +38,10 @@ WEIGHT_SPACE = {"fusion", "lego", "ties", "dare"}
 """Their update is not a sum of the LoRAs' own: with one LoRA they are that LoRA all the same."""
 ONE_EXPERT = {"selection"}
 """They take the first LoRA only, so their order matters by definition."""
+FREE_SUM = {"lora_flow"}
+"""A learned bias is added to their weights, which then need not sum to 1, not even of one LoRA."""
+OF_THE_BEST = {"arrow", "meteora", "spectr", "lag", "logo"}
+"""They give no weight to all but their best."""
 
 
 @pytest.fixture(autouse=True)
@@ -54,18 +60,30 @@ def make_router():
     return ModuleRouter(A=torch.randn(s, i), B=torch.randn(o, s))
 
 
-def placed(name, loras, router=None, weights=None, order=(0, 1, 2, 3), **options) -> PlainMix:
+def pool_gates():
+    """Weights of the methods that know the four adapters only."""
+    return make_gates(SITES, [(name, name) for name in NAMES])
+
+
+def into_block(x):
+    """What enters the block whose module reads x, made up."""
+    return 2 * x.flip(-1) - 0.3
+
+
+def placed(
+    name, loras, router=None, weights=None, order=(0, 1, 2, 3), gates=None, **options
+) -> PlainMix:
     """`loras` in the request's order, None where one lacks the module; `order` are their names."""
     pool = {NAMES[order[n]]: {} if lora is None else {PATH: lora} for n, lora in enumerate(loras)}
     router = router or make_router()
     tensors = {f"{PATH}.A_r": router.A, f"{PATH}.B_r": router.B}
-    trained = {"_router": Trained(tensors)}
+    trained = {"_router": Trained(tensors), **(gates or pool_gates())}
     return plain_of(name, pool, SITES, trained=trained, weights=weights, options=options or None)
 
 
 def run(mix: PlainMix, x):
     """The update and the weights of one request."""
-    mixed = mix_at(mix, PATH, x, None)
+    mixed = mix_at(mix, PATH, x, into_block(x))
     update = torch.zeros(*x.shape[:2], o) if mixed.update is None else mixed.update
     return update, mixed.alpha
 
@@ -74,6 +92,7 @@ def batch(mixes, x):
     """The updates of many requests at once."""
     mixer = Mixer(find_places([PATH]))
     with mixer.mixing(mixes, trace=True):
+        mixer.blocks[block_of(PATH)] = into_block(x)
         y = mixer.add(PATH, x, torch.zeros(*x.shape[:2], o))
         return y, mixer.alpha[PATH]
 
@@ -274,6 +293,48 @@ def by_shares(x, loras, router):
     return sum(wj / sum(w) * update(lora, x) for wj, lora in zip(w, loras, strict=True))
 
 
+def dot(a, b):
+    return sum(float(a[d]) * float(b[d]) for d in range(len(a)))
+
+
+def weighed(scores, x, loras, best=None):
+    """The sum of the updates under softmax of the scores, of the `best` ones alone."""
+    chosen = sorted(range(len(loras)), key=lambda j: -scores[j])[:best]
+    e = {j: math.exp(scores[j]) for j in chosen}
+    return sum(e[j] / sum(e.values()) * update(loras[j], x) for j in chosen)
+
+
+def by_own_gate(x, loras, router):
+    W = pool_gates()["_meteora"].tensors[f"{PATH}.W"]
+    return weighed([dot(W[j], x) for j in range(len(loras))], x, loras, best=2)
+
+
+def by_learned_router(x, loras, router):
+    W = pool_gates()["_moe"].tensors[f"{PATH}.W"]
+    return weighed([dot(W[j], x) for j in range(len(loras))], x, loras)
+
+
+def by_outputs(x, loras, router):
+    """e_ij = B_j M_ij, of size o, against all outputs side by side, which have length 1."""
+    tensors, v = pool_gates()["_mole"].tensors, [update(lora, x) for lora in loras]
+    length, scores = math.sqrt(sum(dot(vj, vj) for vj in v)), []
+    for M in tensors[f"{PATH}.M"][: len(loras)]:
+        eps = 0.0
+        for j, lora in enumerate(loras):
+            if lora is not None:
+                B = orthonormal(lora).B
+                eps += dot(B @ M[j, : B.shape[1]], v[j] / length)
+        scores.append(eps / float(tensors[f"{PATH}.tau"]))
+    return weighed(scores, x, loras)
+
+
+def by_block(x, loras, router):
+    tensors, into = pool_gates()["_lora_flow"].tensors, into_block(x)
+    W, b = tensors["blocks.0.W"], tensors["blocks.0.b"]
+    biased = sum(float(b[j]) * update(lora, x) for j, lora in enumerate(loras))
+    return biased + weighed([dot(W[j], into) for j in range(len(loras))], x, loras)
+
+
 ORACLES = {
     "base": zero,
     "selection": first,
@@ -292,6 +353,10 @@ ORACLES = {
     "lag": by_two_looks,
     "logo": by_loudness,
     "lorauter": by_shares,
+    "meteora": by_own_gate,
+    "moe": by_learned_router,
+    "mole": by_outputs,
+    "lora_flow": by_block,
 }
 MIXING = [name for name in METHODS if name != "base"]
 
@@ -312,7 +377,7 @@ def test_matches_the_equation(name):
         )
 
 
-@pytest.mark.parametrize("name", MIXING)
+@pytest.mark.parametrize("name", sorted(set(MIXING) - FREE_SUM))
 def test_one_lora_is_that_lora(name):
     x, loras = torch.randn(1, l, i), make_loras((3,))
     y, alpha = run(placed(name, loras), x)
@@ -367,7 +432,7 @@ def test_extra_zero_rank_changes_nothing(name):
     torch.testing.assert_close(y, padded)
 
 
-@pytest.mark.parametrize("name", MIXING)
+@pytest.mark.parametrize("name", sorted(set(MIXING) - FREE_SUM))
 def test_weights_are_a_distribution(name):
     _, alpha = run(placed(name, make_loras()), torch.randn(1, l, i))
     assert (alpha >= 0).all()
@@ -385,8 +450,10 @@ def test_an_absent_module_is_an_update_of_zero_that_keeps_its_share(name, lackin
             torch.testing.assert_close(
                 y[0, t], ORACLES[name](x[0, t], loras, router), rtol=1e-6, atol=1e-6
             )
+    if name in FREE_SUM:
+        return
     torch.testing.assert_close(alpha.sum(-1), torch.ones(1, l), rtol=1e-6, atol=1e-6)
-    if name not in ONE_EXPERT | {"arrow", "spectr", "lag", "logo"}:  # they take their best only
+    if name not in ONE_EXPERT | OF_THE_BEST:
         assert alpha.gt(0).all(), "the weight is the share that the gate gave"
 
 
@@ -631,6 +698,39 @@ def test_logo_takes_the_loudest_in_its_projection():
         worth = METHODS["logo"].rank(candidates, {"module": module})
         assert worth == pytest.approx([math.exp(float(one.log_norms[column])) for one in heard])
     assert METHODS["logo"].rank(candidates, {"module": 2}) == [0.0] * 3, "nobody has the module"
+
+
+def test_gates_of_a_pool_have_options_too():
+    x, loras = torch.randn(1, l, i), make_loras()
+    for name in ("meteora", "moe"):
+        _, alone = run(placed(name, loras, top=1), x)
+        assert ((alone == 1).sum(-1) == 1).all() and (alone == 0).sum() == 3 * l
+    _, two = run(placed("meteora", loras), x)
+    assert ((two > 0).sum(-1) == 2).all()
+    for name, options in (("meteora", {"top": 0, "temperature": 1e3}), ("mole", {"heat": 1e3})):
+        _, sharp = run(placed(name, loras, **{o: 0 for o in options if o == "top"}), x)
+        _, even = run(placed(name, loras, **options), x)
+        torch.testing.assert_close(even, torch.full((1, l, k), 1 / k), rtol=0, atol=5e-3)
+        assert (sharp - even).abs().max() > 0.05
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "weights"),
+    [
+        ("lora_flow", {"first": 3}, (0.0, 0.0, 1.0, 0.0)),
+        ("lora_flow", {"first": 0}, (0.25,) * 4),
+        ("moe", {}, (0.25,) * 4),
+    ],
+)
+def test_where_a_gate_begins(name, settings, weights):
+    method = find_method(name)
+    recipe = {one.name: settings.get(one.name, one.default) for one in method.row.training}
+    known = [(n, n) for n in NAMES]
+    start = {key: t.double() for key, t in method.begin(SITES, known, recipe).items()}
+    record = {"adapters": [{"name": n, "checksum": n} for n in NAMES]}
+    gates = {method.row.weights: Trained(method.finish(start, recipe), f"start {settings}", record)}
+    _, alpha = run(placed(name, make_loras(), gates=gates), torch.randn(1, l, i))
+    torch.testing.assert_close(alpha, torch.tensor(weights).expand(1, l, k), rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize(

@@ -1,25 +1,28 @@
-"""The trial of the contract: six kinds of gate, each in a module of its own, work at once.
+"""The trial of the contract: four kinds of method, each in a module of its own, work at once.
 
-LoRA-Flow, MeteoRA, MoLE, Arrow, LoGo and CA-LoRA's bypass are copied into temporary modules and
-registered from there; nothing else of the product is touched. Each is held against its equation,
-and works in both forms, in a mixed batch of all of them, with an option, with weights that `train`
-made, on the page's list and in `evaluate`.
+MoLE that masks, Arrow, LoGo and CA-LoRA's bypass are copied into temporary modules and registered
+from there; nothing else of the product is touched. Each is held against its equation, and works in
+both forms, in a mixed batch of all of them, with an option, with weights that `train` made, on the
+page's list and in `evaluate`. `train` is tried on the product's gates of a fixed pool too.
 """
 
 import asyncio
 import importlib.util
 import json
+import shutil
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 from typer.testing import CliRunner
 
 from ramole_core import Ramole, RamoleError, Request, Settings
 from ramole_core.base.shapes import read_shapes
-from ramole_core.composition import METHODS, Ask, Lora, Trained, decide, forget
+from ramole_core.composition import METHODS, Ask, Lora, Trained, decide, forget, load_trained
+from ramole_core.composition.trained import config_file, weights_file
 from ramole_core.evaluation.cells import Cells
 from ramole_core.evaluation.command import method_facts, own_facts, shared_facts
 from ramole_core.evaluation.evaluate import Rows, run_cells
@@ -35,13 +38,13 @@ from tests.test_ramole import TASKS, write_lora
 from tests.test_served_layers import NAMES, OPTIONS, World, served
 from tests.tiny_methods import adapter_of
 
-FILES = ("lora_flow", "meteora", "mole", "arrow", "logo", "ca_lora")
+FILES = ("mole", "arrow", "logo", "ca_lora")
 TRIED = tuple(f"trial_{file}" for file in FILES)
+POOLED = ("meteora", "moe", "mole", "lora_flow")
+"""The product's own that know a fixed pool."""
 ONE = {"trial_ca_lora"}
 """Takes one adapter."""
 OTHER = {
-    "trial_lora_flow": {"sharpness": 40.0},
-    "trial_meteora": {"top": 1},
     "trial_mole": {"heat": 0.02},
     "trial_arrow": {"top": 1},
     "trial_logo": {"module": 0},
@@ -52,7 +55,7 @@ OTHER = {
 
 @pytest.fixture(scope="module", autouse=True)
 def tried(tmp_path_factory):
-    """The six files, each in a temporary module."""
+    """The four files, each in a temporary module."""
     folder, before = tmp_path_factory.mktemp("modules"), list(METHOD_LIST)
     for file in FILES:
         copy = folder / f"made_{file}.py"
@@ -85,7 +88,7 @@ def make_weights(name, sites, adapters, seed=0) -> Trained:
 
 
 def rows_of(names):
-    """A mixed batch: each of the six, twice, beside methods of the product."""
+    """A mixed batch: each of the four, twice, beside methods of the product."""
     every = [("ramole", ["ant", "bee"]), ("base", []), ("fusion", ["cat", "dog"])]
     for name in TRIED:
         every.append((name, names[:1] if name in ONE else names[:3]))
@@ -111,8 +114,6 @@ def test_both_forms_agree_in_a_mixed_batch(world, way):
     logits, weights = served(world, ids, mixes, trace=True, way=way)
     torch.testing.assert_close(logits, expected, rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(weights.float(), gates.float(), rtol=0, atol=4e-3)
-    flow = weights[3 + 2 * TRIED.index("trial_lora_flow")].float()
-    assert (flow.sum(-1) - 1).abs().max() > 0.1, "LoRA-Flow's weights need not sum to 1"
     for way_weights in weights[3 : 3 + 2 * len(TRIED)]:
         assert way_weights.any()
 
@@ -188,17 +189,6 @@ class Case:
         return self.trained.tensors[name].double()
 
 
-def lora_flow(case):
-    logits = case.block[0] @ case.tensor("blocks.0.W").T
-    return logits.softmax(-1) + case.tensor("blocks.0.b")
-
-
-def meteora(case):
-    logits = case.x[0] @ case.tensor(case.path).T
-    logits[logits < logits.topk(2).values[:, -1:]] = -torch.inf
-    return logits.softmax(-1)
-
-
 def mole(case):
     unit = [v / v.norm(dim=-1, keepdim=True) for v in case.v]
     e = case.tensor(f"{case.path}.e")
@@ -225,8 +215,6 @@ def ca_lora(case):
 def test_each_is_its_equation(name):
     case = Case(name)
     expected = {
-        "trial_lora_flow": lora_flow,
-        "trial_meteora": meteora,
         "trial_mole": mole,
         "trial_arrow": arrow,
         "trial_logo": logo,
@@ -277,16 +265,19 @@ def ramole(tiny_llama, tmp_path_factory, tried):
                 patch.setenv(f"RAMOLE_{key.upper()}", str(value))
         patch.setenv("RAMOLE_ADAPTERS_DIR", str(settings.adapters_dir))
         patch.setenv("RAMOLE_DATA_DIR", str(settings.data_dir))
-        for name in TRIED:
+        for name in (*TRIED, *POOLED):
             adapters = "weather" if name in ONE else "weather,cooking,sums"
             words = ["method", name, "--data", str(data), "--adapters", adapters, "--json"]
-            words += ["--steps", "3", "--batch-rows", "4", "--dropout", "0.2", "--retrieved", "0"]
+            words += ["--steps", "3", "--batch-rows", "4"]
+            words += [] if name in POOLED else ["--dropout", "0.2", "--retrieved", "0"]
             patch.setattr(sys, "argv", ["ramole_core", "train", *words])
             done = CliRunner().invoke(command.train_app, words)
             assert done.exit_code == 0, done.output
             said = json.loads(done.stdout.strip().splitlines()[-1])
             losses = [entry[name] for entry in said["dev_losses"]]
             assert len(losses) == 2 and losses[0] != losses[1], f"{name} has learnt nothing"
+            if name in POOLED:
+                assert set(said["dev_losses"][0]) == {"step", name, "uniform", "own"}
     with Ramole(settings) as made:
         yield made
 
@@ -305,7 +296,7 @@ def test_they_answer_in_one_batch_as_they_do_alone(ramole):
     known = {answer.adapters[0] for answer in together[:-1]}
     assert known <= set(TASKS)
     by_name = dict(zip(TRIED, together, strict=False))
-    assert by_name["trial_meteora"].adapters == ["weather", "cooking", "sums"], "all of its pool"
+    assert by_name["trial_mole"].adapters == ["weather", "cooking", "sums"], "all of its pool"
     assert by_name["trial_ca_lora"].adapters == ["weather"]
     assert len(by_name["trial_logo"].adapters) == 3
 
@@ -323,7 +314,7 @@ def test_an_option_changes_what_is_said(ramole, name):
         ramole.generate([ask(name, options={"colour": 1})])
 
 
-@pytest.mark.parametrize("name", ["trial_meteora", "trial_mole", "trial_lora_flow"])
+@pytest.mark.parametrize("name", ["trial_mole", *POOLED])
 def test_an_adapter_that_came_later_is_refused_in_a_sentence(ramole, name):
     with pytest.raises(RamoleError, match="poems is not one of them; choose.*train it again"):
         ramole.generate([ask(name, adapters=("weather", "poems"))])
@@ -335,6 +326,34 @@ def test_an_adapter_that_came_later_is_refused_in_a_sentence(ramole, name):
     assert kept.adapters == ["weather", "sums"]
     answer = ramole.generate([ask(name, adapters=("weather", "poems"), weights=(0.5, 0.5))])[0]
     assert (answer.trace.weights[:-1] == 0.5).all(), "weights that are given need no gate"
+
+
+def test_weights_that_cannot_serve_are_one_sentence_and_the_others_go_on(ramole, tmp_path):
+    before, kept = ramole.settings.adapters_dir, tmp_path / "adapters"
+    shutil.copytree(before, kept)
+    rows = {name: METHODS[name].row for name in POOLED}
+    files = {name: weights_file(kept / row.weights, row) for name, row in rows.items()}
+    records = {name: config_file(kept / row.weights, row) for name, row in rows.items()}
+    files["meteora"].unlink()
+    files["moe"].write_bytes(files["moe"].read_bytes()[:100])
+    save_file({"other": torch.zeros(2)}, files["mole"])
+    strangers = [{"name": name, "checksum": name} for name in "abc"]
+    records["lora_flow"].write_text(json.dumps({"adapters": strangers}))
+    said = {
+        "meteora": "no trained weights of meteora in .*train them with .*train method meteora",
+        "moe": "trained weights in .*_moe cannot be read .*; restore them",
+        "mole": "trained weights of mole have nothing as .*; train them again",
+        "lora_flow": r"lora_flow knows the adapters .*\(a, b, c\), and weather is not one of them",
+    }
+    with Ramole(ramole.settings.model_copy(update={"adapters_dir": kept})) as fresh:
+        for name, sentence in said.items():
+            with pytest.raises(RamoleError, match=sentence):
+                fresh.generate([ask(name, adapters=("weather", "sums"))])
+        together = fresh.generate([ask("mixture"), ask("trial_mole"), ask("base")])
+        assert all(answer.new_tokens == 4 for answer in together)
+    records["moe"].write_text("{")
+    with pytest.raises(RamoleError, match="trained weights in .*_moe cannot be read"):
+        load_trained(kept / "_moe", rows["moe"])
 
 
 def test_checksums_of_their_weights_go_into_results(ramole):
@@ -376,4 +395,4 @@ def test_they_and_their_options_are_on_the_page(ramole):
     assert set(TRIED) <= {value for _, value in entry.method.choices}
     assert set(TRIED) <= set(entry.options.groups)
     fields = {(field.method, field.name): field.default for field in entry.options.fields}
-    assert fields["trial_meteora", "top"] == 2 and fields["trial_mole", "heat"] == 1.0
+    assert fields["meteora", "top"] == 2 and fields["trial_mole", "heat"] == 1.0

@@ -13,7 +13,7 @@ from ramole_core.engine.engine import Engine, EngineSizes
 from ramole_core.engine.prompt import Turn
 from ramole_core.engine.request_state import RequestState
 from ramole_core.request import Generation, Request, Step
-from tests.tiny_methods import make_trained
+from tests.tiny_methods import make_gates, make_trained
 
 
 @dataclass
@@ -58,7 +58,9 @@ class TinyEngine:
             for path, module in model.named_modules()
             if "lm_head" not in path and (size := _size(module)) is not None
         }
-        self.trained = make_trained(Sites(tuple(self.shapes), self.shapes), rank=5, seed=3)
+        self._sites = Sites(tuple(self.shapes), self.shapes)
+        self.trained = make_trained(self._sites, rank=5, seed=3)
+        self._known: list[tuple[str, str]] = []
         self.engine = Engine(
             self.base,
             shapes=self.shapes,
@@ -83,7 +85,12 @@ class TinyEngine:
         }
 
     def chosen(self, contents: Sequence[tuple[str, int]]) -> list[Candidate]:
-        """(content, rank) of each adapter; the same content has the same evidence."""
+        """(content, rank) of each adapter; the same content has the same evidence. Gates of a fixed
+        pool know whatever was ever chosen."""
+        named = dict.fromkeys((name, f"{name}_{rank}") for name, rank in contents)
+        if new := [one for one in named if one not in self._known]:
+            self._known += new
+            self.trained |= make_gates(self._sites, self._known)
         return [
             Candidate(
                 name,

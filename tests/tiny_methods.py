@@ -74,10 +74,39 @@ def plain_of(
 
 
 def make_trained(sites: Sites, *, rank: int, seed: int = 0) -> dict[str, Trained]:
-    """Trained weights by folder: a RouterLoRA that says something."""
+    """Trained weights by folder: a RouterLoRA that says something, and gates of `NAMES`."""
     pick = torch.Generator().manual_seed(seed)
     tensors = {}
     for path, (i, o) in sites.shapes.items():
         tensors[f"{path}.A_r"] = torch.randn(rank, i, generator=pick)
         tensors[f"{path}.B_r"] = torch.randn(o, rank, generator=pick) * o**-0.5
-    return {"_router": Trained(tensors, f"made up {rank} {seed}")}
+    gates = make_gates(sites, [(name, name) for name in NAMES])
+    return {"_router": Trained(tensors, f"made up {rank} {seed}"), **gates}
+
+
+def make_gates(sites: Sites, known: Sequence[tuple[str, str]]) -> dict[str, Trained]:
+    """Weights by folder of every method of a fixed pool, (name, checksum) each, away from their
+    start; what they hold of an adapter depends on its checksum alone."""
+    codes = torch.tensor([sum(c.encode()) % 97 + 1 for _, c in known], dtype=torch.float64)
+    record = {"adapters": [{"name": name, "checksum": checksum} for name, checksum in known]}
+    made = {}
+    for name, method in METHODS.items():
+        if not (method.fixed and method.row.training) or name.startswith("trial"):
+            continue
+        recipe = {option.name: option.default for option in method.row.training}
+        with torch.random.fork_rng():
+            start = method.begin(sites, known, recipe)
+        tensors = {}
+        for salt, (key, tensor) in enumerate(start.items()):
+            grid = 0.7 * torch.arange(1, tensor[0].numel() + 1 if tensor.ndim else 2)
+            waves = codes[:, None] * grid.double() + salt
+            if key.endswith(".M"):  # of each pair of adapters
+                pairs = (codes[:, None] + 1.9 * codes)[..., None]
+                waves = pairs * 0.7 * torch.arange(1, tensor.shape[-1] + 1).double() + salt
+            value = 0.6 * waves.sin().to(torch.get_default_dtype())
+            tensors[key] = value.reshape(tensor.shape) if tensor.ndim else value[0, 0] * 0 - 0.5
+        checksums = " ".join(checksum for _, checksum in known)
+        made[method.row.weights] = Trained(
+            method.finish(tensors, recipe), f"made up {name} {checksums}", record
+        )
+    return made

@@ -71,6 +71,8 @@ class Watched:
     """Which of the k adapters is the row's own; -1: it was left out."""
     answers: Bool[Tensor, "b l"]
     """True at the tokens that predict the answer."""
+    tokens: Bool[Tensor, "b l"]
+    """True at every token of the row, False at padding."""
 
 
 class Composition:

@@ -97,7 +97,7 @@ def train_method(
         )
     ]
     order = BatchOrder(rows, batch_rows=schedule.batch_rows, seed=schedule.seed)
-    rank = int(recipe.settings.get("rank", CONTROL_RANK))
+    rank = None if method.fixed else int(recipe.settings.get("rank", CONTROL_RANK))
     controls = measure_controls(model, dev, companions, rank=rank, seed=schedule.seed)
     watches = type(method).loss is not Composition.loss
     config = {"adapters": [{"name": name, "checksum": checksum} for name, checksum in known]}
@@ -163,7 +163,7 @@ def train_method(
 
 
 CONTROL_RANK = 6
-"""Of the random router beside a method that has no rank of its own."""
+"""Of the random router beside a method that has no rank of its own and weighs any adapters."""
 
 
 def _check_count(method: Composition, loras: Loras) -> None:
@@ -215,6 +215,9 @@ def watched(
     """What the gates of the last forward did; `names` of each row's adapters, `own` among them."""
     answers = torch.zeros(batch.ids.shape, dtype=torch.bool)
     answers[batch.rows, batch.places] = True
+    lengths = torch.zeros(len(batch.ids), dtype=torch.long)
+    lengths = lengths.scatter_reduce(0, batch.rows, batch.places + 2, "amax")
+    tokens = torch.arange(batch.ids.shape[1]) < lengths[:, None]
     places = [
         list(each).index(name) if name in each else -1
         for name, each in zip(own, names, strict=True)
@@ -224,28 +227,32 @@ def watched(
         alpha=model.mixer.alpha or {},
         own=torch.tensor(places, device=model.plain.device),
         answers=answers.to(model.plain.device),
+        tokens=tokens.to(model.plain.device),
     )
 
 
 def measure_controls(
-    model: MixedModel, dev: Sequence[TaskRow], companions: Companions, *, rank: int, seed: int
+    model: MixedModel,
+    dev: Sequence[TaskRow],
+    companions: Companions,
+    *,
+    rank: int | None,
+    seed: int,
 ) -> dict[str, float]:
-    """Dev loss under the uniform gate and under a frozen random router, of the same adapters."""
-    losses: dict[str, float] = {}
-    gates: dict[str, Callable[[], Router | None]] = {
-        "uniform": lambda: None,
-        "random": lambda: random_router(model.shapes, rank=rank, seed=seed).to(
-            device=model.plain.device, dtype=torch.float32
-        ),
-    }
-    for name, gate in gates.items():
-        router = gate()
-        found = row_losses(
-            model.plain,
-            dev,
-            mixing=lambda rows, router=router: model.gated_by(
-                router, names=companions.of_dev(rows)
-            ),
-        )
-        losses[name] = found.mean().item()
-    return losses
+    """Dev losses that a gate is seen beside, of the same adapters: `uniform`, all weights equal;
+    `random`, a frozen random router of that rank; without one `own`, each row's adapter alone."""
+
+    def of(names: Callable[[Sequence[TaskRow]], Sequence[Sequence[str]]], router: Router | None):
+        def gated(rows: Sequence[TaskRow]):
+            return model.gated_by(router, names=names(rows))
+
+        return row_losses(model.plain, dev, mixing=gated).mean().item()
+
+    losses = {"uniform": of(companions.of_dev, None)}
+    if rank is None:
+        if any(row.task not in model.names for row in dev):
+            return losses
+        return losses | {"own": of(lambda rows: [(row.task,) for row in rows], None)}
+    router = random_router(model.shapes, rank=rank, seed=seed)
+    router = router.to(device=model.plain.device, dtype=torch.float32)
+    return losses | {"random": of(companions.of_dev, router)}

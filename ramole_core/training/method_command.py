@@ -21,7 +21,11 @@ Out = Annotated[
     Path | None, typer.Option(help="The weights' folder; by default beside the sample pool.")
 ]
 Dropout = Annotated[
-    float, typer.Option(help="Chance that a whole LoRA is left out, where none are retrieved.")
+    float | None,
+    typer.Option(
+        help="Chance that a whole LoRA is left out, where none are retrieved; by default 0.5, and "
+        "0 of a fixed pool."
+    ),
 ]
 Retrieved = Annotated[
     int,
@@ -53,7 +57,7 @@ def method(
         list[str] | None,
         typer.Option("--set", help=f"NAME=VALUE of the method's own. {trainable()}."),
     ] = None,
-    dropout: Dropout = 0.5,
+    dropout: Dropout = None,
     retrieved: Retrieved = 3,
     masked: Masked = 0.5,
     steps: Steps = 100,
@@ -68,7 +72,7 @@ def method(
     recipe = MethodRecipe(
         name,
         read_values(setting or []),
-        dropout,
+        _dropout(name, dropout),
         retrieved,
         masked,
         Schedule(
@@ -89,7 +93,7 @@ def router(
     out: Out = None,
     rank: Annotated[int, typer.Option(help="s of the router.")] = 6,
     alpha: Annotated[float, typer.Option(help="alpha of the router.")] = 12.0,
-    dropout: Dropout = 0.5,
+    dropout: Dropout = None,
     retrieved: Retrieved = 3,
     masked: Masked = 0.5,
     steps: Steps = 100,
@@ -116,6 +120,14 @@ def router(
         seed,
         as_json,
     )
+
+
+def _dropout(name: str, given: float | None) -> float:
+    from ramole_core.composition import find_method
+
+    if given is not None:
+        return given
+    return 0.0 if find_method(name).fixed else 0.5
 
 
 def _run(

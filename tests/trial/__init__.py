@@ -1,1 +1,1 @@
-"""Six kinds of gate, as somebody from outside would write them: a file each, nothing else."""
+"""Four kinds of method, as somebody from outside would write them: a file each, nothing else."""

@@ -1,4 +1,4 @@
-"""MoLE, per linear and token: the adapters' outputs decide (arXiv 2404.13628, eq. 4-8).
+"""MoLE in another form than the product's: each output normalised, the whole e, and masks.
 
 logits = e [v_1/|v_1| ... v_k/|v_k|],   w = softmax(logits / tau),   y = W x + sum_j w_j v_j
 

@@ -121,7 +121,8 @@ def _scores(
             assert block is not None
             scores = scores + late_scores(gate, Signal(block_of(path), block), mix.k)
         elif sum(ranks):
-            signal = module_signal(path, x, u.split(ranks, dim=-1))
+            own = gate.score is not None  # W x needs no lengths of responses
+            signal = module_signal(path, x, u.split(ranks, dim=-1)) if own else Signal(path, x)
             scores = scores + late_scores(gate, signal, mix.k)
     return scores
 
