@@ -17,7 +17,7 @@ from ramole_core.adapter_choice import AdapterChoice, Choice, base_turn
 from ramole_core.errors import RamoleError
 from ramole_core.methods import METHOD_LIST, Method
 from ramole_core.pool import Limits, Pool
-from ramole_core.request import Generation, Request, Step
+from ramole_core.request import Fitting, Generation, Request, Step
 from ramole_core.retrieval import AdapterIndex, BaseExpert, Encoder, Hit, Retriever
 from ramole_core.settings import Settings, load_settings
 
@@ -181,10 +181,13 @@ class Ramole:
                 answers[index] = item
         return [answers[index] for index in range(len(answers))]
 
-    def stream(self, request: Request) -> Generator[Step, None, Generation]:
-        """The answer token by token; the generator's return value is the whole Generation."""
+    def stream(
+        self, request: Request, *, fitting: Callable[[Fitting], None] = lambda how: None
+    ) -> Generator[Step, None, Generation]:
+        """The answer token by token; the generator's return value is the whole Generation.
+        `fitting` is told how the search for its weights stands, where there is one."""
         answer = None
-        for _, item in self.stream_batch([request]):
+        for _, item in self.stream_batch([request], fitting=lambda index, how: fitting(how)):
             if isinstance(item, Step):
                 yield item
             else:
@@ -200,6 +203,7 @@ class Ramole:
         session: str = "",
         address: str = "",
         waiting: Callable[[int, int], None] = lambda index, place: None,
+        fitting: Callable[[int, Fitting], None] = lambda index, how: None,
     ) -> Generator[tuple[int, Step | Generation], None, None]:
         """Each token of each request as it comes, with the request's index; a Generation ends it.
 
@@ -207,7 +211,8 @@ class Ramole:
         in as its rows become free. `session` is whose requests these are (the owner, if not said),
         `address` where they come from (if not said, the session stands for it): addresses take
         turns, and so do the sessions of each. `waiting` is called with a request's index and its
-        place in the queue when that changes; 0 means that it runs. `cancelled` is asked again and
+        place in the queue when that changes; 0 means that it runs. `fitting` is called after each
+        step of the search for a request's weights, where its method fits to examples. `cancelled` is asked again and
         again: once it is true, the rest ends there, with the finish reason `cancelled`; closing
         the iterator does the same. Raises Busy where too many wait already, of all or of this
         address.
@@ -229,6 +234,7 @@ class Ramole:
             address=address,
             cancelled=cancelled,
             waiting=waiting,
+            fitting=fitting,
         )
         for index, item in stream:
             if isinstance(item, Generation):

@@ -1,15 +1,18 @@
-"""Parts of a request that are lists: earlier turns, tokens that are given, what is switched off.
+"""Parts of a request that are lists: earlier turns, examples, tokens that are given, what is off.
 
 Each is read into tuples once, when the request is made; what cannot be read is one sentence.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple, SupportsIndex
 
 from ramole_core.errors import RamoleError
 
 LONGEST = 80
 """Characters of what was given that a refusal repeats."""
+MOST_EXAMPLES = 32
+LONGEST_EXAMPLE = 8000
+"""Characters of an input, and of a target."""
 
 
 class Exchange(NamedTuple):
@@ -19,6 +22,13 @@ class Exchange(NamedTuple):
     assistant: str
     adapters: tuple[str, ...] | None = None
     """None: as the request says; empty: the base alone."""
+
+
+class Example(NamedTuple):
+    """One pair that a method finds its weights on."""
+
+    input: str
+    target: str
 
 
 class Off(NamedTuple):
@@ -62,6 +72,38 @@ def _exchange(n: int, one: object) -> Exchange:
     if len(set(named)) < len(named):
         raise RamoleError(f"{what} names one twice: {_short(list(named))}.")
     return Exchange(user, assistant, named)
+
+
+def read_examples(given: object) -> tuple[Example, ...]:
+    """The (input, target) pairs of a request; raises RamoleError."""
+    wanted = "a list of (input, target), such as [('2 + 2?', '4')]"
+    pairs = _listed("examples", given, wanted)
+    if len(pairs) > MOST_EXAMPLES:
+        raise RamoleError(
+            f"examples has {len(pairs)} pairs, and {MOST_EXAMPLES} is the most; about 5 will do."
+        )
+    return tuple(_example(n, one) for n, one in enumerate(pairs, 1))
+
+
+def _example(n: int, one: object) -> Example:
+    if isinstance(one, Mapping) and {"inputs", "targets"} <= one.keys():  # as rows of a task are
+        one = (one["inputs"], one["targets"])
+    parts = _parts(one)
+    if len(parts) != 2:
+        raise RamoleError(f"Pair {n} of examples is {_short(one)}; give (input, target).")
+    for text, name in zip(parts, ("input", "target"), strict=True):
+        if not isinstance(text, str):
+            raise RamoleError(f"Pair {n} of examples has {_short(text)} as {name}; give a text.")
+        if not text.strip():
+            raise RamoleError(f"Pair {n} of examples has an empty {name}; leave the pair out.")
+        if len(text) > LONGEST_EXAMPLE:
+            raise RamoleError(
+                f"Pair {n} of examples: its {name} has {len(text)} characters, and "
+                f"{LONGEST_EXAMPLE} is the most; shorten it."
+            )
+    text, target = parts
+    assert isinstance(text, str) and isinstance(target, str)
+    return Example(text, target)
 
 
 def read_prefix(given: object) -> tuple[int, ...]:
