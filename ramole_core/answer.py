@@ -76,6 +76,7 @@ class Step:
 class Fitting:
     """How the search for a request's weights stands, and what it found in the end."""
 
+    method: str
     adapters: tuple[str, ...]
     checksums: tuple[str, ...]
     """Of the adapters' contents."""

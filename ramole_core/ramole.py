@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from ramole_core.adapter_choice import AdapterChoice, Choice, base_turn
 from ramole_core.errors import RamoleError
 from ramole_core.methods import METHOD_LIST, Method
+from ramole_core.mixes import Mix, Mixes
 from ramole_core.pool import Limits, Pool
 from ramole_core.request import Fitting, Generation, Request, Step
 from ramole_core.retrieval import AdapterIndex, BaseExpert, Encoder, Hit, Retriever
@@ -73,6 +74,7 @@ class Ramole:
             max_new_tokens=s.max_new_tokens,
             weights=self._weights,
         )
+        self._mixes = Mixes(s.data_dir)
         self._loading = threading.RLock()
         self._base: BaseModel | None = None
         self._engine: Engine | None = None
@@ -212,10 +214,10 @@ class Ramole:
         `address` where they come from (if not said, the session stands for it): addresses take
         turns, and so do the sessions of each. `waiting` is called with a request's index and its
         place in the queue when that changes; 0 means that it runs. `fitting` is called after each
-        step of the search for a request's weights, where its method fits to examples. `cancelled` is asked again and
-        again: once it is true, the rest ends there, with the finish reason `cancelled`; closing
-        the iterator does the same. Raises Busy where too many wait already, of all or of this
-        address.
+        step of the search for a request's weights, where its method finds them on examples.
+        `cancelled` is asked again and again: once it is true, the rest ends there, with the finish
+        reason `cancelled`; closing the iterator does the same. Raises Busy where too many wait
+        already, of all or of this address.
         """
         requests = list(requests)
         began = time.perf_counter()
@@ -244,6 +246,21 @@ class Ramole:
                     evidence=asked[index].evidence,
                 )
             yield index, item
+
+    def keep_mix(self, name: str, answer: Generation, owner: str | None = None) -> Mix:
+        """Keep the weights that a search found, under a name that `Request.mix` takes.
+
+        Raises RamoleError where the answer has none, or the name is taken.
+        """
+        return self._mixes.keep(name, answer, owner)
+
+    def mixes(self, owner: str | None = None) -> list[Mix]:
+        """The mixes that were kept: the owner's and everybody's."""
+        return self._mixes.all(owner)
+
+    def remove_mix(self, name: str, owner: str | None = None) -> None:
+        """Forget one of the owner's mixes."""
+        self._mixes.remove(name, owner)
 
     def start(self) -> None:
         """Step the batch in a thread of its own from now on: what a server does.
@@ -275,7 +292,7 @@ class Ramole:
         `position` counts from the first token of the prompt, as a trace does; `token_ids` are the
         trace's, to spare generating the answer again. Raises RamoleError past the end.
         """
-        prepared = self.prepare([request])[0]
+        prepared = self._with_weights(request)
         given = [*prepared.prompt.ids, *request.prefix_ids]
         if token_ids is None:
             token_ids = given
@@ -293,6 +310,16 @@ class Ramole:
             [prepared.bare(), prepared], token_ids[: position + 1], top=top
         )
         return Explanation(base=base, mixture=mixture)
+
+    def _with_weights(self, request: Request) -> "Prepared":
+        """The request prepared, and its weights found where it came with examples."""
+        prepared = self.prepare([request])[0]
+        fit = self.engine.fit(prepared)
+        if fit is not None and not fit.done:
+            fit.close()
+            self.generate([replace(request, max_new_tokens=len(request.prefix_ids) + 1)])
+            fit = self.engine.fit(prepared)
+        return prepared if fit is None else fit.fitted
 
     @property
     def router_checksum(self) -> str | None:
@@ -314,6 +341,10 @@ class Ramole:
 
         Raises RamoleError where one of them cannot run.
         """
+        requests = [
+            self._mixes.get(one.mix, one.owner).request(one, self.pool) if one.mix else one
+            for one in requests
+        ]
         read: dict[int, Prompt] = {}
 
         def prompt_of(n: int) -> "Prompt":

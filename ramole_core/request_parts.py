@@ -3,6 +3,7 @@
 Each is read into tuples once, when the request is made; what cannot be read is one sentence.
 """
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple, SupportsIndex
 
@@ -80,9 +81,37 @@ def read_examples(given: object) -> tuple[Example, ...]:
     pairs = _listed("examples", given, wanted)
     if len(pairs) > MOST_EXAMPLES:
         raise RamoleError(
-            f"examples has {len(pairs)} pairs, and {MOST_EXAMPLES} is the most; about 5 will do."
+            f"examples has more than {MOST_EXAMPLES} pairs, the most that is read; about 5 will do."
         )
     return tuple(_example(n, one) for n, one in enumerate(pairs, 1))
+
+
+def read_example_lines(text: str) -> tuple[Example, ...]:
+    """Pairs in a text, one a line: `{"inputs": ..., "targets": ...}` as the rows of a task are, or
+    `input => target`; raises RamoleError."""
+    found: list[object] = []
+    for number, line in enumerate(text.split("\n"), 1):
+        if not line.strip():
+            continue
+        pair: object = None
+        if line.lstrip().startswith("{"):
+            try:
+                pair = json.loads(line)
+            except (ValueError, RecursionError):
+                pair = None
+            good = isinstance(pair, dict) and {"inputs", "targets"} <= pair.keys()
+        else:
+            before, arrow, behind = line.rpartition("=>")
+            pair, good = (before.strip(), behind.strip()), bool(arrow)
+        if not good:
+            raise RamoleError(
+                f"Line {number} of the examples is {_short(line.strip())}; write "
+                '{"inputs": "...", "targets": "..."} or input => target.'
+            )
+        found.append(pair)
+        if len(found) > MOST_EXAMPLES:
+            break  # that there are too many is all that is said
+    return read_examples(found)
 
 
 def _example(n: int, one: object) -> Example:

@@ -152,6 +152,7 @@ class Fit:
         else:
             return None
         return Fitting(
+            method=self.method,
             adapters=self._names,
             checksums=self._checksums,
             step=found.steps,
