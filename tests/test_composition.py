@@ -19,7 +19,7 @@ RANKS = (2, 6, 1, 8)
 PATH = "blocks.0.proj"
 SITES = Sites((PATH,), {PATH: (i, o)})
 
-WEIGHT_SPACE = {"fusion"}
+WEIGHT_SPACE = {"fusion", "lorahub"}
 """Their update is not a sum of the LoRAs' own: with one LoRA they are that LoRA all the same."""
 ONE_EXPERT = {"selection"}
 """They take the first LoRA only, so their order matters by definition."""
@@ -148,6 +148,7 @@ ORACLES = {
     "selection": first,
     "mixture": mean,
     "fusion": mean_of_halves,
+    "lorahub": mean_of_halves,  # before a search has begun; with weights see below
     "ramole": attention,
     "random_router": at_random,
     "uniform_router": mean,
@@ -283,6 +284,33 @@ def test_given_weights_weigh_both_means_of_fusion():
     A = sum(w * m.A for w, m in zip(weights, loras, strict=True))
     B = sum(w * m.B for w, m in zip(weights, loras, strict=True))
     torch.testing.assert_close(y, x @ A.T @ B.T)
+
+
+def test_the_weights_of_lorahub_weigh_both_sums_with_their_cross_terms():
+    x, loras, weights = torch.randn(1, l, i), make_loras(), [0.5, -1.25, 1.5, 0.75]
+    loras[3] = None
+    y, alpha = run(placed("lorahub", loras, weights=weights), x)
+    for t in range(l):
+        expected = torch.zeros(o)
+        for a, lora_a in zip(weights, loras, strict=True):
+            for b, lora_b in zip(weights, loras, strict=True):
+                if lora_a is None or lora_b is None:
+                    continue
+                for unit in range(min(lora_a.B.shape[1], lora_b.A.shape[0])):
+                    expected += a * b * lora_a.B[:, unit] * (lora_b.A[unit] @ x[0, t])
+        torch.testing.assert_close(y[0, t], expected)
+    torch.testing.assert_close(alpha, torch.tensor(weights).expand(1, l, k))
+
+
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+def test_lorahub_one_hot_is_that_lora(sign):
+    """Of either sign: both of its halves change theirs."""
+    x, loras = torch.randn(1, l, i), make_loras()
+    y, _ = run(placed("lorahub", loras, weights=[0.0, 0.0, sign, 0.0]), x)
+    torch.testing.assert_close(y, x @ loras[2].A.T @ loras[2].B.T)
+    assert y.abs().max() > 0.1
+    nothing, _ = run(placed("lorahub", loras, weights=[0.0] * 4), x)
+    assert not nothing.any()
 
 
 def test_an_untrained_router_is_the_mixture():

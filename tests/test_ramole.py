@@ -81,7 +81,11 @@ def test_opening_loads_no_model_and_using_it_does(tiny_llama, tmp_path):
 
 
 def test_every_method_answers(ramole):
-    requests = [Request("Is it going to rain?", method=name, **ASK) for name in METHODS]
+    fit = {"examples": [("Is it warm?", "yes")], "options": {"steps": 3}}
+    requests = [
+        Request("Is it going to rain?", method=name, **ASK, **(fit if method.row.fits else {}))
+        for name, method in METHODS.items()
+    ]
     answers = ramole.generate(requests)
     assert [len(answer.adapters) for answer in answers] == [
         METHODS[name].experts(3) for name in METHODS
