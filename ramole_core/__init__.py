@@ -25,13 +25,19 @@ if TYPE_CHECKING:
         RamoleError as RamoleError,
     )
     from ramole_core.evidence import Evidence as Evidence
+    from ramole_core.mixes import Mix as Mix
     from ramole_core.pool import AdapterCard as AdapterCard
     from ramole_core.ramole import Explanation as Explanation, Ramole as Ramole
     from ramole_core.request import (
+        Fitting as Fitting,
         Generation as Generation,
         Request as Request,
         Step as Step,
         Trace as Trace,
+    )
+    from ramole_core.request_parts import (
+        Example as Example,
+        read_example_lines as read_example_lines,
     )
     from ramole_core.retrieval import Hit as Hit
     from ramole_core.settings import Settings as Settings, load_settings as load_settings
@@ -48,9 +54,12 @@ _HOMES = {
     "BatchRow": "batch.rows",
     "Busy": "errors",
     "Evidence": "evidence",
+    "Example": "request_parts",
     "Explanation": "ramole",
+    "Fitting": "request",
     "Generation": "request",
     "Hit": "retrieval",
+    "Mix": "mixes",
     "Ramole": "ramole",
     "RamoleError": "errors",
     "Request": "request",
@@ -62,6 +71,7 @@ _HOMES = {
     "mean_contribution": "contribution",
     "mean_weights": "contribution",
     "read_batch": "batch.prompt_file",
+    "read_example_lines": "request_parts",
     "refuse_unfit": "batch.run",
     "run_rows": "batch.run",
     "write_trace": "trace_file",

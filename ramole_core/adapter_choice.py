@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from ramole_core.errors import RamoleError
 from ramole_core.evidence import Evidence
-from ramole_core.methods import complete_options, find_row
+from ramole_core.methods import METHOD_LIST, complete_options, find_row
 from ramole_core.pool import AdapterCard, Pool
 from ramole_core.request import Request
 from ramole_core.retrieval import BaseExpert, Hit, Retriever
@@ -56,7 +56,7 @@ class Choice:
 
 def base_turn(turn: Request) -> Request:
     """The turn as the method `base` gets it."""
-    return replace(turn, method="base", options=None, abstain=None, exclude=())
+    return replace(turn, method="base", options=None, abstain=None, exclude=(), examples=())
 
 
 def by_depth(follows: Sequence[bool]) -> list[list[int]]:
@@ -208,6 +208,17 @@ class AdapterChoice:
 
     def _check(self, request: Request, method: "Composition") -> None:
         complete_options(request.method, request.options)
+        if method.row.fits and not request.examples and request.weights is None:
+            raise RamoleError(
+                f"Method {request.method} finds its weights on examples, and none came; pass about "
+                "5 (input, target) pairs as examples, or weights of your own."
+            )
+        if request.examples and not method.row.fits:
+            fitting = ", ".join(row.name for row in METHOD_LIST if row.fits)
+            raise RamoleError(
+                f"examples came, but method {request.method} has no use for them; leave them out, "
+                f"or choose {fitting}."
+            )
         if request.max_new_tokens > self._max_new_tokens:
             raise RamoleError(
                 f"max_new_tokens={request.max_new_tokens}, but this server gives at most "

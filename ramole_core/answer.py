@@ -73,6 +73,28 @@ class Step:
 
 
 @dataclass(frozen=True)
+class Fitting:
+    """How the search for a request's weights stands, and what it found in the end."""
+
+    method: str
+    adapters: tuple[str, ...]
+    checksums: tuple[str, ...]
+    """Of the adapters' contents."""
+    step: int
+    """Weights that were tried."""
+    steps: int
+    """Those that are tried in all."""
+    weights: tuple[float, ...]
+    """The best so far, one an adapter."""
+    loss: float
+    """Of the examples under them, nats a token."""
+    start: float
+    """Under the first that were tried (`lorahub`: all 0, the base alone)."""
+    seconds: float
+    """Since the search began; 0 where the weights were known from an equal search."""
+
+
+@dataclass(frozen=True)
 class Generation:
     """A finished answer."""
 
@@ -93,3 +115,5 @@ class Generation:
     evidence: Evidence | None = None
     """Who answers, and why, where adapters were found and the method may leave them out or keep
     those of the turn before; None elsewhere."""
+    fitted: Fitting | None = None
+    """The weights that a search found for this request; None where nothing was searched."""

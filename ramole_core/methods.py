@@ -20,6 +20,7 @@ FILES = (
     "selection",
     "mixture",
     "fusion",
+    "lorahub",
     "lego",
     "ties",
     "dare",
@@ -104,6 +105,8 @@ class Method:
     keeps_turn: bool = False
     """A message that names no task of its own keeps the adapters of the turn before; without it,
     adapters are found anew for every turn."""
+    fits: bool = False
+    """Its weights are found on (input, target) pairs, `Request.examples`, unless they are given."""
 
 
 def read_rows(file: Path) -> list[Method]:

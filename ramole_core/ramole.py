@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING
 from ramole_core.adapter_choice import AdapterChoice, Choice, base_turn
 from ramole_core.errors import RamoleError
 from ramole_core.methods import METHOD_LIST, Method
+from ramole_core.mixes import Mix, Mixes
 from ramole_core.pool import Limits, Pool
-from ramole_core.request import Generation, Request, Step
+from ramole_core.request import Fitting, Generation, Request, Step
 from ramole_core.retrieval import AdapterIndex, BaseExpert, Encoder, Hit, Retriever
 from ramole_core.settings import Settings, load_settings
 
@@ -73,6 +74,7 @@ class Ramole:
             max_new_tokens=s.max_new_tokens,
             weights=self._weights,
         )
+        self._mixes = Mixes(s.data_dir)
         self._loading = threading.RLock()
         self._base: BaseModel | None = None
         self._engine: Engine | None = None
@@ -181,10 +183,13 @@ class Ramole:
                 answers[index] = item
         return [answers[index] for index in range(len(answers))]
 
-    def stream(self, request: Request) -> Generator[Step, None, Generation]:
-        """The answer token by token; the generator's return value is the whole Generation."""
+    def stream(
+        self, request: Request, *, fitting: Callable[[Fitting], None] = lambda how: None
+    ) -> Generator[Step, None, Generation]:
+        """The answer token by token; the generator's return value is the whole Generation.
+        `fitting` is told how the search for its weights stands, where there is one."""
         answer = None
-        for _, item in self.stream_batch([request]):
+        for _, item in self.stream_batch([request], fitting=lambda index, how: fitting(how)):
             if isinstance(item, Step):
                 yield item
             else:
@@ -200,6 +205,7 @@ class Ramole:
         session: str = "",
         address: str = "",
         waiting: Callable[[int, int], None] = lambda index, place: None,
+        fitting: Callable[[int, Fitting], None] = lambda index, how: None,
     ) -> Generator[tuple[int, Step | Generation], None, None]:
         """Each token of each request as it comes, with the request's index; a Generation ends it.
 
@@ -207,10 +213,11 @@ class Ramole:
         in as its rows become free. `session` is whose requests these are (the owner, if not said),
         `address` where they come from (if not said, the session stands for it): addresses take
         turns, and so do the sessions of each. `waiting` is called with a request's index and its
-        place in the queue when that changes; 0 means that it runs. `cancelled` is asked again and
-        again: once it is true, the rest ends there, with the finish reason `cancelled`; closing
-        the iterator does the same. Raises Busy where too many wait already, of all or of this
-        address.
+        place in the queue when that changes; 0 means that it runs. `fitting` is called after each
+        step of the search for a request's weights, where its method finds them on examples.
+        `cancelled` is asked again and again: once it is true, the rest ends there, with the finish
+        reason `cancelled`; closing the iterator does the same. Raises Busy where too many wait
+        already, of all or of this address.
         """
         requests = list(requests)
         began = time.perf_counter()
@@ -229,6 +236,7 @@ class Ramole:
             address=address,
             cancelled=cancelled,
             waiting=waiting,
+            fitting=fitting,
         )
         for index, item in stream:
             if isinstance(item, Generation):
@@ -238,6 +246,21 @@ class Ramole:
                     evidence=asked[index].evidence,
                 )
             yield index, item
+
+    def keep_mix(self, name: str, answer: Generation, owner: str | None = None) -> Mix:
+        """Keep the weights that a search found, under a name that `Request.mix` takes.
+
+        Raises RamoleError where the answer has none, or the name is taken.
+        """
+        return self._mixes.keep(name, answer, owner)
+
+    def mixes(self, owner: str | None = None) -> list[Mix]:
+        """The mixes that were kept: the owner's and everybody's."""
+        return self._mixes.all(owner)
+
+    def remove_mix(self, name: str, owner: str | None = None) -> None:
+        """Forget one of the owner's mixes."""
+        self._mixes.remove(name, owner)
 
     def start(self) -> None:
         """Step the batch in a thread of its own from now on: what a server does.
@@ -269,7 +292,7 @@ class Ramole:
         `position` counts from the first token of the prompt, as a trace does; `token_ids` are the
         trace's, to spare generating the answer again. Raises RamoleError past the end.
         """
-        prepared = self.prepare([request])[0]
+        prepared = self._with_weights(request)
         given = [*prepared.prompt.ids, *request.prefix_ids]
         if token_ids is None:
             token_ids = given
@@ -287,6 +310,16 @@ class Ramole:
             [prepared.bare(), prepared], token_ids[: position + 1], top=top
         )
         return Explanation(base=base, mixture=mixture)
+
+    def _with_weights(self, request: Request) -> "Prepared":
+        """The request prepared, and its weights found where it came with examples."""
+        prepared = self.prepare([request])[0]
+        fit = self.engine.fit(prepared)
+        if fit is not None and not fit.done:
+            fit.close()
+            self.generate([replace(request, max_new_tokens=len(request.prefix_ids) + 1)])
+            fit = self.engine.fit(prepared)
+        return prepared if fit is None else fit.fitted
 
     @property
     def router_checksum(self) -> str | None:
@@ -308,6 +341,10 @@ class Ramole:
 
         Raises RamoleError where one of them cannot run.
         """
+        requests = [
+            self._mixes.get(one.mix, one.owner).request(one, self.pool) if one.mix else one
+            for one in requests
+        ]
         read: dict[int, Prompt] = {}
 
         def prompt_of(n: int) -> "Prompt":

@@ -4,10 +4,21 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from ramole_core.answer import Generation as Generation, Step as Step, Trace as Trace
+from ramole_core.answer import (
+    Fitting as Fitting,
+    Generation as Generation,
+    Step as Step,
+    Trace as Trace,
+)
 from ramole_core.errors import RamoleError
 from ramole_core.methods import Value
-from ramole_core.request_parts import Exchange, read_history, read_prefix, read_without
+from ramole_core.request_parts import (
+    Exchange,
+    read_examples,
+    read_history,
+    read_prefix,
+    read_without,
+)
 
 
 @dataclass(frozen=True)
@@ -60,6 +71,12 @@ class Request:
     """True: where the context is too short, whole turns are dropped from the front; False: an
     error."""
 
+    examples: Sequence[Sequence[str]] = field(default=(), kw_only=True)
+    """(input, target) pairs, about five, for a method that finds its weights on them
+    (`lorahub`)."""
+    mix: str | None = field(default=None, kw_only=True)
+    """The name of a mix that was kept (`Ramole.keep_mix`): its method, adapters and weights."""
+
     def __post_init__(self):
         for name in ("adapters", "exclude", "stop", "weights"):
             value = getattr(self, name)
@@ -76,6 +93,7 @@ class Request:
                 )
             object.__setattr__(self, "options", dict(self.options))
         object.__setattr__(self, "history", read_history(self.history))
+        object.__setattr__(self, "examples", read_examples(self.examples))
         object.__setattr__(self, "prefix_ids", read_prefix(self.prefix_ids))
         object.__setattr__(self, "without", read_without(self.without))
         _check(self)
@@ -100,7 +118,7 @@ def _earlier(last: Request, turn: Exchange) -> Request:
         return replace(last, prompt=turn.user)
     chosen = replace(last, prompt=turn.user, adapters=None, weights=None, exclude=(), abstain=None)
     if not turn.adapters:
-        return replace(chosen, method="base", options=None)
+        return replace(chosen, method="base", options=None, examples=())
     return replace(chosen, adapters=turn.adapters)
 
 
@@ -143,6 +161,22 @@ def _check(request: Request) -> None:
             f"{len(r.weights)} weights for {len(r.adapters or ())} adapters; give one for each.",
         )
         require(all(math.isfinite(w) for w in r.weights), "weights must be finite numbers.")
+        require(
+            not r.examples,
+            "weights and examples came, but weights are what is found on examples; leave one of "
+            "them out.",
+        )
+    if r.mix is not None:
+        require(
+            isinstance(r.mix, str) and bool(r.mix.strip()),
+            f"mix={r.mix!r}; give the name of a mix that was kept.",
+        )
+        said = [name for name in ("adapters", "weights", "examples", "exclude") if getattr(r, name)]
+        require(
+            not said,
+            f"mix={r.mix!r} says which adapters and weights, but {', '.join(said)} came as well; "
+            "leave one of them out.",
+        )
     require(
         not (r.raw and r.history),
         "history needs the chat template, but raw=True leaves it out; leave one of them out.",

@@ -1,15 +1,19 @@
-"""Parts of a request that are lists: earlier turns, tokens that are given, what is switched off.
+"""Parts of a request that are lists: earlier turns, examples, tokens that are given, what is off.
 
 Each is read into tuples once, when the request is made; what cannot be read is one sentence.
 """
 
-from collections.abc import Iterable, Sequence
+import json
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple, SupportsIndex
 
 from ramole_core.errors import RamoleError
 
 LONGEST = 80
 """Characters of what was given that a refusal repeats."""
+MOST_EXAMPLES = 32
+LONGEST_EXAMPLE = 8000
+"""Characters of an input, and of a target."""
 
 
 class Exchange(NamedTuple):
@@ -19,6 +23,13 @@ class Exchange(NamedTuple):
     assistant: str
     adapters: tuple[str, ...] | None = None
     """None: as the request says; empty: the base alone."""
+
+
+class Example(NamedTuple):
+    """One pair that a method finds its weights on."""
+
+    input: str
+    target: str
 
 
 class Off(NamedTuple):
@@ -62,6 +73,66 @@ def _exchange(n: int, one: object) -> Exchange:
     if len(set(named)) < len(named):
         raise RamoleError(f"{what} names one twice: {_short(list(named))}.")
     return Exchange(user, assistant, named)
+
+
+def read_examples(given: object) -> tuple[Example, ...]:
+    """The (input, target) pairs of a request; raises RamoleError."""
+    wanted = "a list of (input, target), such as [('2 + 2?', '4')]"
+    pairs = _listed("examples", given, wanted)
+    if len(pairs) > MOST_EXAMPLES:
+        raise RamoleError(
+            f"examples has more than {MOST_EXAMPLES} pairs, the most that is read; about 5 will do."
+        )
+    return tuple(_example(n, one) for n, one in enumerate(pairs, 1))
+
+
+def read_example_lines(text: str) -> tuple[Example, ...]:
+    """Pairs in a text, one a line: `{"inputs": ..., "targets": ...}` as the rows of a task are, or
+    `input => target`; raises RamoleError."""
+    found: list[object] = []
+    for number, line in enumerate(text.split("\n"), 1):
+        if not line.strip():
+            continue
+        pair: object = None
+        if line.lstrip().startswith("{"):
+            try:
+                pair = json.loads(line)
+            except (ValueError, RecursionError):
+                pair = None
+            good = isinstance(pair, dict) and {"inputs", "targets"} <= pair.keys()
+        else:
+            before, arrow, behind = line.rpartition("=>")
+            pair, good = (before.strip(), behind.strip()), bool(arrow)
+        if not good:
+            raise RamoleError(
+                f"Line {number} of the examples is {_short(line.strip())}; write "
+                '{"inputs": "...", "targets": "..."} or input => target.'
+            )
+        found.append(pair)
+        if len(found) > MOST_EXAMPLES:
+            break  # that there are too many is all that is said
+    return read_examples(found)
+
+
+def _example(n: int, one: object) -> Example:
+    if isinstance(one, Mapping) and {"inputs", "targets"} <= one.keys():  # as rows of a task are
+        one = (one["inputs"], one["targets"])
+    parts = _parts(one)
+    if len(parts) != 2:
+        raise RamoleError(f"Pair {n} of examples is {_short(one)}; give (input, target).")
+    for text, name in zip(parts, ("input", "target"), strict=True):
+        if not isinstance(text, str):
+            raise RamoleError(f"Pair {n} of examples has {_short(text)} as {name}; give a text.")
+        if not text.strip():
+            raise RamoleError(f"Pair {n} of examples has an empty {name}; leave the pair out.")
+        if len(text) > LONGEST_EXAMPLE:
+            raise RamoleError(
+                f"Pair {n} of examples: its {name} has {len(text)} characters, and "
+                f"{LONGEST_EXAMPLE} is the most; shorten it."
+            )
+    text, target = parts
+    assert isinstance(text, str) and isinstance(target, str)
+    return Example(text, target)
 
 
 def read_prefix(given: object) -> tuple[int, ...]:

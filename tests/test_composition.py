@@ -34,7 +34,7 @@ RANKS = (2, 6, 1, 8)
 PATH = "blocks.0.proj"
 SITES = Sites((PATH,), {PATH: (i, o)})
 
-WEIGHT_SPACE = {"fusion", "lego", "ties", "dare"}
+WEIGHT_SPACE = {"fusion", "lorahub", "lego", "ties", "dare"}
 """Their update is not a sum of the LoRAs' own: with one LoRA they are that LoRA all the same."""
 ONE_EXPERT = {"selection"}
 """They take the first LoRA only, so their order matters by definition."""
@@ -340,6 +340,7 @@ ORACLES = {
     "selection": first,
     "mixture": mean,
     "fusion": mean_of_halves,
+    "lorahub": mean_of_halves,  # before a search has begun; with weights see below
     "ramole": attention,
     "random_router": at_random,
     "uniform_router": mean,
@@ -502,7 +503,7 @@ def test_equal_weights_are_the_merge_s_own_and_one_weight_alone_is_one_lora(name
     one = make_loras((3,))
     half, _ = run(placed(name, one, weights=[-0.5]), x)
     product = x @ one[0].A.T @ one[0].B.T
-    torch.testing.assert_close(half, (0.25 if name == "fusion" else -0.5) * product)
+    torch.testing.assert_close(half, (0.25 if name in ("fusion", "lorahub") else -0.5) * product)
 
 
 def products(loras):
@@ -593,6 +594,33 @@ def test_lego_aligned_does_not_see_signs_and_scales():
         assert same == align
     units = balanced(torch.cat([other.A, other.B.T], dim=1), i)
     torch.testing.assert_close(units[:, :i].norm(dim=1), units[:, i:].norm(dim=1))
+
+
+def test_the_weights_of_lorahub_weigh_both_sums_with_their_cross_terms():
+    x, loras, weights = torch.randn(1, l, i), make_loras(), [0.5, -1.25, 1.5, 0.75]
+    loras[3] = None
+    y, alpha = run(placed("lorahub", loras, weights=weights), x)
+    for t in range(l):
+        expected = torch.zeros(o)
+        for a, lora_a in zip(weights, loras, strict=True):
+            for b, lora_b in zip(weights, loras, strict=True):
+                if lora_a is None or lora_b is None:
+                    continue
+                for unit in range(min(lora_a.B.shape[1], lora_b.A.shape[0])):
+                    expected += a * b * lora_a.B[:, unit] * (lora_b.A[unit] @ x[0, t])
+        torch.testing.assert_close(y[0, t], expected)
+    torch.testing.assert_close(alpha, torch.tensor(weights).expand(1, l, k))
+
+
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+def test_lorahub_one_hot_is_that_lora(sign):
+    """Of either sign: both of its halves change theirs."""
+    x, loras = torch.randn(1, l, i), make_loras()
+    y, _ = run(placed("lorahub", loras, weights=[0.0, 0.0, sign, 0.0]), x)
+    torch.testing.assert_close(y, x @ loras[2].A.T @ loras[2].B.T)
+    assert y.abs().max() > 0.1
+    nothing, _ = run(placed("lorahub", loras, weights=[0.0] * 4), x)
+    assert not nothing.any()
 
 
 def test_an_untrained_router_is_the_mixture():

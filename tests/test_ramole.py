@@ -102,7 +102,11 @@ def test_opening_loads_no_model_and_using_it_does(tiny_llama, tmp_path):
 
 
 def test_every_method_answers(ramole):
-    requests = [Request("Is it going to rain?", method=name, **ASK) for name in METHODS]
+    fit = {"examples": [("Is it warm?", "yes")], "options": {"steps": 3}}
+    requests = [
+        Request("Is it going to rain?", method=name, **ASK, **(fit if method.row.fits else {}))
+        for name, method in METHODS.items()
+    ]
     answers = ramole.generate(requests)
     for name, answer in zip(METHODS, answers, strict=True):
         assert answer.new_tokens == 5 and answer.finish_reason == "length"

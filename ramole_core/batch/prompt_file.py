@@ -13,7 +13,7 @@ from ramole_core.batch.formats import READERS, kind_of
 from ramole_core.batch.rows import BadRow, Batch, BatchLimits, BatchRow, Kind, beginning
 from ramole_core.errors import RamoleError
 from ramole_core.request import Request
-from ramole_core.request_parts import read_history
+from ramole_core.request_parts import read_examples, read_history
 
 ENDINGS: dict[str, Kind] = {".csv": "csv", ".tsv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl"}
 """What a file's ending says about it; for any other, the text itself decides."""
@@ -107,6 +107,9 @@ def _within(request: Request, limits: BatchLimits) -> None:
     if most is not None and length > most:
         what = "conversation" if earlier else "prompt"
         raise RamoleError(f"The {what} has {length} characters, and {most} is the most.")
+    size = sum(len(pair.input) + len(pair.target) for pair in read_examples(request.examples))
+    if most is not None and size > most:
+        raise RamoleError(f"The examples have {size} characters, and {most} is the most.")
     count = request.k if request.adapters is None else len(request.adapters)
     count = max(count, *(len(turn.adapters or ()) for turn in earlier), 0)
     if limits.adapters is not None and count > limits.adapters:

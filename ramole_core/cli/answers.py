@@ -9,8 +9,11 @@ from ramole_core.cli.opening import Exclude, Json, Owner, opened
 from ramole_core.errors import RamoleError
 from ramole_core.methods import describe_options, read_values
 from ramole_core.terminal.console import (
+    read_pairs,
     read_prompt,
     read_turns,
+    say,
+    tell_fitting,
     write_answer,
     write_json,
     write_table,
@@ -73,6 +76,19 @@ def generate(
     drop_turns: Annotated[
         bool, typer.Option("--drop-turns", help="Drop the oldest turns where they do not fit.")
     ] = False,
+    examples: Annotated[
+        Path | None,
+        typer.Option(
+            help='Pairs to find the weights on (lorahub), one a line: {"inputs": ..., "targets": '
+            "...}, or input => target."
+        ),
+    ] = None,
+    keep: Annotated[
+        str | None, typer.Option(help="Keep the weights that were found as a mix of this name.")
+    ] = None,
+    mix: Annotated[
+        str | None, typer.Option(help="A mix that was kept: its method, adapters and weights.")
+    ] = None,
     abstain: Annotated[
         bool | None, typer.Option(help="The base may answer where no adapter fits, or may not.")
     ] = None,
@@ -108,9 +124,18 @@ def generate(
         history=read_turns(history) if history else (),
         drop_turns=drop_turns,
         abstain=abstain,
+        examples=read_pairs(examples) if examples else (),
+        mix=mix,
     )
+    if keep is not None and not request.examples:
+        raise RamoleError("--keep keeps weights that are found on examples; add --examples FILE.")
     with opened(load=True) as ramole:
-        answer = write_answer(ramole.stream(request), quiet=as_json)
+        steps = ramole.stream(request, fitting=lambda how: None if as_json else tell_fitting(how))
+        answer = write_answer(steps, quiet=as_json)
+        if keep is not None:
+            kept = ramole.keep_mix(keep, answer, owner)
+            if not as_json:
+                say(f"Kept as the mix {kept.name}; --mix {kept.name} asks with it.")
         if trace is not None:
             write_trace(answer, trace)
         if as_json:

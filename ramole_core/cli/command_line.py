@@ -16,6 +16,7 @@ from ramole_core.benchmarks.command import benchmark
 from ramole_core.cli.answers import generate, retrieve
 from ramole_core.cli.chat import chat
 from ramole_core.cli.doctor import doctor
+from ramole_core.cli.mixes import mixes
 from ramole_core.cli.pool import add, list_adapters, remove
 from ramole_core.errors import RamoleError
 from ramole_core.evaluation.calibrate_command import calibrate
@@ -46,6 +47,7 @@ app.command("merge")(merge)
 app.command("retrieve")(retrieve)
 app.command("generate")(generate)
 app.command("chat")(chat)
+app.command("mixes")(mixes)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -35,6 +35,7 @@ from ramole_core.composition.router import (
     load_router as load_router,
     random_router as random_router,
 )
+from ramole_core.composition.search import Search as Search, Tried as Tried
 from ramole_core.composition.sites import Sites as Sites, block_of as block_of
 from ramole_core.composition.surprise import Response as Response, surprise_of as surprise_of
 from ramole_core.composition.trained import (

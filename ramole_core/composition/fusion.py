@@ -40,12 +40,17 @@ class Fusion(Composition):
     merges = True
 
     def decide(self, ask: Ask) -> Decision:
-        shares = ask.weights or (1 / max(ask.k, 1),) * ask.k
-        rank = max((adapter.rank for adapter in ask.adapters), default=0)
-        return Decision(
-            torch.tensor(shares, dtype=torch.float32).repeat(len(ask.present), 1),
-            merge=Merge(lambda loras: fuse(loras, shares), rank),
-        )
+        return fused(ask)
+
+
+def fused(ask: Ask) -> Decision:
+    """One LoRA made with the request's weights, or with 1/k each."""
+    shares = ask.weights or (1 / max(ask.k, 1),) * ask.k
+    rank = max((adapter.rank for adapter in ask.adapters), default=0)
+    return Decision(
+        torch.tensor(shares, dtype=torch.float32).repeat(len(ask.present), 1),
+        merge=Merge(lambda loras: fuse(loras, shares), rank),
+    )
 
 
 def fuse(loras: Sequence[Lora | None], shares: Sequence[float]) -> Lora | None:

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ramole_core.composition.decision import Ask, Decision, check
 from ramole_core.composition.lora import LoraSet
+from ramole_core.composition.search import Search
 from ramole_core.composition.sites import Sites
 from ramole_core.composition.surprise import Response
 from ramole_core.composition.trained import Trained
@@ -127,6 +128,10 @@ class Composition:
 
     def check(self, candidates: Sequence[Candidate], trained: Trained | None) -> None:
         """Raises RamoleError where it cannot use one of them, before any request runs."""
+
+    def search(self, k: int, options: Mapping[str, Value], *, seed: int) -> Search:
+        """The search for k weights of a method whose row `fits`."""
+        raise NotImplementedError(f"{self.row.name} fits nothing")
 
     def pool(self, trained: Trained | None) -> Mapping[str, str] | None:
         """The adapters that it takes where none are named, where it knows a fixed pool: content

@@ -3,7 +3,7 @@
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -14,13 +14,20 @@ from ramole_core.composition import Candidate, Response, find_method
 from ramole_core.engine.alone import AloneReader
 from ramole_core.engine.attention import ServedAttention
 from ramole_core.engine.faults import fault_of
+from ramole_core.engine.fitting import Fit, KnownFits, check_turns, needs_fit
 from ramole_core.engine.given import check_prefix
 from ramole_core.engine.kv import KvCache
 from ramole_core.engine.model_runner import ModelRunner
+from ramole_core.engine.pair_reading import PairReading, encode_pairs
 from ramole_core.engine.placement import Placer, Weights
 from ramole_core.engine.prompt import Prepared, Prompt, Turn, read_prompt
 from ramole_core.engine.reference import Reference, response_of, watch_inputs
-from ramole_core.engine.request_state import RequestState, new_request_state, spell
+from ramole_core.engine.request_state import (
+    RequestState,
+    new_pair_state,
+    new_request_state,
+    spell,
+)
 from ramole_core.engine.scheduler import Event, Scheduler, Sizes
 from ramole_core.engine.segment_maker import SegmentMaker
 from ramole_core.engine.segments import Segment, Segments
@@ -95,6 +102,7 @@ class Engine:
         self._alone = AloneReader(base.model, runner=self._runner, placer=self._placer)
         self.store.measure = Reference(self._read_ends, base.tokenizer).measure
         self._eos = _end_tokens(base)
+        self._known_fits = KnownFits()
         self.scheduler = Scheduler(
             tokenizer=base.tokenizer,
             layout=self.layout,
@@ -137,7 +145,9 @@ class Engine:
         for turn in turns:
             method = find_method(turn.request.method)
             method.check(turn.candidates, None if turn.request.weights else self._weights(method))
-        return Prepared(request, turns, prompt)
+        prepared = Prepared(request, turns, prompt)
+        check_turns(prepared)
+        return prepared
 
     def submit(
         self,
@@ -146,7 +156,8 @@ class Engine:
         session: str = "",
         address: str = "",
         stopped: bool = False,
-        deliver: Callable[[RequestState, Step | Generation | Exception], None] | None = None,
+        deliver: Callable[[RequestState, Step | Generation | PairReading | Exception], None]
+        | None = None,
     ) -> RequestState:
         """Put a request into the queue; its adapters are read, its method decides and merges are
         made here, in the caller's thread. Of one that is `stopped` already, nothing is made.
@@ -178,6 +189,50 @@ class Engine:
 
         return self.scheduler.submit(
             make, len(prompt.ids) + prompt.room, session=session, address=address, deliver=deliver
+        )
+
+    def fit(self, prepared: Prepared) -> Fit | None:
+        """The search for the request's weights, at its start or known already; None where it needs
+        none. Raises RamoleError where an example is too long, or the method cannot search."""
+        if not needs_fit(prepared):
+            return None
+        pairs = encode_pairs(prepared.turns[-1].request, self._base.tokenizer, context=self.context)
+        return Fit(prepared, pairs, self._known_fits)
+
+    def submit_step(
+        self,
+        fit: Fit,
+        *,
+        session: str = "",
+        address: str = "",
+        deliver: Callable[[RequestState, Step | Generation | PairReading | Exception], None],
+    ) -> RequestState:
+        """Put the next step of a search into the queue: its examples, read by one row under the
+        weights that it asks for; `deliver` gets the `PairReading` once all are read.
+
+        Raises as `submit` does.
+        """
+        self.scheduler.queue.check_place(session=session, address=address)
+        asked, reading = fit.ask(), fit.reading()
+        placement = self._maker.place(asked, fit.candidates, passing=True)
+        names = tuple(one.name for one in fit.candidates)
+        segments = Segments((Segment(reading.longest, placement, names),))
+        self._check_made(segments)
+
+        def make(number: int) -> RequestState:
+            return new_pair_state(
+                number,
+                replace(asked, trace=False),
+                reading,
+                segments=segments,
+                candidates=fit.candidates,
+                tokenizer=self._base.tokenizer,
+                session=session,
+                address=address,
+            )
+
+        return self.scheduler.submit(
+            make, reading.longest, session=session, address=address, deliver=deliver
         )
 
     def _check_made(self, segments: Segments) -> None:

@@ -181,10 +181,14 @@ class KvCache:
             sequence.length += n
             done += n
 
-    def close(self, sequence: Sequence) -> None:
-        """Give it back; its pages can be found until their room is needed."""
+    def close(self, sequence: Sequence, *, keep: bool = True) -> None:
+        """Give it back; its pages can be found until their room is needed, or without `keep` only
+        while others have them too."""
         self._drop_unwritten(sequence)
-        if sequence.length % PAGE:
+        for page in reversed(sequence.pages if not keep else ()):
+            if page.refs == 1 and not page.below and page.above is not None:
+                self._tree.remove(page)
+        if keep and sequence.length % PAGE:
             self._drop_twin(sequence.pages[-1])
         while sequence.pages:
             self._pool.release(sequence.pages.pop())

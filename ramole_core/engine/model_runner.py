@@ -5,7 +5,7 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 from transformers import PreTrainedModel
 
@@ -24,6 +24,8 @@ class Piece:
     ids: Many[int]
     mix: RowMix
     traced: bool = False
+    keep: int = 1
+    """After how many of its last tokens logits are wanted."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,8 @@ class Output:
 
     logits: Float[Tensor, "b v"]
     """After its last token."""
+    kept: dict[int, Float[Tensor, "keep v"]]
+    """After its last `keep` tokens, of a piece that keeps more than one."""
     gates: list[Tensor | None]
     """[l, 2, layer, module, k] float16, weights and contributions; None: not traced, or no adapter
     is at work."""
@@ -99,7 +103,7 @@ class ModelRunner:
                     position_ids=cache.positions,
                     cache=cache,
                     use_cache=True,
-                    logits_to_keep=torch.tensor(counts, device=device).cumsum(0) - 1,
+                    logits_to_keep=_kept_places(pieces).to(device),
                 ).logits[0]
         finally:
             self._attention.step = None
@@ -111,13 +115,25 @@ class ModelRunner:
                 *(told, cache.positions, logits),
             )
             logits = logits.clone()
-        return self._output(logits, forward, traced, len(pieces))
+        parts = logits.split([piece.keep for piece in pieces])
+        kept = {n: part for n, part in enumerate(parts) if len(part) > 1}
+        if kept:
+            logits = torch.stack([part[-1] for part in parts])
+        return self._output(logits, forward, traced, len(pieces), kept=kept)
 
-    def _output(self, logits: Tensor, forward: Forward, traced: list[int], b: int) -> Output:
+    def _output(
+        self,
+        logits: Tensor,
+        forward: Forward,
+        traced: list[int],
+        b: int,
+        *,
+        kept: dict[int, Tensor] | None = None,
+    ) -> Output:
         gates: list[Tensor | None] = [None] * b
         for n, found in zip(traced, forward.traces(), strict=True):
             gates[n] = found.clone()
-        return Output(logits, gates, forward.faults)
+        return Output(logits, kept or {}, gates, forward.faults)
 
     def _repeats(self, batch: BatchMix, counts: list[int]) -> bool:
         """Whether this step decodes, as the one before it did with the same rows, and can be
@@ -137,6 +153,15 @@ class ModelRunner:
     def forget(self) -> None:
         """Drop what was built for the batch that ended."""
         self._batch = self._decoded = self._replay = None
+
+
+def _kept_places(pieces: Many[Piece]) -> Int[Tensor, "n"]:
+    """The last `keep` tokens of each piece, as places in the forward."""
+    found, end = [], 0
+    for piece in pieces:
+        end += len(piece.ids)
+        found += range(end - piece.keep, end)
+    return torch.tensor(found)
 
 
 def same(rows: Many[RowMix], mixes: Many[RowMix]) -> bool:

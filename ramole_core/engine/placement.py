@@ -42,6 +42,8 @@ class Held:
     key: Hashable
     units: Units
     activation: str = ""
+    passing: bool = False
+    """It is tried once: it leaves the bank with its request."""
 
 
 @dataclass(frozen=True)
@@ -88,12 +90,15 @@ class Placer:
         request: Request,
         candidates: Sequence[Candidate],
         off: Bool[Tensor, "module columns"] | None = None,
+        *,
+        passing: bool = False,
     ) -> Placement:
         """Read the adapters and let the method decide; safe in any thread.
 
         `off` [module, k+1] is True where an adapter is switched off, as though it lacked the
         module; its last column is a bypass's. What a candidate answered to the prompt stays.
-        Raises RamoleError where the method cannot use them, or where they could never fit.
+        `passing`: a merge is tried once, and kept nowhere. Raises RamoleError where the method
+        cannot use them, or where they could never fit.
         """
         method = find_method(request.method)
         candidates = list(candidates)[: method.experts(len(candidates))]
@@ -119,7 +124,9 @@ class Placer:
         if off is not None:
             decision = deciding_without(decision, ask, off[:, -1])
         if decision.merge is not None:
-            one = self._merged(request.method, candidates, ask, decision, decision.merge)
+            one = self._merged(
+                request.method, candidates, ask, decision, decision.merge, passing=passing
+            )
             present = one.units.present[:, None]
             key = placement_key(request.method, ask, decision, held=[one.key], present=present)
             return Placement(decision, (one,), present=present, lacks=~ask.present, key=key)
@@ -138,7 +145,10 @@ class Placer:
         try:
             for held in placement.held:
                 slot = self._bank.acquire(
-                    held.key, lambda held=held: held.units, activation=held.activation
+                    held.key,
+                    lambda held=held: held.units,
+                    activation=held.activation,
+                    passing=held.passing,
                 )
                 if slot is None:
                     break
@@ -205,6 +215,8 @@ class Placer:
         ask: Ask,
         decision: Decision,
         merge: Merge,
+        *,
+        passing: bool,
     ) -> Held:
         """The one LoRA of a merge, made once for what it depends on."""
         self._check_room(merge.rank)
@@ -226,9 +238,9 @@ class Placer:
                     made[path] = lora
             return pack_units(made, self._layout, dtype=self._dtype)
 
-        units = self._store.made(key, make)
+        units = self._store.made(key, make, keep=not passing)
         self._check_room(units.rank)
-        return Held(key, units)
+        return Held(key, units, passing=passing)
 
     def _bypass(self, method: str, decision: Decision) -> Held | None:
         bypass = decision.bypass

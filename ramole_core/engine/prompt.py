@@ -68,7 +68,13 @@ class Prepared:
 
     def bare(self) -> "Prepared":
         """The same tokens by the base alone."""
-        alone = {"method": "base", "adapters": None, "weights": None, "options": None}
+        alone = {
+            "method": "base",
+            "adapters": None,
+            "weights": None,
+            "options": None,
+            "examples": (),
+        }
         turns = tuple(Turn(replace(turn.request, **alone), ()) for turn in self.turns)
         return Prepared(replace(self.request, without=(), **alone), turns, self.prompt)
 

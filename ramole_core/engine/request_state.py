@@ -14,6 +14,7 @@ from transformers import PreTrainedTokenizerBase
 from ramole_core.composition import Candidate
 from ramole_core.engine.decoding import TextStream, choose_token, make_generator, skip_draws
 from ramole_core.engine.kv import Sequence
+from ramole_core.engine.pair_reading import PairReading
 from ramole_core.engine.segments import Segment, Segments
 from ramole_core.engine.trace import Gates
 from ramole_core.layers import Layout, RowMix
@@ -43,7 +44,9 @@ class RequestState:
     """Goes into the answer's."""
     address: str = ""
     """Where the session comes from; empty: unknown, the session stands for it."""
-    deliver: Callable[["RequestState", "Step | Generation | Exception"], None] = lambda *_: None
+    deliver: Callable[["RequestState", "Step | Generation | PairReading | Exception"], None] = (
+        lambda *_: None
+    )
     """Called with each token and the end, by the thread that runs the model."""
     sequence: Sequence | None = None
     """Its keys and values, once it runs."""
@@ -59,6 +62,8 @@ class RequestState:
     finish_reason: str = ""
     new: int = 0
     """Tokens that were made here."""
+    reading: PairReading | None = None
+    """Pairs that are read for their losses, one at a time, in place of an answer."""
     _cancelled: threading.Event = field(default_factory=threading.Event)
 
     def cancel(self) -> None:
@@ -120,6 +125,14 @@ class RequestState:
             adapters=tuple(c.name for c in self.candidates),
             scores=tuple(c.score for c in self.candidates),
         )
+
+    def take_pair(self) -> None:
+        """What is fed from now on is the pair that `reading` has come to. The cache is asked for
+        its prompt at most: after the other tokens logits are wanted."""
+        assert self.reading is not None
+        pair = self.reading.pair
+        self.ids = list(pair.ids)
+        self.content = self.segments.content(self.ids[: pair.prompt_length])
 
     def push(self, token: int, eos: frozenset[int]) -> str:
         """The text that a token of the answer adds; ends the request where it is over."""
@@ -203,6 +216,37 @@ def new_request_state(
     for token in state.tokens:
         state.push(token, eos)
     skip_draws(state.generator, request, len(state.tokens))
+    return state
+
+
+def new_pair_state(
+    number: int,
+    request: Request,
+    reading: PairReading,
+    *,
+    segments: Segments,
+    candidates: tuple[Candidate, ...],
+    tokenizer: PreTrainedTokenizerBase,
+    session: str,
+    address: str,
+) -> RequestState:
+    """Pairs that wait to be read; one row reads them all."""
+    state = RequestState(
+        number=number,
+        request=request,
+        session=session,
+        address=address,
+        ids=[],
+        prompt_length=reading.longest,
+        segments=segments,
+        candidates=candidates,
+        room=0,
+        text=TextStream(tokenizer, stop=()),
+        generator=make_generator(request),
+        content=segments.content(()),
+        reading=reading,
+    )
+    state.take_pair()
     return state
 
 

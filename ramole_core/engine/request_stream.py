@@ -1,17 +1,23 @@
 """One caller's requests: fed in as far as they fit, what comes of them collected as it comes.
 
+A request whose weights have to be found first stands aside meanwhile: of all that a caller asks one
+search runs at a time, one row of the batch.
+
 Without an `EngineThread` the callers step the engine themselves, in turn (scripts, ZeroGPU).
 """
 
 import queue
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 
 from ramole_core.engine.engine import Engine
 from ramole_core.engine.engine_thread import EngineThread
+from ramole_core.engine.fitting import Fit, needs_fit
+from ramole_core.engine.pair_reading import PairReading
 from ramole_core.engine.prompt import Prepared
 from ramole_core.engine.request_state import RequestState
 from ramole_core.errors import Busy
-from ramole_core.request import Generation, Step
+from ramole_core.request import Fitting, Generation, Step
 
 LOOK = 0.05
 """Seconds between two looks at whether a caller has gone, while nothing comes."""
@@ -30,40 +36,50 @@ class RequestStream:
         address: str = "",
         cancelled: Callable[[], bool],
         waiting: Callable[[int, int], None],
+        fitting: Callable[[int, Fitting], None] = lambda index, how: None,
     ):
-        """`thread` gives the thread that steps the engine now, None where callers do."""
+        """`thread` gives the thread that steps the engine now, None where callers do; `fitting` is
+        told how a search stands, after each step, with its request's index."""
         self._engine, self._thread = engine, thread
         self._asked = list(asked)
         self._session, self._cancelled, self._waiting = session, cancelled, waiting
-        self._address = address
-        self._news: queue.SimpleQueue[tuple[RequestState, Step | Generation | Exception]] = (
-            queue.SimpleQueue()
-        )
+        self._address, self._fitting = address, fitting
+        self._news: queue.SimpleQueue[
+            tuple[RequestState, Step | Generation | PairReading | Exception]
+        ] = queue.SimpleQueue()
         self._open: dict[RequestState, int] = {}
         self._places: dict[int, int] = {}
         self._next = 0
+        self._unfitted: list[int] = []
+        """Whose weights have to be found; the first one's search runs."""
+        self._fit: Fit | None = None
+        self._trying: RequestState | None = None
+        """The step of the search that is in the engine."""
+        self._fitted: dict[int, Fitting] = {}
         self._stopped = False
 
     def __iter__(self) -> Iterator[tuple[int, Step | Generation]]:
         """Every token and answer, with the index of its request; raises what its request met."""
         try:
-            while self._open or self._next < len(self._asked):
+            while self._open or self._unfitted or self._next < len(self._asked):
                 if not self._stopped and self._cancelled():
                     self._stop()
                 self._feed()
+                self._search()
                 self._tell_places()
                 yield from self._take()
         finally:
             self._stop()
-            if self._open:
+            if self._fit is not None:
+                self._fit.close()
+            if self._open or self._trying:
                 self._drain()
 
     def _stop(self) -> None:
         self._stopped = True
-        for state in self._open:
+        for state in (*self._open, *([self._trying] if self._trying else [])):
             state.cancel()
-        if (thread := self._thread()) is not None:
-            thread.wake()
+        self._wake()
 
     def _feed(self) -> None:
         """Submit what fits: as many as run at once, so that a long list is no crowd in the queue.
@@ -71,26 +87,86 @@ class RequestStream:
         What is stopped before it was fed goes in as well, to come out as cancelled.
         """
         most = self._engine.sizes.max_batch
-        while self._next < len(self._asked) and len(self._open) < most:
+        while self._next < len(self._asked) and len(self._open) + len(self._unfitted) < most:
             prepared = self._asked[self._next]
-            try:
-                state = self._engine.submit(
-                    prepared,
-                    session=self._session or prepared.request.owner or "",
-                    address=self._address,
-                    stopped=self._stopped,
-                    deliver=lambda state, item: self._news.put((state, item)),
-                )
-            except Busy:
-                if not self._next and not self._open:
-                    raise
+            if needs_fit(prepared) and not self._stopped:
+                self._unfitted.append(self._next)
+            elif not self._submit(self._next, prepared):
                 break
-            self._open[state] = self._next
-            if self._stopped:
-                state.cancel()
             self._next += 1
-            if (thread := self._thread()) is not None:
-                thread.wake()
+
+    def _submit(self, index: int, prepared: Prepared) -> bool:
+        """Put a request into the queue; False: there is no place now."""
+        try:
+            state = self._engine.submit(
+                prepared,
+                session=self._session or prepared.request.owner or "",
+                address=self._address,
+                stopped=self._stopped,
+                deliver=lambda state, item: self._news.put((state, item)),
+            )
+        except Busy:
+            if self._first(index):
+                raise
+            return False
+        self._open[state] = index
+        if self._stopped:
+            state.cancel()
+        self._wake()
+        return True
+
+    def _first(self, index: int) -> bool:
+        """Whether nothing has been asked before it: then busy is told, else it waits."""
+        return not (index or self._open or self._fit)
+
+    def _search(self) -> None:
+        """The next step of the search that is on; a request whose weights are found goes in."""
+        while self._unfitted and self._trying is None:
+            index = self._unfitted[0]
+            prepared = self._asked[index]
+            if not self._stopped:
+                if self._fit is None:
+                    self._fit = self._engine.fit(prepared)
+                assert self._fit is not None
+                if not self._fit.done:
+                    self._try(index, self._fit)
+                    return
+                prepared = self._fit.fitted
+            if self._fit is not None and (report := self._fit.report) is not None:
+                self._fitted[index] = report
+            if not self._submit(index, prepared):
+                return
+            if self._fit is not None:
+                self._fit.close()
+            self._fit = None
+            del self._unfitted[0]
+
+    def _try(self, index: int, fit: Fit) -> None:
+        try:
+            self._trying = self._engine.submit_step(
+                fit,
+                session=self._session or self._asked[index].request.owner or "",
+                address=self._address,
+                deliver=lambda state, item: self._news.put((state, item)),
+            )
+        except Busy:
+            if not (index or self._open or fit.report):
+                raise
+        self._wake()
+
+    def _tried(self, item: Step | Generation | PairReading | Exception) -> None:
+        """What came of a step of the search."""
+        self._trying = None
+        if isinstance(item, Exception):
+            raise item
+        if isinstance(item, PairReading) and self._fit is not None:
+            self._fit.tell(item.loss)
+            if (report := self._fit.report) is not None:
+                self._fitting(self._unfitted[0], report)
+
+    def _wake(self) -> None:
+        if (thread := self._thread()) is not None:
+            thread.wake()
 
     def _tell_places(self) -> None:
         unsure = [(t, i) for t, i in self._open.items() if self._places.get(i) != 0]
@@ -110,12 +186,18 @@ class RequestStream:
         except queue.Empty:
             return
         while True:
-            index = self._open[state]
-            if not isinstance(item, Step):
-                del self._open[state]
-            if isinstance(item, Exception):
-                raise item
-            yield index, item
+            if state is self._trying:
+                self._tried(item)
+            else:
+                index = self._open[state]
+                if not isinstance(item, Step):
+                    del self._open[state]
+                if isinstance(item, Exception):
+                    raise item
+                if isinstance(item, Generation):
+                    item = replace(item, fitted=self._fitted.get(index))
+                assert not isinstance(item, PairReading)
+                yield index, item
             try:
                 state, item = self._news.get_nowait()
             except queue.Empty:

@@ -16,6 +16,7 @@ from ramole_core.engine.chunk import Share, next_chunk
 from ramole_core.engine.faults import fault_of
 from ramole_core.engine.kv import KvCache
 from ramole_core.engine.model_runner import ModelRunner, Output, Piece
+from ramole_core.engine.pair_reading import PairReading
 from ramole_core.engine.placement import Placement
 from ramole_core.engine.request_state import RequestState
 from ramole_core.engine.waiting import WaitingQueue
@@ -23,11 +24,15 @@ from ramole_core.errors import RamoleError
 from ramole_core.layers import Layout, RowMix
 from ramole_core.request import Generation, Step
 
-Event = tuple[RequestState, Step | Generation | RamoleError]
+Event = tuple[RequestState, Step | Generation | PairReading | RamoleError]
 ALONE = 4
 """A step may read this many chunks of prompts where no row waits for its next token."""
 FEW = 8
 """Tokens that are read in the same step, behind a chunk that has read all before them."""
+ASIDE = 4
+"""Tokens of examples (`PairReading`) that may be read for each step in which rows decode; what is
+saved up is read at once. Without it a search would slow all others as a prompt does that never
+ends; so it costs them about what one row more does. Where nobody decodes there is no limit."""
 
 
 @dataclass(frozen=True)
@@ -83,6 +88,8 @@ class Scheduler:
         self.queue = WaitingQueue(most=sizes.max_queue, rows=sizes.max_batch)
         self._reading: list[RequestState] = []
         self._rows: list[RequestState] = []
+        self._saved = 0
+        """Tokens of examples that may be read beside rows that decode."""
         self._stats = Stats()
 
     # --- the door -----------------------------------------------------------------------------
@@ -94,7 +101,8 @@ class Scheduler:
         *,
         session: str = "",
         address: str = "",
-        deliver: Callable[[RequestState, Step | Generation | Exception], None] | None = None,
+        deliver: Callable[[RequestState, Step | Generation | PairReading | Exception], None]
+        | None = None,
     ) -> RequestState:
         """Put a request of at most `length` tokens into the queue, made by its number; `deliver`
         is called with all that comes of it.
@@ -251,9 +259,17 @@ class Scheduler:
             before = state.fed
             self._kv.extend(state.sequence, state.content, traced=state.request.trace)
             self._met(state, before)
+            if self._held_back(state):
+                continue
             if (most is None or state.unfed <= most) and self._mixed(state, events):
                 ready.append(state)
         return next_chunk(ready, budget)
+
+    def _held_back(self, state: RequestState) -> bool:
+        """Whether an example waits until rows that decode have made enough steps for it."""
+        if state.reading is None or not self._rows:
+            return False
+        return self._saved < min(state.unfed, self.sizes.prefill_chunk)
 
     def _prefill(self, chunk: Sequence[Share], events: list[Event]) -> None:
         began = time.perf_counter()
@@ -262,6 +278,10 @@ class Scheduler:
         chosen = output.logits.float().argmax(-1).tolist()
         for row, (state, count) in enumerate((share.state, share.count) for share in chunk):
             if not self._commit(state, count, row, output, events):
+                continue
+            if state.reading is not None:
+                self._saved = max(0, self._saved - count)
+                self._hear(state, count, row, output, events)
                 continue
             if state.unfed:
                 continue
@@ -277,7 +297,34 @@ class Scheduler:
     def _piece(self, state: RequestState, count: int) -> Piece:
         assert state.sequence is not None and state.mix is not None
         ids = state.ids[state.fed : state.fed + count]
+        if state.reading is not None:
+            keep = max(1, state.reading.wanted(state.fed, state.fed + count))
+            return Piece(state.sequence, ids, state.mix, keep=keep)
         return Piece(state.sequence, ids, state.mix, state.request.trace and state.segment.mixed)
+
+    def _hear(
+        self, state: RequestState, count: int, row: int, output: Output, events: list[Event]
+    ) -> None:
+        """What a forward says of an example; after the last one the request has ended. After each
+        it goes behind those that wait to be read."""
+        reading = state.reading
+        assert reading is not None and state.sequence is not None
+        if wanted := reading.wanted(state.fed - count, state.fed):
+            kept = output.kept.get(row, output.logits[row : row + 1])
+            reading.hear(kept[-wanted:], state.fed)
+        if state.unfed:
+            return
+        if not reading.advance():
+            self._leave(state)
+            self._stats.finished += 1
+            events.append((state, reading))
+            return
+        state.take_pair()
+        self._kv.close(state.sequence, keep=False)
+        state.sequence = self._kv.open(state.content, state.length)
+        assert state.sequence is not None, "it gave back as many pages as it takes"
+        self._reading.remove(state)
+        self._reading.append(state)
 
     def _commit(
         self, state: RequestState, count: int, row: int, output: Output, events: list[Event]
@@ -303,7 +350,8 @@ class Scheduler:
     def _decode(self, events: list[Event]) -> None:
         began = time.perf_counter()
         rows = [state for state in list(self._rows) if self._mixed(state, events)]
-        if not rows:  # the adapters of what comes next have no room yet
+        if not rows:  # the adapters of what comes next have no room yet: nobody is slowed
+            self._saved = self.sizes.prefill_chunk
             return
         output = self._runner.forward([self._piece(state, 1) for state in rows], self._kv)
         chosen = output.logits.float().argmax(-1).tolist()
@@ -313,6 +361,8 @@ class Scheduler:
         for state in rows:
             if state.finish_reason:
                 self._finish(state, events)
+        waits = any(state.reading is not None for state in self._reading)
+        self._saved = min(self._saved + ASIDE, self.sizes.prefill_chunk) if waits else 0
         self._stats.decode_tokens += len(rows)
         self._stats.decode_forwards += 1
         self._stats.decode_seconds += time.perf_counter() - began
@@ -341,7 +391,7 @@ class Scheduler:
         elif state in self._reading:
             self._reading.remove(state)
         if state.sequence is not None:
-            self._kv.close(state.sequence)
+            self._kv.close(state.sequence, keep=state.reading is None)
         if state.mix is not None:
             self._release(state.mix)
         state.mix = state.sequence = None

@@ -57,11 +57,17 @@ class SegmentMaker:
         return found
 
     def place(
-        self, request: Request, candidates: Sequence[Candidate], off: Tensor | None = None
+        self,
+        request: Request,
+        candidates: Sequence[Candidate],
+        off: Tensor | None = None,
+        *,
+        passing: bool = False,
     ) -> Placement:
-        """What the method decides; raises RamoleError, also for a fault that nobody foresaw."""
+        """What the method decides, `passing` as of the placer; raises RamoleError, also for a fault
+        that nobody foresaw."""
         try:
-            return self._placer.prepare(request, candidates, off)
+            return self._placer.prepare(request, candidates, off, passing=passing)
         except RamoleError:
             raise
         except Exception as error:

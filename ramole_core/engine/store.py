@@ -76,13 +76,14 @@ class UnitStore:
                 self.nbytes -= self._held.popitem(last=False)[1].nbytes
             return self._held.get(key, units)
 
-    def made(self, key: Hashable, make: Callable[[], Units]) -> Units:
+    def made(self, key: Hashable, make: Callable[[], Units], *, keep: bool = True) -> Units:
         """Units that are made and not uploaded (a merge, a bypass): once while they are in the
-        host cache, never written. `make` runs one at a time."""
+        host cache, never written; without `keep` they do not go in. `make` runs one at a time."""
         with self._making:
             units = self._look_up(key)
             if units is None:
-                units = self._keep(key, make())
+                units = make()
+                units = self._keep(key, units) if keep else units
                 self.makes += 1
         return units
 

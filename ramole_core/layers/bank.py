@@ -37,6 +37,8 @@ class Slot:
     activation: str = ""
     """Between A and B of a bypass; empty for a LoRA."""
     pins: int = 0
+    passing: bool = False
+    """Nobody will ask for it again: it leaves with its last request."""
 
 
 @dataclass
@@ -140,7 +142,12 @@ class Bank:
     # --- adapters -----------------------------------------------------------------------------
 
     def acquire(
-        self, key: Hashable, load: Callable[[], Units], *, activation: str = ""
+        self,
+        key: Hashable,
+        load: Callable[[], Units],
+        *,
+        activation: str = "",
+        passing: bool = False,
     ) -> Slot | None:
         """Pin the adapter, loading it where it is not here; None where pinned ones fill the bank.
 
@@ -152,7 +159,7 @@ class Bank:
             if not self._make_room(units.rank):
                 return None
             pages = self._take(units.rank)
-            slot = Slot(key, self._number(), pages, units.present, activation)
+            slot = Slot(key, self._number(), pages, units.present, activation, passing=passing)
             try:
                 self._write(slot.pages, units)
             except BaseException:
@@ -163,11 +170,14 @@ class Bank:
         self._slots.pop(key, None)
         self._slots[key] = slot
         slot.pins += 1
+        slot.passing &= passing
         return slot
 
     def release(self, slot: Slot) -> None:
         """One request less needs it."""
         slot.pins -= 1
+        if slot.passing and not slot.pins:
+            self._drop(slot)
 
     def fits(self, rank: int) -> bool:
         """Whether adapters of this rank in all could ever be here together."""

@@ -13,10 +13,14 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from ramole_core.errors import RamoleError
-from ramole_core.request_parts import Exchange, read_history
+from ramole_core.request_parts import Example, Exchange, read_example_lines, read_history
 
 if TYPE_CHECKING:
-    from ramole_core.request import Generation, Step
+    from ramole_core.request import Fitting, Generation, Step
+
+
+TOLD = 10
+"""Steps of a search between two lines about it."""
 
 
 def read_prompt(words: str) -> str:
@@ -49,6 +53,28 @@ def read_turns(path: Path) -> tuple[Exchange, ...]:
             f'{path} is not a JSON list of turns, such as [["Hello", "Hi."]]; correct it.'
         )
     return read_history(turns)
+
+
+def read_pairs(path: Path) -> tuple[Example, ...]:
+    """Examples that weights are found on, one a line: `{"inputs": ..., "targets": ...}`, or
+    `input => target`. Raises RamoleError."""
+    try:
+        return read_example_lines(path.read_text(encoding="utf-8"))
+    except UnicodeDecodeError:
+        raise RamoleError(f"{path} is not UTF-8 text; save it as UTF-8.") from None
+
+
+def tell_fitting(how: "Fitting") -> None:
+    """Now and then a line on how the search for weights stands, and what it found."""
+    if how.step == how.steps:
+        pairs = zip(how.adapters, how.weights, strict=True)
+        found = ", ".join(f"{name} {weight:.3f}" for name, weight in pairs)
+        say(
+            f"Found weights: {found}; loss of the examples {how.loss:.3f}, {how.start:.3f} at the "
+            f"start, in {how.seconds:.1f} s."
+        )
+    elif how.step % TOLD == 1:
+        say(f"Finding weights: step {how.step} of {how.steps}, loss {how.loss:.3f} so far")
 
 
 def say(sentence: str) -> None:

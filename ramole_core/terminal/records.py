@@ -1,5 +1,6 @@
 """What `--json` prints: answers, and the checksums that make a run repeatable."""
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,7 +12,7 @@ if TYPE_CHECKING:
     from ramole_core.request import Generation, Request
 
 
-CONVERSATION = ("history", "drop_turns", "prefix_ids", "without")
+CONVERSATION = ("history", "drop_turns", "prefix_ids", "without", "examples", "mix")
 """Fields of a request that its answer's record has where they are said."""
 
 
@@ -37,6 +38,7 @@ def answer_record(
         "first_token_seconds": answer.first_token_seconds,
         "stages": answer.extra,
         "trace": trace and str(trace),
+        **({"fitted": asdict(answer.fitted)} if answer.fitted else {}),
         **({"evidence": answer.evidence.record()} if answer.evidence else {}),
         **{name: value for name in CONVERSATION if (value := getattr(request, name))},
     }

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing
 from typing import TYPE_CHECKING
 
-from ramole_core import Generation, RamoleError, Request, Step
+from ramole_core import Fitting, Generation, RamoleError, Request, Step
 
 from ..model.reading import BEAT, Reading
 from .fields import MOST_PROMPTS, Ask, checked, refuse_unknown_options
@@ -24,8 +24,11 @@ def streamed(
         for _ in pictures:
             if not reading.ended.is_set():
                 text = "".join(step.text for step in reading.steps[0])
-                place = reading.places.get(0)
-                yield text, {"place": place} if place else {}
+                place, how = reading.places.get(0), reading.fittings.get(0)
+                if how is not None and not text and how.step < how.steps:
+                    yield text, {"fitting": _fitting(how)}
+                else:
+                    yield text, {"place": place} if place else {}
     answer = reading.answers[0]
     yield answer.text, _how(answer, request, reading.steps[0])
 
@@ -91,7 +94,20 @@ def _how(answer: Generation, request: Request, steps: Sequence[Step]) -> dict:
         **({"dropped_turns": int(dropped)} if dropped else {}),
         "seconds": _finite(answer.seconds),
         "first_token_seconds": _finite(answer.first_token_seconds),
+        **({"fitted": _fitting(answer.fitted)} if answer.fitted else {}),
         **({"evidence": answer.evidence.record()} if answer.evidence else {}),
+    }
+
+
+def _fitting(how: Fitting) -> dict:
+    """How a search stands, or what it found."""
+    pairs = zip(how.adapters, how.weights, strict=True)
+    return {
+        "step": how.step,
+        "steps": how.steps,
+        "weights": [{"name": name, "weight": round(weight, 6)} for name, weight in pairs],
+        "loss": round(how.loss, 6),
+        "start": round(how.start, 6),
     }
 
 

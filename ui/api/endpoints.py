@@ -64,12 +64,15 @@ class Endpoints:
         prefix_ids: list[int] | None = None,
         without: list[list] | None = None,
         abstain: bool | None = None,
+        examples: list[list] | None = None,
+        mix: str | None = None,
         request: gr.Request | None = None,
     ) -> tuple[str, dict]:  # pyright: ignore[reportInvalidTypeForm] of one step
         """
         Answer a prompt with the adapters of the pool that fit it, mixed token by token. Streams the
         text so far; the last answer also has the adapters that were used and how it ended. Waits
         while the model loads, and in the queue where many ask at once: it then tells its place.
+        Where weights are found on examples first, it tells the step and the loss so far.
 
         Args:
             prompt: The question or task.
@@ -91,6 +94,8 @@ class Endpoints:
             prefix_ids: Token ids of the answer that are given already; the answer goes on there.
             without: What is switched off: [adapter, layer, module], null for all of them.
             abstain: May the base answer where no adapter fits? Null: as the method does.
+            examples: [input, target] pairs, about 5, to find the weights on: {fitting}.
+            mix: A mix that the server kept, by name: its method, adapters and weights.
         Returns:
             The text so far.
             An object with adapters, method, finish_reason, tokens, seconds; or its place, or empty.
@@ -117,6 +122,8 @@ class Endpoints:
                 prefix_ids=prefix_ids,
                 without=without,
                 abstain=abstain,
+                examples=examples,
+                mix=mix,
             )
             refuse_unknown_options(self.ramole, said)
             answers = streamed(self.ramole, said.request(visitor.owner), address=visitor.address)
@@ -262,6 +269,8 @@ def endpoints(ramole: "Ramole") -> None:
     Endpoints.ask.__doc__ = TEMPLATE.replace("{methods}", _methods(ramole)).replace(
         "{options}", _options(ramole)
     )
+    fitting = ", ".join(row.name for row in ramole.methods() if row.fits)
+    Endpoints.ask.__doc__ = Endpoints.ask.__doc__.replace("{fitting}", fitting)
     six = Endpoints(ramole)
     for answering in (six.ask, six.ask_batch):
         api(gpu(120)(answering), concurrency_limit=None)

@@ -20,8 +20,8 @@ MOST_PROMPTS = 64
 """Prompts of one batch call."""
 MOST_NAMES = 32
 MOST_PARTS = 4_000
-"""Texts, names and numbers in one list of `history`, `prefix_ids` or `without`, all counted."""
-LISTS = ("history", "prefix_ids", "without")
+"""Texts, names and numbers in one list of `LISTS`, all counted."""
+LISTS = ("history", "prefix_ids", "without", "examples")
 """Fields that the request itself reads, and refuses in its own words."""
 WANTED = f"Input should be a JSON object of at most {MOST_NAMES} names with numbers, true or false"
 
@@ -57,6 +57,8 @@ class Ask(BaseModel):
     abstain: bool | None = None
     prefix_ids: Any = None
     without: Any = None
+    examples: Any = None
+    mix: Name | None = None
 
     @field_validator("k", "max_new_tokens", "seed", mode="before")
     @classmethod

@@ -143,6 +143,11 @@ def _note(reading: Reading, count: int) -> str:
     place = reading.places.get(0, 0)
     if place:
         return f"Place {place} in the queue: every row of the batch is taken."
+    if not count and (how := reading.fittings.get(0)) is not None and how.step < how.steps:
+        return (
+            f"Finding weights on the examples: step {how.step} of {how.steps}, loss {how.loss:.3f} "
+            f"so far, {how.start:.3f} at the start."
+        )
     if not count:
         return "Reading the prompt…"
     return STILL if 0 in reading.answers else f"Answering… {count} tokens"
@@ -165,6 +170,7 @@ def _keep(reading: Reading, live: Live, request: Request, found: tuple[Found, ..
 def _bare(request: Request) -> Request:
     """The same text, and the same earlier turns, by the base alone."""
     alone = {"method": "base", "adapters": None, "weights": None, "options": None, "exclude": ()}
+    alone |= {"examples": (), "mix": None}
     return by_the_base(replace(request, **alone, trace=False))
 
 

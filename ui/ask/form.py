@@ -4,9 +4,10 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 
-from ramole_core import RamoleError, Request
+from ramole_core import RamoleError, Request, read_example_lines
 
 from ..parts.fields import METHOD
+from .pairs import lines_of
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,8 @@ class Form:
     raw: bool = False
     mix_anyway: bool = False
     """Adapters answer even where none fits."""
+    examples: str = ""
+    """Pairs to find the weights on, one a line; for a method that does."""
     options: Mapping[str, float] = field(default_factory=dict)
     """The method's own, by name; those that are missing have their defaults."""
 
@@ -60,6 +63,7 @@ class Form:
             owner=owner,
             options=dict(self.options) or None,
             abstain=False if self.mix_anyway else None,
+            examples=read_example_lines(self.examples or ""),
         )
 
 
@@ -85,6 +89,7 @@ def form_of(request: Request, *, beside: bool) -> Form:
         stop="\n".join(s.replace("\n", "\\n") for s in request.stop),
         raw=request.raw,
         mix_anyway=request.abstain is False,
+        examples=lines_of(request.examples),
         options=dict(request.options or {}),
     )
 

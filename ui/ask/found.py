@@ -68,6 +68,12 @@ def timing_html(run: Run) -> str:
         stages.append(("finding adapters", _seconds(answer.extra["retrieve"])))
     if answer.extra.get("queue", 0) >= NOTABLE:
         stages.append(("in the queue", _seconds(answer.extra["queue"])))
+    if (how := answer.fitted) is not None:
+        pairs = zip(how.adapters, how.weights, strict=True)
+        found = ", ".join(f"{name} {weight:.3f}" for name, weight in pairs)
+        stages.append(("weights found", found.replace("-", "−")))
+        stages.append(("loss of the examples", f"{how.start:.3f} → {how.loss:.3f}"))
+        stages.append((f"{how.step} steps of search", _seconds(how.seconds)))
     stages.append(("to the first token", _seconds(answer.first_token_seconds)))
     rest = answer.seconds - answer.first_token_seconds
     if answer.new_tokens > 1 and rest > 0:

@@ -17,6 +17,7 @@ from .conversation import conversation_view
 from .form import FIELDS, Form
 from .found import beside_view, found_html
 from .options import Options, options_of
+from .pairs import Pairs, pairs_of
 from .token_panel import TokenPanel
 from .whole_panel import WholePanel
 
@@ -36,6 +37,7 @@ class Entry:
     method: gr.Dropdown
     k: gr.Slider
     options: Options
+    pairs: Pairs
     recorded: gr.HTML
     live: gr.HTML
     ask: gr.Button
@@ -158,14 +160,16 @@ def _entry(ramole: "Ramole", recorded: Sequence[str], live: Sequence[str]) -> En
             k = k_field(start.k, elem_id="k", min_width=150)
         about = gr.HTML(about_html(ramole, start.method), elem_id="about", **PLAIN)
         options = options_of(ramole, method=start.method)
+        pairs = pairs_of(ramole, method=start.method)
         box = _adapters() | _decoding(ramole, start) | _template()
-    box |= {"prompt": prompt, "beside": beside, "method": method, "k": k}
+    box |= {"prompt": prompt, "beside": beside, "method": method, "k": k, "examples": pairs.text}
     return Entry(
         fields={name: box[name] for name in FIELDS},
         prompt=prompt,
         method=method,
         k=k,
         options=options,
+        pairs=pairs,
         recorded=kept,
         live=asked,
         ask=ask,

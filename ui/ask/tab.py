@@ -59,7 +59,8 @@ class Handlers:
         """Another method or k: the folded part says so."""
         title = {self.ui.entry.how: gr.Accordion(label=how(method, k))}
         about = {self.ui.entry.about: about_html(self.ramole, method)}
-        return {**title, **about, **self.ui.entry.options.shown(method)}
+        entry = self.ui.entry
+        return {**title, **about, **entry.options.shown(method), **entry.pairs.shown(method)}
 
     def on_begin(self, request: gr.Request, prompt, beside, run: Run | None, turns):
         """An empty answer, unless one is on its way; in a conversation the last one joins those
@@ -168,13 +169,14 @@ class Handlers:
         """The form, from the values of `Entry.values`; RamoleError where an option is none."""
         said = dict(zip(FIELDS, values, strict=False))
         chosen = self.ui.entry.options.chosen(said["method"], values[len(FIELDS) :])
+        said["examples"] = self.ui.entry.pairs.chosen(said["method"], said["examples"])
         return Form(**said, options=chosen)
 
 
 def _connect(ui: Layout, handlers: Handlers, ask_tab: gr.Tab) -> None:
     """Every event of the tab with its handler."""
     page, entry = open_page(), ui.entry
-    about = [entry.how, entry.about, *entry.options.groups.values()]
+    about = [entry.how, entry.about, *entry.options.groups.values(), entry.pairs.group]
     gr.on(
         [entry.method.change, entry.k.change],
         handlers.on_how,
@@ -183,6 +185,8 @@ def _connect(ui: Layout, handlers: Handlers, ask_tab: gr.Tab) -> None:
         queue=False,
         **QUIET,
     )
+
+    entry.pairs.connect()
 
     beside = entry.fields["beside"]
     triggers = [entry.ask.click, entry.prompt.submit]

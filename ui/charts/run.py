@@ -121,8 +121,9 @@ def entropy(gates: np.ndarray, present: np.ndarray) -> np.ndarray:
     """[n, layer, module, k] -> [n]: mean entropy in nats of the gates; log k where all are even.
 
     Modules that no adapter has do not count; weights that do not sum to 1 are first divided by
-    their sum.
+    their sum, each by its size where some are negative.
     """
+    gates = np.abs(gates)
     total = gates.sum(-1, keepdims=True)
     there = present.any(-1) & (total[..., 0] > 0)
     share = np.clip(np.divide(gates, total, out=np.zeros_like(gates), where=total > 0), 0, 1)

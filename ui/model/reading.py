@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable, Generator, Sequence
 from typing import TYPE_CHECKING
 
-from ramole_core import Generation, Request, Step
+from ramole_core import Fitting, Generation, Request, Step
 
 from .pace import PACE
 
@@ -40,6 +40,8 @@ class Reading:
         """By the request's index."""
         self.places: dict[int, int] = {}
         """In the queue, by the request's index: 1 is next, 0 runs; missing where it is unknown."""
+        self.fittings: dict[int, Fitting] = {}
+        """How the search for weights stands, by the request's index, where there is one."""
         self.cancelled = cancelled or threading.Event()
         """Set it to end all of them at once."""
         self.ended = threading.Event()
@@ -77,6 +79,7 @@ class Reading:
                 session=session,
                 address=address,
                 waiting=self._place,
+                **({"fitting": self._fit} if any(one.examples for one in requests) else {}),
             )
             for index, item in stream:
                 if isinstance(item, Generation):
@@ -90,6 +93,10 @@ class Reading:
             after(self)
             self.ended.set()
             self._fresh.set()
+
+    def _fit(self, index: int, how: Fitting) -> None:
+        self.fittings[index] = how
+        self._fresh.set()
 
     def _place(self, index: int, place: int) -> None:
         self.places[index] = place

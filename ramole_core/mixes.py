@@ -1,0 +1,156 @@
+"""Mixes that were kept: a few adapters, their weights and a method, by name; a small file each.
+
+    DATA_DIR/mixes/<owner's folder>/<name>.json
+
+A mix holds no tensors: it names adapters by name and content, and is refused where one of them was
+removed or changed. Those without an owner are everybody's.
+"""
+
+import json
+import math
+import os
+import threading
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from ramole_core.errors import RamoleError
+from ramole_core.methods import find_row
+from ramole_core.pool import Pool
+from ramole_core.pool.names import clean_name, near_names, owner_folder
+from ramole_core.request import Generation, Request
+
+MOST = 500
+"""Mixes of one owner."""
+LARGEST = 2**16
+"""Bytes of a mix's file that are read."""
+DEFAULT = Request.method
+"""A request that says no method has this one, and a mix's takes its place."""
+
+
+@dataclass(frozen=True)
+class Mix:
+    """A mix that was kept."""
+
+    name: str
+    method: str
+    adapters: tuple[str, ...]
+    checksums: tuple[str, ...]
+    """Of their contents."""
+    weights: tuple[float, ...]
+    loss: float
+    """Of the examples that the weights were found on, nats a token."""
+
+    def request(self, asked: Request, pool: Pool) -> Request:
+        """The request with what the mix says; raises RamoleError where an adapter was removed or is
+        another one now, or the request says another method."""
+        if asked.method not in (DEFAULT, self.method):
+            raise RamoleError(
+                f"Mix {self.name} is of method {self.method}, and the request says {asked.method}; "
+                "leave the method out."
+            )
+        known = {}
+        for card in pool.cards(asked.owner):
+            known[card.name] = pool.card(card.name, asked.owner).content
+        for name, checksum in zip(self.adapters, self.checksums, strict=True):
+            if known.get(name) != checksum:
+                what = "is another one now" if name in known else "is no longer in the pool"
+                raise RamoleError(
+                    f"Mix {self.name} has the adapter {name}, which {what}; put that one back, or "
+                    "find the weights anew."
+                )
+        said = {"method": self.method, "adapters": self.adapters, "weights": self.weights}
+        return replace(asked, **said, mix=None)
+
+
+class Mixes:
+    """All mixes of a data folder; safe to use from several threads."""
+
+    def __init__(self, data_dir: Path):
+        self._folder, self._lock = data_dir / "mixes", threading.Lock()
+
+    def keep(self, name: str, answer: Generation, owner: str | None) -> Mix:
+        """Keep what a search found; raises RamoleError where nothing was, or the name is taken."""
+        found = answer.fitted
+        if found is None:
+            raise RamoleError(
+                "This answer has no weights that were found, so there is nothing to keep; ask with "
+                "examples and a method that finds weights on them, such as lorahub."
+            )
+        name = clean_name(name)
+        mix = Mix(name, found.method, found.adapters, found.checksums, found.weights, found.loss)
+        with self._lock:
+            file = self._file(name, owner)
+            if file.exists():
+                raise RamoleError(f"There is a mix {name} already; remove it, or say another name.")
+            if len(self._files(owner)) >= MOST:
+                raise RamoleError(f"{MOST} mixes are kept, the most there may be; remove some.")
+            file.parent.mkdir(parents=True, exist_ok=True)
+            part = file.with_suffix(".part")
+            part.write_text(json.dumps(asdict(mix), indent=1), encoding="utf-8")
+            os.replace(part, file)
+        return mix
+
+    def all(self, owner: str | None) -> list[Mix]:
+        """The owner's and everybody's, by name; an own one hides everybody's. A file that is no mix
+        is left out."""
+        found: dict[str, Mix] = {}
+        for whose in dict.fromkeys((None, owner)):
+            for file in self._files(whose):
+                mix = _read(file)
+                if mix is not None:
+                    found[mix.name] = mix
+        return [found[name] for name in sorted(found)]
+
+    def get(self, name: str, owner: str | None) -> Mix:
+        """That mix; raises RamoleError that names those that are near."""
+        every = {mix.name: mix for mix in self.all(owner)}
+        if name not in every:
+            known = near_names(name[:80], every) if every else "none was kept yet."
+            raise RamoleError(f"There is no mix {name[:80]!r}; {known}")
+        return every[name]
+
+    def remove(self, name: str, owner: str | None) -> None:
+        """Forget the owner's own; raises RamoleError where there is none."""
+        with self._lock:
+            files = {file.stem: file for file in self._files(owner)}
+            if name not in files:
+                known = near_names(name[:80], files) if files else "none was kept yet."
+                raise RamoleError(f"There is no mix {name[:80]!r} to remove; {known}")
+            files[name].unlink()
+            for folder in (files[name].parent, self._folder):
+                if not any(folder.iterdir()):
+                    folder.rmdir()
+
+    def _file(self, name: str, owner: str | None) -> Path:
+        return self._folder / owner_folder(owner) / f"{name}.json"
+
+    def _files(self, owner: str | None) -> list[Path]:
+        return sorted((self._folder / owner_folder(owner)).glob("*.json"))
+
+
+def _read(file: Path) -> Mix | None:
+    """The mix in a file, None where it holds none."""
+    try:
+        with file.open("rb") as opened:
+            said = json.loads(opened.read(LARGEST))
+        mix = Mix(
+            file.stem,
+            str(said["method"]),
+            tuple(map(str, said["adapters"])),
+            tuple(map(str, said["checksums"])),
+            _numbers(said["weights"]),
+            float(said["loss"]),
+        )
+        find_row(mix.method)
+    except (OSError, ValueError, KeyError, TypeError, RecursionError, RamoleError):
+        return None
+    whole = 0 < len(mix.adapters) == len(mix.checksums) == len(mix.weights)
+    return mix if whole and len(set(mix.adapters)) == len(mix.adapters) else None
+
+
+def _numbers(values: Sequence[object]) -> tuple[float, ...]:
+    found = tuple(float(value) for value in values if isinstance(value, int | float))
+    if len(found) < len(values) or not all(map(math.isfinite, found)):
+        raise ValueError("not all are numbers")
+    return found

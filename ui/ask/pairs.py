@@ -1,0 +1,96 @@
+"""The examples that a method finds its weights on: a field, filled in by hand or from a file."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import gradio as gr
+
+from ramole_core import RamoleError, read_example_lines
+
+from ..parts.events import QUIET
+
+if TYPE_CHECKING:
+    from ramole_core import Ramole
+
+LARGEST = 2_000_000
+"""Bytes of a file."""
+LABEL = "Examples, about 5 pairs, one a line: input => target, or JSON of inputs and targets"
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """The field, and the file that fills it."""
+
+    group: gr.Column
+    text: gr.Textbox
+    file: gr.UploadButton
+    fits: frozenset[str]
+    """The methods that have use for it."""
+
+    def shown(self, method: str) -> dict[Any, Any]:
+        """In sight for a method that finds its weights on examples."""
+        return {self.group: gr.Column(visible=method in self.fits)}
+
+    def chosen(self, method: str, text: str | None) -> str:
+        """What is filled in, where the method has use for it."""
+        return (text or "") if method in self.fits else ""
+
+    def connect(self) -> None:
+        """A file fills the field in."""
+        self.file.upload(_taken, self.file, self.text, **QUIET)
+
+
+def pairs_of(ramole: "Ramole", *, method: str) -> Pairs:
+    """Build the field inside the form that is open."""
+    fits = frozenset(row.name for row in ramole.methods() if row.fits)
+    with gr.Column(visible=method in fits, elem_id="pairs") as group:
+        text = gr.Textbox(
+            label=LABEL,
+            placeholder="I won a prize! Is this spam? => yes",
+            lines=3,
+            max_lines=10,
+            elem_id="pairs-text",
+        )
+        file = gr.UploadButton(
+            "Take them from a file (.jsonl or .txt)",
+            file_types=[".jsonl", ".txt"],
+            size="sm",
+            elem_id="pairs-file",
+        )
+    return Pairs(group, text, file, fits)
+
+
+def lines_of(examples: Sequence[Sequence[str]]) -> str:
+    """The pairs as the field has them, one a line."""
+    return "\n".join(
+        json.dumps({"inputs": text, "targets": target}, ensure_ascii=False)
+        for text, target in examples
+    )
+
+
+def text_of(path: Path) -> str:
+    """The pairs in a file, as the field has them; raises RamoleError."""
+    if path.stat().st_size > LARGEST:
+        raise RamoleError(
+            f"{path.name} is larger than {LARGEST // 10**6} MB; about 5 pairs will do."
+        )
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError:
+        raise RamoleError(f"{path.name} is not text in UTF-8; save it as UTF-8.") from None
+    pairs = read_example_lines(text)
+    if not pairs:
+        raise RamoleError(f"{path.name} is empty; give about 5 pairs, one a line.")
+    return lines_of([(pair.input, pair.target) for pair in pairs])
+
+
+def _taken(path: str | None) -> str:
+    if not path:
+        return ""
+    try:
+        return text_of(Path(path))
+    except RamoleError as error:
+        raise gr.Error(str(error), print_exception=False) from None
