@@ -109,6 +109,12 @@ class Method:
     """Its weights are found on (input, target) pairs, `Request.examples`, unless they are given."""
 
 
+    def is_trained_in(self, adapters: Path) -> bool:
+        """Whether its trained weights lie beside these adapters, or it trains none."""
+        file = f"{self.weights.lstrip('_')}.safetensors"
+        return not self.training or (adapters / self.weights / file).is_file()
+
+
 def read_rows(file: Path) -> list[Method]:
     """The rows that a method's file declares, in order; only literals may stand in them."""
     tree = ast.parse(file.read_text(encoding="utf-8"), str(file))

@@ -96,8 +96,10 @@ class Ramole:
         self.pool.close()
 
     def methods(self) -> tuple[Method, ...]:
-        """The composition methods: name, paper, one line on what each does, options."""
-        return tuple(METHOD_LIST)
+        """The composition methods that can answer here: name, paper, one line on what each does,
+        options. One whose trained weights are not there is left out; asked for by name, it says how
+        they are made."""
+        return tuple(row for row in METHOD_LIST if row.is_trained_in(self.settings.adapters_dir))
 
     @property
     def loaded(self) -> bool:

@@ -351,6 +351,9 @@ def test_without_a_trained_router_the_sentence_says_what_to_do(tiny_llama, tmp_p
         folder = write_lora(tmp_path / "x", read_shapes(tiny_llama), rank=2, seed=1)
         bare.pool.add(folder, name="one", examples=["a"])
         assert bare.router_checksum is None
+        listed = {row.name for row in bare.methods()}
+        assert {"mixture", "random_router", "arrow"} <= listed
+        assert not {"ramole", "meteora", "mole"} & listed, "what cannot answer is not offered"
         with pytest.raises(RamoleError, match="no trained weights of ramole .*another method"):
             bare.generate([Request("a", **ASK)])
         assert bare.generate([Request("a", method="uniform_router", **ASK)])[0].adapters == ["one"]
