@@ -345,7 +345,8 @@ def test_weights_that_cannot_serve_are_one_sentence_and_the_others_go_on(ramole,
         "mole": "trained weights of mole have nothing as .*; train them again",
         "lora_flow": r"lora_flow knows the adapters .*\(a, b, c\), and weather is not one of them",
     }
-    with Ramole(ramole.settings.model_copy(update={"adapters_dir": kept})) as fresh:
+    changes = {"adapters_dir": kept, "data_dir": tmp_path / "data"}
+    with Ramole(ramole.settings.model_copy(update=changes)) as fresh:
         for name, sentence in said.items():
             with pytest.raises(RamoleError, match=sentence):
                 fresh.generate([ask(name, adapters=("weather", "sums"))])
