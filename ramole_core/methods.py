@@ -108,7 +108,6 @@ class Method:
     fits: bool = False
     """Its weights are found on (input, target) pairs, `Request.examples`, unless they are given."""
 
-
     def is_trained_in(self, adapters: Path) -> bool:
         """Whether its trained weights lie beside these adapters, or it trains none."""
         file = f"{self.weights.lstrip('_')}.safetensors"

@@ -10,13 +10,12 @@ import json
 import math
 import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from ramole_core.errors import RamoleError
 from ramole_core.methods import find_row
-from ramole_core.pool import Pool
 from ramole_core.pool.names import clean_name, near_names, owner_folder
 from ramole_core.request import Generation, Request
 
@@ -41,20 +40,18 @@ class Mix:
     loss: float
     """Of the examples that the weights were found on, nats a token."""
 
-    def request(self, asked: Request, pool: Pool) -> Request:
-        """The request with what the mix says; raises RamoleError where an adapter was removed or is
-        another one now, or the request says another method."""
+    def request(self, asked: Request, contents: Mapping[str, str]) -> Request:
+        """The request with what the mix says; `contents` are the checksums of the adapters that
+        there are, by name. Raises RamoleError where one was removed or is another one now, or the
+        request says another method."""
         if asked.method not in (DEFAULT, self.method):
             raise RamoleError(
                 f"Mix {self.name} is of method {self.method}, and the request says {asked.method}; "
                 "leave the method out."
             )
-        known = {}
-        for card in pool.cards(asked.owner):
-            known[card.name] = pool.card(card.name, asked.owner).content
         for name, checksum in zip(self.adapters, self.checksums, strict=True):
-            if known.get(name) != checksum:
-                what = "is another one now" if name in known else "is no longer in the pool"
+            if contents.get(name) != checksum:
+                what = "is another one now" if name in contents else "is no longer in the pool"
                 raise RamoleError(
                     f"Mix {self.name} has the adapter {name}, which {what}; put that one back, or "
                     "find the weights anew."

@@ -343,10 +343,7 @@ class Ramole:
 
         Raises RamoleError where one of them cannot run.
         """
-        requests = [
-            self._mixes.get(one.mix, one.owner).request(one, self.pool) if one.mix else one
-            for one in requests
-        ]
+        requests = [self._mixed(request) for request in requests]
         read: dict[int, Prompt] = {}
 
         def prompt_of(n: int) -> "Prompt":
@@ -389,6 +386,14 @@ class Ramole:
             )
             for n, (request, (*earlier, last)) in enumerate(zip(requests, found, strict=True))
         ]
+
+    def _mixed(self, request: Request) -> Request:
+        """The request with what its mix says, where it names one."""
+        if request.mix is None:
+            return request
+        names = {card.name for card in self.pool.cards(request.owner)}
+        contents = {name: self.pool.card(name, request.owner).content for name in names}
+        return self._mixes.get(request.mix, request.owner).request(request, contents)
 
     def _warm_up(self) -> None:
         """Two tokens of the base and one vector: the first forward of a process is a slow one."""

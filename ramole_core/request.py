@@ -71,7 +71,7 @@ class Request:
     """True: where the context is too short, whole turns are dropped from the front; False: an
     error."""
 
-    examples: Sequence[Sequence[str]] = field(default=(), kw_only=True)
+    examples: Sequence[Sequence[str] | Mapping[str, str]] = field(default=(), kw_only=True)
     """(input, target) pairs, about five, for a method that finds its weights on them
     (`lorahub`)."""
     mix: str | None = field(default=None, kw_only=True)

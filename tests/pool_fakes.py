@@ -5,13 +5,14 @@ import json
 import time
 import zipfile
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 from safetensors.numpy import save_file
 
-from ramole_core import AdapterCard, Generation, Hit, Request, Step, load_settings
+from ramole_core import AdapterCard, Fitting, Generation, Hit, Request, Step, load_settings
 from ramole_core.methods import METHOD_LIST
 from ramole_core.pool import Limits, Pool, write_manifest
 
@@ -120,12 +121,24 @@ class FakeRamole:
         session: str = "",
         address: str = "",
         waiting=lambda index, place: None,
+        fitting=lambda index, how: None,
     ) -> Iterator[tuple[int, Step | Generation]]:
-        """One after the other, a word at a time."""
+        """One after the other, a word at a time; weights are found in three steps."""
         for index, request in enumerate(requests):
             waiting(index, 0)
+            found = [self._found(request, step) for step in (1, 2, 3) if request.examples]
+            for how in found:
+                fitting(index, how)
             for item in self._answer(request):
+                if found and isinstance(item, Generation):
+                    item = replace(item, fitted=found[-1])
                 yield index, item
+
+    def _found(self, request: Request, step: int) -> Fitting:
+        names = tuple(request.adapters or [hit.name for hit in self.retrieve("", request.k)])
+        weights = tuple(1.25 - n for n in range(len(names)))
+        sums = tuple("0" for _ in names)
+        return Fitting("lorahub", names, sums, step, 3, weights, 2.0 - step / 4, 2.0, 0.5)
 
     def _answer(self, request: Request) -> Iterator[Step | Generation]:
         while not self.loaded:

@@ -16,7 +16,7 @@ import pytest
 from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError, AuthenticationError
 
-from ramole_core import Generation, RamoleError, Request, Step
+from ramole_core import Fitting, Generation, RamoleError, Request, Step
 from ramole_core.errors import Busy
 from tests.fake_ramole import OPTIONS, FakeRamole
 from tests.pool_fakes import write_adapter, write_sample, zipped
@@ -117,6 +117,7 @@ PARTS = {
     "drop_turns": True,
     "prefix_ids": [4, 5],
     "without": [["dart", 3, "q_proj"], [None, None, None, 7]],
+    "examples": [["a", "b"], ["c", "d"]],
 }
 
 
@@ -124,7 +125,7 @@ def test_a_conversation_reaches_the_request_and_silence_is_the_request_s_own_def
     asked = fields.checked(fields.Ask, prompt="hi", **PARTS).request("me")
     assert asked == Request("hi", **PARTS, trace=False, owner="me")
     assert asked.history[1].adapters == ("dart",) and asked.history[2].adapters == ()
-    nothing = dict.fromkeys(("history", "prefix_ids", "without"))
+    nothing = dict.fromkeys(("history", "prefix_ids", "without", "examples", "mix"))
     bare = fields.checked(fields.Ask, prompt="hi", **nothing).request(None)
     assert bare == Request("hi", trace=False)
 
@@ -134,6 +135,37 @@ def test_ask_and_ask_batch_take_a_conversation_and_give_the_tokens_of_the_answer
     assert (text, told["token_ids"]) == ("a b", [4, 5, 0, 1])
     one, two = client.predict(["a b", {"prompt": "c", **PARTS}], api_name="/ask_batch")
     assert (one["token_ids"], two["token_ids"]) == ([0, 1], [4, 5, 0])
+
+
+def test_the_weights_that_were_found_come_with_the_answer(client):
+    told = client.submit(
+        "a b", method="lorahub", adapters=["dart", "squad"], examples=[["x", "y"]], api_name="/ask"
+    )
+    text, last = told.result(timeout=60)
+    assert (text, last["method"]) == ("a b", "lorahub")
+    weights = [{"name": "dart", "weight": 1.25}, {"name": "squad", "weight": 0.25}]
+    found = {"step": 3, "steps": 3, "weights": weights, "loss": 1.25, "start": 2.0}
+    assert last["fitted"] == found
+    mixed = fields.checked(fields.Ask, prompt="hi", mix="spam").request("me")
+    assert mixed == Request("hi", mix="spam", trace=False, owner="me")
+
+
+def test_a_search_tells_its_step_while_it_runs():
+    found = Fitting("lorahub", ("dart",), ("0",), 3, 40, (1.5,), 1.25, 2.0, 0.5)
+
+    class Searching(Steps):
+        def stream_batch(self, requests, *, fitting, **how):
+            fitting(0, found)
+            yield from super().stream_batch(requests, **how)
+
+    system = Searching((0, replace(answer_of("ab"), fitted=found)))
+    items = streamed(system, Request("hi", method="lorahub", examples=[("a", "b")]))
+    text, told = next(items)
+    system.go.release()
+    assert text == "" and told["fitting"]["step"] == 3
+    assert told["fitting"]["weights"] == [{"name": "dart", "weight": 1.5}]
+    *_, (_, last) = items
+    assert last["fitted"] == told["fitting"]
 
 
 def test_turns_that_were_dropped_are_counted():
@@ -205,6 +237,10 @@ def test_uploads_go_when_the_client_leaves(server, archive):
         ("/ask", {"prompt": "hi", "options": '{"a": NaN}'}, "options=.*JSON object"),
         ("/ask", {"prompt": "hi", "options": {"a": 1}}, "ramole has no option 'a'; it has none"),
         ("/ask", {"prompt": "hi", "history": "hi"}, "history='hi' is a string; pass a list"),
+        ("/ask", {"prompt": "hi", "examples": "hi"}, "examples='hi' is a string; pass a list"),
+        ("/ask", {"prompt": "hi", "examples": [["a"]]}, "Pair 1 of examples is"),
+        ("/ask", {"prompt": "hi", "examples": [["a", "x" * 10**5]]}, "examples=.*100001 char"),
+        ("/ask", {"prompt": "hi", "mix": "m", "adapters": ["dart"]}, "adapters came as well"),
         ("/ask", {"prompt": "hi", "history": ["hi"]}, "Turn 1 of history is 'hi'; give"),
         ("/ask", {"prompt": "hi", "history": [["a", 1]]}, "what both sides said as strings"),
         ("/ask", {"prompt": "hi", "history": [["a", "x" * 10**5]]}, "history=.*100001 characters"),

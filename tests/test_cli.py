@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -17,11 +18,17 @@ import typer
 
 from ramole_core.cli import app, main
 from ramole_core.errors import RamoleError
-from ramole_core.request import Generation, Request, Step, Trace
+from ramole_core.mixes import Mix
+from ramole_core.request import Fitting, Generation, Request, Step, Trace
 from tests.adapter_files import write_adapter
 
 REPOSITORY = Path(__file__).parents[1]
 WORDS = ("Blue ", "[bold]boats", " ☂")
+
+
+@dataclass(frozen=True)
+class Named:
+    name: str
 
 
 class Door:
@@ -110,6 +117,46 @@ def test_every_option_of_generate_reaches_the_request(door: Door, capsys):
 def test_an_unsaid_option_is_the_request_s_own_default(door: Door, capsys):
     assert main(["generate", "hello"]) == 0
     assert door.asked[0] == Request("hello", trace=False)
+
+
+def test_examples_come_from_a_file_and_a_mix_by_name(door: Door, tmp_path, capsys, monkeypatch):
+    file, kept = tmp_path / "pairs.jsonl", []
+    file.write_text('{"inputs": "a", "targets": "b"}\nc => d\n')
+    found = Fitting("lorahub", ("x", "y"), ("1", "2"), 4, 4, (0.5, -1.25), 1.5, 2.0, 3.25)
+
+    def stream(request, fitting=lambda how: None):
+        fitting(replace(found, step=1))
+        fitting(found)
+        return Door.stream(door, request)
+
+    door.stream = stream
+    door.keep_mix = lambda name, answer, owner: kept.append((name, owner)) or Named(name)
+    words = f"generate hello --method lorahub --examples {file} --keep spam --owner me"
+    assert main(words.split()) == 0
+    assert door.asked[0].examples == (("a", "b"), ("c", "d")) and kept == [("spam", "me")]
+    err = capsys.readouterr().err
+    assert "Finding weights: step 1 of 4, loss 1.500 so far" in err
+    assert "Found weights: x 0.500, y -1.250; loss of the examples 1.500, 2.000 at the" in err
+    assert "Kept as the mix spam; --mix spam asks with it." in err
+    del door.stream
+    assert main(["generate", "hello", "--mix", "spam"]) == 0
+    assert door.asked[-2] == Request("hello", mix="spam", trace=False)
+    assert main(["generate", "hello", "--keep", "spam"]) == 2
+    file.write_text("nothing")
+    assert main(["generate", "hello", "--examples", str(file)]) == 2
+    said = capsys.readouterr().err
+    assert "add --examples FILE" in said and "Line 1 of the examples is 'nothing'" in said
+
+
+def test_mixes_are_listed_and_forgotten(door: Door, capsys):
+    gone = []
+    mix = Mix("spam", "lorahub", ("x", "y"), ("1", "2"), (0.5, -1.25), 1.5)
+    door.mixes = lambda owner: [mix]
+    door.remove_mix = lambda name, owner: gone.append((name, owner))
+    assert main(["mixes"]) == 0 and "x 0.500, y -1.250" in capsys.readouterr().out
+    assert main(["mixes", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["mixes"][0]["weights"] == [0.5, -1.25]
+    assert main(["mixes", "--remove", "spam", "--owner", "me"]) == 0 and gone == [("spam", "me")]
 
 
 def test_text_goes_to_stdout_and_all_else_to_stderr(door: Door, capsys):
@@ -209,7 +256,7 @@ def test_only_what_works_is_there():
     names = {info.name for info in app.registered_commands}
     expected = {"doctor", "list", "add", "remove", "retrieve", "generate", "batch", "benchmark"}
     expected |= {"calibrate"}
-    expected |= {"evaluate", "chat"}
+    expected |= {"evaluate", "chat", "merge", "mixes"}
     assert names == expected
     assert [info.name for info in app.registered_groups] == ["train"]
 

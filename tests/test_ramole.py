@@ -186,6 +186,48 @@ def test_lag_looks_at_more_adapters_than_it_was_asked_for(ramole):
     np.testing.assert_allclose(ramole.generate([given])[0].trace.weights[0, 0, 0], weights)
 
 
+def test_weights_that_were_found_can_be_kept_as_a_mix_and_are_explained(ramole):
+    examples = [("Is it warm?", "yes"), ("And cold?", "no")]
+    said = {"method": "lorahub", "options": {"steps": 4}, **ASK}
+    request = Request("Is it going to rain?", examples=examples, adapters=["sums", "poems"], **said)
+    told = []
+    steps = ramole.stream(request, fitting=told.append)
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            answer = end.value
+            break
+    assert [how.step for how in told] == [1, 2, 3, 4]
+    found = answer.fitted
+    assert found.adapters == ("sums", "poems") == tuple(answer.adapters)
+    assert found.checksums == tuple(ramole.pool.card(name).content for name in found.adapters)
+    ramole.keep_mix("rain", answer)
+    assert [mix.name for mix in ramole.mixes("ann")] == ["rain"]
+    mixed = Request("Is it going to rain?", mix="rain", owner="ann", **ASK)
+    assert ramole.generate([mixed])[0].trace.token_ids == answer.trace.token_ids
+    last = len(answer.trace.token_ids) - 1
+    ids = answer.trace.token_ids
+    explained = [ramole.explain(one, last, top=3, token_ids=ids) for one in (request, mixed)]
+    assert explained[0] == explained[1] and explained[0].base != explained[0].mixture
+    ramole.remove_mix("rain")
+    with pytest.raises(RamoleError, match="no mix 'rain'"):
+        ramole.generate([mixed])
+
+
+@pytest.mark.parametrize(
+    ("said", "reason"),
+    [
+        ({"method": "lorahub"}, "finds its weights on examples, and none came; pass about 5"),
+        ({"method": "fusion", "examples": [("a", "b")]}, "method fusion has no use .* lorahub"),
+        ({"mix": "nothing"}, "There is no mix 'nothing'"),
+    ],
+)
+def test_examples_are_asked_for_where_they_are_needed_and_only_there(ramole, said, reason):
+    with pytest.raises(RamoleError, match=reason):
+        ramole.generate([Request("hi", **said)])
+
+
 def test_a_list_longer_than_a_batch_is_split_and_its_order_kept(ramole):
     prompts = [examples[0] for examples in TASKS.values()] * 2
     sizes = []

@@ -6,7 +6,15 @@ import numpy as np
 import pytest
 
 from ramole_core import RamoleError, Request
-from ramole_core.request_parts import Exchange, Off, read_history, read_prefix, read_without
+from ramole_core.request_parts import (
+    Exchange,
+    Off,
+    read_example_lines,
+    read_examples,
+    read_history,
+    read_prefix,
+    read_without,
+)
 
 
 def test_lists_become_tuples_and_the_defaults_are_empty():
@@ -100,7 +108,7 @@ def test_a_request_refuses_them_on_construction(options, message):
 
 def test_the_new_fields_go_by_name_only():
     kinds = {name: one.kind for name, one in inspect.signature(Request).parameters.items()}
-    for name in ("history", "prefix_ids", "without", "drop_turns"):
+    for name in ("history", "prefix_ids", "without", "drop_turns", "examples", "mix"):
         assert kinds[name] is inspect.Parameter.KEYWORD_ONLY
 
 
@@ -135,6 +143,50 @@ def test_the_adapters_of_the_request_are_those_of_turns_that_name_none():
     assert first == Request("one", adapters=["ant", "bee"], weights=[1.0, 2.0])
     assert second == Request("two", adapters=["cat"]), "the weights belong to other adapters"
     assert last == Request("now", adapters=["ant", "bee"], weights=[1.0, 2.0])
+
+
+@pytest.mark.parametrize(
+    ("examples", "reason"),
+    [
+        ("a", "examples='a' is a string; pass a list of"),
+        (5, "examples=5; pass a list"),
+        ([("a",)], "Pair 1 of examples is .*; give .input, target."),
+        (["ab"], "Pair 1 of examples is 'ab'; give"),
+        ([("a", "b"), ("a", 4)], "Pair 2 of examples has 4 as target; give a text"),
+        ([(" ", "b")], "Pair 1 of examples has an empty input; leave the pair out"),
+        ([("a", "")], "Pair 1 of examples has an empty target"),
+        ([("a", "b" * 8001)], "its target has 8001 characters, and 8000 is the most"),
+        ([("a", "b")] * 33, "more than 32 pairs, the most that is read"),
+    ],
+)
+def test_a_bad_pair_is_one_sentence(examples, reason):
+    with pytest.raises(RamoleError, match=reason):
+        read_examples(examples)
+
+
+def test_pairs_come_as_pairs_or_as_rows_of_a_task():
+    rows = [["a", "b"], {"inputs": "c", "targets": "d", "metric": "em"}]
+    assert Request("hi", examples=rows).examples == (("a", "b"), ("c", "d"))
+    text = 'a => b\n{"inputs": "c => x", "targets": "d"}\n'
+    assert read_example_lines(text) == (("a", "b"), ("c => x", "d"))
+    with pytest.raises(RamoleError, match="Line 3 of the examples is 'nothing'; write"):
+        read_example_lines(text + "nothing")
+    with pytest.raises(RamoleError, match="more than 32 pairs"):
+        read_example_lines("a => b\n" * 10_000)
+
+
+@pytest.mark.parametrize(
+    ("said", "reason"),
+    [
+        ({"examples": [("a", "b")], "adapters": ["x"], "weights": [1.0]}, "weights and examples"),
+        ({"mix": ""}, "give the name of a mix"),
+        ({"mix": "m", "adapters": ["x"]}, "mix='m' says which .* but adapters came as well"),
+        ({"mix": "m", "examples": [("a", "b")]}, "but examples came as well"),
+    ],
+)
+def test_examples_weights_and_a_mix_do_not_go_together(said, reason):
+    with pytest.raises(RamoleError, match=reason):
+        Request("hi", **said)
 
 
 def test_numbers_of_numpy_become_plain_ones():

@@ -12,7 +12,7 @@ import gradio as gr
 import numpy as np
 import pytest
 
-from ramole_core import RamoleError, Request, mean_contribution, write_trace
+from ramole_core import Fitting, RamoleError, Request, mean_contribution, write_trace
 from tests.fake_ramole import (
     LAYERS,
     MODULES,
@@ -28,6 +28,7 @@ from ui.ask.explained import explanation_html, spell, token_html
 from ui.ask.form import FIELDS, Form, form_of, read_weights
 from ui.ask.found import found_html, timing_html
 from ui.ask.layout import lay_out
+from ui.ask.pairs import text_of
 from ui.ask.tab import Handlers
 from ui.charts.palette import INKS, letter_of
 from ui.charts.plots import (
@@ -454,7 +455,7 @@ def test_the_form_makes_the_request_and_the_request_the_form():
     assert Form(prompt="boats?").request(None) == Request(
         "boats?", method="ramole_plus", max_new_tokens=64
     )
-    assert FIELDS[0] == "prompt" and len(FIELDS) == 15
+    assert FIELDS[0] == "prompt" and len(FIELDS) == 16
 
 
 def test_options_reach_the_request_only_where_there_are_any(monkeypatch):
@@ -514,6 +515,61 @@ def test_the_chosen_methods_options_go_along_where_they_differ(method, values, o
     made = handlers.form([*(getattr(form, name) for name in FIELDS), *values])
     assert made.options == options and made == replace(form, options=options)
     assert [type(value) for value in made.options.values()] == [type(v) for v in options.values()]
+
+
+def test_examples_are_in_sight_and_asked_with_only_where_a_method_finds_weights_on_them():
+    handlers = asking(FakeRamole())
+    pairs = handlers.ui.entry.pairs
+    assert not pairs.group.visible and pairs.fits == {"lorahub"}
+    assert handlers.on_how("lorahub", 3)[pairs.group].visible
+    assert not handlers.on_how("fusion", 3)[pairs.group].visible
+    form = Form(
+        prompt="boats?",
+        method="lorahub",
+        examples='say => red\n\n{"inputs": "a => b", "targets": "c"}',
+    )
+    made = handlers.form([getattr(form, name) for name in FIELDS])
+    request = made.request("me")
+    assert request.examples == (("say", "red"), ("a => b", "c"))
+    assert form_of(request, beside=True).request("me") == request
+    other = handlers.form([getattr(replace(form, method="fusion"), name) for name in FIELDS])
+    assert other.request("me").examples == ()
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("", "is empty; give about 5 pairs"),
+        ("say red", "Line 1 of the examples is 'say red'; write"),
+        ('{"inputs": "a"}', "Line 1 of the examples"),
+        ('{"inputs": 4, "targets": "b"}', "Pair 1 of examples has 4 as input; give a text"),
+        ("a => b\n => c", "Pair 2 of examples has an empty input"),
+    ],
+)
+def test_a_file_of_examples_is_read_or_one_sentence(tmp_path, text, reason):
+    file = tmp_path / "pairs.txt"
+    file.write_text(text)
+    with pytest.raises(RamoleError, match=reason):
+        text_of(file)
+    file.write_text("\ufeffsay => red\n")
+    assert text_of(file) == '{"inputs": "say", "targets": "red"}'
+    file.write_bytes(b"\xff\xfe => a")
+    with pytest.raises(RamoleError, match="not text in UTF-8"):
+        text_of(file)
+
+
+def test_weights_that_were_found_are_told_with_their_signs():
+    run, _, _ = ask(Request("boats?", adapters=["ant", "bee"], method="mixture"))
+    found = Fitting("lorahub", ("ant", "bee"), ("1", "2"), 40, 40, (1.25, -0.5), 1.5, 2.0, 9.0)
+    said = timing_html(replace(run, answer=replace(run.answer, fitted=found)))
+    assert "ant 1.250, bee −0.500" in said and "2.000 → 1.500" in said
+    assert "40 steps of search" in said and "found" not in timing_html(run)
+
+
+def test_the_entropy_of_weights_of_both_signs_is_that_of_their_sizes():
+    there = np.ones((1, 1, 1, 2), np.bool_)
+    both = [entropy(np.array([[[[w, 0.5]]]], np.float32), there)[0] for w in (-1.5, 1.5)]
+    assert both[0] == pytest.approx(both[1]) and 0.5 < both[0] < np.log(2)
 
 
 def test_an_option_that_is_no_whole_number_is_told():

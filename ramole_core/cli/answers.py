@@ -130,8 +130,8 @@ def generate(
     if keep is not None and not request.examples:
         raise RamoleError("--keep keeps weights that are found on examples; add --examples FILE.")
     with opened(load=True) as ramole:
-        steps = ramole.stream(request, fitting=lambda how: None if as_json else tell_fitting(how))
-        answer = write_answer(steps, quiet=as_json)
+        told = {"fitting": tell_fitting} if request.examples and not as_json else {}
+        answer = write_answer(ramole.stream(request, **told), quiet=as_json)
         if keep is not None:
             kept = ramole.keep_mix(keep, answer, owner)
             if not as_json:
