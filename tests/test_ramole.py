@@ -187,8 +187,8 @@ def test_lag_looks_at_more_adapters_than_it_was_asked_for(ramole):
 
 
 def test_weights_that_were_found_can_be_kept_as_a_mix_and_are_explained(ramole):
-    examples = [("Is it warm?", "yes"), ("And cold?", "no")]
-    said = {"method": "lorahub", "options": {"steps": 4}, **ASK}
+    examples = [("Is it warm?", "mmm"), ("And cold?", "mmm")]
+    said = {"method": "lorahub", "options": {"steps": 9}, **ASK}
     request = Request("Is it going to rain?", examples=examples, adapters=["sums", "poems"], **said)
     told = []
     steps = ramole.stream(request, fitting=told.append)
@@ -198,8 +198,9 @@ def test_weights_that_were_found_can_be_kept_as_a_mix_and_are_explained(ramole):
         except StopIteration as end:
             answer = end.value
             break
-    assert [how.step for how in told] == [1, 2, 3, 4]
+    assert [how.step for how in told] == list(range(1, 10))
     found = answer.fitted
+    assert any(found.weights), "or there is nothing to explain"
     assert found.adapters == ("sums", "poems") == tuple(answer.adapters)
     assert found.checksums == tuple(ramole.pool.card(name).content for name in found.adapters)
     ramole.keep_mix("rain", answer)
