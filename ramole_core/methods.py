@@ -22,6 +22,7 @@ FILES = (
     "fusion",
     "similarity",
     "arrow",
+    "ca_lora",
     "base",
     "controls",
 )

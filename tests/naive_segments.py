@@ -157,8 +157,13 @@ class NaiveModel:
                 for adapter, wanted, short in off
             )
 
+        method = find_method(request.method)
+        weights = None if request.weights is None else tuple(request.weights)
+        trained = None
+        if candidates and (weights is None or method.merges):
+            trained = self._engine._weights(method)
         uploaded, adapters = [], []
-        for one in candidates:
+        for one in method.bring(candidates, trained):
             pool = {path: lora for path, lora in one.load().items() if not is_off(one.name, path)}
             uploaded.append(pool)
             adapters.append(
@@ -173,14 +178,12 @@ class NaiveModel:
                     usual=self._engine.store.get(one.checksum, one.load).usual,
                 )
             )
-        method = find_method(request.method)
-        weights = None if request.weights is None else tuple(request.weights)
         ask = Ask(
             tuple(adapters),
             sites,
             complete_options(request.method, request.options),
             weights,
-            self._engine._weights(method) if weights is None or method.merges else None,
+            trained,
         )
         if not adapters:
             return PlainMix(decide(find_method("base"), ask), (), sites), ()

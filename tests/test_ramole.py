@@ -10,8 +10,9 @@ from safetensors.torch import save_file
 
 from ramole_core import Generation, Ramole, RamoleError, Request, Settings, Step
 from ramole_core.base.shapes import read_shapes
-from ramole_core.composition import METHODS
+from ramole_core.composition import METHODS, Sites
 from ramole_core.methods import METHOD_LIST
+from tests.tiny_methods import make_recovered
 
 TASKS = {
     "weather": ["Will it rain in Oslo?", "How warm is it outside?", "Is there snow on the way?"],
@@ -60,7 +61,21 @@ def ramole(tiny_llama, tmp_path_factory):
         for seed, (name, examples) in enumerate(TASKS.items()):
             folder = write_lora(root / "files" / name, shapes, rank=2 + seed, seed=seed)
             made.pool.add(folder, name=name, examples=examples)
+        write_recovered(root / "adapters/_ca_lora", made.pool, shapes)
         yield made
+
+
+def write_recovered(folder, pool, shapes):
+    """The pool's adapters, as though they had been trained further for `ca_lora`."""
+    folder.mkdir(parents=True)
+    cards = pool.cards()
+    trained = make_recovered(
+        Sites(tuple(shapes), shapes),
+        known=[card.content for card in cards],
+        names=[card.name for card in cards],
+    )
+    save_file(dict(trained.tensors), folder / "ca_lora.safetensors")
+    (folder / "ca_lora_config.json").write_text(json.dumps(trained.config))
 
 
 def test_opening_loads_no_model_and_using_it_does(tiny_llama, tmp_path):

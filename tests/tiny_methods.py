@@ -8,6 +8,7 @@ from ramole_core.composition import (
     METHODS,
     Adapter,
     Ask,
+    Candidate,
     Lora,
     Response,
     Sites,
@@ -21,6 +22,8 @@ from ramole_core.methods import complete_options
 NAMES = ("ant", "bee", "cat", "dog")
 SCORES = dict(zip(NAMES, (0.31, 0.44, 0.40, 0.1), strict=True))
 SURPRISES = dict(zip(NAMES, (-0.4, 0.3, 0.9, 0.0), strict=True))
+KNOWN = (*NAMES, "bee_7", "cat_4")
+"""Checksums of adapters that were trained further for `ca_lora`."""
 USUAL = dict(zip(NAMES, ((0.5, 0.3), (-0.2, 0.7), (1.0, 0.2), (0.1, 1.1)), strict=True))
 
 
@@ -58,13 +61,16 @@ def plain_of(
 ) -> PlainMix:
     """The method's decision over these adapters, in their order, placed in the plain form."""
     names = list(pool)[: METHODS[method].experts(len(pool))]
+    found = trained.get(METHODS[method].row.weights) if weights is None else None
+    given = [Candidate(n, SCORES[n], n, lambda n=n: pool[n]) for n in names]
+    pool = {one.name: one.load() for one in METHODS[method].bring(given, found)}
     adapters = [adapter_of(n, pool[n], sites, usual and usual[n]) for n in names]
     ask = Ask(
         tuple(adapters),
         sites,
         complete_options(method, options),
         None if weights is None else tuple(weights),
-        trained.get(METHODS[method].row.weights) if weights is None else None,
+        found,
     )
     decision = decide(METHODS[method], ask)
     loras = [adapter.loras for adapter in adapters]
@@ -72,10 +78,30 @@ def plain_of(
 
 
 def make_trained(sites: Sites, *, rank: int, seed: int = 0) -> dict[str, Trained]:
-    """Trained weights by folder: a RouterLoRA that says something."""
+    """Trained weights by folder: a RouterLoRA that says something, LoRAs trained further."""
     pick = torch.Generator().manual_seed(seed)
     tensors = {}
     for path, (i, o) in sites.shapes.items():
         tensors[f"{path}.A_r"] = torch.randn(rank, i, generator=pick)
         tensors[f"{path}.B_r"] = torch.randn(o, rank, generator=pick) * o**-0.5
-    return {"_router": Trained(tensors, f"made up {rank} {seed}")}
+    return {
+        "_router": Trained(tensors, f"made up {rank} {seed}"),
+        "_ca_lora": make_recovered(sites, known=KNOWN, seed=seed),
+    }
+
+
+def make_recovered(
+    sites: Sites, *, known: Sequence[str], names: Sequence[str] = (), seed: int = 0
+) -> Trained:
+    """Adapters of these checksums after training for `ca_lora`, of rank 3 with bypasses of rank 2:
+    all away from their start, and each of its own."""
+    pick = torch.Generator().manual_seed(seed)
+    tensors = {}
+    for n in range(len(known)):
+        for path, (i, o) in sites.shapes.items():
+            for r, down, up in ((3, "A", "B"), (2, "a1", "a2")):
+                tensors[f"{n}/{path}.{down}"] = torch.randn(r, i, generator=pick) * i**-0.5
+                tensors[f"{n}/{path}.{up}"] = torch.randn(o, r, generator=pick) * 0.7
+    pairs = zip(names or known, known, strict=True)
+    config = {"adapters": [{"name": name, "checksum": checksum} for name, checksum in pairs]}
+    return Trained(tensors, f"made up recovered {seed}", config)

@@ -90,6 +90,13 @@ class Composition:
     def check(self, candidates: Sequence[Candidate], trained: Trained | None) -> None:
         """Raises RamoleError where it cannot use one of them, before any request runs."""
 
+    def bring(
+        self, candidates: Sequence[Candidate], trained: Trained | None
+    ) -> Sequence[Candidate]:
+        """The adapters that it mixes in the place of these, where it has its own: of what it
+        brought, itself. `trained` is None where the request gives the weights."""
+        return candidates
+
     def pool(self, trained: Trained | None) -> Mapping[str, str] | None:
         """The adapters that it takes where none are named, where it knows a fixed pool: content
         checksum -> name; None: those that retrieval finds."""

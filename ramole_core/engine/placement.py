@@ -103,17 +103,19 @@ class Placer:
         if off is not None:
             off = torch.cat([off[:, : len(candidates)], off[:, -1:]], dim=1)
             off = off if off.any() else None
+        weights = None if request.weights is None else tuple(request.weights)
+        trained = self._weights(method) if weights is None or method.merges else None
+        candidates = list(method.bring(candidates, trained))
         every = [self._store.get(one.checksum, one.load) for one in candidates]
         told = every
         if off is not None:
             told = [lacking(units, off[:, j]) for j, units in enumerate(every)]
-        weights = None if request.weights is None else tuple(request.weights)
         ask = Ask(
             tuple(self._adapter(*pair) for pair in zip(candidates, told, strict=True)),
             self._layout.sites,
             complete_options(request.method, request.options),
             weights,
-            self._weights(method) if weights is None or method.merges else None,
+            trained,
         )
         decision = decide(method, ask)
         if off is not None:

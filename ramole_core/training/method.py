@@ -36,6 +36,7 @@ from ramole_core.training.loop import Report, train
 from ramole_core.training.loss import mean_by_row, row_losses, token_losses
 from ramole_core.training.mixed_model import Loras, MixedModel, Shapes
 from ramole_core.training.recipe import MethodRecipe
+from ramole_core.training.recovery import train_recovery
 from ramole_core.training.rows import Batch, BatchOrder, Task, TaskRow, collate, encode_task
 from ramole_core.training.weights_file import write_weights
 
@@ -61,6 +62,18 @@ def train_method(
     goes on from there. Raises RamoleError where too few adapters are given, or `near` is needed and
     missing.
     """
+    if (own := OWN.get(recipe.method)) is not None:
+        return own(
+            recipe,
+            loras=loras,
+            tasks=tasks,
+            base=base,
+            shapes=shapes,
+            out_dir=out_dir,
+            checksums=checksums,
+            command=command,
+            report=report,
+        )
     method = find_method(recipe.method)
     _check_count(method, loras)
     most = len(loras) - (recipe.masked > 0)
@@ -161,6 +174,9 @@ def train_method(
     shutil.rmtree(out_dir / ".checkpoint", ignore_errors=True)
     return progress
 
+
+OWN: dict[str, Callable[..., Progress]] = {"ca_lora": train_recovery}
+"""Methods that train adapters themselves, and how."""
 
 CONTROL_RANK = 6
 """Of the random router beside a method that has no rank of its own."""
