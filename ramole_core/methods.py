@@ -23,6 +23,7 @@ FILES = (
     "similarity",
     "arrow",
     "ca_lora",
+    "llava_mole",
     "base",
     "controls",
 )

@@ -11,9 +11,10 @@ from ramole_core import RamoleError, Request
 from ramole_core.base.model import load_base
 from ramole_core.composition import METHODS, Ask, Candidate, Lora, Sites, Trained, decide
 from ramole_core.composition.ca_lora import fold, inherit, recovered_checksums
-from ramole_core.evaluation.ca_lora_table import SYSTEMS, WHOLE, summarise
+from ramole_core.evaluation.ca_lora_table import SYSTEMS, WHOLE
 from ramole_core.evaluation.cells import Cell
 from ramole_core.evaluation.compressed_base import prune, round_to_levels, write_compressed
+from ramole_core.evaluation.paired_table import pair_systems
 from ramole_core.layers.plain import place
 from ramole_core.layers.plain.mix import mix_at
 from ramole_core.methods import complete_options
@@ -287,8 +288,8 @@ def test_a_compressed_base_loads_as_any_other(base, tmp_path):
         assert (other == 0).float().mean() == pytest.approx(0.4, abs=0.01)
         kept = other != 0
         assert torch.equal(other[kept], own.bfloat16().float()[kept])
-    head = "model.embed_tokens"
-    assert (compressed.model.get_submodule(head).weight != 0).all()
+    words = [one.model.get_input_embeddings().weight for one in base]
+    assert torch.equal(words[1], words[0].bfloat16().float())
     with pytest.raises(RamoleError, match="Compression '9bit' is not known; choose nf4, 2bit"):
         write_compressed(whole.folder, tmp_path / "none", how="9bit")
 
@@ -302,8 +303,8 @@ def test_the_table_is_paired_over_the_tasks_that_all_systems_have():
         for n, system in enumerate((WHOLE, *SYSTEMS))
     }
     del found["inherited"]["b"]
-    table = summarise(found, ("a", "b"))
+    table = pair_systems(found, ("a", "b"), ours="ca_lora")
     assert table["ca_lora"]["score"]["mean"] == 40.0
     assert table["inherited"]["score"]["ca_lora_minus"]["mean"] == 30.0
     assert table["inherited"]["loss"]["by_task"] == {"a": 1.0}
-    assert summarise({"ca_lora": {}}, ("a",)) == {}
+    assert pair_systems({"ca_lora": {}}, ("a",), ours="ca_lora") == {}

@@ -12,7 +12,7 @@ from ramole_core import Generation, Ramole, RamoleError, Request, Settings, Step
 from ramole_core.base.shapes import read_shapes
 from ramole_core.composition import METHODS, Sites
 from ramole_core.methods import METHOD_LIST
-from tests.tiny_methods import make_recovered
+from tests.tiny_methods import make_mole, make_recovered
 
 TASKS = {
     "weather": ["Will it rain in Oslo?", "How warm is it outside?", "Is there snow on the way?"],
@@ -62,6 +62,10 @@ def ramole(tiny_llama, tmp_path_factory):
             folder = write_lora(root / "files" / name, shapes, rank=2 + seed, seed=seed)
             made.pool.add(folder, name=name, examples=examples)
         write_recovered(root / "adapters/_ca_lora", made.pool, shapes)
+        (root / "adapters/_llava_mole").mkdir()
+        experts = make_mole(Sites(tuple(shapes), shapes))
+        save_file(dict(experts.tensors), root / "adapters/_llava_mole/llava_mole.safetensors")
+        (root / "adapters/_llava_mole/llava_mole_config.json").write_text("{}")
         yield made
 
 
@@ -98,10 +102,11 @@ def test_opening_loads_no_model_and_using_it_does(tiny_llama, tmp_path):
 def test_every_method_answers(ramole):
     requests = [Request("Is it going to rain?", method=name, **ASK) for name in METHODS]
     answers = ramole.generate(requests)
-    assert [len(answer.adapters) for answer in answers] == [
-        METHODS[name].experts(3) for name in METHODS
-    ]
-    for answer in answers:
+    for name, answer in zip(METHODS, answers, strict=True):
+        if METHODS[name].brings:
+            assert set(answer.adapters).isdisjoint(TASKS) and answer.new_tokens == 5
+            continue
+        assert len(answer.adapters) == METHODS[name].experts(3)
         assert answer.new_tokens == 5 and answer.finish_reason == "length"
         assert answer.scores == sorted(answer.scores, reverse=True)
         assert answer.adapters == [] or answer.adapters[0] == "weather"

@@ -17,7 +17,8 @@ from tests.test_served_layers import OPTIONS, World, told
 from tests.test_trial_methods import ONE, TRIED, make_weights, tried as tried  # noqa: F401
 from tests.tiny_methods import NAMES, adapter_of
 
-EVERY = [*METHODS, *TRIED]
+EVERY = [*(name for name in METHODS if not METHODS[name].brings), *TRIED]
+"""But for those that bring adapters of their own (`test_llava_mole.py`)."""
 MIXING = [method for method in EVERY if method != "base"]
 ALONE = {"base": 0, "selection": 1, "ca_lora": 1} | dict.fromkeys(ONE, 1)
 """How many adapters they take."""

@@ -14,6 +14,7 @@ from ramole_core.composition import (
     Sites,
     Trained,
     decide,
+    llava_mole,
     orthonormal,
 )
 from ramole_core.layers.plain import PlainMix, place
@@ -34,16 +35,16 @@ def adapter_of(
     present = torch.tensor([path in loras for path in sites.paths])
     n = len(sites.paths)
     if usual is None:
-        usual = torch.tensor(USUAL[name]).repeat(n, 1)
+        usual = torch.tensor(USUAL.get(name, (0.0, 1.0))).repeat(n, 1)
     mean, deviation = usual.unbind(-1)
-    response = Response(mean + SURPRISES[name] * deviation, usual, present)
+    response = Response(mean + SURPRISES.get(name, 0.0) * deviation, usual, present)
     return Adapter(
         name,
         name,
         present,
         {path: orthonormal(lora) for path, lora in loras.items()},
         max((lora.A.shape[0] for lora in loras.values()), default=0),
-        score=SCORES[name],
+        score=SCORES.get(name, float("nan")),
         response=response,
         usual=usual,
     )
@@ -64,7 +65,7 @@ def plain_of(
     found = trained.get(METHODS[method].row.weights) if weights is None else None
     given = [Candidate(n, SCORES[n], n, lambda n=n: pool[n]) for n in names]
     pool = {one.name: one.load() for one in METHODS[method].bring(given, found)}
-    adapters = [adapter_of(n, pool[n], sites, usual and usual[n]) for n in names]
+    adapters = [adapter_of(n, pool[n], sites, usual and usual.get(n)) for n in pool]
     ask = Ask(
         tuple(adapters),
         sites,
@@ -74,11 +75,12 @@ def plain_of(
     )
     decision = decide(METHODS[method], ask)
     loras = [adapter.loras for adapter in adapters]
-    return place(decision, loras, sites, uploaded=[pool[name] for name in names])
+    return place(decision, loras, sites, uploaded=list(pool.values()))
 
 
 def make_trained(sites: Sites, *, rank: int, seed: int = 0) -> dict[str, Trained]:
-    """Trained weights by folder: a RouterLoRA that says something, LoRAs trained further."""
+    """Trained weights by folder: a RouterLoRA that says something, LoRAs trained further, experts
+    with their routers."""
     pick = torch.Generator().manual_seed(seed)
     tensors = {}
     for path, (i, o) in sites.shapes.items():
@@ -87,7 +89,19 @@ def make_trained(sites: Sites, *, rank: int, seed: int = 0) -> dict[str, Trained
     return {
         "_router": Trained(tensors, f"made up {rank} {seed}"),
         "_ca_lora": make_recovered(sites, known=KNOWN, seed=seed),
+        "_llava_mole": make_mole(sites, seed=seed),
     }
+
+
+def make_mole(sites: Sites, *, experts: int = 3, seed: int = 0) -> Trained:
+    """Experts of rank 2 for `llava_mole`, with routers that choose all of them."""
+    pick = torch.Generator().manual_seed(seed)
+    recipe = {"experts": experts, "rank": 2}
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        start = llava_mole.begin(sites, recipe)
+    tensors = {n: t + 0.7 * torch.randn(t.shape, generator=pick) for n, t in start.items()}
+    return Trained(tensors, f"made up experts {seed}")
 
 
 def make_recovered(

@@ -34,7 +34,11 @@ from ramole_core.composition.router import (
     load_router as load_router,
     random_router as random_router,
 )
-from ramole_core.composition.sites import Sites as Sites, block_of as block_of
+from ramole_core.composition.sites import (
+    Sites as Sites,
+    block_of as block_of,
+    parent_of as parent_of,
+)
 from ramole_core.composition.surprise import Response as Response, surprise_of as surprise_of
 from ramole_core.composition.trained import (
     Trained as Trained,

@@ -67,6 +67,8 @@ class Composition:
     """It needs each adapter's similarity to the prompt, also of those that are named."""
     merges: ClassVar[bool] = False
     """It makes one LoRA of the k, and puts the weights that a request gives into that itself."""
+    brings: ClassVar[bool] = False
+    """It has adapters of its own and takes none of the pool's: `bring` makes them of nothing."""
     examines: ClassVar[int] = 0
     """How many of the nearest adapters answer to the prompt before it takes its k; 0: it takes the
     nearest k as they are."""

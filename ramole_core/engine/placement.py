@@ -97,15 +97,17 @@ class Placer:
         """
         method = find_method(request.method)
         candidates = list(candidates)[: method.experts(len(candidates))]
+        weights = None if request.weights is None else tuple(request.weights)
+        trained = None
+        if (candidates or method.brings) and (weights is None or method.merges):
+            trained = self._weights(method)
+        candidates = list(method.bring(candidates, trained))
         if not candidates:
             nothing = torch.zeros(len(self._layout.flat), 0)
             return Placement(Decision(nothing), present=nothing.bool())
         if off is not None:
             off = torch.cat([off[:, : len(candidates)], off[:, -1:]], dim=1)
             off = off if off.any() else None
-        weights = None if request.weights is None else tuple(request.weights)
-        trained = self._weights(method) if weights is None or method.merges else None
-        candidates = list(method.bring(candidates, trained))
         every = [self._store.get(one.checksum, one.load) for one in candidates]
         told = every
         if off is not None:

@@ -31,28 +31,25 @@ from transformers import PreTrainedModel
 
 from ramole_core.base.model import BaseModel, load_base
 from ramole_core.base.shapes import read_shapes
-from ramole_core.evaluation.answers import answer_rows
 from ramole_core.evaluation.cells import Cell, Cells
 from ramole_core.evaluation.compressed_base import write_compressed
-from ramole_core.evaluation.intervals import bootstrap, paired_difference
-from ramole_core.evaluation.metrics import score
+from ramole_core.evaluation.measured_task import measure_task
+from ramole_core.evaluation.paired_table import line_of, pair_systems
 from ramole_core.evaluation.recorded_command import recorded_command
 from ramole_core.settings import REPOSITORY, load_settings
 from ramole_core.training.adapter import attach_lora, fit_lora, reduced_precision
 from ramole_core.training.card import versions
 from ramole_core.training.configured_base import load_configured_base
-from ramole_core.training.loss import row_losses
 from ramole_core.training.pool_loras import PoolLoras, read_loras
 from ramole_core.training.recipe import AdapterRecipe, MethodRecipe, Schedule
 from ramole_core.training.recovery import Recovery
-from ramole_core.training.rows import Task, encode_rows, read_task
+from ramole_core.training.rows import Task, read_task
 
 MODULE = "ramole_core.evaluation.ca_lora_table"
 WHOLE = "uncompressed"
 SYSTEMS = ("inherited", "trained_there", "trained_on", "ca_lora")
 TASKS = "nl2regex,scitail,sms_spam,nl2bash,common_gen,e2e_nlg"
-MAX_TOKENS = 256
-"""Of a measured row, prompt and answer."""
+OURS = "ca_lora"
 
 Mixing = Callable[[], AbstractContextManager[None]]
 
@@ -141,60 +138,15 @@ class Trials:
             return self._measure(plain, name, nullcontext, began)
 
     def _measure(self, model: PreTrainedModel, name: str, mixing: Mixing, began: float) -> Cell:
-        task = self._tasks[name]
-        dev = task.dev[: self._plan.rows]
-        targets = [row.targets for row in dev]
-        encoded = encode_rows(self._base.tokenizer, dev, max_tokens=MAX_TOKENS)
-        with mixing(), torch.no_grad():
-            losses = row_losses(model, encoded)
-            answers = answer_rows(model, self._base.tokenizer, [row.inputs for row in dev])
-        return Cell(
-            score(task.metric, answers, targets),
-            score(task.metric, answers, targets, forgiving=True),
-            [[name]] * len(dev),
-            time.perf_counter() - began,
-            {"loss": losses.tolist()},
-        )
+        tokenizer, task = self._base.tokenizer, self._tasks[name]
+        with mixing():
+            return measure_task(
+                model, tokenizer, task, rows=self._plan.rows, names=[name], began=began
+            )
 
     def _file(self, system: str, name: str) -> Path:
         kept = self._work / "checkpoints" / self._base.checksum[:12] / system / name
         return kept / f"seed{self._plan.recipe.schedule.seed}"
-
-
-def summarise(
-    found: dict[str, dict[str, Cell]], names: Sequence[str]
-) -> dict[str, dict[str, object]]:
-    """Each system's mean over tasks, with its interval, by task, and paired against CA-LoRA; of the
-    tasks that all systems have."""
-    common = [name for name in names if all(name in cells for cells in found.values())]
-    if not common:
-        return {}
-
-    def means(system: str, values: Callable[[Cell], list[float]]) -> list[float]:
-        lists = [values(found[system][name]) for name in common]
-        return [sum(one) / len(one) for one in lists]
-
-    measures: dict[str, Callable[[Cell], list[float]]] = {
-        "score": lambda cell: cell.strict,
-        "lenient": lambda cell: cell.lenient,
-        "loss": lambda cell: cell.measures["loss"],
-    }
-    table: dict[str, dict[str, object]] = {}
-    for system in found:
-        table[system] = {}
-        for measure, values in measures.items():
-            each = means(system, values)
-            ours = means("ca_lora", values) if "ca_lora" in found else each
-            table[system][measure] = {
-                **_rounded(asdict(bootstrap(each))),
-                "ca_lora_minus": _rounded(asdict(paired_difference(ours, each))),
-                "by_task": _rounded(dict(zip(common, each, strict=True))),
-            }
-    return table
-
-
-def _rounded(numbers: dict[str, float]) -> dict[str, float]:
-    return {name: round(value, 4) for name, value in numbers.items()}
 
 
 def main(
@@ -263,11 +215,11 @@ def main(
                 if not cells.has(situation, system, name):
                     cell = trials.cell(system, name)
                     cells.write(situation, system, name, cell)
-                    loss = sum(cell.measures["loss"]) / len(cell.measures["loss"])
-                    mean = sum(cell.strict) / len(cell.strict)
-                    line = f"{how:8} {name:16} {system:14} score {mean:5.1f}  loss {loss:.4f}"
-                    print(f"{line}  {cell.seconds:.0f} s", flush=True)
-            report["tables"] = {**_tables(report), how: summarise(_read(cells, how, names), names)}
+                    print(line_of(how, system, name, cell), flush=True)
+            report["tables"] = {
+                **_tables(report),
+                how: pair_systems(_read(cells, how, names), names, ours=OURS),
+            }
             out.parent.mkdir(parents=True, exist_ok=True)
             out.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
         trials.close()

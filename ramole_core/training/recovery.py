@@ -20,7 +20,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from ramole_core.base.model import BaseModel
-from ramole_core.composition import Adapter, Ask, Candidate, Trained, decide, find_method
+from ramole_core.composition import Ask, Candidate, Trained, decide, find_method
 from ramole_core.composition.ca_lora import fold, inherit
 from ramole_core.errors import RamoleError
 from ramole_core.layers.plain import place
@@ -28,7 +28,7 @@ from ramole_core.methods import complete_options
 from ramole_core.training.checkpoint import Progress
 from ramole_core.training.loop import Report, train
 from ramole_core.training.loss import last_hidden, row_losses, token_losses
-from ramole_core.training.mixed_model import Loras, MixedModel, Shapes
+from ramole_core.training.mixed_model import Loras, MixedModel, Shapes, learning
 from ramole_core.training.recipe import MethodRecipe
 from ramole_core.training.rows import BatchOrder, Encoded, Task, collate, encode_rows
 from ramole_core.training.weights_file import write_weights
@@ -203,16 +203,9 @@ class Recovery:
         trained = Trained(tensors, config=config)
         uploaded = Candidate(name, float("nan"), checksum, lambda: self._loras[name])
         (one,) = method.bring([uploaded], trained)
-        loras = one.load()
-        adapter = Adapter(
-            name,
-            one.checksum,
-            torch.tensor([path in loras for path in sites.paths]),
-            loras,
-            max((lora.A.shape[0] for lora in loras.values()), default=0),
-        )
+        adapter = learning(one, sites)
         ask = Ask((adapter,), sites, complete_options("ca_lora", None), None, trained)
-        return self.student.mixer.mixing([place(decide(method, ask), [loras], sites)])
+        return self.student.mixer.mixing([place(decide(method, ask), [adapter.loras], sites)])
 
     def _teacher_loss(self, name: str, dev: Sequence[Encoded]) -> float:
         found = row_losses(
