@@ -34,6 +34,8 @@ FILES = (
     "lag",
     "logo",
     "lorauter",
+    "ca_lora",
+    "llava_mole",
     "base",
     "controls",
 )
@@ -107,7 +109,6 @@ class Method:
     adapters are found anew for every turn."""
     fits: bool = False
     """Its weights are found on (input, target) pairs, `Request.examples`, unless they are given."""
-
 
     def is_trained_in(self, adapters: Path) -> bool:
         """Whether its trained weights lie beside these adapters, or it trains none."""
