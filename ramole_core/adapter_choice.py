@@ -227,7 +227,9 @@ class AdapterChoice:
 
     def _needs_vector(self, request: Request, method: "Composition") -> bool:
         if request.adapters is None:
-            return method.experts(request.k) > 0 and self._known(method) is None
+            known = self._known(method)
+            count = method.experts(request.k)
+            return count > 0 and (known is None or method.experts(len(known)) < len(known))
         weighs = method.weighs_similarity and request.weights is None
         return weighs or 0 < method.experts(len(request.adapters)) < len(request.adapters)
 
@@ -255,7 +257,11 @@ class AdapterChoice:
         if not count:
             return []
         if (known := self._known(method)) is not None:
-            return [(card, float("nan")) for card in self._fixed(request, known)]
+            cards = self._fixed(request, known)
+            count = method.experts(len(cards))
+            if count == len(cards):
+                return [(card, float("nan")) for card in cards]
+            return self._nearest(request.prompt, cards, count)
         hits = self._hits(request, method)
         return [(self._pool.card(hit.name, hit.owner), hit.score) for hit in hits]
 
@@ -322,7 +328,12 @@ class AdapterChoice:
                 f"Method {request.method} uses {count} adapter, but weights were given for "
                 f"{len(cards)}; take the weights out, or choose a method that mixes."
             )
-        scores = self._retriever.similarities(request.prompt, cards)
+        return self._nearest(request.prompt, cards, count)
+
+    def _nearest(
+        self, prompt: str, cards: list[AdapterCard], count: int
+    ) -> list[tuple[AdapterCard, float]]:
+        scores = self._retriever.similarities(prompt, cards)
         best = sorted(zip(cards, scores, strict=True), key=lambda pair: -pair[1])
         return best[:count]
 

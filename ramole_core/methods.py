@@ -34,6 +34,8 @@ FILES = (
     "lag",
     "logo",
     "lorauter",
+    "ca_lora",
+    "llava_mole",
     "base",
     "controls",
 )

@@ -22,6 +22,7 @@ from ramole_core.composition import (
     decide,
     find_method,
     orthonormal,
+    parent_of,
 )
 from ramole_core.engine.engine import Engine
 from ramole_core.layers.install import watch_blocks
@@ -93,9 +94,8 @@ class NaiveModel:
         self._told: dict[str, list[tuple[Run, Tensor, Tensor, Tensor]]] = {}
         for path in self.layout.flat:
             self._model.get_submodule(path).register_forward_hook(self._adding(path))
-        watch_blocks(
-            self._model, {block_of(path) for path in self.layout.flat}, self._blocks.__setitem__
-        )
+        scopes = {of(path) for path in self.layout.flat for of in (block_of, parent_of)}
+        watch_blocks(self._model, scopes, self._blocks.__setitem__)
 
     @torch.inference_mode()
     def read(
@@ -135,8 +135,11 @@ class NaiveModel:
         for (n, off), run in groupby(range(T), state):
             positions = list(run)
             turn = turns[n]
-            count = find_method(turn.request.method).experts(len(turn.candidates))
+            method = find_method(turn.request.method)
+            count = method.experts(len(turn.candidates))
             candidates = turn.candidates[:count]
+            if method.brings:
+                candidates = method.bring((), self._engine._weights(method))
             mix, has = self._mix(turn.request, candidates, off)
             names = tuple(one.name for one in candidates)
             yield Run(positions[0], positions[-1] + 1, names, mix, has)
@@ -157,8 +160,13 @@ class NaiveModel:
                 for adapter, wanted, short in off
             )
 
+        method = find_method(request.method)
+        weights = None if request.weights is None else tuple(request.weights)
+        trained = None
+        if candidates and (weights is None or method.merges):
+            trained = self._engine._weights(method)
         uploaded, adapters = [], []
-        for one in candidates:
+        for one in method.bring(candidates, trained):
             pool = {path: lora for path, lora in one.load().items() if not is_off(one.name, path)}
             uploaded.append(pool)
             adapters.append(
@@ -173,14 +181,12 @@ class NaiveModel:
                     usual=self._engine.store.get(one.checksum, one.load).usual,
                 )
             )
-        method = find_method(request.method)
-        weights = None if request.weights is None else tuple(request.weights)
         ask = Ask(
             tuple(adapters),
             sites,
             complete_options(request.method, request.options),
             weights,
-            self._engine._weights(method) if weights is None or method.merges else None,
+            trained,
         )
         if not adapters:
             return PlainMix(decide(find_method("base"), ask), (), sites), ()
@@ -189,9 +195,12 @@ class NaiveModel:
 
     def _adding(self, path: str):
         def hook(module, args: tuple[Tensor], y: Tensor) -> Tensor:
-            x, y, block = args[0], y.clone(), self._blocks[block_of(path)]
+            x, y = args[0], y.clone()
             for run in self._runs:
                 part = slice(run.start, run.end)
+                gate = run.mix.decision.gate
+                scope = block_of(path) if gate is None or gate.per == "module" else gate.scope(path)
+                block = self._blocks[scope]
                 mixed = mix_at(run.mix, path, x[:, part], block[:, part])
                 if mixed.update is not None:
                     y[:, part] += mixed.update

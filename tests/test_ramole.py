@@ -12,7 +12,7 @@ from ramole_core import Generation, Ramole, RamoleError, Request, Settings, Step
 from ramole_core.base.shapes import read_shapes
 from ramole_core.composition import METHODS, Sites
 from ramole_core.methods import METHOD_LIST
-from tests.tiny_methods import make_gates
+from tests.tiny_methods import make_gates, make_mole, make_recovered
 
 TASKS = {
     "weather": ["Will it rain in Oslo?", "How warm is it outside?", "Is there snow on the way?"],
@@ -81,7 +81,25 @@ def ramole(tiny_llama, tmp_path_factory):
             kept.mkdir()
             save_file(dict(trained.tensors), kept / f"{name}.safetensors")
             (kept / f"{name}_config.json").write_text(json.dumps(trained.config))
+        write_recovered(root / "adapters/_ca_lora", made.pool, shapes)
+        (root / "adapters/_llava_mole").mkdir()
+        experts = make_mole(Sites(tuple(shapes), shapes))
+        save_file(dict(experts.tensors), root / "adapters/_llava_mole/llava_mole.safetensors")
+        (root / "adapters/_llava_mole/llava_mole_config.json").write_text("{}")
         yield made
+
+
+def write_recovered(folder, pool, shapes):
+    """The pool's adapters, as though they had been trained further for `ca_lora`."""
+    folder.mkdir(parents=True)
+    cards = pool.cards()
+    trained = make_recovered(
+        Sites(tuple(shapes), shapes),
+        known=[card.content for card in cards],
+        names=[card.name for card in cards],
+    )
+    save_file(dict(trained.tensors), folder / "ca_lora.safetensors")
+    (folder / "ca_lora_config.json").write_text(json.dumps(trained.config))
 
 
 def test_opening_loads_no_model_and_using_it_does(tiny_llama, tmp_path):
@@ -109,11 +127,14 @@ def test_every_method_answers(ramole):
     ]
     answers = ramole.generate(requests)
     for name, answer in zip(METHODS, answers, strict=True):
+        if METHODS[name].brings:
+            assert set(answer.adapters).isdisjoint(TASKS) and answer.new_tokens == 5
+            continue
         assert answer.new_tokens == 5 and answer.finish_reason == "length"
         if name == "lorauter":  # of three tasks, two bring the same adapter
             assert 2 <= len(answer.adapters) <= 3
             continue
-        if METHODS[name].fixed:
+        if METHODS[name].fixed and METHODS[name].experts(len(TASKS)) > 1:
             assert set(answer.adapters) == set(TASKS)
             continue
         assert len(answer.adapters) == min(METHODS[name].experts(3), len(TASKS))

@@ -201,7 +201,9 @@ def test_contributions_are_the_lengths_of_the_updates_beside_the_outputs(world, 
     met = set()
     for n, trace in zip(traced, traces, strict=True):
         names, mix = ROWS[n][1], plain.mixes[n]
-        has = [world.pool[name] for name in names[: mix.k]]
+        has = mix.loras
+        if mix.decision.merge is not None:
+            has = [world.pool[name] for name in names[: mix.k]]
         for path, (x, y) in plain.seen.items():
             layer, module = world.layout.places.at[path]
             alpha = plain.alpha[path][n : n + 1, :, : mix.k]

@@ -17,9 +17,10 @@ from tests.test_served_layers import OPTIONS, World, told
 from tests.test_trial_methods import ONE, TRIED, make_weights, tried as tried  # noqa: F401
 from tests.tiny_methods import NAMES, adapter_of
 
-EVERY = [*METHODS, *TRIED]
+EVERY = [*(name for name in METHODS if not METHODS[name].brings), *TRIED]
+"""But for those that bring adapters of their own (`test_llava_mole.py`)."""
 MIXING = [method for method in EVERY if method != "base"]
-ALONE = {"base": 0, "selection": 1} | dict.fromkeys(ONE, 1)
+ALONE = {"base": 0, "selection": 1, "ca_lora": 1} | dict.fromkeys(ONE, 1)
 """How many adapters they take."""
 
 
@@ -62,18 +63,17 @@ def run(world, ids, rows, way="rows"):
 
 def plain(world, ids, method, names, off):
     """The naive form over adapters that have not got what is off."""
-    candidates = [world.candidate(name) for name in names]
+    method_of = METHODS[method]
+    trained = world.trained.get(method_of.row.weights)
+    candidates = method_of.bring([world.candidate(name) for name in names], trained)
     flat, adapters, pools = world.layout.flat, [], []
     for j, one in enumerate(candidates):
         gone = {path for path, x in zip(flat, off[:, j].tolist(), strict=True) if x}
-        pools.append({p: lora for p, lora in world.pool[one.name].items() if p not in gone})
+        pools.append({p: lora for p, lora in one.load().items() if p not in gone})
         made = adapter_of(one.name, pools[-1], world.layout.sites, world.units(one.name).usual)
         adapters.append(replace(made, response=one.response))
-    method_of = METHODS[method]
     options = complete_options(method, OPTIONS.get(method))
-    ask = Ask(
-        tuple(adapters), world.layout.sites, options, None, world.trained.get(method_of.row.weights)
-    )
+    ask = Ask(tuple(adapters), world.layout.sites, options, None, trained)
     decision = decide(method_of, ask)
     if (bypass := decision.bypass) is not None:
         gone = {path for path, x in zip(flat, off[:, -1].tolist(), strict=True) if x}

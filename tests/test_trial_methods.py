@@ -1,6 +1,6 @@
 """The trial of the contract: four kinds of method, each in a module of its own, work at once.
 
-MoLE that masks, Arrow, LoGo and CA-LoRA's bypass are copied into temporary modules and registered
+MoLE that masks, Arrow, LoGo and a parallel adapter are copied into temporary modules and registered
 from there; nothing else of the product is touched. Each is held against its equation, and works in
 both forms, in a mixed batch of all of them, with an option, with weights that `train` made, on the
 page's list and in `evaluate`. `train` is tried on the product's gates of a fixed pool too.
@@ -38,17 +38,17 @@ from tests.test_ramole import TASKS, write_lora
 from tests.test_served_layers import NAMES, OPTIONS, World, served
 from tests.tiny_methods import adapter_of
 
-FILES = ("mole", "arrow", "logo", "ca_lora")
+FILES = ("mole", "arrow", "logo", "parallel")
 TRIED = tuple(f"trial_{file}" for file in FILES)
 POOLED = ("meteora", "moe", "mole", "lora_flow")
 """The product's own that know a fixed pool."""
-ONE = {"trial_ca_lora"}
+ONE = {"trial_parallel"}
 """Takes one adapter."""
 OTHER = {
     "trial_mole": {"heat": 0.02},
     "trial_arrow": {"top": 1},
     "trial_logo": {"module": 0},
-    "trial_ca_lora": {"recovery": 3.0},
+    "trial_parallel": {"s": 3.0},
 }
 """An option of each that changes what it says."""
 
@@ -207,7 +207,7 @@ def logo(case):
     return (loud / case.tensor("tau")).softmax(-1).expand(4, -1)
 
 
-def ca_lora(case):
+def parallel(case):
     return torch.ones(4, 1).double()
 
 
@@ -218,13 +218,13 @@ def test_each_is_its_equation(name):
         "trial_mole": mole,
         "trial_arrow": arrow,
         "trial_logo": logo,
-        "trial_ca_lora": ca_lora,
+        "trial_parallel": parallel,
     }[name](case)
     torch.testing.assert_close(case.alpha.double(), expected, rtol=1e-5, atol=1e-5)
     update = sum(expected[:, j : j + 1] * case.v[j] for j in range(case.k))
-    if name == "trial_ca_lora":
-        a1, a2 = case.tensor(f"{case.path}.a1"), case.tensor(f"{case.path}.a2")
-        more = torch.nn.functional.gelu(case.x[0] @ a1.T) @ a2.T
+    if name == "trial_parallel":
+        down, up = case.tensor(f"{case.path}.down"), case.tensor(f"{case.path}.up")
+        more = (case.x[0] @ down.T).relu() @ up.T
         assert more.abs().max() > 0.01
         update = update + more
     torch.testing.assert_close(case.update.double(), update, rtol=1e-5, atol=1e-5)
@@ -297,14 +297,14 @@ def test_they_answer_in_one_batch_as_they_do_alone(ramole):
     assert known <= set(TASKS)
     by_name = dict(zip(TRIED, together, strict=False))
     assert by_name["trial_mole"].adapters == ["weather", "cooking", "sums"], "all of its pool"
-    assert by_name["trial_ca_lora"].adapters == ["weather"]
+    assert by_name["trial_parallel"].adapters == ["weather"]
     assert len(by_name["trial_logo"].adapters) == 3
 
 
 @pytest.mark.parametrize("name", TRIED)
 def test_an_option_changes_what_is_said(ramole, name):
     usual, other = ramole.generate([ask(name), ask(name, options=OTHER[name])])
-    if name == "trial_ca_lora":  # its weights are 1; the bypass is what changes
+    if name == "trial_parallel":  # its weights are 1; the bypass is what changes
         first = ramole.explain(ask(name), 3)
         more = ramole.explain(ask(name, options=OTHER[name]), 3)
         assert first.base == more.base and first.mixture != more.mixture

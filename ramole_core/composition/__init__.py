@@ -36,7 +36,11 @@ from ramole_core.composition.router import (
     random_router as random_router,
 )
 from ramole_core.composition.search import Search as Search, Tried as Tried
-from ramole_core.composition.sites import Sites as Sites, block_of as block_of
+from ramole_core.composition.sites import (
+    Sites as Sites,
+    block_of as block_of,
+    parent_of as parent_of,
+)
 from ramole_core.composition.surprise import Response as Response, surprise_of as surprise_of
 from ramole_core.composition.trained import (
     Trained as Trained,

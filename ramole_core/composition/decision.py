@@ -24,7 +24,7 @@ from torch import Tensor
 
 from ramole_core.composition.lora import Lora, LoraSet
 from ramole_core.composition.router import Router
-from ramole_core.composition.sites import Sites
+from ramole_core.composition.sites import Sites, block_of, parent_of
 from ramole_core.composition.surprise import Response
 from ramole_core.composition.trained import Trained
 from ramole_core.methods import Value
@@ -100,12 +100,13 @@ class Signal:
 
     path: str
     x: Float[Tensor, "*l i"]
-    """The module's input, or the block's."""
+    """The module's input, or the block's or parent's."""
     u: tuple[Float[Tensor, "*l _"], ...] = ()
     """x A^T of each adapter, A being that of `ask.adapters[j].loras[path]` (in the served form zero
-    rows may follow), in float32 or wider; empty at a block, r = 0 where it lacks the module."""
+    rows may follow), in float32 or wider; empty at a block or parent, r = 0 where it lacks the
+    module."""
     norms: Float[Tensor, "*l k"] | None = None
-    """|B_j A_j x| of each adapter; None at a block."""
+    """|B_j A_j x| of each adapter; None at a block or parent."""
 
 
 Score = Callable[[Signal], Float[Tensor, "*l k"]]
@@ -121,12 +122,12 @@ class Gate:
     """<A_r x, B_r^T v> / sqrt(s). The bank keeps every router that it has met: few, known by their
     checksums."""
     linear: Mapping[str, Float[Tensor, "k i"]] | None = None
-    """W by module path, or by block path where `per` is `block`."""
+    """W by module path, or by the path of the block or parent where `per` is that."""
     score: Score | None = None
     """f, a function of the method's own."""
-    per: Literal["module", "block"] = "module"
-    """Whose input `linear` and `score` read: each module's own, or the block's, once, and its
-    modules share what comes of it."""
+    per: Literal["module", "block", "parent"] = "module"
+    """Whose input `linear` and `score` read: each module's own; or the block's, or that of the
+    module's parent (the MLP or the attention), once, and its modules share what comes of it."""
     offset: Float[Tensor, "module k"] | None = None
     own: float = 0.0
     """On an adapter's surprise z in this module (`surprise.py`)."""
@@ -145,6 +146,12 @@ class Gate:
     def late(self) -> bool:
         """Whether it has terms that are not in tables made before the first token."""
         return self.linear is not None or self.score is not None
+
+    def scope(self, path: str) -> str:
+        """The module whose input `linear` and `score` read for the module at this path."""
+        if self.per == "module":
+            return path
+        return block_of(path) if self.per == "block" else parent_of(path)
 
 
 @dataclass(frozen=True)

@@ -87,6 +87,8 @@ class Composition:
     """It needs each adapter's similarity to the prompt, also of those that are named."""
     merges: ClassVar[bool] = False
     """It makes one LoRA of the k, and puts the weights that a request gives into that itself."""
+    brings: ClassVar[bool] = False
+    """It has adapters of its own and takes none of the pool's: `bring` makes them of nothing."""
     examines: ClassVar[int] = 0
     """How many of the nearest adapters answer to the prompt before it takes its k; 0: it takes the
     nearest k as they are."""
@@ -132,6 +134,13 @@ class Composition:
     def search(self, k: int, options: Mapping[str, Value], *, seed: int) -> Search:
         """The search for k weights of a method whose row `fits`."""
         raise NotImplementedError(f"{self.row.name} fits nothing")
+
+    def bring(
+        self, candidates: Sequence[Candidate], trained: Trained | None
+    ) -> Sequence[Candidate]:
+        """The adapters that it mixes in the place of these, where it has its own: of what it
+        brought, itself. `trained` is None where the request gives the weights."""
+        return candidates
 
     def pool(self, trained: Trained | None) -> Mapping[str, str] | None:
         """The adapters that it takes where none are named, where it knows a fixed pool: content

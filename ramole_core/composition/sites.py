@@ -28,7 +28,12 @@ class Sites:
         return found
 
 
+def parent_of(path: str) -> str:
+    """The module that holds it: `model.layers.3.mlp` of `model.layers.3.mlp.up_proj`."""
+    return path.rpartition(".")[0]
+
+
 def block_of(path: str) -> str:
     """The block that a module is in: `model.layers.3` of `model.layers.3.mlp.up_proj`."""
     found = re.match(r"(.*?\.\d+)\.", path)
-    return found[1] if found else path.rpartition(".")[0]
+    return found[1] if found else parent_of(path)

@@ -134,20 +134,25 @@ class Engine:
     ) -> Prepared:
         """A request with its adapters and its prompt; `earlier` are the turns that its prompt has
         before the one that is answered. Raises RamoleError where a method cannot use them."""
-        check_switches(request, candidates, self.layout)
         check_prefix(
             request, self._base.tokenizer, eos=self._eos, vocabulary=_vocabulary(self._base)
         )
-        turns = (*earlier, Turn(request.turns[-1], tuple(candidates)))
+        asked = (*earlier, Turn(request.turns[-1], tuple(candidates)))
         prompt = prompt or self.read(request)
-        if len(turns) != len(prompt.parts):
-            raise ValueError(f"{len(turns)} turns for a prompt of {len(prompt.parts)}")
-        for turn in turns:
-            method = find_method(turn.request.method)
-            method.check(turn.candidates, None if turn.request.weights else self._weights(method))
+        if len(asked) != len(prompt.parts):
+            raise ValueError(f"{len(asked)} turns for a prompt of {len(prompt.parts)}")
+        turns = tuple(map(self._with_own, asked))
+        check_switches(request, turns[-1].candidates, self.layout)
         prepared = Prepared(request, turns, prompt)
         check_turns(prepared)
         return prepared
+
+    def _with_own(self, turn: Turn) -> Turn:
+        """The turn with the adapters that its method brings in the place of those it was given."""
+        method = find_method(turn.request.method)
+        trained = None if turn.request.weights else self._weights(method)
+        method.check(turn.candidates, trained)
+        return Turn(turn.request, tuple(method.bring(turn.candidates, trained)))
 
     def submit(
         self,

@@ -102,6 +102,11 @@ class Placer:
         """
         method = find_method(request.method)
         candidates = list(candidates)[: method.experts(len(candidates))]
+        weights = None if request.weights is None else tuple(request.weights)
+        trained = None
+        if (candidates or method.brings) and (weights is None or method.merges):
+            trained = self._weights(method)
+        candidates = list(method.bring(candidates, trained))
         if not candidates:
             nothing = torch.zeros(len(self._layout.flat), 0)
             return Placement(Decision(nothing), present=nothing.bool())
@@ -112,13 +117,12 @@ class Placer:
         told = every
         if off is not None:
             told = [lacking(units, off[:, j]) for j, units in enumerate(every)]
-        weights = None if request.weights is None else tuple(request.weights)
         ask = Ask(
             tuple(self._adapter(*pair) for pair in zip(candidates, told, strict=True)),
             self._layout.sites,
             complete_options(request.method, request.options),
             weights,
-            self._weights(method) if weights is None or method.merges else None,
+            trained,
         )
         decision = decide(method, ask)
         if off is not None:

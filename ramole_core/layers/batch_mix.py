@@ -7,14 +7,14 @@ being each row's own adapters in its own order.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from ramole_core.composition import Decision, Gate
+from ramole_core.composition import Decision, Gate, block_of, parent_of
 from ramole_core.layers.bank import Bank, Slot
 
 FIXED, MASKED, KEEPS = 0, 1, 2
@@ -112,9 +112,12 @@ class BatchMix:
         self.gated = any(row.gate is not None for row in rows)
         self.late = [n for n, row in enumerate(rows) if row.gate is not None and row.gate.late]
         """Rows whose gates have terms beside the tables."""
-        self.reads_blocks = any(
-            (gate := rows[n].gate) is not None and gate.per == "block" for n in self.late
-        )
+        self.scopes = {
+            n: _scopes(tuple(bank.layout.flat), gate.per)
+            for n in self.late
+            if (gate := rows[n].gate) is not None and gate.per != "module"
+        }
+        """By row: the blocks or parents whose input its gate reads, where it reads that."""
         self.mixes = any(row.held for row in rows)
 
     # --- by rows: what the compiled kernel reads ------------------------------------------------
@@ -269,6 +272,12 @@ class BatchMix:
         """The modules of one group in one block, of a [modules, ...] table."""
         start = self.bank.layout.first(g, block)
         return table[start : start + self.bank.layout.groups[g].m]
+
+
+@lru_cache(maxsize=16)
+def _scopes(paths: tuple[str, ...], per: str) -> frozenset[str]:
+    of = {"block": block_of, "parent": parent_of}[per]
+    return frozenset(map(of, paths))
 
 
 def _array(table: Tensor) -> np.ndarray:

@@ -21,7 +21,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from ramole_core.composition import Signal, block_of
+from ramole_core.composition import Signal
 from ramole_core.composition.surprise import MOST, TINY
 from ramole_core.kernels.compiled import DTYPES
 from ramole_core.kernels.mixing import UNITS_STEP, WEIGHTS_STEP
@@ -58,8 +58,8 @@ class Forward:
     """What runs the kernel, where it is by rows."""
     faults: dict[int, Exception] = field(default_factory=dict)
     """By row: what a method's own score raised. Its weights are not to be used."""
-    _late: dict[int, tuple[str, Tensor]] = field(default_factory=dict)
-    """By row: the block that runs, and the scores that its modules share."""
+    _late: dict[tuple[int, str], Tensor] = field(default_factory=dict)
+    """By row and block or parent: the scores that its modules share."""
 
     @classmethod
     def of(
@@ -92,12 +92,11 @@ class Forward:
         return torch.repeat_interleave(torch.arange(len(counts)), counts).to(self.batch.bank.device)
 
     def enter(self, path: str, x: Float[Tensor, "*b _"]) -> None:
-        """A block begins: the gates that read its input give their scores."""
+        """A block or parent begins: the gates that read its input give their scores."""
         x = x.reshape(-1, x.shape[-1])
-        for n in self.batch.late:
-            gate = self.batch.rows[n].gate
-            if gate is not None and gate.per == "block" and n not in self.faults:
-                self._late[n] = path, self._try(n, Signal(path, x[self._at[n]]))
+        for n, scopes in self.batch.scopes.items():
+            if path in scopes and n not in self.faults:
+                self._late[n, path] = self._try(n, Signal(path, x[self._at[n]]))
 
     def units(
         self, x: Float[Tensor, "*b i"], given: Input, g: int, block: int
@@ -205,10 +204,11 @@ class Forward:
             k = len(row.slots)
             if n in self.faults or row.gate is None:
                 continue
-            if row.gate.per == "block":
-                path, scores = self._late.get(n, ("", None))
-                if path == block_of(paths[0]) and scores is not None:
-                    late[:, here, :k] = scores
+            if row.gate.per != "module":
+                for j, path in enumerate(paths):
+                    scores = self._late.get((n, row.gate.scope(path)))
+                    if scores is not None:
+                        late[j, here, :k] = scores
                 continue
             first = bank.layout.first(g, block)
             for j, path in enumerate(paths):

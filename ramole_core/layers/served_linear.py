@@ -5,14 +5,13 @@ units once, in the first of them that is called. On a CPU the base's own product
 kernel that reads the weight where it lies (`kernels.product`), with the update in the same call.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import numpy as np
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from ramole_core.composition import block_of
 from ramole_core.kernels.weight import Input, Weight
 from ramole_core.layers.base_weight import base_weight, kernel_linears
 from ramole_core.layers.batch_mix import BatchMix
@@ -25,10 +24,9 @@ from ramole_core.layers.steady import steady_layers
 class Serving:
     """The forward that runs now, for all layers of one model; one at a time."""
 
-    def __init__(self, model: nn.Module, blocks: Iterable[str]):
-        """`blocks`: paths of those that hold served layers."""
+    def __init__(self, model: nn.Module):
         self.now: Forward | None = None
-        self._model, self._blocks = model, frozenset(blocks)
+        self._model = model
 
     @contextmanager
     def mixing(
@@ -47,7 +45,7 @@ class Serving:
         """
         forward = Forward.of(batch, counts, starts=starts, trace=trace, way=way)
         self.now = forward if batch.mixes else None
-        watched = self._blocks if batch.reads_blocks else ()
+        watched = frozenset[str]().union(*batch.scopes.values())
         handles = watch_blocks(self._model, watched, forward.enter)
         try:
             yield forward
@@ -114,7 +112,7 @@ class ServedLinear(nn.Module):
 
 def install_serving(model: nn.Module, layout: Layout) -> tuple[Installation, Serving]:
     """Put served layers into the model; `Installation.remove()` takes them out again."""
-    serving = Serving(model, {block_of(path) for path in layout.flat})
+    serving = Serving(model)
     layers: dict[str, nn.Module] = {}
     for g, group in enumerate(layout.groups):
         for block, paths in enumerate(group.paths):

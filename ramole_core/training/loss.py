@@ -18,15 +18,24 @@ from ramole_core.errors import RamoleError
 from ramole_core.training.rows import Batch, R, collate
 
 
-def token_losses(model: PreTrainedModel, batch: Batch) -> Float[Tensor, " m"]:
-    """Cross-entropy in nats of every answer token of a batch, in fp32."""
+def last_hidden(model: PreTrainedModel, batch: Batch) -> Float[Tensor, "b l d"]:
+    """What the model's output embedding reads, of every token of a batch."""
+    device = next(model.parameters()).device
+    return model.base_model(input_ids=batch.ids.to(device), use_cache=False).last_hidden_state
+
+
+def token_losses(
+    model: PreTrainedModel, batch: Batch, hidden: Float[Tensor, "b l d"] | None = None
+) -> Float[Tensor, " m"]:
+    """Cross-entropy in nats of every answer token of a batch, in fp32; `hidden` are the batch's
+    `last_hidden`, where they were made."""
     head = model.get_output_embeddings()
     if not isinstance(head, nn.Module):
         raise RamoleError(
             f"{type(model).__name__} has no output embedding; expected a causal language model."
         )
-    device = next(model.parameters()).device
-    hidden = model.base_model(input_ids=batch.ids.to(device), use_cache=False).last_hidden_state
+    hidden = last_hidden(model, batch) if hidden is None else hidden
+    device = hidden.device
     logits = head(hidden[batch.rows.to(device), batch.places.to(device)])
     return F.cross_entropy(logits.float(), batch.targets.to(device), reduction="none")
 

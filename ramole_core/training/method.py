@@ -10,7 +10,6 @@ dropped at random, at least two staying. In both, a gate must also make do witho
 (RAMoLE, arXiv 2406.16989, section 3.3).
 """
 
-import random
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
@@ -35,8 +34,11 @@ from ramole_core.training.companions import Companions, Near
 from ramole_core.training.loop import Report, train
 from ramole_core.training.loss import mean_by_row, row_losses, token_losses
 from ramole_core.training.mixed_model import Loras, MixedModel, Shapes
+from ramole_core.training.mixture import dev_rows, mixed_rows
+from ramole_core.training.mole import train_mole
 from ramole_core.training.recipe import MethodRecipe
-from ramole_core.training.rows import Batch, BatchOrder, Task, TaskRow, collate, encode_task
+from ramole_core.training.recovery import train_recovery
+from ramole_core.training.rows import Batch, BatchOrder, Task, TaskRow, collate
 from ramole_core.training.weights_file import write_weights
 
 
@@ -61,6 +63,18 @@ def train_method(
     goes on from there. Raises RamoleError where too few adapters are given, or `near` is needed and
     missing.
     """
+    if (own := OWN.get(recipe.method)) is not None:
+        return own(
+            recipe,
+            loras=loras,
+            tasks=tasks,
+            base=base,
+            shapes=shapes,
+            out_dir=out_dir,
+            checksums=checksums,
+            command=command,
+            report=report,
+        )
     method = find_method(recipe.method)
     _check_count(method, loras)
     most = len(loras) - (recipe.masked > 0)
@@ -86,16 +100,7 @@ def train_method(
     weights = fresh_weights(method, model, known, recipe)
     schedule = recipe.schedule
     rows = mixed_rows(base, tasks, recipe)
-    dev = [
-        row
-        for task in tasks
-        for row in encode_task(
-            base.tokenizer,
-            task.name,
-            task.dev[: max(1, schedule.dev_rows // len(tasks))],
-            max_tokens=schedule.max_tokens,
-        )
-    ]
+    dev = dev_rows(base, tasks, recipe)
     order = BatchOrder(rows, batch_rows=schedule.batch_rows, seed=schedule.seed)
     rank = None if method.fixed else int(recipe.settings.get("rank", CONTROL_RANK))
     controls = measure_controls(model, dev, companions, rank=rank, seed=schedule.seed)
@@ -162,6 +167,12 @@ def train_method(
     return progress
 
 
+OWN: dict[str, Callable[..., Progress]] = {
+    "ca_lora": train_recovery,
+    "llava_mole": train_mole,
+}
+"""Methods that train adapters themselves, and how."""
+
 CONTROL_RANK = 6
 """Of the random router beside a method that has no rank of its own and weighs any adapters."""
 
@@ -198,15 +209,6 @@ def fresh_weights(
         tensors = method.begin(model.sites, known, recipe.settings)
     device = model.plain.device
     return {name: nn.Parameter(tensor.float().to(device)) for name, tensor in tensors.items()}
-
-
-def mixed_rows(base: BaseModel, tasks: Sequence[Task], recipe: MethodRecipe) -> list[TaskRow]:
-    """The training rows of all tasks, as many of each as the smallest one has."""
-    most = recipe.schedule.max_tokens
-    encoded = [encode_task(base.tokenizer, one.name, one.train, max_tokens=most) for one in tasks]
-    count = min(len(rows) for rows in encoded)
-    chance = random.Random(recipe.schedule.seed)
-    return [row for rows in encoded for row in chance.sample(rows, count)]
 
 
 def watched(

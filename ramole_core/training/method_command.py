@@ -16,7 +16,7 @@ from ramole_core.training.command_words import (
 from ramole_core.training.recipe import MethodRecipe, Schedule
 
 Data = Annotated[Path, typer.Option(help="A folder of task folders, each named after its adapter.")]
-Adapters = Annotated[str, typer.Option(help="Adapters to train on, comma separated.")]
+Adapters = Annotated[str, typer.Option(help="Adapters to train on, comma separated; or data sets.")]
 Out = Annotated[
     Path | None, typer.Option(help="The weights' folder; by default beside the sample pool.")
 ]
@@ -141,7 +141,7 @@ def _run(
     from ramole_core.training.configured_base import load_configured_base
     from ramole_core.training.method import train_method
     from ramole_core.training.nearest import nearest_of
-    from ramole_core.training.pool_loras import read_loras
+    from ramole_core.training.pool_loras import PoolLoras, read_loras
     from ramole_core.training.progress import show_progress
     from ramole_core.training.rows import read_task
     from ramole_core.training.task_table import write_task_table
@@ -149,7 +149,7 @@ def _run(
     names = [name.strip() for name in adapters.split(",") if name.strip()]
     kind = find_method(recipe.method)
     found_for_each = min(recipe.retrieved, len(names) - (recipe.masked > 0))
-    if kind.fixed or kind.experts(2) == 1 or found_for_each < 2:
+    if kind.fixed or kind.experts(2) < 2 or found_for_each < 2:
         found_for_each = 0
     recipe = replace(recipe, retrieved=found_for_each)
     settings, row = load_settings(), find_row(recipe.method)
@@ -157,7 +157,9 @@ def _run(
     base = load_configured_base()
     shapes = read_shapes(base.folder)
     folder = out or settings.adapters_dir / row.weights
-    found = read_loras(names, settings=settings, shapes=shapes)
+    found = PoolLoras({}, {}, ())  # of a method that trains its own
+    if not kind.brings:
+        found = read_loras(names, settings=settings, shapes=shapes)
     near = None
     if recipe.retrieved and not kind.measures:
         tuned = settings.adapters_dir / "_retriever"

@@ -12,6 +12,7 @@ from ramole_core.base.model import BaseModel, dequantised
 from ramole_core.composition import (
     Adapter,
     Ask,
+    Candidate,
     Composition,
     Decision,
     Gate,
@@ -163,6 +164,19 @@ class MixedModel:
     def close(self) -> None:
         """Take the mixed layers out again."""
         self._installed.remove()
+
+
+def learning(one: Candidate, sites: Sites) -> Adapter:
+    """An adapter that is being trained, as a method is told of it: its A and B as they are, not
+    made orthonormal, so that the gradient reaches them."""
+    loras = one.load()
+    return Adapter(
+        one.name,
+        one.checksum,
+        torch.tensor([path in loras for path in sites.paths]),
+        loras,
+        max((lora.A.shape[0] for lora in loras.values()), default=0),
+    )
 
 
 def _packed(lora: Lora, base: BaseModel) -> Lora:

@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ramole_core.composition import Decision, Gate, Lora, LoraSet, Signal, Sites, block_of
+from ramole_core.composition import Decision, Gate, Lora, LoraSet, Signal, Sites
 from ramole_core.composition.surprise import TINY, surprise_of
 from ramole_core.layers.late_scores import ACTIVATIONS, late_scores, module_signal, wide_of
 from ramole_core.layers.weigh import weigh
@@ -65,8 +65,8 @@ def place(
 def mix_at(
     mix: PlainMix, path: str, x: Float[Tensor, "b l i"], block: Float[Tensor, "b l _"] | None
 ) -> Mixed:
-    """What the adapters add to the module's output; `block` is the input of its block, needed
-    where the gate reads it."""
+    """What the adapters add to the module's output; `block` is the input of its block or parent,
+    needed where the gate reads that."""
     decision, at = mix.decision, mix.sites.at[path]
     fixed = decision.weights[at].to(x.device, wide_of(x)).expand(*x.shape[:2], mix.k)
     if decision.merge is not None:
@@ -117,9 +117,9 @@ def _scores(
         z = surprise_of(logs, gate.usual[at].to(scores).expand(*logs.shape, 2))
         scores = scores + gate.own * z * (torch.tensor(ranks) > 0).to(scores)
     if gate.late:
-        if gate.per == "block":
+        if gate.per != "module":
             assert block is not None
-            scores = scores + late_scores(gate, Signal(block_of(path), block), mix.k)
+            scores = scores + late_scores(gate, Signal(gate.scope(path), block), mix.k)
         elif sum(ranks):
             own = gate.score is not None  # W x needs no lengths of responses
             signal = module_signal(path, x, u.split(ranks, dim=-1)) if own else Signal(path, x)

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from ramole_core.composition import block_of
+from ramole_core.composition import block_of, parent_of
 from ramole_core.layers.install import Installation, watch_blocks, wrap
 from ramole_core.layers.places import Places, find_places
 from ramole_core.layers.plain.mix import Mixed, PlainMix, mix_at
@@ -27,7 +27,7 @@ class Mixer:
         self._groups: list[tuple[PlainMix, list[int]]] = []
         self._b = 0
         self.blocks: dict[str, Tensor] = {}
-        """Input of each block of the forward that runs."""
+        """Input of each block, and of each module's parent, of the forward that runs."""
         self.alpha: dict[str, Tensor] | None = None
         """By module path, [b, l, k]; None: not asked for."""
         self.scores: dict[str, Tensor] = {}
@@ -52,9 +52,9 @@ class Mixer:
 
     def add(self, path: str, x: Float[Tensor, "b l i"], y: Tensor) -> Tensor:
         """y with every row's update added."""
-        block = self.blocks.get(block_of(path))
         if len(self._groups) == 1:
-            mixed = mix_at(self._groups[0][0], path, x, block)
+            mix = self._groups[0][0]
+            mixed = mix_at(mix, path, x, self._scope(mix, path))
             self._report(path, mixed)
             return y if mixed.update is None else y + mixed.update.to(y.dtype)
         k = max(mix.k for mix, _ in self._groups)
@@ -63,6 +63,7 @@ class Mixer:
         outs, every, scores = [], [], []
         gated = False
         for mix, rows in self._groups:
+            block = self._scope(mix, path)
             mixed = mix_at(mix, path, _part(x, rows), None if block is None else _part(block, rows))
             here = _part(y, rows)
             outs.append(here if mixed.update is None else here + mixed.update.to(y.dtype))
@@ -76,6 +77,11 @@ class Mixer:
             alpha = torch.cat(every)[back]
             self._report(path, Mixed(None, alpha, torch.cat(scores)[back] if gated else None))
         return torch.cat(outs)[back]
+
+    def _scope(self, mix: PlainMix, path: str) -> Tensor | None:
+        """What its gate reads, where that is not the module's own input."""
+        gate = mix.decision.gate
+        return None if gate is None else self.blocks.get(gate.scope(path))
 
     def _report(self, path: str, mixed: Mixed) -> None:
         if self.alpha is not None:
@@ -134,5 +140,6 @@ def install(model: nn.Module, paths: Iterable[str]) -> MixedInstallation:
         if mixer.mixes:
             mixer.blocks[path] = x
 
-    handles = watch_blocks(model, {block_of(path) for path in paths}, see)
+    scopes = {of(path) for path in paths for of in (block_of, parent_of)}
+    handles = watch_blocks(model, scopes, see)
     return MixedInstallation(**vars(wrap(model, layers, handles)), mixer=mixer)
