@@ -6,6 +6,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
+from typer.testing import CliRunner
 
 from ramole_core import RamoleError
 from ramole_core.base.model import dequantised
@@ -14,6 +15,7 @@ from ramole_core.composition import Ask, Sites, find_method, parent_of
 from ramole_core.composition.llava_mole import balance, begin, choose, decision_of, own_names
 from ramole_core.layers.plain import install, place
 from ramole_core.request import Request
+from ramole_core.training import command, configured_base
 from ramole_core.training.method import train_method
 from ramole_core.training.mole import MoleModel
 from ramole_core.training.recipe import MethodRecipe, Schedule
@@ -278,3 +280,23 @@ def test_a_block_does_not_know_what_is_image_and_what_is_text():
 
 
 LAYERS = ("gate_proj", "up_proj", "down_proj")
+
+
+def test_the_command_needs_no_adapters(base, tmp_path, monkeypatch):
+    for name in ("red", "blue"):
+        (tmp_path / "data" / name).mkdir(parents=True)
+        for part, rows in (("train", task(name).train), ("dev", task(name).dev)):
+            lines = [json.dumps({"inputs": row.inputs, "targets": row.targets}) for row in rows]
+            (tmp_path / "data" / name / f"{part}.jsonl").write_text("\n".join(lines))
+    monkeypatch.setattr(configured_base, "load_configured_base", lambda: base)
+    monkeypatch.setenv("RAMOLE_ADAPTERS_DIR", str(tmp_path / "adapters"))
+    words = ["method", "llava_mole", "--data", str(tmp_path / "data"), "--adapters", "red,blue"]
+    words += ["--steps", "2", "--batch-rows", "4", "--set", "experts=2", "--json"]
+    done = CliRunner().invoke(command.train_app, words)
+    assert done.exit_code == 0, done.output
+    said = json.loads(done.stdout.strip().splitlines()[-1])
+    assert said["adapters"] == ["red", "blue"] and said["weights_checksum"]
+    file = tmp_path / "adapters" / "_llava_mole" / "llava_mole.safetensors"
+    assert {name.partition("/")[0] for name in load_file(file)} == {
+        "expert_0", "expert_1", "attention", "router",
+    }  # fmt: skip
