@@ -20,8 +20,8 @@ def mixes(
             ramole.remove_mix(remove, owner)
         found = ramole.mixes(owner)
     if as_json:
-        gone = {"removed": remove} if remove else {}
-        write_json({"mixes": [asdict(mix) for mix in found]} | gone)
+        told: dict[str, object] = {"mixes": [asdict(mix) for mix in found]}
+        write_json(told | ({"removed": remove} if remove else {}))
     elif remove is not None:
         print(f"Removed {remove}.")
     else:

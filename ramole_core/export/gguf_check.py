@@ -91,7 +91,7 @@ def our_logits(
     model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32).eval()
     with torch.no_grad():
         for path, lora in loras.items():
-            model.get_submodule(path).weight += lora.B @ lora.A
+            model.get_parameter(f"{path}.weight").add_(lora.B @ lora.A)
         return model(torch.tensor([ids])).logits[0].numpy()
 
 

@@ -74,6 +74,7 @@ class Stranger:
 
     name: str
     owner: str | None = None
+    description: str = ""
 
     @property
     def key(self) -> str:

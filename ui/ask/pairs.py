@@ -1,7 +1,7 @@
 """The examples that a method finds its weights on: a field, filled in by hand or from a file."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -63,11 +63,14 @@ def pairs_of(ramole: "Ramole", *, method: str) -> Pairs:
     return Pairs(group, text, file, fits)
 
 
-def lines_of(examples: Sequence[Sequence[str]]) -> str:
-    """The pairs as the field has them, one a line."""
+def lines_of(examples: Sequence[Sequence[str] | Mapping[str, str]]) -> str:
+    """The pairs of a request as the field has them, one a line."""
+    pairs = [
+        (one["inputs"], one["targets"]) if isinstance(one, Mapping) else one for one in examples
+    ]
     return "\n".join(
         json.dumps({"inputs": text, "targets": target}, ensure_ascii=False)
-        for text, target in examples
+        for text, target in pairs
     )
 
 
