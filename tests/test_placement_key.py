@@ -79,7 +79,9 @@ def other_value(option: Option):
     if isinstance(option.default, bool):
         return not option.default
     return next(
-        v for v in (option.default + 1, option.default - 1) if option.low <= v <= option.high
+        v
+        for v in (option.default + 1, option.default - 1, option.default / 2)
+        if option.low <= v <= option.high
     )
 
 
