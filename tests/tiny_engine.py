@@ -13,7 +13,10 @@ from ramole_core.engine.engine import Engine, EngineSizes
 from ramole_core.engine.prompt import Turn
 from ramole_core.engine.request_state import RequestState
 from ramole_core.request import Generation, Request, Step
-from tests.tiny_methods import make_trained
+from tests.tiny_methods import KNOWN, make_recovered, make_trained
+
+VERSIONS = 40
+"""Of an adapter in a schedule, at most: `ca_lora` knows them all."""
 
 
 @dataclass
@@ -58,7 +61,10 @@ class TinyEngine:
             for path, module in model.named_modules()
             if "lm_head" not in path and (size := _size(module)) is not None
         }
-        self.trained = make_trained(Sites(tuple(self.shapes), self.shapes), rank=5, seed=3)
+        sites = Sites(tuple(self.shapes), self.shapes)
+        self.trained = make_trained(sites, rank=5, seed=3)
+        versions = [f"cat{version}_4" for version in range(VERSIONS)]
+        self.trained["_ca_lora"] = make_recovered(sites, known=[*KNOWN, *versions], seed=3)
         self.engine = Engine(
             self.base,
             shapes=self.shapes,
