@@ -277,7 +277,10 @@ def test_only_the_llama_architecture_has_its_rows_moved():
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        (["arrow", "ant", "bee"], "arrow is a gate.*merge by one of fusion, lorahub, lego, ties, dare"),
+        (
+            ["arrow", "ant", "bee"],
+            "arrow is a gate.*merge by one of fusion, lorahub, lego, ties, dare",
+        ),
         (["similarity", "ant", "bee"], "weighs adapters by a prompt"),
         (["selection", "ant", "bee"], "takes 1 of 2 adapters"),
         (["base", "ant"], "takes 0 of 1 adapters"),

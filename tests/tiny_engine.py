@@ -13,7 +13,10 @@ from ramole_core.engine.engine import Engine, EngineSizes
 from ramole_core.engine.prompt import Turn
 from ramole_core.engine.request_state import RequestState
 from ramole_core.request import Generation, Request, Step
-from tests.tiny_methods import make_gates, make_trained
+from tests.tiny_methods import KNOWN, make_gates, make_recovered, make_trained
+
+VERSIONS = 40
+"""Of an adapter in a schedule, at most: `ca_lora` knows them all."""
 
 
 @dataclass
@@ -61,6 +64,8 @@ class TinyEngine:
         self._sites = Sites(tuple(self.shapes), self.shapes)
         self.trained = make_trained(self._sites, rank=5, seed=3)
         self._known: list[tuple[str, str]] = []
+        versions = [f"cat{version}_4" for version in range(VERSIONS)]
+        self.trained["_ca_lora"] = make_recovered(self._sites, known=[*KNOWN, *versions], seed=3)
         self.engine = Engine(
             self.base,
             shapes=self.shapes,
