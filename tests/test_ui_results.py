@@ -410,7 +410,7 @@ def test_a_missing_broken_or_older_file_is_a_sentence_with_its_command(folder, n
 
 def test_nothing_measured_at_all(tmp_path):
     html = everything(tmp_path)
-    assert html.count("Not measured yet") == 6 and "<table" not in html
+    assert html.count("Not measured yet") == 7 and "<table" not in html
     assert html.count("not measured yet</span>") == 5, "a tile each"
 
 

@@ -1,6 +1,6 @@
 """An engine on a tiny model, with adapters made up; for tests of schedules."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,9 +14,6 @@ from ramole_core.engine.prompt import Turn
 from ramole_core.engine.request_state import RequestState
 from ramole_core.request import Generation, Request, Step
 from tests.tiny_methods import KNOWN, make_gates, make_recovered, make_trained
-
-VERSIONS = 40
-"""Of an adapter in a schedule, at most: `ca_lora` knows them all."""
 
 
 @dataclass
@@ -64,8 +61,6 @@ class TinyEngine:
         self._sites = Sites(tuple(self.shapes), self.shapes)
         self.trained = make_trained(self._sites, rank=5, seed=3)
         self._known: list[tuple[str, str]] = []
-        versions = [f"cat{version}_4" for version in range(VERSIONS)]
-        self.trained["_ca_lora"] = make_recovered(self._sites, known=[*KNOWN, *versions], seed=3)
         self.engine = Engine(
             self.base,
             shapes=self.shapes,
@@ -89,13 +84,19 @@ class TinyEngine:
             for path, (i, o) in self.shapes.items()
         }
 
+    def learn(self, named: Collection[tuple[str, str]]) -> None:
+        """Whatever knows a fixed pool knows these (name, checksum) too."""
+        if new := [one for one in named if one not in self._known]:
+            self._known += new
+            self.trained |= make_gates(self._sites, self._known)
+            known = [*KNOWN, *(checksum for _, checksum in self._known)]
+            self.trained["_ca_lora"] = make_recovered(self._sites, known=known, seed=3)
+
     def chosen(self, contents: Sequence[tuple[str, int]]) -> list[Candidate]:
         """(content, rank) of each adapter; the same content has the same evidence. Gates of a fixed
         pool know whatever was ever chosen."""
         named = dict.fromkeys((name, f"{name}_{rank}") for name, rank in contents)
-        if new := [one for one in named if one not in self._known]:
-            self._known += new
-            self.trained |= make_gates(self._sites, self._known)
+        self.learn(named)
         return [
             Candidate(
                 name,

@@ -1,6 +1,7 @@
 """What a method is asked, with adapters made up; for laws over the registry."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 
 import torch
 
@@ -18,6 +19,7 @@ from ramole_core.composition import (
     llava_mole,
     orthonormal,
 )
+from ramole_core.errors import RamoleError
 from ramole_core.layers.plain import PlainMix, place
 from ramole_core.methods import complete_options
 
@@ -89,12 +91,14 @@ def make_trained(sites: Sites, *, rank: int, seed: int = 0) -> dict[str, Trained
     for path, (i, o) in sites.shapes.items():
         tensors[f"{path}.A_r"] = torch.randn(rank, i, generator=pick)
         tensors[f"{path}.B_r"] = torch.randn(o, rank, generator=pick) * o**-0.5
-    return {
+    made = {
         "_router": Trained(tensors, f"made up {rank} {seed}"),
         **make_gates(sites, [(name, name) for name in NAMES]),
         "_ca_lora": make_recovered(sites, known=KNOWN, seed=seed),
-        "_llava_mole": make_mole(sites, seed=seed),
     }
+    with suppress(RamoleError):  # a base without MLP modules has no experts in them
+        made["_llava_mole"] = make_mole(sites, seed=seed)
+    return made
 
 
 def make_gates(sites: Sites, known: Sequence[tuple[str, str]]) -> dict[str, Trained]:

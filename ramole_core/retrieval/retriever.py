@@ -17,7 +17,13 @@ import numpy as np
 from jaxtyping import Float32
 
 from ramole_core.errors import RamoleError
-from ramole_core.retrieval.card_vector import WORDS, Described, adapter_vectors, card_texts
+from ramole_core.retrieval.card_vector import (
+    WORDS,
+    Described,
+    adapter_vectors,
+    card_texts,
+    card_words,
+)
 from ramole_core.retrieval.encoder import RecentVectors
 from ramole_core.retrieval.index import AdapterIndex, Entry
 from ramole_core.retrieval.mirror import cosines
@@ -294,7 +300,8 @@ class Retriever:
 
 def _checksum(card: Card) -> str:
     texts = card_texts(card)
-    return hashlib.sha256(json.dumps([WORDS, card.blind, texts]).encode()).hexdigest()
+    said = [WORDS, texts] if card_words(card) else texts  # without words as it always was
+    return hashlib.sha256(json.dumps(said).encode()).hexdigest()
 
 
 def _bad(entry: Entry) -> bool:
