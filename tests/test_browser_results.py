@@ -75,7 +75,7 @@ def test_the_tab_shows_every_table_and_the_picture(measured, visit):
     assert rows.all_inner_texts() == list(METHODS)
     expect(page.locator("#results-plot .js-plotly-plot .errorbar")).to_have_count(len(METHODS))
     titles = page.locator("#results-tab section h2").all_inner_texts()
-    assert len(titles) == len(set(titles)) == 5
+    assert len(titles) == len(set(titles)) == 6
     assert page.wrong == [] and page.evaluate("window.hacked") is None
     allowed = (measured.url, "data:", "blob:")
     assert [url for url in page.requested if not url.startswith(allowed)] == []
