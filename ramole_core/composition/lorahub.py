@@ -1,15 +1,14 @@
 """LoraHub: one LoRA of all, with weights that a search finds on about five examples.
 
-    A = sum_j w_j A_j,   B = sum_j w_j B_j,   y = W x + B A x        (arXiv 2307.13269, eq. 1)
+    A = sum_j w_j A_j,   B = sum_j w_j B_j,   y = W x + B A x        (arXiv 2307.13269)
 
     w* = argmin over |w_j| <= 1.5 of  L(w) + 0.05 * 1/k sum_j |w_j|
 
 L is the mean loss of the examples' target tokens, in nats, without gradients: NGOpt of nevergrad
-asks for `steps` weights, beginning at 0 (the base). B A has the cross terms w_i w_j B_i A_j, so a
-weight of -1 alone changes nothing, and one of 2 counts fourfold. The sums are those of `fusion`,
-where the mean is taken in their place: unequal ranks are zero-padded at the end, and the scale of
-each LoRA is folded into its B. Where an adapter lacks the module its terms are 0. Given weights are
-taken as they are. Ours to say: `best` is the best of those that were tried, and the answer to equal
+asks for `steps` weights, beginning at 0 (the base). B A has the cross terms w_i w_j B_i A_j, so w
+and -w are the same, and a LoRA alone counts w^2. The sums are those of `fusion`, which takes the
+mean: unequal ranks are zero-padded at the end, and the scale of each LoRA is folded into its B.
+Where an adapter lacks the module its terms are 0. Given weights are taken as they are. Ours to say: `best` is the best of those that were tried, and the answer to equal
 examples is equal (`seed`, 0 if none; the authors' code takes NGOpt's own recommendation, and
 divides its loss once more by the number of examples). Without weights, which no request comes
 with, `decide` takes 1/k each: where the search has not begun it is `fusion`.
@@ -18,8 +17,9 @@ Trained: nothing. A search of `steps` forced readings of the examples finds k nu
 same examples and adapters.
 
 Cost: a request like any merge, one LoRA of the largest rank whatever k is. The search before it
-makes `steps` merges and reads all examples as often: on the default base (135M, 210 modules, k = 3,
-r = 8) MEASURED
+makes `steps` merges (210 modules on the default base) and has each example read as often: 0.9 s of
+one core a step on the default base (135M, NF4) with k = 3 and five text messages, so 36 s for 40
+steps where nobody else asks. Beside rows that decode it reads 4 tokens a step of theirs at most.
 
 Claimed: Flan-T5-large, BIG-Bench Hard, 27 tasks, 5 examples, 20 random LoRAs of about 200: mean
 accuracy 34.7 over five runs and 41.2 the best of them, against 27.0 zero-shot and 37.8 with five
