@@ -8,7 +8,8 @@ L is the mean loss of the examples' target tokens, in nats, without gradients: N
 asks for `steps` weights, beginning at 0 (the base). B A has the cross terms w_i w_j B_i A_j, so w
 and -w are the same, and a LoRA alone counts w^2. The sums are those of `fusion`, which takes the
 mean: unequal ranks are zero-padded at the end, and the scale of each LoRA is folded into its B.
-Where an adapter lacks the module its terms are 0. Given weights are taken as they are. Ours to say: `best` is the best of those that were tried, and the answer to equal
+Where an adapter lacks the module its terms are 0. Given weights are taken as they are.
+Ours to say: `best` is the best of those that were tried, and the answer to equal
 examples is equal (`seed`, 0 if none; the authors' code takes NGOpt's own recommendation, and
 divides its loss once more by the number of examples). Without weights, which no request comes
 with, `decide` takes 1/k each: where the search has not begun it is `fusion`.
