@@ -391,9 +391,10 @@ class Ramole:
         """The request with what its mix says, where it names one."""
         if request.mix is None:
             return request
-        names = {card.name for card in self.pool.cards(request.owner)}
-        contents = {name: self.pool.card(name, request.owner).content for name in names}
-        return self._mixes.get(request.mix, request.owner).request(request, contents)
+        mix = self._mixes.get(request.mix, request.owner)
+        cards = {card.name: card for card in self.pool.cards(request.owner)}
+        held = [cards[name] for name in mix.adapters if name in cards]
+        return mix.request(request, {card.name: card.content for card in held})
 
     def _warm_up(self) -> None:
         """Two tokens of the base and one vector: the first forward of a process is a slow one."""

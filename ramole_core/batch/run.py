@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from ramole_core.batch.rows import BadRow, Batch, BatchRow
 from ramole_core.errors import Busy, RamoleError
+from ramole_core.methods import METHOD_LIST
 from ramole_core.pool.names import near_names
 from ramole_core.request import Generation, Request, Step
 from ramole_core.request_parts import read_history
@@ -111,7 +112,9 @@ def _asked(
 
 def _misfit(request: Request, *, names: set[str], methods: Sequence[str], most: int) -> str:
     if request.method not in methods:
-        return f"Unknown method {request.method[:80]!r}; choose one of {', '.join(methods)}."
+        untrained = any(row.name == request.method for row in METHOD_LIST)
+        what = "No trained weights are here of method" if untrained else "Unknown method"
+        return f"{what} {request.method[:80]!r}; choose one of {', '.join(methods)}."
     earlier = (name for turn in read_history(request.history) for name in turn.adapters or ())
     for name in (*(request.adapters or ()), *earlier):
         if name not in names:

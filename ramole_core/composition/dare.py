@@ -28,10 +28,10 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from ramole_core.composition.decision import Ask, Decision, Merge
+from ramole_core.composition.decision import Ask, Decision
 from ramole_core.composition.lora import Lora
 from ramole_core.composition.method import Composition, register
-from ramole_core.composition.task_vectors import merge_task_vectors
+from ramole_core.composition.task_vectors import merge_decided
 from ramole_core.composition.ties import agreeing
 from ramole_core.methods import Method, Option
 
@@ -53,25 +53,11 @@ class Dare(Composition):
     merges = True
 
     def decide(self, ask: Ask) -> Decision:
-        shares = ask.weights or (1 / max(ask.k, 1),) * ask.k
-        most = max((adapter.rank for adapter in ask.adapters), default=0)
-        n = ask.options
-        rank, drop = int(n["rank"]) or most, n["drop"]
-
-        def make(loras: Sequence[Lora | None]) -> Lora | None:
-            return merge_task_vectors(
-                loras,
-                shares,
-                sparsify=lambda t, lora, half: t * kept(lora, half, t.shape, drop) / (1 - drop),
-                combine=agreeing if n["signs"] else added,
-                products=bool(n["products"]),
-                rank=rank,
-                scale=n["scale"],
-            )
-
-        return Decision(
-            torch.tensor(shares, dtype=torch.float32).repeat(len(ask.present), 1),
-            merge=Merge(make, max(rank, most)),
+        drop = ask.options["drop"]
+        return merge_decided(
+            ask,
+            sparsify=lambda t, lora, half: t * kept(lora, half, t.shape, drop) / (1 - drop),
+            combine=agreeing if ask.options["signs"] else added,
         )
 
 

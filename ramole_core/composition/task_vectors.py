@@ -18,6 +18,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import pad
 
+from ramole_core.composition.decision import Ask, Decision, Merge
 from ramole_core.composition.lora import Lora
 
 Sparsify = Callable[[Tensor, Lora, str], Tensor]
@@ -25,6 +26,31 @@ Sparsify = Callable[[Tensor, Lora, str], Tensor]
 Combine = Callable[[Tensor, Tensor, float], Tensor]
 """One tensor of [k, ...] and k weights; with what the weights of the whole request sum to in size,
 adapters that lack the module included (of halves: its root)."""
+
+
+def merge_decided(ask: Ask, *, sparsify: Sparsify, combine: Combine) -> Decision:
+    """The merge of a method whose options are `scale`, `products` and `rank`; the request's weights
+    weigh the task vectors, 1/k each without them."""
+    shares = ask.weights or (1 / max(ask.k, 1),) * ask.k
+    most = max((adapter.rank for adapter in ask.adapters), default=0)
+    n = ask.options
+    rank = int(n["rank"]) or most
+
+    def make(loras: Sequence[Lora | None]) -> Lora | None:
+        return merge_task_vectors(
+            loras,
+            shares,
+            sparsify=sparsify,
+            combine=combine,
+            products=bool(n["products"]),
+            rank=rank,
+            scale=n["scale"],
+        )
+
+    return Decision(
+        torch.tensor(shares, dtype=torch.float32).repeat(len(ask.present), 1),
+        merge=Merge(make, max(rank, most)),
+    )
 
 
 def merge_task_vectors(

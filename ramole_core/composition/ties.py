@@ -24,17 +24,14 @@ fine-tuned whole, 1.2 for (IA)^3, over seven to eleven tasks, with density 0.2, 
 nothing is tuned (unsure: from the abstract and memory).
 """
 
-from collections.abc import Sequence
-
 import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ramole_core.composition.decision import Ask, Decision, Merge
-from ramole_core.composition.lora import Lora
+from ramole_core.composition.decision import Ask, Decision
 from ramole_core.composition.method import Composition, register
-from ramole_core.composition.task_vectors import merge_task_vectors
+from ramole_core.composition.task_vectors import merge_decided
 from ramole_core.methods import Method, Option
 
 
@@ -54,26 +51,8 @@ class Ties(Composition):
     merges = True
 
     def decide(self, ask: Ask) -> Decision:
-        shares = ask.weights or (1 / max(ask.k, 1),) * ask.k
-        most = max((adapter.rank for adapter in ask.adapters), default=0)
-        n = ask.options
-        rank = int(n["rank"]) or most
-
-        def make(loras: Sequence[Lora | None]) -> Lora | None:
-            return merge_task_vectors(
-                loras,
-                shares,
-                sparsify=lambda t, lora, half: trim(t, n["density"]),
-                combine=agreeing,
-                products=bool(n["products"]),
-                rank=rank,
-                scale=n["scale"],
-            )
-
-        return Decision(
-            torch.tensor(shares, dtype=torch.float32).repeat(len(ask.present), 1),
-            merge=Merge(make, max(rank, most)),
-        )
+        density = ask.options["density"]
+        return merge_decided(ask, sparsify=lambda t, lora, half: trim(t, density), combine=agreeing)
 
 
 def trim(t: Float[Tensor, "m n"], density: float) -> Float[Tensor, "m n"]:
