@@ -1,6 +1,7 @@
 """Training a router: only A_r and B_r move, the scale is folded, a killed run ends the same."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from ramole_core.training.companions import Companions, Near, keep_some
 from ramole_core.training.loss import mean_by_row, row_losses, token_losses
 from ramole_core.training.method import fresh_weights, mixed_rows, train_method, watched
 from ramole_core.training.mixed_model import MixedModel
+from ramole_core.training.mixture import dev_rows
 from ramole_core.training.recipe import MethodRecipe, Schedule
 from ramole_core.training.rows import Encoded, Row, Task, collate, encode_rows
 from tests.tiny_training import build_base
@@ -82,6 +84,17 @@ def fresh(base, loras, recipe):
         return fresh_weights(find_method("ramole"), model, [], recipe)
     finally:
         model.close()
+
+
+def test_the_dev_loss_is_of_the_first_rows_that_fit(base):
+    long = tuple(Row("say " * 60, "red") for _ in range(4))
+    tasks = [Task("red", task("red").train, long + task("red").dev, "em"), task("blue")]
+    short = recipe()
+    short = replace(short, schedule=replace(short.schedule, max_tokens=40, dev_rows=6))
+    found = dev_rows(base, tasks, short)
+    assert [row.text for row in found] == [
+        row.inputs for name in ("red", "blue") for row in task(name).dev[:3]
+    ]
 
 
 def test_only_the_router_moves_and_it_learns(base, loras, tmp_path):

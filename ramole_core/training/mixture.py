@@ -18,13 +18,10 @@ def mixed_rows(base: BaseModel, tasks: Sequence[Task], recipe: MethodRecipe) -> 
 
 
 def dev_rows(base: BaseModel, tasks: Sequence[Task], recipe: MethodRecipe) -> list[TaskRow]:
-    """The rows that the dev loss is measured on, an equal share of each task."""
+    """The rows that the dev loss is measured on: the first of each task that fit, as many of each
+    where it has them."""
     schedule = recipe.schedule
     share = max(1, schedule.dev_rows // len(tasks))
-    return [
-        row
-        for task in tasks
-        for row in encode_task(
-            base.tokenizer, task.name, task.dev[:share], max_tokens=schedule.max_tokens
-        )
-    ]
+    most = schedule.max_tokens
+    encoded = [encode_task(base.tokenizer, one.name, one.dev, max_tokens=most) for one in tasks]
+    return [row for rows in encoded for row in rows[:share]]
