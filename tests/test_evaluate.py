@@ -4,6 +4,7 @@ import json
 import os
 import time
 from contextlib import contextmanager
+from dataclasses import replace
 
 import pytest
 
@@ -211,10 +212,27 @@ def test_rows_are_read_from_the_split_and_a_missing_one_is_said(tmp_path):
     assert (found.domain, found.metric, len(found.rows)) == ("insects", "em", 3)
     (later,) = read_rows(tmp_path, ["ant"], split="test", count=3, skip=3)
     assert [row.inputs for row in later.rows] == ["3?", "4?"]
+    assert found.examples == ()
+    assert [row.inputs for row in later.examples] == ["0?", "1?", "2?"]
     with pytest.raises(RamoleError, match="no rows after its first 5"):
         read_rows(tmp_path, ["ant"], split="test", count=3, skip=5)
     with pytest.raises(RamoleError, match=r"dev\.jsonl was not found"):
         read_rows(tmp_path, ["ant"], split="dev", count=3)
+
+
+def test_a_method_that_fits_weights_gets_the_rows_before_as_examples(tmp_path):
+    ramole = FakeRamole(CROWD)
+    before = tuple(Row(f"ant {n}?", "yes") for n in range(2))
+    shown = replace(TASKS[0], examples=before)
+    cells = Cells(tmp_path, {})
+    shared = {"systems": ["lorahub"], "situations": ["ood"], "ask": ASK}
+    run_cells(ramole, cells, CROWD, tasks=[shown], **shared)
+    found = cells.read("ood", "lorahub", "ant")
+    assert len(found.strict) == len(TASKS[0].rows)
+    assert all("ant" not in names and len(names) == 2 for names in found.adapters)
+    assert all(asked.examples == (("ant 0?", "yes"), ("ant 1?", "yes")) for asked in ramole.asked)
+    with pytest.raises(RamoleError, match="skip at least 5"):
+        run_cells(ramole, cells, CROWD, tasks=[TASKS[1]], **shared)
 
 
 def test_a_router_that_has_seen_every_task_leaves_no_later_ones(tmp_path):

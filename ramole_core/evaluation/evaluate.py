@@ -2,8 +2,9 @@
 
 import json
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
@@ -11,11 +12,20 @@ from ramole_core.errors import RamoleError
 from ramole_core.evaluation.cells import Cell, Cells
 from ramole_core.evaluation.metrics import score
 from ramole_core.evaluation.situations import Crowd
-from ramole_core.evaluation.systems import ALONE, RANDOM, Ask, random_request, request_of
+from ramole_core.evaluation.systems import (
+    ALONE,
+    RANDOM,
+    Ask,
+    fits_weights,
+    random_request,
+    request_of,
+)
 from ramole_core.request import Generation, Request
 from ramole_core.retrieval import Hit
 from ramole_core.training.rows import Row
 
+EXAMPLES = 5
+"""Pairs that a method which fits weights gets; LoraHub's number."""
 Progress = Callable[[str, int, int], None]
 """Called with a cell's name, the cells done, and the cells in all."""
 
@@ -38,13 +48,15 @@ class Rows:
     domain: str
     metric: str
     rows: tuple[Row, ...]
+    examples: tuple[Row, ...] = ()
+    """Those before the rows that are asked, at most EXAMPLES, for methods that fit weights."""
 
 
 def read_rows(
     data: Path, tasks: Sequence[str], *, split: str, count: int, skip: int = 0
 ) -> list[Rows]:
-    """`count` rows of each task's file `SPLIT.jsonl` after the first `skip`; raises RamoleError for
-    a task that has none."""
+    """`count` rows of each task's file `SPLIT.jsonl` after the first `skip`, whose last are the
+    examples; raises RamoleError for a task that has none."""
     found = []
     for name in tasks:
         file = data / name / f"{split}.jsonl"
@@ -52,12 +64,14 @@ def read_rows(
             raise RamoleError(
                 f"{file} was not found; name tasks of the data, which has {split} rows."
             )
-        wanted = file.read_text(encoding="utf-8").splitlines()[skip : skip + count]
-        if not wanted:
-            raise RamoleError(f"{file} has no rows after its first {skip}; skip fewer.")
+        first = max(0, skip - EXAMPLES)
+        wanted = file.read_text(encoding="utf-8").splitlines()[first : skip + count]
         lines = [json.loads(line) for line in wanted]
         rows = tuple(Row(line["inputs"], line["targets"]) for line in lines)
-        found.append(Rows(name, lines[0].get("domain", ""), lines[0]["metric"], rows))
+        before, asked = rows[: skip - first], rows[skip - first :]
+        if not asked:
+            raise RamoleError(f"{file} has no rows after its first {skip}; skip fewer.")
+        found.append(Rows(name, lines[0].get("domain", ""), lines[0]["metric"], asked, before))
     return found
 
 
@@ -121,10 +135,8 @@ def _make(
                 worth[n], adapters[n] = known[n, hit.name], [hit.name]
                 continue
         left.append(n)
-    requests = [
-        _request(ramole, system, task.rows[n].inputs, own=task.task, excluded=excluded, ask=ask)
-        for n in left
-    ]
+    request = _requests(ramole, system, task, excluded=excluded, ask=ask)
+    requests = [request(task.rows[n].inputs) for n in left]
     for n, answer in zip(left, ramole.generate(requests) if requests else [], strict=True):
         adapters[n], abstained[n] = answer.adapters, 100.0 * left_to_base(answer)
         worth[n] = _worth(task.metric, answer.text.strip(), task.rows[n].targets)
@@ -144,13 +156,40 @@ def decision_of(answer: Generation) -> str | None:
     return getattr(getattr(answer, "evidence", None), "decision", None)
 
 
-def _request(
-    ramole: Answering, system: str, prompt: str, *, own: str, excluded: Sequence[str], ask: Ask
-) -> Request:
-    if system != RANDOM:
-        return request_of(system, prompt, own=own, excluded=excluded, ask=ask)
-    found = [hit.name for hit in ramole.retrieve(prompt, ask.k, exclude=excluded)]
-    return random_request(prompt, found, ask=ask)
+def _requests(
+    ramole: Answering, system: str, task: Rows, *, excluded: Sequence[str], ask: Ask
+) -> Callable[[str], Request]:
+    """What the system is asked for a prompt of the task."""
+
+    def plain(prompt: str) -> Request:
+        return request_of(system, prompt, own=task.task, excluded=excluded, ask=ask)
+
+    def by_chance(prompt: str) -> Request:
+        found = [hit.name for hit in ramole.retrieve(prompt, ask.k, exclude=excluded)]
+        return random_request(prompt, found, ask=ask)
+
+    if system == RANDOM:
+        return by_chance
+    if not fits_weights(system):
+        return plain
+    if not task.examples:
+        raise RamoleError(
+            f"System {system} finds its weights on the {EXAMPLES} rows before those that are "
+            f"asked, and there are none: skip at least {EXAMPLES}."
+        )
+    pairs = [(row.inputs, row.targets) for row in task.examples]
+    names = found_for([text for text, _ in pairs], ramole, excluded=excluded, k=ask.k)
+    return lambda prompt: replace(plain(prompt), examples=pairs, adapters=names, exclude=())
+
+
+def found_for(
+    texts: Sequence[str], ramole: Answering, *, excluded: Sequence[str], k: int
+) -> tuple[str, ...]:
+    """The k adapters that are nearest to the texts on the whole, each of which brings its own k."""
+    nearness: Counter[str] = Counter()
+    for text in texts:
+        nearness.update({hit.name: hit.score for hit in ramole.retrieve(text, k, exclude=excluded)})
+    return tuple(name for name, _ in nearness.most_common(k))
 
 
 def _worth(metric: str, answer: str, target: str) -> tuple[float, float]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from ramole_core.errors import RamoleError
-from ramole_core.methods import METHOD_LIST, Value, complete_options, read_values
+from ramole_core.methods import METHOD_LIST, Value, complete_options, find_row, read_values
 from ramole_core.request import Request
 
 PERFECT = "perfect"
@@ -84,6 +84,11 @@ def read_way(system: str) -> Way:
         raise RamoleError(f"System {system!r} says abstain={abstain}; give true or false.")
     complete_options(method, values)
     return Way(method, values or None, abstain)
+
+
+def fits_weights(system: str) -> bool:
+    """Whether its method finds weights on examples, which then must be given."""
+    return system not in (*BOUNDS, RANDOM) and find_row(read_way(system).method).fits
 
 
 def describe(system: str) -> str:
