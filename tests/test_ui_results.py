@@ -13,7 +13,7 @@ from types import SimpleNamespace
 import pytest
 
 from tests.results_page import EVIL, FILES, METHODS, evaluation as written, write_results
-from ui.results import updates as results_updates
+from ui.results import methods, updates as results_updates
 from ui.results.answers import earlier_html, finding, top_html
 from ui.results.closer import by_task_html, differences_html, in_words
 from ui.results.figure import inks_of, scores_figure
@@ -155,11 +155,23 @@ def test_situations_of_a_file_of_their_own_are_among_the_tables(folder):
 
 def test_all_methods_stand_in_one_table_with_what_they_need(folder):
     rows = Tables(everything(folder)).named("All methods")
-    assert rows[0][:4] == ["method", "IID", "OOD", "crowded"]
-    assert rows[1][:2] == ["ramoleRAMoLE", "57.4 [54.4, 60.4]"]
-    assert rows[1][4:] == ["31.4 [30.0, 33.0]", "180.0 [170.0, 181.0]", "1.3 M", "yes"]
-    assert rows[2][0] == f"mole{EVIL}" and rows[2][1:4] == ["–"] * 3
-    assert rows[2][5:] == ["–", "none", "no"]
+    assert rows[0][:4] == ["method", "IID", "OOD", "tokens/s alone"]
+    named = {row[0]: row[1:] for row in rows[1:]}
+    assert list(named) == ["ramole_plus", "ramoleRAMoLE", "mixture", f"mole{EVIL}"]
+    # 2.5 behind for ramole_plus is 2.5 ahead for the rival, and its interval is turned with it
+    assert named["ramoleRAMoLE"][0] == "57.4 [54.4, 60.4]+2.5 [−4.0, +9.0]"
+    assert "+" not in named["ramoleRAMoLE"][1] and "+" not in named["mixture"][0]
+    rest = ["31.4 [30.0, 33.0]", "180.0 [170.0, 181.0]", "1.3 M", "yes"]
+    assert named["ramoleRAMoLE"][2:] == rest and named["mixture"][2:] == ["–"] * 4
+    assert named[f"mole{EVIL}"][:2] == ["–"] * 2
+    assert named[f"mole{EVIL}"][3:] == ["–", "none", "no"]
+
+
+@pytest.mark.parametrize("gone", ["methods.json", "methods_dev.json"])
+def test_the_table_of_all_methods_says_what_was_not_measured(folder, gone):
+    (folder / gone).unlink()
+    shown = methods.html(folder)
+    assert "Not measured yet" in shown and len(Tables(shown).named("All methods")) > 2
 
 
 def test_the_paper_s_table_stands_beside(folder):
@@ -410,7 +422,7 @@ def test_a_missing_broken_or_older_file_is_a_sentence_with_its_command(folder, n
 
 def test_nothing_measured_at_all(tmp_path):
     html = everything(tmp_path)
-    assert html.count("Not measured yet") == 7 and "<table" not in html
+    assert html.count("Not measured yet") == 8 and "<table" not in html
     assert html.count("not measured yet</span>") == 5, "a tile each"
 
 

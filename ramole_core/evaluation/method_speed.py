@@ -4,7 +4,9 @@
 
 Every method answers the same prompts as it would serve them, with the adapters that it finds (one
 that knows a fixed pool takes all of it), in turns with the others; rates are of the decode steps
-alone, by the engine's own counters. A method whose trained weights are missing is left out.
+alone, by the engine's own counters. A method that finds its weights on examples is given equal ones
+and its adapters, for its search is no decode step. One whose trained weights are missing is left
+out.
 """
 
 import json
@@ -24,7 +26,7 @@ from ramole_core.composition.trained import weights_file
 from ramole_core.errors import RamoleError
 from ramole_core.evaluation.prompt_sets import read_phrased
 from ramole_core.evaluation.recorded_command import recorded_command
-from ramole_core.methods import METHOD_LIST, Method
+from ramole_core.methods import METHOD_LIST, Method, find_row
 from ramole_core.ramole import Ramole
 from ramole_core.request import Request
 from ramole_core.settings import REPOSITORY, load_settings
@@ -49,6 +51,9 @@ def decode_rate(ramole: Ramole, method: str, prompts: Sequence[str], *, new: int
     before = dict(ramole.engine.stats())
     shared: dict[str, object] = {"method": method, "k": 3, "max_new_tokens": new, "trace": False}
     shared |= {"abstain": False, "ignore_eos": True}
+    if find_row(method).fits:
+        names = [hit.name for hit in ramole.retrieve(prompts[0], 3)]
+        shared |= {"adapters": names, "weights": [1 / len(names)] * len(names)}
     ramole.generate([Request(prompt, **shared) for prompt in prompts])  # pyright: ignore
     after = ramole.engine.stats()
     spent = {name: after[name] - before[name] for name in before}
@@ -90,15 +95,18 @@ def measure(
 def main(
     new: Annotated[int, typer.Option(help="Tokens of an answer.")] = 24,
     passes: Annotated[int, typer.Option(help="Counted passes over all methods.")] = 3,
+    methods: Annotated[str, typer.Option(help="Comma separated; all if empty.")] = "",
     out: Annotated[Path, typer.Option(help="The JSON file.")] = (
         REPOSITORY / "results" / "methods.json"
     ),
 ) -> None:
     """Measure it, and write the file."""
     folder = load_settings().adapters_dir
+    names = [name.strip() for name in methods.split(",") if name.strip()]
+    rows = [find_row(name) for name in names] or METHOD_LIST
     with Ramole() as ramole:
         ramole.load()
-        rates = measure(ramole, [row.name for row in METHOD_LIST], new=new, passes=passes)
+        rates = measure(ramole, [row.name for row in rows], new=new, passes=passes)
         adapters = len(ramole.pool.cards())
     report = {
         "command": recorded_command(MODULE),
@@ -114,7 +122,7 @@ def main(
                 "trained": count_trained(row, folder),
                 "tokens_a_second": rates[row.name],
             }
-            for row in METHOD_LIST
+            for row in rows
             if row.name in rates
         },
     }

@@ -16,6 +16,7 @@ COMMANDS = {
     "evaluation.json": "python -m ramole_core evaluate",
     "evaluation_dev.json": "python -m ramole_core evaluate --skip 60 --rows 40",
     "situations_dev.json": "python -m ramole_core evaluate --situations phrased,switch",
+    "methods_dev.json": "python -m ramole_core evaluate --skip 60 --rows 40 --tasks ...",
     "methods.json": "python -m ramole_core.evaluation.method_speed",
     "retriever.json": "python -m ramole_core.evaluation.retriever_table --data data",
     "adapters_dev.json": "python -m ramole_core.evaluation.dev_table --data data",

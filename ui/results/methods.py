@@ -3,9 +3,9 @@
 from pathlib import Path
 
 from .files import Unmeasured, load, made_of, unreadable
-from .scores import LABELS, Evaluation
+from .scores import LABELS, Evaluation, read_evaluation
 from .sections import made_html, section, unmeasured_html
-from .tables import box, cell, head, plain
+from .tables import box, head, plain, spoken
 from .values import Raw, span_of, table, text
 
 TITLE = "What does each method need?"
@@ -14,34 +14,37 @@ LEAD = (
     "and with seven others, how many numbers are trained for it, and whether it takes adapters "
     "that came after that."
 )
-FILE = "methods.json"
+FILE, SCORES = "methods.json", "methods_dev.json"
+"""What methods need, and their scores."""
+REFERENCE = "ramole_plus"
+"""Whom all others are compared with."""
 ALONE, TOGETHER = "1", "8"
 
 
-def html(folder: Path, found: Evaluation | None) -> str:
+def html(folder: Path) -> str:
     """The section."""
-    raw = load(folder, FILE)
-    if not isinstance(raw, Unmeasured) and not table(raw.get("methods")):
-        raw = unreadable(FILE)
-    if isinstance(raw, Unmeasured):
-        return section("methods", TITLE, LEAD, unmeasured_html(raw))
-    body = _table(raw, found) + made_html(made_of(raw, FILE, ("machine", text(raw.get("machine")))))
+    found, missing = read_evaluation(folder, SCORES)
+    needs = load(folder, FILE)
+    if not isinstance(needs, Unmeasured) and not table(needs.get("methods")):
+        needs = unreadable(FILE)
+    body = ""
+    if found is not None or not isinstance(needs, Unmeasured):
+        body = _table({} if isinstance(needs, Unmeasured) else table(needs.get("methods")), found)
+    if found is not None:
+        body += made_html(found.made)
+    elif missing is not None:
+        body += unmeasured_html(missing)
+    if isinstance(needs, Unmeasured):
+        body += unmeasured_html(needs)
+    else:
+        body += made_html(made_of(needs, FILE, ("machine", text(needs.get("machine")))))
     return section("methods", TITLE, LEAD, body)
 
 
-def _table(raw: Raw, found: Evaluation | None) -> str:
+def _table(needs: Raw, found: Evaluation | None) -> str:
     settings = list(found.settings) if found else []
-    rows = ""
-    for name, value in table(raw.get("methods")).items():
-        told = table(value)
-        rates = table(told.get("tokens_a_second"))
-        scores = "".join(cell(found.scores(s).get(name)) for s in settings) if found else ""
-        rows += (
-            f"<tr>{head(name, below=text(told.get('paper')))}{scores}"
-            f"{cell(span_of(rates.get(ALONE)))}{cell(span_of(rates.get(TOGETHER)))}"
-            f"{plain(_count(told.get('trained')), kind='number')}"
-            f"{plain('yes' if told.get('unseen') is True else 'no')}</tr>"
-        )
+    names = dict.fromkeys([*(found.methods if found else ()), *needs])
+    rows = "".join(_row(name, table(needs.get(name)), found, settings) for name in names)
     heads = [head("method", scope="col")]
     heads += [head(LABELS.get(name, name), scope="col", kind="number") for name in settings]
     heads += [head("tokens/s alone", scope="col", kind="number")]
@@ -49,10 +52,40 @@ def _table(raw: Raw, found: Evaluation | None) -> str:
     heads += [head("trained numbers", scope="col", kind="number")]
     heads += [head("takes new adapters", scope="col")]
     below = (
-        "Scores as in the first table. Rates: median of the passes, in brackets least and most; a "
-        "method of a fixed pool mixes all of it, the others what they find."
+        "Rates: median of the passes, in brackets least and most; a method of a fixed pool mixes "
+        "all of it, the others what they find."
     )
+    if found:
+        below = (
+            "Scores: mean over all rows, with the interval over rows; below it how far the method "
+            f"is ahead of {REFERENCE}, with the interval over tasks, which decides. {below}"
+        )
     return box("All methods", heads, rows, kind="names", below=below)
+
+
+def _row(name: str, told: Raw, found: Evaluation | None, settings: list[str]) -> str:
+    rates = table(told.get("tokens_a_second"))
+    scores = "".join(_score(found, setting, name) for setting in settings) if found else ""
+    speeds = "".join(_number(spoken(span_of(rates.get(n)))) for n in (ALONE, TOGETHER))
+    trained = _count(told.get("trained")) if told else "–"
+    takes = {True: "yes", False: "no"}.get(told.get("unseen"), "–")  # pyright: ignore
+    return (
+        f"<tr>{head(name, below=text(told.get('paper')))}{scores}{speeds}"
+        f"{plain(trained, kind='number')}{plain(takes)}</tr>"
+    )
+
+
+def _score(found: Evaluation, setting: str, name: str) -> str:
+    """The score, and how far it is ahead of the reference."""
+    words = spoken(found.scores(setting).get(name))
+    for one in found.differences.get(setting, ()):
+        if (one.method, one.rival) == (REFERENCE, name) and (ahead := one.turned()):
+            words += f'<span class="below">{spoken(ahead, signed=True)}</span>'
+    return _number(words)
+
+
+def _number(words: str) -> str:
+    return f'<td class="number">{words}</td>'
 
 
 def _count(value: object) -> str:

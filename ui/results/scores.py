@@ -42,6 +42,14 @@ class Difference:
     method: str
     rival: str
     span: Span
+    tasks: Span | None = None
+    """The same with the interval over tasks; None where the file does not say."""
+
+    def turned(self) -> "Span | None":
+        """How far the rival is ahead, over tasks."""
+        if self.tasks is None or self.tasks.low is None or self.tasks.high is None:
+            return None
+        return Span(-self.tasks.mean, -self.tasks.high, -self.tasks.low)
 
 
 @dataclass(frozen=True)
@@ -115,8 +123,8 @@ def evaluation(folder: Path) -> tuple[Evaluation | None, Unmeasured | None]:
     """(what there is to draw, else what is said of the file that is not there or not readable): of
     the system as it ships, else of the test."""
     if not (folder / SHIPPED).is_file():
-        return _read(folder, TESTED)
-    found, missing = _read(folder, SHIPPED)
+        return read_evaluation(folder, TESTED)
+    found, missing = read_evaluation(folder, SHIPPED)
     raw = load(folder, FURTHER)
     if found is None or isinstance(raw, Unmeasured):
         return found, missing
@@ -130,10 +138,11 @@ def evaluation(folder: Path) -> tuple[Evaluation | None, Unmeasured | None]:
 
 def earlier(folder: Path) -> Evaluation | None:
     """The test of an earlier state, where what ships was measured after it."""
-    return _read(folder, TESTED)[0] if (folder / SHIPPED).is_file() else None
+    return read_evaluation(folder, TESTED)[0] if (folder / SHIPPED).is_file() else None
 
 
-def _read(folder: Path, name: str) -> tuple[Evaluation | None, Unmeasured | None]:
+def read_evaluation(folder: Path, name: str) -> tuple[Evaluation | None, Unmeasured | None]:
+    """(the evaluation in a file, else what is said in its place)."""
     raw = load(folder, name)
     missing = raw
     if not isinstance(raw, Unmeasured):
@@ -227,7 +236,8 @@ def _differences(raw: object) -> Iterator[Difference]:
     for one in map(table, items(raw)):
         span, method, rival = span_of(one), text(one.get("method")), text(one.get("rival"))
         if span and method and rival:
-            yield Difference(method, rival, span)
+            ends = number(one.get("task_low")), number(one.get("task_high"))
+            yield Difference(method, rival, span, None if None in ends else Span(span.mean, *ends))
 
 
 def _aims(raw: object) -> Iterator[Aim]:

@@ -55,7 +55,7 @@ def rest_html(folder: Path, found: Evaluation | None) -> str:
     return "".join(
         (
             answers.foot_html(found),
-            methods.html(folder, found),
+            methods.html(folder),
             retrieval.html(folder, found),
             adapters.html(folder),
             router.html(folder),
