@@ -46,6 +46,7 @@ class CrowdedRamole(FakeRamole):
         session="",
         address="",
         waiting=lambda index, place: None,
+        fitting=lambda index, how: None,
     ):
         if requests[0].prompt == OPTIONS_PROMPT:
             raise RamoleError(f"The options are {getattr(requests[0], 'options', None)}.")

@@ -1,5 +1,6 @@
 """A system with the public names of `Ramole` and no model: exact answers, at once, offline."""
 
+import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -8,7 +9,9 @@ from pathlib import Path
 import numpy as np
 
 from ramole_core import Explanation, Generation, Hit, RamoleError, Request, Settings, Step, Trace
+from ramole_core.answer import Fitting
 from ramole_core.methods import METHOD_LIST, Option
+from ramole_core.mixes import Mix, Mixes
 
 LAYERS, MODULES = [0, 1, 2, 3, 4], ["q_proj", "down_proj"]
 WORDS = ("The ", "boats ", "<b>lie</b> ", "${here}", "\n", "quiet", "ly", ".")
@@ -73,6 +76,7 @@ class FakeRamole:
         self.most_turns = most_turns
         """Earlier turns that fit."""
         self.requests: list[Request] = []
+        self._mixes = Mixes(Path(tempfile.mkdtemp()))
 
     def methods(self):
         return [replace(row, options=self.options.get(row.name, ())) for row in METHOD_LIST]
@@ -88,6 +92,12 @@ class FakeRamole:
             time.sleep(0.05)
         self.loaded = True
 
+    def mixes(self, owner: str | None = None) -> list[Mix]:
+        return self._mixes.all(owner)
+
+    def keep_mix(self, name: str, answer: Generation, owner: str | None = None) -> Mix:
+        return self._mixes.keep(name, answer, owner)
+
     def retrieve(self, text: str, k: int = 3, exclude=(), owner=None) -> list[Hit]:
         names = [name for name in self.pool.names if name not in exclude]
         return [Hit(name, round(0.9 - 0.2 * i, 1), None) for i, name in enumerate(names[:k])]
@@ -100,6 +110,7 @@ class FakeRamole:
         session: str = "",
         address: str = "",
         waiting=lambda index, place: None,
+        fitting=lambda index, how: None,
     ) -> Iterator[tuple[int, Step | Generation]]:
         self.batches += 1
         self.sessions.append(session or requests[0].owner)
@@ -195,7 +206,14 @@ class FakeRamole:
             first_token_seconds=0.25,
             extra={"retrieve": 0.02, "queue": 0.01}
             | ({"dropped_turns": float(dropped)} if dropped else {}),
+            fitted=self._fitted(request, names) if request.examples else None,
         )
+
+    def _fitted(self, request: Request, names: list[str]) -> Fitting:
+        """The first adapter alone, whatever the examples are."""
+        weights = (1.0, *[0.0] * (len(names) - 1))
+        sums = tuple(f"{n:064x}" for n in range(len(names)))
+        return Fitting(request.method, tuple(names), sums, 40, 40, weights, 0.5, 2.0, 1.0)
 
 
 def gate_of(t: int, k: int) -> np.ndarray:

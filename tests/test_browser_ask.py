@@ -105,6 +105,28 @@ def test_a_picked_token_opens_its_weights_and_what_else_was_likely(quick, visit)
     assert page.wrong == []
 
 
+def test_weights_are_found_on_examples_and_kept_under_a_name(quick, visit):
+    page = visit(quick.url)
+    expect(page.locator("#pairs")).to_be_hidden()
+    page.locator("#more > button").click()
+    page.locator("#method input").click()
+    page.get_by_role("option", name="lorahub").click()
+    page.locator("#pairs-text textarea").fill("say => red\n{\"inputs\": 4}")
+    page.locator("#prompt textarea").fill("Which boats?")
+    page.locator("#prompt textarea").press("Enter")
+    expect(page.locator("#notice")).to_contain_text("Line 2 of the examples")
+    page.locator("#pairs-text textarea").fill("say => red")
+    ask(page)
+    expect(page.locator("#timing")).to_contain_text("40 steps of search")
+    page.locator("#keep-name textarea").fill("reds")
+    page.locator("#keep-button").click()
+    expect(page.locator("#mix input")).to_have_value("reds")
+    page.locator("#keep-name textarea").fill("reds")
+    page.locator("#keep-name textarea").press("Enter")
+    expect(page.locator(".toast-body")).to_contain_text("reds")
+    assert page.wrong == []
+
+
 def test_the_whole_answer_in_plots_with_a_table_beside_them(quick, visit):
     page = visit(quick.url)
     ask(page)

@@ -7,6 +7,7 @@ import threading
 import time
 from dataclasses import replace
 from itertools import pairwise
+from types import SimpleNamespace
 
 import gradio as gr
 import numpy as np
@@ -455,7 +456,7 @@ def test_the_form_makes_the_request_and_the_request_the_form():
     assert Form(prompt="boats?").request(None) == Request(
         "boats?", method="ramole_plus", max_new_tokens=64
     )
-    assert FIELDS[0] == "prompt" and len(FIELDS) == 16
+    assert FIELDS[0] == "prompt" and len(FIELDS) == 17
 
 
 def test_options_reach_the_request_only_where_there_are_any(monkeypatch):
@@ -534,6 +535,29 @@ def test_examples_are_in_sight_and_asked_with_only_where_a_method_finds_weights_
     assert form_of(request, beside=True).request("me") == request
     other = handlers.form([getattr(replace(form, method="fusion"), name) for name in FIELDS])
     assert other.request("me").examples == ()
+
+
+def test_weights_that_were_found_are_kept_by_name_and_asked_with_in_place_of_examples():
+    ramole = FakeRamole()
+    handlers, visitor = asking(ramole), SimpleNamespace(session_hash="s1", headers={})
+    pairs = handlers.ui.entry.pairs
+    run, _, _ = ask(Request("boats?", method="lorahub", examples=[("say", "red")]))
+    (kept, emptied) = handlers.on_keep(visitor, run, "boats").values()
+    assert (kept.choices, kept.value, emptied) == ([("boats", "boats")], "boats", "")
+    assert handlers.on_names(visitor)[2].choices == [("boats", "boats")]
+    with pytest.raises(gr.Error, match="There is no answer yet"):
+        handlers.on_keep(visitor, None, "boats")
+    with pytest.raises(gr.Error, match="boats"):
+        handlers.on_keep(visitor, run, "boats")
+    plain, _, _ = ask(Request("boats?"))
+    with pytest.raises(gr.Error, match="no weights that were found"):
+        handlers.on_keep(visitor, plain, "others")
+    form = Form(prompt="boats?", method="lorahub", examples="say => red", mix="boats")
+    request = handlers.form([getattr(form, name) for name in FIELDS]).request("me")
+    assert (request.mix, request.examples) == ("boats", ())
+    assert form_of(request, beside=True).mix == "boats"
+    other = handlers.form([getattr(replace(form, method="fusion"), name) for name in FIELDS])
+    assert other.request("me").mix is None
 
 
 @pytest.mark.parametrize(

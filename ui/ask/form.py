@@ -34,6 +34,8 @@ class Form:
     """Adapters answer even where none fits."""
     examples: str = ""
     """Pairs to find the weights on, one a line; for a method that does."""
+    mix: str | None = None
+    """The name of weights that were kept, in place of examples."""
     options: Mapping[str, float] = field(default_factory=dict)
     """The method's own, by name; those that are missing have their defaults."""
 
@@ -64,6 +66,7 @@ class Form:
             options=dict(self.options) or None,
             abstain=False if self.mix_anyway else None,
             examples=read_example_lines(self.examples or ""),
+            mix=self.mix or None,
         )
 
 
@@ -90,6 +93,7 @@ def form_of(request: Request, *, beside: bool) -> Form:
         raw=request.raw,
         mix_anyway=request.abstain is False,
         examples=lines_of(request.examples),
+        mix=request.mix,
         options=dict(request.options or {}),
     )
 

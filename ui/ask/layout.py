@@ -163,6 +163,7 @@ def _entry(ramole: "Ramole", recorded: Sequence[str], live: Sequence[str]) -> En
         pairs = pairs_of(ramole, method=start.method)
         box = _adapters() | _decoding(ramole, start) | _template()
     box |= {"prompt": prompt, "beside": beside, "method": method, "k": k, "examples": pairs.text}
+    box["mix"] = pairs.mix
     return Entry(
         fields={name: box[name] for name in FIELDS},
         prompt=prompt,

@@ -1,4 +1,4 @@
-"""The examples that a method finds its weights on: a field, filled in by hand or from a file."""
+"""The examples that a method finds its weights on, by hand or from a file; and weights kept."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 LARGEST = 2_000_000
 """Bytes of a file."""
+KEPT = "Or weights that you kept: no examples are needed then"
 LABEL = "Examples, about 5 pairs, one a line: input => target, or JSON of inputs and targets"
 
 
@@ -27,16 +28,22 @@ class Pairs:
     group: gr.Column
     text: gr.Textbox
     file: gr.UploadButton
+    mix: gr.Dropdown
+    """Weights that were kept, in place of examples."""
+    name: gr.Textbox
+    keep: gr.Button
     fits: frozenset[str]
-    """The methods that have use for it."""
+    """The methods that have use for them."""
 
     def shown(self, method: str) -> dict[Any, Any]:
         """In sight for a method that finds its weights on examples."""
         return {self.group: gr.Column(visible=method in self.fits)}
 
-    def chosen(self, method: str, text: str | None) -> str:
-        """What is filled in, where the method has use for it."""
-        return (text or "") if method in self.fits else ""
+    def chosen(self, method: str, mix: str | None, text: str | None) -> dict[str, str | None]:
+        """What is filled in, where the method has use for it; a mix takes the place of examples."""
+        if method not in self.fits:
+            return {"mix": None, "examples": ""}
+        return {"mix": mix or None, "examples": "" if mix else text or ""}
 
     def connect(self) -> None:
         """A file fills the field in."""
@@ -60,7 +67,13 @@ def pairs_of(ramole: "Ramole", *, method: str) -> Pairs:
             size="sm",
             elem_id="pairs-file",
         )
-    return Pairs(group, text, file, fits)
+        with gr.Row(equal_height=True):
+            mix = gr.Dropdown([], value=None, label=KEPT, elem_id="mix", min_width=220)
+            name = gr.Textbox(
+                label="Keep the weights of this answer as", elem_id="keep-name", min_width=160
+            )
+            keep = gr.Button("Keep them", size="sm", elem_id="keep-button", min_width=90)
+    return Pairs(group, text, file, mix, name, keep, fits)
 
 
 def lines_of(examples: Sequence[Sequence[str] | Mapping[str, str]]) -> str:

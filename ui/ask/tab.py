@@ -159,7 +159,26 @@ class Handlers:
         """The adapters that can be chosen by name."""
         with self.call(request) as visitor:
             names = sorted({card.name for card in self.ramole.pool.cards(visitor.owner)})
-        return gr.Dropdown(choices=names), gr.Dropdown(choices=names)
+            mixes = self.mixes(visitor.owner)
+        return gr.Dropdown(choices=names), gr.Dropdown(choices=names), gr.Dropdown(choices=mixes)
+
+    def on_keep(self, request: gr.Request, run: Run | None, name: str):
+        """The weights that were found for this answer get a name, and are chosen."""
+        pairs = self.ui.entry.pairs
+        if run is None:
+            raise gr.Error("There is no answer yet; ask something first.", print_exception=False)
+        try:
+            with self.call(request) as visitor:
+                kept = self.ramole.keep_mix(name or "", run.answer, visitor.owner)
+                mixes = self.mixes(visitor.owner)
+        except RamoleError as error:
+            raise gr.Error(str(error), print_exception=False) from None
+        return {pairs.mix: gr.Dropdown(choices=mixes, value=kept.name), pairs.name: ""}
+
+    def mixes(self, owner: str | None) -> list[str]:
+        """Names of the weights that were kept, for methods that find them."""
+        fits = self.ui.entry.pairs.fits
+        return sorted(mix.name for mix in self.ramole.mixes(owner) if mix.method in fits)
 
     def on_leave(self, request: gr.Request):
         """The visitor has gone."""
@@ -169,7 +188,7 @@ class Handlers:
         """The form, from the values of `Entry.values`; RamoleError where an option is none."""
         said = dict(zip(FIELDS, values, strict=False))
         chosen = self.ui.entry.options.chosen(said["method"], values[len(FIELDS) :])
-        said["examples"] = self.ui.entry.pairs.chosen(said["method"], said["examples"])
+        said |= self.ui.entry.pairs.chosen(said["method"], said["mix"], said["examples"])
         return Form(**said, options=chosen)
 
 
@@ -221,7 +240,10 @@ def _connect(ui: Layout, handlers: Handlers, ask_tab: gr.Tab) -> None:
     ui.whole.connect(run=ui.run)
     handlers.talk.connect()
 
-    names: list[Any] = [entry.fields["pinned"], entry.fields["exclude"]]
+    keep, pairs = [ui.run, entry.pairs.name], [entry.pairs.mix, entry.pairs.name]
+    gr.on([entry.pairs.keep.click, entry.pairs.name.submit], handlers.on_keep, keep, pairs, **QUIET)
+
+    names: list[Any] = [entry.fields["pinned"], entry.fields["exclude"], entry.pairs.mix]
     page.load(handlers.on_names, None, names, **QUIET)
     ask_tab.select(handlers.on_names, None, names, **QUIET)
     page.unload(handlers.on_leave)
