@@ -272,7 +272,39 @@ def methods_dev() -> dict[str, Any]:
     return told
 
 
+def paired(ours: str, *systems: str) -> dict[str, Any]:
+    """Systems on the same two tasks, `ours` last."""
+    return {
+        name: {
+            "score": span(40.0 + n)
+            | {f"{ours}_minus": span(len(systems) - n, 0.5), "by_task": {"a": 1.0, "b": 2.0}},
+            "loss": span(1.25 + n, 0.125),
+        }
+        for n, name in enumerate([*systems, ours])
+    }
+
+
+def composite_n() -> dict[str, Any]:
+    """Two questions in one prompt."""
+    systems = {"meteora": {"score": span(31.0), "found": span(99.0)}, "mixture": {}}
+    told = {"what": "2 questions of 2 tasks", "unit": "set", "units": 40, "systems": systems}
+    return {"command": "python -m x.composite_n_table", "situations": {"composite-2": told}}
+
+
+def ca_lora() -> dict[str, Any]:
+    tables = {how: paired("ca_lora", "uncompressed", "inherited") for how in ("3bit", "nf4")}
+    return {"command": "python -m x.ca_lora_table", "tables": tables}
+
+
+def llava_mole() -> dict[str, Any]:
+    told = paired("llava_mole", "one_lora", EVIL)
+    return {"command": "python -m x.llava_mole_table", "tasks": ["a", "b"], "table": told}
+
+
 FILES = {
+    "composite_n.json": composite_n,
+    "ca_lora.json": ca_lora,
+    "llava_mole.json": llava_mole,
     "evaluation.json": evaluation,
     "methods_dev.json": methods_dev,
     "methods.json": methods,

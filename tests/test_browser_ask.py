@@ -111,7 +111,7 @@ def test_weights_are_found_on_examples_and_kept_under_a_name(quick, visit):
     page.locator("#more > button").click()
     page.locator("#method input").click()
     page.get_by_role("option", name="lorahub").click()
-    page.locator("#pairs-text textarea").fill("say => red\n{\"inputs\": 4}")
+    page.locator("#pairs-text textarea").fill('say => red\n{"inputs": 4}')
     page.locator("#prompt textarea").fill("Which boats?")
     page.locator("#prompt textarea").press("Enter")
     expect(page.locator("#notice")).to_contain_text("Line 2 of the examples")

@@ -13,7 +13,7 @@ from types import SimpleNamespace
 import pytest
 
 from tests.results_page import EVIL, FILES, METHODS, evaluation as written, write_results
-from ui.results import methods, updates as results_updates
+from ui.results import methods, stresses, updates as results_updates
 from ui.results.answers import earlier_html, finding, top_html
 from ui.results.closer import by_task_html, differences_html, in_words
 from ui.results.figure import inks_of, scores_figure
@@ -172,6 +172,27 @@ def test_the_table_of_all_methods_says_what_was_not_measured(folder, gone):
     (folder / gone).unlink()
     shown = methods.html(folder)
     assert "Not measured yet" in shown and len(Tables(shown).named("All methods")) > 2
+
+
+def test_the_papers_own_cases_have_their_tables(folder):
+    shown = stresses.html(folder)
+    tables = Tables(shown)
+    composite = tables.named("composite-2: 2 questions of 2 tasks")
+    assert composite == [
+        ["method", "score", "right adapters found, %"],
+        ["meteora", "31.0 [28.0, 34.0]", "99.0 [96.0, 102.0]"],
+    ]
+    recovery = tables.named("CA-LoRA, the base rounded to 3 bits")
+    assert recovery[1:] == [
+        ["uncompressed base, its adapter", "40.0 [37.0, 43.0]", "+2.0 [+1.5, +2.5]"]
+        + ["1.250 [1.125, 1.375]"],
+        ["the same adapter", "41.0 [38.0, 44.0]", "+1.0 [+0.5, +1.5]", "2.250 [2.125, 2.375]"],
+        ["ca_lora", "42.0 [39.0, 45.0]", "–", "3.250 [3.125, 3.375]"],
+    ]
+    assert tables.named("CA-LoRA, the base NF4, the control")[1:] == recovery[1:]
+    mixed = tables.named("LLaVA-MoLE, trained on a mixture of a, b")
+    assert [row[0] for row in mixed[1:]] == ["one LoRA", EVIL, "llava_mole"]
+    assert "Intervals are over 2 tasks." in shown
 
 
 def test_the_paper_s_table_stands_beside(folder):
@@ -422,7 +443,7 @@ def test_a_missing_broken_or_older_file_is_a_sentence_with_its_command(folder, n
 
 def test_nothing_measured_at_all(tmp_path):
     html = everything(tmp_path)
-    assert html.count("Not measured yet") == 8 and "<table" not in html
+    assert html.count("Not measured yet") == 11 and "<table" not in html
     assert html.count("not measured yet</span>") == 5, "a tile each"
 
 

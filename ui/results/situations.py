@@ -19,6 +19,8 @@ MEASURES = {
     "second loss": "of the second part",
     "ahead": "right adapter ahead, % of tokens",
     "leads": "ahead by contribution, % of tokens",
+    "found": "right adapters found, %",
+    "written": "questions answered at all, %",
 }
 """Names in the file, and in words."""
 
@@ -60,7 +62,7 @@ def situations_html(found: dict[str, Situation]) -> str:
     """A table for each, folded away; nothing where there are none."""
     if not found:
         return ""
-    shown = "".join(_table_html(name, one) for name, one in found.items())
+    shown = "".join(table_html(name, one) for name, one in found.items())
     summary = "Chats, other people's words, everyday talk, and more situations"
     return f"<details><summary>{summary}</summary>{shown}</details>"
 
@@ -102,7 +104,8 @@ def _systems(raw: Raw) -> dict[str, dict[str, Span]]:
     return {name: row for name, row in found.items() if row}
 
 
-def _table_html(name: str, one: Situation) -> str:
+def table_html(name: str, one: Situation) -> str:
+    """A situation's table."""
     names = heads_of(one)
     heads = [head("method", scope="col")]
     heads += [head(words, scope="col", kind="number") for words in names]

@@ -7,7 +7,7 @@ import gradio as gr
 
 from ..parts.errors import html_or_sentence
 from ..parts.notice import notice_html
-from . import adapters, answers, methods, retrieval, router, speed
+from . import adapters, answers, methods, retrieval, router, speed, stresses
 from .closer import by_task_html, differences_html
 from .figure import scores_figure
 from .glance import glance_html
@@ -56,6 +56,7 @@ def rest_html(folder: Path, found: Evaluation | None) -> str:
         (
             answers.foot_html(found),
             methods.html(folder),
+            stresses.html(folder),
             retrieval.html(folder, found),
             adapters.html(folder),
             router.html(folder),
