@@ -2,7 +2,8 @@
 
 A file's docstring begins with the idea, one sentence, then has the equation and how it is read, and
 ends with paragraphs that begin with `Trained:`, `Cost:`, `Claimed:` and, where it was measured,
-`Found:`. The numbers come from results/evaluation_dev.json.
+`Found:`. The scores come from results/methods_dev.json, else evaluation_dev.json; the rates from
+methods.json.
 """
 
 from collections.abc import Iterator, Mapping
@@ -13,7 +14,9 @@ from docs.score_tables import span_in_words
 from ramole_core.composition import METHODS
 from ramole_core.methods import METHOD_LIST, Method
 from ui.results.files import Unmeasured, load
-from ui.results.scores import LABELS, Evaluation, evaluation
+from ui.results.methods import ALONE, FILE, SCORES, TOGETHER
+from ui.results.scores import LABELS, Evaluation, evaluation, read_evaluation
+from ui.results.values import Raw, span_of, table
 
 FIGURES = {
     "requests_per_second": "requests/s",
@@ -36,8 +39,10 @@ def equations(results: Path) -> str:
     files: dict[str, list[Method]] = {}
     for row in METHOD_LIST:
         files.setdefault(home_of(row.name), []).append(row)
-    found, _ = evaluation(results)
-    return "\n\n".join("\n\n".join(_section(rows, found)) for rows in files.values())
+    found = read_evaluation(results, SCORES)[0] or evaluation(results)[0]
+    needs = load(results, FILE)
+    rates = {} if isinstance(needs, Unmeasured) else table(needs.get("methods"))
+    return "\n\n".join("\n\n".join(_section(rows, found, rates)) for rows in files.values())
 
 
 def serving(results: Path) -> str:
@@ -64,7 +69,7 @@ def serving(results: Path) -> str:
     )
 
 
-def _section(rows: list[Method], found: Evaluation | None) -> Iterator[str]:
+def _section(rows: list[Method], found: Evaluation | None, rates: Raw) -> Iterator[str]:
     words = getattr(getmodule(type(METHODS[rows[0].name])), "__doc__", None) or ""
     idea, equation, told = read_words(cleandoc(words))
     yield f"### {', '.join(f'`{row.name}`' for row in rows)}"
@@ -76,7 +81,7 @@ def _section(rows: list[Method], found: Evaluation | None) -> Iterator[str]:
     yield "\n\n".join(options) if options else "**Options.** None."
     yield f"**Cost.** {told['Cost']}"
     yield f"**Paper.** {'; '.join(dict.fromkeys(row.paper for row in rows))}."
-    yield f"**Our numbers.** {'; '.join(_numbers(row, found) for row in rows)}."
+    yield f"**Our numbers.** {'; '.join(_numbers(row, found, rates) for row in rows)}."
     yield f"**Claimed.** {told['Claimed']}"
     if "Found" in told:
         yield f"**Found here.** {told['Found']}"
@@ -117,8 +122,12 @@ def _options(row: Method, *, alone: bool) -> str:
     return f"{title}\n\n" + "\n".join(lines)
 
 
-def _numbers(row: Method, found: Evaluation | None) -> str:
-    """Its scores by setting, with their intervals; that there are none."""
+def _numbers(row: Method, found: Evaluation | None, rates: Raw) -> str:
+    """Its scores by setting, with their intervals, and its rates; that there are none."""
     spans = {s: found.scores(s).get(row.name) for s in found.settings} if found else {}
     told = [f"{LABELS.get(s, s)} {span_in_words(span)}" for s, span in spans.items() if span]
+    each = table(table(rates.get(row.name)).get("tokens_a_second"))
+    alone, together = span_of(each.get(ALONE)), span_of(each.get(TOGETHER))
+    if alone and together:
+        told.append(f"{alone.mean:.1f} tokens/s alone, {together.mean:.1f} at eight rows")
     return f"`{row.name}`: " + (", ".join(told) if told else "not in the table yet")

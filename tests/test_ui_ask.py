@@ -540,7 +540,6 @@ def test_examples_are_in_sight_and_asked_with_only_where_a_method_finds_weights_
 def test_weights_that_were_found_are_kept_by_name_and_asked_with_in_place_of_examples():
     ramole = FakeRamole()
     handlers, visitor = asking(ramole), SimpleNamespace(session_hash="s1", headers={})
-    pairs = handlers.ui.entry.pairs
     run, _, _ = ask(Request("boats?", method="lorahub", examples=[("say", "red")]))
     (kept, emptied) = handlers.on_keep(visitor, run, "boats").values()
     assert (kept.choices, kept.value, emptied) == ([("boats", "boats")], "boats", "")
