@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         RamoleError as RamoleError,
     )
     from ramole_core.evidence import Evidence as Evidence
+    from ramole_core.facts import asked_fields as asked_fields, facts_of as facts_of
     from ramole_core.mixes import Mix as Mix
     from ramole_core.pool import AdapterCard as AdapterCard
     from ramole_core.ramole import Explanation as Explanation, Ramole as Ramole
@@ -66,7 +67,9 @@ _HOMES = {
     "Settings": "settings",
     "Step": "request",
     "Trace": "request",
+    "asked_fields": "facts",
     "batch_text": "batch.prompt_file",
+    "facts_of": "facts",
     "load_settings": "settings",
     "mean_contribution": "contribution",
     "mean_weights": "contribution",

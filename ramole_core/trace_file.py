@@ -2,8 +2,11 @@
 
 Both hold the same fields. The npz opens with `numpy.load(path)`, which needs no pickle:
 
-    version      2; files without one are older: their weights are 0 where an adapter lacks the
-                 module, and they have no contribution and no present
+    version      3; 2 has no request and no facts; files without one are older still: their weights
+                 are 0 where an adapter lacks the module, and they have no contribution, no present
+    request      what was asked, without its defaults; `Request(**request)` asks it again. In the
+                 npz request and facts are JSON in a string
+    facts        base model, checksums of base, trained weights and adapters
     weights      float16 [T, layer, module, k], row t the gate that predicts token t+1
     contribution float16 [T, layer, module, k], |weight times the adapter's update| / |the layer's
                  output|: what came of it
@@ -16,34 +19,49 @@ Both hold the same fields. The npz opens with `numpy.load(path)`, which needs no
 
 import json
 import math
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 
 from ramole_core.errors import RamoleError
-from ramole_core.request import Generation, Trace
+from ramole_core.facts import asked_fields
+from ramole_core.request import Generation, Request, Trace
 
-VERSION = 2
+VERSION = 3
 
 
-def write_trace(generation: Generation, path: Path | str) -> Path:
+def write_trace(
+    generation: Generation,
+    path: Path | str,
+    *,
+    request: Request | None = None,
+    facts: Mapping[str, object] | None = None,
+) -> Path:
     """Write the trace of an answer to `path`, whose ending decides the format; returns the path.
 
-    Raises RamoleError where the answer has no trace, or where the ending is neither.
+    `request` is what was asked, `facts` what it was answered with (`facts_of`). Raises RamoleError
+    where the answer has no trace, or where the ending is neither.
     """
     path = Path(path)
     if generation.trace is None:
         raise RamoleError("This answer has no trace; ask again with trace=True.")
     if path.suffix == ".npz":
-        _write_npz(generation, generation.trace, path)
+        _write_npz(generation, generation.trace, path, _said(request, facts))
     elif path.suffix == ".json":
-        path.write_text(json.dumps(trace_as_json(generation), ensure_ascii=False), "utf-8")
+        told = trace_as_json(generation, request=request, facts=facts)
+        path.write_text(json.dumps(told, ensure_ascii=False), "utf-8")
     else:
         raise RamoleError(f"A trace is written as .npz or .json, not {path.name!r}; rename it.")
     return path
 
 
-def trace_as_json(generation: Generation) -> dict[str, object]:
+def trace_as_json(
+    generation: Generation,
+    *,
+    request: Request | None = None,
+    facts: Mapping[str, object] | None = None,
+) -> dict[str, object]:
     """The answer and its trace in lists, strings and numbers; weights and shares with four digits,
     contributions with six. What an older trace has not got is null."""
     trace = generation.trace
@@ -51,6 +69,7 @@ def trace_as_json(generation: Generation) -> dict[str, object]:
         raise RamoleError("This answer has no trace; ask again with trace=True.")
     return {
         "version": VERSION,
+        **_said(request, facts),
         "answer": generation.text,
         "finish_reason": generation.finish_reason,
         "adapters": trace.adapters,
@@ -67,6 +86,14 @@ def trace_as_json(generation: Generation) -> dict[str, object]:
     }
 
 
+def _said(request: Request | None, facts: Mapping[str, object] | None) -> dict[str, object]:
+    """What was asked and what answered; null where nobody said."""
+    return {
+        "request": None if request is None else asked_fields(request),
+        "facts": None if facts is None else dict(facts),
+    }
+
+
 def _rounded(values: np.ndarray, digits: int) -> list:
     return np.round(values.astype(np.float64), digits).tolist()
 
@@ -77,9 +104,12 @@ def _scores(generation: Generation, trace: Trace) -> list[float]:
     return [*generation.scores, *[math.nan] * earlier]
 
 
-def _write_npz(generation: Generation, trace: Trace, path: Path) -> None:
+def _write_npz(
+    generation: Generation, trace: Trace, path: Path, said: Mapping[str, object]
+) -> None:
     arrays = {
         "version": np.array(VERSION),
+        **{name: np.array(json.dumps(value)) for name, value in said.items()},
         "answer": np.array(generation.text),
         "finish_reason": np.array(generation.finish_reason),
         "adapters": np.array(trace.adapters, dtype=np.str_),

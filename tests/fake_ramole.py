@@ -32,6 +32,7 @@ OPTIONS = {
 class FakeCard:
     name: str
     owner: str | None = None
+    sha256: str = "c" * 64
 
 
 class FakePool:
@@ -65,6 +66,7 @@ class FakeRamole:
         self.gate = gate
         """Loading ends once this file is there."""
         self.pool = FakePool()
+        self.router_checksum = "r" * 64
         self.exact = True
         self.loaded, self.pause, self.length = loaded, pause, length
         self.forwards, self.explained, self.batches = 0, 0, 0
@@ -91,6 +93,9 @@ class FakeRamole:
         while self.gate is not None and not self.gate.exists():
             time.sleep(0.05)
         self.loaded = True
+
+    def weights_checksums(self) -> dict[str, str]:
+        return {"ramole": self.router_checksum}
 
     def mixes(self, owner: str | None = None) -> list[Mix]:
         return self._mixes.all(owner)

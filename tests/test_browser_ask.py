@@ -308,6 +308,7 @@ def test_stop_works_at_once_and_what_came_can_be_looked_into(slow, visit):
     page.locator("#prompt textarea").press("Enter")
     expect(page.locator("#answer .token").nth(1)).to_be_visible()
     page.locator("#prompt textarea").press("Enter")  # asks nothing while an answer is on its way
+    expect(page.locator("#held")).to_have_text(re.compile("wait for its end, or press Stop"))
     page.locator("#stop-button").click()
     expect(page.locator("#notice")).to_contain_text("Stopped.")
     expect(page.locator("#timing")).to_contain_text("stopped by you")

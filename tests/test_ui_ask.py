@@ -13,7 +13,15 @@ import gradio as gr
 import numpy as np
 import pytest
 
-from ramole_core import Fitting, RamoleError, Request, mean_contribution, write_trace
+from ramole_core import (
+    Evidence,
+    Fitting,
+    RamoleError,
+    Request,
+    facts_of,
+    mean_contribution,
+    write_trace,
+)
 from tests.fake_ramole import (
     LAYERS,
     MODULES,
@@ -581,6 +589,29 @@ def test_a_file_of_examples_is_read_or_one_sentence(tmp_path, text, reason):
         text_of(file)
 
 
+def test_an_answer_says_how_it_was_asked_whatever_the_form_says_by_then():
+    run, _, _ = ask(Request("boats?", k=2, method="mixture", max_new_tokens=9))
+    said = timing_html(run)
+    assert "<dd>mixture, k = 2</dd>" in said and "<dd>greedy, at most 9 tokens</dd>" in said
+    asked = Request(
+        "x", adapters=["<i>", "bee"], weights=[1.5, -0.5], temperature=0.5, top_p=0.9, seed=3
+    )
+    assert "ramole, &lt;i&gt; 1.5, bee −0.5" in timing_html(replace(run, request=asked))
+    assert "temperature 0.5, top-p 0.9, seed 3" in timing_html(replace(run, request=asked))
+    assert "lorahub, the mix reds" in timing_html(
+        replace(run, request=Request("x", method="lorahub", mix="reds"))
+    )
+
+
+def test_nearer_ones_that_were_not_taken_are_not_called_next_in_line():
+    taken, other = Found("ant", 0.3, True), Found("bee", 0.2, False)
+    assert "Next in line, not taken" in found_html([taken, other])
+    nearer = found_html([taken, replace(other, score=0.4)])
+    assert "Next in line" not in nearer and "Not taken, though some are nearer" in nearer
+    evidence = Evidence("adapters", nearest="ant", similarity=0.3, threshold=0.2)
+    assert "Adapters answer: ant, the nearest adapter" in found_html([taken], evidence)
+
+
 def test_weights_that_were_found_are_told_with_their_signs():
     run, _, _ = ask(Request("boats?", adapters=["ant", "bee"], method="mixture"))
     found = Fitting("lorahub", ("ant", "bee"), ("1", "2"), 40, 40, (1.25, -0.5), 1.5, 2.0, 9.0)
@@ -652,25 +683,41 @@ def test_a_recorded_run_comes_back_whole(tmp_path):
 
 def test_the_trace_files_hold_the_trace(tmp_path):
     run, _, _ = ask(Request("boats?", k=3))
-    npz, as_json = write_files(run, into=tmp_path)
+    facts = facts_of(FakeRamole(), adapters=run.answer.adapters)
+    npz, as_json = write_files(run, facts=facts, into=tmp_path)
     trace = run.answer.trace
+    assert (npz.name, as_json.name) == ("ramole-ramole-boats.npz", "ramole-ramole-boats.json")
     with np.load(npz, allow_pickle=False) as kept:
         np.testing.assert_array_equal(kept["weights"], trace.weights)
         np.testing.assert_array_equal(kept["contribution"], trace.contribution)
         np.testing.assert_array_equal(kept["present"], trace.present)
         np.testing.assert_array_equal(kept["shares"], trace.shares)
-        assert kept["version"] == 2 and kept["contribution"].dtype == np.float16
+        assert kept["version"] == 3 and kept["contribution"].dtype == np.float16
         assert kept["weights"].dtype == np.float16 and kept["tokens"].tolist() == trace.tokens
         assert kept["token_ids"].tolist() == trace.token_ids
         assert kept["adapters"].tolist() == trace.adapters
         assert int(kept["prompt_length"]) == trace.prompt_length
+        assert json.loads(str(kept["facts"])) == facts
+        assert Request(**json.loads(str(kept["request"]))) == run.request
     told = json.loads(as_json.read_text("utf-8"))
     np.testing.assert_allclose(told["weights"], trace.weights, atol=1e-4)
     np.testing.assert_allclose(told["contribution"], trace.contribution, atol=1e-6)
     np.testing.assert_allclose(told["shares"], trace.shares, atol=1e-4)
-    assert told["version"] == 2 and np.array_equal(told["present"], trace.present)
+    assert told["version"] == 3 and np.array_equal(told["present"], trace.present)
     assert told["layers"] == LAYERS and told["modules"] == MODULES
     assert told["answer"] == run.answer.text
+    assert told["request"] == {"prompt": "boats?", "method": "ramole"}
+    assert told["facts"]["adapters"] == {name: "c" * 64 for name in ("ant", "bee", "cat")}
+
+
+def test_a_file_says_what_was_asked_and_not_who_asked(tmp_path):
+    asked = Request("Where?  <b>", k=2, owner="someone", temperature=0.5, seed=7, method="mixture")
+    run, _, _ = ask(asked)
+    _, as_json = write_files(run, into=tmp_path)
+    told = json.loads(as_json.read_text("utf-8"))
+    assert as_json.name == "ramole-mixture-where-b.json" and "someone" not in as_json.read_text()
+    assert Request(**told["request"]) == replace(asked, owner=None)
+    assert told["facts"] is None
 
 
 def test_a_trace_has_a_score_for_every_adapter_those_of_earlier_turns_too(tmp_path):

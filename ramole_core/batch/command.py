@@ -27,7 +27,7 @@ from ramole_core.batch.record import (
 from ramole_core.batch.rows import BadRow, Batch
 from ramole_core.errors import RamoleError
 from ramole_core.terminal.console import progress_bar, say, write_json
-from ramole_core.terminal.records import checksum_record
+from ramole_core.facts import facts_of
 
 if TYPE_CHECKING:
     from ramole_core.ramole import Ramole
@@ -95,7 +95,7 @@ def batch(
                 ramole, asked, lambda record: print(as_line(record), end="", flush=True)
             )
         if as_json:
-            write_json(summary | {"seed": seed} | checksum_record(ramole))
+            write_json(summary | {"seed": seed} | facts_of(ramole))
     if summary["refused"]:
         raise typer.Exit(2)
 

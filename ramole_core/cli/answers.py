@@ -18,7 +18,8 @@ from ramole_core.terminal.console import (
     write_json,
     write_table,
 )
-from ramole_core.terminal.records import answer_record, checksum_record
+from ramole_core.facts import facts_of
+from ramole_core.terminal.records import answer_record
 
 
 def retrieve(
@@ -38,7 +39,7 @@ def retrieve(
                     "prompt": text,
                     "adapters": [hit.name for hit in hits],
                     "similarities": [hit.score for hit in hits],
-                    **checksum_record(ramole),
+                    **facts_of(ramole),
                 }
             )
             return
@@ -137,6 +138,7 @@ def generate(
             if not as_json:
                 say(f"Kept as the mix {kept.name}; --mix {kept.name} asks with it.")
         if trace is not None:
-            write_trace(answer, trace)
+            facts = facts_of(ramole, adapters=answer.adapters, owner=owner)
+            write_trace(answer, trace, request=request, facts=facts)
         if as_json:
-            write_json(answer_record(request, answer, trace) | checksum_record(ramole))
+            write_json(answer_record(request, answer, trace) | facts_of(ramole))

@@ -13,7 +13,8 @@ from ramole_core.cli.opening import Exclude, Json, Owner, opened
 from ramole_core.errors import RamoleError
 from ramole_core.methods import describe_options, read_values
 from ramole_core.terminal.console import read_turns, say, write_answer, write_json
-from ramole_core.terminal.records import answer_record, checksum_record
+from ramole_core.facts import facts_of
+from ramole_core.terminal.records import answer_record
 
 if TYPE_CHECKING:
     from ramole_core.ramole import Ramole
@@ -116,7 +117,7 @@ def chat(
                     raise
                 say(str(error))
         if as_json:
-            write_json({"turns": talk.told} | checksum_record(ramole))
+            write_json({"turns": talk.told} | facts_of(ramole))
 
 
 def _lines(at_terminal: bool) -> Iterator[str]:

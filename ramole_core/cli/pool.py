@@ -7,7 +7,7 @@ import typer
 
 from ramole_core.cli.opening import Json, Owner, opened
 from ramole_core.terminal.console import progress_bar, read_examples, write_json, write_table
-from ramole_core.terminal.records import checksum_record
+from ramole_core.facts import facts_of
 
 
 def list_adapters(owner: Owner = None, as_json: Json = False) -> None:
@@ -16,7 +16,7 @@ def list_adapters(owner: Owner = None, as_json: Json = False) -> None:
         cards = ramole.pool.cards(owner)
         if as_json:
             records = [card.as_dict() for card in cards]
-            write_json({"adapters": records, **checksum_record(ramole)})
+            write_json({"adapters": records, **facts_of(ramole)})
             return
     write_table(
         ("name", "owner", "rank", "scale", "modules", "description"),
@@ -52,7 +52,7 @@ def add(
                     "adapter": card.as_dict(),
                     "adapters": [hit.name for hit in near],
                     "similarities": [hit.score for hit in near],
-                    **checksum_record(ramole),
+                    **facts_of(ramole),
                 }
             )
             return
@@ -72,6 +72,6 @@ def remove(
     with opened() as ramole:
         ramole.pool.remove(name, owner=owner)
         if as_json:
-            write_json({"removed": name, **checksum_record(ramole)})
+            write_json({"removed": name, **facts_of(ramole)})
             return
     print(f"Removed {name}.")

@@ -1,14 +1,10 @@
-"""What `--json` prints: answers, and the checksums that make a run repeatable."""
+"""What `--json` prints of an answer."""
 
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ramole_core.base.checksum import weights_checksum
-from ramole_core.base.fetch import find_base
-
 if TYPE_CHECKING:
-    from ramole_core.ramole import Ramole
     from ramole_core.request import Generation, Request
 
 
@@ -41,20 +37,4 @@ def answer_record(
         **({"fitted": asdict(answer.fitted)} if answer.fitted else {}),
         **({"evidence": answer.evidence.record()} if answer.evidence else {}),
         **{name: value for name in CONVERSATION if (value := getattr(request, name))},
-    }
-
-
-def checksum_record(ramole: "Ramole") -> dict[str, object]:
-    """SHA-256 of the base model, null until it has been fetched, and of all trained weights."""
-    settings = ramole.settings
-    checksum = None
-    folder = find_base(settings.base_model, data_dir=settings.data_dir)
-    if folder is not None:
-        checksum = weights_checksum(folder, data_dir=settings.data_dir)
-    return {
-        "base_model": settings.base_model,
-        "base_checksum": checksum,
-        "quantization": settings.quantization,
-        "router_checksum": ramole.router_checksum,
-        "weights_checksums": ramole.weights_checksums(),
     }

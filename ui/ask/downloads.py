@@ -1,5 +1,7 @@
 """The trace of a run as files to take away."""
 
+import re
+from collections.abc import Mapping
 from pathlib import Path
 
 from ramole_core import write_trace
@@ -7,11 +9,25 @@ from ramole_core import write_trace
 from ..charts.run import Run
 from ..parts.downloads import fresh_folder
 
+LONGEST = 40
+"""Letters of the prompt in a file's name."""
 
-def write_files(run: Run, *, into: Path | None = None) -> tuple[Path, Path]:
-    """The run's trace as `.npz` and `.json`, in a new folder; old folders are removed."""
-    folder = fresh_folder(into)
-    return (
-        write_trace(run.answer, folder / "ramole-trace.npz"),
-        write_trace(run.answer, folder / "ramole-trace.json"),
+
+def write_files(
+    run: Run, *, facts: Mapping[str, object] | None = None, into: Path | None = None
+) -> tuple[Path, Path]:
+    """The run's trace as `.npz` and `.json`, with what was asked and `facts` of what answered, in a
+    new folder; old folders are removed."""
+    folder, name = fresh_folder(into), name_of(run)
+    npz, as_json = (
+        write_trace(run.answer, folder / f"{name}.{kind}", request=run.request, facts=facts)
+        for kind in ("npz", "json")
     )
+    return npz, as_json
+
+
+def name_of(run: Run) -> str:
+    """A file's name that says which run it is of: `ramole-METHOD-first-words-of-the-prompt`."""
+    words = re.findall(r"[a-z0-9]+", run.request.prompt.lower())
+    start = "-".join(words)[:LONGEST].strip("-")
+    return "-".join(part for part in ("ramole", run.request.method, start) if part)

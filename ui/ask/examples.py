@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from ramole_core import Evidence, Explanation, Generation, Request, Trace
+from ramole_core import Evidence, Explanation, Generation, Request, Trace, asked_fields
 
 from ..charts.run import Found, Run
 from ..parts.prompts import LIVE
@@ -70,7 +70,7 @@ def write_run(run: Run, path: Path) -> None:
         raise ValueError("a recorded run needs a trace")
     record = {
         "title": run.title,
-        "request": _set(run.request),
+        "request": asked_fields(run.request),
         "answer": {**_plain(answer), "trace": None},
         "trace": {
             **{name: value for name, value in vars(trace).items() if name not in ARRAYS},
@@ -145,16 +145,6 @@ def _answer(fields: dict[str, Any]) -> Generation:
     """The answer that `_plain` kept."""
     said = fields.get("evidence")
     return Generation(**{**fields, "evidence": said and Evidence(**said)})
-
-
-def _set(request: Request) -> dict[str, object]:
-    """The fields that differ from a bare request's."""
-    bare = asdict(Request(request.prompt))
-    return {
-        name: value
-        for name, value in asdict(request).items()
-        if name == "prompt" or value != bare[name]
-    }
 
 
 def _plain(answer: Generation) -> dict[str, object]:

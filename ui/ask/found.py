@@ -10,7 +10,7 @@ from typing import Any
 
 import gradio as gr
 
-from ramole_core import Evidence
+from ramole_core import Evidence, Request
 
 from ..charts.palette import chip_html, ink_of, places_of
 from ..charts.run import Found, Run
@@ -19,6 +19,8 @@ from ..parts.notice import ending
 
 NOTABLE = 0.005
 """Seconds in the queue that are worth a line."""
+NEARER = "Not taken, though some are nearer"
+"""Where the method asked the adapters themselves, or they were named."""
 NO_RETRIEVAL = "No adapter is mixed; the nearest ones are shown for comparison."
 BESIDE = """
 <section class="beside"><h2>The bare base, same batch</h2><div class="plain"></div>
@@ -46,24 +48,52 @@ def found_html(
     taken = [one for one in found if one.taken]
     others = [one for one in found if not one.taken]
     parts = []
-    if evidence is not None and evidence.decision != "adapters":
+    if evidence is not None:
         parts += [f'<p class="quiet evidence">{escape(evidence.sentence)}</p>']
     if taken:
         parts += [_bars("Mixed into this answer", taken, before)]
     else:
         parts += [f'<p class="quiet">{NO_RETRIEVAL}</p>']
     if others:
-        parts += [_bars("Next in line, not taken", others)]
+        nearer = taken and max(o.score for o in others) > min(t.score for t in taken)
+        parts += [_bars(NEARER if nearer else "Next in line, not taken", others)]
     return (
         '<div class="found">' + "".join(parts) + '<p class="quiet">Similarity: the cosine between '
         "the prompt and up to 20 example inputs of each adapter.</p></div>"
     )
 
 
+def mixed_words(request: Request) -> str:
+    """Method, k and its options, or the adapters that were named."""
+    said = [request.method]
+    if request.mix is not None:
+        said.append(f"the mix {request.mix}")
+    elif request.adapters is not None:
+        each = request.weights or [None] * len(request.adapters)
+        named = zip(request.adapters, each, strict=True)
+        said += [name if w is None else f"{name} {w:g}".replace("-", "−") for name, w in named]
+    elif request.method != "base":
+        said.append(f"k = {request.k}")
+    said += [f"{name} = {value}" for name, value in (request.options or {}).items()]
+    said += [f"never {name}" for name in request.exclude]
+    return ", ".join(said)
+
+
+def decoding_words(request: Request) -> str:
+    """How tokens are chosen, and how many at most."""
+    said = ["greedy"]
+    if request.temperature:
+        said = [f"temperature {request.temperature:g}", f"top-p {request.top_p:g}"]
+        said.append("no seed" if request.seed is None else f"seed {request.seed}")
+    said += ["no chat template"] if request.raw else []
+    said += ["a system prompt"] if request.system else []
+    return ", ".join([*said, f"at most {request.max_new_tokens} tokens"])
+
+
 def timing_html(run: Run) -> str:
-    """How long each stage took, and why the answer ended."""
+    """How it was asked, how long each stage took, and why the answer ended."""
     answer = run.answer
-    stages = []
+    stages = [("mixed by", mixed_words(run.request)), ("decoding", decoding_words(run.request))]
     if "retrieve" in answer.extra:
         stages.append(("finding adapters", _seconds(answer.extra["retrieve"])))
     if answer.extra.get("queue", 0) >= NOTABLE:

@@ -24,6 +24,8 @@ from .whole_panel import WholePanel
 if TYPE_CHECKING:
     from ramole_core import Ramole
 
+HELD = '<p class="notice quiet" role="status"></p>'
+"""Where a key that does nothing now says why."""
 DROP = "drop oldest turns that no longer fit"
 
 
@@ -153,6 +155,7 @@ def _entry(ramole: "Ramole", recorded: Sequence[str], live: Sequence[str]) -> En
         beside = gr.Checkbox(
             start.beside, label="the bare base beside it", elem_id="beside-box", container=False
         )
+        gr.HTML(HELD, elem_id="held", **PLAIN)
         drop = gr.Checkbox(False, label=DROP, visible=False, elem_id="drop-box", container=False)
     with gr.Accordion(how(start.method, start.k), open=False, elem_id="more") as folded:
         with gr.Row():

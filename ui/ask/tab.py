@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
-from ramole_core import RamoleError
+from ramole_core import RamoleError, facts_of
 
 from ..charts.run import Run
 from ..model.spaces import ELSEWHERE, gpu
@@ -145,11 +145,16 @@ class Handlers:
         shown = {self.ui.entry.fields[name]: value for name, value in values.items()}
         return {**shown, self.ui.turns: self.talk.left(session_of(request), turns)}
 
-    def on_take(self, run: Run | None):
-        """The trace as files."""
+    def on_take(self, request: gr.Request, run: Run | None):
+        """The trace as files, with what was asked and what answered."""
         if run is None or run.answer.trace is None:
             raise gr.Error("There is no trace yet; ask something first.", print_exception=False)
-        return tuple(str(path) for path in write_files(run))
+        facts = None  # of a recorded run nobody knows what this server has
+        if not run.title:
+            with self.call(request) as visitor:
+                owner = visitor.owner
+                facts = facts_of(self.ramole, adapters=run.answer.adapters, owner=owner)
+        return tuple(str(path) for path in write_files(run, facts=facts))
 
     def on_open_whole(self, run: Run | None):
         """The panel of the whole answer is unfolded."""
@@ -208,9 +213,8 @@ def _connect(ui: Layout, handlers: Handlers, ask_tab: gr.Tab) -> None:
     entry.pairs.connect()
 
     beside = entry.fields["beside"]
-    triggers = [entry.ask.click, entry.prompt.submit]
     begins = [entry.prompt, beside, ui.run, ui.turns]
-    asked = gr.on(triggers, handlers.on_begin, begins, ui.answered, queue=False, **QUIET)
+    asked = entry.ask.click(handlers.on_begin, begins, ui.answered, queue=False, **QUIET)
     running = asked.success(
         gpu(120)(handlers.on_ask),
         [ui.turns, entry.drop, *entry.values],

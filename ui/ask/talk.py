@@ -18,6 +18,13 @@ if TYPE_CHECKING:
     from ramole_core import Ramole
 
 ASK = "() => document.querySelector('#ask-button').click()"
+ENTER = """() => {
+  const ask = document.querySelector('#ask-button');
+  const said = document.querySelector('#held p');
+  said.textContent = ask.disabled ? 'An answer is on its way: wait for its end, or press Stop.' : '';
+  if (ask.disabled) setTimeout(() => { said.textContent = ''; }, 5000); else ask.click();
+}"""
+"""Enter is the button, and says so where it cannot be pressed."""
 TYPE = "() => document.querySelector('#prompt textarea').focus()"
 Turns = tuple[Turn, ...]
 
@@ -78,6 +85,7 @@ class Talk:
         both: list[Any] = [ui.run, ui.turns]
         first = entry.on.click(self.on_go_on, both, both, queue=False, **QUIET)
         first.then(None, js=ASK, **QUIET)
+        entry.prompt.submit(None, js=ENTER, queue=False, **QUIET)
         new = entry.new.click(self.on_new, None, ui.answered, queue=False, **QUIET)
         new.then(None, js=TYPE, **QUIET)
         ui.outcome.talk.select(

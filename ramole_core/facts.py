@@ -1,0 +1,47 @@
+"""What an answer was made with, as plain data: model and checksums, and what was asked."""
+
+from collections.abc import Iterable
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+from ramole_core.base.checksum import weights_checksum
+from ramole_core.base.fetch import find_base
+from ramole_core.request import Request
+
+if TYPE_CHECKING:
+    from ramole_core.ramole import Ramole
+
+
+def facts_of(
+    ramole: "Ramole", *, adapters: Iterable[str] | None = None, owner: str | None = None
+) -> dict[str, object]:
+    """SHA-256 of the base model, null until it has been fetched, and of all trained weights; where
+    `adapters` are named, of these too, of those that the owner sees."""
+    settings = ramole.settings
+    checksum = None
+    folder = find_base(settings.base_model, data_dir=settings.data_dir)
+    if folder is not None:
+        checksum = weights_checksum(folder, data_dir=settings.data_dir)
+    found: dict[str, object] = {
+        "base_model": settings.base_model,
+        "base_checksum": checksum,
+        "quantization": settings.quantization,
+        "router_checksum": ramole.router_checksum,
+        "weights_checksums": ramole.weights_checksums(),
+    }
+    if adapters is not None:
+        wanted = set(adapters)
+        cards = ramole.pool.cards(owner)
+        found["adapters"] = {card.name: card.sha256 for card in cards if card.name in wanted}
+    return found
+
+
+def asked_fields(request: Request) -> dict[str, object]:
+    """The fields of a request that differ from a bare one's, prompt and method always; without the
+    owner, who is nobody else's business. `Request(**fields)` asks the same again."""
+    bare = asdict(Request(request.prompt))
+    return {
+        name: value
+        for name, value in asdict(request).items()
+        if name in ("prompt", "method") or (name != "owner" and value != bare[name])
+    }
