@@ -26,8 +26,8 @@ from ramole_core.batch.record import (
 )
 from ramole_core.batch.rows import BadRow, Batch
 from ramole_core.errors import RamoleError
-from ramole_core.terminal.console import progress_bar, say, write_json
 from ramole_core.facts import facts_of
+from ramole_core.terminal.console import progress_bar, say, write_json
 
 if TYPE_CHECKING:
     from ramole_core.ramole import Ramole

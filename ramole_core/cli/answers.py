@@ -7,6 +7,7 @@ import typer
 
 from ramole_core.cli.opening import Exclude, Json, Owner, opened
 from ramole_core.errors import RamoleError
+from ramole_core.facts import facts_of
 from ramole_core.methods import describe_options, read_values
 from ramole_core.terminal.console import (
     read_pairs,
@@ -18,7 +19,6 @@ from ramole_core.terminal.console import (
     write_json,
     write_table,
 )
-from ramole_core.facts import facts_of
 from ramole_core.terminal.records import answer_record
 
 

@@ -11,9 +11,9 @@ from rich.console import Console
 
 from ramole_core.cli.opening import Exclude, Json, Owner, opened
 from ramole_core.errors import RamoleError
+from ramole_core.facts import facts_of
 from ramole_core.methods import describe_options, read_values
 from ramole_core.terminal.console import read_turns, say, write_answer, write_json
-from ramole_core.facts import facts_of
 from ramole_core.terminal.records import answer_record
 
 if TYPE_CHECKING:

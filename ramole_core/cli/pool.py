@@ -6,8 +6,8 @@ from typing import Annotated
 import typer
 
 from ramole_core.cli.opening import Json, Owner, opened
-from ramole_core.terminal.console import progress_bar, read_examples, write_json, write_table
 from ramole_core.facts import facts_of
+from ramole_core.terminal.console import progress_bar, read_examples, write_json, write_table
 
 
 def list_adapters(owner: Owner = None, as_json: Json = False) -> None:

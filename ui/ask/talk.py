@@ -21,7 +21,8 @@ ASK = "() => document.querySelector('#ask-button').click()"
 ENTER = """() => {
   const ask = document.querySelector('#ask-button');
   const said = document.querySelector('#held p');
-  said.textContent = ask.disabled ? 'An answer is on its way: wait for its end, or press Stop.' : '';
+  said.textContent = ask.disabled ? 'An answer is on its way: wait for its end, or press Stop.'
+    : '';
   if (ask.disabled) setTimeout(() => { said.textContent = ''; }, 5000); else ask.click();
 }"""
 """Enter is the button, and says so where it cannot be pressed."""
