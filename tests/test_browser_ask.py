@@ -76,8 +76,10 @@ def test_an_answer_arrives_with_colour_letter_and_words(quick, visit):
     assert tokens.nth(2).get_attribute("aria-label") == "<b>lie</b>: expert B, bee"
     assert tokens.nth(4).get_attribute("aria-label") == "line break: expert C, cat"
     assert "B bee 67 %" in tokens.nth(2).get_attribute("title")
-    colours = {tokens.nth(i).evaluate("n => getComputedStyle(n).boxShadow") for i in (0, 2, 4)}
-    assert len(colours) == 3
+    colour = "n => getComputedStyle(n).backgroundColor"
+    assert len({tokens.nth(i).evaluate(colour) for i in (0, 2, 4)}) == 3
+    line = tokens.nth(2).evaluate("n => getComputedStyle(n).backgroundImage")
+    assert "16.7%, rgb(86, 180, 233) 83.4%" in line, "two thirds are the second expert's"
     expect(page.locator("#answer .legend li")).to_have_count(3)
     assert page.locator("#answer .legend li").first.inner_text().split() == ["A", "ant", "42", "%"]
     expect(page.locator("#answer .meaning")).to_contain_text("contributed most")
@@ -91,17 +93,41 @@ def test_an_answer_arrives_with_colour_letter_and_words(quick, visit):
     assert page.wrong == []
 
 
+def test_copied_text_is_the_answer_without_the_signs_for_breaks_and_the_end(quick, visit):
+    page = visit(quick.url)
+    expect(page.locator("#answer .copy")).to_be_hidden()
+    ask(page)
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    page.locator("#answer .copy").click()
+    expect(page.locator("#answer .copy")).to_have_text("Copied")
+    assert page.evaluate("navigator.clipboard.readText()") == "".join(WORDS)
+    page.evaluate("getSelection().selectAllChildren(document.querySelector('#answer .text'))")
+    page.keyboard.press("Control+C")
+    assert page.evaluate("navigator.clipboard.readText()") == "".join(WORDS)
+
+
 def test_a_picked_token_opens_its_weights_and_what_else_was_likely(quick, visit):
     page = visit(quick.url)
+    page.set_viewport_size({"width": 1440, "height": 900})
     ask(page)
     page.locator("#answer .token").nth(3).click()
     expect(page.locator("#token")).to_contain_text("Token 4 of 8")
+    for part in ("#token h2", "#answer .token >> nth=3", "#likely table >> nth=0"):
+        expect(page.locator(part)).to_be_in_viewport()
+    assert page.evaluate("scrollY") == 0, "the panel stands beside the answer"
     expect(page.locator("#token")).to_contain_text("B bee contributed most")
     expect(page.locator("#token-plot .js-plotly-plot")).to_be_visible()
     expect(page.locator("#likely table")).to_have_count(2)
     expect(page.locator("#likely .chosen code")).to_have_text("${here}")
     page.get_by_role("button", name="Contributions and weights as a table").click()
     expect(page.locator("#token-panel table").last).to_contain_text("down_proj")
+    page.locator("#token .close").click()
+    expect(page.locator("#token-panel")).to_be_hidden()
+    expect(page.locator("#answer .token").nth(3)).to_be_focused()
+    page.keyboard.press("ArrowRight")
+    expect(page.locator("#token")).to_contain_text("Token 5 of 8")
+    page.locator("#token .close").press("Escape")
+    expect(page.locator("#token-panel")).to_be_hidden()
     assert page.wrong == []
 
 
@@ -115,6 +141,7 @@ def test_weights_are_found_on_examples_and_kept_under_a_name(quick, visit):
     page.locator("#prompt textarea").fill("Which boats?")
     page.locator("#prompt textarea").press("Enter")
     expect(page.locator("#notice")).to_contain_text("Line 2 of the examples")
+    expect(page.locator("#ask-button")).to_be_enabled()
     page.locator("#pairs-text textarea").fill("say => red")
     ask(page)
     expect(page.locator("#timing")).to_contain_text("40 steps of search")
@@ -199,6 +226,8 @@ def test_an_error_is_one_sentence_and_nothing_typed_is_lost(quick, visit):
 
 def test_a_live_example_is_asked_at_once_and_other_methods_say_what_they_do(quick, visit):
     page = visit(quick.url)
+    expect(page.locator("#examples-live")).to_be_hidden()
+    page.locator("#examples-fold > button").click()
     page.locator("#examples-live button", has_text="Question to SQL").click()
     expect(page.locator("#prompt textarea")).to_have_value(re.compile("Bergen"))
     expect(page.locator("#timing dl")).to_be_visible()
@@ -274,6 +303,11 @@ def test_a_phone_shows_everything_within_its_width(quick, visit):
     ask(page)
     page.locator("#answer .token").nth(1).click()
     expect(page.locator("#token-plot .js-plotly-plot")).to_be_visible()
+    expect(page.locator("#token h2")).to_be_in_viewport()
+    expect(page.locator("#answer .token").nth(1)).to_be_in_viewport()
+    page.wait_for_timeout(600)  # the page glides there
+    token, panel = (page.locator(s).bounding_box() for s in ("#answer .token >> nth=1", "#token"))
+    assert token["y"] + token["height"] <= panel["y"], "the token is not under its panel"
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
     for part in ("#prompt", "#answer", "#beside", "#found", "#token", "#likely"):
         box = page.locator(part).bounding_box()
@@ -328,6 +362,7 @@ def test_the_real_thing(chromium, visit, real_base_folder, tmp_path):
         page = visit(server.url)
         page.locator("#examples-recorded button", has_text="Question to SQL").click()
         expect(page.locator("#answer .text")).to_contain_text("SELECT")
+        page.locator("#examples-fold > button").click()
         page.locator("#examples-live button", has_text="Clickbait?").click()
         expect(page.locator("#status .ready")).to_be_visible(timeout=4 * PATIENCE)
         expect(page.locator("#timing")).to_contain_text("tokens/s", timeout=2 * PATIENCE)

@@ -17,6 +17,7 @@ from ..charts.run import Run, entropy, strongest
 if TYPE_CHECKING:
     from ramole_core import Explanation
 
+CLOSE = '<button type="button" class="close" aria-label="Close the token\'s panel">×</button>'
 PICK = (
     '<p class="quiet">Pick a token of the answer, with a click or the arrow keys, to see its '
     "contributions and weights by layer, module and adapter, and what the base alone would have "
@@ -39,7 +40,8 @@ def token_html(run: Run, index: int, *, turn: int = 0) -> str:
     """
     piece = escape(spell(run.pieces[index]))
     where = f"Turn {turn}, token" if turn else "Token"
-    head = f"<h2>{where} {index + 1} of {len(run.pieces)}: <code>{piece}</code></h2>"
+    said = f"{where} {index + 1} of {len(run.pieces)}: <code>{piece}</code>"
+    head = f'<div class="head"><h2>{said}</h2>{CLOSE}</div>'
     here = slice(index, index + 1)
     gates, present, contribution = run.gates[here], run.present[here], run.contribution
     if not len(gates) or not run.experts:

@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 
 HELD = '<p class="notice quiet" role="status"></p>'
 """Where a key that does nothing now says why."""
+IN_SIGHT = 6
+"""Recorded runs that are not folded away."""
+MORE = "More prompts to try"
 DROP = "drop oldest turns that no longer fit"
 
 
@@ -41,6 +44,8 @@ class Entry:
     options: Options
     pairs: Pairs
     recorded: gr.HTML
+    """The first recorded runs; `more` has the others."""
+    more: gr.HTML
     live: gr.HTML
     ask: gr.Button
     stop: gr.Button
@@ -109,10 +114,12 @@ class Layout:
 
 def lay_out(ramole: "Ramole", *, recorded: Sequence[str], live: Sequence[str]) -> Layout:
     """Build the tab inside the Blocks that is open, with the titles of its examples."""
+    entry = _entry(ramole, recorded, live)
+    outcome, token = _outcome()
     return Layout(
-        entry=_entry(ramole, recorded, live),
-        outcome=_outcome(),
-        token=TokenPanel.build(),
+        entry=entry,
+        outcome=outcome,
+        token=token,
         whole=WholePanel.build(),
         run=gr.State(None),
         turns=gr.State(()),
@@ -145,8 +152,7 @@ def _entry(ramole: "Ramole", recorded: Sequence[str], live: Sequence[str]) -> En
         elem_id="prompt",
     )
     with gr.Column(elem_id="examples"):
-        kept = _examples("recorded", recorded, "Recorded runs, shown without the model")
-        asked = _examples("live", live, "Live prompts, asked now")
+        kept, others, asked = _examples(recorded, live)
     with gr.Row(elem_id="ask-bar"):
         ask = gr.Button("Ask", variant="primary", elem_id="ask-button", min_width=110)
         on = gr.Button("Ask on", visible=False, elem_id="on-button", min_width=90)
@@ -175,6 +181,7 @@ def _entry(ramole: "Ramole", recorded: Sequence[str], live: Sequence[str]) -> En
         options=options,
         pairs=pairs,
         recorded=kept,
+        more=others,
         live=asked,
         ask=ask,
         stop=stop,
@@ -219,23 +226,37 @@ def _template() -> dict[str, Component]:
         }
 
 
-def _outcome() -> Outcome:
+def _outcome() -> tuple[Outcome, TokenPanel]:
+    """The answer and the base's on the left, a token's panel and what was found on the right."""
     talk = conversation_view(elem_id="talk")
     notice = gr.HTML(elem_id="notice", **PLAIN)
     with gr.Row(equal_height=False, elem_id="results"):
-        with gr.Column(scale=6, min_width=300):
+        with gr.Column(scale=7, min_width=300):
             view = token_view(elem_id="answer")
-        with gr.Column(scale=4, min_width=260, visible=False) as beside_column:
-            beside = beside_view(elem_id="beside")
-        with gr.Column(scale=4, min_width=280, elem_id="side"):
+            with gr.Column(visible=False) as beside_column:
+                beside = beside_view(elem_id="beside")
+        with gr.Column(scale=5, min_width=300, elem_id="side"):
+            token = TokenPanel.build()
             found = gr.HTML(found_html(()), elem_id="found", **PLAIN)
             timing = gr.HTML(elem_id="timing", **PLAIN)
             with gr.Row(elem_id="downloads", visible=False) as downloads:
                 npz = download("Trace as .npz", "trace-npz", min_width=120)
                 json = download("Trace as .json", "trace-json", min_width=120)
-    return Outcome(talk, notice, view, beside_column, beside, found, timing, downloads, npz, json)
+    shown = Outcome(talk, notice, view, beside_column, beside, found, timing, downloads, npz, json)
+    return shown, token
 
 
-def _examples(kind: str, titles: Sequence[str], label: str) -> gr.HTML:
-    badged = [(kind, title) for title in titles]
-    return choices(badged, label, elem_id=f"examples-{kind}", kind=kind)
+def _examples(recorded: Sequence[str], live: Sequence[str]) -> tuple[gr.HTML, gr.HTML, gr.HTML]:
+    """Recorded runs, as many as fit into a line or two; folded, the others, and the live prompts
+    that are not recorded."""
+    runs = {i: ("recorded", title) for i, title in enumerate(recorded)}
+    asked = {i: ("live", title) for i, title in enumerate(live) if title not in recorded}
+    first = {i: run for i, run in runs.items() if i < IN_SIGHT}
+    label = "Recorded runs, shown without the model"
+    kept = choices(first, label, elem_id="examples-recorded", kind="recorded")
+    with gr.Accordion(MORE, open=False, elem_id="examples-fold", visible=bool(asked)):
+        rest = {i: run for i, run in runs.items() if i not in first}
+        others = choices(rest, label, elem_id="examples-more", kind="recorded")
+        label = "Live prompts, asked now"
+        prompts = choices(asked, label, elem_id="examples-live", kind="live")
+    return kept, others, prompts

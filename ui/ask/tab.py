@@ -231,9 +231,9 @@ def _connect(ui: Layout, handlers: Handlers, ask_tab: gr.Tab) -> None:
         cut = entry.stop.click(None, cancels=[running], **QUIET)
         cut.then(handlers.on_stopped, ui.turns, ui.answered, **QUIET)
 
-    entry.recorded.select(
-        handlers.on_show_recorded, [ui.open, ui.turns], [*entry.values, *ui.answered], **QUIET
-    )
+    for runs in (entry.recorded, entry.more):
+        held = [ui.open, ui.turns]
+        runs.select(handlers.on_show_recorded, held, [*entry.values, *ui.answered], **QUIET)
     shown: list[Any] = [*entry.fields.values(), ui.turns]
     chosen = entry.live.select(handlers.on_show_live, ui.turns, shown, **QUIET)
     chosen.then(None, js=ASK, **QUIET)

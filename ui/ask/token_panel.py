@@ -24,6 +24,19 @@ PICKS = 16
 """Picks that are answered at the same time; most need no model."""
 ASKING = threading.Lock()
 """One question to the model at a time, so that the streams of others go on between two."""
+CLOSE = """
+const panel = () => element.closest('#token-panel');
+const close = () => {
+  panel().classList.add('away');
+  document.querySelector('#ask-tab .token[aria-pressed="true"]')?.focus();
+};
+element.addEventListener('click', (event) => { if (event.target.closest('.close')) close(); });
+document.addEventListener('keydown', (event) => {
+  if (event.key === 'Escape' && panel()?.contains(document.activeElement)) close();
+});
+watch('value', () => panel()?.classList.remove('away'));
+"""
+"""The panel goes away until another token is picked."""
 TABLE = "Contributions and weights as a table"
 CAPTION = (
     '<p class="caption">Each square is one module (to the right) of one layer (upwards); the '
@@ -50,13 +63,11 @@ class TokenPanel:
     def build(cls) -> "TokenPanel":
         """Build the panel inside the tab that is open."""
         with gr.Column(elem_id="token-panel"):
-            token = gr.HTML(PICK, elem_id="token", **PLAIN)
-            with gr.Row(equal_height=False, elem_classes=["detail"]):
-                with gr.Column(scale=3, min_width=320):
-                    plot = gr.Plot(show_label=False, elem_id="token-plot", container=False)
-                    gr.HTML(CAPTION, **PLAIN)
-                with gr.Column(scale=2, min_width=300):
-                    likely = gr.HTML(elem_id="likely", **PLAIN)
+            token = gr.HTML(PICK, elem_id="token", js_on_load=CLOSE, **PLAIN)
+            with gr.Column(elem_classes=["detail"]):
+                likely = gr.HTML(elem_id="likely", **PLAIN)
+                plot = gr.Plot(show_label=False, elem_id="token-plot", container=False)
+                gr.HTML(CAPTION, **PLAIN)
             with gr.Accordion(TABLE, open=False, elem_classes=["detail"]):
                 table = gr.Dataframe(interactive=False, show_label=False, max_height=320)
         return cls(token, plot, likely, table)

@@ -1,6 +1,7 @@
 // The answer token by token. Runs inside gr.HTML with element, props, trigger and watch; the DOM is
 // built with textContent alone, so token text can never become markup.
 const root = element.querySelector('.tokens');
+const copy = root.querySelector('.copy');
 const legend = root.querySelector('.legend');
 const meaning = root.querySelector('.meaning');
 const text = root.querySelector('.text');
@@ -33,6 +34,7 @@ function drawLegend(value) {
     return item;
   }));
   legend.hidden = !value.experts.length;
+  copy.hidden = value.running || !value.tokens.length;
   meaning.textContent = value.meaning;
 }
 
@@ -46,6 +48,18 @@ function describe(value, token, index) {
 // The end-of-answer token adds no text, but it was chosen like any other.
 function ending(value, index) {
   return value.tokens[index].t === '' && !value.running && index === value.tokens.length - 1;
+}
+
+// All shares side by side as one thin line below the token.
+function stackOf(value, shares) {
+  let from = 0;
+  const parts = shares.map((share, e) => {
+    const to = from + 100 * share;
+    const part = value.experts[e].colour + ' ' + from.toFixed(1) + '% ' + to.toFixed(1) + '%';
+    from = to;
+    return part;
+  });
+  return 'linear-gradient(to right, ' + parts.join(', ') + ')';
 }
 
 function drawToken(value, index) {
@@ -64,6 +78,7 @@ function drawToken(value, index) {
   if (token.e >= 0) {
     const expert = value.experts[token.e];
     node.style.setProperty('--expert', expert.colour);
+    node.style.setProperty('--stack', stackOf(value, token.w));
     node.style.setProperty('--strength', Math.round(100 * (0.12 + 0.33 * (token.s || 0))) + '%');
     node.classList.add('led');
     if (index === 0 || value.tokens[index - 1].e !== token.e) {
@@ -140,9 +155,36 @@ text.addEventListener('click', (event) => {
   const node = event.target.closest('.token');
   if (!node) return;
   pick(node, 0);
-  // On a phone what a token opens lies far below it.
-  const panel = document.querySelector('#token-panel');
-  if (panel && matchMedia('(max-width: 640px)').matches) panel.scrollIntoView({ behavior: 'smooth' });
+  // On a phone what a token opens lies over the lower half of the screen.
+  if (matchMedia('(max-width: 640px)').matches) node.scrollIntoView({ behavior: 'smooth', block: 'start' });
+});
+
+// Copied text is the answer's own, without the signs that stand for a line break or the end.
+function plain(nodes) {
+  return [...nodes].map((node) => shown.tokens[Number(node.dataset.index)].t).join('');
+}
+
+text.addEventListener('copy', (event) => {
+  const selection = getSelection();
+  const nodes = [...text.querySelectorAll('.token')].filter((node) => selection.containsNode(node, true));
+  if (nodes.length < 2) return;
+  event.preventDefault();
+  event.clipboardData.setData('text/plain', plain(nodes));
+});
+
+copy.addEventListener('click', async () => {
+  const words = plain(text.querySelectorAll('.token'));
+  try {
+    await navigator.clipboard.writeText(words);
+  } catch { // without https the clipboard is not there
+    const area = make('textarea', 'sr', words);
+    root.append(area);
+    area.select();
+    document.execCommand('copy');
+    area.remove();
+  }
+  copy.textContent = 'Copied';
+  setTimeout(() => { copy.textContent = 'Copy'; }, 2000);
 });
 
 text.addEventListener('keydown', (event) => {

@@ -35,6 +35,7 @@ BASE_MEANING = "No adapter was used: this is the base model alone, so there is n
 EMPTY = "The answer appears here, token by token. Ask something, or look at a recorded example."
 TEMPLATE = """
 <div class="tokens">
+  <button type="button" class="copy" hidden aria-live="polite">Copy</button>
   <ul class="legend" hidden aria-label="Adapters in this answer"></ul>
   <div class="text" role="group" aria-label="Answer, token by token: arrow keys move, Enter opens">
   </div>

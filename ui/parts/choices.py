@@ -1,6 +1,6 @@
 """A row of buttons to choose a text from; a press is a `select` event with the button's index."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from html import escape
 
 import gradio as gr
@@ -16,16 +16,23 @@ element.addEventListener('click', (event) => {
 
 
 def choices(
-    titles: Iterable[tuple[str, str]], label: str, *, elem_id: str, kind: str, script: str = ""
+    titles: Iterable[tuple[str, str]] | Mapping[int, tuple[str, str]],
+    label: str,
+    *,
+    elem_id: str,
+    kind: str,
+    script: str = "",
 ) -> gr.HTML:
-    """A button for each (badge, title), not seen where there is none; `kind` colours the badges.
+    """A button for each (badge, title), by the index that a press sends, in order where none is
+    given; not seen where there is none. `kind` colours the badges.
 
     `script` runs beside the buttons' own when the component is mounted.
     """
+    named = titles if isinstance(titles, Mapping) else dict(enumerate(titles))
     buttons = "".join(
         f'<button type="button" data-index="{i}"><span class="badge {kind}">{escape(badge)}</span>'
         f"{escape(title)}</button>"
-        for i, (badge, title) in enumerate(titles)
+        for i, (badge, title) in named.items()
     )
     return gr.HTML(
         f'<div class="choices" role="group" aria-label="{escape(label)}">{buttons}</div>',
