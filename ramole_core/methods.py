@@ -28,6 +28,7 @@ FILES = (
     "arrow",
     "meteora",
     "moe",
+    "smear",
     "mole",
     "lora_flow",
     "spectr",

@@ -25,6 +25,7 @@ from ramole_core.composition import (
     parent_of,
 )
 from ramole_core.engine.engine import Engine
+from ramole_core.engine.prompt import encode_prompt
 from ramole_core.layers.install import watch_blocks
 from ramole_core.layers.plain import PlainMix, place
 from ramole_core.layers.plain.mix import mix_at
@@ -163,7 +164,7 @@ class NaiveModel:
         method = find_method(request.method)
         weights = None if request.weights is None else tuple(request.weights)
         trained = None
-        if candidates and (weights is None or method.merges):
+        if candidates and weights is None:
             trained = self._engine._weights(method)
         uploaded, adapters = [], []
         for one in method.bring(candidates, trained):
@@ -187,11 +188,19 @@ class NaiveModel:
             complete_options(request.method, request.options),
             weights,
             trained,
+            self._means(request) if method.reads_prompt and weights is None else None,
         )
         if not adapters:
             return PlainMix(decide(find_method("base"), ask), (), sites), ()
         loras, has = [a.loras for a in adapters], tuple(frozenset(pool) for pool in uploaded)
         return place(decide(method, ask), loras, sites, uploaded=uploaded), has
+
+    def _means(self, request: Request) -> dict[str, Tensor]:
+        """The mean input of each block over the tokens of this turn's own prompt."""
+        self._runs = ()
+        ids = encode_prompt(request, self._engine._base.tokenizer)
+        self._model(torch.tensor([ids]), use_cache=False)
+        return {block: self._blocks[block][0].mean(0) for block in self.layout.sites.blocks}
 
     def _adding(self, path: str):
         def hook(module, args: tuple[Tensor], y: Tensor) -> Tensor:

@@ -34,6 +34,7 @@ from tests.tiny_methods import (
     SHARES,
     SURPRISES,
     USUAL,
+    made_up_means,
     make_gates,
     make_recovered,
     plain_of,
@@ -47,7 +48,7 @@ SITES = Sites((PATH,), {PATH: (i, o)})
 _made = make_recovered(SITES, known=NAMES, seed=5)
 RECOVERED = replace(_made, tensors={name: t.double() for name, t in _made.tensors.items()})
 
-WEIGHT_SPACE = {"fusion", "lorahub", "lego", "ties", "dare"}
+WEIGHT_SPACE = {"fusion", "lorahub", "lego", "ties", "dare", "smear"}
 """Their update is not a sum of the LoRAs' own: with one LoRA they are that LoRA all the same."""
 _pick = torch.Generator().manual_seed(6)
 
@@ -349,6 +350,21 @@ def by_learned_router(x, loras, router):
     return weighed([dot(W[j], x) for j in range(len(loras))], x, loras)
 
 
+def by_mean_input(x, loras, router):
+    W, m = pool_gates()["_smear"].tensors["blocks.0.W"], made_up_means(SITES)["blocks.0"].tolist()
+    centre = sum(m) / i
+    spread = math.sqrt(sum((md - centre) ** 2 for md in m) / i + 1e-5)
+    n = [(md - centre) / spread for md in m]
+    e = [math.exp(dot(W[j], n)) for j in range(len(loras))]
+    y = torch.zeros(o)
+    for pa, a in zip(e, loras, strict=True):
+        for pb, b in zip(e, loras, strict=True):
+            units = range(min(a.A.shape[0], b.B.shape[1]) if a and b else 0)
+            for u in units:
+                y += pa * pb / sum(e) ** 2 * b.B[:, u] * dot(a.A[u], x)
+    return y
+
+
 def by_outputs(x, loras, router):
     """e_ij = B_j M_ij, of size o, against all outputs side by side, which have length 1."""
     tensors, v = pool_gates()["_mole"].tensors, [update(lora, x) for lora in loras]
@@ -413,6 +429,7 @@ ORACLES = {
     "lorauter": by_shares,
     "meteora": by_own_gate,
     "moe": by_learned_router,
+    "smear": by_mean_input,
     "mole": by_outputs,
     "lora_flow": by_block,
     "ca_lora": recovered,
@@ -542,15 +559,16 @@ def test_given_weights_replace_the_methods(name):
     torch.testing.assert_close(alpha, torch.tensor(weights).expand(1, l, k))
 
 
-def test_given_weights_weigh_both_means_of_fusion():
+@pytest.mark.parametrize("name", ["fusion", "smear"])
+def test_given_weights_weigh_both_means_of_fusion(name):
     x, loras, weights = torch.randn(1, l, i), make_loras((3, 3)), [0.5, 2.0]
-    y, _ = run(placed("fusion", loras, weights=weights), x)
+    y, _ = run(placed(name, loras, weights=weights), x)
     A = sum(w * m.A for w, m in zip(weights, loras, strict=True))
     B = sum(w * m.B for w, m in zip(weights, loras, strict=True))
     torch.testing.assert_close(y, x @ A.T @ B.T)
 
 
-@pytest.mark.parametrize("name", sorted(WEIGHT_SPACE))
+@pytest.mark.parametrize("name", sorted(WEIGHT_SPACE - {"smear"}))  # its own are not equal
 def test_equal_weights_are_the_merge_s_own_and_one_weight_alone_is_one_lora(name):
     x, loras = torch.randn(1, l, i), make_loras()
     own, _ = run(placed(name, loras), x)
@@ -812,6 +830,7 @@ def test_gates_of_a_pool_have_options_too():
         ("lora_flow", {"first": 3}, (0.0, 0.0, 1.0, 0.0)),
         ("lora_flow", {"first": 0}, (0.25,) * 4),
         ("moe", {}, (0.25,) * 4),
+        ("smear", {}, (0.25,) * 4),
     ],
 )
 def test_where_a_gate_begins(name, settings, weights):

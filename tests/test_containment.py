@@ -206,7 +206,7 @@ def test_lora_is_what_a_merge_gives():
         (lambda ask: Decision(even(ask.present), gate=Gate(own=1.0)), "needs `usual`"),
         (lambda ask: Decision(even(ask.present), gate=Gate(top=-1)), "top is -1"),
         (
-            lambda ask: Decision(even(ask.present), gate=Gate(), merge=Merge(lambda _: None, 1)),
+            lambda ask: Decision(even(ask.present), gate=Gate(), merge=Merge(lambda *_: None, 1)),
             "neither a gate nor a bypass",
         ),
     ],
@@ -225,7 +225,7 @@ def test_a_merge_larger_than_it_says_is_refused(tiny_llama, made, monkeypatch):
     page = TinyEngine(tiny_llama).engine.bank.page_bytes
     tiny, name = TinyEngine(tiny_llama, EngineSizes(device_cache_bytes=8 * page)), made(fine)
 
-    def side_by_side(loras):
+    def side_by_side(path, loras):
         here = [lora for lora in loras if lora is not None]
         return Lora(torch.cat([m.A for m in here]), torch.cat([m.B for m in here], dim=1))
 

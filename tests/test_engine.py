@@ -102,8 +102,9 @@ def test_different_requests_give_what_they_give_alone(parts):
 
 def test_one_forward_a_token_whatever_the_batch(parts):
     before = parts.engine.stats()
-    parts.calls.clear()
-    run(parts, MIXED)
+    submit(parts, MIXED)
+    parts.calls.clear()  # what a method reads before it decides
+    finish(parts)
     after = parts.engine.stats()
     read = after["prefill_forwards"] - before["prefill_forwards"]
     assert read == 1  # all prompts fit one chunk

@@ -282,6 +282,10 @@ def test_only_the_llama_architecture_has_its_rows_moved():
             "arrow is a gate.*merge by one of fusion, lorahub, lego, ties, dare",
         ),
         (["similarity", "ant", "bee"], "weighs adapters by a prompt"),
+        (
+            ["smear", "ant", "bee"],
+            "by a prompt.*; merge by one of fusion, lorahub, lego, ties, dare,",
+        ),
         (["selection", "ant", "bee"], "takes 1 of 2 adapters"),
         (["base", "ant"], "takes 0 of 1 adapters"),
         (["mixtrue", "ant"], "Unknown method 'mixtrue'"),

@@ -163,7 +163,12 @@ def served_logits(tmp_path: Path, base: Path, loras, ids, *, method: str, way: s
     store = UnitStore(layout, dtype=torch.float32, limit=2**24, folder=tmp_path / "units")
     bank = Bank(layout, device=torch.device("cpu"), dtype=torch.float32, limit=2**30)
     placer = Placer(
-        layout, bank=bank, store=store, weights=lambda method: None, dtype=torch.float32
+        layout,
+        bank=bank,
+        store=store,
+        weights=lambda method: None,
+        means=lambda turn: {},
+        dtype=torch.float32,
     )
     placement = placer.prepare(
         Request("made up", method=method), [Candidate("it", 0.5, "it", lambda: loras)]

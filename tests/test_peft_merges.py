@@ -78,7 +78,7 @@ def test_the_merge_is_pefts(merged, monkeypatch, name, options, theirs, density)
     model.base_model.add_weighted_adapter(list(pool), [1.0] * 3, label, kind, density=density)
     changed = 0
     for path in sites.paths:
-        ours = made.make([loras.get(path) for loras in pool.values()])
+        ours = made.make(path, [loras.get(path) for loras in pool.values()])
         module = model.base_model.model.get_submodule(path)
         expected = module.get_delta_weight(label)
         torch.testing.assert_close(ours.B @ ours.A, expected, atol=1e-4, rtol=0)

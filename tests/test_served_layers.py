@@ -13,7 +13,15 @@ from ramole_core.layers.traced import CONTRIBUTION, WEIGHT
 from ramole_core.request import Request
 from tests.naive_segments import contribution
 from tests.test_layers import GPT2, LLAMA, linears, make_model
-from tests.tiny_methods import NAMES, SCORES, SHARES, SURPRISES, make_trained, plain_of
+from tests.tiny_methods import (
+    NAMES,
+    SCORES,
+    SHARES,
+    SURPRISES,
+    made_up_means,
+    make_trained,
+    plain_of,
+)
 
 RANKS = dict(zip(NAMES, (2, 7, 4, 1), strict=True))
 ROWS = [(method, ["ant", "bee", "cat", "dog"][: 4 - n % 3]) for n, method in enumerate(METHODS)]
@@ -69,6 +77,7 @@ class World:
             bank=self.bank,
             store=self.store,
             weights=lambda method: self.trained.get(method.row.weights),
+            means=lambda turn: made_up_means(self.layout.sites),
             dtype=torch.float32,
         )
 

@@ -15,7 +15,7 @@ from ramole_core.request import Request
 from tests.test_layers import GPT2, LLAMA
 from tests.test_served_layers import OPTIONS, World, told
 from tests.test_trial_methods import ONE, TRIED, make_weights, tried as tried  # noqa: F401
-from tests.tiny_methods import NAMES, adapter_of
+from tests.tiny_methods import NAMES, adapter_of, made_up_means
 
 EVERY = [*(name for name in METHODS if not METHODS[name].brings), *TRIED]
 """But for those that bring adapters of their own (`test_llava_mole.py`)."""
@@ -73,7 +73,8 @@ def plain(world, ids, method, names, off):
         made = adapter_of(one.name, pools[-1], world.layout.sites, world.units(one.name).usual)
         adapters.append(replace(made, response=one.response))
     options = complete_options(method, OPTIONS.get(method))
-    ask = Ask(tuple(adapters), world.layout.sites, options, None, trained)
+    means = made_up_means(world.layout.sites)
+    ask = Ask(tuple(adapters), world.layout.sites, options, None, trained, means)
     decision = decide(method_of, ask)
     if (bypass := decision.bypass) is not None:
         gone = {path for path, x in zip(flat, off[:, -1].tolist(), strict=True) if x}

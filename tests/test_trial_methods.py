@@ -40,7 +40,7 @@ from tests.tiny_methods import adapter_of
 
 FILES = ("mole", "arrow", "logo", "parallel")
 TRIED = tuple(f"trial_{file}" for file in FILES)
-POOLED = ("meteora", "moe", "mole", "lora_flow")
+POOLED = ("meteora", "moe", "smear", "mole", "lora_flow")
 """The product's own that know a fixed pool."""
 ONE = {"trial_parallel"}
 """Takes one adapter."""

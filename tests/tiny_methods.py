@@ -77,10 +77,19 @@ def plain_of(
         complete_options(method, options),
         None if weights is None else tuple(weights),
         found,
+        made_up_means(sites) if METHODS[method].reads_prompt else None,
     )
     decision = decide(METHODS[method], ask)
     loras = [adapter.loras for adapter in adapters]
     return place(decision, loras, sites, uploaded=list(pool.values()))
+
+
+def made_up_means(sites: Sites) -> dict[str, torch.Tensor]:
+    """A prompt's mean input of each block."""
+    return {
+        block: 2 * (torch.arange(1, d + 1) * (0.9 + 0.3 * n)).sin() + 0.2
+        for n, (block, d) in enumerate(sites.blocks.items())
+    }
 
 
 def make_trained(sites: Sites, *, rank: int, seed: int = 0) -> dict[str, Trained]:

@@ -72,6 +72,9 @@ class Ask:
     """The request's own: for a method that merges; in any other the frame puts them in the place of
     the method's."""
     trained: Trained | None = None
+    means: Mapping[str, Float[Tensor, "_"]] | None = None
+    """Mean over the prompt's tokens of each block's input, by its path, as the bare base reads it;
+    float32, None where the method does not read it."""
 
     @property
     def k(self) -> int:
@@ -158,8 +161,8 @@ class Gate:
 class Merge:
     """One LoRA made of k in weight space, added with weight 1."""
 
-    make: Callable[[Sequence[Lora | None]], Lora | None]
-    """From the LoRAs at one module as they were uploaded, None where one lacks it."""
+    make: Callable[[str, Sequence[Lora | None]], Lora | None]
+    """Of a module path and the LoRAs there as they were uploaded, None where one lacks it."""
     rank: int
     """Most that it can have: known before it is made."""
 

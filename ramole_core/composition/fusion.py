@@ -22,6 +22,7 @@ Claimed: Llama-2-7b, 48 tasks, mean of the paper's normalised scores, IID / OOD:
 from collections.abc import Sequence
 
 import torch
+from torch import Tensor
 from torch.nn.functional import pad
 
 from ramole_core.composition.decision import Ask, Decision, Merge
@@ -49,16 +50,16 @@ def fused(ask: Ask) -> Decision:
     rank = max((adapter.rank for adapter in ask.adapters), default=0)
     return Decision(
         torch.tensor(shares, dtype=torch.float32).repeat(len(ask.present), 1),
-        merge=Merge(lambda loras: fuse(loras, shares), rank),
+        merge=Merge(lambda path, loras: fuse(loras, shares), rank),
     )
 
 
-def fuse(loras: Sequence[Lora | None], shares: Sequence[float]) -> Lora | None:
+def fuse(loras: Sequence[Lora | None], shares: Sequence[float | Tensor]) -> Lora | None:
     """The weighted sums of the A's and of the B's; None where no adapter has the module."""
     here = [(w, lora) for w, lora in zip(shares, loras, strict=True) if lora is not None]
     if not here:
         return None
     r = max(lora.A.shape[0] for _, lora in here)
-    A = torch.stack([w * pad(lora.A, (0, 0, 0, r - lora.A.shape[0])) for w, lora in here])
-    B = torch.stack([w * pad(lora.B, (0, r - lora.B.shape[1])) for w, lora in here])
+    A = torch.stack([pad(w * lora.A, (0, 0, 0, r - lora.A.shape[0])) for w, lora in here])
+    B = torch.stack([pad(w * lora.B, (0, r - lora.B.shape[1])) for w, lora in here])
     return Lora(A=A.sum(0), B=B.sum(0))

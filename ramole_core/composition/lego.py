@@ -69,7 +69,7 @@ class Lego(Composition):
         most = rank or max((adapter.rank for adapter in ask.adapters), default=0)
         return Decision(
             torch.tensor(shares, dtype=torch.float32).repeat(len(ask.present), 1),
-            merge=Merge(lambda loras: assemble(loras, sizes, rank=rank, align=align), most),
+            merge=Merge(lambda _, loras: assemble(loras, sizes, rank=rank, align=align), most),
         )
 
 

@@ -29,3 +29,9 @@ def orthonormal(lora: Lora) -> Lora:
     wide = torch.promote_types(lora.B.dtype, torch.float32)
     Q, R = torch.linalg.qr(lora.B.to(wide))
     return Lora(A=R @ lora.A.to(wide), B=Q)
+
+
+def widened(lora: Lora) -> Lora:
+    """In float32 or wider."""
+    wide = torch.promote_types(lora.A.dtype, torch.float32)
+    return Lora(A=lora.A.to(wide), B=lora.B.to(wide))

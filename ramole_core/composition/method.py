@@ -93,6 +93,8 @@ class Composition:
     """How many of the nearest adapters answer to the prompt before it takes its k; 0: it takes the
     nearest k as they are."""
 
+    reads_prompt: ClassVar[bool] = False
+    """It decides by the mean input of each block over the prompt (`Ask.means`)."""
     chooses: ClassVar[bool] = False
     """It chooses among all that the request may see by their similarity to the prompt (`choose`);
     otherwise the nearest k are taken."""

@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from ramole_core.composition.decision import Ask, Decision, Merge
-from ramole_core.composition.lora import Lora
+from ramole_core.composition.lora import Lora, widened
 
 Sparsify = Callable[[Tensor, Lora, str], Tensor]
 """What is left of one task vector; with the LoRA that it is of, and `A`, `B` or `BA`."""
@@ -36,7 +36,7 @@ def merge_decided(ask: Ask, *, sparsify: Sparsify, combine: Combine) -> Decision
     n = ask.options
     rank = int(n["rank"]) or most
 
-    def make(loras: Sequence[Lora | None]) -> Lora | None:
+    def make(path: str, loras: Sequence[Lora | None]) -> Lora | None:
         return merge_task_vectors(
             loras,
             shares,
@@ -85,12 +85,6 @@ def merge_task_vectors(
         A=combine(torch.stack(A), root * w.sign(), total),
         B=scale * combine(torch.stack(B), root, total),
     )
-
-
-def widened(lora: Lora) -> Lora:
-    """In float32 or wider."""
-    wide = torch.promote_types(lora.A.dtype, torch.float32)
-    return Lora(A=lora.A.to(wide), B=lora.B.to(wide))
 
 
 def trimmed(lora: Lora) -> Lora:

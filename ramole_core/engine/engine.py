@@ -20,7 +20,8 @@ from ramole_core.engine.kv import KvCache
 from ramole_core.engine.model_runner import ModelRunner
 from ramole_core.engine.pair_reading import PairReading, encode_pairs
 from ramole_core.engine.placement import Placer, Weights
-from ramole_core.engine.prompt import Prepared, Prompt, Turn, read_prompt
+from ramole_core.engine.prompt import Prepared, Prompt, Turn, encode_prompt, read_prompt
+from ramole_core.engine.prompt_means import KnownMeans, watch_means
 from ramole_core.engine.reference import Reference, response_of, watch_inputs
 from ramole_core.engine.request_state import (
     RequestState,
@@ -95,8 +96,14 @@ class Engine:
             measure=None,
         )
         self._weights = weights
+        self._known_means = KnownMeans()
         self._placer = Placer(
-            self.layout, bank=self.bank, store=self.store, weights=weights, dtype=base.dtype
+            self.layout,
+            bank=self.bank,
+            store=self.store,
+            weights=weights,
+            means=self.mean_inputs,
+            dtype=base.dtype,
         )
         self._maker = SegmentMaker(self.layout, self._placer)
         self._alone = AloneReader(base.model, runner=self._runner, placer=self._placer)
@@ -324,12 +331,29 @@ class Engine:
 
     def _read_ends(self, prompts: Sequence[Sequence[int]]) -> list[Tensor]:
         """By group: what goes into its layer in each block at the last token of each prompt."""
-        bare = self._placer.prepare(Request("made up", method="base"), ())
-        jobs = [(Segments((Segment(len(ids), bare),)), ids) for ids in prompts]
         ends = torch.tensor([len(ids) for ids in prompts]).cumsum(0) - 1
         with watch_inputs(self._base.model, self.layout, ends) as found:
-            self._alone.read(jobs, full="")
+            self._read_bare(prompts)
         return found()
+
+    def _read_bare(self, prompts: Sequence[Sequence[int]]) -> None:
+        """The base alone reads these, for somebody who watches."""
+        bare = self._placer.prepare(Request("made up", method="base"), ())
+        jobs = [(Segments((Segment(len(ids), bare),)), ids) for ids in prompts]
+        self._alone.read(jobs, full="")
+
+    def mean_inputs(self, turn: Request) -> Mapping[str, Tensor]:
+        """The mean input of each block, by its path, over the prompt of this turn alone, as the
+        bare base reads it in a forward of its own; of the last prompts it is remembered."""
+
+        def read(ids: Sequence[int]) -> Mapping[str, Tensor]:
+            blocks, spans = self.layout.sites.blocks, [(0, len(ids))]
+            with self.lock, torch.inference_mode():
+                with watch_means(self._base.model, blocks, spans) as found:
+                    self._read_bare([ids])
+            return found()[0]
+
+        return self._known_means.get(encode_prompt(turn, self._base.tokenizer), read)
 
     @torch.inference_mode()
     def _response(self, one: Candidate, inputs: Sequence[Tensor]) -> Response:

@@ -4,7 +4,7 @@ All that takes time (reading adapters, deciding, merging) is done by `prepare`, 
 whoever asks; `pin` runs between two steps of the batch and only takes pages.
 """
 
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -33,6 +33,8 @@ from ramole_core.request import Request
 
 Weights = Callable[[Composition], Trained | None]
 """A method's trained weights; None where it has none. Raises RamoleError where they are broken."""
+Means = Callable[[Request], Mapping[str, Tensor]]
+"""`Ask.means` of a turn, for a method that reads the prompt."""
 
 
 @dataclass(frozen=True)
@@ -80,10 +82,17 @@ class Placer:
     """Prepares placements, pins them, and gives their slots back."""
 
     def __init__(
-        self, layout: Layout, *, bank: Bank, store: UnitStore, weights: Weights, dtype: torch.dtype
+        self,
+        layout: Layout,
+        *,
+        bank: Bank,
+        store: UnitStore,
+        weights: Weights,
+        means: Means,
+        dtype: torch.dtype,
     ):
         self._layout, self._bank, self._store = layout, bank, store
-        self._weights, self._dtype = weights, dtype
+        self._weights, self._means, self._dtype = weights, means, dtype
 
     def prepare(
         self,
@@ -104,7 +113,7 @@ class Placer:
         candidates = list(candidates)[: method.experts(len(candidates))]
         weights = None if request.weights is None else tuple(request.weights)
         trained = None
-        if (candidates or method.brings) and (weights is None or method.merges):
+        if (candidates or method.brings) and weights is None:
             trained = self._weights(method)
         candidates = list(method.bring(candidates, trained))
         if not candidates:
@@ -123,6 +132,7 @@ class Placer:
             complete_options(request.method, request.options),
             weights,
             trained,
+            self._means(request) if method.reads_prompt and weights is None else None,
         )
         decision = decide(method, ask)
         if off is not None:
@@ -238,7 +248,7 @@ class Placer:
             loras, made = [one.load() for one in candidates], {}
             for path, here in zip(self._layout.flat, ask.present.tolist(), strict=True):
                 every = [one.get(path) if h else None for one, h in zip(loras, here, strict=True)]
-                if lora := merge.make(every):
+                if lora := merge.make(path, every):
                     made[path] = lora
             return pack_units(made, self._layout, dtype=self._dtype)
 

@@ -90,6 +90,8 @@ def _add_told(digest: _Digest, method: str, ask: Ask) -> None:
     """All that a method is told, but the adapters' tensors, which their checksums stand for."""
     trained = None if ask.trained is None else ask.trained.checksum
     digest.add("told", method, sorted(ask.options.items()), ask.weights, trained)
+    for path, mean in sorted((ask.means or {}).items()):
+        digest.add("mean", path, mean)
     for one in ask.adapters:
         digest.add("adapter", one.name, one.checksum, one.rank, one.score, one.share, one.usual)
         if one.response is not None:

@@ -92,7 +92,7 @@ def merge_adapters(
         tell("merging the modules", n / len(sites.paths))
         here = [source.loras.get(path) for source in sources]
         if decision.merge is not None:
-            lora = decision.merge.make(here)
+            lora = decision.merge.make(path, here)
         else:
             lora = concatenate(here, decision.weights[n].tolist())
         if lora is None:
@@ -130,7 +130,7 @@ def _decide(
 ) -> Decision:
     """What the method says once and for all; raises RamoleError where it does not."""
     name, k = how.row.name, len(sources)
-    can = [n for n, m in METHODS.items() if m.merges]
+    can = [n for n, m in METHODS.items() if m.merges and not m.reads_prompt]
     instead = f"merge by one of {', '.join([*can, 'mixture'])}"
     if weights is not None and len(weights) != k:
         raise RamoleError(
@@ -143,12 +143,12 @@ def _decide(
         )
     told = tuple(source.told(sites) for source in sources)
     ask = Ask(told, sites, options, None if weights is None else tuple(weights))
-    if weights is None and (how.weighs_similarity or how.examines):
+    if weights is None and (how.weighs_similarity or how.examines or how.reads_prompt):
         raise RamoleError(
             f"Method {name} weighs adapters by a prompt, which a file does not have; {instead}, or "
             "give --weights."
         )
-    if weights is None or how.merges:
+    if weights is None:
         folder = trained.get(how.row, needed=how.needs_weights)
         ask = Ask(told, sites, options, ask.weights, folder)
     decision = decide(how, ask)

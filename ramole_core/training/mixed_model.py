@@ -6,6 +6,7 @@ from dataclasses import replace
 from functools import cached_property, partial
 
 import torch
+from torch import Tensor
 from transformers import PreTrainedModel
 
 from ramole_core.base.model import BaseModel, dequantised
@@ -25,6 +26,8 @@ from ramole_core.composition import (
     even,
     orthonormal,
 )
+from ramole_core.composition.lora import widened
+from ramole_core.engine.prompt_means import read_means
 from ramole_core.engine.reference import Reference, read_ends, response_of
 from ramole_core.layers import Layout, Units, find_layout, pack_units
 from ramole_core.layers.plain import MixedInstallation, Mixer, PlainMix, install, place
@@ -85,14 +88,18 @@ class MixedModel:
         the gradient reaches.
 
         `names` are those of each row, or of all rows where there is one such list. `prompts` are
-        the rows' own, for a method that decides by what the adapters answer to them. `watch` keeps
-        scores and weights in `mixer`.
+        the rows' own, for a method that decides by them, or by what the adapters answer to them.
+        `watch` keeps scores and weights in `mixer`.
         """
         rows = [tuple(each) for each in names]
         heard: list[dict[str, Response]] | None = None
-        if prompts and method.examines:
+        means: list[dict[str, Tensor]] | None = None
+        if prompts and (method.examines or method.reads_prompt):
             rows = rows * len(prompts) if len(rows) == 1 else rows
+        if prompts and method.examines:
             heard = self._responses(prompts, list(dict.fromkeys(n for row in rows for n in row)))
+        if prompts and method.reads_prompt:
+            means = read_means(self.plain, self.sites.blocks, prompts)
 
         def decided(row: int, each: tuple[str, ...]) -> PlainMix:
             found = [heard[row].get(name) if heard else None for name in each]
@@ -101,11 +108,12 @@ class MixedModel:
                 for name, one in zip(each, found, strict=True)
             ]
             options = complete_options(method.row.name, None)
-            ask = Ask(tuple(adapters), self.sites, options, None, trained)
+            mean = means[row] if means else None
+            ask = Ask(tuple(adapters), self.sites, options, None, trained, mean)
             return self._place(decide(method, ask), each)
 
         made: dict[object, PlainMix] = {}
-        keys = [(row if heard else None, each) for row, each in enumerate(rows)]
+        keys = [(row if heard or means else None, each) for row, each in enumerate(rows)]
         for row, key in enumerate(keys):
             if key not in made:
                 made[key] = decided(row, key[1])
@@ -131,8 +139,17 @@ class MixedModel:
             decision,
             [self._adapters[name].loras for name in names],
             self.sites,
-            uploaded=[self._uploaded[name] for name in names],
+            uploaded=[self._merged[name] for name in names] if decision.merge else None,
         )
+
+    @cached_property
+    def _merged(self) -> Loras:
+        """What a merge is made of: the adapters as they came, on the base's device, in float32 or
+        wider, so that the gradient finds there what was multiplied and keeps no copy."""
+        return {
+            name: {path: _here(widened(lora), self.plain.device) for path, lora in modules.items()}
+            for name, modules in self._uploaded.items()
+        }
 
     @torch.no_grad()
     def _responses(
@@ -183,3 +200,7 @@ def _packed(lora: Lora, base: BaseModel) -> Lora:
     """As the engine holds it: B orthonormal, in the base's dtype."""
     packed = orthonormal(lora)
     return Lora(A=packed.A.to(base.device, base.dtype), B=packed.B.to(base.device, base.dtype))
+
+
+def _here(lora: Lora, device: torch.device) -> Lora:
+    return Lora(A=lora.A.to(device), B=lora.B.to(device))

@@ -58,7 +58,8 @@ def place(
     if decision.merge is None:
         return PlainMix(decision, tuple(loras), sites)
     every = loras if uploaded is None else uploaded
-    made = {path: decision.merge.make([one.get(path) for one in every]) for path in sites.paths}
+    make = decision.merge.make
+    made = {path: make(path, [one.get(path) for one in every]) for path in sites.paths}
     return PlainMix(decision, ({p: lora for p, lora in made.items() if lora},), sites)
 
 

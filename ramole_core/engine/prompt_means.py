@@ -1,0 +1,86 @@
+"""What goes into each block of the bare base, averaged over a prompt's tokens.
+
+For methods that read the prompt (`Ask.means`). Each sum runs over one prompt alone, token by token
+in float64, so that a mean's bits depend on nobody else, and not on how many read at once.
+"""
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from ramole_core.layers.install import watch_blocks
+
+REMEMBERED = 16
+"""Prompts whose means are kept, one vector a block."""
+
+
+@contextmanager
+def watch_means(
+    model: PreTrainedModel, blocks: Collection[str], spans: Sequence[tuple[int, int]]
+) -> Iterator[Callable[[], list[dict[str, Tensor]]]]:
+    """Of the forward inside the block: the mean input of each of these blocks over each span of its
+    tokens, all rows' counted as one; float32, by path."""
+    means: list[dict[str, Tensor]] = [{} for _ in spans]
+
+    def see(path: str, x: Tensor) -> None:
+        tokens = x.detach().flatten(0, -2).float().cpu()
+        for found, (start, end) in zip(means, spans, strict=True):
+            found[path] = mean_of(tokens[start:end])
+
+    handles = watch_blocks(model, blocks, see)
+    try:
+        yield lambda: means
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def mean_of(tokens: Float[Tensor, "l i"]) -> Float[Tensor, "i"]:
+    """Their mean; a running sum has one order, whatever runs it."""
+    return (tokens.double().cumsum(0)[-1] / len(tokens)).float()
+
+
+@torch.no_grad()
+def read_means(
+    model: PreTrainedModel, blocks: Collection[str], prompts: Sequence[Sequence[int]]
+) -> list[dict[str, Tensor]]:
+    """The mean inputs of each prompt, of a model that nobody serves; right-padded, which no token
+    of a decoder feels."""
+    length = max(map(len, prompts))
+    ids = torch.zeros(len(prompts), length, dtype=torch.long)
+    for row, one in enumerate(prompts):
+        ids[row, : len(one)] = torch.tensor(one)
+    spans = [(row * length, row * length + len(one)) for row, one in enumerate(prompts)]
+    with watch_means(model, blocks, spans) as found:
+        model(input_ids=ids.to(model.device), use_cache=False, logits_to_keep=1)
+    return found()
+
+
+class KnownMeans:
+    """Those of the last prompts; safe to use from several threads."""
+
+    def __init__(self, most: int = REMEMBERED):
+        self._most, self._lock = most, threading.Lock()
+        self._known: OrderedDict[tuple[int, ...], Mapping[str, Tensor]] = OrderedDict()
+
+    def get(
+        self, ids: Sequence[int], read: Callable[[Sequence[int]], Mapping[str, Tensor]]
+    ) -> Mapping[str, Tensor]:
+        """The means of a prompt, read where they are not known."""
+        key = tuple(ids)
+        with self._lock:
+            found = self._known.get(key)
+        if found is None:
+            found = read(ids)
+        with self._lock:
+            self._known[key] = found
+            self._known.move_to_end(key)
+            while len(self._known) > self._most:
+                self._known.popitem(last=False)
+        return found
