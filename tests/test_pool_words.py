@@ -9,7 +9,13 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from ramole_core.pool.names import clean_name
-from ramole_core.pool.words import LARGEST_WORDS, LONGEST_DESCRIPTION, parse_examples, parse_readme
+from ramole_core.pool.words import (
+    LARGEST_WORDS,
+    LONGEST_DESCRIPTION,
+    parse_examples,
+    parse_readme,
+    read_examples,
+)
 
 CARDS = sorted((Path(__file__).parents[1] / "adapters").glob("*/README.md"))
 BLANKS = "[More Information Needed]"
@@ -48,6 +54,27 @@ def test_the_sample_pools_cards_are_read_as_ever(path):
     licence, description, notes = parse_readme(path.read_bytes())
     assert (licence, description) == by_backtracking(path.read_bytes())
     assert licence and description and not notes
+
+
+@pytest.mark.parametrize(
+    ("listed", "kept", "note"),
+    [
+        ('["one", {"text": "two\\nlines"}]', ["one", "two\nlines"], None),
+        ('["one", 4, {"inputs": "x"}]', ["one"], "2 lines of examples.json are not used"),
+        ('{"text": "one"}', [], "examples.json is not used; expected a JSON list"),
+        ("[" * 5000, [], "examples.json is not used"),
+        ('["' + "x" * LARGEST_WORDS + '"]', [], "examples.json is not used"),
+    ],
+)
+def test_one_list_of_examples_is_read_too_and_does_not_stay(tmp_path, listed, kept, note):
+    (tmp_path / "examples.json").write_text(listed)
+    found, notes = read_examples(tmp_path)
+    assert found == kept and list(tmp_path.iterdir()) == []
+    assert notes == [] if note is None else notes[0].startswith(note)
+    (tmp_path / "examples.json").write_text(listed)
+    (tmp_path / "examples.jsonl").write_text('{"text": "first"}')
+    assert read_examples(tmp_path) == (["first"], [])
+    assert [path.name for path in tmp_path.iterdir()] == ["examples.jsonl"]
 
 
 def test_there_are_cards_to_compare():

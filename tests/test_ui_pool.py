@@ -375,6 +375,11 @@ def test_what_is_wrong_with_an_examples_file(tmp_path, name, content, reason):
 
 def test_typed_examples_are_lines():
     assert examples_from_lines(" one \n\ntwo") == ["one", "two"] and examples_from_lines(None) == []
+    assert examples_from_lines("one\ntwo\n") == ["one", "two"] and examples_from_lines(" \n") == []
+    assert examples_from_lines("Translate:\nboat\n \n\nSay:\n  hi") == [
+        "Translate:\nboat",
+        "Say:\n  hi",
+    ]
 
 
 # Taking away

@@ -1,6 +1,6 @@
 """Which files of an upload are copied, and how.
 
-Only four file names are ever copied; everything else is named in a note or refused.
+Only five file names are ever copied; everything else is named in a note or refused.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -10,9 +10,9 @@ from ramole_core.errors import AdapterRefused
 from ramole_core.pool.card import Limits
 from ramole_core.pool.config import CONFIG
 from ramole_core.pool.inspection import WEIGHTS
-from ramole_core.pool.words import EXAMPLES, README
+from ramole_core.pool.words import EXAMPLES, LISTED, README
 
-USED = (WEIGHTS, CONFIG, README, EXAMPLES)
+USED = (WEIGHTS, CONFIG, README, EXAMPLES, LISTED)
 PICKLES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".joblib", ".dill")
 _OWN = ("manifest.json", "train.json")
 """Written by RAMoLE itself; an upload's are not believed, and not worth a note."""

@@ -13,11 +13,10 @@ from ramole_core.pool.inspection import WEIGHTS
 from ramole_core.pool.names import clean_name
 from ramole_core.pool.sources import Source, copy_source
 from ramole_core.pool.words import (
-    EXAMPLES,
     README,
     check_examples,
-    parse_examples,
     parse_readme,
+    read_examples,
     write_examples,
 )
 
@@ -56,8 +55,9 @@ def stage_source(
         notes += problems
         if problems:
             readme.unlink()
-    if examples is None and (into / EXAMPLES).exists():
-        kept, example_notes = parse_examples((into / EXAMPLES).read_bytes())
+    came, problems = read_examples(into)
+    if examples is None:
+        kept, example_notes = came, problems
     write_examples(into, kept)
     return Staged(_name(found.name, into), tuple(notes), tuple(example_notes))
 

@@ -9,6 +9,8 @@ from ramole_core.errors import AdapterRefused
 from ramole_core.pool.markdown import drop_hidden, split_front, unwrap_emphasis, unwrap_links
 
 EXAMPLES, README = "examples.jsonl", "README.md"
+LISTED = "examples.json"
+"""The same as one JSON list, as others write it; read where there is no examples.jsonl."""
 MOST_EXAMPLES = 200
 LONGEST_EXAMPLE = 2000
 """Characters."""
@@ -45,6 +47,32 @@ def write_examples(folder: Path, examples: Sequence[str]) -> None:
         return
     lines = (json.dumps({"text": text}, ensure_ascii=False) + "\n" for text in examples)
     path.write_text("".join(lines), encoding="utf-8")
+
+
+def read_examples(folder: Path) -> tuple[list[str], list[str]]:
+    """The examples of an upload's folder, and notes; examples.json goes, for the pool keeps
+    examples.jsonl."""
+    path, listed = folder / EXAMPLES, folder / LISTED
+    try:
+        if path.exists():
+            return parse_examples(path.read_bytes())
+        return _listed(listed.read_bytes()) if listed.exists() else ([], [])
+    finally:
+        listed.unlink(missing_ok=True)
+
+
+def _listed(text: bytes) -> tuple[list[str], list[str]]:
+    """Examples of a JSON list of texts, or of objects with a text."""
+    unused = f'{LISTED} is not used; expected a JSON list of texts, or of {{"text": "..."}}.'
+    try:
+        rows = json.loads(text) if len(text) <= LARGEST_WORDS else None
+    except (ValueError, RecursionError):
+        rows = None
+    if not isinstance(rows, list):
+        return [], [unused]
+    texts = [{"text": row} if isinstance(row, str) else row for row in rows]
+    kept, notes = parse_examples("\n".join(map(json.dumps, texts)).encode())
+    return kept, [note.replace(EXAMPLES, LISTED) for note in notes]
 
 
 def parse_examples(text: bytes) -> tuple[list[str], list[str]]:

@@ -1,6 +1,8 @@
 """Example inputs of an adapter as people give them: lines, a text file, or JSON lines."""
 
 import json
+import re
+from collections.abc import Iterator
 from pathlib import Path
 
 from ramole_core import AdapterRefused
@@ -11,17 +13,23 @@ TEXT_KEYS = ("text", "input", "inputs", "prompt", "question", "instruction")
 
 
 def examples_from_lines(text: str | None) -> list[str]:
-    """One example a line; empty lines are left out."""
-    return _checked([line.strip() for line in (text or "").splitlines()])
+    """One example a line; where empty lines stand between them, each may have several."""
+    said = "\n".join((text or "").splitlines()).strip()
+    blocks = re.split(r"\n\s*\n", said)
+    return _checked([one.strip() for one in (blocks if len(blocks) > 1 else said.split("\n"))])
 
 
 def examples_from_file(path: Path) -> list[str]:
-    """The examples of a .txt (one a line) or .jsonl (a string or an object a line) file."""
+    """The examples of a .txt (as they are typed), .jsonl (a string or an object a line) or .json
+    (a list of them) file."""
     try:
         text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError:
         raise AdapterRefused(f"{path.name} is not text in UTF-8; save it as UTF-8.") from None
-    if path.suffix.lower() != ".jsonl":
+    kind = path.suffix.lower()
+    if kind == ".json":
+        return _checked([_text(row, f"{path.name}, item {i}") for i, row in _items(text, path)])
+    if kind != ".jsonl":
         return examples_from_lines(text)
     lines = [(i, line) for i, line in enumerate(text.splitlines(), 1) if line.strip()]
     return _checked([_example(line, f"{path.name}, line {i}") for i, line in lines])
@@ -32,6 +40,20 @@ def _example(line: str, place: str) -> str:
         row = json.loads(line)
     except (ValueError, RecursionError):
         raise AdapterRefused(f'{place} is not JSON; write {{"text": "..."}}.') from None
+    return _text(row, place)
+
+
+def _items(text: str, path: Path) -> Iterator[tuple[int, object]]:
+    try:
+        rows = json.loads(text)
+    except (ValueError, RecursionError):
+        rows = None
+    if not isinstance(rows, list):
+        raise AdapterRefused(f'{path.name} is no JSON list; write ["...", "..."].')
+    yield from enumerate(rows, 1)
+
+
+def _text(row: object, place: str) -> str:
     if isinstance(row, str):
         return row.strip()
     if isinstance(row, dict):

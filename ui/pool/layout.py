@@ -23,6 +23,7 @@ element.addEventListener('click', (event) => {
   trigger('click', {name: button.dataset.name});
 });
 """
+TYPED = "Example inputs, one a line; with empty lines between them, each may have several"
 
 
 @dataclass(frozen=True)
@@ -110,7 +111,10 @@ def _dropping(ramole: "Ramole") -> Dropping:
         gr.HTML(
             "<p>A LoRA made with PEFT for this base model: a zip, a folder, or "
             "<code>adapter_model.safetensors</code> and <code>adapter_config.json</code> "
-            f"together, up to {limit} MB. {fate} Files are checked, never run.</p>",
+            f"together, up to {limit} MB. {fate} Files are checked, never run. It is found by "
+            "the inputs in <code>examples.jsonl</code> (<code>{&quot;text&quot;: ...}</code> a "
+            "line) or <code>examples.json</code> (a list of texts) beside them, or by those typed "
+            "here.</p>",
             **PLAIN,
         )
         with gr.Row():
@@ -119,7 +123,7 @@ def _dropping(ramole: "Ramole") -> Dropping:
             with gr.Column(min_width=240, elem_id="pool-words"):
                 name = gr.Textbox(label="Name (optional)", max_length=64)
                 lines = gr.Textbox(
-                    label="Example inputs, one a line (optional)",
+                    label=f"{TYPED} (optional)",
                     placeholder="By these it is found; type them before you drop the file.",
                     lines=2,
                 )
@@ -166,9 +170,9 @@ def _giving() -> Giving:
     with gr.Accordion("Give it other examples", open=False, visible=False) as fold:
         return Giving(
             fold=fold,
-            lines=gr.Textbox(label="Example inputs, one a line", lines=3),
+            lines=gr.Textbox(label=TYPED, lines=3),
             files=gr.File(
-                label="Or .txt or .jsonl files",
+                label="Or .txt, .jsonl or .json files",
                 file_count="multiple",
                 file_types=list(EXAMPLE_ENDINGS),
                 height=110,

@@ -103,7 +103,7 @@ def replace_examples(
     with taken(files) as texts:
         for text in texts:
             if text.suffix.lower() not in EXAMPLE_ENDINGS:
-                raise AdapterRefused(f"{text.name} is no .txt or .jsonl file of examples.")
+                raise AdapterRefused(f"{text.name} is no .txt, .jsonl or .json file of examples.")
             examples += examples_from_file(text)
     if not examples:
         raise AdapterRefused("No example is given; type one a line, or drop a file of them.")

@@ -18,7 +18,7 @@ from ramole_core import AdapterRefused
 
 ARCHIVE = ".zip"
 PAIR = ("adapter_model.safetensors", "adapter_config.json")
-EXAMPLE_ENDINGS = (".jsonl", ".txt")
+EXAMPLE_ENDINGS = (".jsonl", ".json", ".txt")
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ def group(files: Sequence[Path], folder: Path) -> list[Drop]:
                 f"{twice[0]} came {names.count(twice[0])} times, and a browser does not say from "
                 "which folder each came; drop one folder at a time, or each adapter as a zip."
             )
-        if loose[0].suffix.lower() in EXAMPLE_ENDINGS and len(loose) == 1:
+        if len(loose) == 1 and loose[0].suffix.lower() in EXAMPLE_ENDINGS and names[0] not in PAIR:
             raise AdapterRefused(
                 f"{names[0]} is not an adapter; drop adapter_model.safetensors and "
                 "adapter_config.json with it, or give it as examples."
