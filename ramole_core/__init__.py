@@ -25,7 +25,11 @@ if TYPE_CHECKING:
         RamoleError as RamoleError,
     )
     from ramole_core.evidence import Evidence as Evidence
-    from ramole_core.facts import asked_fields as asked_fields, facts_of as facts_of
+    from ramole_core.facts import (
+        asked_fields as asked_fields,
+        facts_of as facts_of,
+        model_words as model_words,
+    )
     from ramole_core.mixes import Mix as Mix
     from ramole_core.pool import AdapterCard as AdapterCard
     from ramole_core.ramole import Explanation as Explanation, Ramole as Ramole
@@ -70,6 +74,7 @@ _HOMES = {
     "asked_fields": "facts",
     "batch_text": "batch.prompt_file",
     "facts_of": "facts",
+    "model_words": "facts",
     "load_settings": "settings",
     "mean_contribution": "contribution",
     "mean_weights": "contribution",

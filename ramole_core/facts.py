@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from ramole_core.base.checksum import weights_checksum
 from ramole_core.base.fetch import find_base
+from ramole_core.base.size import count_parameters
 from ramole_core.request import Request
 
 if TYPE_CHECKING:
@@ -34,6 +35,23 @@ def facts_of(
         cards = ramole.pool.cards(owner)
         found["adapters"] = {card.name: card.sha256 for card in cards if card.name in wanted}
     return found
+
+
+def model_words(ramole: "Ramole") -> str:
+    """The base model, its size, how it is kept and how much it reads; its name alone until it is
+    loaded."""
+    name = ramole.settings.base_model.rpartition(":")[2].replace("==", " ")
+    if not ramole.loaded:
+        return name
+    base = ramole.base
+    millions = count_parameters(base.folder) / 1e6
+    size = f"{millions / 1000:.1f} billion" if millions >= 1000 else f"{millions:.0f} million"
+    kept = base.quantization.upper()
+    if base.quantization == "none":
+        kept = str(base.dtype).removeprefix("torch.")
+    reads = getattr(base.model.config, "max_position_embeddings", None)
+    words = f"{name}, {size} parameters in {kept}"
+    return f"{words}, reads up to {reads:,} tokens" if reads else words
 
 
 def asked_fields(request: Request) -> dict[str, object]:

@@ -5,6 +5,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 
@@ -67,6 +68,10 @@ class FakeRamole:
         """Loading ends once this file is there."""
         self.pool = FakePool()
         self.router_checksum = "r" * 64
+        config = SimpleNamespace(max_position_embeddings=2048)
+        self.base = SimpleNamespace(
+            folder=Path("/nonexistent"), quantization="nf4", model=SimpleNamespace(config=config)
+        )
         self.exact = True
         self.loaded, self.pause, self.length = loaded, pause, length
         self.forwards, self.explained, self.batches = 0, 0, 0

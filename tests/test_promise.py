@@ -69,12 +69,12 @@ def test_the_page_says_what_holds_on_its_device():
     exact, rounded = promise(exact=True), promise(exact=False)
     assert "CPU" in exact and "to the bit" in exact and "within rounding" not in exact
     assert "within rounding" in rounded and "to the bit" not in rounded
-    assert exact in status_html(READY, exact=True)
-    assert rounded in status_html(READY, exact=False)
+    assert exact in status_html(READY, exact=True, model="tiny")
+    assert rounded in status_html(READY, exact=False, model="tiny")
 
 
 def test_the_page_promises_nothing_before_the_model_is_there():
     loading = Status(ready=False, stage="reading", fraction=0.5, error=None)
     for exact in (True, False):
-        said = status_html(loading, exact=exact)
+        said = status_html(loading, exact=exact, model="tiny")
         assert "reading" in said and promise(exact=exact) not in said

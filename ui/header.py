@@ -4,6 +4,8 @@ from typing import TYPE_CHECKING
 
 import gradio as gr
 
+from ramole_core import model_words
+
 from .model.loading import Status, loading_of
 from .parts.events import PLAIN, QUIET, open_page
 from .parts.notice import notice_html
@@ -11,6 +13,7 @@ from .parts.notice import notice_html
 if TYPE_CHECKING:
     from ramole_core import Ramole
 
+LIMITS = "A small model: it errs and makes things up, and an adapter teaches it one task."
 HERO = """
 <header class="hero">
   <h1>RAMoLE</h1>
@@ -30,21 +33,22 @@ def header(ramole: "Ramole") -> None:
 
     def on_tick():
         state = loading_of(ramole).status()
-        return status_html(state, exact=ramole.exact), gr.Timer(active=not state["ready"])
+        said = status_html(state, exact=ramole.exact, model=model_words(ramole))
+        return said, gr.Timer(active=not state["ready"])
 
     page.load(on_tick, None, [status, timer], queue=False, **QUIET)
     timer.tick(on_tick, None, [status, timer], queue=False, **QUIET)
 
 
-def status_html(status: Status, *, exact: bool) -> str:
-    """The model's state in one line, with the share that is loaded; once it is ready, what others
-    can change of an answer: `exact` is `Ramole.exact`."""
+def status_html(status: Status, *, exact: bool, model: str) -> str:
+    """The model's state in one line, with the share that is loaded; once it is ready, which one it
+    is, and what others can change of an answer: `exact` is `Ramole.exact`."""
     if status["ready"]:
-        return notice_html(f"The model is ready. {promise(exact=exact)}", kind="ready")
+        return notice_html(f"{model}: ready. {LIMITS} {promise(exact=exact)}", kind="ready")
     if status["error"]:
         return notice_html(f"{status['error']} Ask to try again.", kind="wrong")
     return notice_html(
-        f"The model is loading: {status['stage']}, {status['fraction']:.0%}. "
+        f"{model} is loading: {status['stage']}, {status['fraction']:.0%}. "
         "Recorded runs work already.",
         kind="busy",
     )
