@@ -20,6 +20,7 @@ from ui import header
 from ui.ask import examples, tab as ask
 from ui.ask.answer import Live, answer
 from ui.ask.examples import write_run
+from ui.compare import tab as compare
 from ui.parts.prompts import Example
 from ui.serve import serve
 
@@ -102,6 +103,7 @@ def main() -> None:
         header.header(ramole)
         with gr.Tabs(selected="ask"):
             ask.tab(ramole)
+            compare.tab(ramole)
     serve(page, ramole)
 
 

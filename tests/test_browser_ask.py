@@ -14,7 +14,7 @@ from tests.ask_page import OPTIONS_PROMPT
 from tests.browser import PATIENCE, ask_page, visits
 from tests.fake_ramole import LAYERS, MODULES, WORDS
 from tests.serving import app
-from ui.ask.explained import spell
+from ui.charts.explained import spell
 
 expect.set_options(timeout=PATIENCE)
 

@@ -33,12 +33,12 @@ from tests.fake_ramole import (
 from ui.ask.answer import Live, answer, rank, scored, took
 from ui.ask.downloads import write_files
 from ui.ask.examples import RECORDED, earlier_runs, read_run, recorded_files, write_run
-from ui.ask.explained import explanation_html, spell, token_html
 from ui.ask.form import FIELDS, Form, form_of, read_weights
 from ui.ask.found import found_html, timing_html
 from ui.ask.layout import lay_out
 from ui.ask.pairs import text_of
 from ui.ask.tab import Handlers
+from ui.charts.explained import explanation_html, spell, token_html
 from ui.charts.palette import INKS, letter_of
 from ui.charts.plots import (
     Axes,

@@ -13,7 +13,7 @@ from .parts.notice import notice_html
 if TYPE_CHECKING:
     from ramole_core import Ramole
 
-LIMITS = "A small model: it errs and makes things up, and an adapter teaches it one task."
+LIMITS = "It is small, errs and makes things up."
 HERO = """
 <header class="hero">
   <h1>RAMoLE</h1>

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from .ask.tab import tab as ask
 from .batch.tab import tab as batch
+from .compare.tab import tab as compare
 from .pool.tab import tab as pool
 from .results.tab import tab as results
 
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
 
 TABS: "tuple[Callable[[Ramole], None], ...]" = (
     ask,
+    compare,
     pool,
     batch,
     lambda ramole: results(),

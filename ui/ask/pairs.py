@@ -10,6 +10,7 @@ import gradio as gr
 
 from ramole_core import RamoleError, read_example_lines
 
+from ..parts.errors import one_sentence
 from ..parts.events import QUIET
 
 if TYPE_CHECKING:
@@ -106,7 +107,5 @@ def text_of(path: Path) -> str:
 def _taken(path: str | None) -> str:
     if not path:
         return ""
-    try:
+    with one_sentence():
         return text_of(Path(path))
-    except RamoleError as error:
-        raise gr.Error(str(error), print_exception=False) from None

@@ -14,7 +14,7 @@ from ramole_core import RamoleError, facts_of
 from ..charts.run import Run
 from ..model.spaces import ELSEWHERE, gpu
 from ..parts import downloads
-from ..parts.errors import UNEXPECTED
+from ..parts.errors import UNEXPECTED, one_sentence
 from ..parts.events import QUIET, number_in, open_page, session_of
 from ..parts.prompts import LIVE
 from ..session.quota import quota_of
@@ -172,12 +172,9 @@ class Handlers:
         pairs = self.ui.entry.pairs
         if run is None:
             raise gr.Error("There is no answer yet; ask something first.", print_exception=False)
-        try:
-            with self.call(request) as visitor:
-                kept = self.ramole.keep_mix(name or "", run.answer, visitor.owner)
-                mixes = self.mixes(visitor.owner)
-        except RamoleError as error:
-            raise gr.Error(str(error), print_exception=False) from None
+        with one_sentence(), self.call(request) as visitor:
+            kept = self.ramole.keep_mix(name or "", run.answer, visitor.owner)
+            mixes = self.mixes(visitor.owner)
         return {pairs.mix: gr.Dropdown(choices=mixes, value=kept.name), pairs.name: ""}
 
     def mixes(self, owner: str | None) -> list[str]:

@@ -10,11 +10,11 @@ from gradio.components import Component
 
 from ramole_core import Explanation
 
+from ..charts.explained import PICK, explanation_html, token_html, waiting_html
 from ..charts.plots import Axes, token_figure, token_table
 from ..charts.run import Run
 from ..parts.errors import html_or_sentence
 from ..parts.events import PLAIN, QUIET, number_in
-from .explained import PICK, explanation_html, token_html, waiting_html
 
 if TYPE_CHECKING:
     from ramole_core import Ramole

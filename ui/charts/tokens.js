@@ -113,7 +113,18 @@ function draw() {
   if (!value.tokens.length && !value.running) text.append(make('span', 'empty', value.empty || ''));
   shown = { run: value.run, tokens: value.tokens };
   drawLegend(value);
+  if (value.differs) markDiffering(value, new Set(value.differs));
   if (!text.querySelector('[tabindex="0"]')) text.querySelector('.token')?.setAttribute('tabindex', '0');
+}
+
+// Tokens of words that another answer has not.
+function markDiffering(value, places) {
+  for (const node of text.querySelectorAll('.token')) {
+    const index = Number(node.dataset.index);
+    node.classList.toggle('differs', places.has(index));
+    const label = describe(value, value.tokens[index], index).label;
+    node.setAttribute('aria-label', label + (places.has(index) ? ', differs' : ''));
+  }
 }
 
 // A new answer begins: bring it into sight if it is below the edge.

@@ -11,8 +11,8 @@ import numpy as np
 
 from ramole_core import mean_contribution, mean_weights
 
-from ..charts.palette import BASE, MIXTURE, chip_html, ink_of, letter_of
-from ..charts.run import Run, entropy, strongest
+from .palette import BASE, MIXTURE, chip_html, ink_of, letter_of
+from .run import Run, entropy, strongest
 
 if TYPE_CHECKING:
     from ramole_core import Explanation
@@ -32,16 +32,17 @@ def spell(piece: str) -> str:
     return piece.replace("\n", "↵").replace(" ", "␣").replace("\t", "⇥")
 
 
-def token_html(run: Run, index: int, *, turn: int = 0) -> str:
+def token_html(run: Run, index: int, *, turn: int = 0, closable: bool = True) -> str:
     """Heading, stacked bar of the adapters' shares with their contributions and weights, and the
     gate's entropy, of one generated token.
 
-    `turn` is the number of an earlier turn of a conversation, 0 for the newest answer.
+    `turn` is the number of an earlier turn of a conversation, 0 for the newest answer; `closable`:
+    with a button that closes its panel.
     """
     piece = escape(spell(run.pieces[index]))
     where = f"Turn {turn}, token" if turn else "Token"
     said = f"{where} {index + 1} of {len(run.pieces)}: <code>{piece}</code>"
-    head = f'<div class="head"><h2>{said}</h2>{CLOSE}</div>'
+    head = f'<div class="head"><h2>{said}</h2>{CLOSE if closable else ""}</div>'
     here = slice(index, index + 1)
     gates, present, contribution = run.gates[here], run.present[here], run.contribution
     if not len(gates) or not run.experts:

@@ -1,0 +1,69 @@
+"""The tab Compare in Chromium, over a fake system."""
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import expect
+
+from tests.browser import PATIENCE, ask_page, visits
+from tests.fake_ramole import WORDS
+
+expect.set_options(timeout=PATIENCE)
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    with ask_page(tmp_path_factory.mktemp("compare")) as one:
+        yield one
+
+
+@pytest.fixture
+def visit(chromium):
+    with visits(chromium, tab="Compare", until=["#compare-prompt textarea"]) as open_page:
+        yield open_page
+
+
+def test_one_prompt_two_ways_then_three(server, visit):
+    page = visit(server.url)
+    page.locator("#compare-prompt textarea").fill("Which boats?")
+    page.locator("#compare-prompt textarea").press("Enter")
+    tokens = page.locator("#compare-answer-0 .token")
+    expect(page.locator("#compare-head-1")).to_contain_text("base")
+    expect(tokens).to_have_count(len(WORDS))
+    expect(page.locator("#compare-head-0")).to_contain_text("ramole_plus, k = 3")
+    expect(page.locator("#compare-answer-0 .legend li")).to_have_count(3)
+    expect(page.locator("#compare-answer-1 .token.differs")).to_have_count(0)
+    expect(page.locator("#compare-answer-2")).to_be_hidden()
+    tokens.nth(2).click()
+    expect(page.locator("#compare-token")).to_contain_text("Column 1: ramole_plus, k = 3")
+    expect(page.locator("#compare-token h2")).to_contain_text("Token 3 of 8")
+    page.locator("#compare-count").get_by_text("3", exact=True).click()
+    expect(page.locator("#compare-answer-2")).to_be_visible()
+    page.locator("#compare-button").click()
+    expect(page.locator("#compare-head-2")).to_contain_text("mixture")
+    expect(page.locator("#compare-button")).to_be_enabled()
+    assert page.wrong == []
+    found = Axe().run(page, context="#compare-tab").response["violations"]
+    assert [one["id"] for one in found if one["impact"] in ("serious", "critical")] == []
+
+
+def test_a_phone_shows_the_columns_below_each_other(server, visit):
+    page = visit(server.url, width=390)
+    page.locator("#compare-prompt textarea").fill("Which boats?")
+    page.locator("#compare-button").click()
+    expect(page.locator("#compare-answer-1 .token")).to_have_count(len(WORDS))
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    first, second = (page.locator(f"#compare-answer-{n}").bounding_box() for n in (0, 1))
+    assert second["y"] > first["y"] + first["height"]
+
+
+def test_stop_ends_every_column(tmp_path, visit):
+    with ask_page(tmp_path, step_seconds=0.3) as slow:
+        page = visit(slow.url)
+        page.locator("#compare-prompt textarea").fill("Which boats?")
+        page.locator("#compare-button").click()
+        expect(page.locator("#compare-answer-1 .token").first).to_be_visible()
+        page.locator("#compare-stop").click()
+        expect(page.locator("#compare-notice")).to_contain_text("Stopped.")
+        expect(page.locator("#compare-head-0")).to_contain_text("stopped by you")
+        expect(page.locator("#compare-button")).to_be_enabled()
+        assert page.locator("#compare-answer-0 .token").count() < len(WORDS)

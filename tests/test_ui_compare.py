@@ -1,0 +1,128 @@
+"""The tab Compare without a browser: columns as requests, differing words, looks, picks."""
+
+import asyncio
+from types import SimpleNamespace
+
+import gradio as gr
+import pytest
+
+from ramole_core import RamoleError, Request
+from tests.fake_ramole import WORDS, FakeRamole
+from ui.compare.columns import START, Column, differing
+from ui.compare.layout import lay_out
+from ui.compare.run import Comparison, compared
+from ui.compare.tab import Handlers, columns_of, head_html
+
+VISITOR = SimpleNamespace(session_hash="me", headers={})
+
+
+@pytest.fixture
+def handlers():
+    ramole = FakeRamole()
+
+    async def build():  # in a loop: without one, Gradio opens loops that it never closes
+        with gr.Blocks():
+            return lay_out(ramole)
+
+    return Handlers(ramole, asyncio.run(build()))
+
+
+def ask(handlers, *columns, prompt="boats?", count=None, length=64):
+    """Every look that a visitor is shown."""
+    every = [*columns, *START[len(columns) :]]
+    choices = [part for c in every for part in (c.method, c.k, c.adapters, c.without)]
+    handlers.on_begin(VISITOR)
+    return list(handlers.on_ask(VISITOR, prompt, count or len(columns), length, *choices))
+
+
+def test_a_column_is_a_request():
+    asked = Column("mixture", 2.0, [], ["ant"]).request("boats?", "me", max_new_tokens=9.0)
+    assert asked == Request(
+        "boats?", method="mixture", k=2, exclude=("ant",), max_new_tokens=9, owner="me"
+    )
+    named = Column("ramole", 3, ["ant", "bee"], ["bee"]).request("x", None, max_new_tokens=9)
+    assert (named.adapters, named.exclude) == (("ant",), ())
+    with pytest.raises(RamoleError, match="ant are named and left out"):
+        Column("ramole", 3, ["ant"], ["ant"]).request("x", None, max_new_tokens=9)
+
+
+@pytest.mark.parametrize(
+    ("pieces", "first", "places"),
+    [
+        (["The ", "cat", " sat."], ["The", " cat sat."], []),
+        (["The ", "d", "og", " sat", "."], ["The cat sat."], [1, 2]),
+        (["a b ", "c"], ["c a b"], [1]),
+        (["x", "", " y"], [], [0, 2]),
+        ([], ["x"], []),
+    ],
+)
+def test_tokens_of_words_that_the_first_answer_has_not(pieces, first, places):
+    assert differing(pieces, first) == places
+
+
+def test_columns_grow_in_one_batch_and_share_letters():
+    ramole, asked = FakeRamole(), Comparison()
+    requests = [
+        Request("boats?", adapters=["cat", "ant"], method="mixture"),
+        Request("boats?", adapters=["ant", "dog"], method="ramole", max_new_tokens=3),
+        Request("boats?", method="base"),
+    ]
+    looks = list(compared(ramole, requests, asked))
+    assert ramole.batches == 1 and asked.ended.is_set() and looks[-1].note == ""
+    letters = [[e["letter"] + e["name"] for e in view["experts"]] for view in looks[-1].views]
+    assert letters == [["Acat", "Bant"], ["Bant", "Cdog"], []]
+    assert [view["running"] for view in looks[-1].views] == [False] * 3
+    assert [len(run.pieces) for run in asked.runs] == [len(WORDS), 3, len(WORDS)]
+    assert "differs" not in looks[-1].views[0] and looks[-1].views[2]["differs"] == []
+
+
+def test_a_visitor_asks_two_ways_and_looks_into_a_token(handlers):
+    looks = ask(handlers, Column("mixture", 2), Column("base"))
+    notice, first, second, *rest = looks[-1]
+    asked = rest.pop()
+    assert notice == "" and first["tokens"] and second["tokens"] and not rest[0]["tokens"]
+    heads = handlers.on_end(asked)
+    shown = handlers.ui.columns
+    assert "mixture, k = 2" in heads[shown[0].head] and "<h3>base</h3>" in heads[shown[1].head]
+    assert heads[shown[2].head] == ""
+
+    def pick(**said):
+        return handlers.on_pick(asked, SimpleNamespace(_data=said))
+
+    there = pick(run=f"{asked.name}-0", index=2)
+    assert "Column 1: mixture, k = 2" in there and "Token 3 of 8" in there
+    assert "<b>lie" not in there and "&lt;b&gt;lie" in there and "close" not in there
+    assert "No adapter was at work" in pick(run=f"{asked.name}-1", index=0)
+    assert (
+        pick(run=f"{asked.name}-0", index=99) == "" and pick(run=f"{asked.name}-7", index=0) == ""
+    )
+    for said in ({}, {"run": "other-0", "index": 1}, {"run": f"{asked.name}-x", "index": 1}):
+        assert "once all answers have ended" in pick(**said)
+    assert handlers.on_names(VISITOR)[0].choices[0] == ("ant", "ant")
+
+
+def test_what_cannot_be_asked_is_one_sentence_in_every_column(handlers):
+    (look,) = ask(handlers, Column("mixture", 3, ["ant"], ["ant"]), Column("base"))
+    assert "are named and left out" in look[0] and not any(view["tokens"] for view in look[1:5])
+    looks = ask(handlers, Column("mixture", adapters=["<i>"]), Column("base"))
+    assert "&lt;i&gt;" in looks[-1][0] and "<i>" not in looks[-1][0] and looks[-1][-1] is None
+
+
+def test_stopping_ends_all_columns_and_what_came_stays(handlers):
+    handlers.ramole.pause = 0.05
+    looks = []
+    choices = [part for c in START for part in (c.method, c.k, c.adapters, c.without)]
+    for look in handlers.on_ask(VISITOR, "boats?", 2, 64, *choices):
+        looks.append(look)
+        if look[1]["tokens"]:
+            handlers.on_stop(VISITOR)
+    asked = looks[-1][-1]
+    assert "Stopped." in looks[-1][0]
+    assert all(run.answer.finish_reason == "cancelled" for run in asked.runs)
+    assert "stopped by you" in head_html(asked.runs[0])
+    handlers.on_leave(VISITOR)
+
+
+def test_more_columns_come_into_sight(handlers):
+    assert [column.visible for column in handlers.on_count(3)] == [True, True, True, False]
+    assert len(columns_of([None] * 16)) == 4

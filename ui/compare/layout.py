@@ -1,0 +1,105 @@
+"""Where the prompt, the columns' choices and their answers stand."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import gradio as gr
+from gradio.components import Component
+
+from ..charts.tokens import token_view
+from ..parts.events import PLAIN
+from ..parts.fields import k_field, length_field, method_field
+from .columns import MOST, START, Column
+
+if TYPE_CHECKING:
+    from ramole_core import Ramole
+
+LEAD = (
+    '<p class="quiet">The same prompt in several ways, all in one batch. Words that the first '
+    "column has not have a line above them; an adapter has the same letter and colour everywhere. "
+    "Pick a token to see who wrote it.</p>"
+)
+
+
+@dataclass(frozen=True)
+class Shown:
+    """One column."""
+
+    column: gr.Column
+    method: gr.Dropdown
+    k: gr.Slider
+    adapters: gr.Dropdown
+    without: gr.Dropdown
+    head: gr.HTML
+    """How it was asked, and what decided."""
+    view: gr.HTML
+
+    @property
+    def choices(self) -> list[Component]:
+        """What a `Column` is made of, in its order."""
+        return [self.method, self.k, self.adapters, self.without]
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The tab's components."""
+
+    prompt: gr.Textbox
+    ask: gr.Button
+    stop: gr.Button
+    count: gr.Radio
+    length: gr.Slider
+    notice: gr.HTML
+    columns: Sequence[Shown]
+    token: gr.HTML
+    asked: gr.State
+    """The comparison in sight, a `Comparison` or None."""
+
+    @property
+    def values(self) -> list[Component]:
+        """Everything that is asked: prompt, count, length, then each column's choices."""
+        each = [choice for shown in self.columns for choice in shown.choices]
+        return [self.prompt, self.count, self.length, *each]
+
+    @property
+    def growing(self) -> list[Any]:
+        """What a look changes."""
+        return [self.notice, *(shown.view for shown in self.columns), self.asked]
+
+
+def lay_out(ramole: "Ramole") -> Layout:
+    """Build the tab inside the Blocks that is open."""
+    gr.HTML(LEAD, **PLAIN)
+    prompt = gr.Textbox(
+        label="Prompt",
+        placeholder="Enter compares, Shift+Enter makes a new line.",
+        lines=1,
+        max_lines=12,
+        elem_id="compare-prompt",
+    )
+    with gr.Row(elem_id="compare-bar", equal_height=True):
+        ask = gr.Button("Compare", variant="primary", elem_id="compare-button", min_width=120)
+        stop = gr.Button("Stop", interactive=False, elem_id="compare-stop", min_width=90)
+        counts = list(range(2, MOST + 1))
+        count = gr.Radio(counts, value=2, label="Columns", elem_id="compare-count", min_width=160)
+        length = length_field(ramole, 64, min_width=200)
+    notice = gr.HTML(elem_id="compare-notice", **PLAIN)
+    with gr.Row(elem_id="compare-columns", equal_height=False):
+        columns = [_column(ramole, n, start) for n, start in enumerate(START)]
+    token = gr.HTML(elem_id="compare-token", **PLAIN)
+    return Layout(prompt, ask, stop, count, length, notice, columns, token, gr.State(None))
+
+
+def _column(ramole: "Ramole", n: int, start: Column) -> Shown:
+    with gr.Column(visible=n < 2, min_width=250, elem_classes=["compared"]) as column:
+        method = method_field(
+            ramole, value=start.method, elem_id=f"compare-method-{n}", min_width=140
+        )
+        with gr.Accordion("k and adapters", open=False):
+            k = k_field(start.k, min_width=120)
+            adapters = gr.Dropdown([], value=[], multiselect=True, label="Exactly these adapters")
+            without = gr.Dropdown([], value=[], multiselect=True, label="Without these")
+        head = gr.HTML(elem_id=f"compare-head-{n}", **PLAIN)
+        view = token_view(elem_id=f"compare-answer-{n}")
+    return Shown(column, method, k, adapters, without, head, view)

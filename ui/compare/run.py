@@ -1,0 +1,112 @@
+"""One prompt in several ways at once, without gradio: pictures of all columns as they grow."""
+
+import secrets
+import threading
+from collections.abc import Generator, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from ramole_core import Generation, Request
+
+from ..charts.palette import places_of
+from ..charts.run import Run
+from ..charts.tokens import Growing
+from ..model.loading import loaded
+from ..model.reading import Reading
+from .columns import differing
+
+if TYPE_CHECKING:
+    from ramole_core import Ramole
+
+WAIT = 0.4
+"""Seconds between two looks at a model that is being loaded."""
+
+
+@dataclass
+class Comparison:
+    """What was asked, and what came of it."""
+
+    cancelled: threading.Event = field(default_factory=threading.Event)
+    ended: threading.Event = field(default_factory=threading.Event)
+    name: str = field(default_factory=lambda: secrets.token_hex(4))
+    """Of the comparison, for the browser."""
+    runs: list[Run | None] = field(default_factory=list)
+    """The finished answers, by column."""
+
+
+@dataclass(frozen=True)
+class Look:
+    """One picture: a sentence, and each column's tokens."""
+
+    note: str
+    views: tuple[dict[str, Any], ...] = ()
+
+
+def compared(
+    ramole: "Ramole", requests: Sequence[Request], asked: Comparison, *, address: str = ""
+) -> Generator[Look, None, None]:
+    """Looks at the answers as they grow, all in one batch, the last once all have ended; raises
+    RamoleError. Adapters keep letter and colour across the columns."""
+    reading = None
+    try:
+        for progress in loaded(ramole, asked.cancelled, pause=WAIT):
+            yield Look(f"{progress}; the prompt is answered as soon as it is there.")
+        if asked.cancelled.is_set():
+            return
+        reading = Reading(
+            ramole,
+            requests,
+            session=requests[0].owner,
+            address=address,
+            cancelled=asked.cancelled,
+            after=lambda reading: _keep(reading, asked, requests),
+        )
+        growing = [Growing(f"{asked.name}-{n}") for n in range(len(requests))]
+        with closing(reading.pictures()) as pictures:
+            for _ in pictures:
+                over = reading.ended.is_set()
+                yield Look(_note(reading, over=over), _views(reading, growing, over=over))
+    finally:
+        if reading is None:
+            asked.ended.set()
+
+
+def _views(
+    reading: Reading, growing: Sequence[Growing], *, over: bool
+) -> tuple[dict[str, Any], ...]:
+    views, met = [], list[str]()
+    first = [step.text for step in reading.steps[0]]
+    for n, drawn in enumerate(growing):
+        steps = list(reading.steps[n])  # the thread may append behind it
+        answer = reading.answers.get(n)
+        names = steps[-1].adapters if steps else tuple(answer.adapters if answer else ())
+        shares = [step.shares for step in steps if step.shares is not None]
+        pieces, places = [step.text for step in steps], places_of(names, met)
+        view = drawn.view(pieces, shares, names, running=answer is None and not over, places=places)
+        if over and n:
+            view["differs"] = differing(pieces, first)
+        views.append(view)
+        met += names
+    return tuple(views)
+
+
+def _note(reading: Reading, *, over: bool) -> str:
+    if over:
+        return "Stopped." if reading.cancelled.is_set() else ""
+    if place := max(reading.places.values(), default=0):
+        return f"Place {place} in the queue: every row of the batch is taken."
+    count = sum(map(len, reading.steps))
+    return f"Answering… {count} tokens" if count else "Finding adapters and reading the prompt…"
+
+
+def _keep(reading: Reading, asked: Comparison, requests: Sequence[Request]) -> None:
+    asked.runs = [
+        None if (answer := reading.answers.get(n)) is None else _run(request, answer, reading, n)
+        for n, request in enumerate(requests)
+    ]
+    asked.ended.set()
+
+
+def _run(request: Request, answer: Generation, reading: Reading, n: int) -> Run:
+    return Run(request, answer, tuple(step.text for step in reading.steps[n]))

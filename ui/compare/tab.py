@@ -1,0 +1,189 @@
+"""The tab Compare: one prompt, two to four ways of answering it, side by side."""
+
+import logging
+from collections.abc import Generator, Sequence
+from contextlib import closing
+from html import escape
+from typing import TYPE_CHECKING, Any
+
+import gradio as gr
+
+from ramole_core import RamoleError
+
+from ..charts.explained import token_html
+from ..charts.run import Run
+from ..charts.tokens import view_of
+from ..model.spaces import gpu
+from ..parts.asked import mixed_words
+from ..parts.errors import UNEXPECTED
+from ..parts.events import QUIET, number_in, open_page, session_of
+from ..parts.fields import run_and_stop
+from ..parts.notice import ending, notice_html
+from ..session.quota import quota_of
+from .columns import Column
+from .layout import Layout, lay_out
+from .run import Comparison, Look, compared
+
+if TYPE_CHECKING:
+    from ramole_core import Ramole
+
+log = logging.getLogger(__name__)
+ENTER = "() => { const b = document.querySelector('#compare-button'); if (!b.disabled) b.click(); }"
+RUNNING = "A comparison is on its way."
+CHOICES = 4
+"""Components of a column's choices."""
+
+
+def tab(ramole: "Ramole") -> None:
+    """Build the tab inside the Blocks that is open."""
+    with gr.Tab("Compare", id="compare", elem_id="compare-tab") as here:
+        ui = lay_out(ramole)
+    _connect(ui, Handlers(ramole, ui), here)
+
+
+class Handlers:
+    """What happens on each event of the tab."""
+
+    def __init__(self, ramole: "Ramole", ui: Layout):
+        self.ramole, self.ui = ramole, ui
+        self.call = quota_of(ramole).presence.call
+        self._asked: dict[str, Comparison] = {}
+
+    def on_count(self, count):
+        """So many columns are in sight."""
+        return [gr.Column(visible=n < int(count)) for n in range(len(self.ui.columns))]
+
+    def on_begin(self, request: gr.Request):
+        """Empty columns, unless a comparison is on its way."""
+        asked = self._asked.get(session_of(request))
+        if asked is not None and not asked.ended.is_set():
+            raise gr.Error(RUNNING, visible=False, print_exception=False)  # ends the chain
+        ask, stop = run_and_stop(running=True)
+        heads = {shown.head: "" for shown in self.ui.columns}
+        return {self.ui.ask: ask, self.ui.stop: stop, self.ui.token: "", **heads}
+
+    def on_ask(self, request: gr.Request, *values) -> Generator[tuple[Any, ...], None, None]:
+        """Looks at all columns, in the order of `Layout.growing`."""
+        asked, look = Comparison(), Look("Stopped.")
+        self._asked[session_of(request)] = asked
+        try:
+            prompt, count, length, *choices = values
+            columns = columns_of(choices)[: int(count)]
+            with self.call(request) as visitor:
+                requests = [
+                    one.request(prompt, visitor.owner, max_new_tokens=length) for one in columns
+                ]
+                looks = compared(self.ramole, requests, asked, address=visitor.address)
+                with closing(looks):
+                    for look in looks:
+                        yield self.drawn(look)
+            yield *self.drawn(look)[:-1], asked
+        except RamoleError as error:
+            yield self.wrong(str(error))
+        except Exception:
+            log.exception("A comparison failed.")
+            yield self.wrong(UNEXPECTED)
+        finally:
+            asked.ended.set()
+
+    def on_end(self, asked: Comparison | None):
+        """The buttons as at the start, and how each column was asked."""
+        ask, stop = run_and_stop(running=False)
+        runs = asked.runs if asked is not None else []
+        heads = {shown.head: "" for shown in self.ui.columns}
+        for shown, run in zip(self.ui.columns, runs, strict=False):
+            if run is not None:
+                heads[shown.head] = head_html(run)
+        return {self.ui.ask: ask, self.ui.stop: stop, **heads}
+
+    def on_stop(self, request: gr.Request):
+        """All columns end with what came."""
+        asked = self._asked.get(session_of(request))
+        if asked is not None:
+            asked.cancelled.set()
+
+    def on_pick(self, asked: Comparison | None, event: gr.EventData):
+        """Who wrote one token."""
+        said = event._data if isinstance(event._data, dict) else {}
+        name, _, column = str(said.get("run", "")).rpartition("-")
+        index = number_in(event, "index")
+        if asked is None or name != asked.name or not column.isdigit() or index is None:
+            return notice_html("A token can be opened once all answers have ended.")
+        runs = dict(enumerate(asked.runs))
+        run = runs.get(int(column))
+        if run is None or not 0 <= index < len(run.pieces):
+            return ""
+        where = f"Column {int(column) + 1}: {mixed_words(run.request)}"
+        return f'<p class="quiet">{escape(where)}</p>{token_html(run, index, closable=False)}'
+
+    def on_names(self, request: gr.Request):
+        """The adapters that can be chosen by name."""
+        with self.call(request) as visitor:
+            names = sorted({card.name for card in self.ramole.pool.cards(visitor.owner)})
+        return [gr.Dropdown(choices=names) for _ in self.ui.columns for _ in range(2)]
+
+    def on_leave(self, request: gr.Request):
+        """The visitor has gone."""
+        self.on_stop(request)
+        self._asked.pop(session_of(request), None)
+
+    def drawn(self, look: Look) -> tuple[Any, ...]:
+        """A look, in the order of `Layout.growing`; columns without an answer are empty."""
+        empty = [nothing() for _ in self.ui.columns[len(look.views) :]]
+        kind = "busy" if look.note.endswith(("…", "tokens", "there.")) else "quiet"
+        return notice_html(look.note, kind=kind), *look.views, *empty, gr.skip()
+
+    def wrong(self, sentence: str) -> tuple[Any, ...]:
+        """No answers, and why."""
+        return notice_html(sentence, kind="wrong"), *(nothing() for _ in self.ui.columns), None
+
+
+def columns_of(choices: Sequence[Any]) -> list[Column]:
+    """The columns' choices, as gradio hands them over one after another."""
+    return [Column(*choices[n : n + CHOICES]) for n in range(0, len(choices), CHOICES)]
+
+
+def nothing() -> dict[str, Any]:
+    """An empty column."""
+    return {**view_of([], [], [], run="", running=False), "empty": ""}
+
+
+def head_html(run: Run) -> str:
+    """How a column was asked, what decided, and how it ended."""
+    answer, evidence = run.answer, run.answer.evidence
+    said = [f"<h3>{escape(mixed_words(run.request))}</h3>"]
+    if evidence is not None and evidence.decision != "adapters":
+        said.append(f'<p class="quiet">{escape(evidence.sentence)}</p>')
+    why = escape(ending(answer.finish_reason))
+    said.append(f'<p class="quiet">{answer.new_tokens} tokens; {why}.</p>')
+    return "".join(said)
+
+
+def _connect(ui: Layout, handlers: Handlers, here: gr.Tab) -> None:
+    """Every event of the tab with its handler."""
+    page, columns = open_page(), ui.columns
+    sight = [shown.column for shown in columns]
+    ui.count.change(handlers.on_count, ui.count, sight, queue=False, **QUIET)
+    ui.prompt.submit(None, js=ENTER, queue=False, **QUIET)
+    heads = [shown.head for shown in columns]
+    begun = [ui.ask, ui.stop, ui.token, *heads]
+    asked = ui.ask.click(handlers.on_begin, None, begun, queue=False, **QUIET)
+    running = asked.success(
+        gpu(120)(handlers.on_ask),
+        ui.values,
+        ui.growing,
+        postprocess=False,
+        concurrency_limit=None,
+        **QUIET,
+    )
+    ended = [ui.ask, ui.stop, *heads]
+    running.then(handlers.on_end, ui.asked, ended, queue=False, **QUIET)
+    ui.stop.click(handlers.on_stop, queue=False, **QUIET)
+    for shown in columns:
+        shown.view.select(
+            handlers.on_pick, ui.asked, ui.token, trigger_mode="always_last", queue=False, **QUIET
+        )
+    names = [part for shown in columns for part in (shown.adapters, shown.without)]
+    page.load(handlers.on_names, None, names, **QUIET)
+    here.select(handlers.on_names, None, names, **QUIET)
+    page.unload(handlers.on_leave)
