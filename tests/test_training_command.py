@@ -13,6 +13,7 @@ from ramole_core.errors import RamoleError
 from ramole_core.pool.words import parse_readme
 from ramole_core.training import command, command_words, configured_base
 from ramole_core.training.card import card_text, span
+from ramole_core.training.command_words import command_line
 from tests.tiny_training import build_base
 
 WORDS = ("--steps", "3", "--batch-rows", "4", "--rank", "2", "--modules", "q_proj,mlp")
@@ -166,3 +167,10 @@ def test_a_card_says_what_the_scale_is():
     assert "4, 6 (scale 3, rank-stabilised)" in text and "layers 7-9" in text
     assert "2.000 before, 0.500 after" in text
     assert "(scale 1.5)" in card_text({**record, "rslora": False})
+
+
+def test_the_recorded_command_names_no_folder_of_this_machine(monkeypatch):
+    words = "ramole train method moe --data /somewhere/data --steps 3 --out=/else/_moe --json"
+    monkeypatch.setattr("sys.argv", words.split())
+    said = "python -m ramole_core train method moe --data data --steps 3"
+    assert command_line() == said

@@ -17,10 +17,10 @@ from ramole_core.evaluation.base_table import as_shipped
 from ramole_core.evaluation.evaluate import read_rows
 from ramole_core.evaluation.intervals import bootstrap
 from ramole_core.evaluation.metrics import METRICS
-from ramole_core.evaluation.recorded_command import recorded_command
 from ramole_core.ramole import Ramole
 from ramole_core.request import Request
 from ramole_core.settings import REPOSITORY
+from ramole_core.terminal.recorded_command import recorded_command
 from ramole_core.training.card import versions
 
 MODULE = "ramole_core.evaluation.abstaining_cost"

@@ -27,13 +27,13 @@ from ramole_core.evaluation.evaluate import read_rows
 from ramole_core.evaluation.intervals import bootstrap
 from ramole_core.evaluation.lines import apart, half_of
 from ramole_core.evaluation.prompt_sets import read_uploads
-from ramole_core.evaluation.recorded_command import recorded_command
 from ramole_core.ramole import Ramole
 from ramole_core.request import Request
 from ramole_core.retrieval.card_vector import adapter_vectors
 from ramole_core.retrieval.encoder import Encoder, unit
 from ramole_core.retrieval.own_cards import everyday_texts
 from ramole_core.settings import REPOSITORY
+from ramole_core.terminal.recorded_command import recorded_command
 from ramole_core.training.card import versions
 
 MODULE = "ramole_core.evaluation.base_table"

@@ -22,10 +22,10 @@ import typer
 from ramole_core.composition.ramole_plus import EXAMINED
 from ramole_core.evaluation.distractors import crowd
 from ramole_core.evaluation.prompt_sets import read_phrased
-from ramole_core.evaluation.recorded_command import recorded_command
 from ramole_core.ramole import Ramole
 from ramole_core.request import Request
 from ramole_core.settings import REPOSITORY, load_settings
+from ramole_core.terminal.recorded_command import recorded_command
 from ramole_core.training.card import versions
 
 MODULE = "ramole_core.evaluation.blind_cost"

@@ -35,8 +35,8 @@ from ramole_core.evaluation.cells import Cell, Cells
 from ramole_core.evaluation.compressed_base import write_compressed
 from ramole_core.evaluation.measured_task import measure_task
 from ramole_core.evaluation.paired_table import line_of, pair_systems
-from ramole_core.evaluation.recorded_command import recorded_command
 from ramole_core.settings import REPOSITORY, load_settings
+from ramole_core.terminal.recorded_command import recorded_command
 from ramole_core.training.adapter import attach_lora, fit_lora, reduced_precision
 from ramole_core.training.card import versions
 from ramole_core.training.configured_base import load_configured_base

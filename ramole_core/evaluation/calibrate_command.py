@@ -5,8 +5,8 @@ from typing import Annotated
 
 import typer
 
-from ramole_core.evaluation.recorded_command import recorded_command
 from ramole_core.terminal.console import progress_bar, say, write_json
+from ramole_core.terminal.recorded_command import recorded_command
 
 
 def calibrate(

@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from ramole_core.errors import RamoleError
-from ramole_core.evaluation.recorded_command import recorded_command
 from ramole_core.methods import METHOD_LIST, complete_options
 from ramole_core.settings import REPOSITORY, load_settings
 from ramole_core.terminal.console import write_json
+from ramole_core.terminal.recorded_command import recorded_command
 
 if TYPE_CHECKING:
     from ramole_core.evaluation.situations import Crowd

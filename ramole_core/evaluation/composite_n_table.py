@@ -15,11 +15,11 @@ from ramole_core.evaluation.cells import Cells
 from ramole_core.evaluation.command import opened, own_facts, shared_facts
 from ramole_core.evaluation.composite_n import SHOTS, Writing, make_composite_n, short
 from ramole_core.evaluation.evaluate import read_rows
-from ramole_core.evaluation.recorded_command import recorded_command
 from ramole_core.evaluation.situation_run import run_situations
 from ramole_core.evaluation.situation_tables import make_situation_table
 from ramole_core.evaluation.systems import read_way
 from ramole_core.settings import REPOSITORY
+from ramole_core.terminal.recorded_command import recorded_command
 
 MODULE = "ramole_core.evaluation.composite_n_table"
 

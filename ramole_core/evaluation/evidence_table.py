@@ -23,11 +23,11 @@ from ramole_core.evaluation.command import opened
 from ramole_core.evaluation.evaluate import read_rows
 from ramole_core.evaluation.forced import Forced, measure_forced
 from ramole_core.evaluation.intervals import bootstrap, bootstrap_groups
-from ramole_core.evaluation.recorded_command import recorded_command
 from ramole_core.evaluation.situations import SITUATIONS
 from ramole_core.methods import Value, complete_options
 from ramole_core.request import Request
 from ramole_core.settings import REPOSITORY
+from ramole_core.terminal.recorded_command import recorded_command
 from ramole_core.training.card import versions
 
 MODULE = "ramole_core.evaluation.evidence_table"

@@ -22,10 +22,10 @@ from jaxtyping import Bool, Float
 from ramole_core.evaluation.base_table import by_group, summary
 from ramole_core.evaluation.lines import fit_line
 from ramole_core.evaluation.prompt_sets import FollowUp, read_follow_ups
-from ramole_core.evaluation.recorded_command import recorded_command
 from ramole_core.ramole import Ramole
 from ramole_core.retrieval.base_expert import card_vectors
 from ramole_core.settings import REPOSITORY
+from ramole_core.terminal.recorded_command import recorded_command
 from ramole_core.training.card import versions
 
 MODULE = "ramole_core.evaluation.follow_up_table"

@@ -25,11 +25,11 @@ from ramole_core.composition import METHODS
 from ramole_core.composition.trained import weights_file
 from ramole_core.errors import RamoleError
 from ramole_core.evaluation.prompt_sets import read_phrased
-from ramole_core.evaluation.recorded_command import recorded_command
 from ramole_core.methods import METHOD_LIST, Method, find_row
 from ramole_core.ramole import Ramole
 from ramole_core.request import Request
 from ramole_core.settings import REPOSITORY, load_settings
+from ramole_core.terminal.recorded_command import recorded_command
 from ramole_core.training.card import versions
 
 MODULE = "ramole_core.evaluation.method_speed"

@@ -25,13 +25,13 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from ramole_core.evaluation.recorded_command import recorded_command
 from ramole_core.evaluation.retriever_places import TWINS, Embed, Places, Remembered, summarise
 from ramole_core.evaluation.retriever_runs import SERVED, WAYS, Tuner
 from ramole_core.pool.words import parse_examples
 from ramole_core.retrieval.benchmark import FIRST, POOL
 from ramole_core.retrieval.encoder import Encoder
 from ramole_core.settings import REPOSITORY, load_settings
+from ramole_core.terminal.recorded_command import recorded_command
 from ramole_core.training.card import versions
 from ramole_core.training.retriever import Texts
 from ramole_core.training.retriever_data import read_texts

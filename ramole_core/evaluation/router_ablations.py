@@ -24,9 +24,9 @@ from ramole_core.base.shapes import read_shapes
 from ramole_core.composition import Router, load_router
 from ramole_core.errors import RamoleError
 from ramole_core.evaluation.intervals import bootstrap, paired_difference
-from ramole_core.evaluation.recorded_command import recorded_command
 from ramole_core.evaluation.router_table import SETTINGS, measure_gates
 from ramole_core.settings import REPOSITORY, load_settings
+from ramole_core.terminal.recorded_command import recorded_command
 from ramole_core.training.card import versions
 from ramole_core.training.configured_base import load_configured_base
 from ramole_core.training.method import train_method

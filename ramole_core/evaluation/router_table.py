@@ -25,10 +25,10 @@ from ramole_core.base.shapes import read_shapes
 from ramole_core.composition import Router, load_trained, random_router
 from ramole_core.composition.router import read_router
 from ramole_core.evaluation.intervals import bootstrap, paired_difference
-from ramole_core.evaluation.recorded_command import recorded_command
 from ramole_core.evaluation.sharpness import as_sharp, mean_entropy
 from ramole_core.methods import find_row
 from ramole_core.settings import REPOSITORY, load_settings
+from ramole_core.terminal.recorded_command import recorded_command
 from ramole_core.training.card import versions
 from ramole_core.training.configured_base import load_configured_base
 from ramole_core.training.loss import row_losses

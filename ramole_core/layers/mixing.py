@@ -214,8 +214,11 @@ class Forward:
             for j, path in enumerate(paths):
                 if not bool(row.here[first + j].any()):
                     continue
-                u = self._units_of(n, x[here], g, block, j, units)
-                late[j, here, :k] = self._try(n, module_signal(path, x[here], u))
+                signal = Signal(path, x[here])
+                if row.gate.score is not None:  # W x reads nothing else
+                    u = self._units_of(n, x[here], g, block, j, units)
+                    signal = module_signal(path, x[here], u)
+                late[j, here, :k] = self._try(n, signal)
         return late
 
     def _units_of(

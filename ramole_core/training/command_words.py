@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from ramole_core.errors import RamoleError
+from ramole_core.terminal.recorded_command import as_typed
 from ramole_core.training.recipe import ATTENTION, MLP
 
 COMMANDS = ("adapter", "method", "router", "retriever")
@@ -35,6 +36,8 @@ def read_layers(words: str | None) -> tuple[int, ...] | None:
 
 
 def command_line() -> str:
-    """The words that started this run, as a person would type them again."""
+    """The words that started this run, as a person would type them again: `--data` is recorded as
+    `data`, and where the weights went is left out."""
     at = next((n for n, word in enumerate(sys.argv) if word in COMMANDS), len(sys.argv))
-    return shlex.join(["python", "-m", "ramole_core", "train", *sys.argv[at:]])
+    words = as_typed(sys.argv[at:], {"--data": "data", "--out": None})
+    return shlex.join(["python", "-m", "ramole_core", "train", *words])

@@ -1,7 +1,8 @@
-"""The command line that a file of figures records, without this machine's folders."""
+"""The command line that a file of figures or weights records, without this machine's folders."""
 
 import shlex
 import sys
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 PLACES = {"--data": "data", "--out": "results", "--work": None}
@@ -16,16 +17,21 @@ def recorded_command(module: str) -> str:
     `--data` is recorded as `data`, `--out` as the file's name under `results`; `--work`, which only
     says where to go on from, is left out.
     """
-    recorded, words = ["python", "-m", module], iter(sys.argv[1:])
+    return shlex.join(["python", "-m", module, *as_typed(sys.argv[1:])])
+
+
+def as_typed(given: Iterable[str], places: Mapping[str, str | None] = PLACES) -> list[str]:
+    """The words, with the folders of `places` in the place of this machine's."""
+    recorded, words = list[str](), iter(given)
     for word in words:
         option, joined, value = word.partition("=")
         if word in PRINTED:
             continue
-        if option not in PLACES:
+        if option not in places:
             recorded.append(word)
             continue
-        place = PLACES[option]
+        place = places[option]
         value = value if joined else next(words, "")
         if place is not None:
             recorded += [option, place if option == "--data" else f"{place}/{Path(value).name}"]
-    return shlex.join(recorded)
+    return recorded
