@@ -7,7 +7,7 @@ import pytest
 import torch
 from transformers import PreTrainedTokenizerFast
 
-from ramole_core.composition import Lora, ModuleRouter, Router, random_router
+from ramole_core.composition import METHODS, Lora, ModuleRouter, Router, random_router
 from ramole_core.evaluation.answers import answer_rows, likeliest_options, options_of
 from ramole_core.evaluation.dev_table import (
     beats,
@@ -28,6 +28,8 @@ from ramole_core.evaluation.router_table import (
     verdict,
 )
 from ramole_core.evaluation.sharpness import as_sharp, mean_entropy, sharpened
+from ramole_core.methods import METHOD_LIST
+from ramole_core.pool import Pool
 from ramole_core.settings import REPOSITORY
 from ramole_core.training.adapter import train_adapter
 from ramole_core.training.mixed_model import MixedModel
@@ -281,6 +283,32 @@ SAMPLES = sorted(
 def test_the_sample_pool_is_at_most_96_mib():
     files = [path for path in (REPOSITORY / "adapters").rglob("*") if path.is_file()]
     assert sum(path.stat().st_size for path in files) <= 96 * 2**20
+
+
+SHIPPED = [
+    row
+    for row in METHOD_LIST
+    if row.training and row.is_trained_in(REPOSITORY / "adapters") and row.weights != "_router"
+]
+
+
+@pytest.mark.parametrize("row", SHIPPED, ids=lambda row: row.name)
+def test_weights_that_ship_are_small_and_of_this_pool(row, tmp_path):
+    folder = REPOSITORY / "adapters" / row.weights
+    assert sum(file.stat().st_size for file in folder.iterdir()) <= 8 * 2**20
+    config = json.loads(next(folder.glob("*_config.json")).read_text())
+    assert " /" not in config["command"] and "--data data" in config["command"]
+    pool = Pool(
+        adapters_dir=REPOSITORY / "adapters", data_dir=tmp_path, shapes=dict, read_only=True
+    )
+    known = {card.name: card.content for card in pool.cards()}
+    trained = {one["name"]: one["checksum"] for one in config.get("adapters", ())}
+    assert trained == {name: known.get(name) for name in trained}
+    assert trained or METHODS[row.name].brings
+
+
+def test_the_published_systems_ship_their_weights():
+    assert {"meteora", "moe", "mole", "lora_flow", "lorauter"} <= {row.name for row in SHIPPED}
 
 
 @pytest.mark.parametrize("folder", SAMPLES, ids=lambda folder: folder.name)
