@@ -36,7 +36,7 @@ class RowMix:
     lacks: Bool[Tensor, "module k"] | None = None
     """Where an adapter of a merge lacks the module; None: it is no merge."""
 
-    @property
+    @cached_property
     def here(self) -> Bool[Tensor, "module slot"]:
         """The same, spelled out."""
         if self.present is not None:

@@ -28,6 +28,7 @@ from ramole_core.kernels.mixing import UNITS_STEP, WEIGHTS_STEP
 from ramole_core.kernels.weight import Input, Update
 from ramole_core.layers.batch_mix import FIXED, BatchMix
 from ramole_core.layers.late_scores import ACTIVATIONS, late_scores, module_signal
+from ramole_core.layers.linear_rows import LinearRows
 from ramole_core.layers.rows_mixing import RowsMixing
 from ramole_core.layers.tiles import in_tiles
 from ramole_core.layers.traced import Traced
@@ -187,19 +188,32 @@ class Forward:
         if not self.batch.late:
             return rows.run(given, g, block, UNITS_STEP | WEIGHTS_STEP)
         units = rows.run(given, g, block, UNITS_STEP)
-        late = self._late_scores(x.reshape(-1, x.shape[-1]), g, block, units)
+        late = self._late_scores(x.reshape(-1, x.shape[-1]), g, block, units, given)
         return rows.run(given, g, block, WEIGHTS_STEP, late=late, units=units)
 
     # --- the gates' own scores ------------------------------------------------------------------
 
     def _late_scores(
-        self, x: Float[Tensor, "N i"], g: int, block: int, units: np.ndarray | None
+        self,
+        x: Float[Tensor, "N i"],
+        g: int,
+        block: int,
+        units: np.ndarray | None,
+        given: Input | None = None,
     ) -> Float[Tensor, "m N k"]:
-        """`units` [m, N, R] are those of the rows' pages, where the kernel has made them."""
+        """`units` [m, N, R] are those of the rows' pages, where the kernel has made them, of
+        `given`."""
         batch, bank = self.batch, self.batch.bank
         paths = bank.layout.groups[g].paths[block]
         late = x.new_zeros(len(paths), len(x), batch.k, dtype=bank.wide)
+        plain = () if given is None else self._linear.rows
+        if given is not None and plain:
+            for j, path in enumerate(paths):
+                place = bank.layout.first(g, block) + j
+                self.faults |= self._linear.tell(late[j], path, place, given, but=self.faults)
         for n in batch.late:
+            if n in plain:
+                continue
             row, here = batch.rows[n], self._at[n]
             k = len(row.slots)
             if n in self.faults or row.gate is None:
@@ -220,6 +234,10 @@ class Forward:
                     signal = module_signal(path, x[here], u)
                 late[j, here, :k] = self._try(n, signal)
         return late
+
+    @cached_property
+    def _linear(self) -> LinearRows:
+        return LinearRows(self.batch.rows, self.batch.late, self.counts, self.batch.k)
 
     def _units_of(
         self, n: int, x: Tensor, g: int, block: int, j: int, units: np.ndarray | None
