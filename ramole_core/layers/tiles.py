@@ -26,7 +26,8 @@ def in_tiles(score: Callable[[Signal], Tensor], signal: Signal, start: int) -> T
 
         def tile(t: Tensor, at: int = at, count: int = count, place: int = place) -> Tensor:
             whole = t[at].expand(TILE, *t.shape[1:]).clone()
-            whole[place : place + count] = t[at : at + count]
+            if count > 1:  # else all of it is that token
+                whole[place : place + count] = t[at : at + count]
             return whole
 
         norms = None if signal.norms is None else tile(signal.norms)
