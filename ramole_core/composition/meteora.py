@@ -19,6 +19,10 @@ responses are computed, then all but n get weight 0.
 
 Claimed: 28 LoRAs of rank 8 in one Llama-2-13b or Llama-3-8b answer each one's task as well as that
 LoRA alone ("equivalent performance"), and ten questions in one prompt are answered in turn.
+
+Found: 12 tasks, 40 dev rows each, 80 steps of training: 46.3 IID, the best of the gates of a fixed
+pool (+3.5 [+1.7, +5.6] over mixture, over tasks), but the right adapter alone has 56.4: disagrees
+with equivalence, at a training that is short beside the paper's.
 """
 
 from collections.abc import Mapping, Sequence
