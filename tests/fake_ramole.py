@@ -53,6 +53,8 @@ class FakePool:
 class FakeRamole:
     """Experts lead in turn: token i has its largest weight on expert i // 2 modulo k."""
 
+    router_checksum = "r" * 64
+
     def __init__(
         self,
         *,
@@ -67,7 +69,6 @@ class FakeRamole:
         self.gate = gate
         """Loading ends once this file is there."""
         self.pool = FakePool()
-        self.router_checksum = "r" * 64
         config = SimpleNamespace(max_position_embeddings=2048)
         self.base = SimpleNamespace(
             folder=Path("/nonexistent"), quantization="nf4", model=SimpleNamespace(config=config)

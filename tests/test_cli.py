@@ -41,6 +41,9 @@ class Door:
         )
         self.router_checksum = "ab" * 32
         self.weights_checksums = lambda: {"ramole": self.router_checksum}
+        self.pool = SimpleNamespace(
+            cards=lambda owner: [SimpleNamespace(name=f"a{i}", sha256=f"{i}" * 64) for i in (0, 1)]
+        )
         self.loaded = False
 
     def __enter__(self) -> "Door":
@@ -183,6 +186,11 @@ def test_a_trace_is_written(door: Door, capsys, tmp_path: Path, suffix: str):
     assert main(["generate", "hello", "--trace", str(file)]) == 0
     weights = np.load(file) if suffix == ".npz" else json.loads(file.read_text())
     assert np.shape(weights["weights"]) == (5, 2, 3, 2)
+    request, facts = weights["request"], weights["facts"]
+    if suffix == ".npz":
+        request, facts = json.loads(str(request)), json.loads(str(facts))
+    assert request["prompt"] == "hello" and facts["router_checksum"] == "ab" * 32
+    assert facts["adapters"] == {"a0": "0" * 64, "a1": "1" * 64}
 
 
 def test_a_trace_of_unknown_kind_is_refused_before_anything_runs(door: Door, capsys):

@@ -808,7 +808,7 @@ def test_weights_beyond_0_and_1_are_drawn_as_such():
 
 
 def test_a_negative_weight_has_its_sign():
-    from ui.ask.explained import _stack
+    from ui.charts.explained import _stack
 
     html = _stack([("ant", 0), ("bee", 1)], [0.25, 0.75], weights=[-0.4, 1.2], contributed=None)
     assert "−A" in html and ">B<" in html and "-0.400" in html and "1.200" in html
