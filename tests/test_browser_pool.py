@@ -14,6 +14,7 @@ from playwright.sync_api import Page, expect
 from tests.browser import PATIENCE, visits
 from tests.pool_fakes import write_adapter, write_sample, zipped
 from tests.serving import fake
+from ui.pool.layout import TYPED
 
 EVIL = "<img src=x onerror=document.title='pwned'> ${document.title='pwned'} {{value}}"
 
@@ -119,7 +120,7 @@ def test_two_files_with_a_name_and_examples_then_other_examples_then_removal(vis
     mine.get_by_role("button").click()
     expect(page.locator(".rm-detail-title")).to_have_text("pairs", timeout=PATIENCE)
     page.get_by_role("button", name="Give it other examples").click()
-    page.get_by_label(re.compile("^Example inputs.*several$")).fill("four")
+    page.get_by_label(TYPED, exact=True).fill("four")
     page.get_by_role("button", name="Replace its examples").click()
     expect(mine).to_contain_text("1 example", timeout=PATIENCE)
     page.get_by_role("button", name="Remove", exact=True).click()

@@ -75,7 +75,7 @@ def test_the_tab_shows_every_table_and_the_picture(measured, visit):
     assert rows.all_inner_texts() == list(METHODS)
     expect(page.locator("#results-plot .js-plotly-plot .errorbar")).to_have_count(len(METHODS))
     titles = page.locator("#results-tab section h2").all_inner_texts()
-    assert len(titles) == len(set(titles)) == 6
+    assert len(titles) == len(set(titles)) == 7
     assert page.wrong == [] and page.evaluate("window.hacked") is None
     allowed = (measured.url, "data:", "blob:")
     assert [url for url in page.requested if not url.startswith(allowed)] == []
@@ -143,7 +143,7 @@ def test_broken_and_missing_files_are_sentences_and_a_change_is_seen(changing, v
     (folder / "speed.json").unlink()
     page = visit(server.url)
     boxes = page.locator("#results-tab .rm-unmeasured")
-    expect(boxes).to_have_count(7)
+    expect(boxes).to_have_count(11)
     expect(boxes.first).to_contain_text("results/evaluation.json is broken, older")
     expect(boxes.last).to_contain_text("Not measured yet. This command writes results/speed.json")
     assert page.locator("#results-tab table").count() == 0
