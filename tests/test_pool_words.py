@@ -63,6 +63,11 @@ def test_the_sample_pools_cards_are_read_as_ever(path):
         ('["one", 4, {"inputs": "x"}]', ["one"], "2 lines of examples.json are not used"),
         ('{"text": "one"}', [], "examples.json is not used; expected a JSON list"),
         ("[" * 5000, [], "examples.json is not used"),
+        (
+            '["one", ' + "[" * 900 + "]" * 900 + "]",
+            ["one"],
+            "1 lines of examples.json are not used",
+        ),
         ('["' + "x" * LARGEST_WORDS + '"]', [], "examples.json is not used"),
     ],
 )

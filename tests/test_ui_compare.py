@@ -1,6 +1,7 @@
 """The tab Compare without a browser: columns as requests, differing words, looks, picks."""
 
 import asyncio
+import pickle
 from types import SimpleNamespace
 
 import gradio as gr
@@ -80,6 +81,7 @@ def test_a_visitor_asks_two_ways_and_looks_into_a_token(handlers):
     looks = ask(handlers, Column("mixture", 2), Column("base"))
     notice, first, second, *rest = looks[-1]
     asked = rest.pop()
+    assert pickle.loads(pickle.dumps(asked)).name == asked.name, "it may come from another process"
     assert notice == "" and first["tokens"] and second["tokens"] and not rest[0]["tokens"]
     heads = handlers.on_end(asked)
     shown = handlers.ui.columns

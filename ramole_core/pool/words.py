@@ -70,7 +70,8 @@ def _listed(text: bytes) -> tuple[list[str], list[str]]:
         rows = None
     if not isinstance(rows, list):
         return [], [unused]
-    texts = [{"text": row} if isinstance(row, str) else row for row in rows]
+    said = [row.get("text") if isinstance(row, dict) else row for row in rows]
+    texts = [{"text": text} if isinstance(text, str) else None for text in said]
     kept, notes = parse_examples("\n".join(map(json.dumps, texts)).encode())
     return kept, [note.replace(EXAMPLES, LISTED) for note in notes]
 

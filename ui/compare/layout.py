@@ -54,7 +54,7 @@ class Layout:
     columns: Sequence[Shown]
     token: gr.HTML
     asked: gr.State
-    """The comparison in sight, a `Comparison` or None."""
+    """The comparison in sight, a `Compared` or None."""
 
     @property
     def values(self) -> list[Component]:

@@ -34,6 +34,19 @@ class Comparison:
     runs: list[Run | None] = field(default_factory=list)
     """The finished answers, by column."""
 
+    @property
+    def result(self) -> "Compared":
+        """What came, without the events, which no other process can share (as on ZeroGPU)."""
+        return Compared(self.name, tuple(self.runs))
+
+
+@dataclass(frozen=True)
+class Compared:
+    """A comparison that has ended."""
+
+    name: str
+    runs: tuple[Run | None, ...]
+
 
 @dataclass(frozen=True)
 class Look:

@@ -13,7 +13,7 @@ from ramole_core import RamoleError
 from ..charts.explained import token_html
 from ..charts.run import Run
 from ..charts.tokens import view_of
-from ..model.spaces import gpu
+from ..model.spaces import ELSEWHERE, gpu
 from ..parts.asked import mixed_words
 from ..parts.errors import UNEXPECTED
 from ..parts.events import QUIET, number_in, open_page, session_of
@@ -22,7 +22,7 @@ from ..parts.notice import ending, notice_html
 from ..session.quota import quota_of
 from .columns import Column
 from .layout import Layout, lay_out
-from .run import Comparison, Look, compared
+from .run import Compared, Comparison, Look, compared
 
 if TYPE_CHECKING:
     from ramole_core import Ramole
@@ -77,7 +77,7 @@ class Handlers:
                 with closing(looks):
                     for look in looks:
                         yield self.drawn(look)
-            yield *self.drawn(look)[:-1], asked
+            yield *self.drawn(look)[:-1], asked.result
         except RamoleError as error:
             yield self.wrong(str(error))
         except Exception:
@@ -86,10 +86,10 @@ class Handlers:
         finally:
             asked.ended.set()
 
-    def on_end(self, asked: Comparison | None):
+    def on_end(self, asked: Compared | None):
         """The buttons as at the start, and how each column was asked."""
         ask, stop = run_and_stop(running=False)
-        runs = asked.runs if asked is not None else []
+        runs = () if asked is None else asked.runs
         heads = {shown.head: "" for shown in self.ui.columns}
         for shown, run in zip(self.ui.columns, runs, strict=False):
             if run is not None:
@@ -102,7 +102,7 @@ class Handlers:
         if asked is not None:
             asked.cancelled.set()
 
-    def on_pick(self, asked: Comparison | None, event: gr.EventData):
+    def on_pick(self, asked: Compared | None, event: gr.EventData):
         """Who wrote one token."""
         said = event._data if isinstance(event._data, dict) else {}
         name, _, column = str(said.get("run", "")).rpartition("-")
@@ -179,6 +179,9 @@ def _connect(ui: Layout, handlers: Handlers, here: gr.Tab) -> None:
     ended = [ui.ask, ui.stop, *heads]
     running.then(handlers.on_end, ui.asked, ended, queue=False, **QUIET)
     ui.stop.click(handlers.on_stop, queue=False, **QUIET)
+    if ELSEWHERE:  # there no event reaches the answers: their stream is cut
+        cut = ui.stop.click(None, cancels=[running], **QUIET)
+        cut.then(handlers.on_end, ui.asked, ended, queue=False, **QUIET)
     for shown in columns:
         shown.view.select(
             handlers.on_pick, ui.asked, ui.token, trigger_mode="always_last", queue=False, **QUIET
