@@ -16,9 +16,9 @@ if TYPE_CHECKING:
     from ramole_core import Ramole
 
 LEAD = (
-    '<p class="quiet">The same prompt in several ways, all in one batch. Words that the first '
-    "column has not have a line above them; an adapter has the same letter and colour everywhere. "
-    "Pick a token to see who wrote it.</p>"
+    '<p class="quiet">The same prompt in several ways, all in one batch. A word that the first '
+    "column lacks has a line above it; an adapter has the same letter and colour everywhere. Pick "
+    "a token to see who wrote it.</p>"
 )
 
 
