@@ -105,6 +105,16 @@ def test_a_stopped_run_goes_on_and_asks_nothing_twice(tmp_path):
     assert ramole.batches == 0
 
 
+def test_a_method_of_its_own_pool_is_not_asked_again_in_a_crowd(tmp_path):
+    ramole, cells = FakeRamole(CROWD), Cells(tmp_path, {})
+    shared = {"tasks": TASKS, "situations": ("iid", "crowded"), "ask": ASK}
+    run_cells(ramole, cells, CROWD, systems=("meteora", "llava_mole"), **shared)
+    assert ramole.batches == 2 * len(TASKS)
+    assert cells.read("crowded", "meteora", "ant") == cells.read("iid", "meteora", "ant")
+    run_cells(ramole, cells, CROWD, systems=("mixture",), **shared)
+    assert ramole.batches == 2 * len(TASKS) + 2 * len(TASKS)
+
+
 def test_tables_add_up(tmp_path):
     cells = Cells(tmp_path, {})
     for task, right in zip(TASKS, (6, 3), strict=True):

@@ -19,6 +19,7 @@ from ramole_core.evaluation.systems import (
     fits_weights,
     random_request,
     request_of,
+    takes_its_own,
 )
 from ramole_core.request import Generation, Request
 from ramole_core.retrieval import Hit
@@ -96,13 +97,18 @@ def run_cells(
     ask: Ask,
     progress: Progress = lambda name, done, total: None,
 ) -> None:
-    """Make the cells that are not there. A row for which the same single adapter was found as in
-    another cell is not asked twice: its answer is the same."""
+    """Make the cells that are not there. What would be the same answers again is not asked twice:
+    a row for which the same single adapter was found as in another cell, and distractors of a
+    method that takes its own pool, whoever else is there."""
     every = list(order_of(tasks, systems, situations))
     for done, (situation, system, task) in enumerate(every):
         if not cells.claim(situation, system, task.task):
             continue
         progress(f"{situation} {system} {task.task}", done, len(every))
+        if situation == "crowded" and takes_its_own(system):
+            if (same := cells.read("iid", system, task.task)) is not None:
+                cells.write(situation, system, task.task, same)
+                continue
         known = _known_alone(cells, task, situations)
         cells.write(
             situation,

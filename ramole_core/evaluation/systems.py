@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from ramole_core.composition import FixedPool, find_method
 from ramole_core.errors import RamoleError
 from ramole_core.methods import METHOD_LIST, Value, complete_options, find_row, read_values
 from ramole_core.request import Request
@@ -89,6 +90,15 @@ def read_way(system: str) -> Way:
 def fits_weights(system: str) -> bool:
     """Whether its method finds weights on examples, which then must be given."""
     return system not in (*BOUNDS, RANDOM) and find_row(read_way(system).method).fits
+
+
+def takes_its_own(system: str) -> bool:
+    """Whether its method takes the adapters that it was trained on, or experts of its own, so that
+    others in the pool change nothing."""
+    if system in (*BOUNDS, RANDOM):
+        return False
+    method = find_method(read_way(system).method)
+    return isinstance(method, FixedPool) or method.brings
 
 
 def describe(system: str) -> str:
