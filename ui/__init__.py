@@ -14,12 +14,14 @@ def build(ramole: "Ramole") -> "gr.Blocks":
 
     from .api.endpoints import endpoints
     from .header import header
+    from .parts.shared import Shared
     from .tabs import TABS
 
     with gr.Blocks(title="RAMoLE", analytics_enabled=False) as page:
         header(ramole)
+        shared = Shared.build()
         with gr.Tabs(selected="ask", elem_id="tabs"):
             for tab in TABS:
-                tab(ramole)
+                tab(ramole, shared)
         endpoints(ramole)
     return page

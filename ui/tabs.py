@@ -12,10 +12,12 @@ from .results.tab import tab as results
 if TYPE_CHECKING:
     from ramole_core import Ramole
 
-TABS: "tuple[Callable[[Ramole], None], ...]" = (
+    from .parts.shared import Shared
+
+TABS: "tuple[Callable[[Ramole, Shared], None], ...]" = (
     ask,
-    compare,
-    pool,
-    batch,
-    lambda ramole: results(),
+    lambda ramole, shared: compare(ramole),
+    lambda ramole, shared: pool(ramole),
+    lambda ramole, shared: batch(ramole),
+    lambda ramole, shared: results(),
 )

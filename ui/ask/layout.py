@@ -13,6 +13,7 @@ from ..parts.choices import choices
 from ..parts.downloads import Download, download
 from ..parts.events import PLAIN
 from ..parts.fields import k_field, length_field, method_field
+from ..parts.shared import Shared
 from .conversation import conversation_view
 from .form import FIELDS, Form
 from .found import beside_view, found_html
@@ -112,7 +113,13 @@ class Layout:
         return [out.notice, out.view, out.beside, out.found, self.run]
 
 
-def lay_out(ramole: "Ramole", *, recorded: Sequence[str], live: Sequence[str]) -> Layout:
+def lay_out(
+    ramole: "Ramole",
+    *,
+    recorded: Sequence[str],
+    live: Sequence[str],
+    shared: Shared | None = None,
+) -> Layout:
     """Build the tab inside the Blocks that is open, with the titles of its examples."""
     entry = _entry(ramole, recorded, live)
     outcome, token = _outcome()
@@ -121,7 +128,7 @@ def lay_out(ramole: "Ramole", *, recorded: Sequence[str], live: Sequence[str]) -
         outcome=outcome,
         token=token,
         whole=WholePanel.build(),
-        run=gr.State(None),
+        run=(shared or Shared.build()).run,
         turns=gr.State(()),
         open=gr.State(False),
     )

@@ -17,6 +17,7 @@ from ..parts import downloads
 from ..parts.errors import UNEXPECTED, one_sentence
 from ..parts.events import QUIET, number_in, open_page, session_of
 from ..parts.prompts import LIVE
+from ..parts.shared import Shared
 from ..session.quota import quota_of
 from .answer import answer
 from .conversation import continued, recorded_talk, shortened
@@ -35,12 +36,13 @@ log = logging.getLogger(__name__)
 RUNNING = "An answer is on its way."
 
 
-def tab(ramole: "Ramole") -> None:
+def tab(ramole: "Ramole", shared: Shared) -> None:
     """Build the tab inside the Blocks that is open."""
     recorded = recorded_files()
     with gr.Tab("Ask", id="ask", elem_id="ask-tab") as ask_tab:
         titles = [read_run(path).title for path in recorded]
-        ui = lay_out(ramole, recorded=titles, live=[example.title for example in LIVE])
+        live = [example.title for example in LIVE]
+        ui = lay_out(ramole, recorded=titles, live=live, shared=shared)
     _connect(ui, Handlers(ramole, ui, recorded), ask_tab)
 
 
