@@ -21,7 +21,9 @@ from ui.ask import examples, tab as ask
 from ui.ask.answer import Live, answer
 from ui.ask.examples import write_run
 from ui.compare import tab as compare
+from ui.parts.address import addressed
 from ui.parts.prompts import Example
+from ui.parts.shared import Shared
 from ui.serve import serve
 
 REPLACED = Example("A made-up run", "Which boats?")
@@ -101,9 +103,11 @@ def main() -> None:
     )
     with gr.Blocks(title="RAMoLE", analytics_enabled=False) as page:
         header.header(ramole)
-        with gr.Tabs(selected="ask"):
-            ask.tab(ramole)
+        shared = Shared.build()
+        with gr.Tabs(selected="ask", elem_id="tabs"):
+            ask.tab(ramole, shared)
             compare.tab(ramole)
+        addressed()
     serve(page, ramole)
 
 

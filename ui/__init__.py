@@ -14,6 +14,7 @@ def build(ramole: "Ramole") -> "gr.Blocks":
 
     from .api.endpoints import endpoints
     from .header import header
+    from .parts.address import addressed
     from .parts.shared import Shared
     from .tabs import TABS
 
@@ -24,4 +25,5 @@ def build(ramole: "Ramole") -> "gr.Blocks":
             for tab in TABS:
                 tab(ramole, shared)
         endpoints(ramole)
+        addressed()
     return page

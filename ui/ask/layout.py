@@ -19,6 +19,7 @@ from .form import FIELDS, Form
 from .found import beside_view, found_html
 from .options import Options, options_of
 from .pairs import Pairs, pairs_of
+from .takeaway import takeaway_view
 from .token_panel import TokenPanel
 from .whole_panel import WholePanel
 
@@ -77,6 +78,8 @@ class Outcome:
     beside: gr.HTML
     found: gr.HTML
     timing: gr.HTML
+    takeaway: gr.HTML
+    """Copies a link, and Python."""
     downloads: gr.Row
     npz: Download
     json: Download
@@ -103,7 +106,7 @@ class Layout:
         entry, out = self.entry, self.outcome
         head = [out.notice, entry.ask, entry.stop, out.view, out.beside, out.beside_column]
         head += [entry.on, entry.new, entry.drop, out.talk, self.turns]
-        rest = [out.found, out.timing, out.downloads, self.run]
+        rest = [out.found, out.timing, out.takeaway, out.downloads, self.run]
         return [*head, *rest, *self.token.all, *self.whole.all]
 
     @property
@@ -246,10 +249,13 @@ def _outcome() -> tuple[Outcome, TokenPanel]:
             token = TokenPanel.build()
             found = gr.HTML(found_html(()), elem_id="found", **PLAIN)
             timing = gr.HTML(elem_id="timing", **PLAIN)
+            takeaway = takeaway_view(elem_id="takeaway")
             with gr.Row(elem_id="downloads", visible=False) as downloads:
                 npz = download("Trace as .npz", "trace-npz", min_width=120)
                 json = download("Trace as .json", "trace-json", min_width=120)
-    shown = Outcome(talk, notice, view, beside_column, beside, found, timing, downloads, npz, json)
+    shown = Outcome(
+        talk, notice, view, beside_column, beside, found, timing, takeaway, downloads, npz, json
+    )
     return shown, token
 
 

@@ -25,6 +25,7 @@ from .downloads import write_files
 from .examples import earlier_runs, read_run, recorded_files
 from .form import FIELDS, Form, form_of
 from .layout import Layout, about_html, how, lay_out
+from .opening import Opening
 from .sessions import Sessions
 from .talk import ASK, Talk
 from .updates import Drawing, begun, done, emptied, ended
@@ -55,6 +56,7 @@ class Handlers:
         self.recorded = recorded
         self.sessions = Sessions()
         self.talk = Talk(ramole, ui, self.sessions)
+        self.opening = Opening(ramole, ui, self.talk, recorded=recorded, show=self.recorded_run)
         self.call = quota_of(ramole).presence.call
 
     def on_how(self, method, k):
@@ -125,7 +127,12 @@ class Handlers:
         """A recorded run, and the form that asks for it again; a conversation ends with it, and a
         recorded one begins."""
         turns = self.talk.left(session_of(request), turns)
-        run = read_run(self.recorded[_index(event, len(self.recorded))])
+        return self.recorded_run(request, _index(event, len(self.recorded)), whole, turns)
+
+    def recorded_run(self, request: gr.Request, place: int, whole, turns=()) -> dict[Any, Any]:
+        """What shows the recorded run at this place, in the form too."""
+        path = self.recorded[place]
+        run = read_run(path)
         form = form_of(run.request, beside=run.beside is not None)
         entry = self.ui.entry
         values = {component: getattr(form, name) for name, component in entry.fields.items()}
@@ -137,7 +144,8 @@ class Handlers:
                 name = turns[place].name
                 self.sessions.keep(session_of(request), name, shortened(one))
             values |= {self.ui.outcome.talk: view, self.ui.turns: turns}
-        shown = done(self.ui, run, secrets.token_hex(4), whole=whole, talking=bool(turns))
+        name, talking = secrets.token_hex(4), bool(turns)
+        shown = done(self.ui, run, name, whole=whole, talking=talking, recorded=path.stem)
         return {**values, **shown}
 
     def on_show_live(self, request: gr.Request, turns, event: gr.EventData):
@@ -242,6 +250,7 @@ def _connect(ui: Layout, handlers: Handlers, ask_tab: gr.Tab) -> None:
     ui.token.connect(handlers.ramole, view=ui.outcome.view, run=ui.run)
     ui.whole.connect(run=ui.run)
     handlers.talk.connect()
+    handlers.opening.connect()
 
     keep, pairs = [ui.run, entry.pairs.name], [entry.pairs.mix, entry.pairs.name]
     gr.on([entry.pairs.keep.click, entry.pairs.name.submit], handlers.on_keep, keep, pairs, **QUIET)

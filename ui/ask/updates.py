@@ -18,6 +18,7 @@ from .answer import Shown
 from .conversation import EMPTY, Turn
 from .found import found_html, timing_html
 from .layout import Layout
+from .takeaway import takeaway_of
 
 GO_ON = 'Type what comes next and press "Ask on" to keep this answer as the turn before it.'
 
@@ -64,6 +65,7 @@ def begun(ui: Layout, *, beside: bool, turns: Sequence[Turn] = ()) -> dict[Any, 
         **_beside(ui, "" if beside else None),
         out.found: found_html(()),
         out.timing: "",
+        out.takeaway: takeaway_of(None),
         out.downloads: gr.Row(visible=False),
         ui.run: None,
         **ui.whole.cleared(),
@@ -83,8 +85,13 @@ def fresh(ui: Layout) -> dict[Any, Any]:
     }
 
 
-def done(ui: Layout, run: Run, name: str, *, whole: bool, talking: bool = False) -> dict[Any, Any]:
-    """A finished answer: every panel follows, that of the whole answer only where it is open."""
+def done(
+    ui: Layout, run: Run, name: str, *, whole: bool, talking: bool = False, recorded: str = ""
+) -> dict[Any, Any]:
+    """A finished answer: every panel follows, that of the whole answer only where it is open.
+
+    `recorded`: the file of a recorded run.
+    """
     said = f"Recorded run: {run.title}." if run.title else ""
     if run.answer.finish_reason == "cancelled":
         said = "Stopped."
@@ -100,6 +107,7 @@ def done(ui: Layout, run: Run, name: str, *, whole: bool, talking: bool = False)
         **_beside(ui, run.beside.text if run.beside else None),
         out.found: found_html(run.found, run.answer.evidence, before=run.met),
         out.timing: timing_html(run),
+        out.takeaway: takeaway_of(run, recorded=recorded),
         out.downloads: gr.Row(visible=run.answer.trace is not None),
         ui.run: run,
         **ui.token.closed(),

@@ -1,0 +1,165 @@
+"""A question as the end of an address, and as Python."""
+
+import base64
+import json
+import zlib
+from types import SimpleNamespace
+
+import gradio as gr
+import pytest
+from hypothesis import given, settings, strategies as st
+
+from ramole_core import RamoleError, Request
+from tests.fake_ramole import FakeRamole
+from tests.test_ui_ask import asking
+from ui.ask.link import LONGEST, link_to, link_to_recorded, missing, read_link
+from ui.ask.python_words import python_words
+from ui.ask.takeaway import takeaway_of
+
+HOSTILE = "<img src=x onerror=alert(1)> ${1} {{x}} \u202eabc\u200b \U0001f41d &t=9#?r=%00\n"
+
+
+def packed(fields: object) -> str:
+    raw = zlib.compress(json.dumps(fields).encode())
+    return "#ask?r=" + base64.urlsafe_b64encode(raw).decode().rstrip("=")
+
+
+WHOLE = Request(
+    HOSTILE * 40,
+    method="similarity",
+    k=2,
+    adapters=("ant", "bee"),
+    weights=(0.25, -1.5),
+    max_new_tokens=7,
+    temperature=0.5,
+    top_p=0.9,
+    seed=3,
+    stop=("\n",),
+    system="Be <b>brief</b>.",
+    history=(("Hi", "Hello", ("ant",)), ("And?", "Well.", ())),
+    options={"temperature": 0.2},
+    abstain=False,
+)
+
+
+def test_a_link_asks_for_the_same_request_and_names_no_owner():
+    link = read_link(link_to(WHOLE, beside=False))
+    assert link is not None and link.request == WHOLE and not link.beside
+    owned = Request("Hi", owner="session-secret", trace=False)
+    link = read_link(link_to(owned, beside=True))
+    assert link is not None and link.request == Request("Hi") and link.beside
+    assert (
+        "secret"
+        not in zlib.decompress(
+            base64.urlsafe_b64decode(link_to(owned, beside=True).partition("r=")[2] + "==")
+        ).decode()
+    )
+
+
+@given(st.text(min_size=1).filter(str.strip))
+@settings(max_examples=60, deadline=None)
+def test_whatever_is_asked_comes_back_as_it_was(prompt):
+    told = link_to(Request(prompt), beside=True) + "&t=3"
+    assert told.isascii() and " " not in told
+    link = read_link(told)
+    assert link is not None and link.request is not None and link.request.prompt == prompt
+
+
+def test_a_page_without_a_question_asks_nothing():
+    assert read_link("") is None and read_link("#pool") is None and read_link("#ask?t=3") is None
+    link = read_link(link_to_recorded("05-python function"))
+    assert link is not None and link.recorded == "05-python function"
+
+
+@pytest.mark.parametrize(
+    "fragment",
+    [
+        "#ask?r=####",
+        "#ask?r=abc",
+        link_to(WHOLE, beside=True)[:-9],
+        packed([1]),
+        packed({"prompt": "Hi", "owner": "session-x"}),
+        packed({"prompt": "Hi", "colour": "red"}),
+        packed({"prompt": 3}),
+        packed({"prompt": "Hi", "k": "many"}),
+        packed({"prompt": "Hi", "adapters": 3}),
+        packed({"prompt": "Hi", "history": {"a": 1}}),
+        packed({"prompt": "Hi", "history": [["a"]]}),
+        packed({"k": 3}),
+        packed({"prompt": "x" * LONGEST}),
+    ],
+)
+def test_a_broken_link_is_one_sentence(fragment):
+    with pytest.raises(RamoleError) as caught:
+        read_link(fragment)
+    assert "\n" not in str(caught.value) and len(str(caught.value)) < 400
+
+
+def test_adapters_that_are_not_here_are_named():
+    asked = Request("Hi", adapters=("ant", "mine"), history=(("a", "b", ("theirs",)), ("c", "d")))
+    assert missing(asked, {"ant", "bee"}) == ["mine", "theirs"]
+    assert missing(Request("Hi", exclude=("gone",)), {"ant"}) == ["gone"]
+
+
+@pytest.mark.parametrize("request_", [WHOLE, Request("Hi")], ids=["whole", "bare"])
+def test_python_asks_the_same_again(request_):
+    asked = []
+    door = SimpleNamespace(Ramole=lambda settings: _Door(asked), Settings=lambda: None)
+    body = python_words(request_).partition("\n")[2]
+    exec(body, vars(door) | {"Request": Request, "print": lambda *said: None})
+    assert asked == [request_]
+
+
+class _Door:
+    def __init__(self, asked):
+        self.asked = asked
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        return None
+
+    def generate(self, requests):
+        self.asked += requests
+        return [SimpleNamespace(text="", adapters=())]
+
+
+def visitor(name: str = "one") -> gr.Request:
+    return gr.Request(session_hash=name)
+
+
+def test_a_link_fills_the_form_and_its_turns():
+    handlers = asking(FakeRamole())
+    ui, entry = handlers.ui, handlers.ui.entry
+    asked = Request("Which boats?", method="mixture", adapters=("ant",), k=2, seed=4,
+                    history=(("Hi", "Hello", ("bee", "gone")),))  # fmt: skip
+    shown = handlers.opening.on_open(visitor(), False, link_to(asked, beside=False))
+    assert shown[entry.prompt] == "Which boats?" and shown[entry.method] == "mixture"
+    assert shown[entry.fields["pinned"]]["value"] == ["ant"]
+    assert shown[entry.fields["beside"]] is False and shown[entry.fields["seed"]] == 4
+    (turn,) = shown[ui.turns]
+    assert (turn.user, turn.assistant, turn.adapters) == ("Hi", "Hello", ("bee",))
+    assert "names gone, which is not here" in shown[ui.outcome.notice]
+
+
+def test_a_link_of_another_page_is_told_in_a_sentence_and_changes_nothing():
+    handlers = asking(FakeRamole())
+    notice = handlers.ui.outcome.notice
+    for fragment, said in (
+        (link_to(Request("Hi", method="<b>magic"), beside=True), "&#x27;&lt;b&gt;magic&#x27;"),
+        (link_to_recorded("nothing"), "does not have"),
+        ("#ask?r=abc", "cannot be read"),
+    ):
+        shown = handlers.opening.on_open(visitor(), False, fragment)
+        assert set(shown) == {notice} and said in shown[notice]
+    assert set(handlers.opening.on_open(visitor(), False, "#pool")) == {notice}
+
+
+def test_a_recorded_run_has_a_link_of_its_own():
+    handlers = asking(FakeRamole())
+    name = handlers.recorded[0].stem
+    shown = handlers.opening.on_open(visitor(), False, link_to_recorded(name))
+    run = shown[handlers.ui.run]
+    assert run.title and shown[handlers.ui.outcome.takeaway]["link"] == link_to_recorded(name)
+    assert takeaway_of(None) == {}

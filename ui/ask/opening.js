@@ -1,0 +1,31 @@
+(whole) => {
+  const last = sessionStorage.getItem('ramole-link') || '';
+  const same = !location.hash.includes('?') || (last && location.hash.startsWith(last));
+  const typed = (same && sessionStorage.getItem('ramole-typed')) || ''; // to no other question
+  const field = () => document.querySelector('#prompt textarea');
+  document.addEventListener('input', (event) => {
+    if (event.target === field()) sessionStorage.setItem('ramole-typed', field().value);
+  });
+  const told = location.hash.includes('?') ? location.hash : last;
+  const place = new URLSearchParams(told.split('?')[1] || '').get('t');
+  const token = () => document.querySelectorAll('#answer .token')[Number(place)];
+  const ended = () => !document.querySelector('#answer .caret') && !document.querySelector('#ask-button').disabled;
+  window.ramoleOpened = { waits: told !== '', told };
+  if (told) { // once its answer has ended, the token of the link is opened, and what was typed is back
+    const until = Date.now() + 180000;
+    const look = setInterval(() => {
+      if (Date.now() > until) clearInterval(look);
+      if (window.ramoleOpened.waits || !ended() || !token()) return;
+      clearInterval(look);
+      if (/^\d+$/.test(place || '')) token().click();
+      if (typed) type(typed);
+    }, 200);
+  } else if (typed) {
+    setTimeout(() => type(typed), 500);
+  }
+  function type(words) {
+    field().value = words;
+    field().dispatchEvent(new Event('input', { bubbles: true }));
+  }
+  return [whole, told];
+}

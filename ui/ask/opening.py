@@ -1,0 +1,131 @@
+"""What the page shows first: what its address asks for, or what was there before a reload."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import gradio as gr
+
+from ramole_core import RamoleError
+
+from ..parts.events import QUIET, open_page, session_of
+from ..parts.notice import notice_html
+from ..session.quota import quota_of
+from .conversation import Turn
+from .form import form_of
+from .layout import Layout
+from .link import Link, missing, read_link
+from .talk import Talk
+from .updates import ended
+
+if TYPE_CHECKING:
+    from ramole_core import Ramole
+
+SCRIPT = (Path(__file__).parent / "opening.js").read_text("utf-8")
+GO = """() => {
+  const opened = window.ramoleOpened;
+  if (!opened?.waits) return;
+  const fine = !document.querySelector('#notice .notice.wrong');
+  if (fine && /[?&]r=/.test(opened.told)) document.querySelector('#ask-button').click();
+  setTimeout(() => { opened.waits = false; }, 300);
+}"""
+"""Ask what the address asks, unless it could not be read."""
+ABSENT = (
+    "This link names {names}, which {verb} not here: an upload belongs to whoever made it. Choose "
+    "others, or ask without."
+)
+UNKNOWN = "This link opens a recorded run that this page does not have."
+ANEW = "It was drawn by chance without a seed, so another answer comes."
+
+
+class Opening:
+    """The handler, and the event it belongs to."""
+
+    def __init__(
+        self,
+        ramole: "Ramole",
+        ui: Layout,
+        talk: Talk,
+        *,
+        recorded: Sequence[Path],
+        show: Callable[[gr.Request, int, bool], dict[Any, Any]],
+    ):
+        """`show` gives what shows one of the recorded runs, by its place."""
+        self.ramole, self.ui, self.talk = ramole, ui, talk
+        self.recorded, self.show = recorded, show
+        self.call = quota_of(ramole).presence.call
+
+    def on_open(self, request: gr.Request, whole: bool, fragment: str) -> dict[Any, Any]:
+        """The form, filled in with what the address asks for."""
+        nothing = {self.ui.outcome.notice: gr.skip()}
+        try:
+            link = read_link(str(fragment or ""))
+            if link is None:
+                return nothing
+            if link.recorded:
+                return self._recorded(request, link.recorded, whole=whole)
+            return self._asked(request, link)
+        except RamoleError as error:
+            return {self.ui.outcome.notice: notice_html(str(error), kind="wrong")}
+
+    def _recorded(self, request: gr.Request, name: str, *, whole: bool) -> dict[Any, Any]:
+        places = [n for n, path in enumerate(self.recorded) if path.stem == name]
+        if not places:
+            raise RamoleError(UNKNOWN)
+        return self.show(request, places[0], whole)
+
+    def _asked(self, request: gr.Request, link: Link) -> dict[Any, Any]:
+        asked, ui, entry = link.request, self.ui, self.ui.entry
+        assert asked is not None
+        methods = {row.name: row for row in self.ramole.methods()}
+        if asked.method not in methods:
+            raise RamoleError(
+                f"This link asks for the method {str(asked.method)[:60]!r}, which this page does "
+                "not have; choose one under How."
+            )
+        form = form_of(asked, beside=link.beside)
+        with self.call(request) as visitor:
+            there = [card.name for card in self.ramole.pool.cards(visitor.owner)]
+        gone = missing(asked, there)
+        values: dict[Any, Any] = {part: getattr(form, name) for name, part in entry.fields.items()}
+        for name in ("pinned", "exclude"):
+            values[entry.fields[name]] = gr.update(
+                choices=there, value=[one for one in getattr(form, name) if one in there]
+            )
+        values |= entry.options.filled(form.method, dict(form.options))
+        turns = _turns(asked.history, set(there))
+        said = ANEW if asked.temperature and asked.seed is None else ""
+        shown = {
+            **ended(ui, said, talking=bool(turns)),
+            ui.run: None,
+            ui.turns: turns,
+            **self.talk.view(session_of(request), turns, asked=asked.prompt),
+        }
+        if gone:
+            names = ", ".join(name[:60] for name in gone)
+            verb = "is" if len(gone) == 1 else "are"
+            shown[ui.outcome.notice] = notice_html(
+                ABSENT.format(names=names, verb=verb), kind="wrong"
+            )
+        return {**values, **shown}
+
+    def connect(self) -> None:
+        """The page tells its address once it is open."""
+        ui, told = self.ui, gr.Textbox(visible=False)
+        opened = open_page().load(
+            self.on_open,
+            [ui.open, told],
+            [*ui.entry.values, *ui.answered],
+            js=SCRIPT,
+            **QUIET,
+        )
+        opened.then(None, js=GO, **QUIET)
+
+
+def _turns(history: Sequence[Sequence[Any]], there: set[str]) -> tuple[Turn, ...]:
+    """The earlier turns, with those of their adapters that are here."""
+    return tuple(
+        Turn(f"link-{place}", user, said, tuple(n for n in (names or ()) if n in there))
+        for place, (user, said, *rest) in enumerate(history)
+        for names in [rest[0] if rest else ()]
+    )

@@ -1,0 +1,50 @@
+// Buttons that copy a link to the answer in sight, and Python that asks the same again.
+const buttons = { link: element.querySelector('.link'), python: element.querySelector('.python') };
+
+function chosen() {
+  const token = document.querySelector('#answer .token[aria-pressed="true"]');
+  return token ? '&t=' + token.dataset.index : '';
+}
+
+const words = {
+  link: () => {
+    const hash = props.value.link + chosen();
+    window.ramoleAddress?.(hash);
+    return location.origin + location.pathname + hash;
+  },
+  python: () => props.value.python,
+};
+
+async function copy(text) {
+  try {
+    await navigator.clipboard.writeText(text);
+  } catch { // without https the clipboard is not there
+    const area = document.createElement('textarea');
+    area.className = 'sr';
+    area.value = text;
+    element.append(area);
+    area.select();
+    document.execCommand('copy');
+    area.remove();
+  }
+}
+
+for (const [kind, button] of Object.entries(buttons)) {
+  const label = button.textContent;
+  button.addEventListener('click', async () => {
+    await copy(words[kind]());
+    button.textContent = 'Copied';
+    setTimeout(() => { button.textContent = label; }, 2000);
+  });
+}
+
+function draw() {
+  const value = props.value || {};
+  element.querySelector('.takeaway').hidden = !value.link;
+  // A reload asks for the last answer again; a recorded run comes by itself.
+  if (!value.link) return;
+  sessionStorage.setItem('ramole-link', value.link);
+  if (sessionStorage.getItem('ramole-typed') === value.prompt) sessionStorage.removeItem('ramole-typed');
+}
+watch('value', draw);
+draw();
