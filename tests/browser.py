@@ -40,7 +40,7 @@ def visits(
     browser: Browser,
     *,
     tab: str | None = None,
-    until: Sequence[str] = ("#prompt textarea", "#status .notice"),
+    until: Sequence[str] = ("#prompt textarea", "#status .notice", "#answer .token"),
 ) -> Iterator[Callable[..., Page]]:
     """Opens pages, each as a visitor of its own, goes to `tab`, waits until all of `until` are
     seen, and closes them all in the end."""

@@ -1,5 +1,6 @@
 """What the page shows first: what its address asks for, or what was there before a reload."""
 
+import secrets
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,16 +13,19 @@ from ..parts.events import QUIET, open_page, session_of
 from ..parts.notice import notice_html
 from ..session.quota import quota_of
 from .conversation import Turn
+from .examples import read_run
 from .form import form_of
 from .layout import Layout
 from .link import Link, missing, read_link
 from .talk import Talk
-from .updates import ended
+from .updates import done, ended
 
 if TYPE_CHECKING:
     from ramole_core import Ramole
 
 SCRIPT = (Path(__file__).parent / "opening.js").read_text("utf-8")
+FIRST = "a-chat"
+"""In the name of the file that is shown first; where none has it, the first of all."""
 GO = """() => {
   const opened = window.ramoleOpened;
   if (!opened?.waits) return;
@@ -50,23 +54,37 @@ class Opening:
         recorded: Sequence[Path],
         show: Callable[[gr.Request, int, bool], dict[Any, Any]],
     ):
-        """`show` gives what shows one of the recorded runs, by its place."""
+        """`show` gives what shows one of the recorded runs in the form too, by its place."""
         self.ramole, self.ui, self.talk = ramole, ui, talk
         self.recorded, self.show = recorded, show
         self.call = quota_of(ramole).presence.call
 
     def on_open(self, request: gr.Request, whole: bool, fragment: str) -> dict[Any, Any]:
-        """The form, filled in with what the address asks for."""
-        nothing = {self.ui.outcome.notice: gr.skip()}
+        """The form, filled in with what the address asks for; without it, a recorded run beside an
+        empty form."""
+        if self.talk.sessions.busy(session_of(request)):
+            return {self.ui.outcome.notice: gr.skip()}  # somebody asked before the page was whole
         try:
             link = read_link(str(fragment or ""))
             if link is None:
-                return nothing
+                return self.first(request, whole=whole)
             if link.recorded:
                 return self._recorded(request, link.recorded, whole=whole)
             return self._asked(request, link)
         except RamoleError as error:
             return {self.ui.outcome.notice: notice_html(str(error), kind="wrong")}
+
+    def first(self, request: gr.Request, *, whole: bool) -> dict[Any, Any]:
+        """The recorded run that a visitor sees first; what is asked then does not go on from it."""
+        ui, places = self.ui, [n for n, path in enumerate(self.recorded) if FIRST in path.stem]
+        if not self.recorded:
+            return {ui.outcome.notice: gr.skip()}
+        path = self.recorded[places[0] if places else 0]
+        run = read_run(path)
+        view = self.talk.recorded(session_of(request), run, self.recorded)[1]
+        shown = done(ui, run, secrets.token_hex(4), whole=whole, recorded=path.stem)
+        shown[ui.outcome.takeaway] |= {"first": True}
+        return {**shown, ui.outcome.talk: view}
 
     def _recorded(self, request: gr.Request, name: str, *, whole: bool) -> dict[Any, Any]:
         places = [n for n, path in enumerate(self.recorded) if path.stem == name]

@@ -20,9 +20,9 @@ from ..parts.prompts import LIVE
 from ..parts.shared import Shared
 from ..session.quota import quota_of
 from .answer import answer
-from .conversation import continued, recorded_talk, shortened
+from .conversation import continued
 from .downloads import write_files
-from .examples import earlier_runs, read_run, recorded_files
+from .examples import read_run, recorded_files
 from .form import FIELDS, Form, form_of
 from .layout import Layout, about_html, how, lay_out
 from .opening import Opening
@@ -138,11 +138,7 @@ class Handlers:
         values = {component: getattr(form, name) for name, component in entry.fields.items()}
         values |= entry.options.filled(form.method, dict(form.options))
         if not turns:
-            earlier = earlier_runs(run, self.recorded)
-            turns, view = recorded_talk(run, earlier)
-            for place, one in earlier.items():
-                name = turns[place].name
-                self.sessions.keep(session_of(request), name, shortened(one))
+            turns, view = self.talk.recorded(session_of(request), run, self.recorded)
             values |= {self.ui.outcome.talk: view, self.ui.turns: turns}
         name, talking = secrets.token_hex(4), bool(turns)
         shown = done(self.ui, run, name, whole=whole, talking=talking, recorded=path.stem)

@@ -42,7 +42,7 @@ function draw() {
   const value = props.value || {};
   element.querySelector('.takeaway').hidden = !value.link;
   // A reload asks for the last answer again; a recorded run comes by itself.
-  if (!value.link) return;
+  if (!value.link || value.first) return;
   sessionStorage.setItem('ramole-link', value.link);
   if (sessionStorage.getItem('ramole-typed') === value.prompt) sessionStorage.removeItem('ramole-typed');
 }

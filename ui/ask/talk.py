@@ -1,14 +1,17 @@
 """What a visitor does with a conversation: ask on, look into an earlier turn, begin anew."""
 
+import re
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
 from ..charts.run import Run
 from ..parts.events import QUIET, number_in, session_of, text_in
-from .conversation import Turn, shortened, turn_of, view_of_conversation
+from .conversation import Turn, recorded_talk, shortened, turn_of, view_of_conversation
+from .examples import earlier_runs
 from .layout import Layout
 from .sessions import Sessions
 from .token_panel import PICKS
@@ -27,6 +30,8 @@ ENTER = """() => {
 }"""
 """Enter is the button, and says so where it cannot be pressed."""
 TYPE = "() => document.querySelector('#prompt textarea').focus()"
+RECORDED = re.compile(r"recorded-\d{1,3}")
+"""Name of an earlier turn of a recorded run."""
 Turns = tuple[Turn, ...]
 
 
@@ -58,6 +63,15 @@ class Talk:
         )
         return {self.ui.outcome.talk: view}
 
+    def recorded(self, session: str, run: Run, files: Sequence[Path]) -> tuple[Turns, dict]:
+        """The earlier turns of a recorded run, and how they look; those that are recorded
+        themselves can be looked into."""
+        earlier = earlier_runs(run, files)
+        turns, view = recorded_talk(run, earlier)
+        for place, one in earlier.items():
+            self.sessions.keep(session, turns[place].name, shortened(one))
+        return turns, view
+
     def on_go_on(self, request: gr.Request, run: Run | None, turns: Turns):
         """The answer in sight becomes the first turn of a conversation."""
         session = session_of(request)
@@ -76,6 +90,8 @@ class Talk:
         """A token of an earlier turn is shown like one of the newest answer."""
         name = text_in(event, "run")
         numbers = {turn.name: number for number, turn in enumerate(turns, 1)}
+        if not turns and RECORDED.fullmatch(name):  # the recorded chat that is seen first
+            numbers = {name: int(name.rpartition("-")[2]) + 1}
         run = self.sessions.earlier(session_of(request), name) if name in numbers else None
         pick = self.ui.token.picked
         yield from pick(self.ramole, run, number_in(event, "index"), turn=numbers.get(name, 0))
