@@ -41,6 +41,9 @@ class Explanation:
 
     base: list[tuple[str, float]]
     mixture: list[tuple[str, float]]
+    base_ids: Sequence[int] = ()
+    """The same tokens by number, as `prefix_ids` takes them; empty where they were not kept."""
+    mixture_ids: Sequence[int] = ()
 
 
 class Ramole:
@@ -311,7 +314,7 @@ class Ramole:
         base, mixture = self.engine.next_tokens(
             [prepared.bare(), prepared], token_ids[: position + 1], top=top
         )
-        return Explanation(base=base, mixture=mixture)
+        return Explanation(base.tokens, mixture.tokens, base.ids, mixture.ids)
 
     def _with_weights(self, request: Request) -> "Prepared":
         """The request prepared, and its weights found where it came with examples."""

@@ -239,9 +239,10 @@ def test_explaining_is_the_softmax_of_one_forward(parts):
         base, mixture = parts.engine.next_tokens(
             [mixed.bare(), mixed], trace.token_ids[: position + 1], top=5
         )
-        assert len(base) == len(mixture) == 5 and base != mixture
-        assert mixture[0][0] == trace.tokens[position + 1]
-        chances = [p for _, p in mixture]
+        assert len(base.ids) == len(mixture.ids) == 5 and base != mixture
+        assert mixture.ids[0] == trace.token_ids[position + 1]
+        assert mixture.tokens[0][0] == trace.tokens[position + 1]
+        chances = [p for _, p in mixture.tokens]
         assert chances == sorted(chances, reverse=True) and 0 < sum(chances) <= 1
 
 

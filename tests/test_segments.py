@@ -431,7 +431,7 @@ def test_what_explains_a_token_is_the_naive_softmax(world, changes):
         base, mixture = world.engine.next_tokens([prepared.bare(), prepared], read, top=258)
         plain, _ = world.naive.read(read, bare)
         mixed, _ = world.naive.read(read, turns, without=off)
-        for ours, naive in ((base, plain), (mixture, mixed)):
+        for ours, naive in ((base.tokens, plain), (mixture.tokens, mixed)):
             expected = naive[-1].softmax(-1).sort(descending=True).values
             np.testing.assert_allclose([p for _, p in ours], expected, atol=2e-3)
             assert ours[0][0] == world.tiny.base.tokenizer.decode([int(naive[-1].argmax())])
@@ -447,7 +447,7 @@ def test_what_explains_may_stand_past_the_longest_answer(world):
     _, mixture = world.engine.next_tokens([prepared.bare(), prepared], ids, top=3)
     logits, _ = world.naive.read(ids, turns)
     np.testing.assert_allclose(
-        [p for _, p in mixture], logits[-1].softmax(-1).topk(3).values, atol=2e-3
+        [p for _, p in mixture.tokens], logits[-1].softmax(-1).topk(3).values, atol=2e-3
     )
 
 

@@ -9,7 +9,8 @@ import pytest
 
 from ramole_core import RamoleError, Request
 from tests.fake_ramole import WORDS, FakeRamole
-from ui.compare.columns import START, Column, differing
+from ui.charts.differing import differing
+from ui.compare.columns import START, Column
 from ui.compare.layout import lay_out
 from ui.compare.run import Comparison, compared
 from ui.compare.tab import Handlers, columns_of, head_html

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -52,6 +53,14 @@ class EngineSizes(Sizes):
     host_cache_bytes: int = 2**30
     units_dir: Path | None = field(default=None)
     """Where packed adapters are kept; None: in memory only."""
+
+
+class Likely(NamedTuple):
+    """The likeliest next tokens, best first."""
+
+    tokens: list[tuple[str, float]]
+    """With their probabilities."""
+    ids: list[int]
 
 
 class Engine:
@@ -278,7 +287,7 @@ class Engine:
 
     def next_tokens(
         self, asked: Sequence[Prepared], ids: Sequence[int], *, top: int
-    ) -> list[list[tuple[str, float]]]:
+    ) -> list[Likely]:
         """The `top` likeliest tokens after `ids`, with their probabilities, as each request would
         have them. Raises RamoleError where the bank is full of adapters in use."""
         full = "The adapters in use leave no room for this one now; try again in a moment."
@@ -289,8 +298,8 @@ class Engine:
             raise fault_of(error, asked[n].request.method)
         found = logits.float().softmax(-1).topk(top)
         return [
-            list(zip(spell(self._base.tokenizer, tokens), chances, strict=True))
-            for tokens, chances in zip(found.indices.tolist(), found.values.tolist(), strict=True)
+            Likely(list(zip(spell(self._base.tokenizer, ids), chances, strict=True)), ids)
+            for ids, chances in zip(found.indices.tolist(), found.values.tolist(), strict=True)
         ]
 
     @contextmanager

@@ -15,6 +15,7 @@ from ..charts.plots import Axes, token_figure, token_table
 from ..charts.run import Run
 from ..parts.errors import html_or_sentence
 from ..parts.events import PLAIN, QUIET, number_in
+from .what_if import WhatIf
 
 if TYPE_CHECKING:
     from ramole_core import Ramole
@@ -58,6 +59,7 @@ class TokenPanel:
     plot: gr.Plot
     likely: gr.HTML
     table: gr.Dataframe
+    what: WhatIf
 
     @classmethod
     def build(cls) -> "TokenPanel":
@@ -68,14 +70,16 @@ class TokenPanel:
                 likely = gr.HTML(elem_id="likely", **PLAIN)
                 plot = gr.Plot(show_label=False, elem_id="token-plot", container=False)
                 gr.HTML(CAPTION, **PLAIN)
+            with gr.Column(elem_classes=["detail"]):
+                what = WhatIf.build()
             with gr.Accordion(TABLE, open=False, elem_classes=["detail"]):
                 table = gr.Dataframe(interactive=False, show_label=False, max_height=320)
-        return cls(token, plot, likely, table)
+        return cls(token, plot, likely, table, what)
 
     @property
     def all(self) -> list[Component]:
         """What a pick changes."""
-        return [self.token, self.plot, self.likely, self.table]
+        return [self.token, self.plot, self.likely, self.table, *self.what.all]
 
     def connect(self, ramole: "Ramole", *, view: gr.HTML, run: gr.State) -> None:
         """A token picked in `view` is shown here."""
@@ -97,13 +101,17 @@ class TokenPanel:
             return
         explanation = run.explained.get(index)
         yield {**self.opened(run, index, turn=turn), self.likely: _likely(explanation, run, index)}
-        if explanation is None:
-            yield {self.likely: explain(ramole, run, index)}
+        if explanation is None or (ramole.loaded and not explanation.mixture_ids):
+            said, live = explain(ramole, run, index)
+            shown = {self.likely: said} if explanation is None else {}  # what was recorded stays
+            yield {**shown, **self.what.told(live)}
 
     def opened(self, run: Run, index: int, *, turn: int = 0) -> dict[Any, Any]:
         """Everything about one token that the trace holds."""
         trace, gates = run.answer.trace, run.gates
-        token = {self.token: token_html(run, index, turn=turn)}
+        token = {self.token: token_html(run, index, turn=turn), **self.what.opened(run, index)}
+        if turn:  # an earlier turn is over
+            token[self.what.picked] = None
         if trace is None or not run.experts or index >= len(gates):
             return {**token, self.plot: None, self.table: gr.Dataframe(value=[])}
         axes = Axes(run.experts, trace.layers, trace.modules, run.places)
@@ -124,20 +132,24 @@ class TokenPanel:
         return {self.token: PICK, self.likely: ""}
 
 
-def explain(ramole: "Ramole", run: Run, index: int) -> str:
-    """The likeliest tokens there, as HTML, or one sentence on why not."""
+def explain(ramole: "Ramole", run: Run, index: int) -> tuple[str, Explanation | None]:
+    """The likeliest tokens there, as HTML, or one sentence on why not; and as they are."""
     trace = run.answer.trace
     if trace is None or not ramole.loaded:
-        return waiting_html("What else was likely is shown once the model is there; pick again.")
+        told = "What else was likely is shown once the model is there; pick again."
+        return waiting_html(told), None
+    known: list[Explanation] = []
 
     def asked() -> str:
         ids = [*run.before, *trace.token_ids]
         position = len(run.before) + trace.prompt_length + index - 1
         with ASKING:
             found = ramole.explain(run.request, position, top=TOP, token_ids=ids)
+        known.append(found)
         return explanation_html(found, _chosen(run, index))
 
-    return html_or_sentence(asked, waiting_html)
+    said = html_or_sentence(asked, waiting_html)
+    return said, known[0] if known else None
 
 
 def _likely(explanation: Explanation | None, run: Run, index: int) -> str:

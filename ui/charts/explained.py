@@ -126,3 +126,15 @@ def _side(title: str, rows: Sequence[tuple[str, float]], colour: str, chosen: st
         f"<table><caption>{escape(title)}</caption><thead class='sr'><tr><th>token</th>"
         f"<th>probability</th><th>bar</th></tr></thead><tbody>{''.join(lines)}</tbody></table>"
     )
+
+
+def changed_html(
+    before: Sequence[tuple[str, float]], after: Sequence[tuple[str, float]], chosen: str
+) -> str:
+    """The likeliest next tokens as they were and as they are with something switched off."""
+    sides = (("As it was", before, MIXTURE), ("With the change", after, BASE))
+    return (
+        '<div class="likely">'
+        + "".join(_side(title, rows, colour, chosen) for title, rows, colour in sides)
+        + "</div>"
+    )

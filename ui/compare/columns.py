@@ -1,10 +1,7 @@
-"""A column's way of answering, as a request; and in which words two answers differ."""
+"""A column's way of answering, as a request."""
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from difflib import SequenceMatcher
-from itertools import accumulate
 
 from ramole_core import RamoleError, Request
 
@@ -46,20 +43,3 @@ class Column:
 
 START = (Column(), Column("base"), Column("mixture"), Column("selection"))
 """The columns at the start; the first two are in sight."""
-
-
-def differing(pieces: Sequence[str], first: Sequence[str]) -> list[int]:
-    """Places of the tokens in `pieces` that belong to words which the first answer has not, in the
-    order of both; words are what stands between white space."""
-    text, other = "".join(pieces), "".join(first)
-    spans = [match.span() for match in re.finditer(r"\S+", text)]
-    words = [text[low:high] for low, high in spans]
-    same = SequenceMatcher(None, other.split(), words, autojunk=False).get_matching_blocks()
-    shared = {n for block in same for n in range(block.b, block.b + block.size)}
-    own = [span for n, span in enumerate(spans) if n not in shared]
-    ends = list(accumulate(map(len, pieces)))
-    return [
-        n
-        for n, (piece, end) in enumerate(zip(pieces, ends, strict=True))
-        if any(low < end and end - len(piece) < high for low, high in own)
-    ]

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 from ramole_core import Generation, Request
 
+from ..charts.differing import differing
 from ..charts.palette import places_of
 from ..charts.run import Run
 from ..charts.tokens import Growing
 from ..model.loading import loaded
 from ..model.reading import Reading
-from .columns import differing
 
 if TYPE_CHECKING:
     from ramole_core import Ramole

@@ -1,0 +1,112 @@
+"""What if: something switched off at a token, or another one taken, and the answer goes on."""
+
+import threading
+from dataclasses import replace
+
+import gradio as gr
+import pytest
+
+from ramole_core import RamoleError, Request
+from tests.fake_ramole import WORDS, FakeRamole
+from tests.test_ui_ask import asking
+from ui.ask.answer import Live, answer
+from ui.ask.branch import Change, branched
+from ui.ask.going_on import going_on, verdict
+from ui.ask.what_if import ALL, EVERY, NOTHING, change_of
+
+
+def run_of(ramole: FakeRamole):
+    live = Live()
+    for _ in answer(ramole, Request("Which boats?", method="ramole_plus"), live, beside=False):
+        pass
+    return live.run
+
+
+@pytest.fixture
+def ramole():
+    return FakeRamole()
+
+
+@pytest.fixture
+def run(ramole):
+    return run_of(ramole)
+
+
+def test_the_branch_gives_what_was_said_and_switches_off_where_the_token_is_predicted(run):
+    trace = run.answer.trace
+    asked = branched(run, 3, Change(True, "bee", 4, "q_proj"))
+    assert asked.prefix_ids == tuple(trace.token_ids[trace.prompt_length :][:3])
+    (off,) = asked.without
+    assert tuple(off) == ("bee", 4, "q_proj", trace.prompt_length + 2)
+    assert replace(asked, prefix_ids=(), without=()) == run.request, "all else is as it was"
+    taken = branched(run, 3, Change(token=77))
+    assert taken.prefix_ids == (*asked.prefix_ids, 77) and not taken.without
+    assert branched(run, 0, Change(True)).prefix_ids == ()
+
+
+def test_the_last_token_can_be_changed_though_the_answer_was_as_long_as_it_may_be(run):
+    short = replace(run, request=replace(run.request, max_new_tokens=len(WORDS)))
+    assert branched(short, len(WORDS) - 1, Change(token=5)).max_new_tokens > len(WORDS)
+
+
+@pytest.mark.parametrize(
+    ("index", "change", "said"),
+    [(2, Change(), "Choose what"), (-1, Change(True), "no trace"), (99, Change(True), "no trace")],
+)
+def test_nothing_to_change_is_a_sentence(run, index, change, said):
+    with pytest.raises(RamoleError, match=said):
+        branched(run, index, change)
+
+
+def test_the_answer_goes_on_after_the_old_tokens_with_the_likely_ones_before_and_after(ramole, run):
+    change = Change(True, "bee")
+    looks = list(going_on(ramole, run, 3, change, threading.Event(), text="", address="here"))
+    assert ramole.requests[-1] == branched(run, 3, change) and ramole.addresses[-1] == "here"
+    last = [look for look in looks if look.view][-1]
+    drawn = [line for line in last.view["tokens"].splitlines() if line]
+    assert len(drawn) == 3 + len(WORDS)  # the fake writes its eight words again
+    assert "From token 4 on, without bee." in last.note and last.view["differs"]
+    assert "As it was" in looks[-1].likely and "With the change" in looks[-1].likely
+
+
+def test_the_same_answer_is_said_to_be_the_same(run):
+    assert verdict(run.pieces, run) == "The answer stays the same, word for word."
+    assert verdict([*run.pieces[:-1], "other"], run).startswith("3 of 8 tokens")
+
+
+@pytest.mark.parametrize(
+    ("chosen", "change"),
+    [
+        ((NOTHING, EVERY, EVERY, -1), Change()),
+        ((NOTHING, "3", "q_proj", 7), Change(token=7)),
+        ((ALL, "3", EVERY, -1), Change(True, None, 3, None)),
+        (("bee", EVERY, "q_proj", 7), Change(True, "bee", None, "q_proj", 7)),
+    ],
+)
+def test_what_is_chosen_is_read(run, chosen, change):
+    assert change_of(chosen, {7: "x"}, run) == change
+
+
+@pytest.mark.parametrize(
+    "chosen",
+    [("zebra", EVERY, EVERY, -1), ("bee", "many", EVERY, -1), ("bee", EVERY, EVERY, 8)],
+)
+def test_what_is_not_there_is_refused(run, chosen):
+    with pytest.raises(RamoleError):
+        change_of(chosen, {7: "x"}, run)
+
+
+def test_the_panel_offers_what_the_answer_has_and_says_what_is_wrong(ramole, run):
+    handlers = asking(ramole)
+    what, panel = handlers.ui.token.what, handlers.ui.token
+    *_, told = panel.picked(ramole, run, 2)
+    opened = panel.opened(run, 2)
+    assert opened[what.adapter]["choices"] == [NOTHING, ALL, *run.experts]
+    assert opened[what.layer]["choices"][1:] == ["0", "1", "2", "3", "4"]
+    assert opened[what.picked] == 2 and what.token in told
+    visitor = gr.Request(session_hash="one")
+    *looks, _ = what.on_go(ramole, visitor, run, 2, {}, NOTHING, EVERY, EVERY, -1)
+    assert "Choose what to switch off" in looks[-1][what.notice]
+    *looks, last = what.on_go(ramole, visitor, run, 2, {}, "ant", EVERY, EVERY, -1)
+    assert any("without ant" in look.get(what.notice, "") for look in looks)
+    assert last[what.go].interactive and not last[what.stop].interactive

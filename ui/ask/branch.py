@@ -1,0 +1,83 @@
+"""What if: the answer goes on from one of its tokens with something switched off, or with another
+token in its place. Without gradio.
+
+What was read and written before that token stays as it is, cache and all: the request is the same
+with the answer's first tokens given (`prefix_ids`) and with what is off from the last of them on
+(`without`), which is the position that predicts the token.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from ramole_core import Generation, RamoleError, Request
+
+from ..charts.run import Run
+
+EVERY = "every"
+
+
+@dataclass(frozen=True)
+class Change:
+    """What is different from the token on."""
+
+    off: bool = False
+    """Whether something is switched off."""
+    adapter: str | None = None
+    """None: all of them, so that the base is alone there."""
+    layer: int | None = None
+    module: str | None = None
+    """None: in every one."""
+    token: int | None = None
+    """Taken in place of the answer's own."""
+
+    @property
+    def words(self) -> str:
+        """For a heading."""
+        said = []
+        if self.off:
+            where = "" if self.layer is None else f" in layer {self.layer}"
+            where += "" if self.module is None else f"{',' if where else ' in'} {self.module}"
+            said.append(f"without {self.adapter or 'any adapter'}{where}")
+        if self.token is not None:
+            said.append("with another token there")
+        return ", ".join(said)
+
+
+def branched(run: Run, index: int, change: Change) -> Request:
+    """The request whose answer goes on from the token at `index`; raises RamoleError where there is
+    nothing to change."""
+    trace = run.answer.trace
+    if trace is None or not 0 <= index < len(run.pieces):
+        raise RamoleError("This answer has no trace to go on from; ask again.")
+    if not change.off and change.token is None:
+        raise RamoleError("Choose what to switch off, or another token, and then answer from here.")
+    given = list(trace.token_ids[trace.prompt_length : trace.prompt_length + index])
+    given += [] if change.token is None else [change.token]
+    without = [(change.adapter, change.layer, change.module, _start(run, index))]
+    longest = max(run.request.max_new_tokens, len(given) + 1)
+    return replace(
+        run.request,
+        prefix_ids=given,
+        without=without if change.off else (),
+        max_new_tokens=longest,
+        trace=True,
+    )
+
+
+def grown(run: Run, index: int, change: Change, pieces: Sequence[str], text: str) -> list[str]:
+    """The new answer's pieces: the old ones up to the token, and what came; `text` is that of the
+    token that was given in its place."""
+    placed = [] if change.token is None else [text]
+    return [*run.pieces[:index], *placed, *pieces]
+
+
+def branch_run(request: Request, answer: Generation, pieces: Sequence[str], run: Run) -> Run:
+    """The new answer as a run, which has the adapters that were found for the first."""
+    return Run(request, answer, tuple(pieces), found=run.found)
+
+
+def _start(run: Run, index: int) -> int:
+    """The position that predicts the token."""
+    trace = run.answer.trace
+    assert trace is not None
+    return trace.prompt_length + index - 1

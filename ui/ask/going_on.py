@@ -1,0 +1,88 @@
+"""An answer that goes on from one of its tokens, as it grows. Without gradio."""
+
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from ..charts.differing import differing
+from ..charts.explained import changed_html
+from ..charts.run import Run
+from ..charts.tokens import Growing
+from ..model.loading import loaded
+from ..model.reading import Reading
+from .branch import Change, branched, grown
+
+if TYPE_CHECKING:
+    from ramole_core import Ramole
+
+WAIT = 0.4
+"""Seconds between two looks at a model that is being loaded."""
+
+
+@dataclass(frozen=True)
+class Look:
+    """One picture of it."""
+
+    note: str
+    kind: str = "busy"
+    view: dict[str, Any] | None = None
+    """The tokens; None: as before."""
+    likely: str = ""
+    """HTML: the likeliest tokens as they were and as they are."""
+
+
+def going_on(
+    ramole: "Ramole",
+    run: Run,
+    index: int,
+    change: Change,
+    cancelled: threading.Event,
+    *,
+    text: str,
+    address: str,
+) -> Iterator[Look]:
+    """Looks at the answer from the token at `index` on; `text` is that of the token that is taken
+    there, where one is. Raises RamoleError."""
+    asked = branched(run, index, change)
+    for progress in loaded(ramole, cancelled, pause=WAIT):
+        yield Look(f"{progress}; then the answer goes on.")
+    reading = Reading(ramole, [asked], session=asked.owner, address=address, cancelled=cancelled)
+    said = ""
+    growing, before = Growing(f"branch-{index}"), list(run.shares[:index])
+    before += [] if change.token is None else [run.shares[index] * 0]
+    with closing(reading.pictures()) as pictures:
+        for _ in pictures:
+            over, steps = reading.ended.is_set(), list(reading.steps[0])
+            pieces = grown(run, index, change, [step.text for step in steps], text)
+            shares = [*before, *(step.shares for step in steps if step.shares is not None)]
+            view = growing.view(pieces, shares, run.experts, running=not over, places=run.places)
+            if not over:
+                yield Look("Answering from here…", view=view)
+                continue
+            view["differs"] = differing(pieces, run.pieces)
+            said = f"From token {index + 1} on, {change.words}. {verdict(pieces, run)}"
+            yield Look(said, kind="quiet", view=view)
+    if change.off and not cancelled.is_set():
+        yield Look(said, kind="quiet", likely=_likely(ramole, run, index, change))
+
+
+def verdict(pieces: Sequence[str], run: Run) -> str:
+    """Whether the answer came out as it was."""
+    if tuple(pieces) == run.pieces:
+        return "The answer stays the same, word for word."
+    count = len(differing(pieces, run.pieces))
+    return f"{count} of {len(pieces)} tokens belong to words that the first answer has not."
+
+
+def _likely(ramole: "Ramole", run: Run, index: int, change: Change) -> str:
+    trace = run.answer.trace
+    assert trace is not None
+    off = branched(run, index, Change(True, change.adapter, change.layer, change.module))
+    position = trace.prompt_length + index - 1
+    before, after = (
+        ramole.explain(one, position, token_ids=trace.token_ids).mixture
+        for one in (run.request, off)
+    )
+    return changed_html(before, after, trace.tokens[position + 1])

@@ -1,0 +1,212 @@
+"""The part of a token's panel that changes something and lets the answer go on from there."""
+
+import logging
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import gradio as gr
+from gradio.components import Component
+
+from ramole_core import Explanation, RamoleError
+
+from ..charts.explained import spell
+from ..charts.run import Run
+from ..charts.tokens import token_view, view_of
+from ..model.spaces import gpu
+from ..parts.errors import UNEXPECTED
+from ..parts.events import PLAIN, QUIET, session_of
+from ..parts.notice import notice_html
+from ..session.quota import quota_of
+from .branch import Change
+from .going_on import Look, going_on
+
+if TYPE_CHECKING:
+    from ramole_core import Ramole
+
+log = logging.getLogger(__name__)
+NOTHING, ALL = "nothing", "all adapters"
+EVERY = "every one"
+LEAD = (
+    '<p class="quiet">Switch something off from this token on, or take another token here: what '
+    "came before stays as it was, and the answer goes on.</p>"
+)
+
+
+@dataclass(frozen=True)
+class WhatIf:
+    """The components."""
+
+    fold: gr.Accordion
+    adapter: gr.Dropdown
+    layer: gr.Dropdown
+    module: gr.Dropdown
+    token: gr.Dropdown
+    go: gr.Button
+    stop: gr.Button
+    notice: gr.HTML
+    view: gr.HTML
+    likely: gr.HTML
+    picked: gr.State
+    """Index of the token that is open, or None."""
+    tokens: gr.State
+    """Text by number, of the tokens that can be taken."""
+    running: dict[str, threading.Event] = field(default_factory=dict)
+    """By session: ends what is on its way."""
+
+    @classmethod
+    def build(cls) -> "WhatIf":
+        """Inside the panel that is open."""
+        with gr.Accordion("What if …?", open=False, elem_id="what-if") as fold:
+            gr.HTML(LEAD, **PLAIN)
+            with gr.Row():
+                adapter = gr.Dropdown(
+                    [NOTHING], value=NOTHING, label="Switch off", elem_id="what-adapter",
+                    min_width=130,
+                )  # fmt: skip
+                layer = gr.Dropdown([EVERY], value=EVERY, label="in layer", min_width=90)
+                module = gr.Dropdown([EVERY], value=EVERY, label="in module", min_width=90)
+            token = gr.Dropdown(
+                [(NOTHING, -1)], value=-1, label="Take another token here", elem_id="what-token"
+            )
+            with gr.Row():
+                go = gr.Button("Answer from here", elem_id="what-go", min_width=140)
+                stop = gr.Button("Stop", elem_id="what-stop", interactive=False, min_width=80)
+            notice = gr.HTML(elem_id="what-notice", **PLAIN)
+            view = token_view(elem_id="branch")
+            likely = gr.HTML(elem_id="what-likely", **PLAIN)
+        parts = [fold, adapter, layer, module, token, go, stop, notice, view, likely]
+        return cls(*parts, picked=gr.State(None), tokens=gr.State({}))
+
+    @property
+    def all(self) -> list[Component]:
+        """What another token changes."""
+        return [
+            self.adapter, self.layer, self.module, self.token, self.notice, self.view, self.likely,
+            self.picked, self.tokens,
+        ]  # fmt: skip
+
+    def opened(self, run: Run, index: int) -> dict[Any, Any]:
+        """For the token at `index`: what can be switched off there; nothing is changed yet."""
+        trace = run.answer.trace
+        layers = [] if trace is None else [str(layer) for layer in trace.layers]
+        modules = [] if trace is None else list(trace.modules)
+        adapters = [ALL, *run.experts] if run.experts else []
+        return {
+            self.adapter: gr.update(choices=[NOTHING, *adapters], value=NOTHING),
+            self.layer: gr.update(choices=[EVERY, *layers], value=EVERY),
+            self.module: gr.update(choices=[EVERY, *modules], value=EVERY),
+            **self.told(None),
+            **self._emptied(""),
+            self.picked: index,
+        }
+
+    def told(self, explanation: Explanation | None) -> dict[Any, Any]:
+        """The tokens that can be taken: those that base or mixture found likely."""
+        likely: dict[int, str] = {}
+        if explanation is not None:
+            pairs = zip(explanation.mixture_ids, explanation.mixture, strict=False)
+            others = zip(explanation.base_ids, explanation.base, strict=False)
+            for number, (text, _) in [*pairs, *others]:
+                likely.setdefault(int(number), text)
+        choices = [(NOTHING, -1), *((spell(text), number) for number, text in likely.items())]
+        return {self.token: gr.update(choices=choices, value=-1), self.tokens: likely}
+
+    def on_go(
+        self, ramole: "Ramole", request: gr.Request, run: Run | None, index, tokens, *chosen
+    ) -> Iterator[dict[Any, Any]]:
+        """The answer from the token on, as it grows, and what became likely there."""
+        session, cancelled = session_of(request), threading.Event()
+        self._stop(session)
+        self.running[session] = cancelled
+        try:
+            change = change_of(chosen, tokens, run)
+            if run is None or index is None:
+                raise RamoleError("Pick a token of the answer first.")
+            yield {**self._emptied("Answering from here…"), **self._buttons(running=True)}
+            with quota_of(ramole).presence.call(request) as visitor:
+                text = str(tokens[change.token]) if change.token is not None else ""
+                looks = going_on(
+                    ramole, run, index, change, cancelled, text=text, address=visitor.address
+                )
+                for look in looks:
+                    yield self._drawn(look)
+        except RamoleError as error:
+            yield self._emptied(str(error), kind="wrong")
+        except Exception:
+            log.exception("An answer from a token failed.")
+            yield self._emptied(UNEXPECTED, kind="wrong")
+        finally:
+            cancelled.set()
+        yield self._buttons(running=False)
+
+    def on_stop(self, request: gr.Request):
+        """The answer ends with what came."""
+        self._stop(session_of(request))
+
+    def on_leave(self, request: gr.Request):
+        """The visitor has gone."""
+        self._stop(session_of(request))
+        self.running.pop(session_of(request), None)
+
+    def connect(self, ramole: "Ramole", *, run: gr.State, page: gr.Blocks) -> None:
+        """The events with their handlers."""
+
+        def on_go(request: gr.Request, run, index, tokens, *chosen):
+            yield from self.on_go(ramole, request, run, index, tokens, *chosen)
+
+        said = [run, self.picked, self.tokens, self.adapter, self.layer, self.module, self.token]
+        shown: list[Any] = [self.notice, self.view, self.likely, self.go, self.stop]
+        self.go.click(gpu(120)(on_go), said, shown, concurrency_limit=None, **QUIET)
+        self.stop.click(self.on_stop, queue=False, **QUIET)
+        page.unload(self.on_leave)
+
+    def _drawn(self, look: Look) -> dict[Any, Any]:
+        shown: dict[Any, Any] = {self.notice: notice_html(look.note, kind=look.kind)}
+        if look.view is not None:
+            shown[self.view] = look.view
+        if look.likely:
+            shown[self.likely] = look.likely
+        return shown
+
+    def _emptied(self, sentence: str, *, kind: str = "busy") -> dict[Any, Any]:
+        said = notice_html(sentence, kind=kind) if sentence else ""
+        empty = {**view_of([], [], [], run="", running=False), "empty": ""}
+        return {self.notice: said, self.view: empty, self.likely: ""}
+
+    def _buttons(self, *, running: bool) -> dict[Any, Any]:
+        return {
+            self.go: gr.Button(interactive=not running),
+            self.stop: gr.Button(interactive=running),
+        }
+
+    def _stop(self, session: str) -> None:
+        if (event := self.running.get(session)) is not None:
+            event.set()
+
+
+def change_of(chosen: Sequence[Any], tokens: Any, run: Run | None) -> Change:
+    """The change that is chosen, checked against what there is; raises RamoleError."""
+    adapter, layer, module, token = chosen
+    experts = [] if run is None else run.experts
+    off = adapter != NOTHING
+    if off and adapter != ALL and adapter not in experts:
+        raise RamoleError("That adapter is not in this answer; choose one of the list.")
+    known = tokens if isinstance(tokens, dict) else {}
+    if token not in (None, -1) and token not in known:
+        raise RamoleError("That token is not among the likely ones; choose one of the list.")
+    return Change(
+        off,
+        None if not off or adapter == ALL else str(adapter),
+        None if not off or layer in (None, EVERY) else _whole(layer),
+        None if not off or module in (None, EVERY) else str(module),
+        None if token in (None, -1) else int(token),
+    )
+
+
+def _whole(layer: Any) -> int:
+    try:
+        return int(layer)
+    except (TypeError, ValueError):
+        raise RamoleError("That layer is not a number; choose one of the list.") from None
