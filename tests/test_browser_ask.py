@@ -403,3 +403,21 @@ def test_a_methods_own_options_are_asked_with(tmp_path, visit):
         page.locator("#ask-button").click()
         expect(page.locator("#notice")).to_have_text("The options are {'warmth': 1.5}.")
         assert page.wrong == []
+
+
+def test_what_if_an_adapter_were_off_from_a_token_on(quick, visit):
+    page = visit(quick.url)
+    ask(page)
+    page.locator("#answer .token").nth(3).click()
+    page.locator("#what-if > button").click()
+    page.locator("#what-go").click()
+    expect(page.locator("#what-notice")).to_contain_text("Choose what to switch off")
+    page.locator("#what-adapter input").click()
+    page.get_by_role("option", name="bee").click()
+    page.locator("#what-go").click()
+    expect(page.locator("#what-notice")).to_contain_text("From token 4 on, without bee.")
+    expect(page.locator("#branch .token")).to_have_count(3 + len(WORDS))
+    expect(page.locator("#what-likely table")).to_have_count(2)
+    page.set_viewport_size({"width": 390, "height": 900})
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    assert serious(page) == [] and page.wrong == []

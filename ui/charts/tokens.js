@@ -99,7 +99,7 @@ function tokensOf(text) {
 }
 
 function draw() {
-  if (!props.value) return;
+  if (props.value?.tokens === undefined) return; // mounted before its value came
   const value = { ...props.value, tokens: tokensOf(props.value.tokens) };
   const old = shown.run === value.run ? shown.tokens : [];
   const same = (token, i) => i < value.tokens.length && token.t === value.tokens[i].t && token.e === value.tokens[i].e;
