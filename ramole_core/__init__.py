@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         RamoleError as RamoleError,
     )
     from ramole_core.evidence import Evidence as Evidence
+    from ramole_core.explaining import Explanation as Explanation
     from ramole_core.facts import (
         asked_fields as asked_fields,
         facts_of as facts_of,
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     )
     from ramole_core.mixes import Mix as Mix
     from ramole_core.pool import AdapterCard as AdapterCard
-    from ramole_core.ramole import Explanation as Explanation, Ramole as Ramole
+    from ramole_core.ramole import Ramole as Ramole
     from ramole_core.request import (
         Fitting as Fitting,
         Generation as Generation,
@@ -60,7 +61,7 @@ _HOMES = {
     "Busy": "errors",
     "Evidence": "evidence",
     "Example": "request_parts",
-    "Explanation": "ramole",
+    "Explanation": "explaining",
     "Fitting": "request",
     "Generation": "request",
     "Hit": "retrieval",

@@ -9,12 +9,12 @@ import json
 import threading
 import time
 from collections.abc import Callable, Generator, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
 from ramole_core.adapter_choice import AdapterChoice, Choice, base_turn
-from ramole_core.errors import RamoleError
+from ramole_core.explaining import Explaining, Explanation
 from ramole_core.methods import METHOD_LIST, Method
 from ramole_core.mixes import Mix, Mixes
 from ramole_core.pool import Limits, Pool
@@ -33,17 +33,6 @@ if TYPE_CHECKING:
 
 Progress = Callable[[str, float], None]
 """Called with the stage in words and the fraction done, 0 to 1."""
-
-
-@dataclass(frozen=True)
-class Explanation:
-    """The likeliest next tokens at one position, with their probabilities."""
-
-    base: list[tuple[str, float]]
-    mixture: list[tuple[str, float]]
-    base_ids: Sequence[int] = ()
-    """The same tokens by number, as `prefix_ids` takes them; empty where they were not kept."""
-    mixture_ids: Sequence[int] = ()
 
 
 class Ramole:
@@ -78,6 +67,7 @@ class Ramole:
             weights=self._weights,
         )
         self._mixes = Mixes(s.data_dir)
+        self._explaining = Explaining(self)
         self._loading = threading.RLock()
         self._base: BaseModel | None = None
         self._engine: Engine | None = None
@@ -297,34 +287,7 @@ class Ramole:
         `position` counts from the first token of the prompt, as a trace does; `token_ids` are the
         trace's, to spare generating the answer again. Raises RamoleError past the end.
         """
-        prepared = self._with_weights(request)
-        given = [*prepared.prompt.ids, *request.prefix_ids]
-        if token_ids is None:
-            token_ids = given
-            if position >= len(given):
-                wanted = position - len(prepared.prompt.ids) + 1
-                longer = replace(request, max_new_tokens=wanted, trace=True)
-                trace = self.generate([longer])[0].trace
-                token_ids = trace.token_ids if trace else token_ids
-        if not 0 <= position < len(token_ids):
-            raise RamoleError(
-                f"position={position}, but the prompt and its answer have {len(token_ids)} tokens; "
-                f"choose 0 to {len(token_ids) - 1}."
-            )
-        base, mixture = self.engine.next_tokens(
-            [prepared.bare(), prepared], token_ids[: position + 1], top=top
-        )
-        return Explanation(base.tokens, mixture.tokens, base.ids, mixture.ids)
-
-    def _with_weights(self, request: Request) -> "Prepared":
-        """The request prepared, and its weights found where it came with examples."""
-        prepared = self.prepare([request])[0]
-        fit = self.engine.fit(prepared)
-        if fit is not None and not fit.done:
-            fit.close()
-            self.generate([replace(request, max_new_tokens=len(request.prefix_ids) + 1)])
-            fit = self.engine.fit(prepared)
-        return prepared if fit is None else fit.fitted
+        return self._explaining.explain(request, position, top, token_ids=token_ids)
 
     @property
     def router_checksum(self) -> str | None:
@@ -438,7 +401,8 @@ class _Forgetting:
         self._ramole = ramole
 
     def added(self, card: "AdapterCard") -> None:
-        pass
+        self._ramole._explaining.forget()
 
     def removed(self, card: "AdapterCard") -> None:
+        self._ramole._explaining.forget()
         self._ramole.forget_units()

@@ -398,6 +398,20 @@ def test_explaining_a_position_of_the_answer(ramole):
         ramole.explain(request, 10_000, token_ids=trace.token_ids)
 
 
+def test_who_answers_is_found_once_for_all_tokens_until_the_pool_changes(ramole, monkeypatch):
+    prepared, prepare = [], ramole.prepare
+    monkeypatch.setattr(ramole, "prepare", lambda asked: prepared.append(asked) or prepare(asked))
+    request = Request("A verse about snow", **ASK)
+    first = ramole.explain(request, 1)
+    assert ramole.explain(request, 1) == first and ramole.explain(request, 0) != first
+    assert len(prepared) == 1
+    ramole.explain(replace(request, k=1), 1)
+    assert len(prepared) == 2, "another question is another matter"
+    for listener in ramole.pool.listeners:
+        listener.added(ramole.pool.cards()[0])
+    assert ramole.explain(request, 1) == first and len(prepared) == 3
+
+
 def test_neighbours_of_an_adapter_leave_it_out(ramole):
     hits = ramole.neighbours("weather", k=2)
     assert len(hits) == 2 and "weather" not in [hit.name for hit in hits]

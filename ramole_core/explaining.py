@@ -1,0 +1,97 @@
+"""What base and mixture would have said at one position of an answer.
+
+Who answers a request is found, and the adapters examined, once: whoever looks at a token looks at
+its neighbours too.
+"""
+
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from ramole_core.errors import RamoleError
+from ramole_core.request import Request
+
+if TYPE_CHECKING:
+    from ramole_core.engine.prompt import Prepared
+    from ramole_core.ramole import Ramole
+
+KEPT = 4
+"""Requests that are remembered; each is some names and numbers."""
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """The likeliest next tokens at one position, with their probabilities."""
+
+    base: list[tuple[str, float]]
+    mixture: list[tuple[str, float]]
+    base_ids: Sequence[int] = ()
+    """The same tokens by number, as `prefix_ids` takes them; empty where they were not kept."""
+    mixture_ids: Sequence[int] = ()
+
+
+class Explaining:
+    """Of one system; every thread may use it."""
+
+    def __init__(self, ramole: "Ramole"):
+        self._ramole = ramole
+        self._lock = threading.Lock()
+        self._changes = 0
+        self._known: list[tuple[Request, Prepared]] = []
+
+    def explain(
+        self,
+        request: Request,
+        position: int,
+        top: int = 10,
+        *,
+        token_ids: Sequence[int] | None = None,
+    ) -> Explanation:
+        """As `Ramole.explain`."""
+        prepared = self._prepared(request)
+        given = [*prepared.prompt.ids, *request.prefix_ids]
+        if token_ids is None:
+            token_ids = given
+            if position >= len(given):
+                wanted = position - len(prepared.prompt.ids) + 1
+                longer = replace(request, max_new_tokens=wanted, trace=True)
+                trace = self._ramole.generate([longer])[0].trace
+                token_ids = trace.token_ids if trace else token_ids
+        if not 0 <= position < len(token_ids):
+            raise RamoleError(
+                f"position={position}, but the prompt and its answer have {len(token_ids)} tokens; "
+                f"choose 0 to {len(token_ids) - 1}."
+            )
+        base, mixture = self._ramole.engine.next_tokens(
+            [prepared.bare(), prepared], token_ids[: position + 1], top=top
+        )
+        return Explanation(base.tokens, mixture.tokens, base.ids, mixture.ids)
+
+    def forget(self) -> None:
+        """The pool has changed, so that others may answer."""
+        with self._lock:
+            self._known.clear()
+            self._changes += 1
+
+    def _prepared(self, request: Request) -> "Prepared":
+        """The request prepared, and its weights found where it came with examples."""
+        with self._lock:
+            found, changes = [p for known, p in self._known if known == request], self._changes
+        if found:
+            return found[0]
+        prepared = self._found(request)
+        with self._lock:
+            if changes == self._changes and request.mix is None:  # a mix may be found anew
+                self._known = [(request, prepared), *self._known][:KEPT]
+        return prepared
+
+    def _found(self, request: Request) -> "Prepared":
+        ramole = self._ramole
+        prepared = ramole.prepare([request])[0]
+        fit = ramole.engine.fit(prepared)
+        if fit is not None and not fit.done:
+            fit.close()
+            ramole.generate([replace(request, max_new_tokens=len(request.prefix_ids) + 1)])
+            fit = ramole.engine.fit(prepared)
+        return prepared if fit is None else fit.fitted
