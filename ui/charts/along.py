@@ -33,6 +33,7 @@ def along(figure: go.Figure, *, title: str, count: int) -> go.Figure:
         tickfont_size=10,
         ticks="",
         showgrid=False,
+        automargin=True,
     )
     return named(figure, title, tokens=True).update_layout(hoverlabel_align="left")
 

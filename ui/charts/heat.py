@@ -16,6 +16,8 @@ from .plots import SHORT, Table, bounds_of, cells_of, dress
 
 WINNER = -1
 """In place of an expert: whoever leads."""
+LOWEST = 270
+"""Pixels of a map without its labels."""
 GAPS = 80
 """Columns up to which squares stand apart."""
 
@@ -59,8 +61,8 @@ def map_figure(grid: Grid, part: Map, expert: int) -> go.Figure:
     gap = 1 if len(part.cells) <= GAPS else 0
     figure.update_traces(xgap=gap, ygap=1)
     figure.update_yaxes(title=part.upwards, tickfont_size=10)
-    height = 130 + (9 if len(part.rows) > 12 else 20) * len(part.rows)
-    dress(figure, height=height, grid=False, margin=(48, 8, 8, 96))
+    height = 110 + max(9 * len(part.rows), LOWEST)
+    dress(figure, height=height, grid=False, margin=(48, 8, 8, 30))
     title = f"{said[0].upper()}{said[1:]}, {part.where}"
     return along(figure, title=title, count=len(part.cells))
 

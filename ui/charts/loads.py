@@ -84,11 +84,11 @@ def loads_figure(sides: Sequence[Side], *, what: str = "contribution") -> go.Fig
     pair of bars, the second one hatched."""
     titles = titles_of(sides)
     heads = [LED, f"mean {what}"]
-    figure = make_subplots(1, 2, shared_yaxes=True, horizontal_spacing=0.06, subplot_titles=heads)
+    figure = make_subplots(2, 1, vertical_spacing=0.2, subplot_titles=heads)
     for n, side in enumerate(sides):
         by_name = {load.name: load for load in side.loads}
         there = [by_name.get(name) for name in titles]
-        for col, values in enumerate((_led(there), _means(there)), 1):
+        for row, values in enumerate((_led(there), _means(there)), 1):
             figure.add_bar(
                 x=values,
                 y=list(titles.values()),
@@ -97,24 +97,24 @@ def loads_figure(sides: Sequence[Side], *, what: str = "contribution") -> go.Fig
                     "color": [ink_of(load.place).colour if load else GREY for load in there],
                     "pattern": {"shape": "/" if n else "", "size": 6, "solidity": 0.35},
                 },
-                text=[_note(load, col) for load in there],
+                text=[_note(load, row) for load in there],
                 textposition="outside",
                 cliponaxis=False,
                 meta=inert(side.title),
                 hovertemplate="%{y}<br>%{meta}: %{x}<extra></extra>" if len(sides) > 1 else None,
                 name=inert(side.title),
                 showlegend=False,
-                row=1,
-                col=col,
+                row=row,
+                col=1,
             )
     figure.update_annotations(font_size=12)
     figure.update_yaxes(autorange="reversed", automargin=True, showgrid=False)
     figure.update_layout(barmode="group", bargap=0.3, bargroupgap=0.12)
-    height = 70 + (28 + 22 * (len(sides) - 1)) * max(len(titles), 1)
-    dress(figure, height=max(height, 150), margin=(8, 30, 30, 28))
-    figure.update_xaxes(range=[0, 1.3], tickformat=".0%", tickvals=[0, 0.5, 1], col=1)
+    height = 110 + 2 * (28 + 16 * (len(sides) - 1)) * max(len(titles), 1)
+    dress(figure, height=max(height, 290), margin=(8, 30, 30, 28))
+    figure.update_xaxes(range=[0, 1.3], tickformat=".0%", tickvals=[0, 0.5, 1], row=1)
     most = max((load.mean for side in sides for load in side.loads), default=1.0)
-    figure.update_xaxes(range=[0, 1.45 * most if most > 0 else 1], nticks=4, col=2)
+    figure.update_xaxes(range=[0, 1.45 * most if most > 0 else 1], nticks=4, row=2)
     return named(figure, f"Load of each adapter{_against(sides)}")
 
 
@@ -165,10 +165,10 @@ def _means(loads: Sequence[Load | None]) -> list[float | None]:
     return [load and round(load.mean, 6) for load in loads]
 
 
-def _note(load: Load | None, col: int) -> str:
+def _note(load: Load | None, row: int) -> str:
     if load is None:
-        return "absent" if col == 1 else ""
-    if col == 2:
+        return "absent"
+    if row == 2:
         return f"{load.mean:.4f}"
     return load.said or f"{100 * load.led:.0f} %"
 

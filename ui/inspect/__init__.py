@@ -1,1 +1,1 @@
-"""One run looked at closely: maps over layers, modules and tokens, playback, and two runs compared."""
+"""One run taken apart: maps over layers, modules and tokens, playback, two runs compared."""

@@ -83,8 +83,8 @@ def _map(name: str, title: str, look: str, part: Callable[[Seen], Map]) -> Cut:
 
 LAYERS = _map(
     "layers",
-    "Every layer",
-    "Look for bands: layers in which one adapter leads from the first token to the last, and "
+    "All layers",
+    "Look for bands: layers in which one adapter leads from the first token to the last, and for "
     "tokens at which the lead changes in many layers at once.",
     lambda seen: whole(seen.grid),
 )
@@ -112,8 +112,8 @@ LOADS = Cut(
 ENTROPY = Cut(
     "entropy",
     "How even the gate was",
-    "Look for dips, where one adapter has nearly all the weight (0: all of it), and for tokens near "
-    "the dashed line, where all adapters weigh the same.",
+    "Look for dips, where one adapter has nearly all the weight (0: all of it), and for tokens "
+    "near the dashed line, where all adapters weigh the same.",
     lambda seen: evenness_figure(seen.run, per=seen.grid.per),
     lambda seen: evenness_table(seen.run, per=seen.grid.per),
 )

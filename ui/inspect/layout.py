@@ -6,6 +6,7 @@ from typing import Any
 import gradio as gr
 from gradio.components import Component
 
+from ..charts.grid import WHAT
 from ..charts.heat import WINNER
 from ..charts.spans import PER
 from ..charts.tokens import token_view
@@ -18,8 +19,14 @@ from .player import player
 from .words import PICK
 
 LEAD = (
-    '<p class="quiet">One answer, taken apart: which adapter did how much, at which token, in which '
-    "layer of the model.</p>"
+    '<p class="quiet">One answer, taken apart: which adapter did how much, at which token, in '
+    "which layer of the model.</p>"
+)
+READ = (
+    '<p class="caption">In the first three pictures a square is one place of the model at one '
+    "token. Its colour is that of the adapter that leads there (grey: none stands out); with one "
+    "adapter chosen, the fuller the square, the more it did. Blank: it has nothing there. "
+    "Contribution: how far it moved the model's outputs; weight: what the gate gave it.</p>"
 )
 WHOEVER = "whoever leads"
 AGAINST = (
@@ -82,11 +89,12 @@ class Layout:
 
 def lay_out() -> Layout:
     """Build the tab inside the Blocks that is open."""
+    gr.HTML(LEAD, **PLAIN)
     with gr.Row(elem_id="inspect-bar", equal_height=False):
-        gr.HTML(LEAD, **PLAIN)
-        source = gr.Dropdown([], label="Run", elem_id="inspect-source", min_width=220)
+        with gr.Column(scale=3, min_width=300):
+            head = gr.HTML(elem_id="inspect-head", **PLAIN)
+        source = gr.Dropdown([], label="Run", elem_id="inspect-source", min_width=290)
         pin = gr.Button("Pin this run", elem_id="inspect-pin", min_width=130, size="md")
-    head = gr.HTML(elem_id="inspect-head", **PLAIN)
     notice = gr.HTML(elem_id="inspect-notice", **PLAIN)
     with gr.Row(equal_height=False, elem_id="inspect-top"):
         with gr.Column(scale=7, min_width=300):
@@ -136,14 +144,11 @@ def _pictures() -> tuple[tuple[Component, ...], dict[str, Picture]]:
             [(WHOEVER, WINNER)], value=WINNER, label="Show", elem_id="inspect-expert", min_width=200
         )
         what = gr.Radio(
-            [
-                ("contribution: how far it moved the model", "contribution"),
-                ("weight: what the gate gave", "weight"),
-            ],
-            value="contribution",
+            list(WHAT),
+            value=WHAT[0],
             label="Measured by",
             elem_id="inspect-what",
-            min_width=260,
+            min_width=250,
         )
         per = gr.Radio(
             list(PER),
@@ -152,6 +157,7 @@ def _pictures() -> tuple[tuple[Component, ...], dict[str, Picture]]:
             elem_id="inspect-per",
             min_width=220,
         )
+    gr.HTML(READ, **PLAIN)
     layer = gr.Slider(0, 1, 0, step=1, label="Layer", elem_id="inspect-layer", render=False)
     module = gr.Dropdown([], label="Module", elem_id="inspect-module", render=False)
     built = {LAYERS.name: _built(LAYERS)}

@@ -76,7 +76,7 @@ function go(i) {
     node.querySelector('.share').textContent = share.toFixed(share < 1 && share > 0 ? 1 : 0) + ' %';
   });
   for (const node of room().querySelectorAll('.tokens .token')) {
-    node.classList.toggle('ahead', Number(node.dataset.index) > at);
+    node.classList.toggle('ahead', timer !== null && Number(node.dataset.index) > at);
     node.classList.toggle('playing', timer !== null && Number(node.dataset.index) === at);
   }
 }
@@ -84,6 +84,7 @@ function go(i) {
 function pause() {
   if (timer !== null) clearInterval(timer);
   timer = null;
+  for (const node of room().querySelectorAll('.token.ahead, .token.playing')) node.classList.remove('ahead', 'playing');
   play.textContent = '▶ Play';
 }
 

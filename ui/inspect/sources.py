@@ -7,6 +7,8 @@ from pathlib import Path
 from ..charts.run import Run
 from .layout import FROM_ASK
 
+ALONE = 0.9
+"""An adapter with this share of all contributions does the answer alone."""
 ASKED = -1
 """In place of a recorded run's number: the answer in Ask."""
 
@@ -33,22 +35,38 @@ class Sources:
     read: Callable[[Path], Run]
     write: Callable[..., tuple[Path, Path]]
     """(npz, json) of a run's trace; takes `facts` of what answered."""
-    titles: dict[Path, str] = field(default_factory=dict)
-    """Those that were read already."""
+    kept: dict[Path, Run] = field(default_factory=dict)
+    """Those that were read already: a few, and small."""
 
     def choices(self, asked: Run | None) -> list[tuple[str, int]]:
         """Names of all runs, each with its number."""
-        for path in self.files:
-            if path not in self.titles:
-                self.titles[path] = self.read(path).title
         live = [] if asked is None else [(_named(asked), ASKED)]
-        return [*live, *((f"recorded: {self.titles[p]}", n) for n, p in enumerate(self.files))]
+        return [
+            *live,
+            *((f"recorded: {self.recorded(n).title}", n) for n in range(len(self.files))),
+        ]
+
+    def recorded(self, n: int) -> Run:
+        """Recorded run n."""
+        path = self.files[n]
+        if path not in self.kept:
+            self.kept[path] = self.read(path)
+        return self.kept[path]
+
+    def start(self) -> int:
+        """The recorded run to begin with: the first one in which adapters share the work, so that
+        there is something to see; the first of all, where there is none."""
+        for n in range(len(self.files)):
+            shares = self.recorded(n).shares
+            if shares.size and shares.mean(0).max() < ALONE:
+                return n
+        return 0
 
     def run(self, source: int, asked: Run | None) -> Run | None:
         """The run of this number; None where there is none."""
         if source == ASKED:
             return asked
-        return self.read(self.files[source]) if 0 <= source < len(self.files) else None
+        return self.recorded(source) if 0 <= source < len(self.files) else None
 
 
 def _named(asked: Run) -> str:

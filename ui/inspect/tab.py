@@ -50,7 +50,9 @@ class Handlers:
         """The answer in Ask, where it is new; the first recorded run, where there is none."""
         if held is not None and (asked is None or asked is held.asked):
             return {self.ui.held: held}
-        return self.show(ASKED if asked is not None else 0, asked, pinned, values)
+        return self.show(
+            ASKED if asked is not None else self.sources.start(), asked, pinned, values
+        )
 
     def on_source(
         self, source: int | None, asked: Run | None, held: Inspected | None, pinned, *values

@@ -22,7 +22,7 @@ from .sources import Inspected
 from .words import PICK, empty_sentence, head_html, side_html
 
 NOTHING_YET = "There is no answer yet. Ask something in the tab Ask, and come back."
-SAME = "This run is pinned. Choose another one above, or ask in Ask and come back: both then stand here."
+SAME = "This run is pinned. Choose another one above, or ask in Ask and come back, to see both."
 
 
 @dataclass(frozen=True)
