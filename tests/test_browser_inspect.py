@@ -94,10 +94,11 @@ def test_choices_change_the_pictures(server, visit):
     page = inspect(visit(server.url))
     assert len(page.evaluate(LABELS)) == 8
     page.locator("#inspect-per").get_by_text("word", exact=True).click()
+    page.locator("#inspect-answer .token").nth(6).click()  # before the new pictures are there
     page.wait_for_function(f"({LABELS})().length === 5")
     assert page.evaluate(LABELS)[3] == "4 ${here}"
-    page.locator("#inspect-answer .token").nth(6).click()
     marked(page, "layers", [3.5])
+    marked(page, "entropy", [3.5])
     page.locator("#inspect-expert input").click()
     page.get_by_role("option", name="B bee").click()
     title = "document.querySelector('#inspect-plot-module .js-plotly-plot').layout.meta.title"

@@ -251,7 +251,7 @@ def _outcome() -> tuple[Outcome, TokenPanel]:
             with gr.Row(elem_id="downloads", visible=False) as downloads:
                 npz = download("Trace as .npz", "trace-npz", min_width=120)
                 json = download("Trace as .json", "trace-json", min_width=120)
-            inspect = gr.Button("Inspect this run", size="sm", elem_id="inspect-run", min_width=120)
+            inspect = gr.Button("Inspect this run", size="sm", elem_id="inspect-run", min_width=100)
             inspect.click(None, js=INSPECT, **QUIET)
     shown = Outcome(talk, notice, view, beside_column, beside, found, timing, downloads, npz, json)
     return shown, token

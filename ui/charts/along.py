@@ -23,9 +23,9 @@ def labels_of(texts: Sequence[str]) -> list[str]:
     return [f"{n} {inert(_short(text))}" for n, text in enumerate(texts, 1)]
 
 
-def along(figure: go.Figure, *, title: str, count: int) -> go.Figure:
-    """The figure with the answer along its x axis; `title` is what the picture is called where it
-    stands alone. A script finds by `meta` in which pictures a picked token is to be marked."""
+def along(figure: go.Figure, *, title: str, count: int, per: str) -> go.Figure:
+    """The figure with the answer along its x axis, in `count` columns, each a token, word or
+    sentence; `title` is what the picture is called where it stands alone."""
     figure.update_xaxes(
         type="category",
         range=[-0.5, max(count, 1) - 0.5],
@@ -35,12 +35,13 @@ def along(figure: go.Figure, *, title: str, count: int) -> go.Figure:
         showgrid=False,
         automargin=True,
     )
-    return named(figure, title, tokens=True).update_layout(hoverlabel_align="left")
+    return named(figure, title, per=per).update_layout(hoverlabel_align="left")
 
 
-def named(figure: go.Figure, title: str, *, tokens: bool = False) -> go.Figure:
-    """The figure with a title that is drawn only where it stands alone."""
-    return figure.update_layout(meta={"title": inert(title), "tokens": tokens})
+def named(figure: go.Figure, title: str, *, per: str | None = None) -> go.Figure:
+    """The figure with a title that is drawn only where it stands alone. A script reads from `meta`
+    whether a picked token is marked in it, and what its columns are."""
+    return figure.update_layout(meta={"title": inert(title), "per": per})
 
 
 def _short(text: str) -> str:

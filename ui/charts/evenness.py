@@ -40,7 +40,7 @@ def evenness_figure(run: Run, *, per: str = "token") -> go.Figure:
     top = 1.08 * max(float(np.log(k)), float(values.max(initial=0.0)), 0.1)
     figure.update_yaxes(title="entropy (nats)", range=[0, top])
     dress(figure, height=290, margin=(48, 8, 8, 30))
-    return along(figure, title="Entropy of the gate", count=len(values))
+    return along(figure, title="Entropy of the gate", count=len(values), per=per)
 
 
 def evenness_table(run: Run, *, per: str = "token") -> Table:

@@ -56,15 +56,21 @@ def map_figure(grid: Grid, part: Map, expert: int) -> go.Figure:
     """One expert's values, or with `WINNER` who leads."""
     if expert == WINNER:
         figure, said = _winners(grid, part), f"largest {grid.what}"
+        adapters = zip(map(letter_of, grid.places), grid.experts, strict=True)
+        who = ": " + ", ".join(map(" ".join, adapters))
     else:
-        figure, said = _values(grid, part, expert), f"{grid.what} of {grid.experts[expert]}"
+        figure, said, who = (
+            _values(grid, part, expert),
+            f"{grid.what} of {grid.experts[expert]}",
+            "",
+        )
     gap = 1 if len(part.cells) <= GAPS else 0
     figure.update_traces(xgap=gap, ygap=1)
     figure.update_yaxes(title=part.upwards, tickfont_size=10)
     height = 110 + max(9 * len(part.rows), LOWEST)
     dress(figure, height=height, grid=False, margin=(48, 8, 8, 30))
-    title = f"{said[0].upper()}{said[1:]}, {part.where}"
-    return along(figure, title=title, count=len(part.cells))
+    title = f"{said[0].upper()}{said[1:]}, {part.where}{who}"
+    return along(figure, title=title, count=len(part.cells), per=grid.per)
 
 
 def map_table(grid: Grid, part: Map, expert: int) -> Table:

@@ -26,7 +26,7 @@ READ = (
     '<p class="caption">In the first three pictures a square is one place of the model at one '
     "token. Its colour is that of the adapter that leads there (grey: none stands out); with one "
     "adapter chosen, the fuller the square, the more it did. Blank: it has nothing there. "
-    "Contribution: how far it moved the model's outputs; weight: what the gate gave it.</p>"
+    "Contribution: how far it moved the model's outputs; weight: its share of the gate.</p>"
 )
 WHOEVER = "whoever leads"
 AGAINST = (
@@ -63,8 +63,6 @@ class Layout:
     json: Download
     held: gr.State
     """The run that is shown, an `Inspected`."""
-    picked: gr.State
-    """Index of the picked token, or None."""
     pinned: gr.State
     """A `Run` or None."""
 
@@ -78,7 +76,7 @@ class Layout:
         """What another run changes."""
         drawn = [part for one in self.pictures.values() for part in one.shown]
         head = [self.source, self.pin, self.head, self.notice, self.view, self.token, self.player]
-        states = [self.held, self.picked, self.body, self.marks]
+        states = [self.held, self.body, self.marks]
         return [*head, *states, *self.controls, *drawn, *self.compared]
 
     @property
@@ -133,7 +131,6 @@ def lay_out() -> Layout:
         npz=npz,
         json=json,
         held=gr.State(None),
-        picked=gr.State(None),
         pinned=gr.State(None),
     )
 

@@ -25,9 +25,9 @@ function markFigure(one, at) {
 }
 
 // The first token in the column that was clicked.
-function heard(event) {
+function heard(one, event) {
   const number = event.points[0].pointNumber;
-  const index = props.value.at.indexOf(Array.isArray(number) ? number[1] : number);
+  const index = props.value.at[one.layout.meta.per].indexOf(Array.isArray(number) ? number[1] : number);
   if (index >= 0) trigger('select', { index, run: props.value.run });
 }
 
@@ -36,10 +36,11 @@ function mark() {
   for (const one of figures()) {
     one.setAttribute('role', 'img');
     one.setAttribute('aria-label', one.layout.meta.title.replace(/&lt;/g, '<').replace(/&gt;/g, '>').replace(/&amp;/g, '&'));
-    if (!one.layout.meta.tokens) continue;
-    if (!one.dataset.heard) one.on('plotly_click', heard);
+    const { per } = one.layout.meta;
+    if (!per) continue;
+    if (!one.dataset.heard) one.on('plotly_click', (event) => heard(one, event));
     one.dataset.heard = '1';
-    markFigure(one, token === null ? undefined : at[token]);
+    markFigure(one, token === null ? undefined : at[per][token]);
   }
   for (const node of room().querySelectorAll('#inspect-answer .token')) {
     if (Number(node.dataset.index) === token) node.setAttribute('aria-pressed', 'true');

@@ -9,7 +9,7 @@ from typing import Any
 import gradio as gr
 
 from ..charts.run import Run
-from ..charts.spans import spans_of
+from ..charts.spans import PER, spans_of
 from ..parts.events import PLAIN
 
 TEMPLATE = '<span hidden aria-hidden="true"></span>'
@@ -26,7 +26,8 @@ def marks(**options: Any) -> gr.HTML:
     )
 
 
-def marks_of(run: Run | None, name: str, token: int | None, per: str = "token") -> dict[str, Any]:
-    """Which token is picked, and in which column of the pictures each token stands."""
-    at = () if run is None else spans_of(run.pieces, per).at
-    return {"run": name, "token": token, "at": list(at)}
+def marks_of(run: Run | None, name: str, token: int | None) -> dict[str, Any]:
+    """Which token is picked, and in which column each token stands, whatever a column is: a picture
+    says itself what its columns are."""
+    pieces = () if run is None else run.pieces
+    return {"run": name, "token": token, "at": {per: list(spans_of(pieces, per).at) for per in PER}}

@@ -26,6 +26,8 @@ TEMPLATE = """
   </div>
   <div class="growth" aria-hidden="true"></div>
   <ol class="so-far" aria-label="Share of each adapter so far"></ol>
+  <p class="caption">Each adapter's share of what all of them did, from the first token to this one.
+  </p>
 </div>
 """
 

@@ -20,7 +20,6 @@ from ..session.quota import quota_of
 from .cuts import CUTS, Choice, seen
 from .files import write_page, write_table
 from .layout import Layout, lay_out
-from .marks import marks_of
 from .sources import ASKED, Inspected, Sources
 from .updates import against, figures, opened, sides_of, token_update
 from .words import PICK
@@ -75,27 +74,24 @@ class Handlers:
     def on_choice(self, names: Sequence[str]):
         """A handler that draws the pictures of these names anew."""
 
-        def on_choice(held: Inspected | None, picked: int | None, pinned: Run | None, *values):
+        def on_choice(held: Inspected | None, pinned: Run | None, *values):
             choice, opens = self.split(values)
-            run = None if held is None else held.run
-            found = seen(run, choice)
-            if held is None or found is None:
-                return {self.ui.picked: picked}
+            found = seen(None if held is None else held.run, choice)
+            if found is None:
+                return {self.ui.pinned: pinned}
             shown = figures(self.ui, found, opens, names=names)
             if "loads" in names:
                 shown |= against(self.ui, found, pinned, open=opens[-1])
-            if "entropy" in names:
-                shown[self.ui.marks] = marks_of(run, held.name, picked, found.grid.per)
             return shown
 
         return on_choice
 
-    def on_pick(self, held: Inspected | None, per: str | None, event: gr.EventData):
+    def on_pick(self, held: Inspected | None, event: gr.EventData):
         """A token was picked: in the answer, by playback, or in a picture."""
         index = number_in(event, "index")
         if held is None or text_in(event, "run") != held.name:
             return {self.ui.token: PICK}
-        return token_update(self.ui, held, index, per or "token")
+        return token_update(self.ui, held, index)
 
     def on_fold(self, n: int):
         """A handler that fills the table of picture n, which is unfolded."""
@@ -185,10 +181,10 @@ def _connect(ui: Layout, handlers: Handlers, here: gr.Tab, shared: Shared) -> No
     }
     for control, names in chosen.items():
         shown: list[Any] = [part for name in names for part in ui.pictures[name].shown]
-        shown += [ui.picked, ui.marks, *ui.compared]
+        shown += ui.compared
         control.input(  # type: ignore[attr-defined]
             handlers.on_choice(names),
-            [ui.held, ui.picked, *rest],
+            [ui.held, *rest],
             shown,
             trigger_mode="always_last",
             **QUIET,
@@ -196,8 +192,8 @@ def _connect(ui: Layout, handlers: Handlers, here: gr.Tab, shared: Shared) -> No
     for view in (ui.view, ui.player, ui.marks):
         view.select(
             handlers.on_pick,
-            [ui.held, per],
-            [ui.token, ui.picked, ui.marks],
+            ui.held,
+            [ui.token, ui.marks],
             trigger_mode="always_last",
             queue=False,
             **QUIET,

@@ -51,7 +51,6 @@ def opened(
     run, found = held.run, seen(held.run, choice)
     shown: dict[Any, Any] = {
         ui.held: held,
-        ui.picked: None,
         ui.source: gr.Dropdown(choices=list(choices), value=held.source if choices else None),
         ui.player: player_of(run, held.name),
         ui.marks: marks_of(run, held.name, None),
@@ -67,8 +66,6 @@ def opened(
     shown |= {ui.view: view_of_run(run, held.name)}
     if found is None:
         return shown | {part: None for one in ui.pictures.values() for part in [one.plot]}
-    per = found.grid.per
-    shown |= {ui.marks: marks_of(run, held.name, None, per)}
     names = [cut.name for cut in CUTS]
     return {**shown, **_controls(ui, found), **figures(ui, found, opens, names=names)}
 
@@ -88,7 +85,7 @@ def figures(
 
 def against(ui: Layout, found: Seen | None, pinned: Run | None, *, open: bool) -> dict[Any, Any]:
     """The pinned run beside the one that is shown."""
-    label = "Pin this run" if pinned is None else "Let go of the pinned run"
+    label = "Pin this run" if pinned is None else "Unpin"
     shown = {ui.pin: gr.Button(label), ui.both: gr.Column(visible=pinned is not None)}
     if pinned is None or found is None:
         return {**shown, ui.sides: "", **ui.against.drawn(None, None)}
@@ -111,13 +108,13 @@ def sides_of(found: Seen, pinned: Run | None) -> Both:
     return Both((first, Side("pinned run", loads_of(other, what=what, before=met))), what)
 
 
-def token_update(ui: Layout, held: Inspected, index: int | None, per: str) -> dict[Any, Any]:
+def token_update(ui: Layout, held: Inspected, index: int | None) -> dict[Any, Any]:
     """One token, in words and marked; the hint where there is no such token."""
     run = held.run
     if run is None or index is None or not 0 <= index < len(run.pieces):
         return {ui.token: PICK}
-    shown = {ui.token: token_html(run, index, closable=False), ui.picked: index}
-    return {**shown, ui.marks: marks_of(run, held.name, index, per)}
+    told = token_html(run, index, closable=False)
+    return {ui.token: told, ui.marks: marks_of(run, held.name, index)}
 
 
 def _controls(ui: Layout, found: Seen) -> dict[Any, Any]:
