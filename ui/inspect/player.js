@@ -78,7 +78,16 @@ function go(i) {
   for (const node of room().querySelectorAll('.tokens .token')) {
     node.classList.toggle('ahead', timer !== null && Number(node.dataset.index) > at);
     node.classList.toggle('playing', timer !== null && Number(node.dataset.index) === at);
+    if (node.classList.contains('playing')) follow(node);
   }
+}
+
+// A long answer scrolls within itself; the page stays where it is.
+function follow(node) {
+  const text = node.parentElement;
+  const here = node.getBoundingClientRect();
+  const box = text.getBoundingClientRect();
+  if (here.top < box.top || here.bottom > box.bottom) text.scrollTop += here.top - box.top - box.height / 3;
 }
 
 function pause() {
