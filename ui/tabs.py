@@ -3,9 +3,13 @@
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from .ask.downloads import write_files
+from .ask.examples import read_run, recorded_files
 from .ask.tab import tab as ask
 from .batch.tab import tab as batch
 from .compare.tab import tab as compare
+from .inspect.sources import Sources
+from .inspect.tab import tab as inspect
 from .pool.tab import tab as pool
 from .results.tab import tab as results
 
@@ -14,9 +18,16 @@ if TYPE_CHECKING:
 
     from .parts.shared import Shared
 
+
+def runs() -> Sources:
+    """Where Inspect has runs from: those that Ask recorded, and the files that it writes."""
+    return Sources(recorded_files(), read_run, write_files)
+
+
 TABS: "tuple[Callable[[Ramole, Shared], None], ...]" = (
     ask,
     lambda ramole, shared: compare(ramole),
+    lambda ramole, shared: inspect(ramole, shared, runs()),
     lambda ramole, shared: pool(ramole),
     lambda ramole, shared: batch(ramole),
     lambda ramole, shared: results(),

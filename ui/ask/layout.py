@@ -11,7 +11,7 @@ from gradio.components import Component
 from ..charts.tokens import token_view
 from ..parts.choices import choices
 from ..parts.downloads import Download, download
-from ..parts.events import PLAIN
+from ..parts.events import PLAIN, QUIET
 from ..parts.fields import k_field, length_field, method_field
 from ..parts.shared import Shared
 from .conversation import conversation_view
@@ -31,6 +31,8 @@ HELD = '<p class="notice quiet" role="status"></p>'
 IN_SIGHT = 6
 """Recorded runs that are not folded away."""
 MORE = "More prompts to try"
+INSPECT = "() => document.querySelector('#inspect-tab-button')?.click()"
+"""Opens the tab Inspect, which shows the answer in sight."""
 DROP = "drop oldest turns that no longer fit"
 
 
@@ -253,6 +255,8 @@ def _outcome() -> tuple[Outcome, TokenPanel]:
             with gr.Row(elem_id="downloads", visible=False) as downloads:
                 npz = download("Trace as .npz", "trace-npz", min_width=120)
                 json = download("Trace as .json", "trace-json", min_width=120)
+            inspect = gr.Button("Inspect this run", size="sm", elem_id="inspect-run", min_width=100)
+            inspect.click(None, js=INSPECT, **QUIET)
     shown = Outcome(
         talk, notice, view, beside_column, beside, found, timing, takeaway, downloads, npz, json
     )

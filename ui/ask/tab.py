@@ -37,7 +37,7 @@ log = logging.getLogger(__name__)
 RUNNING = "An answer is on its way."
 
 
-def tab(ramole: "Ramole", shared: Shared) -> None:
+def tab(ramole: "Ramole", shared: Shared | None = None) -> None:
     """Build the tab inside the Blocks that is open."""
     recorded = recorded_files()
     with gr.Tab("Ask", id="ask", elem_id="ask-tab") as ask_tab:

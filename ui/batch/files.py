@@ -7,6 +7,7 @@ from pathlib import Path
 from ramole_core import BadRow
 
 from ..parts.downloads import fresh_folder
+from ..parts.spreadsheet import inert_cell
 from .picture import finite
 from .run import BatchRun, RowRun
 
@@ -15,8 +16,6 @@ COLUMNS = (
     *("similarities", "finish_reason", "prompt_tokens", "new_tokens", "seconds"),
     *("first_token_seconds", "error", "row"),
 )
-FORMULA = ("=", "+", "-", "@", "\t", "\r")
-"""A spreadsheet would run a cell that begins so."""
 
 
 def write_results(run: BatchRun, *, into: Path | None = None) -> tuple[Path, Path]:
@@ -75,6 +74,4 @@ def _cell(value: object) -> object:
         value = "|".join("" if item is None else str(item) for item in value)
     elif isinstance(value, dict):
         value = json.dumps(value, ensure_ascii=False)
-    if isinstance(value, str) and value.startswith(FORMULA):
-        return "'" + value
-    return value
+    return inert_cell(value)

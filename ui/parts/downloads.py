@@ -11,6 +11,7 @@ from pathlib import Path
 from shutil import rmtree
 
 import gradio as gr
+from gradio.components import Component
 from gradio.utils import get_upload_folder
 
 from .events import QUIET
@@ -44,7 +45,11 @@ def download(label: str, name: str, *, min_width: int) -> Download:
     return Download(seen, behind(label, f"{name}-file"))
 
 
-def connect(downloads: Sequence[Download], make: Callable, inputs: gr.State | None = None) -> None:
+def connect(
+    downloads: Sequence[Download],
+    make: Callable,
+    inputs: Component | Sequence[Component] | None = None,
+) -> None:
     """Each button calls `make`, which gives a path for every one of them, and takes its own."""
     for one in downloads:
         files = [each.file for each in downloads]

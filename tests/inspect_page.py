@@ -1,0 +1,32 @@
+"""`python -m tests.inspect_page`: the head, Ask and Inspect over a fake system, as a server."""
+
+import os
+from pathlib import Path
+
+import gradio as gr
+
+from tests.ask_page import record
+from tests.fake_ramole import FakeRamole
+from ui import header, tabs
+from ui.ask import examples, tab as ask
+from ui.inspect import tab as inspect
+from ui.parts.shared import Shared
+from ui.serve import serve
+
+
+def main() -> None:
+    folder = Path(os.environ["RECORDED"])
+    record(folder)
+    examples.FOLDER = folder
+    ramole = FakeRamole(pause=0.01)
+    with gr.Blocks(title="RAMoLE", analytics_enabled=False) as page:
+        header.header(ramole)
+        shared = Shared.build()
+        with gr.Tabs(selected="ask"):
+            ask.tab(ramole, shared)
+            inspect.tab(ramole, shared, tabs.runs())
+    serve(page, ramole)
+
+
+if __name__ == "__main__":
+    main()

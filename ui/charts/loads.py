@@ -1,0 +1,177 @@
+"""How much each expert did in an answer, and two answers side by side.
+
+Pure functions: a run -> loads -> a plotly figure, with a table twin.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+import plotly.graph_objects as go
+from plotly.subplots import make_subplots
+
+from ramole_core import mean_contribution, mean_weights
+
+from .along import inert, named
+from .palette import ink_of, letter_of, places_of
+from .plots import GREY, Table, dress
+from .run import Run, led_by, strongest
+
+NOTHING = 5e-5
+"""A mean share below this is none."""
+LED = "tokens led"
+
+
+@dataclass(frozen=True)
+class Load:
+    """One expert in one answer."""
+
+    name: str
+    place: int
+    """Its number for letter and colour."""
+    led: float
+    """Share of the tokens in which it leads."""
+    mean: float
+    """Mean contribution over all tokens, layers and modules, or mean weight over the modules that
+    it has."""
+    share: float
+    """Of that of all experts, the mean over the tokens."""
+
+    @property
+    def said(self) -> str:
+        """In words, where it did little: empty otherwise."""
+        if self.share < NOTHING:
+            return "not used in this answer"
+        return "" if self.led else "never leads"
+
+    @property
+    def title(self) -> str:
+        """`A dart`."""
+        return f"{letter_of(self.place)} {self.name}"
+
+
+@dataclass(frozen=True)
+class Side:
+    """The loads of one of two answers that are compared."""
+
+    title: str
+    loads: tuple[Load, ...]
+
+
+def loads_of(
+    run: Run, *, what: str = "contribution", before: Sequence[str] = ()
+) -> tuple[Load, ...]:
+    """Of each expert, by what it contributed or by its weight (alone, in a run from before
+    contributions were measured); `before`: adapters of another run that keep their letters."""
+    names, contribution = run.experts, run.contribution
+    if not names or not len(run.shares):
+        return ()
+    if contribution is None or what == "weight":
+        means = mean_weights(run.gates, run.present)
+        total = np.abs(means).sum(-1, keepdims=True)
+        shares = np.divide(np.abs(means), total, out=np.zeros_like(means), where=total > 0)
+    else:
+        means, shares = mean_contribution(contribution), run.shares
+    led = led_by([strongest(row) for row in shares], len(names))
+    places = places_of(names, before) if before else run.places
+    rows = zip(names, places, led, means.mean(0), shares.mean(0), strict=True)
+    return tuple(Load(n, place, led, float(m), float(s)) for n, place, led, m, s in rows)
+
+
+def loads_figure(sides: Sequence[Side], *, what: str = "contribution") -> go.Figure:
+    """For each expert the share of tokens that it led, and its mean contribution; with two sides a
+    pair of bars, the second one hatched."""
+    titles = titles_of(sides)
+    heads = [LED, f"mean {what}"]
+    figure = make_subplots(2, 1, vertical_spacing=0.2, subplot_titles=heads)
+    for n, side in enumerate(sides):
+        by_name = {load.name: load for load in side.loads}
+        there = [by_name.get(name) for name in titles]
+        for row, values in enumerate((_led(there), _means(there)), 1):
+            figure.add_bar(
+                x=values,
+                y=list(titles.values()),
+                orientation="h",
+                marker={
+                    "color": [ink_of(load.place).colour if load else GREY for load in there],
+                    "pattern": {"shape": "/" if n else "", "size": 6, "solidity": 0.35},
+                },
+                text=[_note(load, row) for load in there],
+                textposition="outside",
+                cliponaxis=False,
+                meta=inert(side.title),
+                hovertemplate="%{y}<br>%{meta}: %{x}<extra></extra>" if len(sides) > 1 else None,
+                name=inert(side.title),
+                showlegend=False,
+                row=row,
+                col=1,
+            )
+    figure.update_annotations(font_size=12)
+    figure.update_yaxes(autorange="reversed", automargin=True, showgrid=False)
+    figure.update_layout(barmode="group", bargap=0.3, bargroupgap=0.12)
+    height = 110 + 2 * (28 + 16 * (len(sides) - 1)) * max(len(titles), 1)
+    dress(figure, height=max(height, 290), margin=(8, 30, 30, 28))
+    figure.update_xaxes(range=[0, 1.3], tickformat=".0%", tickvals=[0, 0.5, 1], row=1)
+    most = max((load.mean for side in sides for load in side.loads), default=1.0)
+    figure.update_xaxes(range=[0, 1.45 * most if most > 0 else 1], nticks=4, row=2)
+    return named(figure, f"Load of each adapter{_against(sides)}")
+
+
+def loads_table(sides: Sequence[Side], *, what: str = "contribution") -> Table:
+    """The twin of `loads_figure`: a row for each expert, `absent` in an answer that had it not."""
+    several = len(sides) > 1
+    heads = [LED, f"mean {what}", "share", "note"]
+    headers = ["adapter"]
+    headers += [f"{side.title}: {head}" if several else head for side in sides for head in heads]
+    rows: list[list[str | float]] = []
+    for name, title in titles_of(sides, plain=True).items():
+        row: list[str | float] = [title]
+        for side in sides:
+            load = {one.name: one for one in side.loads}.get(name)
+            row += _cells(load)
+        rows.append(row)
+    return headers, rows
+
+
+def titles_of(sides: Sequence[Side], *, plain: bool = False) -> dict[str, str]:
+    """Each adapter of any side, once, with its letter; escaped for plotly unless `plain`."""
+    loads = [load for side in sides for load in side.loads]
+    return {load.name: load.title if plain else inert(load.title) for load in loads}
+
+
+def changed(sides: Sequence[Side]) -> str:
+    """What two answers have in common, in one sentence."""
+    for first, second in pairwise(sides):
+        names, others = ({load.name for load in side.loads} for side in (first, second))
+        both = sorted(names & others)
+        if not both:
+            return "The two runs have no adapter in common."
+        return f"In both runs: {', '.join(both)}; letter and colour are the same."
+    return ""
+
+
+def _cells(load: Load | None) -> list[str | float]:
+    if load is None:
+        return ["absent", "absent", "absent", ""]
+    return [round(load.led, 3), round(load.mean, 5), round(load.share, 3), load.said]
+
+
+def _led(loads: Sequence[Load | None]) -> list[float | None]:
+    return [load and round(load.led, 4) for load in loads]
+
+
+def _means(loads: Sequence[Load | None]) -> list[float | None]:
+    return [load and round(load.mean, 6) for load in loads]
+
+
+def _note(load: Load | None, row: int) -> str:
+    if load is None:
+        return "absent"
+    if row == 2:
+        return f"{load.mean:.4f}"
+    return load.said or f"{100 * load.led:.0f} %"
+
+
+def _against(sides: Sequence[Side]) -> str:
+    return f": {' against '.join(side.title for side in sides)}" if len(sides) > 1 else ""

@@ -1,0 +1,120 @@
+"""The pictures of a run: what each is called, what to look for, its figure and its table."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import plotly.graph_objects as go
+
+from ..charts.evenness import evenness_figure, evenness_table
+from ..charts.grid import WHAT, Grid, grid_of
+from ..charts.heat import WINNER, Map, map_figure, map_table, one_layer, one_module, whole
+from ..charts.loads import Side, loads_figure, loads_of, loads_table
+from ..charts.plots import Table
+from ..charts.run import Run
+from ..charts.spans import PER
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What is chosen for the pictures, as gradio hands it over."""
+
+    what: str | None = WHAT[0]
+    per: str | None = PER[0]
+    expert: int | None = WINNER
+    layer: float | None = None
+    module: str | None = None
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A run with a choice that fits it."""
+
+    run: Run
+    grid: Grid
+    expert: int
+    layer: int
+    module: str
+
+    @property
+    def side(self) -> Side:
+        """Its loads, under a title."""
+        return Side("this run", loads_of(self.run, what=self.grid.what))
+
+
+@dataclass(frozen=True)
+class Cut:
+    """One picture, with its twin."""
+
+    name: str
+    title: str
+    look: str
+    """What to look for."""
+    figure: Callable[[Seen], go.Figure]
+    table: Callable[[Seen], Table]
+
+
+def seen(run: Run | None, choice: Choice) -> Seen | None:
+    """The run as it is to be shown; None where no adapter was at work. What the run has not got
+    gives way to what it has."""
+    if run is None:
+        return None
+    what = choice.what if choice.what in WHAT else WHAT[0]
+    grid = grid_of(run, what=what, per=choice.per if choice.per in PER else PER[0])
+    if grid is None:
+        return None
+    wanted = choice.layer
+    layer = grid.layers[len(grid.layers) // 2]
+    if isinstance(wanted, int | float) and wanted == wanted:
+        layer = min(grid.layers, key=lambda one: abs(one - wanted))
+    module = choice.module if choice.module in grid.modules else grid.modules[0]
+    expert = choice.expert if choice.expert in range(len(grid.experts)) else WINNER
+    return Seen(run, grid, WINNER if expert is None else expert, layer, module)
+
+
+def _map(name: str, title: str, look: str, part: Callable[[Seen], Map]) -> Cut:
+    return Cut(
+        name,
+        title,
+        look,
+        lambda seen: map_figure(seen.grid, part(seen), seen.expert),
+        lambda seen: map_table(seen.grid, part(seen), seen.expert),
+    )
+
+
+LAYERS = _map(
+    "layers",
+    "All layers",
+    "Look for bands: layers in which one adapter leads from the first token to the last, and for "
+    "tokens at which the lead changes in many layers at once.",
+    lambda seen: whole(seen.grid),
+)
+LAYER = _map(
+    "layer",
+    "One layer",
+    "Look for modules that never change hands, and for rows that stay blank because the adapter "
+    "does not have that module.",
+    lambda seen: one_layer(seen.grid, seen.layer),
+)
+MODULE = _map(
+    "module",
+    "One module",
+    "Look for the height at which it matters: early layers (below), late ones (above), or all.",
+    lambda seen: one_module(seen.grid, seen.module),
+)
+LOADS = Cut(
+    "loads",
+    "Load of each adapter",
+    "Look for an adapter that was found and then hardly used, and for one that leads no token and "
+    "still contributes to many.",
+    lambda seen: loads_figure([seen.side], what=seen.grid.what),
+    lambda seen: loads_table([seen.side], what=seen.grid.what),
+)
+ENTROPY = Cut(
+    "entropy",
+    "How even the gate was",
+    "Look for dips, where one adapter has nearly all the weight (0: all of it), and for tokens "
+    "near the dashed line, where all adapters weigh the same.",
+    lambda seen: evenness_figure(seen.run, per=seen.grid.per),
+    lambda seen: evenness_table(seen.run, per=seen.grid.per),
+)
+CUTS = (LAYERS, LAYER, MODULE, LOADS, ENTROPY)

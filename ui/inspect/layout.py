@@ -1,0 +1,172 @@
+"""Where the run, its tokens, the playback and the pictures stand."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import gradio as gr
+from gradio.components import Component
+
+from ..charts.grid import WHAT
+from ..charts.heat import WINNER
+from ..charts.spans import PER
+from ..charts.tokens import token_view
+from ..parts.downloads import Download, download
+from ..parts.events import PLAIN
+from .cuts import ENTROPY, LAYER, LAYERS, LOADS, MODULE, Cut
+from .marks import marks
+from .picture import Picture, picture
+from .player import player
+from .words import PICK
+
+LEAD = (
+    '<p class="quiet">One answer, taken apart: which adapter did how much, at which token, in '
+    "which layer of the model.</p>"
+)
+READ = (
+    '<p class="caption">In the first three pictures a square is one place of the model at one '
+    "token. Its colour is that of the adapter that leads there (grey: none stands out); with one "
+    "adapter chosen, the fuller the square, the more it did. Blank: it has nothing there. "
+    "Contribution: how far it moved the model's outputs; weight: its share of the gate.</p>"
+)
+WHOEVER = "whoever leads"
+AGAINST = (
+    "Look for adapters that one run leans on and the other hardly touches. The hatched bars are "
+    "the pinned run's."
+)
+FROM_ASK = "the answer in Ask"
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The tab's components."""
+
+    source: gr.Dropdown
+    pin: gr.Button
+    head: gr.HTML
+    notice: gr.HTML
+    view: gr.HTML
+    token: gr.HTML
+    player: gr.HTML
+    marks: gr.HTML
+    controls: tuple[Component, ...]
+    """What a `Choice` is made of, in its order."""
+    body: gr.Column
+    """All pictures; hidden where there is nothing to draw."""
+    pictures: dict[str, Picture]
+    """By the name of their cut."""
+    both: gr.Column
+    """The pinned run beside this one."""
+    sides: gr.HTML
+    against: Picture
+    html: Download
+    npz: Download
+    json: Download
+    held: gr.State
+    """The run that is shown, an `Inspected`."""
+    pinned: gr.State
+    """A `Run` or None."""
+
+    @property
+    def opens(self) -> list[gr.State]:
+        """Which tables are unfolded, in the order of the pictures, the comparison last."""
+        return [*(one.open for one in self.pictures.values()), self.against.open]
+
+    @property
+    def all(self) -> list[Any]:
+        """What another run changes."""
+        drawn = [part for one in self.pictures.values() for part in one.shown]
+        head = [self.source, self.pin, self.head, self.notice, self.view, self.token, self.player]
+        states = [self.held, self.body, self.marks]
+        return [*head, *states, *self.controls, *drawn, *self.compared]
+
+    @property
+    def compared(self) -> list[Any]:
+        """What pinning changes."""
+        return [self.pin, self.pinned, self.both, self.sides, *self.against.shown]
+
+
+def lay_out() -> Layout:
+    """Build the tab inside the Blocks that is open."""
+    gr.HTML(LEAD, **PLAIN)
+    with gr.Row(elem_id="inspect-bar", equal_height=False):
+        with gr.Column(scale=3, min_width=300):
+            head = gr.HTML(elem_id="inspect-head", **PLAIN)
+        source = gr.Dropdown([], label="Run", elem_id="inspect-source", min_width=290)
+        pin = gr.Button("Pin this run", elem_id="inspect-pin", min_width=130, size="md")
+    notice = gr.HTML(elem_id="inspect-notice", **PLAIN)
+    with gr.Row(equal_height=False, elem_id="inspect-top"):
+        with gr.Column(scale=7, min_width=300):
+            view = token_view(elem_id="inspect-answer")
+            playback = player(elem_id="inspect-player")
+        with gr.Column(scale=5, min_width=300):
+            token = gr.HTML(PICK, elem_id="inspect-token", **PLAIN)
+    marked = marks(elem_id="inspect-marks")
+    with gr.Column(elem_id="inspect-body") as body:
+        controls, pictures = _pictures()
+    with gr.Column(visible=False, elem_id="inspect-both") as both:
+        gr.HTML("<h2>Beside the pinned run</h2>", **PLAIN)
+        sides = gr.HTML(elem_id="inspect-sides", **PLAIN)
+        against = picture("against", "Loads of both", AGAINST)
+    gr.HTML('<h2 id="inspect-files">Take it all away</h2>', **PLAIN)
+    with gr.Row(elem_classes=["inspect-take"]):
+        html = download("All pictures as one HTML page (5 MB)", "inspect-html", min_width=220)
+        npz = download("Trace as .npz", "inspect-npz", min_width=120)
+        json = download("Trace as .json", "inspect-json", min_width=120)
+    return Layout(
+        source=source,
+        pin=pin,
+        head=head,
+        notice=notice,
+        view=view,
+        token=token,
+        player=playback,
+        marks=marked,
+        controls=controls,
+        body=body,
+        pictures=pictures,
+        both=both,
+        sides=sides,
+        against=against,
+        html=html,
+        npz=npz,
+        json=json,
+        held=gr.State(None),
+        pinned=gr.State(None),
+    )
+
+
+def _pictures() -> tuple[tuple[Component, ...], dict[str, Picture]]:
+    with gr.Row(elem_id="inspect-choice", equal_height=True):
+        expert = gr.Dropdown(
+            [(WHOEVER, WINNER)], value=WINNER, label="Show", elem_id="inspect-expert", min_width=200
+        )
+        what = gr.Radio(
+            list(WHAT),
+            value=WHAT[0],
+            label="Measured by",
+            elem_id="inspect-what",
+            min_width=250,
+        )
+        per = gr.Radio(
+            list(PER),
+            value=PER[0],
+            label="One column for each",
+            elem_id="inspect-per",
+            min_width=220,
+        )
+    gr.HTML(READ, **PLAIN)
+    layer = gr.Slider(0, 1, 0, step=1, label="Layer", elem_id="inspect-layer", render=False)
+    module = gr.Dropdown([], label="Module", elem_id="inspect-module", render=False)
+    built = {LAYERS.name: _built(LAYERS)}
+    with gr.Row(equal_height=False):
+        built[LAYER.name] = _built(LAYER, layer)
+        built[MODULE.name] = _built(MODULE, module)
+    with gr.Row(equal_height=False):
+        built[LOADS.name] = _built(LOADS, column=True)
+        built[ENTROPY.name] = _built(ENTROPY, column=True)
+    return (what, per, expert, layer, module), built
+
+
+def _built(cut: Cut, *controls: Component, column: bool = False) -> Picture:
+    beside = column or bool(controls)
+    return picture(cut.name, cut.title, cut.look, controls=controls, column=beside)

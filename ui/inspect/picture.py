@@ -1,0 +1,85 @@
+"""One picture on the page: heading, what to look for, the plot, files to take away, its table."""
+
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from html import escape
+from typing import Any
+
+import gradio as gr
+from gradio.components import Component
+
+from ..charts.plots import Table
+from ..parts.downloads import Download, download
+from ..parts.events import PLAIN, QUIET
+
+TAKE = """() => {
+  const shown = document.querySelector('#PLOT .js-plotly-plot');
+  if (!shown || !shown.layout || !window.Plotly) return;
+  const { meta, margin } = shown.layout;
+  const layout = {
+    ...shown.layout, paper_bgcolor: '#ffffff', plot_bgcolor: '#ffffff',
+    font: { ...shown.layout.font, color: '#222222' },
+    title: { text: meta.title, x: 0.02, font: { size: 15 } },
+    margin: { ...margin, t: (margin.t || 0) + 34 },
+  };
+  const size = { width: shown.clientWidth, height: shown.clientHeight + 34 };
+  window.Plotly.downloadImage(
+    { data: shown.data, layout, config: {} },
+    { format: 'FORMAT', filename: 'ramole-NAME', scale: 'FORMAT' === 'png' ? 2 : 1, ...size },
+  );
+}"""
+"""Plotly draws the file in the browser: black on white, under its title."""
+
+
+@dataclass(frozen=True)
+class Picture:
+    """Its components."""
+
+    name: str
+    plot: gr.Plot
+    png: gr.Button
+    svg: gr.Button
+    csv: Download
+    fold: gr.Accordion
+    table: gr.Dataframe
+    open: gr.State
+    """Whether the table is unfolded; a folded one is not sent."""
+
+    @property
+    def shown(self) -> list[Component]:
+        """What another run or choice changes."""
+        return [self.plot, self.table]
+
+    def connect(self) -> None:
+        """What needs no server: the plot as a file."""
+        for button, kind in ((self.png, "png"), (self.svg, "svg")):
+            script = TAKE.replace("PLOT", f"inspect-plot-{self.name}").replace("FORMAT", kind)
+            button.click(None, js=script.replace("NAME", self.name), **QUIET)
+
+    def drawn(self, figure: Any, table: Table | None) -> dict[Any, Any]:
+        """Values for what is shown; None: an empty picture, or a folded table."""
+        headers, rows = table or ([], [])
+        value = gr.Dataframe(value=rows, headers=headers) if table else gr.Dataframe(value=[])
+        return {self.plot: figure, self.table: value}
+
+
+def picture(
+    name: str, title: str, look: str, *, controls: Sequence[Component] = (), column: bool = False
+) -> Picture:
+    """Build the picture inside the tab that is open; `controls` are placed below its heading,
+    `column`: as one of several beside each other."""
+    with gr.Column(min_width=320) if column else nullcontext():
+        gr.HTML(f'<h3>{escape(title)}</h3><p class="caption">{escape(look)}</p>', **PLAIN)
+        for control in controls:
+            control.render()
+        plot = gr.Plot(show_label=False, container=False, elem_id=f"inspect-plot-{name}")
+        with gr.Row(elem_classes=["inspect-take"]):
+            png = gr.Button("PNG", size="sm", min_width=60, elem_id=f"inspect-png-{name}")
+            svg = gr.Button("SVG", size="sm", min_width=60, elem_id=f"inspect-svg-{name}")
+            csv = download("CSV", f"inspect-csv-{name}", min_width=60)
+        with gr.Accordion(
+            "These numbers as a table", open=False, elem_id=f"inspect-fold-{name}"
+        ) as f:
+            table = gr.Dataframe(interactive=False, show_label=False, max_height=320)
+    return Picture(name, plot, png, svg, csv, f, table, gr.State(False))

@@ -1,0 +1,64 @@
+"""Playback: the answer token by token, with each adapter's cumulative share so far.
+
+All of it runs in the browser. It never starts by itself; a stop picks the token for all panels, as
+a `select` event whose data are the token's index and the run's name.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+import numpy as np
+
+from ..charts.explained import spell
+from ..charts.palette import ink_of, letter_of
+from ..charts.run import Run
+from ..parts.events import PLAIN
+
+TEMPLATE = """
+<div class="player" hidden>
+  <div class="bar" role="group" aria-label="Playback">
+    <button type="button" class="back" aria-label="One token back">◂</button>
+    <button type="button" class="play">▶ Play</button>
+    <button type="button" class="on" aria-label="One token on">▸</button>
+    <input type="range" min="1" step="1" aria-label="Token of the answer">
+    <span class="where"></span>
+  </div>
+  <div class="growth" aria-hidden="true"></div>
+  <ol class="so-far" aria-label="Share of each adapter so far"></ol>
+  <p class="caption">Each adapter's share of what all of them did, from the first token to this one.
+  </p>
+</div>
+"""
+
+
+def player(**options: Any) -> gr.HTML:
+    """The component; its value is what `player_of` returns."""
+    return gr.HTML(
+        value=player_of(None, ""),
+        html_template=TEMPLATE,
+        js_on_load=(Path(__file__).parent / "player.js").read_text("utf-8"),
+        **PLAIN,
+        **options,
+    )
+
+
+def player_of(run: Run | None, name: str) -> dict[str, Any]:
+    """What the browser plays; nothing where no adapter was at work."""
+    shares = np.zeros((0, 0)) if run is None or not run.experts else run.shares
+    if run is None or not shares.size:
+        return {"run": name, "experts": [], "shares": [], "texts": []}
+    return {
+        "run": name,
+        "experts": [
+            {
+                "letter": letter_of(place),
+                "name": expert,
+                "colour": ink_of(place).colour,
+                "ink": ink_of(place).text,
+            }
+            for expert, place in zip(run.experts, run.places, strict=True)
+        ],
+        "shares": np.round(shares.astype(np.float64), 3).tolist(),
+        "texts": [spell(piece) for piece in run.pieces[: len(shares)]],
+    }

@@ -1,0 +1,211 @@
+"""The tab Inspect: one answer taken apart by layer, module, token and adapter.
+
+Nothing is drawn before the tab is opened, and then only what Ask has not shown it before.
+"""
+
+import secrets
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import gradio as gr
+
+from ramole_core import facts_of
+
+from ..charts.run import Run
+from ..parts import downloads
+from ..parts.errors import one_sentence
+from ..parts.events import QUIET, number_in, text_in
+from ..parts.shared import Shared
+from ..session.quota import quota_of
+from .cuts import CUTS, Choice, seen
+from .files import write_page, write_table
+from .layout import Layout, lay_out
+from .sources import ASKED, Inspected, Sources
+from .updates import against, figures, opened, sides_of, token_update
+from .words import PICK
+
+if TYPE_CHECKING:
+    from ramole_core import Ramole
+
+NONE = "There is nothing to take away: no adapter was at work in this run."
+NO_TRACE = "This run has no trace."
+
+
+def tab(ramole: "Ramole", shared: Shared, sources: Sources) -> None:
+    """Build the tab inside the Blocks that is open."""
+    with gr.Tab("Inspect", id="inspect", elem_id="inspect-tab") as here:
+        ui = lay_out()
+    _connect(ui, Handlers(ramole, ui, sources), here, shared)
+
+
+class Handlers:
+    """What happens on each event of the tab."""
+
+    def __init__(self, ramole: "Ramole", ui: Layout, sources: Sources):
+        self.ramole, self.ui, self.sources = ramole, ui, sources
+        self.call = quota_of(ramole).presence.call
+
+    def on_open(self, asked: Run | None, held: Inspected | None, pinned: Run | None, *values):
+        """The answer in Ask, where it is new; the first recorded run, where there is none."""
+        if held is not None and (asked is None or asked is held.asked):
+            return {self.ui.held: held}
+        return self.show(
+            ASKED if asked is not None else self.sources.start(), asked, pinned, values
+        )
+
+    def on_source(
+        self, source: int | None, asked: Run | None, held: Inspected | None, pinned, *values
+    ):
+        """Another run is chosen by name."""
+        if not isinstance(source, int) or self.sources.run(source, asked) is None:
+            return {self.ui.held: held}
+        return self.show(source, asked, pinned, values)
+
+    def show(self, source: int, asked: Run | None, pinned: Run | None, values: Sequence[Any]):
+        """Everything about a run; `values` of the controls, then which tables are unfolded."""
+        with one_sentence():
+            run = self.sources.run(source, asked)
+            held = Inspected(run, secrets.token_hex(4), source, asked)
+            choice, opens = self.split(values)
+            chosen = Choice(choice.what, choice.per)  # layer and module are another run's
+            choices = self.sources.choices(asked)
+            return opened(self.ui, held, chosen, choices=choices, pinned=pinned, opens=opens)
+
+    def on_choice(self, names: Sequence[str]):
+        """A handler that draws the pictures of these names anew."""
+
+        def on_choice(held: Inspected | None, pinned: Run | None, *values):
+            choice, opens = self.split(values)
+            found = seen(None if held is None else held.run, choice)
+            if found is None:
+                return {self.ui.pinned: pinned}
+            shown = figures(self.ui, found, opens, names=names)
+            if "loads" in names:
+                shown |= against(self.ui, found, pinned, open=opens[-1])
+            return shown
+
+        return on_choice
+
+    def on_pick(self, held: Inspected | None, event: gr.EventData):
+        """A token was picked: in the answer, by playback, or in a picture."""
+        index = number_in(event, "index")
+        if held is None or text_in(event, "run") != held.name:
+            return {self.ui.token: PICK}
+        return token_update(self.ui, held, index)
+
+    def on_fold(self, n: int):
+        """A handler that fills the table of picture n, which is unfolded."""
+
+        def on_fold(held: Inspected | None, pinned: Run | None, *values):
+            choice, _ = self.split(values)
+            found = seen(None if held is None else held.run, choice)
+            part = [*self.ui.pictures.values(), self.ui.against][n]
+            if found is None:
+                return {part.open: True}
+            if part is self.ui.against:
+                return {part.open: True, **against(self.ui, found, pinned, open=True)}
+            opens = [k == n for k in range(len(self.ui.opens))]
+            shown = figures(self.ui, found, opens, names=[part.name])
+            return {part.open: True, part.table: shown[part.table]}
+
+        return on_fold
+
+    def on_pin(self, held: Inspected | None, pinned: Run | None, *values):
+        """This run is pinned; a second press lets go of what is pinned."""
+        choice, opens = self.split(values)
+        run = None if held is None else held.run
+        kept = None if pinned is not None else run
+        found = seen(run, choice)
+        return {self.ui.pinned: kept, **against(self.ui, found, kept, open=opens[-1])}
+
+    def on_table(self, name: str):
+        """A handler that gives the table of this picture as a file."""
+
+        def on_table(held: Inspected | None, pinned: Run | None, *values):
+            with one_sentence():
+                found = self.found(held, values)
+                if name == self.ui.against.name:
+                    return str(write_table(name, sides_of(found, pinned).table))
+                cut = next(cut for cut in CUTS if cut.name == name)
+                return str(write_table(name, cut.table(found)))
+
+        return on_table
+
+    def on_page(self, held: Inspected | None, pinned: Run | None, *values):
+        """All pictures as one page."""
+        with one_sentence():
+            found = self.found(held, values)
+            both = () if pinned is None else sides_of(found, pinned).sides
+            return str(write_page(found, both))
+
+    def on_trace(self, request: gr.Request, held: Inspected | None):
+        """The trace as files, with what was asked and what answered."""
+        run = None if held is None else held.run
+        if run is None or run.answer.trace is None:
+            raise gr.Error(NO_TRACE, print_exception=False)
+        with one_sentence():
+            facts = None  # of a recorded run nobody knows what this server has
+            if not run.title:
+                with self.call(request) as visitor:
+                    names, owner = run.answer.adapters, visitor.owner
+                    facts = facts_of(self.ramole, adapters=names, owner=owner)
+            return tuple(str(path) for path in self.sources.write(run, facts=facts))
+
+    def found(self, held: Inspected | None, values: Sequence[Any]):
+        """The run as it is shown; a gr.Error where there is nothing to see."""
+        shown = seen(None if held is None else held.run, self.split(values)[0])
+        if shown is None:
+            raise gr.Error(NONE, print_exception=False)
+        return shown
+
+    def split(self, values: Sequence[Any]) -> tuple[Choice, list[bool]]:
+        """The values of the controls, and which tables are unfolded."""
+        count = len(self.ui.controls)
+        return Choice(*values[:count]), [bool(one) for one in values[count:]]
+
+
+def _connect(ui: Layout, handlers: Handlers, here: gr.Tab, shared: Shared) -> None:
+    """Every event of the tab with its handler."""
+    what, per, expert, layer, module = ui.controls
+    rest = [ui.pinned, *ui.controls, *ui.opens]
+    here.select(handlers.on_open, [shared.run, ui.held, *rest], ui.all, **QUIET)
+    ui.source.input(handlers.on_source, [ui.source, shared.run, ui.held, *rest], ui.all, **QUIET)
+
+    every, maps = [cut.name for cut in CUTS], ["layers", "layer", "module"]
+    chosen = {
+        what: [*maps, "loads"],
+        per: every,
+        expert: maps,
+        layer: ["layer"],
+        module: ["module"],
+    }
+    for control, names in chosen.items():
+        shown: list[Any] = [part for name in names for part in ui.pictures[name].shown]
+        shown += ui.compared
+        control.input(  # type: ignore[attr-defined]
+            handlers.on_choice(names),
+            [ui.held, *rest],
+            shown,
+            trigger_mode="always_last",
+            **QUIET,
+        )
+    for view in (ui.view, ui.player, ui.marks):
+        view.select(
+            handlers.on_pick,
+            ui.held,
+            [ui.token, ui.marks],
+            trigger_mode="always_last",
+            queue=False,
+            **QUIET,
+        )
+    ui.pin.click(handlers.on_pin, [ui.held, *rest], ui.compared, **QUIET)
+
+    for n, part in enumerate([*ui.pictures.values(), ui.against]):
+        part.connect()
+        taken: list[Any] = [part.open, *part.shown]
+        taken += ui.compared if part is ui.against else []
+        part.fold.expand(handlers.on_fold(n), [ui.held, *rest], list(dict.fromkeys(taken)), **QUIET)
+        part.fold.collapse(lambda: False, None, part.open, queue=False, **QUIET)
+        downloads.connect([part.csv], handlers.on_table(part.name), [ui.held, *rest])
+    downloads.connect([ui.html], handlers.on_page, [ui.held, *rest])
+    downloads.connect([ui.npz, ui.json], handlers.on_trace, ui.held)
