@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from .ask.tab import tab as ask
 from .batch.tab import tab as batch
 from .compare.tab import tab as compare
+from .learn.tab import tab as learn
 from .pool.tab import tab as pool
 from .results.tab import tab as results
 
@@ -20,4 +21,5 @@ TABS: "tuple[Callable[[Ramole, Shared], None], ...]" = (
     lambda ramole, shared: pool(ramole),
     lambda ramole, shared: batch(ramole),
     lambda ramole, shared: results(),
+    lambda ramole, shared: learn(ramole),
 )
