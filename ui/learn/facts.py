@@ -1,6 +1,7 @@
 """The numbers in the textbook's sentences, each taken from a recorded run or a measured file."""
 
 from collections.abc import Iterator
+from math import log
 from pathlib import Path
 from string import Formatter
 
@@ -43,6 +44,7 @@ def _vector_facts() -> Iterator[tuple[str, str]]:
 def _run_facts() -> Iterator[tuple[str, str]]:
     run = gated()
     yield "layers", str(run.gates.shape[1])
+    yield "even", f"{log(len(run.experts)):.2f}"
     for name, index in (("differ", DIFFER), ("agree", AGREE)):
         explained = run.explained[index]
         yield f"{name}_token", word(run.pieces[index])

@@ -60,11 +60,21 @@ def vectors_html() -> str:
     prompt = f'<p class="asked">{escaped(kept.prompt)}</p>'
     return figure(
         prompt + strips,
-        f"The first {MEANING} of {len(kept.vector):,} numbers, a cell each, line by line: blue above "
-        "zero, orange below, the stronger the larger. Compare the rows: one adapter turns facts "
-        "into sentences, the other judges headlines.",
+        f"The first {MEANING} of {len(kept.vector):,} numbers, a cell each, line by line: blue "
+        "above zero, orange below, the stronger the larger. "
+        + " and ".join(
+            f"<code>{escaped(name)}</code> has the prompt's colour in {agreeing(kept, name)}"
+            for name in kept.adapters
+        )
+        + f" of {MEANING} cells.",
         twin=twin,
     )
+
+
+def agreeing(kept: Vectors, name: str) -> int:
+    """In how many of the drawn places the adapter's number has the sign of the prompt's."""
+    pairs = list(zip(kept.vector, kept.adapters[name], strict=True))[:MEANING]
+    return sum((a > 0) == (b > 0) for a, b in pairs)
 
 
 def strip(values: Sequence[float]) -> str:
@@ -101,8 +111,9 @@ def nearest_html() -> str:
     )
     return figure(
         drawn,
-        f"Similarities of the prompt of step 2 to all {len(rows)} adapters. The {K} that are taken "
-        "get a letter and a colour, which they keep in the next steps.",
+        f"The similarity of the prompt of step 2 to all {len(rows)} adapters; the longest bar is "
+        f"the largest. The {K} that are taken get a letter and a colour, and have them again in "
+        "steps 6 and 7.",
     )
 
 
@@ -116,16 +127,18 @@ def judged_html() -> str:
             f"<code>{escaped(one.nearest)}</code>",
             f"{one.similarity:.3f}",
             bar(one.similarity / most, ABOVE, mark=one.threshold / most),
+            f"{one.base_similarity:.3f}",
             f"{one.threshold:.3f}",
             "adapters" if one.decision == "adapters" else "<strong>the base</strong>",
         )
         for one in shown
     ]
-    heads = ("prompt", "nearest", "similarity", "", "threshold", "who answers")
+    heads = ("prompt", "nearest", "its similarity", "", "the base's", "threshold", "who answers")
     return figure(
         table("Who answers", heads, rows),
-        "The bar is the similarity of the nearest adapter, the tick the threshold of this prompt. "
-        "The first lines are the recorded runs; the last three prompts have no adapter in the pool.",
+        "The bar is the similarity of the nearest adapter, the tick the threshold: the similarity "
+        "of the base's vector and a little more. The first lines are recorded runs; for the last "
+        "three prompts there is no adapter in the pool.",
     )
 
 

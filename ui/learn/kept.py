@@ -68,7 +68,7 @@ def vectors() -> Vectors:
     return Vectors(
         raw["prompt"],
         tuple(raw["vector"]),
-        {name: tuple(one) for name, one in raw["adapters"].items()},
+        {name: tuple(raw["adapters"][name]) for name, _ in ranked if name in raw["adapters"]},
         dict(ranked),
         tuple(Judged(text, **told) for text, told in raw["judged"].items()),
     )

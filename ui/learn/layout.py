@@ -91,13 +91,14 @@ def lay_out() -> Layout:
             words = gr.HTML(elem_id="learn-words", **PLAIN)
             picture = gr.HTML(elem_id="learn-picture", **PLAIN)
             with gr.Column(visible=False, elem_id="learn-toy") as toy:
-                with gr.Row():
-                    x = [_slider(f"x, number {n + 1}", -2, 2, 0.5, START[n]) for n in range(3)]
-                with gr.Row() as by_hand:
-                    weights = [
-                        _slider(f"w{n + 1}, weight of adapter {name}", 0, 1, 0.1, WEIGHTS[n])
-                        for n, name in enumerate(("one", "two"))
-                    ]
+                with gr.Column(elem_id="learn-sliders"):
+                    with gr.Row():
+                        x = [_slider(f"x, number {n + 1}", -2, 2, 0.5, START[n]) for n in range(3)]
+                    with gr.Row() as by_hand:
+                        weights = [
+                            _slider(f"w{n + 1}, weight of adapter {name}", 0, 1, 0.1, WEIGHTS[n])
+                            for n, name in enumerate(("one", "two"))
+                        ]
                 toy_view = gr.HTML(elem_id="learn-numbers", **PLAIN)
             with gr.Column(visible=False, elem_id="learn-answer") as answer:
                 tokens = token_view(elem_id="learn-tokens")

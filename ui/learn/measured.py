@@ -1,4 +1,4 @@
-"""What was measured, out of `results/*.json`: scores by method, differences, and what is said of them."""
+"""What was measured, out of `results/*.json`: scores by method, and their differences."""
 
 import json
 from dataclasses import dataclass

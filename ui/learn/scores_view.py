@@ -1,4 +1,4 @@
-"""Step 10 as a picture: mean scores with their intervals, and what can be said of the differences."""
+"""Step 10 as a picture: mean scores with their intervals, and what their differences show."""
 
 from pathlib import Path
 
@@ -6,10 +6,17 @@ from ..charts.palette import INKS, NOBODY
 from .frames import figure, table
 from .measured import FITS, HIDDEN, METHODS, RIVALS, Measured, differences, scores
 
-NOT_YET = (
-    "<p>Not measured yet: results/evaluation_dev.json is missing. Results says what makes it.</p>"
-)
+NOT_YET = "<p>Not measured yet; the tab Results says which command does it.</p>"
 OURS = "ramole_plus"
+SCORES = (
+    "Mean score, 0 to 100, with its interval as a line. <code>perfect</code> has the right adapter "
+    "in both columns: so much could be had if it were always there and always found."
+)
+AHEAD = (
+    f"How many points <code>{OURS}</code> is ahead of each rival on the same prompts, with the "
+    "interval. “Cannot be told apart” means just that: these prompts do not show that one of the "
+    "two is better."
+)
 
 
 def scores_html(folder: Path | None = None) -> str:
@@ -26,12 +33,18 @@ def scores_html(folder: Path | None = None) -> str:
         for name in METHODS
         if name in fits or name in hidden
     ]
-    drawn = table("Scores", ("method", "an adapter fits", "it is hidden"), rows)
-    return figure(
-        drawn,
-        "Mean score, 0 to 100, with its interval as a line. <code>perfect</code> is never hidden "
-        "from: it is what could be had if the right adapter were always there and always found.",
-    ) + _told(folder)
+    compared = [
+        (f"<code>{name}</code>", _said(ours), _said(others))
+        for name, ours, others in verdicts(folder)
+    ]
+    return (
+        figure(table("Scores", ("method", "an adapter fits", "it is hidden"), rows), SCORES)
+        + "<h3>Is the method that the page starts with better?</h3>"
+        + figure(
+            table("Differences", ("rival", "an adapter fits", "it is hidden"), compared), AHEAD
+        )
+        + gate_html(folder)
+    )
 
 
 def verdicts(folder: Path | None = None) -> list[tuple[str, Measured | None, Measured | None]]:
@@ -40,32 +53,15 @@ def verdicts(folder: Path | None = None) -> list[tuple[str, Measured | None, Mea
     return [(name, fits.get(name), hidden.get(name)) for name in RIVALS]
 
 
-def _told(folder: Path | None) -> str:
-    rows = [
-        (f"<code>{name}</code>", _said(fits), _said(hidden))
-        for name, fits, hidden in verdicts(folder)
-    ]
-    heads = ("rival", "an adapter fits", "it is hidden")
-    gate = differences(HIDDEN, folder, of="ramole").get("mixture")
-    honest = ""
-    if gate is not None:
-        honest = (
-            "<p>The gate of step 5, <code>ramole</code>, against <code>mixture</code> when the adapter "
-            f"is hidden: {gate.said(signed=True)} points, so it is {gate.verdict}. On this small base "
-            "the trained gate is instructive, but not the best choice.</p>"
-            if gate.verdict != "better"
-            else "<p>When the adapter is hidden, the gate of step 5 beats <code>mixture</code> by "
-            f"{gate.said(signed=True)} points.</p>"
-        )
+def gate_html(folder: Path | None = None) -> str:
+    """How the trained gate does against equal weights, in a sentence; empty where unmeasured."""
+    both = [differences(setting, folder, of="ramole").get("mixture") for setting in (FITS, HIDDEN)]
+    if None in both:
+        return ""
+    fits, hidden = (f"{one.said(signed=True)}, {one.verdict}" for one in both if one)
     return (
-        "<h3>Is the page's own method better?</h3>"
-        + figure(
-            table("Differences", heads, rows),
-            f"How many points <code>{OURS}</code> is ahead of each rival on the same prompts, with the "
-            "interval. “Cannot be told apart” means what it says: that many prompts do not show that "
-            "one of the two is better.",
-        )
-        + honest
+        "<p>And the trained gate of step 5? <code>ramole</code> against <code>mixture</code>, equal"
+        f" weights: {fits}, when an adapter fits; {hidden}, when it is hidden.</p>"
     )
 
 
@@ -80,8 +76,9 @@ def _cell(found: Measured | None, name: str) -> str:
     if found is None:
         return "not measured"
     colour = INKS[4].colour if name == OURS else NOBODY.colour
+    wide = found.high - found.low
     return (
         f'{found.said()}<span class="whisker" aria-hidden="true">'
-        f'<i style="left:{found.low:.1f}%;width:{found.high - found.low:.1f}%;background:{colour}"></i>'
+        f'<i style="left:{found.low:.1f}%;width:{wide:.1f}%;background:{colour}"></i>'
         f'<b style="left:{found.mean:.1f}%;background:{colour}"></b></span>'
     )

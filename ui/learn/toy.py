@@ -1,7 +1,7 @@
-"""A mixture so small that every number can be seen: a layer of 3 x 3, two adapters of rank 2, a gate.
+"""A mixture so small that every number can be seen: a layer, two adapters of rank 2, and a gate.
 
     y = W x + sum_j w_j v_j,   v_j = B_j (A_j x)
-    w = softmax_j(<q, k_j> / sqrt(s)),   q = A_r x,   k_j = B_r^T v_j       (arXiv 2406.16989, eq. 6-11)
+    w = softmax_j(<q, k_j> / sqrt(s)),   q = A_r x,   k_j = B_r^T v_j   (arXiv 2406.16989, eq. 6-11)
 
 Entries are whole or half numbers, so sums and products are exact. Where a root or an exponential
 is taken the result is rounded, and what follows is computed from the rounded number: whoever

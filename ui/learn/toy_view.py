@@ -1,4 +1,4 @@
-"""The toy mixture on the screen: matrices as tables, and each number of y as a sum one can check."""
+"""The toy mixture on the screen: matrices as tables, each number of y as a sum to check."""
 
 from collections.abc import Sequence
 
@@ -54,10 +54,11 @@ def gate_html(found: Toy) -> str:
         column(gate.query, "q"),
     ]
     turned: Matrix = tuple(zip(*B_R, strict=True))
-    keys: list[str] = [matrix(turned, "B<sub>r</sub><sup>T</sup>")]
+    keys: list[str] = []
     for j, key in enumerate(gate.keys):
-        keys += [TIMES if not j else "", column(found.updates[j], sub("v", j + 1)), EQUALS]
-        keys += [column(key, sub("k", j + 1))]
+        keys += ['<span class="then">and</span>'] if j else []
+        keys += [matrix(turned, "B<sub>r</sub><sup>T</sup>"), TIMES]
+        keys += [column(found.updates[j], sub("v", j + 1)), EQUALS, column(key, sub("k", j + 1))]
     total = said(sum(gate.powers))
     rows = "".join(
         f'<tr><th scope="row">{chip_html(j)} Adapter {NAMES[j]}</th>'
@@ -67,7 +68,7 @@ def gate_html(found: Toy) -> str:
         f"<td>{said(gate.powers[j])} / {total} = <b>{said(found.weights[j])}</b></td></tr>"
         for j in range(len(gate.keys))
     )
-    heads = ("adapter", "q · k", "by the root of s = 2", "e to that power", "weight w")
+    heads = ("adapter", "q · k", "divided by √s, s = 2", "e to that power", "weight w")
     head = "".join(f'<th scope="col">{words}</th>' for words in heads)
     table = scroll(
         "The gate, step by step",

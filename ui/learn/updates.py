@@ -10,7 +10,7 @@ from ..charts.plots import Axes, token_figure, token_table
 from ..charts.tokens import view_of_run
 from ..parts.markup import escaped
 from .batch_view import batch_html
-from .facts import facts, filled
+from .facts import facts, filled, word
 from .finding import judged_html, nearest_html, pool_html, vectors_html
 from .frames import figure, table
 from .guess import GUESSES, question_html, reveal_html
@@ -118,23 +118,25 @@ def token_updates(ui: Layout, place: int, picked: int, what: str) -> dict[Any, A
     if place == AGAINST:
         shown = explanation_html(run.explained[index], run.pieces[index])
         caption = (
-            "The ten likeliest next tokens at the place of the picked token, ␣ for a space. The one "
-            "that was taken is framed."
+            "The ten likeliest next tokens at the place of the picked token, ␣ for a space. The "
+            "one that was taken is framed."
         )
         return {
             ui.what: gr.Radio(visible=False),
-            ui.token: token_html(run, index, closable=False),
+            ui.token: f"<h3>Token {index + 1} of {len(run.pieces)}: {word(run.pieces[index])}</h3>",
             ui.plot: gr.Plot(visible=False),
             ui.below: figure(shown, caption),
         }
-    axes = Axes(run.experts, run.answer.trace.layers, run.answer.trace.modules, run.places)
-    parts = {"weight": run.gates[index], "contribution": run.contribution[index]}
+    trace, contribution = run.answer.trace, run.contribution
+    assert trace is not None and contribution is not None  # it was recorded with both
+    axes = Axes(run.experts, trace.layers, trace.modules, run.places)
+    parts = {"weight": run.gates[index], "contribution": contribution[index]}
     named = "contribution" if what == "contributions" else "weight"
     heads, rows = token_table(parts, run.present[index], axes)
     twin = table("Every number", heads, ([str(cell) for cell in row] for row in rows))
     caption = (
         f"A field for each layer (from bottom to top) and module: the stronger the colour, the "
-        f"larger the {named}. White or black: the adapter has nothing there."
+        f"larger the {named}. Empty: the adapter does not change that module."
     )
     return {
         ui.what: gr.Radio(visible=True),

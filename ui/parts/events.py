@@ -1,5 +1,7 @@
 """What every event and HTML component of the page needs: options, scripts, and who sent it."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Literal, TypedDict
 
 import gradio as gr
@@ -38,6 +40,16 @@ def open_page() -> gr.Blocks:
     if page is None:
         raise RuntimeError("No gr.Blocks is open; build the tab inside `with gr.Blocks():`.")
     return page
+
+
+@contextmanager
+def at_root() -> Iterator[None]:
+    """What is made inside hangs on the page itself: beside a tab it would take the place of one."""
+    inside, Context.block = Context.block, open_page()
+    try:
+        yield
+    finally:
+        Context.block = inside
 
 
 def enter_opens(zone: str) -> str:
