@@ -1,5 +1,5 @@
-// "Try it": goes to a live tab, and puts a prompt into its form as if it were typed, so that the
-// browser can undo it. Runs inside gr.HTML with element.
+// "Try it" goes to a live tab, and puts a prompt into its form as if it were typed, so that the browser
+// can undo it; arrow keys walk the list of steps. Runs inside gr.HTML with element.
 const FIELDS = { Ask: '#prompt textarea', Compare: '#compare-prompt textarea' };
 
 function tabNamed(name) {
@@ -32,4 +32,16 @@ element.addEventListener('click', (event) => {
   if (button.dataset.prompt && FIELDS[button.dataset.tab]) {
     fill(FIELDS[button.dataset.tab], button.dataset.prompt, 50);
   }
+});
+
+// Gradio's radio buttons do not know each other, so the list of steps is walked here.
+document.addEventListener('keydown', (event) => {
+  const move = { ArrowDown: 1, ArrowRight: 1, ArrowUp: -1, ArrowLeft: -1 }[event.key];
+  if (!move || !event.target.matches('#learn-steps input')) return;
+  event.preventDefault();
+  const steps = [...document.querySelectorAll('#learn-steps input')];
+  const next = steps[steps.indexOf(event.target) + move];
+  if (!next) return;
+  next.focus();
+  next.click();
 });

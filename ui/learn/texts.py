@@ -11,9 +11,9 @@ TEXTS: dict[str, tuple[str, ...]] = {
         "is added to the text, and the model starts again. What you type is the <b>prompt</b>; "
         "what the model adds is the answer.",
         "Such a model can be trained further for one task, for example to put missing "
-        "punctuation back into a text. A <b>LoRA adapter</b> is a small file that holds only what this "
-        "training changed. The model that it changes is called the <b>base</b>, and stays as it "
-        "was.",
+        "punctuation back into a text. A <b>LoRA adapter</b> is a small file that holds only "
+        "what this training changed. The model that it changes is called the <b>base</b>, and "
+        "stays as it was.",
         "Many people can make adapters for one base. All of them together are the <b>pool</b>. "
         "Below is the pool of this page. Nobody has to choose from it by hand: the next steps "
         "show how a prompt finds the adapters that fit it.",
