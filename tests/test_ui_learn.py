@@ -15,6 +15,7 @@ from safetensors import safe_open
 from tests.learn_page import EVIL, learn_ramole
 from ui.learn import measured, toy as numbers
 from ui.learn.facts import facts, filled
+from ui.learn.finding import judged_html
 from ui.learn.guess import GUESSES, question_html, reveal_html
 from ui.learn.kept import AGREE, DIFFER, MEANING, K, gated, judged, runs, vectors
 from ui.learn.layout import lay_out
@@ -216,6 +217,11 @@ def test_who_answers_follows_from_the_numbers():
         margin = one.threshold - one.base_similarity
         assert f"{margin:.3f}" == facts()["margin"]
     assert shown[-1].decision == "adapters", "the case that goes wrong is shown too"
+    lines = re.findall(r"(0\.\d{3}) (0\.\d{3}) (adapters|the base)", plain(judged_html()))
+    assert len(lines) == len(shown)
+    for (base, threshold, _), one in zip(lines, shown, strict=True):
+        assert float(base) + float(facts()["margin"]) == pytest.approx(float(threshold), abs=1e-9)
+        assert float(threshold) == pytest.approx(one.threshold, abs=0.0011)
 
 
 def result(name):

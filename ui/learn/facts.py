@@ -51,8 +51,7 @@ def _run_facts() -> Iterator[tuple[str, str]]:
         for side, rows in (("base", explained.base), ("mixture", explained.mixture)):
             yield f"{name}_{side}", word(rows[0][0])
             yield f"{name}_{side}_chance", f"{100 * rows[0][1]:.1f}"
-    one = judged()[0]
-    yield "margin", f"{one.threshold - one.base_similarity:.3f}"
+    yield "margin", f"{judged()[0].margin:.3f}"
 
 
 def _measured_facts(folder: Path | None) -> Iterator[tuple[str, str]]:

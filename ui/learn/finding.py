@@ -128,7 +128,7 @@ def judged_html() -> str:
             f"{one.similarity:.3f}",
             bar(one.similarity / most, ABOVE, mark=one.threshold / most),
             f"{one.base_similarity:.3f}",
-            f"{one.threshold:.3f}",
+            f"{round(one.base_similarity, 3) + round(one.margin, 3):.3f}",
             "adapters" if one.decision == "adapters" else "<strong>the base</strong>",
         )
         for one in shown

@@ -30,6 +30,11 @@ class Judged:
     base_similarity: float
     threshold: float
 
+    @property
+    def margin(self) -> float:
+        """By how much the threshold is above the base's similarity."""
+        return self.threshold - self.base_similarity
+
 
 @dataclass(frozen=True)
 class Vectors:

@@ -102,13 +102,13 @@ def lay_out() -> Layout:
                 toy_view = gr.HTML(elem_id="learn-numbers", **PLAIN)
             with gr.Column(visible=False, elem_id="learn-answer") as answer:
                 tokens = token_view(elem_id="learn-tokens")
+                token = gr.HTML(elem_id="learn-token", **PLAIN)
                 what = gr.Radio(
                     [(words_, name) for name, words_ in SHOWN.items()],
                     value="weights",
                     label="The pictures show",
                     elem_id="learn-what",
                 )
-                token = gr.HTML(elem_id="learn-token", **PLAIN)
                 plot = gr.Plot(show_label=False, container=False, elem_id="learn-plot")
                 below = gr.HTML(elem_id="learn-below", **PLAIN)
             with gr.Column(visible=False, elem_id="learn-guess") as guess:

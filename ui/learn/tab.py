@@ -16,10 +16,13 @@ from .updates import GUESSES, guess_updates, step_updates, token_updates, toy_up
 if TYPE_CHECKING:
     from ramole_core import Ramole
 
-TO_THE_TOP = """() => {
+TO_THE_TOP = """() => requestAnimationFrame(() => requestAnimationFrame(() => {
   const title = document.querySelector('#learn-words h2');
-  if (title && title.getBoundingClientRect().top < 0) title.scrollIntoView({ block: 'center' });
-}"""
+  const at = document.querySelector('#learn-steps label.selected');
+  if (at) at.parentElement.scrollLeft = at.offsetLeft - at.parentElement.offsetLeft - 20;
+  if (title && title.getBoundingClientRect().top < 0) title.scrollIntoView({ block: 'start' });
+}))"""
+"""The title of the step, and on a narrow page its place in the list, come into sight."""
 
 
 def tab(ramole: "Ramole") -> None:

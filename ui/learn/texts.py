@@ -22,8 +22,8 @@ TEXTS: dict[str, tuple[str, ...]] = {
         "To find adapters for a prompt, texts have to be compared. So every text is turned into "
         "a list of numbers, always equally many: its <b>vector</b>. Here that is {size} "
         "numbers. The first {meaning} come from a second, small network, trained to give texts "
-        "that ask for similar things similar numbers. The other {words} count the words of the "
-        "text.",
+        "that ask for similar things similar numbers. The other {words} count the words, and "
+        "pairs of words, of the text.",
         "An adapter gets a vector as well: the mean of the vectors of prompts of its task (20 "
         "at most) and of the words of its description. Every vector is then scaled to <b>length "
         "1</b>: the squares of its numbers add up to 1.",
@@ -66,9 +66,10 @@ TEXTS: dict[str, tuple[str, ...]] = {
         "would add, its <var>v</var>, it makes a <b>key</b> <var>k</var>: what this adapter has "
         "to offer. (The small T at <var>B</var><sub>r</sub> says that its rows and columns have "
         "changed places.)",
-        "Query and key are multiplied number by number and added up. The better they match, the "
-        "larger the sum. It is divided by the square root of <var>s</var>, the length of the "
-        "query, which keeps it from growing with that length. Then e = 2.718… is raised to that "
+        "Query and key are multiplied number by number and added up, which is written "
+        "&lt;<var>q</var>, <var>k</var>&gt;. The better they match, the larger the sum. It is "
+        "divided by the square root of <var>s</var>, which is how many numbers the query has; "
+        "that keeps the sum from growing with <var>s</var>. Then e = 2.718… is raised to that "
         "power, which makes it positive, and each is divided by the sum of all, so that the "
         "weights add up to 1. The last two moves are called <b>softmax</b>.",
         '<span class="formula"><var>w</var><sub>j</sub> = softmax<sub>j</sub> ( '
@@ -92,10 +93,10 @@ TEXTS: dict[str, tuple[str, ...]] = {
         "change every module. Where it changes none, its field is empty.",
         "A weight alone does not say who did it: a large weight times a small <var>v</var> "
         "moves little. So the page also measures the <b>contribution</b>: the length of <var>w "
-        "v</var> divided by the length of <var>y</var>. Averaged over all layers and modules it "
-        "says how far an adapter moved the model, and its part of the adapters' total is its "
-        "<b>share</b>. The adapter with the largest share gives the token its colour and its "
-        "letter.",
+        "v</var> divided by the length of <var>y</var>. (The length of a list is the square "
+        "root of the sum of its squares.) Averaged over all layers and modules it says how far "
+        "an adapter moved the model, and its part of the adapters' total is its <b>share</b>. "
+        "The adapter with the largest share gives the token its colour and its letter.",
         "Two notes on the line of numbers above the pictures. Its weights are means over the "
         "modules that an adapter has, so they need not add up to 1. And the <b>entropy</b> says "
         "how even the weights of the gate are: 0 where one adapter has all, {even} (the "
@@ -105,10 +106,10 @@ TEXTS: dict[str, tuple[str, ...]] = {
         "Did the adapters change anything? For every next token, a model gives each possible "
         "token a probability, and here the likeliest is taken. The base and the mixture can be "
         "asked at the same place, after the same text. Pick a token to see both.",
-        "At “{differ_token}” the base alone would have gone on with “{differ_base}” "
-        "({differ_base_chance} %) and copied the facts as a list. The mixture begins a "
-        "sentence: “{differ_mixture}” ({differ_mixture_chance} %).",
-        "At “{agree_token}” both are sure of the same token ({agree_base_chance} % and "
+        "At {differ_token} (␣ stands for a space) the base alone would have gone on with "
+        "{differ_base} ({differ_base_chance} %) and copied the facts as a list. The mixture "
+        "begins a sentence: {differ_mixture} ({differ_mixture_chance} %).",
+        "At {agree_token} both are sure of the same token ({agree_base_chance} % and "
         "{agree_mixture_chance} %). There the adapters were not needed.",
         "One more thing can be seen here. The answer ends with “It is not child friendly”, "
         "while the prompt says familyFriendly yes. The adapters taught the model the form of "
