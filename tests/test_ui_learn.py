@@ -13,6 +13,7 @@ import pytest
 from safetensors import safe_open
 
 from tests.learn_page import EVIL, learn_ramole
+from ui import build
 from ui.learn import measured, toy as numbers
 from ui.learn.facts import facts, filled
 from ui.learn.finding import judged_html
@@ -329,6 +330,19 @@ def test_learn_is_the_last_tab_and_imports_no_torch():
         return [block.label for block in page.blocks.values() if isinstance(block, gr.Tab)]
 
     assert asyncio.run(titles()) == ["Learn"]
+
+
+def test_nothing_else_stands_among_the_tabs():
+    """Gradio counts a tab's place by what stands before it, and a timer would move those behind."""
+
+    async def built():
+        return build(learn_ramole())
+
+    page = asyncio.run(built())
+    (tabs,) = (block for block in page.blocks.values() if isinstance(block, gr.Tabs))
+    assert {type(child) for child in tabs.children} == {gr.Tab} and len(tabs.children) == len(TABS)
+    timers = [block for block in page.blocks.values() if isinstance(block, gr.Timer)]
+    assert len(timers) >= 2, "the page still gives a sign of life"
 
 
 def test_no_step_uses_a_word_before_it_is_explained():
