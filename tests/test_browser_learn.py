@@ -85,6 +85,9 @@ def test_a_slider_changes_the_numbers(server, visit):
     weight.focus()
     page.keyboard.press("ArrowRight")
     expect(result).to_have_text(["4.9", "1.75", "3.95"])
+    page.locator("#learn-next").scroll_into_view_if_needed()
+    assert page.locator("#learn-sliders").bounding_box()["y"] >= -1, "sliders stay in sight"
+    assert page.locator(".toast-body").count() == 0
     go_to(page, 4)
     expect(result).to_have_text(["4.71", "1.71", "3.71"])
     expect(page.locator("#learn-sliders").get_by_role("slider")).to_have_count(3)

@@ -242,7 +242,7 @@ def test_measured_numbers_are_those_of_the_files():
     left = found["systems"]["ramole_plus"]["left"]["mean"]
     far = found["parts"]["far tasks"]["systems"]["ramole_plus"]["left"]["mean"]
     words = plain(words_html(8))
-    assert f"of {found['questions']} prompts" in words
+    assert f"on {found['questions']} prompts of {found['units']} kinds" in words
     assert f"{left:.0f} [" in words and f"only {far:.0f} [" in words
     users = result("many_users.json")
     assert f"{users['users']} visitors" in plain(words_html(7))

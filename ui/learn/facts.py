@@ -63,6 +63,7 @@ def _measured_facts(folder: Path | None) -> Iterator[tuple[str, str]]:
     if found := read("situations_dev.json", folder).get("situations", {}).get("open"):
         parts, name = found["parts"], "ramole_plus"
         yield "open_questions", str(found["questions"])
+        yield "open_kinds", str(found["units"])
         for fact, told in (
             ("open_left", found),
             ("unseen_left", parts["unseen"]),

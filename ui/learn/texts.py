@@ -80,7 +80,7 @@ TEXTS: dict[str, tuple[str, ...]] = {
         "because the gate looks only at what the adapter adds.",
         "A way of setting the weights is called a <b>method</b>. This one is "
         "<code>ramole</code>. The page starts with another, <code>ramole_plus</code>, which "
-        "trains nothing: it weighs the similarity of step 3 together with how strongly each "
+        "needs no training: it weighs the similarity of step 3 together with how strongly each "
         "adapter responds.",
     ),
     "Why these weights": (
@@ -119,7 +119,7 @@ TEXTS: dict[str, tuple[str, ...]] = {
         "A <b>request</b> is a prompt on its way to an answer. To compute one token, all "
         "numbers of the base have to be read from memory. Computing a token each for several "
         "requests needs that reading only once. So the requests of several people are put "
-        "together into a <b>batch</b>, and at every step each gets one token.",
+        "together into a <b>batch</b>, as its rows, and at every step each row gets one token.",
         "Here every request may have different adapters. <var>W x</var> is computed for all "
         "rows together. Then each row adds only the updates of its own adapters, with its own "
         "weights. A row that has ended makes room for the next request that waits.",
@@ -135,11 +135,12 @@ TEXTS: dict[str, tuple[str, ...]] = {
         "prompt's similarity to the base's vector, plus {margin}. That number was fitted on "
         "prompts of which it is known where they belong. Below the threshold the base answers "
         "alone. (Where it is a close call, it also counts how strongly the adapters respond.)",
-        "Measured: of {open_questions} prompts that no adapter fits, {open_left} % were left to "
-        "the base; of the everyday ones of kinds that were not used for the fit, {unseen_left} "
-        "%. But of prompts that pose a task for which there is no adapter, only {far_left} %: "
-        "they look like tasks, and the nearest adapter takes them. The last line below is such "
-        "a case. (Brackets show how sure a number is; step 10 explains them.)",
+        "Measured on {open_questions} prompts of {open_kinds} kinds that no adapter fits: "
+        "averaged over the kinds, {open_left} % were left to the base; over the everyday kinds "
+        "that were not used for the fit, {unseen_left} %. But where a prompt poses a task for "
+        "which there is no adapter, only {far_left} %: such prompts look like tasks, and the "
+        "nearest adapter takes them. The last line below is such a case. (Brackets show how "
+        "sure a number is; step 10 explains them.)",
     ),
     "How one knows that it works": (
         "One good answer proves nothing. So {questions} prompts with known answers, from "
