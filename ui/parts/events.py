@@ -43,13 +43,14 @@ def open_page() -> gr.Blocks:
 
 
 @contextmanager
-def at_root() -> Iterator[None]:
-    """What is made inside hangs on the page itself: beside a tab it would take the place of one."""
-    inside, Context.block = Context.block, open_page()
+def outermost() -> Iterator[None]:
+    """What is built inside belongs to the page itself, not to the row or the tabs that are open:
+    Gradio would count it as a tab, and show what comes after it twice."""
+    inner, Context.block = Context.block, Context.root_block
     try:
         yield
     finally:
-        Context.block = inside
+        Context.block = inner
 
 
 def enter_opens(zone: str) -> str:

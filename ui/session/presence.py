@@ -14,7 +14,7 @@ from contextlib import contextmanager
 
 import gradio as gr
 
-from ..parts.events import at_root
+from ..parts.events import outermost
 from .owner import Visitor, owner_of, visitor_of
 
 BEAT_SECONDS = 60
@@ -92,6 +92,6 @@ def heartbeat(presence: Presence) -> None:
     def on_beat(request: gr.Request) -> None:
         presence.seen(owner_of(request))
 
-    with at_root():
+    with outermost():
         timer = gr.Timer(BEAT_SECONDS)
     timer.tick(on_beat, queue=False, api_visibility="private", show_progress="hidden")
