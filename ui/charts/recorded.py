@@ -70,8 +70,8 @@ def read_run(path: Path) -> Run:
         ),
         beside=None if beside is None else _answer(beside),
         explained={
-            int(i): Explanation(*([(t, p) for t, p in side] for side in sides))
-            for i, sides in record["explained"].items()
+            int(i): Explanation([(t, p) for t, p in base], [(t, p) for t, p in mixture])
+            for i, (base, mixture) in record["explained"].items()
         },
         title=record["title"],
     )
