@@ -19,7 +19,7 @@ from tests.fake_ramole import OPTIONS, FakeRamole
 from ui import header
 from ui.ask import examples, tab as ask
 from ui.ask.answer import Live, answer
-from ui.ask.examples import write_run
+from ui.charts.recorded import write_run
 from ui.compare import tab as compare
 from ui.parts.address import addressed
 from ui.parts.prompts import Example

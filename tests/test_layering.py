@@ -42,7 +42,7 @@ ORDER = (
 ROOMS = (
     ("parts",),
     ("charts", "model", "session"),
-    ("ask", "compare", "inspect", "batch", "pool", "results"),  # no tab needs another
+    ("ask", "compare", "inspect", "batch", "pool", "results", "learn"),  # no tab needs another
     ("api", "header", "tabs"),
     ("serve",),
     ("__init__",),

@@ -32,7 +32,7 @@ from tests.fake_ramole import (
 )
 from ui.ask.answer import Live, answer, rank, scored, took
 from ui.ask.downloads import write_files
-from ui.ask.examples import RECORDED, earlier_runs, read_run, recorded_files, write_run
+from ui.ask.examples import RECORDED, earlier_runs, recorded_files
 from ui.ask.form import FIELDS, Form, form_of, read_weights
 from ui.ask.found import found_html, timing_html
 from ui.ask.layout import lay_out
@@ -48,6 +48,7 @@ from ui.charts.plots import (
     token_table,
     tokens_table,
 )
+from ui.charts.recorded import read_run, write_run
 from ui.charts.run import UNCOMPARED, Found, entropy, led_by, strongest
 from ui.charts.tokens import (
     BASE_MEANING,

@@ -12,7 +12,7 @@ from tests.fake_ramole import OPTIONS, WORDS, FakeRamole
 from tests.test_ui_ask import ask, asking, tokens_of
 from ui.ask.answer import Shown
 from ui.ask.conversation import EMPTY, Turn, continued, shortened, turn_of, view_of_conversation
-from ui.ask.examples import read_run, recorded_files
+from ui.ask.examples import recorded_files
 from ui.ask.form import FIELDS, Form
 from ui.ask.found import timing_html
 from ui.ask.layout import Layout
@@ -20,6 +20,7 @@ from ui.ask.sessions import MOST_TURNS
 from ui.ask.tab import Handlers
 from ui.ask.updates import Drawing
 from ui.charts.palette import ink_of, scale_of
+from ui.charts.recorded import read_run
 from ui.charts.run import Found, Run
 from ui.charts.tokens import view_of_run
 

@@ -15,12 +15,13 @@ from ramole_core import Request, mean_contribution
 from tests.fake_ramole import WORDS, FakeRamole
 from ui.ask.answer import Live, answer
 from ui.ask.downloads import write_files
-from ui.ask.examples import read_run, recorded_files
+from ui.ask.examples import recorded_files
 from ui.charts.evenness import evenness, evenness_table
 from ui.charts.grid import NOBODY_LEADS, NOBODY_THERE, grid_of, leaders
 from ui.charts.heat import WINNER, map_figure, map_table, one_layer, one_module, whole
 from ui.charts.loads import Side, changed, loads_figure, loads_of, loads_table
 from ui.charts.palette import NOBODY, ink_of
+from ui.charts.recorded import read_run
 from ui.charts.run import entropy
 from ui.charts.spans import spans_of
 from ui.inspect.cuts import CUTS, Choice, seen

@@ -4,12 +4,14 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from .ask.downloads import write_files
-from .ask.examples import read_run, recorded_files
+from .ask.examples import recorded_files
 from .ask.tab import tab as ask
 from .batch.tab import tab as batch
+from .charts.recorded import read_run
 from .compare.tab import tab as compare
 from .inspect.sources import Sources
 from .inspect.tab import tab as inspect
+from .learn.tab import tab as learn
 from .pool.tab import tab as pool
 from .results.tab import tab as results
 
@@ -31,4 +33,5 @@ TABS: "tuple[Callable[[Ramole, Shared], None], ...]" = (
     lambda ramole, shared: pool(ramole),
     lambda ramole, shared: batch(ramole),
     lambda ramole, shared: results(),
+    lambda ramole, shared: learn(ramole),
 )

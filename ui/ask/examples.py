@@ -1,28 +1,15 @@
-"""Recorded runs: everything that the page shows of an answer, as files.
+"""Recorded runs: everything that the page shows of an answer, as files (`charts/recorded.py`).
 
 With them a visitor sees an answer before any model is there. `python -m ui.ask.record` makes them.
 """
 
-import base64
-import json
-import math
-import zlib
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-
-from ramole_core import Evidence, Explanation, Generation, Request, Trace, asked_fields
-
-from ..charts.run import Found, Run
+from ..charts.recorded import FOLDER, read_run
+from ..charts.run import Run
 from ..parts.prompts import LIVE
-
-ARRAYS = ("weights", "contribution", "present")
-"""Of a trace."""
-FOLDER = Path(__file__).parent / "recorded"
-
 
 RECORDED_TITLES = (
     "Voice command to JSON",
@@ -61,99 +48,3 @@ def earlier_runs(run: Run, files: Sequence[Path]) -> dict[int, Run]:
         for one in reversed(known)
         if (one.request.prompt, one.answer.text) == (user, assistant) and not one.request.history
     }
-
-
-def write_run(run: Run, path: Path) -> None:
-    """Keep a run, with its explanations, as one compact JSON file."""
-    answer, trace = run.answer, run.answer.trace
-    if trace is None:
-        raise ValueError("a recorded run needs a trace")
-    record = {
-        "title": run.title,
-        "request": asked_fields(run.request),
-        "answer": {**_plain(answer), "trace": None},
-        "trace": {
-            **{name: value for name, value in vars(trace).items() if name not in ARRAYS},
-            "shape": list(trace.weights.shape),
-            **{
-                name: _packed(array)
-                for name in ARRAYS
-                if (array := getattr(trace, name)) is not None
-            },
-        },
-        "beside": None if run.beside is None else {**_plain(run.beside), "trace": None},
-        "pieces": list(run.pieces),
-        "found": [_found(one) for one in run.found],
-        "explained": {
-            str(i): [[[t, round(p, 4)] for t, p in side] for side in (found.base, found.mixture)]
-            for i, found in run.explained.items()
-        },
-    }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(record, ensure_ascii=False, separators=(",", ":")) + "\n", "utf-8")
-
-
-def read_run(path: Path) -> Run:
-    """The run that `write_run` kept; an older one has no contributions."""
-    record = json.loads(path.read_text("utf-8"))
-    kept = dict(record["trace"])
-    shape = kept.pop("shape")
-    kept |= {name: _unpacked(kept[name], shape, name) for name in ARRAYS if name in kept}
-    if "present" not in kept:  # older than contributions, with weights of 0 where one is absent
-        kept["present"] = np.broadcast_to((kept["weights"] != 0).any(0), shape)
-    trace = Trace(**kept)
-    beside = record["beside"]
-    return Run(
-        request=Request(**record["request"]),
-        answer=_answer({**record["answer"], "trace": trace}),
-        pieces=tuple(record["pieces"]),
-        found=tuple(
-            Found(name, math.nan if score is None else score, *more)
-            for name, score, *more in record["found"]
-        ),
-        beside=None if beside is None else _answer(beside),
-        explained={
-            int(i): Explanation([(t, p) for t, p in base], [(t, p) for t, p in mixture])
-            for i, (base, mixture) in record["explained"].items()
-        },
-        title=record["title"],
-    )
-
-
-def _found(one: Found) -> list[object]:
-    """Its fields; the last only where there is no similarity."""
-    if math.isnan(one.score):
-        return [one.name, None, one.taken, one.without]
-    return [one.name, round(one.score, 4), one.taken]
-
-
-def _packed(array: np.ndarray) -> str:
-    """float16, or bits where they are switches; compressed, as text."""
-    raw = np.packbits(array) if array.dtype == np.bool_ else np.ascontiguousarray(array, "<f2")
-    return base64.b64encode(zlib.compress(raw.tobytes(), 9)).decode("ascii")
-
-
-def _unpacked(text: str, shape: list[int], name: str) -> np.ndarray:
-    raw = zlib.decompress(base64.b64decode(text))
-    if name == "present":
-        bits = np.unpackbits(np.frombuffer(raw, np.uint8), count=math.prod(shape))
-        return bits.astype(np.bool_).reshape(shape)
-    return np.frombuffer(raw, "<f2").reshape(shape).astype(np.float16)
-
-
-def _answer(fields: dict[str, Any]) -> Generation:
-    """The answer that `_plain` kept."""
-    said = fields.get("evidence")
-    return Generation(**{**fields, "evidence": said and Evidence(**said)})
-
-
-def _plain(answer: Generation) -> dict[str, object]:
-    """The fields of an answer without its trace; times to the tenth of a millisecond."""
-    fields = asdict(replace(answer, trace=None))
-    fields["scores"] = [round(score, 4) for score in answer.scores]
-    if answer.evidence is None:
-        del fields["evidence"]
-    fields["extra"] = {name: round(value, 4) for name, value in answer.extra.items()}
-    for name in ("seconds", "first_token_seconds"):
-        fields[name] = round(fields[name], 4)
-    return fields

@@ -9,11 +9,11 @@ import gradio as gr
 
 from ramole_core import RamoleError
 
+from ..charts.recorded import read_run
 from ..parts.events import QUIET, open_page, session_of
 from ..parts.notice import notice_html
 from ..session.quota import quota_of
 from .conversation import Turn
-from .examples import read_run
 from .form import form_of
 from .layout import Layout
 from .link import Link, missing, read_link

@@ -11,6 +11,7 @@ import gradio as gr
 
 from ramole_core import RamoleError, facts_of
 
+from ..charts.recorded import read_run
 from ..charts.run import Run
 from ..model.spaces import ELSEWHERE, gpu
 from ..parts import downloads
@@ -22,7 +23,7 @@ from ..session.quota import quota_of
 from .answer import answer
 from .conversation import continued
 from .downloads import write_files
-from .examples import read_run, recorded_files
+from .examples import recorded_files
 from .form import FIELDS, Form, form_of
 from .layout import Layout, about_html, how, lay_out
 from .opening import Opening

@@ -1,0 +1,148 @@
+"""The tab Learn in Chromium, on the whole page over a fake system."""
+
+import sys
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Page, expect
+
+from tests.browser import PATIENCE, visits
+from tests.serving import running
+from ui.learn.guess import GUESSES
+from ui.learn.kept import DIFFER, gated
+from ui.learn.steps import STEPS, TITLES
+
+expect.set_options(timeout=PATIENCE)
+TABS = ["Ask", "Compare", "Pool", "Batch", "Results", "Learn"]
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    root = tmp_path_factory.mktemp("learn")
+    with running([sys.executable, "-m", "tests.learn_page"], root) as one:
+        yield one
+
+
+@pytest.fixture
+def visit(chromium):
+    with visits(chromium, until=["#prompt textarea"]) as open_page:
+        yield open_page
+
+
+def open_learn(page: Page) -> None:
+    tab = page.get_by_role("tab", name="Learn", exact=True)
+    if not tab.is_visible():  # a narrow page folds its last tabs
+        page.locator(".overflow-menu > button").click()
+        tab = page.locator(".overflow-dropdown button", has_text="Learn")
+    tab.click()
+    expect(page.locator("#learn-words h2")).to_have_text(STEPS[0].title)
+
+
+def go_to(page: Page, place: int) -> None:
+    page.locator("#learn-steps label").nth(place).click()
+    expect(page.locator("#learn-words h2")).to_have_text(STEPS[place].title)
+
+
+def serious(page: Page) -> list:
+    found = Axe().run(page, context="#learn-tab").response["violations"]
+    return [
+        (one["id"], [node["target"] for node in one["nodes"]][:3])
+        for one in found
+        if one["impact"] in ("serious", "critical")
+    ]
+
+
+def test_all_ten_steps_are_walked_by_keyboard(server, visit):
+    page = visit(server.url)
+    before = len(page.requested)
+    open_learn(page)
+    page.locator("#learn-steps input").first.focus()
+    for place, step in enumerate(STEPS):
+        expect(page.locator("#learn-words h2")).to_have_text(step.title)
+        expect(page.locator("#learn-steps label").nth(place)).to_contain_text(TITLES[place])
+        assert serious(page) == [], step.title
+        if place < 5:
+            page.keyboard.press("ArrowDown")
+        elif place < 9:
+            page.locator("#learn-next").focus()
+            page.keyboard.press("Enter")
+    expect(page.locator("#learn-next")).to_be_disabled()
+    page.locator("#learn-back").focus()
+    page.keyboard.press("Enter")
+    expect(page.locator("#learn-words h2")).to_have_text(STEPS[8].title)
+    assert page.wrong == []
+    asked = page.requested[before:]
+    assert asked and all(url.startswith((server.url, "data:", "blob:")) for url in asked)
+
+
+def test_a_slider_changes_the_numbers(server, visit):
+    page = visit(server.url)
+    open_learn(page)
+    go_to(page, 3)
+    result = page.locator("#learn-numbers .sum .result b")
+    expect(result).to_have_text(["4.7", "1.7", "3.7"])
+    weight = page.locator("#learn-sliders").get_by_role("slider").nth(3)
+    weight.focus()
+    page.keyboard.press("ArrowRight")
+    expect(result).to_have_text(["4.9", "1.75", "3.95"])
+    page.locator("#learn-next").scroll_into_view_if_needed()
+    assert page.locator("#learn-sliders").bounding_box()["y"] >= -1, "sliders stay in sight"
+    assert page.locator(".toast-body").count() == 0
+    go_to(page, 4)
+    expect(result).to_have_text(["4.71", "1.71", "3.71"])
+    expect(page.locator("#learn-sliders").get_by_role("slider")).to_have_count(3)
+    assert page.wrong == []
+
+
+def test_a_token_is_picked_and_an_expert_guessed(server, visit):
+    page = visit(server.url)
+    open_learn(page)
+    go_to(page, 5)
+    run, guess = gated(), GUESSES[5]
+    tokens = page.locator("#learn-tokens .token")
+    expect(tokens).to_have_count(len(run.pieces))
+    expect(page.locator("#learn-token h2")).to_contain_text(f"Token {DIFFER + 1} of")
+    expect(page.locator("#learn-plot .js-plotly-plot")).to_be_visible()
+    tokens.nth(6).click()
+    expect(page.locator("#learn-token h2")).to_contain_text("Token 7 of")
+    stretch = page.locator("#learn-stretch .token")
+    expect(stretch).to_have_count(guess.last - guess.first + 1)
+    expect(page.locator("#learn-stretch .token.led")).to_have_count(0)
+    expect(page.locator("#learn-reveal")).not_to_contain_text(guess.answer)
+    page.locator("#learn-choice").get_by_text("common_gen").click()
+    expect(page.locator("#learn-reveal")).to_contain_text(f"No, it was {guess.answer}.")
+    expect(page.locator("#learn-stretch .token.led")).to_have_count(len(range(4, 13)))
+    go_to(page, 6)
+    expect(page.locator("#learn-below")).to_contain_text("Bare base")
+    expect(page.locator("#learn-reveal")).not_to_contain_text("No, it was")
+    go_to(page, 5)
+    expect(page.locator("#learn-reveal")).to_contain_text(f"No, it was {guess.answer}.")
+    assert serious(page) == [] and page.wrong == []
+
+
+def test_try_it_opens_the_live_tab_with_the_prompt(server, visit):
+    page = visit(server.url)
+    open_learn(page)
+    go_to(page, 1)
+    page.locator("#learn-try button").click()
+    expect(page.locator("#prompt textarea")).to_have_value(STEPS[1].prompt)
+    open_again = page.get_by_role("tab", name="Learn", exact=True)
+    open_again.click()
+    expect(page.locator("#learn-words h2")).to_have_text(STEPS[1].title)
+    go_to(page, 4)
+    page.locator("#learn-try button").click()
+    expect(page.locator("#compare-prompt textarea")).to_have_value(STEPS[4].prompt)
+    assert page.get_by_role("tab").all_inner_texts() == TABS, "opening a tab moves no other"
+    assert page.wrong == []
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_a_phone_scrolls_no_step_sideways(server, visit, theme):
+    page = visit(server.url, width=390, theme=theme)
+    open_learn(page)
+    for place, step in enumerate(STEPS):
+        expect(page.locator("#learn-words h2")).to_have_text(step.title)
+        assert page.evaluate("document.documentElement.scrollWidth") <= 390, step.title
+        if place < 9:
+            page.locator("#learn-next").click()
+    assert serious(page) == [] and page.wrong == []

@@ -1,0 +1,364 @@
+"""The tab Learn without a browser: the toy, the steps, the numbers in the words, the guesses."""
+
+import asyncio
+import itertools
+import json
+import re
+from pathlib import Path
+from types import SimpleNamespace
+
+import gradio as gr
+import numpy as np
+import pytest
+from safetensors import safe_open
+
+from tests.learn_page import EVIL, learn_ramole
+from ui import build
+from ui.learn import measured, toy as numbers
+from ui.learn.facts import facts, filled
+from ui.learn.finding import judged_html
+from ui.learn.guess import GUESSES, question_html, reveal_html
+from ui.learn.kept import AGREE, DIFFER, MEANING, K, gated, judged, runs, vectors
+from ui.learn.layout import lay_out
+from ui.learn.scores_view import scores_html
+from ui.learn.steps import STEPS, TITLES
+from ui.learn.tab import Handlers
+from ui.learn.toy import START, WEIGHTS, said, shares, toy
+from ui.learn.toy_view import toy_html
+from ui.learn.updates import step_updates, words_html
+from ui.tabs import TABS
+
+REPOSITORY = Path(__file__).parents[1]
+GRID = [n / 2 for n in range(-4, 5)]
+"""Where a slider of x can stand."""
+
+
+@pytest.fixture
+def handlers():
+    async def build():  # in a loop: without one, Gradio opens loops that it never closes
+        with gr.Blocks():
+            return lay_out()
+
+    return Handlers(learn_ramole(), asyncio.run(build()))
+
+
+def opened(handlers, place, *, picked=DIFFER, guessed=None, what="weights", sliders=None):
+    sliders = sliders or [*START, *WEIGHTS]
+    drawn = handlers.on_step(place, picked, guessed or {}, what, *sliders)
+    return {name: drawn[part] for name, part in vars(handlers.ui).items() if _held(part, drawn)}
+
+
+def _held(part, drawn):
+    return not isinstance(part, list) and part in drawn
+
+
+def plain(html: str) -> str:
+    return " ".join(re.sub(r"<[^>]+>", " ", html).split())
+
+
+def by_numpy(x):
+    """W x, both v and the gate's weights, in float64 and without rounding."""
+    W, A_r, B_r = np.array(numbers.W), np.array(numbers.A_R), np.array(numbers.B_R)
+    v = [np.array(b) @ np.array(a) @ x for a, b in zip(numbers.A, numbers.B, strict=True)]
+    scores = np.array([(A_r @ x) @ (B_r.T @ one) for one in v]) / np.sqrt(len(A_r))
+    powers = np.exp(scores - scores.max())
+    return W @ x, v, scores, powers / powers.sum()
+
+
+def test_the_toy_is_the_equation_wherever_the_sliders_stand():
+    differs = 0
+    for x in itertools.product(GRID, repeat=3):
+        base, v, scores, weights = by_numpy(np.array(x))
+        given = toy(x, (0.7, 0.2))
+        np.testing.assert_allclose(given.base, base, atol=1e-12)
+        np.testing.assert_allclose(given.updates, v, atol=1e-12)
+        np.testing.assert_allclose(given.y, base + 0.7 * v[0] + 0.2 * v[1], atol=1e-9)
+        found = toy(x)
+        assert found.gate is not None and given.gate is None
+        np.testing.assert_allclose(found.gate.scores, scores, atol=0.00501)
+        np.testing.assert_allclose(found.weights, weights, atol=0.011)
+        assert sum(found.weights) == pytest.approx(1, abs=1e-9)
+        np.testing.assert_allclose(
+            found.y, base + found.weights[0] * v[0] + found.weights[1] * v[1], atol=1e-9
+        )
+        differs += abs(found.weights[0] - found.weights[1]) > 0.1
+    assert differs > 300, "the gate must have something to decide"
+
+
+def test_the_toy_by_hand():
+    """x = (1, 0.5, 1): every number worked out on paper."""
+    found = toy(START, WEIGHTS)
+    assert found.base == (3, 1.5, 1.5)
+    assert found.units == ((2, 0.5), (-0.5, 1)) and found.updates == ((2, 0.5, 2.5), (1, -0.5, 1.5))
+    assert found.y == (4.7, 1.7, 3.7)
+    gate = toy(START).gate
+    assert gate is not None
+    assert gate.query == (1, 0.5) and gate.keys == ((2.25, 0.25), (1.25, -0.25))
+    assert gate.products == (2.375, 1.125) and gate.scores == (1.68, 0.8)
+    assert gate.powers == (5.37, 2.23) and shares(gate.powers) == (0.71, 0.29)
+
+
+def test_the_numbers_on_the_screen_give_those_below_them():
+    for x in [START, (-2, 2, 0.5), (2, 2, 2), (0, 0, 0), (-1.5, -0.5, 1)]:
+        text = plain(toy_html(toy(x))).replace("−", "-")
+        sums = re.findall(
+            r"number \d (-?[\d.]+) \+ ([\d.]+) · (\S+) \+ ([\d.]+) · (\S+) = (\S+)", text
+        )
+        assert len(sums) == 3
+        for base, w1, v1, w2, v2, y in sums:
+            v1, v2 = (float(v.strip("()")) for v in (v1, v2))
+            assert float(base) + float(w1) * v1 + float(w2) * v2 == pytest.approx(
+                float(y), abs=1e-9
+            )
+        parts = re.findall(r"([\d.]+) / ([\d.]+) = ([\d.]+)", text)
+        assert len(parts) == 2
+        for power, total, weight in parts:
+            assert float(power) / float(total) == pytest.approx(float(weight), abs=0.00501)
+    assert said(-0.5) == "−0.5" and said(7.6) == "7.6" and said(0) == "0"
+
+
+@pytest.mark.parametrize("place", range(len(STEPS)))
+def test_every_step_draws(handlers, place):
+    drawn = opened(handlers, place)
+    words = plain(drawn["words"])
+    assert f"Step {place + 1} of 10" in words and STEPS[place].title in words
+    assert not re.search(r"[{}]", words), "a fact is missing"
+    assert len(STEPS[place].says) == drawn["words"].count("<p>"), "a paragraph was left out"
+    shows = {"picture": bool(drawn["picture"]), "toy": place in (3, 4), "answer": place in (5, 6)}
+    assert sum(shows.values()) == 1, "one picture a step"
+    assert (drawn["toy"].visible, drawn["answer"].visible) == (shows["toy"], shows["answer"])
+    assert drawn["guess"].visible == (place in GUESSES)
+    assert f'data-tab="{STEPS[place].tab}"' in drawn["tries"]
+    assert drawn["steps"].value == TITLES[place]
+    assert drawn["back"].interactive == (place > 0) and drawn["ahead"].interactive == (place < 9)
+    for picture in drawn["picture"].split("<figure>")[1:]:
+        assert "<figcaption" in picture and "<table" in picture
+
+
+def test_the_buttons_walk_and_stop_at_the_ends(handlers):
+    chosen = (DIFFER, {}, "weights", *START, *WEIGHTS)
+    ui = handlers.ui
+    assert handlers.on_ahead(0, *chosen)[ui.steps].value == TITLES[1]
+    assert handlers.on_back(2, *chosen)[ui.steps].value == TITLES[1]
+    assert handlers.on_back(0, *chosen)[ui.steps].value == TITLES[0]
+    assert handlers.on_ahead(9, *chosen)[ui.steps].value == TITLES[9]
+    assert handlers.on_ahead(None, *chosen)[ui.steps].value == TITLES[1]
+
+
+def test_a_second_visit_is_the_same(handlers):
+    for place in range(len(STEPS)):
+        first, second = (opened(handlers, place) for _ in range(2))
+        for name in ("words", "picture", "tries"):
+            assert first[name] == second[name]
+
+
+def test_a_slider_and_the_gate_change_the_toy(handlers):
+    by_hand = handlers.on_slide(3, *START, *WEIGHTS)
+    moved = handlers.on_slide(3, *START, 0.2, 0.3)
+    assert by_hand != moved and "0.2 · 2" in plain(moved) and "0.7 · 2" in plain(by_hand)
+    gated_ = handlers.on_slide(4, *START, 0.2, 0.3)
+    assert "0.71 · 2" in plain(gated_) and "√2" in gated_ and "√2" not in by_hand
+    assert opened(handlers, 3)["by_hand"].visible and not opened(handlers, 4)["by_hand"].visible
+
+
+def test_the_numbers_in_the_words_are_those_of_the_recorded_run():
+    run, known = gated(), facts()
+    assert run.request.method == "ramole" and len(run.experts) == K
+    words = plain(words_html(6))
+    for index, name in ((DIFFER, "differ"), (AGREE, "agree")):
+        explained = run.explained[index]
+        (base, p), (mixture, q) = explained.base[0], explained.mixture[0]
+        assert (base == mixture) == (name == "agree")
+        assert known[f"{name}_base_chance"] == f"{100 * p:.1f}" and f"{100 * q:.1f} %" in words
+        assert base.strip() in words and mixture.strip() in words
+    assert "It is not child friendly" in run.answer.text
+    assert "familyFriendly yes" in run.request.prompt
+    assert f"{run.gates.shape[1]} layers" in plain(words_html(5)) and run.gates.shape[2] == 7
+    assert known["even"] == f"{np.log(3):.2f}"
+
+
+def test_similarities_are_the_products_of_the_vectors_and_those_of_the_run():
+    kept, known = vectors(), facts()
+    assert kept.prompt == gated().request.prompt
+    prompt = np.array(kept.vector)
+    assert np.linalg.norm(prompt) == pytest.approx(1, abs=1e-3) and len(prompt) > MEANING
+    assert len(kept.adapters) == 2
+    for name, vector in kept.adapters.items():
+        assert prompt @ np.array(vector) == pytest.approx(kept.similarities[name], abs=1e-3)
+    taken = list(kept.similarities)[:K]
+    assert taken == gated().experts
+    run = {found.name: found.score for found in gated().found}
+    for name in taken:
+        assert kept.similarities[name] == pytest.approx(run[name], abs=2e-4)
+    parts = float(known["by_meaning"]) + float(known["by_words"])
+    assert parts == pytest.approx(float(known["similarity"]), abs=1e-9)
+    assert {
+        path.name for path in (REPOSITORY / "adapters").iterdir() if path.name[0] != "_"
+    } == set(kept.similarities)
+
+
+def test_the_sizes_of_tables_are_those_of_a_real_adapter():
+    folder = REPOSITORY / "adapters" / "true_case"
+    assert json.loads((folder / "adapter_config.json").read_text())["r"] == 6
+    with safe_open(folder / "adapter_model.safetensors", "np") as file:
+        name = next(n for n in file.keys() if "q_proj.lora_A" in n)  # noqa: SIM118
+        (r, i), (o, _) = (
+            file.get_slice(n).get_shape() for n in (name, name.replace("lora_A", "lora_B"))
+        )
+    assert (i, o, r) == (576, 576, 6)
+    words = plain(words_html(3))
+    assert f"576 · 576 = {i * o:,} numbers" in words and f"2 · 6 · 576 = {r * i + o * r:,}" in words
+
+
+def test_who_answers_follows_from_the_numbers():
+    shown = judged()
+    assert [one.decision for one in shown].count("base") == 2
+    for one in shown:
+        assert one.decision == ("adapters" if one.similarity >= one.threshold else "base")
+        margin = one.threshold - one.base_similarity
+        assert f"{margin:.3f}" == facts()["margin"]
+    assert shown[-1].decision == "adapters", "the case that goes wrong is shown too"
+    lines = re.findall(r"(0\.\d{3}) (0\.\d{3}) (adapters|the base)", plain(judged_html()))
+    assert len(lines) == len(shown)
+    for (base, threshold, _), one in zip(lines, shown, strict=True):
+        assert float(base) + float(facts()["margin"]) == pytest.approx(float(threshold), abs=1e-9)
+        assert float(threshold) == pytest.approx(one.threshold, abs=0.0011)
+
+
+def result(name):
+    return json.loads((REPOSITORY / "results" / name).read_text())
+
+
+def test_measured_numbers_are_those_of_the_files():
+    tested = result("evaluation_dev.json")
+    words, shown = plain(words_html(9)), plain(scores_html())
+    rows = sum(task["rows"] for task in tested["tasks"].values())
+    assert f"So {rows} prompts" in words and f"from {len(tested['tasks'])} tasks" in words
+    for setting in ("iid", "ood"):
+        for name in measured.METHODS:
+            cell = tested["cells"][setting][name]
+            assert f"{cell['mean']:.1f} [{cell['low']:.1f}, {cell['high']:.1f}]" in shown
+    found = result("situations_dev.json")["situations"]["open"]
+    left = found["systems"]["ramole_plus"]["left"]["mean"]
+    far = found["parts"]["far tasks"]["systems"]["ramole_plus"]["left"]["mean"]
+    words = plain(words_html(8))
+    assert f"on {found['questions']} prompts of {found['units']} kinds" in words
+    assert f"{left:.0f} [" in words and f"only {far:.0f} [" in words
+    users = result("many_users.json")
+    assert f"{users['users']} visitors" in plain(words_html(7))
+    assert f"{users['median_times_faster']:.1f} times as fast" in plain(words_html(7))
+
+
+def test_it_says_where_it_is_not_better():
+    shown, tested = plain(scores_html()), result("evaluation_dev.json")
+    verdicts = {}
+    for setting in ("iid", "ood"):
+        for row in tested["differences"][setting]:
+            if row["method"] == "ramole_plus":
+                side = "better" if row["low"] > 0 else "worse" if row["high"] < 0 else "cannot"
+                verdicts[setting, row["rival"]] = side
+                said_ = f"{row['mean']:+.1f} [{row['low']:+.1f}, {row['high']:+.1f}] {side}"
+                assert said_.replace("-", "−") in shown
+    assert set(verdicts.values()) == {"better", "worse", "cannot"}
+
+
+def test_what_was_not_measured_is_left_out(tmp_path):
+    known = facts(tmp_path)
+    assert "users" not in known and "similarity" in known
+    assert filled("{users} visitors", known) is None and filled("no facts", known) == "no facts"
+    assert "Not measured yet" in scores_html(tmp_path)
+    (tmp_path / "evaluation_dev.json").write_text("{broken")
+    assert "Not measured yet" in scores_html(tmp_path)
+
+
+@pytest.mark.parametrize("place", GUESSES)
+def test_a_guess_hides_its_answer_until_it_is_made(handlers, place):
+    guess, run = GUESSES[place], runs()[GUESSES[place].title]
+    assert len(GUESSES) >= 3 and guess.text in run.answer.text and len(guess.text.strip()) > 8
+    hidden, shown = guess.view(revealed=False), guess.view(revealed=True)
+    assert hidden["experts"] == [] and '"e": -1' in hidden["tokens"]
+    assert guess.answer not in question_html(guess).replace(run.request.prompt, "")
+    assert [one["name"] for one in shown["experts"]] == run.experts
+    real = run.shares[guess.first : guess.last + 1].mean(0)
+    assert guess.answer == run.experts[int(real.argmax())]
+    assert sum(guess.shares.values()) == pytest.approx(1, abs=1e-3)
+    wrong = next(name for name in guess.experts if name != guess.answer)
+    assert "Right." in reveal_html(guess, guess.answer)
+    assert f"No, it was {guess.answer}." in plain(reveal_html(guess, wrong))
+    assert f"{100 * real.max():.0f} %" in reveal_html(guess, wrong)
+    assert reveal_html(guess, None) == "" and reveal_html(guess, "<i>") == ""
+    ui = handlers.ui
+    made = handlers.on_guess(place, wrong, {})
+    assert made[ui.guessed] == {place: wrong} and made[ui.reveal]
+    again = opened(handlers, place, guessed=made[ui.guessed])
+    assert again["choice"].value == wrong and "No, it was" in again["reveal"]
+    assert opened(handlers, place)["reveal"] == ""
+
+
+def test_another_token_changes_the_pictures(handlers):
+    ui = handlers.ui
+
+    def pick(place, index, what="weights"):
+        return handlers.on_pick(place, DIFFER, what, SimpleNamespace(_data={"index": index}))
+
+    first, second = pick(5, 0), pick(5, 6)
+    assert (first[ui.picked], second[ui.picked]) == (0, 6)
+    run = gated()
+    z = second[ui.plot].value
+    assert z != first[ui.plot].value
+    other = handlers.on_what(5, 6, "contributions")
+    assert other[ui.plot].value != z and "contribution." in other[ui.below]
+    assert "Token 7 of" in second[ui.token]
+    twin = second[ui.below]
+    assert twin.count("<tr>") == 1 + run.gates.shape[1] * run.gates.shape[2]
+    assert "Bare base" in pick(6, 6)[ui.below] and not pick(6, 6)[ui.plot].visible
+    assert pick(5, "x")[ui.picked] == DIFFER
+    assert "Token 22 of" in pick(5, 999)[ui.token] and "Token 1 of" in pick(5, -3)[ui.token]
+
+
+def test_hostile_words_are_inert(handlers):
+    shown = opened(handlers, 0)["picture"]
+    assert "<img" not in shown and "${" not in shown and "&lt;img" in shown
+    assert EVIL not in shown
+
+
+def test_learn_is_the_last_tab_and_imports_no_torch():
+    async def titles():
+        with gr.Blocks() as page:
+            with gr.Tabs():
+                TABS[-1](learn_ramole(), None)
+        return [block.label for block in page.blocks.values() if isinstance(block, gr.Tab)]
+
+    assert asyncio.run(titles()) == ["Learn"]
+
+
+def test_nothing_else_stands_among_the_tabs():
+    """Gradio counts a tab's place by what stands before it, and a timer would move those behind."""
+
+    async def built():
+        return build(learn_ramole())
+
+    page = asyncio.run(built())
+    (tabs,) = (block for block in page.blocks.values() if isinstance(block, gr.Tabs))
+    assert {type(child) for child in tabs.children} == {gr.Tab} and len(tabs.children) == len(TABS)
+    timers = [block for block in page.blocks.values() if isinstance(block, gr.Timer)]
+    assert len(timers) >= 2, "the page still gives a sign of life"
+
+
+def test_no_step_uses_a_word_before_it_is_explained():
+    """A word is explained where it stands in bold for the first time."""
+    checked = 0
+    for place, step in enumerate(STEPS[:-1]):
+        for word in re.findall(r"<b>([a-z ]+)</b>", " ".join(step.says)):
+            if len(word) > 1:
+                before = plain(" ".join(" ".join(one.says) for one in STEPS[:place])).lower()
+                assert not re.search(rf"\b{word}s?\b", before), f"{word!r}, step {place + 1}"
+                checked += 1
+    assert checked > 15
+
+
+def test_a_step_needs_only_the_reader_s_choices(handlers):
+    drawn = step_updates(
+        handlers.ui, 4, (), picked=0, guessed={}, what="weights", sliders=[0, 0, 0, 1, 1]
+    )
+    assert "0.5 · 0" in plain(drawn[handlers.ui.toy_view])

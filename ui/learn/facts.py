@@ -1,0 +1,85 @@
+"""The numbers in the textbook's sentences, each taken from a recorded run or a measured file."""
+
+from collections.abc import Iterator
+from math import log
+from pathlib import Path
+from string import Formatter
+
+from ..charts.explained import spell
+from ..parts.markup import escaped
+from .kept import AGREE, DIFFER, MEANING, gated, judged, vectors
+from .measured import measured, read
+
+
+def facts(folder: Path | None = None) -> dict[str, str]:
+    """Every fact by its name, as it is said; those of a missing file are left out."""
+    return dict([*_vector_facts(), *_run_facts(), *_measured_facts(folder)])
+
+
+def filled(paragraph: str, known: dict[str, str]) -> str | None:
+    """The paragraph with its facts; None where one is missing."""
+    wanted = {name for _, name, _, _ in Formatter().parse(paragraph) if name}
+    return paragraph.format_map(known) if wanted <= set(known) else None
+
+
+def _vector_facts() -> Iterator[tuple[str, str]]:
+    kept = vectors()
+    size, nearest = len(kept.vector), next(iter(kept.similarities))
+    products = [a * b for a, b in zip(kept.vector, kept.adapters[nearest], strict=True)]
+    first = zip(kept.vector[:3], kept.adapters[nearest][:3], strict=True)
+    yield "size", f"{size:,}"
+    yield "meaning", str(MEANING)
+    yield "words", f"{size - MEANING:,}"
+    yield "nearest", escaped(nearest)
+    yield (
+        "sum_of_products",
+        " + ".join(f"{bracketed(a)} · {bracketed(b)}" for a, b in first) + " + …",
+    )
+    yield "similarity", f"{kept.similarities[nearest]:.3f}"
+    by_meaning = sum(products[:MEANING])
+    yield "by_meaning", f"{by_meaning:.3f}"
+    yield "by_words", f"{round(sum(products), 3) - round(by_meaning, 3):.3f}"
+
+
+def _run_facts() -> Iterator[tuple[str, str]]:
+    run = gated()
+    yield "layers", str(run.gates.shape[1])
+    yield "even", f"{log(len(run.experts)):.2f}"
+    for name, index in (("differ", DIFFER), ("agree", AGREE)):
+        explained = run.explained[index]
+        yield f"{name}_token", word(run.pieces[index])
+        for side, rows in (("base", explained.base), ("mixture", explained.mixture)):
+            yield f"{name}_{side}", word(rows[0][0])
+            yield f"{name}_{side}_chance", f"{100 * rows[0][1]:.1f}"
+    yield "margin", f"{judged()[0].margin:.3f}"
+
+
+def _measured_facts(folder: Path | None) -> Iterator[tuple[str, str]]:
+    if users := read("many_users.json", folder):
+        yield "users", str(users["users"])
+        yield "cores", str(users["cores"])
+        yield "rounds", str(len(users["times_faster"]))
+        yield "times_faster", f"{users['median_times_faster']:.1f}"
+    if found := read("situations_dev.json", folder).get("situations", {}).get("open"):
+        parts, name = found["parts"], "ramole_plus"
+        yield "open_questions", str(found["questions"])
+        yield "open_kinds", str(found["units"])
+        for fact, told in (
+            ("open_left", found),
+            ("unseen_left", parts["unseen"]),
+            ("far_left", parts["far tasks"]),
+        ):
+            yield fact, measured(told["systems"][name]["left"]).said(0)
+    if tested := read("evaluation_dev.json", folder):
+        yield "questions", str(sum(task["rows"] for task in tested["tasks"].values()))
+        yield "tasks", str(len(tested["tasks"]))
+
+
+def bracketed(number: float) -> str:
+    """Four decimals, a negative number in brackets."""
+    return f"(−{-number:.4f})" if number < 0 else f"{number:.4f}"
+
+
+def word(piece: str) -> str:
+    """A token in a sentence."""
+    return f"<code>{escaped(spell(piece))}</code>"

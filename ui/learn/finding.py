@@ -1,0 +1,148 @@
+"""Steps 1 to 3 and 9 as pictures: the pool, vectors as cells, similarities, and who answers."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from ..charts.palette import NOBODY, chip_html, ink_of
+from ..parts.markup import escaped
+from .frames import ABOVE, BELOW, bar, figure, table
+from .kept import MEANING, K, Vectors, judged, vectors
+
+if TYPE_CHECKING:
+    from ramole_core import AdapterCard
+
+ACROSS = 64
+"""Cells in a row of a drawn vector."""
+CELL = 10
+FULL = 0.1
+"""A number this large has the full colour."""
+LONG = 110
+"""Characters of a prompt in a table."""
+
+
+def pool_html(cards: "Sequence[AdapterCard]") -> str:
+    """Every adapter that comes with the page: its name, what it does, how large it is."""
+    rows = [
+        (f"<code>{escaped(card.name)}</code>", escaped(sentence(card)), f"{card.parameters:,}")
+        for card in sorted(cards, key=lambda card: card.name)
+    ]
+    drawn = table("The pool", ("adapter", "what its author says it does", "numbers"), rows)
+    return figure(
+        drawn,
+        f"The {len(rows)} adapters of the pool. “Numbers” says how many an adapter holds; the base "
+        "of the recorded runs, SmolLM2-135M-Instruct, has about 135 million.",
+    )
+
+
+def sentence(card: "AdapterCard") -> str:
+    """The first sentence of what an adapter's card says, without the heading."""
+    text = card.description.replace("\n", " ").strip().removeprefix(f"# {card.name}").strip()
+    first, dot, _ = text.partition(". ")
+    return (first + "." if dot else first)[:240]
+
+
+def vectors_html() -> str:
+    """The prompt's vector above those of the nearest and of the farthest adapter."""
+    kept = vectors()
+    rows = [("The prompt", kept.vector)]
+    rows += [(f"<code>{escaped(name)}</code>", one) for name, one in kept.adapters.items()]
+    strips = "".join(
+        f'<div class="vector"><h3>{name}</h3>{strip(one[:MEANING])}'
+        f'<p class="quiet">Begins {", ".join(number(n) for n in one[:4])}, …</p></div>'
+        for name, one in rows
+    )
+    lists = zip(*(one[:MEANING] for _, one in rows), strict=True)
+    twin = table(
+        "The numbers that are drawn",
+        ("place", *(name for name, _ in rows)),
+        ([str(n), *(number(value) for value in each)] for n, each in enumerate(lists, start=1)),
+    )
+    prompt = f'<p class="asked">{escaped(kept.prompt)}</p>'
+    return figure(
+        prompt + strips,
+        f"The first {MEANING} of {len(kept.vector):,} numbers, a cell each, line by line: blue "
+        "above zero, orange below, the stronger the larger. "
+        + " and ".join(
+            f"<code>{escaped(name)}</code> has the prompt's colour in {agreeing(kept, name)}"
+            for name in kept.adapters
+        )
+        + f" of {MEANING} cells.",
+        twin=twin,
+    )
+
+
+def agreeing(kept: Vectors, name: str) -> int:
+    """In how many of the drawn places the adapter's number has the sign of the prompt's."""
+    pairs = list(zip(kept.vector, kept.adapters[name], strict=True))[:MEANING]
+    return sum((a > 0) == (b > 0) for a, b in pairs)
+
+
+def strip(values: Sequence[float]) -> str:
+    """Cells of colour, as a drawing."""
+    cells = "".join(
+        f'<rect x="{n % ACROSS * CELL}" y="{n // ACROSS * CELL}" width="{CELL - 1}" '
+        f'height="{CELL - 1}" fill="{ABOVE if value > 0 else BELOW}" '
+        f'fill-opacity="{min(abs(value) / FULL, 1):.2f}"/>'
+        for n, value in enumerate(values)
+    )
+    down = -(-len(values) // ACROSS)
+    return f'<svg viewBox="0 0 {ACROSS * CELL} {down * CELL}" aria-hidden="true">{cells}</svg>'
+
+
+def number(value: float) -> str:
+    return f"{value:.4f}".replace("-", "−")
+
+
+def nearest_html() -> str:
+    """The prompt's similarity to every adapter, those taken in their colours."""
+    kept: Vectors = vectors()
+    most = max(kept.similarities.values())
+    rows = [
+        (
+            f"{chip_html(n) if n < K else ''} <code>{escaped(name)}</code>",
+            f"{score:.3f}",
+            bar(score / most, ink_of(n).colour if n < K else NOBODY.colour),
+            "taken" if n < K else "",
+        )
+        for n, (name, score) in enumerate(kept.similarities.items())
+    ]
+    drawn = table(
+        "Similarity of the prompt to every adapter", ("adapter", "similarity", "", ""), rows
+    )
+    return figure(
+        drawn,
+        f"The similarity of the prompt of step 2 to all {len(rows)} adapters; the longest bar is "
+        f"the largest. The {K} that are taken get a letter and a colour, and have them again in "
+        "steps 6 and 7.",
+    )
+
+
+def judged_html() -> str:
+    """For several prompts: the nearest adapter's similarity against the threshold."""
+    shown = judged()
+    most = max(max(one.similarity, one.threshold) for one in shown)
+    rows = [
+        (
+            f'<span class="said">{escaped(short(one.prompt))}</span>',
+            f"<code>{escaped(one.nearest)}</code>",
+            f"{one.similarity:.3f}",
+            bar(one.similarity / most, ABOVE, mark=one.threshold / most),
+            f"{one.base_similarity:.3f}",
+            f"{round(one.base_similarity, 3) + round(one.margin, 3):.3f}",
+            "adapters" if one.decision == "adapters" else "<strong>the base</strong>",
+        )
+        for one in shown
+    ]
+    heads = ("prompt", "nearest", "its similarity", "", "the base's", "threshold", "who answers")
+    return figure(
+        table("Who answers", heads, rows),
+        "The bar is the similarity of the nearest adapter, the tick the threshold: the similarity "
+        "of the base's vector and a little more. The first lines are recorded runs; for the last "
+        "three prompts there is no adapter in the pool.",
+    )
+
+
+def short(prompt: str) -> str:
+    """The beginning of a prompt, in one line."""
+    line = " ".join(prompt.split())
+    return line if len(line) <= LONG else line[:LONG].rstrip() + " …"

@@ -1,0 +1,107 @@
+"""Guess which expert: a piece of a recorded answer without colours, then with its shares."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ..charts.palette import chip_html
+from ..charts.tokens import view_of
+from ..parts.markup import escaped
+from .kept import GATED, runs
+
+
+@dataclass(frozen=True)
+class Guess:
+    """A stretch of one recorded answer."""
+
+    title: str
+    """Of the run."""
+    first: int
+    last: int
+    """Tokens, both included."""
+    learnt: str
+    """What the answer shows."""
+
+    @property
+    def experts(self) -> list[str]:
+        """The adapters to choose from, by name, so that their order gives nothing away."""
+        return sorted(runs()[self.title].experts)
+
+    @property
+    def shares(self) -> dict[str, float]:
+        """Each adapter's share over the stretch, the largest first."""
+        run = runs()[self.title]
+        means = run.shares[self.first : self.last + 1].mean(0)
+        return {run.experts[e]: float(means[e]) for e in np.argsort(-means)}
+
+    @property
+    def answer(self) -> str:
+        """Who contributed most."""
+        return next(iter(self.shares))
+
+    @property
+    def text(self) -> str:
+        return "".join(self._pieces)
+
+    @property
+    def _pieces(self) -> tuple[str, ...]:
+        return runs()[self.title].pieces[self.first : self.last + 1]
+
+    def view(self, *, revealed: bool) -> dict[str, Any]:
+        """The stretch as the token view draws it; without colours before the answer."""
+        run = runs()[self.title]
+        here = run.shares[self.first : self.last + 1] if revealed else []
+        experts = run.experts if revealed else []
+        view = view_of(self._pieces, here, experts, run=f"guess {self.title}", running=False)
+        return view | {"meaning": ""}
+
+
+GUESSES: dict[int, Guess] = {
+    5: Guess(
+        GATED,
+        4,
+        12,
+        "e2e_nlg was trained on restaurants like this one, yet dart moved the model more: it "
+        "changes six of the seven modules in each layer, e2e_nlg fewer than half of them. The gate "
+        "still left a good part to the other two.",
+    ),
+    6: Guess(
+        "Capital letters",
+        5,
+        9,
+        "With ramole_plus a clear winner by similarity keeps nearly everything, although all three "
+        "adapters have to do with sentences.",
+    ),
+    7: Guess(
+        "Voice command to JSON",
+        4,
+        10,
+        "Three adapters of very different tasks were in this row, and only one was of use. Its "
+        "neighbours in the batch had other adapters.",
+    ),
+}
+"""By the place of the step, counted from 0."""
+
+
+def question_html(guess: Guess) -> str:
+    """What is asked, and the prompt."""
+    prompt = escaped(runs()[guess.title].request.prompt)
+    return (
+        "<h3>Guess which expert</h3><p>The prompt was: "
+        f'<q class="prompt">{prompt}</q> Which of its three adapters contributed most to this '
+        "part of the answer?</p>"
+    )
+
+
+def reveal_html(guess: Guess, chosen: str | None) -> str:
+    """Right or not, and each adapter's share; nothing before a choice."""
+    if chosen not in guess.experts:
+        return ""
+    run, right = runs()[guess.title], chosen == guess.answer
+    said = ", ".join(
+        f"{chip_html(run.experts.index(name))} {escaped(name)} {100 * share:.0f} %"
+        for name, share in guess.shares.items()
+    )
+    verdict = "Right." if right else f"No, it was {escaped(guess.answer)}."
+    return f'<p role="status"><strong>{verdict}</strong> {said}. {escaped(guess.learnt)}</p>'

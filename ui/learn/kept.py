@@ -1,0 +1,98 @@
+"""What the textbook is drawn from: recorded runs, and the vectors of one prompt, read once."""
+
+import json
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from ..charts.recorded import FOLDER, read_run
+from ..charts.run import Run
+
+VECTORS = Path(__file__).parent / "recorded" / "vectors.json"
+"""`python docs/learn_vectors.py` writes it."""
+MEANING = 384
+"""Numbers of a vector that come from the sentence encoder; the others count words."""
+GATED = "Facts to a sentence, by the trained gate"
+"""Title of the run that steps 6 and 7 walk through."""
+DIFFER, AGREE = 4, 3
+"""Tokens of that run where base and mixture part, and where they agree."""
+K = 3
+
+
+@dataclass(frozen=True)
+class Judged:
+    """Who answers a prompt, and by what numbers."""
+
+    prompt: str
+    decision: str
+    nearest: str
+    similarity: float
+    base_similarity: float
+    threshold: float
+
+    @property
+    def margin(self) -> float:
+        """By how much the threshold is above the base's similarity."""
+        return self.threshold - self.base_similarity
+
+
+@dataclass(frozen=True)
+class Vectors:
+    """The vector of the prompt, of two adapters, and the prompt's similarity to all."""
+
+    prompt: str
+    vector: tuple[float, ...]
+    adapters: dict[str, tuple[float, ...]]
+    similarities: dict[str, float]
+    """Of every sample adapter, the nearest first."""
+    judged: tuple[Judged, ...]
+    """Prompts that no adapter was made for."""
+
+
+@cache
+def runs() -> dict[str, Run]:
+    """Every recorded run by its title, in the order of the files."""
+    return {run.title: run for run in map(read_run, sorted(FOLDER.glob("*.json")))}
+
+
+def gated() -> Run:
+    """The run of steps 6 and 7."""
+    return runs()[GATED]
+
+
+def alone() -> list[Run]:
+    """The runs of the page's own method that are no chat: one for each of several tasks."""
+    return [run for run in runs().values() if run.answer.evidence and not run.request.history]
+
+
+@cache
+def vectors() -> Vectors:
+    """The vectors as they were recorded."""
+    raw = json.loads(VECTORS.read_text("utf-8"))
+    ranked = sorted(raw["similarities"].items(), key=lambda pair: -pair[1])
+    return Vectors(
+        raw["prompt"],
+        tuple(raw["vector"]),
+        {name: tuple(raw["adapters"][name]) for name, _ in ranked if name in raw["adapters"]},
+        dict(ranked),
+        tuple(Judged(text, **told) for text, told in raw["judged"].items()),
+    )
+
+
+def judged() -> list[Judged]:
+    """Prompts with an adapter, as they were recorded, and then those without."""
+    fitting = []
+    for run in alone():
+        evidence = run.answer.evidence
+        assert evidence is not None and evidence.nearest is not None
+        fitting.append(
+            Judged(
+                run.request.prompt,
+                evidence.decision,
+                evidence.nearest,
+                evidence.similarity,
+                evidence.base_similarity,
+                evidence.threshold,
+            )
+        )
+    return [*fitting, *vectors().judged]

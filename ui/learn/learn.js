@@ -1,0 +1,47 @@
+// "Try it" goes to a live tab, and puts a prompt into its form as if it were typed, so that the browser
+// can undo it; arrow keys walk the list of steps. Runs inside gr.HTML with element.
+const FIELDS = { Ask: '#prompt textarea', Compare: '#compare-prompt textarea' };
+
+function tabNamed(name) {
+  const shown = [...document.querySelectorAll('[role="tab"], .overflow-menu button')];
+  return shown.find((tab) => tab.textContent.trim() === name && tab.getClientRects().length) ||
+    shown.find((tab) => tab.textContent.trim() === name);
+}
+
+// A tab is built when it is first opened, so its form may take a moment.
+function fill(selector, prompt, left) {
+  const field = document.querySelector(selector);
+  if (!field || !field.getClientRects().length) {
+    if (left) setTimeout(() => fill(selector, prompt, left - 1), 100);
+    return;
+  }
+  field.focus();
+  field.select();
+  if (document.execCommand('insertText', false, prompt)) return;
+  field.value = prompt;
+  field.dispatchEvent(new Event('input', { bubbles: true }));
+}
+
+element.addEventListener('click', (event) => {
+  const button = event.target.closest('button[data-tab]');
+  if (!button) return;
+  const tab = tabNamed(button.dataset.tab);
+  if (!tab) return;
+  tab.click();
+  scrollTo({ top: 0 });
+  if (button.dataset.prompt && FIELDS[button.dataset.tab]) {
+    fill(FIELDS[button.dataset.tab], button.dataset.prompt, 50);
+  }
+});
+
+// Gradio's radio buttons do not know each other, so the list of steps is walked here.
+document.addEventListener('keydown', (event) => {
+  const move = { ArrowDown: 1, ArrowRight: 1, ArrowUp: -1, ArrowLeft: -1 }[event.key];
+  if (!move || !event.target.matches('#learn-steps input')) return;
+  event.preventDefault();
+  const steps = [...document.querySelectorAll('#learn-steps input')];
+  const next = steps[steps.indexOf(event.target) + move];
+  if (!next) return;
+  next.focus();
+  next.click();
+});

@@ -1,0 +1,72 @@
+"""What was measured, out of `results/*.json`: scores by method, and their differences."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+RESULTS = Path(__file__).parents[2] / "results"
+FITS, HIDDEN = "iid", "ood"
+"""The two settings: an adapter fits, and it is hidden."""
+METHODS = {
+    "base": "no adapter at all",
+    "selection": "the nearest adapter alone, with weight 1",
+    "mixture": "the nearest three, each with weight 1/3",
+    "similarity": "the nearest three, weighted by similarity",
+    "ramole": "the nearest three, weighted by the gate of step 5",
+    "ramole_plus": "similarity and responses; what the page starts with",
+    "perfect": "the right adapter alone, told from outside",
+}
+RIVALS = ("base", "selection", "mixture", "similarity", "ramole", "perfect")
+"""What `ramole_plus` is compared with."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A mean and its interval."""
+
+    mean: float
+    low: float
+    high: float
+
+    def said(self, digits: int = 1, *, signed: bool = False) -> str:
+        """`56.8 [49.9, 63.6]`."""
+        sign = "+" if signed else ""
+        mean, low, high = (f"{n:{sign}.{digits}f}" for n in (self.mean, self.low, self.high))
+        return f"{mean} [{low}, {high}]".replace("-", "−")
+
+    @property
+    def verdict(self) -> str:
+        """Of a difference: which side of 0 its interval lies on."""
+        if self.low > 0:
+            return "better"
+        return "worse" if self.high < 0 else "cannot be told apart"
+
+
+def read(name: str, folder: Path | None = None) -> dict[str, Any]:
+    """The object in a file of results; empty where it is missing or broken."""
+    try:
+        raw = json.loads(((folder or RESULTS) / name).read_text("utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return raw if isinstance(raw, dict) else {}
+
+
+def measured(raw: dict[str, Any]) -> Measured:
+    """From `{mean, low, high}`."""
+    return Measured(float(raw["mean"]), float(raw["low"]), float(raw["high"]))
+
+
+def scores(setting: str, folder: Path | None = None) -> dict[str, Measured]:
+    """Each method's mean score there, in the order of METHODS."""
+    cells = read("evaluation_dev.json", folder).get("cells", {}).get(setting, {})
+    return {name: measured(cells[name]) for name in METHODS if name in cells}
+
+
+def differences(
+    setting: str, folder: Path | None = None, *, of: str = "ramole_plus"
+) -> dict[str, Measured]:
+    """How far the method is ahead of each rival, over the same prompts."""
+    rows = read("evaluation_dev.json", folder).get("differences", {}).get(setting, [])
+    found = {row["rival"]: measured(row) for row in rows if row["method"] == of}
+    return {name: found[name] for name in RIVALS if name in found}

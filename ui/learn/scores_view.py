@@ -1,0 +1,84 @@
+"""Step 10 as a picture: mean scores with their intervals, and what their differences show."""
+
+from pathlib import Path
+
+from ..charts.palette import INKS, NOBODY
+from .frames import figure, table
+from .measured import FITS, HIDDEN, METHODS, RIVALS, Measured, differences, scores
+
+NOT_YET = "<p>Not measured yet; the tab Results says which command does it.</p>"
+OURS = "ramole_plus"
+SCORES = (
+    "Mean score, 0 to 100, with its interval as a line. <code>perfect</code> has the right adapter "
+    "in both columns: so much could be had if it were always there and always found."
+)
+AHEAD = (
+    f"How many points <code>{OURS}</code> is ahead of each rival on the same prompts, with the "
+    "interval. “Cannot be told apart” means just that: these prompts do not show that one of the "
+    "two is better."
+)
+
+
+def scores_html(folder: Path | None = None) -> str:
+    """Every method when an adapter fits, and when it is hidden; then the differences in words."""
+    fits, hidden = scores(FITS, folder), scores(HIDDEN, folder)
+    if not fits or not hidden:
+        return NOT_YET
+    rows = [
+        (
+            f'<code>{name}</code><span class="below">{METHODS[name]}</span>',
+            _cell(fits.get(name), name),
+            _cell(hidden.get(name), name),
+        )
+        for name in METHODS
+        if name in fits or name in hidden
+    ]
+    compared = [
+        (f"<code>{name}</code>", _said(ours), _said(others))
+        for name, ours, others in verdicts(folder)
+    ]
+    return (
+        figure(table("Scores", ("method", "an adapter fits", "it is hidden"), rows), SCORES)
+        + "<h3>Is the method that the page starts with better?</h3>"
+        + figure(
+            table("Differences", ("rival", "an adapter fits", "it is hidden"), compared), AHEAD
+        )
+        + gate_html(folder)
+    )
+
+
+def verdicts(folder: Path | None = None) -> list[tuple[str, Measured | None, Measured | None]]:
+    """Each rival with the difference in both settings."""
+    fits, hidden = differences(FITS, folder), differences(HIDDEN, folder)
+    return [(name, fits.get(name), hidden.get(name)) for name in RIVALS]
+
+
+def gate_html(folder: Path | None = None) -> str:
+    """How the trained gate does against equal weights, in a sentence; empty where unmeasured."""
+    both = [differences(setting, folder, of="ramole").get("mixture") for setting in (FITS, HIDDEN)]
+    if None in both:
+        return ""
+    fits, hidden = (f"{one.said(signed=True)}, {one.verdict}" for one in both if one)
+    return (
+        "<p>And the trained gate of step 5? <code>ramole</code> against <code>mixture</code>, equal"
+        f" weights: {fits}, when an adapter fits; {hidden}, when it is hidden.</p>"
+    )
+
+
+def _said(found: Measured | None) -> str:
+    if found is None:
+        return "not measured"
+    kind = {"better": "well", "worse": "ill"}.get(found.verdict, "open")
+    return f'{found.said(signed=True)} <span class="word {kind}">{found.verdict}</span>'
+
+
+def _cell(found: Measured | None, name: str) -> str:
+    if found is None:
+        return "not measured"
+    colour = INKS[4].colour if name == OURS else NOBODY.colour
+    wide = found.high - found.low
+    return (
+        f'{found.said()}<span class="whisker" aria-hidden="true">'
+        f'<i style="left:{found.low:.1f}%;width:{wide:.1f}%;background:{colour}"></i>'
+        f'<b style="left:{found.mean:.1f}%;background:{colour}"></b></span>'
+    )

@@ -1,0 +1,129 @@
+"""The tab Learn: ten steps through one recorded run, from the pool to how one knows that it works.
+
+Nothing is drawn before the tab is first opened; nothing here needs the model.
+"""
+
+from typing import TYPE_CHECKING
+
+import gradio as gr
+
+from ..parts.errors import one_sentence
+from ..parts.events import QUIET, number_in
+from .layout import Layout, lay_out
+from .steps import STEPS
+from .updates import GUESSES, guess_updates, step_updates, token_updates, toy_updates
+
+if TYPE_CHECKING:
+    from ramole_core import Ramole
+
+TO_THE_TOP = """() => requestAnimationFrame(() => requestAnimationFrame(() => {
+  const title = document.querySelector('#learn-words h2');
+  const at = document.querySelector('#learn-steps label.selected');
+  if (at) at.parentElement.scrollLeft = at.offsetLeft - at.parentElement.offsetLeft - 20;
+  if (title && title.getBoundingClientRect().top < 0) title.scrollIntoView({ block: 'start' });
+}))"""
+"""The title of the step, and on a narrow page its place in the list, come into sight."""
+
+
+def tab(ramole: "Ramole") -> None:
+    """Build the tab inside the Blocks that is open."""
+    with gr.Tab("Learn", id="learn", elem_id="learn-tab") as here:
+        ui = lay_out()
+    _connect(ui, Handlers(ramole, ui), here)
+
+
+class Handlers:
+    """What happens on each event of the tab."""
+
+    def __init__(self, ramole: "Ramole", ui: Layout):
+        self.ramole, self.ui = ramole, ui
+
+    def on_step(self, place: int | None, picked, guessed, what, *sliders):
+        """The page of the step that was opened."""
+        with one_sentence():
+            return step_updates(
+                self.ui,
+                within(place),
+                self.ramole.pool.cards(),
+                picked=picked,
+                guessed=guessed,
+                what=what,
+                sliders=sliders,
+            )
+
+    def on_back(self, place: int | None, *chosen):
+        return self.on_step(within(place) - 1, *chosen)
+
+    def on_ahead(self, place: int | None, *chosen):
+        return self.on_step(within(place) + 1, *chosen)
+
+    def on_slide(self, place: int | None, *sliders):
+        """The toy at the sliders as they stand."""
+        with one_sentence():
+            return toy_updates(within(place), sliders)
+
+    def on_pick(self, place: int | None, picked: int, what: str, event: gr.EventData):
+        """Another token of the recorded answer."""
+        with one_sentence():
+            index = number_in(event, "index")
+            now = picked if index is None else index
+            return {self.ui.picked: now, **token_updates(self.ui, within(place), now, what)}
+
+    def on_what(self, place: int | None, picked: int, what: str):
+        """Weights or contributions."""
+        with one_sentence():
+            return token_updates(self.ui, within(place), picked, what)
+
+    def on_guess(self, place: int | None, chosen: str | None, guessed: dict):
+        """The answer to a guess; it stays known when the step is opened again."""
+        with one_sentence():
+            at = within(place)
+            if at not in GUESSES or chosen is None:
+                return {self.ui.guessed: guessed}
+            return {
+                self.ui.guessed: {**guessed, at: chosen},
+                **guess_updates(self.ui, at, chosen),
+            }
+
+
+def within(place: int | None) -> int:
+    """The place of a step, whatever came."""
+    return min(max(place or 0, 0), len(STEPS) - 1)
+
+
+def _connect(ui: Layout, handlers: Handlers, here: gr.Tab) -> None:
+    """Every event of the tab with its handler."""
+    here.select(handlers.on_step, ui.chosen, ui.all, queue=False, **QUIET)
+    ui.steps.input(
+        handlers.on_step, ui.chosen, ui.all, trigger_mode="always_last", queue=False, **QUIET
+    )
+    for button, handler in ((ui.back, handlers.on_back), (ui.ahead, handlers.on_ahead)):
+        moved = button.click(handler, ui.chosen, ui.all, queue=False, **QUIET)
+        moved.then(None, js=TO_THE_TOP, queue=False, **QUIET)
+    for slider in ui.sliders:
+        slider.change(
+            handlers.on_slide,
+            [ui.steps, *ui.sliders],
+            ui.toy_view,
+            trigger_mode="always_last",
+            queue=False,
+            **QUIET,
+        )
+    ui.tokens.select(
+        handlers.on_pick,
+        [ui.steps, ui.picked, ui.what],
+        [ui.picked, *ui.looked_at],
+        trigger_mode="always_last",
+        queue=False,
+        **QUIET,
+    )
+    ui.what.input(
+        handlers.on_what, [ui.steps, ui.picked, ui.what], ui.looked_at, queue=False, **QUIET
+    )
+    ui.choice.input(
+        handlers.on_guess,
+        [ui.steps, ui.choice, ui.guessed],
+        [ui.guessed, *ui.revealed],
+        queue=False,
+        **QUIET,
+    )
