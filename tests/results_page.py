@@ -330,8 +330,9 @@ def main() -> None:
     ramole = FakeRamole()
     with gr.Blocks(title="RAMoLE", analytics_enabled=False) as page:
         header.header(ramole)
+        shared = Shared.build()  # before the tabs, or it would be counted as one
         with gr.Tabs(selected="ask"):
-            ask.tab(ramole, Shared.build())
+            ask.tab(ramole, shared)
             results_tab.tab(Path(os.environ["FOLDER"]))
     serve(page, ramole)
 

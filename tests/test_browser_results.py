@@ -16,6 +16,7 @@ from tests.results_page import METHODS, write_results
 from tests.serving import Server, running
 
 expect.set_options(timeout=PATIENCE)
+KEYS = ("answers", "methods", "stresses", "retrieval", "adapters", "router", "speed")
 
 
 @contextmanager
@@ -72,7 +73,7 @@ def copied(page: Page) -> str:
 
 def test_the_tab_shows_every_table_and_the_picture(measured, visit):
     page = visit(measured.url)
-    unfold(page, "choice")
+    unfold(page, "choice", *KEYS)
     expect(page.locator("#results-tasks caption")).to_be_visible()
     captions = page.locator("#results-tab caption").all_inner_texts()
     for words in (

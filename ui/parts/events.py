@@ -1,5 +1,7 @@
 """What every event and HTML component of the page needs: options, scripts, and who sent it."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Literal, TypedDict
 
 import gradio as gr
@@ -38,6 +40,17 @@ def open_page() -> gr.Blocks:
     if page is None:
         raise RuntimeError("No gr.Blocks is open; build the tab inside `with gr.Blocks():`.")
     return page
+
+
+@contextmanager
+def outermost() -> Iterator[None]:
+    """What is built inside belongs to the page itself, not to the row or the tabs that are open:
+    Gradio would count it as a tab, and show what comes after it twice."""
+    inner, Context.block = Context.block, Context.root_block
+    try:
+        yield
+    finally:
+        Context.block = inner
 
 
 def enter_opens(zone: str) -> str:

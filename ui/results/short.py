@@ -26,11 +26,11 @@ def short_html(found: Evaluation | None) -> str:
         return _frame(title, f"<p>{lead}</p>")
     drawn = "".join(_bar(words, span, kind) for words, span, kind in bars)
     told = "".join(f"<p>{escaped(sentence)}</p>" for sentence in _honest(found))
+    rows = dict(found.made.facts).get("rows", "")
     lead = (
-        "The score is the mean over "
-        f"{len(found.tasks) or 'all'} tasks of {_rows(found)}questions each, from 0 (nothing "
-        "right) to 100. The thin line is the 95 % interval: with other questions of the same tasks "
-        "the mean would lie there."
+        f"A score is the mean over {len(found.tasks) or 'all'} tasks{f' ({rows})' if rows else ''}, "
+        "from 0 (nothing right) to 100. The thin line is its 95 % interval: with other questions of "
+        "the same tasks the mean would lie there."
     )
     return _frame(
         headline(found),
@@ -74,12 +74,12 @@ def _method(found: Evaluation) -> str:
 def _honest(found: Evaluation) -> list[str]:
     """Whether another way is ahead, and how many aims were not reached."""
     said, name = [], _method(found)
-    for setting, when in ((FITS, "When an adapter fits"), (HIDDEN, "When it is hidden")):
+    for setting, when in ((FITS, "when an adapter fits"), (HIDDEN, "when it is hidden")):
         scores, best = found.scores(setting), found.best(setting)
         if best and name in scores and best != name:
             said.append(
-                f"{when}, the simpler method {best} scores {scores[best].mean:.0f}, no less than "
-                f"{name} with {scores[name].mean:.0f}, which this page uses."
+                f"Not our best there: {when}, the method {best} scores {scores[best].mean:.0f}, and "
+                f"{name}, which this page begins with, {scores[name].mean:.0f}."
             )
     judged = [one for one in found.aims if one.reached is not None]
     missed = sum(one.reached is False for one in judged)
@@ -91,11 +91,6 @@ def _honest(found: Evaluation) -> list[str]:
     if found.tuned:
         said.append(found.tuned)
     return said
-
-
-def _rows(found: Evaluation) -> str:
-    rows = {task.rows for task in found.tasks.values() if task.rows}
-    return f"{rows.pop()} " if len(rows) == 1 else ""
 
 
 def _bar(words: str, span: Span, kind: str) -> str:

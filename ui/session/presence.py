@@ -14,6 +14,7 @@ from contextlib import contextmanager
 
 import gradio as gr
 
+from ..parts.events import outermost
 from .owner import Visitor, owner_of, visitor_of
 
 BEAT_SECONDS = 60
@@ -91,6 +92,6 @@ def heartbeat(presence: Presence) -> None:
     def on_beat(request: gr.Request) -> None:
         presence.seen(owner_of(request))
 
-    gr.Timer(BEAT_SECONDS).tick(
-        on_beat, queue=False, api_visibility="private", show_progress="hidden"
-    )
+    with outermost():
+        timer = gr.Timer(BEAT_SECONDS)
+    timer.tick(on_beat, queue=False, api_visibility="private", show_progress="hidden")
