@@ -555,7 +555,11 @@ def test_the_headline_says_in_plain_words_what_an_adapter_is_worth(folder):
     assert [round(span.mean, 1) for _, span, _ in bars_of(found)] == [11.3, 61.2, 36.4, 66.6]
     html = short_html(found)
     assert "Of 2 aims that were set before measuring, 1 were reached and 1 not." in html
-    assert "3 tasks (100 rows a task, test split), from 0" in html and "IID" not in html and "OOD" not in html
+    assert (
+        "3 tasks (100 rows a task, test split), from 0" in html
+        and "IID" not in html
+        and "OOD" not in html
+    )
 
 
 def test_the_headline_names_a_simpler_method_that_is_ahead(folder):

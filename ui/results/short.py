@@ -28,9 +28,9 @@ def short_html(found: Evaluation | None) -> str:
     told = "".join(f"<p>{escaped(sentence)}</p>" for sentence in _honest(found))
     rows = dict(found.made.facts).get("rows", "")
     lead = (
-        f"A score is the mean over {len(found.tasks) or 'all'} tasks{f' ({rows})' if rows else ''}, "
-        "from 0 (nothing right) to 100. The thin line is its 95 % interval: with other questions of "
-        "the same tasks the mean would lie there."
+        f"A score is the mean over {len(found.tasks) or 'all'} tasks"
+        f"{f' ({rows})' if rows else ''}, from 0 (nothing right) to 100. The thin line is its 95 % "
+        "interval: with other questions of the same tasks the mean would lie there."
     )
     return _frame(
         headline(found),
@@ -78,8 +78,8 @@ def _honest(found: Evaluation) -> list[str]:
         scores, best = found.scores(setting), found.best(setting)
         if best and name in scores and best != name:
             said.append(
-                f"Not our best there: {when}, the method {best} scores {scores[best].mean:.0f}, and "
-                f"{name}, which this page begins with, {scores[name].mean:.0f}."
+                f"Not our best there: {when}, the method {best} scores {scores[best].mean:.0f}, "
+                f"and {name}, which this page begins with, {scores[name].mean:.0f}."
             )
     judged = [one for one in found.aims if one.reached is not None]
     missed = sum(one.reached is False for one in judged)
