@@ -165,6 +165,26 @@ def test_cards_stand_first_and_the_line_opens_for_a_file_that_is_dragged(visit):
     expect(zone).not_to_be_visible(timeout=PATIENCE)
 
 
+def test_the_map_is_drawn_when_it_is_opened_and_for_a_prompt(visit):
+    page = visit(width=1440)
+    plot = page.locator("#pool-map-plot .js-plotly-plot")
+    expect(plot).to_have_count(0)
+    page.locator("#pool-map > button.label-wrap").focus()
+    page.keyboard.press("Enter")
+    expect(plot).to_be_visible(timeout=PATIENCE)
+    expect(page.locator("#pool-map-told")).to_contain_text("Look for")
+    expect(page.locator("#pool-pairs-plot .js-plotly-plot")).to_be_visible(timeout=PATIENCE)
+    page.locator("#pool-map-prompt textarea").fill(f"how many {EVIL}")
+    page.locator("#pool-map-show").click()
+    expect(page.locator("#pool-map-told")).to_contain_text(
+        "Found for your prompt", timeout=PATIENCE
+    )
+    expect(plot).to_contain_text("your prompt", timeout=PATIENCE)
+    page.locator("#pool-map-told summary").click()
+    assert page.locator("#pool-map-told tbody tr").count() == 2
+    assert page.title() == "RAMoLE" and not page.wrong
+
+
 def test_a_folder_that_is_dropped_or_chosen_keeps_its_name(visit, made):
     page = visit()
     unfold(page)
@@ -265,6 +285,7 @@ def test_an_open_page_keeps_its_uploads_and_a_killed_one_leaves_room(
     with fake(tmp_path, max_adapters=1) as server, visits(chromium, until=[]) as visit:
         ann, ben = visit(server.url), visit(server.url)
         for page in (ann, ben):
+            unfold(page)
             expect(page.locator("#pool-room")).to_contain_text("0 of 10 adapters")
         drop(ann, made["good"])
         expect(ann.locator("#pool-verdicts")).to_contain_text("usable")

@@ -9,6 +9,7 @@ import gradio as gr
 from ..parts.downloads import behind
 from ..parts.events import PLAIN, enter_opens
 from ..session.uploads import EXAMPLE_ENDINGS
+from .map_tab import Map, lay_out_map
 from .trying import TRY
 from .undo import UNDO
 from .updates import NOTHING
@@ -95,11 +96,12 @@ class Layout:
     filters: Filters
     cards: gr.HTML
     details: Details
+    map: Map
 
 
 def lay_out(ramole: "Ramole") -> Layout:
     """Build the tab inside the Blocks that is open."""
-    dropping, filters = _dropping(ramole), _filters()
+    dropping, map, filters = _dropping(ramole), lay_out_map(), _filters()
     with gr.Row(equal_height=False):
         with gr.Column(scale=3, min_width=320):
             dropped = (Path(__file__).parent / "drop.js").read_text("utf-8")
@@ -107,7 +109,7 @@ def lay_out(ramole: "Ramole") -> Layout:
             cards = gr.HTML(elem_id="pool-cards", js_on_load=script, **PLAIN)
         with gr.Column(scale=2, min_width=320):
             details = _details()
-    return Layout(dropping, filters, cards, details)
+    return Layout(dropping, filters, cards, details, map)
 
 
 def _dropping(ramole: "Ramole") -> Dropping:

@@ -15,6 +15,7 @@ from ..session.presence import heartbeat
 from ..session.quota import forget, quota_of
 from .bundle import write_bundle
 from .layout import Layout, lay_out
+from .map_tab import connect_map
 from .undo import FOCUS, removals_html
 from .updates import added, chosen, listing, replace_examples
 
@@ -179,4 +180,5 @@ def _connect(ui: Layout, handlers: Handlers, pool_tab: gr.Tab) -> None:
         **QUIET,
     )
     listed(given.success)
+    connect_map(ui.map, handlers.ramole, handlers.quota, handlers.call)
     heartbeat(handlers.quota.presence)
