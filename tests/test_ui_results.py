@@ -566,7 +566,7 @@ def test_the_headline_names_a_simpler_method_that_is_ahead(folder):
     raw = written()
     raw["cells"]["ood"]["mixture"]["mean"] = 40.0
     html = short_html(evaluation_of(raw))
-    assert "when it is hidden, the method mixture scores 40, and ramole_plus" in html
+    assert "When it is hidden, another method, mixture, is ahead with 40; ramole_plus" in html
 
 
 def test_every_tile_leads_to_a_section_that_is_there(folder):

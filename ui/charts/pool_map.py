@@ -154,8 +154,14 @@ def label_of(name: str) -> str:
 
 
 def _sides(places: np.ndarray) -> list[str]:
-    """Labels above and below in turn from left to right, so that neighbours' do not meet."""
-    sides = [""] * len(places)
-    for turn, index in enumerate(np.argsort(places[:, 0], kind="stable")):
-        sides[index] = ("top center", "bottom center")[turn % 2]
+    """Labels on the side that is away from the nearest other point; a label is wide and low."""
+    spans = np.ptp(places, axis=0)
+    scaled = places / np.where(spans > 0, spans, 1) * (1, 2)
+    sides = []
+    for index, place in enumerate(scaled):
+        gaps = np.linalg.norm(scaled - place, axis=1)
+        gaps[index] = np.inf
+        nearest = int(gaps.argmin())
+        above = (scaled[nearest, 1], nearest) > (place[1], index)
+        sides.append("bottom center" if above else "top center")
     return sides

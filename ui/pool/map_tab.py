@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import gradio as gr
 
 from ..parts.errors import one_sentence
-from ..parts.events import PLAIN, QUIET
+from ..parts.events import PLAIN
 from ..parts.fields import k_field
 from ..session.quota import Quota
 from .map import draw
@@ -73,6 +73,8 @@ def connect_map(ui: Map, ramole: "Ramole", quota: Quota, call: Callable) -> None
         [ui.prompt, ui.k],
         ui.drawn,
         trigger_mode="always_last",
-        concurrency_id="list",
-        **QUIET,
+        concurrency_id="map",
+        api_visibility="private",
+        show_progress="minimal",
+        show_progress_on=ui.plot,
     )

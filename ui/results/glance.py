@@ -19,7 +19,11 @@ def glance_html(folder: Path, found: Evaluation | None) -> str:
         ("answers", "Answers", *_counted((reached, len(aims)), "aims for the answers reached")),
         ("choice", "Every task", *_tasks(found)),
         ("methods", "Methods", *_number(methods.compared(folder), "ways of mixing compared")),
-        ("stresses", "Papers' cases", *_counted(stresses.measured(folder), "cases measured here")),
+        (
+            "stresses",
+            "Papers' cases",
+            *_counted(stresses.measured(folder), "cases of single papers"),
+        ),
         ("retrieval", "Finding", *_retrieval(folder, found)),
         ("adapters", "Adapters", *_counted(adapters.helping(folder), "clearly beat the base")),
         ("router", "Router", *router.headline(folder)),

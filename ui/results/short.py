@@ -74,12 +74,12 @@ def _method(found: Evaluation) -> str:
 def _honest(found: Evaluation) -> list[str]:
     """Whether another way is ahead, and how many aims were not reached."""
     said, name = [], _method(found)
-    for setting, when in ((FITS, "when an adapter fits"), (HIDDEN, "when it is hidden")):
+    for setting, when in ((FITS, "When an adapter fits"), (HIDDEN, "When it is hidden")):
         scores, best = found.scores(setting), found.best(setting)
         if best and name in scores and best != name:
             said.append(
-                f"Not our best there: {when}, the method {best} scores {scores[best].mean:.0f}, "
-                f"and {name}, which this page begins with, {scores[name].mean:.0f}."
+                f"{when}, another method, {best}, is ahead with {scores[best].mean:.0f}; "
+                f"{name}, with which this page begins, has {scores[name].mean:.0f}."
             )
     judged = [one for one in found.aims if one.reached is not None]
     missed = sum(one.reached is False for one in judged)
@@ -89,7 +89,7 @@ def _honest(found: Evaluation) -> list[str]:
             f"reached and {missed} not."
         )
     if found.tuned:
-        said.append(found.tuned)
+        said.append(found.tuned.replace("The retriever", "The part that finds adapters"))
     return said
 
 
