@@ -32,7 +32,7 @@ LOOK = (
     "nearer an adapter's direction, the sooner it is found."
 )
 LOOK_PAIRS = (
-    "Look for dark squares beside the diagonal: adapters that are easily taken for one another."
+    "Look for full blue beside the diagonal: adapters that are easily taken for one another."
 )
 
 

@@ -51,6 +51,7 @@ def lay_out_map() -> Map:
                 elem_id="pool-map-prompt",
             )
             k = k_field(3, min_width=160)
+            k.label = "k, adapters to find"
             show = gr.Button("Show where it falls", min_width=150, elem_id="pool-map-show")
         plot = gr.Plot(show_label=False, container=False, elem_id="pool-map-plot")
         told = gr.HTML(elem_id="pool-map-told", **PLAIN)

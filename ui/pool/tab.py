@@ -107,11 +107,12 @@ class Handlers:
             return str(write_bundle(card.folder, card.name, into=Path(get_upload_folder())))
 
     def on_remove(self, name, request: gr.Request):
-        """One of the session's own is gone."""
+        """One of the session's own is gone, and so is what was said of it."""
         with one_sentence(), self.call(request) as visitor:
             if not name:
                 raise AdapterRefused("No adapter is chosen; choose one of yours first.")
             self.quota.remove(name, visitor.owner, keep=True)
+            return ""
 
     def on_undo(self, event: gr.EventData, request: gr.Request):
         """One of the session's own is back."""
@@ -168,7 +169,9 @@ def _connect(ui: Layout, handlers: Handlers, pool_tab: gr.Tab) -> None:
         handlers.on_download, name, details.archive, concurrency_id="pool", **QUIET
     )
     made.success(None, js=SAVE_ZIP)
-    removed = details.remove.click(handlers.on_remove, name, None, concurrency_id="pool", **QUIET)
+    removed = details.remove.click(
+        handlers.on_remove, name, dropping.verdicts, concurrency_id="pool", **QUIET
+    )
     listed(removed.success).then(None, js=FOCUS)
     undone = dropping.undo.click(handlers.on_undo, None, None, concurrency_id="pool", **QUIET)
     listed(undone.then)  # and where it was too late, the line goes
