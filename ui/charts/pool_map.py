@@ -83,7 +83,9 @@ def map_figure(
 ) -> go.Figure:
     """Adapters as labelled points; a prompt [2], and lines to those that it finds, with scores."""
     figure = go.Figure()
-    for index, score in found if prompt is not None else ():
+    for index, score in found:
+        if prompt is None:
+            break
         figure.add_scatter(
             x=[prompt[0], places[index, 0]],
             y=[prompt[1], places[index, 1]],

@@ -9,28 +9,15 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import Any
 
 from ramole_core import AdapterRefused
-
-if TYPE_CHECKING:
-    from ramole_core import AdapterCard
 
 SECONDS = 120.0
 """How long a removal can be undone."""
 MOST = 10
 """Removals of one session that are kept; beyond that the oldest cannot be undone."""
 TOO_LATE = "That removal cannot be undone any more; upload the adapter again."
-
-
-class Aside(Protocol):
-    """What the pool gives for an adapter that was set aside."""
-
-    @property
-    def card(self) -> "AdapterCard": ...
-    @property
-    def bytes(self) -> int: ...
-    def discard(self) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -40,7 +27,8 @@ class Removal:
     token: str
     """By which its session asks for it back."""
     owner: str
-    aside: Aside
+    aside: Any
+    """What `Pool.set_aside` gave: its card, its bytes, and a way to discard it."""
     until: float
 
     @property
@@ -58,7 +46,7 @@ class Removed:
         self._held: dict[str, Removal] = {}
         self._timer: threading.Timer | None = None
 
-    def keep(self, aside: Aside, owner: str, *, seconds: float | None = None) -> None:
+    def keep(self, aside: Any, owner: str, *, seconds: float | None = None) -> None:
         """From now on it can be brought back, for so many seconds."""
         seconds = SECONDS if seconds is None else seconds
         removal = Removal(secrets.token_hex(8), owner, aside, self._clock() + seconds)
