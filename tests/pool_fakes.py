@@ -74,6 +74,13 @@ def zipped(folder: Path, target: Path) -> Path:
     return target
 
 
+def _vector(text: str) -> np.ndarray:
+    """Of unit length, the same for the same words."""
+    seed = sum(word * place for place, word in enumerate(text.encode(), 1))
+    vector = np.random.default_rng(seed).normal(size=7)
+    return (vector / np.linalg.norm(vector)).astype(np.float32)
+
+
 class FakeRamole:
     """The public methods that the page uses."""
 
@@ -91,7 +98,11 @@ class FakeRamole:
             ),
             shared_uploads=s.shared_uploads,
         )
-        self.retriever = SimpleNamespace(embed=lambda texts: np.eye(len(texts), 3, dtype="f4"))
+        self.retriever = SimpleNamespace(
+            embed=lambda texts: np.eye(len(texts), 3, dtype="f4"),
+            vectors=lambda texts: [_vector(text) for text in texts],
+            card_vectors=lambda cards: [_vector(" ".join(card.texts)) for card in cards],
+        )
         self.loaded = False
         self._seconds = load_seconds
 

@@ -13,6 +13,7 @@ import gradio as gr
 from tests.fake_ramole import FakeRamole
 from ui import header
 from ui.ask import tab as ask
+from ui.parts.shared import Shared
 from ui.results import tab as results_tab
 from ui.serve import serve
 
@@ -329,8 +330,9 @@ def main() -> None:
     ramole = FakeRamole()
     with gr.Blocks(title="RAMoLE", analytics_enabled=False) as page:
         header.header(ramole)
+        shared = Shared.build()  # before the tabs, or it would be counted as one
         with gr.Tabs(selected="ask"):
-            ask.tab(ramole)
+            ask.tab(ramole, shared)
             results_tab.tab(Path(os.environ["FOLDER"]))
     serve(page, ramole)
 

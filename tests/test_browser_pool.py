@@ -46,10 +46,20 @@ def made(tmp_path_factory):
     )
     bad = root / "adapter_model.bin"
     bad.write_bytes(b"\x80\x04.")
-    return {"good": good, "bad": bad, "pair": write_adapter(root / "pair", rank=3, seed=10)}
+    return {"good": good, "bad": bad, "pair": write_adapter(root / "pair", rank=3, seed=10)} | {
+        "other": write_adapter(root / "other", rank=3, seed=11)
+    }
+
+
+def unfold(page: Page, fold: str = "#pool-drop") -> None:
+    """Open a line, if it is not."""
+    line = page.locator(f"{fold} > button.label-wrap")
+    if "open" not in (line.get_attribute("class") or "").split():
+        line.click()
 
 
 def drop(page: Page, *files: Path, zone: str = "#pool-files") -> None:
+    unfold(page)
     page.locator(f"{zone} input[type=file]").set_input_files([str(file) for file in files])
 
 
@@ -109,6 +119,7 @@ def test_good_and_bad_uploads_get_their_verdict_at_once_and_stay_with_their_sess
 
 def test_two_files_with_a_name_and_examples_then_other_examples_then_removal(visit, made, tmp_path):
     page = visit()
+    unfold(page)
     page.get_by_label("Name (optional)").fill("pairs")
     page.locator("#pool-words textarea").last.fill("one\ntwo\nthree")
     drop(page, *sorted(made["pair"].iterdir()))
@@ -126,9 +137,81 @@ def test_two_files_with_a_name_and_examples_then_other_examples_then_removal(vis
     page.get_by_role("button", name="Remove", exact=True).click()
     expect(page.locator(".rm-card")).to_have_count(2, timeout=PATIENCE)
 
+    expect(page.locator("#pool-undo")).to_contain_text("pairs was removed. Undo")
+    expect(page.locator(".rm-undo")).to_be_focused(timeout=PATIENCE)
+    page.keyboard.press("Enter")
+    expect(page.locator(".rm-card")).to_have_count(3, timeout=PATIENCE)
+    expect(mine).to_contain_text("1 example")
+    expect(page.locator(".rm-removed")).to_have_count(0)
+    assert not page.wrong
+
+
+def test_cards_stand_first_and_the_line_opens_for_a_file_that_is_dragged(visit):
+    page = visit(width=1440)
+    zone = page.locator("#pool-files")
+    assert page.locator(".rm-card").first.bounding_box()["y"] < 500
+    expect(zone).not_to_be_visible()
+    page.evaluate(
+        """() => {
+          const data = new DataTransfer();
+          data.items.add(new File(['x'], 'x.zip'));
+          document.body.dispatchEvent(
+            new DragEvent('dragenter', { dataTransfer: data, bubbles: true }));
+        }"""
+    )
+    expect(zone).to_be_visible(timeout=PATIENCE)
+    page.locator("#pool-drop > button.label-wrap").focus()
+    page.keyboard.press("Enter")
+    expect(zone).not_to_be_visible(timeout=PATIENCE)
+
+
+def test_the_map_is_drawn_when_it_is_opened_and_for_a_prompt(visit):
+    page = visit(width=1440)
+    plot = page.locator("#pool-map-plot .js-plotly-plot")
+    expect(plot).to_have_count(0)
+    page.locator("#pool-map > button.label-wrap").focus()
+    page.keyboard.press("Enter")
+    expect(plot).to_be_visible(timeout=PATIENCE)
+    expect(page.locator("#pool-map-told")).to_contain_text("Look for")
+    expect(page.locator("#pool-pairs-plot .js-plotly-plot")).to_be_visible(timeout=PATIENCE)
+    page.locator("#pool-map-prompt textarea").fill(f"how many {EVIL}")
+    page.locator("#pool-map-show").click()
+    expect(page.locator("#pool-map-told")).to_contain_text(
+        "Found for your prompt", timeout=PATIENCE
+    )
+    expect(plot).to_contain_text("your prompt", timeout=PATIENCE)
+    page.locator("#pool-map-told summary").click()
+    assert page.locator("#pool-map-told tbody tr").count() == 2
+    assert page.title() == "RAMoLE" and not page.wrong
+
+
+def test_a_folder_that_is_dropped_or_chosen_keeps_its_name(visit, made):
+    page = visit()
+    unfold(page)
+    page.locator("#pool-folder input[type=file]").set_input_files(str(made["pair"]))
+    expect(page.locator(".rm-verdict")).to_contain_text("pool as pair:", timeout=PATIENCE)
+    expect(page.get_by_label("Name (optional)")).to_have_value("", timeout=PATIENCE)
+    files = {file.name: list(file.read_bytes()) for file in made["other"].iterdir()}
+    page.evaluate(
+        """(files) => {
+          const entries = Object.entries(files).map(([name, bytes]) => ({
+            isFile: true, name, file: (done) => done(new File([new Uint8Array(bytes)], name)) }));
+          const folder = { isDirectory: true, name: 'dropped-one', createReader: () => ({
+            readEntries: (done) => done(entries) }) };
+          const event = new Event('drop', { bubbles: true, cancelable: true });
+          Object.defineProperty(event, 'dataTransfer', { value: {
+            items: [{ webkitGetAsEntry: () => folder }], files: [] } });
+          document.querySelector('#pool-files .upload-container').dispatchEvent(event);
+        }""",
+        files,
+    )
+    expect(page.locator(".rm-verdict")).to_contain_text("pool as dropped-one", timeout=PATIENCE)
+    assert not page.wrong
+
 
 def test_what_was_typed_stays_when_the_upload_is_refused(visit, made):
     page = visit()
+    unfold(page)
     page.get_by_label("Name (optional)").fill("kept")
     drop(page, made["bad"])
     expect(page.locator(".rm-verdict")).to_contain_text("refused", timeout=PATIENCE)
@@ -137,6 +220,7 @@ def test_what_was_typed_stays_when_the_upload_is_refused(visit, made):
 
 def test_a_folder_is_one_adapter(visit, made):
     page = visit()
+    unfold(page)
     page.locator("#pool-folder input[type=file]").set_input_files(str(made["pair"]))
     expect(page.locator(".rm-verdict")).to_contain_text("usable", timeout=PATIENCE)
     expect(page.locator(".rm-card")).to_have_count(3, timeout=PATIENCE)
@@ -161,11 +245,13 @@ def test_by_keyboard_alone(visit, made):
     page.get_by_label("Sort by").focus()
     page.keyboard.press("Tab")
     focused = page.evaluate("document.activeElement.dataset.name")
-    assert focused == "dart"
+    assert focused == "dart", "the cards come right behind the filters"
     page.keyboard.press("Tab")
     page.keyboard.press("Enter")
     expect(page.locator(".rm-detail-title")).to_have_text("squad", timeout=PATIENCE)
     expect(page.locator(".rm-detail-title")).to_be_focused(timeout=PATIENCE)
+    page.locator("#pool-drop > button.label-wrap").focus()
+    page.keyboard.press("Enter")
     page.locator("#pool-files button").first.focus()
     with page.expect_file_chooser(timeout=PATIENCE) as chooser:
         page.keyboard.press("Enter")
@@ -199,6 +285,7 @@ def test_an_open_page_keeps_its_uploads_and_a_killed_one_leaves_room(
     with fake(tmp_path, max_adapters=1) as server, visits(chromium, until=[]) as visit:
         ann, ben = visit(server.url), visit(server.url)
         for page in (ann, ben):
+            unfold(page)
             expect(page.locator("#pool-room")).to_contain_text("0 of 10 adapters")
         drop(ann, made["good"])
         expect(ann.locator("#pool-verdicts")).to_contain_text("usable")

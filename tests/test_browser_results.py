@@ -1,5 +1,7 @@
 """The tab Results in a real Chromium: open, read, choose, copy; broken files; keys alone; phone."""
 
+import json
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,6 +16,7 @@ from tests.results_page import METHODS, write_results
 from tests.serving import Server, running
 
 expect.set_options(timeout=PATIENCE)
+KEYS = ("answers", "methods", "stresses", "retrieval", "adapters", "router", "speed")
 
 
 @contextmanager
@@ -44,12 +47,22 @@ def changing(tmp_path_factory):
 @pytest.fixture
 def visit(chromium):
     """Open the tab in a fresh context."""
-    with visits(chromium, tab="Results", until=["#results-speed h2"]) as open_page:
+    with visits(chromium, tab="Results", until=["#results-speed summary"]) as open_page:
         yield open_page
 
 
 def wide(page: Page) -> int:
     return page.evaluate("document.documentElement.scrollWidth")
+
+
+def unfold(page: Page, *keys: str) -> None:
+    """Open the sections; the closer look is Gradio's own fold."""
+    for key in keys:
+        fold = page.locator(f"#results-{key}")
+        if key == "choice":
+            fold.locator("button.label-wrap").click()
+        else:
+            fold.evaluate("node => node.open = true")
 
 
 def copied(page: Page) -> str:
@@ -60,6 +73,8 @@ def copied(page: Page) -> str:
 
 def test_the_tab_shows_every_table_and_the_picture(measured, visit):
     page = visit(measured.url)
+    unfold(page, "choice", *KEYS)
+    expect(page.locator("#results-tasks caption")).to_be_visible()
     captions = page.locator("#results-tab caption").all_inner_texts()
     for words in (
         "Mean score of each",
@@ -73,8 +88,8 @@ def test_the_tab_shows_every_table_and_the_picture(measured, visit):
         assert table.locator("tbody tr").count() >= 1
     rows = page.get_by_role("table", name="Mean score of each method").get_by_role("rowheader")
     assert rows.all_inner_texts() == list(METHODS)
-    expect(page.locator("#results-plot .js-plotly-plot .errorbar")).to_have_count(len(METHODS))
-    titles = page.locator("#results-tab section h2").all_inner_texts()
+    expect(page.locator("#results-plot .errorbar")).to_have_count(len(METHODS))
+    titles = page.locator("#results-tab .rm-fold h2").all_inner_texts()
     assert len(titles) == len(set(titles)) == 7
     assert page.wrong == [] and page.evaluate("window.hacked") is None
     allowed = (measured.url, "data:", "blob:")
@@ -83,6 +98,7 @@ def test_the_tab_shows_every_table_and_the_picture(measured, visit):
 
 def test_another_setting_changes_picture_differences_and_tasks(measured, visit):
     page = visit(measured.url)
+    unfold(page, "choice")
     expect(page.locator("#results-tasks caption")).to_have_text("Score by task, IID")
     page.locator("#results-setting").get_by_text("OOD").click()
     expect(page.locator("#results-tasks caption")).to_have_text("Score by task, OOD")
@@ -96,6 +112,7 @@ def test_another_setting_changes_picture_differences_and_tasks(measured, visit):
 
 def test_a_command_can_be_copied_with_the_keyboard(measured, visit):
     page = visit(measured.url)
+    unfold(page, "speed")
     assert copied(page) == ""
     button = page.locator("#results-speed .rm-copy").first
     button.focus()
@@ -107,6 +124,7 @@ def test_a_command_can_be_copied_with_the_keyboard(measured, visit):
 
 def test_a_command_can_be_copied_where_the_clipboard_is_not_there(measured, visit):
     page = visit(measured.url)
+    unfold(page, "adapters")
     page.evaluate("Object.defineProperty(navigator, 'clipboard', { value: undefined })")
     page.locator("#results-adapters .rm-copy").click()
     expect(page.locator("#results-adapters .rm-copy")).to_have_text("Copied")
@@ -114,15 +132,55 @@ def test_a_command_can_be_copied_where_the_clipboard_is_not_there(measured, visi
     assert copied(other).startswith("python -m ramole_core.evaluation.dev_table")
 
 
-def test_a_tile_leads_to_its_section(measured, visit):
-    page = visit(measured.url)
+def test_the_first_screen_says_it_all_and_the_rest_is_folded(measured, visit):
+    page = visit(measured.url, width=1440)
     tiles = page.locator("#results-top .rm-glance a")
-    expect(tiles).to_have_count(5)
-    expect(page.locator("#results-speed h2")).not_to_be_in_viewport()
-    tiles.last.focus()
+    expect(tiles).to_have_count(8)
+    for one in (page.locator(".rm-short h2"), tiles.first, tiles.last):
+        assert one.bounding_box()["y"] + one.bounding_box()["height"] <= 900
+    expect(page.locator(".rm-short h2")).to_have_text(re.compile("11 points alone, 61 with"))
+    assert page.evaluate("document.documentElement.scrollHeight") <= 3600
+    for table in page.locator("#results-tab table").all():
+        expect(table).not_to_be_visible()
+
+
+@pytest.mark.parametrize("key", ["speed", "answers", "choice"])
+@pytest.mark.parametrize("by", ["mouse", "keys"])
+def test_a_tile_opens_its_section_and_leads_to_it(measured, visit, key, by):
+    page = visit(measured.url)
+    tile = page.locator(f'.rm-glance a[href="#results-{key}"]')
+    if by == "mouse":
+        tile.click()
+    else:
+        tile.focus()
+        page.keyboard.press("Enter")
+    title = page.locator(f"#results-{key} > {'button' if key == 'choice' else 'summary'}")
+    expect(title).to_be_in_viewport()
+    expect(title).to_be_focused()
+    expect(page.locator(f"#results-{key} table").first).to_be_visible()
     page.keyboard.press("Enter")
-    expect(page.locator("#results-speed h2")).to_be_in_viewport()
-    expect(page.locator("#results-speed h2")).to_be_focused()
+    expect(page.locator(f"#results-{key} table").first).not_to_be_visible()
+    tile.click()
+    expect(page.locator(f"#results-{key} table").first).to_be_visible()
+
+
+def test_every_task_is_in_sight_at_once(changing, visit):
+    server, folder = changing
+    raw = json.loads((folder / "evaluation.json").read_text())
+    names = [f"task_{n}" for n in range(21)]
+    raw["tasks"] = {name: {"domain": "many", "metric": "em", "rows": 9} for name in names}
+    for cells in raw["cells"].values():
+        for cell in cells.values():
+            cell["by_task"] = {name: 50.0 + n for n, name in enumerate(names)}
+    (folder / "evaluation.json").write_text(json.dumps(raw))
+    page = visit(server.url)
+    page.locator('.rm-glance a[href="#results-choice"]').click()
+    table = page.locator("#results-tasks table")
+    expect(table).to_be_visible()
+    assert table.locator("tbody tr:not(.group)").count() == 21
+    box = page.locator("#results-tasks .rm-scroll")
+    assert box.evaluate("node => node.scrollHeight <= node.clientHeight + 1"), "none is cut off"
+    write_results(folder)
 
 
 def test_nothing_is_sent_before_the_tab_is_opened(measured, chromium):
@@ -132,7 +190,7 @@ def test_nothing_is_sent_before_the_tab_is_opened(measured, chromium):
     tables = page.locator("#results-answers table")
     assert tables.count() == 0
     page.get_by_role("tab", name="Results").click()
-    expect(tables.first).to_be_visible()
+    expect(tables).not_to_have_count(0)
     page.context.close()
 
 
@@ -148,12 +206,14 @@ def test_broken_and_missing_files_are_sentences_and_a_change_is_seen(changing, v
     expect(boxes.last).to_contain_text("Not measured yet. This command writes results/speed.json")
     assert page.locator("#results-tab table").count() == 0
     expect(page.locator("#results-plot")).not_to_be_visible()
+    unfold(page, "speed")
     boxes.last.locator(".rm-copy").click()
     assert copied(page) == "python -m ramole_core benchmark"
     write_results(folder)
     page.get_by_role("tab", name="Ask").click()
     page.get_by_role("tab", name="Results").click()
     expect(boxes).to_have_count(0)
+    unfold(page, "choice")
     expect(page.locator("#results-plot .errorbar")).to_have_count(len(METHODS))
     assert page.wrong == []
 
@@ -161,6 +221,7 @@ def test_broken_and_missing_files_are_sentences_and_a_change_is_seen(changing, v
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_nothing_serious_for_axe(measured, visit, theme):
     page = visit(measured.url, theme=theme)
+    unfold(page, "choice")
     expect(page.locator("#results-plot .errorbar")).to_have_count(len(METHODS))
     for details in page.locator("#results-tab details").all():
         details.evaluate("node => node.open = true")
@@ -176,6 +237,7 @@ def test_nothing_serious_for_axe(measured, visit, theme):
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_a_phone_scrolls_the_tables_and_never_the_page(measured, visit, theme):
     page = visit(measured.url, width=390, theme=theme)
+    unfold(page, "choice")
     expect(page.locator("#results-plot .errorbar")).to_have_count(len(METHODS))
     assert wide(page) <= 390
     for details in page.locator("#results-tab details").all():

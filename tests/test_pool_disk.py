@@ -17,6 +17,7 @@ CHANGES = {
     "add": lambda pool, root: pool.add(root / "new", name="new", examples=["a", "b"], owner="bob"),
     "add in place of a damaged one": lambda pool, root: pool.add(root / "new", name="damaged"),
     "remove": lambda pool, root: pool.remove("old"),
+    "remove for a while": lambda pool, root: pool.set_aside("old"),
     "remove a damaged one": lambda pool, root: pool.remove("damaged"),
     "set_examples": lambda pool, root: pool.set_examples("old", ["y", "z"]),
 }

@@ -3,12 +3,14 @@
 import json
 import re
 import threading
+import time
 import zipfile
 from pathlib import Path
 from types import SimpleNamespace
 
 import gradio as gr
 import pytest
+from gradio.context import Context
 from gradio.utils import get_upload_folder
 
 from ramole_core import AdapterRefused, RamoleError
@@ -21,9 +23,12 @@ from ui.pool.cards import badges, cards_html, matching
 from ui.pool.details import card_text, details_html, training_command
 from ui.pool.examples_text import examples_from_file, examples_from_lines
 from ui.pool.intake import judge
+from ui.pool.undo import removals_html
 from ui.pool.updates import added, detail, listing, replace_examples
 from ui.session.owner import owner_of
+from ui.session.presence import Presence, heartbeat
 from ui.session.quota import MIB, Quota, forget, quota_of, sweep
+from ui.session.removed import MOST, SECONDS, Removed
 from ui.session.uploads import group, taken
 
 ANN, BEN = "session-ann", "session-ben"
@@ -401,6 +406,193 @@ def test_a_bundle_holds_the_adapter_and_nothing_else_and_can_be_added_again(ramo
     assert weights == (folder / "adapter_model.safetensors").read_bytes()
     again = ramole.pool.add(first, owner=ANN)
     assert again.sha256 == ramole.pool.card("squad").sha256 and again.examples == ("where", "who")
+
+
+# Removing can be undone
+
+
+def uploads(ramole) -> dict[str, bytes]:
+    """Every file of the uploads, by its path; what is hidden included."""
+    root = ramole.settings.data_dir / "uploads"
+    return {
+        str(p.relative_to(root)): p.read_bytes() for p in sorted(root.rglob("*")) if p.is_file()
+    }
+
+
+def found(ramole, owner) -> list[str]:
+    return [hit.name for hit in ramole.retrieve("where is it", k=9, owner=owner)]
+
+
+def test_a_removal_can_be_undone_and_all_is_as_it_was(ramole, quota, archive):
+    list(judge(ramole, quota, [archive("mine", examples=["where is it"])], owner=ANN))
+    before, card = uploads(ramole), ramole.pool.card("mine", ANN)
+    quota.remove("mine", ANN, keep=True)
+    assert "mine" not in found(ramole, ANN) and len(ramole.pool.cards(ANN)) == 2
+    assert quota.used(ANN) == (0, 0) and "can still be undone" in quota.sentence(ANN)
+    ((removal, left),) = quota.removed.of(ANN)
+    assert removal.name == "mine" and 0 < left <= SECONDS and quota.removed.of(BEN) == []
+    for token, owner in ((removal.token, BEN), (removal.token, None), ("guess", ANN), ("", ANN)):
+        with pytest.raises(AdapterRefused, match="cannot be undone any more"):
+            quota.undo(token, owner)
+    assert quota.undo(removal.token, ANN) == card
+    assert uploads(ramole) == before and found(ramole, ANN)[0] == "mine"
+    assert quota.owns(ramole.pool.card("mine", ANN), ANN) and quota.removed.of(ANN) == []
+    with pytest.raises(AdapterRefused, match="cannot be undone any more"):
+        quota.undo(removal.token, ANN)
+
+
+def test_what_was_removed_goes_with_the_time_the_session_and_the_process(ramole, quota, archive):
+    for name in ("one", "two", "three"):
+        list(judge(ramole, quota, [archive(name, seed=sum(name.encode()))], owner=ANN))
+    now = [0.0]
+    quota.removed = Removed(clock=lambda: now[0])
+    quota.remove("one", ANN, keep=True)
+    (removal, _), *_ = quota.removed.of(ANN)
+    now[0] = SECONDS + 1
+    assert quota.removed.of(ANN) == []
+    quota.removed.drop(removal.token)
+    assert len({Path(name).parent for name in uploads(ramole)}) == 2
+    quota.remove("two", ANN, keep=True)
+    assert len({Path(name).parent for name in uploads(ramole)}) == 2, "it is kept"
+    quota.leave(ANN)
+    assert not (ramole.settings.data_dir / "uploads").exists(), "nothing is left, not even a folder"
+
+
+def test_a_kill_leaves_nothing_of_what_was_removed(ramole, quota, archive):
+    list(judge(ramole, quota, [archive("mine")], owner=ANN))
+    quota.remove("mine", ANN, keep=True)
+    assert uploads(ramole)
+    ramole.pool.close()
+    again = FakeRamole(ramole.settings.data_dir.parent)
+    assert not (ramole.settings.data_dir / "uploads").exists() and not again.pool.problems
+    again.close()
+
+
+def test_a_removal_is_over_by_itself(ramole, quota, archive):
+    list(judge(ramole, quota, [archive("mine")], owner=ANN))
+    aside = ramole.pool.set_aside("mine", owner=ANN)
+    quota.removed.keep(aside, ANN, seconds=0.1)
+    end = time.monotonic() + 20
+    while uploads(ramole) and time.monotonic() < end:
+        time.sleep(0.05)
+    assert not uploads(ramole) and quota.removed.sizes() == []
+
+
+def test_a_name_that_was_taken_meanwhile_is_one_sentence(ramole, quota, archive):
+    list(judge(ramole, quota, [archive("mine", seed=1)], owner=ANN))
+    quota.remove("mine", ANN, keep=True)
+    list(judge(ramole, quota, [archive("mine", seed=2)], owner=ANN))
+    ((removal, _),) = quota.removed.of(ANN)
+    with pytest.raises(AdapterRefused, match="already another adapter named 'mine'.*remove that"):
+        quota.undo(removal.token, ANN)
+    ((removal, _),) = quota.removed.of(ANN)
+    quota.remove("mine", ANN)
+    assert quota.undo(removal.token, ANN).name == "mine"
+    quota.remove("mine", ANN, keep=True)
+    list(judge(ramole, quota, [archive("other", seed=1)], owner=ANN))
+    ((removal, _),) = quota.removed.of(ANN)
+    with pytest.raises(AdapterRefused, match="added again meanwhile, as other"):
+        quota.undo(removal.token, ANN)
+
+
+def test_what_was_removed_is_counted_and_is_the_first_to_make_room(ramole, archive):
+    size = Path(archive("size", seed=5)).stat().st_size
+    quota = Quota(ramole, mb=1)
+    (verdict,) = judge(ramole, quota, [archive("one", seed=1)], owner=ANN)
+    assert verdict.card is not None
+    quota.remove("one", ANN, keep=True)
+    with quota.room(ANN, MIB - 4 * size):
+        assert len(quota.removed.of(ANN)) == 1, "there is room beside it"
+    with quota.room(ANN, MIB - 10):
+        assert quota.removed.of(ANN) == [], "its room was needed"
+    assert not uploads(ramole)
+    for n in range(MOST + 2):
+        list(judge(ramole, quota, [archive(f"many{n}", seed=100 + n)], owner=ANN))
+        quota.remove(f"many{n}", ANN, keep=True)
+    assert len(quota.removed.of(ANN)) == MOST
+
+
+def test_an_index_that_fails_leaves_the_removal_as_it_was(ramole, quota, archive):
+    list(judge(ramole, quota, [archive("mine")], owner=ANN))
+    quota.remove("mine", ANN, keep=True)
+    ((removal, _),) = quota.removed.of(ANN)
+
+    class Broken:
+        def added(self, card):
+            raise RamoleError("The index cannot be written.")
+
+        def removed(self, card):
+            pass
+
+    ramole.pool.listeners.append(Broken())
+    kept = uploads(ramole)
+    with pytest.raises(RamoleError, match="cannot be written"):
+        quota.undo(removal.token, ANN)
+    assert uploads(ramole) == kept and "mine" not in found(ramole, ANN)
+    ramole.pool.listeners.pop()
+    ((removal, _),) = quota.removed.of(ANN)
+    assert quota.undo(removal.token, ANN).name == "mine"
+
+
+def test_the_line_that_offers_undo_is_inert(ramole, quota, archive):
+    list(judge(ramole, quota, [archive("mine")], owner=ANN))
+    quota.remove("mine", ANN, keep=True)
+    html = removals_html(quota.removed.of(ANN))
+    assert "mine was removed" in html and "for 2 minutes" in html
+    assert quota.removed.of(ANN)[0][0].token in html and removals_html([]).count("<p>") == 0
+
+
+# Names of loose files
+
+
+@pytest.mark.parametrize(
+    ("readme", "config", "name"),
+    [
+        ("---\nmodel_name: My Fine LoRA\n---\n# x", {}, "my-fine-lora"),
+        ("---\nmodel-index:\n- name: ann/boats\n---\n", {}, "boats"),
+        ("---\nlicense: mit\n---\n\n# Boats of Bergen\n\nFinds boats.", {}, "boats-of-bergen"),
+        ("# Model Card for Model ID", {}, "my-adapter"),
+        ("# <img src=x>", {}, "img-src-x"),
+        ("# _____", {}, "my-adapter"),
+        ("", {"adapter_name": "squad"}, "squad-2"),
+        ("", {"name": ["x"]}, "my-adapter"),
+        ("", {}, "my-adapter"),
+    ],
+)
+def test_loose_files_are_named_by_what_they_say(
+    ramole, quota, upload, tmp_path, readme, config, name
+):
+    folder = write_adapter(tmp_path / "pair", seed=31, readme=readme, **config)
+    paths = [upload(file, folder=file.name) for file in sorted(folder.iterdir())]
+    (verdict,) = judge(ramole, quota, paths, owner=ANN)
+    assert verdict.card is not None and verdict.card.name == name
+    assert ("do not say its name" in verdict.as_html()) == (name == "my-adapter")
+
+
+def test_a_good_verdict_offers_a_prompt_to_try(ramole, quota, archive):
+    prompt = f'Where is "it"?\n{EVIL}'
+    (verdict,) = judge(ramole, quota, [archive("mine", examples=[prompt])], owner=ANN)
+    assert f'class="rm-try" data-prompt="{escaped(prompt)}"' in verdict.as_html()
+    (verdict,) = judge(ramole, quota, [archive("none", seed=3)], owner=ANN)
+    assert "rm-try" not in verdict.as_html()
+
+
+def test_the_sign_of_life_is_no_tab(monkeypatch):
+    """Gradio counts whatever is built between tabs as one."""
+    built = []
+
+    class Timer:
+        def __init__(self, seconds):
+            built.append(Context.block)
+
+        def tick(self, *_, **__):
+            built.append(Context.block)
+
+    monkeypatch.setattr(gr, "Timer", Timer)
+    monkeypatch.setattr(Context, "root_block", "the page")
+    monkeypatch.setattr(Context, "block", "the tabs")
+    heartbeat(Presence())
+    assert built == ["the page", "the tabs"] and Context.block == "the tabs"
 
 
 # Errors

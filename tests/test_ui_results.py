@@ -14,13 +14,14 @@ import pytest
 
 from tests.results_page import EVIL, FILES, METHODS, evaluation as written, write_results
 from ui.results import methods, stresses, updates as results_updates
-from ui.results.answers import earlier_html, finding, top_html
+from ui.results.answers import answers_html, earlier_html, finding
 from ui.results.closer import by_task_html, differences_html, in_words
 from ui.results.figure import inks_of, scores_figure
 from ui.results.files import COMMANDS, RESULTS, Unmeasured, load, stamp
 from ui.results.glance import glance_html
 from ui.results.scores import FURTHER, SHIPPED, earlier, evaluation, evaluation_of
 from ui.results.sections import command_html
+from ui.results.short import bars_of, headline, short_html
 from ui.results.speed import machines_of
 from ui.results.tables import Scale, spoken, whisker
 from ui.results.values import Span, span_of
@@ -73,7 +74,7 @@ class Tables(HTMLParser):
 def everything(folder: Path, *, pictures: bool = True) -> str:
     """All the HTML of the tab, each setting included; raises where the tab would show a failure."""
     found, missing = evaluation(folder)
-    parts = [glance_html(folder, found), top_html(found, missing)]
+    parts = [short_html(found), glance_html(folder, found), answers_html(found, missing)]
     for setting in found.settings if found else ():
         parts += [differences_html(found, setting), by_task_html(found, setting)]
         if pictures:
@@ -269,7 +270,7 @@ def test_adapters_show_rivals_and_gain_and_one_command(folder):
     assert rows[1][7] == "+34.0 [+31.0, +37.0]" and rows[2][7] == "+1.0 [−2.0, +4.0]"
     assert rows[2][4] == "–", "a task without options has no chance"
     assert html.count("<code>python -m ramole_core.evaluation.dev_table --rows 50</code>") == 1
-    assert "<b>1 of 2</b><span>adapters clearly beat the base" in html
+    assert "<b>1 of 2</b><span>clearly beat the base" in html
 
 
 def test_tasks_of_adapters_that_came_later_have_a_table(folder):
@@ -282,7 +283,7 @@ def test_an_adapter_helps_only_where_lenient_scoring_says_so_too(folder):
     raw = json.loads((folder / "adapters_dev.json").read_text())
     raw["adapters"]["sst2"]["lenient"]["gain_over"]["base"] = {"mean": 2, "low": -1, "high": 5}
     (folder / "adapters_dev.json").write_text(json.dumps(raw))
-    assert "<b>0 of 2</b><span>adapters clearly beat the base" in everything(folder)
+    assert "<b>0 of 2</b><span>clearly beat the base" in everything(folder)
 
 
 def test_a_part_measured_on_another_machine_says_so(folder):
@@ -308,14 +309,14 @@ def test_the_routers_tile_counts_where_the_gate_wins_whichever_tasks_are_drawn(f
     raw["others"] = setting(low=-0.04, high=-0.02)
     (folder / "router_dev.json").write_text(json.dumps(raw))
     html = everything(folder)
-    assert "<b>1 of 2</b><span>times the trained gate&#x27;s loss beats equal weights" in html
-    assert "in nats a token, among random neighbours" in html
+    assert "<b>1 of 2</b><span>tests in which its training beats equal weights" in html
+    assert "equal weights (loss, random adapters)" in html
     raw["own"]["trained_minus"]["uniform"]["set_high"] = -0.01
     (folder / "router_dev.json").write_text(json.dumps(raw))
-    assert "<b>2 of 2</b><span>times the trained gate&#x27;s loss" in everything(folder)
+    assert "<b>2 of 2</b><span>tests in which its training" in everything(folder)
     raw["own"]["trained_minus"]["uniform"] |= {"task_low": -0.06, "task_high": 0.0004}
     (folder / "router_dev.json").write_text(json.dumps(raw))
-    assert "<b>1 of 2</b><span>times the trained gate&#x27;s loss" in everything(folder)
+    assert "<b>1 of 2</b><span>tests in which its training" in everything(folder)
 
 
 def test_situations_have_their_measures_parts_and_the_way(folder, monkeypatch):
@@ -444,7 +445,8 @@ def test_a_missing_broken_or_older_file_is_a_sentence_with_its_command(folder, n
 def test_nothing_measured_at_all(tmp_path):
     html = everything(tmp_path)
     assert html.count("Not measured yet") == 11 and "<table" not in html
-    assert html.count("not measured yet</span>") == 5, "a tile each"
+    assert html.count("not measured yet</span>") == 7, "a tile each"
+    assert "Nothing is measured yet" in html
 
 
 def test_junk_anywhere_in_a_file_breaks_nothing(folder):
@@ -542,6 +544,37 @@ def test_another_setting_is_drawn_and_an_unknown_one_is_not(folder):
     assert "OOD" in results_updates.closer(UI, folder, "ood")["by_task"]
     for wrong in (None, "", "elsewhere", ["iid"]):
         assert "by_task" not in results_updates.closer(UI, folder, wrong)
+
+
+def test_the_headline_says_in_plain_words_what_an_adapter_is_worth(folder):
+    found, _ = evaluation(folder)
+    assert headline(found) == (
+        "The same small model: 11 points alone, 61 with an adapter that fits, 36 when that one is "
+        "hidden"
+    )
+    assert [round(span.mean, 1) for _, span, _ in bars_of(found)] == [11.3, 61.2, 36.4, 66.6]
+    html = short_html(found)
+    assert "Of 2 aims that were set before measuring, 1 were reached and 1 not." in html
+    assert (
+        "3 tasks (100 rows a task, test split), from 0" in html
+        and "IID" not in html
+        and "OOD" not in html
+    )
+
+
+def test_the_headline_names_a_simpler_method_that_is_ahead(folder):
+    raw = written()
+    raw["cells"]["ood"]["mixture"]["mean"] = 40.0
+    html = short_html(evaluation_of(raw))
+    assert "When it is hidden, another method, mixture, is ahead with 40; ramole_plus" in html
+
+
+def test_every_tile_leads_to_a_section_that_is_there(folder):
+    html = everything(folder)
+    led = re.findall(r'href="#results-([a-z]+)"', html)
+    assert len(led) == 8 and set(led) - {"choice"} == set(
+        re.findall(r'<details class="rm-results rm-fold" id="results-([a-z]+)"', html)
+    )
 
 
 def test_a_failure_nobody_thought_of_is_a_sentence(folder, monkeypatch, caplog):

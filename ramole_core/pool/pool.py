@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from ramole_core.errors import AdapterRefused, RamoleError
+from ramole_core.pool.aside import Aside
 from ramole_core.pool.card import AdapterCard, Limits
 from ramole_core.pool.disk import disk_told
 from ramole_core.pool.inspection import fingerprint, inspect_folder, read_pairs
@@ -152,22 +153,51 @@ class Pool:
     def remove(self, name: str, owner: str | None = None) -> None:
         """Removes an upload of `owner`'s; raises AdapterRefused for any other adapter, and where
         the disk does not let it go: then the card stays too."""
+        aside = self.set_aside(name, owner)
+        if aside is not None:
+            aside.discard()
+
+    def set_aside(self, name: str, owner: str | None = None) -> Aside | None:
+        """Removes as `remove` does, but keeps the files, so that the adapter can be brought back;
+        None for a damaged one, which is gone."""
         self._check_writable()
         owner = self._owner(owner)
         with self._change, disk_told("removed"):
             card = self._uploads.get((owner, name))
             if card is None:
                 self._remove_damaged(name, owner)
-                return
+                return None
             before, self._uploads = self._uploads, without(self._uploads, [card])
             try:
-                self._store.withdraw(card.folder)
+                hidden = self._store.hide(card.folder)
             except BaseException:
                 self._uploads = before
                 raise
             for listener in self.listeners:
                 with suppress(OSError):  # a copy of its own, which no card names any more
                     listener.removed(card)
+        return Aside(card, hidden, self._store)
+
+    def bring_back(self, aside: Aside) -> AdapterCard:
+        """Makes what was set aside an adapter of the pool again, as it was; raises AdapterRefused,
+        and then it stays aside."""
+        self._check_writable()
+        card = aside.card
+        with self._change, disk_told("brought back"):
+            if (there := self._same_content(card)) is not None:
+                raise AdapterRefused(
+                    f"{card.name} was added again meanwhile, as {there.name}; it is in the pool."
+                )
+            self._check_free(card, "the removed one cannot come back beside it; remove that first")
+            aside.show()
+            before, self._uploads = self._uploads, {**self._uploads, (card.owner, card.name): card}
+            try:
+                self._tell_added(card)
+            except BaseException:
+                self._uploads = before
+                aside.hide()
+                raise
+        return card
 
     def set_examples(
         self, name: str, examples: Sequence[str], owner: str | None = None
@@ -216,15 +246,19 @@ class Pool:
         return unfit
 
     def _publish(self, stage: Path, card: AdapterCard) -> AdapterCard:
+        taken = (name for owner, name in (*self._uploads, *self._samples))
+        other = free_name(card.name, taken)
+        self._check_free(
+            card, f"give this one another name, {other!r} for instance, or remove that one first"
+        )
+        return self._put(stage, card)
+
+    def _check_free(self, card: AdapterCard, advice: str) -> None:
+        """Raises AdapterRefused where the card's name is taken, or the pool is full."""
         key = (card.owner, card.name)
         if key in self._uploads or key in self._samples:
-            taken = (name for owner, name in (*self._uploads, *self._samples))
-            raise AdapterRefused(
-                f"There is already another adapter named {card.name!r}; give this one another "
-                f"name, {free_name(card.name, taken)!r} for instance, or remove that one first."
-            )
+            raise AdapterRefused(f"There is already another adapter named {card.name!r}; {advice}.")
         self._check_room()
-        return self._put(stage, card)
 
     def _put(
         self, stage: Path, card: AdapterCard, *, earlier: AdapterCard | None = None
@@ -234,20 +268,27 @@ class Pool:
         target = self._store.place(card.name, card.owner)
         card = replace(card, folder=target)
         before = self._uploads
-        notified = []
         try:
             with self._store.publish(stage, target):
                 self._uploads = {**before, (card.owner, card.name): card}
-                for listener in self.listeners:
-                    notified.append(listener)
-                    listener.added(card)
+                self._tell_added(card, earlier=earlier)
         except BaseException:
             self._uploads = before
-            for listener in notified:
+            raise
+        return card
+
+    def _tell_added(self, card: AdapterCard, *, earlier: AdapterCard | None = None) -> None:
+        """Notifies the listeners; where one raises, those that were told are told the opposite."""
+        told = []
+        try:
+            for listener in self.listeners:
+                told.append(listener)
+                listener.added(card)
+        except BaseException:
+            for listener in told:
                 with suppress(Exception):
                     listener.added(earlier) if earlier else listener.removed(card)
             raise
-        return card
 
     def _remove_damaged(self, name: str, owner: str | None) -> None:
         """An upload without a card is still its owner's to remove."""

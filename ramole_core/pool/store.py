@@ -90,11 +90,26 @@ class Store:
 
     def withdraw(self, target: Path) -> None:
         """Removes the upload `target`; raises OSError with everything where it was."""
+        self.discard(self.hide(target))
+
+    def hide(self, target: Path) -> Path:
+        """Takes the upload `target` away, and keeps its files until `discard`, `show` or the next
+        start; returns where. Raises OSError with everything where it was."""
         with self._lock:
             self._drop_earlier(target)
             gone = _hide(target)
         _settle(target.parent)
-        self._discard(gone)
+        return gone
+
+    def show(self, hidden: Path, target: Path) -> None:
+        """Makes what was hidden the upload `target` again, where there is none."""
+        with self._lock:
+            os.rename(hidden, target)
+        _settle(target.parent)
+
+    def discard(self, hidden: Path) -> None:
+        """Deletes what was hidden; what the disk does not delete is left to the next sweep."""
+        self._discard(hidden)
 
     def sweep(self) -> list[str]:
         """Undoes or finishes whatever was under way when the last process ended; a sentence for

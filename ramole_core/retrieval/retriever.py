@@ -172,6 +172,10 @@ class Retriever:
             return []
         return cosines(self._recent([text])[0], self._vectors(cards)).tolist()
 
+    def card_vectors(self, cards: Sequence[Card]) -> list[Float32[np.ndarray, "d"]]:
+        """The vector by which each of `cards` is found, in their order."""
+        return list(self._vectors(cards)) if cards else []
+
     def added(self, card: Card) -> None:
         """The pool took `card` in, or its examples changed: embed it.
 

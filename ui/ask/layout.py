@@ -101,6 +101,8 @@ class Layout:
     """The earlier turns of the conversation, each a `Turn`."""
     open: gr.State
     """Whether the panel of the whole answer is unfolded."""
+    told: gr.Textbox
+    """What the page's address asks for; never seen."""
 
     @property
     def answered(self) -> list[Any]:
@@ -136,6 +138,7 @@ def lay_out(
         run=(shared or Shared.build()).run,
         turns=gr.State(()),
         open=gr.State(False),
+        told=gr.Textbox(visible=False),
     )
 
 

@@ -129,10 +129,10 @@ class Opening:
 
     def connect(self) -> None:
         """The page tells its address once it is open."""
-        ui, told = self.ui, gr.Textbox(visible=False)
+        ui = self.ui
         opened = open_page().load(
             self.on_open,
-            [ui.open, told],
+            [ui.open, ui.told],
             [*ui.entry.values, *ui.answered],
             js=SCRIPT,
             **QUIET,

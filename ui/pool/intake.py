@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,12 +12,17 @@ from ..session.quota import Quota
 from ..session.uploads import ARCHIVE, Drop, group, taken
 from .cards import modules_in_words, ranks_in_words
 from .details import neighbours_html, verdict_html
+from .naming import told_name
+from .trying import try_html
 
 if TYPE_CHECKING:
     from ramole_core import AdapterCard, Hit, Ramole
 
 log = logging.getLogger(__name__)
 UNNAMED = "my-adapter"
+NO_NAME = (
+    "These files do not say its name; to give it one, remove it, type the name and drop them again."
+)
 
 
 @dataclass(frozen=True)
@@ -32,6 +37,8 @@ class Verdict:
     neighbours: "tuple[Hit, ...]" = ()
     known: bool = False
     """The same content was there already, and its card is this one."""
+    unnamed: bool = False
+    """Nothing said its name, so it has one of ours."""
 
     @property
     def outcome(self) -> str:
@@ -50,7 +57,10 @@ class Verdict:
             f"as {self.card.name}: {modules_in_words(self.card)}; "
             f"{ranks_in_words(self.card)}; scale {self.card.scale:.3g}."
         )
-        return verdict_html(self.label, self.outcome, sentence, notes=self.card.notes, near=near)
+        if self.unnamed:
+            sentence += f" {NO_NAME}"
+        below = near + try_html(self.card)
+        return verdict_html(self.label, self.outcome, sentence, notes=self.card.notes, near=below)
 
 
 def judge(
@@ -73,15 +83,17 @@ def judge(
             drops = group(files, files[0].parent.parent / "loose") if files else []
             for drop in drops:
                 single = len(drops) == 1
-                yield _add(
+                told = (name if single else None) or _told(ramole, drop, owner)
+                verdict = _add(
                     ramole,
                     quota,
                     drop,
                     owner=owner,
                     address=address,
-                    name=(name if single else None) or _name(ramole, drop, owner),
+                    name=_unnamed(ramole, owner) if told == "" else told,
                     examples=examples if single else (),
                 )
+                yield replace(verdict, unnamed=told == "" and not verdict.known)
     except RamoleError as error:
         label = ", ".join(Path(path).name for path in paths[:3]) or "Upload"
         yield Verdict(label, None, str(error))
@@ -119,10 +131,15 @@ def near(ramole: "Ramole", card: "AdapterCard", owner: str | None) -> "tuple[Hit
         return ()
 
 
-def _name(ramole: "Ramole", drop: Drop, owner: str | None) -> str | None:
-    """A free name for files that came loose; a zip has its own."""
+def _told(ramole: "Ramole", drop: Drop, owner: str | None) -> str | None:
+    """The name that loose files give themselves, '' where they give none; None for a zip, which
+    has its own."""
     if drop.path.suffix.lower() == ARCHIVE:
         return None
-    mine = {card.name for card in ramole.pool.cards(owner) if card.owner == owner}
-    numbered = (f"{UNNAMED}-{i}" for i in range(2, len(mine) + 3))
-    return next(name for name in (UNNAMED, *numbered) if name not in mine)
+    return told_name(drop.path, taken={card.name for card in ramole.pool.cards(owner)})
+
+
+def _unnamed(ramole: "Ramole", owner: str | None) -> str:
+    taken = {card.name for card in ramole.pool.cards(owner)}
+    numbered = (f"{UNNAMED}-{i}" for i in range(2, len(taken) + 3))
+    return next(name for name in (UNNAMED, *numbered) if name not in taken)

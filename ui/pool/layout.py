@@ -1,6 +1,7 @@
 """Where the drop zones, the filters, the cards and the details of the tab Pool stand."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import gradio as gr
@@ -8,6 +9,9 @@ import gradio as gr
 from ..parts.downloads import behind
 from ..parts.events import PLAIN, enter_opens
 from ..session.uploads import EXAMPLE_ENDINGS
+from .map_tab import Map, lay_out_map
+from .trying import TRY
+from .undo import UNDO
 from .updates import NOTHING
 
 if TYPE_CHECKING:
@@ -23,6 +27,7 @@ element.addEventListener('click', (event) => {
   trigger('click', {name: button.dataset.name});
 });
 """
+ADD = "Add your own LoRA: drop a zip, a folder or its files here, or press to open"
 TYPED = "Example inputs, one a line; with empty lines between them, each may have several"
 
 
@@ -35,6 +40,7 @@ class Dropping:
     name: gr.Textbox
     lines: gr.Textbox
     verdicts: gr.HTML
+    undo: gr.HTML
     room: gr.HTML
 
 
@@ -90,24 +96,26 @@ class Layout:
     filters: Filters
     cards: gr.HTML
     details: Details
+    map: Map
 
 
 def lay_out(ramole: "Ramole") -> Layout:
     """Build the tab inside the Blocks that is open."""
-    dropping, filters = _dropping(ramole), _filters()
+    dropping, map, filters = _dropping(ramole), lay_out_map(), _filters()
     with gr.Row(equal_height=False):
         with gr.Column(scale=3, min_width=320):
-            script = OPEN_CARD + enter_opens("pool-tab")
+            dropped = (Path(__file__).parent / "drop.js").read_text("utf-8")
+            script = OPEN_CARD + enter_opens("pool-tab") + dropped
             cards = gr.HTML(elem_id="pool-cards", js_on_load=script, **PLAIN)
         with gr.Column(scale=2, min_width=320):
             details = _details()
-    return Layout(dropping, filters, cards, details)
+    return Layout(dropping, filters, cards, details, map)
 
 
 def _dropping(ramole: "Ramole") -> Dropping:
     limit, stays = ramole.settings.max_upload_mb, ramole.settings.shared_uploads
     fate = "Everyone can use it." if stays else "Only this session sees it, and it is gone after."
-    with gr.Accordion("Add your own", open=True, elem_id="pool-drop"):
+    with gr.Accordion(ADD, open=False, elem_id="pool-drop"):
         gr.HTML(
             "<p>A LoRA made with PEFT for this base model: a zip, a folder, or "
             "<code>adapter_model.safetensors</code> and <code>adapter_config.json</code> "
@@ -121,15 +129,16 @@ def _dropping(ramole: "Ramole") -> Dropping:
             files = _zone("Zips, or the two files", "multiple", "pool-files")
             folder = _zone("Or a folder", "directory", "pool-folder")
             with gr.Column(min_width=240, elem_id="pool-words"):
-                name = gr.Textbox(label="Name (optional)", max_length=64)
+                name = gr.Textbox(label="Name (optional)", max_length=64, elem_id="pool-given-name")
                 lines = gr.Textbox(
                     label=f"{TYPED} (optional)",
                     placeholder="By these it is found; type them before you drop the file.",
                     lines=2,
                 )
-        verdicts = gr.HTML(elem_id="pool-verdicts", **PLAIN)
         room = gr.HTML(elem_id="pool-room", **PLAIN)
-    return Dropping(files, folder, name, lines, verdicts, room)
+    verdicts = gr.HTML(elem_id="pool-verdicts", js_on_load=TRY, **PLAIN)
+    undo = gr.HTML(elem_id="pool-undo", js_on_load=UNDO, **PLAIN)
+    return Dropping(files, folder, name, lines, verdicts, undo, room)
 
 
 def _zone(label: str, count: Literal["multiple", "directory"], elem_id: str) -> gr.File:

@@ -9,12 +9,14 @@ from gradio.utils import get_upload_folder
 from ramole_core import AdapterRefused
 
 from ..parts.errors import one_sentence
-from ..parts.events import QUIET, open_page
+from ..parts.events import QUIET, open_page, text_in
 from ..session.owner import owner_of
 from ..session.presence import heartbeat
 from ..session.quota import forget, quota_of
 from .bundle import write_bundle
 from .layout import Layout, lay_out
+from .map_tab import connect_map
+from .undo import FOCUS, removals_html
 from .updates import added, chosen, listing, replace_examples
 
 if TYPE_CHECKING:
@@ -53,13 +55,15 @@ class Handlers:
         self.call = self.quota.presence.call
 
     def on_list(self, search, show, order, name, request: gr.Request):
-        """Cards, names, and the room that is left."""
+        """Cards, names, the room that is left, and what can be undone."""
         with one_sentence(), self.call(request) as visitor:
             owner = visitor.owner
             names = list(dict.fromkeys(card.name for card in self.ramole.pool.cards(owner)))
             kept = name if name in names else None
             html = listing(self.ramole, self.quota, search, show, order, owner=owner)
-            return html, gr.Dropdown(names, value=kept), f"<p>{self.quota.sentence(owner)}</p>"
+            room = f"<p>{self.quota.sentence(owner)}</p>"
+            removed = removals_html(self.quota.removed.of(owner))
+            return html, gr.Dropdown(names, value=kept), room, removed
 
     def on_search(self, search, show, order, request: gr.Request):
         """The cards alone."""
@@ -103,12 +107,17 @@ class Handlers:
             return str(write_bundle(card.folder, card.name, into=Path(get_upload_folder())))
 
     def on_remove(self, name, request: gr.Request):
-        """One of the session's own is gone."""
+        """One of the session's own is gone, and so is what was said of it."""
         with one_sentence(), self.call(request) as visitor:
             if not name:
                 raise AdapterRefused("No adapter is chosen; choose one of yours first.")
-            self.quota.remove(name, visitor.owner)
-            gr.Info(f"{name} is removed.")
+            self.quota.remove(name, visitor.owner, keep=True)
+            return ""
+
+    def on_undo(self, event: gr.EventData, request: gr.Request):
+        """One of the session's own is back."""
+        with one_sentence(), self.call(request) as visitor:
+            self.quota.undo(text_in(event, "token"), visitor.owner)
 
     def on_examples(self, name, lines, files, request: gr.Request):
         """One of the session's own has other examples."""
@@ -127,9 +136,9 @@ def _connect(ui: Layout, handlers: Handlers, pool_tab: gr.Tab) -> None:
     page, filters, dropping, details = open_page(), ui.filters, ui.dropping, ui.details
     name, giving = details.name, details.giving
 
-    def listed(event) -> None:  # in turn, or an older list could come last
-        inputs, outputs = [*filters.all, name], [ui.cards, name, dropping.room]
-        event(handlers.on_list, inputs, outputs, concurrency_id="list", **QUIET)
+    def listed(event):  # in turn, or an older list could come last
+        inputs, outputs = [*filters.all, name], [ui.cards, name, dropping.room, dropping.undo]
+        return event(handlers.on_list, inputs, outputs, concurrency_id="list", **QUIET)
 
     listed(page.load)
     listed(pool_tab.select)
@@ -160,9 +169,12 @@ def _connect(ui: Layout, handlers: Handlers, pool_tab: gr.Tab) -> None:
         handlers.on_download, name, details.archive, concurrency_id="pool", **QUIET
     )
     made.success(None, js=SAVE_ZIP)
-    listed(
-        details.remove.click(handlers.on_remove, name, None, concurrency_id="pool", **QUIET).success
+    removed = details.remove.click(
+        handlers.on_remove, name, dropping.verdicts, concurrency_id="pool", **QUIET
     )
+    listed(removed.success).then(None, js=FOCUS)
+    undone = dropping.undo.click(handlers.on_undo, None, None, concurrency_id="pool", **QUIET)
+    listed(undone.then)  # and where it was too late, the line goes
     given = giving.give.click(
         handlers.on_examples,
         [name, giving.lines, giving.files],
@@ -171,4 +183,5 @@ def _connect(ui: Layout, handlers: Handlers, pool_tab: gr.Tab) -> None:
         **QUIET,
     )
     listed(given.success)
+    connect_map(ui.map, handlers.ramole, handlers.quota, handlers.call)
     heartbeat(handlers.quota.presence)

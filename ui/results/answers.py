@@ -15,10 +15,14 @@ LEAD = (
 )
 EARLIER = "An earlier state of the system and its pool, on test rows, which are asked once"
 PERFECT = "perfect"
+PLAIN_WORDS = {"iid": "An adapter fits", "ood": "The one that fits is hidden"}
 
 
-def top_html(found: Evaluation | None, missing: Unmeasured | None) -> str:
-    """Heading, the main table, aims and the paper's table."""
+def answers_html(
+    found: Evaluation | None, missing: Unmeasured | None, before: Evaluation | None = None
+) -> str:
+    """The section: the main table, aims, the paper's table, and `before`, an earlier state's test,
+    folded away."""
     parts = []
     if missing is not None:
         parts.append(unmeasured_html(missing))
@@ -31,6 +35,7 @@ def top_html(found: Evaluation | None, missing: Unmeasured | None) -> str:
             parts.append(tables)
         parts += [_aims(found), situations_html(found.situations)]
         parts += [_ways(found), _later(found), _lenient(found)]
+    parts += [foot_html(found), earlier_html(before)]
     return section("answers", TITLE, LEAD, "".join(parts))
 
 
@@ -40,20 +45,25 @@ def earlier_html(found: Evaluation | None) -> str:
         return ""
     shown = _scores(found) + _aims(found) + situations_html(found.situations)
     shown += made_html(found.made)
-    return f'<div class="rm-results"><details><summary>{EARLIER}</summary>{shown}</details></div>'
+    return f"<details><summary>{EARLIER}</summary>{shown}</details>"
 
 
 def foot_html(found: Evaluation | None) -> str:
     """The commands and the facts."""
     if found is None:
         return ""
-    made = [made_html(one) for one in (found.made, found.further) if one]
-    return f'<div class="rm-results">{"".join(made)}</div>'
+    return "".join(made_html(one) for one in (found.made, found.further) if one)
 
 
 def label(setting: str) -> str:
     """The setting's short name."""
     return LABELS.get(setting, setting)
+
+
+def choice(setting: str) -> str:
+    """The setting's name in plain words."""
+    plain_words = PLAIN_WORDS.get(setting)
+    return f"{plain_words} ({label(setting)})" if plain_words else label(setting)
 
 
 def finding(found: Evaluation, setting: str) -> str:

@@ -11,14 +11,19 @@ CAPTION = (
     '<p class="caption">A dot is the mean score, the line its 95 % interval; controls are grey and '
     "hollow. The table above has the same numbers.</p>"
 )
-COPIES = """
+CLOSER = "Every task, and who is ahead of whom"
+PRESSES = """
 element.addEventListener('click', async (event) => {
   const link = event.target.closest('.rm-glance a');
   if (link) {
-    const title = document.querySelector(`${link.getAttribute('href')}-title`);
-    if (!title) return;
+    const section = document.querySelector(link.getAttribute('href'));
+    if (!section) return;
     event.preventDefault();  // the address stays what it is
-    title.scrollIntoView({ block: 'start' });
+    const native = section.matches('details');
+    const title = section.querySelector(native ? 'summary' : 'button.label-wrap');
+    if (native) section.open = true;
+    else if (!title.classList.contains('open')) title.click();
+    section.scrollIntoView({ block: 'start' });
     title.focus({ preventScroll: true });
   }
   const button = event.target.closest('.rm-copy');
@@ -46,7 +51,7 @@ class Layout:
     """The tab's components."""
 
     top: gr.HTML
-    chosen: gr.Column
+    chosen: gr.Accordion
     setting: gr.Radio
     plot: gr.Plot
     ahead: gr.HTML
@@ -68,9 +73,9 @@ class Layout:
 
 def lay_out() -> Layout:
     """The empty tab, inside the Blocks that is open."""
-    top = gr.HTML(elem_id="results-top", js_on_load=COPIES, **PLAIN)
-    with gr.Column(visible=False, elem_id="results-choice") as chosen:
-        setting = gr.Radio([], label="Look closer at one setting", elem_id="results-setting")
+    top = gr.HTML(elem_id="results-top", js_on_load=PRESSES, **PLAIN)
+    with gr.Accordion(CLOSER, open=False, visible=False, elem_id="results-choice") as chosen:
+        setting = gr.Radio([], label="In which situation?", elem_id="results-setting")
         with gr.Row(equal_height=False):
             with gr.Column(scale=6, min_width=320):
                 plot = gr.Plot(show_label=False, container=False, elem_id="results-plot")
@@ -78,5 +83,5 @@ def lay_out() -> Layout:
             with gr.Column(scale=5, min_width=300):
                 ahead = gr.HTML(elem_id="results-ahead", **PLAIN)
         by_task = gr.HTML(elem_id="results-tasks", **PLAIN)
-    rest = gr.HTML(elem_id="results-rest", js_on_load=COPIES, **PLAIN)
+    rest = gr.HTML(elem_id="results-rest", js_on_load=PRESSES, **PLAIN)
     return Layout(top, chosen, setting, plot, ahead, by_task, rest, gr.State(""))

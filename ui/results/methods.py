@@ -41,6 +41,14 @@ def html(folder: Path) -> str:
     return section("methods", TITLE, LEAD, body)
 
 
+def compared(folder: Path) -> int:
+    """How many methods have a score or a speed."""
+    found, _ = read_evaluation(folder, SCORES)
+    needs = load(folder, FILE)
+    told = {} if isinstance(needs, Unmeasured) else table(needs.get("methods"))
+    return len({*(found.methods if found else ()), *told})
+
+
 def _table(needs: Raw, found: Evaluation | None) -> str:
     settings = list(found.settings) if found else []
     names = dict.fromkeys([*(found.methods if found else ()), *needs])

@@ -61,10 +61,7 @@ def headline(folder: Path) -> tuple[str, str]:
         gaps = [gap for name in POOLS if (gap := gate_gap(table(gates.get(name))))]
         if gaps:
             won = [verdict_of(gap, lower=True) for gap in gaps].count("better")
-            words = (
-                "times the trained gate's loss beats equal weights, in nats a token, among random "
-                "neighbours that it never saw"
-            )
+            words = "tests in which its training beats equal weights (loss, random adapters)"
             return f"{won} of {len(gaps)}", words
     words = "router variants clearly better than their rival"
     ablations = load(folder, "router_ablations.json")

@@ -1,4 +1,4 @@
-"""The frame of each section: heading, how its table was made, or why there is none.
+"""The fold of each section: heading, how its table was made, or why there is none.
 
 Every word comes from a file, so each passes `escaped` (see `ui/parts/markup.py`).
 """
@@ -42,9 +42,9 @@ def unmeasured_html(missing: Unmeasured) -> str:
 
 
 def section(key: str, title: str, lead: str, body: str) -> str:
-    """One section with its heading; `lead` is text, `body` HTML."""
+    """One section, folded under its heading; `lead` is text, `body` HTML."""
     return (
-        f'<section class="rm-results" id="results-{key}" aria-labelledby="results-{key}-title">'
-        f'<h2 id="results-{key}-title" tabindex="-1">{escaped(title)}</h2>'
-        f'<p class="lead">{escaped(lead)}</p>{body}</section>'
+        f'<details class="rm-results rm-fold" id="results-{key}">'
+        f'<summary><h2 id="results-{key}-title">{escaped(title)}</h2></summary>'
+        f'<div class="rm-inside"><p class="lead">{escaped(lead)}</p>{body}</div></details>'
     )

@@ -35,6 +35,12 @@ def html(folder: Path) -> str:
     return section("stresses", TITLE, LEAD, parts)
 
 
+def measured(folder: Path) -> tuple[int, int] | None:
+    """(cases with a table, cases); None where there is no table yet."""
+    count = sum("<table" in shown(folder) for shown in (_composite, _recovery, _mixed))
+    return (count, 3) if count else None
+
+
 def _composite(folder: Path) -> str:
     raw = load(folder, COMPOSITE)
     if isinstance(raw, Unmeasured):

@@ -13,6 +13,7 @@ from .figure import scores_figure
 from .glance import glance_html
 from .layout import Layout
 from .scores import Evaluation, earlier, evaluation
+from .short import short_html
 
 
 def opened(ui: Layout, folder: Path) -> dict[Any, Any]:
@@ -21,18 +22,18 @@ def opened(ui: Layout, folder: Path) -> dict[Any, Any]:
     drawn = {
         ui.top: html_or_sentence(
             lambda: (
-                glance_html(folder, found)
-                + answers.top_html(found, missing)
-                + answers.earlier_html(earlier(folder))
+                short_html(found)
+                + glance_html(folder, found)
+                + answers.answers_html(found, missing, earlier(folder))
             ),
             _refusal,
         ),
         ui.rest: html_or_sentence(lambda: rest_html(folder, found), _refusal),
-        ui.chosen: gr.Column(visible=found is not None),
+        ui.chosen: gr.Accordion(visible=found is not None),
     }
     if found is None:
         return drawn
-    names = [(answers.label(name), name) for name in found.settings]
+    names = [(answers.choice(name), name) for name in found.settings]
     first = names[0][1]
     choice = gr.Radio(choices=names, value=first, visible=len(names) > 1)
     return {**drawn, ui.setting: choice, **closer(ui, folder, first)}
@@ -51,10 +52,9 @@ def closer(ui: Layout, folder: Path, wanted: str | None) -> dict[Any, Any]:
 
 
 def rest_html(folder: Path, found: Evaluation | None) -> str:
-    """Everything below the first section's closer look."""
+    """Every section below the closer look."""
     return "".join(
         (
-            answers.foot_html(found),
             methods.html(folder),
             stresses.html(folder),
             retrieval.html(folder, found),

@@ -16,6 +16,7 @@ from ramole_core import AdapterRefused, RamoleError
 
 from .owner import PREFIX
 from .presence import GONE_SECONDS, IDLE_SECONDS, Presence
+from .removed import Removed
 from .shares import Use, leavers
 
 if TYPE_CHECKING:
@@ -56,6 +57,8 @@ class Quota:
         """Most MiB from one address, where it is known."""
         self.all_mb = all_mb
         """Most MiB of all sessions together."""
+        self.removed = Removed()
+        """What can still be brought back."""
         self._lock = threading.RLock()
         self._coming: dict[str, list[int]] = defaultdict(list)
         self._uploaders: dict[str, str] = {}
@@ -72,6 +75,7 @@ class Quota:
                 "16 characters."
             )
         with self._lock:
+            self._forget_removed(owner, size, address)
             self._check(owner, size)
             for silent in self._leavers(owner, size, address):
                 log.info("Uploads of a session without a sign of life make room for others.")
@@ -110,15 +114,35 @@ class Quota:
             raise AdapterRefused(f"{card.name} {place}, so it is not this session's to change.")
         return card
 
-    def remove(self, name: str, owner: str | None) -> None:
-        """Remove one of the session's own adapters; AdapterRefused for any other."""
+    def remove(self, name: str, owner: str | None, *, keep: bool = False) -> None:
+        """Remove one of the session's own adapters; AdapterRefused for any other. `keep`: it can be
+        brought back for a while."""
         card = self.owned(name, owner)
-        self.pool.remove(card.name, owner=owner)
+        aside = self.pool.set_aside(card.name, owner=owner)
         with self._lock:
             self._uploaders.pop(card.key, None)
+        if aside is not None and keep and owner is not None:
+            self.removed.keep(aside, owner)
+        elif aside is not None:
+            aside.discard()
+
+    def undo(self, token: str, owner: str | None) -> "AdapterCard":
+        """Bring back what this session removed; AdapterRefused, in one sentence, where it cannot
+        be."""
+        removal = self.removed.take(token, owner)
+        try:
+            with self._lock:
+                self._check(removal.owner, removal.aside.bytes)
+                card = self.pool.bring_back(removal.aside)
+                self._uploaders[card.key] = removal.owner
+        except BaseException:
+            self.removed.give_back(removal)
+            raise
+        return card
 
     def leave(self, owner: str) -> int:
         """Remove every upload of a session that is over; returns how many. Shared ones stay."""
+        self.removed.drop_all(owner)
         if self.shared:
             return 0
         with self._lock:
@@ -148,13 +172,16 @@ class Quota:
     def sentence(self, owner: str | None) -> str:
         """What is used and what is left, for the page."""
         count, size = self.used(owner)
+        kept = sum(bytes for whose, bytes in self.removed.sizes() if whose == owner)
+        more = f", {kept / MIB:.1f} of them by what can still be undone" if kept else ""
         return (
-            f"{count} of {self.adapters} adapters and {size / MIB:.1f} of {self.mb} MB of this "
-            "session are used."
+            f"{count} of {self.adapters} adapters and {(size + kept) / MIB:.1f} of {self.mb} MB of "
+            f"this session are used{more}."
         )
 
     def _check(self, owner: str, size: int) -> None:
         count, used = self.used(owner)
+        used += sum(bytes for whose, bytes in self.removed.sizes() if whose == owner)
         coming = self._coming.get(owner, [])
         if count + len(coming) >= self.adapters:
             raise AdapterRefused(
@@ -202,16 +229,31 @@ class Quota:
                 sizes[card.owner or self._uploaders.get(card.key)].append(card.bytes)
         for owner, coming in self._coming.items():
             sizes[owner] += coming
+        kept: dict[str | None, int] = defaultdict(int)
+        for owner, size in self.removed.sizes():
+            kept[owner] += size
         return [
             Use(
                 owner=owner,
                 address=self._addresses.get(owner or "", ""),
                 adapters=len(held),
-                bytes=sum(held),
+                bytes=sum(held) + kept[owner],
                 silent=None if owner == staying else self._silence(owner),
             )
-            for owner, held in sizes.items()
+            for owner in {**sizes, **kept}
+            for held in [sizes.get(owner, [])]
         ]
+
+    def _forget_removed(self, owner: str, size: int, address: str) -> None:
+        """What was removed comes back no more where its room is needed: first this session's."""
+        for whose in (owner, None):
+            try:
+                self._check(owner, size)
+                if not self._leavers(owner, size, address):
+                    return
+            except AdapterRefused:
+                pass
+            self.removed.drop_all(whose)
 
     def _silence(self, owner: str | None) -> float | None:
         """Seconds, where its uploads may be removed for that."""

@@ -1,0 +1,169 @@
+"""The pool as pictures: where adapters lie in two dimensions, and how alike each two are.
+
+Pure functions from vectors to figures. Names come from files of strangers, and plotly reads some
+markup in labels, so each passes `label_of`.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import plotly.graph_objects as go
+
+from .palette import INKS
+from .plots import dress
+
+KINDS = {
+    "sample": (INKS[4].colour, "circle", "sample pool"),
+    "shared": (INKS[2].colour, "diamond", "uploaded, for everyone"),
+    "yours": (INKS[0].colour, "square", "yours"),
+}
+"""Colour, mark and words of each kind, so that colour is not the only cue."""
+PROMPT = INKS[5].colour
+LONGEST = 28
+"""Characters of a name in a picture."""
+
+
+@dataclass(frozen=True)
+class Plane:
+    """The two directions in which a set of vectors differs most (PCA)."""
+
+    centre: np.ndarray
+    axes: np.ndarray
+    """[2, d]; a direction that there is not is zero."""
+    kept: float
+    """Share of the differences that the plane shows, 0 to 1."""
+
+    def place(self, vectors: np.ndarray) -> np.ndarray:
+        """[n, d] -> [n, 2]."""
+        return (vectors - self.centre) @ self.axes.T
+
+
+def plane_of(vectors: np.ndarray) -> Plane:
+    """Fitted to [n, d]; the same vectors give the same plane, signs included."""
+    vectors = vectors.astype(np.float64)
+    centre = vectors.mean(0)
+    _, sizes, axes = np.linalg.svd(vectors - centre, full_matrices=False)
+    first = np.zeros((2, vectors.shape[1]))
+    for i, axis in enumerate(axes[:2]):
+        first[i] = axis * (np.sign(axis[np.abs(axis).argmax()]) or 1)
+    total = float((sizes**2).sum())
+    return Plane(centre, first, float((sizes[:2] ** 2).sum()) / total if total > 1e-12 else 1.0)
+
+
+def unit(vectors: Sequence[np.ndarray]) -> np.ndarray:
+    """[n, d], each of length 1 (or 0)."""
+    stacked = np.stack(vectors).astype(np.float64)
+    lengths = np.linalg.norm(stacked, axis=1, keepdims=True)
+    return stacked / np.where(lengths > 0, lengths, 1)
+
+
+def alike(vectors: np.ndarray) -> np.ndarray:
+    """[n, n]: the cosine of each two unit vectors."""
+    return np.clip(vectors @ vectors.T, -1, 1)
+
+
+def side_by_side(likeness: np.ndarray) -> list[int]:
+    """An order in which each is followed by the one most alike of those that are left."""
+    left, order = list(range(len(likeness))), []
+    while left:
+        ahead = max(left, key=lambda i: likeness[order[-1], i]) if order else left[0]
+        order.append(ahead)
+        left.remove(ahead)
+    return order
+
+
+def map_figure(
+    names: Sequence[str],
+    kinds: Sequence[str],
+    places: np.ndarray,
+    *,
+    prompt: np.ndarray | None = None,
+    found: Sequence[tuple[int, float]] = (),
+) -> go.Figure:
+    """Adapters as labelled points; a prompt [2], and lines to those that it finds, with scores."""
+    figure = go.Figure()
+    for index, score in found:
+        if prompt is None:
+            break
+        figure.add_scatter(
+            x=[prompt[0], places[index, 0]],
+            y=[prompt[1], places[index, 1]],
+            mode="lines",
+            line={"color": PROMPT, "width": 1 + 4 * max(score, 0)},
+            hoverinfo="skip",
+            showlegend=False,
+        )
+    sides = _sides(places)
+    for kind, (colour, symbol, words) in KINDS.items():
+        mine = [i for i, one in enumerate(kinds) if one == kind]
+        if mine:
+            figure.add_scatter(
+                x=places[mine, 0].tolist(),
+                y=places[mine, 1].tolist(),
+                mode="markers+text",
+                name=words,
+                text=[label_of(names[i]) for i in mine],
+                textposition=[sides[i] for i in mine],
+                textfont={"size": 11},
+                marker={"size": 10, "color": colour, "symbol": symbol},
+                hovertemplate="%{text}<extra></extra>",
+            )
+    if prompt is not None:
+        figure.add_scatter(
+            x=[float(prompt[0])],
+            y=[float(prompt[1])],
+            mode="markers+text",
+            name="your prompt",
+            text=["<b>your prompt</b>"],
+            textposition="top center",
+            marker={"size": 15, "color": PROMPT, "symbol": "star"},
+            hoverinfo="skip",
+        )
+    dress(figure, height=460, margin=(10, 10, 34, 10))
+    figure.update_layout(legend={"orientation": "h", "y": 1.0, "yanchor": "bottom", "x": 0})
+    spread = float(np.ptp(places[:, 0])) * 0.14 or 1.0
+    ends = places[:, 0] if prompt is None else np.append(places[:, 0], prompt[0])
+    across = [float(ends.min()) - spread, float(ends.max()) + spread]
+    figure.update_xaxes(showticklabels=False, range=across)
+    figure.update_yaxes(showticklabels=False)
+    return figure
+
+
+def likeness_figure(names: Sequence[str], likeness: np.ndarray) -> go.Figure:
+    """[n, n] as a heat map: white where two have nothing in common, blue where they are one."""
+    words = [f"{place + 1} {label_of(name)}" for place, name in enumerate(names)]
+    figure = go.Figure()
+    figure.add_heatmap(
+        z=likeness.round(3).tolist(),
+        x=words,
+        y=words,
+        zmin=0,
+        zmax=1,
+        colorscale=[[0.0, "rgba(0,114,178,0.03)"], [1.0, "rgba(0,114,178,1)"]],
+        colorbar={"title": "cosine", "thickness": 10, "len": 0.9},
+        hovertemplate="%{y}<br>%{x}: %{z:.2f}<extra></extra>",
+    )
+    figure.update_xaxes(tickangle=-60, automargin=True, tickfont={"size": 10})
+    figure.update_yaxes(autorange="reversed", automargin=True, tickfont={"size": 10})
+    return dress(figure, height=180 + 18 * len(names), margin=(10, 10, 10, 10), grid=False)
+
+
+def label_of(name: str) -> str:
+    """A name that plotly shows as it is written, cut where it is long."""
+    short = name if len(name) <= LONGEST else name[: LONGEST - 1] + "…"
+    return short.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+
+
+def _sides(places: np.ndarray) -> list[str]:
+    """Labels on the side that is away from the nearest other point; a label is wide and low."""
+    spans = np.ptp(places, axis=0)
+    scaled = places / np.where(spans > 0, spans, 1) * (1, 2)
+    sides = []
+    for index, place in enumerate(scaled):
+        gaps = np.linalg.norm(scaled - place, axis=1)
+        gaps[index] = np.inf
+        nearest = int(gaps.argmin())
+        above = (scaled[nearest, 1], nearest) > (place[1], index)
+        sides.append("bottom center" if above else "top center")
+    return sides

@@ -1,0 +1,61 @@
+// Dropping adapters: the line opens when a file is dragged, and a folder's name becomes the name.
+// Gradio hands on no folder: a browser's file has its own name alone, and a dropped folder is none
+// of Gradio's files. So the name goes into the field Name, and a folder's files into its zone.
+const NAME = '#pool-given-name textarea, #pool-given-name input';
+let given = ''; // what this script wrote into the field
+
+function give(name) {
+  const box = document.querySelector(NAME);
+  if (!box || (box.value && box.value !== given)) return; // what was typed stays
+  given = name;
+  if (box.value === name) return;
+  box.value = name;
+  box.dispatchEvent(new Event('input', { bubbles: true }));
+}
+
+function hand(files, zone) {
+  const input = document.querySelector(zone + ' input[type=file]'), list = new DataTransfer();
+  if (!input) return;
+  files.forEach((file) => list.items.add(file));
+  input.files = list.files;
+  input.dispatchEvent(new Event('change', { bubbles: true }));
+}
+
+const read = (folder) => new Promise((done, fail) => folder.createReader().readEntries(done, fail));
+const opened = (entry) => new Promise((done, fail) => entry.file(done, fail));
+
+async function inside(folder) { // its files, or those of the one folder in it
+  const entries = await read(folder), files = entries.filter((entry) => entry.isFile);
+  const folders = entries.filter((entry) => entry.isDirectory);
+  if (!files.length && folders.length === 1) return inside(folders[0]);
+  return { name: folder.name, files: await Promise.all(files.map(opened)) };
+}
+
+document.addEventListener('change', (event) => {
+  if (!event.target.matches('#pool-drop input[type=file]')) return;
+  const path = event.target.files[0]?.webkitRelativePath || '';
+  give(path.includes('/') ? path.split('/').at(-2) : '');
+}, true);
+
+document.addEventListener('dragenter', (event) => {
+  if (![...(event.dataTransfer?.types || [])].includes('Files')) return;
+  const line = document.querySelector('#pool-drop > button.label-wrap');
+  if (line && line.offsetParent && !line.classList.contains('open')) line.click();
+});
+
+document.addEventListener('dragover', (event) => { // else the browser would leave for the file
+  if (event.target.closest?.('#pool-drop')) event.preventDefault();
+});
+
+document.addEventListener('drop', async (event) => {
+  if (!event.target.closest?.('#pool-drop')) return;
+  const items = [...event.dataTransfer.items], files = [...event.dataTransfer.files];
+  const folders = items.map((item) => item.webkitGetAsEntry?.()).filter((one) => one?.isDirectory);
+  if (!folders.length && event.target.closest('.upload-container')) return; // Gradio's own
+  event.preventDefault();
+  event.stopPropagation();
+  if (!folders.length) return hand(files, '#pool-files');
+  const found = await inside(folders[0]);
+  hand(found.files, '#pool-folder');
+  give(found.name);
+}, true);

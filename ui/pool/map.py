@@ -1,0 +1,160 @@
+"""What the map shows of the pool that one visitor may see: pictures, and the same in tables."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import plotly.graph_objects as go
+
+from ramole_core import RamoleError
+
+from ..charts.pool_map import (
+    KINDS,
+    alike,
+    likeness_figure,
+    map_figure,
+    plane_of,
+    side_by_side,
+    unit,
+)
+from ..parts.markup import escaped
+from ..session.quota import Quota
+
+if TYPE_CHECKING:
+    from ramole_core import AdapterCard, Ramole
+
+MOST, MOST_PAIRS = 120, 50
+"""Adapters that are drawn on the map, and in the picture of pairs."""
+LONGEST_PROMPT = 8000
+LOOK = (
+    "Look for adapters of like tasks side by side, and for where your prompt falls among them: the "
+    "nearer an adapter's direction, the sooner it is found."
+)
+LOOK_PAIRS = (
+    "Look for full blue beside the diagonal: adapters that are easily taken for one another."
+)
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """The two pictures with their words and tables."""
+
+    map: go.Figure
+    told: str
+    pairs: go.Figure
+    pairs_told: str
+
+
+def draw(ramole: "Ramole", quota: Quota, prompt: str, k: float, *, owner: str | None) -> Drawn:
+    """The pool of this visitor, and where the prompt lies in it; RamoleError where it is empty or
+    the prompt is too long."""
+    prompt = (prompt or "").strip()
+    if len(prompt) > LONGEST_PROMPT:
+        raise RamoleError(
+            f"The prompt has {len(prompt)} characters, and {LONGEST_PROMPT} is the most here; "
+            "shorten it."
+        )
+    cards = sorted(ramole.pool.cards(owner), key=lambda card: (card.name, card.key))
+    if not cards:
+        raise RamoleError("The pool is empty, so there is nothing to draw; add an adapter.")
+    hits = ramole.retrieve(prompt, k=max(int(k or 1), 1), owner=owner) if prompt else []
+    shown, left = _shown(cards, [(hit.owner, hit.name) for hit in hits])
+    vectors = unit(ramole.retriever.card_vectors(shown))
+    plane = plane_of(vectors)
+    places = plane.place(vectors)
+    kinds = [_kind(card, quota, owner) for card in shown]
+    names = [card.name for card in shown]
+    at = {(card.owner, card.name): i for i, card in enumerate(shown)}
+    found = [(at[hit.owner, hit.name], hit.score) for hit in hits]
+    here, similar = None, None
+    if prompt:
+        vector = unit(ramole.retriever.vectors([prompt]))
+        here, similar = plane.place(vector)[0], (vectors @ vector[0]).tolist()
+    some = side_by_side(alike(vectors[:MOST_PAIRS]))
+    matrix = alike(vectors[some])
+    paired = [names[i] for i in some]
+    return Drawn(
+        map_figure(names, kinds, places, prompt=here, found=found),
+        _told(plane.kept, hits, left) + _table(names, kinds, places, similar),
+        likeness_figure(paired, matrix),
+        _pairs_told(len(names) - len(paired)) + _pairs_table(paired, matrix),
+    )
+
+
+def _shown(
+    cards: "Sequence[AdapterCard]", found: Sequence[tuple[str | None, str]]
+) -> "tuple[list[AdapterCard], int]":
+    """Those that are drawn, whatever was found among them, and how many are left out."""
+    first = sorted(cards, key=lambda card: (card.owner, card.name) not in found)[:MOST]
+    return sorted(first, key=lambda card: (card.name, card.key)), len(cards) - len(first)
+
+
+def _kind(card: "AdapterCard", quota: Quota, owner: str | None) -> str:
+    if card.sample:
+        return "sample"
+    return "yours" if quota.owns(card, owner) else "shared"
+
+
+def _told(kept: float, hits: Sequence, left: int) -> str:
+    found = ", ".join(f"{escaped(hit.name)} ({hit.score:.2f})" for hit in hits)
+    said = f"<p><b>Found for your prompt, with their similarity: {found}.</b></p>" if found else ""
+    more = f" {left} more adapters are not drawn." if left else ""
+    return (
+        f'{said}<p>{LOOK}</p><p class="caption">Each point is an adapter, placed by the vector by '
+        "which it is found, flattened from many dimensions to two (PCA). The picture keeps "
+        f"{100 * kept:.0f} % of the differences, so two points may look nearer than they are; "
+        f"lines and numbers come from the whole vectors.{more}</p>"
+    )
+
+
+def _pairs_told(left: int) -> str:
+    more = f" The first {MOST_PAIRS} are drawn, {left} are not." if left else ""
+    return (
+        f'<p>{LOOK_PAIRS}</p><p class="caption">The cosine of the vectors of each two: 1 is the '
+        "same direction, 0 nothing in common. Adapters that are alike stand side by side."
+        f"{more}</p>"
+    )
+
+
+def _table(
+    names: Sequence[str],
+    kinds: Sequence[str],
+    places: np.ndarray,
+    similar: Sequence[float] | None,
+) -> str:
+    heads = ["adapter", "whose", "across", "up", *(["similarity"] if similar is not None else [])]
+    order = sorted(range(len(names)), key=lambda i: -similar[i] if similar is not None else i)
+    rows = [
+        [
+            names[i],
+            KINDS[kinds[i]][2],
+            f"{places[i, 0]:.2f}",
+            f"{places[i, 1]:.2f}",
+            *([f"{similar[i]:.2f}"] if similar is not None else []),
+        ]
+        for i in order
+    ]
+    return _twin("The map as a table", heads, rows)
+
+
+def _pairs_table(names: Sequence[str], matrix: np.ndarray) -> str:
+    rows = [
+        [f"{i + 1} {name}", *(f"{value:.2f}" for value in matrix[i])]
+        for i, name in enumerate(names)
+    ]
+    return _twin("The pairs as a table", ["adapter", *map(str, range(1, len(names) + 1))], rows)
+
+
+def _twin(title: str, heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    head = "".join(f'<th scope="col">{escaped(word)}</th>' for word in heads)
+    body = "".join(
+        f'<tr><th scope="row">{escaped(name)}</th>'
+        f"{''.join(f'<td>{escaped(value)}</td>' for value in values)}</tr>"
+        for name, *values in rows
+    )
+    return (
+        f'<details class="rm-twin"><summary>{title}</summary><div class="rm-twin-box" tabindex="0" '
+        f'role="region" aria-label="{title}"><table><thead><tr>{head}</tr></thead>'
+        f"<tbody>{body}</tbody></table></div></details>"
+    )

@@ -1,0 +1,81 @@
+"""The folded map of the tab Pool: drawn when it is opened, and again for a prompt."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import gradio as gr
+
+from ..parts.errors import one_sentence
+from ..parts.events import PLAIN
+from ..parts.fields import k_field
+from ..session.quota import Quota
+from .map import draw
+
+if TYPE_CHECKING:
+    from ramole_core import Ramole
+
+FOLD = "Map: which adapters are alike, and which ones a prompt finds"
+
+
+@dataclass(frozen=True)
+class Map:
+    """Its components."""
+
+    fold: gr.Accordion
+    prompt: gr.Textbox
+    k: gr.Slider
+    show: gr.Button
+    plot: gr.Plot
+    told: gr.HTML
+    pairs: gr.Plot
+    pairs_told: gr.HTML
+
+    @property
+    def drawn(self) -> list[Any]:
+        """In the order in which `Drawn` has them."""
+        return [self.plot, self.told, self.pairs, self.pairs_told]
+
+
+def lay_out_map() -> Map:
+    """Build it folded, inside the tab that is open."""
+    with gr.Accordion(FOLD, open=False, elem_id="pool-map") as fold:
+        with gr.Row(equal_height=False):
+            prompt = gr.Textbox(
+                label="A prompt to place among them (optional)",
+                placeholder="Fix the capital letters in the following text: i live in paris",
+                lines=1,
+                max_lines=4,
+                scale=3,
+                min_width=240,
+                elem_id="pool-map-prompt",
+            )
+            k = k_field(3, min_width=160)
+            k.label = "k, adapters to find"
+            show = gr.Button("Show where it falls", min_width=150, elem_id="pool-map-show")
+        plot = gr.Plot(show_label=False, container=False, elem_id="pool-map-plot")
+        told = gr.HTML(elem_id="pool-map-told", **PLAIN)
+        pairs = gr.Plot(show_label=False, container=False, elem_id="pool-pairs-plot")
+        pairs_told = gr.HTML(elem_id="pool-pairs-told", **PLAIN)
+    return Map(fold, prompt, k, show, plot, told, pairs, pairs_told)
+
+
+def connect_map(ui: Map, ramole: "Ramole", quota: Quota, call: Callable) -> None:
+    """Every event of it."""
+
+    def on_draw(prompt: str, k: float, request: gr.Request):
+        with one_sentence(), call(request) as visitor:
+            drawn = draw(ramole, quota, prompt, k, owner=visitor.owner)
+            return drawn.map, drawn.told, drawn.pairs, drawn.pairs_told
+
+    gr.on(
+        [ui.fold.expand, ui.prompt.submit, ui.show.click],
+        on_draw,
+        [ui.prompt, ui.k],
+        ui.drawn,
+        trigger_mode="always_last",
+        concurrency_id="map",
+        api_visibility="private",
+        show_progress="minimal",
+        show_progress_on=ui.plot,
+    )

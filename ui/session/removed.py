@@ -1,0 +1,114 @@
+"""Removed uploads that can still be brought back: for a while, and by their own session alone.
+
+They are in no list and found by nothing. Their files still take room, which is counted, and they
+are the first to go where room is needed. After the time, or with their session, they are deleted.
+"""
+
+import secrets
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from ramole_core import AdapterRefused
+
+SECONDS = 120.0
+"""How long a removal can be undone."""
+MOST = 10
+"""Removals of one session that are kept; beyond that the oldest cannot be undone."""
+TOO_LATE = "That removal cannot be undone any more; upload the adapter again."
+
+
+@dataclass(frozen=True)
+class Removal:
+    """One removed upload."""
+
+    token: str
+    """By which its session asks for it back."""
+    owner: str
+    aside: Any
+    """What `Pool.set_aside` gave: its card, its bytes, and a way to discard it."""
+    until: float
+
+    @property
+    def name(self) -> str:
+        return self.aside.card.name
+
+
+class Removed:
+    """All removals that can be undone; every thread may use it."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic):
+        """`clock` tells seconds, and never goes back."""
+        self._clock = clock
+        self._lock = threading.RLock()
+        self._held: dict[str, Removal] = {}
+        self._timer: threading.Timer | None = None
+
+    def keep(self, aside: Any, owner: str, *, seconds: float | None = None) -> None:
+        """From now on it can be brought back, for so many seconds."""
+        seconds = SECONDS if seconds is None else seconds
+        removal = Removal(secrets.token_hex(8), owner, aside, self._clock() + seconds)
+        with self._lock:
+            self._held[removal.token] = removal
+            mine = [one.token for one in self._held.values() if one.owner == owner]
+            for token in mine[:-MOST]:
+                self.drop(token)
+            self._wait()
+
+    def _wait(self) -> None:
+        """Let a timer run until the first time is over, where none does."""
+        if self._held and self._timer is None:
+            first = min(one.until for one in self._held.values())
+            self._timer = threading.Timer(max(first - self._clock(), 0.01), self._expire)
+            self._timer.daemon = True
+            self._timer.start()
+
+    def _expire(self) -> None:
+        now = self._clock()
+        with self._lock:
+            self._timer = None
+            for token in [one.token for one in self._held.values() if one.until <= now]:
+                self.drop(token)
+            self._wait()
+
+    def of(self, owner: str | None) -> list[tuple[Removal, float]]:
+        """The session's removals with the seconds that are left, latest first."""
+        now = self._clock()
+        with self._lock:
+            held = [one for one in self._held.values() if one.owner == owner and one.until > now]
+        return [(one, one.until - now) for one in reversed(held)]
+
+    def take(self, token: str, owner: str | None) -> Removal:
+        """The session's own removal of that name, which is then no longer kept here;
+        AdapterRefused for any other."""
+        with self._lock:
+            removal = self._held.get(token)
+            if removal is None or removal.owner != owner or removal.until <= self._clock():
+                raise AdapterRefused(TOO_LATE)
+            return self._held.pop(token)
+
+    def give_back(self, removal: Removal) -> None:
+        """It could not be brought back, and stays for the rest of its time."""
+        self.keep(removal.aside, removal.owner, seconds=max(removal.until - self._clock(), 0.0))
+
+    def drop(self, token: str) -> None:
+        """Delete this one's files, if they are still here."""
+        with self._lock:
+            removal = self._held.pop(token, None)
+        if removal is not None:
+            removal.aside.discard()
+
+    def drop_all(self, owner: str | None = None) -> bool:
+        """Delete the files of every removal, or of this session's; whether there were any."""
+        with self._lock:
+            gone = [one.token for one in self._held.values() if owner in (None, one.owner)]
+            for token in gone:
+                self.drop(token)
+        return bool(gone)
+
+    def sizes(self) -> list[tuple[str, int]]:
+        """(owner, bytes) of each."""
+        with self._lock:
+            return [(one.owner, one.aside.bytes) for one in self._held.values()]
