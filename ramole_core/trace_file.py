@@ -1,6 +1,7 @@
 """A finished answer and its trace as one file: `.npz` for numpy, `.json` for everything else.
 
-Both hold the same fields. The npz opens with `numpy.load(path)`, which needs no pickle:
+Both hold the same fields, which `trace.schema.json` describes and `python -m ramole_core trace`
+checks. The npz opens with `numpy.load(path)`, which needs no pickle:
 
     version      3; 2 has no request and no facts; files without one are older still: their weights
                  are 0 where an adapter lacks the module, and they have no contribution, no present

@@ -31,7 +31,7 @@ ORDER = (
     ("kernels",),
     ("layers",),
     ("engine",),
-    ("adapter_choice", "mixes", "explaining", "ramole", "facts", "trace_file"),
+    ("adapter_choice", "mixes", "explaining", "ramole", "facts", "trace_file", "trace_check"),
     ("terminal",),  # what commands read and print; the parts below have commands
     ("batch", "training", "export"),
     ("evaluation", "benchmarks"),

@@ -18,6 +18,7 @@ from ramole_core.cli.chat import chat
 from ramole_core.cli.doctor import doctor
 from ramole_core.cli.mixes import mixes
 from ramole_core.cli.pool import add, list_adapters, remove
+from ramole_core.cli.traces import trace
 from ramole_core.errors import RamoleError
 from ramole_core.evaluation.calibrate_command import calibrate
 from ramole_core.evaluation.command import evaluate
@@ -48,6 +49,7 @@ app.command("retrieve")(retrieve)
 app.command("generate")(generate)
 app.command("chat")(chat)
 app.command("mixes")(mixes)
+app.command("trace")(trace)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

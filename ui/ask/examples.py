@@ -6,31 +6,48 @@ With them a visitor sees an answer before any model is there. `python -m ui.ask.
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from ..charts.recorded import FOLDER, read_run
 from ..charts.run import Run
-from ..parts.prompts import LIVE
+from ..parts.prompts import LIVE, Example
 
-RECORDED_TITLES = (
-    "Voice command to JSON",
-    "Capital letters",
-    "Question to SQL",
-    "Facts to a sentence",
-    "Python function",
-)
+
+def _live(of: str, **changes: Any) -> Example:
+    """A prompt to try, recorded under its own title or another one."""
+    (found,) = (one for one in LIVE if one.title == of)
+    return replace(found, **changes)
+
+
+FACTS = "Facts to a sentence"
 RECORDED = (
-    *(one for one in LIVE if one.title in RECORDED_TITLES),
-    *(
-        replace(one, title=f"{one.title}, by the trained gate", method="ramole")
-        for one in LIVE
-        if one.title == "Facts to a sentence"
+    _live(FACTS, title="Facts to a sentence, by MeteoRA", method="meteora",
+          adapters=("dart", "e2e_nlg", "common_gen")),
+    _live("Voice command to JSON"),
+    _live("Question to SQL"),
+    _live("Python function"),
+    _live("Question to SQL", title="A chat: capital letters, then SQL", after="Capital letters"),
+    Example("Nothing fits: who are you?", "Who are you?"),
+    _live("Capital letters"),
+    _live(FACTS),
+    _live("One sentence into two"),
+    _live("Words to regex"),
+    _live("Answer from a text"),
+    _live("Missing commas"),
+    _live("Sum with working"),
+    _live("Spam?"),
+    _live("Words without spaces"),
+    Example(
+        "Two tasks at once, by MeteoRA: one is left out",
+        "Fix the capital letters in the following text: on friday anna left oslo.\n"
+        "Segment this text into words: thefirstferrycrossed",
+        method="meteora",
     ),
-    *(
-        replace(one, title="A chat: capital letters, then SQL", after="Capital letters")
-        for one in LIVE
-        if one.title == "Question to SQL"
+    Example(
+        "Retrieval fails: a wrong adapter is taken",
+        "Count the words in this sentence: the boat left early.",
     ),
-)
+)  # fmt: skip
 """What `python -m ui.ask.record` runs."""
 
 

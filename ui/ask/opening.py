@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from ramole_core import Ramole
 
 SCRIPT = (Path(__file__).parent / "opening.js").read_text("utf-8")
-FIRST = "a-chat"
-"""In the name of the file that is shown first; where none has it, the first of all."""
 GO = """() => {
   const opened = window.ramoleOpened;
   if (!opened?.waits) return;
@@ -76,10 +74,10 @@ class Opening:
 
     def first(self, request: gr.Request, *, whole: bool) -> dict[Any, Any]:
         """The recorded run that a visitor sees first; what is asked then does not go on from it."""
-        ui, places = self.ui, [n for n, path in enumerate(self.recorded) if FIRST in path.stem]
+        ui = self.ui
         if not self.recorded:
             return {ui.outcome.notice: gr.skip()}
-        path = self.recorded[places[0] if places else 0]
+        path = self.recorded[0]
         run = read_run(path)
         view = self.talk.recorded(session_of(request), run, self.recorded)[1]
         shown = done(ui, run, secrets.token_hex(4), whole=whole, recorded=path.stem)

@@ -40,7 +40,12 @@ def record(ramole: Ramole, example: Example, before: Run | None = None) -> Run:
 
 
 def _request(example: Example) -> Request:
-    return Request(example.prompt, method=example.method, max_new_tokens=example.max_new_tokens)
+    return Request(
+        example.prompt,
+        method=example.method,
+        adapters=example.adapters or None,
+        max_new_tokens=example.max_new_tokens,
+    )
 
 
 def main(folder: Path = FOLDER) -> int:
@@ -49,16 +54,15 @@ def main(folder: Path = FOLDER) -> int:
         with Ramole(load_settings()) as ramole:
             for example in RECORDED:  # warm: times are those of a page that has been used
                 ramole.generate([replace(_request(example), max_new_tokens=2)])
-            runs: list[Run] = []
-            for example in RECORDED:
-                before = [run for run in runs if run.title == example.after]
-                runs.append(record(ramole, example, before[0] if before else None))
+            known: dict[str, Run] = {}
+            for example in sorted(RECORDED, key=lambda one: bool(one.after)):
+                known[example.title] = record(ramole, example, known.get(example.after))
     except RamoleError as error:
         print(error, file=sys.stderr)
         return 2
     for old in recorded_files(folder):
         old.unlink()
-    for number, run in enumerate(runs, start=1):
+    for number, run in enumerate((known[one.title] for one in RECORDED), start=1):
         slug = "-".join("".join(c if c.isalnum() else " " for c in run.title.lower()).split())
         path = folder / f"{number:02d}-{slug}.json"
         write_run(run, path)

@@ -14,6 +14,8 @@ class Example:
     max_new_tokens: int = 64
     method: str = METHOD
     """What a recorded run was mixed with; a live prompt takes what the form says."""
+    adapters: tuple[str, ...] = ()
+    """Exactly these; none: those that are found."""
     after: str = ""
     """Title of the recorded run that this one goes on from, as the second turn of a chat."""
 

@@ -1,0 +1,104 @@
+"""Whether a file is a trace: its fields by `trace.schema.json`, and its arrays by each other."""
+
+import json
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import jsonschema
+import numpy as np
+
+from ramole_core.errors import RamoleError
+
+SCHEMA = Path(__file__).with_name("trace.schema.json")
+GATES = ("weights", "contribution", "present")
+"""[T, layer, module, k]."""
+LONGEST = 160
+"""Characters of what a refusal repeats."""
+
+
+@dataclass(frozen=True)
+class TraceFacts:
+    """What a file says of itself."""
+
+    version: int
+    tokens: int
+    prompt_length: int
+    adapters: tuple[str, ...]
+    layers: int
+    modules: int
+
+
+def check_trace(path: Path | str) -> TraceFacts:
+    """What the trace in a `.json` or `.npz` says; raises RamoleError with one sentence where it is
+    none: what was found, and what belongs there."""
+    path = Path(path)
+    try:
+        held = _read(path)
+    except RamoleError:
+        raise
+    except (OSError, ValueError, KeyError, EOFError) as error:
+        raise RamoleError(f"{path.name} cannot be read as a trace ({_short(error)}).") from error
+    fault = next(iter(_checker().iter_errors(held)), None)
+    if fault is not None:
+        where = "/".join(map(str, fault.absolute_path)) or "the file"
+        raise RamoleError(f"{path.name} is no trace: {where}: {_short(fault.message)}.")
+    _check_sizes(path.name, held)
+    return TraceFacts(
+        held["version"], len(held["tokens"]), held["prompt_length"], tuple(held["adapters"]),
+        len(held["layers"]), len(held["modules"]),
+    )  # fmt: skip
+
+
+@cache
+def _checker() -> jsonschema.Draft202012Validator:
+    return jsonschema.Draft202012Validator(json.loads(SCHEMA.read_text("utf-8")))
+
+
+def _read(path: Path) -> dict:
+    if path.suffix == ".json":
+        held = json.loads(path.read_text("utf-8"))
+        if not isinstance(held, dict):
+            raise RamoleError(f"{path.name} holds a {type(held).__name__}; a trace is an object.")
+        return held
+    if path.suffix != ".npz":
+        raise RamoleError(f"{path.name} is neither .json nor .npz; name a trace file.")
+    with np.load(path, allow_pickle=False) as arrays:
+        held = {name: arrays[name].tolist() for name in arrays.files}
+    for name in ("request", "facts"):
+        if name in held:
+            held[name] = json.loads(held[name])
+    held["scores"] = [None if score != score else score for score in held.get("scores", [])]
+    if "present" in held:
+        held["present"] = np.asarray(held["present"]).astype(int).tolist()
+    return held
+
+
+def _check_sizes(name: str, held: dict) -> None:
+    """Raises RamoleError where two fields do not belong together."""
+    T, k = len(held["tokens"]), len(held["adapters"])
+    layers, modules = len(held["layers"]), len(held["modules"])
+    wanted = {"token_ids": (T,), "scores": (k,), "shares": (T, k)}
+    wanted |= dict.fromkeys(GATES, (T, layers, modules, k))
+    for field, size in wanted.items():
+        if held.get(field) is None:
+            continue
+        try:
+            found = np.asarray(held[field]).shape
+        except ValueError:  # rows of unequal lengths
+            found = None
+        if found != size and 0 not in size:
+            said = "rows of unequal lengths" if found is None else f"size {found}"
+            raise RamoleError(
+                f"{name} is no trace: {field} has {said}, where its {T} tokens, {layers} layers, "
+                f"{modules} modules and {k} adapters need {size}."
+            )
+    if held["prompt_length"] > T:
+        raise RamoleError(
+            f"{name} is no trace: its prompt has {held['prompt_length']} tokens, and all are {T}."
+        )
+
+
+def _short(what: object) -> str:
+    words = " ".join(str(what).split())
+    return words if len(words) <= LONGEST else words[:LONGEST] + "…"
