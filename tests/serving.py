@@ -96,10 +96,11 @@ def main() -> None:
     from ui.api import endpoints as api
     from ui.pool import tab as pool_tab
     from ui.serve import serve
-    from ui.session import presence, quota
+    from ui.session import leaving, presence, quota
 
     root = Path(sys.argv[1])
     presence.BEAT_SECONDS = float(os.environ.get("BEAT_SECONDS", presence.BEAT_SECONDS))
+    leaving.GRACE_SECONDS = float(os.environ.get("GRACE_SECONDS", 4))
     quota.IDLE_SECONDS = float(os.environ.get("IDLE_SECONDS", quota.IDLE_SECONDS))
     ramole = FakeRamole(root, load_seconds=float(os.environ.get("LOAD_SECONDS", "0")))
     with gr.Blocks(title="RAMoLE") as page:

@@ -117,6 +117,23 @@ def test_good_and_bad_uploads_get_their_verdict_at_once_and_stay_with_their_sess
     raise AssertionError("The upload outlived its session.")
 
 
+def test_an_upload_outlives_a_reload_and_is_nobody_elses(chromium, made, tmp_path, monkeypatch):
+    monkeypatch.setenv("GRACE_SECONDS", "60")
+    (tmp_path / "adapters").mkdir()
+    with fake(tmp_path) as server, visits(chromium, until=[]) as visit:
+        page, other = visit(server.url), visit(server.url)
+        unfold(page)
+        drop(page, made["good"])
+        expect(page.locator("#pool-verdicts")).to_contain_text("usable")
+        for _ in range(2):
+            page.reload()
+            expect(page.locator(".rm-card", has_text="new")).to_contain_text("yours")
+        other.reload()
+        expect(other.locator("#pool-cards")).to_be_visible()
+        expect(other.locator(".rm-card", has_text="new")).to_have_count(0)
+        assert not page.wrong and not other.wrong
+
+
 def test_two_files_with_a_name_and_examples_then_other_examples_then_removal(visit, made, tmp_path):
     page = visit()
     unfold(page)

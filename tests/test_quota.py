@@ -34,6 +34,10 @@ class Cards:
             raise RamoleError("The disk says no.")
         self.cards = [c for c in self.cards if (c.name, c.owner) != (name, owner)]
 
+    def set_aside(self, name, owner):
+        self.remove(name, owner)
+        return SimpleNamespace(discard=lambda: None)
+
 
 def card(name, owner, size, *, sample=False):
     return SimpleNamespace(key=f"{owner}/{name}", name=name, owner=owner, bytes=size, sample=sample)

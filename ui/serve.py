@@ -80,6 +80,7 @@ def launch(page: gr.Blocks, ramole: "Ramole") -> str:
                 "middleware": [addresses],
             },
             css_paths=styles(),
+            head=tab_secret(),
             theme=look(),
             footer_links=["api", "gradio", "settings"],
             run_history=False,
@@ -119,6 +120,12 @@ def drop_gone(ramole: "Ramole") -> None:
 def styles() -> list[Path]:
     """Every room's style sheet, in the order of their names."""
     return sorted(Path(__file__).parent.rglob("*.css"), key=lambda path: path.name)
+
+
+def tab_secret() -> str:
+    """The script that lets a browser tab be one visitor, a reload included."""
+    script = Path(__file__).parent / "session" / "tab_secret.js"
+    return f"<script>{script.read_text('utf-8')}</script>"
 
 
 def look() -> gr.Theme:

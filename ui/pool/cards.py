@@ -61,7 +61,7 @@ def _whose(card: "AdapterCard", yours: bool) -> tuple[str, str]:
     if card.sample:
         return "sample", "part of the sample pool, for everyone"
     if yours:
-        return "yours", "uploaded in this session, and gone after it"
+        return "yours", "uploaded in this browser tab, and gone with it"
     return "shared", "uploaded by someone, for everyone"
 
 

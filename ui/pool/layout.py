@@ -114,7 +114,8 @@ def lay_out(ramole: "Ramole") -> Layout:
 
 def _dropping(ramole: "Ramole") -> Dropping:
     limit, stays = ramole.settings.max_upload_mb, ramole.settings.shared_uploads
-    fate = "Everyone can use it." if stays else "Only this session sees it, and it is gone after."
+    fate = "Only this browser tab sees it, after a reload too; it goes when the tab is closed."
+    fate = "Everyone can use it." if stays else fate
     with gr.Accordion(ADD, open=False, elem_id="pool-drop"):
         gr.HTML(
             "<p>A LoRA made with PEFT for this base model: a zip, a folder, or "

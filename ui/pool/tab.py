@@ -10,9 +10,9 @@ from ramole_core import AdapterRefused
 
 from ..parts.errors import one_sentence
 from ..parts.events import QUIET, open_page, text_in
-from ..session.owner import owner_of
+from ..session.leaving import leave
 from ..session.presence import heartbeat
-from ..session.quota import forget, quota_of
+from ..session.quota import quota_of
 from .bundle import write_bundle
 from .layout import Layout, lay_out
 from .map_tab import connect_map
@@ -127,8 +127,8 @@ class Handlers:
             return said, "", None
 
     def on_leave(self, request: gr.Request):
-        """The visitor has gone, and so are the uploads."""
-        forget(self.ramole, owner_of(request))
+        """The page is gone, and so are its uploads, unless it is only loaded anew."""
+        leave(self.ramole, request)
 
 
 def _connect(ui: Layout, handlers: Handlers, pool_tab: gr.Tab) -> None:

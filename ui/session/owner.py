@@ -3,8 +3,10 @@
 The session's hash is what lets a client act as that session, so an owner's name is made from it
 one way: it can stand in a folder's name or an answer without giving the session away.
 
-Gradio hands every MCP client's calls on through one session of its own. An MCP client is therefore
-known by a secret that it sends in the header `x-ramole-session`, or it has no uploads.
+Gradio gives a page a new session each time it is loaded, so a browser tab sends a secret of its own
+in the header `x-ramole-session` (`tab_secret.js`), and its uploads outlive a reload. Gradio hands
+every MCP client's calls on through one session of its own; such a client sends that header too, or
+it has no uploads.
 
 A hash or a secret can be invented, as many as one likes; so a visitor is also an address.
 """
@@ -18,7 +20,7 @@ from .address import address_of
 
 PREFIX = "session-"
 """Owners that begin so do not outlive the server's process."""
-MCP_HEADER = "x-ramole-session"
+SECRET_HEADER = "x-ramole-session"
 SHORTEST_SECRET = 16
 
 
@@ -43,10 +45,18 @@ def owner_of(request: gr.Request | None) -> str | None:
     if request is None:
         return None
     headers = getattr(request, "headers", None) or {}
+    secret = headers.get(SECRET_HEADER) or ""
+    known = len(secret) >= SHORTEST_SECRET
     if headers.get("x-gradio-user") == "mcp":
-        secret = headers.get(MCP_HEADER) or ""
-        return _owner("mcp", secret) if len(secret) >= SHORTEST_SECRET else None
+        return _owner("mcp", secret) if known else None
     session = getattr(request, "session_hash", None)
+    if not session:
+        return None
+    return _owner("browser", secret) if known else page_owner(session)
+
+
+def page_owner(session: str) -> str | None:
+    """Who has Gradio's session, and no secret."""
     return _owner("tab", session) if session else None
 
 

@@ -34,13 +34,18 @@ class Presence:
         self._lock = threading.Lock()
         self._seen: dict[str, float] = {}
         self._calls: Counter[str] = Counter()
+        self._pages: dict[str, str] = {}
+        """By Gradio's session, of pages with uploads: their owner."""
 
     @contextmanager
     def call(self, request: gr.Request | None) -> Iterator[Visitor]:
         """Who calls; alive inside the block, and seen last at its end."""
         visitor = visitor_of(request)
-        with self.alive(visitor.owner):
-            yield visitor
+        try:
+            with self.alive(visitor.owner):
+                yield visitor
+        finally:
+            self._meet(request, visitor.owner)
 
     @contextmanager
     def alive(self, owner: str | None) -> Iterator[None]:
@@ -69,10 +74,21 @@ class Presence:
         with self._lock:
             self._seen[owner] = self._clock()
 
+    def gone(self, session: str) -> str | None:
+        """A page is closed or loaded anew: whose it was, where it had uploads."""
+        with self._lock:
+            return self._pages.pop(session, None)
+
+    def elsewhere(self, owner: str) -> bool:
+        """Whether another page of the same owner is open."""
+        with self._lock:
+            return owner in self._pages.values()
+
     def keep_only(self, owners: set[str]) -> None:
         """Forget all other sessions."""
         with self._lock:
             self._seen = {owner: at for owner, at in self._seen.items() if owner in owners}
+            self._pages = {page: owner for page, owner in self._pages.items() if owner in owners}
 
     def silent(self, owner: str) -> float:
         """Seconds since its last sign of life, 0 while it runs something; infinite if unknown."""
@@ -80,6 +96,12 @@ class Presence:
             if owner in self._calls:
                 return 0.0
             return self._clock() - self._seen.get(owner, -math.inf)
+
+    def _meet(self, request: gr.Request | None, owner: str | None) -> None:
+        session = getattr(request, "session_hash", None)
+        with self._lock:
+            if session and owner in self._seen:
+                self._pages[session] = owner
 
     def _note(self, owner: str | None) -> None:
         if owner in self._seen:
