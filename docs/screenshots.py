@@ -1,11 +1,11 @@
 """Pictures of the real page for README: `python docs/screenshots.py http://127.0.0.1:7860`.
 
-Light, dark and a phone's width: a recorded run with one token in detail, the tab Pool, a
-batch that has ended, and the tab Results. Names behind the address (ask pool batch results) make
-these alone.
+Light, dark and a phone's width: the run that is open at first with one token in detail, a batch
+that has ended, and the other tabs. Names behind the address (ask pool batch ...) make these alone.
 """
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from playwright.sync_api import Page, sync_playwright
@@ -18,8 +18,7 @@ TOKEN = 8
 
 
 def ask(page: Page, view: str) -> None:
-    """A recorded run, and its token's panel."""
-    page.get_by_text("Facts to a sentence, by the trained gate").click()
+    """The run that is open at first, and a token's panel."""
     page.locator("#answer .token").nth(TOKEN).click(timeout=90_000)
     page.wait_for_selector(".js-plotly-plot", timeout=60_000)
     page.wait_for_timeout(3000)
@@ -28,16 +27,20 @@ def ask(page: Page, view: str) -> None:
     page.screenshot(path=FOLDER / f"token-{view}.png", full_page=True)
 
 
-def pool(page: Page, view: str) -> None:
-    """The cards."""
-    page.get_by_role("tab", name="Pool").click()
-    page.wait_for_timeout(2500)
-    page.screenshot(path=FOLDER / f"pool-{view}.png")
+def tab_of(name: str) -> Callable[[Page, str], None]:
+    """One that needs nothing but to be opened."""
+
+    def tab(page: Page, view: str) -> None:
+        page.get_by_role("tab", name=name.title()).first.click()
+        page.wait_for_timeout(6000)
+        page.screenshot(path=FOLDER / f"{name}-{view}.png")
+
+    return tab
 
 
 def batch(page: Page, view: str) -> None:
     """Two dozen rows that have ended, with their map; a phone shows the map alone."""
-    page.get_by_role("tab", name="Batch").click()
+    page.get_by_role("tab", name="Batch").first.click()
     page.locator("#status .ready").wait_for(timeout=240_000)
     page.get_by_text("24 rows of four tasks").click()
     page.get_by_text("24 rows ready").wait_for()
@@ -54,19 +57,12 @@ def batch(page: Page, view: str) -> None:
     page.screenshot(path=FOLDER / f"batch-{view}.png")
 
 
-def results(page: Page, view: str) -> None:
-    """The measured answers."""
-    page.get_by_role("tab", name="Results").click()
-    page.locator("#results-answers").wait_for(timeout=60_000)
-    page.wait_for_timeout(2500)
-    page.screenshot(path=FOLDER / f"results-{view}.png")
-
-
-PARTS = {"ask": ask, "pool": pool, "batch": batch, "results": results}
+PARTS = {"ask": ask, "batch": batch}
+PARTS |= {name: tab_of(name) for name in ("inspect", "pool", "results", "learn")}
 
 
 def main(url: str, *parts: str) -> None:
-    """Write docs/{ask,token,pool,batch,results}-{light,dark,phone}.png."""
+    """Write docs/{ask,token,batch,inspect,pool,results,learn}-{light,dark,phone}.png."""
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=list(FLAGS))
         for view, width, height in VIEWS:
