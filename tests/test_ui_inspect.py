@@ -34,6 +34,7 @@ from ui.inspect.tab import Handlers
 from ui.inspect.words import PICK
 
 VISITOR = SimpleNamespace(session_hash="me", headers={})
+FIRST = "Facts to a sentence, by MeteoRA"
 MIXED = "Facts to a sentence, by the trained gate"
 START = (None, "contribution", "token", WINNER, None, None)
 """What is pinned (nothing), and the controls."""
@@ -227,13 +228,13 @@ def test_a_recorded_run_is_open_before_anything_is_asked(handlers):
     ui = handlers.ui
     shown = handlers.on_open(None, None, *START, *CLOSED)
     held = shown[ui.held]
-    assert held.run.title == MIXED, "the first one in which adapters share the work"
-    assert "Recorded run: " in shown[ui.head] and "ramole, k = 3" in shown[ui.head]
+    assert held.run.title == FIRST, "the first one in which adapters share the work"
+    assert "Recorded run: " in shown[ui.head] and "meteora, dart" in shown[ui.head]
     assert shown[ui.body].visible and shown[ui.view]["tokens"] and shown[ui.notice] == ""
     assert all(shown[part.plot].data for part in ui.pictures.values())
     assert shown[ui.pictures["layers"].table].value["data"] == [], "a folded table is not sent"
     choices = shown[ui.source].choices
-    assert len(choices) == 7 and choices[0] == ("recorded: Voice command to JSON", 0)
+    assert len(choices) == len(recorded_files()) and choices[0] == (f"recorded: {FIRST}", 0)
     assert shown[ui.controls[2]].choices[1] == ("A dart", 0)
     assert set(handlers.on_open(None, held, *START, *CLOSED)) == {ui.held}, "nothing is new"
     assert set(shown) <= set(ui.all)
@@ -248,7 +249,7 @@ def test_the_answer_in_ask_is_shown_once_it_is_new(handlers, live):
     assert shown[ui.source].choices[0] == ("the answer in Ask", ASKED)
     assert len(shown[ui.pictures["layers"].table].value["data"]) == len(WORDS)
     other = handlers.on_source(1, live, held, *START, *CLOSED)[ui.held]
-    assert other.run.title == "Capital letters"
+    assert other.run.title == read_run(recorded_files()[1]).title
     assert set(handlers.on_open(live, other, *START, *CLOSED)) == {ui.held}, "it was chosen"
     for source in (99, -2, None, "x"):
         assert set(handlers.on_source(source, live, held, *START, *CLOSED)) == {ui.held}
@@ -280,7 +281,7 @@ def test_a_choice_draws_what_it_changes(handlers):
     assert every[ui.pictures["layers"].plot].layout.meta["title"].startswith("Weight of dart")
     unfolded = handlers.on_fold(0)(held, *START, *CLOSED)
     assert unfolded[ui.pictures["layers"].open] is True
-    assert len(unfolded[ui.pictures["layers"].table].value["data"]) == 22
+    assert len(unfolded[ui.pictures["layers"].table].value["data"]) == len(held.run.pieces)
 
 
 def test_a_picked_token_is_told_and_marked(handlers, live):
@@ -308,7 +309,8 @@ def test_a_pinned_run_stands_beside_another(handlers, live, mixed):
     held = handlers.on_open(live, None, *START, *CLOSED)[ui.held]
     pinned = handlers.on_pin(held, *START, *CLOSED)
     assert pinned[ui.pinned] is live and "This run is pinned" in pinned[ui.sides]
-    other = handlers.on_source(5, live, held, live, *START[1:], *OPEN)
+    place = [read_run(path).title for path in recorded_files()].index(MIXED)
+    other = handlers.on_source(place, live, held, live, *START[1:], *OPEN)
     assert other[ui.both].visible and other[ui.against.plot].data
     assert "ramole, k = 3" in other[ui.sides] and "&lt;b&gt;boats" in other[ui.sides]
     assert "no adapter in common" in other[ui.sides] and other[ui.held].run.title == MIXED

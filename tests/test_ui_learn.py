@@ -212,7 +212,7 @@ def test_the_sizes_of_tables_are_those_of_a_real_adapter():
 
 def test_who_answers_follows_from_the_numbers():
     shown = judged()
-    assert [one.decision for one in shown].count("base") == 2
+    assert [one.decision for one in shown].count("base") >= 2
     for one in shown:
         assert one.decision == ("adapters" if one.similarity >= one.threshold else "base")
         margin = one.threshold - one.base_similarity

@@ -47,6 +47,7 @@ RECORDED = (
         "Retrieval fails: a wrong adapter is taken",
         "Count the words in this sentence: the boat left early.",
     ),
+    _live(FACTS, title="Facts to a sentence, by the trained gate", method="ramole"),
 )  # fmt: skip
 """What `python -m ui.ask.record` runs."""
 

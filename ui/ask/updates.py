@@ -9,6 +9,8 @@ from typing import Any
 
 import gradio as gr
 
+from ramole_core import Generation
+
 from ..charts.palette import places_of
 from ..charts.run import Run
 from ..charts.tokens import Growing, view_of, view_of_run
@@ -20,6 +22,7 @@ from .found import found_html, timing_html
 from .layout import Layout
 from .takeaway import takeaway_of
 
+BEYOND = "A weight below 0 works against its adapter, and one above 1 makes more of it than it is."
 GO_ON = 'Type what comes next and press "Ask on" to keep this answer as the turn before it.'
 
 
@@ -98,13 +101,15 @@ def done(
     if dropped := run.answer.extra.get("dropped_turns"):
         said = f"{said} Oldest turns that no longer fit, and were left out: {dropped:.0f}.".strip()
     live = bool(run.pieces) and not run.title
-    if live and not talking and not said:
-        said = GO_ON
+    if live and not said:
+        said = f"The answer has ended: {len(run.pieces)} tokens. {'' if talking else GO_ON}".strip()
+    if any(not 0 <= weight <= 1 for weight in run.request.weights or ()):
+        said = f"{BEYOND} {said}"
     out = ui.outcome
     return {
         **ended(ui, said, talking=talking, goes_on=live),
         out.view: view_of_run(run, name),
-        **_beside(ui, run.beside.text if run.beside else None),
+        **_beside(ui, None if run.beside is None else whole_text(run.beside)),
         out.found: found_html(run.found, run.answer.evidence, before=run.met),
         out.timing: timing_html(run),
         out.takeaway: takeaway_of(run, recorded=recorded),
@@ -113,6 +118,12 @@ def done(
         **ui.token.closed(),
         **(ui.whole.drawn(run) if whole else ui.whole.cleared()),
     }
+
+
+def whole_text(answer: Generation) -> str:
+    """An answer's text, and where it was cut, that it was."""
+    cut = answer.finish_reason == "length"
+    return f"{answer.text} … (cut at {answer.new_tokens} tokens, the limit)" if cut else answer.text
 
 
 def ended(ui: Layout, sentence: str, *, talking: bool, goes_on: bool = False) -> dict[Any, Any]:
