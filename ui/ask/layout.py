@@ -31,7 +31,7 @@ HELD = '<p class="notice quiet" role="status"></p>'
 IN_SIGHT = 6
 """Recorded runs that are not folded away."""
 MORE = "More prompts to try"
-INSPECT = "() => document.querySelector('#inspect-tab-button')?.click()"
+INSPECT = "() => window.ramoleTab?.('inspect')"
 """Opens the tab Inspect, which shows the answer in sight."""
 DROP = "drop oldest turns that no longer fit"
 

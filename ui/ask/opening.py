@@ -82,6 +82,9 @@ class Opening:
         view = self.talk.recorded(session_of(request), run, self.recorded)[1]
         shown = done(ui, run, secrets.token_hex(4), whole=whole, recorded=path.stem)
         shown[ui.outcome.takeaway] |= {"first": True}
+        shown[ui.outcome.notice] = notice_html(
+            f"A recorded run. It was asked: {run.request.prompt}"
+        )
         return {**shown, ui.outcome.talk: view}
 
     def _recorded(self, request: gr.Request, name: str, *, whole: bool) -> dict[Any, Any]:
