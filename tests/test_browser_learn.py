@@ -13,7 +13,7 @@ from ui.learn.kept import DIFFER, gated
 from ui.learn.steps import STEPS, TITLES
 
 expect.set_options(timeout=PATIENCE)
-TABS = ["Ask", "Compare", "Pool", "Batch", "Results", "Learn"]
+TABS = ["Ask", "Compare", "Inspect", "Pool", "Batch", "Results", "Learn"]
 
 
 @pytest.fixture(scope="module")
