@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from ramole_core.errors import AdapterRefused, RamoleError
 from ramole_core.pool.aside import Aside
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from ramole_core.pool.tensors import AdapterTensors
 
 
+@runtime_checkable
 class Listener(Protocol):
     """Is notified after a change is on disk; an error in `added` undoes the addition."""
 
@@ -191,11 +192,13 @@ class Pool:
             self._check_free(card, "the removed one cannot come back beside it; remove that first")
             aside.show()
             before, self._uploads = self._uploads, {**self._uploads, (card.owner, card.name): card}
+            told: list[Listener] = []
             try:
-                self._tell_added(card)
+                self._tell_added(card, told)
             except BaseException:
                 self._uploads = before
                 aside.hide()
+                self._take_back(card, told)
                 raise
         return card
 
@@ -267,28 +270,30 @@ class Pool:
         one; undone on disk and in the cards if it fails or a listener raises."""
         target = self._store.place(card.name, card.owner)
         card = replace(card, folder=target)
-        before = self._uploads
+        before, told = self._uploads, list[Listener]()
         try:
             with self._store.publish(stage, target):
                 self._uploads = {**before, (card.owner, card.name): card}
-                self._tell_added(card, earlier=earlier)
+                self._tell_added(card, told)
         except BaseException:
             self._uploads = before
+            self._take_back(card, told, earlier=earlier)
             raise
         return card
 
-    def _tell_added(self, card: AdapterCard, *, earlier: AdapterCard | None = None) -> None:
-        """Notifies the listeners; where one raises, those that were told are told the opposite."""
-        told = []
-        try:
-            for listener in self.listeners:
-                told.append(listener)
-                listener.added(card)
-        except BaseException:
-            for listener in told:
-                with suppress(Exception):
-                    listener.added(earlier) if earlier else listener.removed(card)
-            raise
+    def _tell_added(self, card: AdapterCard, told: list[Listener]) -> None:
+        """Notifies the listeners; `told` has those that were, where one raises."""
+        for listener in self.listeners:
+            told.append(listener)
+            listener.added(card)
+
+    def _take_back(
+        self, card: AdapterCard, told: Sequence[Listener], *, earlier: AdapterCard | None = None
+    ) -> None:
+        """The opposite, once the disk is as it was before."""
+        for listener in told:
+            with suppress(Exception):
+                listener.added(earlier) if earlier else listener.removed(card)
 
     def _remove_damaged(self, name: str, owner: str | None) -> None:
         """An upload without a card is still its owner's to remove."""
