@@ -85,13 +85,14 @@ def prototypes(adapter: Adapter) -> dict[str, Float[Tensor, "_"]]:
 def right_singular(adapter: Adapter) -> dict[str, Float[Tensor, "_ _"]]:
     """Of each module that the adapter has, e / sigma of every singular value, one a column, the
     largest last: all right singular vectors in the basis of its rank units. A direction in which
-    it does nothing is a column of zeros."""
+    it does nothing is a column of zeros.
+
+    In float64: some CPUs sum in an order that follows where a matrix lies in memory, and what that
+    changes is lost where the result is rounded, so that two requests of one adapter agree.
+    """
     if not adapter.loras:
         return {}
-    every = {
-        path: lora.A.to(torch.promote_types(lora.A.dtype, torch.float32))
-        for path, lora in adapter.loras.items()
-    }
+    every = {path: lora.A.double() for path, lora in adapter.loras.items()}
     ranks = [A.shape[0] for A in every.values()]
     first = next(iter(every.values()))
     grams = first.new_zeros(len(every), max(ranks), max(ranks))
@@ -102,4 +103,7 @@ def right_singular(adapter: Adapter) -> dict[str, Float[Tensor, "_ _"]]:
     least = squares[:, -1:].clamp(min=TINY) * torch.finfo(squares.dtype).eps * 64
     inverse = torch.where(squares > least, squares, torch.inf).rsqrt()
     scaled = vectors * inverse[:, None, :]
-    return {path: e[:r] for path, e, r in zip(every, scaled, ranks, strict=True)}
+    kinds = [torch.promote_types(lora.A.dtype, torch.float32) for lora in adapter.loras.values()]
+    return {
+        path: e[:r].to(kind) for path, e, r, kind in zip(every, scaled, ranks, kinds, strict=True)
+    }
