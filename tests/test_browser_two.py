@@ -42,7 +42,7 @@ def ask(page: Page, prompt: str) -> None:
 
 def streams(page: Page) -> None:
     """Wait until tokens come."""
-    expect(page.locator("#answer .token").nth(1)).to_be_visible()
+    expect(page.locator("#answer .token ~ .token ~ .caret").first).to_be_visible()
 
 
 def count(page: Page) -> int:
