@@ -87,8 +87,8 @@ def right_singular(adapter: Adapter) -> dict[str, Float[Tensor, "_ _"]]:
     largest last: all right singular vectors in the basis of its rank units. A direction in which
     it does nothing is a column of zeros.
 
-    In float64: some CPUs sum in an order that follows where a matrix lies in memory, and what that
-    changes is lost where the result is rounded, so that two requests of one adapter agree.
+    In float64: in float32 two requests of one adapter came out differently on some CPUs, and what
+    differs in float64 is lost where the result is rounded.
     """
     if not adapter.loras:
         return {}
