@@ -16,6 +16,7 @@ from ramole_core.request_parts import (
     Exchange,
     read_examples,
     read_history,
+    read_later_weights,
     read_prefix,
     read_without,
 )
@@ -64,6 +65,9 @@ class Request:
     """What is switched off: (adapter, layer, module), None for all of them, or with a fourth part,
     the position from which on (0: the prompt's first token; by default the last token that is
     given). Without an adapter's name it is the base alone in that layer or module."""
+    later_weights: Mapping[str, float] | None = field(default=None, kw_only=True)
+    """Fixed weights by adapter from the last token that is given on, in place of the method's own;
+    an adapter that is not named there has 0. What came before keeps its weights."""
     abstain: bool | None = field(default=None, kw_only=True)
     """Whether the base answers alone where no adapter that is found fits; None: as the method does
     (`ramole_plus`: yes, the published ones: no). Where adapters are named they answer."""
@@ -96,6 +100,7 @@ class Request:
         object.__setattr__(self, "examples", read_examples(self.examples))
         object.__setattr__(self, "prefix_ids", read_prefix(self.prefix_ids))
         object.__setattr__(self, "without", read_without(self.without))
+        object.__setattr__(self, "later_weights", read_later_weights(self.later_weights) or None)
         _check(self)
 
     @property
@@ -106,9 +111,16 @@ class Request:
         others'; the system prompt is the same for all, so that a turn keeps its adapters when it
         becomes an earlier one.
         """
-        if not (self.history or self.prefix_ids or self.without or self.drop_turns):
+        alone = {
+            "history": (),
+            "prefix_ids": (),
+            "without": (),
+            "later_weights": None,
+            "drop_turns": False,
+        }
+        if not any(getattr(self, name) for name in alone):
             return (self,)
-        last = replace(self, history=(), prefix_ids=(), without=(), drop_turns=False)
+        last = replace(self, **alone)
         return (*(_earlier(last, turn) for turn in read_history(self.history)), last)
 
 

@@ -1,9 +1,10 @@
-"""Parts of a request that are lists: earlier turns, examples, tokens that are given, what is off.
+"""Parts of a request that are lists: earlier turns, examples, tokens given, what is off or moved.
 
 Each is read into tuples once, when the request is made; what cannot be read is one sentence.
 """
 
 import json
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple, SupportsIndex
 
@@ -172,6 +173,24 @@ def _off(one: object) -> Off:
             f"{_short(start)} is not a position; they count from 0, the prompt's first token"
         )
     return Off(adapter, _whole(layer), module, position)
+
+
+def read_later_weights(given: object) -> dict[str, float]:
+    """Weights by adapter from the last given token on; raises RamoleError."""
+    wanted = "a mapping from adapters' names to weights, such as {'sums': 0.5}"
+    if given is None:
+        return {}
+    if not isinstance(given, Mapping):
+        raise RamoleError(f"later_weights={_short(given)}; pass {wanted}.")
+    found: dict[str, float] = {}
+    for name, weight in given.items():
+        number = isinstance(weight, int | float) and not isinstance(weight, bool)
+        if not isinstance(name, str) or not number or not math.isfinite(weight):
+            raise RamoleError(
+                f"later_weights has {_short(name)}: {_short(weight)}; pass {wanted}, all finite."
+            )
+        found[name] = float(weight)
+    return found
 
 
 def _whole(value: object) -> int | None:

@@ -117,6 +117,7 @@ PARTS = {
     "drop_turns": True,
     "prefix_ids": [4, 5],
     "without": [["dart", 3, "q_proj"], [None, None, None, 7]],
+    "later_weights": {"dart": 0.5},
     "examples": [["a", "b"], ["c", "d"]],
 }
 

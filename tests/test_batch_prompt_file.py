@@ -37,6 +37,7 @@ TALK = {
     "drop_turns": True,
     "prefix_ids": [4, 5],
     "without": [["ant", 3, "q_proj"], [None, None, None, 7]],
+    "later_weights": {"ant": 0.5},
 }
 CSV = (
     "prompt,method,k,adapters,weights,exclude,max_new_tokens,temperature,top_p,seed,stop,"
@@ -247,7 +248,7 @@ def test_the_digest_changes_with_whatever_decides_the_answer():
     changed = {"prompt": "other", "method": "ramole", "k": 5, "seed": 4, "raw": True, "system": "x"}
     changed |= {"weights": [0.25, 0.5], "stop": ["x"], "id": "z", "temperature": 0.25}
     changed |= TALK
-    assert len({same, *(digest({**FULL, key: value}) for key, value in changed.items())}) == 15
+    assert len({same, *(digest({**FULL, key: value}) for key, value in changed.items())}) == 16
     assert digest({"prompt": "x"}) == "d9082a6b566b1d73"  # what it was before conversations
     bare = {"prompt": "x"}
     assert digest(bare) != digest(bare, defaults={"k": 9})

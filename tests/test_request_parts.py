@@ -12,6 +12,7 @@ from ramole_core.request_parts import (
     read_example_lines,
     read_examples,
     read_history,
+    read_later_weights,
     read_prefix,
     read_without,
 )
@@ -37,7 +38,12 @@ def test_lists_become_tuples_and_the_defaults_are_empty():
 
 
 TURN = ("Hello", "Hi.")
-READERS = {"history": read_history, "prefix_ids": read_prefix, "without": read_without}
+READERS = {
+    "history": read_history,
+    "prefix_ids": read_prefix,
+    "without": read_without,
+    "later_weights": read_later_weights,
+}
 
 
 @pytest.mark.parametrize(
@@ -56,6 +62,9 @@ READERS = {"history": read_history, "prefix_ids": read_prefix, "without": read_w
         ("prefix_ids", [1, 2.5], "prefix_ids has 2.5"),
         ("prefix_ids", [True], "prefix_ids has True"),
         ("prefix_ids", [-1], "prefix_ids has -1"),
+        ("later_weights", [("ant", 1)], "pass a mapping from adapters' names to weights"),
+        ("later_weights", {"ant": True}, "later_weights has 'ant': True"),
+        ("later_weights", {3: 0.5}, "later_weights has 3: 0.5"),
         ("without", "ant", "without='ant' is a string"),
         ("without", ["ant"], "without has 'ant'; give"),
         ("without", [("ant", 1)], "give .adapter, layer, module"),
@@ -97,6 +106,7 @@ def test_a_refusal_repeats_no_more_than_the_beginning(name, given):
         ({"history": "Hello"}, "is a string"),
         ({"prefix_ids": [-1]}, "prefix_ids has -1"),
         ({"without": [(None, None, 4)]}, "not the name of a module"),
+        ({"later_weights": {"ant": float("inf")}}, "later_weights has 'ant': inf"),
         ({"history": [TURN], "raw": True}, "history needs the chat template"),
         ({"prefix_ids": [1, 2], "max_new_tokens": 2}, "has ended"),
     ],
@@ -108,7 +118,15 @@ def test_a_request_refuses_them_on_construction(options, message):
 
 def test_the_new_fields_go_by_name_only():
     kinds = {name: one.kind for name, one in inspect.signature(Request).parameters.items()}
-    for name in ("history", "prefix_ids", "without", "drop_turns", "examples", "mix"):
+    for name in (
+        "history",
+        "prefix_ids",
+        "without",
+        "drop_turns",
+        "examples",
+        "mix",
+        "later_weights",
+    ):
         assert kinds[name] is inspect.Parameter.KEYWORD_ONLY
 
 

@@ -280,6 +280,42 @@ def test_weights_of_the_request_are_those_of_its_turns(world, method):
     assert share(answer.logits, logits) > max(30 * apart, 0.02)
 
 
+@pytest.mark.parametrize("chat", [False, True], ids=["alone", "chat"])
+@pytest.mark.parametrize(
+    "method", ["ramole", "ramole_plus", "selection", "mixture", "fusion", "lego"]
+)
+def test_later_weights_hold_from_the_last_given_token_on(world, method, chat):
+    history, names, earlier = CHATS["two turns"] if chat else ((), ["bee", "cat"], [])
+    request = Request("what now?", method=method, history=history, **GIVEN)
+    whole = world.fresh(request, names, earlier)
+    mixed = tuple(names[: METHODS[method].experts(len(names))])
+    later = dict(zip(mixed, (1.4, 0.3, 0.6), strict=False))
+    branch = replace(request, prefix_ids=whole.tokens[:3], later_weights=later)
+    before = world.engine.stats()["prefill_tokens"]
+    answer = world.answer(branch, names, earlier)
+    assert world.engine.stats()["prefill_tokens"] - before == 1, "the last given token alone"
+    cut = len(answer.prompt) + 2
+    *turns, last = world.turns(request, names, earlier)
+    fixed = replace(last.request, adapters=mixed, weights=tuple(later[name] for name in mixed))
+    turns += [replace(last, end=cut), replace(last, request=fixed)]
+    logits, (weights, _, _) = world.naive_logits(answer, turns, branch)
+    apart = share(answer.logits, logits)
+    assert apart < ROUNDING
+    trace = answer.whole.trace
+    np.testing.assert_allclose(trace.weights[cut:-1], weights[cut:-1], atol=4e-3)
+    np.testing.assert_array_equal(trace.weights[:cut], whole.whole.trace.weights[:cut])
+    on, _ = world.naive_logits(answer, world.turns(request, names, earlier), request)
+    assert share(answer.logits, on) > max(20 * apart, 0.01), "the weights were moved nowhere"
+
+
+def test_later_weights_name_what_the_answer_mixes(world):
+    request = Request("one", method="mixture", later_weights={"cat": 1.0}, **GIVEN)
+    with pytest.raises(RamoleError, match="'cat', and this request mixes bee, dog; name one"):
+        world.answer(request, ["bee", "dog"])
+    with pytest.raises(RamoleError, match="mixes none"):
+        world.answer(replace(request, method="base"), [])
+
+
 # --- tokens that are given ------------------------------------------------------------------------
 
 ASKED = {

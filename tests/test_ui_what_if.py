@@ -10,7 +10,7 @@ from ramole_core import RamoleError, Request
 from tests.fake_ramole import WORDS, FakeRamole
 from tests.test_ui_ask import asking
 from ui.ask.answer import Live, answer
-from ui.ask.branch import Change, branched
+from ui.ask.branch import Change, branched, weights_at
 from ui.ask.going_on import going_on, verdict
 from ui.ask.what_if import ALL, EVERY, NOTHING, change_of
 
@@ -42,6 +42,23 @@ def test_the_branch_gives_what_was_said_and_switches_off_where_the_token_is_pred
     taken = branched(run, 3, Change(token=77))
     assert taken.prefix_ids == (*asked.prefix_ids, 77) and not taken.without
     assert branched(run, 0, Change(True)).prefix_ids == ()
+
+
+def test_a_moved_weight_holds_the_others_where_they_are_at_the_token(run):
+    here = weights_at(run, 3)
+    assert set(here) == set(run.experts) and here["bee"] != pytest.approx(1.2)
+    means = (run.gates[3] * run.present[3]).sum((0, 1)) / run.present[3].sum((0, 1))
+    assert list(here.values()) == pytest.approx(list(means), abs=1e-5)
+    asked = branched(run, 3, Change(moved="bee", weight=1.2))
+    assert asked.later_weights == here | {"bee": 1.2} and not asked.without
+    assert len(asked.prefix_ids) == 3
+
+
+def test_the_slider_begins_where_the_weight_is(ramole, run):
+    what = asking(ramole).ui.token.what
+    moved = what.on_moved(run, 3, "bee")
+    assert moved["value"] == weights_at(run, 3)["bee"] > 0 and "here it is" in moved["info"]
+    assert what.on_moved(run, 3, NOTHING)["value"] == what.on_moved(None, None, "bee")["value"] == 0
 
 
 def test_the_last_token_can_be_changed_though_the_answer_was_as_long_as_it_may_be(run):
@@ -77,10 +94,13 @@ def test_the_same_answer_is_said_to_be_the_same(run):
 @pytest.mark.parametrize(
     ("chosen", "change"),
     [
-        ((NOTHING, EVERY, EVERY, -1), Change()),
-        ((NOTHING, "3", "q_proj", 7), Change(token=7)),
-        ((ALL, "3", EVERY, -1), Change(True, None, 3, None)),
-        (("bee", EVERY, "q_proj", 7), Change(True, "bee", None, "q_proj", 7)),
+        ((NOTHING, EVERY, EVERY, NOTHING, 0, -1), Change()),
+        ((NOTHING, "3", "q_proj", NOTHING, 0.7, 7), Change(token=7)),
+        ((ALL, "3", EVERY, NOTHING, 0, -1), Change(True, None, 3, None)),
+        (
+            ("bee", EVERY, "q_proj", "ant", 0.5, 7),
+            Change(True, "bee", None, "q_proj", "ant", 0.5, 7),
+        ),
     ],
 )
 def test_what_is_chosen_is_read(run, chosen, change):
@@ -89,7 +109,15 @@ def test_what_is_chosen_is_read(run, chosen, change):
 
 @pytest.mark.parametrize(
     "chosen",
-    [("zebra", EVERY, EVERY, -1), ("bee", "many", EVERY, -1), ("bee", EVERY, EVERY, 8)],
+    [
+        ("zebra", EVERY, EVERY, NOTHING, 0, -1),
+        ("bee", "many", EVERY, NOTHING, 0, -1),
+        ("bee", EVERY, EVERY, NOTHING, 0, 8),
+        (NOTHING, EVERY, EVERY, "zebra", 0.5, -1),
+        (NOTHING, EVERY, EVERY, "bee", 1.6, -1),
+        (NOTHING, EVERY, EVERY, "bee", "much", -1),
+        (NOTHING, EVERY, EVERY, "bee", float("nan"), -1),
+    ],
 )
 def test_what_is_not_there_is_refused(run, chosen):
     with pytest.raises(RamoleError):
@@ -105,8 +133,8 @@ def test_the_panel_offers_what_the_answer_has_and_says_what_is_wrong(ramole, run
     assert opened[what.layer]["choices"][1:] == ["0", "1", "2", "3", "4"]
     assert opened[what.picked] == 2 and what.token in told
     visitor = gr.Request(session_hash="one")
-    *looks, _ = what.on_go(ramole, visitor, run, 2, {}, NOTHING, EVERY, EVERY, -1)
+    *looks, _ = what.on_go(ramole, visitor, run, 2, {}, NOTHING, EVERY, EVERY, NOTHING, 0, -1)
     assert "Choose what to switch off" in looks[-1][what.notice]
-    *looks, last = what.on_go(ramole, visitor, run, 2, {}, "ant", EVERY, EVERY, -1)
+    *looks, last = what.on_go(ramole, visitor, run, 2, {}, "ant", EVERY, EVERY, NOTHING, 0, -1)
     assert any("without ant" in look.get(what.notice, "") for look in looks)
     assert last[what.go].interactive and not last[what.stop].interactive

@@ -7,7 +7,13 @@ from difflib import get_close_matches
 
 from ramole_core.errors import RamoleError
 from ramole_core.methods import read_values
-from ramole_core.request_parts import read_examples, read_history, read_prefix, read_without
+from ramole_core.request_parts import (
+    read_examples,
+    read_history,
+    read_later_weights,
+    read_prefix,
+    read_without,
+)
 
 TRUTHS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 
@@ -146,9 +152,10 @@ FIELDS: dict[str, Callable[[str, object], object]] = {
     "drop_turns": _truth,
     "prefix_ids": lambda name, value: read_prefix(value),
     "without": lambda name, value: read_without(value),
+    "later_weights": lambda name, value: read_later_weights(value),
 }
 """The fields of a `Request` that a row may have, and how each is read."""
-JSON_ALONE = ("examples", "history", "drop_turns", "prefix_ids", "without")
+JSON_ALONE = ("examples", "history", "drop_turns", "prefix_ids", "without", "later_weights")
 """Fields that are lists in lists, or belong to one: csv has no way to write them."""
 NAMES = ("id", *FIELDS)
 """The columns that are not merely carried along."""

@@ -34,7 +34,7 @@ from ramole_core.engine.scheduler import Event, Scheduler, Sizes
 from ramole_core.engine.segment_maker import SegmentMaker
 from ramole_core.engine.segments import Segment, Segments
 from ramole_core.engine.store import UnitStore
-from ramole_core.engine.switches import check_switches
+from ramole_core.engine.switches import check_later_weights, check_switches
 from ramole_core.errors import Busy
 from ramole_core.kernels.all import compile_kernels
 from ramole_core.layers import Bank, find_layout, install_serving, is_exact
@@ -159,6 +159,7 @@ class Engine:
             raise ValueError(f"{len(asked)} turns for a prompt of {len(prompt.parts)}")
         turns = tuple(map(self._with_own, asked))
         check_switches(request, turns[-1].candidates, self.layout)
+        check_later_weights(request, turns[-1].candidates)
         prepared = Prepared(request, turns, prompt)
         check_turns(prepared)
         return prepared

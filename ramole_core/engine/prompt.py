@@ -76,7 +76,8 @@ class Prepared:
             "examples": (),
         }
         turns = tuple(Turn(replace(turn.request, **alone), ()) for turn in self.turns)
-        return Prepared(replace(self.request, without=(), **alone), turns, self.prompt)
+        plain = replace(self.request, without=(), later_weights=None, **alone)
+        return Prepared(plain, turns, self.prompt)
 
 
 def encode_prompt(request: Request, tokenizer: PreTrainedTokenizerBase) -> list[int]:

@@ -1,4 +1,5 @@
-"""From a request that was prepared to its segments: one a turn, cut where something goes off."""
+"""From a request that was prepared to its segments: one a turn, cut where something is
+switched off or weighed anew."""
 
 from collections.abc import Sequence
 
@@ -7,9 +8,9 @@ from torch import Tensor
 from ramole_core.composition import Candidate
 from ramole_core.engine.faults import fault_of
 from ramole_core.engine.placement import Placement, Placer
-from ramole_core.engine.prompt import Prepared, Turn
+from ramole_core.engine.prompt import Prepared
 from ramole_core.engine.segments import Segment, Segments
-from ramole_core.engine.switches import read_switches
+from ramole_core.engine.switches import read_switches, weighed
 from ramole_core.errors import RamoleError
 from ramole_core.layers import Layout
 from ramole_core.request import Request
@@ -32,23 +33,30 @@ class SegmentMaker:
                 end = max(end + prompt.room, length)
             candidates = () if bare else turn.candidates
             switches = read_switches(request, candidates, self._layout, given=given)
-            found += self._switched(turn, candidates, switches, start=start, end=end)
+            spans = [(turn.request, start, end)]
+            if turn is prepared.turns[-1] and request.later_weights and candidates:
+                cut = max(start, given - 1)
+                later = weighed(turn.request, request.later_weights, candidates)
+                spans = [(turn.request, start, cut), (later, cut, end)]
+            for asked, begin, over in spans:
+                found += self._switched(asked, candidates, switches, start=begin, end=over)
         return Segments(tuple(found))
 
     def _switched(
         self,
-        turn: Turn,
+        asked: Request,
         candidates: Sequence[Candidate],
         switches: Sequence[tuple[int, Tensor]],
         *,
         start: int,
         end: int,
     ) -> list[Segment]:
-        """A turn's segments: one, and one more from each position on where something goes off."""
+        """Segments of tokens that are asked one way: one, and one more from each position on where
+        something goes off."""
         found, off = [], None
         for at, more in [*switches, (end, None)]:
             if start < min(at, end):
-                placement = self.place(turn.request, candidates, off)
+                placement = self.place(asked, candidates, off)
                 k = placement.decision.weights.shape[1]
                 names = tuple(one.name for one in candidates[:k])
                 found.append(Segment(min(at, end), placement, names))

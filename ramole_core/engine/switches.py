@@ -1,18 +1,18 @@
-"""What a request switches off: an adapter, a layer, a module, from a position on.
+"""What a request switches off, or weighs anew, from a position on.
 
 Off means: as though the adapter lacked the module there, so that its update is 0 and the method's
 own rule for missing modules says what becomes of its weight. Without an adapter's name the base
-alone is left.
+alone is left. Weights that come later are fixed from there on, in every module.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import torch
 from jaxtyping import Bool
 from torch import Tensor
 
-from ramole_core.composition import Ask, Candidate, Decision, Signal
+from ramole_core.composition import Ask, Candidate, Decision, Signal, find_method
 from ramole_core.composition.decision import Score
 from ramole_core.errors import RamoleError
 from ramole_core.layers import Layout, Units
@@ -71,6 +71,35 @@ def read_switches(
         if not torch.equal(before | found[start], before):
             switches.append((start, before | found[start]))
     return switches
+
+
+def check_later_weights(request: Request, candidates: Sequence[Candidate]) -> None:
+    """Raises RamoleError for a name in `later_weights` that is not among what the method mixes of
+    the `candidates`, the adapters of the turn that is answered."""
+    if request.later_weights is None:
+        return
+    method = find_method(request.method)
+    if method.brings:
+        raise RamoleError(
+            f"Method {request.method} mixes adapters of its own, which take no weights; leave "
+            "later_weights out."
+        )
+    names = [one.name for one in candidates][: method.experts(len(candidates))]
+    for name in request.later_weights:
+        if name not in names:
+            raise RamoleError(
+                f"later_weights names the adapter {name!r}, and this request "
+                + (f"mixes {', '.join(names)}; name one of these." if names else "mixes none.")
+            )
+
+
+def weighed(turn: Request, later: Mapping[str, float], candidates: Sequence[Candidate]) -> Request:
+    """The turn with these weights, for the adapters that it mixes, in the place of its own."""
+    count = find_method(turn.method).experts(len(candidates))
+    names = tuple(one.name for one in candidates[:count])
+    weights = tuple(later.get(name, 0.0) for name in names)
+    fixed = {"adapters": names, "weights": weights, "exclude": (), "abstain": None}
+    return replace(turn, **fixed, examples=(), mix=None)
 
 
 # --- what a method is told, and what it decides ---------------------------------------------------

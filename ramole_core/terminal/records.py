@@ -8,7 +8,15 @@ if TYPE_CHECKING:
     from ramole_core.request import Generation, Request
 
 
-CONVERSATION = ("history", "drop_turns", "prefix_ids", "without", "examples", "mix")
+CONVERSATION = (
+    "history",
+    "drop_turns",
+    "prefix_ids",
+    "without",
+    "later_weights",
+    "examples",
+    "mix",
+)
 """Fields of a request that its answer's record has where they are said."""
 
 

@@ -63,6 +63,7 @@ class Endpoints:
         drop_turns: bool = False,
         prefix_ids: list[int] | None = None,
         without: list[list] | None = None,
+        later_weights: dict | None = None,
         abstain: bool | None = None,
         examples: list[list] | None = None,
         mix: str | None = None,
@@ -93,6 +94,7 @@ class Endpoints:
             drop_turns: Drop the oldest turns where the conversation does not fit the context.
             prefix_ids: Token ids of the answer that are given already; the answer goes on there.
             without: What is switched off: [adapter, layer, module], null for all of them.
+            later_weights: Fixed weights by adapter from the last given token on.
             abstain: May the base answer where no adapter fits? Null: as the method does.
             examples: [input, target] pairs, about 5, to find the weights on: {fitting}.
             mix: A mix that the server kept, by name: its method, adapters and weights.
@@ -121,6 +123,7 @@ class Endpoints:
                 drop_turns=drop_turns,
                 prefix_ids=prefix_ids,
                 without=without,
+                later_weights=later_weights,
                 abstain=abstain,
                 examples=examples,
                 mix=mix,

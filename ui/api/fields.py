@@ -21,7 +21,7 @@ MOST_PROMPTS = 64
 MOST_NAMES = 32
 MOST_PARTS = 4_000
 """Texts, names and numbers in one list of `LISTS`, all counted."""
-LISTS = ("history", "prefix_ids", "without", "examples")
+LISTS = ("history", "prefix_ids", "without", "later_weights", "examples")
 """Fields that the request itself reads, and refuses in its own words."""
 WANTED = f"Input should be a JSON object of at most {MOST_NAMES} names with numbers, true or false"
 
@@ -57,6 +57,7 @@ class Ask(BaseModel):
     abstain: bool | None = None
     prefix_ids: Any = None
     without: Any = None
+    later_weights: Any = None
     examples: Any = None
     mix: Name | None = None
 

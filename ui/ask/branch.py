@@ -1,15 +1,17 @@
-"""What if: the answer goes on from one of its tokens with something switched off, or with another
-token in its place. Without gradio.
+"""What if: the answer goes on from one of its tokens with something switched off, with a weight
+moved, or with another token in its place. Without gradio.
 
 What was read and written before that token stays as it is, cache and all: the request is the same
 with the answer's first tokens given (`prefix_ids`) and with what is off from the last of them on
-(`without`), which is the position that predicts the token.
+(`without`), which is the position that predicts the token. Where a weight is moved, all of them
+are fixed from there on (`later_weights`): the others as they were at the token, in mean over the
+modules that an adapter has.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from ramole_core import Generation, RamoleError, Request
+from ramole_core import Generation, RamoleError, Request, mean_weights
 
 from ..charts.run import Run
 
@@ -27,6 +29,10 @@ class Change:
     layer: int | None = None
     module: str | None = None
     """None: in every one."""
+    moved: str | None = None
+    """The adapter whose weight is moved."""
+    weight: float = 0.0
+    """What it is moved to."""
     token: int | None = None
     """Taken in place of the answer's own."""
 
@@ -38,6 +44,8 @@ class Change:
             where = "" if self.layer is None else f" in layer {self.layer}"
             where += "" if self.module is None else f"{',' if where else ' in'} {self.module}"
             said.append(f"without {self.adapter or 'any adapter'}{where}")
+        if self.moved is not None:
+            said.append(f"with {self.moved} at weight {self.weight:.2f} and the others held")
         if self.token is not None:
             said.append("with another token there")
         return ", ".join(said)
@@ -49,8 +57,10 @@ def branched(run: Run, index: int, change: Change) -> Request:
     trace = run.answer.trace
     if trace is None or not 0 <= index < len(run.pieces):
         raise RamoleError("This answer has no trace to go on from; ask again.")
-    if not change.off and change.token is None:
-        raise RamoleError("Choose what to switch off, or another token, and then answer from here.")
+    if not change.off and change.token is None and change.moved is None:
+        raise RamoleError(
+            "Choose what to switch off, a weight to move, or another token; then answer from here."
+        )
     given = list(trace.token_ids[trace.prompt_length : trace.prompt_length + index])
     given += [] if change.token is None else [change.token]
     without = [(change.adapter, change.layer, change.module, _start(run, index))]
@@ -59,6 +69,7 @@ def branched(run: Run, index: int, change: Change) -> Request:
         run.request,
         prefix_ids=given,
         without=without if change.off else (),
+        later_weights=_weights(run, index, change),
         max_new_tokens=longest,
         trace=True,
     )
@@ -74,6 +85,19 @@ def grown(run: Run, index: int, change: Change, pieces: Sequence[str], text: str
 def branch_run(request: Request, answer: Generation, pieces: Sequence[str], run: Run) -> Run:
     """The new answer as a run, which has the adapters that were found for the first."""
     return Run(request, answer, tuple(pieces), found=run.found)
+
+
+def weights_at(run: Run, index: int) -> dict[str, float]:
+    """Each adapter's weight at the token, in mean over the modules that it has."""
+    gates, present = run.gates[index : index + 1], run.present[index : index + 1]
+    means = mean_weights(gates, present)[0]
+    return {name: float(weight) for name, weight in zip(run.experts, means, strict=True)}
+
+
+def _weights(run: Run, index: int, change: Change) -> dict[str, float] | None:
+    if change.moved is None:
+        return None
+    return weights_at(run, index) | {change.moved: change.weight}
 
 
 def _start(run: Run, index: int) -> int:

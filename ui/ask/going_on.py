@@ -3,7 +3,7 @@
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from ..charts.differing import differing
@@ -64,7 +64,7 @@ def going_on(
             view["differs"] = differing(pieces, run.pieces)
             said = f"From token {index + 1} on, {change.words}. {verdict(pieces, run)}"
             yield Look(said, kind="quiet", view=view)
-    if change.off and not cancelled.is_set():
+    if (change.off or change.moved) and not cancelled.is_set():
         yield Look(said, kind="quiet", likely=_likely(ramole, run, index, change))
 
 
@@ -79,7 +79,7 @@ def verdict(pieces: Sequence[str], run: Run) -> str:
 def _likely(ramole: "Ramole", run: Run, index: int, change: Change) -> str:
     trace = run.answer.trace
     assert trace is not None
-    off = branched(run, index, Change(True, change.adapter, change.layer, change.module))
+    off = branched(run, index, replace(change, token=None))
     position = trace.prompt_length + index - 1
     before, after = (
         ramole.explain(one, position, token_ids=trace.token_ids).mixture

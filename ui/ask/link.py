@@ -19,7 +19,7 @@ from ramole_core import RamoleError, Request, asked_fields
 
 LONGEST = 200_000
 """Characters of JSON that a link may hold."""
-UNKEPT = ("owner", "trace", "prefix_ids", "without")
+UNKEPT = ("owner", "trace", "prefix_ids", "without", "later_weights")
 """Fields that no link carries: whose it is, and what the form has no field for."""
 UNREAD = "This link cannot be read: {why}. Ask whoever sent it to copy it again."
 

@@ -19,7 +19,7 @@ from ..parts.errors import UNEXPECTED
 from ..parts.events import PLAIN, QUIET, session_of
 from ..parts.notice import notice_html
 from ..session.quota import quota_of
-from .branch import Change
+from .branch import Change, weights_at
 from .going_on import Look, going_on
 
 if TYPE_CHECKING:
@@ -28,9 +28,11 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 NOTHING, ALL = "nothing", "all adapters"
 EVERY = "every one"
+MOST = 1.5
+"""The largest weight that the slider gives."""
 LEAD = (
-    '<p class="quiet">Switch something off from this token on, or take another token here: what '
-    "came before stays as it was, and the answer goes on.</p>"
+    '<p class="quiet">Switch something off from this token on, move a weight, or take another '
+    "token here: what came before stays as it was, and the answer goes on.</p>"
 )
 
 
@@ -42,6 +44,8 @@ class WhatIf:
     adapter: gr.Dropdown
     layer: gr.Dropdown
     module: gr.Dropdown
+    moved: gr.Dropdown
+    weight: gr.Slider
     token: gr.Dropdown
     go: gr.Button
     stop: gr.Button
@@ -67,6 +71,14 @@ class WhatIf:
                 )  # fmt: skip
                 layer = gr.Dropdown([EVERY], value=EVERY, label="in layer", min_width=90)
                 module = gr.Dropdown([EVERY], value=EVERY, label="in module", min_width=90)
+            with gr.Row():
+                moved = gr.Dropdown(
+                    [NOTHING], value=NOTHING, label="Move the weight of", elem_id="what-moved",
+                    min_width=130,
+                )  # fmt: skip
+                weight = gr.Slider(
+                    0, MOST, value=0, step=0.05, label="to", elem_id="what-weight", min_width=130
+                )
             token = gr.Dropdown(
                 [(NOTHING, -1)], value=-1, label="Take another token here", elem_id="what-token"
             )
@@ -76,15 +88,17 @@ class WhatIf:
             notice = gr.HTML(elem_id="what-notice", **PLAIN)
             view = token_view(elem_id="branch")
             likely = gr.HTML(elem_id="what-likely", **PLAIN)
-        parts = [fold, adapter, layer, module, token, go, stop, notice, view, likely]
+        parts = [
+            fold, adapter, layer, module, moved, weight, token, go, stop, notice, view, likely,
+        ]  # fmt: skip
         return cls(*parts, picked=gr.State(None), tokens=gr.State({}))
 
     @property
     def all(self) -> list[Component]:
         """What another token changes."""
         return [
-            self.adapter, self.layer, self.module, self.token, self.notice, self.view, self.likely,
-            self.picked, self.tokens,
+            self.adapter, self.layer, self.module, self.moved, self.weight, self.token,
+            self.notice, self.view, self.likely, self.picked, self.tokens,
         ]  # fmt: skip
 
     def opened(self, run: Run, index: int) -> dict[Any, Any]:
@@ -97,6 +111,8 @@ class WhatIf:
             self.adapter: gr.update(choices=[NOTHING, *adapters], value=NOTHING),
             self.layer: gr.update(choices=[EVERY, *layers], value=EVERY),
             self.module: gr.update(choices=[EVERY, *modules], value=EVERY),
+            self.moved: gr.update(choices=[NOTHING, *run.experts], value=NOTHING),
+            self.weight: gr.update(value=0, info=""),
             **self.told(None),
             **self._emptied(""),
             self.picked: index,
@@ -141,6 +157,13 @@ class WhatIf:
             cancelled.set()
         yield self._buttons(running=False)
 
+    def on_moved(self, run: Run | None, index, name):
+        """The slider stands where the weight of that adapter is at the token."""
+        if run is None or index is None or name not in run.experts:
+            return gr.update(value=0, info="")
+        weight = weights_at(run, index)[name]
+        return gr.update(value=min(max(weight, 0), MOST), info=f"here it is {weight:.2f}")
+
     def on_stop(self, request: gr.Request):
         """The answer ends with what came."""
         self._stop(session_of(request))
@@ -156,9 +179,11 @@ class WhatIf:
         def on_go(request: gr.Request, run, index, tokens, *chosen):
             yield from self.on_go(ramole, request, run, index, tokens, *chosen)
 
-        said = [run, self.picked, self.tokens, self.adapter, self.layer, self.module, self.token]
+        said = [run, self.picked, self.tokens, self.adapter, self.layer, self.module]
+        said += [self.moved, self.weight, self.token]
         shown: list[Any] = [self.notice, self.view, self.likely, self.go, self.stop]
         self.go.click(gpu(120)(on_go), said, shown, concurrency_limit=None, **QUIET)
+        self.moved.input(self.on_moved, [run, self.picked, self.moved], self.weight, **QUIET)
         self.stop.click(self.on_stop, queue=False, **QUIET)
         page.unload(self.on_leave)
 
@@ -188,10 +213,12 @@ class WhatIf:
 
 def change_of(chosen: Sequence[Any], tokens: Any, run: Run | None) -> Change:
     """The change that is chosen, checked against what there is; raises RamoleError."""
-    adapter, layer, module, token = chosen
+    adapter, layer, module, moved, weight, token = chosen
     experts = [] if run is None else run.experts
     off = adapter != NOTHING
     if off and adapter != ALL and adapter not in experts:
+        raise RamoleError("That adapter is not in this answer; choose one of the list.")
+    if moved != NOTHING and moved not in experts:
         raise RamoleError("That adapter is not in this answer; choose one of the list.")
     known = tokens if isinstance(tokens, dict) else {}
     if token not in (None, -1) and token not in known:
@@ -201,8 +228,17 @@ def change_of(chosen: Sequence[Any], tokens: Any, run: Run | None) -> Change:
         None if not off or adapter == ALL else str(adapter),
         None if not off or layer in (None, EVERY) else _whole(layer),
         None if not off or module in (None, EVERY) else str(module),
+        None if moved == NOTHING else str(moved),
+        0.0 if moved == NOTHING else _weight(weight),
         None if token in (None, -1) else int(token),
     )
+
+
+def _weight(given: Any) -> float:
+    number = isinstance(given, int | float) and not isinstance(given, bool)
+    if not number or not 0 <= given <= MOST:
+        raise RamoleError(f"That weight is not a number from 0 to {MOST}; move the slider.")
+    return float(given)
 
 
 def _whole(layer: Any) -> int:
