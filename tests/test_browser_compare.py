@@ -67,3 +67,26 @@ def test_stop_ends_every_column(tmp_path, visit):
         expect(page.locator("#compare-head-0")).to_contain_text("stopped by you")
         expect(page.locator("#compare-button")).to_be_enabled()
         assert page.locator("#compare-answer-0 .token").count() < len(WORDS)
+
+
+def test_a_link_and_a_reload_compare_the_same_again(server, visit):
+    page = visit(server.url)
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    expect(page.locator("#compare-copy button")).to_be_hidden()
+    page.locator("#compare-prompt textarea").fill("Which <b>boats</b>?")
+    page.locator("#compare-count").get_by_text("3", exact=True).click()
+    page.locator("#compare-button").click()
+    expect(page.locator("#compare-head-2")).to_contain_text("mixture")
+    page.locator("#compare-copy button").click()
+    expect(page.locator("#compare-copy button")).to_have_text("Copied")
+    link = page.evaluate("navigator.clipboard.readText()")
+    assert "#compare?q=" in link and "boats" not in link
+    friend = page.context.new_page()
+    friend.goto(link)
+    for again in (friend, page):
+        if again is page:
+            page.reload()
+        expect(again.locator("#compare-head-2")).to_contain_text("mixture")
+        expect(again.locator("#compare-answer-2 .token")).to_have_count(len(WORDS))
+        expect(again.locator("#compare-prompt textarea")).to_have_value("Which <b>boats</b>?")
+    assert page.wrong == []

@@ -12,6 +12,7 @@ from playwright.sync_api import expect
 from tests.browser import PATIENCE, visits
 from tests.fake_ramole import WORDS
 from tests.serving import running
+from tests.test_browser_ask import ask
 
 expect.set_options(timeout=PATIENCE)
 PICKED = """(name) => {
@@ -191,3 +192,47 @@ def test_a_phone_has_no_sideways_scroll(server, visit, theme):
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
     found = Axe().run(page, context="#inspect-tab").response["violations"]
     assert [one["id"] for one in found if one["impact"] in ("serious", "critical")] == []
+
+
+def test_a_link_opens_the_run_and_the_token_here(server, visit):
+    page = inspect(visit(server.url))
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    page.locator("#inspect-answer .token").nth(2).click()
+    expect(page.locator("#inspect-token h2")).to_contain_text("Token 3")
+    page.locator("#inspect-copy button").click()
+    expect(page.locator("#inspect-copy button")).to_have_text("Copied")
+    link = page.evaluate("navigator.clipboard.readText()")
+    assert "#inspect?run=" in link and link.endswith("&t=2")
+    friend = page.context.new_page()
+    friend.goto(link)
+    expect(friend.locator("#inspect-token h2")).to_contain_text("Token 3")
+    expect(friend.locator("#inspect-head h2")).to_have_text("Recorded run: A made-up run")
+    friend.close()
+    assert not page.said and not page.wrong
+
+
+def test_a_link_to_an_answer_asks_it_and_shows_it_here(server, visit):
+    page = visit(server.url)
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    ask(page, "Which boats?")
+    inspect(page)
+    expect(page.locator("#inspect-answer .token")).to_have_count(len(WORDS))
+    page.locator("#inspect-copy button").click()
+    expect(page.locator("#inspect-copy button")).to_have_text("Copied")
+    link = page.evaluate("navigator.clipboard.readText()")
+    friend = page.context.new_page()
+    friend.goto(link + "&t=1")
+    expect(friend.locator("#inspect-token h2")).to_contain_text("Token 2")
+    expect(friend.locator("#inspect-answer .token")).to_have_count(len(WORDS))
+    friend.close()
+    assert not page.said and not page.wrong
+
+
+def test_what_ask_answers_meanwhile_is_shown_while_the_tab_is_in_sight(server, visit):
+    page = visit(server.url)
+    page.locator("#prompt textarea").fill("Which boats?")
+    page.evaluate("document.querySelector('#ask-button').click()")
+    inspect(page)
+    expect(page.locator("#inspect-answer .token")).to_have_count(len(WORDS))
+    expect(page.locator("#inspect-head")).to_contain_text("Which boats?")
+    assert not page.said and not page.wrong

@@ -146,3 +146,21 @@ def test_a_phone_scrolls_no_step_sideways(server, visit, theme):
         if place < 9:
             page.locator("#learn-next").click()
     assert serious(page) == [] and page.wrong == []
+
+
+def test_a_reload_and_a_link_open_the_same_step(server, visit):
+    page = visit(server.url)
+    open_learn(page)
+    go_to(page, 3)
+    page.wait_for_function("location.hash === '#learn?step=4'")
+    page.reload()
+    expect(page.locator("#learn-words h2")).to_have_text(STEPS[3].title)
+    friend = page.context.new_page()
+    friend.goto(f"{server.url}/#learn?step=6")
+    expect(friend.locator("#learn-words h2")).to_have_text(STEPS[5].title)
+    friend.close()
+    page.go_back()
+    expect(page.locator("#prompt textarea")).to_be_visible()
+    page.go_forward()
+    expect(page.locator("#learn-words h2")).to_have_text(STEPS[3].title)
+    assert not page.wrong

@@ -2,6 +2,7 @@
 
 import asyncio
 import pickle
+from dataclasses import asdict
 from types import SimpleNamespace
 
 import gradio as gr
@@ -12,8 +13,10 @@ from tests.fake_ramole import WORDS, FakeRamole
 from ui.charts.differing import differing
 from ui.compare.columns import START, Column
 from ui.compare.layout import lay_out
+from ui.compare.link import Asked, link_to, read_link
 from ui.compare.run import Comparison, compared
 from ui.compare.tab import Handlers, columns_of, head_html
+from ui.parts.packed import packed
 
 VISITOR = SimpleNamespace(session_hash="me", headers={})
 
@@ -129,3 +132,58 @@ def test_stopping_ends_all_columns_and_what_came_stays(handlers):
 def test_more_columns_come_into_sight(handlers):
     assert [column.visible for column in handlers.on_count(3)] == [True, True, True, False]
     assert len(columns_of([None] * 16)) == 4
+
+
+ASKED = Asked(
+    "Which <b>boats</b>? \u202e${1}",
+    9,
+    (Column("mixture", 2.0, ("ant", "gone"), ()), Column("base", 3, (), ("bee",))),
+)
+
+
+def test_a_link_compares_the_same_again():
+    link = link_to(ASKED)
+    assert link.startswith("#compare?q=") and link.isascii() and " " not in link
+    assert read_link(link + "&t=3") == ASKED
+    assert read_link("") is None and read_link("#compare") is None
+    assert read_link("#ask?q=abc") is None and ASKED.missing({"ant", "bee"}) == ["gone"]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"columns": []},
+        {"columns": [asdict(ASKED.columns[0])] * 5},
+        {"prompt": 3},
+        {"length": True},
+        {"length": 0},
+        {"extra": 1},
+        {"columns": [asdict(ASKED.columns[1]) | {"k": 99}] * 2},
+        {"columns": [asdict(ASKED.columns[1]) | {"adapters": [3]}] * 2},
+    ],
+)
+def test_a_link_that_says_something_else_is_refused(changes):
+    good = {**asdict(ASKED), "columns": [asdict(one) | {"k": 2} for one in ASKED.columns]}
+    assert read_link("#compare?q=" + packed(good)) is not None
+    with pytest.raises(RamoleError, match="This link cannot be read"):
+        read_link("#compare?q=" + packed({**good, **changes}))
+
+
+def test_a_link_fills_the_form_and_names_what_is_not_here(handlers):
+    shown = handlers.on_open(VISITOR, link_to(ASKED))
+    first = handlers.ui.columns[0]
+    assert (shown[first.method], shown[first.k], shown[first.adapters]) == ("mixture", 2, ["ant"])
+    assert shown[handlers.ui.prompt] == ASKED.prompt and shown[handlers.ui.count] == 2
+    assert "names gone, which is not here" in shown[handlers.ui.notice]
+    wrong = handlers.on_open(VISITOR, "#compare?q=####")
+    assert "cannot be read" in wrong[handlers.ui.notice]
+    strange = Asked("x", 9, (Column("magic"), Column("base")))
+    assert "&#x27;magic&#x27;" in handlers.on_open(VISITOR, link_to(strange))[handlers.ui.notice]
+    assert list(handlers.on_open(VISITOR, "")) == [handlers.ui.notice]
+
+
+def test_what_was_asked_is_what_the_link_asks(handlers):
+    asked = ask(handlers, *ASKED.columns[1:], Column("mixture", 2), count=2)[-1][-1]
+    columns = (ASKED.columns[1], Column("mixture", 2))
+    again = read_link(asked.link)
+    assert again is not None and again.prompt == "boats?" and again.columns == columns

@@ -12,9 +12,10 @@ from hypothesis import given, settings, strategies as st
 from ramole_core import RamoleError, Request
 from tests.fake_ramole import FakeRamole
 from tests.test_ui_ask import asking
-from ui.ask.link import LONGEST, link_to, link_to_recorded, missing, read_link
 from ui.ask.python_words import python_words
 from ui.ask.takeaway import takeaway_of
+from ui.parts.link import link_to, link_to_recorded, missing, read_link
+from ui.parts.packed import LONGEST
 
 HOSTILE = "<img src=x onerror=alert(1)> ${1} {{x}} \u202eabc\u200b \U0001f41d &t=9#?r=%00\n"
 

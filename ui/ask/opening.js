@@ -1,21 +1,27 @@
 (whole) => {
+  const asks = (hash) => /[?&](r|run)=/.test(hash);
+  const inAsk = (hash) => hash.replace(/^#\w*/, '#ask'); // whichever tab shows it
   const last = sessionStorage.getItem('ramole-link') || '';
-  const same = !location.hash.includes('?') || (last && location.hash.startsWith(last));
+  const told = asks(location.hash) ? location.hash : last;
+  const same = !asks(location.hash) || (last && inAsk(told).startsWith(last));
   const typed = (same && sessionStorage.getItem('ramole-typed')) || ''; // to no other question
   const field = () => document.querySelector('#prompt textarea');
   document.addEventListener('input', (event) => {
     if (event.target === field()) sessionStorage.setItem('ramole-typed', field().value);
   });
-  const told = location.hash.includes('?') ? location.hash : last;
+  const tab = told.slice(1).split('?')[0];
+  const answer = tab === 'inspect' ? '#inspect-answer' : '#answer';
   const place = new URLSearchParams(told.split('?')[1] || '').get('t');
-  const token = () => document.querySelectorAll('#answer .token')[Number(place)];
+  const token = () => document.querySelectorAll(answer + ' .token')[Number(place)];
   const ended = () => !document.querySelector('#answer .caret') && !document.querySelector('#ask-button').disabled;
   window.ramoleOpened = { waits: told !== '', told };
-  if (told) { // once its answer has ended, the token of the link is opened, and what was typed is back
+  if (told) { // once its answer has ended, the tab and the token of the link are opened, and what was typed is back
     const until = Date.now() + 180000;
     const look = setInterval(() => {
       if (Date.now() > until) clearInterval(look);
-      if (window.ramoleOpened.waits || !ended() || !token()) return;
+      if (window.ramoleOpened.waits || !ended() || !document.querySelector('#answer .token')) return;
+      if (tab !== 'ask') window.ramoleTab(tab);
+      if (!token()) return;
       clearInterval(look);
       if (/^\d+$/.test(place || '')) token().click();
       if (typed) type(typed);

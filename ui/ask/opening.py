@@ -11,12 +11,12 @@ from ramole_core import RamoleError
 
 from ..charts.recorded import read_run
 from ..parts.events import QUIET, open_page, session_of
+from ..parts.link import Link, missing, read_link
 from ..parts.notice import notice_html
 from ..session.quota import quota_of
 from .conversation import Turn
 from .form import form_of
 from .layout import Layout
-from .link import Link, missing, read_link
 from .talk import Talk
 from .updates import done, ended
 

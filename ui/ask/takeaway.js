@@ -15,24 +15,10 @@ const words = {
   python: () => props.value.python,
 };
 
-async function copy(text) {
-  try {
-    await navigator.clipboard.writeText(text);
-  } catch { // without https the clipboard is not there
-    const area = document.createElement('textarea');
-    area.className = 'sr';
-    area.value = text;
-    element.append(area);
-    area.select();
-    document.execCommand('copy');
-    area.remove();
-  }
-}
-
 for (const [kind, button] of Object.entries(buttons)) {
   const label = button.textContent;
   button.addEventListener('click', async () => {
-    await copy(words[kind]());
+    await window.ramoleCopy(words[kind]());
     button.textContent = 'Copied';
     setTimeout(() => { button.textContent = label; }, 2000);
   });
@@ -41,6 +27,7 @@ for (const [kind, button] of Object.entries(buttons)) {
 function draw() {
   const value = props.value || {};
   element.querySelector('.takeaway').hidden = !value.link;
+  if (value.link) document.dispatchEvent(new Event('ramole-answered')); // for other tabs
   // A reload asks for the last answer again; a recorded run comes by itself.
   if (!value.link || value.first) return;
   sessionStorage.setItem('ramole-link', value.link);

@@ -7,7 +7,7 @@ import gradio as gr
 
 from ..charts.run import Run
 from ..parts.events import PLAIN
-from .link import link_to, link_to_recorded
+from ..parts.link import link_to, link_to_recorded
 from .python_words import python_words
 
 HTML = """

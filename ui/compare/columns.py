@@ -1,6 +1,6 @@
 """A column's way of answering, as a request."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from ramole_core import RamoleError, Request
@@ -21,6 +21,11 @@ class Column:
     """Exactly these; none: those that are found."""
     without: Sequence[str] = ()
     """Never these."""
+
+    def here(self, there: Collection[str]) -> "tuple[str, float, list[str], list[str]]":
+        """The choices, with those of the adapters that are there."""
+        adapters = [name for name in self.adapters if name in there]
+        return self.method, self.k, adapters, [name for name in self.without if name in there]
 
     def request(self, prompt: str, owner: str | None, *, max_new_tokens: float) -> Request:
         """What the column asks; raises RamoleError with one sentence."""

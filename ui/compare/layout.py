@@ -8,6 +8,7 @@ import gradio as gr
 from gradio.components import Component
 
 from ..charts.tokens import token_view
+from ..parts.copying import copy_button
 from ..parts.events import PLAIN
 from ..parts.fields import k_field, length_field, method_field
 from .columns import MOST, START, Column
@@ -51,6 +52,9 @@ class Layout:
     count: gr.Radio
     length: gr.Slider
     notice: gr.HTML
+    copy: gr.HTML
+    told: gr.Textbox
+    """What the page's address asks of this tab."""
     columns: Sequence[Shown]
     token: gr.HTML
     asked: gr.State
@@ -85,10 +89,13 @@ def lay_out(ramole: "Ramole") -> Layout:
         count = gr.Radio(counts, value=2, label="Columns", elem_id="compare-count", min_width=160)
         length = length_field(ramole, 64, min_width=200)
     notice = gr.HTML(elem_id="compare-notice", **PLAIN)
+    copy, told = copy_button(elem_id="compare-copy"), gr.Textbox(visible=False)
     with gr.Row(elem_id="compare-columns", equal_height=False):
         columns = [_column(ramole, n, start) for n, start in enumerate(START)]
     token = gr.HTML(elem_id="compare-token", **PLAIN)
-    return Layout(prompt, ask, stop, count, length, notice, columns, token, gr.State(None))
+    return Layout(
+        prompt, ask, stop, count, length, notice, copy, told, columns, token, gr.State(None)
+    )
 
 
 def _column(ramole: "Ramole", n: int, start: Column) -> Shown:

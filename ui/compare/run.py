@@ -31,13 +31,15 @@ class Comparison:
     ended: threading.Event = field(default_factory=threading.Event)
     name: str = field(default_factory=lambda: secrets.token_hex(4))
     """Of the comparison, for the browser."""
+    link: str = ""
+    """The end of an address that compares the same again."""
     runs: list[Run | None] = field(default_factory=list)
     """The finished answers, by column."""
 
     @property
     def result(self) -> "Compared":
         """What came, without the events, which no other process can share (as on ZeroGPU)."""
-        return Compared(self.name, tuple(self.runs))
+        return Compared(self.name, tuple(self.runs), self.link)
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,7 @@ class Compared:
 
     name: str
     runs: tuple[Run | None, ...]
+    link: str = ""
 
 
 @dataclass(frozen=True)

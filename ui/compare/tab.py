@@ -15,6 +15,7 @@ from ..charts.run import Run
 from ..charts.tokens import view_of
 from ..model.spaces import ELSEWHERE, gpu
 from ..parts.asked import mixed_words
+from ..parts.copying import copies
 from ..parts.errors import UNEXPECTED
 from ..parts.events import QUIET, number_in, open_page, session_of
 from ..parts.fields import run_and_stop
@@ -22,6 +23,7 @@ from ..parts.notice import ending, notice_html
 from ..session.quota import quota_of
 from .columns import Column
 from .layout import Layout, lay_out
+from .link import ABSENT, NO_METHOD, Asked, link_to, read_link
 from .run import Compared, Comparison, Look, compared
 
 if TYPE_CHECKING:
@@ -29,6 +31,21 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 ENTER = "() => { const b = document.querySelector('#compare-button'); if (!b.disabled) b.click(); }"
+OPENED = """() => {
+  const last = sessionStorage.getItem('ramole-compared') || '';
+  return [/^#compare[?]q=/.test(location.hash) ? location.hash : last];
+}"""
+"""What the address asks of this tab, or what was compared before a reload."""
+GO = """() => {
+  if (!location.hash.startsWith('#compare')) return;
+  const field = document.querySelector('#compare-prompt textarea');
+  if (document.querySelector('#compare-notice .notice.wrong') || !field?.value) return;
+  document.querySelector('#compare-button').click();
+}"""
+"""Ask it, unless it could not be read."""
+KEEP = (
+    """(copied) => { if (copied?.link) sessionStorage.setItem('ramole-compared', copied.link); }"""
+)
 RUNNING = "A comparison is on its way."
 CHOICES = 4
 """Components of a column's choices."""
@@ -69,6 +86,7 @@ class Handlers:
         try:
             prompt, count, length, *choices = values
             columns = columns_of(choices)[: int(count)]
+            asked.link = link_to(Asked(prompt or "", int(length), tuple(columns)))
             with self.call(request) as visitor:
                 requests = [
                     one.request(prompt, visitor.owner, max_new_tokens=length) for one in columns
@@ -94,7 +112,39 @@ class Handlers:
         for shown, run in zip(self.ui.columns, runs, strict=False):
             if run is not None:
                 heads[shown.head] = head_html(run)
-        return {self.ui.ask: ask, self.ui.stop: stop, **heads}
+        copied = copies("" if asked is None else asked.link)
+        return {self.ui.ask: ask, self.ui.stop: stop, self.ui.copy: copied, **heads}
+
+    def on_open(self, request: gr.Request, told: str):
+        """The form as the page's address says; nothing where it says nothing of this tab."""
+        try:
+            asked = read_link(told)
+            if asked is None:
+                return {self.ui.notice: gr.skip()}
+            with self.call(request) as visitor:
+                there = {card.name for card in self.ramole.pool.cards(visitor.owner)}
+            return self.filled(asked, there)
+        except RamoleError as error:
+            return {self.ui.notice: notice_html(str(error), kind="wrong")}
+
+    def filled(self, asked: Asked, there: set[str]) -> dict[Any, Any]:
+        """The form of a link, and what of it is not here; raises RamoleError for a method that the
+        page does not have."""
+        known = {row.name for row in self.ramole.methods()}
+        for one in asked.columns:
+            if one.method not in known:
+                raise RamoleError(NO_METHOD.format(method=repr(one.method[:60])))
+        said: dict[Any, Any] = {
+            self.ui.prompt: asked.prompt,
+            self.ui.count: len(asked.columns),
+            self.ui.length: asked.length,
+        }
+        for shown, one in zip(self.ui.columns, asked.columns, strict=False):
+            said |= dict(zip(shown.choices, one.here(there), strict=True))
+        gone = asked.missing(there)
+        names = ", ".join(name[:60] for name in gone)
+        wrong = notice_html(ABSENT.format(names=names, verb=_are(gone)), kind="wrong")
+        return {**said, self.ui.notice: wrong if gone else ""}
 
     def on_stop(self, request: gr.Request):
         """All columns end with what came."""
@@ -138,6 +188,10 @@ class Handlers:
         return notice_html(sentence, kind="wrong"), *(nothing() for _ in self.ui.columns), None
 
 
+def _are(names: Sequence[str]) -> str:
+    return "is" if len(names) == 1 else "are"
+
+
 def columns_of(choices: Sequence[Any]) -> list[Column]:
     """The columns' choices, as gradio hands them over one after another."""
     return [Column(*choices[n : n + CHOICES]) for n in range(0, len(choices), CHOICES)]
@@ -176,8 +230,9 @@ def _connect(ui: Layout, handlers: Handlers, here: gr.Tab) -> None:
         concurrency_limit=None,
         **QUIET,
     )
-    ended = [ui.ask, ui.stop, *heads]
-    running.then(handlers.on_end, ui.asked, ended, queue=False, **QUIET)
+    ended = [ui.ask, ui.stop, ui.copy, *heads]
+    over = running.then(handlers.on_end, ui.asked, ended, queue=False, **QUIET)
+    over.then(None, ui.copy, js=KEEP, queue=False, **QUIET)
     ui.stop.click(handlers.on_stop, queue=False, **QUIET)
     if ELSEWHERE:  # there no event reaches the answers: their stream is cut
         cut = ui.stop.click(None, cancels=[running], **QUIET)
@@ -187,6 +242,9 @@ def _connect(ui: Layout, handlers: Handlers, here: gr.Tab) -> None:
             handlers.on_pick, ui.asked, ui.token, trigger_mode="always_last", queue=False, **QUIET
         )
     names = [part for shown in columns for part in (shown.adapters, shown.without)]
-    page.load(handlers.on_names, None, names, **QUIET)
+    named = page.load(handlers.on_names, None, names, **QUIET)
+    filled = [ui.notice, *ui.values]
+    opened = named.then(handlers.on_open, ui.told, filled, js=OPENED, **QUIET)
+    opened.then(None, js=GO, **QUIET)
     here.select(handlers.on_names, None, names, **QUIET)
     page.unload(handlers.on_leave)

@@ -10,6 +10,7 @@ from ..charts.grid import WHAT
 from ..charts.heat import WINNER
 from ..charts.spans import PER
 from ..charts.tokens import token_view
+from ..parts.copying import copy_button
 from ..parts.downloads import Download, download
 from ..parts.events import PLAIN
 from .cuts import ENTROPY, LAYER, LAYERS, LOADS, MODULE, Cut
@@ -61,6 +62,9 @@ class Layout:
     html: Download
     npz: Download
     json: Download
+    again: gr.Button
+    """Pressed by the page where Ask has another answer while this tab is in sight."""
+    copy: gr.HTML
     held: gr.State
     """The run that is shown, an `Inspected`."""
     pinned: gr.State
@@ -75,7 +79,16 @@ class Layout:
     def all(self) -> list[Any]:
         """What another run changes."""
         drawn = [part for one in self.pictures.values() for part in one.shown]
-        head = [self.source, self.pin, self.head, self.notice, self.view, self.token, self.player]
+        head = [
+            self.copy,
+            self.source,
+            self.pin,
+            self.head,
+            self.notice,
+            self.view,
+            self.token,
+            self.player,
+        ]
         states = [self.held, self.body, self.marks]
         return [*head, *states, *self.controls, *drawn, *self.compared]
 
@@ -91,8 +104,10 @@ def lay_out() -> Layout:
     with gr.Row(elem_id="inspect-bar", equal_height=False):
         with gr.Column(scale=3, min_width=300):
             head = gr.HTML(elem_id="inspect-head", **PLAIN)
+            copy = copy_button(elem_id="inspect-copy")
         source = gr.Dropdown([], label="Run", elem_id="inspect-source", min_width=290)
         pin = gr.Button("Pin this run", elem_id="inspect-pin", min_width=130, size="md")
+        again = gr.Button("Show what Ask has", elem_id="inspect-again", visible="hidden")
     notice = gr.HTML(elem_id="inspect-notice", **PLAIN)
     with gr.Row(equal_height=False, elem_id="inspect-top"):
         with gr.Column(scale=7, min_width=300):
@@ -130,6 +145,8 @@ def lay_out() -> Layout:
         html=html,
         npz=npz,
         json=json,
+        again=again,
+        copy=copy,
         held=gr.State(None),
         pinned=gr.State(None),
     )

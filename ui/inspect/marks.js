@@ -53,6 +53,10 @@ function soon() {
   timer = setTimeout(mark, 60);
 }
 
+// Another answer in Ask is shown at once where this tab is in sight, else when it is opened.
+document.addEventListener('ramole-answered', () => {
+  if (room().getClientRects?.().length) document.querySelector('#inspect-again').click();
+});
 setTimeout(() => new MutationObserver(soon).observe(room(), { childList: true, subtree: true }), 0);
 watch('value', () => {
   mark();

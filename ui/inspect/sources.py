@@ -5,10 +5,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..charts.run import Run
+from ..parts.link import link_to, link_to_recorded
 from .layout import FROM_ASK
 
 ALONE = 0.9
 """An adapter with this share of all contributions does the answer alone."""
+TAB = "inspect"
 ASKED = -1
 """In place of a recorded run's number: the answer in Ask."""
 
@@ -52,6 +54,15 @@ class Sources:
         if path not in self.kept:
             self.kept[path] = self.read(path)
         return self.kept[path]
+
+    def link(self, source: int, asked: Run | None) -> str:
+        """The end of an address that shows this run; empty where there is none."""
+        if (run := self.run(source, asked)) is None:
+            return ""
+        titles = {self.recorded(n).title: path.stem for n, path in enumerate(self.files)}
+        if run.title:
+            return link_to_recorded(titles[run.title], tab=TAB) if run.title in titles else ""
+        return link_to(run.request, beside=run.beside is not None, tab=TAB)
 
     def start(self) -> int:
         """The recorded run to begin with: the first one in which adapters share the work, so that

@@ -68,8 +68,10 @@ class Handlers:
             held = Inspected(run, secrets.token_hex(4), source, asked)
             choice, opens = self.split(values)
             chosen = Choice(choice.what, choice.per)  # layer and module are another run's
-            choices = self.sources.choices(asked)
-            return opened(self.ui, held, chosen, choices=choices, pinned=pinned, opens=opens)
+            choices, link = self.sources.choices(asked), self.sources.link(source, asked)
+            return opened(
+                self.ui, held, chosen, choices=choices, link=link, pinned=pinned, opens=opens
+            )
 
     def on_choice(self, names: Sequence[str]):
         """A handler that draws the pictures of these names anew."""
@@ -169,6 +171,7 @@ def _connect(ui: Layout, handlers: Handlers, here: gr.Tab, shared: Shared) -> No
     what, per, expert, layer, module = ui.controls
     rest = [ui.pinned, *ui.controls, *ui.opens]
     here.select(handlers.on_open, [shared.run, ui.held, *rest], ui.all, **QUIET)
+    ui.again.click(handlers.on_open, [shared.run, ui.held, *rest], ui.all, **QUIET)
     ui.source.input(handlers.on_source, [ui.source, shared.run, ui.held, *rest], ui.all, **QUIET)
 
     every, maps = [cut.name for cut in CUTS], ["layers", "layer", "module"]

@@ -13,6 +13,7 @@ from ..charts.palette import letter_of
 from ..charts.plots import SHORT, Table
 from ..charts.run import Run
 from ..charts.tokens import view_of, view_of_run
+from ..parts.copying import copies
 from ..parts.notice import notice_html
 from .cuts import CUTS, Choice, Seen, seen
 from .layout import WHOEVER, Layout
@@ -44,6 +45,7 @@ def opened(
     choice: Choice,
     *,
     choices: Sequence[tuple[str, int]],
+    link: str,
     pinned: Run | None,
     opens: Sequence[bool],
 ) -> dict[Any, Any]:
@@ -51,6 +53,7 @@ def opened(
     run, found = held.run, seen(held.run, choice)
     shown: dict[Any, Any] = {
         ui.held: held,
+        ui.copy: copies(link, tokens="#inspect-answer"),
         ui.source: gr.Dropdown(choices=list(choices), value=held.source if choices else None),
         ui.player: player_of(run, held.name),
         ui.marks: marks_of(run, held.name, None),

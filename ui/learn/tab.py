@@ -23,6 +23,19 @@ TO_THE_TOP = """() => requestAnimationFrame(() => requestAnimationFrame(() => {
   if (title && title.getBoundingClientRect().top < 0) title.scrollIntoView({ block: 'start' });
 }))"""
 """The title of the step, and on a narrow page its place in the list, come into sight."""
+OPENED = """(place, ...rest) => {
+  const said = location.hash.match(/^#learn[?]step=(\\d+)$/);
+  const steps = document.querySelectorAll('#learn-steps input');
+  return [(said && steps[Number(said[1]) - 1]?.value) || place, ...rest];
+}"""
+"""The step that the page's address names."""
+ADDRESS = """() => {
+  const steps = [...document.querySelectorAll('#learn-steps input')];
+  const at = steps.findIndex((step) => step.checked);
+  if (at < 0 || !location.hash.startsWith('#learn')) return;
+  window.ramoleAddress?.('#learn?step=' + (at + 1));
+}"""
+"""The page's address names the step, so that a reload and a link open it again."""
 
 
 def tab(ramole: "Ramole") -> None:
@@ -93,13 +106,16 @@ def within(place: int | None) -> int:
 
 def _connect(ui: Layout, handlers: Handlers, here: gr.Tab) -> None:
     """Every event of the tab with its handler."""
-    here.select(handlers.on_step, ui.chosen, ui.all, queue=False, **QUIET)
-    ui.steps.input(
+    opened = here.select(handlers.on_step, ui.chosen, ui.all, js=OPENED, queue=False, **QUIET)
+    opened.then(None, js=ADDRESS, queue=False, **QUIET)
+    stepped = ui.steps.input(
         handlers.on_step, ui.chosen, ui.all, trigger_mode="always_last", queue=False, **QUIET
     )
+    stepped.then(None, js=ADDRESS, queue=False, **QUIET)
     for button, handler in ((ui.back, handlers.on_back), (ui.ahead, handlers.on_ahead)):
         moved = button.click(handler, ui.chosen, ui.all, queue=False, **QUIET)
-        moved.then(None, js=TO_THE_TOP, queue=False, **QUIET)
+        there = moved.then(None, js=TO_THE_TOP, queue=False, **QUIET)
+        there.then(None, js=ADDRESS, queue=False, **QUIET)
     for slider in ui.sliders:
         slider.change(
             handlers.on_slide,

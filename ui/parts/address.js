@@ -8,29 +8,50 @@
     const goal = buttons().find((button) => tabName(button) === (name || 'ask'));
     if (goal && goal.getAttribute('aria-selected') !== 'true') goal.click();
   };
-  let kept = '#ask'; // the address of the tab Ask, with the question that it shows
+  const asked = location.hash;
+  const kept = { ask: '#ask' }; // each tab's address, with what it shows
+  const known = new Set([asked]);
   let walking = false;
+  const keep = (hash) => {
+    kept[nameOf(hash)] = hash;
+    known.add(hash);
+  };
   window.ramoleTab = open;
   window.ramoleAddress = (hash) => {
-    kept = hash;
+    keep(hash);
     history.replaceState(null, '', hash);
+  };
+  window.ramoleCopy = async (text) => {
+    try {
+      await navigator.clipboard.writeText(text);
+    } catch { // without https the clipboard is not there
+      const area = document.createElement('textarea');
+      area.className = 'sr';
+      area.value = text;
+      document.body.append(area);
+      area.select();
+      document.execCommand('copy');
+      area.remove();
+    }
   };
   document.addEventListener('click', (event) => {
     const button = event.target.closest(TABS);
     const name = button && tabName(button);
     if (!name || walking || name === nameOf(location.hash)) return;
-    history.pushState(null, '', name === 'ask' ? kept : '#' + name);
+    const hash = kept[name] || '#' + name;
+    known.add(hash);
+    history.pushState(null, '', hash);
   }, true);
   addEventListener('popstate', () => {
     walking = true;
     open(nameOf(location.hash));
     walking = false;
   });
-  const asked = location.hash;
   addEventListener('hashchange', () => { // another link was opened in this very page
-    const question = location.hash.includes('?') ? location.hash : asked;
-    if (question !== asked && question !== kept) location.reload();
+    if (location.hash.includes('?') && !known.has(location.hash)) location.reload();
   });
-  if (location.hash.includes('?')) kept = location.hash;
-  open(nameOf(location.hash));
+  const question = /[?&](r|run)=/.test(asked);
+  if (asked.includes('?')) keep(asked);
+  if (question) keep(asked.replace(/^#\w*/, '#ask'));
+  if (!question || nameOf(asked) === 'ask') open(nameOf(asked)); // else once Ask has the answer
 }

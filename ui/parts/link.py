@@ -3,25 +3,22 @@
     #ask?r=REQUEST&t=12       a request's fields as compressed JSON; token 12 is opened
     #ask?r=REQUEST&b=0        without the bare base's answer beside it
     #ask?run=NAME             a recorded run, by the name of its file
+    #inspect?...              the same, opened in the tab Inspect
 
 A browser keeps what stands behind `#` to itself; the page reads it and fills in its form.
 """
 
-import base64
-import binascii
-import json
-import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 from urllib.parse import parse_qs, urlencode
 
 from ramole_core import RamoleError, Request, asked_fields
 
-LONGEST = 200_000
-"""Characters of JSON that a link may hold."""
+from .packed import UNREAD, packed, unpacked
+
 UNKEPT = ("owner", "trace", "prefix_ids", "without", "later_weights")
 """Fields that no link carries: whose it is, and what the form has no field for."""
-UNREAD = "This link cannot be read: {why}. Ask whoever sent it to copy it again."
 
 
 @dataclass(frozen=True)
@@ -33,17 +30,16 @@ class Link:
     recorded: str = ""
 
 
-def link_to(request: Request, *, beside: bool) -> str:
-    """The end of an address that asks for this request again."""
+def link_to(request: Request, *, beside: bool, tab: str = "ask") -> str:
+    """The end of an address that asks for this request again and opens the tab."""
     fields = {k: v for k, v in asked_fields(request).items() if k not in UNKEPT}
-    packed = zlib.compress(json.dumps(fields, ensure_ascii=False).encode(), 9)
-    said = {"r": base64.urlsafe_b64encode(packed).decode("ascii").rstrip("=")}
-    return f"#ask?{urlencode(said | ({} if beside else {'b': '0'}))}"
+    said = {"r": packed(fields)} | ({} if beside else {"b": "0"})
+    return f"#{tab}?{urlencode(said)}"
 
 
-def link_to_recorded(name: str) -> str:
+def link_to_recorded(name: str, *, tab: str = "ask") -> str:
     """The end of an address that opens a recorded run."""
-    return f"#ask?{urlencode({'run': name})}"
+    return f"#{tab}?{urlencode({'run': name})}"
 
 
 def read_link(fragment: str) -> Link | None:
@@ -52,9 +48,9 @@ def read_link(fragment: str) -> Link | None:
     said = parse_qs(str(fragment).partition("?")[2])
     if name := said.get("run", [""])[0]:
         return Link(recorded=name)
-    if not (packed := said.get("r", [""])[0]):
+    if not (text := said.get("r", [""])[0]):
         return None
-    return Link(_request(packed), beside=said.get("b", ["1"])[0] != "0")
+    return Link(_request(text), beside=said.get("b", ["1"])[0] != "0")
 
 
 def missing(request: Request, known: Iterable[str]) -> list[str]:
@@ -70,27 +66,14 @@ def _names(given: object) -> list[str]:
     return [str(name) for name in given] if isinstance(given, Sequence) else []
 
 
-def _request(packed: str) -> Request:
-    try:
-        raw = base64.urlsafe_b64decode(packed + "=" * (-len(packed) % 4))
-        fields = json.loads(_unpacked(raw))
-    except (binascii.Error, zlib.error, ValueError) as error:
-        raise RamoleError(UNREAD.format(why="it is cut off or changed")) from error
-    if not isinstance(fields, dict) or not set(fields) <= set(KNOWN):
+def _request(text: str) -> Request:
+    fields: dict[str, Any] = unpacked(text)
+    if not set(fields) <= set(KNOWN):
         raise RamoleError(UNREAD.format(why="it says things that this page does not know"))
     try:
         return Request(**fields)
     except TypeError as error:
         raise RamoleError(UNREAD.format(why="one of its fields is of another kind")) from error
-
-
-def _unpacked(raw: bytes) -> str:
-    """The text of some compressed bytes, which may not grow beyond measure."""
-    opened = zlib.decompressobj()
-    text = opened.decompress(raw, LONGEST)
-    if opened.unconsumed_tail or not opened.eof:
-        raise ValueError("too long, or cut off")
-    return text.decode("utf-8")
 
 
 KNOWN = tuple(name for name in Request.__dataclass_fields__ if name not in UNKEPT)

@@ -1,0 +1,83 @@
+"""A comparison as the end of an address: `#compare?q=...`, prompt and columns as packed JSON."""
+
+from collections.abc import Collection
+from dataclasses import asdict, dataclass
+from typing import Annotated
+from urllib.parse import parse_qs
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from ramole_core import RamoleError
+
+from ..parts.packed import UNREAD, packed, unpacked
+from .columns import MOST, Column
+
+NO_METHOD = (
+    "This link asks for the method {method}, which this page does not have; choose one above a "
+    "column."
+)
+ABSENT = (
+    "This link names {names}, which {verb} not here: an upload belongs to whoever made it. Choose "
+    "others, or compare without."
+)
+STRANGE = UNREAD.format(why="it says things that this page does not know")
+Name = Annotated[str, Field(min_length=1, max_length=200)]
+
+
+class ColumnFields(BaseModel):
+    """A column, as a stranger may have written it."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    method: Name
+    k: int = Field(ge=1, le=32)
+    adapters: list[Name] = Field(max_length=32)
+    without: list[Name] = Field(max_length=32)
+
+
+class Fields(BaseModel):
+    """A comparison, as a stranger may have written it."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    prompt: str
+    length: int = Field(ge=1)
+    columns: list[ColumnFields] = Field(min_length=2, max_length=MOST)
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What is compared."""
+
+    prompt: str
+    length: int
+    """The longest answer, in tokens."""
+    columns: tuple[Column, ...]
+
+    def missing(self, known: Collection[str]) -> list[str]:
+        """The adapters that are named and not among the known ones."""
+        named = [name for one in self.columns for name in (*one.adapters, *one.without)]
+        return list(dict.fromkeys(name for name in named if name not in known))
+
+
+def link_to(asked: Asked) -> str:
+    """The end of an address that compares the same again."""
+    columns = [asdict(one) | {"k": int(one.k)} for one in asked.columns]
+    return f"#compare?q={packed(asdict(asked) | {'columns': columns})}"
+
+
+def read_link(fragment: str) -> Asked | None:
+    """What the end of an address asks; None where it asks nothing of this tab. Raises RamoleError
+    with one sentence for a link that is broken."""
+    tab, _, said = str(fragment or "").partition("?")
+    text = parse_qs(said).get("q", [""])[0]
+    if tab != "#compare" or not text:
+        return None
+    try:
+        fields = Fields.model_validate(unpacked(text), strict=True)
+    except ValidationError as error:
+        raise RamoleError(STRANGE) from error
+    columns = (
+        Column(one.method, one.k, tuple(one.adapters), tuple(one.without)) for one in fields.columns
+    )
+    return Asked(fields.prompt, fields.length, tuple(columns))
