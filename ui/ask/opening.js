@@ -1,3 +1,4 @@
+// Reads the page's address for Ask: what to ask, which tab and token to open then, and what was typed.
 (whole) => {
   const asks = (hash) => /[?&](r|run)=/.test(hash);
   const inAsk = (hash) => hash.replace(/^#\w*/, '#ask'); // whichever tab shows it
