@@ -3,6 +3,7 @@
 import ast
 import re
 from collections.abc import Iterator
+from itertools import takewhile
 from pathlib import Path
 
 import typer
@@ -119,8 +120,11 @@ def _phrase(file: Path) -> str:
     text = file.read_text(encoding="utf-8")
     if file.suffix == ".py":
         words = ast.get_docstring(ast.parse(text)) or ""
+    elif file.suffix == ".js":
+        lines = takewhile(lambda line: line.startswith("//"), text.splitlines())
+        words = " ".join(line.lstrip("/ ") for line in lines)
     else:
-        words = text.partition("*/")[0].replace("/*", "").replace("//", "")
+        words = text.partition("*/")[0].replace("/*", "")
     paragraph = " ".join(words.strip().partition("\n\n")[0].split())
     sentence = re.split(r"(?<=[.!?]) (?=[A-Z`])", paragraph)[0].rstrip(".")
     if not sentence:
