@@ -31,6 +31,7 @@ if TYPE_CHECKING:
         facts_of as facts_of,
         model_words as model_words,
     )
+    from ramole_core.likeness import update_likeness as update_likeness
     from ramole_core.mixes import Mix as Mix
     from ramole_core.pool import AdapterCard as AdapterCard
     from ramole_core.ramole import Ramole as Ramole
@@ -83,6 +84,7 @@ _HOMES = {
     "read_example_lines": "request_parts",
     "refuse_unfit": "batch.run",
     "run_rows": "batch.run",
+    "update_likeness": "likeness",
     "write_trace": "trace_file",
 }
 __all__ = [*_HOMES, "__version__"]

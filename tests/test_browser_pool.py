@@ -199,6 +199,8 @@ def test_the_map_is_drawn_when_it_is_opened_and_for_a_prompt(visit):
     expect(plot).to_contain_text("your prompt", timeout=PATIENCE)
     page.locator("#pool-map-told summary").click()
     assert page.locator("#pool-map-told tbody tr").count() == 2
+    page.locator("#pool-pairs-by").get_by_text("what they change").click()
+    expect(page.locator("#pool-pairs-told")).to_contain_text("the updates B A", timeout=PATIENCE)
     assert page.title() == "RAMoLE" and not page.wrong
 
 
@@ -223,6 +225,32 @@ def test_a_folder_that_is_dropped_or_chosen_keeps_its_name(visit, made):
         files,
     )
     expect(page.locator(".rm-verdict")).to_contain_text("pool as dropped-one", timeout=PATIENCE)
+    assert not page.wrong
+
+
+def test_several_folders_that_are_dropped_keep_their_names(visit, made):
+    page = visit()
+    unfold(page)
+    folders = {
+        f"dropped ü {n}": {file.name: list(file.read_bytes()) for file in made[name].iterdir()}
+        for n, name in enumerate(("pair", "other"))
+    }
+    page.evaluate(
+        """(folders) => {
+          const items = Object.entries(folders).map(([name, files]) => ({
+            webkitGetAsEntry: () => ({ isDirectory: true, name, createReader: () => ({
+              readEntries: (done) => done(Object.entries(files).map(([name, bytes]) => ({
+                isFile: true, name,
+                file: (done) => done(new File([new Uint8Array(bytes)], name)) }))) }) }) }));
+          const event = new Event('drop', { bubbles: true, cancelable: true });
+          Object.defineProperty(event, 'dataTransfer', { value: { items, files: [] } });
+          document.querySelector('#pool-files .upload-container').dispatchEvent(event);
+        }""",
+        folders,
+    )
+    for n, name in enumerate(folders):
+        expect(page.locator(".rm-verdict").nth(n)).to_contain_text(f"{name}.zip", timeout=PATIENCE)
+        expect(page.locator(".rm-verdict").nth(n)).to_contain_text("usable", timeout=PATIENCE)
     assert not page.wrong
 
 

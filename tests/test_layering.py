@@ -31,7 +31,16 @@ ORDER = (
     ("kernels",),
     ("layers",),
     ("engine",),
-    ("adapter_choice", "mixes", "explaining", "ramole", "facts", "trace_file", "trace_check"),
+    (
+        "adapter_choice",
+        "mixes",
+        "explaining",
+        "ramole",
+        "facts",
+        "trace_file",
+        "trace_check",
+        "likeness",
+    ),  # fmt: skip
     ("terminal",),  # what commands read and print; the parts below have commands
     ("batch", "training", "export"),
     ("evaluation", "benchmarks"),

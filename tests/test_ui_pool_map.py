@@ -19,7 +19,7 @@ from ui.charts.pool_map import (
     unit,
 )
 from ui.pool import map as pool_map
-from ui.pool.map import draw
+from ui.pool.map import CHANGE, draw
 
 ANN, BEN = "session-ann", "session-ben"
 EVIL = "<img src=x onerror=alert(1)><b>${a}"
@@ -130,3 +130,18 @@ def test_hostile_input_is_a_sentence_and_a_large_pool_is_cut(ramole, quota, monk
     drawn = draw(ramole, quota, "true_case", 1, owner=None)
     assert "1 more adapters are not drawn" in drawn.told and found in drawn.map.to_json()
     assert "The first 2 are drawn, 1 are not" in drawn.pairs_told
+
+
+def test_pairs_can_be_alike_in_what_they_change(ramole, quota):
+    drawn = draw(ramole, quota, "", 3, owner=None, by=CHANGE)
+    cards = sorted(ramole.pool.cards(None), key=lambda card: card.name)
+    order = [[card.name for card in cards].index(label[2:]) for label in drawn.pairs.data[0].x]
+    deltas = []
+    for card in cards:
+        modules = ramole.pool.tensors(card).modules
+        deltas.append({path: (B.double() @ A.double()).numpy() for path, (A, B) in modules.items()})
+    flat = np.stack([np.concatenate([d[p].ravel() for p in sorted(d)]) for d in deltas])
+    expected = alike(unit(list(flat)))
+    assert np.abs(expected - np.eye(4)).max() > 1e-3, "they have something in common"
+    assert np.allclose(drawn.pairs.data[0].z, expected[np.ix_(order, order)], atol=1e-3)
+    assert "the updates B A" in drawn.pairs_told

@@ -131,7 +131,10 @@ def map_figure(
 
 
 def likeness_figure(names: Sequence[str], likeness: np.ndarray) -> go.Figure:
-    """[n, n] as a heat map: white where two have nothing in common, blue where they are one."""
+    """[n, n] as a heat map: white where two have nothing in common, blue where two are as alike as
+    any two different ones."""
+    apart = likeness[~np.eye(len(likeness), dtype=bool)]
+    most = max(float(apart.max()), 0.01) if apart.size else 1.0
     words = [f"{place + 1} {label_of(name)}" for place, name in enumerate(names)]
     figure = go.Figure()
     figure.add_heatmap(
@@ -139,7 +142,7 @@ def likeness_figure(names: Sequence[str], likeness: np.ndarray) -> go.Figure:
         x=words,
         y=words,
         zmin=0,
-        zmax=1,
+        zmax=most,
         colorscale=[[0.0, "rgba(0,114,178,0.03)"], [1.0, "rgba(0,114,178,1)"]],
         colorbar={"title": "cosine", "thickness": 10, "len": 0.9},
         hovertemplate="%{y}<br>%{x}: %{z:.2f}<extra></extra>",

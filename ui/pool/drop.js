@@ -1,6 +1,7 @@
 // Dropping adapters: the line opens when a file is dragged, and a folder's name becomes the name.
 // Gradio hands on no folder: a browser's file has its own name alone, and a dropped folder is none
-// of Gradio's files. So the name goes into the field Name, and a folder's files into its zone.
+// of Gradio's files. So the name goes into the field Name, and a folder's files into its zone; several
+// folders become a zip each (zip.js).
 const NAME = '#pool-given-name textarea, #pool-given-name input';
 let given = ''; // what this script wrote into the field
 
@@ -55,7 +56,13 @@ document.addEventListener('drop', async (event) => {
   event.preventDefault();
   event.stopPropagation();
   if (!folders.length) return hand(files, '#pool-files');
-  const found = await inside(folders[0]);
-  hand(found.files, '#pool-folder');
-  give(found.name);
+  const found = await Promise.all(folders.map(inside));
+  if (found.length === 1 && !files.some((file) => /\.zip$/i.test(file.name))) {
+    hand(found[0].files, '#pool-folder');
+    give(found[0].name);
+    return;
+  }
+  const loose = files.filter((file) => /\.zip$/i.test(file.name));
+  const each = await Promise.all(found.map((one) => zipped(one.name, one.files)));
+  hand([...each, ...loose], '#pool-files');
 }, true);

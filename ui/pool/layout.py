@@ -104,7 +104,8 @@ def lay_out(ramole: "Ramole") -> Layout:
     dropping, map, filters = _dropping(ramole), lay_out_map(), _filters()
     with gr.Row(equal_height=False):
         with gr.Column(scale=3, min_width=320):
-            dropped = (Path(__file__).parent / "drop.js").read_text("utf-8")
+            scripts = [Path(__file__).parent / name for name in ("zip.js", "drop.js")]
+            dropped = "\n".join(path.read_text("utf-8") for path in scripts)
             script = OPEN_CARD + enter_opens("pool-tab") + dropped
             cards = gr.HTML(elem_id="pool-cards", js_on_load=script, **PLAIN)
         with gr.Column(scale=2, min_width=320):

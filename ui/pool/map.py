@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import plotly.graph_objects as go
 
-from ramole_core import RamoleError
+from ramole_core import RamoleError, update_likeness
 
 from ..charts.pool_map import (
     KINDS,
@@ -24,16 +24,27 @@ from ..session.quota import Quota
 if TYPE_CHECKING:
     from ramole_core import AdapterCard, Ramole
 
-MOST, MOST_PAIRS = 120, 50
-"""Adapters that are drawn on the map, and in the picture of pairs."""
+MOST, MOST_PAIRS, MOST_UPDATES = 120, 50, 24
+"""Adapters that are drawn on the map, and in the pictures of pairs; updates are read from files."""
 LONGEST_PROMPT = 8000
 LOOK = (
     "Look for adapters of like tasks side by side, and for where your prompt falls among them: the "
     "nearer an adapter's direction, the sooner it is found."
 )
-LOOK_PAIRS = (
-    "Look for full blue beside the diagonal: adapters that are easily taken for one another."
-)
+FOUND_BY, CHANGE = "what they are found by", "what they change"
+"""In what two adapters can be alike."""
+OF = {
+    FOUND_BY: (
+        "the vectors",
+        "Look for full blue beside the diagonal: adapters that are easily taken for one another.",
+    ),
+    CHANGE: (
+        "the updates B A, over all modules of the model,",
+        "Look at the scale, and for blue beside the diagonal: adapters that push the model the "
+        "same way. Most are nearly at right angles, however alike their tasks are.",
+    ),
+}
+"""What is compared, and what to look for."""
 
 
 @dataclass(frozen=True)
@@ -46,9 +57,17 @@ class Drawn:
     pairs_told: str
 
 
-def draw(ramole: "Ramole", quota: Quota, prompt: str, k: float, *, owner: str | None) -> Drawn:
-    """The pool of this visitor, and where the prompt lies in it; RamoleError where it is empty or
-    the prompt is too long."""
+def draw(
+    ramole: "Ramole",
+    quota: Quota,
+    prompt: str,
+    k: float,
+    *,
+    owner: str | None,
+    by: str = FOUND_BY,
+) -> Drawn:
+    """The pool of this visitor, and where the prompt lies in it, the pairs alike in what `by` says;
+    RamoleError where it is empty or the prompt is too long."""
     prompt = (prompt or "").strip()
     if len(prompt) > LONGEST_PROMPT:
         raise RamoleError(
@@ -71,15 +90,25 @@ def draw(ramole: "Ramole", quota: Quota, prompt: str, k: float, *, owner: str | 
     if prompt:
         vector = unit(ramole.retriever.vectors([prompt]))
         here, similar = plane.place(vector)[0], (vectors @ vector[0]).tolist()
-    some = side_by_side(alike(vectors[:MOST_PAIRS]))
-    matrix = alike(vectors[some])
-    paired = [names[i] for i in some]
+    count = MOST_UPDATES if by == CHANGE else MOST_PAIRS
+    matrix = likeness(ramole, shown[:count], vectors[:count], by)
+    some = side_by_side(matrix)
+    matrix, paired = matrix[np.ix_(some, some)], [names[i] for i in some]
     return Drawn(
         map_figure(names, kinds, places, prompt=here, found=found),
         _told(plane.kept, hits, left) + _table(names, kinds, places, similar),
         likeness_figure(paired, matrix),
-        _pairs_told(len(names) - len(paired)) + _pairs_table(paired, matrix),
+        _pairs_told(by, len(paired), len(names) - len(paired)) + _pairs_table(paired, matrix),
     )
+
+
+def likeness(
+    ramole: "Ramole", cards: "Sequence[AdapterCard]", vectors: np.ndarray, by: str
+) -> np.ndarray:
+    """[n, n]: how alike each two are in what they are found by, or in what they change."""
+    if by == CHANGE:
+        return update_likeness(ramole.pool, cards)
+    return alike(vectors)
 
 
 def _shown(
@@ -108,10 +137,11 @@ def _told(kept: float, hits: Sequence, left: int) -> str:
     )
 
 
-def _pairs_told(left: int) -> str:
-    more = f" The first {MOST_PAIRS} are drawn, {left} are not." if left else ""
+def _pairs_told(by: str, drawn: int, left: int) -> str:
+    what, look = OF[by]
+    more = f" The first {drawn} are drawn, {left} are not." if left else ""
     return (
-        f'<p>{LOOK_PAIRS}</p><p class="caption">The cosine of the vectors of each two: 1 is the '
+        f'<p>{look}</p><p class="caption">The cosine of {what} of each two: 1 is the '
         "same direction, 0 nothing in common. Adapters that are alike stand side by side."
         f"{more}</p>"
     )

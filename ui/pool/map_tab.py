@@ -10,7 +10,7 @@ from ..parts.errors import one_sentence
 from ..parts.events import PLAIN
 from ..parts.fields import k_field
 from ..session.quota import Quota
-from .map import draw
+from .map import CHANGE, FOUND_BY, OF, draw
 
 if TYPE_CHECKING:
     from ramole_core import Ramole
@@ -28,6 +28,8 @@ class Map:
     show: gr.Button
     plot: gr.Plot
     told: gr.HTML
+    by: gr.Radio
+    """In what pairs are alike."""
     pairs: gr.Plot
     pairs_told: gr.HTML
 
@@ -55,23 +57,27 @@ def lay_out_map() -> Map:
             show = gr.Button("Show where it falls", min_width=150, elem_id="pool-map-show")
         plot = gr.Plot(show_label=False, container=False, elem_id="pool-map-plot")
         told = gr.HTML(elem_id="pool-map-told", **PLAIN)
+        by = gr.Radio(
+            [FOUND_BY, CHANGE], value=FOUND_BY, label="Pairs alike in", elem_id="pool-pairs-by"
+        )
         pairs = gr.Plot(show_label=False, container=False, elem_id="pool-pairs-plot")
         pairs_told = gr.HTML(elem_id="pool-pairs-told", **PLAIN)
-    return Map(fold, prompt, k, show, plot, told, pairs, pairs_told)
+    return Map(fold, prompt, k, show, plot, told, by, pairs, pairs_told)
 
 
 def connect_map(ui: Map, ramole: "Ramole", quota: Quota, call: Callable) -> None:
     """Every event of it."""
 
-    def on_draw(prompt: str, k: float, request: gr.Request):
+    def on_draw(prompt: str, k: float, by: str, request: gr.Request):
+        by = by if by in OF else FOUND_BY
         with one_sentence(), call(request) as visitor:
-            drawn = draw(ramole, quota, prompt, k, owner=visitor.owner)
+            drawn = draw(ramole, quota, prompt, k, owner=visitor.owner, by=by)
             return drawn.map, drawn.told, drawn.pairs, drawn.pairs_told
 
     gr.on(
-        [ui.fold.expand, ui.prompt.submit, ui.show.click],
+        [ui.fold.expand, ui.prompt.submit, ui.show.click, ui.by.input],
         on_draw,
-        [ui.prompt, ui.k],
+        [ui.prompt, ui.k, ui.by],
         ui.drawn,
         trigger_mode="always_last",
         concurrency_id="map",
