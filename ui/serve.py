@@ -129,9 +129,13 @@ def tab_secret() -> str:
 
 
 def look() -> gr.Theme:
-    """Gradio's plain theme with the system's fonts, so that no font is fetched from anywhere."""
+    """Gradio's plain theme with the system's fonts, so that no font is fetched from anywhere, and
+    its sizes of text as shares of the browser's own, which people set larger."""
+    pixels = vars(themes.sizes.text_md)
+    sizes = {name: f"{int(size[:-2]) / 16}rem" for name, size in pixels.items() if name != "name"}
     return themes.Default(
         primary_hue="indigo",
+        text_size=themes.sizes.Size(name="text_rem", **sizes),
         font=["system-ui", "sans-serif"],
         font_mono=["ui-monospace", "monospace"],
     ).set(

@@ -1,0 +1,69 @@
+"""The whole page with its text at 200 %: nothing is cut off, nothing scrolls sideways."""
+
+import sys
+
+import pytest
+from playwright.sync_api import expect
+
+from tests.browser import PATIENCE, visits
+from tests.serving import running
+
+expect.set_options(timeout=PATIENCE)
+TABS = {
+    "Ask": "#ask-button",
+    "Compare": "#compare-button",
+    "Inspect": "#inspect-answer .token",
+    "Pool": ".rm-card",
+    "Batch": "#batch-tab button.primary",
+    "Results": "#results-tab h2",
+    "Learn": "#learn-words h2",
+}
+LARGE = "document.documentElement.style.fontSize = '200%'"
+CUT = """() => [...document.querySelectorAll('button, label, h1, h2, h3, summary')]
+  .filter((node) => node.getClientRects().length && getComputedStyle(node).overflow !== 'visible')
+  .filter((node) => node.clientWidth > 2 && !node.closest('.sr, [role="tablist"]'))
+  .filter((node) => node.scrollWidth > node.clientWidth + 2 || node.scrollHeight > node.clientHeight + 4)
+  .map((node) => (node.id || node.className) + ': ' + node.textContent.trim().slice(0, 40))"""
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    root = tmp_path_factory.mktemp("zoom")
+    with running([sys.executable, "-m", "tests.learn_page"], root) as one:
+        yield one
+
+
+@pytest.fixture
+def visit(chromium):
+    with visits(chromium, until=["#prompt textarea"]) as open_page:
+        yield open_page
+
+
+def opened(page, name: str) -> None:
+    tab = page.get_by_role("tab", name=name, exact=True)
+    if not tab.is_visible():  # a narrow page folds its last tabs
+        page.locator(".overflow-menu > button").click()
+        tab = page.locator(".overflow-dropdown button", has_text=name)
+    tab.click()
+    expect(page.locator(TABS[name]).first).to_be_visible()
+
+
+def test_text_at_twice_its_size_is_neither_cut_nor_scrolled_to(server, visit):
+    page = visit(server.url)
+    normal = page.locator("#hero p").evaluate("(node) => getComputedStyle(node).fontSize")
+    page.evaluate(LARGE)
+    large = page.locator("#hero p").evaluate("(node) => getComputedStyle(node).fontSize")
+    assert float(large[:-2]) == pytest.approx(2 * float(normal[:-2])), "the text has grown"
+    for name in TABS:
+        opened(page, name)
+        assert page.evaluate("document.documentElement.scrollWidth") <= 1280, name
+        assert page.evaluate(CUT) == [], name
+    assert not page.wrong
+
+
+def test_a_window_zoomed_to_twice_its_size_does_not_scroll_sideways(server, visit):
+    page = visit(server.url, width=640)  # 1280 pixels at 200 %
+    for name in TABS:
+        opened(page, name)
+        assert page.evaluate("document.documentElement.scrollWidth") <= 640, name
+    assert not page.wrong
