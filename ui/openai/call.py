@@ -50,6 +50,8 @@ IDLE: dict[str, tuple[tuple[object, ...], str]] = {
     "store": ((False,), NOTHING_KEPT),
     "metadata": (({},), NOTHING_KEPT),
     "prompt_cache_retention": ((), NOTHING_KEPT),
+    "prompt_cache_options": (({},), NOTHING_KEPT),
+    "moderation": ((), "nothing is moderated here; leave it out"),
 }
 """What OpenAI has and this has not: the values that ask for nothing, and why no others."""
 

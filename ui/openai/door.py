@@ -54,6 +54,7 @@ class Door:
     def __init__(self, ramole: "Ramole", accounts: Sequence[tuple[str, str]] | None):
         settings = ramole.settings
         self.ramole, self.keys = ramole, Keys(accounts)
+        self.presence = quota_of(ramole).presence
         self.places = Places(settings.max_batch + settings.max_queue)
 
     def told(self, endpoint: Endpoint) -> Endpoint:
@@ -62,6 +63,7 @@ class Door:
         async def answer(http: Http) -> Response:
             try:
                 self.keys.check(http.headers.get("authorization"))
+                self.presence.seen(secret_owner(http.headers))
                 return await endpoint(http)
             except Exception as error:
                 return refused(error).response
@@ -96,7 +98,7 @@ class Door:
         running = Running(
             self.ramole, call.request, address=address_of(http.headers), places=self.places
         )
-        pictures = running.pictures(quota_of(self.ramole).presence.alive(owner))
+        pictures = running.pictures(self.presence.alive(owner))
         async for _ in pictures:
             if await http.is_disconnected():
                 await pictures.aclose()
