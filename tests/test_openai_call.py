@@ -1,18 +1,23 @@
 """What OpenAI's parameters become: a request, or one sentence; and who may call."""
 
+import asyncio
 import base64
 import inspect
 import math
+from pathlib import Path
 
+import httpx
 import numpy as np
 import pytest
 from openai.resources.chat.completions import Completions
+from starlette.applications import Starlette
 
-from ramole_core import Generation, RamoleError, Request, Step
+from ramole_core import Generation, RamoleError, Request, Settings, Step
 from ramole_core.errors import Busy
 from tests.fake_ramole import OPTIONS, FakeRamole
 from ui.openai.call import IDLE, LABELS, OURS, USED, read_call
 from ui.openai.completion import Completion, about
+from ui.openai.door import openai_routes
 from ui.openai.errors import Refused, refused
 from ui.openai.keys import Keys
 from ui.openai.messages import read_messages
@@ -316,8 +321,8 @@ def basic(text: str) -> str:
 def test_a_key_is_a_user_with_its_password_as_bearer_or_basic():
     keys = Keys([("ann", "se:cret"), ("zoë", "ü")])
     for fine in ("Bearer ann:se:cret", "bearer  ann:se:cret", basic("ann:se:cret"), basic("zoë:ü")):
-        keys.check(fine)
-    keys.check("Bearer zoë:ü".encode().decode("latin-1"))  # as it comes over the wire
+        keys.check(fine, "")
+    keys.check("Bearer zoë:ü".encode().decode("latin-1"), "")  # as it comes over the wire
     for wrong in (
         None,
         "",
@@ -331,11 +336,71 @@ def test_a_key_is_a_user_with_its_password_as_bearer_or_basic():
         basic(""),
     ):
         with pytest.raises(Refused, match="asks for a password") as told:
-            keys.check(wrong)
+            keys.check(wrong, "")
         assert told.value.status == 401
         assert told.value.response.headers["www-authenticate"] == "Bearer"
 
 
+def test_wrong_keys_are_counted_by_address_and_none_is_no_try():
+    class Counted:
+        def __init__(self):
+            self.said: list[tuple[str, str]] = []
+
+        def begin(self, address: str) -> None:
+            if len(self.said) > 3:
+                raise Refused("Too many.", status=429)
+            self.said.append(("begin", address))
+
+        def right(self, address: str) -> None:
+            self.said.append(("right", address))
+
+    tries = Counted()
+    keys = Keys([("ann", "secret")], tries)
+    for wrong in (None, "Bearer ann:x"):
+        with pytest.raises(Refused, match="asks for a password"):
+            keys.check(wrong, "10.0.0.9")
+    assert tries.said == [("begin", "10.0.0.9")]
+    keys.check("Bearer ann:secret", "10.0.0.8")
+    assert tries.said[1:] == [("begin", "10.0.0.8"), ("right", "10.0.0.8")]
+    tries.said *= 2
+    with pytest.raises(Refused, match="Too many"):
+        keys.check("Bearer ann:secret", "10.0.0.9")
+
+
 def test_without_passwords_any_key_will_do():
     for anything in (None, "Bearer none", "Basic %%%"):
-        Keys(None).check(anything)
+        Keys(None).check(anything, "")
+
+
+# An answer that the server itself ended
+
+
+class Ended:
+    """A system that ends its one answer after a token, as a server does that was told to end."""
+
+    def __init__(self, root: Path):
+        self.settings = Settings(data_dir=root)
+        self.pool, self.loaded = FakeRamole().pool, True
+
+    def methods(self):
+        return FakeRamole().methods()
+
+    def stream_batch(self, requests, **how):
+        yield 0, Step(1, "half", None)
+        yield 0, Generation("half", [], [], None, "cancelled", 7, 1, 0.5, 0.25)
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_an_answer_that_the_server_ended_is_no_whole_one(tmp_path, stream):
+    app = Starlette(routes=openai_routes(Ended(tmp_path), None))
+
+    async def ask():
+        async with httpx.AsyncClient(
+            transport=httpx.ASGITransport(app), base_url="http://here"
+        ) as client:
+            said = {"model": "base", "messages": HI, "stream": stream}
+            return await client.post("/v1/chat/completions", json=said)
+
+    told = asyncio.run(ask())
+    assert '"ending"' in told.text and "told to end" in told.text and "[DONE]" not in told.text
+    assert told.status_code == (200 if stream else 503)

@@ -88,7 +88,9 @@ def about(answer: Generation, request: Request, steps: Sequence[Step]) -> dict:
 
 def _means(rows: Sequence[np.ndarray], k: int) -> list[float | None]:
     """The mean of rows of k numbers."""
-    return np.mean(rows, 0, np.float64).round(4).tolist() if rows and k else [None] * k
+    if not rows or not k:
+        return [None] * k
+    return [round(float(mean), 4) for mean in np.mean(rows, 0, np.float64)]
 
 
 def _choice(delta: dict[str, str], reason: str | None) -> dict:

@@ -19,12 +19,12 @@ from ..session.quota import quota_of
 from .call import Call, read_call
 from .completion import Completion
 from .errors import Refused, refused
-from .keys import Keys
+from .keys import Keys, Tries
 from .models import list_models, model_object, read_model
 from .running import Places, Running
 
 if TYPE_CHECKING:
-    from ramole_core import Ramole
+    from ramole_core import Generation, Ramole
 
 LONGEST_BODY = 2 * 2**20
 """Bytes of a call: the longest prompt, each character escaped, with room for earlier turns."""
@@ -35,9 +35,11 @@ LEFT = 499
 Endpoint = Callable[[Http], Awaitable[Response]]
 
 
-def openai_routes(ramole: "Ramole", accounts: Sequence[tuple[str, str]] | None) -> list[BaseRoute]:
-    """What `/v1` serves; `accounts` are those that the page asks for."""
-    door = Door(ramole, accounts)
+def openai_routes(
+    ramole: "Ramole", accounts: Sequence[tuple[str, str]] | None, tries: Tries | None = None
+) -> list[BaseRoute]:
+    """What `/v1` serves; `accounts` are those that the page asks for, `tries` bounds wrong ones."""
+    door = Door(ramole, Keys(accounts, tries))
     told = door.told
     routes = [
         Route("/models", told(door.models)),
@@ -51,9 +53,9 @@ def openai_routes(ramole: "Ramole", accounts: Sequence[tuple[str, str]] | None) 
 class Door:
     """The endpoints; each answers, or refuses in OpenAI's words."""
 
-    def __init__(self, ramole: "Ramole", accounts: Sequence[tuple[str, str]] | None):
+    def __init__(self, ramole: "Ramole", keys: Keys):
         settings = ramole.settings
-        self.ramole, self.keys = ramole, Keys(accounts)
+        self.ramole, self.keys = ramole, keys
         self.presence = quota_of(ramole).presence
         self.places = Places(settings.max_batch + settings.max_queue)
 
@@ -62,7 +64,8 @@ class Door:
 
         async def answer(http: Http) -> Response:
             try:
-                self.keys.check(http.headers.get("authorization"))
+                address = address_of(http.headers)
+                self.keys.check(http.headers.get("authorization"), address)
                 self.presence.seen(secret_owner(http.headers))
                 return await endpoint(http)
             except Exception as error:
@@ -111,8 +114,8 @@ class Door:
                 media_type="text/event-stream",
                 headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"},
             )
-        whole = Completion(call.model).whole(running.answer, call.request, running.steps)
-        return JSONResponse(whole)
+        answer = _finished(running)
+        return JSONResponse(Completion(call.model).whole(answer, call.request, running.steps))
 
     def _refuse_unready(self) -> None:
         loading = loading_of(self.ramole)
@@ -155,13 +158,25 @@ async def _events(
                     yield _event(completion.chunk(content=text))
                 elif grown.quiet():
                     yield f": place {running.place} in the queue\n\n"
+        answer = _finished(running)
+        yield _event(completion.end(answer, call.request, running.steps))
+        if call.usage:
+            yield _event(completion.count(answer))
+        yield "data: [DONE]\n\n"
     except Exception as error:
         yield _event(refused(error).body)
-        return
-    yield _event(completion.end(running.answer, call.request, running.steps))
-    if call.usage:
-        yield _event(completion.count(running.answer))
-    yield "data: [DONE]\n\n"
+
+
+def _finished(running: Running) -> "Generation":
+    """The answer; raises Refused where the server ended it."""
+    if running.answer.finish_reason == "cancelled":
+        raise Refused(
+            "The server was told to end, and this answer with it; ask again in a moment.",
+            status=503,
+            code="ending",
+            retry_after=LOADING,
+        )
+    return running.answer
 
 
 class _Grown:
