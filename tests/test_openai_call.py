@@ -1,23 +1,18 @@
 """What OpenAI's parameters become: a request, or one sentence; and who may call."""
 
-import asyncio
 import base64
 import inspect
 import math
-from pathlib import Path
 
-import httpx
 import numpy as np
 import pytest
 from openai.resources.chat.completions import Completions
-from starlette.applications import Starlette
 
-from ramole_core import Generation, RamoleError, Request, Settings, Step
+from ramole_core import Generation, RamoleError, Request, Step
 from ramole_core.errors import Busy
 from tests.fake_ramole import OPTIONS, FakeRamole
 from ui.openai.call import IDLE, LABELS, OURS, USED, read_call
 from ui.openai.completion import Completion, about
-from ui.openai.door import openai_routes
 from ui.openai.errors import Refused, refused
 from ui.openai.keys import Keys
 from ui.openai.messages import read_messages
@@ -370,37 +365,3 @@ def test_wrong_keys_are_counted_by_address_and_none_is_no_try():
 def test_without_passwords_any_key_will_do():
     for anything in (None, "Bearer none", "Basic %%%"):
         Keys(None).check(anything, "")
-
-
-# An answer that the server itself ended
-
-
-class Ended:
-    """A system that ends its one answer after a token, as a server does that was told to end."""
-
-    def __init__(self, root: Path):
-        self.settings = Settings(data_dir=root)
-        self.pool, self.loaded = FakeRamole().pool, True
-
-    def methods(self):
-        return FakeRamole().methods()
-
-    def stream_batch(self, requests, **how):
-        yield 0, Step(1, "half", None)
-        yield 0, Generation("half", [], [], None, "cancelled", 7, 1, 0.5, 0.25)
-
-
-@pytest.mark.parametrize("stream", [True, False])
-def test_an_answer_that_the_server_ended_is_no_whole_one(tmp_path, stream):
-    app = Starlette(routes=openai_routes(Ended(tmp_path), None))
-
-    async def ask():
-        async with httpx.AsyncClient(
-            transport=httpx.ASGITransport(app), base_url="http://here"
-        ) as client:
-            said = {"model": "base", "messages": HI, "stream": stream}
-            return await client.post("/v1/chat/completions", json=said)
-
-    told = asyncio.run(ask())
-    assert '"ending"' in told.text and "told to end" in told.text and "[DONE]" not in told.text
-    assert told.status_code == (200 if stream else 503)

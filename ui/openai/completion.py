@@ -90,7 +90,7 @@ def _means(rows: Sequence[np.ndarray], k: int) -> list[float | None]:
     """The mean of rows of k numbers."""
     if not rows or not k:
         return [None] * k
-    return [round(float(mean), 4) for mean in np.mean(rows, 0, np.float64)]
+    return [round(float(mean), 4) for mean in np.stack(rows).astype(np.float64).mean(0)]
 
 
 def _choice(delta: dict[str, str], reason: str | None) -> dict:
