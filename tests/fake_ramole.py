@@ -34,6 +34,7 @@ class FakeCard:
     name: str
     owner: str | None = None
     sha256: str = "c" * 64
+    added: str = "2026-01-02T03:04:05+00:00"
 
 
 class FakePool:
@@ -48,6 +49,11 @@ class FakePool:
 
     def all_cards(self) -> list[FakeCard]:
         return self.cards()
+
+    def card(self, name: str, owner: str | None = None) -> FakeCard:
+        if name not in self.names:
+            raise RamoleError(f"There is no adapter {name!r} in the pool.")
+        return FakeCard(name)
 
 
 class FakeRamole:

@@ -53,6 +53,7 @@ ROOMS = (
     ("charts", "model", "session"),
     ("ask", "compare", "inspect", "batch", "pool", "results", "learn"),  # no tab needs another
     ("api", "header", "tabs"),
+    ("openai",),  # another way to ask what `api` takes
     ("serve",),
     ("__init__",),
 )

@@ -21,6 +21,7 @@ from starlette.routing import Route
 from ramole_core import RamoleError, __version__
 
 from .model.loading import loading_of
+from .openai.door import openai_routes
 from .session.address import Addresses, networks
 from .session.quota import quota_of, sweep
 
@@ -76,7 +77,7 @@ def launch(page: gr.Blocks, ramole: "Ramole") -> str:
             max_file_size=settings.max_upload_mb * 2**20,
             mcp_server=find_spec("mcp") is not None and not auth,
             app_kwargs={
-                "routes": [Route("/health", _health(ramole))],
+                "routes": [Route("/health", _health(ramole)), *openai_routes(ramole, auth)],
                 "middleware": [addresses],
             },
             css_paths=styles(),

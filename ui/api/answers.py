@@ -30,7 +30,7 @@ def streamed(
                 else:
                     yield text, {"place": place} if place else {}
     answer = reading.answers[0]
-    yield answer.text, _how(answer, request, reading.steps[0])
+    yield answer.text, how_of(answer, request, reading.steps[0])
 
 
 def batched(
@@ -76,12 +76,13 @@ def _told(reading: Reading, index: int, request: Request) -> dict | None:
         if answer is None
         else {
             "text": answer.text,
-            **_how(answer, request, reading.steps[index]),
+            **how_of(answer, request, reading.steps[index]),
         }
     )
 
 
-def _how(answer: Generation, request: Request, steps: Sequence[Step]) -> dict:
+def how_of(answer: Generation, request: Request, steps: Sequence[Step]) -> dict:
+    """All about an answer but its text, as plain JSON."""
     pairs = zip(answer.adapters, answer.scores, strict=True)
     dropped = answer.extra.get("dropped_turns")
     return {

@@ -31,6 +31,15 @@ Names = Annotated[list[Name], Field(max_length=MOST_NAMES)]
 Fields = TypeVar("Fields", bound=BaseModel)
 
 
+class WrongField(RamoleError):
+    """A field that cannot be read; says which."""
+
+    def __init__(self, field: str, rest: str):
+        super().__init__(f"{field}{rest}")
+        self.field, self.rest = field, rest
+        """The field's place in the call, and the sentence after it."""
+
+
 class Ask(BaseModel):
     """One question; the defaults are those of `Request`."""
 
@@ -61,7 +70,7 @@ class Ask(BaseModel):
     examples: Any = None
     mix: Name | None = None
 
-    @field_validator("k", "max_new_tokens", "seed", mode="before")
+    @field_validator("k", "max_new_tokens", "seed", "temperature", "top_p", mode="before")
     @classmethod
     def _no_truth_for_numbers(cls, value: object) -> object:
         if isinstance(value, bool):
@@ -94,7 +103,7 @@ class Ask(BaseModel):
             raise ValueError(f"Input has {length} characters, and {LONGEST_PROMPT} is the most")
         return value
 
-    def request(self, owner: str | None) -> Request:
+    def request(self, owner: str | None, *, trace: bool = False) -> Request:
         """For the engine; contradictions raise RamoleError."""
         read = {"exclude", "stop", "adapters", "weights", "options", *LISTS}
         said = self.model_dump(exclude=read)
@@ -109,7 +118,7 @@ class Ask(BaseModel):
             weights=None if self.weights is None else tuple(self.weights),
             exclude=tuple(self.exclude or ()),
             stop=tuple(self.stop or ()),
-            trace=False,
+            trace=trace,
             owner=owner,
         )
 
@@ -151,9 +160,8 @@ def checked(kind: type[Fields], **said: object) -> Fields:
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"]) or "the call"
-        raise RamoleError(
-            f"{place}={_short(first['input'])}: {first['msg'].removeprefix('Value error, ')}."
-        ) from None
+        wrong = first["msg"].removeprefix("Value error, ")
+        raise WrongField(place, f"={_short(first['input'])}: {wrong}.") from None
 
 
 def refuse_unknown_options(ramole: "Ramole", asked: Ask) -> None:

@@ -45,8 +45,9 @@ class Reading:
         self.cancelled = cancelled or threading.Event()
         """Set it to end all of them at once."""
         self.ended = threading.Event()
+        self.error: BaseException | None = None
+        """What `stream_batch` raised."""
         self._fresh = threading.Event()
-        self._error: BaseException | None = None
         self._call = (ramole, list(requests), session or "", address, after)
         threading.Thread(target=self._run, name="reading", daemon=True).start()
 
@@ -62,8 +63,8 @@ class Reading:
                     self._fresh.wait(BEAT)
                     self._fresh.clear()
                     over = self.ended.is_set()
-                    if over and self._error is not None:
-                        raise self._error
+                    if over and self.error is not None:
+                        raise self.error
                     yield
                     self.ended.wait(pause())
         finally:
@@ -88,7 +89,7 @@ class Reading:
                     self.steps[index].append(item)
                 self._fresh.set()
         except BaseException as error:
-            self._error = error
+            self.error = error
         finally:
             after(self)
             self.ended.set()

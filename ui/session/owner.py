@@ -12,6 +12,7 @@ A hash or a secret can be invented, as many as one likes; so a visitor is also a
 """
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import gradio as gr
@@ -53,6 +54,12 @@ def owner_of(request: gr.Request | None) -> str | None:
     if not session:
         return None
     return _owner("browser", secret) if known else page_owner(session)
+
+
+def secret_owner(headers: Mapping[str, str]) -> str | None:
+    """Who calls without Gradio: the browser tab or client that sends this secret, or nobody."""
+    secret = headers.get(SECRET_HEADER) or ""
+    return _owner("browser", secret) if len(secret) >= SHORTEST_SECRET else None
 
 
 def page_owner(session: str) -> str | None:

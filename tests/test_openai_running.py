@@ -1,0 +1,108 @@
+"""How a call of the OpenAI door runs: for whom, how many at once, and when the server ends it."""
+
+import asyncio
+from types import SimpleNamespace
+
+import httpx
+import pytest
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+
+from ramole_core import Generation, Step
+from ramole_core.errors import Busy
+from tests.fake_ramole import FakeRamole
+from ui.openai import door
+from ui.openai.running import Places
+from ui.session.address import Addresses
+from ui.session.owner import owner_of
+
+SAID = {"model": "base", "messages": [{"role": "user", "content": "hi"}]}
+SECRET = {"x-ramole-session": "a long secret of mine"}
+
+
+def ask(ramole, *, count: int = 1, **said) -> list[httpx.Response]:
+    """What so many calls at once are told, from one address."""
+    routes = door.openai_routes(ramole, None)
+    app = Starlette(routes=routes, middleware=[Middleware(Addresses)])
+
+    async def all_at_once():
+        transport = httpx.ASGITransport(app, client=("203.0.113.9", 50000))
+        async with httpx.AsyncClient(transport=transport, base_url="http://here") as client:
+            body = {**SAID, **said}
+            address = "/v1/chat/completions"
+            calls = (client.post(address, json=body, headers=SECRET) for _ in range(count))
+            return await asyncio.gather(*calls)
+
+    return asyncio.run(all_at_once())
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_a_call_is_its_address_s_and_its_session_s(stream):
+    ramole = FakeRamole()
+    (told,) = ask(ramole, stream=stream)
+    tab = SimpleNamespace(headers=SECRET, session_hash="any")
+    assert told.status_code == 200 and ramole.addresses == ["203.0.113.9"]
+    assert ramole.sessions == [owner_of(tab)] and ramole.requests[0].owner == owner_of(tab)
+
+
+def test_more_than_may_be_on_their_way_are_told_to_come_again():
+    ramole = FakeRamole(pause=0.05)
+    ramole.settings = ramole.settings.model_copy(update={"max_batch": 1, "max_queue": 1})
+    codes = sorted(told.status_code for told in ask(ramole, count=4))
+    assert codes == [200, 200, 429, 429] and ramole.batches == 2
+
+
+def test_places_are_given_back():
+    places = Places(1)
+    for _ in range(3):
+        places.take()
+        with pytest.raises(Busy, match="1 requests are on their way"):
+            places.take()
+        places.give_back()
+
+
+class Ended(FakeRamole):
+    """Ends its one answer after a token, as a server does that was told to end."""
+
+    def stream_batch(self, requests, **how):
+        yield 0, Step(1, "half", None)
+        yield 0, Generation("half", [], [], None, "cancelled", 7, 1, 0.5, 0.25)
+
+
+class Broken(FakeRamole):
+    """Breaks in the middle."""
+
+    def stream_batch(self, requests, **how):
+        yield 0, Step(1, "half", None)
+        raise ZeroDivisionError("secret")
+
+
+@pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.parametrize(
+    ("system", "status", "sentence"),
+    [(Ended, 503, "was told to end"), (Broken, 500, "Something went wrong on the server")],
+)
+def test_half_an_answer_is_never_told_as_a_whole_one(system, status, sentence, stream):
+    (told,) = ask(system(), stream=stream)
+    assert sentence in told.text and "[DONE]" not in told.text and "secret" not in told.text
+    assert '"finish_reason": "' not in told.text and told.status_code in (status, 200)
+    assert told.status_code == status or stream
+
+
+def test_where_a_gpu_is_lent_to_gradio_s_calls_alone_it_is_said(monkeypatch):
+    monkeypatch.setattr(door, "ELSEWHERE", True)
+    (told,) = ask(FakeRamole())
+    assert (told.status_code, told.json()["error"]["code"]) == (503, "gpu_elsewhere")
+
+
+def test_a_model_that_could_not_be_loaded_says_why():
+    ramole = FakeRamole(loaded=False)
+    ramole.load_error = "There is no such base."
+    first, *_ = ask(ramole)
+    assert first.json()["error"]["code"] == "model_loading"
+    for _ in range(100):
+        (told,) = ask(ramole)
+        if told.json()["error"]["code"] == "model_not_loaded":
+            break
+    assert told.json()["error"]["message"] == "There is no such base."
+    assert told.status_code == 503

@@ -1,0 +1,64 @@
+"""Errors as OpenAI's clients read them: `{"error": {"message", "type", "param", "code"}}`."""
+
+import json
+import logging
+
+from starlette.responses import Response
+
+from ramole_core import Busy, RamoleError
+
+from ..parts.errors import UNEXPECTED
+
+log = logging.getLogger(__name__)
+SOON = 2
+"""Seconds after which to ask again where the server is busy; clients of OpenAI do it themselves."""
+TYPES = {401: "authentication_error", 429: "rate_limit_error", 500: "server_error"}
+TYPES[503] = TYPES[500]
+LONGEST = 200
+"""Characters of a parameter's name that a refusal repeats."""
+
+
+class Refused(Exception):
+    """A call that gets no answer; the message is one sentence."""
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        status: int = 400,
+        param: str | None = None,
+        code: str | None = None,
+        retry_after: int | None = None,
+    ):
+        super().__init__(message)
+        self.status, self.param, self.code = status, param, code
+        self.retry_after = retry_after
+        """Seconds."""
+
+    @property
+    def body(self) -> dict:
+        """In OpenAI's words."""
+        kind = TYPES.get(self.status, "invalid_request_error")
+        param = self.param and self.param[:LONGEST]
+        return {"error": {"message": str(self), "type": kind, "param": param, "code": self.code}}
+
+    @property
+    def response(self) -> Response:
+        """The same with its status."""
+        headers = {} if self.retry_after is None else {"Retry-After": str(self.retry_after)}
+        if self.status == 401:
+            headers["WWW-Authenticate"] = "Bearer"
+        text = json.dumps(self.body)  # in ASCII: what came may be no UTF-8
+        return Response(text, self.status, headers, media_type="application/json")
+
+
+def refused(error: Exception) -> Refused:
+    """What a caller is told of any error; those that nobody foresaw are logged."""
+    if isinstance(error, Refused):
+        return error
+    if isinstance(error, Busy):
+        return Refused(str(error), status=429, code="busy", retry_after=SOON)
+    if isinstance(error, RamoleError):
+        return Refused(str(error))
+    log.error("A call of the OpenAI door failed.", exc_info=error)
+    return Refused(UNEXPECTED, status=500)

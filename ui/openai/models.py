@@ -1,0 +1,75 @@
+"""Models by name: a method, or adapters of the pool, `adapter:NAME` joined by `+`."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+from ramole_core import RamoleError
+
+from .errors import Refused
+
+if TYPE_CHECKING:
+    from ramole_core import Ramole
+
+ADAPTER = "adapter:"
+"""So an adapter may have the name of a method."""
+ONE, SEVERAL = "selection", "ramole_plus"
+"""How named adapters are mixed where a call does not say."""
+
+
+@dataclass(frozen=True)
+class Model:
+    """What a name means."""
+
+    method: str
+    adapters: list[str] | None = None
+    """Exactly these; None: those that are found."""
+
+
+def read_model(name: str, ramole: "Ramole", owner: str | None) -> Model:
+    """The model of that name, of those that this owner sees; raises Refused."""
+    parts = name.split("+")
+    if not any(part.startswith(ADAPTER) for part in parts):
+        if name in (row.name for row in ramole.methods()):
+            return Model(name)
+        raise _unknown(f"There is no model {name[:80]!r}")
+    if not all(part.startswith(ADAPTER) for part in parts):
+        raise _unknown(f"The model {name[:80]!r} mixes adapters with something else")
+    names = [part.removeprefix(ADAPTER) for part in parts]
+    for one in names:
+        try:
+            ramole.pool.card(one, owner)
+        except RamoleError as error:
+            raise Refused(str(error), status=404, param="model", code="model_not_found") from None
+    return Model(ONE if len(names) == 1 else SEVERAL, names)
+
+
+def list_models(ramole: "Ramole", owner: str | None) -> list[dict]:
+    """Every method, then every adapter that this owner sees."""
+    cards = ramole.pool.cards(owner)
+    return [
+        *(model_object(row.name) for row in ramole.methods()),
+        *(model_object(ADAPTER + card.name, created=_seconds(card.added)) for card in cards),
+    ]
+
+
+def model_object(name: str, *, created: int = 0) -> dict:
+    """One line of the list."""
+    return {"id": name, "object": "model", "created": created, "owned_by": "ramole"}
+
+
+def _seconds(added: str) -> int:
+    try:
+        return int(datetime.fromisoformat(added).timestamp())
+    except ValueError:
+        return 0
+
+
+def _unknown(what: str) -> Refused:
+    return Refused(
+        f"{what}; name a method, or adapter:NAME, or several as adapter:A+adapter:B, as "
+        "/v1/models lists them.",
+        status=404,
+        param="model",
+        code="model_not_found",
+    )
