@@ -257,6 +257,14 @@ class Ramole:
         """Forget one of the owner's mixes."""
         self._mixes.remove(name, owner)
 
+    def mix_owners(self) -> set[str]:
+        """Whoever has mixes of their own."""
+        return self._mixes.owners()
+
+    def remove_mixes(self, owner: str) -> int:
+        """Forget all of the owner's own mixes; returns how many."""
+        return self._mixes.remove_all(owner)
+
     def start(self) -> None:
         """Step the batch in a thread of its own from now on: what a server does.
 

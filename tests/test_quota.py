@@ -48,10 +48,15 @@ class Place:
 
     def __init__(self, *, places: int = 1000, shared: bool = False, **limits):
         self.now = 1000.0
+        self.mixes: dict[str, int] = {}
+        """How many each owner kept."""
         self.pool = Cards(places=places)
         self.presence = Presence(lambda: self.now)
         ramole = SimpleNamespace(
-            pool=self.pool, settings=SimpleNamespace(max_upload_mb=1, shared_uploads=shared)
+            pool=self.pool,
+            settings=SimpleNamespace(max_upload_mb=1, shared_uploads=shared),
+            mix_owners=lambda: set(self.mixes),
+            remove_mixes=lambda owner: self.mixes.pop(owner, 0),
         )
         self.quota = Quota(ramole, presence=self.presence, **limits)
         self.count = 0
