@@ -180,6 +180,9 @@ class FakeRamole:
             first_token_seconds=0.125,
         )
 
+    def stop(self) -> None:
+        pass
+
     def close(self) -> None:
         self.pool.close()
 

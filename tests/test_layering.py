@@ -43,7 +43,7 @@ ROOMS = (
     ("parts",),
     ("charts", "model", "session"),
     ("ask", "compare", "inspect", "batch", "pool", "results", "learn"),  # no tab needs another
-    ("api", "header", "tabs"),
+    ("api", "header", "tabs", "door", "ending"),
     ("serve",),
     ("__init__",),
 )

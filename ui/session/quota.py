@@ -292,7 +292,7 @@ def quota_of(ramole: "Ramole") -> Quota:
 
 
 def forget(ramole: "Ramole", owner: str | None) -> int:
-    """Remove every upload and mix of a session that is over; returns how many. Shared uploads stay."""
+    """Remove all that a session that is over has; returns how many uploads. Shared ones stay."""
     return 0 if owner is None else quota_of(ramole).leave(owner)
 
 
