@@ -32,13 +32,20 @@ class HostNames:
 
     said: tuple[str, ...] = ()
     """In lower case; `*.example.org` stands for every name below it, `*` for all."""
+    here: str = ""
+    """What it listens on."""
     others: bool = False
     """Nothing was said, and the server listens beyond this machine."""
 
     def welcome(self, host: str) -> bool:
         """Whether a request for this Host is answered."""
         name = _name(host)
-        local = not name or name == "localhost" or name.endswith(".localhost") or _numeric(name)
+        local = (
+            name in ("", self.here)
+            or name == "localhost"
+            or name.endswith(".localhost")
+            or _numeric(name)
+        )
         return local or self.others or ANY in self.said or self.named(name)
 
     def named(self, name: str) -> bool:
@@ -58,7 +65,7 @@ def host_names(said: str | None, *, listening: str, hosted: bool) -> HostNames:
         )
     here = _name(listening)
     alone = here == "localhost" or (_numeric(here) and ip_address(here).is_loopback)
-    return HostNames((*names, here), others=not names and (hosted or not alone))
+    return HostNames(names, here, others=not names and (hosted or not alone))
 
 
 class Hosts:
