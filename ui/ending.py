@@ -4,6 +4,7 @@ An answer that runs ends as `cancelled` and reaches its reader with what it has;
 a connection after that is cut off.
 """
 
+import logging
 import time
 from typing import TYPE_CHECKING
 
@@ -24,6 +25,7 @@ def end(page: gr.Blocks, ramole: "Ramole") -> None:
     until = time.monotonic() + ANSWERS
     while any(page._queue.active_jobs) and time.monotonic() < until:
         time.sleep(0.02)
+    logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)  # to be cut off is no fault
     if page.server is not None:
         page.server.config.timeout_graceful_shutdown = CONNECTIONS
     page.close(verbose=False)
