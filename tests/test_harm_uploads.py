@@ -115,6 +115,19 @@ def test_more_at_once_than_an_address_may_have_is_told_so(cache):
         cache.cache.check("home", 5 * UNIT)
 
 
+def test_what_handlers_put_there_is_bounded_too_and_gives_way_to_uploads(cache):
+    mine = cache.send("home")
+    for n in range(12):
+        path = cache.folder / f"trace-{n}" / "bundle.zip"
+        path.parent.mkdir()
+        path.write_bytes(bytes(UNIT))
+        os.utime(path, (cache.now + n,) * 2)
+    cache.cache.tidy()
+    left = sorted(path.parent.name for path in cache.folder.rglob("bundle.zip"))
+    assert mine.exists() and cache.units() == 10
+    assert left == sorted(f"trace-{n}" for n in range(3, 12))
+
+
 def test_empty_folders_leave_the_cache_unless_they_are_new(tmp_path):
     for name, age in (("old", EMPTY_SECONDS + 9), ("new", 0)):
         (tmp_path / name).mkdir()

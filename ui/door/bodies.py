@@ -1,6 +1,6 @@
 """How long a request may be: uploads as the cache has room for them, all others by one limit."""
 
-from anyio.to_thread import run_sync
+from starlette.concurrency import run_in_threadpool
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ..session.address import HEADER, address_of
@@ -40,6 +40,7 @@ class Bodies:
 
         if length(scope) > self._most:
             raise self._too_long()
+        await run_in_threadpool(self._cache.tidy)  # handlers put files there too, to be fetched
         await limited(self._app, scope, receive, send, take)
 
     async def _upload(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -53,7 +54,7 @@ class Bodies:
             self._cache.coming(address, size)
             if got - looked >= BETWEEN:
                 looked = got
-                await run_sync(self._cache.check, address)
+                await run_in_threadpool(self._cache.check, address)
 
         async def heard(message: Message) -> None:
             nonlocal answer, status
@@ -63,7 +64,7 @@ class Bodies:
                 self._cache.arrived(address, answer)
             await send(message)
 
-        await run_sync(self._cache.check, address, max(length(scope), 1))
+        await run_in_threadpool(self._cache.check, address, max(length(scope), 1))
         try:
             await limited(self._app, scope, receive, heard, take)
         finally:

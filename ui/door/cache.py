@@ -21,6 +21,8 @@ GRACE = 60.0
 """Seconds that a file is left to whoever sent it."""
 SMALLEST = 2**16
 """Bytes that a file counts for at least: so the number of files is bounded too."""
+BETWEEN = 1.0
+"""Seconds between two looks for what is too much."""
 MIB = 2**20
 
 
@@ -52,6 +54,7 @@ class UploadCache:
         self._lock = Lock()
         self._whose: dict[Path, str] = {}
         self._coming: Counter[str] = Counter()
+        self._looked = 0.0
 
     def check(self, address: str, size: int = 0) -> None:
         """Make room for so many bytes more; raises Refused where there is none."""
@@ -81,6 +84,22 @@ class UploadCache:
                     503, "The server has no room for uploads now; try again later.", retry=GRACE
                 )
             for one in (*gone, *more):
+                with suppress(OSError):
+                    one.path.unlink()
+
+    def tidy(self) -> None:
+        """Delete the oldest files where they come to more than all may, those first that nobody
+        uploaded, such as downloads; looks at most once a second."""
+        with self._lock:
+            if self._clock() - self._looked < BETWEEN:
+                return
+            self._looked = self._clock()
+            held = self._held()
+            total = sum(one.bytes for one in held)
+            for one in sorted(held, key=lambda one: (one.address != "", one.since)):
+                if total <= self._all_bytes:
+                    return
+                total -= one.bytes
                 with suppress(OSError):
                     one.path.unlink()
 
