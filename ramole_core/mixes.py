@@ -3,7 +3,8 @@
     DATA_DIR/mixes/<owner's folder>/<name>.json
 
 A mix holds no tensors: it names adapters by name and content, and is refused where one of them was
-removed or changed. Those without an owner are everybody's.
+removed or changed. Those without an owner are everybody's. A file says whose it is too, since the
+folder's name does not, and an owner who leaves takes its mixes along.
 """
 
 import json
@@ -84,7 +85,7 @@ class Mixes:
                 raise RamoleError(f"{MOST} mixes are kept, the most there may be; remove some.")
             file.parent.mkdir(parents=True, exist_ok=True)
             part = file.with_suffix(".part")
-            part.write_text(json.dumps(asdict(mix), indent=1), encoding="utf-8")
+            part.write_text(json.dumps({**asdict(mix), "owner": owner}, indent=1), encoding="utf-8")
             os.replace(part, file)
         return mix
 
@@ -115,9 +116,33 @@ class Mixes:
                 known = near_names(name[:80], files) if files else "none was kept yet."
                 raise RamoleError(f"There is no mix {name[:80]!r} to remove; {known}")
             files[name].unlink()
-            for folder in (files[name].parent, self._folder):
-                if not any(folder.iterdir()):
-                    folder.rmdir()
+            self._prune(files[name].parent)
+
+    def owners(self) -> set[str]:
+        """Whoever has mixes of their own."""
+        files = self._folder.glob("*/*.json")
+        said = {file: _said(file).get("owner") for file in files}
+        return {
+            owner
+            for file, owner in said.items()
+            if isinstance(owner, str) and owner and self._file(file.stem, owner) == file
+        }
+
+    def remove_all(self, owner: str) -> int:
+        """Forget all of the owner's own; returns how many."""
+        with self._lock:
+            files = self._files(owner)
+            for file in files:
+                file.unlink(missing_ok=True)
+            if files:
+                self._prune(files[0].parent)
+        return len(files)
+
+    def _prune(self, folder: Path) -> None:
+        """Remove an owner's folder, and the one above it, if empty."""
+        for empty in (folder, self._folder):
+            if not any(empty.iterdir()):
+                empty.rmdir()
 
     def _file(self, name: str, owner: str | None) -> Path:
         return self._folder / owner_folder(owner) / f"{name}.json"
@@ -128,9 +153,8 @@ class Mixes:
 
 def _read(file: Path) -> Mix | None:
     """The mix in a file, None where it holds none."""
+    said = _said(file)
     try:
-        with file.open("rb") as opened:
-            said = json.loads(opened.read(LARGEST))
         mix = Mix(
             file.stem,
             str(said["method"]),
@@ -140,10 +164,20 @@ def _read(file: Path) -> Mix | None:
             float(said["loss"]),
         )
         find_row(mix.method)
-    except (OSError, ValueError, KeyError, TypeError, RecursionError, RamoleError):
+    except (ValueError, KeyError, TypeError, RamoleError):
         return None
     whole = 0 < len(mix.adapters) == len(mix.checksums) == len(mix.weights)
     return mix if whole and len(set(mix.adapters)) == len(mix.adapters) else None
+
+
+def _said(file: Path) -> dict:
+    """What a file says; nothing where it is no JSON object."""
+    try:
+        with file.open("rb") as opened:
+            said = json.loads(opened.read(LARGEST))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return said if isinstance(said, dict) else {}
 
 
 def _numbers(values: Sequence[object]) -> tuple[float, ...]:

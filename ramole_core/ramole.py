@@ -69,6 +69,7 @@ class Ramole:
         self._mixes = Mixes(s.data_dir)
         self._explaining = Explaining(self)
         self._loading = threading.RLock()
+        self._stopping = threading.Event()
         self._base: BaseModel | None = None
         self._engine: Engine | None = None
         self._thread: EngineThread | None = None
@@ -78,6 +79,14 @@ class Ramole:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def stop(self, *, seconds: float = 2.0) -> None:
+        """End every answer that runs or waits, and each that is asked for from now on, with the
+        finish reason `cancelled`; returns when none is left, or after so many seconds."""
+        self._stopping.set()
+        end = time.monotonic() + seconds
+        while self._engine and not self._engine.scheduler.idle and time.monotonic() < end:
+            time.sleep(0.02)
 
     def close(self) -> None:
         """Give the model, the index and the data folder back."""
@@ -229,7 +238,7 @@ class Ramole:
             asked,
             session=session,
             address=address,
-            cancelled=cancelled,
+            cancelled=lambda: self._stopping.is_set() or cancelled(),
             waiting=waiting,
             fitting=fitting,
         )
@@ -256,6 +265,14 @@ class Ramole:
     def remove_mix(self, name: str, owner: str | None = None) -> None:
         """Forget one of the owner's mixes."""
         self._mixes.remove(name, owner)
+
+    def mix_owners(self) -> set[str]:
+        """Whoever has mixes of their own."""
+        return self._mixes.owners()
+
+    def remove_mixes(self, owner: str) -> int:
+        """Forget all of the owner's own mixes; returns how many."""
+        return self._mixes.remove_all(owner)
 
     def start(self) -> None:
         """Step the batch in a thread of its own from now on: what a server does.

@@ -62,6 +62,10 @@ class Settings(BaseSettings):
     """`user:password` pairs, comma separated, that the page asks for."""
     trusted_proxies: str | None = None
     """Reverse proxies whose X-Forwarded-For counts: addresses or networks, comma separated."""
+    allowed_hosts: str | None = None
+    """Names that the server answers to, whose pages may call it too: comma separated,
+    `*.example.org` for all below, `*` for any; unset: any, but on 127.0.0.1 only localhost.
+    Addresses always do."""
     host: str | None = None
     """Address to listen on; unset: Gradio's own variable, then 127.0.0.1."""
     port: int = Field(7860, gt=0, lt=65536)

@@ -115,6 +115,12 @@ class FakeRamole:
     def keep_mix(self, name: str, answer: Generation, owner: str | None = None) -> Mix:
         return self._mixes.keep(name, answer, owner)
 
+    def mix_owners(self) -> set[str]:
+        return self._mixes.owners()
+
+    def remove_mixes(self, owner: str) -> int:
+        return self._mixes.remove_all(owner)
+
     def retrieve(self, text: str, k: int = 3, exclude=(), owner=None) -> list[Hit]:
         names = [name for name in self.pool.names if name not in exclude]
         return [Hit(name, round(0.9 - 0.2 * i, 1), None) for i, name in enumerate(names[:k])]

@@ -14,6 +14,7 @@ from safetensors.numpy import save_file
 
 from ramole_core import AdapterCard, Fitting, Generation, Hit, Request, Step, load_settings
 from ramole_core.methods import METHOD_LIST
+from ramole_core.mixes import Mixes
 from ramole_core.pool import Limits, Pool, write_manifest
 
 SHAPES = {
@@ -103,6 +104,7 @@ class FakeRamole:
             vectors=lambda texts: [_vector(text) for text in texts],
             card_vectors=lambda cards: [_vector(" ".join(card.texts)) for card in cards],
         )
+        self._mixes = Mixes(s.data_dir)
         self.loaded = False
         self._seconds = load_seconds
 
@@ -114,6 +116,12 @@ class FakeRamole:
             progress("reading the weights", 0.5)
         time.sleep(self._seconds)
         self.loaded = True
+
+    def mix_owners(self) -> set[str]:
+        return self._mixes.owners()
+
+    def remove_mixes(self, owner: str) -> int:
+        return self._mixes.remove_all(owner)
 
     def retrieve(self, text, k=3, exclude=(), owner=None) -> list[Hit]:
         cards = [card for card in self.pool.cards(owner) if card.name not in set(exclude)]
@@ -171,6 +179,9 @@ class FakeRamole:
             seconds=0.25,
             first_token_seconds=0.125,
         )
+
+    def stop(self) -> None:
+        pass
 
     def close(self) -> None:
         self.pool.close()

@@ -40,7 +40,8 @@ def running(
     said = {f"RAMOLE_{name.upper()}": str(value) for name, value in settings.items()}
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("RAMOLE_", "GRADIO_"))}
     quick = {"OMP_NUM_THREADS": "1", "GRADIO_HEARTBEAT_INTERVAL": "1"}  # a session's end is seen
-    environment = {**kept, **quick, "RAMOLE_PORT": str(port), **said}
+    cache = {"GRADIO_TEMP_DIR": str(root / "gradio")}  # which others' uploads do not fill
+    environment = {**kept, **quick, **cache, "RAMOLE_PORT": str(port), **said}
     began = time.monotonic()
     with log.open("wb") as output:
         process = subprocess.Popen(

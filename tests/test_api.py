@@ -337,6 +337,14 @@ def test_nothing_above_reached_the_log_as_a_traceback_of_ours(server):
     assert "A handler failed" not in server.log.read_text()
 
 
+def test_a_name_that_points_here_is_not_answered(server):
+    port = server.url.rpartition(":")[2]
+    told = httpx.get(server.url, headers={"host": f"rebound.example:{port}"}, timeout=30)
+    assert told.status_code == 403 and "'rebound.example'" in told.text
+    assert "RAMOLE_ALLOWED_HOSTS" in told.text and "squad" not in told.text
+    assert httpx.get(f"http://localhost:{port}/health", timeout=30).status_code == 200
+
+
 # Health, loading, passwords
 
 

@@ -22,7 +22,8 @@ LARGE = "document.documentElement.style.fontSize = '200%'"
 CUT = """() => [...document.querySelectorAll('button, label, h1, h2, h3, summary')]
   .filter((node) => node.getClientRects().length && getComputedStyle(node).overflow !== 'visible')
   .filter((node) => node.clientWidth > 2 && !node.closest('.sr, [role="tablist"]'))
-  .filter((node) => node.scrollWidth > node.clientWidth + 2 || node.scrollHeight > node.clientHeight + 4)
+  .filter((node) => node.scrollWidth > node.clientWidth + 2 ||
+    node.scrollHeight > node.clientHeight + 4)
   .map((node) => (node.id || node.className) + ': ' + node.textContent.trim().slice(0, 40))"""
 
 

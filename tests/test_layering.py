@@ -52,7 +52,7 @@ ROOMS = (
     ("parts",),
     ("charts", "model", "session"),
     ("ask", "compare", "inspect", "batch", "pool", "results", "learn"),  # no tab needs another
-    ("api", "header", "tabs"),
+    ("api", "header", "tabs", "door", "ending"),
     ("openai",),  # another way to ask what `api` takes
     ("serve",),
     ("__init__",),

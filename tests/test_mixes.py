@@ -100,3 +100,24 @@ def test_a_broken_file_is_no_mix(tmp_path, change):
     (file,) = tmp_path.rglob("*.json")
     file.write_text(json.dumps(change(json.loads(file.read_text()))))
     assert mixes.all(None) == []
+
+
+def test_an_owner_takes_its_mixes_along_and_leaves_nothing(tmp_path):
+    mixes = Mixes(tmp_path)
+    for name, owner in (("one", "ann"), ("two", "ann"), ("three", "ben"), ("all", None)):
+        mixes.keep(name, answer(), owner)
+    assert Mixes(tmp_path).owners() == {"ann", "ben"}
+    assert mixes.remove_all("ann") == 2 and mixes.remove_all("ann") == 0
+    assert mixes.owners() == {"ben"} and [mix.name for mix in mixes.all("ann")] == ["all"]
+    assert mixes.remove_all("ben") == 1
+    mixes.remove("all", None)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_file_that_says_another_owner_is_not_believed(tmp_path):
+    mixes = Mixes(tmp_path)
+    mixes.keep("one", answer(), "ann")
+    (file,) = (tmp_path / "mixes").glob("*/*.json")
+    for owner in ("ben", None, 7, ""):
+        file.write_text(json.dumps({**json.loads(file.read_text()), "owner": owner}))
+        assert mixes.owners() == set()

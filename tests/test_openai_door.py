@@ -213,3 +213,14 @@ def test_uploads_are_their_session_s_and_passwords_are_asked_for(tmp_path):
             with pytest.raises(NotFoundError, match="no adapter 'mine'"):
                 ask(client, model="adapter:mine")
         uploader.close()
+
+
+def test_wrong_keys_are_bounded_by_address(tmp_path):
+    with fake(tmp_path, auth="ann:secret") as server:
+        headers = {"Authorization": "Bearer ann:wrong"}
+        told = [httpx.get(f"{server.url}/v1/models", headers=headers) for _ in range(11)]
+        assert [one.status_code for one in told] == [401] * 10 + [429]
+        assert "Too many wrong passwords" in told[-1].json()["error"]["message"]
+        assert int(told[-1].headers["Retry-After"]) > 100
+        right = httpx.get(f"{server.url}/v1/models", headers={"Authorization": "Bearer ann:secret"})
+        assert right.status_code == 429, "whoever guesses does not learn that it was right"

@@ -130,3 +130,11 @@ def test_the_pages_name_every_endpoint_and_no_other():
     served = set(re.findall(r"\bsix\.(\w+)", source))
     assert len(served) >= 6
     assert served == set(re.findall(r"^\| `/(\w+)` \|", PAGES["docs/api.md"], re.MULTILINE))
+
+
+def test_every_promise_of_hosting_has_its_test():
+    _, _, table = PAGES["docs/hosting.md"].partition("## What is promised")
+    named = re.findall(r"`(test_\w+)`", table)
+    tests = "".join(file.read_text("utf-8") for file in (REPOSITORY / "tests").glob("test_*.py"))
+    assert len(named) >= 14
+    assert [name for name in named if f"def {name}(" not in tests] == []

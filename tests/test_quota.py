@@ -9,7 +9,7 @@ from hypothesis import given, settings, strategies as st
 from ramole_core import AdapterRefused, RamoleError
 from ui.session.owner import Visitor, owner_of, visitor_of
 from ui.session.presence import BEAT_SECONDS, GONE_SECONDS, IDLE_SECONDS, Presence
-from ui.session.quota import MIB, Quota
+from ui.session.quota import MIB, Quota, sweep
 
 EVIL, HOME, WORK = "203.0.113.9", "198.51.100.1", "198.51.100.2"
 
@@ -43,15 +43,26 @@ def card(name, owner, size, *, sample=False):
     return SimpleNamespace(key=f"{owner}/{name}", name=name, owner=owner, bytes=size, sample=sample)
 
 
+class System(SimpleNamespace):
+    """What a quota knows of a system."""
+
+    __hash__ = object.__hash__  # its quota is found by it
+
+
 class Place:
     """A quota with a clock that stands still until it is told."""
 
     def __init__(self, *, places: int = 1000, shared: bool = False, **limits):
         self.now = 1000.0
+        self.mixes: dict[str, int] = {}
+        """How many each owner kept."""
         self.pool = Cards(places=places)
         self.presence = Presence(lambda: self.now)
-        ramole = SimpleNamespace(
-            pool=self.pool, settings=SimpleNamespace(max_upload_mb=1, shared_uploads=shared)
+        self.ramole = ramole = System(
+            pool=self.pool,
+            settings=SimpleNamespace(max_upload_mb=1, shared_uploads=shared),
+            mix_owners=lambda: set(self.mixes),
+            remove_mixes=lambda owner: self.mixes.pop(owner, 0),
         )
         self.quota = Quota(ramole, presence=self.presence, **limits)
         self.count = 0
@@ -232,6 +243,39 @@ def test_a_session_that_vanished_is_cleaned_up_and_one_that_is_only_quiet_is_not
     place.now += GONE_SECONDS
     assert place.quota.tidy() == 2 and place.held() == {}
     assert place.presence._seen == {} and place.quota._addresses == {}
+
+
+def test_kept_mixes_go_with_their_session_and_no_other():
+    place = Place()
+    place.mixes = {"session-a": 2, "session-b": 1, "ann": 3}
+    for who in ("a", "b"):
+        place.presence.watch(f"session-{who}")
+    place.now += GONE_SECONDS - 1
+    place.presence.seen("session-b")
+    place.now += 2
+    place.quota.tidy()
+    assert place.mixes == {"session-b": 1, "ann": 3}
+    place.now += GONE_SECONDS - 3  # that it is watched was not forgotten
+    place.quota.tidy()
+    assert place.mixes == {"session-b": 1, "ann": 3}
+    place.quota.leave("session-b")
+    place.quota.leave("ann")
+    assert place.mixes == {"ann": 3}, "who is no session keeps what it kept"
+
+
+def test_mixes_go_with_their_session_also_where_uploads_are_shared():
+    place = Place(shared=True)
+    place.mixes = {"session-a": 1}
+    place.quota.leave("session-a")
+    assert place.mixes == {}
+
+
+def test_mixes_that_an_earlier_process_left_go_at_the_next_start():
+    place = Place()
+    place.mixes = {"session-old": 1, "ann": 1}
+    ramole = place.ramole
+    sweep(ramole)
+    assert place.mixes == {"ann": 1}
 
 
 def test_what_came_after_its_session_was_over_is_cleaned_up_too():

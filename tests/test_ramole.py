@@ -1,6 +1,7 @@
 """The front door on real parts: real pool and Chroma on disk, the real encoder, a tiny base."""
 
 import json
+import threading
 from dataclasses import replace
 
 import numpy as np
@@ -353,6 +354,19 @@ def test_leaving_a_stream_early_blocks_nobody(ramole):
     next(stream)
     stream.close()
     assert ramole.generate([Request("rain", **ASK)])[0].new_tokens == 5
+
+
+def test_answers_that_run_end_as_cancelled_once_it_is_to_stop_and_none_begins(ramole, monkeypatch):
+    monkeypatch.setattr(ramole, "_stopping", threading.Event())
+    request = Request("hello", method="base", max_new_tokens=40, ignore_eos=True)
+    stream, answers = ramole.stream_batch([request, request]), []
+    next(stream)
+    ramole.stop(seconds=0.0)
+    answers = [item for _, item in stream if isinstance(item, Generation)]
+    assert [answer.finish_reason for answer in answers] == ["cancelled"] * 2
+    assert all(answer.new_tokens < 40 for answer in answers) and ramole.engine.scheduler.idle
+    (late,) = ramole.generate([request])
+    assert late.finish_reason == "cancelled" and late.new_tokens == 0
 
 
 def test_adding_and_removing_while_a_request_runs_does_not_touch_it(ramole, tmp_path):

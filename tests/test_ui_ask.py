@@ -63,6 +63,8 @@ from ui.charts.tokens import (
 from ui.parts.downloads import sweep
 from ui.parts.notice import notice_html
 from ui.parts.prompts import LIVE
+from ui.session import leaving
+from ui.session.owner import owner_of
 
 
 def tokens_of(view: dict) -> list[dict]:
@@ -561,6 +563,24 @@ def test_weights_that_were_found_are_kept_by_name_and_asked_with_in_place_of_exa
     plain, _, _ = ask(Request("boats?"))
     with pytest.raises(gr.Error, match="no weights that were found"):
         handlers.on_keep(visitor, plain, "others")
+
+
+@pytest.mark.parametrize("secret", ["", "a secret of this tab alone"])
+def test_kept_weights_go_with_the_page_that_kept_them(monkeypatch, secret):
+    monkeypatch.setattr(leaving, "GRACE_SECONDS", 0.05)
+    ramole = FakeRamole()
+    headers = {"x-ramole-session": secret} if secret else {}
+    handlers, visitor = asking(ramole), SimpleNamespace(session_hash="s1", headers=headers)
+    other = SimpleNamespace(session_hash="s2", headers={})
+    run, _, _ = ask(Request("boats?", method="lorahub", examples=[("say", "red")]))
+    for one in (visitor, other):
+        handlers.on_keep(one, run, "boats")
+    assert len(ramole.mix_owners()) == 2
+    leaving.leave(ramole, visitor)
+    end = time.monotonic() + 10
+    while len(ramole.mix_owners()) > 1 and time.monotonic() < end:
+        time.sleep(0.02)
+    assert ramole.mix_owners() == {owner_of(other)}
     form = Form(prompt="boats?", method="lorahub", examples="say => red", mix="boats")
     request = handlers.form([getattr(form, name) for name in FIELDS]).request("me")
     assert (request.mix, request.examples) == ("boats", ())

@@ -13,16 +13,17 @@ from typing import TYPE_CHECKING
 import gradio as gr
 from gradio import processing_utils, themes
 from gradio.utils import get_upload_folder
-from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
 from ramole_core import RamoleError, __version__
 
+from .door.doors import doors
+from .door.logins import Tries
+from .ending import end
 from .model.loading import loading_of
 from .openai.door import openai_routes
-from .session.address import Addresses, networks
 from .session.quota import quota_of, sweep
 
 if TYPE_CHECKING:
@@ -32,6 +33,8 @@ log = logging.getLogger(__name__)
 HOUR = 3600
 TIDY_SECONDS = 300
 """Between two looks for files and uploads that nobody needs any more."""
+EMPTY_SECONDS = 60
+"""A folder that is younger may be about to get its file."""
 SPARE_THREADS = 32
 """For whatever is not an answer on its way: clicks, uploads, files."""
 QUEUE_SLEEP = 0.01
@@ -51,22 +54,25 @@ def serve(page: gr.Blocks, ramole: "Ramole") -> None:
             drop_old(Path(get_upload_folder()), HOUR)
             drop_gone(ramole)
     except KeyboardInterrupt:
-        page.close(verbose=False)
+        for sign in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(sign, signal.SIG_DFL)  # who asks twice wants it now
+        end(page, ramole)
 
 
 def launch(page: gr.Blocks, ramole: "Ramole") -> str:
     """Listen and return at once; the address is returned. Raises RamoleError for a taken port, or
-    proxies or passwords that are none."""
+    hosts, proxies or passwords that are none."""
     settings = ramole.settings
-    trusted, hosted = networks(settings.trusted_proxies or ""), "SPACE_ID" in os.environ
-    addresses = Middleware(Addresses, trusted=trusted, hosted=hosted)
+    auth = passwords(settings.auth)
+    cache = Path(get_upload_folder())
+    tries = Tries() if auth else None
+    middleware = doors(ramole, cache=cache, tries=tries)
     os.environ.setdefault("FORWARDED_ALLOW_IPS", "")  # or uvicorn believes whoever is on this host
     refuse_links()
     page.delete_cache = (HOUR, HOUR)
     os.environ.setdefault("GRADIO_ANALYTICS_CACHE_FREQUENCY", NEVER)
     page.queue(max_size=settings.max_queue)
     page._queue.sleep_when_free = QUEUE_SLEEP
-    auth = passwords(settings.auth)
     if auth:
         log.warning("RAMOLE_AUTH is set, so MCP is off: it could not ask for a password.")
     try:
@@ -77,8 +83,8 @@ def launch(page: gr.Blocks, ramole: "Ramole") -> str:
             max_file_size=settings.max_upload_mb * 2**20,
             mcp_server=find_spec("mcp") is not None and not auth,
             app_kwargs={
-                "routes": [Route("/health", _health(ramole)), *openai_routes(ramole, auth)],
-                "middleware": [addresses],
+                "routes": [Route("/health", _health(ramole)), *openai_routes(ramole, auth, tries)],
+                "middleware": middleware,
             },
             css_paths=styles(),
             head=tab_secret(),
@@ -100,12 +106,16 @@ def launch(page: gr.Blocks, ramole: "Ramole") -> str:
 
 
 def drop_old(cache: Path, age: float) -> None:
-    """Delete the files of Gradio's cache that are older than `age` seconds: uploads that no handler
-    took, and zips that were fetched."""
-    for path in cache.rglob("*"):
+    """Delete the files of Gradio's cache that are older than `age` seconds, uploads that no handler
+    took and zips that were fetched, and folders that are empty, but for the newest."""
+    now = time.time()
+    for path in sorted(cache.rglob("*"), reverse=True):
         with suppress(OSError):
-            if path.is_file() and time.time() - path.stat().st_mtime > age:
+            status = path.lstat()
+            if not path.is_dir() and now - status.st_mtime > age:
                 path.unlink()
+            elif path.is_dir() and now - status.st_mtime > EMPTY_SECONDS:
+                path.rmdir()
 
 
 def drop_gone(ramole: "Ramole") -> None:

@@ -4,6 +4,7 @@ A token is the likeliest one, or drawn from the top-p nucleus with the request's
 past a stop string is ever given out.
 """
 
+import sys
 from collections.abc import Sequence
 
 import torch
@@ -14,6 +15,8 @@ from transformers import PreTrainedTokenizerBase
 from ramole_core.request import Request
 
 BROKEN = "\ufffd"  # what a tokenizer gives for half a character
+COLDEST = sys.float_info.min
+"""A temperature below, a subnormal number, is greedy: some processors take it for 0."""
 
 
 def make_generator(request: Request) -> torch.Generator:
@@ -30,9 +33,10 @@ def choose_token(
     logits: Float[Tensor, "v"], request: Request, *, generator: torch.Generator
 ) -> int:
     """The next token id; temperature 0 is the argmax, else a draw from the top-p nucleus."""
-    if request.temperature == 0:
+    if request.temperature < COLDEST:
         return int(logits.argmax())
-    probabilities = (logits.to("cpu", torch.float64) / request.temperature).softmax(-1)
+    wide = logits.to("cpu", torch.float64)
+    probabilities = ((wide - wide.max()) / request.temperature).softmax(-1)  # or inf - inf
     ordered, ids = probabilities.sort(descending=True, stable=True)
     before = ordered.cumsum(-1) - ordered
     kept = ordered * (before < request.top_p)  # the first token is always kept
@@ -43,7 +47,7 @@ def choose_token(
 
 def skip_draws(generator: torch.Generator, request: Request, count: int) -> None:
     """As though `count` tokens had been drawn."""
-    if request.temperature != 0:
+    if request.temperature >= COLDEST:
         for _ in range(count):
             torch.rand((), generator=generator, dtype=torch.float64)
 

@@ -3,8 +3,9 @@
 import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
-from ramole_core.errors import AdapterRefused
+from ramole_core.errors import AdapterRefused, RamoleError
 
 _FULL = ("is full", "free some space, by removing adapters for instance, and try again")
 _CLOSED = ("cannot be used", "let the program read and write there, or set RAMOLE_DATA_DIR")
@@ -32,4 +33,16 @@ def disk_told(done: str) -> Iterator[None]:
         raise AdapterRefused(
             f"The pool's disk {state} ({error.strerror}), so the adapter was not {done} and all is "
             f"as it was; {advice}."
+        ) from error
+
+
+@contextmanager
+def folder_told(folder: Path) -> Iterator[None]:
+    """Raises RamoleError for a data folder that cannot be made or read in the body."""
+    try:
+        yield
+    except OSError as error:
+        raise RamoleError(
+            f"The data folder {folder} cannot be used ({error.strerror or error}); set "
+            "RAMOLE_DATA_DIR to a folder that the program may write to."
         ) from error

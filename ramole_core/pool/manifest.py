@@ -115,30 +115,31 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def read_manifest(folder: Path) -> dict[str, object]:
+def read_manifest(folder: Path, *, sample: bool = False) -> dict[str, object]:
     """The manifest's object; raises AdapterRefused."""
     try:
         manifest = json.loads((folder / MANIFEST).read_bytes())
     except (OSError, ValueError, RecursionError) as error:
-        raise _damaged(folder, f"{MANIFEST} cannot be read ({type(error).__name__})") from None
+        what = f"{MANIFEST} cannot be read ({type(error).__name__})"
+        raise _damaged(folder, what, sample=sample) from None
     if not isinstance(manifest, dict) or manifest.get("schema") != SCHEMA:
-        raise _damaged(folder, f"{MANIFEST} is not of schema {SCHEMA}")
+        raise _damaged(folder, f"{MANIFEST} is not of schema {SCHEMA}", sample=sample)
     return manifest
 
 
 def read_card(folder: Path, *, sample: bool = False) -> AdapterCard:
     """The card of a folder of the pool. Sizes of all files and the hash of the examples are
     compared with the manifest; raises AdapterRefused if the folder is damaged."""
-    manifest = read_manifest(folder)
+    manifest = read_manifest(folder, sample=sample)
     try:
-        examples = _check_files(folder, manifest["files"])
+        examples = _check_files(folder, manifest["files"], sample=sample)
         return _card(folder, manifest, examples, sample=sample)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         reason = f"{MANIFEST} is not as it was written ({type(error).__name__}: {error})"
-        raise _damaged(folder, reason) from None
+        raise _damaged(folder, reason, sample=sample) from None
 
 
-def _check_files(folder: Path, files) -> list[str]:
+def _check_files(folder: Path, files, *, sample: bool) -> list[str]:
     """Raises AdapterRefused if a file is gone or has another size; returns the examples."""
     for name in (WEIGHTS, CONFIG):
         files[name]["sha256"]
@@ -146,14 +147,15 @@ def _check_files(folder: Path, files) -> list[str]:
         try:
             size = os.stat(os.path.join(folder, name)).st_size
         except OSError:
-            raise _damaged(folder, f"{name} is missing") from None
+            raise _damaged(folder, f"{name} is missing", sample=sample) from None
         if size != word["bytes"]:
-            raise _damaged(folder, f"{name} has {size} bytes instead of {word['bytes']}")
+            what = f"{name} has {size} bytes instead of {word['bytes']}"
+            raise _damaged(folder, what, sample=sample)
     if EXAMPLES not in files:
         return []
     text = (folder / EXAMPLES).read_bytes()
     if hashlib.sha256(text).hexdigest() != files[EXAMPLES]["sha256"]:
-        raise _damaged(folder, f"{EXAMPLES} was changed")
+        raise _damaged(folder, f"{EXAMPLES} was changed", sample=sample)
     return parse_examples(text)[0]
 
 
@@ -204,8 +206,18 @@ def _place(path: str) -> tuple[str, int | None]:
     return sys.intern(parts[-1]), layer
 
 
-def _damaged(folder: Path, what: str) -> AdapterRefused:
-    return AdapterRefused(
-        f"The adapter folder {folder} is damaged and left out: {what}; remove the adapter and add "
-        "it again."
-    )
+def mending(folder: Path, *, sample: bool) -> str:
+    """What to do about files that are not as they were; those of a sample came with RAMoLE, and no
+    command removes them."""
+    if sample:
+        return (
+            "it is of the sample pool, so put its files back as they came, by "
+            f"`git checkout -- {folder.name}` in {folder.parent} or from a new copy of RAMoLE, and "
+            "start again."
+        )
+    return "remove the adapter and add it again."
+
+
+def _damaged(folder: Path, what: str, *, sample: bool) -> AdapterRefused:
+    advice = mending(folder, sample=sample)
+    return AdapterRefused(f"The adapter folder {folder} is damaged and left out: {what}; {advice}")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 from ramole_core.errors import AdapterRefused, RamoleError
 from ramole_core.pool.aside import Aside
 from ramole_core.pool.card import AdapterCard, Limits
-from ramole_core.pool.disk import disk_told
+from ramole_core.pool.disk import disk_told, folder_told
 from ramole_core.pool.inspection import fingerprint, inspect_folder, read_pairs
 from ramole_core.pool.intake import stage_source
 from ramole_core.pool.lock import WriterLock
@@ -52,7 +52,8 @@ class Pool:
 
         `shapes` gives (i, o) of the base's linear layers by module path; it is called only when an
         adapter is added or its tensors are read. `read_only`: no lock is taken and nothing can be
-        changed. Raises Busy when another process writes to `data_dir`.
+        changed. Raises Busy when another process writes to `data_dir`, RamoleError when that is no
+        folder that can be used.
         """
         self.limits = limits or Limits()
         self.shared_uploads = shared_uploads
@@ -63,12 +64,13 @@ class Pool:
         self._change = threading.RLock()
         self._store = Store(data_dir)
         self._writer: WriterLock | None = None
-        if not read_only:
-            data_dir.mkdir(parents=True, exist_ok=True)
-            self._writer = WriterLock(data_dir)
-            self.problems += self._store.sweep()
         self._samples, problems = read_samples(adapters_dir)
-        self._uploads, more = read_uploads(self._store)
+        with folder_told(data_dir):
+            if not read_only:
+                data_dir.mkdir(parents=True, exist_ok=True)
+                self._writer = WriterLock(data_dir)
+                self.problems += self._store.sweep()
+            self._uploads, more = read_uploads(self._store)
         self.problems += problems + more
 
     def close(self) -> None:
@@ -249,7 +251,8 @@ class Pool:
         return unfit
 
     def _publish(self, stage: Path, card: AdapterCard) -> AdapterCard:
-        taken = (name for owner, name in (*self._uploads, *self._samples))
+        seen = (None, card.owner)  # names of others' uploads must not show through the numbers
+        taken = (name for owner, name in (*self._uploads, *self._samples) if owner in seen)
         other = free_name(card.name, taken)
         self._check_free(
             card, f"give this one another name, {other!r} for instance, or remove that one first"

@@ -102,7 +102,15 @@ def _copy(files: dict[str, Path], into: Path, *, limits: Limits) -> list[str]:
 
 
 def _copy_file(path: Path, target: Path, *, left: int, limits: Limits) -> int:
-    if not stat.S_ISREG(path.stat().st_mode):
+    try:
+        plain = stat.S_ISREG(path.stat().st_mode)
+        file = open(path, "rb") if plain else None
+    except OSError as error:
+        what = "a link that leads nowhere" if path.is_symlink() else "no file that can be read"
+        raise AdapterRefused(
+            f"{path.name} is {what} ({error.strerror}); give the file itself."
+        ) from None
+    if file is None:
         raise AdapterRefused(f"{path.name} is not a plain file; give the file itself.")
-    with open(path, "rb") as file:
+    with file:
         return copy_stream(file.read, target, left=left, limits=limits)

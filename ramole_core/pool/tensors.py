@@ -11,7 +11,7 @@ from ramole_core.pool.card import AdapterCard
 from ramole_core.pool.config import CONFIG
 from ramole_core.pool.header import Entry
 from ramole_core.pool.inspection import WEIGHTS, Shapes, read_pairs
-from ramole_core.pool.manifest import file_sha256, read_manifest
+from ramole_core.pool.manifest import file_sha256, mending, read_manifest
 from ramole_core.shapes import LoraA, LoraB
 
 _DTYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
@@ -51,19 +51,19 @@ def fold(B: LoraB, scale: float) -> LoraB:
 
 
 def _read_checked(card: AdapterCard) -> bytes:
+    advice = mending(card.folder, sample=card.sample)
     try:
         data = (card.folder / WEIGHTS).read_bytes()
         config = file_sha256(card.folder / CONFIG)
     except OSError as error:
         raise RamoleError(
-            f"The files of adapter {card.name!r} cannot be read ({error.strerror}); add it again."
+            f"The files of adapter {card.name!r} cannot be read ({error.strerror}); {advice}"
         ) from None
-    files = read_manifest(card.folder)["files"]
+    files = read_manifest(card.folder, sample=card.sample)["files"]
     expected = files[CONFIG]["sha256"] if isinstance(files, dict) else None
     if hashlib.sha256(data).hexdigest() != card.sha256 or config != expected:
         raise RamoleError(
-            f"The files of adapter {card.name!r} were changed on disk since it was added; remove "
-            "it and add it again."
+            f"The files of adapter {card.name!r} were changed on disk since it was added; {advice}"
         )
     return data
 

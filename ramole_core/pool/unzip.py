@@ -92,6 +92,10 @@ def _check_members(members: list[zipfile.ZipInfo], limits: Limits) -> None:
             raise AdapterRefused(
                 f"The zip holds {shown}, a link or device; pack the files themselves."
             )
+        if not path.parts:
+            raise AdapterRefused(
+                "The zip holds a file without a name; pack the adapter's folder again."
+            )
         if path.is_absolute() or "\\" in name or ":" in name or "\0" in name:
             raise AdapterRefused(
                 f"The zip holds the absolute or odd path {shown}; pack the adapter's folder."

@@ -157,7 +157,7 @@ class AdapterIndex:
     def close(self) -> None:
         """Give files and sockets back; a later call opens them again."""
         with self._lock:
-            self._store.close()
+            self._store.close(sound=True)
             self._mirror = None
 
     @contextmanager

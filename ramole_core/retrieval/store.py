@@ -3,6 +3,7 @@
 The embedded Chroma keeps its graph in memory and does not notice when another client, in this
 process or another, writes to the same folder. So the embedded store watches SQLite's
 `data_version`, which any other connection's commit changes, and opens Chroma anew when it moved.
+A folder that nobody closed, or somebody changed, is examined before it is opened (`soundness.py`).
 """
 
 import shutil
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Protocol, cast
 from urllib.parse import urlsplit
 
 from ramole_core.errors import RamoleError
+from ramole_core.retrieval.soundness import complaint, is_marked, mark, unmark
 
 if TYPE_CHECKING:
     from chromadb import Collection
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
     from chromadb.config import Settings
 
 COLLECTION = "adapters"
+DATABASE = "chroma.sqlite3"
 
 _DEAD: set[str] = set()  # path spellings whose start failed: Chroma never tries these again
 
@@ -48,8 +51,9 @@ class Store(Protocol):
         """Delete every vector, and whatever is broken."""
         ...
 
-    def close(self) -> None:
-        """Give files and sockets back; a later call opens them again."""
+    def close(self, *, sound: bool = False) -> None:
+        """Give files and sockets back; a later call opens them again. `sound`: nothing was wrong
+        with what was read and written."""
         ...
 
 
@@ -58,10 +62,12 @@ class EmbeddedChroma:
 
     watched = True
 
-    def __init__(self, folder: Path):
+    def __init__(self, folder: Path, *, examined: bool = False):
+        """`examined`: the folder is known to be sound, or nobody is harmed where it is not."""
         self.where = str(folder)
         self._folder = folder
-        self._file = folder / "chroma.sqlite3"
+        self._file = folder / DATABASE
+        self._examined = examined
         self._client: Client | None = None
         self._collection: Collection | None = None
         self._watch: sqlite3.Connection | None = None
@@ -91,17 +97,22 @@ class EmbeddedChroma:
                 "delete this folder yourself."
             ) from error
 
-    def close(self) -> None:
+    def close(self, *, sound: bool = False) -> None:
+        opened = self._collection is not None
         if self._watch is not None:
             self._watch.close()
         if self._client is not None:
             self._client.close()
         self._client = self._collection = self._watch = None
+        if opened and sound:
+            mark(self._folder)
+            self._examined = False
 
     def _open(self) -> "Collection":
         import chromadb
 
         self._folder.mkdir(parents=True, exist_ok=True)
+        self._examine()
         # Chroma shares one system among the clients of one path, and keeps it even when its start
         # failed. A spelling of our own makes close() close, and a rebuilt folder open again.
         spelling = f"{self._folder}/."
@@ -119,6 +130,16 @@ class EmbeddedChroma:
         )
         self._seen = self._version()
         return self._collection
+
+    def _examine(self) -> None:
+        """Raises IndexBroken for a folder that would harm this process."""
+        known = self._examined or not self._file.exists() or is_marked(self._folder)
+        if not known and (wrong := complaint(self._folder)):
+            raise IndexBroken(
+                f"The index in {self._folder} is broken ({wrong}); it is rebuilt from the pool."
+            )
+        self._examined = True
+        unmark(self._folder)
 
     def _version(self) -> tuple[int, int]:
         assert self._watch is not None
@@ -184,7 +205,7 @@ class ChromaServer:
             pass
         self._collection = None
 
-    def close(self) -> None:
+    def close(self, *, sound: bool = False) -> None:
         if self._client is not None:
             hang_up(self._client)
         self._client = self._collection = None

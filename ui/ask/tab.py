@@ -181,6 +181,8 @@ class Handlers:
             raise gr.Error("There is no answer yet; ask something first.", print_exception=False)
         with one_sentence(), self.call(request) as visitor:
             kept = self.ramole.keep_mix(name or "", run.answer, visitor.owner)
+            if visitor.owner is not None:  # the mix goes with its session
+                quota_of(self.ramole).presence.watch(visitor.owner)
             mixes = self.mixes(visitor.owner)
         return {pairs.mix: gr.Dropdown(choices=mixes, value=kept.name), pairs.name: ""}
 

@@ -7,6 +7,7 @@ from starlette.responses import Response
 
 from ramole_core import Busy, RamoleError
 
+from ..door import refusal
 from ..parts.errors import UNEXPECTED
 
 log = logging.getLogger(__name__)
@@ -56,6 +57,8 @@ def refused(error: Exception) -> Refused:
     """What a caller is told of any error; those that nobody foresaw are logged."""
     if isinstance(error, Refused):
         return error
+    if isinstance(error, refusal.Refused):
+        return Refused(str(error), status=error.status, retry_after=max(1, round(error.retry)))
     if isinstance(error, Busy):
         return Refused(str(error), status=429, code="busy", retry_after=SOON)
     if isinstance(error, RamoleError):

@@ -1,16 +1,23 @@
 """A table as csv that a spreadsheet shows and does not run."""
 
 import csv
+import unicodedata
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-FORMULA = ("=", "+", "-", "@", "\t", "\r")
-"""With one of these a cell would be taken for a formula."""
+FORMULA = "=+-@＝＋－＠"
+"""With one of these a cell would be taken for a formula, wide forms included."""
+UNSEEN = ("C", "Z")
+"""Categories of characters that a spreadsheet passes over first: blanks and control characters."""
 
 
 def inert_cell(value: object) -> object:
     """The value; text that a spreadsheet would take for a formula has a quote before it."""
-    return f"'{value}" if isinstance(value, str) and value.startswith(FORMULA) else value
+    if not isinstance(value, str):
+        return value
+    seen = (letter for letter in value if not unicodedata.category(letter).startswith(UNSEEN))
+    formula = value.startswith(("\t", "\r")) or next(seen, " ") in FORMULA
+    return f"'{value}" if formula else value
 
 
 def write_csv(path: Path, headers: Sequence[str], rows: Iterable[Sequence[object]]) -> Path:

@@ -15,7 +15,7 @@ import hashlib
 import hmac
 import logging
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -48,9 +48,8 @@ class Addresses:
 
     def _written(self, scope: Scope) -> list[tuple[bytes, bytes]]:
         name = HEADER.encode()
-        known = [value for key, value in scope["headers"] if key == name]
-        if len(known) == 1 and _read(known[0].decode("latin1")) is not None:
-            return list(scope["headers"])  # our own call for an MCP client
+        if is_own(scope["headers"]):
+            return list(scope["headers"])
         said = [value.decode("latin1") for key, value in scope["headers"] if key == FORWARDED]
         peer = (scope.get("client") or ("",))[0]
         address = source(peer, said, trusted=self._trusted, hosted=self._hosted)
@@ -72,6 +71,18 @@ class Addresses:
 def address_of(headers: Mapping[str, str]) -> str:
     """The address that `Addresses` wrote into these headers; '' where it is unknown."""
     return _read(headers.get(HEADER) or "") or ""
+
+
+def is_own(headers: Iterable[tuple[bytes, bytes]]) -> bool:
+    """Whether this is a call of our own, for an MCP client."""
+    known = [value for key, value in headers if key == HEADER.encode()]
+    return len(known) == 1 and _read(known[0].decode("latin1")) is not None
+
+
+def is_named(peer: str, trusted: Sequence[Network]) -> bool:
+    """Whether this peer is a proxy that the operator named."""
+    host = _host(peer)
+    return host is not None and _within(host, trusted)
 
 
 def source(

@@ -14,6 +14,7 @@ from weakref import WeakKeyDictionary
 
 from ramole_core import AdapterRefused, RamoleError
 
+from .mixes import SessionMixes
 from .owner import PREFIX
 from .presence import GONE_SECONDS, IDLE_SECONDS, Presence
 from .removed import Removed
@@ -44,6 +45,8 @@ class Quota:
         presence: Presence | None = None,
     ):
         self.pool = ramole.pool
+        self.mixes = SessionMixes(ramole)
+        """What sessions kept beside their uploads."""
         self.shared = ramole.settings.shared_uploads
         self.presence = presence or Presence()
         """Who is there; every call of a session tells it."""
@@ -141,8 +144,10 @@ class Quota:
         return card
 
     def leave(self, owner: str) -> int:
-        """Remove every upload of a session that is over; returns how many. Shared ones stay."""
+        """Remove every upload and mix of a session that is over; returns how many uploads. Shared
+        ones stay."""
         self.removed.drop_all(owner)
+        self.mixes.drop(owner)
         if self.shared:
             return 0
         with self._lock:
@@ -157,9 +162,11 @@ class Quota:
         sessions without uploads; returns how many uploads went."""
         with self._lock:
             uses = [(use.owner, use.silent) for use in self._uses()]
-            over = [owner for owner, since in uses if owner and (since or 0) >= silent]
+            over = {owner for owner, since in uses if owner and (since or 0) >= silent}
+            mixers = self.mixes.owners()
+            over |= {owner for owner in mixers if self.presence.silent(owner) >= silent}
             count = sum(self.leave(owner) for owner in over)
-            there = {use.owner for use in self._uses() if use.owner}
+            there = {use.owner for use in self._uses() if use.owner} | (mixers - over)
             self._addresses = {o: a for o, a in self._addresses.items() if o in there}
             self.presence.keep_only(there)
         return count
@@ -285,11 +292,12 @@ def quota_of(ramole: "Ramole") -> Quota:
 
 
 def forget(ramole: "Ramole", owner: str | None) -> int:
-    """Remove every upload of a session that is over; returns how many. Shared uploads stay."""
+    """Remove all that a session that is over has; returns how many uploads. Shared ones stay."""
     return 0 if owner is None else quota_of(ramole).leave(owner)
 
 
 def sweep(ramole: "Ramole") -> int:
     """Remove what sessions of an earlier process left behind; returns how many."""
     owners = {c.owner for c in ramole.pool.all_cards() if (c.owner or "").startswith(PREFIX)}
+    owners |= quota_of(ramole).mixes.owners()
     return sum(forget(ramole, owner) for owner in owners)

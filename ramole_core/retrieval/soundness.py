@@ -1,0 +1,73 @@
+"""Whether an index on disk can be opened without harm: Chroma ends the process at some damage.
+
+A damaged graph is read past its end, and nobody in this process can catch that. So a folder is
+marked with the digest of its files when it is closed, and the mark goes when it is opened. Whatever
+bears no mark, or another one, was left by a kill or changed by somebody: another process looks at
+it first, and an index at which that one dies is broken.
+"""
+
+import hashlib
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+MARK = "sound.sha256"
+"""The digest's file, in the folder itself."""
+REPOSITORY = Path(__file__).resolve().parents[2]
+SECONDS = 300
+"""The most that an examination may take."""
+
+
+def mark(folder: Path) -> None:
+    """Say that these files are as Chroma left them; without a word where the disk is full."""
+    try:
+        (folder / MARK).write_text(_digest(folder), encoding="ascii")
+    except OSError:
+        unmark(folder)
+
+
+def unmark(folder: Path) -> None:
+    """Whoever opens the folder answers for it from now on."""
+    try:
+        (folder / MARK).unlink(missing_ok=True)
+    except OSError:
+        pass
+
+
+def is_marked(folder: Path) -> bool:
+    """Whether these are the files that were closed."""
+    try:
+        return (folder / MARK).read_text("ascii", "replace") == _digest(folder)
+    except OSError:
+        return False
+
+
+def complaint(folder: Path) -> str:
+    """What another process finds broken in the index; '' for a sound one."""
+    path = os.pathsep.join([str(REPOSITORY), *filter(None, sys.path)])
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", "ramole_core.retrieval.examination", str(folder)],
+            env={**os.environ, "PYTHONPATH": path},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=SECONDS,
+        )
+    except subprocess.TimeoutExpired:
+        return f"reading it takes more than {SECONDS} s"
+    if done.returncode < 0:
+        return f"reading it ends a process by {signal.Signals(-done.returncode).name}"
+    said = done.stdout.decode(errors="replace").strip().splitlines()
+    return "" if not done.returncode else (said or ["it cannot be read"])[-1]
+
+
+def _digest(folder: Path) -> str:
+    whole = hashlib.sha256()
+    for file in sorted(path for path in folder.rglob("*") if path.is_file()):
+        if file.name != MARK:
+            with file.open("rb") as opened:
+                digest = hashlib.file_digest(opened, "sha256").hexdigest()
+            whole.update(f"{digest} {file.relative_to(folder)}\n".encode())
+    return whole.hexdigest()

@@ -1,0 +1,180 @@
+"""Foreign names and foreign pages are refused; our own page, clients and proxies are not."""
+
+import asyncio
+
+import httpx
+import pytest
+from gradio_client import Client
+
+from ramole_core import RamoleError
+from tests.pool_fakes import write_adapter, write_sample, zipped
+from tests.serving import fake
+from ui.door.hosts import Hosts, host_names
+from ui.session.address import HEADER, Addresses, networks
+
+PROXY = "10.0.0.7"
+SITE = "https://my.site"
+
+
+@pytest.mark.parametrize(
+    ("said", "listening", "welcome", "refused"),
+    [
+        (None, "127.0.0.1", "localhost:7860 127.0.0.1 [::1]:7860 192.168.1.5 a.localhost", "nas"),
+        (None, "localhost", "LOCALHOST", "evil.example localhost.evil.example 127.0.0.1.evil.com"),
+        (None, "::1", "[::1]", "evil.example"),
+        (None, "0.0.0.0", "nas:7860 my.site 203.0.113.9", ""),
+        ("my.site", "0.0.0.0", "my.site MY.SITE:443 my.site. localhost", "nas a.my.site"),
+        ("*.my.site, nas", "127.0.0.1", "a.my.site b.a.my.site nas", "my.site evilmy.site"),
+        ("*", "127.0.0.1", "anything.at.all", ""),
+    ],
+)
+def test_names_that_are_answered(said, listening, welcome, refused):
+    names = host_names(said, listening=listening, hosted=False)
+    assert {host: names.welcome(host) for host in welcome.split()} == dict.fromkeys(
+        welcome.split(), True
+    )
+    assert {host: names.welcome(host) for host in refused.split()} == dict.fromkeys(
+        refused.split(), False
+    )
+
+
+def test_a_space_answers_to_the_name_that_its_proxy_says():
+    assert host_names(None, listening="127.0.0.1", hosted=True).welcome("me-ramole.hf.space")
+
+
+@pytest.mark.parametrize("said", ["http://my.site", "my.site:80", "a b", "me@my.site"])
+def test_names_that_are_none_are_one_sentence(said):
+    with pytest.raises(RamoleError, match="RAMOLE_ALLOWED_HOSTS.* is not a list of host names"):
+        host_names(said, listening="127.0.0.1", hosted=False)
+
+
+def asked(
+    *headers: tuple[str, str],
+    method: str = "POST",
+    path: str = "/gradio_api/upload",
+    peer: str = "127.0.0.1",
+    said: str | None = None,
+    hosted: bool = False,
+) -> int:
+    """The status that such a request gets; 200 where it reaches the page."""
+    told: list[dict] = []
+
+    async def page(scope, receive, send):
+        told.append({"status": 200})
+
+    async def send(message):
+        told.append(message)
+
+    door = Hosts(
+        page,
+        names=host_names(said, listening="127.0.0.1", hosted=hosted),
+        trusted=networks(PROXY),
+        hosted=hosted,
+    )
+    raw = [(name.encode(), value.encode()) for name, value in headers]
+    scope = {"type": "http", "method": method, "path": path, "client": (peer, 1), "headers": raw}
+    asyncio.run(door(scope, None, send))
+    return told[0]["status"]
+
+
+HERE, OTHER = ("host", "127.0.0.1:7860"), ("origin", "https://evil.example")
+RENAMED = ("host", "ramole:7860")
+NAMED, FORWARDED = ("origin", SITE), ("x-forwarded-host", "my.site")
+
+
+@pytest.mark.parametrize(
+    ("headers", "how", "status"),
+    [
+        ([HERE], {}, 200),  # curl, gradio_client
+        ([HERE, ("origin", "http://127.0.0.1:7860")], {}, 200),
+        ([("host", "127.0.0.1"), ("origin", "http://127.0.0.1:7860")], {}, 200),  # port lost
+        ([HERE, OTHER], {}, 403),
+        ([HERE, OTHER], {"method": "GET", "path": "/gradio_api/token"}, 403),
+        ([HERE, ("origin", "null")], {}, 403),
+        ([HERE, ("origin", "http://127.0.0.1:9")], {}, 403),  # another server of this machine
+        ([HERE, ("sec-fetch-site", "cross-site")], {}, 403),
+        ([HERE, ("sec-fetch-site", "cross-site")], {"method": "GET", "path": "/"}, 200),  # a link
+        ([HERE, ("sec-fetch-site", "cross-site")], {"method": "GET", "path": "/logout"}, 403),
+        ([HERE, NAMED, ("sec-fetch-site", "same-origin")], {}, 200),  # a proxy that nobody named
+        ([HERE, NAMED, FORWARDED], {}, 403),  # a script can write that
+        ([HERE, NAMED, FORWARDED], {"peer": PROXY}, 200),
+        ([HERE, NAMED, FORWARDED], {"hosted": True}, 200),
+        ([HERE, OTHER, FORWARDED], {"peer": PROXY}, 403),
+        ([("host", "my.site"), NAMED], {"peer": PROXY}, 200),
+        ([("host", "my.site:443"), NAMED], {"peer": PROXY}, 200),
+        ([("host", "my.site"), ("origin", "https://my.site:8443")], {"peer": PROXY}, 200),
+        ([("host", "my.site:80"), ("origin", "https://my.site:8443")], {"peer": PROXY}, 403),
+        ([("host", "my.site"), NAMED], {}, 403),  # that name was never said
+        ([("host", "my.site"), NAMED], {"said": "my.site"}, 200),
+        ([HERE, NAMED], {"said": "my.site"}, 200),  # its pages may call, too
+        ([HERE, OTHER], {"said": "*"}, 403),  # any name, yet no page of others
+        ([RENAMED], {"method": "GET", "path": "/"}, 403),
+        ([RENAMED], {"method": "GET", "path": "/", "peer": PROXY}, 200),
+        ([("host", "[::1]:7860"), ("origin", "http://[::1]:7860")], {}, 200),
+        ([HERE, ("origin", "http://[")], {}, 403),
+    ],
+)
+def test_who_may_call(headers, how, status):
+    assert asked(*headers, **how) == status
+
+
+def test_the_servers_own_calls_for_an_mcp_client_pass():
+    seen = {}
+
+    async def page(scope, receive, send):
+        seen.update(scope)
+
+    scope = {"type": "http", "client": ("203.0.113.9", 1), "headers": []}
+    asyncio.run(Addresses(page)(scope, None, None))
+    (signed,) = [value.decode() for key, value in seen["headers"] if key == HEADER.encode()]
+    assert asked(HERE, OTHER, (HEADER, signed)) == 200
+    assert asked(HERE, OTHER, (HEADER, "203.0.113.9 " + "0" * 64)) == 403
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    root = tmp_path_factory.mktemp("served")
+    write_sample(root / "adapters", "squad", rank=5, seed=1, examples=["where is the cat"])
+    with fake(root, max_upload_mb=1, trusted_proxies="127.0.0.0/30") as running:
+        yield running
+
+
+def upload(url: str, **headers) -> httpx.Response:
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    return httpx.post(
+        f"{url}/gradio_api/upload", files={"files": b"12345"}, headers=named, timeout=30
+    )
+
+
+def test_a_running_server_takes_uploads_from_its_own_page_alone(server):
+    told = upload(server.url, origin="https://evil.example")
+    assert told.status_code == 403 and "A page of another site" in told.text
+    assert upload(server.url, origin=server.url).status_code == 200
+    assert upload(server.url).status_code == 200
+
+
+def test_a_proxy_under_a_path_passes_uploads_and_questions_on(server):
+    """What a named proxy adds; the browser behind it knows the site alone."""
+    passed = {
+        "x-forwarded-host": "my.site",
+        "x-forwarded-proto": "https",
+        "x-forwarded-for": "203.0.113.9",
+        "origin": SITE,
+    }
+    assert upload(server.url, **passed).status_code == 200
+    url = f"{server.url}/gradio_api/call/list_adapters"
+    sent = httpx.post(url, json={"data": []}, headers=passed, timeout=30)
+    assert sent.status_code == 200
+    told = httpx.get(f"{url}/{sent.json()['event_id']}", headers=passed, timeout=30).text
+    assert "squad" in told
+    assert httpx.get(server.url, headers=passed, timeout=30).status_code == 200
+
+
+def test_a_client_uploads_and_asks(server, tmp_path):
+    archive = str(zipped(write_adapter(tmp_path / "mine", seed=3), tmp_path / "mine.zip"))
+    from gradio_client import handle_file
+
+    client = Client(server.url, verbose=False)
+    client.predict(handle_file(archive), "by client", None, api_name="/add_adapter")
+    assert client.predict("a b", api_name="/ask")[0] == "a b"
+    client.close()

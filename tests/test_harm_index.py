@@ -1,0 +1,125 @@
+"""A damaged index never ends the process that opens it: another one looks first."""
+
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import ramole_core.retrieval.store as store_file
+from ramole_core.retrieval.index import AdapterIndex, Entry
+from ramole_core.retrieval.store import IndexBroken
+from tests.serving import REPOSITORY
+
+D = 16
+START = """
+import sys
+from pathlib import Path
+from ramole_core.retrieval.index import AdapterIndex
+from ramole_core.retrieval.store import IndexBroken
+index = AdapterIndex(data_dir=Path(sys.argv[1]))
+try:
+    index.read()
+except IndexBroken as error:
+    print(error)
+    index.wipe()
+print(len(index.read()))
+"""
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory) -> Path:
+    """An index with a graph on disk, closed."""
+    root = tmp_path_factory.mktemp("whole")
+    index = AdapterIndex(data_dir=root)
+    vectors = np.random.default_rng(0).normal(size=(1200, D)).astype(np.float32)
+    index.upsert({f"pool/a{i}": Entry(None, "t", "e", v) for i, v in enumerate(vectors)})
+    index.close()
+    return root
+
+
+@pytest.fixture
+def root(whole, tmp_path) -> Path:
+    shutil.copytree(whole / "chroma", tmp_path / "chroma")
+    return tmp_path
+
+
+def spoil_graph(chroma: Path) -> None:
+    (file,) = chroma.glob("*/data_level0.bin")
+    file.write_bytes(b"\xff" * file.stat().st_size)
+
+
+def spoil_schema(chroma: Path) -> None:
+    file = chroma / "chroma.sqlite3"
+    data = file.read_bytes()
+    assert b"CREATE TABLE collections" in data
+    file.write_bytes(data.replace(b"CREATE TABLE collections", b"CREATE T\xe0BLE collections"))
+
+
+def spoil_page(chroma: Path) -> None:
+    with (chroma / "chroma.sqlite3").open("r+b") as file:
+        file.seek(4096 * 3)
+        file.write(b"\x5a" * 4096)
+
+
+@pytest.mark.parametrize("spoil", [spoil_graph, spoil_schema, spoil_page])
+def test_no_damage_ends_the_process_that_starts(root, spoil: Callable[[Path], None]):
+    spoil(root / "chroma")
+    done = subprocess.run(
+        [sys.executable, "-c", START, str(root)],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    told, count = done.stdout.strip().splitlines()
+    assert "is broken" in told and "rebuilt from the pool" in told and count == "0"
+
+
+@pytest.fixture
+def looks(monkeypatch) -> list[Path]:
+    """The folders at which another process looked."""
+    seen = []
+    look = store_file.complaint
+
+    def looked(folder: Path) -> str:
+        seen.append(folder)
+        return look(folder)
+
+    monkeypatch.setattr(store_file, "complaint", looked)
+    return seen
+
+
+def test_what_was_closed_in_order_is_opened_at_once(root, looks):
+    for _ in range(2):
+        index = AdapterIndex(data_dir=root)
+        assert len(index.read()) == 1200
+        index.close()
+    assert looks == []
+
+
+def test_what_a_kill_left_is_looked_at_once_and_stays_as_it_was(root, looks):
+    index = AdapterIndex(data_dir=root)
+    index.upsert({"pool/new": Entry(None, "t", "e", np.ones(D, np.float32))})
+    killed = root / "killed"
+    shutil.copytree(root / "chroma", killed / "chroma")  # as it lies on disk now
+    index.close()
+    other = AdapterIndex(data_dir=killed)
+    assert len(other.read()) == 1201 and looks == [killed / "chroma"]
+    assert len(other.read()) == 1201 and len(looks) == 1
+    other.close()
+
+
+def test_an_index_that_broke_is_not_taken_for_sound(root, looks):
+    spoil_page(root / "chroma")
+    index = AdapterIndex(data_dir=root)
+    with pytest.raises(IndexBroken):
+        index.read()
+    index.close()
+    with pytest.raises(IndexBroken):
+        AdapterIndex(data_dir=root).read()
+    assert len(looks) == 2

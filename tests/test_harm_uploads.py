@@ -1,0 +1,216 @@
+"""What lies in Gradio's cache is bounded, from one address and in all; honest uploads go on."""
+
+import asyncio
+import os
+import time
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.pool_fakes import write_sample
+from tests.serving import fake
+from ui.door.cache import GRACE, SMALLEST, UploadCache
+from ui.door.refusal import Refused, limited
+from ui.serve import EMPTY_SECONDS, drop_old
+
+KB = 2**10
+UNIT = 100 * KB
+
+
+class Cache:
+    """A cache with a clock of its own; an address may have 4 units, all together 10."""
+
+    def __init__(self, folder: Path):
+        self.folder, self.now = folder, time.time()
+        self.cache = UploadCache(
+            folder, address_bytes=4 * UNIT, all_bytes=10 * UNIT, clock=lambda: self.now
+        )
+        self.count = 0
+
+    def send(self, address: str, units: float = 1) -> Path:
+        """An upload from there; raises Refused."""
+        self.cache.check(address, int(units * UNIT))
+        self.count += 1
+        path = self.folder / f"hash{self.count}" / "file.zip"
+        path.parent.mkdir()
+        path.write_bytes(bytes(int(units * UNIT)))
+        os.utime(path, (self.now + self.count / 1000,) * 2)
+        self.cache.arrived(address, f'["{path}"]'.encode())
+        return path
+
+    def units(self) -> float:
+        return sum(path.stat().st_size for path in self.folder.rglob("*.zip")) / UNIT
+
+
+@pytest.fixture
+def cache(tmp_path) -> Cache:
+    return Cache(tmp_path)
+
+
+def test_an_address_has_its_share_and_others_go_on(cache):
+    for _ in range(4):
+        cache.send("evil")
+    with pytest.raises(Refused, match="wait a minute and try again"):
+        cache.send("evil")
+    cache.send("home")
+    assert cache.units() == 5
+
+
+def test_old_files_of_an_address_make_room_for_its_own(cache):
+    first = [cache.send("home") for _ in range(4)]
+    cache.now += GRACE + 1
+    last = cache.send("home")
+    assert not first[0].exists() and all(path.exists() for path in (*first[1:], last))
+
+
+def test_what_was_taken_counts_no_more(cache):
+    for _ in range(9):
+        cache.send("home").unlink()
+    assert cache.units() == 0
+
+
+def test_where_all_is_full_who_holds_most_gives_way_and_the_honest_go_on(cache):
+    mine = cache.send("home")
+    for address in ("a", "b", "c"):
+        for _ in range(3):
+            cache.send(address)
+    cache.send("work")
+    assert mine.exists() and cache.units() == 10
+    for _ in range(40):  # as many addresses as one likes never come to more
+        for address in ("a", "b", "c", "d"):
+            try:
+                cache.send(address)
+            except Refused as told:
+                assert "no room for uploads" in str(told) or "your address" in str(told)
+    assert mine.exists() and cache.units() <= 10
+
+
+def test_of_unknown_addresses_the_oldest_go_first_and_never_the_newest(cache):
+    paths = [cache.send("") for _ in range(10)]
+    with pytest.raises(Refused, match="no room for uploads"):
+        cache.send("")
+    cache.now += GRACE + 1
+    assert cache.send("").exists() and not paths[0].exists() and paths[1].exists()
+
+
+def test_bytes_on_their_way_count_too(cache):
+    cache.cache.coming("evil", 4 * UNIT)
+    with pytest.raises(Refused):
+        cache.cache.check("evil", 1)
+    cache.cache.coming("evil", -4 * UNIT)
+    cache.cache.check("evil", 1)
+
+
+def test_the_number_of_files_is_bounded_too(tmp_path):
+    cache = Cache(tmp_path)
+    with pytest.raises(Refused):
+        for _ in range(100):
+            cache.send("evil", 0.001)
+    assert cache.count == 4 * UNIT // SMALLEST + 1
+
+
+def test_more_at_once_than_an_address_may_have_is_told_so(cache):
+    with pytest.raises(Refused, match="are the most at a time"):
+        cache.cache.check("home", 5 * UNIT)
+
+
+def test_what_handlers_put_there_is_bounded_too_and_gives_way_to_uploads(cache):
+    mine = cache.send("home")
+    for n in range(12):
+        path = cache.folder / f"trace-{n}" / "bundle.zip"
+        path.parent.mkdir()
+        path.write_bytes(bytes(UNIT))
+        os.utime(path, (cache.now + n,) * 2)
+    cache.cache.tidy()
+    left = sorted(path.parent.name for path in cache.folder.rglob("bundle.zip"))
+    assert mine.exists() and cache.units() == 10
+    assert left == sorted(f"trace-{n}" for n in range(3, 12))
+
+
+def test_empty_folders_leave_the_cache_unless_they_are_new(tmp_path):
+    for name, age in (("old", EMPTY_SECONDS + 9), ("new", 0)):
+        (tmp_path / name).mkdir()
+        os.utime(tmp_path / name, (time.time() - age,) * 2)
+    drop_old(tmp_path, 3600)
+    assert [path.name for path in tmp_path.iterdir()] == ["new"]
+
+
+def test_a_body_is_cut_while_it_comes_whatever_the_page_makes_of_it():
+    pieces, told = [b"12", b"34", b"56"], []
+
+    async def receive():
+        return {"type": "http.request", "body": pieces.pop(0), "more_body": True}
+
+    async def send(message):
+        told.append(message)
+
+    async def page(scope, receive, send):
+        try:
+            for _ in range(3):
+                await receive()
+        except Exception:  # as FastAPI does, which answers by itself
+            await send({"type": "http.response.start", "status": 400})
+
+    async def take(size):
+        if len(pieces) < 2:
+            raise Refused(413, "Too long.")
+
+    asyncio.run(limited(page, {"type": "http"}, receive, send, take))
+    assert told[0]["status"] == 413 and told[1]["body"] == b"Too long." and pieces == [b"56"]
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    root = tmp_path_factory.mktemp("served")
+    write_sample(root / "adapters", "squad", rank=5, seed=1, examples=["where is the cat"])
+    with fake(root, max_upload_mb=1, trusted_proxies="127.0.0.1") as running:
+        yield running
+
+
+def upload(server, number: int, *, size: int, address: str = "203.0.113.9", content=None):
+    data = number.to_bytes(4, "big") * (size // 4)
+    return httpx.post(
+        f"{server.url}/gradio_api/upload",
+        files=None if content else {"files": (f"f{number}.bin", data)},
+        content=content,
+        headers={
+            "x-forwarded-for": address,
+            **({"content-type": "multipart/form-data; boundary=x"} if content else {}),
+        },
+        timeout=60,
+    )
+
+
+def test_many_uploads_at_a_running_server_come_to_a_bound(server):
+    sent = [upload(server, number, size=900_000) for number in range(12)]
+    assert [one.status_code for one in sent[:4]] == [200] * 4
+    assert {one.status_code for one in sent[5:]} == {429} and "wait a minute" in sent[-1].text
+    assert sent[-1].headers["retry-after"] == "60"
+    assert upload(server, 99, size=900_000, address="198.51.100.1").status_code == 200
+
+
+def test_a_body_without_a_length_is_bounded_as_well(server):
+    def pieces():
+        yield b'--x\r\nContent-Disposition: form-data; name="files"; filename="a"\r\n\r\n'
+        for _ in range(200):  # of many files, each below the limit
+            yield b"1" * 2**19
+            yield b'\r\n--x\r\nContent-Disposition: form-data; name="files"; filename="a"\r\n\r\n'
+
+    try:
+        status = upload(server, 0, size=0, content=pieces(), address="198.51.100.2").status_code
+    except httpx.HTTPError:  # cut off while it was still sending
+        status = 429
+    assert status == 429
+
+
+def test_a_request_that_is_no_upload_has_its_length_too(server):
+    url = f"{server.url}/gradio_api/call/list_adapters"
+    said = {"data": ["x" * (6 * 2**20)]}
+    try:
+        told = httpx.post(url, json=said, timeout=60)
+        assert told.status_code == 413 and "The request is longer than 5 MiB" in told.text
+    except httpx.HTTPError:  # the server hung up before all was sent
+        pass
+    assert httpx.get(f"{server.url}/health", timeout=30).status_code == 200
+    assert httpx.post(url, json={"data": []}, timeout=30).status_code == 200

@@ -1,0 +1,43 @@
+"""The doors in a row, from the settings: each request passes all of them, in this order."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from starlette.middleware import Middleware
+
+from ..session.address import Addresses, networks
+from .bodies import Bodies
+from .cache import MIB, UploadCache
+from .hosts import Hosts, host_names
+from .logins import Logins, Tries
+
+if TYPE_CHECKING:
+    from ramole_core import Ramole
+
+ADDRESS_UPLOADS = 4
+"""So many of the largest uploads may lie in the cache from one address, untaken."""
+ALL_UPLOADS = 16
+"""And so many in all."""
+SPARE = 4 * MIB
+"""What a request may have beside one upload, written as base64."""
+
+
+def doors(ramole: "Ramole", *, cache: Path, tries: Tries | None) -> Sequence[Middleware]:
+    """Names, addresses, sizes, and passwords where `tries` bounds some; `cache` is Gradio's. Raises
+    RamoleError for settings that cannot be."""
+    s, hosted = ramole.settings, "SPACE_ID" in os.environ
+    listening = s.host or os.environ.get("GRADIO_SERVER_NAME") or "127.0.0.1"
+    names = host_names(s.allowed_hosts, listening=listening, hosted=hosted)
+    trusted = networks(s.trusted_proxies or "")
+    largest = s.max_upload_mb * MIB
+    room = UploadCache(
+        cache, address_bytes=ADDRESS_UPLOADS * largest, all_bytes=ALL_UPLOADS * largest
+    )
+    return [
+        Middleware(Hosts, names=names, trusted=trusted, hosted=hosted),
+        Middleware(Addresses, trusted=trusted, hosted=hosted),
+        Middleware(Bodies, cache=room, most=largest * 4 // 3 + SPARE),
+        *([Middleware(Logins, tries=tries)] if tries is not None else []),
+    ]

@@ -1,0 +1,157 @@
+"""Under which names the server answers, and whose pages may call it.
+
+A page of somebody else can make its visitor's browser call a server that only that browser reaches:
+under the server's own name (then the browser says whose page asks), or under a name of its own that
+it points here (DNS rebinding). An address is no such name, and neither is localhost.
+
+Whose page asks is read as browsers tell it: `Sec-Fetch-Site`, which no script can write, else
+`Origin` beside `Host`. Clients that are no browsers send neither, and are none of these.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from ipaddress import ip_address
+from urllib.parse import urlsplit
+
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from ramole_core import RamoleError
+
+from ..session.address import Network, is_named, is_own
+from .refusal import Refused, header
+
+ANY = "*"
+SAFE = ("GET", "HEAD", "OPTIONS")
+OWN = ("same-origin", "none")
+"""What a browser says of calls from our own page, and from its address bar."""
+
+
+@dataclass(frozen=True)
+class HostNames:
+    """The names that the operator said, and whether others are welcome too."""
+
+    said: tuple[str, ...] = ()
+    """In lower case; `*.example.org` stands for every name below it, `*` for all."""
+    here: str = ""
+    """What it listens on."""
+    others: bool = False
+    """Nothing was said, and the server listens beyond this machine."""
+
+    def welcome(self, host: str) -> bool:
+        """Whether a request for this Host is answered."""
+        name = _name(host)
+        local = (
+            name in ("", self.here)
+            or name == "localhost"
+            or name.endswith(".localhost")
+            or _numeric(name)
+        )
+        return local or self.others or ANY in self.said or self.named(name)
+
+    def named(self, name: str) -> bool:
+        """Whether the operator said this very name, or all below its domain."""
+        below = (one.removeprefix(ANY) for one in self.said if one.startswith("*."))
+        return name in self.said or any(name.endswith(domain) for domain in below)
+
+
+def host_names(said: str | None, *, listening: str, hosted: bool) -> HostNames:
+    """From RAMOLE_ALLOWED_HOSTS and the address listened on; `hosted`: this is a Space. Raises
+    RamoleError for what is no list of names."""
+    names = tuple(part.strip().lower() for part in (said or "").split(",") if part.strip())
+    if any(set(name) & set("/ @?#") or (":" in name and not _numeric(name)) for name in names):
+        raise RamoleError(
+            f"RAMOLE_ALLOWED_HOSTS={(said or '')[:80]!r} is not a list of host names; write it "
+            "like ramole.example.org, *.example.net, without http:// and ports, or unset it."
+        )
+    here = _name(listening)
+    alone = here == "localhost" or (_numeric(here) and ip_address(here).is_loopback)
+    return HostNames(names, here, others=not names and (hosted or not alone))
+
+
+class Hosts:
+    """ASGI middleware: foreign names and foreign pages are refused in a sentence."""
+
+    def __init__(
+        self, app: ASGIApp, *, names: HostNames, trusted: Sequence[Network] = (), hosted: bool
+    ):
+        """`trusted`: the proxies that the operator named, who are believed; `hosted`: a Space's is
+        believed too."""
+        self._app, self._names = app, names
+        self._trusted, self._hosted = trusted, hosted
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            refusal = self._refusal(scope)
+            if refusal is not None:
+                await refusal.tell(scope, receive, send)
+                return
+        await self._app(scope, receive, send)
+
+    def _refusal(self, scope: Scope) -> Refused | None:
+        if is_own(scope["headers"]):
+            return None
+        peer = (scope.get("client") or ("",))[0]
+        proxied = self._hosted or is_named(peer, self._trusted)
+        host = header(scope, "host") or ""
+        if not proxied and not self._names.welcome(host):
+            return Refused(
+                403,
+                f"This server does not answer to the name {_name(host)[:80]!r}; its operator can "
+                "allow that in RAMOLE_ALLOWED_HOSTS, or name the proxy in RAMOLE_TRUSTED_PROXIES.",
+            )
+        forwarded = header(scope, "x-forwarded-host") if proxied else None
+        if self._foreign(scope, (host, (forwarded or "").partition(",")[0].strip())):
+            return Refused(
+                403,
+                "A page of another site may not call this server; its operator can allow that site "
+                "in RAMOLE_ALLOWED_HOSTS.",
+            )
+        return None
+
+    def _foreign(self, scope: Scope, hosts: Sequence[str]) -> bool:
+        site, origin = header(scope, "sec-fetch-site"), header(scope, "origin")
+        if site in OWN:
+            return False
+        if origin is None:
+            changes = scope["method"] not in SAFE or scope["path"].rstrip("/") == "/logout"
+            return changes and site is not None
+        return not (
+            self._names.named(_name(_place(origin))) or any(_same(origin, h) for h in hosts)
+        )
+
+
+def _same(origin: str, host: str) -> bool:
+    """Whether an Origin is of this Host; a Host without a port may have lost it in a proxy."""
+    if not host:
+        return False
+    port = {"http": "80", "https": "443"}.get(origin.partition(":")[0], "")
+    said, meant = _port(host), _port(_place(origin)) or port
+    return _name(_place(origin)) == _name(host) and said in ("", meant)
+
+
+def _place(origin: str) -> str:
+    try:
+        return urlsplit(origin).netloc
+    except ValueError:
+        return ""
+
+
+def _name(host: str) -> str:
+    """A Host without its port, in lower case."""
+    host = host.strip().lower()
+    if host.startswith("["):
+        return host[1:].partition("]")[0]
+    return (host.partition(":")[0] if host.count(":") < 2 else host).rstrip(".")
+
+
+def _port(host: str) -> str:
+    rest = host.rpartition("]")[2] if "]" in host else host
+    return rest.partition(":")[2]
+
+
+def _numeric(name: str) -> bool:
+    try:
+        ip_address(name)
+    except ValueError:
+        return False
+    return True

@@ -1,0 +1,31 @@
+"""The end of a server that was told to end: answers first, then connections, within two seconds.
+
+An answer that runs ends as `cancelled` and reaches its reader with what it has; whoever still holds
+a connection after that is cut off.
+"""
+
+import logging
+import time
+from typing import TYPE_CHECKING
+
+import gradio as gr
+
+if TYPE_CHECKING:
+    from ramole_core import Ramole
+
+ANSWERS = 0.5
+"""Seconds for the ends of answers on their way to the browser."""
+CONNECTIONS = 1
+"""Seconds, whole ones, for connections; uvicorn's own wait has no end."""
+
+
+def end(page: gr.Blocks, ramole: "Ramole") -> None:
+    """End what runs, and listen no more; returns within about two seconds."""
+    ramole.stop()
+    until = time.monotonic() + ANSWERS
+    while any(page._queue.active_jobs) and time.monotonic() < until:
+        time.sleep(0.02)
+    logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)  # to be cut off is no fault
+    if page.server is not None:
+        page.server.config.timeout_graceful_shutdown = CONNECTIONS
+    page.close(verbose=False)
