@@ -32,8 +32,10 @@ class Job:
 
     @property
     def has_fixed_start(self) -> bool:
-        """Whether what is off does not follow from how much is given."""
-        return all(off.start is not None for off in read_without(self.request.without))
+        """Whether what is off or weighed anew does not follow from how much is given."""
+        return not self.request.later_weights and all(
+            off.start is not None for off in read_without(self.request.without)
+        )
 
 
 def ask(words: int, method: str = "ramole", **options) -> Request:
@@ -135,7 +137,9 @@ class Pair:
             (off.adapter and tiny.content(off.adapter, version[off.adapter]), *off[1:])
             for off in read_without(one.request.without)
         ]
-        request = replace(one.request, prefix_ids=given, without=without)
+        weights = one.request.later_weights or {}
+        later = {tiny.content(name, version[name]): w for name, w in weights.items()} or None
+        request = replace(one.request, prefix_ids=given, without=without, later_weights=later)
         earlier = [contents(turn) for turn in one.earlier]
         return tiny.submit(request, contents(one.names), earlier=earlier, session=str(job % 3))
 

@@ -34,6 +34,7 @@ JOBS = [
     Job(ask(9, history=CHAT, trace=True), ("ant", "dog"), (("ant", "dog"), ("bee", "elk"))),
     Job(ask(25, trace=True, without=[("bee", 1, None), (None, None, "up_proj")]), ("bee", "dog")),
     Job(ask(25, without=[("dog", None, None, 12), (None, 0, None, 33)]), ("bee", "dog")),
+    Job(ask(25, trace=True, later_weights={"dog": 1.4, "bee": 0.2}), ("bee", "dog")),
     Job(ask(40, "fusion", without=[("elk", None, "q_proj", 3)]), ("cat", "elk")),
 ]
 JOBS += [
