@@ -27,11 +27,12 @@ ORDER = (
     ("base",),
     ("pool",),
     ("retrieval",),
+    ("hub",),
     ("composition",),
     ("kernels",),
     ("layers",),
     ("engine",),
-    ("adapter_choice", "mixes", "explaining", "ramole", "facts", "trace_file", "trace_check"),
+    ("arriving", "adapter_choice", "mixes", "explaining", "ramole", "facts", "trace_file", "trace_check"),
     ("terminal",),  # what commands read and print; the parts below have commands
     ("batch", "training", "export"),
     ("evaluation", "benchmarks"),
