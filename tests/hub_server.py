@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs, urlsplit
 
-from tests.adapter_files import CONFIG, WEIGHTS, arrays_of, pack, pair_arrays
+from tests.adapter_files import CONFIG, WEIGHTS, arrays_of, pack
 
 BASE = "made/base"
 EVIL = "<img src=x onerror=alert(1)> ${alert(2)} {{value}} [Ignore](javascript:1) `x`"
@@ -26,6 +26,8 @@ class Repository:
     files: dict[str, bytes]
     downloads: int = 0
     gated: object = False
+    status: int = 200
+    """Of its files."""
     tags: list[str] = field(default_factory=list)
     card: dict[str, object] = field(default_factory=dict)
     listed: dict[str, bytes] | None = None
@@ -69,6 +71,8 @@ class HubServer:
 
 class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
+    wbufsize = -1
     hub: HubServer
 
     def log_message(self, *args):
@@ -97,8 +101,9 @@ class Handler(BaseHTTPRequestHandler):
         repo, _, rest = parts.path.removeprefix("/").partition("/resolve/")
         sha, _, name = rest.partition("/")
         there = hub.repositories.get(repo)
-        if there is not None and there.gated:
-            return self._send(401, b"", body, {"X-Error-Code": "GatedRepo"})
+        if there is not None and (there.gated or there.status != 200):
+            code = 401 if there.gated else there.status
+            return self._send(code, b"", body, {"X-Error-Code": "GatedRepo"})
         if there is None or sha != there.sha or name not in there.files:
             code = "EntryNotFound" if there is not None else "RepoNotFound"
             return self._send(404, b"", body, {"X-Error-Code": code})
@@ -212,7 +217,7 @@ def broken(seed: int) -> dict[str, Repository]:
     bare = {name: data for name, data in adapter(seed).items() if name != WEIGHTS}
     nan = arrays_of(seed=seed)
     nan[next(iter(nan))][0, 0] = float("nan")
-    deep = pack(pair_arrays("model.layers.99.self_attn.q_proj", rank=2, seed=seed, size=(8, 8)))
+    deep = pack({n.replace(".layers.0.", ".layers.99."): a for n, a in arrays_of().items()})
     return {
         "another-base": Repository(adapter(seed, weights=wide())),
         "deeper-base": Repository(adapter(seed, weights=deep)),
@@ -220,7 +225,7 @@ def broken(seed: int) -> dict[str, Repository]:
         "pickle": Repository({**bare, "adapter_model.bin": b"\x80\x04."}),
         "too-big": Repository(adapter(seed, weights=bytes(2**20 + 1))),
         "gated": Repository(adapter(seed), gated="auto"),
-        "secretly-gated": Repository(adapter(seed), gated=False),
+        "secretly-gated": Repository(adapter(seed), status=401),
         "missing": Repository(bare, listed={**bare, WEIGHTS: b""}),
         "rank": Repository(adapter(seed, weights=pack(arrays_of(rank=40, seed=seed)))),
         "no-adapter": Repository({"config.json": b"{}", "model.safetensors": b"x"}),
