@@ -32,7 +32,16 @@ ORDER = (
     ("kernels",),
     ("layers",),
     ("engine",),
-    ("arriving", "adapter_choice", "mixes", "explaining", "ramole", "facts", "trace_file", "trace_check"),
+    (
+        "arriving",
+        "adapter_choice",
+        "mixes",
+        "explaining",
+        "ramole",
+        "facts",
+        "trace_file",
+        "trace_check",
+    ),
     ("terminal",),  # what commands read and print; the parts below have commands
     ("batch", "training", "export"),
     ("evaluation", "benchmarks"),

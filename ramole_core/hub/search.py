@@ -21,7 +21,7 @@ from ramole_core.pool.inspection import Shapes
 from ramole_core.pool.names import clean_name, free_name
 
 THREADS = 8
-AT_ONCE = 100
+AT_ONCE = 200
 """Cards that are indexed together; what a kill loses at most."""
 SILENCES = 12
 """So many repositories one after another without an answer: the Hub is gone."""
