@@ -73,7 +73,7 @@ class Door(FakeRamole):
 @pytest.fixture
 def door(monkeypatch) -> Door:
     made = Door()
-    monkeypatch.setattr("ramole_core.ramole.Ramole", lambda: made)
+    monkeypatch.setattr("ramole_core.ramole.Ramole", lambda *settings: made)
     return made
 
 
