@@ -1,4 +1,4 @@
-"""Find on the Hub, in the tab Pool: the table's words are inert, and one search serves everybody."""
+"""Find on the Hub, in the tab Pool: its words are inert, and one search serves everybody."""
 
 import re
 import threading
@@ -77,10 +77,10 @@ def test_two_visitors_share_one_search_and_only_who_began_it_stops_it(
     began, goes_on = threading.Event(), threading.Event()
     check = ramole.hub._register.keep_only
 
-    def slow(repos):
+    def slow(repos, **when):
         began.set()
         goes_on.wait(10)
-        return check(repos)
+        return check(repos, **when)
 
     monkeypatch.setattr(ramole.hub._register, "keep_only", slow)
     run = HubRun(ramole)

@@ -5,7 +5,7 @@ what the weights hold is looked at again, whole, when they come.
 """
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Literal
 
 from ramole_core.pool.card import VECTOR_EXAMPLES
@@ -65,7 +65,7 @@ class Listed:
 
     def record(self) -> dict[str, object]:
         """For JSON."""
-        return {**asdict(self), "examples": list(self.examples)}
+        return {**vars(self), "examples": list(self.examples)}
 
 
 def read_listed(said: Mapping[str, object]) -> Listed:

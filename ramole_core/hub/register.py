@@ -9,7 +9,6 @@ where a file is broken or gone what was fetched is everyone's like any other ada
 
 import json
 import threading
-import time
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -63,19 +62,18 @@ class Register:
         repo = name.removeprefix("hf:").partition("@")[0]
         return next((one for one in self.rows() if name == one.name or repo == one.repo), None)
 
-    def put(self, rows: Iterable[Listed], *, when: float | None = None) -> None:
-        """Takes these in, in the place of others of the same repository, and writes the file."""
+    def put(self, rows: Iterable[Listed]) -> None:
+        """Takes these in, in the place of others of the same repository."""
         with self._lock:
-            known = self._read()
-            known.update({one.repo: one for one in rows})
-            self.when = when or self.when or time.time()
+            self._listed = self._read() | {one.repo: one for one in rows}
             self._write()
 
-    def keep_only(self, repos: Iterable[str]) -> None:
-        """Forgets all others, and puts the rest into this order."""
+    def keep_only(self, repos: Iterable[str], *, when: float) -> None:
+        """Forgets all others, and puts the rest into this order: that is the list of now."""
         with self._lock:
             known = self._read()
             self._listed = {repo: known[repo] for repo in repos if repo in known}
+            self.when = when
             self._write()
 
     def judge(self, one: Listed, *, reason: str = "") -> None:
@@ -132,7 +130,7 @@ class Register:
         rows = [one.record() for one in self._read().values()]
         self._folder.mkdir(parents=True, exist_ok=True)
         said = {"schema": SCHEMA, "base": self._base, "when": self.when, "adapters": rows}
-        write_json(self._folder / "listed.json", said)
+        write_json(self._folder / "listed.json", said, indent=None)
 
     def _write_fetched(self) -> None:
         self._folder.mkdir(parents=True, exist_ok=True)

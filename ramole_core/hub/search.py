@@ -93,16 +93,16 @@ class Searcher:
             there = self._register.rows()
             same = [one for one in there if one.repo in rows and rows[one.repo]["sha"] == one.sha]
             same = [] if anew else same
-            self._register.put(replace(one, downloads=count_in(rows[one.repo])) for one in same)
+            if same:
+                self._register.put(replace(one, downloads=count_in(rows[one.repo])) for one in same)
             names = names_for(rows, {one.repo: one.name for one in there})
             known = {one.repo for one in same}
             self._read_all([row for repo, row in rows.items() if repo not in known], names)
         except Stopped:
             pass
         else:
-            self._register.put((), when=time.time())
-            self._register.keep_only(rows)
-        self._keep(least=0)
+            self._register.keep_only(rows, when=time.time())
+            self._index()
         return Search(
             self._base,
             tuple(self._register.rows()),

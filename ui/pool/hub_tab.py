@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
+from ramole_core import RamoleError
+
 from ..parts.errors import one_sentence
 from ..parts.events import PLAIN, QUIET
 from ..parts.fields import run_and_stop
@@ -84,10 +86,14 @@ def connect_hub(ui: HubPart, ramole: "Ramole", call: Callable) -> None:
 
     def on_find(search: str, show: str, request: gr.Request):
         with one_sentence(), call(request) as visitor:
-            for sentence, kind in run.looks(visitor.owner):
-                busy = kind == "busy"
-                table = gr.skip() if busy else shown(search, show)
-                yield notice_html(sentence, kind=kind), table, *run_and_stop(running=busy)
+            try:
+                for sentence, kind in run.looks(visitor.owner):
+                    busy = kind == "busy"
+                    table = gr.skip() if busy else shown(search, show)
+                    yield notice_html(sentence, kind=kind), table, *run_and_stop(running=busy)
+            except RamoleError as refusal:
+                said = notice_html(str(refusal), kind="wrong")
+                yield said, gr.skip(), *run_and_stop(running=False)
 
     def on_stop(request: gr.Request):
         with one_sentence(), call(request) as visitor:
