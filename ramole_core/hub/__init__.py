@@ -1,4 +1,4 @@
-"""The Hub's adapters of this base: listed with their cards first, fetched when one is to answer"""
+"""The Hub's adapters: listed with cards, fetched on first use"""
 
 from ramole_core.hub.hub import Hub
 from ramole_core.hub.listed import Listed
