@@ -91,7 +91,8 @@ class Handler(BaseHTTPRequestHandler):
         hub.tokens.add(self.headers.get("authorization"))
         if hub.busy:
             hub.busy -= 1
-            return self._send(429, b"", body, {"Retry-After": "0"})
+            name = "Retry-After" if hub.busy % 2 else "RateLimit"
+            return self._send(429, b"", body, {name: "0" if hub.busy % 2 else '"api";r=0;t=0'})
         if hub.status is not None:
             return self._send(hub.status, b"{}", body)
         if parts.path == "/api/models":

@@ -7,6 +7,7 @@ import threading
 import pytest
 
 from ramole_core.errors import Busy, RamoleError
+from ramole_core.hub.client import _pause
 from ramole_core.hub.search import names_for
 from tests.adapter_files import CONFIG, WEIGHTS, tree_of
 from tests.hub_server import EVIL, LATE, Repository, adapter, made
@@ -140,6 +141,19 @@ def test_a_busy_hub_is_waited_for_and_one_repository_that_fails_stops_nobody(hub
     found = open_hub().search()
     assert found.read == 13 and not found.unread
     assert "does not have it" in next(one.reason for one in found.rows if one.repo == "a/down")
+
+
+@pytest.mark.parametrize(
+    ("headers", "seconds"),
+    [
+        ({"retry-after": "7"}, 7),
+        ({"ratelimit": '"resolvers";r=0;t=143'}, 143),
+        ({"retry-after": "soon", "ratelimit": "no"}, 3),
+        ({}, 3),
+    ],
+)
+def test_a_pause_is_as_long_as_the_hub_says(headers, seconds):
+    assert _pause(headers, otherwise=3.0) == seconds
 
 
 def test_what_does_not_answer_for_now_is_not_refused_for_good(hub_server, open_hub, monkeypatch):

@@ -151,6 +151,19 @@ def test_many_who_want_the_same_fetch_it_once(hub_server, open_hub):
     assert len(hub_server.weights_asked()) == 1
 
 
+def test_no_prompt_and_no_crowd_makes_a_long_queue(hub_server, open_hub, monkeypatch):
+    hub_server.repositories = repositories(*(f"thing{n}" for n in range(20)))
+    monkeypatch.setattr("ramole_core.hub.hub.WAIT", 0.0)
+    hub = open_hub()
+    hub.search()
+    hub_server.slow = threading.Event()
+    said = ask(hub, "all about thing0", k=20)
+    assert len(said) == 8 and all("still on its way" in note for note in said)
+    more = ask(hub, "all about thing19", k=20) + ask(hub, "all about thing12", k=20)
+    assert any("Many others are on their way" in note for note in more)
+    assert len(hub._arrivals._coming) == 12
+
+
 def test_what_was_unused_longest_makes_room(hub_server, open_hub, clock, tmp_path):
     hub_server.repositories = repositories("one", "two", "three")
     size = len(hub_server.repositories["ada/one"].files[WEIGHTS])

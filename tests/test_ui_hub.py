@@ -1,14 +1,20 @@
 """Find on the Hub, in the tab Pool: its words are inert, and one search serves everybody."""
 
+import json
 import re
 import threading
 import time
+from dataclasses import replace
 
 import pytest
 
-from ramole_core import Listed, RamoleError
+from ramole_core import Generation, Listed, RamoleError, Request
 from tests.hub_server import BASE, EVIL, Repository
 from tests.pool_fakes import FakeRamole, write_adapter
+from ui.api.answers import _how
+from ui.ask.found import found_html
+from ui.charts.recorded import _answer, _plain
+from ui.charts.run import Found
 from ui.pool import hub_run
 from ui.pool.hub_run import AGAIN, PAUSE, HubRun
 from ui.pool.hub_table import MOST, table_html
@@ -118,3 +124,23 @@ def test_where_the_operator_does_not_allow_it_nothing_is_asked(tmp_path, hub_ser
     system.close()
     time.sleep(0.05)
     assert not hub_server.asked
+
+
+def test_what_came_of_the_hub_is_said_beside_the_answer_and_kept_with_it():
+    answer = Generation(
+        text="x",
+        adapters=[],
+        scores=[],
+        trace=None,
+        finish_reason="eos",
+        prompt_tokens=1,
+        new_tokens=1,
+        seconds=1.0,
+        first_token_seconds=1.0,
+        notes=(f"ada/sums was fetched. {EVIL}",),
+    )
+    shown = found_html([Found("a", 0.5, taken=True)], None, notes=answer.notes)
+    assert "ada/sums was fetched." in shown and "<img" not in shown
+    assert _answer(json.loads(json.dumps(_plain(answer)))).notes == answer.notes
+    assert "notes" not in _plain(replace(answer, notes=()))
+    assert _how(answer, Request("x"), [])["notes"] == list(answer.notes)

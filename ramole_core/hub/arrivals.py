@@ -22,6 +22,8 @@ WAIT = 20.0
 """Seconds that one prompt waits for weights, all of them together."""
 HELD = 60.0
 """Seconds for which what was used last does not make room: a request may still be reading it."""
+MOST_COMING = 12
+"""Adapters that are on their way, or wait for their turn, at most."""
 LATER = 600.0
 """Seconds until one that did not come is tried again."""
 SILENCE = 60.0
@@ -77,6 +79,8 @@ class Arrivals:
             if now < self._silent_until:
                 raise NotHere("The Hub did not answer a moment ago.")
             if one.repo not in self._coming:
+                if len(self._coming) >= MOST_COMING:
+                    raise NotHere("Many others are on their way already.")
                 self._make_room(one)
                 self._workers = self._workers or ThreadPoolExecutor(THREADS, "hub-weights")
                 self._sizes[one.repo] = one.bytes

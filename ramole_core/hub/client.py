@@ -6,6 +6,7 @@ list is read with the same client of huggingface_hub, page by page.
 
 import json
 import os
+import re
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -21,8 +22,8 @@ LARGEST_PAGE = 64 * 2**20
 SECONDS = 30.0
 """Longest silence of the Hub, and longest time for one file."""
 TRIES = 4
-LONGEST_PAUSE = 120.0
-"""A Hub that asks for a longer pause is not asked again."""
+LONGEST_PAUSE = 330.0
+"""A Hub that asks for a longer pause is not asked again; its own windows are of five minutes."""
 BUSY = (429, 500, 502, 503, 504)
 
 
@@ -127,8 +128,7 @@ class HubClient:
             reply = self._once(url, headers, most)
             if reply.status not in BUSY or number == TRIES:
                 return reply
-            said = reply.headers.get("retry-after", "")
-            pause = float(said) if said.isdecimal() else 2.0 ** (number - 1)
+            pause = _pause(reply.headers, otherwise=2.0 ** (number - 1))
             if pause > LONGEST_PAUSE:
                 raise self._unreachable(f"it asks for a pause of {pause:.0f} s")
             if self._stop.wait(pause):
@@ -163,3 +163,11 @@ class HubClient:
             f"The Hub at {self.endpoint} does not answer ({why}); check the network, or set "
             "HF_ENDPOINT to a mirror."
         )
+
+
+def _pause(headers: Mapping[str, str], *, otherwise: float) -> float:
+    """Seconds that a busy Hub asks for: in `Retry-After`, or as `t` of `RateLimit`."""
+    said = headers.get("retry-after", "")
+    found = re.search(r"\bt=(\d{1,6})\b", headers.get("ratelimit", ""))
+    said = found[1] if found and not said.isdecimal() else said
+    return float(said) if said.isdecimal() else otherwise

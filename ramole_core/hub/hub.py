@@ -23,6 +23,9 @@ from ramole_core.retrieval import AdapterIndex, Hit, Retriever
 from ramole_core.retrieval.retriever import Embedder
 from ramole_core.retrieval.store import COLLECTION
 
+MOST_TRIED = 8
+"""Adapters that are fetched, or tried, for one prompt at most."""
+
 
 @dataclass(frozen=True)
 class Stage:
@@ -151,7 +154,7 @@ class Hub:
         said: list[str] = []
         places = k
         mine = sorted((hit.score for hit in hits), reverse=True)
-        for one, score in near:
+        for one, score in near[:MOST_TRIED]:
             ahead = sum(other >= score for other in mine)
             if ahead >= places:
                 break

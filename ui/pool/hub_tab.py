@@ -44,12 +44,11 @@ class HubPart:
 def lay_out_hub(ramole: "Ramole") -> HubPart:
     """Build it folded, inside the tab that is open."""
     s = ramole.settings
-    base = s.hub_base or s.base_model
     words = (
-        f"Lists up to {s.hub_listed:,} adapters that name this base model ({escaped(base)}), "
-        "those downloaded most first. Their cards are read, and of their weights the header alone. "
-        "Prompts find them from then on; the weights of one come when it is to answer, and are "
-        "checked like every upload."
+        f"Lists up to {s.hub_listed:,} adapters that name this base model, those downloaded most "
+        "first. Their cards are read, and of their weights the header alone. Prompts find them "
+        "from then on; the weights of one come when it is to answer, and are checked like every "
+        "upload."
     )
     allowed = s.hub_adapters
     with gr.Accordion(FOLD, open=False, elem_id="pool-hub") as fold:
