@@ -45,8 +45,8 @@ def test_the_table_has_only_text_of_strangers_and_says_what_is_shown():
         listed("three", verdict="checked", examples=("how deep",)),
     ]
     page = table_html(rows, {"ada/three"})
-    assert "3 are listed: 2 fit, 1 do not; the weights of 1 are here." in page
-    assert "12,345" in page and "3.0" in page and "does not fit" in page and "DoRA" in page
+    assert "3 are listed: 2 fit, 1 cannot be used; the weights of 1 are here." in page
+    assert "12,345" in page and "3.0" in page and "cannot be used" in page and "DoRA" in page
     assert "fits, read whole, weights are here" in page
     assert "<img" not in page and "${" not in page and "{{" not in page and "`" not in page
     assert page.count('scope="row"') == 3 and page.count('scope="col"') == 7

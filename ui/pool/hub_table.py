@@ -23,7 +23,7 @@ HEADS = (
 VERDICTS = {
     "fits": "fits by its header",
     "checked": "fits, read whole",
-    "refused": "does not fit",
+    "refused": "cannot be used",
 }
 
 
@@ -49,8 +49,8 @@ def table_html(
     found = kept(rows, here, search=search, show=show)
     refused = sum(one.verdict == "refused" for one in rows)
     said = (
-        f"{len(rows)} are listed: {len(rows) - refused} fit, {refused} do not; the weights of "
-        f"{len(here)} are here. "
+        f"{len(rows)} are listed: {len(rows) - refused} fit, {refused} cannot be used; the "
+        f"weights of {len(here)} are here. "
     )
     if len(found) > MOST:
         said += f"The first {MOST} of {len(found)} are shown."
