@@ -14,7 +14,8 @@ from ramole_core.methods import METHOD_LIST
 from ramole_core.settings import Settings
 
 ORDER = (
-    "base pool retrieval composition kernels layers engine training evaluation benchmarks batch cli"
+    "base pool retrieval hub composition kernels layers engine training evaluation benchmarks "
+    "batch cli"
 )
 """The rooms of the core in the order in which a request and its makers meet them."""
 

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
         facts_of as facts_of,
         model_words as model_words,
     )
+    from ramole_core.hub import Listed as Listed
     from ramole_core.likeness import update_likeness as update_likeness
     from ramole_core.mixes import Mix as Mix
     from ramole_core.pool import AdapterCard as AdapterCard
@@ -66,6 +67,7 @@ _HOMES = {
     "Fitting": "request",
     "Generation": "request",
     "Hit": "retrieval",
+    "Listed": "hub",
     "Mix": "mixes",
     "Ramole": "ramole",
     "RamoleError": "errors",

@@ -3,13 +3,15 @@ those that are found.
 
 A method that examines has the nearest adapters answer to the prompt before it takes its k
 (`ramole_core.engine.reference`). Where none that was found fits, the base may answer, and a message
-that names no task may keep the adapters of the turn before (`retrieval/base_expert.py`).
+that names no task may keep the adapters of the turn before (`retrieval/base_expert.py`). Adapters
+of the Hub come into the pool before it is asked (`arriving.py`).
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from ramole_core.arriving import Arriving
 from ramole_core.errors import RamoleError
 from ramole_core.evidence import Evidence
 from ramole_core.methods import METHOD_LIST, complete_options, find_row
@@ -38,6 +40,8 @@ class Choice:
     """Its adapters; none where the base answers."""
     evidence: Evidence | None = None
     """None where nothing was weighed: adapters named, or a method that always mixes."""
+    notes: tuple[str, ...] = ()
+    """What came of adapters of the Hub."""
 
     @property
     def kept(self) -> bool:
@@ -51,7 +55,7 @@ class Choice:
 
     def by_base(self) -> "Choice":
         """The base answers it alone."""
-        return Choice(base_turn(self.turn), (), self.evidence)
+        return Choice(base_turn(self.turn), (), self.evidence, self.notes)
 
 
 def base_turn(turn: Request) -> Request:
@@ -81,9 +85,12 @@ class AdapterChoice:
         base: BaseExpert,
         max_new_tokens: int,
         weights: "Callable[[Composition], Trained | None]",
+        arriving: Arriving,
     ):
         """`base` says where the base answers; `max_new_tokens`: the most that this server gives to
-        one request; `weights` gives a method's trained weights."""
+        one request; `weights` gives a method's trained weights; `arriving` brings adapters of the
+        Hub."""
+        self._arriving = arriving
         self._pool, self._retriever, self._base, self._weights = pool, retriever, base, weights
         self._max_new_tokens = max_new_tokens
 
@@ -109,13 +116,24 @@ class AdapterChoice:
                 turn.prompt for turn, method in pairs if self._needs_vector(turn, method)
             ]:
                 self._retriever.remember(asking)
-            found += [self._look(*pair) for pair in pairs]
+            found += [self._arrive(*pair) for pair in pairs]
         for part in by_depth(follows or [False] * len(turns)):
             for n in part:
                 if follows and follows[n]:
                     found[n] = self._keep(found[n], found[n - 1])
             self._examine(part, found, methods, examine)
+        self._arriving.used([one.name for choice in found for one in choice.candidates])
         return found
+
+    def _arrive(self, turn: Request, method: "Composition") -> "Choice":
+        """Who answers, once the adapters of the Hub that should have come."""
+        notes: tuple[str, ...] = ()
+        if turn.adapters is not None:
+            turn, notes = self._arriving.named(turn)
+        elif (count := method.experts(turn.k)) and self._known(method) is None:
+            abstains = self._abstains(turn, method)
+            turn, notes = self._arriving.nearest(turn, count, abstains=abstains)
+        return replace(self._look(turn, method), notes=notes)
 
     def _look(self, turn: Request, method: "Composition") -> Choice:
         """Who answers, before any adapter was examined and but for the turn before."""
@@ -151,7 +169,7 @@ class AdapterChoice:
             None if nobody else Hit(near.name, near.score),
             Hit(leader.name, float("nan") if leader.blind else known),
         )
-        return choice if evidence is None else Choice(turn, tuple(kept), evidence)
+        return choice if evidence is None else Choice(turn, tuple(kept), evidence, choice.notes)
 
     def _examine(
         self,
@@ -177,7 +195,7 @@ class AdapterChoice:
                 blind = {one.name: one.surprise for one in heard if one.score != one.score}
                 evidence = self._base.hear(evidence, known, blind)
             best = self._best(found[n].turn, methods[n], heard)
-            settled = Choice(found[n].turn, tuple(best), evidence)
+            settled = Choice(found[n].turn, tuple(best), evidence, found[n].notes)
             found[n] = settled.by_base() if settled.leaves else settled
 
     def _doubts(self, choice: Choice) -> bool:

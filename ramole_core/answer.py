@@ -117,3 +117,5 @@ class Generation:
     those of the turn before; None elsewhere."""
     fitted: Fitting | None = None
     """The weights that a search found for this request; None where nothing was searched."""
+    notes: tuple[str, ...] = ()
+    """What came of adapters of the Hub that were nearer than the pool's: a sentence each."""

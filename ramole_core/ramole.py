@@ -14,7 +14,9 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from ramole_core.adapter_choice import AdapterChoice, Choice, base_turn
+from ramole_core.arriving import Arriving
 from ramole_core.explaining import Explaining, Explanation
+from ramole_core.hub import Hub
 from ramole_core.methods import METHOD_LIST, Method
 from ramole_core.mixes import Mix, Mixes
 from ramole_core.pool import Limits, Pool
@@ -50,21 +52,36 @@ class Ramole:
             ),
             shared_uploads=s.shared_uploads,
         )
+        encoder = Encoder(s.encoder, data_dir=s.data_dir, adapter=s.adapters_dir / "_retriever")
         self.retriever = Retriever(
             pool=self.pool,
-            encoder=Encoder(s.encoder, data_dir=s.data_dir, adapter=s.adapters_dir / "_retriever"),
+            encoder=encoder,
             index=AdapterIndex(data_dir=s.data_dir, url=s.chroma_url),
         )
         self.pool.listeners += [self.retriever, _Forgetting(self)]
         self.base_expert = BaseExpert(
             self.retriever, folder=s.adapters_dir / "_base", base=lambda: self.base_kind
         )
+        self.hub = Hub(
+            self.pool,
+            self.retriever,
+            encoder=encoder,
+            shapes=self._shapes,
+            data_dir=s.data_dir,
+            chroma_url=s.chroma_url,
+            base=s.hub_base or s.base_model,
+            allowed=s.hub_adapters,
+            most=s.hub_listed,
+            mb=s.hub_mb,
+        )
+        """The Hub's adapters of this base, that may come into the pool."""
         self._choice = AdapterChoice(
             self.pool,
             self.retriever,
             base=self.base_expert,
             max_new_tokens=s.max_new_tokens,
             weights=self._weights,
+            arriving=Arriving(self.hub, self.pool, self.retriever, base=self.base_expert),
         )
         self._mixes = Mixes(s.data_dir)
         self._explaining = Explaining(self)
@@ -94,6 +111,7 @@ class Ramole:
             self._thread.close()
         if self._engine is not None:
             self._engine.close()
+        self.hub.close()
         self.retriever.close()
         self.pool.close()
 
@@ -248,6 +266,7 @@ class Ramole:
                     item,
                     extra={"retrieve": spent, **item.extra},
                     evidence=asked[index].evidence,
+                    notes=asked[index].notes,
                 )
             yield index, item
 
@@ -366,6 +385,7 @@ class Ramole:
                     earlier=[Turn(one.turn, one.candidates) for one in earlier],
                 ),
                 evidence=last.evidence,
+                notes=tuple(note for one in (*earlier, last) for note in one.notes),
             )
             for n, (request, (*earlier, last)) in enumerate(zip(requests, found, strict=True))
         ]
@@ -375,6 +395,8 @@ class Ramole:
         if request.mix is None:
             return request
         mix = self._mixes.get(request.mix, request.owner)
+        there = {card.name for card in self.pool.cards(request.owner)}
+        self.hub.bring_named(mix.adapters, there=there)
         cards = {card.name: card for card in self.pool.cards(request.owner)}
         held = [cards[name] for name in mix.adapters if name in cards]
         return mix.request(request, {card.name: card.content for card in held})

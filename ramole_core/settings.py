@@ -58,6 +58,15 @@ class Settings(BaseSettings):
     """Most tokens that one request may ask for."""
     shared_uploads: bool = False
     """True: an upload is seen by everyone; False: by its own session only."""
+    hub_adapters: bool = False
+    """True: prompts may find adapters of the Hub that were listed, and fetch their weights, and the
+    page may list them; the command line always may."""
+    hub_base: str | None = None
+    """The base model's name on the Hub, that its adapters give; unset: BASE_MODEL's own."""
+    hub_listed: int = Field(1000, gt=0)
+    """Most adapters of the Hub that are listed, those downloaded most first."""
+    hub_mb: int = Field(1024, gt=0)
+    """Weights of listed adapters that are kept, in MiB; the longest unused make room."""
     auth: str | None = None
     """`user:password` pairs, comma separated, that the page asks for."""
     trusted_proxies: str | None = None

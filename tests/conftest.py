@@ -107,3 +107,54 @@ def chromium():
 
     with chromium_running() as browser:
         yield browser
+
+
+@pytest.fixture
+def hub_server(monkeypatch):
+    """A Hub on this machine, and the one that HF_ENDPOINT names."""
+    from tests.hub_server import HubServer, serving
+
+    with serving(HubServer()) as running:
+        monkeypatch.setenv("HF_ENDPOINT", running.url)
+        monkeypatch.setenv("HF_TOKEN", "hf_operator")
+        yield running
+
+
+@pytest.fixture
+def open_hub(tmp_path):
+    """Opens a pool with a Hub beside it on one data folder, again and again."""
+    from ramole_core.hub import Hub
+    from ramole_core.pool import Limits, Pool
+    from ramole_core.retrieval import AdapterIndex, Retriever
+    from tests.adapter_files import SHAPES
+    from tests.hub_server import BASE
+    from tests.word_encoder import WordEncoder
+
+    held = []
+
+    def close():
+        for one in held:
+            one.close()
+        held.clear()
+
+    def make(**said):
+        close()
+        (tmp_path / "samples").mkdir(exist_ok=True)
+        pool = Pool(
+            adapters_dir=tmp_path / "samples",
+            data_dir=tmp_path / "data",
+            shapes=lambda: SHAPES,
+            limits=Limits(max_upload_mb=1, max_rank=32),
+        )
+        encoder = WordEncoder()
+        retriever = Retriever(
+            pool=pool, encoder=encoder, index=AdapterIndex(data_dir=tmp_path / "data")
+        )
+        pool.listeners.append(retriever)
+        words = {"base": BASE, "allowed": True, "shapes": lambda: SHAPES, **said}
+        hub = Hub(pool, retriever, encoder=encoder, data_dir=tmp_path / "data", **words)
+        held.extend([hub, retriever, pool])
+        return hub
+
+    yield make
+    close()

@@ -13,9 +13,12 @@ import numpy as np
 from safetensors.numpy import save_file
 
 from ramole_core import AdapterCard, Fitting, Generation, Hit, Request, Step, load_settings
+from ramole_core.hub import Hub
 from ramole_core.methods import METHOD_LIST
 from ramole_core.mixes import Mixes
 from ramole_core.pool import Limits, Pool, write_manifest
+from ramole_core.retrieval import AdapterIndex, Retriever
+from tests.word_encoder import WordEncoder
 
 SHAPES = {
     f"model.layers.{layer}.{module}": size
@@ -105,6 +108,18 @@ class FakeRamole:
             card_vectors=lambda cards: [_vector(" ".join(card.texts)) for card in cards],
         )
         self._mixes = Mixes(s.data_dir)
+        encoder = WordEncoder()
+        own = Retriever(pool=self.pool, encoder=encoder, index=AdapterIndex(data_dir=s.data_dir))
+        self.hub = Hub(
+            self.pool,
+            own,
+            encoder=encoder,
+            shapes=lambda: SHAPES,
+            data_dir=s.data_dir,
+            base=s.hub_base or "made/base",
+            allowed=s.hub_adapters,
+            most=s.hub_listed,
+        )
         self.loaded = False
         self._seconds = load_seconds
 
@@ -184,6 +199,7 @@ class FakeRamole:
         pass
 
     def close(self) -> None:
+        self.hub.close()
         self.pool.close()
 
 

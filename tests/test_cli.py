@@ -45,6 +45,7 @@ class Door:
             cards=lambda owner: [SimpleNamespace(name=f"a{i}", sha256=f"{i}" * 64) for i in (0, 1)]
         )
         self.loaded = False
+        self.hub = SimpleNamespace(near=lambda text, k, exclude: [])
 
     def __enter__(self) -> "Door":
         return self
@@ -86,7 +87,7 @@ class Door:
 @pytest.fixture
 def door(monkeypatch) -> Door:
     made = Door()
-    monkeypatch.setattr("ramole_core.ramole.Ramole", lambda: made)
+    monkeypatch.setattr("ramole_core.ramole.Ramole", lambda *settings: made)
     return made
 
 
@@ -264,7 +265,7 @@ def test_only_what_works_is_there():
     names = {info.name for info in app.registered_commands}
     expected = {"doctor", "list", "add", "remove", "retrieve", "generate", "batch", "benchmark"}
     expected |= {"calibrate"}
-    expected |= {"evaluate", "chat", "merge", "mixes", "trace"}
+    expected |= {"evaluate", "chat", "merge", "mixes", "trace", "hub"}
     assert names == expected
     assert [info.name for info in app.registered_groups] == ["train"]
 

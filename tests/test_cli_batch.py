@@ -73,7 +73,7 @@ class Door(FakeRamole):
 @pytest.fixture
 def door(monkeypatch) -> Door:
     made = Door()
-    monkeypatch.setattr("ramole_core.ramole.Ramole", lambda: made)
+    monkeypatch.setattr("ramole_core.ramole.Ramole", lambda *settings: made)
     return made
 
 
@@ -256,7 +256,7 @@ import sys
 import ramole_core.ramole
 from ramole_core.cli import main
 from tests.test_cli_batch import Door
-ramole_core.ramole.Ramole = lambda: Door(pause=float(os.environ['PAUSE']), length=3)
+ramole_core.ramole.Ramole = lambda *settings: Door(pause=float(os.environ['PAUSE']), length=3)
 sys.exit(main(sys.argv[1:]))
 """
 

@@ -27,11 +27,13 @@ ORDER = (
     ("base",),
     ("pool",),
     ("retrieval",),
+    ("hub",),
     ("composition",),
     ("kernels",),
     ("layers",),
     ("engine",),
     (
+        "arriving",
         "adapter_choice",
         "mixes",
         "explaining",
@@ -40,7 +42,7 @@ ORDER = (
         "trace_file",
         "trace_check",
         "likeness",
-    ),  # fmt: skip
+    ),
     ("terminal",),  # what commands read and print; the parts below have commands
     ("batch", "training", "export"),
     ("evaluation", "benchmarks"),

@@ -49,13 +49,13 @@ def test_named_adapters_and_weights_are_those_of_the_turns_that_say_nothing(ramo
 @pytest.mark.parametrize("method", ["ramole_plus", "selection", "similarity"])
 def test_each_text_of_all_turns_is_embedded_once_and_together(ramole, monkeypatch, method):
     embedded = []
-    recent = ramole.retriever._recent._embed
+    recent = ramole.retriever.recent._embed
 
     def embed(texts):
         embedded.append(list(texts))
         return recent(texts)
 
-    monkeypatch.setattr(ramole.retriever._recent, "_embed", embed)
+    monkeypatch.setattr(ramole.retriever.recent, "_embed", embed)
     prefix = f"{method} "
     talk = [(prefix + "one", "a"), (prefix + "two", "b"), (prefix + "one", "c")]
     requests = [

@@ -63,6 +63,7 @@ def batch(
     """Answer a file of prompts together, one JSON line each as soon as it is there; can resume."""
     from ramole_core.batch.run import refuse_unfit
     from ramole_core.ramole import Ramole
+    from ramole_core.settings import load_settings
 
     if resume and out is None:
         raise RamoleError("--resume goes on with a file; name it with --out.")
@@ -74,7 +75,7 @@ def batch(
         asked = read_batch(sys.stdin.read(), defaults=defaults, owner=owner)
     else:
         asked = read_batch_file(Path(file), defaults=defaults, owner=owner)
-    with Ramole() as ramole:
+    with Ramole(load_settings(hub_adapters=True)) as ramole:
         asked = refuse_unfit(ramole, asked, owner=owner)
         if out is not None:
             written = read_written(out)

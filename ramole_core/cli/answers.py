@@ -33,17 +33,25 @@ def retrieve(
     with opened() as ramole:
         text = read_prompt(prompt)
         hits = ramole.retrieve(text, k=k, exclude=exclude or (), owner=owner)
+        near = ramole.hub.near(text, k, exclude or ())
         if as_json:
+            listed = [{"name": one.name, "similarity": score} for one, score in near]
             write_json(
                 {
                     "prompt": text,
                     "adapters": [hit.name for hit in hits],
                     "similarities": [hit.score for hit in hits],
+                    **({"listed": listed} if near else {}),
                     **facts_of(ramole),
                 }
             )
             return
-    write_table(("adapter", "similarity"), [(hit.name, f"{hit.score:.3f}") for hit in hits])
+    rows = [(hit.score, hit.name, "") for hit in hits]
+    rows += [(score, one.name, "on the Hub, fetched on first use") for one, score in near]
+    rows = sorted(rows, key=lambda row: -row[0])[:k]
+    write_table(
+        ("adapter", "similarity", ""), [(name, f"{score:.3f}", how) for score, name, how in rows]
+    )
 
 
 def generate(

@@ -16,6 +16,7 @@ from ramole_core.benchmarks.command import benchmark
 from ramole_core.cli.answers import generate, retrieve
 from ramole_core.cli.chat import chat
 from ramole_core.cli.doctor import doctor
+from ramole_core.cli.hub import hub
 from ramole_core.cli.mixes import mixes
 from ramole_core.cli.pool import add, list_adapters, remove
 from ramole_core.cli.traces import trace
@@ -41,6 +42,7 @@ app.command("benchmark")(benchmark)
 app.command("calibrate")(calibrate)
 app.command("evaluate")(evaluate)
 app.command("doctor")(doctor)
+app.command("hub")(hub)
 app.command("list")(list_adapters)
 app.command("add")(add)
 app.command("remove")(remove)

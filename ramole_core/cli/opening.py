@@ -20,10 +20,14 @@ Exclude = Annotated[
 
 @contextmanager
 def opened(*, load: bool = False) -> Iterator["Ramole"]:
-    """`Ramole`, closed at the end; with `load` the base model is loaded first, progress shown."""
-    from ramole_core.ramole import Ramole
+    """`Ramole`, closed at the end; with `load` the base model is loaded first, progress shown.
 
-    with Ramole() as ramole:
+    Who may give commands may use what they had listed: adapters of the Hub are allowed.
+    """
+    from ramole_core.ramole import Ramole
+    from ramole_core.settings import load_settings
+
+    with Ramole(load_settings(hub_adapters=True)) as ramole:
         if load:
             with progress_bar("Getting ready") as tell:
                 ramole.load(tell)

@@ -60,6 +60,8 @@ class Prepared:
     prompt: Prompt
     evidence: Evidence | None = None
     """Why these adapters answer, or the base, where that was weighed."""
+    notes: tuple[str, ...] = ()
+    """As in the answer."""
 
     @property
     def candidates(self) -> tuple[Candidate, ...]:

@@ -4,6 +4,7 @@ fetched."""
 import os
 import re
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 
 from ramole_core.errors import AdapterRefused
@@ -16,6 +17,10 @@ from ramole_core.pool.sources import Found
 
 PREFIX = "hf:"
 _NAME = re.compile(r"hf:(?P<repo>[\w.-]{1,96}/[\w.-]{1,96})(@(?P<revision>[\w./-]{1,96}))?", re.A)
+
+
+class HubSilent(AdapterRefused):
+    """The Hub could not be asked, which says nothing of the adapter; try again later."""
 
 
 def copy_hub(source: str, into: Path, *, limits: Limits, use_token: bool) -> Found:
@@ -31,6 +36,12 @@ def copy_hub(source: str, into: Path, *, limits: Limits, use_token: bool) -> Fou
             "hf:owner/name@revision."
         )
     from huggingface_hub import HfApi, hf_hub_download
+    from huggingface_hub.errors import (
+        EntryNotFoundError,
+        LocalEntryNotFoundError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
 
     endpoint = os.environ.get("HF_ENDPOINT")
     token = None if use_token else False
@@ -41,7 +52,7 @@ def copy_hub(source: str, into: Path, *, limits: Limits, use_token: bool) -> Fou
             repo, revision=revision, files_metadata=True, timeout=30
         )
         sizes = {f.rfilename: f.size or 0 for f in info.siblings or []}
-        names = _choose(repo, sizes, limits)
+        names = choose_files(repo, sizes, limits)
         for name in names:
             path = hf_hub_download(
                 repo,
@@ -60,8 +71,12 @@ def copy_hub(source: str, into: Path, *, limits: Limits, use_token: bool) -> Fou
         if isinstance(error, OSError) and error.errno in DISK_ERRORS:
             raise
         # the client raises what its HTTP library of the day raises
+        gone = isinstance(
+            error, EntryNotFoundError | RepositoryNotFoundError | RevisionNotFoundError
+        ) and not isinstance(error, LocalEntryNotFoundError)  # the client's word for no network
+        kind = AdapterRefused if gone else HubSilent
         reason = str(error).strip().split("\n")[0][:160]
-        raise AdapterRefused(
+        raise kind(
             f"{source} could not be fetched from the Hub ({type(error).__name__}: {reason}); check "
             "the name and the network, or give the files themselves."
         ) from None
@@ -71,11 +86,12 @@ def copy_hub(source: str, into: Path, *, limits: Limits, use_token: bool) -> Fou
     return Found(repo.rpartition("/")[2], notes)
 
 
-def _choose(repo: str, sizes: dict[str, int], limits: Limits) -> list[str]:
+def choose_files(repo: str, sizes: Mapping[str, int], limits: Limits) -> list[str]:
+    """The files to fetch of those that a repository has; raises AdapterRefused."""
     for wanted in (WEIGHTS, CONFIG):
         if wanted not in sizes:
             pickles = [name for name in sizes if name.endswith(PICKLES)]
-            instead = f" but {pickles[0]}, which can run code" if pickles else ""
+            instead = f" but {pickles[0][:120]}, which can run code" if pickles else ""
             raise AdapterRefused(
                 f"hf:{repo} has no {wanted}{instead}; choose a repository that PEFT's "
                 "save_pretrained filled, with safetensors."

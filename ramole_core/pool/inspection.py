@@ -20,12 +20,7 @@ Shapes = Mapping[str, tuple[int, int]]
 def inspect_folder(folder: Path, *, shapes: Shapes, limits: Limits) -> Facts:
     """Checks `adapter_model.safetensors` and `adapter_config.json` in `folder`."""
     word, pairs = read_pairs(folder, shapes=shapes)
-    largest, module = max((pair.rank, path) for path, pair in pairs.items())
-    if largest > limits.max_rank:
-        raise AdapterRefused(
-            f"The module {module} has rank {largest}; at most {limits.max_rank} is served: train "
-            "with a smaller rank, or raise RAMOLE_MAX_RANK."
-        )
+    check_ranks(pairs, limits=limits)
     scales = {path: word.scale_of(path, pair.rank) for path, pair in pairs.items()}
     zero = check_values(folder / WEIGHTS, pairs, scales=scales)
     notes = list(word.notes)
@@ -53,6 +48,17 @@ def read_pairs(folder: Path, *, shapes: Shapes) -> tuple[LoraWord, dict[str, Pai
     """The configuration and the pairs, checked against the base but not yet their values."""
     word = read_config(folder / CONFIG)
     return word, pair_tensors(read_header(folder / WEIGHTS), shapes=shapes)
+
+
+def check_ranks(pairs: Mapping[str, Pair], *, limits: Limits) -> int:
+    """The largest rank; raises AdapterRefused where it is too large."""
+    largest, module = max((pair.rank, path) for path, pair in pairs.items())
+    if largest > limits.max_rank:
+        raise AdapterRefused(
+            f"The module {module} has rank {largest}; at most {limits.max_rank} is served: train "
+            "with a smaller rank, or raise RAMOLE_MAX_RANK."
+        )
+    return largest
 
 
 def fingerprint(shapes: Shapes) -> str:

@@ -80,13 +80,12 @@ def record(
     return read_card(folder)
 
 
-def write_json(path: Path, value: object) -> None:
+def write_json(path: Path, value: object, *, indent: int | None = 1) -> None:
     """Whole or not at all."""
     unfinished = path.with_name(path.name + ".new")
     try:
         with open(unfinished, "w", encoding="utf-8") as file:
-            json.dump(value, file, indent=1)
-            file.write("\n")
+            file.write(json.dumps(value, indent=indent) + "\n")
             file.flush()
             os.fsync(file.fileno())
         os.replace(unfinished, path)

@@ -124,11 +124,14 @@ class Pool:
         name: str | None = None,
         examples: Sequence[str] | None = None,
         owner: str | None = None,
+        *,
+        login: bool = True,
     ) -> AdapterCard:
         """Adds the adapter at `path`, whole or not at all.
 
         The same content again returns the card that is there. `owner`: whose session it belongs
-        to; None, or with `shared_uploads`, everyone. Raises AdapterRefused with the reason.
+        to; None, or with `shared_uploads`, everyone. `login`: whether what is for everyone may be
+        fetched with the operator's Hub login. Raises AdapterRefused with the reason.
         """
         self._check_writable()
         owner = self._owner(owner)
@@ -136,7 +139,11 @@ class Pool:
         self._check_room()
         with disk_told("added"), self._store.stage() as stage:
             staged = stage_source(
-                path, stage, examples=examples, limits=self.limits, use_token=owner is None
+                path,
+                stage,
+                examples=examples,
+                limits=self.limits,
+                use_token=login and owner is None,
             )
             facts = inspect_folder(stage, shapes=self._shapes(), limits=self.limits)
             notes = list(staged.notes)

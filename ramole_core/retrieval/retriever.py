@@ -101,12 +101,20 @@ class Report:
 class Retriever:
     """Finds adapters; listens to the pool, so that the index follows it. Thread-safe."""
 
-    def __init__(self, *, pool: Cards, encoder: Embedder, index: AdapterIndex):
-        """Nothing is opened yet; the first use, or `check()`, does that."""
+    def __init__(
+        self,
+        *,
+        pool: Cards,
+        encoder: Embedder,
+        index: AdapterIndex,
+        recent: RecentVectors | None = None,
+    ):
+        """Nothing is opened yet; the first use, or `check()`, does that. `recent`: the prompts'
+        vectors that another retriever with this encoder remembers."""
         self._pool = pool
         self._encoder = encoder
         self._index = index
-        self._recent = RecentVectors(encoder.embed)
+        self.recent = recent or RecentVectors(encoder.embed)
         self._lock = threading.RLock()
         self._checked = False
 
@@ -130,7 +138,7 @@ class Retriever:
         if not text.strip():
             raise RamoleError(EMPTY)
         cards = self.visible(k, exclude, owner)
-        return self._nearest(self._recent([text])[0], k, cards)
+        return self._nearest(self.recent([text])[0], k, cards)
 
     def candidates(
         self, text: str, *, count: int, exclude: Collection[str] = (), owner: str | None = None
@@ -147,18 +155,18 @@ class Retriever:
         known = {key: card for key, card in cards.items() if not card.blind}
         blind = {key: card for key, card in cards.items() if card.blind}
         room = len(blind) if len(cards) <= count else min(BLIND, count // 2)
-        vector = self._recent([text])[0]
+        vector = self.recent([text])[0]
         unknown = self._nearest(vector, min(room, count), blind) if blind and room else []
         found = self._nearest(vector, count - len(unknown), known) if known else []
         return found + [replace(hit, score=float("nan")) for hit in unknown]
 
     def remember(self, texts: Sequence[str]) -> None:
         """Embed these prompts together now; what asks for them next finds their vectors."""
-        self._recent(texts)
+        self.recent(texts)
 
     def vectors(self, texts: Sequence[str]) -> list[Float32[np.ndarray, "d"]]:
         """What `embed` gives, remembered for the prompts that were asked last."""
-        return self._recent(texts)
+        return self.recent(texts)
 
     def neighbours(self, card: Card, k: int = 3, owner: str | None = None) -> list[Hit]:
         """The k adapters that `owner` may see and that are nearest to `card`, itself left out."""
@@ -170,7 +178,7 @@ class Retriever:
         """The cosine of `text` to each of `cards`, in their order."""
         if not cards:
             return []
-        return cosines(self._recent([text])[0], self._vectors(cards)).tolist()
+        return cosines(self.recent([text])[0], self._vectors(cards)).tolist()
 
     def card_vectors(self, cards: Sequence[Card]) -> list[Float32[np.ndarray, "d"]]:
         """The vector by which each of `cards` is found, in their order."""

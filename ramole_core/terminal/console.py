@@ -125,6 +125,8 @@ def write_answer(
 
             parts = zip(used, shares_of(answer), strict=True)
             used = [f"{name} ({share:.0%})" for name, share in parts]
+        for note in answer.notes:
+            say(note)
         if answer.evidence is not None and answer.evidence.decision != "adapters":
             say(answer.evidence.sentence)
         say(

@@ -44,5 +44,6 @@ def answer_record(
         "trace": trace and str(trace),
         **({"fitted": asdict(answer.fitted)} if answer.fitted else {}),
         **({"evidence": answer.evidence.record()} if answer.evidence else {}),
+        **({"notes": list(answer.notes)} if answer.notes else {}),
         **{name: value for name in CONVERSATION if (value := getattr(request, name))},
     }

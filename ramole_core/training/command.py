@@ -62,9 +62,10 @@ def adapter(
     as_json: Json = False,
 ) -> None:
     """Train a LoRA adapter on the 4-bit base and write a folder that the pool accepts."""
+    from ramole_core.base.hub_name import hub_name
     from ramole_core.base.shapes import read_shapes
     from ramole_core.pool import write_manifest
-    from ramole_core.training.adapter import hub_name, train_adapter
+    from ramole_core.training.adapter import train_adapter
     from ramole_core.training.card import (
         Provenance,
         read_examples,

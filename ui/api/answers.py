@@ -97,6 +97,7 @@ def how_of(answer: Generation, request: Request, steps: Sequence[Step]) -> dict:
         "first_token_seconds": _finite(answer.first_token_seconds),
         **({"fitted": _fitting(answer.fitted)} if answer.fitted else {}),
         **({"evidence": answer.evidence.record()} if answer.evidence else {}),
+        **({"notes": list(answer.notes)} if answer.notes else {}),
     }
 
 

@@ -37,18 +37,23 @@ draw();
 
 
 def found_html(
-    found: Sequence[Found], evidence: Evidence | None = None, *, before: Sequence[str] = ()
+    found: Sequence[Found],
+    evidence: Evidence | None = None,
+    *,
+    before: Sequence[str] = (),
+    notes: Sequence[str] = (),
 ) -> str:
     """Similarity bars, best first; those not taken are paler. The number stands beside each bar.
 
     `evidence` says why the base answers, or the adapters of the turn before; `before` are the
-    adapters that earlier turns had, which keep their letters and colours.
+    adapters that earlier turns had, which keep their letters and colours; `notes` say what came of
+    adapters of the Hub.
     """
     if not found:
         return '<p class="quiet">The adapters nearest to the prompt appear here.</p>'
     taken = [one for one in found if one.taken]
     others = [one for one in found if not one.taken]
-    parts = []
+    parts = [f'<p class="quiet note">{escape(note)}</p>' for note in notes]
     if evidence is not None:
         parts += [f'<p class="quiet evidence">{escape(evidence.sentence)}</p>']
     if taken:

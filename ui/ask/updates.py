@@ -110,7 +110,9 @@ def done(
         **ended(ui, said, talking=talking, goes_on=live),
         out.view: view_of_run(run, name),
         **_beside(ui, None if run.beside is None else whole_text(run.beside)),
-        out.found: found_html(run.found, run.answer.evidence, before=run.met),
+        out.found: found_html(
+            run.found, run.answer.evidence, before=run.met, notes=run.answer.notes
+        ),
         out.timing: timing_html(run),
         out.takeaway: takeaway_of(run, recorded=recorded),
         out.downloads: gr.Row(visible=run.answer.trace is not None),

@@ -101,7 +101,8 @@ def _unpacked(text: str, shape: list[int], name: str) -> np.ndarray:
 def _answer(fields: dict[str, Any]) -> Generation:
     """The answer that `_plain` kept."""
     said = fields.get("evidence")
-    return Generation(**{**fields, "evidence": said and Evidence(**said)})
+    notes = tuple(map(str, fields.get("notes", ())))
+    return Generation(**{**fields, "evidence": said and Evidence(**said), "notes": notes})
 
 
 def _plain(answer: Generation) -> dict[str, object]:
@@ -110,6 +111,8 @@ def _plain(answer: Generation) -> dict[str, object]:
     fields["scores"] = [round(score, 4) for score in answer.scores]
     if answer.evidence is None:
         del fields["evidence"]
+    if not answer.notes:
+        del fields["notes"]
     fields["extra"] = {name: round(value, 4) for name, value in answer.extra.items()}
     for name in ("seconds", "first_token_seconds"):
         fields[name] = round(fields[name], 4)

@@ -206,6 +206,7 @@ def head_html(run: Run) -> str:
     """How a column was asked, what decided, and how it ended."""
     answer, evidence = run.answer, run.answer.evidence
     said = [f"<h3>{escape(mixed_words(run.request))}</h3>"]
+    said += [f'<p class="quiet">{escape(note)}</p>' for note in answer.notes]
     if evidence is not None and evidence.decision != "adapters":
         said.append(f'<p class="quiet">{escape(evidence.sentence)}</p>')
     why = escape(ending(answer.finish_reason))

@@ -9,6 +9,7 @@ import gradio as gr
 from ..parts.downloads import behind
 from ..parts.events import PLAIN, enter_opens
 from ..session.uploads import EXAMPLE_ENDINGS
+from .hub_tab import HubPart, lay_out_hub
 from .map_tab import Map, lay_out_map
 from .trying import TRY
 from .undo import UNDO
@@ -97,11 +98,13 @@ class Layout:
     cards: gr.HTML
     details: Details
     map: Map
+    hub: HubPart
 
 
 def lay_out(ramole: "Ramole") -> Layout:
     """Build the tab inside the Blocks that is open."""
-    dropping, map, filters = _dropping(ramole), lay_out_map(), _filters()
+    dropping, hub, map = _dropping(ramole), lay_out_hub(ramole), lay_out_map()
+    filters = _filters()
     with gr.Row(equal_height=False):
         with gr.Column(scale=3, min_width=320):
             scripts = [Path(__file__).parent / name for name in ("zip.js", "drop.js")]
@@ -110,7 +113,7 @@ def lay_out(ramole: "Ramole") -> Layout:
             cards = gr.HTML(elem_id="pool-cards", js_on_load=script, **PLAIN)
         with gr.Column(scale=2, min_width=320):
             details = _details()
-    return Layout(dropping, filters, cards, details, map)
+    return Layout(dropping, filters, cards, details, map, hub)
 
 
 def _dropping(ramole: "Ramole") -> Dropping:

@@ -14,6 +14,7 @@ from ..session.leaving import leave
 from ..session.presence import heartbeat
 from ..session.quota import quota_of
 from .bundle import write_bundle
+from .hub_tab import connect_hub
 from .layout import Layout, lay_out
 from .map_tab import connect_map
 from .undo import FOCUS, removals_html
@@ -184,4 +185,5 @@ def _connect(ui: Layout, handlers: Handlers, pool_tab: gr.Tab) -> None:
     )
     listed(given.success)
     connect_map(ui.map, handlers.ramole, handlers.quota, handlers.call)
+    connect_hub(ui.hub, handlers.ramole, handlers.call)
     heartbeat(handlers.quota.presence)

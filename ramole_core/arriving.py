@@ -1,0 +1,71 @@
+"""Which adapters of the Hub come into the pool before a request's adapters are chosen from it.
+
+Those that it names; and of those that are nearer than the pool's, as many as it takes, but none
+where the base answers the text in any case.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from ramole_core.hub import Hub
+from ramole_core.pool import Pool
+from ramole_core.request import Request
+from ramole_core.retrieval import BaseExpert, Hit, Retriever
+
+Arrived = tuple[Request, tuple[str, ...]]
+"""The turn as the pool understands it, and a sentence for each adapter that came, or did not."""
+
+
+class Arriving:
+    """Light to make; does nothing where nothing is listed."""
+
+    def __init__(self, hub: Hub, pool: Pool, retriever: Retriever, *, base: BaseExpert):
+        """`base` says where the base answers."""
+        self._hub, self._pool, self._retriever, self._base = hub, pool, retriever, base
+
+    def named(self, turn: Request) -> Arrived:
+        """The adapters that the turn names; raises RamoleError where a listed one does not come."""
+        names = turn.adapters or ()
+        if not self._hub.allowed or not any(map(self._hub.is_listed, names)):
+            return turn, ()
+        there = {card.name for card in self._pool.cards(turn.owner)}
+        said = self._hub.bring_named(names, there=there)
+        here = [name if name in there else self._hub.name_in_pool(name) for name in names]
+        return replace(turn, adapters=list(dict.fromkeys(here))), said
+
+    def nearest(self, turn: Request, count: int, *, abstains: bool) -> Arrived:
+        """Those that are among the `count` nearest to the turn's text; `abstains`: the base answers
+        where none is near enough."""
+        near = self._hub.near(turn.prompt, count + self._hub.spare, turn.exclude)
+        if not near:
+            return self._plain(turn), ()
+        turn = self._plain(turn)
+        hits = self._hits(turn, count)
+        if abstains and not self._answered(turn, near[0][1], near[0][0].name, hits):
+            return turn, ()
+        return turn, self._hub.bring_nearer(near, hits, count)
+
+    def used(self, names: Sequence[str]) -> None:
+        """These answer."""
+        self._hub.used(names)
+
+    def _plain(self, turn: Request) -> Request:
+        """Without excluding what is listed and not in the pool: the pool does not know it."""
+        if not self._hub.allowed or not turn.exclude:
+            return turn
+        there = {card.name for card in self._pool.cards(turn.owner)}
+        out = [n for n in turn.exclude if n in there or not self._hub.is_listed(n)]
+        return replace(turn, exclude=out)
+
+    def _hits(self, turn: Request, count: int) -> list[Hit]:
+        """The pool's nearest; none of an empty pool, or of one that is excluded whole."""
+        names = {card.name for card in self._pool.cards(turn.owner)}
+        if not names - {*turn.exclude}:
+            return []
+        return self._retriever.retrieve(turn.prompt, count, turn.exclude, turn.owner)
+
+    def _answered(self, turn: Request, score: float, name: str, hits: Sequence[Hit]) -> bool:
+        """Whether adapters answer, or may, by similarity alone."""
+        every = sorted([Hit(name, score), *hits], key=lambda hit: -hit.score)
+        evidence = self._base.judge(turn.prompt, every)
+        return evidence.decision == "adapters" or self._base.doubts(evidence)

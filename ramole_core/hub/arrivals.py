@@ -1,0 +1,159 @@
+"""Weights on first use: fetched, checked as every upload, within a number of bytes.
+
+Nobody waits long: where one does not come in time, the fetching goes on and the next best answers.
+What was not used longest makes room; what was used a moment ago does not.
+"""
+
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+
+from ramole_core.errors import AdapterRefused, RamoleError
+from ramole_core.hub.listed import Listed
+from ramole_core.hub.register import Fetched, Register
+from ramole_core.pool.card import AdapterCard
+from ramole_core.pool.hub import HubSilent
+from ramole_core.pool.names import free_name
+from ramole_core.pool.pool import Pool
+
+THREADS = 2
+WAIT = 20.0
+"""Seconds that one prompt waits for weights, all of them together."""
+HELD = 60.0
+"""Seconds for which what was used last does not make room: a request may still be reading it."""
+MOST_COMING = 12
+"""Adapters that are on their way, or wait for their turn, at most."""
+LATER = 600.0
+"""Seconds until one that did not come is tried again."""
+SILENCE = 60.0
+"""Seconds for which a Hub that did not answer is not asked again."""
+
+
+class NotHere(RamoleError):
+    """It cannot answer now; the message says why."""
+
+
+class Arrivals:
+    """Brings listed adapters into the pool, and takes them out again; thread-safe."""
+
+    def __init__(
+        self, pool: Pool, register: Register, *, mb: int, clock: Callable[[], float] = time.time
+    ):
+        """`mb`: most MiB of weights that are kept."""
+        self._pool, self._register, self._limit, self._clock = pool, register, mb * 2**20, clock
+        self._lock = threading.RLock()
+        self._coming: dict[str, Future[AdapterCard]] = {}
+        self._sizes: dict[str, int] = {}
+        self._later: dict[str, tuple[float, str]] = {}
+        self._silent_until = 0.0
+        self._workers: ThreadPoolExecutor | None = None
+
+    def here(self, one: Listed) -> AdapterCard | None:
+        """Its card in the pool, where it is there."""
+        for came in self._register.fetched():
+            if came.repo == one.repo and came.sha == one.sha:
+                card = self._card(came.name)
+                if card is None:
+                    self._register.forget(came.name)
+                return card
+        return None
+
+    def there(self) -> set[str]:
+        """Repositories that are in the pool now."""
+        names = {card.name for card in self._pool.cards()}
+        return {came.repo for came in self._register.fetched() if came.name in names}
+
+    def bring(self, one: Listed, *, until: float) -> AdapterCard:
+        """Its card, fetched where it must be; waits until `until` of the clock at most. Raises
+        NotHere with the reason."""
+        if (card := self.here(one)) is not None:
+            return card
+        with self._lock:
+            if (card := self.here(one)) is not None:  # it came meanwhile
+                return card
+            now = self._clock()
+            when, why = self._later.get(one.repo, (0.0, ""))
+            if one.verdict == "refused" or now < when:
+                raise NotHere(one.reason or why)
+            if now < self._silent_until:
+                raise NotHere("The Hub did not answer a moment ago.")
+            if one.repo not in self._coming:
+                if len(self._coming) >= MOST_COMING:
+                    raise NotHere("Many others are on their way already.")
+                self._make_room(one)
+                self._workers = self._workers or ThreadPoolExecutor(THREADS, "hub-weights")
+                self._sizes[one.repo] = one.bytes
+                self._coming[one.repo] = self._workers.submit(self._fetch, one)
+            coming = self._coming[one.repo]
+        try:
+            return coming.result(timeout=max(0.0, until - self._clock()))
+        except TimeoutError:
+            raise NotHere("It is still on its way, and can answer once it is here.") from None
+        except RamoleError as refusal:
+            raise NotHere(str(refusal)) from None
+
+    def touch(self, names: list[str]) -> None:
+        """These answer now."""
+        self._register.touch(names, now=self._clock())
+
+    def close(self) -> None:
+        """Waits for what is on its way; what waits for its turn does not come."""
+        if self._workers is not None:
+            self._workers.shutdown(wait=True, cancel_futures=True)
+            self._workers = None
+
+    def _fetch(self, one: Listed) -> AdapterCard:
+        try:
+            taken = {card.name for card in self._pool.cards()}
+            name = free_name(one.name, taken) if one.name in taken else one.name
+            card = self._pool.add(one.source, name, list(one.examples) or None, login=False)
+            ours = card.name not in taken
+            came = Fetched(one.repo, one.sha, card.name, card.bytes, self._clock(), ours)
+            self._register.note(came)
+            self._register.judge(one)
+            return card
+        except RamoleError as refusal:
+            with self._lock:
+                self._refuse(one, refusal)
+            raise
+        finally:
+            with self._lock:
+                self._coming.pop(one.repo, None)
+                self._sizes.pop(one.repo, None)
+
+    def _refuse(self, one: Listed, refusal: RamoleError) -> None:
+        """For good where the adapter is to blame, for a while where Hub, disk or room are."""
+        full = len(self._pool.all_cards()) >= self._pool.limits.max_adapters
+        disk = isinstance(refusal.__cause__, OSError)
+        if isinstance(refusal, HubSilent):
+            self._silent_until = self._clock() + SILENCE
+        elif disk or full or not isinstance(refusal, AdapterRefused):
+            self._later[one.repo] = (self._clock() + LATER, str(refusal))
+        else:
+            self._register.judge(one, reason=str(refusal))
+
+    def _make_room(self, one: Listed) -> None:
+        """Removes what was not used longest until its bytes fit; raises NotHere if they cannot."""
+        held = [came for came in self._register.fetched() if came.ours and self._card(came.name)]
+        free = self._limit - sum(came.bytes for came in held) - sum(self._sizes.values())
+        if one.bytes > self._limit:
+            raise NotHere(
+                f"Its weights have {one.bytes / 2**20:.1f} MiB, and {self._limit >> 20} are kept "
+                "in all; raise RAMOLE_HUB_MB."
+            )
+        now = self._clock()
+        for came in sorted(held, key=lambda came: came.used):
+            if free >= one.bytes or now - came.used < HELD:
+                break
+            self._pool.remove(came.name)
+            self._register.forget(came.name)
+            free += came.bytes
+        if free < one.bytes:
+            raise NotHere(
+                "All adapters of the Hub that are here were used a moment ago, and there is no "
+                "room for one more; raise RAMOLE_HUB_MB."
+            )
+
+    def _card(self, name: str) -> AdapterCard | None:
+        return next((card for card in self._pool.cards() if card.name == name), None)

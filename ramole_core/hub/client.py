@@ -1,0 +1,173 @@
+"""Talks to the Hub: its list page by page, and the beginnings of files; no token, all bounded.
+
+`HfApi.list_models` has no time limit and cannot be stopped while it waits for a busy Hub, so the
+list is read with the same client of huggingface_hub, page by page.
+"""
+
+import json
+import os
+import re
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from urllib.parse import quote, urlsplit
+
+from ramole_core.errors import RamoleError
+
+EXPAND = ("sha", "downloads", "gated", "siblings", "tags", "cardData")
+PAGE = 500
+"""Repositories of one page of the list."""
+LARGEST_PAGE = 64 * 2**20
+SECONDS = 30.0
+"""Longest silence of the Hub, and longest time for one file."""
+TRIES = 4
+LONGEST_PAUSE = 330.0
+"""A Hub that asks for a longer pause is not asked again; its own windows are of five minutes."""
+BUSY = (429, 500, 502, 503, 504)
+
+
+class Unreachable(RamoleError):
+    """The Hub does not answer, or not as a Hub does."""
+
+
+class Stopped(Exception):
+    """The caller wants no more."""
+
+
+@dataclass(frozen=True)
+class Piece:
+    """The beginning of a file."""
+
+    data: bytes
+    size: int
+    """Of the whole file."""
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """The Hub's status for a file that it does not give."""
+
+    status: int
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What came of one request."""
+
+    status: int
+    headers: Mapping[str, str]
+    """Their names in small letters."""
+    data: bytes
+    after: str | None
+    """Where the list goes on."""
+
+
+class HubClient:
+    """Anonymous; every thread may use it."""
+
+    def __init__(self, stop: threading.Event):
+        """`stop` ends pauses and reading; then Stopped is raised."""
+        from huggingface_hub import constants
+        from huggingface_hub.utils import build_hf_headers
+
+        self.endpoint = (os.environ.get("HF_ENDPOINT") or constants.ENDPOINT).rstrip("/")
+        self._headers = {**build_hf_headers(token=False), "accept-encoding": "identity"}
+        self._stop = stop
+
+    def adapters_of(self, base: str, *, most: int) -> Iterator[dict[str, object]]:
+        """The Hub's word on each adapter of `base`, those downloaded most first.
+
+        Raises Unreachable.
+        """
+        query = [("filter", f"base_model:adapter:{base}"), ("sort", "downloads")]
+        query += [("limit", str(min(most, PAGE)))]
+        query += [("expand", word) for word in EXPAND]
+        words = "&".join(f"{name}={quote(value, safe='')}" for name, value in query)
+        url: str | None = f"{self.endpoint}/api/models?{words}"
+        count = 0
+        while url is not None and count < most:
+            rows, url = self._page(url)
+            yield from rows[: most - count]
+            count += len(rows)
+            if not rows:
+                return
+
+    def begin(
+        self, repo: str, sha: str, file: str, *, most: int, start: int = 0
+    ) -> Piece | Refusal:
+        """Up to `most` bytes of a file from `start` on; raises Unreachable."""
+        url = f"{self.endpoint}/{repo}/resolve/{sha}/{quote(file)}"
+        reply = self._get(url, most=most, span=f"bytes={start}-{start + most - 1}")
+        if reply.status not in (200, 206):
+            return Refusal(reply.status)
+        if reply.status == 206:
+            whole, data = reply.headers.get("content-range", "").rpartition("/")[2], reply.data
+        else:
+            whole, data = reply.headers.get("content-length", ""), reply.data[start:]
+        return Piece(data, int(whole) if whole.isdecimal() else len(data))
+
+    def _page(self, url: str) -> tuple[list[dict[str, object]], str | None]:
+        reply = self._get(url, most=LARGEST_PAGE)
+        if reply.status != 200:
+            raise self._unreachable(f"status {reply.status}")
+        try:
+            rows = json.loads(reply.data)
+        except (ValueError, RecursionError):
+            rows = None
+        if not isinstance(rows, list):
+            raise self._unreachable("it sent no JSON list")
+        if reply.after and urlsplit(reply.after).netloc != urlsplit(self.endpoint).netloc:
+            raise self._unreachable("its list goes on elsewhere")
+        return [row for row in rows if isinstance(row, dict)], reply.after
+
+    def _get(self, url: str, *, most: int, span: str = "") -> Reply:
+        """The body's first `most` bytes, with pauses where the Hub is busy."""
+        headers = {**self._headers, **({"range": span} if span else {})}
+        for number in range(1, TRIES + 1):
+            reply = self._once(url, headers, most)
+            if reply.status not in BUSY or number == TRIES:
+                return reply
+            pause = _pause(reply.headers, otherwise=2.0 ** (number - 1))
+            if pause > LONGEST_PAUSE:
+                raise self._unreachable(f"it asks for a pause of {pause:.0f} s")
+            if self._stop.wait(pause):
+                raise Stopped
+        raise AssertionError("the last try returns")
+
+    def _once(self, url: str, headers: dict[str, str], most: int) -> Reply:
+        from huggingface_hub.utils import get_session
+
+        began, data = time.monotonic(), bytearray()
+        try:
+            with get_session().stream("GET", url, headers=headers, timeout=SECONDS) as response:
+                for chunk in response.iter_bytes():
+                    data += chunk
+                    if self._stop.is_set():
+                        raise Stopped
+                    if time.monotonic() - began > SECONDS:
+                        raise self._unreachable("it is too slow")
+                    if len(data) >= most:
+                        break
+                after = response.links.get("next", {}).get("url")
+                said = {name.lower(): text for name, text in response.headers.items()}
+                return Reply(response.status_code, said, bytes(data[:most]), after)
+        except (Stopped, RamoleError):
+            raise
+        except Exception as error:  # the client raises what its HTTP library of the day raises
+            reason = str(error).strip().split("\n")[0][:160] or "no answer"
+            raise self._unreachable(f"{type(error).__name__}: {reason}") from None
+
+    def _unreachable(self, why: str) -> Unreachable:
+        return Unreachable(
+            f"The Hub at {self.endpoint} does not answer ({why}); check the network, or set "
+            "HF_ENDPOINT to a mirror."
+        )
+
+
+def _pause(headers: Mapping[str, str], *, otherwise: float) -> float:
+    """Seconds that a busy Hub asks for: in `Retry-After`, or as `t` of `RateLimit`."""
+    said = headers.get("retry-after", "")
+    found = re.search(r"\bt=(\d{1,6})\b", headers.get("ratelimit", ""))
+    said = found[1] if found and not said.isdecimal() else said
+    return float(said) if said.isdecimal() else otherwise

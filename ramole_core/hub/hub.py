@@ -1,0 +1,212 @@
+"""The Hub beside the pool: a search, what it listed, and adapters that come when they answer.
+
+What is listed has an index of its own, DATA_DIR/hub/chroma, made by the pool's encoder; a prompt is
+compared with both. Nothing of it is in the pool, or in the way of the pool, before it was fetched.
+"""
+
+import threading
+import time
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from ramole_core.base.hub_name import hub_id, hub_name
+from ramole_core.errors import Busy, RamoleError
+from ramole_core.hub.arrivals import WAIT, Arrivals, NotHere
+from ramole_core.hub.listed import Listed
+from ramole_core.hub.register import Register
+from ramole_core.hub.search import Progress, Search, Searcher
+from ramole_core.pool.inspection import Shapes
+from ramole_core.pool.pool import Pool
+from ramole_core.retrieval import AdapterIndex, Hit, Retriever
+from ramole_core.retrieval.retriever import Embedder
+from ramole_core.retrieval.store import COLLECTION
+
+MOST_TRIED = 8
+"""Adapters that are fetched, or tried, for one prompt at most."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """How a search that runs stands."""
+
+    words: str
+    fraction: float
+
+
+class Hub:
+    """Light to make: nothing is read before it is used. Thread-safe."""
+
+    def __init__(
+        self,
+        pool: Pool,
+        retriever: Retriever,
+        *,
+        encoder: Embedder,
+        shapes: Callable[[], Shapes],
+        data_dir: Path,
+        chroma_url: str | None = None,
+        base: str,
+        allowed: bool = False,
+        most: int = 1000,
+        mb: int = 1024,
+        clock: Callable[[], float] = time.time,
+    ):
+        """`base`: the base model's name on the Hub, or where it comes from; `allowed`: whether a
+        prompt may find what is listed; `most` are listed, and `mb` MiB of weights kept."""
+        self.allowed = allowed
+        self.spare = 4
+        """Adapters that may be tried beside those that a request takes, where some do not come."""
+        self._pool, self._pools, self._shapes = pool, retriever, shapes
+        self._base, self._most, self._clock = base, most, clock
+        folder = data_dir / "hub"
+        self._register = Register(folder, base=hub_name(base))
+        self._retriever = Retriever(
+            pool=self._register,
+            encoder=encoder,
+            index=AdapterIndex(data_dir=folder, url=chroma_url and _beside(chroma_url)),
+            recent=retriever.recent,
+        )
+        self._arrivals = Arrivals(pool, self._register, mb=mb, clock=clock)
+        self._searching = threading.Lock()
+        self._stop = threading.Event()
+        self.stage: Stage | None = None
+        """How the search that runs stands; None where none does."""
+
+    def close(self) -> None:
+        """End a search, wait for weights on their way, and give the index back."""
+        self._stop.set()
+        self._arrivals.close()
+        self._retriever.close()
+
+    def rows(self) -> list[Listed]:
+        """What is listed, those downloaded most first."""
+        return self._register.rows()
+
+    @property
+    def when(self) -> float | None:
+        """When it was listed, in seconds since 1970; None: never."""
+        self._register.rows()
+        return self._register.when
+
+    def fetched(self) -> set[str]:
+        """The repositories whose weights are in the pool."""
+        return self._arrivals.there()
+
+    def search(
+        self, progress: Progress | None = None, *, most: int | None = None, anew: bool = False
+    ) -> Search:
+        """List the Hub's adapters of this base, read their cards and index them; no weights.
+
+        `anew` reads cards again that have not changed. Raises RamoleError where the Hub does not
+        answer, and Busy while another search runs.
+        """
+        base = hub_id(self._base)
+        if not self._searching.acquire(blocking=False):
+            raise Busy("The Hub is being searched already; wait for that to end, or stop it.")
+        tell = progress or (lambda words, fraction: None)
+
+        def staged(words: str, fraction: float) -> None:
+            self.stage = Stage(words, fraction)
+            tell(words, fraction)
+
+        try:
+            self._stop.clear()
+            searcher = Searcher(
+                self._register,
+                base=base,
+                shapes=self._shapes,
+                limits=self._pool.limits,
+                index=self._retriever.check,
+                progress=staged,
+                stop=self._stop,
+            )
+            return searcher.run(most=most or self._most, anew=anew)
+        except BaseException:
+            self._stop.set()
+            raise
+        finally:
+            self.stage = None
+            self._searching.release()
+
+    def stop(self) -> None:
+        """End the search that runs, if one does; what it has read stays listed."""
+        self._stop.set()
+
+    def near(self, text: str, k: int, exclude: Collection[str] = ()) -> list[tuple[Listed, float]]:
+        """The k listed adapters nearest to the text that are not in the pool, best first."""
+        if not self.allowed or not (rows := {one.name: one for one in self._register.all_cards()}):
+            return []
+        here = self.fetched()
+        out = [one.name for one in rows.values() if one.repo in here or one.name in exclude]
+        if len(out) == len(rows):
+            return []
+        hits = self._retriever.retrieve(text, k=k, exclude=out)
+        return [(rows[hit.name], hit.score) for hit in hits if hit.name in rows]
+
+    def bring_nearer(
+        self, near: Sequence[tuple[Listed, float]], hits: Sequence[Hit], k: int
+    ) -> tuple[str, ...]:
+        """Fetch those of `near` that are among the k nearest beside the pool's `hits`, and where
+        one does not come, the next best; a sentence for each."""
+        until = self._clock() + WAIT
+        said: list[str] = []
+        places = k
+        mine = sorted((hit.score for hit in hits), reverse=True)
+        for one, score in near[:MOST_TRIED]:
+            ahead = sum(other >= score for other in mine)
+            if ahead >= places:
+                break
+            try:
+                self._arrivals.bring(one, until=until)
+                places -= 1
+                said.append(f"{one.repo} was fetched from the Hub for this answer{_size(one)}.")
+            except NotHere as why:
+                said.append(
+                    f"{one.repo} on the Hub is nearer, and the next best answers in its place: "
+                    f"{why}"
+                )
+        return tuple(said)
+
+    def bring_named(self, names: Sequence[str], *, there: Collection[str]) -> tuple[str, ...]:
+        """Fetch those of `names` that are listed and not `there`; raises RamoleError for one that
+        does not come."""
+        said: list[str] = []
+        for name in names:
+            one = self._register.get(name) if self.allowed and name not in there else None
+            if one is None:
+                continue
+            try:
+                self._arrivals.bring(one, until=self._clock() + WAIT)
+            except NotHere as why:
+                raise RamoleError(f"{one.repo} cannot be used: {why}") from None
+            said.append(f"{one.repo} was fetched from the Hub for this answer{_size(one)}.")
+        return tuple(said)
+
+    def name_in_pool(self, name: str) -> str:
+        """What a listed adapter, `hf:owner/name` for instance, is called in the pool; any other
+        name as it is."""
+        one = self._register.get(name) if self.allowed else None
+        card = self._arrivals.here(one) if one is not None else None
+        return card.name if card is not None else name
+
+    def is_listed(self, name: str) -> bool:
+        """Whether an adapter of this name is listed."""
+        return self.allowed and self._register.get(name) is not None
+
+    def used(self, names: Sequence[str]) -> None:
+        """These answer now: they are not the first to make room."""
+        if self.allowed:
+            self._arrivals.touch(list(names))
+
+
+def _beside(url: str) -> str:
+    """A Chroma server's collection beside that of the pool."""
+    name = urlsplit(url).path.strip("/")
+    return f"{url.rstrip('/')}-hub" if name else f"{url.rstrip('/')}/{COLLECTION}-hub"
+
+
+def _size(one: Listed) -> str:
+    licence = f", licence {one.licence}" if one.licence else ""
+    return f" ({one.bytes / 2**20:.1f} MiB{licence})"

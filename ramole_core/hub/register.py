@@ -1,0 +1,154 @@
+"""What is listed, and which of it was fetched: two small files that outlive a restart.
+
+    DATA_DIR/hub/listed.json   every repository with its card and verdict
+    DATA_DIR/hub/fetched.json  names in the pool that came from it, and when each was used last
+
+The truth on what can be served stays the pool's folders: a name without a folder is forgotten, and
+where a file is broken or gone what was fetched is everyone's like any other adapter.
+"""
+
+import json
+import threading
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from ramole_core.hub.listed import Listed, read_listed
+from ramole_core.pool.manifest import write_json
+
+SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class Fetched:
+    """An adapter of the pool that came from what is listed."""
+
+    repo: str
+    sha: str
+    name: str
+    bytes: int
+    used: float
+    """Seconds since 1970."""
+    ours: bool = True
+    """False: somebody had added the same before, and it is not ours to remove."""
+
+
+class Register:
+    """Thread-safe; read on first use. `retrieval` sees what may be fetched as its cards."""
+
+    def __init__(self, folder: Path, *, base: str):
+        """`base`: the base's name on the Hub; a list made for another one counts as none."""
+        self._folder, self._base = folder, base
+        self._lock = threading.RLock()
+        self._listed: dict[str, Listed] | None = None
+        self._fetched: dict[str, Fetched] = {}
+        self.when: float | None = None
+        """When it was listed, in seconds since 1970."""
+
+    def all_cards(self) -> list[Listed]:
+        """Those that are not refused."""
+        return [one for one in self.rows() if one.verdict != "refused"]
+
+    def cards(self, owner: str | None = None) -> list[Listed]:
+        """The same: they are everyone's."""
+        return self.all_cards()
+
+    def rows(self) -> list[Listed]:
+        """All of them, as they were listed."""
+        return list(self._read().values())
+
+    def get(self, name: str) -> Listed | None:
+        """By its name in the pool, or its repository's, with or without `hf:`."""
+        repo = name.removeprefix("hf:").partition("@")[0]
+        return next((one for one in self.rows() if name == one.name or repo == one.repo), None)
+
+    def put(self, rows: Iterable[Listed]) -> None:
+        """Takes these in, in the place of others of the same repository."""
+        with self._lock:
+            self._listed = self._read() | {one.repo: one for one in rows}
+            self._write()
+
+    def keep_only(self, repos: Iterable[str], *, when: float) -> None:
+        """Forgets all others, and puts the rest into this order: that is the list of now."""
+        with self._lock:
+            known = self._read()
+            self._listed = {repo: known[repo] for repo in repos if repo in known}
+            self.when = when
+            self._write()
+
+    def judge(self, one: Listed, *, reason: str = "") -> None:
+        """What came of its weights: checked, or the reason for which they were refused."""
+        verdict = "refused" if reason else "checked"
+        self.put([replace(one, verdict=verdict, reason=reason)])
+
+    def fetched(self) -> list[Fetched]:
+        """What came, in no order."""
+        self._read()
+        return list(self._fetched.values())
+
+    def note(self, came: Fetched) -> None:
+        """It is in the pool, or was used just now."""
+        with self._lock:
+            self._read()
+            self._fetched[came.name] = came
+            self._write_fetched()
+
+    def touch(self, names: Sequence[str], *, now: float) -> None:
+        """These are used now; written when next something comes or goes."""
+        with self._lock:
+            self._read()
+            for name in names:
+                if name in self._fetched:
+                    self._fetched[name] = replace(self._fetched[name], used=now)
+
+    def forget(self, name: str) -> None:
+        """It is in the pool no more."""
+        with self._lock:
+            self._read()
+            if self._fetched.pop(name, None) is not None:
+                self._write_fetched()
+
+    def _read(self) -> dict[str, Listed]:
+        with self._lock:
+            if self._listed is None:
+                said = _object(self._folder / "listed.json")
+                mine = said.get("base") == self._base and said.get("schema") == SCHEMA
+                rows = said.get("adapters") if mine else None
+                found = [_one(row) for row in rows] if isinstance(rows, list) else []
+                self._listed = {one.repo: one for one in found if one is not None}
+                when = said.get("when")
+                self.when = float(when) if mine and isinstance(when, int | float) else None
+                came = _object(self._folder / "fetched.json").get("fetched")
+                for row in came if isinstance(came, list) else []:
+                    try:
+                        self._fetched[str(row["name"])] = Fetched(**row)
+                    except (KeyError, TypeError):
+                        continue
+            return self._listed
+
+    def _write(self) -> None:
+        rows = [one.record() for one in self._read().values()]
+        self._folder.mkdir(parents=True, exist_ok=True)
+        said = {"schema": SCHEMA, "base": self._base, "when": self.when, "adapters": rows}
+        write_json(self._folder / "listed.json", said, indent=None)
+
+    def _write_fetched(self) -> None:
+        self._folder.mkdir(parents=True, exist_ok=True)
+        rows = [asdict(one) for one in self._fetched.values()]
+        write_json(self._folder / "fetched.json", {"fetched": rows})
+
+
+def _object(file: Path) -> dict[str, object]:
+    """The JSON object of a file; empty where there is none."""
+    try:
+        said = json.loads(file.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return said if isinstance(said, dict) else {}
+
+
+def _one(row: object) -> Listed | None:
+    try:
+        return read_listed(row) if isinstance(row, dict) else None
+    except (ValueError, TypeError, KeyError):
+        return None

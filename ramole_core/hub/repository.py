@@ -1,0 +1,171 @@
+"""A repository's card, read before its weights: words, example prompts, and whether they can fit.
+
+Of the weights only the header comes: names and shapes of the tensors, judged as an upload's are, in
+a file that has holes where the numbers would be.
+"""
+
+import json
+import re
+import struct
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from ramole_core.errors import AdapterRefused
+from ramole_core.hub.client import HubClient, Piece, Refusal, Unreachable
+from ramole_core.hub.listed import Listed
+from ramole_core.pool.card import VECTOR_EXAMPLES, Limits
+from ramole_core.pool.config import CONFIG, LARGEST_CONFIG
+from ramole_core.pool.files import too_large
+from ramole_core.pool.header import LONGEST_HEADER
+from ramole_core.pool.hub import choose_files
+from ramole_core.pool.inspection import WEIGHTS, Shapes, check_ranks, read_pairs
+from ramole_core.pool.words import EXAMPLES, README, parse_examples, parse_readme
+
+FIRST = 2**16
+"""Bytes of the weights that are asked for first; most headers are shorter."""
+LARGEST_CARD = 2**18
+"""Bytes of a README.md or examples.jsonl; more of it is not read."""
+LONGEST_EXAMPLES = 2**14
+"""Characters of all examples of one adapter that are kept."""
+_REPO = re.compile(r"[\w.-]{1,96}/[\w.-]{1,96}", re.ASCII)
+_SHA = re.compile(r"[0-9a-f]{40}")
+_LICENCE = re.compile(r"license:([\w.+-]{1,60})", re.ASCII)
+
+
+def known_by(row: Mapping[str, object]) -> tuple[str, str] | None:
+    """Repository and commit of a row of the Hub's list; None for one that says neither."""
+    repo, sha = row.get("id"), row.get("sha")
+    if not isinstance(repo, str) or not isinstance(sha, str):
+        return None
+    sound = _REPO.fullmatch(repo) and _SHA.fullmatch(sha) and ".." not in repo
+    return (repo, sha) if sound else None
+
+
+def read_repository(
+    row: Mapping[str, object], client: HubClient, *, name: str, shapes: Shapes, limits: Limits
+) -> Listed:
+    """Everything that is known before the weights come; what cannot fit is refused with the reason.
+
+    Raises Unreachable where the Hub does not answer.
+    """
+    known = known_by(row)
+    assert known is not None
+    repo, sha = known
+    tags = [found[1] for tag in _texts(row.get("tags")) if (found := _LICENCE.fullmatch(tag))]
+    licence = tags[0] if tags else None
+    files = [_text(file.get("rfilename")) for file in _objects(row.get("siblings"))]
+    one = Listed(repo, sha, name, licence=licence, downloads=count_in(row))
+    size = 0
+    try:
+        if row.get("gated"):
+            raise _gated(repo)
+        choose_files(repo, dict.fromkeys(files, 0), limits)
+        config = _whole(client.begin(repo, sha, CONFIG, most=LARGEST_CONFIG + 1), repo, CONFIG)
+        head = _whole(client.begin(repo, sha, WEIGHTS, most=FIRST), repo, WEIGHTS)
+        size = head.size
+        if size > limits.bytes:
+            raise too_large(limits)
+        rank = _judge(config.data, _header(head, client, repo, sha), size, shapes, limits)
+    except AdapterRefused as refusal:
+        return replace(one, bytes=size, verdict="refused", reason=str(refusal))
+    read = {}
+    for file in (README, EXAMPLES):
+        piece = client.begin(repo, sha, file, most=LARGEST_CARD) if file in files else None
+        read[file] = piece.data if isinstance(piece, Piece) else b""
+    said, description, _ = parse_readme(_whole_characters(read[README]))
+    return replace(
+        one,
+        bytes=size,
+        rank=rank,
+        licence=licence or said,
+        description=description,
+        examples=_examples(read[EXAMPLES], row.get("cardData")),
+    )
+
+
+def count_in(row: Mapping[str, object]) -> int:
+    """How often it was downloaded, as the Hub counts."""
+    count = row.get("downloads")
+    return count if type(count) is int and 0 <= count < 2**53 else 0
+
+
+def _judge(config: bytes, header: bytes, size: int, shapes: Shapes, limits: Limits) -> int:
+    """The largest rank; raises AdapterRefused where configuration, names or shapes do not fit."""
+    with tempfile.TemporaryDirectory(prefix="ramole-listed-") as made:
+        folder = Path(made)
+        (folder / CONFIG).write_bytes(config)
+        with open(folder / WEIGHTS, "wb") as file:
+            file.write(header)
+            file.truncate(size)
+        _, pairs = read_pairs(folder, shapes=shapes)
+        return check_ranks(pairs, limits=limits)
+
+
+def _header(head: Piece, client: HubClient, repo: str, sha: str) -> bytes:
+    """The header whole, where it is longer than what came first."""
+    if len(head.data) < 8:
+        return head.data
+    length = min(8 + struct.unpack("<Q", head.data[:8])[0], 8 + LONGEST_HEADER, head.size)
+    if length <= len(head.data):
+        return head.data[:length]
+    start = len(head.data)
+    rest = _whole(client.begin(repo, sha, WEIGHTS, most=length - start, start=start), repo, WEIGHTS)
+    return head.data + rest.data
+
+
+def _whole(piece: Piece | Refusal, repo: str, file: str) -> Piece:
+    if isinstance(piece, Piece):
+        return piece
+    if piece.status in (401, 403):
+        raise _gated(repo)
+    if piece.status == 404:
+        raise AdapterRefused(
+            f"The Hub lists {file} of {repo} and does not have it; its owner may mend that."
+        )
+    raise Unreachable(f"The Hub does not give {file} of {repo} now (status {piece.status}).")
+
+
+def _gated(repo: str) -> AdapterRefused:
+    return AdapterRefused(
+        f"{repo} is given to those alone whom its owner let in; log in with huggingface_hub and "
+        f"add hf:{repo} by name."
+    )
+
+
+def _examples(lines: bytes, card: object) -> tuple[str, ...]:
+    """Inputs that it is for: its examples.jsonl, else the prompts that its card has to try."""
+    kept, _ = parse_examples(_whole_characters(lines[: lines.rfind(b"\n") + 1] or lines))
+    if not kept and isinstance(card, dict):
+        texts = [_prompt(one) for one in _objects(card.get("widget"))]
+        kept, _ = parse_examples("\n".join(json.dumps({"text": t}) for t in texts if t).encode())
+    held, room = [], LONGEST_EXAMPLES
+    for text in kept[:VECTOR_EXAMPLES]:
+        room -= len(text)
+        if room >= 0:
+            held.append(text)
+    return tuple(held)
+
+
+def _prompt(widget: Mapping[str, object]) -> str:
+    """The text of an entry of `widget:` on a card, or its last message of a user."""
+    said = [one for one in _objects(widget.get("messages")) if one.get("role") == "user"]
+    return _text(widget.get("text")) or (_text(said[-1].get("content")) if said else "")
+
+
+def _whole_characters(data: bytes) -> bytes:
+    """Without the half of a character at a cut."""
+    return data.decode("utf-8", "ignore").encode() if len(data) == LARGEST_CARD else data
+
+
+def _text(value: object) -> str:
+    return value if isinstance(value, str) else ""
+
+
+def _texts(value: object) -> Sequence[str]:
+    return [one for one in value if isinstance(one, str)] if isinstance(value, list) else []
+
+
+def _objects(value: object) -> Sequence[Mapping[str, object]]:
+    return [one for one in value if isinstance(one, dict)] if isinstance(value, list) else []

@@ -1,0 +1,179 @@
+"""The list made anew: the Hub's rows, each new one's card read by several threads, and indexed.
+
+What the Hub says unchanged (same commit) is not read again. A search that is stopped, by a button
+or by Ctrl-C, keeps what it has read.
+"""
+
+import hashlib
+import threading
+import time
+from collections.abc import Callable, Collection, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from dataclasses import dataclass, field, replace
+
+from ramole_core.errors import AdapterRefused
+from ramole_core.hub.client import HubClient, Stopped, Unreachable
+from ramole_core.hub.listed import Listed
+from ramole_core.hub.register import Register
+from ramole_core.hub.repository import count_in, known_by, read_repository
+from ramole_core.pool.card import Limits
+from ramole_core.pool.inspection import Shapes
+from ramole_core.pool.names import clean_name, free_name
+
+THREADS = 8
+AT_ONCE = 200
+"""Cards that are indexed together; what a kill loses at most."""
+SILENCES = 12
+"""So many repositories one after another without an answer: the Hub is gone."""
+
+Progress = Callable[[str, float], None]
+"""Called with the stage in words and the fraction done, 0 to 1."""
+
+
+@dataclass(frozen=True)
+class Search:
+    """What a search of the Hub found."""
+
+    base: str
+    """The base model's name there."""
+    rows: tuple[Listed, ...]
+    """All that is listed now, those downloaded most first."""
+    read: int
+    """Cards that were read; the others were known."""
+    unread: Mapping[str, str] = field(default_factory=dict)
+    """Repositories that could not be read this time, and why."""
+    stopped: bool = False
+    seconds: float = 0.0
+
+    def __str__(self) -> str:
+        refused = sum(one.verdict == "refused" for one in self.rows)
+        text = (
+            f"{len(self.rows)} adapters of {self.base} are listed, {refused} of them refused; "
+            f"{self.read} cards were read in {self.seconds:.1f} s."
+        )
+        if self.unread:
+            text += f" {len(self.unread)} could not be read this time."
+        return f"{text} It was stopped before its end." if self.stopped else text
+
+
+class Searcher:
+    """One search; `run` may be called once."""
+
+    def __init__(
+        self,
+        register: Register,
+        *,
+        base: str,
+        shapes: Callable[[], Shapes],
+        limits: Limits,
+        index: Callable[[], object],
+        progress: Progress,
+        stop: threading.Event,
+    ):
+        """`index` makes the index true to the register; `stop` ends the search."""
+        self._register, self._base = register, base
+        self._shapes, self._limits = shapes, limits
+        self._index, self._progress, self._stop = index, progress, stop
+        self._client = HubClient(stop)
+        self._new: list[Listed] = []
+        self._read, self._silent = 0, 0
+        self._unread: dict[str, str] = {}
+
+    def run(self, *, most: int, anew: bool = False) -> Search:
+        """List up to `most`; with `anew` cards are read again. Raises RamoleError where the Hub
+        does not answer; what was read until then stays listed."""
+        began = time.monotonic()
+        self._progress("asking the Hub", 0.0)
+        found: list[Mapping[str, object]] = []
+        try:
+            for row in self._client.adapters_of(self._base, most=most):
+                found.append(row)
+                self._progress(f"asking the Hub: {len(found)} adapters so far", 0.0)
+            rows = {who[0]: row for row in found if (who := known_by(row))}
+            there = self._register.rows()
+            same = [one for one in there if one.repo in rows and rows[one.repo]["sha"] == one.sha]
+            same = [] if anew else same
+            if same:
+                self._register.put(replace(one, downloads=count_in(rows[one.repo])) for one in same)
+            names = names_for(rows, {one.repo: one.name for one in there})
+            known = {one.repo for one in same}
+            self._read_all([row for repo, row in rows.items() if repo not in known], names)
+        except Stopped:
+            pass
+        else:
+            self._register.keep_only(rows, when=time.time())
+            self._index()
+        return Search(
+            self._base,
+            tuple(self._register.rows()),
+            read=self._read,
+            unread=self._unread,
+            stopped=self._stop.is_set(),
+            seconds=time.monotonic() - began,
+        )
+
+    def _read_all(self, rows: Sequence[Mapping[str, object]], names: Mapping[str, str]) -> None:
+        """Every card, by some threads; raises Stopped, and Unreachable for a Hub that is gone."""
+        if not rows:
+            return
+        shapes = self._shapes()
+        pool = ThreadPoolExecutor(THREADS, thread_name_prefix="hub")
+        try:
+            asked = {
+                pool.submit(
+                    read_repository,
+                    row,
+                    self._client,
+                    name=names[str(row["id"])],
+                    shapes=shapes,
+                    limits=self._limits,
+                ): str(row["id"])
+                for row in rows
+            }
+            for count, done in enumerate(as_completed(asked), start=1):
+                self._take(done, asked[done])
+                self._progress(f"reading cards: {count} of {len(rows)}", count / len(rows))
+        finally:
+            self._stop_reading(pool)
+
+    def _stop_reading(self, pool: ThreadPoolExecutor) -> None:
+        """Nobody waits for what is left; and nothing that was read is lost."""
+        pool.shutdown(wait=False, cancel_futures=True)
+        self._keep(least=0)
+
+    def _take(self, done: "Future[Listed]", repo: str) -> None:
+        try:
+            self._new.append(done.result())
+            self._read += 1
+            self._silent = 0
+        except Unreachable as error:
+            self._unread[repo] = str(error)
+            self._silent += 1
+            if self._silent >= SILENCES:
+                raise
+        self._keep(least=AT_ONCE)
+        if self._stop.is_set():
+            raise Stopped
+
+    def _keep(self, *, least: int) -> None:
+        """Lists and indexes what was read, once it is so many."""
+        if len(self._new) >= max(least, 1):
+            self._register.put(self._new)
+            self._new = []
+            self._index()
+
+
+def names_for(repos: Collection[str], known: Mapping[str, str]) -> dict[str, str]:
+    """A name in the pool for each repository, `owner--name`; those that have one keep it."""
+    names = {repo: known[repo] for repo in repos if repo in known}
+    taken = set(known.values())
+    for repo in repos:
+        if repo in names:
+            continue
+        try:
+            name = clean_name(repo.replace("/", "--").lstrip("_-."))
+        except AdapterRefused:
+            name = f"hub-{hashlib.sha256(repo.encode()).hexdigest()[:12]}"
+        names[repo] = free_name(name, taken) if name in taken else name
+        taken.add(names[repo])
+    return names

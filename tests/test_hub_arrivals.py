@@ -1,0 +1,233 @@
+"""Weights of listed adapters: fetched when they are to answer, checked whole, within a bound."""
+
+import threading
+
+import pytest
+
+from ramole_core.errors import RamoleError
+from ramole_core.hub.arrivals import HELD, SILENCE
+from ramole_core.retrieval import Hit
+from tests.adapter_files import WEIGHTS, tree_of, write_adapter
+from tests.hub_server import Repository, adapter, broken
+
+
+class Clock:
+    def __init__(self):
+        self.now = 1e9
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock():
+    return Clock()
+
+
+def repositories(*names: str) -> dict[str, Repository]:
+    """One sound adapter a name; its card says the name."""
+    return {
+        f"ada/{name}": Repository(adapter(n + 1, card=f"All about {name}."), tags=["license:mit"])
+        for n, name in enumerate(names)
+    }
+
+
+def ask(hub, text: str, *, k: int = 1, hits=()) -> tuple[str, ...]:
+    return hub.bring_nearer(hub.near(text, k + hub.spare), hits, k)
+
+
+def test_the_nearest_comes_and_is_an_adapter_like_any_other(hub_server, open_hub, tmp_path):
+    hub_server.repositories = repositories("sums", "poems")
+    hub = open_hub()
+    hub.search()
+    assert hub.rows()[0].verdict == "fits" and not hub_server.weights_asked()
+    (said,) = ask(hub, "all about sums")
+    assert said == "ada/sums was fetched from the Hub for this answer (0.0 MiB, licence mit)."
+    assert hub.fetched() == {"ada/sums"} and len(hub_server.weights_asked()) == 1
+    assert hub_server.tokens == {None}, "never the operator's login"
+    card = hub._pool.card("ada--sums")
+    assert card.owner is None and card.description == "All about sums." and card.licence == "mit"
+    assert any(hub_server.repositories["ada/sums"].sha in note for note in card.notes)
+    assert hub._pool.tensors(card).modules
+    assert {one.repo: one.verdict for one in hub.rows()} == {
+        "ada/sums": "checked",
+        "ada/poems": "fits",
+    }
+    assert [one.repo for one, _ in hub.near("all about sums", 5)] == ["ada/poems"]
+
+    hub_server.asked.clear()
+    again = open_hub()
+    assert again.fetched() == {"ada/sums"} and again._pool.card("ada--sums").content == card.content
+    again.search()
+    assert not hub_server.asked[1:], "nothing changed, so nothing was read"
+    again._pool.remove("ada--sums")
+    assert not again.fetched()
+    assert ask(again, "all about sums")[0].startswith("ada/sums was fetched")
+
+
+def test_only_those_come_that_are_nearer_than_the_pools(hub_server, open_hub):
+    hub_server.repositories = repositories("sums", "poems", "knots")
+    hub = open_hub()
+    hub.search()
+    (_, best), (_, second), _ = hub.near("all about sums", 3)
+    high, low = Hit("x", best + 0.1), Hit("y", (best + second) / 2)
+    assert ask(hub, "all about sums", k=1, hits=[high]) == ()
+    assert ask(hub, "all about sums", k=1, hits=[Hit("x", best)]) == (), "a tie is the pool's"
+    assert hub.fetched() == set()
+    assert len(ask(hub, "all about sums", k=2, hits=[high, low])) == 1
+    assert hub.fetched() == {"ada/sums"}
+
+
+def test_one_that_does_not_fit_is_told_and_the_next_best_answers(hub_server, open_hub, tmp_path):
+    hub_server.repositories = repositories("sums", "sums-too")
+    nan = broken(1)["nan"]
+    nan.files["README.md"] = b"All about all sums."
+    hub_server.repositories["ada/nan"] = nan
+    hub = open_hub()
+    hub.search()
+    first, second = ask(hub, "all about all sums")
+    assert first.startswith("ada/nan on the Hub is nearer, and the next best answers in its place")
+    assert "finite" in first or "NaN" in first
+    assert second.startswith("ada/sums")
+    (row,) = [one for one in hub.rows() if one.repo == "ada/nan"]
+    assert row.verdict == "refused" and row.reason
+    hub_server.asked.clear()
+    assert not any("nan" in note for note in ask(hub, "all about all sums", k=2))
+    assert not any("/nan/" in path for path in hub_server.asked), "it is refused for good"
+    staged = [path for path in tree_of(tmp_path / "data") if path.startswith("staging/")]
+    assert not staged
+    assert next(o for o in open_hub().rows() if o.repo == "ada/nan").verdict == "refused"
+    hub = open_hub()
+    hub.search()
+    assert next(one for one in hub.rows() if one.repo == "ada/nan").verdict == "refused"
+
+
+def test_a_hub_that_is_gone_costs_one_try_and_comes_back(hub_server, open_hub, clock):
+    hub_server.repositories = repositories("sums", "poems")
+    hub = open_hub(clock=clock)
+    hub.search()
+    hub_server.status = 503
+    said = ask(hub, "all about sums", k=2)
+    assert len(said) == 2 and "could not be fetched" in said[0] and "a moment ago" in said[1]
+    asked = len(hub_server.asked)
+    ask(hub, "all about sums", k=2)
+    assert len(hub_server.asked) == asked
+    hub_server.status = None
+    clock.now += SILENCE + 1
+    assert all("was fetched" in note for note in ask(hub, "all about sums", k=2))
+
+
+def test_nobody_waits_for_slow_weights_and_they_answer_once_they_are_here(hub_server, open_hub):
+    hub_server.repositories = repositories("sums")
+    hub = open_hub()
+    hub.search()
+    hub_server.slow = threading.Event()
+    ((one, _),) = hub.near("all about sums", 1)
+    with pytest.raises(RamoleError, match="still on its way"):
+        hub._arrivals.bring(one, until=hub._clock() + 0.1)
+    assert len(hub_server.weights_asked()) == 1
+    with pytest.raises(RamoleError, match="still on its way"):
+        hub._arrivals.bring(one, until=hub._clock() + 0.1)
+    assert len(hub_server.weights_asked()) == 1, "it is fetched once"
+    hub_server.slow.set()
+    assert hub._arrivals.bring(one, until=hub._clock() + 20).name == "ada--sums"
+
+
+def test_many_who_want_the_same_fetch_it_once(hub_server, open_hub):
+    hub_server.repositories = repositories("sums")
+    hub = open_hub()
+    hub.search()
+    ((one, _),) = hub.near("all about sums", 1)
+    cards = []
+    threads = [
+        threading.Thread(target=lambda: cards.append(hub._arrivals.bring(one, until=2e9)))
+        for _ in range(6)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert {card.name for card in cards} == {"ada--sums"} and len(cards) == 6
+    assert len(hub_server.weights_asked()) == 1
+
+
+def test_no_prompt_and_no_crowd_makes_a_long_queue(hub_server, open_hub, monkeypatch):
+    hub_server.repositories = repositories(*(f"thing{n}" for n in range(20)))
+    monkeypatch.setattr("ramole_core.hub.hub.WAIT", 0.0)
+    hub = open_hub()
+    hub.search()
+    hub_server.slow = threading.Event()
+    said = ask(hub, "all about thing0", k=20)
+    assert len(said) == 8 and all("still on its way" in note for note in said)
+    more = ask(hub, "all about thing19", k=20) + ask(hub, "all about thing12", k=20)
+    assert any("Many others are on their way" in note for note in more)
+    assert len(hub._arrivals._coming) == 12
+
+
+def test_what_was_unused_longest_makes_room(hub_server, open_hub, clock, tmp_path):
+    hub_server.repositories = repositories("one", "two", "three")
+    size = len(hub_server.repositories["ada/one"].files[WEIGHTS])
+    hub = open_hub(clock=clock)
+    hub._arrivals._limit = 2 * size + 10
+    hub.search()
+    for name in ("one", "two"):
+        assert "was fetched" in ask(hub, f"about {name}")[0]
+        clock.now += 1
+    (said, *_) = ask(hub, "about three")
+    assert "no room for one more; raise RAMOLE_HUB_MB" in said, "both were used a moment ago"
+    clock.now += HELD
+    hub.used(["ada--one"])
+    assert "was fetched" in ask(hub, "about three")[0]
+    assert hub.fetched() == {"ada/one", "ada/three"}
+    assert {card.name for card in hub._pool.cards()} == {"ada--one", "ada--three"}
+    hub._arrivals._limit = size - 1
+    assert "are kept in all; raise RAMOLE_HUB_MB" in ask(hub, "about two")[0]
+
+
+def test_what_somebody_added_by_hand_is_not_ours_to_remove(hub_server, open_hub, clock):
+    hub_server.repositories = repositories("one", "two")
+    hub = open_hub(clock=clock)
+    hub._pool.add("hf:ada/one", name="mine")
+    hub.search()
+    ask(hub, "about one")
+    assert hub.fetched() == {"ada/one"} and [c.name for c in hub._pool.cards()] == ["mine"]
+    hub._arrivals._limit = len(hub_server.repositories["ada/two"].files[WEIGHTS])
+    clock.now += HELD + 1
+    assert "was fetched" in ask(hub, "about two")[0]
+    assert {card.name for card in hub._pool.cards()} == {"mine", "ada--two"}
+
+
+def test_private_uploads_are_untouched_and_a_taken_name_is_gone_round(
+    hub_server, open_hub, tmp_path
+):
+    hub_server.repositories = repositories("one")
+    hub = open_hub()
+    hub._pool.add(write_adapter(tmp_path / "a", seed=91), name="ada--one", owner="ann")
+    hub._pool.add(write_adapter(tmp_path / "b", seed=92), name="ada--one")
+    before = [card.content for card in hub._pool.cards("ann")]
+    hub.search()
+    ask(hub, "about one")
+    assert [card.content for card in hub._pool.cards("ann")][:2] == before
+    assert hub._pool.card("ada--one-2").description == "All about one."
+
+
+def test_it_comes_when_it_is_named_or_says_in_one_sentence_why_not(hub_server, open_hub):
+    hub_server.repositories = repositories("one", "two")
+    hub = open_hub()
+    hub.search()
+    assert hub.bring_named(["hf:ada/one", "other"], there={"other"})[0].startswith("ada/one was")
+    assert hub.name_in_pool("hf:ada/one") == "ada--one" and hub.name_in_pool("other") == "other"
+    assert hub.bring_named(["ada--two"], there=set())
+    hub_server.repositories = repositories("one", "two", "three")
+    hub.search()
+    hub_server.status = 500
+    with pytest.raises(RamoleError, match="ada/three cannot be used: .*could not be fetched"):
+        hub.bring_named(["ada--three"], there=set())
+
+
+def test_nothing_is_found_where_the_operator_does_not_allow_it(hub_server, open_hub):
+    hub_server.repositories = repositories("one")
+    hub = open_hub(allowed=False)
+    hub.search()
+    assert hub.near("all about one", 3) == []
+    assert hub.bring_named(["ada--one"], there=set()) == () and not hub.is_listed("ada--one")
