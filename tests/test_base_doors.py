@@ -9,7 +9,7 @@ from ramole_core import Evidence, Generation, read_batch
 from ramole_core.terminal.console import write_answer
 from ramole_core.terminal.records import answer_record
 from tests.fake_ramole import FakeRamole
-from ui.api.answers import _how
+from ui.api.answers import how_of
 from ui.api.fields import Ask, checked
 from ui.ask.answer import rank
 from ui.ask.found import found_html
@@ -62,7 +62,7 @@ def test_a_row_that_does_not_say_keeps_the_digest_it_had_and_the_others_have_the
 def test_the_api_takes_it_and_tells_the_evidence(said):
     request = checked(Ask, prompt="Hi", method="ramole_plus", abstain=said).request(None)
     assert request.abstain is said
-    told = _how(ANSWER, request, ())
+    told = how_of(ANSWER, request, ())
     assert told["evidence"]["sentence"] == EVIDENCE.sentence and told["adapters"] == []
 
 

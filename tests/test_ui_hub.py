@@ -11,7 +11,7 @@ import pytest
 from ramole_core import Generation, Listed, RamoleError, Request
 from tests.hub_server import BASE, EVIL, Repository
 from tests.pool_fakes import FakeRamole, write_adapter
-from ui.api.answers import _how
+from ui.api.answers import how_of
 from ui.ask.found import found_html
 from ui.charts.recorded import _answer, _plain
 from ui.charts.run import Found
@@ -143,4 +143,4 @@ def test_what_came_of_the_hub_is_said_beside_the_answer_and_kept_with_it():
     assert "ada/sums was fetched." in shown and "<img" not in shown
     assert _answer(json.loads(json.dumps(_plain(answer)))).notes == answer.notes
     assert "notes" not in _plain(replace(answer, notes=()))
-    assert _how(answer, Request("x"), [])["notes"] == list(answer.notes)
+    assert how_of(answer, Request("x"), [])["notes"] == list(answer.notes)
