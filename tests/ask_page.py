@@ -2,7 +2,7 @@
 
 With GATE the model is not there before that file is; STEP_SECONDS is the time of a token. With ROWS
 only so many questions are answered at the same time, and one more than MOST may not even wait. With
-OPTIONS some methods have options of their own.
+OPTIONS some methods have options of their own; EXPLAIN_SECONDS is how long an explanation takes.
 """
 
 import os
@@ -40,6 +40,10 @@ class CrowdedRamole(FakeRamole):
         self._rows, self._most = rows, most
         self._line: list[object] = []
         self._lock = threading.Lock()
+
+    def explain(self, *asked, **options):
+        time.sleep(float(os.environ.get("EXPLAIN_SECONDS", "0")))
+        return super().explain(*asked, **options)
 
     def stream_batch(
         self,

@@ -421,3 +421,16 @@ def test_what_if_an_adapter_were_off_from_a_token_on(quick, visit):
     page.set_viewport_size({"width": 390, "height": 900})
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
     assert serious(page) == [] and page.wrong == []
+
+
+def test_a_second_token_opens_while_the_model_is_asked_about_the_first(tmp_path, visit):
+    with ask_page(tmp_path, explain_seconds=6.0) as slow:
+        page = visit(slow.url)
+        ask(page)
+        page.locator("#answer .token").nth(2).click()
+        expect(page.locator("#token h2")).to_contain_text("Token 3 of 8")
+        page.locator("#answer .token").nth(4).click()
+        expect(page.locator("#token h2")).to_contain_text("Token 5 of 8", timeout=4000)
+        expect(page.locator("#likely .chosen code")).to_have_text(spell(WORDS[4]))
+        expect(page.locator("#token h2")).to_contain_text("Token 5 of 8")
+        assert not page.wrong

@@ -246,7 +246,7 @@ def _connect(ui: Layout, handlers: Handlers, ask_tab: gr.Tab) -> None:
     downloads.connect([ui.outcome.npz, ui.outcome.json], handlers.on_take, ui.run)
     ui.whole.fold.expand(handlers.on_open_whole, ui.run, [ui.open, *ui.whole.all], **QUIET)
     ui.whole.fold.collapse(lambda: False, None, ui.open, queue=False, **QUIET)
-    ui.token.connect(handlers.ramole, view=ui.outcome.view, run=ui.run)
+    ui.token.connect(handlers.ramole, view=ui.outcome.view, run=ui.run, page=page)
     ui.token.what.connect(handlers.ramole, run=ui.run, page=page)
     ui.whole.connect(run=ui.run)
     handlers.talk.connect()

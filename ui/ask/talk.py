@@ -94,6 +94,7 @@ class Talk:
             numbers = {name: int(name.rpartition("-")[2]) + 1}
         run = self.sessions.earlier(session_of(request), name) if name in numbers else None
         pick = self.ui.token.picked
+        self.ui.token.left(request)
         yield from pick(self.ramole, run, number_in(event, "index"), turn=numbers.get(name, 0))
 
     def connect(self) -> None:

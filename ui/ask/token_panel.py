@@ -2,7 +2,7 @@
 
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import gradio as gr
@@ -14,11 +14,11 @@ from ..charts.explained import PICK, explanation_html, token_html, waiting_html
 from ..charts.plots import Axes, token_figure, token_table
 from ..charts.run import Run
 from ..parts.errors import html_or_sentence
-from ..parts.events import PLAIN, QUIET, number_in
+from ..parts.events import PLAIN, QUIET, number_in, session_of
 from .what_if import WhatIf
 
 if TYPE_CHECKING:
-    from ramole_core import Ramole
+    from ramole_core import Ramole, Request
 
 TOP = 10
 PICKS = 16
@@ -60,6 +60,8 @@ class TokenPanel:
     likely: gr.HTML
     table: gr.Dataframe
     what: WhatIf
+    latest: dict[str, tuple[int | None, "Request | None"]] = field(default_factory=dict)
+    """By session: the token that was picked last, and of which request's answer."""
 
     @classmethod
     def build(cls) -> "TokenPanel":
@@ -81,30 +83,62 @@ class TokenPanel:
         """What a pick changes."""
         return [self.token, self.plot, self.likely, self.table, *self.what.all]
 
-    def connect(self, ramole: "Ramole", *, view: gr.HTML, run: gr.State) -> None:
-        """A token picked in `view` is shown here."""
+    def connect(self, ramole: "Ramole", *, view: gr.HTML, run: gr.State, page: gr.Blocks) -> None:
+        """A token picked in `view` is shown here: what the trace holds at once, and what the model
+        says of it in its own time, unless another one was picked meanwhile."""
 
-        def on_pick(run: Run | None, event: gr.EventData):
-            yield from self.picked(ramole, run, number_in(event, "index"))
+        def on_pick(request: gr.Request, run: Run | None, event: gr.EventData):
+            index = number_in(event, "index")
+            self.latest[session_of(request)] = index, run and run.request
+            return self.shown(run, index)
 
-        view.select(
-            on_pick, run, self.all, concurrency_limit=PICKS, trigger_mode="always_last", **QUIET
+        def on_shown(request: gr.Request, run: Run | None, index: int | None):
+            said = self.said(ramole, run, index)
+            here = self.latest.get(session_of(request)) == (index, run and run.request)
+            return said if said and here else {self.likely: gr.skip()}
+
+        picked = view.select(
+            on_pick, run, self.all, trigger_mode="always_last", queue=False, **QUIET
         )
+        picked.then(
+            on_shown,
+            [run, self.what.picked],
+            [self.likely, self.what.token, self.what.tokens],
+            concurrency_limit=PICKS,
+            trigger_mode="always_last",
+            **QUIET,
+        )
+        page.unload(self.left)
+
+    def left(self, request: gr.Request) -> None:
+        """The visitor has gone, or looks at an answer before this one."""
+        self.latest.pop(session_of(request), None)
 
     def picked(
         self, ramole: "Ramole", run: Run | None, index: int | None, *, turn: int = 0
     ) -> Iterator[dict[Any, Any]]:
-        """What the trace holds at once, and then what the model says of the token; `turn` as for
-        `token_html`."""
+        """What the trace holds, and then what the model says; `turn` as for `token_html`."""
+        yield self.shown(run, index, turn=turn)
+        if said := self.said(ramole, run, index):
+            yield said
+
+    def shown(self, run: Run | None, index: int | None, *, turn: int = 0) -> dict[Any, Any]:
+        """What the trace holds of a token of the answer."""
         if run is None or index is None or not 0 <= index < len(run.pieces):
-            yield {self.token: waiting_html("A token can be opened once its answer has ended.")}
-            return
-        explanation = run.explained.get(index)
-        yield {**self.opened(run, index, turn=turn), self.likely: _likely(explanation, run, index)}
-        if explanation is None or (ramole.loaded and not explanation.mixture_ids):
-            said, live = explain(ramole, run, index)
-            shown = {self.likely: said} if explanation is None else {}  # what was recorded stays
-            yield {**shown, **self.what.told(live)}
+            return {self.token: waiting_html("A token can be opened once its answer has ended.")}
+        known = run.explained.get(index)
+        return {**self.opened(run, index, turn=turn), self.likely: _likely(known, run, index)}
+
+    def said(self, ramole: "Ramole", run: Run | None, index: int | None) -> dict[Any, Any]:
+        """What the model says of it; nothing where all of it was recorded."""
+        if run is None or index is None or not 0 <= index < len(run.pieces):
+            return {}
+        known = run.explained.get(index)
+        if known is not None and not (ramole.loaded and not known.mixture_ids):
+            return {}
+        said, live = explain(ramole, run, index)
+        shown = {self.likely: said} if known is None else {}  # what was recorded stays
+        return {**shown, **self.what.told(live)}
 
     def opened(self, run: Run, index: int, *, turn: int = 0) -> dict[Any, Any]:
         """Everything about one token that the trace holds."""
