@@ -237,11 +237,15 @@ def test_several_folders_that_are_dropped_keep_their_names(visit, made):
     }
     page.evaluate(
         """(folders) => {
-          const items = Object.entries(folders).map(([name, files]) => ({
-            webkitGetAsEntry: () => ({ isDirectory: true, name, createReader: () => ({
+          const inside = Object.entries(folders).map(([name, files]) => ({
+            isDirectory: true, name, createReader: () => ({
               readEntries: (done) => done(Object.entries(files).map(([name, bytes]) => ({
                 isFile: true, name,
-                file: (done) => done(new File([new Uint8Array(bytes)], name)) }))) }) }) }));
+                file: (done) => done(new File([new Uint8Array(bytes)], name)) }))) }) }));
+          const [first, ...rest] = inside; // one by itself, the others in a folder of theirs
+          const parent = { isDirectory: true, name: 'all', createReader: () => ({
+            readEntries: (done) => done(rest) }) };
+          const items = [first, parent].map((one) => ({ webkitGetAsEntry: () => one }));
           const event = new Event('drop', { bubbles: true, cancelable: true });
           Object.defineProperty(event, 'dataTransfer', { value: { items, files: [] } });
           document.querySelector('#pool-files .upload-container').dispatchEvent(event);

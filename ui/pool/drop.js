@@ -25,11 +25,11 @@ function hand(files, zone) {
 const read = (folder) => new Promise((done, fail) => folder.createReader().readEntries(done, fail));
 const opened = (entry) => new Promise((done, fail) => entry.file(done, fail));
 
-async function inside(folder) { // its files, or those of the one folder in it
+async function inside(folder) { // its files, or those of each folder in it
   const entries = await read(folder), files = entries.filter((entry) => entry.isFile);
   const folders = entries.filter((entry) => entry.isDirectory);
-  if (!files.length && folders.length === 1) return inside(folders[0]);
-  return { name: folder.name, files: await Promise.all(files.map(opened)) };
+  if (!files.length) return (await Promise.all(folders.map(inside))).flat();
+  return [{ name: folder.name, files: await Promise.all(files.map(opened)) }];
 }
 
 document.addEventListener('change', (event) => {
@@ -56,7 +56,7 @@ document.addEventListener('drop', async (event) => {
   event.preventDefault();
   event.stopPropagation();
   if (!folders.length) return hand(files, '#pool-files');
-  const found = await Promise.all(folders.map(inside));
+  const found = (await Promise.all(folders.map(inside))).flat();
   if (found.length === 1 && !files.some((file) => /\.zip$/i.test(file.name))) {
     hand(found[0].files, '#pool-folder');
     give(found[0].name);
