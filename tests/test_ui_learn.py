@@ -12,20 +12,22 @@ import numpy as np
 import pytest
 from safetensors import safe_open
 
+from ramole_core import mean_weights
 from tests.learn_page import EVIL, learn_ramole
 from ui import build
 from ui.learn import measured, toy as numbers
+from ui.learn.batch_view import batch_html
 from ui.learn.facts import facts, filled
-from ui.learn.finding import judged_html
+from ui.learn.finding import DOES, judged_html, vectors_html
 from ui.learn.guess import GUESSES, question_html, reveal_html
-from ui.learn.kept import AGREE, DIFFER, MEANING, K, gated, judged, runs, vectors
+from ui.learn.kept import AGREE, DIFFER, MEANING, K, alone, gated, judged, runs, vectors
 from ui.learn.layout import lay_out
-from ui.learn.scores_view import scores_html
+from ui.learn.scores_view import LEVEL, scores_html
 from ui.learn.steps import STEPS, TITLES
 from ui.learn.tab import Handlers
 from ui.learn.toy import START, WEIGHTS, said, shares, toy
 from ui.learn.toy_view import toy_html
-from ui.learn.updates import step_updates, words_html
+from ui.learn.updates import picture_html, step_updates, tries_html, words_html
 from ui.tabs import TABS
 
 REPOSITORY = Path(__file__).parents[1]
@@ -171,6 +173,10 @@ def test_the_numbers_in_the_words_are_those_of_the_recorded_run():
         assert (base == mixture) == (name == "agree")
         assert known[f"{name}_base_chance"] == f"{100 * p:.1f}" and f"{100 * q:.1f} %" in words
         assert base.strip() in words and mixture.strip() in words
+        if name == "differ":
+            assert base.strip() in run.request.prompt.split(), "“a word of the prompt”"
+    assert run.pieces[-1] == "" and run.explained[len(run.pieces) - 1].mixture[0][0] == "<|im_end|>"
+    assert "&lt;|im_end|&gt;" in words_html(5) and "∎" in words_html(5)
     assert "It is not child friendly" in run.answer.text
     assert "familyFriendly yes" in run.request.prompt
     assert f"{run.gates.shape[1]} layers" in plain(words_html(5)) and run.gates.shape[2] == 7
@@ -182,7 +188,8 @@ def test_similarities_are_the_products_of_the_vectors_and_those_of_the_run():
     assert kept.prompt == gated().request.prompt
     prompt = np.array(kept.vector)
     assert np.linalg.norm(prompt) == pytest.approx(1, abs=1e-3) and len(prompt) > MEANING
-    assert len(kept.adapters) == 2
+    assert list(kept.adapters) == list(DOES), "the caption says what these do"
+    assert f"by chance about {MEANING // 2} agree" in plain(vectors_html())
     for name, vector in kept.adapters.items():
         assert prompt @ np.array(vector) == pytest.approx(kept.similarities[name], abs=1e-3)
     taken = list(kept.similarities)[:K]
@@ -206,6 +213,7 @@ def test_the_sizes_of_tables_are_those_of_a_real_adapter():
             file.get_slice(n).get_shape() for n in (name, name.replace("lora_A", "lora_B"))
         )
     assert (i, o, r) == (576, 576, 6)
+    assert "low-rank adaptation" in plain(words_html(3))
     words = plain(words_html(3))
     assert f"576 · 576 = {i * o:,} numbers" in words and f"2 · 6 · 576 = {r * i + o * r:,}" in words
 
@@ -218,6 +226,10 @@ def test_who_answers_follows_from_the_numbers():
         margin = one.threshold - one.base_similarity
         assert f"{margin:.3f}" == facts()["margin"]
     assert shown[-1].decision == "adapters", "the case that goes wrong is shown too"
+    caption = plain(judged_html()).replace("“", '"').replace("”", '"')
+    assert len(vectors().judged) == 3 and "No adapter fits the last three" in caption
+    for said_ in ("Who are you?", "Count the words"):
+        assert f'"{said_}' in caption and sum(one.prompt.startswith(said_) for one in shown) == 1
     lines = re.findall(r"(0\.\d{3}) (0\.\d{3}) (adapters|the base)", plain(judged_html()))
     assert len(lines) == len(shown)
     for (base, threshold, _), one in zip(lines, shown, strict=True):
@@ -243,10 +255,59 @@ def test_measured_numbers_are_those_of_the_files():
     far = found["parts"]["far tasks"]["systems"]["ramole_plus"]["left"]["mean"]
     words = plain(words_html(8))
     assert f"on {found['questions']} prompts of {found['units']} kinds" in words
-    assert f"{left:.0f} [" in words and f"only {far:.0f} [" in words
-    users = result("many_users.json")
-    assert f"{users['users']} visitors" in plain(words_html(7))
-    assert f"{users['median_times_faster']:.1f} times as fast" in plain(words_html(7))
+    assert f"together {left:.0f} [" in words and f"only {far:.0f} [" in words
+    lefts = [part["systems"]["ramole_plus"]["left"]["mean"] for part in found["parts"].values()]
+    assert sum(lefts) / len(lefts) == pytest.approx(left, abs=1e-3), "parts of the same size"
+    each = found["units"] // len(lefts)
+    assert f"of {each} everyday kinds used for the fit {lefts[0]:.0f} [" in words
+    assert f"of {each} others {lefts[1]:.0f} [" in words
+    users, words = result("many_users.json"), plain(words_html(7))
+    assert f"{users['users']} browsers" in words and "mean of 2 rounds" in words
+    assert f"{users['median_times_faster']:.1f} times as fast" in words
+    bare = users["by_clients_of_the_endpoint"]["median_times_faster"]
+    assert f"without browsers it was {bare:.1f} times" in words
+
+
+def test_who_has_no_adapter_has_no_letter():
+    """Step 8: the row that the base answers alone is grey, and no adapter's letter stands there."""
+    rows = re.findall(r'<tr><th scope="row">(.*?)<br>(.*?)</th>(.*?)</tr>', batch_html())
+    shown = {title: re.findall(r"<td[^>]+>([A-Z0-9]*)<span", cells) for title, _, cells in rows}
+    assert [run.title for run in alone()] == list(shown)
+    assert {run.request.method for run in alone()} == {"ramole_plus"}, "so the caption says"
+    assert any(not run.experts for run in alone()) and "Grey without a letter" in batch_html()
+    for run in alone():
+        letters = shown[run.title]
+        assert letters and all(bool(one) == bool(run.experts) for one in letters), run.title
+    assert "(no text)" not in batch_html() and "<code>∎</code>" in batch_html()
+
+
+def test_perfect_is_called_level_only_where_it_was_measured_so(tmp_path):
+    tested = result("evaluation_dev.json")
+    assert LEVEL in scores_html()
+    row = next(
+        one
+        for one in tested["differences"]["iid"]
+        if (one["method"], one["rival"]) == ("ramole_plus", "perfect")
+    )
+    assert row["low"] <= 0 < row["mean"]
+    for low, mean in ((0.2, row["mean"]), (-3.0, -1.0)):
+        row |= {"low": low, "mean": mean}
+        (tmp_path / "evaluation_dev.json").write_text(json.dumps(tested))
+        assert LEVEL not in scores_html(tmp_path) and "Mean score" in scores_html(tmp_path)
+
+
+def test_the_guess_is_not_given_away_above_it():
+    """Step 6 shows its own answer in colours, so another one is asked about."""
+    guess, run = GUESSES[5], runs()[GUESSES[5].title]
+    assert (
+        run is not gated() and "ramole_plus" == run.request.method and "ramole_plus" in guess.learnt
+    )
+    assert run.experts[0] == "common_gen" and list(guess.shares)[-1] == "common_gen"
+    modules = {name: run.present[0][..., e].sum() for e, name in enumerate(run.experts)}
+    layers = run.present.shape[1]
+    assert modules["common_gen"] < layers * 7 / 2 and modules["dart"] == 6 * layers
+    weights = mean_weights(run.gates, run.present).mean(0)
+    assert guess.answer == "dart" == run.experts[int(weights.argmax())]
 
 
 def test_it_says_where_it_is_not_better():
@@ -355,6 +416,52 @@ def test_no_step_uses_a_word_before_it_is_explained():
                 assert not re.search(rf"\b{word}s?\b", before), f"{word!r}, step {place + 1}"
                 checked += 1
     assert checked > 15
+
+
+FROM = {
+    "weights?": 4,
+    "mixtures?": 4,
+    "low-rank": 4,
+    "gates?": 5,
+    "methods?": 5,
+    "respon(?:ds?|ses?)": 5,
+    "length of": 5,
+    "contribut": 6,
+    "modules?": 6,
+    "entropy": 6,
+    "∎": 6,
+    "probabilit": 7,
+    "threshold": 9,
+    "drawn again": 9,
+    "interval": 10,
+}
+"""The step that explains a word, whether or not it stands in bold."""
+NEVER = ("experts?", "updates?", "LoRAs", "dims?", "starts with", "visitors?")
+"""Words that no step explains."""
+
+
+def test_no_page_uses_a_word_before_its_step():
+    """Captions, table heads, lines to try and guesses count as well as paragraphs."""
+    pages = [whole_page(place) for place in range(len(STEPS))]
+    for word, step in FROM.items():
+        assert re.search(rf"(?<!\w){word}", pages[step - 1]), f"{word!r} is not in step {step}"
+        for place in range(step - 1):
+            found = re.search(rf".{{0,30}}(?<![\w-]){word}.{{0,20}}", pages[place])
+            assert not found, f"step {place + 1}: {found and found.group()}"
+    for word in NEVER:
+        for place, page in enumerate(pages):
+            found = re.search(rf".{{0,30}}(?<!\w){word}(?!\w).{{0,20}}", page)
+            assert not found, f"step {place + 1}: {found and found.group()}"
+
+
+def whole_page(place: int) -> str:
+    """Every word of a step but recorded prompts and answers and the pool's own cards."""
+    parts = [words_html(place), tries_html(STEPS[place])]
+    parts += [picture_html(place, [])] if place else []
+    parts += [toy_html(toy(START, None if place == 4 else WEIGHTS))] if place in (3, 4) else []
+    if place in GUESSES:
+        parts += [question_html(GUESSES[place]), GUESSES[place].learnt]
+    return plain(re.sub(r'<q class="prompt">.*?</q>', "", " ".join(parts)))
 
 
 def test_a_step_needs_only_the_reader_s_choices(handlers):

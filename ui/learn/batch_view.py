@@ -1,9 +1,9 @@
 """Step 8 as a picture: recorded answers as the rows of a batch, a column a step."""
 
-from ..charts.explained import spell
 from ..charts.palette import chip_html, ink_of, letter_of, places_of
 from ..charts.run import strongest
 from ..parts.markup import escaped
+from .facts import legible, word
 from .frames import box, figure, table
 from .kept import alone
 
@@ -23,13 +23,15 @@ def batch_html() -> str:
             leader = strongest(shares)
             place = places[leader] if leader >= 0 else -1
             ink = ink_of(place)
-            name = run.experts[leader] if leader >= 0 else "none ahead"
+            nobody = "none ahead" if run.experts else "the base alone"
+            name = run.experts[leader] if leader >= 0 else nobody
             cells.append(
                 f'<td style="background:{ink.colour};color:{ink.text}" '
-                f'title="{escaped(f"{spell(piece)}: {name}")}">{letter_of(max(place, 0))}'
-                f'<span class="sr"> {escaped(spell(piece))}</span></td>'
+                f'title="{escaped(f"{legible(piece)}: {name}")}">'
+                f"{letter_of(place) if place >= 0 else ''}"
+                f'<span class="sr"> {escaped(legible(piece))}</span></td>'
             )
-        told.append((escaped(run.title), " ".join(map(spoken, run.pieces[:STEPS]))))
+        told.append((escaped(run.title), " ".join(map(word, run.pieces[:STEPS]))))
         cells += ["<td></td>"] * (STEPS - len(cells))
         names = " ".join(
             f'<span class="named">{chip_html(place)} {escaped(name)}</span>'
@@ -47,12 +49,9 @@ def batch_html() -> str:
         box("A batch, step by step", drawn),
         f"The first {STEPS} steps of {len(rows)} recorded answers, drawn as if they shared a "
         "batch. A column is one step: every row that still runs gets one token. The letter is the "
-        "adapter that contributed most; letters and colours are given out anew here. An empty "
-        "cell: the answer has ended, and its place is free.",
+        "adapter that contributed most; letters and colours are given out anew here. Grey without "
+        "a letter: the base answers alone. An empty cell: the answer has ended, and its place is "
+        "free. All were made with <code>ramole_plus</code>, so the answer to step 2's prompt "
+        "differs from step 6's.",
         twin=table("The tokens of each row", ("request", "its tokens, in order"), told),
     )
-
-
-def spoken(piece: str) -> str:
-    """A token that can be read."""
-    return f"<code>{escaped(spell(piece))}</code>"

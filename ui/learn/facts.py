@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from math import log
 from pathlib import Path
+from statistics import mean
 from string import Formatter
 
 from ..charts.explained import spell
@@ -59,13 +60,18 @@ def _measured_facts(folder: Path | None) -> Iterator[tuple[str, str]]:
         yield "users", str(users["users"])
         yield "cores", str(users["cores"])
         yield "rounds", str(len(users["times_faster"]))
-        yield "times_faster", f"{users['median_times_faster']:.1f}"
+        yield "times_faster", f"{mean(users['times_faster']):.1f}"
+        if bare := users.get("by_clients_of_the_endpoint"):
+            rounds = zip(bare["one_after_another_s"], bare["at_once_s"], strict=True)
+            yield "bare_times_faster", f"{mean(apart / at_once for apart, at_once in rounds):.1f}"
     if found := read("situations_dev.json", folder).get("situations", {}).get("open"):
         parts, name = found["parts"], "ramole_plus"
         yield "open_questions", str(found["questions"])
         yield "open_kinds", str(found["units"])
+        yield "open_each", str(found["units"] // len(parts))
         for fact, told in (
             ("open_left", found),
+            ("fitted_left", parts["fitted on"]),
             ("unseen_left", parts["unseen"]),
             ("far_left", parts["far tasks"]),
         ):
@@ -82,4 +88,9 @@ def bracketed(number: float) -> str:
 
 def word(piece: str) -> str:
     """A token in a sentence."""
-    return f"<code>{escaped(spell(piece))}</code>"
+    return f"<code>{escaped(legible(piece))}</code>"
+
+
+def legible(piece: str) -> str:
+    """A token of a recorded answer that can be read; the one without text is the last."""
+    return spell(piece) if piece else "∎"

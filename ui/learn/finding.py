@@ -18,6 +18,8 @@ FULL = 0.1
 """A number this large has the full colour."""
 LONG = 110
 """Characters of a prompt in a table."""
+DOES = {"dart": "turns facts into sentences", "clickbait": "judges headlines"}
+"""The adapters whose vectors are drawn."""
 
 
 def pool_html(cards: "Sequence[AdapterCard]") -> str:
@@ -61,12 +63,15 @@ def vectors_html() -> str:
     return figure(
         prompt + strips,
         f"The first {MEANING} of {len(kept.vector):,} numbers, a cell each, line by line: blue "
-        "above zero, orange below, the stronger the larger. "
+        "above zero, orange below, the farther from zero, the stronger. "
         + " and ".join(
             f"<code>{escaped(name)}</code> has the prompt's colour in {agreeing(kept, name)}"
             for name in kept.adapters
         )
-        + f" of {MEANING} cells.",
+        + f" of {MEANING} cells; by chance about {MEANING // 2} agree. A triple is a thing, a "
+        "property and its value. "
+        + "; ".join(f"<code>{escaped(n)}</code> {DOES[n]}" for n in kept.adapters if n in DOES)
+        + ".",
         twin=twin,
     )
 
@@ -137,8 +142,8 @@ def judged_html() -> str:
     return figure(
         table("Who answers", heads, rows),
         "The bar is the similarity of the nearest adapter, the tick the threshold: the similarity "
-        "of the base's vector and a little more. The first lines are recorded runs; for the last "
-        "three prompts there is no adapter in the pool.",
+        "of the base's vector and a little more. The first lines are recorded runs. No adapter "
+        "fits the last three, nor “Who are you?” and “Count the words…”.",
     )
 
 

@@ -1,4 +1,4 @@
-"""Guess which expert: a piece of a recorded answer without colours, then with its shares."""
+"""Guess which adapter: a piece of a recorded answer without colours, then with its shares."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -8,7 +8,7 @@ import numpy as np
 from ..charts.palette import chip_html
 from ..charts.tokens import view_of
 from ..parts.markup import escaped
-from .kept import GATED, runs
+from .kept import runs
 
 
 @dataclass(frozen=True)
@@ -59,12 +59,12 @@ class Guess:
 
 GUESSES: dict[int, Guess] = {
     5: Guess(
-        GATED,
-        4,
-        12,
-        "e2e_nlg was trained on restaurants like this one, yet dart moved the model more: it "
-        "changes six of the seven modules in each layer, e2e_nlg fewer than half of them. The gate "
-        "still left a good part to the other two.",
+        "Retrieval fails: a wrong adapter is taken",
+        0,
+        3,
+        "Another prompt, with ramole_plus, and no adapter of the pool was made for it. common_gen "
+        "is the nearest, yet moved the model least: it changes fewer than half of the modules. "
+        "dart changes six of seven in each layer, and had the largest weights.",
     ),
     6: Guess(
         "Capital letters",
@@ -88,7 +88,7 @@ def question_html(guess: Guess) -> str:
     """What is asked, and the prompt."""
     prompt = escaped(runs()[guess.title].request.prompt)
     return (
-        "<h3>Guess which expert</h3><p>The prompt was: "
+        "<h3>Guess which adapter</h3><p>The prompt was: "
         f'<q class="prompt">{prompt}</q> Which of its three adapters contributed most to this '
         "part of the answer?</p>"
     )

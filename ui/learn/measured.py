@@ -14,7 +14,7 @@ METHODS = {
     "mixture": "the nearest three, each with weight 1/3",
     "similarity": "the nearest three, weighted by similarity",
     "ramole": "the nearest three, weighted by the gate of step 5",
-    "ramole_plus": "similarity and responses; what the page starts with",
+    "ramole_plus": "similarity and responses; used unless you choose another",
     "perfect": "the right adapter alone, told from outside",
 }
 RIVALS = ("base", "selection", "mixture", "similarity", "ramole", "perfect")

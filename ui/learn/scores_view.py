@@ -8,9 +8,14 @@ from .measured import FITS, HIDDEN, METHODS, RIVALS, Measured, differences, scor
 
 NOT_YET = "<p>Not measured yet; the tab Results says which command does it.</p>"
 OURS = "ramole_plus"
+LEVEL = (
+    " Mixing can score a little higher where an adapter fits, but there "
+    f"<code>{OURS}</code> and <code>perfect</code> cannot be told apart."
+)
+"""Of mixing and `perfect`, where that is what was measured."""
 SCORES = (
     "Mean score, 0 to 100, with its interval as a line. <code>perfect</code> has the right adapter "
-    "in both columns: so much could be had if it were always there and always found."
+    "in both columns."
 )
 AHEAD = (
     f"How many points <code>{OURS}</code> is ahead of each rival on the same prompts, with the "
@@ -33,13 +38,15 @@ def scores_html(folder: Path | None = None) -> str:
         for name in METHODS
         if name in fits or name in hidden
     ]
+    ahead = differences(FITS, folder).get("perfect")
+    level = LEVEL if ahead and ahead.mean > 0 >= ahead.low else ""
     compared = [
         (f"<code>{name}</code>", _said(ours), _said(others))
         for name, ours, others in verdicts(folder)
     ]
     return (
-        figure(table("Scores", ("method", "an adapter fits", "it is hidden"), rows), SCORES)
-        + "<h3>Is the method that the page starts with better?</h3>"
+        figure(table("Scores", ("method", "an adapter fits", "it is hidden"), rows), SCORES + level)
+        + f"<h3>Is <code>{OURS}</code>, the page's own choice, better?</h3>"
         + figure(
             table("Differences", ("rival", "an adapter fits", "it is hidden"), compared), AHEAD
         )

@@ -54,7 +54,7 @@ STEPS = (
     ),
     Step(
         "A small change to a layer",
-        "Compare two ways of mixing: the method “mixture” gives all adapters the same weight, "
+        "Compare two ways of mixing: the one called “mixture” gives all adapters the same weight, "
         "“selection” uses the nearest one alone.",
         "Compare",
         PROMPTS["Facts to a sentence"],
@@ -69,8 +69,8 @@ STEPS = (
         papers=(RAMOLE,),
     ),
     Step(
-        "Why these weights",
-        "Ask, and click a token of the answer: the same picture opens for it.",
+        "Which adapter did it",
+        "Choose “ramole” in Ask, ask, and click a token of the answer: such a picture opens.",
         "Ask",
         PROMPTS["Facts to a sentence"],
         papers=(RAMOLE,),

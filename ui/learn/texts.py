@@ -22,13 +22,14 @@ TEXTS: dict[str, tuple[str, ...]] = {
         "To find adapters for a prompt, texts have to be compared. So every text is turned into "
         "a list of numbers, always equally many: its <b>vector</b>. Here that is {size} "
         "numbers. The first {meaning} come from a second, small network, trained to give texts "
-        "that ask for similar things similar numbers. The other {words} count the words, and "
-        "pairs of words, of the text.",
+        "that ask for similar things similar numbers. The other {words} are places for its "
+        "words. Each word, and each pair of words, adds to one of these places (plus or minus), "
+        "rare ones more; several may fall on the same place.",
         "An adapter gets a vector as well: the mean of the vectors of prompts of its task (20 "
         "at most) and of the words of its description. Every vector is then scaled to <b>length "
         "1</b>: the squares of its numbers add up to 1.",
-        "Nobody can say what a single number means, and nobody needs to. What counts is how "
-        "much two vectors are alike.",
+        "Nobody can say what one of the first {meaning} means, and nobody needs to. What counts "
+        "is how much two vectors are alike.",
     ),
     "The nearest adapters": (
         "Two vectors are compared like this: multiply the first number of one by the first "
@@ -41,17 +42,20 @@ TEXTS: dict[str, tuple[str, ...]] = {
         "The <b>k</b> adapters with the largest similarity are taken. Here k is 3.",
     ),
     "A small change to a layer": (
-        "A network is a stack of layers. At the heart of a layer, a list of numbers "
-        "<var>x</var> is multiplied by a table of numbers, the matrix <var>W</var>: each row of "
+        "A network is a stack of layers. Inside it every token is a list of numbers. A layer takes "
+        "such a list, <var>x</var>, and multiplies it by a table of numbers, the matrix "
+        "<var>W</var>: each row of "
         "<var>W</var> is multiplied by <var>x</var>, number by number, and added up, as in step "
         "3. Each row gives one number of the result <var>W x</var>.",
         "A LoRA adapter does not replace <var>W</var>. It has two thin tables instead. "
         "<var>A</var> makes a few numbers out of <var>x</var>, as many as its <b>rank</b>, and "
         "<var>B</var> makes a full list out of these few. That list, <var>v</var> = <var>B A "
-        "x</var>, is added to <var>W x</var>. In the real base a typical <var>W</var> has 576 · "
-        "576 = 331,776 numbers, and an adapter of rank 6 has 2 · 6 · 576 = 6,912 for it.",
-        "Several adapters can be added at once, each multiplied by a <b>weight</b> "
-        "<var>w</var>. The result <var>y</var> is the <b>mixture</b>:",
+        "x</var>, is added to <var>W x</var>. One <var>W</var> of the real base, for example, has "
+        "576 · 576 = 331,776 numbers, and an adapter of rank 6 has 2 · 6 · 576 = 6,912 for it. "
+        "(LoRA is short for low-rank adaptation.)",
+        "Several adapters can be added at once, each multiplied by a number of its own, its "
+        "<b>weight</b> <var>w</var>. (Here “weight” means only this, not the trained numbers of a "
+        "network.) The result <var>y</var> is the <b>mixture</b>:",
         '<span class="formula"><var>y</var> = <var>W x</var> + <var>w</var><sub>1</sub> '
         "<var>B</var><sub>1</sub> <var>A</var><sub>1</sub> <var>x</var> + "
         "<var>w</var><sub>2</sub> <var>B</var><sub>2</sub> <var>A</var><sub>2</sub> "
@@ -61,54 +65,62 @@ TEXTS: dict[str, tuple[str, ...]] = {
     ),
     "The gate": (
         "Who sets the weights? One answer is a <b>gate</b>: one more pair of thin tables beside "
-        "<var>W</var>, <var>A</var><sub>r</sub> and <var>B</var><sub>r</sub>. From <var>x</var> "
-        "it makes a <b>query</b> <var>q</var>: what is wanted here. From what each adapter "
-        "would add, its <var>v</var>, it makes a <b>key</b> <var>k</var>: what this adapter has "
-        "to offer. (The small T at <var>B</var><sub>r</sub> says that its rows and columns have "
-        "changed places.)",
+        "each <var>W</var>, <var>A</var><sub>r</sub> and <var>B</var><sub>r</sub>. From "
+        "<var>x</var> it makes a <b>query</b> <var>q</var>: what is wanted here. From what each "
+        "adapter would add, its <var>v</var>, it makes a <b>key</b> <var>k</var>: what this "
+        "adapter has to offer. (The small T at <var>B</var><sub>r</sub> says that its rows and "
+        "columns have changed places.)",
         "Query and key are multiplied number by number and added up, which is written "
         "&lt;<var>q</var>, <var>k</var>&gt;. The better they match, the larger the sum. It is "
         "divided by the square root of <var>s</var>, which is how many numbers the query has; "
-        "that keeps the sum from growing with <var>s</var>. Then e = 2.718… is raised to that "
-        "power, which makes it positive, and each is divided by the sum of all, so that the "
-        "weights add up to 1. The last two moves are called <b>softmax</b>.",
+        "that keeps the sum from growing with <var>s</var>. Then e = 2.718… is raised to the "
+        "power of each adapter's result; each of these positive numbers is divided by their sum, "
+        "so that the weights add up to 1. The last two moves are called <b>softmax</b>.",
         '<span class="formula"><var>w</var><sub>j</sub> = softmax<sub>j</sub> ( '
         "&lt;<var>A</var><sub>r</sub> <var>x</var>, <var>B</var><sub>r</sub><sup>T</sup> "
         "<var>v</var><sub>j</sub>&gt; / √<var>s</var> )</span>",
         "Every token has its own <var>x</var> in every layer, so it gets its own weights there. "
-        "The gate was trained once. An adapter that joins the pool later needs no training, "
-        "because the gate looks only at what the adapter adds.",
+        "The gate was trained once, to make right answers likelier, while base and adapters stayed "
+        "as they were. For an adapter that joins the pool later it is not trained again, because "
+        "it looks only at what an adapter adds.",
         "A way of setting the weights is called a <b>method</b>. This one is "
-        "<code>ramole</code>. The page starts with another, <code>ramole_plus</code>, which "
-        "needs no training: it weighs the similarity of step 3 together with how strongly each "
-        "adapter responds.",
+        "<code>ramole</code>. Unless you choose one, the page uses another, "
+        "<code>ramole_plus</code>, which needs no training: it weighs the similarity of step 3 "
+        "together with how strongly each adapter <b>responds</b>: how much longer its "
+        "<var>v</var> is than is usual for it. (The <b>length of a list</b> is the square root of "
+        "the sum of its squares.) The method called <code>mixture</code> gives equal weights; the "
+        "word alone means any <var>y</var>.",
     ),
-    "Why these weights": (
+    "Which adapter did it": (
         "Now a real answer, recorded with <code>ramole</code> for the prompt of step 2. Pick a "
         "token, with a click or the arrow keys: the pictures show the weights at the moment "
-        "when that token was chosen.",
+        "when that token was chosen. (␣ is a space, ∎ the token that ends the answer. It has no "
+        "text; the model's own name for it is &lt;|im_end|&gt;.)",
         "The base has {layers} layers, and each has seven tables like <var>W</var>, its "
         "<b>modules</b>. They are called q, k, v, o, gate, up and down, for reasons inside the "
-        "base; these names have nothing to do with the gate of step 5. An adapter need not "
-        "change every module. Where it changes none, its field is empty.",
-        "A weight alone does not say who did it: a large weight times a small <var>v</var> "
-        "moves little. So the page also measures the <b>contribution</b>: the length of <var>w "
-        "v</var> divided by the length of <var>y</var>. (The length of a list is the square "
-        "root of the sum of its squares.) Averaged over all layers and modules it says how far "
-        "an adapter moved the model, and its part of the adapters' total is its <b>share</b>. "
-        "The adapter with the largest share gives the token its colour and its letter.",
-        "Two notes on the line of numbers above the pictures. Its weights are means over the "
-        "modules that an adapter has, so they need not add up to 1. And the <b>entropy</b> says "
-        "how even the weights of the gate are: 0 where one adapter has all, {even} (the "
+        "base; these names have nothing to do with q, k, v and the gate of step 5. An "
+        "adapter need not change every module. Where it lacks one, its field is empty; its weight "
+        "there adds nothing.",
+        "A weight alone does not say who did it: a large weight times a small <var>v</var> moves "
+        "little. So the page also measures the <b>contribution</b>: the length of <var>w v</var> "
+        "divided by the length of <var>y</var>. Averaged over all layers and modules it says how "
+        "far an adapter moved the model, and its part of the adapters' total is its <b>share</b>. "
+        "The largest share gives the token its colour; a letter stands where the colour changes. "
+        "The line below a token shows all shares; the percents on top are those of the whole "
+        "answer.",
+        "Two notes on the numbers around the coloured bar. The weights below it are means over "
+        "the modules that an adapter has, so they need not add up to 1. The <b>entropy</b> above "
+        "it says how even the weights of the gate are: 0 where one adapter has all, {even} (the "
         "logarithm of 3) where all three have the same; nats are its unit.",
     ),
     "Mixture against base": (
         "Did the adapters change anything? For every next token, a model gives each possible "
         "token a probability, and here the likeliest is taken. The base and the mixture can be "
-        "asked at the same place, after the same text. Pick a token to see both.",
-        "At {differ_token} (␣ stands for a space) the base alone would have gone on with "
-        "{differ_base} ({differ_base_chance} %) and copied the facts as a list. The mixture "
-        "begins a sentence: {differ_mixture} ({differ_mixture_chance} %).",
+        "asked at the same place, after the same text. The mixture here is that of "
+        "<code>ramole</code>. Pick a token to see both.",
+        "At {differ_token} the base alone would have gone on with {differ_base} "
+        "({differ_base_chance} %), a word of the prompt. The mixture begins a sentence: "
+        "{differ_mixture} ({differ_mixture_chance} %).",
         "At {agree_token} both are sure of the same token ({agree_base_chance} % and "
         "{agree_mixture_chance} %). There the adapters were not needed.",
         "One more thing can be seen here. The answer ends with “It is not child friendly”, "
@@ -121,11 +133,12 @@ TEXTS: dict[str, tuple[str, ...]] = {
         "requests needs that reading only once. So the requests of several people are put "
         "together into a <b>batch</b>, as its rows, and at every step each row gets one token.",
         "Here every request may have different adapters. <var>W x</var> is computed for all "
-        "rows together. Then each row adds only the updates of its own adapters, with its own "
-        "weights. A row that has ended makes room for the next request that waits.",
-        "Measured: {users} visitors of this page who asked at the same moment had their answers "
-        "{times_faster} times as fast as one after the other (median of {rounds} rounds on "
-        "{cores} processor cores).",
+        "rows together. Then each row adds only the <var>v</var> of its own adapters, with "
+        "its own weights. A row that has ended makes room for the next request that waits.",
+        "Measured: {users} browsers, run by a program, asked this page at once, and all answers "
+        "were there {times_faster} times as fast as when they asked one after the other (mean of "
+        "{rounds} rounds). The browsers shared the {cores} processor cores with the model; "
+        "without browsers it was {bare_times_faster} times.",
     ),
     "When nothing fits": (
         "One adapter is always the nearest, even for a prompt that none was made for. Mixed in "
@@ -133,26 +146,27 @@ TEXTS: dict[str, tuple[str, ...]] = {
         "So the base has a vector too, made of everyday prompts: advice, small talk, opinions. "
         "Adapters answer only if the nearest one's similarity reaches a <b>threshold</b>: the "
         "prompt's similarity to the base's vector, plus {margin}. That number was fitted on "
-        "prompts of which it is known where they belong. Below the threshold the base answers "
-        "alone. (Where it is a close call, it also counts how strongly the adapters respond.)",
-        "Measured on {open_questions} prompts of {open_kinds} kinds that no adapter fits: "
-        "averaged over the kinds, {open_left} % were left to the base; over the everyday kinds "
-        "that were not used for the fit, {unseen_left} %. But where a prompt poses a task for "
-        "which there is no adapter, only {far_left} %: such prompts look like tasks, and the "
-        "nearest adapter takes them. The last line below is such a case. (Brackets show how "
-        "sure a number is; step 10 explains them.)",
+        "prompts of which it is known whether an adapter fits. Below the threshold the base "
+        "answers alone. (Near the threshold, how strongly the adapters respond decides as well.)",
+        "Measured on {open_questions} prompts of {open_kinds} kinds that no adapter fits. Left to "
+        "the base: of {open_each} everyday kinds used for the fit {fitted_left} %, of {open_each} "
+        "others {unseen_left} %, of {open_each} kinds of tasks without an adapter only {far_left} "
+        "%; together {open_left} %. Such tasks look like those of the pool, and the nearest "
+        "adapter takes them: the last line below is a case. (Brackets show how sure a number is; "
+        "step 10 explains them. Here kinds, not prompts, are drawn again.)",
     ),
     "How one knows that it works": (
         "One good answer proves nothing. So {questions} prompts with known answers, from "
-        "{tasks} tasks, were given to each method, and each answer was scored by its task's own "
-        "measure, from 0 to 100. None of these prompts was used to train or to tune anything; "
-        "others of the same tasks were.",
+        "{tasks} tasks, were given to each method. Each answer was scored from 0 to 100: by exact "
+        "match, or by how much wording it shares with the known answer, as suits its task. None of "
+        "these prompts was used to train or to tune anything; others of the same tasks were.",
         "This was done twice. First <b>an adapter fits</b>: the whole pool is there, with an "
         "adapter trained for the task. Then <b>it is hidden</b>: that adapter is taken away, as "
         "if nobody had made it yet, and the others must help out.",
-        "The numbers in brackets are the <b>interval</b>. If the prompts are drawn again at "
-        "random from those that were asked, the mean falls between the two in 95 of 100 draws. "
-        "Two methods can be told apart only if the interval of their difference does not "
-        "contain 0.",
+        "The numbers in brackets are the <b>interval</b>. Draw {questions} times from these "
+        "prompts, so that some come twice and some never, and take the mean. Of many such means, "
+        "95 in 100 lie between the two. Two methods can be told apart only if the interval of "
+        "their difference does not contain 0. Differences are taken prompt by prompt, so the "
+        "lines of two methods may overlap although they can be told apart.",
     ),
 }

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 
-from ..charts.palette import chip_html
 from .toy import A_R, B_R, A, B, Matrix, Toy, Vector, W, said
 
 NAMES = ("one", "two")
@@ -34,7 +33,7 @@ def toy_html(found: Toy) -> str:
             EQUALS,
             column(update, sub("v", n)),
         ]
-        title = f"{chip_html(j)} Adapter {NAMES[j]}"
+        title = f"Adapter {NAMES[j]}"
         parts.append(line(title, shown, example(A[j][0], found.x, unit[0])))
     if found.gate is not None:
         parts.append(gate_html(found))
@@ -61,14 +60,14 @@ def gate_html(found: Toy) -> str:
         keys += [column(found.updates[j], sub("v", j + 1)), EQUALS, column(key, sub("k", j + 1))]
     total = said(sum(gate.powers))
     rows = "".join(
-        f'<tr><th scope="row">{chip_html(j)} Adapter {NAMES[j]}</th>'
+        f'<tr><th scope="row">Adapter {NAMES[j]}</th>'
         f"<td>{products(gate.query, gate.keys[j])} = <b>{said(gate.products[j])}</b></td>"
         f"<td>{said(gate.products[j])} / √2 = <b>{said(gate.scores[j])}</b></td>"
         f"<td>e<sup>{said(gate.scores[j])}</sup> = <b>{said(gate.powers[j])}</b></td>"
         f"<td>{said(gate.powers[j])} / {total} = <b>{said(found.weights[j])}</b></td></tr>"
         for j in range(len(gate.keys))
     )
-    heads = ("adapter", "q · k", "divided by √s, s = 2", "e to that power", "weight w")
+    heads = ("adapter", "&lt;q, k&gt;", "divided by √s, s = 2", "e to that power", "weight w")
     head = "".join(f'<th scope="col">{words}</th>' for words in heads)
     table = scroll(
         "The gate, step by step",
@@ -83,7 +82,7 @@ def gate_html(found: Toy) -> str:
 
 def sum_html(found: Toy) -> str:
     """Each number of y as the sum that it is."""
-    heads = ("", "W x", *(f"+ w · v of {chip_html(j)}" for j in range(2)), "= y")
+    heads = ("", "W x", *(f"+ {sub('w', n)} · {sub('v', n)}" for n in (1, 2)), "= y")
     rows = "".join(
         f'<tr><th scope="row">number {i + 1}</th><td>{said(found.base[i])}</td>'
         + "".join(
