@@ -168,7 +168,14 @@ def test_all_methods_stand_in_one_table_with_what_they_need(folder):
     assert named[f"mole{EVIL}"][3:] == ["–", "none", "no"]
 
 
-@pytest.mark.parametrize("gone", ["methods.json", "methods_dev.json"])
+def test_all_methods_stand_in_situations_beyond_the_rows_of_one_task(folder):
+    shown = methods.html(folder)
+    rows = Tables(shown).named("switch: chats of two tasks")
+    assert [row[0] for row in rows[1:]] == ["ramole_plus", f"mole{EVIL}"]
+    assert rows[1][1].startswith("53.0") and "python -m x.further" in shown
+
+
+@pytest.mark.parametrize("gone", ["methods.json", "methods_dev.json", "methods_further_dev.json"])
 def test_the_table_of_all_methods_says_what_was_not_measured(folder, gone):
     (folder / gone).unlink()
     shown = methods.html(folder)
@@ -444,7 +451,7 @@ def test_a_missing_broken_or_older_file_is_a_sentence_with_its_command(folder, n
 
 def test_nothing_measured_at_all(tmp_path):
     html = everything(tmp_path)
-    assert html.count("Not measured yet") == 11 and "<table" not in html
+    assert html.count("Not measured yet") == 12 and "<table" not in html
     assert html.count("not measured yet</span>") == 7, "a tile each"
     assert "Nothing is measured yet" in html
 

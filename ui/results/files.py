@@ -17,6 +17,7 @@ COMMANDS = {
     "evaluation_dev.json": "python -m ramole_core evaluate --skip 60 --rows 40",
     "situations_dev.json": "python -m ramole_core evaluate --situations phrased,switch",
     "methods_dev.json": "python -m ramole_core evaluate --skip 60 --rows 40 --tasks ...",
+    "methods_further_dev.json": "python -m ramole_core evaluate --situations switch,unseen",
     "methods.json": "python -m ramole_core.evaluation.method_speed",
     "composite_n.json": "python -m ramole_core.evaluation.composite_n_table --data data",
     "ca_lora.json": "python -m ramole_core.evaluation.ca_lora_table --data data",

@@ -5,6 +5,7 @@ from pathlib import Path
 from .files import Unmeasured, load, made_of, unreadable
 from .scores import LABELS, Evaluation, read_evaluation
 from .sections import made_html, section, unmeasured_html
+from .situations import situations_html, situations_in
 from .tables import box, head, plain, spoken
 from .values import Raw, span_of, table, text
 
@@ -14,8 +15,8 @@ LEAD = (
     "and with seven others, how many numbers are trained for it, and whether it takes adapters "
     "that came after that."
 )
-FILE, SCORES = "methods.json", "methods_dev.json"
-"""What methods need, and their scores."""
+FILE, SCORES, FURTHER = "methods.json", "methods_dev.json", "methods_further_dev.json"
+"""What methods need, their scores, and those in situations beyond the rows of one task."""
 REFERENCE = "ramole_plus"
 """Whom all others are compared with."""
 ALONE, TOGETHER = "1", "8"
@@ -38,6 +39,14 @@ def html(folder: Path) -> str:
         body += unmeasured_html(needs)
     else:
         body += made_html(made_of(needs, FILE, ("machine", text(needs.get("machine")))))
+    further = load(folder, FURTHER)
+    if not isinstance(further, Unmeasured) and not situations_in(further.get("situations")):
+        further = unreadable(FURTHER)
+    if isinstance(further, Unmeasured):
+        body += unmeasured_html(further)
+    else:
+        body += situations_html(situations_in(further["situations"]))
+        body += made_html(made_of(further, FURTHER))
     return section("methods", TITLE, LEAD, body)
 
 
@@ -76,7 +85,8 @@ def _row(name: str, told: Raw, found: Evaluation | None, settings: list[str]) ->
     scores = "".join(_score(found, setting, name) for setting in settings) if found else ""
     speeds = "".join(_number(spoken(span_of(rates.get(n)))) for n in (ALONE, TOGETHER))
     trained = _count(told.get("trained")) if told else "–"
-    takes = {True: "yes", False: "no"}.get(told.get("unseen"), "–")  # pyright: ignore
+    unseen = told.get("unseen")
+    takes = ("yes" if unseen else "no") if isinstance(unseen, bool) else "–"
     return (
         f"<tr>{head(name, below=text(told.get('paper')))}{scores}{speeds}"
         f"{plain(trained, kind='number')}{plain(takes)}</tr>"
