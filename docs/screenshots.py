@@ -73,7 +73,7 @@ def main(url: str, *parts: str) -> None:
             page = context.new_page()
             for part in parts or PARTS:
                 page.goto(f"{url.rstrip('/')}/?__theme={scheme}")
-                page.wait_for_function("window.ramoleTab && document.querySelector('#answer .token')")
+                page.wait_for_selector("#answer .token")
                 page.wait_for_timeout(1000)
                 PARTS[part](page, view)
             context.close()
