@@ -216,7 +216,7 @@ def test_a_folder_that_is_dropped_or_chosen_keeps_its_name(visit, made):
           const entries = Object.entries(files).map(([name, bytes]) => ({
             isFile: true, name, file: (done) => done(new File([new Uint8Array(bytes)], name)) }));
           const folder = { isDirectory: true, name: 'dropped-one', createReader: () => ({
-            readEntries: (done) => done(entries) }) };
+            readEntries: (done) => done(entries.splice(0)) }) };
           const event = new Event('drop', { bubbles: true, cancelable: true });
           Object.defineProperty(event, 'dataTransfer', { value: {
             items: [{ webkitGetAsEntry: () => folder }], files: [] } });
@@ -237,14 +237,15 @@ def test_several_folders_that_are_dropped_keep_their_names(visit, made):
     }
     page.evaluate(
         """(folders) => {
-          const inside = Object.entries(folders).map(([name, files]) => ({
-            isDirectory: true, name, createReader: () => ({
-              readEntries: (done) => done(Object.entries(files).map(([name, bytes]) => ({
-                isFile: true, name,
-                file: (done) => done(new File([new Uint8Array(bytes)], name)) }))) }) }));
+          const handed = (list) => ({ readEntries: (done) => done(list.splice(0, 1)) });
+          const file = (name, bytes) => ({
+            isFile: true, name, file: (done) => done(new File([new Uint8Array(bytes)], name)) });
+          const folder = (name, list) => ({
+            isDirectory: true, name, createReader: () => handed(list) });
+          const inside = Object.entries(folders).map(([name, files]) => folder(
+            name, Object.entries(files).map(([name, bytes]) => file(name, bytes))));
           const [first, ...rest] = inside; // one by itself, the others in a folder of theirs
-          const parent = { isDirectory: true, name: 'all', createReader: () => ({
-            readEntries: (done) => done(rest) }) };
+          const parent = folder('all', [file('.DS_Store', [0]), ...rest]);
           const items = [first, parent].map((one) => ({ webkitGetAsEntry: () => one }));
           const event = new Event('drop', { bubbles: true, cancelable: true });
           Object.defineProperty(event, 'dataTransfer', { value: { items, files: [] } });

@@ -1,6 +1,8 @@
 """How a call of the OpenAI door runs: for whom, how many at once, and when the server ends it."""
 
 import asyncio
+import contextlib
+import threading
 from types import SimpleNamespace
 
 import httpx
@@ -8,10 +10,10 @@ import pytest
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 
-from ramole_core import Generation, Step
+from ramole_core import Generation, Request, Step
 from ramole_core.errors import Busy
 from tests.fake_ramole import FakeRamole
-from ui.openai import door
+from ui.openai import door, running
 from ui.openai.running import Places
 from ui.session.address import Addresses
 from ui.session.owner import owner_of
@@ -106,3 +108,37 @@ def test_a_model_that_could_not_be_loaded_says_why():
             break
     assert told.json()["error"]["message"] == "There is no such base."
     assert told.status_code == 503
+
+
+class HeldReading:
+    """A reading that ends when told."""
+
+    def __init__(self, ramole, requests, *, session, address, after):
+        self.steps, self.answers, self.places = [[]], {}, {}
+        self.error, self.cancelled, self.after = None, threading.Event(), after
+
+    def end(self, error=None):
+        self.error = error
+        self.after(self)
+
+
+@pytest.mark.parametrize("error", [None, Busy("full")])
+def test_what_ends_while_somebody_looks_is_looked_at_once_more(monkeypatch, error):
+    monkeypatch.setattr(running, "Reading", HeldReading)
+
+    async def looks() -> int:
+        one = running.Running(None, Request("hi"), address="", places=Places(1))
+        one._reading.steps[0].append("a step")
+        pictures, seen = one.pictures(contextlib.nullcontext()), 0
+        async for _ in pictures:
+            seen += 1
+            if seen == 1:
+                one._reading.end(error)
+                await asyncio.sleep(0.05)
+        return seen
+
+    if error is None:
+        assert asyncio.run(looks()) == 2, "one look after the end"
+    else:
+        with pytest.raises(Busy, match="full"):
+            asyncio.run(looks())

@@ -1,7 +1,7 @@
 """One token in detail: contributions and weights by layer and module, what else was likely."""
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 TOP = 10
 PICKS = 16
 """Picks that are answered at the same time; most need no model."""
+VISITORS = 4096
+"""Whose last pick is remembered."""
 ASKING = threading.Lock()
 """One question to the model at a time, so that the streams of others go on between two."""
 CLOSE = """
@@ -89,13 +91,19 @@ class TokenPanel:
 
         def on_pick(request: gr.Request, run: Run | None, event: gr.EventData):
             index = number_in(event, "index")
-            self.latest[session_of(request)] = index, run and run.request
+            if run is not None:
+                self.latest[session_of(request)] = index, run.request
+            while len(self.latest) > VISITORS:  # in whatever order they came
+                self.latest.pop(next(iter(self.latest)), None)
             return self.shown(run, index)
 
         def on_shown(request: gr.Request, run: Run | None, index: int | None):
-            said = self.said(ramole, run, index)
-            here = self.latest.get(session_of(request)) == (index, run and run.request)
-            return said if said and here else {self.likely: gr.skip()}
+            def here() -> bool:
+                picked = self.latest.get(session_of(request))
+                return run is not None and picked == (index, run.request)
+
+            said = self.said(ramole, run, index, here=here) if here() else {}
+            return said if said and here() else {self.likely: gr.skip()}
 
         picked = view.select(
             on_pick, run, self.all, trigger_mode="always_last", queue=False, **QUIET
@@ -129,14 +137,25 @@ class TokenPanel:
         known = run.explained.get(index)
         return {**self.opened(run, index, turn=turn), self.likely: _likely(known, run, index)}
 
-    def said(self, ramole: "Ramole", run: Run | None, index: int | None) -> dict[Any, Any]:
-        """What the model says of it; nothing where all of it was recorded."""
+    def said(
+        self,
+        ramole: "Ramole",
+        run: Run | None,
+        index: int | None,
+        *,
+        here: Callable[[], bool] = lambda: True,
+    ) -> dict[Any, Any]:
+        """What the model says of it; nothing where all of it was recorded, or where it is no more
+        `here` once the model can be asked."""
         if run is None or index is None or not 0 <= index < len(run.pieces):
             return {}
         known = run.explained.get(index)
         if known is not None and not (ramole.loaded and not known.mixture_ids):
             return {}
-        said, live = explain(ramole, run, index)
+        with ASKING:
+            if not here():
+                return {}
+            said, live = explain(ramole, run, index)
         shown = {self.likely: said} if known is None else {}  # what was recorded stays
         return {**shown, **self.what.told(live)}
 
@@ -177,8 +196,7 @@ def explain(ramole: "Ramole", run: Run, index: int) -> tuple[str, Explanation | 
     def asked() -> str:
         ids = [*run.before, *trace.token_ids]
         position = len(run.before) + trace.prompt_length + index - 1
-        with ASKING:
-            found = ramole.explain(run.request, position, top=TOP, token_ids=ids)
+        found = ramole.explain(run.request, position, top=TOP, token_ids=ids)
         known.append(found)
         return explanation_html(found, _chosen(run, index))
 

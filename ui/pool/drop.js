@@ -3,6 +3,7 @@
 // of Gradio's files. So the name goes into the field Name, and a folder's files into its zone; several
 // folders become a zip each (zip.js).
 const NAME = '#pool-given-name textarea, #pool-given-name input';
+const ADAPTER = /^adapter_|[.]safetensors$/;
 let given = ''; // what this script wrote into the field
 
 function give(name) {
@@ -22,13 +23,21 @@ function hand(files, zone) {
   input.dispatchEvent(new Event('change', { bubbles: true }));
 }
 
-const read = (folder) => new Promise((done, fail) => folder.createReader().readEntries(done, fail));
+// A browser hands a folder's entries over by the hundred.
+async function read(folder) {
+  const reader = folder.createReader(), every = [];
+  for (;;) {
+    const more = await new Promise((done, fail) => reader.readEntries(done, fail));
+    if (!more.length) return every;
+    every.push(...more);
+  }
+}
 const opened = (entry) => new Promise((done, fail) => entry.file(done, fail));
 
-async function inside(folder) { // its files, or those of each folder in it
+async function inside(folder) { // its files, or where it is no adapter, those of each folder in it
   const entries = await read(folder), files = entries.filter((entry) => entry.isFile);
   const folders = entries.filter((entry) => entry.isDirectory);
-  if (!files.length) return (await Promise.all(folders.map(inside))).flat();
+  if (folders.length && !files.some((file) => ADAPTER.test(file.name))) return (await Promise.all(folders.map(inside))).flat();
   return [{ name: folder.name, files: await Promise.all(files.map(opened)) }];
 }
 
