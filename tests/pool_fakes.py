@@ -117,6 +117,9 @@ class FakeRamole:
         time.sleep(self._seconds)
         self.loaded = True
 
+    def stats(self) -> dict[str, int | float]:
+        return {"running": 0, "waiting": 0} if self.loaded else {}
+
     def mix_owners(self) -> set[str]:
         return self._mixes.owners()
 

@@ -63,6 +63,7 @@ class UploadCache:
                 413,
                 f"These files come to {size // MIB} MiB, and {self._address_bytes // MIB} are the "
                 "most at a time; send fewer at once.",
+                reason="too_long",
             )
         with self._lock:
             held = self._held()
@@ -76,12 +77,16 @@ class UploadCache:
                     f"Uploads from your address that nothing has used yet may come to "
                     f"{self._address_bytes // MIB} MiB; wait a minute and try again.",
                     retry=GRACE,
+                    reason="uploads_full",
                 )
             left = [one for one in held if one not in gone]
             more, fits = self._in_all(left, address, size)
             if not fits:
                 raise Refused(
-                    503, "The server has no room for uploads now; try again later.", retry=GRACE
+                    503,
+                    "The server has no room for uploads now; try again later.",
+                    retry=GRACE,
+                    reason="uploads_full",
                 )
             for one in (*gone, *more):
                 with suppress(OSError):

@@ -1,21 +1,32 @@
 """A request that goes no further: a status and a sentence. A body can be cut while it comes."""
 
+import asyncio
+import time
 from collections.abc import Awaitable, Callable
 
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from ..watch.events import refused as told_refused
+
+PATIENCE = 30.0
+"""Seconds that a body may take in any case."""
+SLOWEST = 4096
+"""Bytes a second that it must bring on the average beyond that."""
+
 
 class Refused(Exception):
     """A request is refused; the text is what its sender is told."""
 
-    def __init__(self, status: int, sentence: str, *, retry: float = 0):
-        """`retry`: seconds after which it may be worth another try."""
+    def __init__(self, status: int, sentence: str, *, retry: float = 0, reason: str = "door"):
+        """`retry`: seconds after which it may be worth another try; `reason`: one word of ours for
+        the operator."""
         super().__init__(sentence)
-        self.status, self.retry = status, retry
+        self.status, self.retry, self.reason = status, retry, reason
 
     async def tell(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send the sentence, and hear no more of the request."""
+        told_refused(self)
         headers = {"connection": "close"}
         if self.retry:
             headers["retry-after"] = str(max(1, round(self.retry)))
@@ -26,15 +37,29 @@ async def limited(
     app: ASGIApp, scope: Scope, receive: Receive, send: Send, take: Callable[[int], Awaitable[None]]
 ) -> None:
     """Run `app`, with `take` called for the bytes of each piece of the body as it comes; where that
-    raises `Refused`, the sender is told, whatever `app` makes of it."""
+    raises `Refused`, or the body drips, the sender is told, whatever `app` makes of it."""
     refusal: Refused | None = None
-    started = False
+    started = whole = False
+    began, got = time.monotonic(), 0
+
+    async def piece() -> Message:
+        if whole:  # what comes now is the end of the connection, however late
+            return await receive()
+        left = began + PATIENCE + got / SLOWEST - time.monotonic()
+        try:
+            return await asyncio.wait_for(receive(), max(left, 0))
+        except TimeoutError:
+            raise Refused(
+                408, "The request came too slowly; send it again in one go.", reason="slow"
+            ) from None
 
     async def counted() -> Message:
-        nonlocal refusal
-        message = await receive()
+        nonlocal refusal, whole, got
         try:
-            await take(len(message.get("body", b"")))
+            message = await piece()
+            size = len(message.get("body", b""))
+            got, whole = got + size, not message.get("more_body", False)
+            await take(size)
         except Refused as refused:
             refusal = refused
             raise
