@@ -41,13 +41,8 @@ class Watched:
             await self._app(scope, receive, counted)
         except Exception as error:
             log.warning("A request failed: %s", one_line(error))
-            if started:
-                raise Cut from None
-            await _refusal(scope, error).tell(scope, receive, counted)
-
-
-class Cut(Exception):
-    """A response that had begun cannot go on; the server closes its connection."""
+            if not started:  # one that had begun cannot go on: the server closes its connection
+                await _refusal(scope, error).tell(scope, receive, counted)
 
 
 def _refusal(scope: Scope, error: Exception) -> Refused:
