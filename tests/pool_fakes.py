@@ -106,6 +106,7 @@ class FakeRamole:
         )
         self._mixes = Mixes(s.data_dir)
         self.loaded = False
+        self.word_seconds = 0.0
         self._seconds = load_seconds
 
     def methods(self):
@@ -170,6 +171,7 @@ class FakeRamole:
             self.pool.card(name, request.owner)
         words = request.prompt.split()[: request.max_new_tokens]
         for i, word in enumerate(words):
+            time.sleep(self.word_seconds)
             yield Step(token=i, text=word + " ", weights=None)
         yield Generation(
             text=" ".join(words),

@@ -32,9 +32,10 @@ class Server:
 
 @contextmanager
 def running(
-    command: list[str], root: Path, *, seconds: float = 120, **settings
+    command: list[str], root: Path, *, seconds: float = 120, under: str = "", **settings
 ) -> Iterator[Server]:
-    """Start, wait until /health answers, and end it by SIGTERM; its output lies in `log`."""
+    """Start, wait until /health answers, and end it by SIGTERM; its output lies in `log`. `under`:
+    the path that a proxy puts before its own."""
     root.mkdir(parents=True, exist_ok=True)
     port = free_port()
     log = root / f"server-{port}.log"
@@ -43,6 +44,7 @@ def running(
     quick = {"OMP_NUM_THREADS": "1", "GRADIO_HEARTBEAT_INTERVAL": "1"}  # a session's end is seen
     cache = {"GRADIO_TEMP_DIR": str(root / "gradio")}  # which others' uploads do not fill
     environment = {**kept, **quick, **cache, "RAMOLE_PORT": str(port), **said}
+    environment |= {"GRADIO_ROOT_PATH": under} if under else {}
     began = time.monotonic()
     with log.open("wb") as output:
         process = subprocess.Popen(
@@ -111,6 +113,7 @@ def main() -> None:
     refusal.PATIENCE = float(os.environ.get("BODY_SECONDS", refusal.PATIENCE))
     quota.IDLE_SECONDS = float(os.environ.get("IDLE_SECONDS", quota.IDLE_SECONDS))
     ramole = FakeRamole(root, load_seconds=float(os.environ.get("LOAD_SECONDS", "0")))
+    ramole.word_seconds = float(os.environ.get("WORD_SECONDS", "0"))
     with gr.Blocks(title="RAMoLE") as page:
         with gr.Tabs():
             pool_tab.tab(ramole)

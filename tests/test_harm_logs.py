@@ -1,4 +1,4 @@
-"""What people write reaches no log: not in a line, a traceback, a warning or a server's own words."""
+"""What people write reaches no log: no line, no traceback, no warning, no word of the server's."""
 
 import io
 import json
@@ -111,7 +111,9 @@ def test_what_was_asked_and_uploaded_is_in_no_line_whatever_comes_of_it(server, 
     outcomes = {line["outcome"] for line in lines}
     assert {"length", "refused"} <= outcomes
     others = [line for line in log.splitlines() if line and not line.startswith("{")]
-    pattern = r"(RAMoLE listens on|🔨 Launching MCP|\* Streamable|(INFO|WARNING) (ui|uvicorn)[\w.]*: )"
+    pattern = (
+        r"(RAMoLE listens on|🔨 Launching MCP|\* Streamable|(INFO|WARNING) (ui|uvicorn)[\w.]*: )"
+    )
     assert [line for line in others if not re.match(pattern, line)] == []
 
 

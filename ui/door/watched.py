@@ -10,6 +10,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ..watch.numbers import count_response
 from ..watch.quiet import one_line
+from ..watch.told import FAULT
 from .refusal import Refused
 
 log = logging.getLogger(__name__)
@@ -52,4 +53,4 @@ def _refusal(scope: Scope, error: Exception) -> Refused:
             "There is no such endpoint, or its parameters are others; /gradio_api/info has them.",
             reason="invalid",
         )
-    return Refused(500, "Something went wrong on the server; try again.", reason="fault")
+    return Refused(500, "Something went wrong on the server; try again.", reason=FAULT)

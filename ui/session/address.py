@@ -27,6 +27,8 @@ HEADER = "x-ramole-address"
 """Written by the server alone. Gradio hands an MCP client's calls on to itself with their headers,
 so the address has to travel in one, and is signed, or anybody could write it."""
 FORWARDED = b"x-forwarded-for"
+UNKNOWN = "-"
+"""Stands for '' there: no header may begin with a space, and httpx would not send it on."""
 GROUP = 64
 _KEY = secrets.token_bytes(32)
 Address = IPv4Address | IPv6Address
@@ -146,10 +148,12 @@ def _group(host: Address) -> str:
 
 
 def _signed(address: str) -> str:
-    return f"{address} {hmac.new(_KEY, address.encode(), hashlib.sha256).hexdigest()}"
+    word = address or UNKNOWN
+    return f"{word} {hmac.new(_KEY, word.encode(), hashlib.sha256).hexdigest()}"
 
 
 def _read(value: str) -> str | None:
     """The address of a header that this process wrote; None for any other."""
-    address = value.partition(" ")[0]
+    word = value.partition(" ")[0]
+    address = "" if word == UNKNOWN else word
     return address if hmac.compare_digest(value.encode(), _signed(address).encode()) else None

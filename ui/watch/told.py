@@ -10,6 +10,8 @@ from ramole_core import AdapterRefused, Busy, Generation, RamoleError, Request
 
 ANSWERED = ("eos", "stop", "length", "cancelled")
 REFUSED, FAILED = "refused", "failed"
+FAULT = "fault"
+"""The reason of a refusal that is none: something of ours failed."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,7 @@ def told_of(request: Request, answer: Generation) -> Told:
 def told_of_error(error: BaseException) -> Told:
     """A request, or a call, that ended with an error."""
     reason = reason_of(error)
-    return Told(FAILED if reason is None else REFUSED, reason)
+    return Told(FAILED) if reason in (None, FAULT) else Told(REFUSED, reason)
 
 
 def reason_of(error: BaseException) -> str | None:
