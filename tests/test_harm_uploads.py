@@ -227,6 +227,11 @@ def test_many_uploads_at_a_running_server_come_to_a_bound(server):
     assert upload(server, 99, size=900_000, address="198.51.100.1").status_code == 200
 
 
+def test_equal_files_of_two_visitors_lie_apart(server):
+    sent = [upload(server, 7, size=400, address=f"198.51.100.{n}").json()[0] for n in (3, 4)]
+    assert len(set(sent)) == 2 and all(Path(path).is_file() for path in sent)
+
+
 def test_a_body_without_a_length_is_bounded_as_well(server):
     def pieces():
         yield b'--x\r\nContent-Disposition: form-data; name="files"; filename="a"\r\n\r\n'

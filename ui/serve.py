@@ -27,6 +27,7 @@ from .metrics.route import metrics_routes
 from .model.loading import loading_of
 from .openai.door import openai_routes
 from .session.quota import quota_of, sweep
+from .session.uploads import keep_uploads_apart
 from .watch.events import listen
 from .watch.lines import writing
 from .watch.quiet import quiet_server
@@ -77,6 +78,7 @@ def launch(page: gr.Blocks, ramole: "Ramole") -> str:
         listen(writing())
     os.environ.setdefault("FORWARDED_ALLOW_IPS", "")  # or uvicorn believes whoever is on this host
     refuse_links()
+    keep_uploads_apart()
     page.delete_cache = (HOUR, HOUR)
     os.environ.setdefault("GRADIO_ANALYTICS_CACHE_FREQUENCY", NEVER)
     page.queue(max_size=settings.max_queue)

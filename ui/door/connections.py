@@ -50,7 +50,7 @@ class Connections:
         late = [one for one, (state, at) in idle.items() if now - at > _patience(state)]
         for one in late:
             _cut(one, "slow" if idle[one][0][0] == "unread" else "waiting")
-        waiting = sorted(idle.keys() - set(late), key=lambda one: idle[one][1])
+        waiting = sorted((one for one in idle if one not in late), key=lambda one: idle[one][1])
         crowd = waiting[: max(0, len(since) - len(late) - self._most)]
         for one in crowd:
             _cut(one, "crowd")
