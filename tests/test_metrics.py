@@ -101,19 +101,12 @@ def test_who_may_read_it(server):
     assert read(server, x_forwarded_for="203.0.113.9").status_code == 403, "nobody named a proxy"
     assert read(server, x_forwarded_for="127.0.0.1").status_code == 403
     there = httpx.HTTPTransport(local_address="127.0.0.3")  # the proxy that is named
+    assert read(server, x_forwarded_proto="https").status_code == 403, "for whom, it does not say"
     with httpx.Client(transport=there, timeout=30) as proxy:
+        assert proxy.get(f"{server.url}/metrics").status_code == 200, "somebody beside the proxy"
         for visitor, status in (("203.0.113.9", 403), ("127.0.0.1", 200), ("127.0.0.9", 200)):
             said = {"x-forwarded-for": visitor}
             assert proxy.get(f"{server.url}/metrics", headers=said).status_code == status
-
-
-def test_under_passwords_the_numbers_ask_for_one_too(root, tmp_path):
-    write_sample(tmp_path / "adapters", "squad", rank=5, seed=1, examples=["where is the cat"])
-    with fake(tmp_path, auth="ann:secret", metrics="127.0.0.0/8") as locked:
-        assert read(locked).status_code == 401
-        for auth, status in (("wrong", 401), ("secret", 200)):
-            told = httpx.get(f"{locked.url}/metrics", auth=("ann", auth), timeout=30)
-            assert told.status_code == status
 
 
 class Settings:

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 HERE = "127.0.0.0/8, ::1"
 OFF = "off"
 SETTING = "RAMOLE_METRICS"
+PASSED_ON = ("x-forwarded-", "forwarded", "x-real-ip", "via")
+"""Headers that a proxy adds."""
 
 
 def metrics_routes(
@@ -73,5 +75,9 @@ def _may_read(
 ) -> bool:
     peer = http.client.host if http.client else ""
     forwarded = http.headers.getlist("x-forwarded-for")
-    address = visitor_address(peer, forwarded, trusted=trusted, hosted=hosted)
+    passed_on = any(name.startswith(PASSED_ON) for name in http.headers)
+    if passed_on and not forwarded:
+        return False  # for whom, the proxy does not say
+    named = trusted if passed_on else ()  # else it asks for itself: a scraper beside the proxy
+    address = visitor_address(peer, forwarded, trusted=named, hosted=hosted)
     return address is not None and any(address in network for network in readers)
