@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import threading
 import time
 from pathlib import Path
 
@@ -127,6 +128,28 @@ def test_what_handlers_put_there_is_bounded_too_and_gives_way_to_uploads(cache):
     left = sorted(path.parent.name for path in cache.folder.rglob("bundle.zip"))
     assert mine.exists() and cache.units() == 10
     assert left == sorted(f"trace-{n}" for n in range(3, 12))
+
+
+def test_a_folder_that_goes_while_the_cache_is_looked_at_is_no_fault(cache):
+    """Every upload has one, and it goes when the upload is taken."""
+    over = threading.Event()
+
+    def come_and_go():
+        while not over.is_set():
+            for n in range(40):
+                (cache.folder / f"gone{n}").mkdir()
+            for n in range(40):
+                (cache.folder / f"gone{n}").rmdir()
+
+    thread = threading.Thread(target=come_and_go)
+    thread.start()
+    try:
+        for _ in range(150):
+            cache.cache.check("home", 1)
+            drop_old(cache.folder, 3600)
+    finally:
+        over.set()
+        thread.join()
 
 
 def test_empty_folders_leave_the_cache_unless_they_are_new(tmp_path):

@@ -19,6 +19,7 @@ from starlette.routing import Route
 
 from ramole_core import RamoleError, __version__
 
+from .door.cache import everything_below
 from .door.connections import watch_connections
 from .door.doors import doors
 from .door.logins import Tries
@@ -125,7 +126,7 @@ def drop_old(cache: Path, age: float) -> None:
     """Delete the files of Gradio's cache that are older than `age` seconds, uploads that no handler
     took and zips that were fetched, and folders that are empty, but for the newest."""
     now = time.time()
-    for path in sorted(cache.rglob("*"), reverse=True):
+    for path in everything_below(cache):
         with suppress(OSError):
             status = path.lstat()
             if not path.is_dir() and now - status.st_mtime > age:

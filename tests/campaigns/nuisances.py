@@ -39,9 +39,10 @@ class Nuisances:
     async def drip_head(self, left: Callable[[], float]) -> None:
         """A request whose head never ends; the server hangs up."""
         _, writer = await self._open("127.0.9.1")
+        writer.write(b"GET /health HTTP/1.1\r\nHost: localhost\r\nX-Long: ")
         with suppress(ConnectionError):
             while left() > 0:
-                writer.write(b"G")
+                writer.write(b"x")
                 await writer.drain()
                 await asyncio.sleep(0.5)
         self.counts["heads that were cut"] += left() > 0

@@ -6,9 +6,10 @@ holds most, as long as it holds more than who asks. Bytes on their way count as 
 """
 
 import json
+import os
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -123,7 +124,7 @@ class UploadCache:
 
     def _held(self) -> list[Held]:
         now, found = self._clock(), []
-        for path in self._folder.rglob("*"):
+        for path in everything_below(self._folder):
             try:
                 status = path.lstat()
             except OSError:
@@ -154,6 +155,12 @@ class UploadCache:
                 uses[most] -= one.bytes
                 fits = sum(uses.values()) + coming <= self._all_bytes
         return gone, fits
+
+
+def everything_below(folder: Path) -> Iterator[Path]:
+    """Files and folders, those of a folder before it; what goes meanwhile is passed over."""
+    for place, folders, files in os.walk(folder, topdown=False):
+        yield from (Path(place, name) for name in (*files, *folders))
 
 
 def _oldest(
