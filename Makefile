@@ -35,11 +35,11 @@ format: setup ## ruff, changing files
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-browser: ## Chromium for the browser tests, by apt-get where we may
-	@command -v chromium >/dev/null || { \
+browser: ## Chromium and nginx for the tests, by apt-get where we may
+	@{ command -v chromium && { command -v nginx || [ -x /usr/sbin/nginx ]; }; } >/dev/null || { \
 	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
-	    apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends chromium fonts-dejavu-core; \
-	  else echo "The browser tests need Chromium and will fail: install it as 'chromium' on the PATH (Debian: sudo apt-get install chromium)."; fi; }
+	    apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends chromium fonts-dejavu-core nginx-light; \
+	  else echo "The tests of browser and proxy need 'chromium' and 'nginx' on the PATH and will fail (Debian: sudo apt-get install chromium nginx-light)."; fi; }
 
 readme: setup ## write the generated parts of README and docs anew
 	$(BIN)/python docs/readme.py

@@ -12,12 +12,12 @@ os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 from ramole_core import Ramole, RamoleError, load_settings  # noqa: E402
 from ui import build  # noqa: E402
 from ui.serve import serve  # noqa: E402
+from ui.watch.quiet import quiet_logs  # noqa: E402
 
 
 def main() -> int:
     """Serve until the process is told to end; one line and 2 where it cannot begin."""
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
-    logging.getLogger("ui").setLevel(logging.INFO)
+    quiet_logs()
     try:
         with Ramole(load_settings()) as ramole:
             serve(build(ramole), ramole)

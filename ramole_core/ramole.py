@@ -8,7 +8,7 @@ import hashlib
 import json
 import threading
 import time
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -131,6 +131,11 @@ class Ramole:
         """Whether a request's tokens are to the bit those it gets alone, whoever else is served, as
         on a CPU; False: within rounding, as on a GPU, or no model is loaded yet."""
         return self._engine is not None and self._engine.exact
+
+    def stats(self) -> Mapping[str, int | float]:
+        """What the engine has done since it began, and what it holds now (bytes); nothing before
+        the model is there, and nothing is loaded for it."""
+        return {} if self._engine is None else self._engine.stats()
 
     def load(self, progress: Progress | None = None) -> None:
         """Load encoder, index and base model now; a second call returns at once."""

@@ -75,6 +75,11 @@ class Settings(BaseSettings):
     """Names that the server answers to, whose pages may call it too: comma separated,
     `*.example.org` for all below, `*` for any; unset: any, but on 127.0.0.1 only localhost.
     Addresses always do."""
+    metrics: str | None = None
+    """Who may read `/metrics`: addresses or networks, comma separated, or `off`; unset: this
+    machine alone."""
+    log_requests: bool = False
+    """True: a line of JSON a request on the standard output, without what was asked and by whom."""
     host: str | None = None
     """Address to listen on; unset: Gradio's own variable, then 127.0.0.1."""
     port: int = Field(7860, gt=0, lt=65536)

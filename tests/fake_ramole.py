@@ -106,6 +106,9 @@ class FakeRamole:
             time.sleep(0.05)
         self.loaded = True
 
+    def stats(self) -> dict[str, int | float]:
+        return {"running": self.running} if self.loaded else {}
+
     def weights_checksums(self) -> dict[str, str]:
         return {"ramole": self.router_checksum}
 

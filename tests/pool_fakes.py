@@ -121,6 +121,7 @@ class FakeRamole:
             most=s.hub_listed,
         )
         self.loaded = False
+        self.word_seconds = 0.0
         self._seconds = load_seconds
 
     def methods(self):
@@ -131,6 +132,9 @@ class FakeRamole:
             progress("reading the weights", 0.5)
         time.sleep(self._seconds)
         self.loaded = True
+
+    def stats(self) -> dict[str, int | float]:
+        return {"running": 0, "waiting": 0} if self.loaded else {}
 
     def mix_owners(self) -> set[str]:
         return self._mixes.owners()
@@ -182,6 +186,7 @@ class FakeRamole:
             self.pool.card(name, request.owner)
         words = request.prompt.split()[: request.max_new_tokens]
         for i, word in enumerate(words):
+            time.sleep(self.word_seconds)
             yield Step(token=i, text=word + " ", weights=None)
         yield Generation(
             text=" ".join(words),

@@ -1,7 +1,8 @@
 """A server in a process of its own, as a visitor meets it: the fake system's page, or app.py.
 
 `python -m tests.serving ROOT` serves the tab Pool and the endpoints over `FakeRamole(ROOT)`; the
-settings come from RAMOLE_* as always, and BEAT_SECONDS and IDLE_SECONDS make time short.
+settings come from RAMOLE_* as always, and BEAT_SECONDS, IDLE_SECONDS, WAITING_SECONDS,
+READING_SECONDS and BODY_SECONDS make time short.
 """
 
 import os
@@ -31,9 +32,10 @@ class Server:
 
 @contextmanager
 def running(
-    command: list[str], root: Path, *, seconds: float = 120, **settings
+    command: list[str], root: Path, *, seconds: float = 120, under: str = "", **settings
 ) -> Iterator[Server]:
-    """Start, wait until /health answers, and end it by SIGTERM; its output lies in `log`."""
+    """Start, wait until /health answers, and end it by SIGTERM; its output lies in `log`. `under`:
+    the path that a proxy puts before its own."""
     root.mkdir(parents=True, exist_ok=True)
     port = free_port()
     log = root / f"server-{port}.log"
@@ -42,6 +44,7 @@ def running(
     quick = {"OMP_NUM_THREADS": "1", "GRADIO_HEARTBEAT_INTERVAL": "1"}  # a session's end is seen
     cache = {"GRADIO_TEMP_DIR": str(root / "gradio")}  # which others' uploads do not fill
     environment = {**kept, **quick, **cache, "RAMOLE_PORT": str(port), **said}
+    environment |= {"GRADIO_ROOT_PATH": under} if under else {}
     began = time.monotonic()
     with log.open("wb") as output:
         process = subprocess.Popen(
@@ -95,15 +98,22 @@ def main() -> None:
 
     from tests.pool_fakes import FakeRamole
     from ui.api import endpoints as api
+    from ui.door import connections, refusal
     from ui.pool import tab as pool_tab
     from ui.serve import serve
     from ui.session import leaving, presence, quota
+    from ui.watch.quiet import quiet_logs
 
+    quiet_logs()
     root = Path(sys.argv[1])
     presence.BEAT_SECONDS = float(os.environ.get("BEAT_SECONDS", presence.BEAT_SECONDS))
     leaving.GRACE_SECONDS = float(os.environ.get("GRACE_SECONDS", 4))
+    connections.WAITING = float(os.environ.get("WAITING_SECONDS", connections.WAITING))
+    connections.READING = float(os.environ.get("READING_SECONDS", connections.READING))
+    refusal.PATIENCE = float(os.environ.get("BODY_SECONDS", refusal.PATIENCE))
     quota.IDLE_SECONDS = float(os.environ.get("IDLE_SECONDS", quota.IDLE_SECONDS))
     ramole = FakeRamole(root, load_seconds=float(os.environ.get("LOAD_SECONDS", "0")))
+    ramole.word_seconds = float(os.environ.get("WORD_SECONDS", "0"))
     with gr.Blocks(title="RAMoLE") as page:
         with gr.Tabs():
             pool_tab.tab(ramole)

@@ -62,6 +62,9 @@ def asked(
     async def page(scope, receive, send):
         told.append({"status": 200})
 
+    async def receive():
+        return {"type": "http.request"}
+
     async def send(message):
         told.append(message)
 
@@ -73,7 +76,7 @@ def asked(
     )
     raw = [(name.encode(), value.encode()) for name, value in headers]
     scope = {"type": "http", "method": method, "path": path, "client": (peer, 1), "headers": raw}
-    asyncio.run(door(scope, None, send))
+    asyncio.run(door(scope, receive, send))
     return told[0]["status"]
 
 

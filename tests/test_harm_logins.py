@@ -107,6 +107,12 @@ def test_the_page_for_logging_in_and_its_files_are_open(server):
     )
 
 
+def test_the_numbers_ask_for_a_password_too(server):
+    for auth, status in ((None, 401), (("ann", "wrong"), 401), (("ann", "secret"), 200)):
+        told = httpx.get(f"{server.url}/metrics", auth=auth, timeout=30)
+        assert told.status_code == status
+
+
 def log_in(server, password: str, address: str) -> httpx.Response:
     return httpx.post(
         f"{server.url}/login",

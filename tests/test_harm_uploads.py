@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import threading
 import time
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 
 from tests.pool_fakes import write_sample
 from tests.serving import fake
+from ui.door import refusal
 from ui.door.cache import GRACE, SMALLEST, UploadCache
 from ui.door.refusal import Refused, limited
 from ui.serve import EMPTY_SECONDS, drop_old
@@ -128,6 +130,28 @@ def test_what_handlers_put_there_is_bounded_too_and_gives_way_to_uploads(cache):
     assert left == sorted(f"trace-{n}" for n in range(3, 12))
 
 
+def test_a_folder_that_goes_while_the_cache_is_looked_at_is_no_fault(cache):
+    """Every upload has one, and it goes when the upload is taken."""
+    over = threading.Event()
+
+    def come_and_go():
+        while not over.is_set():
+            for n in range(40):
+                (cache.folder / f"gone{n}").mkdir()
+            for n in range(40):
+                (cache.folder / f"gone{n}").rmdir()
+
+    thread = threading.Thread(target=come_and_go)
+    thread.start()
+    try:
+        for _ in range(150):
+            cache.cache.check("home", 1)
+            drop_old(cache.folder, 3600)
+    finally:
+        over.set()
+        thread.join()
+
+
 def test_empty_folders_leave_the_cache_unless_they_are_new(tmp_path):
     for name, age in (("old", EMPTY_SECONDS + 9), ("new", 0)):
         (tmp_path / name).mkdir()
@@ -137,9 +161,11 @@ def test_empty_folders_leave_the_cache_unless_they_are_new(tmp_path):
 
 
 def test_a_body_is_cut_while_it_comes_whatever_the_page_makes_of_it():
-    pieces, told = [b"12", b"34", b"56"], []
+    pieces, told, heard = [b"12", b"34", b"56"], [], []
 
     async def receive():
+        if not pieces:
+            return {"type": "http.disconnect"}
         return {"type": "http.request", "body": pieces.pop(0), "more_body": True}
 
     async def send(message):
@@ -148,7 +174,7 @@ def test_a_body_is_cut_while_it_comes_whatever_the_page_makes_of_it():
     async def page(scope, receive, send):
         try:
             for _ in range(3):
-                await receive()
+                heard.append((await receive())["body"])
         except Exception:  # as FastAPI does, which answers by itself
             await send({"type": "http.response.start", "status": 400})
 
@@ -157,7 +183,41 @@ def test_a_body_is_cut_while_it_comes_whatever_the_page_makes_of_it():
             raise Refused(413, "Too long.")
 
     asyncio.run(limited(page, {"type": "http"}, receive, send, take))
-    assert told[0]["status"] == 413 and told[1]["body"] == b"Too long." and pieces == [b"56"]
+    assert told[0]["status"] == 413 and told[1]["body"] == b"Too long." and heard == [b"12"]
+    assert not told[-1].get("more_body")
+
+
+def test_a_body_that_drips_is_cut_and_an_answer_may_take_as_long_as_it_will(monkeypatch):
+    monkeypatch.setattr(refusal, "PATIENCE", 0.3)
+    told: list[dict] = []
+
+    async def run(pieces: list[tuple[float, bytes]], page) -> None:
+        async def receive():
+            if not pieces:
+                await asyncio.sleep(0.6)
+                return {"type": "http.disconnect"}
+            pause, body = pieces.pop(0)
+            await asyncio.sleep(pause)
+            return {"type": "http.request", "body": body, "more_body": bool(pieces)}
+
+        async def send(message):
+            told.append(message)
+
+        async def take(size):
+            pass
+
+        await limited(page, {"type": "http"}, receive, send, take)
+
+    async def page(scope, receive, send):
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        await send({"type": "http.response.start", "status": 200})
+
+    asyncio.run(run([(0.1, b"1")] * 6, page))
+    assert told[0]["status"] == 408 and b"too slowly" in told[1]["body"]
+    told.clear()
+    asyncio.run(run([(0.1, b"1" * refusal.SLOWEST)] * 6, page))
+    assert told[0]["status"] == 200
 
 
 @pytest.fixture(scope="module")
@@ -188,6 +248,11 @@ def test_many_uploads_at_a_running_server_come_to_a_bound(server):
     assert {one.status_code for one in sent[5:]} == {429} and "wait a minute" in sent[-1].text
     assert sent[-1].headers["retry-after"] == "60"
     assert upload(server, 99, size=900_000, address="198.51.100.1").status_code == 200
+
+
+def test_equal_files_of_two_visitors_lie_apart(server):
+    sent = [upload(server, 7, size=400, address=f"198.51.100.{n}").json()[0] for n in (3, 4)]
+    assert len(set(sent)) == 2 and all(Path(path).is_file() for path in sent)
 
 
 def test_a_body_without_a_length_is_bounded_as_well(server):

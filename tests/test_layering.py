@@ -51,11 +51,13 @@ ORDER = (
 
 
 ROOMS = (
+    ("watch",),  # what happened, told by every room
     ("parts",),
     ("charts", "model", "session"),
     ("ask", "compare", "inspect", "batch", "pool", "results", "learn"),  # no tab needs another
     ("api", "header", "tabs", "door", "ending"),
     ("openai",),  # another way to ask what `api` takes
+    ("metrics",),
     ("serve",),
     ("__init__",),
 )

@@ -19,12 +19,19 @@ from starlette.routing import Route
 
 from ramole_core import RamoleError, __version__
 
+from .door.cache import everything_below
+from .door.connections import watch_connections
 from .door.doors import doors
 from .door.logins import Tries
 from .ending import end
+from .metrics.route import metrics_routes
 from .model.loading import loading_of
 from .openai.door import openai_routes
 from .session.quota import quota_of, sweep
+from .session.uploads import keep_uploads_apart
+from .watch.events import listen
+from .watch.lines import writing
+from .watch.quiet import quiet_server
 
 if TYPE_CHECKING:
     from ramole_core import Ramole
@@ -67,8 +74,12 @@ def launch(page: gr.Blocks, ramole: "Ramole") -> str:
     cache = Path(get_upload_folder())
     tries = Tries() if auth else None
     middleware = doors(ramole, cache=cache, tries=tries)
+    metrics = metrics_routes(ramole, auth, tries, hosted="SPACE_ID" in os.environ)
+    if settings.log_requests:
+        listen(writing())
     os.environ.setdefault("FORWARDED_ALLOW_IPS", "")  # or uvicorn believes whoever is on this host
     refuse_links()
+    keep_uploads_apart()
     page.delete_cache = (HOUR, HOUR)
     os.environ.setdefault("GRADIO_ANALYTICS_CACHE_FREQUENCY", NEVER)
     page.queue(max_size=settings.max_queue)
@@ -83,7 +94,11 @@ def launch(page: gr.Blocks, ramole: "Ramole") -> str:
             max_file_size=settings.max_upload_mb * 2**20,
             mcp_server=find_spec("mcp") is not None and not auth,
             app_kwargs={
-                "routes": [Route("/health", _health(ramole)), *openai_routes(ramole, auth, tries)],
+                "routes": [
+                    Route("/health", _health(ramole)),
+                    *metrics,
+                    *openai_routes(ramole, auth, tries),
+                ],
                 "middleware": middleware,
             },
             css_paths=styles(),
@@ -100,6 +115,8 @@ def launch(page: gr.Blocks, ramole: "Ramole") -> str:
     except OSError:
         taken = f"Port {settings.port} cannot be listened on; it is in use, or not allowed."
         raise RamoleError(f"{taken} Set RAMOLE_PORT to a free one.") from None
+    quiet_server()
+    watch_connections(page.server)
     print(f"RAMoLE listens on {url}", flush=True)
     threading.Thread(target=_begin, args=[ramole], name="begin", daemon=True).start()
     return url
@@ -109,7 +126,7 @@ def drop_old(cache: Path, age: float) -> None:
     """Delete the files of Gradio's cache that are older than `age` seconds, uploads that no handler
     took and zips that were fetched, and folders that are empty, but for the newest."""
     now = time.time()
-    for path in sorted(cache.rglob("*"), reverse=True):
+    for path in everything_below(cache):
         with suppress(OSError):
             status = path.lstat()
             if not path.is_dir() and now - status.st_mtime > age:
@@ -197,7 +214,7 @@ def _begin(ramole: "Ramole") -> None:
         if removed:
             log.info("%d uploads of ended sessions were removed.", removed)
     except RamoleError as error:
-        log.warning("Old uploads could not be removed: %s", error)
+        log.warning("Old uploads could not be removed: %s", type(error).__name__)
     loading_of(ramole).start()
 
 

@@ -1,9 +1,11 @@
 """A thread that steps an engine while there is anything to do: what a server runs."""
 
+import logging
 import threading
-import traceback
 
 from ramole_core.engine.engine import Engine
+
+log = logging.getLogger(__name__)
 
 
 class EngineThread:
@@ -41,4 +43,4 @@ class EngineThread:
             try:
                 self._engine.step()
             except Exception:  # whoever waited has been told; the server goes on
-                traceback.print_exc()
+                log.exception("A step of the batch failed, and every request with it.")

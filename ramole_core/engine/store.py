@@ -49,6 +49,11 @@ class UnitStore:
         self._lock, self._making = threading.Lock(), threading.Lock()
         self.nbytes = self.reads = self.packs = self.makes = 0
 
+    @property
+    def held(self) -> int:
+        """How many are in the host cache, merges included."""
+        return len(self._held)
+
     def get(self, checksum: str, load: Callable[[], LoraSet]) -> Units:
         """The adapter's units; `load` reads the adapter itself where no packed file is there.
 

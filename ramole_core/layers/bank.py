@@ -90,7 +90,7 @@ class Bank:
     @property
     def high(self) -> int:
         """Pages that the layers read: up to the last one that is held."""
-        return 1 + max((page for slot in self._slots.values() for page in slot.pages), default=-1)
+        return 1 + max((page for slot in self.slots for page in slot.pages), default=-1)
 
     @property
     def width(self) -> int:

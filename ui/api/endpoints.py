@@ -5,6 +5,7 @@ calls are its signs of life: without one for `presence.IDLE_SECONDS` its uploads
 others', and after `presence.GONE_SECONDS` they go.
 """
 
+import time
 from typing import TYPE_CHECKING
 
 import gradio as gr
@@ -16,6 +17,7 @@ from ..model.spaces import gpu
 from ..parts.errors import one_sentence
 from ..pool.intake import judge
 from ..session.quota import quota_of
+from ..watch.events import retrieved
 from .answers import batched, card_of, hit_of, streamed
 from .fields import (
     Ask,
@@ -180,7 +182,9 @@ class Endpoints:
             said = checked(Search, text=text, k=k, exclude=exclude)
             if not said.text.strip():
                 raise RamoleError("The text is empty; give a prompt.")
+            began = time.perf_counter()
             hits = self.ramole.retrieve(said.text, said.k, said.exclude or (), visitor.owner)
+            retrieved(time.perf_counter() - began)
             return [hit_of(hit) for hit in hits]
 
     def list_adapters(self, request: gr.Request | None = None) -> list[dict]:

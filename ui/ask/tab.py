@@ -20,6 +20,7 @@ from ..parts.events import QUIET, number_in, open_page, session_of
 from ..parts.prompts import LIVE
 from ..parts.shared import Shared
 from ..session.quota import quota_of
+from ..watch.events import refused
 from .answer import answer
 from .conversation import continued
 from .downloads import write_files
@@ -99,8 +100,10 @@ class Handlers:
             if asked.live.run is None:
                 yield drawing.wrong("Stopped.", kind="quiet")
         except RamoleError as error:
+            refused(error)
             yield drawing.wrong(str(error))
-        except Exception:
+        except Exception as error:
+            refused(error)
             log.exception("An answer failed.")
             yield drawing.wrong(UNEXPECTED)
         finally:

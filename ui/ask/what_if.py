@@ -19,6 +19,7 @@ from ..parts.errors import UNEXPECTED
 from ..parts.events import PLAIN, QUIET, session_of
 from ..parts.notice import notice_html
 from ..session.quota import quota_of
+from ..watch.events import refused
 from .branch import Change, weights_at
 from .going_on import Look, going_on
 
@@ -149,8 +150,10 @@ class WhatIf:
                 for look in looks:
                     yield self._drawn(look)
         except RamoleError as error:
+            refused(error)
             yield self._emptied(str(error), kind="wrong")
-        except Exception:
+        except Exception as error:
+            refused(error)
             log.exception("An answer from a token failed.")
             yield self._emptied(UNEXPECTED, kind="wrong")
         finally:

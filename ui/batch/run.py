@@ -28,6 +28,7 @@ from ramole_core import (
 from ..model.loading import loaded
 from ..model.pace import PACE
 from ..parts.errors import UNEXPECTED
+from ..watch.events import answered, refused
 
 if TYPE_CHECKING:
     from ramole_core import Ramole
@@ -213,7 +214,8 @@ def _ask(ramole: "Ramole", run: BatchRun) -> None:
             _take(run, rows[row.index], came)
     except RamoleError as error:
         run.error = str(error)
-    except Exception:
+    except Exception as error:
+        refused(error)
         log.exception("A batch failed.")
         run.error = UNEXPECTED
     finally:
@@ -250,5 +252,8 @@ def _take(run: BatchRun, item: RowRun, came: object) -> None:
         item.experts, item.scores = tuple(came.adapters), tuple(came.scores)
         item.answer = replace(came, trace=None)
         item.state = "stopped" if came.finish_reason == "cancelled" else "answered"
-    else:
+        if isinstance(item.row, BatchRow):
+            answered(item.row.request, came)
+    elif isinstance(came, RamoleError):
+        refused(came)
         item.state, item.sentence = "refused", str(came)

@@ -21,6 +21,7 @@ from ..parts.events import QUIET, number_in, open_page, session_of
 from ..parts.fields import run_and_stop
 from ..parts.notice import ending, notice_html
 from ..session.quota import quota_of
+from ..watch.events import refused
 from .columns import Column
 from .layout import Layout, lay_out
 from .link import ABSENT, NO_METHOD, Asked, link_to, read_link
@@ -97,8 +98,10 @@ class Handlers:
                         yield self.drawn(look)
             yield *self.drawn(look)[:-1], asked.result
         except RamoleError as error:
+            refused(error)
             yield self.wrong(str(error))
-        except Exception:
+        except Exception as error:
+            refused(error)
             log.exception("A comparison failed.")
             yield self.wrong(UNEXPECTED)
         finally:

@@ -71,4 +71,8 @@ class Bodies:
             self._cache.coming(address, -got)
 
     def _too_long(self) -> Refused:
-        return Refused(413, f"The request is longer than {self._most // MIB} MiB; send less.")
+        return Refused(
+            413,
+            f"The request is longer than {self._most // MIB} MiB; send less.",
+            reason="too_long",
+        )

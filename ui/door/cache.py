@@ -6,9 +6,10 @@ holds most, as long as it holds more than who asks. Bytes on their way count as 
 """
 
 import json
+import os
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -63,6 +64,7 @@ class UploadCache:
                 413,
                 f"These files come to {size // MIB} MiB, and {self._address_bytes // MIB} are the "
                 "most at a time; send fewer at once.",
+                reason="too_long",
             )
         with self._lock:
             held = self._held()
@@ -76,12 +78,16 @@ class UploadCache:
                     f"Uploads from your address that nothing has used yet may come to "
                     f"{self._address_bytes // MIB} MiB; wait a minute and try again.",
                     retry=GRACE,
+                    reason="uploads_full",
                 )
             left = [one for one in held if one not in gone]
             more, fits = self._in_all(left, address, size)
             if not fits:
                 raise Refused(
-                    503, "The server has no room for uploads now; try again later.", retry=GRACE
+                    503,
+                    "The server has no room for uploads now; try again later.",
+                    retry=GRACE,
+                    reason="uploads_full",
                 )
             for one in (*gone, *more):
                 with suppress(OSError):
@@ -118,7 +124,7 @@ class UploadCache:
 
     def _held(self) -> list[Held]:
         now, found = self._clock(), []
-        for path in self._folder.rglob("*"):
+        for path in everything_below(self._folder):
             try:
                 status = path.lstat()
             except OSError:
@@ -149,6 +155,12 @@ class UploadCache:
                 uses[most] -= one.bytes
                 fits = sum(uses.values()) + coming <= self._all_bytes
         return gone, fits
+
+
+def everything_below(folder: Path) -> Iterator[Path]:
+    """Files and folders, those of a folder before it; what goes meanwhile is passed over."""
+    for place, folders, files in os.walk(folder, topdown=False):
+        yield from (Path(place, name) for name in (*files, *folders))
 
 
 def _oldest(

@@ -12,6 +12,7 @@ from .bodies import Bodies
 from .cache import MIB, UploadCache
 from .hosts import Hosts, host_names
 from .logins import Logins, Tries
+from .watched import Watched
 
 if TYPE_CHECKING:
     from ramole_core import Ramole
@@ -36,6 +37,7 @@ def doors(ramole: "Ramole", *, cache: Path, tries: Tries | None) -> Sequence[Mid
         cache, address_bytes=ADDRESS_UPLOADS * largest, all_bytes=ALL_UPLOADS * largest
     )
     return [
+        Middleware(Watched),
         Middleware(Hosts, names=names, trusted=trusted, hosted=hosted),
         Middleware(Addresses, trusted=trusted, hosted=hosted),
         Middleware(Bodies, cache=room, most=largest * 4 // 3 + SPARE),

@@ -98,6 +98,7 @@ class Hosts:
                 403,
                 f"This server does not answer to the name {_name(host)[:80]!r}; its operator can "
                 "allow that in RAMOLE_ALLOWED_HOSTS, or name the proxy in RAMOLE_TRUSTED_PROXIES.",
+                reason="host",
             )
         forwarded = header(scope, "x-forwarded-host") if proxied else None
         if self._foreign(scope, (host, (forwarded or "").partition(",")[0].strip())):
@@ -105,6 +106,7 @@ class Hosts:
                 403,
                 "A page of another site may not call this server; its operator can allow that site "
                 "in RAMOLE_ALLOWED_HOSTS.",
+                reason="site",
             )
         return None
 

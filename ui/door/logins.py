@@ -20,8 +20,10 @@ OPEN = ("/", LOGIN, "/logout", "/health", "/config", "/theme.css", "/favicon.ico
 OPEN_TOO = ("/manifest.json", "/pwa_icon", "/gradio_api/theme.css", "/gradio_api/login_check")
 FILES = ("/static/", "/assets/", "/svelte/", "/pwa_icon/")
 """Gradio's own, the same for every page."""
-KEYS = "/v1/"
+KEYS = ("/v1/",)
 """Where a key is asked for in each call."""
+METRICS = "/metrics"
+"""Asks for one too."""
 BEGIN = "/gradio_api/startup-events"
 """Called once by the server itself, before anybody can log in."""
 TRIES = 10
@@ -56,6 +58,7 @@ class Tries:
                     "Too many wrong passwords came from your address; try again in "
                     f"{max(1, round(wait))} seconds.",
                     retry=wait,
+                    reason="guesses",
                 )
             tried.append(now)
 
@@ -85,7 +88,7 @@ class Logins:
 
     def _check(self, scope: Scope) -> None:
         path = scope["path"].rstrip("/") or "/"
-        if path in OPEN or path in OPEN_TOO or path.startswith((*FILES, KEYS)):
+        if path in OPEN or path in (*OPEN_TOO, METRICS) or path.startswith((*FILES, *KEYS)):
             return
         gradio = scope["app"]
         if path == BEGIN and not gradio.startup_events_triggered:
@@ -93,7 +96,7 @@ class Logins:
         cookies = cookie_parser(header(scope, "cookie") or "")
         names = (f"access-token-{gradio.cookie_id}", f"access-token-unsecure-{gradio.cookie_id}")
         if not any(gradio.tokens.get(cookies.get(name)) for name in names):
-            raise Refused(401, "This server asks for a password; log in first.")
+            raise Refused(401, "This server asks for a password; log in first.", reason="password")
 
     async def _login(self, scope: Scope, receive: Receive, send: Send) -> None:
         address = address_of({HEADER: header(scope, HEADER) or ""})

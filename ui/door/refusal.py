@@ -1,40 +1,89 @@
 """A request that goes no further: a status and a sentence. A body can be cut while it comes."""
 
+import asyncio
+import time
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from ..watch.events import refused as told_refused
+
+PATIENCE = 30.0
+"""Seconds that a body may take in any case."""
+LINGER = 2.0
+"""Seconds that are left to what is on its way, once it is refused."""
+LINGER_BYTES = 8 * 2**20
+SLOWEST = 4096
+"""Bytes a second that it must bring on the average beyond that."""
 
 
 class Refused(Exception):
     """A request is refused; the text is what its sender is told."""
 
-    def __init__(self, status: int, sentence: str, *, retry: float = 0):
-        """`retry`: seconds after which it may be worth another try."""
+    def __init__(self, status: int, sentence: str, *, retry: float = 0, reason: str = "door"):
+        """`retry`: seconds after which it may be worth another try; `reason`: one word of ours for
+        the operator."""
         super().__init__(sentence)
-        self.status, self.retry = status, retry
+        self.status, self.retry, self.reason = status, retry, reason
 
-    async def tell(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send the sentence, and hear no more of the request."""
+    async def tell(
+        self, scope: Scope, receive: Receive, send: Send, *, whole: bool = False
+    ) -> None:
+        """Send the sentence, and hear no more of the request than what is on its way: a connection
+        that is closed over unread bytes may lose the answer. `whole`: all of it was read."""
+        told_refused(self)
         headers = {"connection": "close"}
         if self.retry:
             headers["retry-after"] = str(max(1, round(self.retry)))
-        await PlainTextResponse(str(self), self.status, headers)(scope, receive, send)
+        answer = PlainTextResponse(str(self), self.status, headers)
+        start = {"type": "http.response.start", "status": self.status}
+        await send({**start, "headers": answer.raw_headers})
+        await send({"type": "http.response.body", "body": answer.body, "more_body": True})
+        if not whole:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(_rest(receive), LINGER)
+        await send({"type": "http.response.body", "body": b""})
+
+
+async def _rest(receive: Receive) -> None:
+    """Read on to the end of the request, or as far as it is worth it."""
+    left = LINGER_BYTES
+    while left > 0:
+        message = await receive()
+        if message["type"] != "http.request" or not message.get("more_body", False):
+            return
+        left -= len(message.get("body", b""))
 
 
 async def limited(
     app: ASGIApp, scope: Scope, receive: Receive, send: Send, take: Callable[[int], Awaitable[None]]
 ) -> None:
     """Run `app`, with `take` called for the bytes of each piece of the body as it comes; where that
-    raises `Refused`, the sender is told, whatever `app` makes of it."""
+    raises `Refused`, or the body drips, the sender is told, whatever `app` makes of it."""
     refusal: Refused | None = None
-    started = False
+    started = whole = False
+    began, got = time.monotonic(), 0
+
+    async def piece() -> Message:
+        if whole:  # what comes now is the end of the connection, however late
+            return await receive()
+        left = began + PATIENCE + got / SLOWEST - time.monotonic()
+        try:
+            return await asyncio.wait_for(receive(), max(left, 0))
+        except TimeoutError:
+            raise Refused(
+                408, "The request came too slowly; send it again in one go.", reason="slow"
+            ) from None
 
     async def counted() -> Message:
-        nonlocal refusal
-        message = await receive()
+        nonlocal refusal, whole, got
         try:
-            await take(len(message.get("body", b"")))
+            message = await piece()
+            size = len(message.get("body", b""))
+            got, whole = got + size, not message.get("more_body", False)
+            await take(size)
         except Refused as refused:
             refusal = refused
             raise
@@ -52,7 +101,7 @@ async def limited(
         if refusal is None or started:
             raise
     if refusal is not None and not started:
-        await refusal.tell(scope, receive, send)
+        await refusal.tell(scope, receive, send, whole=whole)
 
 
 def header(scope: Scope, name: str) -> str | None:

@@ -82,9 +82,9 @@ class Loading:
         except RamoleError as error:
             self.error = str(error)
             log.error("%s", error)
-        except Exception:
+        except Exception as error:
             self.error = "The model could not be loaded; the server's log says why."
-            log.exception("The model could not be loaded.")
+            log.exception("The model could not be loaded: %s", error)  # no visitor's word is in it
         finally:
             self.ended.set()
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from ramole_core import Fitting, Generation, Request, Step
 
+from ..watch.events import answered, refused
 from .pace import PACE
 
 if TYPE_CHECKING:
@@ -85,11 +86,13 @@ class Reading:
             for index, item in stream:
                 if isinstance(item, Generation):
                     self.answers[index] = item
+                    answered(requests[index], item)
                 else:
                     self.steps[index].append(item)
                 self._fresh.set()
         except BaseException as error:
             self.error = error
+            refused(error)
         finally:
             after(self)
             self.ended.set()

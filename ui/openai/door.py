@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from starlette.requests import Request as Http
 from starlette.responses import JSONResponse, Response, StreamingResponse
-from starlette.routing import BaseRoute, Mount, Route
+from starlette.routing import BaseRoute, Route
 
 from ..model.loading import loading_of
 from ..model.reading import BEAT
@@ -41,13 +41,13 @@ def openai_routes(
     """What `/v1` serves; `accounts` are those that the page asks for, `tries` bounds wrong ones."""
     door = Door(ramole, Keys(accounts, tries))
     told = door.told
-    routes = [
-        Route("/models", told(door.models)),
-        Route("/models/{name:path}", told(door.model)),
-        Route("/chat/completions", told(door.chat), methods=["POST"]),
-        Route("/{path:path}", told(door.other), methods=["GET", "POST", "PUT", "DELETE", "PATCH"]),
+    anything = ["GET", "POST", "PUT", "DELETE", "PATCH"]
+    return [  # one by one: behind a proxy under a path, Starlette loses its way in a Mount
+        Route("/v1/models", told(door.models)),
+        Route("/v1/models/{name:path}", told(door.model)),
+        Route("/v1/chat/completions", told(door.chat), methods=["POST"]),
+        Route("/v1/{path:path}", told(door.other), methods=anything),
     ]
-    return [Mount("/v1", routes=routes)]
 
 
 class Door:

@@ -9,12 +9,21 @@ from ramole_core import Busy, RamoleError
 
 from ..door import refusal
 from ..parts.errors import UNEXPECTED
+from ..watch.events import refused as told_refused
 
 log = logging.getLogger(__name__)
 SOON = 2
 """Seconds after which to ask again where the server is busy; clients of OpenAI do it themselves."""
 TYPES = {401: "authentication_error", 429: "rate_limit_error", 500: "server_error"}
 TYPES[503] = TYPES[500]
+REASONS = {
+    "busy": "busy",
+    "model_loading": "loading",
+    "model_not_loaded": "loading",
+    "invalid_api_key": "password",
+    "ending": "ending",
+}
+"""By code; whatever else is refused was not valid."""
 LONGEST = 200
 """Characters of a parameter's name that a refusal repeats."""
 
@@ -35,6 +44,8 @@ class Refused(Exception):
         self.status, self.param, self.code = status, param, code
         self.retry_after = retry_after
         """Seconds."""
+        self.reason = REASONS.get(code or "", "invalid")
+        """For the operator."""
 
     @property
     def body(self) -> dict:
@@ -55,6 +66,7 @@ class Refused(Exception):
 
 def refused(error: Exception) -> Refused:
     """What a caller is told of any error; those that nobody foresaw are logged."""
+    told_refused(error)
     if isinstance(error, Refused):
         return error
     if isinstance(error, refusal.Refused):

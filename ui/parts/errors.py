@@ -9,6 +9,8 @@ import gradio as gr
 
 from ramole_core import RamoleError
 
+from ..watch.events import refused
+
 log = logging.getLogger(__name__)
 
 UNEXPECTED = "Something went wrong on the server; its log says what. Try again."
@@ -26,8 +28,10 @@ def one_sentence(*, markup: bool = True) -> Iterator[None]:
     except gr.Error:
         raise
     except RamoleError as error:
+        refused(error)
         raise _spoken(str(error), markup) from None
-    except Exception:
+    except Exception as error:
+        refused(error)
         log.exception("A handler failed.")
         raise _spoken(UNEXPECTED, markup) from None
 

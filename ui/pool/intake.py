@@ -10,6 +10,7 @@ from ramole_core import RamoleError
 
 from ..session.quota import Quota
 from ..session.uploads import ARCHIVE, Drop, group, taken
+from ..watch.events import uploaded
 from .cards import modules_in_words, ranks_in_words
 from .details import neighbours_html, verdict_html
 from .naming import told_name
@@ -93,8 +94,10 @@ def judge(
                     name=_unnamed(ramole, owner) if told == "" else told,
                     examples=examples if single else (),
                 )
+                uploaded("known" if verdict.known else verdict.outcome)
                 yield replace(verdict, unnamed=told == "" and not verdict.known)
     except RamoleError as error:
+        uploaded("refused")
         label = ", ".join(Path(path).name for path in paths[:3]) or "Upload"
         yield Verdict(label, None, str(error))
 
@@ -127,7 +130,7 @@ def near(ramole: "Ramole", card: "AdapterCard", owner: str | None) -> "tuple[Hit
     try:
         return tuple(ramole.neighbours(card.name, k=3, owner=owner))
     except RamoleError as error:
-        log.warning("No neighbours of %s: %s", card.name, error)
+        log.warning("No neighbours of an upload: %s", type(error).__name__)
         return ()
 
 

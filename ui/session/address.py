@@ -27,6 +27,8 @@ HEADER = "x-ramole-address"
 """Written by the server alone. Gradio hands an MCP client's calls on to itself with their headers,
 so the address has to travel in one, and is signed, or anybody could write it."""
 FORWARDED = b"x-forwarded-for"
+UNKNOWN = "-"
+"""Stands for '' there: no header may begin with a space, and httpx would not send it on."""
 GROUP = 64
 _KEY = secrets.token_bytes(32)
 Address = IPv4Address | IPv6Address
@@ -89,30 +91,37 @@ def source(
     peer: str, forwarded: Sequence[str], *, trusted: Sequence[Network] = (), hosted: bool = False
 ) -> str:
     """The address behind a peer that sent these X-Forwarded-For; '' where it is unknown."""
+    host = visitor_address(peer, forwarded, trusted=trusted, hosted=hosted)
+    return "" if host is None else _group(host)
+
+
+def visitor_address(
+    peer: str, forwarded: Sequence[str], *, trusted: Sequence[Network] = (), hosted: bool = False
+) -> Address | None:
+    """The same, whole; None where it is unknown."""
     host = _host(peer)
     if host is None:
-        return ""
+        return None
     if not _within(host, trusted):
         unnamed = hosted or (host.is_loopback and bool(forwarded))
-        return "" if unnamed else _group(host)
+        return None if unnamed else host
     for entry in reversed(",".join(forwarded).split(",")):
         host = _host(entry.strip())
-        if host is None:
-            return ""
-        if not _within(host, trusted):
-            return _group(host)
-    return ""
+        if host is None or not _within(host, trusted):
+            return host
+    return None
 
 
-def networks(said: str) -> tuple[Network, ...]:
-    """`10.0.0.0/8, 127.0.0.1` as networks; raises RamoleError where it is not."""
+def networks(said: str, *, name: str = "RAMOLE_TRUSTED_PROXIES") -> tuple[Network, ...]:
+    """`10.0.0.0/8, 127.0.0.1`, the value of the setting `name`, as networks; raises RamoleError
+    where it is not."""
     try:
         return tuple(
             ip_network(part.strip(), strict=False) for part in said.split(",") if part.strip()
         )
     except ValueError:
         raise RamoleError(
-            f"RAMOLE_TRUSTED_PROXIES={said[:80]!r} is not a list of addresses or networks; write "
+            f"{name}={said[:80]!r} is not a list of addresses or networks; write "
             "it like 127.0.0.1, 10.0.0.0/8, or unset it."
         ) from None
 
@@ -139,10 +148,12 @@ def _group(host: Address) -> str:
 
 
 def _signed(address: str) -> str:
-    return f"{address} {hmac.new(_KEY, address.encode(), hashlib.sha256).hexdigest()}"
+    word = address or UNKNOWN
+    return f"{word} {hmac.new(_KEY, word.encode(), hashlib.sha256).hexdigest()}"
 
 
 def _read(value: str) -> str | None:
     """The address of a header that this process wrote; None for any other."""
-    address = value.partition(" ")[0]
+    word = value.partition(" ")[0]
+    address = "" if word == UNKNOWN else word
     return address if hmac.compare_digest(value.encode(), _signed(address).encode()) else None

@@ -28,4 +28,6 @@ class SessionMixes:
         try:
             self._ramole.remove_mixes(owner)
         except OSError as error:
-            log.warning("The mixes of a session that is over could not be removed: %s", error)
+            log.warning(
+                "The mixes of a session that is over could not be removed: %s", type(error).__name__
+            )

@@ -276,7 +276,7 @@ class Quota:
         try:
             self.pool.remove(name, owner=owner)
         except RamoleError as error:
-            log.warning("%s could not be removed: %s", name, error)
+            log.warning("An upload could not be removed: %s", type(error).__name__)
             return False
         return True
 

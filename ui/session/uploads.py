@@ -1,10 +1,11 @@
 """Files from a browser or a client: out of Gradio's cache, into a folder that nobody can fetch.
 
-Whoever knows the address of a file in Gradio's cache can download it, and its address is made from
-its content. So an upload is moved out before anything looks at it, and what the caller says about
-a file (a path, a name) is believed only where it points into that cache.
+Whoever knows the address of a file in Gradio's cache can download it. So an upload is moved out
+before anything looks at it, and what the caller says about a file (a path, a name) is believed only
+where it points into that cache.
 """
 
+import secrets
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -12,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from gradio import route_utils
 from gradio.utils import get_upload_folder
 
 from ramole_core import AdapterRefused
@@ -19,6 +21,23 @@ from ramole_core import AdapterRefused
 ARCHIVE = ".zip"
 PAIR = ("adapter_model.safetensors", "adapter_config.json")
 EXAMPLE_ENDINGS = (".jsonl", ".json", ".txt")
+
+
+class OwnPlace(route_utils.GradioUploadFile):
+    """A file on its way into Gradio's cache, whose place there is no other file's.
+
+    Gradio makes the place of the content alone: of two visitors who upload the same file, the one
+    whose handler comes first takes it from the other.
+    """
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.sha.update(secrets.token_bytes(32))
+
+
+def keep_uploads_apart() -> None:
+    """Have Gradio give each upload a place of its own."""
+    route_utils.GradioUploadFile = OwnPlace
 
 
 @dataclass(frozen=True)
@@ -51,7 +70,7 @@ def _take(path: str, folder: Path) -> Path:
     target = folder / given.name
     try:
         shutil.copyfile(given, target)
-    except OSError:  # equal files of two sessions share one place in the cache
+    except OSError:  # the cache was full, or it lay there for too long
         raise AdapterRefused(f"{given.name} is no longer there; drop it again.") from None
     given.unlink(missing_ok=True)
     return target

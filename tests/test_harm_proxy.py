@@ -1,0 +1,218 @@
+"""Behind nginx, as docs/hosting.md configures it: streams, uploads, addresses, names, origins."""
+
+import asyncio
+import os
+import re
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import pytest
+from gradio_client import Client, handle_file
+
+from tests.pool_fakes import write_adapter, write_sample, zipped
+from tests.serving import REPOSITORY, Server, fake, free_port
+from tests.test_api import speak_mcp
+
+NAME = "ramole.example.org"
+SITE = f"http://{NAME}"
+NGINX = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin") or "nginx"
+WORDS = "one two three four five six"
+WORD_SECONDS = 0.2
+
+
+def documented(*, port: int, backend: str, under: str, **changed: str) -> str:
+    """The server of docs/hosting.md, with these ports, and under this path as its text says."""
+    text = (REPOSITORY / "docs" / "hosting.md").read_text("utf-8")
+    (block,) = re.findall(r"```nginx\n(.*?)```", text, re.DOTALL)
+    swaps = {
+        "listen 80;": f"listen 127.0.0.1:{port};",
+        "http://127.0.0.1:7860": backend + ("/" if under else ""),
+        "location / {": f"location {under}/ {{",
+        **changed,
+    }
+    for old, new in swaps.items():
+        assert block.count(old) == 1, f"{old!r} is not in docs/hosting.md once"
+        block = block.replace(old, new)
+    return block
+
+
+@contextmanager
+def nginx(root: Path, block: str, port: int) -> Iterator[None]:
+    """nginx with this server alone, until it answers; it ends with the block."""
+    root.mkdir(parents=True)
+    temporary = "\n".join(
+        f"{kind}_temp_path {root}/{kind};"
+        for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+    )
+    user = "user root;" if os.geteuid() == 0 else ""
+    config = root / "nginx.conf"
+    config.write_text(
+        f"{user}\ndaemon off;\npid {root}/pid;\nerror_log {root}/error.log;\nevents {{}}\n"
+        f"http {{\naccess_log off;\n{temporary}\n{block}\n}}\n"
+    )
+    process = subprocess.Popen([NGINX, "-e", f"{root}/error.log", "-c", str(config)])
+    try:
+        end = time.monotonic() + 20
+        while time.monotonic() < end:
+            assert process.poll() is None, (root / "error.log").read_text()
+            try:
+                httpx.get(f"http://127.0.0.1:{port}/", timeout=5)
+                break
+            except httpx.HTTPError:
+                time.sleep(0.05)
+        yield
+    finally:
+        process.terminate()
+        process.wait(20)
+
+
+@dataclass(frozen=True)
+class Site:
+    url: str
+    """With the path."""
+    behind: Server
+    under: str
+
+
+@contextmanager
+def proxied(root: Path, server: Server, *, under: str = "", **changed: str) -> Iterator[Site]:
+    """nginx before this server."""
+    port = free_port()
+    with nginx(root, documented(port=port, backend=server.url, under=under, **changed), port):
+        yield Site(f"http://127.0.0.1:{port}{under}", server, under)
+
+
+@pytest.fixture(scope="module", params=["", "/ramole"], ids=["root", "path"])
+def named(request, tmp_path_factory):
+    """The documented proxy, named to the server behind it."""
+    root, under = tmp_path_factory.mktemp("named"), request.param
+    write_sample(root / "adapters", "squad", rank=5, seed=1, examples=["where is the cat"])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("WORD_SECONDS", str(WORD_SECONDS))
+        with fake(root, under=under, max_upload_mb=1, trusted_proxies="127.0.0.1") as server:
+            with proxied(root / "nginx", server, under=under) as made:
+                yield made
+
+
+def visitor(url: str, address: str = "127.0.0.2", **headers: str) -> httpx.Client:
+    """Somebody from this address, who calls the site by its name."""
+    said = {name.replace("_", "-"): value for name, value in headers.items()}
+    there = httpx.HTTPTransport(local_address=address)
+    return httpx.Client(transport=there, base_url=url, headers={"host": NAME, **said}, timeout=60)
+
+
+def arrivals(client: httpx.Client) -> list[float]:
+    """When each picture of an answer came, in seconds after the question."""
+    path = "/gradio_api/call/v2/ask"
+    event = client.post(path, json={"prompt": WORDS}).raise_for_status().json()["event_id"]
+    began, found = time.monotonic(), []
+    with client.stream("GET", f"/gradio_api/call/ask/{event}") as lines:
+        for line in lines.iter_lines():
+            if line.startswith("data: [") and "one" in line:
+                found.append(time.monotonic() - began)
+    return found
+
+
+def test_a_proxy_as_documented_passes_each_token_when_it_comes(named):
+    with visitor(named.url) as client:
+        came = arrivals(client)
+    assert len(came) >= 4 and came[-1] - came[0] > 3 * WORD_SECONDS
+    with visitor(named.url) as client:
+        said = {"model": "ramole", "messages": [{"role": "user", "content": WORDS}], "stream": True}
+        began, found = time.monotonic(), []
+        with client.stream("POST", "/v1/chat/completions", json=said) as lines:
+            found += [time.monotonic() - began for line in lines.iter_lines() if "content" in line]
+    assert found[-1] - found[0] > 3 * WORD_SECONDS
+
+
+def test_a_client_behind_it_uploads_asks_and_removes(named, tmp_path):
+    archive = str(zipped(write_adapter(tmp_path / "mine", seed=3), tmp_path / "mine.zip"))
+    client = Client(named.url, verbose=False)
+    added = client.predict(handle_file(archive), "by proxy", None, api_name="/add_adapter")
+    assert added["yours"] and client.predict("a b", api_name="/ask")[0] == "a b"
+    client.predict(added["name"], api_name="/remove_adapter")
+    assert [card["name"] for card in client.predict(api_name="/list_adapters")] == ["squad"]
+    client.close()
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # mcp renames its own client function
+def test_an_mcp_client_behind_it_asks(named):
+    _, (listed,) = asyncio.run(speak_mcp(named.url, [("list_adapters", {})]))
+    assert "squad" in listed.content[0].text
+
+
+def test_the_page_behind_it_names_itself_as_its_visitors_do(named):
+    with visitor(named.url) as client:
+        page = client.get("/")
+        assert page.status_code == 200
+        assert client.get("/config").json()["root"] == f"{SITE}{named.under}"
+        (script, *_) = re.findall(r'src="\./(assets/[^"]+\.js)"', page.text)
+        assert client.get(f"/{script}").status_code == 200
+        assert client.get("/health").json()["status"] == "ok"
+
+
+def upload(client: httpx.Client, size: int = 900_000) -> httpx.Response:
+    return client.post("/gradio_api/upload", files={"files": ("a.bin", os.urandom(size))})
+
+
+def test_addresses_are_those_that_the_named_proxy_saw_whatever_a_visitor_writes(named):
+    with visitor(named.url, "127.0.0.5") as evil:
+        sent = [
+            evil.post(
+                "/gradio_api/upload",
+                files={"files": ("a.bin", os.urandom(900_000))},
+                headers={"x-forwarded-for": f"198.51.100.{n}"},
+            ).status_code
+            for n in range(7)
+        ]
+    assert sent[:4] == [200] * 4 and sent[-1] == 429
+    with visitor(named.url, "127.0.0.6") as honest:
+        assert upload(honest).status_code == 200
+
+
+def test_pages_of_the_site_may_call_through_it_and_others_may_not(named):
+    with visitor(named.url, "127.0.0.7", origin=SITE) as own:
+        assert upload(own, 5).status_code == 200
+    for origin in ("https://evil.example", "null", f"http://{NAME}.evil.example"):
+        with visitor(named.url, "127.0.0.7", origin=origin) as other:
+            told = upload(other, 5)
+            assert told.status_code == 403 and "A page of another site" in told.text
+
+
+def test_a_body_that_is_too_long_is_refused_before_or_behind_it(named):
+    with visitor(named.url, "127.0.0.8") as client:
+        told = client.post("/gradio_api/call/v2/ask", content=b"x" * 6 * 2**20)
+        assert told.status_code == 413 and "longer than 5 MiB" in told.text
+
+
+@pytest.fixture
+def unnamed(named, tmp_path):
+    """The same from an address of which the server was told nothing; and it buffers."""
+    packed = "gzip on; gzip_types text/event-stream; gzip_proxied any;"
+    changed = {"proxy_buffering off;": f"proxy_buffering on; proxy_bind 127.0.0.4; {packed}"}
+    with proxied(tmp_path / "nginx", named.behind, under=named.under, **changed) as made:
+        yield made
+
+
+def test_a_proxy_that_was_not_named_is_believed_in_nothing(unnamed):
+    with visitor(unnamed.url) as client:
+        told = client.get("/")
+        assert told.status_code == 403 and "RAMOLE_TRUSTED_PROXIES" in told.text
+    here = httpx.URL(unnamed.url).netloc.decode()
+    with visitor(unnamed.url, host=here, x_forwarded_for="127.0.0.1") as client:
+        assert client.get("/health").status_code == 200
+        assert client.get("/metrics").status_code == 403
+
+
+def test_a_proxy_that_buffers_would_be_seen(unnamed):
+    """Or the test of streams could not fail."""
+    here = httpx.URL(unnamed.url).netloc.decode()
+    with visitor(unnamed.url, host=here) as client:
+        came = arrivals(client)
+    assert came[-1] - came[0] < WORD_SECONDS

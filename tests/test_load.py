@@ -1,0 +1,21 @@
+"""The load campaign in short, on a random model: busy is all that anybody is told."""
+
+from tests.campaigns.load import run, tiny_system
+from ui.metrics.engine import COUNTERS, GAUGES
+
+
+def test_a_crowd_and_those_who_mean_harm_change_nobodys_answer(tmp_path, tiny_llama):
+    found = run(
+        tmp_path, tiny_system(tmp_path, tiny_llama), clients=32, seconds=5, seed=0, connections=300
+    )
+    assert not any(found["must_be_0"].values()), found["failures"]
+    happened = found["happened"]
+    assert happened["answers"] > 20 and happened["stopped"] and happened["batch"], found
+    assert happened["uploads"] and happened["upload_and_ask"], found
+    others = found["others"]
+    assert others["clients that vanished"] and others["connections that said nothing"], found
+    assert set(found["memory_mib"]) >= {"quarter_1", "quarter_4"}
+    shown = found["shown"]
+    wanted = [f"ramole_{name}" for name, _ in GAUGES.values()]
+    wanted += [f"ramole_{name}_total" for name, _ in COUNTERS.values()]
+    assert [name for name in wanted if name not in shown] == []

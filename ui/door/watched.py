@@ -1,0 +1,56 @@
+"""The outermost door: every response is counted, and a fault behind it is one sentence.
+
+Gradio lets badly formed calls fall through to the server, which would log a traceback for each,
+with what came in it.
+"""
+
+import logging
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from ..watch.numbers import count_response
+from ..watch.quiet import one_line
+from ..watch.told import FAULT
+from .refusal import Refused
+
+log = logging.getLogger(__name__)
+CALLS = "/gradio_api/call/"
+UNFIT = (KeyError, TypeError, ValueError)
+"""What Gradio raises for a call that names no endpoint, or parameters that it has not."""
+
+
+class Watched:
+    """ASGI middleware, before all others."""
+
+    def __init__(self, app: ASGIApp):
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        started = False
+
+        async def counted(message: Message) -> None:
+            nonlocal started
+            if message["type"] == "http.response.start":
+                started = True
+                count_response(message["status"])
+            await send(message)
+
+        try:
+            await self._app(scope, receive, counted)
+        except Exception as error:
+            log.warning("A request failed: %s", one_line(error))
+            if not started:  # one that had begun cannot go on: the server closes its connection
+                await _refusal(scope, error).tell(scope, receive, counted)
+
+
+def _refusal(scope: Scope, error: Exception) -> Refused:
+    if isinstance(error, UNFIT) and CALLS in scope["path"]:
+        return Refused(
+            422,
+            "There is no such endpoint, or its parameters are others; /gradio_api/info has them.",
+            reason="invalid",
+        )
+    return Refused(500, "Something went wrong on the server; try again.", reason=FAULT)

@@ -1,0 +1,104 @@
+"""The counters of this process, as prometheus-client keeps them; `/metrics` shows them.
+
+Labels have few values, all of them ours: an outcome, a reason, a method, a class of statuses.
+"""
+
+from prometheus_client import CollectorRegistry, Counter, Histogram
+
+from .told import ANSWERED, FAILED, REFUSED, Told
+
+REGISTRY = CollectorRegistry()
+FAST = (0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 60, 120)
+"""Seconds: a first token of a server that nobody else uses, up to one that is full."""
+
+REQUESTS = Counter(
+    "ramole_requests",
+    "Requests that ended, by how: eos, stop, length, cancelled, refused, failed",
+    ["outcome"],
+    registry=REGISTRY,
+)
+REFUSALS = Counter("ramole_refusals", "Refusals, by reason", ["reason"], registry=REGISTRY)
+METHODS = Counter(
+    "ramole_answers", "Answers that ended, by composition method", ["method"], registry=REGISTRY
+)
+TOKENS = Counter(
+    "ramole_answer_tokens", "Tokens of answers that ended; its rate is tokens/s", registry=REGISTRY
+)
+PROMPT_TOKENS = Counter(
+    "ramole_prompt_tokens", "Prompt tokens of answers that ended", registry=REGISTRY
+)
+FIRST_TOKEN = Histogram(
+    "ramole_first_token_seconds",
+    "From the queue to the first token",
+    buckets=FAST,
+    registry=REGISTRY,
+)
+WHOLE = Histogram(
+    "ramole_answer_seconds",
+    "From the queue to the last token",
+    buckets=(*FAST, 300, 600),
+    registry=REGISTRY,
+)
+QUEUE = Histogram(
+    "ramole_queue_seconds", "Waiting for a row of the batch", buckets=FAST, registry=REGISTRY
+)
+RETRIEVAL = Histogram(
+    "ramole_retrieval_seconds",
+    "Finding the adapters of a request and reading its prompt",
+    buckets=(0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5),
+    registry=REGISTRY,
+)
+UPLOADS = Counter("ramole_uploads", "Uploads, by verdict", ["verdict"], registry=REGISTRY)
+RESPONSES = Counter(
+    "ramole_http_responses", "HTTP responses, by class of status", ["status"], registry=REGISTRY
+)
+CUT = Counter(
+    "ramole_connections_cut",
+    "Connections that were cut: waiting (said nothing whole), slow (read nothing), crowd",
+    ["reason"],
+    registry=REGISTRY,
+)
+
+for outcome in (*ANSWERED, REFUSED, FAILED):
+    REQUESTS.labels(outcome)  # there from the start, at 0
+for reason in ("busy", "invalid"):
+    REFUSALS.labels(reason)
+
+
+def count(told: Told) -> None:
+    """Add a request that ended."""
+    REQUESTS.labels(told.outcome).inc()
+    if told.reason is not None:
+        REFUSALS.labels(told.reason).inc()
+    if told.method is not None:
+        METHODS.labels(told.method).inc()
+    TOKENS.inc(told.new_tokens or 0)
+    PROMPT_TOKENS.inc(told.prompt_tokens or 0)
+    for histogram, seconds in (
+        (FIRST_TOKEN, told.first_token_seconds),
+        (WHOLE, told.seconds),
+        (QUEUE, told.queue_seconds),
+        (RETRIEVAL, told.retrieve_seconds),
+    ):
+        if seconds is not None:
+            histogram.observe(seconds)
+
+
+def count_retrieval(seconds: float) -> None:
+    """Add one look for adapters that belongs to no request."""
+    RETRIEVAL.observe(seconds)
+
+
+def count_upload(verdict: str) -> None:
+    """Add one upload that was judged."""
+    UPLOADS.labels(verdict.replace(" ", "_")).inc()
+
+
+def count_response(status: int) -> None:
+    """Add one response: 404 counts as 4xx."""
+    RESPONSES.labels(f"{status // 100}xx").inc()
+
+
+def count_cut(reason: str) -> None:
+    """Add one connection that was cut."""
+    CUT.labels(reason).inc()

@@ -1,0 +1,73 @@
+"""What is told of one request: how it ended, in counts and seconds, and in no word of its own.
+
+Whatever a visitor wrote (prompt, answer, names of uploads) and whoever it was (session, address)
+has no field here, so neither a number nor a line can carry it.
+"""
+
+from dataclasses import dataclass
+
+from ramole_core import AdapterRefused, Busy, Generation, RamoleError, Request
+
+ANSWERED = ("eos", "stop", "length", "cancelled")
+REFUSED, FAILED = "refused", "failed"
+FAULT = "fault"
+"""The reason of a refusal that is none: something of ours failed."""
+
+
+@dataclass(frozen=True)
+class Told:
+    """One request, or a call that never became one."""
+
+    outcome: str
+    """`eos`, `stop`, `length`, `cancelled`, `refused`, or `failed`: a fault of ours."""
+    reason: str | None = None
+    """Why it was refused: one of a few words."""
+    method: str | None = None
+    """Of an answer."""
+    adapters: int | None = None
+    """How many were mixed."""
+    prompt_tokens: int | None = None
+    new_tokens: int | None = None
+    seconds: float | None = None
+    """From the queue to the last token."""
+    first_token_seconds: float | None = None
+    queue_seconds: float | None = None
+    retrieve_seconds: float | None = None
+
+
+def told_of(request: Request, answer: Generation) -> Told:
+    """An answer that ended, well or early."""
+    extra = answer.extra
+    return Told(
+        outcome=answer.finish_reason if answer.finish_reason in ANSWERED else FAILED,
+        method=request.method,  # one that there is, or it would have no answer
+        adapters=len(answer.adapters),
+        prompt_tokens=answer.prompt_tokens,
+        new_tokens=answer.new_tokens,
+        seconds=round(answer.seconds, 4),
+        first_token_seconds=round(answer.first_token_seconds, 4) if answer.new_tokens else None,
+        queue_seconds=_rounded(extra.get("queue")),
+        retrieve_seconds=_rounded(extra.get("retrieve")),
+    )
+
+
+def told_of_error(error: BaseException) -> Told:
+    """A request, or a call, that ended with an error."""
+    reason = reason_of(error)
+    return Told(FAILED) if reason in (None, FAULT) else Told(REFUSED, reason)
+
+
+def reason_of(error: BaseException) -> str | None:
+    """Why this refuses, in one of a few words; None for a fault that nobody foresaw."""
+    said = getattr(error, "reason", None)
+    if isinstance(said, str):
+        return said
+    if isinstance(error, Busy):
+        return "busy"
+    if isinstance(error, AdapterRefused):
+        return "adapter"
+    return "invalid" if isinstance(error, RamoleError) else None
+
+
+def _rounded(seconds: float | None) -> float | None:
+    return None if seconds is None else round(seconds, 4)
