@@ -5,11 +5,13 @@ allows that.
 """
 
 import errno
+import gc
 import os
 import shutil
 import subprocess
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 
@@ -39,7 +41,12 @@ class SmallDisk:
         self._filler.unlink(missing_ok=True)
 
     def close_for_writing(self) -> None:
-        """Read-only from now on; files that are open for writing would forbid that."""
+        """Read-only from now on, as soon as no file is open for writing."""
+        for _ in range(100):
+            gc.collect()
+            with suppress(subprocess.CalledProcessError):
+                return _mount("-o", "remount,ro", str(self.folder))
+            time.sleep(0.05)
         _mount("-o", "remount,ro", str(self.folder))
 
     def open_for_writing(self) -> None:

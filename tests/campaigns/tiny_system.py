@@ -62,10 +62,14 @@ def answer_batch(root: Path, out: Path) -> int:
 
 
 def answers_of(out: Path) -> list[str]:
-    """The lines of a batch's whole file by row, less what is measured."""
+    """The lines of a batch's whole file, less what is measured; a similarity is the same to six
+    places whoever was embedded beside it."""
     lines = [json.loads(line) for line in out.read_text().splitlines()]
-    kept = [{k: v for k, v in line.items() if k not in MEASURED} for line in lines]
-    return sorted(json.dumps(line) for line in kept)
+    for line in lines:
+        line["similarities"] = [round(score, 6) for score in line["similarities"]]
+        for name in MEASURED:
+            del line[name]
+    return sorted(map(json.dumps, lines))
 
 
 def stream_on(root: Path, tell: Callable[[], None], *, answers: int | None = None) -> list[object]:
