@@ -91,7 +91,7 @@ from tests import test_harm_index as spoils
 root = Path(sys.argv[1])
 index = AdapterIndex(data_dir=root)
 print(len(index.read()))
-getattr(spoils, sys.argv[2])(root / "chroma")
+spoils.spoil_graph(root / "chroma")
 try:
     index.upsert({"pool/new": Entry(None, "t", "e", np.ones(spoils.D, np.float32))})
 except IndexBroken as error:
@@ -102,9 +102,8 @@ print(len(AdapterIndex(data_dir=root).read()))
 """
 
 
-@pytest.mark.parametrize("spoil", ["spoil_graph", "spoil_schema", "spoil_page"])
-def test_damage_under_a_process_that_has_the_index_open_is_seen(root, spoil: str):
-    words = [sys.executable, "-c", OPEN, str(root), spoil]
+def test_damage_under_a_process_that_has_the_index_open_is_seen(root):
+    words = [sys.executable, "-c", OPEN, str(root)]
     done = subprocess.run(words, cwd=REPOSITORY, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr[-2000:]
     had, told, count = done.stdout.strip().splitlines()
@@ -133,7 +132,7 @@ def test_ordinary_use_is_not_taken_for_damage(root, looks, monkeypatch):
     assert looks == []
 
 
-def test_a_vector_whose_bits_were_flipped_is_stale(root):
+def test_a_vector_whose_bits_were_flipped_is_seen(root):
     """Nothing is broken, and yet it is another vector."""
     (file,) = (root / "chroma").glob("*/data_level0.bin")
     index = AdapterIndex(data_dir=root)
@@ -144,9 +143,16 @@ def test_a_vector_whose_bits_were_flipped_is_stale(root):
     (place,) = np.flatnonzero(np.isclose(rows, vector / np.linalg.norm(vector)).all(1))
     numbers[place + 5] *= -1
     numbers.tofile(file)
-    entries = AdapterIndex(data_dir=root).read()
-    assert [key for key, entry in entries.items() if not entry.texts] == ["pool/a7"]
-    assert not np.array_equal(entries["pool/a7"].vector, vector)
+    with pytest.raises(IndexBroken, match="other vectors than were written"):
+        AdapterIndex(data_dir=root).read()
+
+
+def test_lengths_that_were_flipped_are_seen(root):
+    """Chroma keeps them apart from the directions."""
+    (file,) = (root / "chroma").glob("*/length.bin")
+    file.write_bytes(np.full(file.stat().st_size // 4, 1e30, np.float32).tobytes())
+    with pytest.raises(IndexBroken, match="other vectors than were written"):
+        AdapterIndex(data_dir=root).read()
 
 
 @pytest.fixture

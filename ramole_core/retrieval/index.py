@@ -36,7 +36,7 @@ class Entry:
     owner: str | None
     """None: the sample pool."""
     texts: str
-    """Checksum of the texts that the vector was made from; '' where it is another vector now."""
+    """Checksum of the texts that the vector was made from."""
     encoder: str
     """Checksum of the encoder that made it."""
     vector: Float32[np.ndarray, "d"]
@@ -82,7 +82,8 @@ class AdapterIndex:
                     mirror.drop(part)
 
     def read(self, keys: Sequence[str] | None = None) -> dict[str, Entry]:
-        """The entries of `keys` (None: all of them); a key that is not there is left out."""
+        """The entries of `keys` (None: all of them); a key that is not there is left out. Raises
+        IndexBroken where a vector is not the one that was written."""
         with self._speaking():
             collection = self._store.collection()
             wanted = collection.get(include=[])["ids"] if keys is None else list(keys)
@@ -203,19 +204,19 @@ def _metadata(key: str, entry: Entry) -> dict[str, str | float]:
 
 def _entry(vector: Float32[np.ndarray, "d"], stored: dict[str, object]) -> Entry:
     mark = stored.get("mark", _mark(vector))  # earlier indices have none
-    same = isinstance(mark, float) and abs(mark - _mark(vector)) < _ROUNDED
+    if not (isinstance(mark, float) and abs(mark - _mark(vector)) <= _ROUNDED * (1 + abs(mark))):
+        raise IndexBroken("The index holds other vectors than were written; it is rebuilt.")
     return Entry(
         owner=str(stored.get("owner") or "") or None,
-        texts=str(stored.get("texts", "")) if same else "",
+        texts=str(stored.get("texts", "")),
         encoder=str(stored.get("encoder", "")),
         vector=vector,
     )
 
 
 def _mark(vector: Float32[np.ndarray, "d"]) -> float:
-    """A number by which a vector whose bits were flipped is seen: a weighted sum of its direction,
-    which Chroma keeps but for rounding. 0 where it has none."""
+    """A weighted sum, by which a vector whose bits were flipped is seen: Chroma keeps it but for
+    rounding. Not finite numbers have the mark 0."""
     with np.errstate(all="ignore"):
-        wide = vector.astype(np.float64)
-        mark = wide @ (1 + np.arange(len(wide)) % 7 / 7) / np.linalg.norm(wide)
+        mark = vector.astype(np.float64) @ (1 + np.arange(len(vector)) % 7 / 7)
     return float(mark) if np.isfinite(mark) else 0.0

@@ -20,16 +20,22 @@ def main() -> int:
     words.add_argument("--count", type=int, help="mishaps; unsaid, as many as the long form has")
     words.add_argument("--seed", type=int, default=0)
     words.add_argument("--minutes", type=float, default=25, help="begin none after so many")
+    words.add_argument("--page-alone", action="store_true", help="uploads: without the real base")
+    words.add_argument("--kinds", help="kills: of these alone, such as add,remove")
     words.add_argument("--out", type=Path, help="the JSON file that takes the figures")
     asked = words.parse_args()
     count = asked.count or COUNTS[asked.name]
     campaign = importlib.import_module(f"tests.campaigns.{asked.name}")
+    how = {"real": False} if asked.page_alone else {}
+    how |= {"kinds": asked.kinds.split(",")} if asked.kinds else {}
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="campaign-") as folder:
         figures = campaign.run(
-            Path(folder), count=count, seed=asked.seed, end=began + 60 * asked.minutes
+            Path(folder), count=count, seed=asked.seed, end=began + 60 * asked.minutes, **how
         )
     typed = ["python", "-m", "tests.campaigns", asked.name]
+    typed += ["--page-alone"] if asked.page_alone else []
+    typed += ["--kinds", asked.kinds] if asked.kinds else []
     section = {
         "command": shlex.join([*typed, "--count", str(count), "--seed", str(asked.seed)]),
         "seed": asked.seed,

@@ -2,8 +2,6 @@
 
 from collections.abc import Sequence
 
-import numpy as np
-
 from ramole_core.retrieval.card_vector import adapter_vectors
 
 

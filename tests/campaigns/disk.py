@@ -10,7 +10,7 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-import chromadb  # noqa: F401  # once, for all children
+import chromadb  # noqa: F401 once, for all children
 
 from ramole_core.answer import Fitting, Generation
 from ramole_core.cli import main

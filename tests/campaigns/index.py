@@ -10,7 +10,7 @@ import shutil
 import time
 from pathlib import Path
 
-import chromadb  # noqa: F401  # once, for all children
+import chromadb  # noqa: F401 once, for all children
 
 from ramole_core.retrieval.index import AdapterIndex
 from ramole_core.retrieval.retriever import Retriever
@@ -116,8 +116,8 @@ def met(folder: Path, state: str, damage: str, dice: random.Random) -> dict[str,
 
 def spoil(chroma: Path, damage: str, dice: random.Random) -> None:
     """Does the damage to the folder's files, or to one of them."""
-    files = sorted(path for path in chroma.rglob("*") if path.is_file() and path.name != MARK)
-    file = dice.choice(files)
+    files = [path for path in chroma.rglob("*") if path.is_file() and path.name != MARK]
+    file = dice.choice(sorted(files, key=lambda path: path.name))  # its folder's name is random
     size = file.stat().st_size
     if damage == "delete all":
         shutil.rmtree(chroma)

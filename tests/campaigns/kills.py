@@ -54,9 +54,7 @@ def run(
     return figures
 
 
-def kill_change(
-    root: Path, kind: str, held: Held, figures: Figures, dice: random.Random
-) -> Held:
+def kill_change(root: Path, kind: str, held: Held, figures: Figures, dice: random.Random) -> Held:
     """Kills a process at its changes; returns what the next one finds."""
     reading, writing = os.pipe()
     moment = dice.uniform(0, MOMENT)

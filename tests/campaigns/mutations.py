@@ -278,7 +278,17 @@ def flip_config(u: Upload) -> None:
 
 
 def write_odd_config(u: Upload) -> None:
-    odd = ("", "[]", "null", "7", NESTED, '{"r": 2, "r": 3}', '{"r": NaN}', '{"a": "\ud800"}', "{" * 9)
+    odd = (
+        "",
+        "[]",
+        "null",
+        "7",
+        NESTED,
+        '{"r": 2, "r": 3}',
+        '{"r": NaN}',
+        '{"a": "\ud800"}',
+        "{" * 9,
+    )
     said(u, u.dice.choice((*odd, " " * (2**20 + 1), b"\xff\xfe{\x00}\x00")))
     u.refused = True
 
@@ -287,7 +297,9 @@ def write_odd_config(u: Upload) -> None:
 
 
 def write_odd_card(u: Upload) -> None:
-    aliases = "a: &a [x,x]\n" + "".join(f"{c}: &{c} [*{b},*{b}]\n" for b, c in zip("abcdefgh", "bcdefghi"))
+    aliases = "a: &a [x,x]\n" + "".join(
+        f"{c}: &{c} [*{b},*{b}]\n" for b, c in zip("abcdefgh", "bcdefghi", strict=True)
+    )
     odd = (
         u.dice.randbytes(5000),
         b"---\n" + aliases.encode() + b"---\nwords\n",

@@ -6,7 +6,7 @@ import random
 from collections.abc import Sequence
 from pathlib import Path
 
-import chromadb  # noqa: F401  # once, for all children
+import chromadb  # noqa: F401 once, for all children
 
 from ramole_core.pool import Pool
 from ramole_core.retrieval.index import AdapterIndex
