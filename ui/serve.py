@@ -25,6 +25,7 @@ from .ending import end
 from .model.loading import loading_of
 from .openai.door import openai_routes
 from .session.quota import quota_of, sweep
+from .session.states import remember_little
 
 if TYPE_CHECKING:
     from ramole_core import Ramole
@@ -100,6 +101,7 @@ def launch(page: gr.Blocks, ramole: "Ramole") -> str:
     except OSError:
         taken = f"Port {settings.port} cannot be listened on; it is in use, or not allowed."
         raise RamoleError(f"{taken} Set RAMOLE_PORT to a free one.") from None
+    remember_little(page)
     print(f"RAMoLE listens on {url}", flush=True)
     threading.Thread(target=_begin, args=[ramole], name="begin", daemon=True).start()
     return url

@@ -7,6 +7,7 @@ readers (`judge.py`) and removed; then nothing may lie anywhere. Beside them som
 
 import json
 import os
+import select
 import shutil
 import statistics
 import threading
@@ -21,6 +22,7 @@ import httpx
 from ramole_core.base.fetch import fetch_base
 from ramole_core.base.shapes import read_shapes
 from ramole_core.settings import Settings
+from tests.campaigns.children import awaited, forked
 from tests.campaigns.figures import Figures
 from tests.campaigns.judge import wrong_with
 from tests.campaigns.mutations import Shapes, Upload, made
@@ -94,9 +96,9 @@ class Uploads:
     def go(self, server: Server, shapes: Shapes, *, count: int, end: float) -> None:
         self.shapes, self.server = shapes, server
         self.known = self.files()
-        health, done = Health(server), 0
+        health, done = Health(server, self.root / "health"), 0
         after_a_tenth = 0.0
-        with ThreadPoolExecutor(STRANGERS) as strangers, health:
+        with health, ThreadPoolExecutor(STRANGERS) as strangers:
             callers = [Caller(server) for _ in range(STRANGERS)]
             while done < count and time.monotonic() < end:
                 numbers = range(done, min(done + ROUND, count))
@@ -238,32 +240,38 @@ class Caller:
 
 
 class Health:
-    """Asks for /health, twenty times a second at most, while the block runs."""
+    """Asks for /health twenty times a second while the block runs, in a process of its own, which
+    nothing else here delays."""
 
-    def __init__(self, server: Server):
-        self.url = f"{server.url}/health"
+    def __init__(self, server: Server, said: Path):
+        self.url, self.said = f"{server.url}/health", said
         self.seconds: list[float] = []
         self.errors: list[str] = []
-        self._over = threading.Event()
-        self._thread = threading.Thread(target=self._ask)
 
     def __enter__(self) -> "Health":
-        self._thread.start()
+        reading, self._end = os.pipe()
+        self._child = forked(lambda: self._ask(reading), self.said)
+        os.close(reading)
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._over.set()
-        self._thread.join()
+        os.write(self._end, b"\n")
+        os.close(self._end)
+        assert awaited(self._child, seconds=90) == 0, self.said.read_text()
+        self.seconds, self.errors = json.loads(self.said.read_text())
 
-    def _ask(self) -> None:
+    def _ask(self, end: int) -> tuple[list[float], list[str]]:
+        seconds: list[float] = []
+        errors: list[str] = []
         with httpx.Client(timeout=60) as http:
-            while not self._over.wait(0.05):
+            while not select.select([end], [], [], 0.05)[0]:
                 began = time.perf_counter()
                 try:
                     http.get(self.url).raise_for_status()
                 except httpx.HTTPError as error:
-                    self.errors.append(str(error))
-                self.seconds.append(time.perf_counter() - began)
+                    errors.append(str(error))
+                seconds.append(time.perf_counter() - began)
+        return seconds, errors
 
 
 def memory(server: Server, word: str) -> float:
