@@ -52,5 +52,6 @@ def machine_words() -> dict[str, object]:
     return {
         "machine": f"{len(os.sched_getaffinity(0))} cores, {platform.machine()}",
         "system": platform.platform(),
+        "load_average": round(os.getloadavg()[1], 1),
         "date": datetime.now(UTC).date().isoformat(),
     }

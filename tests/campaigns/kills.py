@@ -153,7 +153,7 @@ class System:
         os.close(writing)
         with os.fdopen(reading, "rb") as told:
             told.readline()
-        time.sleep(self.dice.uniform(0, 1.5 * self.seconds))
+        time.sleep(self.dice.uniform(0, self.seconds))
         os.kill(child, signal.SIGKILL)
         if awaited(child, seconds=SECONDS) != -signal.SIGKILL:
             self.figures.failed("does_not_open", (self.root / "said").read_text())

@@ -359,7 +359,7 @@ def add_member(u: Upload) -> None:
     """One that no archive of an adapter has."""
     name = u.dice.choice(
         ("../evil.txt", "/etc/evil", "C:\\evil", "a\\..\\..\\evil", "inner.zip", "m.tar.gz")
-        + ("adapter_model.bin", "weights.pkl", "x.pt", "a/../../b", "", "..", "one:two")
+        + ("adapter_model.bin", "weights.pkl", "x.pt", "a/../../b", "/", "..", "one:two")
     )
     u.zipped, u.refused = zip_of({**u.files, name: b"evil"}), True
 

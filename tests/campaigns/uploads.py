@@ -37,6 +37,7 @@ PROMISED = (
 STRANGERS = 3
 ROUND = 30
 """Uploads between two looks at what is left."""
+PAUSE = 0.05
 HANG, SLOW_HEALTH, MORE_MIB = 5.0, 1.0, 64.0
 LIMITS = {"max_upload_mb": 1, "trusted_proxies": "127.0.0.1"}
 
@@ -195,6 +196,7 @@ class Uploads:
             "health_asked": len(health.seconds),
             "health_slowest_s": round(max(health.seconds), 3),
             "health_median_s": round(statistics.median(health.seconds), 4),
+            "machine_late_s": round(health.late, 3),
             "resident_after_a_tenth_mib": round(after_a_tenth),
             "resident_at_the_end_mib": round(at_the_end),
             "resident_highest_mib": round(memory(self.server, "VmHWM")),
@@ -247,6 +249,8 @@ class Health:
         self.url, self.said = f"{server.url}/health", said
         self.seconds: list[float] = []
         self.errors: list[str] = []
+        self.late = 0.0
+        """Seconds that this process itself was woken too late at most, by a busy machine."""
 
     def __enter__(self) -> "Health":
         reading, self._end = os.pipe()
@@ -258,20 +262,23 @@ class Health:
         os.write(self._end, b"\n")
         os.close(self._end)
         assert awaited(self._child, seconds=90) == 0, self.said.read_text()
-        self.seconds, self.errors = json.loads(self.said.read_text())
+        self.seconds, self.errors, self.late = json.loads(self.said.read_text())
 
-    def _ask(self, end: int) -> tuple[list[float], list[str]]:
+    def _ask(self, end: int) -> tuple[list[float], list[str], float]:
         seconds: list[float] = []
         errors: list[str] = []
+        late, slept = 0.0, time.perf_counter()
         with httpx.Client(timeout=60) as http:
-            while not select.select([end], [], [], 0.05)[0]:
+            while not select.select([end], [], [], PAUSE)[0]:
                 began = time.perf_counter()
+                late = max(late, began - slept - PAUSE)
                 try:
                     http.get(self.url).raise_for_status()
                 except httpx.HTTPError as error:
                     errors.append(str(error))
-                seconds.append(time.perf_counter() - began)
-        return seconds, errors
+                slept = time.perf_counter()
+                seconds.append(slept - began)
+        return seconds, errors, late
 
 
 def memory(server: Server, word: str) -> float:
