@@ -36,11 +36,13 @@ def main() -> int:
     typed = ["python", "-m", "tests.campaigns", asked.name]
     typed += ["--page-alone"] if asked.page_alone else []
     typed += ["--kinds", asked.kinds] if asked.kinds else []
+    done = figures.counts["mishaps"]
     section = {
         "command": shlex.join([*typed, "--count", str(count), "--seed", str(asked.seed)]),
         "seed": asked.seed,
-        "count": figures.counts["mishaps"],
+        "count": done,
         "seconds": round(time.monotonic() - began),
+        **({} if done == count else {"stopped_after_minutes": asked.minutes}),
         **figures.record(),
         **machine_words(),
     }
