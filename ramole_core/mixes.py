@@ -12,11 +12,13 @@ import math
 import os
 import threading
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from ramole_core.errors import RamoleError
 from ramole_core.methods import find_row
+from ramole_core.pool.disk import disk_told
 from ramole_core.pool.names import clean_name, near_names, owner_folder
 from ramole_core.request import Generation, Request
 
@@ -83,10 +85,8 @@ class Mixes:
                 raise RamoleError(f"There is a mix {name} already; remove it, or say another name.")
             if len(self._files(owner)) >= MOST:
                 raise RamoleError(f"{MOST} mixes are kept, the most there may be; remove some.")
-            file.parent.mkdir(parents=True, exist_ok=True)
-            part = file.with_suffix(".part")
-            part.write_text(json.dumps({**asdict(mix), "owner": owner}, indent=1), encoding="utf-8")
-            os.replace(part, file)
+            with disk_told("kept", what="mix"):
+                self._write(file, {**asdict(mix), "owner": owner})
         return mix
 
     def all(self, owner: str | None) -> list[Mix]:
@@ -115,7 +115,8 @@ class Mixes:
             if name not in files:
                 known = near_names(name[:80], files) if files else "none was kept yet."
                 raise RamoleError(f"There is no mix {name[:80]!r} to remove; {known}")
-            files[name].unlink()
+            with disk_told("removed", what="mix"):
+                files[name].unlink()
             self._prune(files[name].parent)
 
     def owners(self) -> set[str]:
@@ -138,10 +139,23 @@ class Mixes:
                 self._prune(files[0].parent)
         return len(files)
 
+    def _write(self, file: Path, said: Mapping[str, object]) -> None:
+        """Whole or not at all."""
+        part = file.with_suffix(".part")
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            part.write_text(json.dumps(said, indent=1), encoding="utf-8")
+            os.replace(part, file)
+        except BaseException:
+            with suppress(OSError):
+                part.unlink(missing_ok=True)
+            self._prune(file.parent)
+            raise
+
     def _prune(self, folder: Path) -> None:
         """Remove an owner's folder, and the one above it, if empty."""
         for empty in (folder, self._folder):
-            if not any(empty.iterdir()):
+            with suppress(OSError):
                 empty.rmdir()
 
     def _file(self, name: str, owner: str | None) -> Path:

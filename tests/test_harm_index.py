@@ -3,6 +3,7 @@
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -78,6 +79,80 @@ def test_no_damage_ends_the_process_that_starts(root, spoil: Callable[[Path], No
     assert done.returncode == 0, done.stderr[-2000:]
     told, count = done.stdout.strip().splitlines()
     assert "is broken" in told and "rebuilt from the pool" in told and count == "0"
+
+
+OPEN = """
+import sys
+from pathlib import Path
+import numpy as np
+from ramole_core.retrieval.index import AdapterIndex, Entry
+from ramole_core.retrieval.store import IndexBroken
+from tests import test_harm_index as spoils
+root = Path(sys.argv[1])
+index = AdapterIndex(data_dir=root)
+print(len(index.read()))
+spoils.spoil_graph(root / "chroma")
+try:
+    index.upsert({"pool/new": Entry(None, "t", "e", np.ones(spoils.D, np.float32))})
+except IndexBroken as error:
+    print(error)
+    index.wipe()
+index.close()
+print(len(AdapterIndex(data_dir=root).read()))
+"""
+
+
+def test_damage_under_a_process_that_has_the_index_open_is_seen(root):
+    words = [sys.executable, "-c", OPEN, str(root)]
+    done = subprocess.run(words, cwd=REPOSITORY, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr[-2000:]
+    had, told, count = done.stdout.strip().splitlines()
+    assert had == "1200" and "is broken" in told and count == "0"
+
+
+def test_ordinary_use_is_not_taken_for_damage(root, looks, monkeypatch):
+    opened, create = [], store_file._create
+
+    def counted(*words):
+        opened.append(words)
+        return create(*words)
+
+    monkeypatch.setattr(store_file, "_create", counted)
+    index = AdapterIndex(data_dir=root)
+    for n in range(3):
+        vectors = np.eye(D, dtype=np.float32)[np.arange(700) % D]
+        entries = {f"pool/b{n}.{i}": Entry(None, "t", "e", v) for i, v in enumerate(vectors)}
+        index.upsert(entries)
+        index.read(["pool/a1"])
+        index.query(np.ones(D, np.float32), k=2, among={"pool/a1", "pool/a2"})
+        index.delete([key for key in entries if key.endswith("7")])
+        time.sleep(0.02)
+    assert len(index.read()) == 1200 + 3 * 630 and len(opened) == 1
+    index.close()
+    assert looks == []
+
+
+def test_a_vector_whose_bits_were_flipped_is_seen(root):
+    """Nothing is broken, and yet it is another vector."""
+    (file,) = (root / "chroma").glob("*/data_level0.bin")
+    index = AdapterIndex(data_dir=root)
+    vector = index.read(["pool/a7"])["pool/a7"].vector
+    index.close()
+    numbers = np.fromfile(file, np.float32)
+    rows = np.lib.stride_tricks.sliding_window_view(numbers, D)
+    (place,) = np.flatnonzero(np.isclose(rows, vector / np.linalg.norm(vector)).all(1))
+    numbers[place + 5] *= -1
+    numbers.tofile(file)
+    with pytest.raises(IndexBroken, match="other vectors than were written"):
+        AdapterIndex(data_dir=root).read()
+
+
+def test_lengths_that_were_flipped_are_seen(root):
+    """Chroma keeps them apart from the directions."""
+    (file,) = (root / "chroma").glob("*/length.bin")
+    file.write_bytes(np.full(file.stat().st_size // 4, 1e30, np.float32).tobytes())
+    with pytest.raises(IndexBroken, match="other vectors than were written"):
+        AdapterIndex(data_dir=root).read()
 
 
 @pytest.fixture

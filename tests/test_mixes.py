@@ -1,6 +1,9 @@
 """Mixes on disk: kept by name for an owner, refused where an adapter is another one now."""
 
+import errno
 import json
+import os
+from pathlib import Path
 
 import pytest
 
@@ -121,3 +124,23 @@ def test_a_file_that_says_another_owner_is_not_believed(tmp_path):
     for owner in ("ben", None, 7, ""):
         file.write_text(json.dumps({**json.loads(file.read_text()), "owner": owner}))
         assert mixes.owners() == set()
+
+
+@pytest.mark.parametrize("step", ["mkdir", "write_text", "replace"])
+def test_a_full_disk_keeps_no_mix_and_says_so(tmp_path, monkeypatch, step):
+    def full(*words, **more):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    mixes = Mixes(tmp_path)
+    with monkeypatch.context() as patches:
+        patches.setattr(os if step == "replace" else Path, step, full)
+        with pytest.raises(RamoleError, match="disk is full .*so the mix was not kept") as told:
+            mixes.keep("spam", answer(), "ann")
+    assert str(tmp_path) not in str(told.value) and mixes.all("ann") == []
+    assert not list(tmp_path.iterdir()), "nothing is left"
+    mixes.keep("spam", answer(), "ann")
+    with monkeypatch.context() as patches:
+        patches.setattr(Path, "unlink", full)
+        with pytest.raises(RamoleError, match="so the mix was not removed"):
+            mixes.remove("spam", "ann")
+    assert len(mixes.all("ann")) == 1

@@ -151,6 +151,11 @@ by_weights("header: no tensor", "takes? 0 bytes but", header="{}")
 by_weights("header: odd entry", "nothing else", header='{"x": {"dtype": "F32"}}')
 by_weights("header: entry is a list", "nothing else", header='{"x": [1]}')
 by_weights("header: odd metadata", "__metadata__", header='{"__metadata__": 3}')
+by_weights(
+    "header: metadata that no other reader takes",
+    "__metadata__ is not an object of texts",
+    change=lambda header: header.update({"__metadata__": {"format": 0}}),
+)
 by_weights("header: dtype", "expected F32, F16 or BF16", change=header_of(dtype="F64"))
 by_weights("header: negative shape", "has the shape", change=header_of(shape=[-3, -12]))
 by_weights("header: shape of floats", "has the shape", change=header_of(shape=[3.0, 12]))

@@ -28,6 +28,7 @@ from .metrics.route import metrics_routes
 from .model.loading import loading_of
 from .openai.door import openai_routes
 from .session.quota import quota_of, sweep
+from .session.states import remember_little
 from .session.uploads import keep_uploads_apart
 from .watch.events import listen
 from .watch.lines import writing
@@ -117,6 +118,7 @@ def launch(page: gr.Blocks, ramole: "Ramole") -> str:
         raise RamoleError(f"{taken} Set RAMOLE_PORT to a free one.") from None
     quiet_server()
     watch_connections(page.server)
+    remember_little(page)
     print(f"RAMoLE listens on {url}", flush=True)
     threading.Thread(target=_begin, args=[ramole], name="begin", daemon=True).start()
     return url

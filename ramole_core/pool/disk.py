@@ -21,9 +21,9 @@ DISK_ERRORS = (*_REASONS, errno.EIO)
 
 
 @contextmanager
-def disk_told(done: str) -> Iterator[None]:
+def disk_told(done: str, *, what: str = "adapter") -> Iterator[None]:
     """Raises AdapterRefused for an error of the disk in the body, which must leave all as it was;
-    `done` is what then was not: `added`, `removed`."""
+    `done` is what then `what` was not: `added`, `removed`."""
     try:
         yield
     except OSError as error:
@@ -31,7 +31,7 @@ def disk_told(done: str) -> Iterator[None]:
             raise
         state, advice = _REASONS.get(error.errno, ("failed", "check it, and try again"))
         raise AdapterRefused(
-            f"The pool's disk {state} ({error.strerror}), so the adapter was not {done} and all is "
+            f"The pool's disk {state} ({error.strerror}), so the {what} was not {done} and all is "
             f"as it was; {advice}."
         ) from error
 

@@ -48,8 +48,8 @@ def read_header(path: Path) -> dict[str, Entry]:
         text = file.read(length)
     header = parse_object(text, f"The header of {path.name}")
     metadata = header.pop("__metadata__", {})
-    if not isinstance(metadata, dict):
-        raise _broken(path, "its __metadata__ is not an object")
+    if not isinstance(metadata, dict) or not all(isinstance(t, str) for t in metadata.values()):
+        raise _broken(path, "its __metadata__ is not an object of texts")
     entries = {name: _entry(path, name, word) for name, word in header.items()}
     _check_offsets(path, entries, size - 8 - length)
     base = 8 + length

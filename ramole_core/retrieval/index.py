@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 _CHUNK = 1000  # rows in one call to Chroma; a server refuses bodies beyond some tens of MB
 _SLACK = 1e-4  # how far Chroma's float32 distances are trusted
+_ROUNDED = 1e-5  # how far Chroma's rounding may move a vector's mark
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,7 @@ class AdapterIndex:
                     embeddings=np.stack([entries[key].vector for key in part]),
                     metadatas=[_metadata(key, entries[key]) for key in part],
                 )
-                self._store.wrote()
+                self._store.spoke()
                 if mirror := self._mirror_of(collection):
                     mirror.put({key: entries[key].vector for key in part})
 
@@ -76,12 +77,13 @@ class AdapterIndex:
                 part = list(keys[start : start + _CHUNK])
                 collection = self._store.collection()
                 collection.delete(ids=part)
-                self._store.wrote()
+                self._store.spoke()
                 if mirror := self._mirror_of(collection):
                     mirror.drop(part)
 
     def read(self, keys: Sequence[str] | None = None) -> dict[str, Entry]:
-        """The entries of `keys` (None: all of them); a key that is not there is left out."""
+        """The entries of `keys` (None: all of them); a key that is not there is left out. Raises
+        IndexBroken where a vector is not the one that was written."""
         with self._speaking():
             collection = self._store.collection()
             wanted = collection.get(include=[])["ids"] if keys is None else list(keys)
@@ -94,6 +96,7 @@ class AdapterIndex:
                 metadatas = part["metadatas"] or []
                 for key, vector, stored in zip(part["ids"], vectors, metadatas, strict=True):
                     found[key] = _entry(vector, dict(stored or {}))
+            self._store.spoke()
             if keys is None and self._store.watched:
                 vectors = {key: entry.vector for key, entry in found.items()}
                 self._mirror = (collection, Mirror(vectors))
@@ -189,19 +192,31 @@ class AdapterIndex:
         )
 
 
-def _metadata(key: str, entry: Entry) -> dict[str, str]:
+def _metadata(key: str, entry: Entry) -> dict[str, str | float]:
     return {
         "name": plain_name(key),
         "owner": entry.owner or "",
         "texts": entry.texts,
         "encoder": entry.encoder,
+        "mark": _mark(entry.vector),
     }
 
 
 def _entry(vector: Float32[np.ndarray, "d"], stored: dict[str, object]) -> Entry:
+    mark = stored.get("mark", _mark(vector))  # earlier indices have none
+    if not (isinstance(mark, float) and abs(mark - _mark(vector)) <= _ROUNDED * (1 + abs(mark))):
+        raise IndexBroken("The index holds other vectors than were written; it is rebuilt.")
     return Entry(
         owner=str(stored.get("owner") or "") or None,
         texts=str(stored.get("texts", "")),
         encoder=str(stored.get("encoder", "")),
         vector=vector,
     )
+
+
+def _mark(vector: Float32[np.ndarray, "d"]) -> float:
+    """A weighted sum, by which a vector whose bits were flipped is seen: Chroma keeps it but for
+    rounding. Not finite numbers have the mark 0."""
+    with np.errstate(all="ignore"):
+        mark = vector.astype(np.float64) @ (1 + np.arange(len(vector)) % 7 / 7)
+    return float(mark) if np.isfinite(mark) else 0.0

@@ -9,6 +9,7 @@ it first, and an index at which that one dies is broken.
 import hashlib
 import os
 import signal
+import stat
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +17,10 @@ from pathlib import Path
 MARK = "sound.sha256"
 """The digest's file, in the folder itself."""
 REPOSITORY = Path(__file__).resolve().parents[2]
+PASSING = ("-wal", "-shm", "-journal")
+"""Ends of the names of SQLite's own files, which come and go with every question."""
+Files = dict[str, tuple[int, int, int]]
+"""Number, size and time of each file by path."""
 SECONDS = 300
 """The most that an examination may take."""
 
@@ -42,6 +47,20 @@ def is_marked(folder: Path) -> bool:
         return (folder / MARK).read_text("ascii", "replace") == _digest(folder)
     except OSError:
         return False
+
+
+def state_of(folder: Path) -> Files:
+    """By this one sees that files were changed, without reading them."""
+    found: Files = {}
+    for path in folder.rglob("*"):
+        if path.name != MARK and not path.name.endswith(PASSING):
+            try:
+                told = path.stat()
+            except OSError:  # gone meanwhile
+                continue
+            if not stat.S_ISDIR(told.st_mode):
+                found[str(path)] = (told.st_ino, told.st_size, told.st_mtime_ns)
+    return found
 
 
 def complaint(folder: Path) -> str:

@@ -3,7 +3,8 @@
 The embedded Chroma keeps its graph in memory and does not notice when another client, in this
 process or another, writes to the same folder. So the embedded store watches SQLite's
 `data_version`, which any other connection's commit changes, and opens Chroma anew when it moved.
-A folder that nobody closed, or somebody changed, is examined before it is opened (`soundness.py`).
+A folder that nobody closed, or somebody changed, is examined before it is opened (`soundness.py`);
+so is one whose files changed under us without a commit, since Chroma may end the process at them.
 """
 
 import shutil
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Protocol, cast
 from urllib.parse import urlsplit
 
 from ramole_core.errors import RamoleError
-from ramole_core.retrieval.soundness import complaint, is_marked, mark, unmark
+from ramole_core.retrieval.soundness import Files, complaint, is_marked, mark, state_of, unmark
 
 if TYPE_CHECKING:
     from chromadb import Collection
@@ -37,14 +38,14 @@ class Store(Protocol):
 
     where: str
     watched: bool
-    """`collection()` gives another object after every write that was not announced by `wrote`."""
+    """`collection()` gives another object after every write that was not announced by `spoke`."""
 
     def collection(self) -> "Collection":
         """The collection as it is now, created when it is not there."""
         ...
 
-    def wrote(self) -> None:
-        """Call after every write of our own."""
+    def spoke(self) -> None:
+        """Call after every read and write of our own: either may change files."""
         ...
 
     def wipe(self) -> None:
@@ -72,6 +73,7 @@ class EmbeddedChroma:
         self._collection: Collection | None = None
         self._watch: sqlite3.Connection | None = None
         self._seen: tuple[int, int] = (0, 0)
+        self._files: Files = {}
 
     def collection(self) -> "Collection":
         """The collection as it is on disk now; raises IndexBroken when its file was deleted."""
@@ -81,10 +83,13 @@ class EmbeddedChroma:
                 raise IndexBroken(f"The index in {self._folder} was deleted.")
             if self._version() != self._seen:
                 self.close()
+            elif state_of(self._folder) != self._files:  # no client of Chroma's did that
+                self.close()
+                self._examined = False
         return self._collection or self._open()
 
-    def wrote(self) -> None:
-        self._seen = self._version()
+    def spoke(self) -> None:
+        self._seen, self._files = self._version(), state_of(self._folder)
 
     def wipe(self) -> None:
         self.close()
@@ -99,6 +104,7 @@ class EmbeddedChroma:
 
     def close(self, *, sound: bool = False) -> None:
         opened = self._collection is not None
+        sound = sound and state_of(self._folder) == self._files
         if self._watch is not None:
             self._watch.close()
         if self._client is not None:
@@ -128,7 +134,7 @@ class EmbeddedChroma:
         self._watch = sqlite3.connect(
             f"{self._file.absolute().as_uri()}?mode=ro", uri=True, check_same_thread=False
         )
-        self._seen = self._version()
+        self.spoke()
         return self._collection
 
     def _examine(self) -> None:
@@ -191,7 +197,7 @@ class ChromaServer:
             self._collection = _create(client, self._name)
         return self._collection
 
-    def wrote(self) -> None:
+    def spoke(self) -> None:
         pass
 
     def wipe(self) -> None:

@@ -1,0 +1,288 @@
+"""Mutated uploads at a running server: none is taken that should not be, and nothing is left.
+
+Three strangers upload at a time by the public endpoint. What is taken is read again by other
+readers (`judge.py`) and removed; then nothing may lie anywhere. Beside them somebody asks for
+`/health` without end.
+"""
+
+import json
+import os
+import select
+import shutil
+import statistics
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+
+from ramole_core.base.fetch import fetch_base
+from ramole_core.base.shapes import read_shapes
+from ramole_core.settings import Settings
+from tests.campaigns.children import awaited, forked
+from tests.campaigns.figures import Figures
+from tests.campaigns.judge import wrong_with
+from tests.campaigns.mutations import Shapes, Upload, made
+from tests.pool_fakes import SHAPES, write_sample
+from tests.serving import Server, app, fake
+from ui.parts.errors import UNEXPECTED
+
+PROMISED = (
+    *("accepted_wrongly", "sound_refused", "left_over", "hangs_over_5_s", "other_exceptions"),
+    *("not_one_sentence", "health_above_1_s", "memory_not_bounded"),
+)
+STRANGERS = 3
+ROUND = 30
+"""Uploads between two looks at what is left."""
+PAUSE = 0.05
+HANG, SLOW_HEALTH, MORE_MIB = 5.0, 1.0, 64.0
+LIMITS = {"max_upload_mb": 1, "trusted_proxies": "127.0.0.1"}
+
+
+def run(
+    root: Path, *, count: int, seed: int, end: float = float("inf"), real: bool = True
+) -> Figures:
+    """`count` uploads to app.py with the real base's layers, the real encoder and index; not
+    `real`: to the page over a real pool alone, with a base of six small layers."""
+    campaign = Uploads(root, seed=seed)
+    with own_temporary_folder(root / "tmp"), served(root, real=real) as (server, shapes):
+        campaign.go(server, shapes, count=count, end=end)
+    return campaign.figures
+
+
+@contextmanager
+def served(root: Path, *, real: bool) -> Iterator[tuple[Server, Shapes]]:
+    """The server, and the layers of its base."""
+    if not real:
+        write_sample(root / "adapters", "squad", rank=5, seed=1, examples=["where is the cat"])
+        with fake(root, **LIMITS) as server:
+            yield server, SHAPES
+        return
+    settings = Settings()
+    base = fetch_base(settings.base_model, data_dir=settings.data_dir)
+    (root / "data").mkdir()
+    shutil.copytree(settings.data_dir / "base", root / "data" / "base", symlinks=True)
+    with app(root, data_dir=root / "data", **LIMITS) as server:
+        while httpx.get(f"{server.url}/health", timeout=30).json()["status"] == "loading":
+            time.sleep(0.5)
+        yield server, read_shapes(base)
+
+
+@contextmanager
+def own_temporary_folder(folder: Path) -> Iterator[None]:
+    """What the server leaves among temporary files is seen."""
+    folder.mkdir()
+    before = os.environ.get("TMPDIR")
+    os.environ["TMPDIR"] = str(folder)
+    try:
+        yield
+    finally:
+        del os.environ["TMPDIR"]
+        if before is not None:
+            os.environ["TMPDIR"] = before
+
+
+class Uploads:
+    """One campaign."""
+
+    def __init__(self, root: Path, *, seed: int):
+        self.root, self.seed = root, seed
+        self.figures = Figures(PROMISED)
+        self.lock = threading.Lock()
+        self.slowest, self.shapes = 0.0, SHAPES
+
+    def go(self, server: Server, shapes: Shapes, *, count: int, end: float) -> None:
+        self.shapes, self.server = shapes, server
+        self.known = self.files()
+        health, done = Health(server, self.root / "health"), 0
+        after_a_tenth = 0.0
+        with health, ThreadPoolExecutor(STRANGERS) as strangers:
+            callers = [Caller(server) for _ in range(STRANGERS)]
+            while done < count and time.monotonic() < end:
+                numbers = range(done, min(done + ROUND, count))
+                parts = [numbers[n::STRANGERS] for n in range(STRANGERS)]
+                list(strangers.map(self.upload_each, callers, parts))
+                self.look(f"numbers {numbers.start} to {numbers.stop - 1}")
+                done = numbers.stop
+                if not after_a_tenth and done >= count / 10:
+                    after_a_tenth = memory(server, "VmRSS")
+        self.tell(health, after_a_tenth)
+
+    def upload_each(self, caller: "Caller", numbers: range) -> None:
+        for number in numbers:
+            kind, upload = made(number, seed=self.seed, shapes=self.shapes)
+            began = time.monotonic()
+            try:
+                told = caller.upload(number, upload)
+            except (httpx.HTTPError, ValueError, KeyError) as error:
+                told = f"{type(error).__name__}: {error}"
+                self.failed("other_exceptions", number, kind, told)
+            seconds = time.monotonic() - began
+            with self.lock:
+                self.slowest = max(self.slowest, seconds)
+                self.figures.counts["mishaps"] += 1
+                self.figures.counts[kind.partition(":")[0]] += 1
+                self.figures.counts["taken" if isinstance(told, dict) else "refused"] += 1
+            if seconds > HANG:
+                self.failed("hangs_over_5_s", number, kind, f"{seconds:.1f} s")
+            if isinstance(told, dict):
+                self.judge(number, kind, upload)
+                caller.remove(number)
+            else:
+                self.hear(number, kind, upload, told)
+
+    def judge(self, number: int, kind: str, upload: Upload) -> None:
+        """An upload that was taken."""
+        folders = list((self.root / "data" / "uploads").glob(f"*/u{number}"))
+        if len(folders) != 1:
+            self.failed("left_over", number, kind, f"{len(folders)} folders")
+            return
+        wrong = wrong_with(folders[0], upload.zipped, shapes=self.shapes)
+        if upload.refused or wrong:
+            self.failed("accepted_wrongly", number, kind, wrong or "it was spoiled for sure")
+
+    def hear(self, number: int, kind: str, upload: Upload, told: str) -> None:
+        """An upload that was refused."""
+        if upload.refused is False:
+            self.failed("sound_refused", number, kind, told)
+        if told == UNEXPECTED:
+            self.failed("other_exceptions", number, kind, told)
+        elif "\n" in told or not told.rstrip().endswith(".") or not told.isprintable():
+            self.failed("not_one_sentence", number, kind, told)
+
+    def look(self, when: str) -> None:
+        """Whatever lies there still a few seconds later was left over."""
+        for _ in range(100):
+            left = self.files() - self.known
+            if not left:
+                return
+            time.sleep(0.05)
+        self.figures.failed("left_over", f"{when}: {sorted(left)[:5]}")
+        self.known |= left
+
+    def files(self) -> set[str]:
+        """Everything that uploads may leave: of the pool, of Gradio's cache, and temporary."""
+        places = ("data/uploads", "data/staging", "gradio", "tmp")
+        return {
+            str(path.relative_to(self.root))
+            for place in places
+            for path in (self.root / place).rglob("*")
+            if path.is_file() or path.parent.name == "staging"
+        }
+
+    def failed(self, name: str, number: int, kind: str, what: str) -> None:
+        with self.lock:
+            self.figures.failed(name, f"number {number}, {kind}: {what}"[:400])
+
+    def tell(self, health: "Health", after_a_tenth: float) -> None:
+        """What is known at the end."""
+        log = self.server.log.read_text(errors="replace")
+        for _ in range(log.count("Traceback (most recent call last)")):
+            self.figures.failed("other_exceptions", f"the log: {log[-800:]}")
+        for seconds in health.seconds:
+            if seconds > SLOW_HEALTH:
+                self.figures.failed("health_above_1_s", f"{seconds:.2f} s")
+        for error in health.errors:
+            self.figures.failed("other_exceptions", f"/health: {error}")
+        at_the_end = memory(self.server, "VmRSS")
+        if at_the_end - after_a_tenth > MORE_MIB:
+            more = f"{after_a_tenth:.0f} MiB after a tenth, {at_the_end:.0f} at the end"
+            self.figures.failed("memory_not_bounded", more)
+        self.figures.measures = {
+            "slowest_upload_s": round(self.slowest, 2),
+            "health_asked": len(health.seconds),
+            "health_slowest_s": round(max(health.seconds), 3),
+            "health_median_s": round(statistics.median(health.seconds), 4),
+            "machine_late_s": round(health.late, 3),
+            "resident_after_a_tenth_mib": round(after_a_tenth),
+            "resident_at_the_end_mib": round(at_the_end),
+            "resident_highest_mib": round(memory(self.server, "VmHWM")),
+        }
+
+
+class Caller:
+    """A stranger: a session and an address of its own for each upload."""
+
+    def __init__(self, server: Server):
+        self.url = f"{server.url}/gradio_api"
+        self.http = httpx.Client(timeout=60)
+        config = self.http.get(f"{server.url}/config").json()
+        self.numbers = {d["api_name"]: d["id"] for d in config["dependencies"]}
+
+    def upload(self, number: int, upload: Upload) -> dict | str:
+        """The adapter as it was taken, or the sentence that refuses it."""
+        files = {"files": (upload.name, upload.zipped)}
+        sent = self.http.post(f"{self.url}/upload", files=files, headers=self.headers(number))
+        if sent.status_code in (413, 429, 503):
+            return sent.text
+        stored = {"path": sent.json()[0], "meta": {"_type": "gradio.FileData"}}
+        return self.call("add_adapter", number, stored, f"u{number}", None)
+
+    def remove(self, number: int) -> dict | str:
+        return self.call("remove_adapter", number, f"u{number}")
+
+    def headers(self, number: int) -> dict[str, str]:
+        return {"x-forwarded-for": f"203.0.{number // 250 % 250}.{number % 250}"}
+
+    def call(self, name: str, number: int, *data: object) -> dict | str:
+        session, headers = f"session{number}", self.headers(number)
+        said = {"data": data, "fn_index": self.numbers[name], "session_hash": session}
+        self.http.post(f"{self.url}/queue/join", json=said, headers=headers).raise_for_status()
+        address = f"{self.url}/queue/data?session_hash={session}"
+        with self.http.stream("GET", address, headers=headers) as stream:
+            for line in stream.iter_lines():
+                told = json.loads(line.removeprefix("data:")) if line else {}
+                if told.get("msg") == "process_completed":
+                    output = told["output"]
+                    return output["data"][0] if told["success"] else output["error"]
+        raise ValueError("the stream ended without an answer")
+
+
+class Health:
+    """Asks for /health twenty times a second while the block runs, in a process of its own, which
+    nothing else here delays."""
+
+    def __init__(self, server: Server, said: Path):
+        self.url, self.said = f"{server.url}/health", said
+        self.seconds: list[float] = []
+        self.errors: list[str] = []
+        self.late = 0.0
+        """Seconds that this process itself was woken too late at most, by a busy machine."""
+
+    def __enter__(self) -> "Health":
+        reading, self._end = os.pipe()
+        self._child = forked(lambda: self._ask(reading), self.said)
+        os.close(reading)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        os.write(self._end, b"\n")
+        os.close(self._end)
+        assert awaited(self._child, seconds=90) == 0, self.said.read_text()
+        self.seconds, self.errors, self.late = json.loads(self.said.read_text())
+
+    def _ask(self, end: int) -> tuple[list[float], list[str], float]:
+        seconds: list[float] = []
+        errors: list[str] = []
+        late, slept = 0.0, time.perf_counter()
+        with httpx.Client(timeout=60) as http:
+            while not select.select([end], [], [], PAUSE)[0]:
+                began = time.perf_counter()
+                late = max(late, began - slept - PAUSE)
+                try:
+                    http.get(self.url).raise_for_status()
+                except httpx.HTTPError as error:
+                    errors.append(str(error))
+                slept = time.perf_counter()
+                seconds.append(slept - began)
+        return seconds, errors, late
+
+
+def memory(server: Server, word: str) -> float:
+    """MiB that the server's process has now (VmRSS) or had at most (VmHWM)."""
+    lines = Path(f"/proc/{server.process.pid}/status").read_text().splitlines()
+    (line,) = (line for line in lines if line.startswith(word))
+    return int(line.split()[1]) / 1024
