@@ -20,6 +20,7 @@ SITE = "https://my.site"
     ("said", "listening", "welcome", "refused"),
     [
         (None, "127.0.0.1", "localhost:7860 127.0.0.1 [::1]:7860 192.168.1.5 a.localhost", "nas"),
+        (None, "127.0.0.1", "host.docker.internal:7860", "docker.internal a.host.docker.internal"),
         (None, "localhost", "LOCALHOST", "evil.example localhost.evil.example 127.0.0.1.evil.com"),
         (None, "::1", "[::1]", "evil.example"),
         (None, "0.0.0.0", "nas:7860 my.site 203.0.113.9", ""),

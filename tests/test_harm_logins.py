@@ -1,6 +1,10 @@
 """Under passwords nothing is open but the way to log in, and who guesses is slowed down."""
 
+import asyncio
 import itertools
+import socket
+from types import SimpleNamespace
+from urllib.parse import urlsplit
 
 import httpx
 import pytest
@@ -8,8 +12,10 @@ from gradio_client import Client
 
 from tests.pool_fakes import write_sample
 from tests.serving import fake
-from ui.door.logins import ADDRESSES, SPAN, TRIES, TRIES_UNKNOWN, Tries
+from ui.door.logins import ADDRESSES, SPAN, TRIES, TRIES_UNKNOWN, Logins, Tries
 from ui.door.refusal import Refused
+from ui.openai.errors import Refused as NoKey
+from ui.openai.keys import Keys
 
 
 class Clock:
@@ -39,11 +45,26 @@ def test_after_too_many_wrong_passwords_an_address_waits_and_others_do_not():
     assert not refused(tries, "evil")
 
 
-def test_a_right_password_forgets_the_wrong_ones_before_it():
+def test_a_right_password_takes_back_its_own_try_alone():
     tries = Tries(Clock())
     for _ in range(50):
-        assert not refused(tries, "home")
-        tries.right("home")
+        tries.right("home", tries.begin("home"))
+    guesses = 0
+    for _ in range(50):  # who has an account guesses at another
+        guesses += not refused(tries, "home")
+        if guesses < TRIES:
+            tries.right("home", tries.begin("home"))
+    assert guesses == TRIES
+
+
+def test_a_key_that_opens_forgets_no_guesses_either():
+    tries = Tries(Clock())
+    keys = Keys([("ben", "his")], tries)
+    for _ in range(TRIES - 1):
+        with pytest.raises(NoKey):
+            keys.check("Bearer anna:guess", "home")
+        keys.check("Bearer ben:his", "home")
+    assert not refused(tries, "home") and refused(tries, "home")
 
 
 def test_who_shares_an_unknown_address_has_more_tries_together():
@@ -56,6 +77,58 @@ def test_guessing_from_many_addresses_fills_no_memory():
     for n in range(3 * ADDRESSES):
         tries.begin(str(n))
     assert len(tries._at) == ADDRESSES
+
+
+@pytest.mark.parametrize(
+    ("path", "root", "status"),
+    [
+        ("/ramole/", "/ramole", 200),
+        ("/ramole", "/ramole", 200),
+        ("/ramole/login", "/ramole", 200),
+        ("/ramole/health", "/ramole", 200),
+        ("/health", "/ramole", 200),
+        ("/ramole/v1/models", "/ramole", 200),
+        ("/ramole/gradio_api/app_id", "/ramole", 401),
+        ("/ramolehealth", "/ramole", 401),
+        ("/ramole/health", "", 401),
+    ],
+)
+def test_under_a_path_that_the_proxy_leaves_on_the_same_is_open(path, root, status):
+    told = []
+
+    async def page(scope, receive, send):
+        told.append(200)
+
+    async def receive():
+        return {"type": "http.request"}
+
+    async def send(message):
+        told.append(message.get("status"))
+
+    gradio = SimpleNamespace(startup_events_triggered=True, cookie_id="x", tokens={})
+    scope = {"type": "http", "method": "GET", "headers": [], "app": gradio}
+    scope |= {"path": path, "root_path": root}
+    asyncio.run(Logins(page, tries=Tries())(scope, receive, send))
+    assert told[0] == status
+
+
+def test_guesses_under_such_a_path_count_as_well():
+    tries, told = Tries(Clock()), []
+
+    async def page(scope, receive, send):
+        await send({"type": "http.response.start", "status": 400})
+
+    async def receive():
+        return {"type": "http.request"}
+
+    async def send(message):
+        told.extend([message["status"]] if "status" in message else [])
+
+    scope = {"type": "http", "method": "POST", "headers": [], "app": None}
+    scope |= {"path": "/ramole/login", "root_path": "/ramole"}
+    for _ in range(TRIES_UNKNOWN + 1):
+        asyncio.run(Logins(page, tries=tries)(scope, receive, send))
+    assert told == [400] * TRIES_UNKNOWN + [429]
 
 
 @pytest.fixture(scope="module")
@@ -128,6 +201,17 @@ def test_a_guesser_is_stopped_and_the_owner_of_the_password_is_not(server):
     assert "Too many wrong passwords" in wrong[-1].text and int(wrong[-1].headers["retry-after"])
     assert log_in(server, "secret", "203.0.113.9").status_code == 429, "nor is a right guess told"
     assert log_in(server, "secret", "198.51.100.1").status_code == 200
+
+
+def test_without_a_password_an_announced_upload_is_asked_for_it_first(server):
+    place = urlsplit(server.url)
+    with socket.create_connection((place.hostname, place.port), timeout=30) as line:
+        line.sendall(
+            b"POST /gradio_api/upload HTTP/1.1\r\nHost: localhost\r\n"
+            b"Content-Type: multipart/form-data; boundary=x\r\n"
+            b"Content-Length: 99999999999\r\n\r\n"
+        )
+        assert b" 401 " in line.recv(4096).partition(b"\r\n")[0]
 
 
 def test_who_has_logged_in_does_all_as_before(server):

@@ -1,6 +1,7 @@
 """What lies in Gradio's cache is bounded, from one address and in all; honest uploads go on."""
 
 import asyncio
+import json
 import os
 import threading
 import time
@@ -12,7 +13,8 @@ import pytest
 from tests.pool_fakes import write_sample
 from tests.serving import fake
 from ui.door import refusal
-from ui.door.cache import GRACE, SMALLEST, UploadCache
+from ui.door.bodies import MOST_FILES, Parts
+from ui.door.cache import GRACE, SMALLEST, UNNAMED, UploadCache
 from ui.door.refusal import Refused, limited
 from ui.serve import EMPTY_SECONDS, drop_old
 
@@ -152,6 +154,68 @@ def test_a_folder_that_goes_while_the_cache_is_looked_at_is_no_fault(cache):
         thread.join()
 
 
+def test_many_small_files_cost_one_look_and_deny_nobody(tmp_path):
+    """Also where they come from addresses that nobody knows, and all are young."""
+    unit, count = 2**20, 3000
+    cache = UploadCache(tmp_path, address_bytes=64 * unit, all_bytes=count * SMALLEST)
+    began = time.monotonic()
+    for number in range(12):
+        paths = [tmp_path / f"{number}-{n}" / "a" for n in range(count // 10)]
+        for path in paths:
+            path.parent.mkdir()
+            path.touch()
+        cache.arrived(f"{UNNAMED}{number}", json.dumps([str(path) for path in paths]).encode())
+    made = time.monotonic() - began
+    began = time.monotonic()
+    for number in range(200):
+        cache.check(f"{UNNAMED}honest{number % 2}", unit)
+        cache.tidy()
+    assert time.monotonic() - began < 3 + made
+    assert sum(path.is_file() for path in tmp_path.rglob("a")) <= count
+
+
+def test_where_much_goes_at_once_that_takes_no_longer(tmp_path):
+    cache = UploadCache(tmp_path, address_bytes=2**30, all_bytes=2**30, clock=lambda: 9e9)
+    for n in range(4000):
+        (tmp_path / f"f{n}").touch()
+    cache.coming("evil", 2**30)
+    began = time.monotonic()
+    with pytest.raises(Refused):
+        cache.check("evil", 1)
+    cache.coming("evil", -(2**30))
+    cache._looked = 0.0
+    cache.tidy()
+    assert time.monotonic() - began < 2
+
+
+def test_nobody_waits_for_a_look_to_say_what_comes(cache):
+    cache.cache._looking.acquire()
+    cache.cache.coming("home", 1)
+    cache.cache.arrived("home", b"[]")
+    cache.cache._looking.release()
+
+
+def test_what_is_only_announced_deletes_nothing(cache):
+    paths = [cache.send("a") for _ in range(4)] + [cache.send("b") for _ in range(4)]
+    cache.now += GRACE + 1
+    cache.cache.check("c", 4 * UNIT, announced=True)
+    assert all(path.exists() for path in paths)
+    with pytest.raises(Refused, match="are the most at a time"):
+        cache.cache.check("", 11 * UNIT, announced=True)
+    cache.cache.coming("c", 4 * UNIT)
+    cache.cache.check("c")
+    assert [path.exists() for path in paths] == [False] * 2 + [True] * 6
+
+
+def test_parts_are_counted_wherever_the_pieces_end():
+    body = b"--xy\r\n\r\n1\r\n" * 7 + b"--xy--"
+    for size in range(1, len(body) + 1):
+        parts = Parts('multipart/form-data; boundary="xy"')
+        for start in range(0, len(body), size):
+            parts.hear(body[start : start + size])
+        assert parts.count == 8, size
+
+
 def test_empty_folders_leave_the_cache_unless_they_are_new(tmp_path):
     for name, age in (("old", EMPTY_SECONDS + 9), ("new", 0)):
         (tmp_path / name).mkdir()
@@ -253,6 +317,14 @@ def test_many_uploads_at_a_running_server_come_to_a_bound(server):
 def test_equal_files_of_two_visitors_lie_apart(server):
     sent = [upload(server, 7, size=400, address=f"198.51.100.{n}").json()[0] for n in (3, 4)]
     assert len(set(sent)) == 2 and all(Path(path).is_file() for path in sent)
+
+
+def test_an_upload_of_very_many_files_is_told_so(server):
+    files = [("files", (f"f{n}", b"")) for n in range(MOST_FILES + 1)]
+    passed = {"x-forwarded-for": "198.51.100.7"}
+    url = f"{server.url}/gradio_api/upload"
+    told = httpx.post(url, files=files, headers=passed, timeout=60)
+    assert told.status_code == 413 and f"may have {MOST_FILES} files" in told.text
 
 
 def test_a_body_without_a_length_is_bounded_as_well(server):

@@ -1,15 +1,20 @@
 """How long a request may be: uploads as the cache has room for them, all others by one limit."""
 
+import re
+from itertools import count
+
 from starlette.concurrency import run_in_threadpool
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ..session.address import HEADER, address_of
-from .cache import MIB, UploadCache
+from .cache import MIB, UNNAMED, UploadCache
 from .refusal import Refused, header, length, limited
 
 UPLOAD = "/gradio_api/upload"
 BETWEEN = MIB
 """Bytes of an upload between two looks at the room."""
+MOST_FILES = 250
+"""Of one upload."""
 
 
 class Bodies:
@@ -18,6 +23,7 @@ class Bodies:
     def __init__(self, app: ASGIApp, *, cache: UploadCache, most: int):
         """`most`: bytes of a request that is no upload."""
         self._app, self._cache, self._most = app, cache, most
+        self._numbers = count()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or scope["method"] in ("GET", "HEAD", "OPTIONS"):
@@ -45,13 +51,26 @@ class Bodies:
 
     async def _upload(self, scope: Scope, receive: Receive, send: Send) -> None:
         address = address_of({HEADER: header(scope, HEADER) or ""})
-        got = looked = 0
+        address = address or f"{UNNAMED}{next(self._numbers)}"
+        parts = Parts(header(scope, "content-type") or "")
+        got, looked = 0, -BETWEEN
         answer, status = b"", 0
+
+        async def counted() -> Message:
+            message = await receive()
+            parts.hear(message.get("body", b""))
+            return message
 
         async def take(size: int) -> None:
             nonlocal got, looked
             got += size
             self._cache.coming(address, size)
+            if parts.count > MOST_FILES + 1:  # the end has a boundary too
+                raise Refused(
+                    413,
+                    f"An upload may have {MOST_FILES} files at a time; send fewer at once.",
+                    reason="too_long",
+                )
             if got - looked >= BETWEEN:
                 looked = got
                 await run_in_threadpool(self._cache.check, address)
@@ -64,9 +83,10 @@ class Bodies:
                 self._cache.arrived(address, answer)
             await send(message)
 
-        await run_in_threadpool(self._cache.check, address, max(length(scope), 1))
+        said = max(length(scope), 1)
+        await run_in_threadpool(self._cache.check, address, said, announced=True)
         try:
-            await limited(self._app, scope, receive, heard, take)
+            await limited(self._app, scope, counted, heard, take)
         finally:
             self._cache.coming(address, -got)
 
@@ -76,3 +96,22 @@ class Bodies:
             f"The request is longer than {self._most // MIB} MiB; send less.",
             reason="too_long",
         )
+
+
+class Parts:
+    """Counts the boundaries of a multipart body, whose pieces end anywhere."""
+
+    def __init__(self, kind: str):
+        """`kind`: the Content-Type."""
+        said = re.search(r'boundary="?([^";,]+)', kind, re.IGNORECASE)
+        self._mark = b"--" + said[1].strip().encode("latin1") if said else b""
+        self._tail = b""
+        self.count = 0
+
+    def hear(self, piece: bytes) -> None:
+        """The next piece of the body."""
+        if self._mark:
+            heard = self._tail + piece
+            self.count += heard.count(self._mark)
+            rest = heard.rpartition(self._mark)[2]
+            self._tail = rest[1 - len(self._mark) :]

@@ -2,39 +2,40 @@
 
 Files lie there until a handler takes them. Where one more would be too much, old ones go first,
 those of the same address or of all; where all is full of young ones, those of the address that
-holds most, as long as it holds more than who asks. Bytes on their way count as they come.
+holds most, as long as it holds more than who asks. Bytes on their way count as they come; those
+that are only announced delete nothing.
+
+The folder is looked through at most so often that it costs a part of the time, and never under the
+lock that every request takes; in between, sums are kept.
 """
 
 import json
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from stat import S_ISREG
 from threading import Lock
 
 from .refusal import Refused
+from .room import Held, Measure, Shelf, heaviest, oldest
 
 GRACE = 60.0
 """Seconds that a file is left to whoever sent it."""
 SMALLEST = 2**16
-"""Bytes that a file counts for at least: so the number of files is bounded too."""
+"""Of so many bytes that may be there, one file may be: so their number is bounded too."""
 BETWEEN = 1.0
 """Seconds between two looks for what is too much."""
+QUICK = 0.05
+"""Seconds; a look through the folder that takes no longer may be had at any time."""
+REST = 10
+"""After a longer one there is none for so many times as long."""
+UNNAMED = "?"
+"""Begins what stands for an address that is unknown: each upload's own."""
 MIB = 2**20
-
-
-@dataclass(frozen=True)
-class Held:
-    """A file in the cache."""
-
-    path: Path
-    bytes: int
-    since: float
-    address: str
 
 
 class UploadCache:
@@ -51,27 +52,37 @@ class UploadCache:
         """At most `address_bytes` from one address, where it is known, and `all_bytes` in all."""
         self._folder = folder
         self._address_bytes, self._all_bytes = address_bytes, all_bytes
+        self._measures = (
+            Measure(lambda one: one.bytes, address_bytes, all_bytes),
+            Measure(lambda one: 1, address_bytes // SMALLEST, all_bytes // SMALLEST),
+        )
         self._clock = clock
-        self._lock = Lock()
-        self._whose: dict[Path, str] = {}
+        self._lock, self._looking = Lock(), Lock()
+        self._shelf = Shelf()
+        self._new: list[Held] = []
         self._coming: Counter[str] = Counter()
         self._looked = 0.0
+        self._seen, self._took = float("-inf"), 0.0
 
-    def check(self, address: str, size: int = 0) -> None:
-        """Make room for so many bytes more; raises Refused where there is none."""
-        if address and size > self._address_bytes:
+    def check(self, address: str, size: int = 0, *, announced: bool = False) -> None:
+        """Make room for so many bytes more, or only see whether there could be, where they are
+        `announced`; raises Refused where there is none."""
+        known = bool(address) and not address.startswith(UNNAMED)
+        most = self._address_bytes if known else self._all_bytes
+        if size > most:
             raise Refused(
                 413,
-                f"These files come to {size // MIB} MiB, and {self._address_bytes // MIB} are the "
+                f"These files come to {size // MIB} MiB, and {most // MIB} are the "
                 "most at a time; send fewer at once.",
                 reason="too_long",
             )
+        self._look(BETWEEN)
         with self._lock:
-            held = self._held()
-            self._whose = {one.path: one.address for one in held}
-            mine = [one for one in held if address and one.address == address]
-            own = self._coming[address] + size if address else 0
-            gone, fits = _oldest(mine, own, self._address_bytes, before=self._clock() - GRACE)
+            if self._fits(address, size, known):
+                return
+        self._look(0)
+        with self._lock:
+            gone, fits = self._of_address(address, size) if known else ([], True)
             if not fits:
                 raise Refused(
                     429,
@@ -80,8 +91,7 @@ class UploadCache:
                     retry=GRACE,
                     reason="uploads_full",
                 )
-            left = [one for one in held if one not in gone]
-            more, fits = self._in_all(left, address, size)
+            more, fits = self._in_all(gone, address, size)
             if not fits:
                 raise Refused(
                     503,
@@ -89,9 +99,11 @@ class UploadCache:
                     retry=GRACE,
                     reason="uploads_full",
                 )
+            if announced:
+                return
             for one in (*gone, *more):
-                with suppress(OSError):
-                    one.path.unlink()
+                self._shelf.drop(one.path)
+        _delete(*gone, *more)
 
     def tidy(self) -> None:
         """Delete the oldest files where they come to more than all may, those first that nobody
@@ -100,14 +112,20 @@ class UploadCache:
             if self._clock() - self._looked < BETWEEN:
                 return
             self._looked = self._clock()
-            held = self._held()
-            total = sum(one.bytes for one in held)
-            for one in sorted(held, key=lambda one: (one.address != "", one.since)):
-                if total <= self._all_bytes:
-                    return
-                total -= one.bytes
-                with suppress(OSError):
-                    one.path.unlink()
+        self._look(0)
+        gone = []
+        with self._lock:
+            if self._fits("", 0, False):
+                return
+            total, count = self._shelf.all_bytes, len(self._shelf)
+            for one in sorted(self._shelf, key=lambda one: (one.address != "", one.since)):
+                if total <= self._all_bytes and count <= self._all_bytes // SMALLEST:
+                    break
+                total, count = total - one.bytes, count - 1
+                gone.append(one)
+            for one in gone:
+                self._shelf.drop(one.path)
+        _delete(*gone)
 
     def coming(self, address: str, size: int) -> None:
         """So many bytes more are on their way, or fewer."""
@@ -119,8 +137,31 @@ class UploadCache:
     def arrived(self, address: str, answer: bytes) -> None:
         """Remember who sent the files that Gradio's answer names."""
         with suppress(ValueError, TypeError):
+            for path in map(Path, json.loads(answer)):
+                with suppress(OSError), self._lock:
+                    status = path.lstat()
+                    one = Held(path, status.st_size, status.st_mtime, address)
+                    self._shelf.add(one)
+                    self._new.append(one)
+
+    def _look(self, age: float) -> None:
+        """Look through the folder, unless that was done in the last `age` seconds or takes long
+        and was done lately."""
+        with self._looking:
+            began = time.monotonic()
+            rest = REST * self._took if self._took > QUICK else 0
+            if began - self._seen < max(age, rest):
+                return
             with self._lock:
-                self._whose |= {Path(path): address for path in json.loads(answer)}
+                self._new = []
+            found = self._held()
+            with self._lock:
+                whose = self._shelf.whose
+                self._shelf = Shelf(replace(one, address=whose(one.path)) for one in found)
+                for one in self._new:
+                    self._shelf.add(one)
+            self._seen = time.monotonic()
+            self._took = self._seen - began
 
     def _held(self) -> list[Held]:
         now, found = self._clock(), []
@@ -131,30 +172,58 @@ class UploadCache:
                 continue
             writing = path.parent == self._folder and now - status.st_mtime < GRACE
             if S_ISREG(status.st_mode) and not writing:  # what is written counts as it comes
-                size = max(status.st_size, SMALLEST)
-                found.append(Held(path, size, status.st_mtime, self._whose.get(path, "")))
+                found.append(Held(path, status.st_size, status.st_mtime, ""))
         return found
 
-    def _in_all(self, held: Sequence[Held], address: str, size: int) -> tuple[list[Held], bool]:
-        """What goes so that all of it fits, and whether it does then."""
-        coming = sum(self._coming.values()) + size
-        gone, fits = _oldest(held, coming, self._all_bytes, before=self._clock() - GRACE)
-        left = [one for one in held if one not in gone]
-        uses = Counter[str]()
-        for one in left:
-            uses[one.address] += one.bytes
-        asked = uses[address] + self._coming[address] + size
-        for one in sorted(left, key=lambda one: one.since):
-            if fits:
-                break
-            most = max(uses, key=uses.__getitem__)
-            if most == address or uses[most] <= asked:
-                break
-            if one.address == most:
-                gone.append(one)
-                uses[most] -= one.bytes
-                fits = sum(uses.values()) + coming <= self._all_bytes
-        return gone, fits
+    def _fits(self, address: str, size: int, known: bool) -> bool:
+        """Whether so many bytes more fit while nothing goes, by the sums."""
+        shelf, coming = self._shelf, self._coming
+        return (
+            shelf.all_bytes + sum(coming.values()) + size <= self._all_bytes
+            and len(shelf) <= self._all_bytes // SMALLEST
+            and not (
+                known
+                and (
+                    shelf.bytes[address] + coming[address] + size > self._address_bytes
+                    or shelf.files[address] > self._address_bytes // SMALLEST
+                )
+            )
+        )
+
+    def _of_address(self, address: str, size: int) -> tuple[list[Held], bool]:
+        """What goes of this address so that it keeps within its share, and whether it does then."""
+        left, gone = [one for one in self._shelf if one.address == address], []
+        for number, measure in enumerate(self._measures):
+            own = 0 if number else self._coming[address] + size
+            more, fits = oldest(
+                left, own, measure.address_most, of=measure.of, before=self._clock() - GRACE
+            )
+            gone += more
+            if not fits:
+                return gone, False
+            left = _without(left, more)
+        return gone, True
+
+    def _in_all(self, going: Iterable[Held], address: str, size: int) -> tuple[list[Held], bool]:
+        """What goes besides so that all of it fits, and whether it does then."""
+        left, gone = _without(self._shelf, going), []
+        for number, measure in enumerate(self._measures):
+            coming = 0 if number else sum(self._coming.values()) + size
+            asked = 0 if number else self._coming[address] + size
+            more, fits = oldest(
+                left, coming, measure.all_most, of=measure.of, before=self._clock() - GRACE
+            )
+            gone += more
+            left = _without(left, more)
+            if not fits:
+                more, fits = heaviest(
+                    left, coming, measure.all_most, of=measure.of, asker=address, asked=asked
+                )
+                gone += more
+                left = _without(left, more)
+            if not fits:
+                return gone, False
+        return gone, True
 
 
 def everything_below(folder: Path) -> Iterator[Path]:
@@ -163,15 +232,12 @@ def everything_below(folder: Path) -> Iterator[Path]:
         yield from (Path(place, name) for name in (*files, *folders))
 
 
-def _oldest(
-    held: Sequence[Held], size: int, most: int, *, before: float
-) -> tuple[list[Held], bool]:
-    """The oldest files, none that came after `before`, that go so that `size` more fits into
-    `most`; and whether it does then."""
-    total, gone = sum(one.bytes for one in held) + size, []
-    for one in sorted(held, key=lambda one: one.since):
-        if total <= most or one.since > before:
-            break
-        gone.append(one)
-        total -= one.bytes
-    return gone, total <= most
+def _without(held: Iterable[Held], gone: Iterable[Held]) -> list[Held]:
+    paths = {one.path for one in gone}
+    return [one for one in held if one.path not in paths]
+
+
+def _delete(*files: Held) -> None:
+    for one in files:
+        with suppress(OSError):
+            one.path.unlink()

@@ -26,7 +26,7 @@ SPARE = 4 * MIB
 
 
 def doors(ramole: "Ramole", *, cache: Path, tries: Tries | None) -> Sequence[Middleware]:
-    """Names, addresses, sizes, and passwords where `tries` bounds some; `cache` is Gradio's. Raises
+    """Names, addresses, passwords where `tries` bounds some, and sizes; `cache` is Gradio's. Raises
     RamoleError for settings that cannot be."""
     s, hosted = ramole.settings, "SPACE_ID" in os.environ
     listening = s.host or os.environ.get("GRADIO_SERVER_NAME") or "127.0.0.1"
@@ -40,6 +40,6 @@ def doors(ramole: "Ramole", *, cache: Path, tries: Tries | None) -> Sequence[Mid
         Middleware(Watched),
         Middleware(Hosts, names=names, trusted=trusted, hosted=hosted),
         Middleware(Addresses, trusted=trusted, hosted=hosted),
-        Middleware(Bodies, cache=room, most=largest * 4 // 3 + SPARE),
         *([Middleware(Logins, tries=tries)] if tries is not None else []),
+        Middleware(Bodies, cache=room, most=largest * 4 // 3 + SPARE),
     ]

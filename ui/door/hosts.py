@@ -2,7 +2,8 @@
 
 A page of somebody else can make its visitor's browser call a server that only that browser reaches:
 under the server's own name (then the browser says whose page asks), or under a name of its own that
-it points here (DNS rebinding). An address is no such name, and neither is localhost.
+it points here (DNS rebinding). An address is no such name, and neither is localhost, nor the name
+that containers have for this machine.
 
 Whose page asks is read as browsers tell it: `Sec-Fetch-Site`, which no script can write, else
 `Origin` beside `Host`. Clients that are no browsers send neither, and are none of these.
@@ -13,6 +14,7 @@ from dataclasses import dataclass
 from ipaddress import ip_address
 from urllib.parse import urlsplit
 
+from starlette._utils import get_route_path
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from ramole_core import RamoleError
@@ -21,6 +23,8 @@ from ..session.address import Network, is_named, is_own
 from .refusal import Refused, header
 
 ANY = "*"
+CONTAINERS = "host.docker.internal"
+"""Docker's name for the machine it runs on; nobody can register one below it."""
 SAFE = ("GET", "HEAD", "OPTIONS")
 OWN = ("same-origin", "none")
 """What a browser says of calls from our own page, and from its address bar."""
@@ -42,7 +46,7 @@ class HostNames:
         name = _name(host)
         local = (
             name in ("", self.here)
-            or name == "localhost"
+            or name in ("localhost", CONTAINERS)
             or name.endswith(".localhost")
             or _numeric(name)
         )
@@ -115,7 +119,7 @@ class Hosts:
         if site in OWN:
             return False
         if origin is None:
-            changes = scope["method"] not in SAFE or scope["path"].rstrip("/") == "/logout"
+            changes = scope["method"] not in SAFE or get_route_path(scope).rstrip("/") == "/logout"
             return changes and site is not None
         return not (
             self._names.named(_name(_place(origin))) or any(_same(origin, h) for h in hosts)

@@ -7,8 +7,10 @@ Gradio itself leaves some of its own routes open, such as those that end other s
 import time
 from collections import OrderedDict
 from collections.abc import Callable
+from contextlib import suppress
 from threading import Lock
 
+from starlette._utils import get_route_path
 from starlette.requests import cookie_parser
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -43,8 +45,9 @@ class Tries:
         self._lock = Lock()
         self._at: OrderedDict[str, list[float]] = OrderedDict()
 
-    def begin(self, address: str) -> None:
-        """One more try, wrong until it was `right`; raises Refused after too many."""
+    def begin(self, address: str) -> float:
+        """One more try, wrong until it was `right`, which is told what this returns; raises Refused
+        after too many."""
         now, most = self._clock(), TRIES if address else TRIES_UNKNOWN
         with self._lock:
             tried = [at for at in self._at.pop(address, ()) if now - at < SPAN]
@@ -61,11 +64,13 @@ class Tries:
                     reason="guesses",
                 )
             tried.append(now)
+        return now
 
-    def right(self, address: str) -> None:
-        """The password was right, so earlier ones of this address are forgotten."""
-        with self._lock:
-            self._at.pop(address, None)
+    def right(self, address: str, begun: float) -> None:
+        """The password of the try that was `begun` so was right; others stay, which may be guesses
+        at the password of somebody else."""
+        with self._lock, suppress(KeyError, ValueError):
+            self._at[address].remove(begun)
 
 
 class Logins:
@@ -78,7 +83,7 @@ class Logins:
         if scope["type"] == "http":
             try:
                 self._check(scope)
-                if scope["path"].rstrip("/") == LOGIN and scope["method"] == "POST":
+                if get_route_path(scope).rstrip("/") == LOGIN and scope["method"] == "POST":
                     await self._login(scope, receive, send)
                     return
             except Refused as refused:
@@ -87,7 +92,7 @@ class Logins:
         await self._app(scope, receive, send)
 
     def _check(self, scope: Scope) -> None:
-        path = scope["path"].rstrip("/") or "/"
+        path = get_route_path(scope).rstrip("/") or "/"
         if path in OPEN or path in (*OPEN_TOO, METRICS) or path.startswith((*FILES, *KEYS)):
             return
         gradio = scope["app"]
@@ -103,8 +108,8 @@ class Logins:
 
         async def told(message: Message) -> None:
             if message.get("status") == 200:
-                self._tries.right(address)
+                self._tries.right(address, begun)
             await send(message)
 
-        self._tries.begin(address)
+        begun = self._tries.begin(address)
         await self._app(scope, receive, told)

@@ -12,12 +12,13 @@ from .errors import Refused
 class Tries(Protocol):
     """Whoever bounds wrong passwords by address."""
 
-    def begin(self, address: str) -> None:
-        """One more try, wrong until it was `right`; raises after too many."""
+    def begin(self, address: str) -> float:
+        """One more try, wrong until it was `right`, which is told what this returns; raises after
+        too many."""
         ...
 
-    def right(self, address: str) -> None:
-        """The password was right."""
+    def right(self, address: str, begun: float) -> None:
+        """The password of the try that was `begun` so was right."""
         ...
 
 
@@ -34,8 +35,7 @@ class Keys:
         if not self._known:
             return
         given = _given(authorization or "")
-        if given and self._tries is not None:
-            self._tries.begin(address)
+        begun = self._tries.begin(address) if given and self._tries is not None else None
         if not self._opens(given):
             raise Refused(
                 "This server asks for a password; send user:password as the API key "
@@ -43,8 +43,8 @@ class Keys:
                 status=401,
                 code="invalid_api_key",
             )
-        if self._tries is not None:
-            self._tries.right(address)
+        if self._tries is not None and begun is not None:
+            self._tries.right(address, begun)
 
     def _opens(self, given: bytes) -> bool:
         return any([hmac.compare_digest(given, known) for known in self._known])  # all: no timing

@@ -1,0 +1,111 @@
+"""What lies in the cache, with running sums, and which of it goes where it is too much.
+
+Bytes and files are two measures of the same room, each with a bound: thousands of empty files fill
+the one and leave the other to whoever sends a large file.
+"""
+
+import heapq
+from collections import Counter, defaultdict, deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Held:
+    """A file in the cache."""
+
+    path: Path
+    bytes: int
+    since: float
+    address: str
+
+
+@dataclass(frozen=True)
+class Measure:
+    """What a file counts for, and how much there may be."""
+
+    of: Callable[[Held], int]
+    address_most: int
+    all_most: int
+
+
+class Shelf:
+    """The files by path, with the bytes and the number of each address."""
+
+    def __init__(self, files: Iterable[Held] = ()):
+        self._files: dict[Path, Held] = {}
+        self.bytes, self.files = Counter[str](), Counter[str]()
+        self.all_bytes = 0
+        for one in files:
+            self.add(one)
+
+    def __iter__(self) -> Iterator[Held]:
+        return iter(self._files.values())
+
+    def __len__(self) -> int:
+        return len(self._files)
+
+    def whose(self, path: Path) -> str:
+        """The address that sent it; '' where none did."""
+        one = self._files.get(path)
+        return "" if one is None else one.address
+
+    def add(self, one: Held) -> None:
+        """One file more, or another state of it."""
+        self.drop(one.path)
+        self._files[one.path] = one
+        self._count(one, 1)
+
+    def drop(self, path: Path) -> None:
+        """It is no longer there."""
+        one = self._files.pop(path, None)
+        if one is not None:
+            self._count(one, -1)
+
+    def _count(self, one: Held, sign: int) -> None:
+        self.bytes[one.address] += sign * one.bytes
+        self.files[one.address] += sign
+        self.all_bytes += sign * one.bytes
+        if not self.files[one.address]:
+            del self.files[one.address], self.bytes[one.address]
+
+
+def oldest(
+    held: Iterable[Held], size: int, most: int, *, of: Callable[[Held], int], before: float
+) -> tuple[list[Held], bool]:
+    """The oldest files, none that came after `before`, that go so that `size` more fits into
+    `most`; and whether it does then."""
+    waiting = sorted(held, key=lambda one: one.since)
+    total, gone = sum(map(of, waiting)) + size, []
+    for one in waiting:
+        if total <= most or one.since > before:
+            break
+        gone.append(one)
+        total -= of(one)
+    return gone, total <= most
+
+
+def heaviest(
+    held: Sequence[Held], size: int, most: int, *, of: Callable[[Held], int], asker: str, asked: int
+) -> tuple[list[Held], bool]:
+    """The same of whoever holds most, the oldest first, as long as that is more than `asked`, which
+    is what the `asker` would have besides what is held."""
+    files: defaultdict[str, deque[Held]] = defaultdict(deque)
+    uses, gone = Counter[str](), []
+    for one in sorted(held, key=lambda one: one.since):
+        files[one.address].append(one)
+        uses[one.address] += of(one)
+    total, asked = sum(uses.values()) + size, asked + uses[asker]
+    heap = [(-used, address) for address, used in uses.items()]
+    heapq.heapify(heap)
+    while total > most and heap:
+        used, address = heapq.heappop(heap)
+        if address == asker or -used <= asked:
+            break
+        one = files[address].popleft()
+        gone.append(one)
+        total -= of(one)
+        if files[address]:
+            heapq.heappush(heap, (used + of(one), address))
+    return gone, total <= most
