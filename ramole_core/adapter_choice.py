@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from ramole_core.arriving import Arriving
 from ramole_core.errors import RamoleError
 from ramole_core.evidence import Evidence
+from ramole_core.hub import Wait
 from ramole_core.methods import METHOD_LIST, complete_options, find_row
 from ramole_core.pool import AdapterCard, Pool
 from ramole_core.request import Request
@@ -95,14 +96,20 @@ class AdapterChoice:
         self._max_new_tokens = max_new_tokens
 
     def choose(
-        self, turns: Sequence[Request], examine: Examine, *, follows: Sequence[bool] = ()
+        self,
+        turns: Sequence[Request],
+        examine: Examine,
+        *,
+        wait: Wait,
+        follows: Sequence[bool] = (),
     ) -> list[Choice]:
         """Who answers each turn: its adapters, best first where retrieved, in the given order where
         named, or the base where none that was found fits.
 
-        `follows[n]`: turn n comes after turn n - 1 in one conversation. Prompts are embedded
-        together. Raises RamoleError for an unknown method, option or adapter, and where the method
-        cannot use those that were named, before any is examined.
+        `wait`: for adapters of the Hub, all turns together. `follows[n]`: turn n comes after turn
+        n - 1 in one conversation. Prompts are embedded together. Raises RamoleError for an unknown
+        method, option or adapter, and where the method cannot use those that were named, before any
+        is examined.
         """
         from ramole_core.composition import find_method
 
@@ -116,7 +123,7 @@ class AdapterChoice:
                 turn.prompt for turn, method in pairs if self._needs_vector(turn, method)
             ]:
                 self._retriever.remember(asking)
-            found += [self._arrive(*pair) for pair in pairs]
+            found += [self._arrive(*pair, wait) for pair in pairs]
         for part in by_depth(follows or [False] * len(turns)):
             for n in part:
                 if follows and follows[n]:
@@ -125,14 +132,14 @@ class AdapterChoice:
         self._arriving.used([one.name for choice in found for one in choice.candidates])
         return found
 
-    def _arrive(self, turn: Request, method: "Composition") -> "Choice":
+    def _arrive(self, turn: Request, method: "Composition", wait: Wait) -> "Choice":
         """Who answers, once the adapters of the Hub that should have come."""
         notes: tuple[str, ...] = ()
         if turn.adapters is not None:
-            turn, notes = self._arriving.named(turn)
+            turn, notes = self._arriving.named(turn, wait)
         elif (count := method.experts(turn.k)) and self._known(method) is None:
             abstains = self._abstains(turn, method)
-            turn, notes = self._arriving.nearest(turn, count, abstains=abstains)
+            turn, notes = self._arriving.nearest(turn, count, wait, abstains=abstains)
         return replace(self._look(turn, method), notes=notes)
 
     def _look(self, turn: Request, method: "Composition") -> Choice:

@@ -7,7 +7,7 @@ where the base answers the text in any case.
 from collections.abc import Sequence
 from dataclasses import replace
 
-from ramole_core.hub import Hub
+from ramole_core.hub import Hub, Wait
 from ramole_core.pool import Pool
 from ramole_core.request import Request
 from ramole_core.retrieval import BaseExpert, Hit, Retriever
@@ -23,17 +23,17 @@ class Arriving:
         """`base` says where the base answers."""
         self._hub, self._pool, self._retriever, self._base = hub, pool, retriever, base
 
-    def named(self, turn: Request) -> Arrived:
+    def named(self, turn: Request, wait: Wait) -> Arrived:
         """The adapters that the turn names; raises RamoleError where a listed one does not come."""
         names = turn.adapters or ()
         if not self._hub.allowed or not any(map(self._hub.is_listed, names)):
             return turn, ()
         there = {card.name for card in self._pool.cards(turn.owner)}
-        said = self._hub.bring_named(names, there=there)
+        said = self._hub.bring_named(names, there=there, wait=wait)
         here = [name if name in there else self._hub.name_in_pool(name) for name in names]
         return replace(turn, adapters=list(dict.fromkeys(here))), said
 
-    def nearest(self, turn: Request, count: int, *, abstains: bool) -> Arrived:
+    def nearest(self, turn: Request, count: int, wait: Wait, *, abstains: bool) -> Arrived:
         """Those that are among the `count` nearest to the turn's text; `abstains`: the base answers
         where none is near enough."""
         near = self._hub.near(turn.prompt, count + self._hub.spare, turn.exclude)
@@ -43,7 +43,7 @@ class Arriving:
         hits = self._hits(turn, count)
         if abstains and not self._answered(turn, near[0][1], near[0][0].name, hits):
             return turn, ()
-        return turn, self._hub.bring_nearer(near, hits, count)
+        return turn, self._hub.bring_nearer(near, hits, count, wait)
 
     def used(self, names: Sequence[str]) -> None:
         """These answer."""

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from ramole_core.adapter_choice import AdapterChoice, Choice, base_turn
 from ramole_core.arriving import Arriving
 from ramole_core.explaining import Explaining, Explanation
-from ramole_core.hub import Hub
+from ramole_core.hub import Hub, Wait
 from ramole_core.methods import METHOD_LIST, Method
 from ramole_core.mixes import Mix, Mixes
 from ramole_core.pool import Limits, Pool
@@ -111,8 +111,8 @@ class Ramole:
             self._thread.close()
         if self._engine is not None:
             self._engine.close()
-        self.hub.close()
         self.retriever.close()
+        self.hub.close()
         self.pool.close()
 
     def methods(self) -> tuple[Method, ...]:
@@ -248,7 +248,7 @@ class Ramole:
         """
         requests = list(requests)
         began = time.perf_counter()
-        asked = self.prepare(requests)
+        asked = self.prepare(requests, cancelled=cancelled)
         spent = (time.perf_counter() - began) / max(1, len(requests))
         engine = self.engine
         from ramole_core.engine.request_stream import (
@@ -344,13 +344,16 @@ class Ramole:
         takes them; for measuring."""
         return [list(prepared.candidates) for prepared in self.prepare(list(requests))]
 
-    def prepare(self, requests: Sequence[Request]) -> "list[Prepared]":
+    def prepare(
+        self, requests: Sequence[Request], *, cancelled: Callable[[], bool] = lambda: False
+    ) -> "list[Prepared]":
         """The requests with the adapters of every turn and their prompts: embedded together, each
-        read once.
+        read once. Once `cancelled` is true, adapters of the Hub are not waited for.
 
         Raises RamoleError where one of them cannot run.
         """
-        requests = [self._mixed(request) for request in requests]
+        wait = self.hub.wait(lambda: self._stopping.is_set() or cancelled())
+        requests = [self._mixed(request, wait) for request in requests]
         read: dict[int, Prompt] = {}
 
         def prompt_of(n: int) -> "Prompt":
@@ -377,7 +380,9 @@ class Ramole:
 
         from ramole_core.engine.prompt import Turn
 
-        chosen = self._choice.choose([turn for _, turn in turns], examine, follows=follows)
+        chosen = self._choice.choose(
+            [turn for _, turn in turns], examine, wait=wait, follows=follows
+        )
         found: list[list[Choice]] = [[] for _ in requests]
         for (n, _), choice in zip(turns, chosen, strict=True):
             found[n].append(choice)
@@ -395,13 +400,13 @@ class Ramole:
             for n, (request, (*earlier, last)) in enumerate(zip(requests, found, strict=True))
         ]
 
-    def _mixed(self, request: Request) -> Request:
+    def _mixed(self, request: Request, wait: Wait) -> Request:
         """The request with what its mix says, where it names one."""
         if request.mix is None:
             return request
         mix = self._mixes.get(request.mix, request.owner)
         there = {card.name for card in self.pool.cards(request.owner)}
-        self.hub.bring_named(mix.adapters, there=there)
+        self.hub.bring_named(mix.adapters, there=there, wait=wait)
         cards = {card.name: card for card in self.pool.cards(request.owner)}
         held = [cards[name] for name in mix.adapters if name in cards]
         return mix.request(request, {card.name: card.content for card in held})

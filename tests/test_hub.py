@@ -3,6 +3,7 @@ is fetched, and a search that can be stopped, goes on, and meets a Hub that is g
 
 import json
 import threading
+import time
 
 import pytest
 
@@ -187,6 +188,32 @@ def test_a_search_is_stopped_and_what_was_read_stays_and_the_next_one_goes_on(hu
     again = hub.search()
     assert not again.stopped and len(again.rows) == 200
     assert again.read == 200 - len(found.rows)
+
+
+def test_no_prompt_waits_for_the_cards_that_a_search_embeds(hub_server, open_hub, monkeypatch):
+    hub_server.repositories = made(60)
+    hub = open_hub()
+    embed, one_at_a_time = hub._retriever._encoder.embed, threading.Lock()
+
+    def slowly(texts):
+        with one_at_a_time:
+            time.sleep(0.03 * len(texts))
+            return embed(texts)
+
+    monkeypatch.setattr(hub._retriever._encoder, "embed", slowly)
+    monkeypatch.setattr(hub._retriever.recent, "_embed", slowly)
+    monkeypatch.setattr("ramole_core.hub.search.AT_ONCE", 20)
+    searching = threading.Thread(target=hub.search)
+    searching.start()
+    waited = [0.0]
+    found = 0
+    while searching.is_alive():
+        began = time.monotonic()
+        found += bool(hub.near(f"sums of kind {len(waited)}", 3))
+        waited.append(time.monotonic() - began)
+        time.sleep(0.02)
+    assert found > 3 and max(waited) < 0.5
+    assert len(hub.near("sums", 60)) > 50
 
 
 def test_ctrl_c_keeps_what_was_read_and_leaves_no_thread(hub_server, open_hub):

@@ -1,6 +1,8 @@
 """Answers with the Hub's adapters, on real parts: a request finds one, it comes, and answers."""
 
 import json
+import threading
+import time
 
 import pytest
 import torch
@@ -117,6 +119,45 @@ def test_earlier_turns_bring_theirs_and_an_exclusion_holds(open_ramole):
     (answer,) = ramole.generate([asked])
     assert "ada/sums was fetched" in answer.notes[0]
     assert "ada--weather" not in answer.adapters and answer.adapters
+
+
+@pytest.mark.parametrize("how", ["alone", "cancelled", "stopped"])
+def test_many_prompts_wait_for_the_hub_together_and_not_once_they_are_cancelled(
+    how, open_ramole, hub, monkeypatch
+):
+    ramole = open_ramole()
+    ramole.load()
+    ramole.hub.search()
+    most = 1.0 if how == "alone" else 20.0
+    monkeypatch.setattr("ramole_core.hub.hub.WAIT", most)
+    monkeypatch.setattr(hub, "slow", threading.Event())
+    gone = threading.Event()
+    end = {"stopped": lambda: ramole.stop(seconds=0), "cancelled": gone.set}.get(how)
+    if end is not None:
+        threading.Timer(0.3, end).start()
+    names = {"adapters": ["hf:ada/sums"]}
+    asked = [Request(f"Will it rain in Oslo? {n}", method="mixture", **ASK) for n in range(8)]
+    began = time.monotonic()
+    with pytest.raises(RamoleError, match="The pool is empty"):
+        ramole.prepare(asked, cancelled=gone.is_set)
+    with pytest.raises(RamoleError, match="ada/sums cannot be used"):
+        ramole.prepare([Request("Hello", "mixture", **names, **ASK)], cancelled=gone.is_set)
+    assert time.monotonic() - began < 2 * most + 1 and time.monotonic() - began < 4
+    hub.slow.set()
+
+
+def test_to_close_waits_for_no_weights(open_ramole, hub, monkeypatch):
+    ramole = open_ramole()
+    ramole.load()
+    ramole.hub.search()
+    monkeypatch.setattr("ramole_core.hub.hub.WAIT", 0.1)
+    monkeypatch.setattr(hub, "slow", threading.Event())
+    with pytest.raises(RamoleError, match="still on its way"):
+        ramole.prepare([Request("Hello", "mixture", adapters=["hf:ada/sums"], **ASK)])
+    began = time.monotonic()
+    ramole.close()
+    assert time.monotonic() - began < 3
+    hub.slow.set()
 
 
 def test_without_the_operators_word_nothing_is_different(open_ramole):

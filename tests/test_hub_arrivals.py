@@ -1,11 +1,12 @@
 """Weights of listed adapters: fetched when they are to answer, checked whole, within a bound."""
 
 import threading
+import time
 
 import pytest
 
 from ramole_core.errors import RamoleError
-from ramole_core.hub.arrivals import HELD, SILENCE
+from ramole_core.hub.arrivals import HELD, SILENCE, Wait
 from ramole_core.retrieval import Hit
 from tests.adapter_files import WEIGHTS, tree_of, write_adapter
 from tests.hub_server import Repository, adapter, broken
@@ -124,13 +125,13 @@ def test_nobody_waits_for_slow_weights_and_they_answer_once_they_are_here(hub_se
     hub_server.slow = threading.Event()
     ((one, _),) = hub.near("all about sums", 1)
     with pytest.raises(RamoleError, match="still on its way"):
-        hub._arrivals.bring(one, until=hub._clock() + 0.1)
+        hub._arrivals.bring(one, Wait(hub._clock() + 0.1))
     assert len(hub_server.weights_asked()) == 1
     with pytest.raises(RamoleError, match="still on its way"):
-        hub._arrivals.bring(one, until=hub._clock() + 0.1)
+        hub._arrivals.bring(one, Wait(hub._clock() + 0.1))
     assert len(hub_server.weights_asked()) == 1, "it is fetched once"
     hub_server.slow.set()
-    assert hub._arrivals.bring(one, until=hub._clock() + 20).name == "ada--sums"
+    assert hub._arrivals.bring(one, Wait(hub._clock() + 20)).name == "ada--sums"
 
 
 def test_many_who_want_the_same_fetch_it_once(hub_server, open_hub):
@@ -140,7 +141,7 @@ def test_many_who_want_the_same_fetch_it_once(hub_server, open_hub):
     ((one, _),) = hub.near("all about sums", 1)
     cards = []
     threads = [
-        threading.Thread(target=lambda: cards.append(hub._arrivals.bring(one, until=2e9)))
+        threading.Thread(target=lambda: cards.append(hub._arrivals.bring(one, Wait(2e9))))
         for _ in range(6)
     ]
     for thread in threads:
@@ -182,6 +183,65 @@ def test_what_was_unused_longest_makes_room(hub_server, open_hub, clock, tmp_pat
     assert {card.name for card in hub._pool.cards()} == {"ada--one", "ada--three"}
     hub._arrivals._limit = size - 1
     assert "are kept in all; raise RAMOLE_HUB_MB" in ask(hub, "about two")[0]
+
+
+def test_one_that_the_disk_does_not_let_go_is_passed_over(hub_server, open_hub, clock, monkeypatch):
+    hub_server.repositories = repositories("one", "two", "three")
+    hub = open_hub(clock=clock)
+    hub._arrivals._limit = 2 * len(hub_server.repositories["ada/one"].files[WEIGHTS]) + 10
+    hub.search()
+    for name in ("one", "two"):
+        ask(hub, f"about {name}")
+        clock.now += 1
+    clock.now += HELD
+    remove = hub._pool.remove
+
+    def stuck(name: str) -> None:
+        if name == "ada--one":
+            raise RamoleError("It could not be removed (Input/output error).")
+        remove(name)
+
+    monkeypatch.setattr(hub._pool, "remove", stuck)
+    assert "was fetched" in ask(hub, "about three")[0]
+    assert hub.fetched() == {"ada/one", "ada/three"}
+
+
+def test_to_close_waits_for_no_weights_and_they_do_not_come_later(hub_server, open_hub):
+    hub_server.repositories = repositories("sums", "poems", "knots")
+    hub = open_hub()
+    hub.search()
+    hub_server.slow = threading.Event()
+    said: list[str] = []
+    asking = threading.Thread(target=lambda: said.extend(ask(hub, "all about sums", k=3)))
+    asking.start()
+    while not hub_server.weights_asked():
+        time.sleep(0.01)
+    coming = list(hub._arrivals._coming.values())
+    began = time.monotonic()
+    hub.close()
+    hub._pool.close()
+    asking.join(5)
+    assert time.monotonic() - began < 2 and not asking.is_alive()
+    assert len(said) == 3 and not any("was fetched" in note for note in said)
+    hub_server.slow.set()
+    with pytest.raises(RamoleError, match="closed"):
+        coming[0].result(20)
+    assert not hub._pool.cards()
+
+
+def test_nobody_is_waited_for_who_wants_no_answer_any_more(hub_server, open_hub):
+    hub_server.repositories = repositories("sums", "poems")
+    hub = open_hub()
+    hub.search()
+    hub_server.slow = threading.Event()
+    gone = threading.Event()
+    near = hub.near("all about sums", 2)
+    threading.Timer(0.2, gone.set).start()
+    began = time.monotonic()
+    first, second = hub.bring_nearer(near, (), 2, hub.wait(gone.is_set))
+    assert time.monotonic() - began < 3
+    assert "still on its way" in first and "Nobody waits" in second
+    assert len(hub._arrivals._coming) == 1, "and nothing more is asked for"
 
 
 def test_what_somebody_added_by_hand_is_not_ours_to_remove(hub_server, open_hub, clock):

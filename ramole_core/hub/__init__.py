@@ -1,7 +1,8 @@
 """The Hub's adapters: listed with cards, fetched on first use"""
 
+from ramole_core.hub.arrivals import Wait
 from ramole_core.hub.hub import Hub
 from ramole_core.hub.listed import Listed
 from ramole_core.hub.search import Search
 
-__all__ = ["Hub", "Listed", "Search"]
+__all__ = ["Hub", "Listed", "Search", "Wait"]

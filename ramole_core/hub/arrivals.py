@@ -7,7 +7,8 @@ What was not used longest makes room; what was used a moment ago does not.
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from dataclasses import dataclass
 
 from ramole_core.errors import AdapterRefused, RamoleError
 from ramole_core.hub.listed import Listed
@@ -19,7 +20,9 @@ from ramole_core.pool.pool import Pool
 
 THREADS = 2
 WAIT = 20.0
-"""Seconds that one prompt waits for weights, all of them together."""
+"""Seconds that one request, or list of requests, waits for weights, all of them together."""
+GLANCE = 0.05
+"""Seconds between two looks at whether whoever waits still wants to."""
 HELD = 60.0
 """Seconds for which what was used last does not make room: a request may still be reading it."""
 MOST_COMING = 12
@@ -32,6 +35,16 @@ SILENCE = 60.0
 
 class NotHere(RamoleError):
     """It cannot answer now; the message says why."""
+
+
+@dataclass(frozen=True)
+class Wait:
+    """How long whoever asks waits for weights: one for all that is asked for together."""
+
+    until: float
+    """Of the clock."""
+    ended: Callable[[], bool] = lambda: False
+    """Whether nobody wants the answer any more."""
 
 
 class Arrivals:
@@ -48,6 +61,7 @@ class Arrivals:
         self._later: dict[str, tuple[float, str]] = {}
         self._silent_until = 0.0
         self._workers: ThreadPoolExecutor | None = None
+        self._closed = False
 
     def here(self, one: Listed) -> AdapterCard | None:
         """Its card in the pool, where it is there."""
@@ -64,14 +78,15 @@ class Arrivals:
         names = {card.name for card in self._pool.cards()}
         return {came.repo for came in self._register.fetched() if came.name in names}
 
-    def bring(self, one: Listed, *, until: float) -> AdapterCard:
-        """Its card, fetched where it must be; waits until `until` of the clock at most. Raises
-        NotHere with the reason."""
+    def bring(self, one: Listed, wait: Wait) -> AdapterCard:
+        """Its card, fetched where it must be. Raises NotHere with the reason."""
         if (card := self.here(one)) is not None:
             return card
         with self._lock:
             if (card := self.here(one)) is not None:  # it came meanwhile
                 return card
+            if self._closed or wait.ended():
+                raise NotHere("Nobody waits for it any more.")
             now = self._clock()
             when, why = self._later.get(one.repo, (0.0, ""))
             if one.verdict == "refused" or now < when:
@@ -86,22 +101,35 @@ class Arrivals:
                 self._sizes[one.repo] = one.bytes
                 self._coming[one.repo] = self._workers.submit(self._fetch, one)
             coming = self._coming[one.repo]
-        try:
-            return coming.result(timeout=max(0.0, until - self._clock()))
-        except TimeoutError:
-            raise NotHere("It is still on its way, and can answer once it is here.") from None
-        except RamoleError as refusal:
-            raise NotHere(str(refusal)) from None
+        return self._result(coming, wait)
+
+    def _result(self, coming: Future[AdapterCard], wait: Wait) -> AdapterCard:
+        end = time.monotonic() + wait.until - self._clock()
+        while True:
+            left = end - time.monotonic()
+            try:
+                return coming.result(timeout=max(0.0, min(left, GLANCE)))
+            except TimeoutError:
+                if left <= 0 or self._closed or wait.ended():
+                    why = "It is still on its way, and can answer once it is here."
+                    raise NotHere(why) from None
+            except CancelledError:
+                raise NotHere("Nobody waits for it any more.") from None
+            except RamoleError as refusal:
+                raise NotHere(str(refusal)) from None
 
     def touch(self, names: list[str]) -> None:
         """These answer now."""
         self._register.touch(names, now=self._clock())
 
     def close(self) -> None:
-        """Waits for what is on its way; what waits for its turn does not come."""
-        if self._workers is not None:
-            self._workers.shutdown(wait=True, cancel_futures=True)
-            self._workers = None
+        """Waits for nothing: what is on its way finds the pool closed, and its stage is swept when
+        the pool opens again."""
+        with self._lock:
+            self._closed = True
+            if self._workers is not None:
+                self._workers.shutdown(wait=False, cancel_futures=True)
+                self._workers = None
 
     def _fetch(self, one: Listed) -> AdapterCard:
         try:
@@ -146,7 +174,10 @@ class Arrivals:
         for came in sorted(held, key=lambda came: came.used):
             if free >= one.bytes or now - came.used < HELD:
                 break
-            self._pool.remove(came.name)
+            try:
+                self._pool.remove(came.name)
+            except RamoleError:  # the disk does not let it go; another may
+                continue
             self._register.forget(came.name)
             free += came.bytes
         if free < one.bytes:

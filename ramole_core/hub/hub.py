@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 from ramole_core.base.hub_name import hub_id, hub_name
 from ramole_core.errors import Busy, RamoleError
-from ramole_core.hub.arrivals import WAIT, Arrivals, NotHere
+from ramole_core.hub.arrivals import WAIT, Arrivals, NotHere, Wait
 from ramole_core.hub.listed import Listed
 from ramole_core.hub.register import Register
 from ramole_core.hub.search import Progress, Search, Searcher
@@ -75,7 +75,7 @@ class Hub:
         """How the search that runs stands; None where none does."""
 
     def close(self) -> None:
-        """End a search, wait for weights on their way, and give the index back."""
+        """End a search, let go of weights on their way, and give the index back."""
         self._stop.set()
         self._arrivals.close()
         self._retriever.close()
@@ -119,6 +119,7 @@ class Hub:
                 shapes=self._shapes,
                 limits=self._pool.limits,
                 index=self._retriever.check,
+                embed=self._retriever.take_in,
                 progress=staged,
                 stop=self._stop,
             )
@@ -145,12 +146,20 @@ class Hub:
         hits = self._retriever.retrieve(text, k=k, exclude=out)
         return [(rows[hit.name], hit.score) for hit in hits if hit.name in rows]
 
+    def wait(self, ended: Callable[[], bool] = lambda: False) -> Wait:
+        """For weights, from now on; `ended` is asked again and again."""
+        return Wait(self._clock() + WAIT, ended)
+
     def bring_nearer(
-        self, near: Sequence[tuple[Listed, float]], hits: Sequence[Hit], k: int
+        self,
+        near: Sequence[tuple[Listed, float]],
+        hits: Sequence[Hit],
+        k: int,
+        wait: Wait | None = None,
     ) -> tuple[str, ...]:
         """Fetch those of `near` that are among the k nearest beside the pool's `hits`, and where
         one does not come, the next best; a sentence for each."""
-        until = self._clock() + WAIT
+        wait = wait or self.wait()
         said: list[str] = []
         places = k
         mine = sorted((hit.score for hit in hits), reverse=True)
@@ -159,7 +168,7 @@ class Hub:
             if ahead >= places:
                 break
             try:
-                self._arrivals.bring(one, until=until)
+                self._arrivals.bring(one, wait)
                 places -= 1
                 said.append(f"{one.repo} was fetched from the Hub for this answer{_size(one)}.")
             except NotHere as why:
@@ -169,16 +178,19 @@ class Hub:
                 )
         return tuple(said)
 
-    def bring_named(self, names: Sequence[str], *, there: Collection[str]) -> tuple[str, ...]:
+    def bring_named(
+        self, names: Sequence[str], *, there: Collection[str], wait: Wait | None = None
+    ) -> tuple[str, ...]:
         """Fetch those of `names` that are listed and not `there`; raises RamoleError for one that
         does not come."""
+        wait = wait or self.wait()
         said: list[str] = []
         for name in names:
             one = self._register.get(name) if self.allowed and name not in there else None
             if one is None:
                 continue
             try:
-                self._arrivals.bring(one, until=self._clock() + WAIT)
+                self._arrivals.bring(one, wait)
             except NotHere as why:
                 raise RamoleError(f"{one.repo} cannot be used: {why}") from None
             said.append(f"{one.repo} was fetched from the Hub for this answer{_size(one)}.")

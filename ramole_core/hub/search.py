@@ -67,13 +67,16 @@ class Searcher:
         shapes: Callable[[], Shapes],
         limits: Limits,
         index: Callable[[], object],
+        embed: Callable[[Sequence[Listed]], object],
         progress: Progress,
         stop: threading.Event,
     ):
-        """`index` makes the index true to the register; `stop` ends the search."""
+        """`index` makes the index true to the register, and `embed` takes into it what is listed
+        next; `stop` ends the search."""
         self._register, self._base = register, base
         self._shapes, self._limits = shapes, limits
-        self._index, self._progress, self._stop = index, progress, stop
+        self._index, self._embed = index, embed
+        self._progress, self._stop = progress, stop
         self._client = HubClient(stop)
         self._new: list[Listed] = []
         self._read, self._silent = 0, 0
@@ -156,11 +159,14 @@ class Searcher:
             raise Stopped
 
     def _keep(self, *, least: int) -> None:
-        """Lists and indexes what was read, once it is so many."""
+        """Indexes what was read, once it is so many, and lists it then: so no prompt meets one
+        whose vector is still to be made."""
         if len(self._new) >= max(least, 1):
-            self._register.put(self._new)
-            self._new = []
-            self._index()
+            new, self._new = self._new, []
+            try:
+                self._embed([one for one in new if one.verdict != "refused"])
+            finally:
+                self._register.put(new)
 
 
 def names_for(repos: Collection[str], known: Mapping[str, str]) -> dict[str, str]:

@@ -158,6 +158,7 @@ class Pool:
                 example_notes=staged.example_notes,
             )
             with self._change:
+                self._check_writable()  # it may have been closed while this was fetched
                 return self._same_content(card) or self._publish(stage, card)
 
     def remove(self, name: str, owner: str | None = None) -> None:

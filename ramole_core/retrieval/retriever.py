@@ -37,6 +37,8 @@ EMPTY = "The text to find adapters for is empty; type one."
 T = TypeVar("T")
 
 _CHUNK = 500  # adapters embedded before they are written; a killed rebuild keeps what it wrote
+_FEW = 2  # adapters embedded together where prompts wait for the same encoder
+_PAUSE = 0.001  # seconds in which a prompt that waits gets the encoder: its lock is not a fair one
 
 
 @runtime_checkable
@@ -196,6 +198,25 @@ class Retriever:
                 except IndexBroken:
                     self.check()
 
+    def take_in(self, cards: Sequence[Card]) -> None:
+        """Embed these before the pool shows them, a few at a time: prompts come in between.
+
+        Raises RamoleError as `check` does.
+        """
+        with self._lock:
+            if not self._checked:
+                self.check()
+        entries: dict[str, Entry] = {}
+        for first in range(0, len(cards), _FEW):
+            entries |= self._entries(cards[first : first + _FEW])
+            time.sleep(_PAUSE)
+        with self._lock:
+            try:
+                self._index.upsert(entries)
+            except IndexBroken:
+                self.check()
+                self._index.upsert(entries)
+
     def removed(self, card: Card) -> None:
         """The pool let `card` go; it is not found any more, even if the index cannot be written."""
         with self._lock:
@@ -250,13 +271,14 @@ class Retriever:
         )
 
     def _write(self, cards: Sequence[Card]) -> None:
+        self._index.upsert(self._entries(cards))
+
+    def _entries(self, cards: Sequence[Card]) -> dict[str, Entry]:
         vectors = adapter_vectors(self.embed, cards)
-        self._index.upsert(
-            {
-                card.key: Entry(card.owner, _checksum(card), self._encoder.checksum, vector)
-                for card, vector in zip(cards, vectors, strict=True)
-            }
-        )
+        return {
+            card.key: Entry(card.owner, _checksum(card), self._encoder.checksum, vector)
+            for card, vector in zip(cards, vectors, strict=True)
+        }
 
     def visible(self, k: int, exclude: Collection[str], owner: str | None) -> dict[str, Card]:
         """What `owner` may see and `exclude` leaves, by key; raises as `retrieve` does."""
@@ -300,9 +322,10 @@ class Retriever:
 
     def _asking(self, ask: Callable[[], T]) -> T:
         """Ask the index; when it broke meanwhile, rebuild it and ask again."""
-        with self._lock:
-            if not self._checked:
-                self.check()
+        if not self._checked:  # without the lock: a check that runs now is not waited for
+            with self._lock:
+                if not self._checked:
+                    self.check()
         try:
             return ask()
         except IndexBroken:
