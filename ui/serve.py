@@ -28,6 +28,7 @@ from .metrics.route import metrics_routes
 from .model.loading import loading_of
 from .openai.door import openai_routes
 from .session.quota import quota_of, sweep
+from .session.states import SESSIONS, keep_sessions_small
 from .session.uploads import keep_uploads_apart
 from .watch.events import listen
 from .watch.lines import writing
@@ -80,6 +81,7 @@ def launch(page: gr.Blocks, ramole: "Ramole") -> str:
     os.environ.setdefault("FORWARDED_ALLOW_IPS", "")  # or uvicorn believes whoever is on this host
     refuse_links()
     keep_uploads_apart()
+    keep_sessions_small()
     page.delete_cache = (HOUR, HOUR)
     os.environ.setdefault("GRADIO_ANALYTICS_CACHE_FREQUENCY", NEVER)
     page.queue(max_size=settings.max_queue)
@@ -106,6 +108,7 @@ def launch(page: gr.Blocks, ramole: "Ramole") -> str:
             theme=look(),
             footer_links=["api", "gradio", "settings"],
             run_history=False,
+            state_session_capacity=SESSIONS,
             ssr_mode=False,
             share=False,
             quiet=True,
