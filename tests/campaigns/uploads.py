@@ -164,12 +164,11 @@ class Uploads:
 
     def files(self) -> set[str]:
         """Everything that uploads may leave: of the pool, of Gradio's cache, and temporary."""
-        places = ("data/uploads", "data/staging", "gradio", "tmp")
         return {
-            str(path.relative_to(self.root))
-            for place in places
-            for path in (self.root / place).rglob("*")
-            if path.is_file() or path.parent.name == "staging"
+            os.path.relpath(os.path.join(folder, name), self.root)
+            for place in ("data/uploads", "data/staging", "gradio", "tmp")
+            for folder, folders, files in os.walk(self.root / place)  # folders may go meanwhile
+            for name in (*files, *(folders if place == "data/staging" else ()))
         }
 
     def failed(self, name: str, number: int, kind: str, what: str) -> None:
