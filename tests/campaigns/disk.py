@@ -10,21 +10,17 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-import chromadb  # noqa: F401 once, for all children
-
 from ramole_core.answer import Fitting, Generation
 from ramole_core.cli import main
 from ramole_core.errors import RamoleError
 from ramole_core.mixes import Mixes
 from ramole_core.pool import Pool
-from ramole_core.retrieval.index import AdapterIndex
-from ramole_core.retrieval.retriever import Retriever
 from tests.adapter_files import SHAPES, arrays_of, tree_of, write_adapter
+from tests.campaigns import pool_changes
 from tests.campaigns.brute_force import nearest
 from tests.campaigns.children import awaited, forked
 from tests.campaigns.figures import Figures
 from tests.campaigns.small_disk import SmallDisk, small_disk
-from tests.retrieval_fakes import FakeEncoder
 
 PROMISED = ("processes_ended", "exceptions", "hangs", "not_one_sentence", "lost", "did_not_go_on")
 SECONDS = 60
@@ -119,16 +115,11 @@ def pool_on(root: Path, disk: SmallDisk, dice: random.Random) -> dict[str, objec
     return told.record()
 
 
-class World:
+class World(pool_changes.World):
     """The pool, the index that follows it, and kept mixes."""
 
     def __init__(self, root: Path, data: Path):
-        self.root, self.data = root, data
-        self.encoder = FakeEncoder()
-        self.pool = Pool(adapters_dir=root / "samples", data_dir=data, shapes=lambda: SHAPES)
-        self.index = AdapterIndex(data_dir=data)
-        self.retriever = Retriever(pool=self.pool, encoder=self.encoder, index=self.index)
-        self.pool.listeners.append(self.retriever)
+        super().__init__(root, data)
         self.mixes = Mixes(data)
 
     def check(self, when: str, told: Told) -> None:
@@ -143,10 +134,6 @@ class World:
                 told.failed("lost", f"{when}: other neighbours")
         for card in self.pool.all_cards():
             self.pool.tensors(card)
-
-    def close(self) -> None:
-        self.retriever.close()
-        self.pool.close()
 
 
 def change(world: World, told: Told, disk: SmallDisk, dice: random.Random, name: str) -> None:

@@ -15,7 +15,7 @@ import torch
 from safetensors import safe_open
 
 from tests.adapter_files import CONFIG, WEIGHTS
-from tests.campaigns.mutations import CHANGES_THE_EQUATION, MOST_RANK, Shapes
+from tests.campaigns.upload import CHANGES_THE_EQUATION, MOST_RANK, Shapes
 
 KEPT = {WEIGHTS, CONFIG, "README.md", "examples.jsonl", "manifest.json"}
 _NAME = re.compile(r"base_model\.model\.(.+)\.lora_([AB])(?:\.[^.]+)?\.weight")

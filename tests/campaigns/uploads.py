@@ -7,7 +7,6 @@ readers (`judge.py`) and removed; then nothing may lie anywhere. Beside them som
 
 import json
 import os
-import select
 import shutil
 import statistics
 import threading
@@ -22,10 +21,11 @@ import httpx
 from ramole_core.base.fetch import fetch_base
 from ramole_core.base.shapes import read_shapes
 from ramole_core.settings import Settings
-from tests.campaigns.children import awaited, forked
 from tests.campaigns.figures import Figures
 from tests.campaigns.judge import wrong_with
-from tests.campaigns.mutations import Shapes, Upload, made
+from tests.campaigns.mutations import made
+from tests.campaigns.upload import Shapes, Upload
+from tests.campaigns.watch import Health, memory
 from tests.pool_fakes import SHAPES, write_sample
 from tests.serving import Server, app, fake
 from ui.parts.errors import UNEXPECTED
@@ -37,7 +37,6 @@ PROMISED = (
 STRANGERS = 3
 ROUND = 30
 """Uploads between two looks at what is left."""
-PAUSE = 0.05
 HANG, SLOW_HEALTH, MORE_MIB = 5.0, 1.0, 64.0
 LIMITS = {"max_upload_mb": 1, "trusted_proxies": "127.0.0.1"}
 
@@ -165,12 +164,11 @@ class Uploads:
 
     def files(self) -> set[str]:
         """Everything that uploads may leave: of the pool, of Gradio's cache, and temporary."""
-        places = ("data/uploads", "data/staging", "gradio", "tmp")
         return {
-            str(path.relative_to(self.root))
-            for place in places
-            for path in (self.root / place).rglob("*")
-            if path.is_file() or path.parent.name == "staging"
+            os.path.relpath(os.path.join(folder, name), self.root)
+            for place in ("data/uploads", "data/staging", "gradio", "tmp")
+            for folder, folders, files in os.walk(self.root / place)  # folders may go meanwhile
+            for name in (*files, *(folders if place == "data/staging" else ()))
         }
 
     def failed(self, name: str, number: int, kind: str, what: str) -> None:
@@ -239,50 +237,3 @@ class Caller:
                     output = told["output"]
                     return output["data"][0] if told["success"] else output["error"]
         raise ValueError("the stream ended without an answer")
-
-
-class Health:
-    """Asks for /health twenty times a second while the block runs, in a process of its own, which
-    nothing else here delays."""
-
-    def __init__(self, server: Server, said: Path):
-        self.url, self.said = f"{server.url}/health", said
-        self.seconds: list[float] = []
-        self.errors: list[str] = []
-        self.late = 0.0
-        """Seconds that this process itself was woken too late at most, by a busy machine."""
-
-    def __enter__(self) -> "Health":
-        reading, self._end = os.pipe()
-        self._child = forked(lambda: self._ask(reading), self.said)
-        os.close(reading)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        os.write(self._end, b"\n")
-        os.close(self._end)
-        assert awaited(self._child, seconds=90) == 0, self.said.read_text()
-        self.seconds, self.errors, self.late = json.loads(self.said.read_text())
-
-    def _ask(self, end: int) -> tuple[list[float], list[str], float]:
-        seconds: list[float] = []
-        errors: list[str] = []
-        late, slept = 0.0, time.perf_counter()
-        with httpx.Client(timeout=60) as http:
-            while not select.select([end], [], [], PAUSE)[0]:
-                began = time.perf_counter()
-                late = max(late, began - slept - PAUSE)
-                try:
-                    http.get(self.url).raise_for_status()
-                except httpx.HTTPError as error:
-                    errors.append(str(error))
-                slept = time.perf_counter()
-                seconds.append(slept - began)
-        return seconds, errors, late
-
-
-def memory(server: Server, word: str) -> float:
-    """MiB that the server's process has now (VmRSS) or had at most (VmHWM)."""
-    lines = Path(f"/proc/{server.process.pid}/status").read_text().splitlines()
-    (line,) = (line for line in lines if line.startswith(word))
-    return int(line.split()[1]) / 1024
