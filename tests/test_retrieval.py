@@ -13,6 +13,7 @@ from pytest import approx
 
 from ramole_core.errors import RamoleError
 from ramole_core.retrieval import AdapterIndex, Hit, Retriever
+from ramole_core.retrieval.soundness import SUM
 from tests.retrieval_fakes import D, FakeCard, FakeEncoder, FakePool
 
 CARDS = [
@@ -128,7 +129,8 @@ def test_check_embeds_only_what_is_missing_in_one_call(
     held = collection(tmp_path)
     held.delete(ids=["zoe/rhyme"])
     held.add(ids=["pool/orphan"], embeddings=np.ones((1, D), np.float32))
-    held.update(ids=["pool/mood"], embeddings=np.zeros((1, D), np.float32))
+    nothing = np.zeros((1, D), np.float32)
+    held.update(ids=["pool/mood"], embeddings=nothing, metadatas=[{SUM: 0.0}])
     held.update(ids=["pool/orphan"], metadatas=[{"encoder": encoder.checksum}])
     pool.held["pool/sql"] = FakeCard("sql", None, ("other", "texts"))
     third = reopen(retriever, tmp_path, encoder).check()

@@ -12,7 +12,6 @@ import pytest
 
 from ramole_core.errors import RamoleError
 from ramole_core.retrieval import AdapterIndex, Entry, IndexBroken
-from ramole_core.retrieval.index import _metadata
 from ramole_core.retrieval.mirror import DIGITS, cosines, rank
 from tests.retrieval_fakes import D
 
@@ -129,11 +128,9 @@ def test_changes_of_a_second_client_in_this_process_are_followed(
     index.upsert({"pool/a": entry(query), "pool/b": entry(other)})
     assert names(index.query(query, k=1, among=keys)) == ["pool/a"]
     second = chromadb.PersistentClient(str(tmp_path / "chroma")).list_collections()[0]
-    said = [_metadata("pool/a", entry(-query))]  # as another RAMoLE writes
-    second.update(ids=["pool/a"], embeddings=[-query], metadatas=said)
+    second.update(ids=["pool/a"], embeddings=[-query])
     assert names(index.query(query, k=1, among=keys)) == ["pool/b"]
-    said = [_metadata("pool/a", entry(7 * query))]
-    second.update(ids=["pool/a"], embeddings=[7 * query], metadatas=said)  # not unit: cosine counts
+    second.update(ids=["pool/a"], embeddings=[7 * query])  # not unit: the cosine counts
     assert index.query(query, k=1, among=keys) == [("pool/a", pytest.approx(1.0))]
     second.delete(ids=["pool/a"])
     assert names(index.query(query, k=2, among=keys)) == ["pool/b"]
@@ -147,11 +144,8 @@ def test_changes_of_another_process_are_followed(index: AdapterIndex, tmp_path: 
     index.upsert({"pool/a": entry(query), "pool/b": entry(other)})
     assert names(index.query(query, k=1, among=keys)) == ["pool/a"]
     code = (
-        "import sys, chromadb, numpy as np; "
-        "from tests.test_retrieval_index import _metadata, entry; "
-        "c = chromadb.PersistentClient(sys.argv[1]).list_collections()[0]; "
-        "vector = -np.array(sys.argv[2:], np.float32); said = _metadata('pool/a', entry(vector)); "
-        "c.update(ids=['pool/a'], embeddings=[vector], metadatas=[said])"
+        "import sys, chromadb; c = chromadb.PersistentClient(sys.argv[1]).list_collections()[0]; "
+        "c.update(ids=['pool/a'], embeddings=[[-float(x) for x in sys.argv[2:]]])"
     )
     values = [str(value) for value in query]
     subprocess.run([sys.executable, "-c", code, str(tmp_path / "chroma"), *values], check=True)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ramole_core.retrieval.soundness import SUM, is_as_written
 from ramole_core.retrieval.store import DATABASE, EmbeddedChroma
 
 PROBE = "a key that no adapter has"
@@ -26,6 +27,9 @@ def examine(folder: Path) -> None:
         collection = store.collection()
         found = collection.get(include=["embeddings", "metadatas"])
         vectors = np.asarray(found["embeddings"], np.float32)
+        said = [(stored or {}).get(SUM) for stored in found["metadatas"] or []]
+        if not all(map(is_as_written, vectors, said)):
+            raise ValueError("it holds other vectors than were written")
         if len(vectors):
             collection.query(query_embeddings=vectors[:1], n_results=min(10, len(vectors)))
             collection.upsert(ids=[PROBE], embeddings=vectors[:1])

@@ -19,6 +19,7 @@ from jaxtyping import Float32
 
 from ramole_core.errors import RamoleError
 from ramole_core.retrieval.mirror import Mirror, plain_name, rank
+from ramole_core.retrieval.soundness import SUM, weighted_sum
 from ramole_core.retrieval.store import ChromaServer, EmbeddedChroma, IndexBroken, Store
 
 if TYPE_CHECKING:
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
 
 _CHUNK = 1000  # rows in one call to Chroma; a server refuses bodies beyond some tens of MB
 _SLACK = 1e-4  # how far Chroma's float32 distances are trusted
-_ROUNDED = 1e-5  # how far Chroma's rounding may move a vector's mark
 
 
 @dataclass(frozen=True)
@@ -82,8 +82,7 @@ class AdapterIndex:
                     mirror.drop(part)
 
     def read(self, keys: Sequence[str] | None = None) -> dict[str, Entry]:
-        """The entries of `keys` (None: all of them); a key that is not there is left out. Raises
-        IndexBroken where a vector is not the one that was written."""
+        """The entries of `keys` (None: all of them); a key that is not there is left out."""
         with self._speaking():
             collection = self._store.collection()
             wanted = collection.get(include=[])["ids"] if keys is None else list(keys)
@@ -198,25 +197,14 @@ def _metadata(key: str, entry: Entry) -> dict[str, str | float]:
         "owner": entry.owner or "",
         "texts": entry.texts,
         "encoder": entry.encoder,
-        "mark": _mark(entry.vector),
+        SUM: weighted_sum(entry.vector),
     }
 
 
 def _entry(vector: Float32[np.ndarray, "d"], stored: dict[str, object]) -> Entry:
-    mark = stored.get("mark", _mark(vector))  # earlier indices have none
-    if not (isinstance(mark, float) and abs(mark - _mark(vector)) <= _ROUNDED * (1 + abs(mark))):
-        raise IndexBroken("The index holds other vectors than were written; it is rebuilt.")
     return Entry(
         owner=str(stored.get("owner") or "") or None,
         texts=str(stored.get("texts", "")),
         encoder=str(stored.get("encoder", "")),
         vector=vector,
     )
-
-
-def _mark(vector: Float32[np.ndarray, "d"]) -> float:
-    """A weighted sum, by which a vector whose bits were flipped is seen: Chroma keeps it but for
-    rounding. Not finite numbers have the mark 0."""
-    with np.errstate(all="ignore"):
-        mark = vector.astype(np.float64) @ (1 + np.arange(len(vector)) % 7 / 7)
-    return float(mark) if np.isfinite(mark) else 0.0

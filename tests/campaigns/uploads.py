@@ -37,7 +37,9 @@ PROMISED = (
 STRANGERS = 3
 ROUND = 30
 """Uploads between two looks at what is left."""
-HANG, SLOW_HEALTH, MORE_MIB = 5.0, 1.0, 64.0
+HANG, SLOW_HEALTH = 5.0, 1.0
+MORE_MIB = 128.0
+"""More than the sessions that are remembered take, and pages that are kept to be read again."""
 LIMITS = {"max_upload_mb": 1, "trusted_proxies": "127.0.0.1"}
 
 
@@ -119,6 +121,7 @@ class Uploads:
             except (httpx.HTTPError, ValueError, KeyError) as error:
                 told = f"{type(error).__name__}: {error}"
                 self.failed("other_exceptions", number, kind, told)
+                told = None
             seconds = time.monotonic() - began
             with self.lock:
                 self.slowest = max(self.slowest, seconds)
@@ -130,7 +133,7 @@ class Uploads:
             if isinstance(told, dict):
                 self.judge(number, kind, upload)
                 caller.remove(number)
-            else:
+            elif told is not None:
                 self.hear(number, kind, upload, told)
 
     def judge(self, number: int, kind: str, upload: Upload) -> None:
@@ -179,7 +182,7 @@ class Uploads:
         """What is known at the end."""
         log = self.server.log.read_text(errors="replace")
         for _ in range(log.count("Traceback (most recent call last)")):
-            self.figures.failed("other_exceptions", f"the log: {log[-800:]}")
+            self.figures.failed("other_exceptions", f"the log: {log[:1500]}")
         for seconds in health.seconds:
             if seconds > SLOW_HEALTH:
                 self.figures.failed("health_above_1_s", f"{seconds:.2f} s")
@@ -206,7 +209,7 @@ class Caller:
 
     def __init__(self, server: Server):
         self.url = f"{server.url}/gradio_api"
-        self.http = httpx.Client(timeout=60)
+        self.http = httpx.Client(timeout=60, limits=httpx.Limits(max_keepalive_connections=0))
         config = self.http.get(f"{server.url}/config").json()
         self.numbers = {d["api_name"]: d["id"] for d in config["dependencies"]}
 
@@ -216,6 +219,8 @@ class Caller:
         sent = self.http.post(f"{self.url}/upload", files=files, headers=self.headers(number))
         if sent.status_code in (413, 429, 503):
             return sent.text
+        if sent.status_code != 200:
+            raise ValueError(f"the upload was answered with {sent.status_code}: {sent.text[:200]}")
         stored = {"path": sent.json()[0], "meta": {"_type": "gradio.FileData"}}
         return self.call("add_adapter", number, stored, f"u{number}", None)
 
