@@ -11,6 +11,7 @@ import asyncio
 import json
 import os
 import platform
+import re
 import statistics
 import sys
 import tempfile
@@ -38,6 +39,8 @@ PROMPTS = (
     "What is 3 plus 4?",
     "Is this spam? Win a phone now!",
 )
+FAULT = re.compile(r"ERROR |\w+ \(its message|  \S+:\d+ ")
+"""A line of the log that is part of a fault: its name, its places."""
 LOOK = 0.5
 SETTLED = 40.0
 """Seconds in which everything that was left is gone."""
@@ -138,6 +141,7 @@ async def _campaign(
             "prompts_in_the_log": sum(prompt in log for prompt in PROMPTS),
         },
         "failures": [*seen.different, *seen.refused][:20],
+        "faults_in_the_log": [line for line in log.splitlines() if FAULT.match(line)][:60],
         "left": left,
         "clients": clients,
         "seconds": round(took),

@@ -166,7 +166,18 @@ class Visitor:
         try:
             yield
         finally:
-            await self.result("remove_adapter", {"name": file.stem})
+            await self.removed(file.stem)
+
+    async def removed(self, name: str) -> None:
+        """An upload is gone; while the server is busy, this is tried again."""
+        while True:
+            try:
+                await self.result("remove_adapter", {"name": name})
+                return
+            except Refused as refused:
+                if not any(word in str(refused).lower() for word in BUSY):
+                    raise
+                await asyncio.sleep(0.3)
 
     async def result(self, endpoint: str, said: Mapping[str, object]) -> list:
         """What an endpoint answers in the end; raises Refused with its sentence."""

@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 from typing import TYPE_CHECKING
 
-from starlette.requests import Request as Http
+from starlette.requests import ClientDisconnect, Request as Http
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import BaseRoute, Route
 
@@ -68,6 +68,8 @@ class Door:
                 self.keys.check(http.headers.get("authorization"), address)
                 self.presence.seen(secret_owner(http.headers))
                 return await endpoint(http)
+            except ClientDisconnect:
+                return Response(status_code=LEFT)
             except Exception as error:
                 return refused(error).response
 
