@@ -341,12 +341,14 @@ def test_wrong_keys_are_counted_by_address_and_none_is_no_try():
         def __init__(self):
             self.said: list[tuple[str, str]] = []
 
-        def begin(self, address: str) -> None:
+        def begin(self, address: str) -> float:
             if len(self.said) > 3:
                 raise Refused("Too many.", status=429)
             self.said.append(("begin", address))
+            return 7.5
 
-        def right(self, address: str) -> None:
+        def right(self, address: str, begun: float) -> None:
+            assert begun == 7.5, "its own try"
             self.said.append(("right", address))
 
     tries = Counted()
