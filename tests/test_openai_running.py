@@ -1,6 +1,8 @@
 """How a call of the OpenAI door runs: for whom, how many at once, and when the server ends it."""
 
 import asyncio
+import threading
+from contextlib import nullcontext
 from types import SimpleNamespace
 
 import httpx
@@ -8,11 +10,11 @@ import pytest
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 
-from ramole_core import Generation, Step
+from ramole_core import Generation, Request, Step
 from ramole_core.errors import Busy
 from tests.fake_ramole import FakeRamole
 from ui.openai import door
-from ui.openai.running import Places
+from ui.openai.running import Places, Running
 from ui.session.address import Addresses
 from ui.session.owner import owner_of
 
@@ -50,6 +52,44 @@ def test_more_than_may_be_on_their_way_are_told_to_come_again():
     ramole.settings = ramole.settings.model_copy(update={"max_batch": 1, "max_queue": 1})
     codes = sorted(told.status_code for told in ask(ramole, count=4))
     assert codes == [200, 200, 429, 429] and ramole.batches == 2
+
+
+class Late(FakeRamole):
+    """Ends while nobody looks: once `go` is set, after a step; with an error, or with its answer."""
+
+    def __init__(self, error: Exception | None):
+        super().__init__()
+        self.go, self.error = threading.Event(), error
+
+    def stream_batch(self, requests, **how):
+        items = list(super().stream_batch(requests, **how))
+        yield items[0]
+        self.go.wait(30)
+        if self.error is not None:
+            raise self.error
+        yield from items[1:]
+
+
+@pytest.mark.parametrize("error", [Busy("The server is busy."), None])
+def test_what_ends_between_two_looks_is_seen_by_the_next_one(error):
+    ramole = Late(error)
+
+    async def look() -> int:
+        running = Running(ramole, Request("hi", method="base"), address="", places=Places(1))
+        pictures = running.pictures(nullcontext())
+        await anext(pictures)
+        ramole.go.set()
+        while not running._over.is_set():
+            await asyncio.sleep(0.01)
+        await anext(pictures)
+        assert running.answer.new_tokens == len(running.steps)
+        return len(running.steps)
+
+    if error is None:
+        assert asyncio.run(look()) > 1
+    else:
+        with pytest.raises(Busy):
+            asyncio.run(look())
 
 
 def test_places_are_given_back():

@@ -75,10 +75,12 @@ class Running:
         meanwhile. Raises what the model raised. Leaving it before the end cancels the request."""
         try:
             with alive, PACE.stream() as pause:
-                while not self._over.is_set():
+                over = False
+                while not over:  # what ends while nobody looks is still seen once more
                     with suppress(TimeoutError):
                         await asyncio.wait_for(self._over.wait(), pause())
-                    if self._over.is_set() and self._reading.error is not None:
+                    over = self._over.is_set()
+                    if over and self._reading.error is not None:
                         raise self._reading.error
                     yield
         finally:
