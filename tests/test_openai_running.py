@@ -55,7 +55,7 @@ def test_more_than_may_be_on_their_way_are_told_to_come_again():
 
 
 class Late(FakeRamole):
-    """Ends while nobody looks: once `go` is set, after a step; with an error, or with its answer."""
+    """Ends once `go` is set, after a step, with an error or with its answer."""
 
     def __init__(self, error: Exception | None):
         super().__init__()
