@@ -17,7 +17,7 @@ from ui.door.connections import READING, WAITING, Connections, raise_files
 WAIT, BODY = 2.0, 1.0
 
 
-@dataclass
+@dataclass(eq=False)
 class Cycle:
     response_complete: bool = False
 
@@ -71,9 +71,13 @@ def test_who_says_no_whole_head_is_cut_and_an_answer_on_its_way_is_not():
 def test_a_connection_that_is_used_again_begins_anew():
     busy = Connection(Cycle(True))
     watched = Watched(busy)
+    places = set()
     for _ in range(9):
         assert watched.after(WAITING - 2) == [False]
+        busy.cycle = None
         busy.cycle = Cycle(True)
+        places.add(id(busy.cycle))
+    assert len(places) < 9, "objects lie where earlier ones lay; if not, this shows nothing"
 
 
 def test_a_reader_that_takes_nothing_is_cut_and_a_slow_one_is_not():

@@ -16,6 +16,8 @@ from pathlib import Path
 import httpx
 
 TIMEOUT = httpx.Timeout(600, connect=60)
+KEPT = httpx.Limits(keepalive_expiry=2)
+"""Less than the server keeps a connection for: who asks as it closes may go unheard."""
 BUSY = ("busy", "queue is full", "no room")
 
 
@@ -76,7 +78,7 @@ class Visitor:
         address = f"127.0.{1 + number // 200}.{1 + number % 200}"
         self.http = httpx.AsyncClient(
             base_url=url,
-            transport=httpx.AsyncHTTPTransport(local_address=address),
+            transport=httpx.AsyncHTTPTransport(local_address=address, limits=KEPT),
             headers={"x-ramole-session": f"visitor {number} of seed {seed}, a secret"},
             timeout=TIMEOUT,
         )

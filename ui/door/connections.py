@@ -96,7 +96,7 @@ def _state(one: Any) -> tuple[Hashable, ...] | None:
         return ("unread", unread)
     cycle = getattr(one, "cycle", None)
     if cycle is None or cycle.response_complete:
-        return ("waiting", id(cycle))
+        return ("waiting", cycle)  # itself: a number of it would be used again
     return None
 
 
