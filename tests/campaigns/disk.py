@@ -216,7 +216,7 @@ def batch_on(root: Path, disk: SmallDisk, dice: random.Random) -> dict[str, obje
     from tests.test_cli_batch import Door
 
     told = Told()
-    ramole_core.ramole.Ramole = lambda: Door(length=3)  # pyright: ignore
+    ramole_core.ramole.Ramole = lambda settings=None: Door(length=3)  # pyright: ignore
     shutil.rmtree(root / "rows", ignore_errors=True)
     (root / "rows").mkdir()
     file, out = root / "rows" / "rows.csv", disk.folder / "out.jsonl"
