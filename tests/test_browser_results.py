@@ -201,7 +201,7 @@ def test_broken_and_missing_files_are_sentences_and_a_change_is_seen(changing, v
     (folder / "speed.json").unlink()
     page = visit(server.url)
     boxes = page.locator("#results-tab .rm-unmeasured")
-    expect(boxes).to_have_count(11)
+    expect(boxes).to_have_count(12)
     expect(boxes.first).to_contain_text("results/evaluation.json is broken, older")
     expect(boxes.last).to_contain_text("Not measured yet. This command writes results/speed.json")
     assert page.locator("#results-tab table").count() == 0

@@ -12,6 +12,7 @@ from tests.serving import REPOSITORY
 SCRIPT = '''
 import json, tempfile, tracemalloc
 from pathlib import Path
+from types import SimpleNamespace
 import gradio as gr
 from gradio.routes import App
 from tests.fake_ramole import FakeRamole
@@ -21,6 +22,7 @@ from ui import build, serve
 def listen_not(page, **options):
     """All of a launch but the port."""
     page.state_session_capacity = 10_000
+    page.server = SimpleNamespace(should_exit=True)
     App.create_app(page)
     return None, "http://nowhere", None
 
