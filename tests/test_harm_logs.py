@@ -5,6 +5,8 @@ import json
 import logging
 import re
 import socket
+import subprocess
+import sys
 import threading
 import warnings
 
@@ -12,7 +14,7 @@ import httpx
 import pytest
 
 from tests.pool_fakes import write_adapter, write_sample, zipped
-from tests.serving import fake
+from tests.serving import REPOSITORY, fake
 from ui.watch.quiet import PATTERN, Quiet, one_line
 
 SECRET = "zanzibar"
@@ -106,15 +108,52 @@ def test_what_was_asked_and_uploaded_is_in_no_line_whatever_comes_of_it(server, 
         raw.sendall(f"{SECRET}\r\n{SECRET}: \x00\r\n\r\n".encode())
         raw.recv(100)
     log = server.log.read_text()
-    assert SECRET not in log and "Traceback" not in log
+    assert SECRET not in log and "Traceback" not in log, log
     lines = [json.loads(line) for line in log.splitlines() if line.startswith("{")]
     outcomes = {line["outcome"] for line in lines}
     assert {"length", "refused"} <= outcomes
     others = [line for line in log.splitlines() if line and not line.startswith("{")]
     pattern = (
-        r"(RAMoLE listens on|🔨 Launching MCP|\* Streamable|(INFO|WARNING) (ui|uvicorn)[\w.]*: )"
+        r"(RAMoLE listens on|🔨 Launching MCP|\* Streamable|(INFO|WARNING) (ui|uvicorn)[\w.]*: "
+        r"|ERROR uvicorn.error: ASGI callable returned without completing response)"
     )
     assert [line for line in others if not re.match(pattern, line)] == []
+
+
+FIRST = """
+import logging, sys
+from pathlib import Path
+import gradio as gr
+import uvicorn
+from tests.pool_fakes import FakeRamole
+from ui.serve import launch
+from ui.watch.quiet import quiet_logs
+
+def listen(page, **options):
+    uvicorn.Config(lambda: None)
+    try:
+        raise ValueError("zanzibar")
+    except ValueError:
+        gr.queueing.traceback.print_exc()
+        logging.getLogger("uvicorn.error").exception("It failed.")
+    sys.exit()
+
+gr.Blocks.launch = listen
+quiet_logs()
+launch(gr.Blocks(), FakeRamole(Path(sys.argv[1])))
+"""
+
+
+def test_the_first_call_that_comes_while_the_server_begins_is_in_no_line_either(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-c", FIRST, str(tmp_path)],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert SECRET not in done.stderr and done.stderr.count("ValueError") == 2, done.stderr
 
 
 def logged(work) -> str:

@@ -132,7 +132,7 @@ def test_many_prompts_wait_for_the_hub_together_and_not_once_they_are_cancelled(
     monkeypatch.setattr("ramole_core.hub.hub.WAIT", most)
     monkeypatch.setattr(hub, "slow", threading.Event())
     gone = threading.Event()
-    end = {"stopped": lambda: ramole.stop(seconds=0), "cancelled": gone.set}.get(how)
+    end = {"stopped": lambda: ramole.stop(seconds=0.0), "cancelled": gone.set}.get(how)
     if end is not None:
         threading.Timer(0.3, end).start()
     names = {"adapters": ["hf:ada/sums"]}

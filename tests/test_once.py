@@ -26,7 +26,7 @@ def counted(ramole, monkeypatch):  # noqa: F811
         calls["read"].append(request.prompt)
         return read(request)
 
-    monkeypatch.setattr(ramole.retriever, "_recent", RecentVectors(counting_embed))
+    monkeypatch.setattr(ramole.retriever, "recent", RecentVectors(counting_embed))
     monkeypatch.setattr(ramole.engine, "read", counting_read)
     return calls
 

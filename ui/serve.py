@@ -87,6 +87,7 @@ def launch(page: gr.Blocks, ramole: "Ramole") -> str:
     page._queue.sleep_when_free = QUEUE_SLEEP
     if auth:
         log.warning("RAMOLE_AUTH is set, so MCP is off: it could not ask for a password.")
+    quiet_server()
     try:
         _, url, _ = page.launch(
             server_name=settings.host,
@@ -116,7 +117,7 @@ def launch(page: gr.Blocks, ramole: "Ramole") -> str:
     except OSError:
         taken = f"Port {settings.port} cannot be listened on; it is in use, or not allowed."
         raise RamoleError(f"{taken} Set RAMOLE_PORT to a free one.") from None
-    quiet_server()
+    quiet_server()  # the modules that it loaded meanwhile
     watch_connections(page.server)
     remember_little(page)
     print(f"RAMoLE listens on {url}", flush=True)

@@ -109,9 +109,9 @@ class ServedAttention:
         model.set_attn_implementation(NAME)
 
     def remove(self) -> None:
-        """The model's own attention again."""
+        """The model's own attention again; nothing where it is that already."""
         self._model.set_attn_implementation(self._before)
-        del _served[id(self._model.config.get_text_config())]
+        _served.pop(id(self._model.config.get_text_config()), None)
 
 
 NAME = "ramole"

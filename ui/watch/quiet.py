@@ -12,6 +12,8 @@ import warnings
 from pathlib import Path
 from types import ModuleType
 
+from uvicorn.config import LOGGING_CONFIG
+
 log = logging.getLogger(__name__)
 PATTERN = "%(levelname)s %(name)s: %(message)s"
 
@@ -35,10 +37,11 @@ def quiet_logs() -> None:
 
 
 def quiet_server() -> None:
-    """The same for what uvicorn and Gradio set up when they begin to listen."""
-    for name in ("uvicorn", "uvicorn.error", "uvicorn.access"):
-        for handler in logging.getLogger(name).handlers:
-            handler.setFormatter(Quiet(PATTERN))
+    """The same for what uvicorn sets up when it begins to listen, and for the modules of Gradio
+    that are loaded: before it listens, since the first call may come at once."""
+    for formatter in LOGGING_CONFIG["formatters"].values():
+        formatter.clear()
+        formatter.update({"()": Quiet, "fmt": PATTERN})
     for name, module in list(sys.modules.items()):
         used = getattr(module, "traceback", None)
         if name.startswith("gradio.") and isinstance(used, ModuleType):
