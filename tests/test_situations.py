@@ -150,6 +150,9 @@ def test_a_rival_that_is_asked_to_abstain_is_asked_as_it_serves(ramole, monkeypa
     assert told[0].abstain and request.adapters is None and request.history[0].adapters is None
     request = asker.request("similarity@abstain=false", question)
     assert told[1].abstain is False and request.adapters == ("bee", "ant")
+    monkeypatch.undo()
+    its_own = asker.request("llava_mole", question)
+    assert its_own.adapters is None and its_own.history[0].adapters is None
 
 
 def test_switch_scores_the_second_answer_and_says_how_far_it_is_to_the_right_one(ramole, tmp_path):

@@ -1,14 +1,15 @@
 """Questions as requests, and what the answers are worth: the way of most situations.
 
 `ramole_plus` and `ramole` are asked as they serve: a chat is a request with its earlier turns. So
-is a method that is asked to abstain, for which nothing can be named. The others are rivals that are
-found anew for each turn of a chat, whatever the retriever makes of a follow-up: their adapters are
-looked up by each turn's own text, and named.
+is a method that is asked to abstain, for which nothing can be named, and one that has experts of
+its own. The others are rivals that are found anew for each turn of a chat, whatever the retriever
+makes of a follow-up: their adapters are looked up by each turn's own text, and named.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
+from ramole_core.composition import find_method
 from ramole_core.evaluation.evaluate import Answering, left_to_base
 from ramole_core.evaluation.metrics import rouge_l, score
 from ramole_core.evaluation.questions import Found, Measure, Question
@@ -90,7 +91,7 @@ class Asker:
             ]
             return replace(asked, history=tuple(turns))
         way = read_way(system) if system != RANDOM else Way("mixture")
-        if way.method in OURS or way.abstain:
+        if way.method in OURS or way.abstain or find_method(way.method).brings:
             return replace(asked, history=question.history)
         count = 1 if way.method == "selection" else self.ask.k
         turns = [
