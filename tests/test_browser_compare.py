@@ -2,7 +2,7 @@
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import expect
+from playwright.sync_api import Page, expect
 
 from tests.browser import PATIENCE, ask_page, visits
 from tests.fake_ramole import WORDS
@@ -20,6 +20,12 @@ def server(tmp_path_factory):
 def visit(chromium):
     with visits(chromium, tab="Compare", until=["#compare-prompt textarea"]) as open_page:
         yield open_page
+
+
+def serious(page: Page) -> list[str]:
+    """What axe finds in the tab."""
+    found = Axe().run(page, context="#compare-tab").response["violations"]
+    return [one["id"] for one in found if one["impact"] in ("serious", "critical")]
 
 
 def test_one_prompt_two_ways_then_three(server, visit):
@@ -42,18 +48,19 @@ def test_one_prompt_two_ways_then_three(server, visit):
     expect(page.locator("#compare-head-2")).to_contain_text("mixture")
     expect(page.locator("#compare-button")).to_be_enabled()
     assert page.wrong == []
-    found = Axe().run(page, context="#compare-tab").response["violations"]
-    assert [one["id"] for one in found if one["impact"] in ("serious", "critical")] == []
+    assert serious(page) == []
 
 
-def test_a_phone_shows_the_columns_below_each_other(server, visit):
-    page = visit(server.url, width=390)
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_a_phone_shows_the_columns_below_each_other(server, visit, theme):
+    page = visit(server.url, width=390, theme=theme)
     page.locator("#compare-prompt textarea").fill("Which boats?")
     page.locator("#compare-button").click()
     expect(page.locator("#compare-answer-1 .token")).to_have_count(len(WORDS))
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
     first, second = (page.locator(f"#compare-answer-{n}").bounding_box() for n in (0, 1))
     assert second["y"] > first["y"] + first["height"]
+    assert serious(page) == []
 
 
 def test_stop_ends_every_column(tmp_path, visit):
