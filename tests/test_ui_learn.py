@@ -28,6 +28,7 @@ from ui.learn.tab import Handlers
 from ui.learn.toy import START, WEIGHTS, said, shares, toy
 from ui.learn.toy_view import toy_html
 from ui.learn.updates import picture_html, step_updates, tries_html, words_html
+from ui.parts.markup import escaped
 from ui.tabs import TABS
 
 REPOSITORY = Path(__file__).parents[1]
@@ -321,6 +322,11 @@ def test_it_says_where_it_is_not_better():
                 said_ = f"{row['mean']:+.1f} [{row['low']:+.1f}, {row['high']:+.1f}] {side}"
                 assert said_.replace("-", "−") in shown
     assert set(verdicts.values()) == {"better", "worse", "cannot"}
+
+
+def test_no_picture_of_a_step_gives_its_guess_away():
+    for place, guess in GUESSES.items():
+        assert escaped(guess.title) not in picture_html(place, []), guess.title
 
 
 def test_what_was_not_measured_is_left_out(tmp_path):

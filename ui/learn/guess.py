@@ -74,11 +74,12 @@ GUESSES: dict[int, Guess] = {
         "adapters have to do with sentences.",
     ),
     7: Guess(
-        "Voice command to JSON",
-        4,
-        10,
-        "Three adapters of very different tasks were in this row, and only one was of use. Its "
-        "neighbours in the batch had other adapters.",
+        "Facts to a sentence, by MeteoRA",
+        0,
+        3,
+        "This answer is no row of the picture above: MeteoRA wrote it, another method, whose gate "
+        "was trained for this very pool. Two adapters that make sentences of facts shared the "
+        "work, while ramole_plus left nearly all of it to one of them.",
     ),
 }
 """By the place of the step, counted from 0."""
