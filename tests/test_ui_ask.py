@@ -440,7 +440,7 @@ def test_the_form_makes_the_request_and_the_request_the_form():
         max_new_tokens=9,
         temperature=0.5,
         top_p=0.9,
-        seed=7,
+        seed=" 7 ",
         system="Be brief.",
         stop="END\n\\n\\n",
         raw=True,
@@ -669,7 +669,7 @@ def test_options_of_a_recorded_run_come_back_and_others_have_their_defaults():
         ({"weights": "0.5"}, "without adapters"),
         ({"pinned": ["ant"], "weights": "half"}, "not numbers"),
         ({"pinned": ["ant"], "weights": "0.5 0.5"}, "2 weights for 1"),
-        ({"seed": 1.5}, "whole number"),
+        ({"seed": "1.5"}, "whole number, or none"),
         ({"k": None}, "whole number"),
     ],
 )

@@ -25,7 +25,8 @@ class Form:
     max_new_tokens: float = 64
     temperature: float = 0.0
     top_p: float = 1.0
-    seed: float | None = None
+    seed: str = ""
+    """Empty: by chance, where there is a temperature."""
     system: str = ""
     stop: str = ""
     """One stop string a line; `\\n` stands for a line break."""
@@ -58,7 +59,7 @@ class Form:
             max_new_tokens=_whole(self.max_new_tokens, "The token limit"),
             temperature=float(self.temperature or 0),
             top_p=float(1 if self.top_p is None else self.top_p),
-            seed=None if self.seed is None else _whole(self.seed, "The seed"),
+            seed=read_seed(self.seed or ""),
             stop=[line.replace("\\n", "\n") for line in (self.stop or "").splitlines() if line],
             system=self.system or None,
             raw=bool(self.raw),
@@ -87,7 +88,7 @@ def form_of(request: Request, *, beside: bool) -> Form:
         max_new_tokens=request.max_new_tokens,
         temperature=request.temperature,
         top_p=request.top_p,
-        seed=request.seed,
+        seed="" if request.seed is None else str(request.seed),
         system=request.system or "",
         stop="\n".join(s.replace("\n", "\\n") for s in request.stop),
         raw=request.raw,
@@ -107,6 +108,14 @@ def read_weights(text: str) -> list[float]:
         raise RamoleError(
             f"The weights {text.strip()!r} are not numbers; write them like 0.7, 0.3."
         ) from None
+
+
+def read_seed(text: str) -> int | None:
+    """A whole number, None for an empty text; raises RamoleError for anything else."""
+    try:
+        return int(text) if text.strip() else None
+    except ValueError:
+        raise RamoleError(f"The seed is {text.strip()!r}; give a whole number, or none.") from None
 
 
 def _whole(value: float, name: str) -> int:
