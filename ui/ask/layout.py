@@ -228,7 +228,7 @@ def _decoding(ramole: "Ramole", start: Form) -> dict[str, Component]:
             "max_new_tokens": length_field(ramole, start.max_new_tokens),
             "temperature": gr.Slider(0, 2, 0, step=0.05, label="Temperature (0: greedy)"),
             "top_p": gr.Slider(0.05, 1, 1, step=0.05, label="Top-p"),
-            "seed": gr.Textbox("", label="Seed", placeholder="by chance", max_lines=1, min_width=100),
+            "seed": gr.Textbox("", label="Seed", placeholder="by chance", max_lines=1),
         }
 
 
