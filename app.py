@@ -9,7 +9,7 @@ CACHE = tempfile.TemporaryDirectory(prefix="ramole-page-")
 os.environ.setdefault("GRADIO_TEMP_DIR", CACHE.name)  # read when gradio is imported
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 
-from ramole_core import Ramole, RamoleError, load_settings  # noqa: E402
+from ramole_core import Ramole, RamoleError, keep_few_heaps, load_settings  # noqa: E402
 from ui import build  # noqa: E402
 from ui.serve import serve  # noqa: E402
 from ui.watch.quiet import quiet_logs  # noqa: E402
@@ -17,6 +17,7 @@ from ui.watch.quiet import quiet_logs  # noqa: E402
 
 def main() -> int:
     """Serve until the process is told to end; one line and 2 where it cannot begin."""
+    keep_few_heaps()
     quiet_logs()
     try:
         with Ramole(load_settings()) as ramole:

@@ -5,7 +5,8 @@ converted base model, opens it as a visitor does, and writes results/page.json:
 
 first paint and first recorded run from the opening of the address; the time from the moment when
 the engine hands out a token to the moment when it stands on the screen; from a press on a token of
-a long answer with its trace to its panel; and until Inspect has drawn all of that answer.
+a long answer with its trace to its panel, alone and while the model is still asked about the token
+that was pressed before; and until Inspect has drawn all of that answer.
 """
 
 import json
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 
 REPOSITORY = Path(__file__).parents[1]
 TOKENS, VISITS, PRESSES = 500, 5, 20
+PAUSE = 3000
+"""Milliseconds; the model has said what else was likely by then."""
 PROMPT = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15,"
 """Its answer goes on counting for as long as it may."""
 SEEN = """
@@ -73,9 +76,11 @@ def main() -> None:
                 "command": "python docs/page_speed.py",
                 "machine": f"{os.cpu_count()} cores, {platform.machine()}",
                 "unit": "milliseconds",
+                "load_average": [round(os.getloadavg()[0], 1)],
                 **_opened(browser, url),
                 **_answered(browser.new_page(viewport={"width": 1440, "height": 900}), ramole, url),
             }
+            figures["load_average"].append(round(os.getloadavg()[0], 1))
             browser.close()
     (REPOSITORY / "results/page.json").write_text(json.dumps(figures, indent=1) + "\n")
     print(json.dumps(figures, indent=1))
@@ -128,13 +133,19 @@ def _answered(page: Page, ramole: "Ramole", url: str) -> dict[str, object]:
     seen = page.evaluate("window.seen")
     late = [shown - 1000 * at for shown, at in zip(seen, given, strict=False)]
     count = page.locator("#answer .token").count()
-    page.wait_for_timeout(1000)
     steps = range(1, count - 1, max(1, count // PRESSES))
-    presses = [page.evaluate(PANEL, index) for index in steps]
+    presses = []
+    for index in steps:
+        page.wait_for_timeout(PAUSE)
+        presses.append(page.evaluate(PANEL, index))
+    page.wait_for_timeout(PAUSE)
+    hurried = [page.evaluate(PANEL, index + 1) for index in steps]
+    page.wait_for_timeout(PAUSE)
     return {
         "tokens": count,
         "token_on_the_screen": _spread(late),
         "press_on_a_token_to_its_panel": _spread(presses),
+        "while_the_model_is_asked_about_the_one_before": _spread(hurried),
         "inspect_drawn": round(page.evaluate(INSPECT)),
     }
 

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
         facts_of as facts_of,
         model_words as model_words,
     )
+    from ramole_core.heaps import keep_few_heaps as keep_few_heaps
     from ramole_core.hub import Listed as Listed
     from ramole_core.likeness import update_likeness as update_likeness
     from ramole_core.mixes import Mix as Mix
@@ -78,6 +79,7 @@ _HOMES = {
     "asked_fields": "facts",
     "batch_text": "batch.prompt_file",
     "facts_of": "facts",
+    "keep_few_heaps": "heaps",
     "model_words": "facts",
     "load_settings": "settings",
     "mean_contribution": "contribution",

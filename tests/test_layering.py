@@ -16,6 +16,7 @@ ORDER = (
     (
         "shapes",
         "errors",
+        "heaps",
         "settings",
         "methods",
         "contribution",

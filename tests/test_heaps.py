@@ -1,0 +1,56 @@
+"""Threads that take turns do not hold the most that each of them ever held."""
+
+import subprocess
+import sys
+
+import pytest
+
+from ramole_core import keep_few_heaps
+
+CODE = """
+import ctypes, sys, threading
+from ramole_core import keep_few_heaps
+if sys.argv[1] == "few":
+    assert keep_few_heaps()
+malloc, free = ctypes.CDLL(None).malloc, ctypes.CDLL(None).free
+malloc.restype, malloc.argtypes, free.argtypes = ctypes.c_void_p, [ctypes.c_size_t], [ctypes.c_void_p]
+barrier, turn = threading.Barrier(24), threading.Lock()
+
+def work():
+    barrier.wait()
+    with turn:
+        held = [malloc(60_000) for _ in range(200)]
+        for place in held:
+            ctypes.memset(place, 1, 60_000)
+        pin = malloc(1000)
+        for place in held:
+            free(place)
+    barrier.wait()
+
+threads = [threading.Thread(target=work) for _ in range(24)]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+print(next(l.split()[1] for l in open("/proc/self/status") if l.startswith("VmRSS")))
+"""
+
+
+def resident(how: str) -> int:
+    """KiB after 24 threads have each held 12 MB, one after another."""
+    done = subprocess.run(
+        [sys.executable, "-c", CODE, how], capture_output=True, text=True, timeout=100
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    return int(done.stdout)
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="Heaps are glibc's.")
+def test_what_a_thread_gave_back_is_there_for_the_next():
+    many, few = resident("many"), resident("few")
+    assert many - few > 50_000, (many, few)
+
+
+def test_elsewhere_nothing_is_asked(monkeypatch):
+    monkeypatch.setattr("platform.libc_ver", lambda: ("", ""))
+    assert not keep_few_heaps()
