@@ -1,8 +1,8 @@
 """Few heaps for many threads: what one thread gave back is there for the next one.
 
-glibc gives nearly every thread a heap of its own, up to eight a core, and what was freed in one is of
-no use in another. A server whose threads take turns at the same work holds the most that each of
-them ever held.
+glibc gives nearly every thread a heap of its own, up to eight a core, and what was freed in one is
+of no use in another. A server whose threads take turns at the same work holds the most that each
+of them ever held.
 """
 
 import ctypes

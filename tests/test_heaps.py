@@ -13,7 +13,8 @@ from ramole_core import keep_few_heaps
 if sys.argv[1] == "few":
     assert keep_few_heaps()
 malloc, free = ctypes.CDLL(None).malloc, ctypes.CDLL(None).free
-malloc.restype, malloc.argtypes, free.argtypes = ctypes.c_void_p, [ctypes.c_size_t], [ctypes.c_void_p]
+malloc.restype, malloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
+free.argtypes = [ctypes.c_void_p]
 barrier, turn = threading.Barrier(24), threading.Lock()
 
 def work():
