@@ -24,7 +24,7 @@ run: setup ## the page on http://127.0.0.1:7860; the base model loads behind it
 
 test: setup browser lint ## the whole suite: ruff, pyright, pytest
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --ignore-glob='tests/test_browser_*' --durations=15
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/test_browser_*.py --durations=5
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile tests/test_browser_*.py --durations=5
 
 lint: setup ## ruff and pyright, changing nothing
 	$(BIN)/ruff check .
