@@ -1,5 +1,6 @@
 """The tab Pool as plain functions: what the cards say, what an upload is told, whose it is."""
 
+import gc
 import json
 import re
 import threading
@@ -655,3 +656,23 @@ def test_loading_tells_how_far_it_is_and_why_it_failed():
     loading.start()
     assert loading.ended.wait(20) and loading.ready and loading.error is None
     assert json.loads(json.dumps(loading.status()))["fraction"] == 1.0
+
+
+def test_what_is_there_once_the_model_is_loaded_is_searched_for_garbage_no_more():
+    from ui.model.loading import Loading
+
+    class Quick:
+        loaded = False
+
+        def load(self, progress):
+            self.kept = [[n] for n in range(100_000)]
+            self.loaded = True
+
+    gc.unfreeze()
+    quick = Quick()
+    loading = Loading(quick)
+    loading.start()
+    assert loading.ended.wait(20) and loading.ready
+    known = len(gc.get_objects())
+    assert len(quick.kept) == 100_000 and known < 50_000, "as many as were made since"
+    gc.unfreeze()

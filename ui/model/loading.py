@@ -1,5 +1,6 @@
 """The loading of the base model in the background, and how far it is, in words."""
 
+import gc
 import logging
 import threading
 import time
@@ -26,6 +27,13 @@ class Status(TypedDict):
     """How much is done, 0 to 1."""
     error: str | None
     """One sentence, where loading failed."""
+
+
+def settle() -> None:
+    """Leave what is there now, 800,000 objects of libraries, page and model, to no later search for
+    garbage: each takes half a second, in which nobody is answered."""
+    gc.collect()
+    gc.freeze()
 
 
 class Loading:
@@ -78,6 +86,7 @@ class Loading:
             self._ramole.load(self._tell)
             if find_spec("spaces") is None and hasattr(self._ramole, "start"):
                 self._ramole.start()  # on ZeroGPU each call runs in a process of its own
+            settle()
             log.info("The model is ready after %.1f s.", time.perf_counter() - began)
         except RamoleError as error:
             self.error = str(error)
