@@ -149,6 +149,10 @@ class Engine:
         before the one that is answered. Raises RamoleError where a method cannot use them."""
         return self._reader.prepare(request, candidates, prompt, earlier=earlier)
 
+    def complete(self, asked: Prepared) -> Prepared:
+        """With the adapters that its methods bring in the place of those that it was given."""
+        return self._reader.complete(asked)
+
     def submit(
         self,
         prepared: Prepared,
@@ -168,7 +172,7 @@ class Engine:
         request, prompt = prepared.request, prepared.prompt
         segments = self._maker.segments(prepared, bare=stopped)
         self._check_made(segments)
-        ids = [*prompt.ids, *request.prefix_ids]
+        ids = [*prompt.ids, *request.prefix_ids, *prepared.shown[:-1]]
         count = len(prepared.candidates) if stopped else len(segments.open.names)
 
         def make(number: int) -> RequestState:
@@ -185,6 +189,7 @@ class Engine:
                 session=session,
                 address=address,
                 extra={"dropped_turns": float(prompt.dropped)} if prompt.dropped else {},
+                shown=prepared.shown,
             )
 
         return self.scheduler.submit(

@@ -4,7 +4,7 @@ So whoever has no model can still say what a request comes to, and refuse what c
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from transformers import PreTrainedTokenizerBase
 
@@ -63,20 +63,24 @@ class RequestReader:
     ) -> Prepared:
         """A request with its adapters and its prompt; `earlier` are the turns that its prompt has
         before the one that is answered. Raises RamoleError where a method cannot use them."""
+        asked = (*earlier, Turn(request.turns[-1], tuple(candidates)))
+        return self.complete(Prepared(request, asked, prompt or self.read(request)))
+
+    def complete(self, asked: Prepared) -> Prepared:
+        """With the adapters that its methods bring in the place of those that it was given."""
+        request, prompt = asked.request, asked.prompt
         check_prefix(
             request,
             self._tokenizer,
             eos=self._facts.eos,
             vocabulary=self._facts.vocabulary,
         )
-        asked = (*earlier, Turn(request.turns[-1], tuple(candidates)))
-        prompt = prompt or self.read(request)
-        if len(asked) != len(prompt.parts):
-            raise ValueError(f"{len(asked)} turns for a prompt of {len(prompt.parts)}")
-        turns = tuple(map(self._with_own, asked))
+        if len(asked.turns) != len(prompt.parts):
+            raise ValueError(f"{len(asked.turns)} turns for a prompt of {len(prompt.parts)}")
+        turns = tuple(map(self._with_own, asked.turns))
         check_switches(request, turns[-1].candidates, self._facts.layout)
         check_later_weights(request, turns[-1].candidates)
-        prepared = Prepared(request, turns, prompt)
+        prepared = replace(asked, turns=turns)
         check_turns(prepared)
         return prepared
 
