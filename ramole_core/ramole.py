@@ -92,7 +92,7 @@ class Ramole:
             self.retriever,
             base=self.base_expert,
             max_new_tokens=s.max_new_tokens,
-            weights=self._weights,
+            weights=self.weights_of,
             arriving=Arriving(self.hub, self.pool, self.retriever, base=self.base_expert),
         )
         self._mixes = Mixes(s.data_dir)
@@ -179,7 +179,7 @@ class Ramole:
             progress=lambda stage, fraction: tell(stage, 0.9 * fraction),
         )
         self.check_adapters(tell)
-        self._engine = engine_of(self._base, s, shapes=self._shapes(), weights=self._weights)
+        self._engine = engine_of(self._base, s, shapes=self._shapes(), weights=self.weights_of)
         return OwnEngine(self._engine)
 
     def check_adapters(self, tell: Progress) -> None:
@@ -431,7 +431,8 @@ class Ramole:
         for _ in self.stream(request):
             pass
 
-    def _weights(self, method: "Composition") -> "Trained | None":
+    def weights_of(self, method: "Composition") -> "Trained | None":
+        """A method's trained weights; None where it has none."""
         return self._weights_folder.get(method.row, needed=method.needs_weights)
 
     @cached_property

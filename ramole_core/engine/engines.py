@@ -6,7 +6,7 @@ this door.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from ramole_core.composition import Candidate, Response
 from ramole_core.engine.engine import Likely
@@ -16,6 +16,7 @@ from ramole_core.engine.reader import ModelFacts
 from ramole_core.request import Fitting, Generation, Request, Step
 
 
+@runtime_checkable
 class Engines(Protocol):
     """One engine or many; every thread may use them."""
 

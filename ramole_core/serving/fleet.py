@@ -4,7 +4,7 @@ What carries the calls is behind it: Ray (`ray_fleet.py`), threads or processes 
 """
 
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from ramole_core.errors import RamoleError
 from ramole_core.serving.wire import Job, Told
@@ -27,6 +27,7 @@ class NoEngine(RamoleError):
         )
 
 
+@runtime_checkable
 class Fleet(Protocol):
     """Every thread may use it."""
 

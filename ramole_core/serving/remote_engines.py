@@ -221,18 +221,22 @@ class RemoteEngines:
 
     def _poll(self) -> None:
         while not self._ending.wait(POLL):
-            keys = set(self._fleet.keys())
-            for key in keys:
-                try:
-                    found = cast(Mapping[str, int | float], self._fleet.call(key, "stats"))
-                except Exception:  # it starts or ends; the next look tells
-                    continue
-                with self._lock:
-                    self._stats[key] = found
-            with self._lock:
-                for key in set(self._stats) - keys:
-                    gone = self._stats.pop(key)
-                    self._past.update({n: v for n, v in gone.items() if not _held(n)})
+            self._look()
+
+    def _look(self) -> None:
+        """Ask all engines; of those that are gone the counts are kept."""
+        keys = set(self._fleet.keys())
+        found = {}
+        for key in keys:
+            try:
+                found[key] = cast(Mapping[str, int | float], self._fleet.call(key, "stats"))
+            except Exception:  # it starts or ends; the next look tells
+                continue
+        with self._lock:
+            self._stats |= found
+            for key in set(self._stats) - keys:
+                gone = self._stats.pop(key)
+                self._past.update({n: v for n, v in gone.items() if not _held(n)})
 
 
 def _held(name: str) -> bool:
