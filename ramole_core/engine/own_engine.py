@@ -79,6 +79,11 @@ class OwnEngine:
     def idle(self) -> bool:
         return self.engine.scheduler.idle
 
+    @property
+    def alive(self) -> bool:
+        """Whether somebody steps it: its thread, or where there is none, whoever calls."""
+        return self._thread is None or self._thread.alive
+
     def start(self) -> None:
         if self._thread is None:
             self._thread = EngineThread(self.engine)

@@ -49,6 +49,11 @@ class EngineServer:
         self._engines.start()
         self._warm_up()
 
+    @property
+    def alive(self) -> bool:
+        """Whether the thread that runs the model does."""
+        return self._engines.alive
+
     def model_facts(self) -> ModelFacts:
         """Of the model."""
         return self._engines.facts
