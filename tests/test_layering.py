@@ -44,7 +44,7 @@ ORDER = (
         "likeness",
     ),
     ("terminal",),  # what commands read and print; the parts below have commands
-    ("batch", "training", "export"),
+    ("batch", "training", "export", "serving"),
     ("evaluation", "benchmarks"),
     ("cli", "__main__"),
 )
@@ -60,6 +60,7 @@ ROOMS = (
     ("metrics",),
     ("serve",),
     ("__init__",),
+    ("mounted",),  # the page as another server mounts it
 )
 """Of the page: each may use itself and the rooms of earlier lines, none beside it."""
 

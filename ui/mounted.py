@@ -17,7 +17,8 @@ os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 import gradio as gr  # noqa: E402
 from fastapi import FastAPI  # noqa: E402
 
-from . import build  # noqa: E402
+import ui  # noqa: E402
+
 from .ending import end  # noqa: E402
 from .serve import TIDY_SECONDS, begin, served, tidy  # noqa: E402
 from .session.states import remember_little  # noqa: E402
@@ -31,7 +32,7 @@ def mounted(ramole: "Ramole") -> FastAPI:
     """The application; the model loads behind it. It ends what runs when it is shut down. Raises
     RamoleError for hosts, proxies or passwords that are none."""
     quiet_logs()
-    page = build(ramole)
+    page = ui.build(ramole)
     outer = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
     gr.mount_gradio_app(outer, page, path="/", **served(page, ramole))
     quiet_server()  # the modules that it loaded meanwhile

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 ENGINES = "engines"
 PAGE = "page"
 """Names of the applications."""
+REAL = "ramole_core.serving.engine_server:EngineServer"
+LOGGED = {"log_level": "WARNING", "enable_access_log": False}
 ROUTER = "ramole_core.serving.ray_router.NamedRouter"
 
 
@@ -31,7 +33,8 @@ class EnginesAsked(BaseModel):
     gpus_per_engine: float = 0
     settings: dict[str, Any] = {}
     """Over those of the environment, without RAMOLE_: `{"store_url": "s3://bucket/adapters"}`."""
-    make: str = "ramole_core.serving.engine_server:EngineServer"
+    make: str = REAL
+    """What makes an engine of `Settings`, as `module:function`."""
     drain_seconds: float = 30
     """For answers to end in an engine that is restarted; then they go on in another."""
 
@@ -66,6 +69,7 @@ def build_engines(asked: EnginesAsked) -> "Application":
             "num_gpus": asked.gpus_per_engine,
             "runtime_env": {"env_vars": {"OMP_NUM_THREADS": threads}},
         },
+        logging_config=LOGGED,
         graceful_shutdown_wait_loop_s=0.5,
         graceful_shutdown_timeout_s=asked.drain_seconds,
         health_check_period_s=5,
@@ -87,6 +91,7 @@ def build_page(asked: PageAsked) -> "Application":
         num_replicas=1,
         max_ongoing_requests=10 * (said.max_batch + said.max_queue) + 1000,
         ray_actor_options={"num_cpus": 0.1},
+        logging_config=LOGGED,
         graceful_shutdown_wait_loop_s=0.5,
         graceful_shutdown_timeout_s=5,
         health_check_period_s=10,

@@ -10,7 +10,7 @@ import threading
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 from ramole_core.errors import RamoleError
 from ramole_core.serving.fleet import Heard
@@ -117,5 +117,5 @@ def _told(error: Exception) -> Exception:
     """As it can be sent: a sentence for the user, or the type of a fault and no words of it."""
     if isinstance(error, RamoleError):
         return error
-    log.error("A request failed in the engine.", exc_info=error)
+    log.error("A request failed in the engine: %s", type(error).__name__)
     return RuntimeError(f"a request failed in an engine: {type(error).__name__}")
