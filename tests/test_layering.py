@@ -134,6 +134,16 @@ def test_the_core_reads_no_pickle_and_no_page(file: Path):
         assert not future, f"{file}: __future__ imports switch the shape checks off"
 
 
+def test_only_the_room_of_many_engines_knows_ray():
+    known = {
+        file.relative_to(REPOSITORY).as_posix()
+        for file in (*CORE_FILES, *UI_FILES, REPOSITORY / "app.py")
+        if "ray" in {name.split(".")[0] for name in imported(file)}
+    }
+    files = ("app", "running", "ray_fleet", "ray_page", "ray_router")
+    assert known == {f"ramole_core/serving/{name}.py" for name in files}
+
+
 @pytest.mark.parametrize("file", UI_FILES, ids=lambda file: str(file.relative_to(UI)))
 def test_the_page_uses_only_public_names(file: Path):
     import ramole_core
@@ -270,7 +280,15 @@ for name in ramole_core.__all__:
     )
 
 
-HEAVY = ["torch", "transformers", "sentence_transformers", "chromadb", "bitsandbytes", "peft"]
+HEAVY = [
+    "ray",
+    "torch",
+    "transformers",
+    "sentence_transformers",
+    "chromadb",
+    "bitsandbytes",
+    "peft",
+]
 
 
 LIGHT = ("app", "ui", "ramole_core.cli", "ramole_core.base.fetch, ramole_core.base.checksum")

@@ -52,7 +52,7 @@ def serve(
         running.wait(lambda: bool(told))
         if not told:
             say(f"RAMoLE listens on {running.url}")
-        while (number := _next(told)) == signal.SIGHUP:
+        while _next(told) == signal.SIGHUP:
             say("The engines are started anew, in turn.")
             running.restart()
     finally:

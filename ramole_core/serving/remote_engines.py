@@ -30,7 +30,10 @@ from ramole_core.serving.wire import send_adapter, send_request
 log = logging.getLogger(__name__)
 POLL = 2.0
 """Seconds between two looks at what the engines have done."""
-GAUGES = ("running", "waiting", "kv_bytes", "kv_cached_bytes", "host_bytes", "host_adapters")
+GAUGES = (
+    *("running", "waiting", "kv_bytes", "kv_cached_bytes", "host_bytes", "host_adapters"),
+    *("bank_bytes", "bank_adapters", "bank_pages"),
+)
 """What an engine holds, and loses with its process; the rest is counted on."""
 T = TypeVar("T")
 
@@ -56,7 +59,7 @@ class RemoteEngines:
         self._facts = self._call(None, "model_facts", kind=ModelFacts)
         self._reader = RequestReader(tokenizer, self._facts, weights=weights)
         self._lock = threading.Lock()
-        self._open = 0
+        self._open = self._moves = 0
         self._stats: dict[str, Mapping[str, int | float]] = {}
         self._past: Counter[str] = Counter()
         self._ending = threading.Event()
@@ -113,6 +116,7 @@ class RemoteEngines:
             cancelled=cancelled,
             waiting=waiting,
             fitting=fitting,
+            moved=self._count_move,
         )
         with self._lock:
             self._open += 1
@@ -142,7 +146,11 @@ class RemoteEngines:
             found = Counter(self._past)
             for one in self._stats.values():
                 found.update(one)
-            return {**found, "engines": len(self._fleet.keys())}
+            return {**found, "engines": len(self._fleet.keys()), "moves": self._moves}
+
+    def _count_move(self) -> None:
+        with self._lock:
+            self._moves += 1
 
     @property
     def idle(self) -> bool:
@@ -241,4 +249,4 @@ class RemoteEngines:
 
 def _held(name: str) -> bool:
     """Whether it is held now, and goes with its engine."""
-    return name in GAUGES or name.startswith("bank_") and name not in ("bank_loads",)
+    return name in GAUGES

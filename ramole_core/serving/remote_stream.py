@@ -80,13 +80,16 @@ class RemoteStream:
         cancelled: Callable[[], bool],
         waiting: Callable[[int, int], None],
         fitting: Callable[[int, Fitting], None],
+        moved: Callable[[], None] = lambda: None,
     ):
         """`hold` keeps adapters in the store; `found` remembers what a search came to, and gives
-        the request with those weights; `most` requests are sent at once."""
+        the request with those weights; `most` requests are sent at once; `moved` is called when
+        one goes on at another engine."""
         self._fleet, self._placing, self._asked = fleet, placing, list(asked)
         self._hold, self._found, self._most = hold, found, most
         self._session, self._address = session, address
         self._cancelled, self._waiting, self._fitting = cancelled, waiting, fitting
+        self._moved = moved
         self._news: queue.SimpleQueue[tuple[Asked, int, Sequence[Heard]]] = queue.SimpleQueue()
         self._open: list[Asked] = []
         self._next = 0
@@ -236,6 +239,7 @@ class RemoteStream:
         one.lost.add(one.engine)
         one.engine, one.cancel = "", lambda: None
         one.moves += 1
+        self._moved()
         one.fruitless += 1
         if one.fruitless > MOST_LOST:
             raise RamoleError(

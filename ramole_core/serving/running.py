@@ -34,10 +34,11 @@ class Running:
         cpus: float,
         gpus: float = 0,
         address: str | None = None,
-        page: str,
+        page: str | None,
         make: str | None = None,
     ):
-        """`make` names what makes an engine, where it is not the real one."""
+        """`page` names what makes the page, None: the engines alone; `make` what makes an engine,
+        where it is not the real one."""
         said = settings.model_dump(mode="json")
         self._settings, self._address = settings, address
         self._engines = EnginesAsked(
@@ -47,7 +48,7 @@ class Running:
             settings=said,
             make=make or REAL,
         )
-        self._page = PageAsked(page=page, settings=said)
+        self._page = None if page is None else PageAsked(page=page, settings=said)
 
     @property
     def url(self) -> str:
@@ -81,11 +82,11 @@ class Running:
                 ) from None
         http = {"host": self._settings.host or "127.0.0.1", "port": self._settings.port}
         serve.start(http_options=http, logging_config=LOGGED)
-        self._deploy(page=True)
+        self._deploy(self._page)
 
     def restart(self) -> None:
         """Start the engines anew, in turn: each ends its answers or hands them on."""
-        self._deploy(page=False)
+        self._deploy(None)
 
     def wait(
         self, ending: Callable[[], bool] = lambda: False, *, seconds: float = float("inf")
@@ -114,16 +115,17 @@ class Running:
 
         if not ray.is_initialized():
             return
-        serve.delete(PAGE)
+        if self._page is not None:
+            serve.delete(PAGE)
         serve.shutdown()
         ray.shutdown()
 
-    def _deploy(self, *, page: bool) -> None:
+    def _deploy(self, page: PageAsked | None) -> None:
         from ray import serve
 
         targets = [serve.RunTarget(build_engines(self._engines), ENGINES, None)]
-        if page:
-            targets.append(serve.RunTarget(build_page(self._page), PAGE, "/"))
+        if page is not None:
+            targets.append(serve.RunTarget(build_page(page), PAGE, "/"))
         serve.run_many(
             targets,
             wait_for_ingress_deployment_creation=False,
