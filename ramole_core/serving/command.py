@@ -1,5 +1,6 @@
 """The command `serve`: the page over many engines, on this machine or on a cluster of Ray's."""
 
+import json
 import os
 import signal
 import time
@@ -27,6 +28,9 @@ def serve(
         str | None, typer.Option(help="A cluster of Ray's that runs; unsaid: one of its own.")
     ] = None,
     page: Annotated[str, typer.Option(help="What makes the page, as module:function.")] = PAGE,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON object once the page listens.")
+    ] = False,
 ) -> None:
     """The page over several engines, by Ray Serve; SIGHUP starts the engines anew, in turn."""
     if find_spec("ray") is None:
@@ -51,7 +55,8 @@ def serve(
         listen()  # Ray has set its own
         running.wait(lambda: bool(told))
         if not told:
-            say(f"RAMoLE listens on {running.url}")
+            listens = json.dumps({"url": running.url, "engines": engines})
+            print(listens if as_json else f"RAMoLE listens on {running.url}", flush=True)
         while _next(told) == signal.SIGHUP:
             say("The engines are started anew, in turn.")
             running.restart()
