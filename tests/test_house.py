@@ -41,6 +41,7 @@ NOT_IMPORTED = {
 """Requirements that no file imports, and why they are there all the same."""
 
 COME_ALONG = {
+    "fastapi": "gradio",
     "filelock": "transformers",
     "gradio-client": "gradio",
     "jinja2": "torch",

@@ -98,9 +98,7 @@ class ServedEngine:
             raise RuntimeError("the thread that runs the model has ended")
 
 
-def located(
-    name: str,
-) -> Callable[..., object]:  # a page or an engine, by its name in a config file
+def located(name: str) -> Any:
     """`module:function` -> the function; raises RamoleError."""
     from importlib import import_module
 
