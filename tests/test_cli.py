@@ -265,7 +265,7 @@ def test_only_what_works_is_there():
     names = {info.name for info in app.registered_commands}
     expected = {"doctor", "list", "add", "remove", "retrieve", "generate", "batch", "benchmark"}
     expected |= {"calibrate"}
-    expected |= {"evaluate", "chat", "merge", "mixes", "trace", "hub"}
+    expected |= {"evaluate", "chat", "merge", "mixes", "trace", "hub", "serve"}
     assert names == expected
     assert [info.name for info in app.registered_groups] == ["train"]
 

@@ -52,6 +52,7 @@ COME_ALONG = {
     "pyyaml": "transformers",
     "starlette": "gradio",
     "tokenizers": "transformers",
+    "uvicorn": "gradio",
 }
 """Imported packages that are part of what another one promises, and which."""
 
