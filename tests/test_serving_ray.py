@@ -143,16 +143,3 @@ def test_engines_are_started_anew_in_turn_and_no_request_is_lost(cluster, alone)
     assert not old & cluster.engines()
     assert [ids for _, ids in found] == [alone(PROMPTS[n % 3], n) for n, _ in found]
     assert len(found) > 3
-
-
-def test_without_ray_the_command_says_what_to_install(tmp_path):
-    code = (
-        "import sys\nsys.modules['ray'] = None\n"
-        "import importlib.util as u\nfound = u.find_spec\n"
-        "u.find_spec = lambda name, *a: None if name == 'ray' else found(name, *a)\n"
-        "from ramole_core.cli import main\nsys.exit(main(['serve']))"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True
-    )
-    assert done.returncode == 2 and "make setup SERVE=1" in done.stderr + done.stdout
