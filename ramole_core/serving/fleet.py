@@ -44,8 +44,8 @@ class Fleet(Protocol):
         self, key: str, job: Job, hear: Callable[[Sequence[Heard]], None]
     ) -> Callable[[], None]:
         """Begin a request; `hear` gets, in another thread, all that comes of it in order: at its
-        end a Generation or an exception. Returns what cancels it; then a Generation still comes,
-        or nothing."""
+        end a Generation or an exception. Returns what cancels it: the Generation that
+        comes then has what was made."""
         ...
 
     def close(self) -> None:

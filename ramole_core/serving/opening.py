@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING
 
+from ramole_core.errors import RamoleError
 from ramole_core.serving.fleet import Fleet
 
 if TYPE_CHECKING:
@@ -14,6 +15,7 @@ def engines_over(fleet: Fleet) -> "EnginesMaker":
     store, and the fleet answers."""
 
     def make(ramole: "Ramole", tell: "Progress") -> "Engines":
+        from ramole_core.base.checksum import weights_checksum
         from ramole_core.base.fetch import fetch_base
         from ramole_core.base.model import load_tokenizer
         from ramole_core.serving.placing import Placing
@@ -38,6 +40,12 @@ def engines_over(fleet: Fleet) -> "EnginesMaker":
             hold=publishing.asked,
             rows=s.max_batch,
         )
+        if engines.facts.checksum != weights_checksum(folder, data_dir=s.data_dir):
+            engines.close()
+            raise RamoleError(
+                f"The engines run other weights than those of {s.base_model} here; start them and "
+                "the page with one RAMOLE_BASE_MODEL."
+            )
         tell("publishing the adapters", 0.94)
         publishing.begin()
         ramole.pool.listeners.insert(0, publishing)

@@ -49,8 +49,12 @@ class RayFleet:
     def answer(
         self, key: str, job: Job, hear: Callable[[Sequence[Heard]], None]
     ) -> Callable[[], None]:
-        running = self._run(self._answer(key, job, hear))
-        return lambda: self._loop.call_soon_threadsafe(running.cancel) and None
+        self._run(self._answer(key, job, hear))
+
+        def cancel() -> None:
+            self._run(self._cancel(key, job.number))
+
+        return cancel
 
     def close(self) -> None:
         self._loop.call_soon_threadsafe(self._loop.stop)
@@ -90,18 +94,15 @@ class RayFleet:
             raise reply.error
         return reply.value
 
+    async def _cancel(self, key: str, number: str) -> None:
+        with suppress(EngineLost, RuntimeError):  # then the stream says so
+            await self._call(key, "cancel", number)
+
     async def _answer(self, key: str, job: Job, hear: Callable[[Sequence[Heard]], None]) -> None:
-        stream = None
         try:
             _, streams = await self._ask()
-            stream = streams.remote(key, job)
-            async for items in stream:
+            async for items in streams.remote(key, job):
                 hear(items)
-        except asyncio.CancelledError:
-            if stream is not None:
-                with suppress(Exception):
-                    stream.cancel()
-            raise
         except (RayError, RayServeException, EngineLost) as error:
             hear([self._gone(key, error)])
         except Exception as error:

@@ -28,6 +28,8 @@ from ramole_core.serving.seeds import seeded
 from ramole_core.serving.wire import send_adapter, send_request
 
 log = logging.getLogger(__name__)
+STARTING = 3600.0
+"""Seconds that the first engine may take to load its model."""
 POLL = 2.0
 """Seconds between two looks at what the engines have done."""
 GAUGES = (
@@ -51,12 +53,15 @@ class RemoteEngines:
         hold: Callable[[Sequence[str]], AbstractContextManager[None]],
         rows: int,
         patience: float = PATIENCE,
+        starting: float = STARTING,
     ):
-        """Waits for the first engine. `hold` keeps adapters in the store while they are asked for;
-        `rows`: requests that one engine runs at the same time. Raises NoEngine."""
+        """Waits for the first engine, `starting` seconds at most. `hold` keeps adapters in the
+        store while they are asked for; `rows`: requests that one engine runs at the same time.
+        Raises NoEngine."""
         self._fleet, self._placing, self._hold, self._rows = fleet, placing, hold, rows
-        self._patience = patience
+        self._patience = starting
         self._facts = self._call(None, "model_facts", kind=ModelFacts)
+        self._patience = patience
         self._reader = RequestReader(tokenizer, self._facts, weights=weights)
         self._lock = threading.Lock()
         self._open = self._moves = 0

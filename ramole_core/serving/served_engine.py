@@ -49,20 +49,21 @@ class ServedEngine:
         said = Settings(**settings)  # pyright: ignore[reportArgumentType] checked by pydantic
         self._threads = ThreadPoolExecutor(said.max_batch + said.max_queue + SPARE_THREADS)
         self._engine: Answering = located(make)(said)
+        self._open: dict[str, threading.Event] = {}
+        """What cancels each request that runs, by its number."""
 
     async def answer(self, to: str, job: Job) -> AsyncIterator[Sequence[Heard]]:
         """All that comes of a request, as it comes; who leaves the stream cancels it."""
         loop = asyncio.get_running_loop()
         news: asyncio.Queue[Heard | None] = asyncio.Queue()
-        gone = threading.Event()
+        cancelled = self._open[job.number] = threading.Event()
 
         def tell(item: Heard | None) -> None:
-            if not gone.is_set():
-                loop.call_soon_threadsafe(news.put_nowait, item)
+            loop.call_soon_threadsafe(news.put_nowait, item)
 
         def run() -> None:
             try:
-                self._engine.answer(job, tell, cancelled=gone.is_set)
+                self._engine.answer(job, tell, cancelled=cancelled.is_set)
             except Exception as error:
                 tell(_told(error))
             tell(None)
@@ -79,7 +80,8 @@ class ServedEngine:
                     yield heard
             await running
         finally:
-            gone.set()
+            cancelled.set()
+            del self._open[job.number]
 
     async def call(self, to: str, name: str, *args: object) -> Reply:
         """What the engine's method returns."""
@@ -87,10 +89,19 @@ class ServedEngine:
         try:
             if name == "process":
                 return Reply(os.getpid())
+            if name == "cancel":
+                return Reply(self._cancel(str(args[0])))
             method = getattr(self._engine, name)
             return Reply(await loop.run_in_executor(self._threads, method, *args))
         except Exception as error:
             return Reply(error=_told(error))
+
+    def _cancel(self, number: str) -> bool:
+        """Let a request end with what it has; False: it is not here, or has ended."""
+        running = self._open.get(number)
+        if running is not None:
+            running.set()
+        return running is not None
 
     def check_health(self) -> None:
         """Raises where no answer can come any more, so that the process is started anew."""

@@ -4,8 +4,9 @@ An adapter is its checksum, which an engine turns into tensors by its own store 
 what the page knows of it: name, similarity, response, share.
 """
 
+import secrets
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from ramole_core.composition import Candidate, LoraSet, Response
 from ramole_core.engine.prompt import Prepared, Prompt, Turn
@@ -43,6 +44,8 @@ class Job:
     """As `Prepared.shown`."""
     session: str = ""
     address: str = ""
+    number: str = field(default_factory=lambda: secrets.token_hex(8))
+    """Its own, by which it is cancelled."""
 
     @property
     def contents(self) -> tuple[str, ...]:
