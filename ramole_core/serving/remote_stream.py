@@ -10,11 +10,11 @@ import queue
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack
-from dataclasses import dataclass, field, replace
 
 from ramole_core.engine.prompt import Prepared
 from ramole_core.errors import Busy, RamoleError
 from ramole_core.request import Fitting, Generation, Step
+from ramole_core.serving.asked import Asked
 from ramole_core.serving.fleet import EngineLost, Fleet, Heard, NoEngine
 from ramole_core.serving.placing import Placing
 from ramole_core.serving.wire import Place, send_request
@@ -27,40 +27,6 @@ MOST_LOST = 8
 """Engines that a request may lose without a token in between: it may be what ends them."""
 PAUSE = 0.5
 """Seconds after which a crowded fleet is asked again."""
-
-
-@dataclass(eq=False)
-class Asked:
-    """One request at an engine."""
-
-    index: int
-    prepared: Prepared
-    held: ExitStack
-    """What is held for it: its adapters in the store."""
-    engine: str = ""
-    cancel: Callable[[], None] = lambda: None
-    shown: list[int] = field(default_factory=list)
-    """Tokens that its reader has."""
-    text: str = ""
-    """And their text."""
-    attempt: int = 0
-    """How often it was sent."""
-    drop: bool = False
-    """Whether the next token is one that its reader has."""
-    lost: set[str] = field(default_factory=set)
-    """Engines that were lost with it."""
-    began: float = field(default_factory=time.monotonic)
-    first: float = 0.0
-    moves: int = 0
-    """Engines that were lost after it had begun there."""
-    fruitless: int = 0
-    """Of these, since its last token."""
-    fitted: Fitting | None = None
-    again: float = 0.0
-    """When it is sent again; 0: it is at an engine."""
-    waits: float = 0.0
-    """Since when there is no engine."""
-    place: int = -1
 
 
 class RemoteStream:
@@ -178,7 +144,7 @@ class RemoteStream:
         """Those that are at no engine end where they are."""
         for one in [one for one in self._open if not one.attempt or one.again]:
             self._leave(one)
-            yield one.index, _cancelled(one)
+            yield one.index, one.cancelled()
 
     def _hear(self, one: Asked, item: Heard) -> Step | Generation | None:
         """What the reader gets of it."""
@@ -193,7 +159,7 @@ class RemoteStream:
             return self._step(one, item)
         elif isinstance(item, Generation):
             self._leave(one)
-            return self._ended(one, item)
+            return one.whole(item)
         elif isinstance(item, EngineLost):
             self._move(one)
         elif isinstance(item, Busy):
@@ -219,19 +185,6 @@ class RemoteStream:
         """The search for its weights is over: another engine need not make it again."""
         if one.fitted is not None and one.prepared.turns[-1].request.examples:
             one.prepared = self._found(one.prepared, one.fitted)
-
-    def _ended(self, one: Asked, answer: Generation) -> Generation:
-        now = time.monotonic()
-        if one.fitted is not None:
-            answer = replace(answer, fitted=answer.fitted or one.fitted)
-        if not one.moves:
-            return answer
-        return replace(
-            answer,
-            seconds=now - one.began,
-            first_token_seconds=(one.first or now) - one.began,
-            extra={**answer.extra, "moves": float(one.moves)},
-        )
 
     def _move(self, one: Asked) -> None:
         """Its engine is lost: it goes on at another."""
@@ -267,20 +220,3 @@ class RemoteStream:
             self._placing.end(one.engine)
             one.engine = ""
         one.held.close()
-
-
-def _cancelled(one: Asked) -> Generation:
-    """An answer that was cancelled where no engine had it."""
-    prompt = one.prepared.prompt
-    names = [c.name for c in one.prepared.candidates]
-    return Generation(
-        text=one.text,
-        adapters=names,
-        scores=[c.score for c in one.prepared.candidates],
-        trace=None,
-        finish_reason="cancelled",
-        prompt_tokens=len(prompt.ids),
-        new_tokens=len(one.shown),
-        seconds=time.monotonic() - one.began,
-        first_token_seconds=(one.first or time.monotonic()) - one.began,
-    )
