@@ -324,6 +324,25 @@ def test_an_adapter_that_came_is_answered_with_at_once_and_one_that_went_is_nowh
     assert not any(list(root.rglob(f"*{card.content}*")) for root in roots)
 
 
+def test_an_engine_that_starts_forgets_what_was_removed_meanwhile(pair, tmp_path):
+    _, many, fleet = pair
+    shapes = read_shapes(Path(many.settings.base_model))
+    folder = write_lora(tmp_path / "gone", shapes, rank=2, seed=98)
+    card = many.pool.add(folder, name="gone", examples=["gone"])
+    request = Request("gone?", adapters=["gone"], method="fusion", max_new_tokens=2)
+    fleet.dead = {"b"}
+    kept = many.pool.card("weather").content
+    for one in (request, replace(request, adapters=["weather"])):
+        answered(many, one)
+    fleet.dead = {"a"}
+    many.pool.remove("gone")  # `a` is not there to hear of it
+    own = many.settings.model_copy(update={"data_dir": many.settings.data_dir.parent / "a"})
+    assert list((own.data_dir / "units").glob(f"{card.content}*"))
+    EngineServer(own).close()
+    assert not list((own.data_dir / "units").glob(f"{card.content}*"))
+    assert list((own.data_dir / "units").glob(f"{kept}*"))
+
+
 def test_what_is_counted_is_the_sum_of_all(pair):
     alone, many, fleet = pair
     answered(many, REQUESTS[0])

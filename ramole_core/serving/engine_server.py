@@ -4,7 +4,9 @@ It knows nothing of the pool: an adapter is a checksum, read from the store. Who
 (Ray, a test) calls it from many threads.
 """
 
+import re
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 
 from ramole_core.base.model import BaseModel, load_base
 from ramole_core.base.shapes import read_shapes
@@ -28,6 +30,9 @@ from ramole_core.serving.wire import (
 )
 from ramole_core.settings import Settings
 
+CONTENT = re.compile("[0-9a-f]{64}-[0-9a-f]{16}")
+"""An adapter's checksum; what a method has of its own has others."""
+
 
 class EngineServer:
     """Owns the model until `close`."""
@@ -45,8 +50,10 @@ class EngineServer:
         shapes = read_shapes(base.folder)
         self._weights_folder = WeightsFolder(s.adapters_dir)
         self._engines = OwnEngine(engine_of(base, s, shapes=shapes, weights=self._weights))
-        self._mirror = Mirror(AdapterStore(s.store), s.data_dir / "mirror", shapes=shapes)
+        self._store = AdapterStore(s.store)
+        self._mirror = Mirror(self._store, s.data_dir / "mirror", shapes=shapes)
         self._engines.start()
+        self._forget_removed(s.data_dir / "units", s.data_dir / "mirror")
         self._warm_up()
 
     @property
@@ -106,6 +113,13 @@ class EngineServer:
 
     def _weights(self, method: Composition) -> Trained | None:
         return self._weights_folder.get(method.row, needed=method.needs_weights)
+
+    def _forget_removed(self, *folders: Path) -> None:
+        """Delete what was removed while this engine was not there to hear of it."""
+        names = {file.name for folder in folders if folder.is_dir() for file in folder.iterdir()}
+        held = {found[0] for name in names if (found := CONTENT.match(name))}
+        if gone := [content for content in sorted(held) if not self._store.holds(content)]:
+            self.forget(gone)
 
     def _warm_up(self) -> None:
         """Two tokens of the base: the first forward of a process is a slow one."""

@@ -30,6 +30,8 @@ from ramole_core.serving.wire import send_adapter, send_request
 log = logging.getLogger(__name__)
 STARTING = 3600.0
 """Seconds that the first engine may take to load its model."""
+FORGET_SECONDS = 5.0
+"""For all engines to delete what they have of a removed adapter; whoever removes it waits."""
 POLL = 2.0
 """Seconds between two looks at what the engines have done."""
 GAUGES = (
@@ -168,15 +170,25 @@ class RemoteEngines:
         """What is removed is told by `forget`, one by one."""
 
     def forget(self, contents: Sequence[str]) -> None:
-        """These adapters are removed; an engine that does not hear of it has none when it is
-        asked."""
-        for key in self._fleet.keys():
-            try:
-                self._fleet.call(key, "forget", tuple(contents))
-            except EngineLost:
-                continue
-            except Exception as error:
-                log.warning("An engine keeps a removed adapter: %s", type(error).__name__)
+        """These adapters are removed; an engine that does not hear of it within some seconds finds
+        out when it is started anew."""
+        told = [
+            threading.Thread(target=self._forget_at, args=[key, tuple(contents)], daemon=True)
+            for key in self._fleet.keys()
+        ]
+        for one in told:
+            one.start()
+        end = time.monotonic() + FORGET_SECONDS
+        for one in told:
+            one.join(max(0.0, end - time.monotonic()))
+
+    def _forget_at(self, key: str, contents: Sequence[str]) -> None:
+        try:
+            self._fleet.call(key, "forget", contents)
+        except EngineLost:
+            return
+        except Exception as error:
+            log.warning("An engine keeps a removed adapter: %s", type(error).__name__)
 
     def close(self) -> None:
         self._ending.set()
