@@ -3,6 +3,7 @@ PYTHON ?= python3
 PIP_ARGS ?=
 BIN := .venv/bin
 STAMP := .venv/.installed
+SERVED := .venv/.served
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
@@ -11,7 +12,7 @@ SHELL := bash
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-setup: $(STAMP) ## make .venv with everything for running, tests and evaluation
+setup: $(STAMP) $(if $(SERVE),$(SERVED)) ## make .venv for running, tests and evaluation; SERVE=1: for several engines too
 
 $(STAMP): requirements.txt requirements-dev.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "RAMoLE needs Python 3.11 or newer, but $(PYTHON) is $$($(PYTHON) -V 2>&1); run: make setup PYTHON=python3.12"; exit 1; }
@@ -19,14 +20,18 @@ $(STAMP): requirements.txt requirements-dev.txt
 	$(BIN)/python -m pip install $(PIP_ARGS) -r requirements.txt -r requirements-dev.txt
 	@touch $(STAMP)
 
+$(SERVED): requirements-serve.txt | $(STAMP)
+	$(BIN)/python -m pip install $(PIP_ARGS) -r requirements-serve.txt
+	@touch $(SERVED)
+
 run: setup ## the page on http://127.0.0.1:7860; the base model loads behind it
 	$(BIN)/python app.py
 
-test: setup browser lint ## the whole suite: ruff, pyright, pytest
+test: setup $(SERVED) browser lint ## the whole suite: ruff, pyright, pytest
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --ignore-glob='tests/test_browser_*' --durations=15
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile tests/test_browser_*.py --durations=5
 
-lint: setup ## ruff and pyright, changing nothing
+lint: setup $(SERVED) ## ruff and pyright, changing nothing
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright

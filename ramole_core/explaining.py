@@ -63,7 +63,7 @@ class Explaining:
                 f"position={position}, but the prompt and its answer have {len(token_ids)} tokens; "
                 f"choose 0 to {len(token_ids) - 1}."
             )
-        base, mixture = self._ramole.engine.next_tokens(
+        base, mixture = self._ramole.engines.next_tokens(
             [prepared.bare(), prepared], token_ids[: position + 1], top=top
         )
         return Explanation(base.tokens, mixture.tokens, base.ids, mixture.ids)
@@ -89,9 +89,9 @@ class Explaining:
     def _found(self, request: Request) -> "Prepared":
         ramole = self._ramole
         prepared = ramole.prepare([request])[0]
-        fit = ramole.engine.fit(prepared)
+        fit = ramole.engines.fit(prepared)
         if fit is not None and not fit.done:
             fit.close()
             ramole.generate([replace(request, max_new_tokens=len(request.prefix_ids) + 1)])
-            fit = ramole.engine.fit(prepared)
+            fit = ramole.engines.fit(prepared)
         return prepared if fit is None else fit.fitted

@@ -41,17 +41,14 @@ def model_words(ramole: "Ramole") -> str:
     """The base model, its size, how it is kept and how much it reads; its name alone until it is
     loaded."""
     name = ramole.settings.base_model.rpartition(":")[2].replace("==", " ")
-    if not ramole.loaded:
+    facts = ramole.model_facts
+    folder = find_base(ramole.settings.base_model, data_dir=ramole.settings.data_dir)
+    if facts is None or folder is None:
         return name
-    base = ramole.base
-    millions = count_parameters(base.folder) / 1e6
+    millions = count_parameters(folder) / 1e6
     size = f"{millions / 1000:.1f} billion" if millions >= 1000 else f"{millions:.0f} million"
-    kept = base.quantization.upper()
-    if base.quantization == "none":
-        kept = str(base.dtype).removeprefix("torch.")
-    reads = getattr(base.model.config, "max_position_embeddings", None)
-    words = f"{name}, {size} parameters in {kept}"
-    return f"{words}, reads up to {reads:,} tokens" if reads else words
+    kept = facts.dtype if facts.quantization == "none" else facts.quantization.upper()
+    return f"{name}, {size} parameters in {kept}, reads up to {facts.context:,} tokens"
 
 
 def asked_fields(request: Request) -> dict[str, object]:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from ramole_core.adapter_choice import AdapterChoice, Choice, base_turn
 from ramole_core.arriving import Arriving
+from ramole_core.errors import RamoleError
 from ramole_core.explaining import Explaining, Explanation
 from ramole_core.hub import Hub, Wait
 from ramole_core.methods import METHOD_LIST, Method
@@ -29,19 +30,30 @@ if TYPE_CHECKING:
     from ramole_core.composition import Candidate, Composition, Response, Trained
     from ramole_core.composition.trained import WeightsFolder
     from ramole_core.engine.engine import Engine
-    from ramole_core.engine.engine_thread import EngineThread
+    from ramole_core.engine.engines import Engines
     from ramole_core.engine.prompt import Prepared, Prompt
+    from ramole_core.engine.reader import ModelFacts
     from ramole_core.pool import AdapterCard
 
 Progress = Callable[[str, float], None]
 """Called with the stage in words and the fraction done, 0 to 1."""
+EnginesMaker = Callable[["Ramole", Progress], "Engines"]
+"""Gives the engines that answer elsewhere, once they are there."""
+
+ELSEWHERE = (
+    "The engines run in other processes, and this needs the model in its own; open the system "
+    "without them."
+)
 
 
 class Ramole:
     """A pool of adapters as one model. Use as a context manager, or call `close()`."""
 
-    def __init__(self, settings: Settings | None = None):
-        """Open pool and index; raises RamoleError (Busy: another process has the data folder)."""
+    def __init__(self, settings: Settings | None = None, *, engines: EnginesMaker | None = None):
+        """Open pool and index; raises RamoleError (Busy: another process has the data folder).
+
+        `engines` gives those that answer, where they are not of this process.
+        """
         s = self.settings = settings or load_settings()
         self.pool = Pool(
             adapters_dir=s.adapters_dir,
@@ -80,7 +92,7 @@ class Ramole:
             self.retriever,
             base=self.base_expert,
             max_new_tokens=s.max_new_tokens,
-            weights=self._weights,
+            weights=self.weights_of,
             arriving=Arriving(self.hub, self.pool, self.retriever, base=self.base_expert),
         )
         self._mixes = Mixes(s.data_dir)
@@ -89,7 +101,8 @@ class Ramole:
         self._stopping = threading.Event()
         self._base: BaseModel | None = None
         self._engine: Engine | None = None
-        self._thread: EngineThread | None = None
+        self._make_engines: EnginesMaker = engines or Ramole._own_engine
+        self._engines: Engines | None = None
 
     def __enter__(self) -> "Ramole":
         return self
@@ -102,15 +115,13 @@ class Ramole:
         finish reason `cancelled`; returns when none is left, or after so many seconds."""
         self._stopping.set()
         end = time.monotonic() + seconds
-        while self._engine and not self._engine.scheduler.idle and time.monotonic() < end:
+        while self._engines and not self._engines.idle and time.monotonic() < end:
             time.sleep(0.02)
 
     def close(self) -> None:
         """Give the model, the index and the data folder back."""
-        if self._thread is not None:
-            self._thread.close()
-        if self._engine is not None:
-            self._engine.close()
+        if self._engines is not None:
+            self._engines.close()
         self.retriever.close()
         self.hub.close()
         self.pool.close()
@@ -124,72 +135,83 @@ class Ramole:
     @property
     def loaded(self) -> bool:
         """Whether the base model is ready."""
-        return self._engine is not None
+        return self._engines is not None
 
     @property
     def exact(self) -> bool:
         """Whether a request's tokens are to the bit those it gets alone, whoever else is served, as
         on a CPU; False: within rounding, as on a GPU, or no model is loaded yet."""
-        return self._engine is not None and self._engine.exact
+        return self._engines is not None and self._engines.facts.exact
+
+    @property
+    def model_facts(self) -> "ModelFacts | None":
+        """Sizes, precision and layers of the model that answers; None until it is loaded."""
+        return None if self._engines is None else self._engines.facts
 
     def stats(self) -> Mapping[str, int | float]:
         """What the engine has done since it began, and what it holds now (bytes); nothing before
         the model is there, and nothing is loaded for it."""
-        return {} if self._engine is None else self._engine.stats()
+        return {} if self._engines is None else self._engines.stats()
 
     def load(self, progress: Progress | None = None) -> None:
         """Load encoder, index and base model now; a second call returns at once."""
         tell = progress or (lambda stage, fraction: None)
         with self._loading:
-            if self._engine is not None:
-                return
-            from ramole_core.base.model import load_base
-            from ramole_core.engine.engine import Engine, EngineSizes
+            if self._engines is None:
+                self._engines = self._make_engines(self, tell)
+                self.forget_units()
+                tell("warming up", 0.95)
+                self._warm_up()
+                tell("ready", 1.0)
 
-            s = self.settings
-            self._base = load_base(
-                s.base_model,
-                data_dir=s.data_dir,
-                quantization=s.quantization,
-                dtype=s.dtype,
-                device=s.device,
-                progress=lambda stage, fraction: tell(stage, 0.9 * fraction),
-            )
-            tell("reading the adapters", 0.9)
-            self.pool.leave_out_unfit()
-            self.retriever.check()
-            self._engine = Engine(
-                self._base,
-                shapes=self._shapes(),
-                weights=self._weights,
-                sizes=EngineSizes(
-                    max_batch=s.max_batch,
-                    max_queue=s.max_queue,
-                    prefill_chunk=s.prefill_chunk,
-                    kv_cache_bytes=s.kv_cache_mb * 2**20,
-                    device_cache_bytes=s.device_cache_mb * 2**20,
-                    host_cache_bytes=s.host_cache_mb * 2**20,
-                    units_dir=s.data_dir / "units",
-                ),
-            )
-            self.forget_units()
-            tell("warming up", 0.95)
-            self._warm_up()
-            tell("ready", 1.0)
+    def _own_engine(self, tell: Progress) -> "Engines":
+        """The model of this process."""
+        from ramole_core.base.model import load_base
+        from ramole_core.engine.own_engine import OwnEngine
+
+        s = self.settings
+        self._base = load_base(
+            s.base_model,
+            data_dir=s.data_dir,
+            quantization=s.quantization,
+            dtype=s.dtype,
+            device=s.device,
+            progress=lambda stage, fraction: tell(stage, 0.9 * fraction),
+        )
+        self.check_adapters(tell)
+        self._engine = engine_of(self._base, s, shapes=self._shapes(), weights=self.weights_of)
+        return OwnEngine(self._engine)
+
+    def check_adapters(self, tell: Progress) -> None:
+        """Leave out those that do not fit the base, and see that the index has the others."""
+        tell("reading the adapters", 0.9)
+        self.pool.leave_out_unfit()
+        self.retriever.check()
 
     @property
     def base(self) -> "BaseModel":
-        """The base model; loads on first use."""
+        """The base model of this process; loads on first use. Raises RamoleError where the engines
+        run elsewhere."""
         self.load()
-        assert self._base is not None
+        if self._base is None:
+            raise RamoleError(ELSEWHERE)
         return self._base
 
     @property
     def engine(self) -> "Engine":
-        """The running model; loads on first use."""
+        """The running model of this process; loads on first use. Raises RamoleError where the
+        engines run elsewhere."""
         self.load()
-        assert self._engine is not None
+        if self._engine is None:
+            raise RamoleError(ELSEWHERE)
         return self._engine
+
+    @property
+    def engines(self) -> "Engines":
+        """Who answers, here or elsewhere; loads on first use."""
+        self.load()
+        assert self._engines is not None
+        return self._engines
 
     def retrieve(
         self, text: str, k: int = 3, exclude: Iterable[str] = (), owner: str | None = None
@@ -250,14 +272,7 @@ class Ramole:
         began = time.perf_counter()
         asked = self.prepare(requests, cancelled=cancelled)
         spent = (time.perf_counter() - began) / max(1, len(requests))
-        engine = self.engine
-        from ramole_core.engine.request_stream import (
-            RequestStream,  # after loading: it imports transformers
-        )
-
-        stream = RequestStream(
-            engine,
-            lambda: self._thread,
+        stream = self.engines.stream(
             asked,
             session=session,
             address=address,
@@ -304,16 +319,12 @@ class Ramole:
         Without it the callers' own threads do it, in turn (scripts, ZeroGPU).
         """
         with self._loading:
-            engine = self.engine
-            from ramole_core.engine.engine_thread import EngineThread
-
-            if self._thread is None:
-                self._thread = EngineThread(engine)
+            self.engines.start()
 
     def forget_units(self) -> None:
         """Delete the packed tensors of adapters that the pool has no more."""
-        if self._engine is not None:
-            self._engine.store.keep_only(card.content for card in self.pool.all_cards())
+        if self._engines is not None:
+            self._engines.keep_only(card.content for card in self.pool.all_cards())
 
     def explain(
         self,
@@ -354,11 +365,12 @@ class Ramole:
         """
         wait = self.hub.wait(lambda: self._stopping.is_set() or cancelled())
         requests = [self._mixed(request, wait) for request in requests]
+        engines = self.engines
         read: dict[int, Prompt] = {}
 
         def prompt_of(n: int) -> "Prompt":
             if n not in read:
-                read[n] = self.engine.read(requests[n])
+                read[n] = engines.read(requests[n])
             return read[n]
 
         turns: list[tuple[int, Request]] = []  # of all requests, each with its request's index
@@ -374,9 +386,10 @@ class Ramole:
         ) -> "list[list[Response]]":
             asked = [turns[t] for t in at]
             prompts = [
-                self.engine.read(turn) if requests[n].history else prompt_of(n) for n, turn in asked
+                self.engines.read(turn) if requests[n].history else prompt_of(n)
+                for n, turn in asked
             ]
-            return self.engine.examine(prompts, candidates)
+            return self.engines.examine(prompts, candidates)
 
         from ramole_core.engine.prompt import Turn
 
@@ -388,7 +401,7 @@ class Ramole:
             found[n].append(choice)
         return [
             replace(
-                self.engine.prepare(
+                engines.prepare(
                     base_turn(request) if last.leaves else request,
                     last.candidates,
                     prompt_of(n),
@@ -418,7 +431,8 @@ class Ramole:
         for _ in self.stream(request):
             pass
 
-    def _weights(self, method: "Composition") -> "Trained | None":
+    def weights_of(self, method: "Composition") -> "Trained | None":
+        """A method's trained weights; None where it has none."""
         return self._weights_folder.get(method.row, needed=method.needs_weights)
 
     @cached_property
@@ -441,6 +455,30 @@ class Ramole:
 
         s = self.settings
         return read_shapes(fetch_base(s.base_model, data_dir=s.data_dir))
+
+
+def engine_of(
+    base: "BaseModel",
+    settings: Settings,
+    *,
+    shapes: Mapping[str, tuple[int, int]],
+    weights: "Callable[[Composition], Trained | None]",
+) -> "Engine":
+    """The engine of a base model in the sizes that the settings say; `shapes`: (i, o) of its linear
+    layers, `weights` gives a method's trained weights."""
+    from ramole_core.engine.engine import Engine, EngineSizes
+
+    s = settings
+    sizes = EngineSizes(
+        max_batch=s.max_batch,
+        max_queue=s.max_queue,
+        prefill_chunk=s.prefill_chunk,
+        kv_cache_bytes=s.kv_cache_mb * 2**20,
+        device_cache_bytes=s.device_cache_mb * 2**20,
+        host_cache_bytes=s.host_cache_mb * 2**20,
+        units_dir=s.data_dir / "units",
+    )
+    return Engine(base, shapes=shapes, weights=weights, sizes=sizes)
 
 
 class _Forgetting:

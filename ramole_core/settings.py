@@ -34,6 +34,12 @@ class Settings(BaseSettings):
     """Uploads, the Chroma index and the converted base model."""
     chroma_url: str | None = None
     """A Chroma server (http://host:port); unset: embedded, under DATA_DIR/chroma."""
+    store_url: str | None = None
+    """Where many engines read their adapters (`serve`): a folder that all machines share, or an
+    fsspec URL; unset: DATA_DIR/store."""
+    placement: Literal["adapter", "load"] = "adapter"
+    """Which of many engines a request goes to (`serve`): the one that its first adapter belongs to
+    unless that has much to do, or the one that has least to do."""
     max_upload_mb: int = Field(64, gt=0)
     """Largest upload, packed or unpacked, in MiB."""
     max_rank: int = Field(256, gt=0)
@@ -84,6 +90,11 @@ class Settings(BaseSettings):
     """Address to listen on; unset: Gradio's own variable, then 127.0.0.1."""
     port: int = Field(7860, gt=0, lt=65536)
     """Port of the page."""
+
+    @property
+    def store(self) -> str:
+        """The folder or URL of the store of adapters."""
+        return self.store_url or str(self.data_dir / "store")
 
 
 def load_settings(**overrides) -> Settings:

@@ -75,10 +75,7 @@ class FakeRamole:
         self.gate = gate
         """Loading ends once this file is there."""
         self.pool = FakePool()
-        config = SimpleNamespace(max_position_embeddings=2048)
-        self.base = SimpleNamespace(
-            folder=Path("/nonexistent"), quantization="nf4", model=SimpleNamespace(config=config)
-        )
+        self.model_facts = SimpleNamespace(context=2048, quantization="nf4")
         self.exact = True
         self.loaded, self.pause, self.length = loaded, pause, length
         self.forwards, self.explained, self.batches = 0, 0, 0

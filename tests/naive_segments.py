@@ -140,7 +140,7 @@ class NaiveModel:
             count = method.experts(len(turn.candidates))
             candidates = turn.candidates[:count]
             if method.brings:
-                candidates = method.bring((), self._engine._weights(method))
+                candidates = method.bring((), self._engine._reader._weights(method))
             mix, has = self._mix(turn.request, candidates, off)
             names = tuple(one.name for one in candidates)
             yield Run(positions[0], positions[-1] + 1, names, mix, has)
@@ -165,7 +165,7 @@ class NaiveModel:
         weights = None if request.weights is None else tuple(request.weights)
         trained = None
         if candidates and weights is None:
-            trained = self._engine._weights(method)
+            trained = self._engine._reader._weights(method)
         uploaded, adapters = [], []
         for one in method.bring(candidates, trained):
             pool = {path: lora for path, lora in one.load().items() if not is_off(one.name, path)}

@@ -265,7 +265,7 @@ def test_only_what_works_is_there():
     names = {info.name for info in app.registered_commands}
     expected = {"doctor", "list", "add", "remove", "retrieve", "generate", "batch", "benchmark"}
     expected |= {"calibrate"}
-    expected |= {"evaluate", "chat", "merge", "mixes", "trace", "hub"}
+    expected |= {"evaluate", "chat", "merge", "mixes", "trace", "hub", "serve"}
     assert names == expected
     assert [info.name for info in app.registered_groups] == ["train"]
 
@@ -288,6 +288,45 @@ def test_every_command_can_end_in_json():
     }
     assert {"list", "evaluate", "train router"} <= set(options)
     assert [name for name, words in options.items() if "--json" not in words] == []
+
+
+def test_several_engines_without_ray_say_what_to_install(capsys, monkeypatch):
+    monkeypatch.setattr("ramole_core.serving.command.find_spec", lambda name: None)
+    assert main(["serve"]) == 2
+    assert "make setup SERVE=1" in capsys.readouterr().err
+
+
+def test_several_engines_are_started_anew_on_a_signal_and_ended_on_another(capsys, monkeypatch):
+    told = []
+
+    class Running:
+        url = "http://127.0.0.1:7860/"
+
+        def __init__(self, settings, **said):
+            told.append(said)
+
+        def wait(self, ending):
+            assert not ending()
+
+        def start(self):
+            told.append("start")
+
+        def restart(self):
+            told.append("restart")
+
+        def stop(self):
+            told.append("stop")
+
+    signals = [signal.SIGHUP, signal.SIGTERM]
+    monkeypatch.setattr("ramole_core.serving.command.find_spec", lambda name: name)
+    monkeypatch.setattr("ramole_core.serving.command.Running", Running)
+    monkeypatch.setattr("ramole_core.serving.command.signal.signal", lambda number, handler: None)
+    monkeypatch.setattr("ramole_core.serving.command._next", lambda told: signals.pop(0))
+    assert main(["serve", "--engines", "3", "--cpus-per-engine", "1.5", "--json"]) == 0
+    assert told[0]["engines"] == 3 and told[0]["cpus"] == 1.5
+    assert told[1:] == ["start", "restart", "stop"]
+    listens = json.loads(capsys.readouterr().out)
+    assert listens == {"url": "http://127.0.0.1:7860/", "engines": 3}
 
 
 def test_a_bad_setting_is_one_sentence(capsys, monkeypatch):

@@ -8,7 +8,10 @@ from transformers import AutoModelForCausalLM
 
 from ramole_core import Settings, asked_fields, model_words
 from ramole_core.base.model import load_base
+from ramole_core.base.shapes import read_shapes
 from ramole_core.base.size import count_parameters
+from ramole_core.engine.reader import facts_of_model
+from ramole_core.layers import find_layout
 from ramole_core.request import Request
 
 
@@ -18,18 +21,28 @@ def test_the_size_is_that_of_the_model(tiny_llama):
     assert count_parameters(tiny_llama) == own > 10_000
 
 
-def test_a_model_is_told_by_name_size_and_limit(tiny_llama, tmp_path, monkeypatch):
+def test_a_model_is_told_by_name_size_and_limit(tiny_llama, monkeypatch):
     settings = Settings(base_model="pypi:tiny-llm==0.2")
-    assert model_words(SimpleNamespace(settings=settings, loaded=False)) == "tiny-llm 0.2"
-    base = load_base(str(tiny_llama), data_dir=tmp_path, quantization="none", dtype="float32")
-    reads = base.model.config.max_position_embeddings
-    ramole = SimpleNamespace(settings=settings, loaded=True, base=base)
+    unknown = SimpleNamespace(settings=settings, model_facts=None)
+    assert model_words(unknown) == "tiny-llm 0.2"
+    facts = SimpleNamespace(context=512, quantization="none", dtype="float32")
+    ramole = SimpleNamespace(settings=settings, model_facts=facts)
+    monkeypatch.setattr("ramole_core.facts.find_base", lambda source, data_dir: tiny_llama)
     for count, said in ((134_515_008, "135 million"), (1_710_000_000, "1.7 billion")):
         monkeypatch.setattr("ramole_core.facts.count_parameters", lambda folder, n=count: n)
-        words = f"tiny-llm 0.2, {said} parameters in float32, reads up to {reads:,} tokens"
+        words = f"tiny-llm 0.2, {said} parameters in float32, reads up to 512 tokens"
         assert model_words(ramole) == words
-    ramole.base = replace(base, quantization="nf4")
+    facts.quantization = "nf4"
     assert "parameters in NF4" in model_words(ramole)
+
+
+def test_the_facts_of_a_model_are_its_own(tiny_llama, tmp_path):
+    base = load_base(str(tiny_llama), data_dir=tmp_path, quantization="none", dtype="float32")
+    layout = find_layout(base.model, read_shapes(tiny_llama))
+    found = facts_of_model(base, layout=layout, exact=True)
+    assert found.context == base.model.config.max_position_embeddings
+    assert found.eos == {base.tokenizer.eos_token_id} and found.vocabulary == len(base.tokenizer)
+    assert (found.quantization, found.dtype, found.checksum) == ("none", "float32", base.checksum)
 
 
 def test_what_was_asked_asks_the_same_again_and_does_not_say_who():

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from ramole_core import Settings
 from ramole_core.methods import Method, Option
 
 REPOSITORY = Path(__file__).parents[1]
@@ -40,6 +41,7 @@ NOT_IMPORTED = {
 """Requirements that no file imports, and why they are there all the same."""
 
 COME_ALONG = {
+    "fastapi": "gradio",
     "filelock": "transformers",
     "gradio-client": "gradio",
     "jinja2": "torch",
@@ -50,6 +52,7 @@ COME_ALONG = {
     "pyyaml": "transformers",
     "starlette": "gradio",
     "tokenizers": "transformers",
+    "uvicorn": "gradio",
 }
 """Imported packages that are part of what another one promises, and which."""
 
@@ -124,7 +127,7 @@ def test_readme_s_map_has_every_room():
         f"ramole_core/{init.parent.name}" for init in REPOSITORY.glob("ramole_core/*/__init__.py")
     }
     assert set(rooms) == folders - {"ramole_core/terminal"} | {"ui"} and "`terminal/`" in README
-    assert len(rooms) == 15
+    assert len(rooms) == 16
 
 
 def test_the_head_of_readme_configures_a_space():
@@ -140,7 +143,9 @@ def test_the_head_of_readme_configures_a_space():
     assert "Apache License" in (REPOSITORY / "LICENSE").read_text(encoding="utf-8")[:200]
 
 
-@pytest.mark.parametrize("name", ["requirements.txt", "requirements-dev.txt"])
+@pytest.mark.parametrize(
+    "name", ["requirements.txt", "requirements-dev.txt", "requirements-serve.txt"]
+)
 def test_each_requirement_has_a_range_and_a_reason(name: str):
     for line in _requirements(name, whole=True).splitlines():
         if line and not line.startswith("#"):
@@ -152,7 +157,7 @@ def test_what_is_imported_is_required_and_the_other_way_round():
     runs = _distributions("app.py", "ramole_core", "ui", homes=homes)
     checks = _distributions("tests", "docs", homes=homes)
     needed, extra = (
-        set(_requirements("requirements.txt")),
+        {*_requirements("requirements.txt"), *_requirements("requirements-serve.txt")},
         set(_requirements("requirements-dev.txt")),
     )
     assert {"torch", "gradio"} <= runs and "pytest" in checks
@@ -160,6 +165,19 @@ def test_what_is_imported_is_required_and_the_other_way_round():
     assert checks - needed - extra <= set(COME_ALONG), "imported, but not in requirements-dev.txt"
     idle = (needed | extra) - runs - checks - set(NOT_IMPORTED)
     assert not idle, "required, but never imported; take it out, or say why in NOT_IMPORTED"
+
+
+def test_the_config_of_a_cluster_is_one():
+    from ramole_core.serving import app
+
+    said = yaml.safe_load((REPOSITORY / "docs/serve.yaml").read_text(encoding="utf-8"))
+    engines, page = said["applications"]
+    assert (engines["name"], page["name"]) == (app.ENGINES, app.PAGE)
+    asked = app.EnginesAsked(**engines["args"]), app.PageAsked(**page["args"])
+    for one, told in zip(asked, (engines, page), strict=True):
+        module, _, function = told["import_path"].partition(":")
+        assert module == app.__name__ and callable(getattr(app, function))
+        assert Settings(**one.settings).store == "/mnt/shared/ramole"
 
 
 def test_the_container_has_what_it_needs():

@@ -45,7 +45,7 @@ ORDER = (
         "likeness",
     ),
     ("terminal",),  # what commands read and print; the parts below have commands
-    ("batch", "training", "export"),
+    ("batch", "training", "export", "serving"),
     ("evaluation", "benchmarks"),
     ("cli", "__main__"),
 )
@@ -61,6 +61,7 @@ ROOMS = (
     ("metrics",),
     ("serve",),
     ("__init__",),
+    ("mounted",),  # the page as another server mounts it
 )
 """Of the page: each may use itself and the rooms of earlier lines, none beside it."""
 
@@ -132,6 +133,16 @@ def test_the_core_reads_no_pickle_and_no_page(file: Path):
             assert ast.unparse(node.value) == "False", f"{file}: {node.arg} must be False"
         future = isinstance(node, ast.ImportFrom) and node.module == "__future__"
         assert not future, f"{file}: __future__ imports switch the shape checks off"
+
+
+def test_only_the_room_of_many_engines_knows_ray():
+    known = {
+        file.relative_to(REPOSITORY).as_posix()
+        for file in (*CORE_FILES, *UI_FILES, REPOSITORY / "app.py")
+        if "ray" in {name.split(".")[0] for name in imported(file)}
+    }
+    files = ("app", "running", "ray_fleet", "ray_page", "ray_router")
+    assert known == {f"ramole_core/serving/{name}.py" for name in files}
 
 
 @pytest.mark.parametrize("file", UI_FILES, ids=lambda file: str(file.relative_to(UI)))
@@ -270,7 +281,15 @@ for name in ramole_core.__all__:
     )
 
 
-HEAVY = ["torch", "transformers", "sentence_transformers", "chromadb", "bitsandbytes", "peft"]
+HEAVY = [
+    "ray",
+    "torch",
+    "transformers",
+    "sentence_transformers",
+    "chromadb",
+    "bitsandbytes",
+    "peft",
+]
 
 
 LIGHT = ("app", "ui", "ramole_core.cli", "ramole_core.base.fetch, ramole_core.base.checksum")

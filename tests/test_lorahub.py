@@ -33,7 +33,7 @@ def world(tiny_llama):
 @pytest.fixture
 def tiny(world):
     """Nothing is remembered of earlier tests."""
-    world.engine._known_fits = KnownFits()
+    world.engine._reader._known_fits = KnownFits()
     world.engine.forget_prefixes()
     world.engine.store.keep_only([])
     return world
@@ -210,7 +210,7 @@ def test_a_search_changes_nobody_s_tokens_and_is_the_same_beside_others(tiny, ex
     alone = answers(stream(tiny, [hub()], fitting=lambda index, how: told.append(how)))[0]
     assert [how.step for how in told] == list(range(1, STEPS + 1))
     assert told[0].loss == alone.fitted.start and told[-1].weights == alone.fitted.weights
-    tiny.engine._known_fits = KnownFits()
+    tiny.engine._reader._known_fits = KnownFits()
     states = submit_others(tiny)
     together = answers(stream(tiny, [hub()]))[0]
     tiny.finish()

@@ -374,7 +374,7 @@ def test_an_answer_goes_on_to_its_stop_string_and_to_its_end(world):
     with pytest.raises(RamoleError, match="stop string"):
         world.answer(replace(stopping, prefix_ids=whole.tokens))
     eos = world.tiny.base.tokenizer.eos_token_id
-    world.engine._eos = world.engine.scheduler._eos = frozenset([eos, whole.tokens[4]])
+    set_ends(world.engine, frozenset([eos, whole.tokens[4]]))
     try:
         ending = replace(request, ignore_eos=False)
         whole = world.fresh(ending)
@@ -384,7 +384,13 @@ def test_an_answer_goes_on_to_its_stop_string_and_to_its_end(world):
         with pytest.raises(RamoleError, match="ends the answer"):
             world.answer(replace(ending, prefix_ids=whole.tokens))
     finally:
-        world.engine._eos = world.engine.scheduler._eos = frozenset([eos])
+        set_ends(world.engine, frozenset([eos]))
+
+
+def set_ends(engine, eos: frozenset[int]) -> None:
+    """From now on these tokens end an answer."""
+    engine.facts = engine._reader._facts = replace(engine.facts, eos=eos)
+    engine.scheduler._eos = eos
 
 
 def goes_on(world, whole: Answer, request: Request, names, earlier) -> None:

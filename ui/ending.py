@@ -26,6 +26,7 @@ def end(page: gr.Blocks, ramole: "Ramole") -> None:
     while any(page._queue.active_jobs) and time.monotonic() < until:
         time.sleep(0.02)
     logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)  # to be cut off is no fault
-    if page.server is not None:
-        page.server.config.timeout_graceful_shutdown = CONNECTIONS
+    server = getattr(page, "server", None)  # none where another server has mounted the page
+    if server is not None:
+        server.config.timeout_graceful_shutdown = CONNECTIONS
     page.close(verbose=False)

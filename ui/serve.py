@@ -8,7 +8,7 @@ import time
 from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 from gradio import processing_utils, themes
@@ -59,8 +59,7 @@ def serve(page: gr.Blocks, ramole: "Ramole") -> None:
     try:
         while True:
             time.sleep(TIDY_SECONDS)
-            drop_old(Path(get_upload_folder()), HOUR)
-            drop_gone(ramole)
+            tidy(ramole)
     except KeyboardInterrupt:
         for sign in (signal.SIGINT, signal.SIGTERM):
             signal.signal(sign, signal.SIG_DFL)  # who asks twice wants it now
@@ -71,48 +70,17 @@ def launch(page: gr.Blocks, ramole: "Ramole") -> str:
     """Listen and return at once; the address is returned. Raises RamoleError for a taken port, or
     hosts, proxies or passwords that are none."""
     settings = ramole.settings
-    auth = passwords(settings.auth)
-    cache = Path(get_upload_folder())
-    tries = Tries() if auth else None
-    middleware = doors(ramole, cache=cache, tries=tries)
-    metrics = metrics_routes(ramole, auth, tries, hosted="SPACE_ID" in os.environ)
-    if settings.log_requests:
-        listen(writing())
+    said = served(page, ramole)
     os.environ.setdefault("FORWARDED_ALLOW_IPS", "")  # or uvicorn believes whoever is on this host
-    refuse_links()
-    keep_uploads_apart()
-    page.delete_cache = (HOUR, HOUR)
-    os.environ.setdefault("GRADIO_ANALYTICS_CACHE_FREQUENCY", NEVER)
-    page.queue(max_size=settings.max_queue)
-    page._queue.sleep_when_free = QUEUE_SLEEP
-    if auth:
-        log.warning("RAMOLE_AUTH is set, so MCP is off: it could not ask for a password.")
-    quiet_server()
     try:
         _, url, _ = page.launch(
+            **said,
             server_name=settings.host,
             server_port=_port(settings.port, said="port" in settings.model_fields_set),
-            auth=auth,
-            max_file_size=settings.max_upload_mb * 2**20,
-            mcp_server=find_spec("mcp") is not None and not auth,
-            app_kwargs={
-                "routes": [
-                    Route("/health", _health(ramole)),
-                    *metrics,
-                    *openai_routes(ramole, auth, tries),
-                ],
-                "middleware": middleware,
-            },
-            css_paths=styles(),
-            head=tab_secret(),
-            theme=look(),
-            footer_links=["api", "gradio", "settings"],
-            run_history=False,
-            ssr_mode=False,
             share=False,
             quiet=True,
             prevent_thread_lock=True,
-            max_threads=settings.max_batch + settings.max_queue + SPARE_THREADS,
+            max_threads=page.max_threads,
         )
     except OSError:
         taken = f"Port {settings.port} cannot be listened on; it is in use, or not allowed."
@@ -121,8 +89,55 @@ def launch(page: gr.Blocks, ramole: "Ramole") -> str:
     watch_connections(page.server)
     remember_little(page)
     print(f"RAMoLE listens on {url}", flush=True)
-    threading.Thread(target=_begin, args=[ramole], name="begin", daemon=True).start()
+    threading.Thread(target=begin, args=[ramole], name="begin", daemon=True).start()
     return url
+
+
+def served(page: gr.Blocks, ramole: "Ramole") -> dict[str, Any]:
+    """What the page is served with, whoever listens: doors, routes, passwords, looks. Sets the page
+    up for it; raises RamoleError for hosts, proxies or passwords that are none."""
+    settings = ramole.settings
+    auth = passwords(settings.auth)
+    tries = Tries() if auth else None
+    middleware = doors(ramole, cache=Path(get_upload_folder()), tries=tries)
+    metrics = metrics_routes(ramole, auth, tries, hosted="SPACE_ID" in os.environ)
+    if settings.log_requests:
+        listen(writing())
+    refuse_links()
+    keep_uploads_apart()
+    page.delete_cache = (HOUR, HOUR)
+    os.environ.setdefault("GRADIO_ANALYTICS_CACHE_FREQUENCY", NEVER)
+    page.queue(max_size=settings.max_queue)
+    page.max_threads = settings.max_batch + settings.max_queue + SPARE_THREADS
+    page._queue.max_thread_count = page.max_threads
+    page._queue.sleep_when_free = QUEUE_SLEEP
+    if auth:
+        log.warning("RAMOLE_AUTH is set, so MCP is off: it could not ask for a password.")
+    quiet_server()
+    routes = [
+        Route("/health", _health(ramole)),
+        *metrics,
+        *openai_routes(ramole, auth, tries),
+    ]
+    return {
+        "auth": auth,
+        "max_file_size": settings.max_upload_mb * 2**20,
+        "mcp_server": find_spec("mcp") is not None and not auth,
+        "app_kwargs": {"routes": routes, "middleware": middleware},
+        "css_paths": styles(),
+        "head": tab_secret(),
+        "theme": look(),
+        "footer_links": ["api", "gradio", "settings"],
+        "run_history": False,
+        "ssr_mode": False,
+        "show_error": False,
+    }
+
+
+def tidy(ramole: "Ramole") -> None:
+    """Look once for files and uploads that nobody needs any more."""
+    drop_old(Path(get_upload_folder()), HOUR)
+    drop_gone(ramole)
 
 
 def drop_old(cache: Path, age: float) -> None:
@@ -211,7 +226,8 @@ def _health(ramole: "Ramole"):
     return health
 
 
-def _begin(ramole: "Ramole") -> None:
+def begin(ramole: "Ramole") -> None:
+    """Remove what earlier sessions left, and load the model."""
     try:
         removed = sweep(ramole)
         if removed:

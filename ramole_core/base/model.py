@@ -82,10 +82,7 @@ def load_base(
     tell("loading the base model", 0.6)
     _refuse_quantised(source, folder)
     model = _read_model(source, folder, dtype=compute, device=where, nf4=quantization == "nf4")
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-    except Exception as error:  # tokenizers raise anything, bare Exception included
-        raise _not_loadable(source, f"its tokenizer: {_first_line(error)}") from error
+    tokenizer = load_tokenizer(source, folder)
     model.eval().requires_grad_(False)
     tell("loading the base model", 1.0)
     return BaseModel(
@@ -98,6 +95,14 @@ def load_base(
         dtype=compute,
         device=where,
     )
+
+
+def load_tokenizer(source: str, folder: Path) -> PreTrainedTokenizerBase:
+    """The tokenizer of a base model that was fetched into `folder`; raises RamoleError."""
+    try:
+        return AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    except Exception as error:  # tokenizers raise anything, bare Exception included
+        raise _not_loadable(source, f"its tokenizer: {_first_line(error)}") from error
 
 
 def dequantised(base: BaseModel) -> PreTrainedModel:

@@ -24,6 +24,7 @@ from ramole_core.errors import RamoleError
 from ramole_core.evaluation.calibrate_command import calibrate
 from ramole_core.evaluation.command import evaluate
 from ramole_core.export.command import merge
+from ramole_core.serving.command import serve
 from ramole_core.terminal.console import say
 from ramole_core.training.command import train_app
 
@@ -51,6 +52,7 @@ app.command("retrieve")(retrieve)
 app.command("generate")(generate)
 app.command("chat")(chat)
 app.command("mixes")(mixes)
+app.command("serve")(serve)
 app.command("trace")(trace)
 
 

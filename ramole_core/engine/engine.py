@@ -11,18 +11,18 @@ import torch
 from torch import Tensor
 
 from ramole_core.base.model import BaseModel
-from ramole_core.composition import Candidate, Response, find_method
+from ramole_core.composition import Candidate, Response
 from ramole_core.engine.alone import AloneReader
 from ramole_core.engine.attention import ServedAttention
 from ramole_core.engine.faults import fault_of
-from ramole_core.engine.fitting import Fit, KnownFits, check_turns, needs_fit
-from ramole_core.engine.given import check_prefix
+from ramole_core.engine.fitting import Fit
 from ramole_core.engine.kv import KvCache
 from ramole_core.engine.model_runner import ModelRunner
-from ramole_core.engine.pair_reading import PairReading, encode_pairs
+from ramole_core.engine.pair_reading import PairReading
 from ramole_core.engine.placement import Placer, Weights
-from ramole_core.engine.prompt import Prepared, Prompt, Turn, encode_prompt, read_prompt
+from ramole_core.engine.prompt import Prepared, Prompt, Turn, encode_prompt
 from ramole_core.engine.prompt_means import KnownMeans, watch_means
+from ramole_core.engine.reader import RequestReader, facts_of_model
 from ramole_core.engine.reference import Reference, response_of, watch_inputs
 from ramole_core.engine.request_state import (
     RequestState,
@@ -34,7 +34,6 @@ from ramole_core.engine.scheduler import Event, Scheduler, Sizes
 from ramole_core.engine.segment_maker import SegmentMaker
 from ramole_core.engine.segments import Segment, Segments
 from ramole_core.engine.store import UnitStore
-from ramole_core.engine.switches import check_later_weights, check_switches
 from ramole_core.errors import Busy
 from ramole_core.kernels.all import compile_kernels
 from ramole_core.layers import Bank, find_layout, install_serving, is_exact
@@ -104,7 +103,6 @@ class Engine:
             folder=sizes.units_dir,
             measure=None,
         )
-        self._weights = weights
         self._known_means = KnownMeans()
         self._placer = Placer(
             self.layout,
@@ -117,14 +115,14 @@ class Engine:
         self._maker = SegmentMaker(self.layout, self._placer)
         self._alone = AloneReader(base.model, runner=self._runner, placer=self._placer)
         self.store.measure = Reference(self._read_ends, base.tokenizer).measure
-        self._eos = _end_tokens(base)
-        self._known_fits = KnownFits()
+        self.facts = facts_of_model(base, layout=self.layout, exact=self.exact)
+        self._reader = RequestReader(base.tokenizer, self.facts, weights=weights)
         self.scheduler = Scheduler(
             tokenizer=base.tokenizer,
             layout=self.layout,
             kv=self._kv,
             runner=self._runner,
-            eos=self._eos,
+            eos=self.facts.eos,
             sizes=sizes,
             pin=self._placer.pin,
             release=self._placer.release,
@@ -133,12 +131,11 @@ class Engine:
     @property
     def context(self) -> int:
         """Most tokens of a prompt and its answer together."""
-        config = self._base.model.config.get_text_config()
-        return int(config.max_position_embeddings)
+        return self.facts.context
 
     def read(self, request: Request) -> Prompt:
         """The request's turns as token ids; raises RamoleError where the context is too short."""
-        return read_prompt(request, self._base.tokenizer, context=self.context)
+        return self._reader.read(request)
 
     def prepare(
         self,
@@ -150,26 +147,11 @@ class Engine:
     ) -> Prepared:
         """A request with its adapters and its prompt; `earlier` are the turns that its prompt has
         before the one that is answered. Raises RamoleError where a method cannot use them."""
-        check_prefix(
-            request, self._base.tokenizer, eos=self._eos, vocabulary=_vocabulary(self._base)
-        )
-        asked = (*earlier, Turn(request.turns[-1], tuple(candidates)))
-        prompt = prompt or self.read(request)
-        if len(asked) != len(prompt.parts):
-            raise ValueError(f"{len(asked)} turns for a prompt of {len(prompt.parts)}")
-        turns = tuple(map(self._with_own, asked))
-        check_switches(request, turns[-1].candidates, self.layout)
-        check_later_weights(request, turns[-1].candidates)
-        prepared = Prepared(request, turns, prompt)
-        check_turns(prepared)
-        return prepared
+        return self._reader.prepare(request, candidates, prompt, earlier=earlier)
 
-    def _with_own(self, turn: Turn) -> Turn:
-        """The turn with the adapters that its method brings in the place of those it was given."""
-        method = find_method(turn.request.method)
-        trained = None if turn.request.weights else self._weights(method)
-        method.check(turn.candidates, trained)
-        return Turn(turn.request, tuple(method.bring(turn.candidates, trained)))
+    def complete(self, asked: Prepared) -> Prepared:
+        """With the adapters that its methods bring in the place of those that it was given."""
+        return self._reader.complete(asked)
 
     def submit(
         self,
@@ -190,7 +172,7 @@ class Engine:
         request, prompt = prepared.request, prepared.prompt
         segments = self._maker.segments(prepared, bare=stopped)
         self._check_made(segments)
-        ids = [*prompt.ids, *request.prefix_ids]
+        ids = [*prompt.ids, *request.prefix_ids, *prepared.shown[:-1]]
         count = len(prepared.candidates) if stopped else len(segments.open.names)
 
         def make(number: int) -> RequestState:
@@ -203,10 +185,11 @@ class Engine:
                 candidates=prepared.candidates[:count],
                 room=prompt.room,
                 tokenizer=self._base.tokenizer,
-                eos=self._eos,
+                eos=self.facts.eos,
                 session=session,
                 address=address,
                 extra={"dropped_turns": float(prompt.dropped)} if prompt.dropped else {},
+                shown=prepared.shown,
             )
 
         return self.scheduler.submit(
@@ -216,10 +199,7 @@ class Engine:
     def fit(self, prepared: Prepared) -> Fit | None:
         """The search for the request's weights, at its start or known already; None where it needs
         none. Raises RamoleError where an example is too long, or the method cannot search."""
-        if not needs_fit(prepared):
-            return None
-        pairs = encode_pairs(prepared.turns[-1].request, self._base.tokenizer, context=self.context)
-        return Fit(prepared, pairs, self._known_fits)
+        return self._reader.fit(prepared)
 
     def submit_step(
         self,
@@ -397,16 +377,3 @@ class Engine:
         with self.lock:
             self._installed.remove()
             self._attention.remove()
-
-
-def _end_tokens(base: BaseModel) -> frozenset[int]:
-    generation = getattr(base.model, "generation_config", None)
-    found = getattr(generation, "eos_token_id", None) or base.tokenizer.eos_token_id
-    if found is None:
-        return frozenset()
-    return frozenset(int(token) for token in (found if isinstance(found, list) else [found]))
-
-
-def _vocabulary(base: BaseModel) -> int:
-    """How many tokens the base has a vector for."""
-    return int(base.model.get_input_embeddings().get_parameter("weight").shape[0])

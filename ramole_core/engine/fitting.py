@@ -140,6 +140,11 @@ class Fit:
             self._known = Known(best, self._start, self._step)
             self._remembered.put(self._key, self._known)
 
+    def know(self, best: Tried, *, start: float, steps: int) -> None:
+        """What an equal search came to elsewhere."""
+        self._known = Known(best, start, steps)
+        self._remembered.put(self._key, self._known)
+
     @property
     def report(self) -> Fitting | None:
         """How it stands; None before the first step."""

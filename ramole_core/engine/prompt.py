@@ -62,6 +62,9 @@ class Prepared:
     """Why these adapters answer, or the base, where that was weighed."""
     notes: tuple[str, ...] = ()
     """As in the answer."""
+    shown: tuple[int, ...] = ()
+    """Tokens of the answer that an engine had made and told before it was lost, those of the
+    request's own `prefix_ids` not counted: they are read, and the last one is told again."""
 
     @property
     def candidates(self) -> tuple[Candidate, ...]:

@@ -62,6 +62,9 @@ class RequestState:
     finish_reason: str = ""
     new: int = 0
     """Tokens that were made here."""
+    again: int | None = None
+    """The next token, where another engine had told it and was lost: it is not chosen anew, so that
+    no reader sees two, and it ends the answer where it did."""
     reading: PairReading | None = None
     """Pairs that are read for their losses, one at a time, in place of an answer."""
     _cancelled: threading.Event = field(default_factory=threading.Event)
@@ -109,7 +112,10 @@ class RequestState:
     def advance(self, token: int | None, logits: Float[Tensor, "v"], eos: frozenset[int]) -> Step:
         """The next token: `token` where it was chosen for the whole batch, else from the logits."""
         request = self.request
-        if token is None:
+        if self.again is not None:
+            token, self.again = self.again, None
+            skip_draws(self.generator, request, 1)
+        elif token is None:
             token = choose_token(logits.float(), request, generator=self.generator)
         self.first = self.first or time.perf_counter()
         self.ids.append(token)
@@ -196,8 +202,10 @@ def new_request_state(
     session: str,
     address: str = "",
     extra: dict[str, float] | None = None,
+    shown: tuple[int, ...] = (),
 ) -> RequestState:
-    """A request that waits; what was given of its answer is said, drawn and past."""
+    """A request that waits; what was given of its answer is said, drawn and past. `shown` are the
+    last tokens of the answer that were told elsewhere; the last of them is told again."""
     state = RequestState(
         number=number,
         request=request,
@@ -212,6 +220,8 @@ def new_request_state(
         generator=make_generator(request),
         content=segments.content(ids),
         extra=dict(extra or {}),
+        new=max(0, len(shown) - 1),
+        again=shown[-1] if shown else None,
     )
     for token in state.tokens:
         state.push(token, eos)

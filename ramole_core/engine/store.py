@@ -6,6 +6,7 @@ The files are a cache: they can be deleted, and are written again. The host cach
 tensors of the adapters used last, within a number of bytes.
 """
 
+import glob
 import hashlib
 import os
 import threading
@@ -102,6 +103,18 @@ class UnitStore:
         if self._folder is not None and self._folder.is_dir():
             for file in self._folder.iterdir():
                 if file.name.rpartition("-")[0] not in kept:  # a checksum may have dashes
+                    file.unlink(missing_ok=True)
+
+    def drop(self, checksums: Iterable[str]) -> None:
+        """Forget these adapters and every merge, and delete their packed files; requests that run
+        keep theirs."""
+        gone = set(checksums)
+        with self._lock:
+            for checksum in [c for c in self._held if not isinstance(c, str) or c in gone]:
+                self.nbytes -= self._held.pop(checksum).nbytes
+        if self._folder is not None:
+            for checksum in gone:
+                for file in self._folder.glob(f"{glob.escape(checksum)}-*"):
                     file.unlink(missing_ok=True)
 
     def _file(self, checksum: str) -> Path | None:

@@ -1,6 +1,7 @@
 """What is known of an adapter without reading its tensors: the card."""
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
@@ -102,8 +103,7 @@ class AdapterCard:
     @property
     def content(self) -> str:
         """Checksum of what is served: two adapters may share their weights and differ in scale."""
-        scales = repr(tuple(self.scales.values())).encode()
-        return f"{self.sha256}-{hashlib.sha256(scales).hexdigest()[:16]}"
+        return content_of(self.sha256, self.scales)
 
     def as_dict(self) -> dict[str, object]:
         """For JSON: every field, `key`, and the folder as a string."""
@@ -111,3 +111,9 @@ class AdapterCard:
         for field in ("modules", "layers", "notes", "examples"):
             fields[field] = list(fields[field])
         return {**fields, "key": self.key, "folder": str(self.folder)}
+
+
+def content_of(sha256: str, scales: Mapping[str, float]) -> str:
+    """Checksum of weights and of the scales that they are served with."""
+    said = repr(tuple(scales.values())).encode()
+    return f"{sha256}-{hashlib.sha256(said).hexdigest()[:16]}"

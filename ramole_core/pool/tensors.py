@@ -2,12 +2,13 @@
 
 import hashlib
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from ramole_core.errors import RamoleError
-from ramole_core.pool.card import AdapterCard
+from ramole_core.pool.card import AdapterCard, content_of
 from ramole_core.pool.config import CONFIG
 from ramole_core.pool.header import Entry
 from ramole_core.pool.inspection import WEIGHTS, Shapes, read_pairs
@@ -30,17 +31,34 @@ def load_tensors(card: AdapterCard, *, shapes: Shapes) -> AdapterTensors:
     Raises RamoleError if a file is no longer the one that was added, AdapterRefused if it does not
     fit `shapes`.
     """
-    data = _read_checked(card)
-    word, pairs = read_pairs(card.folder, shapes=shapes)
-    return AdapterTensors(
-        {
-            path: (
-                _tensor(data, pair.A),
-                fold(_tensor(data, pair.B), word.scale_of(path, pair.rank)),
-            )
-            for path, pair in pairs.items()
-        }
-    )
+    return _tensors(_read_checked(card), card.folder, shapes=shapes)[0]
+
+
+def load_content(folder: Path, content: str, *, shapes: Shapes) -> AdapterTensors | None:
+    """The same of a folder without a card, which is known by its checksum (`AdapterCard.content`)
+    alone; None where something else lies there. Raises AdapterRefused if it does not fit."""
+    try:
+        data = (folder / WEIGHTS).read_bytes()
+    except OSError:
+        return None
+    sha256 = hashlib.sha256(data).hexdigest()
+    if not content.startswith(sha256):
+        return None
+    tensors, scales = _tensors(data, folder, shapes=shapes)
+    return tensors if content_of(sha256, scales) == content else None
+
+
+def _tensors(
+    data: bytes, folder: Path, *, shapes: Shapes
+) -> tuple[AdapterTensors, dict[str, float]]:
+    """Of the weights' bytes and the configuration beside them, and the scales that were folded."""
+    word, pairs = read_pairs(folder, shapes=shapes)
+    scales = {path: word.scale_of(path, pair.rank) for path, pair in pairs.items()}
+    modules = {
+        path: (_tensor(data, pair.A), fold(_tensor(data, pair.B), scales[path]))
+        for path, pair in pairs.items()
+    }
+    return AdapterTensors(modules), scales
 
 
 def fold(B: LoraB, scale: float) -> LoraB:

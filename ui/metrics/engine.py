@@ -23,6 +23,7 @@ GAUGES = {
     "host_bytes": ("host_cache_bytes", "Adapters in host memory"),
     "kv_bytes": ("kv_bytes", "Keys and values of requests that run"),
     "kv_cached_bytes": ("kv_cached_bytes", "Keys and values kept for what begins alike"),
+    "engines": ("engines", "Engines that can be asked, where there are several"),
 }
 COUNTERS = {
     "decode_tokens": ("decode_tokens", "Tokens that were decoded, as they come; rate: tokens/s"),
@@ -31,6 +32,7 @@ COUNTERS = {
     "forwards": ("forwards", "Forwards of the model"),
     "bank_loads": ("adapter_loads", "Adapters that were brought onto the device"),
     "bank_evictions": ("adapter_evictions", "Adapters that left the device"),
+    "moves": ("answers_moved", "Answers that went on at another engine when theirs was lost"),
 }
 
 

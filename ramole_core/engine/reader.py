@@ -1,0 +1,124 @@
+"""Requests read and checked, without the model: its tokenizer and a few facts of it are enough.
+
+So whoever has no model can still say what a request comes to, and refuse what could never run.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from transformers import PreTrainedTokenizerBase
+
+from ramole_core.base.model import BaseModel
+from ramole_core.composition import Candidate, find_method
+from ramole_core.engine.fitting import Fit, KnownFits, check_turns, needs_fit
+from ramole_core.engine.given import check_prefix
+from ramole_core.engine.pair_reading import encode_pairs
+from ramole_core.engine.placement import Weights
+from ramole_core.engine.prompt import Prepared, Prompt, Turn, read_prompt
+from ramole_core.engine.switches import check_later_weights, check_switches
+from ramole_core.layers import Layout
+from ramole_core.request import Request
+
+
+@dataclass(frozen=True)
+class ModelFacts:
+    """What has to be known of a model that runs, by whoever asks it: plain data."""
+
+    layout: Layout
+    """Its mixed layers."""
+    context: int
+    """Most tokens of a prompt and its answer together."""
+    eos: frozenset[int]
+    """Tokens that end an answer."""
+    vocabulary: int
+    """How many tokens it has a vector for."""
+    exact: bool
+    """Whether a token's bits do not depend on who else is served."""
+    quantization: str
+    dtype: str
+    """`bfloat16`, ..."""
+    checksum: str
+    """SHA-256 of its weights, before they were quantised."""
+
+
+class RequestReader:
+    """Turns requests into what can be submitted."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, facts: ModelFacts, *, weights: Weights):
+        """`weights` gives a method's trained weights."""
+        self._tokenizer, self._facts, self._weights = tokenizer, facts, weights
+        self._known_fits = KnownFits()
+
+    def read(self, request: Request) -> Prompt:
+        """The request's turns as token ids; raises RamoleError where the context is too short."""
+        return read_prompt(request, self._tokenizer, context=self._facts.context)
+
+    def prepare(
+        self,
+        request: Request,
+        candidates: Sequence[Candidate],
+        prompt: Prompt | None = None,
+        *,
+        earlier: Sequence[Turn] = (),
+    ) -> Prepared:
+        """A request with its adapters and its prompt; `earlier` are the turns that its prompt has
+        before the one that is answered. Raises RamoleError where a method cannot use them."""
+        asked = (*earlier, Turn(request.turns[-1], tuple(candidates)))
+        return self.complete(Prepared(request, asked, prompt or self.read(request)))
+
+    def complete(self, asked: Prepared) -> Prepared:
+        """With the adapters that its methods bring in the place of those that it was given."""
+        request, prompt = asked.request, asked.prompt
+        check_prefix(
+            request,
+            self._tokenizer,
+            eos=self._facts.eos,
+            vocabulary=self._facts.vocabulary,
+        )
+        if len(asked.turns) != len(prompt.parts):
+            raise ValueError(f"{len(asked.turns)} turns for a prompt of {len(prompt.parts)}")
+        turns = tuple(map(self._with_own, asked.turns))
+        check_switches(request, turns[-1].candidates, self._facts.layout)
+        check_later_weights(request, turns[-1].candidates)
+        prepared = replace(asked, turns=turns)
+        check_turns(prepared)
+        return prepared
+
+    def fit(self, prepared: Prepared) -> Fit | None:
+        """The search for the request's weights, at its start or known already; None where it needs
+        none. Raises RamoleError where an example is too long, or the method cannot search."""
+        if not needs_fit(prepared):
+            return None
+        turn = prepared.turns[-1].request
+        pairs = encode_pairs(turn, self._tokenizer, context=self._facts.context)
+        return Fit(prepared, pairs, self._known_fits)
+
+    def _with_own(self, turn: Turn) -> Turn:
+        """The turn with the adapters that its method brings in the place of those it was given."""
+        method = find_method(turn.request.method)
+        trained = None if turn.request.weights else self._weights(method)
+        method.check(turn.candidates, trained)
+        return Turn(turn.request, tuple(method.bring(turn.candidates, trained)))
+
+
+def facts_of_model(base: BaseModel, *, layout: Layout, exact: bool) -> ModelFacts:
+    """Of a base model that is loaded."""
+    config = base.model.config.get_text_config()
+    return ModelFacts(
+        layout=layout,
+        context=int(config.max_position_embeddings),
+        eos=_end_tokens(base),
+        vocabulary=int(base.model.get_input_embeddings().get_parameter("weight").shape[0]),
+        exact=exact,
+        quantization=base.quantization,
+        dtype=str(base.dtype).removeprefix("torch."),
+        checksum=base.checksum,
+    )
+
+
+def _end_tokens(base: BaseModel) -> frozenset[int]:
+    generation = getattr(base.model, "generation_config", None)
+    found = getattr(generation, "eos_token_id", None) or base.tokenizer.eos_token_id
+    if found is None:
+        return frozenset()
+    return frozenset(int(token) for token in (found if isinstance(found, list) else [found]))

@@ -1,0 +1,72 @@
+"""One request at an engine, as the page keeps it: what its reader has, and where it is."""
+
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+
+from ramole_core.engine.prompt import Prepared
+from ramole_core.request import Fitting, Generation
+
+
+@dataclass(eq=False)
+class Asked:
+    """One request at an engine."""
+
+    index: int
+    prepared: Prepared
+    held: ExitStack
+    """What is held for it: its adapters in the store."""
+    engine: str = ""
+    cancel: Callable[[], None] = lambda: None
+    shown: list[int] = field(default_factory=list)
+    """Tokens that its reader has."""
+    text: str = ""
+    """And their text."""
+    attempt: int = 0
+    """How often it was sent."""
+    drop: bool = False
+    """Whether the next token is one that its reader has."""
+    lost: set[str] = field(default_factory=set)
+    """Engines that were lost with it."""
+    began: float = field(default_factory=time.monotonic)
+    first: float = 0.0
+    moves: int = 0
+    """Engines that were lost after it had begun there."""
+    fruitless: int = 0
+    """Of these, since its last token."""
+    fitted: Fitting | None = None
+    again: float = 0.0
+    """When it is sent again; 0: it is at an engine."""
+    waits: float = 0.0
+    """Since when there is no engine."""
+    place: int = -1
+
+    def cancelled(self) -> Generation:
+        """The answer of one that is cancelled where no engine has it: what its reader has."""
+        prepared, now = self.prepared, time.monotonic()
+        return Generation(
+            text=self.text,
+            adapters=[c.name for c in prepared.candidates],
+            scores=[c.score for c in prepared.candidates],
+            trace=None,
+            finish_reason="cancelled",
+            prompt_tokens=len(prepared.prompt.ids),
+            new_tokens=len(self.shown),
+            seconds=now - self.began,
+            first_token_seconds=(self.first or now) - self.began,
+        )
+
+    def whole(self, answer: Generation) -> Generation:
+        """The last engine's answer as that of all: times are the page's, where there were more."""
+        now = time.monotonic()
+        if self.fitted is not None:
+            answer = replace(answer, fitted=answer.fitted or self.fitted)
+        if not self.moves:
+            return answer
+        return replace(
+            answer,
+            seconds=now - self.began,
+            first_token_seconds=(self.first or now) - self.began,
+            extra={**answer.extra, "moves": float(self.moves)},
+        )

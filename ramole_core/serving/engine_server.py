@@ -1,0 +1,134 @@
+"""One engine that others ask: base, batch and adapters as in any process, asked by plain data.
+
+It knows nothing of the pool: an adapter is a checksum, read from the store. Who carries the calls
+(Ray, a test) calls it from many threads.
+"""
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from ramole_core.base.model import BaseModel, load_base
+from ramole_core.base.shapes import read_shapes
+from ramole_core.composition import Composition, Response, Trained
+from ramole_core.composition.trained import WeightsFolder
+from ramole_core.engine.engine import Likely
+from ramole_core.engine.own_engine import OwnEngine
+from ramole_core.engine.prompt import Prepared, Prompt
+from ramole_core.engine.reader import ModelFacts
+from ramole_core.ramole import engine_of
+from ramole_core.request import Generation, Request
+from ramole_core.serving.mirror import Mirror
+from ramole_core.serving.store import AdapterStore
+from ramole_core.serving.wire import (
+    Job,
+    Place,
+    SentAdapter,
+    Told,
+    receive_adapter,
+    receive_turns,
+)
+from ramole_core.settings import Settings
+
+CONTENT = re.compile("[0-9a-f]{64}-[0-9a-f]{16}")
+"""An adapter's checksum; what a method has of its own has others."""
+
+
+class EngineServer:
+    """Owns the model until `close`."""
+
+    def __init__(self, settings: Settings, *, base: BaseModel | None = None):
+        """Loads the model, unless `base` is it; raises RamoleError where it cannot."""
+        s = settings
+        base = base or load_base(
+            s.base_model,
+            data_dir=s.data_dir,
+            quantization=s.quantization,
+            dtype=s.dtype,
+            device=s.device,
+        )
+        shapes = read_shapes(base.folder)
+        self._weights_folder = WeightsFolder(s.adapters_dir)
+        self._engines = OwnEngine(engine_of(base, s, shapes=shapes, weights=self._weights))
+        self._store = AdapterStore(s.store)
+        self._mirror = Mirror(self._store, s.data_dir / "mirror", shapes=shapes)
+        self._engines.start()
+        self._forget_removed(s.data_dir / "units", s.data_dir / "mirror")
+        self._warm_up()
+
+    @property
+    def alive(self) -> bool:
+        """Whether the thread that runs the model does."""
+        return self._engines.alive
+
+    def model_facts(self) -> ModelFacts:
+        """Of the model."""
+        return self._engines.facts
+
+    def answer(
+        self, job: Job, tell: Callable[[Told], None], *, cancelled: Callable[[], bool]
+    ) -> None:
+        """Answer a request; `tell` gets all that comes of it, a Generation last, in the caller's
+        thread. Raises what the request meets, Busy where too many wait."""
+        stream = self._engines.stream(
+            [self._prepared(job)],
+            session=job.session,
+            address=job.address,
+            cancelled=cancelled,
+            waiting=lambda _, place: tell(Place(place)),
+            fitting=lambda _, how: tell(how),
+        )
+        for _, item in stream:
+            tell(item)
+
+    def examine(
+        self, prompts: Sequence[Prompt], adapters: Sequence[Sequence[SentAdapter]]
+    ) -> list[list[Response]]:
+        """What each adapter answers to the end of its prompt."""
+        loras = self._mirror.loras
+        found = [[receive_adapter(one, loras) for one in part] for part in adapters]
+        return self._engines.examine(prompts, found)
+
+    def next_tokens(self, jobs: Sequence[Job], ids: Sequence[int], top: int) -> list[Likely]:
+        """The likeliest tokens after `ids`, as each request would have them."""
+        return self._engines.next_tokens(list(map(self._prepared, jobs)), ids, top=top)
+
+    def stats(self) -> Mapping[str, int | float]:
+        """What was done, and what is held."""
+        return {**self._engines.stats(), "store_reads": self._mirror.reads}
+
+    def forget(self, contents: Sequence[str]) -> None:
+        """These adapters are removed: nothing of them stays on this machine's disk."""
+        self._engines.engine.store.drop(contents)
+        self._mirror.forget(contents)
+
+    def close(self) -> None:
+        """Give the model back."""
+        self._engines.close()
+
+    def _prepared(self, job: Job) -> Prepared:
+        turns = tuple(receive_turns(job, self._mirror.loras))
+        asked = Prepared(job.request, turns, job.prompt, shown=job.shown)
+        return self._engines.engine.complete(asked)
+
+    def _weights(self, method: Composition) -> Trained | None:
+        return self._weights_folder.get(method.row, needed=method.needs_weights)
+
+    def _forget_removed(self, *folders: Path) -> None:
+        """Delete what was removed while this engine was not there to hear of it."""
+        names = {file.name for folder in folders if folder.is_dir() for file in folder.iterdir()}
+        held = {found[0] for name in names if (found := CONTENT.match(name))}
+        if gone := [content for content in sorted(held) if not self._store.holds(content)]:
+            self.forget(gone)
+
+    def _warm_up(self) -> None:
+        """Two tokens of the base: the first forward of a process is a slow one."""
+        request = Request("warm up", method="base", raw=True, max_new_tokens=2, trace=False)
+        prepared = self._engines.prepare(request, ())
+        ended = self._engines.stream(
+            [prepared],
+            cancelled=lambda: False,
+            waiting=lambda index, place: None,
+            fitting=lambda index, how: None,
+        )
+        assert any(isinstance(item, Generation) for _, item in ended)

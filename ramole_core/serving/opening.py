@@ -1,0 +1,54 @@
+"""`Ramole(settings, engines=engines_over(fleet))`: the same system, answered by many engines."""
+
+from typing import TYPE_CHECKING
+
+from ramole_core.errors import RamoleError
+from ramole_core.serving.fleet import Fleet
+
+if TYPE_CHECKING:
+    from ramole_core.engine.engines import Engines
+    from ramole_core.ramole import EnginesMaker, Progress, Ramole
+
+
+def engines_over(fleet: Fleet) -> "EnginesMaker":
+    """What `Ramole` makes its engines with: pool and retrieval stay here, adapters go into the
+    store, and the fleet answers."""
+
+    def make(ramole: "Ramole", tell: "Progress") -> "Engines":
+        from ramole_core.base.checksum import weights_checksum
+        from ramole_core.base.fetch import fetch_base
+        from ramole_core.base.model import load_tokenizer
+        from ramole_core.serving.placing import Placing
+        from ramole_core.serving.publishing import Publishing
+        from ramole_core.serving.remote_engines import RemoteEngines
+        from ramole_core.serving.store import AdapterStore
+
+        s = ramole.settings
+        folder = fetch_base(
+            s.base_model, data_dir=s.data_dir, progress=lambda stage, f: tell(stage, 0.6 * f)
+        )
+        ramole.check_adapters(tell)
+        publishing = Publishing(
+            ramole.pool, AdapterStore(s.store), gone=lambda contents: engines.forget(contents)
+        )
+        tell("waiting for the engines", 0.92)
+        engines = RemoteEngines(
+            fleet,
+            Placing(s.placement),
+            tokenizer=load_tokenizer(s.base_model, folder),
+            weights=ramole.weights_of,
+            hold=publishing.asked,
+            rows=s.max_batch,
+        )
+        if engines.facts.checksum != weights_checksum(folder, data_dir=s.data_dir):
+            engines.close()
+            raise RamoleError(
+                f"The engines run other weights than those of {s.base_model} here; start them and "
+                "the page with one RAMOLE_BASE_MODEL."
+            )
+        tell("publishing the adapters", 0.94)
+        publishing.begin()
+        ramole.pool.listeners.insert(0, publishing)
+        return engines
+
+    return make

@@ -1,0 +1,62 @@
+"""Which engine a request goes to: the one of its first adapter, or the one that has least to do.
+
+    adapter: rendezvous hashing (Thaler and Ravishankar 1998) with bounded loads (arXiv 1608.01350):
+             engines in the order of hash(engine, adapter); the first whose requests, this one
+             included, are at most 1.25 times the mean
+    load:    the fewest requests
+
+With `adapter` an adapter is kept in the caches of few engines and a conversation's beginning is
+found where it was read; an engine that comes or goes moves its own share of the adapters alone.
+"""
+
+import hashlib
+import math
+import threading
+from collections import Counter
+from collections.abc import Sequence
+from typing import Literal
+
+BOUND = 1.25
+How = Literal["adapter", "load"]
+
+
+class Placing:
+    """Counts the requests that this page has sent, by engine; safe to use from several threads."""
+
+    def __init__(self, how: How = "adapter", *, bound: float = BOUND):
+        self.how, self._bound = how, bound
+        self._lock = threading.Lock()
+        self._load: Counter[str] = Counter()
+        self._turn = 0
+
+    def begin(self, adapter: str | None, engines: Sequence[str]) -> str:
+        """The engine that takes one more request, of this adapter (None: it has none), counted from
+        now on; `engines` are those that can be asked, at least one."""
+        with self._lock:
+            self._turn += 1
+            load = [self._load[engine] for engine in engines]
+            if adapter is None or self.how == "load":
+                order = _order(str(self._turn), engines)  # among equals in turn
+                place = min(order, key=lambda n: load[n])
+            else:
+                most = math.ceil(self._bound * (sum(load) + 1) / len(engines))
+                order = _order(adapter, engines)
+                place = next(n for n in order if load[n] < most)
+            self._load[engines[place]] += 1
+            return engines[place]
+
+    def end(self, engine: str) -> None:
+        """A request has left the engine."""
+        with self._lock:
+            self._load[engine] -= 1
+            if self._load[engine] <= 0:
+                del self._load[engine]
+
+
+def _order(key: str, engines: Sequence[str]) -> list[int]:
+    """The engines' indices, the one that the key belongs to first."""
+
+    def worth(n: int) -> bytes:
+        return hashlib.sha256(f"{engines[n]} {key}".encode()).digest()
+
+    return sorted(range(len(engines)), key=worth, reverse=True)

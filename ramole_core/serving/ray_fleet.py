@@ -1,0 +1,116 @@
+"""The engines of a Ray cluster: one deployment, its replicas named by Serve's own ids.
+
+Every call goes through Serve's handle, from a loop of its own: the page's threads wait for what
+comes of it.
+"""
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable, Coroutine, Sequence
+from concurrent.futures import Future
+from contextlib import suppress
+from typing import Any, TypeVar
+
+from ray import serve
+from ray.exceptions import RayError, RayTaskError
+from ray.serve.exceptions import RayServeException
+
+from ramole_core.serving.fleet import EngineLost, Heard
+from ramole_core.serving.served_engine import Reply
+from ramole_core.serving.there import told_there
+from ramole_core.serving.wire import Job
+
+DEPLOYMENT = "Engine"
+GONE_SECONDS = 20.0
+"""For which an engine that was lost is not asked again, unless Serve says it is there."""
+T = TypeVar("T")
+
+
+class RayFleet:
+    """`Fleet` over the replicas of an application of Ray Serve."""
+
+    def __init__(self, application: str):
+        self._application = application
+        self._loop = asyncio.new_event_loop()
+        self._lost: dict[str, float] = {}
+        threading.Thread(target=self._loop.run_forever, name="fleet", daemon=True).start()
+        self._handles: tuple[Any, Any] | None = None
+        self._run(self._greet())
+
+    def keys(self) -> Sequence[str]:
+        now = time.monotonic()
+        there = told_there(self._application)
+        return [key for key in there if now - self._lost.get(key, -GONE_SECONDS) >= GONE_SECONDS]
+
+    def call(self, key: str, name: str, *args: object) -> object:
+        return self._run(self._call(key, name, *args)).result()
+
+    def answer(
+        self, key: str, job: Job, hear: Callable[[Sequence[Heard]], None]
+    ) -> Callable[[], None]:
+        self._run(self._answer(key, job, hear))
+
+        def cancel() -> None:
+            self._run(self._cancel(key, job.number))
+
+        return cancel
+
+    def close(self) -> None:
+        self._loop.call_soon_threadsafe(self._loop.stop)
+
+    def _run(self, work: Coroutine[Any, Any, T]) -> Future[T]:
+        return asyncio.run_coroutine_threadsafe(work, self._loop)
+
+    async def _greet(self) -> None:
+        """Have Serve's router, which is there from the first call on."""
+        while True:
+            try:
+                await self._call("", "process")
+                return
+            except (EngineLost, RuntimeError):
+                await asyncio.sleep(0.5)
+
+    async def _ask(self) -> tuple[Any, Any]:
+        """The handles of calls and of streams."""
+        if self._handles is None:
+            try:
+                handle = serve.get_deployment_handle(DEPLOYMENT, self._application)
+            except RayServeException as error:
+                raise EngineLost(self._application) from error
+            self._handles = (
+                handle.options(method_name="call"),
+                handle.options(method_name="answer", stream=True),
+            )
+        return self._handles
+
+    async def _call(self, key: str, name: str, *args: object) -> object:
+        calls, _ = await self._ask()
+        try:
+            reply: Reply = await calls.remote(key, name, *args)
+        except (RayError, RayServeException) as error:
+            raise self._gone(key, error) from None
+        if reply.error is not None:
+            raise reply.error
+        return reply.value
+
+    async def _cancel(self, key: str, number: str) -> None:
+        with suppress(EngineLost, RuntimeError):  # then the stream says so
+            await self._call(key, "cancel", number)
+
+    async def _answer(self, key: str, job: Job, hear: Callable[[Sequence[Heard]], None]) -> None:
+        try:
+            _, streams = await self._ask()
+            async for items in streams.remote(key, job):
+                hear(items)
+        except (RayError, RayServeException, EngineLost) as error:
+            hear([self._gone(key, error)])
+        except Exception as error:
+            hear([error])
+
+    def _gone(self, key: str, error: Exception) -> Exception:
+        """What an error of Ray means: a fault of the call, or the end of the engine."""
+        if isinstance(error, RayTaskError) and not isinstance(error.cause, RayError):
+            return RuntimeError(f"a call of an engine failed: {type(error.cause).__name__}")
+        self._lost[key] = time.monotonic()
+        return EngineLost(key)

@@ -1,0 +1,37 @@
+"""Ray Serve's router, told by the page which replica a request is for.
+
+The page places by adapter (`placing.py`), which Serve cannot know; who can be asked, it learns
+here (`there.py`).
+"""
+
+from collections.abc import Sequence
+
+from ray.serve.request_router import PendingRequest, ReplicaID, RequestRouter, RunningReplica
+
+from ramole_core.serving import there
+
+
+class NamedRouter(RequestRouter):
+    """The first argument of every call is the replica's id; empty, or one that has gone: any."""
+
+    def update_replicas(self, replicas: list[RunningReplica]) -> None:
+        super().update_replicas(replicas)
+        self._tell()
+
+    def on_replica_actor_died(self, replica_id: ReplicaID) -> None:
+        super().on_replica_actor_died(replica_id)
+        self._tell()
+
+    async def choose_replicas(
+        self,
+        candidate_replicas: list[RunningReplica],
+        pending_request: PendingRequest | None = None,
+    ) -> list[list[RunningReplica]]:
+        wanted = pending_request.args[0] if pending_request and pending_request.args else ""
+        named = [one for one in candidate_replicas if one.replica_id.unique_id == wanted]
+        chosen: Sequence[RunningReplica] = named or candidate_replicas
+        return [list(chosen)] if chosen else []
+
+    def _tell(self) -> None:
+        ids = tuple(sorted(one.unique_id for one in self.curr_replicas))
+        there.tell_there(self.app_name, ids)

@@ -1,0 +1,269 @@
+"""`Engines` of other processes: the page reads and checks a request, an engine answers it.
+
+The page has the tokenizer and a few facts of the model, not the model.
+"""
+
+import logging
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import replace
+from typing import TypeVar, cast
+
+from transformers import PreTrainedTokenizerBase
+
+from ramole_core.composition import Candidate, Response, Tried
+from ramole_core.engine.engine import Likely
+from ramole_core.engine.fitting import Fit
+from ramole_core.engine.placement import Weights
+from ramole_core.engine.prompt import Prepared, Prompt, Turn
+from ramole_core.engine.reader import ModelFacts, RequestReader
+from ramole_core.request import Fitting, Generation, Request, Step
+from ramole_core.serving.fleet import EngineLost, Fleet, NoEngine
+from ramole_core.serving.placing import Placing
+from ramole_core.serving.remote_stream import PATIENCE, PAUSE, RemoteStream
+from ramole_core.serving.seeds import seeded
+from ramole_core.serving.wire import send_adapter, send_request
+
+log = logging.getLogger(__name__)
+STARTING = 3600.0
+"""Seconds that the first engine may take to load its model."""
+FORGET_SECONDS = 5.0
+"""For all engines to delete what they have of a removed adapter; whoever removes it waits."""
+POLL = 2.0
+"""Seconds between two looks at what the engines have done."""
+GAUGES = (
+    *("running", "waiting", "kv_bytes", "kv_cached_bytes", "host_bytes", "host_adapters"),
+    *("bank_bytes", "bank_adapters", "bank_pages"),
+)
+"""What an engine holds, and loses with its process; the rest is counted on."""
+T = TypeVar("T")
+
+
+class RemoteEngines:
+    """Every engine of a fleet."""
+
+    def __init__(
+        self,
+        fleet: Fleet,
+        placing: Placing,
+        *,
+        tokenizer: PreTrainedTokenizerBase,
+        weights: Weights,
+        hold: Callable[[Sequence[str]], AbstractContextManager[None]],
+        rows: int,
+        patience: float = PATIENCE,
+        starting: float = STARTING,
+    ):
+        """Waits for the first engine, `starting` seconds at most. `hold` keeps adapters in the
+        store while they are asked for; `rows`: requests that one engine runs at the same time.
+        Raises NoEngine."""
+        self._fleet, self._placing, self._hold, self._rows = fleet, placing, hold, rows
+        self._patience = starting
+        self._facts = self._call(None, "model_facts", kind=ModelFacts)
+        self._patience = patience
+        self._reader = RequestReader(tokenizer, self._facts, weights=weights)
+        self._lock = threading.Lock()
+        self._open = self._moves = 0
+        self._stats: dict[str, Mapping[str, int | float]] = {}
+        self._past: Counter[str] = Counter()
+        self._ending = threading.Event()
+        threading.Thread(target=self._poll, name="engines", daemon=True).start()
+
+    @property
+    def facts(self) -> ModelFacts:
+        return self._facts
+
+    def read(self, request: Request) -> Prompt:
+        return self._reader.read(request)
+
+    def prepare(
+        self,
+        request: Request,
+        candidates: Sequence[Candidate],
+        prompt: Prompt | None = None,
+        *,
+        earlier: Sequence[Turn] = (),
+    ) -> Prepared:
+        asked = (*earlier, Turn(request.turns[-1], tuple(candidates)))
+        prepared = self._reader.prepare(request, candidates, prompt, earlier=earlier)
+        return replace(prepared, turns=asked)  # what a method brings, an engine has by itself
+
+    def examine(
+        self, prompts: Sequence[Prompt], candidates: Sequence[Sequence[Candidate]]
+    ) -> list[list[Response]]:
+        sent = [tuple(map(send_adapter, part)) for part in candidates]
+        contents = sorted({one.content for part in sent for one in part})
+        near = next((one.content for part in sent for one in part), None)
+        with self._hold(contents):
+            return self._call(near, "examine", tuple(prompts), tuple(sent), kind=list)
+
+    def stream(
+        self,
+        asked: Sequence[Prepared],
+        *,
+        session: str = "",
+        address: str = "",
+        cancelled: Callable[[], bool],
+        waiting: Callable[[int, int], None],
+        fitting: Callable[[int, Fitting], None],
+    ) -> Iterator[tuple[int, Step | Generation]]:
+        known = [self._with_fit(seeded(prepared)) for prepared in asked]
+        stream = RemoteStream(
+            self._fleet,
+            self._placing,
+            [prepared for prepared, _ in known],
+            hold=self._hold,
+            found=self._found,
+            most=self._rows * max(1, len(self._fleet.keys())),
+            session=session,
+            address=address,
+            cancelled=cancelled,
+            waiting=waiting,
+            fitting=fitting,
+            moved=self._count_move,
+        )
+        with self._lock:
+            self._open += 1
+        try:
+            for index, item in stream:
+                if isinstance(item, Generation) and (report := known[index][1]) is not None:
+                    item = replace(item, fitted=report)
+                yield index, item
+        finally:
+            with self._lock:
+                self._open -= 1
+
+    def fit(self, prepared: Prepared) -> Fit | None:
+        return self._reader.fit(prepared)
+
+    def next_tokens(
+        self, asked: Sequence[Prepared], ids: Sequence[int], *, top: int
+    ) -> list[Likely]:
+        jobs = tuple(map(send_request, asked))
+        contents = sorted({content for job in jobs for content in job.contents})
+        near = next((content for job in jobs for content in job.contents), None)
+        with self._hold(contents):
+            return self._call(near, "next_tokens", jobs, tuple(ids), top, kind=list)
+
+    def stats(self) -> Mapping[str, int | float]:
+        with self._lock:
+            found = Counter(self._past)
+            for one in self._stats.values():
+                found.update(one)
+            return {**found, "engines": len(self._fleet.keys()), "moves": self._moves}
+
+    def _count_move(self) -> None:
+        with self._lock:
+            self._moves += 1
+
+    @property
+    def idle(self) -> bool:
+        return not self._open
+
+    def start(self) -> None:
+        """Each engine has a thread of its own."""
+
+    def keep_only(self, checksums: Iterable[str]) -> None:
+        """What is removed is told by `forget`, one by one."""
+
+    def forget(self, contents: Sequence[str]) -> None:
+        """These adapters are removed; an engine that does not hear of it within some seconds finds
+        out when it is started anew."""
+        told = [
+            threading.Thread(target=self._forget_at, args=[key, tuple(contents)], daemon=True)
+            for key in self._fleet.keys()
+        ]
+        for one in told:
+            one.start()
+        end = time.monotonic() + FORGET_SECONDS
+        for one in told:
+            one.join(max(0.0, end - time.monotonic()))
+
+    def _forget_at(self, key: str, contents: Sequence[str]) -> None:
+        try:
+            self._fleet.call(key, "forget", contents)
+        except EngineLost:
+            return
+        except Exception as error:
+            log.warning("An engine keeps a removed adapter: %s", type(error).__name__)
+
+    def close(self) -> None:
+        self._ending.set()
+        self._fleet.close()
+
+    # --- one call -------------------------------------------------------------------------------
+
+    def _call(self, near: str | None, name: str, *args: object, kind: type[T]) -> T:
+        """What the method returns, of the engine that an adapter belongs to; of another where that
+        one is lost."""
+        began = time.monotonic()
+        lost: set[str] = set()
+        while True:
+            keys = list(self._fleet.keys())
+            keys = [key for key in keys if key not in lost] or keys
+            if not keys:
+                if time.monotonic() - began > self._patience:
+                    raise NoEngine(self._patience)
+                time.sleep(PAUSE)
+                continue
+            key = self._placing.begin(near, keys)
+            try:
+                return cast(T, self._fleet.call(key, name, *args))
+            except EngineLost:
+                lost.add(key)
+                if time.monotonic() - began > self._patience:
+                    raise NoEngine(self._patience) from None
+            finally:
+                self._placing.end(key)
+
+    # --- what a search found ----------------------------------------------------------------------
+
+    def _with_fit(self, prepared: Prepared) -> tuple[Prepared, Fitting | None]:
+        """With the weights that an earlier search found, where it is remembered."""
+        fit = self._reader.fit(prepared)
+        if fit is None:
+            return prepared, None
+        try:
+            return (fit.fitted, fit.report) if fit.done else (prepared, None)
+        finally:
+            fit.close()
+
+    def _found(self, prepared: Prepared, report: Fitting) -> Prepared:
+        """Remember what a search came to; the request with those weights."""
+        fit = self._reader.fit(prepared)
+        if fit is None:
+            return prepared
+        try:
+            fit.know(Tried(report.weights, report.loss), start=report.start, steps=report.step)
+            return fit.fitted
+        finally:
+            fit.close()
+
+    # --- what they have done --------------------------------------------------------------------
+
+    def _poll(self) -> None:
+        while not self._ending.wait(POLL):
+            self._look()
+
+    def _look(self) -> None:
+        """Ask all engines; of those that are gone the counts are kept."""
+        keys = set(self._fleet.keys())
+        found = {}
+        for key in keys:
+            try:
+                found[key] = cast(Mapping[str, int | float], self._fleet.call(key, "stats"))
+            except Exception:  # it starts or ends; the next look tells
+                continue
+        with self._lock:
+            self._stats |= found
+            for key in set(self._stats) - keys:
+                gone = self._stats.pop(key)
+                self._past.update({n: v for n, v in gone.items() if not _held(n)})
+
+
+def _held(name: str) -> bool:
+    """Whether it is held now, and goes with its engine."""
+    return name in GAUGES

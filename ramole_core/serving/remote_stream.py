@@ -1,0 +1,222 @@
+"""One caller's requests at many engines: what comes of them, whatever becomes of an engine.
+
+An engine that is lost in the midst of an answer takes nothing with it: the request goes to another
+one with the tokens that were told already. That one reads them as it reads a prompt, draws as many
+random numbers as they cost, and tells the last of them again, which is dropped here; so nobody sees
+a token twice, or another one.
+"""
+
+import queue
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack
+
+from ramole_core.engine.prompt import Prepared
+from ramole_core.errors import Busy, RamoleError
+from ramole_core.request import Fitting, Generation, Step
+from ramole_core.serving.asked import Asked
+from ramole_core.serving.fleet import EngineLost, Fleet, Heard, NoEngine
+from ramole_core.serving.placing import Placing
+from ramole_core.serving.wire import Place, send_request
+
+LOOK = 0.05
+"""Seconds between two looks at whether a caller has gone, while nothing comes."""
+PATIENCE = 300.0
+"""Seconds for which a request waits for an engine where none is there."""
+MOST_LOST = 8
+"""Engines that a request may lose without a token in between: it may be what ends them."""
+PAUSE = 0.5
+"""Seconds after which a crowded fleet is asked again."""
+
+
+class RemoteStream:
+    """One caller's requests."""
+
+    def __init__(
+        self,
+        fleet: Fleet,
+        placing: Placing,
+        asked: Sequence[Prepared],
+        *,
+        hold: Callable[[Sequence[str]], AbstractContextManager[None]],
+        found: Callable[[Prepared, Fitting], Prepared],
+        most: int,
+        session: str,
+        address: str,
+        cancelled: Callable[[], bool],
+        waiting: Callable[[int, int], None],
+        fitting: Callable[[int, Fitting], None],
+        moved: Callable[[], None] = lambda: None,
+    ):
+        """`hold` keeps adapters in the store; `found` remembers what a search came to, and gives
+        the request with those weights; `most` requests are sent at once; `moved` is called when
+        one goes on at another engine."""
+        self._fleet, self._placing, self._asked = fleet, placing, list(asked)
+        self._hold, self._found, self._most = hold, found, most
+        self._session, self._address = session, address
+        self._cancelled, self._waiting, self._fitting = cancelled, waiting, fitting
+        self._moved = moved
+        self._news: queue.SimpleQueue[tuple[Asked, int, Sequence[Heard]]] = queue.SimpleQueue()
+        self._open: list[Asked] = []
+        self._next = 0
+        self._stopped = False
+
+    def __iter__(self) -> Iterator[tuple[int, Step | Generation]]:
+        """Every token and answer, with the index of its request; raises what its request met."""
+        try:
+            while self._open or self._next < len(self._asked):
+                if not self._stopped and self._cancelled():
+                    self._stop()
+                self._feed()
+                yield from self._take()
+        finally:
+            for one in list(self._open):
+                one.cancel()
+                self._leave(one)
+
+    def _stop(self) -> None:
+        self._stopped = True
+        for one in self._open:
+            one.cancel()
+
+    def _feed(self) -> None:
+        while self._next < len(self._asked) and len(self._open) < self._most:
+            prepared = self._asked[self._next]
+            one = Asked(self._next, prepared, ExitStack())
+            self._next += 1
+            self._open.append(one)
+            if self._stopped:
+                continue
+            contents = {c.checksum for turn in prepared.turns for c in turn.candidates}
+            one.held.enter_context(self._hold(sorted(contents)))
+            self._send(one)
+        now = time.monotonic()
+        for one in self._open:
+            if one.again and one.again <= now:
+                self._send(one)
+
+    def _send(self, one: Asked) -> None:
+        """To an engine, if any is there."""
+        keys = list(self._fleet.keys())
+        keys = [key for key in keys if key not in one.lost] or keys
+        now = time.monotonic()
+        one.again = 0.0
+        if not keys:
+            one.waits = one.waits or now
+            if now - one.waits > PATIENCE:
+                raise NoEngine(PATIENCE)
+            one.again = now + PAUSE
+            return
+        one.waits = 0.0
+        candidates = one.prepared.candidates
+        one.engine = self._placing.begin(candidates[0].checksum if candidates else None, keys)
+        one.attempt += 1
+        one.drop = bool(one.shown)
+        attempt = one.attempt
+        job = send_request(
+            one.prepared,
+            shown=tuple(one.shown),
+            session=self._session or one.prepared.request.owner or "",
+            address=self._address,
+        )
+        one.cancel = self._fleet.answer(
+            one.engine, job, lambda items: self._news.put((one, attempt, items))
+        )
+
+    def _take(self) -> Iterator[tuple[int, Step | Generation]]:
+        if self._stopped:
+            yield from self._end_unsent()
+        try:
+            one, attempt, items = self._news.get(timeout=LOOK)
+        except queue.Empty:
+            return
+        while True:
+            if attempt == one.attempt and one in self._open:
+                for item in items:
+                    if (heard := self._hear(one, item)) is not None:
+                        yield one.index, heard
+            try:
+                one, attempt, items = self._news.get_nowait()
+            except queue.Empty:
+                return
+
+    def _end_unsent(self) -> Iterator[tuple[int, Generation]]:
+        """Those that are at no engine end where they are."""
+        for one in [one for one in self._open if not one.attempt or one.again]:
+            self._leave(one)
+            yield one.index, one.cancelled()
+
+    def _hear(self, one: Asked, item: Heard) -> Step | Generation | None:
+        """What the reader gets of it."""
+        if isinstance(item, Place):
+            if one.place != item.place and (one.place >= 0 or item.place):
+                self._waiting(one.index, item.place)
+            one.place = item.place
+        elif isinstance(item, Fitting):
+            one.fitted = item
+            self._fitting(one.index, item)
+        elif isinstance(item, Step):
+            return self._step(one, item)
+        elif isinstance(item, Generation):
+            self._leave(one)
+            return one.whole(item)
+        elif isinstance(item, EngineLost):
+            self._move(one)
+        elif isinstance(item, Busy):
+            self._crowded(one, item)
+        else:
+            raise item
+        return None
+
+    def _step(self, one: Asked, step: Step) -> Step | None:
+        self._know(one)
+        if one.drop:
+            one.drop = False
+            if step.token != one.shown[-1]:
+                raise RuntimeError(f"an engine went on with {step.token}, not {one.shown[-1]}")
+            return None
+        one.first = one.first or time.monotonic()
+        one.shown.append(step.token)
+        one.text += step.text
+        one.fruitless = 0
+        return step
+
+    def _know(self, one: Asked) -> None:
+        """The search for its weights is over: another engine need not make it again."""
+        if one.fitted is not None and one.prepared.turns[-1].request.examples:
+            one.prepared = self._found(one.prepared, one.fitted)
+
+    def _move(self, one: Asked) -> None:
+        """Its engine is lost: it goes on at another."""
+        self._placing.end(one.engine)
+        one.lost.add(one.engine)
+        one.engine, one.cancel = "", lambda: None
+        one.moves += 1
+        self._moved()
+        one.fruitless += 1
+        if one.fruitless > MOST_LOST:
+            raise RamoleError(
+                f"{one.fruitless} engines ended while they had this request, and none came to its "
+                "next token; ask for something else, and see why they ended."
+            )
+        if self._stopped:
+            one.again = time.monotonic()
+        else:
+            self._send(one)
+
+    def _crowded(self, one: Asked, busy: Busy) -> None:
+        """Its engine has no place for it. The first of a caller's is told so; others wait."""
+        self._placing.end(one.engine)
+        one.engine, one.cancel = "", lambda: None
+        if one.index == 0 and not one.shown and len(self._open) == 1:
+            self._leave(one)
+            raise busy
+        one.again = time.monotonic() + PAUSE
+
+    def _leave(self, one: Asked) -> None:
+        if one in self._open:
+            self._open.remove(one)
+        if one.engine:
+            self._placing.end(one.engine)
+            one.engine = ""
+        one.held.close()

@@ -1,0 +1,140 @@
+"""Ray Serve with the two applications on it, started and ended by one process."""
+
+import logging
+import os
+import time
+from collections.abc import Callable
+
+from ramole_core.errors import RamoleError
+from ramole_core.serving.app import (
+    ENGINES,
+    LOGGED,
+    PAGE,
+    REAL,
+    EnginesAsked,
+    PageAsked,
+    build_engines,
+    build_page,
+)
+from ramole_core.settings import Settings
+
+OBJECT_STORE = 2**28
+"""Bytes that Ray shares between processes; what goes over the wire here is small."""
+LOOK = 0.5
+
+
+class Running:
+    """Ray, its Serve, and the two applications."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        engines: int,
+        cpus: float,
+        gpus: float = 0,
+        address: str | None = None,
+        page: str | None,
+        make: str | None = None,
+    ):
+        """`page` names what makes the page, None: the engines alone; `make` what makes an engine,
+        where it is not the real one."""
+        said = settings.model_dump(mode="json")
+        self._settings, self._address = settings, address
+        self._engines = EnginesAsked(
+            engines=engines,
+            cpus_per_engine=cpus,
+            gpus_per_engine=gpus,
+            settings=said,
+            make=make or REAL,
+        )
+        self._page = None if page is None else PageAsked(page=page, settings=said)
+
+    @property
+    def url(self) -> str:
+        """Where the page listens."""
+        return f"http://{self._settings.host or '127.0.0.1'}:{self._settings.port}/"
+
+    def start(self) -> None:
+        """Start Ray, or join it, and deploy; returns before anybody can be asked. Raises
+        RamoleError where there is no such cluster."""
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        import ray
+        from ray import serve
+
+        said = self._engines
+        if self._address is None:
+            cores = said.engines * said.cpus_per_engine + 2
+            ray.init(
+                num_cpus=round(cores),
+                object_store_memory=OBJECT_STORE,
+                include_dashboard=False,
+                logging_level=logging.ERROR,
+            )
+        else:
+            try:
+                ray.init(address=self._address, logging_level=logging.ERROR)
+            except (ConnectionError, ValueError) as error:
+                raise RamoleError(
+                    f"No cluster of Ray's answers at {self._address} "
+                    f"({type(error).__name__}); start one by `ray start --head`, or leave "
+                    "--address out."
+                ) from None
+        http = {"host": self._settings.host or "127.0.0.1", "port": self._settings.port}
+        serve.start(http_options=http, logging_config=LOGGED)
+        self._deploy(self._page)
+
+    def restart(self) -> None:
+        """Start the engines anew, in turn: each ends its answers or hands them on."""
+        self._deploy(None)
+
+    def wait(
+        self, ending: Callable[[], bool] = lambda: False, *, seconds: float = float("inf")
+    ) -> None:
+        """Return when the page can be asked; raises RamoleError where it cannot start."""
+        from ray import serve
+
+        end = time.monotonic() + seconds
+        while not ending():
+            found = serve.status().applications
+            for name in (PAGE, ENGINES):
+                if name in found and found[name].status == "DEPLOY_FAILED":
+                    raise RamoleError(
+                        f"The {name} could not be started: {_last_line(found[name].message)}"
+                    )
+            if PAGE in found and found[PAGE].status == "RUNNING":
+                return
+            if time.monotonic() > end:
+                raise RamoleError(f"The page has not started within {seconds:.0f} seconds.")
+            time.sleep(LOOK)
+
+    def stop(self) -> None:
+        """End the applications, and Ray where it is ours."""
+        import ray
+        from ray import serve
+
+        if not ray.is_initialized():
+            return
+        if self._page is not None:
+            serve.delete(PAGE)
+        serve.shutdown()
+        ray.shutdown()
+
+    def _deploy(self, page: PageAsked | None) -> None:
+        from ray import serve
+
+        targets = [serve.RunTarget(build_engines(self._engines), ENGINES, None)]
+        if page is not None:
+            targets.append(serve.RunTarget(build_page(page), PAGE, "/"))
+        serve.run_many(
+            targets,
+            wait_for_ingress_deployment_creation=False,
+            wait_for_applications_running=False,
+        )
+
+
+def _last_line(message: str) -> str:
+    """Of a traceback, what it comes to."""
+    lines = [line.strip() for line in message.splitlines() if line.strip()]
+    said = [line for line in lines if "Error" in line or "Busy" in line]
+    return (said or lines or ["see the logs of Ray Serve"])[-1]

@@ -1,0 +1,130 @@
+"""An engine as a deployment of Ray Serve: a stream a request, and calls; nothing of Ray is needed.
+
+What goes wrong is sent as data, so that it is the same sentence on the page.
+"""
+
+import asyncio
+import logging
+import os
+import threading
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from ramole_core.errors import RamoleError
+from ramole_core.serving.fleet import Heard
+from ramole_core.serving.wire import Job, Told
+from ramole_core.settings import Settings
+
+log = logging.getLogger(__name__)
+SPARE_THREADS = 16
+"""For calls that are no answers."""
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What a call came to."""
+
+    value: object = None
+    error: Exception | None = None
+
+
+class Answering(Protocol):
+    """What is served: an `EngineServer`, or one that is simulated."""
+
+    def answer(
+        self, job: Job, tell: Callable[[Told], None], *, cancelled: Callable[[], bool]
+    ) -> None: ...
+
+    def stats(self) -> Mapping[str, int | float]: ...
+
+
+class ServedEngine:
+    """One replica. Its first argument, the engine that is meant, is the router's."""
+
+    def __init__(self, settings: dict[str, object], make: str):
+        """`settings` over those of the environment; `make` names what makes the engine from them,
+        as `module:function`."""
+        said = Settings(**settings)  # pyright: ignore[reportArgumentType] checked by pydantic
+        self._threads = ThreadPoolExecutor(said.max_batch + said.max_queue + SPARE_THREADS)
+        self._engine: Answering = located(make)(said)
+        self._open: dict[str, threading.Event] = {}
+        """What cancels each request that runs, by its number."""
+
+    async def answer(self, to: str, job: Job) -> AsyncIterator[Sequence[Heard]]:
+        """All that comes of a request, as it comes; who leaves the stream cancels it."""
+        loop = asyncio.get_running_loop()
+        news: asyncio.Queue[Heard | None] = asyncio.Queue()
+        cancelled = self._open[job.number] = threading.Event()
+
+        def tell(item: Heard | None) -> None:
+            loop.call_soon_threadsafe(news.put_nowait, item)
+
+        def run() -> None:
+            try:
+                self._engine.answer(job, tell, cancelled=cancelled.is_set)
+            except Exception as error:
+                tell(_told(error))
+            tell(None)
+
+        running = loop.run_in_executor(self._threads, run)
+        try:
+            open_ = True
+            while open_:
+                items = [await news.get()]
+                while not news.empty():
+                    items.append(news.get_nowait())
+                open_ = items[-1] is not None
+                if heard := [item for item in items if item is not None]:
+                    yield heard
+            await running
+        finally:
+            cancelled.set()
+            del self._open[job.number]
+
+    async def call(self, to: str, name: str, *args: object) -> Reply:
+        """What the engine's method returns."""
+        loop = asyncio.get_running_loop()
+        try:
+            if name == "process":
+                return Reply(os.getpid())
+            if name == "cancel":
+                return Reply(self._cancel(str(args[0])))
+            method = getattr(self._engine, name)
+            return Reply(await loop.run_in_executor(self._threads, method, *args))
+        except Exception as error:
+            return Reply(error=_told(error))
+
+    def _cancel(self, number: str) -> bool:
+        """Let a request end with what it has; False: it is not here, or has ended."""
+        running = self._open.get(number)
+        if running is not None:
+            running.set()
+        return running is not None
+
+    def check_health(self) -> None:
+        """Raises where no answer can come any more, so that the process is started anew."""
+        if not getattr(self._engine, "alive", True):
+            raise RuntimeError("the thread that runs the model has ended")
+
+
+def located(name: str) -> Any:
+    """`module:function` -> the function; raises RamoleError."""
+    from importlib import import_module
+
+    module, _, function = name.partition(":")
+    try:
+        return getattr(import_module(module), function)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise RamoleError(
+            f"{name!r} names nothing that can be served ({error}); give module:function."
+        ) from None
+
+
+def _told(error: Exception) -> Exception:
+    """As it can be sent: a sentence for the user, or the type of a fault and no words of it."""
+    if isinstance(error, RamoleError):
+        return error
+    log.error("A request failed in the engine: %s", type(error).__name__)
+    return RuntimeError(f"a request failed in an engine: {type(error).__name__}")

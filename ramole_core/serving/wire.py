@@ -1,0 +1,99 @@
+"""What goes between page and engines: plain data, no callable.
+
+An adapter is its checksum, which an engine turns into tensors by its own store (`mirror.py`), with
+what the page knows of it: name, similarity, response, share.
+"""
+
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from ramole_core.composition import Candidate, LoraSet, Response
+from ramole_core.engine.prompt import Prepared, Prompt, Turn
+from ramole_core.request import Fitting, Generation, Request, Step
+
+
+@dataclass(frozen=True)
+class SentAdapter:
+    """One adapter of a turn."""
+
+    name: str
+    score: float
+    content: str
+    """Its checksum."""
+    response: Response | None
+    share: float
+
+
+@dataclass(frozen=True)
+class SentTurn:
+    """One turn of a request."""
+
+    request: Request
+    adapters: tuple[SentAdapter, ...]
+
+
+@dataclass(frozen=True)
+class Job:
+    """A request on its way to an engine."""
+
+    request: Request
+    turns: tuple[SentTurn, ...]
+    prompt: Prompt
+    shown: tuple[int, ...] = ()
+    """As `Prepared.shown`."""
+    session: str = ""
+    address: str = ""
+    number: str = field(default_factory=lambda: secrets.token_hex(8))
+    """Its own, by which it is cancelled."""
+
+    @property
+    def contents(self) -> tuple[str, ...]:
+        """Checksums of all adapters of all turns, each once."""
+        return tuple(dict.fromkeys(one.content for turn in self.turns for one in turn.adapters))
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a request stands in the engine's queue; 0: it runs."""
+
+    place: int
+
+
+Told = Place | Fitting | Step | Generation
+"""What an engine tells of a request; a Generation is the last."""
+
+
+def send_adapter(one: Candidate) -> SentAdapter:
+    """As it goes over the wire."""
+    return SentAdapter(one.name, one.score, one.checksum, one.response, one.share)
+
+
+def receive_adapter(one: SentAdapter, loras: Callable[[str], LoraSet]) -> Candidate:
+    """As an engine takes it; `loras` reads the adapter of a checksum."""
+    return Candidate(
+        one.name,
+        one.score,
+        one.content,
+        lambda: loras(one.content),
+        response=one.response,
+        share=one.share,
+    )
+
+
+def send_request(
+    prepared: Prepared, *, shown: tuple[int, ...] = (), session: str = "", address: str = ""
+) -> Job:
+    """As it goes over the wire."""
+    turns = tuple(
+        SentTurn(turn.request, tuple(map(send_adapter, turn.candidates))) for turn in prepared.turns
+    )
+    return Job(prepared.request, turns, prepared.prompt, shown, session, address)
+
+
+def receive_turns(job: Job, loras: Callable[[str], LoraSet]) -> list[Turn]:
+    """As an engine takes them."""
+    return [
+        Turn(turn.request, tuple(receive_adapter(one, loras) for one in turn.adapters))
+        for turn in job.turns
+    ]

@@ -1,0 +1,283 @@
+"""Several engines of Ray Serve: killed, restarted, given adapters; how fast, and how placed.
+
+What must never happen: a request without exactly one answer, another token, another answer than
+alone. The engines and the wire are the real ones; the page's half runs in this process.
+"""
+
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from tests.campaigns.figures import Figures
+from tests.campaigns.serve_world import World, opened, shares, write_world
+
+PROMISED = ("no_answer", "other_tokens", "other_answer")
+KINDS = ("kills", "storm", "restart", "added", "placement", "scaling", "chroma", "curve")
+CLIENTS = 32
+KILL_SECONDS = 420.0
+"""After which no more engine is killed."""
+STORM_SECONDS = 120.0
+BETWEEN = 5.0
+CURVE = (1, 2, 4, 8, 16, 32, 64)
+CURVE_TOKENS = 40
+
+
+def run(
+    root: Path,
+    *,
+    count: int,
+    seed: int,
+    end: float = float("inf"),
+    kinds: Sequence[str] = KINDS,
+) -> Figures:
+    """`count` kills of an engine with the real base, and whatever else is named in `kinds`."""
+    figures, dice = Figures(PROMISED), random.Random(seed)
+    for kind in kinds:
+        if time.monotonic() > end:
+            break
+        measure = globals()[f"_{kind}"]
+        figures.measures[kind] = measure(root / kind, figures, dice, count)
+    return figures
+
+
+def _kills(root: Path, figures: Figures, dice: random.Random, count: int) -> dict[str, object]:
+    """Each once both engines are ready again."""
+    world = write_world(root, real=True, tokens=16)
+    with opened(world) as served, served.clients(CLIENTS, figures):
+        again: list[float] = []
+        began = time.monotonic()
+        while len(again) < count and time.monotonic() - began < KILL_SECONDS:
+            time.sleep(dice.uniform(1, 3))
+            served.kill(dice)
+            figures.counts["mishaps"] += 1
+            time.sleep(1)
+            again.append(1 + served.ready(2))
+        time.sleep(1)
+    return {"kills": len(again), "two_engines_again": shares(again), "gap": shares(world.gaps)}
+
+
+def _storm(root: Path, figures: Figures, dice: random.Random, count: int) -> dict[str, object]:
+    """Every few seconds, ready or not."""
+    world = write_world(root, real=False, tokens=60)
+    with opened(world) as served, served.clients(CLIENTS, figures):
+        began, kills = time.monotonic(), 0
+        while time.monotonic() - began < STORM_SECONDS:
+            time.sleep(BETWEEN)
+            try:
+                served.kill(dice)
+            except (Exception, IndexError):  # none is there to be killed
+                figures.counts["nobody to kill"] += 1
+                continue
+            kills += 1
+            figures.counts["mishaps"] += 1
+    return {"kills": kills, "seconds": STORM_SECONDS, "gap": shares(world.gaps)}
+
+
+def _restart(root: Path, figures: Figures, dice: random.Random, count: int) -> dict[str, object]:
+    """All engines anew, in turn, as a new version is brought out."""
+    world = write_world(root, real=True, tokens=16)
+    with opened(world) as served, served.clients(CLIENTS, figures):
+        time.sleep(2)
+        old, before = set(served.processes().values()), figures.counts["requests"]
+        began = time.monotonic()
+        served.running.restart()
+        while old & set(_processes(served)) and time.monotonic() - began < 300:
+            time.sleep(0.2)
+        seconds = time.monotonic() - began
+        figures.counts["mishaps"] += 1
+        asked = figures.counts["requests"] - before
+    return {"seconds": round(seconds, 1), "requests_meanwhile": asked}
+
+
+def _processes(world: World) -> list[int]:
+    try:
+        return list(world.processes().values())
+    except Exception:
+        return []
+
+
+def _added(root: Path, figures: Figures, dice: random.Random, count: int) -> dict[str, object]:
+    """From the call that adds an adapter to the first token of an answer with it, by engine."""
+    world = write_world(root, real=True, tokens=16)
+    times: dict[str, list[float]] = {"add": [], "first engine": [], "second engine": []}
+    with opened(world) as served:
+        keys = sorted(served.fleet.keys())
+        for number in range(6):
+            folder, known = served.guests[number % len(served.guests)]
+            name, began = f"guest-{number % len(served.guests)}", time.monotonic()
+            served.ramole.pool.add(folder, name=name, owner="guest", examples=["a guest"])
+            times["add"].append(time.monotonic() - began)
+            for place, key in enumerate(keys if number % 2 else keys[::-1]):
+                asked = time.monotonic()
+                _only(served, key, keys)
+                next(iter(served.ramole.stream(known.request)))
+                which = ("first engine", "second engine")[place]
+                times[which].append(time.monotonic() - asked)
+            _only(served, None, keys)
+            served.ask(known, figures)
+            served.ramole.pool.remove(name, owner="guest")
+    return {f"seconds_{name.replace(' ', '_')}": shares(found) for name, found in times.items()}
+
+
+def _only(world: World, key: str | None, keys: Sequence[str]) -> None:
+    """Ask this engine alone from now on; None: all."""
+    now = time.monotonic()
+    world.fleet._lost = {} if key is None else {other: now for other in keys if other != key}
+
+
+def _placement(root: Path, figures: Figures, dice: random.Random, count: int) -> dict[str, object]:
+    """The same requests by adapter and by load: how often an adapter had to be brought."""
+    found: dict[str, object] = {}
+    for how in ("adapter", "load"):
+        world = write_world(root / how, real=True, tokens=16, placement=how)
+        with opened(world) as served:
+            before = _counted(served)
+            began = time.monotonic()
+            asked = _ask_all(served, figures, 192)
+            seconds = time.monotonic() - began
+            after = _counted(served)
+        names = ("bank_loads", "host_packs", "host_reads", "shared_tokens", "prefill_tokens")
+        found[how] = {name: int(after[name] - before[name]) for name in names}
+        found[how] |= {"requests_per_second": round(asked / seconds, 2)}
+    return found
+
+
+def _counted(world: World) -> dict[str, float]:
+    total: dict[str, float] = {}
+    for key in world.fleet.keys():
+        for name, value in world.fleet.call(key, "stats").items():
+            total[name] = total.get(name, 0) + value
+    return total
+
+
+def _ask_all(world: World, figures: Figures, count: int) -> int:
+    """So many requests by all clients together."""
+    left, lock = iter(range(count)), threading.Lock()
+
+    def ask_on() -> None:
+        while True:
+            with lock:
+                number = next(left, None)
+            if number is None:
+                return
+            world.ask(world.known[number % len(world.known)], figures)
+
+    threads = [threading.Thread(target=ask_on) for _ in range(CLIENTS)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return count
+
+
+def _scaling(root: Path, figures: Figures, dice: random.Random, count: int) -> dict[str, object]:
+    """Tokens a second of one engine and of two, each with one core."""
+    found: dict[str, object] = {}
+    for engines in (1, 2):
+        world = write_world(root / str(engines), real=True, tokens=32)
+        with opened(world, engines=engines) as served:
+            _ask_all(served, figures, 48)  # adapters and beginnings are known then
+            began = time.monotonic()
+            asked = _ask_all(served, figures, 144)
+            found[f"tokens_per_second_{engines}"] = round(
+                32 * asked / (time.monotonic() - began), 1
+            )
+    return found
+
+
+def _chroma(root: Path, figures: Figures, dice: random.Random, count: int) -> dict[str, object]:
+    """The index's server is ended and started again while requests find their adapters by it."""
+    from tests.serving import free_port
+
+    world = write_world(root, real=False, tokens=30, finding=True)
+    port = free_port()
+    command = [str(Path(sys.executable).with_name("chroma")), "run", "--port", str(port)]
+    command += ["--path", str(root / "chroma")]
+
+    def start() -> subprocess.Popen:
+        return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+    server = start()
+    try:
+        url = f"http://127.0.0.1:{port}"
+        _answers(url)
+        world.settings = world.settings.model_copy(update={"chroma_url": url})
+        world.excused = "No Chroma server answers"
+        with opened(world) as served, served.clients(8, figures, guests=False):
+            time.sleep(3)
+            server.send_signal(signal.SIGKILL)
+            server.wait()
+            time.sleep(3)
+            server = start()
+            _answers(url)
+            time.sleep(3)
+            figures.counts["mishaps"] += 1
+            before = figures.counts["requests"]
+            time.sleep(2)
+            after = figures.counts["requests"] - before
+            hits = [hit.name for hit in served.ramole.retrieve(served.known[0].request.prompt)]
+    finally:
+        server.kill()
+        server.wait()
+    return {"found_after": hits, "requests_in_2_s_after": after}
+
+
+def _answers(url: str, *, seconds: float = 60) -> None:
+    import httpx
+
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        try:
+            if httpx.get(f"{url}/api/v2/heartbeat", timeout=2).status_code == 200:
+                return
+        except httpx.HTTPError:
+            time.sleep(0.2)
+    raise AssertionError(f"no Chroma server at {url}")
+
+
+def _curve(root: Path, figures: Figures, dice: random.Random, count: int) -> dict[str, object]:
+    """Simulated engines, 1 to 64: what page, wire and Ray leave of N times as many tokens."""
+    from ramole_core.engine.prompt import Prepared, Prompt, Turn
+    from ramole_core.request import Request
+    from ramole_core.serving.placing import Placing
+    from ramole_core.serving.remote_stream import RemoteStream
+    from ramole_core.settings import Settings
+
+    request = Request("hello", method="base", max_new_tokens=CURVE_TOKENS)
+    prepared = Prepared(request, (Turn(request, ()),), Prompt(((1, 2),), CURVE_TOKENS))
+    world = World(Settings(data_dir=root, max_batch=8), [], [])
+    found: dict[str, object] = {}
+    make = "tests.campaigns.simulated_engine:SimulatedEngine"
+    for engines in CURVE:
+        with opened(world, engines=engines, cpus=0.1, make=make) as served:
+            asked = [prepared] * 8 * engines * 2
+            began, tokens = time.monotonic(), 0
+            for _ in RemoteStream(
+                served.fleet,
+                Placing("load"),
+                asked,
+                hold=lambda contents: _nothing(),
+                found=lambda prepared, fitting: prepared,
+                most=8 * engines,
+                session="",
+                address="",
+                cancelled=lambda: False,
+                waiting=lambda index, place: None,
+                fitting=lambda index, how: None,
+            ):
+                tokens += 1
+            seconds = time.monotonic() - began
+        found[str(engines)] = round((tokens - len(asked)) / seconds)
+        print(f"curve: {engines} engines, {found[str(engines)]} tokens/s", flush=True)
+    return {"simulated": True, "rows": 8, "step_seconds": 0.05, "tokens_per_second": found}
+
+
+def _nothing():
+    from contextlib import nullcontext
+
+    return nullcontext()

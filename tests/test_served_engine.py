@@ -1,0 +1,111 @@
+"""A replica: a stream of what comes, cancelled by number, and faults that are sent as data."""
+
+import asyncio
+import time
+
+import pytest
+
+from ramole_core.engine.prompt import Prompt
+from ramole_core.errors import Busy, RamoleError
+from ramole_core.request import Generation, Request, Step
+from ramole_core.serving.served_engine import ServedEngine, located
+from ramole_core.serving.wire import Job
+
+
+class Counting:
+    """Tells tokens until it is cancelled, or fails as the prompt says."""
+
+    def __init__(self, settings):
+        self.alive = True
+
+    def answer(self, job, tell, *, cancelled):
+        if job.request.prompt == "busy":
+            raise Busy("The server is busy.")
+        if job.request.prompt == "fault":
+            raise KeyError("secret words")
+        number = 0
+        while not cancelled() and number < job.request.max_new_tokens:
+            tell(Step(number, "x", None))
+            number += 1
+            time.sleep(0.002)
+        reason = "cancelled" if cancelled() else "length"
+        tell(Generation("x" * number, [], [], None, reason, 1, number, 0.0, 0.0))
+
+    def double(self, number):
+        return 2 * number
+
+    def refuse(self):
+        raise RamoleError("no")
+
+
+def job(prompt: str, count: int = 5) -> Job:
+    return Job(Request(prompt, max_new_tokens=count), (), Prompt(((1,),), count))
+
+
+@pytest.fixture
+def engine():
+    return ServedEngine({"max_batch": 2}, "tests.test_served_engine:Counting")
+
+
+def test_all_that_comes_is_told_in_order(engine):
+    async def hear():
+        return [item async for items in engine.answer("", job("go")) for item in items]
+
+    *steps, end = asyncio.run(hear())
+    assert [step.token for step in steps] == [0, 1, 2, 3, 4] and end.finish_reason == "length"
+    assert engine._open == {}
+
+
+def test_who_is_cancelled_ends_with_what_it_has(engine):
+    asked = job("go", 10_000)
+
+    async def hear():
+        heard = []
+        async for items in engine.answer("", asked):
+            heard += items
+            if len(heard) > 3:
+                await engine.call("", "cancel", asked.number)
+        return heard, (await engine.call("", "cancel", asked.number)).value
+
+    (*steps, end), again = asyncio.run(hear())
+    assert end.finish_reason == "cancelled" and end.new_tokens == len(steps) and again is False
+
+
+def test_who_leaves_the_stream_cancels_it(engine):
+    asked = job("go", 10_000)
+
+    async def leave():
+        stream = engine.answer("", asked)
+        await anext(stream)
+        running = engine._open[asked.number]
+        await stream.aclose()
+        return running
+
+    assert asyncio.run(leave()).is_set() and engine._open == {}
+
+
+def test_a_fault_is_sent_without_its_words(engine, caplog):
+    async def ask(prompt):
+        return [item async for items in engine.answer("", job(prompt)) for item in items]
+
+    (busy,) = asyncio.run(ask("busy"))
+    assert isinstance(busy, Busy) and str(busy) == "The server is busy."
+    (fault,) = asyncio.run(ask("fault"))
+    assert isinstance(fault, RuntimeError) and "KeyError" in str(fault)
+    assert "secret" not in str(fault) + caplog.text and "KeyError" in caplog.text
+
+
+def test_a_call_has_its_value_or_its_error(engine):
+    assert asyncio.run(engine.call("", "double", 21)).value == 42
+    refused = asyncio.run(engine.call("", "refuse"))
+    assert isinstance(refused.error, RamoleError) and refused.value is None
+    engine.check_health()
+    engine._engine.alive = False
+    with pytest.raises(RuntimeError, match="thread"):
+        engine.check_health()
+
+
+def test_what_names_nothing_is_one_sentence():
+    for name in ("nothing", "ramole_core.nothing:f", "ramole_core.settings:nothing"):
+        with pytest.raises(RamoleError, match="give module:function"):
+            located(name)

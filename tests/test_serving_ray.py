@@ -1,0 +1,145 @@
+"""Ray Serve in earnest: the command, its page through Serve's proxy, engines that are killed."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import httpx
+import pytest
+from gradio_client import Client, handle_file
+
+from tests.campaigns.tiny_system import PROMPTS
+from tests.served_cluster import SETTINGS, Cluster, chat, served
+
+REPOSITORY = Path(__file__).parents[1]
+TOKENS = 300
+
+
+@pytest.fixture(scope="module")
+def system(tmp_path_factory):
+    root = tmp_path_factory.mktemp("served")
+    code = "import pathlib, sys, tests.campaigns.tiny_system as t"
+    code += "; t.write_system(pathlib.Path(sys.argv[1]))"
+    subprocess.run([sys.executable, "-c", code, root], cwd=REPOSITORY, check=True)
+    shutil.copytree(root / "data", root / "alone")
+    return root
+
+
+@pytest.fixture(scope="module")
+def cluster(system):
+    said = SETTINGS | {"base_model": system / "base", "adapters_dir": system / "adapters"}
+    said |= {"data_dir": system / "data", "metrics": "127.0.0.1/32"}
+    with served(system, engines=2, **said) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def alone(system):
+    """The same system in one process: token ids of an answer."""
+    from ramole_core import Ramole, Request, Settings
+
+    said = SETTINGS | {"base_model": str(system / "base"), "adapters_dir": system / "adapters"}
+    with Ramole(Settings(**said, data_dir=system / "alone")) as ramole:
+
+        def ids(prompt: str, seed: int) -> list[int]:
+            request = Request(
+                prompt, method="mixture", temperature=1.0, seed=seed, max_new_tokens=TOKENS
+            )
+            trace = ramole.generate([request])[0].trace
+            return trace.token_ids[trace.prompt_length :]
+
+        yield ids
+
+
+def ask(cluster: Cluster, prompt: str, seed: int) -> list[int]:
+    """Token ids of an answer that was streamed."""
+    said = {"messages": [{"role": "user", "content": prompt}], "model": "mixture"}
+    said |= {"seed": seed, "temperature": 1.0, "max_tokens": TOKENS}
+    *_, (_, ids) = chat(cluster.url, **said)
+    return ids
+
+
+def crowd(cluster: Cluster, seeds: range, meanwhile) -> dict[int, list[int] | Exception]:
+    """Answers to all seeds at once; `meanwhile` is done while they run."""
+    found: dict[int, list[int] | Exception] = {}
+
+    def one(seed: int) -> None:
+        try:
+            found[seed] = ask(cluster, PROMPTS[seed % 3], seed)
+        except Exception as error:
+            found[seed] = error
+
+    threads = [threading.Thread(target=one, args=[seed]) for seed in seeds]
+    for thread in threads:
+        thread.start()
+    meanwhile()
+    for thread in threads:
+        thread.join()
+    return found
+
+
+def test_the_page_answers_through_the_proxy_as_it_does_alone(cluster, alone):
+    assert ask(cluster, PROMPTS[0], 5) == alone(PROMPTS[0], 5)
+    client = Client(cluster.url, verbose=False)
+    text, said = client.predict(PROMPTS[1], method="mixture", api_name="/ask")
+    assert text and [one["name"] for one in said["adapters"]] == ["l1", "l0", "l2"]
+
+
+def test_its_doors_are_where_they_are_without_engines(cluster):
+    refused = httpx.get(f"{cluster.url}/health", headers={"host": "evil.example"})
+    assert refused.status_code == 403 and "does not answer to the name" in refused.text
+    elsewhere = httpx.HTTPTransport(local_address="127.0.0.2")
+    with httpx.Client(transport=elsewhere) as other:
+        assert other.get(f"{cluster.url}/metrics").status_code == 403
+        assert other.get(f"{cluster.url}/health").json()["status"] == "ok"
+    assert httpx.get(f"{cluster.url}/metrics").status_code == 200
+    long = httpx.post(f"{cluster.url}/gradio_api/call/ask", content=b"x" * (100 * 2**20))
+    assert long.status_code == 413
+
+
+def test_killed_engines_lose_no_request_and_no_token_is_another(cluster, alone):
+    before = cluster.numbers()["ramole_answers_moved_total"]
+
+    def kill() -> None:
+        time.sleep(0.15)
+        os.kill(sorted(cluster.engines())[0], signal.SIGKILL)
+
+    seeds = range(10, 22)
+    found = crowd(cluster, seeds, kill)
+    assert found == {seed: alone(PROMPTS[seed % 3], seed) for seed in seeds}
+    assert cluster.numbers()["ramole_answers_moved_total"] > before
+    cluster.ready(2)
+
+
+def test_an_upload_is_answered_with_at_once_and_forgotten(cluster, system, tmp_path):
+    from ramole_core.base.shapes import read_shapes
+    from tests.test_ramole import write_lora
+
+    folder = write_lora(tmp_path / "new", read_shapes(system / "base"), rank=3, seed=77)
+    file = shutil.make_archive(str(tmp_path / "new"), "zip", folder)
+    client = Client(cluster.url, verbose=False)
+    card = client.predict(handle_file(file), "new", api_name="/add_adapter")
+    store = system / "data/store/adapters"
+    assert len(list(store.rglob("adapter_model.safetensors"))) == 4, card
+    said = client.predict("New?", method="fusion", adapters=["new"], api_name="/ask")[1]
+    assert [one["name"] for one in said["adapters"]] == ["new"]
+    client.predict("new", api_name="/remove_adapter")
+    assert len(list(store.rglob("adapter_model.safetensors"))) == 3
+
+
+def test_engines_are_started_anew_in_turn_and_no_request_is_lost(cluster, alone):
+    old, found = cluster.engines(), []
+    cluster.server.process.send_signal(signal.SIGHUP)
+    end = time.monotonic() + 60
+    seed = 100
+    while old & cluster.engines() and time.monotonic() < end:
+        seed += 1
+        found.append((seed, ask(cluster, PROMPTS[seed % 3], seed)))
+    assert not old & cluster.engines()
+    assert [ids for _, ids in found] == [alone(PROMPTS[n % 3], n) for n, _ in found]
+    assert len(found) > 3

@@ -1,0 +1,76 @@
+"""A fleet of real engines in threads of this process, which die when a test says so."""
+
+import threading
+from collections.abc import Callable, Sequence
+
+from ramole_core.request import Step
+from ramole_core.serving.engine_server import EngineServer
+from ramole_core.serving.fleet import EngineLost, Heard
+from ramole_core.serving.wire import Job, Told
+
+
+class ThreadFleet:
+    """`Fleet` over engine servers; an engine that was killed is gone for whoever asked it."""
+
+    def __init__(self, servers: dict[str, EngineServer]):
+        self.servers = servers
+        self.dead: set[str] = set()
+        self.jobs: list[tuple[str, Job]] = []
+        """All that was sent, with the engine."""
+        self.kills: list[int] = []
+        """After so many tokens of a job, counted anew for each job, its engine dies."""
+        self.revive = True
+        """Whether an engine that died is there again under another key."""
+
+    def keys(self) -> Sequence[str]:
+        return [key for key in self.servers if key not in self.dead]
+
+    def kill(self, key: str) -> None:
+        self.dead.add(key)
+        if self.revive:  # as a process that was started again
+            name, _, number = key.partition("#")
+            self.servers[f"{name}#{int(number or 0) + 1}"] = self.servers[key]
+
+    def call(self, key: str, name: str, *args: object) -> object:
+        if key in self.dead:
+            raise EngineLost(key)
+        return getattr(self.servers[key], name)(*args)
+
+    def answer(
+        self, key: str, job: Job, hear: Callable[[Sequence[Heard]], None]
+    ) -> Callable[[], None]:
+        self.jobs.append((key, job))
+        ended = threading.Event()
+        left = self.kills.pop(0) if self.kills else -1
+
+        def tell(item: Told) -> None:
+            nonlocal left
+            if ended.is_set():
+                return
+            if left == 0 or key in self.dead:
+                if left == 0:
+                    self.kill(key)
+                left = -1
+                ended.set()
+                hear([EngineLost(key)])
+                return
+            if isinstance(item, Step):
+                left -= 1
+            hear([item])
+
+        cancelled = threading.Event()
+
+        def run() -> None:
+            try:
+                self.servers[key].answer(
+                    job, tell, cancelled=lambda: ended.is_set() or cancelled.is_set()
+                )
+            except Exception as error:
+                if not ended.is_set():
+                    hear([error])
+
+        threading.Thread(target=run, daemon=True).start()
+        return cancelled.set
+
+    def close(self) -> None:
+        """The servers are the test's."""
