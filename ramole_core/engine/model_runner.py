@@ -12,7 +12,7 @@ from transformers import PreTrainedModel
 from ramole_core.engine.attention import FlatCache, ServedAttention, Span
 from ramole_core.engine.capture import recording
 from ramole_core.engine.kv import KvCache, Sequence
-from ramole_core.engine.replay import Replay, places_of
+from ramole_core.engine.replay import Replay, copied, places_of
 from ramole_core.layers import Bank, BatchMix, Forward, RowMix, Serving, is_exact
 
 
@@ -114,7 +114,7 @@ class ModelRunner:
                 *(batch, tuple(traced), kv, places_of(kv), made, forward),
                 *(told, cache.positions, logits),
             )
-            logits = logits.clone()
+            logits = copied(logits)
         parts = logits.split([piece.keep for piece in pieces])
         kept = {n: part for n, part in enumerate(parts) if len(part) > 1}
         if kept:

@@ -13,6 +13,7 @@ from torch import Tensor
 from ramole_core.engine.attention import FlatCache
 from ramole_core.engine.capture import Recording
 from ramole_core.engine.kv import KvCache
+from ramole_core.kernels.compiled import view
 from ramole_core.layers import BatchMix, Forward, RowMix
 
 
@@ -50,7 +51,13 @@ class Replay:
         cache.take_over(self.recording.program)
         self._cache = cache  # its arrays are read while the program runs
         self.recording.run()
-        return self.logits.clone()
+        return copied(self.logits)
+
+
+def copied(logits: Tensor) -> Tensor:
+    """The same in memory of its own, by this thread alone: PyTorch would wake a team for it, which
+    waits for the cores that the kernels' team has (`kernels.likeliest`)."""
+    return torch.from_numpy(view(logits).copy()).view(logits.dtype)
 
 
 def places_of(kv: KvCache) -> tuple[int, ...]:
