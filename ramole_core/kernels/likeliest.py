@@ -1,4 +1,4 @@
-"""The place of the largest number of each row; of equal ones the first, and what is no number counts
+"""The place of the largest number of each row; of equal ones the first, and no number counts
 as larger than all, as PyTorch has it.
 
 PyTorch's own starts a team of threads for a row as long as a vocabulary, which waits at every token

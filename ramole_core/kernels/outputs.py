@@ -19,8 +19,8 @@ FLOATS, HALVES, CODES = 0, 1, 2
 """What a weight is made of."""
 (M, X, Y, Y_HALF, I, O, X_ROW, KIND, W, SCALES, BIAS) = range(2, 13)
 (UNITS, UNITS_ROW, PAGES, PAGES_ROW, COUNTS, ROW_OF, B, B_HALF, PAGE_COUNT) = range(13, 22)
-LAYOUTS = 22
-"""The words of a call, behind the two of every call."""
+LAYOUTS, SPAN = 22, 23
+"""The words of a call, behind the two of every call; SPAN: outputs of a tile."""
 
 
 @kernel()
@@ -29,7 +29,6 @@ def add_updates(words, first, count, sums):
     that stand together meet them together."""
     m, pages_row, width = words[M], words[PAGES_ROW], sums.shape[1]
     units, row_of = words[UNITS], ints(words[ROW_OF], 1, m)[0]
-    columns = np.zeros((max(pages_row, 1), width), np.float32)
     start = 0
     while start < m:
         row, end = row_of[start], start + 1
@@ -46,16 +45,24 @@ def add_updates(words, first, count, sums):
                 columns_of(x, pages.ctypes.data, R, w, words[O], half, out, width)
                 out += 4 * width
         elif R > 0:
-            _columns(words, pages, R, first, count, columns)
+            columns = np.zeros((R, width), np.float32)
+            _columns(words, pages, first, count, columns)
             x = units + 4 * start * words[UNITS_ROW]
-            w = columns.ctypes.data
-            outers(x, words[UNITS_ROW], end - start, w, width, R, out, width, width)
+            _meet(columns, x, words[UNITS_ROW], end - start, out)
         start = end
 
 
 @kernel()
-def _columns(words, pages, R, first, count, columns):
-    """columns[:R, :count] = B at these pages, in float32."""
+def _meet(columns, x, x_row, rows, out):
+    """out += x columns, addresses of x and out; a call of its own, which holds the array."""
+    R, width = columns.shape
+    outers(x, x_row, rows, columns.ctypes.data, width, R, out, width, width)
+
+
+@kernel()
+def _columns(words, pages, first, count, columns):
+    """columns[:, :count] = B at these pages, in float32."""
+    R = len(columns)
     if words[B_HALF]:
         bits = halves(words[B], words[PAGE_COUNT], words[O])
         for c in range(R):
