@@ -29,6 +29,8 @@ MOST = 4 if MANY == 6 else 2
 """Rows of x that are met at once."""
 FEW = 8
 """For so many rows or fewer this is the faster way."""
+AHEAD = 8192
+"""How far ahead memory is asked for what is read in order, in bytes."""
 
 
 def _shifted(builder, address, at, shift: int):
@@ -40,6 +42,18 @@ def _load(builder, address, n: int):
     """The n-th vector from an address on."""
     place = builder.add(address, word(4 * LANES * n))
     return builder.load(builder.inttoptr(place, VECTOR.as_pointer()), align=4)
+
+
+def _prefetch(builder, address):
+    """Ask the memory for what lies there, into the second cache."""
+    kind, number = ir.IntType(8).as_pointer(), ir.IntType(32)
+    name = "llvm.prefetch.p0i8"
+    known = builder.module.globals.get(name)
+    full = ir.FunctionType(ir.VoidType(), [kind, number, number, number])
+    how = [ir.Constant(number, n) for n in (0, 2, 1)]  # to read; the cache; data
+    builder.call(
+        known or ir.Function(builder.module, full, name), [builder.inttoptr(address, kind), *how]
+    )
 
 
 def _halves(builder, address):
@@ -66,11 +80,11 @@ def _dots_of(rows: int, *, codes: bool):
     step = BLOCK if codes else PAIR  # weights of a turn of the loop
 
     @instructions
-    def dots(context, x, x_row, a, b, c, d, of_a, of_b, of_c, of_d, n, out, out_row):
+    def dots(context, x, x_row, a, b, c, d, of_a, of_b, of_c, of_d, ahead, n, out, out_row):
         def build(context, builder, signature, args):
             if codes and not PERMUTES:
                 return context.get_dummy_value()
-            x, x_row, *both, n, out, out_row = args
+            x, x_row, *both, ahead, n, out, out_row = args
             ws, scales = both[:COLUMNS], both[COLUMNS:]
             fma, start = fma_of(builder), builder.block
             loop, done = builder.append_basic_block("direct"), builder.append_basic_block("done")
@@ -93,12 +107,14 @@ def _dots_of(rows: int, *, codes: bool):
                     for address in inputs
                 ]
                 for j, address in enumerate(ws):
+                    place = _shifted(builder, address, at, 3 if codes else 1)
+                    if pair == 0:
+                        _prefetch(builder, builder.add(place, ahead))
                     if codes:
-                        place = _shifted(builder, address, at, 3)
                         place = builder.add(place, word(LANES * pair))
                         weights = _codes(builder, place, tables[j])
                     else:
-                        weights = _halves(builder, _shifted(builder, address, at, 1))
+                        weights = _halves(builder, place)
                     for m, both in enumerate(numbers):
                         for number, weight in zip(both, weights, strict=True):
                             new[m][j] = builder.call(fma, [number, weight, new[m][j]])
@@ -117,7 +133,7 @@ def _dots_of(rows: int, *, codes: bool):
                 builder.store(sums_of(builder, after), place, align=4)
             return context.get_dummy_value()
 
-        return types.void(*[types.int64] * 13), build
+        return types.void(*[types.int64] * 14), build
 
     return dots
 
@@ -127,35 +143,36 @@ _halves1, _halves2, _halves4 = (_dots_of(rows, codes=False) for rows in (1, 2, 4
 
 
 @kernel()
-def dots_of_halves(x, x_row, m, a, b, c, d, n, out, out_row):
+def dots_of_halves(x, x_row, m, a, b, c, d, ahead, n, out, out_row):
     """out[:m, :4] = x [m, n] times four rows of n bfloat16 numbers; addresses (x and out: float32,
-    x in the order of `dots`), rows in numbers, n in whole pairs of vectors."""
+    x in the order of `dots`), rows in numbers, n in whole pairs of vectors. What lies `ahead` bytes
+    behind each weight is met soon."""
     at = 0
     while at < m:
         here, there = x + 4 * at * x_row, out + 4 * at * out_row
         if MOST == 4 and at + 4 <= m:
-            _halves4(here, x_row, a, b, c, d, 0, 0, 0, 0, n, there, out_row)
+            _halves4(here, x_row, a, b, c, d, 0, 0, 0, 0, ahead, n, there, out_row)
             at += 4
         elif at + 2 <= m:
-            _halves2(here, x_row, a, b, c, d, 0, 0, 0, 0, n, there, out_row)
+            _halves2(here, x_row, a, b, c, d, 0, 0, 0, 0, ahead, n, there, out_row)
             at += 2
         else:
-            _halves1(here, x_row, a, b, c, d, 0, 0, 0, 0, n, there, out_row)
+            _halves1(here, x_row, a, b, c, d, 0, 0, 0, 0, ahead, n, there, out_row)
             at += 1
 
 
 @kernel()
-def dots_of_codes(x, x_row, m, a, b, c, d, of_a, of_b, of_c, of_d, n, out, out_row):
+def dots_of_codes(x, x_row, m, a, b, c, d, of_a, of_b, of_c, of_d, ahead, n, out, out_row):
     """The same of four rows of NF4 with their scales, n in whole blocks."""
     at = 0
     while at < m:
         here, there = x + 4 * at * x_row, out + 4 * at * out_row
         if MOST == 4 and at + 4 <= m:
-            _codes4(here, x_row, a, b, c, d, of_a, of_b, of_c, of_d, n, there, out_row)
+            _codes4(here, x_row, a, b, c, d, of_a, of_b, of_c, of_d, ahead, n, there, out_row)
             at += 4
         elif at + 2 <= m:
-            _codes2(here, x_row, a, b, c, d, of_a, of_b, of_c, of_d, n, there, out_row)
+            _codes2(here, x_row, a, b, c, d, of_a, of_b, of_c, of_d, ahead, n, there, out_row)
             at += 2
         else:
-            _codes1(here, x_row, a, b, c, d, of_a, of_b, of_c, of_d, n, there, out_row)
+            _codes1(here, x_row, a, b, c, d, of_a, of_b, of_c, of_d, ahead, n, there, out_row)
             at += 1

@@ -1,5 +1,5 @@
-"""The place of the largest number of each row; of equal ones the first, and no number counts
-as larger than all, as PyTorch has it.
+"""The place of the largest number of each row: of equal ones the first, and a NaN counts as larger
+than all, as PyTorch has it.
 
 PyTorch's own starts a team of threads for a row as long as a vocabulary, which waits at every token
 for the cores on which ours (`team.py`) look for the next call.

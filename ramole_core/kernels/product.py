@@ -6,9 +6,10 @@ changes its bits.
 """
 
 import numpy as np
+import torch
 
 from ramole_core.kernels.compiled import kernel
-from ramole_core.kernels.direct import FEW, dots_of_codes, dots_of_halves
+from ramole_core.kernels.direct import AHEAD, FEW, dots_of_codes, dots_of_halves
 from ramole_core.kernels.dots import COLUMNS, dots
 from ramole_core.kernels.outputs import (
     CODES,
@@ -38,8 +39,8 @@ from ramole_core.kernels.words import TILES, bytes_at, floats, halves, take, wor
 
 ROWS = 96
 """Rows of x that stay in the cache while they meet a tile."""
-LEAST = 256
-"""Outputs."""
+SHARES, LONGEST = 6, 32
+"""How many tiles a thread takes, about, and of a tile, the most TILEs."""
 
 
 @kernel()
@@ -79,11 +80,11 @@ def _meet(words, first, count, sums):
             a, b, c, d = w + row * step, w + second * step, w + third * step, w + fourth * step
             s, step = words[SCALES], 4 * (i // BLOCK)
             e, f, g, h = s + row * step, s + second * step, s + third * step, s + fourth * step
-            dots_of_codes(x, x_row, m, a, b, c, d, e, f, g, h, i, out, width)
+            dots_of_codes(x, x_row, m, a, b, c, d, e, f, g, h, AHEAD, i, out, width)
         else:
             w, step = words[W], 2 * i
             a, b, c, d = w + row * step, w + second * step, w + third * step, w + fourth * step
-            dots_of_halves(x, x_row, m, a, b, c, d, i, out, width)
+            dots_of_halves(x, x_row, m, a, b, c, d, AHEAD, i, out, width)
 
 
 @kernel()
@@ -124,7 +125,8 @@ MULTIPLY = Kernel(_multiply)
 
 
 def span_of(m: int, o: int) -> int:
-    """Outputs of a tile: with few rows a tile is little work, and taking one costs."""
-    if m > FEW or o < 2 * LEAST:
+    """Outputs of a tile: few rows read their weights in order, so a tile is a long way of it."""
+    if m > FEW:
         return TILE
-    return 2 * TILE if o < 8 * LEAST else 8 * TILE
+    share = o // (SHARES * torch.get_num_threads()) // TILE
+    return TILE * min(max(share, 1), LONGEST)
