@@ -24,6 +24,7 @@ from ramole_core.kernels.vectors import (
     zero,
 )
 from ramole_core.kernels.widen import BLOCK, PAIR, PERMUTES, WORDS_OF, look_up, table_of
+from ramole_core.kernels.words import ask_memory
 
 MOST = 4 if MANY == 6 else 2
 """Rows of x that are met at once."""
@@ -42,18 +43,6 @@ def _load(builder, address, n: int):
     """The n-th vector from an address on."""
     place = builder.add(address, word(4 * LANES * n))
     return builder.load(builder.inttoptr(place, VECTOR.as_pointer()), align=4)
-
-
-def _prefetch(builder, address):
-    """Ask the memory for what lies there, into the second cache."""
-    kind, number = ir.IntType(8).as_pointer(), ir.IntType(32)
-    name = "llvm.prefetch.p0i8"
-    known = builder.module.globals.get(name)
-    full = ir.FunctionType(ir.VoidType(), [kind, number, number, number])
-    how = [ir.Constant(number, n) for n in (0, 2, 1)]  # to read; the cache; data
-    builder.call(
-        known or ir.Function(builder.module, full, name), [builder.inttoptr(address, kind), *how]
-    )
 
 
 def _halves(builder, address):
@@ -109,7 +98,7 @@ def _dots_of(rows: int, *, codes: bool):
                 for j, address in enumerate(ws):
                     place = _shifted(builder, address, at, 3 if codes else 1)
                     if pair == 0:
-                        _prefetch(builder, builder.add(place, ahead))
+                        ask_memory(builder, builder.add(place, ahead))
                     if codes:
                         place = builder.add(place, word(LANES * pair))
                         weights = _codes(builder, place, tables[j])

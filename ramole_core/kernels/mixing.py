@@ -79,13 +79,14 @@ def _meet(words, pages, count, before, j, start, tokens, buffer, out, out_row):
     x_row = words[X_ROW]
     x = words[X] + 4 * start * x_row
     if _lies_well(words, tokens):
+        ahead = 2 * COLUMNS * words[MODULES] * x_row  # pages of one adapter mostly lie together
         for first in range(0, count, COLUMNS):
             last = count - 1
             a = _page_at(words, before + pages[first], j)
             b = _page_at(words, before + pages[min(first + 1, last)], j)
             c = _page_at(words, before + pages[min(first + 2, last)], j)
             d = _page_at(words, before + pages[min(first + 3, last)], j)
-            dots_of_halves(x, x_row, tokens, a, b, c, d, 0, x_row, out + 4 * first, out_row)
+            dots_of_halves(x, x_row, tokens, a, b, c, d, ahead, x_row, out + 4 * first, out_row)
         return
     for first in range(0, count, COLUMNS):
         for c in range(first, min(first + COLUMNS, count)):

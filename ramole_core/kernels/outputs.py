@@ -9,12 +9,14 @@ import numpy as np
 
 from ramole_core.kernels.compiled import kernel, put, wide
 from ramole_core.kernels.outers import columns_of, outers
-from ramole_core.kernels.words import floats, halves, ints
+from ramole_core.kernels.words import ask, floats, halves, ints
 
 TILE = 16
 """Outputs that are written together."""
 FEW = 4
 """Fewer rows than these read a page's columns where they lie; more of them meet a copy."""
+LINE = 64
+"""Bytes that a cache takes at once."""
 FLOATS, HALVES, CODES = 0, 1, 2
 """What a weight is made of."""
 (M, X, Y, Y_HALF, I, O, X_ROW, KIND, W, SCALES, BIAS) = range(2, 13)
@@ -50,6 +52,23 @@ def add_updates(words, first, count, sums):
             x = units + 4 * start * words[UNITS_ROW]
             _meet(columns, x, words[UNITS_ROW], end - start, out)
         start = end
+
+
+@kernel()
+def ask_updates(words, first, count):
+    """Have the columns of B that `add_updates` meets brought near: each page has a few of them, and
+    the next page's lie elsewhere."""
+    size, o = 2 if words[B_HALF] else 4, words[O]
+    pages_row, row_of = words[PAGES_ROW], ints(words[ROW_OF], 1, words[M])[0]
+    for n in range(words[M]):
+        row = row_of[n]
+        if n and row == row_of[n - 1]:
+            continue
+        pages = ints(words[PAGES] + 4 * row * pages_row, 1, max(pages_row, 1))[0]
+        for c in range(ints(words[COUNTS] + 8 * row, 1, 2)[0, 0]):
+            start = words[B] + size * (o * np.int64(pages[c]) + first)
+            for place in range(start, start + size * count, LINE):
+                ask(place)
 
 
 @kernel()

@@ -18,12 +18,14 @@ from ramole_core.kernels.outputs import (
     SCALES,
     SPAN,
     TILE,
+    UNITS,
     X_ROW,
     I,
     M,
     O,
     W,
     X,
+    ask_updates,
     write,
 )
 from ramole_core.kernels.team import Kernel
@@ -115,6 +117,8 @@ def _multiply(pointer):
         first = tile * span
         count = min(span, words[O] - first)
         if direct:
+            if words[UNITS]:
+                ask_updates(words, first, count)
             _meet(words, first, count, sums)
         else:
             _widen_and_meet(words, first, count, weights, sums)
