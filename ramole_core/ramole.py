@@ -170,6 +170,7 @@ class Ramole:
                     device_cache_bytes=s.device_cache_mb * 2**20,
                     host_cache_bytes=s.host_cache_mb * 2**20,
                     units_dir=s.data_dir / "units",
+                    reference_dir=s.data_dir / "reference",
                 ),
             )
             self.forget_units()
