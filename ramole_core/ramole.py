@@ -477,6 +477,7 @@ def engine_of(
         device_cache_bytes=s.device_cache_mb * 2**20,
         host_cache_bytes=s.host_cache_mb * 2**20,
         units_dir=s.data_dir / "units",
+        reference_dir=s.data_dir / "reference",
     )
     return Engine(base, shapes=shapes, weights=weights, sizes=sizes)
 

@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 import torch
 
-from ramole_core.kernels import code_cache
+from ramole_core.kernels import code_cache, direct
 from ramole_core.kernels.elementwise import GELU, GELU_TANH, SILU, TILE, activate
 from ramole_core.kernels.matrix_unit import MATRIX
 from ramole_core.kernels.outputs import FEW
+from ramole_core.kernels.product import span_of
 from ramole_core.kernels.vectors import LANES, paired
-from ramole_core.kernels.widen import widened
+from ramole_core.kernels.widen import PAIR, widened
 from tests.kernel_fakes import FLOATS, HALVES, Product
 
 KINDS = (FLOATS, HALVES, "nf4")
@@ -23,7 +24,9 @@ COUNTS = (1, 2, 3, 5, 8, 33, 97, 200)
 
 
 def sizes_of(kind):
-    return ((41, 64), (16, 128), (67, 192)) if kind == "nf4" else ((41, 37), (5, 1), (67, 130))
+    if kind == "nf4":
+        return ((41, 64), (16, 128), (67, 192), (397, 64))
+    return ((41, 37), (5, 1), (67, 130), (397, 96))
 
 
 @pytest.fixture(params=[1, 2])
@@ -90,6 +93,13 @@ def test_the_updates_have_short_and_long_runs():
     ends = np.flatnonzero(np.diff(Product(FLOATS, 16, 16, bias=False).row_of)) + 1
     lengths = np.diff(ends)
     assert (lengths < FEW).any() and (lengths >= FEW).any()
+
+
+def test_few_rows_and_many_are_met_in_two_ways(threads):
+    """Else the tests above would see one of them only; and tiles of few rows are longer."""
+    assert min(COUNTS) <= direct.FEW < max(COUNTS)
+    assert all(any(i % PAIR == 0 for _, i in sizes_of(kind)) for kind in (HALVES, "nf4"))
+    assert span_of(1, 397) > span_of(direct.FEW + 1, 397)
 
 
 def test_an_update_is_what_pytorch_adds_without_a_kernel():

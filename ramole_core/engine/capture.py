@@ -119,6 +119,12 @@ class _Watch(TorchDispatchMode):
                 recording.call(POINTS, words)
             return
 
+        if func is aten.embedding.default and isinstance(out, Tensor) and out.is_contiguous():
+            weight, ids, rows = args[0], args[1].reshape(-1), out.view(-1, out.shape[-1])
+            if ids.data_ptr() == args[1].data_ptr():
+                recording.again(lambda: torch.index_select(weight, 0, ids, out=rows))
+                return
+
         def again() -> None:
             new = func(*args, **kwargs)
             for old, one in zip(tree_leaves(out), tree_leaves(new), strict=True):

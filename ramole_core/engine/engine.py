@@ -24,6 +24,7 @@ from ramole_core.engine.prompt import Prepared, Prompt, Turn, encode_prompt
 from ramole_core.engine.prompt_means import KnownMeans, watch_means
 from ramole_core.engine.reader import RequestReader, facts_of_model
 from ramole_core.engine.reference import Reference, response_of, watch_inputs
+from ramole_core.engine.reference_file import remembered, what_of
 from ramole_core.engine.request_state import (
     RequestState,
     new_pair_state,
@@ -52,6 +53,8 @@ class EngineSizes(Sizes):
     host_cache_bytes: int = 2**30
     units_dir: Path | None = field(default=None)
     """Where packed adapters are kept; None: in memory only."""
+    reference_dir: Path | None = field(default=None)
+    """Where the reference's inputs are kept (`reference_file.py`); None: read at every start."""
 
 
 class Likely(NamedTuple):
@@ -114,7 +117,10 @@ class Engine:
         )
         self._maker = SegmentMaker(self.layout, self._placer)
         self._alone = AloneReader(base.model, runner=self._runner, placer=self._placer)
-        self.store.measure = Reference(self._read_ends, base.tokenizer).measure
+        read = remembered(
+            self._read_ends, folder=sizes.reference_dir, what=what_of(base, self.layout)
+        )
+        self.store.measure = Reference(read, base.tokenizer).measure
         self.facts = facts_of_model(base, layout=self.layout, exact=self.exact)
         self._reader = RequestReader(base.tokenizer, self.facts, weights=weights)
         self.scheduler = Scheduler(

@@ -12,7 +12,7 @@ from transformers import PreTrainedModel
 from ramole_core.engine.attention import FlatCache, ServedAttention, Span
 from ramole_core.engine.capture import recording
 from ramole_core.engine.kv import KvCache, Sequence
-from ramole_core.engine.replay import Replay, places_of
+from ramole_core.engine.replay import Replay, copied
 from ramole_core.layers import Bank, BatchMix, Forward, RowMix, Serving, is_exact
 
 
@@ -91,6 +91,8 @@ class ModelRunner:
         again = self._repeats(batch, counts)
         told = torch.tensor([ids], device=device)
         starts = [span.start for span in spans]
+        mask = torch.zeros(1, 1, 1, 1, device=device)
+        kept = _kept_places(pieces, device)
         self._attention.step = cache
         try:
             with (
@@ -99,11 +101,11 @@ class ModelRunner:
             ):
                 logits = self._model(
                     input_ids=told,
-                    attention_mask=torch.zeros(1, 1, 1, 1, device=device),  # not read
+                    attention_mask=mask,  # not read
                     position_ids=cache.positions,
                     cache=cache,
                     use_cache=True,
-                    logits_to_keep=_kept_places(pieces).to(device),
+                    logits_to_keep=kept,
                 ).logits[0]
         finally:
             self._attention.step = None
@@ -111,15 +113,15 @@ class ModelRunner:
             self.replays = False  # this model's steps hang on numbers that Python reads
         elif made is not None:
             self._replay = Replay(
-                *(batch, tuple(traced), kv, places_of(kv), made, forward),
+                *(batch, tuple(traced), kv, kv.memory.version, made, forward),
                 *(told, cache.positions, logits),
             )
-            logits = logits.clone()
+            logits = copied(logits)
         parts = logits.split([piece.keep for piece in pieces])
-        kept = {n: part for n, part in enumerate(parts) if len(part) > 1}
-        if kept:
+        more = {n: part for n, part in enumerate(parts) if len(part) > 1}
+        if more:
             logits = torch.stack([part[-1] for part in parts])
-        return self._output(logits, forward, traced, len(pieces), kept=kept)
+        return self._output(logits, forward, traced, len(pieces), kept=more)
 
     def _output(
         self,
@@ -155,13 +157,14 @@ class ModelRunner:
         self._batch = self._decoded = self._replay = None
 
 
-def _kept_places(pieces: Many[Piece]) -> Int[Tensor, "n"]:
-    """The last `keep` tokens of each piece, as places in the forward."""
+def _kept_places(pieces: Many[Piece], device: torch.device) -> Int[Tensor, "n"] | int:
+    """The last `keep` tokens of each piece, as places in the forward; 0: it is all of them, which a
+    model takes as they lie."""
     found, end = [], 0
     for piece in pieces:
         end += len(piece.ids)
         found += range(end - piece.keep, end)
-    return torch.tensor(found)
+    return 0 if len(found) == end else torch.tensor(found, device=device)
 
 
 def same(rows: Many[RowMix], mixes: Many[RowMix]) -> bool:

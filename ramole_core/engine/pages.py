@@ -20,6 +20,8 @@ class PageMemory:
 
     def __init__(self, most: int):
         self.most = most
+        self.version = 0
+        """Counts every change of where a layer's pages lie."""
         self.places = 0
         """Pages that there are; their memory is made when a layer's first tokens come."""
         self.keys: dict[int, Tensor] = {}
@@ -40,6 +42,7 @@ class PageMemory:
             found = _zeros(keys, (self.places, h, d, PAGE))
             self.values[layer] = _zeros(values, (self.places, h, PAGE, wide))
             self.keys[layer] = found
+            self.version += 1
         return found, self.values[layer]
 
     def grow(self) -> range:
@@ -52,6 +55,7 @@ class PageMemory:
                     new = _zeros(old, (places, *old.shape[1:]))
                     new[:before] = old[:before]
                     made[layer] = new
+                    self.version += 1
         self.places = places
         return range(before, self.places)
 

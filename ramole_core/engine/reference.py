@@ -90,7 +90,7 @@ class Reference:
 
     def __init__(
         self,
-        read_ends: Callable[[list[list[int]]], list[Tensor]],
+        read_ends: Callable[[Sequence[Sequence[int]]], list[Tensor]],
         tokenizer: PreTrainedTokenizerBase,
     ):
         """`read_ends` runs the bare base once over all prompts: by group, [L, b, i]."""

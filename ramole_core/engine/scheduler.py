@@ -21,6 +21,7 @@ from ramole_core.engine.placement import Placement
 from ramole_core.engine.request_state import RequestState
 from ramole_core.engine.waiting import WaitingQueue
 from ramole_core.errors import RamoleError
+from ramole_core.kernels.likeliest import likeliest
 from ramole_core.layers import Layout, RowMix
 from ramole_core.request import Generation, Step
 
@@ -275,7 +276,7 @@ class Scheduler:
         began = time.perf_counter()
         pieces = [self._piece(share.state, share.count) for share in chunk]
         output = self._runner.forward(pieces, self._kv)
-        chosen = output.logits.float().argmax(-1).tolist()
+        chosen = likeliest(output.logits)
         for row, (state, count) in enumerate((share.state, share.count) for share in chunk):
             if not self._commit(state, count, row, output, events):
                 continue
@@ -354,7 +355,7 @@ class Scheduler:
             self._saved = self.sizes.prefill_chunk
             return
         output = self._runner.forward([self._piece(state, 1) for state in rows], self._kv)
-        chosen = output.logits.float().argmax(-1).tolist()
+        chosen = likeliest(output.logits)
         for row, state in enumerate(rows):
             if self._commit(state, 1, row, output, events):
                 self._advance(state, row, chosen[row], output, events)

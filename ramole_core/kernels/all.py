@@ -3,6 +3,7 @@
 from ramole_core.kernels.attention import ATTEND, WRITE
 from ramole_core.kernels.elementwise import ACTIVATE
 from ramole_core.kernels.lengths import MEASURE
+from ramole_core.kernels.likeliest import CHOOSE
 from ramole_core.kernels.linear import SCORE
 from ramole_core.kernels.matrix_input import TURN
 from ramole_core.kernels.matrix_product import MULTIPLY_IN_UNIT
@@ -17,5 +18,6 @@ from ramole_core.kernels.widen import WIDEN
 def compile_kernels() -> None:
     """Seconds once, then read from a cache."""
     every = [WIDEN, NORMALISE, MULTIPLY, MIX, MEASURE, ACTIVATE, ATTEND, WRITE, POINTS, SCORE]
+    every += [CHOOSE]
     for kernel in [*every, TURN, MULTIPLY_IN_UNIT] if MATRIX else every:
         kernel.compile()

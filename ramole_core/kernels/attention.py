@@ -125,9 +125,10 @@ def _attend(pointer):
         first, count, position, table = blocks[tile // heads]
         pages = ints(words[TABLES] + 4 * table, 1, (position + count + PAGE - 1) // PAGE)[0]
         _take_queries(words, first, count, head, x)
-        sums[:] = 0
-        totals[:] = 0
-        largest[:] = -np.inf
+        rows = count * shared
+        sums[:rows] = 0
+        totals[:rows] = 0
+        largest[:rows] = -np.inf
         start = max(0, position + 1 - words[WINDOW]) // PAGE if words[WINDOW] else 0
         for n in range(start, len(pages)):
             page = np.int64(pages[n]) * heads + head

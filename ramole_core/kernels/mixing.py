@@ -15,11 +15,12 @@ import numpy as np
 
 from ramole_core.composition.surprise import MOST, TINY
 from ramole_core.kernels.compiled import kernel
+from ramole_core.kernels.direct import FEW, dots_of_halves
 from ramole_core.kernels.dots import COLUMNS, dots
 from ramole_core.kernels.pairs import pairs
 from ramole_core.kernels.team import Kernel
 from ramole_core.kernels.vectors import LANES
-from ramole_core.kernels.widen import widen_floats, widen_halves
+from ramole_core.kernels.widen import PAIR, widen_floats, widen_halves
 from ramole_core.kernels.words import TILES, bytes_at, floats, halves, ints, take, words_at
 
 RUN = 32
@@ -50,6 +51,12 @@ def _widen_page(words, page, j, out):
 
 
 @kernel()
+def _lies_well(words, tokens):
+    """Whether so many tokens meet the pages where they lie."""
+    return words[A_HALF] != 0 and words[I] % PAIR == 0 and tokens <= FEW
+
+
+@kernel()
 def _page_at(words, page, j):
     """The address of one row of A at module j, in bfloat16."""
     return words[A] + 2 * words[I] * (page * words[MODULES] + j)
@@ -71,6 +78,16 @@ def _meet(words, pages, count, before, j, start, tokens, buffer, out, out_row):
         return
     x_row = words[X_ROW]
     x = words[X] + 4 * start * x_row
+    if _lies_well(words, tokens):
+        ahead = 2 * COLUMNS * words[MODULES] * x_row  # pages of one adapter mostly lie together
+        for first in range(0, count, COLUMNS):
+            last = count - 1
+            a = _page_at(words, before + pages[first], j)
+            b = _page_at(words, before + pages[min(first + 1, last)], j)
+            c = _page_at(words, before + pages[min(first + 2, last)], j)
+            d = _page_at(words, before + pages[min(first + 3, last)], j)
+            dots_of_halves(x, x_row, tokens, a, b, c, d, ahead, x_row, out + 4 * first, out_row)
+        return
     for first in range(0, count, COLUMNS):
         for c in range(first, min(first + COLUMNS, count)):
             _widen_page(words, before + pages[c], j, buffer[c - first])
@@ -94,7 +111,8 @@ def _mix(pointer):
     modules, k = words[MODULES], words[K]
     pages_row, units_row = words[PAGES_ROW], words[UNITS_ROW]
     s_row = max(LANES, -(-words[S] // LANES) * LANES)
-    buffer = np.zeros((COLUMNS, words[X_ROW]), np.float32)
+    widens = not _lies_well(words, words[N])
+    buffer = np.zeros((COLUMNS if widens else 0, words[X_ROW]), np.float32)
     q = np.zeros((RUN, s_row), np.float32)
     grams = np.zeros((max(units_row, 1), s_row), np.float32)
     responses = np.zeros((RUN, max(units_row, 1)), np.float32)
@@ -120,10 +138,10 @@ def _mix(pointer):
         if words[STEPS] & WEIGHTS_STEP:
             router, rank = asks[1], asks[2]
             if asks[0] != 0 and rank > 0:
-                q[:, :] = 0
+                q[:tokens] = 0
                 out = q.ctypes.data
                 _meet(words, routers[router:], rank, 0, j, start, tokens, buffer, out, s_row)
-                q[:, rank:] = 0
+                q[:tokens, rank:] = 0
                 _respond(words, pages, R, j, router, rank, q, tokens, grams, responses)
             traced = words[ALPHA] != 0 and bytes_at(words[TRACED] + row, 1, 1)[0, 0] != 0
             slots = ints(words[SLOTS] + 4 * row * pages_row, 1, pages_row)[0]

@@ -157,8 +157,8 @@ def _columns_of(half: bool, width: int):
     return columns
 
 
-_halves, _two_halves = _columns_of(True, 1), _columns_of(True, 2)
-_floats, _two_floats = _columns_of(False, 1), _columns_of(False, 2)
+_halves, _four_halves = _columns_of(True, 1), _columns_of(True, 4)
+_floats, _four_floats = _columns_of(False, 1), _columns_of(False, 4)
 
 
 @kernel()
@@ -167,14 +167,14 @@ def columns_of(x, rows, n, w, w_row, half, out, columns):
     columns in whole vectors, n at least 1."""
     v = 0
     while v < columns:
-        two = v + 2 * LANES <= columns
+        four = v + 4 * LANES <= columns
         if half:
-            if two:
-                _two_halves(x, rows, n, w + 2 * v, w_row, out + 4 * v)
+            if four:
+                _four_halves(x, rows, n, w + 2 * v, w_row, out + 4 * v)
             else:
                 _halves(x, rows, n, w + 2 * v, w_row, out + 4 * v)
-        elif two:
-            _two_floats(x, rows, n, w + 4 * v, w_row, out + 4 * v)
+        elif four:
+            _four_floats(x, rows, n, w + 4 * v, w_row, out + 4 * v)
         else:
             _floats(x, rows, n, w + 4 * v, w_row, out + 4 * v)
-        v += 2 * LANES if two else LANES
+        v += 4 * LANES if four else LANES

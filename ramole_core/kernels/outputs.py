@@ -9,18 +9,20 @@ import numpy as np
 
 from ramole_core.kernels.compiled import kernel, put, wide
 from ramole_core.kernels.outers import columns_of, outers
-from ramole_core.kernels.words import floats, halves, ints
+from ramole_core.kernels.words import ask, floats, halves, ints
 
 TILE = 16
 """Outputs that are written together."""
 FEW = 4
 """Fewer rows than these read a page's columns where they lie; more of them meet a copy."""
+LINE = 64
+"""Bytes that a cache takes at once."""
 FLOATS, HALVES, CODES = 0, 1, 2
 """What a weight is made of."""
 (M, X, Y, Y_HALF, I, O, X_ROW, KIND, W, SCALES, BIAS) = range(2, 13)
 (UNITS, UNITS_ROW, PAGES, PAGES_ROW, COUNTS, ROW_OF, B, B_HALF, PAGE_COUNT) = range(13, 22)
-LAYOUTS = 22
-"""The words of a call, behind the two of every call."""
+LAYOUTS, SPAN = 22, 23
+"""The words of a call, behind the two of every call; SPAN: outputs of a tile."""
 
 
 @kernel()
@@ -29,7 +31,6 @@ def add_updates(words, first, count, sums):
     that stand together meet them together."""
     m, pages_row, width = words[M], words[PAGES_ROW], sums.shape[1]
     units, row_of = words[UNITS], ints(words[ROW_OF], 1, m)[0]
-    columns = np.zeros((max(pages_row, 1), width), np.float32)
     start = 0
     while start < m:
         row, end = row_of[start], start + 1
@@ -46,16 +47,41 @@ def add_updates(words, first, count, sums):
                 columns_of(x, pages.ctypes.data, R, w, words[O], half, out, width)
                 out += 4 * width
         elif R > 0:
-            _columns(words, pages, R, first, count, columns)
+            columns = np.zeros((R, width), np.float32)
+            _columns(words, pages, first, count, columns)
             x = units + 4 * start * words[UNITS_ROW]
-            w = columns.ctypes.data
-            outers(x, words[UNITS_ROW], end - start, w, width, R, out, width, width)
+            _meet(columns, x, words[UNITS_ROW], end - start, out)
         start = end
 
 
 @kernel()
-def _columns(words, pages, R, first, count, columns):
-    """columns[:R, :count] = B at these pages, in float32."""
+def ask_updates(words, first, count):
+    """Have the columns of B that `add_updates` meets brought near: each page has a few of them, and
+    the next page's lie elsewhere."""
+    size, o = 2 if words[B_HALF] else 4, words[O]
+    pages_row, row_of = words[PAGES_ROW], ints(words[ROW_OF], 1, words[M])[0]
+    for n in range(words[M]):
+        row = row_of[n]
+        if n and row == row_of[n - 1]:
+            continue
+        pages = ints(words[PAGES] + 4 * row * pages_row, 1, max(pages_row, 1))[0]
+        for c in range(ints(words[COUNTS] + 8 * row, 1, 2)[0, 0]):
+            start = words[B] + size * (o * np.int64(pages[c]) + first)
+            for place in range(start, start + size * count, LINE):
+                ask(place)
+
+
+@kernel()
+def _meet(columns, x, x_row, rows, out):
+    """out += x columns, addresses of x and out; a call of its own, which holds the array."""
+    R, width = columns.shape
+    outers(x, x_row, rows, columns.ctypes.data, width, R, out, width, width)
+
+
+@kernel()
+def _columns(words, pages, first, count, columns):
+    """columns[:, :count] = B at these pages, in float32."""
+    R = len(columns)
     if words[B_HALF]:
         bits = halves(words[B], words[PAGE_COUNT], words[O])
         for c in range(R):

@@ -1,33 +1,48 @@
 """y = x W^T + bias (+ the adapters' update), of a weight in NF4, bfloat16 or float32.
 
-A tile is a few outputs: their weights are widened to float32 once and met by every row of x. Each
-y[m, j] is one `dots`, so no other row and no size of tile changes its bits.
+A tile is a few outputs: their weights are widened to float32 once and met by every row of x, or,
+where rows are few, in registers. Each y[m, j] is one `dots`, so no other row and no size of tile
+changes its bits.
 """
 
 import numpy as np
+import torch
 
 from ramole_core.kernels.compiled import kernel
+from ramole_core.kernels.direct import AHEAD, FEW, dots_of_codes, dots_of_halves
 from ramole_core.kernels.dots import COLUMNS, dots
 from ramole_core.kernels.outputs import (
     CODES,
     HALVES,
     KIND,
     SCALES,
+    SPAN,
     TILE,
+    UNITS,
     X_ROW,
     I,
     M,
     O,
     W,
     X,
+    ask_updates,
     write,
 )
 from ramole_core.kernels.team import Kernel
-from ramole_core.kernels.widen import BLOCK, widen_floats, widen_halves, widen_nf4
+from ramole_core.kernels.widen import (
+    BLOCK,
+    PAIR,
+    PERMUTES,
+    widen_floats,
+    widen_halves,
+    widen_nf4,
+)
 from ramole_core.kernels.words import TILES, bytes_at, floats, halves, take, words_at
 
 ROWS = 96
 """Rows of x that stay in the cache while they meet a tile."""
+SHARES, LONGEST = 6, 32
+"""How many tiles a thread takes, about, and of a tile, the most TILEs."""
 
 
 @kernel()
@@ -46,29 +61,76 @@ def _widen(words, first, count, weights):
             widen_floats(floats(words[W] + 4 * row * i, 1, i)[0], i, weights[j])
 
 
+@kernel()
+def _lies_well(words):
+    """Whether the weight can be met where it lies."""
+    if words[KIND] == CODES:
+        return PERMUTES
+    return words[KIND] == HALVES and words[I] % PAIR == 0
+
+
+@kernel()
+def _meet(words, first, count, sums):
+    """sums[:, :count] of all rows of x, by the weights where they lie."""
+    i, m, x_row, width = words[I], words[M], words[X_ROW], sums.shape[1]
+    x, last = words[X], first + count - 1
+    for done in range(0, count, COLUMNS):
+        row, out = first + done, sums.ctypes.data + 4 * done
+        second, third, fourth = min(row + 1, last), min(row + 2, last), min(row + 3, last)
+        if words[KIND] == CODES:
+            w, step = words[W], i // 2
+            a, b, c, d = w + row * step, w + second * step, w + third * step, w + fourth * step
+            s, step = words[SCALES], 4 * (i // BLOCK)
+            e, f, g, h = s + row * step, s + second * step, s + third * step, s + fourth * step
+            dots_of_codes(x, x_row, m, a, b, c, d, e, f, g, h, AHEAD, i, out, width)
+        else:
+            w, step = words[W], 2 * i
+            a, b, c, d = w + row * step, w + second * step, w + third * step, w + fourth * step
+            dots_of_halves(x, x_row, m, a, b, c, d, AHEAD, i, out, width)
+
+
+@kernel()
+def _widen_and_meet(words, first, count, weights, sums):
+    """The same, weights widened once for all rows."""
+    m, x_row, step, width = words[M], words[X_ROW], weights.shape[0], sums.shape[1]
+    w = weights.ctypes.data
+    for done in range(0, count, step):
+        _widen(words, first + done, min(step, count - done), weights)
+        for start in range(0, m, ROWS):
+            rows = min(ROWS, m - start)
+            x, here = words[X] + 4 * start * x_row, sums.ctypes.data + 4 * start * width
+            for j in range(0, step, COLUMNS):
+                dots(x, x_row, rows, w + 4 * j * x_row, x_row, x_row, here + 4 * (done + j), width)
+
+
 def _multiply(pointer):
     words = words_at(pointer)
-    m, x_row = words[M], words[X_ROW]
+    m, span = words[M], words[SPAN]
+    direct = m <= FEW and _lies_well(words)
     step = COLUMNS if m <= ROWS else TILE  # as few as fit the nearest cache; the bits are the same
-    weights = np.zeros((step, x_row), np.float32)
-    w = weights.ctypes.data
-    sums = np.empty((m, TILE), np.float32)
-    out = sums.ctypes.data
+    weights = np.zeros((0 if direct else step, words[X_ROW]), np.float32)
+    sums = np.empty((m, span), np.float32)
     while True:
         tile = take(pointer)
         if tile >= words[TILES]:
             return
-        first = tile * TILE
-        count = min(TILE, words[O] - first)
-        for done in range(0, count, step):
-            _widen(words, first + done, min(step, count - done), weights)
-            for start in range(0, m, ROWS):
-                rows = min(ROWS, m - start)
-                x, here = words[X] + 4 * start * x_row, out + 4 * start * TILE
-                for j in range(0, step, COLUMNS):
-                    y = here + 4 * (done + j)
-                    dots(x, x_row, rows, w + 4 * j * x_row, x_row, x_row, y, TILE)
+        first = tile * span
+        count = min(span, words[O] - first)
+        if direct:
+            if words[UNITS]:
+                ask_updates(words, first, count)
+            _meet(words, first, count, sums)
+        else:
+            _widen_and_meet(words, first, count, weights, sums)
         write(words, first, count, sums)
 
 
 MULTIPLY = Kernel(_multiply)
+
+
+def span_of(m: int, o: int) -> int:
+    """Outputs of a tile: few rows read their weights in order, so a tile is a long way of it."""
+    if m > FEW:
+        return TILE
+    share = o // (SHARES * torch.get_num_threads()) // TILE
+    return TILE * min(max(share, 1), LONGEST)

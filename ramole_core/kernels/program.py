@@ -23,10 +23,15 @@ class Program:
         self._kernels = [kernel for kernel, _ in calls]
         self._words = np.array([words for _, words in calls], np.int64).reshape(-1, WORDS)
         self._entries = np.array([kernel.address for kernel in self._kernels], np.int64)
+        self._at: dict[Kernel, np.ndarray] = {}
+        """Which calls are of a kernel that was pointed elsewhere."""
 
     def point(self, kernel: Kernel, values: Mapping[int, int]) -> None:
         """Put these into the words of every call of a kernel."""
-        at = [n for n, one in enumerate(self._kernels) if one is kernel]
+        at = self._at.get(kernel)
+        if at is None:
+            found = [n for n, one in enumerate(self._kernels) if one is kernel]
+            at = self._at[kernel] = np.array(found, np.int64)
         for word, value in values.items():
             self._words[at, word] = value
 

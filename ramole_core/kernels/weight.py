@@ -15,8 +15,8 @@ from ramole_core.kernels import outputs as words_of
 from ramole_core.kernels.matrix_input import turned
 from ramole_core.kernels.matrix_product import HOW_LAID, MULTIPLY_IN_UNIT, OUTPUTS
 from ramole_core.kernels.matrix_unit import MATRIX
-from ramole_core.kernels.outputs import CODES, FLOATS, HALVES, TILE
-from ramole_core.kernels.product import MULTIPLY
+from ramole_core.kernels.outputs import CODES, FLOATS, HALVES
+from ramole_core.kernels.product import MULTIPLY, span_of
 from ramole_core.kernels.vectors import paired
 from ramole_core.kernels.widen import widened
 from ramole_core.kernels.words import WORDS
@@ -129,5 +129,6 @@ class Weight:
         if in_unit:
             MULTIPLY_IN_UNIT.run(words, -(-self.o // OUTPUTS))
         else:
-            MULTIPLY.run(words, -(-self.o // TILE))
+            span = words[words_of.SPAN] = span_of(n, self.o)
+            MULTIPLY.run(words, -(-self.o // span))
         return y.view(*given.shape[:-1], self.o)

@@ -106,17 +106,25 @@ def _widen_pair_of_codes(context, codes, scale, out):
         even = builder.lshr(both, places([4] * LANES))
         odd = builder.and_(both, places([15] * LANES))
         for at, codes_of in enumerate((even, odd)):
-            _store(builder, builder.fmul(_look_up(builder, codes_of), scales), args[2], at)
+            found = look_up(builder, table_of(builder), codes_of)
+            _store(builder, builder.fmul(found, scales), args[2], at)
         return context.get_dummy_value()
 
     return types.void(types.int64, types.float32, types.int64), build
 
 
-def _look_up(builder, at):
-    """NF4[at], by the instruction that permutes a register."""
+def table_of(builder, scales=None):
+    """NF4's numbers in registers, times a vector of one scale where it is given."""
 
     def table(numbers):
-        return ir.Constant(VECTOR, [ir.Constant(FLOAT, float(np.float32(n))) for n in numbers])
+        whole = ir.Constant(VECTOR, [ir.Constant(FLOAT, float(np.float32(n))) for n in numbers])
+        return whole if scales is None else builder.fmul(whole, scales)
+
+    return [table(NF4[start : start + LANES]) for start in range(0, len(NF4), LANES)]
+
+
+def look_up(builder, table, at):
+    """table[at], by the instruction that permutes a register."""
 
     def permute(name, arguments):
         known = builder.module.globals.get(name)
@@ -124,9 +132,8 @@ def _look_up(builder, at):
         return builder.call(known or ir.Function(builder.module, kind, name), arguments)
 
     if LANES == 16:
-        return permute("llvm.x86.avx512.permvar.sf.512", [table(NF4), at])
-    low = permute("llvm.x86.avx2.permps", [table(NF4[:8]), at])
-    high = permute("llvm.x86.avx2.permps", [table(NF4[8:]), at])
+        return permute("llvm.x86.avx512.permvar.sf.512", [*table, at])
+    low, high = (permute("llvm.x86.avx2.permps", [half, at]) for half in table)
     return builder.select(builder.icmp_unsigned("<", at, places([8] * LANES)), low, high)
 
 

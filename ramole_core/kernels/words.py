@@ -39,6 +39,28 @@ def take(context, words):
     return types.int64(types.int64), build
 
 
+def ask_memory(builder, address) -> None:
+    """Have what lies at an address brought into the second cache."""
+    kind, number = ir.IntType(8).as_pointer(), ir.IntType(32)
+    name = "llvm.prefetch.p0i8"
+    known = builder.module.globals.get(name)
+    full = ir.FunctionType(ir.VoidType(), [kind, number, number, number])
+    how = [ir.Constant(number, n) for n in (0, 2, 1)]  # to read; which cache; data
+    place = builder.inttoptr(address, kind)
+    builder.call(known or ir.Function(builder.module, full, name), [place, *how])
+
+
+@instructions
+def ask(context, address):
+    """The same, for a kernel."""
+
+    def build(context, builder, signature, args):
+        ask_memory(builder, args[0])
+        return context.get_dummy_value()
+
+    return types.void(types.int64), build
+
+
 @kernel()
 def words_at(address):
     """The words of the call that begins at this address."""

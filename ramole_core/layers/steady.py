@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from transformers import activations
 
-from ramole_core.kernels.compiled import DTYPES
+from ramole_core.kernels.compiled import DTYPES, view
 from ramole_core.kernels.elementwise import GELU, GELU_TANH, SILU, activate
 from ramole_core.kernels.norm import Norm
 from ramole_core.kernels.watching import WATCHING
@@ -105,9 +105,14 @@ class SteadyAngles(nn.Module):
         with watcher.aside():
             found = self._look_up(x, position_ids, more, named)
 
+        key = x.dtype, *more, *sorted(named.items())
+        olds = [view(old.view(-1, old.shape[-1])) for old in found]
+
         def again() -> None:
-            for old, new in zip(found, self._look_up(x, position_ids, more, named), strict=True):
-                old.copy_(new)
+            for n, position in enumerate(position_ids.flatten().tolist()):
+                block = self._block(x, position // BLOCK, key, more, named)
+                for old, new in zip(olds, block, strict=True):
+                    old[n] = view(new)[position % BLOCK]
 
         watcher.again(again)
         return found

@@ -1,0 +1,72 @@
+"""The reference's inputs on disk: a base reads its prompts once, and later starts find them.
+
+    DATA_DIR/reference/<all that the numbers hang on>.safetensors
+
+The files are a cache: they can be deleted, and are written again.
+"""
+
+import hashlib
+import os
+import threading
+from collections.abc import Callable, Sequence
+from importlib import metadata
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from ramole_core.base.model import BaseModel
+from ramole_core.kernels.code_cache import FOLDER
+from ramole_core.kernels.matrix_unit import MATRIX
+from ramole_core.kernels.vectors import LANES
+from ramole_core.layers import Layout
+
+Read = Callable[[Sequence[Sequence[int]]], list[Tensor]]
+"""From prompts to what goes into each layer at their ends, by group."""
+
+
+def what_of(base: BaseModel, layout: Layout) -> str:
+    """All that the numbers hang on, but for the prompts: the base, how it is computed, and by which
+    code."""
+    versions = [metadata.version(name) for name in ("torch", "transformers", "bitsandbytes")]
+    kind = base.checksum, base.quantization, str(base.dtype), base.device.type
+    groups = [(group.i, group.paths) for group in layout.groups]
+    return repr((kind, groups, FOLDER.name, LANES, MATRIX, versions))
+
+
+def remembered(read: Read, *, folder: Path | None, what: str) -> Read:
+    """`read`, asked only for what no file of the folder knows; None: there is no folder."""
+    if folder is None:
+        return read
+
+    def find(prompts: Sequence[Sequence[int]]) -> list[Tensor]:
+        name = hashlib.sha256(repr((what, [list(ids) for ids in prompts])).encode()).hexdigest()
+        file = folder / f"{name[:32]}.safetensors"
+        found = _load(file)
+        if found is None:
+            found = read(prompts)
+            _save(file, found)
+        return found
+
+    return find
+
+
+def _load(file: Path) -> list[Tensor] | None:
+    try:
+        tensors = load_file(file)
+        return [tensors[str(g)] for g in range(len(tensors))]
+    except (SafetensorError, KeyError, OSError):
+        return None  # none yet, or half-written by a dying machine
+
+
+def _save(file: Path, tensors: Sequence[Tensor]) -> None:
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        part = file.with_suffix(f".{os.getpid()}-{threading.get_ident()}.part")
+        with torch.inference_mode():
+            save_file({str(g): one.contiguous() for g, one in enumerate(tensors)}, part)
+        os.replace(part, file)
+    except OSError:  # a full disk: it is read again at the next start
+        return
