@@ -20,7 +20,7 @@ from tests.campaigns.serve_world import World, opened, shares, write_world
 PROMISED = ("no_answer", "other_tokens", "other_answer")
 KINDS = ("kills", "storm", "restart", "added", "placement", "scaling", "chroma", "curve")
 CLIENTS = 32
-KILL_SECONDS = 420.0
+KILL_SECONDS = 330.0
 """After which no more engine is killed."""
 STORM_SECONDS = 120.0
 BETWEEN = 5.0
