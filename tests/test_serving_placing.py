@@ -1,7 +1,9 @@
 """Which engine a request goes to."""
 
+import asyncio
 import math
 from collections import Counter
+from types import SimpleNamespace
 
 from hypothesis import given, strategies as st
 
@@ -51,3 +53,18 @@ def test_without_an_adapter_and_by_load_the_idlest_takes_it():
         assert Counter(found) == dict.fromkeys(ENGINES, 2)
         placing.end(ENGINES[3])
         assert placing.begin(adapter, ENGINES) == ENGINES[3]
+
+
+def test_ray_s_router_sends_to_the_one_that_is_named_or_to_any():
+    from ramole_core.serving.ray_router import NamedRouter
+
+    there = [SimpleNamespace(replica_id=SimpleNamespace(unique_id=name)) for name in "abc"]
+
+    def chosen(*args):
+        asked = SimpleNamespace(args=list(args))
+        return asyncio.run(NamedRouter.choose_replicas(None, there, asked))
+
+    assert chosen("b", "job") == [[there[1]]]
+    assert chosen("gone", "job") == chosen("", "job") == [there]
+    assert asyncio.run(NamedRouter.choose_replicas(None, there, None)) == [there]
+    assert asyncio.run(NamedRouter.choose_replicas(None, [], None)) == []

@@ -87,7 +87,8 @@ def test_the_page_answers_through_the_proxy_as_it_does_alone(cluster, alone):
     assert ask(cluster, PROMPTS[0], 5) == alone(PROMPTS[0], 5)
     client = Client(cluster.url, verbose=False)
     text, said = client.predict(PROMPTS[1], method="mixture", api_name="/ask")
-    assert text and [one["name"] for one in said["adapters"]] == ["l1", "l0", "l2"]
+    names = [one["name"] for one in said["adapters"]]
+    assert text and names[0] == "l1" and sorted(names) == ["l0", "l1", "l2"]
 
 
 def test_its_doors_are_where_they_are_without_engines(cluster):
@@ -113,7 +114,6 @@ def test_killed_engines_lose_no_request_and_no_token_is_another(cluster, alone):
     found = crowd(cluster, seeds, kill)
     assert found == {seed: alone(PROMPTS[seed % 3], seed) for seed in seeds}
     assert cluster.numbers()["ramole_answers_moved_total"] > before
-    cluster.ready(2)
 
 
 def test_an_upload_is_answered_with_at_once_and_forgotten(cluster, system, tmp_path):

@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 from tests.campaigns.figures import Figures
@@ -19,11 +20,14 @@ from tests.campaigns.serve_world import World, opened, shares, write_world
 PROMISED = ("no_answer", "other_tokens", "other_answer")
 KINDS = ("kills", "storm", "restart", "added", "placement", "scaling", "chroma", "curve")
 CLIENTS = 32
-KILL_SECONDS = 420.0
+KILL_SECONDS = 330.0
 """After which no more engine is killed."""
 STORM_SECONDS = 120.0
 BETWEEN = 5.0
 CURVE = (1, 2, 4, 8, 16, 32, 64)
+RAY_CURVE = (1, 2, 4, 8, 16)
+"""Each is a process, and 16 are what two cores start in some minutes."""
+ROWS = 32
 CURVE_TOKENS = 40
 
 
@@ -242,42 +246,49 @@ def _answers(url: str, *, seconds: float = 60) -> None:
 
 def _curve(root: Path, figures: Figures, dice: random.Random, count: int) -> dict[str, object]:
     """Simulated engines, 1 to 64: what page, wire and Ray leave of N times as many tokens."""
+    from ramole_core import Request, Settings, Step
     from ramole_core.engine.prompt import Prepared, Prompt, Turn
-    from ramole_core.request import Request
+    from ramole_core.serving.fleet import Fleet
     from ramole_core.serving.placing import Placing
     from ramole_core.serving.remote_stream import RemoteStream
-    from ramole_core.settings import Settings
+    from tests.campaigns.simulated_engine import STEP, SleepingFleet
 
     request = Request("hello", method="base", max_new_tokens=CURVE_TOKENS)
     prepared = Prepared(request, (Turn(request, ()),), Prompt(((1, 2),), CURVE_TOKENS))
-    world = World(Settings(data_dir=root, max_batch=8), [], [])
-    found: dict[str, object] = {}
+
+    def tokens_per_second(fleet: Fleet, engines: int) -> int:
+        asked = [prepared] * ROWS * engines * 2
+        began = time.monotonic()
+        stream = RemoteStream(
+            fleet,
+            Placing("load"),
+            asked,
+            hold=lambda contents: nullcontext(),
+            found=lambda prepared, fitting: prepared,
+            most=ROWS * engines,
+            session="",
+            address="",
+            cancelled=lambda: False,
+            waiting=lambda index, place: None,
+            fitting=lambda index, how: None,
+        )
+        tokens = sum(isinstance(item, Step) for _, item in stream)
+        return round(tokens / (time.monotonic() - began))
+
+    world = World(Settings(data_dir=root, max_batch=ROWS), [], [])
     make = "tests.campaigns.simulated_engine:SimulatedEngine"
+    over_ray, threads = {}, {}
     for engines in CURVE:
+        fleet = SleepingFleet(engines, rows=ROWS)
+        threads[str(engines)] = tokens_per_second(fleet, engines)
+        fleet.close()
+    for engines in RAY_CURVE:
         with opened(world, engines=engines, cpus=0.1, make=make) as served:
-            asked = [prepared] * 8 * engines * 2
-            began, tokens = time.monotonic(), 0
-            for _ in RemoteStream(
-                served.fleet,
-                Placing("load"),
-                asked,
-                hold=lambda contents: _nothing(),
-                found=lambda prepared, fitting: prepared,
-                most=8 * engines,
-                session="",
-                address="",
-                cancelled=lambda: False,
-                waiting=lambda index, place: None,
-                fitting=lambda index, how: None,
-            ):
-                tokens += 1
-            seconds = time.monotonic() - began
-        found[str(engines)] = round((tokens - len(asked)) / seconds)
-        print(f"curve: {engines} engines, {found[str(engines)]} tokens/s", flush=True)
-    return {"simulated": True, "rows": 8, "step_seconds": 0.05, "tokens_per_second": found}
-
-
-def _nothing():
-    from contextlib import nullcontext
-
-    return nullcontext()
+            over_ray[str(engines)] = tokens_per_second(served.fleet, engines)
+    return {
+        "simulated": "engines that sleep in the place of a forward",
+        "rows": ROWS,
+        "step_seconds": STEP,
+        "tokens_per_second_page_alone": threads,
+        "tokens_per_second_over_ray": over_ray,
+    }

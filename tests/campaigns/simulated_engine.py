@@ -5,15 +5,18 @@ wire and Ray are the real ones.
 """
 
 import os
+import queue
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from ramole_core.request import Generation, Step
+from ramole_core.serving.fleet import Heard
 from ramole_core.serving.wire import Job, Told
 from ramole_core.settings import Settings
 
 STEP = 0.05
+Hear = Callable[[Sequence[Heard]], None]
 
 
 class SimulatedEngine:
@@ -44,3 +47,47 @@ class SimulatedEngine:
     def process(self) -> int:
         """Its process."""
         return os.getpid()
+
+
+class SleepingFleet:
+    """`Fleet` of engines that sleep, a thread each in this process: what is measured is the page's
+    half alone, with no wire between."""
+
+    def __init__(self, engines: int, *, rows: int):
+        self._names = [f"engine-{n}" for n in range(engines)]
+        self._waiting: dict[str, queue.SimpleQueue[tuple[Job, Hear]]] = {
+            name: queue.SimpleQueue() for name in self._names
+        }
+        self._ending = threading.Event()
+        for name in self._names:
+            work = threading.Thread(target=self._run, args=[name, rows], daemon=True)
+            work.start()
+
+    def keys(self) -> Sequence[str]:
+        return self._names
+
+    def call(self, key: str, name: str, *args: object) -> object:
+        raise NotImplementedError(name)
+
+    def answer(self, key: str, job: Job, hear: Hear) -> Callable[[], None]:
+        self._waiting[key].put((job, hear))
+        return lambda: None
+
+    def close(self) -> None:
+        self._ending.set()
+
+    def _run(self, name: str, rows: int) -> None:
+        running: list[tuple[Job, Hear, int]] = []
+        while not self._ending.is_set():
+            while len(running) < rows and not self._waiting[name].empty():
+                running.append((*self._waiting[name].get(), 0))
+            time.sleep(STEP)
+            going = []
+            for job, hear, made in running:
+                count = job.request.max_new_tokens
+                hear([Step(token=0, text="-", weights=None)])
+                if made + 1 < count:
+                    going.append((job, hear, made + 1))
+                else:
+                    hear([Generation("-" * count, [], [], None, "length", 2, count, 0.0, 0.0)])
+            running = going
