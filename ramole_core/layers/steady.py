@@ -134,6 +134,10 @@ class SteadyAngles(nn.Module):
         return found
 
 
+def _is_known(weight: Tensor) -> bool:
+    return weight.device.type == "cpu" and weight.dtype in DTYPES
+
+
 def steady_layers(model: nn.Module) -> dict[str, nn.Module]:
     """What takes their places in a model, by module path."""
     found: dict[str, nn.Module] = {}
@@ -145,7 +149,7 @@ def steady_layers(model: nn.Module) -> dict[str, nn.Module]:
                 found[path] = SteadyActivation(module, kind)
             elif name not in EXACT:
                 found[path] = ActivationByToken(module)
-        elif name in NORMS and module.get_parameter("weight").dtype in DTYPES:
+        elif name in NORMS and _is_known(module.get_parameter("weight")):
             found[path] = SteadyNorm(module, float(module.variance_epsilon))  # pyright: ignore
         elif name.endswith("RotaryEmbedding"):
             found[path] = SteadyAngles(module)
