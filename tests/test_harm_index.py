@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 import ramole_core.retrieval.store as store_file
+from ramole_core.retrieval.graph_check import HEADER, Header, wrong_in_graph
 from ramole_core.retrieval.index import AdapterIndex, Entry
 from ramole_core.retrieval.store import IndexBroken
 from tests.serving import REPOSITORY
@@ -85,6 +86,7 @@ OPEN = """
 import sys
 from pathlib import Path
 import numpy as np
+from ramole_core.retrieval.graph_check import HEADER, Header, wrong_in_graph
 from ramole_core.retrieval.index import AdapterIndex, Entry
 from ramole_core.retrieval.store import IndexBroken
 from tests import test_harm_index as spoils
@@ -198,3 +200,57 @@ def test_an_index_that_broke_is_not_taken_for_sound(root, looks):
     with pytest.raises(IndexBroken):
         AdapterIndex(data_dir=root).read()
     assert len(looks) == 2
+
+
+# --- links that point at nothing ------------------------------------------------------------------
+
+
+def flip(file: Path, at: int, bit: int) -> None:
+    data = bytearray(file.read_bytes())
+    data[at + bit // 8] ^= 1 << bit % 8
+    file.write_bytes(data)
+
+
+@pytest.fixture
+def graph(root) -> Path:
+    (header,) = root.glob("chroma/*/header.bin")
+    assert wrong_in_graph(header.parent) == ""
+    return header.parent
+
+
+@pytest.mark.parametrize("element", [0, 500, 999])
+def test_one_bit_that_leads_past_the_end_is_seen(graph, element):
+    """Whether a process that follows it dies is a matter of luck."""
+    size = Header(*HEADER.unpack((graph / "header.bin").read_bytes())).element_bytes
+    flip(graph / "data_level0.bin", element * size + 4, 30)  # of its first link
+    assert wrong_in_graph(graph) == "a link of its graph points at nothing"
+    assert "points at nothing" in store_file.complaint(graph.parent)
+
+
+def test_more_links_than_there_is_room_for_are_seen(graph):
+    flip(graph / "data_level0.bin", 0, 12)
+    assert wrong_in_graph(graph) == "a link of its graph points at nothing"
+
+
+def test_a_link_to_a_level_that_is_not_there_is_seen(graph):
+    file = graph / "link_lists.bin"
+    data, at = file.read_bytes(), 0
+    while not int.from_bytes(data[at : at + 4], "little"):
+        at += 4
+    flat = at // 4 - 1 if at else next(n for n in range(999) if n != at // 4)
+    changed = data[: at + 8] + flat.to_bytes(4, "little") + data[at + 12 :]
+    file.write_bytes(changed)
+    assert wrong_in_graph(graph) == "a link of its graph points at a level that is not there"
+
+
+@pytest.mark.parametrize("name", ["data_level0.bin", "link_lists.bin"])
+def test_a_graph_that_was_cut_does_not_fit(graph, name):
+    file = graph / name
+    file.write_bytes(file.read_bytes()[:-100])
+    assert "graph" in wrong_in_graph(graph)
+
+
+def test_a_graph_of_another_version_is_left_to_chroma(graph):
+    flip(graph / "header.bin", 0, 3)
+    flip(graph / "data_level0.bin", 4, 30)
+    assert wrong_in_graph(graph) == ""

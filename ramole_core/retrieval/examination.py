@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ramole_core.retrieval.graph_check import wrong_in_graph
 from ramole_core.retrieval.soundness import SUM, is_as_written
 from ramole_core.retrieval.store import DATABASE, EmbeddedChroma
 
@@ -22,6 +23,9 @@ def examine(folder: Path) -> None:
         database.close()
     if first != "ok":
         raise ValueError(f"SQLite says: {first}")
+    for header in folder.glob("*/header.bin"):
+        if wrong := wrong_in_graph(header.parent):
+            raise ValueError(wrong)
     store = EmbeddedChroma(folder, examined=True)
     try:
         collection = store.collection()

@@ -4,7 +4,8 @@ A damaged graph is read past its end, and nobody in this process can catch that.
 marked with the digest of its files when it is closed, and the mark goes when it is opened. Whatever
 bears no mark, or another one, was left by a kill or changed by somebody: another process looks at
 it first, and an index at which that one dies is broken. So is one whose vectors do not have the
-sums that were written with them: bits were flipped.
+sums that were written with them, and one whose graph points at what is not there
+(`graph_check.py`): bits were flipped.
 """
 
 import hashlib
