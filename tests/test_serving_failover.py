@@ -133,7 +133,7 @@ def test_an_engine_elsewhere_answers_to_the_bit_as_one_here(pair, request_):
 
 @given(which=st.integers(0, len(REQUESTS) - 1), kills=st.lists(st.integers(0, 8), max_size=4))
 @hypothesis_settings(
-    max_examples=15, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True
+    max_examples=8, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True
 )
 def test_killed_at_any_token_the_stream_goes_on_with_the_same(pair, which, kills):
     """No token twice, none another one, and the trace of the whole answer."""

@@ -48,9 +48,7 @@ class Mirror:
             with suppress(OSError):
                 os.utime(place)
             return found
-        shutil.rmtree(place, ignore_errors=True)  # damaged on this disk: read again
-        self._read_through(content, place)
-        return self._checked(content, place)
+        return self._read_through(content, place)
 
     def forget(self, contents: Iterable[str]) -> None:
         """Delete what is kept of these."""
@@ -72,19 +70,24 @@ class Mirror:
         found = load_content(place, content, shapes=self._shapes)
         return None if found is None else _loras(found)
 
-    def _read_through(self, content: str, place: Path) -> None:
-        """Copy it under another name, then rename; who comes second finds it there."""
+    def _read_through(self, content: str, place: Path) -> LoraSet:
+        """Copy it under another name, read it there, then rename; what is damaged makes room, and
+        whole copies of others stay."""
         self._folder.mkdir(parents=True, exist_ok=True)
         unfinished = self._folder / f".{secrets.token_hex(8)}"
         unfinished.mkdir()
         try:
             self._store.fetch(content, unfinished)
+            found = self._checked(content, unfinished)
+            if place.exists() and self._load(content, place) is None:
+                shutil.rmtree(place, ignore_errors=True)
             with suppress(OSError):
                 unfinished.rename(place)
             self.reads += 1
         finally:
             shutil.rmtree(unfinished, ignore_errors=True)
         self._make_room(content)
+        return found
 
     def _make_room(self, kept: str) -> None:
         """Delete those that were used longest ago, until the others take no more than they may."""

@@ -5,6 +5,7 @@ comes of it.
 """
 
 import asyncio
+import logging
 import threading
 import time
 from collections.abc import Callable, Coroutine, Sequence
@@ -21,6 +22,7 @@ from ramole_core.serving.served_engine import Reply
 from ramole_core.serving.there import told_there
 from ramole_core.serving.wire import Job
 
+log = logging.getLogger(__name__)
 DEPLOYMENT = "Engine"
 GONE_SECONDS = 20.0
 """For which an engine that was lost is not asked again, unless Serve says it is there."""
@@ -68,7 +70,9 @@ class RayFleet:
             try:
                 await self._call("", "process")
                 return
-            except (EngineLost, RuntimeError):
+            except Exception as error:  # whatever Serve says of what is not deployed yet
+                log.info("No engine can be asked yet: %s", type(error).__name__)
+                self._handles = None
                 await asyncio.sleep(0.5)
 
     async def _ask(self) -> tuple[Any, Any]:

@@ -59,6 +59,7 @@ class Running:
         """Start Ray, or join it, and deploy; returns before anybody can be asked. Raises
         RamoleError where there is no such cluster."""
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        os.environ.setdefault("RAY_worker_niceness", "0")  # not behind whatever runs
         import ray
         from ray import serve
 

@@ -42,7 +42,11 @@ def main() -> int:
         "seed": asked.seed,
         "count": done,
         "seconds": round(time.monotonic() - began),
-        **({} if done == count else {"stopped_after_minutes": asked.minutes}),
+        **(
+            {}
+            if done == count or asked.name == "serve"
+            else {"stopped_after_minutes": asked.minutes}
+        ),
         **figures.record(),
         **machine_words(),
     }

@@ -14,11 +14,27 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
 
+from ramole_core import Request, Settings, Step
+from ramole_core.engine.prompt import Prepared, Prompt, Turn
+from ramole_core.serving.fleet import Fleet
+from ramole_core.serving.placing import Placing
+from ramole_core.serving.remote_stream import RemoteStream
 from tests.campaigns.figures import Figures
 from tests.campaigns.serve_world import World, opened, shares, write_world
+from tests.campaigns.simulated_engine import STEP, SleepingFleet
 
 PROMISED = ("no_answer", "other_tokens", "other_answer")
-KINDS = ("kills", "storm", "restart", "added", "placement", "scaling", "chroma", "curve")
+KINDS = (
+    "kills",
+    "storm",
+    "restart",
+    "added",
+    "placement",
+    "scaling",
+    "chroma",
+    "curve",
+    "ray_curve",
+)
 CLIENTS = 32
 KILL_SECONDS = 330.0
 """After which no more engine is killed."""
@@ -28,7 +44,7 @@ CURVE = (1, 2, 4, 8, 16, 32, 64)
 RAY_CURVE = (1, 2, 4, 8, 16)
 """Each is a process, and 16 are what two cores start in some minutes."""
 ROWS = 32
-CURVE_TOKENS = 40
+CURVE_TOKENS = 20
 
 
 def run(
@@ -245,50 +261,48 @@ def _answers(url: str, *, seconds: float = 60) -> None:
 
 
 def _curve(root: Path, figures: Figures, dice: random.Random, count: int) -> dict[str, object]:
-    """Simulated engines, 1 to 64: what page, wire and Ray leave of N times as many tokens."""
-    from ramole_core import Request, Settings, Step
-    from ramole_core.engine.prompt import Prepared, Prompt, Turn
-    from ramole_core.serving.fleet import Fleet
-    from ramole_core.serving.placing import Placing
-    from ramole_core.serving.remote_stream import RemoteStream
-    from tests.campaigns.simulated_engine import STEP, SleepingFleet
-
-    request = Request("hello", method="base", max_new_tokens=CURVE_TOKENS)
-    prepared = Prepared(request, (Turn(request, ()),), Prompt(((1, 2),), CURVE_TOKENS))
-
-    def tokens_per_second(fleet: Fleet, engines: int) -> int:
-        asked = [prepared] * ROWS * engines * 2
-        began = time.monotonic()
-        stream = RemoteStream(
-            fleet,
-            Placing("load"),
-            asked,
-            hold=lambda contents: nullcontext(),
-            found=lambda prepared, fitting: prepared,
-            most=ROWS * engines,
-            session="",
-            address="",
-            cancelled=lambda: False,
-            waiting=lambda index, place: None,
-            fitting=lambda index, how: None,
-        )
-        tokens = sum(isinstance(item, Step) for _, item in stream)
-        return round(tokens / (time.monotonic() - began))
-
-    world = World(Settings(data_dir=root, max_batch=ROWS), [], [])
-    make = "tests.campaigns.simulated_engine:SimulatedEngine"
-    over_ray, threads = {}, {}
+    """Engines that sleep, 1 to 64, in threads: what the page's half leaves of N times as many
+    tokens a second, with no wire between."""
+    found = {}
     for engines in CURVE:
         fleet = SleepingFleet(engines, rows=ROWS)
-        threads[str(engines)] = tokens_per_second(fleet, engines)
+        found[str(engines)] = _tokens_per_second(fleet, engines)
         fleet.close()
+    return _simulated(found)
+
+
+def _ray_curve(root: Path, figures: Figures, dice: random.Random, count: int) -> dict[str, object]:
+    """The same over Ray Serve, a process each."""
+    found, world = {}, World(Settings(data_dir=root, max_batch=ROWS), [], [])
+    make = "tests.campaigns.simulated_engine:SimulatedEngine"
     for engines in RAY_CURVE:
         with opened(world, engines=engines, cpus=0.1, make=make) as served:
-            over_ray[str(engines)] = tokens_per_second(served.fleet, engines)
-    return {
-        "simulated": "engines that sleep in the place of a forward",
-        "rows": ROWS,
-        "step_seconds": STEP,
-        "tokens_per_second_page_alone": threads,
-        "tokens_per_second_over_ray": over_ray,
-    }
+            found[str(engines)] = _tokens_per_second(served.fleet, engines)
+    return _simulated(found)
+
+
+def _simulated(found: dict[str, int]) -> dict[str, object]:
+    about = {"simulated": "engines that sleep in the place of a forward", "rows": ROWS}
+    return {**about, "step_seconds": STEP, "tokens_per_second": found}
+
+
+def _tokens_per_second(fleet: Fleet, engines: int) -> int:
+    request = Request("hello", method="base", max_new_tokens=CURVE_TOKENS)
+    prepared = Prepared(request, (Turn(request, ()),), Prompt(((1, 2),), CURVE_TOKENS))
+    asked = [prepared] * ROWS * engines * 2
+    began = time.monotonic()
+    stream = RemoteStream(
+        fleet,
+        Placing("load"),
+        asked,
+        hold=lambda contents: nullcontext(),
+        found=lambda prepared, fitting: prepared,
+        most=ROWS * engines,
+        session="",
+        address="",
+        cancelled=lambda: False,
+        waiting=lambda index, place: None,
+        fitting=lambda index, how: None,
+    )
+    tokens = sum(isinstance(item, Step) for _, item in stream)
+    return round(tokens / (time.monotonic() - began))
