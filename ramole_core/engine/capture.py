@@ -119,11 +119,14 @@ class _Watch(TorchDispatchMode):
                 recording.call(POINTS, words)
             return
 
-        if func is aten.embedding.default and isinstance(out, Tensor) and out.is_contiguous():
-            weight, ids, rows = args[0], args[1].reshape(-1), out.view(-1, out.shape[-1])
-            if ids.data_ptr() == args[1].data_ptr():
-                recording.again(lambda: torch.index_select(weight, 0, ids, out=rows))
-                return
+        if rows := _embedded(func, args, out):
+            weight, ids, found = rows
+
+            def look_up() -> None:
+                torch.index_select(weight, 0, ids, out=found)
+
+            recording.again(look_up)
+            return
 
         def again() -> None:
             new = func(*args, **kwargs)
@@ -132,6 +135,14 @@ class _Watch(TorchDispatchMode):
                     old.copy_(one)
 
         recording.again(again)
+
+
+def _embedded(func, args, out) -> tuple[Tensor, Tensor, Tensor] | None:
+    """An embedding's weight, the tokens, and where their rows go, all as they lie; None: it is no
+    embedding, or they do not."""
+    if func is not aten.embedding.default or not (out.is_contiguous() and args[1].is_contiguous()):
+        return None
+    return args[0], args[1].view(-1), out.view(-1, out.shape[-1])
 
 
 def _is_view(func, args, kwargs, out) -> bool:
