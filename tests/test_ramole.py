@@ -254,11 +254,16 @@ def test_examples_are_asked_for_where_they_are_needed_and_only_there(ramole, sai
 def test_a_list_longer_than_a_batch_is_split_and_its_order_kept(ramole):
     prompts = [examples[0] for examples in TASKS.values()] * 2
     sizes = []
-    handle = ramole.base.model.register_forward_pre_hook(
-        lambda m, args, kwargs: sizes.append(len(kwargs["logits_to_keep"])), with_kwargs=True
-    )
-    answers = ramole.generate([Request(p, method="selection", **ASK) for p in prompts])
-    handle.remove()
+
+    def count(model, args, said):
+        keep = said["logits_to_keep"]  # 0: of all
+        sizes.append(said["input_ids"].shape[1] if isinstance(keep, int) else len(keep))
+
+    handle = ramole.base.model.register_forward_pre_hook(count, with_kwargs=True)
+    try:
+        answers = ramole.generate([Request(p, method="selection", **ASK) for p in prompts])
+    finally:
+        handle.remove()
     assert max(sizes) == 3
     assert [answer.adapters[0] for answer in answers] == list(TASKS) * 2
 

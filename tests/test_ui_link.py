@@ -138,7 +138,7 @@ def test_a_link_fills_the_form_and_its_turns():
     shown = handlers.opening.on_open(visitor(), False, link_to(asked, beside=False))
     assert shown[entry.prompt] == "Which boats?" and shown[entry.method] == "mixture"
     assert shown[entry.fields["pinned"]]["value"] == ["ant"]
-    assert shown[entry.fields["beside"]] is False and shown[entry.fields["seed"]] == 4
+    assert shown[entry.fields["beside"]] is False and shown[entry.fields["seed"]] == "4"
     (turn,) = shown[ui.turns]
     assert (turn.user, turn.assistant, turn.adapters) == ("Hi", "Hello", ("bee",))
     assert "names gone, which is not here" in shown[ui.outcome.notice]
