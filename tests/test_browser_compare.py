@@ -60,6 +60,7 @@ def test_a_phone_shows_the_columns_below_each_other(server, visit, theme):
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
     first, second = (page.locator(f"#compare-answer-{n}").bounding_box() for n in (0, 1))
     assert second["y"] > first["y"] + first["height"]
+    expect(page.locator("#compare-button")).to_be_enabled()
     assert serious(page) == []
 
 
