@@ -472,11 +472,13 @@ def test_a_kill_leaves_nothing_of_what_was_removed(ramole, quota, archive):
 def test_a_removal_is_over_by_itself(ramole, quota, archive):
     list(judge(ramole, quota, [archive("mine")], owner=ANN))
     aside = ramole.pool.set_aside("mine", owner=ANN)
+    folder = ramole.settings.data_dir / "uploads"
+    assert folder.exists()
     quota.removed.keep(aside, ANN, seconds=0.1)
     end = time.monotonic() + 20
-    while uploads(ramole) and time.monotonic() < end:
+    while folder.exists() and time.monotonic() < end:
         time.sleep(0.05)
-    assert not uploads(ramole) and quota.removed.sizes() == []
+    assert not folder.exists() and quota.removed.sizes() == []
 
 
 def test_a_name_that_was_taken_meanwhile_is_one_sentence(ramole, quota, archive):
