@@ -1,6 +1,7 @@
 """The benchmark measures what it says: the same tokens for all, right sums, resumed."""
 
 import json
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -49,6 +50,9 @@ SIZES = replace(
     serve_requests=9,
     serve_rate=20.0,
     serve_seconds=0.3,
+    requests=(3, 7, 4),
+    llama_tokens={1: 4, 3: 4},
+    llama_prompt=20,
     retrieval=(20,),
 )
 WORK = Workload(
@@ -321,8 +325,11 @@ def test_the_whole_benchmark_on_a_tiny_model(settings, tmp_path):
     assert cells == json.loads(before)["parts"]["decode"]["cells"], "resumed: nothing to do"
 
 
-def test_the_command_says_what_is_wrong(capsys, tmp_path):
+def test_the_command_says_what_is_wrong(capsys, tmp_path, monkeypatch):
     assert main(["benchmark", "--only", "speed"]) == 2
     assert "choose from slora, decode" in capsys.readouterr().err
+    monkeypatch.setitem(sys.modules, "llama_cpp", None)
+    assert main(["benchmark", "--peers", "--out", str(tmp_path / "none.json")]) == 2
+    assert "pip install llama-cpp-python" in capsys.readouterr().err
     assert main(["benchmark", "--plots", "--out", str(tmp_path / "none.json")]) == 2
     assert "run the benchmark first" in capsys.readouterr().err

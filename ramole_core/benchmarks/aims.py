@@ -58,6 +58,12 @@ def list_aims(parts: Mapping[str, Mapping]) -> Iterator[Aim]:
             if measured:
                 other = f"{peer}/{at}"
                 yield Aim(f"decode, {US} / {other}", "peers", f"{US}/{at}", other, DECODE, aim)
+    if "requests" in parts:
+        rows, length, tokens = parts["requests"]["setup"]["requests"]
+        at = f"batch={rows}"
+        what = f"{rows} requests of {length} + {tokens} tokens, seconds, peft_one_each / {US}"
+        yield Aim(what, "requests", f"peft_one_each/{at}", f"{US}/{at}", "seconds", 6.0)
+    yield from _beside_llama(parts)
     if "slora" in parts:
         few, *_, many = parts["slora"]["setup"]["serve_adapters"]
         what = f"S-LoRA workload, requests a second, {many} adapters / {few}"
@@ -71,6 +77,21 @@ def list_aims(parts: Mapping[str, Mapping]) -> Iterator[Aim]:
         n = max(parts["retrieval"]["setup"]["retrieval"])
         what = f"retrieval among {n} adapters, encoder included, ms"
         yield Aim(what, "retrieval", "milliseconds", "", f"retrieve_{n}_ms", 40.0, at_most=True)
+
+
+def _beside_llama(parts: Mapping[str, Mapping]) -> Iterator[Aim]:
+    """The base in 4 bits against llama.cpp's bare base."""
+    sizes = _sizes(parts, "llama_cpp", "llama_tokens")
+    for rows in sizes:
+        at = f"batch={rows}"
+        aims = {"base": 0.6, US: 0.5} if rows == 1 else {US: 1.5 if rows == max(sizes) else 1.0}
+        for ours, aim in aims.items():
+            what = f"decode, nf4, {ours} / llama.cpp's bare base, {at}"
+            yield Aim(what, "llama_cpp", f"{ours}/{at}", f"llama_cpp/{at}", DECODE, aim)
+    if sizes:
+        length = parts["llama_cpp"]["setup"]["llama_prompt"]
+        what = f"prefill, nf4, {US} / llama.cpp's bare base, {length} tokens"
+        yield Aim(what, "llama_cpp", f"{US}/prompt", "llama_cpp/prompt", PREFILL, 2.1)
 
 
 def judge(parts: Mapping[str, Mapping]) -> list[dict[str, object]]:

@@ -20,8 +20,13 @@ Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 
 def benchmark(
     only: Annotated[
-        str, typer.Option(help="Parts: slora,decode,prefill,peers,sweeps,together,retrieval.")
+        str,
+        typer.Option(help="Parts: slora,decode,prefill,peers,requests,sweeps,together,retrieval."),
     ] = "",
+    peers: Annotated[
+        bool,
+        typer.Option("--peers", help="llama.cpp too (pip install llama-cpp-python), in 4 bits."),
+    ] = False,
     quick: Annotated[bool, typer.Option("--quick", help="A try: tiny sizes, once.")] = False,
     out: Annotated[
         Path | None, typer.Option(help="The JSON file; where it is, the run goes on with it.")
@@ -49,7 +54,7 @@ def benchmark(
 
     out = out or (OUT.with_name("speed_quick.json") if quick else OUT)
     if not plots:
-        _measure(only, quick, out, work, anew, threads, quantization, dtype)
+        _measure(only, peers, quick, out, work, anew, threads, quantization, dtype)
     parts = read_parts(out)
     if not parts:
         raise RamoleError(f"There is no record of speeds in {out}; run the benchmark first.")
@@ -69,6 +74,7 @@ def benchmark(
 
 def _measure(
     only: str,
+    peers: bool,
     quick: bool,
     out: Path,
     work: Path | None,
@@ -79,10 +85,14 @@ def _measure(
 ) -> None:
     import torch
 
-    from ramole_core.benchmarks.run import choose_parts, run_benchmark
+    from ramole_core.benchmarks.llama_cpp import find_llama
+    from ramole_core.benchmarks.run import OPTIONAL, choose_parts, run_benchmark
     from ramole_core.benchmarks.sizes import FULL, QUICK
 
     parts = choose_parts([name.strip() for name in only.split(",") if name.strip()])
+    if peers:
+        find_llama()
+        parts += OPTIONAL
     if threads is not None:
         torch.set_num_threads(threads)
     settings = load_settings(quantization=quantization, dtype=dtype)

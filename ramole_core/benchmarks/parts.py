@@ -92,6 +92,18 @@ def measure_sweeps(stage: Stage, record: Record, tell: Tell) -> None:
         _run(stage, "sweeps", cells, record, tell)
 
 
+def measure_requests(stage: Stage, record: Record, tell: Tell) -> None:
+    """Requests end to end, from submission to the last token of the last, beside PEFT with one
+    adapter each."""
+    s = stage.sizes
+    count, length, tokens = s.requests
+    record.begin("requests", s.facts("rank", "adapters", "requests", "repetitions"))
+    names, prompts = stage.names()[: s.adapters], stage.prompts(count, length)
+    cells = [_our_cell(stage, mix, prompts, names, tokens) for mix in (BASE, SELECTION, RAMOLE)]
+    cells.append(_peer_cell(stage.peers["peft_one_each"], prompts, names, tokens))
+    _run(stage, "requests", cells, record, tell)
+
+
 def measure_together(stage: Stage, record: Record, tell: Tell) -> None:
     """The same requests at once and one after another: seconds until the last has its answer."""
     s = stage.sizes

@@ -5,11 +5,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from ramole_core.benchmarks.aims import judge
+from ramole_core.benchmarks.beside_llama import measure_beside_llama
 from ramole_core.benchmarks.interleave import Tell
 from ramole_core.benchmarks.parts import (
     measure_decode,
     measure_peers,
     measure_prefill,
+    measure_requests,
     measure_retrieval,
     measure_sweeps,
     measure_together,
@@ -26,18 +28,23 @@ PARTS: dict[str, Callable[[Stage, Record, Tell], None]] = {
     "decode": measure_decode,
     "prefill": measure_prefill,
     "peers": measure_peers,
+    "requests": measure_requests,
     "sweeps": measure_sweeps,
     "together": measure_together,
     "retrieval": measure_retrieval,
+    "llama_cpp": measure_beside_llama,
 }
+OPTIONAL = ("llama_cpp",)
+"""Parts that need a package of their own, and run where they are named."""
 
 
 def choose_parts(only: Sequence[str]) -> list[str]:
-    """The parts named, in the order they run in; all where none is. Raises RamoleError."""
+    """The parts named, in the order they run in; where none is, all but the optional ones. Raises
+    RamoleError."""
     for name in only:
         if name not in PARTS:
             raise RamoleError(f"--only {name} is no part; choose from {', '.join(PARTS)}.")
-    return [name for name in PARTS if name in only or not only]
+    return [name for name in PARTS if name in only or not (only or name in OPTIONAL)]
 
 
 def run_benchmark(

@@ -1,4 +1,4 @@
-"""How much each part measures: the whole benchmark in 20 minutes on two cores, or a quick try."""
+"""How much each part measures: the whole benchmark in half an hour on two cores, or a quick try."""
 
 from dataclasses import asdict, dataclass
 
@@ -29,6 +29,13 @@ class Sizes:
     sweep_p: tuple[int, ...]
     sweep_rows: int
     sweep_tokens: int
+    requests: tuple[int, int, int]
+    """Requests at once from submission to the last token, prompt tokens and new tokens of each."""
+    llama_tokens: dict[int, int]
+    """Of the part beside llama.cpp, by batch size."""
+    llama_prompt: int
+    """Tokens of the one prompt that it reads there."""
+    llama_repetitions: int
     together: int
     """Requests at once, against one after another."""
     serve_adapters: tuple[int, ...]
@@ -66,6 +73,10 @@ FULL = Sizes(
     sweep_p=(1, 4, 8, 16, 32),
     sweep_rows=8,
     sweep_tokens=12,
+    requests=(32, 26, 32),
+    llama_tokens={1: 64, 8: 32, 32: 24},
+    llama_prompt=480,
+    llama_repetitions=5,
     together=16,
     serve_adapters=(5, 100, 1000, 2000),
     serve_requests=96,
@@ -92,6 +103,10 @@ QUICK = Sizes(
     sweep_p=(1, 2),
     sweep_rows=2,
     sweep_tokens=4,
+    requests=(2, 6, 3),
+    llama_tokens={1: 4, 2: 4},
+    llama_prompt=24,
+    llama_repetitions=1,
     together=2,
     serve_adapters=(2, 6),
     serve_requests=6,

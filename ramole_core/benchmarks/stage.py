@@ -124,8 +124,20 @@ class Stage:
             self.names(rank)
         return OurEngine(self.open_ramole(self.pool))
 
-    def open_ramole(self, pool: Path) -> Ramole:
+    def folder(self, name: str) -> Path:
+        """A folder under the work folder."""
+        folder = self._work / name
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+    def in_bits(self, quantization: str) -> OurEngine:
+        """Our engine over the shared adapters, its base held in another way than the stage's."""
+        self.names()
+        return OurEngine(self.open_ramole(self.pool, quantization=quantization))
+
+    def open_ramole(self, pool: Path, *, quantization: str | None = None) -> Ramole:
         """A loaded Ramole over a folder of adapters; closed with the stage."""
+        held = quantization or self.settings.quantization
         kind = write_router(
             pool / "_router", like=self.settings.adapters_dir / "_router", shapes=self.shapes
         )
@@ -133,7 +145,9 @@ class Stage:
             update={
                 "base_model": str(self._base_folder),
                 "adapters_dir": pool,
-                "data_dir": self._work / f"data_{pool.name}",
+                "data_dir": self._work
+                / "_".join(["data", pool.name, *filter(None, [quantization])]),
+                "quantization": held,
                 "max_new_tokens": max(self.settings.max_new_tokens, 64),
             }
         )

@@ -1,0 +1,72 @@
+"""The part beside llama.cpp: our engine with its base in 4 bits, and the GGUF that it came from."""
+
+from collections.abc import Sequence
+
+import torch
+
+from ramole_core.base.fetch import unpack_gguf
+from ramole_core.benchmarks.interleave import Cell, Tell, measure_cells
+from ramole_core.benchmarks.llama_cpp import LlamaCpp
+from ramole_core.benchmarks.ours import BASE, RAMOLE, Mix, OurEngine, make_requests
+from ramole_core.benchmarks.record import Record
+from ramole_core.benchmarks.stage import Stage
+
+BITS = "nf4"
+
+
+def measure_beside_llama(stage: Stage, record: Record, tell: Tell) -> None:
+    """Decoding alone and many at once, and reading one long prompt; raises RamoleError where
+    llama.cpp is not there."""
+    s = stage.sizes
+    peer = LlamaCpp(
+        unpack_gguf(stage.settings.base_model, stage.folder("gguf"), tell),
+        threads=torch.get_num_threads(),
+    )
+    facts = ("rank", "adapters", "prompt_tokens", "llama_tokens", "llama_prompt")
+    setup = {"quantization": BITS, "llama_cpp_python": peer.version}
+    record.begin("llama_cpp", s.facts(*facts, "llama_repetitions") | setup)
+    ours = stage.in_bits(BITS)
+    cells: list[Cell] = []
+    for rows, tokens in s.llama_tokens.items():
+        prompts = stage.prompts(rows, s.prompt_tokens)
+        cells += _cells(stage, ours, peer, prompts, tokens, f"batch={rows}")
+    cells += _cells(stage, ours, peer, stage.prompts(1, s.llama_prompt), 1, "prompt")
+    try:
+        measure_cells(
+            cells, part="llama_cpp", repetitions=s.llama_repetitions, record=record, tell=tell
+        )
+    finally:
+        peer.close()
+
+
+def _cells(
+    stage: Stage,
+    ours: OurEngine,
+    peer: LlamaCpp,
+    prompts: Sequence[str],
+    tokens: int,
+    at: str,
+) -> list[Cell]:
+    facts = {"batch": len(prompts), "new_tokens": tokens}
+    ids = [list(ours.ramole.base.tokenizer(prompt)["input_ids"]) for prompt in prompts]
+    theirs = Cell(
+        f"{peer.name}/{at}",
+        lambda: peer.measure(ids, tokens),
+        warm_up=lambda: peer.measure(ids, min(tokens, 3)),
+        facts={"system": peer.name, **facts},
+    )
+    return [theirs, *(_our_cell(stage, ours, mix, prompts, tokens, at) for mix in (BASE, RAMOLE))]
+
+
+def _our_cell(
+    stage: Stage, ours: OurEngine, mix: Mix, prompts: Sequence[str], tokens: int, at: str
+) -> Cell:
+    names = stage.names()[: stage.sizes.adapters]
+    requests = make_requests(prompts, mix, names=names, new_tokens=tokens)
+    short = make_requests(prompts, mix, names=names, new_tokens=min(tokens, 3))
+    return Cell(
+        f"{mix.label}/{at}",
+        lambda: ours.measure(requests),
+        warm_up=lambda: ours.measure(short),
+        facts={"system": mix.label, "batch": len(prompts), "new_tokens": tokens},
+    )
