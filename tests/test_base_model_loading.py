@@ -9,7 +9,6 @@ import gguf
 import numpy as np
 import pytest
 import torch
-from bitsandbytes.functional import dequantize_4bit
 from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import CONFIG_MAPPING, AutoModelForCausalLM, AutoTokenizer
@@ -17,7 +16,8 @@ from transformers.pytorch_utils import Conv1D
 
 from ramole_core.base.checksum import weights_checksum
 from ramole_core.base.convert import convert_gguf, mend_tokenizer
-from ramole_core.base.model import dequantised, load_base, round_to_nf4
+from ramole_core.base.model import dequantised, load_base
+from ramole_core.base.nf4 import Nf4Linear, round_to_nf4
 from ramole_core.base.shapes import read_shapes
 from ramole_core.errors import RamoleError
 from tests.conftest import save_tiny_tokenizer
@@ -49,9 +49,8 @@ def save_model(folder, family="llama", **sizes):
 
 
 def rounded(layer):
-    """[o, i], what a 4-bit layer that has not run yet computes with; None for another layer."""
-    state = getattr(layer.weight, "quant_state", None)
-    return None if state is None else dequantize_4bit(layer.weight.data, state)
+    """[o, i], what a 4-bit layer computes with; None for another layer."""
+    return layer.numbers() if isinstance(layer, Nf4Linear) else None
 
 
 def as_linear(layer):
@@ -100,7 +99,6 @@ def test_the_checksum_follows_the_weights_and_is_remembered(tiny_llama, tmp_path
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_training_sees_the_very_weights_that_are_served(family, tmp_path):
-    """Bit for bit, and again after bitsandbytes has repacked its own at the first forward."""
     base = load_base(
         str(save_model(tmp_path, family)), data_dir=tmp_path, dtype="float32", device="cpu"
     )
@@ -112,8 +110,8 @@ def test_training_sees_the_very_weights_that_are_served(family, tmp_path):
     for path, weight in served.items():
         assert not torch.equal(as_linear(plain.get_submodule(path)), weight)
         assert torch.equal(as_linear(training.get_submodule(path)), weight), path
-    noise = (training(ids).logits - logits).norm()  # the CPU kernel computes in bfloat16
-    assert (plain(ids).logits - logits).norm() > 5 * noise
+    noise = (training(ids).logits - logits).norm()
+    assert (plain(ids).logits - logits).norm() > 1000 * noise
 
 
 def test_layers_that_do_not_fill_blocks_stay_as_they_are(tmp_path):

@@ -25,12 +25,12 @@ ORDER = (
         "request_parts",
         "request",
     ),
+    ("kernels",),
     ("base",),
     ("pool",),
     ("retrieval",),
     ("hub",),
     ("composition",),
-    ("kernels",),
     ("layers",),
     ("engine",),
     (

@@ -1,9 +1,4 @@
-"""The base model and its tokenizer: 4-bit NF4 by default, on CUDA and on the CPU.
-
-A trap: bitsandbytes repacks a 4-bit weight in place at its first forward on a CPU, so the weights
-for training are not read from the loaded model but made again, from the folder, by the same rule.
-Another: the repacking wants whole blocks, so a linear layer of an odd size is not quantised.
-"""
+"""The base model and its tokenizer: 4-bit NF4 by default, on CUDA and on the CPU."""
 
 import logging
 from collections.abc import Iterable, Iterator, Mapping
@@ -17,24 +12,19 @@ from torch import nn
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
-    BitsAndBytesConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
-from transformers.pytorch_utils import Conv1D
 from transformers.utils import logging as transformers_logging
 
 from ramole_core.base.checksum import read_json, weights_checksum
 from ramole_core.base.fetch import Progress, fetch_base
+from ramole_core.base.nf4 import check_shapes, config_for_cuda, pack_linears, round_linears
 from ramole_core.base.shapes import read_shapes
 from ramole_core.errors import RamoleError
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 QUANTIZATIONS = ("nf4", "none")
-NF4_BLOCK = 64
-"""Inputs that share one scale."""
-NF4_TILE = 32
-"""Outputs that bitsandbytes' CPU kernel computes together."""
 
 
 @dataclass(frozen=True)
@@ -117,28 +107,8 @@ def dequantised(base: BaseModel) -> PreTrainedModel:
         )
     nn.Module.to(model, base.device).eval()  # transformers' own `to` has a type that is not true
     if base.quantization == "nf4":
-        for path, size in read_shapes(base.folder).items():
-            layer = model.get_submodule(path)
-            if not fits_nf4(*size):
-                continue
-            if isinstance(layer, Conv1D):  # keeps [i, o]; quantised as [o, i] like any linear
-                layer.weight.data = round_to_nf4(layer.weight.data.T.contiguous()).T.contiguous()
-            elif isinstance(layer, nn.Linear):
-                layer.weight.data = round_to_nf4(layer.weight.data)
+        round_linears(model, read_shapes(base.folder))
     return model.requires_grad_(False)
-
-
-def fits_nf4(i: int, o: int) -> bool:
-    """Whether a linear layer of i inputs and o outputs is quantised; the same on every device."""
-    return i % NF4_BLOCK == 0 and o % NF4_TILE == 0
-
-
-def round_to_nf4(weight: torch.Tensor) -> torch.Tensor:
-    """The weight after NF4 and back, in blocks of 64 as `load_base` quantises."""
-    from bitsandbytes.functional import dequantize_4bit, quantize_4bit
-
-    packed, state = quantize_4bit(weight, quant_type="nf4", blocksize=NF4_BLOCK)
-    return dequantize_4bit(packed, state).to(weight.dtype).reshape(weight.shape)
 
 
 def _pick_device(device: str) -> torch.device:
@@ -161,8 +131,12 @@ def _read_model(
     source: str, folder: Path, *, dtype: torch.dtype, device: torch.device, nf4: bool
 ) -> PreTrainedModel:
     """The model with every weight that its config asks for, each from the folder's safetensors."""
-    logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)  # asks for `kernels`
-    options = {"quantization_config": _nf4(source, folder, dtype)} if nf4 else {}
+    shapes, options = read_shapes(folder), {}
+    if nf4:
+        check_shapes(source, shapes)
+    if nf4 and device.type != "cpu":
+        logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # asks for `kernels`
+        options = {"quantization_config": config_for_cuda(shapes, dtype)}
     try:
         with _quiet_transformers():
             loaded = AutoModelForCausalLM.from_pretrained(
@@ -182,6 +156,8 @@ def _read_model(
         raise _not_loadable(source, f"its files lack {len(missing)} weights, first {missing[0]}")
     if wrong := sorted(map(str, report["mismatched_keys"])):
         raise _not_loadable(source, f"weights do not have the config's shapes, first {wrong[0]}")
+    if nf4 and device.type == "cpu":
+        pack_linears(model, shapes)
     return model
 
 
@@ -195,23 +171,6 @@ def _quiet_transformers() -> Iterator[None]:
         yield
     finally:
         transformers_logging.set_verbosity(before)
-
-
-def _nf4(source: str, folder: Path, compute: torch.dtype) -> BitsAndBytesConfig:
-    shapes = read_shapes(folder)
-    odd = [path for path, size in shapes.items() if not fits_nf4(*size)]
-    if len(odd) == len(shapes):
-        raise RamoleError(
-            f"{source} has no linear layer that NF4 can pack ({NF4_BLOCK} inputs, {NF4_TILE} "
-            "outputs or multiples of them); set RAMOLE_QUANTIZATION=none."
-        )
-    return BitsAndBytesConfig(
-        load_in_4bit=True,
-        bnb_4bit_quant_type="nf4",
-        bnb_4bit_compute_dtype=compute,
-        # naming some replaces transformers' own list, which is the head
-        llm_int8_skip_modules=[*odd, "lm_head"] if odd else None,
-    )
 
 
 def _refuse_quantised(source: str, folder: Path) -> None:

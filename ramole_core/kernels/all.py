@@ -9,6 +9,7 @@ from ramole_core.kernels.matrix_input import TURN
 from ramole_core.kernels.matrix_product import MULTIPLY_IN_UNIT
 from ramole_core.kernels.matrix_unit import MATRIX
 from ramole_core.kernels.mixing import MIX
+from ramole_core.kernels.narrow import NARROW
 from ramole_core.kernels.norm import NORMALISE
 from ramole_core.kernels.pointwise import POINTS
 from ramole_core.kernels.product import MULTIPLY
@@ -18,6 +19,6 @@ from ramole_core.kernels.widen import WIDEN
 def compile_kernels() -> None:
     """Seconds once, then read from a cache."""
     every = [WIDEN, NORMALISE, MULTIPLY, MIX, MEASURE, ACTIVATE, ATTEND, WRITE, POINTS, SCORE]
-    every += [CHOOSE]
+    every += [CHOOSE, NARROW]
     for kernel in [*every, TURN, MULTIPLY_IN_UNIT] if MATRIX else every:
         kernel.compile()

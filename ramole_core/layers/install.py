@@ -30,7 +30,7 @@ def wrap(
 ) -> Installation:
     """Put each layer in the place of its own `base`; raises ValueError where one of ours stands.
 
-    Works on `nn.Linear`, bitsandbytes' layers and GPT-2's Conv1D alike: the base layer is never
+    Works on `nn.Linear`, layers in 4 bits and GPT-2's Conv1D alike: the base layer is never
     changed.
     """
     for path, layer in layers.items():

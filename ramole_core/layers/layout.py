@@ -13,8 +13,6 @@ from jaxtyping import Shaped
 from torch import Tensor, nn
 
 from ramole_core.composition import Sites
-from ramole_core.layers.base_weight import kernel_linears
-from ramole_core.layers.install import wrap
 from ramole_core.layers.places import Places, find_places
 
 
@@ -125,14 +123,12 @@ def _shared_inputs(model: nn.Module, paths: list[str]) -> list[list[str]]:
         return lambda module, args: calls.append((path, args[0]))
 
     device = next(model.parameters()).device
-    installed = wrap(model, kernel_linears(model))  # or bitsandbytes repacks its weights
     handles = [model.get_submodule(path).register_forward_pre_hook(watch(path)) for path in paths]
     try:
         model(input_ids=torch.zeros(1, 1, dtype=torch.long, device=device))
     finally:
         for handle in handles:
             handle.remove()
-        installed.remove()
     blocks: list[list[str]] = []
     seen: dict[str, Tensor] = {}
     for path, x in calls:
