@@ -17,6 +17,7 @@ ORDER = (
         "shapes",
         "errors",
         "heaps",
+        "garbage",
         "settings",
         "methods",
         "contribution",
