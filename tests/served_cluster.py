@@ -18,6 +18,7 @@ from tests.serving import Server, running
 
 SETTINGS = {"device": "cpu", "quantization": "none", "dtype": "float32"}
 ENGINE = "ServeReplica:engines"
+HEAP = 2**26
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,11 @@ class Cluster:
         """Process id of the page."""
         return next(p for p, name in self._processes() if "ServeReplica:page" in name)
 
+    def page_log(self) -> str:
+        """What the page has said on its standard error."""
+        logs = self.ray / "ray/session_latest/logs"
+        return next(logs.glob(f"worker-*-{self.page()}.err")).read_text()
+
     def _processes(self) -> Iterator[tuple[int, str]]:
         for place in Path("/proc").glob("[0-9]*"):
             try:
@@ -49,10 +55,10 @@ class Cluster:
                 continue
 
     def numbers(self) -> dict[str, float]:
-        """`/metrics`, those without labels."""
+        """`/metrics`, labels as they are written there."""
         text = httpx.get(f"{self.url}/metrics", timeout=20).text
         return {
-            name: float(value) for name, value in re.findall(r"^(ramole_\w+) (\S+)$", text, re.M)
+            name: float(value) for name, value in re.findall(r"^(ramole_[^ ]+) (\S+)$", text, re.M)
         }
 
     def ready(self, engines: int, *, seconds: float = 90) -> None:
@@ -69,6 +75,19 @@ class Cluster:
         raise AssertionError(
             f"no {engines} engines within {seconds} s:\n{self.server.log.read_text()}"
         )
+
+
+def heaps(process: int) -> int:
+    """Heaps that glibc has made for threads: each is 64 MB of addresses, of which the first are
+    there and the others kept."""
+    found, first = 0, (0, 0)
+    for line in Path(f"/proc/{process}/maps").read_text().splitlines():
+        place, rights, *_ = line.split()
+        begin, end = (int(part, 16) for part in place.split("-"))
+        if rights == "---p" and first[1] == begin and end - first[0] == HEAP:
+            found += 1
+        first = (begin, end) if rights == "rw-p" and begin % HEAP == 0 else (0, 0)
+    return found
 
 
 @contextmanager

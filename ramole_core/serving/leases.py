@@ -1,12 +1,12 @@
 """Pages that an engine works for, and when one of them is gone.
 
-A page says every two seconds that it is there; what runs for one that has not been heard of for half
-a minute is given up. Nothing is lost by that: a page that is there after all, and was only slow,
-hears of it as of a lost engine, and sends the request again with the tokens that it has.
+A page says every two seconds that it is there; what runs for one that has not been heard of for
+half a minute is given up. Nothing is lost by that: a page that is there after all, and was only
+slow, hears of it as of a lost engine, and sends the request again with the tokens that it has.
 
 Silence is counted in looks of the loop that also hears the pages, not by a clock: a loop that stood
-still, because the engine was busy or its machine was, has not looked, and counts one look for all of
-that time. Whatever a page asks is a sign of it, too.
+still, because the engine was busy or its machine was, has not looked, and counts one look for all
+of that time. Whatever a page asks is a sign of it, too.
 """
 
 import asyncio
