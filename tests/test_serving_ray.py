@@ -3,6 +3,7 @@
 import os
 import shutil
 import signal
+import socket
 import threading
 import time
 import warnings
@@ -13,6 +14,7 @@ import httpx
 import pytest
 from gradio_client import Client, handle_file
 
+from ramole_core.serving.running import IDLE_SECONDS
 from tests.campaigns.tiny_system import PROMPTS, write_system
 from tests.served_cluster import SETTINGS, Cluster, chat, heaps, served
 
@@ -38,6 +40,16 @@ def cluster(system):
     said |= {"data_dir": system / "data", "metrics": "127.0.0.1/32", "max_new_tokens": LONG}
     with served(system, engines=2, **said) as running:
         yield running
+
+
+@pytest.fixture(scope="module")
+def idle(cluster):
+    """A connection that asked once and stays, and since when."""
+    place = httpx.URL(cluster.url)
+    with socket.create_connection((place.host, place.port), timeout=5) as connection:
+        connection.sendall(b"GET /health HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+        assert connection.recv(4096).startswith(b"HTTP/1.1 200")
+        yield connection, time.monotonic()
 
 
 @pytest.fixture(scope="module")
@@ -93,7 +105,7 @@ def test_the_page_answers_through_the_proxy_as_it_does_alone(cluster, alone):
     assert text and names[0] == "l1" and sorted(names) == ["l0", "l1", "l2"]
 
 
-def test_its_doors_are_where_they_are_without_engines(cluster):
+def test_its_doors_are_where_they_are_without_engines(cluster, idle):
     refused = httpx.get(f"{cluster.url}/health", headers={"host": "evil.example"})
     assert refused.status_code == 403 and "does not answer to the name" in refused.text
     elsewhere = httpx.HTTPTransport(local_address="127.0.0.2")
@@ -177,3 +189,10 @@ def test_engines_are_started_anew_in_turn_and_no_request_is_lost(cluster, alone)
     assert not old & cluster.engines()
     assert [ids for _, ids in found] == [alone(PROMPTS[n % 3], n) for n, _ in found]
     assert len(found) > 3
+
+
+def test_a_connection_that_idles_is_ended_meanwhile(idle):
+    connection, since = idle
+    connection.settimeout(max(1.0, since + IDLE_SECONDS + 5 - time.monotonic()))
+    while connection.recv(4096):
+        pass
