@@ -12,42 +12,19 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
-from contextlib import nullcontext
-from dataclasses import dataclass
 from pathlib import Path
 
-from ramole_core import Request, Settings, Step
-from ramole_core.engine.prompt import Prepared, Prompt, Turn
-from ramole_core.serving.fleet import Fleet
-from ramole_core.serving.placing import Placing
-from ramole_core.serving.remote_stream import RemoteStream
 from tests.campaigns.figures import Figures
-from tests.campaigns.serve_world import GUEST, World, opened, shares, write_world
-from tests.campaigns.simulated_engine import STEP, SleepingFleet
+from tests.campaigns.serve_curve import curve, ray_curve
+from tests.campaigns.serve_world import GUEST, Asked, World, opened, shares, write_world
 
 PROMISED = ("no_answer", "two_answers", "other_tokens", "other_answer")
-KINDS = (
-    "kills",
-    "storm",
-    "restart",
-    "added",
-    "placement",
-    "scaling",
-    "chroma",
-    "curve",
-    "ray_curve",
-)
 CLIENTS = 32
 RESTARTS = 3
 RESTART_SECONDS = 600.0
 """A restart that takes longer is none."""
 STORM_SECONDS = 120.0
 BETWEEN = 5.0
-CURVE = (1, 2, 4, 8, 16, 32, 64)
-RAY_CURVE = (1, 2, 4, 8, 16)
-"""Each is a process, and 16 are what two cores start in some minutes."""
-ROWS = 32
-CURVE_TOKENS = 20
 ADDED = 12
 PLACED = 192
 SCALED = 144
@@ -59,33 +36,21 @@ CACHES = {"device_cache_mb": 24, "host_cache_mb": 16}
 """For about half of them: each is 3 MB."""
 
 
-@dataclass(frozen=True)
-class Asked:
-    """What a measure is given."""
-
-    root: Path
-    figures: Figures
-    dice: random.Random
-    count: int
-    """Kills."""
-    end: float
-    """After which none is begun."""
-
-
 def run(
     root: Path,
     *,
     count: int,
     seed: int,
     end: float = float("inf"),
-    kinds: Sequence[str] = KINDS,
+    kinds: Sequence[str] = (),
 ) -> Figures:
-    """`count` kills of an engine with the real base, and whatever else is named in `kinds`."""
+    """`count` kills of an engine with the real base, and whatever else is named in `kinds`; unsaid,
+    all."""
     figures, dice = Figures(PROMISED), random.Random(seed)
-    for kind in kinds:
+    for kind in kinds or MEASURES:
         if time.monotonic() > end:
             break
-        measure = globals()[f"_{kind}"]
+        measure = MEASURES[kind]
         figures.measures[kind] = measure(Asked(root / kind, figures, dice, count, end))
     return figures
 
@@ -306,49 +271,14 @@ def _answers(url: str, *, seconds: float = 60) -> None:
     raise AssertionError(f"no Chroma server at {url}")
 
 
-def _curve(asked: Asked) -> dict[str, object]:
-    """Engines that sleep, 1 to 64, in threads: what the page's half leaves of N times as many
-    tokens a second, with no wire between."""
-    found = {}
-    for engines in CURVE:
-        fleet = SleepingFleet(engines, rows=ROWS)
-        found[str(engines)] = _tokens_per_second(fleet, engines)
-        fleet.close()
-    return _simulated(found)
-
-
-def _ray_curve(asked: Asked) -> dict[str, object]:
-    """The same over Ray Serve, a process each."""
-    found, world = {}, World(Settings(data_dir=asked.root, max_batch=ROWS), [], [])
-    make = "tests.campaigns.simulated_engine:SimulatedEngine"
-    for engines in RAY_CURVE:
-        with opened(world, engines=engines, cpus=0.1, make=make) as served:
-            found[str(engines)] = _tokens_per_second(served.fleet, engines)
-    return _simulated(found)
-
-
-def _simulated(found: dict[str, int]) -> dict[str, object]:
-    about = {"simulated": "engines that sleep in the place of a forward", "rows": ROWS}
-    return {**about, "step_seconds": STEP, "tokens_per_second": found}
-
-
-def _tokens_per_second(fleet: Fleet, engines: int) -> int:
-    request = Request("hello", method="base", max_new_tokens=CURVE_TOKENS)
-    prepared = Prepared(request, (Turn(request, ()),), Prompt(((1, 2),), CURVE_TOKENS))
-    asked = [prepared] * ROWS * engines * 2
-    began = time.monotonic()
-    stream = RemoteStream(
-        fleet,
-        Placing("load"),
-        asked,
-        hold=lambda contents: nullcontext(),
-        found=lambda prepared, fitting: prepared,
-        most=ROWS * engines,
-        session="",
-        address="",
-        cancelled=lambda: False,
-        waiting=lambda index, place: None,
-        fitting=lambda index, how: None,
-    )
-    tokens = sum(isinstance(item, Step) for _, item in stream)
-    return round(tokens / (time.monotonic() - began))
+MEASURES = {
+    "kills": _kills,
+    "storm": _storm,
+    "restart": _restart,
+    "added": _added,
+    "placement": _placement,
+    "scaling": _scaling,
+    "chroma": _chroma,
+    "curve": curve,
+    "ray_curve": ray_curve,
+}

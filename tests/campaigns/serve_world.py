@@ -24,6 +24,19 @@ READY_SECONDS = 600
 SAMPLES = ("gsm8k", "true_case", "dart", "mbpp", "sms_spam", "e2e_nlg")
 
 
+@dataclass(frozen=True)
+class Asked:
+    """What a measure is given."""
+
+    root: Path
+    figures: Figures
+    dice: random.Random
+    count: int
+    """Kills."""
+    end: float
+    """After which none is begun."""
+
+
 @dataclass
 class Known:
     """A request, and what it is answered alone."""
