@@ -162,10 +162,11 @@ def write_world(
     tokens: int,
     finding: bool = False,
     names: Sequence[str] = SAMPLES,
-    requests: int = 12,
+    apart: bool = False,
 ) -> World:
     """The system of the real base and the sample pool, or of a tiny one, and its answers alone;
-    `finding`: requests find their adapters, and name none of `names`."""
+    `finding`: requests find their adapters, and name none of `names`; `apart`: each
+    has one of them alone, and nothing is merged."""
     from ramole_core.base.fetch import fetch_base
     from ramole_core.base.shapes import read_shapes
     from tests.test_ramole import write_lora
@@ -191,15 +192,15 @@ def write_world(
     asked = [
         Request(
             prompts[n % len(prompts)],
-            method=("mixture", "fusion", "selection")[n % 3],
-            adapters=None if finding else _named(names, n),
+            method="mixture" if apart else ("mixture", "fusion", "selection")[n % 3],
+            adapters=None if finding else _named(names, n)[: 1 if apart else 2],
             k=2,
             temperature=0.8 * (n % 2),
             seed=n,
             max_new_tokens=tokens,
             ignore_eos=True,
         )
-        for n in range(requests)
+        for n in range(max(12, 2 * len(names)))
     ]
     guests = [
         write_lora(root / f"guest-{n}", read_shapes(folder), rank=4, seed=500 + n)
