@@ -18,7 +18,6 @@ from tests.serving import Server, running
 
 SETTINGS = {"device": "cpu", "quantization": "none", "dtype": "float32"}
 ENGINE = "ServeReplica:engines"
-HEAP = 2**26
 
 
 @dataclass(frozen=True)
@@ -75,19 +74,6 @@ class Cluster:
         raise AssertionError(
             f"no {engines} engines within {seconds} s:\n{self.server.log.read_text()}"
         )
-
-
-def heaps(process: int) -> int:
-    """Heaps that glibc has made for threads: each is 64 MB of addresses, of which the first are
-    there and the others kept."""
-    found, first = 0, (0, 0)
-    for line in Path(f"/proc/{process}/maps").read_text().splitlines():
-        place, rights, *_ = line.split()
-        begin, end = (int(part, 16) for part in place.split("-"))
-        if rights == "---p" and first[1] == begin and end - first[0] == HEAP:
-            found += 1
-        first = (begin, end) if rights == "rw-p" and begin % HEAP == 0 else (0, 0)
-    return found
 
 
 @contextmanager

@@ -59,7 +59,16 @@ class RayFleet:
         return lambda: self.tell(key, "cancel", job.number)
 
     def close(self) -> None:
-        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._run(self._end())
+
+    async def _end(self) -> None:
+        """Leave what still runs, and stop."""
+        left = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in left:
+            task.cancel()
+        if left:
+            await asyncio.wait(left, timeout=1)
+        self._loop.stop()
 
     def _run(self, work: Coroutine[Any, Any, T]) -> Future[T]:
         return asyncio.run_coroutine_threadsafe(work, self._loop)
