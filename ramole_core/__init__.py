@@ -31,6 +31,7 @@ if TYPE_CHECKING:
         facts_of as facts_of,
         model_words as model_words,
     )
+    from ramole_core.garbage import settle as settle
     from ramole_core.heaps import keep_few_heaps as keep_few_heaps
     from ramole_core.hub import Listed as Listed
     from ramole_core.likeness import update_likeness as update_likeness
@@ -88,6 +89,7 @@ _HOMES = {
     "read_example_lines": "request_parts",
     "refuse_unfit": "batch.run",
     "run_rows": "batch.run",
+    "settle": "garbage",
     "update_likeness": "likeness",
     "write_trace": "trace_file",
 }

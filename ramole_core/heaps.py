@@ -9,6 +9,8 @@ import ctypes
 import platform
 
 FEW = 2
+VARIABLE = {"MALLOC_ARENA_MAX": str(FEW)}
+"""The same, said to a process before it begins: for one whose threads are somebody else's."""
 _M_ARENA_MAX = -8  # malloc.h
 
 

@@ -39,6 +39,11 @@ class Cluster:
         """Process id of the page."""
         return next(p for p, name in self._processes() if "ServeReplica:page" in name)
 
+    def page_log(self) -> str:
+        """What the page has said on its standard error."""
+        logs = self.ray / "ray/session_latest/logs"
+        return next(logs.glob(f"worker-*-{self.page()}.err")).read_text()
+
     def _processes(self) -> Iterator[tuple[int, str]]:
         for place in Path("/proc").glob("[0-9]*"):
             try:
@@ -49,10 +54,10 @@ class Cluster:
                 continue
 
     def numbers(self) -> dict[str, float]:
-        """`/metrics`, those without labels."""
+        """`/metrics`, labels as they are written there."""
         text = httpx.get(f"{self.url}/metrics", timeout=20).text
         return {
-            name: float(value) for name, value in re.findall(r"^(ramole_\w+) (\S+)$", text, re.M)
+            name: float(value) for name, value in re.findall(r"^(ramole_[^ ]+) (\S+)$", text, re.M)
         }
 
     def ready(self, engines: int, *, seconds: float = 90) -> None:

@@ -4,10 +4,11 @@ import asyncio
 import os
 import re
 import shutil
+import socket
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,6 +41,14 @@ def documented(*, port: int, backend: str, under: str, **changed: str) -> str:
         assert block.count(old) == 1, f"{old!r} is not in docs/hosting.md once"
         block = block.replace(old, new)
     return block
+
+
+def documented_at_scale() -> tuple[str, str]:
+    """The lines of docs/scale.md: those of http {}, and those of the server."""
+    text = (REPOSITORY / "docs" / "scale.md").read_text("utf-8")
+    (block,) = re.findall(r"```nginx\n(.*?)```", text, re.DOTALL)
+    zone, rest = block.split("\n", 1)
+    return zone, rest
 
 
 @contextmanager
@@ -216,3 +225,30 @@ def test_a_proxy_that_buffers_would_be_seen(unnamed):
     with visitor(unnamed.url, host=here) as client:
         came = arrivals(client)
     assert came[-1] - came[0] < WORD_SECONDS
+
+
+def test_the_lines_for_many_engines_cut_who_says_nothing_and_who_opens_too_many(tmp_path):
+    """Before a server that takes connections and never answers."""
+    port, (zone, lines) = free_port(), documented_at_scale()
+    assert "limit_conn visitors 64;" in lines
+    lines = lines.replace("visitors 64", "visitors 4")
+    with ExitStack() as opened:
+        behind = opened.enter_context(socket.create_server(("127.0.0.1", 0)))
+        backend = f"http://127.0.0.1:{behind.getsockname()[1]}"
+        swaps = {"client_header_timeout 20s;": f"client_header_timeout 1s;\n{lines}"}
+        swaps |= {"proxy_read_timeout 1h;": "proxy_read_timeout 1s;"}
+        block = documented(port=port, backend=backend, under="", **swaps)
+        opened.enter_context(nginx(tmp_path / "nginx", f"{zone}\n{block}", port))
+
+        def ask(said: bytes) -> socket.socket:
+            made = opened.enter_context(socket.create_connection(("127.0.0.1", port), timeout=10))
+            made.sendall(said)
+            return made
+
+        head = b"GET / HTTP/1.1\r\nHost: x\r\n"
+        for one in (ask(b""), ask(head)):
+            with suppress(ConnectionResetError):
+                assert one.recv(1000) == b"", "it is cut without a word"
+        asked = [ask(head + b"\r\n") for _ in range(6)]
+        said = sorted(one.recv(1000).split()[1] for one in asked)
+        assert said == [b"503"] * 2 + [b"504"] * 4

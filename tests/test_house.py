@@ -169,10 +169,13 @@ def test_what_is_imported_is_required_and_the_other_way_round():
 
 def test_the_config_of_a_cluster_is_one():
     from ramole_core.serving import app
+    from ramole_core.serving.running import IDLE_SECONDS
 
     said = yaml.safe_load((REPOSITORY / "docs/serve.yaml").read_text(encoding="utf-8"))
     engines, page = said["applications"]
     assert (engines["name"], page["name"]) == (app.ENGINES, app.PAGE)
+    http = said["http_options"]
+    assert http["keep_alive_timeout_s"] == IDLE_SECONDS and "request_timeout_s" not in http
     asked = app.EnginesAsked(**engines["args"]), app.PageAsked(**page["args"])
     for one, told in zip(asked, (engines, page), strict=True):
         module, _, function = told["import_path"].partition(":")

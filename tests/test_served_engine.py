@@ -1,6 +1,7 @@
 """A replica: a stream of what comes, cancelled by number, and faults that are sent as data."""
 
 import asyncio
+import gc
 import time
 
 import pytest
@@ -44,7 +45,13 @@ def job(prompt: str, count: int = 5) -> Job:
 
 @pytest.fixture
 def engine():
-    return ServedEngine({"max_batch": 2}, "tests.test_served_engine:Counting")
+    gc.unfreeze()
+    yield ServedEngine({"max_batch": 2}, "tests.test_served_engine:Counting")
+    gc.unfreeze()
+
+
+def test_what_it_has_loaded_is_left_to_no_later_search_for_garbage(engine):
+    assert gc.get_freeze_count() > 1000
 
 
 def test_all_that_comes_is_told_in_order(engine):
@@ -81,7 +88,7 @@ def test_who_leaves_the_stream_cancels_it(engine):
         await stream.aclose()
         return running
 
-    assert asyncio.run(leave()).is_set() and engine._open == {}
+    assert asyncio.run(leave()).cancelled.is_set() and engine._open == {}
 
 
 def test_a_fault_is_sent_without_its_words(engine, caplog):

@@ -343,6 +343,20 @@ def test_an_engine_that_starts_forgets_what_was_removed_meanwhile(pair, tmp_path
     assert list((own.data_dir / "units").glob(f"{kept}*"))
 
 
+def test_all_engines_hear_of_the_page_whose_requests_they_have(pair):
+    _, many, fleet = pair
+    answered(many, REQUESTS[0])
+    page = fleet.jobs[-1][1].page
+    assert len(page) == 32
+    fleet.told.clear()
+    end = time.monotonic() + 10
+    while len(fleet.told) < 2 and time.monotonic() < end:
+        time.sleep(0.02)
+    assert {(key, name, args) for key, name, args in fleet.told} == {
+        (key, "here", (page,)) for key in fleet.keys()
+    }
+
+
 def test_what_is_counted_is_the_sum_of_all(pair):
     alone, many, fleet = pair
     answered(many, REQUESTS[0])

@@ -5,7 +5,7 @@ import math
 from collections import Counter
 from types import SimpleNamespace
 
-from hypothesis import given, strategies as st
+from hypothesis import given, settings, strategies as st
 
 from ramole_core.serving.placing import Placing
 
@@ -35,6 +35,7 @@ def test_an_engine_that_goes_moves_its_own_adapters_alone():
 
 
 @given(st.lists(st.tuples(st.integers(0, 3), st.booleans()), max_size=60))
+@settings(deadline=None)
 def test_no_engine_has_more_than_the_bound(steps):
     placing, open_ = Placing(bound=1.25), []
     for adapter, ends in steps:

@@ -3,29 +3,35 @@
 import os
 import shutil
 import signal
-import subprocess
-import sys
+import socket
 import threading
 import time
+import warnings
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import httpx
 import pytest
 from gradio_client import Client, handle_file
 
-from tests.campaigns.tiny_system import PROMPTS
+from ramole_core.heaps import VARIABLE
+from ramole_core.serving.running import IDLE_SECONDS
+from tests.campaigns.tiny_system import PROMPTS, write_system
 from tests.served_cluster import SETTINGS, Cluster, chat, served
 
-REPOSITORY = Path(__file__).parents[1]
 TOKENS = 300
+LONG = 3000
+LEAVING = 40
+SECRET = "How long do I boil an egg that nobody knows of?"
 
 
 @pytest.fixture(scope="module")
 def system(tmp_path_factory):
     root = tmp_path_factory.mktemp("served")
-    code = "import pathlib, sys, tests.campaigns.tiny_system as t"
-    code += "; t.write_system(pathlib.Path(sys.argv[1]))"
-    subprocess.run([sys.executable, "-c", code, root], cwd=REPOSITORY, check=True)
+    with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
+        patch.setattr(os, "environ", os.environ.copy())
+        write_system(root)
     shutil.copytree(root / "data", root / "alone")
     return root
 
@@ -33,9 +39,19 @@ def system(tmp_path_factory):
 @pytest.fixture(scope="module")
 def cluster(system):
     said = SETTINGS | {"base_model": system / "base", "adapters_dir": system / "adapters"}
-    said |= {"data_dir": system / "data", "metrics": "127.0.0.1/32"}
+    said |= {"data_dir": system / "data", "metrics": "127.0.0.1/32", "max_new_tokens": LONG}
     with served(system, engines=2, **said) as running:
         yield running
+
+
+@pytest.fixture(scope="module")
+def idle(cluster):
+    """A connection that asked once and stays, and since when."""
+    place = httpx.URL(cluster.url)
+    with socket.create_connection((place.host, place.port), timeout=5) as connection:
+        connection.sendall(b"GET /health HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+        assert connection.recv(4096).startswith(b"HTTP/1.1 200")
+        yield connection, time.monotonic()
 
 
 @pytest.fixture(scope="module")
@@ -91,7 +107,7 @@ def test_the_page_answers_through_the_proxy_as_it_does_alone(cluster, alone):
     assert text and names[0] == "l1" and sorted(names) == ["l0", "l1", "l2"]
 
 
-def test_its_doors_are_where_they_are_without_engines(cluster):
+def test_its_doors_are_where_they_are_without_engines(cluster, idle):
     refused = httpx.get(f"{cluster.url}/health", headers={"host": "evil.example"})
     assert refused.status_code == 403 and "does not answer to the name" in refused.text
     elsewhere = httpx.HTTPTransport(local_address="127.0.0.2")
@@ -103,17 +119,39 @@ def test_its_doors_are_where_they_are_without_engines(cluster):
     assert long.status_code == 413
 
 
-def test_killed_engines_lose_no_request_and_no_token_is_another(cluster, alone):
-    before = cluster.numbers()["ramole_answers_moved_total"]
+def test_every_process_began_with_few_heaps(cluster):
+    """Before any thread of Ray's: glibc decides once, when there are many."""
+    assert len(cluster.engines()) == 2
+    (said,) = (f"{name}={few}" for name, few in VARIABLE.items())
+    for process in (*cluster.engines(), cluster.page()):
+        began = Path(f"/proc/{process}/environ").read_text().split("\0")
+        assert said in began
 
-    def kill() -> None:
-        time.sleep(0.15)
-        os.kill(sorted(cluster.engines())[0], signal.SIGKILL)
 
-    seeds = range(10, 22)
-    found = crowd(cluster, seeds, kill)
-    assert found == {seed: alone(PROMPTS[seed % 3], seed) for seed in seeds}
-    assert cluster.numbers()["ramole_answers_moved_total"] > before
+def test_who_leaves_in_the_midst_of_an_answer_is_no_fault(cluster):
+    name = 'ramole_requests_total{outcome="cancelled"}'
+    said = {"messages": [{"role": "user", "content": SECRET}], "model": "mixture"}
+    said |= {"max_tokens": LONG, "temperature": 0}
+    before, at = cluster.numbers()[name], len(cluster.page_log())
+
+    def leave(number: int) -> None:
+        if number < LEAVING // 4:
+            answer = chat(cluster.url, **said)
+            next(answer)
+            answer.close()
+        else:  # Serve is told in the midst of whatever it does for it
+            with suppress(httpx.ReadTimeout):
+                wait = httpx.Timeout(30, read=0.01 * number)
+                httpx.post(f"{cluster.url}/v1/chat/completions", json=said, timeout=wait)
+
+    with ThreadPoolExecutor(LEAVING) as threads:
+        list(threads.map(leave, range(LEAVING)))
+    counted = [cluster.numbers()[name]]
+    while len(counted) < 4 or counted[-1] != counted[-4]:  # nobody ends any more
+        time.sleep(0.4)
+        counted.append(cluster.numbers()[name])
+    assert counted[-1] - before >= LEAVING // 4
+    assert cluster.page_log()[at:] == "" and SECRET not in cluster.server.log.read_text()
 
 
 def test_an_upload_is_answered_with_at_once_and_forgotten(cluster, system, tmp_path):
@@ -132,6 +170,19 @@ def test_an_upload_is_answered_with_at_once_and_forgotten(cluster, system, tmp_p
     assert len(list(store.rglob("adapter_model.safetensors"))) == 3
 
 
+def test_killed_engines_lose_no_request_and_no_token_is_another(cluster, alone):
+    before = cluster.numbers()["ramole_answers_moved_total"]
+
+    def kill() -> None:
+        time.sleep(0.15)
+        os.kill(sorted(cluster.engines())[0], signal.SIGKILL)
+
+    seeds = range(10, 22)
+    found = crowd(cluster, seeds, kill)
+    assert found == {seed: alone(PROMPTS[seed % 3], seed) for seed in seeds}
+    assert cluster.numbers()["ramole_answers_moved_total"] > before
+
+
 def test_engines_are_started_anew_in_turn_and_no_request_is_lost(cluster, alone):
     old, found = cluster.engines(), []
     cluster.server.process.send_signal(signal.SIGHUP)
@@ -143,3 +194,10 @@ def test_engines_are_started_anew_in_turn_and_no_request_is_lost(cluster, alone)
     assert not old & cluster.engines()
     assert [ids for _, ids in found] == [alone(PROMPTS[n % 3], n) for n, _ in found]
     assert len(found) > 3
+
+
+def test_a_connection_that_idles_is_ended_meanwhile(idle):
+    connection, since = idle
+    connection.settimeout(max(1.0, since + IDLE_SECONDS + 5 - time.monotonic()))
+    while connection.recv(4096):
+        pass

@@ -19,6 +19,8 @@ class ThreadFleet:
         """All that was sent, with the engine."""
         self.kills: list[int] = []
         """After so many tokens of a job, counted anew for each job, its engine dies."""
+        self.told: list[tuple[str, str, tuple[object, ...]]] = []
+        """What an engine was told without being waited for."""
         self.revive = True
         """Whether an engine that died is there again under another key."""
 
@@ -35,6 +37,9 @@ class ThreadFleet:
         if key in self.dead:
             raise EngineLost(key)
         return getattr(self.servers[key], name)(*args)
+
+    def tell(self, key: str, name: str, *args: object) -> None:
+        self.told.append((key, name, args))
 
     def answer(
         self, key: str, job: Job, hear: Callable[[Sequence[Heard]], None]

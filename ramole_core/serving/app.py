@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict
 
+from ramole_core.heaps import VARIABLE
 from ramole_core.settings import Settings
 
 if TYPE_CHECKING:
@@ -67,7 +68,7 @@ def build_engines(asked: EnginesAsked) -> "Application":
         ray_actor_options={
             "num_cpus": asked.cpus_per_engine,
             "num_gpus": asked.gpus_per_engine,
-            "runtime_env": {"env_vars": {"OMP_NUM_THREADS": threads}},
+            "runtime_env": {"env_vars": {"OMP_NUM_THREADS": threads, **VARIABLE}},
         },
         logging_config=LOGGED,
         graceful_shutdown_wait_loop_s=0.5,
@@ -90,7 +91,7 @@ def build_page(asked: PageAsked) -> "Application":
         name="Page",
         num_replicas=1,
         max_ongoing_requests=10 * (said.max_batch + said.max_queue) + 1000,
-        ray_actor_options={"num_cpus": 0.1},
+        ray_actor_options={"num_cpus": 0.1, "runtime_env": {"env_vars": VARIABLE}},
         logging_config=LOGGED,
         graceful_shutdown_wait_loop_s=0.5,
         graceful_shutdown_timeout_s=5,

@@ -17,6 +17,10 @@ class EngineLost(Exception):
     """The engine is gone, and what it was asked may be asked of another."""
 
 
+class PageSilent(EngineLost):
+    """The engine has given up what it was asked: it had not heard of the page for too long."""
+
+
 class NoEngine(RamoleError):
     """None is there."""
 
@@ -38,6 +42,10 @@ class Fleet(Protocol):
     def call(self, key: str, name: str, *args: object) -> object:
         """What the engine's method of that name returns; raises what it raises, EngineLost where
         the engine is gone."""
+        ...
+
+    def tell(self, key: str, name: str, *args: object) -> None:
+        """The same, without waiting for it; nobody hears what it meets."""
         ...
 
     def answer(

@@ -48,18 +48,27 @@ class RayFleet:
     def call(self, key: str, name: str, *args: object) -> object:
         return self._run(self._call(key, name, *args)).result()
 
+    def tell(self, key: str, name: str, *args: object) -> None:
+        self._run(self._tell(key, name, *args))
+
     def answer(
         self, key: str, job: Job, hear: Callable[[Sequence[Heard]], None]
     ) -> Callable[[], None]:
         self._run(self._answer(key, job, hear))
 
-        def cancel() -> None:
-            self._run(self._cancel(key, job.number))
-
-        return cancel
+        return lambda: self.tell(key, "cancel", job.number)
 
     def close(self) -> None:
-        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._run(self._end())
+
+    async def _end(self) -> None:
+        """Leave what still runs, and stop."""
+        left = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in left:
+            task.cancel()
+        if left:
+            await asyncio.wait(left, timeout=1)
+        self._loop.stop()
 
     def _run(self, work: Coroutine[Any, Any, T]) -> Future[T]:
         return asyncio.run_coroutine_threadsafe(work, self._loop)
@@ -98,9 +107,9 @@ class RayFleet:
             raise reply.error
         return reply.value
 
-    async def _cancel(self, key: str, number: str) -> None:
+    async def _tell(self, key: str, name: str, *args: object) -> None:
         with suppress(EngineLost, RuntimeError):  # then the stream says so
-            await self._call(key, "cancel", number)
+            await self._call(key, name, *args)
 
     async def _answer(self, key: str, job: Job, hear: Callable[[Sequence[Heard]], None]) -> None:
         try:

@@ -6,6 +6,7 @@ The page has the tokenizer and a few facts of the model, not the model.
 import logging
 import threading
 import time
+import uuid
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -70,7 +71,9 @@ class RemoteEngines:
         self._stats: dict[str, Mapping[str, int | float]] = {}
         self._past: Counter[str] = Counter()
         self._ending = threading.Event()
-        threading.Thread(target=self._poll, name="engines", daemon=True).start()
+        self._page = uuid.uuid4().hex
+        for name, work in (("engines", self._poll), ("page", self._stay)):
+            threading.Thread(target=work, name=name, daemon=True).start()
 
     @property
     def facts(self) -> ModelFacts:
@@ -124,6 +127,7 @@ class RemoteEngines:
             waiting=waiting,
             fitting=fitting,
             moved=self._count_move,
+            page=self._page,
         )
         with self._lock:
             self._open += 1
@@ -243,6 +247,13 @@ class RemoteEngines:
             fit.close()
 
     # --- what they have done --------------------------------------------------------------------
+
+    def _stay(self) -> None:
+        """Tell all engines that this page is there, in a thread of its own: one engine that hangs
+        keeps no other from hearing it."""
+        while not self._ending.wait(POLL):
+            for key in self._fleet.keys():
+                self._fleet.tell(key, "here", self._page)
 
     def _poll(self) -> None:
         while not self._ending.wait(POLL):

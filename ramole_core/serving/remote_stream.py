@@ -47,15 +47,16 @@ class RemoteStream:
         waiting: Callable[[int, int], None],
         fitting: Callable[[int, Fitting], None],
         moved: Callable[[], None] = lambda: None,
+        page: str = "",
     ):
         """`hold` keeps adapters in the store; `found` remembers what a search came to, and gives
         the request with those weights; `most` requests are sent at once; `moved` is called when
-        one goes on at another engine."""
+        one goes on at another engine; `page` is who asks."""
         self._fleet, self._placing, self._asked = fleet, placing, list(asked)
         self._hold, self._found, self._most = hold, found, most
         self._session, self._address = session, address
         self._cancelled, self._waiting, self._fitting = cancelled, waiting, fitting
-        self._moved = moved
+        self._moved, self._page = moved, page
         self._news: queue.SimpleQueue[tuple[Asked, int, Sequence[Heard]]] = queue.SimpleQueue()
         self._open: list[Asked] = []
         self._next = 0
@@ -118,6 +119,7 @@ class RemoteStream:
             shown=tuple(one.shown),
             session=self._session or one.prepared.request.owner or "",
             address=self._address,
+            page=self._page,
         )
         one.cancel = self._fleet.answer(
             one.engine, job, lambda items: self._news.put((one, attempt, items))

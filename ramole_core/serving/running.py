@@ -20,6 +20,9 @@ from ramole_core.settings import Settings
 
 OBJECT_STORE = 2**28
 """Bytes that Ray shares between processes; what goes over the wire here is small."""
+IDLE_SECONDS = 20
+"""For which Serve's proxy keeps a connection between two requests; its own are 90. How long a
+request takes is not bounded: a tab's heartbeat is one, as long as the tab is open."""
 LOOK = 0.5
 
 
@@ -82,6 +85,7 @@ class Running:
                     "--address out."
                 ) from None
         http = {"host": self._settings.host or "127.0.0.1", "port": self._settings.port}
+        http |= {"keep_alive_timeout_s": IDLE_SECONDS}
         serve.start(http_options=http, logging_config=LOGGED)
         self._deploy(self._page)
 

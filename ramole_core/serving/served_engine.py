@@ -9,11 +9,14 @@ import os
 import threading
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from ramole_core.errors import RamoleError
-from ramole_core.serving.fleet import Heard
+from ramole_core.garbage import settle
+from ramole_core.request import Generation
+from ramole_core.serving.fleet import Heard, PageSilent
+from ramole_core.serving.leases import Leases
 from ramole_core.serving.wire import Job, Told
 from ramole_core.settings import Settings
 
@@ -28,6 +31,16 @@ class Reply:
 
     value: object = None
     error: Exception | None = None
+
+
+@dataclass
+class Running:
+    """A request that runs."""
+
+    page: str
+    cancelled: threading.Event = field(default_factory=threading.Event)
+    given_up: bool = False
+    """Because its page is gone."""
 
 
 class Answering(Protocol):
@@ -49,21 +62,26 @@ class ServedEngine:
         said = Settings(**settings)  # pyright: ignore[reportArgumentType] checked by pydantic
         self._threads = ThreadPoolExecutor(said.max_batch + said.max_queue + SPARE_THREADS)
         self._engine: Answering = located(make)(said)
-        self._open: dict[str, threading.Event] = {}
-        """What cancels each request that runs, by its number."""
+        self._open: dict[str, Running] = {}
+        """The requests that run, by their numbers."""
+        self._leases = Leases(self._give_up)
+        settle()
 
     async def answer(self, to: str, job: Job) -> AsyncIterator[Sequence[Heard]]:
         """All that comes of a request, as it comes; who leaves the stream cancels it."""
         loop = asyncio.get_running_loop()
         news: asyncio.Queue[Heard | None] = asyncio.Queue()
-        cancelled = self._open[job.number] = threading.Event()
+        one = self._open[job.number] = Running(job.page)
+        self._leases.hear(job.page)
 
         def tell(item: Heard | None) -> None:
+            if one.given_up and isinstance(item, Generation):
+                item = PageSilent(to)
             loop.call_soon_threadsafe(news.put_nowait, item)
 
         def run() -> None:
             try:
-                self._engine.answer(job, tell, cancelled=cancelled.is_set)
+                self._engine.answer(job, tell, cancelled=one.cancelled.is_set)
             except Exception as error:
                 tell(_told(error))
             tell(None)
@@ -80,7 +98,7 @@ class ServedEngine:
                     yield heard
             await running
         finally:
-            cancelled.set()
+            one.cancelled.set()
             del self._open[job.number]
 
     async def call(self, to: str, name: str, *args: object) -> Reply:
@@ -89,6 +107,8 @@ class ServedEngine:
         try:
             if name == "process":
                 return Reply(os.getpid())
+            if name == "here":
+                return Reply(self._leases.hear(str(args[0])))
             if name == "cancel":
                 return Reply(self._cancel(str(args[0])))
             method = getattr(self._engine, name)
@@ -100,8 +120,15 @@ class ServedEngine:
         """Let a request end with what it has; False: it is not here, or has ended."""
         running = self._open.get(number)
         if running is not None:
-            running.set()
+            running.cancelled.set()
         return running is not None
+
+    def _give_up(self, page: str) -> None:
+        """What runs for this page: nobody is there to read it."""
+        for one in self._open.values():
+            if one.page == page:
+                one.given_up = True
+                one.cancelled.set()
 
     def check_health(self) -> None:
         """Raises where no answer can come any more, so that the process is started anew."""

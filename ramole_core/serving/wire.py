@@ -46,6 +46,8 @@ class Job:
     address: str = ""
     number: str = field(default_factory=lambda: secrets.token_hex(8))
     """Its own, by which it is cancelled."""
+    page: str = ""
+    """The page that asks; an engine gives up what runs for one that is gone (`leases.py`)."""
 
     @property
     def contents(self) -> tuple[str, ...]:
@@ -82,13 +84,18 @@ def receive_adapter(one: SentAdapter, loras: Callable[[str], LoraSet]) -> Candid
 
 
 def send_request(
-    prepared: Prepared, *, shown: tuple[int, ...] = (), session: str = "", address: str = ""
+    prepared: Prepared,
+    *,
+    shown: tuple[int, ...] = (),
+    session: str = "",
+    address: str = "",
+    page: str = "",
 ) -> Job:
     """As it goes over the wire."""
     turns = tuple(
         SentTurn(turn.request, tuple(map(send_adapter, turn.candidates))) for turn in prepared.turns
     )
-    return Job(prepared.request, turns, prepared.prompt, shown, session, address)
+    return Job(prepared.request, turns, prepared.prompt, shown, session, address, page=page)
 
 
 def receive_turns(job: Job, loras: Callable[[str], LoraSet]) -> list[Turn]:

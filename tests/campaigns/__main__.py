@@ -44,7 +44,7 @@ def main() -> int:
         "seconds": round(time.monotonic() - began),
         **(
             {}
-            if done == count or asked.name == "serve"
+            if done == count or (asked.name == "serve" and asked.kinds != "kills")
             else {"stopped_after_minutes": asked.minutes}
         ),
         **figures.record(),

@@ -4,6 +4,7 @@ What must never happen: a request without exactly one answer, another token, ano
 alone. The engines and the wire are the real ones; the page's half runs in this process.
 """
 
+import os
 import random
 import signal
 import subprocess
@@ -11,40 +12,28 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
-from contextlib import nullcontext
 from pathlib import Path
 
-from ramole_core import Request, Settings, Step
-from ramole_core.engine.prompt import Prepared, Prompt, Turn
-from ramole_core.serving.fleet import Fleet
-from ramole_core.serving.placing import Placing
-from ramole_core.serving.remote_stream import RemoteStream
 from tests.campaigns.figures import Figures
-from tests.campaigns.serve_world import World, opened, shares, write_world
-from tests.campaigns.simulated_engine import STEP, SleepingFleet
+from tests.campaigns.serve_curve import curve, ray_curve
+from tests.campaigns.serve_world import GUEST, Asked, World, opened, shares, write_world
 
-PROMISED = ("no_answer", "other_tokens", "other_answer")
-KINDS = (
-    "kills",
-    "storm",
-    "restart",
-    "added",
-    "placement",
-    "scaling",
-    "chroma",
-    "curve",
-    "ray_curve",
-)
+PROMISED = ("no_answer", "two_answers", "other_tokens", "other_answer")
 CLIENTS = 32
-KILL_SECONDS = 330.0
-"""After which no more engine is killed."""
+RESTARTS = 3
+RESTART_SECONDS = 600.0
+"""A restart that takes longer is none."""
 STORM_SECONDS = 120.0
 BETWEEN = 5.0
-CURVE = (1, 2, 4, 8, 16, 32, 64)
-RAY_CURVE = (1, 2, 4, 8, 16)
-"""Each is a process, and 16 are what two cores start in some minutes."""
-ROWS = 32
-CURVE_TOKENS = 20
+ADDED = 12
+PLACED = 192
+SCALED = 144
+MANY = (
+    *("gsm8k", "true_case", "dart", "mbpp", "sms_spam", "e2e_nlg", "banking77", "clickbait"),
+    *("clinc_intent", "common_gen"),
+)
+CACHES = {"device_cache_mb": 24, "host_cache_mb": 16}
+"""For about half of them, one of which each request has: each is 3 MB."""
 
 
 def run(
@@ -53,95 +42,112 @@ def run(
     count: int,
     seed: int,
     end: float = float("inf"),
-    kinds: Sequence[str] = KINDS,
+    kinds: Sequence[str] = (),
 ) -> Figures:
-    """`count` kills of an engine with the real base, and whatever else is named in `kinds`."""
+    """`count` kills of an engine with the real base, and whatever else is named in `kinds`; unsaid,
+    all."""
     figures, dice = Figures(PROMISED), random.Random(seed)
-    for kind in kinds:
+    for kind in kinds or MEASURES:
         if time.monotonic() > end:
             break
-        measure = globals()[f"_{kind}"]
-        figures.measures[kind] = measure(root / kind, figures, dice, count)
+        measure = MEASURES[kind]
+        figures.measures[kind] = measure(Asked(root / kind, figures, dice, count, end))
     return figures
 
 
-def _kills(root: Path, figures: Figures, dice: random.Random, count: int) -> dict[str, object]:
+def _kills(asked: Asked) -> dict[str, object]:
     """Each once both engines are ready again."""
-    world = write_world(root, real=True, tokens=16)
-    with opened(world) as served, served.clients(CLIENTS, figures):
+    world = write_world(asked.root, real=True, tokens=16)
+    with opened(world) as served, served.clients(CLIENTS, asked.figures):
         again: list[float] = []
-        began = time.monotonic()
-        while len(again) < count and time.monotonic() - began < KILL_SECONDS:
-            time.sleep(dice.uniform(1, 3))
-            served.kill(dice)
-            figures.counts["mishaps"] += 1
+        while len(again) < asked.count and time.monotonic() < asked.end:
+            time.sleep(asked.dice.uniform(1, 3))
+            served.kill(asked.dice)
+            asked.figures.counts["mishaps"] += 1
             time.sleep(1)
             again.append(1 + served.ready(2))
         time.sleep(1)
     return {"kills": len(again), "two_engines_again": shares(again), "gap": shares(world.gaps)}
 
 
-def _storm(root: Path, figures: Figures, dice: random.Random, count: int) -> dict[str, object]:
+def _storm(asked: Asked) -> dict[str, object]:
     """Every few seconds, ready or not."""
-    world = write_world(root, real=False, tokens=60)
-    with opened(world) as served, served.clients(CLIENTS, figures):
+    world = write_world(asked.root, real=False, tokens=60)
+    with opened(world) as served, served.clients(CLIENTS, asked.figures):
         began, kills = time.monotonic(), 0
         while time.monotonic() - began < STORM_SECONDS:
             time.sleep(BETWEEN)
             try:
-                served.kill(dice)
+                served.kill(asked.dice)
             except (Exception, IndexError):  # none is there to be killed
-                figures.counts["nobody to kill"] += 1
+                asked.figures.counts["nobody to kill"] += 1
                 continue
             kills += 1
-            figures.counts["mishaps"] += 1
+            asked.figures.counts["mishaps"] += 1
     return {"kills": kills, "seconds": STORM_SECONDS, "gap": shares(world.gaps)}
 
 
-def _restart(root: Path, figures: Figures, dice: random.Random, count: int) -> dict[str, object]:
-    """All engines anew, in turn, as a new version is brought out."""
-    world = write_world(root, real=True, tokens=16)
-    with opened(world) as served, served.clients(CLIENTS, figures):
-        time.sleep(2)
-        old, before = set(served.processes().values()), figures.counts["requests"]
-        began = time.monotonic()
-        served.running.restart()
-        while old & set(_processes(served)) and time.monotonic() - began < 300:
-            time.sleep(0.2)
-        seconds = time.monotonic() - began
-        figures.counts["mishaps"] += 1
-        asked = figures.counts["requests"] - before
-    return {"seconds": round(seconds, 1), "requests_meanwhile": asked}
+def _restart(asked: Asked) -> dict[str, object]:
+    """All engines anew, in turn, as a new version is brought out, some times; adapters come and go
+    as ever."""
+    world = write_world(asked.root, real=True, tokens=16)
+    times, meanwhile = [], []
+    with opened(world) as served, served.clients(CLIENTS, asked.figures):
+        while len(times) < min(RESTARTS, asked.count) and time.monotonic() < asked.end:
+            time.sleep(2)
+            old, before = set(served.processes().values()), asked.figures.counts["answers"]
+            began = time.monotonic()
+            served.running.restart()
+            _all_new(served, old)
+            times.append(time.monotonic() - began)
+            meanwhile.append(asked.figures.counts["answers"] - before)
+            asked.figures.counts["mishaps"] += 1
+        time.sleep(1)
+    told: dict[str, object] = {"restarts": len(times), "seconds": shares(times)}
+    return told | {"answers_meanwhile": meanwhile, "gap": shares(world.gaps)}
 
 
-def _processes(world: World) -> list[int]:
-    try:
-        return list(world.processes().values())
-    except Exception:
-        return []
+def _all_new(world: World, old: set[int]) -> None:
+    """Wait until two engines answer, and none of the old ones."""
+    end = time.monotonic() + RESTART_SECONDS
+    while time.monotonic() < end:
+        try:
+            there = set(world.processes().values())
+        except Exception:  # one of them has just gone
+            there = set()
+        if len(there) == 2 and not there & old:
+            return
+        time.sleep(0.2)
+    raise AssertionError(f"engines are not anew within {RESTART_SECONDS} s")
 
 
-def _added(root: Path, figures: Figures, dice: random.Random, count: int) -> dict[str, object]:
-    """From the call that adds an adapter to the first token of an answer with it, by engine."""
-    world = write_world(root, real=True, tokens=16)
-    times: dict[str, list[float]] = {"add": [], "first engine": [], "second engine": []}
+def _added(asked: Asked) -> dict[str, object]:
+    """An adapter is added; then the first token with it of the one engine, and of the other."""
+    world = write_world(asked.root, real=True, tokens=16)
+    names = ("add", "first_engine", "second_engine", "from_add_to_first_token")
+    times: dict[str, list[float]] = {name: [] for name in names}
     with opened(world) as served:
         keys = sorted(served.fleet.keys())
-        for number in range(6):
+        for key in keys:  # a process's first answer of a kind is a slow one
+            _only(served, key, keys)
+            served.ask(served.known[1], asked.figures)
+        for number in range(ADDED):
             folder, known = served.guests[number % len(served.guests)]
             name, began = f"guest-{number % len(served.guests)}", time.monotonic()
-            served.ramole.pool.add(folder, name=name, owner="guest", examples=["a guest"])
+            served.ramole.pool.add(folder, name=name, owner=GUEST, examples=["a guest"])
             times["add"].append(time.monotonic() - began)
             for place, key in enumerate(keys if number % 2 else keys[::-1]):
-                asked = time.monotonic()
                 _only(served, key, keys)
-                next(iter(served.ramole.stream(known.request)))
-                which = ("first engine", "second engine")[place]
-                times[which].append(time.monotonic() - asked)
+                sent = time.monotonic()
+                next(served.ramole.stream(known.request))
+                now = time.monotonic()
+                times[names[1 + place]].append(now - sent)
+                if place == 0:
+                    times["from_add_to_first_token"].append(now - began)
+                served.ask(known, asked.figures)
             _only(served, None, keys)
-            served.ask(known, figures)
-            served.ramole.pool.remove(name, owner="guest")
-    return {f"seconds_{name.replace(' ', '_')}": shares(found) for name, found in times.items()}
+            served.ramole.pool.remove(name, owner=GUEST)
+    return {f"seconds_{name}": shares(found) for name, found in times.items()}
 
 
 def _only(world: World, key: str | None, keys: Sequence[str]) -> None:
@@ -150,20 +156,25 @@ def _only(world: World, key: str | None, keys: Sequence[str]) -> None:
     world.fleet._lost = {} if key is None else {other: now for other in keys if other != key}
 
 
-def _placement(root: Path, figures: Figures, dice: random.Random, count: int) -> dict[str, object]:
-    """The same requests by adapter and by load: how often an adapter had to be brought."""
-    found: dict[str, object] = {}
+def _placement(asked: Asked) -> dict[str, object]:
+    """The same requests by adapter and by load, of more adapters than one engine's caches hold: how
+    often an adapter had to be brought."""
+    found: dict[str, object] = {"adapters": len(MANY), **CACHES}
     for how in ("adapter", "load"):
-        world = write_world(root / how, real=True, tokens=16, placement=how)
+        root = asked.root / how
+        world = write_world(root, real=True, tokens=8, names=MANY, apart=True)
+        said = {"placement": how, **CACHES}
+        world.settings = world.settings.model_copy(update=said)
         with opened(world) as served:
+            _ask_all(served, asked.figures, len(world.known))
             before = _counted(served)
             began = time.monotonic()
-            asked = _ask_all(served, figures, 192)
+            done = _ask_all(served, asked.figures, PLACED)
             seconds = time.monotonic() - began
             after = _counted(served)
         names = ("bank_loads", "host_packs", "host_reads", "shared_tokens", "prefill_tokens")
-        found[how] = {name: int(after[name] - before[name]) for name in names}
-        found[how] |= {"requests_per_second": round(asked / seconds, 2)}
+        counts = {name: int(after[name] - before[name]) for name in names}
+        found[how] = {"requests": done, **counts, "requests_per_second": round(done / seconds, 2)}
     return found
 
 
@@ -195,25 +206,25 @@ def _ask_all(world: World, figures: Figures, count: int) -> int:
     return count
 
 
-def _scaling(root: Path, figures: Figures, dice: random.Random, count: int) -> dict[str, object]:
+def _scaling(asked: Asked) -> dict[str, object]:
     """Tokens a second of one engine and of two, each with one core."""
     found: dict[str, object] = {}
+    world = write_world(asked.root, real=True, tokens=32)
     for engines in (1, 2):
-        world = write_world(root / str(engines), real=True, tokens=32)
         with opened(world, engines=engines) as served:
-            _ask_all(served, figures, 48)  # adapters and beginnings are known then
+            _ask_all(served, asked.figures, 48)  # adapters and beginnings are known then
             began = time.monotonic()
-            asked = _ask_all(served, figures, 144)
-            found[f"tokens_per_second_{engines}"] = round(
-                32 * asked / (time.monotonic() - began), 1
-            )
-    return found
+            done = _ask_all(served, asked.figures, SCALED)
+            seconds = time.monotonic() - began
+            found[f"tokens_per_second_{engines}"] = round(32 * done / seconds, 1)
+    return {**found, "requests": SCALED, "cores": len(os.sched_getaffinity(0))}
 
 
-def _chroma(root: Path, figures: Figures, dice: random.Random, count: int) -> dict[str, object]:
+def _chroma(asked: Asked) -> dict[str, object]:
     """The index's server is ended and started again while requests find their adapters by it."""
     from tests.serving import free_port
 
+    root, figures = asked.root, asked.figures
     world = write_world(root, real=False, tokens=30, finding=True)
     port = free_port()
     command = [str(Path(sys.executable).with_name("chroma")), "run", "--port", str(port)]
@@ -237,14 +248,14 @@ def _chroma(root: Path, figures: Figures, dice: random.Random, count: int) -> di
             _answers(url)
             time.sleep(3)
             figures.counts["mishaps"] += 1
-            before = figures.counts["requests"]
+            before = figures.counts["answers"]
             time.sleep(2)
-            after = figures.counts["requests"] - before
+            after = figures.counts["answers"] - before
             hits = [hit.name for hit in served.ramole.retrieve(served.known[0].request.prompt)]
     finally:
         server.kill()
         server.wait()
-    return {"found_after": hits, "requests_in_2_s_after": after}
+    return {"found_after": hits, "answers_in_2_s_after": after}
 
 
 def _answers(url: str, *, seconds: float = 60) -> None:
@@ -260,49 +271,14 @@ def _answers(url: str, *, seconds: float = 60) -> None:
     raise AssertionError(f"no Chroma server at {url}")
 
 
-def _curve(root: Path, figures: Figures, dice: random.Random, count: int) -> dict[str, object]:
-    """Engines that sleep, 1 to 64, in threads: what the page's half leaves of N times as many
-    tokens a second, with no wire between."""
-    found = {}
-    for engines in CURVE:
-        fleet = SleepingFleet(engines, rows=ROWS)
-        found[str(engines)] = _tokens_per_second(fleet, engines)
-        fleet.close()
-    return _simulated(found)
-
-
-def _ray_curve(root: Path, figures: Figures, dice: random.Random, count: int) -> dict[str, object]:
-    """The same over Ray Serve, a process each."""
-    found, world = {}, World(Settings(data_dir=root, max_batch=ROWS), [], [])
-    make = "tests.campaigns.simulated_engine:SimulatedEngine"
-    for engines in RAY_CURVE:
-        with opened(world, engines=engines, cpus=0.1, make=make) as served:
-            found[str(engines)] = _tokens_per_second(served.fleet, engines)
-    return _simulated(found)
-
-
-def _simulated(found: dict[str, int]) -> dict[str, object]:
-    about = {"simulated": "engines that sleep in the place of a forward", "rows": ROWS}
-    return {**about, "step_seconds": STEP, "tokens_per_second": found}
-
-
-def _tokens_per_second(fleet: Fleet, engines: int) -> int:
-    request = Request("hello", method="base", max_new_tokens=CURVE_TOKENS)
-    prepared = Prepared(request, (Turn(request, ()),), Prompt(((1, 2),), CURVE_TOKENS))
-    asked = [prepared] * ROWS * engines * 2
-    began = time.monotonic()
-    stream = RemoteStream(
-        fleet,
-        Placing("load"),
-        asked,
-        hold=lambda contents: nullcontext(),
-        found=lambda prepared, fitting: prepared,
-        most=ROWS * engines,
-        session="",
-        address="",
-        cancelled=lambda: False,
-        waiting=lambda index, place: None,
-        fitting=lambda index, how: None,
-    )
-    tokens = sum(isinstance(item, Step) for _, item in stream)
-    return round(tokens / (time.monotonic() - began))
+MEASURES = {
+    "kills": _kills,
+    "storm": _storm,
+    "restart": _restart,
+    "added": _added,
+    "placement": _placement,
+    "scaling": _scaling,
+    "chroma": _chroma,
+    "curve": curve,
+    "ray_curve": ray_curve,
+}

@@ -20,7 +20,21 @@ from tests.campaigns.figures import Figures
 GUEST = "guest"
 GUESTS = 3
 """Adapters that come and go."""
-READY_SECONDS = 180
+READY_SECONDS = 600
+SAMPLES = ("gsm8k", "true_case", "dart", "mbpp", "sms_spam", "e2e_nlg")
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a measure is given."""
+
+    root: Path
+    figures: Figures
+    dice: random.Random
+    count: int
+    """Kills."""
+    end: float
+    """After which none is begun."""
 
 
 @dataclass
@@ -83,8 +97,10 @@ class World:
                 figures.failed("no_answer", f"{type(error).__name__}: {error}")
             return
         if len(answers) != 1:
-            figures.failed("no_answer", f"{len(answers)} answers")
+            how = "two_answers" if answers else "no_answer"
+            figures.failed(how, f"{len(answers)} answers")
             return
+        figures.counts["answers"] += 1
         found, wanted = answers[0], known.answer
         ids = wanted.trace.token_ids[wanted.trace.prompt_length :]
         if [step.token for step in steps] != ids:
@@ -140,10 +156,17 @@ def same_answer(one: Generation, other: Generation) -> bool:
 
 
 def write_world(
-    root: Path, *, real: bool, tokens: int, placement: str = "adapter", finding: bool = False
+    root: Path,
+    *,
+    real: bool,
+    tokens: int,
+    finding: bool = False,
+    names: Sequence[str] = SAMPLES,
+    apart: bool = False,
 ) -> World:
     """The system of the real base and the sample pool, or of a tiny one, and its answers alone;
-    `finding`: requests find their adapters, and name none."""
+    `finding`: requests find their adapters, and name none of `names`; `apart`: each
+    has one of them alone, and nothing is merged."""
     from ramole_core.base.fetch import fetch_base
     from ramole_core.base.shapes import read_shapes
     from tests.test_ramole import write_lora
@@ -153,7 +176,7 @@ def write_world(
         default = Settings()
         folder = fetch_base(default.base_model, data_dir=default.data_dir)
         said: dict[str, object] = {"base_model": str(folder), "device": "cpu"}
-        names, prompts = ["gsm8k", "true_case", "dart", "mbpp", "sms_spam", "e2e_nlg"], PROMPTS
+        prompts = PROMPTS
     else:
         from tests.campaigns import tiny_system
 
@@ -165,19 +188,19 @@ def write_world(
     for name in [name for name in os.environ if name.startswith("RAMOLE_")]:
         if name != "RAMOLE_DATA_DIR":
             del os.environ[name]
-    settings = Settings(**said, data_dir=root / "data", placement=placement)
+    settings = Settings(**said, data_dir=root / "data")
     asked = [
         Request(
             prompts[n % len(prompts)],
-            method=("mixture", "fusion", "selection")[n % 3],
-            adapters=None if finding else _named(names, n),
+            method="mixture" if apart else ("mixture", "fusion", "selection")[n % 3],
+            adapters=None if finding else _named(names, n)[: 1 if apart else 2],
             k=2,
             temperature=0.8 * (n % 2),
             seed=n,
             max_new_tokens=tokens,
             ignore_eos=True,
         )
-        for n in range(12)
+        for n in range(max(12, 2 * len(names)))
     ]
     guests = [
         write_lora(root / f"guest-{n}", read_shapes(folder), rank=4, seed=500 + n)
@@ -216,6 +239,7 @@ def opened(
     from ramole_core.serving.opening import engines_over
     from ramole_core.serving.ray_fleet import RayFleet
     from ramole_core.serving.running import Running
+    from ramole_core.serving.there import tell_there
 
     world.running = Running(world.settings, engines=engines, cpus=cpus, page=None, make=make)
     world.running.start()
@@ -229,8 +253,10 @@ def opened(
         else:
             world.ready(engines)
             yield world
+            world.fleet.close()
     finally:
         world.running.stop()
+        tell_there(ENGINES, ())  # the next ones are others
 
 
 def shares(values: Sequence[float]) -> dict[str, float]:

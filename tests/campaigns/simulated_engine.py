@@ -69,6 +69,9 @@ class SleepingFleet:
     def call(self, key: str, name: str, *args: object) -> object:
         raise NotImplementedError(name)
 
+    def tell(self, key: str, name: str, *args: object) -> None:
+        """They need no word of the page."""
+
     def answer(self, key: str, job: Job, hear: Hear) -> Callable[[], None]:
         self._waiting[key].put((job, hear))
         return lambda: None

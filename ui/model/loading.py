@@ -1,6 +1,5 @@
 """The loading of the base model in the background, and how far it is, in words."""
 
-import gc
 import logging
 import threading
 import time
@@ -9,7 +8,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, TypedDict
 from weakref import WeakKeyDictionary
 
-from ramole_core import RamoleError
+from ramole_core import RamoleError, settle
 
 if TYPE_CHECKING:
     from ramole_core import Ramole
@@ -27,13 +26,6 @@ class Status(TypedDict):
     """How much is done, 0 to 1."""
     error: str | None
     """One sentence, where loading failed."""
-
-
-def settle() -> None:
-    """Leave what is there now, 800,000 objects of libraries, page and model, to no later search for
-    garbage: each takes half a second, in which nobody is answered."""
-    gc.collect()
-    gc.freeze()
 
 
 class Loading:

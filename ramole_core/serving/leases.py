@@ -1,0 +1,46 @@
+"""Pages that an engine works for, and when one of them is gone.
+
+A page says every two seconds that it is there; what runs for one that has not been heard of for
+half a minute is given up. Nothing is lost by that: a page that is there after all, and was only
+slow, hears of it as of a lost engine, and sends the request again with the tokens that it has.
+
+Silence is counted in looks of the loop that also hears the pages, not by a clock: a loop that stood
+still, because the engine was busy or its machine was, has not looked, and counts one look for all
+of that time. Whatever a page asks is a sign of it, too.
+"""
+
+import asyncio
+from collections.abc import Callable
+
+LEASE = 30.0
+"""Seconds without a word after which a page is gone."""
+LOOK = 1.0
+
+
+class Leases:
+    """Of one engine; all of it runs in one loop."""
+
+    def __init__(self, gone: Callable[[str], None]):
+        """`gone` is told each page that has fallen silent."""
+        self._gone = gone
+        self._looks: dict[str, int] = {}
+        """Since each page was heard of."""
+        self._watching: asyncio.Task[None] | None = None
+
+    def hear(self, page: str) -> None:
+        """The page is there; "" is none."""
+        if not page:
+            return
+        self._looks[page] = 0
+        if self._watching is None or self._watching.done():
+            self._watching = asyncio.get_running_loop().create_task(self._watch())
+
+    async def _watch(self) -> None:
+        """As long as there is any page."""
+        while self._looks:
+            await asyncio.sleep(LOOK)
+            for page in list(self._looks):
+                self._looks[page] += 1
+                if self._looks[page] * LOOK > LEASE:
+                    del self._looks[page]
+                    self._gone(page)

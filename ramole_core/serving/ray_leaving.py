@@ -1,0 +1,37 @@
+"""A visitor who goes, told to the page as any server tells it.
+
+Serve then cancels all that runs for the request, its own question for the visitor's next message
+too, and the page would be raised that from `receive`, as a fault of its own, and after that never
+be answered.
+"""
+
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+
+from ray.exceptions import TaskCancelledError
+
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+App = Callable[[MutableMapping[str, Any], Receive, Send], Awaitable[None]]
+GONE = {"type": "http.disconnect"}
+
+
+def with_leaving(app: App) -> App:
+    """The application, for which a cancelled `receive` is the end of the connection; whatever else
+    is raised there is a fault as before."""
+
+    async def told(scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
+        gone = False
+
+        async def receive_or_leave() -> Message:
+            nonlocal gone
+            try:
+                return dict(GONE) if gone else await receive()
+            except TaskCancelledError:
+                gone = True
+                return dict(GONE)
+
+        await app(scope, receive_or_leave if scope["type"] == "http" else receive, send)
+
+    return told
