@@ -26,12 +26,12 @@ ORDER = (
         "request_parts",
         "request",
     ),
+    ("composition",),
     ("kernels",),
     ("base",),
     ("pool",),
     ("retrieval",),
     ("hub",),
-    ("composition",),
     ("layers",),
     ("engine",),
     (
