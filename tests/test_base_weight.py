@@ -9,6 +9,7 @@ from transformers.activations import ACT2CLS, ACT2FN
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 from transformers.pytorch_utils import Conv1D
 
+from ramole_core.base.int8 import Int8Linear
 from ramole_core.base.nf4 import Nf4Linear
 from ramole_core.kernels.weight import Input
 from ramole_core.layers.base_weight import base_weight, kernel_linears
@@ -29,6 +30,11 @@ def nf4_layer(i=64, o=48, **options):
     return Nf4Linear(plain.weight, plain.bias).eval()
 
 
+def int8_layer():
+    plain = nn.Linear(130, 41)
+    return Int8Linear(plain.weight, plain.bias)
+
+
 def conv():
     layer = Conv1D(41, 37)
     nn.init.normal_(layer.bias)
@@ -39,6 +45,8 @@ def values_of(layer):
     """[o, i] in float64."""
     if isinstance(layer, Nf4Linear):
         return layer.numbers().double()
+    if isinstance(layer, Int8Linear):
+        return layer.weight.double() * layer.scales.double()[:, None]
     return (layer.weight.T if isinstance(layer, Conv1D) else layer.weight).double()
 
 
@@ -48,6 +56,7 @@ LAYERS = {
     "bfloat16": lambda: nn.Linear(37, 41).bfloat16(),
     "conv": conv,
     "nf4": nf4_layer,
+    "int8": int8_layer,
     "nf4 of bfloat16": lambda: nf4_layer(128, 5, bias=False),
 }
 

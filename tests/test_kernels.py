@@ -18,7 +18,7 @@ from ramole_core.kernels.vectors import LANES, paired
 from ramole_core.kernels.widen import PAIR, widened
 from tests.kernel_fakes import FLOATS, HALVES, Product
 
-KINDS = (FLOATS, HALVES, "nf4")
+KINDS = (FLOATS, HALVES, "nf4", "int8")
 DTYPES = (FLOATS, HALVES)
 COUNTS = (1, 2, 3, 5, 8, 33, 97, 200)
 
@@ -166,7 +166,7 @@ def test_other_cpus_give_products_and_mixing_too(switch):
 from ramole_core.kernels.matrix_unit import MATRIX
 from tests import test_kernels, test_rows_mixing
 assert not MATRIX
-for kind in ("nf4", test_kernels.HALVES):  # as it is served
+for kind in ("nf4", "int8", test_kernels.HALVES):  # as it is served
     test_kernels.check_numbers(kind)
     test_kernels.check_bits(kind)
 test_rows_mixing.check_numbers(test_kernels.HALVES)

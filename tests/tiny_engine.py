@@ -8,6 +8,7 @@ import torch
 from transformers.pytorch_utils import Conv1D
 
 from ramole_core.base.model import load_base
+from ramole_core.base.nf4 import Nf4Linear
 from ramole_core.composition import Candidate, Lora, LoraSet, Response, Sites
 from ramole_core.engine.engine import Engine, EngineSizes
 from ramole_core.engine.prompt import Turn
@@ -35,7 +36,7 @@ class Heard:
 
 def _size(module: torch.nn.Module) -> tuple[int, int] | None:
     """(i, o) of a linear layer."""
-    if isinstance(module, torch.nn.Linear):
+    if isinstance(module, torch.nn.Linear | Nf4Linear):
         return module.in_features, module.out_features
     return (module.nx, module.nf) if isinstance(module, Conv1D) else None
 
@@ -43,7 +44,14 @@ def _size(module: torch.nn.Module) -> tuple[int, int] | None:
 class TinyEngine:
     """The engine, and all that its requests were answered."""
 
-    def __init__(self, folder: Path, sizes: EngineSizes | None = None, *, kind: str = "float32"):
+    def __init__(
+        self,
+        folder: Path,
+        sizes: EngineSizes | None = None,
+        *,
+        kind: str = "float32",
+        head: str = "full",
+    ):
         """`kind`: float32, bfloat16, or nf4 (with bfloat16 beside)."""
         self.base = base = load_base(
             str(folder),
@@ -51,6 +59,7 @@ class TinyEngine:
             device="cpu",
             quantization="nf4" if kind == "nf4" else "none",
             dtype="bfloat16" if kind == "nf4" else kind,
+            head=head,
         )
         model = base.model
         self.shapes = {

@@ -19,6 +19,7 @@ from transformers.utils import logging as transformers_logging
 
 from ramole_core.base.checksum import read_json, weights_checksum
 from ramole_core.base.fetch import Progress, fetch_base
+from ramole_core.base.int8 import round_head
 from ramole_core.base.nf4 import check_shapes, config_for_cuda, pack_linears, round_linears
 from ramole_core.base.shapes import read_shapes
 from ramole_core.errors import RamoleError
@@ -42,6 +43,8 @@ class BaseModel:
     quantization: str
     dtype: torch.dtype
     device: torch.device
+    head: str = "full"
+    """Or int8."""
 
 
 def load_base(
@@ -51,12 +54,14 @@ def load_base(
     quantization: str = "nf4",
     dtype: str = "auto",
     device: str = "auto",
+    head: str = "full",
     progress: Progress | None = None,
 ) -> BaseModel:
     """Load a base model; fetch it first where it is not there.
 
-    `dtype` auto is bfloat16. Only safetensors are read, and no code of the folder is run. Raises
-    RamoleError where the source, the device or the combination cannot be used.
+    `dtype` auto is bfloat16; `head` int8 is for a CPU. Only safetensors are read, and no code of
+    the folder is run. Raises RamoleError where the source, the device or the combination cannot be
+    used.
     """
     tell = progress or (lambda stage, fraction: None)
     where, compute = _pick_device(device), _pick_dtype(dtype)
@@ -72,6 +77,8 @@ def load_base(
     tell("loading the base model", 0.6)
     _refuse_quantised(source, folder)
     model = _read_model(source, folder, dtype=compute, device=where, nf4=quantization == "nf4")
+    if head == "int8":
+        round_head(source, model)
     tokenizer = load_tokenizer(source, folder)
     model.eval().requires_grad_(False)
     tell("loading the base model", 1.0)
@@ -84,6 +91,7 @@ def load_base(
         quantization=quantization,
         dtype=compute,
         device=where,
+        head=head,
     )
 
 

@@ -31,7 +31,7 @@ def what_of(base: BaseModel, layout: Layout) -> str:
     """All that the numbers hang on, but for the prompts: the base, how it is computed, and by which
     code."""
     versions = [metadata.version(name) for name in ("torch", "transformers", "bitsandbytes")]
-    kind = base.checksum, base.quantization, str(base.dtype), base.device.type
+    kind = base.checksum, base.quantization, base.head, str(base.dtype), base.device.type
     groups = [(group.i, group.paths) for group in layout.groups]
     return repr((kind, groups, FOLDER.name, LANES, MATRIX, versions))
 

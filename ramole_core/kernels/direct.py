@@ -1,4 +1,4 @@
-"""`dots` of weights where they lie, in NF4 or bfloat16: widened in registers, for few rows of x.
+"""`dots` of weights where they lie, in NF4, int8 or bfloat16: widened in registers, for few rows.
 
 Numbers and the order of their sums are those of `widen` and `dots`, and so are the bits. A weight
 is widened anew for every MOST rows, which is less work than to write it down once, as long as the
@@ -10,6 +10,7 @@ from numba import types
 
 from ramole_core.kernels.compiled import instructions, kernel
 from ramole_core.kernels.dots import sums_of
+from ramole_core.kernels.outputs import BYTES, CODES, HALVES
 from ramole_core.kernels.vectors import (
     COLUMNS,
     FLOAT,
@@ -23,7 +24,7 @@ from ramole_core.kernels.vectors import (
     word,
     zero,
 )
-from ramole_core.kernels.widen import BLOCK, PAIR, PERMUTES, WORDS_OF, look_up, table_of
+from ramole_core.kernels.widen import BLOCK, PAIR, PERMUTES, WORDS_OF, bytes_of, look_up, table_of
 from ramole_core.kernels.words import ask_memory
 
 MOST = 4 if MANY == 6 else 2
@@ -63,9 +64,14 @@ def _codes(builder, address, table):
     return look_up(builder, table, even), look_up(builder, table, odd)
 
 
-def _dots_of(rows: int, *, codes: bool):
+SHIFT = {CODES: 3, BYTES: 2, HALVES: 1}
+"""How often the bytes of x are halved for those of the same weights."""
+
+
+def _dots_of(rows: int, kind: int):
     """`direct` of so many rows of x; where the CPU cannot look codes up it does nothing, and is
     never called."""
+    codes = kind == CODES
     step = BLOCK if codes else PAIR  # weights of a turn of the loop
 
     @instructions
@@ -96,12 +102,14 @@ def _dots_of(rows: int, *, codes: bool):
                     for address in inputs
                 ]
                 for j, address in enumerate(ws):
-                    place = _shifted(builder, address, at, 3 if codes else 1)
+                    place = _shifted(builder, address, at, SHIFT[kind])
                     if pair == 0:
                         ask_memory(builder, builder.add(place, ahead))
                     if codes:
                         place = builder.add(place, word(LANES * pair))
                         weights = _codes(builder, place, tables[j])
+                    elif kind == BYTES:
+                        weights = bytes_of(builder, place)
                     else:
                         weights = _halves(builder, place)
                     for m, both in enumerate(numbers):
@@ -127,8 +135,9 @@ def _dots_of(rows: int, *, codes: bool):
     return dots
 
 
-_codes1, _codes2, _codes4 = (_dots_of(rows, codes=True) for rows in (1, 2, 4))
-_halves1, _halves2, _halves4 = (_dots_of(rows, codes=False) for rows in (1, 2, 4))
+_codes1, _codes2, _codes4 = (_dots_of(rows, CODES) for rows in (1, 2, 4))
+_bytes1, _bytes2, _bytes4 = (_dots_of(rows, BYTES) for rows in (1, 2, 4))
+_halves1, _halves2, _halves4 = (_dots_of(rows, HALVES) for rows in (1, 2, 4))
 
 
 @kernel()
@@ -147,6 +156,23 @@ def dots_of_halves(x, x_row, m, a, b, c, d, ahead, n, out, out_row):
             at += 2
         else:
             _halves1(here, x_row, a, b, c, d, 0, 0, 0, 0, ahead, n, there, out_row)
+            at += 1
+
+
+@kernel()
+def dots_of_bytes(x, x_row, m, a, b, c, d, ahead, n, out, out_row):
+    """The same of four rows of int8 numbers, without their scales."""
+    at = 0
+    while at < m:
+        here, there = x + 4 * at * x_row, out + 4 * at * out_row
+        if MOST == 4 and at + 4 <= m:
+            _bytes4(here, x_row, a, b, c, d, 0, 0, 0, 0, ahead, n, there, out_row)
+            at += 4
+        elif at + 2 <= m:
+            _bytes2(here, x_row, a, b, c, d, 0, 0, 0, 0, ahead, n, there, out_row)
+            at += 2
+        else:
+            _bytes1(here, x_row, a, b, c, d, 0, 0, 0, 0, ahead, n, there, out_row)
             at += 1
 
 

@@ -19,6 +19,8 @@ TILE = 256
 """Blocks of a tile."""
 BOUNDS = (TABLE[:-1] + TABLE[1:]) / np.float32(2)
 """A weight above BOUNDS[n] and not above the next one is nearest to TABLE[n + 1]."""
+ROWS = 4096
+"""Of a weight that are rounded at a time."""
 _ONE, _LEAST = np.float32(1), np.float32(1e-38)
 
 
@@ -89,3 +91,14 @@ def as_numbers(codes: Tensor, scales: Tensor) -> Tensor:
     halves_of = torch.stack([codes >> 4, codes & 15], -1).flatten(1).int()
     found = torch.from_numpy(TABLE)[halves_of]
     return (found.view(len(codes), -1, BLOCK) * scales[..., None]).flatten(1)
+
+
+def rounded_to_bytes(weight: Tensor) -> tuple[Tensor, Tensor]:
+    """The nearest int8 numbers [o, i] and their scales [o] of a weight [o, i]: each row's largest
+    size is 127."""
+    scales = weight.abs().amax(1).float().clamp(min=1e-30) / 127
+    numbers = torch.empty(weight.shape, dtype=torch.int8)
+    for start in range(0, len(weight), ROWS):  # a head is large, and float32 twice as large
+        part = slice(start, start + ROWS)
+        numbers[part] = (weight[part].float() / scales[part, None]).round()
+    return numbers, scales

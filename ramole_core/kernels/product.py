@@ -1,4 +1,4 @@
-"""y = x W^T + bias (+ the adapters' update), of a weight in NF4, bfloat16 or float32.
+"""y = x W^T + bias (+ the adapters' update), of a weight in NF4, int8, bfloat16 or float32.
 
 A tile is a few outputs: their weights are widened to float32 once and met by every row of x, or,
 where rows are few, in registers. Each y[m, j] is one `dots`, so no other row and no size of tile
@@ -9,9 +9,10 @@ import numpy as np
 import torch
 
 from ramole_core.kernels.compiled import kernel
-from ramole_core.kernels.direct import AHEAD, FEW, dots_of_codes, dots_of_halves
+from ramole_core.kernels.direct import AHEAD, FEW, dots_of_bytes, dots_of_codes, dots_of_halves
 from ramole_core.kernels.dots import COLUMNS, dots
 from ramole_core.kernels.outputs import (
+    BYTES,
     CODES,
     HALVES,
     KIND,
@@ -33,6 +34,7 @@ from ramole_core.kernels.widen import (
     BLOCK,
     PAIR,
     PERMUTES,
+    widen_bytes,
     widen_floats,
     widen_halves,
     widen_nf4,
@@ -55,6 +57,8 @@ def _widen(words, first, count, weights):
             codes = bytes_at(words[W] + row * (i // 2), 1, i // 2)[0]
             scales = floats(words[SCALES] + 4 * row * (i // BLOCK), 1, i // BLOCK)[0]
             widen_nf4(codes, scales, i, weights[j])
+        elif kind == BYTES:
+            widen_bytes(bytes_at(words[W] + row * i, 1, i)[0], i, weights[j])
         elif kind == HALVES:
             widen_halves(halves(words[W] + 2 * row * i, 1, i)[0], i, weights[j])
         else:
@@ -66,7 +70,7 @@ def _lies_well(words):
     """Whether the weight can be met where it lies."""
     if words[KIND] == CODES:
         return PERMUTES
-    return words[KIND] == HALVES and words[I] % PAIR == 0
+    return words[KIND] in (HALVES, BYTES) and words[I] % PAIR == 0
 
 
 @kernel()
@@ -83,6 +87,10 @@ def _meet(words, first, count, sums):
             s, step = words[SCALES], 4 * (i // BLOCK)
             e, f, g, h = s + row * step, s + second * step, s + third * step, s + fourth * step
             dots_of_codes(x, x_row, m, a, b, c, d, e, f, g, h, AHEAD, i, out, width)
+        elif words[KIND] == BYTES:
+            w = words[W]
+            a, b, c, d = w + row * i, w + second * i, w + third * i, w + fourth * i
+            dots_of_bytes(x, x_row, m, a, b, c, d, AHEAD, i, out, width)
         else:
             w, step = words[W], 2 * i
             a, b, c, d = w + row * step, w + second * step, w + third * step, w + fourth * step
@@ -101,6 +109,15 @@ def _widen_and_meet(words, first, count, weights, sums):
             x, here = words[X] + 4 * start * x_row, sums.ctypes.data + 4 * start * width
             for j in range(0, step, COLUMNS):
                 dots(x, x_row, rows, w + 4 * j * x_row, x_row, x_row, here + 4 * (done + j), width)
+
+
+@kernel()
+def _scale(words, first, count, sums):
+    """Sums of int8 numbers times the scale of their row."""
+    scales = floats(words[SCALES] + 4 * first, 1, count)[0]
+    for n in range(words[M]):
+        for j in range(count):
+            sums[n, j] *= scales[j]
 
 
 def _multiply(pointer):
@@ -122,6 +139,8 @@ def _multiply(pointer):
             _meet(words, first, count, sums)
         else:
             _widen_and_meet(words, first, count, weights, sums)
+        if words[KIND] == BYTES:
+            _scale(words, first, count, sums)
         write(words, first, count, sums)
 
 

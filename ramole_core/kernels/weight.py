@@ -15,11 +15,18 @@ from ramole_core.kernels import outputs as words_of
 from ramole_core.kernels.matrix_input import turned
 from ramole_core.kernels.matrix_product import HOW_LAID, MULTIPLY_IN_UNIT, OUTPUTS
 from ramole_core.kernels.matrix_unit import MATRIX
-from ramole_core.kernels.outputs import CODES, FLOATS, HALVES
+from ramole_core.kernels.outputs import BYTES, CODES, FLOATS, HALVES
 from ramole_core.kernels.product import MULTIPLY, span_of
 from ramole_core.kernels.vectors import paired
 from ramole_core.kernels.widen import widened
 from ramole_core.kernels.words import WORDS
+
+KINDS = {
+    torch.float32: FLOATS,
+    torch.bfloat16: HALVES,
+    torch.uint8: CODES,
+    torch.int8: BYTES,
+}
 
 
 class Input:
@@ -99,12 +106,11 @@ class Weight:
         scales: Tensor | None = None,
         bias: Tensor | None = None,
     ):
-        """`size` is (o, i); `weight` holds it in rows, or NF4's codes of them with `scales`
-        [o, i / BLOCK]."""
+        """`size` is (o, i); `weight` holds it in rows, or int8 numbers of them with `scales` [o],
+        or NF4's codes with `scales` [o, i / BLOCK]."""
         self.o, self.i = size
         self._held = weight, scales, None if bias is None else bias.float().contiguous()
-        kind = FLOATS if weight.dtype == torch.float32 else HALVES
-        self._kind = kind = CODES if scales is not None else kind
+        self._kind = kind = KINDS[weight.dtype]
         words = self._words = np.zeros(WORDS, np.int64)
         words[words_of.O], words[words_of.I], words[words_of.X_ROW] = self.o, self.i, paired(self.i)
         words[words_of.KIND], words[words_of.W] = kind, weight.data_ptr()
@@ -119,7 +125,7 @@ class Weight:
         dtype, n = given.x.dtype, len(given.x)
         y = torch.empty(n, self.o, dtype=dtype)
         words = self._words
-        in_unit = MATRIX and dtype == torch.bfloat16 and self._kind != FLOATS
+        in_unit = MATRIX and dtype == torch.bfloat16 and self._kind in (HALVES, CODES)
         x = given.turned if in_unit else given.wide
         half = dtype == torch.bfloat16
         words[words_of.M : words_of.Y_HALF + 1] = n, x.data_ptr(), y.data_ptr(), half

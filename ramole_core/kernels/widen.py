@@ -69,6 +69,28 @@ def _widen_pair_of_floats(context, source, out):
     return types.void(types.int64, types.int64), build
 
 
+@instructions
+def _widen_pair_of_bytes(context, source, out):
+    """PAIR int8 numbers: the low half of two bytes is the even one."""
+
+    def build(context, builder, signature, args):
+        for odd, numbers in enumerate(bytes_of(builder, args[0])):
+            _store(builder, numbers, args[1], odd)
+        return context.get_dummy_value()
+
+    return types.void(types.int64, types.int64), build
+
+
+def bytes_of(builder, address):
+    """The two vectors of PAIR int8 numbers."""
+    pairs = ir.VectorType(ir.IntType(16), LANES)
+    both = builder.load(builder.inttoptr(address, pairs.as_pointer()), align=1)
+    both = builder.sext(both, WORDS_OF)
+    even = builder.ashr(builder.shl(both, places([24] * LANES)), places([24] * LANES))
+    odd = builder.ashr(both, places([8] * LANES))
+    return builder.sitofp(even, VECTOR), builder.sitofp(odd, VECTOR)
+
+
 @kernel()
 def _place(n):
     """Where the n-th number of a row goes."""
@@ -83,6 +105,16 @@ def widen_halves(source, n, out):
         _widen_pair_of_halves(source.ctypes.data + 2 * at, out.ctypes.data + 4 * at)
     for at in range(whole, n):
         out[_place(at)] = wide(source[at])
+
+
+@kernel()
+def widen_bytes(source, n, out):
+    """out [paired(n)] from n int8 numbers, without their scale; what is behind them stays."""
+    whole = n // PAIR * PAIR
+    for at in range(0, whole, PAIR):
+        _widen_pair_of_bytes(source.ctypes.data + at, out.ctypes.data + 4 * at)
+    for at in range(whole, n):
+        out[_place(at)] = np.int8(source[at])
 
 
 @kernel()

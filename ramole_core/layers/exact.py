@@ -14,7 +14,7 @@ HOMES = (nn.ReLU.__module__, activations.__name__)
 
 def is_exact(model: PreTrainedModel) -> bool:
     """Whether a token gets the same bits beside others as alone once the model is served: it lies
-    on a CPU in float32 or bfloat16 (NF4 beside it), and our kernels know all of its products."""
+    on a CPU in float32 or bfloat16 (or fewer bits), and our kernels know all of its products."""
     if model.device.type != "cpu" or model.dtype not in DTYPES:
         return False
     steady = steady_layers(model)

@@ -46,6 +46,7 @@ class EngineServer:
             quantization=s.quantization,
             dtype=s.dtype,
             device=s.device,
+            head=s.head,
         )
         shapes = read_shapes(base.folder)
         self._weights_folder = WeightsFolder(s.adapters_dir)
