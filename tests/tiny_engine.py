@@ -9,7 +9,7 @@ from transformers.pytorch_utils import Conv1D
 
 from ramole_core.base.model import load_base
 from ramole_core.base.nf4 import Nf4Linear
-from ramole_core.composition import Candidate, Lora, LoraSet, Response, Sites
+from ramole_core.composition import Candidate, Lora, LoraSet, Response, Sites, Trained
 from ramole_core.engine.engine import Engine, EngineSizes
 from ramole_core.engine.prompt import Turn
 from ramole_core.engine.request_state import RequestState
@@ -69,11 +69,12 @@ class TinyEngine:
         }
         self._sites = Sites(tuple(self.shapes), self.shapes)
         self.trained = make_trained(self._sites, rank=5, seed=3)
-        self._known: list[tuple[str, str]] = []
+        self._known: dict[tuple[str, str], None] = {}
+        self._made: dict[str, int] = {}
         self.engine = Engine(
             self.base,
             shapes=self.shapes,
-            weights=lambda method: self.trained.get(method.row.weights),
+            weights=lambda method: self.weights_of(method.row.weights),
             sizes=sizes,
         )
         self.heard: dict[RequestState, Heard] = {}
@@ -94,12 +95,19 @@ class TinyEngine:
         }
 
     def learn(self, named: Collection[tuple[str, str]]) -> None:
-        """Whatever knows a fixed pool knows these (name, checksum) too."""
-        if new := [one for one in named if one not in self._known]:
-            self._known += new
-            self.trained |= make_gates(self._sites, self._known)
-            known = [*KNOWN, *(checksum for _, checksum in self._known)]
-            self.trained["_ca_lora"] = make_recovered(self._sites, known=known, seed=3)
+        """Whatever knows a fixed pool knows these (name, checksum) too, once it is asked."""
+        self._known |= dict.fromkeys(named)
+
+    def weights_of(self, folder: str) -> Trained | None:
+        """What is in that folder: of a fixed pool, of all that are known by now."""
+        if self._made.get(folder) != len(self._known):
+            self._made[folder] = len(self._known)
+            if folder == "_ca_lora":
+                known = [*KNOWN, *(checksum for _, checksum in self._known)]
+                self.trained[folder] = make_recovered(self._sites, known=known, seed=3)
+            elif self._known:
+                self.trained |= make_gates(self._sites, list(self._known), only=folder)
+        return self.trained.get(folder)
 
     def chosen(self, contents: Sequence[tuple[str, int]]) -> list[Candidate]:
         """(content, rank) of each adapter; the same content has the same evidence. Gates of a fixed

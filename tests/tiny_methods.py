@@ -110,14 +110,18 @@ def make_trained(sites: Sites, *, rank: int, seed: int = 0) -> dict[str, Trained
     return made
 
 
-def make_gates(sites: Sites, known: Sequence[tuple[str, str]]) -> dict[str, Trained]:
+def make_gates(
+    sites: Sites, known: Sequence[tuple[str, str]], *, only: str = ""
+) -> dict[str, Trained]:
     """Weights by folder of every method of a fixed pool, (name, checksum) each, away from their
-    start; what they hold of an adapter depends on its checksum alone."""
+    start; what they hold of an adapter depends on its checksum alone. `only`: of one folder."""
     codes = torch.tensor([sum(c.encode()) % 97 + 1 for _, c in known], dtype=torch.float64)
     record = {"adapters": [{"name": name, "checksum": checksum} for name, checksum in known]}
     made = {}
     for name, method in METHODS.items():
         if not (isinstance(method, FixedPool) and method.row.training) or name.startswith("trial"):
+            continue
+        if only not in ("", method.row.weights):
             continue
         recipe = {option.name: option.default for option in method.row.training}
         with torch.random.fork_rng():
