@@ -124,9 +124,10 @@ def _names(ramole: Ramole, k: int) -> list[str]:
 
 
 def _logits(ramole: Ramole, mix: Mix, names: Sequence[str]) -> Tensor:
-    requests = make_requests(PROMPTS, BASE, names=names, new_tokens=1)
-    requests += make_requests(PROMPTS, mix, names=names, new_tokens=1)
-    found = [ramole.engine.next_logits([one]) for one in ramole.prepare(requests)]
+    found = []
+    for one in (BASE, mix):
+        requests = make_requests(PROMPTS, one, names=names, new_tokens=1)
+        found.append(ramole.engine.next_logits(ramole.prepare(requests)))
     return torch.cat(found)
 
 

@@ -1,0 +1,105 @@
+"""`doctor --gpu` without a card: the command itself, with the CPU in the card's place."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from ramole_core.base import model as base_model
+from ramole_core.benchmarks.ours import Mix
+from ramole_core.cli import gpu_check, main
+from ramole_core.cli.gpu_check import GpuReport, along, check_gpu, compare, show_gpu
+from ramole_core.cli.gpu_side import Sizes, measure_side
+from ramole_core.ramole import Ramole
+from ramole_core.settings import Settings, load_settings
+from tests.adapter_files import write_adapter
+
+SIZES = Sizes(
+    mix=Mix("mixture", 3),
+    new_tokens=5,
+    together=4,
+    prefill=40,
+    prompt=7,
+    rows=(1, 3),
+    decoded=4,
+)
+
+
+@pytest.fixture(scope="module")
+def settings(tmp_path_factory, tiny_nf4: Path) -> Settings:
+    """A tiny base in NF4, and a pool of four adapters."""
+    folder = tmp_path_factory.mktemp("gpu")
+    for n, name in enumerate(("ant", "bee", "cat", "dog")):
+        generator = np.random.default_rng(n)
+        arrays = {}
+        for path, (i, o) in {"self_attn.q_proj": (64, 128), "mlp.down_proj": (128, 64)}.items():
+            key = f"base_model.model.model.layers.1.{path}"
+            arrays[f"{key}.lora_A.weight"] = generator.normal(size=(3, i)).astype("f4")
+            arrays[f"{key}.lora_B.weight"] = generator.normal(size=(o, 3)).astype("f4")
+        write_adapter(folder / "made" / name, arrays=arrays)
+    settings = load_settings(
+        base_model=str(tiny_nf4), adapters_dir=folder / "none", data_dir=folder / "data"
+    )
+    with Ramole(settings) as ramole:
+        for made in (folder / "made").iterdir():
+            ramole.pool.add(made, name=made.name)
+    return settings
+
+
+@pytest.fixture(scope="module")
+def report(settings: Settings) -> GpuReport:
+    return check_gpu(settings, device="cpu", sizes=SIZES)
+
+
+def test_the_cpu_beside_itself_can_be_trusted(report, capsys):
+    assert report.problems == () and "can be trusted" in report.verdict
+    truth, cpu, card, plain = report.sides
+    assert torch.equal(card.logits, cpu.logits) and card.tokens == cpu.tokens
+    assert not torch.equal(cpu.logits, truth.logits), "bfloat16 rounds"
+    assert report.distances["card"] == report.distances["cpu"]
+    assert 0 < report.distances["cpu"].mean_kl < report.distances["card, bfloat16"].mean_kl
+    assert {"prefill of 40", "decode, 1 at once", "decode, 3 at once"} == set(card.rates)
+    assert card.seconds["load"] > 0 and card.seconds["first token"] > 0
+    assert 0 < card.bytes["weights"] < plain.bytes["weights"]
+    assert [len(one) for one in card.tokens.values()] == [3, 3, 4]
+    facts = json.loads(json.dumps(report.as_json()))
+    assert facts["healthy"] and facts["sides"]["card"]["quantization"] == "nf4"
+    show_gpu(report)
+    assert capsys.readouterr().out.rstrip().endswith(report.verdict)
+
+
+def test_a_weight_that_is_another_on_the_card_is_told(settings, report, monkeypatch):
+    load = base_model.load_base
+
+    def load_altered(*args, **named):
+        base = load(*args, **named)
+        weight = base.model.get_parameter("model.layers.0.mlp.up_proj.weight")
+        vars(weight)["quant_state"].absmax[0] *= 40  # one block of 64
+        return base
+
+    monkeypatch.setattr(base_model, "load_base", load_altered)
+    served = settings.model_copy(update={"device": "cpu", "dtype": "bfloat16"})
+    card = measure_side("card", served, SIZES, timed=False)
+    truth, cpu, _, plain = report.sides
+    altered = compare("The CPU", [truth, cpu, card, plain])
+    assert altered.problems and not altered.as_json()["healthy"]
+    assert altered.verdict.startswith("Do not serve on The CPU: its next tokens are not the CPU's")
+    assert altered.distances["card"].mean_kl > 10 * altered.distances["cpu"].mean_kl
+
+
+def test_the_command_ends_with_the_verdict(report, capsys, monkeypatch):
+    monkeypatch.setattr(gpu_check, "check_gpu", lambda settings, tell: report)
+    assert main(["doctor", "--gpu"]) == 0
+    assert capsys.readouterr().out.rstrip().endswith(report.verdict)
+    assert main(["doctor", "--gpu", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["verdict"] == report.verdict
+
+
+def test_how_far_answers_go_along():
+    one = {"alone": [[1, 2, 3, 4], [5, 6]]}
+    assert along(one, one) == {"alone": 1.0}
+    assert along(one, {"alone": [[1, 2, 9, 4], [5, 6]]}) == {"alone": 4 / 6}
+    assert along(one, {"alone": [[1, 2, 3, 4], [9]]}) == {"alone": 4 / 6}
+    assert along(one, {"alone": [[1, 2, 3, 4, 7], [5]]}) == {"alone": 5 / 7}
