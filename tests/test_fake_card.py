@@ -1,20 +1,23 @@
 """The engine on a card that is not there (`fake_card.py`): no tensor is left behind, no kernel of
 the CPU is chosen, and every logit is the CPU's within rounding."""
 
+import sys
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from torch.utils._pytree import tree_leaves
 
 from ramole_core.base.model import load_base
 from ramole_core.composition import METHODS
 from ramole_core.engine.engine import Engine, EngineSizes
 from ramole_core.kernels.likeliest import likeliest
-from ramole_core.layers import Bank, BatchMix, Forward
+from ramole_core.layers import Bank, BatchMix, Forward, Fused
 from tests.fake_card import CARD, Card, CardTensor, found, move, to_card
 from tests.schedules import Bits, Job, ask
 from tests.tiny_engine import Heard, TinyEngine
@@ -174,6 +177,26 @@ def test_what_is_asked_beside_the_steps(pair):
     assert len(found[0][0]) == 3 and found[0][1] == found[1][1]
     for cpu, card in zip(found[0][0], found[1][0], strict=True):
         torch.testing.assert_close(card, cpu, rtol=1e-3, atol=1e-3)
+
+
+def test_what_triton_is_given_lies_on_the_card(pair, monkeypatch):
+    """It cannot run there; that it is asked, and with what, is seen before it fails."""
+    given: list[tuple[int, set[torch.device]]] = []
+
+    def mix_group(*args, **named) -> None:
+        tensors = [one for one in tree_leaves((args, named)) if isinstance(one, torch.Tensor)]
+        given.append((len(tensors), {one.device for one in tensors}))
+        raise RuntimeError("there is nothing to launch on")
+
+    stands_in = SimpleNamespace(mix_group=mix_group)
+    monkeypatch.setitem(sys.modules, "ramole_core.layers.triton_mixing", stands_in)
+    fused = Fused()
+    monkeypatch.setattr(pair[1].engine._runner._serving, "fused", fused)
+    methods = ("ramole", "mixture", "mole", "ramole_plus")
+    jobs = [Job(ask(3, one, trace=True, max_new_tokens=3), ("ant", "bee")) for one in methods]
+    play(pair[1], jobs).compare(play(pair[0], jobs))
+    assert given == [(3 + 3 + 4 + 10 + 2, {CARD})], "y, B, products, tables, what is told"
+    assert "nothing to launch on" in fused.fault
 
 
 def left_behind(cls: type, name: str):
