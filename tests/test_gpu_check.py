@@ -1,6 +1,7 @@
 """`doctor --gpu` without a card: the command itself, with the CPU in the card's place."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from ramole_core.base import model as base_model
 from ramole_core.benchmarks.ours import Mix
 from ramole_core.cli import gpu_check, main
 from ramole_core.cli.gpu_check import GpuReport, along, check_gpu, compare, show_gpu
-from ramole_core.cli.gpu_side import Sizes, measure_side
+from ramole_core.cli.gpu_side import Sizes, divergence, measure_side
 from ramole_core.ramole import Ramole
 from ramole_core.settings import Settings, load_settings
 from tests.adapter_files import write_adapter
@@ -24,6 +25,7 @@ SIZES = Sizes(
     prompt=7,
     rows=(1, 3),
     decoded=4,
+    repetitions=2,
 )
 
 
@@ -61,7 +63,9 @@ def test_the_cpu_beside_itself_can_be_trusted(report, capsys):
     assert report.distances["card"] == report.distances["cpu"]
     assert 0 < report.distances["cpu"].mean_kl < report.distances["card, bfloat16"].mean_kl
     assert {"prefill of 40", "decode, 1 at once", "decode, 3 at once"} == set(card.rates)
-    assert card.seconds["load"] > 0 and card.seconds["first token"] > 0
+    assert card.load_seconds > 0 and card.first_token_seconds and truth.rates == {}
+    for one in (card.first_token_seconds, *card.rates.values()):
+        assert 0 < one.low <= one.median <= one.high
     assert 0 < card.bytes["weights"] < plain.bytes["weights"]
     assert [len(one) for one in card.tokens.values()] == [3, 3, 4]
     facts = json.loads(json.dumps(report.as_json()))
@@ -87,6 +91,18 @@ def test_a_weight_that_is_another_on_the_card_is_told(settings, report, monkeypa
     assert altered.problems and not altered.as_json()["healthy"]
     assert altered.verdict.startswith("Do not serve on The CPU: its next tokens are not the CPU's")
     assert altered.distances["card"].mean_kl > 10 * altered.distances["cpu"].mean_kl
+
+
+def test_two_ways_to_mix_on_a_card_are_held_against_each_other_by_logits(report):
+    truth, cpu, card, plain = report.sides
+    usual = report.distances["cpu"].mean_kl
+    for apart, good in ((usual, True), (100 * usual, False), (float("nan"), False)):
+        found = compare("It", [truth, cpu, replace(card, apart=apart), plain])
+        assert (not found.problems) == good
+        assert good or "RAMOLE_FUSED_MIXING=false" in found.verdict
+    same = torch.randn(3, 7)
+    assert float(divergence(same, same).abs().max()) < 1e-12
+    assert float(divergence(same, same.flip(-1)).min()) > 0
 
 
 def test_the_command_ends_with_the_verdict(report, capsys, monkeypatch):

@@ -10,9 +10,16 @@ from dataclasses import asdict, dataclass
 from itertools import takewhile
 
 import torch
-from torch import Tensor
 
-from ramole_core.cli.gpu_side import BARE, Side, Sizes, Tokens, measure_side
+from ramole_core.cli.gpu_side import (
+    BARE,
+    Side,
+    Sizes,
+    Spread,
+    Tokens,
+    divergence,
+    measure_side,
+)
 from ramole_core.errors import RamoleError
 from ramole_core.settings import Settings
 from ramole_core.terminal.console import write_table
@@ -23,8 +30,6 @@ TOPS = 0.1
 """So much rarer than the yardstick's may the card's likeliest token be the true one."""
 SHORTER = 0.35
 """So much shorter, as a share, may answers go along with the true ones."""
-ALIKE = 0.6
-"""So far, as a share, answers go along with each other whichever way a card mixes."""
 
 
 @dataclass(frozen=True)
@@ -50,8 +55,6 @@ class GpuReport:
     sides: tuple[Side, ...]
     distances: dict[str, Distance]
     """By side."""
-    ways: dict[str, float]
-    """How far Triton's and PyTorch's answers go along with each other; empty: only one mixes."""
     problems: tuple[str, ...]
 
     @property
@@ -76,7 +79,6 @@ class GpuReport:
             "verdict": self.verdict,
             "card": self.card,
             "distances": {name: asdict(one) for name, one in self.distances.items()},
-            "triton_and_pytorch": self.ways,
             "sides": {side.name: side.facts() for side in self.sides},
         }
 
@@ -119,28 +121,25 @@ def compare(card: str, sides: list[Side]) -> GpuReport:
     truth = sides[0]
     distances = {side.name: distance(truth, side) for side in sides[1:]}
     ours = next(side for side in sides if side.name == "card")
-    ways = along(ours.tokens, ours.plain) if ours.plain else {}
-    problems = _problems(distances["card"], distances["cpu"], bool(ours.logits.isfinite().all()))
-    if ways and min(ways.values()) < ALIKE:
-        problems.append("Triton and PyTorch mix otherwise: set RAMOLE_FUSED_MIXING=false")
-    return GpuReport(card, tuple(sides), distances, ways, tuple(problems))
+    usual = distances["cpu"]
+    problems = _problems(distances["card"], usual, bool(ours.logits.isfinite().all()))
+    if ours.apart is not None and not ours.apart <= TIMES * usual.mean_kl + SLACK:
+        problems.append(
+            f"Triton and PyTorch mix otherwise there (mean KL {ours.apart:.2g}); set "
+            "RAMOLE_FUSED_MIXING=false and run this again"
+        )
+    return GpuReport(card, tuple(sides), distances, tuple(problems))
 
 
 def distance(truth: Side, side: Side) -> Distance:
     """How far a side is from the truth."""
     p, q = truth.logits.double(), side.logits.double()
-    kl = _kl(p, q)
     return Distance(
-        mean_kl=float(kl.mean()),
+        mean_kl=float(divergence(p, q).mean()),
         largest=float((p - q).abs().max()),
         top=float((p.argmax(-1) == q.argmax(-1)).double().mean()),
         along=along(truth.tokens, side.tokens),
     )
-
-
-def _kl(p: Tensor, q: Tensor) -> Tensor:
-    p, q = p.log_softmax(-1), q.log_softmax(-1)
-    return (p.exp() * (p - q)).sum(-1)
 
 
 def along(one: Tokens, other: Tokens) -> dict[str, float]:
@@ -183,14 +182,17 @@ def show_gpu(report: GpuReport) -> None:
     write_table(("beside the CPU in float32", "mean KL", "largest", "same top", *asked), rows)
     print()
     for side in report.sides[1:]:
-        lines = [("mixed by", side.mixing)]
-        lines += [(what, f"{value:.3g} s") for what, value in side.seconds.items()]
-        lines += [(what, f"{value:,.0f} tokens/s") for what, value in side.rates.items()]
+        lines = [("mixed by", side.mixing), ("load", f"{side.load_seconds:.1f} s")]
+        if side.apart is not None:
+            lines.append(("Triton beside PyTorch, mean KL", f"{side.apart:.2g}"))
+        if side.first_token_seconds:
+            lines.append(("first token", _spread(side.first_token_seconds, "s", ".3f")))
+        lines += [(what, _spread(one, "tokens/s", ",.0f")) for what, one in side.rates.items()]
         lines += [(what, f"{value / 2**20:,.0f} MiB") for what, value in side.bytes.items()]
         write_table((f"{side.name} ({side.device}, {side.quantization}, {side.dtype})", ""), lines)
         print()
-    if report.ways:
-        rows = [(how, f"{share:.0%}") for how, share in report.ways.items()]
-        write_table(("Triton's answers are PyTorch's", ""), rows)
-        print()
     print(report.verdict)
+
+
+def _spread(one: Spread, unit: str, form: str) -> str:
+    return f"{one.median:{form}} {unit} ({one.low:{form}} to {one.high:{form}})"

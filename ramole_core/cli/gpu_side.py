@@ -3,10 +3,12 @@
 For `doctor --gpu` (`gpu_check.py`), which holds several of these against each other.
 """
 
+import gc
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from statistics import median
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +18,7 @@ from ramole_core.benchmarks.prompts import make_prompts
 from ramole_core.engine.reference import PROMPTS
 from ramole_core.errors import RamoleError
 from ramole_core.layers import Fused
+from ramole_core.layers.fused import FEW
 from ramole_core.ramole import Ramole
 from ramole_core.request import Generation, Request
 from ramole_core.settings import Settings
@@ -41,6 +44,17 @@ class Sizes:
     rows: tuple[int, ...] = (1, 8, 32)
     decoded: int = 48
     """New tokens of each row that is timed."""
+    repetitions: int = 3
+    """Of each timing: a busy machine tells itself by their spread."""
+
+
+@dataclass(frozen=True)
+class Spread:
+    """A timing: the middle one of its repetitions, and the two ends."""
+
+    median: float
+    low: float
+    high: float
 
 
 @dataclass(frozen=True)
@@ -54,21 +68,32 @@ class Side:
     logits: Tensor = field(repr=False)
     """After each of our prompts, by the base and mixed: [b, v], float32 on the CPU."""
     tokens: Tokens = field(repr=False)
-    plain: Tokens = field(repr=False)
-    """The same with PyTorch's mixing, where Triton's is used; else empty."""
+    apart: float | None
+    """Mean KL between few tokens mixed by PyTorch and by Triton; None: only one of them mixes."""
     mixing: str
     """Who mixes a decode step."""
-    seconds: dict[str, float]
-    """Load, and first token."""
-    rates: dict[str, float]
+    load_seconds: float
+    first_token_seconds: Spread | None
+    """None: not timed."""
+    rates: dict[str, Spread]
     """Tokens a second: prefill, and decode by the number of rows."""
     bytes: dict[str, int]
     """Weights, and on a card the most that was held at a time."""
 
     def facts(self) -> dict[str, object]:
         """All but the logits and answers, as plain data."""
-        names = ("device", "quantization", "dtype", "mixing", "seconds", "rates", "bytes")
-        return {name: getattr(self, name) for name in names}
+        first = self.first_token_seconds
+        return {
+            "device": self.device,
+            "quantization": self.quantization,
+            "dtype": self.dtype,
+            "mixing": self.mixing,
+            "triton_pytorch_kl": self.apart,
+            "load_seconds": self.load_seconds,
+            "first_token_seconds": asdict(first) if first else None,
+            "tokens_per_second": {what: asdict(one) for what, one in self.rates.items()},
+            "bytes": self.bytes,
+        }
 
 
 def measure_side(
@@ -82,35 +107,65 @@ def measure_side(
     """Load the base as these settings say, ask it, and with `timed` time it."""
     cuda = settings.device == "cuda"
     if cuda:
+        gc.collect()  # the side before may still be held by a cycle
         torch.cuda.reset_peak_memory_stats()
     with Ramole(settings) as ramole:
         began = time.perf_counter()
         ramole.load(lambda stage, fraction: tell(f"{name}: {stage}", fraction))
-        seconds = {"load": time.perf_counter() - began}
+        load = time.perf_counter() - began
         ours, names = OurEngine(ramole), _names(ramole, sizes.mix.k)
         tell(f"{name}: asking", 0.0)
         logits, tokens = _logits(ramole, sizes.mix, names), _answers(ours, sizes, names)
-        rates: dict[str, float] = {}
+        apart, fused = None, ramole.engine.fused
+        if fused is not None and not fused.fault:
+            apart = _apart(ramole, fused, sizes.mix, names)
+        first, rates = None, {}
         if timed:
             tell(f"{name}: timing", 0.0)
-            seconds["first token"], rates = _timed(ours, sizes, names)
-        plain, mixing = {}, "our kernels" if ramole.engine.exact else "PyTorch"
-        fused = ramole.engine.fused
-        if fused is not None and fused.launched and not fused.fault:
-            mixing = "Triton"
+            first, rates = _timed(ours, sizes, names)
+        if timed and fused is not None and not fused.fault:
             with _paused(fused):
-                plain = _answers(ours, sizes, names)
-                if timed:
-                    found = _timed(ours, sizes, names)[1]
-                    rates |= {f"{what}, mixed by PyTorch": rate for what, rate in found.items()}
-        elif fused is not None and fused.fault:
-            mixing = f"PyTorch, since Triton failed ({fused.fault})"
+                plain = _timed(ours, sizes, names)[1]
+            rates |= {f"{what}, mixed by PyTorch": one for what, one in plain.items()}
+        mixing = _mixing(ramole)
         held = {"weights": _weights(ramole.base.model)}
         if cuda:
             held["most on the card"] = torch.cuda.max_memory_allocated()
         dtype = str(ramole.base.dtype).removeprefix("torch.")
         where, kind = str(ramole.base.device), ramole.base.quantization
-    return Side(name, where, kind, dtype, logits, tokens, plain, mixing, seconds, rates, held)
+    return Side(
+        *(name, where, kind, dtype, logits, tokens, apart, mixing),
+        *(load, first, rates, held),
+    )
+
+
+def _mixing(ramole: Ramole) -> str:
+    fused = ramole.engine.fused
+    if fused is not None and fused.fault:
+        return f"PyTorch, since Triton failed ({fused.fault})"
+    if fused is not None and fused.launched:
+        return "Triton"
+    return "our kernels" if ramole.engine.exact else "PyTorch"
+
+
+def _apart(ramole: Ramole, fused: Fused, mix: Mix, names: Sequence[str]) -> float | None:
+    """KL(PyTorch, Triton) after the prompts that are short enough for Triton, each alone; rounding
+    changes answers soon, so these are held against each other by logits."""
+    asked = ramole.prepare(make_requests(PROMPTS, mix, names=names, new_tokens=1))
+    short = [one for one in asked if len(one.prompt.ids) <= FEW]
+    before = fused.launched
+    ours = torch.cat([ramole.engine.next_logits([one]) for one in short])
+    if fused.launched == before:
+        return None
+    with _paused(fused):
+        theirs = torch.cat([ramole.engine.next_logits([one]) for one in short])
+    return float(divergence(theirs, ours).mean())
+
+
+def divergence(truth: Tensor, other: Tensor) -> Tensor:
+    """KL(truth, other) of the next token, by prompt; of logits [b, v]."""
+    p, q = truth.double().log_softmax(-1), other.double().log_softmax(-1)
+    return (p.exp() * (p - q)).sum(-1)
 
 
 def _names(ramole: Ramole, k: int) -> list[str]:
@@ -156,24 +211,23 @@ def _told(ours: OurEngine, requests: Sequence[Request]) -> list[list[int]]:
     return [found[state.number] for state in states]
 
 
-def _timed(ours: OurEngine, sizes: Sizes, names: Sequence[str]) -> tuple[float, dict[str, float]]:
+def _timed(ours: OurEngine, sizes: Sizes, names: Sequence[str]) -> tuple[Spread, dict[str, Spread]]:
     """Seconds to a short prompt's first token, and tokens a second; each once before it counts."""
     tokenizer = ours.ramole.base.tokenizer
 
-    def ask(tokens: int, rows: int, new: int) -> list[Request]:
+    def measured(what: str, *, tokens: int, rows: int, new: int) -> Spread:
         prompts = make_prompts(tokenizer, tokens=tokens, count=rows)
-        return make_requests(prompts, sizes.mix, names=names, new_tokens=new)
-
-    def measured(requests: Sequence[Request], what: str) -> float:
+        requests = make_requests(prompts, sizes.mix, names=names, new_tokens=new)
         ours.measure(requests)
-        return ours.measure(requests)[what]
+        found = [ours.measure(requests)[what] for _ in range(sizes.repetitions)]
+        return Spread(median(found), min(found), max(found))
 
-    first = measured(ask(sizes.prompt, 1, 1), "seconds")
-    long = ask(sizes.prefill, 1, 1)
-    rates = {f"prefill of {sizes.prefill}": measured(long, "prefill_tokens_per_second")}
+    first = measured("seconds", tokens=sizes.prompt, rows=1, new=1)
+    read = measured("prefill_tokens_per_second", tokens=sizes.prefill, rows=1, new=1)
+    rates = {f"prefill of {sizes.prefill}": read}
     for rows in sizes.rows:
-        many = ask(sizes.prompt, rows, sizes.decoded)
-        rates[f"decode, {rows} at once"] = measured(many, "decode_tokens_per_second")
+        what, new = "decode_tokens_per_second", sizes.decoded
+        rates[f"decode, {rows} at once"] = measured(what, tokens=sizes.prompt, rows=rows, new=new)
     return first, rates
 
 
