@@ -26,7 +26,7 @@ RANKS = {"ant": 2, "bee": 7, "cat": 4, "dog": 1, "elk": 3, "fox": 5}
 CHAT = (("one two three", "four five"), ("six seven", "eight nine ten a b c"))
 EVERY = [
     Job(
-        ask(3 + n % 5, name, trace=n % 2 == 0, max_new_tokens=3), ("cat", "dog", "ant")[: 1 + n % 3]
+        ask(3 + n % 5, name, trace=n % 2 == 0, max_new_tokens=2), ("cat", "dog", "ant")[: 1 + n % 3]
     )
     for n, name in enumerate(METHODS)
 ]

@@ -29,5 +29,5 @@ def compiled(capability: int, kind: str) -> int:
 
 
 if __name__ == "__main__":
-    kinds = {75: "*fp16", 90: "*bf16"}
+    kinds = {80: "*bf16"}
     print(json.dumps({one: compiled(one, kind) for one, kind in kinds.items()}))
