@@ -480,7 +480,7 @@ def engine_of(
         units_dir=s.data_dir / "units",
         reference_dir=s.data_dir / "reference",
     )
-    return Engine(base, shapes=shapes, weights=weights, sizes=sizes)
+    return Engine(base, shapes=shapes, weights=weights, sizes=sizes, fused=s.fused_mixing)
 
 
 class _Forgetting:

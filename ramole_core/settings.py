@@ -29,6 +29,9 @@ class Settings(BaseSettings):
     """Compute dtype; auto is bfloat16."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where the model runs; auto takes a GPU when there is one."""
+    fused_mixing: bool = True
+    """On a GPU, a step's adapters are mixed in one launch of Triton for the layers that share an
+    input, where Triton is there; False: by PyTorch, in many."""
     encoder: str = "all-MiniLM-L6-v2"
     """Sentence encoder: the packaged MiniLM, or any sentence-transformers id or folder."""
     adapters_dir: Path = REPOSITORY / "adapters"

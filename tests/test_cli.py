@@ -481,6 +481,16 @@ def test_errors_of_the_real_thing_are_one_line(home: Path, capsys):
     assert len(done.stderr.splitlines()) == 1 and "nobody" in done.stderr
 
 
+def test_doctor_gpu_without_a_card_is_one_sentence(home: Path, capsys, monkeypatch):
+    import torch
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    for words in (["doctor", "--gpu"], ["doctor", "--gpu", "--json"]):
+        assert main(words) == 2
+        out, err = capsys.readouterr()
+        assert out == "" and "needs an NVIDIA GPU" in err and len(err.splitlines()) == 1
+
+
 def test_doctor_on_a_whole_and_on_a_damaged_pool(home: Path, capsys):
     assert main(["add", str(lora_folder(home / "one", seed=1)), "--name", "red"]) == 0
     capsys.readouterr()

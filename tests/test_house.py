@@ -52,6 +52,7 @@ COME_ALONG = {
     "pyyaml": "transformers",
     "starlette": "gradio",
     "tokenizers": "transformers",
+    "triton": "torch, where it is built for CUDA",
     "uvicorn": "gradio",
 }
 """Imported packages that are part of what another one promises, and which."""

@@ -51,8 +51,8 @@ class Loud:
 class World:
     """A model, four adapters of different rank and modules, trained weights, and a bank."""
 
-    def __init__(self, config, *, limit=2**30, lacking=True):
-        self.model = make_model(config)
+    def __init__(self, config, *, limit=2**30, lacking=True, dtype=torch.float32):
+        self.model = make_model(config).to(dtype)
         self.sizes = linears(self.model)
         self.layout = find_layout(self.model, self.sizes)
         torch.manual_seed(1)
@@ -67,10 +67,10 @@ class World:
             for path in list(self.sizes)[::2]:
                 del self.pool["cat"][path]
         self.trained = make_trained(self.layout.sites, rank=5, seed=3)
-        self.bank = Bank(self.layout, device=torch.device("cpu"), dtype=torch.float32, limit=limit)
+        self.bank = Bank(self.layout, device=torch.device("cpu"), dtype=dtype, limit=limit)
         loud = Loud(len(self.layout.flat))
         self.store = UnitStore(
-            self.layout, dtype=torch.float32, limit=limit, folder=None, measure=loud.measure
+            self.layout, dtype=dtype, limit=limit, folder=None, measure=loud.measure
         )
         self.placer = Placer(
             self.layout,
@@ -78,7 +78,7 @@ class World:
             store=self.store,
             weights=lambda method: self.trained.get(method.row.weights),
             means=lambda turn: made_up_means(self.layout.sites),
-            dtype=torch.float32,
+            dtype=dtype,
         )
 
     def units(self, name):

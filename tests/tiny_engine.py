@@ -71,13 +71,17 @@ class TinyEngine:
         self.trained = make_trained(self._sites, rank=5, seed=3)
         self._known: dict[tuple[str, str], None] = {}
         self._made: dict[str, int] = {}
-        self.engine = Engine(
+        self.engine = self.build(sizes)
+        self.heard: dict[RequestState, Heard] = {}
+
+    def build(self, sizes: EngineSizes | None) -> Engine:
+        """The engine, once all that it takes is there."""
+        return Engine(
             self.base,
             shapes=self.shapes,
             weights=lambda method: self.weights_of(method.row.weights),
             sizes=sizes,
         )
-        self.heard: dict[RequestState, Heard] = {}
 
     def content(self, name: str, version: int) -> str:
         """What is in that version of an adapter of that name."""

@@ -15,16 +15,14 @@ from ramole_core.kernels.weight import Input, Weight
 class Int8Linear(nn.Module):
     """y = x W^T + bias, W [o, i] held as int8 numbers and a scale a row."""
 
-    weight: Tensor
-    """int8 [o, i]."""
     scales: Tensor
     """float32 [o]."""
 
     def __init__(self, weight: Tensor, bias: Tensor | None):
-        """Of a weight [o, i] in float32 or bfloat16 on the CPU."""
+        """Of a weight [o, i] in float32 or bfloat16 on the CPU; its own `weight` is the numbers."""
         super().__init__()
         numbers, scales = rounded_to_bytes(weight.detach())
-        self.register_buffer("weight", numbers)
+        self.weight = nn.Parameter(numbers, requires_grad=False)
         self.register_buffer("scales", scales)
         self.bias = None if bias is None else nn.Parameter(bias.detach(), requires_grad=False)
 

@@ -27,17 +27,16 @@ TILE = 32
 class Nf4Linear(nn.Module):
     """y = x W^T + bias, W [o, i] held as codes and scales, computed by the kernel."""
 
-    weight: Tensor
-    """uint8 [o, i / 2]."""
     scales: Tensor
     """float32 [o, i / BLOCK]."""
 
     def __init__(self, weight: Tensor, bias: Tensor | None):
-        """Of a weight [o, i] in float32 or bfloat16 on the CPU."""
+        """Of a weight [o, i] in float32 or bfloat16 on the CPU; its own `weight` is the codes,
+        uint8 [o, i / 2]."""
         super().__init__()
         codes, scales = narrowed(weight)
         self.out_features, self.in_features = weight.shape
-        self.register_buffer("weight", codes)
+        self.weight = nn.Parameter(codes, requires_grad=False)
         self.register_buffer("scales", scales)
         self.bias = None if bias is None else nn.Parameter(bias.detach(), requires_grad=False)
 

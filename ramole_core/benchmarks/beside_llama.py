@@ -1,6 +1,6 @@
 """The part beside llama.cpp: our engine with its base in 4 bits, and the GGUF that it came from."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 
@@ -12,6 +12,8 @@ from ramole_core.benchmarks.record import Record
 from ramole_core.benchmarks.stage import Stage
 
 BITS = "nf4"
+HEADS = {"": "full", "_int8": "int8"}
+"""Behind a system's name, and how its output head is held."""
 
 
 def measure_beside_llama(stage: Stage, record: Record, tell: Tell) -> None:
@@ -25,7 +27,7 @@ def measure_beside_llama(stage: Stage, record: Record, tell: Tell) -> None:
     facts = ("rank", "adapters", "prompt_tokens", "llama_tokens", "llama_prompt")
     setup = {"quantization": BITS, "llama_cpp_python": peer.version}
     record.begin("llama_cpp", s.facts(*facts, "llama_repetitions") | setup)
-    ours = stage.in_bits(BITS)
+    ours = {name: stage.in_bits(BITS, head=head) for name, head in HEADS.items()}
     cells: list[Cell] = []
     for rows, tokens in s.llama_tokens.items():
         prompts = stage.prompts(rows, s.prompt_tokens)
@@ -41,32 +43,37 @@ def measure_beside_llama(stage: Stage, record: Record, tell: Tell) -> None:
 
 def _cells(
     stage: Stage,
-    ours: OurEngine,
+    ours: Mapping[str, OurEngine],
     peer: LlamaCpp,
     prompts: Sequence[str],
     tokens: int,
     at: str,
 ) -> list[Cell]:
     facts = {"batch": len(prompts), "new_tokens": tokens}
-    ids = [list(ours.ramole.base.tokenizer(prompt)["input_ids"]) for prompt in prompts]
+    tokenizer = ours[""].ramole.base.tokenizer
+    ids = [list(tokenizer(prompt)["input_ids"]) for prompt in prompts]
     theirs = Cell(
         f"{peer.name}/{at}",
         lambda: peer.measure(ids, tokens),
         warm_up=lambda: peer.measure(ids, min(tokens, 3)),
         facts={"system": peer.name, **facts},
     )
-    return [theirs, *(_our_cell(stage, ours, mix, prompts, tokens, at) for mix in (BASE, RAMOLE))]
+    return [theirs] + [
+        _our_cell(stage, engine, mix, prompts, tokens, f"{mix.label}{name}/{at}")
+        for name, engine in ours.items()
+        for mix in (BASE, RAMOLE)
+    ]
 
 
 def _our_cell(
-    stage: Stage, ours: OurEngine, mix: Mix, prompts: Sequence[str], tokens: int, at: str
+    stage: Stage, ours: OurEngine, mix: Mix, prompts: Sequence[str], tokens: int, name: str
 ) -> Cell:
     names = stage.names()[: stage.sizes.adapters]
     requests = make_requests(prompts, mix, names=names, new_tokens=tokens)
     short = make_requests(prompts, mix, names=names, new_tokens=min(tokens, 3))
     return Cell(
-        f"{mix.label}/{at}",
+        name,
         lambda: ours.measure(requests),
         warm_up=lambda: ours.measure(short),
-        facts={"system": mix.label, "batch": len(prompts), "new_tokens": tokens},
+        facts={"system": name.partition("/")[0], "batch": len(prompts), "new_tokens": tokens},
     )

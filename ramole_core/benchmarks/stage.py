@@ -130,14 +130,15 @@ class Stage:
         folder.mkdir(parents=True, exist_ok=True)
         return folder
 
-    def in_bits(self, quantization: str) -> OurEngine:
+    def in_bits(self, quantization: str, *, head: str) -> OurEngine:
         """Our engine over the shared adapters, its base held in another way than the stage's."""
         self.names()
-        return OurEngine(self.open_ramole(self.pool, quantization=quantization))
+        held = {"quantization": quantization, "head": head}
+        return OurEngine(self.open_ramole(self.pool, **held))
 
-    def open_ramole(self, pool: Path, *, quantization: str | None = None) -> Ramole:
-        """A loaded Ramole over a folder of adapters; closed with the stage."""
-        held = quantization or self.settings.quantization
+    def open_ramole(self, pool: Path, **held: str) -> Ramole:
+        """A loaded Ramole over a folder of adapters; closed with the stage. `held`: settings of the
+        base that are not the stage's."""
         kind = write_router(
             pool / "_router", like=self.settings.adapters_dir / "_router", shapes=self.shapes
         )
@@ -145,9 +146,8 @@ class Stage:
             update={
                 "base_model": str(self._base_folder),
                 "adapters_dir": pool,
-                "data_dir": self._work
-                / "_".join(["data", pool.name, *filter(None, [quantization])]),
-                "quantization": held,
+                "data_dir": self._work / "_".join(["data", pool.name, *held.values()]),
+                **held,
                 "max_new_tokens": max(self.settings.max_new_tokens, 64),
             }
         )

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import typer
 from dotenv import dotenv_values
@@ -68,8 +68,16 @@ class Report:
         return {"healthy": self.healthy, **asdict(self)}
 
 
-def doctor(as_json: Json = False) -> None:
+Gpu = Annotated[
+    bool, typer.Option("--gpu", help="Hold a GPU's logits, answers and speed against the CPU's.")
+]
+
+
+def doctor(gpu: Gpu = False, as_json: Json = False) -> None:
     """Check settings, versions, model, pool, index and router; exit 2 where something is broken."""
+    if gpu:
+        _examine_gpu(as_json)
+        return
     with progress_bar("Checking") as tell:
         report = examine(tell)
     if as_json:
@@ -77,6 +85,19 @@ def doctor(as_json: Json = False) -> None:
     else:
         show(report)
     if not report.healthy:
+        raise typer.Exit(2)
+
+
+def _examine_gpu(as_json: bool) -> None:
+    from ramole_core.cli.gpu_check import check_gpu, show_gpu
+
+    with progress_bar("Comparing") as tell:
+        report = check_gpu(load_settings(), tell=tell)
+    if as_json:
+        write_json(report.as_json())
+    else:
+        show_gpu(report)
+    if report.problems:
         raise typer.Exit(2)
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from ramole_core.base.model import BaseModel
@@ -37,7 +38,7 @@ from ramole_core.engine.segments import Segment, Segments
 from ramole_core.engine.store import UnitStore
 from ramole_core.errors import Busy
 from ramole_core.kernels.all import compile_kernels
-from ramole_core.layers import Bank, find_layout, install_serving, is_exact
+from ramole_core.layers import Bank, find_layout, fused_of, install_serving, is_exact
 from ramole_core.request import Generation, Request, Step
 
 AT_ONCE = 16
@@ -79,9 +80,11 @@ class Engine:
         shapes: Mapping[str, tuple[int, int]],
         weights: Weights,
         sizes: EngineSizes | None = None,
+        fused: bool = True,
     ):
         """`shapes`: (i, o) of the layers to serve, by module path; `weights` gives a method's
-        trained weights. Raises RamoleError for a model that cannot be served."""
+        trained weights; `fused`: few tokens may be mixed by Triton, on a GPU. Raises RamoleError
+        for a model that cannot be served."""
         self._base = base
         self.sizes = sizes = sizes or EngineSizes()
         self.lock = threading.Lock()
@@ -93,7 +96,9 @@ class Engine:
         self._attention = ServedAttention(base.model)
         self.exact = is_exact(base.model)
         """Whether a token's bits do not depend on who else is served."""
-        self._installed, serving = install_serving(base.model, self.layout)
+        self.fused = fused_of(base.device) if fused else None
+        """What mixes a step's tokens in one launch a group; None: PyTorch or our kernels do."""
+        self._installed, serving = install_serving(base.model, self.layout, fused=self.fused)
         if base.device.type == "cpu":
             compile_kernels()
         self._runner = ModelRunner(
@@ -288,6 +293,21 @@ class Engine:
             Likely(list(zip(spell(self._base.tokenizer, ids), chances, strict=True)), ids)
             for ids, chances in zip(found.indices.tolist(), found.values.tolist(), strict=True)
         ]
+
+    def next_logits(self, asked: Sequence[Prepared]) -> Float[Tensor, "b v"]:
+        """The logits after each of these prompts, as each request would have them; float32 on the
+        CPU, for comparing engines. Raises as `next_tokens` does."""
+        full = "The adapters in use leave no room for these now; try again in a moment."
+        every = [list(one.prompt.ids) for one in asked]
+        made = [
+            self._maker.segments(one, length=len(ids))
+            for one, ids in zip(asked, every, strict=True)
+        ]
+        with self.lock, torch.inference_mode():
+            logits, faults = self._alone.read(list(zip(made, every, strict=True)), full=full)
+        for n, error in faults.items():
+            raise fault_of(error, asked[n].request.method)
+        return logits.float().cpu()
 
     @contextmanager
     def mixing(

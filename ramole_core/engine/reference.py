@@ -130,6 +130,7 @@ def watch_inputs(
     """Of the forward inside the block: what goes into each group's layer in each block at these of
     its tokens, all rows' counted as one (some models give their layers no rows)."""
     seen: dict[str, Tensor] = {}
+    at = at.to(next(model.parameters()).device)  # once: each layer would wait for it
 
     def watch(path: str):
         def see(module: nn.Module, args: tuple[Tensor, ...]) -> None:

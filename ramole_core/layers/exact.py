@@ -4,10 +4,13 @@ from torch import nn
 from transformers import PreTrainedModel, activations
 from transformers.pytorch_utils import Conv1D
 
+from ramole_core.base.int8 import Int8Linear
+from ramole_core.base.nf4 import Nf4Linear
 from ramole_core.kernels.compiled import DTYPES
 from ramole_core.layers.base_weight import base_weight
 from ramole_core.layers.steady import EXACT, steady_layers
 
+LINEAR = (nn.Linear, Conv1D, Nf4Linear, Int8Linear)
 HOMES = (nn.ReLU.__module__, activations.__name__)
 """Where activations come from."""
 
@@ -19,9 +22,9 @@ def is_exact(model: PreTrainedModel) -> bool:
         return False
     steady = steady_layers(model)
     for path, module in model.named_modules():
-        if isinstance(module, nn.Linear | Conv1D) and base_weight(module) is None:
+        if isinstance(module, LINEAR) and base_weight(module) is None:
             return False
-        if not isinstance(module, nn.Linear | Conv1D | nn.Embedding) and any(
+        if not isinstance(module, (*LINEAR, nn.Embedding)) and any(
             weight.ndim > 1 for weight in module.parameters(recurse=False)
         ):
             return False  # such as a mixture of experts, whose products PyTorch takes together

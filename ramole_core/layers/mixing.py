@@ -8,7 +8,8 @@
 (RAMoLE, arXiv 2406.16989, eq. 6-11.) The tokens of all rows stand side by side. Two ways give the
 same numbers within rounding. *By rows*: a compiled kernel walks each token's own pages, so that no
 other token changes a bit; always on a CPU. *All pages*: every token meets every page of the bank,
-and masks say whose counts; each adapter is read once whoever uses it.
+and masks say whose counts; each adapter is read once whoever uses it. There all behind the first
+product may be one launch for all layers that share the input (`fused.py`).
 """
 
 from collections.abc import Sequence
@@ -27,6 +28,7 @@ from ramole_core.kernels.compiled import DTYPES
 from ramole_core.kernels.mixing import UNITS_STEP, WEIGHTS_STEP
 from ramole_core.kernels.weight import Input, Update
 from ramole_core.layers.batch_mix import FIXED, BatchMix
+from ramole_core.layers.fused import Draft, Fused
 from ramole_core.layers.late_scores import ACTIVATIONS, late_scores, module_signal
 from ramole_core.layers.linear_rows import LinearRows
 from ramole_core.layers.rows_mixing import RowsMixing
@@ -57,6 +59,8 @@ class Forward:
     """What the traces of rows need; None: no row has one."""
     rows: RowsMixing | None = None
     """What runs the kernel, where it is by rows."""
+    fused: Fused | None = None
+    """What mixes few tokens of all pages on a GPU; None: PyTorch does."""
     faults: dict[int, Exception] = field(default_factory=dict)
     """By row: what a method's own score raised. Its weights are not to be used."""
     _late: dict[tuple[int, str], Tensor] = field(default_factory=dict)
@@ -71,6 +75,7 @@ class Forward:
         starts: Sequence[int] | None = None,
         trace: Sequence[int] = (),
         way: Way | None = None,
+        fused: Fused | None = None,
     ) -> "Forward":
         """`trace` are the rows whose weights and contributions are told afterwards."""
         starts = tuple(starts or [0] * len(counts))
@@ -80,6 +85,8 @@ class Forward:
             forward.traced = Traced(batch, forward.counts, trace, compiled=compiled)
         if forward.way == "rows":
             forward.rows = RowsMixing(batch, forward.counts, traced=forward.traced)
+        elif fused is not None and fused.takes(batch, counts):
+            forward.fused = fused
         return forward
 
     def __post_init__(self):
@@ -101,22 +108,27 @@ class Forward:
 
     def units(
         self, x: Float[Tensor, "*b i"], given: Input, g: int, block: int
-    ) -> Float[Tensor, "m N R"] | np.ndarray:
+    ) -> Float[Tensor, "m N R"] | np.ndarray | Draft:
         """Weighted units in the compute dtype; by rows, of `given` (x as kernels read it), in
-        float32."""
+        float32. A draft of them where they are weighed and added in one launch."""
         if self.rows is not None:
             return self._by_rows(x, given, g, block)
         x = x.reshape(-1, x.shape[-1])
         batch, bank = self.batch, self.batch.bank
-        m, s, n = bank.layout.groups[g].m, batch.s, len(x)
-        A = bank.A[g][block][: s + batch.high].flatten(0, 1)
-        inner = _modules_first((x.to(A.dtype) @ A.T).view(n, -1, m), bank.wide)
-        q, u = inner[..., :s], inner[..., s:]
+        A = bank.A[g][block][: batch.s + batch.high].flatten(0, 1)
+        inner = (x.to(A.dtype) @ A.T).view(len(x), -1, bank.layout.groups[g].m)
         late = self._late_scores(x, g, block, None) if batch.late else None
+        draft = Draft(inner, late)
+        return draft if self.fused is not None else self._weighted(draft, g, block)
+
+    def _weighted(self, draft: Draft, g: int, block: int) -> Float[Tensor, "m N R"]:
+        batch, bank = self.batch, self.batch.bank
+        inner = _modules_first(draft.inner, bank.wide)
+        q, u = inner[..., : batch.s], inner[..., batch.s :]
         for name, pages in batch.page_acts:
             u = torch.where(pages, ACTIVATIONS[name](u), u)
         if batch.gated:
-            alpha = self._gate(q, u, g, block, late)
+            alpha = self._gate(q, u, g, block, draft.late)
             if self.traced is not None:
                 self._tell(alpha, u, g, block)
             here = batch.slice(batch.table("present"), g, block)[:, self.row_of]
@@ -126,6 +138,28 @@ class Forward:
             if self.traced is not None:
                 self._tell(batch.slice(batch.table("fixed"), g, block)[:, self.row_of], u, g, block)
         return (weight * u).to(bank.dtype)
+
+    def add_all(self, ys: Sequence[Tensor], draft: Draft, g: int, block: int) -> None:
+        """The outputs of all layers of a group with their updates added."""
+        bank = self.batch.bank
+        if self.fused is not None:
+            shape = len(ys), len(draft.inner), self.batch.k
+            told = None
+            if self.traced is not None:
+                told = (
+                    torch.empty(shape, device=bank.device),
+                    torch.empty(shape, device=bank.device),
+                )
+            row_of = self.row_of
+            if self.fused.mix(ys, draft, self.batch, g, block, row_of=row_of, told=told):
+                if self.traced is not None and told is not None:
+                    at = torch.from_numpy(self.traced.tokens).to(bank.device)
+                    self.traced.tell(bank.layout.first(g, block), told[0][:, at], told[1][:, at])
+                return
+            self.fused = None
+        units = self._weighted(draft, g, block)
+        for j, y in enumerate(ys):
+            self.add(y, units, g, block, j)
 
     def _gate(
         self, q: Tensor, u: Tensor, g: int, block: int, late: Tensor | None

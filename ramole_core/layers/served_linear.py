@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from ramole_core.kernels.weight import Input, Weight
 from ramole_core.layers.base_weight import base_weight, kernel_linears
 from ramole_core.layers.batch_mix import BatchMix
+from ramole_core.layers.fused import Draft, Fused
 from ramole_core.layers.install import Installation, watch_blocks, wrap
 from ramole_core.layers.layout import Layout
 from ramole_core.layers.mixing import Forward, Way
@@ -24,8 +25,10 @@ from ramole_core.layers.steady import steady_layers
 class Serving:
     """The forward that runs now, for all layers of one model; one at a time."""
 
-    def __init__(self, model: nn.Module):
+    def __init__(self, model: nn.Module, *, fused: Fused | None = None):
+        """`fused` mixes few tokens on a GPU; None: PyTorch does."""
         self.now: Forward | None = None
+        self.fused = fused
         self._model = model
 
     @contextmanager
@@ -43,7 +46,7 @@ class Serving:
         `starts` are the places of their first tokens; `trace` are the rows whose traces are
         asked for; `way` forces one of the two ways of `mixing`.
         """
-        forward = Forward.of(batch, counts, starts=starts, trace=trace, way=way)
+        forward = Forward.of(batch, counts, starts=starts, trace=trace, way=way, fused=self.fused)
         self.now = forward if batch.mixes else None
         watched = frozenset[str]().union(*batch.scopes.values())
         handles = watch_blocks(self._model, watched, forward.enter)
@@ -62,7 +65,12 @@ class SharedInput:
         self._serving, self._g, self._block = serving, g, block
         self._x: Tensor | None = None
         self._given: Input | None = None
-        self._units: Tensor | np.ndarray | None = None
+        self._units: Tensor | np.ndarray | Draft | None = None
+        self._draft: Draft | None = None
+        self._ys: list[Tensor] = []
+        """Of the draft, by layer."""
+        self.layers: list[ServedLinear] = []
+        """In the group's order."""
 
     def product(self, layer: "ServedLinear", x: Tensor, j: int, *, last: bool) -> Tensor:
         """W x of the group's layer j with its update."""
@@ -78,10 +86,25 @@ class SharedInput:
         if forward is None or units is None:
             return layer.base(x) if weight is None else weight.multiply(given)
         if weight is None or forward.rows is None:
+            if isinstance(units, Draft):
+                return self._together(forward, units, x, given, j, last=last)
             y = layer.base(x) if weight is None else weight.multiply(given)
             return forward.add(y, units, self._g, self._block, j)
         assert isinstance(units, np.ndarray)
         return weight.multiply(given, forward.update(units, self._g, self._block, j))
+
+    def _together(
+        self, forward: Forward, draft: Draft, x: Tensor, given: Input, j: int, *, last: bool
+    ) -> Tensor:
+        """The output of layer j; those of the others are made with it when the first is asked."""
+        if draft is not self._draft:
+            ys = [one.alone(x, given) for one in self.layers]
+            forward.add_all(ys, draft, self._g, self._block)
+            self._draft, self._ys = draft, ys
+        y = self._ys[j]
+        if last:
+            self._draft, self._ys = None, []
+        return y
 
     def made(self, y: Tensor, j: int) -> None:
         """The output of the group's layer j, for the traces."""
@@ -98,6 +121,12 @@ class ServedLinear(nn.Module):
         self.base = base
         self.weight_in_place: Weight | None = base_weight(base)
         self._shared, self._j, self._last = shared, j, last
+        shared.layers.append(self)
+
+    def alone(self, x: Tensor, given: Input) -> Tensor:
+        """W x; `given` is x as kernels read it."""
+        weight = self.weight_in_place
+        return self.base(x) if weight is None else weight.multiply(given)
 
     @property
     def weight(self) -> Tensor:
@@ -110,9 +139,12 @@ class ServedLinear(nn.Module):
         return y
 
 
-def install_serving(model: nn.Module, layout: Layout) -> tuple[Installation, Serving]:
-    """Put served layers into the model; `Installation.remove()` takes them out again."""
-    serving = Serving(model)
+def install_serving(
+    model: nn.Module, layout: Layout, *, fused: Fused | None = None
+) -> tuple[Installation, Serving]:
+    """Put served layers into the model; `Installation.remove()` takes them out again. `fused` mixes
+    few tokens on a GPU."""
+    serving = Serving(model, fused=fused)
     layers: dict[str, nn.Module] = {}
     for g, group in enumerate(layout.groups):
         for block, paths in enumerate(group.paths):

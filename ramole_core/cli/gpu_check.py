@@ -1,0 +1,198 @@
+"""`doctor --gpu`, the first command on a real card: does it say what the CPU says, and how fast?
+
+The same weights, NF4 where the settings say so, are asked on the CPU in float32, which is the
+truth, on the CPU in bfloat16, which is the yardstick, and on the card. A card that strays no
+further from the truth than ten times the yardstick is good: rounding may differ, weights may not.
+"""
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from itertools import takewhile
+
+import torch
+
+from ramole_core.cli.gpu_side import (
+    BARE,
+    Side,
+    Sizes,
+    Spread,
+    Tokens,
+    divergence,
+    measure_side,
+)
+from ramole_core.errors import RamoleError
+from ramole_core.settings import Settings
+from ramole_core.terminal.console import write_table
+
+TIMES, SLACK = 10.0, 1e-6
+"""A mean KL of so many times the yardstick's, and this more, is rounding."""
+TOPS = 0.1
+"""So much rarer than the yardstick's may the card's likeliest token be the true one."""
+SHORTER = 0.35
+"""So much shorter, as a share, may answers go along with the true ones."""
+
+
+@dataclass(frozen=True)
+class Distance:
+    """How far one side is from the truth."""
+
+    mean_kl: float
+    """KL(truth, this) of the next token, over our prompts."""
+    largest: float
+    """Of all differences between logits."""
+    top: float
+    """Share of prompts with the same likeliest token."""
+    along: dict[str, float]
+    """How far answers go along with the true ones, as a share of their tokens, by how they were
+    asked."""
+
+
+@dataclass(frozen=True)
+class GpuReport:
+    """What came of it."""
+
+    card: str
+    sides: tuple[Side, ...]
+    distances: dict[str, Distance]
+    """By side."""
+    problems: tuple[str, ...]
+
+    @property
+    def verdict(self) -> str:
+        """One sentence."""
+        if self.problems:
+            return f"Do not serve on {self.card}: {'; '.join(self.problems)}."
+        kl, usual = self.distances["card"].mean_kl, self.distances["cpu"].mean_kl
+        return (
+            f"{self.card} can be trusted: it is as near to float32 as rounding allows (mean KL "
+            f"{kl:.2g}, and {usual:.2g} on the CPU), and decode steps are mixed by "
+            f"{self._side('card').mixing}."
+        )
+
+    def _side(self, name: str) -> Side:
+        return next(side for side in self.sides if side.name == name)
+
+    def as_json(self) -> dict[str, object]:
+        """The report as plain lists and dictionaries."""
+        return {
+            "healthy": not self.problems,
+            "verdict": self.verdict,
+            "card": self.card,
+            "distances": {name: asdict(one) for name, one in self.distances.items()},
+            "sides": {side.name: side.facts() for side in self.sides},
+        }
+
+
+def check_gpu(
+    settings: Settings,
+    *,
+    tell: Callable[[str, float], None] = lambda stage, fraction: None,
+    device: str = "cuda",
+    sizes: Sizes | None = None,
+) -> GpuReport:
+    """Hold a card against the CPU; `device` cpu in its place tries the command itself.
+
+    Raises RamoleError where there is no card.
+    """
+    if device == "cuda" and not torch.cuda.is_available():
+        raise RamoleError(
+            f"doctor --gpu needs an NVIDIA GPU, and this PyTorch ({torch.__version__}) sees none; "
+            "install its CUDA build and a driver, or run doctor without --gpu."
+        )
+    sizes = sizes or Sizes()
+    plans = [
+        ("truth", {"device": "cpu", "dtype": "float32"}, False),
+        ("cpu", {"device": "cpu", "dtype": "bfloat16"}, True),
+        ("card", {"device": device, "dtype": "bfloat16"}, True),
+    ]
+    if settings.quantization == "nf4":
+        unpacked = {"device": device, "dtype": "bfloat16", "quantization": "none"}
+        plans.append(("card, bfloat16", unpacked, True))
+    sides = [
+        measure_side(name, settings.model_copy(update=changes), sizes, timed=timed, tell=tell)
+        for name, changes, timed in plans
+    ]
+    name = torch.cuda.get_device_name() if device == "cuda" else "The CPU"
+    return compare(name, sides)
+
+
+def compare(card: str, sides: list[Side]) -> GpuReport:
+    """Which distances there are, and whether they are rounding."""
+    truth = sides[0]
+    distances = {side.name: distance(truth, side) for side in sides[1:]}
+    ours = next(side for side in sides if side.name == "card")
+    usual = distances["cpu"]
+    problems = _problems(distances["card"], usual, bool(ours.logits.isfinite().all()))
+    if ours.apart is not None and not ours.apart <= TIMES * usual.mean_kl + SLACK:
+        problems.append(
+            f"Triton and PyTorch mix otherwise there (mean KL {ours.apart:.2g}); set "
+            "RAMOLE_FUSED_MIXING=false and run this again"
+        )
+    return GpuReport(card, tuple(sides), distances, tuple(problems))
+
+
+def distance(truth: Side, side: Side) -> Distance:
+    """How far a side is from the truth."""
+    p, q = truth.logits.double(), side.logits.double()
+    return Distance(
+        mean_kl=float(divergence(p, q).mean()),
+        largest=float((p - q).abs().max()),
+        top=float((p.argmax(-1) == q.argmax(-1)).double().mean()),
+        along=along(truth.tokens, side.tokens),
+    )
+
+
+def along(one: Tokens, other: Tokens) -> dict[str, float]:
+    """How far answers are the same, as a share of their tokens."""
+    found = {}
+    for how, answers in one.items():
+        pairs = [list(zip(*pair, strict=False)) for pair in zip(answers, other[how], strict=True)]
+        same = [len(list(takewhile(lambda two: two[0] == two[1], pair))) for pair in pairs]
+        longest = [max(map(len, pair)) for pair in zip(answers, other[how], strict=True)]
+        found[how] = sum(same) / max(1, sum(longest))
+    return found
+
+
+def _problems(card: Distance, usual: Distance, finite: bool) -> list[str]:
+    if not finite:
+        return ["its logits are not finite"]
+    found = []
+    if not card.mean_kl <= TIMES * usual.mean_kl + SLACK:
+        found.append(
+            f"its next tokens are not the CPU's (mean KL {card.mean_kl:.2g} from float32, where "
+            f"bfloat16 on the CPU is {usual.mean_kl:.2g} away)"
+        )
+    if card.top < usual.top - TOPS:
+        found.append(f"its likeliest token is the CPU's at {card.top:.0%} of our prompts only")
+    for how, share in card.along.items():
+        if share < usual.along[how] - SHORTER:
+            who = "by the base" if how == BARE else f"mixed, {how},"
+            found.append(f"its answers {who} leave the CPU's after {share:.0%} of their tokens")
+    return found
+
+
+def show_gpu(report: GpuReport) -> None:
+    """Print the report as tables, and the verdict last."""
+    rows = [
+        (name, f"{d.mean_kl:.2g}", f"{d.largest:.3g}", f"{d.top:.0%}")
+        + tuple(f"{share:.0%}" for share in d.along.values())
+        for name, d in report.distances.items()
+    ]
+    asked = tuple(f"answers, {how}" for how in report.sides[0].tokens)
+    write_table(("beside the CPU in float32", "mean KL", "largest", "same top", *asked), rows)
+    print()
+    for side in report.sides[1:]:
+        lines = [("mixed by", side.mixing), ("load", f"{side.load_seconds:.1f} s")]
+        if side.apart is not None:
+            lines.append(("Triton beside PyTorch, mean KL", f"{side.apart:.2g}"))
+        if side.first_token_seconds:
+            lines.append(("first token", _spread(side.first_token_seconds, "s", ".3f")))
+        lines += [(what, _spread(one, "tokens/s", ",.0f")) for what, one in side.rates.items()]
+        lines += [(what, f"{value / 2**20:,.0f} MiB") for what, value in side.bytes.items()]
+        write_table((f"{side.name} ({side.device}, {side.quantization}, {side.dtype})", ""), lines)
+        print()
+    print(report.verdict)
+
+
+def _spread(one: Spread, unit: str, form: str) -> str:
+    return f"{one.median:{form}} {unit} ({one.low:{form}} to {one.high:{form}})"

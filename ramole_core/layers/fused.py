@@ -1,0 +1,87 @@
+"""Whether the tokens of a forward are mixed in one launch a group (`triton_mixing.py`), and the way
+out where that cannot be: PyTorch mixes them then, as it does on any device."""
+
+import importlib.util
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from ramole_core.layers.batch_mix import BatchMix
+
+log = logging.getLogger(__name__)
+FEW = 64
+"""Tokens up to which each may read its own pages. Of more, as a prompt has, many read the same
+pages, and products that read each page once for all of them are ahead."""
+DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+TABLES = ("pages", "slots", "acts", "counts", "asks", "own", "present", "fixed", "bias", "usual")
+"""Of `batch_mix.Rows`."""
+
+
+@dataclass(frozen=True)
+class Draft:
+    """What the tokens of a forward have met of a group in one block, before it is weighed."""
+
+    inner: Float[Tensor, "N R m"]
+    """x with the routers' rows and the pages' A."""
+    late: Float[Tensor, "m N k"] | None
+
+
+class Fused:
+    """The launches of one served model, until one fails."""
+
+    def __init__(self):
+        self.on = True
+        """False: PyTorch mixes for a while, for comparing."""
+        self.fault = ""
+        """Why PyTorch mixes instead; empty: it does not."""
+        self.launched = 0
+        """Groups that were mixed so."""
+
+    def takes(self, batch: BatchMix, counts: Sequence[int]) -> bool:
+        """Whether a forward of `counts` tokens a row is mixed so."""
+        few = sum(counts) <= FEW
+        return self.on and not self.fault and few and batch.bank.dtype in DTYPES
+
+    def mix(
+        self,
+        ys: Sequence[Float[Tensor, "*b _"]],
+        draft: Draft,
+        batch: BatchMix,
+        g: int,
+        block: int,
+        *,
+        row_of: Tensor,
+        told: tuple[Tensor, Tensor] | None,
+    ) -> bool:
+        """Add the updates to the outputs of a group's layers; False: they are as they were."""
+        bank = batch.bank
+        try:
+            from ramole_core.layers.triton_mixing import mix_group
+
+            mix_group(
+                [y.view(-1, y.shape[-1]) for y in ys],
+                [B[block] for B in bank.B[g]],
+                inner=draft.inner,
+                gram=bank.gram[g][block],
+                late=draft.late,
+                row_of=row_of,
+                tables={name: batch.table(name) for name in TABLES},
+                first=bank.layout.first(g, block),
+                told=told,
+            )
+        except Exception as error:  # a compiler raises anything; nothing was added yet
+            self.fault = f"{type(error).__name__}: {error}".splitlines()[0]
+            log.warning("Adapters are mixed by PyTorch, since Triton fails (%s).", self.fault)
+            return False
+        self.launched += 1
+        return True
+
+
+def fused_of(device: torch.device) -> Fused | None:
+    """What mixes on this device; None where there is no Triton, or nothing for it to run on."""
+    there = device.type == "cuda" and torch.cuda.is_available()
+    return Fused() if there and importlib.util.find_spec("triton") is not None else None
