@@ -13,25 +13,26 @@ from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from ramole_core.adapter_choice import AdapterChoice, Choice, base_turn
+from ramole_core.adapter_choice import AdapterChoice
 from ramole_core.arriving import Arriving
 from ramole_core.errors import RamoleError
 from ramole_core.explaining import Explaining, Explanation
-from ramole_core.hub import Hub, Wait
+from ramole_core.hub import Hub
 from ramole_core.methods import METHOD_LIST, Method
 from ramole_core.mixes import Mix, Mixes
 from ramole_core.pool import Limits, Pool
+from ramole_core.preparing import Preparing
 from ramole_core.request import Fitting, Generation, Request, Step
 from ramole_core.retrieval import AdapterIndex, BaseExpert, Encoder, Hit, Retriever
 from ramole_core.settings import Settings, load_settings
 
 if TYPE_CHECKING:
     from ramole_core.base.model import BaseModel
-    from ramole_core.composition import Candidate, Composition, Response, Trained
+    from ramole_core.composition import Candidate, Composition, Trained
     from ramole_core.composition.trained import WeightsFolder
     from ramole_core.engine.engine import Engine
     from ramole_core.engine.engines import Engines
-    from ramole_core.engine.prompt import Prepared, Prompt
+    from ramole_core.engine.prompt import Prepared
     from ramole_core.engine.reader import ModelFacts
     from ramole_core.pool import AdapterCard
 
@@ -87,7 +88,8 @@ class Ramole:
             mb=s.hub_mb,
         )
         """The Hub's adapters of this base, that may come into the pool."""
-        self._choice = AdapterChoice(
+        self._mixes = Mixes(s.data_dir)
+        choice = AdapterChoice(
             self.pool,
             self.retriever,
             base=self.base_expert,
@@ -95,7 +97,7 @@ class Ramole:
             weights=self.weights_of,
             arriving=Arriving(self.hub, self.pool, self.retriever, base=self.base_expert),
         )
-        self._mixes = Mixes(s.data_dir)
+        self._preparing = Preparing(choice, self._mixes, self.hub, self.pool)
         self._explaining = Explaining(self)
         self._loading = threading.RLock()
         self._stopping = threading.Event()
@@ -167,6 +169,7 @@ class Ramole:
     def _own_engine(self, tell: Progress) -> "Engines":
         """The model of this process."""
         from ramole_core.base.model import load_base
+        from ramole_core.engine.of_settings import engine_of
         from ramole_core.engine.own_engine import OwnEngine
 
         s = self.settings
@@ -364,66 +367,9 @@ class Ramole:
 
         Raises RamoleError where one of them cannot run.
         """
-        wait = self.hub.wait(lambda: self._stopping.is_set() or cancelled())
-        requests = [self._mixed(request, wait) for request in requests]
-        engines = self.engines
-        read: dict[int, Prompt] = {}
-
-        def prompt_of(n: int) -> "Prompt":
-            if n not in read:
-                read[n] = engines.read(requests[n])
-            return read[n]
-
-        turns: list[tuple[int, Request]] = []  # of all requests, each with its request's index
-        follows: list[bool] = []
-        for n, request in enumerate(requests):
-            dropped = prompt_of(n).dropped if request.drop_turns and request.history else 0
-            asked = request.turns[dropped:]
-            turns += [(n, turn) for turn in asked]
-            follows += [place > 0 for place in range(len(asked))]
-
-        def examine(
-            at: Sequence[int], candidates: "Sequence[Sequence[Candidate]]"
-        ) -> "list[list[Response]]":
-            asked = [turns[t] for t in at]
-            prompts = [
-                self.engines.read(turn) if requests[n].history else prompt_of(n)
-                for n, turn in asked
-            ]
-            return self.engines.examine(prompts, candidates)
-
-        from ramole_core.engine.prompt import Turn
-
-        chosen = self._choice.choose(
-            [turn for _, turn in turns], examine, wait=wait, follows=follows
+        return self._preparing.prepare(
+            requests, self.engines, cancelled=lambda: self._stopping.is_set() or cancelled()
         )
-        found: list[list[Choice]] = [[] for _ in requests]
-        for (n, _), choice in zip(turns, chosen, strict=True):
-            found[n].append(choice)
-        return [
-            replace(
-                engines.prepare(
-                    base_turn(request) if last.leaves else request,
-                    last.candidates,
-                    prompt_of(n),
-                    earlier=[Turn(one.turn, one.candidates) for one in earlier],
-                ),
-                evidence=last.evidence,
-                notes=tuple(note for one in (*earlier, last) for note in one.notes),
-            )
-            for n, (request, (*earlier, last)) in enumerate(zip(requests, found, strict=True))
-        ]
-
-    def _mixed(self, request: Request, wait: Wait) -> Request:
-        """The request with what its mix says, where it names one."""
-        if request.mix is None:
-            return request
-        mix = self._mixes.get(request.mix, request.owner)
-        there = {card.name for card in self.pool.cards(request.owner)}
-        self.hub.bring_named(mix.adapters, there=there, wait=wait)
-        cards = {card.name: card for card in self.pool.cards(request.owner)}
-        held = [cards[name] for name in mix.adapters if name in cards]
-        return mix.request(request, {card.name: card.content for card in held})
 
     def _warm_up(self) -> None:
         """Two tokens of the base and one vector: the first forward of a process is a slow one."""
@@ -456,31 +402,6 @@ class Ramole:
 
         s = self.settings
         return read_shapes(fetch_base(s.base_model, data_dir=s.data_dir))
-
-
-def engine_of(
-    base: "BaseModel",
-    settings: Settings,
-    *,
-    shapes: Mapping[str, tuple[int, int]],
-    weights: "Callable[[Composition], Trained | None]",
-) -> "Engine":
-    """The engine of a base model in the sizes that the settings say; `shapes`: (i, o) of its linear
-    layers, `weights` gives a method's trained weights."""
-    from ramole_core.engine.engine import Engine, EngineSizes
-
-    s = settings
-    sizes = EngineSizes(
-        max_batch=s.max_batch,
-        max_queue=s.max_queue,
-        prefill_chunk=s.prefill_chunk,
-        kv_cache_bytes=s.kv_cache_mb * 2**20,
-        device_cache_bytes=s.device_cache_mb * 2**20,
-        host_cache_bytes=s.host_cache_mb * 2**20,
-        units_dir=s.data_dir / "units",
-        reference_dir=s.data_dir / "reference",
-    )
-    return Engine(base, shapes=shapes, weights=weights, sizes=sizes, fused=s.fused_mixing)
 
 
 class _Forgetting:

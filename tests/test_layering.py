@@ -39,6 +39,7 @@ ORDER = (
         "adapter_choice",
         "mixes",
         "explaining",
+        "preparing",
         "ramole",
         "facts",
         "trace_file",

@@ -13,10 +13,10 @@ from ramole_core.base.shapes import read_shapes
 from ramole_core.composition import Composition, Response, Trained
 from ramole_core.composition.trained import WeightsFolder
 from ramole_core.engine.engine import Likely
+from ramole_core.engine.of_settings import engine_of
 from ramole_core.engine.own_engine import OwnEngine
 from ramole_core.engine.prompt import Prepared, Prompt
 from ramole_core.engine.reader import ModelFacts
-from ramole_core.ramole import engine_of
 from ramole_core.request import Generation, Request
 from ramole_core.serving.mirror import Mirror
 from ramole_core.serving.store import AdapterStore
