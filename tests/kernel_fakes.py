@@ -7,6 +7,7 @@ import torch
 from bitsandbytes.functional import dequantize_4bit, quantize_4bit
 
 from ramole_core.kernels.compiled import view
+from ramole_core.kernels.half_dots import MULTIPLIES
 from ramole_core.kernels.matrix_unit import MATRIX
 from ramole_core.kernels.narrow import rounded_to_bytes
 from ramole_core.kernels.weight import Input, UnitRows, Update, Weight
@@ -29,7 +30,8 @@ class Product:
             scales = state.absmax.reshape(o, -1)
             self.weight = Weight(codes, (o, i), scales=scales, bias=b)
             W = dequantize_4bit(codes, state)
-            self.W = (W.bfloat16() if half and MATRIX else W).double()
+            rounds = half and (MATRIX or MULTIPLIES)
+            self.W = (W.bfloat16() if rounds else W).double()
         elif kind == "int8":
             numbers, scales = rounded_to_bytes(W)
             self.weight = Weight(numbers, (o, i), scales=scales, bias=b)

@@ -11,6 +11,7 @@ import torch
 
 from ramole_core.kernels import code_cache, direct
 from ramole_core.kernels.elementwise import GELU, GELU_TANH, SILU, TILE, activate
+from ramole_core.kernels.half_dots import MULTIPLIES
 from ramole_core.kernels.matrix_unit import MATRIX
 from ramole_core.kernels.outputs import FEW
 from ramole_core.kernels.product import span_of
@@ -158,14 +159,18 @@ def test_no_cut_changes_a_bit_of_an_activation(dtype, kind, threads):
         assert torch.equal(activate(x[at : at + 1], kind), whole[at : at + 1])
 
 
-@pytest.mark.parametrize("switch", ["RAMOLE_LANES=8", "RAMOLE_MATRIX=0"])
+@pytest.mark.parametrize("switch", ["RAMOLE_LANES=8", "RAMOLE_MATRIX=0", "RAMOLE_HALVES=0"])
 def test_other_cpus_give_products_and_mixing_too(switch):
     if switch == "RAMOLE_MATRIX=0" and not MATRIX:
         pytest.skip("This CPU has no matrix unit, so every other test here shows it.")
+    if switch == "RAMOLE_HALVES=0" and (MATRIX or not MULTIPLIES):
+        pytest.skip("This CPU does not multiply bfloat16, or has better, so others show it.")
     code = """
+import os
+from ramole_core.kernels.half_dots import MULTIPLIES
 from ramole_core.kernels.matrix_unit import MATRIX
 from tests import test_kernels, test_rows_mixing
-assert not MATRIX
+assert not (MULTIPLIES if "RAMOLE_HALVES" in os.environ else MATRIX)
 for kind in ("nf4", "int8", test_kernels.HALVES):  # as it is served
     test_kernels.check_numbers(kind)
     test_kernels.check_bits(kind)

@@ -2,6 +2,8 @@
 
 from ramole_core.kernels.attention import ATTEND, WRITE
 from ramole_core.kernels.elementwise import ACTIVATE
+from ramole_core.kernels.half_dots import MULTIPLIES
+from ramole_core.kernels.half_product import MULTIPLY_HALVES
 from ramole_core.kernels.lengths import MEASURE
 from ramole_core.kernels.likeliest import CHOOSE
 from ramole_core.kernels.linear import SCORE
@@ -20,5 +22,6 @@ def compile_kernels() -> None:
     """Seconds once, then read from a cache."""
     every = [WIDEN, NORMALISE, MULTIPLY, MIX, MEASURE, ACTIVATE, ATTEND, WRITE, POINTS, SCORE]
     every += [CHOOSE, NARROW]
+    every += [MULTIPLY_HALVES] if MULTIPLIES and not MATRIX else []
     for kernel in [*every, TURN, MULTIPLY_IN_UNIT] if MATRIX else every:
         kernel.compile()

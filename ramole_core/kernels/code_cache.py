@@ -18,7 +18,9 @@ CACHE = os.access(HERE, os.W_OK)
 
 
 def _version() -> str:
-    switches = [os.environ.get(name, "") for name in ("RAMOLE_LANES", "RAMOLE_MATRIX")]
+    switches = [
+        os.environ.get(name, "") for name in ("RAMOLE_LANES", "RAMOLE_MATRIX", "RAMOLE_HALVES")
+    ]
     digest = hashlib.sha256("/".join(switches).encode())
     for file in (*sorted(HERE.glob("*.py")), HERE.parent / "composition" / "surprise.py"):
         digest.update(file.read_bytes())

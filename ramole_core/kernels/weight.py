@@ -1,7 +1,8 @@
 """A linear layer's weight where it lies, its input, and what adapters add to its output.
 
-In bfloat16, where the CPU has a matrix unit, the product is the unit's (`matrix_product`);
-elsewhere it is summed in float32 vectors (`product`).
+In bfloat16, where the CPU has a matrix unit, the product is the unit's (`matrix_product`), and
+where it multiplies bfloat16 in vectors, theirs (`half_product`); elsewhere it is summed in float32
+vectors (`product`).
 """
 
 from dataclasses import dataclass
@@ -12,6 +13,8 @@ import torch
 from torch import Tensor
 
 from ramole_core.kernels import outputs as words_of
+from ramole_core.kernels.half_dots import MULTIPLIES
+from ramole_core.kernels.half_product import MULTIPLY_HALVES, takes
 from ramole_core.kernels.matrix_input import turned
 from ramole_core.kernels.matrix_product import HOW_LAID, MULTIPLY_IN_UNIT, OUTPUTS
 from ramole_core.kernels.matrix_unit import MATRIX
@@ -125,9 +128,11 @@ class Weight:
         dtype, n = given.x.dtype, len(given.x)
         y = torch.empty(n, self.o, dtype=dtype)
         words = self._words
-        in_unit = MATRIX and dtype == torch.bfloat16 and self._kind in (HALVES, CODES)
-        x = given.turned if in_unit else given.wide
         half = dtype == torch.bfloat16
+        rounds = half and self._kind in (HALVES, CODES)
+        in_unit = MATRIX and rounds
+        in_halves = MULTIPLIES and rounds and not MATRIX and takes(self.i)
+        x = given.turned if in_unit else given.x if in_halves else given.wide
         words[words_of.M : words_of.Y_HALF + 1] = n, x.data_ptr(), y.data_ptr(), half
         words[words_of.UNITS] = 0
         if update is not None:
@@ -136,5 +141,5 @@ class Weight:
             MULTIPLY_IN_UNIT.run(words, -(-self.o // OUTPUTS))
         else:
             span = words[words_of.SPAN] = span_of(n, self.o)
-            MULTIPLY.run(words, -(-self.o // span))
+            (MULTIPLY_HALVES if in_halves else MULTIPLY).run(words, -(-self.o // span))
         return y.view(*given.shape[:-1], self.o)

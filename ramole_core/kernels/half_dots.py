@@ -1,0 +1,229 @@
+"""out[m, j] = sum_n x[m, n] w[j, n] of bfloat16 numbers, two products an instruction and lane.
+
+The CPU multiplies bfloat16 without widening it (AVX512_BF16) and sums in float32: twice the numbers
+of an `fma`. Each out has an accumulator of its own, filled and summed in the same order whatever
+the other rows are, so how many are taken at once changes the speed and not one bit.
+"""
+
+import os
+
+import llvmlite.binding as llvm
+from llvmlite import ir
+from numba import types
+
+from ramole_core.kernels.compiled import instructions, kernel
+from ramole_core.kernels.dots import COLUMNS, sums_of
+from ramole_core.kernels.vectors import (
+    FLOAT,
+    LANES,
+    VECTOR,
+    WORD,
+    places,
+    spread,
+    word,
+    zero,
+)
+from ramole_core.kernels.widen import BLOCK, WORDS_OF, table_of
+from ramole_core.kernels.words import ask_memory
+
+DEPTH = 32
+"""bfloat16 numbers of a vector."""
+
+
+def _there() -> bool:
+    """Whether the CPU has the instruction; RAMOLE_HALVES=0: as if it had not, for tests."""
+    features = llvm.get_host_cpu_features()
+    wanted = ("avx512bf16", "avx512bw")
+    return (
+        2 * LANES == DEPTH
+        and all(features.get(name) for name in wanted)
+        and os.environ.get("RAMOLE_HALVES") != "0"
+    )
+
+
+MULTIPLIES = _there()
+NUMBERS = ir.VectorType(ir.IntType(16), DEPTH)
+"""The bits of DEPTH bfloat16 numbers."""
+
+
+class _Half(ir.Type):
+    """LLVM's bfloat, which llvmlite does not name."""
+
+    def __str__(self) -> str:
+        return "bfloat"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Half)
+
+    def __hash__(self) -> int:
+        return hash(_Half)
+
+
+HALVES_OF = ir.VectorType(_Half(), DEPTH)
+
+
+def _call(builder, name: str, result, arguments):
+    known = builder.module.globals.get(name)
+    kind = ir.FunctionType(result, [one.type for one in arguments])
+    return builder.call(known or ir.Function(builder.module, kind, name), arguments)
+
+
+def _add_products(builder, total, x, w):
+    """total + the products of two vectors, neighbours together."""
+    halves = [builder.bitcast(numbers, HALVES_OF) for numbers in (x, w)]
+    return _call(builder, "llvm.x86.avx512bf16.dpbf16ps.512", VECTOR, [total, *halves])
+
+
+def _numbers(builder, address):
+    """The vector that begins at an address."""
+    return builder.load(builder.inttoptr(address, NUMBERS.as_pointer()), align=2)
+
+
+def _table(builder, scale):
+    """NF4's sixteen numbers times a scale, rounded to bfloat16, twice beside each other."""
+    (numbers,) = table_of(builder, spread(builder, scale))
+    kind = ir.VectorType(_Half(), LANES)
+    found = _call(builder, "llvm.x86.avx512bf16.cvtneps2bf16.512", kind, [numbers])
+    found = builder.bitcast(found, ir.VectorType(ir.IntType(16), LANES))
+    return builder.shuffle_vector(found, found, places([*range(LANES), *range(LANES)]))
+
+
+def _codes(builder, address, table):
+    """DEPTH weights from DEPTH / 2 bytes: the even one is the high half of its byte."""
+    kind = ir.VectorType(ir.IntType(8), LANES)
+    both = builder.load(builder.inttoptr(address, kind.as_pointer()), align=1)
+    both = builder.zext(both, WORDS_OF)
+    even = builder.lshr(both, places([4] * LANES))
+    odd = builder.shl(builder.and_(both, places([15] * LANES)), places([16] * LANES))
+    at = builder.bitcast(builder.or_(even, odd), NUMBERS)
+    return _call(builder, "llvm.x86.avx512.permvar.hi.512", NUMBERS, [table, at])
+
+
+def _scale(builder, address, at):
+    """Of the block of the weights that meet the bytes of x from `at` on."""
+    place = builder.add(address, builder.lshr(at, word(5)))
+    return builder.load(builder.inttoptr(place, FLOAT.as_pointer()), align=4)
+
+
+def _dots_of(rows: int, *, codes: bool):
+    """`half_dots` of so many rows of x and four of w; elsewhere it does nothing, and is never
+    called."""
+    step = BLOCK if codes else DEPTH  # weights of a turn of the loop
+
+    @instructions
+    def dots(context, x, x_row, a, b, c, d, of_a, of_b, of_c, of_d, ahead, n, out, out_row):
+        def build(context, builder, signature, args):
+            if not MULTIPLIES:
+                return context.get_dummy_value()
+            x, x_row, *both, ahead, n, out, out_row = args
+            ws, scales = both[:COLUMNS], both[COLUMNS:]
+            start = builder.block
+            loop, done = builder.append_basic_block("dots"), builder.append_basic_block("done")
+            xs = [builder.add(x, builder.mul(x_row, word(2 * m))) for m in range(rows)]
+            builder.branch(loop)
+            builder.position_at_end(loop)
+            at = builder.phi(WORD)  # bytes of x
+            at.add_incoming(word(0), start)
+            sums = [[builder.phi(VECTOR) for _ in ws] for _ in xs]
+            new = [list(of_row) for of_row in sums]
+            tables = [_table(builder, _scale(builder, s, at)) for s in (scales if codes else ())]
+            for part in range(step // DEPTH):
+                weights = []
+                for j, address in enumerate(ws):
+                    place = builder.add(address, builder.lshr(at, word(2)) if codes else at)
+                    if part == 0:
+                        ask_memory(builder, builder.add(place, ahead))
+                    if codes:
+                        place = builder.add(place, word(LANES * part))
+                        weights.append(_codes(builder, place, tables[j]))
+                    else:
+                        weights.append(_numbers(builder, place))
+                for m, address in enumerate(xs):
+                    place = builder.add(builder.add(address, at), word(2 * DEPTH * part))
+                    numbers = _numbers(builder, place)
+                    for j, weight in enumerate(weights):
+                        new[m][j] = _add_products(builder, new[m][j], numbers, weight)
+            onward = builder.add(at, word(2 * step))
+            at.add_incoming(onward, loop)
+            for before, after in zip(sums, new, strict=True):
+                for one, other in zip(before, after, strict=True):
+                    one.add_incoming(zero(), start)
+                    one.add_incoming(other, loop)
+            end = builder.mul(n, word(2))
+            builder.cbranch(builder.icmp_signed("<", onward, end), loop, done)
+            builder.position_at_end(done)
+            for m, after in enumerate(new):
+                place = builder.add(out, builder.mul(out_row, word(4 * m)))
+                place = builder.inttoptr(place, ir.VectorType(FLOAT, COLUMNS).as_pointer())
+                builder.store(sums_of(builder, after), place, align=4)
+            return context.get_dummy_value()
+
+        return types.void(*[types.int64] * 14), build
+
+    return dots
+
+
+_dots1, _dots2, _dots4, _dots6 = (_dots_of(rows, codes=False) for rows in (1, 2, 4, 6))
+_codes1, _codes2, _codes4 = (_dots_of(rows, codes=True) for rows in (1, 2, 4))
+
+
+@kernel()
+def half_dots(x, x_row, m, a, b, c, d, ahead, n, out, out_row):
+    """out[:m, :4] = x [m, n] times four rows of n; addresses of bfloat16 (out: float32), rows in
+    numbers, n in whole vectors. What lies `ahead` bytes behind each weight is met soon."""
+    at = 0
+    while at < m:
+        here, there, left = x + 2 * at * x_row, out + 4 * at * out_row, m - at
+        if left >= 6:
+            _dots6(here, x_row, a, b, c, d, 0, 0, 0, 0, ahead, n, there, out_row)
+            at += 6
+        elif left >= 4:
+            _dots4(here, x_row, a, b, c, d, 0, 0, 0, 0, ahead, n, there, out_row)
+            at += 4
+        elif left >= 2:
+            _dots2(here, x_row, a, b, c, d, 0, 0, 0, 0, ahead, n, there, out_row)
+            at += 2
+        else:
+            _dots1(here, x_row, a, b, c, d, 0, 0, 0, 0, ahead, n, there, out_row)
+            at += 1
+
+
+@kernel()
+def half_dots_of_codes(x, x_row, m, a, b, c, d, of_a, of_b, of_c, of_d, ahead, n, out, out_row):
+    """The same of four rows of NF4 with their scales, n in whole blocks."""
+    at = 0
+    while at < m:
+        here, there, left = x + 2 * at * x_row, out + 4 * at * out_row, m - at
+        if left >= 4:
+            _codes4(here, x_row, a, b, c, d, of_a, of_b, of_c, of_d, ahead, n, there, out_row)
+            at += 4
+        elif left >= 2:
+            _codes2(here, x_row, a, b, c, d, of_a, of_b, of_c, of_d, ahead, n, there, out_row)
+            at += 2
+        else:
+            _codes1(here, x_row, a, b, c, d, of_a, of_b, of_c, of_d, ahead, n, there, out_row)
+            at += 1
+
+
+@instructions
+def _narrow_block(context, codes, scale, out):
+    """The numbers of a block, in bfloat16."""
+
+    def build(context, builder, signature, args):
+        if MULTIPLIES:
+            scale = builder.load(builder.inttoptr(args[1], FLOAT.as_pointer()), align=4)
+            table = _table(builder, scale)
+            for part in range(BLOCK // DEPTH):
+                found = _codes(builder, builder.add(args[0], word(LANES * part)), table)
+                place = builder.add(args[2], word(2 * DEPTH * part))
+                builder.store(found, builder.inttoptr(place, NUMBERS.as_pointer()), align=2)
+        return context.get_dummy_value()
+
+    return types.void(*[types.int64] * 3), build
+
+
+@kernel()
+def narrow_codes(codes, scales, n, out):
+    """out [n] bfloat16 from a row of n weights in NF4, in whole blocks; addresses."""
+    for block in range(n // BLOCK):
+        _narrow_block(codes + block * (BLOCK // 2), scales + 4 * block, out + 2 * block * BLOCK)
