@@ -25,10 +25,14 @@ LoraSet = Mapping[str, Lora]
 
 
 def orthonormal(lora: Lora) -> Lora:
-    """The same LoRA with orthonormal columns in B; of at most its rank, in float32 or wider."""
+    """The same LoRA with orthonormal columns in B; of at most its rank, in float32 or wider.
+
+    It is computed in float64: how many threads the libraries below take changes their last bits,
+    and none that is left after rounding.
+    """
     wide = torch.promote_types(lora.B.dtype, torch.float32)
-    Q, R = torch.linalg.qr(lora.B.to(wide))
-    return Lora(A=R @ lora.A.to(wide), B=Q)
+    Q, R = torch.linalg.qr(lora.B.double())
+    return Lora(A=(R @ lora.A.double()).to(wide), B=Q.to(wide))
 
 
 def widened(lora: Lora) -> Lora:

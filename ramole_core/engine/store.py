@@ -23,7 +23,7 @@ from torch import Tensor
 from ramole_core.composition import LoraSet
 from ramole_core.layers import Layout, Units, pack_units
 
-FORMAT = 3
+FORMAT = 4
 """Of the files; another one is packed again."""
 
 
