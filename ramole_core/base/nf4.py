@@ -68,11 +68,14 @@ def check_shapes(source: str, shapes: Shapes) -> None:
 
 
 def pack_linears(model: PreTrainedModel, shapes: Shapes) -> None:
-    """Put an `Nf4Linear` in the place of each layer that fits; the plain ones are given back."""
+    """Put an `Nf4Linear` in the place of each layer that fits; the plain ones are given back, and
+    with them the file that all weights were mapped from."""
     for path, size in shapes.items():
         layer = model.get_submodule(path)
         if fits_nf4(*size) and isinstance(layer, nn.Linear | Conv1D):
             model.set_submodule(path, Nf4Linear(_rows_of(layer), layer.bias))
+    for weight in model.parameters():
+        weight.data = weight.data.clone()
 
 
 def round_linears(model: PreTrainedModel, shapes: Shapes) -> None:
