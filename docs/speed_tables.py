@@ -32,7 +32,42 @@ def speed(results: Path) -> str:
         f"{clients} times less."
     )
     commands = f"```bash\n{run['command']}\n{many['command']}\n```"
-    return "\n".join([*rows, "", visitors, "", commands])
+    return "\n".join([*rows, "", *_beside_llama(run["parts"]), visitors, "", commands])
+
+
+SYSTEMS = {
+    "llama_cpp": "llama.cpp, bare base",
+    "base": "bare base, NF4",
+    "base_int8": "bare base, NF4, head int8",
+    "ramole_k3": "`ramole` k = 3, NF4",
+    "ramole_k3_int8": "`ramole` k = 3, NF4, head int8",
+}
+
+
+def _beside_llama(parts: dict) -> list[str]:
+    """Tokens a second of each system, where the part was measured."""
+    if "llama_cpp" not in parts:
+        return []
+    part = parts["llama_cpp"]
+    sizes = list(part["setup"]["llama_tokens"])
+    columns = [(f"batch={rows}", "decode_tokens_per_second") for rows in sizes]
+    columns.append(("prompt", "prefill_tokens_per_second"))
+    heads = [f"{rows} at once" if int(rows) > 1 else "alone" for rows in sizes]
+    heads.append(f"reading {part['setup']['llama_prompt']} tokens")
+    version = part["setup"]["llama_cpp_python"]
+    found = [
+        f"Tokens a second beside llama.cpp (llama-cpp-python {version}, built on this machine, the "
+        f"GGUF that the base comes from, {part['machine']['threads']} threads), median of "
+        f"{part['setup']['llama_repetitions']} repetitions in turn, smallest to largest:",
+        "",
+        f"| system | {' | '.join(heads)} |",
+        "|---" * (len(heads) + 1) + "|",
+    ]
+    for system, name in SYSTEMS.items():
+        cells = [part["cells"][f"{system}/{at}"]["summary"][what] for at, what in columns]
+        rates = [f"{c['median']:.0f} ({c['min']:.0f} to {c['max']:.0f})" for c in cells]
+        found.append(f"| {name} | {' | '.join(rates)} |")
+    return [*found, ""]
 
 
 def budget(results: Path) -> str:
@@ -40,11 +75,22 @@ def budget(results: Path) -> str:
     run = _read(results, "budget.json")
     rows = [f"{run['machine']}.", "", "| what | measured |", "|---|---|"]
     rows.append(f"| the page listens after | {run['listening_s']:.1f} s |")
-    rows.append(f"| the model is ready after | {run['loaded_s']:.1f} s |")
+    rows.append(
+        f"| the model is ready after | {run['loaded_s']:.1f} s, kernels compiled; "
+        f"{run['loaded_again_s']:.1f} s the next time |"
+    )
     for method, spread in run["first_token_s"].items():
         rows.append(f"| first token, `{method}` | {_spread(spread)} s |")
+    fifty = _spread(run["first_token_of_50_streamed_s"])
+    rows.append(f"| first token, `ramole_plus`, about 50 tokens of prompt, OpenAI's door | {fifty} s |")
     rows.append(f"| `/retrieve` over HTTP | {_spread(run['retrieve_over_http_s'])} s |")
-    rows.append(f"| memory of the process | {run['resident_mib']:.0f} MiB |")
+    one = run["resident_after_one_answer_mib"]
+    rows.append(f"| memory after one answer | {one:.0f} MiB |")
+    rows.append(f"| memory at the end | {run['resident_mib']:.0f} MiB |")
+    rate = run["endpoint_tokens_per_second"]["median"]
+    rows.append(f"| {run['clients']} clients of the endpoint at once | {rate:.0f} tokens/s |")
+    share = _spread(run["endpoint_by_engine"])
+    rows.append(f"| that, by the engine alone with the same questions | {share} |")
     return "\n".join([*rows, "", f"```bash\n{run['command']}\n```"])
 
 

@@ -89,7 +89,7 @@ def test_earlier_turns_go_to_the_base_too_and_named_ones_never(ramole):  # noqa:
 
 def test_a_method_with_a_fixed_pool_cannot_be_asked_to(ramole, monkeypatch):  # noqa: F811
     cards = {card.content: card.name for card in ramole.pool.cards()}
-    monkeypatch.setattr(ramole._choice, "_known", lambda method: cards)
+    monkeypatch.setattr(ramole._preparing._choice, "_known", lambda method: cards)
     with pytest.raises(RamoleError, match="abstain=True, but method ramole has a fixed pool"):
         ramole.prepare([Request(NOTHING, method="ramole", abstain=True, **ASK)])
     assert len(ramole.prepare([Request(NOTHING, method=PLUS, **ASK)])[0].candidates) > 0
