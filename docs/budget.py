@@ -35,8 +35,8 @@ PROMPTS = (
 CLIENTS, MANY_TOKENS = 16, 64
 FIFTY = (
     "Turn these triples into text: Blue Spice area riverside; Blue Spice food Italian; Blue Spice "
-    "customer rating high; Blue Spice near Rainbow Vegetarian Cafe; Blue Spice price range moderate; "
-    "Blue Spice family friendly yes"
+    "customer rating high; Blue Spice near Rainbow Vegetarian Cafe; Blue Spice price range "
+    "moderate; Blue Spice family friendly yes"
 )
 """About fifty tokens."""
 

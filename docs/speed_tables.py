@@ -82,7 +82,7 @@ def budget(results: Path) -> str:
     for method, spread in run["first_token_s"].items():
         rows.append(f"| first token, `{method}` | {_spread(spread)} s |")
     fifty = _spread(run["first_token_of_50_streamed_s"])
-    rows.append(f"| first token, `ramole_plus`, about 50 tokens of prompt, OpenAI's door | {fifty} s |")
+    rows.append(f"| first token, `ramole_plus`, 50 tokens, by OpenAI's door | {fifty} s |")
     rows.append(f"| `/retrieve` over HTTP | {_spread(run['retrieve_over_http_s'])} s |")
     one = run["resident_after_one_answer_mib"]
     rows.append(f"| memory after one answer | {one:.0f} MiB |")
