@@ -101,13 +101,13 @@ def test_a_request_that_could_never_fit_is_told_what_to_do(narrow):
         narrow.submit(ask(2, "base", max_new_tokens=900), ())
 
 
-def test_nothing_grows_over_600_requests(tiny_llama, tmp_path):
+def test_nothing_grows_over_1000_requests(tiny_llama, tmp_path):
     page = TinyEngine(tiny_llama).engine.bank.page_bytes
     sizes = EngineSizes(
         device_cache_bytes=8 * PAGES * page, host_cache_bytes=99 * page, units_dir=tmp_path
     )
     narrow, memory = TinyEngine(tiny_llama, sizes), []
-    for turn in range(600):
+    for turn in range(1000):
         request = ask(1 + turn % 2, "selection", max_new_tokens=2)
         if turn % 5 == 0:
             request = replace(request, method="ramole", trace=True)
@@ -115,7 +115,7 @@ def test_nothing_grows_over_600_requests(tiny_llama, tmp_path):
         if turn % 40 == 39:
             narrow.finish()
             narrow.heard.clear()
-        if turn in (199, 599):
+        if turn in (299, 999):
             memory.append(anonymous_mib())
     gc.collect()
     assert sum(type(thing) is RequestState for thing in gc.get_objects()) <= 2
@@ -124,4 +124,4 @@ def test_nothing_grows_over_600_requests(tiny_llama, tmp_path):
     assert len(narrow.engine.bank.slots) <= 8 * PAGES
     assert len(narrow.engine.bank.routers) == 1
     if None not in memory:
-        assert memory[1] - memory[0] < 4  # MiB, of 400 requests more
+        assert memory[1] - memory[0] < 12  # MiB, of 700 requests more
