@@ -15,11 +15,10 @@ from transformers.pytorch_utils import Conv1D
 from ramole_core.errors import RamoleError
 from ramole_core.kernels.narrow import as_numbers, narrowed
 from ramole_core.kernels.weight import Input, Weight
+from ramole_core.kernels.widen import BLOCK
 
 Shapes = Mapping[str, tuple[int, int]]
 """(i, o) of every linear layer by module path, the head left out."""
-BLOCK = 64
-"""Inputs that share one scale."""
 TILE = 32
 """Outputs that bitsandbytes' own CPU kernel computes together."""
 

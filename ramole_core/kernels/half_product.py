@@ -1,7 +1,7 @@
 """y = x W^T + bias (+ the adapters' update) of bfloat16 x, and of a weight in bfloat16 or NF4 whose
 numbers are rounded to bfloat16, as the matrix unit meets them.
 
-Where the CPU multiplies bfloat16 (`half_dots`), this is twice as fast as widening both. Each
+Where the CPU multiplies bfloat16 (`half_dots`), many rows take half the time of widening both. Each
 y[m, j] is one `half_dots`, so no other row and no size of tile changes its bits.
 """
 
