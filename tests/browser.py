@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
+from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from tests.serving import Server, running
@@ -15,6 +16,9 @@ FLAGS = (
 ).split()
 PATIENCE = 60_000
 """Milliseconds; the machine may be busy."""
+SETTLED = """() => document.getAnimations().every((one) =>
+  one.playState !== 'running' || one.effect.getComputedTiming().endTime === Infinity)"""
+"""No transition is under way: a button that just became enabled is half faded until it ends."""
 
 
 def ask_page(root: Path, **environment: object) -> AbstractContextManager[Server]:
@@ -72,3 +76,15 @@ def fresh_page(browser: Browser, url: str, *, width: int = 1280, theme: str = "l
     page.on("pageerror", lambda error: page.wrong.append(str(error)))
     page.goto(f"{url}/?__theme={theme}")
     return page
+
+
+def serious(page: Page, within: str | None = None) -> list[tuple[str, list[str]]]:
+    """What axe calls serious or worse on the page, or inside `within`, once every transition is
+    over: each rule with the first elements that break it."""
+    page.wait_for_function(SETTLED)
+    found = Axe().run(page, context=within).response["violations"]
+    return [
+        (rule["id"], [node["html"][:160] for node in rule["nodes"][:5]])
+        for rule in found
+        if rule["impact"] in ("serious", "critical")
+    ]

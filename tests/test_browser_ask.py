@@ -9,11 +9,10 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page, expect
 
 from tests.ask_page import OPTIONS_PROMPT
-from tests.browser import PATIENCE, ask_page, visits
+from tests.browser import PATIENCE, ask_page, serious, visits
 from tests.fake_ramole import LAYERS, MODULES, WORDS
 from tests.serving import app
 from ui.charts.explained import spell
@@ -65,16 +64,6 @@ def letters(page: Page) -> str:
     return "".join(
         token.get_attribute("data-letter") or "." for token in page.locator("#answer .token").all()
     )
-
-
-def serious(page: Page) -> list:
-    """What axe finds in the tab, and where."""
-    found = Axe().run(page, context="#ask-tab")
-    return [
-        (one["id"], [node["target"] for node in one["nodes"]][:5])
-        for one in found.response["violations"]
-        if one["impact"] in ("serious", "critical")
-    ]
 
 
 def test_an_answer_arrives_with_colour_letter_and_words(quick, visit):
@@ -273,7 +262,7 @@ def test_a_conversation_of_two_turns(quick, visit):
     page.keyboard.press("ArrowRight")
     expect(page.locator("#token")).to_contain_text("Turn 1, token 4 of 8")
     expect(page.locator("#ask-tab .token[aria-pressed]")).to_have_count(1)
-    assert serious(page) == []
+    assert serious(page, "#ask-tab") == []
     page.locator("#prompt textarea").fill("And when?")
     page.locator("#prompt textarea").press("Enter")
     expect(page.locator("#talk .turn")).to_have_count(3)
@@ -304,7 +293,7 @@ def test_nothing_serious_for_axe(quick, visit, theme):
     ask(page)
     page.locator("#answer .token").nth(1).click()
     expect(page.locator("#likely table")).to_have_count(2)
-    assert serious(page) == []
+    assert serious(page, "#ask-tab") == []
 
 
 def test_a_phone_shows_everything_within_its_width(quick, visit):
@@ -420,7 +409,7 @@ def test_what_if_an_adapter_were_off_from_a_token_on(quick, visit):
     expect(page.locator("#what-likely table")).to_have_count(2)
     page.set_viewport_size({"width": 390, "height": 900})
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
-    assert serious(page) == [] and page.wrong == []
+    assert serious(page, "#ask-tab") == [] and page.wrong == []
 
 
 def test_a_second_token_opens_while_the_model_is_asked_about_the_first(tmp_path, visit):

@@ -1,10 +1,9 @@
 """The tab Compare in Chromium, over a fake system."""
 
 import pytest
-from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Page, expect
+from playwright.sync_api import expect
 
-from tests.browser import PATIENCE, ask_page, visits
+from tests.browser import PATIENCE, ask_page, serious, visits
 from tests.fake_ramole import WORDS
 
 expect.set_options(timeout=PATIENCE)
@@ -20,12 +19,6 @@ def server(tmp_path_factory):
 def visit(chromium):
     with visits(chromium, tab="Compare", until=["#compare-prompt textarea"]) as open_page:
         yield open_page
-
-
-def serious(page: Page) -> list[str]:
-    """What axe finds in the tab."""
-    found = Axe().run(page, context="#compare-tab").response["violations"]
-    return [one["id"] for one in found if one["impact"] in ("serious", "critical")]
 
 
 def test_one_prompt_two_ways_then_three(server, visit):
@@ -48,7 +41,7 @@ def test_one_prompt_two_ways_then_three(server, visit):
     expect(page.locator("#compare-head-2")).to_contain_text("mixture")
     expect(page.locator("#compare-button")).to_be_enabled()
     assert page.wrong == []
-    assert serious(page) == []
+    assert serious(page, "#compare-tab") == []
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
@@ -61,7 +54,7 @@ def test_a_phone_shows_the_columns_below_each_other(server, visit, theme):
     first, second = (page.locator(f"#compare-answer-{n}").bounding_box() for n in (0, 1))
     assert second["y"] > first["y"] + first["height"]
     expect(page.locator("#compare-button")).to_be_enabled()
-    assert serious(page) == []
+    assert serious(page, "#compare-tab") == []
 
 
 def test_stop_ends_every_column(tmp_path, visit):

@@ -6,10 +6,9 @@ import sys
 import zipfile
 
 import pytest
-from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import expect
 
-from tests.browser import PATIENCE, visits
+from tests.browser import PATIENCE, serious, visits
 from tests.fake_ramole import WORDS
 from tests.serving import running
 from tests.test_browser_ask import ask
@@ -74,8 +73,7 @@ def test_a_recorded_run_is_open_and_a_token_is_told_everywhere(server, visit):
     assert "3 <b>lie</b>␣" in drawn, "letter by letter, not bold"
     assert page.locator("#inspect-plot-layers .js-plotly-plot").get_attribute("role") == "img"
     assert page.wrong == [] and page.said == []
-    found = Axe().run(page, context="#inspect-tab").response["violations"]
-    assert [one["id"] for one in found if one["impact"] in ("serious", "critical")] == []
+    assert serious(page, "#inspect-tab") == []
 
 
 def test_a_click_on_a_picture_picks_its_token(server, visit):
@@ -190,8 +188,7 @@ def test_a_phone_has_no_sideways_scroll(server, visit, theme):
     page.locator("#inspect-pin").click()
     expect(page.locator("#inspect-plot-against .js-plotly-plot .main-svg").first).to_be_visible()
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
-    found = Axe().run(page, context="#inspect-tab").response["violations"]
-    assert [one["id"] for one in found if one["impact"] in ("serious", "critical")] == []
+    assert serious(page, "#inspect-tab") == []
 
 
 def test_a_link_opens_the_run_and_the_token_here(server, visit):

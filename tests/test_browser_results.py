@@ -8,10 +8,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page, expect
 
-from tests.browser import PATIENCE, fresh_page, visits
+from tests.browser import PATIENCE, fresh_page, serious, visits
 from tests.results_page import METHODS, write_results
 from tests.serving import Server, running
 
@@ -225,13 +224,7 @@ def test_nothing_serious_for_axe(measured, visit, theme):
     expect(page.locator("#results-plot .errorbar")).to_have_count(len(METHODS))
     for details in page.locator("#results-tab details").all():
         details.evaluate("node => node.open = true")
-    found = Axe().run(page, context="#results-tab")
-    serious = [
-        (one["id"], [node["target"] for node in one["nodes"]][:5])
-        for one in found.response["violations"]
-        if one["impact"] in ("serious", "critical")
-    ]
-    assert serious == []
+    assert serious(page, "#results-tab") == []
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])

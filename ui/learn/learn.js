@@ -8,19 +8,28 @@ function tabNamed(name) {
     shown.find((tab) => tab.textContent.trim() === name);
 }
 
-// A tab is built when it is first opened, so its form may take a moment.
-function fill(selector, prompt, left) {
-  const field = document.querySelector(selector);
+// A tab is built when it is first opened, which takes long on a busy machine: the prompt waits for its
+// form until then, or until somebody opens another tab.
+let waiting = null;
+
+function fill(request) {
+  if (waiting !== request) return;
+  const field = document.querySelector(request.field);
   if (!field || !field.getClientRects().length) {
-    if (left) setTimeout(() => fill(selector, prompt, left - 1), 100);
+    setTimeout(fill, 100, request);
     return;
   }
+  waiting = null;
   field.focus();
   field.select();
-  if (document.execCommand('insertText', false, prompt)) return;
-  field.value = prompt;
+  if (document.execCommand('insertText', false, request.prompt)) return;
+  field.value = request.prompt;
   field.dispatchEvent(new Event('input', { bubbles: true }));
 }
+
+document.addEventListener('click', (event) => {
+  if (event.target.closest('[role="tab"], .overflow-menu button')) waiting = null;
+}, true);
 
 element.addEventListener('click', (event) => {
   const button = event.target.closest('button[data-tab]');
@@ -30,7 +39,8 @@ element.addEventListener('click', (event) => {
   tab.click();
   scrollTo({ top: 0 });
   if (button.dataset.prompt && FIELDS[button.dataset.tab]) {
-    fill(FIELDS[button.dataset.tab], button.dataset.prompt, 50);
+    waiting = { field: FIELDS[button.dataset.tab], prompt: button.dataset.prompt };
+    fill(waiting);
   }
 });
 
