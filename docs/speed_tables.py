@@ -39,8 +39,12 @@ SYSTEMS = {
     "llama_cpp": "llama.cpp, bare base",
     "base": "bare base, NF4",
     "base_int8": "bare base, NF4, head int8",
+    "base_int4": "bare base, int4",
+    "base_int4_int8": "bare base, int4, head int8",
     "ramole_k3": "`ramole` k = 3, NF4",
     "ramole_k3_int8": "`ramole` k = 3, NF4, head int8",
+    "ramole_k3_int4": "`ramole` k = 3, int4",
+    "ramole_k3_int4_int8": "`ramole` k = 3, int4, head int8",
 }
 
 
@@ -63,7 +67,8 @@ def _beside_llama(parts: dict) -> list[str]:
         f"| system | {' | '.join(heads)} |",
         "|---" * (len(heads) + 1) + "|",
     ]
-    for system, name in SYSTEMS.items():
+    measured = {cell.partition("/")[0] for cell in part["cells"]}
+    for system, name in ((one, told) for one, told in SYSTEMS.items() if one in measured):
         cells = [part["cells"][f"{system}/{at}"]["summary"][what] for at, what in columns]
         rates = [f"{c['median']:.0f} ({c['min']:.0f} to {c['max']:.0f})" for c in cells]
         found.append(f"| {name} | {' | '.join(rates)} |")

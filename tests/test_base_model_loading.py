@@ -75,7 +75,7 @@ def test_loading_without_quantisation(tiny_llama, tmp_path, dtype):
         ({"dtype": "float16"}, "float16 needs a GPU"),
         ({"device": "cuda"}, "sees no GPU"),
         ({"dtype": "int9"}, "DTYPE=int9 is not known; choose auto, float32"),
-        ({"quantization": "int8"}, "QUANTIZATION=int8 is not known; choose nf4 or none"),
+        ({"quantization": "int8"}, "QUANTIZATION=int8 is not known; choose nf4, int4, none"),
     ],
 )
 def test_a_setting_that_cannot_be_is_refused(tiny_llama, tmp_path, options, message, monkeypatch):
@@ -127,7 +127,7 @@ def test_layers_that_do_not_fill_blocks_stay_as_they_are(tmp_path):
 
 
 def test_a_model_without_any_layer_for_nf4_is_refused(tiny_llama, tmp_path):
-    with pytest.raises(RamoleError, match="no linear layer that NF4 can pack .*QUANTIZATION=none"):
+    with pytest.raises(RamoleError, match="no linear layer that 4 bits can hold .*ION=none"):
         load_base(str(tiny_llama), data_dir=tmp_path, device="cpu")
 
 

@@ -9,8 +9,10 @@ from transformers.activations import ACT2CLS, ACT2FN
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 from transformers.pytorch_utils import Conv1D
 
+from ramole_core.base.int4 import Int4Linear
 from ramole_core.base.int8 import Int8Linear
 from ramole_core.base.nf4 import Nf4Linear
+from ramole_core.base.packed import PackedLinear
 from ramole_core.kernels.weight import Input
 from ramole_core.layers.base_weight import base_weight, kernel_linears
 from ramole_core.layers.install import wrap
@@ -24,15 +26,14 @@ from ramole_core.layers.steady import (
 )
 
 
-def nf4_layer(i=64, o=48, **options):
+def packed(kind, i, o, **options):
     torch.manual_seed(0)
     plain = nn.Linear(i, o, **options)
-    return Nf4Linear(plain.weight, plain.bias).eval()
+    return kind(plain.weight, plain.bias).eval()
 
 
-def int8_layer():
-    plain = nn.Linear(130, 41)
-    return Int8Linear(plain.weight, plain.bias)
+def nf4_layer(i=64, o=48, **options):
+    return packed(Nf4Linear, i, o, **options)
 
 
 def conv():
@@ -43,10 +44,8 @@ def conv():
 
 def values_of(layer):
     """[o, i] in float64."""
-    if isinstance(layer, Nf4Linear):
+    if isinstance(layer, PackedLinear):
         return layer.numbers().double()
-    if isinstance(layer, Int8Linear):
-        return layer.weight.double() * layer.scales.double()[:, None]
     return (layer.weight.T if isinstance(layer, Conv1D) else layer.weight).double()
 
 
@@ -56,7 +55,8 @@ LAYERS = {
     "bfloat16": lambda: nn.Linear(37, 41).bfloat16(),
     "conv": conv,
     "nf4": nf4_layer,
-    "int8": int8_layer,
+    "int8": lambda: packed(Int8Linear, 130, 41),
+    "int4": lambda: packed(Int4Linear, 64, 48),
     "nf4 of bfloat16": lambda: nf4_layer(128, 5, bias=False),
 }
 

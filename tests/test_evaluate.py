@@ -264,11 +264,11 @@ def test_json_is_all_of_stdout_and_what_the_file_holds(tmp_path, monkeypatch, ca
         (tmp_path / name / "dev.jsonl").write_text(json.dumps(row | {"task": name}))
 
     @contextmanager
-    def opened(data, *, seed):
+    def opened(data, *, seed, **how):
         yield FakeRamole(CROWD), CROWD
 
     monkeypatch.setattr(command, "opened", opened)
-    monkeypatch.setattr(command, "shared_facts", lambda ramole: facts)
+    monkeypatch.setattr(command, "shared_facts", lambda ramole, **how: facts)
     monkeypatch.setattr(command, "own_facts", lambda ramole, system: {})
     monkeypatch.setattr(command, "method_facts", lambda ramole: {"router_checksum": "ab"})
     out = tmp_path / "mine.json"

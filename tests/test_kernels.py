@@ -19,13 +19,13 @@ from ramole_core.kernels.vectors import LANES, paired
 from ramole_core.kernels.widen import PAIR, widened
 from tests.kernel_fakes import FLOATS, HALVES, Product
 
-KINDS = (FLOATS, HALVES, "nf4", "int8")
+KINDS = (FLOATS, HALVES, "nf4", "int4", "int8")
 DTYPES = (FLOATS, HALVES)
 COUNTS = (1, 2, 3, 5, 8, 33, 97, 200)
 
 
 def sizes_of(kind):
-    if kind == "nf4":
+    if kind in ("nf4", "int4"):
         return ((41, 64), (16, 128), (67, 192), (397, 64))
     return ((41, 37), (5, 1), (67, 130), (397, 96))
 
@@ -171,7 +171,7 @@ from ramole_core.kernels.half_dots import MULTIPLIES
 from ramole_core.kernels.matrix_unit import MATRIX
 from tests import test_kernels, test_rows_mixing
 assert not (MULTIPLIES if "RAMOLE_HALVES" in os.environ else MATRIX)
-for kind in ("nf4", "int8", test_kernels.HALVES):  # as it is served
+for kind in ("nf4", "int4", "int8", test_kernels.HALVES):  # as it is served
     test_kernels.check_numbers(kind)
     test_kernels.check_bits(kind)
 test_rows_mixing.check_numbers(test_kernels.HALVES)

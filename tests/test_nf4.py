@@ -9,7 +9,8 @@ from bitsandbytes.functional import dequantize_4bit, quantize_4bit
 from hypothesis import given, settings, strategies as st
 from safetensors import safe_open
 
-from ramole_core.base.nf4 import Nf4Linear, fits_nf4, round_to_nf4
+from ramole_core.base.nf4 import Nf4Linear, round_to_nf4
+from ramole_core.base.packed import fits
 from ramole_core.base.shapes import read_shapes
 from ramole_core.kernels.narrow import BOUNDS, narrowed
 from ramole_core.kernels.widen import TABLE
@@ -32,7 +33,7 @@ def test_every_weight_of_the_real_base_has_bitsandbytes_code(real_base_folder):
     shapes = read_shapes(real_base_folder)
     with safe_open(real_base_folder / "model.safetensors", "pt") as file:
         for path in list(shapes)[::11]:
-            assert fits_nf4(*shapes[path])
+            assert fits(*shapes[path])
             check(file.get_tensor(f"{path}.weight"))
 
 

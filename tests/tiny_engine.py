@@ -7,8 +7,8 @@ from pathlib import Path
 import torch
 from transformers.pytorch_utils import Conv1D
 
-from ramole_core.base.model import load_base
-from ramole_core.base.nf4 import Nf4Linear
+from ramole_core.base.model import PACKED, load_base
+from ramole_core.base.packed import PackedLinear
 from ramole_core.composition import Candidate, Lora, LoraSet, Response, Sites, Trained
 from ramole_core.engine.engine import Engine, EngineSizes
 from ramole_core.engine.prompt import Turn
@@ -36,7 +36,7 @@ class Heard:
 
 def _size(module: torch.nn.Module) -> tuple[int, int] | None:
     """(i, o) of a linear layer."""
-    if isinstance(module, torch.nn.Linear | Nf4Linear):
+    if isinstance(module, torch.nn.Linear | PackedLinear):
         return module.in_features, module.out_features
     return (module.nx, module.nf) if isinstance(module, Conv1D) else None
 
@@ -52,13 +52,13 @@ class TinyEngine:
         kind: str = "float32",
         head: str = "full",
     ):
-        """`kind`: float32, bfloat16, or nf4 (with bfloat16 beside)."""
+        """`kind`: float32, bfloat16, or nf4 or int4 (with bfloat16 beside)."""
         self.base = base = load_base(
             str(folder),
             data_dir=folder.with_name(f"{folder.name}-data"),
             device="cpu",
-            quantization="nf4" if kind == "nf4" else "none",
-            dtype="bfloat16" if kind == "nf4" else kind,
+            quantization=kind if kind in PACKED else "none",
+            dtype="bfloat16" if kind in PACKED else kind,
             head=head,
         )
         model = base.model

@@ -4,35 +4,19 @@ Each row has a scale of its own, the row's largest size over 127. Only on a CPU,
 the input embedding, which many models tie to the head, stays as it is.
 """
 
-from torch import Tensor, nn
+from torch import nn
 from transformers import PreTrainedModel
 
+from ramole_core.base.packed import PackedLinear
 from ramole_core.errors import RamoleError
-from ramole_core.kernels.narrow import rounded_to_bytes
-from ramole_core.kernels.weight import Input, Weight
+from ramole_core.kernels.narrow import from_bytes, rounded_to_bytes
 
 
-class Int8Linear(nn.Module):
-    """y = x W^T + bias, W [o, i] held as int8 numbers and a scale a row."""
+class Int8Linear(PackedLinear):
+    """Numbers int8 [o, i], scales float32 [o]."""
 
-    scales: Tensor
-    """float32 [o]."""
-
-    def __init__(self, weight: Tensor, bias: Tensor | None):
-        """Of a weight [o, i] in float32 or bfloat16 on the CPU; its own `weight` is the numbers."""
-        super().__init__()
-        numbers, scales = rounded_to_bytes(weight.detach())
-        self.weight = nn.Parameter(numbers, requires_grad=False)
-        self.register_buffer("scales", scales)
-        self.bias = None if bias is None else nn.Parameter(bias.detach(), requires_grad=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.kernel().multiply(Input(x))
-
-    def kernel(self) -> Weight:
-        """The weight where it lies."""
-        o, i = self.weight.shape
-        return Weight(self.weight, (o, i), scales=self.scales, bias=self.bias)
+    narrowed = staticmethod(rounded_to_bytes)
+    as_numbers = staticmethod(from_bytes)
 
 
 def round_head(source: str, model: PreTrainedModel) -> None:

@@ -1,4 +1,4 @@
-"""The base model and its tokenizer: 4-bit NF4 by default, on CUDA and on the CPU."""
+"""The base model and its tokenizer: 4-bit NF4 by default, on CUDA and on the CPU, or int4 there."""
 
 import logging
 from collections.abc import Iterable, Iterator, Mapping
@@ -19,13 +19,17 @@ from transformers.utils import logging as transformers_logging
 
 from ramole_core.base.checksum import read_json, weights_checksum
 from ramole_core.base.fetch import Progress, fetch_base
+from ramole_core.base.int4 import Int4Linear, round_to_int4
 from ramole_core.base.int8 import round_head
-from ramole_core.base.nf4 import check_shapes, config_for_cuda, pack_linears, round_linears
+from ramole_core.base.nf4 import Nf4Linear, config_for_cuda, round_to_nf4
+from ramole_core.base.packed import check_shapes, pack_linears, round_linears
 from ramole_core.base.shapes import read_shapes
 from ramole_core.errors import RamoleError
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-QUANTIZATIONS = ("nf4", "none")
+QUANTIZATIONS = ("nf4", "int4", "none")
+PACKED = {"nf4": (Nf4Linear, round_to_nf4), "int4": (Int4Linear, round_to_int4)}
+"""The layers of each on a CPU, and what it makes of a weight."""
 
 
 @dataclass(frozen=True)
@@ -67,16 +71,21 @@ def load_base(
     where, compute = _pick_device(device), _pick_dtype(dtype)
     if quantization not in QUANTIZATIONS:
         raise RamoleError(
-            f"RAMOLE_QUANTIZATION={quantization} is not known; choose {' or '.join(QUANTIZATIONS)}."
+            f"RAMOLE_QUANTIZATION={quantization} is not known; choose {', '.join(QUANTIZATIONS)}."
         )
     if compute == torch.float16 and where.type == "cpu":
         raise RamoleError(
             "RAMOLE_DTYPE=float16 needs a GPU; on a CPU choose bfloat16 or float32 (or auto)."
         )
+    if quantization == "int4" and where.type != "cpu":
+        raise RamoleError(
+            "RAMOLE_QUANTIZATION=int4 is held by kernels for a CPU; on a GPU choose nf4 or none "
+            "(or set RAMOLE_DEVICE=cpu)."
+        )
     folder = fetch_base(source, data_dir=data_dir, progress=lambda s, f: tell(s, 0.6 * f))
     tell("loading the base model", 0.6)
     _refuse_quantised(source, folder)
-    model = _read_model(source, folder, dtype=compute, device=where, nf4=quantization == "nf4")
+    model = _read_model(source, folder, dtype=compute, device=where, kind=quantization)
     if head == "int8":
         round_head(source, model)
     tokenizer = load_tokenizer(source, folder)
@@ -105,7 +114,7 @@ def load_tokenizer(source: str, folder: Path) -> PreTrainedTokenizerBase:
 
 def dequantised(base: BaseModel) -> PreTrainedModel:
     """A copy for training, whose linear layers are plain and have the weights that the served
-    model computes with: rounded to NF4 where the base is quantised.
+    model computes with: rounded as the base is.
 
     The same before and after the served model has run.
     """
@@ -114,8 +123,8 @@ def dequantised(base: BaseModel) -> PreTrainedModel:
             base.folder, dtype=base.dtype, use_safetensors=True, trust_remote_code=False
         )
     nn.Module.to(model, base.device).eval()  # transformers' own `to` has a type that is not true
-    if base.quantization == "nf4":
-        round_linears(model, read_shapes(base.folder))
+    if base.quantization in PACKED:
+        round_linears(model, read_shapes(base.folder), PACKED[base.quantization][1])
     return model.requires_grad_(False)
 
 
@@ -136,13 +145,13 @@ def _pick_dtype(dtype: str) -> torch.dtype:
 
 
 def _read_model(
-    source: str, folder: Path, *, dtype: torch.dtype, device: torch.device, nf4: bool
+    source: str, folder: Path, *, dtype: torch.dtype, device: torch.device, kind: str
 ) -> PreTrainedModel:
     """The model with every weight that its config asks for, each from the folder's safetensors."""
     shapes, options = read_shapes(folder), {}
-    if nf4:
+    if kind in PACKED:
         check_shapes(source, shapes)
-    if nf4 and device.type != "cpu":
+    if kind == "nf4" and device.type != "cpu":
         logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # asks for `kernels`
         options = {"quantization_config": config_for_cuda(shapes, dtype)}
     try:
@@ -164,8 +173,8 @@ def _read_model(
         raise _not_loadable(source, f"its files lack {len(missing)} weights, first {missing[0]}")
     if wrong := sorted(map(str, report["mismatched_keys"])):
         raise _not_loadable(source, f"weights do not have the config's shapes, first {wrong[0]}")
-    if nf4 and device.type == "cpu":
-        pack_linears(model, shapes)
+    if kind in PACKED and device.type == "cpu":
+        pack_linears(model, shapes, PACKED[kind][0])
     return model
 
 

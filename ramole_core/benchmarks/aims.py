@@ -89,8 +89,8 @@ def _beside_llama(parts: Mapping[str, Mapping]) -> Iterator[Aim]:
             what = f"decode, nf4, {ours} / llama.cpp's bare base, {at}"
             yield Aim(what, "llama_cpp", f"{ours}/{at}", f"llama_cpp/{at}", DECODE, aim)
             if rows == 1:
-                what, more = what.replace("nf4", "nf4 and int8 head"), {"base": 0.8, US: 0.6}
-                top, bottom = f"{ours}_int8/{at}", f"llama_cpp/{at}"
+                what, more = what.replace("nf4", "int4"), {"base": 0.8, US: 0.6}
+                top, bottom = f"{ours}_int4/{at}", f"llama_cpp/{at}"
                 yield Aim(what, "llama_cpp", top, bottom, DECODE, more[ours])
     if sizes:
         length = parts["llama_cpp"]["setup"]["llama_prompt"]

@@ -11,9 +11,13 @@ from ramole_core.benchmarks.ours import BASE, RAMOLE, Mix, OurEngine, make_reque
 from ramole_core.benchmarks.record import Record
 from ramole_core.benchmarks.stage import Stage
 
-BITS = "nf4"
-HEADS = {"": "full", "_int8": "int8"}
-"""Behind a system's name, and how its output head is held."""
+FORMS = {
+    "": ("nf4", "full"),
+    "_int8": ("nf4", "int8"),
+    "_int4": ("int4", "full"),
+    "_int4_int8": ("int4", "int8"),
+}
+"""Behind a system's name, and how its linear layers and its output head are held."""
 
 
 def measure_beside_llama(stage: Stage, record: Record, tell: Tell) -> None:
@@ -25,9 +29,10 @@ def measure_beside_llama(stage: Stage, record: Record, tell: Tell) -> None:
         threads=torch.get_num_threads(),
     )
     facts = ("rank", "adapters", "prompt_tokens", "llama_tokens", "llama_prompt")
-    setup = {"quantization": BITS, "llama_cpp_python": peer.version}
+    held = ", ".join(dict.fromkeys(bits for bits, _ in FORMS.values()))
+    setup = {"quantization": held, "llama_cpp_python": peer.version}
     record.begin("llama_cpp", s.facts(*facts, "llama_repetitions") | setup)
-    ours = {name: stage.in_bits(BITS, head=head) for name, head in HEADS.items()}
+    ours = {name: stage.in_bits(bits, head=head) for name, (bits, head) in FORMS.items()}
     cells: list[Cell] = []
     for rows, tokens in s.llama_tokens.items():
         prompts = stage.prompts(rows, s.prompt_tokens)

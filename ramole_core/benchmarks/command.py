@@ -40,7 +40,7 @@ def benchmark(
         int | None, typer.Option(help="CPU threads; torch's choice if unset.")
     ] = None,
     quantization: Annotated[
-        Literal["none", "nf4"], typer.Option(help="How the base is held, for all systems.")
+        Literal["none", "nf4", "int4"], typer.Option(help="How the base is held, for all systems.")
     ] = "none",
     dtype: Annotated[Dtype, typer.Option(help="Compute dtype, for all systems.")] = "auto",
     plots: Annotated[

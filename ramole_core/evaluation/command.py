@@ -41,6 +41,12 @@ def evaluate(
     tasks: Annotated[str, typer.Option(help="Comma separated; all of the pool if empty.")] = "",
     systems: Annotated[str, typer.Option(help="Comma separated; all if empty.")] = "",
     situations: Annotated[str, typer.Option(help=f"Of {SITUATIONS}; all if empty.")] = "",
+    quantization: Annotated[
+        Literal["nf4", "int4", "none"], typer.Option(help="How the base is rounded.")
+    ] = "nf4",
+    head: Annotated[
+        Literal["full", "int8"], typer.Option(help="How the output head is held.")
+    ] = "full",
     k: Annotated[int, typer.Option(help="Adapters that a system mixes.")] = 3,
     tokens: Annotated[int, typer.Option(help="Longest answer.")] = 50,
     seed: Annotated[int, typer.Option(help="Of the distractors.")] = 0,
@@ -78,11 +84,11 @@ def evaluate(
     plain = [name for name in wanted if name != ORACLE]
     command = recorded_command("ramole_core")
     others = [] if worker else _start_others(workers)
-    with opened(data, seed=seed) as (ramole, crowd):
+    with opened(data, seed=seed, quantization=quantization, head=head) as (ramole, crowd):
         names = _words(tasks) or list(crowd.samples)
         asked = read_rows(data, names, split=split, count=rows, skip=skip)
         ask = Ask(k=k, tokens=tokens)
-        facts = shared_facts(ramole) | {
+        facts = shared_facts(ramole, quantization=quantization, head=head) | {
             "split": split,
             "rows": rows,
             "k": k,
@@ -138,7 +144,9 @@ def evaluate(
         show_report(report)
 
 
-def shared_facts(ramole: "Ramole") -> dict[str, object]:
+def shared_facts(
+    ramole: "Ramole", *, quantization: str = "nf4", head: str = "full"
+) -> dict[str, object]:
     """Checksums of everything that decides the answers of every system."""
     from ramole_core.base.checksum import weights_checksum
     from ramole_core.training.card import versions
@@ -147,7 +155,8 @@ def shared_facts(ramole: "Ramole") -> dict[str, object]:
     return {
         "base_model": usual.base_model,
         "base_checksum": weights_checksum(_base_folder(), data_dir=usual.data_dir),
-        "quantization": "nf4, computed in bfloat16",
+        "quantization": f"{quantization}, computed in bfloat16",
+        **({} if head == "full" else {"head": head}),
         "retriever_checksum": ramole.retriever.encoder_checksum,
         "calibration_checksum": _calibration_checksum(usual.adapters_dir / "_base"),
         "adapters": {c.name: c.sha256 for c in ramole.pool.cards() if _is_sample(c.name)},
@@ -202,17 +211,19 @@ def _base_folder() -> Path:
 
 
 @contextmanager
-def opened(data: Path, *, seed: int) -> Iterator[tuple["Ramole", "Crowd"]]:
-    """The sample pool and the crowd, in a data folder of their own, on the base rounded to NF4."""
+def opened(
+    data: Path, *, seed: int, quantization: str = "nf4", head: str = "full"
+) -> Iterator[tuple["Ramole", "Crowd"]]:
+    """The sample pool and the crowd, in a data folder of their own, on the rounded base."""
     from ramole_core.evaluation.rounded_base import write_rounded
     from ramole_core.evaluation.situations import make_crowd
     from ramole_core.ramole import Ramole
 
     with tempfile.TemporaryDirectory() as folder:
-        base = write_rounded(_base_folder(), Path(folder) / "rounded")
+        base = write_rounded(_base_folder(), Path(folder) / "rounded", quantization)
         settings = load_settings(
             data_dir=Path(folder) / "data", base_model=str(base), chroma_url=None,
-            quantization="none", host_cache_mb=4096,
+            quantization="none", head=head, host_cache_mb=4096,
         )  # fmt: skip
         with Ramole(settings) as ramole:
             yield ramole, make_crowd(ramole.pool, data, seed=seed)

@@ -2,8 +2,8 @@
 
     python -m ramole_core.evaluation.few_bits --data DATA
 
-Linear layers in NF4 as they are served, or in int4 with a scale for every 32 (codes from -8 to 7,
-and from 0 to 15 with a least number, as llama.cpp's Q4_0 and Q4_1); the output head as it is, or
+Linear layers in NF4 or int4 as they are served, or with codes from -8 to 7 and a scale for every 32
+(llama.cpp's Q4_0); the output head as it is, or
 in int8. All are computed in float32, so that rounding the weights is all that differs. Tokens are
 those of dev rows in the chat template, prompts and answers; intervals are over tasks.
 """
@@ -28,10 +28,12 @@ from transformers import (
 )
 
 from ramole_core.base.fetch import fetch_base
-from ramole_core.base.nf4 import fits_nf4, round_to_nf4
+from ramole_core.base.int4 import round_to_int4
+from ramole_core.base.nf4 import round_to_nf4
+from ramole_core.base.packed import fits
 from ramole_core.base.shapes import read_shapes
 from ramole_core.evaluation.intervals import bootstrap
-from ramole_core.kernels.narrow import rounded_to_bytes
+from ramole_core.kernels.narrow import from_bytes, rounded_to_bytes
 from ramole_core.settings import REPOSITORY, load_settings
 from ramole_core.terminal.recorded_command import recorded_command
 from ramole_core.training.card import versions
@@ -44,7 +46,7 @@ Rounding = Callable[[Tensor], Tensor]
 Tasks = Mapping[str, Sequence[Encoded]]
 
 
-def in_int4(weight: Tensor) -> Tensor:
+def without_least(weight: Tensor) -> Tensor:
     """[o, i] with a scale for every 32: the largest number, sign and all, is -8 scales."""
     blocks = weight.float().unflatten(1, (-1, 32))
     largest = blocks.gather(-1, blocks.abs().argmax(-1, keepdim=True))
@@ -53,28 +55,18 @@ def in_int4(weight: Tensor) -> Tensor:
     return (codes * scale).flatten(1).to(weight.dtype)
 
 
-def in_int4_with_least(weight: Tensor) -> Tensor:
-    """[o, i] with a scale and a least number for every 32, codes 0 to 15."""
-    blocks = weight.float().unflatten(1, (-1, 32))
-    least, most = blocks.amin(-1, keepdim=True), blocks.amax(-1, keepdim=True)
-    least = least.bfloat16().float()
-    scale = ((most - least) / 15).bfloat16().float()
-    codes = ((blocks - least) / torch.where(scale == 0, 1, scale)).round().clamp(0, 15)
-    return (codes * scale + least).flatten(1).to(weight.dtype)
-
-
 def head_in_int8(weight: Tensor) -> Tensor:
     """[o, i] with a scale a row."""
-    numbers, scales = rounded_to_bytes(weight)
-    return (numbers * scales[:, None]).to(weight.dtype)
+    return from_bytes(*rounded_to_bytes(weight)).to(weight.dtype)
 
 
 WAYS: Mapping[str, tuple[Rounding | None, Rounding | None]] = {
     "nf4, full head": (round_to_nf4, None),
     "nf4, head int8": (round_to_nf4, head_in_int8),
     "full, head int8": (None, head_in_int8),
-    "int4 of 32, full head": (in_int4, None),
-    "int4 of 32 with a least number, full head": (in_int4_with_least, None),
+    "int4, full head": (round_to_int4, None),
+    "int4, head int8": (round_to_int4, head_in_int8),
+    "int4 without a least number (Q4_0), full head": (without_least, None),
 }
 """How linear layers and head are rounded."""
 
@@ -131,7 +123,7 @@ def _rounded(
 ) -> PreTrainedModel:
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
     if linears is not None:
-        for path in (path for path, size in shapes.items() if fits_nf4(*size)):
+        for path in (path for path, size in shapes.items() if fits(*size)):
             weight = model.get_parameter(f"{path}.weight").data
             weight.copy_(linears(weight.bfloat16()).float())  # as it is served
     old = model.get_output_embeddings()

@@ -12,6 +12,7 @@ from ramole_core.kernels.matrix_product import MULTIPLY_IN_UNIT
 from ramole_core.kernels.matrix_unit import MATRIX
 from ramole_core.kernels.mixing import MIX
 from ramole_core.kernels.narrow import NARROW
+from ramole_core.kernels.narrow_grid import NARROW_TO_GRID
 from ramole_core.kernels.norm import NORMALISE
 from ramole_core.kernels.pointwise import POINTS
 from ramole_core.kernels.product import MULTIPLY
@@ -21,7 +22,7 @@ from ramole_core.kernels.widen import WIDEN
 def compile_kernels() -> None:
     """Seconds once, then read from a cache."""
     every = [WIDEN, NORMALISE, MULTIPLY, MIX, MEASURE, ACTIVATE, ATTEND, WRITE, POINTS, SCORE]
-    every += [CHOOSE, NARROW]
-    every += [MULTIPLY_HALVES] if MULTIPLIES and not MATRIX else []
+    every += [CHOOSE, NARROW, NARROW_TO_GRID]
+    every += [MULTIPLY_HALVES] if MULTIPLIES else []
     for kernel in [*every, TURN, MULTIPLY_IN_UNIT] if MATRIX else every:
         kernel.compile()

@@ -1,4 +1,4 @@
-"""`dots` of weights where they lie, in NF4, int8 or bfloat16: widened in registers, for few rows.
+"""`dots` of weights where they lie, in 4 bits, int8 or bfloat16: widened in registers.
 
 Numbers and the order of their sums are those of `widen` and `dots`, and so are the bits. A weight
 is widened anew for every MOST rows, which is less work than to write it down once, as long as the
@@ -10,7 +10,7 @@ from numba import types
 
 from ramole_core.kernels.compiled import instructions, kernel
 from ramole_core.kernels.dots import sums_of
-from ramole_core.kernels.outputs import BYTES, CODES, HALVES
+from ramole_core.kernels.outputs import BYTES, CODES, GRID, HALVES
 from ramole_core.kernels.vectors import (
     COLUMNS,
     FLOAT,
@@ -24,7 +24,18 @@ from ramole_core.kernels.vectors import (
     word,
     zero,
 )
-from ramole_core.kernels.widen import BLOCK, PAIR, PERMUTES, WORDS_OF, bytes_of, look_up, table_of
+from ramole_core.kernels.widen import (
+    BLOCK,
+    GROUP,
+    PAIR,
+    PERMUTES,
+    WORDS_OF,
+    bytes_of,
+    grid_of,
+    look_up,
+    on_grid,
+    table_of,
+)
 from ramole_core.kernels.words import ask_memory
 
 MOST = 4 if MANY == 6 else 2
@@ -64,15 +75,15 @@ def _codes(builder, address, table):
     return look_up(builder, table, even), look_up(builder, table, odd)
 
 
-SHIFT = {CODES: 3, BYTES: 2, HALVES: 1}
+SHIFT = {CODES: 3, GRID: 3, BYTES: 2, HALVES: 1}
 """How often the bytes of x are halved for those of the same weights."""
 
 
 def _dots_of(rows: int, kind: int):
     """`direct` of so many rows of x; where the CPU cannot look codes up it does nothing, and is
     never called."""
-    codes = kind == CODES
-    step = BLOCK if codes else PAIR  # weights of a turn of the loop
+    codes, grid = kind == CODES, kind == GRID
+    step = BLOCK if codes or grid else PAIR  # weights of a turn of the loop
 
     @instructions
     def dots(context, x, x_row, a, b, c, d, of_a, of_b, of_c, of_d, ahead, n, out, out_row):
@@ -105,9 +116,14 @@ def _dots_of(rows: int, kind: int):
                     place = _shifted(builder, address, at, SHIFT[kind])
                     if pair == 0:
                         ask_memory(builder, builder.add(place, ahead))
-                    if codes:
+                    if codes or grid:
                         place = builder.add(place, word(LANES * pair))
+                    if codes:
                         weights = _codes(builder, place, tables[j])
+                    elif grid:
+                        of_block = _shifted(builder, scales[j], at, 5)
+                        of_group = grid_of(builder, of_block, pair * PAIR // GROUP)
+                        weights = on_grid(builder, place, *of_group)
                     elif kind == BYTES:
                         weights = bytes_of(builder, place)
                     else:
@@ -136,6 +152,7 @@ def _dots_of(rows: int, kind: int):
 
 
 _codes1, _codes2, _codes4 = (_dots_of(rows, CODES) for rows in (1, 2, 4))
+_grid1, _grid2, _grid4 = (_dots_of(rows, GRID) for rows in (1, 2, 4))
 _bytes1, _bytes2, _bytes4 = (_dots_of(rows, BYTES) for rows in (1, 2, 4))
 _halves1, _halves2, _halves4 = (_dots_of(rows, HALVES) for rows in (1, 2, 4))
 
@@ -190,4 +207,21 @@ def dots_of_codes(x, x_row, m, a, b, c, d, of_a, of_b, of_c, of_d, ahead, n, out
             at += 2
         else:
             _codes1(here, x_row, a, b, c, d, of_a, of_b, of_c, of_d, ahead, n, there, out_row)
+            at += 1
+
+
+@kernel()
+def dots_of_grid(x, x_row, m, a, b, c, d, of_a, of_b, of_c, of_d, ahead, n, out, out_row):
+    """The same of four rows of int4 with their steps and least numbers, n in whole blocks."""
+    at = 0
+    while at < m:
+        here, there = x + 4 * at * x_row, out + 4 * at * out_row
+        if MOST == 4 and at + 4 <= m:
+            _grid4(here, x_row, a, b, c, d, of_a, of_b, of_c, of_d, ahead, n, there, out_row)
+            at += 4
+        elif at + 2 <= m:
+            _grid2(here, x_row, a, b, c, d, of_a, of_b, of_c, of_d, ahead, n, there, out_row)
+            at += 2
+        else:
+            _grid1(here, x_row, a, b, c, d, of_a, of_b, of_c, of_d, ahead, n, there, out_row)
             at += 1

@@ -13,17 +13,26 @@ from numba import types
 
 from ramole_core.kernels.compiled import instructions, kernel
 from ramole_core.kernels.dots import COLUMNS, sums_of
+from ramole_core.kernels.outputs import CODES, GRID, HALVES
 from ramole_core.kernels.vectors import (
     FLOAT,
     LANES,
     VECTOR,
     WORD,
+    fma_of,
     places,
     spread,
     word,
     zero,
 )
-from ramole_core.kernels.widen import BLOCK, WORDS_OF, table_of
+from ramole_core.kernels.widen import (
+    BLOCK,
+    GRID_BYTES,
+    GROUP,
+    WORDS_OF,
+    grid_of,
+    table_of,
+)
 from ramole_core.kernels.words import ask_memory
 
 DEPTH = 32
@@ -79,9 +88,21 @@ def _numbers(builder, address):
     return builder.load(builder.inttoptr(address, NUMBERS.as_pointer()), align=2)
 
 
-def _table(builder, scale):
-    """NF4's sixteen numbers times a scale, rounded to bfloat16, twice beside each other."""
+def _table_of_codes(builder, address):
+    """NF4's sixteen numbers times the scale that lies there, as `_table`."""
+    scale = builder.load(builder.inttoptr(address, FLOAT.as_pointer()), align=4)
     (numbers,) = table_of(builder, spread(builder, scale))
+    return _table(builder, numbers)
+
+
+def _table_of_grid(builder, address, n: int):
+    """The sixteen numbers of the n-th GROUP in int4, as `_table`."""
+    codes = ir.Constant(VECTOR, [ir.Constant(FLOAT, float(code)) for code in range(LANES)])
+    return _table(builder, builder.call(fma_of(builder), [codes, *grid_of(builder, address, n)]))
+
+
+def _table(builder, numbers):
+    """Sixteen numbers rounded to bfloat16, twice beside each other."""
     kind = ir.VectorType(_Half(), LANES)
     found = _call(builder, "llvm.x86.avx512bf16.cvtneps2bf16.512", kind, [numbers])
     found = builder.bitcast(found, ir.VectorType(ir.IntType(16), LANES))
@@ -99,15 +120,21 @@ def _codes(builder, address, table):
     return _call(builder, "llvm.x86.avx512.permvar.hi.512", NUMBERS, [table, at])
 
 
-def _scale(builder, address, at):
-    """Of the block of the weights that meet the bytes of x from `at` on."""
-    place = builder.add(address, builder.lshr(at, word(5)))
-    return builder.load(builder.inttoptr(place, FLOAT.as_pointer()), align=4)
+SHIFT = {CODES: 5, GRID: 4}
+"""How often the bytes of x are halved for those of the same block's scales."""
 
 
-def _dots_of(rows: int, *, codes: bool):
+def _tables(builder, kind: int, address):
+    """The table of each DEPTH weights of a block whose scales lie there."""
+    if kind == CODES:
+        return [_table_of_codes(builder, address)] * (BLOCK // DEPTH)
+    return [_table_of_grid(builder, address, n) for n in range(BLOCK // GROUP)]
+
+
+def _dots_of(rows: int, kind: int):
     """`half_dots` of so many rows of x and four of w; elsewhere it does nothing, and is never
     called."""
+    codes = kind != HALVES
     step = BLOCK if codes else DEPTH  # weights of a turn of the loop
 
     @instructions
@@ -126,7 +153,10 @@ def _dots_of(rows: int, *, codes: bool):
             at.add_incoming(word(0), start)
             sums = [[builder.phi(VECTOR) for _ in ws] for _ in xs]
             new = [list(of_row) for of_row in sums]
-            tables = [_table(builder, _scale(builder, s, at)) for s in (scales if codes else ())]
+            tables = []
+            for address in scales if codes else ():
+                place = builder.add(address, builder.lshr(at, word(SHIFT[kind])))
+                tables.append(_tables(builder, kind, place))
             for part in range(step // DEPTH):
                 weights = []
                 for j, address in enumerate(ws):
@@ -135,7 +165,7 @@ def _dots_of(rows: int, *, codes: bool):
                         ask_memory(builder, builder.add(place, ahead))
                     if codes:
                         place = builder.add(place, word(LANES * part))
-                        weights.append(_codes(builder, place, tables[j]))
+                        weights.append(_codes(builder, place, tables[j][part]))
                     else:
                         weights.append(_numbers(builder, place))
                 for m, address in enumerate(xs):
@@ -163,8 +193,9 @@ def _dots_of(rows: int, *, codes: bool):
     return dots
 
 
-_dots1, _dots2, _dots4, _dots6 = (_dots_of(rows, codes=False) for rows in (1, 2, 4, 6))
-_codes1, _codes2, _codes4 = (_dots_of(rows, codes=True) for rows in (1, 2, 4))
+_dots1, _dots2, _dots4, _dots6 = (_dots_of(rows, HALVES) for rows in (1, 2, 4, 6))
+_codes1, _codes2, _codes4 = (_dots_of(rows, CODES) for rows in (1, 2, 4))
+_grid1, _grid2, _grid4 = (_dots_of(rows, GRID) for rows in (1, 2, 4))
 
 
 @kernel()
@@ -205,25 +236,54 @@ def half_dots_of_codes(x, x_row, m, a, b, c, d, of_a, of_b, of_c, of_d, ahead, n
             at += 1
 
 
-@instructions
-def _narrow_block(context, codes, scale, out):
+@kernel()
+def half_dots_of_grid(x, x_row, m, a, b, c, d, of_a, of_b, of_c, of_d, ahead, n, out, out_row):
+    """The same of four rows of int4 with their steps and least numbers, n in whole blocks."""
+    at = 0
+    while at < m:
+        here, there, left = x + 2 * at * x_row, out + 4 * at * out_row, m - at
+        if left >= 4:
+            _grid4(here, x_row, a, b, c, d, of_a, of_b, of_c, of_d, ahead, n, there, out_row)
+            at += 4
+        elif left >= 2:
+            _grid2(here, x_row, a, b, c, d, of_a, of_b, of_c, of_d, ahead, n, there, out_row)
+            at += 2
+        else:
+            _grid1(here, x_row, a, b, c, d, of_a, of_b, of_c, of_d, ahead, n, there, out_row)
+            at += 1
+
+
+def _narrow_block_of(kind: int):
     """The numbers of a block, in bfloat16."""
 
-    def build(context, builder, signature, args):
-        if MULTIPLIES:
-            scale = builder.load(builder.inttoptr(args[1], FLOAT.as_pointer()), align=4)
-            table = _table(builder, scale)
-            for part in range(BLOCK // DEPTH):
+    @instructions
+    def narrow(context, codes, scales, out):
+        def build(context, builder, signature, args):
+            tables = _tables(builder, kind, args[1]) if MULTIPLIES else []
+            for part, table in enumerate(tables):
                 found = _codes(builder, builder.add(args[0], word(LANES * part)), table)
                 place = builder.add(args[2], word(2 * DEPTH * part))
                 builder.store(found, builder.inttoptr(place, NUMBERS.as_pointer()), align=2)
-        return context.get_dummy_value()
+            return context.get_dummy_value()
 
-    return types.void(*[types.int64] * 3), build
+        return types.void(*[types.int64] * 3), build
+
+    return narrow
+
+
+_narrow_codes, _narrow_grid = (_narrow_block_of(kind) for kind in (CODES, GRID))
 
 
 @kernel()
 def narrow_codes(codes, scales, n, out):
     """out [n] bfloat16 from a row of n weights in NF4, in whole blocks; addresses."""
     for block in range(n // BLOCK):
-        _narrow_block(codes + block * (BLOCK // 2), scales + 4 * block, out + 2 * block * BLOCK)
+        _narrow_codes(codes + block * (BLOCK // 2), scales + 4 * block, out + 2 * block * BLOCK)
+
+
+@kernel()
+def narrow_grid(codes, grid, n, out):
+    """The same in int4."""
+    for block in range(n // BLOCK):
+        place = grid + GRID_BYTES * block
+        _narrow_grid(codes + block * (BLOCK // 2), place, out + 2 * block * BLOCK)

@@ -1,5 +1,5 @@
-"""y = x W^T + bias (+ the adapters' update) of bfloat16 x, and of a weight in bfloat16 or NF4 whose
-numbers are rounded to bfloat16, as the matrix unit meets them.
+"""y = x W^T + bias (+ the adapters' update) of bfloat16 x, and of a weight in bfloat16, NF4 or int4
+whose numbers are rounded to bfloat16, as the matrix unit meets them.
 
 Where the CPU multiplies bfloat16 (`half_dots`), many rows take half the time of widening both. Each
 y[m, j] is one `half_dots`, so no other row and no size of tile changes its bits.
@@ -10,9 +10,17 @@ import numpy as np
 from ramole_core.kernels.compiled import kernel
 from ramole_core.kernels.direct import AHEAD, FEW
 from ramole_core.kernels.dots import COLUMNS
-from ramole_core.kernels.half_dots import DEPTH, half_dots, half_dots_of_codes, narrow_codes
+from ramole_core.kernels.half_dots import (
+    DEPTH,
+    half_dots,
+    half_dots_of_codes,
+    half_dots_of_grid,
+    narrow_codes,
+    narrow_grid,
+)
 from ramole_core.kernels.outputs import (
     CODES,
+    GRID,
     KIND,
     SCALES,
     SPAN,
@@ -28,7 +36,7 @@ from ramole_core.kernels.outputs import (
 )
 from ramole_core.kernels.product import ROWS
 from ramole_core.kernels.team import Kernel
-from ramole_core.kernels.widen import BLOCK
+from ramole_core.kernels.widen import BLOCK, GRID_BYTES
 from ramole_core.kernels.words import TILES, take, words_at
 
 
@@ -40,12 +48,15 @@ def _meet(words, first, count, sums):
     for done in range(0, count, COLUMNS):
         row, out = first + done, sums.ctypes.data + 4 * done
         second, third, fourth = min(row + 1, last), min(row + 2, last), min(row + 3, last)
-        if words[KIND] == CODES:
+        if words[KIND] in (CODES, GRID):
             w, step = words[W], i // 2
             a, b, c, d = w + row * step, w + second * step, w + third * step, w + fourth * step
-            s, step = words[SCALES], 4 * (i // BLOCK)
+            s, step = words[SCALES], (4 if words[KIND] == CODES else GRID_BYTES) * (i // BLOCK)
             e, f, g, h = s + row * step, s + second * step, s + third * step, s + fourth * step
-            half_dots_of_codes(x, i, m, a, b, c, d, e, f, g, h, AHEAD, i, out, width)
+            if words[KIND] == CODES:
+                half_dots_of_codes(x, i, m, a, b, c, d, e, f, g, h, AHEAD, i, out, width)
+            else:
+                half_dots_of_grid(x, i, m, a, b, c, d, e, f, g, h, AHEAD, i, out, width)
         else:
             w, step = words[W], 2 * i
             a, b, c, d = w + row * step, w + second * step, w + third * step, w + fourth * step
@@ -54,21 +65,20 @@ def _meet(words, first, count, sums):
 
 @kernel()
 def _narrow_and_meet(words, first, count, weights, sums):
-    """The same, NF4's numbers made once for all rows; `weights` holds some rows of them."""
+    """The same, the numbers of 4 bits made once for all rows; `weights` holds some rows of them."""
     i, m, step, width = words[I], words[M], weights.shape[0], sums.shape[1]
-    codes = words[KIND] == CODES
+    codes = words[KIND] in (CODES, GRID)
     for done in range(0, count, step):
         rows = min(step, count - done)
         w = words[W] + 2 * (first + done) * i
         if codes:
             for j in range(rows):
-                row = first + done + j
-                narrow_codes(
-                    words[W] + row * (i // 2),
-                    words[SCALES] + 4 * row * (i // BLOCK),
-                    i,
-                    weights.ctypes.data + 2 * j * i,
-                )
+                block = (first + done + j) * (i // BLOCK)
+                source, out = words[W] + block * (BLOCK // 2), weights.ctypes.data + 2 * j * i
+                if words[KIND] == CODES:
+                    narrow_codes(source, words[SCALES] + 4 * block, i, out)
+                else:
+                    narrow_grid(source, words[SCALES] + GRID_BYTES * block, i, out)
             w = weights.ctypes.data
         for start in range(0, m, ROWS):
             some, ahead = min(ROWS, m - start), 0 if codes or start else AHEAD

@@ -102,3 +102,8 @@ def rounded_to_bytes(weight: Tensor) -> tuple[Tensor, Tensor]:
         part = slice(start, start + ROWS)
         numbers[part] = (weight[part].float() / scales[part, None]).round()
     return numbers, scales
+
+
+def from_bytes(numbers: Tensor, scales: Tensor) -> Tensor:
+    """The weight [o, i] in float32 that int8 numbers and their scales stand for."""
+    return numbers * scales[:, None]

@@ -17,8 +17,8 @@ FEW = 4
 """Fewer rows than these read a page's columns where they lie; more of them meet a copy."""
 LINE = 64
 """Bytes that a cache takes at once."""
-FLOATS, HALVES, CODES, BYTES = 0, 1, 2, 3
-"""What a weight is made of: float32, bfloat16, NF4, or int8 with a scale a row."""
+FLOATS, HALVES, CODES, BYTES, GRID = 0, 1, 2, 3, 4
+"""What a weight is made of: float32, bfloat16, NF4, int8 with a scale a row, or int4."""
 (M, X, Y, Y_HALF, I, O, X_ROW, KIND, W, SCALES, BIAS) = range(2, 13)
 (UNITS, UNITS_ROW, PAGES, PAGES_ROW, COUNTS, ROW_OF, B, B_HALF, PAGE_COUNT) = range(13, 22)
 LAYOUTS, SPAN = 22, 23

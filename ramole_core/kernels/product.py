@@ -1,4 +1,5 @@
-"""y = x W^T + bias (+ the adapters' update), of a weight in NF4, int8, bfloat16 or float32.
+"""y = x W^T + bias (+ the adapters' update), of a weight in NF4, int4, int8, bfloat16 or
+float32.
 
 A tile is a few outputs: their weights are widened to float32 once and met by every row of x, or,
 where rows are few, in registers. Each y[m, j] is one `dots`, so no other row and no size of tile
@@ -9,11 +10,19 @@ import numpy as np
 import torch
 
 from ramole_core.kernels.compiled import kernel
-from ramole_core.kernels.direct import AHEAD, FEW, dots_of_bytes, dots_of_codes, dots_of_halves
+from ramole_core.kernels.direct import (
+    AHEAD,
+    FEW,
+    dots_of_bytes,
+    dots_of_codes,
+    dots_of_grid,
+    dots_of_halves,
+)
 from ramole_core.kernels.dots import COLUMNS, dots
 from ramole_core.kernels.outputs import (
     BYTES,
     CODES,
+    GRID,
     HALVES,
     KIND,
     SCALES,
@@ -32,10 +41,12 @@ from ramole_core.kernels.outputs import (
 from ramole_core.kernels.team import Kernel
 from ramole_core.kernels.widen import (
     BLOCK,
+    GRID_BYTES,
     PAIR,
     PERMUTES,
     widen_bytes,
     widen_floats,
+    widen_grid,
     widen_halves,
     widen_nf4,
 )
@@ -57,6 +68,9 @@ def _widen(words, first, count, weights):
             codes = bytes_at(words[W] + row * (i // 2), 1, i // 2)[0]
             scales = floats(words[SCALES] + 4 * row * (i // BLOCK), 1, i // BLOCK)[0]
             widen_nf4(codes, scales, i, weights[j])
+        elif kind == GRID:
+            grid = words[SCALES] + GRID_BYTES * row * (i // BLOCK)
+            widen_grid(words[W] + row * (i // 2), grid, i, weights[j])
         elif kind == BYTES:
             widen_bytes(bytes_at(words[W] + row * i, 1, i)[0], i, weights[j])
         elif kind == HALVES:
@@ -70,6 +84,8 @@ def _lies_well(words):
     """Whether the weight can be met where it lies."""
     if words[KIND] == CODES:
         return PERMUTES
+    if words[KIND] == GRID:
+        return True
     return words[KIND] in (HALVES, BYTES) and words[I] % PAIR == 0
 
 
@@ -81,12 +97,15 @@ def _meet(words, first, count, sums):
     for done in range(0, count, COLUMNS):
         row, out = first + done, sums.ctypes.data + 4 * done
         second, third, fourth = min(row + 1, last), min(row + 2, last), min(row + 3, last)
-        if words[KIND] == CODES:
+        if words[KIND] in (CODES, GRID):
             w, step = words[W], i // 2
             a, b, c, d = w + row * step, w + second * step, w + third * step, w + fourth * step
-            s, step = words[SCALES], 4 * (i // BLOCK)
+            s, step = words[SCALES], (4 if words[KIND] == CODES else GRID_BYTES) * (i // BLOCK)
             e, f, g, h = s + row * step, s + second * step, s + third * step, s + fourth * step
-            dots_of_codes(x, x_row, m, a, b, c, d, e, f, g, h, AHEAD, i, out, width)
+            if words[KIND] == CODES:
+                dots_of_codes(x, x_row, m, a, b, c, d, e, f, g, h, AHEAD, i, out, width)
+            else:
+                dots_of_grid(x, x_row, m, a, b, c, d, e, f, g, h, AHEAD, i, out, width)
         elif words[KIND] == BYTES:
             w = words[W]
             a, b, c, d = w + row * i, w + second * i, w + third * i, w + fourth * i

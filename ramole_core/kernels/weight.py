@@ -18,7 +18,7 @@ from ramole_core.kernels.half_product import MULTIPLY_HALVES, takes
 from ramole_core.kernels.matrix_input import turned
 from ramole_core.kernels.matrix_product import HOW_LAID, MULTIPLY_IN_UNIT, OUTPUTS
 from ramole_core.kernels.matrix_unit import MATRIX
-from ramole_core.kernels.outputs import BYTES, CODES, FLOATS, HALVES
+from ramole_core.kernels.outputs import BYTES, CODES, FLOATS, GRID, HALVES
 from ramole_core.kernels.product import MULTIPLY, span_of
 from ramole_core.kernels.vectors import paired
 from ramole_core.kernels.widen import widened
@@ -110,10 +110,12 @@ class Weight:
         bias: Tensor | None = None,
     ):
         """`size` is (o, i); `weight` holds it in rows, or int8 numbers of them with `scales` [o],
-        or NF4's codes with `scales` [o, i / BLOCK]."""
+        or NF4's codes with `scales` [o, i / BLOCK], or int4's codes with `scales` [o, i / GROUP, 2]
+        in float16, steps and least numbers."""
         self.o, self.i = size
         self._held = weight, scales, None if bias is None else bias.float().contiguous()
-        self._kind = kind = KINDS[weight.dtype]
+        grid = scales is not None and scales.dtype == torch.float16
+        self._kind = kind = GRID if grid else KINDS[weight.dtype]
         words = self._words = np.zeros(WORDS, np.int64)
         words[words_of.O], words[words_of.I], words[words_of.X_ROW] = self.o, self.i, paired(self.i)
         words[words_of.KIND], words[words_of.W] = kind, weight.data_ptr()
@@ -129,9 +131,9 @@ class Weight:
         y = torch.empty(n, self.o, dtype=dtype)
         words = self._words
         half = dtype == torch.bfloat16
-        rounds = half and self._kind in (HALVES, CODES)
-        in_unit = MATRIX and rounds
-        in_halves = MULTIPLIES and rounds and not MATRIX and takes(self.i)
+        in_unit = MATRIX and half and self._kind in (HALVES, CODES)
+        rounds = half and self._kind in (HALVES, CODES, GRID)
+        in_halves = MULTIPLIES and rounds and not in_unit and takes(self.i)
         x = given.turned if in_unit else given.x if in_halves else given.wide
         words[words_of.M : words_of.Y_HALF + 1] = n, x.data_ptr(), y.data_ptr(), half
         words[words_of.UNITS] = 0

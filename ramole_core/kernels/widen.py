@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ramole_core.kernels.compiled import instructions, kernel, wide
 from ramole_core.kernels.team import Kernel
-from ramole_core.kernels.vectors import FLOAT, LANES, VECTOR, paired, places, spread, word
+from ramole_core.kernels.vectors import FLOAT, LANES, VECTOR, fma_of, paired, places, spread, word
 from ramole_core.kernels.words import TILES, WORDS, floats, halves, take, words_at
 
 NF4 = (
@@ -26,6 +26,10 @@ NF4 = (
 TABLE = np.array(NF4, np.float32)
 BLOCK = 64
 """Weights that share one scale."""
+GROUP = 32
+"""Weights in int4 that share a step and a least number."""
+GRID_BYTES = 4 * BLOCK // GROUP
+"""Of a BLOCK's steps and least numbers, float16 in turn."""
 PAIR = 2 * LANES
 WORDS_OF = ir.VectorType(ir.IntType(32), LANES)
 
@@ -145,6 +149,42 @@ def _widen_pair_of_codes(context, codes, scale, out):
     return types.void(types.int64, types.float32, types.int64), build
 
 
+@instructions
+def _widen_pair_of_grid(context, codes, grid, out):
+    """PAIR weights in int4 from LANES bytes, all of one GROUP."""
+
+    def build(context, builder, signature, args):
+        step, least = grid_of(builder, args[1], 0)
+        for at, numbers in enumerate(on_grid(builder, args[0], step, least)):
+            _store(builder, numbers, args[2], at)
+        return context.get_dummy_value()
+
+    return types.void(*[types.int64] * 3), build
+
+
+def grid_of(builder, address, n: int):
+    """Step and least number of the n-th GROUP, each in every lane."""
+
+    def number(at: int):
+        place = builder.add(address, word(4 * n + 2 * at))
+        half = builder.load(builder.inttoptr(place, ir.HalfType().as_pointer()), align=2)
+        return spread(builder, builder.fpext(half, FLOAT))
+
+    return number(0), number(1)
+
+
+def on_grid(builder, address, step, least):
+    """The two vectors of PAIR weights in int4 from LANES bytes, the even one in the high half: no
+    product of a code and a step is rounded, so each is rounded once."""
+    kind = ir.VectorType(ir.IntType(8), LANES)
+    both = builder.load(builder.inttoptr(address, kind.as_pointer()), align=1)
+    both = builder.zext(both, WORDS_OF)
+    even = builder.lshr(both, places([4] * LANES))
+    odd = builder.and_(both, places([15] * LANES))
+    fma = fma_of(builder)
+    return [builder.call(fma, [builder.sitofp(n, VECTOR), step, least]) for n in (even, odd)]
+
+
 def table_of(builder, scales=None):
     """NF4's numbers in registers, times a vector of one scale where it is given."""
 
@@ -184,6 +224,14 @@ def widen_nf4(codes, scales, n, out):
                 byte = codes[at // 2 + lane]
                 out[at + lane] = TABLE[byte >> 4] * scale
                 out[at + LANES + lane] = TABLE[byte & 15] * scale
+
+
+@kernel()
+def widen_grid(codes, grid, n, out):
+    """out [n] from n weights in int4, whole blocks of them; addresses of codes and grid."""
+    for at in range(0, n, PAIR):
+        place = grid + 4 * (at // GROUP)
+        _widen_pair_of_grid(codes + at // 2, place, out.ctypes.data + 4 * at)
 
 
 # --- inputs ---------------------------------------------------------------------------------

@@ -1,18 +1,18 @@
-"""A base layer's weight as the kernels read it, where it lies: NF4, int8, bfloat16 or float32."""
+"""A base layer's weight as the kernels read it, where it lies: NF4, int4, int8, bfloat16 or
+float32."""
 
 from jaxtyping import Float
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
-from ramole_core.base.int8 import Int8Linear
-from ramole_core.base.nf4 import Nf4Linear
+from ramole_core.base.packed import PackedLinear
 from ramole_core.kernels.compiled import DTYPES
 from ramole_core.kernels.weight import Input, Weight
 
 
 def base_weight(layer: nn.Module) -> Weight | None:
     """None for a layer that is none, lies elsewhere than on the CPU, or is held in another way."""
-    if isinstance(layer, Nf4Linear | Int8Linear):
+    if isinstance(layer, PackedLinear):
         return layer.kernel()
     weight = getattr(layer, "weight", None)
     if not isinstance(weight, Tensor) or weight.device.type != "cpu":

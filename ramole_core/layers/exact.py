@@ -4,13 +4,12 @@ from torch import nn
 from transformers import PreTrainedModel, activations
 from transformers.pytorch_utils import Conv1D
 
-from ramole_core.base.int8 import Int8Linear
-from ramole_core.base.nf4 import Nf4Linear
+from ramole_core.base.packed import PackedLinear
 from ramole_core.kernels.compiled import DTYPES
 from ramole_core.layers.base_weight import base_weight
 from ramole_core.layers.steady import EXACT, steady_layers
 
-LINEAR = (nn.Linear, Conv1D, Nf4Linear, Int8Linear)
+LINEAR = (nn.Linear, Conv1D, PackedLinear)
 HOMES = (nn.ReLU.__module__, activations.__name__)
 """Where activations come from."""
 
