@@ -6,6 +6,7 @@ from safetensors import safe_open
 
 from ramole_core.base.int4 import Int4Linear, round_to_int4
 from ramole_core.base.model import dequantised, load_base
+from ramole_core.base.nf4 import round_to_nf4
 from ramole_core.base.packed import fits
 from ramole_core.base.shapes import read_shapes
 from ramole_core.errors import RamoleError
@@ -24,8 +25,8 @@ def test_what_lies_on_a_grid_is_found_again():
     pick = torch.Generator().manual_seed(0)
     codes = torch.randint(16, (5, 6, GROUP), generator=pick)
     codes[..., 0], codes[..., 1] = 0, 15
-    step = torch.rand(5, 6, 1, generator=pick).half().float()
-    least = -8 * torch.rand(5, 6, 1, generator=pick).half().float()
+    step = torch.rand(5, 6, 1, generator=pick).bfloat16().float()
+    least = -8 * torch.rand(5, 6, 1, generator=pick).bfloat16().float()
     weight = (codes * step + least).flatten(1)
     assert torch.equal(round_to_int4(weight), weight)
     packed, grid = narrowed_to_grid(weight)
@@ -56,20 +57,19 @@ def test_a_group_of_one_number_keeps_it():
 def test_what_cannot_be_held_is_refused():
     with pytest.raises(ValueError, match="no whole blocks of 64"):
         narrowed_to_grid(torch.zeros(2, 96))
-    with pytest.raises(ValueError, match=r"larger than 65,504"):
-        narrowed_to_grid(torch.full((1, 64), 1e6))
+    with pytest.raises(ValueError, match="float16"):
+        narrowed_to_grid(torch.zeros(2, 64).half())
 
 
-def test_the_real_base_keeps_most_of_its_weights_bit_for_bit(real_base_folder):
+def test_the_real_base_is_nearly_found_again(real_base_folder):
     """It was published on such a grid."""
     shapes = read_shapes(real_base_folder)
     with safe_open(real_base_folder / "model.safetensors", "pt") as file:
         for path in list(shapes)[::23]:
             assert fits(*shapes[path])
             weight = file.get_tensor(f"{path}.weight")
-            rounded = round_to_int4(weight)
-            assert (rounded == weight).float().mean() > 0.7
-            assert (rounded - weight).float().norm() < 2e-3 * weight.float().norm()
+            off = (round_to_int4(weight) - weight).float().norm()
+            assert off < 0.1 * (round_to_nf4(weight) - weight).float().norm()
 
 
 def test_beside_others_a_request_gets_what_it_gets_alone(tiny_nf4):

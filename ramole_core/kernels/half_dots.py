@@ -8,6 +8,7 @@ the other rows are, so how many are taken at once changes the speed and not one 
 import os
 
 import llvmlite.binding as llvm
+import numpy as np
 from llvmlite import ir
 from numba import types
 
@@ -19,7 +20,6 @@ from ramole_core.kernels.vectors import (
     LANES,
     VECTOR,
     WORD,
-    fma_of,
     places,
     spread,
     word,
@@ -30,7 +30,6 @@ from ramole_core.kernels.widen import (
     GRID_BYTES,
     GROUP,
     WORDS_OF,
-    grid_of,
     table_of,
 )
 from ramole_core.kernels.words import ask_memory
@@ -88,47 +87,45 @@ def _numbers(builder, address):
     return builder.load(builder.inttoptr(address, NUMBERS.as_pointer()), align=2)
 
 
-def _table_of_codes(builder, address):
-    """NF4's sixteen numbers times the scale that lies there, as `_table`."""
-    scale = builder.load(builder.inttoptr(address, FLOAT.as_pointer()), align=4)
-    (numbers,) = table_of(builder, spread(builder, scale))
-    return _table(builder, numbers)
+def _grid(builder, address, n: int):
+    """The sixteen numbers of a block's n-th GROUP in int4: code x step + 1 x least number, which
+    are the pair of products that the instruction adds."""
+    one = int(np.float32(1).view(np.uint32)) >> 16
+    pairs = [one << 16 | int(np.float32(code).view(np.uint32)) >> 16 for code in range(LANES)]
+    codes = builder.bitcast(places(pairs), NUMBERS)
+    place = builder.inttoptr(builder.add(address, word(4 * n)), ir.IntType(32).as_pointer())
+    both = builder.bitcast(builder.load(place, align=2), FLOAT)
+    return _add_products(builder, zero(), codes, builder.bitcast(spread(builder, both), NUMBERS))
 
 
-def _table_of_grid(builder, address, n: int):
-    """The sixteen numbers of the n-th GROUP in int4, as `_table`."""
-    codes = ir.Constant(VECTOR, [ir.Constant(FLOAT, float(code)) for code in range(LANES)])
-    return _table(builder, builder.call(fma_of(builder), [codes, *grid_of(builder, address, n)]))
+def _table(builder, kind: int, address):
+    """The numbers of a block whose scales lie there, rounded to bfloat16: sixteen for each half."""
+    if kind == CODES:
+        scale = builder.load(builder.inttoptr(address, FLOAT.as_pointer()), align=4)
+        first = last = table_of(builder, spread(builder, scale))[0]
+    else:
+        first, last = (_grid(builder, address, n) for n in range(BLOCK // GROUP))
+    name = "llvm.x86.avx512bf16.cvtne2ps2bf16.512"
+    return builder.bitcast(_call(builder, name, HALVES_OF, [last, first]), NUMBERS)
 
 
-def _table(builder, numbers):
-    """Sixteen numbers rounded to bfloat16, twice beside each other."""
-    kind = ir.VectorType(_Half(), LANES)
-    found = _call(builder, "llvm.x86.avx512bf16.cvtneps2bf16.512", kind, [numbers])
-    found = builder.bitcast(found, ir.VectorType(ir.IntType(16), LANES))
-    return builder.shuffle_vector(found, found, places([*range(LANES), *range(LANES)]))
-
-
-def _codes(builder, address, table):
-    """DEPTH weights from DEPTH / 2 bytes: the even one is the high half of its byte."""
+def _codes(builder, address, table, part: int):
+    """DEPTH weights of a half of a block from DEPTH / 2 bytes: the even one is the high half of its
+    byte."""
     kind = ir.VectorType(ir.IntType(8), LANES)
     both = builder.load(builder.inttoptr(address, kind.as_pointer()), align=1)
     both = builder.zext(both, WORDS_OF)
     even = builder.lshr(both, places([4] * LANES))
     odd = builder.shl(builder.and_(both, places([15] * LANES)), places([16] * LANES))
-    at = builder.bitcast(builder.or_(even, odd), NUMBERS)
+    at = builder.or_(even, odd)
+    if part:
+        at = builder.or_(at, places([LANES << 16 | LANES] * LANES))
+    at = builder.bitcast(at, NUMBERS)
     return _call(builder, "llvm.x86.avx512.permvar.hi.512", NUMBERS, [table, at])
 
 
 SHIFT = {CODES: 5, GRID: 4}
 """How often the bytes of x are halved for those of the same block's scales."""
-
-
-def _tables(builder, kind: int, address):
-    """The table of each DEPTH weights of a block whose scales lie there."""
-    if kind == CODES:
-        return [_table_of_codes(builder, address)] * (BLOCK // DEPTH)
-    return [_table_of_grid(builder, address, n) for n in range(BLOCK // GROUP)]
 
 
 def _dots_of(rows: int, kind: int):
@@ -156,7 +153,7 @@ def _dots_of(rows: int, kind: int):
             tables = []
             for address in scales if codes else ():
                 place = builder.add(address, builder.lshr(at, word(SHIFT[kind])))
-                tables.append(_tables(builder, kind, place))
+                tables.append(_table(builder, kind, place))
             for part in range(step // DEPTH):
                 weights = []
                 for j, address in enumerate(ws):
@@ -165,7 +162,7 @@ def _dots_of(rows: int, kind: int):
                         ask_memory(builder, builder.add(place, ahead))
                     if codes:
                         place = builder.add(place, word(LANES * part))
-                        weights.append(_codes(builder, place, tables[j][part]))
+                        weights.append(_codes(builder, place, tables[j], part))
                     else:
                         weights.append(_numbers(builder, place))
                 for m, address in enumerate(xs):
@@ -259,9 +256,9 @@ def _narrow_block_of(kind: int):
     @instructions
     def narrow(context, codes, scales, out):
         def build(context, builder, signature, args):
-            tables = _tables(builder, kind, args[1]) if MULTIPLIES else []
-            for part, table in enumerate(tables):
-                found = _codes(builder, builder.add(args[0], word(LANES * part)), table)
+            table = _table(builder, kind, args[1]) if MULTIPLIES else None
+            for part in range(BLOCK // DEPTH if MULTIPLIES else 0):
+                found = _codes(builder, builder.add(args[0], word(LANES * part)), table, part)
                 place = builder.add(args[2], word(2 * DEPTH * part))
                 builder.store(found, builder.inttoptr(place, NUMBERS.as_pointer()), align=2)
             return context.get_dummy_value()

@@ -111,10 +111,10 @@ class Weight:
     ):
         """`size` is (o, i); `weight` holds it in rows, or int8 numbers of them with `scales` [o],
         or NF4's codes with `scales` [o, i / BLOCK], or int4's codes with `scales` [o, i / GROUP, 2]
-        in float16, steps and least numbers."""
+        in bfloat16, steps and least numbers."""
         self.o, self.i = size
         self._held = weight, scales, None if bias is None else bias.float().contiguous()
-        grid = scales is not None and scales.dtype == torch.float16
+        grid = scales is not None and scales.dtype == torch.bfloat16
         self._kind = kind = GRID if grid else KINDS[weight.dtype]
         words = self._words = np.zeros(WORDS, np.int64)
         words[words_of.O], words[words_of.I], words[words_of.X_ROW] = self.o, self.i, paired(self.i)

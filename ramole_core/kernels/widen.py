@@ -29,7 +29,7 @@ BLOCK = 64
 GROUP = 32
 """Weights in int4 that share a step and a least number."""
 GRID_BYTES = 4 * BLOCK // GROUP
-"""Of a BLOCK's steps and least numbers, float16 in turn."""
+"""Of a BLOCK's steps and least numbers, bfloat16 in turn."""
 PAIR = 2 * LANES
 WORDS_OF = ir.VectorType(ir.IntType(32), LANES)
 
@@ -163,14 +163,15 @@ def _widen_pair_of_grid(context, codes, grid, out):
 
 
 def grid_of(builder, address, n: int):
-    """Step and least number of the n-th GROUP, each in every lane."""
-
-    def number(at: int):
-        place = builder.add(address, word(4 * n + 2 * at))
-        half = builder.load(builder.inttoptr(place, ir.HalfType().as_pointer()), align=2)
-        return spread(builder, builder.fpext(half, FLOAT))
-
-    return number(0), number(1)
+    """Step and least number of the n-th GROUP, each in every lane: the low and the high half of a
+    word."""
+    place = builder.add(address, word(4 * n))
+    both = builder.load(builder.inttoptr(place, ir.IntType(32).as_pointer()), align=2)
+    both = spread(builder, builder.bitcast(both, FLOAT))
+    both = builder.bitcast(both, WORDS_OF)
+    step = builder.shl(both, places([16] * LANES))
+    least = builder.and_(both, places([0xFFFF0000] * LANES))
+    return builder.bitcast(step, VECTOR), builder.bitcast(least, VECTOR)
 
 
 def on_grid(builder, address, step, least):
