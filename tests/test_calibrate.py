@@ -172,9 +172,11 @@ def test_calibrate_refuses_an_empty_pool(tmp_path):
 
 
 @pytest.fixture(scope="module")
-def shipped(tmp_path_factory):
-    """The sample pool and the shipped encoder; no base model."""
-    with Ramole(Settings(data_dir=tmp_path_factory.mktemp("shipped"))) as made:
+def shipped(tmp_path_factory, real_base_folder):
+    """The sample pool and the shipped encoder; of the base model its folder alone."""
+    folder = tmp_path_factory.mktemp("shipped")
+    (folder / "base").symlink_to(real_base_folder.parent, target_is_directory=True)
+    with Ramole(Settings(data_dir=folder)) as made:
         yield made
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from ramole_core.kernels import code_cache, direct
+from ramole_core.kernels import code_cache, direct, weight
 from ramole_core.kernels.elementwise import GELU, GELU_TANH, SILU, TILE, activate
 from ramole_core.kernels.half_dots import MULTIPLIES
 from ramole_core.kernels.matrix_unit import MATRIX
@@ -17,6 +17,7 @@ from ramole_core.kernels.outputs import FEW
 from ramole_core.kernels.product import span_of
 from ramole_core.kernels.vectors import LANES, paired
 from ramole_core.kernels.widen import PAIR, widened
+from tests import kernel_fakes
 from tests.kernel_fakes import FLOATS, HALVES, Product
 
 KINDS = (FLOATS, HALVES, "nf4", "int4", "int8")
@@ -159,18 +160,14 @@ def test_no_cut_changes_a_bit_of_an_activation(dtype, kind, threads):
         assert torch.equal(activate(x[at : at + 1], kind), whole[at : at + 1])
 
 
-@pytest.mark.parametrize("switch", ["RAMOLE_LANES=8", "RAMOLE_MATRIX=0", "RAMOLE_HALVES=0"])
+@pytest.mark.parametrize("switch", ["RAMOLE_LANES=8", "RAMOLE_MATRIX=0"])
 def test_other_cpus_give_products_and_mixing_too(switch):
     if switch == "RAMOLE_MATRIX=0" and not MATRIX:
         pytest.skip("This CPU has no matrix unit, so every other test here shows it.")
-    if switch == "RAMOLE_HALVES=0" and (MATRIX or not MULTIPLIES):
-        pytest.skip("This CPU does not multiply bfloat16, or has better, so others show it.")
     code = """
-import os
-from ramole_core.kernels.half_dots import MULTIPLIES
 from ramole_core.kernels.matrix_unit import MATRIX
 from tests import test_kernels, test_rows_mixing
-assert not (MULTIPLIES if "RAMOLE_HALVES" in os.environ else MATRIX)
+assert not MATRIX
 for kind in ("nf4", "int4", "int8", test_kernels.HALVES):  # as it is served
     test_kernels.check_numbers(kind)
     test_kernels.check_bits(kind)
@@ -186,6 +183,17 @@ test_rows_mixing.check_bits(test_kernels.HALVES)
         timeout=250,
     )
     assert done.returncode == 0, done.stderr[-2000:]
+
+
+@pytest.mark.parametrize("kind", [HALVES, "nf4", "int4"], ids=str)
+def test_a_cpu_that_does_not_multiply_bfloat16_gives_products_too(kind, monkeypatch):
+    if MATRIX or not MULTIPLIES:
+        pytest.skip("This CPU does not multiply bfloat16, or has better, so others show it.")
+    for module in (weight, kernel_fakes):
+        monkeypatch.setattr(module, "MULTIPLIES", False)
+    monkeypatch.setattr(weight, "MULTIPLY_HALVES", None)  # is not met
+    check_numbers(kind)
+    check_bits(kind)
 
 
 def test_compiled_code_belongs_to_one_version_of_all_sources(tmp_path, monkeypatch):
