@@ -266,7 +266,7 @@ class Engine:
         An error of the forward itself, which nobody foresaw, ends every request with it, and is
         raised.
         """
-        with self.lock:
+        with self.lock, self._runner.apart():
             try:
                 events = self.scheduler.step()
             except Exception as error:

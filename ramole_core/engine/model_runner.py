@@ -13,6 +13,7 @@ from ramole_core.engine.attention import FlatCache, ServedAttention, Span
 from ramole_core.engine.capture import recording
 from ramole_core.engine.kv import KvCache, Sequence
 from ramole_core.engine.replay import Replay, copied
+from ramole_core.kernels.threads import kernels_alone
 from ramole_core.layers import Bank, BatchMix, Forward, RowMix, Serving, is_exact
 
 
@@ -59,14 +60,18 @@ class ModelRunner:
         self._batch: BatchMix | None = None
         self._decoded: BatchMix | None = None
         self._replay: Replay | None = None
-        self.replays = is_exact(model)
+        exact = is_exact(model)
+        self.apart = kernels_alone if exact else nullcontext
+        """For forwards: where all products are kernels', PyTorch keeps out of their way."""
+        self.replays = exact
         """Whether steps that repeat are written down and run again; same bits, less Python."""
         self.count = self.replayed = 0
 
     @contextmanager
     def mixing(self, rows: Many[RowMix], l: int) -> Iterator[Forward]:
         """Somebody else's forwards of `l` tokens a row are mixed so, without a trace."""
-        with self._serving.mixing(BatchMix(self._bank, rows), [l] * len(rows)) as forward:
+        batch = BatchMix(self._bank, rows)
+        with self.apart(), self._serving.mixing(batch, [l] * len(rows)) as forward:
             yield forward
 
     def forward(self, pieces: Many[Piece], kv: KvCache) -> Output:
@@ -96,6 +101,7 @@ class ModelRunner:
         self._attention.step = cache
         try:
             with (
+                self.apart(),
                 self._serving.mixing(batch, counts, starts=starts, trace=traced) as forward,
                 recording() if again else nullcontext() as made,
             ):

@@ -7,7 +7,6 @@ changes its bits.
 """
 
 import numpy as np
-import torch
 
 from ramole_core.kernels.compiled import kernel
 from ramole_core.kernels.direct import (
@@ -39,6 +38,7 @@ from ramole_core.kernels.outputs import (
     write,
 )
 from ramole_core.kernels.team import Kernel
+from ramole_core.kernels.threads import thread_count
 from ramole_core.kernels.widen import (
     BLOCK,
     GRID_BYTES,
@@ -170,5 +170,5 @@ def span_of(m: int, o: int) -> int:
     """Outputs of a tile: few rows read their weights in order, so a tile is a long way of it."""
     if m > FEW:
         return TILE
-    share = o // (SHARES * torch.get_num_threads()) // TILE
+    share = o // (SHARES * thread_count()) // TILE
     return TILE * min(max(share, 1), LONGEST)

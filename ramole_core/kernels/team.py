@@ -15,12 +15,12 @@ from functools import cache, cached_property
 from inspect import unwrap
 
 import numpy as np
-import torch
 from llvmlite import ir
 from numba import cfunc, types
 
 from ramole_core.kernels.code_cache import CACHE, kept_here
 from ramole_core.kernels.compiled import instructions, kernel
+from ramole_core.kernels.threads import thread_count
 from ramole_core.kernels.watching import WATCHING
 from ramole_core.kernels.words import COUNTER, TILES, WORDS, array, at
 
@@ -106,7 +106,7 @@ class Team:
     def gathered(self) -> Iterator[int]:
         """Everybody is awake inside the block, and nobody else leads them: the address of the
         team's words for `lead`; 0: there is nobody, or somebody else leads."""
-        helpers = torch.get_num_threads() - 1
+        helpers = thread_count() - 1
         if helpers < 1 or not self._lock.acquire(blocking=False):
             yield 0
             return

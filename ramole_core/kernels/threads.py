@@ -1,0 +1,41 @@
+"""How many threads a kernel has, and PyTorch's own loops kept to one beside them.
+
+PyTorch's threads (OpenMP) and a kernel's helpers wait for their next call by looking for it, on the
+same cores: a forward that alternates between both has each of them stand in the other's way, and is
+hardly faster than on one thread.
+"""
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+
+import torch
+from threadpoolctl import ThreadpoolController
+
+_HERE = threading.local()
+
+
+def thread_count() -> int:
+    """Threads of a kernel that the caller's thread runs, its own included."""
+    return getattr(_HERE, "count", 0) or torch.get_num_threads()
+
+
+@contextmanager
+def kernels_alone() -> Iterator[None]:
+    """Inside the block PyTorch's loops run on the caller's thread alone, and kernels on as many as
+    before; other threads notice nothing. For forwards whose products are all kernels'."""
+    if getattr(_HERE, "count", 0):
+        yield
+        return
+    _HERE.count = torch.get_num_threads()
+    try:
+        with _openmp().limit(limits=1, user_api="openmp"):
+            yield
+    finally:
+        _HERE.count = 0
+
+
+@cache
+def _openmp() -> ThreadpoolController:
+    return ThreadpoolController()
