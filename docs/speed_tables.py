@@ -89,6 +89,9 @@ def budget(results: Path) -> str:
     fifty = _spread(run["first_token_of_50_streamed_s"])
     rows.append(f"| first token, `ramole_plus`, 50 tokens, by OpenAI's door | {fifty} s |")
     rows.append(f"| `/retrieve` over HTTP | {_spread(run['retrieve_over_http_s'])} s |")
+    if "retrieve_by_gradio_client_s" in run:
+        spread = _spread(run["retrieve_by_gradio_client_s"])
+        rows.append(f"| that by `gradio_client`, which looks every 50 ms | {spread} s |")
     one = run["resident_after_one_answer_mib"]
     rows.append(f"| memory after one answer | {one:.0f} MiB |")
     rows.append(f"| memory at the end | {run['resident_mib']:.0f} MiB |")
