@@ -29,8 +29,8 @@ run: setup ## the page on http://127.0.0.1:7860; the base model loads behind it
 
 test: setup $(SERVED) browser lint ## the whole suite: ruff, pyright, pytest
 	$(BIN)/python -c "from ramole_core.kernels.all import compile_kernels; compile_kernels()"  # once, and not by every process
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --ignore-glob='tests/test_browser_*' --durations=15
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile tests/test_browser_*.py --durations=5
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --ignore-glob='tests/test_browser_*' --durations=15
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder tests/test_browser_*.py --durations=5
 
 lint: setup $(SERVED) ## ruff and pyright, changing nothing
 	$(BIN)/ruff check .

@@ -12,10 +12,24 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from ramole_core.base.fetch import fetch_base
 from ramole_core.settings import Settings
 
+LONGEST = (
+    *("test_exact", "test_api", "test_engine_schedules", "test_serving_ray", "test_exact_real"),
+    *("test_campaigns", "test_api_visitors", "test_kernels", "test_segments", "test_fake_card"),
+    *("test_calibrate", "test_triton_mixing", "test_recipes", "test_load", "test_exact_models"),
+    *("test_browser_ask", "test_browser_pool", "test_browser_batch", "test_browser_two"),
+    *("test_browser_results", "test_browser_learn"),
+)
+"""Files that take half a minute or more."""
 TEMPLATE = (
     "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n"
     "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
+
+
+def pytest_collection_modifyitems(items):
+    """The longest files first, or a worker is left alone with one of them in the end."""
+    order = {name: n for n, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: order.get(item.path.stem, len(order)))
 
 
 def save_tiny_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
