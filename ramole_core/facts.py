@@ -47,7 +47,7 @@ def model_words(ramole: "Ramole") -> str:
         return name
     millions = count_parameters(folder) / 1e6
     size = f"{millions / 1000:.1f} billion" if millions >= 1000 else f"{millions:.0f} million"
-    kept = facts.dtype if facts.quantization == "none" else facts.quantization.upper()
+    kept = {"none": facts.dtype, "nf4": "NF4"}.get(facts.quantization, facts.quantization)
     return f"{name}, {size} parameters in {kept}, reads up to {facts.context:,} tokens"
 
 

@@ -85,8 +85,12 @@ class Card(TorchDispatchMode):
         self._judge = FakeTensorMode(allow_non_fake_inputs=True)
         self._places: dict[tuple, torch.device] = {}
         """What was judged, by the operation and where its tensors lie: nothing else decides."""
+        self._waiting: set = set()
+        """Operations that only numbers can tell: a card computes them first."""
         self.calls = 0
         """Operations that touched the card."""
+        self.graph: FakeGraph | None = None
+        """What is captured now."""
 
     @contextmanager
     def here(self) -> Iterator["Card"]:
@@ -113,8 +117,13 @@ class Card(TorchDispatchMode):
         known = {id(one.held): one for one in leaves if isinstance(one, CardTensor)}
         if kwargs.get("device") is not None:
             kwargs["device"] = torch.device("cpu")
+        args, kwargs = tree_map(_held, args), tree_map(_held, kwargs)
+        if self.graph is not None:
+            _refuse_waits(func, leaves, place, waits=func in self._waiting)
         with unset_fake_temporarily():
-            out = func(*tree_map(_held, args), **tree_map(_held, kwargs))
+            out = func(*args, **kwargs)
+        if self.graph is not None:
+            self.graph.launches.append((func, args, kwargs, out))
         if place.type == "cpu":
             return out
 
@@ -137,6 +146,7 @@ class Card(TorchDispatchMode):
             try:
                 out = tree_leaves(func(*args, **kwargs))
             except DEPENDS:
+                self._waiting.add(func)
                 return CARD
         places = {one.device for one in out if isinstance(one, Tensor)} or {CARD}
         assert len(places) == 1, f"{func} gives tensors of two devices"
@@ -146,6 +156,68 @@ class Card(TorchDispatchMode):
         if isinstance(one, FakeTensor) or not isinstance(one, Tensor):
             return one
         return torch.empty_strided(one.size(), one.stride(), dtype=one.dtype, device=one.device)
+
+
+class FakeGraph:
+    """In place of `torch.cuda.CUDAGraph`: what was launched while it was captured, on the very
+    memory, is launched again; nothing of Python runs then."""
+
+    def __init__(self):
+        self.launches: list[tuple] = []
+        self.replays = 0
+
+    @contextmanager
+    def captured(self, card: Card) -> Iterator[None]:
+        card.graph = self
+        try:
+            yield
+        finally:
+            card.graph = None
+
+    def replay(self) -> None:
+        self.replays += 1
+        with unset_fake_temporarily():
+            for func, args, kwargs, out in self.launches:
+                before = tree_leaves((args, kwargs))
+                known = {one.data_ptr() for one in before if isinstance(one, Tensor)}
+                found = func(*args, **kwargs)
+                for old, new in zip(tree_leaves(out), tree_leaves(found), strict=True):
+                    if not isinstance(old, Tensor) or _shares(old, before):
+                        continue  # a view, or written in place
+                    assert old.shape == new.shape and old.data_ptr() not in known
+                    old.copy_(new)
+
+
+def _shares(one: Tensor, others: list) -> bool:
+    """Whether it lies in the memory of one of these."""
+    place = one.untyped_storage().data_ptr()
+    return any(
+        isinstance(other, Tensor) and other.untyped_storage().data_ptr() == place
+        for other in others
+    )
+
+
+def _refuse_waits(func, leaves: list, place: torch.device, *, waits: bool) -> None:
+    """A card that captures refuses what waits for it, or copies from the CPU's memory."""
+    away = [one for one in leaves if isinstance(one, Tensor) and not isinstance(one, CardTensor)]
+    if waits or place.type == "cpu" or any(one.ndim for one in away):
+        raise RuntimeError(f"{func}: operation not permitted when stream is capturing")
+
+
+@contextmanager
+def graphs_of(card: Card) -> Iterator[list[FakeGraph]]:
+    """Inside the block PyTorch captures graphs of this card: all that were made."""
+    made: list[FakeGraph] = []
+
+    def make() -> FakeGraph:
+        made.append(FakeGraph())
+        return made[-1]
+
+    with (
+        mock.patch.object(torch.cuda, "CUDAGraph", make),
+        mock.patch.object(torch.cuda, "graph", lambda graph: graph.captured(card)),
+    ):
+        yield made
 
 
 def _is_ours(one: object) -> bool:

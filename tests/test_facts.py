@@ -32,8 +32,8 @@ def test_a_model_is_told_by_name_size_and_limit(tiny_llama, monkeypatch):
         monkeypatch.setattr("ramole_core.facts.count_parameters", lambda folder, n=count: n)
         words = f"tiny-llm 0.2, {said} parameters in float32, reads up to 512 tokens"
         assert model_words(ramole) == words
-    facts.quantization = "nf4"
-    assert "parameters in NF4" in model_words(ramole)
+    for facts.quantization, said in (("nf4", "NF4"), ("int4", "int4")):
+        assert f"parameters in {said}, reads" in model_words(ramole)
 
 
 def test_the_facts_of_a_model_are_its_own(tiny_llama, tmp_path):

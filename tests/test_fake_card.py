@@ -16,9 +16,10 @@ from torch.utils._pytree import tree_leaves
 from ramole_core.base.model import load_base
 from ramole_core.composition import METHODS
 from ramole_core.engine.engine import Engine, EngineSizes
+from ramole_core.engine.gathered_attention import GatheredAttention
 from ramole_core.kernels.likeliest import likeliest
 from ramole_core.layers import Bank, BatchMix, Forward, Fused
-from tests.fake_card import CARD, Card, CardTensor, found, move, to_card
+from tests.fake_card import CARD, Card, CardTensor, found, graphs_of, move, to_card
 from tests.schedules import Bits, Job, ask
 from tests.tiny_engine import Heard, TinyEngine
 
@@ -197,6 +198,79 @@ def test_what_triton_is_given_lies_on_the_card(pair, monkeypatch):
     play(pair[1], jobs).compare(play(pair[0], jobs))
     assert given == [(3 + 3 + 4 + 10 + 2, {CARD})], "y, B, products, tables, what is told"
     assert "nothing to launch on" in fused.fault
+
+
+LONG = [
+    Job(ask(5 + 19 * n, name, max_new_tokens=8 + 4 * n), ("ant", "bee", "cat")[: 1 + n % 3])
+    for n, name in enumerate(("ramole", "selection", "ramole_plus", "mixture", "base"))
+]
+"""Rows that end one after the other, and go over the end of a page."""
+
+
+@pytest.fixture
+def graphed(tiny_llama):
+    """An engine on a card that captures graphs, and all that it captured."""
+    card = Card()
+    with graphs_of(card) as made:
+        yield CardEngine(tiny_llama, card, EngineSizes(max_batch=40)), made
+
+
+def test_steps_of_a_batch_that_goes_on_are_one_graph(pair, graphed):
+    engine, made = graphed
+    answers = play(engine, LONG)
+    answers.compare(play(pair[0], LONG))
+    stats = engine.engine.stats()
+    first = len(made)
+    assert not engine.engine.graphs.fault and len(LONG) <= first <= 2 * len(LONG)
+    assert sum(one.replays for one in made) == stats["replayed"] + first
+    assert stats["replayed"] > 8 and stats["forwards"] > stats["replayed"]
+    again = play(engine, LONG)
+    assert len(made) == 2 * first, "a batch that ended is forgotten"
+    again.compare(answers)
+
+
+def test_traces_and_gates_of_their_own_are_no_graphs(graphed, pair):
+    engine, made = graphed
+    jobs = [
+        Job(ask(4, trace=True, max_new_tokens=4), ("ant", "bee")),
+        Job(ask(4, "arrow", max_new_tokens=4), ("ant", "bee")),
+    ]
+    for job in jobs:
+        play(engine, [job]).compare(play(pair[0], [job]))
+    assert not made
+
+
+def test_adapters_leave_a_card_that_captures(graphed, pair, tiny_llama):
+    page = graphed[0].engine.bank.page_bytes
+    narrow = EngineSizes(max_batch=2, prefill_chunk=5, device_cache_bytes=14 * page)
+    card = Card()
+    with graphs_of(card) as made:
+        engine = CardEngine(tiny_llama, card, narrow)
+        jobs = [replace(job, request=replace(job.request, max_new_tokens=5)) for job in TURNS]
+        play(engine, jobs).compare(play(pair[0], jobs))
+    assert engine.engine.bank.evictions > 1 and len(made) > 1 and engine.engine.stats()["replayed"]
+
+
+def test_a_step_that_cannot_be_captured_runs_as_it_is(graphed, pair, monkeypatch):
+    engine, made = graphed
+    attend = GatheredAttention.attend
+
+    def waits(self, query, *args, **named):
+        assert query.sum().item() == query.sum().item()
+        return attend(self, query, *args, **named)
+
+    monkeypatch.setattr(GatheredAttention, "attend", waits)
+    play(engine, LONG).compare(play(pair[0], LONG))
+    assert "not permitted when stream is capturing" in engine.engine.graphs.fault
+    assert len(made) == 1 and not engine.engine.stats()["replayed"]
+
+
+def test_a_graph_that_reads_old_places_would_be_noticed(graphed, pair, monkeypatch):
+    engine, made = graphed
+    monkeypatch.setattr(GatheredAttention, "fill", lambda self, starts, tables: None)
+    with pytest.raises(AssertionError):
+        play(engine, LONG[:1]).compare(play(pair[0], LONG[:1]))
+    assert made[0].replays > 1
 
 
 def left_behind(cls: type, name: str):

@@ -48,6 +48,7 @@ class FlatCache(Cache):
         self._counts = np.array([span.count for span in spans], np.int64)
         self._starts = np.array([span.start for span in spans], np.int64)
         self._tables = [span.sequence.table for span in spans]
+        self._most = max((span.sequence.most for span in spans), default=0)
         n = int(self._counts.sum())
         firsts = np.cumsum(self._counts) - self._counts
         places = np.arange(n) + np.repeat(self._starts - firsts, self._counts)
@@ -76,8 +77,21 @@ class FlatCache(Cache):
         way.take_over(program)
         self._way = way
 
+    def make_room(self) -> GatheredAttention:
+        """Attend in tensors as large as these requests may become; keys and values of an earlier
+        step are there."""
+        tables, like = self._tables, self.like
+        self._way = GatheredAttention(
+            self._starts, self._counts, tables, like=like, room=self._most
+        )
+        return self._way
+
+    def refill(self, way: GatheredAttention) -> None:
+        """Tensors that were made for the step of other tokens hold these from now on."""
+        way.fill(self._starts, self._tables)
+
     def get_seq_length(self, layer_idx: int = 0) -> int:
-        return int(self.positions.max())
+        return int((self._starts + self._counts).max()) - 1
 
     def attend(
         self, query: Tensor, layer: int, *, scale: float | None, window: int | None

@@ -17,6 +17,7 @@ from ramole_core.engine.alone import AloneReader
 from ramole_core.engine.attention import ServedAttention
 from ramole_core.engine.faults import fault_of
 from ramole_core.engine.fitting import Fit
+from ramole_core.engine.graph_step import Graphs
 from ramole_core.engine.kv import KvCache
 from ramole_core.engine.model_runner import ModelRunner
 from ramole_core.engine.pair_reading import PairReading
@@ -81,10 +82,11 @@ class Engine:
         weights: Weights,
         sizes: EngineSizes | None = None,
         fused: bool = True,
+        graphs: bool = True,
     ):
         """`shapes`: (i, o) of the layers to serve, by module path; `weights` gives a method's
-        trained weights; `fused`: few tokens may be mixed by Triton, on a GPU. Raises RamoleError
-        for a model that cannot be served."""
+        trained weights. On a GPU, `fused`: few tokens may be mixed by Triton; `graphs`: decode
+        steps may be CUDA graphs. Raises RamoleError for a model that cannot be served."""
         self._base = base
         self.sizes = sizes = sizes or EngineSizes()
         self.lock = threading.Lock()
@@ -101,8 +103,14 @@ class Engine:
         self._installed, serving = install_serving(base.model, self.layout, fused=self.fused)
         if base.device.type == "cpu":
             compile_kernels()
+        self.graphs = Graphs() if graphs and base.device.type == "cuda" else None
+        """What keeps decode steps on a GPU."""
         self._runner = ModelRunner(
-            base.model, bank=self.bank, serving=serving, attention=self._attention
+            base.model,
+            bank=self.bank,
+            serving=serving,
+            attention=self._attention,
+            graphs=self.graphs,
         )
         self.store = UnitStore(
             self.layout,

@@ -21,31 +21,45 @@ class GatheredAttention:
         tables: Sequence[np.ndarray],
         *,
         like: Tensor,
+        room: int = 0,
     ):
-        """Spans of `counts` tokens behind `starts` others, in the pages of `tables`."""
+        """Spans of `counts` tokens behind `starts` others, in the pages of `tables`; with `room`
+        for as many pages of each, which `fill` puts there later."""
         device = like.device
+        self._counts, self._room = counts, room
         firsts = np.cumsum(counts) - counts
-        pages, slots = [], []
-        for start, count, table in zip(starts, counts, tables, strict=True):
-            at = np.arange(start, start + count)
-            pages.append(table[at // PAGE])
-            slots.append(at % PAGE)
-        self._pages = torch.from_numpy(np.concatenate(pages).astype(np.int64)).to(device)
-        self._slots = torch.from_numpy(np.concatenate(slots)).to(device)
+        self._pages, self._slots = (
+            torch.from_numpy(part).to(device) for part in self._written(starts, tables)
+        )
         self._dv = 0
         self._groups: list[tuple[Tensor, Tensor, Tensor]] = []
         """Of each group of b spans: its tokens [b, n], their places [b, n], pages [b, most]."""
         for count in sorted(set(counts.tolist())):
             mine = np.flatnonzero(counts == count).tolist()
-            most = max(-(-(int(starts[s]) + count) // PAGE) for s in mine)
-            table = np.zeros((len(mine), most), np.int64)
-            for row, s in enumerate(mine):
-                part = tables[s][:most]
-                table[row, : len(part)] = part
+            most = room or max(-(-(int(starts[s]) + count) // PAGE) for s in mine)
+            table = _padded([tables[s] for s in mine], most)
             tokens = firsts[mine][:, None] + np.arange(count)
             places = starts[mine][:, None] + np.arange(count)
             group = [torch.from_numpy(part).to(device) for part in (tokens, places, table)]
             self._groups.append((group[0], group[1], group[2]))
+
+    def _written(
+        self, starts: np.ndarray, tables: Sequence[np.ndarray]
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Page and place in it of each token."""
+        pages, slots = [], []
+        for start, count, table in zip(starts, self._counts, tables, strict=True):
+            at = np.arange(start, start + count)
+            pages.append(table[at // PAGE])
+            slots.append(at % PAGE)
+        return np.concatenate(pages).astype(np.int64), np.concatenate(slots)
+
+    def fill(self, starts: np.ndarray, tables: Sequence[np.ndarray]) -> None:
+        """Other places and pages of as many spans of one token, in the tensors that are there."""
+        ((_, places, table),) = self._groups
+        found = *self._written(starts, tables), starts[:, None], _padded(tables, self._room)
+        for kept, new in zip((self._pages, self._slots, places, table), found, strict=True):
+            kept.copy_(torch.from_numpy(new))
 
     def write(self, keys: Tensor, values: Tensor, new_keys: Tensor, new_values: Tensor) -> None:
         """Put keys [1, h, N, d] and values [1, h, N, dv] of the tokens into their pages."""
@@ -76,3 +90,12 @@ class GatheredAttention:
             out = out.unflatten(2, (shared, -1)).flatten(1, 2)  # [b, hq, n, dv]
             found[tokens] = out.transpose(1, 2)
         return found[None]
+
+
+def _padded(tables: Sequence[np.ndarray], most: int) -> np.ndarray:
+    """[b, most] int64, page 0 behind the last of each."""
+    found = np.zeros((len(tables), most), np.int64)
+    for row, table in enumerate(tables):
+        part = table[:most]
+        found[row, : len(part)] = part
+    return found

@@ -1,6 +1,6 @@
 """Runs the model for a batch: tokens of many requests, side by side, in one forward."""
 
-from collections.abc import Iterator, Sequence as Many
+from collections.abc import Callable, Iterator, Sequence as Many
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 
@@ -11,6 +11,8 @@ from transformers import PreTrainedModel
 
 from ramole_core.engine.attention import FlatCache, ServedAttention, Span
 from ramole_core.engine.capture import recording
+from ramole_core.engine.graph_step import Graphs, GraphStep
+from ramole_core.engine.kept_step import KeptStep
 from ramole_core.engine.kv import KvCache, Sequence
 from ramole_core.engine.replay import Replay, copied
 from ramole_core.kernels.threads import kernels_alone
@@ -54,12 +56,14 @@ class ModelRunner:
         bank: Bank,
         serving: Serving,
         attention: ServedAttention,
+        graphs: Graphs | None = None,
     ):
+        """`graphs` keeps decode steps on a GPU."""
         self._model, self._bank, self._serving = model, bank, serving
-        self._attention = attention
+        self._attention, self._graphs = attention, graphs
         self._batch: BatchMix | None = None
         self._decoded: BatchMix | None = None
-        self._replay: Replay | None = None
+        self._replay: Replay | GraphStep | None = None
         exact = is_exact(model)
         self.apart = kernels_alone if exact else nullcontext
         """For forwards: where all products are kernels', PyTorch keeps out of their way."""
@@ -87,47 +91,78 @@ class ModelRunner:
         traced = [n for n, piece in enumerate(pieces) if piece.traced and piece.mix.slots]
         mixes = [piece.mix for piece in pieces]
         self.count += 1
-        if self._replay is not None and self.replays and len(ids) == len(pieces):
-            if self._replay.fits(mixes, traced, kv):
+        if self._replay is not None and len(ids) == len(pieces):
+            before = self._replay.step
+            if self._keeps(before.batch, traced) and before.fits(mixes, traced, kv):
                 self.replayed += 1
                 logits = self._replay.run(ids, cache)
-                return self._output(logits, self._replay.forward, traced, len(pieces))
+                return self._output(logits, before.forward, traced, len(pieces))
         batch = self._batch_of(mixes)
-        again = self._repeats(batch, counts)
+        again = self._repeats(batch, counts, traced)
         told = torch.tensor([ids], device=device)
         starts = [span.start for span in spans]
         mask = torch.zeros(1, 1, 1, 1, device=device)
         kept = _kept_places(pieces, device)
+
+        def run() -> Tensor:
+            return self._model(
+                input_ids=told,
+                attention_mask=mask,  # not read
+                position_ids=cache.positions,
+                cache=cache,
+                use_cache=True,
+                logits_to_keep=kept,
+            ).logits[0]
+
         self._attention.step = cache
         try:
             with (
                 self.apart(),
                 self._serving.mixing(batch, counts, starts=starts, trace=traced) as forward,
-                recording() if again else nullcontext() as made,
             ):
-                logits = self._model(
-                    input_ids=told,
-                    attention_mask=mask,  # not read
-                    position_ids=cache.positions,
-                    cache=cache,
-                    use_cache=True,
-                    logits_to_keep=kept,
-                ).logits[0]
+
+                def step() -> KeptStep:
+                    places = kv.memory.version
+                    return KeptStep(
+                        batch, tuple(traced), kv, places, forward, told, cache.positions
+                    )
+
+                if again and self._graphs is not None:
+                    logits = self._captured(self._graphs, step, cache, run)
+                else:
+                    logits = self._recorded(step, run) if again else run()
         finally:
             self._attention.step = None
-        if made is not None and made.fault:
-            self.replays = False  # this model's steps hang on numbers that Python reads
-        elif made is not None:
-            self._replay = Replay(
-                *(batch, tuple(traced), kv, kv.memory.version, made, forward),
-                *(told, cache.positions, logits),
-            )
-            logits = copied(logits)
         parts = logits.split([piece.keep for piece in pieces])
         more = {n: part for n, part in enumerate(parts) if len(part) > 1}
         if more:
             logits = torch.stack([part[-1] for part in parts])
         return self._output(logits, forward, traced, len(pieces), kept=more)
+
+    def _recorded(self, step: Callable[[], KeptStep], run: Callable[[], Tensor]) -> Tensor:
+        """Logits of a step, which is written down."""
+        with recording() as made:
+            logits = run()
+        if made.fault:
+            self.replays = False  # this model's steps hang on numbers that Python reads
+            return logits
+        self._replay = Replay(step(), logits, made)
+        return copied(logits)
+
+    def _captured(
+        self,
+        graphs: Graphs,
+        step: Callable[[], KeptStep],
+        cache: FlatCache,
+        run: Callable[[], Tensor],
+    ) -> Tensor:
+        """Logits of a step, which becomes a graph where it can be one."""
+        way = cache.make_room()
+        captured = graphs.capture(step().forward, run)
+        if captured is None:
+            return run()
+        self._replay = made = GraphStep(step(), captured, way)
+        return made.launch()
 
     def _output(
         self,
@@ -143,10 +178,16 @@ class ModelRunner:
             gates[n] = found.clone()
         return Output(logits, kept or {}, gates, forward.faults)
 
-    def _repeats(self, batch: BatchMix, counts: list[int]) -> bool:
+    def _keeps(self, batch: BatchMix, traced: Many[int]) -> bool:
+        """Whether steps of these rows are written down or captured."""
+        if self._graphs is not None:
+            return self._graphs.takes(batch, traced)
+        return self.replays and not batch.late
+
+    def _repeats(self, batch: BatchMix, counts: list[int], traced: Many[int]) -> bool:
         """Whether this step decodes, as the one before it did with the same rows, and can be
-        written down."""
-        decodes = len(counts) == sum(counts) and not batch.late and self.replays
+        kept."""
+        decodes = len(counts) == sum(counts) and self._keeps(batch, traced)
         before, self._decoded = self._decoded, batch if decodes else self._decoded
         return decodes and before is batch
 

@@ -28,4 +28,11 @@ def engine_of(
         units_dir=s.data_dir / "units",
         reference_dir=s.data_dir / "reference",
     )
-    return Engine(base, shapes=shapes, weights=weights, sizes=sizes, fused=s.fused_mixing)
+    return Engine(
+        base,
+        shapes=shapes,
+        weights=weights,
+        sizes=sizes,
+        fused=s.fused_mixing,
+        graphs=s.cuda_graphs,
+    )

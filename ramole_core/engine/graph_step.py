@@ -1,0 +1,89 @@
+"""A decode step that runs again as one CUDA graph: on a GPU the model's some thousand launches cost
+more than what they compute.
+
+The second step of a batch is captured, and those after it launch the graph. What it reads of a
+request lies in tensors as large as that request may become, so that a graph holds as long as the
+batch does. Where a step cannot be captured (a launch that waits, a copy from the CPU), it runs as
+it would without.
+"""
+
+import logging
+from collections.abc import Callable, Sequence as Many
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+
+from ramole_core.engine.attention import FlatCache
+from ramole_core.engine.gathered_attention import GatheredAttention
+from ramole_core.engine.kept_step import KeptStep
+from ramole_core.layers import BatchMix, Forward
+
+log = logging.getLogger(__name__)
+
+
+@runtime_checkable
+class Graph(Protocol):
+    """What of `torch.cuda.CUDAGraph` is used."""
+
+    def replay(self) -> None: ...
+
+
+@dataclass(frozen=True)
+class Captured:
+    """A graph, and the logits that it writes."""
+
+    graph: Graph
+    logits: Tensor
+    run: Callable[[], Tensor]
+    """What was captured: it holds the tensors that the graph reads."""
+
+
+class Graphs:
+    """The graphs of one served model, until one fails."""
+
+    def __init__(self):
+        self.on = True
+        """False: steps run without for a while, for comparing."""
+        self.fault = ""
+        """Why steps run without; empty: they do not."""
+
+    def takes(self, batch: BatchMix, traced: Many[int]) -> bool:
+        """Whether a step of these rows is captured: traces are read from the CPU, and gates with
+        terms of their own run Python."""
+        return self.on and not self.fault and not traced and not batch.late
+
+    def capture(self, forward: Forward, run: Callable[[], Tensor]) -> "Captured | None":
+        """What `run` launches, none of which was computed; None: it cannot be captured."""
+        try:
+            _ = forward.row_of  # is copied from the CPU, once
+            graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(graph):
+                logits = run()
+        except Exception as error:  # CUDA, a compiler or a model: anything may not be capturable
+            self.fault = f"{type(error).__name__}: {error}".splitlines()[0]
+            log.warning("Steps run without CUDA graphs (%s).", self.fault)
+            return None
+        return Captured(graph, logits, run)
+
+
+@dataclass
+class GraphStep:
+    """A step that was captured."""
+
+    step: KeptStep
+    captured: Captured
+    way: GatheredAttention
+
+    def run(self, ids: Many[int], cache: FlatCache) -> Tensor:
+        """Logits [b, v] of these tokens, one of each request, in their own memory."""
+        self.step.ids.copy_(torch.tensor([list(ids)]))
+        self.step.positions.copy_(cache.positions)
+        cache.refill(self.way)
+        return self.launch()
+
+    def launch(self) -> Tensor:
+        """Run the graph on what its tensors hold now."""
+        self.captured.graph.replay()
+        return self.captured.logits.clone()
