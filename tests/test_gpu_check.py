@@ -63,6 +63,7 @@ def test_the_cpu_beside_itself_can_be_trusted(report, capsys):
     assert report.distances["card"] == report.distances["cpu"]
     assert 0 < report.distances["cpu"].mean_kl < report.distances["card, bfloat16"].mean_kl
     assert {"prefill of 40", "decode, 3 at once"} == set(card.rates)
+    assert card.steps == "as recorded on the CPU" and card.steps in report.verdict
     assert card.load_seconds > 0 and card.first_token_seconds and truth.rates == {}
     for one in (card.first_token_seconds, *card.rates.values()):
         assert 0 < one.low <= one.median <= one.high

@@ -65,8 +65,8 @@ class GpuReport:
         kl, usual = self.distances["card"].mean_kl, self.distances["cpu"].mean_kl
         return (
             f"{self.card} can be trusted: it is as near to float32 as rounding allows (mean KL "
-            f"{kl:.2g}, and {usual:.2g} on the CPU), and decode steps are mixed by "
-            f"{self._side('card').mixing}."
+            f"{kl:.2g}, and {usual:.2g} on the CPU); decode steps are mixed by "
+            f"{self._side('card').mixing} and run {self._side('card').steps}."
         )
 
     def _side(self, name: str) -> Side:
@@ -182,7 +182,8 @@ def show_gpu(report: GpuReport) -> None:
     write_table(("beside the CPU in float32", "mean KL", "largest", "same top", *asked), rows)
     print()
     for side in report.sides[1:]:
-        lines = [("mixed by", side.mixing), ("load", f"{side.load_seconds:.1f} s")]
+        lines = [("mixed by", side.mixing), ("decode steps", side.steps)]
+        lines.append(("load", f"{side.load_seconds:.1f} s"))
         if side.apart is not None:
             lines.append(("Triton beside PyTorch, mean KL", f"{side.apart:.2g}"))
         if side.first_token_seconds:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from ramole_core.benchmarks.ours import BASE, Mix, OurEngine, make_requests
 from ramole_core.benchmarks.prompts import make_prompts
+from ramole_core.engine.graph_step import Graphs
 from ramole_core.engine.reference import PROMPTS
 from ramole_core.errors import RamoleError
 from ramole_core.layers import Fused
@@ -72,6 +73,8 @@ class Side:
     """Mean KL between few tokens mixed by PyTorch and by Triton; None: only one of them mixes."""
     mixing: str
     """Who mixes a decode step."""
+    steps: str
+    """How decode steps are launched."""
     load_seconds: float
     first_token_seconds: Spread | None
     """None: not timed."""
@@ -88,6 +91,7 @@ class Side:
             "quantization": self.quantization,
             "dtype": self.dtype,
             "mixing": self.mixing,
+            "steps": self.steps,
             "triton_pytorch_kl": self.apart,
             "load_seconds": self.load_seconds,
             "first_token_seconds": asdict(first) if first else None,
@@ -127,14 +131,18 @@ def measure_side(
             with _paused(fused):
                 plain = _timed(ours, sizes, names)[1]
             rates |= {f"{what}, mixed by PyTorch": one for what, one in plain.items()}
-        mixing = _mixing(ramole)
+        graphs, mixing, steps = ramole.engine.graphs, _mixing(ramole), _steps(ramole)
+        if timed and graphs is not None and not graphs.fault:
+            with _paused(graphs):
+                plain = _timed(ours, sizes, names)[1]
+            rates |= {f"{what}, without CUDA graphs": one for what, one in plain.items()}
         held = {"weights": _weights(ramole.base.model)}
         if cuda:
             held["most on the card"] = torch.cuda.max_memory_allocated()
         dtype = str(ramole.base.dtype).removeprefix("torch.")
         where, kind = str(ramole.base.device), ramole.base.quantization
     return Side(
-        *(name, where, kind, dtype, logits, tokens, apart, mixing),
+        *(name, where, kind, dtype, logits, tokens, apart, mixing, steps),
         *(load, first, rates, held),
     )
 
@@ -146,6 +154,15 @@ def _mixing(ramole: Ramole) -> str:
     if fused is not None and fused.launched:
         return "Triton"
     return "our kernels" if ramole.engine.exact else "PyTorch"
+
+
+def _steps(ramole: Ramole) -> str:
+    graphs, stats = ramole.engine.graphs, ramole.engine.stats()
+    if graphs is None:
+        return "as recorded on the CPU" if stats["replayed"] else "layer by layer"
+    if graphs.fault:
+        return f"layer by layer, since CUDA graphs failed ({graphs.fault})"
+    return f"as CUDA graphs, {stats['replayed']} of {stats['forwards']} forwards"
 
 
 def _apart(ramole: Ramole, fused: Fused, mix: Mix, names: Sequence[str]) -> float | None:
@@ -232,12 +249,12 @@ def _timed(ours: OurEngine, sizes: Sizes, names: Sequence[str]) -> tuple[Spread,
 
 
 @contextmanager
-def _paused(fused: Fused) -> Iterator[None]:
-    fused.on = False
+def _paused(one: Fused | Graphs) -> Iterator[None]:
+    one.on = False
     try:
         yield
     finally:
-        fused.on = True
+        one.on = True
 
 
 def _weights(model: nn.Module) -> int:
