@@ -28,7 +28,9 @@ def measured() -> str:
 PAGES: dict[str, dict[str, Callable[[], str]]] = {
     "README.md": {
         "rooms": lambda: code_tables.rooms(REPOSITORY),
-        "results": lambda: score_tables.short(results()),
+        "results": lambda: "\n\n".join(
+            [score_tables.short(results()), speed_tables.sentence(results())]
+        ),
     },
     "docs/api.md": {"commands": code_tables.commands},
     "docs/methods.md": {

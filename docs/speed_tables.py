@@ -35,6 +35,24 @@ def speed(results: Path) -> str:
     return "\n".join([*rows, "", *_beside_llama(run["parts"]), visitors, "", commands])
 
 
+def sentence(results: Path) -> str:
+    """How fast it is, for README."""
+    part = _read(results, "speed.json")["parts"]["llama_cpp"]
+
+    def rates(system: str) -> list[str]:
+        sizes = list(part["setup"]["llama_tokens"])
+        cells = [part["cells"][f"{system}/batch={rows}"]["summary"] for rows in sizes]
+        return [f"{one['decode_tokens_per_second']['median']:.0f}" for one in cells]
+
+    (alone, _, many), (one, _, all_of_them) = rates("ramole_k3"), rates("llama_cpp")
+    machine = part["machine"]
+    return (
+        f"Speed, on {machine['threads']} threads of {machine['cpu']}: `ramole` with three adapters "
+        f"in NF4 makes {alone} tokens a second for one person and {many} for 32 at once; "
+        f"llama.cpp without any adapter {one} and {all_of_them}."
+    )
+
+
 SYSTEMS = {
     "llama_cpp": "llama.cpp, bare base",
     "base": "bare base, NF4",

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import threading
+import time
 from types import SimpleNamespace
 
 import httpx
@@ -71,6 +72,38 @@ class Ended(FakeRamole):
         yield 0, Generation("half", [], [], None, "cancelled", 7, 1, 0.5, 0.25)
 
 
+class Late(FakeRamole):
+    """Says one token soon, and the end only when it is let."""
+
+    def __init__(self, go: threading.Event):
+        super().__init__()
+        self.go = go
+
+    def stream_batch(self, requests, **how):
+        time.sleep(0.05)
+        yield 0, Step(1, "half", None)
+        self.go.wait(20)
+        yield 0, Generation("half", [], [], None, "eos", 7, 1, 0.5, 0.25)
+
+
+def test_the_first_token_waits_for_no_picture(monkeypatch):
+    """However many streams there are, and however rare each one's pictures."""
+    monkeypatch.setattr(running.PACE, "pause", lambda: 8.0)
+
+    async def look() -> tuple[float, int]:
+        began, go, seen = time.monotonic(), threading.Event(), 0
+        one = running.Running(Late(go), Request("hi"), address="", places=Places(1))
+        async for _ in one.pictures(contextlib.nullcontext()):
+            if not seen:
+                seen, first = len(one.steps), time.monotonic() - began
+            go.set()
+        assert one.answer.text == "half" and time.monotonic() - began < 6
+        return first, seen
+
+    first, seen = asyncio.run(look())
+    assert seen == 1 and first < 4
+
+
 class Broken(FakeRamole):
     """Breaks in the middle."""
 
@@ -113,7 +146,7 @@ def test_a_model_that_could_not_be_loaded_says_why():
 class HeldReading:
     """A reading that ends when told."""
 
-    def __init__(self, ramole, requests, *, session, address, after):
+    def __init__(self, ramole, requests, *, session, address, begun, after):
         self.steps, self.answers, self.places = [[]], {}, {}
         self.error, self.cancelled, self.after = None, threading.Event(), after
 

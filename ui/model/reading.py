@@ -32,9 +32,11 @@ class Reading:
         session: str | None,
         address: str = "",
         cancelled: threading.Event | None = None,
+        begun: Callable[[], None] = lambda: None,
         after: "Callable[[Reading], None]" = lambda reading: None,
     ):
-        """`after` is called in the thread once the engine is given back, before `ended` is set."""
+        """Called in the thread: `begun` at the first token, `after` once the engine is given back,
+        before `ended` is set."""
         self.steps: list[list[Step]] = [[] for _ in requests]
         """Of each request, as far as they came."""
         self.answers: dict[int, Generation] = {}
@@ -49,7 +51,7 @@ class Reading:
         self.error: BaseException | None = None
         """What `stream_batch` raised."""
         self._fresh = threading.Event()
-        self._call = (ramole, list(requests), session or "", address, after)
+        self._call = (ramole, list(requests), session or "", address, begun, after)
         threading.Thread(target=self._run, name="reading", daemon=True).start()
 
     def pictures(self) -> Generator[None, None, None]:
@@ -73,7 +75,8 @@ class Reading:
                 self.cancelled.set()
 
     def _run(self) -> None:
-        ramole, requests, session, address, after = self._call
+        ramole, requests, session, address, begun, after = self._call
+        first = True
         try:
             stream = ramole.stream_batch(
                 requests,
@@ -89,6 +92,9 @@ class Reading:
                     answered(requests[index], item)
                 else:
                     self.steps[index].append(item)
+                    if first:
+                        first = False
+                        begun()
                 self._fresh.set()
         except BaseException as error:
             self.error = error

@@ -44,15 +44,20 @@ class Running:
         """Raises Busy where `places` has none."""
         places.take()
         self.request = request
-        self._over, loop = asyncio.Event(), asyncio.get_running_loop()
+        self._news, loop = asyncio.Event(), asyncio.get_running_loop()
+        self._over = False
+
+        def tell() -> None:
+            with suppress(RuntimeError):  # the loop is closed: nobody waits
+                loop.call_soon_threadsafe(self._news.set)
 
         def after(reading: Reading) -> None:
             places.give_back()
-            with suppress(RuntimeError):  # the loop is closed: nobody waits
-                loop.call_soon_threadsafe(self._over.set)
+            self._over = True
+            tell()
 
         self._reading = Reading(
-            ramole, [request], session=request.owner, address=address, after=after
+            ramole, [request], session=request.owner, address=address, begun=tell, after=after
         )
 
     @property
@@ -71,15 +76,17 @@ class Running:
         return self._reading.places.get(0, 0)
 
     async def pictures(self, alive: AbstractContextManager) -> AsyncGenerator[None, None]:
-        """Comes back whenever it is time to look, for the last time after the end; `alive` is held
-        meanwhile. Raises what the model raised. Leaving it before the end cancels the request."""
+        """Comes back whenever it is time to look, at once when the first token is there, and for
+        the last time after the end; `alive` is held meanwhile. Raises what the model raised.
+        Leaving it before the end cancels the request."""
         try:
             with alive, PACE.stream() as pause:
                 over = False
                 while not over:
                     with suppress(TimeoutError):
-                        await asyncio.wait_for(self._over.wait(), pause())
-                    over = self._over.is_set()  # what ends while somebody looks is looked at again
+                        await asyncio.wait_for(self._news.wait(), pause())
+                    self._news.clear()
+                    over = self._over  # what ends while somebody looks is looked at again
                     if over and self._reading.error is not None:
                         raise self._reading.error
                     yield
