@@ -47,9 +47,8 @@ def sentence(results: Path) -> str:
     (alone, _, many), (one, _, all_of_them) = rates("ramole_k3"), rates("llama_cpp")
     machine = part["machine"]
     return (
-        f"Speed, on {machine['threads']} threads of {machine['cpu']}: `ramole` with three adapters "
-        f"in NF4 makes {alone} tokens a second for one person and {many} for 32 at once; "
-        f"llama.cpp without any adapter {one} and {all_of_them}."
+        f"On {machine['threads']} cores `ramole` (k = 3, NF4) makes {alone} tokens a second alone, "
+        f"{many} for 32 at once; llama.cpp's bare base {one} and {all_of_them}."
     )
 
 
