@@ -136,7 +136,7 @@ TEXTS: dict[str, tuple[str, ...]] = {
         "rows together. Then each row adds only the <var>v</var> of its own adapters, with "
         "its own weights. A row that has ended makes room for the next request that waits.",
         "Measured: {users} browsers, run by a program, asked this page at once, and all answers "
-        "were there {times_faster} times as fast as when they asked one after the other (mean of "
+        "were there {times_faster} times as fast as when they asked one after the other (median of "
         "{rounds} rounds). The browsers shared the {cores} processor cores with the model; "
         "without browsers it was {bare_times_faster} times.",
     ),
