@@ -229,14 +229,24 @@ def test_steps_of_a_batch_that_goes_on_are_one_graph(pair, graphed):
     again.compare(answers)
 
 
-def test_traces_and_gates_of_their_own_are_no_graphs(graphed, pair):
+def test_each_step_of_a_graph_has_its_own_trace(graphed, pair):
     engine, made = graphed
     jobs = [
-        Job(ask(4, trace=True, max_new_tokens=4), ("ant", "bee")),
-        Job(ask(4, "arrow", max_new_tokens=4), ("ant", "bee")),
+        Job(ask(4, "ramole_plus", trace=True, max_new_tokens=6), ("ant", "bee")),
+        Job(ask(9, trace=True, max_new_tokens=4), ("cat", "ant", "fox")),
+        Job(ask(5, "mixture", max_new_tokens=5), ("dog", "bee")),
     ]
-    for job in jobs:
-        play(engine, [job]).compare(play(pair[0], [job]))
+    answers = play(engine, jobs)
+    answers.compare(play(pair[0], jobs))
+    assert made and engine.engine.stats()["replayed"]
+    weights = answers.heard[0].answer.trace.weights
+    assert not np.array_equal(weights[-1], weights[-2])
+
+
+def test_gates_of_their_own_are_no_graphs(graphed, pair):
+    engine, made = graphed
+    job = Job(ask(4, "arrow", max_new_tokens=4), ("ant", "bee"))
+    play(engine, [job]).compare(play(pair[0], [job]))
     assert not made
 
 
@@ -260,7 +270,8 @@ def test_a_step_that_cannot_be_captured_runs_as_it_is(graphed, pair, monkeypatch
         return attend(self, query, *args, **named)
 
     monkeypatch.setattr(GatheredAttention, "attend", waits)
-    play(engine, LONG).compare(play(pair[0], LONG))
+    jobs = [*LONG, Job(ask(6, trace=True, max_new_tokens=9), ("ant", "bee"))]
+    play(engine, jobs).compare(play(pair[0], jobs))
     assert "not permitted when stream is capturing" in engine.engine.graphs.fault
     assert len(made) == 1 and not engine.engine.stats()["replayed"]
 

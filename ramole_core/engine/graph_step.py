@@ -49,21 +49,22 @@ class Graphs:
         self.fault = ""
         """Why steps run without; empty: they do not."""
 
-    def takes(self, batch: BatchMix, traced: Many[int]) -> bool:
-        """Whether a step of these rows is captured: traces are read from the CPU, and gates with
-        terms of their own run Python."""
-        return self.on and not self.fault and not traced and not batch.late
+    def takes(self, batch: BatchMix) -> bool:
+        """Whether a step of these rows is captured: gates with terms of their own run Python."""
+        return self.on and not self.fault and not batch.late
 
     def capture(self, forward: Forward, run: Callable[[], Tensor]) -> "Captured | None":
         """What `run` launches, none of which was computed; None: it cannot be captured."""
         try:
-            _ = forward.row_of  # is copied from the CPU, once
+            _ = forward.row_of, forward.traced and forward.traced.places  # come from the CPU, once
             graph = torch.cuda.CUDAGraph()
             with torch.cuda.graph(graph):
                 logits = run()
         except Exception as error:  # CUDA, a compiler or a model: anything may not be capturable
             self.fault = f"{type(error).__name__}: {error}".splitlines()[0]
             log.warning("Steps run without CUDA graphs (%s).", self.fault)
+            if forward.traced is not None:
+                forward.traced.forget()
             return None
         return Captured(graph, logits, run)
 

@@ -93,12 +93,12 @@ class ModelRunner:
         self.count += 1
         if self._replay is not None and len(ids) == len(pieces):
             before = self._replay.step
-            if self._keeps(before.batch, traced) and before.fits(mixes, traced, kv):
+            if self._keeps(before.batch) and before.fits(mixes, traced, kv):
                 self.replayed += 1
                 logits = self._replay.run(ids, cache)
                 return self._output(logits, before.forward, traced, len(pieces))
         batch = self._batch_of(mixes)
-        again = self._repeats(batch, counts, traced)
+        again = self._repeats(batch, counts)
         told = torch.tensor([ids], device=device)
         starts = [span.start for span in spans]
         mask = torch.zeros(1, 1, 1, 1, device=device)
@@ -178,16 +178,16 @@ class ModelRunner:
             gates[n] = found.clone()
         return Output(logits, kept or {}, gates, forward.faults)
 
-    def _keeps(self, batch: BatchMix, traced: Many[int]) -> bool:
+    def _keeps(self, batch: BatchMix) -> bool:
         """Whether steps of these rows are written down or captured."""
         if self._graphs is not None:
-            return self._graphs.takes(batch, traced)
+            return self._graphs.takes(batch)
         return self.replays and not batch.late
 
-    def _repeats(self, batch: BatchMix, counts: list[int], traced: Many[int]) -> bool:
+    def _repeats(self, batch: BatchMix, counts: list[int]) -> bool:
         """Whether this step decodes, as the one before it did with the same rows, and can be
         kept."""
-        decodes = len(counts) == sum(counts) and self._keeps(batch, traced)
+        decodes = len(counts) == sum(counts) and self._keeps(batch)
         before, self._decoded = self._decoded, batch if decodes else self._decoded
         return decodes and before is batch
 

@@ -153,7 +153,7 @@ class Forward:
             row_of = self.row_of
             if self.fused.mix(ys, draft, self.batch, g, block, row_of=row_of, told=told):
                 if self.traced is not None and told is not None:
-                    at = torch.from_numpy(self.traced.tokens).to(bank.device)
+                    at = self.traced.places
                     self.traced.tell(bank.layout.first(g, block), told[0][:, at], told[1][:, at])
                 return
             self.fused = None
@@ -210,7 +210,7 @@ class Forward:
         """The weights of the traced rows, and the lengths of their weighted updates."""
         batch, traced = self.batch, self.traced
         assert traced is not None
-        at = torch.from_numpy(traced.tokens).to(u.device)
+        at = traced.places
         rows, alpha = self.row_of[at], alpha[:, at]
         here = batch.slice(batch.table("present"), g, block)[:, rows]
         lengths = self._by_adapter(rows, u[:, at].square()).sqrt() * alpha.abs() * here

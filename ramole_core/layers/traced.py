@@ -10,11 +10,12 @@ that have the module.
 """
 
 from collections.abc import Sequence
+from functools import cached_property
 from itertools import pairwise
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from ramole_core.kernels.lengths import Lengths
@@ -52,6 +53,16 @@ class Traced:
         self._seen_later: list[tuple[int, Tensor]] = []
         """By module, what the model's device holds until the end."""
 
+    @cached_property
+    def places(self) -> Int[Tensor, "n"]:
+        """`tokens` on the model's device."""
+        return torch.from_numpy(self.tokens).to(self._batch.bank.device)
+
+    def forget(self) -> None:
+        """Nothing was told or seen: the forward is run again."""
+        self._told_later.clear()
+        self._seen_later.clear()
+
     def tell(
         self, module: int, alpha: Float[Tensor, "m n k"], lengths: Float[Tensor, "m n k"]
     ) -> None:
@@ -65,8 +76,7 @@ class Traced:
         if self._compiled:
             self._lengths.measure(module, y)
         else:
-            at = torch.from_numpy(self.tokens).to(y.device)
-            lengths = y.reshape(-1, y.shape[-1])[at].float().norm(dim=-1)
+            lengths = y.reshape(-1, y.shape[-1])[self.places].float().norm(dim=-1)
             self._seen_later.append((module, lengths))
 
     def each(self) -> list[Float[Tensor, "l 2 layer module k"]]:
