@@ -48,7 +48,8 @@ def sentence(results: Path) -> str:
     machine = part["machine"]
     return (
         f"On {machine['threads']} cores `ramole` (k = 3, NF4) makes {alone} tokens a second alone, "
-        f"{many} for 32 at once; llama.cpp's bare base {one} and {all_of_them}."
+        f"{many} for 32; llama.cpp, bare, {one}, {all_of_them} "
+        "(`python -m ramole_core benchmark --peers`)."
     )
 
 

@@ -39,7 +39,7 @@ DEPTH = 32
 
 
 def _there() -> bool:
-    """Whether the CPU has the instruction; RAMOLE_HALVES=0: as if it had not, for tests."""
+    """Whether the CPU has the instruction; RAMOLE_HALVES=0: as if it had not, to compare."""
     features = llvm.get_host_cpu_features()
     wanted = ("avx512bf16", "avx512bw")
     return (
