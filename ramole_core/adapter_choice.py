@@ -155,10 +155,10 @@ class AdapterChoice:
             found = self._chosen(turn, method)
         elif hits is not None:
             found = [
-                self._candidate(self._pool.card(hit.name, hit.owner), hit.score) for hit in hits
+                self.candidate(self._pool.card(hit.name, hit.owner), hit.score) for hit in hits
             ]
         else:
-            found = [self._candidate(*one) for one in self._found(turn, method)]
+            found = [self.candidate(*one) for one in self._found(turn, method)]
         return Choice(turn, tuple(found), evidence)
 
     def _keep(self, choice: Choice, before: Choice) -> Choice:
@@ -319,7 +319,7 @@ class AdapterChoice:
         )
         at = {card.key: n for n, card in enumerate(cards)}
         taken = [at[key] for key in named] or sorted(shares, key=lambda n: -shares[n])
-        return [self._candidate(cards[n], scores[n], shares.get(n, 0.0)) for n in taken]
+        return [self.candidate(cards[n], scores[n], shares.get(n, 0.0)) for n in taken]
 
     def _hits(self, request: Request, method: "Composition") -> list[Hit]:
         """The nearest adapters, as many as the method takes; or those that it examines."""
@@ -362,9 +362,10 @@ class AdapterChoice:
         best = sorted(zip(cards, scores, strict=True), key=lambda pair: -pair[1])
         return best[:count]
 
-    def _candidate(
-        self, card: AdapterCard, score: float, share: float = float("nan")
+    def candidate(
+        self, card: AdapterCard, score: float = float("nan"), share: float = float("nan")
     ) -> "Candidate":
+        """The card's adapter as an engine takes it; its tensors are read when they are needed."""
         from ramole_core.composition import Candidate
 
         return Candidate(card.name, score, card.content, lambda: self._loras(card), share=share)

@@ -20,6 +20,7 @@ from ramole_core.explaining import Explaining, Explanation
 from ramole_core.hub import Hub
 from ramole_core.methods import METHOD_LIST, Method
 from ramole_core.mixes import Mix, Mixes
+from ramole_core.packing_ahead import PackingAhead
 from ramole_core.pool import Limits, Pool
 from ramole_core.preparing import Preparing
 from ramole_core.request import Fitting, Generation, Request, Step
@@ -71,7 +72,6 @@ class Ramole:
             encoder=encoder,
             index=AdapterIndex(data_dir=s.data_dir, url=s.chroma_url),
         )
-        self.pool.listeners += [self.retriever, _Forgetting(self)]
         self.base_expert = BaseExpert(
             self.retriever, folder=s.adapters_dir / "_base", base=lambda: self.base_kind
         )
@@ -97,6 +97,9 @@ class Ramole:
             weights=self.weights_of,
             arriving=Arriving(self.hub, self.pool, self.retriever, base=self.base_expert),
         )
+        self.packing = PackingAhead(choice.candidate)
+        """Adapters without examples, before a prompt meets them."""
+        self.pool.listeners += [self.retriever, self.packing, _Forgetting(self)]
         self._preparing = Preparing(choice, self._mixes, self.hub, self.pool)
         self._explaining = Explaining(self)
         self._loading = threading.RLock()
@@ -122,6 +125,7 @@ class Ramole:
 
     def close(self) -> None:
         """Give the model, the index and the data folder back."""
+        self.packing.close()
         if self._engines is not None:
             self._engines.close()
         self.retriever.close()
@@ -162,6 +166,7 @@ class Ramole:
             if self._engines is None:
                 self._engines = self._make_engines(self, tell)
                 self.forget_units()
+                self.packing.start(self._engines, self.pool.all_cards())
                 tell("warming up", 0.95)
                 self._warm_up()
                 tell("ready", 1.0)

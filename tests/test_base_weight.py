@@ -11,10 +11,10 @@ from transformers.pytorch_utils import Conv1D
 
 from ramole_core.base.int4 import Int4Linear
 from ramole_core.base.int8 import Int8Linear
+from ramole_core.base.kernel_linear import base_weight, kernel_linears
 from ramole_core.base.nf4 import Nf4Linear
 from ramole_core.base.packed import PackedLinear
 from ramole_core.kernels.weight import Input
-from ramole_core.layers.base_weight import base_weight, kernel_linears
 from ramole_core.layers.install import wrap
 from ramole_core.layers.steady import (
     BLOCK,

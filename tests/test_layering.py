@@ -38,6 +38,7 @@ ORDER = (
         "arriving",
         "adapter_choice",
         "mixes",
+        "packing_ahead",
         "explaining",
         "preparing",
         "ramole",

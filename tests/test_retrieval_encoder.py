@@ -9,11 +9,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from safetensors.numpy import load_file, save_file
 
 from ramole_core.errors import RamoleError
 from ramole_core.retrieval import INSTRUCTION, Encoder
 from ramole_core.retrieval.model_files import find_model
+from ramole_core.settings import REPOSITORY
 
 TEXTS = ["Is this review glad?\nfine film", "Write SQL: how many singers?", "x " * 700, ""]
 
@@ -28,14 +30,27 @@ def packaged() -> Path:
     return find_model("all-MiniLM-L6-v2", download_dir=Path("/nowhere"))
 
 
-def test_unit_rows_in_float32_whatever_the_batch(encoder: Encoder) -> None:
+def test_unit_rows_in_float32(encoder: Encoder) -> None:
     rows = encoder.embed(TEXTS)
     assert rows.shape == (4, 384) and rows.dtype == np.float32
     assert np.abs(np.linalg.norm(rows, axis=1) - 1).max() < 1e-6
-    alone = np.concatenate([encoder.embed([text]) for text in TEXTS])
-    assert np.abs(rows - alone).max() < 1e-5
-    assert np.array_equal(encoder.embed(TEXTS), rows)
     assert encoder.embed([]).shape == (0, 384)
+
+
+@pytest.mark.parametrize("tuned", [False, True])
+def test_a_texts_bits_hang_on_nothing_else(encoder: Encoder, tmp_path: Path, tuned: bool) -> None:
+    """Else two requests that come together would have other weights than alone."""
+    if tuned:
+        encoder = Encoder(data_dir=tmp_path, adapter=REPOSITORY / "adapters" / "_retriever")
+    texts = [*TEXTS, *(f"Is it number {n}? " * n for n in range(1, 9))]
+    together, before = encoder.embed(texts), torch.get_num_threads()
+    for threads in (1, 2, 3):
+        torch.set_num_threads(threads)
+        try:
+            alone = np.concatenate([encoder.embed([text]) for text in reversed(texts)])
+        finally:
+            torch.set_num_threads(before)
+        assert np.array_equal(alone[::-1], together)
 
 
 def test_the_instruction_is_part_of_the_text(encoder: Encoder, packaged: Path) -> None:

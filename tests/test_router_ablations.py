@@ -42,10 +42,21 @@ def test_a_larger_share_holds_the_smaller_ones():
 def test_a_row_of_the_table_is_the_mean_over_seeds_against_equal_weights():
     found = [[1.0, 2.0, 3.0], [2.0, 3.0, 4.0]]
     variant = Variant("rank", "rank 2", rank=2)
-    row = summarise(variant, "others", found, uniform=[2.0, 3.0, 4.0])
+    row = summarise(variant, "others", found, uniform=[2.0, 3.0, 4.0], tasks=["ant", "ant", "bee"])
     assert (row["group"], row["name"]) == ("rank", "rank 2, right adapter hidden")
     assert row["mean"] == 2.5 and row["seeds"] == [2.0, 3.0]
     assert row["against"] == {"rival": "equal weights", "mean": -0.5, "low": -0.5, "high": -0.5}
+
+
+def test_differences_are_drawn_by_task():
+    row = summarise(
+        USUAL, "own", [[1.0] * 9 + [3.0]], uniform=[2.0] * 10, tasks=["ant"] * 9 + ["bee"]
+    )
+    gap = row["against"]
+    assert gap["mean"] == -0.8 and (gap["low"], gap["high"]) == (
+        -1.0,
+        1.0,
+    )  # bee alone may be drawn
 
 
 @pytest.fixture
@@ -85,7 +96,7 @@ def trials(tmp_path):
 def test_a_trial_trains_on_others_measures_once_and_is_kept(trials, tmp_path):
     variant = Variant("share", "all", share=1.0)
     found = trials.losses(variant, "own", 0)
-    assert trials.seen == ("blue", "loud", "say") and trials.rows_measured == 8
+    assert trials.seen == ("blue", "loud", "say") and len(trials.tasks) == 8
     assert len(found) == 8 and found != trials.uniform("own", k=3)
     gate = tmp_path / "work" / "dropout0.5-rank6-share1-seed0" / "router_config.json"
     assert set(json.loads(gate.read_text())["trained_on"]) == {"blue", "loud", "say"}

@@ -24,6 +24,11 @@ def counts():
     return torch.get_num_threads(), thread_count()
 
 
+def mkl_threads():
+    """Of PyTorch's products in this thread."""
+    return int(torch.__config__.parallel_info().split("mkl_get_max_threads() :")[1].split()[0])
+
+
 def elsewhere(function):
     found = []
     thread = threading.Thread(target=lambda: found.append(function()))
@@ -43,6 +48,15 @@ def test_inside_pytorch_has_one_thread_and_a_kernel_as_many_as_before():
     with pytest.raises(KeyError), kernels_alone():
         raise KeyError
     assert counts() == (2, 2) and elsewhere(counts) == (2, 2)
+
+
+@pytest.mark.skipif(not torch.backends.mkl.is_available(), reason="PyTorch without MKL")
+def test_pytorchs_products_have_one_thread_too():
+    """The smallest of them leaves a thread behind that takes the core a helper needs."""
+    assert mkl_threads() == 2
+    with kernels_alone():
+        assert mkl_threads() == 1 and elsewhere(mkl_threads) == 2
+    assert mkl_threads() == 2
 
 
 @pytest.mark.parametrize("exact", [True, False])

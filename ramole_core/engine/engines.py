@@ -83,6 +83,11 @@ class Engines(Protocol):
         """From now on no caller's thread steps a batch."""
         ...
 
+    def pack(self, candidate: Candidate) -> None:
+        """Have an adapter packed before a request asks for it, where that is kept. Raises what its
+        reading raises."""
+        ...
+
     def keep_only(self, checksums: Iterable[str]) -> None:
         """Delete what was packed of all other adapters."""
         ...

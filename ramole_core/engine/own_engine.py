@@ -88,6 +88,9 @@ class OwnEngine:
         if self._thread is None:
             self._thread = EngineThread(self.engine)
 
+    def pack(self, candidate: Candidate) -> None:
+        self.engine.store.pack(candidate.checksum, candidate.load)
+
     def keep_only(self, checksums: Iterable[str]) -> None:
         self.engine.store.keep_only(checksums)
 

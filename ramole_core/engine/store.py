@@ -66,6 +66,12 @@ class UnitStore:
             units = self._keep(checksum, units)
         return units
 
+    def pack(self, checksum: str, load: Callable[[], LoraSet]) -> None:
+        """Write the adapter's packed file now, where there is a folder and no file in it yet."""
+        file = self._file(checksum)
+        if file is not None and not file.is_file():
+            self._pack(checksum, load())
+
     def _look_up(self, key: Hashable) -> Units | None:
         with self._lock:
             if key in self._held:

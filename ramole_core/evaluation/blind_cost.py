@@ -3,8 +3,9 @@
     python -m ramole_core.evaluation.blind_cost
 
 Prompts in people's own words are asked of `ramole_plus` one by one, first of the sample pool, then
-with COUNT adapters of random weights beside it that show no examples; each prompt twice, so that
-what is read from disk for the first time can be told from what is asked again.
+with COUNT adapters of random weights beside it that show no examples, once all are packed; each
+prompt twice, so that what is read from disk for the first time can be told from what is asked
+again.
 """
 
 import json
@@ -30,6 +31,8 @@ from ramole_core.training.card import versions
 
 MODULE = "ramole_core.evaluation.blind_cost"
 METHOD = "ramole_plus"
+LONGEST = 600.0
+"""Seconds until all are packed."""
 
 
 @dataclass(frozen=True)
@@ -76,11 +79,15 @@ def main(
     with tempfile.TemporaryDirectory() as folder:
         settings = load_settings(data_dir=Path(folder) / "data", base_model=usual.base_model)
         with Ramole(settings) as ramole:
-            found = {}
+            found, packing = {}, 0.0
             ask(ramole, "Warm up, please.")
             for pool in ("sample pool", f"{count} without examples beside it"):
                 if pool != "sample pool":
                     crowd(ramole.pool, [(f"{n:04d}", []) for n in range(count)], seed=0)
+                    began = time.perf_counter()
+                    if not ramole.packing.wait(LONGEST):
+                        raise SystemExit(f"Not all are packed after {LONGEST} s.")
+                    packing = time.perf_counter() - began
                     ask(ramole, "Warm up once more, please.")
                 for turn in ("first", "again"):
                     found[f"{pool}, {turn}"] = told_of([ask(ramole, text) for text in texts])
@@ -90,6 +97,7 @@ def main(
         "versions": versions(),
         "prompts": len(texts),
         "adapters_without_examples": count,
+        "until_packed_s": round(packing, 1),
         "pools": found,
     }
     out.write_text(json.dumps(report, indent=1) + "\n", "utf-8")

@@ -23,7 +23,7 @@ from ramole_core.base.model import BaseModel
 from ramole_core.base.shapes import read_shapes
 from ramole_core.composition import Router, load_router
 from ramole_core.errors import RamoleError
-from ramole_core.evaluation.intervals import bootstrap, paired_difference
+from ramole_core.evaluation.intervals import bootstrap, bootstrap_groups
 from ramole_core.evaluation.router_table import SETTINGS, measure_gates
 from ramole_core.settings import REPOSITORY, load_settings
 from ramole_core.terminal.recorded_command import recorded_command
@@ -38,7 +38,8 @@ from ramole_core.training.rows import Encoded, encode_rows, read_task
 MODULE = "ramole_core.evaluation.router_ablations"
 MAX_TOKENS = 256
 """Of a measured row, prompt and answer."""
-UNSEEN = "banking77,common_gen,nl2regex,scitail,sms_spam,word_segment"
+UNSEEN = "banking77,clinc_intent,common_gen,mbpp,nl2regex,scitail,sms_spam,wiki_split,word_segment"
+"""The adapters that the router which ships was not trained on either."""
 HIDDEN = {"own": "right adapter present", "others": "right adapter hidden"}
 
 
@@ -84,15 +85,24 @@ def draw_share(names: Sequence[str], share: float, *, seed: int) -> tuple[str, .
     return tuple(order[: max(2, round(share * len(names)))])
 
 
-def summarise(variant: Variant, setting: str, found: Sequence[Losses], *, uniform: Losses) -> dict:
-    """A variant's row of the table; `found` holds each seed's losses of the same rows."""
+def summarise(
+    variant: Variant,
+    setting: str,
+    found: Sequence[Losses],
+    *,
+    uniform: Losses,
+    tasks: Sequence[str],
+) -> dict:
+    """A variant's row of the table; `found` holds each seed's losses of the same rows, `tasks` the
+    task of each. The mean's interval is over rows, that of the difference over tasks."""
     ours = np.mean(found, axis=0).tolist()
+    gap = bootstrap_groups(np.subtract(ours, uniform).tolist(), tasks)
     return {
         "group": variant.group,
         "name": f"{variant.name}, {HIDDEN[setting]}",
         **_rounded(asdict(bootstrap(ours))),
         "seeds": [round(float(np.mean(losses)), 4) for losses in found],
-        "against": {"rival": "equal weights", **_rounded(asdict(paired_difference(ours, uniform)))},
+        "against": {"rival": "equal weights", **_rounded(asdict(gap))},
     }
 
 
@@ -126,8 +136,9 @@ class Trials:
         }
 
     @property
-    def rows_measured(self) -> int:
-        return sum(map(len, self._dev.values()))
+    def tasks(self) -> list[str]:
+        """The task of each measured row."""
+        return [name for name, rows in self._dev.items() for _ in rows]
 
     def losses(self, variant: Variant, setting: str, seed: int) -> Losses:
         """Under the variant's trained gate; one adapter has all the weight under any gate."""
@@ -228,7 +239,8 @@ def main(
     report: dict = {
         "command": recorded_command(MODULE),
         "date": date.today().isoformat(),
-        "measure": "loss on dev rows of unseen adapters, nats a token, lower is better",
+        "measure": "loss on dev rows of unseen adapters, nats a token, lower is better (means with "
+        "intervals over rows, differences over tasks)",
         "base_checksum": base.checksum,
         "quantization": base.quantization,
         "versions": versions(),
@@ -236,14 +248,14 @@ def main(
         "usual": asdict(USUAL),
         "unseen": measured,
         "trained_on": "a share of the others: " + ", ".join(trials.seen),
-        "rows_measured": trials.rows_measured,
+        "rows_measured": len(trials.tasks),
         "rows": [],
     }
     for variant in VARIANTS:
         for setting in SETTINGS:
             found = [trials.losses(variant, setting, seed) for seed in range(seeds)]
             uniform = trials.uniform(setting, k=variant.k)
-            row = summarise(variant, setting, found, uniform=uniform)
+            row = summarise(variant, setting, found, uniform=uniform, tasks=trials.tasks)
             report["rows"].append(row)
             print(f"{row['name']:44} {row['mean']:.4f} {row['seeds']} {row['against']}", flush=True)
         out.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")

@@ -5,10 +5,12 @@ same cores: a forward that alternates between both has each of them stand in the
 hardly faster than on one thread.
 """
 
+import ctypes
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
+from pathlib import Path
 
 import torch
 from threadpoolctl import ThreadpoolController
@@ -23,19 +25,33 @@ def thread_count() -> int:
 
 @contextmanager
 def kernels_alone() -> Iterator[None]:
-    """Inside the block PyTorch's loops run on the caller's thread alone, and kernels on as many as
-    before; other threads notice nothing. For forwards whose products are all kernels'."""
+    """Inside the block PyTorch's loops and products run on the caller's thread alone, and kernels
+    on as many as before; other threads notice nothing. For forwards whose large products are all
+    kernels'."""
     if getattr(_HERE, "count", 0):
         yield
         return
     _HERE.count = torch.get_num_threads()
+    before = _mkl_here()(1)
     try:
         with _openmp().limit(limits=1, user_api="openmp"):
             yield
     finally:
+        _mkl_here()(before)
         _HERE.count = 0
 
 
 @cache
 def _openmp() -> ThreadpoolController:
     return ThreadpoolController()
+
+
+@cache
+def _mkl_here() -> Callable[[int], int]:
+    """MKL's threads of the caller's thread; gives what was set, 0: nothing. Even its smallest
+    product leaves a thread of OpenMP behind that looks for work where a helper would."""
+    try:
+        library = ctypes.CDLL(str(Path(torch.__file__).parent / "lib" / "libtorch_cpu.so"))
+        return library.MKL_Set_Num_Threads_Local
+    except (OSError, AttributeError):  # PyTorch without MKL, as on ARM
+        return lambda threads: 0

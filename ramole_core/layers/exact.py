@@ -4,9 +4,9 @@ from torch import nn
 from transformers import PreTrainedModel, activations
 from transformers.pytorch_utils import Conv1D
 
+from ramole_core.base.kernel_linear import base_weight
 from ramole_core.base.packed import PackedLinear
 from ramole_core.kernels.compiled import DTYPES
-from ramole_core.layers.base_weight import base_weight
 from ramole_core.layers.steady import EXACT, steady_layers
 
 LINEAR = (nn.Linear, Conv1D, PackedLinear)

@@ -12,8 +12,8 @@ import numpy as np
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from ramole_core.base.kernel_linear import base_weight, kernel_linears
 from ramole_core.kernels.weight import Input, Weight
-from ramole_core.layers.base_weight import base_weight, kernel_linears
 from ramole_core.layers.batch_mix import BatchMix
 from ramole_core.layers.fused import Draft, Fused
 from ramole_core.layers.install import Installation, watch_blocks, wrap

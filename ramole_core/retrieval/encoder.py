@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 INSTRUCTION = "Represent the sentence for similar task retrieval: "
 
 _LONGEST = 20_000  # characters; far beyond any encoder's window, spares tokenising a whole book
-_BATCH = 32
 KEPT = 512
 """Vectors; about 3 MB."""
 
@@ -88,7 +87,12 @@ class Encoder:
             self._load()
             tuning = self._find_tuning()
         rows = self.dense(texts, window=tuning.window if tuning else None)
-        return tuning.metric(rows, texts) if tuning and tuning.metric else rows
+        if not (tuning and tuning.metric):
+            return rows
+        if not texts:
+            return tuning.metric(rows, texts)
+        each = zip(rows, texts, strict=True)
+        return np.concatenate([tuning.metric(row[None], [text]) for row, text in each])
 
     def dense(
         self, texts: Sequence[str], *, window: Window | None = None
@@ -99,13 +103,21 @@ class Encoder:
             cut = [text[:_LONGEST] for text in texts]
             if window is not None:
                 cut = window.cut(texts, model.tokenizer)
-            rows = model.encode(
-                [INSTRUCTION + text for text in cut] or [INSTRUCTION],
-                batch_size=_BATCH,
-                show_progress_bar=False,
-                convert_to_numpy=True,
-            )
-        return unit(np.asarray(rows, np.float32))[: len(texts)]
+        asked = [INSTRUCTION + text for text in cut] or [INSTRUCTION]
+        rows = [self._row(model, text) for text in asked]
+        return unit(np.stack(rows))[: len(texts)]
+
+    def _row(self, model: "SentenceTransformer", text: str) -> Float32[np.ndarray, "d"]:
+        """Each text by itself, so that no other changes its bits, and who waits comes in between.
+        A batch would be no faster on a CPU: a text of thirty tokens fills its vectors."""
+        import torch
+        from sentence_transformers.util import batch_to_device
+
+        from ramole_core.kernels.threads import kernels_alone
+
+        with self._lock, torch.inference_mode(), kernels_alone():
+            given = batch_to_device(model.preprocess([text]), torch.device(self._device))
+            return model(given)["sentence_embedding"][0].float().cpu().numpy()
 
     def _find(self) -> Path:
         if self._folder is None:
@@ -142,6 +154,7 @@ class Encoder:
                     )
                     if tuning is not None and tuning.has_lora:
                         fold(_weights(model), tuning)
+                    _use_kernels(model)
                 except Exception as error:  # a stack of third-party loaders: any type may come
                     reason = (str(error).strip() or repr(error)).splitlines()[0]
                     raise RamoleError(
@@ -163,6 +176,14 @@ def _weights(model: "SentenceTransformer") -> "dict[str, nn.Parameter]":
     if transformer is None:
         raise RamoleError("a LoRA needs an encoder with a transformer in it")
     return dict(transformer.named_parameters())
+
+
+def _use_kernels(model: "SentenceTransformer") -> None:
+    """Products by our kernels, whose bits hang on no other row and on no number of threads."""
+    from ramole_core.base.kernel_linear import kernel_linears
+
+    for path, layer in kernel_linears(model).items():
+        model.set_submodule(path, layer)
 
 
 @contextmanager

@@ -170,6 +170,9 @@ class RemoteEngines:
     def start(self) -> None:
         """Each engine has a thread of its own."""
 
+    def pack(self, candidate: Candidate) -> None:
+        """An engine packs what it is asked for: which one that will be is not known before."""
+
     def keep_only(self, checksums: Iterable[str]) -> None:
         """What is removed is told by `forget`, one by one."""
 

@@ -1,0 +1,94 @@
+"""Adapters that show no examples are packed before anybody asks.
+
+Any prompt may have eight of them examined that never answered, and packing takes about 50 ms each:
+the first prompt that meets them would wait for it. A thread packs them while nothing runs.
+"""
+
+import logging
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
+
+from ramole_core.pool import AdapterCard
+
+if TYPE_CHECKING:
+    from ramole_core.composition import Candidate
+    from ramole_core.engine.engines import Engines
+
+log = logging.getLogger(__name__)
+
+PAUSE = 0.02
+"""Seconds between two looks whether anything runs."""
+LONGEST = 10.0
+"""Seconds that a removal waits for the packing of its adapter."""
+
+
+class PackingAhead:
+    """Listens to the pool. Its thread is there from `start` until `close`, and asleep where there
+    is nothing to pack."""
+
+    def __init__(self, candidate_of: "Callable[[AdapterCard], Candidate]"):
+        """`candidate_of` makes a card what the engine reads."""
+        self._candidate_of = candidate_of
+        self._waiting: OrderedDict[str, AdapterCard] = OrderedDict()
+        self._news = threading.Condition()
+        self._ending = False
+        self._now = ""
+        """The content that is packed now."""
+        self._thread: threading.Thread | None = None
+
+    def start(self, engines: "Engines", cards: Iterable[AdapterCard]) -> None:
+        """Pack these, and those that are added from now on, as `engines` keep them."""
+        for card in cards:
+            self.added(card)
+        self._thread = threading.Thread(
+            target=self._run, args=[engines], name="packing", daemon=True
+        )
+        self._thread.start()
+
+    def added(self, card: AdapterCard) -> None:
+        """Of the pool."""
+        if card.blind:
+            with self._news:
+                self._waiting[card.content] = card
+                self._news.notify_all()
+
+    def removed(self, card: AdapterCard) -> None:
+        """Of the pool; returns when nothing of it will be written any more."""
+        with self._news:
+            self._waiting.pop(card.content, None)
+            self._news.wait_for(lambda: self._now != card.content, LONGEST)
+
+    def wait(self, seconds: float) -> bool:
+        """Until everything is packed; False where it takes longer than that."""
+        with self._news:
+            return self._news.wait_for(lambda: not (self._waiting or self._now), seconds)
+
+    def close(self) -> None:
+        """End the thread, after what it packs now."""
+        with self._news:
+            self._ending = True
+            self._news.notify_all()
+        if self._thread is not None:
+            self._thread.join()
+
+    def _run(self, engines: "Engines") -> None:
+        while True:
+            with self._news:
+                self._now = ""
+                self._news.notify_all()
+                self._news.wait_for(lambda: self._waiting or self._ending)
+            while not engines.idle and not self._ending:
+                time.sleep(PAUSE)
+            with self._news:
+                if self._ending:
+                    return
+                if not self._waiting:  # it was removed meanwhile
+                    continue
+                self._now, card = self._waiting.popitem(last=False)
+            try:
+                engines.pack(self._candidate_of(card))
+            except Exception:  # removed meanwhile, a full disk: whoever asks is told
+                log.debug("%s was not packed ahead", card.name, exc_info=True)
