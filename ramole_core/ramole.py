@@ -279,6 +279,7 @@ class Ramole:
         """
         requests = list(requests)
         began = time.perf_counter()
+        self.engines.expect()
         asked = self.prepare(requests, cancelled=cancelled)
         spent = (time.perf_counter() - began) / max(1, len(requests))
         stream = self.engines.stream(

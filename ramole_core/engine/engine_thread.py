@@ -2,10 +2,15 @@
 
 import logging
 import threading
+import time
 
 from ramole_core.engine.engine import Engine
 
 log = logging.getLogger(__name__)
+
+GATHER = 0.15
+"""Seconds at most that a request waits, where nothing runs, for others that are being prepared: to
+read all of them at once takes half as long, and who is prepared has both cores meanwhile."""
 
 
 class EngineThread:
@@ -15,6 +20,8 @@ class EngineThread:
         self._engine = engine
         self._wake = threading.Condition()
         self._ending = False
+        self._coming: dict[int, float] = {}
+        """When each thread began to prepare what it will submit."""
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
         self._thread.start()
 
@@ -22,9 +29,15 @@ class EngineThread:
     def alive(self) -> bool:
         return self._thread.is_alive()
 
+    def expect(self) -> None:
+        """The caller's thread prepares a request; it is expected until that thread wakes us."""
+        with self._wake:
+            self._coming[threading.get_ident()] = time.monotonic()
+
     def wake(self) -> None:
         """There is something to do."""
         with self._wake:
+            self._coming.pop(threading.get_ident(), None)
             self._wake.notify()
 
     def close(self) -> None:
@@ -33,11 +46,23 @@ class EngineThread:
             self._wake.notify()
         self._thread.join()
 
+    def _gather(self) -> None:
+        """Wait a moment for whoever is expected, where nobody waits for a next token."""
+        began = time.monotonic()
+        while not self._ending and self._engine.scheduler.running == 0:
+            now = time.monotonic()
+            ends = [min(began, since) + GATHER for since in self._coming.values()]
+            if max(ends, default=now) <= now:
+                break
+            self._wake.wait(max(ends) - now)
+        self._coming = {k: t for k, t in self._coming.items() if time.monotonic() < t + GATHER}
+
     def _run(self) -> None:
         while True:
             with self._wake:
                 while self._engine.scheduler.idle and not self._ending:
                     self._wake.wait()
+                self._gather()
             if self._ending:
                 return
             try:

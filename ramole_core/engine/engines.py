@@ -46,6 +46,11 @@ class Engines(Protocol):
         """What each candidate answers to the end of its prompt."""
         ...
 
+    def expect(self) -> None:
+        """The caller's thread prepares a request that it will stream next: where nothing runs,
+        others may wait a moment for it."""
+        ...
+
     def stream(
         self,
         asked: Sequence[Prepared],

@@ -41,6 +41,10 @@ class OwnEngine:
     ) -> list[list[Response]]:
         return self.engine.examine(prompts, candidates)
 
+    def expect(self) -> None:
+        if self._thread is not None:
+            self._thread.expect()
+
     def stream(
         self,
         asked: Sequence[Prepared],

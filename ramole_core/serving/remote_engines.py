@@ -103,6 +103,9 @@ class RemoteEngines:
         with self._hold(contents):
             return self._call(near, "examine", tuple(prompts), tuple(sent), kind=list)
 
+    def expect(self) -> None:
+        """No engine waits for what is prepared on the page."""
+
     def stream(
         self,
         asked: Sequence[Prepared],

@@ -1,0 +1,103 @@
+"""Where nothing runs, a request waits a moment for those that are being prepared beside it."""
+
+import threading
+import time
+from dataclasses import replace
+
+import pytest
+
+from ramole_core.engine import engine_thread
+from ramole_core.engine.engine_thread import EngineThread
+from tests.schedules import ask
+from tests.tiny_engine import TinyEngine
+
+SOON, NEVER = 20.0, 3600.0
+
+
+@pytest.fixture(scope="module")
+def tiny(tiny_llama):
+    return TinyEngine(tiny_llama)
+
+
+@pytest.fixture
+def thread(tiny):
+    made = EngineThread(tiny.engine)
+    yield made
+    made.close()
+    tiny.engine.forget_prefixes()
+
+
+def elsewhere(function):
+    """In a thread of its own, which has ended."""
+    one = threading.Thread(target=function)
+    one.start()
+    one.join(SOON)
+
+
+def submitted(tiny, thread, request):
+    state = tiny.submit(request, [("ant", 2)])
+    thread.wake()
+    return state
+
+
+def ended(tiny, states):
+    end = time.monotonic() + SOON
+    while not all(tiny.heard[state].end for state in states) and time.monotonic() < end:
+        time.sleep(0.005)
+    return all(tiny.heard[state].end for state in states)
+
+
+def test_who_comes_together_is_read_together(tiny, thread, monkeypatch):
+    monkeypatch.setattr(engine_thread, "GATHER", NEVER)
+    before = tiny.engine.stats()["prefill_forwards"]
+    come, states = threading.Event(), []
+
+    def later():
+        thread.expect()
+        come.set()
+        time.sleep(0.2)  # it is prepared
+        states.append(submitted(tiny, thread, replace(ask(5), prompt="quite another")))
+
+    second = threading.Thread(target=later)
+    second.start()
+    assert come.wait(SOON)
+    thread.expect()
+    states.append(submitted(tiny, thread, ask(5)))
+    second.join(SOON)
+    assert ended(tiny, states)
+    assert tiny.engine.stats()["prefill_forwards"] == before + 1
+
+
+def test_one_alone_waits_for_nobody(tiny, thread, monkeypatch):
+    monkeypatch.setattr(engine_thread, "GATHER", NEVER)
+    thread.expect()
+    assert ended(tiny, [submitted(tiny, thread, ask(6))])
+
+
+def test_nobody_waits_long_for_one_that_never_comes(tiny, thread, monkeypatch):
+    monkeypatch.setattr(engine_thread, "GATHER", 0.3)
+    elsewhere(thread.expect)  # and was refused
+    began = time.monotonic()
+    assert ended(tiny, [submitted(tiny, thread, ask(6))])
+    assert time.monotonic() - began >= 0.25
+    monkeypatch.setattr(engine_thread, "GATHER", NEVER)
+    assert ended(tiny, [submitted(tiny, thread, ask(5))]), "it is forgotten"
+
+
+def test_who_waits_for_a_next_token_does_not_wait_for_others(tiny, thread, monkeypatch):
+    monkeypatch.setattr(engine_thread, "GATHER", NEVER)
+    long = submitted(tiny, thread, ask(4, max_new_tokens=400))
+    while not tiny.heard[long].steps:
+        time.sleep(0.001)
+    elsewhere(thread.expect)
+    assert ended(tiny, [submitted(tiny, thread, ask(6)), long])
+
+
+def test_the_thread_ends_while_it_waits(tiny, monkeypatch):
+    monkeypatch.setattr(engine_thread, "GATHER", NEVER)
+    thread = EngineThread(tiny.engine)
+    elsewhere(thread.expect)
+    state = submitted(tiny, thread, ask(6))
+    thread.close()
+    assert not thread.alive and not tiny.heard[state].end
+    tiny.finish()
