@@ -7,7 +7,7 @@ SERVED := .venv/.served
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup run test lint format browser readme clean
+.PHONY: help setup run test lint kernels format browser readme clean
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -27,8 +27,8 @@ $(SERVED): requirements-serve.txt | $(STAMP)
 run: setup ## the page on http://127.0.0.1:7860; the base model loads behind it
 	$(BIN)/python app.py
 
-test: setup $(SERVED) browser lint ## the whole suite: ruff, pyright, pytest
-	$(BIN)/python -c "from ramole_core.kernels.all import compile_kernels; compile_kernels()"  # once, and not by every process
+test: setup $(SERVED) browser ## the whole suite: ruff, pyright, pytest
+	$(MAKE) --no-print-directory -j 2 lint kernels  # each takes one core
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --ignore-glob='tests/test_browser_*' --durations=15
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder tests/test_browser_*.py --durations=5
 
@@ -36,6 +36,9 @@ lint: setup $(SERVED) ## ruff and pyright, changing nothing
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
+
+kernels: setup ## compile them once, and not in every process of a test
+	$(BIN)/python -c "from ramole_core.kernels.all import compile_kernels; compile_kernels()"
 
 format: setup ## ruff, changing files
 	$(BIN)/ruff check --fix .

@@ -117,7 +117,7 @@ def test_playback_waits_for_a_press_and_stops_where_it_is_told(server, visit):
     expect(where).to_contain_text("Token 8 of 8")
     play.press("Enter")
     expect(play).to_have_text("❚❚ Pause")
-    expect(where).to_contain_text("Token 3 of 8")
+    expect(where).to_contain_text(re.compile("Token [3-7] of 8"))  # it goes on meanwhile
     play.press(" ")
     expect(play).to_have_text("▶ Play")
     stopped = int(re.search(r"Token (\d)", where.text_content())[1])

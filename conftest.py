@@ -1,0 +1,3 @@
+"""Comes before everything that the tests import."""
+
+import tests.signatures  # noqa: F401
