@@ -21,8 +21,8 @@ def world():
     return find_layout(model, sizes), loras
 
 
-def open_store(world, folder, limit=2**30):
-    return UnitStore(world[0], dtype=torch.float32, limit=limit, folder=folder)
+def open_store(world, folder, limit=2**30, base="nf4"):
+    return UnitStore(world[0], dtype=torch.float32, limit=limit, folder=folder, base=base)
 
 
 def never():
@@ -37,11 +37,20 @@ def test_an_adapter_is_packed_once_and_read_by_the_next_process(world, tmp_path)
     assert (store.packs, store.reads) == (0, 1)
 
 
+def test_another_base_has_other_usual_responses(world, tmp_path):
+    open_store(world, tmp_path).get(WEIGHTS, lambda: world[1])
+    store = open_store(world, tmp_path, base="int4")
+    assert store.get(WEIGHTS, lambda: world[1]).rank == 3 and store.packs == 1
+
+
 def test_only_the_files_of_adapters_that_are_gone_are_deleted(world, tmp_path):
     store = open_store(world, tmp_path)
     for checksum in (WEIGHTS, OTHERS):
         store.get(checksum, lambda: world[1])
+    older = tmp_path / f"{WEIGHTS}-0123456789ab.safetensors"
+    older.write_bytes(b"of a format of before")
     store.keep_only([WEIGHTS])
+    assert not older.exists()
     assert [file.name.rpartition("-")[0] for file in tmp_path.iterdir()] == [WEIGHTS]
     open_store(world, tmp_path).get(WEIGHTS, never)
     with pytest.raises(AssertionError, match="packed again"):

@@ -117,6 +117,7 @@ class Engine:
             dtype=base.dtype,
             limit=sizes.host_cache_bytes,
             folder=sizes.units_dir,
+            base=f"{base.checksum} {base.quantization}",
             measure=None,
         )
         self._known_means = KnownMeans()

@@ -37,14 +37,16 @@ class UnitStore:
         dtype: torch.dtype,
         limit: int,
         folder: Path | None,
+        base: str = "",
         measure: Callable[[Units], Tensor] | None = None,
     ):
-        """`limit` in bytes bounds the host cache; `folder` None packs in memory only; `measure`
+        """`limit` in bytes bounds the host cache; `folder` None packs in memory only; `base`
+        stands for the base on which a packed adapter's usual responses were measured; `measure`
         gives an adapter's usual responses (`Reference.measure`), None: nobody measures."""
         self.measure = measure
         self._layout, self._dtype, self._limit = layout, dtype, limit
         self._folder = folder
-        what = repr((FORMAT, dtype, layout.flat, [(g.i, g.o) for g in layout.groups]))
+        what = repr((FORMAT, base, dtype, layout.flat, [(g.i, g.o) for g in layout.groups]))
         self._layout_name = hashlib.sha256(what.encode()).hexdigest()[:12]
         self._held: OrderedDict[Hashable, Units] = OrderedDict()
         self._lock, self._making = threading.Lock(), threading.Lock()
@@ -100,15 +102,15 @@ class UnitStore:
         return units
 
     def keep_only(self, checksums: Iterable[str]) -> None:
-        """Forget all other adapters and every merge, and delete their packed files; requests that
-        run keep theirs."""
-        kept = set(checksums)
+        """Forget all other adapters and every merge, and delete their packed files, and those of
+        another base or format; requests that run keep theirs."""
+        kept, ours = set(checksums), f"-{self._layout_name}.safetensors"
         with self._lock:
             for checksum in [c for c in self._held if not isinstance(c, str) or c not in kept]:
                 self.nbytes -= self._held.pop(checksum).nbytes
         if self._folder is not None and self._folder.is_dir():
             for file in self._folder.iterdir():
-                if file.name.rpartition("-")[0] not in kept:  # a checksum may have dashes
+                if file.name.removesuffix(ours) not in kept:
                     file.unlink(missing_ok=True)
 
     def drop(self, checksums: Iterable[str]) -> None:
