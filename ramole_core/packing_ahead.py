@@ -5,10 +5,12 @@ the first prompt that meets them would wait for it. A thread packs them while no
 """
 
 import logging
+import shutil
 import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ramole_core.pool import AdapterCard
@@ -23,15 +25,18 @@ PAUSE = 0.02
 """Seconds between two looks whether anything runs."""
 LONGEST = 10.0
 """Seconds that a removal waits for the packing of its adapter."""
+ROOM = 2 * 2**30
+"""Bytes that stay free on the disk: nothing is packed ahead into the last of it."""
 
 
 class PackingAhead:
     """Listens to the pool. Its thread is there from `start` until `close`, and asleep where there
     is nothing to pack."""
 
-    def __init__(self, candidate_of: "Callable[[AdapterCard], Candidate]"):
-        """`candidate_of` makes a card what the engine reads."""
-        self._candidate_of = candidate_of
+    def __init__(self, candidate_of: "Callable[[AdapterCard], Candidate]", *, folder: Path):
+        """`candidate_of` makes a card what the engine reads; `folder` is on the disk that is
+        written to."""
+        self._candidate_of, self._folder = candidate_of, folder
         self._waiting: OrderedDict[str, AdapterCard] = OrderedDict()
         self._news = threading.Condition()
         self._ending = False
@@ -43,26 +48,28 @@ class PackingAhead:
         """Pack these, and those that are added from now on, as `engines` keep them."""
         for card in cards:
             self.added(card)
-        self._thread = threading.Thread(
-            target=self._run, args=[engines], name="packing", daemon=True
-        )
-        self._thread.start()
+        with self._news:
+            if not self._ending:
+                self._thread = threading.Thread(
+                    target=self._run, args=[engines], name="packing", daemon=True
+                )
+                self._thread.start()
 
     def added(self, card: AdapterCard) -> None:
         """Of the pool."""
         if card.blind:
             with self._news:
-                self._waiting[card.content] = card
+                self._waiting[card.key] = card
                 self._news.notify_all()
 
     def removed(self, card: AdapterCard) -> None:
         """Of the pool; returns when nothing of it will be written any more."""
         with self._news:
-            self._waiting.pop(card.content, None)
+            self._waiting.pop(card.key, None)
             self._news.wait_for(lambda: self._now != card.content, LONGEST)
 
     def wait(self, seconds: float) -> bool:
-        """Until everything is packed; False where it takes longer than that."""
+        """Until nothing waits to be packed; False where it takes longer than that."""
         with self._news:
             return self._news.wait_for(lambda: not (self._waiting or self._now), seconds)
 
@@ -87,8 +94,11 @@ class PackingAhead:
                     return
                 if not self._waiting:  # it was removed meanwhile
                     continue
-                self._now, card = self._waiting.popitem(last=False)
+                _, card = self._waiting.popitem(last=False)
+                self._now = card.content
             try:
+                if shutil.disk_usage(self._folder).free < ROOM:
+                    continue  # packed when it is asked for
                 engines.pack(self._candidate_of(card))
-            except Exception:  # removed meanwhile, a full disk: whoever asks is told
+            except Exception:  # such as an adapter that was removed meanwhile
                 log.debug("%s was not packed ahead", card.name, exc_info=True)

@@ -97,7 +97,7 @@ class Ramole:
             weights=self.weights_of,
             arriving=Arriving(self.hub, self.pool, self.retriever, base=self.base_expert),
         )
-        self.packing = PackingAhead(choice.candidate)
+        self.packing = PackingAhead(choice.candidate, folder=s.data_dir)
         """Adapters without examples, before a prompt meets them."""
         self.pool.listeners += [self.retriever, self.packing, _Forgetting(self)]
         self._preparing = Preparing(choice, self._mixes, self.hub, self.pool)
@@ -279,8 +279,8 @@ class Ramole:
         """
         requests = list(requests)
         began = time.perf_counter()
-        self.engines.expect()
-        asked = self.prepare(requests, cancelled=cancelled)
+        with self.engines.expecting():
+            asked = self.prepare(requests, cancelled=cancelled)
         spent = (time.perf_counter() - began) / max(1, len(requests))
         stream = self.engines.stream(
             asked,

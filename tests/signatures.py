@@ -13,7 +13,7 @@ from typing import Any, get_type_hints
 import jaxtyping
 from beartype import BeartypeConf, beartype
 
-REMEMBERS = jaxtyping.jaxtyped
+WITH_SHAPES = jaxtyping.jaxtyped
 PLAIN = beartype(conf=BeartypeConf(violation_type=jaxtyping.TypeCheckError))
 """A wrong argument is a TypeError from both, as it would be without them."""
 Decorator = Callable[[Any], Any]
@@ -37,7 +37,7 @@ def _checked(function: Any, typechecker: Decorator) -> Any:
         return function
     hints = {name: _resolved(said, function) for name, said in function.__annotations__.items()}
     if any("jaxtyping" in repr(hint) for hint in hints.values()):
-        return REMEMBERS(typechecker=typechecker)(function)
+        return WITH_SHAPES(typechecker=typechecker)(function)
     if "<locals>" in function.__qualname__ or not hints:
         return function  # made anew at every call of another, and pyright has read it
     function.__annotations__ = hints

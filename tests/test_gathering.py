@@ -2,12 +2,14 @@
 
 import threading
 import time
+from contextlib import suppress
 from dataclasses import replace
 
 import pytest
 
 from ramole_core.engine import engine_thread
 from ramole_core.engine.engine_thread import EngineThread
+from ramole_core.errors import RamoleError
 from tests.schedules import ask
 from tests.tiny_engine import TinyEngine
 
@@ -34,6 +36,16 @@ def elsewhere(function):
     one.join(SOON)
 
 
+def prepared(thread):
+    with thread.expecting():
+        pass
+
+
+def prepared_and_submitted(tiny, thread, request):
+    prepared(thread)
+    return submitted(tiny, thread, request)
+
+
 def submitted(tiny, thread, request):
     state = tiny.submit(request, [("ant", 2)])
     thread.wake()
@@ -53,16 +65,15 @@ def test_who_comes_together_is_read_together(tiny, thread, monkeypatch):
     come, states = threading.Event(), []
 
     def later():
-        thread.expect()
-        come.set()
-        time.sleep(0.2)  # it is prepared
+        with thread.expecting():
+            come.set()
+            time.sleep(0.2)  # it is prepared
         states.append(submitted(tiny, thread, replace(ask(5), prompt="quite another")))
 
     second = threading.Thread(target=later)
     second.start()
     assert come.wait(SOON)
-    thread.expect()
-    states.append(submitted(tiny, thread, ask(5)))
+    states.append(prepared_and_submitted(tiny, thread, ask(5)))
     second.join(SOON)
     assert ended(tiny, states)
     assert tiny.engine.stats()["prefill_forwards"] == before + 1
@@ -70,14 +81,25 @@ def test_who_comes_together_is_read_together(tiny, thread, monkeypatch):
 
 def test_one_alone_waits_for_nobody(tiny, thread, monkeypatch):
     monkeypatch.setattr(engine_thread, "GATHER", NEVER)
-    thread.expect()
+    assert ended(tiny, [prepared_and_submitted(tiny, thread, ask(6))])
+
+
+def test_nobody_waits_for_one_that_was_refused(tiny, thread, monkeypatch):
+    monkeypatch.setattr(engine_thread, "GATHER", NEVER)
+
+    def refused():
+        with suppress(RamoleError), thread.expecting():
+            raise RamoleError("no such adapter")
+
+    elsewhere(refused)
+    assert not thread.expects
     assert ended(tiny, [submitted(tiny, thread, ask(6))])
 
 
 def test_nobody_waits_long_for_one_that_never_comes(tiny, thread, monkeypatch):
     monkeypatch.setattr(engine_thread, "GATHER", 0.3)
-    elsewhere(thread.expect)  # and was refused
     began = time.monotonic()
+    elsewhere(lambda: prepared(thread))  # and was never submitted
     assert ended(tiny, [submitted(tiny, thread, ask(6))])
     assert time.monotonic() - began >= 0.25
     monkeypatch.setattr(engine_thread, "GATHER", NEVER)
@@ -87,16 +109,16 @@ def test_nobody_waits_long_for_one_that_never_comes(tiny, thread, monkeypatch):
 def test_who_waits_for_a_next_token_does_not_wait_for_others(tiny, thread, monkeypatch):
     monkeypatch.setattr(engine_thread, "GATHER", NEVER)
     long = submitted(tiny, thread, ask(4, max_new_tokens=400))
-    while not tiny.heard[long].steps:
+    while not tiny.heard[long].steps and not tiny.heard[long].end:
         time.sleep(0.001)
-    elsewhere(thread.expect)
+    elsewhere(lambda: prepared(thread))
     assert ended(tiny, [submitted(tiny, thread, ask(6)), long])
 
 
 def test_the_thread_ends_while_it_waits(tiny, monkeypatch):
     monkeypatch.setattr(engine_thread, "GATHER", NEVER)
     thread = EngineThread(tiny.engine)
-    elsewhere(thread.expect)
+    elsewhere(lambda: prepared(thread))
     state = submitted(tiny, thread, ask(6))
     thread.close()
     assert not thread.alive and not tiny.heard[state].end

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ramole_core import Request
+from ramole_core import Request, packing_ahead
 from ramole_core.base.shapes import read_shapes
 from ramole_core.packing_ahead import PackingAhead
 from tests.learn_page import card
@@ -16,8 +16,8 @@ from tests.test_ramole import ASK, ramole as ramole, write_lora  # noqa: F401  t
 SOON = 20.0
 
 
-def one(name, *, examples=()):
-    return replace(card(name), sha256=name, examples=examples)
+def one(name, *, examples=(), owner=None):
+    return replace(card(name), sha256=name, examples=examples, owner=owner)
 
 
 @dataclass
@@ -37,7 +37,7 @@ class FakeEngines:
 
 @pytest.fixture
 def packing():
-    made = PackingAhead(lambda one: one.name)
+    made = PackingAhead(lambda one: one.name, folder=Path.cwd())
     yield made
     made.close()
 
@@ -61,10 +61,28 @@ def test_nothing_is_packed_while_a_request_runs_and_what_is_removed_meanwhile_ne
     assert packing.wait(SOON) and engines.packed == ["b"]
 
 
+def test_what_two_added_is_packed_though_one_of_them_removes_it(packing):
+    engines = FakeEngines(idle=False)
+    engines.go.set()
+    packing.start(engines, [one("a", owner="ann"), one("a", owner="bob")])
+    packing.removed(one("a", owner="ann"))
+    engines.idle = True
+    assert packing.wait(SOON) and engines.packed == ["a"]
+
+
+def test_the_last_of_the_disk_is_left(packing, monkeypatch):
+    monkeypatch.setattr(packing_ahead, "ROOM", 2**62)
+    engines = FakeEngines()
+    engines.go.set()
+    packing.start(engines, [one("a")])
+    assert packing.wait(SOON) and engines.packed == []
+
+
 def test_a_removal_waits_for_the_adapter_that_is_packed_now(packing):
     engines = FakeEngines()
     packing.start(engines, [one("a"), one("b")])
-    while packing._now != one("a").content:
+    end = time.monotonic() + SOON
+    while packing._now != one("a").content and time.monotonic() < end:
         time.sleep(0.01)
     packing.removed(one("b"))  # at once
     removal = threading.Thread(target=packing.removed, args=[one("a")])

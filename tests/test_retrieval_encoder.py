@@ -13,10 +13,12 @@ import torch
 from safetensors.numpy import load_file, save_file
 
 from ramole_core.errors import RamoleError
+from ramole_core.kernels.threads import kernels_alone
 from ramole_core.retrieval import INSTRUCTION, Encoder
 from ramole_core.retrieval.model_files import find_model
 from ramole_core.settings import REPOSITORY
 
+MODEL = "model.safetensors"
 TEXTS = ["Is this review glad?\nfine film", "Write SQL: how many singers?", "x " * 700, ""]
 
 
@@ -51,6 +53,28 @@ def test_a_texts_bits_hang_on_nothing_else(encoder: Encoder, tmp_path: Path, tun
         finally:
             torch.set_num_threads(before)
         assert np.array_equal(alone[::-1], together)
+
+
+def test_a_prompt_of_the_encoders_own_comes_first(encoder: Encoder, packaged: Path) -> None:
+    asked = Encoder(str(packaged), data_dir=packaged)
+    model = asked._load()
+    model.prompts["query"], model.default_prompt_name = "query: ", "query"
+    wanted = model.encode([INSTRUCTION + text for text in TEXTS[:2]])
+    rows = asked.embed(TEXTS[:2])
+    assert np.abs(rows - wanted).max() < 1e-5
+    assert np.abs(rows - encoder.embed(TEXTS[:2])).max() > 1e-3
+
+
+def test_half_precision_is_widened_on_a_cpu(packaged: Path, encoder: Encoder, tmp_path) -> None:
+    folder = tmp_path / "half"
+    shutil.copytree(packaged, folder)
+    weights = {name: x.astype(np.float16) for name, x in load_file(folder / MODEL).items()}
+    save_file(weights, folder / MODEL, {"format": "pt"})
+    config = json.loads((folder / "config.json").read_text()) | {"dtype": "float16"}
+    (folder / "config.json").write_text(json.dumps(config))
+    half = Encoder(str(folder), data_dir=tmp_path)
+    assert np.abs(half.embed(TEXTS) - encoder.embed(TEXTS)).max() < 5e-3
+    assert half._load().dtype == torch.float32 and half._apart is kernels_alone
 
 
 def test_the_instruction_is_part_of_the_text(encoder: Encoder, packaged: Path) -> None:

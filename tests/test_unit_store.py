@@ -1,9 +1,14 @@
 """Packed adapters on disk: written once, found again, gone with their adapter and not before."""
 
+import threading
+import time
+
 import pytest
 import torch
+from safetensors import SafetensorError
 
 from ramole_core.composition import Lora
+from ramole_core.engine import store as store_module
 from ramole_core.engine.store import UnitStore
 from ramole_core.layers import find_layout
 from tests.test_layers import LLAMA, linears, make_model
@@ -55,6 +60,57 @@ def test_only_the_files_of_adapters_that_are_gone_are_deleted(world, tmp_path):
     open_store(world, tmp_path).get(WEIGHTS, never)
     with pytest.raises(AssertionError, match="packed again"):
         open_store(world, tmp_path).get(OTHERS, never)
+
+
+def test_a_removal_does_not_disturb_who_packs_another(world, tmp_path):
+    store, over = open_store(world, tmp_path), threading.Event()
+
+    def remove():
+        while not over.is_set():
+            store.keep_only(kept)
+
+    kept = [f"{n:016x}-{n:08x}" for n in range(40)]
+    remover = threading.Thread(target=remove)
+    remover.start()
+    try:
+        for checksum in kept:
+            assert store.get(checksum, lambda: world[1]).rank == 3
+    finally:
+        over.set()
+        remover.join()
+    assert store.packs == 40 == len(list(tmp_path.iterdir()))
+
+
+def test_two_threads_pack_an_adapter_once(world, tmp_path):
+    store, both = open_store(world, tmp_path), threading.Barrier(2)
+
+    def load():
+        time.sleep(0.1)
+        return world[1]
+
+    def get():
+        both.wait()
+        store.get(WEIGHTS, load)
+
+    threads = [threading.Thread(target=get) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert store.packs == 1
+
+
+@pytest.mark.parametrize("error", [OSError, SafetensorError])
+def test_a_full_disk_costs_the_file_and_no_request(world, tmp_path, monkeypatch, error):
+    def full(tensors, file):
+        file.write_bytes(b"as far as it went")
+        raise error("No space left on device")
+
+    monkeypatch.setattr(store_module, "save_file", full)
+    store = open_store(world, tmp_path)
+    assert store.get(WEIGHTS, lambda: world[1]).rank == 3
+    store.pack(OTHERS, lambda: world[1])
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_file_that_is_cut_short_is_packed_again(world, tmp_path):

@@ -3,14 +3,17 @@
 import logging
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from ramole_core.engine.engine import Engine
 
 log = logging.getLogger(__name__)
 
 GATHER = 0.15
-"""Seconds at most that a request waits, where nothing runs, for others that are being prepared: to
-read all of them at once takes half as long, and who is prepared has both cores meanwhile."""
+"""Seconds at most that a request waits, where nothing runs, for others that are being prepared (a
+batching delay): to read all of them at once takes half as long, and who is prepared has both cores
+meanwhile."""
 
 
 class EngineThread:
@@ -29,10 +32,24 @@ class EngineThread:
     def alive(self) -> bool:
         return self._thread.is_alive()
 
-    def expect(self) -> None:
-        """The caller's thread prepares a request; it is expected until that thread wakes us."""
+    @contextmanager
+    def expecting(self) -> Iterator[None]:
+        """The caller's thread prepares a request inside; it is expected until that thread wakes
+        us, or what is raised inside ends it."""
         with self._wake:
             self._coming[threading.get_ident()] = time.monotonic()
+        try:
+            yield
+        except BaseException:
+            self.wake()
+            raise
+
+    @property
+    def expects(self) -> bool:
+        """Whether somebody prepares a request, since a moment."""
+        with self._wake:
+            since = max(self._coming.values(), default=0.0)
+        return time.monotonic() < since + GATHER
 
     def wake(self) -> None:
         """There is something to do."""

@@ -6,6 +6,7 @@ this door.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Protocol, runtime_checkable
 
 from ramole_core.composition import Candidate, Response
@@ -46,9 +47,9 @@ class Engines(Protocol):
         """What each candidate answers to the end of its prompt."""
         ...
 
-    def expect(self) -> None:
-        """The caller's thread prepares a request that it will stream next: where nothing runs,
-        others may wait a moment for it."""
+    def expecting(self) -> AbstractContextManager[None]:
+        """The caller's thread prepares a request inside that it will stream next: where nothing
+        runs, others may wait a moment for it."""
         ...
 
     def stream(
@@ -81,7 +82,7 @@ class Engines(Protocol):
 
     @property
     def idle(self) -> bool:
-        """Whether nothing runs or waits."""
+        """Whether nothing runs or waits, or is being prepared since a moment."""
         ...
 
     def start(self) -> None:

@@ -1,6 +1,7 @@
 """The one engine of this process, and the thread that steps it where there is one."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 
 from ramole_core.composition import Candidate, Response
 from ramole_core.engine.engine import Engine, Likely
@@ -9,6 +10,7 @@ from ramole_core.engine.fitting import Fit
 from ramole_core.engine.prompt import Prepared, Prompt, Turn
 from ramole_core.engine.reader import ModelFacts
 from ramole_core.engine.request_stream import RequestStream
+from ramole_core.kernels.threads import kernels_alone
 from ramole_core.request import Fitting, Generation, Request, Step
 
 
@@ -41,9 +43,8 @@ class OwnEngine:
     ) -> list[list[Response]]:
         return self.engine.examine(prompts, candidates)
 
-    def expect(self) -> None:
-        if self._thread is not None:
-            self._thread.expect()
+    def expecting(self) -> AbstractContextManager[None]:
+        return nullcontext() if self._thread is None else self._thread.expecting()
 
     def stream(
         self,
@@ -81,7 +82,7 @@ class OwnEngine:
 
     @property
     def idle(self) -> bool:
-        return self.engine.scheduler.idle
+        return self.engine.scheduler.idle and not (self._thread and self._thread.expects)
 
     @property
     def alive(self) -> bool:
@@ -93,7 +94,8 @@ class OwnEngine:
             self._thread = EngineThread(self.engine)
 
     def pack(self, candidate: Candidate) -> None:
-        self.engine.store.pack(candidate.checksum, candidate.load)
+        with kernels_alone():  # requests that come meanwhile have the other cores
+            self.engine.store.pack(candidate.checksum, candidate.load)
 
     def keep_only(self, checksums: Iterable[str]) -> None:
         self.engine.store.keep_only(checksums)

@@ -86,14 +86,18 @@ class RequestStream:
 
         What is stopped before it was fed goes in as well, to come out as cancelled.
         """
-        most = self._engine.sizes.max_batch
-        while self._next < len(self._asked) and len(self._open) + len(self._unfitted) < most:
-            prepared = self._asked[self._next]
-            if needs_fit(prepared) and not self._stopped:
-                self._unfitted.append(self._next)
-            elif not self._submit(self._next, prepared):
-                break
-            self._next += 1
+        most, before = self._engine.sizes.max_batch, self._next
+        try:
+            while self._next < len(self._asked) and len(self._open) + len(self._unfitted) < most:
+                prepared = self._asked[self._next]
+                if needs_fit(prepared) and not self._stopped:
+                    self._unfitted.append(self._next)
+                elif not self._submit(self._next, prepared):
+                    break
+                self._next += 1
+        finally:
+            if self._next > before:
+                self._wake()  # once, so that all are read together
 
     def _submit(self, index: int, prepared: Prepared) -> bool:
         """Put a request into the queue; False: there is no place now."""
@@ -112,7 +116,6 @@ class RequestStream:
         self._open[state] = index
         if self._stopped:
             state.cancel()
-        self._wake()
         return True
 
     def _first(self, index: int) -> bool:

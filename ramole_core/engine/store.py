@@ -12,6 +12,7 @@ import os
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -50,6 +51,9 @@ class UnitStore:
         self._layout_name = hashlib.sha256(what.encode()).hexdigest()[:12]
         self._held: OrderedDict[Hashable, Units] = OrderedDict()
         self._lock, self._making = threading.Lock(), threading.Lock()
+        self._files = threading.Lock()
+        """Held by whoever packs, or deletes what is packed: one would delete what the other
+        writes."""
         self.nbytes = self.reads = self.packs = self.makes = 0
 
     @property
@@ -64,15 +68,19 @@ class UnitStore:
         """
         units = self._look_up(checksum)
         if units is None:
-            units = self._read(checksum) or self._pack(checksum, load())
-            units = self._keep(checksum, units)
+            units = self._keep(checksum, self._read(checksum) or self._packed(checksum, load))
         return units
 
     def pack(self, checksum: str, load: Callable[[], LoraSet]) -> None:
         """Write the adapter's packed file now, where there is a folder and no file in it yet."""
         file = self._file(checksum)
         if file is not None and not file.is_file():
-            self._pack(checksum, load())
+            self._packed(checksum, load)
+
+    def _packed(self, checksum: str, load: Callable[[], LoraSet]) -> Units:
+        """Packed now, or meanwhile by another thread."""
+        with self._files:
+            return self._look_up(checksum) or self._read(checksum) or self._pack(checksum, load())
 
     def _look_up(self, key: Hashable) -> Units | None:
         with self._lock:
@@ -109,9 +117,10 @@ class UnitStore:
             for checksum in [c for c in self._held if not isinstance(c, str) or c not in kept]:
                 self.nbytes -= self._held.pop(checksum).nbytes
         if self._folder is not None and self._folder.is_dir():
-            for file in self._folder.iterdir():
-                if file.name.removesuffix(ours) not in kept:
-                    file.unlink(missing_ok=True)
+            with self._files:
+                for file in self._folder.iterdir():
+                    if file.name.removesuffix(ours) not in kept:
+                        file.unlink(missing_ok=True)
 
     def drop(self, checksums: Iterable[str]) -> None:
         """Forget these adapters and every merge, and delete their packed files; requests that run
@@ -121,9 +130,10 @@ class UnitStore:
             for checksum in [c for c in self._held if not isinstance(c, str) or c in gone]:
                 self.nbytes -= self._held.pop(checksum).nbytes
         if self._folder is not None:
-            for checksum in gone:
-                for file in self._folder.glob(f"{glob.escape(checksum)}-*"):
-                    file.unlink(missing_ok=True)
+            with self._files:
+                for checksum in gone:
+                    for file in self._folder.glob(f"{glob.escape(checksum)}-*"):
+                        file.unlink(missing_ok=True)
 
     def _file(self, checksum: str) -> Path | None:
         if self._folder is None:
@@ -151,12 +161,14 @@ class UnitStore:
         file = self._file(checksum)
         if file is None:
             return units
+        part = file.with_suffix(f".{os.getpid()}-{threading.get_ident()}.part")
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
-            part = file.with_suffix(f".{os.getpid()}-{threading.get_ident()}.part")
             save_file(_tensors_of(units), part)
             os.replace(part, file)
-        except OSError:  # a full disk: it works without the file
+        except (OSError, SafetensorError):  # a full disk: it works without the file
+            with suppress(OSError):
+                part.unlink(missing_ok=True)
             return units
         return self._read(checksum) or units
 

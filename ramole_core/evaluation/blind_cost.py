@@ -97,7 +97,7 @@ def main(
         "versions": versions(),
         "prompts": len(texts),
         "adapters_without_examples": count,
-        "until_packed_s": round(packing, 1),
+        "packed_after_the_last_came_s": round(packing, 1),
         "pools": found,
     }
     out.write_text(json.dumps(report, indent=1) + "\n", "utf-8")

@@ -10,7 +10,7 @@ import threading
 import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -60,6 +60,8 @@ class Encoder:
         self._own_checksum: str | None = None
         self._checksum: str | None = None
         self._model: SentenceTransformer | None = None
+        self._apart: Callable[[], AbstractContextManager[None]] = nullcontext
+        """For a forward: where all products are kernels', PyTorch keeps out of their way."""
 
     @property
     def checksum(self) -> str:
@@ -113,10 +115,10 @@ class Encoder:
         import torch
         from sentence_transformers.util import batch_to_device
 
-        from ramole_core.kernels.threads import kernels_alone
-
-        with self._lock, torch.inference_mode(), kernels_alone():
-            given = batch_to_device(model.preprocess([text]), torch.device(self._device))
+        before = model.prompts.get(model.default_prompt_name) if model.default_prompt_name else None
+        with self._lock, torch.inference_mode(), self._apart():
+            given = model.preprocess([text], prompt=before)
+            given = batch_to_device(given, torch.device(self._device))
             return model(given)["sentence_embedding"][0].float().cpu().numpy()
 
     def _find(self) -> Path:
@@ -154,7 +156,7 @@ class Encoder:
                     )
                     if tuning is not None and tuning.has_lora:
                         fold(_weights(model), tuning)
-                    _use_kernels(model)
+                    self._apart = _use_kernels(model)
                 except Exception as error:  # a stack of third-party loaders: any type may come
                     reason = (str(error).strip() or repr(error)).splitlines()[0]
                     raise RamoleError(
@@ -178,12 +180,21 @@ def _weights(model: "SentenceTransformer") -> "dict[str, nn.Parameter]":
     return dict(transformer.named_parameters())
 
 
-def _use_kernels(model: "SentenceTransformer") -> None:
-    """Products by our kernels, whose bits hang on no other row and on no number of threads."""
-    from ramole_core.base.kernel_linear import kernel_linears
+def _use_kernels(model: "SentenceTransformer") -> Callable[[], AbstractContextManager[None]]:
+    """Products by our kernels, whose bits hang on no other row and on no number of threads; what a
+    forward runs in. Layers that have no kernel, or lie elsewhere than on the CPU, stay."""
+    from torch import nn
 
-    for path, layer in kernel_linears(model).items():
+    from ramole_core.base.kernel_linear import kernel_linears
+    from ramole_core.kernels.threads import kernels_alone
+
+    if model.device.type == "cpu":
+        model.float()
+    every = [path for path, layer in model.named_modules() if isinstance(layer, nn.Linear)]
+    ours = kernel_linears(model)
+    for path, layer in ours.items():
         model.set_submodule(path, layer)
+    return kernels_alone if every and set(every) <= set(ours) else nullcontext
 
 
 @contextmanager
@@ -215,7 +226,7 @@ class RecentVectors:
         self._kept: OrderedDict[bytes, np.ndarray] = OrderedDict()
 
     def __call__(self, texts: Sequence[str]) -> list[np.ndarray]:
-        """One vector a text; those that are not remembered are embedded together."""
+        """One vector a text; those that are not remembered are embedded in one call."""
         keys = [hashlib.sha256(text.encode(errors="surrogatepass")).digest() for text in texts]
         with self._lock:
             found = {key: self._kept[key] for key in keys if key in self._kept}

@@ -9,7 +9,7 @@ import time
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import TypeVar, cast
 
@@ -103,8 +103,9 @@ class RemoteEngines:
         with self._hold(contents):
             return self._call(near, "examine", tuple(prompts), tuple(sent), kind=list)
 
-    def expect(self) -> None:
+    def expecting(self) -> AbstractContextManager[None]:
         """No engine waits for what is prepared on the page."""
+        return nullcontext()
 
     def stream(
         self,
