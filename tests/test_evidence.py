@@ -9,7 +9,8 @@ import torch.nn.functional as F
 from transformers import AutoModelForCausalLM
 
 from ramole_core.composition import Candidate, Response
-from ramole_core.evaluation.evidence_table import RIVAL, VARIANTS, best, summarise
+from ramole_core.errors import RamoleError
+from ramole_core.evaluation.evidence_table import RIVAL, VARIANTS, best, named, summarise
 from ramole_core.evaluation.forced import Forced, measure_forced
 from ramole_core.training.rows import Row, encode_row
 from tests.tiny_engine import TinyEngine
@@ -100,6 +101,10 @@ def test_the_best_are_those_of_most_evidence() -> None:
 def test_variants_have_one_name_each_and_the_first_is_the_rival() -> None:
     assert len({variant.name for variant in VARIANTS}) == len(VARIANTS)
     assert VARIANTS[0].name == VARIANTS[0].method == RIVAL == "similarity"
+    assert named("") == list(VARIANTS)
+    assert [one.method for one in named("mixture; ramole")] == ["mixture", "ramole"]
+    with pytest.raises(RamoleError, match="No variant is named 'mix'"):
+        named("mix")
     assert {"uniform_router", "random_router"} <= {variant.method for variant in VARIANTS}
 
 

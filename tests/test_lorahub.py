@@ -270,6 +270,16 @@ def test_a_search_can_be_stopped_anywhere_and_leaves_nothing(tiny, expected, aft
         assert not thread.is_alive()
 
 
+@pytest.mark.timeout(60)
+def test_what_a_search_has_found_is_answered_by_a_server_s_thread(tiny):
+    thread = EngineThread(tiny.engine)
+    try:
+        (found,) = answers(stream(tiny, [hub(steps=2)], thread=thread)).values()
+    finally:
+        thread.close()
+    assert found.fitted is not None and found.new_tokens > 0
+
+
 def test_a_search_beside_a_server_s_thread_can_be_stopped(tiny, expected):
     thread, told, found, stop = EngineThread(tiny.engine), [], {}, threading.Event()
     items = stream(

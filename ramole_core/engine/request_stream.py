@@ -139,6 +139,7 @@ class RequestStream:
                 self._fitted[index] = report
             if not self._submit(index, prepared):
                 return
+            self._wake()
             if self._fit is not None:
                 self._fit.close()
             self._fit = None

@@ -19,6 +19,7 @@ import typer
 
 from ramole_core.composition import Candidate, find_method
 from ramole_core.composition.ramole_plus import EXAMINED
+from ramole_core.errors import RamoleError
 from ramole_core.evaluation.command import opened
 from ramole_core.evaluation.evaluate import read_rows
 from ramole_core.evaluation.forced import Forced, measure_forced
@@ -81,8 +82,20 @@ def best(
     return [candidates[n] for n in sorted(range(len(worth)), key=lambda n: -worth[n])[:k]]
 
 
-def summarise(found: Sequence[Forced], plain: Sequence[Forced], *, tasks: Sequence[str]) -> dict:
-    """A variant's row of the table, against similarity; differences have intervals over tasks,
+def named(variants: str) -> list[Variant]:
+    """Those of these names, in this order; all where there are none. Raises RamoleError for a name
+    that there is not."""
+    known = {variant.name: variant for variant in VARIANTS}
+    names = [name.strip() for name in variants.split(";") if name.strip()] or list(known)
+    if unknown := [name for name in names if name not in known]:
+        raise RamoleError(f"No variant is named {unknown[0]!r}; choose of {'; '.join(known)}.")
+    return [known[name] for name in names]
+
+
+def summarise(
+    found: Sequence[Forced], plain: Sequence[Forced], *, tasks: Sequence[str], rival: str = RIVAL
+) -> dict:
+    """A variant's row of the table, against the rival's; differences have intervals over tasks,
     `tasks` are the rows' own."""
     mean = asdict(bootstrap([one.score for one in found]))
     pairs = list(zip(found, plain, strict=True))
@@ -91,8 +104,8 @@ def summarise(found: Sequence[Forced], plain: Sequence[Forced], *, tasks: Sequen
     return {
         **_rounded(mean),
         "loss": round(sum(one.loss for one in found) / len(found), 3),
-        "against": {"rival": RIVAL, **_rounded(gap)},
-        "loss_against": {"rival": RIVAL, **_rounded(loss)},
+        "against": {"rival": rival, **_rounded(gap)},
+        "loss_against": {"rival": rival, **_rounded(loss)},
     }
 
 
@@ -105,12 +118,20 @@ def main(
     rows: Annotated[int, typer.Option(help="Dev rows of each task.")] = 8,
     tasks: Annotated[str, typer.Option(help="Comma separated; all of the pool if empty.")] = "",
     situations: Annotated[str, typer.Option(help="Of iid,ood,crowded.")] = "iid,ood,crowded",
+    variants: Annotated[
+        str,
+        typer.Option(
+            help="Separated by semicolons; the first is the others' rival. All, beside "
+            "similarity, if empty."
+        ),
+    ] = "",
     seed: Annotated[int, typer.Option(help="Of the distractors.")] = 0,
     out: Annotated[Path, typer.Option(help="The JSON file.")] = (
         REPOSITORY / "results" / "ablations.json"
     ),
 ) -> None:
     """Measure every variant; the file is written after each."""
+    every = named(variants)
     report: dict = {
         "command": recorded_command(MODULE),
         "date": date.today().isoformat(),
@@ -142,7 +163,7 @@ def main(
                 ]
             )
             plain: list[Forced] = []
-            for variant in VARIANTS:
+            for variant in every:
                 found = measure_forced(
                     ramole.engine,
                     ramole.base,
@@ -156,7 +177,7 @@ def main(
                 entry = {
                     "group": situation,
                     "name": variant.name,
-                    **summarise(found, plain, tasks=owners),
+                    **summarise(found, plain, tasks=owners, rival=every[0].name),
                 }
                 report["rows"].append(entry)
                 out.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
