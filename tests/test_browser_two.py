@@ -132,7 +132,8 @@ def test_one_too_many_is_told_in_one_sentence_and_may_ask_again(narrow, visit):
 def test_two_on_the_real_model_with_one_row(chromium, visit, real_base_folder, tmp_path):
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "base").symlink_to(real_base_folder.parent, target_is_directory=True)
-    with app(tmp_path, data_dir=tmp_path / "data", max_batch=1) as server:
+    data = tmp_path / "data"
+    with app(tmp_path, data_dir=data, max_batch=1, max_new_tokens=2000) as server:
         ann, ben = visit(server.url), visit(server.url)
         expect(ann.locator("#status .ready")).to_be_visible(timeout=4 * PATIENCE)
         for page in (ann, ben):
@@ -140,7 +141,8 @@ def test_two_on_the_real_model_with_one_row(chromium, visit, real_base_folder, t
             page.locator("#more button").first.click()
             page.locator("#method input").click()
             page.get_by_role("option", name="base", exact=True).click()  # its stories are long
-            page.get_by_label("Most new tokens").first.fill("400")
+            # as many as nobody reads to their end: 400 are over in three seconds
+            page.get_by_label("Most new tokens").first.fill("2000")
             page.get_by_label("Most new tokens").first.press("Tab")
         ask(ann, "Write a long story about a boat, an ant and a cat.")
         streams(ann)
