@@ -28,7 +28,7 @@ Examine = Callable[[Sequence[int], Sequence[Sequence["Candidate"]]], "Sequence[S
 """What each candidate answers to the prompts of these requests, by index."""
 
 AT_ONCE = 256
-"""Prompts that are embedded together; no more than the encoder remembers."""
+"""Prompts that are embedded in one call; no more than the encoder remembers."""
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,7 @@ class AdapterChoice:
         named, or the base where none that was found fits.
 
         `wait`: for adapters of the Hub, all turns together. `follows[n]`: turn n comes after turn
-        n - 1 in one conversation. Prompts are embedded together. Raises RamoleError for an unknown
+        n - 1 in one conversation. Prompts are embedded first. Raises RamoleError for an unknown
         method, option or adapter, and where the method cannot use those that were named, before any
         is examined.
         """

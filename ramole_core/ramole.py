@@ -368,7 +368,7 @@ class Ramole:
     def prepare(
         self, requests: Sequence[Request], *, cancelled: Callable[[], bool] = lambda: False
     ) -> "list[Prepared]":
-        """The requests with the adapters of every turn and their prompts: embedded together, each
+        """The requests with the adapters of every turn and their prompts, each embedded and
         read once. Once `cancelled` is true, adapters of the Hub are not waited for.
 
         Raises RamoleError where one of them cannot run.

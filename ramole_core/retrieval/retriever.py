@@ -37,7 +37,7 @@ EMPTY = "The text to find adapters for is empty; type one."
 T = TypeVar("T")
 
 _CHUNK = 500  # adapters embedded before they are written; a killed rebuild keeps what it wrote
-_FEW = 2  # adapters embedded together where prompts wait for the same encoder
+_FEW = 2  # adapters embedded in one go where prompts wait for the same encoder
 _PAUSE = 0.001  # seconds in which a prompt that waits gets the encoder: its lock is not a fair one
 
 
@@ -163,7 +163,7 @@ class Retriever:
         return found + [replace(hit, score=float("nan")) for hit in unknown]
 
     def remember(self, texts: Sequence[str]) -> None:
-        """Embed these prompts together now; what asks for them next finds their vectors."""
+        """Embed these prompts now; what asks for them next finds their vectors."""
         self.recent(texts)
 
     def vectors(self, texts: Sequence[str]) -> list[Float32[np.ndarray, "d"]]:
