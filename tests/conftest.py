@@ -10,6 +10,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from ramole_core.base.fetch import fetch_base
+from ramole_core.garbage import settle
 from ramole_core.settings import Settings
 
 LONGEST = (
@@ -30,6 +31,11 @@ def pytest_collection_modifyitems(items):
     """The longest files first, or a worker is left alone with one of them in the end."""
     order = {name: n for n, name in enumerate(LONGEST)}
     items.sort(key=lambda item: order.get(item.path.stem, len(order)))
+
+
+def pytest_collection_finish():
+    """A look through all that the tests imported takes half a second, in the middle of any test."""
+    settle()
 
 
 def save_tiny_tokenizer(folder: Path) -> PreTrainedTokenizerFast:

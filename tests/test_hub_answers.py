@@ -142,7 +142,7 @@ def test_many_prompts_wait_for_the_hub_together_and_not_once_they_are_cancelled(
         ramole.prepare(asked, cancelled=gone.is_set)
     with pytest.raises(RamoleError, match="ada/sums cannot be used"):
         ramole.prepare([Request("Hello", "mixture", **names, **ASK)], cancelled=gone.is_set)
-    assert time.monotonic() - began < 2 * most + 1 and time.monotonic() - began < 4
+    assert time.monotonic() - began < 6, "eight who wait after each other take 8, or 160"
     hub.slow.set()
 
 
@@ -156,7 +156,7 @@ def test_to_close_waits_for_no_weights(open_ramole, hub, monkeypatch):
         ramole.prepare([Request("Hello", "mixture", adapters=["hf:ada/sums"], **ASK)])
     began = time.monotonic()
     ramole.close()
-    assert time.monotonic() - began < 3
+    assert time.monotonic() - began < 10, "the server says nothing before it is let"
     hub.slow.set()
 
 

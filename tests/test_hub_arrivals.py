@@ -221,7 +221,7 @@ def test_to_close_waits_for_no_weights_and_they_do_not_come_later(hub_server, op
     hub.close()
     hub._pool.close()
     asking.join(5)
-    assert time.monotonic() - began < 2 and not asking.is_alive()
+    assert time.monotonic() - began < 10 and not asking.is_alive()
     assert len(said) == 3 and not any("was fetched" in note for note in said)
     hub_server.slow.set()
     with pytest.raises(RamoleError, match="closed"):
@@ -239,7 +239,7 @@ def test_nobody_is_waited_for_who_wants_no_answer_any_more(hub_server, open_hub)
     threading.Timer(0.2, gone.set).start()
     began = time.monotonic()
     first, second = hub.bring_nearer(near, (), 2, hub.wait(gone.is_set))
-    assert time.monotonic() - began < 3
+    assert time.monotonic() - began < 10  # the whole wait is 20 seconds
     assert "still on its way" in first and "Nobody waits" in second
     assert len(hub._arrivals._coming) == 1, "and nothing more is asked for"
 

@@ -34,7 +34,7 @@ def place(tmp_path_factory):
     """A server with one row and one place in the queue, and what it said while it loaded."""
     root = tmp_path_factory.mktemp("door")
     gate = root / "gate"
-    with ask_page(root, rows=1, most=1, length=300, step_seconds=0.02, gate=gate) as server:
+    with ask_page(root, rows=1, most=1, length=300, step_seconds=0.05, gate=gate) as server:
         with opened(server.url) as client:
             with pytest.raises(InternalServerError) as early:
                 client.chat.completions.create(model="base", messages=HI)
@@ -166,7 +166,7 @@ def test_a_client_that_goes_away_frees_its_row(client, stream):
         with pytest.raises(APIError):
             ask(client, length=300, timeout=0.5)
     assert ask(client, length=1).usage.completion_tokens == 1  # one row: it had to be free
-    assert time.monotonic() - began < 4  # 300 tokens take six seconds
+    assert time.monotonic() - began < 10  # 300 tokens take fifteen seconds
 
 
 def test_who_waits_is_told_the_place_and_who_finds_none_to_come_again(place, client):

@@ -88,7 +88,7 @@ class Late(FakeRamole):
 
 def test_the_first_token_waits_for_no_picture(monkeypatch):
     """However many streams there are, and however rare each one's pictures."""
-    monkeypatch.setattr(running.PACE, "pause", lambda: 8.0)
+    monkeypatch.setattr(running.PACE, "pause", lambda: 60.0)
 
     async def look() -> tuple[float, int]:
         began, go, seen = time.monotonic(), threading.Event(), 0
@@ -97,11 +97,12 @@ def test_the_first_token_waits_for_no_picture(monkeypatch):
             if not seen:
                 seen, first = len(one.steps), time.monotonic() - began
             go.set()
-        assert one.answer.text == "half" and time.monotonic() - began < 6
+        assert one.answer.text == "half"
+        assert time.monotonic() - began < 20  # as long as `Late` waits, a third of a pause
         return first, seen
 
     first, seen = asyncio.run(look())
-    assert seen == 1 and first < 4
+    assert seen == 1 and first < 15
 
 
 class Broken(FakeRamole):

@@ -1,7 +1,6 @@
 """An engine gives up what runs for a page that is gone, and nothing of one that is only slow."""
 
 import asyncio
-import gc
 import time
 from dataclasses import replace
 
@@ -20,8 +19,7 @@ LONG = 100_000
 def engine(monkeypatch):
     monkeypatch.setattr(leases, "LEASE", 0.3)
     monkeypatch.setattr(leases, "LOOK", 0.03)
-    yield ServedEngine({"max_batch": 4}, "tests.test_served_engine:Counting")
-    gc.unfreeze()
+    return ServedEngine({"max_batch": 4}, "tests.test_served_engine:Counting")
 
 
 async def heard(engine: ServedEngine, page: str, count: int) -> list[object]:
