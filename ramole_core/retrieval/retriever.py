@@ -1,71 +1,26 @@
-"""The retriever: keeps the index true to the pool, and finds the nearest adapters for a prompt.
+"""The retriever: finds the nearest adapters for a prompt.
 
-An adapter's vector is that of its examples and its card's words (`card_vector.py`); the score is
-the cosine to the prompt's vector.
+An adapter's vector is that of its examples and its card's words (`card_vector.py`), kept in an
+index (`kept_index.py`); the score is the cosine to the prompt's vector.
 """
 
 import difflib
-import hashlib
-import json
-import threading
-import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float32
 
 from ramole_core.errors import RamoleError
-from ramole_core.retrieval.card_vector import (
-    WORDS,
-    Described,
-    adapter_vectors,
-    card_texts,
-    card_words,
-)
 from ramole_core.retrieval.encoder import RecentVectors
-from ramole_core.retrieval.index import AdapterIndex, Entry
+from ramole_core.retrieval.index import AdapterIndex
+from ramole_core.retrieval.kept_index import Card, Cards, Embedder, KeptIndex, Report
 from ramole_core.retrieval.mirror import cosines
-from ramole_core.retrieval.store import IndexBroken
 
 BLIND = 8
 """Adapters without examples that are examined at most, beside the nearest of a large pool."""
 
 EMPTY = "The text to find adapters for is empty; type one."
-
-T = TypeVar("T")
-
-_CHUNK = 500  # adapters embedded before they are written; a killed rebuild keeps what it wrote
-_FEW = 2  # adapters embedded in one go where prompts wait for the same encoder
-_PAUSE = 0.001  # seconds in which a prompt that waits gets the encoder: its lock is not a fair one
-
-
-@runtime_checkable
-class Card(Described, Protocol):
-    """What retrieval needs to know of an adapter."""
-
-    @property
-    def owner(self) -> str | None: ...
-    @property
-    def key(self) -> str: ...
-
-
-@runtime_checkable
-class Cards(Protocol):
-    """What retrieval needs of a pool."""
-
-    def cards(self, owner: str | None = None) -> Sequence[Card]: ...
-    def all_cards(self) -> Sequence[Card]: ...
-
-
-@runtime_checkable
-class Embedder(Protocol):
-    """What retrieval needs of an encoder."""
-
-    @property
-    def checksum(self) -> str: ...
-    def embed(self, texts: Sequence[str]) -> Float32[np.ndarray, "n d"]: ...
 
 
 @dataclass(frozen=True)
@@ -77,27 +32,6 @@ class Hit:
     """Cosine similarity, -1 to 1."""
     owner: str | None = None
     """None: the sample pool."""
-
-
-@dataclass(frozen=True)
-class Report:
-    """What a self-check found and did."""
-
-    added: tuple[str, ...]
-    """Keys whose vector was missing or stale."""
-    removed: tuple[str, ...]
-    """Keys that the pool does not know."""
-    kept: int
-    rebuilt: str | None
-    """Why the whole index was made anew; None when it was not."""
-    seconds: float
-
-    def __str__(self) -> str:
-        why = f"The index was rebuilt: {self.rebuilt} " if self.rebuilt else ""
-        return (
-            f"{why}{self.kept} vectors kept, {len(self.added)} added, "
-            f"{len(self.removed)} removed in {self.seconds:.1f} s."
-        )
 
 
 class Retriever:
@@ -115,10 +49,8 @@ class Retriever:
         vectors that another retriever with this encoder remembers."""
         self._pool = pool
         self._encoder = encoder
-        self._index = index
+        self._kept = KeptIndex(index, pool=pool, encoder=encoder)
         self.recent = recent or RecentVectors(encoder.embed)
-        self._lock = threading.RLock()
-        self._checked = False
 
     @property
     def encoder_checksum(self) -> str:
@@ -187,98 +119,25 @@ class Retriever:
         return list(self._vectors(cards)) if cards else []
 
     def added(self, card: Card) -> None:
-        """The pool took `card` in, or its examples changed: embed it.
-
-        Raises RamoleError when it cannot be embedded or written.
-        """
-        with self._lock:
-            if self._checked:  # else the self-check before the first use embeds it
-                try:
-                    self._write([card])
-                except IndexBroken:
-                    self.check()
+        """The pool took `card` in; raises RamoleError when it cannot be embedded or written."""
+        self._kept.added(card)
 
     def take_in(self, cards: Sequence[Card]) -> None:
-        """Embed these before the pool shows them, a few at a time: prompts come in between.
-
-        Raises RamoleError as `check` does.
-        """
-        with self._lock:
-            if not self._checked:
-                self.check()
-        entries: dict[str, Entry] = {}
-        for first in range(0, len(cards), _FEW):
-            entries |= self._entries(cards[first : first + _FEW])
-            time.sleep(_PAUSE)
-        with self._lock:
-            try:
-                self._index.upsert(entries)
-            except IndexBroken:
-                self.check()
-                self._index.upsert(entries)
+        """Embed these before the pool shows them; raises RamoleError as `check` does."""
+        self._kept.take_in(cards)
 
     def removed(self, card: Card) -> None:
-        """The pool let `card` go; it is not found any more, even if the index cannot be written."""
-        with self._lock:
-            if self._checked:
-                try:
-                    self._index.delete([card.key])
-                except RamoleError:
-                    self._checked = False  # the self-check before the next use takes it out
+        """The pool let `card` go; it is not found any more."""
+        self._kept.removed(card)
 
     def check(self) -> Report:
-        """Compare the index with the pool: embed what is missing or stale, take out orphans.
-
-        An index that cannot be read, or that another encoder made, is made anew. Raises
-        RamoleError when encoder or Chroma server cannot be reached.
-        """
-        with self._lock:
-            start = time.monotonic()
-            try:
-                report = self._repair(None, start)
-            except IndexBroken as error:
-                self._index.wipe()
-                report = self._repair(str(error), start)
-            self._checked = True
-            return report
+        """Make the index true to the pool. Raises RamoleError when encoder or Chroma server cannot
+        be reached."""
+        return self._kept.check()
 
     def close(self) -> None:
         """Give the index's files or sockets back."""
-        self._index.close()
-
-    def _repair(self, rebuilt: str | None, start: float) -> Report:
-        cards = {card.key: card for card in self._pool.all_cards()}
-        stored = self._index.read()
-        encoder = self._encoder.checksum
-        if any(entry.encoder != encoder for entry in stored.values()):
-            self._index.wipe()
-            stored, rebuilt = {}, "it was made by another encoder."
-        orphans = [key for key in stored if key not in cards]
-        self._index.delete(orphans)
-        stale = [
-            card
-            for key, card in cards.items()
-            if key not in stored or stored[key].texts != _checksum(card) or _bad(stored[key])
-        ]
-        for first in range(0, len(stale), _CHUNK):
-            self._write(stale[first : first + _CHUNK])
-        return Report(
-            added=tuple(card.key for card in stale),
-            removed=tuple(orphans),
-            kept=len(cards) - len(stale),
-            rebuilt=rebuilt,
-            seconds=time.monotonic() - start,
-        )
-
-    def _write(self, cards: Sequence[Card]) -> None:
-        self._index.upsert(self._entries(cards))
-
-    def _entries(self, cards: Sequence[Card]) -> dict[str, Entry]:
-        vectors = adapter_vectors(self.embed, cards)
-        return {
-            card.key: Entry(card.owner, _checksum(card), self._encoder.checksum, vector)
-            for card, vector in zip(cards, vectors, strict=True)
-        }
+        self._kept.close()
 
     def visible(self, k: int, exclude: Collection[str], owner: str | None) -> dict[str, Card]:
         """What `owner` may see and `exclude` leaves, by key; raises as `retrieve` does."""
@@ -303,44 +162,25 @@ class Retriever:
     def _nearest(
         self, vector: Float32[np.ndarray, "d"], k: int, cards: dict[str, Card]
     ) -> list[Hit]:
-        found = self._asking(lambda: self._index.query(vector, k=k, among=cards))
+        def ask(index: AdapterIndex) -> list[tuple[str, float]]:
+            return index.query(vector, k=k, among=cards)
+
+        found = self._kept.asked(ask)
         if cards and not found:  # an index that was emptied under us
             self.check()
-            found = self._asking(lambda: self._index.query(vector, k=k, among=cards))
+            found = self._kept.asked(ask)
         return [Hit(cards[key].name, score, cards[key].owner) for key, score in found]
 
     def _vectors(self, cards: Sequence[Card]) -> Float32[np.ndarray, "n d"]:
         keys = [card.key for card in cards]
-        entries = self._asking(lambda: self._index.read(keys))
+        entries = self._kept.asked(lambda index: index.read(keys))
         if any(key not in entries for key in keys):
             self.check()
-            entries = self._index.read(keys)
+            entries = self._kept.asked(lambda index: index.read(keys))
         lost = [card.name for card in cards if card.key not in entries]
         if lost:
             raise RamoleError(f"The pool holds no adapter {', '.join(lost)}; it was removed.")
         return np.stack([entries[key].vector for key in keys])
-
-    def _asking(self, ask: Callable[[], T]) -> T:
-        """Ask the index; when it broke meanwhile, rebuild it and ask again."""
-        if not self._checked:  # without the lock: a check that runs now is not waited for
-            with self._lock:
-                if not self._checked:
-                    self.check()
-        try:
-            return ask()
-        except IndexBroken:
-            self.check()
-            return ask()
-
-
-def _checksum(card: Card) -> str:
-    texts = card_texts(card)
-    said = [WORDS, texts] if card_words(card) else texts  # without words as it always was
-    return hashlib.sha256(json.dumps(said).encode()).hexdigest()
-
-
-def _bad(entry: Entry) -> bool:
-    return not (np.isfinite(entry.vector).all() and entry.vector.any())
 
 
 def _unknown(name: str, known: list[str]) -> str:

@@ -8,7 +8,7 @@ import numpy as np
 
 from ramole_core.retrieval import Encoder
 from ramole_core.retrieval.card_vector import adapter_vectors, card_texts
-from ramole_core.retrieval.retriever import Card
+from ramole_core.retrieval.kept_index import Card
 from ramole_core.training.companions import Near
 
 

@@ -1,0 +1,209 @@
+"""The index, kept true to the pool.
+
+What the pool takes in is embedded, what it lets go is deleted, and a self-check before the first
+use mends what is missing, stale or broken.
+"""
+
+import hashlib
+import json
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol, TypeVar, runtime_checkable
+
+import numpy as np
+from jaxtyping import Float32
+
+from ramole_core.errors import RamoleError
+from ramole_core.retrieval.card_vector import (
+    WORDS,
+    Described,
+    adapter_vectors,
+    card_texts,
+    card_words,
+)
+from ramole_core.retrieval.index import AdapterIndex, Entry
+from ramole_core.retrieval.store import IndexBroken
+
+T = TypeVar("T")
+
+_CHUNK = 500  # adapters embedded before they are written; a killed rebuild keeps what it wrote
+_FEW = 2  # adapters embedded in one go where prompts wait for the same encoder
+_PAUSE = 0.001  # seconds in which a prompt that waits gets the encoder: its lock is not a fair one
+
+
+@runtime_checkable
+class Card(Described, Protocol):
+    """What retrieval needs to know of an adapter."""
+
+    @property
+    def owner(self) -> str | None: ...
+    @property
+    def key(self) -> str: ...
+
+
+@runtime_checkable
+class Cards(Protocol):
+    """What retrieval needs of a pool."""
+
+    def cards(self, owner: str | None = None) -> Sequence[Card]: ...
+    def all_cards(self) -> Sequence[Card]: ...
+
+
+@runtime_checkable
+class Embedder(Protocol):
+    """What retrieval needs of an encoder."""
+
+    @property
+    def checksum(self) -> str: ...
+    def embed(self, texts: Sequence[str]) -> Float32[np.ndarray, "n d"]: ...
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a self-check found and did."""
+
+    added: tuple[str, ...]
+    """Keys whose vector was missing or stale."""
+    removed: tuple[str, ...]
+    """Keys that the pool does not know."""
+    kept: int
+    rebuilt: str | None
+    """Why the whole index was made anew; None when it was not."""
+    seconds: float
+
+    def __str__(self) -> str:
+        why = f"The index was rebuilt: {self.rebuilt} " if self.rebuilt else ""
+        return (
+            f"{why}{self.kept} vectors kept, {len(self.added)} added, "
+            f"{len(self.removed)} removed in {self.seconds:.1f} s."
+        )
+
+
+class KeptIndex:
+    """An index with the pool that it follows. Thread-safe."""
+
+    def __init__(self, index: AdapterIndex, *, pool: Cards, encoder: Embedder):
+        """Nothing is opened yet; the first use, or `check()`, does that."""
+        self._index = index
+        self._pool = pool
+        self._encoder = encoder
+        self._lock = threading.RLock()
+        self._checked = False
+
+    def added(self, card: Card) -> None:
+        """The pool took `card` in, or its examples changed: embed it.
+
+        Raises RamoleError when it cannot be embedded or written.
+        """
+        with self._lock:
+            if self._checked:  # else the self-check before the first use embeds it
+                try:
+                    self._write([card])
+                except IndexBroken:
+                    self.check()
+
+    def take_in(self, cards: Sequence[Card]) -> None:
+        """Embed these before the pool shows them, a few at a time: prompts come in between.
+
+        Raises RamoleError as `check` does.
+        """
+        with self._lock:
+            if not self._checked:
+                self.check()
+        entries: dict[str, Entry] = {}
+        for first in range(0, len(cards), _FEW):
+            entries |= self._entries(cards[first : first + _FEW])
+            time.sleep(_PAUSE)
+        with self._lock:
+            try:
+                self._index.upsert(entries)
+            except IndexBroken:
+                self.check()
+                self._index.upsert(entries)
+
+    def removed(self, card: Card) -> None:
+        """The pool let `card` go; it is not found any more, even if the index cannot be written."""
+        with self._lock:
+            if self._checked:
+                try:
+                    self._index.delete([card.key])
+                except RamoleError:
+                    self._checked = False  # the self-check before the next use takes it out
+
+    def check(self) -> Report:
+        """Compare the index with the pool: embed what is missing or stale, take out orphans.
+
+        An index that cannot be read, or that another encoder made, is made anew. Raises
+        RamoleError when encoder or Chroma server cannot be reached.
+        """
+        with self._lock:
+            start = time.monotonic()
+            try:
+                report = self._repair(None, start)
+            except IndexBroken as error:
+                self._index.wipe()
+                report = self._repair(str(error), start)
+            self._checked = True
+            return report
+
+    def asked(self, ask: Callable[[AdapterIndex], T]) -> T:
+        """What the index says; when it broke meanwhile, it is rebuilt and asked again."""
+        if not self._checked:  # without the lock: a check that runs now is not waited for
+            with self._lock:
+                if not self._checked:
+                    self.check()
+        try:
+            return ask(self._index)
+        except IndexBroken:
+            self.check()
+            return ask(self._index)
+
+    def close(self) -> None:
+        """Give the index's files or sockets back."""
+        self._index.close()
+
+    def _repair(self, rebuilt: str | None, start: float) -> Report:
+        cards = {card.key: card for card in self._pool.all_cards()}
+        stored = self._index.read()
+        encoder = self._encoder.checksum
+        if any(entry.encoder != encoder for entry in stored.values()):
+            self._index.wipe()
+            stored, rebuilt = {}, "it was made by another encoder."
+        orphans = [key for key in stored if key not in cards]
+        self._index.delete(orphans)
+        stale = [
+            card
+            for key, card in cards.items()
+            if key not in stored or stored[key].texts != _checksum(card) or _bad(stored[key])
+        ]
+        for first in range(0, len(stale), _CHUNK):
+            self._write(stale[first : first + _CHUNK])
+        return Report(
+            added=tuple(card.key for card in stale),
+            removed=tuple(orphans),
+            kept=len(cards) - len(stale),
+            rebuilt=rebuilt,
+            seconds=time.monotonic() - start,
+        )
+
+    def _write(self, cards: Sequence[Card]) -> None:
+        self._index.upsert(self._entries(cards))
+
+    def _entries(self, cards: Sequence[Card]) -> dict[str, Entry]:
+        vectors = adapter_vectors(self._encoder.embed, cards)
+        return {
+            card.key: Entry(card.owner, _checksum(card), self._encoder.checksum, vector)
+            for card, vector in zip(cards, vectors, strict=True)
+        }
+
+
+def _checksum(card: Card) -> str:
+    texts = card_texts(card)
+    said = [WORDS, texts] if card_words(card) else texts  # without words as it always was
+    return hashlib.sha256(json.dumps(said).encode()).hexdigest()
+
+
+def _bad(entry: Entry) -> bool:
+    return not (np.isfinite(entry.vector).all() and entry.vector.any())
