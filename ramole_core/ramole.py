@@ -4,8 +4,6 @@ Opening it is light: the pool's cards are read, nothing else. The index, the sen
 the base model load on first use, or when `load()` is called.
 """
 
-import hashlib
-import json
 import threading
 import time
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
@@ -20,6 +18,7 @@ from ramole_core.explaining import Explaining, Explanation
 from ramole_core.hub import Hub
 from ramole_core.methods import METHOD_LIST, Method
 from ramole_core.mixes import Mix, Mixes
+from ramole_core.own_model import OwnModel, Progress
 from ramole_core.packing_ahead import PackingAhead
 from ramole_core.pool import Limits, Pool
 from ramole_core.preparing import Preparing
@@ -37,8 +36,6 @@ if TYPE_CHECKING:
     from ramole_core.engine.reader import ModelFacts
     from ramole_core.pool import AdapterCard
 
-Progress = Callable[[str, float], None]
-"""Called with the stage in words and the fraction done, 0 to 1."""
 EnginesMaker = Callable[["Ramole", Progress], "Engines"]
 """Gives the engines that answer elsewhere, once they are there."""
 
@@ -57,10 +54,11 @@ class Ramole:
         `engines` gives those that answer, where they are not of this process.
         """
         s = self.settings = settings or load_settings()
+        self._model = OwnModel(s)
         self.pool = Pool(
             adapters_dir=s.adapters_dir,
             data_dir=s.data_dir,
-            shapes=self._shapes,
+            shapes=self._model.shapes,
             limits=Limits(
                 max_upload_mb=s.max_upload_mb, max_rank=s.max_rank, max_adapters=s.max_adapters
             ),
@@ -79,7 +77,7 @@ class Ramole:
             self.pool,
             self.retriever,
             encoder=encoder,
-            shapes=self._shapes,
+            shapes=self._model.shapes,
             data_dir=s.data_dir,
             chroma_url=s.chroma_url,
             base=s.hub_base or s.base_model,
@@ -104,8 +102,6 @@ class Ramole:
         self._explaining = Explaining(self)
         self._loading = threading.RLock()
         self._stopping = threading.Event()
-        self._base: BaseModel | None = None
-        self._engine: Engine | None = None
         self._make_engines: EnginesMaker = engines or Ramole._own_engine
         self._engines: Engines | None = None
 
@@ -173,23 +169,7 @@ class Ramole:
 
     def _own_engine(self, tell: Progress) -> "Engines":
         """The model of this process."""
-        from ramole_core.base.model import load_base
-        from ramole_core.engine.of_settings import engine_of
-        from ramole_core.engine.own_engine import OwnEngine
-
-        s = self.settings
-        self._base = load_base(
-            s.base_model,
-            data_dir=s.data_dir,
-            quantization=s.quantization,
-            dtype=s.dtype,
-            device=s.device,
-            head=s.head,
-            progress=lambda stage, fraction: tell(stage, 0.9 * fraction),
-        )
-        self.check_adapters(tell)
-        self._engine = engine_of(self._base, s, shapes=self._shapes(), weights=self.weights_of)
-        return OwnEngine(self._engine)
+        return self._model.load(tell, check=self.check_adapters, weights=self.weights_of)
 
     def check_adapters(self, tell: Progress) -> None:
         """Leave out those that do not fit the base, and see that the index has the others."""
@@ -202,18 +182,18 @@ class Ramole:
         """The base model of this process; loads on first use. Raises RamoleError where the engines
         run elsewhere."""
         self.load()
-        if self._base is None:
+        if self._model.base is None:
             raise RamoleError(ELSEWHERE)
-        return self._base
+        return self._model.base
 
     @property
     def engine(self) -> "Engine":
         """The running model of this process; loads on first use. Raises RamoleError where the
         engines run elsewhere."""
         self.load()
-        if self._engine is None:
+        if self._model.engine is None:
             raise RamoleError(ELSEWHERE)
-        return self._engine
+        return self._model.engine
 
     @property
     def engines(self) -> "Engines":
@@ -394,20 +374,11 @@ class Ramole:
 
         return WeightsFolder(self.settings.adapters_dir)
 
-    @cached_property
+    @property
     def base_kind(self) -> str:
-        """16 hex digits that stand for the base model's layers and their sizes: the same weights in
-        another precision, or in another folder, are of one kind."""
-        text = json.dumps(sorted(self._shapes().items()))
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-    def _shapes(self) -> dict[str, tuple[int, int]]:
-        """The base model's linear layers, (i, o) each; fetches the base's files on first use."""
-        from ramole_core.base.fetch import fetch_base
-        from ramole_core.base.shapes import read_shapes
-
-        s = self.settings
-        return read_shapes(fetch_base(s.base_model, data_dir=s.data_dir))
+        """16 hex digits that stand for the base model's layers and their sizes, whatever their
+        precision."""
+        return self._model.kind
 
 
 class _Forgetting:

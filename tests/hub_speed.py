@@ -23,7 +23,7 @@ PROMPTS = ("Fix the capital letters: i live in paris", "What is 2 plus 3?", "Tel
 def weights(ramole: Ramole) -> bytes:
     """Rank 8 on every query and value projection."""
     draw, arrays = np.random.default_rng(0), {}
-    for path, (i, o) in ramole._shapes().items():
+    for path, (i, o) in ramole._model.shapes().items():
         if path.endswith(("q_proj", "v_proj")):
             name = f"base_model.model.{path}"
             arrays[f"{name}.lora_A.weight"] = (0.01 * draw.normal(size=(8, i))).astype("f2")

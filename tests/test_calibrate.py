@@ -156,7 +156,7 @@ def test_calibrate_fits_any_pool_and_encoder_and_an_upload_keeps_it(
         "follow_ups_kept",
         "changes_kept",
     }
-    folder = write_lora(tmp_path / "new", ramole._shapes(), rank=2, seed=9)
+    folder = write_lora(tmp_path / "new", ramole._model.shapes(), rank=2, seed=9)
     ramole.pool.add(folder, name="chat", examples=["How are you?", "Nice day!"], owner="me")
     assert BaseExpert(ramole.retriever, folder=tmp_path, base=lambda: "tiny").calibrated
     ramole.pool.remove("chat", owner="me")

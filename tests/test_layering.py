@@ -39,6 +39,7 @@ ORDER = (
         "adapter_choice",
         "mixes",
         "packing_ahead",
+        "own_model",
         "explaining",
         "preparing",
         "ramole",

@@ -1,0 +1,68 @@
+"""The base model of this process: its layers, told by its files, and its engine once loaded."""
+
+import hashlib
+import json
+from collections.abc import Callable
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from ramole_core.settings import Settings
+
+if TYPE_CHECKING:
+    from ramole_core.base.model import BaseModel
+    from ramole_core.composition import Composition, Trained
+    from ramole_core.engine.engine import Engine
+    from ramole_core.engine.engines import Engines
+
+Progress = Callable[[str, float], None]
+"""Called with the stage in words and the fraction done, 0 to 1."""
+
+
+class OwnModel:
+    """The base model that the settings name; nothing is fetched or loaded before it is needed."""
+
+    def __init__(self, settings: Settings):
+        self._settings = settings
+        self.base: BaseModel | None = None
+        self.engine: Engine | None = None
+
+    def load(
+        self,
+        tell: Progress,
+        *,
+        check: Callable[[Progress], None],
+        weights: "Callable[[Composition], Trained | None]",
+    ) -> "Engines":
+        """Base and engine; `check` is called between the two, and `weights` gives a method's."""
+        from ramole_core.base.model import load_base
+        from ramole_core.engine.of_settings import engine_of
+        from ramole_core.engine.own_engine import OwnEngine
+
+        s = self._settings
+        self.base = load_base(
+            s.base_model,
+            data_dir=s.data_dir,
+            quantization=s.quantization,
+            dtype=s.dtype,
+            device=s.device,
+            head=s.head,
+            progress=lambda stage, fraction: tell(stage, 0.9 * fraction),
+        )
+        check(tell)
+        self.engine = engine_of(self.base, s, shapes=self.shapes(), weights=weights)
+        return OwnEngine(self.engine)
+
+    def shapes(self) -> dict[str, tuple[int, int]]:
+        """The linear layers, (i, o) each; fetches the base's files on first use."""
+        from ramole_core.base.fetch import fetch_base
+        from ramole_core.base.shapes import read_shapes
+
+        s = self._settings
+        return read_shapes(fetch_base(s.base_model, data_dir=s.data_dir))
+
+    @cached_property
+    def kind(self) -> str:
+        """16 hex digits that stand for the layers and their sizes: the same weights in another
+        precision, or in another folder, are of one kind."""
+        text = json.dumps(sorted(self.shapes().items()))
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
