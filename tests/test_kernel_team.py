@@ -13,13 +13,7 @@ import torch
 from ramole_core.kernels.team import TEAM, _Helper
 from tests.kernel_fakes import FLOATS, HALVES, Product
 
-
-@pytest.fixture(autouse=True)
-def two_threads():
-    before = torch.get_num_threads()
-    torch.set_num_threads(2)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("two_threads")
 
 
 def products():

@@ -10,13 +10,7 @@ from ramole_core.kernels.threads import kernels_alone, thread_count
 from tests.schedules import ask
 from tests.tiny_engine import TinyEngine
 
-
-@pytest.fixture(autouse=True)
-def two_threads():
-    before = torch.get_num_threads()
-    torch.set_num_threads(2)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("two_threads")
 
 
 def counts():
