@@ -1,6 +1,5 @@
 """Chromium for the browser tests: how it starts, and a page of its own for each visit."""
 
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -8,7 +7,7 @@ from pathlib import Path
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
-from tests.serving import Server, running
+from tests.serving import Server, fake_page
 
 FLAGS = (
     "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
@@ -23,11 +22,8 @@ SETTLED = """() => document.getAnimations().every((one) =>
 
 def ask_page(root: Path, **environment: object) -> AbstractContextManager[Server]:
     """The page of `tests.ask_page` in a process of its own, with its variables."""
-    said = {name.upper(): str(value) for name, value in environment.items()}
-    command = ["env", *(f"{name}={value}" for name, value in said.items())]
-    return running(
-        [*command, f"RECORDED={root / 'recorded'}", sys.executable, "-m", "tests.ask_page"], root
-    )
+    said = {**environment, "recorded": root / "recorded"}
+    return fake_page("tests.ask_page", root, variables=said)
 
 
 @contextmanager

@@ -11,12 +11,15 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
+
+from tests import warm_server
+from tests.warm_server import Forked
 
 REPOSITORY = Path(__file__).parents[1]
 
@@ -24,18 +27,54 @@ REPOSITORY = Path(__file__).parents[1]
 @dataclass(frozen=True)
 class Server:
     url: str
-    process: subprocess.Popen
+    process: subprocess.Popen | Forked
     log: Path
+    """What it said."""
     first_answer: float
     """Seconds from the start of the process to the first answer."""
 
 
-@contextmanager
 def running(
-    command: list[str], root: Path, *, seconds: float = 120, under: str = "", **settings
+    command: list[str], root: Path, *, seconds: float = 120, **settings
+) -> AbstractContextManager[Server]:
+    """Of a command: start, wait until /health answers, and end it by SIGTERM."""
+
+    def start(environment: dict[str, str], log: Path) -> subprocess.Popen:
+        with log.open("wb") as output:
+            return subprocess.Popen(
+                command, cwd=REPOSITORY, env=environment, stdout=output, stderr=subprocess.STDOUT
+            )
+
+    return _alive(start, root, seconds=seconds, **settings)
+
+
+def fake_page(
+    module: str,
+    root: Path,
+    *arguments: str,
+    variables: Mapping[str, object] | None = None,
+    under: str = "",
+    **settings,
+) -> AbstractContextManager[Server]:
+    """A page of the tests over the fake system, with its `variables`. `under`: the path that a
+    proxy puts before its own."""
+    said = {name.upper(): str(value) for name, value in (variables or {}).items()}
+    said |= {"GRADIO_ROOT_PATH": under} if under else {}
+
+    def start(environment: dict[str, str], log: Path) -> Forked:
+        return warm_server.start(module, list(arguments), environment=environment | said, log=log)
+
+    return _alive(start, root, seconds=120, **settings)
+
+
+@contextmanager
+def _alive(
+    start: Callable[[dict[str, str], Path], subprocess.Popen | Forked],
+    root: Path,
+    *,
+    seconds: float,
+    **settings,
 ) -> Iterator[Server]:
-    """Start, wait until /health answers, and end it by SIGTERM; its output lies in `log`. `under`:
-    the path that a proxy puts before its own."""
     root.mkdir(parents=True, exist_ok=True)
     port = free_port()
     log = root / f"server-{port}.log"
@@ -44,12 +83,8 @@ def running(
     quick = {"OMP_NUM_THREADS": "1", "GRADIO_HEARTBEAT_INTERVAL": "1"}  # a session's end is seen
     cache = {"GRADIO_TEMP_DIR": str(root / "gradio")}  # which others' uploads do not fill
     environment = {**kept, **quick, **cache, "RAMOLE_PORT": str(port), **said}
-    environment |= {"GRADIO_ROOT_PATH": under} if under else {}
     began = time.monotonic()
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            command, cwd=REPOSITORY, env=environment, stdout=output, stderr=subprocess.STDOUT
-        )
+    process = start(environment, log)
     try:
         url = f"http://127.0.0.1:{port}"
         wait_for(f"{url}/health", process, log, seconds=seconds)
@@ -65,7 +100,7 @@ def running(
 
 def fake(root: Path, **settings):
     """The fake system's page, running."""
-    return running([sys.executable, "-m", "tests.serving", str(root)], root, **settings)
+    return fake_page("tests.serving", root, str(root), **settings)
 
 
 def app(root: Path, **settings):
@@ -79,7 +114,7 @@ def free_port() -> int:
         return listener.getsockname()[1]
 
 
-def wait_for(url: str, process: subprocess.Popen, log: Path, *, seconds: float) -> None:
+def wait_for(url: str, process: subprocess.Popen | Forked, log: Path, *, seconds: float) -> None:
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         if process.poll() is not None:

@@ -3,9 +3,7 @@
 import csv
 import json
 import re
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
@@ -13,7 +11,7 @@ from playwright.sync_api import Page, expect
 
 from tests.browser import PATIENCE, serious, visits
 from tests.fake_ramole import WORDS
-from tests.serving import Server, app, running
+from tests.serving import Server, app, fake_page
 
 expect.set_options(timeout=PATIENCE)
 ROWS = [
@@ -25,12 +23,9 @@ ROWS = [
 ]
 
 
-@contextmanager
-def batch_page(root: Path, **environment: object) -> Iterator[Server]:
+def batch_page(root: Path, **environment: object) -> AbstractContextManager[Server]:
     """The page of `tests.batch_page` in a process of its own, with its variables."""
-    said = [f"{name.upper()}={value}" for name, value in environment.items()]
-    with running(["env", *said, sys.executable, "-m", "tests.batch_page"], root) as server:
-        yield server
+    return fake_page("tests.batch_page", root, variables=environment)
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,6 @@
 
 import csv
 import re
-import sys
 import zipfile
 
 import pytest
@@ -10,7 +9,7 @@ from playwright.sync_api import expect
 
 from tests.browser import PATIENCE, serious, visits
 from tests.fake_ramole import WORDS
-from tests.serving import running
+from tests.serving import fake_page
 from tests.test_browser_ask import ask
 
 expect.set_options(timeout=PATIENCE)
@@ -25,8 +24,8 @@ DRAWN = "#inspect-plot-entropy .js-plotly-plot .main-svg"
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
     root = tmp_path_factory.mktemp("inspect")
-    command = ["env", f"RECORDED={root / 'recorded'}", sys.executable, "-m", "tests.inspect_page"]
-    with running(command, root) as one:
+    said = {"recorded": root / "recorded"}
+    with fake_page("tests.inspect_page", root, variables=said) as one:
         yield one
 
 

@@ -1,12 +1,10 @@
 """The tab Learn in Chromium, on the whole page over a fake system."""
 
-import sys
-
 import pytest
 from playwright.sync_api import Page, expect
 
 from tests.browser import PATIENCE, serious, visits
-from tests.serving import running
+from tests.serving import fake_page
 from ui.learn.guess import GUESSES
 from ui.learn.kept import DIFFER, gated
 from ui.learn.steps import STEPS, TITLES
@@ -18,7 +16,7 @@ TABS = ["Ask", "Compare", "Inspect", "Pool", "Batch", "Results", "Learn"]
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
     root = tmp_path_factory.mktemp("learn")
-    with running([sys.executable, "-m", "tests.learn_page"], root) as one:
+    with fake_page("tests.learn_page", root) as one:
         yield one
 
 

@@ -2,9 +2,7 @@
 
 import json
 import re
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
@@ -12,18 +10,15 @@ from playwright.sync_api import Page, expect
 
 from tests.browser import PATIENCE, fresh_page, serious, visits
 from tests.results_page import METHODS, write_results
-from tests.serving import Server, running
+from tests.serving import Server, fake_page
 
 expect.set_options(timeout=PATIENCE)
 KEYS = ("answers", "methods", "stresses", "retrieval", "adapters", "router", "speed")
 
 
-@contextmanager
-def results_page(root: Path, folder: Path) -> Iterator[Server]:
+def results_page(root: Path, folder: Path) -> AbstractContextManager[Server]:
     """The page of `tests.results_page` in a process of its own, over the files of `folder`."""
-    command = ["env", f"FOLDER={folder}", sys.executable, "-m", "tests.results_page"]
-    with running(command, root) as server:
-        yield server
+    return fake_page("tests.results_page", root, variables={"folder": folder})
 
 
 @pytest.fixture(scope="module")

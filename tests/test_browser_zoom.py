@@ -1,12 +1,10 @@
 """The whole page with its text at 200 %: nothing is cut off, nothing scrolls sideways."""
 
-import sys
-
 import pytest
 from playwright.sync_api import expect
 
 from tests.browser import PATIENCE, visits
-from tests.serving import running
+from tests.serving import fake_page
 
 expect.set_options(timeout=PATIENCE)
 TABS = {
@@ -30,7 +28,7 @@ CUT = """() => [...document.querySelectorAll('button, label, h1, h2, h3, summary
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
     root = tmp_path_factory.mktemp("zoom")
-    with running([sys.executable, "-m", "tests.learn_page"], root) as one:
+    with fake_page("tests.learn_page", root) as one:
         yield one
 
 

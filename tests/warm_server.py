@@ -1,0 +1,96 @@
+"""Pages of the fake system, each in a process of its own, forked off one that has imported Gradio.
+
+The import takes two seconds of a core, for half a hundred servers in the suite. `python -m
+tests.warm_server` reads one server a line, JSON of module, arguments, environment and the file for
+its output, and answers with its process number. What `app.py` and the commands do from the first
+import on is tested in processes that start as a user's (`tests.serving.running`).
+"""
+
+import importlib
+import json
+import os
+import runpy
+import signal
+import subprocess
+import sys
+from functools import cache
+from pathlib import Path
+
+import psutil
+
+REPOSITORY = Path(__file__).parents[1]
+IMPORTED = ("ui", "ui.serve", "ui.api.endpoints", "tests.ask_page", "tests.pool_fakes")
+HOLDS_FOLDER = ("gradio.route_utils", "gradio.mcp", "gradio.screen_recording_utils")
+"""Modules that read GRADIO_TEMP_DIR when they are imported."""
+
+
+class Forked(psutil.Process):
+    """A server that was forked, with what `subprocess.Popen` offers of it."""
+
+    returncode = None
+
+    def poll(self) -> int | None:
+        """None while it runs; what it ended with is not known."""
+        return None if self.is_running() and self.status() != psutil.STATUS_ZOMBIE else 1
+
+    def wait(self, timeout: float | None = None) -> None:
+        try:
+            super().wait(timeout)
+        except psutil.TimeoutExpired:
+            raise subprocess.TimeoutExpired("a forked server", timeout or 0.0) from None
+
+    def send_signal(self, sig: int) -> None:
+        if self.poll() is None:
+            super().send_signal(sig)
+
+
+def start(module: str, arguments: list[str], *, environment: dict[str, str], log: Path) -> Forked:
+    """The module as a program, its output in `log`."""
+    parent = _parent()
+    assert parent.stdin is not None and parent.stdout is not None
+    said = {"module": module, "arguments": arguments, "environment": environment, "log": str(log)}
+    parent.stdin.write(json.dumps(said) + "\n")
+    parent.stdin.flush()
+    return Forked(int(parent.stdout.readline()))
+
+
+@cache
+def _parent() -> subprocess.Popen[str]:
+    """Ends with this process, which holds the other end of its input."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "tests.warm_server"],
+        cwd=REPOSITORY,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+
+
+def main() -> None:
+    for module in IMPORTED:
+        importlib.import_module(module)
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # who has ended leaves nothing behind
+    while line := sys.stdin.readline():
+        child = os.fork()
+        if not child:
+            return _serve(**json.loads(line))
+        print(child, flush=True)
+
+
+def _serve(module: str, arguments: list[str], environment: dict[str, str], log: str) -> None:
+    """Be that server, in a process that was just forked."""
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    output, nothing = os.open(log, os.O_WRONLY | os.O_CREAT), os.open(os.devnull, os.O_RDONLY)
+    for mine, number in ((nothing, 0), (output, 1), (output, 2)):
+        os.dup2(mine, number)
+    os.environ.clear()
+    os.environ.update(environment)
+    for name in HOLDS_FOLDER:
+        sys.modules[name].DEFAULT_TEMP_DIR = environment["GRADIO_TEMP_DIR"]
+    sys.argv[1:] = arguments
+    runpy.run_module(module, run_name="__main__", alter_sys=True)
+
+
+if __name__ == "__main__":
+    main()
