@@ -1,11 +1,11 @@
 """Chromium for the browser tests: how it starts, and a page of its own for each visit."""
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, TimeoutError, expect, sync_playwright
 
 from tests.serving import Server, fake_page
 
@@ -72,6 +72,20 @@ def fresh_page(browser: Browser, url: str, *, width: int = 1280, theme: str = "l
     page.on("pageerror", lambda error: page.wrong.append(str(error)))
     page.goto(f"{url}/?__theme={theme}")
     return page
+
+
+def open_tab(page: Page, name: str) -> None:
+    """By a click. A narrow page folds its last tabs into a menu, some time after they are drawn."""
+    tab = page.get_by_role("tab", name=name, exact=True)
+    folded = page.locator(".overflow-dropdown button", has_text=name)
+    for patience in (1000, 2000, 4000, 8000, 16000):
+        with suppress(TimeoutError):
+            return tab.click(timeout=patience)
+        with suppress(TimeoutError):
+            if not folded.is_visible():
+                page.locator(".overflow-menu > button").click(timeout=patience)
+            return folded.click(timeout=patience)
+    raise AssertionError(f"No tab {name} can be opened.")
 
 
 def serious(page: Page, within: str | None = None) -> list[tuple[str, list[str]]]:

@@ -45,7 +45,7 @@ def server(tmp_path_factory):
 def client(server):
     client = Client(server.url, verbose=False)
     yield client
-    client.close()
+    threading.Thread(target=client.close).start()  # it waits a second for a thread of its own
 
 
 @pytest.fixture(scope="module")
@@ -355,7 +355,7 @@ def test_health_says_ready(server):
 
 
 def test_while_the_model_loads_the_page_answers_and_a_question_waits(tmp_path, monkeypatch):
-    monkeypatch.setenv("LOAD_SECONDS", "6")
+    monkeypatch.setenv("LOAD_SECONDS", "3")
     make_samples(tmp_path)
     with fake(tmp_path) as server:
         told = httpx.get(f"{server.url}/health", timeout=30).json()

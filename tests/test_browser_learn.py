@@ -3,7 +3,7 @@
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.browser import PATIENCE, serious, visits
+from tests.browser import PATIENCE, open_tab, serious, visits
 from tests.serving import fake_page
 from ui.learn.guess import GUESSES
 from ui.learn.kept import DIFFER, gated
@@ -27,11 +27,7 @@ def visit(chromium):
 
 
 def open_learn(page: Page) -> None:
-    tab = page.get_by_role("tab", name="Learn", exact=True)
-    if not tab.is_visible():  # a narrow page folds its last tabs
-        page.locator(".overflow-menu > button").click()
-        tab = page.locator(".overflow-dropdown button", has_text="Learn")
-    tab.click()
+    open_tab(page, "Learn")
     expect(page.locator("#learn-words h2")).to_have_text(STEPS[0].title)
 
 

@@ -3,7 +3,7 @@
 import pytest
 from playwright.sync_api import expect
 
-from tests.browser import PATIENCE, visits
+from tests.browser import PATIENCE, open_tab, visits
 from tests.serving import fake_page
 
 expect.set_options(timeout=PATIENCE)
@@ -39,11 +39,7 @@ def visit(chromium):
 
 
 def opened(page, name: str) -> None:
-    tab = page.get_by_role("tab", name=name, exact=True)
-    if not tab.is_visible():  # a narrow page folds its last tabs
-        page.locator(".overflow-menu > button").click()
-        tab = page.locator(".overflow-dropdown button", has_text=name)
-    tab.click()
+    open_tab(page, name)
     expect(page.locator(TABS[name]).first).to_be_visible()
 
 
