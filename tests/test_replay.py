@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from ramole_core.engine.capture import recording
+from ramole_core.engine.capture import only_looks, recording
 from ramole_core.engine.engine import EngineSizes
 from ramole_core.kernels import pointwise
 from ramole_core.kernels.pointwise import POINTS
@@ -145,3 +145,32 @@ def test_nothing_is_kept_when_the_batch_has_ended(tiny_llama):
     tiny.submit(ask(5, "base", max_new_tokens=9, ignore_eos=True), [])
     tiny.finish()
     assert tiny.engine.stats()["replayed"] > 3 and tiny.engine._runner._replay is None
+
+
+def test_views_are_known_by_their_kind_and_copies_never_taken_for_them():
+    """Of what each gives back for a tensor that is not contiguous, where the two differ."""
+    aten, x = torch.ops.aten, numbers(4, 6, dtype=torch.float32).t()
+    looks = {
+        aten.view.default: lambda: aten.view.default(x.t(), [24]),
+        aten.transpose.int: lambda: x.transpose(0, 1),
+        aten.slice.Tensor: lambda: x[1:],
+        aten.split.Tensor: lambda: x.split(2)[1],
+        aten.expand.default: lambda: x[:, :1].expand(6, 3),
+    }
+    for func, look in looks.items():
+        assert only_looks(func) and place(look()) == place(x), func
+    copies = {
+        aten.contiguous.default: lambda: x.contiguous(),
+        aten.reshape.default: lambda: x.reshape(24),
+        aten.clone.default: lambda: x.clone(),
+        aten._to_copy.default: lambda: x.double(),
+        aten.add.Tensor: lambda: x + 1,
+    }
+    for func, copy in copies.items():
+        assert not only_looks(func) and place(copy()) != place(x), func
+    assert not only_looks(aten.add_.Tensor), "it writes"
+    assert only_looks(aten.empty.memory_format), "nothing is in it"
+
+
+def place(tensor: Tensor) -> int:
+    return tensor.untyped_storage().data_ptr()

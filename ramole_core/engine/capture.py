@@ -7,12 +7,12 @@ tensors need nothing: what they lie in stays. All that was made stays alive with
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 from ramole_core.kernels import pointwise
 from ramole_core.kernels.pointwise import POINTS
@@ -99,6 +99,11 @@ class _Watch(TorchDispatchMode):
         super().__init__()
         self._recording = recording
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """PyTorch would wrap each call, against a compiler that nobody uses here."""
+        return False
+
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
         out = func(*args, **kwargs)
@@ -108,7 +113,7 @@ class _Watch(TorchDispatchMode):
         recording.keep(out, args, kwargs)
         if func in READ:
             recording.fault = recording.fault or f"{func} gives a number to Python"
-        elif func not in EMPTY and not _is_view(func, args, kwargs, out):
+        elif not only_looks(func) and not _is_view(func, args, kwargs, out):
             self._write(func, args, kwargs, out)
         return out
 
@@ -130,8 +135,8 @@ class _Watch(TorchDispatchMode):
 
         def again() -> None:
             new = func(*args, **kwargs)
-            for old, one in zip(tree_leaves(out), tree_leaves(new), strict=True):
-                if isinstance(old, Tensor) and old is not one:
+            for old, one in zip(_tensors(out), _tensors(new), strict=True):
+                if old is not one:
                     old.copy_(one)
 
         recording.again(again)
@@ -145,12 +150,35 @@ def _embedded(func, args, out) -> tuple[Tensor, Tensor, Tensor] | None:
     return args[0], args[1].view(-1), out.view(-1, out.shape[-1])
 
 
+@cache
+def only_looks(func) -> bool:
+    """Whether an operator computes nothing, whatever it is given: all that comes out lies in what
+    went in, or is empty."""
+    schema = func._schema
+    places = [one.alias_info for one in schema.returns]
+    views = bool(places) and all(place is not None and not place.is_write for place in places)
+    # one that is made of others may copy in the end, as `contiguous` does
+    whole = not torch._C._dispatch_has_kernel_for_dispatch_key(
+        func.name(), "CompositeImplicitAutograd"
+    )
+    return func in EMPTY or (views and whole and not schema.is_mutable)
+
+
 def _is_view(func, args, kwargs, out) -> bool:
     """Whether all that came out lies in what went in, unchanged."""
     if func._schema.is_mutable:
         return False
-    places = {_place(one) for one in tree_leaves((args, kwargs)) if isinstance(one, Tensor)}
-    return all(_place(one) in places for one in tree_leaves(out) if isinstance(one, Tensor))
+    places = [_place(one) for one in _tensors((*args, *kwargs.values()))]
+    return all(_place(one) in places for one in _tensors(out))
+
+
+def _tensors(found: object) -> Iterator[Tensor]:
+    """Those in an operator's arguments or results, lists of them included."""
+    if isinstance(found, Tensor):
+        yield found
+    elif isinstance(found, list | tuple):
+        for one in found:
+            yield from _tensors(one)
 
 
 def _place(tensor: Tensor) -> int:

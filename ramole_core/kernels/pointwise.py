@@ -93,14 +93,15 @@ def words_of(kind: int, out: Tensor, a: Tensor, b: Tensor | None = None) -> np.n
     known = out.dtype in (torch.float32, torch.bfloat16)
     if not known or not a.dtype == b.dtype == out.dtype or out.ndim > DIMS or not out.numel():
         return None
-    shape = [1] * (DIMS - out.ndim) + list(out.shape)
-    words = np.zeros(WORDS, np.int64)
-    words[KIND], words[HALF] = kind, out.dtype == torch.bfloat16
+    less = DIMS - out.ndim
+    shape = [1] * less + list(out.shape)
+    words = [0] * WORDS  # filled as a list: each number put into an array costs as much as ten
+    words[KIND], words[HALF] = kind, int(out.dtype == torch.bfloat16)
     words[A], words[B], words[OUT] = a.data_ptr(), b.data_ptr(), out.data_ptr()
     words[SIZES : SIZES + DIMS] = shape
     for first, tensor in ((OF_A, a), (OF_B, b), (OF_OUT, out)):
-        strides = tensor.expand(out.shape).stride()
-        words[first : first + DIMS] = [0] * (DIMS - out.ndim) + list(strides)
+        wide = tensor if tensor.shape == out.shape else tensor.expand(out.shape)
+        words[first + less : first + DIMS] = wide.stride()
     words[ROWS] = max(1, MANY // shape[3])
     words[TILES] = -(-shape[0] * shape[1] * shape[2] // words[ROWS])
-    return words
+    return np.array(words, np.int64)
