@@ -8,6 +8,7 @@ from transformers.pytorch_utils import Conv1D
 
 from ramole_core.composition import Lora, Sites
 from ramole_core.layers import find_places
+from ramole_core.layers.layout import Group, Layout
 from ramole_core.layers.plain import install
 from tests.tiny_methods import NAMES, make_trained, plain_of
 
@@ -137,6 +138,23 @@ def test_places_keep_names_apart():
     assert places.layers == (0, 1)
     assert places.modules == ("c_attn", "attn.c_proj", "c_fc", "mlp.c_proj")
     assert places.at["transformer.h.1.mlp.c_proj"] == (1, 3)
+
+
+@pytest.mark.parametrize("holes", [False, True])
+def test_what_is_in_flat_order_comes_to_its_layer_and_module(holes):
+    """Flat order is by groups of layers with one input; a model may lack a module somewhere."""
+    shared = tuple((f"model.{n}.v_proj", f"model.{n}.q_proj") for n in range(3))
+    single = tuple((f"model.{n}.o_proj",) for n in (range(2) if holes else (2, 0, 1)))
+    groups = Group(shared, i=4, o=(5, 6)), Group(single, i=6, o=(4,))
+    paths = [f"model.{n}.{m}_proj" for n in range(3) for m in "qvo"]
+    layout = Layout(groups, find_places(path for path in paths if not holes or path != paths[-1]))
+    flat = torch.arange(1, 1 + 2 * len(layout.flat) * 7).view(2, -1, 7)
+    placed = layout.as_trace(flat)
+    assert placed.shape == (2, 3, 3, 7)
+    for n, path in enumerate(layout.flat):
+        layer, module = layout.places.at[path]
+        assert torch.equal(placed[:, layer, module], flat[:, n]), path
+    assert int((placed == 0).sum()) == holes * 2 * 7
 
 
 def test_installing_twice_is_refused(model):

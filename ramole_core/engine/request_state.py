@@ -4,6 +4,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -262,4 +263,9 @@ def new_pair_state(
 
 def spell(tokenizer: PreTrainedTokenizerBase, ids: list[int]) -> list[str]:
     """The text of each token by itself; half a character shows as the replacement sign."""
-    return [str(tokenizer.decode([token], clean_up_tokenization_spaces=False)) for token in ids]
+    return [_spelled(tokenizer, token) for token in ids]
+
+
+@lru_cache(2**16)
+def _spelled(tokenizer: PreTrainedTokenizerBase, token: int) -> str:
+    return str(tokenizer.decode([token], clean_up_tokenization_spaces=False))

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import torch
-from jaxtyping import Shaped
+from jaxtyping import Int, Shaped
 from torch import Tensor, nn
 
 from ramole_core.composition import Sites
@@ -90,9 +90,17 @@ class Layout:
     def as_trace(self, flat: Shaped[Tensor, "l modules k"]) -> Shaped[Tensor, "l layer module k"]:
         """From flat order to a trace's axes; 0 where there is no such module."""
         layers, modules = len(self.places.layers), len(self.places.modules)
-        every = flat.new_zeros(len(flat), layers * modules, flat.shape[-1])
-        every[:, self.trace_order] = flat
+        if len(self.flat) == layers * modules:  # all are there, as in most models
+            every = flat.index_select(1, self._in_trace_order.to(flat.device))
+        else:
+            every = flat.new_zeros(len(flat), layers * modules, flat.shape[-1])
+            every[:, self.trace_order] = flat
         return every.view(len(flat), layers, modules, -1)
+
+    @cached_property
+    def _in_trace_order(self) -> Int[Tensor, "modules"]:
+        """The flat module at each place of a trace, where every place has one."""
+        return torch.tensor(self.trace_order).argsort()
 
     @property
     def unit_numbers(self) -> int:
