@@ -16,6 +16,7 @@ from ramole_core.errors import RamoleError
 from ramole_core.kernels.threads import kernels_alone
 from ramole_core.retrieval import INSTRUCTION, Encoder
 from ramole_core.retrieval.model_files import find_model
+from ramole_core.retrieval.one_forward import can_read
 from ramole_core.settings import REPOSITORY
 
 MODEL = "model.safetensors"
@@ -53,6 +54,28 @@ def test_a_texts_bits_hang_on_nothing_else(encoder: Encoder, tmp_path: Path, tun
         finally:
             torch.set_num_threads(before)
         assert np.array_equal(alone[::-1], together)
+
+
+def test_together_is_what_the_model_says_of_each(packaged: Path, tmp_path: Path) -> None:
+    """To the bit; the model is still right for who calls it, and 600 tokens are two forwards."""
+    asked = Encoder(str(packaged), data_dir=tmp_path)
+    model = asked._load()
+    assert asked._together is not None
+    texts = [INSTRUCTION + text for text in (*TEXTS, "y " * 300, *TEXTS[::-1])]
+    together = asked._rows(texts)
+    asked._together = None
+    assert all(np.array_equal(*pair) for pair in zip(together, asked._rows(texts), strict=True))
+    padded = model.encode(texts)
+    assert np.abs(padded - np.stack(together)).max() < 1e-5
+
+
+@pytest.mark.parametrize("what", ["intermediate_size", "hidden_size", "is_decoder"])
+def test_an_encoder_whose_sizes_would_show_reads_each_by_itself(packaged: Path, what) -> None:
+    model = Encoder(str(packaged), data_dir=packaged)._load()
+    assert can_read(model)
+    odd = True if what == "is_decoder" else 100
+    setattr(model.transformers_model.config, what, odd)
+    assert not can_read(model)
 
 
 def test_a_prompt_of_the_encoders_own_comes_first(encoder: Encoder, packaged: Path) -> None:

@@ -18,12 +18,15 @@ import numpy as np
 from jaxtyping import Float32
 
 from ramole_core.errors import RamoleError
+from ramole_core.retrieval.gathered import Gathered
 from ramole_core.retrieval.model_files import find_model, hash_files
 from ramole_core.retrieval.tuning import Tuning, Window, fold, read_tuning
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
     from torch import nn
+
+    from ramole_core.retrieval.one_forward import OneForward
 
 INSTRUCTION = "Represent the sentence for similar task retrieval: "
 
@@ -62,6 +65,8 @@ class Encoder:
         self._model: SentenceTransformer | None = None
         self._apart: Callable[[], AbstractContextManager[None]] = nullcontext
         """For a forward: where all products are kernels', PyTorch keeps out of their way."""
+        self._together: OneForward | None = None
+        self._gathered = Gathered(self._rows)
 
     @property
     def checksum(self) -> str:
@@ -106,20 +111,25 @@ class Encoder:
             if window is not None:
                 cut = window.cut(texts, model.tokenizer)
         asked = [INSTRUCTION + text for text in cut] or [INSTRUCTION]
-        rows = [self._row(model, text) for text in asked]
-        return unit(np.stack(rows))[: len(texts)]
+        return unit(np.stack(self._gathered(asked)))[: len(texts)]
 
-    def _row(self, model: "SentenceTransformer", text: str) -> Float32[np.ndarray, "d"]:
-        """Each text by itself, so that no other changes its bits, and who waits comes in between.
-        A batch would be no faster on a CPU: a text of thirty tokens fills its vectors."""
+    def _rows(self, texts: list[str]) -> list[Float32[np.ndarray, "d"]]:
+        """In one forward where no text changes another's bits there; else each by itself."""
         import torch
         from sentence_transformers.util import batch_to_device
 
-        before = model.prompts.get(model.default_prompt_name) if model.default_prompt_name else None
         with self._lock, torch.inference_mode(), self._apart():
-            given = model.preprocess([text], prompt=before)
-            given = batch_to_device(given, torch.device(self._device))
-            return model(given)["sentence_embedding"][0].float().cpu().numpy()
+            model = self._load()
+            named = model.default_prompt_name
+            prompt = model.prompts.get(named) if named else None
+            if self._together is not None:
+                return self._together.read(texts, prompt=prompt)
+            rows = []
+            for text in texts:
+                given = model.preprocess([text], prompt=prompt)
+                given = batch_to_device(given, torch.device(self._device))
+                rows.append(model(given)["sentence_embedding"][0].float().cpu().numpy())
+            return rows
 
     def _find(self) -> Path:
         if self._folder is None:
@@ -156,7 +166,7 @@ class Encoder:
                     )
                     if tuning is not None and tuning.has_lora:
                         fold(_weights(model), tuning)
-                    self._apart = _use_kernels(model)
+                    self._apart, self._together = _use_kernels(model)
                 except Exception as error:  # a stack of third-party loaders: any type may come
                     reason = (str(error).strip() or repr(error)).splitlines()[0]
                     raise RamoleError(
@@ -180,9 +190,12 @@ def _weights(model: "SentenceTransformer") -> "dict[str, nn.Parameter]":
     return dict(transformer.named_parameters())
 
 
-def _use_kernels(model: "SentenceTransformer") -> Callable[[], AbstractContextManager[None]]:
+def _use_kernels(
+    model: "SentenceTransformer",
+) -> "tuple[Callable[[], AbstractContextManager[None]], OneForward | None]":
     """Products by our kernels, whose bits hang on no other row and on no number of threads; what a
-    forward runs in. Layers that have no kernel, or lie elsewhere than on the CPU, stay."""
+    forward runs in, and what reads several texts in one. Layers that have no kernel, or lie
+    elsewhere than on the CPU, stay."""
     from torch import nn
 
     from ramole_core.base.kernel_linear import kernel_linears
@@ -194,7 +207,11 @@ def _use_kernels(model: "SentenceTransformer") -> Callable[[], AbstractContextMa
     ours = kernel_linears(model)
     for path, layer in ours.items():
         model.set_submodule(path, layer)
-    return kernels_alone if every and set(every) <= set(ours) else nullcontext
+    if not every or not set(every) <= set(ours):
+        return nullcontext, None
+    from ramole_core.retrieval.one_forward import OneForward, can_read
+
+    return kernels_alone, OneForward(model) if can_read(model) else None
 
 
 @contextmanager

@@ -1,0 +1,67 @@
+"""Texts of several threads, read together by whoever gets to it first."""
+
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float32
+
+MANY = 16
+"""Texts at most that are read in one go; so many are before a prompt that comes meanwhile."""
+
+Rows = Sequence[Float32[np.ndarray, "d"]]
+
+
+@dataclass(eq=False)
+class _Asked:
+    text: str
+    row: np.ndarray | None = None
+    error: BaseException | None = None
+
+    @property
+    def ended(self) -> bool:
+        return self.row is not None or self.error is not None
+
+
+class Gathered:
+    """While one caller reads, the texts of the others gather, and one of them reads them all."""
+
+    def __init__(self, read: Callable[[list[str]], Rows]):
+        """`read` is called by one thread at a time, with at most MANY texts."""
+        self._read = read
+        self._reading = threading.Lock()
+        self._waiting: deque[_Asked] = deque()
+
+    def __call__(self, texts: Sequence[str]) -> list[Float32[np.ndarray, "d"]]:
+        """What `read` gives for each. Raises what it raises, to all whose texts were among them."""
+        rows: list[np.ndarray] = []
+        for first in range(0, len(texts), MANY):  # or a long list would be before every prompt
+            asked = [_Asked(text) for text in texts[first : first + MANY]]
+            self._waiting.extend(asked)
+            for one in asked:
+                rows.append(self._row_of(one))
+        return rows
+
+    def _row_of(self, one: _Asked) -> np.ndarray:
+        if not one.ended:
+            with self._reading:
+                while not one.ended:
+                    self._read_next()
+        if one.error is not None:
+            raise one.error
+        assert one.row is not None
+        return one.row
+
+    def _read_next(self) -> None:
+        batch = [self._waiting.popleft() for _ in range(min(MANY, len(self._waiting)))]
+        try:
+            for one, row in zip(batch, self._read([one.text for one in batch]), strict=True):
+                one.row = row
+        except Exception as error:
+            for one in batch:
+                one.error = error
+        except BaseException:  # who reads was told to end: somebody else goes on
+            self._waiting.extendleft(reversed(batch))
+            raise

@@ -1,0 +1,97 @@
+"""Texts of several threads, read together; what one read raises, and who is let in between."""
+
+import threading
+import time
+
+import numpy as np
+import pytest
+
+from ramole_core.retrieval.gathered import MANY, Gathered
+
+
+class Reader:
+    """Vectors of word lengths; each read waits until it is let, where `gate` is closed."""
+
+    def __init__(self):
+        self.reads: list[list[str]] = []
+        self.gate, self.begun = threading.Event(), threading.Event()
+        self.gate.set()
+
+    def __call__(self, texts: list[str]) -> list[np.ndarray]:
+        self.reads.append(texts)
+        self.begun.set()
+        assert self.gate.wait(20)
+        if "bad" in texts:
+            raise ValueError("no such word")
+        return [np.array([len(text)], np.float32) for text in texts]
+
+
+@pytest.fixture
+def reader() -> Reader:
+    return Reader()
+
+
+def many_at_once(gathered: Gathered, reader: Reader, lists: list[list[str]]) -> list[object]:
+    """What each thread is given, all but the first having come while that one's read ran."""
+    found: list[object] = [None] * len(lists)
+
+    def ask(n: int) -> None:
+        try:
+            found[n] = [float(row[0]) for row in gathered(lists[n])]
+        except ValueError as error:
+            found[n] = str(error)
+
+    reader.gate.clear()
+    threads = [threading.Thread(target=ask, args=[n]) for n in range(len(lists))]
+    threads[0].start()
+    assert reader.begun.wait(20)
+    for thread in threads[1:]:
+        thread.start()
+    until = time.monotonic() + 20
+    wanted = sum(min(MANY, len(words)) for words in lists[1:])
+    while len(gathered._waiting) < wanted and time.monotonic() < until:
+        time.sleep(0.001)
+    reader.gate.set()
+    for thread in threads:
+        thread.join(20)
+    return found
+
+
+def test_who_comes_while_one_reads_is_read_with_all_others(reader):
+    lists = [["a"], ["bb", "ccc"], ["dddd"], ["eeeee", "f"]]
+    found = many_at_once(Gathered(reader), reader, lists)
+    assert found == [[float(len(word)) for word in words] for words in lists]
+    assert [len(read) for read in reader.reads] == [1, 5]
+    assert sorted(reader.reads[1]) == ["bb", "ccc", "dddd", "eeeee", "f"]
+
+
+def test_a_long_list_lets_others_in_between(reader):
+    long = ["x" * n for n in range(1, 3 * MANY + 1)]
+    found = many_at_once(Gathered(reader), reader, [long, ["yy"]])
+    assert found == [[float(n) for n in range(1, 3 * MANY + 1)], [2.0]]
+    place = next(n for n, read in enumerate(reader.reads) if "yy" in read)
+    assert place <= 2 and len(reader.reads) >= 3, "after one part of the list, not after all"
+    assert max(map(len, reader.reads)) <= MANY
+
+
+def test_what_a_read_raises_is_told_to_all_who_were_in_it_and_to_nobody_else(reader):
+    gathered = Gathered(reader)
+    found = many_at_once(gathered, reader, [["a"], ["bad"], ["cc"]])
+    assert found == [[1.0], "no such word", "no such word"]
+    assert float(gathered(["cc"])[0][0]) == 2 and not gathered([])
+
+
+def test_one_who_is_interrupted_takes_no_others_texts_along():
+    calls = []
+
+    def read(texts):
+        calls.append(texts)
+        if len(calls) == 1:
+            raise KeyboardInterrupt
+        return [np.zeros(1, np.float32) for _ in texts]
+
+    gathered = Gathered(read)
+    with pytest.raises(KeyboardInterrupt):
+        gathered(["mine"])
+    assert gathered(["yours"])[0].shape == (1,)
+    assert calls == [["mine"], ["mine", "yours"]]
