@@ -17,7 +17,7 @@ def test_an_open_connection_does_not_hold_a_server_that_is_told_to_end(tmp_path,
     with fake(tmp_path) as server:
         url = f"{server.url}/gradio_api/call/v2/ask"
         event = httpx.post(url, json={"prompt": "a b"}, timeout=30).json()["event_id"]
-        heard = threading.Event()
+        heard, cut = threading.Event(), []
 
         def listen(path: str) -> None:
             try:
@@ -26,13 +26,19 @@ def test_an_open_connection_does_not_hold_a_server_that_is_told_to_end(tmp_path,
                         heard.set()
             except httpx.HTTPError:
                 pass
+            cut.append(time.monotonic())
 
+        listening: list[threading.Thread] = []
         for path in (f"call/ask/{event}", "heartbeat/abcdefgh"):
-            threading.Thread(target=listen, args=[path], daemon=True).start()
+            listening.append(threading.Thread(target=listen, args=[path], daemon=True))
+            listening[-1].start()
         assert heard.wait(30)
         time.sleep(0.5)
         began = time.monotonic()
         server.process.send_signal(signal.SIGTERM)
         server.process.wait(30)
-        assert time.monotonic() - began < 4.5, "Gradio alone waits 5 seconds for its connections"
+        for thread in listening:
+            thread.join(10)
+        assert len(cut) == 2 and began < min(cut)
+        assert max(cut) - began < 4.5, "Gradio alone waits 5 seconds for its connections"
         assert "Traceback" not in server.log.read_text()
