@@ -1,4 +1,4 @@
-"""Texts of several threads, read together; what one read raises, and who is let in between."""
+"""Texts of several threads, read together; one that cannot be, and who is let in between."""
 
 import threading
 import time
@@ -74,10 +74,11 @@ def test_a_long_list_lets_others_in_between(reader):
     assert max(map(len, reader.reads)) <= MANY
 
 
-def test_what_a_read_raises_is_told_to_all_who_were_in_it_and_to_nobody_else(reader):
+def test_a_text_that_cannot_be_read_is_its_own_askers_trouble_alone(reader):
     gathered = Gathered(reader)
-    found = many_at_once(gathered, reader, [["a"], ["bad"], ["cc"]])
-    assert found == [[1.0], "no such word", "no such word"]
+    found = many_at_once(gathered, reader, [["a"], ["bad", "ee"], ["cc"], ["ddd"]])
+    assert found == [[1.0], "no such word", [2.0], [3.0]]
+    assert len(reader.reads[1]) == 4, "they were read together first"
     assert float(gathered(["cc"])[0][0]) == 2 and not gathered([])
 
 

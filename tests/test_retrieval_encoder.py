@@ -14,7 +14,8 @@ from safetensors.numpy import load_file, save_file
 
 from ramole_core.errors import RamoleError
 from ramole_core.kernels.threads import kernels_alone
-from ramole_core.retrieval import INSTRUCTION, Encoder
+from ramole_core.retrieval import INSTRUCTION, Encoder, gathered
+from ramole_core.retrieval.encoder import unit
 from ramole_core.retrieval.model_files import find_model
 from ramole_core.retrieval.one_forward import can_read
 from ramole_core.settings import REPOSITORY
@@ -67,6 +68,17 @@ def test_together_is_what_the_model_says_of_each(packaged: Path, tmp_path: Path)
     assert all(np.array_equal(*pair) for pair in zip(together, asked._rows(texts), strict=True))
     padded = model.encode(texts)
     assert np.abs(padded - np.stack(together)).max() < 1e-5
+
+
+def test_a_text_that_no_tokenizer_takes_stops_no_other(encoder: Encoder) -> None:
+    """Half a character, in the same moment as a stranger's prompt."""
+    with pytest.raises(TypeError):
+        encoder.embed(["half \ud800"])
+    asked = [gathered._Asked(text) for text in ("half \ud800", INSTRUCTION + TEXTS[0])]
+    encoder._gathered._fill(asked)
+    assert isinstance(asked[0].error, TypeError) and asked[1].error is None
+    row = asked[1].row
+    assert row is not None and np.array_equal(unit(row[None]), encoder.embed(TEXTS[:1]))
 
 
 @pytest.mark.parametrize("what", ["intermediate_size", "hidden_size", "is_decoder"])

@@ -18,7 +18,7 @@ Rows = Sequence[Float32[np.ndarray, "d"]]
 class _Asked:
     text: str
     row: np.ndarray | None = None
-    error: BaseException | None = None
+    error: Exception | None = None
 
     @property
     def ended(self) -> bool:
@@ -35,7 +35,7 @@ class Gathered:
         self._waiting: deque[_Asked] = deque()
 
     def __call__(self, texts: Sequence[str]) -> list[Float32[np.ndarray, "d"]]:
-        """What `read` gives for each. Raises what it raises, to all whose texts were among them."""
+        """What `read` gives for each; raises what it raises for one of them."""
         rows: list[np.ndarray] = []
         for first in range(0, len(texts), MANY):  # or a long list would be before every prompt
             asked = [_Asked(text) for text in texts[first : first + MANY]]
@@ -57,11 +57,22 @@ class Gathered:
     def _read_next(self) -> None:
         batch = [self._waiting.popleft() for _ in range(min(MANY, len(self._waiting)))]
         try:
-            for one, row in zip(batch, self._read([one.text for one in batch]), strict=True):
-                one.row = row
-        except Exception as error:
-            for one in batch:
-                one.error = error
+            self._fill(batch)
         except BaseException:  # who reads was told to end: somebody else goes on
-            self._waiting.extendleft(reversed(batch))
+            self._waiting.extendleft(one for one in reversed(batch) if not one.ended)
             raise
+
+    def _fill(self, batch: Sequence[_Asked]) -> None:
+        """Rows for these; where they cannot be read together, each by itself, so that one's text
+        is no trouble of others."""
+        try:
+            rows = self._read([one.text for one in batch])
+        except Exception as error:
+            if len(batch) == 1:
+                batch[0].error = error
+            else:
+                for one in batch:
+                    self._fill([one])
+            return
+        for one, row in zip(batch, rows, strict=True):
+            one.row = row
