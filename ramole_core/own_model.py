@@ -46,6 +46,7 @@ class OwnModel:
             dtype=s.dtype,
             device=s.device,
             head=s.head,
+            chat_template=s.chat_template,
             progress=lambda stage, fraction: tell(stage, 0.9 * fraction),
         )
         check(tell)

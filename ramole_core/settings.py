@@ -28,6 +28,9 @@ class Settings(BaseSettings):
     largest weight, so one person alone is answered faster."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """Compute dtype; auto is bfloat16."""
+    chat_template: str | None = None
+    """How a conversation is written for the base model: a .jinja file, or the template itself;
+    unset: the model's own, or plain turns (`User:`, `Assistant:`) where it has none."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where the model runs; auto takes a GPU when there is one."""
     fused_mixing: bool = True

@@ -114,9 +114,12 @@ def test_a_template_that_refuses_is_one_sentence(tiny):
     with pytest.raises(RamoleError, match="No system here.*leave out the system prompt"):
         read_prompt(Request("a", system="b", history=TALK), tiny, context=MANY)
     assert read_prompt(Request("a", history=TALK), tiny, context=MANY).parts
-    tiny.chat_template = None
-    with pytest.raises(RamoleError, match="no chat template"):
+    tiny.chat_template = "{{ messages + 1 }}"
+    with pytest.raises(RamoleError, match="concatenate list.*ask in one turn, or with raw=True"):
         read_prompt(Request("a", history=TALK), tiny, context=MANY)
+    with pytest.raises(RamoleError, match="ask with raw=True, or set RAMOLE_CHAT_TEMPLATE"):
+        read_prompt(Request("a"), tiny, context=MANY)
+    assert read_prompt(Request("a", raw=True), tiny, context=MANY).parts
 
 
 # --- the context ----------------------------------------------------------------------------------

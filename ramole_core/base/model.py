@@ -17,6 +17,7 @@ from transformers import (
 )
 from transformers.utils import logging as transformers_logging
 
+from ramole_core.base.chat_template import check_marks, complete_template
 from ramole_core.base.checksum import read_json, weights_checksum
 from ramole_core.base.fetch import Progress, fetch_base
 from ramole_core.base.int4 import Int4Linear, round_to_int4
@@ -49,6 +50,8 @@ class BaseModel:
     device: torch.device
     head: str = "full"
     """Or int8."""
+    notes: tuple[str, ...] = ()
+    """What its users should know of it, a sentence each."""
 
 
 def load_base(
@@ -59,13 +62,14 @@ def load_base(
     dtype: str = "auto",
     device: str = "auto",
     head: str = "full",
+    chat_template: str | None = None,
     progress: Progress | None = None,
 ) -> BaseModel:
     """Load a base model; fetch it first where it is not there.
 
-    `dtype` auto is bfloat16; `head` int8 is for a CPU. Only safetensors are read, and no code of
-    the folder is run. Raises RamoleError where the source, the device or the combination cannot be
-    used.
+    `dtype` auto is bfloat16; `head` int8 is for a CPU; `chat_template` replaces the model's own.
+    Only safetensors are read, and no code of the folder is run. Raises RamoleError where the
+    source, the device or the combination cannot be used.
     """
     tell = progress or (lambda stage, fraction: None)
     where, compute = _pick_device(device), _pick_dtype(dtype)
@@ -88,7 +92,10 @@ def load_base(
     model = _read_model(source, folder, dtype=compute, device=where, kind=quantization)
     if head == "int8":
         round_head(source, model)
-    tokenizer = load_tokenizer(source, folder)
+    tokenizer = _read_tokenizer(source, folder)
+    note = complete_template(tokenizer, template=chat_template)
+    rows = model.get_input_embeddings().get_parameter("weight").shape[0]
+    check_marks(source, tokenizer, vocabulary=rows)
     model.eval().requires_grad_(False)
     tell("loading the base model", 1.0)
     return BaseModel(
@@ -101,11 +108,21 @@ def load_base(
         dtype=compute,
         device=where,
         head=head,
+        notes=(note,) if note else (),
     )
 
 
-def load_tokenizer(source: str, folder: Path) -> PreTrainedTokenizerBase:
-    """The tokenizer of a base model that was fetched into `folder`; raises RamoleError."""
+def load_tokenizer(
+    source: str, folder: Path, *, chat_template: str | None = None
+) -> PreTrainedTokenizerBase:
+    """The tokenizer of a base model that was fetched into `folder`, its chat template completed as
+    `load_base` does; raises RamoleError."""
+    tokenizer = _read_tokenizer(source, folder)
+    complete_template(tokenizer, template=chat_template)
+    return tokenizer
+
+
+def _read_tokenizer(source: str, folder: Path) -> PreTrainedTokenizerBase:
     try:
         return AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     except Exception as error:  # tokenizers raise anything, bare Exception included

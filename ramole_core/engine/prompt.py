@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import chain, takewhile
 
-from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
 from ramole_core.composition import Candidate
@@ -88,7 +87,7 @@ class Prepared:
 def encode_prompt(request: Request, tokenizer: PreTrainedTokenizerBase) -> list[int]:
     """Token ids of a prompt without earlier turns, as the model sees it; training uses the same.
 
-    Raises RamoleError where the base model's tokenizer has no chat template.
+    Raises RamoleError where the chat template refuses it.
     """
     if request.raw:
         return list(tokenizer(request.prompt)["input_ids"])
@@ -188,18 +187,23 @@ def _encode(messages: Sequence[Message], tokenizer: PreTrainedTokenizerBase) -> 
 def _render(
     messages: Sequence[Message], tokenizer: PreTrainedTokenizerBase, *, answering: bool
 ) -> str:
-    if tokenizer.chat_template is None:
-        raise RamoleError(
-            "The base model has no chat template; ask with raw=True, or choose an instruct model."
-        )
     try:
         text = tokenizer.apply_chat_template(
             list(messages), tokenize=False, add_generation_prompt=answering
         )
-    except TemplateError as error:
-        system = messages[0]["role"] == "system"
+    except Exception as error:  # a template is a program, and refuses in its own way
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
         raise RamoleError(
-            f"The base model's chat template refuses this conversation ({error}); "
-            + ("leave out the system prompt." if system else "ask in one turn, or with raw=True.")
+            f"The base model's chat template refuses this conversation ({reason}); "
+            + _instead(messages)
         ) from None
     return str(text)
+
+
+def _instead(messages: Sequence[Message]) -> str:
+    """What can be asked where the template refuses these."""
+    if messages[0]["role"] == "system":
+        return "leave out the system prompt."
+    if len(messages) > 1:
+        return "ask in one turn, or with raw=True."
+    return "ask with raw=True, or set RAMOLE_CHAT_TEMPLATE to another template."

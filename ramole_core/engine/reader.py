@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 from transformers import PreTrainedTokenizerBase
 
+from ramole_core.base.chat_template import NEXT_TURN, check_known, ends_turns_itself
 from ramole_core.base.model import BaseModel
 from ramole_core.composition import Candidate, find_method
 from ramole_core.engine.fitting import Fit, KnownFits, check_turns, needs_fit
@@ -39,6 +40,8 @@ class ModelFacts:
     """`bfloat16`, ..."""
     checksum: str
     """SHA-256 of its weights, before they were quantised."""
+    notes: tuple[str, ...] = ()
+    """What its users should know of it, a sentence each."""
 
 
 class RequestReader:
@@ -50,8 +53,11 @@ class RequestReader:
         self._known_fits = KnownFits()
 
     def read(self, request: Request) -> Prompt:
-        """The request's turns as token ids; raises RamoleError where the context is too short."""
-        return read_prompt(request, self._tokenizer, context=self._facts.context)
+        """The request's turns as token ids; raises RamoleError where the context is too short, or
+        the model lacks a token."""
+        prompt = read_prompt(request, self._tokenizer, context=self._facts.context)
+        self._check_known(prompt.ids)
+        return prompt
 
     def prepare(
         self,
@@ -67,8 +73,9 @@ class RequestReader:
         return self.complete(Prepared(request, asked, prompt or self.read(request)))
 
     def complete(self, asked: Prepared) -> Prepared:
-        """With the adapters that its methods bring in the place of those that it was given."""
-        request, prompt = asked.request, asked.prompt
+        """With the adapters that its methods bring in the place of those that it was given, and
+        with the end of a turn as a stop string where the model was never taught turns."""
+        request, prompt = self._within_its_turn(asked.request), asked.prompt
         check_prefix(
             request,
             self._tokenizer,
@@ -80,7 +87,7 @@ class RequestReader:
         turns = tuple(map(self._with_own, asked.turns))
         check_switches(request, turns[-1].candidates, self._facts.layout)
         check_later_weights(request, turns[-1].candidates)
-        prepared = replace(asked, turns=turns)
+        prepared = replace(asked, request=request, turns=turns)
         check_turns(prepared)
         return prepared
 
@@ -91,7 +98,17 @@ class RequestReader:
             return None
         turn = prepared.turns[-1].request
         pairs = encode_pairs(turn, self._tokenizer, context=self._facts.context)
+        for pair in pairs:
+            self._check_known((*pair.ids, *pair.targets))
         return Fit(prepared, pairs, self._known_fits)
+
+    def _check_known(self, ids: Sequence[int]) -> None:
+        check_known(ids, self._tokenizer, vocabulary=self._facts.vocabulary)
+
+    def _within_its_turn(self, request: Request) -> Request:
+        if request.raw or NEXT_TURN in request.stop or ends_turns_itself(self._tokenizer):
+            return request
+        return replace(request, stop=(*request.stop, NEXT_TURN))
 
     def _with_own(self, turn: Turn) -> Turn:
         """The turn with the adapters that its method brings in the place of those it was given."""
@@ -113,12 +130,15 @@ def facts_of_model(base: BaseModel, *, layout: Layout, exact: bool) -> ModelFact
         quantization=base.quantization,
         dtype=str(base.dtype).removeprefix("torch."),
         checksum=base.checksum,
+        notes=base.notes,
     )
 
 
 def _end_tokens(base: BaseModel) -> frozenset[int]:
+    """Those of the generation config, else the tokenizer's; 0 is a token like any other."""
     generation = getattr(base.model, "generation_config", None)
-    found = getattr(generation, "eos_token_id", None) or base.tokenizer.eos_token_id
-    if found is None:
-        return frozenset()
-    return frozenset(int(token) for token in (found if isinstance(found, list) else [found]))
+    for found in (getattr(generation, "eos_token_id", None), base.tokenizer.eos_token_id):
+        tokens = found if isinstance(found, list) else [found]
+        if known := [int(token) for token in tokens if token is not None]:
+            return frozenset(known)
+    return frozenset()

@@ -16,6 +16,7 @@ from transformers import PreTrainedTokenizerBase
 
 from ramole_core.composition.surprise import TINY, Response
 from ramole_core.engine.prompt import encode_prompt
+from ramole_core.errors import RamoleError
 from ramole_core.layers import Layout, Units
 from ramole_core.request import Request
 
@@ -94,7 +95,7 @@ class Reference:
         tokenizer: PreTrainedTokenizerBase,
     ):
         """`read_ends` runs the bare base once over all prompts: by group, [L, b, i]."""
-        ids = [encode_prompt(Request(prompt), tokenizer) for prompt in PROMPTS]
+        ids = [_encode(prompt, tokenizer) for prompt in PROMPTS]
         with torch.inference_mode():
             self._inputs = read_ends(ids)
 
@@ -107,6 +108,14 @@ class Reference:
         usual = torch.stack([logs.mean(0), logs.std(0).clamp(min=NARROWEST)], dim=-1)
         usual[~units.present] = torch.tensor([0.0, 1.0])
         return usual
+
+
+def _encode(prompt: str, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """As it is asked: under the chat template, or raw where that cannot write it."""
+    try:
+        return encode_prompt(Request(prompt), tokenizer)
+    except RamoleError:
+        return encode_prompt(Request(prompt, raw=True), tokenizer)
 
 
 def log_responses(units: Units, inputs: Sequence[Float[Tensor, "_ _"]]) -> Float[Tensor, "modules"]:

@@ -47,6 +47,7 @@ class EngineServer:
             dtype=s.dtype,
             device=s.device,
             head=s.head,
+            chat_template=s.chat_template,
         )
         shapes = read_shapes(base.folder)
         self._weights_folder = WeightsFolder(s.adapters_dir)

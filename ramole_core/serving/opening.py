@@ -35,7 +35,7 @@ def engines_over(fleet: Fleet) -> "EnginesMaker":
         engines = RemoteEngines(
             fleet,
             Placing(s.placement),
-            tokenizer=load_tokenizer(s.base_model, folder),
+            tokenizer=load_tokenizer(s.base_model, folder, chat_template=s.chat_template),
             weights=ramole.weights_of,
             hold=publishing.asked,
             rows=s.max_batch,

@@ -13,4 +13,5 @@ def load_configured_base() -> BaseModel:
         quantization=settings.quantization,
         dtype=settings.dtype,
         device=settings.device,
+        chat_template=settings.chat_template,
     )

@@ -115,12 +115,7 @@ def _read_rows(path: Path) -> tuple[list[Row], str]:
 
 
 def render_prompt(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
-    """Token ids of a user's message under the chat template with its default system prompt.
-
-    A tokenizer without a template gets the plain text and a line break.
-    """
-    if tokenizer.chat_template is None:
-        return list(tokenizer.encode(text + "\n"))
+    """Token ids of a user's message under the chat template with its default system prompt."""
     rendered = tokenizer.apply_chat_template(
         [{"role": "user", "content": text}], add_generation_prompt=True, tokenize=False
     )

@@ -1,0 +1,135 @@
+"""How a conversation is written down for a base model that says nothing of it, or says it badly.
+
+    User:
+    Which city is the capital of France?
+    Assistant:
+    Paris</s>
+    User:
+    ...
+
+What the tokenizer puts before a text comes first, then the system prompt and an empty line; an
+answer of before ends with the end token, where there is one. A base model that was never taught
+turns goes on with the user's next one, so `NEXT_TURN` ends its answers.
+"""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from transformers import PreTrainedTokenizerBase
+
+from ramole_core.errors import RamoleError
+
+MARK = "{#- the plain turns of RAMoLE -#}"
+"""By which the default is known; nothing of it is rendered."""
+TURNS = (
+    "{%- for message in messages -%}"
+    "{%- if message['role'] == 'system' -%}{{ message['content'] + '\\n\\n' }}"
+    "{%- elif message['role'] == 'user' -%}{{ 'User:\\n' + message['content'] + '\\n' }}"
+    "{%- else -%}{{ 'Assistant:\\n' + message['content'] + END + '\\n' }}"
+    "{%- endif -%}{%- endfor -%}"
+    "{%- if add_generation_prompt -%}{{ 'Assistant:\\n' }}{%- endif -%}"
+)
+NEXT_TURN = "\nUser:"
+"""Where an answer under the default template has ended, whatever the model writes on."""
+PROBE = "Hello, world?"
+ENGLISH = 'The quick brown fox jumps over the lazy dog.\n0123456789, (it\'s) "so": a - b?'
+NOTE = (
+    "The base model has no chat template, so conversations are written as plain turns (User:, "
+    "Assistant:); RAMOLE_CHAT_TEMPLATE sets another, raw=True takes none."
+)
+
+
+def complete_template(tokenizer: PreTrainedTokenizerBase, *, template: str | None) -> str | None:
+    """Give the tokenizer a chat template: this one (a path, or the template itself), else its own,
+    else the plain turns. Returns a note where its users should know of it.
+
+    Raises RamoleError where the template that is given cannot write a conversation.
+    """
+    if template is not None:
+        tokenizer.chat_template = _read(template)
+        if (reason := _fault(tokenizer)) is not None:
+            raise RamoleError(
+                f"RAMOLE_CHAT_TEMPLATE cannot write a user's message ({reason}); correct it, or "
+                "unset it."
+            )
+        return None
+    if tokenizer.chat_template is None:
+        tokenizer.chat_template = default_template(tokenizer)
+        return NOTE
+    if (reason := _fault(tokenizer)) is None:
+        return None
+    return (
+        f"The base model's chat template cannot write a user's message ({reason}); ask with "
+        "raw=True, or set RAMOLE_CHAT_TEMPLATE to another."
+    )
+
+
+def default_template(tokenizer: PreTrainedTokenizerBase) -> str:
+    """The plain turns, with the beginning and the end that this tokenizer's texts have."""
+    begins = tokenizer.bos_token_id is not None and (
+        list(tokenizer(PROBE)["input_ids"])[:1] == [tokenizer.bos_token_id]
+    )
+    end = "''" if tokenizer.eos_token is None else "eos_token"
+    return MARK + ("{{- bos_token -}}" if begins else "") + TURNS.replace("END", end)
+
+
+def ends_turns_itself(tokenizer: PreTrainedTokenizerBase) -> bool:
+    """Whether the model was taught turns; False under the plain ones."""
+    return not str(tokenizer.chat_template or "").startswith(MARK)
+
+
+def check_marks(source: str, tokenizer: PreTrainedTokenizerBase, *, vocabulary: int) -> None:
+    """Raises RamoleError where plain English, or what stands around every prompt, is no token of
+    the model, which has `vocabulary` of them."""
+    ids = [*tokenizer(ENGLISH)["input_ids"], *_marks(tokenizer)]
+    if (largest := max(ids, default=0)) >= vocabulary:
+        raise RamoleError(
+            f"The tokenizer of {source} gives plain texts token {largest} "
+            f"({tokenizer.convert_ids_to_tokens(largest)!r}), but the model has tokens 0 to "
+            f"{vocabulary - 1}; set RAMOLE_BASE_MODEL to a folder whose files belong together."
+        )
+
+
+def check_known(ids: Iterable[int], tokenizer: PreTrainedTokenizerBase, *, vocabulary: int) -> None:
+    """Raises RamoleError where the model, which has `vocabulary` tokens, lacks one of a text's."""
+    if (largest := max(ids, default=0)) >= vocabulary:
+        raise RamoleError(
+            f"The text has {tokenizer.convert_ids_to_tokens(largest)!r}, token {largest} of the "
+            f"tokenizer, but the base model has tokens 0 to {vocabulary - 1}; leave it out."
+        )
+
+
+def _marks(tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """Tokens of an empty turn, and the end token."""
+    end = tokenizer.eos_token_id
+    found = [end] if isinstance(end, int) else []
+    if _fault(tokenizer) is None:
+        found += tokenizer(_render(tokenizer), add_special_tokens=False)["input_ids"]
+    return found
+
+
+def _fault(tokenizer: PreTrainedTokenizerBase) -> str | None:
+    """Why the template cannot write one user's turn; None where it can."""
+    try:
+        written = _render(tokenizer)
+    except Exception as error:  # a template is a program
+        return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+    return None if PROBE in written else "what the user says is not in what it writes"
+
+
+def _render(tokenizer: PreTrainedTokenizerBase) -> str:
+    messages = [{"role": "user", "content": PROBE}]
+    return str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
+
+
+def _read(template: str) -> str:
+    """The text itself, or that of the file it names."""
+    if "{" in template:
+        return template
+    try:
+        return Path(template).expanduser().read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
+        raise RamoleError(
+            f"RAMOLE_CHAT_TEMPLATE={template} is neither a template, which has {{ in it, nor a "
+            f"file that can be read ({getattr(error, 'strerror', None) or error}); correct it."
+        ) from None
