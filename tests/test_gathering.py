@@ -13,7 +13,8 @@ from ramole_core.errors import RamoleError
 from tests.schedules import ask
 from tests.tiny_engine import TinyEngine
 
-SOON, NEVER = 20.0, 3600.0
+SOON, NEVER = 120.0, 1e9
+"""Seconds; a machine is rarely up for thirty years."""
 
 
 @pytest.fixture(scope="module")

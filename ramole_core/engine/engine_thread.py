@@ -48,8 +48,8 @@ class EngineThread:
     def expects(self) -> bool:
         """Whether somebody prepares a request, since a moment."""
         with self._wake:
-            since = max(self._coming.values(), default=0.0)
-        return time.monotonic() < since + GATHER
+            now = time.monotonic()
+            return any(now < since + GATHER for since in self._coming.values())
 
     def wake(self) -> None:
         """There is something to do."""

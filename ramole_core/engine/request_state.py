@@ -57,9 +57,9 @@ class RequestState:
     """Which segment that is."""
     gates: Gates = field(default_factory=Gates)
     submitted: float = field(default_factory=time.perf_counter)
-    admitted: float = 0.0
-    first: float = 0.0
-    ended: float = 0.0
+    admitted: float | None = None
+    first: float | None = None
+    ended: float | None = None
     finish_reason: str = ""
     new: int = 0
     """Tokens that were made here."""
@@ -118,7 +118,7 @@ class RequestState:
             skip_draws(self.generator, request, 1)
         elif token is None:
             token = choose_token(logits.float(), request, generator=self.generator)
-        self.first = self.first or time.perf_counter()
+        self.first = time.perf_counter() if self.first is None else self.first
         self.ids.append(token)
         self.new += 1
         text = self.push(token, eos)
@@ -160,8 +160,8 @@ class RequestState:
 
     def generation(self, tokenizer: PreTrainedTokenizerBase, layout: Layout) -> Generation:
         """The answer, as far as it came."""
-        end = self.ended or time.perf_counter()
-        decoding = max(end - (self.first or end), 1e-9)
+        end = time.perf_counter() if self.ended is None else self.ended
+        admitted, first = (end if at is None else at for at in (self.admitted, self.first))
         trace = None
         if self.request.trace:
             trace = self.gates.trace(
@@ -180,10 +180,10 @@ class RequestState:
             prompt_tokens=self.prompt_length,
             new_tokens=self.new,
             seconds=end - self.submitted,
-            first_token_seconds=(self.first or end) - self.submitted,
+            first_token_seconds=first - self.submitted,
             extra={
-                "queue": (self.admitted or end) - self.submitted,
-                "tokens_per_second": max(self.new - 1, 0) / decoding,
+                "queue": admitted - self.submitted,
+                "tokens_per_second": max(self.new - 1, 0) / max(end - first, 1e-9),
                 **self.extra,
             },
         )

@@ -4,6 +4,7 @@ Nobody waits long: where one does not come in time, the fetching goes on and the
 What was not used longest makes room; what was used a moment ago does not.
 """
 
+import math
 import threading
 import time
 from collections.abc import Callable
@@ -59,7 +60,7 @@ class Arrivals:
         self._coming: dict[str, Future[AdapterCard]] = {}
         self._sizes: dict[str, int] = {}
         self._later: dict[str, tuple[float, str]] = {}
-        self._silent_until = 0.0
+        self._silent_until = -math.inf
         self._workers: ThreadPoolExecutor | None = None
         self._closed = False
 
@@ -88,7 +89,7 @@ class Arrivals:
             if self._closed or wait.ended():
                 raise NotHere("Nobody waits for it any more.")
             now = self._clock()
-            when, why = self._later.get(one.repo, (0.0, ""))
+            when, why = self._later.get(one.repo, (-math.inf, ""))
             if one.verdict == "refused" or now < when:
                 raise NotHere(one.reason or why)
             if now < self._silent_until:

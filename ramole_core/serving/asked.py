@@ -30,16 +30,17 @@ class Asked:
     lost: set[str] = field(default_factory=set)
     """Engines that were lost with it."""
     began: float = field(default_factory=time.monotonic)
-    first: float = 0.0
+    first: float | None = None
+    """When its first token came."""
     moves: int = 0
     """Engines that were lost after it had begun there."""
     fruitless: int = 0
     """Of these, since its last token."""
     fitted: Fitting | None = None
-    again: float = 0.0
-    """When it is sent again; 0: it is at an engine."""
-    waits: float = 0.0
-    """Since when there is no engine."""
+    again: float | None = None
+    """When it is sent again; None: it is at an engine."""
+    waits: float | None = None
+    """Since when there is no engine; None: there is one."""
     place: int = -1
 
     def cancelled(self) -> Generation:
@@ -54,7 +55,7 @@ class Asked:
             prompt_tokens=len(prepared.prompt.ids),
             new_tokens=len(self.shown),
             seconds=now - self.began,
-            first_token_seconds=(self.first or now) - self.began,
+            first_token_seconds=self._first_by(now) - self.began,
         )
 
     def whole(self, answer: Generation) -> Generation:
@@ -67,6 +68,9 @@ class Asked:
         return replace(
             answer,
             seconds=now - self.began,
-            first_token_seconds=(self.first or now) - self.began,
+            first_token_seconds=self._first_by(now) - self.began,
             extra={**answer.extra, "moves": float(self.moves)},
         )
+
+    def _first_by(self, now: float) -> float:
+        return now if self.first is None else self.first

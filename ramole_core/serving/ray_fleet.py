@@ -6,6 +6,7 @@ comes of it.
 
 import asyncio
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable, Coroutine, Sequence
@@ -43,7 +44,7 @@ class RayFleet:
     def keys(self) -> Sequence[str]:
         now = time.monotonic()
         there = told_there(self._application)
-        return [key for key in there if now - self._lost.get(key, -GONE_SECONDS) >= GONE_SECONDS]
+        return [key for key in there if now - self._lost.get(key, -math.inf) >= GONE_SECONDS]
 
     def call(self, key: str, name: str, *args: object) -> object:
         return self._run(self._call(key, name, *args)).result()

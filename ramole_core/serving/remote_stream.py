@@ -93,7 +93,7 @@ class RemoteStream:
             self._send(one)
         now = time.monotonic()
         for one in self._open:
-            if one.again and one.again <= now:
+            if one.again is not None and one.again <= now:
                 self._send(one)
 
     def _send(self, one: Asked) -> None:
@@ -101,14 +101,14 @@ class RemoteStream:
         keys = list(self._fleet.keys())
         keys = [key for key in keys if key not in one.lost] or keys
         now = time.monotonic()
-        one.again = 0.0
+        one.again = None
         if not keys:
-            one.waits = one.waits or now
+            one.waits = now if one.waits is None else one.waits
             if now - one.waits > PATIENCE:
                 raise NoEngine(PATIENCE)
             one.again = now + PAUSE
             return
-        one.waits = 0.0
+        one.waits = None
         candidates = one.prepared.candidates
         one.engine = self._placing.begin(candidates[0].checksum if candidates else None, keys)
         one.attempt += 1
@@ -144,7 +144,7 @@ class RemoteStream:
 
     def _end_unsent(self) -> Iterator[tuple[int, Generation]]:
         """Those that are at no engine end where they are."""
-        for one in [one for one in self._open if not one.attempt or one.again]:
+        for one in [one for one in self._open if not one.attempt or one.again is not None]:
             self._leave(one)
             yield one.index, one.cancelled()
 
@@ -177,7 +177,7 @@ class RemoteStream:
             if step.token != one.shown[-1]:
                 raise RuntimeError(f"an engine went on with {step.token}, not {one.shown[-1]}")
             return None
-        one.first = one.first or time.monotonic()
+        one.first = time.monotonic() if one.first is None else one.first
         one.shown.append(step.token)
         one.text += step.text
         one.fruitless = 0
