@@ -3,7 +3,8 @@
 import hashlib
 import json
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from ramole_core.errors import RamoleError
@@ -27,16 +28,31 @@ def sha256(file: Path) -> str:
 
 def weights_checksum(folder: Path, *, data_dir: Path) -> str:
     """SHA-256 over the folder's safetensors files in order of name, remembered in DATA_DIR."""
-    files = sorted(folder.glob("*.safetensors"))
+    return _remembered(
+        sorted(folder.glob("*.safetensors")),
+        lambda files: hashlib.sha256("".join(map(sha256, files)).encode()).hexdigest(),
+        data_dir=data_dir,
+    )
+
+
+def remembered_sha256(file: Path, *, data_dir: Path) -> str:
+    """The SHA-256 of a large file, remembered in DATA_DIR as long as the file stays as it is."""
+    return _remembered([file], lambda files: sha256(files[0]), data_dir=data_dir)
+
+
+def _remembered(
+    files: Sequence[Path], count: Callable[[Sequence[Path]], str], *, data_dir: Path
+) -> str:
     key = json.dumps([[str(f), f.stat().st_size, f.stat().st_mtime_ns] for f in files])
     memory = data_dir / "base" / "checksums.json"
     known = read_json(memory)
     if key not in known:
-        total = hashlib.sha256("".join(sha256(f) for f in files).encode()).hexdigest()
-        memory.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile("w", dir=memory.parent, delete=False) as fresh:
-            fresh.write(json.dumps({**known, key: total}))
-        Path(fresh.name).replace(memory)  # whole, whoever else writes at this moment
+        total = count(files)
+        with suppress(OSError):  # a full disk: it is counted again
+            memory.parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.NamedTemporaryFile("w", dir=memory.parent, delete=False) as fresh:
+                fresh.write(json.dumps({**known, key: total}))
+            Path(fresh.name).replace(memory)  # whole, whoever else writes at this moment
         return total
     return str(known[key])
 

