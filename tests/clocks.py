@@ -1,7 +1,31 @@
-"""How long something keeps a processor, whatever else the machine and this process do meanwhile."""
+"""How much work something is: in lines of Python that run, or in seconds of a processor.
+
+Lines are the same number on every machine, whatever else runs there. Seconds are for what works
+inside of one call of C, such as a regular expression, and only where too slow is slower by far.
+"""
 
 import gc
+import sys
 import time
+from types import FrameType
+
+
+class Steps:
+    """`with Steps() as steps: ...`, then `steps.count` lines of Python that this thread ran."""
+
+    count = 0
+
+    def __enter__(self) -> "Steps":
+        self._before = sys.gettrace()
+        sys.settrace(self._trace)
+        return self
+
+    def _trace(self, frame: FrameType, event: str, arg: object):
+        self.count += event == "line"
+        return self._trace
+
+    def __exit__(self, *_) -> None:
+        sys.settrace(self._before)
 
 
 class Spent:

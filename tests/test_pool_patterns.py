@@ -2,12 +2,16 @@
 
 import json
 import re
+from types import SimpleNamespace
 
 import pytest
+import re2
 from hypothesis import given, settings, strategies as st
 
 from ramole_core.errors import AdapterRefused
+from ramole_core.pool import patterns
 from ramole_core.pool.config import LARGEST_CONFIG, read_config
+from ramole_core.pool.patterns import MOST_STEPS, MOST_SYMBOLS
 from tests.clocks import Spent
 
 PATHS = [
@@ -131,20 +135,34 @@ ATTACKS = {
 }
 
 
+MOST_SECONDS = 6.0
+"""Of a processor; it takes 0.3 at most, and PEFT's own rule for ever."""
+
+
 @pytest.mark.parametrize("field", ["rank_pattern", "alpha_pattern"])
 @pytest.mark.parametrize("count", [1, 7, 60, 500, 4096])
 @pytest.mark.parametrize("attack", ATTACKS)
-def test_the_work_of_all_keys_together_is_bounded(tmp_path, attack, count, field):
+def test_the_work_of_all_keys_together_is_bounded(tmp_path, monkeypatch, attack, count, field):
     keys = [ATTACKS[attack](n) for n in range(count)]
     room = (LARGEST_CONFIG - 200) // max(len(json.dumps({key: 7})) for key in keys)
     keys = dict.fromkeys(keys[:room], 7)
-    refused = None
+    sizes, refused = [], None
+
+    def compile_(*asked) -> object:
+        sizes.append((found := re2.compile(*asked)).programsize)
+        return found
+
+    monkeypatch.setattr(patterns, "re2", SimpleNamespace(**vars(re2) | {"compile": compile_}))
     with Spent() as spent:
         try:
             read_all(tmp_path, keys, field)
         except AdapterRefused as refusal:
             refused = str(refusal)
-    assert spent.seconds < 1, (len(keys), spent.seconds)
+    assert spent.seconds < MOST_SECONDS, (len(keys), spent.seconds)
+    assert sum(sizes[:-1]) <= MOST_STEPS, "the one that is too much is the last"
+    wild = [key for key in keys if not re.fullmatch(r"(\w|-|\\?\.)+", key)]
+    if sum(sizes) > MOST_STEPS or sum(map(len, wild)) > MOST_SYMBOLS:
+        assert refused is not None
     if refused is not None:
         assert "cannot compile" in refused or "more work" in refused
         assert refused.isprintable() and len(refused) < 400
