@@ -71,7 +71,7 @@ class FakeRamole:
         options: Mapping[str, tuple[Option, ...]] | None = None,
         most_turns: int = 9,
     ):
-        self.settings = Settings(data_dir=Path("/nonexistent"), max_new_tokens=300)
+        self.settings = Settings(data_dir=Path("/nonexistent"), max_new_tokens=max(300, length))
         self.gate = gate
         """Loading ends once this file is there."""
         self.pool = FakePool()

@@ -2,7 +2,6 @@
 
 import json
 import threading
-import time
 
 import pytest
 import torch
@@ -10,7 +9,7 @@ from safetensors.torch import save
 
 from ramole_core import Ramole, RamoleError, Request, Settings
 from ramole_core.base.shapes import read_shapes
-from tests.hub_server import BASE, HubServer, Repository, serving
+from tests.hub_server import BASE, HOURS, HubServer, Repository, serving
 
 TASKS = {
     "weather": ("Will it rain in Oslo?", "How warm is it outside?", "Is there snow on the way?"),
@@ -128,8 +127,7 @@ def test_many_prompts_wait_for_the_hub_together_and_not_once_they_are_cancelled(
     ramole = open_ramole()
     ramole.load()
     ramole.hub.search()
-    most = 1.0 if how == "alone" else 20.0
-    monkeypatch.setattr("ramole_core.hub.hub.WAIT", most)
+    monkeypatch.setattr("ramole_core.hub.hub.WAIT", 1.0 if how == "alone" else HOURS)
     monkeypatch.setattr(hub, "slow", threading.Event())
     gone = threading.Event()
     end = {"stopped": lambda: ramole.stop(seconds=0.0), "cancelled": gone.set}.get(how)
@@ -137,12 +135,13 @@ def test_many_prompts_wait_for_the_hub_together_and_not_once_they_are_cancelled(
         threading.Timer(0.3, end).start()
     names = {"adapters": ["hf:ada/sums"]}
     asked = [Request(f"Will it rain in Oslo? {n}", method="mixture", **ASK) for n in range(8)]
-    began = time.monotonic()
+    waits, wait = [], ramole.hub.wait
+    monkeypatch.setattr(ramole.hub, "wait", lambda *said: waits.append(1) or wait(*said))
     with pytest.raises(RamoleError, match="The pool is empty"):
         ramole.prepare(asked, cancelled=gone.is_set)
     with pytest.raises(RamoleError, match="ada/sums cannot be used"):
         ramole.prepare([Request("Hello", "mixture", **names, **ASK)], cancelled=gone.is_set)
-    assert time.monotonic() - began < 6, "eight who wait after each other take 8, or 160"
+    assert len(waits) == 2, "one for all eight, and one for the last"
     hub.slow.set()
 
 
@@ -154,9 +153,7 @@ def test_to_close_waits_for_no_weights(open_ramole, hub, monkeypatch):
     monkeypatch.setattr(hub, "slow", threading.Event())
     with pytest.raises(RamoleError, match="still on its way"):
         ramole.prepare([Request("Hello", "mixture", adapters=["hf:ada/sums"], **ASK)])
-    began = time.monotonic()
-    ramole.close()
-    assert time.monotonic() - began < 10, "the server says nothing before it is let"
+    ramole.close()  # the server says nothing before it is let
     hub.slow.set()
 
 

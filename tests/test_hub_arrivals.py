@@ -1,5 +1,6 @@
 """Weights of listed adapters: fetched when they are to answer, checked whole, within a bound."""
 
+import math
 import threading
 import time
 
@@ -9,7 +10,7 @@ from ramole_core.errors import RamoleError
 from ramole_core.hub.arrivals import HELD, SILENCE, Wait
 from ramole_core.retrieval import Hit
 from tests.adapter_files import WEIGHTS, tree_of, write_adapter
-from tests.hub_server import Repository, adapter, broken
+from tests.hub_server import HOURS, Repository, adapter, broken
 
 
 class Clock:
@@ -141,7 +142,7 @@ def test_many_who_want_the_same_fetch_it_once(hub_server, open_hub):
     ((one, _),) = hub.near("all about sums", 1)
     cards = []
     threads = [
-        threading.Thread(target=lambda: cards.append(hub._arrivals.bring(one, Wait(2e9))))
+        threading.Thread(target=lambda: cards.append(hub._arrivals.bring(one, Wait(math.inf))))
         for _ in range(6)
     ]
     for thread in threads:
@@ -206,7 +207,10 @@ def test_one_that_the_disk_does_not_let_go_is_passed_over(hub_server, open_hub, 
     assert hub.fetched() == {"ada/one", "ada/three"}
 
 
-def test_to_close_waits_for_no_weights_and_they_do_not_come_later(hub_server, open_hub):
+def test_to_close_waits_for_no_weights_and_they_do_not_come_later(
+    hub_server, open_hub, monkeypatch
+):
+    monkeypatch.setattr("ramole_core.hub.hub.WAIT", HOURS)
     hub_server.repositories = repositories("sums", "poems", "knots")
     hub = open_hub()
     hub.search()
@@ -217,11 +221,10 @@ def test_to_close_waits_for_no_weights_and_they_do_not_come_later(hub_server, op
     while not hub_server.weights_asked():
         time.sleep(0.01)
     coming = list(hub._arrivals._coming.values())
-    began = time.monotonic()
     hub.close()
     hub._pool.close()
-    asking.join(5)
-    assert time.monotonic() - began < 10 and not asking.is_alive()
+    asking.join(60)
+    assert not asking.is_alive() and not hub_server.slow.is_set()
     assert len(said) == 3 and not any("was fetched" in note for note in said)
     hub_server.slow.set()
     with pytest.raises(RamoleError, match="closed"):
@@ -229,7 +232,8 @@ def test_to_close_waits_for_no_weights_and_they_do_not_come_later(hub_server, op
     assert not hub._pool.cards()
 
 
-def test_nobody_is_waited_for_who_wants_no_answer_any_more(hub_server, open_hub):
+def test_nobody_is_waited_for_who_wants_no_answer_any_more(hub_server, open_hub, monkeypatch):
+    monkeypatch.setattr("ramole_core.hub.hub.WAIT", HOURS)
     hub_server.repositories = repositories("sums", "poems")
     hub = open_hub()
     hub.search()
@@ -237,9 +241,7 @@ def test_nobody_is_waited_for_who_wants_no_answer_any_more(hub_server, open_hub)
     gone = threading.Event()
     near = hub.near("all about sums", 2)
     threading.Timer(0.2, gone.set).start()
-    began = time.monotonic()
     first, second = hub.bring_nearer(near, (), 2, hub.wait(gone.is_set))
-    assert time.monotonic() - began < 10  # the whole wait is 20 seconds
     assert "still on its way" in first and "Nobody waits" in second
     assert len(hub._arrivals._coming) == 1, "and nothing more is asked for"
 

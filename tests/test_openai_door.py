@@ -22,6 +22,8 @@ from tests.pool_fakes import write_adapter, write_sample, zipped
 from tests.serving import fake
 
 HI = [{"role": "user", "content": "Which boats?"}]
+LONG = 20_000
+"""Tokens; a quarter of an hour of them, and nobody waits longer than a minute."""
 SECRET = {"x-ramole-session": "a long secret of mine"}
 
 
@@ -34,7 +36,7 @@ def place(tmp_path_factory):
     """A server with one row and one place in the queue, and what it said while it loaded."""
     root = tmp_path_factory.mktemp("door")
     gate = root / "gate"
-    with ask_page(root, rows=1, most=1, length=300, step_seconds=0.05, gate=gate) as server:
+    with ask_page(root, rows=1, most=1, length=LONG, step_seconds=0.05, gate=gate) as server:
         with opened(server.url) as client:
             with pytest.raises(InternalServerError) as early:
                 client.chat.completions.create(model="base", messages=HI)
@@ -157,20 +159,18 @@ def test_a_body_that_is_none_is_refused(place, path, kind, content, status):
 
 @pytest.mark.parametrize("stream", [True, False])
 def test_a_client_that_goes_away_frees_its_row(client, stream):
-    began = time.monotonic()
     if stream:
-        answer = ask(client, length=300, stream=True)
+        answer = ask(client, length=LONG, stream=True)
         next(iter(answer))
         answer.close()
     else:
         with pytest.raises(APIError):
-            ask(client, length=300, timeout=0.5)
+            ask(client, length=LONG, timeout=0.5)
     assert ask(client, length=1).usage.completion_tokens == 1  # one row: it had to be free
-    assert time.monotonic() - began < 10  # 300 tokens take fifteen seconds
 
 
 def test_who_waits_is_told_the_place_and_who_finds_none_to_come_again(place, client):
-    with ask(client, length=300, stream=True) as running:
+    with ask(client, length=LONG, stream=True) as running:
         next(iter(running))
         body = {"model": "base", "messages": HI, "stream": True, "max_tokens": 1}
         with httpx.stream("POST", f"{place[0]}/v1/chat/completions", json=body) as waiting:
