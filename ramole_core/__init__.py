@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from ramole_core.heaps import keep_few_heaps as keep_few_heaps
     from ramole_core.hub import Listed as Listed
     from ramole_core.likeness import update_likeness as update_likeness
+    from ramole_core.methods import DEFAULT_METHOD as DEFAULT_METHOD
     from ramole_core.mixes import Mix as Mix
     from ramole_core.pool import AdapterCard as AdapterCard
     from ramole_core.ramole import Ramole as Ramole
@@ -63,6 +64,7 @@ _HOMES = {
     "BatchLimits": "batch.rows",
     "BatchRow": "batch.rows",
     "Busy": "errors",
+    "DEFAULT_METHOD": "methods",
     "Evidence": "evidence",
     "Example": "request_parts",
     "Explanation": "explaining",

@@ -42,6 +42,9 @@ FILES = (
 )
 """The files of `composition/` that hold methods, in the order of every list; add new ones here."""
 
+DEFAULT_METHOD = "ramole_plus"
+"""What mixes wherever nobody says: it needs no training, so that any base answers with it."""
+
 Value = bool | int | float
 HUGE = 1e300
 """No option is larger; nan is not either."""

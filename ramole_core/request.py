@@ -11,7 +11,7 @@ from ramole_core.answer import (
     Trace as Trace,
 )
 from ramole_core.errors import RamoleError
-from ramole_core.methods import Value
+from ramole_core.methods import DEFAULT_METHOD, Value
 from ramole_core.request_parts import (
     Exchange,
     read_examples,
@@ -27,8 +27,8 @@ class Request:
     """One prompt, how to mix adapters for it, how to decode; contradictions raise RamoleError."""
 
     prompt: str
-    method: str = "ramole"
-    """A registry name: `base`, `selection`, `mixture`, `fusion`, `ramole`, ..."""
+    method: str = DEFAULT_METHOD
+    """A registry name: `base`, `selection`, `mixture`, `ramole`, `ramole_plus`, ..."""
     k: int = 3
     """How many adapters to retrieve; ignored when `adapters` is given."""
     adapters: Sequence[str] | None = None

@@ -74,7 +74,11 @@ def test_ask_streams_and_ends_with_what_was_used(client):
     text, told = job.result(timeout=60)
     assert text == "where is the dog"
     assert told["adapters"] == [{"name": "squad", "score": 0.6}, {"name": "dart", "score": 0.1667}]
-    assert (told["finish_reason"], told["new_tokens"], told["method"]) == ("length", 4, "ramole")
+    assert (told["finish_reason"], told["new_tokens"], told["method"]) == (
+        "length",
+        4,
+        "ramole_plus",
+    )
     seen = [step[0] for step in job.outputs()]
     assert all(f"{text} ".startswith(part) for part in seen) and seen[-1] == text
 
@@ -91,7 +95,7 @@ def test_ask_batch_answers_in_order_each_in_its_way(client):
     one, two = client.predict(
         ["a b c d", {"prompt": "e f", "method": "base", "k": 2}], k=1, api_name="/ask_batch"
     )
-    assert (one["text"], one["method"], len(one["adapters"])) == ("a b c d", "ramole", 1)
+    assert (one["text"], one["method"], len(one["adapters"])) == ("a b c d", "ramole_plus", 1)
     assert (two["text"], two["method"], len(two["adapters"])) == ("e f", "base", 2)
 
 
@@ -236,7 +240,7 @@ def test_uploads_go_when_the_client_leaves(server, archive):
         ("/ask", {"prompt": "hi", "options": "[1]"}, "options=.*JSON object"),
         ("/ask", {"prompt": "hi", "options": {"a": "b"}}, "options=.*JSON object"),
         ("/ask", {"prompt": "hi", "options": '{"a": NaN}'}, "options=.*JSON object"),
-        ("/ask", {"prompt": "hi", "options": {"a": 1}}, "ramole has no option 'a'; it has none"),
+        ("/ask", {"prompt": "hi", "method": "base", "options": {"a": 1}}, "has no option 'a'; it"),
         ("/ask", {"prompt": "hi", "history": "hi"}, "history='hi' is a string; pass a list"),
         ("/ask", {"prompt": "hi", "examples": "hi"}, "examples='hi' is a string; pass a list"),
         ("/ask", {"prompt": "hi", "examples": [["a"]]}, "Pair 1 of examples is"),

@@ -11,6 +11,7 @@ from ramole_core.batch.prompt_file import decode, read_batch, read_batch_file
 from ramole_core.batch.rows import BatchLimits
 from ramole_core.batch.run import refuse_unfit, run_rows
 from ramole_core.errors import Busy, RamoleError
+from ramole_core.methods import DEFAULT_METHOD
 from ramole_core.request import Generation, Request, Step
 from tests.fake_ramole import FakeRamole
 
@@ -249,7 +250,9 @@ def test_the_digest_changes_with_whatever_decides_the_answer():
     changed |= {"weights": [0.25, 0.5], "stop": ["x"], "id": "z", "temperature": 0.25}
     changed |= TALK
     assert len({same, *(digest({**FULL, key: value}) for key, value in changed.items())}) == 16
-    assert digest({"prompt": "x"}) == "d9082a6b566b1d73"  # what it was before conversations
+    old = {"prompt": "x", "method": "ramole"}  # which a row that said none had once
+    assert digest(old) == "d9082a6b566b1d73"  # what it was before conversations
+    assert digest({"prompt": "x"}) == digest({**old, "method": DEFAULT_METHOD}) != digest(old)
     bare = {"prompt": "x"}
     assert digest(bare) != digest(bare, defaults={"k": 9})
 

@@ -12,6 +12,7 @@ from ramole_core.base.shapes import read_shapes
 from ramole_core.base.size import count_parameters
 from ramole_core.engine.reader import facts_of_model
 from ramole_core.layers import find_layout
+from ramole_core.methods import DEFAULT_METHOD
 from ramole_core.request import Request
 
 
@@ -50,4 +51,4 @@ def test_what_was_asked_asks_the_same_again_and_does_not_say_who():
     said = asked_fields(asked)
     assert "owner" not in said and "k" not in said
     assert Request(**said) == replace(asked, owner=None)
-    assert asked_fields(Request("hi")) == {"prompt": "hi", "method": "ramole"}
+    assert asked_fields(Request("hi")) == {"prompt": "hi", "method": DEFAULT_METHOD}

@@ -9,6 +9,7 @@ import pytest
 
 from ramole_core.answer import Fitting, Generation
 from ramole_core.errors import RamoleError
+from ramole_core.methods import DEFAULT_METHOD
 from ramole_core.mixes import MOST, Mixes
 from ramole_core.request import Request
 
@@ -52,8 +53,12 @@ def test_owners_have_mixes_of_their_own(tmp_path):
 @pytest.mark.parametrize(
     ("here", "method", "reason"),
     [
-        ({"ant": "1a"}, "ramole", "has the adapter bee, which is no longer in the pool; put"),
-        ({"ant": "9z", "bee": "2b"}, "ramole", "has the adapter ant, which is another one now"),
+        ({"ant": "1a"}, DEFAULT_METHOD, "has the adapter bee, which is no longer in the pool; put"),
+        (
+            {"ant": "9z", "bee": "2b"},
+            DEFAULT_METHOD,
+            "has the adapter ant, which is another one now",
+        ),
         (HERE, "fusion", "is of method lorahub, and the request says fusion; leave the method out"),
     ],
 )

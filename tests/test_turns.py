@@ -29,7 +29,7 @@ def test_every_turn_has_the_adapters_that_it_would_get_alone(ramole):
     assert names(first)[0] == "weather" and "poems" not in names(first)
     assert names(second) == ["poems", "sums"], "a turn may have what is excluded now"
     assert names(third) == [] and third.request.method == "base"
-    assert names(last)[0] == "sums" and last.request.method == "ramole"
+    assert names(last)[0] == "sums" and last.request.method == "ramole_plus"
     assert prepared.candidates == last.candidates
     assert [c.name for c in ramole.candidates([request])[0]] == names(last)
 

@@ -618,7 +618,7 @@ def test_an_answer_says_how_it_was_asked_whatever_the_form_says_by_then():
     asked = Request(
         "x", adapters=["<i>", "bee"], weights=[1.5, -0.5], temperature=0.5, top_p=0.9, seed=3
     )
-    assert "ramole, &lt;i&gt; 1.5, bee −0.5" in timing_html(replace(run, request=asked))
+    assert "ramole_plus, &lt;i&gt; 1.5, bee −0.5" in timing_html(replace(run, request=asked))
     assert "temperature 0.5, top-p 0.9, seed 3" in timing_html(replace(run, request=asked))
     assert "lorahub, the mix reds" in timing_html(
         replace(run, request=Request("x", method="lorahub", mix="reds"))
@@ -704,7 +704,7 @@ def test_a_recorded_run_comes_back_whole(tmp_path):
 
 
 def test_the_trace_files_hold_the_trace(tmp_path):
-    run, _, _ = ask(Request("boats?", k=3))
+    run, _, _ = ask(Request("boats?", method="ramole", k=3))
     facts = facts_of(FakeRamole(), adapters=run.answer.adapters)
     npz, as_json = write_files(run, facts=facts, into=tmp_path)
     trace = run.answer.trace

@@ -27,6 +27,7 @@ from ramole_core.batch.record import (
 from ramole_core.batch.rows import BadRow, Batch
 from ramole_core.errors import RamoleError
 from ramole_core.facts import facts_of
+from ramole_core.methods import DEFAULT_METHOD
 from ramole_core.terminal.console import progress_bar, say, write_json
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ def batch(
     out: Annotated[
         Path | None, typer.Option(help="Write the answers here, not to standard output.")
     ] = None,
-    method: Annotated[str, typer.Option(help=UNSAID)] = "ramole",
+    method: Annotated[str, typer.Option(help=UNSAID)] = DEFAULT_METHOD,
     k: Annotated[int, typer.Option("--k", "-k", help=UNSAID)] = 3,
     max_new_tokens: Annotated[int, typer.Option(help=UNSAID)] = 128,
     temperature: Annotated[float, typer.Option(help=UNSAID)] = 0.0,

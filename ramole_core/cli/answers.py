@@ -8,7 +8,7 @@ import typer
 from ramole_core.cli.opening import Exclude, Json, Owner, opened
 from ramole_core.errors import RamoleError
 from ramole_core.facts import facts_of
-from ramole_core.methods import describe_options, read_values
+from ramole_core.methods import DEFAULT_METHOD, describe_options, read_values
 from ramole_core.terminal.console import (
     read_pairs,
     read_prompt,
@@ -56,7 +56,7 @@ def retrieve(
 
 def generate(
     prompt: Annotated[str, typer.Argument(help="The prompt; - reads standard input.")],
-    method: Annotated[str, typer.Option(help="How the adapters are mixed.")] = "ramole",
+    method: Annotated[str, typer.Option(help="How the adapters are mixed.")] = DEFAULT_METHOD,
     k: Annotated[int, typer.Option("--k", "-k", help="How many adapters to retrieve.")] = 3,
     adapter: Annotated[
         list[str] | None, typer.Option(help="Use exactly this one, no retrieval; repeat for more.")

@@ -12,7 +12,7 @@ from rich.console import Console
 from ramole_core.cli.opening import Exclude, Json, Owner, opened
 from ramole_core.errors import RamoleError
 from ramole_core.facts import facts_of
-from ramole_core.methods import describe_options, read_values
+from ramole_core.methods import DEFAULT_METHOD, describe_options, read_values
 from ramole_core.terminal.console import read_turns, say, write_answer, write_json
 from ramole_core.terminal.records import answer_record
 
@@ -56,7 +56,7 @@ class Chat:
 
 
 def chat(
-    method: Annotated[str, typer.Option(help="How the adapters are mixed.")] = "ramole_plus",
+    method: Annotated[str, typer.Option(help="How the adapters are mixed.")] = DEFAULT_METHOD,
     k: Annotated[int, typer.Option("--k", "-k", help="How many adapters a turn finds.")] = 3,
     adapter: Annotated[
         list[str] | None, typer.Option(help="Use exactly this one, no retrieval; repeat for more.")

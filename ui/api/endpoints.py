@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import gradio as gr
 from gradio.events import api
 
-from ramole_core import AdapterRefused, RamoleError
+from ramole_core import DEFAULT_METHOD, AdapterRefused, RamoleError
 
 from ..model.spaces import gpu
 from ..parts.errors import one_sentence
@@ -48,7 +48,7 @@ class Endpoints:
     def ask(
         self,
         prompt: str,
-        method: str = "ramole",
+        method: str = DEFAULT_METHOD,
         k: int = 3,
         adapters: list[str] | None = None,
         weights: list[float] | None = None,
@@ -137,7 +137,7 @@ class Endpoints:
     def ask_batch(
         self,
         prompts: list[str | dict],
-        method: str = "ramole",
+        method: str = DEFAULT_METHOD,
         k: int = 3,
         max_new_tokens: int = 128,
         request: gr.Request | None = None,
@@ -148,7 +148,7 @@ class Endpoints:
 
         Args:
             prompts: Up to 64; each a string, or an object with prompt and other parameters of /ask.
-            method: For the prompts that name none: ramole, selection, mixture, fusion, base, ...
+            method: For the prompts that name none: ramole_plus, ramole, selection, mixture, base, ...
             k: How many adapters to retrieve for the prompts that do not say.
             max_new_tokens: The longest answer, in tokens, for the prompts that do not say.
         Returns:

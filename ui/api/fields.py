@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from ramole_core import RamoleError, Request
+from ramole_core import DEFAULT_METHOD, RamoleError, Request
 
 if TYPE_CHECKING:
     from ramole_core import Ramole
@@ -46,7 +46,7 @@ class Ask(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     prompt: Text
-    method: Name = "ramole"
+    method: Name = DEFAULT_METHOD
     k: int = Field(3, ge=1, le=MOST_NAMES)
     adapters: Names | None = None
     weights: list[float] | None = Field(None, max_length=MOST_NAMES)

@@ -4,9 +4,8 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 
-from ramole_core import RamoleError, Request, read_example_lines
+from ramole_core import DEFAULT_METHOD, RamoleError, Request, read_example_lines
 
-from ..parts.fields import METHOD
 from .pairs import lines_of
 
 
@@ -15,7 +14,7 @@ class Form:
     """The fields, in the order of the page's inputs, as gradio hands them over."""
 
     prompt: str = ""
-    method: str = METHOD
+    method: str = DEFAULT_METHOD
     k: float = 3
     beside: bool = True
     """The bare base's answer beside it."""

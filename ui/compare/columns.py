@@ -3,9 +3,7 @@
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
-from ramole_core import RamoleError, Request
-
-from ..parts.fields import METHOD
+from ramole_core import DEFAULT_METHOD, RamoleError, Request
 
 MOST = 4
 """Columns."""
@@ -15,7 +13,7 @@ MOST = 4
 class Column:
     """What is chosen above a column, as gradio hands it over."""
 
-    method: str = METHOD
+    method: str = DEFAULT_METHOD
     k: float = 3
     adapters: Sequence[str] = ()
     """Exactly these; none: those that are found."""

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from ramole_core import RamoleError
+from ramole_core import DEFAULT_METHOD, RamoleError
 
 from .errors import Refused
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 ADAPTER = "adapter:"
 """So an adapter may have the name of a method."""
-ONE, SEVERAL = "selection", "ramole_plus"
+ONE, SEVERAL = "selection", DEFAULT_METHOD
 """How named adapters are mixed where a call does not say."""
 
 

@@ -4,16 +4,16 @@ from typing import TYPE_CHECKING, Literal
 
 import gradio as gr
 
+from ramole_core import DEFAULT_METHOD
+
 if TYPE_CHECKING:
     from ramole_core import Ramole
 
-METHOD = "ramole_plus"
-"""What the page mixes with unless told otherwise: ahead of `ramole` in each setting of the test."""
 MOST_K = 8
 
 
 def method_field(
-    ramole: "Ramole", *, value: str = METHOD, elem_id: str | None = None, min_width: int
+    ramole: "Ramole", *, value: str = DEFAULT_METHOD, elem_id: str | None = None, min_width: int
 ) -> gr.Dropdown:
     """Every method by name."""
     names = [method.name for method in ramole.methods()]

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from .fields import METHOD
+from ramole_core import DEFAULT_METHOD
 
 
 @dataclass(frozen=True)
@@ -12,7 +12,7 @@ class Example:
     title: str
     prompt: str
     max_new_tokens: int = 64
-    method: str = METHOD
+    method: str = DEFAULT_METHOD
     """What a recorded run was mixed with; a live prompt takes what the form says."""
     adapters: tuple[str, ...] = ()
     """Exactly these; none: those that are found."""

@@ -4,7 +4,8 @@ Four bars and two sentences that need no other word of this page; every number i
 files.
 """
 
-from ..parts.fields import METHOD
+from ramole_core import DEFAULT_METHOD
+
 from ..parts.markup import escaped
 from .scores import Evaluation
 from .tables import spoken
@@ -68,7 +69,9 @@ def bars_of(found: Evaluation) -> list[tuple[str, Span, str]]:
 def _method(found: Evaluation) -> str:
     """What the page mixes with, else what mixes best."""
     scores = found.scores(FITS) or found.scores(HIDDEN)
-    return METHOD if METHOD in scores else found.best(FITS) or found.best(HIDDEN) or ""
+    if DEFAULT_METHOD in scores:
+        return DEFAULT_METHOD
+    return found.best(FITS) or found.best(HIDDEN) or ""
 
 
 def _honest(found: Evaluation) -> list[str]:
