@@ -18,6 +18,7 @@ from ramole_core.methods import METHOD_LIST
 from ramole_core.mixes import Mixes
 from ramole_core.pool import Limits, Pool, write_manifest
 from ramole_core.retrieval import AdapterIndex, Retriever
+from tests.heard import Heard
 from tests.word_encoder import WordEncoder
 
 SHAPES = {
@@ -121,7 +122,7 @@ class FakeRamole:
             most=s.hub_listed,
         )
         self.loaded = False
-        self.word_seconds = 0.0
+        self.heard: Heard | None = None
         self._seconds = load_seconds
 
     def methods(self):
@@ -186,7 +187,8 @@ class FakeRamole:
             self.pool.card(name, request.owner)
         words = request.prompt.split()[: request.max_new_tokens]
         for i, word in enumerate(words):
-            time.sleep(self.word_seconds)
+            if self.heard is not None and i:
+                self.heard.wait(i)
             yield Step(token=i, text=word + " ", weights=None)
         yield Generation(
             text=" ".join(words),

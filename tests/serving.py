@@ -2,7 +2,8 @@
 
 `python -m tests.serving ROOT` serves the tab Pool and the endpoints over `FakeRamole(ROOT)`; the
 settings come from RAMOLE_* as always, and BEAT_SECONDS, IDLE_SECONDS, WAITING_SECONDS,
-READING_SECONDS and BODY_SECONDS make time short.
+READING_SECONDS and BODY_SECONDS make time short. With HEARD, a folder, words wait for their reader;
+with CLOSES_LATE Gradio's own end waits for every connection, and not for five seconds.
 """
 
 import os
@@ -19,6 +20,7 @@ from pathlib import Path
 import httpx
 
 from tests import warm_server
+from tests.heard import Heard
 from tests.warm_server import Forked
 
 REPOSITORY = Path(__file__).parents[1]
@@ -128,8 +130,14 @@ def wait_for(url: str, process: subprocess.Popen | Forked, log: Path, *, seconds
     raise AssertionError(f"No answer within {seconds} s:\n{log.read_text()}")
 
 
+def _close_late(server) -> None:
+    server.should_exit = True
+    server.thread.join()
+
+
 def main() -> None:
     import gradio as gr
+    from gradio import http_server
 
     from tests.pool_fakes import FakeRamole
     from ui.api import endpoints as api
@@ -141,6 +149,8 @@ def main() -> None:
 
     quiet_logs()
     root = Path(sys.argv[1])
+    if "CLOSES_LATE" in os.environ:
+        http_server.Server.close = _close_late
     presence.BEAT_SECONDS = float(os.environ.get("BEAT_SECONDS", presence.BEAT_SECONDS))
     leaving.GRACE_SECONDS = float(os.environ.get("GRACE_SECONDS", 4))
     connections.WAITING = float(os.environ.get("WAITING_SECONDS", connections.WAITING))
@@ -148,7 +158,7 @@ def main() -> None:
     refusal.PATIENCE = float(os.environ.get("BODY_SECONDS", refusal.PATIENCE))
     quota.IDLE_SECONDS = float(os.environ.get("IDLE_SECONDS", quota.IDLE_SECONDS))
     ramole = FakeRamole(root, load_seconds=float(os.environ.get("LOAD_SECONDS", "0")))
-    ramole.word_seconds = float(os.environ.get("WORD_SECONDS", "0"))
+    ramole.heard = Heard(Path(os.environ["HEARD"])) if "HEARD" in os.environ else None
     with gr.Blocks(title="RAMoLE") as page:
         with gr.Tabs():
             pool_tab.tab(ramole)
