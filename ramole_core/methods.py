@@ -116,8 +116,13 @@ class Method:
 
     def is_trained_in(self, adapters: Path) -> bool:
         """Whether its trained weights lie beside these adapters, or it trains none."""
-        file = f"{self.weights.lstrip('_')}.safetensors"
-        return not self.training or (adapters / self.weights / file).is_file()
+        file = self.weights_in(adapters)
+        return not self.training or (file is not None and file.is_file())
+
+    def weights_in(self, adapters: Path) -> Path | None:
+        """Where its trained weights lie beside these adapters, or would; None: it has none."""
+        name = self.weights.lstrip("_")
+        return adapters / self.weights / f"{name}.safetensors" if name else None
 
 
 def read_rows(file: Path) -> list[Method]:

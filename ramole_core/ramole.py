@@ -16,7 +16,7 @@ from ramole_core.arriving import Arriving
 from ramole_core.errors import RamoleError
 from ramole_core.explaining import Explaining, Explanation
 from ramole_core.hub import Hub
-from ramole_core.methods import METHOD_LIST, Method
+from ramole_core.methods import Method, find_row
 from ramole_core.mixes import Mix, Mixes
 from ramole_core.own_model import OwnModel, Progress
 from ramole_core.packing_ahead import PackingAhead
@@ -25,6 +25,7 @@ from ramole_core.preparing import Preparing
 from ramole_core.request import Fitting, Generation, Request, Step
 from ramole_core.retrieval import AdapterIndex, BaseExpert, Encoder, Hit, Retriever
 from ramole_core.settings import Settings, load_settings
+from ramole_core.weights_here import WeightsHere
 
 if TYPE_CHECKING:
     from ramole_core.base.model import BaseModel
@@ -55,6 +56,7 @@ class Ramole:
         """
         s = self.settings = settings or load_settings()
         self._model = OwnModel(s)
+        self._here = WeightsHere(s.adapters_dir, base_model=s.base_model, data_dir=s.data_dir)
         self.pool = Pool(
             adapters_dir=s.adapters_dir,
             data_dir=s.data_dir,
@@ -130,9 +132,9 @@ class Ramole:
 
     def methods(self) -> tuple[Method, ...]:
         """The composition methods that can answer here: name, paper, one line on what each does,
-        options. One whose trained weights are not there is left out; asked for by name, it says how
-        they are made."""
-        return tuple(row for row in METHOD_LIST if row.is_trained_in(self.settings.adapters_dir))
+        options. One whose trained weights are not there, or of another base model, is left out;
+        asked for by name, it says how they are made."""
+        return self._here.methods()
 
     @property
     def loaded(self) -> bool:
@@ -338,7 +340,8 @@ class Ramole:
 
     def weights_checksums(self) -> dict[str, str]:
         """SHA-256 of the trained weights of each method that has some."""
-        return self._weights_folder.checksums()
+        found = self._weights_folder.checksums()
+        return {name: one for name, one in found.items() if self._here.fits(find_row(name))}
 
     def candidates(self, requests: Sequence[Request]) -> "list[list[Candidate]]":
         """The adapters that each request would get for the turn that is answered, as the engine
@@ -366,6 +369,10 @@ class Ramole:
 
     def weights_of(self, method: "Composition") -> "Trained | None":
         """A method's trained weights; None where it has none."""
+        if method.needs_weights:
+            self._here.check(method.row)
+        elif not self._here.fits(method.row):
+            return None
         return self._weights_folder.get(method.row, needed=method.needs_weights)
 
     @cached_property

@@ -40,6 +40,8 @@ ORDER = (
         "mixes",
         "packing_ahead",
         "own_model",
+        "own_base",
+        "weights_here",
         "explaining",
         "preparing",
         "ramole",

@@ -297,7 +297,8 @@ def test_a_bad_request_raises_before_any_runs(ramole):
 
 
 def test_named_adapters_are_used_in_their_order_without_retrieval(ramole):
-    request = Request("Is it going to rain?", adapters=["sums", "poems"], k=1, **ASK)
+    said = {"adapters": ["sums", "poems"], "k": 1, **ASK}
+    request = Request("Is it going to rain?", method="ramole", **said)
     answer = ramole.generate([request])[0]
     assert answer.adapters == ["sums", "poems"] and np.isnan(answer.scores).all()
     assert answer.trace.adapters == ["sums", "poems"]
@@ -310,7 +311,9 @@ def test_selection_takes_the_best_of_those_named(ramole):
 
 
 def test_excluded_adapters_are_not_found(ramole):
-    answer = ramole.generate([Request("Is it going to rain?", exclude=["weather"], **ASK)])[0]
+    answer = ramole.generate(
+        [Request("Is it going to rain?", method="ramole", exclude=["weather"], **ASK)]
+    )[0]
     assert len(answer.adapters) == 3 and "weather" not in answer.adapters
 
 
@@ -452,5 +455,6 @@ def test_without_a_trained_router_the_sentence_says_what_to_do(tiny_llama, tmp_p
         assert {"mixture", "random_router", "arrow"} <= listed
         assert not {"ramole", "meteora", "mole"} & listed, "what cannot answer is not offered"
         with pytest.raises(RamoleError, match="no trained weights of ramole .*another method"):
-            bare.generate([Request("a", **ASK)])
+            bare.generate([Request("a", method="ramole", **ASK)])
+        assert bare.generate([Request("a", **ASK)])[0].new_tokens == 5, "which needs none"
         assert bare.generate([Request("a", method="uniform_router", **ASK)])[0].adapters == ["one"]

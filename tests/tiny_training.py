@@ -6,6 +6,7 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+from ramole_core.base.chat_template import complete_template
 from ramole_core.base.model import BaseModel
 
 WORDS = ["<end>", "<unk>", *"say please red blue sing loud 0 1 2 3 4 5 6 OPTIONS: - yes no".split()]
@@ -18,6 +19,7 @@ def build_base(dtype: torch.dtype, folder: Path) -> BaseModel:
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=words, eos_token="<end>", unk_token="<unk>", pad_token="<end>"
     )
+    complete_template(tokenizer, template=None)
     torch.manual_seed(11)
     config = LlamaConfig(
         vocab_size=len(WORDS),

@@ -98,6 +98,7 @@ def write_task_table(
         "trained_on": list(loras),
         **facts,
         "base_model": base.name,
+        "base_shapes": dict(list(shapes.items())[-7:]),  # the table itself names no layer
         "quantization": base.quantization,
         "command": command,
         "versions": versions(),

@@ -148,7 +148,7 @@ class Endpoints:
 
         Args:
             prompts: Up to 64; each a string, or an object with prompt and other parameters of /ask.
-            method: For the prompts that name none: ramole_plus, ramole, selection, mixture, base, ...
+            method: For the prompts that name none: ramole_plus, ramole, mixture, base, ...
             k: How many adapters to retrieve for the prompts that do not say.
             max_new_tokens: The longest answer, in tokens, for the prompts that do not say.
         Returns:
