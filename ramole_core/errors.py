@@ -11,3 +11,7 @@ class AdapterRefused(RamoleError):
 
 class Busy(RamoleError):
     """The queue, the data folder or the engine is taken; try again."""
+
+
+class Unsupported(RamoleError):
+    """A base model whose code computes what is not known here; the message is the reason alone."""

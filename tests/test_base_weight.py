@@ -15,15 +15,9 @@ from ramole_core.base.kernel_linear import base_weight, kernel_linears
 from ramole_core.base.nf4 import Nf4Linear
 from ramole_core.base.packed import PackedLinear
 from ramole_core.kernels.weight import Input
+from ramole_core.layers.angles import BLOCK, SteadyAngles
 from ramole_core.layers.install import wrap
-from ramole_core.layers.steady import (
-    BLOCK,
-    NAMES,
-    ActivationByToken,
-    SteadyActivation,
-    SteadyAngles,
-    steady_layers,
-)
+from ramole_core.layers.steady import NAMES, ActivationByToken, SteadyActivation, steady_layers
 
 
 def packed(kind, i, o, **options):
@@ -59,6 +53,16 @@ LAYERS = {
     "int4": lambda: packed(Int4Linear, 64, 48),
     "nf4 of bfloat16": lambda: nf4_layer(128, 5, bias=False),
 }
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_an_input_of_another_width_is_refused(name):
+    """A kernel would read what lies behind it."""
+    layer = LAYERS[name]()
+    weight = base_weight(layer)
+    assert weight is not None
+    with pytest.raises(ValueError, match=f"{weight.i + 1} numbers a row, {weight.i} were"):
+        weight.multiply(Input(torch.zeros(3, weight.i + 1)))
 
 
 @pytest.mark.parametrize("name", LAYERS)

@@ -3,7 +3,6 @@
 import os
 import subprocess
 import sys
-from copy import deepcopy
 from itertools import count
 from pathlib import Path
 
@@ -18,9 +17,8 @@ from ramole_core.engine.attention import FlatCache, ServedAttention, Span
 from ramole_core.engine.compiled_attention import CompiledAttention
 from ramole_core.engine.kv import KvCache
 from ramole_core.engine.pages import PAGE
-from ramole_core.errors import RamoleError
 from ramole_core.kernels.softmax import soften
-from tests.page_fakes import Tokens, forward, model_of, page_cache, soil
+from tests.page_fakes import Tokens, forward, page_cache, soil
 
 SIZES = (  # heads that share a key head, key heads, d, dv
     (1, 3, 8, 8),
@@ -152,7 +150,7 @@ def test_a_model_runs_on_it(tiny_llama, compiled, monkeypatch):
         ]
         logits = model(
             input_ids=torch.cat(ids)[None],
-            attention_mask=torch.zeros(1, 1, 1, 1),  # not read
+            attention_mask=attention.step.mask,
             position_ids=attention.step.positions,
             cache=attention.step,
             use_cache=True,
@@ -225,15 +223,3 @@ for dtype in tests.DTYPES:
         timeout=250,
     )
     assert done.returncode == 0, done.stderr[-2000:]
-
-
-def test_a_model_with_attention_of_its_own_is_refused():
-    model = LlamaForCausalLM(replaced(model_of(2, 4, torch.float32).config))
-    with pytest.raises(RamoleError, match="runs eager attention"):
-        ServedAttention(model)
-
-
-def replaced(config):
-    config = deepcopy(config)
-    config._attn_implementation = "eager"
-    return config

@@ -9,6 +9,9 @@ from ramole_core.base.packed import PackedLinear
 from ramole_core.kernels.compiled import DTYPES
 from ramole_core.kernels.weight import Input, Weight
 
+ALIKE = ("FalconLinear",)
+"""Classes of transformers that are a linear layer, written in another way."""
+
 
 def base_weight(layer: nn.Module) -> Weight | None:
     """None for a layer that is none, lies elsewhere than on the CPU, or is held in another way."""
@@ -18,8 +21,8 @@ def base_weight(layer: nn.Module) -> Weight | None:
     if not isinstance(weight, Tensor) or weight.device.type != "cpu":
         return None
     kind = type(layer)
-    if kind in (nn.Linear, Conv1D) and weight.dtype in DTYPES:
-        rows = (weight if kind is nn.Linear else weight.T).detach().contiguous()  # Conv1D: [i, o]
+    if (kind in (nn.Linear, Conv1D) or kind.__name__ in ALIKE) and weight.dtype in DTYPES:
+        rows = (weight if kind is not Conv1D else weight.T).detach().contiguous()  # Conv1D: [i, o]
         return Weight(rows, (rows.shape[0], rows.shape[1]), bias=_bias(layer))
     return None
 

@@ -25,17 +25,23 @@ class AloneReader:
         self._page_bytes = KvCache(model, limit=0).page_bytes
 
     def read(
-        self, asked: Sequence[tuple[Segments, Sequence[int]]], *, full: str
+        self,
+        asked: Sequence[tuple[Segments, Sequence[int]]],
+        *,
+        full: str,
+        becomes: Sequence[int] = (),
     ) -> tuple[Float[Tensor, "b v"], dict[int, Exception]]:
         """Logits after the last token of each, and what a method's own score raised, by index.
 
-        The last tokens of all are fed in one forward where each has one segment. Raises
+        `becomes`: how long the request of each may become, where that is more than its tokens. The
+        last tokens of all are fed in one forward where each has one segment. Raises
         RamoleError with the sentence `full` where their adapters have no room together now.
         """
         pages = sum(pages_of(len(ids)) for _, ids in asked)
         kv = KvCache(self._model, limit=pages * self._page_bytes)
         sequences = [
-            kv.open(segments.content(ids)[:1], len(ids), traced=False) for segments, ids in asked
+            kv.open(segments.content(ids)[:1], len(ids), becomes=length)
+            for (segments, ids), length in zip(asked, becomes or [0] * len(asked), strict=True)
         ]
         logits: dict[int, Tensor] = {}
         faults: dict[int, Exception] = {}

@@ -10,6 +10,7 @@ from ramole_core.engine.pages import PAGE
 from ramole_core.kernels.attention import (
     ATTEND,
     BLOCKS,
+    CAP,
     DV,
     HALF,
     HEADS,
@@ -24,6 +25,7 @@ from ramole_core.kernels.attention import (
     RUNS,
     SCALE,
     SHARED,
+    SINKS,
     TABLES,
     V_HEAD,
     V_TOKEN,
@@ -65,6 +67,7 @@ class CompiledAttention:
         self._runs = np.array(list(self._each_run()), np.int32)
         self._blocks: dict[int, np.ndarray] = {}
         self._scales: dict[float, np.ndarray] = {}
+        self._sinks: dict[int, Tensor] = {}
         words = self._words = np.zeros(WORDS, np.int64)
         words[HALF] = like.dtype == torch.bfloat16
         words[[TABLES, RUNS]] = self._tables.ctypes.data, self._runs.ctypes.data
@@ -81,9 +84,18 @@ class CompiledAttention:
         WRITE.run(words, len(self._runs))
 
     def attend(
-        self, query: Tensor, keys: Tensor, values: Tensor, *, scale: float, window: int | None
+        self,
+        query: Tensor,
+        keys: Tensor,
+        values: Tensor,
+        *,
+        scale: float,
+        window: int | None,
+        cap: float | None = None,
+        sinks: Tensor | None = None,
     ) -> Tensor:
-        """[1, hq, N, d] -> [1, N, hq, dv]; the same layer's tokens were written just before."""
+        """[1, hq, N, d] -> [1, N, hq, dv]; the same layer's tokens were written just before. `cap`
+        and `sinks` as in `FlatCache.attend`."""
         query, words = _in_rows(query), self._words
         _, heads, n, _ = query.shape
         out = torch.empty(1, n, heads, int(words[DV]), dtype=query.dtype)
@@ -93,6 +105,8 @@ class CompiledAttention:
         h = keys.shape[1]
         shared = words[SHARED] = heads // h
         words[SCALE], words[WINDOW] = self._scale(scale), window or 0
+        words[CAP] = 0 if cap is None else self._scale(float(cap))
+        words[SINKS] = 0 if sinks is None else self._sinks_of(sinks).data_ptr()
         blocks = self._blocks_of(queries_of(shared))
         if (watcher := WATCHING.one) is not None:
             watcher.keep(self)
@@ -110,6 +124,11 @@ class CompiledAttention:
     def _scale(self, scale: float) -> int:
         """Where this number lies."""
         return self._scales.setdefault(scale, np.array([scale], np.float32)).ctypes.data
+
+    def _sinks_of(self, sinks: Tensor) -> Tensor:
+        """In float32, for as long as this forward is kept."""
+        place = sinks.data_ptr()
+        return self._sinks.setdefault(place, sinks.detach().float().contiguous())
 
     def _each_run(self):
         """(first token, tokens, page, slot) of what is written into one page."""

@@ -19,7 +19,9 @@ from ramole_core.engine.faults import fault_of
 from ramole_core.engine.fitting import Fit
 from ramole_core.engine.graph_step import Graphs
 from ramole_core.engine.kv import KvCache
+from ramole_core.engine.load_check import Verdict, check_served
 from ramole_core.engine.model_runner import ModelRunner
+from ramole_core.engine.own_forward import OwnForward
 from ramole_core.engine.pair_reading import PairReading
 from ramole_core.engine.placement import Placer, Weights
 from ramole_core.engine.prompt import Prepared, Prompt, Turn, encode_prompt
@@ -83,10 +85,12 @@ class Engine:
         sizes: EngineSizes | None = None,
         fused: bool = True,
         graphs: bool = True,
+        own: OwnForward | None = None,
     ):
         """`shapes`: (i, o) of the layers to serve, by module path; `weights` gives a method's
         trained weights. On a GPU, `fused`: few tokens may be mixed by Triton; `graphs`: decode
-        steps may be CUDA graphs. Raises RamoleError for a model that cannot be served."""
+        steps may be CUDA graphs. With `own`, what is served is held against it, and `verdict` says
+        how that went. Raises RamoleError for a model that cannot be served."""
         self._base = base
         self.sizes = sizes = sizes or EngineSizes()
         self.lock = threading.Lock()
@@ -131,12 +135,13 @@ class Engine:
         )
         self._maker = SegmentMaker(self.layout, self._placer)
         self._alone = AloneReader(base.model, runner=self._runner, placer=self._placer)
+        self.facts = facts_of_model(base, layout=self.layout, exact=self.exact)
+        self._reader = RequestReader(base.tokenizer, self.facts, weights=weights)
+        self.verdict = None if own is None else self._check(own)
         read = remembered(
             self._read_ends, folder=sizes.reference_dir, what=what_of(base, self.layout)
         )
         self.store.measure = Reference(read, base.tokenizer).measure
-        self.facts = facts_of_model(base, layout=self.layout, exact=self.exact)
-        self._reader = RequestReader(base.tokenizer, self.facts, weights=weights)
         self.scheduler = Scheduler(
             tokenizer=base.tokenizer,
             layout=self.layout,
@@ -147,6 +152,25 @@ class Engine:
             pin=self._placer.pin,
             release=self._placer.release,
         )
+
+    def _check(self, own: OwnForward) -> Verdict:
+        """Hold what is served against the model's own forward; the model is given back, and
+        whatever was found is raised, where it differs."""
+        try:
+            bare = self._placer.prepare(Request("made up", method="base"), ())
+            with self.lock, torch.inference_mode(), self._placer.pinned([bare], "") as (row,):
+                verdict = check_served(self._base.model, own, runner=self._runner, bare=row)
+        except Exception:
+            self.close()
+            raise
+        self.allow_exact(verdict.exact)
+        return verdict
+
+    def allow_exact(self, exact: bool) -> None:
+        """Say that bits hang on the batch, where that was found."""
+        self.exact = self.exact and exact
+        self.facts = replace(self.facts, exact=self.exact)
+        self._reader.facts = self.facts
 
     @property
     def context(self) -> int:
@@ -294,7 +318,7 @@ class Engine:
         full = "The adapters in use leave no room for this one now; try again in a moment."
         jobs = [(self._maker.segments(one, length=len(ids)), list(ids)) for one in asked]
         with self.lock, torch.inference_mode():
-            logits, faults = self._alone.read(jobs, full=full)
+            logits, faults = self._alone.read(jobs, full=full, becomes=_lengths(asked))
         for n, error in faults.items():
             raise fault_of(error, asked[n].request.method)
         found = logits.float().softmax(-1).topk(top)
@@ -313,7 +337,8 @@ class Engine:
             for one, ids in zip(asked, every, strict=True)
         ]
         with self.lock, torch.inference_mode():
-            logits, faults = self._alone.read(list(zip(made, every, strict=True)), full=full)
+            jobs = list(zip(made, every, strict=True))
+            logits, faults = self._alone.read(jobs, full=full, becomes=_lengths(asked))
         for n, error in faults.items():
             raise fault_of(error, asked[n].request.method)
         return logits.float().cpu()
@@ -412,3 +437,8 @@ class Engine:
         with self.lock:
             self._installed.remove()
             self._attention.remove()
+
+
+def _lengths(asked: Sequence[Prepared]) -> list[int]:
+    """How long each of these may become."""
+    return [len(one.prompt.ids) + one.prompt.room for one in asked]

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
@@ -68,9 +69,18 @@ class GatheredAttention:
         values[self._pages, :, self._slots, : self._dv] = new_values[0].transpose(0, 1)
 
     def attend(
-        self, query: Tensor, keys: Tensor, values: Tensor, *, scale: float, window: int | None
+        self,
+        query: Tensor,
+        keys: Tensor,
+        values: Tensor,
+        *,
+        scale: float,
+        window: int | None,
+        cap: float | None = None,
+        sinks: Tensor | None = None,
     ) -> Tensor:
-        """[1, hq, N, d] -> [1, N, hq, dv]; the same layer's tokens were written just before."""
+        """[1, hq, N, d] -> [1, N, hq, dv]; the same layer's tokens were written just before. `cap`
+        and `sinks` as in `FlatCache.attend`."""
         _, heads, n, _ = query.shape
         found = query.new_empty(n, heads, self._dv)
         for tokens, places, table in self._groups:
@@ -84,12 +94,42 @@ class GatheredAttention:
             v = v.masked_fill(at[:, None] > places[:, -1:, None, None], 0)  # may be no number
             k = k.masked_fill(at[:, None] > places[:, -1:, None, None], 0)
             shared = heads // k.shape[1]
+            if cap is not None or sinks is not None:
+                wide_k, wide_v = (one.repeat_interleave(shared, 1) for one in (k, v))
+                out = attend_by_scores(
+                    q, wide_k, wide_v, seen[:, None], scale=scale, cap=cap, sinks=sinks
+                )
+                found[tokens] = out.transpose(1, 2)
+                continue
             packed = q.unflatten(1, (-1, shared)).flatten(2, 3)  # a key head's queries
             mask = seen[:, None].repeat(1, 1, shared, 1)
             out = scaled_dot_product_attention(packed, k, v, attn_mask=mask, scale=scale)
             out = out.unflatten(2, (shared, -1)).flatten(1, 2)  # [b, hq, n, dv]
             found[tokens] = out.transpose(1, 2)
         return found[None]
+
+
+def attend_by_scores(
+    q: Float[Tensor, "b h n d"],
+    k: Float[Tensor, "b h m d"],
+    v: Float[Tensor, "b h m dv"],
+    seen: Bool[Tensor, "#b #h n m"],
+    *,
+    scale: float,
+    cap: float | None = None,
+    sinks: Float[Tensor, "h"] | None = None,
+) -> Float[Tensor, "b h n dv"]:
+    """softmax(cap tanh(scale q K^T / cap)) V, computed in float32; `sinks` are scores of no value,
+    one beside each head's others."""
+    scores = torch.einsum("bhnd,bhmd->bhnm", q.float(), k.float()) * scale
+    if cap is not None:
+        scores = cap * torch.tanh(scores / cap)
+    scores = scores.masked_fill(~seen, -torch.inf)
+    if sinks is not None:
+        beside = sinks.float()[None, :, None, None].expand(*scores.shape[:3], 1)
+        scores = torch.cat([scores, beside], dim=-1)
+    weights = scores.softmax(-1)[..., : k.shape[2]]
+    return torch.einsum("bhnm,bhmv->bhnv", weights, v.float()).to(q.dtype)
 
 
 def _padded(tables: Sequence[np.ndarray], most: int) -> np.ndarray:

@@ -19,6 +19,7 @@ from ramole_core.engine.prefix import Page, PrefixTree
 from ramole_core.engine.sequence import Sequence
 from ramole_core.errors import RamoleError
 from ramole_core.kernels.vectors import padded
+from ramole_core.layers import short_length
 
 KINDS = ("full_attention", "sliding_attention")
 
@@ -35,7 +36,11 @@ class KvCache:
                 f"The base model has layers of type {', '.join(sorted(kinds))}, and the engine "
                 "keeps keys and values of attention layers only; choose another base model."
             )
-        heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+        heads = next(
+            n
+            for name in ("num_key_value_heads", "num_kv_heads", "num_attention_heads")
+            if (n := getattr(config, name, None))
+        )
         size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
         numbers = config.num_hidden_layers * heads * (size + padded(size))
         self.token_bytes = numbers * model.dtype.itemsize
@@ -45,6 +50,7 @@ class KvCache:
         self._tree = PrefixTree()
         self._pool = PagePool(self.memory, self._tree)
         self._open: set[Sequence] = set()
+        self._short = short_length(model)
 
     @property
     def nbytes(self) -> int:
@@ -91,15 +97,22 @@ class KvCache:
     # --- sequences ----------------------------------------------------------------------------
 
     def open(
-        self, content: Int64[np.ndarray, "n 3"], length: int, *, traced: bool = False
+        self,
+        content: Int64[np.ndarray, "n 3"],
+        length: int,
+        *,
+        traced: bool = False,
+        becomes: int = 0,
     ) -> Sequence | None:
         """A sequence of at most `length` tokens, the first of which will be `content`; None where
-        there is no room now.
+        there is no room now. `becomes` is the length of the request that it is read for, where
+        that is more.
 
         It begins with what is here already, but for the last token of `content`. With `traced`
         only with tokens whose trace is here, or needs none.
         """
-        sequence = Sequence(length)
+        sequence = Sequence(length, long=self._is_long(max(length, becomes)))
+        content = _marked(content, sequence)
         shared, above = [], self._tree.root
         for at in range(0, len(content) - PAGE, PAGE):
             page, n = self._tree.find(above, content[at : at + PAGE], traced=traced)
@@ -113,11 +126,14 @@ class KvCache:
             return None
         self._open.add(sequence)
         try:
-            self.extend(sequence, content, traced=traced)
+            self._extend(sequence, content, traced=traced)
         except BaseException:
             self.close(sequence)
             raise
         return sequence
+
+    def _is_long(self, length: int) -> bool:
+        return self._short is not None and length > self._short
 
     def extend(
         self, sequence: Sequence, content: Int64[np.ndarray, "n 3"], *, traced: bool = False
@@ -126,6 +142,11 @@ class KvCache:
 
         `content` begins with what is in it; its last token stays to be fed.
         """
+        return self._extend(sequence, _marked(content, sequence), traced=traced)
+
+    def _extend(
+        self, sequence: Sequence, content: Int64[np.ndarray, "n 3"], *, traced: bool
+    ) -> int:
         before, last = sequence.length, len(content) - 1
         self._drop_unwritten(sequence)
         while sequence.length < last:
@@ -162,6 +183,7 @@ class KvCache:
 
         `gates` is their trace; without it, `traced` says that they need none.
         """
+        content = _marked(content, sequence)
         known = traced or gates is not None
         done = 0
         while done < len(content):
@@ -247,3 +269,11 @@ class KvCache:
         known = bool(page.traced[: page.count].any())
         if self._tree.find(above, content, traced=known, besides=page)[1] == page.count:
             self._tree.remove(page)
+
+
+LONG = 1 << 40
+"""Added to the ids of what a long sequence holds, so that no short one finds it."""
+
+
+def _marked(content: Int64[np.ndarray, "n 3"], sequence: Sequence) -> Int64[np.ndarray, "n 3"]:
+    return content + np.array([LONG, 0, 0]) if sequence.long else content

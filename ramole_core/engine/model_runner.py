@@ -1,5 +1,6 @@
 """Runs the model for a batch: tokens of many requests, side by side, in one forward."""
 
+import inspect
 from collections.abc import Callable, Iterator, Sequence as Many
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -70,6 +71,8 @@ class ModelRunner:
         self.replays = exact
         """Whether steps that repeat are written down and run again; same bits, less Python."""
         self.count = self.replayed = 0
+        self._picks = "logits_to_keep" in inspect.signature(model.forward).parameters
+        """Whether the model computes the logits of named places alone."""
 
     @contextmanager
     def mixing(self, rows: Many[RowMix], l: int) -> Iterator[Forward]:
@@ -91,6 +94,7 @@ class ModelRunner:
         traced = [n for n, piece in enumerate(pieces) if piece.traced and piece.mix.slots]
         mixes = [piece.mix for piece in pieces]
         self.count += 1
+        self._serving.long.now = cache.long
         if self._replay is not None and len(ids) == len(pieces):
             before = self._replay.step
             if self._keeps(before.batch) and before.fits(mixes, traced, kv):
@@ -101,18 +105,20 @@ class ModelRunner:
         again = self._repeats(batch, counts)
         told = torch.tensor([ids], device=device)
         starts = [span.start for span in spans]
-        mask = torch.zeros(1, 1, 1, 1, device=device)
         kept = _kept_places(pieces, device)
 
         def run() -> Tensor:
-            return self._model(
+            picked = {"logits_to_keep": kept} if self._picks else {}
+            logits = self._model(
                 input_ids=told,
-                attention_mask=mask,  # not read
+                attention_mask=cache.mask,
                 position_ids=cache.positions,
                 cache=cache,
                 use_cache=True,
-                logits_to_keep=kept,
+                **picked,
             ).logits[0]
+            cache.check_attended()
+            return logits if self._picks or isinstance(kept, int) else logits[kept]
 
         self._attention.step = cache
         try:

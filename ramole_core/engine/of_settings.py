@@ -1,11 +1,26 @@
-"""The engine in the sizes that the settings say."""
+"""The engine in the sizes that the settings say, of a base that was checked."""
 
+import hashlib
 from collections.abc import Callable, Mapping
+from functools import cache
+from importlib import metadata
+from pathlib import Path
 
 from ramole_core.base.model import BaseModel
+from ramole_core.base.size import count_parameters
 from ramole_core.composition import Composition, Trained
+from ramole_core.engine import load_check
 from ramole_core.engine.engine import Engine, EngineSizes
+from ramole_core.engine.own_forward import OwnForward, run_own
+from ramole_core.engine.reader import context_of
+from ramole_core.errors import RamoleError, Unsupported
+from ramole_core.kernels.code_cache import FOLDER
+from ramole_core.kernels.matrix_unit import MATRIX
+from ramole_core.kernels.vectors import LANES
 from ramole_core.settings import Settings
+
+ROOMS = ("base", "engine", "layers", "kernels")
+"""Whose code decides what is served."""
 
 
 def engine_of(
@@ -16,7 +31,8 @@ def engine_of(
     weights: Callable[[Composition], Trained | None],
 ) -> Engine:
     """The engine of a base model in the sizes that the settings say; `shapes`: (i, o) of its linear
-    layers, `weights` gives a method's trained weights."""
+    layers, `weights` gives a method's trained weights. Raises RamoleError for an architecture that
+    is not served as its own code computes it."""
     s = settings
     sizes = EngineSizes(
         max_batch=s.max_batch,
@@ -28,11 +44,69 @@ def engine_of(
         units_dir=s.data_dir / "units",
         reference_dir=s.data_dir / "reference",
     )
-    return Engine(
-        base,
-        shapes=shapes,
-        weights=weights,
-        sizes=sizes,
-        fused=s.fused_mixing,
-        graphs=s.cuda_graphs,
-    )
+
+    def make(own: OwnForward | None) -> Engine:
+        return Engine(
+            base,
+            shapes=shapes,
+            weights=weights,
+            sizes=sizes,
+            fused=s.fused_mixing,
+            graphs=s.cuda_graphs,
+            own=own,
+        )
+
+    return checked_engine(base, make, shapes=shapes, folder=s.data_dir / "base" / "checked")
+
+
+def checked_engine(
+    base: BaseModel,
+    make: Callable[[OwnForward | None], Engine],
+    *,
+    shapes: Mapping[str, tuple[int, int]],
+    folder: Path | None,
+) -> Engine:
+    """The engine that `make` gives, held once against the base's own forward; the verdict is kept
+    in the folder by all that it hangs on (None: nowhere)."""
+    try:
+        file = None if folder is None else folder / f"{_name(base, shapes)}.json"
+        verdict = load_check.remembered(file)
+        if verdict is not None:
+            engine = make(None)
+            engine.allow_exact(verdict.exact)
+            return engine
+        weights = count_parameters(base.folder)
+        engine = make(run_own(base.model, context=context_of(base.model), weights=weights))
+        if engine.verdict is not None:
+            load_check.remember(file, engine.verdict)
+        return engine
+    except Exception as error:
+        if isinstance(error, RamoleError) and not isinstance(error, Unsupported):
+            raise
+        reason = " ".join(str(error).split()) or type(error).__name__
+        if not isinstance(error, Unsupported):
+            reason = f"its code fails here ({reason[:200]})"
+        raise RamoleError(
+            f"{base.name} cannot be served: {reason.rstrip('.')}; this architecture "
+            f"({type(base.model).__name__}) is not supported, choose another base model (a table "
+            "of those that are is in docs/hosting.md)."
+        ) from error
+
+
+def _name(base: BaseModel, shapes: Mapping[str, tuple[int, int]]) -> str:
+    """Of the file that keeps the verdict."""
+    versions = [metadata.version(name) for name in ("torch", "transformers", "bitsandbytes")]
+    kind = base.checksum, base.quantization, base.head, str(base.dtype), base.device.type
+    config = base.model.config.to_json_string()
+    what = kind, sorted(shapes.items()), config, FOLDER.name, LANES, MATRIX, versions, _code()
+    return hashlib.sha256(repr(what).encode()).hexdigest()[:32]
+
+
+@cache
+def _code() -> str:
+    """Stands for the code that serves."""
+    digest = hashlib.sha256()
+    core = Path(__file__).parents[1]
+    for file in sorted(one for room in ROOMS for one in (core / room).rglob("*.py")):
+        digest.update(file.read_bytes())
+    return digest.hexdigest()

@@ -6,7 +6,7 @@ So whoever has no model can still say what a request comes to, and refuse what c
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ramole_core.base.chat_template import NEXT_TURN, check_known, ends_turns_itself
 from ramole_core.base.model import BaseModel
@@ -17,6 +17,7 @@ from ramole_core.engine.pair_reading import encode_pairs
 from ramole_core.engine.placement import Weights
 from ramole_core.engine.prompt import Prepared, Prompt, Turn, read_prompt
 from ramole_core.engine.switches import check_later_weights, check_switches
+from ramole_core.errors import RamoleError
 from ramole_core.layers import Layout
 from ramole_core.request import Request
 
@@ -49,13 +50,13 @@ class RequestReader:
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, facts: ModelFacts, *, weights: Weights):
         """`weights` gives a method's trained weights."""
-        self._tokenizer, self._facts, self._weights = tokenizer, facts, weights
+        self._tokenizer, self.facts, self._weights = tokenizer, facts, weights
         self._known_fits = KnownFits()
 
     def read(self, request: Request) -> Prompt:
         """The request's turns as token ids; raises RamoleError where the context is too short, or
         the model lacks a token."""
-        prompt = read_prompt(request, self._tokenizer, context=self._facts.context)
+        prompt = read_prompt(request, self._tokenizer, context=self.facts.context)
         self._check_known(prompt.ids)
         return prompt
 
@@ -79,13 +80,13 @@ class RequestReader:
         check_prefix(
             request,
             self._tokenizer,
-            eos=self._facts.eos,
-            vocabulary=self._facts.vocabulary,
+            eos=self.facts.eos,
+            vocabulary=self.facts.vocabulary,
         )
         if len(asked.turns) != len(prompt.parts):
             raise ValueError(f"{len(asked.turns)} turns for a prompt of {len(prompt.parts)}")
         turns = tuple(map(self._with_own, asked.turns))
-        check_switches(request, turns[-1].candidates, self._facts.layout)
+        check_switches(request, turns[-1].candidates, self.facts.layout)
         check_later_weights(request, turns[-1].candidates)
         prepared = replace(asked, request=request, turns=turns)
         check_turns(prepared)
@@ -97,13 +98,13 @@ class RequestReader:
         if not needs_fit(prepared):
             return None
         turn = prepared.turns[-1].request
-        pairs = encode_pairs(turn, self._tokenizer, context=self._facts.context)
+        pairs = encode_pairs(turn, self._tokenizer, context=self.facts.context)
         for pair in pairs:
             self._check_known((*pair.ids, *pair.targets))
         return Fit(prepared, pairs, self._known_fits)
 
     def _check_known(self, ids: Sequence[int]) -> None:
-        check_known(ids, self._tokenizer, vocabulary=self._facts.vocabulary)
+        check_known(ids, self._tokenizer, vocabulary=self.facts.vocabulary)
 
     def _within_its_turn(self, request: Request) -> Request:
         if request.raw or NEXT_TURN in request.stop or ends_turns_itself(self._tokenizer):
@@ -120,10 +121,9 @@ class RequestReader:
 
 def facts_of_model(base: BaseModel, *, layout: Layout, exact: bool) -> ModelFacts:
     """Of a base model that is loaded."""
-    config = base.model.config.get_text_config()
     return ModelFacts(
         layout=layout,
-        context=int(config.max_position_embeddings),
+        context=context_of(base.model),
         eos=_end_tokens(base),
         vocabulary=int(base.model.get_input_embeddings().get_parameter("weight").shape[0]),
         exact=exact,
@@ -131,6 +131,18 @@ def facts_of_model(base: BaseModel, *, layout: Layout, exact: bool) -> ModelFact
         dtype=str(base.dtype).removeprefix("torch."),
         checksum=base.checksum,
         notes=base.notes,
+    )
+
+
+def context_of(model: PreTrainedModel) -> int:
+    """Most tokens of a prompt and its answer together."""
+    config = model.config.get_text_config()
+    for name in ("max_position_embeddings", "n_positions", "max_seq_len"):
+        if isinstance(found := getattr(config, name, None), int):
+            return found
+    raise RamoleError(
+        "The base model's config.json does not say how many tokens it reads "
+        "(max_position_embeddings); add it, or choose another base model."
     )
 
 

@@ -10,9 +10,12 @@ from ramole_core.engine.prefix import Page
 class Sequence:
     """Its pages, in order, and how many tokens are in them."""
 
-    def __init__(self, length: int):
+    def __init__(self, length: int, *, long: bool = False):
         self.most = pages_of(length)
         """Pages that it may need."""
+        self.long = long
+        """Whether it may become longer than the model was first trained for, where its rotary
+        angles follow from that (longrope)."""
         self.length = 0
         """Tokens that are in it."""
         self.pages: list[Page] = []

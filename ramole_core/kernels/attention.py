@@ -6,6 +6,8 @@ by `outers` and `soften`, so neither the other queries of its tile nor the place
 changes its bits. Keys and values behind a request's last token are never used.
 """
 
+import math
+
 import numpy as np
 
 from ramole_core.kernels.compiled import kernel, put, wide
@@ -21,6 +23,9 @@ ROWS = 48
 """Key heads, query heads of each, sizes of a key and a value, of a value in whole vectors."""
 (Q, Q_TOKEN, Q_HEAD, SCALE, OUT, WINDOW) = range(13, 19)
 (NEW_K, K_TOKEN, K_HEAD, NEW_V, V_TOKEN, V_HEAD, RUNS) = range(19, 26)
+CAP, SINKS = 26, 27
+"""Addresses, 0 where there is none: of the number that no score goes beyond (cap tanh(s / cap)),
+and of a score [heads * shared] that no value belongs to, one beside each head's others."""
 
 
 def queries_of(shared: int) -> int:
@@ -77,6 +82,27 @@ def _answer(words, first, count, head, sums, totals):
 
 
 @kernel()
+def _cap(scores, rows, columns, cap):
+    """Each score by itself, so no other changes its bits."""
+    for row in range(rows):
+        for j in range(columns):
+            scores[row, j] = cap * np.float32(math.tanh(scores[row, j] / cap))
+
+
+@kernel()
+def _begin(words, head, count, totals, largest):
+    """Nothing was seen yet, or a score without a value of each head."""
+    shared = words[SHARED]
+    rows = count * shared
+    totals[:rows] = 0
+    largest[:rows] = -np.inf
+    if words[SINKS]:
+        sinks = floats(words[SINKS], 1, (head + 1) * shared)[0]
+        for row in range(rows):
+            totals[row], largest[row] = 1, sinks[head * shared + row % shared]
+
+
+@kernel()
 def _meet(words, keys, values, begin, position, count, x, scores, largest, totals, sums):
     """Let the queries of a tile see the page whose first token stands at `begin`."""
     shared, d, width, window = words[SHARED], words[D], words[WIDE], words[WINDOW]
@@ -85,6 +111,8 @@ def _meet(words, keys, values, begin, position, count, x, scores, largest, total
     scores[:rows, :columns] = 0
     s, out = scores.ctypes.data, sums.ctypes.data
     outers(x.ctypes.data, d, rows, keys, PAGE, d, s, PAGE, columns)
+    if words[CAP]:
+        _cap(scores, rows, columns, floats(words[CAP], 1, 1)[0, 0])
     last = position + count - 1
     whole = begin + PAGE <= position + 1 and (window == 0 or last - window < begin)
     for n in range(count):
@@ -127,8 +155,7 @@ def _attend(pointer):
         _take_queries(words, first, count, head, x)
         rows = count * shared
         sums[:rows] = 0
-        totals[:rows] = 0
-        largest[:rows] = -np.inf
+        _begin(words, head, count, totals, largest)
         start = max(0, position + 1 - words[WINDOW]) // PAGE if words[WINDOW] else 0
         for n in range(start, len(pages)):
             page = np.int64(pages[n]) * heads + head

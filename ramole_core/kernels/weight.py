@@ -126,7 +126,9 @@ class Weight:
             words[words_of.BIAS] = self._held[2].data_ptr()
 
     def multiply(self, given: Input, update: Update | None = None) -> Tensor:
-        """y [..., o] in the input's dtype."""
+        """y [..., o] in the input's dtype; raises ValueError for an input of another width."""
+        if given.x.shape[1] != self.i:  # the kernels read memory by this number
+            raise ValueError(f"x has {given.x.shape[1]} numbers a row, {self.i} were expected")
         dtype, n = given.x.dtype, len(given.x)
         y = torch.empty(n, self.o, dtype=dtype)
         words = self._words

@@ -1,5 +1,6 @@
 """Mixing in a Hugging Face model: the bank of adapters, the served layers, the plain form."""
 
+from ramole_core.layers.angles import short_length as short_length
 from ramole_core.layers.bank import Bank as Bank, Slot as Slot
 from ramole_core.layers.batch_mix import BatchMix as BatchMix, RowMix as RowMix
 from ramole_core.layers.exact import is_exact as is_exact

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from ramole_core.base.kernel_linear import base_weight, kernel_linears
 from ramole_core.kernels.weight import Input, Weight
+from ramole_core.layers.angles import LongTokens
 from ramole_core.layers.batch_mix import BatchMix
 from ramole_core.layers.fused import Draft, Fused
 from ramole_core.layers.install import Installation, watch_blocks, wrap
@@ -28,6 +29,7 @@ class Serving:
     def __init__(self, model: nn.Module, *, fused: Fused | None = None):
         """`fused` mixes few tokens on a GPU; None: PyTorch does."""
         self.now: Forward | None = None
+        self.long = LongTokens()
         self.fused = fused
         self._model = model
 
@@ -152,4 +154,5 @@ def install_serving(
             for j, path in enumerate(paths):
                 base = model.get_submodule(path)
                 layers[path] = ServedLinear(base, shared, j, last=j == group.m - 1)
-    return wrap(model, kernel_linears(model) | steady_layers(model) | layers), serving
+    steady = steady_layers(model, serving.long)
+    return wrap(model, kernel_linears(model) | steady | layers), serving

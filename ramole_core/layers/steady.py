@@ -2,8 +2,8 @@
 
 PyTorch computes a function such as exp in whole vectors and what is left over in another way, so a
 number's last bit may follow from its place in the batch. Activations have a kernel of ours, or are
-computed token by token where they have none; angles are computed once for each block of positions,
-always in blocks of one size. All else in a transformer of linear layers is exact operations, or
+computed token by token where they have none; angles have a file of their own (`angles.py`). All
+else in a transformer of linear layers is exact operations, or
 sums along a row of its own. Not so in a mixture of experts whose router and experts are no linear
 layers: those products are PyTorch's, and a token may feel its batch there within rounding.
 """
@@ -14,13 +14,11 @@ import torch
 from torch import Tensor, nn
 from transformers import activations
 
-from ramole_core.kernels.compiled import DTYPES, view
+from ramole_core.kernels.compiled import DTYPES
 from ramole_core.kernels.elementwise import GELU, GELU_TANH, SILU, activate
 from ramole_core.kernels.norm import Norm
-from ramole_core.kernels.watching import WATCHING
+from ramole_core.layers.angles import LongTokens, SteadyAngles, short_length
 
-BLOCK = 64
-"""Positions whose angles are computed together."""
 NAMES: Mapping[str, int] = {
     "SiLU": SILU,
     "SiLUActivation": SILU,
@@ -89,58 +87,15 @@ class SteadyNorm(nn.Module):
         return self._norm.of(x)
 
 
-class SteadyAngles(nn.Module):
-    """A rotary embedding's cos and sin, looked up in blocks of positions."""
-
-    def __init__(self, base: nn.Module):
-        super().__init__()
-        self.base = base
-        self._blocks: dict[tuple, tuple[Tensor, Tensor]] = {}
-
-    def forward(self, x: Tensor, position_ids: Tensor, *more, **named) -> tuple[Tensor, Tensor]:
-        if position_ids.ndim != 2 or x.device.type != "cpu":
-            return self.base(x, position_ids, *more, **named)
-        if (watcher := WATCHING.one) is None:
-            return self._look_up(x, position_ids, more, named)
-        with watcher.aside():
-            found = self._look_up(x, position_ids, more, named)
-
-        key = x.dtype, *more, *sorted(named.items())
-        olds = [view(old.view(-1, old.shape[-1])) for old in found]
-
-        def again() -> None:
-            for n, position in enumerate(position_ids.flatten().tolist()):
-                block = self._block(x, position // BLOCK, key, more, named)
-                for old, new in zip(olds, block, strict=True):
-                    old[n] = view(new)[position % BLOCK]
-
-        watcher.again(again)
-        return found
-
-    def _look_up(self, x: Tensor, position_ids: Tensor, more, named) -> tuple[Tensor, Tensor]:
-        numbers, back = position_ids.div(BLOCK, rounding_mode="floor").unique(return_inverse=True)
-        key = x.dtype, *more, *sorted(named.items())
-        blocks = [self._block(x, number, key, more, named) for number in numbers.tolist()]
-        cos, sin = (torch.cat(parts) for parts in zip(*blocks, strict=True))
-        at = back * BLOCK + position_ids % BLOCK
-        return cos[at], sin[at]
-
-    def _block(self, x: Tensor, number: int, key: tuple, more, named) -> tuple[Tensor, Tensor]:
-        found = self._blocks.get((number, *key))
-        if found is None:
-            positions = torch.arange(number * BLOCK, (number + 1) * BLOCK)[None]
-            cos, sin = self.base(x, positions, *more, **named)
-            found = self._blocks[number, *key] = cos[0], sin[0]
-        return found
-
-
 def _is_known(weight: Tensor) -> bool:
     return weight.device.type == "cpu" and weight.dtype in DTYPES
 
 
-def steady_layers(model: nn.Module) -> dict[str, nn.Module]:
-    """What takes their places in a model, by module path."""
+def steady_layers(model: nn.Module, long: LongTokens | None = None) -> dict[str, nn.Module]:
+    """What takes their places in a model, by module path; `long` says which tokens are of long
+    requests."""
     found: dict[str, nn.Module] = {}
+    short = short_length(model)
     for path, module in model.named_modules():
         name = type(module).__name__
         if type(module) in ACTIVATIONS:
@@ -152,5 +107,5 @@ def steady_layers(model: nn.Module) -> dict[str, nn.Module]:
         elif name in NORMS and _is_known(module.get_parameter("weight")):
             found[path] = SteadyNorm(module, float(module.variance_epsilon))  # pyright: ignore
         elif name.endswith("RotaryEmbedding"):
-            found[path] = SteadyAngles(module)
+            found[path] = SteadyAngles(module, short=short, long=long)
     return found

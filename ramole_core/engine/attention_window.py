@@ -1,0 +1,67 @@
+"""How far back a model's mask lets a token see, read off the mask's own function.
+
+transformers composes a mask of functions (batch, head, query, key) -> seen. In a forward of many
+requests none of them is made into numbers: the function is asked at a few places whether a query
+sees every token so far (None), or the last w of them (w). Any other mask is refused.
+"""
+
+from collections.abc import Callable, Hashable, Iterable
+
+import torch
+from torch import Tensor
+from transformers.masking_utils import causal_mask_function
+
+from ramole_core.errors import Unsupported
+
+_found: dict[Hashable, int | None] = {}
+
+
+def window_of(sees: Callable, sizes: Iterable[int | None]) -> int | None:
+    """The window of a mask's function; None: all tokens so far.
+
+    `sizes` are windows that it may have. Raises Unsupported for another mask.
+    """
+    if sees is causal_mask_function:
+        return None
+    windows = tuple(dict.fromkeys(w for w in sizes if w))
+    known = _parts_of(sees)
+    if known is not None and (windows, known) in _found:
+        return _found[windows, known]
+    places = {0, 1, 5, *(at for w in windows for at in (w - 1, w, w + 1, 2 * w + 3))}
+    try:
+        rows = {at: _row(sees, at) for at in places}
+    except Exception as error:  # of padding, images or blocks: it looks at other tensors
+        raise Unsupported(f"its mask depends on more than places ({error})") from error
+    for window in (None, *windows):
+        if all(torch.equal(row, _wanted(at, window)) for at, row in rows.items()):
+            if known is not None:
+                _found[windows, known] = window
+            return window
+    raise Unsupported("its mask is neither causal nor a sliding window")
+
+
+def _row(sees: Callable, query: int) -> Tensor:
+    """Which keys a query sees, as many behind it as before it."""
+    keys = torch.arange(2 * query + 2)
+    first = torch.zeros((), dtype=torch.long)
+    return torch.as_tensor(sees(first, first, torch.full_like(keys, query), keys)).expand(len(keys))
+
+
+def _wanted(query: int, window: int | None) -> Tensor:
+    keys = torch.arange(2 * query + 2)
+    seen = keys <= query
+    return seen if window is None else seen & (keys > query - window)
+
+
+def _parts_of(function: object) -> Hashable | None:
+    """What a function is made of: the same parts give the same answers; None: not known."""
+    if isinstance(function, int | str | None):
+        return function, type(function)
+    if isinstance(function, tuple):
+        parts = [_parts_of(part) for part in function]
+        return None if None in parts else tuple(parts)
+    code = getattr(function, "__code__", None)
+    if code is None:
+        return None
+    cells = [_parts_of(cell.cell_contents) for cell in getattr(function, "__closure__", None) or ()]
+    return None if None in cells else (code, *cells)

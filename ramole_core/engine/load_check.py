@@ -1,0 +1,182 @@
+"""Whether a base model says what it says by itself once it is served, checked when it loads.
+
+Two prompts are read side by side by the served model, in a part and then in steps of one token, and
+the logits after the last tokens are held against the model's own forward of each prompt alone. What
+differs by more than rounding is refused. Bits that move with a neighbour are told.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from ramole_core.base.checksum import read_json
+from ramole_core.engine.kv import KvCache
+from ramole_core.engine.model_runner import ModelRunner, Piece
+from ramole_core.engine.own_forward import LAST, OwnForward, watch_blocks
+from ramole_core.engine.pages import pages_of
+from ramole_core.errors import Unsupported
+from ramole_core.layers import RowMix
+from ramole_core.layers.angles import SteadyAngles
+
+MOST = {torch.float32: 2e-3, torch.float16: 0.05, torch.bfloat16: 0.25}
+"""Largest difference that is rounding, as a share of the logits' own spread."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the check found of a model that may be served."""
+
+    difference: float
+    """Largest difference of logits from the model's own, as a share of their spread."""
+    tokens: int
+    """Of the longer prompt."""
+    exact: bool
+    """Whether a prompt's bits were the same alone and beside the other."""
+
+    def __str__(self) -> str:
+        bits = "the same bits" if self.exact else "other last bits"
+        return (
+            f"served and own logits of {self.tokens} tokens differ by {self.difference:.1e} of "
+            f"their spread; {bits} beside another prompt"
+        )
+
+
+def check_served(
+    model: PreTrainedModel, own: OwnForward, *, runner: ModelRunner, bare: RowMix
+) -> Verdict:
+    """Raises Unsupported where what is served is not what the model says by itself."""
+    _check_angles(model)
+    _check_size(model, own, runner=runner, bare=bare)
+    together, blocks = _read(model, own.prompts, runner=runner, bare=bare)
+    shares = [
+        _share(found, said, each=model.dtype == torch.float32)
+        for found, said in zip(together, own.logits, strict=True)
+    ]
+    difference = max(shares)
+    if not difference <= MOST[model.dtype]:
+        where = _first_that_differs(own, blocks, most=MOST[model.dtype])
+        raise Unsupported(
+            f"served and own logits differ by {difference:.2g} of their spread{where}"
+        )
+    exact = all(
+        torch.equal(_read(model, [ids], runner=runner, bare=bare)[0][0], found)
+        for ids, found in zip(own.prompts, together, strict=True)
+    )
+    return Verdict(difference, len(own.prompts[0]), exact)
+
+
+def remembered(file: Path | None) -> Verdict | None:
+    """The verdict in a file; None: there is none."""
+    found = read_json(file) if file is not None else {}
+    try:
+        return Verdict(**found)  # pyright: ignore[reportArgumentType]
+    except TypeError:
+        return None
+
+
+def remember(file: Path | None, verdict: Verdict) -> None:
+    """Write it down for later starts; a full disk only means that it is found anew."""
+    if file is None:
+        return
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        part = file.with_suffix(".part")
+        part.write_text(json.dumps(asdict(verdict)))
+        part.replace(file)
+    except OSError:
+        return
+
+
+def _read(
+    model: PreTrainedModel,
+    prompts: Sequence[Sequence[int]],
+    *,
+    runner: ModelRunner,
+    bare: RowMix,
+) -> tuple[list[Tensor], list[dict[str, Tensor]]]:
+    """Logits after each one's last tokens, and what the blocks gave after the last part."""
+    kv = _cache_for(model, prompts)
+    places = [kv.open(kv.content(ids[:1], [(1, bytes(16))]), len(ids)) for ids in prompts]
+    logits: list[list[Tensor]] = [[] for _ in prompts]
+    blocks: list[dict[str, Tensor]] = []
+    for step in range(LAST):
+        pieces, ends, end = [], [], 0
+        for ids, place in zip(prompts, places, strict=True):
+            assert place is not None
+            part = ids[place.length : len(ids) - LAST + 1 + step]
+            pieces.append(Piece(place, part, bare))
+            end += len(part)
+            ends.append(end - 1)
+        if step == 0:
+            with watch_blocks(model, ends) as seen:
+                out = runner.forward(pieces, kv)
+            blocks = [{path: rows[n] for path, rows in seen.items()} for n in range(len(prompts))]
+        else:
+            out = runner.forward(pieces, kv)
+        for n, piece in enumerate(pieces):
+            logits[n].append(out.logits[n].float().cpu().clone())
+            content = kv.content(list(piece.ids), [(len(piece.ids), bytes(16))])
+            kv.commit(piece.sequence, content, None, traced=False)
+    runner.forget()
+    return [torch.stack(one) for one in logits], blocks
+
+
+def _cache_for(model: PreTrainedModel, prompts: Sequence[Sequence[int]]) -> KvCache:
+    pages = sum(pages_of(len(ids)) for ids in prompts)
+    return KvCache(model, limit=pages * KvCache(model, limit=0).page_bytes)
+
+
+def _share(found: Tensor, said: Tensor, *, each: bool) -> float:
+    """The differences over the spread of the logits: the largest of the tokens, or, where numbers
+    are rounded to few bits, the one in the middle (an expert that was chosen by a hair may be
+    another)."""
+    spread = (said - said.mean(-1, keepdim=True)).square().mean(-1).sqrt()
+    shares = (found - said).square().mean(-1).sqrt() / spread.clamp(min=1e-20)
+    if not bool(shares.isfinite().all()):
+        return float("nan")
+    return float(shares.max() if each else shares.median())
+
+
+def _first_that_differs(
+    own: OwnForward, blocks: Sequence[dict[str, Tensor]], *, most: float
+) -> str:
+    """` from layer ... on`, or nothing."""
+    for n, path in enumerate(own.blocks[0]):
+        for said, found in zip(own.blocks, blocks, strict=True):
+            if path not in found:
+                continue
+            row = said[path][0]
+            if not float((row - found[path]).norm()) <= most * float(row.norm()):
+                return f", from layer {n} ({path}) on"
+    return ""
+
+
+def _check_angles(model: PreTrainedModel) -> None:
+    """Raises Unsupported where the rotary angles of a request are not those of the model's own
+    forward of so many tokens, on both sides of the length of its first training."""
+    for path, module in model.named_modules():
+        if isinstance(module, SteadyAngles) and (where := module.differs()) is not None:
+            raise Unsupported(f"the rotary angles of {path} differ for requests of {where} tokens")
+
+
+def _check_size(
+    model: PreTrainedModel, own: OwnForward, *, runner: ModelRunner, bare: RowMix
+) -> None:
+    """Raises Unsupported where keys and values take other bytes than the cache counts."""
+    ids = own.prompts[0][:1]
+    kv = _cache_for(model, [ids])
+    place = kv.open(kv.content(ids, [(1, bytes(16))]), 1)
+    assert place is not None
+    runner.forward([Piece(place, ids, bare)], kv)
+    runner.forget()
+    found, counted = kv.nbytes, kv.memory.places * kv.page_bytes
+    if found > counted:
+        raise Unsupported(
+            f"its keys and values take {found // kv.memory.places} bytes a page, and its "
+            f"configuration says {kv.page_bytes}"
+        )

@@ -1,0 +1,147 @@
+"""A rotary embedding's cos and sin, the same for a token whatever stands beside it.
+
+PyTorch's last bits follow from a number's place in the batch, so angles are computed once for each
+block of positions, always in blocks of one size, and looked up. With longrope (arXiv 2402.13753)
+they follow from the request too: one set of factors up to the length of the first training, another
+for requests that may become longer.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ramole_core.errors import Unsupported
+from ramole_core.kernels.compiled import view
+from ramole_core.kernels.watching import WATCHING
+
+BLOCK = 64
+"""Positions whose angles are computed together."""
+
+
+@dataclass
+class LongTokens:
+    """Of the forward that runs now."""
+
+    now: Tensor | None = None
+    """[1, N] which tokens are of long requests; None: no token is."""
+
+
+class SteadyAngles(nn.Module):
+    """A rotary embedding's cos and sin, looked up in blocks of positions."""
+
+    def __init__(
+        self, base: nn.Module, *, short: int | None = None, long: LongTokens | None = None
+    ):
+        """`short`: see `short_length`."""
+        super().__init__()
+        self.base = base
+        self._short, self._long = short, long or LongTokens()
+        self._blocks: dict[tuple, tuple[Tensor, Tensor]] = {}
+        self._kinds: dict[tuple, tuple[Tensor, tuple, dict]] = {}
+        """By all but the positions: a tensor of the kind, and what else the model gave."""
+
+    def __getattr__(self, name: str):
+        """What some models look at, such as the configuration, is the base's."""
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            return getattr(super().__getattr__("base"), name)
+
+    def forward(self, x: Tensor, position_ids: Tensor, *more, **named) -> tuple[Tensor, Tensor]:
+        known = x.device.type == "cpu" or self._short is not None
+        if position_ids.ndim != 2 or not known:
+            return self.base(x, position_ids, *more, **named)
+        if (watcher := WATCHING.one) is None:
+            return self._look_up(x, position_ids, more, named)
+        with watcher.aside():
+            found = self._look_up(x, position_ids, more, named)
+
+        key = x.dtype, *more, *sorted(named.items())
+        olds = [view(old.view(-1, old.shape[-1])) for old in found]
+
+        def again() -> None:
+            long = self._long.now
+            for n, position in enumerate(position_ids.flatten().tolist()):
+                far = long is not None and bool(long[0, n])
+                block = self._block(x, position // BLOCK, far, key, more, named)
+                for old, new in zip(olds, block, strict=True):
+                    old[n] = view(new)[position % BLOCK]
+
+        watcher.again(again)
+        return found
+
+    def _look_up(self, x: Tensor, position_ids: Tensor, more, named) -> tuple[Tensor, Tensor]:
+        key = x.dtype, *more, *sorted(named.items())
+        wanted = position_ids.div(BLOCK, rounding_mode="floor")
+        if self._long.now is not None and self._short is not None:
+            wanted = 2 * wanted + self._long.now.to(wanted.device)
+        else:
+            wanted = 2 * wanted
+        numbers, back = wanted.unique(return_inverse=True)
+        blocks = [
+            self._block(x, number // 2, number % 2 == 1, key, more, named)
+            for number in numbers.tolist()
+        ]
+        cos, sin = (torch.cat(parts) for parts in zip(*blocks, strict=True))
+        at = back * BLOCK + position_ids % BLOCK
+        return cos[at], sin[at]
+
+    def differs(self) -> int | None:
+        """The length of a request whose angles are others than the base's own; None: of those that
+        are tried, none. Tried are a few tokens, and where there is a longrope, both sides of it."""
+        short = self._short
+        lengths = [2 * BLOCK + 2] if short is None else [short, short + 2]
+        now = self._long.now
+        try:
+            for x, more, named in list(self._kinds.values()):
+                for length in lengths:
+                    positions = torch.arange(length, device=x.device)[None]
+                    long = short is not None and length > short
+                    self._long.now = torch.ones_like(positions, dtype=torch.bool) if long else None
+                    own = self.base(x, positions, *more, **named)
+                    ours = self._look_up(x, positions, more, named)
+                    if not all(
+                        torch.allclose(a[0], b[0], rtol=0, atol=2 * torch.finfo(a.dtype).eps)
+                        for a, b in zip(own, ours, strict=True)
+                    ):
+                        return length
+        finally:
+            self._long.now = now
+        return None
+
+    def _block(
+        self, x: Tensor, number: int, long: bool, key: tuple, more, named
+    ) -> tuple[Tensor, Tensor]:
+        found = self._blocks.get((number, long, *key))
+        if found is None:
+            self._kinds.setdefault(key, (x[..., :1, :1], more, named))
+            positions = torch.arange(number * BLOCK, (number + 1) * BLOCK, device=x.device)[None]
+            if self._short is not None:  # the largest position decides which factors are taken
+                last = torch.full_like(positions[:, :1], self._short)
+                positions = (
+                    torch.cat([positions, last], -1)
+                    if long
+                    else positions.clamp(max=self._short - 1)
+                )
+            made = self.base(x, positions, *more, **named)
+            if not isinstance(made, tuple) or len(made) != 2:
+                raise Unsupported("its rotary embedding gives no cosines and sines")
+            cos, sin = made
+            found = self._blocks[number, long, *key] = cos[0, :BLOCK], sin[0, :BLOCK]
+        return found
+
+
+def short_length(model: nn.Module) -> int | None:
+    """Up to how many tokens a request has the short factors of a longrope; None: there is no
+    longrope."""
+    config: Any = getattr(model, "config", None)
+    found = getattr(config and config.get_text_config(), "rope_parameters", None) or {}
+    every = [found, *(one for one in found.values() if isinstance(one, dict))]
+    lengths = [
+        int(one["original_max_position_embeddings"])
+        for one in every
+        if one.get("rope_type") == "longrope"
+    ]
+    return min(lengths, default=None)
