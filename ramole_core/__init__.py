@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from ramole_core.facts import (
         asked_fields as asked_fields,
         facts_of as facts_of,
+        model_notes as model_notes,
         model_words as model_words,
     )
     from ramole_core.garbage import settle as settle
@@ -37,6 +38,11 @@ if TYPE_CHECKING:
     from ramole_core.likeness import update_likeness as update_likeness
     from ramole_core.methods import DEFAULT_METHOD as DEFAULT_METHOD
     from ramole_core.mixes import Mix as Mix
+    from ramole_core.own_base import (
+        MEASURED as MEASURED,
+        TRAINING_STEPS as TRAINING_STEPS,
+        untrained as untrained,
+    )
     from ramole_core.pool import AdapterCard as AdapterCard
     from ramole_core.ramole import Ramole as Ramole
     from ramole_core.request import (
@@ -72,17 +78,20 @@ _HOMES = {
     "Generation": "request",
     "Hit": "retrieval",
     "Listed": "hub",
+    "MEASURED": "own_base",
     "Mix": "mixes",
     "Ramole": "ramole",
     "RamoleError": "errors",
     "Request": "request",
     "Settings": "settings",
     "Step": "request",
+    "TRAINING_STEPS": "own_base",
     "Trace": "request",
     "asked_fields": "facts",
     "batch_text": "batch.prompt_file",
     "facts_of": "facts",
     "keep_few_heaps": "heaps",
+    "model_notes": "facts",
     "model_words": "facts",
     "load_settings": "settings",
     "mean_contribution": "contribution",
@@ -92,6 +101,7 @@ _HOMES = {
     "refuse_unfit": "batch.run",
     "run_rows": "batch.run",
     "settle": "garbage",
+    "untrained": "own_base",
     "update_likeness": "likeness",
     "write_trace": "trace_file",
 }

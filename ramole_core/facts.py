@@ -51,6 +51,11 @@ def model_words(ramole: "Ramole") -> str:
     return f"{name}, {size} parameters in {kept}, reads up to {facts.context:,} tokens"
 
 
+def model_notes(ramole: "Ramole") -> tuple[str, ...]:
+    """What users of the base model should know of it, a sentence each; none until it is loaded."""
+    return tuple(getattr(ramole.model_facts, "notes", ()))
+
+
 def asked_fields(request: Request) -> dict[str, object]:
     """The fields of a request that differ from a bare one's, prompt and method always; without the
     owner, who is nobody else's business. `Request(**fields)` asks the same again."""

@@ -1,10 +1,11 @@
 """The head of the page: what this is, in two lines, and whether the model is there yet."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import gradio as gr
 
-from ramole_core import model_words
+from ramole_core import model_notes, model_words
 
 from .model.loading import Status, loading_of
 from .parts.events import PLAIN, QUIET, open_page
@@ -33,18 +34,24 @@ def header(ramole: "Ramole") -> None:
 
     def on_tick():
         state = loading_of(ramole).status()
-        said = status_html(state, exact=ramole.exact, model=model_words(ramole))
+        said = status_html(
+            state,
+            exact=ramole.exact,
+            model=model_words(ramole),
+            notes=model_notes(ramole),
+        )
         return said, gr.Timer(active=not state["ready"])
 
     page.load(on_tick, None, [status, timer], queue=False, **QUIET)
     timer.tick(on_tick, None, [status, timer], queue=False, **QUIET)
 
 
-def status_html(status: Status, *, exact: bool, model: str) -> str:
+def status_html(status: Status, *, exact: bool, model: str, notes: Sequence[str] = ()) -> str:
     """The model's state in one line, with the share that is loaded; once it is ready, which one it
-    is, and what others can change of an answer: `exact` is `Ramole.exact`."""
+    is, what others can change of an answer (`exact` is `Ramole.exact`), and its notes."""
     if status["ready"]:
-        return notice_html(f"{model}: ready. {LIMITS} {promise(exact=exact)}", kind="ready")
+        said = notice_html(f"{model}: ready. {LIMITS} {promise(exact=exact)}", kind="ready")
+        return said + "".join(map(notice_html, notes))
     if status["error"]:
         return notice_html(f"{status['error']} Ask to try again.", kind="wrong")
     return notice_html(

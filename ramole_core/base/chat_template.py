@@ -55,6 +55,12 @@ def complete_template(tokenizer: PreTrainedTokenizerBase, *, template: str | Non
         return None
     if tokenizer.chat_template is None:
         tokenizer.chat_template = default_template(tokenizer)
+    return note_on(tokenizer)
+
+
+def note_on(tokenizer: PreTrainedTokenizerBase) -> str | None:
+    """What its users should know of the tokenizer's chat template; None where it is as any."""
+    if not ends_turns_itself(tokenizer):
         return NOTE
     if (reason := _fault(tokenizer)) is None:
         return None

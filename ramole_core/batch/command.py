@@ -26,7 +26,7 @@ from ramole_core.batch.record import (
 )
 from ramole_core.batch.rows import BadRow, Batch
 from ramole_core.errors import RamoleError
-from ramole_core.facts import facts_of
+from ramole_core.facts import facts_of, model_notes
 from ramole_core.methods import DEFAULT_METHOD
 from ramole_core.terminal.console import progress_bar, say, write_json
 
@@ -123,6 +123,8 @@ def _answer(
     if rows:
         with progress_bar("Getting ready") as tell:
             ramole.load(tell)
+        for note in model_notes(ramole):
+            say(f"Note: {note}")
     done, refused, tokens, began = 0, 0, 0, time.perf_counter()
     try:
         with _row_progress(len(rows)) as progress:

@@ -18,6 +18,7 @@ from dotenv import dotenv_values
 
 from ramole_core.cli.opening import Json
 from ramole_core.errors import Busy, RamoleError
+from ramole_core.methods import DEFAULT_METHOD
 from ramole_core.settings import Settings, load_settings
 from ramole_core.terminal.console import progress_bar, write_json, write_table
 
@@ -215,6 +216,18 @@ def _base_model(settings: Settings) -> Iterator[Check]:
         yield Check("base model", "note", says)
     else:
         yield Check("base model", "ok", f"{len(read_shapes(folder))} linear layers in {folder}")
+        yield _chat_template(settings, folder)
+
+
+def _chat_template(settings: Settings, folder: Path) -> Check:
+    from ramole_core.base.chat_template import note_on
+    from ramole_core.base.model import load_tokenizer
+
+    tokenizer = load_tokenizer(settings.base_model, folder, chat_template=settings.chat_template)
+    if note := note_on(tokenizer):
+        return Check("chat template", "note", note)
+    set_so = " of RAMOLE_CHAT_TEMPLATE" if settings.chat_template else ""
+    return Check("chat template", "ok", f"writes a user's turn{set_so}")
 
 
 def _encoder(settings: Settings) -> Iterator[Check]:
@@ -228,11 +241,24 @@ def _encoder(settings: Settings) -> Iterator[Check]:
 
 
 def _router(settings: Settings) -> Iterator[Check]:
+    from ramole_core.methods import find_row
+    from ramole_core.weights_here import WeightsHere
+
     file = settings.adapters_dir / "_router" / "router.safetensors"
-    if file.is_file():
+    here = WeightsHere(
+        settings.adapters_dir, base_model=settings.base_model, data_dir=settings.data_dir
+    )
+    if not file.is_file():
+        says = f"no trained router at {file}; method ramole needs one, {DEFAULT_METHOD} none"
+        yield Check("router", "note", says)
+    elif here.fits(find_row("ramole")):
         yield Check("router", "ok", str(file))
     else:
-        yield Check("router", "note", f"no trained router at {file}; method ramole needs one")
+        says = (
+            f"{file} is of another base model; method ramole needs one of this (`python -m "
+            f"ramole_core train router`), {DEFAULT_METHOD} none"
+        )
+        yield Check("router", "note", says)
 
 
 def _pool_and_index(settings: Settings) -> Iterator[Check]:

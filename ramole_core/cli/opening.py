@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ramole_core.terminal.console import progress_bar
+from ramole_core.terminal.console import progress_bar, say
 
 if TYPE_CHECKING:
     from ramole_core.ramole import Ramole
@@ -24,6 +24,7 @@ def opened(*, load: bool = False) -> Iterator["Ramole"]:
 
     Who may give commands may use what they had listed: adapters of the Hub are allowed.
     """
+    from ramole_core.facts import model_notes
     from ramole_core.ramole import Ramole
     from ramole_core.settings import load_settings
 
@@ -31,4 +32,6 @@ def opened(*, load: bool = False) -> Iterator["Ramole"]:
         if load:
             with progress_bar("Getting ready") as tell:
                 ramole.load(tell)
+            for note in model_notes(ramole):
+                say(f"Note: {note}")
         yield ramole

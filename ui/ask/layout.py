@@ -14,6 +14,7 @@ from ..parts.downloads import Download, download
 from ..parts.events import PLAIN, QUIET
 from ..parts.fields import k_field, length_field, method_field
 from ..parts.shared import Shared
+from ..parts.untrained import untrained_html
 from .conversation import conversation_view
 from .form import FIELDS, Form
 from .found import beside_view, found_html
@@ -183,6 +184,8 @@ def _entry(ramole: "Ramole", recorded: Sequence[str], live: Sequence[str]) -> En
             method = method_field(ramole, value=start.method, elem_id="method", min_width=150)
             k = k_field(start.k, elem_id="k", min_width=150)
         about = gr.HTML(about_html(ramole, start.method), elem_id="about", **PLAIN)
+        if block := untrained_html(ramole):
+            gr.HTML(block, **PLAIN)
         options = options_of(ramole, method=start.method)
         pairs = pairs_of(ramole, method=start.method)
         box = _adapters() | _decoding(ramole, start) | _template()

@@ -1,0 +1,119 @@
+"""A fresh base of one's own, of Llama-2's shape and without a chat template: every door answers."""
+
+import io
+import json
+import math
+
+import httpx
+import pytest
+import torch
+from gradio_client import Client
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from ramole_core import Ramole, Request, Settings, model_notes, untrained
+from ramole_core.cli import main
+from ramole_core.methods import DEFAULT_METHOD, METHOD_LIST
+from tests.conftest import save_tiny_tokenizer
+from tests.serving import REPOSITORY, app
+from ui.parts.untrained import untrained_html
+
+CHAT = [["Hello", "Hi."]]
+NOTE = "no chat template, so conversations are written as plain turns"
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    """As many heads for keys as for queries, an output head of its own, and no template."""
+    folder = tmp_path_factory.mktemp("llama-2")
+    tokenizer = save_tiny_tokenizer(folder)
+    (folder / "chat_template.jinja").unlink()
+    torch.manual_seed(3)
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=36,
+        intermediate_size=56,
+        num_hidden_layers=2,
+        num_attention_heads=3,
+        num_key_value_heads=3,
+        max_position_embeddings=512,
+        tie_word_embeddings=False,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+    )
+    LlamaForCausalLM(config).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def settings(base, tmp_path_factory):
+    """With the sample pool that ships, all of which is another base's."""
+    return {
+        "base_model": str(base),
+        "quantization": "none",
+        "data_dir": tmp_path_factory.mktemp("data"),
+        "adapters_dir": REPOSITORY / "adapters",
+    }
+
+
+@pytest.fixture
+def home(settings, monkeypatch):
+    for name, value in settings.items():
+        monkeypatch.setenv(f"RAMOLE_{name.upper()}", str(value))
+
+
+def test_python_answers_with_defaults_raw_and_chat(settings):
+    with Ramole(Settings(**settings)) as ramole:
+        assert [row.name for row in ramole.methods()].count(DEFAULT_METHOD) == 1
+        for request in (
+            Request("Hello", max_new_tokens=3),
+            Request("Hello", raw=True, max_new_tokens=3),
+            Request("Hello", system="Be brief.", history=CHAT, max_new_tokens=3),
+            Request("Hello", method="base", raw=True, max_new_tokens=3),
+        ):
+            answer = ramole.generate([request])[0]
+            assert answer.new_tokens and answer.adapters == []
+            assert all(map(math.isfinite, answer.scores))
+        assert NOTE in model_notes(ramole)[0]
+        assert set(untrained(ramole)) >= {"ramole", "moe", "mole"}
+        html = untrained_html(ramole)
+        assert "train router --data DATA" in html and "# 40 minutes" in html and "ramole" in html
+
+
+def test_the_command_line_answers_and_tells_it_once(home, capsys, monkeypatch):
+    assert main(["generate", "Hello", "--max-new-tokens", "3"]) == 0
+    said = capsys.readouterr()
+    assert said.out and said.err.count(NOTE) == 1
+    assert main(["generate", "Hello", "--raw", "--max-new-tokens", "3", "--json"]) == 0
+    said = capsys.readouterr()
+    assert json.loads(said.out)["method"] == DEFAULT_METHOD and json.loads(said.out)["text"]
+    monkeypatch.setattr("sys.stdin", io.StringIO("Hello\nAnd you?\n"))
+    assert main(["chat", "--max-new-tokens", "3"]) == 0
+    said = capsys.readouterr()
+    assert said.err.count(NOTE) == 1 and "no adapter; " in said.err
+    monkeypatch.setattr("sys.stdin", io.StringIO("Hello\n"))
+    assert main(["batch", "-", "--max-new-tokens", "3"]) == 0
+    said = capsys.readouterr()
+    assert json.loads(said.out)["text"] and said.err.count(NOTE) == 1
+    assert main(["doctor", "--json"]) == 0
+    checks = {one["name"]: one for one in json.loads(capsys.readouterr().out)["checks"]}
+    assert checks["chat template"]["state"] == "note" and NOTE in checks["chat template"]["says"]
+    assert checks["router"]["state"] == "note" and "train router" in checks["router"]["says"]
+
+
+def test_the_page_and_its_doors_answer(settings, tmp_path):
+    with app(tmp_path, **settings) as server:
+        client = Client(server.url, verbose=False)
+        for how in ({}, {"raw": True}, {"history": CHAT}, {"method": "base"}):
+            _, told = client.predict("Hello", max_new_tokens=3, api_name="/ask", **how)
+            assert told["new_tokens"] and told["method"] in (DEFAULT_METHOD, "base")
+        (told,) = client.predict(["Hello"], max_new_tokens=3, api_name="/ask_batch")
+        assert told["new_tokens"]
+        listed = {one["id"] for one in httpx.get(f"{server.url}/v1/models").json()["data"]}
+        trained = {row.name for row in METHOD_LIST if row.training}
+        assert DEFAULT_METHOD in listed and not trained & listed
+        said = {"messages": [{"role": "user", "content": "Hello"}], "max_tokens": 3}
+        for model, status in ((DEFAULT_METHOD, 200), ("base", 200), ("ramole", 404)):
+            url = f"{server.url}/v1/chat/completions"
+            found = httpx.post(url, json={"model": model, **said}, timeout=60)
+            assert found.status_code == status, found.text
+        client.close()

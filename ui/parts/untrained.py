@@ -1,0 +1,29 @@
+"""Where the base model is one's own: which methods wait for weights, and how these are trained."""
+
+from html import escape
+from typing import TYPE_CHECKING
+
+from ramole_core import DEFAULT_METHOD, MEASURED, TRAINING_STEPS, untrained
+
+if TYPE_CHECKING:
+    from ramole_core import Ramole
+
+
+def untrained_html(ramole: "Ramole") -> str:
+    """A folded block with the commands; nothing where every gate is trained."""
+    names = untrained(ramole)
+    if not names:
+        return ""
+    lines = "\n".join(
+        f"{step.command}   # {step.minutes} minutes: {step.gives}" for step in TRAINING_STEPS
+    )
+    return (
+        '<details id="untrained" class="quiet"><summary>Not in the list, because nothing was '
+        f"trained for this base model: {escape(', '.join(names))}</summary>"
+        f"<p><code>{DEFAULT_METHOD}</code> and the others in the list need no training. "
+        "On the server, with your adapters A, B, C in the pool and a folder DATA of their tasks "
+        "(docs/files.md), train what you want, and start again:</p>"
+        f"<pre>{escape(lines)}</pre>"
+        f"<p>Minutes are those of {escape(MEASURED)}. Weights go beside the pool of "
+        "RAMOLE_ADAPTERS_DIR, in the place of those of another base.</p></details>"
+    )
