@@ -44,6 +44,7 @@ class Door:
             cards=lambda owner: [SimpleNamespace(name=f"a{i}", sha256=f"{i}" * 64) for i in (0, 1)]
         )
         self.loaded = False
+        self.model_facts = None
         self.hub = SimpleNamespace(near=lambda text, k, exclude: [])
 
     def __enter__(self) -> "Door":

@@ -15,6 +15,7 @@ from ramole_core.cli import main
 from ramole_core.methods import DEFAULT_METHOD, METHOD_LIST
 from tests.conftest import save_tiny_tokenizer
 from tests.serving import REPOSITORY, app
+from ui.header import status_html
 from ui.parts.untrained import untrained_html
 
 CHAT = [["Hello", "Hi."]]
@@ -74,6 +75,9 @@ def test_python_answers_with_defaults_raw_and_chat(settings):
             assert answer.new_tokens and answer.adapters == []
             assert all(map(math.isfinite, answer.scores))
         assert NOTE in model_notes(ramole)[0]
+        ready = {"ready": True, "stage": "ready", "fraction": 1.0, "error": None}
+        html = status_html(ready, exact=True, model="tiny", notes=model_notes(ramole))
+        assert NOTE in html and NOTE not in status_html(ready, exact=True, model="tiny")
         assert set(untrained(ramole)) >= {"ramole", "moe", "mole"}
         html = untrained_html(ramole)
         assert "train router --data DATA" in html and "# 40 minutes" in html and "ramole" in html

@@ -389,7 +389,7 @@ def test_an_answer_goes_on_to_its_stop_string_and_to_its_end(world):
 
 def set_ends(engine, eos: frozenset[int]) -> None:
     """From now on these tokens end an answer."""
-    engine.facts = engine._reader._facts = replace(engine.facts, eos=eos)
+    engine.facts = engine._reader.facts = replace(engine.facts, eos=eos)
     engine.scheduler._eos = eos
 
 
