@@ -2,6 +2,7 @@
 
 With GATE the model is not there before that file is; STEP_SECONDS is the time of a token. With ROWS
 only so many questions are answered at the same time, and one more than MOST may not even wait. With
+ENDLESS an answer has LENGTH tokens, however few were asked for. With
 OPTIONS some methods have options of their own; EXPLAIN_SECONDS is how long an explanation takes.
 """
 
@@ -62,6 +63,8 @@ class CrowdedRamole(FakeRamole):
             if len(self._line) >= self._rows + self._most:
                 raise Busy(BUSY)
             self._line.append(me)
+        if "ENDLESS" in os.environ:
+            requests = [replace(one, max_new_tokens=self.length) for one in requests]
         try:
             while not cancelled():
                 with self._lock:

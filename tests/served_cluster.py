@@ -60,7 +60,7 @@ class Cluster:
             name: float(value) for name, value in re.findall(r"^(ramole_[^ ]+) (\S+)$", text, re.M)
         }
 
-    def ready(self, engines: int, *, seconds: float = 90) -> None:
+    def ready(self, engines: int, *, seconds: float = 400) -> None:
         """Wait until so many engines can be asked."""
         end = time.monotonic() + seconds
         while time.monotonic() < end:
@@ -84,7 +84,7 @@ def served(root: Path, *words: str, engines: int = 2, **settings: object) -> Ite
     before = os.environ.get("RAY_TMPDIR")
     os.environ["RAY_TMPDIR"] = str(ray)
     try:
-        with running(command, root / "page", seconds=120, **settings) as server:
+        with running(command, root / "page", seconds=400, **settings) as server:
             cluster = Cluster(server, ray)
             cluster.ready(engines)
             yield cluster

@@ -37,7 +37,7 @@ class Server:
 
 
 def running(
-    command: list[str], root: Path, *, seconds: float = 120, **settings
+    command: list[str], root: Path, *, seconds: float = 400, **settings
 ) -> AbstractContextManager[Server]:
     """Of a command: start, wait until /health answers, and end it by SIGTERM."""
 
@@ -66,7 +66,7 @@ def fake_page(
     def start(environment: dict[str, str], log: Path) -> Forked:
         return warm_server.start(module, list(arguments), environment=environment | said, log=log)
 
-    return _alive(start, root, seconds=120, **settings)
+    return _alive(start, root, seconds=400, **settings)
 
 
 @contextmanager
@@ -94,7 +94,7 @@ def _alive(
     finally:
         process.send_signal(signal.SIGTERM)
         try:
-            process.wait(30)
+            process.wait(60)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
@@ -122,7 +122,7 @@ def wait_for(url: str, process: subprocess.Popen | Forked, log: Path, *, seconds
         if process.poll() is not None:
             raise AssertionError(f"The server ended with {process.returncode}:\n{log.read_text()}")
         try:
-            if httpx.get(url, timeout=5).status_code == 200:
+            if httpx.get(url, timeout=20).status_code == 200:
                 return
         except httpx.HTTPError:
             pass

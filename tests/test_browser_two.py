@@ -1,7 +1,6 @@
 """Several visitors at once in a real Chromium: they share a batch, or wait in a queue they see."""
 
 import re
-import time
 
 import pytest
 from playwright.sync_api import Page, expect
@@ -11,21 +10,21 @@ from tests.browser import PATIENCE, ask_page, visits
 from tests.serving import app
 
 expect.set_options(timeout=PATIENCE)
-AT_ONCE = 5.0
-"""Seconds within which a freed row has its next answer on the page, on a busy machine."""
+LONG = {"step_seconds": 0.25, "length": 4000, "endless": True}
+"""An answer takes a quarter of an hour, and nothing waits longer than a minute for its row."""
 
 
 @pytest.fixture(scope="module")
 def roomy(tmp_path_factory):
-    """A page with a row for everyone; an answer takes a minute."""
-    with ask_page(tmp_path_factory.mktemp("roomy"), step_seconds=0.25, length=240) as server:
+    """A page with a row for everyone."""
+    with ask_page(tmp_path_factory.mktemp("roomy"), **LONG) as server:
         yield server
 
 
 @pytest.fixture
 def narrow(tmp_path):
-    """A page with one row, where two may wait; an answer takes a minute."""
-    with ask_page(tmp_path, step_seconds=0.25, length=240, rows=1, most=2) as server:
+    """A page with one row, where two may wait."""
+    with ask_page(tmp_path, rows=1, most=2, **LONG) as server:
         yield server
 
 
@@ -64,7 +63,7 @@ def test_two_stream_at_once_and_stopping_one_leaves_the_other_alone(roomy, visit
     stop(ann)
     stopped_at, before = count(ann), count(ben)
     expect(ben.locator("#answer .token").nth(before + 3)).to_be_visible()
-    assert count(ann) == stopped_at < 200
+    assert count(ann) == stopped_at
     expect(ben.locator("#notice")).to_contain_text("Answering…")
     ask(ann, "Once more?")
     streams(ann)
@@ -82,9 +81,7 @@ def test_who_waits_sees_the_place_and_starts_as_soon_as_a_row_is_free(narrow, vi
     ask(cid, "And me?")
     expect(cid.locator("#notice")).to_contain_text("Place 2 in the queue")
     stop(ann)
-    freed = time.monotonic()
     streams(ben)
-    assert time.monotonic() - freed < AT_ONCE
     expect(cid.locator("#notice")).to_contain_text("Place 1 in the queue")
     expect(ann.locator("#timing")).to_contain_text("stopped by you")
     stop(cid)  # while it waits
@@ -105,9 +102,7 @@ def test_a_closed_tab_frees_its_row_and_its_place(narrow, visit):
     ben.close()
     expect(cid.locator("#notice")).to_contain_text("Place 1 in the queue")
     ann.close()
-    freed = time.monotonic()
     streams(cid)
-    assert time.monotonic() - freed < AT_ONCE
     stop(cid)
 
 
@@ -151,9 +146,7 @@ def test_two_on_the_real_model_with_one_row(chromium, visit, real_base_folder, t
         before = count(ann)
         expect(ann.locator("#answer .token").nth(before + 5)).to_be_visible()
         stop(ann)
-        freed = time.monotonic()
         streams(ben)
-        assert time.monotonic() - freed < AT_ONCE
         expect(ann.locator("#timing")).to_contain_text("stopped by you")
         stop(ben)
         assert re.search(r"\w", ben.locator("#answer .text").inner_text())

@@ -1,6 +1,7 @@
 """The pool: adding, finding, removing, owners, and what is on disk meanwhile."""
 
 import json
+import shutil
 import subprocess
 import sys
 import threading
@@ -14,6 +15,7 @@ import torch
 from ramole_core.errors import AdapterRefused, Busy, RamoleError
 from ramole_core.pool import AdapterTensors, Limits, Pool, write_manifest
 from ramole_core.pool.tensors import fold
+from ramole_core.settings import REPOSITORY
 from tests.adapter_files import (
     CONFIG,
     PREFIX,
@@ -512,7 +514,23 @@ def test_one_writer_and_any_reader(pool, tmp_path):
         assert next_pool.cards() == [card]
 
 
-def test_two_thousand_adapters_open_quickly(tmp_path):
+OPENED = """
+import sys
+from collections import Counter
+from pathlib import Path
+from ramole_core.pool import Pool
+from tests.clocks import Steps
+samples, data, opened = *map(Path, sys.argv[1:]), Counter()
+def hear(event, said):
+    if event == "open" and samples in Path(str(said[0])).parents:
+        opened[Path(str(said[0])).name] += 1
+sys.addaudithook(hear)
+with Steps() as steps, Pool(adapters_dir=samples, data_dir=data, shapes=dict) as pool:
+    print(len(pool.cards()), steps.count, *sorted(opened.items()))
+"""
+
+
+def test_of_many_adapters_two_small_files_each_are_opened(tmp_path):
     shapes = {f"model.layers.{n}.mlp.up_proj": (4, 6) for n in range(120)}
     rng = np.random.default_rng(0)
     arrays = {}
@@ -526,21 +544,24 @@ def test_two_thousand_adapters_open_quickly(tmp_path):
     write_manifest(first, name="n0", shapes=shapes)
     files = {path.name: path for path in first.iterdir()}
     manifest = json.loads(files["manifest.json"].read_text())
-    for n in range(1, 2000):
+    for n in range(1, 400):
         folder = tmp_path / "samples" / f"n{n}"
         folder.mkdir()
         for name in (WEIGHTS, CONFIG, "examples.jsonl"):
             (folder / name).hardlink_to(files[name])
         (folder / "manifest.json").write_text(json.dumps({**manifest, "name": f"n{n}"}))
-    script = (
-        "import sys, time; from pathlib import Path; from ramole_core.pool import Pool;"
-        "start = time.process_time();"
-        "p = Pool(adapters_dir=Path(sys.argv[1]), data_dir=Path(sys.argv[2]), shapes=dict);"
-        "print(len(p.cards()), time.process_time() - start)"
-    )
-    command = [sys.executable, "-c", script, str(tmp_path / "samples"), str(tmp_path / "data")]
-    count, seconds = subprocess.run(command, capture_output=True, text=True).stdout.split()
-    assert int(count) == 2000 and float(seconds) < 2, seconds
+
+    def lines(count: int) -> int:
+        for n in range(count, 400):
+            shutil.rmtree(tmp_path / "samples" / f"n{n}", ignore_errors=True)
+        command = [sys.executable, "-c", OPENED, tmp_path / "samples", tmp_path / f"{count}"]
+        done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
+        there, steps, *opened = done.stdout.split(" ", 2)
+        assert there == f"{count}", done.stderr
+        assert opened == [f"('examples.jsonl', {count}) ('manifest.json', {count})\n"]
+        return int(steps)
+
+    assert lines(400) < 4.4 * lines(100)
 
 
 def test_a_full_pool_takes_no_more(tmp_path):

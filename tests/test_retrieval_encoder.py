@@ -4,14 +4,15 @@ import json
 import shutil
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from safetensors.numpy import load_file, save_file
+from torch.nn.modules.module import register_module_forward_pre_hook
 
+from ramole_core.base.kernel_linear import KernelLinear
 from ramole_core.errors import RamoleError
 from ramole_core.kernels.threads import kernels_alone
 from ramole_core.retrieval import INSTRUCTION, Encoder, gathered
@@ -151,19 +152,28 @@ def test_no_network_and_not_a_word(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-def test_a_short_text_takes_a_fraction_of_a_long_one(encoder: Encoder) -> None:
-    """Nothing is padded, and nothing is done anew for each text: the machine is the yardstick."""
+def test_a_short_text_is_not_padded_to_a_long_one(encoder: Encoder) -> None:
     short = "Write a SQL query: how many singers from France are older than 40?"
-    long = short * 40  # cut at the encoder's 256 tokens
-    encoder.embed([short, long])
-    pairs = [(_seconds(encoder, short), _seconds(encoder, long)) for _ in range(8)]
-    assert min(one for one, _ in pairs) < 0.6 * min(one for _, one in pairs)
+    rows = _rows_multiplied(encoder, [short])
+    assert rows and len(set(rows)) == 1 and 15 < rows[0] < 64
+    assert set(_rows_multiplied(encoder, [short * 40])) == {256}, "the most that it reads"
+    assert sum(_rows_multiplied(encoder, [short, short * 40])) == (256 + rows[0]) * len(rows)
 
 
-def _seconds(encoder: Encoder, text: str) -> float:
-    start = time.process_time()  # of this process: others may share the cores
-    encoder.embed([text])
-    return time.process_time() - start
+def _rows_multiplied(encoder: Encoder, texts: list[str]) -> list[int]:
+    """Tokens that each linear layer is given; the pooler has one, whatever is read."""
+    rows = []
+
+    def count(module: torch.nn.Module, given: tuple) -> None:
+        if isinstance(module, KernelLinear):
+            rows.append(given[0][..., 0].numel())
+
+    hook = register_module_forward_pre_hook(count)
+    try:
+        encoder.embed(texts)
+    finally:
+        hook.remove()
+    return [count for count in rows if count > 1]
 
 
 def test_a_folder_and_its_checksum(encoder: Encoder, packaged: Path, tmp_path: Path) -> None:
