@@ -6,11 +6,9 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from ramole_core.base.packed import PackedLinear
+from ramole_core.base.shapes import ALIKE
 from ramole_core.kernels.compiled import DTYPES
 from ramole_core.kernels.weight import Input, Weight
-
-ALIKE = ("FalconLinear",)
-"""Classes of transformers that are a linear layer, written in another way."""
 
 
 def base_weight(layer: nn.Module) -> Weight | None:
@@ -21,7 +19,8 @@ def base_weight(layer: nn.Module) -> Weight | None:
     if not isinstance(weight, Tensor) or weight.device.type != "cpu":
         return None
     kind = type(layer)
-    if (kind in (nn.Linear, Conv1D) or kind.__name__ in ALIKE) and weight.dtype in DTYPES:
+    known = kind in (nn.Linear, Conv1D) or kind.__name__ in ALIKE
+    if known and weight.dtype in DTYPES:
         rows = (weight if kind is not Conv1D else weight.T).detach().contiguous()  # Conv1D: [i, o]
         return Weight(rows, (rows.shape[0], rows.shape[1]), bias=_bias(layer))
     return None

@@ -10,13 +10,14 @@ from typing import cast
 import torch
 from torch import nn
 from transformers import (
-    AutoModelForCausalLM,
+    AutoConfig,
     AutoTokenizer,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
 from transformers.utils import logging as transformers_logging
 
+from ramole_core.base.architecture import drop_other_parts, model_class
 from ramole_core.base.chat_template import check_marks, complete_template
 from ramole_core.base.checksum import read_json, weights_checksum
 from ramole_core.base.fetch import Progress, fetch_base
@@ -136,9 +137,10 @@ def dequantised(base: BaseModel) -> PreTrainedModel:
     The same before and after the served model has run.
     """
     with _quiet_transformers():
-        model = AutoModelForCausalLM.from_pretrained(
+        model = model_class(base.model.config).from_pretrained(
             base.folder, dtype=base.dtype, use_safetensors=True, trust_remote_code=False
         )
+    drop_other_parts(model)
     nn.Module.to(model, base.device).eval()  # transformers' own `to` has a type that is not true
     if base.quantization in PACKED:
         round_linears(model, read_shapes(base.folder), PACKED[base.quantization][1])
@@ -173,7 +175,8 @@ def _read_model(
         options = {"quantization_config": config_for_cuda(shapes, dtype)}
     try:
         with _quiet_transformers():
-            loaded = AutoModelForCausalLM.from_pretrained(
+            config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+            loaded = model_class(config).from_pretrained(
                 folder,
                 dtype=dtype,
                 device_map={"": device},
@@ -190,6 +193,7 @@ def _read_model(
         raise _not_loadable(source, f"its files lack {len(missing)} weights, first {missing[0]}")
     if wrong := sorted(map(str, report["mismatched_keys"])):
         raise _not_loadable(source, f"weights do not have the config's shapes, first {wrong[0]}")
+    drop_other_parts(model)
     if kind in PACKED and device.type == "cpu":
         pack_linears(model, shapes, PACKED[kind][0])
     return model

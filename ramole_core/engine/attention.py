@@ -10,6 +10,7 @@ Unsupported where it is not so.
 import math
 from collections.abc import Mapping, Sequence as Many
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 import torch
@@ -18,7 +19,8 @@ from transformers import AttentionInterface, AttentionMaskInterface, Cache, PreT
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
-from ramole_core.engine.attention_window import window_of
+from ramole_core.base.architecture import text_prefix
+from ramole_core.engine.attention_window import Window, window_of
 from ramole_core.engine.compiled_attention import CompiledAttention
 from ramole_core.engine.falcon_attention import leave_falcon, serve_falcon
 from ramole_core.engine.gathered_attention import GatheredAttention, attend_by_scores
@@ -158,13 +160,14 @@ class ServedAttention:
 
     def __init__(self, model: PreTrainedModel):
         """Raises Unsupported for a model whose attention cannot be replaced."""
-        self._model = model
+        part = text_prefix(model).rstrip(".")
+        self._model = model = cast("PreTrainedModel", model.get_submodule(part))
         before = model.config._attn_implementation
         if before not in ("sdpa", "eager"):
             raise Unsupported(f"it runs {before} attention, where sdpa or eager was expected")
         self._before = before
         self.step: FlatCache | None = None
-        self._masks: dict[int | None, Tensor] = {}
+        self._masks: dict[Window, Tensor] = {}
         """By window: what the model hands from its mask's making to its attention."""
         configs = [model.config, *(getattr(one, "config", None) for one in model.modules())]
         self._known = {id(one): one for one in configs if one is not None}
@@ -175,7 +178,7 @@ class ServedAttention:
         else:
             model.set_attn_implementation(NAME)
 
-    def mask(self, window: int | None, *, device: torch.device) -> Tensor:
+    def mask(self, window: Window, *, device: torch.device) -> Tensor:
         """What stands for a mask of that window, the same tensor at every call."""
         if window not in self._masks:
             with torch.inference_mode(False):
@@ -188,6 +191,8 @@ class ServedAttention:
             return None
         for window, ours in self._masks.items():
             if mask is not None and is_same(mask, ours):
+                if isinstance(window, str):
+                    raise Unsupported(window)
                 return window
         raise Unsupported(f"{type(module).__name__} attends by a mask of its own")
 

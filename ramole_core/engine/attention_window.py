@@ -2,42 +2,43 @@
 
 transformers composes a mask of functions (batch, head, query, key) -> seen. In a forward of many
 requests none of them is made into numbers: the function is asked at a few places whether a query
-sees every token so far (None), or the last w of them (w). Any other mask is refused.
+sees every token so far, or the last w of them.
 """
 
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable, Sequence
 
 import torch
 from torch import Tensor
 from transformers.masking_utils import causal_mask_function
 
-from ramole_core.errors import Unsupported
+Window = int | str | None
+"""How many of the last tokens are seen; None: all so far; a sentence: why that is not known."""
+_found: dict[Hashable, Window] = {}
 
-_found: dict[Hashable, int | None] = {}
 
-
-def window_of(sees: Callable, sizes: Iterable[int | None]) -> int | None:
-    """The window of a mask's function; None: all tokens so far.
-
-    `sizes` are windows that it may have. Raises Unsupported for another mask.
-    """
+def window_of(sees: Callable, sizes: Iterable[int | None]) -> Window:
+    """The window of a mask's function; `sizes` are windows that it may have."""
     if sees is causal_mask_function:
         return None
     windows = tuple(dict.fromkeys(w for w in sizes if w))
-    known = _parts_of(sees)
-    if known is not None and (windows, known) in _found:
-        return _found[windows, known]
+    parts = _parts_of(sees)
+    if parts is None:
+        return _ask(sees, windows)
+    if (windows, parts) not in _found:
+        _found[windows, parts] = _ask(sees, windows)
+    return _found[windows, parts]
+
+
+def _ask(sees: Callable, windows: Sequence[int]) -> Window:
     places = {0, 1, 5, *(at for w in windows for at in (w - 1, w, w + 1, 2 * w + 3))}
     try:
         rows = {at: _row(sees, at) for at in places}
     except Exception as error:  # of padding, images or blocks: it looks at other tensors
-        raise Unsupported(f"its mask depends on more than places ({error})") from error
+        return f"its mask depends on more than places ({error})"
     for window in (None, *windows):
         if all(torch.equal(row, _wanted(at, window)) for at, row in rows.items()):
-            if known is not None:
-                _found[windows, known] = window
             return window
-    raise Unsupported("its mask is neither causal nor a sliding window")
+    return "its mask is neither causal nor a sliding window"
 
 
 def _row(sees: Callable, query: int) -> Tensor:

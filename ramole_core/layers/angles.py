@@ -50,6 +50,8 @@ class SteadyAngles(nn.Module):
             return getattr(super().__getattr__("base"), name)
 
     def forward(self, x: Tensor, position_ids: Tensor, *more, **named) -> tuple[Tensor, Tensor]:
+        if position_ids.ndim == 3 and position_ids.stride(0) == 0:
+            position_ids = position_ids[0]  # of time, height and width: all alike where all is text
         known = x.device.type == "cpu" or self._short is not None
         if position_ids.ndim != 2 or not known:
             return self.base(x, position_ids, *more, **named)
@@ -126,7 +128,7 @@ class SteadyAngles(nn.Module):
                     else positions.clamp(max=self._short - 1)
                 )
             made = self.base(x, positions, *more, **named)
-            if not isinstance(made, tuple) or len(made) != 2:
+            if not isinstance(made, tuple) or len(made) != 2 or made[0].ndim != 3:
                 raise Unsupported("its rotary embedding gives no cosines and sines")
             cos, sin = made
             found = self._blocks[number, long, *key] = cos[0, :BLOCK], sin[0, :BLOCK]

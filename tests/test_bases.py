@@ -1,0 +1,45 @@
+"""Families of transformers as base models: each one that is served says what it says by itself."""
+
+import pytest
+import torch
+
+from ramole_core.composition import METHODS
+from tests.served_base import NARROW, ServedBase
+from tests.tiny_bases import BASES, save_tiny_base
+
+SHORT, MIDDLE, LONG = "a", "a few words more", "one two three four five six " * 7
+"""1, 16 and 196 tokens: the last past every window and every first length."""
+OTHER = f"{LONG[:-6]}?{LONG[-5:]}"
+SERVED = [name for name, row in BASES.items() if row.verdict == "exact"]
+
+
+def close(found: torch.Tensor, said: torch.Tensor) -> bool:
+    """Within rounding, of logits whose spread this is."""
+    spread = float((said - said.mean()).square().mean().sqrt())
+    return float((found - said).abs().max()) < 5e-4 * spread
+
+
+def check_base(name: str, folder) -> None:
+    row = BASES[name]
+    served = ServedBase(save_tiny_base(row, folder))
+    assert served.engine.exact is (row.verdict == "exact")
+    prompts = [SHORT, MIDDLE, LONG]
+    found, said = served.logits(prompts, "base"), [served.own_logits(text) for text in prompts]
+    assert all(close(a, b) for a, b in zip(found, said, strict=True))
+    assert not close(served.own_logits(OTHER), said[2]), "one token changes nothing"
+    assert served.answers(prompts, 6) == [served.generated(text, 6) for text in prompts]
+    for adapter in ("ant", "bee") if row.verdict == "exact" else NARROW:
+        mixed = served.logits([MIDDLE], "selection", [adapter])[0]
+        assert close(mixed, served.peft_logits(MIDDLE, adapter)) and not close(mixed, said[1])
+    mixed = served.logits([LONG, SHORT], "ramole", ["ant", "bee"])
+    with served.mixed(["ant", "bee"]):
+        assert close(mixed[0], served.own_logits(LONG)) and not close(mixed[0], said[2])
+    other = served.logits([LONG, MIDDLE], "ramole", ["ant", "bee"])
+    assert torch.equal(mixed[0], other[0]) or row.verdict == "rounded" and close(mixed[0], other[0])
+    served.engine.close()
+
+
+@pytest.mark.parametrize("name", SERVED)
+def test_a_base_is_served_as_it_is(name, tmp_path):
+    assert "ramole" in METHODS
+    check_base(name, tmp_path)
