@@ -3,7 +3,7 @@
 With GATE the model is not there before that file is; STEP_SECONDS is the time of a token. With ROWS
 only so many questions are answered at the same time, and one more than MOST may not even wait. With
 ENDLESS an answer has LENGTH tokens, however few were asked for. With
-OPTIONS some methods have options of their own; EXPLAIN_SECONDS is how long an explanation takes.
+OPTIONS some methods have options of their own; explanations wait for the file EXPLAIN_GATE.
 """
 
 import os
@@ -43,7 +43,9 @@ class CrowdedRamole(FakeRamole):
         self._lock = threading.Lock()
 
     def explain(self, *asked, **options):
-        time.sleep(float(os.environ.get("EXPLAIN_SECONDS", "0")))
+        gate = Path(os.environ.get("EXPLAIN_GATE", "/"))
+        while not gate.exists():
+            time.sleep(0.05)
         return super().explain(*asked, **options)
 
     def stream_batch(

@@ -20,6 +20,9 @@ SETTLED = """() => document.getAnimations().every((one) =>
 """No transition is under way: a button that just became enabled is half faded until it ends."""
 
 
+expect.set_options(timeout=PATIENCE)
+
+
 def ask_page(root: Path, **environment: object) -> AbstractContextManager[Server]:
     """The page of `tests.ask_page` in a process of its own, with its variables."""
     said = {**environment, "recorded": root / "recorded"}

@@ -89,7 +89,7 @@ def _vector(text: str) -> np.ndarray:
 class FakeRamole:
     """The public methods that the page uses."""
 
-    def __init__(self, root: Path, *, load_seconds: float = 0.0, **settings: object):
+    def __init__(self, root: Path, *, gate: Path | None = None, **settings: object):
         self.settings = load_settings(
             adapters_dir=root / "adapters", data_dir=root / "data", **settings
         )
@@ -123,7 +123,7 @@ class FakeRamole:
         )
         self.loaded = False
         self.heard: Heard | None = None
-        self._seconds = load_seconds
+        self._gate = gate
 
     def methods(self):
         return METHOD_LIST
@@ -131,7 +131,8 @@ class FakeRamole:
     def load(self, progress=None) -> None:
         if progress:
             progress("reading the weights", 0.5)
-        time.sleep(self._seconds)
+        while self._gate is not None and not self._gate.exists():
+            time.sleep(0.02)
         self.loaded = True
 
     def stats(self) -> dict[str, int | float]:

@@ -2,7 +2,8 @@
 
 `python -m tests.serving ROOT` serves the tab Pool and the endpoints over `FakeRamole(ROOT)`; the
 settings come from RAMOLE_* as always, and BEAT_SECONDS, IDLE_SECONDS, WAITING_SECONDS,
-READING_SECONDS and BODY_SECONDS make time short. With HEARD, a folder, words wait for their reader;
+READING_SECONDS and BODY_SECONDS make time short. The model is not there before the file GATE is;
+with HEARD, a folder, words wait for their reader;
 with CLOSES_LATE Gradio's own end waits for every connection, and not for five seconds.
 """
 
@@ -157,7 +158,7 @@ def main() -> None:
     connections.READING = float(os.environ.get("READING_SECONDS", connections.READING))
     refusal.PATIENCE = float(os.environ.get("BODY_SECONDS", refusal.PATIENCE))
     quota.IDLE_SECONDS = float(os.environ.get("IDLE_SECONDS", quota.IDLE_SECONDS))
-    ramole = FakeRamole(root, load_seconds=float(os.environ.get("LOAD_SECONDS", "0")))
+    ramole = FakeRamole(root, gate=Path(os.environ["GATE"]) if "GATE" in os.environ else None)
     ramole.heard = Heard(Path(os.environ["HEARD"])) if "HEARD" in os.environ else None
     with gr.Blocks(title="RAMoLE") as page:
         with gr.Tabs():

@@ -88,7 +88,7 @@ def test_who_does_not_name_a_proxy_cannot_be_fooled_by_the_header(tmp_path, arch
 def test_where_all_is_taken_silent_sessions_make_room_and_living_ones_do_not(
     tmp_path, archives, monkeypatch
 ):
-    monkeypatch.setenv("IDLE_SECONDS", "3")
+    monkeypatch.setenv("IDLE_SECONDS", "8")
     (tmp_path / "adapters").mkdir()
     with fake(tmp_path, max_upload_mb=1, max_adapters=2, trusted_proxies="127.0.0.1") as server:
         evil, home = Caller(server, EVIL), Caller(server, HOME)
@@ -96,7 +96,7 @@ def test_where_all_is_taken_silent_sessions_make_room_and_living_ones_do_not(
         ann.predict(handle_file(str(archives[0])), name="anns", api_name="/add_adapter")
         assert evil.upload(archives[1], "invented") == ""
         assert "no room left" in home.upload(archives[2], "an honest one")
-        for _ in range(5):
+        for _ in range(10):
             time.sleep(1)
             ann.predict("hello", api_name="/retrieve")  # any call is a sign of life
         assert home.upload(archives[2], "an honest one") == ""

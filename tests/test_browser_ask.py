@@ -296,6 +296,14 @@ def test_nothing_serious_for_axe(quick, visit, theme):
     assert serious(page, "#ask-tab") == []
 
 
+NOT_UNDER_IT = """() => {
+  const [token, panel] = ['#answer .token ~ .token', '#token'].map(
+    (one) => document.querySelector(one).getBoundingClientRect());
+  return token.bottom <= panel.top;
+}"""
+"""The second token is above the panel that belongs to it."""
+
+
 def test_a_phone_shows_everything_within_its_width(quick, visit):
     page = visit(quick.url, width=390)
     ask(page)
@@ -303,9 +311,7 @@ def test_a_phone_shows_everything_within_its_width(quick, visit):
     expect(page.locator("#token-plot .js-plotly-plot")).to_be_visible()
     expect(page.locator("#token h2")).to_be_in_viewport()
     expect(page.locator("#answer .token").nth(1)).to_be_in_viewport()
-    page.wait_for_timeout(600)  # the page glides there
-    token, panel = (page.locator(s).bounding_box() for s in ("#answer .token >> nth=1", "#token"))
-    assert token["y"] + token["height"] <= panel["y"], "the token is not under its panel"
+    page.wait_for_function(NOT_UNDER_IT)  # the page glides there
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
     for part in ("#prompt", "#answer", "#beside", "#found", "#token", "#likely"):
         box = page.locator(part).bounding_box()
@@ -413,13 +419,15 @@ def test_what_if_an_adapter_were_off_from_a_token_on(quick, visit):
 
 
 def test_a_second_token_opens_while_the_model_is_asked_about_the_first(tmp_path, visit):
-    with ask_page(tmp_path, explain_seconds=6.0) as slow:
+    gate = tmp_path / "gate"
+    with ask_page(tmp_path, explain_gate=gate) as slow:
         page = visit(slow.url)
         ask(page)
         page.locator("#answer .token").nth(2).click()
         expect(page.locator("#token h2")).to_contain_text("Token 3 of 8")
         page.locator("#answer .token").nth(4).click()
-        expect(page.locator("#token h2")).to_contain_text("Token 5 of 8", timeout=4000)
+        expect(page.locator("#token h2")).to_contain_text("Token 5 of 8")
+        gate.touch()
         expect(page.locator("#likely .chosen code")).to_have_text(spell(WORDS[4]))
         expect(page.locator("#token h2")).to_contain_text("Token 5 of 8")
         assert not page.wrong

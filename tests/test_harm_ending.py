@@ -11,7 +11,7 @@ from tests.serving import fake
 
 def test_an_open_connection_does_not_hold_a_server_that_is_told_to_end(tmp_path, monkeypatch):
     """A question that waits for the model is one; a page that is open is another."""
-    monkeypatch.setenv("LOAD_SECONDS", "600")
+    monkeypatch.setenv("GATE", str(tmp_path / "never"))
     monkeypatch.setenv("CLOSES_LATE", "yes")
     write_sample(tmp_path / "adapters", "squad", rank=5, seed=1, examples=["where is the cat"])
     with fake(tmp_path) as server:

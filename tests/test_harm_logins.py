@@ -158,7 +158,7 @@ KNOWN = {"theme.css"}
 )
 def test_no_route_is_open_without_a_password(server, method, route):
     url = f"{server.url}/gradio_api/{route}"
-    with httpx.stream(method, url, json=SAID.get(route), timeout=10) as told:
+    with httpx.stream(method, url, json=SAID.get(route), timeout=60) as told:
         assert (told.status_code == 200) == (route in KNOWN)
         assert told.status_code in (200, 401)
 

@@ -64,7 +64,7 @@ def server(tmp_path_factory):
 def test_a_badly_formed_call_is_one_line_without_its_words(server, number):
     method, path, said = BAD[number]
     before = server.log.read_text()
-    with httpx.stream(method, f"{server.url}/{path}", timeout=10, **said) as told:
+    with httpx.stream(method, f"{server.url}/{path}", timeout=60, **said) as told:
         status = told.status_code
         text = "" if "call/ask/" in path else told.read().decode()
     new = server.log.read_text()[len(before) :]

@@ -270,13 +270,13 @@ def test_a_body_is_cut_while_it_comes_whatever_the_page_makes_of_it():
 
 
 def test_a_body_that_drips_is_cut_and_an_answer_may_take_as_long_as_it_will(monkeypatch):
-    monkeypatch.setattr(refusal, "PATIENCE", 0.3)
+    monkeypatch.setattr(refusal, "PATIENCE", 1.5)
     told: list[dict] = []
 
     async def run(pieces: list[tuple[float, bytes]], page) -> None:
         async def receive():
             if not pieces:
-                await asyncio.sleep(0.6)
+                await asyncio.sleep(2)
                 return {"type": "http.disconnect"}
             pause, body = pieces.pop(0)
             await asyncio.sleep(pause)
@@ -295,7 +295,7 @@ def test_a_body_that_drips_is_cut_and_an_answer_may_take_as_long_as_it_will(monk
             pass
         await send({"type": "http.response.start", "status": 200})
 
-    asyncio.run(run([(0.1, b"1")] * 6, page))
+    asyncio.run(run([(0.1, b"1")] * 30, page))
     assert told[0]["status"] == 408 and b"too slowly" in told[1]["body"]
     told.clear()
     asyncio.run(run([(0.1, b"1" * refusal.SLOWEST)] * 6, page))

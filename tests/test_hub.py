@@ -196,14 +196,15 @@ def test_no_prompt_waits_for_the_cards_that_a_search_embeds(hub_server, open_hub
     hub = open_hub()
     embed, one_at_a_time = hub._retriever._encoder.embed, threading.Lock()
     at_once: list[int] = []
+    prompts = threading.Semaphore(0)
 
     def slowly(texts):
         if threading.current_thread() is threading.main_thread():
             assert all(text.startswith("sums of ") for text in texts), "a prompt embeds a card"
         else:
             at_once.append(len(texts))
+            assert prompts.acquire(timeout=60), "a prompt waits for a card"
         with one_at_a_time:
-            time.sleep(0.03 * len(texts))
             return embed(texts)
 
     monkeypatch.setattr(hub._retriever._encoder, "embed", slowly)
@@ -214,6 +215,7 @@ def test_no_prompt_waits_for_the_cards_that_a_search_embeds(hub_server, open_hub
     found = 0
     for number in itertools.count():
         found += bool(hub.near(f"sums of kind {number}", 3))
+        prompts.release()
         if not searching.is_alive():
             break
         time.sleep(0.02)
@@ -234,7 +236,7 @@ def test_ctrl_c_keeps_what_was_read_and_leaves_no_thread(hub_server, open_hub):
     assert len(hub.rows()) > 65
     for thread in threading.enumerate():
         if thread.name.startswith("hub"):
-            thread.join(5)
+            thread.join(60)
             assert not thread.is_alive()
     assert len(open_hub().search().rows) == 100
 

@@ -85,7 +85,7 @@ def test_two_visitors_share_one_search_and_only_who_began_it_stops_it(
 
     def slow(repos, **when):
         began.set()
-        goes_on.wait(10)
+        goes_on.wait(60)
         return check(repos, **when)
 
     monkeypatch.setattr(ramole.hub._register, "keep_only", slow)
@@ -93,7 +93,7 @@ def test_two_visitors_share_one_search_and_only_who_began_it_stops_it(
     assert not run.stop("ann")
     first = run.looks("ann")
     next(first)
-    began.wait(10)
+    began.wait(60)
     second = run.looks("ben")
     assert next(second)[1] == "busy"
     assert not run.stop("ben") and not ramole.hub._stop.is_set()
