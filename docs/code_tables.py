@@ -12,6 +12,7 @@ from docs.method_pages import home_of
 from ramole_core.cli import app
 from ramole_core.methods import METHOD_LIST
 from ramole_core.settings import Settings
+from tests.tiny_bases import BASES, REASONS, SKIPPED
 
 ORDER = (
     "base pool retrieval hub composition kernels layers engine training evaluation benchmarks "
@@ -152,3 +153,29 @@ def _portable(value: object, repository: Path) -> str:
     return (
         f"~/{value.relative_to(Path.home())}" if value.is_relative_to(Path.home()) else str(value)
     )
+
+
+def bases() -> str:
+    """Which families of transformers are served, to the bit or within rounding, and which not."""
+    found: dict[str, list[str]] = {"exact": [], "rounded": []}
+    refused: dict[str, list[str]] = {}
+    for name, row in BASES.items():
+        if row.verdict == "refused":
+            refused.setdefault(REASONS.get(row.reason, row.reason), []).append(name)
+        else:
+            found[row.verdict].append(name)
+    lines = ["| families (`model_type`) | served |", "|---|---|"]
+    lines.append(f"| {_named(found['exact'])} | to the bit what a request gets alone, on a CPU |")
+    lines.append(
+        f"| {_named(found['rounded'])} | within rounding: PyTorch takes experts together |"
+    )
+    lines += [f"| {_named(names)} | refused: {reason} |" for reason, names in refused.items()]
+    lines += [
+        f"| {_named(names)} | not tried here: {what}; decided at a load |"
+        for what, names in SKIPPED.items()
+    ]
+    return "\n".join(lines)
+
+
+def _named(names: list[str] | tuple[str, ...]) -> str:
+    return ", ".join(sorted(names))

@@ -33,6 +33,7 @@ PAGES: dict[str, dict[str, Callable[[], str]]] = {
         ),
     },
     "docs/api.md": {"commands": code_tables.commands},
+    "docs/hosting.md": {"bases": code_tables.bases},
     "docs/methods.md": {
         "methods": code_tables.methods,
         "equations": lambda: method_pages.equations(results()),

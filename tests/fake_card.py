@@ -298,12 +298,12 @@ class _Waiting:
 def found() -> Iterator[None]:
     """Inside the block PyTorch and transformers are told of the card, so that a model can be loaded
     onto it, in one thread: others would not know of it."""
-    pick = base_model._pick_device
+    pick = base_model.pick_device
     free = 2**33
     with (
         mock.patch.object(bitsandbytes.nn, "Params4bit", _Waiting),
         mock.patch.object(
-            base_model, "_pick_device", lambda name: CARD if name == "cuda" else pick(name)
+            base_model, "pick_device", lambda name: CARD if name == "cuda" else pick(name)
         ),
         mock.patch.multiple(
             torch.cuda,

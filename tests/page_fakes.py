@@ -47,17 +47,30 @@ class Tokens:
         self.q, self.k, self.v = made(heads * shared, d, 2), made(heads, d, 1), made(heads, dv, 1)
         self.content = np.full((n, 3), seed, np.int64)
 
-    def naive(self, *, scale: float | None = None, window: int | None = None) -> Tensor:
+    def naive(
+        self,
+        *,
+        scale: float | None = None,
+        window: int | None = None,
+        cap: float | None = None,
+        sinks: Tensor | None = None,
+    ) -> Tensor:
         """[1, n, hq, dv] in float64."""
         shared = self.q.shape[1] // self.k.shape[1]
         q = self.q.double()
         k, v = (t.double().repeat_interleave(shared, 1) for t in (self.k, self.v))
         scores = q @ k.transpose(-1, -2) * (q.shape[-1] ** -0.5 if scale is None else scale)
+        if cap is not None:
+            scores = cap * torch.tanh(scores / cap)
         at = torch.arange(self.n)
         seen = at <= at[:, None]
         if window is not None:
             seen &= at > at[:, None] - window
-        return (scores.masked_fill(~seen, -torch.inf).softmax(-1) @ v).transpose(1, 2)
+        scores = scores.masked_fill(~seen, -torch.inf)
+        if sinks is not None:
+            beside = sinks.double()[None, :, None, None].expand(1, -1, self.n, 1)
+            scores, v = torch.cat([scores, beside], -1), torch.nn.functional.pad(v, (0, 0, 0, 1))
+        return (scores.softmax(-1) @ v).transpose(1, 2)
 
 
 @torch.inference_mode()

@@ -38,7 +38,7 @@ class ServedBase(TinyEngine):
         self.shapes = read_shapes(self.folder)
         self._sites = type(self._sites)(tuple(self.shapes), self.shapes)
         self.trained = {"_router": self.random_router()}
-        return checked_engine(self.base, self._make, shapes=self.shapes, folder=None)
+        return checked_engine(self.base, self._make, file=None)
 
     def _make(self, own) -> Engine:
         return Engine(

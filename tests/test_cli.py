@@ -498,6 +498,7 @@ def test_doctor_on_a_whole_and_on_a_damaged_pool(home: Path, capsys):
     out, err = capsys.readouterr()
     assert "RAMOLE_DTYPE" in out and "float32" in out and "environment" in out
     assert "1 shared adapters" in out and "broken" not in out
+    assert "served and own logits of" in " ".join(out.split())
     manifest = next((home / "data").rglob("red/manifest.json"))
     manifest.write_text("{")
     assert main(["doctor", "--json"]) == 2

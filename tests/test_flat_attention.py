@@ -64,6 +64,35 @@ def test_it_is_attention(dtype, sizes, window, compiled, monkeypatch):
         torch.testing.assert_close(found.double(), wanted, rtol=0, atol=DEVIATION[dtype])
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("window", WINDOWS)
+@pytest.mark.parametrize("compiled", [True, False])
+def test_scores_that_are_capped_and_scores_without_a_value(dtype, window, compiled, monkeypatch):
+    """cap tanh(s / cap) (Gemma 2), and one more score of each head (gpt-oss)."""
+    if not compiled:
+        monkeypatch.setattr(CompiledAttention, "knows", lambda keys: False)
+    sizes = SIZES[1]
+    tokens = tokens_of(150, sizes, dtype, 1)
+    sinks = torch.linspace(-2, 5, sizes[0] * sizes[1])
+    plain = alone(tokens, sizes, window=window)
+    for cap, beside in ((3.0, None), (None, sinks), (2.0, sinks)):
+        found = alone(tokens, sizes, window=window, cap=cap, sinks=beside)
+        wanted = tokens.naive(window=window, cap=cap, sinks=beside)[0]
+        assert (found.double() - plain.double()).abs().max() > 0.1
+        torch.testing.assert_close(found.double(), wanted, rtol=0, atol=DEVIATION[dtype])
+
+
+def test_a_cap_and_sinks_change_no_bit_beside_others():
+    sizes, sinks = SIZES[4], torch.linspace(-2, 5, 4)
+    requests = [tokens_of(n, sizes, torch.bfloat16, 30 + n) for n in (130, 17)]
+    kv = cache_for(sizes, torch.bfloat16)
+    places = [kv.open(tokens.content, tokens.n) for tokens in requests]
+    said = {"cap": 2.0, "sinks": sinks}
+    given = [(tokens, place, tokens.n) for tokens, place in zip(requests, places, strict=True)]
+    for tokens, found in zip(requests, forward(kv, given, **said), strict=True):
+        assert torch.equal(found, alone(tokens, sizes, **said))
+
+
 def schedule_for(lengths, chunks):
     """(request, count) of every forward: chunks of the requests in turn, several side by side."""
     read = [0] * len(lengths)

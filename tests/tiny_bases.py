@@ -154,6 +154,7 @@ ROUNDED = (
     *("phimoe", "qwen3_moe", "sarvam_moe", "solar_open"),
 )
 OWN_CODE, ENCODER = "attend by code of their own", "is an encoder"
+CODE_FAILS = "its code fails here"
 NO_LENGTH = "does not say how many tokens"
 RECURRENT = {"hidden_size": 48, "num_hidden_layers": 2, "vocab_size": 258}
 LAYERS, LATENTS = "has layers of type", "changes keys or values after they were written"
@@ -164,7 +165,7 @@ REFUSED: Mapping[str, tuple[str, ...]] = {
         *("megatron-bert", "rembert", "roberta", "roc_bert", "roformer", "xlm-roberta"),
     ),
     LAYERS: ("deepseek_v4", "hy_v4", "inkling_text", "lara_mini", "llama4_text", "minimax"),
-    "its code fails here": ("bart", "mbart", "openai-gpt", "pegasus", "rwkv"),
+    CODE_FAILS: ("bart", "mbart", "openai-gpt", "pegasus", "rwkv"),
     NO_LENGTH: ("bloom", "whisper", "xlstm"),
     LATENTS: ("diffllama", "jetmoe"),
     "attends by a mask of its own": ("doge",),
@@ -173,6 +174,22 @@ REFUSED: Mapping[str, tuple[str, ...]] = {
     "bytes a page": ("mimo_v2_flash",),
     "LinearAttention": ("qwen3_next", "kimi_linear", "qwen3_5_text"),
 }
+REASONS: Mapping[str, str] = {
+    OWN_CODE: "attention of their own, which does not call the attention function",
+    ENCODER: "encoders, whose tokens see those behind them",
+    LAYERS: "layers that are not attention over all keys or a window",
+    LATENTS: "keys or values change after they were written (latent attention)",
+    NO_LENGTH: "recurrent, or without a length in the configuration",
+    CODE_FAILS: "their code fails in a forward of several requests",
+    "attends by a mask of its own": "masks of their own",
+    "without having written": "layers attend over keys of others",
+    "their spread": "served and own logits differ",
+    "bytes a page": "sizes of keys that differ by layer",
+    "LinearAttention": "recurrent layers",
+    "no cosines and sines": "rotary embeddings in complex numbers (latent attention)",
+    "alibi": "a bias of the scores by distance (alibi)",
+}
+"""What the table in docs/hosting.md says of each reason."""
 FALCON = {
     **{"hidden_size": 48, "num_attention_heads": 4, "num_hidden_layers": 2, "vocab_size": 258},
     **{"ffn_hidden_size": 80, "max_position_embeddings": 512, "alibi": False},
@@ -254,7 +271,7 @@ BASES: Mapping[str, TinyBase] = {
         | {"hidden_size_per_layer_input": 8, "vocab_size_per_layer_input": 258}
         | {"layer_types": ["sliding_attention", "full_attention"]},
         True,
-        reason="its code fails here",
+        reason=CODE_FAILS,
     ),
     "gemma3": TinyBase("exact", "gemma3", half="text_config"),
     "mistral3": TinyBase("exact", "mistral3", half="text_config"),

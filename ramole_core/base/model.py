@@ -73,7 +73,7 @@ def load_base(
     source, the device or the combination cannot be used.
     """
     tell = progress or (lambda stage, fraction: None)
-    where, compute = _pick_device(device), _pick_dtype(dtype)
+    where, compute = pick_device(device), pick_dtype(dtype)
     if quantization not in QUANTIZATIONS:
         raise RamoleError(
             f"RAMOLE_QUANTIZATION={quantization} is not known; choose {', '.join(QUANTIZATIONS)}."
@@ -147,7 +147,8 @@ def dequantised(base: BaseModel) -> PreTrainedModel:
     return model.requires_grad_(False)
 
 
-def _pick_device(device: str) -> torch.device:
+def pick_device(device: str) -> torch.device:
+    """The device of a setting; raises RamoleError where it is not there."""
     if device == "cuda" and not torch.cuda.is_available():
         raise RamoleError("RAMOLE_DEVICE=cuda, but torch sees no GPU; choose auto or cpu.")
     if device == "auto":
@@ -155,7 +156,8 @@ def _pick_device(device: str) -> torch.device:
     return torch.device(device)
 
 
-def _pick_dtype(dtype: str) -> torch.dtype:
+def pick_dtype(dtype: str) -> torch.dtype:
+    """The compute dtype of a setting; raises RamoleError for one that is not known."""
     if dtype == "auto":
         return torch.bfloat16
     if dtype not in DTYPES:

@@ -217,6 +217,19 @@ def _base_model(settings: Settings) -> Iterator[Check]:
     else:
         yield Check("base model", "ok", f"{len(read_shapes(folder))} linear layers in {folder}")
         yield _chat_template(settings, folder)
+        yield _served(settings, folder)
+
+
+def _served(settings: Settings, folder: Path) -> Check:
+    """What a load finds of the base's architecture; it is loaded where none has been."""
+    from ramole_core.engine.of_settings import kept_verdict
+    from ramole_core.own_model import OwnModel
+
+    verdict = kept_verdict(settings, folder)
+    if verdict is None:
+        OwnModel(settings).load(lambda *_: None, check=lambda _: None, weights=lambda _: None)
+        verdict = kept_verdict(settings, folder)
+    return Check("architecture", "ok", "not kept" if verdict is None else str(verdict))
 
 
 def _chat_template(settings: Settings, folder: Path) -> Check:

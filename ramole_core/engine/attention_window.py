@@ -8,11 +8,12 @@ sees every token so far, or the last w of them.
 from collections.abc import Callable, Hashable, Iterable, Sequence
 
 import torch
-from torch import Tensor
 from transformers.masking_utils import causal_mask_function
 
 Window = int | str | None
 """How many of the last tokens are seen; None: all so far; a sentence: why that is not known."""
+FAR = 1 << 24
+"""A token further on than any window reaches back."""
 _found: dict[Hashable, Window] = {}
 
 
@@ -31,27 +32,21 @@ def window_of(sees: Callable, sizes: Iterable[int | None]) -> Window:
 
 def _ask(sees: Callable, windows: Sequence[int]) -> Window:
     places = {0, 1, 5, *(at for w in windows for at in (w - 1, w, w + 1, 2 * w + 3))}
+    asked = [(at, torch.arange(2 * at + 2)) for at in sorted(places)]
+    asked.append((FAR, FAR - torch.tensor([-1, 0, 1, 100, 10_000, FAR // 2, FAR - 1, FAR])))
+    first = torch.zeros((), dtype=torch.long)
     try:
-        rows = {at: _row(sees, at) for at in places}
+        seen = [
+            torch.as_tensor(sees(first, first, torch.full_like(keys, at), keys)).expand(len(keys))
+            for at, keys in asked
+        ]
     except Exception as error:  # of padding, images or blocks: it looks at other tensors
         return f"its mask depends on more than places ({error})"
     for window in (None, *windows):
-        if all(torch.equal(row, _wanted(at, window)) for at, row in rows.items()):
+        wanted = [(keys <= at) & (keys > at - (window or FAR + 1)) for at, keys in asked]
+        if all(map(torch.equal, seen, wanted)):
             return window
     return "its mask is neither causal nor a sliding window"
-
-
-def _row(sees: Callable, query: int) -> Tensor:
-    """Which keys a query sees, as many behind it as before it."""
-    keys = torch.arange(2 * query + 2)
-    first = torch.zeros((), dtype=torch.long)
-    return torch.as_tensor(sees(first, first, torch.full_like(keys, query), keys)).expand(len(keys))
-
-
-def _wanted(query: int, window: int | None) -> Tensor:
-    keys = torch.arange(2 * query + 2)
-    seen = keys <= query
-    return seen if window is None else seen & (keys > query - window)
 
 
 def _parts_of(function: object) -> Hashable | None:

@@ -50,8 +50,8 @@ def check_served(
     model: PreTrainedModel, own: OwnForward, *, runner: ModelRunner, bare: RowMix
 ) -> Verdict:
     """Raises Unsupported where what is served is not what the model says by itself."""
-    _check_angles(model)
     _check_size(model, own, runner=runner, bare=bare)
+    _check_angles(model)
     together, blocks = _read(model, own.prompts, runner=runner, bare=bare)
     shares = [
         _share(found, said, each=model.dtype == torch.float32)

@@ -6,11 +6,12 @@ from functools import cache
 from importlib import metadata
 from pathlib import Path
 
-from ramole_core.base.model import BaseModel
+from ramole_core.base.checksum import weights_checksum
+from ramole_core.base.model import BaseModel, pick_device, pick_dtype
 from ramole_core.base.size import count_parameters
 from ramole_core.composition import Composition, Trained
-from ramole_core.engine import load_check
 from ramole_core.engine.engine import Engine, EngineSizes
+from ramole_core.engine.load_check import Verdict, remember, remembered
 from ramole_core.engine.own_forward import OwnForward, run_own
 from ramole_core.engine.reader import context_of
 from ramole_core.errors import RamoleError, Unsupported
@@ -56,21 +57,16 @@ def engine_of(
             own=own,
         )
 
-    return checked_engine(base, make, shapes=shapes, folder=s.data_dir / "base" / "checked")
+    return checked_engine(base, make, file=verdict_file(s, base.folder))
 
 
 def checked_engine(
-    base: BaseModel,
-    make: Callable[[OwnForward | None], Engine],
-    *,
-    shapes: Mapping[str, tuple[int, int]],
-    folder: Path | None,
+    base: BaseModel, make: Callable[[OwnForward | None], Engine], *, file: Path | None
 ) -> Engine:
     """The engine that `make` gives, held once against the base's own forward; the verdict is kept
-    in the folder by all that it hangs on (None: nowhere)."""
+    in the file (None: nowhere)."""
     try:
-        file = None if folder is None else folder / f"{_name(base, shapes)}.json"
-        verdict = load_check.remembered(file)
+        verdict = remembered(file)
         if verdict is not None:
             engine = make(None)
             engine.allow_exact(verdict.exact)
@@ -78,7 +74,7 @@ def checked_engine(
         weights = count_parameters(base.folder)
         engine = make(run_own(base.model, context=context_of(base.model), weights=weights))
         if engine.verdict is not None:
-            load_check.remember(file, engine.verdict)
+            remember(file, engine.verdict)
         return engine
     except Exception as error:
         if isinstance(error, RamoleError) and not isinstance(error, Unsupported):
@@ -93,13 +89,23 @@ def checked_engine(
         ) from error
 
 
-def _name(base: BaseModel, shapes: Mapping[str, tuple[int, int]]) -> str:
-    """Of the file that keeps the verdict."""
+def verdict_file(settings: Settings, folder: Path) -> Path:
+    """Where the verdict on a base that lies in `folder` is kept: by all that it hangs on."""
+    s = settings
     versions = [metadata.version(name) for name in ("torch", "transformers", "bitsandbytes")]
-    kind = base.checksum, base.quantization, base.head, str(base.dtype), base.device.type
-    config = base.model.config.to_json_string()
-    what = kind, sorted(shapes.items()), config, FOLDER.name, LANES, MATRIX, versions, _code()
-    return hashlib.sha256(repr(what).encode()).hexdigest()[:32]
+    what = (
+        weights_checksum(folder, data_dir=s.data_dir),
+        (folder / "config.json").read_text(),
+        (s.quantization, s.head, str(pick_dtype(s.dtype)), pick_device(s.device).type),
+        (FOLDER.name, LANES, MATRIX, versions, _code()),
+    )
+    name = hashlib.sha256(repr(what).encode()).hexdigest()[:32]
+    return s.data_dir / "base" / "checked" / f"{name}.json"
+
+
+def kept_verdict(settings: Settings, folder: Path) -> Verdict | None:
+    """What was found when a base in `folder` was loaded with these settings; None: it was not."""
+    return remembered(verdict_file(settings, folder))
 
 
 @cache

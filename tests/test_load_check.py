@@ -1,0 +1,160 @@
+"""What a base says once it is served is held against its own forward when it loads."""
+
+import json
+
+import pytest
+import torch
+from torch import nn
+
+from ramole_core.base.model import load_base
+from ramole_core.base.shapes import read_shapes
+from ramole_core.engine import of_settings
+from ramole_core.engine.of_settings import engine_of, kept_verdict
+from ramole_core.errors import RamoleError
+from ramole_core.kernels.norm import Norm
+from ramole_core.layers.angles import SteadyAngles
+from ramole_core.layers.served_linear import ServedLinear
+from ramole_core.settings import Settings
+from tests.tiny_bases import BASES, save_tiny_base
+
+
+@pytest.fixture
+def settings(tiny_llama, tmp_path):
+    return Settings(
+        base_model=str(tiny_llama),
+        quantization="none",
+        dtype="float32",
+        device="cpu",
+        data_dir=tmp_path / "data",
+        adapters_dir=tmp_path / "adapters",
+    )
+
+
+def load(settings):
+    base = load_base(
+        settings.base_model,
+        data_dir=settings.data_dir,
+        quantization=settings.quantization,
+        dtype=settings.dtype,
+        device="cpu",
+    )
+    return engine_of(base, settings, shapes=read_shapes(base.folder), weights=lambda method: None)
+
+
+def refusal(settings) -> str:
+    with pytest.raises(RamoleError) as refused:
+        load(settings)
+    said = str(refused.value)
+    assert "\n" not in said and "LlamaForCausalLM) is not supported, choose another" in said
+    return said
+
+
+def test_a_verdict_is_kept_and_no_later_load_runs_the_check(settings, tiny_llama, monkeypatch):
+    assert kept_verdict(settings, tiny_llama) is None
+    engine = load(settings)
+    verdict = kept_verdict(settings, tiny_llama)
+    assert verdict == engine.verdict and verdict.exact and verdict.difference < 1e-4
+    assert f"{verdict.tokens} tokens differ by" in str(verdict) and "same bits" in str(verdict)
+    engine.close()
+
+    def never(*_, **__):
+        raise AssertionError("it was checked already")
+
+    monkeypatch.setattr(of_settings, "run_own", never)
+    load(settings).close()
+
+
+def test_a_verdict_is_of_one_precision_and_one_code(settings, tiny_llama, monkeypatch):
+    load(settings).close()
+    other = settings.model_copy(update={"dtype": "bfloat16"})
+    assert kept_verdict(settings, tiny_llama) and kept_verdict(other, tiny_llama) is None
+    monkeypatch.setattr(of_settings, "_code", lambda: "a later version")
+    assert kept_verdict(settings, tiny_llama) is None
+
+
+def test_bits_that_moved_are_known_at_the_next_load(settings, tiny_llama):
+    engine = load(settings)
+    assert engine.exact and engine.facts.exact
+    engine.close()
+    file = of_settings.verdict_file(settings, tiny_llama)
+    file.write_text(json.dumps({**json.loads(file.read_text()), "exact": False}))
+    engine = load(settings)
+    assert not engine.exact and not engine.facts.exact
+    engine.close()
+    file.write_text("{half a")
+    assert kept_verdict(settings, tiny_llama) is None
+    load(settings).close()
+
+
+def test_a_layer_that_computes_something_else_is_named(settings, monkeypatch):
+    """A norm that is another in what is served, and only there."""
+    usual = Norm.of
+    monkeypatch.setattr(Norm, "of", lambda self, x: usual(self, x) * 1.05)
+    said = refusal(settings)
+    assert "served and own logits differ by" in said
+    assert "from layer 0 (model.layers.0) on" in said
+
+
+def test_a_neighbour_that_is_heard_is_refused(settings, monkeypatch):
+    """Attention over all tokens of a forward, as some code of others computes it."""
+    served = ServedLinear.forward
+    monkeypatch.setattr(
+        ServedLinear, "forward", lambda self, x: served(self, x + 0.01 * x.mean(-2, keepdim=True))
+    )
+    assert "differ by" in refusal(settings)
+
+
+def test_numbers_that_are_none_are_refused(settings, monkeypatch):
+    monkeypatch.setattr(Norm, "of", lambda self, x: x * torch.nan)
+    assert "differ by nan" in refusal(settings)
+
+
+def test_a_model_that_fails_is_refused_in_a_sentence(settings, monkeypatch):
+    def fail(self, x):
+        raise RuntimeError("no such\nkernel")
+
+    monkeypatch.setattr(Norm, "of", fail)
+    assert "its code fails here (no such kernel)" in refusal(settings)
+
+
+def test_a_refused_model_is_given_back(settings, monkeypatch):
+    usual, seen = Norm.of, []
+    monkeypatch.setattr(Norm, "of", lambda self, x: usual(self, x) * 2)
+    monkeypatch.setattr(of_settings, "run_own", keep(of_settings.run_own, seen))
+    refusal(settings)
+    (model,) = seen
+    assert model.config._attn_implementation == "sdpa"
+    assert not [one for one in model.modules() if isinstance(one, ServedLinear)]
+
+
+def keep(function, seen):
+    """The same, with the model noted."""
+
+    def run(model: nn.Module, **said):
+        seen.append(model)
+        return function(model, **said)
+
+    return run
+
+
+@pytest.mark.parametrize("long", [False, True])
+def test_angles_of_another_length_are_refused(long, tmp_path, monkeypatch):
+    """One set of factors on both sides of a longrope's first length."""
+    folder = save_tiny_base(BASES["phi3 with longrope"], tmp_path / "base")
+    block = SteadyAngles._block
+
+    def wrong(self, x, number, _, *rest):
+        return block(self, x, number, long, *rest)
+
+    settings = Settings(
+        base_model=str(folder),
+        quantization="none",
+        dtype="float32",
+        device="cpu",
+        data_dir=tmp_path / "data",
+    )
+    load(settings).close()
+    monkeypatch.setattr(SteadyAngles, "_block", wrong)
+    monkeypatch.setattr(of_settings, "_code", lambda: "another")
+    with pytest.raises(RamoleError, match="rotary angles of .* differ for requests of 10[02]"):
+        load(settings)
