@@ -1,8 +1,8 @@
-"""How far back a model's mask lets a token see, read off the mask's own function.
+"""The window of a model's attention mask, found by evaluating the mask's own function.
 
-transformers composes a mask of functions (batch, head, query, key) -> seen. In a forward of many
-requests none of them is made into numbers: the function is asked at a few places whether a query
-sees every token so far, or the last w of them.
+transformers composes a mask of functions (batch, head, query, key) -> visible. A forward of many
+requests needs no mask tensor, only how many of the last tokens a query attends to: the function is
+evaluated at a few places and compared with a causal mask and with sliding windows.
 """
 
 from collections.abc import Callable, Hashable, Iterable, Sequence
@@ -11,14 +11,14 @@ import torch
 from transformers.masking_utils import causal_mask_function
 
 Window = int | str | None
-"""How many of the last tokens are seen; None: all so far; a sentence: why that is not known."""
+"""Number of the last tokens that are visible; None: all so far; str: why it is not known."""
 FAR = 1 << 24
-"""A token further on than any window reaches back."""
+"""A position beyond every window."""
 _found: dict[Hashable, Window] = {}
 
 
 def window_of(sees: Callable, sizes: Iterable[int | None]) -> Window:
-    """The window of a mask's function; `sizes` are windows that it may have."""
+    """The window of a mask function; `sizes` are the windows that it may have."""
     if sees is causal_mask_function:
         return None
     windows = tuple(dict.fromkeys(w for w in sizes if w))

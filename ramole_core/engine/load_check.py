@@ -1,8 +1,8 @@
-"""Whether a base model says what it says by itself once it is served, checked when it loads.
+"""Compare a served base model with its own forward, when it loads.
 
-Two prompts are read side by side by the served model, in a part and then in steps of one token, and
-the logits after the last tokens are held against the model's own forward of each prompt alone. What
-differs by more than rounding is refused. Bits that move with a neighbour are told.
+The served model reads two prompts side by side, in one part and then in steps of one token. Its
+logits after the last tokens are compared with those of the model's own forward of each prompt
+alone. A difference beyond rounding is refused; bits that change with a neighbour are recorded.
 """
 
 import json
@@ -17,19 +17,19 @@ from transformers import PreTrainedModel
 from ramole_core.base.checksum import read_json
 from ramole_core.engine.kv import KvCache
 from ramole_core.engine.model_runner import ModelRunner, Piece
-from ramole_core.engine.own_forward import LAST, OwnForward, watch_blocks
+from ramole_core.engine.own_forward import LAST_TOKENS, OwnForward, watch_blocks
 from ramole_core.engine.pages import pages_of
 from ramole_core.errors import Unsupported
 from ramole_core.layers import RowMix
 from ramole_core.layers.angles import SteadyAngles
 
-MOST = {torch.float32: 2e-3, torch.float16: 0.05, torch.bfloat16: 0.25}
-"""Largest difference that is rounding, as a share of the logits' own spread."""
+MAX_DIFFERENCE = {torch.float32: 2e-3, torch.float16: 0.05, torch.bfloat16: 0.25}
+"""Largest difference that rounding explains, as a share of the logits' own spread."""
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What the check found of a model that may be served."""
+    """The result of the check, for a model that is served."""
 
     difference: float
     """Largest difference of logits from the model's own, as a share of their spread."""
@@ -49,7 +49,7 @@ class Verdict:
 def check_served(
     model: PreTrainedModel, own: OwnForward, *, runner: ModelRunner, bare: RowMix
 ) -> Verdict:
-    """Raises Unsupported where what is served is not what the model says by itself."""
+    """Compare served and own logits; raises Unsupported where they differ beyond rounding."""
     _check_size(model, own, runner=runner, bare=bare)
     _check_angles(model)
     together, blocks = _read(model, own.prompts, runner=runner, bare=bare)
@@ -58,8 +58,8 @@ def check_served(
         for found, said in zip(together, own.logits, strict=True)
     ]
     difference = max(shares)
-    if not difference <= MOST[model.dtype]:
-        where = _first_that_differs(own, blocks, most=MOST[model.dtype])
+    if not difference <= MAX_DIFFERENCE[model.dtype]:
+        where = _first_that_differs(own, blocks, most=MAX_DIFFERENCE[model.dtype])
         raise Unsupported(
             f"served and own logits differ by {difference:.2g} of their spread{where}"
         )
@@ -71,7 +71,7 @@ def check_served(
 
 
 def remembered(file: Path | None) -> Verdict | None:
-    """The verdict in a file; None: there is none."""
+    """The verdict kept in a file; None where there is none."""
     found = read_json(file) if file is not None else {}
     try:
         return Verdict(**found)  # pyright: ignore[reportArgumentType]
@@ -80,7 +80,7 @@ def remembered(file: Path | None) -> Verdict | None:
 
 
 def remember(file: Path | None, verdict: Verdict) -> None:
-    """Write it down for later starts; a full disk only means that it is found anew."""
+    """Keep a verdict for later starts; a full disk only means that the check runs again."""
     if file is None:
         return
     try:
@@ -99,16 +99,17 @@ def _read(
     runner: ModelRunner,
     bare: RowMix,
 ) -> tuple[list[Tensor], list[dict[str, Tensor]]]:
-    """Logits after each one's last tokens, and what the blocks gave after the last part."""
+    """Logits after each prompt's last tokens, and the blocks' outputs at the end of the first
+    part."""
     kv = _cache_for(model, prompts)
     places = [kv.open(kv.content(ids[:1], [(1, bytes(16))]), len(ids)) for ids in prompts]
     logits: list[list[Tensor]] = [[] for _ in prompts]
     blocks: list[dict[str, Tensor]] = []
-    for step in range(LAST):
+    for step in range(LAST_TOKENS):
         pieces, ends, end = [], [], 0
         for ids, place in zip(prompts, places, strict=True):
             assert place is not None
-            part = ids[place.length : len(ids) - LAST + 1 + step]
+            part = ids[place.length : len(ids) - LAST_TOKENS + 1 + step]
             pieces.append(Piece(place, part, bare))
             end += len(part)
             ends.append(end - 1)
@@ -145,7 +146,7 @@ def _share(found: Tensor, said: Tensor, *, each: bool) -> float:
 def _first_that_differs(
     own: OwnForward, blocks: Sequence[dict[str, Tensor]], *, most: float
 ) -> str:
-    """` from layer ... on`, or nothing."""
+    """` from layer ... on`, or nothing where no block's output differs."""
     for n, path in enumerate(own.blocks[0]):
         for said, found in zip(own.blocks, blocks, strict=True):
             if path not in found:

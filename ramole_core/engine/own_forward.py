@@ -1,4 +1,4 @@
-"""What a base model says of two prompts by its own code, before anything of ours stands in it."""
+"""A base model's own forward of two prompts, before any served layer is installed."""
 
 import inspect
 from collections.abc import Iterator, Sequence
@@ -10,38 +10,40 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-LAST = 4
+LAST_TOKENS = 4
 """Tokens at the end of a prompt that are compared: the last that is read, and steps of one."""
-SHORTEST, LONGEST, SHORTER = 20, 200, 7
-"""Tokens of a prompt; the second prompt has fewer."""
-WORK = 1.2e11
+MIN_TOKENS, MAX_TOKENS, FEWER = 20, 200, 7
+"""Tokens of the first prompt, and how many fewer the second has."""
+MAX_OPERATIONS = 1.2e11
 """Floating-point operations of the check: about a second of two cores."""
 
 
 @dataclass(frozen=True)
 class OwnForward:
-    """The prompts, and what the model says of each alone."""
+    """Two prompts, and the model's logits of each alone."""
 
     prompts: tuple[tuple[int, ...], ...]
     logits: tuple[Float[Tensor, "last v"], ...]
-    """After each one's last tokens."""
+    """After the last tokens of each prompt."""
     blocks: tuple[dict[str, Tensor], ...]
-    """What each decoder block gave there, by its path."""
+    """The output of each decoder block there, by path."""
 
 
 @torch.inference_mode()
 def run_own(model: PreTrainedModel, *, context: int, weights: int) -> OwnForward:
-    """Each prompt by itself, in the model's own attention; `weights` says how many it has. Raises
-    whatever the model raises."""
-    prompts = _prompts(model, context=context, affordable=int(WORK / (8 * max(weights, 1))))
+    """Run each prompt by itself with the model's own attention; `weights` is the number of its
+    parameters. Raises whatever the model raises."""
+    prompts = _prompts(
+        model, context=context, affordable=int(MAX_OPERATIONS / (8 * max(weights, 1)))
+    )
     picks = "logits_to_keep" in inspect.signature(model.forward).parameters
-    keep = {"logits_to_keep": LAST} if picks else {}
+    keep = {"logits_to_keep": LAST_TOKENS} if picks else {}
     logits, blocks = [], []
     for ids in prompts:
         told = torch.tensor([ids], device=model.device)
-        with watch_blocks(model, slice(-LAST, None)) as seen:
+        with watch_blocks(model, slice(-LAST_TOKENS, None)) as seen:
             found = model(input_ids=told, use_cache=False, **keep).logits
-        logits.append(found[0, -LAST:].float().cpu())
+        logits.append(found[0, -LAST_TOKENS:].float().cpu())
         blocks.append(seen)
     return OwnForward(prompts, tuple(logits), tuple(blocks))
 
@@ -49,19 +51,19 @@ def run_own(model: PreTrainedModel, *, context: int, weights: int) -> OwnForward
 def _prompts(
     model: PreTrainedModel, *, context: int, affordable: int
 ) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Two of made-up tokens, as long as a second allows."""
-    longest = max(SHORTEST, min(LONGEST, affordable))
+    """Two prompts of random tokens, as long as a second of compute allows."""
+    longest = max(MIN_TOKENS, min(MAX_TOKENS, affordable))
     length = min(longest, context - 1)
     vocabulary = model.get_input_embeddings().get_parameter("weight").shape[0]
     pick = torch.Generator().manual_seed(5)
     first = torch.randint(vocabulary, (length,), generator=pick).tolist()
-    second = torch.randint(vocabulary, (length - SHORTER,), generator=pick).tolist()
+    second = torch.randint(vocabulary, (length - FEWER,), generator=pick).tolist()
     return tuple(first), tuple(second)
 
 
 @contextmanager
 def watch_blocks(model: PreTrainedModel, at: slice | Sequence[int]) -> Iterator[dict[str, Tensor]]:
-    """What each decoder block of the forwards inside gives at these tokens, by its path."""
+    """Record each decoder block's output at these tokens, by path, for forwards inside."""
     seen: dict[str, Tensor] = {}
 
     def see(path: str):
