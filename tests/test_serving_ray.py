@@ -10,7 +10,6 @@ import warnings
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from math import ceil
 from pathlib import Path
 
 import httpx
@@ -18,7 +17,6 @@ import pytest
 from gradio_client import Client, handle_file
 
 from ramole_core.heaps import VARIABLE
-from ramole_core.serving.placing import BOUND
 from ramole_core.serving.running import IDLE_SECONDS
 from tests.campaigns.tiny_system import PROMPTS, write_system
 from tests.served_cluster import SETTINGS, Cluster, chat, served
@@ -90,24 +88,20 @@ def ask(
 
 
 def crowd(
-    cluster: Cluster, seeds: range, meanwhile: Callable[[set[int]], None]
+    cluster: Cluster, seeds: range, began: Callable[[], None]
 ) -> dict[int, list[int] | Exception]:
-    """Answers to all seeds at once; `meanwhile` is done while they run, and given those of which a
-    token has come and not the end."""
+    """Answers to all seeds at once; `began` is called with each piece of any."""
     found: dict[int, list[int] | Exception] = {}
-    running: set[int] = set()
 
     def one(seed: int) -> None:
         try:
-            found[seed] = ask(cluster, PROMPTS[seed % 3], seed, began=lambda: running.add(seed))
+            found[seed] = ask(cluster, PROMPTS[seed % 3], seed, began=began)
         except Exception as error:
             found[seed] = error
-        running.discard(seed)
 
     threads = [threading.Thread(target=one, args=[seed]) for seed in seeds]
     for thread in threads:
         thread.start()
-    meanwhile(running)
     for thread in threads:
         thread.join()
     return found
@@ -188,19 +182,22 @@ def test_an_upload_is_answered_with_at_once_and_forgotten(cluster, system, tmp_p
 
 def test_killed_engines_lose_no_request_and_no_token_is_another(cluster, alone):
     before = cluster.numbers()["ramole_answers_moved_total"]
-    seeds, doomed = range(10, 22), sorted(cluster.engines())[0]
-    most = ceil(BOUND * len(seeds) / 2)  # at one of two engines
-    killed = []
+    seeds, (doomed, other) = range(10, 22), sorted(cluster.engines())
+    lock, killed = threading.Lock(), []
 
-    def kill(running: set[int]) -> None:
-        end = time.monotonic() + 60
-        while len(running) <= most and time.monotonic() < end:
-            time.sleep(0.001)
-        killed.append(len(running))
-        os.kill(doomed, signal.SIGKILL)
+    def kill() -> None:
+        with lock:
+            if not killed:
+                killed.append(doomed)
+                os.kill(doomed, signal.SIGKILL)
+                os.kill(other, signal.SIGCONT)
 
-    found = crowd(cluster, seeds, kill)
-    assert killed[0] > most, "a token of the doomed engine had come, and not its answer's end"
+    os.kill(other, signal.SIGSTOP)  # so that the first token of all is one of the doomed engine
+    try:
+        found = crowd(cluster, seeds, kill)
+    finally:
+        os.kill(other, signal.SIGCONT)
+    assert killed
     assert found == {seed: alone(PROMPTS[seed % 3], seed) for seed in seeds}
     assert cluster.numbers()["ramole_answers_moved_total"] > before
 
