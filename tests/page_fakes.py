@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
-from ramole_core.engine.attention import FlatCache, Span
+from ramole_core.engine.flat_cache import FlatCache, Span
 from ramole_core.engine.kv import KvCache, Sequence
 
 

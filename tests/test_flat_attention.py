@@ -13,8 +13,9 @@ from hypothesis import given, settings, strategies as st
 from numba import njit
 from transformers import LlamaForCausalLM
 
-from ramole_core.engine.attention import FlatCache, ServedAttention, Span
+from ramole_core.engine.attention import ServedAttention
 from ramole_core.engine.compiled_attention import CompiledAttention
+from ramole_core.engine.flat_cache import FlatCache, Span
 from ramole_core.engine.kv import KvCache
 from ramole_core.engine.pages import PAGE
 from ramole_core.kernels.softmax import soften

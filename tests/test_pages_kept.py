@@ -11,7 +11,7 @@ import pytest
 import torch
 from hypothesis import given, settings, strategies as st
 
-from ramole_core.engine.attention import FlatCache, Span
+from ramole_core.engine.flat_cache import FlatCache, Span
 from ramole_core.engine.kv import KvCache, Sequence
 from ramole_core.engine.pages import PAGE, pages_of
 from ramole_core.errors import RamoleError

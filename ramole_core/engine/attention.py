@@ -1,158 +1,27 @@
 """The attention of a flat forward: every token over its own request's pages, up to itself.
 
-The model runs with its own code; a cache that writes into the pages and an attention function that
-reads them take the places of its own while a step runs. That holds for a model that hands each
-layer's keys and values to the cache, and then these very tensors, with a mask that was made for it
-and nothing else, to the attention function. `_attend` checks this at every call, and raises
-Unsupported where it is not so.
+The model runs with its own code; a cache that writes into the pages (`flat_cache.py`) and an
+attention function that reads them take the places of its own while a step runs. That holds for a
+model that passes each layer's keys and values to the cache, and then these very tensors, with a
+mask that was made for them and nothing else, to the attention function. `_attend` checks this at
+every call, and raises Unsupported where it is not so.
 """
 
-import math
-from collections.abc import Mapping, Sequence as Many
-from dataclasses import dataclass
+from collections.abc import Mapping
 from typing import cast
 
-import numpy as np
 import torch
 from torch import Tensor
-from transformers import AttentionInterface, AttentionMaskInterface, Cache, PreTrainedModel
+from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 from ramole_core.base.architecture import text_prefix
 from ramole_core.engine.attention_window import Window, window_of
-from ramole_core.engine.compiled_attention import CompiledAttention
 from ramole_core.engine.falcon_attention import leave_falcon, serve_falcon
-from ramole_core.engine.gathered_attention import GatheredAttention, attend_by_scores
-from ramole_core.engine.kv import KvCache, Sequence
+from ramole_core.engine.flat_cache import FlatCache
+from ramole_core.engine.gathered_attention import attend_by_scores
 from ramole_core.errors import Unsupported
-from ramole_core.kernels.program import Program
-
-
-@dataclass(frozen=True)
-class Span:
-    """Tokens of one request that stand together in a flat forward."""
-
-    sequence: Sequence
-    start: int
-    """Tokens that are before them."""
-    count: int
-
-
-class FlatCache(Cache):
-    """The cache that a model sees while it runs the tokens of many requests, side by side.
-
-    `update` writes their keys and values into the pages of their sequences, and `attend` reads them
-    there.
-    """
-
-    def __init__(self, kv: KvCache, spans: Many[Span], *, device: torch.device | str = "cpu"):
-        super().__init__(layers=[])
-        self._memory = kv.memory
-        for span in spans:
-            assert span.start >= span.sequence.length, "these tokens are in the cache already"
-            kv.reach(span.sequence, span.start + span.count)
-        self._written: dict[int, tuple[Tensor, Tensor]] = {}
-        """Keys and values of the layers that have not attended yet."""
-        self._counts = np.array([span.count for span in spans], np.int64)
-        self._starts = np.array([span.start for span in spans], np.int64)
-        self._tables = [span.sequence.table for span in spans]
-        self._most = max((span.sequence.most for span in spans), default=0)
-        n = int(self._counts.sum())
-        firsts = np.cumsum(self._counts) - self._counts
-        places = np.arange(n) + np.repeat(self._starts - firsts, self._counts)
-        self.positions = torch.from_numpy(places)[None].to(device)
-        """[1, N] the place of each token in its sequence."""
-        long = np.array([span.sequence.long for span in spans], bool)
-        self.long = torch.from_numpy(np.repeat(long, self._counts))[None] if long.any() else None
-        """[1, N] which tokens are of requests past the length that a rotary embedding was first
-        trained for (longrope); None: no token is."""
-        self.mask = torch.ones(1, n, dtype=torch.bool, device=device)
-        """What the model is given: no token is padding. It comes back where masks are made."""
-        self._way: CompiledAttention | GatheredAttention | None = None
-
-    def update(
-        self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args, **kwargs
-    ) -> tuple[Tensor, Tensor]:
-        keys, values = self._memory.layer(layer_idx, key_states, value_states)
-        if self._way is None:
-            way = CompiledAttention if CompiledAttention.knows(keys) else GatheredAttention
-            self._way = way(self._starts, self._counts, self._tables, like=keys)
-        if layer_idx in self._written:
-            raise Unsupported(f"layer {layer_idx} writes keys and values twice")
-        self._written[layer_idx] = key_states, value_states
-        self._way.write(keys, values, key_states, value_states)
-        return key_states, value_states
-
-    def check_written(self, layer: int, key: Tensor, value: Tensor) -> None:
-        """A layer attends over these; raises Unsupported where it wrote others, or none."""
-        written = self._written.pop(layer, None)
-        if written is None:
-            raise Unsupported(f"layer {layer} attends without having written keys and values")
-        if written[0] is not key or written[1] is not value:
-            raise Unsupported(f"layer {layer} changes keys or values after they were written")
-
-    def check_attended(self) -> None:
-        """Raises Unsupported where a layer wrote keys and values, and attended by itself."""
-        if self._written:
-            layers = ", ".join(map(str, sorted(self._written)))
-            raise Unsupported(f"layers {layers} attend by code of their own")
-
-    @property
-    def like(self) -> Tensor:
-        """Some layer's keys, as they lie in the pages."""
-        return next(iter(self._memory.keys.values()))
-
-    def take_over(self, program: Program) -> None:
-        """A program that was made of a step of other tokens runs with these from now on."""
-        way = CompiledAttention(self._starts, self._counts, self._tables, like=self.like)
-        way.take_over(program)
-        self._way = way
-
-    def make_room(self) -> GatheredAttention:
-        """Attend in tensors as large as these requests may become; keys and values of an earlier
-        step are there."""
-        tables, like = self._tables, self.like
-        self._way = GatheredAttention(
-            self._starts, self._counts, tables, like=like, room=self._most
-        )
-        return self._way
-
-    def refill(self, way: GatheredAttention) -> None:
-        """Tensors that were made for the step of other tokens hold these from now on."""
-        way.fill(self._starts, self._tables)
-
-    def get_seq_length(self, layer_idx: int = 0) -> int:
-        return int((self._starts + self._counts).max()) - 1
-
-    def get_query_offset(self, layer_idx: int = 0) -> int:
-        """For masks, which say here how far a token sees and no more."""
-        return 0
-
-    def get_mask_sizes(self, query_length: int, layer_idx: int = 0) -> tuple[int, int]:
-        """Likewise."""
-        return query_length, 0
-
-    def attend(
-        self,
-        query: Tensor,
-        layer: int,
-        *,
-        scale: float | None,
-        window: int | None,
-        cap: float | None = None,
-        sinks: Tensor | None = None,
-    ) -> Tensor:
-        """softmax(scale q K^T) V of each token over its own request's tokens, those behind it and
-        those further back than `window` left out: [1, hq, N, d] -> [1, N, hq, dv]. With `cap`, a
-        score s is cap tanh(s / cap); `sinks` [hq] are scores of no value beside each head's."""
-        keys, values = self._memory.keys[layer], self._memory.values[layer]
-        if scale is None:
-            scale = 1 / math.sqrt(query.shape[-1])
-        assert self._way is not None, "keys and values come first"
-        return self._way.attend(
-            query, keys, values, scale=scale, window=window, cap=cap, sinks=sinks
-        )
 
 
 class ServedAttention:
@@ -168,7 +37,7 @@ class ServedAttention:
         self._before = before
         self.step: FlatCache | None = None
         self._masks: dict[Window, Tensor] = {}
-        """By window: what the model hands from its mask's making to its attention."""
+        """By window: the tensor that a model passes from where masks are made to its attention."""
         configs = [model.config, *(getattr(one, "config", None) for one in model.modules())]
         self._known = {id(one): one for one in configs if one is not None}
         """Every configuration that a module of the model holds."""
@@ -179,14 +48,14 @@ class ServedAttention:
             model.set_attn_implementation(NAME)
 
     def mask(self, window: Window, *, device: torch.device) -> Tensor:
-        """What stands for a mask of that window, the same tensor at every call."""
+        """The tensor that stands for a mask of that window, the same one at every call."""
         if window not in self._masks:
             with torch.inference_mode(False):
                 self._masks[window] = torch.zeros(1, 1, 1, 1, device=device)
         return self._masks[window]
 
     def window(self, mask: Tensor | None, module: torch.nn.Module) -> int | None:
-        """The window of a mask that came back; raises Unsupported for one of the model's own."""
+        """The window of a mask made here; raises Unsupported for a mask of the model's own."""
         if mask is None and getattr(module, "is_causal", True):
             return None
         for window, ours in self._masks.items():
@@ -214,15 +83,19 @@ def is_same(a: Tensor, b: Tensor) -> bool:
 NAME = "ramole"
 _served: dict[int, ServedAttention] = {}
 """Models that are served, by the identity of the configurations that their modules hold."""
-HARMLESS = frozenset(
+IGNORED_OPTIONS = frozenset(
     {
         *("dropout", "is_causal", "sliding_window", "position_ids", "use_cache", "layer_idx"),
         *("output_attentions", "output_hidden_states", "output_router_logits", "return_dict"),
         *("logits_to_keep", "cache_position", "num_items_in_batch", "position_embeddings"),
     }
 )
-"""Options of the attention function that say nothing new: masks have the window, nothing is dropped
-when nothing is trained, and positions are in the queries already."""
+"""Options of the attention function that change nothing: masks have the window, dropout is for
+training, and positions are in the queries already."""
+
+
+SCORE_OPTIONS = ("scaling", "softcap", "s_aux")
+"""Options that change the scores, and are computed here."""
 
 
 def _attend(
@@ -242,7 +115,9 @@ def _attend(
     unknown = [
         name
         for name, value in options.items()
-        if value is not None and value is not False and name not in (*HARMLESS, *SCORES)
+        if value is not None
+        and value is not False
+        and name not in (*IGNORED_OPTIONS, *SCORE_OPTIONS)
     ]
     if unknown or options.get("is_causal") is False:
         raise Unsupported(f"its attention takes {', '.join(sorted(unknown)) or 'is_causal=False'}")
@@ -255,10 +130,6 @@ def _attend(
         sinks=options.get("s_aux"),
     )
     return out, None
-
-
-SCORES = ("scaling", "softcap", "s_aux")
-"""Options that change the scores, and are understood."""
 
 
 def own_attention(
@@ -284,7 +155,7 @@ def own_attention(
 
 
 def _describe_mask(**said) -> Tensor | None:
-    """A mask, as the model asks for it: in a step what stands for its window."""
+    """A mask as transformers makes it, or in a step the tensor that stands for its window."""
     config = said["config"]
     served = _served.get(id(config)) or _served.get(id(config.get_text_config()))
     if served is None or served.step is None:

@@ -15,7 +15,7 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from ramole_core.engine.attention import FlatCache
+from ramole_core.engine.flat_cache import FlatCache
 from ramole_core.engine.gathered_attention import GatheredAttention
 from ramole_core.engine.kept_step import KeptStep
 from ramole_core.layers import BatchMix, Forward

@@ -10,8 +10,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from ramole_core.engine.attention import FlatCache, ServedAttention, Span
+from ramole_core.engine.attention import ServedAttention
 from ramole_core.engine.capture import recording
+from ramole_core.engine.flat_cache import FlatCache, Span
 from ramole_core.engine.graph_step import Graphs, GraphStep
 from ramole_core.engine.kept_step import KeptStep
 from ramole_core.engine.kv import KvCache, Sequence

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ramole_core.engine.attention import FlatCache
 from ramole_core.engine.capture import Recording
+from ramole_core.engine.flat_cache import FlatCache
 from ramole_core.engine.kept_step import KeptStep
 from ramole_core.kernels.compiled import view
 
