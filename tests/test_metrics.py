@@ -72,7 +72,7 @@ def test_what_happened_is_counted_and_nobodys_words_are_in_it(server, tmp_path):
     assert grown["ramole_requests_total{outcome=refused}"] == 2
     assert grown["ramole_refusals_total{reason=invalid}"] == 1
     assert grown["ramole_refusals_total{reason=host}"] == 1
-    assert grown["ramole_answers_total{method=ramole}"] == 3
+    assert grown["ramole_answers_total{method=ramole_plus}"] == 3
     assert grown["ramole_answer_tokens_total"] == 4 + 2 + 3
     assert grown["ramole_first_token_seconds_count"] == 3
     assert grown["ramole_retrieval_seconds_count"] == 1, "the fake answers tell no time of theirs"

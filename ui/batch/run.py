@@ -120,7 +120,7 @@ class BatchRun:
     note: str = "Reading the rows…"
     """What it waits for, before its first row runs."""
     tokens: int = 0
-    began: float = 0.0
+    began: float | None = None
     seconds: float = 0.0
     """From the first call of the engine to the end."""
     recent: deque[float] = field(default_factory=lambda: deque(maxlen=4096))
@@ -151,7 +151,7 @@ class BatchRun:
     @property
     def elapsed(self) -> float:
         """Seconds since the engine was first asked."""
-        if self.ended.is_set() or not self.began:
+        if self.ended.is_set() or self.began is None:
             return self.seconds
         return time.perf_counter() - self.began
 
@@ -194,7 +194,7 @@ def watched(ramole: "Ramole", run: BatchRun) -> Generator[None, None, None]:
                     pause = min(max(PAUSE, pace(), spent / LOOKING), LONGEST)
     finally:
         run.cancelled.set()
-        if not run.began:
+        if run.began is None:
             _end(run)
     yield
 
@@ -219,7 +219,7 @@ def _ask(ramole: "Ramole", run: BatchRun) -> None:
         log.exception("A batch failed.")
         run.error = UNEXPECTED
     finally:
-        run.seconds = time.perf_counter() - run.began
+        run.seconds = run.elapsed
         _end(run)
 
 

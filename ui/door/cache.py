@@ -10,6 +10,7 @@ lock that every request takes; in between, sums are kept.
 """
 
 import json
+import math
 import os
 import time
 from collections import Counter
@@ -61,7 +62,7 @@ class UploadCache:
         self._shelf = Shelf()
         self._new: list[Held] = []
         self._coming: Counter[str] = Counter()
-        self._looked = 0.0
+        self._looked = -math.inf
         self._seen, self._took = float("-inf"), 0.0
 
     def check(self, address: str, size: int = 0, *, announced: bool = False) -> None:
@@ -109,7 +110,7 @@ class UploadCache:
         """Delete the oldest files where they come to more than all may, those first that nobody
         uploaded, such as downloads; looks at most once a second."""
         with self._lock:
-            if self._clock() - self._looked < BETWEEN:
+            if 0 <= self._clock() - self._looked < BETWEEN:  # the clock may be set back
                 return
             self._looked = self._clock()
         self._look(0)

@@ -9,6 +9,7 @@ import sys
 import threading
 import traceback
 import warnings
+from io import TextIOWrapper
 from pathlib import Path
 from types import ModuleType
 
@@ -27,7 +28,11 @@ class Quiet(logging.Formatter):
 
 
 def quiet_logs() -> None:
-    """Let every line of this process go through `Quiet`: ours, uvicorn's, asyncio's, threads'."""
+    """Let every line of this process go through `Quiet`: ours, uvicorn's, asyncio's, threads'. What
+    a terminal's locale cannot write is escaped: Gradio prints emoji."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     handler = logging.StreamHandler()
     handler.setFormatter(Quiet(PATTERN))
     logging.basicConfig(level=logging.WARNING, handlers=[handler])
