@@ -11,7 +11,9 @@ from contextlib import contextmanager
 import numpy as np
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
+from ramole_core.base.experts import Expert
 from ramole_core.base.kernel_linear import base_weight, kernel_linears
 from ramole_core.kernels.weight import Input, Weight
 from ramole_core.layers.angles import LongTokens
@@ -51,13 +53,32 @@ class Serving:
         forward = Forward.of(batch, counts, starts=starts, trace=trace, way=way, fused=self.fused)
         self.now = forward if batch.mixes else None
         watched = frozenset[str]().union(*batch.scopes.values())
-        handles = watch_blocks(self._model, watched, forward.enter)
+        handles = watch_blocks(self._model, watched, self._enter)
         try:
             yield forward
         finally:
             self.now = None
             for handle in handles:
                 handle.remove()
+
+    def _enter(self, path: str, x: Tensor) -> None:
+        if self.now is not None:
+            self.now.enter(path, x)
+
+    def watch_experts(self) -> list[RemovableHandle]:
+        """While an expert runs, the forward is that of its own tokens."""
+        whole: list[Forward | None] = []
+
+        def begin(expert: nn.Module, args: tuple[Tensor, Tensor, object]) -> None:
+            whole.append(self.now)
+            self.now = None if self.now is None else self.now.part(args[1])
+
+        def end(expert: nn.Module, args: object, out: object) -> None:
+            self.now = whole.pop()
+
+        experts = [one for one in self._model.modules() if isinstance(one, Expert)]
+        handles = [one.register_forward_pre_hook(begin) for one in experts]
+        return handles + [one.register_forward_hook(end, always_call=True) for one in experts]
 
 
 class SharedInput:
@@ -155,4 +176,5 @@ def install_serving(
                 base = model.get_submodule(path)
                 layers[path] = ServedLinear(base, shared, j, last=j == group.m - 1)
     steady = steady_layers(model, serving.long)
-    return wrap(model, kernel_linears(model) | steady | layers), serving
+    every = kernel_linears(model) | steady | layers
+    return wrap(model, every, serving.watch_experts()), serving
