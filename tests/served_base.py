@@ -131,7 +131,11 @@ class ServedBase(TinyEngine):
 
         def add(module: torch.nn.Module, args: tuple[Tensor, ...], y: Tensor) -> Tensor:
             x = args[0].double()
-            v = [x @ one[path].A.double().T @ one[path].B.double().T for one in loras]
+            nothing = torch.zeros_like(y.double())
+            v = [
+                x @ one[path].A.double().T @ one[path].B.double().T if path in one else nothing
+                for one in loras
+            ]
             q, scores = x @ A_r.T, []
             for update in v:
                 scores.append((q * (update @ B_r)).sum(-1) / len(A_r) ** 0.5)
