@@ -11,14 +11,17 @@ from safetensors.torch import load_file, save_file
 
 from ramole_core.base.architecture import model_class
 from ramole_core.base.shapes import read_shapes
-from ramole_core.composition import Lora, LoraSet
+from ramole_core.composition import METHODS, Lora, LoraSet, Sites
+from ramole_core.composition.llava_mole import own_lora, own_names
 from ramole_core.errors import AdapterRefused
 from ramole_core.pool import Pool
 from ramole_core.request import Request
+from ramole_core.training.mixed_model import MixedModel
 from tests.hooked_experts import mixtures_hooked
-from tests.served_base import ServedBase
+from tests.served_base import RANKS, ServedBase
 from tests.test_bases import LONG, MIDDLE, SHORT, close
 from tests.tiny_bases import BASES, save_tiny_base
+from tests.tiny_methods import make_gates, make_trained
 
 PARAMETERS = ["mlp.experts.gate_up_proj", "mlp.experts.down_proj"]
 KINDS = {
@@ -195,6 +198,40 @@ def test_a_request_is_traced_where_its_experts_were_chosen_alone(family, tmp_pat
 
 
 EXPERTS = [f"model.layers.0.mlp.experts.{e}.gate_up_proj" for e in range(4)]
+
+
+@pytest.mark.parametrize("method", ["mixture", "ramole", "arrow", "lora_flow", "llava_mole"])
+def test_the_plain_form_says_the_same(method, tmp_path):
+    """Two rows with adapters of their own; gates of a module, a block and a parent."""
+    base = save_base("qwen2_moe" if method == "llava_mole" else "qwen3_moe", tmp_path / "base")
+    given = {
+        name: write_by_peft(base, tmp_path / name, seed=n, **KINDS[kind])
+        for n, (name, kind) in enumerate({"ant": "all-linear", "bee": "parameters"}.items())
+    }
+    served = ServedPool(base, given)
+    sites = Sites(tuple(served.shapes), served.shapes)
+    known = [(name, f"{name}_{RANKS[name]}") for name in given]
+    served.trained |= make_trained(sites, rank=5, seed=3) | make_gates(sites, known)
+    texts = ["a few words more", "two plus five is"]
+    trained, loras = served.trained.get(METHODS[method].row.weights), served.loras
+    rows = [["ant", "bee"], ["bee", "ant"]]
+    found = [served.logits([text], method, row)[0] for text, row in zip(texts, rows, strict=True)]
+    bare = served.logits(texts, "base")
+    if METHODS[method].brings and trained is not None:
+        loras = {one: own_lora(trained, one) for one in own_names(trained)}
+        rows, known = [list(loras)] * 2, [(one, one) for one in loras]
+    plain = MixedModel(served.base, loras=loras, shapes=served.shapes, checksums=dict(known))
+    ids = torch.tensor([served.ids(text) for text in texts])
+    with torch.no_grad(), plain.mixing(METHODS[method], trained, names=rows, watch=True):
+        said = plain.plain(input_ids=ids, use_cache=False).logits[:, -1]
+        weights = plain.mixer.weights(2, ids.shape[1], len(rows[0]))
+    for n in range(2):
+        assert close(found[n], said[n]) and not close(found[n], bare[n])
+    column = served.engine.layout.places.at[EXPERTS[0]][1]
+    used = weights[:, :, 0, column : column + 1].sum(-1) > 0
+    assert bool(used.any()) and not bool(used.all())
+    plain.close()
+    served.engine.close()
 
 
 def refused(base: Path, folder: Path) -> str:
