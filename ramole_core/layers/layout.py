@@ -32,6 +32,11 @@ class Group:
     def m(self) -> int:
         return len(self.o)
 
+    @property
+    def unit_numbers(self) -> int:
+        """Numbers that one rank unit has here: the sum of i + o."""
+        return len(self.paths) * (self.m * self.i + sum(self.o))
+
 
 @dataclass(frozen=True)
 class Layout:
@@ -108,7 +113,7 @@ class Layout:
     @property
     def unit_numbers(self) -> int:
         """Numbers that one rank unit has over all modules: the sum of i + o."""
-        return sum(len(g.paths) * (g.m * g.i + sum(g.o)) for g in self.groups)
+        return sum(group.unit_numbers for group in self.groups)
 
 
 def find_layout(model: nn.Module, shapes: Mapping[str, tuple[int, int]]) -> Layout:

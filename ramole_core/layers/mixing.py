@@ -137,6 +137,10 @@ class Forward:
             if path in scopes and n not in self.faults and self.counts[n]:
                 self._late[n, path] = self._try(n, Signal(path, x[self._at[n]]))
 
+    def reads(self, g: int) -> bool:
+        """Whether adapters in the bank change layers of this group."""
+        return g not in self.batch.bank.asleep
+
     def units(
         self, x: Float[Tensor, "*b i"], given: Input, g: int, block: int
     ) -> Float[Tensor, "m N R"] | np.ndarray | Draft:

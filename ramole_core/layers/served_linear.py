@@ -102,7 +102,7 @@ class SharedInput:
             self._x, self._units, self._given = x, None, Input(x)
         given, units = self._given, self._units
         assert given is not None
-        if forward is not None and units is None:
+        if forward is not None and units is None and forward.reads(self._g):
             units = self._units = forward.units(x, given, self._g, self._block)
         if last:
             self._x = self._given = self._units = None

@@ -98,9 +98,20 @@ class Traced:
         told = self.told[:, :, self.tokens]
         told[CONTRIBUTION] /= np.maximum(outputs, TINY)[..., None]
         np.minimum(told[CONTRIBUTION], MOST, out=told[CONTRIBUTION])
+        self._leave_experts_out(told)
         whole = self._placed(torch.from_numpy(told).permute(2, 0, 1, 3))
         pairs = zip(self.rows, self._parts, strict=True)
         return [self._of(self._batch.rows[row], whole[part]) for row, part in pairs]
+
+    def _leave_experts_out(self, told: np.ndarray) -> None:
+        """No weight where a row's adapter lacks an expert: a bank may not even have its pages."""
+        groups = zip(self.layout.starts, self.layout.groups, strict=True)
+        for start, group in groups:
+            if group.of_experts:
+                own = slice(start, start + len(group.paths) * group.m)
+                for row, part in zip(self.rows, self._parts, strict=True):
+                    here = self._batch.rows[row].here[own].numpy()
+                    told[:, own, part, : here.shape[1]] *= here[:, None]
 
     def _placed(self, flat: Float[Tensor, "n 2 modules k"]) -> Float[Tensor, "n 2 layer module k"]:
         placed = self.layout.as_trace(flat.half().flatten(0, 1))
