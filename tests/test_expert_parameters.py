@@ -2,6 +2,7 @@
 
 import warnings
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -10,6 +11,8 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
 
 from ramole_core.base.architecture import model_class
+from ramole_core.base.experts import Expert, experts_in, together
+from ramole_core.base.mixtures import take_apart
 from ramole_core.base.shapes import read_shapes
 from ramole_core.composition import METHODS, Lora, LoraSet, Sites
 from ramole_core.composition.llava_mole import own_lora, own_names
@@ -110,6 +113,14 @@ def test_an_adapter_of_experts_is_served_as_peft_computes_it(family, kind, tmp_p
     served.engine.close()
 
 
+@pytest.fixture(params=["rows", "all"])
+def way(request, monkeypatch):
+    """Both ways of mixing: on a GPU all pages are read."""
+    if request.param == "all":
+        monkeypatch.setattr("ramole_core.layers.mixing.way_of", lambda batch: "all")
+
+
+@pytest.mark.usefixtures("way")
 @pytest.mark.parametrize("family", FAMILIES)
 def test_adapters_of_experts_are_mixed_token_by_token(family, tmp_path):
     base = save_base(family, tmp_path / "base")
@@ -163,6 +174,7 @@ class hooked:
         self._experts.__exit__(*error)
 
 
+@pytest.mark.usefixtures("way")
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_request_is_traced_where_its_experts_were_chosen_alone(family, tmp_path):
     """Three requests at once, of which two use the adapters, in parts, with steps of one token."""
@@ -244,6 +256,23 @@ def refused(base: Path, folder: Path) -> str:
     said = str(error.value)
     assert "\n" not in said and said.endswith(".")
     return said
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_experts_run_together_where_nothing_is_mixed_in_them(family, tmp_path):
+    """The code of transformers and ours, on the same memory."""
+    model = plain_model(save_base(family, tmp_path / "base"))
+    weights = model.get_parameter("model.layers.1.mlp.experts.down_proj")
+    take_apart(model, keep=True)
+    every, ids = experts_in(model), torch.tensor([[5, 7, 9, 11, 200, 3]])
+    assert len(every) == 2 and every[1].each()[3].down_proj.weight.data_ptr() == weights[3].data_ptr()
+    with torch.inference_mode():
+        apart = model(input_ids=ids, use_cache=False).logits
+        every[1].each()[3].down_proj.weight.mul_(2)
+        other = model(input_ids=ids, use_cache=False).logits
+        with together(every), mock.patch.object(Expert, "forward", side_effect=AssertionError):
+            said = model(input_ids=ids, use_cache=False).logits
+    assert close(other, said) and not close(apart, said)
 
 
 def test_what_does_not_fit_the_experts_is_refused_in_a_sentence(tmp_path):

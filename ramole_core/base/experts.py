@@ -11,7 +11,8 @@ changes the sum. Only classes that compute just this are taken apart: each is tr
 """
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from jaxtyping import Float, Int
@@ -45,8 +46,12 @@ class Expert(nn.Module):
 class Experts(nn.Module):
     """Stands in a model where all experts of a block stood as two parameters."""
 
-    def __init__(self, whole: nn.Module):
+    def __init__(self, whole: nn.Module, *, keep: bool = False):
+        """`keep`: the code of transformers is there too, with the same weights."""
         super().__init__()
+        self._whole = (whole,) if keep else ()  # no submodule: its weights are these
+        self.together = False
+        """Whether that code runs: nothing is mixed then."""
         gate_up, down = (whole.get_parameter(name) for name in PARAMETERS)
         self.num_experts = gate_up.shape[0]
         self.act_fn: Callable[[Tensor], Tensor] = whole.act_fn
@@ -63,6 +68,8 @@ class Experts(nn.Module):
         top_k_index: Int[Tensor, "n top"],
         top_k_weights: Float[Tensor, "n top"],
     ) -> Float[Tensor, "n h"]:
+        if self.together and self._whole:
+            return self._whole[0](hidden_states, top_k_index, top_k_weights)
         wide = torch.promote_types(hidden_states.dtype, torch.float32)
         out = hidden_states.new_zeros(hidden_states.shape, dtype=wide)
         every = self.each()
@@ -73,6 +80,23 @@ class Experts(nn.Module):
             y = every[e](hidden_states[tokens], tokens, self.act_fn)
             out.index_add_(0, tokens, (y * top_k_weights[tokens, place, None]).to(wide))
         return out.to(hidden_states.dtype)
+
+
+def experts_in(model: nn.Module) -> list[Experts]:
+    """Those of all blocks."""
+    return [one for one in model.modules() if isinstance(one, Experts)]
+
+
+@contextmanager
+def together(every: Sequence[Experts]) -> Iterator[None]:
+    """Inside, these run by transformers' code, where it is there."""
+    for one in every:
+        one.together = True
+    try:
+        yield
+    finally:
+        for one in every:
+            one.together = False
 
 
 def computes_so(module: nn.Module) -> bool:

@@ -10,6 +10,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from ramole_core.base.experts import experts_in, together
+
 LAST = 4
 """Tokens at the end of a prompt that are compared: the last that is read, and steps of one."""
 SHORTEST, LONGEST, SHORTER = 20, 200, 7
@@ -39,7 +41,7 @@ def run_own(model: PreTrainedModel, *, context: int, weights: int) -> OwnForward
     logits, blocks = [], []
     for ids in prompts:
         told = torch.tensor([ids], device=model.device)
-        with watch_blocks(model, slice(-LAST, None)) as seen:
+        with watch_blocks(model, slice(-LAST, None)) as seen, together(experts_in(model)):
             found = model(input_ids=told, use_cache=False, **keep).logits
         logits.append(found[0, -LAST:].float().cpu())
         blocks.append(seen)

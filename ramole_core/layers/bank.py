@@ -108,6 +108,11 @@ class Bank:
         return list(self._slots.values())
 
     @property
+    def has_experts(self) -> bool:
+        """Whether an adapter here has some."""
+        return any(g not in self.asleep for g, one in enumerate(self.layout.groups) if one.of_experts)
+
+    @property
     def nbytes(self) -> int:
         """Bytes of all pages and gates."""
         every = [*self.A, *self.gram, *(B for one in self.B for B in one)]

@@ -6,14 +6,14 @@ kernel that reads the weight where it lies (`kernels.product`), with the update 
 """
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 import numpy as np
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from ramole_core.base.experts import Expert
+from ramole_core.base.experts import experts_in, together
 from ramole_core.base.kernel_linear import base_weight, kernel_linears
 from ramole_core.kernels.weight import Input, Weight
 from ramole_core.layers.angles import LongTokens
@@ -34,6 +34,7 @@ class Serving:
         self.long = LongTokens()
         self.fused = fused
         self._model = model
+        self._experts = experts_in(model)
 
     @contextmanager
     def mixing(
@@ -52,10 +53,12 @@ class Serving:
         """
         forward = Forward.of(batch, counts, starts=starts, trace=trace, way=way, fused=self.fused)
         self.now = forward if batch.mixes else None
+        whole = batch.bank.device.type != "cpu" and not batch.bank.has_experts
         watched = frozenset[str]().union(*batch.scopes.values())
         handles = watch_blocks(self._model, watched, self._enter)
         try:
-            yield forward
+            with together(self._experts) if whole else nullcontext():
+                yield forward
         finally:
             self.now = None
             for handle in handles:
@@ -76,7 +79,7 @@ class Serving:
         def end(expert: nn.Module, args: object, out: object) -> None:
             self.now = whole.pop()
 
-        experts = [one for one in self._model.modules() if isinstance(one, Expert)]
+        experts = [one for every in self._experts for one in every.each()]
         handles = [one.register_forward_pre_hook(begin) for one in experts]
         return handles + [one.register_forward_hook(end, always_call=True) for one in experts]
 

@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from ramole_core.base.experts import Expert
+from ramole_core.base.experts import experts_in
 from ramole_core.composition import block_of, parent_of
 from ramole_core.layers.install import Installation, watch_blocks, wrap
 from ramole_core.layers.places import Places, find_places
@@ -68,7 +68,7 @@ class Mixer:
         def end(expert: nn.Module, args: object, out: object) -> None:
             self._tokens = None
 
-        experts = [one for one in model.modules() if isinstance(one, Expert)]
+        experts = [one for every in experts_in(model) for one in every.each()]
         handles = [one.register_forward_pre_hook(begin) for one in experts]
         return handles + [one.register_forward_hook(end, always_call=True) for one in experts]
 
