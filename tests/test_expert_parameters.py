@@ -1,4 +1,4 @@
-"""PEFT's adapters of a mixture's experts (`target_parameters`): served as PEFT computes them, mixed."""
+"""PEFT's adapters of a mixture's experts (`target_parameters`): served as by PEFT, and mixed."""
 
 import warnings
 from pathlib import Path
@@ -265,7 +265,9 @@ def test_experts_run_together_where_nothing_is_mixed_in_them(family, tmp_path):
     weights = model.get_parameter("model.layers.1.mlp.experts.down_proj")
     take_apart(model, keep=True)
     every, ids = experts_in(model), torch.tensor([[5, 7, 9, 11, 200, 3]])
-    assert len(every) == 2 and every[1].each()[3].down_proj.weight.data_ptr() == weights[3].data_ptr()
+    assert (
+        len(every) == 2 and every[1].each()[3].down_proj.weight.data_ptr() == weights[3].data_ptr()
+    )
     with torch.inference_mode():
         apart = model(input_ids=ids, use_cache=False).logits
         every[1].each()[3].down_proj.weight.mul_(2)

@@ -1,13 +1,15 @@
 """The experts of a mixture, each with plain linear layers of its own.
 
-transformers keeps all experts of a block in two parameters, `gate_up_proj` [e, 2 m, h] and `down_proj`
-[e, h, m], and multiplies them together. Here the same weights are views, one linear layer an expert,
-so that adapters, packing and traces find them at paths such as `mlp.experts.3.down_proj`:
+transformers keeps all experts of a block in two parameters, `gate_up_proj` [e, 2 m, h] and
+`down_proj` [e, h, m], and multiplies them together. Here each expert has linear layers whose
+weights are views of the same memory, so that adapters, packing and traces find them at paths such
+as `mlp.experts.3.down_proj`:
 
     y = sum_e w_e down_e(act(gate) * up),    gate, up = gate_up_e(x)
 
 over the experts that a token's router chose. They are added in their order, so that no other token
-changes the sum. Only classes that compute just this are taken apart: each is tried on small numbers.
+changes the sum. Only classes that compute just this are taken apart: each is tried on small
+numbers.
 """
 
 import copy
@@ -54,7 +56,7 @@ class Experts(nn.Module):
         """Whether that code runs: nothing is mixed then."""
         gate_up, down = (whole.get_parameter(name) for name in PARAMETERS)
         self.num_experts = gate_up.shape[0]
-        self.act_fn: Callable[[Tensor], Tensor] = whole.act_fn
+        self.act_fn = whole.get_submodule("act_fn")
         for e in range(self.num_experts):
             self.add_module(str(e), Expert(gate_up[e], down[e]))
 
@@ -105,7 +107,11 @@ def computes_so(module: nn.Module) -> bool:
     if set(weights) != set(PARAMETERS) or any(True for _ in module.buffers()):
         return False
     gate_up, down = (weights[name] for name in PARAMETERS)
-    if gate_up.ndim != 3 or down.ndim != 3 or not isinstance(getattr(module, "act_fn", None), nn.Module):
+    if (
+        gate_up.ndim != 3
+        or down.ndim != 3
+        or not isinstance(getattr(module, "act_fn", None), nn.Module)
+    ):
         return False
     e, m2, h = gate_up.shape
     return tuple(down.shape) == (e, h, m2 // 2) and m2 % 2 == 0 and _agree(module, e)

@@ -23,9 +23,7 @@ def take_apart(model: nn.Module, *, keep: bool = False) -> None:
                 setattr(beside, name, Router(other))
 
 
-def round_experts(
-    model: nn.Module, shapes: Shapes, rounding: Callable[[Tensor], Tensor]
-) -> None:
+def round_experts(model: nn.Module, shapes: Shapes, rounding: Callable[[Tensor], Tensor]) -> None:
     """Give the experts' layers that fit the numbers that they have after `rounding`, where they
     lie: what loads a model packs no such layers."""
     for path, module in model.named_modules():

@@ -1,8 +1,8 @@
 """The router of a mixture of experts, its product a plain linear layer of its own.
 
-transformers multiplies by the router's weight in the midst of the router's code. Here the product stands
-alone, at a path such as `mlp.gate.router_logits`, so that adapters find it, and the router's own
-code goes on from there: it is given the logits and a weight of one, which leaves them as they are.
+transformers multiplies by the router's weight in the midst of the router's code. Here the product
+stands alone, at a path such as `mlp.gate.router_logits`, so that adapters find it. The router's own
+code goes on from there: it is given the logits, and the identity as its weight.
 """
 
 import copy
@@ -24,7 +24,9 @@ class Router(nn.Module):
         super().__init__()
         weight = whole.get_parameter("weight")
         self.router_logits = linear_of(weight)
-        self.rest = _with_weight(whole, torch.eye(len(weight), dtype=weight.dtype, device=weight.device))
+        self.rest = _with_weight(
+            whole, torch.eye(len(weight), dtype=weight.dtype, device=weight.device)
+        )
 
     def forward(self, hidden_states: Tensor) -> object:
         return self.rest(self.router_logits(hidden_states))

@@ -25,8 +25,8 @@ def read_shapes(folder: Path) -> dict[str, tuple[int, int]]:
     """Module path -> (i, o) of every linear inside the decoder blocks, in the model's order.
 
     `nn.Linear` and GPT-2's Conv1D alike, and those of experts (`experts.py`); the head and the
-    embeddings are left out. Builds the model of `folder/config.json` on the meta device, once for each folder and process. Raises
-    RamoleError where that is no config of a causal language model.
+    embeddings are left out. Builds the model of `folder/config.json` on the meta device, once for
+    each folder and process. Raises RamoleError where that is no config of a causal language model.
     """
     config = folder / "config.json"
     if not config.is_file():

@@ -110,7 +110,9 @@ class Bank:
     @property
     def has_experts(self) -> bool:
         """Whether an adapter here has some."""
-        return any(g not in self.asleep for g, one in enumerate(self.layout.groups) if one.of_experts)
+        return any(
+            g not in self.asleep for g, one in enumerate(self.layout.groups) if one.of_experts
+        )
 
     @property
     def nbytes(self) -> int:
@@ -382,9 +384,10 @@ class Bank:
             A = _zeros(L, s, group.m, group.i, like=one)
             B = [_zeros(L, s, o, like=one.to(self.wide)) for o in group.o]
             if any(path in router.modules for paths in group.paths for path in paths):
-                A, B = A.clone(memory_format=torch.contiguous_format), [
-                    one.clone(memory_format=torch.contiguous_format) for one in B
-                ]
+                A, B = (
+                    A.clone(memory_format=torch.contiguous_format),
+                    [one.clone(memory_format=torch.contiguous_format) for one in B],
+                )
             for block, paths in enumerate(group.paths):
                 for j, path in enumerate(paths):
                     module = router.modules.get(path)

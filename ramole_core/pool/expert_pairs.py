@@ -1,8 +1,8 @@
 """Pairs of the experts of a mixture, cut out of the two tensors that PEFT stacks them in.
 
-`target_parameters` on `mlp.experts` gives A [e r, i], an expert's r rows together, and B [o, e r], an
-expert's columns e apart: update_n = B[:, n::e] A[n r : (n + 1) r]. Two parameters of one module are
-nested, the inner at `mlp.experts.base_layer`; shapes tell which is which. (peft 0.21,
+`target_parameters` on `mlp.experts` gives A [e r, i], an expert's r rows together, and B [o, e r],
+an expert's columns e apart: update_n = B[:, n::e] A[n r : (n + 1) r]. Two parameters of one module
+are nested, the inner at `mlp.experts.base_layer`; shapes tell which is which. (peft 0.21,
 `tuners/lora/layer.py`, ParamWrapper.)
 """
 
@@ -33,7 +33,7 @@ def router_at(path: str, shapes: Shapes) -> str | None:
 
 def router_pair(path: str, halves: Mapping[str, Entry]) -> Pair:
     """PEFT's name of what it changes there is the weight."""
-    return Pair(**halves, said=f"{path}.weight")
+    return Pair(halves["A"], halves["B"], said=f"{path}.weight")
 
 
 def cut(

@@ -41,9 +41,7 @@ _REFUSED_TENSORS = (
 )
 
 
-def pair_tensors(
-    entries: Mapping[str, Entry], *, shapes: Shapes
-) -> dict[str, Pair]:
+def pair_tensors(entries: Mapping[str, Entry], *, shapes: Shapes) -> dict[str, Pair]:
     """By base module path, in the base's order; raises AdapterRefused for anything that is not
     half of a LoRA pair or does not fit `shapes` (`{path: (i, o)}`)."""
     if not entries:
@@ -84,7 +82,7 @@ def _pairs_at(path: str, halves: Mapping[str, Entry], shapes: Shapes) -> list[tu
         _check_fit(router, halves, shapes)
         return [(router, router_pair(path, halves))]
     _check_fit(path, halves, shapes)
-    return [(path, Pair(**halves))]
+    return [(path, Pair(halves["A"], halves["B"]))]
 
 
 def _split(name: str, shapes: Shapes) -> tuple[str, str, str | None]:
