@@ -72,15 +72,22 @@ class Experts(nn.Module):
     ) -> Float[Tensor, "n h"]:
         if self.together and self._whole:
             return self._whole[0](hidden_states, top_k_index, top_k_weights)
-        wide = torch.promote_types(hidden_states.dtype, torch.float32)
-        out = hidden_states.new_zeros(hidden_states.shape, dtype=wide)
-        every = self.each()
-        for e in top_k_index.unique().tolist():
-            if e >= len(every):  # stands for no expert
-                continue
-            tokens, place = (top_k_index == e).nonzero(as_tuple=True)
-            y = every[e](hidden_states[tokens], tokens, self.act_fn)
-            out.index_add_(0, tokens, (y * top_k_weights[tokens, place, None]).to(wide))
+        n, top = top_k_index.shape
+        chosen, place = top_k_index.sort(dim=-1)  # a token's outputs are added in this order
+        order = chosen.flatten().argsort(stable=True)
+        tokens, every = order // top, self.each()
+        counts = chosen.flatten().bincount(minlength=len(every)).tolist()[: len(every)]
+        xs = hidden_states[tokens]
+        y, end = hidden_states.new_zeros(xs.shape), 0  # of a choice that stands for no expert: 0
+        for expert, count in zip(every, counts, strict=True):
+            if count:
+                own, end = slice(end, end + count), end + count
+                y[own] = expert(xs[own], tokens[own], self.act_fn)
+        back = y.new_empty(y.shape).index_copy(0, order, y).view(n, top, -1)
+        parts = back * top_k_weights.gather(-1, place)[..., None]
+        out = parts[:, 0].to(torch.promote_types(parts.dtype, torch.float32))
+        for rank in range(1, top):
+            out = out + parts[:, rank]
         return out.to(hidden_states.dtype)
 
 

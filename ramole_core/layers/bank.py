@@ -64,6 +64,8 @@ class Bank:
         self._limit = limit
         self.asleep = frozenset(g for g, group in enumerate(layout.groups) if group.of_experts)
         """Groups without pages, which no adapter here changes."""
+        self.has_experts = False
+        """Whether an adapter here has some."""
         self.page_bytes = self._bytes_of(self.asleep)
         self.most = max(1, limit // self.page_bytes)
         self.loads = self.evictions = 0
@@ -106,13 +108,6 @@ class Bank:
     @property
     def slots(self) -> list[Slot]:
         return list(self._slots.values())
-
-    @property
-    def has_experts(self) -> bool:
-        """Whether an adapter here has some."""
-        return any(
-            g not in self.asleep for g, one in enumerate(self.layout.groups) if one.of_experts
-        )
 
     @property
     def nbytes(self) -> int:
@@ -259,6 +254,7 @@ class Bank:
             self._close_holes()
             self._free = [page for page in self._free if page < most]
         self.asleep, self.most, self.page_bytes = asleep, most, self._bytes_of(asleep)
+        self.has_experts = asleep != self._asleep_with(frozenset())
         self._make(min(self._size, most))
         self.version += 1
 
