@@ -74,9 +74,9 @@ class Serving:
 
         def begin(expert: nn.Module, args: tuple[Tensor, Tensor, object]) -> None:
             whole.append(self.now)
-            now = self.now
-            mixed = now is not None and now.batch.bank.has_experts
-            self.now = now.part(args[1]) if mixed else None
+            now, self.now = self.now, None
+            if now is not None and now.batch.bank.has_experts:
+                self.now = now.part(args[1])
 
         def end(expert: nn.Module, args: object, out: object) -> None:
             self.now = whole.pop()
