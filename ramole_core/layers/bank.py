@@ -17,6 +17,7 @@ from torch import Tensor
 from ramole_core.composition import Router
 from ramole_core.kernels.compiled import view
 from ramole_core.layers.layout import Layout
+from ramole_core.layers.page_room import PageRoom
 from ramole_core.layers.units import Units
 
 SLACK = 16
@@ -61,13 +62,13 @@ class Bank:
         """`limit` in bytes; it bounds the pages, so the adapters of all running requests."""
         self.layout, self.device, self.dtype = layout, device, dtype
         self.wide = torch.promote_types(dtype, torch.float32)
-        self._limit = limit
-        self.asleep = frozenset(g for g, group in enumerate(layout.groups) if group.of_experts)
+        self._room = PageRoom(layout, dtype=dtype, limit=limit)
+        self.asleep = self._room.experts
         """Groups without pages, which no adapter here changes."""
         self.has_experts = False
         """Whether an adapter here has some."""
-        self.page_bytes = self._bytes_of(self.asleep)
-        self.most = max(1, limit // self.page_bytes)
+        self.page_bytes = self._room.page_bytes(frozenset())
+        self.most = self._room.most(frozenset())
         self.loads = self.evictions = 0
         self.version = 0
         """Counts every change of pages, numbers or router rows: what was built from them is old."""
@@ -164,7 +165,7 @@ class Bank:
         slot = self._slots.get(key)
         if slot is None:
             units = load()
-            experts = self.experts_of([units])
+            experts = self._room.experts_of([units])
             if not self._make_room(units.rank, experts):
                 return None
             pages = self._take(units.rank)
@@ -192,29 +193,12 @@ class Bank:
 
     def room_for(self, adapters: Sequence[Units]) -> int:
         """Most rank units that could ever be here together with these among them."""
-        return self._most_with(self.experts_of(adapters))
-
-    def experts_of(self, adapters: Sequence[Units]) -> frozenset[int]:
-        """Groups of experts in which one of these has some."""
-        groups = enumerate(self.layout.groups)
-        experts = [g for g, group in groups if group.of_experts]
-        return frozenset(g for g in experts if any(units.A[g].shape[1] for units in adapters))
-
-    def _bytes_of(self, asleep: frozenset[int]) -> int:
-        """Of a page without these groups."""
-        groups = enumerate(self.layout.groups)
-        numbers = sum(group.unit_numbers for g, group in groups if g not in asleep)
-        return max(1, numbers * self.dtype.itemsize)
-
-    def _asleep_with(self, experts: frozenset[int]) -> frozenset[int]:
-        groups = enumerate(self.layout.groups)
-        return frozenset(g for g, group in groups if group.of_experts) - experts
+        return self._most_with(self._room.experts_of(adapters))
 
     def _most_with(self, experts: frozenset[int]) -> int:
-        asleep = self._asleep_with(experts)
-        if asleep == self.asleep:
-            return self.most
-        return max(1, self._limit // self._bytes_of(asleep))
+        """Most pages where these groups of experts have some."""
+        same = self._room.experts - experts == self.asleep
+        return self.most if same else self._room.most(experts)
 
     def tidy(self) -> None:
         """Drop what nobody uses beyond SLACK pages, and close the holes where they cost much."""
@@ -246,15 +230,15 @@ class Bank:
 
     def _wake(self, experts: frozenset[int]) -> None:
         """These groups of experts have pages from now on, and no others."""
-        asleep = self._asleep_with(experts)
+        asleep = self._room.experts - experts
         if asleep == self.asleep:
             return
         most = self._most_with(experts)
         if most < self._size:
             self._close_holes()
             self._free = [page for page in self._free if page < most]
-        self.asleep, self.most, self.page_bytes = asleep, most, self._bytes_of(asleep)
-        self.has_experts = asleep != self._asleep_with(frozenset())
+        self.asleep, self.has_experts = asleep, bool(experts)
+        self.most, self.page_bytes = most, self._room.page_bytes(experts)
         self._make(min(self._size, most))
         self.version += 1
 
