@@ -200,6 +200,7 @@ def test_a_request_is_traced_where_its_experts_were_chosen_alone(family, tmp_pat
     assert trace is not None
     places = served.engine.layout.places
     experts = [places.at[path][1] for path in EXPERTS]
+    assert [places.modules[n] for n in experts] == [f"experts.{e}.gate_up_proj" for e in range(4)]
     fed = len(trace.tokens) - 1
     weights = trace.weights[:fed][:, 0, experts].sum(-1)
     counts = (weights > 0).sum(-1)
