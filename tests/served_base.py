@@ -16,6 +16,7 @@ from ramole_core.composition import LoraSet
 from ramole_core.engine.engine import Engine, EngineSizes
 from ramole_core.engine.of_settings import checked_engine
 from ramole_core.request import Request
+from tests.hooked_experts import mixtures_hooked
 from tests.tiny_engine import TinyEngine
 
 RANKS = {"ant": 2, "bee": 7, "cat": 3, "dog": 5}
@@ -115,13 +116,14 @@ class ServedBase(TinyEngine):
     def mixed(self, names: Sequence[str]):
         """The own model with eq. 6-11 of RAMoLE (arXiv 2406.16989) in hooks on its layers."""
         loras = [self.adapter(name, RANKS[name]) for name in names]
-        handles = [
-            self.own.get_submodule(path).register_forward_hook(self._hook(path, loras))
-            for path in self.shapes
-        ]
-        yield
-        for handle in handles:
-            handle.remove()
+        hooks = {path: self._hook(path, loras) for path in self.shapes}
+        with mixtures_hooked(self.own, hooks) as rest:
+            handles = [
+                self.own.get_submodule(path).register_forward_hook(hooks[path]) for path in rest
+            ]
+            yield
+            for handle in handles:
+                handle.remove()
 
     def _hook(self, path: str, loras: Sequence[LoraSet]):
         router: Mapping[str, Tensor] = self.trained["_router"].tensors
@@ -129,7 +131,11 @@ class ServedBase(TinyEngine):
 
         def add(module: torch.nn.Module, args: tuple[Tensor, ...], y: Tensor) -> Tensor:
             x = args[0].double()
-            v = [x @ one[path].A.double().T @ one[path].B.double().T for one in loras]
+            nothing = torch.zeros_like(y.double())
+            v = [
+                x @ one[path].A.double().T @ one[path].B.double().T if path in one else nothing
+                for one in loras
+            ]
             q, scores = x @ A_r.T, []
             for update in v:
                 scores.append((q * (update @ B_r)).sum(-1) / len(A_r) ** 0.5)

@@ -23,6 +23,7 @@ from ramole_core.base.checksum import read_json, weights_checksum
 from ramole_core.base.fetch import Progress, fetch_base
 from ramole_core.base.int4 import Int4Linear, round_to_int4
 from ramole_core.base.int8 import round_head
+from ramole_core.base.mixtures import round_experts, take_apart
 from ramole_core.base.nf4 import Nf4Linear, config_for_cuda, round_to_nf4
 from ramole_core.base.packed import check_shapes, pack_linears, round_linears
 from ramole_core.base.shapes import read_shapes
@@ -142,6 +143,7 @@ def dequantised(base: BaseModel) -> PreTrainedModel:
         )
     drop_other_parts(model)
     nn.Module.to(model, base.device).eval()  # transformers' own `to` has a type that is not true
+    take_apart(model)
     if base.quantization in PACKED:
         round_linears(model, read_shapes(base.folder), PACKED[base.quantization][1])
     return model.requires_grad_(False)
@@ -196,8 +198,12 @@ def _read_model(
     if wrong := sorted(map(str, report["mismatched_keys"])):
         raise _not_loadable(source, f"weights do not have the config's shapes, first {wrong[0]}")
     drop_other_parts(model)
-    if kind in PACKED and device.type == "cpu":
+    packs = kind in PACKED and device.type == "cpu"
+    take_apart(model, keep=not packs)
+    if packs:
         pack_linears(model, shapes, PACKED[kind][0])
+    elif kind in PACKED:
+        round_experts(model, shapes, PACKED[kind][1])
     return model
 
 

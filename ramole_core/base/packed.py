@@ -16,6 +16,8 @@ from ramole_core.kernels.widen import BLOCK
 
 Shapes = Mapping[str, tuple[int, int]]
 """(i, o) of every linear layer by module path, the head left out."""
+LOGITS = "router_logits"
+"""Name of a router's layer (`routers.py`): a choice hangs on its numbers."""
 TILE = 32
 """Outputs that bitsandbytes' own CPU kernel computes together."""
 
@@ -60,11 +62,16 @@ def fits(i: int, o: int) -> bool:
 
 def check_shapes(source: str, shapes: Shapes) -> None:
     """Raises RamoleError where no layer would be packed."""
-    if not any(fits(*size) for size in shapes.values()):
+    if not any(takes(path, size) for path, size in shapes.items()):
         raise RamoleError(
             f"{source} has no linear layer that 4 bits can hold ({BLOCK} inputs, {TILE} "
             "outputs or multiples of them); set RAMOLE_QUANTIZATION=none."
         )
+
+
+def takes(path: str, size: tuple[int, int]) -> bool:
+    """Whether the layer at this path is held in few bits."""
+    return fits(*size) and path.rpartition(".")[2] != LOGITS
 
 
 def pack_linears(model: PreTrainedModel, shapes: Shapes, kind: type[PackedLinear]) -> None:
@@ -72,7 +79,7 @@ def pack_linears(model: PreTrainedModel, shapes: Shapes, kind: type[PackedLinear
     them the file that all weights were mapped from."""
     for path, size in shapes.items():
         layer = model.get_submodule(path)
-        if fits(*size) and isinstance(layer, nn.Linear | Conv1D):
+        if takes(path, size) and isinstance(layer, nn.Linear | Conv1D):
             model.set_submodule(path, kind(_rows_of(layer), layer.bias))
     for weight in model.parameters():
         weight.data = weight.data.clone()
@@ -85,7 +92,7 @@ def round_linears(
     dtype."""
     for path, size in shapes.items():
         layer = model.get_submodule(path)
-        if fits(*size) and isinstance(layer, nn.Linear | Conv1D):
+        if takes(path, size) and isinstance(layer, nn.Linear | Conv1D):
             rounded = rounding(_rows_of(layer))
             layer.weight.data = rounded.T.contiguous() if isinstance(layer, Conv1D) else rounded
 

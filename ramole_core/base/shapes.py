@@ -12,6 +12,7 @@ from transformers.pytorch_utils import Conv1D
 
 from ramole_core.base.architecture import model_class, text_prefix
 from ramole_core.base.causal import check_causal
+from ramole_core.base.mixtures import take_apart
 from ramole_core.errors import RamoleError
 
 ALIKE = ("FalconLinear",)
@@ -23,9 +24,9 @@ IN_BLOCK = re.compile(r"\.\d+\.")
 def read_shapes(folder: Path) -> dict[str, tuple[int, int]]:
     """Module path -> (i, o) of every linear inside the decoder blocks, in the model's order.
 
-    `nn.Linear` and GPT-2's Conv1D alike; the head and the embeddings are left out. Builds the
-    model of `folder/config.json` on the meta device, once for each folder and process. Raises
-    RamoleError where that is no config of a causal language model.
+    `nn.Linear` and GPT-2's Conv1D alike, and those of experts (`experts.py`); the head and the
+    embeddings are left out. Builds the model of `folder/config.json` on the meta device, once for
+    each folder and process. Raises RamoleError where that is no config of a causal language model.
     """
     config = folder / "config.json"
     if not config.is_file():
@@ -55,6 +56,7 @@ def _shapes_of(folder: str, _changed: int) -> tuple[tuple[str, tuple[int, int]],
         config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
         check_causal(folder, config)
         model = model_class(config).from_config(config, trust_remote_code=False)
+    take_apart(model)
     found, prefix = [], text_prefix(model)
     for path, module in model.named_modules():
         if not IN_BLOCK.search(path) or not path.startswith(prefix):

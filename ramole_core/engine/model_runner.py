@@ -188,7 +188,7 @@ class ModelRunner:
     def _keeps(self, batch: BatchMix) -> bool:
         """Whether steps of these rows are written down or captured."""
         if self._graphs is not None:
-            return self._graphs.takes(batch)
+            return self._graphs.takes(batch) and not self._bank.has_experts
         return self.replays and not batch.late
 
     def _repeats(self, batch: BatchMix, counts: list[int]) -> bool:

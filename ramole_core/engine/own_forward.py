@@ -10,6 +10,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from ramole_core.base.experts import experts_in, together
+
 LAST_TOKENS = 4
 """Tokens at the end of a prompt that are compared: the last that is read, and steps of one."""
 MIN_TOKENS, MAX_TOKENS, FEWER = 20, 200, 7
@@ -41,7 +43,7 @@ def run_own(model: PreTrainedModel, *, context: int, weights: int) -> OwnForward
     logits, blocks = [], []
     for ids in prompts:
         told = torch.tensor([ids], device=model.device)
-        with watch_blocks(model, slice(-LAST_TOKENS, None)) as seen:
+        with watch_blocks(model, slice(-LAST_TOKENS, None)) as seen, together(experts_in(model)):
             found = model(input_ids=told, use_cache=False, **keep).logits
         logits.append(found[0, -LAST_TOKENS:].float().cpu())
         blocks.append(seen)

@@ -150,7 +150,7 @@ class Placer:
         keys = [one.key for one in adapters] + ([] if bypass is None else [bypass.key])
         key = placement_key(request.method, ask, decision, held=keys, present=ask.present)
         placement = Placement(decision, adapters, bypass, present=ask.present, key=key)
-        self._check_room(sum(one.units.rank for one in placement.held))
+        self._check_room([one.units for one in placement.held])
         return placement
 
     def pin(self, placement: Placement) -> RowMix | None:
@@ -233,7 +233,7 @@ class Placer:
         passing: bool,
     ) -> Held:
         """The one LoRA of a merge, made once for what it depends on."""
-        self._check_room(merge.rank)
+        self._check_rank(merge.rank, self._bank.room_for([]))
         trained = "" if ask.trained is None else ask.trained.checksum
         key = (
             method,
@@ -253,7 +253,7 @@ class Placer:
             return pack_units(made, self._layout, dtype=self._dtype)
 
         units = self._store.made(key, make, keep=not passing)
-        self._check_room(units.rank)
+        self._check_room([units])
         return Held(key, units, passing=passing)
 
     def _bypass(self, method: str, decision: Decision) -> Held | None:
@@ -267,9 +267,13 @@ class Placer:
         )
         return Held(key, units, bypass.activation)
 
-    def _check_room(self, rank: int) -> None:
-        if not self._bank.fits(rank):
+    def _check_room(self, adapters: Sequence[Units]) -> None:
+        self._check_rank(sum(units.rank for units in adapters), self._bank.room_for(adapters))
+
+    @staticmethod
+    def _check_rank(rank: int, most: int) -> None:
+        if rank > most:
             raise RamoleError(
                 f"The adapters of this request have {rank} rank units, and the device holds "
-                f"{self._bank.most}; ask for fewer adapters, or raise RAMOLE_DEVICE_CACHE_MB."
+                f"{most}; ask for fewer adapters, or raise RAMOLE_DEVICE_CACHE_MB."
             )

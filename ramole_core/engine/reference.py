@@ -14,6 +14,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
+from ramole_core.base.experts import Experts
 from ramole_core.composition.surprise import TINY, Response
 from ramole_core.engine.prompt import encode_prompt
 from ramole_core.errors import RamoleError
@@ -137,7 +138,8 @@ def watch_inputs(
     model: nn.Module, layout: Layout, at: Int[Tensor, "b"]
 ) -> Iterator[Callable[[], list[Float[Tensor, "_ b _"]]]]:
     """Of the forward inside the block: what goes into each group's layer in each block at these of
-    its tokens, all rows' counted as one (some models give their layers no rows)."""
+    its tokens, all rows' counted as one (some models give their layers no rows). Experts are asked
+    at all of these tokens, whoever was chosen."""
     seen: dict[str, Tensor] = {}
     at = at.to(next(model.parameters()).device)  # once: each layer would wait for it
 
@@ -147,8 +149,23 @@ def watch_inputs(
 
         return see
 
-    firsts = [block[0] for group in layout.groups for block in group.paths]
+    def ask(path: str):
+        def see(module: Experts, args: tuple[Tensor, ...]) -> None:
+            x = args[0].flatten(0, -2)[at]
+            for e, expert in enumerate(module.each()):
+                seen[f"{path}.{e}.gate_up_proj"] = x.float().cpu()
+                seen[f"{path}.{e}.down_proj"] = expert.inner(x, module.act_fn).float().cpu()
+
+        return see
+
+    groups = [group for group in layout.groups if not group.of_experts]
+    firsts = [block[0] for group in groups for block in group.paths]
     handles = [model.get_submodule(p).register_forward_pre_hook(watch(p)) for p in firsts]
+    handles += [
+        module.register_forward_pre_hook(ask(path))
+        for path, module in model.named_modules()
+        if isinstance(module, Experts)
+    ]
     try:
         yield lambda: [
             torch.stack([seen[block[0]] for block in group.paths]) for group in layout.groups

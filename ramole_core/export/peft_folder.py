@@ -12,6 +12,7 @@ from pathlib import Path
 from safetensors.torch import save
 
 from ramole_core.composition import Lora
+from ramole_core.export.expert_stacks import written_by_peft
 from ramole_core.export.merge import Merged
 from ramole_core.export.sources import Shapes
 from ramole_core.export.whole import written_whole
@@ -23,9 +24,9 @@ EXAMPLES = 20
 def write_peft(merged: Merged, folder: Path, *, shapes: Shapes, base_name: str) -> None:
     """Write the new folder; raises RamoleError where it is there already or the disk says no."""
     tensors = {}
-    for path, lora in merged.loras.items():
-        tensors[f"base_model.model.{path}.lora_A.weight"] = lora.A.contiguous()
-        tensors[f"base_model.model.{path}.lora_B.weight"] = lora.B.contiguous()
+    for one in written_by_peft(merged.loras, shapes):
+        tensors[f"base_model.model.{one.path}.lora_A.weight"] = one.lora.A.contiguous()
+        tensors[f"base_model.model.{one.path}.lora_B.weight"] = one.lora.B.contiguous()
     with written_whole(folder) as part:
         part.mkdir()
         (part / "adapter_model.safetensors").write_bytes(save(tensors, {"format": "pt"}))
@@ -39,11 +40,14 @@ def write_peft(merged: Merged, folder: Path, *, shapes: Shapes, base_name: str) 
 
 def config_of(loras: Mapping[str, Lora], *, shapes: Shapes, base_name: str) -> dict[str, object]:
     """PEFT's adapter_config.json."""
-    ranks = {path: lora.A.shape[0] for path, lora in loras.items()}
+    written = written_by_peft(loras, shapes)
+    ranks = {one.said: one.rank for one in written}
     every = list(ranks.values())
     r = max(set(every), key=lambda rank: (every.count(rank), rank))
     other = {path: rank for path, rank in ranks.items() if rank != r}
-    short = {path.rpartition(".")[2] for path in ranks}
+    layers = [one.said for one in written if not one.bare]
+    bare = sorted(one.said for one in written if one.bare)
+    short = {path.rpartition(".")[2] for path in layers}
     covered = {path for path in shapes if path.rpartition(".")[2] in short}
     return {
         "peft_type": "LORA",
@@ -53,7 +57,8 @@ def config_of(loras: Mapping[str, Lora], *, shapes: Shapes, base_name: str) -> d
         "lora_alpha": r,
         "rank_pattern": other,
         "alpha_pattern": other,
-        "target_modules": sorted(short) if covered == set(ranks) else list(ranks),
+        "target_modules": sorted(short) if covered == set(layers) and not bare else layers,
+        **({"target_parameters": bare} if bare else {}),
         "lora_dropout": 0.0,
         "bias": "none",
         "fan_in_fan_out": False,

@@ -4,9 +4,10 @@ A page is one rank unit over all modules, so adapters of any rank fit wherever p
 (unified paging, S-LoRA, arXiv 2311.03285, section 4.1). The mixed layers read the first `high`
 pages as one matrix: the fewer holes, the less they compute. Adapters are pinned while a request
 uses them; one that nobody uses stays while its pages cost little, and leaves in order of last use.
+A group of experts has pages only while some adapter has an expert there: they are most of a page.
 """
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -16,6 +17,7 @@ from torch import Tensor
 from ramole_core.composition import Router
 from ramole_core.kernels.compiled import view
 from ramole_core.layers.layout import Layout
+from ramole_core.layers.page_room import PageRoom
 from ramole_core.layers.units import Units
 
 SLACK = 16
@@ -34,6 +36,8 @@ class Slot:
     pages: list[int]
     present: Tensor
     """Which modules it has, in flat order."""
+    experts: frozenset[int] = frozenset()
+    """Groups of experts in which it has some."""
     activation: str = ""
     """Between A and B of a bypass; empty for a LoRA."""
     pins: int = 0
@@ -58,8 +62,13 @@ class Bank:
         """`limit` in bytes; it bounds the pages, so the adapters of all running requests."""
         self.layout, self.device, self.dtype = layout, device, dtype
         self.wide = torch.promote_types(dtype, torch.float32)
-        self.page_bytes = layout.unit_numbers * dtype.itemsize
-        self.most = max(1, limit // self.page_bytes)
+        self._room = PageRoom(layout, dtype=dtype, limit=limit)
+        self.asleep = self._room.experts
+        """Groups without pages, which no adapter here changes."""
+        self.has_experts = False
+        """Whether an adapter here has some."""
+        self.page_bytes = self._room.page_bytes(frozenset())
+        self.most = self._room.most(frozenset())
         self.loads = self.evictions = 0
         self.version = 0
         """Counts every change of pages, numbers or router rows: what was built from them is old."""
@@ -68,7 +77,7 @@ class Bank:
         self._size = len(self._free)
         self._routers: dict[str, RouterRows] = {}
         self._router_A: list[Tensor] = [
-            torch.zeros(len(g.paths), 0, g.m, g.i, dtype=dtype, device=device)
+            _zeros(len(g.paths), 0, g.m, g.i, like=torch.zeros(1, dtype=dtype, device=device))
             for g in layout.groups
         ]
         self.A: list[Tensor] = []
@@ -156,10 +165,13 @@ class Bank:
         slot = self._slots.get(key)
         if slot is None:
             units = load()
-            if not self._make_room(units.rank):
+            experts = self._room.experts_of([units])
+            if not self._make_room(units.rank, experts):
                 return None
             pages = self._take(units.rank)
-            slot = Slot(key, self._number(), pages, units.present, activation, passing=passing)
+            slot = Slot(
+                key, self._number(), pages, units.present, experts, activation, passing=passing
+            )
             try:
                 self._write(slot.pages, units)
             except BaseException:
@@ -179,9 +191,14 @@ class Bank:
         if slot.passing and not slot.pins:
             self._drop(slot)
 
-    def fits(self, rank: int) -> bool:
-        """Whether adapters of this rank in all could ever be here together."""
-        return rank <= self.most
+    def room_for(self, adapters: Sequence[Units]) -> int:
+        """Most rank units that could ever be here together with these among them."""
+        return self._most_with(self._room.experts_of(adapters))
+
+    def _most_with(self, experts: frozenset[int]) -> int:
+        """Most pages where these groups of experts have some."""
+        same = self._room.experts - experts == self.asleep
+        return self.most if same else self._room.most(experts)
 
     def tidy(self) -> None:
         """Drop what nobody uses beyond SLACK pages, and close the holes where they cost much."""
@@ -196,17 +213,34 @@ class Bank:
         if self.high > held + max(SLACK, held // 4):
             self._close_holes()
 
-    def _make_room(self, rank: int) -> bool:
+    def _make_room(self, rank: int, experts: frozenset[int]) -> bool:
+        """Let idle adapters go until this rank has room, and give its experts pages."""
         idle = [slot for slot in self._slots.values() if not slot.pins]
-        spare = self.most - self._size + len(self._free)
-        if spare + sum(len(slot.pages) for slot in idle) < rank:
+        pinned = [slot for slot in self._slots.values() if slot.pins]
+        if not self._has_room(pinned, rank, experts):
             return False
-        for slot in idle:
-            if spare >= rank:
-                break
-            spare += len(slot.pages)
-            self._drop(slot)
+        while not self._has_room(self.slots, rank, experts):
+            self._drop(idle.pop(0))
+        self._wake(experts.union(*(slot.experts for slot in self.slots)))
         return True
+
+    def _has_room(self, slots: Sequence[Slot], rank: int, experts: frozenset[int]) -> bool:
+        held = sum(len(slot.pages) for slot in slots)
+        return held + rank <= self._most_with(experts.union(*(slot.experts for slot in slots)))
+
+    def _wake(self, experts: frozenset[int]) -> None:
+        """These groups of experts have pages from now on, and no others."""
+        asleep = self._room.experts - experts
+        if asleep == self.asleep:
+            return
+        most = self._most_with(experts)
+        if most < self._size:
+            self._close_holes()
+            self._free = [page for page in self._free if page < most]
+        self.asleep, self.has_experts = asleep, bool(experts)
+        self.most, self.page_bytes = most, self._room.page_bytes(experts)
+        self._make(min(self._size, most))
+        self.version += 1
 
     def _drop(self, slot: Slot) -> None:
         del self._slots[slot.key]
@@ -238,6 +272,8 @@ class Bank:
                 return
             old, new = (torch.tensor(ends, device=self.device) for ends in zip(*moves, strict=True))
             for g, A in enumerate(self.A):
+                if g in self.asleep:
+                    continue
                 A[:, new + self.s] = A[:, old + self.s]
                 self.gram[g][:, :, new] = self.gram[g][:, :, old]
                 for B in self.B[g]:
@@ -255,26 +291,32 @@ class Bank:
         self._views = {}
         self.A, self.B, self.gram = [], [], []
         for g, group in enumerate(self.layout.groups):
-            L, rows = len(group.paths), self._router_A[g]
-            A = rows.new_zeros(L, self.s + size, group.m, group.i)
-            A[:, : self.s] = rows
+            L, rows, pages = len(group.paths), self._router_A[g], size
+            if g in self.asleep:
+                rows, pages = rows[:, :0], 0
+            s = rows.shape[1]
+            A = rows.new_zeros(L, s + pages, group.m, group.i)
+            A[:, :s] = rows
             self.A.append(A)
-            self.B.append([rows.new_zeros(L, size, o) for o in group.o])
+            self.B.append([rows.new_zeros(L, pages, o) for o in group.o])
             self.gram.append(
-                torch.zeros(L, group.m, size, self.s, dtype=self.wide, device=self.device)
+                torch.zeros(L, group.m, pages, self.s, dtype=self.wide, device=self.device)
             )
         if old[0]:
             self._copy(*old)
         self._size = size
 
     def _copy(self, A: list[Tensor], B: list[list[Tensor]], gram: list[Tensor]) -> None:
-        held = B[0][0].shape[1]
         for g in range(len(A)):
-            self.A[g][:, self.s : self.s + held] = A[g][:, A[g].shape[1] - held :]
+            held = B[g][0].shape[1]
+            kept = min(held, self.B[g][0].shape[1])  # 0 for a group that slept, or will
+            if not kept:
+                continue
+            self.A[g][:, self.s : self.s + kept] = A[g][:, A[g].shape[1] - held :][:, :kept]
             for new, old in zip(self.B[g], B[g], strict=True):
-                new[:, :held] = old
+                new[:, :kept] = old[:, :kept]
             same = gram[g].shape[3]  # routers are only ever added behind the others
-            self.gram[g][:, :, :held, :same] = gram[g]
+            self.gram[g][:, :, :kept, :same] = gram[g][:, :, :kept]
 
     def _grow(self) -> None:
         size = min(self.most, max(FIRST, 2 * self._size))
@@ -289,9 +331,12 @@ class Bank:
             at = slice(pages[0], pages[0] + len(pages))
             rows = slice(at.start + self.s, at.stop + self.s)
         for g, A in enumerate(units.A):
-            self.A[g][:, rows] = A.to(self.device)
+            if g in self.asleep:
+                continue
+            has = A.shape[1] == units.rank
+            self.A[g][:, rows] = A.to(self.device) if has else 0
             for j, B in enumerate(units.B[g]):
-                self.B[g][j][:, at] = B.to(self.device)
+                self.B[g][j][:, at] = B.to(self.device) if has else 0
             for router in self._routers.values():
                 self._write_gram(g, router, at)
 
@@ -300,6 +345,8 @@ class Bank:
 
         One adapter at a time, laid out alike: how a product is summed may follow its size.
         """
+        if g in self.asleep:
+            return
         rows = slice(router.start, router.start + router.rank)
         for j, B in enumerate(self.B[g]):
             mine = B[:, at].to(self.wide).contiguous()
@@ -313,8 +360,14 @@ class Bank:
         s = router.rank
         rows, every = RouterRows(start=self.s, rank=s, B=[]), []
         for group in self.layout.groups:
-            A = torch.zeros(len(group.paths), s, group.m, group.i, dtype=self.dtype)
-            B = [torch.zeros(len(group.paths), s, o, dtype=self.wide) for o in group.o]
+            L, one = len(group.paths), torch.zeros(1, dtype=self.dtype)
+            A = _zeros(L, s, group.m, group.i, like=one)
+            B = [_zeros(L, s, o, like=one.to(self.wide)) for o in group.o]
+            if any(path in router.modules for paths in group.paths for path in paths):
+                A, B = (
+                    A.clone(memory_format=torch.contiguous_format),
+                    [one.clone(memory_format=torch.contiguous_format) for one in B],
+                )
             for block, paths in enumerate(group.paths):
                 for j, path in enumerate(paths):
                     module = router.modules.get(path)
@@ -324,8 +377,7 @@ class Bank:
                         B[j][block, :n] = module.B.T * n**-0.5
             rows.B.append([one.to(self.device) for one in B])
             every.append(A.to(self.device))
-        pairs = zip(self._router_A, every, strict=True)
-        self._router_A = [torch.cat(pair, dim=1) for pair in pairs]
+        self._router_A = [_joined(*pair) for pair in zip(self._router_A, every, strict=True)]
         self._routers[router.checksum] = rows
         self._make(self._size)
         for slot in self._slots.values():
@@ -333,3 +385,16 @@ class Bank:
             for g in range(len(self.layout.groups)):
                 self._write_gram(g, rows, at)
         self.version += 1
+
+
+def _zeros(*shape: int, like: Tensor) -> Tensor:
+    """They take the memory of one: a router says nothing of most experts."""
+    return like.new_zeros(1).expand(shape)
+
+
+def _joined(first: Tensor, second: Tensor) -> Tensor:
+    """Along their second axis."""
+    L, s, m, i = first.shape
+    if not (any(first.stride()) or any(second.stride())):
+        return _zeros(L, s + second.shape[1], m, i, like=first)
+    return torch.cat([first, second], dim=1)

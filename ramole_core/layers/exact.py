@@ -4,6 +4,7 @@ from torch import nn
 from transformers import PreTrainedModel, activations
 from transformers.pytorch_utils import Conv1D
 
+from ramole_core.base.experts import Experts
 from ramole_core.base.kernel_linear import base_weight
 from ramole_core.base.packed import PackedLinear
 from ramole_core.kernels.compiled import DTYPES
@@ -21,6 +22,8 @@ def is_exact(model: PreTrainedModel) -> bool:
         return False
     steady = steady_layers(model)
     for path, module in model.named_modules():
+        if isinstance(module, Experts):
+            return False  # who chooses them is PyTorch's
         if isinstance(module, LINEAR) and base_weight(module) is None:
             return False
         if not isinstance(module, (*LINEAR, nn.Embedding)) and any(

@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Int, Shaped
 from torch import Tensor, nn
 
+from ramole_core.base.experts import Expert
 from ramole_core.composition import Sites
 from ramole_core.layers.places import Places, find_places
 
@@ -24,10 +25,17 @@ class Group:
     """[L][m] module paths."""
     i: int
     o: tuple[int, ...]
+    of_experts: bool = False
+    """Called with some of a forward's tokens, or with none."""
 
     @property
     def m(self) -> int:
         return len(self.o)
+
+    @property
+    def unit_numbers(self) -> int:
+        """Numbers that one rank unit has here: the sum of i + o."""
+        return len(self.paths) * (self.m * self.i + sum(self.o))
 
 
 @dataclass(frozen=True)
@@ -105,19 +113,27 @@ class Layout:
     @property
     def unit_numbers(self) -> int:
         """Numbers that one rank unit has over all modules: the sum of i + o."""
-        return sum(len(g.paths) * (g.m * g.i + sum(g.o)) for g in self.groups)
+        return sum(group.unit_numbers for group in self.groups)
 
 
 def find_layout(model: nn.Module, shapes: Mapping[str, tuple[int, int]]) -> Layout:
     """Group the linear layers at the paths of `shapes`, (i, o) each, by the input they share."""
     blocks = _shared_inputs(model, list(shapes))
+    order = {path: n for n, path in enumerate(shapes)}
     kinds: dict[tuple, list[tuple[str, ...]]] = {}
     for block in blocks:
         tails = tuple(path.rpartition(".")[2] for path in block)
-        kinds.setdefault((tails, *(shapes[path] for path in block)), []).append(tuple(block))
+        within = isinstance(model.get_submodule(block[0].rpartition(".")[0]), Expert)
+        kind = (within, tails, *(shapes[path] for path in block))
+        kinds.setdefault(kind, []).append(tuple(block))
     groups = [
-        Group(tuple(paths), i=shapes[paths[0][0]][0], o=tuple(shapes[p][1] for p in paths[0]))
-        for paths in kinds.values()
+        Group(
+            tuple(sorted(paths, key=lambda block: order[block[0]])),  # whoever was called or idle
+            i=shapes[paths[0][0]][0],
+            o=tuple(shapes[p][1] for p in paths[0]),
+            of_experts=kind[0],
+        )
+        for kind, paths in kinds.items()
     ]
     return Layout(tuple(groups), find_places(shapes))
 

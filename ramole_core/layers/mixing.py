@@ -34,6 +34,7 @@ from ramole_core.layers.linear_rows import LinearRows
 from ramole_core.layers.rows_mixing import RowsMixing
 from ramole_core.layers.tiles import in_tiles
 from ramole_core.layers.traced import Traced
+from ramole_core.layers.traced_part import TracedPart
 from ramole_core.layers.weigh import weigh
 
 Way = Literal["rows", "all"]
@@ -55,7 +56,7 @@ class Forward:
     starts: tuple[int, ...]
     """Place of each row's first token in its own request."""
     way: Way
-    traced: Traced | None = None
+    traced: Traced | TracedPart | None = None
     """What the traces of rows need; None: no row has one."""
     rows: RowsMixing | None = None
     """What runs the kernel, where it is by rows."""
@@ -63,8 +64,11 @@ class Forward:
     """What mixes few tokens of all pages on a GPU; None: PyTorch does."""
     faults: dict[int, Exception] = field(default_factory=dict)
     """By row: what a method's own score raised. Its weights are not to be used."""
+    within: "tuple[Forward, Int[Tensor, 'n']] | None" = None
+    """The forward that it is a part of, and its tokens there; None: it is whole."""
     _late: dict[tuple[int, str], Tensor] = field(default_factory=dict)
     """By row and block or parent: the scores that its modules share."""
+    _parts: "dict[tuple[int, ...], Forward]" = field(default_factory=dict)
 
     @classmethod
     def of(
@@ -99,12 +103,43 @@ class Forward:
         counts = torch.tensor(self.counts)
         return torch.repeat_interleave(torch.arange(len(counts)), counts).to(self.batch.bank.device)
 
+    def part(self, tokens: Int[Tensor, "n"]) -> "Forward":
+        """The same of these of its tokens, ascending, for layers that get no others."""
+        key = tuple(tokens.tolist())
+        found = self._parts.get(key)
+        if found is None:
+            rows = np.searchsorted(np.cumsum(self.counts), key, side="right")
+            counts = tuple(np.bincount(rows, minlength=len(self.counts)).tolist())
+            found = Forward(self.batch, counts, (0,) * len(counts), self.way, faults=self.faults)
+            found.within = self, tokens
+            if isinstance(self.traced, Traced):
+                found.traced = TracedPart(self.traced, key)
+            if self.rows is not None:
+                found.rows = RowsMixing(self.batch, counts, traced=found.traced)
+            elif self.fused is not None and not self.fused.fault:
+                found.fused = self.fused
+            self._parts[key] = found
+        return found
+
+    def _shared(self, n: int, scope: str) -> Float[Tensor, "l k"] | None:
+        """The scores of row n that all modules of a block or parent share."""
+        found = self._late.get((n, scope))
+        if found is not None or self.within is None:
+            return found
+        whole, tokens = self.within
+        found = whole._shared(n, scope)
+        return None if found is None else found[tokens[self._at[n]] - whole._at[n].start]
+
     def enter(self, path: str, x: Float[Tensor, "*b _"]) -> None:
         """A block or parent begins: the gates that read its input give their scores."""
         x = x.reshape(-1, x.shape[-1])
         for n, scopes in self.batch.scopes.items():
-            if path in scopes and n not in self.faults:
+            if path in scopes and n not in self.faults and self.counts[n]:
                 self._late[n, path] = self._try(n, Signal(path, x[self._at[n]]))
+
+    def reads(self, g: int) -> bool:
+        """Whether adapters in the bank change layers of this group."""
+        return g not in self.batch.bank.asleep
 
     def units(
         self, x: Float[Tensor, "*b i"], given: Input, g: int, block: int
@@ -250,11 +285,11 @@ class Forward:
                 continue
             row, here = batch.rows[n], self._at[n]
             k = len(row.slots)
-            if n in self.faults or row.gate is None:
+            if n in self.faults or row.gate is None or not self.counts[n]:
                 continue
             if row.gate.per != "module":
                 for j, path in enumerate(paths):
-                    scores = self._late.get((n, row.gate.scope(path)))
+                    scores = self._shared(n, row.gate.scope(path))
                     if scores is not None:
                         late[j, here, :k] = scores
                 continue
@@ -320,7 +355,7 @@ class Forward:
 
     def traces(self) -> list[Float[Tensor, "l 2 layer module k"]]:
         """Weights and contributions at the tokens of each traced row, float16 on the CPU."""
-        return [] if self.traced is None else self.traced.each()
+        return self.traced.each() if isinstance(self.traced, Traced) else []
 
 
 def _modules_first(inner: Float[Tensor, "n R m"], dtype: torch.dtype) -> Float[Tensor, "m n R"]:

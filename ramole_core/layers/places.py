@@ -22,7 +22,7 @@ def find_places(paths: Iterable[str]) -> Places:
     tails = list(dict.fromkeys(tail for _, tail in split.values()))
     last = [tail.rpartition(".")[2] for tail in tails]
     short = {
-        tail: name if last.count(name) == 1 else ".".join(tail.split(".")[-2:])
+        tail: name if last.count(name) == 1 else _with_parent(tail)
         for tail, name in zip(tails, last, strict=True)
     }
     layers = tuple(sorted({layer for layer, _ in split.values()}))
@@ -32,6 +32,12 @@ def find_places(paths: Iterable[str]) -> Places:
         for path, (layer, tail) in split.items()
     }
     return Places(layers, modules, at)
+
+
+def _with_parent(tail: str) -> str:
+    """`mlp.up_proj`, or `experts.3.up_proj` where the parent is one of many."""
+    parts = tail.split(".")
+    return ".".join(parts[-3:] if len(parts) > 2 and parts[-2].isdigit() else parts[-2:])
 
 
 def _split(path: str) -> tuple[int, str]:

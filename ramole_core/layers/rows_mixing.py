@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ramole_core.kernels import mixing as words_of
 from ramole_core.kernels.dots import COLUMNS
-from ramole_core.kernels.mixing import MIX, RUN
+from ramole_core.kernels.mixing import MIX, RUN, WEIGHTS_STEP
 from ramole_core.kernels.pairs import PAIRS, WIDTH
 from ramole_core.kernels.vectors import paired
 from ramole_core.kernels.watching import WATCHING
@@ -16,6 +16,7 @@ from ramole_core.kernels.weight import Input, UnitRows, Update
 from ramole_core.kernels.words import WORDS
 from ramole_core.layers.batch_mix import BatchMix
 from ramole_core.layers.traced import Traced
+from ramole_core.layers.traced_part import TracedPart
 
 TABLES = ("pages", "slots", "acts", "counts", "asks", "present", "fixed", "bias", "usual", "own")
 
@@ -23,7 +24,9 @@ TABLES = ("pages", "slots", "acts", "counts", "asks", "present", "fixed", "bias"
 class RowsMixing:
     """One forward; the tokens of row n are `counts[n]`, side by side."""
 
-    def __init__(self, batch: BatchMix, counts: Sequence[int], *, traced: Traced | None = None):
+    def __init__(
+        self, batch: BatchMix, counts: Sequence[int], *, traced: Traced | TracedPart | None = None
+    ):
         """`traced` takes weights and lengths of its rows."""
         self._batch, self._traced = batch, traced
         self._told = np.zeros(max(batch.b, 1), np.bool_)
@@ -72,7 +75,7 @@ class RowsMixing:
         if units is None:
             units = np.empty((m, self.n, self._width), np.float32)
         first = bank.layout.first(g, block)
-        told = None if self._traced is None else self._traced.told[:, first : first + m]
+        told = None if self._traced is None else self._traced.room(first, m)
         scores = None if late is None else late.float().contiguous()
         w = self._words
         pairs = PAIRS and given.x.dtype == bank.dtype == torch.bfloat16 and group.i % WIDTH == 0
@@ -90,6 +93,8 @@ class RowsMixing:
         if (watcher := WATCHING.one) is not None:
             watcher.keep(self, given, units, scores)
         MIX.run(w, len(self._runs) * m)
+        if self._traced is not None and told is not None and steps & WEIGHTS_STEP:
+            self._traced.take(first, told)
         return units
 
     def update(self, units: np.ndarray, g: int, block: int, j: int) -> Update:

@@ -6,12 +6,14 @@ kernel that reads the weight where it lies (`kernels.product`), with the update 
 """
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 import numpy as np
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
+from ramole_core.base.experts import experts_in, together
 from ramole_core.base.kernel_linear import base_weight, kernel_linears
 from ramole_core.kernels.weight import Input, Weight
 from ramole_core.layers.angles import LongTokens
@@ -32,6 +34,7 @@ class Serving:
         self.long = LongTokens()
         self.fused = fused
         self._model = model
+        self._experts = experts_in(model)
 
     @contextmanager
     def mixing(
@@ -50,14 +53,37 @@ class Serving:
         """
         forward = Forward.of(batch, counts, starts=starts, trace=trace, way=way, fused=self.fused)
         self.now = forward if batch.mixes else None
+        whole = batch.bank.device.type != "cpu" and not batch.bank.has_experts
         watched = frozenset[str]().union(*batch.scopes.values())
-        handles = watch_blocks(self._model, watched, forward.enter)
+        handles = watch_blocks(self._model, watched, self._enter)
         try:
-            yield forward
+            with together(self._experts) if whole else nullcontext():
+                yield forward
         finally:
             self.now = None
             for handle in handles:
                 handle.remove()
+
+    def _enter(self, path: str, x: Tensor) -> None:
+        if self.now is not None:
+            self.now.enter(path, x)
+
+    def watch_experts(self) -> list[RemovableHandle]:
+        """While an expert runs, the forward is that of its own tokens."""
+        whole: list[Forward | None] = []
+
+        def begin(expert: nn.Module, args: tuple[Tensor, Tensor, object]) -> None:
+            whole.append(self.now)
+            now, self.now = self.now, None
+            if now is not None and now.batch.bank.has_experts:
+                self.now = now.part(args[1])
+
+        def end(expert: nn.Module, args: object, out: object) -> None:
+            self.now = whole.pop()
+
+        experts = [one for every in self._experts for one in every.each()]
+        handles = [one.register_forward_pre_hook(begin) for one in experts]
+        return handles + [one.register_forward_hook(end, always_call=True) for one in experts]
 
 
 class SharedInput:
@@ -81,7 +107,7 @@ class SharedInput:
             self._x, self._units, self._given = x, None, Input(x)
         given, units = self._given, self._units
         assert given is not None
-        if forward is not None and units is None:
+        if forward is not None and units is None and forward.reads(self._g):
             units = self._units = forward.units(x, given, self._g, self._block)
         if last:
             self._x = self._given = self._units = None
@@ -155,4 +181,5 @@ def install_serving(
                 base = model.get_submodule(path)
                 layers[path] = ServedLinear(base, shared, j, last=j == group.m - 1)
     steady = steady_layers(model, serving.long)
-    return wrap(model, kernel_linears(model) | steady | layers), serving
+    every = kernel_linears(model) | steady | layers
+    return wrap(model, every, serving.watch_experts()), serving

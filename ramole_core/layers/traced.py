@@ -43,15 +43,16 @@ class Traced:
         """[n]: the places of these rows' tokens in the forward."""
         cuts = np.cumsum([0, *map(len, own)])
         self._parts = [slice(*pair) for pair in pairwise(cuts)]
-        self._layout = batch.bank.layout
-        modules = len(self._layout.flat)
+        self.layout = batch.bank.layout
+        modules = len(self.layout.flat)
         self.told = np.zeros((2, modules, int(sum(counts)), batch.k), np.float32)
         """Weights, and lengths of the weighted updates, at the traced rows' tokens; 0 elsewhere."""
-        self._lengths = Lengths(self.tokens, modules)
-        self._compiled = compiled
-        self._told_later: list[tuple[int, Tensor, Tensor]] = []
-        self._seen_later: list[tuple[int, Tensor]] = []
-        """By module, what the model's device holds until the end."""
+        self.lengths = Lengths(self.tokens, modules)
+        self.compiled = compiled
+        self.told_later: list[tuple[int, Tensor, Tensor, np.ndarray]] = []
+        """By module, what the model's device holds until the end, and at which tokens."""
+        self.seen_later: list[tuple[int, Tensor, np.ndarray | slice]] = []
+        """The same of outputs, and at which of the traced tokens."""
 
     @cached_property
     def places(self) -> Int[Tensor, "n"]:
@@ -60,42 +61,60 @@ class Traced:
 
     def forget(self) -> None:
         """Nothing was told or seen: the forward is run again."""
-        self._told_later.clear()
-        self._seen_later.clear()
+        self.told_later.clear()
+        self.seen_later.clear()
 
     def tell(
         self, module: int, alpha: Float[Tensor, "m n k"], lengths: Float[Tensor, "m n k"]
     ) -> None:
         """Weights at the traced tokens, and the lengths of what came of them, of the modules from
-        `module` on. By rows the kernel writes both into `told`."""
-        self._told_later.append((module, alpha, lengths))
+        `module` on. By rows the kernel writes both into `room`."""
+        self.told_later.append((module, alpha, lengths, self.tokens))
+
+    def room(self, module: int, m: int) -> np.ndarray:
+        """[2, m, N, k]: where a kernel writes them, of the modules from `module` on."""
+        return self.told[:, module : module + m]
+
+    def take(self, module: int, told: np.ndarray) -> None:
+        """What was written into `room`, which here is its place."""
 
     def see(self, g: int, block: int, j: int, y: Float[Tensor, "*b o"]) -> None:
         """The output of module j of a group in a block, with everything added."""
-        module = self._layout.first(g, block) + j
-        if self._compiled:
-            self._lengths.measure(module, y)
+        module = self.layout.first(g, block) + j
+        if self.compiled:
+            self.lengths.measure(module, y)
         else:
             lengths = y.reshape(-1, y.shape[-1])[self.places].float().norm(dim=-1)
-            self._seen_later.append((module, lengths))
+            self.seen_later.append((module, lengths, slice(None)))
 
     def each(self) -> list[Float[Tensor, "l 2 layer module k"]]:
         """Trace rows of every traced row's tokens, float16 on the CPU: weight and contribution."""
-        outputs = self._lengths.found
-        for module, alpha, lengths in self._told_later:
+        outputs = self.lengths.found
+        for module, alpha, lengths, tokens in self.told_later:
             both = torch.stack([alpha, lengths]).float().cpu().numpy()
-            self.told[:, module : module + len(alpha), self.tokens] = both
-        for module, lengths in self._seen_later:
-            outputs[module] = lengths.cpu().numpy()
+            self.told[:, module : module + len(alpha), tokens] = both
+        for module, lengths, at in self.seen_later:
+            outputs[module, at] = lengths.cpu().numpy()
         told = self.told[:, :, self.tokens]
         told[CONTRIBUTION] /= np.maximum(outputs, TINY)[..., None]
         np.minimum(told[CONTRIBUTION], MOST, out=told[CONTRIBUTION])
+        self._leave_experts_out(told)
         whole = self._placed(torch.from_numpy(told).permute(2, 0, 1, 3))
         pairs = zip(self.rows, self._parts, strict=True)
         return [self._of(self._batch.rows[row], whole[part]) for row, part in pairs]
 
+    def _leave_experts_out(self, told: np.ndarray) -> None:
+        """No weight where a row's adapter lacks an expert: a bank may not even have its pages."""
+        groups = zip(self.layout.starts, self.layout.groups, strict=True)
+        for start, group in groups:
+            if group.of_experts:
+                own = slice(start, start + len(group.paths) * group.m)
+                for row, part in zip(self.rows, self._parts, strict=True):
+                    here = self._batch.rows[row].here[own].numpy()
+                    told[:, own, part, : here.shape[1]] *= here[:, None]
+
     def _placed(self, flat: Float[Tensor, "n 2 modules k"]) -> Float[Tensor, "n 2 layer module k"]:
-        placed = self._layout.as_trace(flat.half().flatten(0, 1))
+        placed = self.layout.as_trace(flat.half().flatten(0, 1))
         return placed.unflatten(0, (-1, 2))
 
     def _of(

@@ -2,7 +2,8 @@
 
 Unit j of a LoRA is row j of A and column j of B. Every adapter is packed with orthonormal columns
 in B (`composition/lora.py`), so that |B A x| is |A x|. Modules and blocks where the adapter has a
-lower rank, or nothing, hold zeros.
+lower rank, or nothing, hold zeros. Experts are many: a group of theirs in which an adapter has
+nothing has no units.
 """
 
 from collections.abc import Iterator, Mapping
@@ -20,9 +21,9 @@ from ramole_core.layers.layout import Layout
 class Units:
     """One adapter, of r rank units."""
 
-    A: tuple[Float[Tensor, "_ r _ _"], ...]
-    """By group: [L, r, m, i]."""
-    B: tuple[tuple[Float[Tensor, "_ r _"], ...], ...]
+    A: tuple[Float[Tensor, "_ _ _ _"], ...]
+    """By group: [L, r, m, i]; r = 0 where it has no expert."""
+    B: tuple[tuple[Float[Tensor, "_ _ _"], ...], ...]
     """By group and module: [L, r, o]; alpha/r is folded in."""
     present: Bool[Tensor, "modules"]
     """Which modules the adapter has, in flat order."""
@@ -48,9 +49,11 @@ def pack_units(
     """
     if not bypass:
         loras = {path: orthonormal(lora) for path, lora in loras.items()}
-    r = max((lora.A.shape[0] for lora in loras.values()), default=0)
+    most = max((lora.A.shape[0] for lora in loras.values()), default=0)
     everyA, everyB = [], []
     for group in layout.groups:
+        has = not group.of_experts or any(p in loras for block in group.paths for p in block)
+        r = most if has else 0
         A = torch.zeros(len(group.paths), r, group.m, group.i, dtype=dtype)
         B = tuple(torch.zeros(len(group.paths), r, o, dtype=dtype) for o in group.o)
         for block, paths in enumerate(group.paths):

@@ -5,6 +5,7 @@ that makes another one is refused. Fields read against peft 0.21 (`peft/tuners/l
 """
 
 import math
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,17 @@ from ramole_core.pool.strict_json import parse_object, shorten
 CONFIG = "adapter_config.json"
 LARGEST_CONFIG = 2**20
 PEFT_DEFAULT = {"r": 8, "lora_alpha": 8}
+
+_OF_MIXTURES = re.compile(r"(.*\.)?(gate_up_proj|down_proj|(gate|router)\.weight)")
+"""Parameters of experts and their router, which a base may have as linear layers
+(`expert_pairs.py`)."""
+
+
+def _are_of_mixtures(word: object) -> bool:
+    return isinstance(word, list) and all(
+        isinstance(name, str) and _OF_MIXTURES.fullmatch(name) for name in word
+    )
+
 
 _REFUSED: dict[str, tuple[Callable[[object], bool], str]] = {
     "use_dora": (bool, "is DoRA, whose magnitudes rescale the base's weights; train without DoRA"),
@@ -50,8 +62,8 @@ _REFUSED: dict[str, tuple[Callable[[object], bool], str]] = {
         "is an Arrow router over other adapters, not an adapter; add those adapters instead",
     ),
     "target_parameters": (
-        bool,
-        "adapts bare parameters, not linear layers; use target_modules",
+        lambda word: bool(word) and not _are_of_mixtures(word),
+        "adapts bare parameters beside a mixture's experts and router; use target_modules",
     ),
 }
 _KEEPS_BASE = {"gaussian", "eva", "orthogonal", "mica"}

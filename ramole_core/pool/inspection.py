@@ -9,7 +9,8 @@ from ramole_core.errors import AdapterRefused
 from ramole_core.pool.card import Facts, Limits
 from ramole_core.pool.config import CONFIG, LoraWord, read_config
 from ramole_core.pool.header import read_header
-from ramole_core.pool.pairs import Pair, pair_tensors
+from ramole_core.pool.pair import Pair
+from ramole_core.pool.pairs import pair_tensors
 from ramole_core.pool.values import check_values
 
 WEIGHTS = "adapter_model.safetensors"
@@ -21,12 +22,13 @@ def inspect_folder(folder: Path, *, shapes: Shapes, limits: Limits) -> Facts:
     """Checks `adapter_model.safetensors` and `adapter_config.json` in `folder`."""
     word, pairs = read_pairs(folder, shapes=shapes)
     check_ranks(pairs, limits=limits)
-    scales = {path: word.scale_of(path, pair.rank) for path, pair in pairs.items()}
+    scales = scales_of(word, pairs)
     zero = check_values(folder / WEIGHTS, pairs, scales=scales)
     notes = list(word.notes)
-    if other := [path for path, pair in pairs.items() if pair.rank != word.rank_of(path)]:
+    said = {path: word.rank_of(pair.said or path) for path, pair in pairs.items()}
+    if other := [path for path, pair in pairs.items() if pair.rank != said[path]]:
         notes.append(
-            f"{CONFIG} says rank {word.rank_of(other[0])} for {other[0]} but its tensors have rank "
+            f"{CONFIG} says rank {said[other[0]]} for {other[0]} but its tensors have rank "
             f"{pairs[other[0]].rank}; the tensors decide"
             + (f", there and in {len(other) - 1} more modules." if other[1:] else ".")
         )
@@ -37,7 +39,7 @@ def inspect_folder(folder: Path, *, shapes: Shapes, limits: Limits) -> Facts:
         ranks={path: pair.rank for path, pair in pairs.items()},
         scales=scales,
         dtype="+".join(sorted({entry.dtype for entry in entries})),
-        parameters=sum(entry.shape[0] * entry.shape[1] for entry in entries),
+        parameters=sum(pair.parameters for pair in pairs.values()),
         base_model=word.base_model,
         notes=tuple(notes),
         fits=fingerprint(shapes),
@@ -47,7 +49,20 @@ def inspect_folder(folder: Path, *, shapes: Shapes, limits: Limits) -> Facts:
 def read_pairs(folder: Path, *, shapes: Shapes) -> tuple[LoraWord, dict[str, Pair]]:
     """The configuration and the pairs, checked against the base but not yet their values."""
     word = read_config(folder / CONFIG)
-    return word, pair_tensors(read_header(folder / WEIGHTS), shapes=shapes)
+    pairs = pair_tensors(read_header(folder / WEIGHTS), shapes=shapes)
+    for pair in pairs.values():
+        if pair.experts > 1 and pair.rank != (said := word.rank_of(pair.said)):
+            raise AdapterRefused(
+                f"The tensors of {pair.said} have rank {pair.rank} for each of this base's "
+                f"{pair.experts} experts, but {CONFIG} says {said}; use an adapter trained on a "
+                "base of as many experts."
+            )
+    return word, pairs
+
+
+def scales_of(word: LoraWord, pairs: Mapping[str, Pair]) -> dict[str, float]:
+    """alpha/r, or what stands for it, of each module."""
+    return {path: word.scale_of(pair.said or path, pair.rank) for path, pair in pairs.items()}
 
 
 def check_ranks(pairs: Mapping[str, Pair], *, limits: Limits) -> int:

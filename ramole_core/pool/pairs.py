@@ -3,16 +3,23 @@
 PEFT saves `base_model.model.<path>.lora_A.weight` and `.lora_B.weight`, with the adapter's name
 before `.weight` when a training loop saved them itself. A is [r, i] and B is [o, r] for Conv1D
 (fan_in_fan_out) as for Linear: only the base's weight is stored the other way round.
+
+LoRA on bare parameters (`target_parameters`) is taken where the base has plain linear layers for
+them: a router's weight, and the experts of a mixture, whose pairs are cut out of what PEFT stacks
+(`expert_pairs.py`). Any other parameter is refused.
 """
 
 import difflib
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from ramole_core.errors import AdapterRefused
+from ramole_core.pool.expert_pairs import cut, experts_at, router_at, router_pair
 from ramole_core.pool.header import Entry
+from ramole_core.pool.pair import Pair
 
+Shapes = Mapping[str, tuple[int, int]]
+"""(i, o) by module path."""
 PREFIX = "base_model.model."
 _LORA = re.compile(r"(?P<path>.+)\.lora_(?P<half>[AB])(\.(?P<adapter>[^.]+))?\.weight")
 _SHARED = (
@@ -30,26 +37,11 @@ _REFUSED_TENSORS = (
     ("embed", _SHARED),
     ("wte.", _SHARED),
     ("lm_head", _SHARED),
-    (".base_layer.", "LoRA on bare parameters; use target_modules, not target_parameters"),
     (".bias", "a bias; train with bias='none' and lora_bias=False"),
 )
 
 
-@dataclass(frozen=True)
-class Pair:
-    """The two tensors of one module, A [r, i] and B [o, r], in the file."""
-
-    A: Entry
-    B: Entry
-
-    @property
-    def rank(self) -> int:
-        return self.A.shape[0]
-
-
-def pair_tensors(
-    entries: Mapping[str, Entry], *, shapes: Mapping[str, tuple[int, int]]
-) -> dict[str, Pair]:
+def pair_tensors(entries: Mapping[str, Entry], *, shapes: Shapes) -> dict[str, Pair]:
     """By base module path, in the base's order; raises AdapterRefused for anything that is not
     half of a LoRA pair or does not fit `shapes` (`{path: (i, o)}`)."""
     if not entries:
@@ -60,7 +52,7 @@ def pair_tensors(
     halves: dict[str, dict[str, Entry]] = {}
     adapters = set()
     for name, entry in entries.items():
-        path, half, adapter = _split(name)
+        path, half, adapter = _split(name, shapes)
         adapters.add(adapter)
         mine = halves.setdefault(path, {})
         if half in mine or len(adapters) > 1:
@@ -69,16 +61,37 @@ def pair_tensors(
                 "a folder of its own."
             )
         mine[half] = entry
+    pairs: dict[str, Pair] = {}
     for path, mine in halves.items():
-        _check_fit(path, mine, shapes)
-    return {path: Pair(**halves[path]) for path in shapes if path in halves}
+        for module, pair in _pairs_at(path, mine, shapes):
+            if module in pairs:
+                raise AdapterRefused(
+                    f"The file changes {module} twice; save the adapter again with PEFT's "
+                    "save_pretrained."
+                )
+            pairs[module] = pair
+    return {path: pairs[path] for path in shapes if path in pairs}
 
 
-def _split(name: str) -> tuple[str, str, str | None]:
+def _pairs_at(path: str, halves: Mapping[str, Entry], shapes: Shapes) -> list[tuple[str, Pair]]:
+    """Module path and pair of all that the two tensors at `path` change."""
+    if experts := experts_at(path, shapes):
+        _check_whole(path, halves)
+        return list(cut(experts, path, halves, shapes))
+    if router := router_at(path, shapes):
+        _check_fit(router, halves, shapes)
+        return [(router, router_pair(path, halves))]
+    _check_fit(path, halves, shapes)
+    return [(path, Pair(halves["A"], halves["B"]))]
+
+
+def _split(name: str, shapes: Shapes) -> tuple[str, str, str | None]:
     """Module path, half ("A" or "B") and adapter name of a tensor."""
     found = _LORA.fullmatch(name)
     path = found["path"].removeprefix(PREFIX) if found else ""
-    if found is None or ".base_layer" in path:
+    if ".base_layer" in path and not experts_at(path, shapes):
+        raise _bare(path.partition(".base_layer")[0])
+    if found is None:
         for part, what in _REFUSED_TENSORS:
             if part in name:
                 raise AdapterRefused(f"The tensor {_short(name)} is {what}.")
@@ -89,9 +102,15 @@ def _split(name: str) -> tuple[str, str, str | None]:
     return path, found["half"], found["adapter"]
 
 
-def _check_fit(
-    path: str, halves: Mapping[str, Entry], shapes: Mapping[str, tuple[int, int]]
-) -> None:
+def _bare(path: str) -> AdapterRefused:
+    return AdapterRefused(
+        f"The adapter changes bare parameters of {_short(path)} (target_parameters), which are "
+        "mixed only where this base's experts are plain 3-D weights without biases and its code is "
+        "the usual one; train on its linear layers with target_modules."
+    )
+
+
+def _check_fit(path: str, halves: Mapping[str, Entry], shapes: Shapes) -> None:
     if path not in shapes:
         short = path.rpartition(".")[2]
         if short in ("lm_head", "embed_tokens", "wte", "embed_out"):
@@ -99,18 +118,14 @@ def _check_fit(
                 f"The adapter changes {_short(path)}, which all adapters share; train on the "
                 "linear layers of the blocks only."
             )
+        if short == "experts":
+            raise _bare(path)
         near = difflib.get_close_matches(path[:200], list(shapes)[:2000], n=1, cutoff=0.0)
         raise AdapterRefused(
             f"The adapter changes {_short(path)}, which this base does not have (it has "
             f"{near[0] if near else 'no linear layer'}); use an adapter trained on this base."
         )
-    if len(halves) < 2:
-        there = next(iter(halves))
-        missing = "B" if there == "A" else "A"
-        raise AdapterRefused(
-            f"The module {path} has lora_{there} but no lora_{missing}; save the whole adapter "
-            "again."
-        )
+    _check_whole(path, halves)
     A, B = halves["A"], halves["B"]
     i, o = shapes[path]
     fits = len(A.shape) == len(B.shape) == 2 and A.shape[1] == i and B.shape[0] == o
@@ -123,6 +138,16 @@ def _check_fit(
         raise AdapterRefused(
             f"The tensors of {path} have ranks {A.shape[0]} (A) and {B.shape[1]} (B); expected one "
             "rank of at least 1: save the adapter again."
+        )
+
+
+def _check_whole(path: str, halves: Mapping[str, Entry]) -> None:
+    if len(halves) < 2:
+        there = next(iter(halves))
+        missing = "B" if there == "A" else "A"
+        raise AdapterRefused(
+            f"The module {path} has lora_{there} but no lora_{missing}; save the whole adapter "
+            "again."
         )
 
 

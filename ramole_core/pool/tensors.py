@@ -1,17 +1,19 @@
 """The tensors of an adapter, scale folded into B."""
 
 import hashlib
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from ramole_core.errors import RamoleError
 from ramole_core.pool.card import AdapterCard, content_of
 from ramole_core.pool.config import CONFIG
-from ramole_core.pool.header import Entry
-from ramole_core.pool.inspection import WEIGHTS, Shapes, read_pairs
+from ramole_core.pool.header import ITEM_BYTES, Entry
+from ramole_core.pool.inspection import WEIGHTS, Shapes, read_pairs, scales_of
 from ramole_core.pool.manifest import file_sha256, mending, read_manifest
 from ramole_core.shapes import LoraA, LoraB
 
@@ -53,9 +55,9 @@ def _tensors(
 ) -> tuple[AdapterTensors, dict[str, float]]:
     """Of the weights' bytes and the configuration beside them, and the scales that were folded."""
     word, pairs = read_pairs(folder, shapes=shapes)
-    scales = {path: word.scale_of(path, pair.rank) for path, pair in pairs.items()}
+    scales = scales_of(word, pairs)
     modules = {
-        path: (_tensor(data, pair.A), fold(_tensor(data, pair.B), scales[path]))
+        path: (_tensor(data, pair.A), fold(_tensor(data, pair.B, pair.columns), scales[path]))
         for path, pair in pairs.items()
     }
     return AdapterTensors(modules), scales
@@ -86,7 +88,8 @@ def _read_checked(card: AdapterCard) -> bytes:
     return data
 
 
-def _tensor(data: bytes, entry: Entry) -> Tensor:
-    """An aligned, writable copy."""
-    piece = bytearray(data[entry.begin : entry.end])
-    return torch.frombuffer(piece, dtype=_DTYPES[entry.dtype]).reshape(entry.shape)
+def _tensor(data: bytes, entry: Entry, columns: slice = slice(None)) -> Tensor:
+    """An aligned, writable copy of all columns, or of some."""
+    kind = f"<i{ITEM_BYTES[entry.dtype]}"
+    whole = np.frombuffer(data, kind, math.prod(entry.shape), entry.begin).reshape(entry.shape)
+    return torch.from_numpy(whole[:, columns].copy()).view(_DTYPES[entry.dtype])

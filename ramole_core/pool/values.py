@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from ramole_core.errors import AdapterRefused
 from ramole_core.pool.header import Entry
-from ramole_core.pool.pairs import Pair
+from ramole_core.pool.pair import Pair
 
 LARGEST_VALUE = 1e4
 """In A or in the folded B: float16 overflows at 6.5e4."""
@@ -25,7 +25,7 @@ LARGEST_UPDATE = 10.0
 
 def check_values(path: Path, pairs: Mapping[str, Pair], *, scales: Mapping[str, float]) -> int:
     """Raises AdapterRefused for NaN, Inf and absurd norms; returns how many updates are zero."""
-    zero = 0
+    zero, stacked = 0, {}
     with open(path, "rb") as file:
         for module, pair in pairs.items():
             if (scale := scales[module]) > LARGEST_SCALE:
@@ -34,7 +34,7 @@ def check_values(path: Path, pairs: Mapping[str, Pair], *, scales: Mapping[str, 
                     f"{LARGEST_SCALE:g}: check lora_alpha and r."
                 )
             A = _read(file, pair.A)
-            B = _read(file, pair.B)
+            B = _read_columns(file, pair, stacked)
             for half, values in (("A", A), ("B", B)):
                 if not np.isfinite(values).all():
                     raise AdapterRefused(
@@ -56,6 +56,19 @@ def check_values(path: Path, pairs: Mapping[str, Pair], *, scales: Mapping[str, 
                 )
             zero += size == 0
     return zero
+
+
+def _read_columns(
+    file: BinaryIO, pair: Pair, stacked: dict[Entry, NDArray[np.float32]]
+) -> NDArray[np.float32]:
+    """B; `stacked` keeps those of all experts that were read last."""
+    if pair.experts == 1:
+        return _read(file, pair.B)
+    if pair.B not in stacked:
+        while len(stacked) > 1:  # both of a block's parameters are met in turn
+            del stacked[next(iter(stacked))]
+        stacked[pair.B] = _read(file, pair.B)
+    return stacked[pair.B][:, pair.columns]
 
 
 def _read(file: BinaryIO, entry: Entry) -> NDArray[np.float32]:

@@ -18,6 +18,7 @@ from safetensors.torch import save_file
 from torch import nn
 from transformers import PreTrainedModel
 
+from ramole_core.base.experts import Experts
 from ramole_core.base.hub_name import hub_name
 from ramole_core.base.model import BaseModel, dequantised
 from ramole_core.errors import RamoleError
@@ -57,7 +58,10 @@ def train_adapter(
 def attach_lora(base: BaseModel, recipe: AdapterRecipe) -> PeftModel:
     """The dequantised base with a fresh LoRA (B = 0), initialised from the recipe's seed."""
     model = dequantised(base)
-    names = {name.rsplit(".", 1)[-1] for name, _ in model.named_modules()}
+    experts = tuple(f"{path}." for path, one in model.named_modules() if isinstance(one, Experts))
+    names = {
+        name.rsplit(".", 1)[-1] for name, _ in model.named_modules() if not name.startswith(experts)
+    }
     missing = [module for module in recipe.modules if module not in names]
     if missing:
         raise RamoleError(

@@ -12,7 +12,9 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
+from ramole_core.base.experts import experts_in
 from ramole_core.composition import block_of, parent_of
 from ramole_core.layers.install import Installation, watch_blocks, wrap
 from ramole_core.layers.places import Places, find_places
@@ -32,6 +34,8 @@ class Mixer:
         """By module path, [b, l, k]; None: not asked for."""
         self.scores: dict[str, Tensor] = {}
         """The same of the gates, before the softmax."""
+        self._tokens: Tensor | None = None
+        """Places of the tokens that the running expert was given; None: all."""
 
     @contextmanager
     def mixing(self, mixes: Sequence[PlainMix], *, trace: bool = False) -> Iterator[None]:
@@ -50,8 +54,48 @@ class Mixer:
     def mixes(self) -> bool:
         return bool(self._groups)
 
-    def add(self, path: str, x: Float[Tensor, "b l i"], y: Tensor) -> Tensor:
+    def see(self, path: str, x: Tensor) -> None:
+        """A block or parent begins, with this input."""
+        if self.mixes:
+            self.blocks[path] = self._whole(path, x)
+
+    def watch_experts(self, model: nn.Module) -> list[RemovableHandle]:
+        """While an expert runs, its layers get its own tokens alone."""
+
+        def begin(expert: nn.Module, args: tuple[Tensor, Tensor, object]) -> None:
+            self._tokens = args[1]
+
+        def end(expert: nn.Module, args: object, out: object) -> None:
+            self._tokens = None
+
+        experts = [one for every in experts_in(model) for one in every.each()]
+        handles = [one.register_forward_pre_hook(begin) for one in experts]
+        return handles + [one.register_forward_hook(end, always_call=True) for one in experts]
+
+    def _whole(self, path: str, x: Float[Tensor, "*n i"]) -> Float[Tensor, "b l i"]:
+        """In rows, as the block of the path was given them; 0 at tokens that are elsewhere."""
+        if x.ndim == 3:
+            return x
+        b, l = self.blocks[block_of(path)].shape[:2]
+        if self._tokens is not None:
+            x = x.new_zeros(b * l, x.shape[-1]).index_copy(0, self._tokens, x)
+        return x.view(b, l, -1)
+
+    def add(self, path: str, x: Float[Tensor, "*n i"], y: Float[Tensor, "*n o"]) -> Tensor:
         """y with every row's update added."""
+        if x.ndim == 3:
+            return self._add(path, x, y)
+        made = self._add(path, self._whole(path, x), self._whole(path, y)).flatten(0, 1)
+        if self._tokens is None:
+            return made
+        for kept in (self.alpha or {}, self.scores):
+            if path in kept:
+                here = kept[path].new_zeros(len(made), 1).index_fill(0, self._tokens, 1)
+                kept[path] = kept[path].expand(*self.blocks[block_of(path)].shape[:2], -1)
+                kept[path] = kept[path] * here.view(*kept[path].shape[:2], 1)
+        return made[self._tokens]
+
+    def _add(self, path: str, x: Float[Tensor, "b l i"], y: Float[Tensor, "b l o"]) -> Tensor:
         if len(self._groups) == 1:
             mix = self._groups[0][0]
             mixed = mix_at(mix, path, x, self._scope(mix, path))
@@ -119,7 +163,7 @@ class MixedLinear(nn.Module):
         """The base layer's weight: some models look at its dtype."""
         return self.base.get_parameter("weight")
 
-    def forward(self, x: Float[Tensor, "b l i"]) -> Float[Tensor, "b l o"]:
+    def forward(self, x: Float[Tensor, "*n i"]) -> Float[Tensor, "*n o"]:
         y = self.base(x)
         return self.mixer.add(self.path, x, y) if self.mixer.mixes else y
 
@@ -135,11 +179,6 @@ def install(model: nn.Module, paths: Iterable[str]) -> MixedInstallation:
     """Put mixed layers at these module paths; raises ValueError where one stands already."""
     mixer = Mixer(find_places(paths := list(paths)))
     layers = {path: MixedLinear(model.get_submodule(path), path, mixer) for path in paths}
-
-    def see(path: str, x: Tensor) -> None:
-        if mixer.mixes:
-            mixer.blocks[path] = x
-
     scopes = {of(path) for path in paths for of in (block_of, parent_of)}
-    handles = watch_blocks(model, scopes, see)
+    handles = mixer.watch_experts(model) + watch_blocks(model, scopes, mixer.see)
     return MixedInstallation(**vars(wrap(model, layers, handles)), mixer=mixer)

@@ -1,0 +1,65 @@
+"""The router of a mixture of experts, its product a plain linear layer of its own.
+
+transformers multiplies by the router's weight in the midst of the router's code. Here the product
+stands alone, at a path such as `mlp.gate.router_logits`, so that adapters find it. The router's own
+code goes on from there: it is given the logits, and the identity as its weight.
+"""
+
+import copy
+import inspect
+
+import torch
+from torch import Tensor, nn
+
+from ramole_core.base.experts import linear_of
+
+TOKENS, WIDTH = 7, 24
+"""Sizes of the trial."""
+
+
+class Router(nn.Module):
+    """Stands in a model where a router with its product stood."""
+
+    def __init__(self, whole: nn.Module):
+        super().__init__()
+        weight = whole.get_parameter("weight")
+        self.router_logits = linear_of(weight)
+        self.rest = _with_weight(
+            whole, torch.eye(len(weight), dtype=weight.dtype, device=weight.device)
+        )
+
+    def forward(self, hidden_states: Tensor) -> object:
+        return self.rest(self.router_logits(hidden_states))
+
+
+def computes_so(module: nn.Module) -> bool:
+    """Whether it is a router of one weight, whose logits are x W^T in x's own dtype."""
+    weights = dict(module.named_parameters())
+    if set(weights) != {"weight"} or any(True for _ in module.buffers()):
+        return False
+    asks = [*inspect.signature(type(module).forward).parameters]
+    if weights["weight"].ndim != 2 or len(asks) != 2 or not hasattr(module, "top_k"):
+        return False
+    pick = torch.Generator().manual_seed(2)
+    e = len(weights["weight"])
+    made = torch.randn(e, WIDTH, generator=pick, device="cpu").bfloat16()
+    x = torch.randn(TOKENS, WIDTH, generator=pick, device="cpu").bfloat16()
+    small = _with_weight(module, made)
+    try:
+        with torch.inference_mode():
+            found, said = Router(small)(x), small(x)
+    except Exception:  # code of another kind fails in its own way
+        return False
+    if not isinstance(found, tuple) or not isinstance(said, tuple):
+        return False
+    return all(torch.allclose(a, b, rtol=1e-5) for a, b in zip(found, said, strict=True))
+
+
+def _with_weight(module: nn.Module, weight: Tensor) -> nn.Module:
+    """The same code with another weight, in inputs of its width."""
+    other = copy.copy(module)
+    other.__dict__["_parameters"] = {"weight": nn.Parameter(weight, requires_grad=False)}
+    other.__dict__["training"] = False
+    if hasattr(other, "hidden_dim"):
+        other.__dict__["hidden_dim"] = weight.shape[1]
+    return other
