@@ -36,6 +36,7 @@ class Letters(PreTrainedTokenizer):
 
     def __init__(self):
         super().__init__(eos_token="\0")
+        self.chat_template = "{{ messages[0]['content'] + '\n' }}"
 
     def get_vocab(self):
         return {}

@@ -48,7 +48,8 @@ def test_a_long_list_is_embedded_once_too(ramole, counted, monkeypatch):  # noqa
 
 
 def test_what_needs_no_vector_is_not_embedded(ramole, counted):  # noqa: F811
-    ramole.generate([Request("a", method="base", **ASK), Request("b", adapters=["sums"], **ASK)])
+    named = Request("b", method="ramole", adapters=["sums"], **ASK)
+    ramole.generate([Request("a", method="base", **ASK), named])
     assert counted["embedded"] == []
 
 
