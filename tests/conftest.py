@@ -1,6 +1,9 @@
 """Models for tests: a tiny random Llama that answers in milliseconds, and the real base model."""
 
+import atexit
 import os
+import shutil
+import tempfile
 import warnings
 from pathlib import Path
 
@@ -14,6 +17,9 @@ from ramole_core.base.fetch import fetch_base
 from ramole_core.garbage import settle
 from ramole_core.settings import Settings
 
+if "GRADIO_TEMP_DIR" not in os.environ:  # Gradio's own is one folder for all users of a machine
+    os.environ["GRADIO_TEMP_DIR"] = tempfile.mkdtemp(prefix="ramole-tests-")
+    atexit.register(shutil.rmtree, os.environ["GRADIO_TEMP_DIR"], ignore_errors=True)
 LONGEST = (
     *("test_exact", "test_api", "test_engine_schedules", "test_serving_ray", "test_exact_real"),
     *("test_campaigns", "test_api_visitors", "test_kernels", "test_segments", "test_fake_card"),
