@@ -5,7 +5,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 
 from ramole_core.errors import RamoleError
 from tests.served_base import ServedBase
-from tests.test_bases import check_base
+from tests.test_bases import check_base, few_reference_prompts  # noqa: F401
 from tests.tiny_bases import BASES, named_types, save_tiny_base
 
 ROUNDED = [name for name, row in BASES.items() if row.verdict == "rounded"]

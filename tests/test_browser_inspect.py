@@ -173,7 +173,7 @@ def test_an_answer_in_ask_is_drawn_when_the_tab_is_opened_and_pinned(server, vis
     page.locator("#inspect-run").click()
     expect(page.locator("#inspect-head h2")).to_have_text("Your answer in Ask")
     expect(page.locator("#inspect-head")).to_contain_text("Which ships?")
-    expect(page.locator("#inspect-sides")).to_contain_text("Pinned run: ramole, k = 3")
+    expect(page.locator("#inspect-sides")).to_contain_text("Pinned run: ramole_plus, k = 3")
     expect(page.locator("#inspect-sides")).to_contain_text("In both runs: ant, bee, cat")
     expect(page.locator("#inspect-plot-against .js-plotly-plot .bars path")).to_have_count(12)
     assert page.wrong == [] and page.said == []

@@ -140,9 +140,9 @@ def enlarge(model: PreTrainedModel) -> None:
 
 EXACT = (
     *("apertus", "apertus1p5_text", "arcee", "biogpt", "bitnet", "codegen", "cohere", "cohere2"),
-    *("ctrl", "cwm", "ernie4_5", "exaone", "exaone4", "flint", "gemma", "gemma2", "gemma3_text"),
-    *("glm", "glm4", "gpt-sw3", "gpt2", "gpt_bigcode", "gpt_neox", "gptj", "granite"),
-    *("granite_swa", "helium", "hunyuan_v1_dense", "hyperclovax", "internlm3", "iquestcoder"),
+    *("ctrl", "cwm", "ernie4_5", "exaone4", "flint", "gemma", "gemma2", "gemma3_text"),
+    *("glm", "glm4", "gpt2", "gpt_bigcode", "gpt_neox", "gptj", "granite"),
+    *("granite_swa", "helium", "hunyuan_v1_dense", "hyperclovax"),
     *("jais2", "llama", "ministral", "ministral3", "mistral", "modernbert-decoder", "nanochat"),
     *("nemotron", "olmo", "olmo2", "olmo3", "opt", "persimmon", "phi", "phi3", "qwen2", "qwen3"),
     *("seed_oss", "smollm3", "starcoder2", "vaultgemma"),
@@ -172,7 +172,7 @@ REFUSED: Mapping[str, tuple[str, ...]] = {
     "without having written": ("hrm_text",),
     "their spread": ("dory",),
     "bytes a page": ("mimo_v2_flash",),
-    "LinearAttention": ("qwen3_next", "kimi_linear", "qwen3_5_text"),
+    "LinearAttention": ("qwen3_next", "qwen3_5_text"),
 }
 REASONS: Mapping[str, str] = {
     OWN_CODE: "attention of their own, which does not call the attention function",
@@ -278,12 +278,14 @@ BASES: Mapping[str, TinyBase] = {
     "qwen2_vl": TinyBase("exact", "qwen2_vl", {"rope_parameters": SECTIONS}, half="text_config"),
 }
 SKIPPED: Mapping[str, tuple[str, ...]] = {
+    "other names of Llama and GPT-2": ("exaone", "gpt-sw3", "internlm3", "iquestcoder"),
     "attention over compressed or indexed keys": (
         *("axk1", "axk2", "deepseek_v32", "glm_moe_dsa", "inkling2_loop_text", "inkling2_text"),
         *("minimax_m3_vl_text", "qwen4_exp", "qwen4_exp_text", "sarvam_mla", "dots3_note"),
         "dots3_note_text",
     ),
     "recurrent layers": (
+        "kimi_linear",
         *("bailing_hybrid", "bamba", "falcon_h1", "granitemoehybrid", "lfm2_moe", "lfm3"),
         *(
             "mamba2",
