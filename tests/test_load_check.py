@@ -117,6 +117,16 @@ def test_a_model_that_fails_is_refused_in_a_sentence(settings, monkeypatch):
     assert "its code fails here (no such kernel)" in refusal(settings)
 
 
+@pytest.mark.parametrize("error", [MemoryError("full"), OSError("no space")])
+def test_no_memory_and_no_disk_are_no_fault_of_an_architecture(settings, monkeypatch, error):
+    def fail(self, x):
+        raise error
+
+    monkeypatch.setattr(Norm, "of", fail)
+    with pytest.raises(type(error)):
+        load(settings)
+
+
 def test_a_refused_model_is_given_back(settings, monkeypatch):
     usual, seen = Norm.of, []
     monkeypatch.setattr(Norm, "of", lambda self, x: usual(self, x) * 2)

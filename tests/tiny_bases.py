@@ -172,7 +172,7 @@ REFUSED: Mapping[str, tuple[str, ...]] = {
     "without having written": ("hrm_text",),
     "their spread": ("dory",),
     "bytes a page": ("mimo_v2_flash",),
-    "LinearAttention": ("qwen3_next", "qwen3_5_text"),
+    "LinearAttention": ("kimi_linear", "qwen3_next", "qwen3_5_text"),
 }
 REASONS: Mapping[str, str] = {
     OWN_CODE: "attention of their own, which does not call the attention function",
@@ -285,7 +285,6 @@ SKIPPED: Mapping[str, tuple[str, ...]] = {
         "dots3_note_text",
     ),
     "recurrent layers": (
-        "kimi_linear",
         *("bailing_hybrid", "bamba", "falcon_h1", "granitemoehybrid", "lfm2_moe", "lfm3"),
         *(
             "mamba2",

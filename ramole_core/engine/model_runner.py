@@ -79,6 +79,7 @@ class ModelRunner:
     def mixing(self, rows: Many[RowMix], l: int) -> Iterator[Forward]:
         """Somebody else's forwards of `l` tokens a row are mixed so, without a trace."""
         batch = BatchMix(self._bank, rows)
+        self._serving.long.now = None  # it was of the last step's tokens
         with self.apart(), self._serving.mixing(batch, [l] * len(rows)) as forward:
             yield forward
 

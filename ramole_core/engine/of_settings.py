@@ -6,6 +6,8 @@ from functools import cache
 from importlib import metadata
 from pathlib import Path
 
+import torch
+
 from ramole_core.base.checksum import weights_checksum
 from ramole_core.base.model import BaseModel, pick_device, pick_dtype
 from ramole_core.base.size import count_parameters
@@ -77,8 +79,9 @@ def checked_engine(
             remember(file, engine.verdict)
         return engine
     except Exception as error:
-        if isinstance(error, RamoleError) and not isinstance(error, Unsupported):
-            raise
+        known = isinstance(error, RamoleError) and not isinstance(error, Unsupported)
+        if known or isinstance(error, MemoryError | OSError | torch.OutOfMemoryError):
+            raise  # nothing that the architecture is to blame for
         reason = " ".join(str(error).split()) or type(error).__name__
         if not isinstance(error, Unsupported):
             reason = f"its code fails here ({reason[:200]})"
