@@ -14,10 +14,7 @@ from ramole_core.methods import METHOD_LIST
 from ramole_core.settings import Settings
 from tests.tiny_bases import BASES, REASONS, SKIPPED
 
-ORDER = (
-    "base pool retrieval hub composition kernels layers engine training evaluation benchmarks "
-    "batch cli"
-)
+ORDER = "base pool retrieval hub composition kernels layers engine training batch cli"
 """The rooms of the core in the order in which a request and its makers meet them."""
 
 OTHERS = {
@@ -43,7 +40,10 @@ def rooms(repository: Path) -> str:
     known = {folder.parent.name for folder in core.glob("*/__init__.py")}
     order = [name for name in ORDER.split() if name in known]
     folders = [core / name for name in [*order, *sorted(known - set(order) - {"terminal"})]]
-    rows = [(folder, folder.relative_to(repository)) for folder in [*folders, repository / "ui"]]
+    rows = [
+        (folder, folder.relative_to(repository))
+        for folder in [*folders, repository / "ui", repository / "lab"]
+    ]
     text = "\n".join(f"- `{name}/` - {_phrase(folder / '__init__.py')}" for folder, name in rows)
     return text.replace("`ramole_core/cli/`", "`ramole_core/cli/` (and `terminal/`)")
 
@@ -51,7 +51,7 @@ def rooms(repository: Path) -> str:
 def tree(repository: Path) -> str:
     """Every file of the program with the first sentence of its docstring."""
     rows: list[tuple[str, str]] = [("app.py", _phrase(repository / "app.py"))]
-    for package in ("ramole_core", "ui"):
+    for package in ("ramole_core", "ui", "lab"):
         rows += _folder(repository / package, depth=0)
     rows += OTHERS.items()
     width = max(len(name) for name, _ in rows)

@@ -11,27 +11,33 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from ramole_core.base.shapes import read_shapes
-from ramole_core.benchmarks.aims import judge, make_table
-from ramole_core.benchmarks.interleave import Cell, measure_cells
-from ramole_core.benchmarks.ours import BASE, RAMOLE, SELECTION, OurEngine, make_requests
-from ramole_core.benchmarks.peers import OneEach, base_loader
-from ramole_core.benchmarks.plots import draw_plots
-from ramole_core.benchmarks.prompts import make_prompts
-from ramole_core.benchmarks.record import Record, read_parts
-from ramole_core.benchmarks.run import choose_parts, run_benchmark
-from ramole_core.benchmarks.sizes import FULL, QUICK
-from ramole_core.benchmarks.speed import full_window
-from ramole_core.benchmarks.stage import Stage
-from ramole_core.benchmarks.synthetic import write_adapters
-from ramole_core.benchmarks.workload import (
+from lab.benchmarks.aims import judge, make_table
+from lab.benchmarks.interleave import Cell, measure_cells
+from lab.benchmarks.peers import OneEach, base_loader
+from lab.benchmarks.plots import draw_plots
+from lab.benchmarks.record import Record, read_parts
+from lab.benchmarks.run import choose_parts, run_benchmark
+from lab.benchmarks.sizes import FULL, QUICK
+from lab.benchmarks.stage import Stage
+from lab.benchmarks.synthetic import write_adapters
+from lab.benchmarks.workload import (
     RANKS,
     Workload,
     make_arrivals,
     make_ranks,
     replay,
 )
+from ramole_core.base.shapes import read_shapes
 from ramole_core.cli import main
+from ramole_core.cli.exact_prompts import make_prompts
+from ramole_core.cli.timed_engine import (
+    BASE,
+    RAMOLE,
+    SELECTION,
+    OurEngine,
+    full_window,
+    make_requests,
+)
 from ramole_core.errors import RamoleError
 from ramole_core.settings import load_settings
 

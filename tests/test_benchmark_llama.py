@@ -8,9 +8,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from lab.benchmarks.aims import judge
+from lab.benchmarks.llama_cpp import LlamaCpp
 from ramole_core.base.fetch import unpack_gguf
-from ramole_core.benchmarks.aims import judge
-from ramole_core.benchmarks.llama_cpp import LlamaCpp
 from ramole_core.errors import RamoleError
 
 WORDS = 11

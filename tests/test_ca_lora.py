@@ -7,14 +7,14 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from lab.evaluation.ca_lora_table import SYSTEMS, WHOLE
+from lab.evaluation.cells import Cell
+from lab.evaluation.compressed_base import prune, round_to_levels, write_compressed
+from lab.evaluation.paired_table import pair_systems
 from ramole_core import RamoleError, Request
 from ramole_core.base.model import load_base
 from ramole_core.composition import METHODS, Ask, Candidate, Lora, Sites, Trained, decide
 from ramole_core.composition.ca_lora import fold, inherit, recovered_checksums
-from ramole_core.evaluation.ca_lora_table import SYSTEMS, WHOLE
-from ramole_core.evaluation.cells import Cell
-from ramole_core.evaluation.compressed_base import prune, round_to_levels, write_compressed
-from ramole_core.evaluation.paired_table import pair_systems
 from ramole_core.layers.plain import place
 from ramole_core.layers.plain.mix import mix_at
 from ramole_core.methods import complete_options

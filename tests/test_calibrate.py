@@ -7,19 +7,19 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from lab.evaluation import base_table, base_ways, calibrate, follow_up_table
 from ramole_core import Ramole, RamoleError, Settings
 from ramole_core.cli import main
-from ramole_core.evaluation import base_table, base_ways, calibrate, follow_up_table
-from ramole_core.evaluation.lines import apart, fit_line, half_of
-from ramole_core.evaluation.prompt_sets import (
+from ramole_core.retrieval import BaseExpert
+from ramole_core.retrieval.calibration import Alone, Heard, Kept, read_calibration
+from ramole_core.retrieval.own_cards import EVERYDAY, GOING_ON, everyday_texts
+from ramole_core.training.lines import apart, fit_line, half_of
+from ramole_core.training.prompt_sets import (
     read_everyday,
     read_follow_ups,
     read_phrased,
     read_uploads,
 )
-from ramole_core.retrieval import BaseExpert
-from ramole_core.retrieval.calibration import Alone, Heard, Kept, read_calibration
-from ramole_core.retrieval.own_cards import EVERYDAY, GOING_ON, everyday_texts
 from tests.test_ramole import TASKS, ramole as ramole, write_lora  # noqa: F401  the fixture
 
 VISITORS = {

@@ -536,3 +536,16 @@ def test_help_is_there_before_anything_heavy():
     heavy = {"torch", "transformers", "numba", "gradio", "chromadb", "ray", "pandas", "scipy"}
     assert "ramole_core.cli" in modules and not heavy & {name.split(".")[0] for name in modules}
     assert len(modules) < 1100, "there are 700"
+
+
+@pytest.mark.parametrize("command", ["evaluate", "benchmark"])
+def test_a_command_of_the_laboratory_without_its_folder_is_a_sentence(command: str):
+    code = "import sys; sys.modules['lab'] = None; from ramole_core.cli import main; exit(main())"
+    done = subprocess.run(
+        [sys.executable, "-c", code, command, "--quick", "data"],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 2, done
+    assert f"The command {command} needs the folder lab/" in done.stderr

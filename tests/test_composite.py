@@ -6,19 +6,19 @@ import numpy as np
 import pytest
 from transformers import PreTrainedTokenizer
 
-from ramole_core.evaluation.cells import Cells
-from ramole_core.evaluation.composite import (
+from lab.evaluation.cells import Cells
+from lab.evaluation.composite import (
     BETWEEN,
     SYSTEMS,
     compose,
     make_composite,
     measure_ahead,
 )
-from ramole_core.evaluation.evaluate import Rows
-from ramole_core.evaluation.situation_aims import judge_situation
-from ramole_core.evaluation.situation_run import run_situations
-from ramole_core.evaluation.situation_tables import make_situation_table
-from ramole_core.evaluation.situations import Crowd
+from lab.evaluation.evaluate import Rows
+from lab.evaluation.situation_aims import judge_situation
+from lab.evaluation.situation_run import run_situations
+from lab.evaluation.situation_tables import make_situation_table
+from lab.evaluation.situations import Crowd
 from ramole_core.request import Trace
 from ramole_core.training.rows import Row
 from tests.fake_answers import FakeRamole

@@ -5,13 +5,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from lab.evaluation.cells import Cells
+from lab.evaluation.composite_n import Writing, cut, draw_sets, make_composite_n, short
+from lab.evaluation.evaluate import Rows
+from lab.evaluation.situation_run import run_situations
+from lab.evaluation.situation_tables import make_situation_table
+from lab.evaluation.situations import Crowd
 from ramole_core.errors import RamoleError
-from ramole_core.evaluation.cells import Cells
-from ramole_core.evaluation.composite_n import Writing, cut, draw_sets, make_composite_n, short
-from ramole_core.evaluation.evaluate import Rows
-from ramole_core.evaluation.situation_run import run_situations
-from ramole_core.evaluation.situation_tables import make_situation_table
-from ramole_core.evaluation.situations import Crowd
 from ramole_core.request import Trace
 from ramole_core.training.rows import Row
 from tests.fake_answers import FakeRamole

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from ramole_core.evaluation.distractors import crowd, usual_sizes
+from lab.evaluation.distractors import crowd, usual_sizes
 from ramole_core.pool import Pool
 from tests.pool_fakes import SHAPES, write_sample
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from ramole_core.benchmarks.machine import anonymous_mib
+from lab.benchmarks.machine import anonymous_mib
 from ramole_core.engine.engine import EngineSizes
 from ramole_core.engine.request_state import RequestState
 from ramole_core.layers import Bank

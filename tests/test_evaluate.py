@@ -8,14 +8,14 @@ from dataclasses import replace
 
 import pytest
 
+from lab.evaluation import command, compare
+from lab.evaluation.cells import STALE, Cell, Cells
+from lab.evaluation.evaluate import Rows, order_of, read_rows, run_cells
+from lab.evaluation.row_aims import judge_rows
+from lab.evaluation.situations import SITUATIONS, Crowd
+from lab.evaluation.systems import ORDER, Ask, describe, request_of
 from ramole_core.cli import main
 from ramole_core.errors import RamoleError
-from ramole_core.evaluation import command, compare
-from ramole_core.evaluation.cells import STALE, Cell, Cells
-from ramole_core.evaluation.evaluate import Rows, order_of, read_rows, run_cells
-from ramole_core.evaluation.row_aims import judge_rows
-from ramole_core.evaluation.situations import SITUATIONS, Crowd
-from ramole_core.evaluation.systems import ORDER, Ask, describe, request_of
 from ramole_core.methods import METHOD_LIST
 from ramole_core.terminal.recorded_command import recorded_command
 from ramole_core.training.rows import Row

@@ -7,9 +7,8 @@ import pytest
 import torch
 from transformers import PreTrainedTokenizerFast
 
-from ramole_core.composition import METHODS, Lora, ModuleRouter, Router, random_router
-from ramole_core.evaluation.answers import answer_rows, likeliest_options, options_of
-from ramole_core.evaluation.dev_table import (
+from lab.evaluation.answers import answer_rows, likeliest_options, options_of
+from lab.evaluation.dev_table import (
     beats,
     chance_scores,
     checksum,
@@ -18,16 +17,17 @@ from ramole_core.evaluation.dev_table import (
     measure_adapter,
     table_of,
 )
-from ramole_core.evaluation.intervals import bootstrap, bootstrap_groups, paired_difference
-from ramole_core.evaluation.metrics import lenient, lenient_match, score
-from ramole_core.evaluation.router_table import (
+from lab.evaluation.intervals import bootstrap, bootstrap_groups, paired_difference
+from lab.evaluation.metrics import lenient, lenient_match, score
+from lab.evaluation.router_table import (
     draw_sets,
     measure_alone,
     measure_gates,
     summarise,
     verdict,
 )
-from ramole_core.evaluation.sharpness import as_sharp, mean_entropy, sharpened
+from lab.evaluation.sharpness import as_sharp, mean_entropy, sharpened
+from ramole_core.composition import METHODS, Lora, ModuleRouter, Router, random_router
 from ramole_core.methods import METHOD_LIST
 from ramole_core.pool import Pool
 from ramole_core.settings import REPOSITORY

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from ramole_core.evaluation.copies import (
+from lab.evaluation.copies import (
     BLIND,
     IMPOSTORS,
     PERMUTED,
@@ -15,8 +15,8 @@ from ramole_core.evaluation.copies import (
     add_uploads,
     permutations,
 )
-from ramole_core.evaluation.prompt_sets import Upload
 from ramole_core.pool import Pool
+from ramole_core.training.prompt_sets import Upload
 from tests.pool_fakes import SHAPES, write_sample
 
 NAMES = ("one", "two", "six", "ten")

@@ -8,10 +8,10 @@ import torch
 import torch.nn.functional as F
 from transformers import AutoModelForCausalLM
 
+from lab.evaluation.evidence_table import RIVAL, VARIANTS, best, named, summarise
+from lab.evaluation.forced import Forced, measure_forced
 from ramole_core.composition import Candidate, Response
 from ramole_core.errors import RamoleError
-from ramole_core.evaluation.evidence_table import RIVAL, VARIANTS, best, named, summarise
-from ramole_core.evaluation.forced import Forced, measure_forced
 from ramole_core.training.rows import Row, encode_row
 from tests.tiny_engine import TinyEngine
 

@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from ramole_core.base import model as base_model
-from ramole_core.benchmarks.ours import Mix
 from ramole_core.cli import gpu_check, main
 from ramole_core.cli.gpu_check import GpuReport, along, check_gpu, compare, show_gpu
 from ramole_core.cli.gpu_side import Sizes, divergence, measure_side
+from ramole_core.cli.timed_engine import Mix
 from ramole_core.ramole import Ramole
 from ramole_core.settings import Settings, load_settings
 from tests.adapter_files import write_adapter

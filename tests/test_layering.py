@@ -11,6 +11,7 @@ import pytest
 REPOSITORY = Path(__file__).parents[1]
 CORE = REPOSITORY / "ramole_core"
 UI = REPOSITORY / "ui"
+LAB = REPOSITORY / "lab"
 
 ORDER = (
     (
@@ -52,7 +53,6 @@ ORDER = (
     ),
     ("terminal",),  # what commands read and print; the parts below have commands
     ("batch", "training", "export", "serving"),
-    ("evaluation", "benchmarks"),
     ("cli", "__main__"),
 )
 
@@ -115,6 +115,7 @@ def python(code: str) -> None:
 
 CORE_FILES = sorted(CORE.rglob("*.py"))
 UI_FILES = sorted(UI.rglob("*.py"))
+LAB_FILES = sorted(LAB.rglob("*.py"))
 
 
 @pytest.mark.parametrize("file", CORE_FILES, ids=lambda file: str(file.relative_to(CORE)))
@@ -139,6 +140,27 @@ def test_the_core_reads_no_pickle_and_no_page(file: Path):
             assert ast.unparse(node.value) == "False", f"{file}: {node.arg} must be False"
         future = isinstance(node, ast.ImportFrom) and node.module == "__future__"
         assert not future, f"{file}: __future__ imports switch the shape checks off"
+
+
+def test_nothing_that_serves_needs_the_laboratory():
+    door = CORE / "cli" / "laboratory.py"
+    files = [file for file in (*CORE_FILES, *UI_FILES, REPOSITORY / "app.py") if file != door]
+    found = {file for file in files if "lab" in {name.split(".")[0] for name in imported(file)}}
+    assert not found, f"{found} import lab; only {door} may"
+
+
+@pytest.mark.parametrize("file", LAB_FILES, ids=lambda file: str(file.relative_to(LAB)))
+def test_the_laboratory_names_nothing_private(file: Path):
+    """What it takes from the core and the page has a public name."""
+    names = {name for name in imported(file) if name.split(".")[0] in ("ramole_core", "ui")}
+    private = {name for name in names if any(part.startswith("_") for part in name.split("."))}
+    assert not private, f"{file} imports {private}"
+    own = {"self", "cls"}
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Attribute) and node.attr.startswith("_"):
+            holder = ast.unparse(node.value)
+            dunder = node.attr.startswith("__")
+            assert dunder or holder in own, f"{file}: {node.lineno}: {holder}.{node.attr}"
 
 
 def test_only_the_room_of_many_engines_knows_ray():

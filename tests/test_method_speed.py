@@ -5,9 +5,9 @@ import json
 import torch
 from safetensors.torch import save_file
 
+from lab.evaluation import method_speed
 from ramole_core import Ramole, Settings
 from ramole_core.base.shapes import read_shapes
-from ramole_core.evaluation import method_speed
 from ramole_core.methods import Method, Option
 from ramole_core.pool import write_manifest
 from tests.test_ramole import write_lora

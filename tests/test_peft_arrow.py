@@ -13,8 +13,8 @@ import torch
 from peft import ArrowConfig, LoraConfig, create_arrow_model, get_peft_model
 from peft.tuners.lora.arrow import ArrowLoraLinearLayer
 
+from lab.benchmarks.peers import quiet
 from ramole_core.base.shapes import read_shapes
-from ramole_core.benchmarks.peers import quiet
 from ramole_core.composition import Sites
 from ramole_core.composition.arrow import prototypes
 from ramole_core.layers.plain import install

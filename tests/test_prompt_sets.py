@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from ramole_core import RamoleError
-from ramole_core.evaluation.prompt_sets import (
+from ramole_core.training.prompt_sets import (
     FOLDER,
     FollowUp,
     read_everyday,

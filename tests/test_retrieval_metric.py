@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from pytest import approx
 
+from lab.evaluation.retriever_places import Places, Remembered, summarise
+from lab.evaluation.retriever_runs import WAYS, Tuner
 from ramole_core.errors import RamoleError
-from ramole_core.evaluation.retriever_places import Places, Remembered, summarise
-from ramole_core.evaluation.retriever_runs import WAYS, Tuner
 from ramole_core.retrieval.encoder import Encoder
 from ramole_core.retrieval.metric import BUCKETS, METRIC, Metric, inverse_frequencies, word_vectors
 from ramole_core.retrieval.tuning import RECORD, read_tuning

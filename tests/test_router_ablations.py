@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from ramole_core.composition import Lora
-from ramole_core.evaluation import router_table
-from ramole_core.evaluation.router_ablations import (
+from lab.evaluation import router_table
+from lab.evaluation.router_ablations import (
     USUAL,
     VARIANTS,
     Trials,
@@ -16,6 +15,7 @@ from ramole_core.evaluation.router_ablations import (
     draw_share,
     summarise,
 )
+from ramole_core.composition import Lora
 from ramole_core.training.recipe import Schedule
 from tests.tiny_training import build_base
 

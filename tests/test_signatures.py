@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from jaxtyping import TypeCheckError
 
+from lab.evaluation.intervals import bootstrap
 from ramole_core.engine.scheduler import Sizes
-from ramole_core.evaluation.intervals import bootstrap
 from ramole_core.retrieval.encoder import Encoder, unit
 from ramole_core.retrieval.metric import Metric
 

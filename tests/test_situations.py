@@ -4,31 +4,23 @@ import json
 
 import pytest
 
-from ramole_core.errors import RamoleError
-from ramole_core.evaluation import command, further
-from ramole_core.evaluation.asking import Asker, judge_score
-from ramole_core.evaluation.cells import Cells
-from ramole_core.evaluation.evaluate import Rows, read_rows
-from ramole_core.evaluation.further import FURTHER, Material
-from ramole_core.evaluation.intervals import share_of_way
-from ramole_core.evaluation.prompt_sets import (
-    Everyday,
-    FollowUp,
-    Phrased,
-    Upload,
-    read_everyday,
-)
-from ramole_core.evaluation.questions import Found, Question, Situation
-from ramole_core.evaluation.situation_aims import judge_situation
-from ramole_core.evaluation.situation_run import (
+from lab.evaluation import command, further
+from lab.evaluation.asking import Asker, judge_score
+from lab.evaluation.cells import Cells
+from lab.evaluation.evaluate import Rows, read_rows
+from lab.evaluation.further import FURTHER, Material
+from lab.evaluation.intervals import share_of_way
+from lab.evaluation.questions import Found, Question, Situation
+from lab.evaluation.situation_aims import judge_situation
+from lab.evaluation.situation_run import (
     Pace,
     count_left,
     estimate_whole,
     run_situations,
 )
-from ramole_core.evaluation.situation_tables import make_situation_table
-from ramole_core.evaluation.situations import SITUATIONS, Crowd
-from ramole_core.evaluation.systems import (
+from lab.evaluation.situation_tables import make_situation_table
+from lab.evaluation.situations import SITUATIONS, Crowd
+from lab.evaluation.systems import (
     ORDER,
     RANDOM,
     Ask,
@@ -37,8 +29,8 @@ from ramole_core.evaluation.systems import (
     draw_weights,
     read_way,
 )
-from ramole_core.evaluation.task_rows import draw_pairs, make_copied, make_switch, make_unseen
-from ramole_core.evaluation.written import (
+from lab.evaluation.task_rows import draw_pairs, make_copied, make_switch, make_unseen
+from lab.evaluation.written import (
     FAR_ROWS,
     FITTED,
     HELD_OUT,
@@ -47,6 +39,14 @@ from ramole_core.evaluation.written import (
     make_open,
     make_phrased,
     make_uploads,
+)
+from ramole_core.errors import RamoleError
+from ramole_core.training.prompt_sets import (
+    Everyday,
+    FollowUp,
+    Phrased,
+    Upload,
+    read_everyday,
 )
 from ramole_core.training.rows import Row
 from tests.fake_answers import FakeRamole

@@ -19,15 +19,15 @@ import torch
 from safetensors.torch import save_file
 from typer.testing import CliRunner
 
+from lab.evaluation.cells import Cells
+from lab.evaluation.command import method_facts, own_facts, shared_facts
+from lab.evaluation.evaluate import Rows, run_cells
+from lab.evaluation.situations import Crowd
+from lab.evaluation.systems import Ask as Asked, describe
 from ramole_core import Ramole, RamoleError, Request, Settings
 from ramole_core.base.shapes import read_shapes
 from ramole_core.composition import METHODS, Ask, Lora, Trained, decide, forget, load_trained
 from ramole_core.composition.trained import config_file, weights_file
-from ramole_core.evaluation.cells import Cells
-from ramole_core.evaluation.command import method_facts, own_facts, shared_facts
-from ramole_core.evaluation.evaluate import Rows, run_cells
-from ramole_core.evaluation.situations import Crowd
-from ramole_core.evaluation.systems import Ask as Asked, describe
 from ramole_core.layers.plain import place
 from ramole_core.layers.plain.mix import mix_at
 from ramole_core.methods import METHOD_LIST, complete_options

@@ -12,20 +12,19 @@ from io import TextIOWrapper
 import typer
 
 from ramole_core.batch.command import batch
-from ramole_core.benchmarks.command import benchmark
 from ramole_core.cli.answers import generate, retrieve
 from ramole_core.cli.chat import chat
 from ramole_core.cli.doctor import doctor
 from ramole_core.cli.hub import hub
+from ramole_core.cli.laboratory import register
 from ramole_core.cli.mixes import mixes
 from ramole_core.cli.pool import add, list_adapters, remove
 from ramole_core.cli.traces import trace
 from ramole_core.errors import RamoleError
-from ramole_core.evaluation.calibrate_command import calibrate
-from ramole_core.evaluation.command import evaluate
 from ramole_core.export.command import merge
 from ramole_core.serving.command import serve
 from ramole_core.terminal.console import say
+from ramole_core.training.calibrate_command import calibrate
 from ramole_core.training.command import train_app
 
 PROGRAM = "python -m ramole_core"
@@ -39,9 +38,7 @@ app = typer.Typer(
 )
 app.add_typer(train_app, name="train")
 app.command("batch")(batch)
-app.command("benchmark")(benchmark)
 app.command("calibrate")(calibrate)
-app.command("evaluate")(evaluate)
 app.command("doctor")(doctor)
 app.command("hub")(hub)
 app.command("list")(list_adapters)
@@ -54,6 +51,7 @@ app.command("chat")(chat)
 app.command("mixes")(mixes)
 app.command("serve")(serve)
 app.command("trace")(trace)
+register(app)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

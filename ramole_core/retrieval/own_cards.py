@@ -2,7 +2,7 @@
 
 An adapter's card shows inputs of its task. The base's shows what people say when they want no task,
 the other one how a second message asks for more of the same. Written for this purpose, in kinds and
-sentences that the evaluation's prompts do not have (`evaluation/prompts/`), so that nothing is
+sentences that the evaluation's prompts do not have (`training/prompts/`), so that nothing is
 measured on its own card.
 """
 

@@ -1,0 +1,178 @@
+"""How soon a visitor sees things: the page on the real model, watched in Chromium.
+
+`python -m lab.benchmarks.page_speed`
+serves the page in this process on a fresh DATA_DIR that borrows the
+converted base model, opens it as a visitor does, and writes results/page.json:
+
+first paint and first recorded run from the opening of the address; the time from the moment when
+the engine hands out a token to the moment when it stands on the screen; from a press on a token of
+a long answer with its trace to its panel, alone and while the model is still asked about the token
+that was pressed before; and until Inspect has drawn all of that answer.
+"""
+
+import json
+import os
+import platform
+import socket
+import statistics
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from playwright.sync_api import Browser, Page, sync_playwright
+
+from ramole_core.settings import REPOSITORY
+
+if TYPE_CHECKING:
+    from ramole_core import Ramole
+
+TOKENS, VISITS, PRESSES = 500, 5, 20
+PAUSE = 3000
+"""Milliseconds; the model has said what else was likely by then."""
+PROMPT = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15,"
+"""Its answer goes on counting for as long as it may."""
+SEEN = """
+window.seen = [];
+new MutationObserver(() => requestAnimationFrame(() => {
+  const count = document.querySelectorAll('#answer .token').length, now = Date.now();
+  while (window.seen.length < count) window.seen.push(now);
+})).observe(document, { childList: true, subtree: true });
+"""
+"""When each token was painted."""
+PANEL = """(index) => new Promise((done) => {
+  const began = performance.now(), title = 'Token ' + (index + 1) + ' ';
+  const over = () => requestAnimationFrame(() => done(performance.now() - began));
+  const told = () => document.querySelector('#token h2')?.textContent.includes(title);
+  const look = () => told() ? over() : setTimeout(look, 5);
+  document.querySelectorAll('#answer .token')[index].click();
+  look();
+})"""
+INSPECT = """() => new Promise((done) => {
+  const began = performance.now();
+  const over = () => requestAnimationFrame(() => done(performance.now() - began));
+  const count = (what) => document.querySelectorAll(what).length;
+  const drawn = () => count('#inspect-body .js-plotly-plot > .plot-container') >= 5 &&
+    count('#inspect-answer .token') > 400;
+  const look = () => drawn() ? over() : setTimeout(look, 10);
+  window.ramoleTab('inspect');
+  look();
+})"""
+PAINTED = """() => performance.getEntriesByName('first-contentful-paint')[0]?.startTime"""
+RECORDED = """() => {
+  if (document.querySelectorAll('#answer .token').length) return performance.now();
+}"""
+
+
+def main() -> None:
+    """Measure, print, and write the file."""
+    with tempfile.TemporaryDirectory() as cache:
+        os.environ["GRADIO_TEMP_DIR"] = cache
+        with _served() as (ramole, url), sync_playwright() as tools:
+            browser = tools.chromium.launch(executable_path="/usr/bin/chromium")
+            figures = {
+                "command": "python -m lab.benchmarks.page_speed",
+                "machine": f"{os.cpu_count()} cores, {platform.machine()}",
+                "unit": "milliseconds",
+                "load_average": [round(os.getloadavg()[0], 1)],
+                **_opened(browser, url),
+                **_answered(browser.new_page(viewport={"width": 1440, "height": 900}), ramole, url),
+            }
+            figures["load_average"].append(round(os.getloadavg()[0], 1))
+            browser.close()
+    (REPOSITORY / "results/page.json").write_text(json.dumps(figures, indent=1) + "\n")
+    print(json.dumps(figures, indent=1))
+
+
+@contextmanager
+def _served() -> "Iterator[tuple[Ramole, str]]":
+    from ramole_core import Ramole, Settings
+    from ui import build
+    from ui.serve import launch
+
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "base").symlink_to(Settings().data_dir / "base")
+        settings = Settings(data_dir=Path(folder), max_new_tokens=TOKENS, port=_free())
+        with Ramole(settings) as ramole:
+            ramole.engine.step()  # the model is there: what is measured is the page
+            page = build(ramole)
+            yield ramole, launch(page, ramole)
+            page.close(verbose=False)
+
+
+def _free() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        return free.getsockname()[1]
+
+
+def _opened(browser: Browser, url: str) -> dict[str, object]:
+    painted, recorded = [], []
+    for _ in range(VISITS):
+        context = browser.new_context(viewport={"width": 1440, "height": 900})
+        page = context.new_page()
+        page.goto(url)
+        recorded.append(page.wait_for_function(RECORDED, timeout=60_000).json_value())
+        painted.append(page.evaluate(PAINTED))
+        context.close()
+    return {"first_paint": _spread(painted), "first_recorded_run": _spread(recorded)}
+
+
+def _answered(page: Page, ramole: "Ramole", url: str) -> dict[str, object]:
+    from ramole_core import Request
+    from ui.parts.link import link_to
+
+    page.set_default_timeout(300_000)
+    page.add_init_script(SEEN)
+    given = _watched(ramole)
+    asked = Request(PROMPT, method="ramole", raw=True, max_new_tokens=TOKENS)
+    page.goto(f"{url}{link_to(asked, beside=False)}")
+    page.wait_for_function("document.querySelectorAll('#answer .token').length > 400")
+    page.wait_for_function("!document.querySelector('#answer .caret')")
+    seen = page.evaluate("window.seen")
+    late = [shown - 1000 * at for shown, at in zip(seen, given, strict=False)]
+    count = page.locator("#answer .token").count()
+    steps = range(1, count - 1, max(1, count // PRESSES))
+    presses = []
+    for index in steps:
+        page.wait_for_timeout(PAUSE)
+        presses.append(page.evaluate(PANEL, index))
+    page.wait_for_timeout(PAUSE)
+    hurried = [page.evaluate(PANEL, index + 1) for index in steps]
+    page.wait_for_timeout(PAUSE)
+    return {
+        "tokens": count,
+        "token_on_the_screen": _spread(late),
+        "press_on_a_token_to_its_panel": _spread(presses),
+        "while_the_model_is_asked_about_the_one_before": _spread(hurried),
+        "inspect_drawn": round(page.evaluate(INSPECT)),
+    }
+
+
+def _watched(ramole: "Ramole") -> list[float]:
+    """The times at which the engine hands out tokens from now on."""
+    given: list[float] = []
+    stream = ramole.stream_batch
+
+    def watched(*asked, **options):
+        for each in stream(*asked, **options):
+            if type(each[1]).__name__ == "Step":
+                given.append(time.time())
+            yield each
+
+    ramole.stream_batch = watched  # type: ignore[method-assign]
+    return given
+
+
+def _spread(values: list[float]) -> dict[str, float]:
+    tenths = statistics.quantiles(values, n=10)
+    return {
+        "median": round(statistics.median(values)),
+        "p90": round(tenths[-1]),
+        "most": round(max(values)),
+    }
+
+
+if __name__ == "__main__":
+    main()

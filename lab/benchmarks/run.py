@@ -1,0 +1,77 @@
+"""The whole benchmark: the parts one after another, into one JSON file."""
+
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from lab.benchmarks.aims import judge
+from lab.benchmarks.beside_llama import measure_beside_llama
+from lab.benchmarks.interleave import Tell
+from lab.benchmarks.parts import (
+    measure_decode,
+    measure_peers,
+    measure_prefill,
+    measure_requests,
+    measure_retrieval,
+    measure_sweeps,
+    measure_together,
+)
+from lab.benchmarks.record import Record
+from lab.benchmarks.serving import measure_serving
+from lab.benchmarks.sizes import Sizes
+from lab.benchmarks.stage import Stage
+from ramole_core.errors import RamoleError
+from ramole_core.settings import Settings
+
+PARTS: dict[str, Callable[[Stage, Record, Tell], None]] = {
+    "slora": measure_serving,  # first: its memory is that of a process which did nothing else
+    "decode": measure_decode,
+    "prefill": measure_prefill,
+    "peers": measure_peers,
+    "requests": measure_requests,
+    "sweeps": measure_sweeps,
+    "together": measure_together,
+    "retrieval": measure_retrieval,
+    "llama_cpp": measure_beside_llama,
+}
+OPTIONAL = ("llama_cpp",)
+"""Parts that need a package of their own, and run where they are named."""
+
+
+def choose_parts(only: Sequence[str]) -> list[str]:
+    """The parts named, in the order they run in; where none is, all but the optional ones. Raises
+    RamoleError."""
+    for name in only:
+        if name not in PARTS:
+            raise RamoleError(f"--only {name} is no part; choose from {', '.join(PARTS)}.")
+    return [name for name in PARTS if name in only or not (only or name in OPTIONAL)]
+
+
+def run_benchmark(
+    settings: Settings,
+    *,
+    out: Path,
+    work: Path,
+    sizes: Sizes,
+    only: Sequence[str],
+    command: str,
+    anew: bool,
+    tell: Tell,
+) -> dict[str, object]:
+    """Measure the parts, write `out` after every repetition, and return what it holds.
+
+    What `out` has already from this machine, commit and setup is not measured again, unless
+    `anew`. Adapters and indexes are made under `work`, and stay there.
+    """
+    wanted = choose_parts(only)
+    with Stage(settings, work=work, sizes=sizes, tell=tell) as stage:
+        record = Record(out, machine=stage.describe(), anew=anew)
+        for name in wanted:
+            began = time.perf_counter()
+            PARTS[name](stage, record, tell)
+            spent = record.parts[name]["notes"].get("part_seconds", 0.0)
+            spent += time.perf_counter() - began
+            record.note(name, "part_seconds", round(spent, 1))
+    found = {"command": command, "aims": judge(record.parts)}
+    record.write(**found)
+    return {**found, "parts": record.parts}

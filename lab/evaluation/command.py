@@ -1,0 +1,245 @@
+"""`python -m ramole_core evaluate`: systems x tasks x situations, resumable, into one JSON file."""
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import date
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from ramole_core.errors import RamoleError
+from ramole_core.methods import METHOD_LIST, complete_options
+from ramole_core.settings import REPOSITORY, load_settings
+from ramole_core.terminal.console import write_json
+from ramole_core.terminal.recorded_command import recorded_command
+
+if TYPE_CHECKING:
+    from lab.evaluation.situations import Crowd
+    from ramole_core.ramole import Ramole
+
+SITUATIONS = (
+    "iid,ood,crowded,phrased,follow-up,change,uploads,open,unseen,switch,composite,permuted,blind"
+)
+"""As they run; said here so that help needs no torch."""
+OUT = REPOSITORY / "results" / "evaluation.json"
+
+
+def evaluate(
+    data: Annotated[Path, typer.Option(help="Folder of task folders.")] = Path("data"),
+    split: Annotated[
+        Literal["dev", "test"], typer.Option(help="Dev for every choice; test once.")
+    ] = "dev",
+    rows: Annotated[int, typer.Option(help="Rows of each task.")] = 20,
+    skip: Annotated[int, typer.Option(help="Rows of each task left out before them.")] = 0,
+    tasks: Annotated[str, typer.Option(help="Comma separated; all of the pool if empty.")] = "",
+    systems: Annotated[str, typer.Option(help="Comma separated; all if empty.")] = "",
+    situations: Annotated[str, typer.Option(help=f"Of {SITUATIONS}; all if empty.")] = "",
+    quantization: Annotated[
+        Literal["nf4", "int4", "none"], typer.Option(help="How the base is rounded.")
+    ] = "nf4",
+    head: Annotated[
+        Literal["full", "int8"], typer.Option(help="How the output head is held.")
+    ] = "full",
+    k: Annotated[int, typer.Option(help="Adapters that a system mixes.")] = 3,
+    tokens: Annotated[int, typer.Option(help="Longest answer.")] = 50,
+    seed: Annotated[int, typer.Option(help="Of the distractors.")] = 0,
+    workers: Annotated[int, typer.Option(help="Processes; each gets its share of the cores.")] = 1,
+    trial: Annotated[
+        int,
+        typer.Option(help="So many units of so many questions in situations; estimates the whole."),
+    ] = 0,
+    work: Annotated[Path, typer.Option(help="Where cells are kept, to go on from.")] = Path(
+        "evaluation"
+    ),
+    out: Annotated[Path | None, typer.Option(help="The JSON file.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    worker: Annotated[bool, typer.Option(hidden=True)] = False,
+) -> None:
+    """Compare the systems in every situation, and write the tables.
+
+    Every cell (situation, system, task or other unit) is kept in WORK as soon as it is whole; the
+    same command goes on where it was stopped, and says how long the rest takes. Deletes nothing.
+    """
+    from lab.evaluation.cells import Cells
+    from lab.evaluation.evaluate import read_rows, run_cells
+    from lab.evaluation.further import FURTHER, Material
+    from lab.evaluation.report import make_report, show_report
+    from lab.evaluation.situation_run import estimate_whole, run_situations
+    from lab.evaluation.systems import ORACLE, ORDER, Ask, describe
+
+    wanted = _words(systems) or [*ORDER, ORACLE]
+    for name in wanted:
+        describe(name)
+    chosen = _words(situations) or _words(SITUATIONS)
+    if unknown := [name for name in chosen if name not in _words(SITUATIONS)]:
+        raise RamoleError(f"Unknown situation {unknown[0]!r}; choose of {SITUATIONS}.")
+    places = [name for name in chosen if name not in FURTHER]
+    plain = [name for name in wanted if name != ORACLE]
+    command = recorded_command("ramole_core")
+    others = [] if worker else _start_others(workers)
+    with opened(data, seed=seed, quantization=quantization, head=head) as (ramole, crowd):
+        names = _words(tasks) or list(crowd.samples)
+        asked = read_rows(data, names, split=split, count=rows, skip=skip)
+        ask = Ask(k=k, tokens=tokens)
+        facts = shared_facts(ramole, quantization=quantization, head=head) | {
+            "split": split,
+            "rows": rows,
+            "k": k,
+            "tokens": tokens,
+            "seed": seed,
+            "distractors": len(crowd.distractors),
+        }
+        facts |= {"skipped": skip} if skip else {}
+        cells = Cells(work, facts, lambda system: own_facts(ramole, system))
+        archive = (out or OUT).with_name((out or OUT).stem + "_cells.json.gz")
+        if not worker:
+            cells.unpack(archive)
+            if workers == 1:
+                cells.release()
+        run_cells(
+            ramole,
+            cells,
+            crowd,
+            tasks=asked,
+            systems=plain,
+            situations=places,
+            ask=ask,
+            progress=lambda name, done, total: print(f"{done}/{total} {name}", file=sys.stderr),
+        )
+        material = Material(ramole, crowd, data, asked, ask, seed, split, rows, skip)
+        further = [FURTHER[name](material) for name in chosen if name in FURTHER]
+        whole, further = further, [one.cut(trial) if trial else one for one in further]
+        pace = run_situations(
+            further, cells, systems=wanted, told=lambda line: print(line, file=sys.stderr)
+        )
+    if worker:
+        return
+    for other in others:
+        other.wait()
+    cells.pack(archive)
+    report = make_report(
+        cells,
+        asked,
+        systems=wanted,
+        places=places,
+        further=further,
+        hours=estimate_whole(whole, pace, systems=wanted),
+        facts=facts
+        | {"command": command, "date": date.today().isoformat()}
+        | ({"trial": trial} if trial else {}),
+    )
+    out = out or OUT
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    if as_json:
+        write_json({"out": str(out), **report})
+    else:
+        show_report(report)
+
+
+def shared_facts(
+    ramole: "Ramole", *, quantization: str = "nf4", head: str = "full"
+) -> dict[str, object]:
+    """Checksums of everything that decides the answers of every system."""
+    from ramole_core.base.checksum import weights_checksum
+    from ramole_core.training.card import versions
+
+    usual = load_settings()
+    return {
+        "base_model": usual.base_model,
+        "base_checksum": weights_checksum(_base_folder(), data_dir=usual.data_dir),
+        "quantization": f"{quantization}, computed in bfloat16",
+        **({} if head == "full" else {"head": head}),
+        "retriever_checksum": ramole.retriever.encoder_checksum,
+        "calibration_checksum": _calibration_checksum(usual.adapters_dir / "_base"),
+        "adapters": {c.name: c.sha256 for c in ramole.pool.cards() if _is_sample(c.name)},
+        "versions": versions(),
+    }
+
+
+def method_facts(ramole: "Ramole") -> dict[str, object]:
+    """Options and trained weights of all methods."""
+    from ramole_core.composition.ramole_plus import EXAMINED
+
+    return {
+        "router_checksum": ramole.router_checksum,
+        "weights_checksums": ramole.weights_checksums(),
+        "options": {row.name: complete_options(row.name, None) for row in METHOD_LIST},
+        "ramole_plus": complete_options("ramole_plus", None) | {"examined": EXAMINED},
+    }
+
+
+def own_facts(ramole: "Ramole", system: str) -> dict[str, object]:
+    """What decides the answers of one system beside what all share: the options of its method and
+    its trained weights; nothing where neither is there."""
+    from lab.evaluation.systems import BOUNDS, RANDOM, read_way
+    from ramole_core.composition.ramole_plus import EXAMINED
+
+    if system in (*BOUNDS, RANDOM):
+        return {}
+    way = read_way(system)
+    options = complete_options(way.method, dict(way.options or {}))
+    weights = ramole.weights_checksums().get(way.method)
+    found: dict[str, object] = {"options": options} if options else {}
+    found |= {"weights": weights} if weights else {}
+    return found | ({"examined": EXAMINED} if way.method == "ramole_plus" else {})
+
+
+def _calibration_checksum(folder: Path) -> str | None:
+    from ramole_core.retrieval.calibration import FILE
+
+    file = folder / FILE
+    return hashlib.sha256(file.read_bytes()).hexdigest() if file.is_file() else None
+
+
+def _is_sample(name: str) -> bool:
+    return not name.startswith(("copy", "other-"))
+
+
+def _base_folder() -> Path:
+    from ramole_core.base.fetch import fetch_base
+
+    usual = load_settings()
+    return fetch_base(usual.base_model, data_dir=usual.data_dir)
+
+
+@contextmanager
+def opened(
+    data: Path, *, seed: int, quantization: str = "nf4", head: str = "full"
+) -> Iterator[tuple["Ramole", "Crowd"]]:
+    """The sample pool and the crowd, in a data folder of their own, on the rounded base."""
+    from lab.evaluation.rounded_base import write_rounded
+    from lab.evaluation.situations import make_crowd
+    from ramole_core.ramole import Ramole
+
+    with tempfile.TemporaryDirectory() as folder:
+        base = write_rounded(_base_folder(), Path(folder) / "rounded", quantization)
+        settings = load_settings(
+            data_dir=Path(folder) / "data", base_model=str(base), chroma_url=None,
+            quantization="none", head=head, host_cache_mb=4096,
+        )  # fmt: skip
+        with Ramole(settings) as ramole:
+            yield ramole, make_crowd(ramole.pool, data, seed=seed)
+
+
+def _start_others(workers: int) -> list[subprocess.Popen]:
+    """Further processes for the same cells."""
+    share = str(max(1, (os.cpu_count() or 1) // workers))
+    if workers > 1:
+        import torch
+
+        torch.set_num_threads(int(share))
+    environment = os.environ | {"OMP_NUM_THREADS": share}
+    words = [sys.executable, "-m", "ramole_core", *sys.argv[1:], "--worker"]
+    return [subprocess.Popen(words, env=environment) for _ in range(workers - 1)]
+
+
+def _words(text: str) -> list[str]:
+    return [word.strip() for word in text.split(",") if word.strip()]

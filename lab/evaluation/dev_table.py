@@ -1,0 +1,175 @@
+"""Each adapter on its own dev rows, against the base, chance and the commonest training answer.
+
+    python -m lab.evaluation.dev_table --data DATA [NAME ...]
+
+Greedy answers of at most 50 tokens and, where every row lists options, the likeliest option. Every
+number has a 95 % bootstrap interval over rows, and the adapter's gain over each rival is paired.
+Entries are merged into one JSON file, by adapter.
+"""
+
+import hashlib
+import json
+import shlex
+import sys
+from collections import Counter
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from peft import PeftModel
+from rich.console import Console
+from rich.table import Table
+from transformers import PreTrainedModel
+
+from lab.evaluation.answers import answer_rows, likeliest_options, options_of
+from lab.evaluation.intervals import bootstrap, paired_difference
+from lab.evaluation.metrics import score
+from ramole_core.base.model import BaseModel, dequantised
+from ramole_core.settings import REPOSITORY, load_settings
+from ramole_core.training.card import versions
+from ramole_core.training.configured_base import load_configured_base
+from ramole_core.training.rows import Row, Task, read_task
+
+MODULE = ("python", "-m", "lab.evaluation.dev_table")
+SCORINGS = ("scores", "lenient", "likelihood", "verbatim")
+"""By the task's metric, its lenient form, the likeliest option, and to the letter."""
+
+
+def measure_adapter(
+    folder: Path, task: Task, *, base: BaseModel, rows: int
+) -> tuple[dict, dict[str, list[str]]]:
+    """One entry of the table, and the answers it was made from by system (`base`, `adapter`)."""
+    dev = task.dev[:rows]
+    prompts = [row.inputs for row in dev]
+    has_options = all(options_of(prompt) for prompt in prompts)
+    plain = dequantised(base)
+    answers = {"base": answer_rows(plain, base.tokenizer, prompts)}
+    choices = {"base": likeliest_options(plain, base.tokenizer, prompts)} if has_options else {}
+    adapted = PeftModel.from_pretrained(plain, str(folder), autocast_adapter_dtype=False)
+    model = adapted.eval().get_base_model()  # PEFT puts its layers into the plain model
+    assert isinstance(model, PreTrainedModel)
+    answers["adapter"] = answer_rows(model, base.tokenizer, prompts)
+    answers["commonest"] = [commonest_answer(task)] * len(dev)
+    if has_options:
+        choices["adapter"] = likeliest_options(model, base.tokenizer, prompts)
+        choices["commonest"] = answers["commonest"]
+    entry = {
+        "metric": task.metric,
+        "rows": len(dev),
+        "adapter_sha256": checksum(folder / "adapter_model.safetensors"),
+        "scores": compare(answers, dev, metric=task.metric),
+        "lenient": compare(answers, dev, metric=task.metric, forgiving=True),
+        "verbatim": compare(answers, dev, metric="verbatim"),
+    }
+    if has_options:
+        entry["likelihood"] = compare(choices, dev, metric=task.metric)
+    return entry, answers
+
+
+def compare(
+    answers: dict[str, list[str]], dev: tuple[Row, ...], *, metric: str, forgiving: bool = False
+) -> dict:
+    """Means with intervals, and the adapter's paired gain over each rival."""
+    targets = [row.targets for row in dev]
+    scores = {
+        name: score(metric, given, targets, forgiving=forgiving) for name, given in answers.items()
+    }
+    chances = chance_scores(dev)
+    if chances is not None:
+        scores["chance"] = chances
+    gains = {
+        name: asdict(paired_difference(scores["adapter"], rival))
+        for name, rival in scores.items()
+        if name != "adapter"
+    }
+    return {**{name: asdict(bootstrap(s)) for name, s in scores.items()}, "gain_over": gains}
+
+
+def chance_scores(dev: tuple[Row, ...]) -> list[float] | None:
+    """What a fair guess among a row's options scores; None where rows have no options."""
+    options = [options_of(row.inputs) for row in dev]
+    return [100.0 / len(each) for each in options] if all(options) else None
+
+
+def commonest_answer(task: Task) -> str:
+    """The answer that most training rows have."""
+    return Counter(row.targets for row in task.train).most_common(1)[0][0]
+
+
+def checksum(path: Path) -> str:
+    """SHA-256 of a file."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def beats(entry: dict) -> bool:
+    """Whether the adapter's mean is above every rival's, however it is scored but to the letter."""
+    return all(
+        gain["mean"] > 0
+        for scoring in SCORINGS[:-1]
+        if scoring in entry
+        for gain in entry[scoring]["gain_over"].values()
+    )
+
+
+def table_of(entries: dict[str, dict]) -> Table:
+    """The entries as a table for the terminal."""
+    table = Table("adapter", "metric", "base", "chance", "commonest", "adapter", "gain over base")
+    for name, entry in entries.items():
+        for scoring in SCORINGS:
+            if scoring not in entry:
+                continue
+            found = entry[scoring]
+            cells = [
+                f"{found[system]['mean']:.1f}" if system in found else "-"
+                for system in ("base", "chance", "commonest", "adapter")
+            ]
+            gain = found["gain_over"]["base"]
+            label = entry["metric"] if scoring == "scores" else scoring
+            spread = f"{gain['mean']:+.1f} [{gain['low']:+.1f}, {gain['high']:+.1f}]"
+            table.add_row(name, label, *cells, spread)
+    return table
+
+
+def main(
+    names: Annotated[list[str] | None, typer.Argument(help="Adapters; all if none.")] = None,
+    data: Annotated[Path, typer.Option(help="Folder of task folders.")] = Path("data"),
+    adapters: Annotated[Path | None, typer.Option(help="The sample pool's folder.")] = None,
+    rows: Annotated[int, typer.Option(help="Dev rows of each task.")] = 50,
+    out: Annotated[Path, typer.Option(help="The JSON file that entries are merged into.")] = (
+        REPOSITORY / "results" / "adapters_dev.json"
+    ),
+    answers_dir: Annotated[
+        Path | None, typer.Option(help="Keep each system's answers here, to be looked at.")
+    ] = None,
+) -> None:
+    """Measure adapters on the dev rows of the tasks they are named after."""
+    settings = load_settings()
+    pool = adapters or settings.adapters_dir
+    base = load_configured_base()
+    found = sorted(path.parent.name for path in pool.glob("*/adapter_model.safetensors"))
+    console = Console()
+    for name in names or found:
+        entry, answers = measure_adapter(pool / name, read_task(data / name), base=base, rows=rows)
+        report = json.loads(out.read_text() if out.is_file() else '{"adapters": {}}')
+        report |= {
+            "base_model": base.name,
+            "base_checksum": base.checksum,
+            "quantization": base.quantization,
+            "versions": versions(),
+        }
+        entry["command"] = shlex.join([*MODULE, "--rows", str(rows), "--data", str(data), name])
+        report["adapters"][name] = entry
+        report["adapters"] = dict(sorted(report["adapters"].items()))
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+        if answers_dir is not None:
+            answers_dir.mkdir(parents=True, exist_ok=True)
+            (answers_dir / f"{name}.json").write_text(json.dumps(answers, indent=1))
+        console.print(table_of({name: entry}))
+        if not beats(entry):
+            console.print(f"{name} does not beat every rival on these rows.")
+
+
+if __name__ == "__main__":
+    sys.exit(typer.run(main))

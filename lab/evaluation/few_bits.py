@@ -1,0 +1,174 @@
+"""What fewer bits do to the base: how far its next tokens are from those of the unrounded model.
+
+    python -m lab.evaluation.few_bits --data DATA
+
+Linear layers in NF4 or int4 as they are served, or with codes from -8 to 7 and a scale for every 32
+(llama.cpp's Q4_0); the output head as it is, or
+in int8. All are computed in float32, so that rounding the weights is all that differs. Tokens are
+those of dev rows in the chat template, prompts and answers; intervals are over tasks.
+"""
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import torch.nn.functional as F
+import typer
+from jaxtyping import Float
+from torch import Tensor, nn
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+from lab.evaluation.intervals import bootstrap
+from ramole_core.base.fetch import fetch_base
+from ramole_core.base.int4 import round_to_int4
+from ramole_core.base.nf4 import round_to_nf4
+from ramole_core.base.packed import fits
+from ramole_core.base.shapes import read_shapes
+from ramole_core.kernels.narrow import from_bytes, rounded_to_bytes
+from ramole_core.settings import REPOSITORY, load_settings
+from ramole_core.terminal.recorded_command import recorded_command
+from ramole_core.training.card import versions
+from ramole_core.training.rows import Encoded, Row, encode_row, read_task
+
+MODULE = "lab.evaluation.few_bits"
+MOST = 256
+"""Tokens of a row, where a task has rows so short."""
+Rounding = Callable[[Tensor], Tensor]
+Tasks = Mapping[str, Sequence[Encoded]]
+
+
+def without_least(weight: Tensor) -> Tensor:
+    """[o, i] with a scale for every 32: the largest number, sign and all, is -8 scales."""
+    blocks = weight.float().unflatten(1, (-1, 32))
+    largest = blocks.gather(-1, blocks.abs().argmax(-1, keepdim=True))
+    scale = (largest / -8).bfloat16().float()
+    codes = (blocks / torch.where(scale == 0, 1, scale)).round().clamp(-8, 7)
+    return (codes * scale).flatten(1).to(weight.dtype)
+
+
+def head_in_int8(weight: Tensor) -> Tensor:
+    """[o, i] with a scale a row."""
+    return from_bytes(*rounded_to_bytes(weight)).to(weight.dtype)
+
+
+WAYS: Mapping[str, tuple[Rounding | None, Rounding | None]] = {
+    "nf4, full head": (round_to_nf4, None),
+    "nf4, head int8": (round_to_nf4, head_in_int8),
+    "full, head int8": (None, head_in_int8),
+    "int4, full head": (round_to_int4, None),
+    "int4, head int8": (round_to_int4, head_in_int8),
+    "int4 without a least number (Q4_0), full head": (without_least, None),
+}
+"""How linear layers and head are rounded."""
+
+
+@dataclass(frozen=True)
+class Compared:
+    """Of one row's tokens, means."""
+
+    kl: float
+    """KL(unrounded || rounded), nats."""
+    same_top: float
+    """Share whose likeliest next token is the same, in percent."""
+    loss: float
+    """Of the answer's tokens, nats more than unrounded."""
+
+
+def main(
+    data: Annotated[Path, typer.Option(help="Folder of task folders.")] = Path("data"),
+    rows: Annotated[int, typer.Option(help="Dev rows of each task.")] = 4,
+    every: Annotated[int, typer.Option(help="Of the tasks, each so many-th.")] = 3,
+    out: Annotated[Path, typer.Option(help="The JSON file.")] = (
+        REPOSITORY / "results" / "few_bits.json"
+    ),
+) -> None:
+    """Measure it, and write the file."""
+    settings = load_settings()
+    folder = fetch_base(settings.base_model, data_dir=settings.data_dir)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    names = sorted(path.name for path in data.iterdir() if (path / "dev.jsonl").is_file())[::every]
+    tasks = {name: _short_rows(tokenizer, read_task(data / name).dev)[:rows] for name in names}
+    shapes = read_shapes(folder)
+    usual = list(_logits(_rounded(folder, shapes, None, None), tasks))
+    found = {}
+    for name, (linears, head) in WAYS.items():
+        logits = _logits(_rounded(folder, shapes, linears, head), tasks)
+        found[name] = _table(tasks, usual, logits)
+        typer.echo(f"{name}: {found[name]}", err=True)
+    record = {
+        "command": recorded_command(MODULE),
+        "date": date.today().isoformat(),
+        "versions": versions(),
+        "tasks": len(tasks),
+        "rows": sum(map(len, tasks.values())),
+        "ways": found,
+    }
+    out.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+
+
+def _rounded(
+    folder: Path,
+    shapes: Mapping[str, tuple[int, int]],
+    linears: Rounding | None,
+    head: Rounding | None,
+) -> PreTrainedModel:
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    if linears is not None:
+        for path in (path for path, size in shapes.items() if fits(*size)):
+            weight = model.get_parameter(f"{path}.weight").data
+            weight.copy_(linears(weight.bfloat16()).float())  # as it is served
+    old = model.get_output_embeddings()
+    if head is not None and isinstance(old, nn.Linear):
+        new = nn.Linear(old.in_features, old.out_features, bias=False)
+        new.weight.data = head(old.weight.data)
+        model.set_output_embeddings(new)
+    return model
+
+
+def _short_rows(tokenizer: PreTrainedTokenizerBase, rows: Sequence[Row]) -> list[Encoded]:
+    """Those that are read soon; all where none is."""
+    every = [encode_row(tokenizer, row) for row in rows[:100]]
+    return [row for row in every if len(row) <= MOST] or every
+
+
+def _logits(model: PreTrainedModel, tasks: Tasks) -> Iterator[Float[Tensor, "l v"]]:
+    """Of each row's tokens but the last."""
+    for rows in tasks.values():
+        for row in rows:
+            with torch.inference_mode():
+                yield model(torch.tensor([(*row.prompt, *row.answer)[:-1]])).logits[0]
+
+
+def _table(
+    tasks: Tasks, usual: Iterable[Tensor], other: Iterable[Tensor]
+) -> dict[str, dict[str, float]]:
+    """Means over tasks, with intervals."""
+    pairs = zip(usual, other, strict=True)
+    by_task = [[_compare(*next(pairs), row) for row in rows] for rows in tasks.values()]
+    return {
+        name: vars(bootstrap([sum(getattr(r, name) for r in rows) / len(rows) for rows in by_task]))
+        for name in ("kl", "same_top", "loss")
+    }
+
+
+def _compare(usual: Tensor, other: Tensor, row: Encoded) -> Compared:
+    p, q = (F.log_softmax(x, -1) for x in (usual, other))
+    answer, targets = len(row.prompt) - 1, torch.tensor(row.answer)
+    return Compared(
+        kl=float(F.kl_div(q, p, reduction="sum", log_target=True)) / len(p),
+        same_top=100 * float((p.argmax(-1) == q.argmax(-1)).float().mean()),
+        loss=float(F.nll_loss(q[answer:], targets) - F.nll_loss(p[answer:], targets)),
+    )
+
+
+if __name__ == "__main__":
+    typer.run(main)

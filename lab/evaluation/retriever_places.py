@@ -1,0 +1,119 @@
+"""The rank of each prompt's own adapter, with twins merged too, and the ranks' top-k figures."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+
+import numpy as np
+from jaxtyping import Bool, Float32
+
+from lab.evaluation.intervals import bootstrap, bootstrap_groups
+from ramole_core.retrieval.benchmark import FIRST, rank_of_own
+from ramole_core.retrieval.encoder import unit
+
+Embed = Callable[[Sequence[str]], Float32[np.ndarray, "n d"]]
+"""Texts to vectors of unit length."""
+
+TWINS = (
+    ("mnli_matched", "mnli_mismatched"),
+    ("anli_r1", "anli_r2", "anli_r3"),
+    ("arc_easy", "arc_challenge"),
+    ("squad_v1", "squad_v2"),
+)
+"""Tasks of the same instructions over other rows."""
+
+
+class Remembered:
+    """Embeds a text once; every run asks for the same ones, and an encoder is slow."""
+
+    def __init__(self, embed: Embed):
+        self._embed = embed
+        self.held: dict[str, np.ndarray] = {}
+
+    def __call__(self, texts: Sequence[str]) -> Float32[np.ndarray, "n d"]:
+        new = [text for text in dict.fromkeys(texts) if text not in self.held]
+        for start in range(0, len(new), 256):
+            part = new[start : start + 256]
+            self.held.update(zip(part, self._embed(part), strict=True))
+        return np.stack([self.held[text] for text in texts])
+
+
+class Places:
+    """For every prompt, how many adapters come before its own; plainly and with twins merged."""
+
+    def __init__(self, plain: Sequence[int], merged: Sequence[int]):
+        self.plain, self.merged = np.asarray(plain), np.asarray(merged)
+
+    @classmethod
+    def measure(
+        cls, embed: Embed, examples: Mapping[str, Sequence[str]], prompts: Sequence[dict]
+    ) -> "Places":
+        """`prompts` have `inputs` and `task`; an adapter is the mean of its examples' vectors."""
+        names = list(examples)
+        pool = unit(np.stack([embed(list(rows)).mean(0) for rows in examples.values()]))
+        scores = embed([prompt["inputs"] for prompt in prompts]) @ pool.T
+        own = [names.index(prompt["task"]) for prompt in prompts]
+        first = [names.index(head_of(name, names)) for name in names]
+        joined = np.full_like(scores, -np.inf)
+        for column, head in enumerate(first):
+            joined[:, head] = np.maximum(joined[:, head], scores[:, column])
+        return cls(
+            rank_of_own(scores, own).tolist(),
+            rank_of_own(joined, [first[place] for place in own]).tolist(),
+        )
+
+    @classmethod
+    def read(cls, held: Mapping[str, str]) -> "Places":
+        """From what `write` gave."""
+        return cls(*([int(word) for word in held[key].split()] for key in ("plain", "merged")))
+
+    def write(self) -> dict[str, str]:
+        """Short enough for a JSON file."""
+        return {key: " ".join(map(str, getattr(self, key))) for key in ("plain", "merged")}
+
+    def hits(self, kind: str, k: int) -> Float32[np.ndarray, "prompts"]:
+        """100 where the own adapter is among the first k, else 0."""
+        return np.float32(100) * (getattr(self, kind) < k).astype(np.float32)
+
+
+def head_of(name: str, names: Sequence[str]) -> str:
+    """The first of a task's twins that is in `names`; itself when it has none."""
+    for twins in TWINS:
+        if name in twins:
+            return next(twin for twin in twins if twin in names)
+    return name
+
+
+def summarise(
+    runs: Sequence[Places],
+    masks: Sequence[Bool[np.ndarray, "prompts"]],
+    *,
+    tasks: Sequence[str],
+    against: Places | None = None,
+) -> dict:
+    """Top-k in percent over the prompts that each run's mask lets through: mean over seeds, its
+    interval over prompts, the one over tasks (`tasks` are the prompts' own), the seeds' spread;
+    and, against another retriever, the paired gain."""
+    table: dict[str, dict] = {}
+    seen = np.stack(masks)
+    some = seen.any(0)
+    own = [tasks[n] for n in np.flatnonzero(some).tolist()]
+    for kind in ("plain", "merged"):
+        table[kind] = {}
+        for k in FIRST:
+            hits = np.stack([run.hits(kind, k) for run in runs])
+            by_seed = [float(row[mask].mean()) for row, mask in zip(hits, masks, strict=True)]
+            prompt = (hits * seen).sum(0)[some] / seen.sum(0)[some]
+            cell = {
+                "mean": float(np.mean(by_seed)),
+                "interval": list(asdict(bootstrap(prompt.tolist())).values())[1:],
+                "tasks": list(asdict(bootstrap_groups(prompt.tolist(), own)).values())[1:],
+                "seeds": [round(value, 2) for value in by_seed],
+            }
+            if against is not None:
+                gain = asdict(bootstrap((prompt - against.hits(kind, k)[some]).tolist()))
+                cell["gain"] = [round(gain[key], 2) for key in ("mean", "low", "high")]
+            cell["mean"] = round(cell["mean"], 2)
+            for name in ("interval", "tasks"):
+                cell[name] = [round(value, 2) for value in cell[name]]
+            table[kind][f"top{k}"] = cell
+    return table

@@ -1,0 +1,287 @@
+"""The tuned retriever by the LoraRetriever paper's protocol, and the shipped one on unseen tasks.
+
+    python -m lab.evaluation.retriever_table --data DATA
+
+Pool: the 48 LoRAs of the paper, each with 20 sample inputs; prompts of the same 48 tasks (arXiv
+2402.09997, table 2). A run trains what `train retriever` trains on the samples of a share of the
+tasks, drawn by its seed, and is served as anything else: a mean over samples, a cosine. Beside it
+stand its LoRA alone, which is what the paper tunes, and the metric and words alone, which take no
+steps. The prompts take no part in any choice. Untuned is the encoder alone in the same window,
+which finds more than in its own. With `merged`, tasks that share their instructions (`TWINS`) count
+as one. Intervals are bootstrapped over prompts, after averaging a prompt over seeds, and beside
+that over tasks, which is wider and says what to expect of other tasks. Runs that the
+file or the work folder holds already are not made again.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from itertools import product
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from lab.evaluation.retriever_places import TWINS, Embed, Places, Remembered, summarise
+from lab.evaluation.retriever_runs import SERVED, WAYS, Tuner
+from ramole_core.pool.words import parse_examples
+from ramole_core.retrieval.benchmark import FIRST, POOL
+from ramole_core.retrieval.encoder import Encoder
+from ramole_core.settings import REPOSITORY, load_settings
+from ramole_core.terminal.recorded_command import recorded_command
+from ramole_core.training.card import versions
+from ramole_core.training.retriever import Texts
+from ramole_core.training.retriever_data import read_texts
+from ramole_core.training.retriever_recipe import RetrieverRecipe
+from ramole_core.training.rows import read_task
+
+PUBLISHED = {
+    "untuned MiniLM": (51.7, 73.1, 80.5, 87.2),
+    "untuned Instructor-xl": (60.8, 79.3, 85.6, 91.6),
+    "tuned on 40 %": (63.2, 89.1, 95.5, 99.0),
+    "tuned on 100 %": (74.1, 97.4, 99.2, 99.8),
+}
+"""Top-1, 3, 5, 8 of the paper."""
+
+EXAMPLES = 20
+HALVES = 4
+"""Splits of the shipped retriever's tasks, at most."""
+WHOLE = 5
+"""Runs on all tasks, at most: no split there, only another order and another start."""
+
+
+def split_tasks(names: list[str], *, share: float, seed: int) -> list[str]:
+    """The tasks that a run is tuned on."""
+    order = np.random.default_rng(seed).permutation(len(names))
+    return [names[n] for n in sorted(order[: round(share * len(names))])]
+
+
+def read_folders(data: Path, *, rows: int) -> tuple[Texts, list[dict]]:
+    """All task folders of the data: 20 training inputs each, and `rows` dev prompts of each."""
+    tasks = [read_task(path.parent) for path in sorted(data.glob("*/dev.jsonl"))]
+    prompts = [
+        {"task": task.name, "inputs": row.inputs} for task in tasks for row in task.dev[:rows]
+    ]
+    return {task.name: [row.inputs for row in task.train[:EXAMPLES]] for task in tasks}, prompts
+
+
+def sample_pool(examples: Texts, prompts: list[dict], adapters: Path) -> tuple[Texts, list[dict]]:
+    """The sample adapters with their own examples among the tasks that have none, and their
+    prompts."""
+    own: dict[str, Sequence[str]] = {}
+    for path in sorted(adapters.glob("[!_]*/examples.jsonl")):
+        own[path.parent.name] = parse_examples(path.read_bytes())[0][:EXAMPLES]
+    return {**examples, **own}, [prompt for prompt in prompts if prompt["task"] in own]
+
+
+class Report:
+    """The results file: every run's places as soon as they are known."""
+
+    def __init__(self, path: Path, *, recipe: RetrieverRecipe, encoder: str):
+        """Goes on with `path` where it was made by the same recipe and encoder."""
+        self._path = path
+        self.held: dict = {}
+        facts = {"recipe": asdict(recipe), "encoder_checksum": encoder}
+        facts = json.loads(json.dumps(facts))  # tuples are lists in a file
+        if path.is_file():
+            held = json.loads(path.read_text(encoding="utf-8"))
+            if all(held.get(key) == value for key, value in facts.items()):
+                self.held = held
+        self.held.update(facts)
+        self.held.setdefault("runs", {})
+
+    def places(self, run: str) -> Places | None:
+        """What a run measured; None when it was not made yet."""
+        found = self.held["runs"].get(run)
+        return Places.read(found) if found else None
+
+    def keep(self, run: str, places: Places, **facts: object) -> None:
+        """Write a run down."""
+        self.held["runs"][run] = {**places.write(), **facts}
+        self.write()
+
+    def write(self) -> None:
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        self._path.write_text(json.dumps(self.held, indent=1) + "\n", encoding="utf-8")
+
+
+def main(
+    data: Annotated[Path, typer.Option(help="Folder of task folders and retrieval/.")] = Path(
+        "data"
+    ),
+    seeds: Annotated[
+        int, typer.Option(help="Splits of the tasks at 40 %, and of the data's.")
+    ] = 10,
+    rows: Annotated[int, typer.Option(help="Dev prompts of each task of the data.")] = 8,
+    work: Annotated[Path, typer.Option(help="Where trained retrievers are kept.")] = Path(
+        "retriever_table"
+    ),
+    out: Annotated[Path, typer.Option(help="The JSON file.")] = (
+        REPOSITORY / "results" / "retriever.json"
+    ),
+) -> None:
+    """Tune on shares of the paper's pool, and measure the shipped retriever."""
+    settings = load_settings()
+    loras = json.loads((data / "retrieval" / "lora_samples.json").read_text())[:POOL]
+    prompts = json.loads((data / "retrieval" / "queries.json").read_text())
+    examples = {x["model_name"]: [row["inputs"] for row in x["sample"]] for x in loras}
+    tasks = np.array([prompt["task"] for prompt in prompts])
+    recipe = RetrieverRecipe()
+    untuned = Encoder(data_dir=settings.data_dir)
+    shipped = Encoder(data_dir=settings.data_dir, adapter=settings.adapters_dir / "_retriever")
+    dense = Remembered(lambda texts: untuned.dense(texts, window=recipe.window))
+    tuner = Tuner(work, recipe=recipe, untuned=dense, data_dir=settings.data_dir)
+    report = Report(out, recipe=recipe, encoder=untuned.checksum)
+    served: dict[str, tuple[Embed, Encoder]] = {"untuned": (dense, untuned)}
+    if shipped.tuned:
+        served["shipped"] = (Remembered(shipped.embed), shipped)
+    for name, (embed, encoder) in served.items():
+        if report.held["runs"].get(name, {}).get("checksum") != encoder.checksum:
+            report.keep(name, Places.measure(embed, examples, prompts), checksum=encoder.checksum)
+    shares = {0.4: seeds, 1.0: min(seeds, WHOLE)}
+    for share, count in shares.items():
+        for seed in range(count):
+            if all(report.places(run_name(share, seed, way)) for way in WAYS):
+                continue
+            chosen = split_tasks(list(examples), share=share, seed=seed)
+            ways = tuner.ways(
+                f"{share:.0%}-seed{seed}", {name: examples[name] for name in chosen}, seed=seed
+            )
+            for way, embed in ways.items():
+                report.keep(
+                    run_name(share, seed, way),
+                    Places.measure(embed, examples, prompts),
+                    tuned_on=chosen,
+                )
+            report.held["summary"] = summary_of(report, tasks, shares=shares)
+    report.held["summary"] = summary_of(report, tasks, shares=shares)
+    if shipped.tuned:
+        report.held["shipped"] = measure_shipped(
+            dense,
+            served["shipped"][0],
+            tuner,
+            data=data,
+            adapters=settings.adapters_dir,
+            rows=rows,
+            seeds=min(seeds, HALVES),
+        ) | {"checksum": shipped.checksum}
+    report.held |= {
+        "command": recorded_command("lab.evaluation.retriever_table"),
+        "pool": len(examples),
+        "prompts": len(prompts),
+        "twins": TWINS,
+        "published": PUBLISHED,
+        "versions": versions(),
+    }
+    report.write()
+    show(report.held)
+
+
+def summary_of(report: Report, tasks: np.ndarray, *, shares: Mapping[float, int]) -> dict:
+    """The table: retriever x (all prompts, those of tuned tasks, those of unseen tasks)."""
+    untuned = report.places("untuned")
+    assert untuned is not None
+    everything, named = np.ones(len(tasks), bool), tasks.tolist()
+    table = {"untuned": {"all": summarise([untuned], [everything], tasks=named)}}
+    if shipped := report.places("shipped"):
+        found = summarise([shipped], [everything], tasks=named, against=untuned)
+        table["shipped"] = {"all": found}
+    for (share, count), way in product(shares.items(), WAYS):
+        names = [run_name(share, seed, way) for seed in range(count)]
+        names = [name for name in names if report.places(name)]
+        runs = [places for name in names if (places := report.places(name))]
+        if not runs:
+            continue
+        tuned = [np.isin(tasks, report.held["runs"][name]["tuned_on"]) for name in names]
+        rows = {"all": summarise(runs, [everything] * len(runs), tasks=named, against=untuned)}
+        if share < 1:
+            unseen = [~mask for mask in tuned]
+            rows["tuned"] = summarise(runs, tuned, tasks=named, against=untuned)
+            rows["unseen"] = summarise(runs, unseen, tasks=named, against=untuned)
+            if way == SERVED:
+                rows["unseen, untuned"] = summarise([untuned] * len(runs), unseen, tasks=named)
+        table[f"tuned on {share:.0%}{way}"] = rows
+    return table
+
+
+def run_name(share: float, seed: int, way: str) -> str:
+    """A run's name in the file."""
+    return f"{share:.0%}, seed {seed}{way}"
+
+
+def measure_shipped(
+    dense: Embed,
+    shipped: Embed,
+    tuner: Tuner,
+    *,
+    data: Path,
+    adapters: Path,
+    rows: int,
+    seeds: int,
+) -> dict:
+    """The shipped retriever against the untuned one on the data's dev prompts, and, on tasks that
+    it was not tuned on, twins of it that saw half of its tasks."""
+    record = json.loads((adapters / "_retriever" / "retriever.json").read_text(encoding="utf-8"))
+    groups = list(record["trained_on"])
+    trained = names_in(groups)
+    examples, prompts = read_folders(data, rows=rows)
+    tasks = np.array([prompt["task"] for prompt in prompts])
+    before = Places.measure(dense, examples, prompts)
+    after = Places.measure(shipped, examples, prompts)
+    found: dict = {"trained_on": trained}
+
+    def keep(
+        name: str,
+        old: Places,
+        new: Sequence[Places],
+        masks: Sequence[np.ndarray],
+        of: Sequence[str],
+    ) -> None:
+        found[name] = {
+            "prompts": int(np.stack(masks).any(0).sum()),
+            "untuned": summarise([old] * len(masks), masks, tasks=of),
+            "shipped": summarise(new, masks, tasks=of, against=old),
+        }
+
+    learnt, named = np.isin(tasks, trained), tasks.tolist()
+    keep("tasks it was not tuned on", before, [after], [~learnt], named)
+    keep("tasks it was tuned on, dev prompts", before, [after], [learnt], named)
+    twins, masks = [], []
+    for seed in range(seeds):
+        half = split_tasks(groups, share=0.5, seed=seed)
+        texts = read_texts(data, ",".join(half), rows=max(record["trained_on"].values()), seed=seed)
+        embed = tuner.ways(f"half-seed{seed}", texts.train, seed=seed)[SERVED]
+        twins.append(Places.measure(embed, examples, prompts))
+        masks.append(~np.isin(tasks, names_in(half)))
+    keep("tuned on half of its tasks, the other tasks", before, twins, masks, named)
+    pool, asked = sample_pool(examples, prompts, adapters)
+    everything = [np.ones(len(asked), bool)]
+    old, new = (Places.measure(embed, pool, asked) for embed in (dense, shipped))
+    owners = [prompt["task"] for prompt in asked]
+    keep("sample adapters among strangers", old, [new], everything, owners)
+    return found
+
+
+def names_in(groups: Sequence[str]) -> list[str]:
+    """The tasks of groups such as `a+b`."""
+    return [name for group in groups for name in group.split("+")]
+
+
+def show(held: Mapping) -> None:
+    """The table on the terminal, the paper's figures first."""
+    table = Table("retriever", "prompts", *(f"top-{k}" for k in FIRST), "twins merged")
+    for name, figures in held["published"].items():
+        table.add_row(f"paper, {name}", "all", *map(str, figures), "")
+    for name, parts in held["summary"].items():
+        for part, found in parts.items():
+            cells = [f"{found['plain'][f'top{k}']['mean']:.1f}" for k in FIRST]
+            merged = " ".join(f"{found['merged'][f'top{k}']['mean']:.1f}" for k in FIRST)
+            table.add_row(name, part, *cells, merged)
+    Console().print(table)
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,232 @@
+"""The trained gate against the uniform and random ones, on adapters that it has never seen.
+
+    python -m lab.evaluation.router_table --data DATA --unseen NAME,NAME,...
+
+The random gates are sharpened until their weights are as uneven as the trained one's
+(`sharpness.py`). For each dev row three adapters are mixed, the same for every gate. In `own` they
+are the row's own adapter and two others drawn at random, in `others` three others: what a good
+retriever finds, and what is left when nothing fits. The measure is the loss of the right answer in
+nats a token; its differences are paired by row, with 95 % bootstrap intervals.
+"""
+
+import json
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from lab.evaluation.intervals import bootstrap, paired_difference
+from lab.evaluation.sharpness import as_sharp, mean_entropy
+from ramole_core.base.shapes import read_shapes
+from ramole_core.composition import Router, load_trained, random_router
+from ramole_core.composition.router import read_router
+from ramole_core.methods import find_row
+from ramole_core.settings import REPOSITORY, load_settings
+from ramole_core.terminal.recorded_command import recorded_command
+from ramole_core.training.card import versions
+from ramole_core.training.configured_base import load_configured_base
+from ramole_core.training.loss import row_losses
+from ramole_core.training.mixed_model import MixedModel
+from ramole_core.training.pool_loras import read_loras
+from ramole_core.training.rows import Encoded, encode_rows, read_task
+
+SETTINGS = ("own", "others")
+K = 3
+SHARP_ROWS = 6
+"""Rows, of different tasks, that the random gates are made as sharp on."""
+GROUP = 10
+"""Rows of a task that meet the same adapters."""
+
+
+def draw_sets(
+    name: str, unseen: Sequence[str], *, groups: int, setting: str, seed: int, k: int = K
+) -> list[tuple[str, ...]]:
+    """The k adapters for each group of a task's rows; the own one, where it is in, comes first.
+
+    Fewer than k where there are not so many unseen ones."""
+    chance = random.Random(f"{seed}/{setting}/{name}")
+    others = [other for other in unseen if other != name]
+    own = (name,) if setting == "own" else ()
+    drawn = min(k - len(own), len(others))
+    return [own + tuple(chance.sample(others, drawn)) for _ in range(groups)]
+
+
+@torch.no_grad()
+def measure_gates(
+    model: MixedModel,
+    dev: Mapping[str, Sequence[Encoded]],
+    *,
+    gates: Mapping[str, Sequence[Router | None]],
+    setting: str,
+    seed: int,
+    k: int = K,
+    group: int = GROUP,
+) -> dict[str, dict[str, list[float]]]:
+    """Losses by gate, task and row; a gate of several routers gets their mean."""
+    losses: dict[str, dict[str, list[float]]] = {gate: {} for gate in gates}
+    for name, rows in dev.items():
+        parts = [rows[start : start + group] for start in range(0, len(rows), group)]
+        sets = draw_sets(name, tuple(dev), groups=len(parts), setting=setting, seed=seed, k=k)
+        for gate, routers in gates.items():
+            found: list[float] = []
+            for part, names in zip(parts, sets, strict=True):
+                total = torch.zeros(len(part))
+                for router in routers:
+                    with model.gated_by(router, names=[names]):
+                        total += row_losses(model.plain, part)
+                found += (total / len(routers)).tolist()
+            losses[gate][name] = found
+    return losses
+
+
+@torch.no_grad()
+def measure_alone(
+    model: MixedModel, dev: Mapping[str, Sequence[Encoded]]
+) -> dict[str, dict[str, list[float]]]:
+    """Losses of the bare base, and of each row's own adapter alone: the ends of the scale."""
+    bare = {name: row_losses(model.plain, rows).tolist() for name, rows in dev.items()}
+    own = {}
+    for name, rows in dev.items():
+        with model.gated_by(None, names=[(name,)]):
+            own[name] = row_losses(model.plain, rows).tolist()
+    return {"base": bare, "own_alone": own}
+
+
+def summarise(losses: Mapping[str, Mapping[str, list[float]]]) -> dict:
+    """Mean loss by system with its interval, by task, and the trained gate's paired differences.
+
+    Differences have three intervals: rows drawn again, the sets of adapters that they meet (whose
+    rows hang together), and tasks.
+    """
+    flat = {gate: [x for rows in tasks.values() for x in rows] for gate, tasks in losses.items()}
+    return {
+        "loss": {gate: asdict(bootstrap(values)) for gate, values in flat.items()},
+        "trained_minus": {
+            rival: asdict(paired_difference(flat["trained"], flat[rival]))
+            | _between("set", losses["trained"], losses[rival], group=GROUP)
+            | _between("task", losses["trained"], losses[rival], group=None)
+            for rival in ("uniform", "random")
+        },
+        "by_task": {
+            gate: {name: sum(rows) / len(rows) for name, rows in tasks.items()}
+            for gate, tasks in losses.items()
+        },
+    }
+
+
+def _between(
+    unit: str,
+    ours: Mapping[str, list[float]],
+    theirs: Mapping[str, list[float]],
+    *,
+    group: int | None,
+) -> dict[str, float]:
+    """The interval of ours - theirs where units of `group` rows are drawn again; None: tasks."""
+
+    def means(losses: Mapping[str, list[float]]) -> list[float]:
+        parts = []
+        for rows in losses.values():
+            step = group or len(rows)
+            parts += [rows[start : start + step] for start in range(0, len(rows), step)]
+        return [sum(part) / len(part) for part in parts]
+
+    found = paired_difference(means(ours), means(theirs))
+    return {f"{unit}_low": found.low, f"{unit}_high": found.high}
+
+
+def verdict(summary: dict) -> str:
+    """One sentence: whether the trained gate beats both controls, whichever tasks are drawn."""
+    words = []
+    for rival, gap in summary["trained_minus"].items():
+        low, high = gap["task_low"], gap["task_high"]
+        beats = "beats" if high < 0 else "loses to" if low > 0 else "does not beat"
+        words.append(
+            f"{beats} the {rival} gate ({gap['mean']:+.4f}, drawing tasks [{low:+.4f}, "
+            f"{high:+.4f}], drawing sets of adapters [{gap['set_low']:+.4f}, "
+            f"{gap['set_high']:+.4f}], drawing rows [{gap['low']:+.4f}, {gap['high']:+.4f}])"
+        )
+    return "The trained gate " + " and ".join(words) + "."
+
+
+def main(
+    unseen: Annotated[str, typer.Option(help="Adapters the router was not trained on.")],
+    data: Annotated[Path, typer.Option(help="Folder of task folders.")] = Path("data"),
+    router_dir: Annotated[Path | None, typer.Option(help="The router's folder.")] = None,
+    rows: Annotated[int, typer.Option(help="Dev rows of each task.")] = 40,
+    seed: Annotated[int, typer.Option(help="Seed of the drawn adapters and random gates.")] = 0,
+    out: Annotated[Path, typer.Option(help="The JSON file.")] = (
+        REPOSITORY / "results" / "router_dev.json"
+    ),
+) -> None:
+    """Measure a router on adapters it has never seen."""
+    settings = load_settings()
+    base = load_configured_base()
+    shapes = read_shapes(base.folder)
+    names = [name.strip() for name in unseen.split(",") if name.strip()]
+    weights = load_trained(router_dir or settings.adapters_dir / "_router", find_row("ramole"))
+    trained = read_router(weights, shapes=shapes)
+    dev = {
+        name: encode_rows(base.tokenizer, read_task(data / name).dev[:rows], max_tokens=256)
+        for name in names
+    }
+    model = MixedModel(
+        base, loras=read_loras(names, settings=settings, shapes=shapes).loras, shapes=shapes
+    )
+    kept = trained.to(device=base.device, dtype=base.dtype)
+    known = [rows_of[0] for rows_of in dev.values()][:SHARP_ROWS]
+    entropy = mean_entropy(model, known, kept, names=names[:K])
+    drawn = [
+        random_router(shapes, rank=trained.rank, seed=seed + turn, like=trained).to(
+            device=base.device, dtype=base.dtype
+        )
+        for turn in range(3)
+    ]
+    sharp = [as_sharp(model, known, one, entropy=entropy, names=names[:K]) for one in drawn]
+    gates: dict[str, list[Router | None]] = {
+        "trained": [kept],
+        "uniform": [None],
+        "random": list(sharp),
+    }
+    alone = measure_alone(model, dev)
+    report = {
+        "command": recorded_command("lab.evaluation.router_table"),
+        "base_model": base.name,
+        "base_checksum": base.checksum,
+        "quantization": base.quantization,
+        "router_sha256": trained.checksum,
+        "trained_on": weights.config.get("trained_on"),
+        "unseen": names,
+        "k": K,
+        "rows": {name: len(encoded) for name, encoded in dev.items()},
+        "seed": seed,
+        "entropy": {
+            "trained": entropy,
+            "random as drawn": mean_entropy(model, known, drawn[0], names=names[:K]),
+            "random": mean_entropy(model, known, sharp[0], names=names[:K]),
+        },
+        "versions": versions(),
+    }
+    console = Console()
+    for setting in SETTINGS:
+        losses = measure_gates(model, dev, gates=gates, setting=setting, seed=seed)
+        summary = summarise({**losses, **alone})
+        report[setting] = {**summary, "verdict": verdict(summary)}
+        table = Table("system", "loss", "95 %", title=setting)
+        for system, found in summary["loss"].items():
+            table.add_row(
+                system, f"{found['mean']:.4f}", f"{found['low']:.4f} to {found['high']:.4f}"
+            )
+        console.print(table)
+        console.print(report[setting]["verdict"])
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,38 @@
+"""`evaluate` and `benchmark`, which the folder `lab/` beside the program holds.
+
+A container or an installed package has no such folder; there both commands say so.
+"""
+
+from collections.abc import Callable
+
+import typer
+
+from ramole_core.errors import RamoleError
+
+ANY = {"ignore_unknown_options": True, "allow_extra_args": True}
+
+
+def register(app: typer.Typer) -> None:
+    """Add both commands to the program."""
+    try:
+        from lab.benchmarks.command import benchmark
+        from lab.evaluation.command import evaluate
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] != "lab":
+            raise
+        for name in ("benchmark", "evaluate"):
+            app.command(name, context_settings=ANY)(_missing(name))
+        return
+    app.command("benchmark")(benchmark)
+    app.command("evaluate")(evaluate)
+
+
+def _missing(name: str) -> Callable[[], None]:
+    def refuse() -> None:
+        raise RamoleError(
+            f"The command {name} needs the folder lab/ of RAMoLE's repository, which is not here; "
+            "clone the repository and run the command there."
+        )
+
+    refuse.__doc__ = "Measure; only in a clone of the repository, which has the folder lab/."
+    return refuse

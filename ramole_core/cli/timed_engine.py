@@ -1,0 +1,148 @@
+"""An engine, timed: requests go into its scheduler, and every token's time is noted.
+
+For `doctor --gpu` (`gpu_side.py`) and for benchmarks.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from ramole_core.engine.request_state import RequestState
+from ramole_core.errors import RamoleError
+from ramole_core.ramole import Ramole
+from ramole_core.request import Generation, Request, Step
+
+
+@dataclass(frozen=True)
+class Mix:
+    """A way to mix: a method and how many adapters it gets."""
+
+    method: str
+    k: int
+    trace: bool = False
+
+    @property
+    def label(self) -> str:
+        """`base`, `selection`, `ramole_k3`, `ramole_k3_trace`."""
+        k = f"_k{self.k}" if self.k and self.method != "selection" else ""
+        return self.method + k + ("_trace" if self.trace else "")
+
+
+BASE, SELECTION, MIXTURE = Mix("base", 0), Mix("selection", 1), Mix("mixture", 3)
+RAMOLE = Mix("ramole", 3)
+
+
+class OurEngine:
+    """A loaded Ramole whose engine this thread alone drives."""
+
+    def __init__(self, ramole: Ramole):
+        self.ramole = ramole
+        self._engine = ramole.engine
+        self._device = ramole.base.device
+
+    @property
+    def idle(self) -> bool:
+        """Whether no request runs or waits."""
+        return self._engine.scheduler.idle
+
+    def stats(self) -> dict[str, float]:
+        """The engine's own counters, and the bytes it holds."""
+        return {name: float(value) for name, value in self._engine.stats().items()}
+
+    def pack(self, names: Sequence[str], *, tell: Callable[[float], None]) -> None:
+        """Write the engine's own file of each adapter where there is none: a server does this at
+        an adapter's first use."""
+        for number, name in enumerate(names):
+            one = Request("pack", method="selection", adapters=(name,))
+            for candidate in self.ramole.candidates([one])[0]:
+                self._engine.store.get(candidate.checksum, candidate.load)
+            tell((number + 1) / len(names))
+
+    def submit(self, request: Request) -> RequestState:
+        """Queue one request; its state is what `step` names it by."""
+        return self._engine.submit(self.ramole.prepare([request])[0])
+
+    def step(self) -> list[tuple[RequestState, Step | Generation]]:
+        """One iteration of the running batch; raises RamoleError where a request failed."""
+        events = []
+        for state, item in self._engine.step():
+            if isinstance(item, RamoleError):
+                raise item
+            events.append((state, item))
+        return events
+
+    def measure(self, requests: Sequence[Request]) -> dict[str, float]:
+        """All of them at once, from submission to the last token; nothing is read already."""
+        self._engine.forget_prefixes()
+        began = now(self._device)
+        states = [self.submit(request) for request in requests]
+        rows = {state.number: row for row, state in enumerate(states)}
+        marks: list[list[float]] = [[] for _ in requests]
+        answers: list[Generation] = []
+        while len(answers) < len(requests):
+            events = self.step()
+            mark = now(self._device)
+            for state, item in events:
+                if isinstance(item, Generation):
+                    answers.append(item)
+                else:
+                    marks[rows[state.number]].append(mark)
+        start, end, tokens = full_window(marks)
+        return {
+            **rates(
+                prompt_tokens=sum(answer.prompt_tokens for answer in answers),
+                prefill_seconds=start - began,
+                new_tokens=tokens,
+                decode_seconds=end - start,
+            ),
+            "seconds": max(row[-1] for row in marks) - began,
+        }
+
+
+def make_requests(
+    prompts: Sequence[str], mix: Mix, *, names: Sequence[str], new_tokens: int
+) -> list[Request]:
+    """One request a prompt; row j mixes the adapters j, j + 1, ... of `names`, round and round."""
+    return [
+        Request(
+            prompt,
+            method=mix.method,
+            adapters=[names[(row + j) % len(names)] for j in range(mix.k)] or None,
+            max_new_tokens=new_tokens,
+            ignore_eos=True,
+            raw=True,
+            trace=mix.trace,
+        )
+        for row, prompt in enumerate(prompts)
+    ]
+
+
+def now(device: torch.device) -> float:
+    """Seconds; waits for what a GPU has still to do."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()
+
+
+def rates(
+    *, prompt_tokens: int, prefill_seconds: float, new_tokens: int, decode_seconds: float
+) -> dict[str, float]:
+    """Tokens per second of both phases; `new_tokens` are those of the decode phase alone, and a
+    run that ends at the first token has none."""
+    found = {
+        "prefill_tokens_per_second": prompt_tokens / prefill_seconds,
+        "prefill_seconds": prefill_seconds,
+    }
+    if new_tokens:
+        found["decode_tokens_per_second"] = new_tokens / decode_seconds
+    return found
+
+
+def full_window(marks: Sequence[Sequence[float]]) -> tuple[float, float, int]:
+    """From the moment when every row has its first token to that when the first row ends: start,
+    end, and the tokens that came in between. `marks`: the times of each row's tokens."""
+    start = max(row[0] for row in marks)
+    end = min(row[-1] for row in marks)
+    return start, end, sum(start < mark <= end for row in marks for mark in row)

@@ -1,0 +1,257 @@
+"""Fits where the base answers, and where a follow-up keeps its adapters: `calibrate`.
+
+The lines are fitted on half of the written prompts: every other family of everyday prompts, every
+other adapter's prompts in people's own words, every other chat. The other halves say what the lines
+are worth. Of a pool without such prompts, its adapters' examples are used, each against the mean of
+the others.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import date
+from typing import TYPE_CHECKING
+
+import numpy as np
+from jaxtyping import Bool, Float
+
+from ramole_core.errors import RamoleError
+from ramole_core.request import Request
+from ramole_core.retrieval.base_expert import card_vectors
+from ramole_core.retrieval.calibration import Alone, Blind, Calibration, Heard, Kept
+from ramole_core.retrieval.card_vector import card_words, with_words
+from ramole_core.retrieval.encoder import unit
+from ramole_core.retrieval.own_cards import cards_checksum
+from ramole_core.training.lines import Line, fit_line, half_of
+from ramole_core.training.prompt_sets import (
+    FollowUp,
+    read_everyday,
+    read_follow_ups,
+    read_phrased,
+)
+
+if TYPE_CHECKING:
+    from ramole_core.ramole import Ramole
+
+METHOD = "ramole_plus"
+DOUBT = 1.0
+"""Logits: closer to the line than this, the responses decide."""
+FEWEST = 10
+"""Prompts in people's own words; with fewer the examples of the pool take their place."""
+Cards = dict[str, Float[np.ndarray, "d"]]
+Progress = Callable[[str, float], None]
+
+
+@dataclass(frozen=True)
+class Texts:
+    """Prompts of one kind, and the group that each belongs to: its family, or its adapter."""
+
+    texts: tuple[str, ...]
+    groups: tuple[str, ...]
+
+    @property
+    def pairs(self) -> list[tuple[str, str]]:
+        """(text, group) each."""
+        return list(zip(self.texts, self.groups, strict=True))
+
+    def half(self, chosen: Sequence[str]) -> "Texts":
+        """Those of the chosen groups."""
+        kept = [pair for pair in self.pairs if pair[1] in chosen]
+        return Texts(tuple(t for t, _ in kept), tuple(g for _, g in kept))
+
+
+def everyday_prompts() -> Texts:
+    """What the base answers best."""
+    found = read_everyday()
+    return Texts(tuple(p.text for p in found), tuple(p.family for p in found))
+
+
+def phrased_prompts(ramole: "Ramole") -> Texts:
+    """What the adapters of the pool do, in people's own words."""
+    names = {card.name for card in ramole.pool.cards()}
+    found = [prompt for prompt in read_phrased() if prompt.adapter in names]
+    return Texts(tuple(p.text for p in found), tuple(p.adapter for p in found))
+
+
+def similarities(ramole: "Ramole", texts: Sequence[str], cards: Cards) -> Float[np.ndarray, "n 2"]:
+    """best and base of each text."""
+    pool = [card for card in ramole.pool.cards() if not card.blind]
+    base = ramole.retriever.embed(texts) @ cards["everyday"]
+    best = [max(ramole.retriever.similarities(text, pool)) for text in texts]
+    return np.column_stack([best, base])
+
+
+def example_similarities(ramole: "Ramole", cards: Cards) -> Float[np.ndarray, "n 2"]:
+    """best and base of each example of the pool; its adapter's mean is that of the others."""
+    found = []
+    for card in ramole.pool.cards():
+        rows = ramole.retriever.embed(card.texts)
+        if len(rows) > 1:
+            others = unit(rows.sum(0) - rows)
+            if words := card_words(card):
+                others = with_words(others, ramole.retriever.embed([words])[0])
+            own = np.einsum("nd,nd->n", rows, others)
+            found.append(np.column_stack([own, rows @ cards["everyday"]]))
+    if not found:
+        raise RamoleError(
+            "No adapter of the pool has two examples or more; add examples, then calibrate."
+        )
+    return np.vstack(found)
+
+
+def responses(
+    ramole: "Ramole", texts: Sequence[str], *, tell: Progress = lambda *_: None
+) -> Float[np.ndarray, "n 2"]:
+    """z of the nearest adapter, and the mean over all that are asked, for each text."""
+    found, step = [], 16
+    for start in range(0, len(texts), step):
+        part = [
+            Request(text, method=METHOD, k=10**6, abstain=False)
+            for text in texts[start : start + step]
+        ]
+        for candidates in ramole.candidates(part):
+            known = [one for one in candidates if one.score == one.score] or candidates
+            nearest = max(known, key=lambda one: one.score)
+            heard = [one.surprise for one in candidates]
+            found.append((nearest.surprise, float(np.mean(heard))))
+        tell("hearing the adapters", min(1.0, (start + step) / len(texts)))
+    return np.array(found, np.float64).reshape(-1, 2)
+
+
+def chat_facts(
+    ramole: "Ramole", chats: Sequence[FollowUp], cards: Cards
+) -> Float[np.ndarray, "n 3"]:
+    """Of each second message: go_on, base, and best - leader, the first one's nearest adapter."""
+    pool, found = [card for card in ramole.pool.cards() if not card.blind], []
+    rows = ramole.retriever.embed([chat.then for chat in chats])
+    for chat, row in zip(chats, rows, strict=True):
+        first = ramole.retriever.similarities(chat.first, pool)
+        then = ramole.retriever.similarities(chat.then, pool)
+        ahead = max(then) - then[int(np.argmax(first))]
+        found.append((row @ cards["going_on"], row @ cards["everyday"], ahead))
+    return np.array(found, np.float64).reshape(-1, 3)
+
+
+def ahead_of_base(facts: Float[np.ndarray, "n 2"]) -> Float[np.ndarray, "n 1"]:
+    """best - slope base."""
+    return facts[:, :1] - Alone().slope * facts[:, 1:]
+
+
+def going_on(facts: Float[np.ndarray, "n 3"]) -> Float[np.ndarray, "n 1"]:
+    """go_on - slope base - gap (best - leader)."""
+    return facts[:, :1] - Kept().slope * facts[:, 1:2] - Kept().gap * facts[:, 2:]
+
+
+def alone_of(margins: Line, *, doubt: float) -> Alone:
+    """The line over best - slope base in units of similarity."""
+    scale = _positive(margins, "similarity to the nearest card")
+    return Alone(threshold=-margins.offset / scale, doubt=doubt / scale)
+
+
+def heard_of(line: Line) -> Heard:
+    """The line over (best - slope base, z, mean z) in units of similarity."""
+    scale = _positive(line, "similarity to the nearest card")
+    _, own, every = (float(w) / scale for w in line.weights)
+    return Heard(threshold=-line.offset / scale, own=own, all=every)
+
+
+def blind_of(line: Line) -> Blind:
+    """The line over (-base, mean z)."""
+    slope, every = (float(w) for w in line.weights)
+    return Blind(slope=slope, threshold=-line.offset, all=every)
+
+
+def kept_of(worth: Line) -> Kept:
+    """The line over go_on - slope base - gap (best - leader) in units of similarity."""
+    scale = _positive(worth, "similarity to messages that go on")
+    return Kept(threshold=-worth.offset / scale)
+
+
+def _positive(line: Line, what: str) -> float:
+    first = float(line.weights[0])
+    if first <= 0:
+        raise RamoleError(
+            f"With this encoder the {what} tells nothing (its weight came out as {first:.2f}); "
+            "choose another encoder, or train the retriever for it."
+        )
+    return first
+
+
+def calibrate_for(
+    ramole: "Ramole", *, response: bool = True, command: str = "", tell: Progress = lambda *_: None
+) -> Calibration:
+    """The lines for this encoder, base and pool. Raises RamoleError where the encoder cannot tell
+    the two kinds apart, or the pool is empty.
+
+    Without `response` the base model is not loaded, and similarity decides alone.
+    """
+    if not ramole.pool.cards():
+        raise RamoleError("The pool is empty; add adapters with examples, then calibrate.")
+    if all(card.blind for card in ramole.pool.cards()):
+        raise RamoleError(
+            "The pool has no adapter that shows examples; add adapters with examples, then "
+            "calibrate."
+        )
+    cards = card_vectors(ramole.retriever)
+    everyday, phrased = everyday_prompts(), phrased_prompts(ramole)
+    near = similarities(ramole, everyday.texts, cards)
+    low = ahead_of_base(near)
+    own_words = len(phrased.texts) >= FEWEST
+    fits = (
+        similarities(ramole, phrased.texts, cards)
+        if own_words
+        else example_similarities(ramole, cards)
+    )
+    high = ahead_of_base(fits)
+    tell("comparing prompts", 1.0)
+    families, adapters = half_of(everyday.groups), half_of(phrased.groups)
+    lows = np.isin(everyday.groups, families)
+    highs = np.isin(phrased.groups, adapters) if own_words else np.arange(len(high)) % 2 == 0
+    heard, blind, doubt = Heard(), Blind(), 0.0
+    if response and own_words:
+        z = [responses(ramole, part.texts, tell=tell)
+             for part in (phrased.half(adapters), everyday.half(families))]  # fmt: skip
+        loud, quiet = z
+        heard = heard_of(fit_line(np.hstack([high[highs], loud]), np.hstack([low[lows], quiet])))
+        blind = blind_of(
+            fit_line(
+                np.column_stack([-fits[highs, 1], loud[:, 1]]),
+                np.column_stack([-near[lows, 1], quiet[:, 1]]),
+            )
+        )
+        doubt = DOUBT
+    alone = alone_of(fit_line(high[highs], low[lows]), doubt=doubt)
+    chats = read_follow_ups()
+    worth = going_on(chat_facts(ramole, chats, cards))
+    goes, used = np.array([chat.continues for chat in chats]), np.arange(len(chats)) % 2 == 0
+    kept = kept_of(fit_line(worth[goes & used], worth[~goes & used]))
+    return Calibration(
+        alone=alone,
+        heard=heard,
+        blind=blind,
+        kept=kept,
+        encoder=ramole.retriever.encoder_checksum,
+        cards=cards_checksum(),
+        base=ramole.base_kind if doubt else "",
+        vectors={name: [round(float(x), 7) for x in one] for name, one in cards.items()},
+        facts={
+            "command": command,
+            "date": date.today().isoformat(),
+            "fitted_on": {
+                "families": families,
+                "adapters": adapters if own_words else [],
+                "examples_of_the_pool": not own_words,
+            },
+            "pool": sorted(card.name for card in ramole.pool.cards()),
+            "percent_of_the_others_by_similarity": {
+                "everyday_to_the_base": percent(low[~lows] < alone.threshold),
+                "tasks_left_to_the_base": percent(high[~highs] < alone.threshold),
+                "follow_ups_kept": percent(worth[goes & ~used] >= kept.threshold),
+                "changes_kept": percent(worth[~goes & ~used] >= kept.threshold),
+            },
+        },
+    )
+
+
+def percent(is_so: Bool[np.ndarray, "..."]) -> float:
+    """How many of them."""
+    return round(100 * float(is_so.mean()), 1)

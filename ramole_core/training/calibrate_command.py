@@ -1,0 +1,39 @@
+"""`python -m ramole_core calibrate`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ramole_core.terminal.console import progress_bar, say, write_json
+from ramole_core.terminal.recorded_command import recorded_command
+
+
+def calibrate(
+    response: Annotated[
+        bool, typer.Option(help="Hear the adapters where similarity is in doubt.")
+    ] = True,
+    out: Annotated[
+        Path | None, typer.Option(help="The calibration's folder; by default the sample pool's.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Fit where the base answers by itself, and where a follow-up keeps its adapters.
+
+    For another encoder or base model, or a sample pool of your own. Uploads need no new fit.
+    """
+    from ramole_core.ramole import Ramole
+    from ramole_core.training.calibrate import calibrate_for
+
+    with Ramole() as ramole:
+        with progress_bar("Calibrating") as tell:
+            made = calibrate_for(
+                ramole, response=response, command=recorded_command("ramole_core"), tell=tell
+            )
+        file = made.save(out or ramole.settings.adapters_dir / "_base")
+    if as_json:
+        write_json({"file": str(file), "facts": made.facts})
+        return
+    say(f"Adapters answer where the nearest is {made.alone.threshold:+.3f} ahead of the base.")
+    say(f"Of prompts that were not used: {made.facts['percent_of_the_others_by_similarity']}.")
+    say(f"Written to {file}.")
