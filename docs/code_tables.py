@@ -14,7 +14,7 @@ from ramole_core.methods import METHOD_LIST
 from ramole_core.settings import Settings
 from tests.tiny_bases import BASES, REASONS, SKIPPED
 
-ORDER = "base pool retrieval hub composition kernels layers engine training batch cli"
+ORDER = "base pool retrieval hub composition kernels layers engine selection training batch cli"
 """The rooms of the core in the order in which a request and its makers meet them."""
 
 OTHERS = {

@@ -7,6 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from ramole_core.answer import Selection as Selection
     from ramole_core.batch.prompt_file import batch_text as batch_text, read_batch as read_batch
     from ramole_core.batch.rows import (
         BadRow as BadRow,
@@ -83,6 +84,7 @@ _HOMES = {
     "Ramole": "ramole",
     "RamoleError": "errors",
     "Request": "request",
+    "Selection": "answer",
     "Settings": "settings",
     "Step": "request",
     "TRAINING_STEPS": "own_base",

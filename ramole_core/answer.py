@@ -1,4 +1,4 @@
-"""What comes back of a request: its trace, each token as it is streamed, the finished answer."""
+"""What comes back of a request: its adapters, each token as it is streamed, the finished answer."""
 
 from dataclasses import dataclass, field
 
@@ -43,6 +43,25 @@ class Trace:
     def shares(self) -> Float[np.ndarray, "T k"]:
         """Each adapter's share of what they contributed to each token (`contribution.py`)."""
         return shares_of(self.weights, self.contribution, self.present)
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Which adapters answer a request, and why: decided once, sent before the first token."""
+
+    adapters: tuple[str, ...] = ()
+    """Best first where they were found, in the given order where named; none: the base alone."""
+    scores: tuple[float, ...] = ()
+    """Cosine similarity of each to the prompt; nan where it was named, or found in another way."""
+    evidence: Evidence | None = None
+    """Where the method may leave adapters out, or keep those of the turn before; else None."""
+    notes: tuple[str, ...] = ()
+    """What came of adapters of the Hub, a sentence each."""
+
+    @property
+    def why(self) -> str:
+        """One sentence; empty where nothing was weighed."""
+        return "" if self.evidence is None else self.evidence.sentence
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,7 @@ from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from ramole_core.adapter_choice import AdapterChoice
-from ramole_core.arriving import Arriving
+from ramole_core.answer import Selection
 from ramole_core.errors import RamoleError
 from ramole_core.explaining import Explaining, Explanation
 from ramole_core.hub import Hub
@@ -21,9 +20,12 @@ from ramole_core.mixes import Mix, Mixes
 from ramole_core.own_model import OwnModel, Progress
 from ramole_core.packing_ahead import PackingAhead
 from ramole_core.pool import Limits, Pool
-from ramole_core.preparing import Preparing
 from ramole_core.request import Fitting, Generation, Request, Step
 from ramole_core.retrieval import AdapterIndex, BaseExpert, Encoder, Hit, Retriever
+from ramole_core.selection.finder import Finder
+from ramole_core.selection.hub_fetch import HubFetch
+from ramole_core.selection.prepare import Preparation
+from ramole_core.selection.selector import Selector
 from ramole_core.settings import Settings, load_settings
 from ramole_core.weights_here import WeightsHere
 
@@ -89,18 +91,19 @@ class Ramole:
         )
         """The Hub's adapters of this base, that may come into the pool."""
         self._mixes = Mixes(s.data_dir)
-        choice = AdapterChoice(
+        finder = Finder(self.pool, self.retriever, weights=self.weights_of)
+        self._selector = Selector(
             self.pool,
             self.retriever,
+            finder=finder,
+            hub=HubFetch(self.hub, self.pool, self.retriever, base=self.base_expert),
             base=self.base_expert,
             max_new_tokens=s.max_new_tokens,
-            weights=self.weights_of,
-            arriving=Arriving(self.hub, self.pool, self.retriever, base=self.base_expert),
         )
-        self.packing = PackingAhead(choice.candidate, folder=s.data_dir)
+        self.packing = PackingAhead(finder.candidate, folder=s.data_dir)
         """Adapters without examples, before a prompt meets them."""
         self.pool.listeners += [self.retriever, self.packing, _Forgetting(self)]
-        self._preparing = Preparing(choice, self._mixes, self.hub, self.pool)
+        self._preparation = Preparation(self._selector, self._mixes, self.hub, self.pool)
         self._explaining = Explaining(self)
         self._loading = threading.RLock()
         self._stopping = threading.Event()
@@ -246,6 +249,7 @@ class Ramole:
         address: str = "",
         waiting: Callable[[int, int], None] = lambda index, place: None,
         fitting: Callable[[int, Fitting], None] = lambda index, how: None,
+        selected: Callable[[int, Selection], None] = lambda index, selection: None,
     ) -> Generator[tuple[int, Step | Generation], None, None]:
         """Each token of each request as it comes, with the request's index; a Generation ends it.
 
@@ -255,6 +259,7 @@ class Ramole:
         turns, and so do the sessions of each. `waiting` is called with a request's index and its
         place in the queue when that changes; 0 means that it runs. `fitting` is called after each
         step of the search for a request's weights, where its method finds them on examples.
+        `selected` is called once for each request, before any token, with its adapters.
         `cancelled` is asked again and again: once it is true, the rest ends there, with the finish
         reason `cancelled`; closing the iterator does the same. Raises Busy where too many wait
         already, of all or of this address.
@@ -264,6 +269,8 @@ class Ramole:
         with self.engines.expecting():
             asked = self.prepare(requests, cancelled=cancelled)
         spent = (time.perf_counter() - began) / max(1, len(requests))
+        for index, prepared in enumerate(asked):
+            selected(index, prepared.selection)
         stream = self.engines.stream(
             asked,
             session=session,
@@ -274,11 +281,12 @@ class Ramole:
         )
         for index, item in stream:
             if isinstance(item, Generation):
+                selection = asked[index].selection
                 item = replace(
                     item,
                     extra={"retrieve": spent, **item.extra},
-                    evidence=asked[index].evidence,
-                    notes=asked[index].notes,
+                    evidence=selection.evidence,
+                    notes=selection.notes,
                 )
             yield index, item
 
@@ -343,6 +351,17 @@ class Ramole:
         found = self._weights_folder.checksums()
         return {name: one for name, one in found.items() if self._here.fits(find_row(name))}
 
+    def check(self, request: Request) -> None:
+        """Raise RamoleError where the request cannot run, as far as is known without the model."""
+        for turn in request.turns:
+            self._here.require(find_row(turn.method))
+        self._selector.check(request)
+
+    def select(self, request: Request) -> Selection:
+        """Which adapters would answer the request, and why; nothing is answered. Raises RamoleError
+        where it cannot run."""
+        return self.prepare([request])[0].selection
+
     def candidates(self, requests: Sequence[Request]) -> "list[list[Candidate]]":
         """The adapters that each request would get for the turn that is answered, as the engine
         takes them; for measuring."""
@@ -356,7 +375,7 @@ class Ramole:
 
         Raises RamoleError where one of them cannot run.
         """
-        return self._preparing.prepare(
+        return self._preparation.prepare(
             requests, self.engines, cancelled=lambda: self._stopping.is_set() or cancelled()
         )
 

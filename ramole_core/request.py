@@ -21,6 +21,18 @@ from ramole_core.request_parts import (
     read_without,
 )
 
+BY_BASE: Mapping[str, object] = {
+    "method": "base",
+    "adapters": None,
+    "weights": None,
+    "options": None,
+    "exclude": (),
+    "examples": (),
+    "mix": None,
+    "abstain": None,
+}
+"""The fields that say how adapters are mixed, where none is."""
+
 
 @dataclass(frozen=True)
 class Request:
@@ -123,15 +135,24 @@ class Request:
         last = replace(self, **alone)
         return (*(_earlier(last, turn) for turn in read_history(self.history)), last)
 
+    def turn_by_base(self) -> "Request":
+        """The same with its last turn answered by the base alone; earlier turns keep theirs."""
+        return replace(self, **BY_BASE)
+
+    def by_base(self) -> "Request":
+        """The same text, and the same earlier turns, by the base alone; nothing switched off."""
+        history = [(user, assistant, ()) for user, assistant, *_ in self.history]
+        return replace(self, history=history, without=(), later_weights=None, **BY_BASE)
+
 
 def _earlier(last: Request, turn: Exchange) -> Request:
     """An earlier turn of the request whose last turn is given."""
     if turn.adapters is None:
         return replace(last, prompt=turn.user)
-    chosen = replace(last, prompt=turn.user, adapters=None, weights=None, exclude=(), abstain=None)
     if not turn.adapters:
-        return replace(chosen, method="base", options=None, examples=())
-    return replace(chosen, adapters=turn.adapters)
+        return replace(last, prompt=turn.user).turn_by_base()
+    found = {"adapters": turn.adapters, "weights": None, "exclude": (), "abstain": None}
+    return replace(last, prompt=turn.user, **found)
 
 
 def _check(request: Request) -> None:

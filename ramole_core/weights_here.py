@@ -49,6 +49,15 @@ class WeightsHere:
             self._judged[key] = self._judge(row, file, base)
         return self._judged[key]
 
+    def require(self, row: Method) -> None:
+        """Raises RamoleError where the method has no trained weights here, or another base's."""
+        if not row.is_trained_in(self._folder):
+            raise RamoleError(
+                f"No trained weights are here of method {row.name!r}; choose one of "
+                f"{', '.join(one.name for one in self.methods())}."
+            )
+        self.check(row)
+
     def check(self, row: Method) -> None:
         """Raises RamoleError where the method's weights are of another base."""
         if not self.fits(row):

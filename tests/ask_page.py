@@ -57,6 +57,7 @@ class CrowdedRamole(FakeRamole):
         address="",
         waiting=lambda index, place: None,
         fitting=lambda index, how: None,
+        selected=lambda index, selection: None,
     ):
         if requests[0].prompt == OPTIONS_PROMPT:
             raise RamoleError(f"The options are {getattr(requests[0], 'options', None)}.")
@@ -68,6 +69,7 @@ class CrowdedRamole(FakeRamole):
         if "ENDLESS" in os.environ:
             requests = [replace(one, max_new_tokens=self.length) for one in requests]
         try:
+            selected(0, self.select(requests[0]))
             while not cancelled():
                 with self._lock:
                     place = self._line.index(me) - self._rows + 1

@@ -9,11 +9,24 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from ramole_core import Explanation, Generation, Hit, RamoleError, Request, Settings, Step, Trace
+from ramole_core import (
+    Explanation,
+    Generation,
+    Hit,
+    RamoleError,
+    Request,
+    Selection,
+    Settings,
+    Step,
+    Trace,
+)
 from ramole_core.answer import Fitting
-from ramole_core.methods import METHOD_LIST, Option
+from ramole_core.methods import METHOD_LIST, Option, find_row
 from ramole_core.mixes import Mix, Mixes
+from ramole_core.pool.names import near_names
 
+MIXES = tempfile.TemporaryDirectory(prefix="ramole-mixes-")
+"""A folder for each fake's mixes; gone with the process."""
 LAYERS, MODULES = [0, 1, 2, 3, 4], ["q_proj", "down_proj"]
 WORDS = ("The ", "boats ", "<b>lie</b> ", "${here}", "\n", "quiet", "ly", ".")
 """The answer, a token a word; two of them would be markup, were they not escaped."""
@@ -52,7 +65,9 @@ class FakePool:
 
     def card(self, name: str, owner: str | None = None) -> FakeCard:
         if name not in self.names:
-            raise RamoleError(f"There is no adapter {name!r} in the pool.")
+            raise RamoleError(
+                f"There is no adapter {name!r} in the pool; {near_names(name, self.names)}"
+            )
         return FakeCard(name)
 
 
@@ -87,7 +102,7 @@ class FakeRamole:
         self.most_turns = most_turns
         """Earlier turns that fit."""
         self.requests: list[Request] = []
-        self._mixes = Mixes(Path(tempfile.mkdtemp()))
+        self._mixes = Mixes(Path(tempfile.mkdtemp(dir=MIXES.name)))
 
     def methods(self):
         return [replace(row, options=self.options.get(row.name, ())) for row in METHOD_LIST]
@@ -134,6 +149,7 @@ class FakeRamole:
         address: str = "",
         waiting=lambda index, place: None,
         fitting=lambda index, how: None,
+        selected=lambda index, selection: None,
     ) -> Iterator[tuple[int, Step | Generation]]:
         self.batches += 1
         self.sessions.append(session or requests[0].owner)
@@ -141,7 +157,8 @@ class FakeRamole:
         self.requests += requests
         for request in requests:
             self._check(request)
-        for index in range(len(requests)):
+        for index, request in enumerate(requests):
+            selected(index, self.select(request))
             waiting(index, 0)
         self.running += 1
         try:
@@ -192,6 +209,20 @@ class FakeRamole:
             return list(request.adapters)
         k = {"base": 0, "selection": 1}.get(request.method, request.k)
         return [hit.name for hit in self.retrieve(request.prompt, k, request.exclude)]
+
+    def check(self, request: Request) -> None:
+        find_row(request.method)
+        earlier = [name for turn in request.history for name in turn[2] or ()]
+        for name in (*(request.adapters or ()), *earlier):
+            self.pool.card(name)
+        if request.max_new_tokens > self.settings.max_new_tokens:
+            raise RamoleError(
+                f"max_new_tokens={request.max_new_tokens}, but this server gives at most 300."
+            )
+
+    def select(self, request: Request) -> Selection:
+        names = self._names(request)
+        return Selection(tuple(names), tuple(0.9 - 0.2 * n for n in range(len(names))))
 
     def _generation(
         self, request: Request, names: list[str], steps: list[np.ndarray], *, stopped: bool

@@ -2,6 +2,7 @@
 share of words in common. Adapters are made here too, small and random."""
 
 import json
+import math
 import time
 import zipfile
 from collections.abc import Iterator, Sequence
@@ -12,7 +13,16 @@ from types import SimpleNamespace
 import numpy as np
 from safetensors.numpy import save_file
 
-from ramole_core import AdapterCard, Fitting, Generation, Hit, Request, Step, load_settings
+from ramole_core import (
+    AdapterCard,
+    Fitting,
+    Generation,
+    Hit,
+    Request,
+    Selection,
+    Step,
+    load_settings,
+)
 from ramole_core.hub import Hub
 from ramole_core.methods import METHOD_LIST
 from ramole_core.mixes import Mixes
@@ -162,9 +172,11 @@ class FakeRamole:
         address: str = "",
         waiting=lambda index, place: None,
         fitting=lambda index, how: None,
+        selected=lambda index, selection: None,
     ) -> Iterator[tuple[int, Step | Generation]]:
         """One after the other, a word at a time; weights are found in three steps."""
         for index, request in enumerate(requests):
+            selected(index, self._selection(request))
             waiting(index, 0)
             found = [self._found(request, step) for step in (1, 2, 3) if request.examples]
             for how in found:
@@ -173,6 +185,12 @@ class FakeRamole:
                 if found and isinstance(item, Generation):
                     item = replace(item, fitted=found[-1])
                 yield index, item
+
+    def _selection(self, request: Request) -> Selection:
+        if request.adapters is not None:
+            return Selection(tuple(request.adapters), (math.nan,) * len(request.adapters))
+        hits = self.retrieve(request.prompt, request.k, request.exclude, request.owner)
+        return Selection(tuple(hit.name for hit in hits), tuple(hit.score for hit in hits))
 
     def _found(self, request: Request, step: int) -> Fitting:
         names = tuple(request.adapters or [hit.name for hit in self.retrieve("", request.k)])

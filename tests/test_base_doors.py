@@ -5,13 +5,13 @@ from dataclasses import replace
 
 import pytest
 
-from ramole_core import Evidence, Generation, read_batch
+from ramole_core import Evidence, Generation, Selection, read_batch
 from ramole_core.terminal.console import write_answer
 from ramole_core.terminal.records import answer_record
 from tests.fake_ramole import FakeRamole
 from ui.api.answers import how_of
 from ui.api.fields import Ask, checked
-from ui.ask.answer import rank
+from ui.ask.answer import found_by
 from ui.ask.found import found_html
 from ui.charts.run import Found
 
@@ -76,6 +76,6 @@ def test_the_page_tells_it_where_the_found_adapters_stand():
 
 def test_the_page_asks_an_empty_pool_too(monkeypatch):
     ramole, request = FakeRamole(), checked(Ask, prompt="Hi").request(None)
-    assert rank(ramole, request)
+    assert found_by(ramole, request, Selection((), ()))
     monkeypatch.setattr(ramole.pool, "cards", lambda owner=None: [])
-    assert rank(ramole, request) == ()
+    assert found_by(ramole, request, Selection((), ())) == ()

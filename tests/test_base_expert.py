@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from ramole_core import Ramole, RamoleError, Request, Settings
-from ramole_core.adapter_choice import by_depth
 from ramole_core.methods import METHOD_LIST, find_row
 from ramole_core.retrieval import BaseExpert, Hit
 from ramole_core.retrieval.calibration import (
@@ -18,6 +17,7 @@ from ramole_core.retrieval.calibration import (
     read_calibration,
 )
 from ramole_core.retrieval.own_cards import GOING_ON, cards_checksum, everyday_texts
+from ramole_core.selection.selector import by_depth
 from tests.test_ramole import ASK, ramole as ramole  # noqa: F401  the fixture
 
 PLUS = "ramole_plus"
@@ -89,7 +89,7 @@ def test_earlier_turns_go_to_the_base_too_and_named_ones_never(ramole):  # noqa:
 
 def test_a_method_with_a_fixed_pool_cannot_be_asked_to(ramole, monkeypatch):  # noqa: F811
     cards = {card.content: card.name for card in ramole.pool.cards()}
-    monkeypatch.setattr(ramole._preparing._choice, "_known", lambda method: cards)
+    monkeypatch.setattr(ramole._selector._finder, "fixed_pool", lambda method: cards)
     with pytest.raises(RamoleError, match="abstain=True, but method ramole has a fixed pool"):
         ramole.prepare([Request(NOTHING, method="ramole", abstain=True, **ASK)])
     assert len(ramole.prepare([Request(NOTHING, method=PLUS, **ASK)])[0].candidates) > 0
@@ -162,7 +162,7 @@ def test_nothing_is_kept_of_a_base_turn_nor_by_published_methods_nor_what_is_exc
         {"method": "similarity", "history": [(RAIN, "No.")]},
         {"method": PLUS, "history": [(RAIN, "No.", ["weather"])], "exclude": ["weather"]},
     ):
-        found = keen.prepare([Request(text, **asked, **ASK)])[0]
+        found = keen.select(Request(text, **asked, **ASK))
         assert found.evidence is None or found.evidence.decision != "kept", asked
     assert [row.name for row in METHOD_LIST if row.keeps_turn] == [PLUS]
     assert find_row(PLUS).keeps_turn

@@ -4,6 +4,7 @@ import ast
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -35,16 +36,14 @@ ORDER = (
     ("hub",),
     ("layers",),
     ("engine",),
+    ("mixes",),
+    ("selection",),
     (
-        "arriving",
-        "adapter_choice",
-        "mixes",
         "packing_ahead",
         "own_model",
         "own_base",
         "weights_here",
         "explaining",
-        "preparing",
         "ramole",
         "facts",
         "trace_file",
@@ -80,10 +79,16 @@ def rank(part: str) -> int:
     raise AssertionError(f"ramole_core/{part} has no place in ORDER of {__file__}; give it one")
 
 
+@cache
+def nodes(file: Path) -> list[ast.AST]:
+    """Everything in a file's syntax tree."""
+    return [*ast.walk(ast.parse(file.read_text(encoding="utf-8")))]
+
+
 def imported(file: Path) -> Iterator[str]:
     """Every dotted name that a file imports, inside functions and for type checking included."""
     package = ".".join(file.relative_to(REPOSITORY).with_suffix("").parts[:-1])
-    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+    for node in nodes(file):
         if isinstance(node, ast.Import | ast.ImportFrom):
             yield from names_of(node, package)
 
@@ -118,28 +123,35 @@ UI_FILES = sorted(UI.rglob("*.py"))
 LAB_FILES = sorted(LAB.rglob("*.py"))
 
 
-@pytest.mark.parametrize("file", CORE_FILES, ids=lambda file: str(file.relative_to(CORE)))
-def test_each_part_uses_only_earlier_parts(file: Path):
-    here = file.relative_to(CORE).parts[0].removesuffix(".py")
-    if here == "__init__":
-        return  # the public names come from everywhere; they load on first use
-    for there in sorted(parts_of(imported(file))):
-        assert rank(there) <= rank(here), f"{file}: {here} may not import {there}; see ORDER"
+@pytest.mark.parametrize("part", [*sorted({part for names in ORDER for part in names})])
+def test_each_part_uses_only_earlier_parts(part: str):
+    files = [CORE / f"{part}.py", *sorted((CORE / part).rglob("*.py"))]
+    files = [file for file in files if file.is_file()]
+    assert files, f"{part} stands in ORDER and is not there"
+    for file in files:
+        for there in sorted(parts_of(imported(file))):
+            assert rank(there) <= rank(part), f"{file}: {part} may not import {there}; see ORDER"
 
 
-@pytest.mark.parametrize("file", CORE_FILES, ids=lambda file: str(file.relative_to(CORE)))
-def test_the_core_reads_no_pickle_and_no_page(file: Path):
-    text = file.read_text(encoding="utf-8")
+def test_each_part_has_a_place():
+    parts = {file.relative_to(CORE).parts[0].removesuffix(".py") for file in CORE_FILES}
+    for part in parts - {"__init__"}:  # the public names come from everywhere; they load on use
+        rank(part)
+
+
+def test_the_core_reads_no_pickle_and_no_page():
     banned = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "gradio", "plotly", "ui", "app"}
-    used = {name.split(".")[0] for name in imported(file)} & banned
-    assert not used, f"{file} imports {used}"
-    for node in ast.walk(ast.parse(text)):
-        if isinstance(node, ast.Attribute) and node.attr in ("load", "hub"):
-            assert ast.unparse(node) not in ("torch.load", "torch.hub"), f"{file}: {node.lineno}"
-        if isinstance(node, ast.keyword) and node.arg in ("allow_pickle", "trust_remote_code"):
-            assert ast.unparse(node.value) == "False", f"{file}: {node.arg} must be False"
-        future = isinstance(node, ast.ImportFrom) and node.module == "__future__"
-        assert not future, f"{file}: __future__ imports switch the shape checks off"
+    for file in CORE_FILES:
+        used = {name.split(".")[0] for name in imported(file)} & banned
+        assert not used, f"{file} imports {used}"
+        for node in nodes(file):
+            if isinstance(node, ast.Attribute) and node.attr in ("load", "hub"):
+                line = f"{file}: {node.lineno}"
+                assert ast.unparse(node) not in ("torch.load", "torch.hub"), line
+            if isinstance(node, ast.keyword) and node.arg in ("allow_pickle", "trust_remote_code"):
+                assert ast.unparse(node.value) == "False", f"{file}: {node.arg} must be False"
+            future = isinstance(node, ast.ImportFrom) and node.module == "__future__"
+            assert not future, f"{file}: __future__ imports switch the shape checks off"
 
 
 def test_nothing_that_serves_needs_the_laboratory():
@@ -149,18 +161,17 @@ def test_nothing_that_serves_needs_the_laboratory():
     assert not found, f"{found} import lab; only {door} may"
 
 
-@pytest.mark.parametrize("file", LAB_FILES, ids=lambda file: str(file.relative_to(LAB)))
-def test_the_laboratory_names_nothing_private(file: Path):
+def test_the_laboratory_names_nothing_private():
     """What it takes from the core and the page has a public name."""
-    names = {name for name in imported(file) if name.split(".")[0] in ("ramole_core", "ui")}
-    private = {name for name in names if any(part.startswith("_") for part in name.split("."))}
-    assert not private, f"{file} imports {private}"
-    own = {"self", "cls"}
-    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Attribute) and node.attr.startswith("_"):
-            holder = ast.unparse(node.value)
-            dunder = node.attr.startswith("__")
-            assert dunder or holder in own, f"{file}: {node.lineno}: {holder}.{node.attr}"
+    for file in LAB_FILES:
+        names = {name for name in imported(file) if name.split(".")[0] in ("ramole_core", "ui")}
+        private = {name for name in names if any(part.startswith("_") for part in name.split("."))}
+        assert not private, f"{file} imports {private}"
+        for node in nodes(file):
+            if isinstance(node, ast.Attribute) and node.attr.startswith("_"):
+                holder, dunder = ast.unparse(node.value), node.attr.startswith("__")
+                own = dunder or holder in ("self", "cls")
+                assert own, f"{file}: {node.lineno}: {holder}.{node.attr}"
 
 
 def test_only_the_room_of_many_engines_knows_ray():
@@ -173,16 +184,16 @@ def test_only_the_room_of_many_engines_knows_ray():
     assert known == {f"ramole_core/serving/{name}.py" for name in files}
 
 
-@pytest.mark.parametrize("file", UI_FILES, ids=lambda file: str(file.relative_to(UI)))
-def test_the_page_uses_only_public_names(file: Path):
+def test_the_page_uses_only_public_names():
     import ramole_core
 
-    for name in imported(file):
-        if name.split(".")[0] == "ramole_core":
-            wanted = name.removeprefix("ramole_core.")
-            assert wanted in ramole_core.__all__, (
-                f"{file} imports {name}; the page takes public names from ramole_core itself"
-            )
+    for file in UI_FILES:
+        for name in imported(file):
+            if name.split(".")[0] == "ramole_core":
+                wanted = name.removeprefix("ramole_core.")
+                assert wanted in ramole_core.__all__, (
+                    f"{file} imports {name}; the page takes public names from ramole_core itself"
+                )
 
 
 def place_of(room: str) -> int:
@@ -198,11 +209,13 @@ def rooms_of(names: Iterator[str]) -> set[str]:
     return {name.split(".")[1] for name in names if name.startswith("ui.")}
 
 
-@pytest.mark.parametrize("file", UI_FILES, ids=lambda file: str(file.relative_to(UI)))
-def test_each_room_of_the_page_uses_only_earlier_rooms(file: Path):
-    here = file.relative_to(UI).parts[0].removesuffix(".py")
-    for there in sorted(rooms_of(imported(file)) - {here}):
-        assert place_of(there) < place_of(here), f"{file}: {here} may not import {there}; see ROOMS"
+def test_each_room_of_the_page_uses_only_earlier_rooms():
+    for file in UI_FILES:
+        here = file.relative_to(UI).parts[0].removesuffix(".py")
+        for there in sorted(rooms_of(imported(file)) - {here}):
+            assert place_of(there) < place_of(here), (
+                f"{file}: {here} may not import {there}; see ROOMS"
+            )
 
 
 def imports_at_run_time(tree: ast.AST, package: str) -> Iterator[str]:
@@ -283,6 +296,7 @@ def test_the_checks_see_what_they_should(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(Path, "read_text", lambda self, encoding: code)
     assert parts_of(imported(file)) == {"engine", "pool"}
     assert "pickle" in set(imported(file))
+    nodes.cache_clear()
     code = "from ..session.owner import owner_of\nfrom .form import Form\nfrom .. import serve\n"
     monkeypatch.setattr(Path, "read_text", lambda self, encoding: code)
     assert rooms_of(imported(UI / "ask" / "imagined.py")) == {"session", "ask", "serve"}
@@ -292,6 +306,7 @@ def test_the_checks_see_what_they_should(tmp_path: Path, monkeypatch: pytest.Mon
     assert rank("base") < rank("pool") < rank("engine") < rank("training") < rank("cli")
     with pytest.raises(AssertionError, match="no place in ORDER"):
         rank("helpers")
+    nodes.cache_clear()
 
 
 def test_the_core_does_not_need_a_page():

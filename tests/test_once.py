@@ -40,7 +40,7 @@ def test_a_batch_is_embedded_together_and_read_once(ramole, counted, method):  #
 
 
 def test_a_long_list_is_embedded_once_too(ramole, counted, monkeypatch):  # noqa: F811
-    monkeypatch.setattr("ramole_core.adapter_choice.AT_ONCE", 4)
+    monkeypatch.setattr("ramole_core.selection.selector.AT_ONCE", 4)
     monkeypatch.setattr("ramole_core.retrieval.encoder.KEPT", 4)
     prompts = [f"Is it rain or hail, {n}?" for n in range(10)]
     ramole.candidates([Request(prompt, method="mixture", **ASK) for prompt in prompts])

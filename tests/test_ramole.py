@@ -333,6 +333,28 @@ def test_streaming_gives_the_same_answer(ramole):
     assert answer.extra["retrieve"] > 0 and answer.seconds > answer.first_token_seconds > 0
 
 
+def test_every_method_says_who_answers_before_the_first_token(ramole):
+    """The same as `select` says, as every token, and as the answer."""
+    fit = {"examples": [("Is it warm?", "yes")], "options": {"steps": 3}}
+    requests = [
+        Request("Is it going to rain?", method=name, **ASK, **(fit if method.row.fits else {}))
+        for name, method in METHODS.items()
+    ]
+    events: list[tuple[int, object]] = []
+    stream = ramole.stream_batch(requests, selected=lambda *event: events.append(event))
+    events += [event for event in stream]
+    first = len(requests)
+    assert [index for index, _ in events[:first]] == list(range(first))
+    selections = dict(events[:first])
+    for index, item in events[first:]:
+        assert tuple(item.adapters) == selections[index].adapters
+        np.testing.assert_array_equal(item.scores, selections[index].scores)
+        if isinstance(item, Generation):
+            assert item.evidence == selections[index].evidence
+    again = ramole.select(requests[0])
+    assert again.adapters == selections[0].adapters and again.why == selections[0].why
+
+
 def test_a_batch_streams_all_its_requests_in_turn(ramole):
     requests = [Request("rain", **ASK), Request("rain", method="base", **ASK)]
     items = list(ramole.stream_batch(requests))

@@ -18,6 +18,7 @@ from ramole_core import (
     Fitting,
     RamoleError,
     Request,
+    Selection,
     facts_of,
     mean_contribution,
     write_trace,
@@ -30,7 +31,7 @@ from tests.fake_ramole import (
     FakeRamole,
     gate_of,
 )
-from ui.ask.answer import Live, answer, rank, scored, took
+from ui.ask.answer import Live, answer, found_by
 from ui.ask.downloads import write_files
 from ui.ask.examples import RECORDED, earlier_runs, recorded_files
 from ui.ask.form import FIELDS, Form, form_of, read_weights
@@ -50,7 +51,7 @@ from ui.charts.plots import (
     tokens_table,
 )
 from ui.charts.recorded import read_run, write_run
-from ui.charts.run import UNCOMPARED, Found, entropy, led_by, strongest
+from ui.charts.run import NAMED, UNCOMPARED, Found, entropy, led_by, strongest
 from ui.charts.tokens import (
     BASE_MEANING,
     EVEN_MEANING,
@@ -142,56 +143,50 @@ def test_a_model_that_cannot_load_is_one_sentence():
         ask(Request("boats?"), ramole=ramole)
 
 
-def test_the_ranking_marks_what_is_taken():
-    ramole = FakeRamole()
-    marks = [(one.name, one.taken) for one in rank(ramole, Request("boats?", k=2))]
-    assert marks == [("ant", True), ("bee", True), ("cat", False), ("dog", False)]
-    assert not any(one.taken for one in rank(ramole, Request("boats?", method="base")))
-    without = rank(ramole, Request("boats?", k=1, exclude=["ant"]))
-    assert [one.name for one in without] == ["bee", "cat", "dog"]
-    pinned = rank(ramole, Request("boats?", adapters=["dog", "bee"]))
-    assert [(one.name, one.taken) for one in pinned] == [
-        ("dog", True),
-        ("bee", True),
-        ("ant", False),
-        ("cat", False),
-    ]
-    assert pinned[0].score == pytest.approx(0.3)
+@pytest.mark.parametrize(
+    ("request_", "selection", "taken", "left"),
+    [
+        (Request("boats?", k=2), Selection(("ant", "bee"), (0.9, 0.7)), "ant bee", "cat dog"),
+        (Request("boats?", method="base"), Selection((), ()), "", "ant bee cat"),
+        (Request("boats?", exclude=["ant"]), Selection(("bee",), (0.7,)), "bee", "cat dog"),
+        (Request("boats?", exclude=["ant", "bee", "cat"]), Selection(("dog",), (0.3,)), "dog", ""),
+        (Request("boats?", exclude=["of-the-hub"]), Selection(("cat",), (0.5,)), "cat", "ant bee"),
+        (Request("boats?"), Selection(("eel", "cat"), (math.nan, 0.5)), "eel cat", "ant bee"),
+        (
+            Request("boats?", adapters=["dog", "bee"]),
+            Selection(("dog", "bee"), (math.nan,) * 2),
+            "dog bee",
+            "ant cat",
+        ),
+    ],
+)
+def test_those_who_answer_stand_first_in_their_order_and_the_nearest_others_behind(
+    request_, selection, taken, left
+):
+    found = found_by(FakeRamole(), request_, selection)
+    assert [one.name for one in found if one.taken] == taken.split()
+    others = [one.name for one in found if not one.taken]
+    assert others[: len(left.split())] == left.split() and len(others) <= 3
+    assert found[: len(selection.adapters)] == tuple(one for one in found if one.taken)
+    assert not set(others) & {*request_.exclude, *selection.adapters}
+    how = NAMED if request_.adapters else UNCOMPARED
+    assert {one.without for one in found if math.isnan(one.score)} <= {how}
+    if any(map(math.isnan, selection.scores)):
+        assert how in found_html(found)
 
 
-def test_the_ranking_follows_what_was_really_taken():
-    found = (Found("ant", 0.9, True), Found("bee", 0.7, True), Found("cat", 0.5, False))
-    assert took(found, ["cat"]) == (
-        Found("cat", 0.5, True),
-        Found("ant", 0.9, False),
-        Found("bee", 0.7, False),
-    )
-
-
-def test_an_adapter_taken_from_far_behind_joins_the_ranking_with_its_similarity():
-    found = (Found("ant", 0.9, True), Found("bee", 0.7, False))
-    joined = scored(found, ("eel", "ant"), (0.2, 0.9))
-    assert took(joined, ("eel", "ant")) == (
-        Found("eel", 0.2, True, UNCOMPARED),
-        Found("ant", 0.9, True),
-        Found("bee", 0.7, False),
-    )
-    blind = scored(found, ("ant", "bee"), (0.9, float("nan")))
-    assert [one.without for one in blind if one.score != one.score] == [UNCOMPARED]
-    assert UNCOMPARED in found_html(took(blind, ("ant", "bee")))
-
-
-def test_the_experts_on_the_way_are_those_that_the_engine_took():
+def test_the_adapters_are_shown_before_the_first_token_and_are_those_that_answer():
     class Choosy(FakeRamole):
         def _names(self, request):
             return ["eel", "bee"][: request.k]
 
     live = Live()
     shown = list(answer(Choosy(pause=0.2), Request("boats?", k=2), live, beside=False))
-    on_the_way = [one for one in shown if one.run is None and one.shares]
-    assert on_the_way and {one.experts for one in on_the_way} == {("eel", "bee")}
+    on_the_way = [one for one in shown if one.run is None and one.found]
+    assert on_the_way and not on_the_way[0].pieces
+    assert {one.experts for one in on_the_way} == {("eel", "bee")}
     assert [one.name for one in on_the_way[0].found if one.taken] == ["eel", "bee"]
-    assert live.run is not None and not np.isnan(live.run.found[0].score)
+    assert live.run is not None and live.run.found == on_the_way[0].found
 
 
 def test_the_strongest_expert_is_the_largest_mean_and_a_tie_is_nobody():

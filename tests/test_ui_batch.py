@@ -114,7 +114,10 @@ def test_three_kinds_of_text_are_rows(text, kind, prompts):
         ('{"prompt": "a", "metod": "base"}', "'metod' is not known; did you mean 'method'?"),
         ('{"prompt": "a", "method": "magic"}', "Unknown method 'magic'; choose one of ramole"),
         ('{"prompt": "a", "adapters": ["bea"]}', "There is no adapter 'bea' in the pool; did you"),
-        ('{"prompt": "a", "max_new_tokens": 999}', "max_new_tokens=999, and 300 is the most"),
+        (
+            '{"prompt": "a", "max_new_tokens": 999}',
+            "max_new_tokens=999, but this server gives at most",
+        ),
         ('{"prompt": " "}', "The prompt is empty; type one."),
         ('{"prompt": "a", "k": 33}', "33 adapters are asked for, and 32 is the most."),
         ('{"prompt": "a"', "This is not JSON of one row;"),

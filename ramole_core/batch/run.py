@@ -7,14 +7,12 @@ halved until the row is found, and the others run.
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from ramole_core.batch.rows import BadRow, Batch, BatchRow
 from ramole_core.errors import Busy, RamoleError
-from ramole_core.methods import METHOD_LIST
-from ramole_core.pool.names import near_names
-from ramole_core.request import Generation, Request, Step
-from ramole_core.request_parts import read_history
+from ramole_core.request import Generation, Step
 
 if TYPE_CHECKING:
     from ramole_core.ramole import Ramole
@@ -29,17 +27,14 @@ Event = tuple[BatchRow, "Step | Generation | RamoleError"]
 
 def refuse_unfit(ramole: "Ramole", batch: Batch, *, owner: str | None) -> Batch:
     """The batch as this system can run it: what fails for sure, model or not, is a bad row now."""
-    names = {card.name for card in ramole.pool.cards(owner)}
-    methods = [method.name for method in ramole.methods()]
-    most = ramole.settings.max_new_tokens
     good: list[BatchRow] = []
     bad = list(batch.bad)
     for row in batch.rows:
-        sentence = _misfit(row.request, names=names, methods=methods, most=most)
-        if sentence:
-            bad.append(BadRow(row.index, row.line, sentence, row.request.prompt[:80]))
-        else:
+        try:
+            ramole.check(replace(row.request, owner=owner))
             good.append(row)
+        except RamoleError as error:
+            bad.append(BadRow(row.index, row.line, str(error), row.request.prompt[:80]))
     bad.sort(key=lambda row: row.index)
     return Batch(batch.kind, tuple(good), tuple(bad), batch.unused)
 
@@ -108,17 +103,3 @@ def _asked(
             half = len(rows) // 2
             yield from _asked(ramole, rows[:half], waiting=waiting, **how)
             rows = rows[half:]
-
-
-def _misfit(request: Request, *, names: set[str], methods: Sequence[str], most: int) -> str:
-    if request.method not in methods:
-        untrained = any(row.name == request.method for row in METHOD_LIST)
-        what = "No trained weights are here of method" if untrained else "Unknown method"
-        return f"{what} {request.method[:80]!r}; choose one of {', '.join(methods)}."
-    earlier = (name for turn in read_history(request.history) for name in turn.adapters or ())
-    for name in (*(request.adapters or ()), *earlier):
-        if name not in names:
-            return f"There is no adapter {name[:80]!r} in the pool; {near_names(name[:80], names)}"
-    if request.max_new_tokens > most:
-        return f"max_new_tokens={request.max_new_tokens}, and {most} is the most that is given."
-    return ""

@@ -8,14 +8,14 @@ earlier turns, moves a boundary by those tokens, and no token of the whole is ev
 
 from bisect import bisect_left
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import chain, takewhile
 
 from transformers import PreTrainedTokenizerBase
 
+from ramole_core.answer import Selection
 from ramole_core.composition import Candidate
 from ramole_core.errors import RamoleError
-from ramole_core.evidence import Evidence
 from ramole_core.request import Request
 from ramole_core.request_parts import Exchange, read_history
 
@@ -57,10 +57,8 @@ class Prepared:
     turns: tuple[Turn, ...]
     """One for each part of the prompt."""
     prompt: Prompt
-    evidence: Evidence | None = None
-    """Why these adapters answer, or the base, where that was weighed."""
-    notes: tuple[str, ...] = ()
-    """As in the answer."""
+    selection: Selection = Selection()
+    """The adapters that answer, those that a method brings among them."""
     shown: tuple[int, ...] = ()
     """Tokens of the answer that an engine had made and told before it was lost, those of the
     request's own `prefix_ids` not counted: they are read, and the last one is told again."""
@@ -72,16 +70,8 @@ class Prepared:
 
     def bare(self) -> "Prepared":
         """The same tokens by the base alone."""
-        alone = {
-            "method": "base",
-            "adapters": None,
-            "weights": None,
-            "options": None,
-            "examples": (),
-        }
-        turns = tuple(Turn(replace(turn.request, **alone), ()) for turn in self.turns)
-        plain = replace(self.request, without=(), later_weights=None, **alone)
-        return Prepared(plain, turns, self.prompt)
+        turns = tuple(Turn(turn.request.by_base(), ()) for turn in self.turns)
+        return Prepared(self.request.by_base(), turns, self.prompt)
 
 
 def encode_prompt(request: Request, tokenizer: PreTrainedTokenizerBase) -> list[int]:

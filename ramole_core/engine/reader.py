@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from ramole_core.answer import Selection
 from ramole_core.base.chat_template import NEXT_TURN, check_known, ends_turns_itself
 from ramole_core.base.model import BaseModel
 from ramole_core.composition import Candidate, find_method
@@ -88,7 +89,9 @@ class RequestReader:
         turns = tuple(map(self._with_own, asked.turns))
         check_switches(request, turns[-1].candidates, self.facts.layout)
         check_later_weights(request, turns[-1].candidates)
-        prepared = replace(asked, request=request, turns=turns)
+        last = turns[-1].candidates
+        selection = Selection(tuple(one.name for one in last), tuple(one.score for one in last))
+        prepared = replace(asked, request=request, turns=turns, selection=selection)
         check_turns(prepared)
         return prepared
 

@@ -4,22 +4,21 @@
 reader gone), the engine is given back and `live.run` holds what came.
 """
 
-import math
 import threading
 import time
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field, replace
+from math import isnan
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ramole_core import Request
+from ramole_core import Request, Selection
 
-from ..charts.run import UNCOMPARED, Found, Run
+from ..charts.run import NAMED, UNCOMPARED, Found, Run
 from ..model.loading import loaded
 from ..model.reading import Reading
-from .conversation import by_the_base
 
 if TYPE_CHECKING:
     from ramole_core import Ramole
@@ -28,6 +27,7 @@ NEXT = 3
 """How many adapters that were not taken are shown below those that were."""
 WAIT = 0.4
 """Seconds between two looks at a model that is being loaded."""
+FINDING = "Finding the adapters…"
 STILL = "The answer is there; the bare base is still writing…"
 
 
@@ -67,53 +67,42 @@ def answer(
             yield Shown(f"{progress}; your question is answered as soon as it is there.")
         if live.cancelled.is_set():
             return
-        found = rank(ramole, request)
-        yield Shown("Reading the prompt…", found=found, experts=_taken(found))
-        requests = [request, _bare(request)] if beside else [request]
+        yield Shown(FINDING)
+        requests = [request, request_beside(request)] if beside else [request]
         reading = Reading(
             ramole,
             requests,
             session=request.owner,
             address=address,
             cancelled=live.cancelled,
-            after=lambda reading: _keep(reading, live, request, found),
+            after=lambda reading: _keep(ramole, reading, live, request),
         )
-        yield from _draw(reading, live, found=found, beside=beside)
+        yield from _draw(ramole, reading, live, request)
     finally:
         if reading is None:
             live.ended.set()
 
 
-def rank(ramole: "Ramole", request: Request) -> tuple[Found, ...]:
-    """The pool beside this prompt: the adapters that will be taken, and the next ones; none where
-    the pool is empty."""
-    if not ramole.pool.cards(request.owner):
-        return ()
-    if request.adapters is None:
-        count = {"base": 0, "selection": 1}.get(request.method, request.k)
-        hits = ramole.retrieve(
-            request.prompt, k=count + NEXT, exclude=request.exclude, owner=request.owner
-        )
-        return tuple(Found(hit.name, hit.score, i < count) for i, hit in enumerate(hits))
-    everyone = max(1, len(ramole.pool.cards(request.owner)))
-    hits = ramole.retrieve(request.prompt, k=everyone, owner=request.owner)
-    score = {hit.name: hit.score for hit in reversed(hits)}
-    pinned = [Found(name, score.get(name, float("nan")), True) for name in request.adapters]
-    others = [hit for hit in hits if hit.name not in request.adapters][:NEXT]
-    return (*pinned, *(Found(hit.name, hit.score, False) for hit in others))
+def found_by(ramole: "Ramole", request: Request, selection: Selection) -> tuple[Found, ...]:
+    """The adapters that answer, in their order, and the nearest of those that were left."""
+    taken = []
+    for name, score in zip(selection.adapters, selection.scores, strict=True):
+        uncompared = isnan(score) and request.adapters is None
+        taken.append(Found(name, score, True, UNCOMPARED if uncompared else NAMED))
+    names = {card.name for card in ramole.pool.cards(request.owner)}
+    exclude = [name for name in request.exclude if name in names]
+    if names <= {*exclude, *selection.adapters}:
+        return tuple(taken)
+    hits = ramole.retrieve(
+        request.prompt, k=len(taken) + NEXT, exclude=exclude, owner=request.owner
+    )
+    left = [hit for hit in hits if hit.name not in selection.adapters][:NEXT]
+    return (*taken, *(Found(hit.name, hit.score, False) for hit in left))
 
 
-def took(found: Sequence[Found], names: Sequence[str]) -> tuple[Found, ...]:
-    """The same ranking, with the adapters marked that were really taken, these first."""
-    by_name = {one.name: one for one in found}
-    taken = [replace(by_name.get(n, Found(n, float("nan"), True)), taken=True) for n in names]
-    return (*taken, *(replace(one, taken=False) for one in found if one.name not in names))
-
-
-def _draw(
-    reading: Reading, live: Live, *, found: tuple[Found, ...], beside: bool
-) -> Iterator[Shown]:
-    steps, names = reading.steps[0], _taken(found)
+def _draw(ramole: "Ramole", reading: Reading, live: Live, request: Request) -> Iterator[Shown]:
+    steps, beside = reading.steps[0], len(reading.steps) > 1
+    found: tuple[Found, ...] = ()
     shares: list[np.ndarray] = []
     base = None
     with closing(reading.pictures()) as pictures:
@@ -121,18 +110,18 @@ def _draw(
             count = len(steps)  # the thread may append behind it
             new = [step.shares for step in steps[len(shares) : count]]
             shares += [row for row in new if row is not None]
-            if count:
-                names = steps[count - 1].adapters
-                found = scored(found, names, steps[count - 1].scores)
+            selection = reading.selections.get(0)
+            if selection is not None and not found:
+                found = found_by(ramole, request, selection)
             if beside:
                 base = "".join(step.text for step in reading.steps[1])
             if reading.ended.is_set() and live.run is not None:
                 yield Shown(run=live.run, beside=base)
                 return
             yield Shown(
-                _note(reading, count),
-                found=took(found, names),
-                experts=names,
+                FINDING if selection is None else _note(reading, count),
+                found=found,
+                experts=() if selection is None else selection.adapters,
                 pieces=tuple(step.text for step in steps[:count]),
                 shares=tuple(shares),
                 beside=base,
@@ -153,44 +142,20 @@ def _note(reading: Reading, count: int) -> str:
     return STILL if 0 in reading.answers else f"Answering… {count} tokens"
 
 
-def _keep(reading: Reading, live: Live, request: Request, found: tuple[Found, ...]) -> None:
+def _keep(ramole: "Ramole", reading: Reading, live: Live, request: Request) -> None:
     """What came, in `live.run`; called where the engine was given back."""
-    answer = reading.answers.get(0)
-    if answer is not None:
+    answer, selection = reading.answers.get(0), reading.selections.get(0)
+    if answer is not None and selection is not None:
         live.run = Run(
             request=request,
             answer=answer,
             pieces=tuple(step.text for step in reading.steps[0]),
-            found=took(scored(found, answer.adapters, answer.scores), answer.adapters),
+            found=found_by(ramole, request, selection),
             beside=reading.answers.get(1),
         )
     live.ended.set()
 
 
-def _bare(request: Request) -> Request:
-    """The same text, and the same earlier turns, by the base alone."""
-    alone = {"method": "base", "adapters": None, "weights": None, "options": None, "exclude": ()}
-    alone |= {"examples": (), "mix": None}
-    return by_the_base(replace(request, **alone, trace=False))
-
-
-def _taken(found: Sequence[Found]) -> tuple[str, ...]:
-    return tuple(one.name for one in found if one.taken)
-
-
-def scored(
-    found: tuple[Found, ...], taken: Sequence[str], scores: Sequence[float]
-) -> tuple[Found, ...]:
-    """The ranking, and those behind it that were taken: a method may take who answers loudest.
-    One that was taken without being compared has no similarity."""
-    names = {one.name for one in found}
-    unknown = {name for name, score in zip(taken, scores, strict=True) if math.isnan(score)}
-    told = [
-        replace(one, score=math.nan, without=UNCOMPARED)
-        if one.name in unknown and not math.isnan(one.score)
-        else one
-        for one in found
-    ]
-    behind = zip(taken, scores, strict=True)
-    more = [Found(name, s, True, UNCOMPARED) for name, s in behind if name not in names]
-    return (*told, *more)
+def request_beside(request: Request) -> Request:
+    """The same conversation by the base alone, without a trace."""
+    return replace(request.by_base(), trace=False)

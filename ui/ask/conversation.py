@@ -46,13 +46,7 @@ def continued(request: Request, turns: Sequence[Turn], *, drop: bool) -> Request
     """The request after these turns; `drop`: without the oldest, where they do not fit."""
     history = [(turn.user, turn.assistant, turn.adapters) for turn in turns]
     asked = replace(request, history=history, drop_turns=drop and bool(turns))
-    return by_the_base(asked) if request.method == "base" else asked
-
-
-def by_the_base(request: Request) -> Request:
-    """The same request with earlier turns that the base alone reads."""
-    history = [(user, assistant, ()) for user, assistant, *_ in request.history]
-    return replace(request, history=history)
+    return asked.by_base() if request.method == "base" else asked
 
 
 def shortened(run: Run) -> Run:

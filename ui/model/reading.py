@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable, Generator, Sequence
 from typing import TYPE_CHECKING
 
-from ramole_core import Fitting, Generation, Request, Step
+from ramole_core import Fitting, Generation, Request, Selection, Step
 
 from ..watch.events import answered, refused
 from .pace import PACE
@@ -41,6 +41,8 @@ class Reading:
         """Of each request, as far as they came."""
         self.answers: dict[int, Generation] = {}
         """By the request's index."""
+        self.selections: dict[int, Selection] = {}
+        """The adapters of each request, as soon as they are chosen, by its index."""
         self.places: dict[int, int] = {}
         """In the queue, by the request's index: 1 is next, 0 runs; missing where it is unknown."""
         self.fittings: dict[int, Fitting] = {}
@@ -84,6 +86,7 @@ class Reading:
                 session=session,
                 address=address,
                 waiting=self._place,
+                selected=self._select,
                 **({"fitting": self._fit} if any(one.examples for one in requests) else {}),
             )
             for index, item in stream:
@@ -103,6 +106,10 @@ class Reading:
             after(self)
             self.ended.set()
             self._fresh.set()
+
+    def _select(self, index: int, selection: Selection) -> None:
+        self.selections[index] = selection
+        self._fresh.set()
 
     def _fit(self, index: int, how: Fitting) -> None:
         self.fittings[index] = how

@@ -4,11 +4,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from ramole_core.adapter_choice import AdapterChoice, Choice, base_turn
 from ramole_core.hub import Hub, Wait
 from ramole_core.mixes import Mixes
 from ramole_core.pool import Pool
 from ramole_core.request import Request
+from ramole_core.selection.selector import Choice, Selector
 
 if TYPE_CHECKING:
     from ramole_core.composition import Candidate, Response
@@ -16,11 +16,11 @@ if TYPE_CHECKING:
     from ramole_core.engine.prompt import Prepared, Prompt
 
 
-class Preparing:
+class Preparation:
     """Over one pool."""
 
-    def __init__(self, choice: AdapterChoice, mixes: Mixes, hub: Hub, pool: Pool):
-        self._choice, self._mixes, self._hub, self._pool = choice, mixes, hub, pool
+    def __init__(self, selector: Selector, mixes: Mixes, hub: Hub, pool: Pool):
+        self._selector, self._mixes, self._hub, self._pool = selector, mixes, hub, pool
 
     def prepare(
         self, requests: Sequence[Request], engines: "Engines", *, cancelled: Callable[[], bool]
@@ -54,25 +54,24 @@ class Preparing:
 
         from ramole_core.engine.prompt import Turn
 
-        chosen = self._choice.choose(
+        chosen = self._selector.choose(
             [turn for _, turn in turns], examine, wait=wait, follows=follows
         )
         found: list[list[Choice]] = [[] for _ in requests]
         for (n, _), choice in zip(turns, chosen, strict=True):
             found[n].append(choice)
-        return [
-            replace(
-                engines.prepare(
-                    base_turn(request) if last.leaves else request,
-                    last.candidates,
-                    prompt_of(n),
-                    earlier=[Turn(one.turn, one.candidates) for one in earlier],
-                ),
-                evidence=last.evidence,
-                notes=tuple(note for one in (*earlier, last) for note in one.notes),
+        prepared = []
+        for n, (request, (*earlier, last)) in enumerate(zip(requests, found, strict=True)):
+            one = engines.prepare(
+                request.turn_by_base() if last.leaves else request,
+                last.candidates,
+                prompt_of(n),
+                earlier=[Turn(before.turn, before.candidates) for before in earlier],
             )
-            for n, (request, (*earlier, last)) in enumerate(zip(requests, found, strict=True))
-        ]
+            notes = tuple(note for choice in (*earlier, last) for note in choice.notes)
+            selection = replace(one.selection, evidence=last.evidence, notes=notes)
+            prepared.append(replace(one, selection=selection))
+        return prepared
 
     def _mixed(self, request: Request, wait: Wait) -> Request:
         """The request with what its mix says, where it names one."""

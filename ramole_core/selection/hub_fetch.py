@@ -12,18 +12,18 @@ from ramole_core.pool import Pool
 from ramole_core.request import Request
 from ramole_core.retrieval import BaseExpert, Hit, Retriever
 
-Arrived = tuple[Request, tuple[str, ...]]
+Fetched = tuple[Request, tuple[str, ...]]
 """The turn as the pool understands it, and a sentence for each adapter that came, or did not."""
 
 
-class Arriving:
+class HubFetch:
     """Light to make; does nothing where nothing is listed."""
 
     def __init__(self, hub: Hub, pool: Pool, retriever: Retriever, *, base: BaseExpert):
         """`base` says where the base answers."""
         self._hub, self._pool, self._retriever, self._base = hub, pool, retriever, base
 
-    def named(self, turn: Request, wait: Wait) -> Arrived:
+    def named(self, turn: Request, wait: Wait) -> Fetched:
         """The adapters that the turn names; raises RamoleError where a listed one does not come."""
         names = turn.adapters or ()
         if not self._hub.allowed or not any(map(self._hub.is_listed, names)):
@@ -33,7 +33,7 @@ class Arriving:
         here = [name if name in there else self._hub.name_in_pool(name) for name in names]
         return replace(turn, adapters=list(dict.fromkeys(here))), said
 
-    def nearest(self, turn: Request, count: int, wait: Wait, *, abstains: bool) -> Arrived:
+    def nearest(self, turn: Request, count: int, wait: Wait, *, abstains: bool) -> Fetched:
         """Those that are among the `count` nearest to the turn's text; `abstains`: the base answers
         where none is near enough."""
         near = self._hub.near(turn.prompt, count + self._hub.spare, turn.exclude)
@@ -44,6 +44,10 @@ class Arriving:
         if abstains and not self._answered(turn, near[0][1], near[0][0].name, hits):
             return turn, ()
         return turn, self._hub.bring_nearer(near, hits, count, wait)
+
+    def is_listed(self, name: str) -> bool:
+        """Whether an adapter of this name may come from the Hub."""
+        return self._hub.is_listed(name)
 
     def used(self, names: Sequence[str]) -> None:
         """These answer."""

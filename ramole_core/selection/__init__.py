@@ -1,0 +1,1 @@
+"""Which adapters a request gets: named, known to its method, or found."""

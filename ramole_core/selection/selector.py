@@ -1,0 +1,242 @@
+"""Which adapters a request gets: those it names, those its method knows or chooses among all, or
+those that are found.
+
+A method that examines has the nearest adapters answer to the prompt before it takes its k
+(`ramole_core.engine.reference`). Where none that was found fits, the base may answer, and a message
+that names no task may keep the adapters of the turn before (`retrieval/base_expert.py`). Adapters
+of the Hub come into the pool before it is asked (`hub_fetch.py`).
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from ramole_core.errors import RamoleError
+from ramole_core.evidence import Evidence
+from ramole_core.hub import Wait
+from ramole_core.methods import METHOD_LIST, complete_options, find_row
+from ramole_core.pool import Pool
+from ramole_core.request import Request
+from ramole_core.retrieval import BaseExpert, Hit, Retriever
+from ramole_core.selection.finder import Finder
+from ramole_core.selection.hub_fetch import HubFetch
+
+if TYPE_CHECKING:
+    from ramole_core.composition import Candidate, Composition, Response
+
+
+Examine = Callable[[Sequence[int], Sequence[Sequence["Candidate"]]], "Sequence[Sequence[Response]]"]
+"""What each candidate answers to the prompts of these requests, by index."""
+
+AT_ONCE = 256
+"""Prompts that are embedded in one call; no more than the encoder remembers."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Who answers a turn."""
+
+    turn: Request
+    """As it is placed: of the method `base` where the base answers."""
+    candidates: "tuple[Candidate, ...]"
+    """Its adapters; none where the base answers."""
+    evidence: Evidence | None = None
+    """None where nothing was weighed: adapters named, or a method that always mixes."""
+    notes: tuple[str, ...] = ()
+    """What came of adapters of the Hub."""
+
+    @property
+    def kept(self) -> bool:
+        """Whether the adapters are those of the turn before."""
+        return self.evidence is not None and self.evidence.decision == "kept"
+
+    @property
+    def leaves(self) -> bool:
+        """Whether the adapters leave it to the base, as far as is known."""
+        return self.evidence is not None and self.evidence.decision == "base"
+
+    def by_base(self) -> "Choice":
+        """The base answers it alone."""
+        return Choice(self.turn.turn_by_base(), (), self.evidence, self.notes)
+
+
+def by_depth(follows: Sequence[bool]) -> list[list[int]]:
+    """The turns that begin a conversation, then those that come second in one, and so on."""
+    parts: list[list[int]] = []
+    depth = 0
+    for n, after in enumerate(follows):
+        depth = depth + 1 if after else 0
+        parts += [[]] * (depth == len(parts))
+        parts[depth] = [*parts[depth], n]
+    return parts
+
+
+class Selector:
+    """Turns requests into their adapters; light to make, torch is imported on first use."""
+
+    def __init__(
+        self,
+        pool: Pool,
+        retriever: Retriever,
+        *,
+        finder: Finder,
+        hub: HubFetch,
+        base: BaseExpert,
+        max_new_tokens: int,
+    ):
+        """`base` says where the base answers; `max_new_tokens`: the most that this server gives to
+        one request."""
+        self._pool, self._retriever, self._base = pool, retriever, base
+        self._finder, self._hub = finder, hub
+        self._max_new_tokens = max_new_tokens
+
+    def choose(
+        self,
+        turns: Sequence[Request],
+        examine: Examine,
+        *,
+        wait: Wait,
+        follows: Sequence[bool] = (),
+    ) -> list[Choice]:
+        """Who answers each turn: its adapters, best first where retrieved, in the given order where
+        named, or the base where none that was found fits.
+
+        `wait`: for adapters of the Hub, all turns together. `follows[n]`: turn n comes after turn
+        n - 1 in one conversation. Prompts are embedded first. Raises RamoleError for an unknown
+        method, option or adapter, and where the method cannot use those that were named, before any
+        is examined.
+        """
+        from ramole_core.composition import find_method
+
+        methods = [find_method(turn.method) for turn in turns]
+        for turn in turns:
+            self._check(turn)
+        found: list[Choice] = []
+        for start in range(0, len(turns), AT_ONCE):
+            pairs = list(zip(turns, methods, strict=True))[start : start + AT_ONCE]
+            if asking := [
+                turn.prompt for turn, method in pairs if self._finder.needs_vector(turn, method)
+            ]:
+                self._retriever.remember(asking)
+            found += [self._arrive(*pair, wait) for pair in pairs]
+        for part in by_depth(follows or [False] * len(turns)):
+            for n in part:
+                if follows and follows[n]:
+                    found[n] = self._keep(found[n], found[n - 1])
+            self._examine(part, found, methods, examine)
+        self._hub.used([one.name for choice in found for one in choice.candidates])
+        return found
+
+    def _arrive(self, turn: Request, method: "Composition", wait: Wait) -> "Choice":
+        """Who answers, once the adapters of the Hub that should have come."""
+        notes: tuple[str, ...] = ()
+        if turn.adapters is not None:
+            turn, notes = self._hub.named(turn, wait)
+        elif (count := method.experts(turn.k)) and self._finder.fixed_pool(method) is None:
+            abstains = self._finder.abstains(turn, method)
+            turn, notes = self._hub.nearest(turn, count, wait, abstains=abstains)
+        return replace(self._look(turn, method), notes=notes)
+
+    def _look(self, turn: Request, method: "Composition") -> Choice:
+        """Who answers, before any adapter was examined and but for the turn before."""
+        evidence, hits = None, None
+        if self._finder.abstains(turn, method):
+            if not self._pool.cards(turn.owner):
+                return Choice(turn.turn_by_base(), (), Evidence("base"))
+            hits = self._finder.hits(turn, method)
+            known = [hit for hit in hits if hit.score == hit.score]
+            evidence = self._base.judge(turn.prompt, known, blind=len(hits) - len(known))
+        if method.chooses and turn.weights is None:
+            found = self._finder.chosen(turn, method)
+        elif hits is not None:
+            found = [
+                self._finder.candidate(self._pool.card(hit.name, hit.owner), hit.score)
+                for hit in hits
+            ]
+        else:
+            found = [self._finder.candidate(*one) for one in self._finder.found(turn, method)]
+        return Choice(turn, tuple(found), evidence)
+
+    def _keep(self, choice: Choice, before: Choice) -> Choice:
+        """The adapters of the turn before where this one goes on with them."""
+        turn = choice.turn
+        kept = [one for one in before.candidates if one.name not in turn.exclude]
+        keeps = find_row(turn.method).keeps_turn and turn.adapters is None
+        if not (keeps and choice.candidates and kept and kept[0] is before.candidates[0]):
+            return choice
+        near, leader = choice.candidates[0], self._pool.card(kept[0].name, turn.owner)
+        known = self._retriever.similarities(turn.prompt, [leader])[0]
+        nobody = near.score != near.score
+        evidence = self._base.goes_on(
+            turn.prompt,
+            None if nobody else Hit(near.name, near.score),
+            Hit(leader.name, float("nan") if leader.blind else known),
+        )
+        return choice if evidence is None else Choice(turn, tuple(kept), evidence, choice.notes)
+
+    def _examine(
+        self,
+        part: Sequence[int],
+        found: list[Choice],
+        methods: "Sequence[Composition]",
+        examine: Examine,
+    ) -> None:
+        """Put the adapters' responses into these turns' choices, and settle who answers."""
+        for n in part:
+            if found[n].leaves and not (methods[n].examines and self._doubts(found[n])):
+                found[n] = found[n].by_base()
+        at = [n for n in part if methods[n].examines and found[n].candidates and not found[n].kept]
+        if not at:
+            return
+        answers = examine(at, [found[n].candidates for n in at])
+        for n, responses in zip(at, answers, strict=True):
+            pairs = zip(found[n].candidates, responses, strict=True)
+            heard = [replace(one, response=response) for one, response in pairs]
+            evidence = found[n].evidence
+            if evidence is not None and self._doubts(found[n]):
+                known = [one.surprise for one in heard if one.score == one.score]
+                blind = {one.name: one.surprise for one in heard if one.score != one.score}
+                evidence = self._base.hear(evidence, known, blind)
+            best = self._best(found[n].turn, methods[n], heard)
+            settled = Choice(found[n].turn, tuple(best), evidence, found[n].notes)
+            found[n] = settled.by_base() if settled.leaves else settled
+
+    def _doubts(self, choice: Choice) -> bool:
+        return choice.evidence is not None and self._base.doubts(choice.evidence)
+
+    def _best(
+        self, request: Request, method: "Composition", heard: "list[Candidate]"
+    ) -> "list[Candidate]":
+        if request.adapters is not None:
+            return heard
+        worth = method.rank(heard, complete_options(request.method, request.options))
+        order = sorted(range(len(heard)), key=lambda j: -worth[j])
+        return [heard[j] for j in order[: method.experts(request.k)]]
+
+    def check(self, request: Request) -> None:
+        """Raise RamoleError where the request cannot run, as far as is known without a model."""
+        for turn in request.turns:
+            self._check(turn)
+            for name in turn.adapters or ():
+                if not self._hub.is_listed(name):
+                    self._pool.card(name, turn.owner)
+
+    def _check(self, request: Request) -> None:
+        row = find_row(request.method)
+        complete_options(request.method, request.options)
+        if row.fits and not request.examples and request.weights is None:
+            raise RamoleError(
+                f"Method {request.method} finds its weights on examples, and none came; pass about "
+                "5 (input, target) pairs as examples, or weights of your own."
+            )
+        if request.examples and not row.fits:
+            fitting = ", ".join(row.name for row in METHOD_LIST if row.fits)
+            raise RamoleError(
+                f"examples came, but method {request.method} has no use for them; leave them out, "
+                f"or choose {fitting}."
+            )
+        if request.max_new_tokens > self._max_new_tokens:
+            raise RamoleError(
+                f"max_new_tokens={request.max_new_tokens}, but this server gives at most "
+                f"{self._max_new_tokens}; ask for fewer, or raise RAMOLE_MAX_NEW_TOKENS."
+            )
