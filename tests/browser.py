@@ -3,9 +3,10 @@
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
+from weakref import WeakKeyDictionary
 
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, Page, TimeoutError, expect, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, TimeoutError, expect, sync_playwright
 
 from tests.serving import Server, fake_page
 
@@ -46,12 +47,15 @@ def visits(
     until: Sequence[str] = ("#prompt textarea", "#status .notice", "#answer .token"),
 ) -> Iterator[Callable[..., Page]]:
     """Opens pages, each as a visitor of its own, goes to `tab`, waits until all of `until` are
-    seen, and closes them all in the end."""
-    pages: list[Page] = []
+    seen, and closes them all in the end.
+
+    The first of a test is in a browser that keeps the page's scripts from test to test and nothing
+    else; those beside it have one of their own, since a browser holds six connections at most."""
+    contexts: list[BrowserContext] = []
 
     def open_page(url: str, *, width: int = 1280, theme: str = "light") -> Page:
-        page = fresh_page(browser, url, width=width, theme=theme)
-        pages.append(page)
+        contexts.append(browser.new_context() if contexts else _kept(browser))
+        page = fresh_page(contexts[-1], url, width=width, theme=theme)
         if tab is not None:
             page.get_by_role("tab", name=tab).click()
         for seen in until:
@@ -59,16 +63,33 @@ def visits(
         return page
 
     yield open_page
-    for page in pages:
-        page.context.close()
+    for page in [page for context in contexts for page in context.pages]:
+        page.close()
+    for context in contexts[1:]:
+        context.close()
 
 
-def fresh_page(browser: Browser, url: str, *, width: int = 1280, theme: str = "light") -> Page:
-    """The page in a context of its own; `requested` and `wrong` keep its requests and errors."""
-    context = browser.new_context(
-        viewport={"width": width, "height": 900}, color_scheme=theme, accept_downloads=True
-    )
+KEPT: WeakKeyDictionary[Browser, BrowserContext] = WeakKeyDictionary()
+
+
+def _kept(browser: Browser) -> BrowserContext:
+    """The browser's context that keeps scripts, without what an earlier test left in it."""
+    context = KEPT.get(browser) or browser.new_context()
+    KEPT[browser] = context
+    context.clear_cookies()
+    context.clear_permissions()
+    return context
+
+
+def fresh_page(
+    context: BrowserContext, url: str, *, width: int = 1280, theme: str = "light"
+) -> Page:
+    """The page in a tab of its own; `requested` and `wrong` keep its requests and errors."""
     page = context.new_page()
+    page.set_viewport_size({"width": width, "height": 900})
+    page.emulate_media(color_scheme=theme)
+    page.set_viewport_size({"width": width, "height": 900})
+    page.emulate_media(color_scheme=theme)
     page.set_default_timeout(PATIENCE)
     page.requested, page.wrong = [], []
     page.on("request", lambda request: page.requested.append(request.url))

@@ -3,6 +3,7 @@
 import atexit
 import os
 import shutil
+import sys
 import tempfile
 import warnings
 from pathlib import Path
@@ -40,6 +41,12 @@ def pytest_collection_modifyitems(items):
     """The longest files first, or a worker is left alone with one of them in the end."""
     order = {name: n for n, name in enumerate(LONGEST)}
     items.sort(key=lambda item: order.get(item.path.stem, len(order)))
+
+
+def pytest_unconfigure():
+    """Triton's bindings print 35 lines of "leaked" when a process ends."""
+    if "triton" in sys.modules:
+        atexit.register(os.dup2, os.open(os.devnull, os.O_WRONLY), 2)
 
 
 def pytest_collection_finish():

@@ -17,6 +17,7 @@ import typer
 
 from ramole_core.cli import app, main
 from ramole_core.errors import RamoleError
+from ramole_core.methods import METHOD_LIST
 from ramole_core.mixes import Mix
 from ramole_core.request import Fitting, Generation, Request, Step, Trace
 from tests.adapter_files import write_adapter
@@ -549,3 +550,16 @@ def test_a_command_of_the_laboratory_without_its_folder_is_a_sentence(command: s
     )
     assert done.returncode == 2, done
     assert f"The command {command} needs the folder lab/" in done.stderr
+
+
+def test_methods_are_listed_with_what_they_need(monkeypatch, tmp_path, capsys):
+    monkeypatch.setenv("RAMOLE_ADAPTERS_DIR", str(tmp_path))
+    monkeypatch.setenv("RAMOLE_BASE_MODEL", str(tmp_path))
+    assert main(["methods", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    usable = {row["name"]: row["usable"] for row in told["methods"]}
+    assert told["default"] == "ramole_plus" and usable["ramole_plus"] and not usable["ramole"]
+    assert list(usable) == [row.name for row in METHOD_LIST]
+    assert main(["methods"]) == 0
+    table = capsys.readouterr().out
+    assert "ramole_plus (default)" in table and "needs training" in table

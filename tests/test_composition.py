@@ -498,6 +498,19 @@ def test_rows_that_share_a_decision_keep_their_places():
 
 
 @pytest.mark.parametrize("name", METHODS)
+def test_a_decision_that_hangs_on_similarity_says_so(name, monkeypatch):
+    """Without `weighs_similarity` adapters that are named come with a similarity of nan."""
+    x, router, loras, updates = torch.randn(2, l, i), make_router(), make_loras(), []
+    for turned in (1, -1):
+        scores = dict(zip(SCORES, [*SCORES.values()][::turned], strict=True))
+        monkeypatch.setattr("tests.tiny_methods.SCORES", scores)
+        updates.append(run(placed(name, loras, router), x)[0])
+    changed = not torch.equal(*updates)
+    assert METHODS[name].weighs_similarity or not changed, f"{name}: set weighs_similarity = True"
+    assert changed or name not in ("similarity", "ramole_plus"), "nothing was tried"
+
+
+@pytest.mark.parametrize("name", METHODS)
 def test_extra_zero_rank_changes_nothing(name):
     x, loras, router = torch.randn(1, l, i), make_loras(), make_router()
     longer = [

@@ -17,6 +17,7 @@ from ramole_core.cli.chat import chat
 from ramole_core.cli.doctor import doctor
 from ramole_core.cli.hub import hub
 from ramole_core.cli.laboratory import register
+from ramole_core.cli.methods import methods
 from ramole_core.cli.mixes import mixes
 from ramole_core.cli.pool import add, list_adapters, remove
 from ramole_core.cli.traces import trace
@@ -48,6 +49,7 @@ app.command("merge")(merge)
 app.command("retrieve")(retrieve)
 app.command("generate")(generate)
 app.command("chat")(chat)
+app.command("methods")(methods)
 app.command("mixes")(mixes)
 app.command("serve")(serve)
 app.command("trace")(trace)
