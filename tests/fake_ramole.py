@@ -1,5 +1,7 @@
 """A system with the public names of `Ramole` and no model: exact answers, at once, offline."""
 
+import atexit
+import shutil
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -25,8 +27,6 @@ from ramole_core.methods import METHOD_LIST, Option, find_row
 from ramole_core.mixes import Mix, Mixes
 from ramole_core.pool.names import near_names
 
-MIXES = tempfile.TemporaryDirectory(prefix="ramole-mixes-")
-"""A folder for each fake's mixes; gone with the process."""
 LAYERS, MODULES = [0, 1, 2, 3, 4], ["q_proj", "down_proj"]
 WORDS = ("The ", "boats ", "<b>lie</b> ", "${here}", "\n", "quiet", "ly", ".")
 """The answer, a token a word; two of them would be markup, were they not escaped."""
@@ -102,7 +102,9 @@ class FakeRamole:
         self.most_turns = most_turns
         """Earlier turns that fit."""
         self.requests: list[Request] = []
-        self._mixes = Mixes(Path(tempfile.mkdtemp(dir=MIXES.name)))
+        folder = tempfile.mkdtemp(prefix="ramole-mixes-")
+        atexit.register(shutil.rmtree, folder, ignore_errors=True)
+        self._mixes = Mixes(Path(folder))
 
     def methods(self):
         return [replace(row, options=self.options.get(row.name, ())) for row in METHOD_LIST]

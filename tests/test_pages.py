@@ -138,3 +138,23 @@ def test_every_promise_of_hosting_has_its_test():
     tests = "".join(file.read_text("utf-8") for file in (REPOSITORY / "tests").glob("test_*.py"))
     assert len(named) >= 14
     assert [name for name in named if f"def {name}(" not in tests] == []
+
+
+def test_settings_names_every_variable_that_the_program_reads():
+    files = [*REPOSITORY.glob("ramole_core/**/*.py"), *REPOSITORY.glob("ui/**/*.py")]
+    text = "".join(file.read_text("utf-8") for file in [*files, REPOSITORY / "app.py"])
+    named = set(re.findall(r"RAMOLE_[A-Z_]*[A-Z]", text))
+    assert {"RAMOLE_LANES", "RAMOLE_PORT"} <= named, "nothing was found"
+    assert named <= set(re.findall(r"RAMOLE_[A-Z_]*[A-Z]", PAGES["docs/settings.md"]))
+
+
+def test_architecture_names_files_that_are_there():
+    """With their folder, or of one of the folders named before them."""
+    every = [
+        file
+        for top in ("ramole_core", "ui", "lab", "tests")
+        for file in REPOSITORY.glob(f"{top}/**/*")
+    ]
+    known = {str(file.relative_to(REPOSITORY)).removeprefix("ramole_core/") for file in every}
+    for name in re.findall(r"`([\w/]+\.(?:py|js))`", PAGES["docs/architecture.md"]):
+        assert any(one == name or one.endswith(f"/{name}") for one in known), name
