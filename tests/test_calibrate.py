@@ -67,7 +67,7 @@ def test_lines_become_thresholds_in_units_of_similarity():
     kept = calibrate.kept_of(margins)
     assert kept.threshold == pytest.approx(0.15) and kept.slope == Kept().slope
     backwards = fit_line(np.array([[0.0], [0.1]]), np.array([[0.2], [0.3]]))
-    with pytest.raises(RamoleError, match="tells nothing .* choose another encoder"):
+    with pytest.raises(RamoleError, match="shows nothing .* choose another encoder"):
         calibrate.alone_of(backwards, doubt=1.0)
 
 
