@@ -176,7 +176,7 @@ def test_a_run_that_was_stopped_goes_on_where_it_was(parts, tmp_path):
     with pytest.raises(KeyboardInterrupt):
         measure(parts, tmp_path, report=stop)
     assert not (tmp_path / "lorauter.safetensors").exists()
-    with pytest.raises(RamoleError, match="belongs to another recipe; delete its folder"):
+    with pytest.raises(RamoleError, match="another recipe, base model or data; delete its folder"):
         measure(parts, tmp_path, replace(RECIPE, settings={"rows": 2}))
     steps = []
     table = measure(parts, tmp_path, report=lambda progress, _: steps.append(progress.step))
