@@ -7,12 +7,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from lab.evaluation import base_table, base_ways, calibrate, follow_up_table
+from lab.evaluation import base_table, base_ways, follow_up_table
 from ramole_core import Ramole, RamoleError, Settings
 from ramole_core.cli import main
 from ramole_core.retrieval import BaseExpert
 from ramole_core.retrieval.calibration import Alone, Heard, Kept, read_calibration
 from ramole_core.retrieval.own_cards import EVERYDAY, GOING_ON, everyday_texts
+from ramole_core.training import calibrate
 from ramole_core.training.lines import apart, fit_line, half_of
 from ramole_core.training.prompt_sets import (
     read_everyday,

@@ -81,6 +81,7 @@ def train(one: Trainable, schedule: Schedule, run: Run) -> Progress:
     started = time.monotonic() - progress.seconds
     if not progress.dev_losses:
         state.measure()
+        progress.seconds = time.monotonic() - started
         run.report(progress, schedule.steps)
     while not state.ended:
         state.step()

@@ -60,6 +60,6 @@ def shown_run(name: str, out_dir: Path, pace: Pace, *, as_json: bool) -> Iterato
 def measured_line(measured: dict[str, float], progress: Progress) -> str:
     """`step 40  dev loss: adapter 0.412  train 0.398  92 s`."""
     losses = "  ".join(f"{key} {value:.4f}" for key, value in measured.items() if key != "step")
-    recent = progress.train_losses[-10:]
+    recent = progress.train_losses[: int(measured["step"])][-10:]
     train = f"  train {sum(recent) / len(recent):.4f}" if recent else ""
     return f"step {measured['step']:.0f}  dev loss: {losses}{train}  {progress.seconds:.0f} s"
