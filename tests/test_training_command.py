@@ -180,6 +180,9 @@ def test_layers_and_modules_are_read_as_a_person_writes_them():
     assert span((4, 5, 6)) == "4-6" and span((4, 6)) == "4, 6"
     assert options.read_until("400") == (400, 0.0)
     assert options.read_until("2.5 epochs") == (0, 2.5)
+    for words in ("0", "soon", "3 days", "-1 epochs", "inf epochs", "nan epochs"):
+        with pytest.raises(RamoleError, match="write 400 or '3 epochs'"):
+            options.read_until(words)
     with pytest.raises(RamoleError, match="write 10-29"):
         options.read_layers("all")
 

@@ -95,7 +95,7 @@ def spread(command: Callable[..., None]) -> Callable[..., None]:
         if name not in groups:
             flat[name] = one.replace(kind=inspect.Parameter.KEYWORD_ONLY)
             continue
-        for part in _asked(one.annotation):
+        for part in _option_fields(one.annotation):
             default = part.default if one.default is one.empty else getattr(one.default, part.name)
             flat[part.name] = inspect.Parameter(
                 part.name,
@@ -107,7 +107,7 @@ def spread(command: Callable[..., None]) -> Callable[..., None]:
     @wraps(command)
     def run(**given: object) -> None:
         for name, one in groups.items():
-            values = {part.name: given.pop(part.name) for part in _asked(one.annotation)}
+            values = {part.name: given.pop(part.name) for part in _option_fields(one.annotation)}
             given[name] = one.annotation(**values)
         command(**given)
 
@@ -117,7 +117,7 @@ def spread(command: Callable[..., None]) -> Callable[..., None]:
     return run
 
 
-def _asked(group: type) -> list[Field]:
+def _option_fields(group: type) -> list[Field]:
     """The fields that are options."""
     return [part for part in fields(group) if part.init]
 
@@ -128,7 +128,7 @@ def read_until(words: str) -> tuple[int, float]:
     try:
         if not unit and int(number) > 0:
             return int(number), 0.0
-        if unit.strip() in ("epoch", "epochs") and float(number) > 0:
+        if unit.strip() in ("epoch", "epochs") and 0 < float(number) < inf:
             return 0, float(number)
     except ValueError:
         pass
