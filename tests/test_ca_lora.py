@@ -18,6 +18,7 @@ from ramole_core.composition.ca_lora import fold, inherit, recovered_checksums
 from ramole_core.layers.plain import place
 from ramole_core.layers.plain.mix import mix_at
 from ramole_core.methods import complete_options
+from ramole_core.training.loop import Run
 from ramole_core.training.method import train_method
 from ramole_core.training.recipe import MethodRecipe, Schedule
 from ramole_core.training.recovery import Recovery, distance
@@ -72,7 +73,7 @@ def base(tmp_path):
     return whole, made
 
 
-def run(base, out, names=("red", "blue"), changed=None, **changes):
+def run(base, out, names=("red", "blue"), changed=None, command="", **changes):
     whole, compressed = base
     loras = make_loras()
     return train_method(
@@ -81,7 +82,7 @@ def run(base, out, names=("red", "blue"), changed=None, **changes):
         tasks=[task(name) for name in names],
         base=compressed,
         shapes=SHAPES,
-        out_dir=out,
+        run=Run(out, command),
         **changes,
     )
 
@@ -212,29 +213,7 @@ def test_it_learns_from_the_teacher_and_starts_where_the_adapter_is(base):
         assert moved == {"A", "B", "a2"}, "a1 waits for a2"
 
 
-class Killed(Exception):
-    pass
-
-
-def test_a_killed_run_ends_as_an_unbroken_one(base, tmp_path):
-    unbroken = run(base, tmp_path / "whole")
-    calls = []
-
-    def kill(progress, steps):
-        calls.append(progress.step)
-        if len(calls) == 11:  # in the second adapter
-            raise Killed
-
-    with pytest.raises(Killed):
-        run(base, tmp_path / "broken", report=kill)
-    assert [p.name for p in (tmp_path / "broken").iterdir()] == [".checkpoint"]
-    torch.rand(7)
-    resumed = run(base, tmp_path / "broken")
-    assert resumed.train_losses == unbroken.train_losses
-    ours, theirs = (
-        load_file(tmp_path / name / "ca_lora.safetensors") for name in ("broken", "whole")
-    )
-    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+def test_two_adapters_of_one_content_are_refused(base, tmp_path):
     with pytest.raises(RamoleError, match="two have the same content"):
         run(base, tmp_path / "twice", checksums={"red": "one", "blue": "one"})
 

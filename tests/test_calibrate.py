@@ -7,12 +7,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from lab.evaluation import base_table, base_ways, calibrate, follow_up_table
+from lab.evaluation import base_table, base_ways, follow_up_table
 from ramole_core import Ramole, RamoleError, Settings
 from ramole_core.cli import main
 from ramole_core.retrieval import BaseExpert
 from ramole_core.retrieval.calibration import Alone, Heard, Kept, read_calibration
 from ramole_core.retrieval.own_cards import EVERYDAY, GOING_ON, everyday_texts
+from ramole_core.training import calibrate
 from ramole_core.training.lines import apart, fit_line, half_of
 from ramole_core.training.prompt_sets import (
     read_everyday,
@@ -67,7 +68,7 @@ def test_lines_become_thresholds_in_units_of_similarity():
     kept = calibrate.kept_of(margins)
     assert kept.threshold == pytest.approx(0.15) and kept.slope == Kept().slope
     backwards = fit_line(np.array([[0.0], [0.1]]), np.array([[0.2], [0.3]]))
-    with pytest.raises(RamoleError, match="tells nothing .* choose another encoder"):
+    with pytest.raises(RamoleError, match="shows nothing .* choose another encoder"):
         calibrate.alone_of(backwards, doubt=1.0)
 
 

@@ -32,6 +32,7 @@ from ramole_core.methods import METHOD_LIST
 from ramole_core.pool import Pool
 from ramole_core.settings import REPOSITORY
 from ramole_core.training.adapter import train_adapter
+from ramole_core.training.loop import Run
 from ramole_core.training.mixed_model import MixedModel
 from ramole_core.training.recipe import AdapterRecipe, Schedule
 from ramole_core.training.rows import Encoded, Row, Task, render_prompt
@@ -179,7 +180,9 @@ def test_a_trained_adapter_beats_its_base_in_the_table(tiny_base, tmp_path):
     data.write_text("\n".join(lines))
     schedule = Schedule(steps=25, batch_rows=8, learning_rate=3e-2, warmup=2)
     out = tmp_path / "shout"
-    train_adapter(AdapterRecipe("shout", schedule=schedule), data=data, out_dir=out, base=tiny_base)
+    train_adapter(
+        AdapterRecipe("shout", schedule=schedule), data=data, run=Run(out), base=tiny_base
+    )
     dev = tuple(Row(row.inputs, "loud") for row in rows(6))
     task = Task("shout", rows(9), dev, "em")
     entry, answers = measure_adapter(out, task, base=tiny_base, rows=5)

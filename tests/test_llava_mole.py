@@ -16,6 +16,7 @@ from ramole_core.composition.llava_mole import balance, begin, choose, decision_
 from ramole_core.layers.plain import install, place
 from ramole_core.request import Request
 from ramole_core.training import command, configured_base
+from ramole_core.training.loop import Run
 from ramole_core.training.method import train_method
 from ramole_core.training.mole import MoleModel
 from ramole_core.training.recipe import MethodRecipe, Schedule
@@ -46,15 +47,14 @@ def base(tmp_path):
     return build_base(torch.float32, tmp_path)
 
 
-def run(base, out, changed=None, **changes):
+def run(base, out, changed=None, command=""):
     return train_method(
         changed or recipe(),
         loras={},
         tasks=TASKS,
         base=base,
         shapes=read_shapes(base.folder),
-        out_dir=out,
-        **changes,
+        run=Run(out, command),
     )
 
 
@@ -134,28 +134,6 @@ def test_the_language_models_loss_reaches_the_router(base):
         assert 2 / 3 * 0.9 < more - plain <= 2.0
     finally:
         model.close()
-
-
-class Killed(Exception):
-    pass
-
-
-def test_a_killed_run_ends_as_an_unbroken_one(base, tmp_path):
-    unbroken = run(base, tmp_path / "whole")
-
-    def kill(progress, steps):
-        if progress.step == 5:
-            raise Killed
-
-    with pytest.raises(Killed):
-        run(base, tmp_path / "broken", report=kill)
-    torch.rand(7)
-    resumed = run(base, tmp_path / "broken")
-    assert resumed.train_losses == unbroken.train_losses
-    ours, theirs = (
-        load_file(tmp_path / name / "llava_mole.safetensors") for name in ("broken", "whole")
-    )
-    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
 
 
 def test_one_expert_is_a_plain_lora(base):

@@ -12,9 +12,11 @@ from safetensors.torch import load_file
 from ramole_core.composition import METHODS, Known, Lora, Trained
 from ramole_core.errors import RamoleError
 from ramole_core.methods import complete_options
+from ramole_core.training.loop import Run
+from ramole_core.training.method import train_method
 from ramole_core.training.recipe import MethodRecipe, Schedule
 from ramole_core.training.rows import Row, Task, encode_row
-from ramole_core.training.task_table import draw_rows, write_task_table
+from ramole_core.training.task_table import draw_rows
 from tests.tiny_training import build_base
 
 NAMES = ("ant", "bee", "cat", "dog", "eel")
@@ -121,15 +123,14 @@ def parts(tmp_path_factory):
 
 def measure(parts, folder, recipe=RECIPE, report=lambda progress, steps: None):
     base, shapes, loras, tasks = parts
-    write_task_table(
+    train_method(
         recipe,
         loras=loras,
         tasks=tasks,
         base=base,
         shapes=shapes,
-        out_dir=folder,
         checksums={name: f"{name}!" for name in loras},
-        report=report,
+        run=Run(folder, report=report),
     )
     return load_file(folder / "lorauter.safetensors")["losses"]
 
@@ -175,7 +176,7 @@ def test_a_run_that_was_stopped_goes_on_where_it_was(parts, tmp_path):
     with pytest.raises(KeyboardInterrupt):
         measure(parts, tmp_path, report=stop)
     assert not (tmp_path / "lorauter.safetensors").exists()
-    with pytest.raises(RamoleError, match="belongs to another recipe; delete its folder"):
+    with pytest.raises(RamoleError, match="another recipe, base model or data; delete its folder"):
         measure(parts, tmp_path, replace(RECIPE, settings={"rows": 2}))
     steps = []
     table = measure(parts, tmp_path, report=lambda progress, _: steps.append(progress.step))

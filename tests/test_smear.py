@@ -13,6 +13,7 @@ from ramole_core.engine.prompt import Turn, encode_prompt
 from ramole_core.engine.prompt_means import KnownMeans, read_means
 from ramole_core.errors import RamoleError
 from ramole_core.request import Request
+from ramole_core.training.loop import Run
 from ramole_core.training.method import train_method
 from ramole_core.training.mixed_model import MixedModel
 from ramole_core.training.recipe import MethodRecipe
@@ -276,7 +277,7 @@ def test_it_begins_as_fusion_and_learns(base, loras, tmp_path):  # noqa: F811
     learning = MethodRecipe("smear", dropout=0.0, schedule=recipe(30).schedule)
     kept = {name: t.clone() for name, t in base.model.state_dict().items()}
     progress = train_method(
-        learning, loras=loras, tasks=TASKS, base=base, shapes=SHAPES, out_dir=tmp_path / "s"
+        learning, loras=loras, tasks=TASKS, base=base, shapes=SHAPES, run=Run(tmp_path / "s")
     )
     first, last = progress.dev_losses[0], progress.dev_losses[-1]
     assert first["smear"] != pytest.approx(first["uniform"], abs=1e-4), "fusion is no mixture"

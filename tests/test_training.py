@@ -10,6 +10,7 @@ from safetensors.torch import load_file
 from ramole_core.base.model import dequantised
 from ramole_core.errors import RamoleError
 from ramole_core.training.adapter import attach_lora, train_adapter
+from ramole_core.training.loop import Run
 from ramole_core.training.loss import answer_loss, row_losses, token_losses
 from ramole_core.training.recipe import AdapterRecipe, Schedule
 from ramole_core.training.rows import (
@@ -126,7 +127,7 @@ def test_batches_hold_every_row_once_an_epoch_and_start_anywhere():
 
 def test_the_loss_falls_and_peft_reads_the_files(tiny_base, tmp_path, data):
     out = tmp_path / "adapter"
-    progress = train_adapter(recipe(24), data=data, out_dir=out, base=tiny_base)
+    progress = train_adapter(recipe(24), data=data, run=Run(out), base=tiny_base)
     assert progress.dev_losses[-1]["adapter"] < 0.7 * progress.dev_losses[0]["adapter"]
     assert sorted(path.name for path in out.iterdir()) == [
         "adapter_config.json",
@@ -144,51 +145,16 @@ def test_the_loss_falls_and_peft_reads_the_files(tiny_base, tmp_path, data):
     assert after == pytest.approx(progress.dev_losses[-1]["adapter"], abs=5e-2)
 
 
-class Killed(Exception):
-    pass
-
-
-def test_a_killed_run_ends_as_an_unbroken_one(tiny_base, tmp_path, data):
-    whole, broken = tmp_path / "whole", tmp_path / "broken"
-    unbroken = train_adapter(recipe(), data=data, out_dir=whole, base=tiny_base)
-
-    def kill(progress, steps):
-        if progress.step == 5:
-            raise Killed
-
-    with pytest.raises(Killed):
-        train_adapter(recipe(), data=data, out_dir=broken, base=tiny_base, report=kill)
-    assert [path.name for path in broken.iterdir()] == [".checkpoint"]
-    torch.rand(7)  # a resumed process does not begin with the same generator
-    resumed = train_adapter(recipe(), data=data, out_dir=broken, base=tiny_base)
-    assert resumed.train_losses == unbroken.train_losses
-    assert resumed.dev_losses == unbroken.dev_losses
-    ours, theirs = (load_file(f / "adapter_model.safetensors") for f in (broken, whole))
-    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
-    assert any(tensor.abs().max() > 0 for name, tensor in ours.items() if "lora_B" in name)
-
-
-def test_a_checkpoint_of_another_recipe_is_refused(tiny_base, tmp_path, data):
-    def kill(progress, steps):
-        if progress.step == 4:
-            raise Killed
-
-    with pytest.raises(Killed):
-        train_adapter(recipe(), data=data, out_dir=tmp_path / "a", base=tiny_base, report=kill)
-    with pytest.raises(RamoleError, match="another recipe"):
-        train_adapter(recipe(10), data=data, out_dir=tmp_path / "a", base=tiny_base)
-
-
 def test_weights_that_autocast_copies_are_seen_to_move(tmp_path, data):
     """Autocast's cache would freeze the first step's bf16 copies of the LoRA."""
     base = build_base(torch.bfloat16, tmp_path)
-    progress = train_adapter(recipe(24), data=data, out_dir=tmp_path / "a", base=base)
+    progress = train_adapter(recipe(24), data=data, run=Run(tmp_path / "a"), base=base)
     assert progress.dev_losses[-1]["adapter"] < 0.8 * progress.dev_losses[0]["adapter"]
 
 
 def test_layers_modules_and_scaling_reach_the_config(tiny_base, tmp_path, data):
     chosen = recipe(3, modules=("q_proj", "down_proj"), layers=(1,), rslora=True)
-    train_adapter(chosen, data=data, out_dir=tmp_path / "a", base=tiny_base)
+    train_adapter(chosen, data=data, run=Run(tmp_path / "a"), base=tiny_base)
     config = json.loads((tmp_path / "a" / "adapter_config.json").read_text())
     assert config["target_modules"] == ["down_proj", "q_proj"]
     assert (config["use_rslora"], config["r"], config["lora_alpha"]) == (True, 3, 6)

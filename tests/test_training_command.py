@@ -3,6 +3,7 @@
 import hashlib
 import json
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
@@ -11,9 +12,9 @@ from typer.testing import CliRunner
 from ramole_core import cli
 from ramole_core.errors import RamoleError
 from ramole_core.pool.words import parse_readme
-from ramole_core.training import command, command_words, configured_base
+from ramole_core.training import command, configured_base, options
 from ramole_core.training.card import card_text, span
-from ramole_core.training.command_words import command_line
+from ramole_core.training.options import command_line
 from tests.tiny_training import build_base
 
 WORDS = ("--steps", "3", "--batch-rows", "4", "--rank", "2", "--modules", "q_proj,mlp")
@@ -22,7 +23,7 @@ WORDS = ("--steps", "3", "--batch-rows", "4", "--rank", "2", "--modules", "q_pro
 @pytest.fixture
 def base(tmp_path, monkeypatch):
     tiny = build_base(torch.float32, tmp_path)
-    monkeypatch.setattr(configured_base, "load_configured_base", lambda: tiny)
+    monkeypatch.setattr(configured_base, "load_configured_base", lambda *_: tiny)
     return tiny
 
 
@@ -91,11 +92,53 @@ def test_own_examples_and_a_description_take_the_place_of_the_datas(
     assert "Names colours." in (out / "README.md").read_text()
 
 
+def test_a_run_pauses_resumes_and_ends_by_patience(base, data, tmp_path, monkeypatch):
+    out = tmp_path / "a"
+    words = ["adapter", "--data", str(data), "--out", str(out), *WORDS, "--until", "3 epochs"]
+    words += ["--patience", "2", "--measure-every", "1", "--learning-rate", "0.9"]
+    words += ["--minutes", "0.000001", "--json"]
+    results = [call(*words, monkeypatch=monkeypatch) for _ in range(2)]
+    for step, result in enumerate(results, 1):
+        assert result.exit_code == 0, result.output
+        assert f"Paused after step {step} of 24; resume with the same command." in result.stderr
+        assert json.loads(result.stdout) == {"paused": True, "step": step, "steps": 24}
+    result = call(*words[:-3], monkeypatch=monkeypatch)
+    assert result.exit_code == 0 and "step 2  dev loss: adapter" in result.output
+    record = json.loads((out / "train.json").read_text())
+    losses = [one["adapter"] for one in record["dev_losses"]]
+    assert len(losses) == record["kept_step"] + 3 < 25
+    assert losses.index(min(losses)) == record["kept_step"]
+    assert "--patience 2" in record["command"] and "--minutes" not in record["command"]
+    card = (out / "README.md").read_text()
+    assert f"{record['kept_step']} steps of 4 rows" in card
+    assert f"{losses[0]:.3f} before, {min(losses):.3f} after" in card
+
+
+def test_the_base_may_be_quantised_otherwise_than_it_is_served(data, tmp_path, monkeypatch):
+    tiny = build_base(torch.float32, tmp_path)
+    monkeypatch.setattr(
+        configured_base,
+        "load_base",
+        lambda name, **given: replace(tiny, quantization=given["quantization"]),
+    )
+    monkeypatch.setenv("RAMOLE_QUANTIZATION", "int4")
+    for given, kind in (((), "int4"), (("--quantization", "none"), "none")):
+        out = tmp_path / kind
+        words = ("adapter", "--data", str(data), "--out", str(out), *WORDS, *given)
+        result = call(*words, monkeypatch=monkeypatch)
+        assert result.exit_code == 0, result.output
+        assert json.loads((out / "train.json").read_text())["quantization"] == kind
+    wrong = call(*words, "--quantization", "fp3", monkeypatch=monkeypatch)
+    assert wrong.exit_code == 2 and "nf4" in wrong.output
+
+
 def test_what_cannot_be_used_is_one_line_and_exit_2(base, data, tmp_path, capsys):
     for words, said in (
         (("adapter", "--data", str(tmp_path / "no"), "--out", "a"), "was not found"),
         (("adapter", "--data", str(data), "--out", "a", "--layers", "x"), "--layers x"),
         (("adapter", "--data", str(data), "--out", "a", "--rank", "0"), "rank 0"),
+        (("adapter", "--data", str(data), "--out", "a", "--until", "soon"), "write 400 or"),
+        (("adapter", "--data", str(data), "--out", "a", "--minutes", "0"), "leaves no time"),
         (("router", "--data", str(tmp_path), "--adapters", "none"), "was not found"),
     ):
         assert cli.main(["train", *words]) == 2
@@ -126,17 +169,22 @@ def test_a_router_is_trained_over_adapters_of_the_pool(base, data, tmp_path, mon
 
 
 def test_layers_and_modules_are_read_as_a_person_writes_them():
-    assert command_words.read_layers("10-12,3") == (10, 11, 12, 3)
-    assert command_words.read_layers(None) is None
-    assert command_words.read_modules("v_proj, mlp") == (
+    assert options.read_layers("10-12,3") == (10, 11, 12, 3)
+    assert options.read_layers(None) is None
+    assert options.read_modules("v_proj, mlp") == (
         "v_proj",
         "gate_proj",
         "up_proj",
         "down_proj",
     )
     assert span((4, 5, 6)) == "4-6" and span((4, 6)) == "4, 6"
+    assert options.read_until("400") == (400, 0.0)
+    assert options.read_until("2.5 epochs") == (0, 2.5)
+    for words in ("0", "soon", "3 days", "-1 epochs", "inf epochs", "nan epochs"):
+        with pytest.raises(RamoleError, match="write 400 or '3 epochs'"):
+            options.read_until(words)
     with pytest.raises(RamoleError, match="write 10-29"):
-        command_words.read_layers("all")
+        options.read_layers("all")
 
 
 def test_a_card_says_what_the_scale_is():

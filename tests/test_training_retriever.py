@@ -18,6 +18,7 @@ from ramole_core.retrieval.metric import METRIC
 from ramole_core.retrieval.model_files import find_model
 from ramole_core.retrieval.tuning import RECORD, Window, read_tuning
 from ramole_core.training import command
+from ramole_core.training.loop import Run
 from ramole_core.training.recipe import Schedule
 from ramole_core.training.retriever import contrast, draw, measure_tasks, train_retriever
 from ramole_core.training.retriever_data import read_texts
@@ -48,7 +49,7 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def tuned(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("tuned")
-    train_retriever(RECIPE, texts=TEXTS, out_dir=folder, source=str(source), command="as typed")
+    train_retriever(RECIPE, texts=TEXTS, run=Run(folder, "as typed"), source=str(source))
     return folder
 
 
@@ -121,7 +122,8 @@ def test_a_run_learns_and_leaves_a_small_folder(source: Path, tuned: Path, tmp_p
     measured = {"examples": TEXTS, "prompts": TEXTS, "tuned": ["colour", "song"]}
     before = measure_tasks(Encoder(str(source), data_dir=tmp_path).embed, **measured)
     after = measure_tasks(Encoder(str(source), data_dir=tmp_path, adapter=tuned).embed, **measured)
-    assert set(after) == {"tuned_top1", "tuned_top3", "unseen_top1", "unseen_top3"}
+    assert set(after) == {"loss", "tuned_top1", "tuned_top3", "unseen_top1", "unseen_top3"}
+    assert after["loss"] < before["loss"]
     assert after["tuned_top1"] == 100 > before["tuned_top1"]
 
 
@@ -144,24 +146,6 @@ def test_what_is_served_is_what_peft_computes(source: Path, tuned: Path, tmp_pat
     tuning = read_tuning(tuned)
     assert tuning is not None and tuning.metric is not None
     assert np.abs(served - tuning.metric(rows, ASKED)).max() < 1e-6
-
-
-def test_a_killed_run_ends_with_the_same_numbers(source: Path, tuned: Path, tmp_path: Path) -> None:
-    recipe = replace(RECIPE, schedule=replace(RECIPE.schedule, checkpoint_every=5))
-    whole, halved = tmp_path / "whole", tmp_path / "halved"
-    train_retriever(recipe, texts=TEXTS, out_dir=whole, source=str(source))
-
-    def kill(progress, steps):
-        if progress.step == 8:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        train_retriever(recipe, texts=TEXTS, out_dir=halved, source=str(source), report=kill)
-    assert read_tuning(halved) is None
-    train_retriever(recipe, texts=TEXTS, out_dir=halved, source=str(source))
-    for name in ("adapter_model.safetensors", METRIC):
-        assert (whole / name).read_bytes() == (halved / name).read_bytes()
-        assert (whole / name).read_bytes() == (tuned / name).read_bytes()
 
 
 def test_a_tuning_of_another_encoder_or_of_none_changes_nothing(
@@ -188,7 +172,7 @@ def test_a_broken_record_gets_a_sentence(
 def test_one_task_is_refused(source: Path, tmp_path: Path) -> None:
     texts = {"colour": TEXTS["colour"], "once": ("say red",)}
     with pytest.raises(RamoleError, match="and 1 of those given have two inputs or more"):
-        train_retriever(RECIPE, texts=texts, out_dir=tmp_path, source=str(source))
+        train_retriever(RECIPE, texts=texts, run=Run(tmp_path), source=str(source))
 
 
 @pytest.mark.parametrize("wrong", [{"rank": 0}, {"temperature": 0.0}, {"tasks": 1}, {"tasks": 9}])

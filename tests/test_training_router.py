@@ -10,10 +10,12 @@ from safetensors.torch import load_file
 from ramole_core.composition import Lora, find_method, load_router
 from ramole_core.errors import RamoleError
 from ramole_core.training.companions import Companions, Near, keep_some
+from ramole_core.training.gate import fresh_weights, watched
+from ramole_core.training.loop import Run
 from ramole_core.training.loss import mean_by_row, row_losses, token_losses
-from ramole_core.training.method import fresh_weights, mixed_rows, train_method, watched
+from ramole_core.training.material import dev_rows, mixed_rows
+from ramole_core.training.method import train_method
 from ramole_core.training.mixed_model import MixedModel
-from ramole_core.training.mixture import dev_rows
 from ramole_core.training.recipe import MethodRecipe, Schedule
 from ramole_core.training.rows import Encoded, Row, Task, collate, encode_rows
 from tests.tiny_training import build_base
@@ -66,14 +68,14 @@ def recipe(steps=8, **changes):
     return MethodRecipe("ramole", settings, schedule=schedule, **changes)
 
 
-def run(base, loras, out, **changes):
+def run(base, loras, out, command="", report=lambda progress, steps: None, **changes):
     return train_method(
         changes.pop("recipe", recipe()),
         loras=loras,
         tasks=TASKS,
         base=base,
         shapes=SHAPES,
-        out_dir=out,
+        run=Run(out, command, report),
         **changes,
     )
 
@@ -153,23 +155,6 @@ def test_the_file_gives_the_loss_that_was_measured(base, loras, tmp_path):
 
 class Killed(Exception):
     pass
-
-
-def test_a_killed_run_ends_as_an_unbroken_one(base, loras, tmp_path):
-    unbroken = run(base, loras, tmp_path / "whole")
-
-    def kill(progress, steps):
-        if progress.step == 5:
-            raise Killed
-
-    with pytest.raises(Killed):
-        run(base, loras, tmp_path / "broken", report=kill)
-    resumed = run(base, loras, tmp_path / "broken")
-    assert resumed.train_losses == unbroken.train_losses
-    ours, theirs = (
-        load_file(tmp_path / name / "router.safetensors") for name in ("broken", "whole")
-    )
-    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
 
 
 def test_dropout_keeps_two_and_drops_half():

@@ -40,6 +40,7 @@ from ramole_core.terminal.recorded_command import recorded_command
 from ramole_core.training.adapter import attach_lora, fit_lora, reduced_precision
 from ramole_core.training.card import versions
 from ramole_core.training.configured_base import load_configured_base
+from ramole_core.training.loop import Run
 from ramole_core.training.pool_loras import PoolLoras, read_loras
 from ramole_core.training.recipe import AdapterRecipe, MethodRecipe, Schedule
 from ramole_core.training.recovery import Recovery
@@ -105,7 +106,7 @@ class Trials:
             name,
             checksum,
             task=self._tasks[name],
-            checkpoint=self._file(system, name) / "state.safetensors",
+            run=Run(self._file(system, name)),
             bypass=bypass,
         )
         mixing = self._mixing_of(tensors, name, checksum)
@@ -131,7 +132,7 @@ class Trials:
         base, task = self._base, self._tasks[name]
         model = attach_lora(base, recipe)
         out = self._file("trained_there", name)
-        fit_lora(model, recipe, task=task, base=base, out_dir=out, report=lambda *_: None)
+        fit_lora(model, recipe, task=task, base=base, run=Run(out))
         plain = model.get_base_model()
         assert isinstance(plain, PreTrainedModel)
         with reduced_precision(model, base.dtype, device=base.device):

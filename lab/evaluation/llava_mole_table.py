@@ -35,6 +35,7 @@ from ramole_core.terminal.recorded_command import recorded_command
 from ramole_core.training.card import versions
 from ramole_core.training.checkpoint import Progress
 from ramole_core.training.configured_base import load_configured_base
+from ramole_core.training.loop import Run
 from ramole_core.training.mole import MoleModel
 from ramole_core.training.recipe import MethodRecipe, Schedule
 from ramole_core.training.rows import Task, read_task
@@ -91,9 +92,9 @@ class Trials:
         if run not in self._trained:
             tasks = [self._tasks[name]] if system == "apart" else list(self._tasks.values())
             recipe = recipe_of(system, self._recipe, tasks=len(self._tasks))
-            kept = f"{run}-{'-'.join(self._tasks)}-seed{recipe.schedule.seed}.safetensors"
+            kept = f"{run}-{'-'.join(self._tasks)}-seed{recipe.schedule.seed}"
             self._trained[run] = self._model.train(
-                recipe, tasks, checkpoint=self._work / "checkpoints" / kept
+                recipe, tasks, run=Run(self._work / "checkpoints" / kept)
             )
         return self._trained[run]
 

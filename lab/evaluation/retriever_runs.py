@@ -8,6 +8,7 @@ from pathlib import Path
 from lab.evaluation.retriever_places import Embed, Remembered
 from ramole_core.retrieval.encoder import Encoder
 from ramole_core.retrieval.tuning import RECORD, read_tuning
+from ramole_core.training.loop import Run
 from ramole_core.training.retriever import Texts, train_retriever
 from ramole_core.training.retriever_metric import fit_metric
 from ramole_core.training.retriever_recipe import RetrieverRecipe
@@ -31,7 +32,7 @@ class Tuner:
         schedule = replace(self._recipe.schedule, seed=seed)
         recipe = replace(self._recipe, schedule=schedule)
         if not _holds(folder, recipe, texts):
-            train_retriever(recipe, texts=texts, out_dir=folder, data_dir=self._data_dir)
+            train_retriever(recipe, texts=texts, run=Run(folder), data_dir=self._data_dir)
         tuned = Encoder(data_dir=self._data_dir, adapter=folder)
         tuning = read_tuning(folder)
         assert tuning is not None and tuning.metric is not None

@@ -29,6 +29,7 @@ from ramole_core.settings import REPOSITORY, load_settings
 from ramole_core.terminal.recorded_command import recorded_command
 from ramole_core.training.card import versions
 from ramole_core.training.configured_base import load_configured_base
+from ramole_core.training.loop import Run
 from ramole_core.training.method import train_method
 from ramole_core.training.mixed_model import Loras, MixedModel, Shapes
 from ramole_core.training.pool_loras import read_loras
@@ -187,7 +188,7 @@ class Trials:
                 tasks=[read_task(self._data / name) for name in names],
                 base=self._base,
                 shapes=self._shapes,
-                out_dir=folder,
+                run=Run(folder),
             )
         return load_router(folder, shapes=self._shapes)
 

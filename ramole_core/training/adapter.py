@@ -4,17 +4,14 @@ PEFT puts fp32 LoRA weights on the dequantised base, the products run in the bas
 the tokens of the answers are learnt. A killed run is taken up again at its last checkpoint.
 """
 
-import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
-from json import dumps
 from pathlib import Path
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict
 from peft.helpers import disable_input_dtype_casting
-from safetensors.torch import save_file
 from torch import nn
 from transformers import PreTrainedModel
 
@@ -23,10 +20,12 @@ from ramole_core.base.hub_name import hub_name
 from ramole_core.base.model import BaseModel, dequantised
 from ramole_core.errors import RamoleError
 from ramole_core.training.checkpoint import Progress
-from ramole_core.training.loop import Report, train
+from ramole_core.training.loop import Run, Trainable, train
 from ramole_core.training.loss import answer_loss, row_losses
+from ramole_core.training.material import identity
 from ramole_core.training.recipe import AdapterRecipe
 from ramole_core.training.rows import BatchOrder, Task, collate, encode_rows, read_task
+from ramole_core.training.weights_folder import write_tensors
 
 Finish = Callable[[Path, Task, Progress], None]
 """Writes the card, the examples and the manifest into a finished adapter's folder."""
@@ -36,23 +35,19 @@ def train_adapter(
     recipe: AdapterRecipe,
     *,
     data: Path,
-    out_dir: Path,
     base: BaseModel,
-    report: Report = lambda progress, steps: None,
+    run: Run,
     finish: Finish = lambda folder, task, progress: None,
 ) -> Progress:
-    """Train one adapter on `data` (a folder or a .jsonl file) and write its folder `out_dir`.
-
-    Until the run ends, `out_dir` holds nothing but `.checkpoint/`; calling again with the same
-    recipe goes on from there.
-    """
+    """Train one adapter on `data` (a folder or a .jsonl file) and write its folder."""
     task = read_task(data, seed=recipe.schedule.seed)
     model = attach_lora(base, recipe)
-    progress = fit_lora(model, recipe, task=task, base=base, out_dir=out_dir, report=report)
-    write_adapter(model, out_dir, base_name=hub_name(base.name))
-    finish(out_dir, task, progress)
-    shutil.rmtree(out_dir / ".checkpoint", ignore_errors=True)
-    return progress
+
+    def save(folder: Path, progress: Progress) -> None:
+        write_adapter(model, folder, base_name=hub_name(base.name))
+        finish(folder, task, progress)
+
+    return fit_lora(model, recipe, task=task, base=base, run=run, save=save)
 
 
 def attach_lora(base: BaseModel, recipe: AdapterRecipe) -> PeftModel:
@@ -88,8 +83,8 @@ def fit_lora(
     *,
     task: Task,
     base: BaseModel,
-    out_dir: Path,
-    report: Report,
+    run: Run,
+    save: Callable[[Path, Progress], None] | None = None,
 ) -> Progress:
     """Run the recipe's schedule over a model from `attach_lora`."""
     schedule = recipe.schedule
@@ -98,16 +93,17 @@ def fit_lora(
     order = BatchOrder(rows, batch_rows=schedule.batch_rows, seed=schedule.seed)
     plain = model.get_base_model()
     assert isinstance(plain, PreTrainedModel)
+    one = Trainable(
+        name="adapter",
+        parameters=trained_parameters(model),
+        loss=lambda step: answer_loss(plain, collate(order(step))),
+        dev_loss=lambda: {"adapter": row_losses(plain, dev).mean().item()},
+        facts={"recipe": asdict(recipe), **identity(base, [task])},
+        epoch=order.epoch,
+        save=save,
+    )
     with reduced_precision(model, base.dtype, device=base.device):
-        return train(
-            trained_parameters(model),
-            schedule=schedule,
-            loss_of=lambda step: answer_loss(plain, collate(order(step))),
-            measure=lambda: {"adapter": row_losses(plain, dev).mean().item()},
-            checkpoint=out_dir / ".checkpoint" / "state.safetensors",
-            recipe=dumps({**asdict(recipe), "base": base.checksum}, sort_keys=True),
-            report=report,
-        )
+        return train(one, schedule, run)
 
 
 def trained_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
@@ -135,13 +131,8 @@ def reduced_precision(
 
 def write_adapter(model: PeftModel, folder: Path, *, base_name: str) -> None:
     """`adapter_model.safetensors` in bf16 and PEFT's own `adapter_config.json`."""
-    folder.mkdir(parents=True, exist_ok=True)
     state = get_peft_model_state_dict(model, save_embedding_layers=False)
-    save_file(
-        {name: tensor.to(torch.bfloat16).contiguous() for name, tensor in state.items()},
-        folder / "adapter_model.safetensors",
-        metadata={"format": "pt"},
-    )
+    write_tensors(folder / "adapter_model.safetensors", state, torch.bfloat16)
     config = model.peft_config["default"]
     config.base_model_name_or_path = base_name
     config.inference_mode = True

@@ -1,8 +1,8 @@
-"""Fits where the base answers, and where a follow-up keeps its adapters: `calibrate`.
+"""Fit where the base answers, and where a follow-up keeps its adapters: `calibrate`.
 
 The lines are fitted on half of the written prompts: every other family of everyday prompts, every
-other adapter's prompts in people's own words, every other chat. The other halves say what the lines
-are worth. Of a pool without such prompts, its adapters' examples are used, each against the mean of
+other adapter's prompts in people's own words, every other chat. The other halves measure the lines.
+Of a pool without such prompts, its adapters' examples are used, each against the mean of
 the others.
 """
 
@@ -101,7 +101,7 @@ def example_similarities(ramole: "Ramole", cards: Cards) -> Float[np.ndarray, "n
 def responses(
     ramole: "Ramole", texts: Sequence[str], *, tell: Progress = lambda *_: None
 ) -> Float[np.ndarray, "n 2"]:
-    """z of the nearest adapter, and the mean over all that are asked, for each text."""
+    """z of the nearest adapter, and the mean over all that are compared, for each text."""
     found, step = [], 16
     for start in range(0, len(texts), step):
         part = [
@@ -111,9 +111,8 @@ def responses(
         for candidates in ramole.candidates(part):
             known = [one for one in candidates if one.score == one.score] or candidates
             nearest = max(known, key=lambda one: one.score)
-            heard = [one.surprise for one in candidates]
-            found.append((nearest.surprise, float(np.mean(heard))))
-        tell("hearing the adapters", min(1.0, (start + step) / len(texts)))
+            found.append((nearest.surprise, float(np.mean([one.surprise for one in candidates]))))
+        tell("reading the responses", min(1.0, (start + step) / len(texts)))
     return np.array(found, np.float64).reshape(-1, 2)
 
 
@@ -170,7 +169,7 @@ def _positive(line: Line, what: str) -> float:
     first = float(line.weights[0])
     if first <= 0:
         raise RamoleError(
-            f"With this encoder the {what} tells nothing (its weight came out as {first:.2f}); "
+            f"With this encoder the {what} shows nothing (its weight came out as {first:.2f}); "
             "choose another encoder, or train the retriever for it."
         )
     return first
@@ -179,8 +178,8 @@ def _positive(line: Line, what: str) -> float:
 def calibrate_for(
     ramole: "Ramole", *, response: bool = True, command: str = "", tell: Progress = lambda *_: None
 ) -> Calibration:
-    """The lines for this encoder, base and pool. Raises RamoleError where the encoder cannot tell
-    the two kinds apart, or the pool is empty.
+    """The lines for this encoder, base and pool. Raises RamoleError where the encoder does not
+    separate the two kinds, or the pool is empty.
 
     Without `response` the base model is not loaded, and similarity decides alone.
     """

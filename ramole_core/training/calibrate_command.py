@@ -11,7 +11,7 @@ from ramole_core.terminal.recorded_command import recorded_command
 
 def calibrate(
     response: Annotated[
-        bool, typer.Option(help="Hear the adapters where similarity is in doubt.")
+        bool, typer.Option(help="Read the adapters' responses where similarity is in doubt.")
     ] = True,
     out: Annotated[
         Path | None, typer.Option(help="The calibration's folder; by default the sample pool's.")

@@ -7,15 +7,14 @@ import json
 import random
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from importlib.metadata import version
 from pathlib import Path
 
 from ramole_core.errors import RamoleError
 from ramole_core.training.checkpoint import Progress
 from ramole_core.training.recipe import AdapterRecipe
 from ramole_core.training.rows import Task
+from ramole_core.training.weights_folder import run_facts, versions as versions, write_json
 
-PACKAGES = ("torch", "transformers", "peft", "bitsandbytes", "safetensors")
 EXAMPLES = 20
 """How many example inputs an adapter's retrieval vector is the mean of."""
 
@@ -29,18 +28,13 @@ class Provenance:
     base_checksum: str
     """SHA-256 of the base's weights."""
     quantization: str
-    """How the base was stored: `nf4` or `none`."""
+    """How the base was stored: `nf4`, `int4` or `none`."""
     command: str
     """The command line that repeats the run."""
     licence: str
     """The Hub's identifier of the licence that the data asks for."""
     description: str
     """A few sentences: what the adapter does, for whom."""
-
-
-def versions() -> dict[str, str]:
-    """The packages that a measured number depends on, each with its version."""
-    return {package: version(package) for package in PACKAGES}
 
 
 def write_record(
@@ -56,12 +50,9 @@ def write_record(
             "metric": task.metric,
         },
         **asdict(origin),
-        "versions": versions(),
-        "seconds": round(progress.seconds, 1),
-        "train_losses": [round(loss, 4) for loss in progress.train_losses],
-        "dev_losses": progress.dev_losses,
+        **run_facts(progress),
     }
-    (folder / "train.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    write_json(folder / "train.json", record)
 
 
 def write_examples(folder: Path, texts: Sequence[str]) -> None:
@@ -95,8 +86,9 @@ def card_text(record: dict) -> str:
     """The model card of a record: front matter, description, recipe, numbers, command."""
     scale = record["rank"] ** 0.5 if record["rslora"] else record["rank"]
     layers = "all layers" if record["layers"] is None else f"layers {span(record['layers'])}"
-    schedule = record["schedule"]
-    first, last = record["dev_losses"][0], record["dev_losses"][-1]
+    schedule, losses = record["schedule"], record["dev_losses"]
+    steps = record.get("kept_step", schedule["steps"])  # older records keep the last weights
+    first, last = losses[0], next((one for one in losses if one["step"] == steps), losses[-1])
     return f"""---
 base_model: {record["base_name"]}
 library_name: peft
@@ -116,7 +108,7 @@ tags:
 {", rank-stabilised" if record["rslora"] else ""}) |
 | modules | {", ".join(record["modules"])}; {layers} |
 | data | `{record["data"]["name"]}`, {record["data"]["train_rows"]} rows for training |
-| training | {schedule["steps"]} steps of {schedule["batch_rows"]} rows, peak learning rate \
+| training | {steps} steps of {schedule["batch_rows"]} rows, peak learning rate \
 {schedule["learning_rate"]:g}, seed {schedule["seed"]}, {record["seconds"] / 60:.0f} minutes |
 | loss on dev answers | {first["adapter"]:.3f} before, {last["adapter"]:.3f} after \
 (nats a token, {schedule["dev_rows"]} rows) |

@@ -1,17 +1,18 @@
-"""Checkpoints: parameters, AdamW's moments, generator and step in one safetensors file.
+"""Checkpoints: tensors and the progress of a run in one safetensors file.
 
 Written beside its final name and renamed, so a killed run finds the old one or the new one, whole.
 """
 
 import json
 import os
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from math import inf, isnan
 from pathlib import Path
 
-import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from ramole_core.errors import RamoleError
 
@@ -28,52 +29,39 @@ class Progress:
     """Loss of every step."""
     dev_losses: list[dict[str, float]] = field(default_factory=list)
     """One entry a measurement: `step` and a loss for each name that is measured."""
+    kept_step: int = 0
+    """Steps after which the weights were as they are kept."""
+
+    def stale(self, name: str) -> int:
+        """Measurements since the one with the lowest loss of this name."""
+        losses = [inf if isnan(one[name]) else one[name] for one in self.dev_losses]
+        return len(losses) - 1 - losses.index(min(losses))
 
 
 def save_checkpoint(
-    path: Path,
-    parameters: dict[str, nn.Parameter],
-    *,
-    optimizer: torch.optim.Optimizer,
-    progress: Progress,
-    recipe: str,
+    path: Path, tensors: Mapping[str, Tensor], *, progress: Progress, facts: str
 ) -> None:
-    """Write everything that `restore_checkpoint` needs; `recipe` guards against a mix-up."""
-    tensors: dict[str, Tensor] = {"generator": torch.get_rng_state()}
-    for name, parameter in parameters.items():
-        tensors[f"parameter/{name}"] = parameter.detach()
-        for moment, value in optimizer.state[parameter].items():
-            tensors[f"{moment}/{name}"] = value.detach().clone()
+    """Write all that `restore_checkpoint` gives back; `facts` guard against a mix-up."""
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_suffix(".part")
-    metadata = {"progress": json.dumps(asdict(progress)), "recipe": recipe}
-    save_file({k: v.contiguous() for k, v in tensors.items()}, unfinished, metadata=metadata)
+    metadata = {"progress": json.dumps(asdict(progress)), "facts": facts}
+    save_file({k: t.contiguous() for k, t in tensors.items()}, unfinished, metadata=metadata)
     os.replace(unfinished, path)
 
 
-def restore_checkpoint(
-    path: Path,
-    parameters: dict[str, nn.Parameter],
-    *,
-    optimizer: torch.optim.Optimizer,
-    recipe: str,
-) -> Progress:
-    """Put a run back to where its checkpoint was taken; a fresh Progress when there is none."""
+def restore_checkpoint(path: Path, *, facts: str) -> tuple[dict[str, Tensor], Progress]:
+    """The tensors and the progress of a run; nothing and a fresh Progress where none was saved.
+
+    Raises RamoleError where the run was started with other facts.
+    """
     if not path.is_file():
-        return Progress()
+        return {}, Progress()
     with safe_open(path, framework="pt") as file:
         metadata = file.metadata()
-        if metadata["recipe"] != recipe:
+        if metadata.get("facts") != facts:
             raise RamoleError(
-                f"{path} belongs to another recipe; delete its folder to start afresh, or use the "
-                "settings it was started with."
+                f"{path} belongs to another recipe, base model or data; delete its folder to start "
+                "afresh, or use what it was started with."
             )
-        for name, parameter in parameters.items():
-            with torch.no_grad():
-                parameter.copy_(file.get_tensor(f"parameter/{name}"))
-            optimizer.state[parameter] = {
-                moment: file.get_tensor(f"{moment}/{name}")
-                for moment in ("step", "exp_avg", "exp_avg_sq")
-            }
-        torch.set_rng_state(file.get_tensor("generator"))
-        return Progress(**json.loads(metadata["progress"]))
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        return tensors, Progress(**json.loads(metadata["progress"]))

@@ -1,9 +1,16 @@
 """Which adapters a training row is mixed from: all of a step's, or those that are found for it."""
 
+import hashlib
+import json
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
+from ramole_core.retrieval import Encoder
+from ramole_core.retrieval.card_vector import adapter_vectors, card_texts
+from ramole_core.retrieval.kept_index import Card
 from ramole_core.training.recipe import MethodRecipe
 from ramole_core.training.rows import TaskRow
 
@@ -16,6 +23,20 @@ class Near:
     """The adapters' names for each text, the nearest first."""
     checksum: str = ""
     """Of all that decides what is found."""
+
+
+def nearest_of(cards: Sequence[Card], encoder: Encoder) -> Near:
+    """Orders these adapters as the retriever that serves does: by the cosine of their vectors
+    (`card_vector.py`) to each text."""
+    vectors = adapter_vectors(encoder.embed, cards)
+    names = [card.name for card in cards]
+
+    def near(texts: Sequence[str]) -> list[list[str]]:
+        cosines = encoder.embed(texts) @ vectors.T
+        return [[names[at] for at in np.argsort(-row, kind="stable")] for row in cosines]
+
+    shown = json.dumps([encoder.checksum, [[c.name, card_texts(c)] for c in cards]])
+    return Near(near, hashlib.sha256(shown.encode()).hexdigest())
 
 
 class Companions:

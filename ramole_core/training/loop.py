@@ -1,63 +1,187 @@
-"""The loop that every training run shares: step, measure, checkpoint, resume.
+"""The loop that every kind of training runs in: step, measure, checkpoint, stop, resume.
 
-The batch of step t is a function of the seed and of t alone, so a run that was killed and taken up
-again ends with the numbers of one that never stopped.
+What is trained is a `Trainable`. The loss of step t is a function of the seed and of t alone, so a
+run that was interrupted and taken up again ends with the numbers of one that never stopped. With
+patience a run ends when its dev loss has stopped falling, and the best measured weights are kept.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from json import dumps
+from math import inf
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
+from ramole_core.errors import RamoleError
 from ramole_core.training.checkpoint import Progress, restore_checkpoint, save_checkpoint
 from ramole_core.training.recipe import Schedule
+from ramole_core.training.weights_folder import CHECKPOINT, weights_folder
 
 Report = Callable[[Progress, int], None]
 """Called after every step with the progress and the number of steps in all."""
 
 
-def train(
-    parameters: dict[str, nn.Parameter],
-    *,
-    schedule: Schedule,
-    loss_of: Callable[[int], Tensor],
-    measure: Callable[[], dict[str, float]],
-    checkpoint: Path,
-    recipe: str,
-    report: Report,
-) -> Progress:
-    """Train the named parameters with AdamW; `loss_of(t)` is the loss of step t's batch.
+class Paused(Exception):
+    """A run that reached its deadline; the same call goes on where it stopped."""
 
-    `measure()` gives the dev losses by name; it is called before the first step, every
-    `evaluate_every` steps, and at the end.
+
+@dataclass(frozen=True)
+class Trainable:
+    """What a kind of training brings to the loop."""
+
+    name: str
+    """The dev loss that patience compares."""
+    parameters: Mapping[str, nn.Parameter]
+    """What moves, by name."""
+    loss: Callable[[int], Tensor]
+    """The loss of a step's batch."""
+    dev_loss: Callable[[], Mapping[str, float]]
+    """The dev loss under `name`, and any others beside it."""
+    facts: Mapping[str, object]
+    """All that decides the run: recipe, base, data. A checkpoint with others is refused."""
+    epoch: int
+    """Steps in which every row is read once."""
+    save: Callable[[Path, Progress], None] | None = None
+    """Writes the kept weights and their record into a folder; None: the caller does."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """One call of a training: where it writes, who watches, how long it may take."""
+
+    out_dir: Path
+    """The weights' folder; until the run ends, nothing new is in it but the checkpoint."""
+    command: str = ""
+    """The command line that repeats it, for the record."""
+    report: Report = lambda progress, steps: None
+    """Shows the progress."""
+    deadline: float = inf
+    """Of `time.monotonic`; after it the run pauses."""
+    part: str = "state"
+    """The checkpoint's name, where one folder has several."""
+
+    @property
+    def checkpoint(self) -> Path:
+        """The checkpoint's file."""
+        return self.out_dir / CHECKPOINT / f"{self.part}.safetensors"
+
+
+def train(one: Trainable, schedule: Schedule, run: Run) -> Progress:
+    """Train with AdamW until the schedule's end, and leave the weights that are kept in place.
+
+    The dev loss is measured before the first step, every `evaluate_every` steps, and at the end.
+    Raises Paused at the deadline, after one step at the least.
     """
-    optimizer = torch.optim.AdamW(
-        parameters.values(), lr=schedule.learning_rate, weight_decay=schedule.weight_decay
-    )
-    progress = restore_checkpoint(checkpoint, parameters, optimizer=optimizer, recipe=recipe)
+    schedule = schedule.counted(one.epoch)
+    state = _State(one, schedule, run)
+    progress = state.progress
     started = time.monotonic() - progress.seconds
     if not progress.dev_losses:
-        progress.dev_losses.append({"step": 0.0, **measure()})
-        report(progress, schedule.steps)
-    while progress.step < schedule.steps:
-        for group in optimizer.param_groups:
-            group["lr"] = schedule.rate(progress.step)
-        loss = loss_of(progress.step)
-        optimizer.zero_grad(set_to_none=False)
-        loss.backward()
-        nn.utils.clip_grad_norm_(parameters.values(), 1.0)
-        optimizer.step()
-        progress.step += 1
-        progress.train_losses.append(loss.item())
-        ends = progress.step == schedule.steps
-        if ends or progress.step % schedule.evaluate_every == 0:
-            progress.dev_losses.append({"step": float(progress.step), **measure()})
+        state.measure()
         progress.seconds = time.monotonic() - started
-        if ends or progress.step % schedule.checkpoint_every == 0:
-            save_checkpoint(
-                checkpoint, parameters, optimizer=optimizer, progress=progress, recipe=recipe
-            )
-        report(progress, schedule.steps)
+        run.report(progress, schedule.steps)
+    while not state.ended:
+        state.step()
+        if progress.step == schedule.steps or progress.step % schedule.evaluate_every == 0:
+            state.measure()
+        progress.seconds = time.monotonic() - started
+        late = time.monotonic() >= run.deadline
+        if state.ended or late or progress.step % schedule.checkpoint_every == 0:
+            state.save()
+        run.report(progress, schedule.steps)
+        if late and not state.ended:
+            raise Paused
+    state.keep()
+    if one.save is not None:
+        with weights_folder(run.out_dir) as folder:
+            one.save(folder, progress)
     return progress
+
+
+class _State:
+    """Parameters, AdamW's moments, the best weights and the generator, as a checkpoint has them."""
+
+    def __init__(self, one: Trainable, schedule: Schedule, run: Run):
+        self._one, self._schedule, self._file = one, schedule, run.checkpoint
+        self._optimizer = torch.optim.AdamW(
+            one.parameters.values(), lr=schedule.learning_rate, weight_decay=schedule.weight_decay
+        )
+        self._facts = dumps({"schedule": asdict(schedule), **one.facts}, sort_keys=True)
+        tensors, self.progress = restore_checkpoint(self._file, facts=self._facts)
+        self._best = _under("best", tensors)
+        if tensors:
+            self._restore(tensors)
+
+    @property
+    def ended(self) -> bool:
+        """Whether all steps are done, or the dev loss has not fallen for too long."""
+        patience = self._schedule.patience
+        stale = self.progress.stale(self._one.name) if patience else 0
+        return self.progress.step >= self._schedule.steps or 0 < patience <= stale
+
+    def step(self) -> None:
+        """One step of the optimiser."""
+        for group in self._optimizer.param_groups:
+            group["lr"] = self._schedule.rate(self.progress.step)
+        loss = self._one.loss(self.progress.step)
+        self._optimizer.zero_grad(set_to_none=False)
+        loss.backward()
+        nn.utils.clip_grad_norm_(self._one.parameters.values(), 1.0)
+        self._optimizer.step()
+        self.progress.step += 1
+        self.progress.train_losses.append(loss.item())
+
+    def measure(self) -> None:
+        """Measure the dev loss, and hold the weights where none was lower."""
+        losses = self._one.dev_loss()
+        if self._schedule.patience and self._one.name not in losses:
+            raise RamoleError(
+                "Patience compares dev losses, and none is measured here; leave patience out."
+            )
+        self.progress.dev_losses.append({"step": float(self.progress.step), **losses})
+        if self._schedule.patience and not self.progress.stale(self._one.name):
+            self._best = {n: p.detach().clone() for n, p in self._one.parameters.items()}
+
+    def keep(self) -> None:
+        """Put the best measured weights in place; without patience the last ones are kept."""
+        self.progress.kept_step = self.progress.step
+        if self._best:
+            at = -1 - self.progress.stale(self._one.name)
+            self.progress.kept_step = int(self.progress.dev_losses[at]["step"])
+            self._fill(self._best)
+
+    def save(self) -> None:
+        """Write the checkpoint."""
+        tensors: dict[str, Tensor] = {"generator": torch.get_rng_state()}
+        tensors |= {f"best/{name}": tensor for name, tensor in self._best.items()}
+        for name, parameter in self._one.parameters.items():
+            tensors[f"parameter/{name}"] = parameter.detach()
+            for moment, value in self._optimizer.state[parameter].items():
+                tensors[f"{moment}/{name}"] = value.detach().clone()
+        save_checkpoint(self._file, tensors, progress=self.progress, facts=self._facts)
+
+    def _restore(self, tensors: Mapping[str, Tensor]) -> None:
+        self._fill(_under("parameter", tensors))
+        held = {m: _under(m, tensors) for m in ("step", "exp_avg", "exp_avg_sq")}
+        state = {  # a parameter that no gradient has reached has no moments yet
+            n: {moment: by_name[name] for moment, by_name in held.items()}
+            for n, name in enumerate(self._one.parameters)
+            if name in held["step"]
+        }
+        groups = self._optimizer.state_dict()["param_groups"]
+        self._optimizer.load_state_dict({"state": state, "param_groups": groups})
+        torch.set_rng_state(tensors["generator"])
+
+    @torch.no_grad()
+    def _fill(self, tensors: Mapping[str, Tensor]) -> None:
+        for name, parameter in self._one.parameters.items():
+            parameter.copy_(tensors[name])
+
+
+def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Those whose names begin with the prefix, by the rest of their names."""
+    head = f"{prefix}/"
+    return {name[len(head) :]: t for name, t in tensors.items() if name.startswith(head)}

@@ -2,7 +2,7 @@
 
 A prompt is several times longer than its answer, and the product with a vocabulary of 49,152 words
 is a fifth of a small model's work: hidden states come first, the few that predict an answer token
-are picked, and only those meet the output embedding.
+are picked, and the output embedding reads those alone.
 """
 
 from collections.abc import Callable, Sequence

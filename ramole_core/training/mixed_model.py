@@ -1,12 +1,12 @@
 """A base with plain mixed layers in it, and adapters to be mixed: what gates are trained in."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from functools import cached_property, partial
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from ramole_core.base.model import BaseModel, dequantised
@@ -24,6 +24,7 @@ from ramole_core.composition import (
     Trained,
     decide,
     even,
+    find_method,
     orthonormal,
 )
 from ramole_core.composition.lora import widened
@@ -71,7 +72,7 @@ class MixedModel:
 
     @property
     def mixer(self) -> Mixer:
-        """Scores and weights of a forward that was asked to keep them."""
+        """Scores and weights of a forward that keeps them."""
         return self._installed.mixer
 
     @contextmanager
@@ -92,17 +93,17 @@ class MixedModel:
         `watch` keeps scores and weights in `mixer`.
         """
         rows = [tuple(each) for each in names]
-        heard: list[dict[str, Response]] | None = None
+        replies: list[dict[str, Response]] | None = None
         means: list[dict[str, Tensor]] | None = None
         if prompts and (method.examines or method.reads_prompt):
             rows = rows * len(prompts) if len(rows) == 1 else rows
         if prompts and method.examines:
-            heard = self._responses(prompts, list(dict.fromkeys(n for row in rows for n in row)))
+            replies = self._responses(prompts, list(dict.fromkeys(n for row in rows for n in row)))
         if prompts and method.reads_prompt:
             means = read_means(self.plain, self.sites.blocks, prompts)
 
         def decided(row: int, each: tuple[str, ...]) -> PlainMix:
-            found = [heard[row].get(name) if heard else None for name in each]
+            found = [replies[row].get(name) if replies else None for name in each]
             adapters = [
                 replace(self._adapters[name], response=one, usual=one.usual if one else None)
                 for name, one in zip(each, found, strict=True)
@@ -113,7 +114,7 @@ class MixedModel:
             return self._place(decide(method, ask), each)
 
         made: dict[object, PlainMix] = {}
-        keys = [(row if heard or means else None, each) for row, each in enumerate(rows)]
+        keys = [(row if replies or means else None, each) for row, each in enumerate(rows)]
         for row, key in enumerate(keys):
             if key not in made:
                 made[key] = decided(row, key[1])
@@ -178,22 +179,42 @@ class MixedModel:
             self._packed[name] = replace(units, usual=self._reference.measure(units))
         return self._packed[name]
 
+    def bringing(
+        self,
+        method: str,
+        trained: Trained,
+        *,
+        uploaded: Sequence[Candidate] = (),
+        by: Callable[[Ask], Decision] | None = None,
+    ) -> AbstractContextManager[None]:
+        """Forwards inside are those of a method that brings its own adapters from these tensors:
+        its A and B as they are, not made orthonormal, so that the gradient reaches them. `by`
+        decides in the method's place."""
+        own = find_method(method)
+        adapters = tuple(self._brought(one) for one in own.bring(uploaded, trained))
+        ask = Ask(adapters, self.sites, complete_options(method, None), None, trained)
+        decision = by(ask) if by else decide(own, ask)
+        return self.mixer.mixing([place(decision, [one.loras for one in adapters], self.sites)])
+
+    def _brought(self, one: Candidate) -> Adapter:
+        loras = one.load()
+        present = torch.tensor([path in loras for path in self.sites.paths])
+        rank = max((lora.A.shape[0] for lora in loras.values()), default=0)
+        return Adapter(one.name, one.checksum, present, loras, rank)
+
+    def drawn(
+        self, begin: Callable[[], Mapping[str, Tensor]], *, seed: int
+    ) -> dict[str, nn.Parameter]:
+        """The tensors that `begin` draws under this seed, in float32 on the base's device."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            tensors = begin()
+        device = self.plain.device
+        return {name: nn.Parameter(tensor.float().to(device)) for name, tensor in tensors.items()}
+
     def close(self) -> None:
         """Take the mixed layers out again."""
         self._installed.remove()
-
-
-def learning(one: Candidate, sites: Sites) -> Adapter:
-    """An adapter that is being trained, as a method is told of it: its A and B as they are, not
-    made orthonormal, so that the gradient reaches them."""
-    loras = one.load()
-    return Adapter(
-        one.name,
-        one.checksum,
-        torch.tensor([path in loras for path in sites.paths]),
-        loras,
-        max((lora.A.shape[0] for lora in loras.values()), default=0),
-    )
 
 
 def _packed(lora: Lora, base: BaseModel) -> Lora:

@@ -1,8 +1,11 @@
-"""A run's progress on the terminal: a bar, and a line for each measurement of the dev loss."""
+"""A training run on the terminal: a bar, a line for each measurement, and where it paused."""
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
+import typer
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -13,36 +16,50 @@ from rich.progress import (
 )
 
 from ramole_core.training.checkpoint import Progress
-from ramole_core.training.loop import Report
+from ramole_core.training.loop import Paused, Run
+from ramole_core.training.options import Pace, command_line
 
 
 @contextmanager
-def show_progress(name: str, *, quiet: bool = False) -> Iterator[Report]:
-    """A `report` for the loop; on standard error when `quiet`, so that JSON stays alone."""
-    console = Console(stderr=quiet)
+def shown_run(name: str, out_dir: Path, pace: Pace, *, as_json: bool) -> Iterator[Run]:
+    """A `Run` of a command, shown on standard error when `as_json`, so that JSON stays alone.
+
+    Where it pauses at its deadline, the command ends there, with exit status 0.
+    """
+    console = Console(stderr=as_json)
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
         TimeRemainingColumn(),
     )
-    shown = 0
+    shown, step, steps = 0, 0, 0
     with Bar(*columns, console=console) as bar:
         task = bar.add_task(name, total=None)
 
-        def report(progress: Progress, steps: int) -> None:
-            nonlocal shown
+        def report(progress: Progress, most: int) -> None:
+            nonlocal shown, step, steps
+            if len(progress.dev_losses) < shown:  # the next adapter of the run
+                shown = 0
             for measured in progress.dev_losses[shown:]:
                 console.print(measured_line(measured, progress), markup=False, highlight=False)
-            shown = len(progress.dev_losses)
-            bar.update(task, total=steps, completed=progress.step)
+            shown, step, steps = len(progress.dev_losses), progress.step, most
+            bar.update(task, total=most, completed=step)
 
-        yield report
+        try:
+            yield Run(out_dir, command_line(), report, pace.deadline)
+            return
+        except Paused:
+            pass
+    console.print(f"Paused after step {step} of {steps}; resume with the same command.")
+    if as_json:
+        print(json.dumps({"paused": True, "step": step, "steps": steps}))
+    raise typer.Exit
 
 
 def measured_line(measured: dict[str, float], progress: Progress) -> str:
     """`step 40  dev loss: adapter 0.412  train 0.398  92 s`."""
     losses = "  ".join(f"{key} {value:.4f}" for key, value in measured.items() if key != "step")
-    recent = progress.train_losses[-10:]
+    recent = progress.train_losses[: int(measured["step"])][-10:]
     train = f"  train {sum(recent) / len(recent):.4f}" if recent else ""
     return f"step {measured['step']:.0f}  dev loss: {losses}{train}  {progress.seconds:.0f} s"

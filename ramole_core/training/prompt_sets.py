@@ -25,7 +25,7 @@ class Everyday:
 
 @dataclass(frozen=True)
 class Phrased:
-    """A prompt in somebody's own words, and the adapter that does what it asks."""
+    """A prompt in a person's own words, and the adapter that does what it wants."""
 
     adapter: str
     text: str
@@ -36,13 +36,13 @@ class FollowUp:
     """A chat of two turns; the second message is the one to be answered."""
 
     adapter: str
-    """What the first message asks for."""
+    """What the first message wants."""
     first: str
     answer: str
     """The assistant's, in the adapter's style."""
     then: str
     expected: str | None
-    """What the second message asks for: an adapter, the first one's own or another, or the base
+    """What the second message wants: an adapter, the first one's own or another, or the base
     (None)."""
 
     @property
@@ -99,10 +99,10 @@ def read_uploads(folder: Path | None = None) -> tuple[Upload, ...]:
     """The invented adapters. Raises RamoleError where the file is broken."""
     file = (folder or FOLDER) / "uploads.json"
     found = []
-    for name, said in _named(file):
-        if not isinstance(said, dict) or set(said) != {"examples", "prompts"}:
+    for name, given in _named(file):
+        if not isinstance(given, dict) or set(given) != {"examples", "prompts"}:
             raise _broken(file, name, 'the two lists "examples" and "prompts"')
-        both = (_texts(said[part], file, f"{name}, {part}") for part in ("examples", "prompts"))
+        both = (_texts(given[part], file, f"{name}, {part}") for part in ("examples", "prompts"))
         found.append(Upload(name, *both))
     return tuple(found)
 
@@ -112,9 +112,9 @@ def _chat(row: object, wanted: Sequence[str], file: Path, place: str) -> FollowU
     if not isinstance(row, dict) or set(row) != set(wanted):
         raise _broken(file, place, f"the fields {', '.join(wanted)}")
     chat = FollowUp(**{"expected": row.get("adapter"), **row})
-    told = (chat.adapter, chat.first, chat.answer, chat.then)
+    texts = (chat.adapter, chat.first, chat.answer, chat.then)
     expected = () if chat.expected is None else (chat.expected,)
-    if not all(isinstance(text, str) and text.strip() for text in (*told, *expected)):
+    if not all(isinstance(text, str) and text.strip() for text in (*texts, *expected)):
         raise _broken(file, place, "a text in each field (`expected` may be null)")
     if "expected" in wanted and chat.continues:
         raise _broken(file, place, f"another adapter than {chat.adapter}, or null, in `expected`")
@@ -124,24 +124,24 @@ def _chat(row: object, wanted: Sequence[str], file: Path, place: str) -> FollowU
 def _named(file: Path) -> Iterator[tuple[str, object]]:
     """The entries of a file's JSON object."""
     try:
-        said = json.loads(file.read_text("utf-8"))
+        given = json.loads(file.read_text("utf-8"))
     except (OSError, ValueError) as error:
         raise RamoleError(f"{file} cannot be read as JSON ({error}); restore the file.") from None
-    if not isinstance(said, dict):
+    if not isinstance(given, dict):
         raise _broken(file, "the top", "an object with named entries")
-    yield from said.items()
+    yield from given.items()
 
 
-def _list(said: object, file: Path, place: str) -> list[object]:
+def _list(given: object, file: Path, place: str) -> list[object]:
     """A list with something in it."""
-    if not isinstance(said, list) or not said:
+    if not isinstance(given, list) or not given:
         raise _broken(file, place, "a list with at least one entry")
-    return said
+    return given
 
 
-def _texts(said: object, file: Path, place: str) -> tuple[str, ...]:
+def _texts(given: object, file: Path, place: str) -> tuple[str, ...]:
     """A list of texts, none of them blank."""
-    found = _list(said, file, place)
+    found = _list(given, file, place)
     texts = tuple(text for text in found if isinstance(text, str) and text.strip())
     if len(texts) < len(found):
         raise _broken(file, place, "texts that are not blank")
@@ -149,5 +149,5 @@ def _texts(said: object, file: Path, place: str) -> tuple[str, ...]:
 
 
 def _broken(file: Path, place: str, expected: str) -> RamoleError:
-    """One sentence about a file that says something else than it should."""
+    """One sentence about a file that is not as it should be."""
     return RamoleError(f"{file}, at {place}: expected {expected}; mend or restore the file.")

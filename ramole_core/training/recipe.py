@@ -1,8 +1,8 @@
 """Recipes: everything that decides a training run, frozen and checked at construction."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from math import cos, pi
+from dataclasses import dataclass, field, replace
+from math import ceil, cos, pi
 
 from ramole_core.errors import RamoleError
 from ramole_core.methods import Value, find_row
@@ -13,10 +13,10 @@ MLP = ("gate_proj", "up_proj", "down_proj")
 
 @dataclass(frozen=True)
 class Schedule:
-    """How long and how fast a run learns; the same for adapters and for routers."""
+    """How long and how fast a run learns; the same for every kind of training."""
 
     steps: int = 80
-    """Optimiser steps."""
+    """Optimiser steps, at most."""
     batch_rows: int = 16
     """Rows of data in one step."""
     learning_rate: float = 1.5e-3
@@ -35,6 +35,11 @@ class Schedule:
     """Steps between two checkpoints."""
     dev_rows: int = 50
     """Dev rows that the dev loss is measured on."""
+    epochs: float = 0.0
+    """Readings of all rows, at most; above 0 it takes the place of `steps`."""
+    patience: int = 0
+    """Measurements without a lower dev loss after which a run ends; the best measured weights are
+    kept. 0: a run does all of its steps, and the last weights are kept."""
 
     def __post_init__(self) -> None:
         for name in ("steps", "batch_rows", "max_tokens", "evaluate_every", "checkpoint_every"):
@@ -47,6 +52,14 @@ class Schedule:
                 f"The learning rate is {self.learning_rate}; expected a number between 0 and 1, "
                 "usually 1e-4 to 3e-3."
             )
+        if self.patience < 0 or self.epochs < 0:
+            raise RamoleError(
+                f"patience {self.patience} and epochs {self.epochs} must be 0 or more: raise them."
+            )
+
+    def counted(self, epoch: int) -> "Schedule":
+        """The same with its epochs counted out in steps; `epoch` is the steps of one."""
+        return replace(self, steps=ceil(self.epochs * epoch)) if self.epochs else self
 
     def rate(self, step: int) -> float:
         """The learning rate of a step (the first is 0)."""

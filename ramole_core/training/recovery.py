@@ -8,85 +8,60 @@ of the rows and none of the padding. Adapters are trained one after another, eac
 rows and with a checkpoint of its own, so a run that was killed goes on where it was.
 """
 
-import shutil
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass, replace
-from json import dumps
-from pathlib import Path
+from dataclasses import asdict, replace
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from ramole_core.base.model import BaseModel
-from ramole_core.composition import Ask, Candidate, Trained, decide, find_method
+from ramole_core.composition import Candidate, Trained
 from ramole_core.composition.ca_lora import fold, inherit
-from ramole_core.errors import RamoleError
-from ramole_core.layers.plain import place
-from ramole_core.methods import complete_options
 from ramole_core.training.checkpoint import Progress
-from ramole_core.training.loop import Report, train
+from ramole_core.training.loop import Run, Trainable, train
 from ramole_core.training.loss import last_hidden, row_losses, token_losses
-from ramole_core.training.mixed_model import Loras, MixedModel, Shapes, learning
+from ramole_core.training.material import Material, identity
+from ramole_core.training.mixed_model import Loras, MixedModel, Shapes
 from ramole_core.training.recipe import MethodRecipe
 from ramole_core.training.rows import BatchOrder, Encoded, Task, collate, encode_rows
-from ramole_core.training.weights_file import write_weights
+from ramole_core.training.weights_folder import weights_folder, write_weights
+
+METHOD = "ca_lora"
 
 
-def train_recovery(
-    recipe: MethodRecipe,
-    *,
-    loras: Loras,
-    tasks: Sequence[Task],
-    base: BaseModel,
-    shapes: Shapes,
-    out_dir: Path,
-    checksums: Mapping[str, str] | None = None,
-    teacher: BaseModel | None = None,
-    command: str = "",
-    report: Report = lambda progress, steps: None,
-) -> Progress:
-    """Train `loras` further, each on the rows of its task, and write `out_dir`.
-
-    `teacher` is the base before it was compressed; by default `base` without its quantisation.
-    Until the run ends, `out_dir` holds nothing new but `.checkpoint/`; calling again with the same
-    recipe goes on from there. Raises RamoleError where two adapters have one content.
-    """
-    known = [(name, (checksums or {}).get(name, name)) for name in loras]
-    if len({checksum for _, checksum in known}) < len(known):
-        raise RamoleError(f"Of {', '.join(loras)}, two have the same content; name each once.")
-    teacher = teacher or replace(base, quantization="none")
+def train_recovery(recipe: MethodRecipe, given: Material, run: Run) -> Progress:
+    """Train the adapters further, each on the rows of its task, and write the folder; the teacher
+    is the base without its quantisation."""
+    base, teacher = given.base, replace(given.base, quantization="none")
     whole, record = Progress(), []
     tensors: dict[str, Tensor] = {}
-    with Recovery(base, teacher, loras=loras, shapes=shapes) as models:
-        for n, (task, (name, checksum)) in enumerate(zip(tasks, known, strict=True)):
+    with Recovery(base, teacher, loras=given.loras, shapes=given.shapes) as models:
+        for n, (task, (name, checksum)) in enumerate(zip(given.tasks, given.known, strict=True)):
             student, done = models.train(
-                recipe,
-                name,
-                checksum,
-                task=task,
-                checkpoint=out_dir / ".checkpoint" / f"{n}.safetensors",
-                report=report,
+                recipe, name, checksum, task=task, run=replace(run, part=str(n))
             )
             tensors |= {f"{n}{key[1:]}": tensor for key, tensor in student.items()}
-            record.append({"name": name, "checksum": checksum, "teacher": teacher.quantization})
+            record.append(
+                {
+                    "name": name,
+                    "checksum": checksum,
+                    "teacher": teacher.quantization,
+                    "kept_step": done.kept_step,
+                }
+            )
             whole.step += done.step
+            whole.kept_step += done.kept_step
             whole.seconds += done.seconds
             whole.train_losses += done.train_losses
             whole.dev_losses += done.dev_losses
     trained = Trained(tensors, config={"adapters": record, "teacher_checksum": teacher.checksum})
-    write_weights(out_dir, trained, recipe=recipe, base=base, progress=whole, command=command)
-    shutil.rmtree(out_dir / ".checkpoint", ignore_errors=True)
+    with weights_folder(run.out_dir) as folder:
+        write_weights(
+            folder, trained, recipe=recipe, base=base, progress=whole, command=run.command
+        )
     return whole
-
-
-@dataclass(frozen=True)
-class _Rows:
-    """The rows of one task."""
-
-    train: list[Encoded]
-    dev: list[Encoded]
 
 
 class Recovery:
@@ -115,63 +90,58 @@ class Recovery:
         checksum: str,
         *,
         task: Task,
-        checkpoint: Path,
+        run: Run,
         bypass: bool = True,
-        report: Report = lambda progress, steps: None,
     ) -> tuple[dict[str, Tensor], Progress]:
         """Train one adapter; its tensors as `decide` reads them, named `0/...`, and its progress.
 
         `bypass` False trains the LoRA alone, a control. A dev loss is measured of the student under
         the adapter's name, and of the teacher.
         """
-        schedule, most = recipe.schedule, recipe.schedule.max_tokens
-        tokenizer = self._base.tokenizer
-        rows = _Rows(
-            encode_rows(tokenizer, task.train, max_tokens=most),
-            encode_rows(tokenizer, task.dev[: schedule.dev_rows], max_tokens=most),
-        )
-        order = BatchOrder(rows.train, batch_rows=schedule.batch_rows, seed=schedule.seed)
+        schedule, tokenizer = recipe.schedule, self._base.tokenizer
+        most = schedule.max_tokens
+        rows = encode_rows(tokenizer, task.train, max_tokens=most)
+        dev = encode_rows(tokenizer, task.dev[: schedule.dev_rows], max_tokens=most)
+        order = BatchOrder(rows, batch_rows=schedule.batch_rows, seed=schedule.seed)
         weights = self.start(recipe, name)
         if not bypass:
             weights = {n: t for n, t in weights.items() if not n.endswith((".a1", ".a2"))}
-        taught = self._teacher_loss(name, rows.dev)
+        taught = row_losses(
+            self.teacher.plain, dev, mixing=lambda _: self.teacher.gated_by(None, names=[(name,)])
+        )
 
-        def measure() -> dict[str, float]:
+        def dev_loss() -> dict[str, float]:
             found = row_losses(
                 self.student.plain,
-                rows.dev,
+                dev,
                 mixing=lambda _: self.mixing(fold(weights, recipe.settings), name, checksum),
             )
-            return {name: found.mean().item(), "teacher": taught}
+            return {name: found.mean().item(), "teacher": taught.mean().item()}
 
-        progress = train(
-            weights,
-            schedule=schedule,
-            loss_of=lambda step: self.loss(weights, recipe, name, checksum, rows=order(step)),
-            measure=measure,
-            checkpoint=checkpoint,
-            recipe=dumps(
-                {
-                    **asdict(recipe),
-                    "adapter": [name, checksum],
-                    "base": [self._base.checksum, self._base.quantization],
-                    "teacher": self._taught_by,
-                    "bypass": bypass,
-                },
-                sort_keys=True,
-            ),
-            report=report,
+        one = Trainable(
+            name=name,
+            parameters=weights,
+            loss=lambda step: self.loss(weights, recipe, name, checksum, rows=order(step)),
+            dev_loss=dev_loss,
+            facts={
+                "recipe": asdict(recipe),
+                "adapter": [name, checksum],
+                "teacher": self._taught_by,
+                "bypass": bypass,
+                **identity(self._base, [task]),
+            },
+            epoch=order.epoch,
         )
+        progress = train(one, schedule, run)
         found = fold({key: tensor.detach() for key, tensor in weights.items()}, recipe.settings)
         return found, progress
 
     def start(self, recipe: MethodRecipe, name: str) -> dict[str, nn.Parameter]:
-        """The inherited LoRA and its bypass, in float32 on the base's device; the seed decides."""
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(recipe.schedule.seed)
-            tensors = inherit(self._loras[name], self.student.sites, recipe.settings)
-        device = self.student.plain.device
-        return {key: nn.Parameter(tensor.float().to(device)) for key, tensor in tensors.items()}
+        """The inherited LoRA and its bypass; the seed decides."""
+        return self.student.drawn(
+            lambda: inherit(self._loras[name], self.student.sites, recipe.settings),
+            seed=recipe.schedule.seed,
+        )
 
     def loss(
         self,
@@ -198,22 +168,9 @@ class Recovery:
     ) -> AbstractContextManager[None]:
         """The student's forwards inside are those that `ca_lora` decides with these tensors, named
         as `decide` reads them; the gradient reaches them."""
-        method, sites = find_method("ca_lora"), self.student.sites
         config = {"adapters": [{"name": name, "checksum": checksum}]}
-        trained = Trained(tensors, config=config)
         uploaded = Candidate(name, float("nan"), checksum, lambda: self._loras[name])
-        (one,) = method.bring([uploaded], trained)
-        adapter = learning(one, sites)
-        ask = Ask((adapter,), sites, complete_options("ca_lora", None), None, trained)
-        return self.student.mixer.mixing([place(decide(method, ask), [adapter.loras], sites)])
-
-    def _teacher_loss(self, name: str, dev: Sequence[Encoded]) -> float:
-        found = row_losses(
-            self.teacher.plain,
-            dev,
-            mixing=lambda _: self.teacher.gated_by(None, names=[(name,)]),
-        )
-        return found.mean().item()
+        return self.student.bringing(METHOD, Trained(tensors, config=config), uploaded=[uploaded])
 
 
 def distance(

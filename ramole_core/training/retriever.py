@@ -8,16 +8,14 @@ served: the mean over other inputs of the same task. For input j of task t, with
 
 With two inputs a task this is the paper's loss, pair against pair. A metric with the words beside it
 (`retriever_metric.py`) is then fitted to the tuned vectors of the same inputs, which takes no steps.
-The loop is the one of the other
-training commands, not sentence-transformers' trainer: that one wants the package `datasets`, has no
-loss over means, and cannot be killed and taken up again to the same numbers.
+The loop is that of the other training commands, not sentence-transformers' trainer, which needs the
+package `datasets`, has no loss over means, and does not resume to the same numbers.
 """  # noqa: E501
 
-import json
 import random
-import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
+from math import ceil
 from pathlib import Path
 
 import numpy as np
@@ -32,12 +30,13 @@ from ramole_core.retrieval.encoder import unit
 from ramole_core.retrieval.model_files import PACKAGED, find_model, hash_files
 from ramole_core.retrieval.tuning import RECORD
 from ramole_core.training.adapter import trained_parameters, write_adapter
-from ramole_core.training.card import versions
 from ramole_core.training.checkpoint import Progress
-from ramole_core.training.loop import Report, train
+from ramole_core.training.loop import Run, Trainable, train
+from ramole_core.training.material import fingerprint
 from ramole_core.training.retriever_metric import fit_metric
 from ramole_core.training.retriever_model import TrainedEncoder
 from ramole_core.training.retriever_recipe import RetrieverRecipe
+from ramole_core.training.weights_folder import run_facts, write_json
 
 Texts = Mapping[str, Sequence[str]]
 """Example inputs by task."""
@@ -49,37 +48,25 @@ def train_retriever(
     recipe: RetrieverRecipe,
     *,
     texts: Texts,
-    out_dir: Path,
+    run: Run,
     measure: Measure | None = None,
     source: str = PACKAGED[0],
     data_dir: Path = Path("data"),
-    command: str = "",
-    report: Report = lambda progress, steps: None,
 ) -> Progress:
-    """Train on `texts` and write `out_dir`, which the `Encoder` of `source` reads.
+    """Train on `texts` and write the folder that the `Encoder` of `source` reads.
 
-    `measure` gets `embed` as it would be served by then, and gives figures by name. Until the run
-    ends, `out_dir` holds nothing new but `.checkpoint/`; calling again with the same recipe goes on
-    from there.
-    Raises RamoleError where fewer than two tasks have two texts.
+    `measure` gets `embed` as it would be served by then, and gives figures by name; patience
+    compares the one called `loss`. Raises RamoleError where fewer than two tasks have two texts.
     """
     usable = {name: tuple(rows) for name, rows in texts.items() if len(set(rows)) > 1}
     if len(usable) < 2:
         raise RamoleError(
-            f"A retriever learns to tell tasks apart, and {len(usable)} of those given have two "
+            f"A retriever learns to separate tasks, and {len(usable)} of those given have two "
             "inputs or more; name two tasks or more."
         )
     folder = find_model(source, download_dir=data_dir / "encoders")
-    checksum = hash_files(folder)
-    schedule = recipe.schedule
-    encoder = TrainedEncoder(
-        folder,
-        rank=recipe.rank,
-        alpha=recipe.alpha,
-        modules=recipe.modules,
-        window=recipe.window,
-        seed=schedule.seed,
-    )
+    name = f"sentence-transformers/{PACKAGED[0]}" if source in PACKAGED else source
+    encoder, checksum = TrainedEncoder(folder, recipe), hash_files(folder)
 
     def loss_of(step: int) -> Tensor:
         drawn = draw(usable, recipe, step=step)
@@ -90,41 +77,35 @@ def train_retriever(
         if measure is None:
             return {}
         metric = fit_metric(encoder.embed, usable, recipe.metric)
-        return measure(lambda asked: metric(encoder.embed(asked), asked))
+        return measure(lambda rows: metric(encoder.embed(rows), rows))
 
-    progress = train(
-        trained_parameters(encoder.model),
-        schedule=schedule,
-        loss_of=loss_of,
-        measure=figures,
-        checkpoint=out_dir / ".checkpoint" / "state.safetensors",
-        recipe=json.dumps(
-            {**asdict(recipe), "tasks": sorted(usable), "encoder": checksum}, sort_keys=True
-        ),
-        report=report,
+    def save(folder: Path, progress: Progress) -> None:
+        write_adapter(encoder.model, folder, base_name=name)
+        (folder / "README.md").unlink(missing_ok=True)  # PEFT's own, empty card
+        fit_metric(encoder.embed, usable, recipe.metric).save(folder)
+        record = {
+            "schema": 1,
+            "encoder": name,
+            "encoder_checksum": checksum,
+            "window": asdict(recipe.window),
+            "metric": {"share": recipe.metric.share, "words": recipe.metric.words},
+            "recipe": asdict(recipe),
+            "trained_on": {name: len(rows) for name, rows in usable.items()},
+            "command": run.command,
+            **run_facts(progress, measured="dev"),
+        }
+        write_json(folder / RECORD, record)
+
+    one = Trainable(
+        name="loss",
+        parameters=trained_parameters(encoder.model),
+        loss=loss_of,
+        dev_loss=figures,
+        facts={"recipe": asdict(recipe), "encoder": checksum, "data": fingerprint(usable)},
+        epoch=ceil(sum(map(len, usable.values())) / recipe.schedule.batch_rows),
+        save=save,
     )
-    name = f"sentence-transformers/{PACKAGED[0]}" if source in PACKAGED else source
-    metric = fit_metric(encoder.embed, usable, recipe.metric)
-    write_adapter(encoder.model, out_dir, base_name=name)
-    metric.save(out_dir)
-    record = {
-        "schema": 1,
-        "encoder": name,
-        "encoder_checksum": checksum,
-        "window": asdict(recipe.window),
-        "metric": {"share": recipe.metric.share, "words": recipe.metric.words},
-        "recipe": asdict(recipe),
-        "trained_on": {name: len(rows) for name, rows in usable.items()},
-        "command": command,
-        "versions": versions(),
-        "seconds": round(progress.seconds, 1),
-        "train_losses": [round(loss, 4) for loss in progress.train_losses],
-        "dev": progress.dev_losses,
-    }
-    (out_dir / RECORD).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-    (out_dir / "README.md").unlink(missing_ok=True)  # PEFT's own, empty card
-    shutil.rmtree(out_dir / ".checkpoint", ignore_errors=True)
-    return progress
+    return train(one, recipe.schedule, run)
 
 
 def draw(texts: Texts, recipe: RetrieverRecipe, *, step: int) -> list[list[str]]:
@@ -149,10 +130,15 @@ def contrast(vectors: Float[Tensor, "t m d"], *, temperature: float) -> Float[Te
 
 
 def measure_tasks(
-    embed: Embed, *, examples: Texts, prompts: Texts, tuned: Sequence[str]
+    embed: Embed,
+    *,
+    examples: Texts,
+    prompts: Texts,
+    tuned: Sequence[str],
+    temperature: float = RetrieverRecipe.temperature,
 ) -> dict[str, float]:
-    """Top-1 and top-3 of `prompts` among the tasks of `examples`, in percent, those of tasks in
-    `tuned` and the others apart."""
+    """`loss`: that of the prompts of tasks in `tuned` among the tasks of `examples`, at this
+    temperature; top-1 and top-3 of `prompts` in percent, those of `tuned` and the others apart."""
     names = list(examples)
     rows = np.split(
         embed([text for name in names for text in examples[name]]),
@@ -163,7 +149,8 @@ def measure_tasks(
     scores = embed([text for name in prompts for text in prompts[name]]) @ pool.T
     places = rank_of_own(scores, own)
     learnt = np.isin(own, [names.index(name) for name in tuned if name in names])
-    found = {}
+    rows, answers = torch.from_numpy(scores[learnt]), torch.tensor(own)[torch.from_numpy(learnt)]
+    found = {"loss": cross_entropy(rows.float() / temperature, answers).item()}
     for label, mask in (("tuned", learnt), ("unseen", ~learnt)):
         if mask.any():
             for k in (1, 3):

@@ -26,7 +26,7 @@ class TaskTexts:
 def read_texts(data: Path, words: str, *, rows: int, seed: int) -> TaskTexts:
     """The tasks named in `words`, comma separated, with `rows` training inputs each.
 
-    `a+b` is one task with the inputs of both: twins that cannot be told apart would only teach
+    `a+b` is one task with the inputs of both: twins without a difference would only teach
     noise. Raises RamoleError for a task that is not there.
     """
     if rows < 2:
@@ -38,9 +38,9 @@ def read_texts(data: Path, words: str, *, rows: int, seed: int) -> TaskTexts:
             continue
         tasks = [read_task(data / name) for name in group.split("+")]
         held = [row.inputs for task in tasks for row in task.train]
-        asked = [row.inputs for task in tasks for row in task.dev]
+        held_out = [row.inputs for task in tasks for row in task.dev]
         drawn = random.Random(f"{seed}/{group}").sample(held, min(rows, len(held)))
         train[group] = tuple(drawn)
         examples[group] = tuple(drawn[:EXAMPLES])
-        dev[group] = tuple(random.Random(group).sample(asked, min(DEV, len(asked))))
+        dev[group] = tuple(random.Random(group).sample(held_out, min(DEV, len(held_out))))
     return TaskTexts(train, examples, dev)

@@ -16,7 +16,7 @@ from torch.nn.functional import normalize
 from transformers import AutoModel, AutoTokenizer
 
 from ramole_core.retrieval import INSTRUCTION
-from ramole_core.retrieval.tuning import Window
+from ramole_core.training.retriever_recipe import RetrieverRecipe
 
 _ROWS = 32  # texts of about equal length in one forward
 
@@ -24,25 +24,16 @@ _ROWS = 32  # texts of about equal length in one forward
 class TrainedEncoder:
     """A mean-pooling encoder whose LoRA is trained; dropout is off throughout."""
 
-    def __init__(
-        self,
-        folder: Path,
-        *,
-        rank: int,
-        alpha: float,
-        modules: Sequence[str],
-        window: Window,
-        seed: int,
-    ):
+    def __init__(self, folder: Path, recipe: RetrieverRecipe):
         """`folder` holds the encoder; the LoRA starts at B = 0, A drawn from the seed."""
         self._tokenizer = AutoTokenizer.from_pretrained(folder)
-        self._window = window
+        self._window = recipe.window
         self._ids: dict[str, list[int]] = {}
-        torch.manual_seed(seed)
+        torch.manual_seed(recipe.schedule.seed)
         config = LoraConfig(
-            r=rank,
-            lora_alpha=alpha,  # pyright: ignore[reportArgumentType]  (PEFT takes floats too)
-            target_modules=list(modules),
+            r=recipe.rank,
+            lora_alpha=recipe.alpha,  # pyright: ignore[reportArgumentType]  (PEFT takes floats too)
+            target_modules=list(recipe.modules),
             exclude_modules=["pooler.dense"],
         )
         encoder = AutoModel.from_pretrained(folder, attn_implementation="eager")

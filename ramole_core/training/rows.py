@@ -1,13 +1,14 @@
 """Rows of a task: read from jsonl, encoded with the chat template, bucketed by length into batches.
 
 A row is `{"inputs": question, "targets": answer}`. Only the answer's tokens and the end token after
-it are learnt; `Batch.places` says which hidden states predict them.
+it are learnt; `Batch.places` are the hidden states that predict them.
 """
 
 import json
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from math import ceil
 from pathlib import Path
 from typing import Generic, TypeVar
 
@@ -35,7 +36,7 @@ class Task:
     train: tuple[Row, ...]
     dev: tuple[Row, ...]
     metric: str
-    """`em`, `bleu` or `rouge`; what the rows say, else `rouge`."""
+    """`em`, `bleu` or `rouge`; what the rows name, else `rouge`."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ class TaskRow(Encoded):
     """A row that knows where it is from."""
 
     text: str
-    """The question as it was asked."""
+    """The question as it came."""
     task: str
     """Its task, which its own adapter is named after."""
 
@@ -194,15 +195,17 @@ def batches(rows: Sequence[R], *, batch_rows: int, seed: int) -> Iterator[list[R
 
 
 class BatchOrder(Generic[R]):
-    """`order(t)` is the batch of step t; steps are asked for in rising order, from any start."""
+    """`order(t)` is the batch of step t; steps come in rising order, from any start."""
 
     def __init__(self, rows: Sequence[R], *, batch_rows: int, seed: int) -> None:
         self._batches = batches(rows, batch_rows=batch_rows, seed=seed)
         self._next = 0
+        self.epoch = ceil(len(rows) / batch_rows)
+        """Steps in which every row is read once."""
 
     def __call__(self, step: int) -> list[R]:
         if step < self._next:
-            raise ValueError(f"step {step} was asked for after step {self._next - 1}")
+            raise ValueError(f"step {step} came after step {self._next - 1}")
         while self._next < step:
             next(self._batches)
             self._next += 1

@@ -4,134 +4,92 @@
 
 Every adapter has a task, the one that it is named after; its rows are drawn from the task's
 training split alone. An adapter was trained on rows of its own task, perhaps on these, so of its
-own task it says more than of the others: the table compares adapters on a task that is not theirs,
-and says of a task that nobody else is as good at that its own adapter is the one.
+own task it shows more than of the others: the table compares adapters on a task that is not theirs,
+and where no other is as good at a task, its own adapter is the one.
 """
 
-import json
-import os
 import random
-import shutil
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict
-from pathlib import Path
+from collections.abc import Sequence
+from contextlib import closing
+from json import dumps
 
 import torch
 from jaxtyping import Float
-from safetensors.torch import save_file
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from ramole_core.base.model import BaseModel
 from ramole_core.composition import find_method
 from ramole_core.composition.trained import config_file, weights_file
 from ramole_core.errors import RamoleError
 from ramole_core.methods import find_row
-from ramole_core.training.card import versions
-from ramole_core.training.checkpoint import Progress
-from ramole_core.training.loop import Report
+from ramole_core.training.checkpoint import Progress, restore_checkpoint, save_checkpoint
+from ramole_core.training.loop import Paused, Run
 from ramole_core.training.loss import row_losses
-from ramole_core.training.mixed_model import Loras, MixedModel, Shapes
+from ramole_core.training.material import Material, identity
+from ramole_core.training.mixed_model import MixedModel
 from ramole_core.training.recipe import MethodRecipe
 from ramole_core.training.rows import Encoded, Task, encode_row
+from ramole_core.training.weights_folder import (
+    method_facts,
+    weights_folder,
+    write_json,
+    write_tensors,
+)
 
 
-def write_task_table(
-    recipe: MethodRecipe,
-    *,
-    loras: Loras,
-    tasks: Sequence[Task],
-    base: BaseModel,
-    shapes: Shapes,
-    out_dir: Path,
-    checksums: Mapping[str, str],
-    command: str = "",
-    report: Report = lambda progress, steps: None,
-) -> Progress:
-    """Measure the table over `loras`, one a task, and write it as the method's weights.
+def write_task_table(recipe: MethodRecipe, given: Material, run: Run) -> Progress:
+    """Measure the table over the adapters, one a task, and write it as the method's weights.
 
     `recipe.settings["rows"]` rows of each task are read, none longer than its `max_tokens`. A step
-    is an adapter; until the last is done, `out_dir` holds nothing new but `.checkpoint/`, and
-    calling again with the same recipe goes on from there. Raises RamoleError where a task has too
-    few rows.
+    is an adapter. Raises RamoleError where a task has too few rows, Paused at the deadline.
     """
-    schedule, count = recipe.schedule, int(recipe.settings["rows"])
+    schedule, base, loras = recipe.schedule, given.base, given.loras
     rows = [
-        draw_rows(base.tokenizer, task, count, max_tokens=schedule.max_tokens, seed=schedule.seed)
-        for task in tasks
-    ]
-    known = [{"name": name, "checksum": checksums[name]} for name in loras]
-    told = {
-        "method": recipe.method,
-        "settings": dict(recipe.settings),
-        "max_tokens": schedule.max_tokens,
-        "seed": schedule.seed,
-        "split": "train",
-    }
-    facts = {"recipe": told, "adapters": known, "base_checksum": base.checksum}
-    checkpoint = out_dir / ".checkpoint" / "table.json"
-    columns, progress = restore_columns(checkpoint, facts)
-    started = time.monotonic() - progress.seconds
-    report(progress, len(loras))
-    model = MixedModel(base, loras=loras, shapes=shapes, checksums=checksums)
-    try:
-        for at, name in enumerate(loras):
-            if at < len(columns):
-                continue
-            losses = losses_of(model, name, rows)
-            columns.append(losses.tolist())
-            progress.step += 1
-            progress.seconds = time.monotonic() - started
-            progress.dev_losses.append(
-                {"step": float(progress.step), "own": columns[at][at], "mean": losses.mean().item()}
-            )
-            save_columns(checkpoint, facts, columns, progress)
-            report(progress, len(loras))
-    finally:
-        model.close()
-    row = find_row(recipe.method)
-    table = torch.tensor(columns).T.contiguous()
-    save_file({"losses": table}, weights_file(out_dir, row), {"format": "pt"})
-    record = {
-        "schema": 2,
-        "trained_on": list(loras),
-        **facts,
-        "base_model": base.name,
-        "base_shapes": dict(list(shapes.items())[-7:]),  # the table itself names no layer
-        "quantization": base.quantization,
-        "command": command,
-        "versions": versions(),
-        "seconds": round(progress.seconds, 1),
-        "dev_losses": progress.dev_losses,
-    }
-    config_file(out_dir, row).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-    shutil.rmtree(checkpoint.parent, ignore_errors=True)
-    return progress
-
-
-def save_columns(
-    path: Path, facts: Mapping[str, object], columns: Sequence[Sequence[float]], progress: Progress
-) -> None:
-    """Write what is measured so far; `facts` guard against a mix-up."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_suffix(".part")
-    state = {"facts": facts, "columns": columns, "progress": asdict(progress)}
-    unfinished.write_text(json.dumps(state), encoding="utf-8")
-    os.replace(unfinished, path)
-
-
-def restore_columns(path: Path, facts: Mapping[str, object]) -> tuple[list[list[float]], Progress]:
-    """What was measured before a run was stopped; nothing where there was none."""
-    if not path.is_file():
-        return [], Progress()
-    state = json.loads(path.read_text(encoding="utf-8"))
-    if state["facts"] != json.loads(json.dumps(facts)):
-        raise RamoleError(
-            f"{path} belongs to another recipe; delete its folder to start afresh, or use the "
-            "settings it was started with."
+        draw_rows(
+            base.tokenizer, task, int(recipe.settings["rows"]), max_tokens=schedule.max_tokens,
+            seed=schedule.seed,
         )
-    return state["columns"], Progress(**state["progress"])
+        for task in given.tasks
+    ]  # fmt: skip
+    record = {
+        "recipe": {
+            "method": recipe.method,
+            "settings": dict(recipe.settings),
+            "max_tokens": schedule.max_tokens,
+            "seed": schedule.seed,
+            "split": "train",
+        },
+        **given.config,
+    }
+    facts = dumps({**record, **identity(base, given.tasks)}, sort_keys=True)
+    held, progress = restore_checkpoint(run.checkpoint, facts=facts)
+    columns = list(held["losses"].T) if held else []
+    started = time.monotonic() - progress.seconds
+    run.report(progress, len(loras))
+    with closing(
+        MixedModel(base, loras=loras, shapes=given.shapes, checksums=dict(given.known))
+    ) as model:
+        for at, name in list(enumerate(loras))[len(columns) :]:
+            columns.append(losses_of(model, name, rows))
+            progress.step = progress.kept_step = at + 1
+            progress.seconds = time.monotonic() - started
+            own, mean = columns[at][at].item(), columns[at].mean().item()
+            progress.dev_losses.append({"step": float(at + 1), "own": own, "mean": mean})
+            table = {"losses": torch.stack(columns, dim=1)}
+            save_checkpoint(run.checkpoint, table, progress=progress, facts=facts)
+            run.report(progress, len(loras))
+            if time.monotonic() >= run.deadline and len(columns) < len(loras):
+                raise Paused
+    row = find_row(recipe.method)
+    with weights_folder(run.out_dir) as folder:
+        table = {"losses": torch.stack(columns, dim=1)}
+        write_tensors(weights_file(folder, row), table, torch.float32)
+        record |= {"trained_on": list(loras), **method_facts(base, progress, run.command)}
+        # the table itself names no layer
+        record["base_shapes"] = dict(list(given.shapes.items())[-7:])
+        write_json(config_file(folder, row), record)
+    return progress
 
 
 def draw_rows(
@@ -151,7 +109,7 @@ def draw_rows(
         return found
     raise RamoleError(
         f"Of task {task.name}, {len(found)} training rows have at most {max_tokens} tokens, and "
-        f"{count} are asked for; ask for fewer with --set rows={max(1, len(found))}, or raise "
+        f"{count} are needed; take fewer with --set rows={max(1, len(found))}, or raise "
         "--max-tokens."
     )
 

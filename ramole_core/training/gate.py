@@ -1,0 +1,210 @@
+"""Train a gate's weights over frozen adapters: the RouterLoRA, and any other gate.
+
+    loss = -log p(answer | prompt) under the method's own decision  +  its auxiliary loss
+
+The method gives the tensors at their start (`begin`), what they stand for (`finish`), the decision
+that reads them (`decide`, the same that is served) and its auxiliary loss (`loss`). Each row counts
+alike, however long its answer. A row is mixed from the adapters that are found for it, as it is
+served, its own hidden half the time; or from all of the training tasks' adapters, whole ones
+dropped at random, at least two staying. In both, a gate must also make do without a row's own LoRA
+(RAMoLE, arXiv 2406.16989, section 3.3).
+"""
+
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from ramole_core.composition import (
+    Composition,
+    Router,
+    Trained,
+    Watched,
+    find_method,
+    random_router,
+)
+from ramole_core.errors import RamoleError
+from ramole_core.training.checkpoint import Progress
+from ramole_core.training.companions import Companions
+from ramole_core.training.loop import Run, Trainable, train
+from ramole_core.training.loss import mean_by_row, row_losses, token_losses
+from ramole_core.training.material import Material, dev_rows, identity, mixed_rows
+from ramole_core.training.mixed_model import MixedModel
+from ramole_core.training.recipe import MethodRecipe
+from ramole_core.training.rows import Batch, BatchOrder, TaskRow, collate
+from ramole_core.training.weights_folder import write_weights
+
+CONTROL_RANK = 6
+"""Of the random router beside a method that has no rank of its own and weighs any adapters."""
+
+
+def train_gate(recipe: MethodRecipe, given: Material, run: Run) -> Progress:
+    """Train the gate of a method and write its folder. Raises RamoleError where it cannot be."""
+    method = find_method(recipe.method)
+    _check_adapters(method, len(given.loras))
+    _check_retrieved(method, recipe, given)
+    loras, base, shapes = given.loras, given.base, given.shapes
+    model = MixedModel(base, loras=loras, shapes=shapes, checksums=dict(given.known))
+    with closing(model):
+        one = _trainable(method, model, recipe, given, run)
+        return train(one, recipe.schedule, run)
+
+
+def _trainable(
+    method: Composition, model: MixedModel, recipe: MethodRecipe, given: Material, run: Run
+) -> Trainable:
+    schedule, base = recipe.schedule, given.base
+    weights = fresh_weights(method, model, given.known, recipe)
+    dev = dev_rows(base, given.tasks, recipe)
+    rows = mixed_rows(base, given.tasks, recipe)
+    order = BatchOrder(rows, batch_rows=schedule.batch_rows, seed=schedule.seed)
+    companions = Companions(recipe, tuple(given.loras), given.near)
+    rank = None if method.fixed else int(recipe.settings.get("rank", CONTROL_RANK))
+    controls = measure_controls(model, dev, companions, rank=rank, seed=schedule.seed)
+    watches = type(method).loss is not Composition.loss
+
+    def trained() -> Trained:
+        return Trained(method.finish(weights, recipe.settings), config=given.config)
+
+    def loss_of(step: int) -> Tensor:
+        chosen = order(step)
+        names = companions.of_step(step, chosen)
+        batch = collate(chosen)
+        prompts = [row.prompt for row in chosen]
+        with model.mixing(method, trained(), names=names, prompts=prompts, watch=watches):
+            loss = mean_by_row(token_losses(model.plain, batch), batch)
+        if watches:
+            seen = watched(model, batch, [row.task for row in chosen], names)
+            loss = loss + method.loss(seen, recipe.settings)
+        return loss
+
+    def mixed(rows: Sequence[TaskRow]):
+        prompts = [row.prompt for row in rows]
+        return model.mixing(method, trained(), names=companions.of_dev(rows), prompts=prompts)
+
+    def save(folder: Path, progress: Progress) -> None:
+        write_weights(
+            folder, trained(), recipe=recipe, base=base, progress=progress, command=run.command
+        )
+
+    return Trainable(
+        name=recipe.method,
+        parameters=weights,
+        loss=loss_of,
+        dev_loss=lambda: {
+            recipe.method: row_losses(model.plain, dev, mixing=mixed).mean().item(),
+            **controls,
+        },
+        facts={
+            "recipe": asdict(recipe),
+            "adapters": given.known,
+            "near": given.near.checksum if given.near and recipe.retrieved else "",
+            **identity(base, given.tasks),
+        },
+        epoch=order.epoch,
+        save=save,
+    )
+
+
+def _check_adapters(method: Composition, count: int) -> None:
+    if not method.row.training:
+        raise RamoleError(f"Method {method.row.name} has nothing to train; name another.")
+    if method.weighs_similarity:
+        raise RamoleError(
+            f"Method {method.row.name} weighs each adapter's similarity to a prompt, and training "
+            "has none; name another."
+        )
+    one = method.experts(2) == 1
+    if one and count != 1:
+        raise RamoleError(
+            f"Method {method.row.name} is trained on one adapter, and {count} were given; name one."
+        )
+    if not one and count < 2:
+        raise RamoleError(
+            f"A gate chooses between adapters, and only {count} was given; name two or more."
+        )
+
+
+def _check_retrieved(method: Composition, recipe: MethodRecipe, given: Material) -> None:
+    if not recipe.retrieved:
+        return
+    most = len(given.loras) - (recipe.masked > 0)
+    each = f"Each row is to be mixed from {recipe.retrieved} adapters that are found"
+    if method.fixed or method.experts(2) == 1:
+        raise RamoleError(
+            f"Method {recipe.method} is trained on all adapters that are given; set retrieved=0."
+        )
+    if recipe.retrieved > most:
+        raise RamoleError(
+            f"{each}, but with its own hidden only {most} are left; give more adapters, or "
+            "retrieve fewer."
+        )
+    if given.near is None:
+        raise RamoleError(
+            f"{each}, and nothing was given to find them with; give `near`, or retrieved=0."
+        )
+
+
+def fresh_weights(
+    method: Composition,
+    model: MixedModel,
+    known: Sequence[tuple[str, str]],
+    recipe: MethodRecipe,
+) -> dict[str, nn.Parameter]:
+    """The method's tensors at their start; the seed decides."""
+    begin = method.begin
+    return model.drawn(
+        lambda: begin(model.sites, known, recipe.settings), seed=recipe.schedule.seed
+    )
+
+
+def watched(
+    model: MixedModel, batch: Batch, own: Sequence[str], names: Sequence[Sequence[str]]
+) -> Watched:
+    """What the gates of the last forward did; `names` of each row's adapters, `own` among them."""
+    answers = torch.zeros(batch.ids.shape, dtype=torch.bool)
+    answers[batch.rows, batch.places] = True
+    lengths = torch.zeros(len(batch.ids), dtype=torch.long)
+    lengths = lengths.scatter_reduce(0, batch.rows, batch.places + 2, "amax")
+    tokens = torch.arange(batch.ids.shape[1]) < lengths[:, None]
+    places = [
+        list(each).index(name) if name in each else -1
+        for name, each in zip(own, names, strict=True)
+    ]
+    return Watched(
+        scores=model.mixer.scores,
+        alpha=model.mixer.alpha or {},
+        own=torch.tensor(places, device=model.plain.device),
+        answers=answers.to(model.plain.device),
+        tokens=tokens.to(model.plain.device),
+    )
+
+
+def measure_controls(
+    model: MixedModel,
+    dev: Sequence[TaskRow],
+    companions: Companions,
+    *,
+    rank: int | None,
+    seed: int,
+) -> dict[str, float]:
+    """Dev losses that a gate is seen beside, of the same adapters: `uniform`, all weights equal;
+    `random`, a frozen random router of that rank; without one `own`, each row's adapter alone."""
+
+    def of(names: Callable[[Sequence[TaskRow]], Sequence[Sequence[str]]], router: Router | None):
+        def gated(rows: Sequence[TaskRow]):
+            return model.gated_by(router, names=names(rows))
+
+        return row_losses(model.plain, dev, mixing=gated).mean().item()
+
+    losses = {"uniform": of(companions.of_dev, None)}
+    if rank is None:
+        if any(row.task not in model.names for row in dev):
+            return losses
+        return losses | {"own": of(lambda rows: [(row.task,) for row in rows], None)}
+    router = random_router(model.shapes, rank=rank, seed=seed)
+    router = router.to(device=model.plain.device, dtype=torch.float32)
+    return losses | {"random": of(companions.of_dev, router)}

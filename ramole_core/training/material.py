@@ -1,0 +1,76 @@
+"""What a method is trained on: adapters, the rows of their tasks, a base."""
+
+import hashlib
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from ramole_core.base.model import BaseModel
+from ramole_core.errors import RamoleError
+from ramole_core.training.companions import Near
+from ramole_core.training.mixed_model import Loras, Shapes
+from ramole_core.training.recipe import MethodRecipe
+from ramole_core.training.rows import Task, TaskRow, encode_task
+
+
+@dataclass(frozen=True)
+class Material:
+    """Adapters and their tasks' rows, one LoRA a task."""
+
+    loras: Loras
+    """Empty for a method that trains its own."""
+    tasks: Sequence[Task]
+    base: BaseModel
+    shapes: Shapes
+    checksums: Mapping[str, str] = field(default_factory=dict)
+    """Of the adapters' content, by name; by default their names."""
+    near: Near | None = None
+    """Finds adapters for a text, where the recipe retrieves them."""
+
+    def __post_init__(self) -> None:
+        if len({checksum for _, checksum in self.known}) < len(self.loras):
+            raise RamoleError(
+                f"Of {', '.join(self.loras)}, two have the same content; name each once."
+            )
+
+    @property
+    def known(self) -> list[tuple[str, str]]:
+        """(name, checksum of the content) of each adapter."""
+        return [(name, self.checksums.get(name, name)) for name in self.loras]
+
+    @property
+    def config(self) -> dict[str, object]:
+        """The adapters as a record of weights names them."""
+        return {"adapters": [{"name": name, "checksum": checksum} for name, checksum in self.known]}
+
+
+def identity(base: BaseModel, tasks: Sequence[Task]) -> dict[str, object]:
+    """The base as it computes, and the data: a run goes on with the same alone."""
+    return {
+        "base": [base.checksum, base.quantization, str(base.dtype)],
+        "data": fingerprint(tuple(tasks)),
+    }
+
+
+def fingerprint(data: object) -> str:
+    """SHA-256 of the data as they are written out."""
+    return hashlib.sha256(repr(data).encode()).hexdigest()
+
+
+def mixed_rows(base: BaseModel, tasks: Sequence[Task], recipe: MethodRecipe) -> list[TaskRow]:
+    """The training rows of all tasks, as many of each as the smallest one has."""
+    most = recipe.schedule.max_tokens
+    encoded = [encode_task(base.tokenizer, one.name, one.train, max_tokens=most) for one in tasks]
+    count = min(len(rows) for rows in encoded)
+    chance = random.Random(recipe.schedule.seed)
+    return [row for rows in encoded for row in chance.sample(rows, count)]
+
+
+def dev_rows(base: BaseModel, tasks: Sequence[Task], recipe: MethodRecipe) -> list[TaskRow]:
+    """The rows that the dev loss is measured on: the first of each task that fit, as many of each
+    where it has them."""
+    schedule = recipe.schedule
+    share = max(1, schedule.dev_rows // len(tasks))
+    most = schedule.max_tokens
+    encoded = [encode_task(base.tokenizer, one.name, one.dev, max_tokens=most) for one in tasks]
+    return [row for rows in encoded for row in rows[:share]]
