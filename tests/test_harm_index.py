@@ -11,10 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import ramole_core.retrieval.examination as examination
-import ramole_core.retrieval.store as store_file
+from ramole_core.retrieval import examination, store
+from ramole_core.retrieval.collection import IndexBroken
 from ramole_core.retrieval.index import AdapterIndex, Entry
-from ramole_core.retrieval.store import IndexBroken
 from tests.serving import REPOSITORY
 
 D = 16
@@ -169,13 +168,13 @@ def test_a_link_that_leads_past_the_end_is_followed_by_nobody(root, looks):
 
 
 def test_ordinary_use_is_not_taken_for_damage(root, looks, monkeypatch):
-    opened, create = [], store_file._create
+    opened, open_folder = [], store.open_folder
 
-    def counted(*words):
-        opened.append(words)
-        return create(*words)
+    def counted(folder: Path):
+        opened.append(folder)
+        return open_folder(folder)
 
-    monkeypatch.setattr(store_file, "_create", counted)
+    monkeypatch.setattr(store, "open_folder", counted)
     index = AdapterIndex(data_dir=root)
     for n in range(3):
         vectors = np.eye(D)[np.arange(700) % D]

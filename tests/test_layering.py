@@ -17,6 +17,7 @@ ORDER = (
     (
         "shapes",
         "errors",
+        "whole_file",
         "heaps",
         "garbage",
         "settings",

@@ -13,7 +13,7 @@ import pytest
 
 from ramole_core.errors import RamoleError
 from ramole_core.retrieval import AdapterIndex, Retriever
-from ramole_core.retrieval.store import hang_up
+from ramole_core.retrieval.collection import hang_up
 from tests.retrieval_fakes import FakeCard, FakeEncoder, FakePool
 from tests.test_retrieval_index import brute, draw, entry, names
 

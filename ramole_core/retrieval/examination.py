@@ -23,7 +23,8 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float32
 
-DATABASE = "chroma.sqlite3"
+from ramole_core.retrieval.collection import DATABASE, open_folder
+
 MARK = "sound.sha256"
 """The digest's file, in the folder itself."""
 SUM = "sum"
@@ -54,6 +55,7 @@ def make_safe(folder: Path) -> str:
     if (folder / DATABASE).exists() and not _is_marked(folder):
         if wrong := _complaint(folder, fresh):
             return wrong
+        mark(fresh)
         folder.rename(gone)
         fresh.rename(folder)
         shutil.rmtree(gone, ignore_errors=True)
@@ -117,21 +119,19 @@ def _is_as_written(vector: Float32[np.ndarray, "d"], stored: Mapping[str, object
 def rewrite(folder: Path, fresh: Path) -> None:
     """Write every vector of the index in `folder` to a new one in `fresh`; raises what Chroma says,
     or ValueError for a vector that is not as it was written."""
-    from ramole_core.retrieval.store import EmbeddedChroma
-
-    source, target = EmbeddedChroma(folder, trusted=True), EmbeddedChroma(fresh)
-    with source.opened() as old, target.opened() as new:
-        keys = old.get(include=[])["ids"]
-        for start in range(0, len(keys), ROWS):
-            part = keys[start : start + ROWS]
-            found = old.get(ids=part, include=["embeddings", "metadatas"])
-            vectors = np.asarray(found["embeddings"], np.float32)
-            metadatas = found["metadatas"] or []
-            if len(metadatas) != len(part) or not all(map(_is_as_written, vectors, metadatas)):
-                raise ValueError("it holds other vectors than were written")
-            new.upsert(ids=found["ids"], embeddings=vectors, metadatas=metadatas)
+    source, old = open_folder(folder)
+    target, new = open_folder(fresh)
+    keys = old.get(include=[])["ids"]
+    for start in range(0, len(keys), ROWS):
+        part = keys[start : start + ROWS]
+        found = old.get(ids=part, include=["embeddings", "metadatas"])
+        vectors = np.asarray(found["embeddings"], np.float32)
+        metadatas = found["metadatas"] or []
+        if len(metadatas) != len(part) or not all(map(_is_as_written, vectors, metadatas)):
+            raise ValueError("it holds other vectors than were written")
+        new.upsert(ids=found["ids"], embeddings=vectors, metadatas=metadatas)
     source.close()
-    target.close(sound=True)
+    target.close()
 
 
 if __name__ == "__main__":

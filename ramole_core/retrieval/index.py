@@ -17,8 +17,9 @@ import numpy as np
 from jaxtyping import Float32
 
 from ramole_core.errors import RamoleError
+from ramole_core.retrieval.collection import IndexBroken
 from ramole_core.retrieval.examination import ROWS, SUM, weighted_sum
-from ramole_core.retrieval.store import ChromaServer, EmbeddedChroma, IndexBroken, Store
+from ramole_core.retrieval.store import ChromaServer, EmbeddedChroma, Store
 from ramole_core.retrieval.vectors import SLACK, Vectors, rank
 
 if TYPE_CHECKING:

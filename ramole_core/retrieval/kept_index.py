@@ -23,8 +23,8 @@ from ramole_core.retrieval.card_vector import (
     card_texts,
     card_words,
 )
+from ramole_core.retrieval.collection import IndexBroken
 from ramole_core.retrieval.index import AdapterIndex, Entry
-from ramole_core.retrieval.store import IndexBroken
 
 T = TypeVar("T")
 

@@ -17,21 +17,19 @@ from typing import TYPE_CHECKING, Protocol, cast
 from urllib.parse import urlsplit
 
 from ramole_core.errors import RamoleError
-from ramole_core.retrieval.examination import DATABASE, MARK, make_safe, mark
+from ramole_core.retrieval.collection import (
+    COLLECTION,
+    DATABASE,
+    IndexBroken,
+    hang_up,
+    open_folder,
+    open_server,
+)
+from ramole_core.retrieval.examination import MARK, make_safe, mark
 
 if TYPE_CHECKING:
     from chromadb import Collection
-    from chromadb.api import ClientAPI
     from chromadb.api.client import Client
-    from chromadb.config import Settings
-
-COLLECTION = "adapters"
-
-_DEAD: set[str] = set()  # path spellings whose start failed: Chroma never tries these again
-
-
-class IndexBroken(RamoleError):
-    """The index cannot be read or written; it has to be rebuilt from the pool."""
 
 
 class Store(Protocol):
@@ -60,12 +58,11 @@ class EmbeddedChroma:
 
     watched = True
 
-    def __init__(self, folder: Path, *, trusted: bool = False):
-        """`trusted`: open it without an examination."""
+    def __init__(self, folder: Path):
         self.where = str(folder)
         self._folder = folder
         self._file = folder / DATABASE
-        self._trusted = trusted
+        self._trusted = False
         self._client: Client | None = None
         self._collection: Collection | None = None
         self._watch: sqlite3.Connection | None = None
@@ -110,25 +107,12 @@ class EmbeddedChroma:
             self._trusted = False
 
     def _open(self) -> "Collection":
-        import chromadb
-
         if not self._trusted and (wrong := make_safe(self._folder)):
             raise IndexBroken(
                 f"The index in {self._folder} is broken ({wrong}); it is rebuilt from the pool."
             )
         self._trusted = True
-        # Chroma shares one system among the clients of one path, and keeps it even when its start
-        # failed. A spelling of our own makes close() close, and a rebuilt folder open again.
-        spelling = f"{self._folder}/."
-        while spelling in _DEAD:
-            spelling += "/."
-        try:
-            client = chromadb.PersistentClient(spelling, settings=_settings())
-        except BaseException:
-            _DEAD.add(spelling)
-            raise
-        self._client = cast("Client", client)
-        self._collection = _create(client, COLLECTION)
+        self._client, self._collection = open_folder(self._folder)
         self._watch = sqlite3.connect(
             f"{self._file.absolute().as_uri()}?mode=ro", uri=True, check_same_thread=False
         )
@@ -182,17 +166,13 @@ class ChromaServer:
     def opened(self) -> "Iterator[Collection]":
         """The server's collection; raises RamoleError when no server answers."""
         if self._collection is None:
-            import chromadb
-
             try:  # Chroma's own client waits without limit for a host that does not answer
                 socket.create_connection((self._host, self._port), timeout=5).close()
-                client = chromadb.HttpClient(
-                    self._host, self._port, ssl=self._ssl, settings=_settings()
+                self._client, self._collection = open_server(
+                    self._host, self._port, ssl=self._ssl, name=self._name
                 )
             except (OSError, ValueError) as error:
                 raise self.unreachable(error) from error
-            self._client = cast("Client", client)
-            self._collection = _create(client, self._name)
         yield self._collection
 
     def wipe(self) -> None:
@@ -214,29 +194,3 @@ class ChromaServer:
             f"No Chroma server answers at {self.where} ({reason}); start one with "
             "`chroma run --path FOLDER`, or unset RAMOLE_CHROMA_URL for an index on local disk."
         )
-
-
-def hang_up(client: "Client") -> None:
-    """Close a server's client whole: its own close() leaves two connections open."""
-    for part in (client, getattr(client, "_admin_client", None)):
-        session = getattr(getattr(part, "_server", None), "_session", None)
-        if session is not None:
-            session.close()
-    client.close()
-
-
-def _settings() -> "Settings":
-    from chromadb.config import Settings
-
-    return Settings(anonymized_telemetry=False)
-
-
-def _create(client: "ClientAPI", name: str) -> "Collection":
-    collection = client.get_or_create_collection(
-        name, embedding_function=None, configuration={"hnsw": {"space": "cosine"}}
-    )
-    said = collection.configuration_json
-    space = (said.get("hnsw") or said.get("spann") or {}).get("space")
-    if space != "cosine":
-        raise IndexBroken(f"The collection {name!r} measures {space!r}, not cosine.")
-    return collection

@@ -4,7 +4,6 @@ Written beside its final name and renamed, so a killed run finds the old one or 
 """
 
 import json
-import os
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from ramole_core.errors import RamoleError
+from ramole_core.whole_file import replacing
 
 
 @dataclass
@@ -44,11 +44,9 @@ def save_checkpoint(
         tensors[f"parameter/{name}"] = parameter.detach()
         for moment, value in optimizer.state[parameter].items():
             tensors[f"{moment}/{name}"] = value.detach().clone()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_suffix(".part")
     metadata = {"progress": json.dumps(asdict(progress)), "recipe": recipe}
-    save_file({k: v.contiguous() for k, v in tensors.items()}, unfinished, metadata=metadata)
-    os.replace(unfinished, path)
+    with replacing(path) as part:
+        save_file({k: v.contiguous() for k, v in tensors.items()}, part, metadata=metadata)
 
 
 def restore_checkpoint(

@@ -9,7 +9,6 @@ and says of a task that nobody else is as good at that its own adapter is the on
 """
 
 import json
-import os
 import random
 import shutil
 import time
@@ -35,6 +34,7 @@ from ramole_core.training.loss import row_losses
 from ramole_core.training.mixed_model import Loras, MixedModel, Shapes
 from ramole_core.training.recipe import MethodRecipe
 from ramole_core.training.rows import Encoded, Task, encode_row
+from ramole_core.whole_file import replacing
 
 
 def write_task_table(
@@ -114,11 +114,9 @@ def save_columns(
     path: Path, facts: Mapping[str, object], columns: Sequence[Sequence[float]], progress: Progress
 ) -> None:
     """Write what is measured so far; `facts` guard against a mix-up."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_suffix(".part")
     state = {"facts": facts, "columns": columns, "progress": asdict(progress)}
-    unfinished.write_text(json.dumps(state), encoding="utf-8")
-    os.replace(unfinished, path)
+    with replacing(path) as part:
+        part.write_text(json.dumps(state), encoding="utf-8")
 
 
 def restore_columns(path: Path, facts: Mapping[str, object]) -> tuple[list[list[float]], Progress]:
