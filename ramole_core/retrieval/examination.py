@@ -31,8 +31,8 @@ SUM = "sum"
 """Of a vector, in its metadata."""
 ROUNDED = 1e-5
 """How far Chroma, which keeps direction and length apart, moves it."""
-MAX_SECONDS = 300
-"""The most that an examination may take."""
+MAX_SECONDS, MAX_SECONDS_PER_MB = 300, 5
+"""The most that an examination may take; 10,000 vectors of 1,408 numbers are 66 MB."""
 ROWS = 1000
 """Vectors in one call to Chroma; a server refuses bodies beyond some tens of MB."""
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -68,16 +68,18 @@ def make_safe(folder: Path) -> str:
 def _complaint(folder: Path, fresh: Path) -> str:
     """What another process finds broken in the index; '' where it wrote all of it to `fresh`."""
     path = os.pathsep.join([str(REPOSITORY), *filter(None, sys.path)])
+    size = sum(file.stat().st_size for file in folder.rglob("*"))
+    seconds = MAX_SECONDS + MAX_SECONDS_PER_MB * size / 1e6
     try:
         done = subprocess.run(
             [sys.executable, "-m", "ramole_core.retrieval.examination", str(folder), str(fresh)],
             env={**os.environ, "PYTHONPATH": path},
             stdin=subprocess.DEVNULL,
             capture_output=True,
-            timeout=MAX_SECONDS,
+            timeout=seconds,
         )
     except subprocess.TimeoutExpired:
-        return f"reading it takes more than {MAX_SECONDS} s"
+        return f"reading it takes more than {seconds:.0f} s"
     if done.returncode < 0:
         return f"reading it ends a process by {signal.Signals(-done.returncode).name}"
     said = done.stdout.decode(errors="replace").strip().splitlines()
