@@ -9,7 +9,6 @@ folder's name does not, and an owner who leaves takes its mixes along.
 
 import json
 import math
-import os
 import threading
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -21,6 +20,7 @@ from ramole_core.methods import find_row
 from ramole_core.pool.disk import disk_told
 from ramole_core.pool.names import clean_name, near_names, owner_folder
 from ramole_core.request import Generation, Request
+from ramole_core.whole_file import replacing
 
 MOST = 500
 """Mixes of one owner."""
@@ -141,14 +141,10 @@ class Mixes:
 
     def _write(self, file: Path, said: Mapping[str, object]) -> None:
         """Whole or not at all."""
-        part = file.with_suffix(".part")
         try:
-            file.parent.mkdir(parents=True, exist_ok=True)
-            part.write_text(json.dumps(said, indent=1), encoding="utf-8")
-            os.replace(part, file)
+            with replacing(file) as part:
+                part.write_text(json.dumps(said, indent=1), encoding="utf-8")
         except BaseException:
-            with suppress(OSError):
-                part.unlink(missing_ok=True)
             self._prune(file.parent)
             raise
 

@@ -18,6 +18,7 @@ ORDER = (
     (
         "shapes",
         "errors",
+        "whole_file",
         "heaps",
         "garbage",
         "settings",

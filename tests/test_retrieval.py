@@ -13,7 +13,7 @@ from pytest import approx
 
 from ramole_core.errors import RamoleError
 from ramole_core.retrieval import AdapterIndex, Hit, Retriever
-from ramole_core.retrieval.soundness import SUM
+from ramole_core.retrieval.examination import SUM
 from tests.retrieval_fakes import D, FakeCard, FakeEncoder, FakePool
 
 CARDS = [

@@ -12,14 +12,15 @@ import pytest
 
 from ramole_core.errors import RamoleError
 from ramole_core.retrieval import AdapterIndex, Entry, IndexBroken
-from ramole_core.retrieval.mirror import DIGITS, cosines, rank
+from ramole_core.retrieval.examination import mark
+from ramole_core.retrieval.vectors import DIGITS, cosines, rank
 from tests.retrieval_fakes import D
 
 N = 137
 
 
-def entry(vector: np.ndarray, owner: str | None = None, texts: str = "t") -> Entry:
-    return Entry(owner=owner, texts=texts, encoder="e", vector=np.asarray(vector, np.float32))
+def entry(vector: np.ndarray, texts: str = "t") -> Entry:
+    return Entry(texts=texts, encoder="e", vector=np.asarray(vector, np.float32))
 
 
 def draw(n: int, d: int = D, seed: int = 0) -> np.ndarray:
@@ -76,6 +77,7 @@ def test_exact_where_the_graph_alone_is_not(index: AdapterIndex, tmp_path: Path)
     plain = chromadb.PersistentClient(str(tmp_path / "chroma")).create_collection(
         "adapters", embedding_function=None, configuration={"hnsw": poor}
     )
+    mark(tmp_path / "chroma")  # else its vectors are written to a collection of our own
     rows = {f"pool/a{i}": v for i, v in enumerate(draw(700))}
     index.upsert({key: entry(v) for key, v in rows.items()})
     queries = draw(11, seed=9)
@@ -99,12 +101,9 @@ def test_a_filter_leaves_the_best_of_the_few(index: AdapterIndex) -> None:
 
 def test_read_gives_back_what_was_written(index: AdapterIndex) -> None:
     vectors = draw(3)
-    index.upsert(
-        {"pool/a": entry(vectors[0]), "zoe/b": entry(vectors[1], owner="zoe", texts="other")}
-    )
+    index.upsert({"pool/a": entry(vectors[0]), "zoe/b": entry(vectors[1], texts="other")})
     found = index.read()
     assert set(found) == {"pool/a", "zoe/b"}
-    assert (found["pool/a"].owner, found["zoe/b"].owner) == (None, "zoe")
     assert (found["zoe/b"].texts, found["zoe/b"].encoder) == ("other", "e")
     assert np.array_equal(found["zoe/b"].vector, vectors[1])
     assert set(index.read(["zoe/b", "pool/unknown"])) == {"zoe/b"}

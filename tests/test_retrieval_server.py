@@ -13,7 +13,7 @@ import pytest
 
 from ramole_core.errors import RamoleError
 from ramole_core.retrieval import AdapterIndex, Retriever
-from ramole_core.retrieval.store import hang_up
+from ramole_core.retrieval.collection import hang_up
 from tests.retrieval_fakes import FakeCard, FakeEncoder, FakePool
 from tests.test_retrieval_index import brute, draw, entry, names
 
@@ -75,11 +75,11 @@ def address(server: Server, request: pytest.FixtureRequest) -> str:
 
 def test_the_four_verbs_equal_brute_force(index: AdapterIndex) -> None:
     rows = {f"pool/a{i}": v for i, v in enumerate(draw(83))}
-    index.upsert({key: entry(v, owner="zoe") for key, v in rows.items()})
+    index.upsert({key: entry(v, texts=key) for key, v in rows.items()})
     index.delete(["pool/a7", "pool/a8"])
     del rows["pool/a7"], rows["pool/a8"]
     found = index.read()
-    assert set(found) == set(rows) and found["pool/a3"].owner == "zoe"
+    assert set(found) == set(rows) and found["pool/a3"].texts == "pool/a3"
     assert np.array_equal(found["pool/a3"].vector, rows["pool/a3"])
     random = np.random.default_rng(1)
     for query in draw(13, seed=2):

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ramole_core.errors import RamoleError
+from ramole_core.whole_file import replacing
 
 SAME = (
     "cpu",
@@ -73,11 +74,9 @@ class Record:
 
     def write(self, **beside: object) -> None:
         """Write the file; `beside` stands before the parts."""
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = self._path.with_name(self._path.name + ".new")
         text = json.dumps({**beside, "parts": self.parts}, indent=1, ensure_ascii=False)
-        unfinished.write_text(text + "\n", encoding="utf-8")
-        unfinished.replace(self._path)
+        with replacing(self._path) as part:
+            part.write_text(text + "\n", encoding="utf-8")
 
 
 def read_parts(path: Path) -> dict:

@@ -7,11 +7,12 @@ it was, and several processes share the work: who makes a cell first claims it.
 import gzip
 import hashlib
 import json
-import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+
+from ramole_core.whole_file import replacing
 
 MARK = "~"
 """Between a system's name and the digest of its own facts, in a folder's name."""
@@ -66,10 +67,8 @@ class Cells:
     def write(self, situation: str, system: str, task: str, cell: Cell) -> None:
         """Keep a whole cell."""
         file = self._file(situation, system, task)
-        file.parent.mkdir(parents=True, exist_ok=True)
-        part = file.with_suffix(f".{os.getpid()}.part")
-        part.write_text(json.dumps(asdict(cell), indent=1), encoding="utf-8")
-        os.replace(part, file)
+        with replacing(file) as part:
+            part.write_text(json.dumps(asdict(cell), indent=1), encoding="utf-8")
         self._claimed(file).unlink(missing_ok=True)
 
     def claim(self, situation: str, system: str, task: str) -> bool:

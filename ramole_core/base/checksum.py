@@ -2,12 +2,12 @@
 
 import hashlib
 import json
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
 from ramole_core.errors import RamoleError
+from ramole_core.whole_file import replacing
 
 
 def check_sum(file: Path, expected: str) -> None:
@@ -48,11 +48,8 @@ def _remembered(
     known = read_json(memory)
     if key not in known:
         total = count(files)
-        with suppress(OSError):  # a full disk: it is counted again
-            memory.parent.mkdir(parents=True, exist_ok=True)
-            with tempfile.NamedTemporaryFile("w", dir=memory.parent, delete=False) as fresh:
-                fresh.write(json.dumps({**known, key: total}))
-            Path(fresh.name).replace(memory)  # whole, whoever else writes at this moment
+        with suppress(OSError), replacing(memory) as part:  # a full disk: it is counted again
+            part.write_text(json.dumps({**known, key: total}))
         return total
     return str(known[key])
 

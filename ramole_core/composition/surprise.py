@@ -10,6 +10,7 @@ z-scores norms in the same way, in other units.)
 
 from dataclasses import dataclass
 
+import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
@@ -35,6 +36,11 @@ class Response:
         """z, averaged over the adapter's modules; 0 where it has none."""
         z = surprise_of(self.log_norms, self.usual)[self.present]
         return float(z.mean()) if len(z) else 0.0
+
+
+def log_norm(squares: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+    """log |v| from |v|^2."""
+    return 0.5 * torch.log(squares + TINY)
 
 
 def surprise_of(

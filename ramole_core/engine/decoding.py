@@ -29,11 +29,16 @@ def make_generator(request: Request) -> torch.Generator:
     return generator
 
 
+def is_greedy(request: Request) -> bool:
+    """Whether each token is the likeliest one, without a draw."""
+    return request.temperature < COLDEST
+
+
 def choose_token(
     logits: Float[Tensor, "v"], request: Request, *, generator: torch.Generator
 ) -> int:
     """The next token id; temperature 0 is the argmax, else a draw from the top-p nucleus."""
-    if request.temperature < COLDEST:
+    if is_greedy(request):
         return int(logits.argmax())
     wide = logits.to("cpu", torch.float64)
     probabilities = ((wide - wide.max()) / request.temperature).softmax(-1)  # or inf - inf
@@ -47,7 +52,7 @@ def choose_token(
 
 def skip_draws(generator: torch.Generator, request: Request, count: int) -> None:
     """As though `count` tokens had been drawn."""
-    if request.temperature >= COLDEST:
+    if not is_greedy(request):
         for _ in range(count):
             torch.rand((), generator=generator, dtype=torch.float64)
 

@@ -7,6 +7,7 @@ alone. A difference beyond rounding is refused; bits that change with a neighbou
 
 import json
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from ramole_core.engine.pages import pages_of
 from ramole_core.errors import Unsupported
 from ramole_core.layers import RowMix
 from ramole_core.layers.angles import SteadyAngles
+from ramole_core.whole_file import replacing
 
 MAX_DIFFERENCE = {torch.float32: 2e-3, torch.float16: 0.05, torch.bfloat16: 0.25}
 """Largest difference that rounding explains, as a share of the logits' own spread."""
@@ -83,13 +85,8 @@ def remember(file: Path | None, verdict: Verdict) -> None:
     """Keep a verdict for later starts; a full disk only means that the check runs again."""
     if file is None:
         return
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        part = file.with_suffix(".part")
+    with suppress(OSError), replacing(file) as part:
         part.write_text(json.dumps(asdict(verdict)))
-        part.replace(file)
-    except OSError:
-        return
 
 
 def _read(

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
 from ramole_core.base.experts import Experts
-from ramole_core.composition.surprise import TINY, Response
+from ramole_core.composition.surprise import Response, log_norm
 from ramole_core.engine.prompt import encode_prompt
 from ramole_core.errors import RamoleError
 from ramole_core.layers import Layout, Units
@@ -124,7 +124,7 @@ def log_responses(units: Units, inputs: Sequence[Float[Tensor, "_ _"]]) -> Float
     logs = []
     for A, x in zip(units.A, inputs, strict=True):
         u = torch.einsum("Li,Lrmi->Lmr", x.to(A.dtype), A).float()
-        logs.append(0.5 * torch.log(u.square().sum(-1) + TINY).flatten())
+        logs.append(log_norm(u.square().sum(-1)).flatten())
     return torch.cat(logs)
 
 

@@ -6,9 +6,8 @@ The files are a cache: they can be deleted, and are written again.
 """
 
 import hashlib
-import os
-import threading
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 
@@ -22,6 +21,7 @@ from ramole_core.kernels.code_cache import FOLDER
 from ramole_core.kernels.matrix_unit import MATRIX
 from ramole_core.kernels.vectors import LANES
 from ramole_core.layers import Layout
+from ramole_core.whole_file import replacing
 
 Read = Callable[[Sequence[Sequence[int]]], list[Tensor]]
 """From prompts to what goes into each layer at their ends, by group."""
@@ -62,11 +62,6 @@ def _load(file: Path) -> list[Tensor] | None:
 
 
 def _save(file: Path, tensors: Sequence[Tensor]) -> None:
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        part = file.with_suffix(f".{os.getpid()}-{threading.get_ident()}.part")
-        with torch.inference_mode():
-            save_file({str(g): one.contiguous() for g, one in enumerate(tensors)}, part)
-        os.replace(part, file)
-    except OSError:  # a full disk: it is read again at the next start
-        return
+    # on a full disk it is read again at the next start
+    with suppress(OSError), replacing(file) as part, torch.inference_mode():
+        save_file({str(g): one.contiguous() for g, one in enumerate(tensors)}, part)

@@ -13,6 +13,7 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from ramole_core.engine.chunk import Share, next_chunk
+from ramole_core.engine.decoding import is_greedy
 from ramole_core.engine.faults import fault_of
 from ramole_core.engine.kv import KvCache
 from ramole_core.engine.model_runner import ModelRunner, Output, Piece
@@ -372,7 +373,7 @@ class Scheduler:
         self, state: RequestState, row: int, token: int, output: Output, events: list[Event]
     ) -> None:
         """The next token of one row: the batch's own choice where the request is greedy."""
-        greedy = token if state.request.temperature == 0 else None
+        greedy = token if is_greedy(state.request) else None
         events.append((state, state.advance(greedy, output.logits[row], self._eos)))
 
     def _fail(self, state: RequestState, error: Exception, events: list[Event]) -> None:

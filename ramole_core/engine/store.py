@@ -12,7 +12,6 @@ import os
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterable
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,6 +22,7 @@ from torch import Tensor
 
 from ramole_core.composition import LoraSet
 from ramole_core.layers import Layout, Units, pack_units
+from ramole_core.whole_file import replacing
 
 FORMAT = 4
 """Of the files; another one is packed again."""
@@ -161,14 +161,10 @@ class UnitStore:
         file = self._file(checksum)
         if file is None:
             return units
-        part = file.with_suffix(f".{os.getpid()}-{threading.get_ident()}.part")
         try:
-            file.parent.mkdir(parents=True, exist_ok=True)
-            save_file(_tensors_of(units), part)
-            os.replace(part, file)
+            with replacing(file) as part:
+                save_file(_tensors_of(units), part)
         except (OSError, SafetensorError):  # a full disk: it works without the file
-            with suppress(OSError):
-                part.unlink(missing_ok=True)
             return units
         return self._read(checksum) or units
 

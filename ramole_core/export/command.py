@@ -38,7 +38,7 @@ def merge(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Merge adapters into one, by a method or fixed weights; files for PEFT and llama.cpp."""
-    from ramole_core.export.whole import refuse_taken
+    from ramole_core.whole_file import refuse_taken
 
     given = None if weights is None else read_weights(weights)
     options = read_values(option) if option else None

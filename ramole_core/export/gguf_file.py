@@ -17,7 +17,7 @@ from jaxtyping import Float
 
 from ramole_core.composition import Lora
 from ramole_core.errors import RamoleError
-from ramole_core.export.whole import written_whole
+from ramole_core.whole_file import creating
 
 ARCHITECTURES = {"llama": "llama", "mistral": "llama", "qwen2": "qwen2", "qwen3": "qwen3"}
 """`model_type` of a config.json -> llama.cpp's name."""
@@ -35,7 +35,7 @@ def write_gguf(
     """
     config = json.loads((base / "config.json").read_text(encoding="utf-8"))
     tensors = tensors_of(loras, config, permute=permute)
-    with written_whole(file) as part:
+    with creating(file) as part:
         writer = gguf.GGUFWriter(str(part), architecture_of(config))
         try:
             writer.add_type(gguf.GGUFType.ADAPTER)

@@ -15,7 +15,7 @@ from ramole_core.composition import Lora
 from ramole_core.export.expert_stacks import written_by_peft
 from ramole_core.export.merge import Merged
 from ramole_core.export.sources import Shapes
-from ramole_core.export.whole import written_whole
+from ramole_core.whole_file import creating
 
 EXAMPLES = 20
 """As many as an adapter's vector is made of."""
@@ -27,7 +27,7 @@ def write_peft(merged: Merged, folder: Path, *, shapes: Shapes, base_name: str) 
     for one in written_by_peft(merged.loras, shapes):
         tensors[f"base_model.model.{one.path}.lora_A.weight"] = one.lora.A.contiguous()
         tensors[f"base_model.model.{one.path}.lora_B.weight"] = one.lora.B.contiguous()
-    with written_whole(folder) as part:
+    with creating(folder) as part:
         part.mkdir()
         (part / "adapter_model.safetensors").write_bytes(save(tensors, {"format": "pt"}))
         config = config_of(merged.loras, shapes=shapes, base_name=base_name)

@@ -20,8 +20,8 @@ from ramole_core.hub.search import Progress, Search, Searcher
 from ramole_core.pool.inspection import Shapes
 from ramole_core.pool.pool import Pool
 from ramole_core.retrieval import AdapterIndex, Hit, Retriever
+from ramole_core.retrieval.collection import COLLECTION
 from ramole_core.retrieval.kept_index import Embedder
-from ramole_core.retrieval.store import COLLECTION
 
 MOST_TRIED = 8
 """Adapters that are fetched, or tried, for one prompt at most."""

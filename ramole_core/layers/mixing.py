@@ -23,7 +23,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from ramole_core.composition import Signal
-from ramole_core.composition.surprise import MOST, TINY
+from ramole_core.composition.surprise import MOST, log_norm
 from ramole_core.kernels.compiled import DTYPES
 from ramole_core.kernels.mixing import UNITS_STEP, WEIGHTS_STEP
 from ramole_core.kernels.weight import Input, Update
@@ -215,7 +215,7 @@ class Forward:
         score = score + module("fixed")
         if batch.surprised:
             mean, inverse = module("usual").unbind(-1)
-            logs = 0.5 * torch.log(by_adapter(u.square()) + TINY)
+            logs = log_norm(by_adapter(u.square()))
             z = ((logs - mean) * inverse).clamp(-MOST, MOST) * module("present")
             score = score + row("own")[:, None] * z
         if late is not None:

@@ -18,10 +18,11 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from ramole_core.composition import surprise
+
 NEVER = tl.constexpr(-1e30)
 """As in `weigh`."""
-TINY, MOST = tl.constexpr(1e-12), tl.constexpr(4.0)
-"""As in `composition.surprise`."""
+TINY, MOST = tl.constexpr(surprise.TINY), tl.constexpr(surprise.MOST)
 AT_ONCE = 4
 """Modules of a launch; a larger group takes several."""
 PAGES, OUTPUTS = 16, 128

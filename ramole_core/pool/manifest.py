@@ -18,6 +18,7 @@ from ramole_core.pool.card import AdapterCard, Facts, Limits
 from ramole_core.pool.config import CONFIG
 from ramole_core.pool.inspection import WEIGHTS, Shapes, inspect_folder
 from ramole_core.pool.words import EXAMPLES, README, parse_examples, parse_readme
+from ramole_core.whole_file import replacing
 
 MANIFEST = "manifest.json"
 SCHEMA = 1
@@ -82,16 +83,8 @@ def record(
 
 def write_json(path: Path, value: object, *, indent: int | None = 1) -> None:
     """Whole or not at all."""
-    unfinished = path.with_name(path.name + ".new")
-    try:
-        with open(unfinished, "w", encoding="utf-8") as file:
-            file.write(json.dumps(value, indent=indent) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(unfinished, path)
-    except BaseException:
-        unfinished.unlink(missing_ok=True)
-        raise
+    with replacing(path, synced=True) as part:
+        part.write_text(json.dumps(value, indent=indent) + "\n", encoding="utf-8")
 
 
 def read_facts(folder: Path) -> Facts:

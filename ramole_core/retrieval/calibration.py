@@ -13,7 +13,6 @@ the lines with responses do. The adapters of the pool come and go without making
 """
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -22,6 +21,7 @@ import numpy as np
 from jaxtyping import Float32
 
 from ramole_core.errors import RamoleError
+from ramole_core.whole_file import replacing
 
 FILE = "calibration.json"
 SCHEMA = 2
@@ -87,14 +87,12 @@ class Calibration:
 
     def save(self, folder: Path) -> Path:
         """Write it, whole or not at all; returns the file."""
-        folder.mkdir(parents=True, exist_ok=True)
         file = folder / FILE
-        part = file.with_suffix(f".{os.getpid()}.part")
         said = {"schema": SCHEMA, **asdict(self)}
         vectors = json.dumps(said.pop("vectors"))  # on one line
         text = json.dumps(said, indent=1).removesuffix("\n}")
-        part.write_text(f'{text},\n "vectors": {vectors}\n}}\n', "utf-8")
-        os.replace(part, file)
+        with replacing(file) as part:
+            part.write_text(f'{text},\n "vectors": {vectors}\n}}\n', "utf-8")
         return file
 
     def vector(self, card: str) -> Float32[np.ndarray, "d"]:

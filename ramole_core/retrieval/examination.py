@@ -1,51 +1,144 @@
-"""`python -m ramole_core.retrieval.examination FOLDER`: what a start does with an index, done where
-it harms nobody. It ends with 0, or says what is broken and ends with 1, or dies of it."""
+"""Whether an index on disk can be opened without harm: another process reads it and writes it anew.
 
-import sqlite3
+Some damage to Chroma's files ends the process that reads them, and nobody in it can catch that. So
+a folder is marked with the digest of its files when it is closed, and the mark goes when it is
+opened. What bears no mark, or another one, was left by a kill or changed by somebody. Another
+process reads every vector of it, compares each with the sum that was written beside it, and writes
+them into a new folder, which takes the old one's place: no link of a damaged graph is followed
+later. Where that process dies, takes too long or finds a difference, the index is broken.
+
+    python -m ramole_core.retrieval.examination FOLDER NEW
+"""
+
+import hashlib
+import os
+import shutil
+import signal
+import subprocess
 import sys
+from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
+from jaxtyping import Float32
 
-from ramole_core.retrieval.graph_check import wrong_in_graph
-from ramole_core.retrieval.soundness import SUM, is_as_written
-from ramole_core.retrieval.store import DATABASE, EmbeddedChroma
+from ramole_core.retrieval.collection import DATABASE, open_folder
 
-PROBE = "a key that no adapter has"
+MARK = "sound.sha256"
+"""The digest's file, in the folder itself."""
+SUM = "sum"
+"""Of a vector, in its metadata."""
+ROUNDED = 1e-5
+"""How far Chroma, which keeps direction and length apart, moves it."""
+MAX_SECONDS, MAX_SECONDS_PER_MB = 300, 5
+"""The most that an examination may take; 10,000 vectors of 1,408 numbers are 66 MB."""
+ROWS = 1000
+"""Vectors in one call to Chroma; a server refuses bodies beyond some tens of MB."""
+REPOSITORY = Path(__file__).resolve().parents[2]
 
 
-def examine(folder: Path) -> None:
-    """Raises what SQLite or Chroma say of the index in `folder`, which stays as it was."""
-    database = sqlite3.connect(f"{(folder / DATABASE).absolute().as_uri()}?mode=ro", uri=True)
+def mark(folder: Path) -> None:
+    """Say that these files are as Chroma left them."""
+    with suppress(OSError):  # on a full disk it is examined at the next start
+        (folder / MARK).write_text(_digest(folder), encoding="ascii")
+
+
+def make_safe(folder: Path) -> str:
+    """Make an index that can be opened, perhaps an empty one, and take its mark away; what is wrong
+    with it where it is broken, else ''."""
+    fresh, gone = (folder.with_name(f"{folder.name}.{end}") for end in ("fresh", "gone"))
+    if not folder.exists() and _is_marked(fresh):  # a kill between the two renames below
+        fresh.rename(folder)
+    for left in (fresh, gone):
+        shutil.rmtree(left, ignore_errors=True)
+    if (folder / DATABASE).exists() and not _is_marked(folder):
+        if wrong := _complaint(folder, fresh):
+            return wrong
+        mark(fresh)
+        folder.rename(gone)
+        fresh.rename(folder)
+        shutil.rmtree(gone, ignore_errors=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    with suppress(OSError):  # a disk that is read only
+        (folder / MARK).unlink(missing_ok=True)
+    return ""
+
+
+def _complaint(folder: Path, fresh: Path) -> str:
+    """What another process finds broken in the index; '' where it wrote all of it to `fresh`."""
+    path = os.pathsep.join([str(REPOSITORY), *filter(None, sys.path)])
+    size = sum(file.stat().st_size for file in folder.rglob("*"))
+    seconds = MAX_SECONDS + MAX_SECONDS_PER_MB * size / 1e6
     try:
-        (first, *_), *_ = database.execute("PRAGMA quick_check").fetchall()
-    finally:
-        database.close()
-    if first != "ok":
-        raise ValueError(f"SQLite says: {first}")
-    for header in folder.glob("*/header.bin"):
-        if wrong := wrong_in_graph(header.parent):
-            raise ValueError(wrong)
-    store = EmbeddedChroma(folder, examined=True)
+        done = subprocess.run(
+            [sys.executable, "-m", "ramole_core.retrieval.examination", str(folder), str(fresh)],
+            env={**os.environ, "PYTHONPATH": path},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=seconds,
+        )
+    except subprocess.TimeoutExpired:
+        return f"reading it takes more than {seconds:.0f} s"
+    if done.returncode < 0:
+        return f"reading it ends a process by {signal.Signals(-done.returncode).name}"
+    said = done.stdout.decode(errors="replace").strip().splitlines()
+    return "" if not done.returncode else (said or ["it cannot be read"])[-1]
+
+
+def _is_marked(folder: Path) -> bool:
     try:
-        collection = store.collection()
-        found = collection.get(include=["embeddings", "metadatas"])
+        return (folder / MARK).read_text("ascii", "replace") == _digest(folder)
+    except OSError:
+        return False
+
+
+def _digest(folder: Path) -> str:
+    whole = hashlib.sha256()
+    for file in sorted(path for path in folder.rglob("*") if path.is_file()):
+        if file.name != MARK:
+            with file.open("rb") as opened:
+                digest = hashlib.file_digest(opened, "sha256").hexdigest()
+            whole.update(f"{digest} {file.relative_to(folder)}\n".encode())
+    return whole.hexdigest()
+
+
+def weighted_sum(vector: Float32[np.ndarray, "d"]) -> float:
+    """By this one sees that a vector is another one now; 0 where it holds NaN or Inf."""
+    with np.errstate(all="ignore"):
+        found = vector.astype(np.float64) @ (1 + np.arange(len(vector)) % 7 / 7)
+    return float(found) if np.isfinite(found) else 0.0
+
+
+def _is_as_written(vector: Float32[np.ndarray, "d"], stored: Mapping[str, object] | None) -> bool:
+    """Whether the vector has the sum that stands in its metadata; earlier indices have none."""
+    said = (stored or {}).get(SUM)
+    if not isinstance(said, int | float):
+        return said is None
+    return abs(said - weighted_sum(vector)) <= ROUNDED * (1 + abs(said))
+
+
+def rewrite(folder: Path, fresh: Path) -> None:
+    """Write every vector of the index in `folder` to a new one in `fresh`; raises what Chroma says,
+    or ValueError for a vector that is not as it was written."""
+    source, old = open_folder(folder)
+    target, new = open_folder(fresh)
+    keys = old.get(include=[])["ids"]
+    for start in range(0, len(keys), ROWS):
+        part = keys[start : start + ROWS]
+        found = old.get(ids=part, include=["embeddings", "metadatas"])
         vectors = np.asarray(found["embeddings"], np.float32)
-        said = [(stored or {}).get(SUM) for stored in found["metadatas"] or []]
-        if not all(map(is_as_written, vectors, said)):
+        metadatas = found["metadatas"] or []
+        if len(metadatas) != len(part) or not all(map(_is_as_written, vectors, metadatas)):
             raise ValueError("it holds other vectors than were written")
-        if len(vectors):
-            collection.query(query_embeddings=vectors[:1], n_results=min(10, len(vectors)))
-            collection.upsert(ids=[PROBE], embeddings=vectors[:1])
-            collection.get(ids=[PROBE], include=["embeddings"])
-            collection.delete(ids=[PROBE])
-    finally:
-        store.close()
+        new.upsert(ids=found["ids"], embeddings=vectors, metadatas=metadatas)
+    source.close()
+    target.close()
 
 
 if __name__ == "__main__":
     try:
-        examine(Path(sys.argv[1]))
+        rewrite(Path(sys.argv[1]), Path(sys.argv[2]))
     except BaseException as error:  # a panic in Chroma's Rust is no Exception
         lines = str(error).strip().splitlines() or [type(error).__name__]
         print(lines[0][:300])

@@ -1,14 +1,13 @@
 """The index of the adapters' vectors, in Chroma: upsert, delete, query, read.
 
 Chroma's search is approximate, and slow where every neighbour is asked for. An embedded Chroma is
-copied into a `Mirror`, which searches exactly; the copy is dropped whenever anybody else wrote to
-the folder, so what Chroma holds is what is found. A server cannot tell that another client wrote:
-there every neighbour is asked for, those that the graph lost are read, and the stored vectors
-decide.
+copied into `Vectors`, which search exactly; the copy is dropped whenever anybody else wrote to the
+folder, so what Chroma holds is what is found. A server cannot tell that another client wrote: there
+every neighbour is asked for, those that the graph lost are read, and the stored vectors decide.
 """
 
 import threading
-from collections.abc import Collection as Keys, Container, Iterator, Sequence
+from collections.abc import Collection as Keys, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,23 +17,19 @@ import numpy as np
 from jaxtyping import Float32
 
 from ramole_core.errors import RamoleError
-from ramole_core.retrieval.mirror import Mirror, plain_name, rank
-from ramole_core.retrieval.soundness import SUM, weighted_sum
-from ramole_core.retrieval.store import ChromaServer, EmbeddedChroma, IndexBroken, Store
+from ramole_core.retrieval.collection import IndexBroken
+from ramole_core.retrieval.examination import ROWS, SUM, weighted_sum
+from ramole_core.retrieval.store import ChromaServer, EmbeddedChroma, Store
+from ramole_core.retrieval.vectors import SLACK, Vectors, rank
 
 if TYPE_CHECKING:
     from chromadb import Collection
-
-_CHUNK = 1000  # rows in one call to Chroma; a server refuses bodies beyond some tens of MB
-_SLACK = 1e-4  # how far Chroma's float32 distances are trusted
 
 
 @dataclass(frozen=True)
 class Entry:
     """What the index holds of one adapter."""
 
-    owner: str | None
-    """None: the sample pool."""
     texts: str
     """Checksum of the texts that the vector was made from."""
     encoder: str
@@ -51,55 +46,34 @@ class AdapterIndex:
             ChromaServer(url) if url else EmbeddedChroma(Path(data_dir).absolute() / "chroma")
         )
         self._lock = threading.RLock()
-        self._mirror: tuple[object, Mirror] | None = None
-        """The copy, and the opened collection that it is a copy of."""
+        self._copy: tuple[Collection | None, Vectors] = (None, Vectors())
+        """The vectors in memory, and the opened collection that they are a copy of."""
 
     def upsert(self, entries: dict[str, Entry]) -> None:
         """Add the entries, or put them in the place of those with the same keys."""
-        keys = list(entries)
-        with self._speaking():
-            for start in range(0, len(keys), _CHUNK):
-                part = keys[start : start + _CHUNK]
-                collection = self._store.collection()
+        with self._opened() as collection:
+            for part in _parts(list(entries)):
+                vectors = {key: entries[key].vector for key in part}
                 collection.upsert(
                     ids=part,
-                    embeddings=np.stack([entries[key].vector for key in part]),
-                    metadatas=[_metadata(key, entries[key]) for key in part],
+                    embeddings=np.stack(list(vectors.values())),
+                    metadatas=[_metadata(entries[key]) for key in part],
                 )
-                self._store.spoke()
-                if mirror := self._mirror_of(collection):
-                    mirror.put({key: entries[key].vector for key in part})
+                if self._copy[0] is collection:
+                    self._copy[1].put(vectors)
 
     def delete(self, keys: Sequence[str]) -> None:
         """Take the keys out; one that is not there is passed over."""
-        with self._speaking():
-            for start in range(0, len(keys), _CHUNK):
-                part = list(keys[start : start + _CHUNK])
-                collection = self._store.collection()
+        with self._opened() as collection:
+            for part in _parts(keys):
                 collection.delete(ids=part)
-                self._store.spoke()
-                if mirror := self._mirror_of(collection):
-                    mirror.drop(part)
+                if self._copy[0] is collection:
+                    self._copy[1].drop(part)
 
     def read(self, keys: Sequence[str] | None = None) -> dict[str, Entry]:
         """The entries of `keys` (None: all of them); a key that is not there is left out."""
-        with self._speaking():
-            collection = self._store.collection()
-            wanted = collection.get(include=[])["ids"] if keys is None else list(keys)
-            found: dict[str, Entry] = {}
-            for start in range(0, len(wanted), _CHUNK):
-                part = collection.get(
-                    ids=wanted[start : start + _CHUNK], include=["embeddings", "metadatas"]
-                )
-                vectors = np.asarray(part["embeddings"], np.float32)
-                metadatas = part["metadatas"] or []
-                for key, vector, stored in zip(part["ids"], vectors, metadatas, strict=True):
-                    found[key] = _entry(vector, dict(stored or {}))
-            self._store.spoke()
-            if keys is None and self._store.watched:
-                vectors = {key: entry.vector for key, entry in found.items()}
-                self._mirror = (collection, Mirror(vectors))
-        return found
+        with self._opened() as collection:
+            return self._read(collection, keys)
 
     def query(
         self, vector: Float32[np.ndarray, "d"], *, k: int, among: Keys[str]
@@ -108,62 +82,46 @@ class AdapterIndex:
 
         Equal to brute force over the vectors that Chroma holds.
         """
-        with self._speaking():
-            collection = self._store.collection()
+        with self._opened() as collection:
             if not self._store.watched:
-                return self._query_all(collection, vector, k=k, among=among)
-            mirror = self._mirror_of(collection)
-            if mirror is None:
-                self.read()
-                mirror = self._mirror_of(self._store.collection())
-            return mirror.query(vector, k=k, among=among) if mirror else []
-
-    def _query_all(
-        self,
-        collection: "Collection",
-        vector: Float32[np.ndarray, "d"],
-        *,
-        k: int,
-        among: Container[str],
-    ) -> list[tuple[str, float]]:
-        """`query` without a copy: every neighbour from Chroma, the best by their own vectors."""
-        count = collection.count()
-        if not count:
-            return []
-        answer = collection.query(
-            query_embeddings=vector[None], n_results=count, include=["distances"]
-        )
-        keys, distances = answer["ids"][0], (answer["distances"] or [[]])[0]
-        near = {
-            key: distance for key, distance in zip(keys, distances, strict=True) if key in among
-        }
-        best = sorted(near.values())[:k]
-        close = [key for key in near if near[key] <= best[-1] + _SLACK]
-        if len(keys) < count:
-            lost = set(collection.get(include=[])["ids"]) - set(keys)
-            close += [key for key in lost if key in among]
-        vectors = {key: entry.vector for key, entry in self.read(close).items()}
-        return rank(vector, vectors)[:k]
-
-    def _mirror_of(self, collection: "Collection") -> Mirror | None:
-        """The copy of this opened collection; None when there is none."""
-        if self._mirror is not None and self._mirror[0] is collection:
-            return self._mirror[1]
-        return None
+                near = self._read(collection, _near(collection, vector, k=k, among=among))
+                return rank(vector, {key: entry.vector for key, entry in near.items()})[:k]
+            if self._copy[0] is not collection:
+                self._read(collection, None)
+            return self._copy[1].query(vector, k=k, among=among)
 
     def wipe(self) -> None:
         """Delete the whole index."""
-        with self._speaking():
+        with self._telling():
             self._store.wipe()
 
     def close(self) -> None:
         """Give files and sockets back; a later call opens them again."""
         with self._lock:
             self._store.close(sound=True)
-            self._mirror = None
+            self._copy = (None, Vectors())
+
+    def _read(self, collection: "Collection", keys: Sequence[str] | None) -> dict[str, Entry]:
+        """What `read` gives; all that is read of a watched store is copied."""
+        found: dict[str, Entry] = {}
+        for part in _parts(collection.get(include=[])["ids"] if keys is None else keys):
+            told = collection.get(ids=part, include=["embeddings", "metadatas"])
+            vectors, metadatas = np.asarray(told["embeddings"], np.float32), told["metadatas"] or []
+            for key, vector, stored in zip(told["ids"], vectors, metadatas, strict=True):
+                said = {name: str((stored or {}).get(name, "")) for name in ("texts", "encoder")}
+                found[key] = Entry(**said, vector=vector)
+        if keys is None and self._store.watched:
+            self._copy = (collection, Vectors())
+            self._copy[1].put({key: entry.vector for key, entry in found.items()})
+        return found
 
     @contextmanager
-    def _speaking(self) -> Iterator[None]:
+    def _opened(self) -> "Iterator[Collection]":
+        with self._telling(), self._store.opened() as collection:
+            yield collection
+
+    @contextmanager
+    def _telling(self) -> Iterator[None]:
         """Hold the lock, and turn what Chroma raises into one sentence."""
         with self._lock:
             try:
@@ -180,10 +138,9 @@ class AdapterIndex:
     def _sentence(self, error: BaseException) -> RamoleError:
         from chromadb.errors import ChromaError
 
-        if isinstance(self._store, ChromaServer) and not isinstance(error, ChromaError):
-            self._store.close()
-            return self._store.unreachable(error)
         self._store.close()
+        if isinstance(self._store, ChromaServer) and not isinstance(error, ChromaError):
+            return self._store.unreachable(error)
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         return IndexBroken(
             f"The index at {self._store.where} is broken ({reason}); delete it, it is rebuilt from "
@@ -191,20 +148,27 @@ class AdapterIndex:
         )
 
 
-def _metadata(key: str, entry: Entry) -> dict[str, str | float]:
-    return {
-        "name": plain_name(key),
-        "owner": entry.owner or "",
-        "texts": entry.texts,
-        "encoder": entry.encoder,
-        SUM: weighted_sum(entry.vector),
-    }
+def _near(
+    collection: "Collection", vector: Float32[np.ndarray, "d"], *, k: int, among: Keys[str]
+) -> list[str]:
+    """Keys of `among` that hold the k nearest: every neighbour is asked for, and what no path of
+    the graph leads to is near until it is read."""
+    count = collection.count()
+    if not count:
+        return []
+    told = collection.query(query_embeddings=vector[None], n_results=count, include=["distances"])
+    keys, distances = told["ids"][0], (told["distances"] or [[]])[0]
+    far = {key: distance for key, distance in zip(keys, distances, strict=True) if key in among}
+    last = sorted(far.values())[:k][-1:]
+    lost = set(collection.get(include=[])["ids"]) - set(keys) if len(keys) < count else set()
+    near = [key for key in far if far[key] <= last[0] + SLACK]
+    return near + [key for key in lost if key in among]
 
 
-def _entry(vector: Float32[np.ndarray, "d"], stored: dict[str, object]) -> Entry:
-    return Entry(
-        owner=str(stored.get("owner") or "") or None,
-        texts=str(stored.get("texts", "")),
-        encoder=str(stored.get("encoder", "")),
-        vector=vector,
-    )
+def _parts(keys: Sequence[str]) -> Iterator[list[str]]:
+    for start in range(0, len(keys), ROWS):
+        yield list(keys[start : start + ROWS])
+
+
+def _metadata(entry: Entry) -> dict[str, str | float]:
+    return {"texts": entry.texts, "encoder": entry.encoder, SUM: weighted_sum(entry.vector)}

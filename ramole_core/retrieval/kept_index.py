@@ -23,8 +23,8 @@ from ramole_core.retrieval.card_vector import (
     card_texts,
     card_words,
 )
+from ramole_core.retrieval.collection import IndexBroken
 from ramole_core.retrieval.index import AdapterIndex, Entry
-from ramole_core.retrieval.store import IndexBroken
 
 T = TypeVar("T")
 
@@ -99,29 +99,20 @@ class KeptIndex:
         """
         with self._lock:
             if self._checked:  # else the self-check before the first use embeds it
-                try:
-                    self._write([card])
-                except IndexBroken:
-                    self.check()
+                entries = self._entries([card])
+                self.asked(lambda index: index.upsert(entries))
 
     def take_in(self, cards: Sequence[Card]) -> None:
         """Embed these before the pool shows them, a few at a time: prompts come in between.
 
         Raises RamoleError as `check` does.
         """
-        with self._lock:
-            if not self._checked:
-                self.check()
+        self.asked(lambda index: None)
         entries: dict[str, Entry] = {}
         for first in range(0, len(cards), _FEW):
             entries |= self._entries(cards[first : first + _FEW])
             time.sleep(_PAUSE)
-        with self._lock:
-            try:
-                self._index.upsert(entries)
-            except IndexBroken:
-                self.check()
-                self._index.upsert(entries)
+        self.asked(lambda index: index.upsert(entries))
 
     def removed(self, card: Card) -> None:
         """The pool let `card` go; it is not found any more, even if the index cannot be written."""
@@ -179,7 +170,7 @@ class KeptIndex:
             if key not in stored or stored[key].texts != _checksum(card) or _bad(stored[key])
         ]
         for first in range(0, len(stale), _CHUNK):
-            self._write(stale[first : first + _CHUNK])
+            self._index.upsert(self._entries(stale[first : first + _CHUNK]))
         return Report(
             added=tuple(card.key for card in stale),
             removed=tuple(orphans),
@@ -188,13 +179,10 @@ class KeptIndex:
             seconds=time.monotonic() - start,
         )
 
-    def _write(self, cards: Sequence[Card]) -> None:
-        self._index.upsert(self._entries(cards))
-
     def _entries(self, cards: Sequence[Card]) -> dict[str, Entry]:
         vectors = adapter_vectors(self._encoder.embed, cards)
         return {
-            card.key: Entry(card.owner, _checksum(card), self._encoder.checksum, vector)
+            card.key: Entry(_checksum(card), self._encoder.checksum, vector)
             for card, vector in zip(cards, vectors, strict=True)
         }
 

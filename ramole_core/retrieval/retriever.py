@@ -15,7 +15,7 @@ from ramole_core.errors import RamoleError
 from ramole_core.retrieval.encoder import RecentVectors
 from ramole_core.retrieval.index import AdapterIndex
 from ramole_core.retrieval.kept_index import Card, Cards, Embedder, KeptIndex, Report
-from ramole_core.retrieval.mirror import cosines
+from ramole_core.retrieval.vectors import cosines
 
 BLIND = 8
 """Adapters without examples that are examined at most, beside the nearest of a large pool."""

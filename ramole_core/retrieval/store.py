@@ -3,34 +3,33 @@
 The embedded Chroma keeps its graph in memory and does not notice when another client, in this
 process or another, writes to the same folder. So the embedded store watches SQLite's
 `data_version`, which any other connection's commit changes, and opens Chroma anew when it moved.
-A folder that nobody closed, or somebody changed, is examined before it is opened (`soundness.py`);
-so is one whose files changed under us without a commit, since Chroma may end the process at them.
+Files that changed without a commit are examined first (`examination.py`), since Chroma may end the
+process at them; so is a folder that nobody closed.
 """
 
 import shutil
 import socket
 import sqlite3
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, cast
 from urllib.parse import urlsplit
 
 from ramole_core.errors import RamoleError
-from ramole_core.retrieval.soundness import Files, complaint, is_marked, mark, state_of, unmark
+from ramole_core.retrieval.collection import (
+    COLLECTION,
+    DATABASE,
+    IndexBroken,
+    hang_up,
+    open_folder,
+    open_server,
+)
+from ramole_core.retrieval.examination import MARK, make_safe, mark
 
 if TYPE_CHECKING:
     from chromadb import Collection
-    from chromadb.api import ClientAPI
     from chromadb.api.client import Client
-    from chromadb.config import Settings
-
-COLLECTION = "adapters"
-DATABASE = "chroma.sqlite3"
-
-_DEAD: set[str] = set()  # path spellings whose start failed: Chroma never tries these again
-
-
-class IndexBroken(RamoleError):
-    """The index cannot be read or written; it has to be rebuilt from the pool."""
 
 
 class Store(Protocol):
@@ -38,14 +37,10 @@ class Store(Protocol):
 
     where: str
     watched: bool
-    """`collection()` gives another object after every write that was not announced by `spoke`."""
+    """`opened` gives another object after every write that did not go through it."""
 
-    def collection(self) -> "Collection":
-        """The collection as it is now, created when it is not there."""
-        ...
-
-    def spoke(self) -> None:
-        """Call after every read and write of our own: either may change files."""
+    def opened(self) -> "AbstractContextManager[Collection]":
+        """The collection as it is now, created when it is not there, for reads and writes."""
         ...
 
     def wipe(self) -> None:
@@ -63,33 +58,31 @@ class EmbeddedChroma:
 
     watched = True
 
-    def __init__(self, folder: Path, *, examined: bool = False):
-        """`examined`: the folder is known to be sound, or nobody is harmed where it is not."""
+    def __init__(self, folder: Path):
         self.where = str(folder)
         self._folder = folder
         self._file = folder / DATABASE
-        self._examined = examined
+        self._trusted = False
         self._client: Client | None = None
         self._collection: Collection | None = None
         self._watch: sqlite3.Connection | None = None
-        self._seen: tuple[int, int] = (0, 0)
-        self._files: Files = {}
+        self._version: tuple[int, int] = (0, 0)
+        self._files: dict[Path, tuple[int, int, int]] = {}
 
-    def collection(self) -> "Collection":
+    @contextmanager
+    def opened(self) -> "Iterator[Collection]":
         """The collection as it is on disk now; raises IndexBroken when its file was deleted."""
         if self._collection is not None:
             if not self._file.is_file():
                 self.close()
                 raise IndexBroken(f"The index in {self._folder} was deleted.")
-            if self._version() != self._seen:
+            if self._version_now() != self._version:
                 self.close()
-            elif state_of(self._folder) != self._files:  # no client of Chroma's did that
+            elif self._files_now() != self._files:  # no client of Chroma's did that
                 self.close()
-                self._examined = False
-        return self._collection or self._open()
-
-    def spoke(self) -> None:
-        self._seen, self._files = self._version(), state_of(self._folder)
+                self._trusted = False
+        yield self._collection or self._open()
+        self._version, self._files = self._version_now(), self._files_now()
 
     def wipe(self) -> None:
         self.close()
@@ -103,54 +96,42 @@ class EmbeddedChroma:
             ) from error
 
     def close(self, *, sound: bool = False) -> None:
-        opened = self._collection is not None
-        sound = sound and state_of(self._folder) == self._files
+        marks = sound and self._collection is not None and self._files_now() == self._files
         if self._watch is not None:
             self._watch.close()
         if self._client is not None:
             self._client.close()
         self._client = self._collection = self._watch = None
-        if opened and sound:
+        if marks:
             mark(self._folder)
-            self._examined = False
+            self._trusted = False
 
     def _open(self) -> "Collection":
-        import chromadb
-
-        self._folder.mkdir(parents=True, exist_ok=True)
-        self._examine()
-        # Chroma shares one system among the clients of one path, and keeps it even when its start
-        # failed. A spelling of our own makes close() close, and a rebuilt folder open again.
-        spelling = f"{self._folder}/."
-        while spelling in _DEAD:
-            spelling += "/."
-        try:
-            client = chromadb.PersistentClient(spelling, settings=_settings())
-        except BaseException:
-            _DEAD.add(spelling)
-            raise
-        self._client = cast("Client", client)
-        self._collection = _create(client, COLLECTION)
-        self._watch = sqlite3.connect(
-            f"{self._file.absolute().as_uri()}?mode=ro", uri=True, check_same_thread=False
-        )
-        self.spoke()
-        return self._collection
-
-    def _examine(self) -> None:
-        """Raises IndexBroken for a folder that would harm this process."""
-        known = self._examined or not self._file.exists() or is_marked(self._folder)
-        if not known and (wrong := complaint(self._folder)):
+        if not self._trusted and (wrong := make_safe(self._folder)):
             raise IndexBroken(
                 f"The index in {self._folder} is broken ({wrong}); it is rebuilt from the pool."
             )
-        self._examined = True
-        unmark(self._folder)
+        self._trusted = True
+        self._client, self._collection = open_folder(self._folder)
+        self._watch = sqlite3.connect(
+            f"{self._file.absolute().as_uri()}?mode=ro", uri=True, check_same_thread=False
+        )
+        return self._collection
 
-    def _version(self) -> tuple[int, int]:
+    def _version_now(self) -> tuple[int, int]:
         assert self._watch is not None
         version = self._watch.execute("PRAGMA data_version").fetchone()[0]
         return self._file.stat().st_ino, version
+
+    def _files_now(self) -> dict[Path, tuple[int, int, int]]:
+        """Number, size and time of each file but the mark and SQLite's passing ones."""
+        found = {}
+        for path in self._folder.rglob("*.*"):
+            if path.name != MARK and not path.name.startswith(f"{DATABASE}-"):
+                with suppress(OSError):  # gone meanwhile
+                    told = path.stat()
+                    found[path] = (told.st_ino, told.st_size, told.st_mtime_ns)
+        return found
 
 
 class ChromaServer:
@@ -181,34 +162,24 @@ class ChromaServer:
         self._client: Client | None = None
         self._collection: Collection | None = None
 
-    def collection(self) -> "Collection":
+    @contextmanager
+    def opened(self) -> "Iterator[Collection]":
         """The server's collection; raises RamoleError when no server answers."""
         if self._collection is None:
-            import chromadb
-
             try:  # Chroma's own client waits without limit for a host that does not answer
                 socket.create_connection((self._host, self._port), timeout=5).close()
-                client = chromadb.HttpClient(
-                    self._host, self._port, ssl=self._ssl, settings=_settings()
+                self._client, self._collection = open_server(
+                    self._host, self._port, ssl=self._ssl, name=self._name
                 )
             except (OSError, ValueError) as error:
                 raise self.unreachable(error) from error
-            self._client = cast("Client", client)
-            self._collection = _create(client, self._name)
-        return self._collection
-
-    def spoke(self) -> None:
-        pass
+        yield self._collection
 
     def wipe(self) -> None:
         from chromadb.errors import NotFoundError
 
-        self.collection()
-        assert self._client is not None
-        try:
-            self._client.delete_collection(self._name)
-        except NotFoundError:
-            pass
+        with self.opened(), suppress(NotFoundError):
+            cast("Client", self._client).delete_collection(self._name)
         self._collection = None
 
     def close(self, *, sound: bool = False) -> None:
@@ -223,29 +194,3 @@ class ChromaServer:
             f"No Chroma server answers at {self.where} ({reason}); start one with "
             "`chroma run --path FOLDER`, or unset RAMOLE_CHROMA_URL for an index on local disk."
         )
-
-
-def hang_up(client: "Client") -> None:
-    """Close a server's client whole: its own close() leaves two connections open."""
-    for part in (client, getattr(client, "_admin_client", None)):
-        session = getattr(getattr(part, "_server", None), "_session", None)
-        if session is not None:
-            session.close()
-    client.close()
-
-
-def _settings() -> "Settings":
-    from chromadb.config import Settings
-
-    return Settings(anonymized_telemetry=False)
-
-
-def _create(client: "ClientAPI", name: str) -> "Collection":
-    collection = client.get_or_create_collection(
-        name, embedding_function=None, configuration={"hnsw": {"space": "cosine"}}
-    )
-    said = collection.configuration_json
-    space = (said.get("hnsw") or said.get("spann") or {}).get("space")
-    if space != "cosine":
-        raise IndexBroken(f"The collection {name!r} measures {space!r}, not cosine.")
-    return collection

@@ -8,7 +8,6 @@ and then renamed, so that what has weights is whole; whoever reads checks it by 
 card lies there: neither names, nor owners, nor examples.
 """
 
-import secrets
 from collections.abc import Callable
 from contextlib import suppress
 from functools import cached_property
@@ -20,6 +19,7 @@ from fsspec.core import url_to_fs
 from ramole_core.errors import RamoleError
 from ramole_core.pool.config import CONFIG
 from ramole_core.pool.inspection import WEIGHTS
+from ramole_core.whole_file import replacing
 
 FILES = (CONFIG, WEIGHTS)
 """In the order in which they are written."""
@@ -129,12 +129,8 @@ class AdapterStore:
         if not self._on_disk:
             self._fs.put_file(str(source), target)
             return
-        unfinished = f"{target}.{secrets.token_hex(4)}.part"
-        try:
-            self._fs.put_file(str(source), unfinished)
-            Path(unfinished).replace(target)
-        finally:
-            Path(unfinished).unlink(missing_ok=True)
+        with replacing(Path(target)) as part:
+            self._fs.put_file(str(source), str(part))
 
 
 def not_there(content: str) -> RamoleError:

@@ -4,7 +4,6 @@ Written beside its final name and renamed, so a killed run finds the old one or 
 """
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from math import inf, isnan
@@ -15,6 +14,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from ramole_core.errors import RamoleError
+from ramole_core.whole_file import replacing
 
 
 @dataclass
@@ -42,11 +42,9 @@ def save_checkpoint(
     path: Path, tensors: Mapping[str, Tensor], *, progress: Progress, facts: str
 ) -> None:
     """Write all that `restore_checkpoint` gives back; `facts` guard against a mix-up."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_suffix(".part")
     metadata = {"progress": json.dumps(asdict(progress)), "facts": facts}
-    save_file({k: t.contiguous() for k, t in tensors.items()}, unfinished, metadata=metadata)
-    os.replace(unfinished, path)
+    with replacing(path) as part:
+        save_file({k: t.contiguous() for k, t in tensors.items()}, part, metadata=metadata)
 
 
 def restore_checkpoint(path: Path, *, facts: str) -> tuple[dict[str, Tensor], Progress]:

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
+from ramole_core.whole_file import replacing
+
 TOLD = 20
 """Failures that are told one by one."""
 
@@ -42,9 +44,8 @@ def write_section(path: Path, name: str, section: dict[str, object]) -> None:
     """Puts the section into the file in the place of an earlier one."""
     there = json.loads(path.read_text()) if path.exists() else {}
     there[name] = section
-    unfinished = path.with_name(path.name + ".new")
-    unfinished.write_text(json.dumps(there, indent=1) + "\n")
-    unfinished.replace(path)
+    with replacing(path) as part:
+        part.write_text(json.dumps(there, indent=1) + "\n")
 
 
 def machine_words() -> dict[str, object]:

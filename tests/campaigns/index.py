@@ -12,9 +12,9 @@ from pathlib import Path
 
 import chromadb  # noqa: F401 once, for all children
 
+from ramole_core.retrieval.examination import MARK
 from ramole_core.retrieval.index import AdapterIndex
 from ramole_core.retrieval.retriever import Retriever
-from ramole_core.retrieval.soundness import MARK
 from tests.campaigns.brute_force import nearest
 from tests.campaigns.children import awaited, forked
 from tests.campaigns.figures import Figures

@@ -116,7 +116,6 @@ def looked_at(root: Path) -> dict[str, object]:
     if here != {f"everyone/{name}" for name in held}:
         wrong.append(f"folders are left: {sorted(here)} for {sorted(held)}")
     left = [path.name for path in (root / "data").rglob("*") if path.name.startswith(".")]
-    left += [path.name for path in (root / "data").rglob("*.new")]
     if left or (root / "data" / "staging").exists():
         wrong.append(f"half-written files are left: {left}")
     if held:

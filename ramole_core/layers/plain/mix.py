@@ -16,7 +16,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ramole_core.composition import Decision, Gate, Lora, LoraSet, Signal, Sites
-from ramole_core.composition.surprise import TINY, surprise_of
+from ramole_core.composition.surprise import log_norm, surprise_of
 from ramole_core.layers.late_scores import ACTIVATIONS, late_scores, module_signal, wide_of
 from ramole_core.layers.weigh import weigh
 
@@ -114,7 +114,7 @@ def _scores(
         scores = scores + gate.offset[at].to(scores)
     if gate.own:
         assert gate.usual is not None
-        logs = 0.5 * torch.log(_by_adapter(u.to(wide).square(), ranks) + TINY)
+        logs = log_norm(_by_adapter(u.to(wide).square(), ranks))
         z = surprise_of(logs, gate.usual[at].to(scores).expand(*logs.shape, 2))
         scores = scores + gate.own * z * (torch.tensor(ranks) > 0).to(scores)
     if gate.late:

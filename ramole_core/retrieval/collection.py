@@ -1,0 +1,79 @@
+"""The collection of vectors in Chroma: opened in a folder or at a server, in cosine space, without
+an embedding function."""
+
+from typing import TYPE_CHECKING, cast
+
+from ramole_core.errors import RamoleError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from chromadb import Collection
+    from chromadb.api import ClientAPI
+    from chromadb.api.client import Client
+    from chromadb.config import Settings
+
+COLLECTION = "adapters"
+DATABASE = "chroma.sqlite3"
+
+_DEAD: set[str] = set()  # path spellings whose start failed: Chroma never tries these again
+
+
+class IndexBroken(RamoleError):
+    """The index cannot be read or written; it has to be rebuilt from the pool."""
+
+
+def open_folder(folder: "Path") -> "tuple[Client, Collection]":
+    """The collection in a folder of this machine, created where it is not there."""
+    import chromadb
+
+    # Chroma shares one system among the clients of one path, and keeps it even when its start
+    # failed. A spelling of our own makes close() close, and a rebuilt folder open again.
+    spelling = f"{folder}/."
+    while spelling in _DEAD:
+        spelling += "/."
+    try:
+        client = chromadb.PersistentClient(spelling, settings=_settings())
+    except BaseException:
+        _DEAD.add(spelling)
+        raise
+    return _create(client, COLLECTION)
+
+
+def open_server(host: str, port: int, *, ssl: bool, name: str) -> "tuple[Client, Collection]":
+    """That collection of a server, created where it is not there."""
+    import chromadb
+
+    client = chromadb.HttpClient(host, port, ssl=ssl, settings=_settings())
+    return _create(client, name)
+
+
+def hang_up(client: "Client") -> None:
+    """Close a server's client whole: its own close() leaves two connections open."""
+    for part in (client, getattr(client, "_admin_client", None)):
+        session = getattr(getattr(part, "_server", None), "_session", None)
+        if session is not None:
+            session.close()
+    client.close()
+
+
+def _settings() -> "Settings":
+    from chromadb.config import Settings
+
+    return Settings(anonymized_telemetry=False)
+
+
+def _create(client: "ClientAPI", name: str) -> "tuple[Client, Collection]":
+    opened = cast("Client", client)
+    try:
+        collection = client.get_or_create_collection(
+            name, embedding_function=None, configuration={"hnsw": {"space": "cosine"}}
+        )
+        said = collection.configuration_json
+        space = (said.get("hnsw") or said.get("spann") or {}).get("space")
+        if space != "cosine":
+            raise IndexBroken(f"The collection {name!r} measures {space!r}, not cosine.")
+    except BaseException:
+        hang_up(opened)
+        raise
+    return opened, collection
