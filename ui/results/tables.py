@@ -1,134 +1,127 @@
-"""Tables that everyone can read: caption, scopes, a scroll box of their own, intervals drawn small.
+"""What result files say, as plain data, drawn by `html.py` and `markdown.py`."""
 
-Every word comes from a file, so each passes `escaped` (see `ui/parts/markup.py`).
-"""
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from .values import Span, at, span_of, text
 
-from ..parts.markup import escaped
-from .values import Span
+Cell = Span | str | None
+Key = str | tuple[str, ...]
+"""Where a row of a file has a cell: an entry, or an entry of an entry."""
+Drawn = Literal["", "words", "free", "from 0", "around 0", "percent", "heat"]
 
 
 @dataclass(frozen=True)
-class Scale:
-    """Where a whisker's numbers lie: from `low` to `high`, with a tick at `mark`."""
+class Column:
+    """How the cells of a column are written and drawn."""
 
-    low: float
-    high: float
-    mark: float | None = None
-
-    def at(self, value: float) -> float:
-        """The place in percent, kept within the scale."""
-        width = self.high - self.low
-        return min(max(100 * (value - self.low) / width, 0), 100) if width > 0 else 50
-
-
-def scale_over(spans: Sequence[Span], *, mark: float | None = None, zero: bool = False) -> Scale:
-    """The smallest scale that holds all intervals, with a little air; from zero if asked."""
-    ends = [end for s in spans for end in (s.mean, s.low, s.high) if end is not None]
-    ends += [] if mark is None else [mark]
-    if not ends:
-        return Scale(0, 1, mark)
-    low, high = min(ends), max(ends)
-    air = 0.06 * (high - low) or 0.5
-    return Scale(0 if zero and low >= 0 else low - air, high + air, mark)
+    name: str
+    digits: int | None = 1
+    """None: by the number's size."""
+    signed: bool = False
+    drawn: Drawn = ""
+    """The scale of the intervals' lines, one for all columns of a table that have the same; `heat`
+    colours the cell instead, `words` are no numbers."""
 
 
-def whisker(span: Span, scale: Scale) -> str:
-    """The interval as a line with a dot at its mean; the numbers stand beside it in words."""
-    low = span.mean if span.low is None else span.low
-    high = span.mean if span.high is None else span.high
-    left, right = scale.at(low), scale.at(high)
-    mark = (
-        ""
-        if scale.mark is None
-        else f'<i class="mark" style="left:{scale.at(scale.mark):.1f}%"></i>'
-    )
-    return (
-        f'<span class="rm-whisker" aria-hidden="true">{mark}'
-        f'<i class="line" style="left:{left:.1f}%;width:{right - left:.1f}%"></i>'
-        f'<i class="dot" style="left:{scale.at(span.mean):.1f}%"></i></span>'
-    )
+@dataclass(frozen=True)
+class Table:
+    caption: str
+    first: str
+    """The heading over the rows' names."""
+    columns: Sequence[Column]
+    groups: Mapping[str, Mapping[str, Sequence[Cell]]]
+    """Cells by the title over the rows, which may be empty, and by the row's name."""
+    note: str = ""
 
 
-def spoken(span: Span | None, *, digits: int = 1, signed: bool = False) -> str:
-    """`61.2 [58.0, 64.1]`; the interval is quieter than the number."""
-    if span is None:
-        return '<span class="rm-none">–</span>'
-    sign = "+" if signed else ""
-    mean = f"{span.mean:{sign}.{digits}f}".replace("-", "−")
-    if span.low is None or span.high is None:
-        return f'<span class="mean">{mean}</span>'
-    ends = f"[{span.low:{sign}.{digits}f}, {span.high:{sign}.{digits}f}]".replace("-", "−")
-    return f'<span class="mean">{mean}</span> <span class="ends">{ends}</span>'
+def tables(
+    caption: str,
+    first: str,
+    columns: Mapping[Key, Column],
+    groups: Mapping[str, Mapping[str, object]],
+    note: str = "",
+) -> list[Table]:
+    """The one table of these rows, none where no number can be read; what is empty is left out."""
+    shown = list(columns.values())
+    counted = [n for n, one in enumerate(shown) if one.drawn != "words"] or range(len(shown))
+    read = {
+        title: {name: [_cell(row, *both) for both in columns.items()] for name, row in rows.items()}
+        for title, rows in groups.items()
+    }
+    read = {
+        title: {name: row for name, row in rows.items() if any(row[n] for n in counted)}
+        for title, rows in read.items()
+    }
+    cells = {title: rows for title, rows in read.items() if rows}
+    every = [row for rows in cells.values() for row in rows.values()]
+    held = [n for n in range(len(shown)) if any(row[n] for row in every)]
+    cells = {
+        title: {name: [row[n] for n in held] for name, row in rows.items()}
+        for title, rows in cells.items()
+    }
+    columns_held = [shown[n] for n in held]
+    return [Table(caption, first, columns_held, cells, note.strip())] if cells else []
 
 
-def cell(
-    span: Span | None,
-    *,
-    scale: Scale | None = None,
-    digits: int = 1,
-    signed: bool = False,
-    best: bool = False,
-    emphasis: bool = False,
-) -> str:
-    """A number with its interval, and the interval drawn below where there is a scale."""
-    if span is None:
-        return '<td class="number none"><span aria-label="not measured">–</span></td>'
-    drawn = whisker(span, scale) if scale else ""
-    words = spoken(span, digits=digits, signed=signed)
-    if best:
-        words = f'<strong>{words}<span class="sr"> (the best)</span></strong>'
-    elif emphasis:
-        words = f"<strong>{words}</strong>"
-    return f'<td class="number{" best" if best else ""}">{words}{drawn}</td>'
+def _cell(row: object, key: Key, column: Column) -> Cell:
+    *path, last = key if isinstance(key, tuple) else (key,)
+    raw = at(row, *path).get(last)
+    if column.drawn == "words":
+        return text(raw) or None
+    return raw if isinstance(raw, Span) else span_of(raw)
 
 
-def plain(words: object, *, kind: str = "") -> str:
-    """A cell of words."""
-    return f'<td class="{kind}">{escaped(words)}</td>'
+@dataclass(frozen=True)
+class Made:
+    """How tables were made: the command, what was measured, and what can be checked."""
+
+    command: str
+    date: str = ""
+    facts: dict[str, str] = field(default_factory=dict)
+    checks: dict[str, str] = field(default_factory=dict)
 
 
-def head(words: object, *, below: str = "", scope: str = "row", kind: str = "") -> str:
-    """A heading of a row or a column, with a quieter line below it."""
-    more = f'<span class="below">{escaped(below)}</span>' if below else ""
-    return f'<th scope="{scope}" class="{kind}">{breakable(words)}{more}</th>'
+@dataclass(frozen=True)
+class Unmeasured:
+    """Why there is no table, and the command that makes it."""
+
+    sentence: str
+    command: str
 
 
-def breakable(words: object) -> str:
-    """Escaped, and free to break after an underscore or a slash."""
-    return escaped(words).replace("_", "_<wbr>").replace("/", "/<wbr>")
+@dataclass(frozen=True)
+class Fold:
+    """Blocks that are folded away."""
+
+    title: str
+    blocks: "Sequence[Block]"
 
 
-def box(caption: str, heads: Sequence[str], rows: str, *, kind: str = "", below: str = "") -> str:
-    """A table in a box that scrolls by itself; `heads` and `rows` are HTML, the caption is text.
-
-    `rows` may hold several `<tbody>`; else one is put around it.
-    """
-    body = rows if rows.startswith("<tbody") else f"<tbody>{rows}</tbody>"
-    note = f'<p class="rm-under">{below}</p>' if below else ""
-    return (
-        f'<div class="rm-table {kind}"><div class="rm-scroll" tabindex="0" role="region" '
-        f'aria-label="{escaped(caption)}"><table><caption><span>{escaped(caption)}</span></caption>'
-        f"<thead><tr>{''.join(heads)}</tr></thead>{body}</table></div>{note}</div>"
-    )
+Block = Table | Made | Unmeasured | Fold
 
 
-def group(title: str, rows: str, *, columns: int) -> str:
-    """Rows under a title of their own; without a title, the rows alone."""
-    heading = (
-        f'<tr class="group"><th scope="rowgroup" colspan="{columns}"><span>{escaped(title)}</span>'
-        "</th></tr>"
-    )
-    return f"<tbody>{heading if title else ''}{rows}</tbody>"
+@dataclass(frozen=True)
+class Section:
+    """What the page shows of one kind of result."""
+
+    key: str
+    tile: str
+    """Its name at a glance."""
+    title: str
+    lead: str
+    blocks: Callable[[Path], Sequence[Block]]
+    headline: Callable[[Path], tuple[str, str]]
+    """(its one number, empty where nothing is measured; what that counts)."""
 
 
-def verdict(reached: bool | None) -> str:
-    """Reached or not, in words and in colour."""
-    kind, words = {
-        True: ("well", "reached"),
-        False: ("ill", "not reached"),
-        None: ("open", "not known yet"),
-    }[reached]
-    return f'<span class="rm-verdict-word {kind}">{words}</span>'
+def spoken(span: Span, column: Column) -> tuple[str, str]:
+    """(`61.2`, `[58.0, 64.1]`); the second is empty without an interval."""
+    digits = column.digits
+    if digits is None:
+        digits = 2 if abs(span.mean) < 10 else 1 if abs(span.mean) < 100 else 0
+    form = f"{'+' if column.signed else ''},.{digits}f"
+    mean, low, high = (f"{end:{form}}".replace("-", "−") for end in (span.mean, *span.ends))
+    return mean, "" if span.low is None else f"[{low}, {high}]"
