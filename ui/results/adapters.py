@@ -1,13 +1,14 @@
 """Does each adapter earn its place? Its score against the base, chance and the commonest answer."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from .files import blocks_of, made_of, read
-from .tables import Block, Column, Key, Section, Table, tables
-from .values import Raw, at, span_of, text
+from .tables import Block, Column, Section, Table, tables
+from .values import Raw, Span, at, span_of, text
 
 FILE = "adapters_dev.json"
-COLUMNS: dict[Key, Column] = {
+COLUMNS = {
     "metric": Column("metric", drawn="words"),
     "rows": Column("rows", 0),
     ("scores", "base", "mean"): Column("base"),
@@ -47,22 +48,23 @@ def blocks(folder: Path) -> list[Block]:
     return [*found, made]
 
 
-def _headline(folder: Path) -> tuple[str, str]:
+def _helping(found: Sequence[Table]) -> str:
     """How many gains over the base are certain, by lenient scoring too."""
-    rows, clear = _measured(read(folder, FILE)), 0
-    for row in rows.values():
-        scorings = [one for one in ("scores", "lenient") if one in at(row)]
-        gains = [span_of(at(row, one, "gain_over").get("base")) for one in scorings]
-        clear += all(gain is not None and gain.sure and gain.mean > 0 for gain in gains)
-    return f"{clear} of {len(rows)}" if rows else "", "clearly beat the base"
+    rows = [
+        [c for c in row if isinstance(c, Span) and c.low is not None]
+        for row in found[0].rows.values()
+    ]
+    sure = [bool(gains) and all(c.sure and c.mean > 0 for c in gains) for gains in rows]
+    return f"{sum(sure)} of {len(sure)}"
 
 
 ADAPTERS = Section(
     "adapters",
     "Adapters",
+    "clearly beat the base",
     "Do the adapters themselves help?",
     "Each adapter of the sample pool on dev rows of its own task, that it was not trained on, "
     "against the base, a fair guess and always giving the commonest answer.",
     blocks,
-    _headline,
+    _helping,
 )

@@ -6,7 +6,7 @@ from pathlib import Path
 from .files import made_of, read
 from .scores import FURTHER, SHIPPED, TESTED, Evaluation, evaluation, label, read_evaluation
 from .situations import situations
-from .tables import Block, Column, Drawn, Fold, Key, Section, Table, Unmeasured, tables
+from .tables import Block, Column, Drawn, Fold, Section, Table, Unmeasured, tables
 from .values import Raw, Span, at, items, span_of, spans_of, text
 
 SITUATIONS = "Chats, other people's words, everyday talk, and more situations"
@@ -62,7 +62,7 @@ def differences(found: Evaluation, setting: str) -> list[Table]:
     }
     note = "The thin upright line is zero: an interval that crosses it decides nothing."
     caption = f"Differences over the same rows, {label(setting)}"
-    return tables(caption, "difference", {**columns}, groups, note)
+    return tables(caption, "difference", columns, groups, note)
 
 
 def by_task(found: Evaluation, setting: str) -> list[Table]:
@@ -83,7 +83,7 @@ def by_task(found: Evaluation, setting: str) -> list[Table]:
                 **cells,
                 "": told.get("metric"),
             }
-    columns: dict[Key, Column] = {"": Column("metric", drawn="words")}
+    columns = {"": Column("metric", drawn="words")}
     columns |= {name: Column(name, 0, False, "heat") for name in scores}
     note = "The fuller the colour, the higher the score; the highest of a row is bold."
     return tables(f"Score by task, {label(setting)}", "task", columns, groups, note)
@@ -99,7 +99,7 @@ def in_words(span: Span) -> str:
 def _means(
     found: Evaluation, cells: Mapping[str, object], caption: str, note: str, drawn: Drawn = ""
 ) -> list[Table]:
-    columns: dict[Key, Column] = {s: Column(label(s), drawn=drawn) for s in found.settings}
+    columns = {s: Column(label(s), drawn=drawn) for s in found.settings}
     rows = {n: {s: at(cells.get(s)).get(n) for s in found.settings} for n in found.methods}
     return tables(caption, "method", columns, {"": rows}, note)
 
@@ -119,22 +119,16 @@ def _published(raw: Raw) -> list[Table]:
     names = list(map(text, items(told.get("columns"))))
     rows = {n: dict(zip(names, items(row), strict=False)) for n, row in at(told, "rows").items()}
     note = f"{text(told.get('source'))}: other base models and other rows; compare the order."
-    columns: dict[Key, Column] = {name: Column(name) for name in names}
+    columns = {name: Column(name) for name in names}
     return tables("As published, on larger bases", "method", columns, {"": rows}, note)
-
-
-def _headline(folder: Path) -> tuple[str, str]:
-    found = evaluation(folder)
-    count = "" if isinstance(found, Unmeasured) else str(len(found.methods))
-    return count, "ways of answering the same prompts"
 
 
 ANSWERS = Section(
     "answers",
     "Answers",
+    "ways of answering the same prompts",
     "Do the answers get better?",
     "The same prompts, answered by each way of using the pool. A score is the task's own metric, "
     "from 0 to 100, averaged over rows; brackets hold the 95 % interval.",
     blocks,
-    _headline,
 )

@@ -98,11 +98,5 @@ def _parse(path: Path, changed: int, size: int) -> object:
 
 def stamp(folder: Path) -> str:
     """What changes when a file does."""
-    states = []
-    for name in COMMANDS:
-        try:
-            state = (folder / name).stat()
-            states.append(f"{name} {state.st_mtime_ns} {state.st_size}")
-        except OSError:
-            states.append(f"{name} -")
-    return "; ".join(states)
+    found = [(path, path.stat()) for path in sorted(folder.glob("*.json"))]
+    return "; ".join(f"{path} {state.st_mtime_ns} {state.st_size}" for path, state in found)

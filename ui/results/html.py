@@ -93,7 +93,7 @@ def _table(table: Table) -> str:
     body = "".join(_group(title, table, scales) for title in table.groups)
     longest = max(len(name) for group in table.groups.values() for name in group)
     kind = "heat" if "heat" in scales else "words" if longest >= LONG_NAME else "names"
-    wide = max(sum(isinstance(c, str) or c.low is None or 2 for c in row if c) for row in rows)
+    wide = max(sum(1 if isinstance(c, Span) and c.low is None else 2 for c in row) for row in rows)
     narrow = " narrow" if wide <= NARROW and kind != "heat" else ""
     caption = escaped(table.caption)
     note = f'<p class="rm-under">{escaped(table.note)}</p>' if table.note else ""

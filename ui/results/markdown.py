@@ -38,17 +38,13 @@ def _block(block: Block) -> str:
 def _table(table: Table) -> str:
     titled = any(table.groups)
     heads = [*([""] if titled else []), table.first, *(one.name for one in table.columns)]
-    lines = [
-        f"**{_plain(table.caption)}**",
-        "",
-        _line(map(_plain, heads)),
-        "|---" * len(heads) + "|",
-    ]
+    told = f"**{_plain(table.caption)}** {_plain(table.note)}".strip()
+    lines = [told, "", _line(map(_plain, heads)), "|---" * len(heads) + "|"]
     for title, rows in table.groups.items():
         for name, row in rows.items():
             cells = [written(cell, one) for cell, one in zip(row, table.columns, strict=True)]
             lines.append(_line([*([_plain(title)] if titled else []), _name(name), *cells]))
-    return "\n".join([*lines, *(["", _plain(table.note)] if table.note else [])])
+    return "\n".join(lines)
 
 
 def _line(cells: Iterable[str]) -> str:

@@ -5,18 +5,18 @@ from pathlib import Path
 from .files import blocks_of, read
 from .scores import Evaluation, label, read_evaluation
 from .situations import situations
-from .tables import Block, Column, Fold, Key, Section, Table, Unmeasured, tables
+from .tables import Block, Column, Fold, Section, Table, Unmeasured, tables
 from .values import Raw, Span, at, items, number, text
 
 FILE, SCORES, FURTHER = "methods.json", "methods_dev.json", "methods_further_dev.json"
 """What methods need, their scores, and those in situations beyond the rows of one task."""
 REFERENCE = "ramole_plus"
 """The method that all others are compared with."""
-NEEDS: dict[Key, Column] = {
+NEEDS = {
     ("tokens_a_second", "1"): Column("tokens/s alone"),
     ("tokens_a_second", "8"): Column("tokens/s, eight rows"),
     "trained": Column("trained numbers", 0),
-    "takes": Column("takes new adapters", drawn="words"),
+    "unseen": Column("takes new adapters", drawn="words"),
 }
 NOTE = (
     f"Scores are means over all rows, with intervals over rows; the differences to {REFERENCE} are "
@@ -27,9 +27,6 @@ NOTE = (
 
 def _table(needs: Raw, found: object) -> list[Table]:
     columns, rows = {}, {name: at(row) for name, row in at(needs, "methods").items()}
-    for row in rows.values():
-        unseen = row.get("unseen")
-        row["takes"] = ("yes" if unseen else "no") if isinstance(unseen, bool) else None
     if isinstance(found, Evaluation):
         rows = {name: rows.get(name, {}) for name in [*found.methods, *rows]}
         for setting, cells in found.cells.items():
@@ -62,18 +59,13 @@ def _blocks(folder: Path) -> list[Block]:
     return [*_table(read(folder, FILE), found), *made, *further]
 
 
-def _headline(folder: Path) -> tuple[str, str]:
-    found = _table(read(folder, FILE), read_evaluation(folder, SCORES))
-    return str(len(found[0].groups[""])) if found else "", "ways of mixing compared"
-
-
 METHODS = Section(
     "methods",
     "Methods",
+    "ways of mixing compared",
     "What does each method need?",
     "Every method on the same pool and base: how good its answers are, how fast it writes alone "
     "and with seven others, how many numbers are trained for it, and whether it takes adapters "
     "that came after that.",
     _blocks,
-    _headline,
 )

@@ -1,11 +1,12 @@
 """How often is the right adapter found? Each retriever's top-k, plainly and with twins merged."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
-from .files import blocks_of, read
+from .files import blocks_of
 from .scores import Evaluation, evaluation, label
-from .tables import Block, Column, Key, Section, Table, tables
-from .values import Raw, Span, at, items, span_of, text
+from .tables import Block, Column, Section, Table, tables
+from .values import Raw, Span, at, items, span_of, spans_of, text
 
 RUNS, FIRST = ("untuned", "shipped"), ("1", "3", "5", "8")
 PROMPTS = {
@@ -14,8 +15,8 @@ PROMPTS = {
     "unseen": "tasks it never saw",
     "unseen, untuned": "the same tasks, by the untuned one",
 }
-TOPS: dict[Key, Column] = {("plain", f"top{k}"): Column(f"top-{k}", drawn="percent") for k in FIRST}
-FURTHER: dict[Key, Column] = {
+TOPS = {("plain", f"top{k}"): Column(f"top-{k}", drawn="percent") for k in FIRST}
+FURTHER = {
     ("merged", "top1"): Column("top-1, twins merged", drawn="percent"),
     "tasks": Column("top-1, interval over tasks", drawn="percent"),
 }
@@ -30,7 +31,8 @@ def _tables(raw: Raw) -> list[Table]:
             over = span_of({"mean": top.get("mean"), "interval": top.get("tasks")})
             row = {**at(value), "tasks": over if over and over.low is not None else None}
             groups.setdefault(PROMPTS.get(part, part), {})[name] = row
-    measured = bool(tables("", "", TOPS, groups))
+    if not tables("", "", TOPS, groups):
+        return []
     groups[PAPER] = {
         name: {"plain": {f"top{k}": v for k, v in zip(FIRST, items(row), strict=False)}}
         for name, row in at(raw, "published").items()
@@ -38,15 +40,14 @@ def _tables(raw: Raw) -> list[Table]:
     size = f"{text(raw.get('pool'))} LoRAs, {text(raw.get('prompts'))} prompts"
     twins = "; ".join(text(one).replace(", ", " and ") for one in items(raw.get("twins")))
     note = f"Twins, whose instructions are the same: {twins}." if twins else ""
-    paper = tables(
-        f"By the paper's protocol: {size}", "retriever", {**TOPS, **FURTHER}, groups, note
-    )
+    caption = f"By the paper's protocol: {size}"
+    paper = tables(caption, "retriever", {**TOPS, **FURTHER}, groups, note)
     runs = {
         f"{name}, {text(at(value).get('prompts'))} prompts": {run: at(value, run) for run in RUNS}
         for name, value in at(raw, "shipped").items()
     }
     shipped = tables("The shipped retriever against the untuned one", "retriever", TOPS, runs)
-    return [*paper, *shipped] if measured else []
+    return [*paper, *shipped]
 
 
 def in_evaluation(folder: Path) -> list[Table]:
@@ -54,14 +55,11 @@ def in_evaluation(folder: Path) -> list[Table]:
     found = evaluation(folder)
     if not isinstance(found, Evaluation):
         return []
-    rows = {label(s): row for s, row in at(found.raw, "retrieval").items() if _found(row)}
+    spans = {label(s): spans_of(row) for s, row in at(found.raw, "retrieval").items()}
+    rows = {s: row for s, row in spans.items() if any(span.mean > 0 for span in row.values())}
     columns = {"first": Column("found first", drawn="percent")}
     columns["found"] = Column(f"among the first {text(found.raw.get('k')) or 'k'}", drawn="percent")
-    return tables("For the prompts of the first section", "setting", {**columns}, {"": rows})
-
-
-def _found(row: object) -> bool:
-    return any((span_of(value) or Span(0)).mean > 0 for value in at(row).values())
+    return tables("For the prompts of the first section", "setting", columns, {"": rows})
 
 
 def blocks(folder: Path) -> list[Block]:
@@ -69,20 +67,20 @@ def blocks(folder: Path) -> list[Block]:
     return [*found, *in_evaluation(folder), made]
 
 
-def _headline(folder: Path) -> tuple[str, str]:
-    raw = read(folder, "retriever.json")
-    tops = [span_of(at(raw, "summary", run, "all", "plain").get("top1")) for run in RUNS[::-1]]
-    said = f"{span.mean:.0f} %" if (span := next(filter(None, tops), None)) else ""
-    return said, "of the paper's prompts find their own adapter first"
+def _first(found: Sequence[Table]) -> str:
+    rows = found[0].rows
+    cell = (rows.get("shipped") or rows.get("untuned") or [None])[0]
+    return f"{cell.mean:.0f} %" if isinstance(cell, Span) else ""
 
 
 RETRIEVAL = Section(
     "retrieval",
     "Finding",
+    "of the paper's prompts find their own adapter first",
     "Is the right adapter found?",
     "Percent of prompts whose own adapter is among the first k of the pool, before anything is "
     "mixed; brackets hold the 95 % interval over prompts. Over tasks it is wider: that one says "
     "what to expect of tasks that are not here.",
     blocks,
-    _headline,
+    _first,
 )

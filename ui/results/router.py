@@ -1,9 +1,10 @@
 """What in the router matters? Its ablations, and the trained gate beside untrained ones."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
-from .files import blocks_of, read
-from .tables import Block, Column, Key, Section, Table, tables
+from .files import blocks_of
+from .tables import Block, Column, Section, Table, tables
 from .values import Raw, Span, at, items, range_of, span_of, text
 
 GROUPS = {
@@ -39,7 +40,7 @@ def ablations(caption: str, raw: Raw) -> list[Table]:
             "gap": span_of(against),
             "so": verdict_of(span_of(against), lower=lower),
         }
-    columns: dict[Key, Column] = {
+    columns = {
         "measured": Column("measured", digits, drawn="free"),
         "seeds": Column("median of seeds, least, most", digits),
         "rival": Column("rival", drawn="words"),
@@ -65,7 +66,7 @@ def gates(raw: Raw) -> list[Table]:
     names = dict.fromkeys(gate for spans in losses.values() for gate in spans)
     rows = {GATES.get(gate, gate): {p: losses[p].get(gate) for p in POOLS} for gate in names}
     said = [f"{words}: {text(at(raw, pool).get('verdict'))}" for pool, words in POOLS.items()]
-    columns: dict[Key, Column] = {p: Column(words, 3, drawn="from 0") for p, words in POOLS.items()}
+    columns = {p: Column(words, 3, drawn="from 0") for p, words in POOLS.items()}
     caption = "Loss on tasks the router never saw, nats a token, lower is better"
     return tables(caption, "who weighs the adapters", columns, {"": rows}, " ".join(said))
 
@@ -82,24 +83,18 @@ def blocks(folder: Path, *names: str) -> list[Block]:
     return [b for name in names or MADE for b in blocks_of(folder, name, MADE[name])]
 
 
-def _headline(folder: Path) -> tuple[str, str]:
-    """In how many of the gate's tests training wins, whichever tasks are drawn."""
-    gaps = [at(read(folder, GATE), pool, "trained_minus", "uniform") for pool in POOLS]
-    spans = []
-    for gap in gaps:  # over tasks where the file has that, else over sets of adapters, else rows
-        ends = [gap.get(f"task_{e}", gap.get(f"set_{e}", gap.get(e))) for e in ("low", "high")]
-        spans += filter(None, [span_of({"mean": gap.get("mean"), "interval": ends})])
-    won = [verdict_of(span, lower=True) for span in spans].count("better")
-    words = "tests in which its training beats equal weights (loss, random adapters)"
-    return f"{won} of {len(spans)}" if spans else "", words
+def _better(found: Sequence[Table]) -> str:
+    told = [row[-1] for rows in found[0].groups.values() for row in rows.values()]
+    return f"{told.count('better')} of {len(told)}"
 
 
 ROUTER = Section(
     "router",
     "Router",
+    "variants clearly better than their rival",
     "What in the router matters?",
     "The router weighs the adapters for every token. Each row changes one thing and trains it "
     "again; a rival without training says what the training itself is worth.",
     blocks,
-    _headline,
+    _better,
 )

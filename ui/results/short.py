@@ -48,26 +48,18 @@ def headline(found: Evaluation) -> str:
 def bars_of(found: Evaluation) -> list[tuple[str, Span, str]]:
     """(words, score, kind for the colour), those that were measured."""
     fits, hidden = (found.cells.get(setting, {}) for setting in (FITS, HIDDEN))
-    name = _method(found)
     rows = (
         ("The base model alone", fits.get("base") or hidden.get("base"), "base"),
-        ("RAMoLE, an adapter fits", fits.get(name), "fits"),
-        ("RAMoLE, the one that fits is hidden", hidden.get(name), "hidden"),
+        ("RAMoLE, an adapter fits", fits.get(DEFAULT_METHOD), "fits"),
+        ("RAMoLE, the one that fits is hidden", hidden.get(DEFAULT_METHOD), "hidden"),
         ("For comparison: the right adapter, chosen by hand", fits.get("perfect"), "right"),
     )
     return [(words, span, kind) for words, span, kind in rows if span is not None]
 
 
-def _method(found: Evaluation) -> str:
-    """What the page mixes with, else what mixes best."""
-    if DEFAULT_METHOD in (found.cells.get(FITS) or found.cells.get(HIDDEN) or {}):
-        return DEFAULT_METHOD
-    return found.best(FITS) or found.best(HIDDEN) or ""
-
-
 def _honest(found: Evaluation) -> list[str]:
     """Whether another way is ahead, and what the retriever knows."""
-    said, name = [], _method(found)
+    said, name = [], DEFAULT_METHOD
     for setting, when in ((FITS, "When an adapter fits"), (HIDDEN, "When it is hidden")):
         scores, best = found.cells.get(setting, {}), found.best(setting)
         if best and name in scores and best != name:

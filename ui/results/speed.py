@@ -1,10 +1,11 @@
 """How fast is it? Ratios within one run, tokens a second beside peers, many users, and costs."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from .files import blocks_of, made_of, read
-from .tables import Block, Column, Key, Section, Table, tables
-from .values import Raw, at, items, number, range_of, span_of, text
+from .tables import Block, Column, Section, Table, tables
+from .values import Raw, Span, at, items, number, range_of, span_of, text
 
 DECODE, PREFILL = "decode_tokens_per_second", "prefill_tokens_per_second"
 PARTS = {
@@ -12,7 +13,7 @@ PARTS = {
     "peers": "Tokens a second beside PEFT's ways of many LoRAs",
     "llama_cpp": "Tokens a second beside llama.cpp's bare base, in 4 bits",
 }
-SERVED: dict[Key, Column] = {
+SERVED = {
     "requests_per_second": Column("requests/s"),
     "tokens_per_second": Column("tokens/s"),
     "latency_seconds": Column("mean latency, s"),
@@ -20,7 +21,7 @@ SERVED: dict[Key, Column] = {
     "first_token_in_time_share": Column("first token within 6 s, share", 2),
     "distinct_adapters": Column("adapters used", 0),
 }
-USERS: dict[Key, Column] = {
+USERS = {
     "one_after_another_s": Column("one after another, s"),
     "at_once_s": Column("at once, s"),
     "median_times_faster": Column("times faster"),
@@ -45,7 +46,7 @@ def ratios(raw: Raw) -> list[Table]:
     for one in map(at, items(raw.get("ratios"))):
         span = {"mean": one.get("measured"), "low": one.get("min"), "high": one.get("max")}
         rows[text(one.get("what"))] = {"measured": span_of(span)}
-    columns: dict[Key, Column] = {"measured": Column("measured", None)}
+    columns = {"measured": Column("measured", None)}
     return tables("Ratios within one run", "what", columns, {"": rows})
 
 
@@ -58,7 +59,7 @@ def throughput(raw: Raw, part: str) -> list[Table]:
         size = f"{batch or 0:g}" if key == DECODE else PREFILL
         rows.setdefault(text(facts.get("system")), {})[size] = summary.get(key)
     sizes = sorted({size for row in rows.values() for size in row} - {PREFILL}, key=float)
-    columns: dict[Key, Column] = {size: Column(f"batch {size}", 0) for size in sizes}
+    columns = {size: Column(f"batch {size}", 0) for size in sizes}
     columns[PREFILL] = Column("reading a prompt", 0)
     return tables(PARTS[part], "system", columns, {"": rows})
 
@@ -92,7 +93,7 @@ def costs(raw: Raw) -> list[Table]:
     first = at(raw, "first_token_s")
     rows = {f"first token, {method}, s": {"is": first[method]} for method in first}
     rows |= {words: {"is": raw.get(key)} for key, words in COSTS.items()}
-    columns: dict[Key, Column] = {"is": Column("measured", None)}
+    columns = {"is": Column("measured", None)}
     return tables("What the running page costs", "what", columns, {"": rows})
 
 
@@ -100,12 +101,10 @@ def machines_of(raw: Raw) -> dict[str, list[str]]:
     """Which parts were measured on which machine, in words; a part may be newer than the rest."""
     found: dict[str, list[str]] = {}
     for part in at(raw, "parts"):
-        if one := at(raw, "parts", part, "machine"):
-            cpu, threads, dtype, quantization = (
-                text(one.get(key)) for key in ("cpu", "threads", "dtype", "quantization")
-            )
-            where = f"{text(one.get('card')) or cpu}, {threads} threads, {dtype}, {quantization}"
-            found.setdefault(where, []).append(part)
+        one = at(raw, "parts", part, "machine")
+        said = {key: text(one.get(key)) for key in ("card", "cpu", "threads", "dtype")}
+        where = ", ".join(f"{key} {words}" for key, words in said.items() if words)
+        found.setdefault(where, []).append(part)
     return found
 
 
@@ -131,19 +130,18 @@ def _speed(raw: Raw) -> list[Table]:
     return [*found, *parts, *served(raw)] if found else []
 
 
-def _headline(folder: Path) -> tuple[str, str]:
-    for one in map(at, items(read(folder, "speed.json").get("ratios"))):
-        if span := span_of(one.get("measured")):
-            return f"{span.mean:.2f}", text(one.get("what"))
-    return "", "of the base's speed"
+def _of_base(found: Sequence[Table]) -> str:
+    (cell,) = found[0].rows.get("decode, ramole_k3 / base, batch=1", [None])
+    return f"{cell.mean:.2f}" if isinstance(cell, Span) else ""
 
 
 SPEED = Section(
     "speed",
     "Speed",
+    "of the base's speed, mixing three adapters for one request",
     "How fast is it?",
     "Every ratio is taken within one run of one machine, so that both sides had the same minute; "
     "brackets hold the smallest and the largest repetition.",
     lambda folder: [*blocks(folder), *costs_blocks(folder)],
-    _headline,
+    _of_base,
 )

@@ -2,14 +2,13 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import compress
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from .values import Span, at, span_of, text
 
 Cell = Span | str | None
-Key = str | tuple[str, ...]
-"""Where a row of a file has a cell: an entry, or an entry of an entry."""
 Drawn = Literal["", "words", "free", "from 0", "around 0", "percent", "heat"]
 
 
@@ -36,37 +35,40 @@ class Table:
     """Cells by the title over the rows, which may be empty, and by the row's name."""
     note: str = ""
 
+    @property
+    def rows(self) -> dict[str, Sequence[Cell]]:
+        """Of all groups; of a name that several have, the first."""
+        groups = [*self.groups.values()][::-1]
+        return {name: row for group in groups for name, row in group.items()}
+
 
 def tables(
     caption: str,
     first: str,
-    columns: Mapping[Key, Column],
+    columns: Mapping[Any, Column],
     groups: Mapping[str, Mapping[str, object]],
     note: str = "",
 ) -> list[Table]:
-    """The one table of these rows, none where no number can be read; what is empty is left out."""
-    shown = list(columns.values())
-    counted = [n for n, one in enumerate(shown) if one.drawn != "words"] or range(len(shown))
-    read = {
-        title: {name: [_cell(row, *both) for both in columns.items()] for name, row in rows.items()}
-        for title, rows in groups.items()
-    }
-    read = {
-        title: {name: row for name, row in rows.items() if any(row[n] for n in counted)}
-        for title, rows in read.items()
-    }
-    cells = {title: rows for title, rows in read.items() if rows}
-    every = [row for rows in cells.values() for row in rows.values()]
-    held = [n for n in range(len(shown)) if any(row[n] for row in every)]
-    cells = {
-        title: {name: [row[n] for n in held] for name, row in rows.items()}
-        for title, rows in cells.items()
-    }
-    columns_held = [shown[n] for n in held]
-    return [Table(caption, first, columns_held, cells, note.strip())] if cells else []
+    """The one table of these rows, none where no number can be read; what is empty is left out.
+
+    A column's key says where a row of the file has its cell: an entry, or entries of entries.
+    """
+    read: dict[str, dict[str, list[Cell]]] = {}
+    only_words = all(one.drawn == "words" for one in columns.values())
+    for title, rows in groups.items():
+        for name, row in rows.items():
+            cells = [_cell(row, *both) for both in columns.items()]
+            if any(isinstance(cell, Span) or (cell and only_words) for cell in cells):
+                read.setdefault(title, {})[name] = cells
+    every = [row for rows in read.values() for row in rows.values()]
+    held = [bool(any(cells)) for cells in zip(*every, strict=True)]
+    for row in every:
+        row[:] = compress(row, held)
+    shown = list(compress(columns.values(), held))
+    return [Table(caption, first, shown, read, note.strip())] if read else []
 
 
-def _cell(row: object, key: Key, column: Column) -> Cell:
+def _cell(row: object, key: str | tuple[str, ...], column: Column) -> Cell:
     *path, last = key if isinstance(key, tuple) else (key,)
     raw = at(row, *path).get(last)
     if column.drawn == "words":
@@ -110,11 +112,13 @@ class Section:
     key: str
     tile: str
     """Its name at a glance."""
+    counted: str
+    """What its number at a glance counts."""
     title: str
     lead: str
     blocks: Callable[[Path], Sequence[Block]]
-    headline: Callable[[Path], tuple[str, str]]
-    """(its one number, empty where nothing is measured; what that counts)."""
+    number: Callable[[Sequence[Table]], str] = lambda found: str(len(found[0].rows))
+    """Of its tables, the number at a glance."""
 
 
 def spoken(span: Span, column: Column) -> tuple[str, str]:

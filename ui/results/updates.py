@@ -20,6 +20,7 @@ from .scores import Evaluation, evaluation, label
 from .short import short_html
 from .situations import STRESSES
 from .speed import SPEED
+from .tables import Table
 from .values import at
 
 REST = (METHODS, STRESSES, RETRIEVAL, ADAPTERS, ROUTER, SPEED)
@@ -71,7 +72,10 @@ def rest_html(folder: Path) -> str:
 def glance_html(folder: Path) -> str:
     """One number of each section, which opens it and leads to it."""
     found = evaluation(folder)
-    tiles = [(s.key, s.tile, *s.headline(folder)) for s in (ANSWERS, *REST)]
+    tiles = []
+    for one in (ANSWERS, *REST):
+        made = [block for block in one.blocks(folder) if isinstance(block, Table)]
+        tiles.append((one.key, one.tile, one.number(made) if made else "", one.counted))
     if isinstance(found, Evaluation):
         count = str(len(at(found.raw, "tasks")))
         tiles.insert(1, ("choice", "Every task", count, "tasks, each with its own scores"))

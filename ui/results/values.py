@@ -42,7 +42,9 @@ def number(raw: object) -> float | None:
 
 
 def text(raw: object) -> str:
-    """A string as it is, a number in words, a list's with commas; nothing for anything else."""
+    """A string as it is, a number or yes or no in words, a list's with commas, else nothing."""
+    if isinstance(raw, bool):
+        return "yes" if raw else "no"
     if isinstance(raw, list):
         return ", ".join(text(one) for one in raw if not isinstance(one, list))
     if isinstance(raw, str):
