@@ -64,7 +64,7 @@ PAGES: dict[str, dict[str, Callable[[], str]]] = {
         "serving": lambda: method_pages.serving(results()),
     },
     "docs/results.md": {
-        "measured": lambda: markdown(answers.blocks(results())),
+        "measured": lambda: markdown(answers.blocks(results(), brief=True)),
         "retrieved": lambda: markdown(retrieval.blocks(results())),
         "adapters": lambda: markdown(adapters.blocks(results())),
         "pieces": lambda: markdown(router.blocks(results(), router.PIECES)),

@@ -13,6 +13,7 @@ import gradio as gr
 from tests.fake_ramole import FakeRamole
 from ui import header
 from ui.ask import tab as ask
+from ui.parts.address import addressed
 from ui.parts.shared import Shared
 from ui.results import tab as results_tab
 from ui.serve import serve
@@ -350,6 +351,7 @@ def main() -> None:
         with gr.Tabs(selected="ask"):
             ask.tab(ramole, shared)
             results_tab.tab(Path(os.environ["FOLDER"]))
+        addressed()
     serve(page, ramole)
 
 

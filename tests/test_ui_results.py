@@ -14,7 +14,7 @@ import pytest
 from tests.results_page import EVIL, FILES, METHODS, evaluation as written, write_results
 from tests.test_house import generator
 from ui.results import updates
-from ui.results.answers import blocks, by_task, differences, in_words
+from ui.results.answers import blocks, by_task, differences
 from ui.results.figure import inks_of, scores_figure
 from ui.results.files import COMMANDS, RESULTS, Unmeasured, load, stamp
 from ui.results.html import command_html, html, whisker
@@ -369,7 +369,7 @@ def test_readme_shows_what_ships_where_that_was_measured(folder, monkeypatch):
     assert lines[-2] == "python -m ramole_core evaluate --data data"
     change(folder, SHIPPED, split="dev")
     said = readme.short()
-    assert said.startswith("The system as it ships, on held-out dev rows") and "split: dev" in said
+    assert said.startswith("The system as it ships, on held-out dev rows") and "split dev" in said
     (folder / SHIPPED).write_text("{ broken")
     assert COMMANDS[SHIPPED] in readme.short().splitlines()
 
@@ -399,7 +399,7 @@ def test_tasks_are_grouped_by_domain_and_follow_the_setting(folder):
     ],
 )
 def test_a_difference_says_whether_it_is_one(span, words):
-    assert in_words(span) == words
+    assert span.judged("clearly ahead", "clearly behind") == words
 
 
 def test_the_picture_has_the_numbers_of_the_table(folder):

@@ -10,15 +10,17 @@ from .tables import Block, Column, Drawn, Fold, Section, Table, Unmeasured, tabl
 from .values import Raw, Span, at, items, span_of, spans_of, text
 
 SITUATIONS = "Chats, other people's words, everyday talk, and more situations"
+ROWS = "What each row is"
 OTHERS = "The same, scored leniently, and for adapters that came after the router was trained"
+WHAT = {"is": Column("what it is", drawn="words")}
 EARLIER = (
     "The test, which is asked once, was asked of an earlier state: another pool, retriever, router "
     "and ramole_plus"
 )
 
 
-def blocks(folder: Path) -> list[Block]:
-    """The main table beside the paper's, and the rest folded away."""
+def blocks(folder: Path, *, brief: bool = False) -> list[Block]:
+    """The main table beside the paper's, the rest folded away; in brief without further scores."""
     found = evaluation(folder)
     if isinstance(found, Unmeasured):
         return [found]
@@ -28,14 +30,15 @@ def blocks(folder: Path) -> list[Block]:
     ways = {name: {"is": words} for name, words in found.methods.items()}
     folds: dict[str, list[Block]] = {
         SITUATIONS: [*situations(found.raw), *situations(further)],
-        "What each row is": [
-            *tables("Methods", "method", {"is": Column("what it is", drawn="words")}, {"": ways})
-        ],
-        OTHERS: [*_others(found)],
+        ROWS: [*tables("Methods", "method", WHAT, {"": ways})],
+        OTHERS: list(_others(found)),
         EARLIER: [*main(before), before.made] if isinstance(before, Evaluation) else [],
     }
     made = [found.made, *([made_of(further, FURTHER)] if further else [])]
-    folded = [Fold(title, inside) for title, inside in folds.items() if inside]
+    left = (ROWS, OTHERS) if brief else ()
+    folded = [
+        Fold(title, inside) for title, inside in folds.items() if inside and title not in left
+    ]
     return [*main(found), *_published(found.raw), *folded, *made]
 
 
@@ -55,11 +58,10 @@ def differences(found: Evaluation, setting: str) -> list[Table]:
     for one in map(at, items(at(found.raw, "differences").get(setting))):
         span, method, rival = span_of(one), text(one.get("method")), text(one.get("rival"))
         if span and method and rival:
-            groups.setdefault(method, {})[f"minus {rival}"] = {"gap": span, "so": in_words(span)}
-    columns = {
-        "gap": Column("points", 1, True, "around 0"),
-        "so": Column("in words", drawn="words"),
-    }
+            said = span.judged("clearly ahead", "clearly behind")
+            groups.setdefault(method, {})[f"minus {rival}"] = {"gap": span, "so": said}
+    columns = {"gap": Column("points", 1, True, "around 0")}
+    columns["so"] = Column("in words", drawn="words")
     note = "The thin upright line is zero: an interval that crosses it decides nothing."
     caption = f"Differences over the same rows, {label(setting)}"
     return tables(caption, "difference", columns, groups, note)
@@ -67,33 +69,19 @@ def differences(found: Evaluation, setting: str) -> list[Table]:
 
 def by_task(found: Evaluation, setting: str) -> list[Table]:
     """Tasks x methods, grouped by domain."""
-    scores = {
-        n: spans_of(at(found.raw, "cells", setting, n, "by_task")) for n in found.cells[setting]
-    }
-    groups: dict[str, Raw] = {}
-    for task in dict.fromkeys(
-        [*at(found.raw, "tasks"), *(t for row in scores.values() for t in row)]
-    ):
-        told = at(found.raw, "tasks", task)
+    rows = at(found.raw, "cells", setting)
+    scores = {name: spans_of(at(rows, name, "by_task")) for name in found.cells[setting]}
+    tasks, groups = at(found.raw, "tasks"), {}
+    for task in dict.fromkeys([*tasks, *(task for row in scores.values() for task in row)]):
         row = {name: spans[task].mean for name, spans in scores.items() if task in spans}
-        if row:
-            best = max(*row.values(), 0.01)
-            cells = {name: Span(mean, best=mean >= best) for name, mean in row.items()}
-            groups.setdefault(text(told.get("domain")), {})[task] = {
-                **cells,
-                "": told.get("metric"),
-            }
+        best = max([0.01, *row.values()])
+        cells = {name: Span(mean, best=mean >= best) for name, mean in row.items()}
+        told = {**cells, "": at(tasks, task).get("metric")}
+        groups.setdefault(text(at(tasks, task).get("domain")), {})[task] = told
     columns = {"": Column("metric", drawn="words")}
     columns |= {name: Column(name, 0, False, "heat") for name in scores}
     note = "The fuller the colour, the higher the score; the highest of a row is bold."
     return tables(f"Score by task, {label(setting)}", "task", columns, groups, note)
-
-
-def in_words(span: Span) -> str:
-    """What an interval says about a difference."""
-    if not span.sure:
-        return "no clear difference" if span.low is not None else "interval not measured"
-    return "clearly ahead" if span.mean > 0 else "clearly behind"
 
 
 def _means(

@@ -34,8 +34,8 @@ COMMANDS = {
     "budget.json": "python -m lab.benchmarks.budget",
 }
 """What writes a file that is not there yet; a file that is there says its own."""
-FACTS = "tasks rows_per_task skipped split k base_model quantization machine cores threads dtype "
-FACTS = (FACTS + "system commit card clients rows_measured trained_on unseen").split()
+FACTS = "date tasks rows_per_task skipped split k base_model quantization machine cores threads"
+FACTS = f"{FACTS} dtype system commit card clients rows_measured trained_on unseen".split()
 """Entries of a file that say what was measured, and where."""
 
 
@@ -85,10 +85,8 @@ def made_of(raw: Raw, name: str, more: Mapping[str, str] | None = None) -> Made:
             told[f"{whose[1:]}, SHA-256"] = text(value)
         elif at(value).get("checksum"):
             told[f"{key}, SHA-256"] = text(at(value).get("checksum"))
-    told = {key: fact for key, fact in {**told, **(more or {})}.items() if fact}
-    checks = {k: fact for k, fact in told.items() if k == "versions" or k.endswith("SHA-256")}
-    facts = {key: fact for key, fact in told.items() if key not in checks}
-    return Made(text(raw.get("command")) or COMMANDS[name], text(raw.get("date")), facts, checks)
+    facts = {key: fact for key, fact in {**told, **(more or {})}.items() if fact}
+    return Made(text(raw.get("command")) or COMMANDS[name], facts)
 
 
 @lru_cache(maxsize=32)

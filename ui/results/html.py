@@ -14,6 +14,7 @@ COPY = (
     '<button type="button" class="rm-copy" aria-label="Copy the command">'
     '<span aria-live="polite">Copy</span></button>'
 )
+CHECKED = "What was measured, and with what"
 LONG_NAME, NARROW = 36, 6
 """Letters of a row's name from which on it may break; numbers and intervals of a row up to which
 a table is narrow."""
@@ -42,17 +43,14 @@ def html(block: Block) -> str:
         case Unmeasured(sentence, command):
             told = f"<p>{escaped(sentence)}</p>{command_html(command)}"
             return f'<div class="rm-unmeasured">{told}</div>'
-        case Made(command, date, facts, checks):
+        case Made(command, facts):
             told = "".join(
                 f"<div><dt>{escaped(name)}</dt><dd>{escaped(fact)}</dd></div>"
-                for name, fact in (facts | checks).items()
+                for name, fact in facts.items()
             )
-            when = f"Measured on {escaped(date)}" if date else "Measured"
-            more = f"<details><summary>{when}: what, versions, checksums</summary><dl>{told}</dl>"
-            return (
-                f'<div class="rm-made"><h3>How it was made</h3>{command_html(command)}'
-                f"{f'{more}</details>' if told else ''}</div>"
-            )
+            more = f"<details><summary>{CHECKED}</summary><dl>{told}</dl></details>" if told else ""
+            head = f"<h3>How it was made</h3>{command_html(command)}"
+            return f'<div class="rm-made">{head}{more}</div>'
 
 
 def command_html(command: str) -> str:

@@ -30,8 +30,9 @@ def _block(block: Block) -> str:
             return f"<details><summary>{_plain(title)}</summary>\n\n{inside}\n\n</details>"
         case Unmeasured(sentence, command):
             return f"{_plain(sentence)}\n\n```bash\n{command}\n```"
-        case Made(command, _, facts):
-            told = "; ".join(f"{name}: {_plain(fact)}" for name, fact in facts.items())
+        case Made(command, facts):
+            kept = [k for k in facts if "SHA-256" not in k and k != "versions"]
+            told = "; ".join(f"{_plain(name)} {_plain(facts[name])}" for name in kept)
             return f"{f'Measured: {told}.' if told else ''}\n\n```bash\n{command}\n```".strip()
 
 

@@ -14,18 +14,8 @@ element.addEventListener('click', async (event) => {
   }
   const button = event.target.closest('.rm-copy');
   if (!button) return;
-  const code = button.parentElement.querySelector('code'), said = button.querySelector('span');
-  let done = true;
-  try {
-    await navigator.clipboard.writeText(code.textContent);
-  } catch {  // without https the clipboard is not there
-    const range = document.createRange(), chosen = getSelection();
-    range.selectNodeContents(code);
-    chosen.removeAllRanges();
-    chosen.addRange(range);
-    done = document.execCommand('copy');
-    if (done) chosen.removeAllRanges();
-  }
-  said.textContent = done ? 'Copied' : 'Press Ctrl+C';
+  const said = button.querySelector('span');
+  await window.ramoleCopy(button.parentElement.querySelector('code').textContent);
+  said.textContent = 'Copied';
   setTimeout(() => { said.textContent = 'Copy'; }, 2000);
 });

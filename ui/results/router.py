@@ -5,7 +5,7 @@ from pathlib import Path
 
 from .files import blocks_of
 from .tables import Block, Column, Section, Table, tables
-from .values import Raw, Span, at, items, range_of, span_of, text
+from .values import Raw, at, items, range_of, span_of, text
 
 GROUPS = {
     "dropout": "Leaving adapters out while training",
@@ -24,21 +24,23 @@ GATES = {
     "base": "the base model alone",
     "own_alone": "the right adapter alone",
 }
+WORDS = ("better", "worse")
 POOLS = {"own": "right adapter present", "others": "right adapter hidden"}
 
 
 def ablations(caption: str, raw: Raw) -> list[Table]:
     """The rows by group, on one scale."""
     lower = "higher is better" not in text(raw.get("measure"))
-    digits, groups = (3 if lower else 1), {}
+    digits, words, groups = (3, WORDS[::-1], {}) if lower else (1, WORDS, {})
     for one in map(at, items(raw.get("rows"))):
         against, kind = at(one, "against"), text(one.get("group"))
+        gap = span_of(against)
         groups.setdefault(GROUPS.get(kind, kind), {})[text(one.get("name"))] = {
             "measured": span_of(one),
             "seeds": range_of(one.get("seeds")),
             "rival": against.get("rival"),
-            "gap": span_of(against),
-            "so": verdict_of(span_of(against), lower=lower),
+            "gap": gap,
+            "so": gap.judged(*words) if gap else None,
         }
     columns = {
         "measured": Column("measured", digits, drawn="free"),
@@ -49,15 +51,6 @@ def ablations(caption: str, raw: Raw) -> list[Table]:
     }
     caption = f"{caption}: {text(raw.get('measure'))}"
     return tables(caption, "what is changed", columns, groups, text(raw.get("notes")))
-
-
-def verdict_of(gap: Span | None, *, lower: bool) -> str | None:
-    """Better or worse than the rival, where the interval leaves zero out."""
-    if gap is None:
-        return None
-    if not gap.sure:
-        return "no clear difference"
-    return "better" if (gap.mean < 0) == lower else "worse"
 
 
 def gates(raw: Raw) -> list[Table]:
@@ -85,7 +78,8 @@ def blocks(folder: Path, *names: str) -> list[Block]:
 
 def _better(found: Sequence[Table]) -> str:
     told = [row[-1] for rows in found[0].groups.values() for row in rows.values()]
-    return f"{told.count('better')} of {len(told)}"
+    told = [words for words in told if isinstance(words, str)]
+    return f"{told.count('better')} of {len(told)}" if told else ""
 
 
 ROUTER = Section(

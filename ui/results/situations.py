@@ -43,11 +43,9 @@ def situations(raw: Raw) -> list[Table]:
 def _situation(name: str, raw: Raw) -> list[Table]:
     told = at(raw, "situations", name)
     way, bound = at(told, "way", "percent"), text(at(told, "way").get("to"))
-    groups = {part: at(told, "parts", part, "systems") for part in at(told, "parts")}
-    whole = {
-        system: {**at(row), "way": way.get(system)} for system, row in at(told, "systems").items()
-    }
-    groups = {"": whole, **groups}
+    whole = {name: {**at(row), "way": way.get(name)} for name, row in at(told, "systems").items()}
+    parts = {part: at(told, "parts", part, "systems") for part in at(told, "parts")}
+    groups = {"": whole, **parts}
     held = [key for rows in groups.values() for row in rows.values() for key in at(row)]
     names = {key: MEASURES.get(key, key) for key in [*MEASURES, *held] if key != "way"}
     names["way"] = f"way from mixture to {bound}, %"
@@ -76,12 +74,10 @@ def _paired(caption: str, systems: Raw, *, ours: str) -> list[Table]:
 
 
 def _recovery(raw: Raw) -> list[Table]:
-    found = {
-        f"CA-LoRA, the base {WAYS.get(how, how)}": rows for how, rows in at(raw, "tables").items()
-    }
-    return [
-        one for title, rows in found.items() for one in _paired(title, at(rows), ours="ca_lora")
-    ]
+    found = []
+    for how, rows in at(raw, "tables").items():
+        found += _paired(f"CA-LoRA, the base {WAYS.get(how, how)}", at(rows), ours="ca_lora")
+    return found
 
 
 def _mixed(raw: Raw) -> list[Table]:

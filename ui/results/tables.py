@@ -1,7 +1,7 @@
 """What result files say, as plain data, drawn by `html.py` and `markdown.py`."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import compress
 from pathlib import Path
 from typing import Any, Literal
@@ -78,12 +78,10 @@ def _cell(row: object, key: str | tuple[str, ...], column: Column) -> Cell:
 
 @dataclass(frozen=True)
 class Made:
-    """How tables were made: the command, what was measured, and what can be checked."""
+    """How tables were made: the command, what was measured when, and what can be checked."""
 
     command: str
-    date: str = ""
-    facts: dict[str, str] = field(default_factory=dict)
-    checks: dict[str, str] = field(default_factory=dict)
+    facts: dict[str, str]
 
 
 @dataclass(frozen=True)

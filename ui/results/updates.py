@@ -46,11 +46,7 @@ def opened(ui: Layout, folder: Path) -> dict[Any, Any]:
 def closer(ui: Layout, folder: Path, wanted: str | None) -> dict[Any, Any]:
     """One setting: picture, differences, tasks; as it was where the setting is not there."""
     found = evaluation(folder)
-    if (
-        not isinstance(found, Evaluation)
-        or not isinstance(wanted, str)
-        or wanted not in found.cells
-    ):
+    if not (isinstance(found, Evaluation) and isinstance(wanted, str) and wanted in found.cells):
         return {ui.plot: gr.skip()}
     return {
         ui.plot: scores_figure(found, wanted),

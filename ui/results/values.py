@@ -33,6 +33,12 @@ class Span:
         low, high = self.ends
         return self.low is not None and low * high > 0
 
+    def judged(self, above: str, below: str) -> str:
+        """What the interval says about a difference: `above` zero, `below` it, or nothing sure."""
+        if not self.sure:
+            return "no clear difference" if self.low is not None else "interval not measured"
+        return above if self.mean > 0 else below
+
 
 def number(raw: object) -> float | None:
     """A finite number, or None."""
