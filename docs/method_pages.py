@@ -10,21 +10,15 @@ from collections.abc import Iterator, Mapping
 from inspect import cleandoc, getmodule
 from pathlib import Path
 
-from docs.score_tables import span_in_words
 from ramole_core.composition import METHODS
 from ramole_core.methods import METHOD_LIST, Method
-from ui.results.files import Unmeasured, load
-from ui.results.methods import ALONE, FILE, SCORES, TOGETHER
-from ui.results.scores import LABELS, Evaluation, evaluation, read_evaluation
-from ui.results.values import Raw, span_of, table
+from ui.results.files import read
+from ui.results.markdown import markdown, written
+from ui.results.methods import FILE, SCORES
+from ui.results.scores import Evaluation, evaluation, label, read_evaluation
+from ui.results.speed import served
+from ui.results.values import Raw, at, span_of
 
-FIGURES = {
-    "requests_per_second": "requests/s",
-    "latency_seconds": "mean latency, s",
-    "first_token_seconds": "first token, s",
-    "first_token_in_time_share": "first token within 6 s, share",
-}
-"""Of the S-LoRA workload."""
 HEADS = ("Trained", "Cost", "Claimed", "Found")
 """Paragraphs at the end of a method's docstring; the last may be missing."""
 
@@ -39,37 +33,19 @@ def equations(results: Path) -> str:
     files: dict[str, list[Method]] = {}
     for row in METHOD_LIST:
         files.setdefault(home_of(row.name), []).append(row)
-    found = read_evaluation(results, SCORES)[0] or evaluation(results)[0]
-    needs = load(results, FILE)
-    rates = {} if isinstance(needs, Unmeasured) else table(needs.get("methods"))
+    found = read_evaluation(results, SCORES)
+    found = found if isinstance(found, Evaluation) else evaluation(results)
+    rates = at(read(results, FILE), "methods")
     return "\n\n".join("\n\n".join(_section(rows, found, rates)) for rows in files.values())
 
 
 def serving(results: Path) -> str:
-    """The S-LoRA workload's figures, a row a number of adapters, or the command that makes them."""
-    raw = load(results, "speed.json")
-    part = {} if isinstance(raw, Unmeasured) else raw["parts"].get("slora", {})
-    if isinstance(raw, Unmeasured) or not part:
-        return "Not measured yet: `python -m ramole_core benchmark --only slora`."
-    machine, rows = part["machine"], []
-    for name, cell in part["cells"].items():
-        kind, _, count = name.partition("/n=")
-        said = [cell["summary"][figure] for figure in FIGURES]
-        each = " | ".join(f"{s['median']:.2f} [{s['min']:.2f}, {s['max']:.2f}]" for s in said)
-        rows.append(f"| {kind.replace('_', ' ')} | {count} | {each} |")
-    head = f"| arrivals | adapters | {' | '.join(FIGURES.values())} |"
-    told = f"{machine['cpu']}, {machine['cores']} cores, {machine['device']}, {machine['dtype']}"
-    words = (
-        "(median [least, most] of the repetitions; *closed*: all requests at once, *real time*: as "
-        "they arrive)"
-    )
-    return "\n".join(
-        [f"On {told} {words}:", "", head, "|---" * (2 + len(FIGURES)) + "|", *rows, ""]
-        + [f"```bash\n{raw['command']} --only slora\n```"]
-    )
+    """The S-LoRA workload's figures, a row a number of adapters."""
+    found = served(read(results, "speed.json"))
+    return markdown(found) or "Not measured yet."
 
 
-def _section(rows: list[Method], found: Evaluation | None, rates: Raw) -> Iterator[str]:
+def _section(rows: list[Method], found: object, rates: Raw) -> Iterator[str]:
     words = getattr(getmodule(type(METHODS[rows[0].name])), "__doc__", None) or ""
     idea, equation, told = read_words(cleandoc(words))
     yield f"### {', '.join(f'`{row.name}`' for row in rows)}"
@@ -122,12 +98,14 @@ def _options(row: Method, *, alone: bool) -> str:
     return f"{title}\n\n" + "\n".join(lines)
 
 
-def _numbers(row: Method, found: Evaluation | None, rates: Raw) -> str:
+def _numbers(row: Method, found: object, rates: Raw) -> str:
     """Its scores by setting, with their intervals, and its rates; that there are none."""
-    spans = {s: found.scores(s).get(row.name) for s in found.settings} if found else {}
-    told = [f"{LABELS.get(s, s)} {span_in_words(span)}" for s, span in spans.items() if span]
-    each = table(table(rates.get(row.name)).get("tokens_a_second"))
-    alone, together = span_of(each.get(ALONE)), span_of(each.get(TOGETHER))
+    cells = found.cells if isinstance(found, Evaluation) else {}
+    told = [
+        f"{label(s)} {written(spans[row.name])}" for s, spans in cells.items() if row.name in spans
+    ]
+    each = at(rates, row.name, "tokens_a_second")
+    alone, together = span_of(each.get("1")), span_of(each.get("8"))
     if alone and together:
         told.append(f"{alone.mean:.1f} tokens/s alone, {together.mean:.1f} at eight rows")
     return f"`{row.name}`: " + (", ".join(told) if told else "not in the table yet")

@@ -11,7 +11,6 @@ import pytest
 from lab.evaluation import command, compare
 from lab.evaluation.cells import STALE, Cell, Cells
 from lab.evaluation.evaluate import Rows, order_of, read_rows, run_cells
-from lab.evaluation.row_aims import judge_rows
 from lab.evaluation.situations import SITUATIONS, Crowd
 from lab.evaluation.systems import ORDER, Ask, describe, request_of
 from ramole_core.cli import main
@@ -147,57 +146,6 @@ def test_tables_add_up(tmp_path):
     ]
     assert [gap["task_low"], gap["task_high"]] == sorted(by_task)
     assert tables["retrieval"]["iid"]["first"]["mean"] == 60.0  # all of ant's, none of bee's
-    share, best, ood, level = tables["aims"]  # nobody counted what was left to the base
-    assert share["reached"] and "100.0 %" in share["measured"]
-    assert best["reached"] and "(selection)" in best["what"]
-    assert ood["reached"] and ood["measured"].startswith("+40.0, over tasks [+33.3, +50.0]")
-    assert level["reached"] and "similarity" in level["what"]
-
-
-def aims_of(situation, **scores):
-    """The aims by what they are about; `scores` are those of ten tasks of forty rows."""
-    by_task = {
-        system: {f"t{n}": [float(value)] * 40 for n, value in enumerate(values)}
-        for system, values in scores.items()
-    }
-    return {aim["what"].partition(": ")[2]: aim for aim in judge_rows(situation, by_task)}
-
-
-LOW = [0.0] * 10
-
-
-def test_a_lead_whose_interval_over_tasks_touches_zero_is_not_an_aim_reached():
-    unsure = [60.0, -10, -10, -10, -10, 60, -10, -10, -10, -10]  # +4 over rows, not over tasks
-    found = aims_of("ood", ramole_plus=unsure, selection=LOW, mixture=LOW, similarity=LOW)
-    lead = found["ramole_plus over the best rival (selection)"]
-    assert lead["measured"].startswith("+4.0, over tasks [-10.0")
-    assert "over rows [+1." in lead["measured"] and not lead["reached"]
-    assert found["ramole_plus against similarity"]["reached"]
-    sure = [4.0, 3, 5, 4, 4, 4, 3, 5, 4, 4]
-    found = aims_of("crowded", ramole_plus=sure, selection=LOW, mixture=LOW, similarity=LOW)
-    assert found["ramole_plus over the best rival (selection)"]["reached"]
-    assert judge_rows("ood", {"ramole_plus": {"t": [1.0]}}) == []
-
-
-def test_similarity_and_the_controls_are_rivals():
-    five, six = [5.0] * 10, [6.0] * 10
-    found = aims_of("ood", ramole_plus=five, selection=LOW, mixture=LOW, similarity=six)
-    assert not found["ramole_plus over the best rival (similarity)"]["reached"]
-    assert not found["ramole_plus against similarity"]["reached"]
-    assert aims_of("ood", ramole_plus=five, selection=LOW, mixture=LOW) == {}
-    found = aims_of(
-        "ood", ramole_plus=five, selection=LOW, mixture=LOW, similarity=LOW, random_weights=six
-    )
-    assert "ramole_plus over the best rival (random_weights)" in found
-
-
-def test_iid_is_not_below_where_the_interval_over_tasks_says_so():
-    even = [0.4, -0.4] * 5
-    found = aims_of("iid", ramole_plus=even, selection=LOW, mixture=LOW, similarity=LOW)
-    assert found["ramole_plus against the best other method (selection)"]["reached"]
-    wide = [9.0, -9.0] * 5  # level over rows as well
-    found = aims_of("iid", ramole_plus=wide, selection=LOW, mixture=LOW, similarity=LOW)
-    assert not found["ramole_plus against the best other method (selection)"]["reached"]
 
 
 def test_rows_that_are_left_to_the_base_are_counted(tmp_path):
@@ -208,8 +156,6 @@ def test_rows_that_are_left_to_the_base_are_counted(tmp_path):
     tables = compare.make_tables(cells, tasks=TASKS, systems=systems, situations=("iid",))
     assert set(tables["left"]["iid"]) == {"ramole_plus"}  # the others do not abstain
     assert tables["left"]["iid"]["ramole_plus"]["mean"] == 25.0  # none of ant's, half of bee's
-    aim = next(aim for aim in tables["aims"] if "left to the base" in aim["what"])
-    assert not aim["reached"] and aim["measured"] == "25.00 %"
 
 
 def test_rows_are_read_from_the_split_and_a_missing_one_is_said(tmp_path):

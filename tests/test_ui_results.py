@@ -1,7 +1,6 @@
 """The tab Results without a browser: files in every state, tables, marks, commands, the picture."""
 
 import copy
-import importlib.util
 import json
 import os
 import random
@@ -13,20 +12,18 @@ from types import SimpleNamespace
 import pytest
 
 from tests.results_page import EVIL, FILES, METHODS, evaluation as written, write_results
-from ui.results import methods, stresses, updates as results_updates
-from ui.results.answers import answers_html, earlier_html, finding
-from ui.results.closer import by_task_html, differences_html, in_words
+from tests.test_house import generator
+from ui.results import updates
+from ui.results.answers import blocks, by_task, differences
 from ui.results.figure import inks_of, scores_figure
 from ui.results.files import COMMANDS, RESULTS, Unmeasured, load, stamp
-from ui.results.glance import glance_html
-from ui.results.scores import FURTHER, SHIPPED, earlier, evaluation, evaluation_of
-from ui.results.sections import command_html
+from ui.results.html import command_html, html, whisker
+from ui.results.markdown import markdown
+from ui.results.scores import FURTHER, SHIPPED, Evaluation, evaluation, evaluation_of
 from ui.results.short import bars_of, headline, short_html
 from ui.results.speed import machines_of
-from ui.results.tables import Scale, spoken, whisker
+from ui.results.tables import Column, Fold, Table, spoken
 from ui.results.values import Span, span_of
-
-REPOSITORY = Path(__file__).parents[1]
 
 
 @pytest.fixture
@@ -37,12 +34,12 @@ def folder(tmp_path) -> Path:
 class Tables(HTMLParser):
     """Every table as (caption, rows of cell texts), and each cell's tag with its scope."""
 
-    def __init__(self, html: str):
+    def __init__(self, page: str):
         super().__init__()
         self.tables: list[tuple[str, list[list[str]]]] = []
         self.scopes: list[tuple[str, str | None]] = []
         self.open: list[str] = []
-        self.feed(html)
+        self.feed(page)
 
     def handle_starttag(self, tag, attrs):
         if tag == "table":
@@ -73,364 +70,135 @@ class Tables(HTMLParser):
 
 def everything(folder: Path, *, pictures: bool = True) -> str:
     """All the HTML of the tab, each setting included; raises where the tab would show a failure."""
-    found, missing = evaluation(folder)
-    parts = [short_html(found), glance_html(folder, found), answers_html(found, missing)]
-    for setting in found.settings if found else ():
-        parts += [differences_html(found, setting), by_task_html(found, setting)]
+    parts = [updates.top_html(folder), updates.rest_html(folder)]
+    found = evaluation(folder)
+    for setting in found.settings if isinstance(found, Evaluation) else ():
+        parts += map(html, [*differences(found, setting), *by_task(found, setting)])
         if pictures:
             scores_figure(found, setting)
-    return "".join([*parts, results_updates.rest_html(folder, found)])
+    return "".join(parts)
 
 
-def test_every_method_stands_in_its_row_and_the_best_mixing_is_bold(folder):
-    html = everything(folder)
-    rows = Tables(html).named("Mean score of each method")
-    assert rows[0] == ["method", "IID", "OOD", "crowded"]
-    assert [row[0] for row in rows[1:]] == list(METHODS)
-    assert rows[2] == ["ramole", "57.4 [54.4, 60.4]", "34.2 [31.2, 37.2]", "53.0 [50.0, 56.0]"]
-    assert rows[6][3] == rows[7][2] == "–", "base and perfect are not in every setting"
-    assert rows[1][1] == "61.2 [58.2, 64.2] (the best)", "selection is higher, but mixes nothing"
-    assert rows[4][1] == "63.5 [60.5, 66.5]"
-    assert "Without mixing, selection scores 63.5." in html
+def change(folder: Path, name: str, **entries) -> dict:
+    """Write other entries into a file, and return all of them."""
+    raw = FILES.get(name, written)() | entries
+    (folder / name).write_text(json.dumps(raw))
+    return raw
 
 
-def test_the_best_mixing_is_looked_for_in_each_setting(folder):
-    raw = written()
-    raw["cells"]["ood"]["mixture"]["mean"] = 40.0
-    found = evaluation_of(raw)
-    assert found and [found.best(name) for name in found.settings] == [
-        "ramole_plus",
-        "mixture",
-        "ramole_plus",
-    ]
-    assert finding(found, "ood") == "OOD: mixture mixes best, 40.0 (the base alone 11.3)."
+EXPECTED = """
+Mean score of each method
+  method | IID | OOD | crowded
+  ramole_plus | 61.2 [58.2, 64.2] (the best)
+  ramole | 57.4 [54.4, 60.4] | 34.2 [31.2, 37.2] | 53.0 [50.0, 56.0]
+  selection | 63.5 [60.5, 66.5]
+  perfect | 66.6 [63.6, 69.6] | –
+Lenient scores
+  method | IID
+  ramole | 59.5 [56.5, 62.5]
+  base | 20.2 [17.2, 23.2]
+Tasks whose adapters the router was never trained on
+  method | OOD
+  ramole | 31.5 [28.5, 34.5]
+As published, on larger bases
+  perfect selection | 55.4 | –
+  RAMoLE | 51.8 | 47.7
+switch: chats of two turns
+  method | score | left to the base, % | odd | way from mixture to perfect, %
+  mixture | 30.0 [27.0, 33.0] | 0.0 [0.0, 0.0] | – | –
+  ramole_plus | 44.0 [41.0, 47.0] | 1.0 [0.0, 2.0] | 7.0 | 91.0 [88.0, 94.0]
+open: everyday prompts
+  unseen families
+  ramole_plus | 98.0 [95.0, 101.0]
+switch: chats of two tasks
+  ramole_plus | 53.0 [50.0, 56.0]
+  mole<img src=x
+All methods
+  method | IID | minus ramole_plus | OOD | tokens/s alone | tokens/s, eight rows | trained
+  ramole | 57.4 [54.4, 60.4] | +2.5 [−4.0, +9.0] | 34.2 [31.2, 37.2] | 31.4 [30.0, 33.0] | 180.0
+  mixture | 52.1 [49.1, 55.1] | – | 31.7 [28.7, 34.7] | – | – | – | –
+composite-2: 2 questions of 2 tasks
+  meteora | 31.0 [28.0, 34.0] | 99.0 [96.0, 102.0]
+CA-LoRA, the base rounded to 3 bits
+  uncompressed base, its adapter | 40.0 [37.0, 43.0] | +2.0 [+1.5, +2.5] | 1.250 [1.125, 1.375]
+  ca_lora | 42.0 [39.0, 45.0] | – | 3.250 [3.125, 3.375]
+CA-LoRA, the base NF4, the control
+  the same adapter | 41.0 [38.0, 44.0] | +1.0 [+0.5, +1.5]
+LLaVA-MoLE, trained on a mixture of a, b
+  one LoRA | 40.0 [37.0, 43.0]
+  llava_mole | 42.0 [39.0, 45.0] | –
+By the paper's protocol: 48 LoRAs, 2371 prompts
+  retriever | top-1 | top-3 | top-5 | top-8 | top-1, twins merged | top-1, interval over tasks
+  untuned | 61.0 [59.0, 63.0] | 63.0 [61.0, 65.0]
+  tasks it never saw
+  untuned MiniLM | 51.7 | 73.1 | 80.5 | 87.2 | – | –
+The shipped retriever
+  unseen tasks of the data, 77 prompts
+  shipped | 86.0 [84.0, 88.0]
+For the prompts of the first section
+  IID | 93.0 [90.0, 96.0]
+Sample adapters
+  sst2 | em | 50 | 10.0 | 50.0 | 21.0 | 44.0 | +34.0 [+31.0, +37.0]
+  copa | em | 50 | 10.0 | – | 21.0 | 44.0 | +1.0 [−2.0, +4.0]
+Ablations of the router
+  Leaving adapters out while training
+  dropout 0.5 | 1.200 [1.150, 1.250] | 1.200 [1.190, 1.210] | uniform | −0.050 [−0.070
+What each piece of ramole_plus is worth
+  OOD: the right adapter is hidden
+  all pieces | 45.0 [44.0, 46.0] | selection | +2.0 [+1.5, +2.5] | better
+Loss on tasks the router never saw
+  the trained gate | 1.200 [1.075, 1.325] | 1.200 [1.075, 1.325]
+Ratios within one run
+  decode, ramole_k3 / base, batch=1 | 0.71 [0.70, 0.80]
+  decode, batch=8 | 26.8 [26.6, 27.1]
+Tokens a second beside PEFT
+  ramole_k3 | 26 [25, 27] | –
+  peft_arrow | – | 47 [46, 48]
+16 users at once
+  people on the page, each in a browser of the same machine | 31.0 [30.0, 32.0]
+What the running page costs
+  first token, ramole, s | 0.25 [0.12, 0.50]
+  memory at the end, MiB | 1,234
+"""
+"""By the beginning of a caption, the beginnings of some of its rows, in their order."""
 
 
-def test_lenient_scores_and_retrieval_stand_by_setting(folder):
-    shown = Tables(everything(folder))
-    rows = shown.named("Lenient scores")
-    assert rows[0] == ["method", "IID"], "the others were not scored so"
-    assert [row for row in rows if row[1] != "–"][1:] == [
-        ["ramole", "59.5 [56.5, 62.5]"],
-        ["base", "20.2 [17.2, 23.2]"],
-    ]
-    rows = shown.named("For the prompts of the first section")
-    assert [row[0] for row in rows[1:]] == ["IID"], "in OOD the right adapter is hidden"
-
-
-def test_aims_are_said_in_words(folder):
-    rows = Tables(everything(folder)).named("Aims that were set")
-    assert [row[1] for row in rows[1:]] == ["reached", "not reached", "not known yet"]
-    assert rows[1] == ["OOD, over mixture", "reached", "2 points", "4.7"]
-
-
-def test_what_ships_stands_first_and_the_earlier_test_folded_below(folder):
-    assert earlier_html(earlier(folder)) == "", "one table alone is not an earlier one"
-    raw = written() | {"skipped": 60, "split": "dev", "command": "python -m ramole_core evaluate X"}
-    raw["cells"]["iid"]["mixture"]["mean"] = 33.3
-    (folder / SHIPPED).write_text(json.dumps(raw))
-    shown = everything(folder)
-    rows = Tables(shown).named("Mean score of each method")
-    assert [row[1] for row in rows if row[0] == "mixture"][0].startswith("33.3")
-    assert "rows a task after the first 60, dev split" in shown and "evaluate X" in shown
-    below = earlier_html(earlier(folder))
-    rows = Tables(below).named("Mean score of each method")
-    assert [row[1] for row in rows if row[0] == "mixture"][0].startswith("52.1")
-    assert "<details>" in below and "test rows" in below
-
-
-def test_situations_of_a_file_of_their_own_are_among_the_tables(folder):
-    told = {"what": "own words", "unit": "adapter", "questions": 6, "units": 2}
-    told |= {"systems": {"mixture": {"right": {"mean": 91.5, "low": 88.0, "high": 95.0}}}}
-    aim = {"what": "phrased: first", "aim": "95 %", "measured": "91.5", "reached": False}
-    raw = {"command": "python -m ramole_core evaluate Y", "situations": {"phrased": told}}
-    (folder / FURTHER).write_text(json.dumps(raw | {"aims": [aim]}))
-    assert "phrased" not in everything(folder), "not without the table that ships"
-    (folder / SHIPPED).write_text(json.dumps(written()))
-    shown = everything(folder)
-    rows = Tables(shown).named("phrased: own words")
-    assert any(row[:2] == ["mixture", "91.5 [88.0, 95.0]"] for row in rows)
-    aims = Tables(shown).named("Aims that were set")
-    assert ["phrased: first", "not reached", "95 %", "91.5"] in aims and "evaluate Y" in shown
-
-
-def test_all_methods_stand_in_one_table_with_what_they_need(folder):
-    rows = Tables(everything(folder)).named("All methods")
-    assert rows[0][:4] == ["method", "IID", "OOD", "tokens/s alone"]
-    named = {row[0]: row[1:] for row in rows[1:]}
-    assert list(named) == ["ramole_plus", "ramoleRAMoLE", "mixture", f"mole{EVIL}"]
-    # 2.5 behind for ramole_plus is 2.5 ahead for the rival, and its interval is turned with it
-    assert named["ramoleRAMoLE"][0] == "57.4 [54.4, 60.4]+2.5 [−4.0, +9.0]"
-    assert "+" not in named["ramoleRAMoLE"][1] and "+" not in named["mixture"][0]
-    rest = ["31.4 [30.0, 33.0]", "180.0 [170.0, 181.0]", "1.3 M", "yes"]
-    assert named["ramoleRAMoLE"][2:] == rest and named["mixture"][2:] == ["–"] * 4
-    assert named[f"mole{EVIL}"][:2] == ["–"] * 2
-    assert named[f"mole{EVIL}"][3:] == ["–", "none", "no"]
-
-
-def test_all_methods_stand_in_situations_beyond_the_rows_of_one_task(folder):
-    shown = methods.html(folder)
-    rows = Tables(shown).named("switch: chats of two tasks")
-    assert [row[0] for row in rows[1:]] == ["ramole_plus", f"mole{EVIL}"]
-    assert rows[1][1].startswith("53.0") and "python -m x.further" in shown
-
-
-@pytest.mark.parametrize("gone", ["methods.json", "methods_dev.json", "methods_further_dev.json"])
-def test_the_table_of_all_methods_says_what_was_not_measured(folder, gone):
-    (folder / gone).unlink()
-    shown = methods.html(folder)
-    assert "Not measured yet" in shown and len(Tables(shown).named("All methods")) > 2
-
-
-def test_the_papers_own_cases_have_their_tables(folder):
-    shown = stresses.html(folder)
-    tables = Tables(shown)
-    composite = tables.named("composite-2: 2 questions of 2 tasks")
-    assert composite == [
-        ["method", "score", "right adapters found, %"],
-        ["meteora", "31.0 [28.0, 34.0]", "99.0 [96.0, 102.0]"],
-    ]
-    recovery = tables.named("CA-LoRA, the base rounded to 3 bits")
-    assert recovery[1:] == [
-        ["uncompressed base, its adapter", "40.0 [37.0, 43.0]", "+2.0 [+1.5, +2.5]"]
-        + ["1.250 [1.125, 1.375]"],
-        ["the same adapter", "41.0 [38.0, 44.0]", "+1.0 [+0.5, +1.5]", "2.250 [2.125, 2.375]"],
-        ["ca_lora", "42.0 [39.0, 45.0]", "–", "3.250 [3.125, 3.375]"],
-    ]
-    assert tables.named("CA-LoRA, the base NF4, the control")[1:] == recovery[1:]
-    mixed = tables.named("LLaVA-MoLE, trained on a mixture of a, b")
-    assert [row[0] for row in mixed[1:]] == ["one LoRA", EVIL, "llava_mole"]
-    assert "Intervals are over 2 tasks." in shown
-
-
-def test_the_paper_s_table_stands_beside(folder):
-    rows = Tables(everything(folder)).named("As published, on larger bases")
-    assert rows[1:] == [["perfect selection", "55.4", "–"], ["RAMoLE", *rows[2][1:]]]
-    raw = written()
-    raw["published"]["rows"] = {"RAMoLE": [51.8], "mixture": [49.8, 45.6, 58.8]}
-    (folder / "evaluation.json").write_text(json.dumps(raw))
-    shorter = Tables(everything(folder)).named("As published, on larger bases")
-    assert shorter[1][2] == "–" and shorter[2][1:] == ["49.8", "45.6 (the best)"]
-    assert [cell.split()[0] for cell in rows[2][1:]] == ["51.8", "47.7"]
-
-
-def test_tasks_are_grouped_by_domain_and_follow_the_setting(folder):
-    found, _ = evaluation(folder)
-    rows = Tables(by_task_html(found, "ood")).named("Score by task, OOD")
-    assert rows[0] == ["task", *(name for name in METHODS if name != "perfect")]
-    assert [row[0] for row in rows[1:]] == ["sentiment", "sst2em", "reasoning", "copaem", EVIL] + [
-        "e2e_nlgrouge"
-    ]
-    assert rows[2][1:3] == ["29", "27"] and rows[6][1] == "43"
-    assert "perfect" in Tables(by_task_html(found, "iid")).tables[0][1][0]
-
-
-def test_a_difference_says_whether_it_is_one():
-    assert in_words(Span(2.0, 0.5, 3.5)) == "clearly ahead"
-    assert in_words(Span(-2.0, -3.5, -0.5)) == "clearly behind"
-    assert in_words(Span(2.0, -0.5, 4.5)) == "no clear difference"
-    assert in_words(Span(2.0)) == "interval not measured"
-
-
-def test_the_picture_has_the_numbers_of_the_table(folder):
-    found, _ = evaluation(folder)
-    figure = scores_figure(found, "iid")
-    drawn = {trace.y[0]: trace for trace in figure.data}
-    assert list(drawn) == list(METHODS)
-    mixture = drawn["mixture"]
-    assert mixture.x[0] == 52.1
-    assert mixture.error_x.array[0] == pytest.approx(3) == mixture.error_x.arrayminus[0]
-    assert tuple(figure.layout.yaxis.categoryarray) == tuple(METHODS)[::-1], "the first is on top"
-    assert drawn["base"].marker.symbol == "circle-open" != mixture.marker.symbol
-    assert len(scores_figure(found, "ood").data) == len(METHODS) - 1
-
-
-def test_a_method_keeps_its_colour_and_controls_have_none():
-    inks = inks_of(list(METHODS))
-    assert len({inks[name] for name in ("ramole_plus", "ramole", "mixture", "selection")}) == 4
-    assert inks["base"] == inks["perfect"] == inks["uniform_router"] not in (inks["ramole"],)
-
-
-def test_retrieval_shows_seeds_parts_groups_and_the_published_rows(folder):
-    shown = Tables(everything(folder))
-    rows = shown.named("By the paper's protocol: 48 LoRAs, 2371 prompts")
-    assert rows[0] == ["retriever", "prompts", *(f"top-{k}" for k in (1, 3, 5, 8))] + [
-        "top-1twins merged",
-        "top-1interval over tasks",
-    ]
-    assert rows[2][:3] == ["untuned", "all prompts", "61.0 [59.0, 63.0]"]
-    assert rows[5][:3] == ["tuned on 40%", "tasks it never saw", "67.0 [65.0, 69.0]"]
-    assert rows[5][-1] == "67.0 [57.0, 77.0]", "over tasks"
-    assert rows[-1][2:6] == ["51.7", "73.1", "80.5", "87.2"], "as published"
-    rows = shown.named("The shipped retriever")
-    assert [row[0] for row in rows[1:]] == ["unseen tasks of the data, 77 prompts"] + [
-        "untuned",
-        "shipped",
-    ]
-    assert rows[3][1] == "86.0 [84.0, 88.0]"
-
-
-def test_adapters_show_rivals_and_gain_and_one_command(folder):
-    html = everything(folder)
-    rows = Tables(html).named("Sample adapters")
-    assert rows[1][:7] == ["sst2", "em", "50", "10.0", "50.0", "21.0", "44.0"]
-    assert rows[1][7] == "+34.0 [+31.0, +37.0]" and rows[2][7] == "+1.0 [−2.0, +4.0]"
-    assert rows[2][4] == "–", "a task without options has no chance"
-    assert html.count("<code>python -m lab.evaluation.dev_table --rows 50</code>") == 1
-    assert "<b>1 of 2</b><span>clearly beat the base" in html
-
-
-def test_tasks_of_adapters_that_came_later_have_a_table(folder):
-    rows = Tables(everything(folder)).named("Tasks whose adapters the router was never trained on")
-    assert rows[0] == ["method", "OOD"]
-    assert [row[1] for row in rows if row[0] == "ramole"][0].startswith("31.5 [")
-
-
-def test_an_adapter_helps_only_where_lenient_scoring_says_so_too(folder):
-    raw = json.loads((folder / "adapters_dev.json").read_text())
-    raw["adapters"]["sst2"]["lenient"]["gain_over"]["base"] = {"mean": 2, "low": -1, "high": 5}
-    (folder / "adapters_dev.json").write_text(json.dumps(raw))
-    assert "<b>0 of 2</b><span>clearly beat the base" in everything(folder)
-
-
-def test_a_part_measured_on_another_machine_says_so(folder):
-    raw = json.loads((folder / "speed.json").read_text())
-    one = {"cpu": "Slow One", "threads": 2, "dtype": "bfloat16", "quantization": "none"}
-    raw["parts"] = {part: {"machine": one} for part in ("decode", "prefill")}
-    raw["parts"]["retrieval"] = {"machine": {**one, "cpu": "Fast One"}}
-    where = "2 threads, bfloat16, quantization none"
-    assert machines_of(raw) == {
-        f"Slow One, {where}": ["decode", "prefill"],
-        f"Fast One, {where}": ["retrieval"],
-    }
-    (folder / "speed.json").write_text(json.dumps(raw))
-    shown = everything(folder)
-    assert "machine of retrieval" in shown and "Fast One" in shown
-
-
-def test_the_routers_tile_counts_where_the_gate_wins_whichever_tasks_are_drawn(folder):
-    def setting(**gap):
-        return {"loss": {"trained": 1.2}, "trained_minus": {"uniform": {"mean": -0.03, **gap}}}
-
-    raw = {"own": setting(low=-0.04, high=-0.02, set_low=-0.06, set_high=0.01)}
-    raw["others"] = setting(low=-0.04, high=-0.02)
-    (folder / "router_dev.json").write_text(json.dumps(raw))
-    html = everything(folder)
-    assert "<b>1 of 2</b><span>tests in which its training beats equal weights" in html
-    assert "equal weights (loss, random adapters)" in html
-    raw["own"]["trained_minus"]["uniform"]["set_high"] = -0.01
-    (folder / "router_dev.json").write_text(json.dumps(raw))
-    assert "<b>2 of 2</b><span>tests in which its training" in everything(folder)
-    raw["own"]["trained_minus"]["uniform"] |= {"task_low": -0.06, "task_high": 0.0004}
-    (folder / "router_dev.json").write_text(json.dumps(raw))
-    assert "<b>1 of 2</b><span>tests in which its training" in everything(folder)
-
-
-def test_situations_have_their_measures_parts_and_the_way(folder, monkeypatch):
-    shown = Tables(everything(folder))
-    rows = shown.named("switch: chats of two turns")
-    assert rows[0] == [
-        "method",
-        "score",
-        "left to the base, %",
-        "odd",
-        "way from mixture to perfect, %",
-    ]
-    assert rows[1][:3] == ["mixture", "30.0 [27.0, 33.0]", "0.0 [0.0, 0.0]"]
-    assert rows[2][1] == "44.0 [41.0, 47.0]" and rows[2][-1] == "91.0 [88.0, 94.0]"
-    rows = shown.named("open: everyday prompts")
-    assert rows[-2:] == [["unseen families"], ["ramole_plus", "98.0 [95.0, 101.0]"]]
-    assert "cannot be read" not in everything(folder)
-    readme = generator()
-    monkeypatch.setattr(readme, "REPOSITORY", folder.parent)
-    lines = readme.measured().splitlines()
-    assert "| `ramole_plus` | 44.0 [41, 47] | 1.0 [0, 2] | 7.0 | 91.0 [88, 94] |" in lines
-    assert "| `ramole_plus`, unseen families | 98.0 [95, 101] |" in lines
-
-
-def test_the_answers_say_what_their_retriever_was_tuned_on(folder):
-    html = everything(folder)
-    assert "The retriever was tuned on" not in html, "of this one nobody knows"
-    raw = json.loads((folder / "evaluation.json").read_text())
-    raw["retriever_checksum"] = "ef" * 32  # the shipped one, as retriever.json says
-    (folder / "evaluation.json").write_text(json.dumps(raw))
-    assert "The retriever was tuned on other rows of 1 of these 3 tasks." in everything(folder)
-    raw["retriever_tuned_on"] = list(raw["tasks"])
-    (folder / "evaluation.json").write_text(json.dumps(raw))
-    assert "The retriever was tuned on other rows of all these 3 tasks." in everything(folder)
-
-
-def test_readme_shows_what_ships_where_that_was_measured(folder, monkeypatch):
-    readme = generator()
-    monkeypatch.setattr(readme, "REPOSITORY", folder.parent)
-    assert readme.score_tables.short(folder).startswith("3 tasks, 100 rows a task, test split")
-    raw = json.loads((folder / "evaluation.json").read_text()) | {"split": "dev"}
-    (folder / "evaluation_dev.json").write_text(json.dumps(raw))
-    said = readme.score_tables.short(folder)
-    assert said.startswith("The system as it ships, on held-out dev rows") and "dev split" in said
-    assert "intervals over rows" in said
-
-
-def test_ablations_are_grouped_and_judged_by_their_interval(folder):
-    rows = Tables(everything(folder)).named("Ablations of the router")
-    names = ["Leaving adapters out while training", "dropout 0.5", "no dropout"]
-    assert [row[0] for row in rows[1:]] == [*names, "Rank of the router", "rank 12"]
-    assert [row[5] for row in rows if len(row) == 6][1:] == [
-        "better",
-        "worse",
-        "no clear difference",
-    ]
-    assert rows[2][1:4] == ["1.200 [1.150, 1.250]", "1.190 to 1.210", "uniform"]
-
-
-def test_where_higher_is_better_the_same_numbers_say_the_opposite(folder):
-    raw = json.loads((folder / "router_ablations.json").read_text())
-    raw["measure"] = "score, higher is better"
-    (folder / "router_ablations.json").write_text(json.dumps(raw))
-    rows = Tables(everything(folder)).named("Ablations of the router")
-    assert [row[5] for row in rows if len(row) == 6][1:3] == ["worse", "better"]
-
-
-def test_the_pieces_of_ramole_plus_have_a_table_of_their_own(folder):
-    rows = Tables(everything(folder)).named("What each piece of ramole_plus is worth")
-    assert rows[1][0] == "OOD: the right adapter is hidden"
-    assert rows[2] == [
-        "all pieces",
-        "45.0 [44.0, 46.0]",
-        "–",
-        "selection",
-        "+2.0 [+1.5, +2.5]",
-        "better",
-    ]
-
-
-def test_speed_shows_aims_peers_and_many_users(folder):
-    shown = Tables(everything(folder))
-    rows = shown.named("Aims of the engine")
-    assert rows[1] == ["decode, k3 / base", "reached", "0.71 [0.70, 0.80]", "0.7"]
-    assert rows[2][1] == "not reached"
-    assert shown.named("Tokens a second beside PEFT")[1:] == [
-        ["ramole_k3", "26 [25, 27]", "–"],
-        ["peft_arrow", "–", "47 [46, 48]"],
-    ]
-    assert shown.named("16 users at once")[1][1:] == ["31.0 [30.0, 32.0]", "15.0 [15.0, 15.0]"] + [
-        "2.1"
-    ]
+@pytest.mark.parametrize("table", re.split(r"\n(?=\S)", EXPECTED.strip()))
+def test_a_table_has_the_numbers_of_its_file(folder, table):
+    caption, *rows = table.split("\n  ")
+    shown = iter(Tables(everything(folder)).named(caption))
+    for row in rows:
+        assert any(" | ".join(cells).startswith(row) for cells in shown), (caption, row)
 
 
 def test_tables_are_real_ones(folder):
-    html = everything(folder)
-    shown = Tables(html)
+    page = everything(folder)
+    shown = Tables(page)
     assert shown.open == [] and len(shown.tables) > 12
     assert all(caption for caption, _ in shown.tables)
     assert {scope for tag, scope in shown.scopes if tag == "th"} == {"col", "row", "rowgroup"}
     assert {scope for tag, scope in shown.scopes if tag == "td"} == {None}
     for _, rows in shown.tables:  # a group's title spans the rest of its row
         assert {len(row) for row in rows[1:]} - {1} == {len(rows[0])}
-    boxes = re.findall(
-        r'<div class="rm-scroll" tabindex="0" role="region" aria-label="[^"]+"', html
-    )
-    assert len(boxes) == len(shown.tables)
+    box = r'<div class="rm-scroll" tabindex="0" role="region" aria-label="[^"]+"'
+    assert len(re.findall(box, page)) == len(shown.tables)
+
+
+def tables_in(parts) -> list[Table]:
+    inner = [one for part in parts for one in (part.blocks if isinstance(part, Fold) else [part])]
+    return [one for one in inner if isinstance(one, Table)]
+
+
+def test_page_and_docs_show_the_same_numbers(folder):
+    for section in (updates.ANSWERS, *updates.REST):
+        for table in tables_in(section.blocks(folder)):
+            ((_, drawn),) = Tables(html(table)).tables
+            lines = [line for line in markdown([table]).splitlines() if line.startswith("| ")][1:]
+            drawn = [row for row in drawn[1:] if len(row) > 1]
+            assert len(lines) == len(drawn) > 0
+            for line, row in zip(lines, drawn, strict=True):
+                for cell in (re.sub(r" \(the best\)|^–$", "", cell) for cell in row[1:]):
+                    assert cell in line.replace("\\", ""), (table.caption, row)
 
 
 @pytest.mark.parametrize("name", sorted(FILES))
@@ -439,21 +207,22 @@ def test_a_missing_broken_or_older_file_is_a_sentence_with_its_command(folder, n
     (folder / name).unlink()
     if content is not None:
         (folder / name).write_text(content)
-    html = everything(folder)
-    if name == "many_users.json":
-        assert "users at once" not in html
-        return
-    (box,) = re.findall(r'<div class="rm-unmeasured"><p>(.*?)</p>.*?<code>(.*?)</code>', html)
+    page = everything(folder)
+    (box,) = re.findall(r'<div class="rm-unmeasured"><p>(.*?)</p>.*?<code>(.*?)</code>', page)
     assert box[0].startswith("Not measured yet") and f"results/{name}" in box[0]
     assert ("broken, older" in box[0]) == (content is not None)
     assert box[1] == COMMANDS[name]
+    if name == "evaluation.json":
+        assert COMMANDS[name] in markdown(blocks(folder)).splitlines()
+    if name.startswith("methods") and name != "methods_further_dev.json":
+        assert len(Tables(page).named("All methods")) > 2, "the half that is there"
 
 
 def test_nothing_measured_at_all(tmp_path):
-    html = everything(tmp_path)
-    assert html.count("Not measured yet") == 12 and "<table" not in html
-    assert html.count("not measured yet</span>") == 7, "a tile each"
-    assert "Nothing is measured yet" in html
+    page = everything(tmp_path)
+    assert page.count("Not measured yet") == len(FILES) and "<table" not in page
+    assert page.count("not measured yet</span>") == 7, "a tile each"
+    assert "Nothing is measured yet" in page
 
 
 def test_junk_anywhere_in_a_file_breaks_nothing(folder):
@@ -471,8 +240,8 @@ def test_junk_anywhere_in_a_file_breaks_nothing(folder):
             node[place[-1]] = random.choice(junk)
             (folder / name).write_text(json.dumps(spoilt))
             os.utime(folder / name, ns=(0, random.randrange(10**18)))
-            html = everything(folder, pictures=name == "evaluation.json")
-            assert Tables(html).open == [], (name, place)
+            page = everything(folder, pictures=name == "evaluation.json")
+            assert Tables(page).open == [], (name, place)
         (folder / name).write_text(json.dumps(raw))
 
 
@@ -487,18 +256,22 @@ def _places(node, path=()):
 def test_no_word_of_a_file_is_markup(folder):
     for name, make in FILES.items():
         (folder / name).write_text(_evil(make()))
-    html = everything(folder)
-    assert "&lt;img" in html
-    assert "<img" not in html and "${" not in html and "{{" not in html
+    page = everything(folder)
+    assert "&lt;img" in page
+    assert "<img" not in page and "${" not in page and "{{" not in page
+    text = "".join(markdown(s.blocks(folder)) for s in (updates.ANSWERS, *updates.REST))
+    text = re.sub(r"```bash\n.*?```", "", text, flags=re.DOTALL)
+    assert re.search(r"\\<img", text) and not re.search(r"(?<!\\)<img", text)
 
 
 def _evil(raw) -> str:
     """The file with every string, names included, made into markup that stays different."""
     words = json.dumps(raw)
     kept = {"mean", "low", "high", "interval", "cells", "by_task", "methods", "settings", "rows"}
-    kept |= {"summary", "plain", "merged", "top1", "adapters", "scores", "adapter", "aims", "parts"}
+    kept |= {"summary", "plain", "merged", "top1", "adapters", "scores", "adapter", "parts"}
     kept |= {"what", "measured", "peers", "facts", "system", "batch", "name", "method", "rival"}
     kept |= {"differences", "shipped", "untuned", "tasks", "domain", "gain_over", "base", "group"}
+    kept |= {"ratios", "situations", "systems"}
 
     def spoil(match: re.Match) -> str:
         word = match[1]
@@ -519,25 +292,6 @@ def test_a_file_is_read_again_only_when_it_has_changed(folder, monkeypatch):
     assert reads == ["speed.json"] * 2
 
 
-UI = SimpleNamespace(top="top", rest="rest", chosen="chosen", setting="setting")
-UI.plot, UI.ahead, UI.by_task = "plot", "ahead", "by_task"
-
-
-def test_the_tab_opens_with_the_first_setting(folder):
-    drawn = results_updates.opened(UI, folder)
-    assert "ramole_plus" in drawn["top"] and "arc_easy" in drawn["rest"]
-    assert [value for _, value in drawn["setting"].choices] == ["iid", "ood", "crowded"]
-    assert drawn["setting"].value == "iid" and "IID" in drawn["by_task"]
-    assert drawn["chosen"].visible and drawn["setting"].visible
-
-
-def test_without_an_evaluation_there_is_nothing_to_choose(folder):
-    (folder / "evaluation.json").unlink()
-    drawn = results_updates.opened(UI, folder)
-    assert "Not measured yet" in drawn["top"] and not drawn["chosen"].visible
-    assert "arc_easy" in drawn["rest"] and "plot" not in drawn
-
-
 def test_the_stamp_changes_with_any_file(folder):
     stamps = {stamp(folder)}
     for number, name in enumerate(COMMANDS):
@@ -547,55 +301,218 @@ def test_the_stamp_changes_with_any_file(folder):
     assert stamp(folder) in stamps, "and with nothing else"
 
 
-def test_another_setting_is_drawn_and_an_unknown_one_is_not(folder):
-    assert "OOD" in results_updates.closer(UI, folder, "ood")["by_task"]
-    for wrong in (None, "", "elsewhere", ["iid"]):
-        assert "by_task" not in results_updates.closer(UI, folder, wrong)
+def test_the_repository_s_own_files_are_all_read():
+    page, read = everything(RESULTS), 0
+    for name in COMMANDS:
+        raw = load(RESULTS, name)
+        if not isinstance(raw, Unmeasured) and {"command", "adapters"} & raw.keys():  # finished
+            read += 1
+            assert f"results/{name} is broken" not in page
+    assert read >= 4 and Tables(page).open == []
 
 
-def test_the_headline_says_in_plain_words_what_an_adapter_is_worth(folder):
-    found, _ = evaluation(folder)
-    assert headline(found) == (
-        "The same small model: 11 points alone, 61 with an adapter that fits, 36 when that one is "
-        "hidden"
-    )
-    assert [round(span.mean, 1) for _, span, _ in bars_of(found)] == [11.3, 61.2, 36.4, 66.6]
-    html = short_html(found)
-    assert "Of 2 aims that were set before measuring, 1 were reached and 1 not." in html
-    assert (
-        "3 tasks (100 rows a task, test split), from 0" in html
-        and "IID" not in html
-        and "OOD" not in html
-    )
+# --- what ships, and what was tested --------------------------------------------------------------
 
 
-def test_the_headline_names_a_simpler_method_that_is_ahead(folder):
+def test_the_best_mixing_is_looked_for_in_each_setting():
     raw = written()
     raw["cells"]["ood"]["mixture"]["mean"] = 40.0
-    html = short_html(evaluation_of(raw))
-    assert "When it is hidden, another method, mixture, is ahead with 40; ramole_plus" in html
-
-
-def test_every_tile_leads_to_a_section_that_is_there(folder):
-    html = everything(folder)
-    led = re.findall(r'href="#results-([a-z]+)"', html)
-    assert len(led) == 8 and set(led) - {"choice"} == set(
-        re.findall(r'<details class="rm-results rm-fold" id="results-([a-z]+)"', html)
+    found = evaluation_of(raw)
+    best = [found.best(name) for name in found.settings]
+    assert best == ["ramole_plus", "mixture", "ramole_plus"]
+    assert (
+        "When it is hidden, another method, mixture, is ahead with 40; ramole_plus"
+        in short_html(found)
     )
+
+
+def test_what_ships_stands_first_and_the_earlier_test_folded_below(folder):
+    assert "asked of an earlier state" not in everything(folder), (
+        "one table alone is no earlier one"
+    )
+    raw = written()
+    raw["cells"]["iid"]["mixture"]["mean"] = 33.3
+    told = {"skipped": 60, "split": "dev", "command": "python -m ramole_core evaluate X"}
+    change(folder, SHIPPED, cells=raw["cells"], **told)
+    shown, folded = markdown(blocks(folder)).split("<details><summary>The test, which is asked")
+    assert "| `mixture` | 33.3" in shown and "| `mixture` | 52.1" not in shown
+    assert "| `mixture` | 52.1" in folded and "evaluate X" in everything(folder)
+    assert "<dt>skipped</dt><dd>60</dd>" in everything(folder)
+
+
+def test_situations_of_a_file_of_their_own_are_among_the_tables(folder):
+    told = {"what": "own words", "unit": "adapter", "questions": 6, "units": 2}
+    told |= {"systems": {"mixture": {"right": {"mean": 91.5, "low": 88.0, "high": 95.0}}}}
+    raw = {"command": "python -m ramole_core evaluate Y", "situations": {"phrased": told}}
+    (folder / FURTHER).write_text(json.dumps(raw))
+    assert "phrased" not in everything(folder), "not without the table that ships"
+    change(folder, SHIPPED)
+    shown = everything(folder)
+    assert Tables(shown).named("phrased: own words")[1] == ["mixture", "91.5 [88.0, 95.0]"]
+    assert "evaluate Y" in shown and "cannot be read" not in shown
+
+
+def test_the_answers_say_what_their_retriever_was_tuned_on(folder):
+    assert "The retriever was tuned on" not in everything(folder), "the file does not say it"
+    for known, words in ((["sst2"], "1 of"), (["sst2", "copa", "e2e_nlg"], "all")):
+        change(folder, "evaluation.json", retriever_tuned_on=known)
+        words = f"The retriever was tuned on other rows of {words} these 3 tasks."
+        assert words in everything(folder)
+
+
+def test_readme_shows_what_ships_where_that_was_measured(folder, monkeypatch):
+    readme = generator()
+    monkeypatch.setattr(readme, "REPOSITORY", folder.parent)
+    lines = readme.short().splitlines()
+    assert "| method | IID | OOD | crowded |" in lines
+    assert lines[4].startswith("| `ramole_plus` | **61.2 [58.2, 64.2]** | **36.4 [33.4, 39.4]** |")
+    assert lines[-2] == "python -m ramole_core evaluate --data data"
+    change(folder, SHIPPED, split="dev")
+    said = readme.short()
+    assert said.startswith("The system as it ships, on held-out dev rows") and "split dev" in said
+    (folder / SHIPPED).write_text("{ broken")
+    assert COMMANDS[SHIPPED] in readme.short().splitlines()
+
+
+# --- one setting in detail ------------------------------------------------------------------------
+
+UI = SimpleNamespace(top="top", rest="rest", chosen="chosen", setting="setting")
+UI.plot, UI.ahead, UI.by_task = "plot", "ahead", "by_task"
+
+
+def test_tasks_are_grouped_by_domain_and_follow_the_setting(folder):
+    rows = Tables(updates.closer(UI, folder, "ood")["by_task"]).named("Score by task, OOD")
+    assert rows[0] == ["task", "metric", *(name for name in METHODS if name != "perfect")]
+    named = [row[0] for row in rows[1:]]
+    assert named == ["sentiment", "sst2", "reasoning", "copa", EVIL, "e2e_nlg"]
+    assert rows[2][1:4] == ["em", "29 (the best)", "27"] and rows[6][2] == "43 (the best)"
+    assert "perfect" in Tables(updates.closer(UI, folder, "iid")["by_task"]).tables[0][1][0]
+
+
+@pytest.mark.parametrize(
+    ("span", "words"),
+    [
+        (Span(2.0, 0.5, 3.5), "clearly ahead"),
+        (Span(-2.0, -3.5, -0.5), "clearly behind"),
+        (Span(2.0, -0.5, 4.5), "no clear difference"),
+        (Span(2.0), "interval not measured"),
+    ],
+)
+def test_a_difference_says_whether_it_is_one(span, words):
+    assert span.judged("clearly ahead", "clearly behind") == words
+
+
+def test_the_picture_has_the_numbers_of_the_table(folder):
+    found = evaluation(folder)
+    figure = scores_figure(found, "iid")
+    drawn = {trace.y[0]: trace for trace in figure.data}
+    assert list(drawn) == list(METHODS)
+    mixture = drawn["mixture"]
+    assert mixture.x[0] == 52.1
+    assert mixture.error_x.array[0] == pytest.approx(3) == mixture.error_x.arrayminus[0]
+    assert tuple(figure.layout.yaxis.categoryarray) == tuple(METHODS)[::-1], "the first is on top"
+    assert drawn["base"].marker.symbol == "circle-open" != mixture.marker.symbol
+    assert len(scores_figure(found, "ood").data) == len(METHODS) - 1
+
+
+def test_a_method_keeps_its_colour_and_controls_have_none():
+    inks = inks_of(list(METHODS))
+    assert len({inks[name] for name in ("ramole_plus", "ramole", "mixture", "selection")}) == 4
+    assert inks["base"] == inks["perfect"] == inks["uniform_router"] not in (inks["ramole"],)
+
+
+def test_the_tab_opens_with_the_first_setting(folder):
+    drawn = updates.opened(UI, folder)
+    assert "ramole_<wbr>plus" in drawn["top"] and "arc_easy" in drawn["rest"]
+    assert [value for _, value in drawn["setting"].choices] == ["iid", "ood", "crowded"]
+    assert drawn["setting"].value == "iid" and "IID" in drawn["by_task"]
+    assert drawn["chosen"].visible and drawn["setting"].visible
+    for wrong in (None, "", "elsewhere", ["iid"]):
+        assert "by_task" not in updates.closer(UI, folder, wrong)
+
+
+def test_without_an_evaluation_there_is_nothing_to_choose(folder):
+    (folder / "evaluation.json").unlink()
+    drawn = updates.opened(UI, folder)
+    assert "Not measured yet" in drawn["top"] and not drawn["chosen"].visible
+    assert "arc_easy" in drawn["rest"] and "plot" not in drawn
 
 
 def test_a_failure_nobody_thought_of_is_a_sentence(folder, monkeypatch, caplog):
-    monkeypatch.setattr(results_updates, "glance_html", lambda *_: 1 / 0)
-    drawn = results_updates.opened(UI, folder)
+    monkeypatch.setattr(updates, "glance_html", lambda *_: 1 / 0)
+    drawn = updates.opened(UI, folder)
     assert "Something went wrong" in drawn["top"] and "arc_easy" in drawn["rest"]
     assert "ZeroDivisionError" in caplog.text
 
 
+# --- the first screen -----------------------------------------------------------------------------
+
+
+def test_the_headline_says_in_plain_words_what_an_adapter_is_worth(folder):
+    found = evaluation(folder)
+    worth = "11 points alone, 61 with an adapter that fits, 36 when that one is hidden"
+    assert headline(found) == f"The same small model: {worth}"
+    assert [round(span.mean, 1) for _, span, _ in bars_of(found)] == [11.3, 61.2, 36.4, 66.6]
+    page = short_html(found)
+    assert "3 tasks, 100 rows each, from 0" in page and "IID" not in page and "OOD" not in page
+
+
+def test_every_tile_leads_to_a_section_that_is_there(folder):
+    page = everything(folder)
+    led = re.findall(r'href="#results-([a-z]+)"', page)
+    assert len(led) == 8 and set(led) - {"choice"} == set(
+        re.findall(r'<details class="rm-results rm-fold" id="results-([a-z]+)"', page)
+    )
+
+
+def tiles(folder: Path) -> dict[str, str]:
+    pairs = re.findall(r"<em>(.*?)</em><b>(.*?)</b>", updates.glance_html(folder))
+    return dict(pairs)
+
+
+def test_the_tiles_have_one_number_of_each_section(folder):
+    counted = {"Answers": "7", "Every task": "3", "Methods": "4", "Papers&#x27; cases": "4"}
+    counted |= {"Finding": "61 %", "Adapters": "1 of 2", "Router": "1 of 3", "Speed": "0.71"}
+    assert tiles(folder) == counted
+
+
+def test_an_adapter_helps_only_where_lenient_scoring_says_so_too(folder):
+    raw = FILES["adapters_dev.json"]()
+    raw["adapters"]["sst2"]["lenient"]["gain_over"]["base"] = {"mean": 2, "low": -1, "high": 5}
+    change(folder, "adapters_dev.json", **raw)
+    assert tiles(folder)["Adapters"] == "0 of 2"
+    one = "<code>python -m lab.evaluation.dev_table --rows 50</code>"
+    assert everything(folder).count(one) == 1, "the adapters' commands are one without their names"
+
+
+@pytest.mark.parametrize(("better", "words"), [("lower", 0), ("higher", 1)])
+def test_an_ablation_is_judged_by_its_interval(folder, better, words):
+    change(folder, "router_ablations.json", measure=f"a measure, {better} is better")
+    rows = Tables(everything(folder)).named("Ablations of the router")
+    said = [row[5] for row in rows if len(row) == 6][1:]
+    assert said == [*["better", "worse"][:: 1 - 2 * words], "no clear difference"]
+
+
+def test_a_part_measured_on_another_machine_says_so(folder):
+    one = {"cpu": "Slow One", "threads": 2, "dtype": "bfloat16", "quantization": "none"}
+    parts: dict[str, dict] = {part: {"machine": one} for part in ("decode", "prefill")}
+    parts["retrieval"] = {"machine": {**one, "cpu": "Fast One"}}
+    where = "threads 2, dtype bfloat16"
+    assert machines_of(change(folder, "speed.json", parts=parts)) == {
+        f"cpu Slow One, {where}": ["decode", "prefill"],
+        f"cpu Fast One, {where}": ["retrieval"],
+    }
+    assert "<dt>parts retrieval</dt><dd>cpu Fast One" in everything(folder)
+
+
+# --- numbers and commands -------------------------------------------------------------------------
+
+
 def test_an_interval_is_drawn_where_it_lies():
-    drawn = whisker(Span(50.0, 40.0, 80.0), Scale(0, 200, mark=100))
+    drawn = whisker(Span(50.0, 40.0, 80.0), (0, 200), 100)
     assert "left:20.0%;width:20.0%" in drawn and 'class="dot" style="left:25.0%' in drawn
     assert 'class="mark" style="left:50.0%' in drawn
-    assert spoken(Span(-1.25, -2.0, 3.0), signed=True).count("−") == 2
+    assert spoken(Span(-1.25, -2.0, 3.0), Column("", signed=True)) == ("−1.2", "[−2.0, +3.0]")
 
 
 @pytest.mark.parametrize(
@@ -604,6 +521,7 @@ def test_an_interval_is_drawn_where_it_lies():
         ({"mean": 1, "low": 0, "high": 2}, Span(1, 0, 2)),
         ({"mean": 1, "interval": [0, 2]}, Span(1, 0, 2)),
         ({"median": 1, "min": 0, "max": 2}, Span(1, 0, 2)),
+        ({"median": 1, "least": 0, "most": 2}, Span(1, 0, 2)),
         ({"mean": 1, "low": 0}, Span(1)),
         (4, Span(4)),
         (True, None),
@@ -619,45 +537,3 @@ def test_a_command_is_there_to_copy():
     assert command_html("") == ""
     shown = command_html("python -m a --b '<c>'")
     assert "python -m a --b &#x27;&lt;c&gt;&#x27;</code>" in shown and 'class="rm-copy"' in shown
-
-
-def test_the_repository_s_own_files_are_all_read():
-    html, read = everything(RESULTS), 0
-    for name in COMMANDS:
-        raw = load(RESULTS, name)
-        if not isinstance(raw, Unmeasured) and {"command", "adapters"} & raw.keys():  # finished
-            read += 1
-            assert f"results/{name} is broken" not in html
-    assert read >= 4 and Tables(html).open == []
-
-
-def generator():
-    """The module `docs/readme.py`, which is no package's."""
-    spec = importlib.util.spec_from_file_location("readme", REPOSITORY / "docs" / "readme.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-def test_readme_is_drawn_from_the_evaluation_where_it_is_there(folder, monkeypatch):
-    readme = generator()
-    monkeypatch.setattr(readme, "REPOSITORY", folder.parent)
-    lines = readme.measured().splitlines()
-    assert lines[0].startswith("3 tasks, 100 rows a task, test split, k = 3, on the base model")
-    assert "| method | IID | OOD | crowded |" in lines
-    assert "| `ramole` | 57.4 [54, 60] | 34.2 [31, 37] | 53.0 [50, 56] |" in lines
-    assert "| `ramole_plus` | **61.2 [58, 64]** | **36.4 [33, 39]** | **58.8 [56, 62]** |" in lines
-    assert "| `selection` | 63.5 [60, 66] | 24.9 [22, 28] | 58.1 [55, 61] |" in lines
-    assert "| the right adapter alone | 66.6 [64, 70] |  |  |" in lines
-    assert "- IID, beside perfect: aim 93 %, measured 91 %: **not reached**." in lines
-    assert "- on a GPU: aim 2 points, measured nothing yet: not known yet." in lines
-    (found,) = [line for line in lines if line.startswith("The right adapter, in percent")]
-    assert "IID: found first 93.0 [90, 96], among the first 3 98.0 [97, 99]." in found
-    assert lines[-2] == "python -m ramole_core evaluate --data data"
-
-
-def test_readme_says_how_to_measure_what_is_not_there(folder, monkeypatch):
-    readme = generator()
-    (folder / "evaluation.json").write_text("{ broken")
-    monkeypatch.setattr(readme, "REPOSITORY", folder.parent)
-    assert COMMANDS["evaluation.json"] in readme.measured().splitlines()

@@ -1,4 +1,4 @@
-"""`python -m ramole_core benchmark`: measure, print the aims, and draw."""
+"""`python -m ramole_core benchmark`: measure, print the ratios, and draw."""
 
 import json
 import shlex
@@ -48,8 +48,8 @@ def benchmark(
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Measure speed against peers and under thousands of adapters, and print it beside the aims."""
-    from lab.benchmarks.aims import judge, make_table
+    """Measure speed against peers and under thousands of adapters, and print the ratios."""
+    from lab.benchmarks.ratios import make_table, measure_ratios
     from lab.benchmarks.record import read_parts
 
     out = out or (OUT.with_name("speed_quick.json") if quick else OUT)
@@ -63,9 +63,9 @@ def benchmark(
 
         for file in draw_plots(parts, out.parent):
             print(f"Drawn: {file}", file=sys.stderr)
-    rows = judge(parts)
+    rows = measure_ratios(parts)
     if as_json:
-        print(json.dumps({"out": str(out), "aims": rows, "parts": parts}, indent=1))
+        print(json.dumps({"out": str(out), "ratios": rows, "parts": parts}, indent=1))
         return
     from rich.console import Console
 

@@ -7,7 +7,7 @@ import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from lab.benchmarks.aims import DECODE, PREFILL
+from lab.benchmarks.ratios import DECODE, PREFILL
 
 BARS = ("#4c78a8", "#f58518", "#54a24b")
 NAMES = {

@@ -4,7 +4,6 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from lab.benchmarks.aims import judge
 from lab.benchmarks.beside_llama import measure_beside_llama
 from lab.benchmarks.interleave import Tell
 from lab.benchmarks.parts import (
@@ -16,6 +15,7 @@ from lab.benchmarks.parts import (
     measure_sweeps,
     measure_together,
 )
+from lab.benchmarks.ratios import measure_ratios
 from lab.benchmarks.record import Record
 from lab.benchmarks.serving import measure_serving
 from lab.benchmarks.sizes import Sizes
@@ -72,6 +72,6 @@ def run_benchmark(
             spent = record.parts[name]["notes"].get("part_seconds", 0.0)
             spent += time.perf_counter() - began
             record.note(name, "part_seconds", round(spent, 1))
-    found = {"command": command, "aims": judge(record.parts)}
+    found = {"command": command, "ratios": measure_ratios(record.parts)}
     record.write(**found)
     return {**found, "parts": record.parts}

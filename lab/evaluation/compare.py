@@ -1,9 +1,9 @@
-"""From cells to tables: means with intervals, paired differences, retrieval, and the aims.
+"""From cells to tables: means with intervals, paired differences, and retrieval.
 
 Every row counts the same; an interval is the 95 % percentile bootstrap over rows. A difference is
 paired by row; beside it stands the interval over tasks, which says what to expect of other tasks,
-where the one over rows says what to expect of other rows of these. Whether an aim is reached goes
-by the one over tasks. A cell that was not made leaves its system out of the situation's table.
+where the one over rows says what to expect of other rows of these. A cell that was not made leaves
+its system out of the situation's table.
 """
 
 from collections.abc import Iterable, Sequence
@@ -13,8 +13,7 @@ from rich.table import Table
 
 from lab.evaluation.cells import Cells
 from lab.evaluation.evaluate import Rows
-from lab.evaluation.intervals import bootstrap
-from lab.evaluation.row_aims import Scores, flat, gap_between, judge_rows, rounded
+from lab.evaluation.intervals import Scores, bootstrap, flat, gap_between, rounded
 from lab.evaluation.systems import ALONE, OURS
 
 PUBLISHED = {
@@ -57,7 +56,6 @@ def make_tables(
     table of their own, `later`.
     """
     table: dict = {"cells": {}, "lenient": {}, "differences": {}, "retrieval": {}, "left": {}}
-    table["aims"] = []
     for situation in situations:
         scores = _of(cells, situation, systems, tasks, forgiving=False)
         mild = _of(cells, situation, systems, tasks, forgiving=True)
@@ -76,7 +74,6 @@ def make_tables(
         left = measure_left(cells, situation, scores, tasks)
         if left:
             table["left"][situation] = left
-        table["aims"] += judge_rows(situation, scores, left=left)
     later = [task for task in tasks if task.task not in trained_on]
     if trained_on and later:
         table["later"] = _later(cells, tasks=later, systems=systems, situations=situations)

@@ -1,9 +1,12 @@
 """Bootstrap intervals: rows are drawn again with replacement, paired rows together."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 
 import numpy as np
+
+Scores = Mapping[str, Sequence[float]]
+"""By task, one score a row."""
 
 
 @dataclass(frozen=True)
@@ -66,3 +69,25 @@ def share_of_way(
     shares = 100 * went[whole != 0] / whole[whole != 0]
     low, high = np.percentile(shares, [2.5, 97.5])
     return Interval(float(100 * ways[0].mean() / ways[1].mean()), float(low), float(high))
+
+
+def flat(scores: Scores) -> list[float]:
+    """All rows' scores, task by task."""
+    return [value for rows in scores.values() for value in rows]
+
+
+def gap_between(ours: Scores, theirs: Scores) -> dict[str, float]:
+    """The mean of ours - theirs, its interval over rows (`low`, `high`), and the one over tasks
+    (`task_low`, `task_high`)."""
+    rows = asdict(paired_difference(flat(ours), flat(theirs)))
+    tasks = paired_difference(_task_means(ours), _task_means(theirs))
+    return rounded(rows | {"task_low": tasks.low, "task_high": tasks.high})
+
+
+def rounded(numbers: Mapping[str, float]) -> dict[str, float]:
+    """To two digits."""
+    return {name: round(number, 2) for name, number in numbers.items()}
+
+
+def _task_means(scores: Scores) -> list[float]:
+    return [sum(rows) / len(rows) for rows in scores.values()]

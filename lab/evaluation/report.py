@@ -1,4 +1,4 @@
-"""The file of an evaluation: facts, what was asked, tables and aims; and the same on a terminal."""
+"""The file of an evaluation: facts, what was asked, and tables; and the same on a terminal."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -7,7 +7,6 @@ from lab.evaluation.cells import Cells
 from lab.evaluation.compare import PUBLISHED, make_tables, table_of
 from lab.evaluation.evaluate import Rows
 from lab.evaluation.questions import Situation
-from lab.evaluation.situation_aims import judge_situation
 from lab.evaluation.situation_run import read_pace
 from lab.evaluation.situation_tables import make_situation_table, show_situation
 from lab.evaluation.situations import SITUATIONS
@@ -35,7 +34,6 @@ def make_report(
         trained_on=_trained_on("_router/router_config.json"),
     )
     others = {one.name: make_situation_table(one, cells, systems=systems) for one in further}
-    aims = [aim for name, table in others.items() for aim in judge_situation(name, table)]
     tuned = set(_trained_on("_retriever/retriever.json"))
     return facts | {
         "rows_per_task": facts["rows"],
@@ -46,7 +44,6 @@ def make_report(
         "methods": {name: describe(name) for name in systems},
         "settings": {name: SITUATIONS[name] for name in places},
         **tables,
-        "aims": [*tables["aims"], *aims],
         "situations": others,
         "seconds": read_pace(further, cells, systems=systems).table(),
         "hours": {name: round(value, 3) for name, value in hours.items()},
@@ -55,7 +52,7 @@ def make_report(
 
 
 def show_report(report: dict) -> None:
-    """Print the scores as tables, and a line for each aim."""
+    """Print the scores as tables."""
     from rich.console import Console
 
     console = Console()
@@ -69,9 +66,6 @@ def show_report(report: dict) -> None:
     if hours := report["hours"]:
         each = ", ".join(f"{name} {value:.2f}" for name, value in hours.items())
         print(f"Hours for whole situations at this pace: {each}; {sum(hours.values()):.1f} in all.")
-    for aim in report["aims"]:
-        reached = "reached" if aim["reached"] else "not reached"
-        print(f"{aim['what']}: {aim['measured']} (aim: {aim['aim']}; {reached})")
 
 
 def _trained_on(record: str) -> list[str]:

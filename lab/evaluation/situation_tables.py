@@ -55,10 +55,9 @@ def show_situation(name: str, table: Mapping) -> Table:
     return shown
 
 
-def in_words(span: Mapping[str, float], *, sign: bool = False) -> str:
+def in_words(span: Mapping[str, float]) -> str:
     """`50.12 [48.00, 52.00]`."""
-    form = "+.2f" if sign else ".2f"
-    return f"{span['mean']:{form}} [{span['low']:{form}}, {span['high']:{form}}]"
+    return f"{span['mean']:.2f} [{span['low']:.2f}, {span['high']:.2f}]"
 
 
 def _measured(situation: Situation, cells: Cells, systems: Sequence[str]) -> Measured:

@@ -1,206 +1,122 @@
-"""Do the answers get better? Methods x settings, aims, the paper's table, differences, by task."""
+"""Do the answers get better? Methods x settings, situations, and one setting in detail."""
 
-from ..parts.markup import escaped
-from .files import Unmeasured
-from .scores import LABELS, NOT_MIXING, Evaluation, Published
-from .sections import made_html, section, unmeasured_html
-from .situations import situations_html
-from .tables import box, breakable, cell, head, plain, scale_over, verdict
-from .values import Span
+from collections.abc import Mapping
+from pathlib import Path
 
-TITLE = "Do the answers get better?"
-LEAD = (
-    "The same prompts, answered by each way of using the pool. A score is the task's own metric, "
-    "from 0 to 100, averaged over rows; brackets hold the 95 % interval."
+from .files import made_of, read
+from .scores import FURTHER, SHIPPED, TESTED, Evaluation, evaluation, label, read_evaluation
+from .situations import situations
+from .tables import Block, Column, Drawn, Fold, Section, Table, Unmeasured, tables
+from .values import Raw, Span, at, items, span_of, spans_of, text
+
+SITUATIONS = "Chats, other people's words, everyday talk, and more situations"
+ROWS = "What each row is"
+OTHERS = "The same, scored leniently, and for adapters that came after the router was trained"
+WHAT = {"is": Column("what it is", drawn="words")}
+EARLIER = (
+    "The test, which is asked once, was asked of an earlier state: another pool, retriever, router "
+    "and ramole_plus"
 )
-EARLIER = "An earlier state of the system and its pool, on test rows, which are asked once"
-PERFECT = "perfect"
-PLAIN_WORDS = {"iid": "An adapter fits", "ood": "The one that fits is hidden"}
 
 
-def answers_html(
-    found: Evaluation | None, missing: Unmeasured | None, before: Evaluation | None = None
-) -> str:
-    """The section: the main table, aims, the paper's table, and `before`, an earlier state's test,
-    folded away."""
-    parts = []
-    if missing is not None:
-        parts.append(unmeasured_html(missing))
-    if found is not None:
-        parts += [_findings(found), _settings(found)]
-        tables = _scores(found)
-        if found.published:
-            parts.append(f'<div class="rm-pair">{tables}{_published(found.published)}</div>')
-        else:
-            parts.append(tables)
-        parts += [_aims(found), situations_html(found.situations)]
-        parts += [_ways(found), _later(found), _lenient(found)]
-    parts += [foot_html(found), earlier_html(before)]
-    return section("answers", TITLE, LEAD, "".join(parts))
-
-
-def earlier_html(found: Evaluation | None) -> str:
-    """The test of an earlier state, folded away; nothing where there is none."""
-    if found is None:
-        return ""
-    shown = _scores(found) + _aims(found) + situations_html(found.situations)
-    shown += made_html(found.made)
-    return f"<details><summary>{EARLIER}</summary>{shown}</details>"
-
-
-def foot_html(found: Evaluation | None) -> str:
-    """The commands and the facts."""
-    if found is None:
-        return ""
-    return "".join(made_html(one) for one in (found.made, found.further) if one)
-
-
-def label(setting: str) -> str:
-    """The setting's short name."""
-    return LABELS.get(setting, setting)
-
-
-def choice(setting: str) -> str:
-    """The setting's name in plain words."""
-    plain_words = PLAIN_WORDS.get(setting)
-    return f"{plain_words} ({label(setting)})" if plain_words else label(setting)
-
-
-def finding(found: Evaluation, setting: str) -> str:
-    """One sentence on the setting: who mixes best, against the base and the right adapter."""
-    best = found.best(setting)
-    if best is None:
-        return ""
-    scores = found.scores(setting)
-    words = f"{label(setting)}: {best} mixes best, {scores[best].mean:.1f}"
-    beside = [
-        f"{phrase} {scores[name].mean:.1f}"
-        for name, phrase in (("base", "the base alone"), (PERFECT, "the right adapter alone"))
-        if name in scores
+def blocks(folder: Path, *, brief: bool = False) -> list[Block]:
+    """The main table beside the paper's, the rest folded away; in brief without further scores."""
+    found = evaluation(folder)
+    if isinstance(found, Unmeasured):
+        return [found]
+    ships = (folder / SHIPPED).is_file()
+    further = read(folder, FURTHER) if ships else {}
+    before = read_evaluation(folder, TESTED) if ships else None
+    ways = {name: {"is": words} for name, words in found.methods.items()}
+    folds: dict[str, list[Block]] = {
+        SITUATIONS: [*situations(found.raw), *situations(further)],
+        ROWS: [*tables("Methods", "method", WHAT, {"": ways})],
+        OTHERS: list(_others(found)),
+        EARLIER: [*main(before), before.made] if isinstance(before, Evaluation) else [],
+    }
+    made = [found.made, *([made_of(further, FURTHER)] if further else [])]
+    left = (ROWS, OTHERS) if brief else ()
+    folded = [
+        Fold(title, inside) for title, inside in folds.items() if inside and title not in left
     ]
-    words += f" ({', '.join(beside)})." if beside else "."
-    higher = [n for n in NOT_MIXING if n not in ("base", PERFECT) and n in scores]
-    higher = [n for n in higher if scores[n].mean > scores[best].mean]
-    if higher:
-        words += f" Without mixing, {higher[0]} scores {scores[higher[0]].mean:.1f}."
-    return words
+    return [*main(found), *_published(found.raw), *folded, *made]
 
 
-def _findings(found: Evaluation) -> str:
-    told = [sentence for setting in found.settings if (sentence := finding(found, setting))]
-    return f'<ul class="rm-findings">{"".join(f"<li>{escaped(s)}</li>" for s in told)}</ul>'
-
-
-def _settings(found: Evaluation) -> str:
-    if len(found.settings) < 2:
-        return ""
-    told = "".join(
-        f"<div><dt>{escaped(label(name))}</dt><dd>{escaped(words)}</dd></div>"
-        for name, words in found.settings.items()
-        if words
+def main(found: Evaluation) -> list[Table]:
+    """Methods x settings, the best way of mixing bold."""
+    meanings = "; ".join(f"{label(s)}: {words}" for s, words in found.settings.items() if words)
+    note = (
+        f"{meanings}. Bold: the best way of mixing; base, perfect (the right adapter alone) and "
+        f"selection use one adapter or none. Intervals are over rows. {found.tuned}"
     )
-    return f'<dl class="rm-terms">{told}</dl>' if told else ""
+    return _means(found, found.cells, "Mean score of each method, by setting", note, "from 0")
 
 
-def _later(found: Evaluation) -> str:
-    caption = "Tasks whose adapters the router was never trained on"
-    shown = _means(found, found.later, caption, below=", ".join(found.later_tasks))
-    if not shown:
-        return ""
-    summary = "The same, for adapters that came after the router was trained"
-    return f"<details><summary>{summary}</summary>{shown}</details>"
+def differences(found: Evaluation, setting: str) -> list[Table]:
+    """Who is ahead of whom over the same rows."""
+    groups: dict[str, Raw] = {}
+    for one in map(at, items(at(found.raw, "differences").get(setting))):
+        span, method, rival = span_of(one), text(one.get("method")), text(one.get("rival"))
+        if span and method and rival:
+            said = span.judged("clearly ahead", "clearly behind")
+            groups.setdefault(method, {})[f"minus {rival}"] = {"gap": span, "so": said}
+    columns = {"gap": Column("points", 1, True, "around 0")}
+    columns["so"] = Column("in words", drawn="words")
+    note = "The thin upright line is zero: an interval that crosses it decides nothing."
+    caption = f"Differences over the same rows, {label(setting)}"
+    return tables(caption, "difference", columns, groups, note)
+
+
+def by_task(found: Evaluation, setting: str) -> list[Table]:
+    """Tasks x methods, grouped by domain."""
+    rows = at(found.raw, "cells", setting)
+    scores = {name: spans_of(at(rows, name, "by_task")) for name in found.cells[setting]}
+    tasks, groups = at(found.raw, "tasks"), {}
+    for task in dict.fromkeys([*tasks, *(task for row in scores.values() for task in row)]):
+        row = {name: spans[task].mean for name, spans in scores.items() if task in spans}
+        best = max([0.01, *row.values()])
+        cells = {name: Span(mean, best=mean >= best) for name, mean in row.items()}
+        told = {**cells, "": at(tasks, task).get("metric")}
+        groups.setdefault(text(at(tasks, task).get("domain")), {})[task] = told
+    columns = {"": Column("metric", drawn="words")}
+    columns |= {name: Column(name, 0, False, "heat") for name in scores}
+    note = "The fuller the colour, the higher the score; the highest of a row is bold."
+    return tables(f"Score by task, {label(setting)}", "task", columns, groups, note)
 
 
 def _means(
-    found: Evaluation, means: dict[str, dict[str, Span]], caption: str, *, below: str = ""
-) -> str:
-    """Methods x settings; nothing where no setting has means."""
-    settings = [name for name in found.settings if means.get(name)]
-    if not settings:
-        return ""
-    rows = "".join(
-        f"<tr>{head(name)}{''.join(cell(means[setting].get(name)) for setting in settings)}</tr>"
-        for name in found.methods
-    )
-    heads = [head("method", scope="col")]
-    heads += [head(label(name), scope="col", kind="number") for name in settings]
-    return box(caption, heads, rows, kind="names narrow", below=escaped(below))
+    found: Evaluation, cells: Mapping[str, object], caption: str, note: str, drawn: Drawn = ""
+) -> list[Table]:
+    columns = {s: Column(label(s), drawn=drawn) for s in found.settings}
+    rows = {n: {s: at(cells.get(s)).get(n) for s in found.settings} for n in found.methods}
+    return tables(caption, "method", columns, {"": rows}, note)
 
 
-def _lenient(found: Evaluation) -> str:
-    caption = "Lenient scores: bullets and trailing text are stripped first"
-    shown = _means(found, found.lenient, caption)
-    if not shown:
-        return ""
-    return f"<details><summary>The same, scored leniently</summary>{shown}</details>"
-
-
-def _scores(found: Evaluation) -> str:
-    spans = [span for setting in found.settings for span in found.scores(setting).values()]
-    scale = scale_over(spans, zero=True)
-    best = {setting: found.best(setting) for setting in found.settings}
-    rows = ""
-    for name in found.methods:
-        cells = "".join(
-            cell(found.scores(setting).get(name), scale=scale, best=best[setting] == name)
-            for setting in found.settings
-        )
-        winner = name in best.values()
-        rows += f'<tr class="{"best" if winner else ""}">{head(name)}{cells}</tr>'
-    heads = [head("method", scope="col")]
-    heads += [head(label(name), scope="col", kind="number") for name in found.settings]
-    return box(
-        "Mean score of each method, by setting",
-        heads,
-        rows,
-        kind="names" if len(found.settings) > 1 else "names narrow",
-        below="Bold: the best way of mixing in its setting. base, perfect and selection use one "
-        "adapter or none. A line is the interval over rows, a dot the mean, on one scale for all "
-        f"cells. {escaped(found.tuned)}",
-    )
-
-
-def _published(table: Published) -> str:
-    best = [
-        max((row[c] or 0 for name, row in table.rows.items() if "perfect" not in name), default=0)
-        for c in range(len(table.columns))
+def _others(found: Evaluation) -> list[Table]:
+    lenient = "Lenient scores: bullets and trailing text are stripped first"
+    later = "Tasks whose adapters the router was never trained on"
+    unseen = text(at(found.raw, "later").get("tasks"))
+    return [
+        *_means(found, at(found.raw, "lenient"), lenient, ""),
+        *_means(found, at(found.raw, "later", "cells"), later, unseen),
     ]
-    rows = ""
-    for name, values in table.rows.items():
-        cells = "".join(
-            cell(None if value is None else Span(value), best=bool(value) and value == best[c])
-            for c, value in enumerate(values)
-        )
-        rows += f"<tr>{head(name)}{cells}</tr>"
-    heads = [head("method", scope="col")]
-    heads += [head(name, scope="col", kind="number") for name in table.columns]
-    return box(
-        "As published, on larger bases",
-        heads,
-        rows,
-        below=f"{escaped(table.source)}: other base models and other rows; compare the order, not "
-        "the numbers.",
-    )
 
 
-def _aims(found: Evaluation) -> str:
-    if not found.aims:
-        return ""
-    rows = "".join(
-        f"<tr>{head(one.what)}<td>{verdict(one.reached)}</td>"
-        f"{plain(one.aim)}{plain(one.measured)}</tr>"
-        for one in found.aims
-    )
-    heads = [head(word, scope="col") for word in ("what", "reached?", "aim", "measured")]
-    return box("Aims that were set before measuring", heads, rows, kind="words")
+def _published(raw: Raw) -> list[Table]:
+    told = at(raw, "published")
+    names = list(map(text, items(told.get("columns"))))
+    rows = {n: dict(zip(names, items(row), strict=False)) for n, row in at(told, "rows").items()}
+    note = f"{text(told.get('source'))}: other base models and other rows; compare the order."
+    columns = {name: Column(name) for name in names}
+    return tables("As published, on larger bases", "method", columns, {"": rows}, note)
 
 
-def _ways(found: Evaluation) -> str:
-    told = "".join(
-        f"<div><dt>{breakable(name)}</dt><dd>{escaped(words)}</dd></div>"
-        for name, words in found.methods.items()
-        if words
-    )
-    if not told:
-        return ""
-    return f'<details><summary>What each row is</summary><dl class="rm-terms">{told}</dl></details>'
+ANSWERS = Section(
+    "answers",
+    "Answers",
+    "ways of answering the same prompts",
+    "Do the answers get better?",
+    "The same prompts, answered by each way of using the pool. A score is the task's own metric, "
+    "from 0 to 100, averaged over rows; brackets hold the 95 % interval.",
+    blocks,
+)

@@ -8,8 +8,9 @@ import plotly.graph_objects as go
 
 from ..charts.palette import INKS, NOBODY
 from ..charts.plots import dress
-from .scores import CONTROLS, Evaluation
+from .scores import Evaluation
 
+CONTROLS = ("base", "perfect", "uniform_router", "random_router")
 ORDER = (4, 5, 2, 0, 3, 1)
 """Okabe-Ito's colours that read as a dot on white and on black, the best to tell apart first."""
 
@@ -23,31 +24,18 @@ def inks_of(methods: list[str]) -> dict[str, str]:
 
 def scores_figure(found: Evaluation, setting: str) -> go.Figure:
     """The setting's scores, first method on top."""
-    scores, colours = found.scores(setting), inks_of(list(found.methods))
+    scores, colours = found.cells[setting], inks_of(list(found.methods))
     figure = go.Figure()
     for name, span in scores.items():
-        low = span.mean if span.low is None else span.low
-        high = span.mean if span.high is None else span.high
-        hollow = name in CONTROLS
+        (low, high), hollow, colour = span.ends, name in CONTROLS, colours[name]
         figure.add_scatter(
             x=[span.mean],
             y=[name],
             mode="markers",
-            marker={
-                "size": 11,
-                "color": colours[name],
-                "symbol": "circle-open" if hollow else "circle",
-                "line": {"width": 2 if hollow else 0, "color": colours[name]},
-            },
-            error_x={
-                "type": "data",
-                "symmetric": False,
-                "array": [high - span.mean],
-                "arrayminus": [span.mean - low],
-                "color": colours[name],
-                "thickness": 2,
-                "width": 0,
-            },
+            marker={"size": 11, "color": colour, "symbol": f"circle{'-open' if hollow else ''}"}
+            | {"line": {"width": 2 if hollow else 0, "color": colour}},
+            error_x={"type": "data", "symmetric": False, "array": [high - span.mean]}
+            | {"arrayminus": [span.mean - low], "color": colour, "thickness": 2, "width": 0},
             hovertemplate=f"{name}: {span.mean:.1f} [{low:.1f}, {high:.1f}]<extra></extra>",
             showlegend=False,
         )

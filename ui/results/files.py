@@ -1,111 +1,100 @@
-"""The measured JSON files as plain data: what is missing, broken or older is a sentence, no crash.
+"""The measured JSON files as blocks: what is missing, broken or older is a sentence, no crash.
 
 A file is read again only when its time or size has changed. What a file lacks is left out; what it
 has beyond this is not looked at.
 """
 
 import json
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 
-from .values import Raw, table, text
+from .tables import Block, Made, Unmeasured
+from .values import Raw, at, text
 
 RESULTS = Path(__file__).parents[2] / "results"
+CORE, LAB = "python -m ramole_core", "python -m lab.evaluation."
 COMMANDS = {
-    "evaluation.json": "python -m ramole_core evaluate",
-    "evaluation_dev.json": "python -m ramole_core evaluate --skip 60 --rows 40",
-    "situations_dev.json": "python -m ramole_core evaluate --situations phrased,switch",
-    "methods_dev.json": "python -m ramole_core evaluate --skip 60 --rows 40 --tasks ...",
-    "methods_further_dev.json": "python -m ramole_core evaluate --situations switch,unseen",
-    "methods.json": "python -m lab.evaluation.method_speed",
-    "composite_n.json": "python -m lab.evaluation.composite_n_table --data data",
-    "ca_lora.json": "python -m lab.evaluation.ca_lora_table --data data",
-    "llava_mole.json": "python -m lab.evaluation.llava_mole_table --data data",
-    "retriever.json": "python -m lab.evaluation.retriever_table --data data",
-    "adapters_dev.json": "python -m lab.evaluation.dev_table --data data",
-    "ablations.json": "python -m lab.evaluation.evidence_table --data data",
-    "router_ablations.json": "python -m lab.evaluation.router_ablations --data data",
-    "router_dev.json": "python -m lab.evaluation.router_table --data data",
-    "speed.json": "python -m ramole_core benchmark",
+    "evaluation.json": f"{CORE} evaluate",
+    "evaluation_dev.json": f"{CORE} evaluate --skip 60 --rows 40",
+    "situations_dev.json": f"{CORE} evaluate --situations phrased,switch",
+    "methods_dev.json": f"{CORE} evaluate --skip 60 --rows 40 --tasks ...",
+    "methods_further_dev.json": f"{CORE} evaluate --situations switch,unseen",
+    "methods.json": f"{LAB}method_speed",
+    "composite_n.json": f"{LAB}composite_n_table --data data",
+    "ca_lora.json": f"{LAB}ca_lora_table --data data",
+    "llava_mole.json": f"{LAB}llava_mole_table --data data",
+    "retriever.json": f"{LAB}retriever_table --data data",
+    "adapters_dev.json": f"{LAB}dev_table --data data",
+    "ablations.json": f"{LAB}evidence_table --data data",
+    "router_ablations.json": f"{LAB}router_ablations --data data",
+    "router_dev.json": f"{LAB}router_table --data data",
+    "speed.json": f"{CORE} benchmark",
     "many_users.json": "python -m lab.benchmarks.many_users",
+    "budget.json": "python -m lab.benchmarks.budget",
 }
 """What writes a file that is not there yet; a file that is there says its own."""
-CHECKSUMS = {
-    "base_checksum": "base weights, SHA-256",
-    "router_checksum": "router, SHA-256",
-    "router_sha256": "router, SHA-256",
-    "gate_checksum": "gate, SHA-256",
-    "retriever_checksum": "retriever, SHA-256",
-    "encoder_checksum": "sentence encoder, SHA-256",
-}
-
-
-@dataclass(frozen=True)
-class Unmeasured:
-    """Why there is no table, and the command that makes it."""
-
-    sentence: str
-    command: str
-
-
-@dataclass(frozen=True)
-class Made:
-    """How a table was made: the command, and what can be checked."""
-
-    command: str
-    date: str = ""
-    facts: tuple[tuple[str, str], ...] = ()
+FACTS = "date tasks rows_per_task skipped split k base_model quantization machine cores threads"
+FACTS = f"{FACTS} dtype system commit card clients rows_measured trained_on unseen".split()
+"""Entries of a file that say what was measured, and where."""
 
 
 def load(folder: Path, name: str) -> Raw | Unmeasured:
     """The object in a file of `folder`, or the sentence that stands in its place."""
-    path, command = folder / name, COMMANDS.get(name, "")
+    path = folder / name
     try:
         state = path.stat()
-        raw = _read(path, state.st_mtime_ns, state.st_size)
+        raw = _parse(path, state.st_mtime_ns, state.st_size)
     except FileNotFoundError:
-        return Unmeasured(f"Not measured yet. This command writes results/{name}:", command)
+        said = f"Not measured yet. This command writes results/{name}:"
+        return Unmeasured(said, COMMANDS[name])
     except (OSError, ValueError, RecursionError):
         return unreadable(name)
     return raw if isinstance(raw, dict) else unreadable(name)
 
 
+def read(folder: Path, name: str) -> Raw:
+    """The object in a file of `folder`, empty where there is none."""
+    raw = load(folder, name)
+    return {} if isinstance(raw, Unmeasured) else raw
+
+
 def unreadable(name: str) -> Unmeasured:
     """For a file that is broken, or of an older form."""
-    return Unmeasured(
-        f"Not measured yet: results/{name} is broken, older or unfinished. This command writes it "
-        "anew:",
-        COMMANDS.get(name, ""),
-    )
+    broken = f"Not measured yet: results/{name} is broken, older or unfinished."
+    return Unmeasured(f"{broken} This command writes it anew:", COMMANDS[name])
+
+
+def blocks_of(folder: Path, name: str, make: Callable[[Raw], Sequence[Block]]) -> list[Block]:
+    """A file's tables and how they were made, or the sentence that stands in their place."""
+    raw = load(folder, name)
+    if isinstance(raw, Unmeasured):
+        return [raw]
+    blocks = make(raw)
+    return [*blocks, made_of(raw, name)] if blocks else [unreadable(name)]
+
+
+def made_of(raw: Raw, name: str, more: Mapping[str, str] | None = None) -> Made:
+    """Command, date, facts, versions and checksums, as far as a file says them, and `more`."""
+    told = {key.replace("_", " "): text(raw.get(key)) for key in FACTS}
+    told["tasks"] = told["tasks"] or text(len(at(raw, "tasks")) or None)
+    told["versions"] = ", ".join(f"{k} {text(v)}" for k, v in at(raw, "versions").items())
+    for key, value in raw.items():
+        whose, _, kind = f"_{key}".rpartition("_")
+        if kind in ("checksum", "sha256"):
+            told[f"{whose[1:]}, SHA-256"] = text(value)
+        elif at(value).get("checksum"):
+            told[f"{key}, SHA-256"] = text(at(value).get("checksum"))
+    facts = {key: fact for key, fact in {**told, **(more or {})}.items() if fact}
+    return Made(text(raw.get("command")) or COMMANDS[name], facts)
 
 
 @lru_cache(maxsize=32)
-def _read(path: Path, changed: int, size: int) -> object:
+def _parse(path: Path, changed: int, size: int) -> object:
     return json.loads(path.read_text(encoding="utf-8"))
 
 
 def stamp(folder: Path) -> str:
     """What changes when a file does."""
-    states = []
-    for name in COMMANDS:
-        try:
-            state = (folder / name).stat()
-            states.append(f"{name} {state.st_mtime_ns} {state.st_size}")
-        except OSError:
-            states.append(f"{name} -")
-    return "; ".join(states)
-
-
-def made_of(raw: Raw, name: str, *facts: tuple[str, str]) -> Made:
-    """Command, date, base, versions and checksums, as far as a file says them; `facts` first."""
-    told = [fact for fact in facts if fact[1]]
-    base = " in ".join(filter(None, (text(raw.get("base_model")), text(raw.get("quantization")))))
-    if base:
-        told.append(("base model", base))
-    versions = table(raw.get("versions"))
-    if versions:
-        told.append(("versions", ", ".join(f"{k} {text(v)}" for k, v in versions.items())))
-    told += [(label, text(raw[key])) for key, label in CHECKSUMS.items() if text(raw.get(key))]
-    command = text(raw.get("command")) or COMMANDS.get(name, "")
-    return Made(command, text(raw.get("date")), tuple(told))
+    found = [(path, path.stat()) for path in sorted(folder.glob("*.json"))]
+    return "; ".join(f"{path} {state.st_mtime_ns} {state.st_size}" for path, state in found)

@@ -1,7 +1,7 @@
 """Where the tables, the choice of a setting and its picture stand in the tab Results."""
 
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
 
 import gradio as gr
 
@@ -12,68 +12,27 @@ CAPTION = (
     "hollow. The table above has the same numbers.</p>"
 )
 CLOSER = "Every task, and who is ahead of whom"
-PRESSES = """
-element.addEventListener('click', async (event) => {
-  const link = event.target.closest('.rm-glance a');
-  if (link) {
-    const section = document.querySelector(link.getAttribute('href'));
-    if (!section) return;
-    event.preventDefault();  // the address stays what it is
-    const native = section.matches('details');
-    const title = section.querySelector(native ? 'summary' : 'button.label-wrap');
-    if (native) section.open = true;
-    else if (!title.classList.contains('open')) title.click();
-    section.scrollIntoView({ block: 'start' });
-    title.focus({ preventScroll: true });
-  }
-  const button = event.target.closest('.rm-copy');
-  if (!button) return;
-  const code = button.parentElement.querySelector('code'), said = button.querySelector('span');
-  let done = true;
-  try {
-    await navigator.clipboard.writeText(code.textContent);
-  } catch {  // without https the clipboard is not there
-    const range = document.createRange(), chosen = getSelection();
-    range.selectNodeContents(code);
-    chosen.removeAllRanges();
-    chosen.addRange(range);
-    done = document.execCommand('copy');
-    if (done) chosen.removeAllRanges();
-  }
-  said.textContent = done ? 'Copied' : 'Press Ctrl+C';
-  setTimeout(() => { said.textContent = 'Copy'; }, 2000);
-});
-"""
 
 
 @dataclass(frozen=True)
 class Layout:
     """The tab's components."""
 
+    shown: gr.State
+    """The stamp of the files that the tab was drawn from."""
     top: gr.HTML
     chosen: gr.Accordion
     setting: gr.Radio
+    rest: gr.HTML
     plot: gr.Plot
     ahead: gr.HTML
     by_task: gr.HTML
-    rest: gr.HTML
-    shown: gr.State
-    """The stamp of the files that the tab was drawn from."""
-
-    @property
-    def closer(self) -> list[Any]:
-        """What another setting changes."""
-        return [self.plot, self.ahead, self.by_task]
-
-    @property
-    def all(self) -> list[Any]:
-        """What the files change."""
-        return [self.shown, self.top, self.chosen, self.setting, self.rest, *self.closer]
 
 
 def lay_out() -> Layout:
     """The empty tab, inside the Blocks that is open."""
-    top = gr.HTML(elem_id="results-top", js_on_load=PRESSES, **PLAIN)
+    script = (Path(__file__).parent / "presses.js").read_text("utf-8")
+    top = gr.HTML(elem_id="results-top", js_on_load=script, **PLAIN)
     with gr.Accordion(CLOSER, open=False, visible=False, elem_id="results-choice") as chosen:
         setting = gr.Radio([], label="In which situation?", elem_id="results-setting")
         with gr.Row(equal_height=False):
@@ -83,5 +42,5 @@ def lay_out() -> Layout:
             with gr.Column(scale=5, min_width=300):
                 ahead = gr.HTML(elem_id="results-ahead", **PLAIN)
         by_task = gr.HTML(elem_id="results-tasks", **PLAIN)
-    rest = gr.HTML(elem_id="results-rest", js_on_load=PRESSES, **PLAIN)
-    return Layout(top, chosen, setting, plot, ahead, by_task, rest, gr.State(""))
+    rest = gr.HTML(elem_id="results-rest", js_on_load=script, **PLAIN)
+    return Layout(gr.State(""), top, chosen, setting, rest, plot, ahead, by_task)

@@ -2,115 +2,70 @@
 
 from pathlib import Path
 
-from .files import Unmeasured, load, made_of, unreadable
-from .scores import LABELS, Evaluation, read_evaluation
-from .sections import made_html, section, unmeasured_html
-from .situations import situations_html, situations_in
-from .tables import box, head, plain, spoken
-from .values import Raw, span_of, table, text
+from .files import blocks_of, read
+from .scores import Evaluation, label, read_evaluation
+from .situations import situations
+from .tables import Block, Column, Fold, Section, Table, Unmeasured, tables
+from .values import Raw, Span, at, items, number, text
 
-TITLE = "What does each method need?"
-LEAD = (
-    "Every method on the same pool and base: how good its answers are, how fast it writes alone "
-    "and with seven others, how many numbers are trained for it, and whether it takes adapters "
-    "that came after that."
-)
 FILE, SCORES, FURTHER = "methods.json", "methods_dev.json", "methods_further_dev.json"
 """What methods need, their scores, and those in situations beyond the rows of one task."""
 REFERENCE = "ramole_plus"
-"""Whom all others are compared with."""
-ALONE, TOGETHER = "1", "8"
+"""The method that all others are compared with."""
+NEEDS = {
+    ("tokens_a_second", "1"): Column("tokens/s alone"),
+    ("tokens_a_second", "8"): Column("tokens/s, eight rows"),
+    "trained": Column("trained numbers", 0),
+    "unseen": Column("takes new adapters", drawn="words"),
+}
+NOTE = (
+    f"Scores are means over all rows, with intervals over rows; the differences to {REFERENCE} are "
+    "over tasks. Rates are medians of the passes, with least and most; a method of a fixed pool "
+    "mixes all of it, the others what they find."
+)
 
 
-def html(folder: Path) -> str:
-    """The section."""
-    found, missing = read_evaluation(folder, SCORES)
-    needs = load(folder, FILE)
-    if not isinstance(needs, Unmeasured) and not table(needs.get("methods")):
-        needs = unreadable(FILE)
-    body = ""
-    if found is not None or not isinstance(needs, Unmeasured):
-        body = _table({} if isinstance(needs, Unmeasured) else table(needs.get("methods")), found)
-    if found is not None:
-        body += made_html(found.made)
-    elif missing is not None:
-        body += unmeasured_html(missing)
-    if isinstance(needs, Unmeasured):
-        body += unmeasured_html(needs)
-    else:
-        body += made_html(made_of(needs, FILE, ("machine", text(needs.get("machine")))))
-    further = load(folder, FURTHER)
-    if not isinstance(further, Unmeasured) and not situations_in(further.get("situations")):
-        further = unreadable(FURTHER)
-    if isinstance(further, Unmeasured):
-        body += unmeasured_html(further)
-    else:
-        body += situations_html(situations_in(further["situations"]))
-        body += made_html(made_of(further, FURTHER))
-    return section("methods", TITLE, LEAD, body)
+def _table(needs: Raw, found: object) -> list[Table]:
+    columns, rows = {}, {name: at(row) for name, row in at(needs, "methods").items()}
+    if isinstance(found, Evaluation):
+        rows = {name: rows.get(name, {}) for name in [*found.methods, *rows]}
+        for setting, cells in found.cells.items():
+            columns[setting] = Column(label(setting))
+            columns[f"{setting}, ahead"] = Column(f"minus {REFERENCE}", 1, True, "around 0")
+            ahead = _ahead(found.raw, setting)
+            for name, row in rows.items():
+                row |= {setting: cells.get(name), f"{setting}, ahead": ahead.get(name)}
+    return tables("All methods", "method", {**columns, **NEEDS}, {"": rows}, NOTE)
 
 
-def compared(folder: Path) -> int:
-    """How many methods have a score or a speed."""
-    found, _ = read_evaluation(folder, SCORES)
-    needs = load(folder, FILE)
-    told = {} if isinstance(needs, Unmeasured) else table(needs.get("methods"))
-    return len({*(found.methods if found else ()), *told})
+def _ahead(raw: Raw, setting: str) -> dict[str, Span]:
+    """How far each method is ahead of the reference, with the interval over tasks."""
+    found = {}
+    for one in map(at, items(at(raw, "differences").get(setting))):
+        ends = [number(one.get(key)) for key in ("mean", "task_high", "task_low")]
+        turned = [-end for end in ends if end is not None]
+        if len(turned) == 3 and one.get("method") == REFERENCE:
+            found[text(one.get("rival"))] = Span(turned[0], turned[1], turned[2])
+    return found
 
 
-def _table(needs: Raw, found: Evaluation | None) -> str:
-    settings = list(found.settings) if found else []
-    names = dict.fromkeys([*(found.methods if found else ()), *needs])
-    rows = "".join(_row(name, table(needs.get(name)), found, settings) for name in names)
-    heads = [head("method", scope="col")]
-    heads += [head(LABELS.get(name, name), scope="col", kind="number") for name in settings]
-    heads += [head("tokens/s alone", scope="col", kind="number")]
-    heads += [head("tokens/s, eight rows", scope="col", kind="number")]
-    heads += [head("trained numbers", scope="col", kind="number")]
-    heads += [head("takes new adapters", scope="col")]
-    below = (
-        "Rates: median of the passes, in brackets least and most; a method of a fixed pool mixes "
-        "all of it, the others what they find."
-    )
-    if found:
-        below = (
-            "Scores: mean over all rows, with the interval over rows; below it how far the method "
-            f"is ahead of {REFERENCE}, with the interval over tasks, which decides. {below}"
-        )
-    return box("All methods", heads, rows, kind="names", below=below)
+def _blocks(folder: Path) -> list[Block]:
+    found = read_evaluation(folder, SCORES)
+    needs = blocks_of(folder, FILE, lambda raw: _table(raw, None))
+    made = [found if isinstance(found, Unmeasured) else found.made, needs[-1]]
+    further = blocks_of(folder, FURTHER, situations)
+    if len(further) > 1:
+        further = [Fold("All methods in situations beyond the rows of one task", further)]
+    return [*_table(read(folder, FILE), found), *made, *further]
 
 
-def _row(name: str, told: Raw, found: Evaluation | None, settings: list[str]) -> str:
-    rates = table(told.get("tokens_a_second"))
-    scores = "".join(_score(found, setting, name) for setting in settings) if found else ""
-    speeds = "".join(_number(spoken(span_of(rates.get(n)))) for n in (ALONE, TOGETHER))
-    trained = _count(told.get("trained")) if told else "–"
-    unseen = told.get("unseen")
-    takes = ("yes" if unseen else "no") if isinstance(unseen, bool) else "–"
-    return (
-        f"<tr>{head(name, below=text(told.get('paper')))}{scores}{speeds}"
-        f"{plain(trained, kind='number')}{plain(takes)}</tr>"
-    )
-
-
-def _score(found: Evaluation, setting: str, name: str) -> str:
-    """The score, and how far it is ahead of the reference."""
-    words = spoken(found.scores(setting).get(name))
-    for one in found.differences.get(setting, ()):
-        if (one.method, one.rival) == (REFERENCE, name) and (ahead := one.turned()):
-            words += f'<span class="below">{spoken(ahead, signed=True)}</span>'
-    return _number(words)
-
-
-def _number(words: str) -> str:
-    return f'<td class="number">{words}</td>'
-
-
-def _count(value: object) -> str:
-    """`1.3 M`, `12 k`, `none`."""
-    if not isinstance(value, int) or isinstance(value, bool) or value <= 0:
-        return "none"
-    for size, letter in ((1e6, "M"), (1e3, "k")):
-        if value >= size:
-            return f"{value / size:.1f} {letter}"
-    return str(value)
+METHODS = Section(
+    "methods",
+    "Methods",
+    "ways of mixing compared",
+    "What does each method need?",
+    "Every method on the same pool and base: how good its answers are, how fast it writes alone "
+    "and with seven others, how many numbers are trained for it, and whether it takes adapters "
+    "that came after that.",
+    _blocks,
+)

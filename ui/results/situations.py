@@ -1,10 +1,10 @@
-"""The situations beyond the rows of one task: each with its measures, systems and unit."""
+"""The situations beyond the rows of one task, and single papers' own cases: a table each."""
 
-from dataclasses import dataclass, field
+from pathlib import Path
 
-from ..parts.markup import escaped
-from .tables import box, cell, group, head
-from .values import Raw, Span, spans_of, table, text
+from .files import blocks_of
+from .tables import Block, Column, Section, Table, tables
+from .values import Raw, at, text
 
 MEASURES = {
     "score": "score",
@@ -22,102 +22,84 @@ MEASURES = {
     "found": "right adapters found, %",
     "written": "questions answered at all, %",
 }
-"""Names in the file, and in words."""
+"""Names in the file, and in words; an unknown one stands last, as it is."""
+WAYS = {"3bit": "rounded to 3 bits", "nf4": "NF4, the control"}
+SYSTEMS = {
+    "uncompressed": "uncompressed base, its adapter",
+    "inherited": "the same adapter",
+    "trained_there": "a new adapter, trained there",
+    "trained_on": "the adapter, trained on there",
+    "one_lora": "one LoRA",
+    "one_lora_twice": "one LoRA, twice the rows",
+    "apart": "a LoRA for each task",
+}
 
 
-@dataclass(frozen=True)
-class Situation:
-    """A situation's table."""
-
-    what: str
-    unit: str
-    """What an interval draws again."""
-    size: str
-    """How many questions and units."""
-    systems: dict[str, dict[str, Span]]
-    """By system, then by measure."""
-    parts: dict[str, dict[str, dict[str, Span]]] = field(default_factory=dict)
-    """The same of some units, by part."""
-    way: dict[str, Span] = field(default_factory=dict)
-    """Percent of the way from the mixture to the bound, by system."""
-    bound: str = ""
-
-    @property
-    def measures(self) -> list[str]:
-        """Those that some system has, in a fixed order, unknown ones last."""
-        held = dict.fromkeys(name for row in self.systems.values() for name in row)
-        return [
-            *(name for name in MEASURES if name in held),
-            *(n for n in held if n not in MEASURES),
-        ]
+def situations(raw: Raw) -> list[Table]:
+    """A table for each situation of a file: all units, then each part of them."""
+    return [one for name in at(raw, "situations") for one in _situation(name, raw)]
 
 
-def situations_in(raw: object) -> dict[str, Situation]:
-    """Every situation of which something can be read, by name."""
-    found = {name: _situation(table(value)) for name, value in table(raw).items()}
-    return {name: one for name, one in found.items() if one.systems}
+def _situation(name: str, raw: Raw) -> list[Table]:
+    told = at(raw, "situations", name)
+    way, bound = at(told, "way", "percent"), text(at(told, "way").get("to"))
+    whole = {name: {**at(row), "way": way.get(name)} for name, row in at(told, "systems").items()}
+    parts = {part: at(told, "parts", part, "systems") for part in at(told, "parts")}
+    groups = {"": whole, **parts}
+    held = [key for rows in groups.values() for row in rows.values() for key in at(row)]
+    names = {key: MEASURES.get(key, key) for key in [*MEASURES, *held] if key != "way"}
+    names["way"] = f"way from mixture to {bound}, %"
+    columns = {key: Column(words, 2 if "loss" in key else 1) for key, words in names.items()}
+    questions, units, unit = (text(told.get(key)) for key in ("questions", "units", "unit"))
+    note = f"{questions} questions; intervals are over {units} units (unit: {unit})."
+    found = tables(f"{name}: {text(told.get('what'))}", "method", columns, groups, note)
+    return [one for one in found if "" in one.groups]
 
 
-def situations_html(found: dict[str, Situation]) -> str:
-    """A table for each, folded away; nothing where there are none."""
-    if not found:
-        return ""
-    shown = "".join(table_html(name, one) for name, one in found.items())
-    summary = "Chats, other people's words, everyday talk, and more situations"
-    return f"<details><summary>{summary}</summary>{shown}</details>"
+def _paired(caption: str, systems: Raw, *, ours: str) -> list[Table]:
+    """Each system's score and loss, and how far ours is ahead of it."""
+    columns = {
+        "score": Column("score"),
+        "ahead": Column(f"{ours} minus it", signed=True),
+        "loss": Column("loss, nats a token", 3),
+    }
+    count = max((len(at(row, "score", "by_task")) for row in systems.values()), default=0)
+    rows = {
+        SYSTEMS.get(name, name): {**at(row), "ahead": at(row, "score").get(f"{ours}_minus")}
+        for name, row in systems.items()
+        if name != ours
+    }
+    rows[ours] = at(systems, ours)
+    return tables(caption, "system", columns, {"": rows}, f"Intervals are over {count} tasks.")
 
 
-def heads_of(one: Situation) -> list[str]:
-    """The columns' names: measures, and the share of the way where it was measured."""
-    names = [MEASURES.get(name, name) for name in one.measures]
-    return [*names, *([f"way from mixture to {one.bound}, %"] if one.way else [])]
+def _recovery(raw: Raw) -> list[Table]:
+    found = []
+    for how, rows in at(raw, "tables").items():
+        found += _paired(f"CA-LoRA, the base {WAYS.get(how, how)}", at(rows), ours="ca_lora")
+    return found
 
 
-def spans_in(one: Situation, system: str, part: str | None = None) -> list[Span | None]:
-    """A system's row, of all units or of a part."""
-    systems = one.systems if part is None else one.parts[part]
-    row: list[Span | None] = [systems.get(system, {}).get(name) for name in one.measures]
-    return [*row, *([one.way.get(system) if part is None else None] if one.way else [])]
+def _mixed(raw: Raw) -> list[Table]:
+    title = f"LLaVA-MoLE, trained on a mixture of {text(raw.get('tasks')) or 'tasks'}"
+    return _paired(title, at(raw, "table"), ours="llava_mole")
 
 
-def _situation(raw: Raw) -> Situation:
-    way = table(raw.get("way"))
-    questions, units, unit = (
-        text(raw.get("questions")),
-        text(raw.get("units")),
-        text(raw.get("unit")),
-    )
-    parts = {name: _systems(table(value)) for name, value in table(raw.get("parts")).items()}
-    return Situation(
-        what=text(raw.get("what")),
-        unit=unit,
-        size=f"{questions} questions; intervals are over {units} units (a unit is a {unit})",
-        systems=_systems(raw),
-        parts={name: systems for name, systems in parts.items() if systems},
-        way=spans_of(way.get("percent")),
-        bound=text(way.get("to")),
-    )
+CASES = {"composite_n.json": situations, "ca_lora.json": _recovery, "llava_mole.json": _mixed}
 
 
-def _systems(raw: Raw) -> dict[str, dict[str, Span]]:
-    found = {name: spans_of(row) for name, row in table(raw.get("systems")).items()}
-    return {name: row for name, row in found.items() if row}
+def _blocks(folder: Path) -> list[Block]:
+    return [block for name, make in CASES.items() for block in blocks_of(folder, name, make)]
 
 
-def table_html(name: str, one: Situation) -> str:
-    """A situation's table."""
-    names = heads_of(one)
-    heads = [head("method", scope="col")]
-    heads += [head(words, scope="col", kind="number") for words in names]
-    body = group("", _rows(one), columns=len(heads))
-    for part in one.parts:
-        body += group(part, _rows(one, part), columns=len(heads))
-    return box(f"{name}: {one.what}", heads, body, kind="names", below=escaped(f"{one.size}."))
-
-
-def _rows(one: Situation, part: str | None = None) -> str:
-    systems = one.systems if part is None else one.parts[part]
-    return "".join(
-        f"<tr>{head(system)}{''.join(cell(span) for span in spans_in(one, system, part))}</tr>"
-        for system in systems
-    )
+STRESSES = Section(
+    "stresses",
+    "Papers' cases",
+    "tables of single papers' cases",
+    "Do the papers' own cases hold here?",
+    "MeteoRA asks several questions in one prompt; CA-LoRA brings an adapter to a base that was "
+    "compressed harder; LLaVA-MoLE trains on tasks that disagree. Each is measured beside what it "
+    "replaces.",
+    _blocks,
+    lambda found: str(len(found)),
+)

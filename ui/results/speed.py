@@ -1,181 +1,147 @@
-"""How fast is it? Aims beside what was measured, tokens a second beside peers, and many users."""
+"""How fast is it? Ratios within one run, tokens a second beside peers, many users, and costs."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
-from .files import Made, Unmeasured, load, made_of, unreadable
-from .sections import made_html, section, unmeasured_html
-from .tables import box, cell, head, plain, scale_over, verdict
-from .values import Raw, Span, items, number, span_of, table, text
+from .files import blocks_of, made_of, read
+from .tables import Block, Column, Section, Table, tables
+from .values import Raw, Span, at, items, number, range_of, span_of, text
 
-TITLE = "How fast is it?"
-LEAD = (
-    "Every quotient is taken within one run of one machine, so that both sides had the same "
-    "minute; brackets hold the smallest and the largest repetition."
-)
+DECODE, PREFILL = "decode_tokens_per_second", "prefill_tokens_per_second"
 PARTS = {
     "decode": "Tokens a second while decoding",
     "peers": "Tokens a second beside PEFT's ways of many LoRAs",
+    "llama_cpp": "Tokens a second beside llama.cpp's bare base, in 4 bits",
 }
-SPEED = "decode_tokens_per_second"
+SERVED = {
+    "requests_per_second": Column("requests/s"),
+    "tokens_per_second": Column("tokens/s"),
+    "latency_seconds": Column("mean latency, s"),
+    "first_token_seconds": Column("first token, s"),
+    "first_token_in_time_share": Column("first token within 6 s, share", 2),
+    "distinct_adapters": Column("adapters used", 0),
+}
+USERS = {
+    "one_after_another_s": Column("one after another, s"),
+    "at_once_s": Column("at once, s"),
+    "median_times_faster": Column("times faster"),
+}
+COSTS = {
+    "listening_s": "the page listens after, s",
+    "loaded_s": "the model is ready after, kernels compiled, s",
+    "loaded_again_s": "the same the next time, s",
+    "first_token_of_50_streamed_s": "first token of 50, by OpenAI's door, s",
+    "retrieve_over_http_s": "/retrieve over HTTP, s",
+    "retrieve_by_gradio_client_s": "the same by gradio_client, which looks every 50 ms, s",
+    "resident_after_one_answer_mib": "memory after one answer, MiB",
+    "resident_mib": "memory at the end, MiB",
+    "endpoint_tokens_per_second": "all clients of the endpoint at once, tokens/s",
+    "endpoint_by_engine": "that, by the engine alone with the same questions",
+}
 
 
-def html(folder: Path) -> str:
-    """The section."""
-    raw = load(folder, "speed.json")
-    if not isinstance(raw, Unmeasured) and not aims_of(raw):
-        raw = unreadable("speed.json")
-    many = load(folder, "many_users.json")
-    users = "" if isinstance(many, Unmeasured) else users_html(many)
-    if isinstance(raw, Unmeasured):
-        return section("speed", TITLE, LEAD, unmeasured_html(raw) + users)
-    throughput = [shown for part in PARTS if (shown := _throughput(raw, part))]
-    kind = "rm-pair even" if len(throughput) > 1 else ""
-    body = (
-        _aims(raw)
-        + f'<div class="{kind}">{"".join(throughput)}</div>'
-        + _pool_size(raw)
-        + made_html(_made(raw))
-    )
-    return section("speed", TITLE, LEAD, body + users)
-
-
-def aims_of(raw: Raw) -> list[tuple[Raw, Span]]:
-    """Each aim with what was measured."""
-    found = []
-    for one in map(table, items(raw.get("aims"))):
-        span = span_of({"mean": one.get("measured"), "low": one.get("min"), "high": one.get("max")})
-        if span is not None and text(one.get("what")):
-            found.append((one, span))
-    return found
-
-
-def reached(folder: Path) -> tuple[int, int] | None:
-    """(aims reached, aims)."""
-    raw = load(folder, "speed.json")
-    aims = [] if isinstance(raw, Unmeasured) else aims_of(raw)
-    return (sum(one.get("reached") is True for one, _ in aims), len(aims)) if aims else None
-
-
-def users_html(raw: Raw) -> str:
-    """Many people at once against one after another; nothing where it cannot be read."""
-    rows = ""
-    for name, told in (
-        ("people on the page, each in a browser of the same machine", raw),
-        ("clients of the endpoint", table(raw.get("by_clients_of_the_endpoint"))),
-    ):
-        faster = number(told.get("median_times_faster"))
-        if faster is not None:
-            alone, at_once = (_range(told.get(f"{k}_s")) for k in ("one_after_another", "at_once"))
-            times = cell(alone) + cell(at_once) + cell(Span(faster), emphasis=True)
-            rows += f"<tr>{head(name)}{times}</tr>"
-    if not rows:
-        return ""
-    users = text(raw.get("users")) or "Many"
-    heads = [head("who", scope="col")]
-    for words in ("one after another, s", "at once, s", "times faster"):
-        heads.append(head(words, scope="col", kind="number"))
-    facts = [("machine", f"{text(raw.get('cores'))} cores, {text(raw.get('system'))}")]
-    facts.append(("quantization", text(raw.get("quantization"))))
-    return box(f"{users} users at once", heads, rows, kind="narrow") + made_html(
-        made_of({"command": raw.get("command")}, "many_users.json", *facts)
-    )
-
-
-def _aims(raw: Raw) -> str:
-    rows = ""
-    for one, span in aims_of(raw):
-        aim, told = number(one.get("aim")), one.get("reached")
-        scale = scale_over([span], mark=aim, zero=True)
-        word = verdict(told if isinstance(told, bool) else None)
-        rows += (
-            f"<tr>{head(text(one.get('what')))}<td>{word}</td>"
-            f"{cell(span, scale=scale, digits=_digits(span))}"
-            f"{plain(text(one.get('aim')), kind='number')}</tr>"
-        )
-    heads = [head("what", scope="col"), head("reached?", scope="col")]
-    heads += [head(words, scope="col", kind="number") for words in ("measured", "aim")]
-    below = "Each line has a scale of its own, from zero; the upright tick is the aim."
-    return box("Aims of the engine", heads, rows, kind="words", below=below)
-
-
-def _throughput(raw: Raw, part: str) -> str:
-    """Systems x batch sizes."""
-    found: dict[str, dict[float, Span]] = {}
-    for value in table(table(table(raw.get("parts")).get(part)).get("cells")).values():
-        facts, summary = table(table(value).get("facts")), table(table(value).get("summary"))
-        batch, span = number(facts.get("batch")), span_of(summary.get(SPEED))
-        if batch is not None and span is not None and text(facts.get("system")):
-            found.setdefault(text(facts["system"]), {})[batch] = span
-    if not found:
-        return ""
-    batches = sorted({batch for row in found.values() for batch in row})
-    rows = "".join(
-        f"<tr>{head(system)}{''.join(cell(row.get(b), digits=0) for b in batches)}</tr>"
-        for system, row in found.items()
-    )
-    heads = [head("system", scope="col")]
-    heads += [head(f"batch {batch:g}", scope="col", kind="number") for batch in batches]
-    return box(PARTS[part], heads, rows, kind="names")
-
-
-def _pool_size(raw: Raw) -> str:
-    """The same requests over more and more adapters (the workload of S-LoRA)."""
+def ratios(raw: Raw) -> list[Table]:
+    """What was measured of the engine, each within one run."""
     rows = {}
-    for name, value in table(table(table(raw.get("parts")).get("slora")).get("cells")).items():
-        adapters = number(table(table(value).get("facts")).get("adapters"))
-        if name.startswith("closed") and adapters is not None:
-            rows[adapters] = table(table(value).get("summary"))
-    if not rows:
-        return ""
-    columns = {
-        "requests_per_second": "requests a second",
-        "tokens_per_second": "tokens a second",
-        "first_token_seconds": "seconds to the first token",
-        "distinct_adapters": "adapters used",
+    for one in map(at, items(raw.get("ratios"))):
+        span = {"mean": one.get("measured"), "low": one.get("min"), "high": one.get("max")}
+        rows[text(one.get("what"))] = {"measured": span_of(span)}
+    columns = {"measured": Column("measured", None)}
+    return tables("Ratios within one run", "what", columns, {"": rows})
+
+
+def throughput(raw: Raw, part: str) -> list[Table]:
+    """Systems x batch sizes, and reading a prompt."""
+    rows: dict[str, Raw] = {}
+    for cell in map(at, at(raw, "parts", part, "cells").values()):
+        facts, summary = at(cell, "facts"), at(cell, "summary")
+        batch, key = number(facts.get("batch")), DECODE if DECODE in summary else PREFILL
+        size = f"{batch or 0:g}" if key == DECODE else PREFILL
+        rows.setdefault(text(facts.get("system")), {})[size] = summary.get(key)
+    sizes = sorted({size for row in rows.values() for size in row} - {PREFILL}, key=float)
+    columns = {size: Column(f"batch {size}", 0) for size in sizes}
+    columns[PREFILL] = Column("reading a prompt", 0)
+    return tables(PARTS[part], "system", columns, {"": rows})
+
+
+def served(raw: Raw) -> list[Table]:
+    """The same requests over more and more adapters (the workload of S-LoRA)."""
+    groups: dict[str, Raw] = {}
+    for name, cell in at(raw, "parts", "slora", "cells").items():
+        kind, adapters = name.partition("/")[0], number(at(cell, "facts").get("adapters"))
+        if adapters is not None:
+            groups.setdefault(kind.replace("_", " "), {})[f"{adapters:,.0f}"] = at(cell, "summary")
+    note = "closed: all requests at once; real time: as they arrive."
+    caption = "More adapters, same speed? (the workload of S-LoRA)"
+    return tables(caption, "adapters in the pool", SERVED, groups, note)
+
+
+def users(raw: Raw) -> list[Table]:
+    """Many people at once against one after another."""
+    rows: dict[str, Raw] = {
+        "people on the page, each in a browser of the same machine": raw,
+        "clients of the endpoint": at(raw, "by_clients_of_the_endpoint"),
     }
-    body = "".join(
-        f"<tr>{head(f'{adapters:,.0f}')}"
-        + "".join(cell(span_of(summary.get(column))) for column in columns)
-        + "</tr>"
-        for adapters, summary in sorted(rows.items())
-    )
-    heads = [head("adapters in the pool", scope="col")]
-    heads += [head(words, scope="col", kind="number") for words in columns.values()]
-    return box("More adapters, same speed? (the workload of S-LoRA)", heads, body)
+    for who, told in rows.items():
+        times = {key: range_of(told.get(key)) for key in ("one_after_another_s", "at_once_s")}
+        rows[who] = {**told, **times}
+    return tables(f"{text(raw.get('users')) or 'Many'} users at once", "who", USERS, {"": rows})
+
+
+def costs(raw: Raw) -> list[Table]:
+    """What the running page costs."""
+    first = at(raw, "first_token_s")
+    rows = {f"first token, {method}, s": {"is": first[method]} for method in first}
+    rows |= {words: {"is": raw.get(key)} for key, words in COSTS.items()}
+    columns = {"is": Column("measured", None)}
+    return tables("What the running page costs", "what", columns, {"": rows})
 
 
 def machines_of(raw: Raw) -> dict[str, list[str]]:
     """Which parts were measured on which machine, in words; a part may be newer than the rest."""
     found: dict[str, list[str]] = {}
-    for part, measured in table(raw.get("parts")).items():
-        machine = table(table(measured).get("machine"))
-        where = [text(machine.get("card")) or text(machine.get("cpu"))]
-        where += [f"{text(machine.get('threads'))} threads", text(machine.get("dtype"))]
-        where.append(f"quantization {text(machine.get('quantization'))}")
-        if machine:
-            found.setdefault(", ".join(filter(None, where)), []).append(part)
+    for part in at(raw, "parts"):
+        one = at(raw, "parts", part, "machine")
+        said = {key: text(one.get(key)) for key in ("card", "cpu", "threads", "dtype")}
+        where = ", ".join(f"{key} {words}" for key, words in said.items() if words)
+        found.setdefault(where, []).append(part)
     return found
 
 
-def _made(raw: Raw) -> Made:
-    machine = next((table(table(p).get("machine")) for p in table(raw.get("parts")).values()), {})
-    usual, *others = machines_of(raw).items() or [("", [])]
-    facts = [("machine", usual[0])]
-    facts += [(f"machine of {', '.join(parts)}", where) for where, parts in others]
-    facts += [("system", text(machine.get("system"))), ("commit", text(machine.get("commit")))]
-    kept = {key: machine.get(key) for key in ("versions", "base_checksum")}
-    return made_of({**kept, "command": raw.get("command")}, "speed.json", *facts)
+def blocks(folder: Path) -> list[Block]:
+    """The engine's speed, and many users."""
+    *found, made = blocks_of(folder, "speed.json", _speed)
+    if found:
+        raw = read(folder, "speed.json")
+        one = next((at(part, "machine") for part in at(raw, "parts").values()), {})
+        where = {f"parts {', '.join(parts)}": told for told, parts in machines_of(raw).items()}
+        made = made_of({**one, "command": raw.get("command")}, "speed.json", where)
+    return [*found, made, *blocks_of(folder, "many_users.json", users)]
 
 
-def _range(raw: object) -> Span | None:
-    """The median of a list, with its smallest and largest."""
-    values = sorted(n for n in map(number, items(raw)) if n is not None)
-    if not values:
-        return None
-    middle = len(values) // 2
-    median = (values[middle] + values[~middle]) / 2
-    return Span(median, values[0], values[-1])
+def costs_blocks(folder: Path) -> list[Block]:
+    """What the running page costs."""
+    return blocks_of(folder, "budget.json", costs)
 
 
-def _digits(span: Span) -> int:
-    return 2 if abs(span.mean) < 10 else 1
+def _speed(raw: Raw) -> list[Table]:
+    parts = [one for part in PARTS for one in throughput(raw, part)]
+    found = ratios(raw)
+    return [*found, *parts, *served(raw)] if found else []
+
+
+def _of_base(found: Sequence[Table]) -> str:
+    (cell,) = found[0].rows.get("decode, ramole_k3 / base, batch=1", [None])
+    return f"{cell.mean:.2f}" if isinstance(cell, Span) else ""
+
+
+SPEED = Section(
+    "speed",
+    "Speed",
+    "of the base's speed, mixing three adapters for one request",
+    "How fast is it?",
+    "Every ratio is taken within one run of one machine, so that both sides had the same minute; "
+    "brackets hold the smallest and the largest repetition.",
+    lambda folder: [*blocks(folder), *costs_blocks(folder)],
+    _of_base,
+)

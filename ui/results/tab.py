@@ -29,7 +29,9 @@ def tab(folder: Path = RESULTS) -> None:
         with one_sentence():
             return closer(ui, folder, wanted)
 
-    results.select(on_open, ui.shown, ui.all, queue=False, **QUIET)
+    changed = [ui.plot, ui.ahead, ui.by_task]
+    every = [ui.shown, ui.top, ui.chosen, ui.setting, ui.rest, *changed]
+    results.select(on_open, ui.shown, every, queue=False, **QUIET)
     ui.setting.input(
-        on_setting, ui.setting, ui.closer, trigger_mode="always_last", queue=False, **QUIET
+        on_setting, ui.setting, changed, trigger_mode="always_last", queue=False, **QUIET
     )

@@ -6,63 +6,81 @@ from typing import Any
 import gradio as gr
 
 from ..parts.errors import html_or_sentence
+from ..parts.markup import escaped
 from ..parts.notice import notice_html
-from . import adapters, answers, methods, retrieval, router, speed, stresses
-from .closer import by_task_html, differences_html
+from .adapters import ADAPTERS
+from .answers import ANSWERS, by_task, differences
 from .figure import scores_figure
-from .glance import glance_html
+from .html import html, section_html
 from .layout import Layout
-from .scores import Evaluation, earlier, evaluation
+from .methods import METHODS
+from .retrieval import RETRIEVAL
+from .router import ROUTER
+from .scores import Evaluation, evaluation, label
 from .short import short_html
+from .situations import STRESSES
+from .speed import SPEED
+from .tables import Table
+from .values import at
+
+REST = (METHODS, STRESSES, RETRIEVAL, ADAPTERS, ROUTER, SPEED)
+"""The sections below the closer look."""
+PLAIN_WORDS = {"iid": "An adapter fits (IID)", "ood": "The one that fits is hidden (OOD)"}
 
 
 def opened(ui: Layout, folder: Path) -> dict[Any, Any]:
     """The whole tab, from the files as they are now."""
-    found, missing = evaluation(folder)
+    found = evaluation(folder)
     drawn = {
-        ui.top: html_or_sentence(
-            lambda: (
-                short_html(found)
-                + glance_html(folder, found)
-                + answers.answers_html(found, missing, earlier(folder))
-            ),
-            _refusal,
-        ),
-        ui.rest: html_or_sentence(lambda: rest_html(folder, found), _refusal),
-        ui.chosen: gr.Accordion(visible=found is not None),
+        ui.top: html_or_sentence(lambda: top_html(folder), _refusal),
+        ui.rest: html_or_sentence(lambda: rest_html(folder), _refusal),
+        ui.chosen: gr.Accordion(visible=isinstance(found, Evaluation)),
     }
-    if found is None:
+    if not isinstance(found, Evaluation):
         return drawn
-    names = [(answers.choice(name), name) for name in found.settings]
-    first = names[0][1]
-    choice = gr.Radio(choices=names, value=first, visible=len(names) > 1)
-    return {**drawn, ui.setting: choice, **closer(ui, folder, first)}
+    names = [(PLAIN_WORDS.get(name, label(name)), name) for name in found.settings]
+    choice = gr.Radio(choices=names, value=names[0][1], visible=len(names) > 1)
+    return {**drawn, ui.setting: choice, **closer(ui, folder, names[0][1])}
 
 
 def closer(ui: Layout, folder: Path, wanted: str | None) -> dict[Any, Any]:
     """One setting: picture, differences, tasks; as it was where the setting is not there."""
-    found, _ = evaluation(folder)
-    if found is None or not isinstance(wanted, str) or wanted not in found.settings:
+    found = evaluation(folder)
+    if not (isinstance(found, Evaluation) and isinstance(wanted, str) and wanted in found.cells):
         return {ui.plot: gr.skip()}
     return {
         ui.plot: scores_figure(found, wanted),
-        ui.ahead: differences_html(found, wanted),
-        ui.by_task: by_task_html(found, wanted),
+        ui.ahead: "".join(map(html, differences(found, wanted))),
+        ui.by_task: "".join(map(html, by_task(found, wanted))),
     }
 
 
-def rest_html(folder: Path, found: Evaluation | None) -> str:
+def top_html(folder: Path) -> str:
+    """The short picture, the tiles and the answers."""
+    return short_html(evaluation(folder)) + glance_html(folder) + section_html(ANSWERS, folder)
+
+
+def rest_html(folder: Path) -> str:
     """Every section below the closer look."""
-    return "".join(
-        (
-            methods.html(folder),
-            stresses.html(folder),
-            retrieval.html(folder, found),
-            adapters.html(folder),
-            router.html(folder),
-            speed.html(folder),
-        )
+    return "".join(section_html(section, folder) for section in REST)
+
+
+def glance_html(folder: Path) -> str:
+    """One number of each section, which opens it and leads to it."""
+    found = evaluation(folder)
+    tiles = []
+    for one in (ANSWERS, *REST):
+        made = [block for block in one.blocks(folder) if isinstance(block, Table)]
+        tiles.append((one.key, one.tile, one.number(made) if made else "", one.counted))
+    if isinstance(found, Evaluation):
+        count = str(len(at(found.raw, "tasks")))
+        tiles.insert(1, ("choice", "Every task", count, "tasks, each with its own scores"))
+    links = "".join(
+        f'<li><a href="#results-{key}"><em>{escaped(title)}</em><b>{escaped(value or "–")}</b>'
+        f"<span>{escaped(words if value else f'{words}: not measured yet')}</span></a></li>"
+        for key, title, value, words in tiles
     )
+    return f'<nav class="rm-glance" aria-label="Results at a glance"><ul>{links}</ul></nav>'
 
 
 def _refusal(sentence: str) -> str:

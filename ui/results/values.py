@@ -1,11 +1,13 @@
-"""Numbers, words, tables and intervals out of JSON; whatever else stands there is nothing."""
+"""Numbers, words, objects and intervals out of JSON; whatever else stands there is nothing."""
 
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from statistics import median
 from typing import Any
 
 Raw = dict[str, Any]
+ENDS = (("low", "high"), ("min", "max"), ("least", "most"))
 
 
 @dataclass(frozen=True)
@@ -15,11 +17,27 @@ class Span:
     mean: float
     low: float | None = None
     high: float | None = None
+    best: bool = False
+    """Whether it is the best of those that it stands among."""
+
+    @property
+    def ends(self) -> tuple[float, float]:
+        """The interval; twice the mean where there is none."""
+        if self.low is None or self.high is None:
+            return self.mean, self.mean
+        return self.low, self.high
 
     @property
     def sure(self) -> bool:
         """Whether the interval is there and leaves zero out."""
-        return self.low is not None and self.high is not None and self.low * self.high > 0
+        low, high = self.ends
+        return self.low is not None and low * high > 0
+
+    def judged(self, above: str, below: str) -> str:
+        """What the interval says about a difference: `above` zero, `below` it, or nothing sure."""
+        if not self.sure:
+            return "no clear difference" if self.low is not None else "interval not measured"
+        return above if self.mean > 0 else below
 
 
 def number(raw: object) -> float | None:
@@ -30,39 +48,50 @@ def number(raw: object) -> float | None:
 
 
 def text(raw: object) -> str:
-    """A string as it is, a number in words, nothing for anything else."""
+    """A string as it is, a number or yes or no in words, a list's with commas, else nothing."""
+    if isinstance(raw, bool):
+        return "yes" if raw else "no"
+    if isinstance(raw, list):
+        return ", ".join(text(one) for one in raw if not isinstance(one, list))
     if isinstance(raw, str):
         return raw
     return f"{raw:g}" if number(raw) is not None else ""
 
 
-def table(raw: object) -> Raw:
-    """The object with its keys as strings, or an empty one."""
+def at(raw: object, *keys: str) -> Raw:
+    """The object below these keys, its own keys as strings, or an empty one."""
+    for key in keys:
+        raw = raw.get(key) if isinstance(raw, Mapping) else None
     return {str(key): value for key, value in raw.items()} if isinstance(raw, Mapping) else {}
 
 
 def items(raw: object) -> list[Any]:
     """The list, or an empty one."""
-    return list(raw) if isinstance(raw, list | tuple) else []
+    return raw if isinstance(raw, list) else []
 
 
 def span_of(raw: object) -> Span | None:
-    """From a plain number, `{mean, low, high}`, `{mean, interval: [low, high]}` or
-    `{median, min, max}`."""
+    """From a plain number, or `mean` or `median` with ENDS or `interval`."""
     if not isinstance(raw, Mapping):
         mean = number(raw)
         return None if mean is None else Span(mean)
     mean = number(raw.get("mean", raw.get("median")))
     if mean is None:
         return None
-    both = items(raw.get("interval"))
-    low, high = both if len(both) == 2 else (None, None)
-    low = number(raw.get("low", raw.get("min", low)))
-    high = number(raw.get("high", raw.get("max", high)))
-    return Span(mean, low, high) if low is not None and high is not None else Span(mean)
+    pairs = [*([raw.get(end) for end in ends] for ends in ENDS), items(raw.get("interval"))]
+    for low, high in ([number(end) for end in pair] for pair in pairs if len(pair) == 2):
+        if low is not None and high is not None:
+            return Span(mean, low, high)
+    return Span(mean)
+
+
+def range_of(raw: object) -> Span | None:
+    """The median of a list, with its smallest and largest."""
+    values = [value for value in map(number, items(raw)) if value is not None]
+    return Span(median(values), min(values), max(values)) if values else None
 
 
 def spans_of(raw: object) -> dict[str, Span]:
     """Every entry that is a span."""
-    found = {key: span_of(value) for key, value in table(raw).items()}
+    found = {key: span_of(value) for key, value in at(raw).items()}
     return {key: span for key, span in found.items() if span is not None}
