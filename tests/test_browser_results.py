@@ -123,7 +123,7 @@ def test_a_command_can_be_copied_where_the_clipboard_is_not_there(measured, visi
     page.locator("#results-adapters .rm-copy").click()
     expect(page.locator("#results-adapters .rm-copy")).to_have_text("Copied")
     other = visit(measured.url)
-    assert copied(other).startswith("python -m lab.evaluation.dev_table")
+    assert copied(other).startswith("python -m lab dev_table")
 
 
 def test_the_first_screen_says_it_all_and_the_rest_is_folded(measured, visit):

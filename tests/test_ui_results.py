@@ -276,7 +276,7 @@ def test_adapters_show_rivals_and_gain_and_one_command(folder):
     assert rows[1][:7] == ["sst2", "em", "50", "10.0", "50.0", "21.0", "44.0"]
     assert rows[1][7] == "+34.0 [+31.0, +37.0]" and rows[2][7] == "+1.0 [−2.0, +4.0]"
     assert rows[2][4] == "–", "a task without options has no chance"
-    assert html.count("<code>python -m lab.evaluation.dev_table --rows 50</code>") == 1
+    assert html.count("<code>python -m lab dev_table --rows 50</code>") == 1
     assert "<b>1 of 2</b><span>clearly beat the base" in html
 
 

@@ -125,9 +125,9 @@ def measure_together(stage: Stage, record: Record, tell: Tell) -> None:
 
 
 def measure_retrieval(stage: Stage, record: Record, tell: Tell) -> None:
-    """The encoder as it is shipped and the search, by retrieval's own benchmark."""
+    """The encoder as it is shipped, and the search."""
+    from lab.benchmarks.search_speed import measure_speed
     from ramole_core.retrieval import Encoder
-    from ramole_core.retrieval.benchmark import measure_speed
 
     s = stage.sizes
     record.begin("retrieval", s.facts("retrieval"))

@@ -1,7 +1,7 @@
 """Bootstrap intervals: rows are drawn again with replacement, paired rows together."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import numpy as np
 
@@ -13,6 +13,10 @@ class Interval:
     mean: float
     low: float
     high: float
+
+    def rounded(self, digits: int = 4) -> dict[str, float]:
+        """The three numbers as a file keeps them."""
+        return {name: round(value, digits) for name, value in asdict(self).items()}
 
 
 def bootstrap(values: Sequence[float], *, draws: int = 10_000, seed: int = 0) -> Interval:

@@ -1,6 +1,6 @@
 """The tuned retriever by the LoraRetriever paper's protocol, and the shipped one on unseen tasks.
 
-    python -m lab.evaluation.retriever_table --data DATA
+    python -m lab retriever_table --data DATA
 
 Pool: the 48 LoRAs of the paper, each with 20 sample inputs; prompts of the same 48 tasks (arXiv
 2402.09997, table 2). A run trains what `train retriever` trains on the samples of a share of the
@@ -25,14 +25,20 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from lab.evaluation.retriever_places import TWINS, Embed, Places, Remembered, summarise
+from lab import harness
+from lab.evaluation.retriever_places import (
+    FIRST,
+    POOL,
+    TWINS,
+    Embed,
+    Places,
+    Remembered,
+    summarise,
+)
 from lab.evaluation.retriever_runs import SERVED, WAYS, Tuner
 from ramole_core.pool.words import parse_examples
-from ramole_core.retrieval.benchmark import FIRST, POOL
 from ramole_core.retrieval.encoder import Encoder
-from ramole_core.settings import REPOSITORY, load_settings
-from ramole_core.terminal.recorded_command import recorded_command
-from ramole_core.training.card import versions
+from ramole_core.settings import load_settings
 from ramole_core.training.retriever import Texts
 from ramole_core.training.retriever_data import read_texts
 from ramole_core.training.retriever_recipe import RetrieverRecipe
@@ -77,53 +83,46 @@ def sample_pool(examples: Texts, prompts: list[dict], adapters: Path) -> tuple[T
     return {**examples, **own}, [prompt for prompt in prompts if prompt["task"] in own]
 
 
-class Report:
-    """The results file: every run's places as soon as they are known."""
+class Runs:
+    """The places of every run, in the results file as soon as they are known."""
 
-    def __init__(self, path: Path, *, recipe: RetrieverRecipe, encoder: str):
-        """Goes on with `path` where it was made by the same recipe and encoder."""
-        self._path = path
-        self.held: dict = {}
-        facts = {"recipe": asdict(recipe), "encoder_checksum": encoder}
-        facts = json.loads(json.dumps(facts))  # tuples are lists in a file
-        if path.is_file():
-            held = json.loads(path.read_text(encoding="utf-8"))
-            if all(held.get(key) == value for key, value in facts.items()):
-                self.held = held
-        self.held.update(facts)
-        self.held.setdefault("runs", {})
+    def __init__(self, results: harness.Results):
+        """Goes on with the file where it was made by the same recipe and encoder."""
+        results.take_over("runs", "summary", "shipped", where=("recipe", "encoder_checksum"))
+        self._results = results
+        found = results.held.setdefault("runs", {})
+        assert isinstance(found, dict)
+        self._held = found
 
     def places(self, run: str) -> Places | None:
         """What a run measured; None when it was not made yet."""
-        found = self.held["runs"].get(run)
+        found = self._held.get(run)
         return Places.read(found) if found else None
+
+    def fact(self, run: str, name: str) -> object:
+        """What was noted of a run."""
+        return self._held.get(run, {}).get(name)
 
     def keep(self, run: str, places: Places, **facts: object) -> None:
         """Write a run down."""
-        self.held["runs"][run] = {**places.write(), **facts}
-        self.write()
-
-    def write(self) -> None:
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        self._path.write_text(json.dumps(self.held, indent=1) + "\n", encoding="utf-8")
+        self._held[run] = {**places.write(), **facts}
+        self._results.write()
 
 
 def main(
-    data: Annotated[Path, typer.Option(help="Folder of task folders and retrieval/.")] = Path(
-        "data"
-    ),
+    data: Annotated[
+        Path, typer.Option(help="Folder of task folders and retrieval/.")
+    ] = harness.DATA,
     seeds: Annotated[
         int, typer.Option(help="Splits of the tasks at 40 %, and of the data's.")
     ] = 10,
-    rows: Annotated[int, typer.Option(help="Dev prompts of each task of the data.")] = 8,
-    work: Annotated[Path, typer.Option(help="Where trained retrievers are kept.")] = Path(
-        "retriever_table"
-    ),
-    out: Annotated[Path, typer.Option(help="The JSON file.")] = (
-        REPOSITORY / "results" / "retriever.json"
-    ),
+    rows: harness.Rows = 8,
+    threads: harness.Threads = 0,
+    work: harness.Work = Path("retriever_table"),
+    out: harness.Out = harness.RESULTS / "retriever.json",
 ) -> None:
     """Tune on shares of the paper's pool, and measure the shipped retriever."""
+    harness.use_threads(threads)
     settings = load_settings()
     loras = json.loads((data / "retrieval" / "lora_samples.json").read_text())[:POOL]
     prompts = json.loads((data / "retrieval" / "queries.json").read_text())
@@ -134,32 +133,35 @@ def main(
     shipped = Encoder(data_dir=settings.data_dir, adapter=settings.adapters_dir / "_retriever")
     dense = Remembered(lambda texts: untuned.dense(texts, window=recipe.window))
     tuner = Tuner(work, recipe=recipe, untuned=dense, data_dir=settings.data_dir)
-    report = Report(out, recipe=recipe, encoder=untuned.checksum)
+    facts = {"recipe": asdict(recipe), "encoder_checksum": untuned.checksum}
+    facts |= {"pool": len(examples), "prompts": len(prompts)}
+    results = harness.Results(out, **facts, twins=TWINS, published=PUBLISHED)
+    runs = Runs(results)
     served: dict[str, tuple[Embed, Encoder]] = {"untuned": (dense, untuned)}
     if shipped.tuned:
         served["shipped"] = (Remembered(shipped.embed), shipped)
     for name, (embed, encoder) in served.items():
-        if report.held["runs"].get(name, {}).get("checksum") != encoder.checksum:
-            report.keep(name, Places.measure(embed, examples, prompts), checksum=encoder.checksum)
+        if runs.fact(name, "checksum") != encoder.checksum:
+            runs.keep(name, Places.measure(embed, examples, prompts), checksum=encoder.checksum)
     shares = {0.4: seeds, 1.0: min(seeds, WHOLE)}
     for share, count in shares.items():
         for seed in range(count):
-            if all(report.places(run_name(share, seed, way)) for way in WAYS):
+            if all(runs.places(run_name(share, seed, way)) for way in WAYS):
                 continue
             chosen = split_tasks(list(examples), share=share, seed=seed)
             ways = tuner.ways(
                 f"{share:.0%}-seed{seed}", {name: examples[name] for name in chosen}, seed=seed
             )
             for way, embed in ways.items():
-                report.keep(
+                runs.keep(
                     run_name(share, seed, way),
                     Places.measure(embed, examples, prompts),
                     tuned_on=chosen,
                 )
-            report.held["summary"] = summary_of(report, tasks, shares=shares)
-    report.held["summary"] = summary_of(report, tasks, shares=shares)
+            results.write(summary=summary_of(runs, tasks, shares=shares))
+    results.write(summary=summary_of(runs, tasks, shares=shares))
     if shipped.tuned:
-        report.held["shipped"] = measure_shipped(
+        found = measure_shipped(
             dense,
             served["shipped"][0],
             tuner,
@@ -167,42 +169,34 @@ def main(
             adapters=settings.adapters_dir,
             rows=rows,
             seeds=min(seeds, HALVES),
-        ) | {"checksum": shipped.checksum}
-    report.held |= {
-        "command": recorded_command("lab.evaluation.retriever_table"),
-        "pool": len(examples),
-        "prompts": len(prompts),
-        "twins": TWINS,
-        "published": PUBLISHED,
-        "versions": versions(),
-    }
-    report.write()
-    show(report.held)
+        )
+        results.write(shipped=found | {"checksum": shipped.checksum})
+    show(results.held)
 
 
-def summary_of(report: Report, tasks: np.ndarray, *, shares: Mapping[float, int]) -> dict:
+def summary_of(runs: Runs, tasks: np.ndarray, *, shares: Mapping[float, int]) -> dict:
     """The table: retriever x (all prompts, those of tuned tasks, those of unseen tasks)."""
-    untuned = report.places("untuned")
+    untuned = runs.places("untuned")
     assert untuned is not None
     everything, named = np.ones(len(tasks), bool), tasks.tolist()
     table = {"untuned": {"all": summarise([untuned], [everything], tasks=named)}}
-    if shipped := report.places("shipped"):
+    if shipped := runs.places("shipped"):
         found = summarise([shipped], [everything], tasks=named, against=untuned)
         table["shipped"] = {"all": found}
     for (share, count), way in product(shares.items(), WAYS):
         names = [run_name(share, seed, way) for seed in range(count)]
-        names = [name for name in names if report.places(name)]
-        runs = [places for name in names if (places := report.places(name))]
-        if not runs:
+        names = [name for name in names if runs.places(name)]
+        made = [places for name in names if (places := runs.places(name))]
+        if not made:
             continue
-        tuned = [np.isin(tasks, report.held["runs"][name]["tuned_on"]) for name in names]
-        rows = {"all": summarise(runs, [everything] * len(runs), tasks=named, against=untuned)}
+        tuned = [np.isin(tasks, runs.fact(name, "tuned_on")) for name in names]
+        rows = {"all": summarise(made, [everything] * len(made), tasks=named, against=untuned)}
         if share < 1:
             unseen = [~mask for mask in tuned]
-            rows["tuned"] = summarise(runs, tuned, tasks=named, against=untuned)
-            rows["unseen"] = summarise(runs, unseen, tasks=named, against=untuned)
+            rows["tuned"] = summarise(made, tuned, tasks=named, against=untuned)
+            rows["unseen"] = summarise(made, unseen, tasks=named, against=untuned)
             if way == SERVED:
-                rows["unseen, untuned"] = summarise([untuned] * len(runs), unseen, tasks=named)
+                rows["unseen, untuned"] = summarise([untuned] * len(made), unseen, tasks=named)
         table[f"tuned on {share:.0%}{way}"] = rows
     return table
 
@@ -281,7 +275,3 @@ def show(held: Mapping) -> None:
             merged = " ".join(f"{found['merged'][f'top{k}']['mean']:.1f}" for k in FIRST)
             table.add_row(name, part, *cells, merged)
     Console().print(table)
-
-
-if __name__ == "__main__":
-    typer.run(main)
