@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Float
 
-from lab.evaluation.evaluate import Answering, Rows
+from lab.evaluation.asking import Answering
+from lab.evaluation.evaluate import Rows
 from lab.evaluation.questions import Found, Question, Situation
 from lab.evaluation.systems import ORACLE, PERFECT, RANDOM, WRITTEN, draw_weights, read_way
 from lab.evaluation.task_rows import draw_pairs

@@ -16,7 +16,8 @@ from itertools import pairwise
 
 import numpy as np
 
-from lab.evaluation.evaluate import Answering, Rows
+from lab.evaluation.asking import Answering
+from lab.evaluation.evaluate import Rows
 from lab.evaluation.metrics import score
 from lab.evaluation.questions import Found, Question, Situation
 from lab.evaluation.systems import read_way

@@ -1,44 +1,21 @@
 """Ask every system for the rows of every task in every situation, cell by cell."""
 
 import json
-import time
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from time import perf_counter
 
+from lab.evaluation.asking import EXAMPLES, Answering, Asker, judge_score
 from lab.evaluation.cells import Cell, Cells
-from lab.evaluation.metrics import score
+from lab.evaluation.questions import Found, Question, cell_of
 from lab.evaluation.situations import Crowd
-from lab.evaluation.systems import (
-    ALONE,
-    RANDOM,
-    Ask,
-    fits_weights,
-    random_request,
-    request_of,
-    takes_its_own,
-)
+from lab.evaluation.systems import ALONE, Ask, takes_its_own
 from ramole_core.errors import RamoleError
-from ramole_core.request import Generation, Request
-from ramole_core.retrieval import Hit
 from ramole_core.training.rows import Row
 
-EXAMPLES = 5
-"""Pairs that a method which fits weights gets; LoraHub's number."""
 Progress = Callable[[str, int, int], None]
 """Called with a cell's name, the cells done, and the cells in all."""
-
-
-@runtime_checkable
-class Answering(Protocol):
-    """What is asked: `Ramole`, or a fake of it in fast tests."""
-
-    def retrieve(
-        self, text: str, k: int = 3, exclude: Iterable[str] = (), owner: str | None = None
-    ) -> list[Hit]: ...
-    def generate(self, requests: Sequence[Request]) -> list[Generation]: ...
 
 
 @dataclass(frozen=True)
@@ -128,82 +105,24 @@ def _make(
     ask: Ask,
     known: Mapping[tuple[int, str], tuple[float, float]],
 ) -> Cell:
-    began = time.perf_counter()
+    began = perf_counter()
     excluded = crowd.excluded(situation, task.task)
-    worth: list[tuple[float, float]] = [(0.0, 0.0)] * len(task.rows)
-    adapters: list[list[str]] = [[] for _ in task.rows]
-    abstained = [0.0] * len(task.rows)
-    left = []
-    for n, row in enumerate(task.rows):
-        if system == "selection":
-            hit = ramole.retrieve(row.inputs, 1, exclude=excluded)[0]
-            if (n, hit.name) in known:
-                worth[n], adapters[n] = known[n, hit.name], [hit.name]
-                continue
-        left.append(n)
-    request = _requests(ramole, system, task, excluded=excluded, ask=ask)
-    requests = [request(task.rows[n].inputs) for n in left]
-    for n, answer in zip(left, ramole.generate(requests) if requests else [], strict=True):
-        adapters[n], abstained[n] = answer.adapters, 100.0 * left_to_base(answer)
-        worth[n] = _worth(task.metric, answer.text.strip(), task.rows[n].targets)
-    strict, lenient = ([round(pair[n], 2) for pair in worth] for n in (0, 1))
-    spent = round(time.perf_counter() - began, 2)
-    return Cell(strict, lenient, adapters, spent, {"left": abstained})
-
-
-def left_to_base(answer: Generation) -> bool:
-    """Whether the base was left to answer because nothing fitted, as the answer's evidence says."""
-    return decision_of(answer) == "base"
-
-
-def decision_of(answer: Generation) -> str | None:
-    """Who answers by the evidence: `adapters`, `base`, or `kept` from the turn before; None where
-    the answer has no evidence."""
-    return getattr(getattr(answer, "evidence", None), "decision", None)
-
-
-def _requests(
-    ramole: Answering, system: str, task: Rows, *, excluded: Sequence[str], ask: Ask
-) -> Callable[[str], Request]:
-    """What the system is asked for a prompt of the task."""
-
-    def plain(prompt: str) -> Request:
-        return request_of(system, prompt, own=task.task, excluded=excluded, ask=ask)
-
-    def by_chance(prompt: str) -> Request:
-        found = [hit.name for hit in ramole.retrieve(prompt, ask.k, exclude=excluded)]
-        return random_request(prompt, found, ask=ask)
-
-    if system == RANDOM:
-        return by_chance
-    if not fits_weights(system):
-        return plain
-    if not task.examples:
-        raise RamoleError(
-            f"System {system} finds its weights on the {EXAMPLES} rows before those that are "
-            f"asked, and there are none: skip at least {EXAMPLES}."
-        )
-    pairs = [(row.inputs, row.targets) for row in task.examples]
-    names = found_for([text for text, _ in pairs], ramole, excluded=excluded, k=ask.k)
-    return lambda prompt: replace(plain(prompt), examples=pairs, adapters=names, exclude=())
-
-
-def found_for(
-    texts: Sequence[str], ramole: Answering, *, excluded: Sequence[str], k: int
-) -> tuple[str, ...]:
-    """The k adapters that are nearest to the texts on the whole, each of which brings its own k."""
-    nearness: Counter[str] = Counter()
-    for text in texts:
-        nearness.update({hit.name: hit.score for hit in ramole.retrieve(text, k, exclude=excluded)})
-    return tuple(name for name, _ in nearness.most_common(k))
-
-
-def _worth(metric: str, answer: str, target: str) -> tuple[float, float]:
-    """Strict and lenient score."""
-    return (
-        score(metric, [answer], [target])[0],
-        score(metric, [answer], [target], forgiving=True)[0],
-    )
+    questions = [
+        Question(row.inputs, (task.task,), (), row.targets, task.metric, excluded)
+        for row in task.rows
+    ]
+    found: dict[int, Found] = {}
+    for n, question in enumerate(questions if system == "selection" else ()):
+        name = ramole.retrieve(question.prompt, 1, exclude=excluded)[0].name
+        if (n, name) in known:
+            strict, lenient = known[n, name]
+            found[n] = Found((name,), {"score": strict, "lenient": lenient, "left": 0.0})
+    left = [n for n in range(len(questions)) if n not in found]
+    if left:
+        asker = Asker(ramole, ask, judge_score, examples=task.examples)
+        asked = asker.measure()(system, [questions[n] for n in left])
+        found |= dict(zip(left, asked, strict=True))
+    return cell_of([found[n] for n in range(len(questions))], perf_counter() - began)
 
 
 def _known_alone(

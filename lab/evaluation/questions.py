@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from itertools import islice
 
+from lab.evaluation.cells import Cell
 from lab.evaluation.systems import ALONE, BOUNDS, ORDER
 
 
@@ -39,6 +40,14 @@ class Found:
     """Those that were mixed, best first."""
     measures: Mapping[str, float]
     """By name; each question of a situation has the same ones under a system."""
+
+
+def cell_of(found: Sequence[Found], seconds: float) -> Cell:
+    """What came of the questions of one unit; only measures that all have."""
+    names = [name for name in found[0].measures if all(name in one.measures for one in found)]
+    measures = {name: [round(one.measures[name], 4) for one in found] for name in names}
+    strict, mild = measures.pop("score", []), measures.pop("lenient", [])
+    return Cell(strict, mild, [list(one.adapters) for one in found], round(seconds, 3), measures)
 
 
 Measure = Callable[[str, Sequence[Question]], list[Found]]

@@ -4,8 +4,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from time import perf_counter
 
-from lab.evaluation.cells import Cell, Cells
-from lab.evaluation.questions import Found, Question, Situation
+from lab.evaluation.cells import Cells
+from lab.evaluation.questions import Found, Question, Situation, cell_of
 
 AT_ONCE = 32
 """Questions that are asked together, about: whole units, at least one."""
@@ -145,11 +145,7 @@ def _write(
     """The cells of some units; `each`: seconds a question."""
     for unit in units:
         mine = [one for (name, _), one in zip(asked, found, strict=True) if name == unit]
-        names = list(mine[0].measures)
-        measures = {name: [round(one.measures[name], 4) for one in mine] for name in names}
-        strict, mild = measures.pop("score", []), measures.pop("lenient", [])
-        adapters = [list(one.adapters) for one in mine]
-        cell = Cell(strict, mild, adapters, round(each * len(mine), 3), measures)
+        cell = cell_of(mine, each * len(mine))
         cells.write(situation.place(system), system, unit, cell)
 
 

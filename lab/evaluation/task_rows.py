@@ -9,8 +9,8 @@ cannot tell them apart.
 import random
 from collections.abc import Iterator, Mapping, Sequence
 
-from lab.evaluation.asking import Asker, judge_score
-from lab.evaluation.evaluate import Answering, Rows
+from lab.evaluation.asking import Answering, Asker, judge_score
+from lab.evaluation.evaluate import Rows
 from lab.evaluation.questions import Question, Situation
 from lab.evaluation.systems import PERFECT, WRITTEN, Ask
 
