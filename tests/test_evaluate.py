@@ -270,7 +270,6 @@ def test_json_is_all_of_stdout_and_what_the_file_holds(tmp_path, monkeypatch, ca
     monkeypatch.setattr(command, "opened", opened)
     monkeypatch.setattr(command, "shared_facts", lambda ramole, **how: facts)
     monkeypatch.setattr(command, "own_facts", lambda ramole, system: {})
-    monkeypatch.setattr(command, "method_facts", lambda ramole: {"router_checksum": "ab"})
     out = tmp_path / "mine.json"
     words = ["evaluate", "--data", str(tmp_path), "--tasks", "ant,bee", "--rows", "1"]
     words += ["--systems", "selection", "--situations", "iid", "--seed", "3"]

@@ -20,7 +20,7 @@ from safetensors.torch import save_file
 from typer.testing import CliRunner
 
 from lab.evaluation.cells import Cells
-from lab.evaluation.command import method_facts, own_facts, shared_facts
+from lab.evaluation.command import own_facts, shared_facts
 from lab.evaluation.evaluate import Rows, run_cells
 from lab.evaluation.situations import Crowd
 from lab.evaluation.systems import Ask as Asked, describe
@@ -358,7 +358,7 @@ def test_weights_that_cannot_serve_are_one_sentence_and_the_others_go_on(ramole,
 
 
 def test_checksums_of_their_weights_go_into_results(ramole):
-    found = method_facts(ramole)["weights_checksums"]
+    found = ramole.weights_checksums()
     assert set(TRIED) <= set(found) and len({found[name] for name in TRIED}) == len(TRIED)
 
 

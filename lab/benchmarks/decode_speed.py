@@ -11,18 +11,18 @@ from pathlib import Path
 
 from lab import harness
 from ramole_core import Ramole, Request, Settings
+from ramole_core.cli.timed_engine import BASE, MIXTURE, RAMOLE, SELECTION, Mix, make_requests
 
 PROMPT = (
     "The ferry from the old harbour leaves at nine and takes forty minutes, so we should be there "
     "early enough to see the market before it"
 )
-Case = tuple[str, int, int]
-CASES: tuple[Case, ...] = (
-    *(("base", 0, 1), ("base", 0, 8), ("base", 0, 32)),
-    *(("ramole", 3, 1), ("ramole", 3, 8), ("ramole", 3, 32)),
-    *(("ramole_plus", 3, 8), ("mixture", 3, 8), ("selection", 1, 8)),
+PLUS = Mix("ramole_plus", 3)
+CASES = (
+    *((mix, rows) for mix in (BASE, RAMOLE) for rows in (1, 8, 32)),
+    *((mix, 8) for mix in (PLUS, MIXTURE, SELECTION)),
 )
-"""Method, adapters of a row, rows."""
+"""How a row is mixed, and rows."""
 LONG = 14
 """Times the prompt: about 400 tokens."""
 
@@ -39,25 +39,6 @@ def measure_rates(ramole: Ramole, requests: Sequence[Request]) -> tuple[float, f
     return decoded, spent["prefill_tokens"] / spent["prefill_seconds"]
 
 
-def make_requests(
-    names: Sequence[str], case: Case, *, new: int, trace: bool = False, times: int = 1
-) -> list[Request]:
-    """One request a row, of the prompt `times` over; adapters are named in turn."""
-    method, k, rows = case
-    return [
-        Request(
-            f"{row} " + " ".join([PROMPT] * times),
-            method=method,
-            adapters=[names[(3 * row + j) % len(names)] for j in range(k)] or None,
-            max_new_tokens=new,
-            ignore_eos=True,
-            raw=True,
-            trace=trace,
-        )
-        for row in range(rows)
-    ]
-
-
 def main(threads: harness.Threads = 0, out: harness.Out = Path("decode_speed.json")) -> None:
     """Write the rates of every case."""
     harness.use_threads(threads)
@@ -66,16 +47,20 @@ def main(threads: harness.Threads = 0, out: harness.Out = Path("decode_speed.jso
         ramole.load()
         names = [card.name for card in ramole.pool.cards()][:18]
 
-        def best(case: Case, *, new: int, passes: int = 2, part: int = 0, **how: int) -> float:
-            requests = make_requests(names, case, new=new, **how)
+        def best(
+            mix: Mix, rows: int, *, new: int, passes: int = 2, part: int = 0, times: int = 1
+        ) -> float:
+            prompts = [f"{row} " + " ".join([PROMPT] * times) for row in range(rows)]
+            requests = make_requests(prompts, mix, names=names, new_tokens=new)
             return max(measure_rates(ramole, requests)[part] for _ in range(passes))
 
-        for case in CASES:
-            best(case, new=4, passes=1)
-        for case in CASES:
-            found[f"{case[0]} k{case[1]} b{case[2]}"] = best(case, new=24 if case[2] < 32 else 16)
-        found["ramole k3 b8, traced"] = best(("ramole", 3, 8), new=16, trace=True)
-        for method, k in (("base", 0), ("ramole", 3), ("ramole_plus", 3)):
-            reading = best((method, k, 1), new=2, passes=3, part=1, times=LONG)
-            found[f"{method}, reading"] = reading
+        for mix, rows in CASES:
+            best(mix, rows, new=4, passes=1)
+        for mix, rows in CASES:
+            label = f"{mix.method} k{mix.k} b{rows}"
+            found[label] = best(mix, rows, new=24 if rows < 32 else 16)
+        found["ramole k3 b8, traced"] = best(Mix("ramole", 3, trace=True), 8, new=16)
+        for mix in (BASE, RAMOLE, PLUS):
+            reading = best(mix, 1, new=2, passes=3, part=1, times=LONG)
+            found[f"{mix.method}, reading"] = reading
     harness.Results(out).write(rates=found)

@@ -1,7 +1,7 @@
 """The situations beyond the rows of one task, by name, and how each is made from pool and data."""
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -129,30 +129,22 @@ def _composite(m: Material) -> Situation:
 
 
 def _blind(m: Material) -> Situation:
-    copies = add_blind(m.ramole.pool, m.crowd.samples, seed=m.seed)
-    return make_copied(
-        m.ramole,
-        m.tasks,
-        copies,
-        name="blind",
-        what="no adapter shows examples, and their names say nothing",
-        hidden=(*m.crowd.samples, *m.crowd.distractors),
-        owner=BLIND,
-        ask=m.ask,
-    )
+    what = "no adapter shows examples, and their names say nothing"
+    return _copied(m, "blind", what, add=add_blind, owner=BLIND)
 
 
 def _permuted(m: Material) -> Situation:
-    copies = add_permuted(m.ramole.pool, m.crowd.samples, seed=m.seed)
+    what = "each adapter's examples are shown by two impostors too"
+    return _copied(m, "permuted", what, add=add_permuted, owner=PERMUTED)
+
+
+def _copied(
+    m: Material, name: str, what: str, *, add: Callable[..., Mapping[str, str]], owner: str
+) -> Situation:
+    copies = add(m.ramole.pool, m.crowd.samples, seed=m.seed)
+    hidden = (*m.crowd.samples, *m.crowd.distractors)
     return make_copied(
-        m.ramole,
-        m.tasks,
-        copies,
-        name="permuted",
-        what="each adapter's examples are shown by two impostors too",
-        hidden=(*m.crowd.samples, *m.crowd.distractors),
-        owner=PERMUTED,
-        ask=m.ask,
+        m.ramole, m.tasks, copies, name=name, what=what, hidden=hidden, owner=owner, ask=m.ask
     )
 
 

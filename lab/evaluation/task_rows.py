@@ -35,13 +35,7 @@ def make_unseen(
     ramole: Answering, tasks: Sequence[Rows], *, hidden: Sequence[str], ask: Ask
 ) -> Situation:
     """Rows of tasks without an adapter; `hidden` are adapters that must not be found."""
-    groups = {
-        task.task: tuple(
-            Question(row.inputs, (None,), (), row.targets, task.metric, tuple(hidden))
-            for row in task.rows
-        )
-        for task in tasks
-    }
+    groups = {task.task: _questions(task, None, hidden=hidden) for task in tasks}
     what = f"rows of {len(tasks)} tasks that no adapter was made for"
     measure = Asker(ramole, ask, judge_score).measure()
     return Situation("unseen", what, "task", RETRIEVING, groups, measure)
@@ -92,22 +86,19 @@ def make_copied(
 ) -> Situation:
     """Rows of tasks whose adapters are found as copies (by task) that are `owner`'s alone."""
     groups = {
-        task.task: tuple(
-            Question(
-                row.inputs,
-                (copies[task.task],),
-                (),
-                row.targets,
-                task.metric,
-                tuple(hidden),
-                owner,
-            )
-            for row in task.rows
-        )
-        for task in tasks
+        task.task: _questions(task, copies[task.task], hidden=hidden, owner=owner) for task in tasks
     }
     measure = Asker(ramole, ask, judge_score).measure()
     return Situation(name, what, "task", WRITTEN, groups, measure, shares_alone=True)
+
+
+def _questions(
+    task: Rows, right: str | None, *, hidden: Sequence[str], owner: str | None = None
+) -> tuple[Question, ...]:
+    return tuple(
+        Question(row.inputs, (right,), (), row.targets, task.metric, tuple(hidden), owner)
+        for row in task.rows
+    )
 
 
 def _next_rows(task: Rows, used: dict[str, int], count: int) -> Iterator:
