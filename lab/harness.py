@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ramole_core.errors import RamoleError
 from ramole_core.settings import REPOSITORY
 from ramole_core.terminal.recorded_command import recorded_command
 
@@ -57,18 +56,11 @@ def read_tasks(data: Path, names: Sequence[str], *, rows: int, skip: int = 0) ->
 
     Raises RamoleError for a task that is not there or has no such rows.
     """
+    from lab.evaluation.evaluate import read_rows
     from ramole_core.training.rows import read_task
 
-    found = {}
-    for name in names:
-        task = read_task(data / name)
-        if not task.dev[skip : skip + rows]:
-            raise RamoleError(
-                f"{data / name} has {len(task.dev)} dev rows, and the first {skip} are left out; "
-                "give a smaller --skip, and --rows of at least 1."
-            )
-        found[name] = replace(task, dev=task.dev[skip : skip + rows])
-    return found
+    drawn = read_rows(data, names, split="dev", count=rows, skip=skip)
+    return {one.task: replace(read_task(data / one.task), dev=one.rows) for one in drawn}
 
 
 def checksum(file: Path) -> str:

@@ -144,7 +144,7 @@ def test_an_adapter_must_beat_every_rival():
     gains = entry["scores"]["gain_over"]
     assert set(gains) == {"base", "chance", "commonest"}
     assert gains["commonest"]["mean"] == 25.0 and beats(entry)
-    assert "+100.0" in "".join(
+    assert "100.00 [100.00, 100.00]" in "".join(
         str(cell) for c in table_of({"t": entry}).columns for cell in c.cells
     )
     answers["adapter"] = ["yes"] * 8

@@ -65,7 +65,7 @@ def test_dev_rows_are_drawn_in_one_way(tmp_path):
     task = harness.read_tasks(tmp_path, ["ant"], rows=4, skip=2)["ant"]
     assert [row.inputs for row in task.dev] == [f"dev {n}" for n in (2, 3, 4, 5)]
     assert len(task.train) == 3 and task.metric == "em"
-    with pytest.raises(RamoleError, match="has 9 dev rows, and the first 9 are left out"):
+    with pytest.raises(RamoleError, match="has no rows after its first 9; skip fewer"):
         harness.read_tasks(tmp_path, ["ant"], rows=4, skip=9)
 
 

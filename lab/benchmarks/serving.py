@@ -9,14 +9,7 @@ from lab.benchmarks.machine import anonymous_mib
 from lab.benchmarks.record import Measured, Record
 from lab.benchmarks.stage import Stage
 from lab.benchmarks.synthetic import bytes_of
-from lab.benchmarks.workload import (
-    RANKS,
-    Arrival,
-    Workload,
-    make_arrivals,
-    make_ranks,
-    replay,
-)
+from lab.benchmarks.workload import RANKS, Arrival, Workload, make_arrivals, make_ranks, replay
 from ramole_core.cli.exact_prompts import make_prompt
 from ramole_core.cli.timed_engine import OurEngine
 from ramole_core.request import Request

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.console import Console
 
 from lab import harness
 from lab.evaluation.cells import Cells
@@ -17,7 +18,7 @@ from lab.evaluation.command import opened, own_facts, shared_facts
 from lab.evaluation.composite_sets import SHOTS, Writing, make_composite_n, short
 from lab.evaluation.evaluate import read_rows
 from lab.evaluation.situation_run import run_situations
-from lab.evaluation.situation_tables import make_situation_table
+from lab.evaluation.situation_tables import make_situation_table, show_situation
 from lab.evaluation.systems import read_way
 
 
@@ -69,6 +70,5 @@ def main(
     tables = {one.name: make_situation_table(one, cells, systems=wanted) for one in situations}
     results = harness.Results(out, **facts, skipped=skip, shots=shots, rows=rows, seed=seed)
     results.write(situations=tables)
-    for table in tables.values():
-        for system, row in table["systems"].items():
-            print(table["what"], system, {m: one["mean"] for m, one in row.items()})
+    for name, table in tables.items():
+        Console().print(show_situation(name, table))

@@ -10,6 +10,7 @@ Entries are merged into one JSON file, by adapter.
 import json
 import shlex
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
@@ -24,6 +25,7 @@ from lab import harness
 from lab.evaluation.answers import answer_rows, likeliest_options, options_of
 from lab.evaluation.intervals import bootstrap, paired_difference
 from lab.evaluation.metrics import score
+from lab.evaluation.tables import span_table
 from ramole_core.base.model import BaseModel, dequantised
 from ramole_core.errors import RamoleError
 from ramole_core.settings import load_settings
@@ -105,23 +107,16 @@ def beats(entry: dict) -> bool:
     )
 
 
-def table_of(entries: dict[str, dict]) -> Table:
+def table_of(entries: Mapping[str, dict]) -> Table:
     """The entries as a table for the terminal."""
-    table = Table("adapter", "metric", "base", "chance", "commonest", "adapter", "gain over base")
+    rows = {}
     for name, entry in entries.items():
-        for scoring in SCORINGS:
-            if scoring not in entry:
-                continue
+        for scoring in (scoring for scoring in SCORINGS if scoring in entry):
             found = entry[scoring]
-            cells = [
-                f"{found[system]['mean']:.1f}" if system in found else "-"
-                for system in ("base", "chance", "commonest", "adapter")
-            ]
-            gain = found["gain_over"]["base"]
+            spans = {system: span for system, span in found.items() if system != "gain_over"}
             label = entry["metric"] if scoring == "scores" else scoring
-            spread = f"{gain['mean']:+.1f} [{gain['low']:+.1f}, {gain['high']:+.1f}]"
-            table.add_row(name, label, *cells, spread)
-    return table
+            rows[f"{name}, {label}"] = spans | {"gain over base": found["gain_over"]["base"]}
+    return span_table("dev rows", rows)
 
 
 def main(

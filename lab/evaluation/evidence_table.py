@@ -95,11 +95,7 @@ def summarise(
     """A variant's row of the table, against the rival's cells; both are by task."""
     score, loss = (
         compare_rows(
-            measured(found, name),
-            measured(plain, name),
-            owners(found, name),
-            rival=rival,
-            digits=3,
+            measured(found, name), measured(plain, name), owners(found, name), rival=rival, digits=3
         )
         for name in ("score", "loss")
     )

@@ -7,26 +7,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lab.evaluation.composite import make_composite, real_losses
-from lab.evaluation.copies import (
-    BLIND,
-    PERMUTED,
-    UPLOADED,
-    add_blind,
-    add_permuted,
-    add_uploads,
-)
+from lab.evaluation.copies import BLIND, PERMUTED, UPLOADED, add_blind, add_permuted, add_uploads
 from lab.evaluation.evaluate import Rows, read_rows
 from lab.evaluation.questions import Situation
 from lab.evaluation.situations import Crowd
 from lab.evaluation.systems import Ask
 from lab.evaluation.task_rows import make_copied, make_switch, make_unseen
-from lab.evaluation.written import (
-    FAR,
-    make_chats,
-    make_open,
-    make_phrased,
-    make_uploads,
-)
+from lab.evaluation.written import FAR, make_chats, make_open, make_phrased, make_uploads
 from ramole_core.training.prompt_sets import (
     read_everyday,
     read_follow_ups,

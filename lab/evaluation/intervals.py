@@ -1,6 +1,6 @@
 """Bootstrap intervals: rows are drawn again with replacement, paired rows together."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -17,6 +17,12 @@ class Interval:
     def rounded(self, digits: int = 4) -> dict[str, float]:
         """The three numbers as a file keeps them."""
         return {name: round(value, digits) for name, value in asdict(self).items()}
+
+
+def in_words(span: Mapping[str, float], *, sign: bool = False) -> str:
+    """`50.12 [48.00, 52.00]`."""
+    form = "+.2f" if sign else ".2f"
+    return f"{span['mean']:{form}} [{span['low']:{form}}, {span['high']:{form}}]"
 
 
 def bootstrap(values: Sequence[float], *, draws: int = 10_000, seed: int = 0) -> Interval:

@@ -130,7 +130,4 @@ def main(
 
 
 def _losses(progress: Progress) -> dict[str, object]:
-    return {
-        "train": [round(loss, 4) for loss in progress.train_losses],
-        "dev": progress.dev_losses,
-    }
+    return {"train": [round(loss, 4) for loss in progress.train_losses], "dev": progress.dev_losses}

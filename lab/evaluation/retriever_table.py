@@ -26,16 +26,9 @@ from rich.console import Console
 from rich.table import Table
 
 from lab import harness
-from lab.evaluation.retriever_places import (
-    FIRST,
-    POOL,
-    TWINS,
-    Embed,
-    Places,
-    Remembered,
-    summarise,
-)
+from lab.evaluation.retriever_places import POOL, TWINS, Embed, Places, Remembered, summarise
 from lab.evaluation.retriever_runs import SERVED, WAYS, Tuner
+from lab.evaluation.tables import span_table
 from ramole_core.pool.words import parse_examples
 from ramole_core.retrieval.encoder import Encoder
 from ramole_core.settings import load_settings
@@ -159,7 +152,8 @@ def main(
                     tuned_on=chosen,
                 )
             results.write(summary=summary_of(runs, tasks, shares=shares))
-    results.write(summary=summary_of(runs, tasks, shares=shares))
+    summary = summary_of(runs, tasks, shares=shares)
+    results.write(summary=summary)
     if shipped.tuned:
         found = measure_shipped(
             dense,
@@ -171,7 +165,7 @@ def main(
             seeds=min(seeds, HALVES),
         )
         results.write(shipped=found | {"checksum": shipped.checksum})
-    show(results.held)
+    Console().print(show(summary))
 
 
 def summary_of(runs: Runs, tasks: np.ndarray, *, shares: Mapping[float, int]) -> dict:
@@ -207,14 +201,7 @@ def run_name(share: float, seed: int, way: str) -> str:
 
 
 def measure_shipped(
-    dense: Embed,
-    shipped: Embed,
-    tuner: Tuner,
-    *,
-    data: Path,
-    adapters: Path,
-    rows: int,
-    seeds: int,
+    dense: Embed, shipped: Embed, tuner: Tuner, *, data: Path, adapters: Path, rows: int, seeds: int
 ) -> dict:
     """The shipped retriever against the untuned one on the data's dev prompts, and, on tasks that
     it was not tuned on, twins of it that saw half of its tasks."""
@@ -225,24 +212,12 @@ def measure_shipped(
     tasks = np.array([prompt["task"] for prompt in prompts])
     before = Places.measure(dense, examples, prompts)
     after = Places.measure(shipped, examples, prompts)
-    found: dict = {"trained_on": trained}
-
-    def keep(
-        name: str,
-        old: Places,
-        new: Sequence[Places],
-        masks: Sequence[np.ndarray],
-        of: Sequence[str],
-    ) -> None:
-        found[name] = {
-            "prompts": int(np.stack(masks).any(0).sum()),
-            "untuned": summarise([old] * len(masks), masks, tasks=of),
-            "shipped": summarise(new, masks, tasks=of, against=old),
-        }
-
     learnt, named = np.isin(tasks, trained), tasks.tolist()
-    keep("tasks it was not tuned on", before, [after], [~learnt], named)
-    keep("tasks it was tuned on, dev prompts", before, [after], [learnt], named)
+    found: dict = {
+        "trained_on": trained,
+        "tasks it was not tuned on": compare(before, [after], [~learnt], named),
+        "tasks it was tuned on, dev prompts": compare(before, [after], [learnt], named),
+    }
     twins, masks = [], []
     for seed in range(seeds):
         half = split_tasks(groups, share=0.5, seed=seed)
@@ -250,13 +225,23 @@ def measure_shipped(
         embed = tuner.ways(f"half-seed{seed}", texts.train, seed=seed)[SERVED]
         twins.append(Places.measure(embed, examples, prompts))
         masks.append(~np.isin(tasks, names_in(half)))
-    keep("tuned on half of its tasks, the other tasks", before, twins, masks, named)
+    found["tuned on half of its tasks, the other tasks"] = compare(before, twins, masks, named)
     pool, asked = sample_pool(examples, prompts, adapters)
     everything = [np.ones(len(asked), bool)]
     old, new = (Places.measure(embed, pool, asked) for embed in (dense, shipped))
     owners = [prompt["task"] for prompt in asked]
-    keep("sample adapters among strangers", old, [new], everything, owners)
-    return found
+    return found | {"sample adapters among strangers": compare(old, [new], everything, owners)}
+
+
+def compare(
+    old: Places, new: Sequence[Places], masks: Sequence[np.ndarray], tasks: Sequence[str]
+) -> dict[str, object]:
+    """A retriever, or runs of it, against the untuned one on the prompts of the masks."""
+    return {
+        "prompts": int(np.stack(masks).any(0).sum()),
+        "untuned": summarise([old] * len(masks), masks, tasks=tasks),
+        "shipped": summarise(new, masks, tasks=tasks, against=old),
+    }
 
 
 def names_in(groups: Sequence[str]) -> list[str]:
@@ -264,14 +249,15 @@ def names_in(groups: Sequence[str]) -> list[str]:
     return [name for group in groups for name in group.split("+")]
 
 
-def show(held: Mapping) -> None:
-    """The table on the terminal, the paper's figures first."""
-    table = Table("retriever", "prompts", *(f"top-{k}" for k in FIRST), "twins merged")
-    for name, figures in held["published"].items():
-        table.add_row(f"paper, {name}", "all", *map(str, figures), "")
-    for name, parts in held["summary"].items():
-        for part, found in parts.items():
-            cells = [f"{found['plain'][f'top{k}']['mean']:.1f}" for k in FIRST]
-            merged = " ".join(f"{found['merged'][f'top{k}']['mean']:.1f}" for k in FIRST)
-            table.add_row(name, part, *cells, merged)
-    Console().print(table)
+def show(summary: Mapping[str, Mapping[str, Mapping]]) -> Table:
+    """The top-k figures for the terminal, twins apart; intervals over prompts."""
+
+    def span(cell: Mapping) -> dict[str, float]:
+        return dict(zip(("mean", "low", "high"), (cell["mean"], *cell["interval"]), strict=True))
+
+    rows = {
+        f"{name}, {part}": {top: span(cell) for top, cell in found["plain"].items()}
+        for name, parts in summary.items()
+        for part, found in parts.items()
+    }
+    return span_table("percent of prompts", rows)

@@ -18,12 +18,12 @@ from typing import Annotated
 import torch
 import typer
 from rich.console import Console
-from rich.table import Table
 
 from lab import harness
 from lab.evaluation.answers import MAX_TOKENS
 from lab.evaluation.intervals import bootstrap, paired_difference
 from lab.evaluation.sharpness import as_sharp, mean_entropy
+from lab.evaluation.tables import span_table
 from ramole_core.base.shapes import read_shapes
 from ramole_core.composition import Router, load_trained, random_router
 from ramole_core.composition.router import read_router
@@ -217,13 +217,5 @@ def main(
         summary = summarise({**losses, **alone})
         summary["verdict"] = verdict(summary)
         results.write(**{setting: summary})
-        show(setting, summary)
-
-
-def show(setting: str, summary: Mapping) -> None:
-    """A setting's losses for the terminal."""
-    table = Table("system", "loss", "95 %", title=setting)
-    for system, found in summary["loss"].items():
-        table.add_row(system, f"{found['mean']:.4f}", f"{found['low']:.4f} to {found['high']:.4f}")
-    Console().print(table)
-    Console().print(summary["verdict"])
+        losses_of = {system: {"loss": span} for system, span in summary["loss"].items()}
+        Console().print(span_table(setting, losses_of), summary["verdict"])

@@ -7,7 +7,7 @@ the interval stands beside it.
 
 from collections.abc import Mapping
 
-from lab.evaluation.situation_tables import in_words
+from lab.evaluation.intervals import in_words
 from lab.evaluation.systems import PERFECT
 from lab.evaluation.written import HELD_OUT
 

@@ -8,9 +8,10 @@ from dataclasses import replace
 from time import perf_counter
 
 import numpy as np
+from rich.table import Table
 
 from lab.evaluation.cells import Cell, Cells
-from lab.evaluation.intervals import bootstrap, bootstrap_groups, paired_difference
+from lab.evaluation.intervals import bootstrap, bootstrap_groups, in_words, paired_difference
 
 MEASURES: dict[str, Callable[[Cell], list[float]]] = {
     "score": lambda cell: cell.strict,
@@ -87,6 +88,15 @@ def pair_systems(
                 f"{ours}_minus": paired_difference(means[ours], each).rounded(),
                 "by_task": {name: round(mean, 4) for name, mean in by_task},
             }
+    return table
+
+
+def span_table(title: str, rows: Mapping[str, Mapping[str, Mapping[str, float]]]) -> Table:
+    """Means with their intervals for the terminal: a row a name, a column a measure."""
+    columns = list(dict.fromkeys(column for row in rows.values() for column in row))
+    table = Table("", *columns, title=title)
+    for name, row in rows.items():
+        table.add_row(name, *(in_words(row[one]) if one in row else "" for one in columns))
     return table
 
 
