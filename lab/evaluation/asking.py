@@ -7,8 +7,8 @@ makes of a follow-up: their adapters are looked up by each turn's own text, and 
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Protocol, runtime_checkable
 
 from lab.evaluation.metrics import rouge_l, score
@@ -58,8 +58,8 @@ class Asker:
     judge: Judge
     compares: bool = False
     """Whether the base's own answer is made beside each."""
-    examples: Sequence[Row] = ()
-    """For a method that fits weights; such a method is asked only where there are some."""
+    examples: Mapping[str, Sequence[Row]] = field(default_factory=dict)
+    """By task, for a method that fits weights; it is asked only where there are some."""
 
     def measure(self) -> Measure:
         """As a situation has it; the base's own answers are made once."""
@@ -103,7 +103,7 @@ class Asker:
                 owner=question.owner,
             )
         if fits_weights(system):
-            asked = self._with_examples(system, asked)
+            asked = self._with_examples(system, asked, str(question.right[-1]))
         if not question.history:
             return asked
         if system in ALONE:
@@ -125,20 +125,21 @@ class Asker:
             asked = replace(asked, adapters=names, exclude=())
         return replace(asked, history=tuple(turns))
 
-    def _with_examples(self, system: str, asked: Request) -> Request:
+    def _with_examples(self, system: str, asked: Request, task: str) -> Request:
         """With the examples, and the k adapters that are nearest to them on the whole, each of
         which brings its own k."""
-        if not self.examples:
+        examples = self.examples.get(task, ())
+        if not examples:
             raise RamoleError(
                 f"System {system} finds its weights on the {EXAMPLES} rows before those that are "
                 f"asked, and there are none: skip at least {EXAMPLES}."
             )
         near: Counter[str] = Counter()
-        for row in self.examples:
+        for row in examples:
             hits = self.ramole.retrieve(row.inputs, self.ask.k, exclude=asked.exclude)
             near.update({hit.name: hit.score for hit in hits})
         names = tuple(name for name, _ in near.most_common(self.ask.k))
-        pairs = [(row.inputs, row.targets) for row in self.examples]
+        pairs = [(row.inputs, row.targets) for row in examples]
         return replace(asked, examples=pairs, adapters=names, exclude=())
 
     def _found(self, question: Question, text: str, count: int) -> tuple[str, ...]:

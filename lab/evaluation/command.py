@@ -66,7 +66,7 @@ def evaluate(
     same command goes on where it was stopped, and says how long the rest takes. Deletes nothing.
     """
     from lab.evaluation.cells import Cells
-    from lab.evaluation.evaluate import read_rows, run_cells
+    from lab.evaluation.evaluate import make_row_situations, read_rows
     from lab.evaluation.further import FURTHER, Material
     from lab.evaluation.report import make_report, show_report
     from lab.evaluation.situation_run import estimate_whole, run_situations
@@ -79,7 +79,6 @@ def evaluate(
     if unknown := [name for name in chosen if name not in harness.words(SITUATIONS)]:
         raise RamoleError(f"Unknown situation {unknown[0]!r}; choose of {SITUATIONS}.")
     places = [name for name in chosen if name not in FURTHER]
-    plain = [name for name in wanted if name != ORACLE]
     command = recorded_command("ramole_core")
     others = [] if worker else _start_others(workers)
     with opened(data, seed=seed, quantization=quantization, head=head) as (ramole, crowd):
@@ -101,22 +100,13 @@ def evaluate(
             cells.unpack(archive)
             if workers == 1:
                 cells.release()
-        run_cells(
-            ramole,
-            cells,
-            crowd,
-            tasks=asked,
-            systems=plain,
-            situations=places,
-            ask=ask,
-            progress=lambda name, done, total: print(f"{done}/{total} {name}", file=sys.stderr),
-        )
+        told = lambda line: print(line, file=sys.stderr)  # noqa: E731
+        by_row = make_row_situations(ramole, cells, crowd, tasks=asked, situations=places, ask=ask)
+        run_situations(by_row, cells, systems=wanted, told=told)
         material = Material(ramole, crowd, data, asked, ask, seed, split, rows, skip)
         further = [FURTHER[name](material) for name in chosen if name in FURTHER]
         whole, further = further, [one.cut(trial) if trial else one for one in further]
-        pace = run_situations(
-            further, cells, systems=wanted, told=lambda line: print(line, file=sys.stderr)
-        )
+        pace = run_situations(further, cells, systems=wanted, told=told)
     if worker:
         return
     for other in others:

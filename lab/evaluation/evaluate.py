@@ -1,21 +1,18 @@
-"""Ask every system for the rows of every task in every situation, cell by cell."""
+"""The rows of tasks as situations: what is asked of them, and what is known already."""
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from time import perf_counter
 
 from lab.evaluation.asking import EXAMPLES, Answering, Asker, judge_score
-from lab.evaluation.cells import Cell, Cells
-from lab.evaluation.questions import Found, Question, cell_of
-from lab.evaluation.situations import Crowd
-from lab.evaluation.systems import ALONE, Ask, takes_its_own
+from lab.evaluation.cells import Cells
+from lab.evaluation.questions import Found, Measure, Question, Situation
+from lab.evaluation.situations import SITUATIONS, Crowd
+from lab.evaluation.systems import ORDER, PERFECT, Ask, takes_its_own
 from ramole_core.errors import RamoleError
 from ramole_core.training.rows import Row
-
-Progress = Callable[[str, int, int], None]
-"""Called with a cell's name, the cells done, and the cells in all."""
 
 
 @dataclass(frozen=True)
@@ -53,87 +50,76 @@ def read_rows(
     return found
 
 
-def order_of(
-    tasks: Sequence[Rows], systems: Sequence[str], situations: Sequence[str]
-) -> Iterator[tuple[str, str, Rows]]:
-    """Every cell: (situation, system, task), column by column; one where nothing is retrieved."""
-    for system in systems:
-        for situation in situations[:1] if system in ALONE else situations:
-            for task in tasks:
-                yield ("alone" if system in ALONE else situation), system, task
-
-
-def run_cells(
+def make_row_situations(
     ramole: Answering,
     cells: Cells,
     crowd: Crowd,
     *,
     tasks: Sequence[Rows],
-    systems: Sequence[str],
     situations: Sequence[str],
     ask: Ask,
-    progress: Progress = lambda name, done, total: None,
-) -> None:
-    """Make the cells that are not there. What would be the same answers again is not asked twice:
-    a row for which the same single adapter was found as in another cell, and distractors of a
-    method that takes its own pool, whoever else is there."""
-    every = list(order_of(tasks, systems, situations))
-    for done, (situation, system, task) in enumerate(every):
-        if not cells.claim(situation, system, task.task):
-            continue
-        progress(f"{situation} {system} {task.task}", done, len(every))
-        if situation == "crowded" and takes_its_own(system):
-            if (same := cells.read("iid", system, task.task)) is not None:
-                cells.write(situation, system, task.task, same)
-                continue
-        known = _known_alone(cells, task, situations)
-        cells.write(
-            situation,
-            system,
-            task.task,
-            _make(ramole, crowd, situation, system, task, ask=ask, known=known),
+) -> list[Situation]:
+    """The rows of each task in the situations `iid`, `ood` and `crowded`, those that are named."""
+    asker = Asker(ramole, ask, judge_score, examples={task.task: task.examples for task in tasks})
+    known = _Known(ramole, cells, {task.task: task.rows for task in tasks}, situations)
+    made = []
+    for name in situations:
+        groups = {
+            task.task: tuple(
+                Question(
+                    row.inputs,
+                    (task.task,),
+                    target=row.targets,
+                    metric=task.metric,
+                    excluded=crowd.excluded(name, task.task),
+                )
+                for row in task.rows
+            )
+            for task in tasks
+        }
+        measure = partial(_measure, name, known, asker.measure())
+        made.append(
+            Situation(name, SITUATIONS[name], "task", ORDER, groups, measure, own_rows=True)
         )
+    return made
 
 
-def _make(
-    ramole: Answering,
-    crowd: Crowd,
-    situation: str,
-    system: str,
-    task: Rows,
-    *,
-    ask: Ask,
-    known: Mapping[tuple[int, str], tuple[float, float]],
-) -> Cell:
-    began = perf_counter()
-    excluded = crowd.excluded(situation, task.task)
-    questions = [
-        Question(row.inputs, (task.task,), (), row.targets, task.metric, excluded)
-        for row in task.rows
-    ]
-    found: dict[int, Found] = {}
-    for n, question in enumerate(questions if system == "selection" else ()):
-        name = ramole.retrieve(question.prompt, 1, exclude=excluded)[0].name
-        if (n, name) in known:
-            strict, lenient = known[n, name]
-            found[n] = Found((name,), {"score": strict, "lenient": lenient, "left": 0.0})
-    left = [n for n in range(len(questions)) if n not in found]
-    if left:
-        asker = Asker(ramole, ask, judge_score, examples=task.examples)
-        asked = asker.measure()(system, [questions[n] for n in left])
-        found |= dict(zip(left, asked, strict=True))
-    return cell_of([found[n] for n in range(len(questions))], perf_counter() - began)
+def _measure(
+    situation: str, known: "_Known", ask: Measure, system: str, questions: Sequence[Question]
+) -> list[Found]:
+    found = [known.find(situation, system, one) for one in questions]
+    left = [one for one, there in zip(questions, found, strict=True) if there is None]
+    asked = iter(ask(system, left) if left else ())
+    return [there or next(asked) for there in found]
 
 
-def _known_alone(
-    cells: Cells, task: Rows, situations: Sequence[str]
-) -> dict[tuple[int, str], tuple[float, float]]:
-    """What single adapters' answers are worth, by row and adapter, of the cells that are there."""
-    found = {}
-    for place, system in [("alone", "perfect"), *((s, "selection") for s in situations)]:
-        cell = cells.read(place, system, task.task)
-        if cell is not None:
-            pairs = zip(cell.strict, cell.lenient, strict=True)
-            for n, (names, pair) in enumerate(zip(cell.adapters, pairs, strict=True)):
-                found[n, names[0]] = pair
-    return found
+@dataclass(frozen=True)
+class _Known:
+    """What would be the same answer again: a row for which the same single adapter is found as in
+    another cell, and distractors of a method that takes its own pool, whoever else is there."""
+
+    ramole: Answering
+    cells: Cells
+    rows: Mapping[str, Sequence[Row]]
+    situations: Sequence[str]
+
+    def find(self, situation: str, system: str, question: Question) -> Found | None:
+        """What another cell has for the question."""
+        if system == "selection":
+            hits = self.ramole.retrieve(question.prompt, 1, exclude=question.excluded)
+            places = [("alone", PERFECT), *((name, "selection") for name in self.situations)]
+            found = (self._read(place, other, question) for place, other in places)
+            return next((one for one in found if one and one.adapters[0] == hits[0].name), None)
+        if situation == "crowded" and takes_its_own(system):
+            return self._read("iid", system, question)
+        return None
+
+    def _read(self, place: str, system: str, question: Question) -> Found | None:
+        task = str(question.right[-1])
+        cell = self.cells.read(place, system, task)
+        if cell is None:
+            return None
+        row = [row.inputs for row in self.rows[task]].index(question.prompt)
+        scores = {"score": cell.strict[row], "lenient": cell.lenient[row], "left": 0.0}
+        others = {name: values[row] for name, values in cell.measures.items()}
+        return Found(tuple(cell.adapters[row]), scores | others)

@@ -73,12 +73,14 @@ class Situation:
     shares_alone: bool = False
     """Whether the units are the tasks of the row situations, with the same rows: then systems that
     do not retrieve have their cells already."""
+    own_rows: bool = False
+    """Whether it is a row situation itself; the facts of its cells say which rows."""
 
     def place(self, system: str) -> str:
         """Where the system's cells lie: other questions have other cells."""
-        if self.shares_alone and system in ALONE:
+        if (self.shares_alone or self.own_rows) and system in ALONE:
             return "alone"
-        return f"{self.name}-{self.digest}"
+        return self.name if self.own_rows else f"{self.name}-{self.digest}"
 
     @property
     def digest(self) -> str:
