@@ -5,7 +5,7 @@ Rows of the test split are drawn by `evaluate --split test` alone; nothing here 
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import date
 from pathlib import Path
@@ -103,8 +103,13 @@ class Results:
 
     def write(self, **found: object) -> None:
         """Take over what was found, and write the file."""
-        from ramole_core.pool.manifest import write_json
-
         self.held |= found
-        self._out.parent.mkdir(parents=True, exist_ok=True)
-        write_json(self._out, self.held)
+        write_report(self._out, self.held)
+
+
+def write_report(out: Path, report: Mapping[str, object]) -> None:
+    """Write a file of results, whole or not at all."""
+    from ramole_core.pool.manifest import write_json
+
+    out.parent.mkdir(parents=True, exist_ok=True)
+    write_json(out, report)

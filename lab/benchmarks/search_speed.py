@@ -7,8 +7,8 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float32
@@ -39,32 +39,23 @@ def measure_speed(encoder: Encoder, sizes: Sequence[int]) -> dict[str, float]:
     return found
 
 
-@dataclass(frozen=True)
-class Stranger:
+class Stranger(NamedTuple):
     """A made-up adapter with one example."""
 
     name: str
+    key: str
+    texts: tuple[str, ...]
     owner: str | None = None
     description: str = ""
-
-    @property
-    def key(self) -> str:
-        return f"pool/{self.name}"
-
-    @property
-    def texts(self) -> tuple[str, ...]:
-        return (self.name,)
-
-    @property
-    def blind(self) -> bool:
-        return False
+    blind: bool = False
 
 
 class Crowd:
     """A pool of `n` made-up adapters."""
 
     def __init__(self, n: int):
-        self._cards = [Stranger(f"stranger{i}") for i in range(n)]
+        names = [f"stranger{i}" for i in range(n)]
+        self._cards = [Stranger(name, f"pool/{name}", (name,)) for name in names]
 
     def all_cards(self) -> list[Stranger]:
         return self._cards

@@ -1,6 +1,5 @@
 """`python -m ramole_core evaluate`: systems x tasks x situations, resumable, into one JSON file."""
 
-import json
 import os
 import subprocess
 import sys
@@ -124,8 +123,7 @@ def evaluate(
         | ({"trial": trial} if trial else {}),
     )
     out = out or OUT
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    harness.write_report(out, report)
     if as_json:
         write_json({"out": str(out), **report})
     else:

@@ -10,9 +10,9 @@ the n right adapters.
 
 import random
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
+from itertools import cycle, pairwise
 
 import numpy as np
 
@@ -139,11 +139,11 @@ class Writing:
             exclude=question.excluded,
         )
         if self.named and way.method != "base":
-            plain = replace(plain, adapters=_names(question), exclude=())
+            plain = replace(plain, adapters=question.adapters, exclude=())
         return way.of(plain)
 
     def _worth(self, system: str, question: Question, answer: Generation) -> dict[str, float]:
-        names, targets = _names(question), question.target.split(ANSWERS)
+        names, targets = question.adapters, question.target.split(ANSWERS)
         trace, text, tokens = answer.trace, answer.text, []
         if trace is not None and trace.adapters:
             tokens = trace.tokens[trace.prompt_length :]
@@ -177,10 +177,6 @@ def _first_line(text: str) -> str:
     return (text.strip().splitlines() or [""])[0].strip()
 
 
-def _names(question: Question) -> tuple[str, ...]:
-    return tuple(name for name in question.right if name is not None)
-
-
 def make_composite_n(
     writing: Writing,
     asked: Mapping[str, Sequence[Row]],
@@ -203,8 +199,8 @@ def make_composite_n(
             f"{n} questions of different tasks were asked for, and {len(names)} tasks have short "
             "rows; ask for fewer, or give more tasks."
         )
-    used = {name: _over(asked[name]) for name in names}
-    examples = {name: _over(shown[name]) for name in names}
+    used = {name: cycle(asked[name]) for name in names}
+    examples = {name: cycle(shown[name]) for name in names}
     groups = {}
     for number, chosen in enumerate(draw_sets(names, n, sets, seed=seed)):
         rows = [next(used[name]) for name in chosen]
@@ -219,9 +215,3 @@ def make_composite_n(
         )
     what = f"{n} questions of {n} tasks in one prompt, answered in turn"
     return Situation(f"composite-{n}", what, "set", tuple(systems), groups, writing.measure)
-
-
-def _over(rows: Sequence[Row]) -> Iterator[Row]:
-    """The rows in turn, from the start again where they are used up."""
-    while True:
-        yield from rows

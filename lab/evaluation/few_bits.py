@@ -38,10 +38,12 @@ from ramole_core.base.shapes import read_shapes
 from ramole_core.kernels.narrow import from_bytes, rounded_to_bytes
 from ramole_core.settings import load_settings
 from ramole_core.training.card import versions
-from ramole_core.training.rows import Encoded, Row, encode_row, read_task
+from ramole_core.training.rows import Encoded, Row, encode_row
 
 MAX_TOKENS = 256
 """Tokens of a row, where a task has rows so short."""
+READ = 100
+"""Dev rows of a task among which its short ones are looked for."""
 Rounding = Callable[[Tensor], Tensor]
 Tasks = Mapping[str, Sequence[Encoded]]
 
@@ -74,6 +76,7 @@ WAYS: Mapping[str, tuple[Rounding | None, Rounding | None]] = {
 def main(
     data: harness.Data = harness.DATA,
     rows: harness.Rows = 4,
+    skip: harness.Skip = 0,
     every: Annotated[int, typer.Option(help="Of the tasks, each so many-th.")] = 3,
     threads: harness.Threads = 0,
     work: harness.Work = Path("few_bits"),
@@ -85,10 +88,11 @@ def main(
     folder = fetch_base(settings.base_model, data_dir=settings.data_dir)
     tokenizer = AutoTokenizer.from_pretrained(folder)
     names = sorted(path.name for path in data.iterdir() if (path / "dev.jsonl").is_file())[::every]
-    tasks = {name: _short_rows(tokenizer, read_task(data / name).dev)[:rows] for name in names}
+    drawn = harness.read_tasks(data, names, rows=READ, skip=skip)
+    tasks = {name: _short_rows(tokenizer, task.dev)[:rows] for name, task in drawn.items()}
     shapes = read_shapes(folder)
     facts = {"base_checksum": weights_checksum(folder, data_dir=settings.data_dir)}
-    cells = Cells(work, facts | {"rows": rows, "versions": versions()})
+    cells = Cells(work, facts | {"rows": rows, "skipped": skip, "versions": versions()})
     results = harness.Results(out, **facts, tasks=len(tasks), rows=sum(map(len, tasks.values())))
 
     @cache
@@ -139,7 +143,7 @@ def _rounded(
 
 def _short_rows(tokenizer: PreTrainedTokenizerBase, rows: Sequence[Row]) -> list[Encoded]:
     """Those that are read soon; all where none is."""
-    every = [encode_row(tokenizer, row) for row in rows[:100]]
+    every = [encode_row(tokenizer, row) for row in rows]
     return [row for row in every if len(row) <= MAX_TOKENS] or every
 
 

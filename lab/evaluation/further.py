@@ -45,11 +45,6 @@ class Material:
     rows: int
     skip: int = 0
 
-    @property
-    def names(self) -> list[str]:
-        """The sample adapters that have an own task among those asked."""
-        return [task.task for task in self.tasks]
-
 
 def _phrased(m: Material) -> Situation:
     known = [one for one in read_phrased() if one.adapter in m.crowd.samples]

@@ -31,6 +31,11 @@ class Question:
     owner: str | None = None
     """Whose uploads may be found beside the shared pool."""
 
+    @property
+    def adapters(self) -> tuple[str, ...]:
+        """Those that should answer."""
+        return tuple(name for name in self.right if name is not None)
+
 
 @dataclass(frozen=True)
 class Found:

@@ -7,7 +7,8 @@ cannot tell them apart.
 """
 
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from itertools import cycle, islice
 
 from lab.evaluation.asking import Answering, Asker, judge_score
 from lab.evaluation.evaluate import Rows
@@ -53,10 +54,10 @@ def make_switch(
 ) -> Situation:
     """Two-turn chats of unrelated tasks; the second answer is scored."""
     by_name = {task.task: task for task in tasks}
-    used: dict[str, int] = {}
+    turns = {name: cycle(task.rows) for name, task in by_name.items()}
     groups = {}
     for first, second in draw_pairs(list(by_name), pairs, seed=seed):
-        one, other = (_next_rows(by_name[name], used, chats) for name in (first, second))
+        one, other = (list(islice(turns[name], chats)) for name in (first, second))
         groups[f"{first}, then {second}"] = tuple(
             Question(
                 then.inputs,
@@ -99,10 +100,3 @@ def _questions(
         Question(row.inputs, (right,), (), row.targets, task.metric, tuple(hidden), owner)
         for row in task.rows
     )
-
-
-def _next_rows(task: Rows, used: dict[str, int], count: int) -> Iterator:
-    """The task's next rows, from the start again where they are used up."""
-    start = used.get(task.task, 0)
-    used[task.task] = start + count
-    return (task.rows[(start + n) % len(task.rows)] for n in range(count))
