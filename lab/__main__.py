@@ -12,16 +12,9 @@ from ramole_core.cli.command_line import run
 from ramole_core.terminal.console import say
 
 EVALUATION = (
-    "dev_table",
-    "evidence_table",
-    "router_table",
-    "router_ablations",
-    "retriever_table",
-    "composite_n",
-    "ca_lora_table",
-    "llava_mole_table",
-    "few_bits",
-)
+    "dev_table", "evidence_table", "router_table", "router_ablations", "retriever_table",
+    "composite_n", "ca_lora_table", "llava_mole_table", "few_bits",
+)  # fmt: skip
 BENCHMARKS = ("method_speed", "decode_speed", "budget", "many_users", "page_speed")
 MEASUREMENTS = {name: f"lab.evaluation.{name}" for name in EVALUATION} | {
     name: f"lab.benchmarks.{name}" for name in BENCHMARKS

@@ -20,6 +20,16 @@ if TYPE_CHECKING:
     from ramole_core.base.model import BaseModel
     from ramole_core.training.rows import Task
 
+
+def use_threads(threads: int) -> int:
+    """Compute on so many CPU threads; 0: as many as torch chooses."""
+    if threads:
+        import torch
+
+        torch.set_num_threads(threads)
+    return threads
+
+
 DATA = Path("data")
 RESULTS = REPOSITORY / "results"
 
@@ -28,7 +38,8 @@ Rows = Annotated[int, typer.Option(help="Dev rows of each task.")]
 Skip = Annotated[int, typer.Option(help="Dev rows of each task that are left out before them.")]
 Tasks = Annotated[str, typer.Option(help="Tasks, comma separated.")]
 Seed = Annotated[int, typer.Option(help="Seed of everything that is drawn.")]
-Threads = Annotated[int, typer.Option(help="CPU threads; 0: torch's choice.")]
+Threads = Annotated[int, typer.Option(help="CPU threads; 0: torch's choice.", callback=use_threads)]
+"""Set before the measurement begins."""
 Work = Annotated[Path, typer.Option(help="Where finished work is kept; a run goes on from it.")]
 Out = Annotated[Path, typer.Option(help="The JSON file.")]
 
@@ -41,14 +52,6 @@ MaxTokens = Annotated[int, typer.Option(help="Longer training rows are left out.
 def words(text: str) -> list[str]:
     """The names of a comma separated list."""
     return [word.strip() for word in text.split(",") if word.strip()]
-
-
-def use_threads(threads: int) -> None:
-    """Compute on so many CPU threads; 0: as many as torch chooses."""
-    import torch
-
-    if threads:
-        torch.set_num_threads(threads)
 
 
 def read_tasks(data: Path, names: Sequence[str], *, rows: int, skip: int = 0) -> dict[str, "Task"]:

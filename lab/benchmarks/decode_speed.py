@@ -41,7 +41,6 @@ def measure_rates(ramole: Ramole, requests: Sequence[Request]) -> tuple[float, f
 
 def main(threads: harness.Threads = 0, out: harness.Out = Path("decode_speed.json")) -> None:
     """Write the rates of every case."""
-    harness.use_threads(threads)
     found: dict[str, float] = {}
     with Ramole(Settings(quantization="nf4")) as ramole:
         ramole.load()

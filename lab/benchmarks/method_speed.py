@@ -91,7 +91,6 @@ def main(
     out: harness.Out = harness.RESULTS / "methods.json",
 ) -> None:
     """Measure it, and write the file."""
-    harness.use_threads(threads)
     settings = load_settings()
     rows = [find_row(name) for name in harness.words(methods)] or METHOD_LIST
     with Ramole() as ramole:

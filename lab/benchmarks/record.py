@@ -13,16 +13,8 @@ from pathlib import Path
 from ramole_core.errors import RamoleError
 
 SAME = (
-    "cpu",
-    "cores",
-    "threads",
-    "card",
-    "device",
-    "dtype",
-    "quantization",
-    "base_checksum",
-    "commit",
-)
+    "cpu", "cores", "threads", "card", "device", "dtype", "quantization", "base_checksum", "commit",
+)  # fmt: skip
 """What of the machine must be equal for two repetitions to stand in one cell."""
 
 Measured = dict[str, float]

@@ -28,14 +28,13 @@ from transformers import PreTrainedModel
 
 from lab import harness
 from lab.evaluation.answers import measure_task
-from lab.evaluation.cells import Cell, Cells
+from lab.evaluation.cells import Cell
 from lab.evaluation.compressed_base import write_compressed
-from lab.evaluation.tables import fill, pair_systems, read_system
+from lab.evaluation.tables import fill, open_cells, pair_systems, read_system
 from ramole_core.base.model import BaseModel, load_base
 from ramole_core.base.shapes import read_shapes
 from ramole_core.settings import load_settings
 from ramole_core.training.adapter import attach_lora, fit_lora, reduced_precision
-from ramole_core.training.card import versions
 from ramole_core.training.configured_base import load_configured_base
 from ramole_core.training.pool_loras import PoolLoras, read_loras
 from ramole_core.training.recipe import AdapterRecipe, MethodRecipe, Schedule
@@ -107,14 +106,10 @@ class Trials:
         made = json.loads((self._adapters_dir / name / "train.json").read_text("utf-8"))
         rate = made["schedule"]["learning_rate"]
         recipe = AdapterRecipe(
-            name,
-            rank=made["rank"],
-            alpha=made["alpha"],
-            modules=tuple(made["modules"]),
-            layers=None if made["layers"] is None else tuple(made["layers"]),
-            rslora=made["rslora"],
+            name, rank=made["rank"], alpha=made["alpha"], modules=tuple(made["modules"]),
+            layers=None if made["layers"] is None else tuple(made["layers"]), rslora=made["rslora"],
             schedule=replace(self._recipe.schedule, learning_rate=rate),
-        )
+        )  # fmt: skip
         base, task = self._base, self._tasks[name]
         model = attach_lora(base, recipe)
         out = self._file("trained_there", name)
@@ -149,7 +144,6 @@ def main(
     out: harness.Out = harness.RESULTS / "ca_lora.json",
 ) -> None:
     """Train and measure every system; the file is written after each task."""
-    harness.use_threads(threads)
     settings, names = load_settings(), harness.words(tasks)
     asked = harness.read_tasks(data, names, rows=rows, skip=skip)
     teacher = replace(load_configured_base(), quantization="none")
@@ -167,7 +161,7 @@ def main(
         "skipped": skip,
         "recipe": asdict(recipe),
     }
-    cells = Cells(work / "cells", facts | {"versions": versions()})
+    cells = open_cells(work / "cells", **facts)
     measure = "score: the task's metric over greedy answers, 0 to 100; loss: nats a token"
     results, tables = harness.Results(out, measure=measure, **facts), dict[str, object]()
     for how in harness.words(compressions):

@@ -40,7 +40,6 @@ def main(
     out: harness.Out = harness.RESULTS / "composite_n.json",
 ) -> None:
     """Ask several questions in one prompt; the same command goes on where it was stopped."""
-    harness.use_threads(threads)
     wanted = harness.words(systems)
     for name in wanted:
         read_way(name)
@@ -51,9 +50,10 @@ def main(
         cells = Cells(work, facts, lambda system: own_facts(ramole, system))
         cells.release()
         metrics = {task.task: task.metric for task in every}
+        writing = Writing(ramole, metrics, k, tokens, named)
         situations = [
             make_composite_n(
-                Writing(ramole, metrics, k, tokens, named),
+                writing,
                 short(every),
                 short(examples),
                 n=int(count),
@@ -62,7 +62,7 @@ def main(
                 hidden=crowd.distractors,
                 seed=seed,
                 shots=shots,
-            )
+            )  # fmt: skip
             for count in harness.words(n)
         ]
         told = lambda line: print(line, file=sys.stderr)  # noqa: E731

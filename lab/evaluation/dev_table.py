@@ -132,7 +132,6 @@ def main(
     ] = None,
 ) -> None:
     """Measure adapters on the dev rows of the tasks they are named after."""
-    harness.use_threads(threads)
     pool = adapters or load_settings().adapters_dir
     names = names or sorted(file.parent.name for file in pool.glob("*/adapter_model.safetensors"))
     tasks = harness.read_tasks(data, names, rows=rows, skip=skip)

@@ -50,6 +50,16 @@ def read_rows(
     return found
 
 
+def questions_of(
+    task: Rows, right: str | None, *, hidden: Sequence[str], owner: str | None = None
+) -> tuple[Question, ...]:
+    """The rows of a task, for each of which `right` should answer and `hidden` may not be found."""
+    return tuple(
+        Question(row.inputs, (right,), (), row.targets, task.metric, tuple(hidden), owner)
+        for row in task.rows
+    )
+
+
 def make_row_situations(
     ramole: Answering,
     cells: Cells,
@@ -64,18 +74,9 @@ def make_row_situations(
     known = _Known(ramole, cells, {task.task: task.rows for task in tasks}, situations)
     made = []
     for name in situations:
+        hidden = {task.task: crowd.excluded(name, task.task) for task in tasks}
         groups = {
-            task.task: tuple(
-                Question(
-                    row.inputs,
-                    (task.task,),
-                    target=row.targets,
-                    metric=task.metric,
-                    excluded=crowd.excluded(name, task.task),
-                )
-                for row in task.rows
-            )
-            for task in tasks
+            task.task: questions_of(task, task.task, hidden=hidden[task.task]) for task in tasks
         }
         measure = partial(_measure, name, known, asker.measure())
         made.append(

@@ -121,7 +121,6 @@ def main(
     out: harness.Out = harness.RESULTS / "ablations.json",
 ) -> None:
     """Measure every variant; the file is written after each."""
-    harness.use_threads(threads)
     every = named(variants)
     by_name = {variant.name: variant for variant in every}
     with opened(data, seed=seed) as (ramole, crowd):

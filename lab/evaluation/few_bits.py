@@ -26,9 +26,9 @@ from transformers import (
 )
 
 from lab import harness
-from lab.evaluation.cells import Cell, Cells
+from lab.evaluation.cells import Cell
 from lab.evaluation.intervals import bootstrap
-from lab.evaluation.tables import fill
+from lab.evaluation.tables import fill, open_cells
 from ramole_core.base.checksum import weights_checksum
 from ramole_core.base.fetch import fetch_base
 from ramole_core.base.int4 import round_to_int4
@@ -37,7 +37,6 @@ from ramole_core.base.packed import fits
 from ramole_core.base.shapes import read_shapes
 from ramole_core.kernels.narrow import from_bytes, rounded_to_bytes
 from ramole_core.settings import load_settings
-from ramole_core.training.card import versions
 from ramole_core.training.rows import Encoded, Row, encode_row
 
 MAX_TOKENS = 256
@@ -83,7 +82,6 @@ def main(
     out: harness.Out = harness.RESULTS / "few_bits.json",
 ) -> None:
     """Measure every way of rounding; the file is written after each."""
-    harness.use_threads(threads)
     settings = load_settings()
     folder = fetch_base(settings.base_model, data_dir=settings.data_dir)
     tokenizer = AutoTokenizer.from_pretrained(folder)
@@ -92,7 +90,7 @@ def main(
     tasks = {name: _short_rows(tokenizer, task.dev)[:rows] for name, task in drawn.items()}
     shapes = read_shapes(folder)
     facts = {"base_checksum": weights_checksum(folder, data_dir=settings.data_dir)}
-    cells = Cells(work, facts | {"rows": rows, "skipped": skip, "versions": versions()})
+    cells = open_cells(work, rows=rows, skipped=skip, **facts)
     results = harness.Results(out, **facts, tasks=len(tasks), rows=sum(map(len, tasks.values())))
 
     @cache

@@ -24,11 +24,10 @@ from torch import Tensor
 
 from lab import harness
 from lab.evaluation.answers import measure_task
-from lab.evaluation.cells import Cell, Cells
-from lab.evaluation.tables import fill, pair_systems, read_system
+from lab.evaluation.cells import Cell
+from lab.evaluation.tables import fill, open_cells, pair_systems, read_system
 from ramole_core.base.model import BaseModel
 from ramole_core.base.shapes import read_shapes
-from ramole_core.training.card import versions
 from ramole_core.training.checkpoint import Progress
 from ramole_core.training.configured_base import load_configured_base
 from ramole_core.training.mole import MoleModel
@@ -102,7 +101,6 @@ def main(
     out: harness.Out = harness.RESULTS / "llava_mole.json",
 ) -> None:
     """Train and measure every system; the file is written after each."""
-    harness.use_threads(threads)
     names = harness.words(tasks)
     asked = harness.read_tasks(data, names, rows=rows, skip=skip)
     schedule = Schedule(
@@ -113,8 +111,7 @@ def main(
     recipe = MethodRecipe(OURS, settings, schedule=schedule)
     base = load_configured_base()
     facts = {"tasks": names, "rows": rows, "skipped": skip, "recipe": asdict(recipe)}
-    measured_on = {"base_checksum": base.checksum, "quantization": base.quantization}
-    cells = Cells(work / "cells", facts | measured_on | {"versions": versions()})
+    cells = open_cells(work / "cells", base=base.checksum, quantization=base.quantization, **facts)
     trials = Trials(base, tasks=asked, recipe=recipe, work=work)
     measure = "score: the task's metric over greedy answers, 0 to 100; loss: nats a token"
     results, losses = harness.Results(out, base=base, measure=measure, **facts), {}

@@ -115,7 +115,6 @@ def main(
     out: harness.Out = harness.RESULTS / "retriever.json",
 ) -> None:
     """Tune on shares of the paper's pool, and measure the shipped retriever."""
-    harness.use_threads(threads)
     settings = load_settings()
     loras = json.loads((data / "retrieval" / "lora_samples.json").read_text())[:POOL]
     prompts = json.loads((data / "retrieval" / "queries.json").read_text())

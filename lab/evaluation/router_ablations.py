@@ -21,13 +21,12 @@ from lab import harness
 from lab.evaluation.answers import MAX_TOKENS
 from lab.evaluation.cells import Cell, Cells
 from lab.evaluation.router_table import SETTINGS, UNSEEN, Unseen, measure_gates
-from lab.evaluation.tables import compare_rows, fill, measured
+from lab.evaluation.tables import compare_rows, fill, measured, open_cells
 from ramole_core.base.model import BaseModel
 from ramole_core.base.shapes import read_shapes
 from ramole_core.composition import Router, load_router
 from ramole_core.errors import RamoleError
 from ramole_core.settings import load_settings
-from ramole_core.training.card import versions
 from ramole_core.training.configured_base import load_configured_base
 from ramole_core.training.method import train_method
 from ramole_core.training.mixed_model import Loras, MixedModel, Shapes
@@ -161,19 +160,15 @@ class Trials:
         folder = self._cells.folder / "gates" / f"{variant.trained}-seed{seed}"
         if not (folder / "router.safetensors").is_file():
             names = draw_share(self.seen, variant.share, seed=seed)
+            settings = {"rank": variant.rank, "alpha": 2.0 * variant.rank}
+            schedule = replace(self._schedule, seed=seed)
+            recipe = MethodRecipe("ramole", settings, dropout=variant.dropout, schedule=schedule)
+            loras = {name: self._loras[name] for name in names}
+            tasks = [read_task(self._data / name) for name in names]
             train_method(
-                MethodRecipe(
-                    "ramole",
-                    {"rank": variant.rank, "alpha": 2.0 * variant.rank},
-                    dropout=variant.dropout,
-                    schedule=replace(self._schedule, seed=seed),
-                ),
-                loras={name: self._loras[name] for name in names},
-                tasks=[read_task(self._data / name) for name in names],
-                base=self._base,
-                shapes=self._shapes,
+                recipe, loras=loras, tasks=tasks, base=self._base, shapes=self._shapes,
                 out_dir=folder,
-            )
+            )  # fmt: skip
         return load_router(folder, shapes=self._shapes)
 
 
@@ -192,7 +187,6 @@ def main(
     out: harness.Out = harness.RESULTS / "router_ablations.json",
 ) -> None:
     """Train and measure every variant; the file is written after each."""
-    harness.use_threads(threads)
     settings = load_settings()
     base = load_configured_base()
     shapes = read_shapes(base.folder)
@@ -201,27 +195,18 @@ def main(
     if unknown := [name for name in names if name not in pool]:
         raise RamoleError(f"No adapter is named {unknown[0]!r}; choose of {', '.join(pool)}.")
     schedule = Schedule(
-        steps=steps,
-        batch_rows=batch_rows,
-        learning_rate=learning_rate,
-        max_tokens=max_tokens,
-        evaluate_every=steps,
-        checkpoint_every=steps,
-        dev_rows=8 * len(pool),
-    )
+        steps=steps, batch_rows=batch_rows, learning_rate=learning_rate, max_tokens=max_tokens,
+        evaluate_every=steps, checkpoint_every=steps, dev_rows=8 * len(pool),
+    )  # fmt: skip
     loras = read_loras(pool, settings=settings, shapes=shapes)
     facts = {"schedule": asdict(schedule), "unseen": names, "skipped": skip}
-    depends = facts | {"rows": rows, "base": base.checksum, "quantization": base.quantization}
-    depends |= {"adapters": loras.checksums, "versions": versions()}
+    depends = {"rows": rows, "base": base.checksum, "adapters": loras.checksums}
+    cells = open_cells(work, quantization=base.quantization, **depends, **facts)
+    asked = harness.read_tasks(data, names, rows=rows, skip=skip)
     trials = Trials(
-        Cells(work, depends),
-        base=base,
-        shapes=shapes,
-        loras=loras.loras,
-        data=data,
-        unseen=harness.read_tasks(data, names, rows=rows, skip=skip),
+        cells, base=base, shapes=shapes, loras=loras.loras, data=data, unseen=asked,
         schedule=schedule,
-    )
+    )  # fmt: skip
     results = harness.Results(
         out,
         base=base,

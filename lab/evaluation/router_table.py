@@ -21,7 +21,7 @@ from rich.console import Console
 
 from lab import harness
 from lab.evaluation.answers import MAX_TOKENS
-from lab.evaluation.intervals import bootstrap, paired_difference
+from lab.evaluation.intervals import bootstrap, bootstrap_groups
 from lab.evaluation.sharpness import as_sharp, mean_entropy
 from lab.evaluation.tables import span_table
 from ramole_core.base.shapes import read_shapes
@@ -38,6 +38,8 @@ from ramole_core.training.rows import Encoded, encode_rows
 UNSEEN = "banking77,clinc_intent,common_gen,mbpp,nl2regex,scitail,sms_spam,wiki_split,word_segment"
 """The adapters that the router which ships was not trained on."""
 Unseen = Annotated[str, typer.Option(help="Adapters that no router was trained on.")]
+Losses = Mapping[str, Sequence[float]]
+"""By task, of each row."""
 SETTINGS = ("own", "others")
 K = 3
 SHARP_ROWS = 6
@@ -100,7 +102,7 @@ def measure_alone(
     return {"base": bare, "own_alone": own}
 
 
-def summarise(losses: Mapping[str, Mapping[str, list[float]]]) -> dict:
+def summarise(losses: Mapping[str, Losses]) -> dict:
     """Mean loss by system with its interval, by task, and the trained gate's paired differences.
 
     Differences have three intervals: rows drawn again, the sets of adapters that they meet (whose
@@ -110,10 +112,7 @@ def summarise(losses: Mapping[str, Mapping[str, list[float]]]) -> dict:
     return {
         "loss": {gate: asdict(bootstrap(values)) for gate, values in flat.items()},
         "trained_minus": {
-            rival: asdict(paired_difference(flat["trained"], flat[rival]))
-            | _between("set", losses["trained"], losses[rival], group=GROUP)
-            | _between("task", losses["trained"], losses[rival], group=None)
-            for rival in ("uniform", "random")
+            rival: _gap(losses["trained"], losses[rival]) for rival in ("uniform", "random")
         },
         "by_task": {
             gate: {name: sum(rows) / len(rows) for name, rows in tasks.items()}
@@ -122,24 +121,15 @@ def summarise(losses: Mapping[str, Mapping[str, list[float]]]) -> dict:
     }
 
 
-def _between(
-    unit: str,
-    ours: Mapping[str, list[float]],
-    theirs: Mapping[str, list[float]],
-    *,
-    group: int | None,
-) -> dict[str, float]:
-    """The interval of ours - theirs where units of `group` rows are drawn again; None: tasks."""
-
-    def means(losses: Mapping[str, list[float]]) -> list[float]:
-        parts = []
-        for rows in losses.values():
-            step = group or len(rows)
-            parts += [rows[start : start + step] for start in range(0, len(rows), step)]
-        return [sum(part) / len(part) for part in parts]
-
-    found = paired_difference(means(ours), means(theirs))
-    return {f"{unit}_low": found.low, f"{unit}_high": found.high}
+def _gap(ours: Losses, theirs: Losses) -> dict[str, float]:
+    rows = [(name, n) for name, losses in ours.items() for n in range(len(losses))]
+    values = [ours[name][n] - theirs[name][n] for name, n in rows]
+    found = asdict(bootstrap(values))
+    sets, tasks = [f"{name} {n // GROUP}" for name, n in rows], [name for name, _ in rows]
+    for unit, groups in (("set", sets), ("task", tasks)):
+        span = bootstrap_groups(values, groups)
+        found |= {f"{unit}_low": span.low, f"{unit}_high": span.high}
+    return found
 
 
 def verdict(summary: dict) -> str:
@@ -167,7 +157,6 @@ def main(
     out: harness.Out = harness.RESULTS / "router_dev.json",
 ) -> None:
     """Measure a router on adapters it has never seen."""
-    harness.use_threads(threads)
     settings, names = load_settings(), harness.words(unseen)
     base = load_configured_base()
     shapes = read_shapes(base.folder)

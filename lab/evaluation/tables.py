@@ -5,6 +5,7 @@ Every mean has a 95 % bootstrap interval; differences are paired, over the same 
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from time import perf_counter
 
 import numpy as np
@@ -12,6 +13,7 @@ from rich.table import Table
 
 from lab.evaluation.cells import Cell, Cells
 from lab.evaluation.intervals import bootstrap, bootstrap_groups, in_words, paired_difference
+from ramole_core.training.card import versions
 
 MEASURES: dict[str, Callable[[Cell], list[float]]] = {
     "score": lambda cell: cell.strict,
@@ -22,6 +24,11 @@ Make = Callable[[Sequence[str]], Iterable[tuple[str, Cell]]]
 """Measures some tasks; yields each task's name and cell as it comes."""
 Found = dict[str, Cell]
 """A system's cells by task."""
+
+
+def open_cells(work: Path, **facts: object) -> Cells:
+    """The cells that these facts decide, and the versions of the packages."""
+    return Cells(work, facts | {"versions": versions()})
 
 
 def fill(cells: Cells, situation: str, system: str, names: Sequence[str], make: Make) -> Found:

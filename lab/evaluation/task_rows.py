@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from itertools import cycle, islice
 
 from lab.evaluation.asking import Answering, Asker, judge_score
-from lab.evaluation.evaluate import Rows
+from lab.evaluation.evaluate import Rows, questions_of
 from lab.evaluation.questions import Question, Situation
 from lab.evaluation.systems import PERFECT, WRITTEN, Ask
 
@@ -36,7 +36,7 @@ def make_unseen(
     ramole: Answering, tasks: Sequence[Rows], *, hidden: Sequence[str], ask: Ask
 ) -> Situation:
     """Rows of tasks without an adapter; `hidden` are adapters that must not be found."""
-    groups = {task.task: _questions(task, None, hidden=hidden) for task in tasks}
+    groups = {task.task: questions_of(task, None, hidden=hidden) for task in tasks}
     what = f"rows of {len(tasks)} tasks that no adapter was made for"
     measure = Asker(ramole, ask, judge_score).measure()
     return Situation("unseen", what, "task", RETRIEVING, groups, measure)
@@ -87,16 +87,8 @@ def make_copied(
 ) -> Situation:
     """Rows of tasks whose adapters are found as copies (by task) that are `owner`'s alone."""
     groups = {
-        task.task: _questions(task, copies[task.task], hidden=hidden, owner=owner) for task in tasks
+        task.task: questions_of(task, copies[task.task], hidden=hidden, owner=owner)
+        for task in tasks
     }
     measure = Asker(ramole, ask, judge_score).measure()
     return Situation(name, what, "task", WRITTEN, groups, measure, shares_alone=True)
-
-
-def _questions(
-    task: Rows, right: str | None, *, hidden: Sequence[str], owner: str | None = None
-) -> tuple[Question, ...]:
-    return tuple(
-        Question(row.inputs, (right,), (), row.targets, task.metric, tuple(hidden), owner)
-        for row in task.rows
-    )
