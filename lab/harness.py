@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import date
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -74,8 +75,15 @@ def checksum(file: Path) -> str:
 class Results:
     """The JSON file of a measurement: how it was made, then what was found; whole at any time."""
 
-    def __init__(self, out: Path, *, base: "BaseModel | None" = None, **facts: object):
-        """`facts`: what else the numbers depend on, such as checksums, sizes and seeds."""
+    def __init__(
+        self,
+        out: Path,
+        facts: Mapping[str, object] = MappingProxyType({}),
+        *,
+        base: "BaseModel | None" = None,
+        **more: object,
+    ):
+        """`facts`, `more`: what else the numbers depend on, such as checksums, sizes and seeds."""
         from lab.benchmarks.machine import machine_line
         from ramole_core.training.card import versions
 
@@ -92,7 +100,7 @@ class Results:
                 "base_checksum": base.checksum,
                 "quantization": base.quantization,
             }
-        self.held |= facts
+        self.held |= {**facts, **more}
 
     def take_over(self, *parts: str, where: Sequence[str]) -> bool:
         """Go on with these parts of the file as it is; whether it was made with the same facts of

@@ -290,7 +290,9 @@ def test_a_compressed_base_loads_as_any_other(base, tmp_path):
         assert torch.equal(other[kept], own.bfloat16().float()[kept])
     words = [one.model.get_input_embeddings().weight for one in base]
     assert torch.equal(words[1], words[0].bfloat16().float())
-    with pytest.raises(RamoleError, match="Compression '9bit' is not known; choose nf4, 2bit"):
+    with pytest.raises(
+        RamoleError, match="Compression '9bit' is not known; choose nf4, int4, 2bit"
+    ):
         write_compressed(whole.folder, tmp_path / "none", how="9bit")
 
 

@@ -10,8 +10,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lab import harness
-from ramole_core import Ramole, Request, Settings
+from ramole_core import Ramole, Request
 from ramole_core.cli.timed_engine import BASE, MIXTURE, RAMOLE, SELECTION, Mix, make_requests
+from ramole_core.settings import load_settings
 
 PROMPT = (
     "The ferry from the old harbour leaves at nine and takes forty minutes, so we should be there "
@@ -42,7 +43,7 @@ def measure_rates(ramole: Ramole, requests: Sequence[Request]) -> tuple[float, f
 def main(threads: harness.Threads = 0, out: harness.Out = Path("decode_speed.json")) -> None:
     """Write the rates of every case."""
     found: dict[str, float] = {}
-    with Ramole(Settings(quantization="nf4")) as ramole:
+    with Ramole(load_settings(quantization="nf4")) as ramole:
         ramole.load()
         names = [card.name for card in ramole.pool.cards()][:18]
 

@@ -82,12 +82,13 @@ def main(out: harness.Out = harness.RESULTS / "page.json") -> None:
 
 @contextmanager
 def _served() -> "Iterator[tuple[Ramole, str]]":
-    from ramole_core import Ramole, Settings
+    from ramole_core import Ramole
+    from ramole_core.settings import load_settings
     from ui import build
     from ui.serve import launch
 
     with fresh_folder() as folder:
-        settings = Settings(data_dir=folder, max_new_tokens=TOKENS, port=free_port())
+        settings = load_settings(data_dir=folder, max_new_tokens=TOKENS, port=free_port())
         with Ramole(settings) as ramole:
             ramole.engine.step()  # the model is there: what is measured is the page
             page = build(ramole)

@@ -1,6 +1,6 @@
 """The parts that measure generation: decode, prefill, peers, sweeps, many at once, retrieval."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from lab.benchmarks.interleave import Cell, Tell, measure_cells
 from lab.benchmarks.peers import Peer
@@ -82,7 +82,7 @@ def measure_sweeps(stage: Stage, record: Record, tell: Tell) -> None:
 
     def cell(over: str, value: int, mix: Mix, prompts: Sequence[str], names: Sequence[str]) -> Cell:
         at, tokens = f"{over}={value}", s.sweep_tokens
-        return our_cell(stage.ours, mix, prompts, names, tokens, at=at, **{over: value})
+        return our_cell(stage.ours, mix, prompts, names, tokens, at=at, over={over: value})
 
     groups = [
         [cell("k", 0, BASE, prompts, usual)]
@@ -157,10 +157,10 @@ def our_cell(
     *,
     system: str = "",
     at: str = "",
-    **facts: int,
+    over: Mapping[str, int] | None = None,
 ) -> Cell:
     """One batch on our engine; `system` and `at` name the cell, by method and batch size if empty.
-    `facts`: what else it differs in."""
+    `over`: what else it differs in."""
     requests = make_requests(prompts, mix, names=names, new_tokens=tokens)
     short = make_requests(prompts, mix, names=names, new_tokens=min(tokens, 3))
     system = system or mix.label
@@ -171,7 +171,7 @@ def our_cell(
         facts={
             "system": system,
             "batch": len(prompts),
-            **facts,
+            **(over or {}),
             "distinct": len({name for request in requests for name in request.adapters or ()}),
             "new_tokens": tokens,
         },

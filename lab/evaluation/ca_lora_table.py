@@ -163,7 +163,7 @@ def main(
     }
     cells = open_cells(work / "cells", **facts)
     measure = "score: the task's metric over greedy answers, 0 to 100; loss: nats a token"
-    results, tables = harness.Results(out, measure=measure, **facts), dict[str, object]()
+    results, tables = harness.Results(out, facts, measure=measure), dict[str, object]()
     for how in harness.words(compressions):
         folder = work / "bases" / how
         if not (folder / "config.json").is_file():

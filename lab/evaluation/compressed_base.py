@@ -18,7 +18,7 @@ from pathlib import Path
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from ramole_core.base.model import dequantised, load_base
@@ -42,15 +42,19 @@ def write_compressed(folder: Path, target: Path, *, how: str) -> Path:
         quantization = "none" if change else how
         base = load_base(str(folder), data_dir=Path(memory), quantization=quantization)
         model = dequantised(base)
-        for path in read_shapes(folder) if change else ():
-            layer = model.get_submodule(path)
-            weight = layer.get_parameter("weight")
-            turned = isinstance(layer, Conv1D)  # keeps [i, o]
-            made = change((weight.T if turned else weight).float())
-            weight.data = (made.T if turned else made).to(weight.dtype).contiguous()
+        if change is not None:
+            for path in read_shapes(folder):
+                _change(model.get_submodule(path), change)
         model.save_pretrained(target)
         base.tokenizer.save_pretrained(target)
     return target
+
+
+def _change(layer: nn.Module, change: Compress) -> None:
+    weight = layer.get_parameter("weight")
+    turned = isinstance(layer, Conv1D)  # keeps [i, o]
+    made = change((weight.T if turned else weight).float())
+    weight.data = (made.T if turned else made).to(weight.dtype).contiguous()
 
 
 def read_way(how: str) -> Compress | None:

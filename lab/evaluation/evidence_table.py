@@ -133,8 +133,8 @@ def main(
         cells = Cells(work, depends, own)
         results = harness.Results(
             out,
+            facts,
             measure="teacher-forced score on dev rows, 0 to 100, higher is better",
-            **facts,
             numbers=complete_options(PLUS, None),
             rows_measured=len(pairs),
         )

@@ -91,7 +91,7 @@ def main(
     shapes = read_shapes(folder)
     facts = {"base_checksum": weights_checksum(folder, data_dir=settings.data_dir)}
     cells = open_cells(work, rows=rows, skipped=skip, **facts)
-    results = harness.Results(out, **facts, tasks=len(tasks), rows=sum(map(len, tasks.values())))
+    results = harness.Results(out, facts, tasks=len(tasks), rows=sum(map(len, tasks.values())))
 
     @cache
     def usual() -> list[Tensor]:

@@ -114,7 +114,7 @@ def main(
     cells = open_cells(work / "cells", base=base.checksum, quantization=base.quantization, **facts)
     trials = Trials(base, tasks=asked, recipe=recipe, work=work)
     measure = "score: the task's metric over greedy answers, 0 to 100; loss: nats a token"
-    results, losses = harness.Results(out, base=base, measure=measure, **facts), {}
+    results, losses = harness.Results(out, facts, base=base, measure=measure), {}
     for system in SYSTEMS:
         fill(cells, "mixture", system, names, partial(trials.measure, system))
         losses[system] = {

@@ -92,9 +92,9 @@ class Runs:
         found = self._held.get(run)
         return Places.read(found) if found else None
 
-    def fact(self, run: str, name: str) -> object:
+    def facts(self, run: str) -> dict:
         """What was noted of a run."""
-        return self._held.get(run, {}).get(name)
+        return self._held.get(run, {})
 
     def keep(self, run: str, places: Places, **facts: object) -> None:
         """Write a run down."""
@@ -127,13 +127,13 @@ def main(
     tuner = Tuner(work, recipe=recipe, untuned=dense, data_dir=settings.data_dir)
     facts = {"recipe": asdict(recipe), "encoder_checksum": untuned.checksum}
     facts |= {"pool": len(examples), "prompts": len(prompts)}
-    results = harness.Results(out, **facts, twins=TWINS, published=PUBLISHED)
+    results = harness.Results(out, facts, twins=TWINS, published=PUBLISHED)
     runs = Runs(results)
     served: dict[str, tuple[Embed, Encoder]] = {"untuned": (dense, untuned)}
     if shipped.tuned:
         served["shipped"] = (Remembered(shipped.embed), shipped)
     for name, (embed, encoder) in served.items():
-        if runs.fact(name, "checksum") != encoder.checksum:
+        if runs.facts(name).get("checksum") != encoder.checksum:
             runs.keep(name, Places.measure(embed, examples, prompts), checksum=encoder.checksum)
     shares = {0.4: seeds, 1.0: min(seeds, WHOLE)}
     for share, count in shares.items():
@@ -182,7 +182,7 @@ def summary_of(runs: Runs, tasks: np.ndarray, *, shares: Mapping[float, int]) ->
         made = [places for name in names if (places := runs.places(name))]
         if not made:
             continue
-        tuned = [np.isin(tasks, runs.fact(name, "tuned_on")) for name in names]
+        tuned = [np.isin(tasks, runs.facts(name)["tuned_on"]) for name in names]
         rows = {"all": summarise(made, [everything] * len(made), tasks=named, against=untuned)}
         if share < 1:
             unseen = [~mask for mask in tuned]

@@ -209,10 +209,10 @@ def main(
     )  # fmt: skip
     results = harness.Results(
         out,
+        facts,
         base=base,
         measure="loss on dev rows of unseen adapters, nats a token, lower is better (means with "
         "intervals over rows, differences over tasks)",
-        **facts,
         usual=asdict(USUAL),
         trained_on="a share of the others: " + ", ".join(trials.seen),
         rows_measured=len(trials.tasks),
