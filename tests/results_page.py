@@ -127,7 +127,7 @@ def retriever() -> dict[str, Any]:
         return {"plain": row, "merged": row}
 
     return {
-        "command": "python -m lab.evaluation.retriever_table --data data",
+        "command": "python -m lab retriever_table --data data",
         "pool": 48,
         "prompts": 2371,
         "summary": {
@@ -162,7 +162,7 @@ def adapters() -> dict[str, Any]:
             "adapter_sha256": "23" * 32,
             "scores": scores,
             "lenient": scores,
-            "command": f"python -m lab.evaluation.dev_table --rows 50 {name}",
+            "command": f"python -m lab dev_table --rows 50 {name}",
         }
 
     return {
@@ -184,7 +184,7 @@ def ablations() -> dict[str, Any]:
         return {"group": group, "name": name, "seeds": seeds, "against": against} | span(mean, 0.05)
 
     return {
-        "command": "python -m lab.evaluation.ablations",
+        "command": "python -m lab ablations",
         "date": "2026-11-25",
         "measure": "dev loss in nats a token, lower is better",
         "rows": [
@@ -245,7 +245,7 @@ def router_dev() -> dict[str, Any]:
 
 def many_users() -> dict[str, Any]:
     return {
-        "command": "python -m lab.benchmarks.many_users --repeats 2",
+        "command": "python -m lab many_users --repeats 2",
         "users": 16,
         "cores": 2,
         "one_after_another_s": [30.0, 32.0, 31.0],
@@ -258,7 +258,7 @@ def methods() -> dict[str, Any]:
     rate = {"mean": 31.4, "low": 30.0, "high": 33.0}
     each = {"1": rate, "8": {"mean": 180.0, "low": 170.0, "high": 181.0}}
     return {
-        "command": "python -m lab.evaluation.method_speed",
+        "command": "python -m lab method_speed",
         "machine": "x86_64, 2 threads",
         "methods": {
             "ramole": {"unseen": True, "trained": 1_310_000, "tokens_a_second": each},

@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 from lab.evaluation.ca_lora_table import SYSTEMS, WHOLE
 from lab.evaluation.cells import Cell
 from lab.evaluation.compressed_base import prune, round_to_levels, write_compressed
-from lab.evaluation.paired_table import pair_systems
+from lab.evaluation.tables import pair_systems
 from ramole_core import RamoleError, Request
 from ramole_core.base.model import load_base
 from ramole_core.composition import METHODS, Ask, Candidate, Lora, Sites, Trained, decide
@@ -269,7 +269,9 @@ def test_a_compressed_base_loads_as_any_other(base, tmp_path):
         assert torch.equal(other[kept], own.bfloat16().float()[kept])
     words = [one.model.get_input_embeddings().weight for one in base]
     assert torch.equal(words[1], words[0].bfloat16().float())
-    with pytest.raises(RamoleError, match="Compression '9bit' is not known; choose nf4, 2bit"):
+    with pytest.raises(
+        RamoleError, match="Compression '9bit' is not known; choose nf4, int4, 2bit"
+    ):
         write_compressed(whole.folder, tmp_path / "none", how="9bit")
 
 

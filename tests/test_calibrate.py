@@ -7,7 +7,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from lab.evaluation import base_table, base_ways, follow_up_table
 from ramole_core import Ramole, RamoleError, Settings
 from ramole_core.cli import main
 from ramole_core.retrieval import BaseExpert
@@ -70,62 +69,6 @@ def test_lines_become_thresholds_in_units_of_similarity():
     backwards = fit_line(np.array([[0.0], [0.1]]), np.array([[0.2], [0.3]]))
     with pytest.raises(RamoleError, match="shows nothing .* choose another encoder"):
         calibrate.alone_of(backwards, doubt=1.0)
-
-
-# --- the tables -----------------------------------------------------------------------------------
-
-
-def test_ways_decide_by_their_own_facts():
-    wanted = {"best": np.array([0.5, 0.6]), "base": np.array([0.2, 0.3])}
-    other = {"best": np.array([0.5, 0.6]), "base": np.array([0.6, 0.7])}
-    ways = {way.name: way for way in base_ways.WAYS}
-    card = base_ways.fit_way(ways["the base's card, fitted threshold"], wanted, other)
-    assert (card(wanted) > 0).all() and (card(other) < 0).all()
-    blind = base_ways.fit_way(ways["constant threshold on the best similarity"], wanted, other)
-    assert np.allclose(blind(wanted), blind(other))
-    plain = base_ways.fit_way(ways["the base's card, nearest wins (nothing fitted)"], wanted, other)
-    assert np.allclose(plain(wanted), [0.3, 0.3])
-
-
-def test_the_response_counts_in_doubt_alone():
-    way = {way.name: way for way in base_ways.WAYS}["response in doubt"]
-    random = np.random.default_rng(0)
-    near = {"best": random.normal(0.5, 0.05, 200), "base": np.full(200, 0.5)}
-    far = {"best": random.normal(0.4, 0.05, 200), "base": np.full(200, 0.5)}
-    loud, quiet = ({name: random.normal(z, 0.5, 200) for name in ("own", "all")} for z in (1, -1))
-    heard = base_ways.fit_way(way, {**near, **loud}, {**far, **quiet})
-    asked = {"best": np.array([0.46, 0.44, 0.6, 0.3]), "base": np.full(4, 0.5)}
-    z = np.array([-2.0, 2.0, -2.0, 2.0])
-    assert list(heard({**asked, "own": z, "all": z}) > 0) == [False, True, True, False]
-
-
-def test_a_masked_adapter_counts_for_nothing():
-    pool, card = np.eye(4, dtype=np.float32)[:2], np.eye(4, dtype=np.float32)[2:3]
-    card = np.vstack([card, (pool.sum(0) + card[0])[None] / 3**0.5]).astype(np.float32)
-    rows = np.array([[0.9, 0.3, 0.1, 0.3]], np.float32)
-    free, masked = (base_ways.facts_of(rows, pool, card, masked=m) for m in (None, [0]))
-    assert free["best"] == pytest.approx(0.9) and masked["best"] == pytest.approx(0.3)
-    assert (free["first"], masked["first"]) == (0, 1)
-    assert free["base"] == masked["base"]
-
-
-def test_groups_count_alike_and_what_was_fitted_on_does_not_count():
-    values = np.array([[1.0, 0.0, np.nan], [np.nan, 1.0, 0.0]])
-    found = base_table.by_group(values, ["a", "a", "b"])
-    assert found == {"a": pytest.approx(2 / 3), "b": 0.0}
-    assert base_table.summary(found)["mean"] == pytest.approx(33.33)
-
-
-def test_a_way_that_never_keeps_is_right_only_where_it_is_found_anew():
-    chats = read_follow_ups()
-    right = {kept: np.full(len(chats), kept) for kept in (True, False)}
-    facts = {"ahead": np.array([0.0 if chat.continues else 1.0 for chat in chats])}
-    never, ahead = (
-        follow_up_table.measure_way(way, facts, chats, right, splits=20)
-        for way in follow_up_table.WAYS[:2]
-    )
-    assert never["goes on"]["mean"] == 0 and ahead["goes on"]["mean"] == 100
-    assert ahead["another task"]["mean"] == 0
 
 
 # --- the command ----------------------------------------------------------------------------------

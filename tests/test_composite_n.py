@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from lab.evaluation.cells import Cells
-from lab.evaluation.composite_n import Writing, cut, draw_sets, make_composite_n, short
+from lab.evaluation.composite_sets import Writing, cut, draw_sets, make_composite_n, short
 from lab.evaluation.evaluate import Rows
 from lab.evaluation.situation_run import run_situations
 from lab.evaluation.situation_tables import make_situation_table

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from transformers import AutoModelForCausalLM
 
+from lab.evaluation.cells import Cell
 from lab.evaluation.evidence_table import RIVAL, VARIANTS, best, named, summarise
 from lab.evaluation.forced import Forced, measure_forced
 from ramole_core.composition import Candidate, Response
@@ -109,13 +110,19 @@ def test_variants_have_one_name_each_and_the_first_is_the_rival() -> None:
 
 
 def test_a_summary_is_paired_and_goes_by_tasks() -> None:
-    plain = [Forced(0.0, 2.0), Forced(100.0, 1.0)] * 20
-    better = [Forced(one.score / 2 + 50, one.loss - 0.5) for one in plain]
-    tasks = ["a", "a", "b", "b"] * 10
-    row = summarise(better, plain, tasks=tasks)
-    assert row["mean"] == 75 and row["loss"] == 1.0
-    assert row["against"]["mean"] == 25 and row["against"]["low"] > 0
-    assert row["loss_against"]["mean"] == -0.5 and not math.isnan(row["loss_against"]["low"])
-    one_good = [Forced(plain[n].score + 10 * (t == "a"), 1.0) for n, t in enumerate(tasks)]
-    gap = summarise(one_good, plain, tasks=tasks)["against"]
-    assert (gap["mean"], gap["low"], gap["high"]) == (5, 0, 10), "one task of two is no lead"
+    def cells(gain: dict[str, float], loss: float) -> dict[str, Cell]:
+        return {
+            task: Cell([gain[task], 100 + gain[task]] * 10, [], [], measures={"loss": [loss] * 20})
+            for task in gain
+        }
+
+    plain = cells({"a": 0.0, "b": 0.0}, 2.0)
+    row = summarise(cells({"a": 25.0, "b": 25.0}, 1.5), plain)
+    assert row["mean"] == 75 and row["loss"] == 1.5
+    against, loss = row["against"], row["loss_against"]
+    assert isinstance(against, dict) and isinstance(loss, dict)
+    assert against["rival"] == RIVAL and against["mean"] == against["low"] == 25
+    assert loss["mean"] == -0.5 and not math.isnan(loss["low"])
+    gap = summarise(cells({"a": 10.0, "b": 0.0}, 2.0), plain, rival="mixture")["against"]
+    expected = {"rival": "mixture", "mean": 5, "low": 0, "high": 10}
+    assert gap == expected, "one task of two is no lead"

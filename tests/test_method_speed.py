@@ -5,7 +5,7 @@ import json
 import torch
 from safetensors.torch import save_file
 
-from lab.evaluation import method_speed
+from lab.benchmarks import method_speed
 from ramole_core import Ramole, Settings
 from ramole_core.base.shapes import read_shapes
 from ramole_core.methods import Method, Option

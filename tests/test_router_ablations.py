@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from lab.evaluation import router_table
+from lab.evaluation.cells import Cell, Cells
 from lab.evaluation.router_ablations import (
     USUAL,
     VARIANTS,
@@ -15,6 +16,7 @@ from lab.evaluation.router_ablations import (
     draw_share,
     summarise,
 )
+from lab.harness import read_tasks
 from ramole_core.composition import Lora
 from ramole_core.training.recipe import Schedule
 from tests.tiny_training import build_base
@@ -80,32 +82,33 @@ def trials(tmp_path):
         }
         for name in names
     }
-    (tmp_path / "work").mkdir()
-    return Trials(
-        tmp_path / "work",
+    cells = Cells(tmp_path / "work", {"rows": 4})
+    made = Trials(
+        cells,
         base=build_base(torch.float32, tmp_path),
         shapes=SHAPES,
         loras=loras,
         data=tmp_path / "data",
-        unseen=("red", "sing"),
-        rows=4,
+        unseen=read_tasks(tmp_path / "data", ("red", "sing"), rows=4),
         schedule=Schedule(steps=3, batch_rows=4, learning_rate=3e-2, warmup=1),
     )
+    return made, cells
 
 
-def test_a_trial_trains_on_others_measures_once_and_is_kept(trials, tmp_path):
+def test_a_trial_trains_on_others_measures_once_and_is_kept(trials):
+    trials, cells = trials
     variant = Variant("share", "all", share=1.0)
     found = trials.losses(variant, "own", 0)
     assert trials.seen == ("blue", "loud", "say") and len(trials.tasks) == 8
     assert len(found) == 8 and found != trials.uniform("own", k=3)
-    gate = tmp_path / "work" / "dropout0.5-rank6-share1-seed0" / "router_config.json"
+    gate = cells.folder / "gates" / "dropout0.5-rank6-share1-seed0" / "router_config.json"
     assert set(json.loads(gate.read_text())["trained_on"]) == {"blue", "loud", "say"}
     made = gate.stat().st_mtime_ns
     others = trials.losses(variant, "others", 0)
     assert gate.stat().st_mtime_ns == made and others != found
-    kept = tmp_path / "work" / "dropout0.5-rank6-share1-k3-own-seed0.json"
-    kept.write_text("[1.0]")
-    assert trials.losses(variant, "own", 0) == [1.0]
+    kept = Cell([], [], [], measures={"loss": [1.0] * 4})
+    cells.write("own", "dropout0.5-rank6-share1-k3-seed0", "red", kept)
+    assert trials.losses(variant, "own", 0) == [1.0] * 4 + found[4:]
     alone = Variant("k", "k = 1", k=1)
     assert trials.losses(alone, "own", 0) == trials.uniform("own", k=1)
 

@@ -20,8 +20,9 @@ from safetensors.torch import save_file
 from typer.testing import CliRunner
 
 from lab.evaluation.cells import Cells
-from lab.evaluation.command import method_facts, own_facts, shared_facts
-from lab.evaluation.evaluate import Rows, run_cells
+from lab.evaluation.command import own_facts, shared_facts
+from lab.evaluation.evaluate import Rows, make_row_situations
+from lab.evaluation.situation_run import run_situations
 from lab.evaluation.situations import Crowd
 from lab.evaluation.systems import Ask as Asked, describe
 from ramole_core import Ramole, RamoleError, Request, Settings
@@ -358,7 +359,7 @@ def test_weights_that_cannot_serve_are_one_sentence_and_the_others_go_on(ramole,
 
 
 def test_checksums_of_their_weights_go_into_results(ramole):
-    found = method_facts(ramole)["weights_checksums"]
+    found = ramole.weights_checksums()
     assert set(TRIED) <= set(found) and len({found[name] for name in TRIED}) == len(TRIED)
 
 
@@ -366,9 +367,8 @@ def test_they_are_evaluated_like_any_other(ramole, tmp_path):
     tasks = [Rows("weather", "sky", "em", (Row("Will it rain in Oslo?", "weather"),))]
     cells = Cells(tmp_path, shared_facts(ramole), lambda name: own_facts(ramole, name))
     crowd = Crowd(tuple(TASKS), ())
-    run_cells(
-        ramole, cells, crowd, tasks=tasks, systems=TRIED, situations=("iid",), ask=Asked(3, 4)
-    )
+    shared = {"tasks": tasks, "situations": ("iid",), "ask": Asked(3, 4)}
+    run_situations(make_row_situations(ramole, cells, crowd, **shared), cells, systems=TRIED)
     for name in TRIED:
         assert describe(name) == METHODS[name].row.summary
         cell = cells.read("iid", name, "weather")

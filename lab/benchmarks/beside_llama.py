@@ -6,10 +6,11 @@ import torch
 
 from lab.benchmarks.interleave import Cell, Tell, measure_cells
 from lab.benchmarks.llama_cpp import LlamaCpp
+from lab.benchmarks.parts import our_cell
 from lab.benchmarks.record import Record
 from lab.benchmarks.stage import Stage
 from ramole_core.base.fetch import unpack_gguf
-from ramole_core.cli.timed_engine import BASE, RAMOLE, Mix, OurEngine, make_requests
+from ramole_core.cli.timed_engine import BASE, RAMOLE, OurEngine
 
 FORMS = {
     "": ("nf4", "full"),
@@ -63,22 +64,9 @@ def _cells(
         warm_up=lambda: peer.measure(ids, min(tokens, 3)),
         facts={"system": peer.name, **facts},
     )
+    names = stage.names()[: stage.sizes.adapters]
     return [theirs] + [
-        _our_cell(stage, engine, mix, prompts, tokens, f"{mix.label}{name}/{at}")
+        our_cell(engine, mix, prompts, names, tokens, system=f"{mix.label}{name}", at=at)
         for name, engine in ours.items()
         for mix in (BASE, RAMOLE)
     ]
-
-
-def _our_cell(
-    stage: Stage, ours: OurEngine, mix: Mix, prompts: Sequence[str], tokens: int, name: str
-) -> Cell:
-    names = stage.names()[: stage.sizes.adapters]
-    requests = make_requests(prompts, mix, names=names, new_tokens=tokens)
-    short = make_requests(prompts, mix, names=names, new_tokens=min(tokens, 3))
-    return Cell(
-        name,
-        lambda: ours.measure(requests),
-        warm_up=lambda: ours.measure(short),
-        facts={"system": name.partition("/")[0], "batch": len(prompts), "new_tokens": tokens},
-    )

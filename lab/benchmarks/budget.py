@@ -1,30 +1,31 @@
 """What the running page costs: start, first token, retrieval and memory, measured from outside.
 
-`python -m lab.benchmarks.budget`
-starts app.py as `make run` does, on a fresh DATA_DIR that borrows the
-converted base model, and once more on what that start left; asks through the public endpoints, 16
-clients at once beside the engine alone; and writes results/budget.json.
+    python -m lab budget
+
+app.py is started as `make run` does, on a fresh DATA_DIR that borrows the converted base model, and
+once more on what that start left; it is asked through the public endpoints, by 16 clients at once
+beside the engine alone.
 """
 
-import argparse
 import json
 import os
-import platform
-import socket
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Annotated
 
 import httpx
 import psutil
+import typer
 from gradio_client import Client
 
+from lab import harness
+from lab.benchmarks.page import fresh_folder, has_model, page_on
 from ramole_core.settings import REPOSITORY
 
 METHODS = ("ramole", "ramole_plus")
@@ -44,69 +45,31 @@ FIFTY = (
 
 def measure(repeats: int) -> dict[str, object]:
     """Start the page, and the figures of `repeats` rounds over the prompts, in seconds and MiB."""
-    from ramole_core.settings import Settings
-
-    with tempfile.TemporaryDirectory() as folder:
-        (Path(folder) / "base").symlink_to(Settings().data_dir / "base")
-        with _started(folder) as (url, _, began):
-            listening = _wait(url, lambda health: True, began)
-            loaded = _wait(url, lambda health: health["model"]["ready"], began)
-        with _started(folder) as (url, pid, began):
-            again = _wait(url, lambda health: health["model"]["ready"], began)
-            found = _ask(url, pid, repeats)
-            found |= _by_many(url, folder, repeats)
+    with fresh_folder() as folder:
+        with page_on(folder) as page:
+            listening, loaded = page.wait(), page.wait(has_model)
+        with page_on(folder) as page:
+            again = page.wait(has_model)
+            found = _ask(page.url, page.pid, repeats) | _by_many(page.url, repeats)
     return {"listening_s": listening, "loaded_s": loaded, "loaded_again_s": again, **found}
 
 
-@contextmanager
-def _started(folder: str) -> Iterator[tuple[str, int, float]]:
-    """The page's address and process, and when it was started."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    env = {**os.environ, "RAMOLE_DATA_DIR": folder, "RAMOLE_PORT": str(port)}
-    began = time.perf_counter()
-    page = subprocess.Popen([sys.executable, "app.py"], cwd=REPOSITORY, env=env)
-    try:
-        yield f"http://127.0.0.1:{port}", page.pid, began
-    finally:
-        page.terminate()
-        page.wait()
-
-
-def _by_many(url: str, folder: str, repeats: int) -> dict[str, object]:
+def _by_many(url: str, repeats: int) -> dict[str, object]:
     """Tokens a second of 16 clients at once, each on a connection that it keeps, and of the engine
     in a process of its own that is given the same questions, in turns."""
-    root = Path(folder) / "alone"
-    root.mkdir()
-    (root / "base").symlink_to((Path(folder) / "base").resolve())
-    env = {**os.environ, "RAMOLE_DATA_DIR": str(root)}
-    alone = subprocess.Popen(
-        [sys.executable, "-m", "lab.benchmarks.budget", "--engine"],
-        cwd=REPOSITORY,
-        env=env,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    assert alone.stdin is not None and alone.stdout is not None
     rates: dict[str, list[float]] = {"endpoint": [], "engine": []}
     clients = [httpx.Client(base_url=url, timeout=300) for _ in range(CLIENTS)]
-    threads = ThreadPoolExecutor(CLIENTS)
-    try:
+    with fresh_folder() as folder, ExitStack() as opened:
+        alone = opened.enter_context(_engine_in_a_process(folder))
+        threads = opened.enter_context(ThreadPoolExecutor(CLIENTS))
+        for client in clients:
+            opened.enter_context(client)
         for turn in range(repeats + 1):  # the first is not counted
             prompts = [f"{many_prompt(n)} ({turn})" for n in range(CLIENTS)]
-            alone.stdin.write(json.dumps(prompts) + "\n")
-            alone.stdin.flush()
-            rates["engine"].append(float(alone.stdout.readline()))
+            rates["engine"].append(alone(prompts))
             began = time.perf_counter()
             made = sum(threads.map(_completed, clients, prompts))
             rates["endpoint"].append(made / (time.perf_counter() - began))
-    finally:
-        threads.shutdown()
-        for client in clients:
-            client.close()
-        alone.terminate()
-        alone.wait()
     shares = [a / b for a, b in zip(rates["endpoint"][1:], rates["engine"][1:], strict=True)]
     return {
         "clients": CLIENTS,
@@ -116,27 +79,51 @@ def _by_many(url: str, folder: str, repeats: int) -> dict[str, object]:
     }
 
 
+@contextmanager
+def _engine_in_a_process(folder: Path) -> Iterator[Callable[[list[str]], float]]:
+    """Answers prompts without a page; gives tokens a second."""
+    alone = subprocess.Popen(
+        [sys.executable, "-m", "lab", "budget", "--engine"],
+        cwd=REPOSITORY,
+        env=os.environ | {"RAMOLE_DATA_DIR": str(folder)},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+
+    def ask(prompts: list[str]) -> float:
+        assert alone.stdin is not None and alone.stdout is not None
+        alone.stdin.write(json.dumps(prompts) + "\n")
+        alone.stdin.flush()
+        return float(alone.stdout.readline())
+
+    try:
+        yield ask
+    finally:
+        alone.terminate()
+        alone.wait()
+
+
 def many_prompt(number: int) -> str:
     """A question whose answer is long."""
     name = ("the harbour", "a lighthouse", "an orchard", "the night train")[number % 4]
     return f"Write a long story, number {number}, about {name}, a storm and three old friends."
 
 
+def _streamed(client: httpx.Client, prompt: str, **said: object) -> Iterator[dict]:
+    """The parts of a streamed answer."""
+    asked = {"messages": [{"role": "user", "content": prompt}], "stream": True, **said}
+    with client.stream("POST", "/v1/chat/completions", json=asked) as answer:
+        for line in answer.iter_lines():
+            if line.startswith("data: {"):
+                yield json.loads(line[6:])
+
+
 def _completed(client: httpx.Client, prompt: str) -> int:
     """The tokens of a streamed answer."""
-    said = {
-        "model": "ramole",
-        "messages": [{"role": "user", "content": prompt}],
-        "max_tokens": MANY_TOKENS,
-        "stream": True,
-        "stream_options": {"include_usage": True},
-    }
-    made = 0
-    with client.stream("POST", "/v1/chat/completions", json=said) as answer:
-        for line in answer.iter_lines():
-            if line.startswith("data: {") and (usage := json.loads(line[6:]).get("usage")):
-                made = usage["completion_tokens"]
-    return made
+    counted = {"max_tokens": MANY_TOKENS, "stream_options": {"include_usage": True}}
+    parts = list(_streamed(client, prompt, model="ramole", **counted))
+    return next(part["usage"]["completion_tokens"] for part in reversed(parts) if part.get("usage"))
 
 
 def engine_alone() -> None:
@@ -155,21 +142,13 @@ def engine_alone() -> None:
             print(made / (time.perf_counter() - began), flush=True)
 
 
-def _first_token(url: str, prompt: str) -> float:
+def _first_token(client: httpx.Client, prompt: str) -> float:
     """Seconds until the first token of a streamed answer, which is read to its end."""
-    said = {
-        "model": "ramole_plus",
-        "messages": [{"role": "user", "content": prompt}],
-        "max_tokens": 4,
-        "stream": True,
-    }
     began, first = time.perf_counter(), None
-    with httpx.stream("POST", f"{url}/v1/chat/completions", json=said, timeout=300) as answer:
-        for line in answer.iter_lines():
-            if line.startswith("data: {"):
-                choices = json.loads(line[6:])["choices"]
-                if first is None and choices and choices[0]["delta"].get("content"):
-                    first = time.perf_counter() - began
+    for part in _streamed(client, prompt, model="ramole_plus", max_tokens=4):
+        choices = part["choices"]
+        if first is None and choices and choices[0]["delta"].get("content"):
+            first = time.perf_counter() - began
     if first is None:
         raise SystemExit(f"No token came for {prompt!r}.")
     return first
@@ -207,7 +186,10 @@ def _ask(url: str, pid: int, repeats: int) -> dict[str, object]:
             job.result()
             whole[method].append(time.perf_counter() - asked)
         peak = max(peak, process.memory_info().rss / 2**20)
-    streamed = [_first_token(url, f"{FIFTY} ({n})") for n in range(5 * repeats)]
+    streamed = []
+    for n in range(5 * repeats):
+        with httpx.Client(base_url=url, timeout=300) as once:  # the connection is part of it
+            streamed.append(_first_token(once, f"{FIFTY} ({n})"))
     return {
         "first_token_of_50_streamed_s": _spread(streamed),
         "resident_after_one_answer_mib": after_one,
@@ -219,39 +201,19 @@ def _ask(url: str, pid: int, repeats: int) -> dict[str, object]:
     }
 
 
-def _wait(url: str, ready, began: float) -> float:
-    while time.perf_counter() - began < 300:
-        try:
-            if ready(httpx.get(f"{url}/health", timeout=5).json()):
-                return time.perf_counter() - began
-        except httpx.TransportError:
-            pass
-        time.sleep(0.1)
-    raise SystemExit("The page was not ready within 300 s.")
-
-
 def _spread(seconds: list[float]) -> dict[str, float]:
     return {"median": statistics.median(seconds), "least": min(seconds), "most": max(seconds)}
 
 
-def main() -> None:
+def main(
+    repeats: Annotated[int, typer.Option(help="Rounds over the prompts.")] = 4,
+    engine: Annotated[bool, typer.Option("--engine", hidden=True)] = False,
+    out: harness.Out = harness.RESULTS / "budget.json",
+) -> None:
     """Measure, print, and write the file."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--repeats", type=int, default=4)
-    parser.add_argument("--engine", action="store_true", help="the engine alone, by standard input")
-    options = parser.parse_args()
-    if options.engine:
+    if engine:
         engine_alone()
         return
-    figures = {
-        "command": f"python -m lab.benchmarks.budget --repeats {options.repeats}",
-        "machine": f"{os.cpu_count()} cores, {platform.machine()}",
-        **measure(options.repeats),
-    }
-    (REPOSITORY / "results").mkdir(exist_ok=True)
-    (REPOSITORY / "results/budget.json").write_text(json.dumps(figures, indent=1) + "\n")
-    print(json.dumps(figures, indent=1))
-
-
-if __name__ == "__main__":
-    main()
+    results = harness.Results(out)
+    results.write(**measure(repeats))
+    print(json.dumps(results.held, indent=1))

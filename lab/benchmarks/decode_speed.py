@@ -1,88 +1,66 @@
 """Tokens a second of this checkout: what two versions are compared by, run in turns.
 
-    OMP_NUM_THREADS=2 python -m lab.benchmarks.decode_speed OUT.json
+    python -m lab decode_speed --threads 2 --out one.json
 
 NF4, sample adapters named in turn, by the engine's own counters; the best of two (prompts: three)
 passes after one that is not counted.
 """
 
-import json
-import sys
+from collections.abc import Sequence
 from pathlib import Path
 
-from ramole_core import Ramole, Request, Settings
+from lab import harness
+from ramole_core import Ramole, Request
+from ramole_core.cli.timed_engine import BASE, MIXTURE, RAMOLE, SELECTION, Mix, make_requests
+from ramole_core.settings import load_settings
 
 PROMPT = (
     "The ferry from the old harbour leaves at nine and takes forty minutes, so we should be there "
     "early enough to see the market before it"
 )
+PLUS = Mix("ramole_plus", 3)
 CASES = (
-    *(("base", 0, 1), ("base", 0, 8), ("base", 0, 32)),
-    *(("ramole", 3, 1), ("ramole", 3, 8), ("ramole", 3, 32)),
-    *(("ramole_plus", 3, 8), ("mixture", 3, 8), ("selection", 1, 8)),
+    *((mix, rows) for mix in (BASE, RAMOLE) for rows in (1, 8, 32)),
+    *((mix, 8) for mix in (PLUS, MIXTURE, SELECTION)),
 )
-"""Method, adapters of a row, rows."""
+"""How a row is mixed, and rows."""
 LONG = 14
 """Times the prompt: about 400 tokens."""
 
 
-class Timer:
-    """Decode and prefill rates of a loaded system."""
-
-    def __init__(self, ramole: Ramole):
-        self._ramole = ramole
-        self._names = [card.name for card in ramole.pool.cards()][:18]
-
-    def rates(
-        self, method: str, k: int, rows: int, *, new: int, trace: bool = False, times: int = 1
-    ) -> tuple[float, float]:
-        """Tokens a second decoded, and read."""
-        names, before = self._names, dict(self._ramole.engine.stats())
-        requests = [
-            Request(
-                f"{row} " + " ".join([PROMPT] * times),
-                method=method,
-                adapters=[names[(3 * row + j) % len(names)] for j in range(k)] or None,
-                max_new_tokens=new,
-                ignore_eos=True,
-                raw=True,
-                trace=trace,
-            )
-            for row in range(rows)
-        ]
-        forget = getattr(self._ramole.engine, "forget_prefixes", None)  # older versions keep none
-        if forget is not None:
-            forget()
-        self._ramole.generate(requests)
-        after = self._ramole.engine.stats()
-        spent = {name: after[name] - before[name] for name in before}
-        return (
-            spent["decode_tokens"] / spent["decode_seconds"],
-            spent["prefill_tokens"] / spent["prefill_seconds"],
-        )
+def measure_rates(ramole: Ramole, requests: Sequence[Request]) -> tuple[float, float]:
+    """Tokens a second decoded, and read, of these requests in one batch; nothing of them is known
+    before."""
+    ramole.engine.forget_prefixes()
+    before = dict(ramole.engine.stats())
+    ramole.generate(list(requests))
+    after = ramole.engine.stats()
+    spent = {name: after[name] - before[name] for name in before}
+    decoded = spent["decode_tokens"] / spent["decode_seconds"]
+    return decoded, spent["prefill_tokens"] / spent["prefill_seconds"]
 
 
-def main() -> None:
-    """Write the rates of every case as JSON."""
+def main(threads: harness.Threads = 0, out: harness.Out = Path("decode_speed.json")) -> None:
+    """Write the rates of every case."""
     found: dict[str, float] = {}
-    with Ramole(Settings(quantization="nf4")) as ramole:
+    with Ramole(load_settings(quantization="nf4")) as ramole:
         ramole.load()
-        timer = Timer(ramole)
-        for case in CASES:
-            timer.rates(*case, new=4)
-        for case in CASES:
-            new = 24 if case[2] < 32 else 16
-            label = f"{case[0]} k{case[1]} b{case[2]}"
-            found[label] = max(timer.rates(*case, new=new)[0] for _ in range(2))
-        found["ramole k3 b8, traced"] = max(
-            timer.rates("ramole", 3, 8, new=16, trace=True)[0] for _ in range(2)
-        )
-        for method, k in (("base", 0), ("ramole", 3), ("ramole_plus", 3)):
-            found[f"{method}, reading"] = max(
-                timer.rates(method, k, 1, new=2, times=LONG)[1] for _ in range(3)
-            )
-    Path(sys.argv[1]).write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+        names = [card.name for card in ramole.pool.cards()][:18]
 
+        def best(
+            mix: Mix, rows: int, *, new: int, passes: int = 2, part: int = 0, times: int = 1
+        ) -> float:
+            prompts = [f"{row} " + " ".join([PROMPT] * times) for row in range(rows)]
+            requests = make_requests(prompts, mix, names=names, new_tokens=new)
+            return max(measure_rates(ramole, requests)[part] for _ in range(passes))
 
-if __name__ == "__main__":
-    main()
+        for mix, rows in CASES:
+            best(mix, rows, new=4, passes=1)
+        for mix, rows in CASES:
+            label = f"{mix.method} k{mix.k} b{rows}"
+            found[label] = best(mix, rows, new=24 if rows < 32 else 16)
+        found["ramole k3 b8, traced"] = best(Mix("ramole", 3, trace=True), 8, new=16)
+        for mix in (BASE, RAMOLE, PLUS):
+            reading = best(mix, 1, new=2, passes=3, part=1, times=LONG)
+            found[f"{mix.method}, reading"] = reading
+    harness.Results(out).write(rates=found)

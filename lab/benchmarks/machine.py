@@ -25,9 +25,7 @@ def describe_machine(
     return {
         "cpu": model,
         "flags": [flag for flag in FLAGS if flag in flags],
-        "cores": len(os.sched_getaffinity(0))
-        if hasattr(os, "sched_getaffinity")
-        else os.cpu_count(),
+        "cores": cores(),
         "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
         "threads": torch.get_num_threads(),
         "load_average": round(os.getloadavg()[0], 2),
@@ -41,6 +39,18 @@ def describe_machine(
         "versions": versions(),
         "commit": commit(),
     }
+
+
+def machine_line() -> str:
+    """Processor, cores and threads in one line."""
+    return f"{_cpu()[0] or platform.machine()}, {cores()} cores, {torch.get_num_threads()} threads"
+
+
+def cores() -> int | None:
+    """The cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count()
 
 
 def commit() -> str | None:

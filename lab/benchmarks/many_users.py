@@ -1,28 +1,31 @@
 """Many browsers at once against one after another: seconds until the last one has its answer.
 
-`python -m lab.benchmarks.many_users`
-starts app.py on a fresh DATA_DIR that borrows the converted base, opens
-16 visitors in one Chromium, each with a question of its own, and writes results/many_users.json.
+    python -m lab many_users
+
+app.py on a fresh DATA_DIR that borrows the converted base; 16 visitors in one Chromium, each with a
+question of its own, and the same questions by clients of the endpoint.
 """
 
-import argparse
 import json
 import os
 import platform
 import statistics
-import sys
-import tempfile
 import time
-from pathlib import Path
+from collections.abc import Callable, Sequence
+from typing import Annotated, TypeVar
 
 import psutil
+import typer
 from gradio_client import Client
 from playwright.sync_api import Page, expect
 
-from ramole_core.settings import REPOSITORY, Settings
+from lab import harness
+from lab.benchmarks.page import fresh_folder, page_on
 from tests.browser import chromium_running, visits
-from tests.serving import running
 
+T = TypeVar("T")
+Start = Callable[[], Callable[[], object]]
+"""Asks one question; what it returns waits for the answer."""
 TASKS = (
     "Turn these triples into text: {} area riverside; {} food Italian; {} customer rating high",
     "Fix the capital letters in the following text: in may {} opened a second house in oslo, and "
@@ -40,44 +43,60 @@ def measure(users: int, repeats: int, tokens: int, quantization: str) -> dict[st
         TASKS[n % len(TASKS)].replace("{}", NAMES[n // len(TASKS) % len(NAMES)])
         for n in range(users)
     ]
-    with tempfile.TemporaryDirectory() as folder, chromium_running() as browser:
-        root = Path(folder)
-        (root / "base").symlink_to(Settings().data_dir / "base")
-        said = {"data_dir": root, "quantization": quantization}
-        os.environ.setdefault("OMP_NUM_THREADS", str(os.cpu_count()))
-        command = ["env", f"OMP_NUM_THREADS={os.environ['OMP_NUM_THREADS']}", sys.executable]
-        with running([*command, "app.py"], root, **said) as server, visits(browser) as visit:
-            clients = _by_clients(server.url, prompts, repeats, tokens)
-            pages = [visit(server.url) for _ in range(users)]
-            expect(pages[0].locator("#status .ready")).to_be_visible(timeout=240_000)
-            for page, prompt in zip(pages, prompts, strict=True):
-                _prepare(page, prompt, tokens)
-            _wait(_asked(pages[0]))
-            apart, together, answered, spent = [], [], [], []
-            for _ in range(repeats):
-                began = time.perf_counter()
-                for page in pages:
-                    _wait(_asked(page))
-                apart.append(time.perf_counter() - began)
-                alone = [page.locator("#answer .text").inner_text() for page in pages]
-                began, before = time.perf_counter(), _cpu(server.process.pid)
-                for page in [_asked(page) for page in pages]:
-                    _wait(page)
-                together.append(time.perf_counter() - began)
-                after = _cpu(server.process.pid)
-                spent.append({name: round(after[name] - before[name], 2) for name in after})
-                answers = [page.locator("#answer .text").inner_text() for page in pages]
-                answered.append(sum(a == b for a, b in zip(alone, answers, strict=True)))
-    ratios = [a / b for a, b in zip(apart, together, strict=True)]
+    with (
+        fresh_folder() as folder,
+        chromium_running() as browser,
+        page_on(folder, quantization=quantization) as server,
+        visits(browser) as visit,
+    ):
+        server.wait()
+        clients = _by_clients(server.url, prompts, repeats, tokens)
+        pages = [visit(server.url) for _ in range(users)]
+        expect(pages[0].locator("#status .ready")).to_be_visible(timeout=240_000)
+        for page, prompt in zip(pages, prompts, strict=True):
+            _prepare(page, prompt, tokens)
+        starts = [lambda page=page: _ask(page) for page in pages]
+        starts[0]()()
+
+        def look() -> tuple[list[str], dict[str, float]]:
+            texts = [page.locator("#answer .text").inner_text() for page in pages]
+            return texts, _cpu(server.pid)
+
+        found, looks = take_turns(starts, repeats, look=look)
+    same = [sum(a == b for a, b in zip(one[0], two[0], strict=True)) for one, two in looks]
+    spent = [{name: round(two[1][name] - one[1][name], 2) for name in two[1]} for one, two in looks]
     return {
+        **found,
+        "same_answers": same,
+        "cpu_seconds_at_once": spent,
+        "by_clients_of_the_endpoint": clients,
+    }
+
+
+def take_turns(
+    starts: Sequence[Start], repeats: int, *, look: Callable[[], T]
+) -> tuple[dict[str, object], list[tuple[T, T]]]:
+    """Seconds of all questions one after another, and of all at once, in turns; and what `look`
+    sees after each of both."""
+    apart, together, looks = [], [], []
+    for _ in range(repeats):
+        began = time.perf_counter()
+        for start in starts:
+            start()()
+        apart.append(time.perf_counter() - began)
+        before, began = look(), time.perf_counter()
+        for wait in [start() for start in starts]:
+            wait()
+        together.append(time.perf_counter() - began)
+        looks.append((before, look()))
+    ratios = [a / b for a, b in zip(apart, together, strict=True)]
+    found = {
         "one_after_another_s": [round(s, 2) for s in apart],
         "at_once_s": [round(s, 2) for s in together],
         "times_faster": [round(ratio, 2) for ratio in ratios],
         "median_times_faster": round(statistics.median(ratios), 2),
-        "same_answers": answered,
-        "cpu_seconds_at_once": spent,
-        "by_clients_of_the_endpoint": clients,
     }
+    return found, looks
 
 
 def _by_clients(url: str, prompts: list[str], repeats: int, tokens: int) -> dict[str, object]:
@@ -85,27 +104,14 @@ def _by_clients(url: str, prompts: list[str], repeats: int, tokens: int) -> dict
     clients = [Client(url, verbose=False) for _ in prompts]
     options = {"max_new_tokens": tokens, "api_name": "/ask"}
     clients[0].predict(prompts[0], **options)  # waits for the model
-    apart, together = [], []
-    for _ in range(repeats):
-        began = time.perf_counter()
-        for client, prompt in zip(clients, prompts, strict=True):
-            client.predict(prompt, **options)
-        apart.append(time.perf_counter() - began)
-        began = time.perf_counter()
-        for job in [
-            client.submit(prompt, **options)
-            for client, prompt in zip(clients, prompts, strict=True)
-        ]:
-            job.result()
-        together.append(time.perf_counter() - began)
+    starts = [
+        lambda client=client, prompt=prompt: client.submit(prompt, **options).result
+        for client, prompt in zip(clients, prompts, strict=True)
+    ]
+    found, _ = take_turns(starts, repeats, look=lambda: None)
     for client in clients:
         client.close()
-    ratios = [a / b for a, b in zip(apart, together, strict=True)]
-    return {
-        "one_after_another_s": [round(s, 2) for s in apart],
-        "at_once_s": [round(s, 2) for s in together],
-        "median_times_faster": round(statistics.median(ratios), 2),
-    }
+    return found
 
 
 def _cpu(server: int) -> dict[str, float]:
@@ -124,36 +130,23 @@ def _prepare(page: Page, prompt: str, tokens: int) -> None:
     page.locator("#prompt textarea").fill(prompt)
 
 
-def _asked(page: Page) -> Page:
+def _ask(page: Page) -> Callable[[], None]:
     page.locator("#prompt textarea").press("Enter")
-    expect(page.locator("#timing dl")).to_have_count(0)
-    return page
+    timing = page.locator("#timing dl")
+    expect(timing).to_have_count(0)
+    return lambda: expect(timing).to_be_visible(timeout=240_000)
 
 
-def _wait(page: Page) -> None:
-    expect(page.locator("#timing dl")).to_be_visible(timeout=240_000)
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--users", type=int, default=16)
-    parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--tokens", type=int, default=64)
-    parser.add_argument("--quantization", default="nf4")
-    parser.add_argument("--out", type=Path, default=REPOSITORY / "results" / "many_users.json")
-    said = parser.parse_args()
-    found = {
-        "command": "python " + " ".join(["-m lab.benchmarks.many_users", *sys.argv[1:]]),
-        "users": said.users,
-        "most_tokens": said.tokens,
-        "quantization": said.quantization,
-        "cores": os.cpu_count(),
-        "system": platform.platform(),
-        **measure(said.users, said.repeats, said.tokens, said.quantization),
-    }
-    said.out.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-    print(json.dumps(found, indent=1))
-
-
-if __name__ == "__main__":
-    main()
+def main(
+    users: Annotated[int, typer.Option(help="Visitors at once.")] = 16,
+    repeats: Annotated[int, typer.Option(help="Turns of both ways.")] = 3,
+    tokens: Annotated[int, typer.Option(help="Longest answer.")] = 64,
+    quantization: Annotated[str, typer.Option(help="How the base is held.")] = "nf4",
+    out: harness.Out = harness.RESULTS / "many_users.json",
+) -> None:
+    """Measure, print, and write the file."""
+    said = {"users": users, "most_tokens": tokens, "quantization": quantization}
+    said |= {"cores": os.cpu_count(), "system": platform.platform()}
+    results = harness.Results(out, **said)
+    results.write(**measure(users, repeats, tokens, quantization))
+    print(json.dumps(results.held, indent=1))

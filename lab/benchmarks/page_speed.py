@@ -1,30 +1,28 @@
 """How soon a visitor sees things: the page on the real model, watched in Chromium.
 
-`python -m lab.benchmarks.page_speed`
-serves the page in this process on a fresh DATA_DIR that borrows the
-converted base model, opens it as a visitor does, and writes results/page.json:
+    python -m lab page_speed
 
-first paint and first recorded run from the opening of the address; the time from the moment when
-the engine hands out a token to the moment when it stands on the screen; from a press on a token of
-a long answer with its trace to its panel, alone and while the model is still asked about the token
-that was pressed before; and until Inspect has drawn all of that answer.
+The page is served in this process on a fresh DATA_DIR that borrows the converted base model, and
+opened as a visitor does. Measured are: first paint and first recorded run from the opening of the
+address; the time from the moment when the engine hands out a token to the moment when it stands on
+the screen; from a press on a token of a long answer with its trace to its panel, alone and while
+the model is still asked about the token that was pressed before; and until Inspect has drawn all of
+that answer.
 """
 
 import json
 import os
-import platform
-import socket
 import statistics
 import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from playwright.sync_api import Browser, Page, sync_playwright
 
-from ramole_core.settings import REPOSITORY
+from lab import harness
+from lab.benchmarks.page import free_port, fresh_folder
 
 if TYPE_CHECKING:
     from ramole_core import Ramole
@@ -66,45 +64,36 @@ RECORDED = """() => {
 }"""
 
 
-def main() -> None:
+def main(out: harness.Out = harness.RESULTS / "page.json") -> None:
     """Measure, print, and write the file."""
+    results = harness.Results(out, unit="milliseconds")
     with tempfile.TemporaryDirectory() as cache:
         os.environ["GRADIO_TEMP_DIR"] = cache
         with _served() as (ramole, url), sync_playwright() as tools:
             browser = tools.chromium.launch(executable_path="/usr/bin/chromium")
-            figures = {
-                "command": "python -m lab.benchmarks.page_speed",
-                "machine": f"{os.cpu_count()} cores, {platform.machine()}",
-                "unit": "milliseconds",
-                "load_average": [round(os.getloadavg()[0], 1)],
-                **_opened(browser, url),
-                **_answered(browser.new_page(viewport={"width": 1440, "height": 900}), ramole, url),
-            }
-            figures["load_average"].append(round(os.getloadavg()[0], 1))
+            load = [round(os.getloadavg()[0], 1)]
+            page = browser.new_page(viewport={"width": 1440, "height": 900})
+            found = _opened(browser, url) | _answered(page, ramole, url)
+            load.append(round(os.getloadavg()[0], 1))
             browser.close()
-    (REPOSITORY / "results/page.json").write_text(json.dumps(figures, indent=1) + "\n")
-    print(json.dumps(figures, indent=1))
+    results.write(load_average=load, **found)
+    print(json.dumps(results.held, indent=1))
 
 
 @contextmanager
 def _served() -> "Iterator[tuple[Ramole, str]]":
-    from ramole_core import Ramole, Settings
+    from ramole_core import Ramole
+    from ramole_core.settings import load_settings
     from ui import build
     from ui.serve import launch
 
-    with tempfile.TemporaryDirectory() as folder:
-        (Path(folder) / "base").symlink_to(Settings().data_dir / "base")
-        settings = Settings(data_dir=Path(folder), max_new_tokens=TOKENS, port=_free())
+    with fresh_folder() as folder:
+        settings = load_settings(data_dir=folder, max_new_tokens=TOKENS, port=free_port())
         with Ramole(settings) as ramole:
             ramole.engine.step()  # the model is there: what is measured is the page
             page = build(ramole)
             yield ramole, launch(page, ramole)
             page.close(verbose=False)
-
-
-def _free() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        return free.getsockname()[1]
 
 
 def _opened(browser: Browser, url: str) -> dict[str, object]:
@@ -172,7 +161,3 @@ def _spread(values: list[float]) -> dict[str, float]:
         "p90": round(tenths[-1]),
         "most": round(max(values)),
     }
-
-
-if __name__ == "__main__":
-    main()

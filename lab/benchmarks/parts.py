@@ -1,12 +1,20 @@
 """The parts that measure generation: decode, prefill, peers, sweeps, many at once, retrieval."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from lab.benchmarks.interleave import Cell, Tell, measure_cells
 from lab.benchmarks.peers import Peer
 from lab.benchmarks.record import Measured, Record
 from lab.benchmarks.stage import Stage
-from ramole_core.cli.timed_engine import BASE, MIXTURE, RAMOLE, SELECTION, Mix, make_requests
+from ramole_core.cli.timed_engine import (
+    BASE,
+    MIXTURE,
+    RAMOLE,
+    SELECTION,
+    Mix,
+    OurEngine,
+    make_requests,
+)
 
 MIXES = (
     BASE,
@@ -30,7 +38,7 @@ def measure_decode(stage: Stage, record: Record, tell: Tell) -> None:
     for rows, tokens in s.new_tokens.items():
         prompts = stage.prompts(rows, s.prompt_tokens)
         cells = [_peer_cell(stage.bare, prompts, names, tokens)]
-        cells += [_our_cell(stage, mix, prompts, names, tokens) for mix in MIXES]
+        cells += [our_cell(stage.ours, mix, prompts, names, tokens) for mix in MIXES]
         _run(stage, "decode", cells, record, tell)
 
 
@@ -41,7 +49,7 @@ def measure_prefill(stage: Stage, record: Record, tell: Tell) -> None:
     record.begin("prefill", s.facts("rank", "adapters", "prefill", "repetitions"))
     names, prompts = stage.names()[: s.adapters], stage.prompts(rows, length)
     cells = [_peer_cell(stage.bare, prompts, names, 1)]
-    cells += [_our_cell(stage, mix, prompts, names, 1) for mix in PREFILLED]
+    cells += [our_cell(stage.ours, mix, prompts, names, 1) for mix in PREFILLED]
     _run(stage, "prefill", cells, record, tell)
 
 
@@ -54,7 +62,7 @@ def measure_peers(stage: Stage, record: Record, tell: Tell) -> None:
     lengths = {"peft_xlora": s.xlora_tokens, "peft_switching": s.switching_tokens}
     for rows, tokens in s.peer_tokens.items():
         prompts = stage.prompts(rows, s.prompt_tokens)
-        cells = [_our_cell(stage, RAMOLE, prompts, names, tokens)]
+        cells = [our_cell(stage.ours, RAMOLE, prompts, names, tokens)]
         for name, peer in stage.peers.items():
             if name in ("peft_arrow", "peft_xlora") and rows > s.mixed_rows:
                 continue
@@ -71,22 +79,17 @@ def measure_sweeps(stage: Stage, record: Record, tell: Tell) -> None:
     usual = stage.names()
     prompts = stage.prompts(s.sweep_rows, s.prompt_tokens)
     many = stage.prompts(max(s.sweep_p), s.prompt_tokens)
-    tokens = s.sweep_tokens
+
+    def cell(over: str, value: int, mix: Mix, prompts: Sequence[str], names: Sequence[str]) -> Cell:
+        at, tokens = f"{over}={value}", s.sweep_tokens
+        return our_cell(stage.ours, mix, prompts, names, tokens, at=at, over={over: value})
+
     groups = [
-        [_our_cell(stage, BASE, prompts, usual, tokens, over="k", value=0)]
-        + [
-            _our_cell(stage, Mix("ramole", k), prompts, usual, tokens, over="k", value=k)
-            for k in s.sweep_k
-        ],
-        [
-            _our_cell(stage, RAMOLE, prompts, stage.names(r)[:3], tokens, over="r", value=r)
-            for r in s.sweep_r
-        ],
-        [_our_cell(stage, BASE, many, usual, tokens, over="p", value=0)]
-        + [
-            _our_cell(stage, SELECTION, many, usual[:p], tokens, over="p", value=p)
-            for p in s.sweep_p
-        ],
+        [cell("k", 0, BASE, prompts, usual)]
+        + [cell("k", k, Mix("ramole", k), prompts, usual) for k in s.sweep_k],
+        [cell("r", r, RAMOLE, prompts, stage.names(r)[:3]) for r in s.sweep_r],
+        [cell("p", 0, BASE, many, usual)]
+        + [cell("p", p, SELECTION, many, usual[:p]) for p in s.sweep_p],
     ]
     for cells in groups:
         _run(stage, "sweeps", cells, record, tell)
@@ -99,7 +102,7 @@ def measure_requests(stage: Stage, record: Record, tell: Tell) -> None:
     count, length, tokens = s.requests
     record.begin("requests", s.facts("rank", "adapters", "requests", "repetitions"))
     names, prompts = stage.names()[: s.adapters], stage.prompts(count, length)
-    cells = [_our_cell(stage, mix, prompts, names, tokens) for mix in (BASE, SELECTION, RAMOLE)]
+    cells = [our_cell(stage.ours, mix, prompts, names, tokens) for mix in (BASE, SELECTION, RAMOLE)]
     cells.append(_peer_cell(stage.peers["peft_one_each"], prompts, names, tokens))
     _run(stage, "requests", cells, record, tell)
 
@@ -125,9 +128,9 @@ def measure_together(stage: Stage, record: Record, tell: Tell) -> None:
 
 
 def measure_retrieval(stage: Stage, record: Record, tell: Tell) -> None:
-    """The encoder as it is shipped and the search, by retrieval's own benchmark."""
+    """The encoder as it is shipped, and the search."""
+    from lab.benchmarks.search_speed import measure_speed
     from ramole_core.retrieval import Encoder
-    from ramole_core.retrieval.benchmark import measure_speed
 
     s = stage.sizes
     record.begin("retrieval", s.facts("retrieval"))
@@ -145,27 +148,30 @@ def _run(stage: Stage, part: str, cells: list[Cell], record: Record, tell: Tell)
     measure_cells(cells, part=part, repetitions=stage.sizes.repetitions, record=record, tell=tell)
 
 
-def _our_cell(
-    stage: Stage,
+def our_cell(
+    ours: OurEngine,
     mix: Mix,
     prompts: Sequence[str],
     names: Sequence[str],
     tokens: int,
     *,
-    over: str = "batch",
-    value: int | None = None,
+    system: str = "",
+    at: str = "",
+    over: Mapping[str, int] | None = None,
 ) -> Cell:
+    """One batch on our engine; `system` and `at` name the cell, by method and batch size if empty.
+    `over`: what else it differs in."""
     requests = make_requests(prompts, mix, names=names, new_tokens=tokens)
     short = make_requests(prompts, mix, names=names, new_tokens=min(tokens, 3))
-    value = len(prompts) if value is None else value
+    system = system or mix.label
     return Cell(
-        f"{mix.label}/{over}={value}",
-        lambda: stage.ours.measure(requests),
-        warm_up=lambda: stage.ours.measure(short),
+        f"{system}/{at or f'batch={len(prompts)}'}",
+        lambda: ours.measure(requests),
+        warm_up=lambda: ours.measure(short),
         facts={
-            "system": mix.label,
+            "system": system,
             "batch": len(prompts),
-            over: value,
+            **(over or {}),
             "distinct": len({name for request in requests for name in request.adapters or ()}),
             "new_tokens": tokens,
         },

@@ -14,16 +14,8 @@ from ramole_core.errors import RamoleError
 from ramole_core.whole_file import replacing
 
 SAME = (
-    "cpu",
-    "cores",
-    "threads",
-    "card",
-    "device",
-    "dtype",
-    "quantization",
-    "base_checksum",
-    "commit",
-)
+    "cpu", "cores", "threads", "card", "device", "dtype", "quantization", "base_checksum", "commit",
+)  # fmt: skip
 """What of the machine must be equal for two repetitions to stand in one cell."""
 
 Measured = dict[str, float]

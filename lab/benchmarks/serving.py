@@ -9,14 +9,7 @@ from lab.benchmarks.machine import anonymous_mib
 from lab.benchmarks.record import Measured, Record
 from lab.benchmarks.stage import Stage
 from lab.benchmarks.synthetic import bytes_of
-from lab.benchmarks.workload import (
-    RANKS,
-    Arrival,
-    Workload,
-    make_arrivals,
-    make_ranks,
-    replay,
-)
+from lab.benchmarks.workload import RANKS, Arrival, Workload, make_arrivals, make_ranks, replay
 from ramole_core.cli.exact_prompts import make_prompt
 from ramole_core.cli.timed_engine import OurEngine
 from ramole_core.request import Request
@@ -53,14 +46,9 @@ def measure_serving(stage: Stage, record: Record, tell: Tell) -> None:
     engine.pack(names, tell=lambda done: tell(f"packing {most} adapters", done))
     record.note("slora", "pack_seconds", round(time.perf_counter() - began, 1))
     workload = Workload(
-        adapters=most,
-        requests=s.serve_requests,
-        rate=s.serve_rate,
-        alpha=ALPHA,
-        cv=CV,
-        prompt=s.serve_prompt,
-        answer=s.serve_answer,
-    )
+        adapters=most, requests=s.serve_requests, rate=s.serve_rate, alpha=ALPHA, cv=CV,
+        prompt=s.serve_prompt, answer=s.serve_answer,
+    )  # fmt: skip
     _replay(engine, replace(workload, requests=4), names, in_real_time=False)
     cells = []
     for n in s.serve_adapters:

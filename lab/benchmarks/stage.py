@@ -10,16 +10,7 @@ from pathlib import Path
 import torch
 
 from lab.benchmarks.machine import describe_machine
-from lab.benchmarks.peers import (
-    Arrow,
-    Bare,
-    LoadBase,
-    OneEach,
-    Peer,
-    Switching,
-    XLora,
-    base_loader,
-)
+from lab.benchmarks.peers import Arrow, Bare, LoadBase, OneEach, Peer, Switching, XLora, base_loader
 from lab.benchmarks.sizes import Sizes
 from lab.benchmarks.synthetic import bytes_of, write_adapters, write_router
 from lab.benchmarks.workload import make_ranks

@@ -5,7 +5,6 @@ sharp and caches as full as in earnest; what they answer is nonsense. Every adap
 on disk: a window, at a place of its own, of one large table of random numbers.
 """
 
-import json
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
@@ -15,6 +14,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from lab.lora_file import write_lora
 from ramole_core.composition import load_router, random_router
 from ramole_core.composition.trained import config_file, weights_file
 from ramole_core.errors import RamoleError
@@ -84,33 +84,15 @@ def bytes_of(shapes: Shapes, ranks: Sequence[int], dtype: torch.dtype) -> int:
 def _write_adapter(
     folder: Path, *, shapes: Shapes, rank: int, seed: int, dtype: torch.dtype
 ) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
     table = _table()
     place = int(torch.randint(TABLE, (), generator=torch.Generator().manual_seed(seed)))
-    tensors = {}
+    modules = {}
     for path, (i, o) in shapes.items():
-        for half, size, scale in (
-            ("A", (rank, i), A_RMS * (3 * i) ** -0.5),
-            ("B", (o, rank), B_RMS),
-        ):
-            numbers = _window(table, place, size[0] * size[1])
-            tensors[f"base_model.model.{path}.lora_{half}.weight"] = (
-                (numbers * scale).to(dtype).reshape(size)
-            )
-            place = (place + numbers.numel()) % TABLE
-    save_file(tensors, folder / "adapter_model.safetensors", metadata={"format": "pt"})
-    modules = sorted({path.rpartition(".")[2] for path in shapes})
-    config = {
-        "peft_type": "LORA",
-        "task_type": "CAUSAL_LM",
-        "r": rank,
-        "lora_alpha": ALPHA_OVER_RANK * rank,
-        "target_modules": modules,
-        "lora_dropout": 0.0,
-        "bias": "none",
-        "inference_mode": True,
-    }
-    (folder / "adapter_config.json").write_text(json.dumps(config, indent=1))
+        A = _window(table, place, rank * i).reshape(rank, i)
+        B = _window(table, (place + A.numel()) % TABLE, o * rank).reshape(o, rank)
+        place = (place + A.numel() + B.numel()) % TABLE
+        modules[path] = A * (A_RMS * (3 * i) ** -0.5), B * B_RMS
+    write_lora(folder, modules, scale=ALPHA_OVER_RANK, dtype=dtype)
 
 
 def _window(table: Tensor, place: int, count: int) -> Tensor:

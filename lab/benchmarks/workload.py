@@ -6,7 +6,7 @@ prompt and answer lengths: uniform;  ranks: round robin over a list
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -71,7 +71,6 @@ def replay(
     requests: Sequence[Request],
     *,
     in_real_time: bool,
-    tell: Callable[[float], None] = lambda fraction: None,
 ) -> Measured:
     """Send each request when it arrives, or all at the start, and wait for every answer.
 
@@ -100,7 +99,6 @@ def replay(
             if isinstance(item, Generation):
                 ended[number] = clock
                 tokens += item.new_tokens
-                tell(len(ended) / len(requests))
             else:
                 first.setdefault(number, clock)
     waits = np.array([first[n] - due[n] for n in range(len(requests))])

@@ -1,6 +1,7 @@
 """Greedy answers of a plain Hugging Face model, many rows a batch, shortest prompts first.
 
-Where a prompt lists options, also the one that the model finds likeliest.
+Where a prompt lists options, also the one that the model finds likeliest; and all that is measured
+on a task's dev rows, as a cell.
 """
 
 import re
@@ -10,9 +11,13 @@ import torch
 from peft import PeftModel
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from lab.evaluation.cells import Cell
+from lab.evaluation.metrics import score
 from ramole_core.training.loss import row_losses
-from ramole_core.training.rows import Row, encode_row, render_prompt
+from ramole_core.training.rows import Row, Task, encode_row, encode_rows, render_prompt
 
+MAX_TOKENS = 256
+"""Of a row whose loss is measured, prompt and answer."""
 _OPTION = re.compile(r"^- (.+)$", re.M)
 
 
@@ -71,3 +76,20 @@ def likeliest_options(
     losses = iter(row_losses(model, [encode_row(tokenizer, row) for row in rows]).tolist())
     scored = [[(next(losses), option) for option in options] for options in offered]
     return [min(choices)[1] for choices in scored]
+
+
+@torch.no_grad()
+def measure_task(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, task: Task, *, names: Sequence[str]
+) -> Cell:
+    """Greedy answers to the task's dev rows by its metric, and the losses of the right answers in
+    nats a token; `names` of the adapters that answer."""
+    targets = [row.targets for row in task.dev]
+    losses = row_losses(model, encode_rows(tokenizer, task.dev, max_tokens=MAX_TOKENS))
+    answers = answer_rows(model, tokenizer, [row.inputs for row in task.dev])
+    return Cell(
+        score(task.metric, answers, targets),
+        score(task.metric, answers, targets, forgiving=True),
+        [list(names)] * len(targets),
+        measures={"loss": losses.tolist()},
+    )

@@ -6,10 +6,11 @@ its own. The others are rivals that are found anew for each turn of a chat, what
 makes of a follow-up: their adapters are looked up by each turn's own text, and named.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Protocol, runtime_checkable
 
-from lab.evaluation.evaluate import Answering, left_to_base
 from lab.evaluation.metrics import rouge_l, score
 from lab.evaluation.questions import Found, Measure, Question
 from lab.evaluation.systems import (
@@ -19,12 +20,30 @@ from lab.evaluation.systems import (
     RANDOM,
     Ask,
     Way,
+    fits_weights,
     random_request,
     read_way,
     request_of,
 )
 from ramole_core.composition import find_method
+from ramole_core.errors import RamoleError
 from ramole_core.request import Generation, Request
+from ramole_core.retrieval import Hit
+from ramole_core.training.rows import Row
+
+EXAMPLES = 5
+"""Pairs that a method which fits weights gets; LoraHub's number."""
+
+
+@runtime_checkable
+class Answering(Protocol):
+    """What is asked: `Ramole`, or a fake of it in fast tests."""
+
+    def retrieve(
+        self, text: str, k: int = 3, exclude: Iterable[str] = (), owner: str | None = None
+    ) -> list[Hit]: ...
+    def generate(self, requests: Sequence[Request]) -> list[Generation]: ...
+
 
 Judge = Callable[[Question, Generation, Generation | None], dict[str, float]]
 """What an answer is worth; the last is the base's own where the situation compares with it."""
@@ -39,6 +58,8 @@ class Asker:
     judge: Judge
     compares: bool = False
     """Whether the base's own answer is made beside each."""
+    examples: Mapping[str, Sequence[Row]] = field(default_factory=dict)
+    """By task, for a method that fits weights; it is asked only where there are some."""
 
     def measure(self) -> Measure:
         """As a situation has it; the base's own answers are made once."""
@@ -81,6 +102,8 @@ class Asker:
                 ask=self.ask,
                 owner=question.owner,
             )
+        if fits_weights(system):
+            asked = self._with_examples(system, asked, str(question.right[-1]))
         if not question.history:
             return asked
         if system in ALONE:
@@ -102,6 +125,23 @@ class Asker:
             asked = replace(asked, adapters=names, exclude=())
         return replace(asked, history=tuple(turns))
 
+    def _with_examples(self, system: str, asked: Request, task: str) -> Request:
+        """With the examples, and the k adapters that are nearest to them on the whole, each of
+        which brings its own k."""
+        examples = self.examples.get(task, ())
+        if not examples:
+            raise RamoleError(
+                f"System {system} finds its weights on the {EXAMPLES} rows before those that are "
+                f"asked, and there are none: skip at least {EXAMPLES}."
+            )
+        near: Counter[str] = Counter()
+        for row in examples:
+            hits = self.ramole.retrieve(row.inputs, self.ask.k, exclude=asked.exclude)
+            near.update({hit.name: hit.score for hit in hits})
+        names = tuple(name for name, _ in near.most_common(self.ask.k))
+        pairs = [(row.inputs, row.targets) for row in examples]
+        return replace(asked, examples=pairs, adapters=names, exclude=())
+
     def _found(self, question: Question, text: str, count: int) -> tuple[str, ...]:
         """The names that are found for a text alone."""
         hits = self.ramole.retrieve(text, count, exclude=question.excluded, owner=question.owner)
@@ -115,7 +155,8 @@ def judge_choice(
 
     Right is the question's adapter in the first place, or the base where nothing fits.
     """
-    left, wanted = left_to_base(answer), question.right[-1]
+    evidence = getattr(answer, "evidence", None)
+    left, wanted = getattr(evidence, "decision", None) == "base", question.right[-1]
     alone = left or not answer.adapters
     right = alone if wanted is None else answer.adapters[:1] == [wanted] and not left
     return {"right": 100.0 * right, "left": 100.0 * left}

@@ -32,7 +32,7 @@ class Cell:
     lenient: list[float]
     adapters: list[list[str]]
     """Those that were mixed, best first."""
-    seconds: float
+    seconds: float = 0.0
     measures: dict[str, list[float]] = field(default_factory=dict)
     """What else was measured, by name, one number a row."""
 

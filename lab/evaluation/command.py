@@ -1,7 +1,5 @@
 """`python -m ramole_core evaluate`: systems x tasks x situations, resumable, into one JSON file."""
 
-import hashlib
-import json
 import os
 import subprocess
 import sys
@@ -14,9 +12,10 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from lab import harness
 from ramole_core.errors import RamoleError
-from ramole_core.methods import METHOD_LIST, complete_options
-from ramole_core.settings import REPOSITORY, load_settings
+from ramole_core.methods import complete_options
+from ramole_core.settings import load_settings
 from ramole_core.terminal.console import write_json
 from ramole_core.terminal.recorded_command import recorded_command
 
@@ -28,11 +27,11 @@ SITUATIONS = (
     "iid,ood,crowded,phrased,follow-up,change,uploads,open,unseen,switch,composite,permuted,blind"
 )
 """As they run; said here so that help needs no torch."""
-OUT = REPOSITORY / "results" / "evaluation.json"
+OUT = harness.RESULTS / "evaluation.json"
 
 
 def evaluate(
-    data: Annotated[Path, typer.Option(help="Folder of task folders.")] = Path("data"),
+    data: harness.Data = harness.DATA,
     split: Annotated[
         Literal["dev", "test"], typer.Option(help="Dev for every choice; test once.")
     ] = "dev",
@@ -55,9 +54,7 @@ def evaluate(
         int,
         typer.Option(help="So many units of so many questions in situations; estimates the whole."),
     ] = 0,
-    work: Annotated[Path, typer.Option(help="Where cells are kept, to go on from.")] = Path(
-        "evaluation"
-    ),
+    work: harness.Work = Path("evaluation"),
     out: Annotated[Path | None, typer.Option(help="The JSON file.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
     worker: Annotated[bool, typer.Option(hidden=True)] = False,
@@ -68,24 +65,23 @@ def evaluate(
     same command goes on where it was stopped, and says how long the rest takes. Deletes nothing.
     """
     from lab.evaluation.cells import Cells
-    from lab.evaluation.evaluate import read_rows, run_cells
+    from lab.evaluation.evaluate import make_row_situations, read_rows
     from lab.evaluation.further import FURTHER, Material
     from lab.evaluation.report import make_report, show_report
     from lab.evaluation.situation_run import estimate_whole, run_situations
     from lab.evaluation.systems import ORACLE, ORDER, Ask, describe
 
-    wanted = _words(systems) or [*ORDER, ORACLE]
+    wanted = harness.words(systems) or [*ORDER, ORACLE]
     for name in wanted:
         describe(name)
-    chosen = _words(situations) or _words(SITUATIONS)
-    if unknown := [name for name in chosen if name not in _words(SITUATIONS)]:
+    chosen = harness.words(situations) or harness.words(SITUATIONS)
+    if unknown := [name for name in chosen if name not in harness.words(SITUATIONS)]:
         raise RamoleError(f"Unknown situation {unknown[0]!r}; choose of {SITUATIONS}.")
     places = [name for name in chosen if name not in FURTHER]
-    plain = [name for name in wanted if name != ORACLE]
     command = recorded_command("ramole_core")
     others = [] if worker else _start_others(workers)
     with opened(data, seed=seed, quantization=quantization, head=head) as (ramole, crowd):
-        names = _words(tasks) or list(crowd.samples)
+        names = harness.words(tasks) or list(crowd.samples)
         asked = read_rows(data, names, split=split, count=rows, skip=skip)
         ask = Ask(k=k, tokens=tokens)
         facts = shared_facts(ramole, quantization=quantization, head=head) | {
@@ -103,22 +99,13 @@ def evaluate(
             cells.unpack(archive)
             if workers == 1:
                 cells.release()
-        run_cells(
-            ramole,
-            cells,
-            crowd,
-            tasks=asked,
-            systems=plain,
-            situations=places,
-            ask=ask,
-            progress=lambda name, done, total: print(f"{done}/{total} {name}", file=sys.stderr),
-        )
+        told = lambda line: print(line, file=sys.stderr)  # noqa: E731
+        by_row = make_row_situations(ramole, cells, crowd, tasks=asked, situations=places, ask=ask)
+        run_situations(by_row, cells, systems=wanted, told=told)
         material = Material(ramole, crowd, data, asked, ask, seed, split, rows, skip)
         further = [FURTHER[name](material) for name in chosen if name in FURTHER]
         whole, further = further, [one.cut(trial) if trial else one for one in further]
-        pace = run_situations(
-            further, cells, systems=wanted, told=lambda line: print(line, file=sys.stderr)
-        )
+        pace = run_situations(further, cells, systems=wanted, told=told)
     if worker:
         return
     for other in others:
@@ -136,8 +123,7 @@ def evaluate(
         | ({"trial": trial} if trial else {}),
     )
     out = out or OUT
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    harness.write_report(out, report)
     if as_json:
         write_json({"out": str(out), **report})
     else:
@@ -149,30 +135,20 @@ def shared_facts(
 ) -> dict[str, object]:
     """Checksums of everything that decides the answers of every system."""
     from ramole_core.base.checksum import weights_checksum
+    from ramole_core.retrieval.calibration import FILE
     from ramole_core.training.card import versions
 
     usual = load_settings()
+    calibration = usual.adapters_dir / "_base" / FILE
     return {
         "base_model": usual.base_model,
         "base_checksum": weights_checksum(_base_folder(), data_dir=usual.data_dir),
         "quantization": f"{quantization}, computed in bfloat16",
         **({} if head == "full" else {"head": head}),
         "retriever_checksum": ramole.retriever.encoder_checksum,
-        "calibration_checksum": _calibration_checksum(usual.adapters_dir / "_base"),
+        "calibration_checksum": harness.checksum(calibration) if calibration.is_file() else None,
         "adapters": {c.name: c.sha256 for c in ramole.pool.cards() if _is_sample(c.name)},
         "versions": versions(),
-    }
-
-
-def method_facts(ramole: "Ramole") -> dict[str, object]:
-    """Options and trained weights of all methods."""
-    from ramole_core.composition.ramole_plus import EXAMINED
-
-    return {
-        "router_checksum": ramole.router_checksum,
-        "weights_checksums": ramole.weights_checksums(),
-        "options": {row.name: complete_options(row.name, None) for row in METHOD_LIST},
-        "ramole_plus": complete_options("ramole_plus", None) | {"examined": EXAMINED},
     }
 
 
@@ -192,13 +168,6 @@ def own_facts(ramole: "Ramole", system: str) -> dict[str, object]:
     return found | ({"examined": EXAMINED} if way.method == "ramole_plus" else {})
 
 
-def _calibration_checksum(folder: Path) -> str | None:
-    from ramole_core.retrieval.calibration import FILE
-
-    file = folder / FILE
-    return hashlib.sha256(file.read_bytes()).hexdigest() if file.is_file() else None
-
-
 def _is_sample(name: str) -> bool:
     return not name.startswith(("copy", "other-"))
 
@@ -215,12 +184,12 @@ def opened(
     data: Path, *, seed: int, quantization: str = "nf4", head: str = "full"
 ) -> Iterator[tuple["Ramole", "Crowd"]]:
     """The sample pool and the crowd, in a data folder of their own, on the rounded base."""
-    from lab.evaluation.rounded_base import write_rounded
+    from lab.evaluation.compressed_base import write_compressed
     from lab.evaluation.situations import make_crowd
     from ramole_core.ramole import Ramole
 
     with tempfile.TemporaryDirectory() as folder:
-        base = write_rounded(_base_folder(), Path(folder) / "rounded", quantization)
+        base = write_compressed(_base_folder(), Path(folder) / "rounded", how=quantization)
         settings = load_settings(
             data_dir=Path(folder) / "data", base_model=str(base), chroma_url=None,
             quantization="none", head=head, host_cache_mb=4096,
@@ -239,7 +208,3 @@ def _start_others(workers: int) -> list[subprocess.Popen]:
     environment = os.environ | {"OMP_NUM_THREADS": share}
     words = [sys.executable, "-m", "ramole_core", *sys.argv[1:], "--worker"]
     return [subprocess.Popen(words, env=environment) for _ in range(workers - 1)]
-
-
-def _words(text: str) -> list[str]:
-    return [word.strip() for word in text.split(",") if word.strip()]

@@ -8,12 +8,14 @@ weights are read from the trace of the same tokens, given as a prefix.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from itertools import cycle, islice
 from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import Float
 
-from lab.evaluation.evaluate import Answering, Rows
+from lab.evaluation.asking import Answering
+from lab.evaluation.evaluate import Rows
 from lab.evaluation.questions import Found, Question, Situation
 from lab.evaluation.systems import ORACLE, PERFECT, RANDOM, WRITTEN, draw_weights, read_way
 from lab.evaluation.task_rows import draw_pairs
@@ -72,14 +74,10 @@ def make_composite(
     """Pairs of tasks, each of `rows` prompts; targets with an empty line of their own stay out."""
     kept = {task.task: [row for row in task.rows if BETWEEN not in row.targets] for task in tasks}
     names = [name for name, found in kept.items() if found]
-    used: dict[str, int] = {}
+    turns = {name: cycle(kept[name]) for name in names}
     groups = {}
     for pair in draw_pairs(names, pairs, seed=seed + 1):
-        drawn = []
-        for name in pair:
-            start = used.get(name, 0)
-            used[name] = start + rows
-            drawn.append([kept[name][(start + n) % len(kept[name])] for n in range(rows)])
+        drawn = [list(islice(turns[name], rows)) for name in pair]
         groups[f"{pair[0]} and {pair[1]}"] = tuple(
             Question(
                 BETWEEN.join((one.inputs, other.inputs)),
@@ -108,7 +106,7 @@ class _Forcing:
             first, second = (
                 self.losses(
                     [
-                        (row, _alone(_names(one)[part], one))
+                        (row, _alone(one.adapters[part], one))
                         for row, one in zip(composed, questions, strict=True)
                     ]
                 )
@@ -130,7 +128,7 @@ class _Forcing:
         if system not in UNGATED:
             for one, ahead in zip(measures, self._ahead(system, questions, composed), strict=True):
                 one |= ahead
-        return [Found(_names(one), said) for one, said in zip(questions, measures, strict=True)]
+        return [Found(one.adapters, said) for one, said in zip(questions, measures, strict=True)]
 
     def _ahead(
         self, system: str, questions: Sequence[Question], composed: Sequence[Composed]
@@ -141,7 +139,7 @@ class _Forcing:
         ]
         answers = self.ramole.generate(requests)
         return [
-            measure_ahead(answer.trace, row, _names(one)) if answer.trace else {}
+            measure_ahead(answer.trace, row, one.adapters) if answer.trace else {}
             for one, row, answer in zip(questions, composed, answers, strict=True)
         ]
 
@@ -194,15 +192,11 @@ def _request(system: str, question: Question, *, given: Sequence[int] = ()) -> R
         plain = replace(plain, prefix_ids=tuple(given), max_new_tokens=len(given) + 1)
     if system == "base":
         return plain
-    names = _names(question)
+    names = question.adapters
     if system == RANDOM:
         weights = draw_weights(question.prompt, len(names))
         return replace(plain, method="mixture", adapters=names, weights=weights)
     return replace(read_way(system), abstain=None).of(replace(plain, adapters=names))
-
-
-def _names(question: Question) -> tuple[str, ...]:
-    return tuple(name for name in question.right if name is not None)
 
 
 def real_losses(ramole: "Ramole") -> Losses:

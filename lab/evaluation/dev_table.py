@@ -1,17 +1,16 @@
 """Each adapter on its own dev rows, against the base, chance and the commonest training answer.
 
-    python -m lab.evaluation.dev_table --data DATA [NAME ...]
+    python -m lab dev_table --data DATA [NAME ...]
 
 Greedy answers of at most 50 tokens and, where every row lists options, the likeliest option. Every
 number has a 95 % bootstrap interval over rows, and the adapter's gain over each rival is paired.
 Entries are merged into one JSON file, by adapter.
 """
 
-import hashlib
 import json
 import shlex
-import sys
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
@@ -22,25 +21,26 @@ from rich.console import Console
 from rich.table import Table
 from transformers import PreTrainedModel
 
+from lab import harness
 from lab.evaluation.answers import answer_rows, likeliest_options, options_of
 from lab.evaluation.intervals import bootstrap, paired_difference
 from lab.evaluation.metrics import score
+from lab.evaluation.tables import span_table
 from ramole_core.base.model import BaseModel, dequantised
-from ramole_core.settings import REPOSITORY, load_settings
-from ramole_core.training.card import versions
+from ramole_core.errors import RamoleError
+from ramole_core.settings import load_settings
 from ramole_core.training.configured_base import load_configured_base
-from ramole_core.training.rows import Row, Task, read_task
+from ramole_core.training.rows import Row, Task
 
-MODULE = ("python", "-m", "lab.evaluation.dev_table")
 SCORINGS = ("scores", "lenient", "likelihood", "verbatim")
 """By the task's metric, its lenient form, the likeliest option, and to the letter."""
 
 
 def measure_adapter(
-    folder: Path, task: Task, *, base: BaseModel, rows: int
+    folder: Path, task: Task, *, base: BaseModel
 ) -> tuple[dict, dict[str, list[str]]]:
     """One entry of the table, and the answers it was made from by system (`base`, `adapter`)."""
-    dev = task.dev[:rows]
+    dev = task.dev
     prompts = [row.inputs for row in dev]
     has_options = all(options_of(prompt) for prompt in prompts)
     plain = dequantised(base)
@@ -57,7 +57,7 @@ def measure_adapter(
     entry = {
         "metric": task.metric,
         "rows": len(dev),
-        "adapter_sha256": checksum(folder / "adapter_model.safetensors"),
+        "adapter_sha256": harness.checksum(folder / "adapter_model.safetensors"),
         "scores": compare(answers, dev, metric=task.metric),
         "lenient": compare(answers, dev, metric=task.metric, forgiving=True),
         "verbatim": compare(answers, dev, metric="verbatim"),
@@ -97,11 +97,6 @@ def commonest_answer(task: Task) -> str:
     return Counter(row.targets for row in task.train).most_common(1)[0][0]
 
 
-def checksum(path: Path) -> str:
-    """SHA-256 of a file."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
 def beats(entry: dict) -> bool:
     """Whether the adapter's mean is above every rival's, however it is scored but to the letter."""
     return all(
@@ -112,64 +107,49 @@ def beats(entry: dict) -> bool:
     )
 
 
-def table_of(entries: dict[str, dict]) -> Table:
+def table_of(entries: Mapping[str, dict]) -> Table:
     """The entries as a table for the terminal."""
-    table = Table("adapter", "metric", "base", "chance", "commonest", "adapter", "gain over base")
+    rows = {}
     for name, entry in entries.items():
-        for scoring in SCORINGS:
-            if scoring not in entry:
-                continue
+        for scoring in (scoring for scoring in SCORINGS if scoring in entry):
             found = entry[scoring]
-            cells = [
-                f"{found[system]['mean']:.1f}" if system in found else "-"
-                for system in ("base", "chance", "commonest", "adapter")
-            ]
-            gain = found["gain_over"]["base"]
+            spans = {system: span for system, span in found.items() if system != "gain_over"}
             label = entry["metric"] if scoring == "scores" else scoring
-            spread = f"{gain['mean']:+.1f} [{gain['low']:+.1f}, {gain['high']:+.1f}]"
-            table.add_row(name, label, *cells, spread)
-    return table
+            rows[f"{name}, {label}"] = spans | {"gain over base": found["gain_over"]["base"]}
+    return span_table("dev rows", rows)
 
 
 def main(
     names: Annotated[list[str] | None, typer.Argument(help="Adapters; all if none.")] = None,
-    data: Annotated[Path, typer.Option(help="Folder of task folders.")] = Path("data"),
+    data: harness.Data = harness.DATA,
     adapters: Annotated[Path | None, typer.Option(help="The sample pool's folder.")] = None,
-    rows: Annotated[int, typer.Option(help="Dev rows of each task.")] = 50,
-    out: Annotated[Path, typer.Option(help="The JSON file that entries are merged into.")] = (
-        REPOSITORY / "results" / "adapters_dev.json"
-    ),
+    rows: harness.Rows = 50,
+    skip: harness.Skip = 0,
+    threads: harness.Threads = 0,
+    out: harness.Out = harness.RESULTS / "adapters_dev.json",
     answers_dir: Annotated[
         Path | None, typer.Option(help="Keep each system's answers here, to be looked at.")
     ] = None,
 ) -> None:
     """Measure adapters on the dev rows of the tasks they are named after."""
-    settings = load_settings()
-    pool = adapters or settings.adapters_dir
+    pool = adapters or load_settings().adapters_dir
+    names = names or sorted(file.parent.name for file in pool.glob("*/adapter_model.safetensors"))
+    tasks = harness.read_tasks(data, names, rows=rows, skip=skip)
     base = load_configured_base()
-    found = sorted(path.parent.name for path in pool.glob("*/adapter_model.safetensors"))
-    console = Console()
-    for name in names or found:
-        entry, answers = measure_adapter(pool / name, read_task(data / name), base=base, rows=rows)
-        report = json.loads(out.read_text() if out.is_file() else '{"adapters": {}}')
-        report |= {
-            "base_model": base.name,
-            "base_checksum": base.checksum,
-            "quantization": base.quantization,
-            "versions": versions(),
-        }
-        entry["command"] = shlex.join([*MODULE, "--rows", str(rows), "--data", str(data), name])
-        report["adapters"][name] = entry
-        report["adapters"] = dict(sorted(report["adapters"].items()))
-        out.parent.mkdir(parents=True, exist_ok=True)
-        out.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    results = harness.Results(out, base=base, adapters={})
+    if not results.take_over("adapters", where=("base_checksum", "quantization")):
+        raise RamoleError(f"{out} was measured on another base model; give another file by --out.")
+    entries = results.held["adapters"]
+    assert isinstance(entries, dict)
+    asked = ["--rows", str(rows), *(["--skip", str(skip)] if skip else []), "--data", "data"]
+    for name, task in tasks.items():
+        entry, answers = measure_adapter(pool / name, task, base=base)
+        entry["command"] = shlex.join(["python", "-m", "lab", "dev_table", *asked, name])
+        entries[name] = entry
+        results.write(adapters=dict(sorted(entries.items())))
         if answers_dir is not None:
             answers_dir.mkdir(parents=True, exist_ok=True)
-            (answers_dir / f"{name}.json").write_text(json.dumps(answers, indent=1))
-        console.print(table_of({name: entry}))
+            (answers_dir / f"{name}.json").write_text(json.dumps(answers, indent=1), "utf-8")
+        Console().print(table_of({name: entry}))
         if not beats(entry):
-            console.print(f"{name} does not beat every rival on these rows.")
-
-
-if __name__ == "__main__":
-    sys.exit(typer.run(main))
+            print(f"{name} does not beat every rival on these rows.")

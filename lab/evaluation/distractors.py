@@ -4,15 +4,15 @@ Their examples are training inputs of the data, of other tasks or of the copied 
 that finding the right adapter is not free.
 """
 
-import json
 import random
 import tempfile
 from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
+from torch import Tensor
 
+from lab.lora_file import write_lora
 from ramole_core.pool import Pool
 from ramole_core.training.rows import read_task
 
@@ -40,20 +40,12 @@ def write_stranger(
 ) -> Path:
     """An adapter of random directions on the modules of `sizes`, as PEFT would save it."""
     random_numbers = torch.Generator().manual_seed(seed)
-    tensors = {}
+    modules = {}
     for path, (i, o, norm) in sizes.items():
         A = torch.randn(rank, i, generator=random_numbers)
         B = torch.randn(o, rank, generator=random_numbers)
-        B *= norm / torch.linalg.matrix_norm(B @ A)
-        for half, value in (("A", A), ("B", B)):
-            key = f"base_model.model.{path}.lora_{half}.weight"
-            tensors[key] = value.to(torch.bfloat16).contiguous()
-    folder.mkdir(parents=True)
-    save_file(tensors, folder / "adapter_model.safetensors", metadata={"format": "pt"})
-    said = {"peft_type": "LORA", "task_type": "CAUSAL_LM", "r": rank, "lora_alpha": rank}
-    said |= {"target_modules": sorted({path.rpartition(".")[2] for path in sizes}), "bias": "none"}
-    (folder / "adapter_config.json").write_text(json.dumps(said))
-    return folder
+        modules[path] = A, B * (norm / torch.linalg.matrix_norm(B @ A))
+    return write_lora(folder, modules)
 
 
 def read_examples(
@@ -74,22 +66,15 @@ NOISES = (1.0, 2.0, 4.0)
 def write_copy(folder: Path, pool: Pool, name: str, *, noise: float, seed: int) -> Path:
     """The sample adapter `name` with Gaussian noise in every A and B, as PEFT would save it."""
     random_numbers = torch.Generator().manual_seed(seed)
-    tensors, ranks, alphas = {}, {}, {}
-    for path, (A, B) in pool.tensors(pool.card(name)).modules.items():
-        for half, value in (("A", A.float()), ("B", B.float())):
-            drawn = torch.randn(value.shape, generator=random_numbers)
-            value = value + noise * value.square().mean().sqrt() * drawn
-            key = f"base_model.model.{path}.lora_{half}.weight"
-            tensors[key] = value.to(torch.bfloat16).contiguous()
-        ranks[path] = alphas[path] = A.shape[0]  # the scale is folded into B
-    folder.mkdir(parents=True)
-    save_file(tensors, folder / "adapter_model.safetensors", metadata={"format": "pt"})
-    r = max(ranks.values())
-    said = {"peft_type": "LORA", "task_type": "CAUSAL_LM", "r": r, "lora_alpha": r, "bias": "none"}
-    said |= {"rank_pattern": ranks, "alpha_pattern": alphas}
-    said |= {"target_modules": sorted({path.rpartition(".")[2] for path in ranks})}
-    (folder / "adapter_config.json").write_text(json.dumps(said))
-    return folder
+
+    def spoilt(value: Tensor) -> Tensor:
+        drawn = torch.randn(value.shape, generator=random_numbers)
+        return value + noise * value.square().mean().sqrt() * drawn
+
+    pairs = pool.tensors(pool.card(name)).modules.items()  # the scale is folded into B
+    return write_lora(
+        folder, {path: (spoilt(A.float()), spoilt(B.float())) for path, (A, B) in pairs}
+    )
 
 
 def spoil(

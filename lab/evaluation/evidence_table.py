@@ -1,6 +1,6 @@
 """What each piece of `ramole_plus` is worth, on dev rows, beside similarity and mixture.
 
-    python -m lab.evaluation.evidence_table --data DATA
+    python -m lab evidence_table --data DATA
 
 A variant takes its k adapters from the nearest 32 by its own evidence and mixes them by its own
 gate; the rivals get the same evidence for their choice too, so that what the choice gives and what
@@ -8,30 +8,27 @@ the gate gives can be told apart. Rows are measured as `forced.py` says; differe
 similarity are paired by row, with 95 % bootstrap intervals over tasks.
 """
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from datetime import date
+from functools import cache, partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from lab.evaluation.command import opened
+from lab import harness
+from lab.evaluation.cells import Cell, Cells
+from lab.evaluation.command import opened, own_facts, shared_facts
 from lab.evaluation.evaluate import read_rows
-from lab.evaluation.forced import Forced, measure_forced
-from lab.evaluation.intervals import bootstrap, bootstrap_groups
+from lab.evaluation.forced import measure_forced
 from lab.evaluation.situations import SITUATIONS
+from lab.evaluation.tables import compare_rows, fill, measured, owners
 from ramole_core.composition import Candidate, find_method
 from ramole_core.composition.ramole_plus import EXAMINED
 from ramole_core.errors import RamoleError
 from ramole_core.methods import Value, complete_options
 from ramole_core.request import Request
-from ramole_core.settings import REPOSITORY
-from ramole_core.terminal.recorded_command import recorded_command
-from ramole_core.training.card import versions
 
-MODULE = "lab.evaluation.evidence_table"
 PLUS = "ramole_plus"
 RIVAL = "similarity"
 """The first variant, which all others are compared with."""
@@ -93,30 +90,23 @@ def named(variants: str) -> list[Variant]:
 
 
 def summarise(
-    found: Sequence[Forced], plain: Sequence[Forced], *, tasks: Sequence[str], rival: str = RIVAL
-) -> dict:
-    """A variant's row of the table, against the rival's; differences have intervals over tasks,
-    `tasks` are the rows' own."""
-    mean = asdict(bootstrap([one.score for one in found]))
-    pairs = list(zip(found, plain, strict=True))
-    gap = asdict(bootstrap_groups([a.score - b.score for a, b in pairs], tasks))
-    loss = asdict(bootstrap_groups([a.loss - b.loss for a, b in pairs], tasks))
-    return {
-        **_rounded(mean),
-        "loss": round(sum(one.loss for one in found) / len(found), 3),
-        "against": {"rival": rival, **_rounded(gap)},
-        "loss_against": {"rival": rival, **_rounded(loss)},
-    }
-
-
-def _rounded(numbers: dict[str, float]) -> dict[str, float]:
-    return {name: round(value, 3) for name, value in numbers.items()}
+    found: Mapping[str, Cell], plain: Mapping[str, Cell], *, rival: str = RIVAL
+) -> dict[str, object]:
+    """A variant's row of the table, against the rival's cells; both are by task."""
+    score, loss = (
+        compare_rows(
+            measured(found, name), measured(plain, name), owners(found, name), rival=rival, digits=3
+        )
+        for name in ("score", "loss")
+    )
+    return {**score, "loss": loss["mean"], "loss_against": loss["against"]}
 
 
 def main(
-    data: Annotated[Path, typer.Option(help="Folder of task folders.")] = Path("data"),
-    rows: Annotated[int, typer.Option(help="Dev rows of each task.")] = 8,
-    tasks: Annotated[str, typer.Option(help="Comma separated; all of the pool if empty.")] = "",
+    data: harness.Data = harness.DATA,
+    rows: harness.Rows = 8,
+    skip: harness.Skip = 0,
+    tasks: harness.Tasks = "",
     situations: Annotated[str, typer.Option(help="Of iid,ood,crowded.")] = "iid,ood,crowded",
     variants: Annotated[
         str,
@@ -125,33 +115,33 @@ def main(
             "similarity, if empty."
         ),
     ] = "",
-    seed: Annotated[int, typer.Option(help="Of the distractors.")] = 0,
-    out: Annotated[Path, typer.Option(help="The JSON file.")] = (
-        REPOSITORY / "results" / "ablations.json"
-    ),
+    seed: harness.Seed = 0,
+    threads: harness.Threads = 0,
+    work: harness.Work = Path("evidence_table"),
+    out: harness.Out = harness.RESULTS / "ablations.json",
 ) -> None:
     """Measure every variant; the file is written after each."""
     every = named(variants)
-    report: dict = {
-        "command": recorded_command(MODULE),
-        "date": date.today().isoformat(),
-        "measure": "teacher-forced score on dev rows, 0 to 100, higher is better",
-        "versions": versions(),
-        "numbers": complete_options(PLUS, None),
-        "rows": [],
-    }
+    by_name = {variant.name: variant for variant in every}
     with opened(data, seed=seed) as (ramole, crowd):
-        names = [name for name in tasks.split(",") if name] or list(crowd.samples)
-        asked = [
-            (task, row)
-            for task in read_rows(data, names, split="dev", count=rows)
-            for row in task.rows
-        ]
-        metrics = [task.metric for task, _ in asked]
-        owners = [task.task for task, _ in asked]
-        report["rows_measured"] = len(asked)
-        for situation in [name for name in situations.split(",") if name in SITUATIONS]:
-            candidates = ramole.candidates(
+        names = harness.words(tasks) or list(crowd.samples)
+        asked = read_rows(data, names, split="dev", count=rows, skip=skip)
+        pairs = [(task, row) for task in asked for row in task.rows]
+        facts = shared_facts(ramole) | {"rows_of_each": rows, "skipped": skip, "seed": seed}
+        depends = facts | {"distractors": len(crowd.distractors)}
+        own = lambda name: asdict(by_name[name]) | own_facts(ramole, by_name[name].method)  # noqa: E731
+        cells = Cells(work, depends, own)
+        results = harness.Results(
+            out,
+            facts,
+            measure="teacher-forced score on dev rows, 0 to 100, higher is better",
+            numbers=complete_options(PLUS, None),
+            rows_measured=len(pairs),
+        )
+
+        @cache
+        def candidates(situation: str) -> Sequence[Sequence[Candidate]]:
+            return ramole.candidates(
                 [
                     Request(
                         row.inputs,
@@ -159,30 +149,44 @@ def main(
                         k=EXAMINED,
                         exclude=crowd.excluded(situation, task.task),
                     )
-                    for task, row in asked
+                    for task, row in pairs
                 ]
             )
-            plain: list[Forced] = []
-            for variant in every:
-                found = measure_forced(
-                    ramole.engine,
-                    ramole.base,
-                    [row for _, row in asked],
-                    metrics,
-                    [best(each, variant.k, options=variant.options) for each in candidates],
-                    method=variant.method,
-                    options=variant.options if variant.method == PLUS else None,
+
+        def measure(
+            situation: str, variant: Variant, missing: Sequence[str]
+        ) -> Iterator[tuple[str, Cell]]:
+            options = variant.options
+            chosen = [best(one, variant.k, options=options) for one in candidates(situation)]
+            found = measure_forced(
+                ramole.engine,
+                ramole.base,
+                [row for _, row in pairs],
+                [task.metric for task, _ in pairs],
+                chosen,
+                method=variant.method,
+                options=options if variant.method == PLUS else None,
+            )
+            for name in missing:
+                mine = [n for n, (task, _) in enumerate(pairs) if task.task == name]
+                yield (
+                    name,
+                    Cell(
+                        [found[n].score for n in mine],
+                        [],
+                        [[one.name for one in chosen[n]] for n in mine],
+                        measures={"loss": [found[n].loss for n in mine]},
+                    ),
                 )
+
+        table: list[dict] = []
+        for situation in [name for name in harness.words(situations) if name in SITUATIONS]:
+            plain: Mapping[str, Cell] = {}
+            for variant in every:
+                make = partial(measure, situation, variant)
+                found = fill(cells, situation, variant.name, names, make)
                 plain = plain or found
-                entry = {
-                    "group": situation,
-                    "name": variant.name,
-                    **summarise(found, plain, tasks=owners, rival=every[0].name),
-                }
-                report["rows"].append(entry)
-                out.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
-                print(f"{situation:8} {variant.name:32} {entry['mean']:6.1f}  {entry['against']}")
-
-
-if __name__ == "__main__":
-    typer.run(main)
+                row = summarise(found, plain, rival=every[0].name)
+                table.append({"group": situation, "name": variant.name, **row})
+                results.write(rows=table)
+                print(f"{situation:8} {variant.name:32} {row['mean']:6.1f}  {row['against']}")

@@ -1,6 +1,6 @@
 """What fewer bits do to the base: how far its next tokens are from those of the unrounded model.
 
-    python -m lab.evaluation.few_bits --data DATA
+    python -m lab few_bits --data DATA
 
 Linear layers in NF4 or int4 as they are served, or with codes from -8 to 7 and a scale for every 32
 (llama.cpp's Q4_0); the output head as it is, or
@@ -8,10 +8,8 @@ in int8. All are computed in float32, so that rounding the weights is all that d
 those of dev rows in the chat template, prompts and answers; intervals are over tasks.
 """
 
-import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import date
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cache, partial
 from pathlib import Path
 from typing import Annotated
 
@@ -27,21 +25,24 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
+from lab import harness
+from lab.evaluation.cells import Cell
 from lab.evaluation.intervals import bootstrap
+from lab.evaluation.tables import fill, open_cells
+from ramole_core.base.checksum import weights_checksum
 from ramole_core.base.fetch import fetch_base
 from ramole_core.base.int4 import round_to_int4
 from ramole_core.base.nf4 import round_to_nf4
 from ramole_core.base.packed import fits
 from ramole_core.base.shapes import read_shapes
 from ramole_core.kernels.narrow import from_bytes, rounded_to_bytes
-from ramole_core.settings import REPOSITORY, load_settings
-from ramole_core.terminal.recorded_command import recorded_command
-from ramole_core.training.card import versions
-from ramole_core.training.rows import Encoded, Row, encode_row, read_task
+from ramole_core.settings import load_settings
+from ramole_core.training.rows import Encoded, Row, encode_row
 
-MODULE = "lab.evaluation.few_bits"
-MOST = 256
+MAX_TOKENS = 256
 """Tokens of a row, where a task has rows so short."""
+READ = 100
+"""Dev rows of a task among which its short ones are looked for."""
 Rounding = Callable[[Tensor], Tensor]
 Tasks = Mapping[str, Sequence[Encoded]]
 
@@ -71,48 +72,52 @@ WAYS: Mapping[str, tuple[Rounding | None, Rounding | None]] = {
 """How linear layers and head are rounded."""
 
 
-@dataclass(frozen=True)
-class Compared:
-    """Of one row's tokens, means."""
-
-    kl: float
-    """KL(unrounded || rounded), nats."""
-    same_top: float
-    """Share whose likeliest next token is the same, in percent."""
-    loss: float
-    """Of the answer's tokens, nats more than unrounded."""
-
-
 def main(
-    data: Annotated[Path, typer.Option(help="Folder of task folders.")] = Path("data"),
-    rows: Annotated[int, typer.Option(help="Dev rows of each task.")] = 4,
+    data: harness.Data = harness.DATA,
+    rows: harness.Rows = 4,
+    skip: harness.Skip = 0,
     every: Annotated[int, typer.Option(help="Of the tasks, each so many-th.")] = 3,
-    out: Annotated[Path, typer.Option(help="The JSON file.")] = (
-        REPOSITORY / "results" / "few_bits.json"
-    ),
+    threads: harness.Threads = 0,
+    work: harness.Work = Path("few_bits"),
+    out: harness.Out = harness.RESULTS / "few_bits.json",
 ) -> None:
-    """Measure it, and write the file."""
+    """Measure every way of rounding; the file is written after each."""
     settings = load_settings()
     folder = fetch_base(settings.base_model, data_dir=settings.data_dir)
     tokenizer = AutoTokenizer.from_pretrained(folder)
     names = sorted(path.name for path in data.iterdir() if (path / "dev.jsonl").is_file())[::every]
-    tasks = {name: _short_rows(tokenizer, read_task(data / name).dev)[:rows] for name in names}
+    drawn = harness.read_tasks(data, names, rows=READ, skip=skip)
+    tasks = {name: _short_rows(tokenizer, task.dev)[:rows] for name, task in drawn.items()}
     shapes = read_shapes(folder)
-    usual = list(_logits(_rounded(folder, shapes, None, None), tasks))
-    found = {}
-    for name, (linears, head) in WAYS.items():
-        logits = _logits(_rounded(folder, shapes, linears, head), tasks)
-        found[name] = _table(tasks, usual, logits)
-        typer.echo(f"{name}: {found[name]}", err=True)
-    record = {
-        "command": recorded_command(MODULE),
-        "date": date.today().isoformat(),
-        "versions": versions(),
-        "tasks": len(tasks),
-        "rows": sum(map(len, tasks.values())),
-        "ways": found,
-    }
-    out.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    facts = {"base_checksum": weights_checksum(folder, data_dir=settings.data_dir)}
+    cells = open_cells(work, rows=rows, skipped=skip, **facts)
+    results = harness.Results(out, facts, tasks=len(tasks), rows=sum(map(len, tasks.values())))
+
+    @cache
+    def usual() -> list[Tensor]:
+        return list(_logits(_rounded(folder, shapes, None, None), tasks))
+
+    def make(way: str, missing: Sequence[str]) -> Iterator[tuple[str, Cell]]:
+        pairs = zip(usual(), _logits(_rounded(folder, shapes, *WAYS[way]), tasks), strict=True)
+        for name, mine in tasks.items():
+            found = [compare(*next(pairs), row) for row in mine]
+            measures = {key: [one[key] for one in found] for key in found[0]}
+            if name in missing:
+                yield name, Cell([], [], [], measures=measures)
+
+    ways: dict[str, object] = {}
+    for way in WAYS:
+        ways[way] = over_tasks(fill(cells, "tokens", way, names, partial(make, way)))
+        results.write(ways=ways)
+
+
+def over_tasks(found: Mapping[str, Cell]) -> dict[str, dict[str, float]]:
+    """Each measure's mean over tasks, with its interval."""
+    means: dict[str, list[float]] = {}
+    for cell in found.values():
+        for name, values in cell.measures.items():
+            means.setdefault(name, []).append(sum(values) / len(values))
+    return {name: vars(bootstrap(values)) for name, values in means.items()}
 
 
 def _rounded(
@@ -136,8 +141,8 @@ def _rounded(
 
 def _short_rows(tokenizer: PreTrainedTokenizerBase, rows: Sequence[Row]) -> list[Encoded]:
     """Those that are read soon; all where none is."""
-    every = [encode_row(tokenizer, row) for row in rows[:100]]
-    return [row for row in every if len(row) <= MOST] or every
+    every = [encode_row(tokenizer, row) for row in rows]
+    return [row for row in every if len(row) <= MAX_TOKENS] or every
 
 
 def _logits(model: PreTrainedModel, tasks: Tasks) -> Iterator[Float[Tensor, "l v"]]:
@@ -148,27 +153,13 @@ def _logits(model: PreTrainedModel, tasks: Tasks) -> Iterator[Float[Tensor, "l v
                 yield model(torch.tensor([(*row.prompt, *row.answer)[:-1]])).logits[0]
 
 
-def _table(
-    tasks: Tasks, usual: Iterable[Tensor], other: Iterable[Tensor]
-) -> dict[str, dict[str, float]]:
-    """Means over tasks, with intervals."""
-    pairs = zip(usual, other, strict=True)
-    by_task = [[_compare(*next(pairs), row) for row in rows] for rows in tasks.values()]
-    return {
-        name: vars(bootstrap([sum(getattr(r, name) for r in rows) / len(rows) for rows in by_task]))
-        for name in ("kl", "same_top", "loss")
-    }
-
-
-def _compare(usual: Tensor, other: Tensor, row: Encoded) -> Compared:
+def compare(usual: Tensor, other: Tensor, row: Encoded) -> dict[str, float]:
+    """One row, means over its tokens: `kl`, KL(unrounded || rounded) in nats; `same_top`, percent
+    whose likeliest next token is the same; `loss`, of the answer, nats more than unrounded."""
     p, q = (F.log_softmax(x, -1) for x in (usual, other))
     answer, targets = len(row.prompt) - 1, torch.tensor(row.answer)
-    return Compared(
-        kl=float(F.kl_div(q, p, reduction="sum", log_target=True)) / len(p),
-        same_top=100 * float((p.argmax(-1) == q.argmax(-1)).float().mean()),
-        loss=float(F.nll_loss(q[answer:], targets) - F.nll_loss(p[answer:], targets)),
-    )
-
-
-if __name__ == "__main__":
-    typer.run(main)
+    return {
+        "kl": float(F.kl_div(q, p, reduction="sum", log_target=True)) / len(p),
+        "same_top": 100 * float((p.argmax(-1) == q.argmax(-1)).float().mean()),
+        "loss": float(F.nll_loss(q[answer:], targets) - F.nll_loss(p[answer:], targets)),
+    }

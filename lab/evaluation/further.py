@@ -1,32 +1,19 @@
 """The situations beyond the rows of one task, by name, and how each is made from pool and data."""
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lab.evaluation.composite import make_composite, real_losses
-from lab.evaluation.copies import (
-    BLIND,
-    PERMUTED,
-    UPLOADED,
-    add_blind,
-    add_permuted,
-    add_uploads,
-)
+from lab.evaluation.copies import BLIND, PERMUTED, UPLOADED, add_blind, add_permuted, add_uploads
 from lab.evaluation.evaluate import Rows, read_rows
 from lab.evaluation.questions import Situation
 from lab.evaluation.situations import Crowd
 from lab.evaluation.systems import Ask
 from lab.evaluation.task_rows import make_copied, make_switch, make_unseen
-from lab.evaluation.written import (
-    FAR,
-    make_chats,
-    make_open,
-    make_phrased,
-    make_uploads,
-)
+from lab.evaluation.written import FAR, make_chats, make_open, make_phrased, make_uploads
 from ramole_core.training.prompt_sets import (
     read_everyday,
     read_follow_ups,
@@ -57,11 +44,6 @@ class Material:
     split: str
     rows: int
     skip: int = 0
-
-    @property
-    def names(self) -> list[str]:
-        """The sample adapters that have an own task among those asked."""
-        return [task.task for task in self.tasks]
 
 
 def _phrased(m: Material) -> Situation:
@@ -129,30 +111,22 @@ def _composite(m: Material) -> Situation:
 
 
 def _blind(m: Material) -> Situation:
-    copies = add_blind(m.ramole.pool, m.crowd.samples, seed=m.seed)
-    return make_copied(
-        m.ramole,
-        m.tasks,
-        copies,
-        name="blind",
-        what="no adapter shows examples, and their names say nothing",
-        hidden=(*m.crowd.samples, *m.crowd.distractors),
-        owner=BLIND,
-        ask=m.ask,
-    )
+    what = "no adapter shows examples, and their names say nothing"
+    return _copied(m, "blind", what, add=add_blind, owner=BLIND)
 
 
 def _permuted(m: Material) -> Situation:
-    copies = add_permuted(m.ramole.pool, m.crowd.samples, seed=m.seed)
+    what = "each adapter's examples are shown by two impostors too"
+    return _copied(m, "permuted", what, add=add_permuted, owner=PERMUTED)
+
+
+def _copied(
+    m: Material, name: str, what: str, *, add: Callable[..., Mapping[str, str]], owner: str
+) -> Situation:
+    copies = add(m.ramole.pool, m.crowd.samples, seed=m.seed)
+    hidden = (*m.crowd.samples, *m.crowd.distractors)
     return make_copied(
-        m.ramole,
-        m.tasks,
-        copies,
-        name="permuted",
-        what="each adapter's examples are shown by two impostors too",
-        hidden=(*m.crowd.samples, *m.crowd.distractors),
-        owner=PERMUTED,
-        ask=m.ask,
+        m.ramole, m.tasks, copies, name=name, what=what, hidden=hidden, owner=owner, ask=m.ask
     )
 
 

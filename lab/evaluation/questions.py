@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from itertools import islice
 
+from lab.evaluation.cells import Cell
 from lab.evaluation.systems import ALONE, BOUNDS, ORDER
 
 
@@ -30,6 +31,11 @@ class Question:
     owner: str | None = None
     """Whose uploads may be found beside the shared pool."""
 
+    @property
+    def adapters(self) -> tuple[str, ...]:
+        """Those that should answer."""
+        return tuple(name for name in self.right if name is not None)
+
 
 @dataclass(frozen=True)
 class Found:
@@ -39,6 +45,14 @@ class Found:
     """Those that were mixed, best first."""
     measures: Mapping[str, float]
     """By name; each question of a situation has the same ones under a system."""
+
+
+def cell_of(found: Sequence[Found], seconds: float) -> Cell:
+    """What came of the questions of one unit; only measures that all have."""
+    names = [name for name in found[0].measures if all(name in one.measures for one in found)]
+    measures = {name: [round(one.measures[name], 4) for one in found] for name in names}
+    strict, mild = measures.pop("score", []), measures.pop("lenient", [])
+    return Cell(strict, mild, [list(one.adapters) for one in found], round(seconds, 3), measures)
 
 
 Measure = Callable[[str, Sequence[Question]], list[Found]]
@@ -64,12 +78,14 @@ class Situation:
     shares_alone: bool = False
     """Whether the units are the tasks of the row situations, with the same rows: then systems that
     do not retrieve have their cells already."""
+    own_rows: bool = False
+    """Whether it is a row situation itself; the facts of its cells say which rows."""
 
     def place(self, system: str) -> str:
         """Where the system's cells lie: other questions have other cells."""
-        if self.shares_alone and system in ALONE:
+        if (self.shares_alone or self.own_rows) and system in ALONE:
             return "alone"
-        return f"{self.name}-{self.digest}"
+        return self.name if self.own_rows else f"{self.name}-{self.digest}"
 
     @property
     def digest(self) -> str:

@@ -1,18 +1,21 @@
 """The rank of each prompt's own adapter, with twins merged too, and the ranks' top-k figures."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
 
 import numpy as np
 from jaxtyping import Bool, Float32
 
 from lab.evaluation.intervals import bootstrap, bootstrap_groups
-from ramole_core.retrieval.benchmark import FIRST, rank_of_own
 from ramole_core.retrieval.encoder import unit
+from ramole_core.training.retriever import rank_of_own
 
 Embed = Callable[[Sequence[str]], Float32[np.ndarray, "n d"]]
 """Texts to vectors of unit length."""
 
+POOL = 48
+"""LoRAs of the paper's pool: the first of the release."""
+FIRST = (1, 3, 5, 8)
+"""k of the top-k figures."""
 TWINS = (
     ("mnli_matched", "mnli_mismatched"),
     ("anli_r1", "anli_r2", "anli_r3"),
@@ -103,17 +106,17 @@ def summarise(
             hits = np.stack([run.hits(kind, k) for run in runs])
             by_seed = [float(row[mask].mean()) for row, mask in zip(hits, masks, strict=True)]
             prompt = (hits * seen).sum(0)[some] / seen.sum(0)[some]
-            cell = {
-                "mean": float(np.mean(by_seed)),
-                "interval": list(asdict(bootstrap(prompt.tolist())).values())[1:],
-                "tasks": list(asdict(bootstrap_groups(prompt.tolist(), own)).values())[1:],
+            spans = bootstrap(prompt.tolist()), bootstrap_groups(prompt.tolist(), own)
+            cell: dict[str, object] = {
+                "mean": round(float(np.mean(by_seed)), 2),
+                **{
+                    name: list(span.rounded(2).values())[1:]
+                    for name, span in zip(("interval", "tasks"), spans, strict=True)
+                },
                 "seeds": [round(value, 2) for value in by_seed],
             }
             if against is not None:
-                gain = asdict(bootstrap((prompt - against.hits(kind, k)[some]).tolist()))
-                cell["gain"] = [round(gain[key], 2) for key in ("mean", "low", "high")]
-            cell["mean"] = round(cell["mean"], 2)
-            for name in ("interval", "tasks"):
-                cell[name] = [round(value, 2) for value in cell[name]]
+                gain = bootstrap((prompt - against.hits(kind, k)[some]).tolist())
+                cell["gain"] = list(gain.rounded(2).values())
             table[kind][f"top{k}"] = cell
     return table

@@ -1,6 +1,6 @@
 """The tuned retriever by the LoraRetriever paper's protocol, and the shipped one on unseen tasks.
 
-    python -m lab.evaluation.retriever_table --data DATA
+    python -m lab retriever_table --data DATA
 
 Pool: the 48 LoRAs of the paper, each with 20 sample inputs; prompts of the same 48 tasks (arXiv
 2402.09997, table 2). A run trains what `train retriever` trains on the samples of a share of the
@@ -25,14 +25,13 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from lab.evaluation.retriever_places import TWINS, Embed, Places, Remembered, summarise
+from lab import harness
+from lab.evaluation.retriever_places import POOL, TWINS, Embed, Places, Remembered, summarise
 from lab.evaluation.retriever_runs import SERVED, WAYS, Tuner
+from lab.evaluation.tables import span_table
 from ramole_core.pool.words import parse_examples
-from ramole_core.retrieval.benchmark import FIRST, POOL
 from ramole_core.retrieval.encoder import Encoder
-from ramole_core.settings import REPOSITORY, load_settings
-from ramole_core.terminal.recorded_command import recorded_command
-from ramole_core.training.card import versions
+from ramole_core.settings import load_settings
 from ramole_core.training.retriever import Texts
 from ramole_core.training.retriever_data import read_texts
 from ramole_core.training.retriever_recipe import RetrieverRecipe
@@ -77,51 +76,43 @@ def sample_pool(examples: Texts, prompts: list[dict], adapters: Path) -> tuple[T
     return {**examples, **own}, [prompt for prompt in prompts if prompt["task"] in own]
 
 
-class Report:
-    """The results file: every run's places as soon as they are known."""
+class Runs:
+    """The places of every run, in the results file as soon as they are known."""
 
-    def __init__(self, path: Path, *, recipe: RetrieverRecipe, encoder: str):
-        """Goes on with `path` where it was made by the same recipe and encoder."""
-        self._path = path
-        self.held: dict = {}
-        facts = {"recipe": asdict(recipe), "encoder_checksum": encoder}
-        facts = json.loads(json.dumps(facts))  # tuples are lists in a file
-        if path.is_file():
-            held = json.loads(path.read_text(encoding="utf-8"))
-            if all(held.get(key) == value for key, value in facts.items()):
-                self.held = held
-        self.held.update(facts)
-        self.held.setdefault("runs", {})
+    def __init__(self, results: harness.Results):
+        """Goes on with the file where it was made by the same recipe and encoder."""
+        results.take_over("runs", "summary", "shipped", where=("recipe", "encoder_checksum"))
+        self._results = results
+        found = results.held.setdefault("runs", {})
+        assert isinstance(found, dict)
+        self._held = found
 
     def places(self, run: str) -> Places | None:
         """What a run measured; None when it was not made yet."""
-        found = self.held["runs"].get(run)
+        found = self._held.get(run)
         return Places.read(found) if found else None
+
+    def facts(self, run: str) -> dict:
+        """What was noted of a run."""
+        return self._held.get(run, {})
 
     def keep(self, run: str, places: Places, **facts: object) -> None:
         """Write a run down."""
-        self.held["runs"][run] = {**places.write(), **facts}
-        self.write()
-
-    def write(self) -> None:
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        self._path.write_text(json.dumps(self.held, indent=1) + "\n", encoding="utf-8")
+        self._held[run] = {**places.write(), **facts}
+        self._results.write()
 
 
 def main(
-    data: Annotated[Path, typer.Option(help="Folder of task folders and retrieval/.")] = Path(
-        "data"
-    ),
+    data: Annotated[
+        Path, typer.Option(help="Folder of task folders and retrieval/.")
+    ] = harness.DATA,
     seeds: Annotated[
         int, typer.Option(help="Splits of the tasks at 40 %, and of the data's.")
     ] = 10,
-    rows: Annotated[int, typer.Option(help="Dev prompts of each task of the data.")] = 8,
-    work: Annotated[Path, typer.Option(help="Where trained retrievers are kept.")] = Path(
-        "retriever_table"
-    ),
-    out: Annotated[Path, typer.Option(help="The JSON file.")] = (
-        REPOSITORY / "results" / "retriever.json"
-    ),
+    rows: harness.Rows = 8,
+    threads: harness.Threads = 0,
+    work: harness.Work = Path("retriever_table"),
+    out: harness.Out = harness.RESULTS / "retriever.json",
 ) -> None:
     """Tune on shares of the paper's pool, and measure the shipped retriever."""
     settings = load_settings()
@@ -134,32 +125,36 @@ def main(
     shipped = Encoder(data_dir=settings.data_dir, adapter=settings.adapters_dir / "_retriever")
     dense = Remembered(lambda texts: untuned.dense(texts, window=recipe.window))
     tuner = Tuner(work, recipe=recipe, untuned=dense, data_dir=settings.data_dir)
-    report = Report(out, recipe=recipe, encoder=untuned.checksum)
+    facts = {"recipe": asdict(recipe), "encoder_checksum": untuned.checksum}
+    facts |= {"pool": len(examples), "prompts": len(prompts)}
+    results = harness.Results(out, facts, twins=TWINS, published=PUBLISHED)
+    runs = Runs(results)
     served: dict[str, tuple[Embed, Encoder]] = {"untuned": (dense, untuned)}
     if shipped.tuned:
         served["shipped"] = (Remembered(shipped.embed), shipped)
     for name, (embed, encoder) in served.items():
-        if report.held["runs"].get(name, {}).get("checksum") != encoder.checksum:
-            report.keep(name, Places.measure(embed, examples, prompts), checksum=encoder.checksum)
+        if runs.facts(name).get("checksum") != encoder.checksum:
+            runs.keep(name, Places.measure(embed, examples, prompts), checksum=encoder.checksum)
     shares = {0.4: seeds, 1.0: min(seeds, WHOLE)}
     for share, count in shares.items():
         for seed in range(count):
-            if all(report.places(run_name(share, seed, way)) for way in WAYS):
+            if all(runs.places(run_name(share, seed, way)) for way in WAYS):
                 continue
             chosen = split_tasks(list(examples), share=share, seed=seed)
             ways = tuner.ways(
                 f"{share:.0%}-seed{seed}", {name: examples[name] for name in chosen}, seed=seed
             )
             for way, embed in ways.items():
-                report.keep(
+                runs.keep(
                     run_name(share, seed, way),
                     Places.measure(embed, examples, prompts),
                     tuned_on=chosen,
                 )
-            report.held["summary"] = summary_of(report, tasks, shares=shares)
-    report.held["summary"] = summary_of(report, tasks, shares=shares)
+            results.write(summary=summary_of(runs, tasks, shares=shares))
+    summary = summary_of(runs, tasks, shares=shares)
+    results.write(summary=summary)
     if shipped.tuned:
-        report.held["shipped"] = measure_shipped(
+        found = measure_shipped(
             dense,
             served["shipped"][0],
             tuner,
@@ -167,42 +162,34 @@ def main(
             adapters=settings.adapters_dir,
             rows=rows,
             seeds=min(seeds, HALVES),
-        ) | {"checksum": shipped.checksum}
-    report.held |= {
-        "command": recorded_command("lab.evaluation.retriever_table"),
-        "pool": len(examples),
-        "prompts": len(prompts),
-        "twins": TWINS,
-        "published": PUBLISHED,
-        "versions": versions(),
-    }
-    report.write()
-    show(report.held)
+        )
+        results.write(shipped=found | {"checksum": shipped.checksum})
+    Console().print(show(summary))
 
 
-def summary_of(report: Report, tasks: np.ndarray, *, shares: Mapping[float, int]) -> dict:
+def summary_of(runs: Runs, tasks: np.ndarray, *, shares: Mapping[float, int]) -> dict:
     """The table: retriever x (all prompts, those of tuned tasks, those of unseen tasks)."""
-    untuned = report.places("untuned")
+    untuned = runs.places("untuned")
     assert untuned is not None
     everything, named = np.ones(len(tasks), bool), tasks.tolist()
     table = {"untuned": {"all": summarise([untuned], [everything], tasks=named)}}
-    if shipped := report.places("shipped"):
+    if shipped := runs.places("shipped"):
         found = summarise([shipped], [everything], tasks=named, against=untuned)
         table["shipped"] = {"all": found}
     for (share, count), way in product(shares.items(), WAYS):
         names = [run_name(share, seed, way) for seed in range(count)]
-        names = [name for name in names if report.places(name)]
-        runs = [places for name in names if (places := report.places(name))]
-        if not runs:
+        names = [name for name in names if runs.places(name)]
+        made = [places for name in names if (places := runs.places(name))]
+        if not made:
             continue
-        tuned = [np.isin(tasks, report.held["runs"][name]["tuned_on"]) for name in names]
-        rows = {"all": summarise(runs, [everything] * len(runs), tasks=named, against=untuned)}
+        tuned = [np.isin(tasks, runs.facts(name)["tuned_on"]) for name in names]
+        rows = {"all": summarise(made, [everything] * len(made), tasks=named, against=untuned)}
         if share < 1:
             unseen = [~mask for mask in tuned]
-            rows["tuned"] = summarise(runs, tuned, tasks=named, against=untuned)
-            rows["unseen"] = summarise(runs, unseen, tasks=named, against=untuned)
+            rows["tuned"] = summarise(made, tuned, tasks=named, against=untuned)
+            rows["unseen"] = summarise(made, unseen, tasks=named, against=untuned)
             if way == SERVED:
-                rows["unseen, untuned"] = summarise([untuned] * len(runs), unseen, tasks=named)
+                rows["unseen, untuned"] = summarise([untuned] * len(made), unseen, tasks=named)
         table[f"tuned on {share:.0%}{way}"] = rows
     return table
 
@@ -213,14 +200,7 @@ def run_name(share: float, seed: int, way: str) -> str:
 
 
 def measure_shipped(
-    dense: Embed,
-    shipped: Embed,
-    tuner: Tuner,
-    *,
-    data: Path,
-    adapters: Path,
-    rows: int,
-    seeds: int,
+    dense: Embed, shipped: Embed, tuner: Tuner, *, data: Path, adapters: Path, rows: int, seeds: int
 ) -> dict:
     """The shipped retriever against the untuned one on the data's dev prompts, and, on tasks that
     it was not tuned on, twins of it that saw half of its tasks."""
@@ -231,24 +211,12 @@ def measure_shipped(
     tasks = np.array([prompt["task"] for prompt in prompts])
     before = Places.measure(dense, examples, prompts)
     after = Places.measure(shipped, examples, prompts)
-    found: dict = {"trained_on": trained}
-
-    def keep(
-        name: str,
-        old: Places,
-        new: Sequence[Places],
-        masks: Sequence[np.ndarray],
-        of: Sequence[str],
-    ) -> None:
-        found[name] = {
-            "prompts": int(np.stack(masks).any(0).sum()),
-            "untuned": summarise([old] * len(masks), masks, tasks=of),
-            "shipped": summarise(new, masks, tasks=of, against=old),
-        }
-
     learnt, named = np.isin(tasks, trained), tasks.tolist()
-    keep("tasks it was not tuned on", before, [after], [~learnt], named)
-    keep("tasks it was tuned on, dev prompts", before, [after], [learnt], named)
+    found: dict = {
+        "trained_on": trained,
+        "tasks it was not tuned on": compare(before, [after], [~learnt], named),
+        "tasks it was tuned on, dev prompts": compare(before, [after], [learnt], named),
+    }
     twins, masks = [], []
     for seed in range(seeds):
         half = split_tasks(groups, share=0.5, seed=seed)
@@ -256,13 +224,23 @@ def measure_shipped(
         embed = tuner.ways(f"half-seed{seed}", texts.train, seed=seed)[SERVED]
         twins.append(Places.measure(embed, examples, prompts))
         masks.append(~np.isin(tasks, names_in(half)))
-    keep("tuned on half of its tasks, the other tasks", before, twins, masks, named)
+    found["tuned on half of its tasks, the other tasks"] = compare(before, twins, masks, named)
     pool, asked = sample_pool(examples, prompts, adapters)
     everything = [np.ones(len(asked), bool)]
     old, new = (Places.measure(embed, pool, asked) for embed in (dense, shipped))
     owners = [prompt["task"] for prompt in asked]
-    keep("sample adapters among strangers", old, [new], everything, owners)
-    return found
+    return found | {"sample adapters among strangers": compare(old, [new], everything, owners)}
+
+
+def compare(
+    old: Places, new: Sequence[Places], masks: Sequence[np.ndarray], tasks: Sequence[str]
+) -> dict[str, object]:
+    """A retriever, or runs of it, against the untuned one on the prompts of the masks."""
+    return {
+        "prompts": int(np.stack(masks).any(0).sum()),
+        "untuned": summarise([old] * len(masks), masks, tasks=tasks),
+        "shipped": summarise(new, masks, tasks=tasks, against=old),
+    }
 
 
 def names_in(groups: Sequence[str]) -> list[str]:
@@ -270,18 +248,15 @@ def names_in(groups: Sequence[str]) -> list[str]:
     return [name for group in groups for name in group.split("+")]
 
 
-def show(held: Mapping) -> None:
-    """The table on the terminal, the paper's figures first."""
-    table = Table("retriever", "prompts", *(f"top-{k}" for k in FIRST), "twins merged")
-    for name, figures in held["published"].items():
-        table.add_row(f"paper, {name}", "all", *map(str, figures), "")
-    for name, parts in held["summary"].items():
-        for part, found in parts.items():
-            cells = [f"{found['plain'][f'top{k}']['mean']:.1f}" for k in FIRST]
-            merged = " ".join(f"{found['merged'][f'top{k}']['mean']:.1f}" for k in FIRST)
-            table.add_row(name, part, *cells, merged)
-    Console().print(table)
+def show(summary: Mapping[str, Mapping[str, Mapping]]) -> Table:
+    """The top-k figures for the terminal, twins apart; intervals over prompts."""
 
+    def span(cell: Mapping) -> dict[str, float]:
+        return dict(zip(("mean", "low", "high"), (cell["mean"], *cell["interval"]), strict=True))
 
-if __name__ == "__main__":
-    typer.run(main)
+    rows = {
+        f"{name}, {part}": {top: span(cell) for top, cell in found["plain"].items()}
+        for name, parts in summary.items()
+        for part, found in parts.items()
+    }
+    return span_table("percent of prompts", rows)

@@ -1,6 +1,6 @@
 """The trained gate against the uniform and random ones, on adapters that it has never seen.
 
-    python -m lab.evaluation.router_table --data DATA --unseen NAME,NAME,...
+    python -m lab router_table --data DATA
 
 The random gates are sharpened until their weights are as uneven as the trained one's
 (`sharpness.py`). For each dev row three adapters are mixed, the same for every gate. In `own` they
@@ -9,7 +9,6 @@ retriever finds, and what is left when nothing fits. The measure is the loss of 
 nats a token; its differences are paired by row, with 95 % bootstrap intervals.
 """
 
-import json
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -19,23 +18,28 @@ from typing import Annotated
 import torch
 import typer
 from rich.console import Console
-from rich.table import Table
 
-from lab.evaluation.intervals import bootstrap, paired_difference
+from lab import harness
+from lab.evaluation.answers import MAX_TOKENS
+from lab.evaluation.intervals import bootstrap, bootstrap_groups
 from lab.evaluation.sharpness import as_sharp, mean_entropy
+from lab.evaluation.tables import span_table
 from ramole_core.base.shapes import read_shapes
 from ramole_core.composition import Router, load_trained, random_router
 from ramole_core.composition.router import read_router
 from ramole_core.methods import find_row
-from ramole_core.settings import REPOSITORY, load_settings
-from ramole_core.terminal.recorded_command import recorded_command
-from ramole_core.training.card import versions
+from ramole_core.settings import load_settings
 from ramole_core.training.configured_base import load_configured_base
 from ramole_core.training.loss import row_losses
 from ramole_core.training.mixed_model import MixedModel
 from ramole_core.training.pool_loras import read_loras
-from ramole_core.training.rows import Encoded, encode_rows, read_task
+from ramole_core.training.rows import Encoded, encode_rows
 
+UNSEEN = "banking77,clinc_intent,common_gen,mbpp,nl2regex,scitail,sms_spam,wiki_split,word_segment"
+"""The adapters that the router which ships was not trained on."""
+Unseen = Annotated[str, typer.Option(help="Adapters that no router was trained on.")]
+Losses = Mapping[str, Sequence[float]]
+"""By task, of each row."""
 SETTINGS = ("own", "others")
 K = 3
 SHARP_ROWS = 6
@@ -98,7 +102,7 @@ def measure_alone(
     return {"base": bare, "own_alone": own}
 
 
-def summarise(losses: Mapping[str, Mapping[str, list[float]]]) -> dict:
+def summarise(losses: Mapping[str, Losses]) -> dict:
     """Mean loss by system with its interval, by task, and the trained gate's paired differences.
 
     Differences have three intervals: rows drawn again, the sets of adapters that they meet (whose
@@ -108,10 +112,7 @@ def summarise(losses: Mapping[str, Mapping[str, list[float]]]) -> dict:
     return {
         "loss": {gate: asdict(bootstrap(values)) for gate, values in flat.items()},
         "trained_minus": {
-            rival: asdict(paired_difference(flat["trained"], flat[rival]))
-            | _between("set", losses["trained"], losses[rival], group=GROUP)
-            | _between("task", losses["trained"], losses[rival], group=None)
-            for rival in ("uniform", "random")
+            rival: _gap(losses["trained"], losses[rival]) for rival in ("uniform", "random")
         },
         "by_task": {
             gate: {name: sum(rows) / len(rows) for name, rows in tasks.items()}
@@ -120,24 +121,15 @@ def summarise(losses: Mapping[str, Mapping[str, list[float]]]) -> dict:
     }
 
 
-def _between(
-    unit: str,
-    ours: Mapping[str, list[float]],
-    theirs: Mapping[str, list[float]],
-    *,
-    group: int | None,
-) -> dict[str, float]:
-    """The interval of ours - theirs where units of `group` rows are drawn again; None: tasks."""
-
-    def means(losses: Mapping[str, list[float]]) -> list[float]:
-        parts = []
-        for rows in losses.values():
-            step = group or len(rows)
-            parts += [rows[start : start + step] for start in range(0, len(rows), step)]
-        return [sum(part) / len(part) for part in parts]
-
-    found = paired_difference(means(ours), means(theirs))
-    return {f"{unit}_low": found.low, f"{unit}_high": found.high}
+def _gap(ours: Losses, theirs: Losses) -> dict[str, float]:
+    rows = [(name, n) for name, losses in ours.items() for n in range(len(losses))]
+    values = [ours[name][n] - theirs[name][n] for name, n in rows]
+    found = asdict(bootstrap(values))
+    sets, tasks = [f"{name} {n // GROUP}" for name, n in rows], [name for name, _ in rows]
+    for unit, groups in (("set", sets), ("task", tasks)):
+        span = bootstrap_groups(values, groups)
+        found |= {f"{unit}_low": span.low, f"{unit}_high": span.high}
+    return found
 
 
 def verdict(summary: dict) -> str:
@@ -155,25 +147,24 @@ def verdict(summary: dict) -> str:
 
 
 def main(
-    unseen: Annotated[str, typer.Option(help="Adapters the router was not trained on.")],
-    data: Annotated[Path, typer.Option(help="Folder of task folders.")] = Path("data"),
+    data: harness.Data = harness.DATA,
+    unseen: Unseen = UNSEEN,
     router_dir: Annotated[Path | None, typer.Option(help="The router's folder.")] = None,
-    rows: Annotated[int, typer.Option(help="Dev rows of each task.")] = 40,
-    seed: Annotated[int, typer.Option(help="Seed of the drawn adapters and random gates.")] = 0,
-    out: Annotated[Path, typer.Option(help="The JSON file.")] = (
-        REPOSITORY / "results" / "router_dev.json"
-    ),
+    rows: harness.Rows = 40,
+    skip: harness.Skip = 0,
+    seed: harness.Seed = 0,
+    threads: harness.Threads = 0,
+    out: harness.Out = harness.RESULTS / "router_dev.json",
 ) -> None:
     """Measure a router on adapters it has never seen."""
-    settings = load_settings()
+    settings, names = load_settings(), harness.words(unseen)
     base = load_configured_base()
     shapes = read_shapes(base.folder)
-    names = [name.strip() for name in unseen.split(",") if name.strip()]
     weights = load_trained(router_dir or settings.adapters_dir / "_router", find_row("ramole"))
     trained = read_router(weights, shapes=shapes)
     dev = {
-        name: encode_rows(base.tokenizer, read_task(data / name).dev[:rows], max_tokens=256)
-        for name in names
+        name: encode_rows(base.tokenizer, task.dev, max_tokens=MAX_TOKENS)
+        for name, task in harness.read_tasks(data, names, rows=rows, skip=skip).items()
     }
     model = MixedModel(
         base, loras=read_loras(names, settings=settings, shapes=shapes).loras, shapes=shapes
@@ -193,40 +184,27 @@ def main(
         "uniform": [None],
         "random": list(sharp),
     }
-    alone = measure_alone(model, dev)
-    report = {
-        "command": recorded_command("lab.evaluation.router_table"),
-        "base_model": base.name,
-        "base_checksum": base.checksum,
-        "quantization": base.quantization,
-        "router_sha256": trained.checksum,
-        "trained_on": weights.config.get("trained_on"),
-        "unseen": names,
-        "k": K,
-        "rows": {name: len(encoded) for name, encoded in dev.items()},
-        "seed": seed,
-        "entropy": {
+    results = harness.Results(
+        out,
+        base=base,
+        router_sha256=trained.checksum,
+        trained_on=weights.config.get("trained_on"),
+        unseen=names,
+        k=K,
+        rows={name: len(encoded) for name, encoded in dev.items()},
+        skipped=skip,
+        seed=seed,
+        entropy={
             "trained": entropy,
             "random as drawn": mean_entropy(model, known, drawn[0], names=names[:K]),
             "random": mean_entropy(model, known, sharp[0], names=names[:K]),
         },
-        "versions": versions(),
-    }
-    console = Console()
+    )
+    alone = measure_alone(model, dev)
     for setting in SETTINGS:
         losses = measure_gates(model, dev, gates=gates, setting=setting, seed=seed)
         summary = summarise({**losses, **alone})
-        report[setting] = {**summary, "verdict": verdict(summary)}
-        table = Table("system", "loss", "95 %", title=setting)
-        for system, found in summary["loss"].items():
-            table.add_row(
-                system, f"{found['mean']:.4f}", f"{found['low']:.4f} to {found['high']:.4f}"
-            )
-        console.print(table)
-        console.print(report[setting]["verdict"])
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
-
-
-if __name__ == "__main__":
-    typer.run(main)
+        summary["verdict"] = verdict(summary)
+        results.write(**{setting: summary})
+        losses_of = {system: {"loss": span} for system, span in summary["loss"].items()}
+        Console().print(span_table(setting, losses_of), summary["verdict"])

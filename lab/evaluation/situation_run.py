@@ -2,10 +2,11 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from time import perf_counter
 
-from lab.evaluation.cells import Cell, Cells
-from lab.evaluation.questions import Found, Question, Situation
+from lab.evaluation.cells import Cells
+from lab.evaluation.questions import Question, Situation, cell_of
 
 AT_ONCE = 32
 """Questions that are asked together, about: whole units, at least one."""
@@ -64,14 +65,17 @@ def run_situations(
     for situation in situations:
         for system in situation.asked(systems):
             for units in _claimed(situation, system, cells):
-                asked = [(unit, one) for unit in units for one in situation.groups[unit]]
+                asked = [one for unit in units for one in situation.groups[unit]]
                 remaining = count_left(situations, cells, systems=systems)
                 told(_line(situation.name, system, pace, remaining))
                 began = perf_counter()
-                found = situation.measure(system, [one for _, one in asked])
+                found = iter(situation.measure(system, asked))
                 spent = perf_counter() - began
                 pace.add(situation.name, system, len(asked), spent)
-                _write(situation, system, units, asked, found, cells, spent / len(asked))
+                for unit in units:
+                    mine = list(islice(found, len(situation.groups[unit])))
+                    cell = cell_of(mine, spent * len(mine) / len(asked))
+                    cells.write(situation.place(system), system, unit, cell)
     return pace
 
 
@@ -131,26 +135,6 @@ def _claimed(situation: Situation, system: str, cells: Cells) -> Iterator[list[s
             units, count = [], 0
     if units:
         yield units
-
-
-def _write(
-    situation: Situation,
-    system: str,
-    units: Sequence[str],
-    asked: Sequence[tuple[str, Question]],
-    found: Sequence[Found],
-    cells: Cells,
-    each: float,
-) -> None:
-    """The cells of some units; `each`: seconds a question."""
-    for unit in units:
-        mine = [one for (name, _), one in zip(asked, found, strict=True) if name == unit]
-        names = list(mine[0].measures)
-        measures = {name: [round(one.measures[name], 4) for one in mine] for name in names}
-        strict, mild = measures.pop("score", []), measures.pop("lenient", [])
-        adapters = [list(one.adapters) for one in mine]
-        cell = Cell(strict, mild, adapters, round(each * len(mine), 3), measures)
-        cells.write(situation.place(system), system, unit, cell)
 
 
 def _line(situation: str, system: str, pace: Pace, remaining: Mapping[tuple[str, str], int]) -> str:

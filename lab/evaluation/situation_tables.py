@@ -5,19 +5,14 @@ same, whatever the number of its questions; an interval draws units again, paire
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 
 from rich.table import Table
 
 from lab.evaluation.cells import Cells
-from lab.evaluation.intervals import (
-    Interval,
-    bootstrap,
-    paired_difference,
-    share_of_way,
-)
+from lab.evaluation.intervals import bootstrap, paired_difference, share_of_way
 from lab.evaluation.questions import Situation
 from lab.evaluation.systems import ORACLE, OURS, PERFECT
+from lab.evaluation.tables import span_table
 
 MAIN = ("loss", "score", "likeness", "right")
 """What systems are compared by: the first of these that a situation has."""
@@ -46,18 +41,8 @@ def make_situation_table(situation: Situation, cells: Cells, *, systems: Sequenc
 
 def show_situation(name: str, table: Mapping) -> Table:
     """A situation's measures for the terminal."""
-    systems = table["systems"]
-    names = list(dict.fromkeys(name for row in systems.values() for name in row))
     title = f"{name}: {table['questions']} questions, intervals over {table['units']} units"
-    shown = Table("system", *names, title=f"{title} ({table['unit']})")
-    for system, row in systems.items():
-        shown.add_row(system, *(in_words(row[one]) if one in row else "" for one in names))
-    return shown
-
-
-def in_words(span: Mapping[str, float]) -> str:
-    """`50.12 [48.00, 52.00]`."""
-    return f"{span['mean']:.2f} [{span['low']:.2f}, {span['high']:.2f}]"
+    return span_table(f"{title} ({table['unit']})", table["systems"])
 
 
 def _measured(situation: Situation, cells: Cells, systems: Sequence[str]) -> Measured:
@@ -91,7 +76,7 @@ def _tables(found: Measured) -> dict:
     """Means of every measure, our methods' differences to all others, and shares of the way."""
     table: dict = {
         "systems": {
-            system: {name: _rounded(bootstrap(list(v.values()))) for name, v in row.items()}
+            system: {name: bootstrap(list(v.values())).rounded() for name, v in row.items()}
             for system, row in found.items()
         }
     }
@@ -101,7 +86,7 @@ def _tables(found: Measured) -> dict:
     values = {system: list(row[main].values()) for system, row in found.items() if main in row}
     table["compared by"] = main
     table["differences"] = [
-        {"method": ours, "rival": rival, **_rounded(paired_difference(values[ours], theirs))}
+        {"method": ours, "rival": rival, **paired_difference(values[ours], theirs).rounded()}
         for ours in OURS
         if ours in values
         for rival, theirs in values.items()
@@ -117,10 +102,6 @@ def _tables(found: Measured) -> dict:
         table["way"] = {
             "from": "mixture",
             "to": end,
-            "percent": {system: _rounded(s) for system, s in shares.items() if s is not None},
+            "percent": {system: s.rounded() for system, s in shares.items() if s is not None},
         }
     return table
-
-
-def _rounded(interval: Interval) -> dict[str, float]:
-    return {name: round(value, 4) for name, value in asdict(interval).items()}

@@ -25,18 +25,9 @@ no trained file, and whose weights are far from equal."""
 ALONE = ("base", PERFECT)
 """They do not retrieve, so every situation is the same to them."""
 ORDER = (
-    "base",
-    PERFECT,
-    "selection",
-    "mixture",
-    "uniform_router",
-    "ramole_plus",
-    "ramole",
-    "similarity",
-    "random_router",
-    RANDOM,
-    "fusion",
-)
+    "base", PERFECT, "selection", "mixture", "uniform_router", "ramole_plus", "ramole",
+    "similarity", "random_router", RANDOM, "fusion",
+)  # fmt: skip
 """As they run; the published table's rows and our own."""
 WRITTEN = tuple(name for name in ORDER if name != "fusion")
 """Where answers are written in the situations beyond the rows of one task."""

@@ -7,10 +7,11 @@ cannot tell them apart.
 """
 
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from itertools import cycle, islice
 
-from lab.evaluation.asking import Asker, judge_score
-from lab.evaluation.evaluate import Answering, Rows
+from lab.evaluation.asking import Answering, Asker, judge_score
+from lab.evaluation.evaluate import Rows, questions_of
 from lab.evaluation.questions import Question, Situation
 from lab.evaluation.systems import PERFECT, WRITTEN, Ask
 
@@ -35,13 +36,7 @@ def make_unseen(
     ramole: Answering, tasks: Sequence[Rows], *, hidden: Sequence[str], ask: Ask
 ) -> Situation:
     """Rows of tasks without an adapter; `hidden` are adapters that must not be found."""
-    groups = {
-        task.task: tuple(
-            Question(row.inputs, (None,), (), row.targets, task.metric, tuple(hidden))
-            for row in task.rows
-        )
-        for task in tasks
-    }
+    groups = {task.task: questions_of(task, None, hidden=hidden) for task in tasks}
     what = f"rows of {len(tasks)} tasks that no adapter was made for"
     measure = Asker(ramole, ask, judge_score).measure()
     return Situation("unseen", what, "task", RETRIEVING, groups, measure)
@@ -59,10 +54,10 @@ def make_switch(
 ) -> Situation:
     """Two-turn chats of unrelated tasks; the second answer is scored."""
     by_name = {task.task: task for task in tasks}
-    used: dict[str, int] = {}
+    turns = {name: cycle(task.rows) for name, task in by_name.items()}
     groups = {}
     for first, second in draw_pairs(list(by_name), pairs, seed=seed):
-        one, other = (_next_rows(by_name[name], used, chats) for name in (first, second))
+        one, other = (list(islice(turns[name], chats)) for name in (first, second))
         groups[f"{first}, then {second}"] = tuple(
             Question(
                 then.inputs,
@@ -92,26 +87,8 @@ def make_copied(
 ) -> Situation:
     """Rows of tasks whose adapters are found as copies (by task) that are `owner`'s alone."""
     groups = {
-        task.task: tuple(
-            Question(
-                row.inputs,
-                (copies[task.task],),
-                (),
-                row.targets,
-                task.metric,
-                tuple(hidden),
-                owner,
-            )
-            for row in task.rows
-        )
+        task.task: questions_of(task, copies[task.task], hidden=hidden, owner=owner)
         for task in tasks
     }
     measure = Asker(ramole, ask, judge_score).measure()
     return Situation(name, what, "task", WRITTEN, groups, measure, shares_alone=True)
-
-
-def _next_rows(task: Rows, used: dict[str, int], count: int) -> Iterator:
-    """The task's next rows, from the start again where they are used up."""
-    start = used.get(task.task, 0)
-    used[task.task] = start + count
-    return (task.rows[(start + n) % len(task.rows)] for n in range(count))

@@ -12,8 +12,8 @@ words, and chat; the tables tell these apart from the others, which show what a 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 
-from lab.evaluation.asking import Asker, judge_choice, judge_likeness
-from lab.evaluation.evaluate import Answering, Rows
+from lab.evaluation.asking import Answering, Asker, judge_choice, judge_likeness
+from lab.evaluation.evaluate import Rows
 from lab.evaluation.questions import Measure, Question, Situation
 from lab.evaluation.systems import Ask
 from ramole_core.training.prompt_sets import Everyday, FollowUp, Phrased, Upload

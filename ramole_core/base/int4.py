@@ -1,7 +1,7 @@
 """Linear layers in int4: sixteen even steps above a least number for every 32 weights, on a CPU.
 
 Five bits a weight where NF4 has 4.5, and for a base that was published on such a grid (a GGUF in
-Q4_1) nearly its own numbers: `python -m lab.evaluation.few_bits`.
+Q4_1) nearly its own numbers: `python -m lab few_bits`.
 """
 
 from torch import Tensor

@@ -57,22 +57,28 @@ register(app)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; returns the exit status: 0, 2 for what a user can correct, 130 on Ctrl-C."""
+    """Run one command; returns the exit status."""
+    return run(app, PROGRAM, arguments)
+
+
+def run(program: typer.Typer, name: str, arguments: Sequence[str] | None = None) -> int:
+    """Run one command of a program, `sys.argv` unless `arguments` are given; returns the exit
+    status: 0, 2 for what a user can correct, 130 on Ctrl-C."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):  # a terminal without UTF-8 must not end an answer
             stream.reconfigure(errors="replace")
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it misses a package we do not want
-    command = typer.main.get_command(app)
+    command = typer.main.get_command(program)
     words = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        status = int(command.main(words, PROGRAM, standalone_mode=False) or 0)
+        status = int(command.main(words, name, standalone_mode=False) or 0)
         if status == 130:
             say("Stopped.")
         return status
     except typer.TyperException as error:
         if problem := error.format_message():  # empty where the help itself was printed
             context = getattr(error, "ctx", None)
-            say(f"{problem} See {context.command_path if context else PROGRAM} --help.")
+            say(f"{problem} See {context.command_path if context else name} --help.")
     except (RamoleError, typer.Abort) as error:
         say(str(error) or "Standard input ended too early.")
     except OSError as error:

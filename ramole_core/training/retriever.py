@@ -20,12 +20,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float32
+from jaxtyping import Float, Float32, Int
 from torch import Tensor
 from torch.nn.functional import cross_entropy, normalize
 
 from ramole_core.errors import RamoleError
-from ramole_core.retrieval.benchmark import rank_of_own
 from ramole_core.retrieval.encoder import unit
 from ramole_core.retrieval.model_files import PACKAGED, find_model, hash_files
 from ramole_core.retrieval.tuning import RECORD
@@ -156,3 +155,11 @@ def measure_tasks(
             for k in (1, 3):
                 found[f"{label}_top{k}"] = round(100 * float((places[mask] < k).mean()), 2)
     return found
+
+
+def rank_of_own(
+    scores: Float32[np.ndarray, "queries n"], own: Sequence[int]
+) -> Int[np.ndarray, "queries"]:
+    """How many adapters score higher than the query's own one."""
+    rows = np.arange(len(own))
+    return (scores > scores[rows, list(own)][:, None]).sum(1)

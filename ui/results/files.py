@@ -13,7 +13,7 @@ from .tables import Block, Made, Unmeasured
 from .values import Raw, at, text
 
 RESULTS = Path(__file__).parents[2] / "results"
-CORE, LAB = "python -m ramole_core", "python -m lab.evaluation."
+CORE, LAB = "python -m ramole_core", "python -m lab "
 COMMANDS = {
     "evaluation.json": f"{CORE} evaluate",
     "evaluation_dev.json": f"{CORE} evaluate --skip 60 --rows 40",
@@ -21,7 +21,7 @@ COMMANDS = {
     "methods_dev.json": f"{CORE} evaluate --skip 60 --rows 40 --tasks ...",
     "methods_further_dev.json": f"{CORE} evaluate --situations switch,unseen",
     "methods.json": f"{LAB}method_speed",
-    "composite_n.json": f"{LAB}composite_n_table --data data",
+    "composite_n.json": f"{LAB}composite_n --data data",
     "ca_lora.json": f"{LAB}ca_lora_table --data data",
     "llava_mole.json": f"{LAB}llava_mole_table --data data",
     "retriever.json": f"{LAB}retriever_table --data data",
@@ -30,8 +30,8 @@ COMMANDS = {
     "router_ablations.json": f"{LAB}router_ablations --data data",
     "router_dev.json": f"{LAB}router_table --data data",
     "speed.json": f"{CORE} benchmark",
-    "many_users.json": "python -m lab.benchmarks.many_users",
-    "budget.json": "python -m lab.benchmarks.budget",
+    "many_users.json": f"{LAB}many_users",
+    "budget.json": f"{LAB}budget",
 }
 """What writes a file that is not there yet; a file that is there says its own."""
 FACTS = "date tasks rows_per_task skipped split k base_model quantization machine cores threads"

@@ -1,6 +1,6 @@
 """What each method costs and needs: tokens a second alone and at eight rows, what is trained.
 
-    python -m lab.evaluation.method_speed
+    python -m lab method_speed
 
 Every method answers the same prompts as it would serve them, with the adapters that it finds (one
 that knows a fixed pool takes all of it), in turns with the others; rates are of the decode steps
@@ -9,10 +9,7 @@ and its adapters, for its search is no decode step. One whose trained weights ar
 out.
 """
 
-import json
-import platform
 from collections.abc import Mapping, Sequence
-from datetime import date
 from pathlib import Path
 from statistics import median
 from typing import Annotated
@@ -21,18 +18,17 @@ import torch
 import typer
 from safetensors import safe_open
 
+from lab import harness
+from lab.benchmarks.decode_speed import measure_rates
 from ramole_core.composition import METHODS
 from ramole_core.composition.trained import weights_file
 from ramole_core.errors import RamoleError
 from ramole_core.methods import METHOD_LIST, Method, find_row
 from ramole_core.ramole import Ramole
 from ramole_core.request import Request
-from ramole_core.settings import REPOSITORY, load_settings
-from ramole_core.terminal.recorded_command import recorded_command
-from ramole_core.training.card import versions
+from ramole_core.settings import load_settings
 from ramole_core.training.prompt_sets import read_phrased
 
-MODULE = "lab.evaluation.method_speed"
 ROWS = (1, 8)
 
 
@@ -47,17 +43,12 @@ def count_trained(row: Method, folder: Path) -> int:
 
 def decode_rate(ramole: Ramole, method: str, prompts: Sequence[str], *, new: int) -> float:
     """Tokens a second of the decode steps of these prompts in one batch."""
-    ramole.engine.forget_prefixes()
-    before = dict(ramole.engine.stats())
     shared: dict[str, object] = {"method": method, "k": 3, "max_new_tokens": new, "trace": False}
     shared |= {"abstain": False, "ignore_eos": True}
     if find_row(method).fits:
         names = [hit.name for hit in ramole.retrieve(prompts[0], 3)]
         shared |= {"adapters": names, "weights": [1 / len(names)] * len(names)}
-    ramole.generate([Request(prompt, **shared) for prompt in prompts])  # pyright: ignore
-    after = ramole.engine.stats()
-    spent = {name: after[name] - before[name] for name in before}
-    return spent["decode_tokens"] / spent["decode_seconds"]
+    return measure_rates(ramole, [Request(prompt, **shared) for prompt in prompts])[0]  # pyright: ignore
 
 
 def summary(rates: Sequence[float]) -> dict[str, float]:
@@ -96,41 +87,28 @@ def main(
     new: Annotated[int, typer.Option(help="Tokens of an answer.")] = 24,
     passes: Annotated[int, typer.Option(help="Counted passes over all methods.")] = 3,
     methods: Annotated[str, typer.Option(help="Comma separated; all if empty.")] = "",
-    out: Annotated[Path, typer.Option(help="The JSON file.")] = (
-        REPOSITORY / "results" / "methods.json"
-    ),
+    threads: harness.Threads = 0,
+    out: harness.Out = harness.RESULTS / "methods.json",
 ) -> None:
     """Measure it, and write the file."""
-    folder = load_settings().adapters_dir
-    names = [name.strip() for name in methods.split(",") if name.strip()]
-    rows = [find_row(name) for name in names] or METHOD_LIST
+    settings = load_settings()
+    rows = [find_row(name) for name in harness.words(methods)] or METHOD_LIST
     with Ramole() as ramole:
         ramole.load()
         rates = measure(ramole, [row.name for row in rows], new=new, passes=passes)
         adapters = len(ramole.pool.cards())
-    report = {
-        "command": recorded_command(MODULE),
-        "date": date.today().isoformat(),
-        "base_model": load_settings().base_model,
-        "machine": f"{platform.machine()}, {torch.get_num_threads()} threads",
-        "versions": versions(),
-        "adapters": adapters,
-        "methods": {
-            row.name: {
-                "paper": row.paper,
-                "unseen": not METHODS[row.name].fixed,
-                "trained": count_trained(row, folder),
-                "tokens_a_second": rates[row.name],
-            }
-            for row in rows
-            if row.name in rates
-        },
+        results = harness.Results(out, base=ramole.base, adapters=adapters)
+    found = {
+        row.name: {
+            "paper": row.paper,
+            "unseen": not METHODS[row.name].fixed,
+            "trained": count_trained(row, settings.adapters_dir),
+            "tokens_a_second": rates[row.name],
+        }
+        for row in rows
+        if row.name in rates
     }
-    out.write_text(json.dumps(report, indent=1) + "\n", "utf-8")
-    for name, found in report["methods"].items():
-        alone, together = (found["tokens_a_second"][str(n)]["mean"] for n in ROWS)
-        print(f"{name:16} {alone:8.1f} {together:8.1f}  {found['trained']:10,}")
-
-
-if __name__ == "__main__":
-    typer.run(main)
+    results.write(methods=found)
+    for name, row in found.items():
+        alone, together = (rates[name][str(n)]["mean"] for n in ROWS)
+        print(f"{name:16} {alone:8.1f} {together:8.1f}  {row['trained']:10,}")

@@ -1,0 +1,126 @@
+"""What every measurement shares: its options, the dev rows that it draws, and the file it writes.
+
+Rows of the test split are drawn by `evaluate --split test` alone; nothing here reads them.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from datetime import date
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ramole_core.settings import REPOSITORY
+from ramole_core.terminal.recorded_command import recorded_command
+
+if TYPE_CHECKING:
+    from ramole_core.base.model import BaseModel
+    from ramole_core.training.rows import Task
+
+
+def use_threads(threads: int) -> int:
+    """Compute on so many CPU threads; 0: as many as torch chooses."""
+    if threads:
+        import torch
+
+        torch.set_num_threads(threads)
+    return threads
+
+
+DATA = Path("data")
+RESULTS = REPOSITORY / "results"
+
+Data = Annotated[Path, typer.Option(help="Folder of task folders.")]
+Rows = Annotated[int, typer.Option(help="Dev rows of each task.")]
+Skip = Annotated[int, typer.Option(help="Dev rows of each task that are left out before them.")]
+Tasks = Annotated[str, typer.Option(help="Tasks, comma separated.")]
+Seed = Annotated[int, typer.Option(help="Seed of everything that is drawn.")]
+Threads = Annotated[int, typer.Option(help="CPU threads; 0: torch's choice.", callback=use_threads)]
+"""Set before the measurement begins."""
+Work = Annotated[Path, typer.Option(help="Where finished work is kept; a run goes on from it.")]
+Out = Annotated[Path, typer.Option(help="The JSON file.")]
+
+Steps = Annotated[int, typer.Option(help="Optimiser steps of each training.")]
+BatchRows = Annotated[int, typer.Option(help="Rows a step.")]
+LearningRate = Annotated[float, typer.Option(help="Peak learning rate.")]
+MaxTokens = Annotated[int, typer.Option(help="Longer training rows are left out.")]
+
+
+def words(text: str) -> list[str]:
+    """The names of a comma separated list."""
+    return [word.strip() for word in text.split(",") if word.strip()]
+
+
+def read_tasks(data: Path, names: Sequence[str], *, rows: int, skip: int = 0) -> dict[str, "Task"]:
+    """The tasks by name, with `rows` of their dev rows after the first `skip`.
+
+    Raises RamoleError for a task that is not there or has no such rows.
+    """
+    from lab.evaluation.evaluate import read_rows
+    from ramole_core.training.rows import read_task
+
+    drawn = read_rows(data, names, split="dev", count=rows, skip=skip)
+    return {one.task: replace(read_task(data / one.task), dev=one.rows) for one in drawn}
+
+
+def checksum(file: Path) -> str:
+    """SHA-256 of a file."""
+    return hashlib.sha256(file.read_bytes()).hexdigest()
+
+
+class Results:
+    """The JSON file of a measurement: how it was made, then what was found; whole at any time."""
+
+    def __init__(
+        self,
+        out: Path,
+        facts: Mapping[str, object] = MappingProxyType({}),
+        *,
+        base: "BaseModel | None" = None,
+        **more: object,
+    ):
+        """`facts`, `more`: what else the numbers depend on, such as checksums, sizes and seeds."""
+        from lab.benchmarks.machine import machine_line
+        from ramole_core.training.card import versions
+
+        self._out = out
+        self.held: dict[str, object] = {
+            "command": recorded_command("lab"),
+            "date": date.today().isoformat(),
+            "machine": machine_line(),
+            "versions": versions(),
+        }
+        if base is not None:
+            self.held |= {
+                "base_model": base.name,
+                "base_checksum": base.checksum,
+                "quantization": base.quantization,
+            }
+        self.held |= {**facts, **more}
+
+    def take_over(self, *parts: str, where: Sequence[str]) -> bool:
+        """Go on with these parts of the file as it is; whether it was made with the same facts of
+        the names `where`, or is not there."""
+        held = json.loads(self._out.read_text("utf-8")) if self._out.is_file() else {}
+        facts = json.loads(json.dumps(self.held))  # tuples are lists in a file
+        if held and any(held.get(name) != facts[name] for name in where):
+            return False
+        self.held |= {part: held[part] for part in parts if part in held}
+        return True
+
+    def write(self, **found: object) -> None:
+        """Take over what was found, and write the file."""
+        self.held |= found
+        write_report(self._out, self.held)
+
+
+def write_report(out: Path, report: Mapping[str, object]) -> None:
+    """Write a file of results, whole or not at all."""
+    from ramole_core.pool.manifest import write_json
+
+    out.parent.mkdir(parents=True, exist_ok=True)
+    write_json(out, report)

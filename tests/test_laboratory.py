@@ -1,0 +1,100 @@
+"""The laboratory's commands, and what all measurements share."""
+
+import json
+import re
+import shlex
+from importlib import import_module
+
+import pytest
+import typer
+
+from lab import harness
+from lab.__main__ import MEASUREMENTS, command_of, main, summary_of
+from lab.evaluation.cells import Cell, Cells
+from lab.evaluation.tables import fill
+from ramole_core.errors import RamoleError
+from ramole_core.settings import REPOSITORY
+
+
+def test_the_list_has_one_line_a_measurement(capsys):
+    assert main([]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines[: len(MEASUREMENTS)]] == list(MEASUREMENTS)
+    assert all(map(summary_of, MEASUREMENTS))
+    assert main(["no_table"]) == 2
+    assert "No measurement is named 'no_table'; choose from dev_table" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", MEASUREMENTS)
+def test_a_measurement_has_help_and_writes_where_it_is_told(name, capsys):
+    assert main([name, "--help"]) == 0
+    assert "--out" in capsys.readouterr().out
+    assert main([name, "--no-such-option"]) == 2
+    assert f"See python -m lab {name} --help." in capsys.readouterr().err
+    words = import_module(MEASUREMENTS[name]).__doc__ or ""
+    assert f"    python -m lab {name}" in words
+
+
+def recorded():
+    """The laboratory's commands in results and on pages, each once."""
+    pages = [path.read_text("utf-8") for path in (REPOSITORY / "docs").glob("*.md")]
+    lines = [line for text in pages for line in re.findall(r"^python -m lab .*$", text, re.M)]
+    for path in (REPOSITORY / "results").glob("*.json"):
+        lines += re.findall(r'"command": "(python -m lab .*)"', path.read_text("utf-8"))
+    return sorted(set(lines))
+
+
+def test_what_results_and_pages_record_can_be_typed():
+    assert len(recorded()) >= 12
+    for line in recorded():
+        *_, module, name = shlex.split(line)[:4]
+        assert module == "lab" and name in MEASUREMENTS, line
+        command = typer.main.get_command(command_of(name))
+        command.make_context(name, shlex.split(line)[4:])  # raises what the program would say
+
+
+def write_task(folder, dev):
+    folder.mkdir()
+    for split, count in (("train", 3), ("dev", dev)):
+        rows = [{"inputs": f"{split} {n}", "targets": "yes", "metric": "em"} for n in range(count)]
+        (folder / f"{split}.jsonl").write_text("\n".join(map(json.dumps, rows)))
+
+
+def test_dev_rows_are_drawn_in_one_way(tmp_path):
+    write_task(tmp_path / "ant", dev=9)
+    task = harness.read_tasks(tmp_path, ["ant"], rows=4, skip=2)["ant"]
+    assert [row.inputs for row in task.dev] == [f"dev {n}" for n in (2, 3, 4, 5)]
+    assert len(task.train) == 3 and task.metric == "em"
+    with pytest.raises(RamoleError, match="has no rows after its first 9; skip fewer"):
+        harness.read_tasks(tmp_path, ["ant"], rows=4, skip=9)
+
+
+def test_results_are_whole_and_go_on_where_the_facts_are_the_same(tmp_path):
+    out = tmp_path / "new" / "table.json"
+    results = harness.Results(out, seed=3, sizes=(1, 2))
+    results.write(rows=["a"])
+    held = json.loads(out.read_text())
+    assert list(held) == ["command", "date", "machine", "versions", "seed", "sizes", "rows"]
+    assert "cores" in held["machine"] and held["versions"]["torch"]
+    again = harness.Results(out, seed=3, sizes=(1, 2))
+    assert again.take_over("rows", "none", where=("seed", "sizes")) and again.held["rows"] == ["a"]
+    other = harness.Results(out, seed=4, sizes=(1, 2))
+    assert not other.take_over("rows", where=("seed",)) and "rows" not in other.held
+
+
+def test_a_table_makes_only_the_cells_that_are_missing(tmp_path, capsys):
+    asked = []
+
+    def make(names):
+        for name in names:
+            asked.append(name)
+            yield name, Cell([50.0], [], [], measures={"loss": [0.25]})
+            if name == "bee":
+                raise KeyboardInterrupt
+
+    cells = Cells(tmp_path, {})
+    with pytest.raises(KeyboardInterrupt):
+        fill(cells, "own", "mixture", ["ant", "bee", "cat"], make)
+    found = fill(cells, "own", "mixture", ["ant", "bee", "cat"], make)
+    assert asked == ["ant", "bee", "cat"] and list(found) == asked
+    assert "bee" in capsys.readouterr().out and found["cat"].measures == {"loss": [0.25]}
