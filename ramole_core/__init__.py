@@ -7,6 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from ramole_core.adapter_similarity import update_likeness as update_likeness
     from ramole_core.answer import Selection as Selection
     from ramole_core.batch.prompt_file import batch_text as batch_text, read_batch as read_batch
     from ramole_core.batch.rows import (
@@ -33,10 +34,7 @@ if TYPE_CHECKING:
         model_notes as model_notes,
         model_words as model_words,
     )
-    from ramole_core.garbage import settle as settle
-    from ramole_core.heaps import keep_few_heaps as keep_few_heaps
     from ramole_core.hub import Listed as Listed
-    from ramole_core.likeness import update_likeness as update_likeness
     from ramole_core.methods import DEFAULT_METHOD as DEFAULT_METHOD
     from ramole_core.mixes import Mix as Mix
     from ramole_core.own_base import (
@@ -45,6 +43,7 @@ if TYPE_CHECKING:
         untrained as untrained,
     )
     from ramole_core.pool import AdapterCard as AdapterCard
+    from ramole_core.process_memory import keep_few_heaps as keep_few_heaps, settle as settle
     from ramole_core.ramole import Ramole as Ramole
     from ramole_core.request import (
         Fitting as Fitting,
@@ -92,7 +91,7 @@ _HOMES = {
     "asked_fields": "facts",
     "batch_text": "batch.prompt_file",
     "facts_of": "facts",
-    "keep_few_heaps": "heaps",
+    "keep_few_heaps": "process_memory",
     "model_notes": "facts",
     "model_words": "facts",
     "load_settings": "settings",
@@ -102,9 +101,9 @@ _HOMES = {
     "read_example_lines": "request_parts",
     "refuse_unfit": "batch.run",
     "run_rows": "batch.run",
-    "settle": "garbage",
+    "settle": "process_memory",
     "untrained": "own_base",
-    "update_likeness": "likeness",
+    "update_likeness": "adapter_similarity",
     "write_trace": "trace_file",
 }
 __all__ = [*_HOMES, "__version__"]

@@ -11,8 +11,8 @@ from ramole_core.settings import Settings
 if TYPE_CHECKING:
     from ramole_core.base.model import BaseModel
     from ramole_core.composition import Composition, Trained
+    from ramole_core.engine.backend import Backend
     from ramole_core.engine.engine import Engine
-    from ramole_core.engine.engines import Engines
 
 Progress = Callable[[str, float], None]
 """Called with the stage in words and the fraction done, 0 to 1."""
@@ -32,11 +32,11 @@ class OwnModel:
         *,
         check: Callable[[Progress], None],
         weights: "Callable[[Composition], Trained | None]",
-    ) -> "Engines":
+    ) -> "Backend":
         """Base and engine; `check` is called between the two, and `weights` gives a method's."""
         from ramole_core.base.model import load_base
-        from ramole_core.engine.of_settings import engine_of
-        from ramole_core.engine.own_engine import OwnEngine
+        from ramole_core.engine.build import engine_of
+        from ramole_core.engine.local_engine import LocalEngine
 
         s = self._settings
         self.base = load_base(
@@ -51,7 +51,7 @@ class OwnModel:
         )
         check(tell)
         self.engine = engine_of(self.base, s, shapes=self.shapes(), weights=weights)
-        return OwnEngine(self.engine)
+        return LocalEngine(self.engine)
 
     def shapes(self) -> dict[str, tuple[int, int]]:
         """The linear layers, (i, o) each; fetches the base's files on first use."""

@@ -18,8 +18,8 @@ from ramole_core.hub import Hub
 from ramole_core.methods import Method, find_row
 from ramole_core.mixes import Mix, Mixes
 from ramole_core.own_model import OwnModel, Progress
-from ramole_core.packing_ahead import PackingAhead
 from ramole_core.pool import Limits, Pool
+from ramole_core.prepack import Prepack
 from ramole_core.request import Fitting, Generation, Request, Step
 from ramole_core.retrieval import AdapterIndex, BaseExpert, Encoder, Hit, Retriever
 from ramole_core.selection.finder import Finder
@@ -33,13 +33,13 @@ if TYPE_CHECKING:
     from ramole_core.base.model import BaseModel
     from ramole_core.composition import Candidate, Composition, Trained
     from ramole_core.composition.trained import WeightsFolder
+    from ramole_core.engine.backend import Backend
     from ramole_core.engine.engine import Engine
-    from ramole_core.engine.engines import Engines
     from ramole_core.engine.prompt import Prepared
     from ramole_core.engine.reader import ModelFacts
     from ramole_core.pool import AdapterCard
 
-EnginesMaker = Callable[["Ramole", Progress], "Engines"]
+BackendMaker = Callable[["Ramole", Progress], "Backend"]
 """Gives the engines that answer elsewhere, once they are there."""
 
 ELSEWHERE = (
@@ -51,7 +51,7 @@ ELSEWHERE = (
 class Ramole:
     """A pool of adapters as one model. Use as a context manager, or call `close()`."""
 
-    def __init__(self, settings: Settings | None = None, *, engines: EnginesMaker | None = None):
+    def __init__(self, settings: Settings | None = None, *, engines: BackendMaker | None = None):
         """Open pool and index; raises RamoleError (Busy: another process has the data folder).
 
         `engines` gives those that answer, where they are not of this process.
@@ -100,15 +100,15 @@ class Ramole:
             base=self.base_expert,
             max_new_tokens=s.max_new_tokens,
         )
-        self.packing = PackingAhead(finder.candidate, folder=s.data_dir)
+        self.packing = Prepack(finder.candidate, folder=s.data_dir)
         """Adapters without examples, before a prompt meets them."""
         self.pool.listeners += [self.retriever, self.packing, _Forgetting(self)]
         self._preparation = Preparation(self._selector, self._mixes, self.hub, self.pool)
         self._explaining = Explaining(self)
         self._loading = threading.RLock()
         self._stopping = threading.Event()
-        self._make_engines: EnginesMaker = engines or Ramole._own_engine
-        self._engines: Engines | None = None
+        self._make_engines: BackendMaker = engines or Ramole._local_engine
+        self._engines: Backend | None = None
 
     def __enter__(self) -> "Ramole":
         return self
@@ -172,7 +172,7 @@ class Ramole:
                 self._warm_up()
                 tell("ready", 1.0)
 
-    def _own_engine(self, tell: Progress) -> "Engines":
+    def _local_engine(self, tell: Progress) -> "Backend":
         """The model of this process."""
         return self._model.load(tell, check=self.check_adapters, weights=self.weights_of)
 
@@ -201,7 +201,7 @@ class Ramole:
         return self._model.engine
 
     @property
-    def engines(self) -> "Engines":
+    def engines(self) -> "Backend":
         """Who answers, here or elsewhere; loads on first use."""
         self.load()
         assert self._engines is not None

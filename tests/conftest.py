@@ -15,7 +15,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from ramole_core.base.fetch import fetch_base
-from ramole_core.garbage import settle
+from ramole_core.process_memory import settle
 from ramole_core.settings import Settings
 
 if "GRADIO_TEMP_DIR" not in os.environ:  # Gradio's own is one folder for all users of a machine

@@ -8,7 +8,7 @@ from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
 from ramole_core.engine.flat_cache import FlatCache, Span
-from ramole_core.engine.kv import KvCache, Sequence
+from ramole_core.engine.kv import KvCache, KvSequence
 
 
 @cache
@@ -76,7 +76,7 @@ class Tokens:
 @torch.inference_mode()
 def forward(
     kv: KvCache,
-    parts: list[tuple[Tokens, Sequence, int]],
+    parts: list[tuple[Tokens, KvSequence, int]],
     *,
     commit: bool = True,
     **options,

@@ -13,8 +13,8 @@ from torch import Tensor
 from ramole_core.base.architecture import model_class
 from ramole_core.base.shapes import read_shapes
 from ramole_core.composition import LoraSet
+from ramole_core.engine.build import checked_engine
 from ramole_core.engine.engine import Engine, EngineSizes
-from ramole_core.engine.of_settings import checked_engine
 from ramole_core.request import Request
 from tests.hooked_experts import mixtures_hooked
 from tests.tiny_engine import TinyEngine

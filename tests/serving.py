@@ -142,7 +142,7 @@ def main() -> None:
 
     from tests.pool_fakes import FakeRamole
     from ui.api import endpoints as api
-    from ui.door import connections, refusal
+    from ui.middleware import connections, refusal
     from ui.pool import tab as pool_tab
     from ui.serve import serve
     from ui.session import leaving, presence, quota

@@ -16,8 +16,13 @@ from ramole_core.base.nf4 import Nf4Linear
 from ramole_core.base.packed import PackedLinear
 from ramole_core.kernels.weight import Input
 from ramole_core.layers.angles import BLOCK, SteadyAngles
+from ramole_core.layers.batch_invariant_ops import (
+    NAMES,
+    ActivationByToken,
+    SteadyActivation,
+    steady_layers,
+)
 from ramole_core.layers.install import wrap
-from ramole_core.layers.steady import NAMES, ActivationByToken, SteadyActivation, steady_layers
 
 
 def packed(kind, i, o, **options):

@@ -105,7 +105,7 @@ def test_an_upload_without_examples_is_found_by_its_response(ramole, tmp_path): 
         (found,) = ramole.candidates([asked])
         scores = {one.name: one.score for one in found}
         assert math.isnan(scores["silent"]) and len(scores) == 5
-        assert np.isfinite([one.surprise for one in found]).all(), "all were asked"
+        assert np.isfinite([one.activation_z for one in found]).all(), "all were asked"
         told = replace(asked, options={"surprise": 0.0, "unknown": 1.0})
         assert ramole.candidates([told])[0][0].name == "silent"
         others = replace(asked, method="similarity")

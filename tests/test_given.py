@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 from transformers import AutoTokenizer
 
-from ramole_core.engine.given import check_prefix
+from ramole_core.engine.answer_prefix import check_prefix
 from ramole_core.errors import RamoleError
 from ramole_core.request import Request
 from tests.tiny_engine import TinyEngine

@@ -12,7 +12,7 @@ import pytest
 
 from tests.pool_fakes import write_sample
 from tests.serving import fake
-from ui.door.connections import READING, WAITING, Connections, raise_files
+from ui.middleware.connections import READING, WAITING, Connections, raise_files
 
 WAIT, BODY = 2.0, 1.0
 
@@ -185,7 +185,7 @@ def _open(process: psutil.Process) -> int:
 
 def test_a_fault_in_the_middle_of_nothing_is_one_sentence():
     """What falls through to the outermost door before anything was sent."""
-    from ui.door.watched import Watched as Outermost
+    from ui.middleware.watched import Watched as Outermost
 
     told: list[dict] = []
 

@@ -9,7 +9,7 @@ from gradio_client import Client
 from ramole_core import RamoleError
 from tests.pool_fakes import write_adapter, write_sample, zipped
 from tests.serving import fake
-from ui.door.hosts import Hosts, host_names
+from ui.middleware.hosts import Hosts, host_names
 from ui.session.address import HEADER, Addresses, networks
 
 PROXY = "10.0.0.7"

@@ -12,8 +12,8 @@ from gradio_client import Client
 
 from tests.pool_fakes import write_sample
 from tests.serving import fake
-from ui.door.logins import ADDRESSES, SPAN, TRIES, TRIES_UNKNOWN, Logins, Tries
-from ui.door.refusal import Refused
+from ui.middleware.logins import ADDRESSES, SPAN, TRIES, TRIES_UNKNOWN, Logins, Tries
+from ui.middleware.refusal import Refused
 from ui.openai.errors import Refused as NoKey
 from ui.openai.keys import Keys
 

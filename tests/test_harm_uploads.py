@@ -15,10 +15,10 @@ import pytest
 from tests.clocks import Steps
 from tests.pool_fakes import write_sample
 from tests.serving import fake
-from ui.door import cache as cache_module, refusal
-from ui.door.bodies import MOST_FILES, Parts
-from ui.door.cache import GRACE, SMALLEST, UNNAMED, UploadCache, everything_below
-from ui.door.refusal import Refused, limited
+from ui.middleware import cache as cache_module, refusal
+from ui.middleware.bodies import MOST_FILES, Parts
+from ui.middleware.cache import GRACE, SMALLEST, UNNAMED, UploadCache, everything_below
+from ui.middleware.refusal import Refused, limited
 from ui.serve import EMPTY_SECONDS, drop_old
 
 KB = 2**10

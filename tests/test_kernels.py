@@ -203,8 +203,8 @@ def test_compiled_code_belongs_to_one_version_of_all_sources(tmp_path, monkeypat
         (tmp_path / "kernels").mkdir(exist_ok=True)
         (tmp_path / "kernels" / file.name).write_bytes(file.read_bytes())
     (tmp_path / "composition").mkdir()
-    surprise = code_cache.HERE.parent / "composition" / "surprise.py"
-    (tmp_path / "composition" / "surprise.py").write_bytes(surprise.read_bytes())
+    surprise = code_cache.HERE.parent / "composition" / "activation.py"
+    (tmp_path / "composition" / "activation.py").write_bytes(surprise.read_bytes())
     monkeypatch.setattr(code_cache, "HERE", tmp_path / "kernels")
     assert code_cache._version() == before
     with (tmp_path / "kernels" / "dots.py").open("a") as file:

@@ -19,8 +19,7 @@ ORDER = (
         "shapes",
         "errors",
         "whole_file",
-        "heaps",
-        "garbage",
+        "process_memory",
         "settings",
         "methods",
         "contribution",
@@ -40,7 +39,7 @@ ORDER = (
     ("mixes",),
     ("selection",),
     (
-        "packing_ahead",
+        "prepack",
         "own_model",
         "own_base",
         "weights_here",
@@ -49,7 +48,7 @@ ORDER = (
         "facts",
         "trace_file",
         "trace_check",
-        "likeness",
+        "adapter_similarity",
     ),
     ("terminal",),  # what commands read and print; the parts below have commands
     ("batch", "training", "export", "serving"),
@@ -62,7 +61,7 @@ ROOMS = (
     ("parts",),
     ("charts", "model", "session"),
     ("ask", "compare", "inspect", "batch", "pool", "results", "learn"),  # no tab needs another
-    ("api", "header", "tabs", "door", "ending"),
+    ("api", "header", "tabs", "middleware", "shutdown"),
     ("openai",),  # another way to ask what `api` takes
     ("metrics",),
     ("serve",),

@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from ramole_core.likeness import likeness_of
+from ramole_core.adapter_similarity import likeness_of
 
 SIZES = {"x.q": (5, 7), "x.v": (3, 7), "y.q": (5, 11)}
 HAS = (("x.q", "x.v", "y.q"), ("x.q",), ("x.v", "y.q"), ())

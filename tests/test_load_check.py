@@ -8,8 +8,8 @@ from torch import nn
 
 from ramole_core.base.model import load_base
 from ramole_core.base.shapes import read_shapes
-from ramole_core.engine import of_settings
-from ramole_core.engine.of_settings import engine_of, kept_verdict
+from ramole_core.engine import build
+from ramole_core.engine.build import engine_of, kept_verdict
 from ramole_core.errors import RamoleError
 from ramole_core.kernels.norm import Norm
 from ramole_core.layers.angles import SteadyAngles
@@ -60,7 +60,7 @@ def test_a_verdict_is_kept_and_no_later_load_runs_the_check(settings, tiny_llama
     def never(*_, **__):
         raise AssertionError("it was checked already")
 
-    monkeypatch.setattr(of_settings, "run_own", never)
+    monkeypatch.setattr(build, "run_own", never)
     load(settings).close()
 
 
@@ -68,7 +68,7 @@ def test_a_verdict_is_of_one_precision_and_one_code(settings, tiny_llama, monkey
     load(settings).close()
     other = settings.model_copy(update={"dtype": "bfloat16"})
     assert kept_verdict(settings, tiny_llama) and kept_verdict(other, tiny_llama) is None
-    monkeypatch.setattr(of_settings, "_code", lambda: "a later version")
+    monkeypatch.setattr(build, "_code", lambda: "a later version")
     assert kept_verdict(settings, tiny_llama) is None
 
 
@@ -76,7 +76,7 @@ def test_bits_that_moved_are_known_at_the_next_load(settings, tiny_llama):
     engine = load(settings)
     assert engine.exact and engine.facts.exact
     engine.close()
-    file = of_settings.verdict_file(settings, tiny_llama)
+    file = build.verdict_file(settings, tiny_llama)
     file.write_text(json.dumps({**json.loads(file.read_text()), "exact": False}))
     engine = load(settings)
     assert not engine.exact and not engine.facts.exact
@@ -130,7 +130,7 @@ def test_no_memory_and_no_disk_are_no_fault_of_an_architecture(settings, monkeyp
 def test_a_refused_model_is_given_back(settings, monkeypatch):
     usual, seen = Norm.of, []
     monkeypatch.setattr(Norm, "of", lambda self, x: usual(self, x) * 2)
-    monkeypatch.setattr(of_settings, "run_own", keep(of_settings.run_own, seen))
+    monkeypatch.setattr(build, "run_own", keep(build.run_own, seen))
     refusal(settings)
     (model,) = seen
     assert model.config._attn_implementation == "sdpa"
@@ -165,6 +165,6 @@ def test_angles_of_another_length_are_refused(long, tmp_path, monkeypatch):
     )
     load(settings).close()
     monkeypatch.setattr(SteadyAngles, "_block", wrong)
-    monkeypatch.setattr(of_settings, "_code", lambda: "another")
+    monkeypatch.setattr(build, "_code", lambda: "another")
     with pytest.raises(RamoleError, match="rotary angles of .* differ for requests of 10[02]"):
         load(settings)

@@ -13,11 +13,11 @@ from prometheus_client.parser import text_string_to_metric_families
 from ramole_core import Busy, Generation, RamoleError, Request
 from tests.pool_fakes import write_adapter, write_sample, zipped
 from tests.serving import fake
-from ui.door.refusal import Refused
 from ui.metrics.route import metrics_routes
+from ui.middleware.refusal import Refused
 from ui.watch import events, numbers
 from ui.watch.lines import line_of, writing
-from ui.watch.told import Told, reason_of, told_of
+from ui.watch.request_record import RequestRecord, reason_of, record_of
 
 PROMPT = "zanzibar quokka"
 
@@ -90,7 +90,7 @@ def test_a_line_a_request_says_counts_and_no_words(server):
     client.predict(f"{PROMPT} three", api_name="/ask")
     client.close()
     lines = [json.loads(x) for x in server.log.read_text().splitlines() if x.startswith("{")]
-    assert set(lines[-1]) == {"time", *Told.__dataclass_fields__}
+    assert set(lines[-1]) == {"time", *RequestRecord.__dataclass_fields__}
     assert lines[-1]["outcome"] == "length" and lines[-1]["new_tokens"] == 3
     assert datetime.fromisoformat(lines[-1]["time"]).tzinfo is not None
     assert "zanzibar" not in server.log.read_text()
@@ -129,7 +129,7 @@ ANSWER = Generation("b", ["x", "y"], [], None, "eos", 5, 7, 2.0, 0.5, {"queue": 
 
 
 def test_an_answer_is_told_in_counts():
-    told = told_of(Request("a secret", method="mixture"), ANSWER)
+    told = record_of(Request("a secret", method="mixture"), ANSWER)
     assert (told.outcome, told.method, told.adapters, told.new_tokens) == ("eos", "mixture", 2, 7)
     assert (told.queue_seconds, told.retrieve_seconds, told.reason) == (0.25, None, None)
     line = json.loads(line_of(told, datetime.now(UTC)))
@@ -163,7 +163,7 @@ def test_lines_are_whole_and_every_label_is_ours():
     out = io.StringIO()
     write = writing(out)
     for _ in range(3):
-        write(Told("refused", "busy"))
+        write(RequestRecord("refused", "busy"))
     assert [json.loads(line)["reason"] for line in out.getvalue().splitlines()] == ["busy"] * 3
     labels = {name for one in vars(numbers).values() for name in getattr(one, "_labelnames", ())}
     assert labels == {"outcome", "reason", "method", "verdict", "status"}

@@ -12,7 +12,7 @@ import torch
 from hypothesis import example, given, settings, strategies as st
 
 from ramole_core.engine.flat_cache import FlatCache, Span
-from ramole_core.engine.kv import KvCache, Sequence
+from ramole_core.engine.kv import KvCache, KvSequence
 from ramole_core.engine.pages import PAGE, pages_of
 from ramole_core.errors import RamoleError
 from tests.page_fakes import page_cache
@@ -49,7 +49,7 @@ class Beginnings:
 class Asked:
     """A request that is open."""
 
-    sequence: Sequence
+    sequence: KvSequence
     content: np.ndarray
     length: int
     traced: bool

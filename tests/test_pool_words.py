@@ -10,10 +10,8 @@ from types import SimpleNamespace
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from ramole_core.pool import markdown, names, words
-from ramole_core.pool.markdown import unwrap_links
-from ramole_core.pool.names import LONGEST_WANTED, clean_name
-from ramole_core.pool.words import (
+from ramole_core.pool import markdown, names
+from ramole_core.pool.examples_and_readme import (
     LARGEST_WORDS,
     LONGEST_DESCRIPTION,
     MOST_LINES,
@@ -21,6 +19,8 @@ from ramole_core.pool.words import (
     parse_readme,
     read_examples,
 )
+from ramole_core.pool.markdown import unwrap_links
+from ramole_core.pool.names import LONGEST_WANTED, clean_name
 from tests.clocks import Spent
 
 CARDS = sorted((Path(__file__).parents[1] / "adapters").glob("*/README.md"))

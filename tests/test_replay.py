@@ -8,8 +8,8 @@ from torch import Tensor
 from ramole_core.engine.capture import only_looks, recording
 from ramole_core.engine.engine import EngineSizes
 from ramole_core.kernels import pointwise
+from ramole_core.kernels.call_args import TILES
 from ramole_core.kernels.pointwise import POINTS
-from ramole_core.kernels.words import TILES
 from tests.schedules import ask
 from tests.tiny_engine import TinyEngine
 

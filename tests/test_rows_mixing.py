@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from ramole_core.composition import Signal
-from ramole_core.composition.surprise import MOST, TINY
+from ramole_core.composition.activation import MOST, TINY
 from ramole_core.kernels.compiled import view
 from ramole_core.kernels.mixing import RUN, UNITS_STEP, WEIGHTS_STEP
 from ramole_core.kernels.weight import Input, Weight

@@ -16,7 +16,7 @@ import httpx
 import pytest
 from gradio_client import Client, handle_file
 
-from ramole_core.heaps import VARIABLE
+from ramole_core.process_memory import VARIABLE
 from ramole_core.serving.running import IDLE_SECONDS
 from tests.campaigns.tiny_system import PROMPTS, write_system
 from tests.served_cluster import SETTINGS, Cluster, chat, served

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from ramole_core import cli
 from ramole_core.errors import RamoleError
-from ramole_core.pool.words import parse_readme
+from ramole_core.pool.examples_and_readme import parse_readme
 from ramole_core.training import command, configured_base, options
 from ramole_core.training.card import card_text, span
 from ramole_core.training.options import command_line

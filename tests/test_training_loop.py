@@ -20,13 +20,13 @@ from ramole_core.training import weights_folder
 from ramole_core.training.adapter import train_adapter
 from ramole_core.training.card import Provenance, write_record
 from ramole_core.training.checkpoint import Progress
-from ramole_core.training.companions import Near
 from ramole_core.training.loop import Paused, Run, Trainable, train
 from ramole_core.training.method import train_method
 from ramole_core.training.recipe import AdapterRecipe, MethodRecipe, Schedule
 from ramole_core.training.retriever import measure_tasks, train_retriever
 from ramole_core.training.retriever_recipe import RetrieverRecipe
 from ramole_core.training.rows import Row, Task
+from ramole_core.training.sampled_adapters import Near
 from tests.tiny_encoder import COLOURS, SONGS, write_encoder
 from tests.tiny_training import build_base
 

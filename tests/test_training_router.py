@@ -9,7 +9,6 @@ from safetensors.torch import load_file
 
 from ramole_core.composition import Lora, find_method, load_router
 from ramole_core.errors import RamoleError
-from ramole_core.training.companions import Companions, Near, keep_some
 from ramole_core.training.gate import fresh_weights, watched
 from ramole_core.training.loop import Run
 from ramole_core.training.loss import mean_by_row, row_losses, token_losses
@@ -18,6 +17,7 @@ from ramole_core.training.method import train_method
 from ramole_core.training.mixed_model import MixedModel
 from ramole_core.training.recipe import MethodRecipe, Schedule
 from ramole_core.training.rows import Encoded, Row, Task, collate, encode_rows
+from ramole_core.training.sampled_adapters import Near, SampledAdapters, keep_some
 from tests.tiny_training import build_base
 
 SHAPES = {
@@ -182,7 +182,7 @@ FOUND = recipe(12, retrieved=2, masked=0.5)
 
 def test_each_row_is_mixed_from_what_is_found_its_own_hidden_half_the_time(base):
     rows = mixed_rows(base, TASKS, FOUND) * 12
-    companions = Companions(FOUND, ("red", "blue", "loud"), near)
+    companions = SampledAdapters(FOUND, ("red", "blue", "loud"), near)
     sets = companions.of_step(3, rows)
     assert {len(each) for each in sets} == {2}
     own = [row.task in each for row, each in zip(rows, sets, strict=True)]
@@ -192,7 +192,7 @@ def test_each_row_is_mixed_from_what_is_found_its_own_hidden_half_the_time(base)
     )
     assert sets == companions.of_step(3, rows) != companions.of_step(4, rows)
     assert companions.of_dev(rows) == companions.of_dev(rows)
-    never = Companions(recipe(12, retrieved=2, masked=1.0), ("red", "blue", "loud"), near)
+    never = SampledAdapters(recipe(12, retrieved=2, masked=1.0), ("red", "blue", "loud"), near)
     assert not any(r.task in each for r, each in zip(rows, never.of_step(0, rows), strict=True))
 
 

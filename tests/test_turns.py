@@ -74,7 +74,7 @@ def test_what_examines_reads_each_turn_by_itself(ramole):
     turns = ramole.prepare([both])[0].turns
     for turn, one in zip(turns, alone, strict=True):
         assert names(turn) == [c.name for c in one.candidates]
-        assert [c.surprise for c in turn.candidates] == [c.surprise for c in one.candidates]
+        assert [c.activation_z for c in turn.candidates] == [c.activation_z for c in one.candidates]
 
 
 def test_turns_that_were_dropped_get_no_adapters(ramole):

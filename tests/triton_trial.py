@@ -12,9 +12,9 @@ from torch.nn.functional import pad
 
 from ramole_core.layers import BatchMix, install_serving
 from ramole_core.layers.fused import Fused
+from ramole_core.layers.gate_softmax import weigh
 from ramole_core.layers.traced import WEIGHT
 from ramole_core.layers.triton_mixing import mix_group
-from ramole_core.layers.weigh import weigh
 from tests.test_layers import GPT2, LLAMA
 from tests.test_served_layers import ROWS, World
 

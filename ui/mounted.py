@@ -19,9 +19,9 @@ from fastapi import FastAPI  # noqa: E402
 
 import ui  # noqa: E402
 
-from .ending import end  # noqa: E402
 from .serve import TIDY_SECONDS, begin, served, tidy  # noqa: E402
 from .session.states import remember_little  # noqa: E402
+from .shutdown import end  # noqa: E402
 from .watch.quiet import quiet_logs, quiet_server  # noqa: E402
 
 if TYPE_CHECKING:

@@ -19,17 +19,17 @@ from starlette.routing import Route
 
 from ramole_core import RamoleError, __version__
 
-from .door.cache import everything_below
-from .door.connections import watch_connections
-from .door.doors import doors
-from .door.logins import Tries
-from .ending import end
 from .metrics.route import metrics_routes
+from .middleware.cache import everything_below
+from .middleware.connections import watch_connections
+from .middleware.doors import doors
+from .middleware.logins import Tries
 from .model.loading import loading_of
 from .openai.door import openai_routes
 from .session.quota import quota_of, sweep
 from .session.states import remember_little
 from .session.uploads import keep_uploads_apart
+from .shutdown import end
 from .watch.events import listen
 from .watch.lines import writing
 from .watch.quiet import quiet_server

@@ -29,7 +29,7 @@ from lab import harness
 from lab.evaluation.retriever_places import POOL, TWINS, Embed, Places, Remembered, summarise
 from lab.evaluation.retriever_runs import SERVED, WAYS, Tuner
 from lab.evaluation.tables import span_table
-from ramole_core.pool.words import parse_examples
+from ramole_core.pool.examples_and_readme import parse_examples
 from ramole_core.retrieval.encoder import Encoder
 from ramole_core.settings import load_settings
 from ramole_core.training.retriever import Texts

@@ -222,7 +222,7 @@ def _base_model(settings: Settings) -> Iterator[Check]:
 
 def _served(settings: Settings, folder: Path) -> Check:
     """What a load finds of the base's architecture; it is loaded where none has been."""
-    from ramole_core.engine.of_settings import kept_verdict
+    from ramole_core.engine.build import kept_verdict
     from ramole_core.own_model import OwnModel
 
     verdict = kept_verdict(settings, folder)

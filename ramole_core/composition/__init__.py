@@ -2,6 +2,10 @@
 
 from importlib import import_module
 
+from ramole_core.composition.activation import (
+    Response as Response,
+    activation_z_of as activation_z_of,
+)
 from ramole_core.composition.decision import (
     Adapter as Adapter,
     Ask as Ask,
@@ -41,7 +45,6 @@ from ramole_core.composition.sites import (
     block_of as block_of,
     parent_of as parent_of,
 )
-from ramole_core.composition.surprise import Response as Response, surprise_of as surprise_of
 from ramole_core.composition.trained import (
     Trained as Trained,
     known_places as known_places,

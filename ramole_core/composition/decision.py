@@ -22,10 +22,10 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from ramole_core.composition.activation import Response
 from ramole_core.composition.lora import Lora, LoraSet
 from ramole_core.composition.router import Router
 from ramole_core.composition.sites import Sites, block_of, parent_of
-from ramole_core.composition.surprise import Response
 from ramole_core.composition.trained import Trained
 from ramole_core.methods import Value
 
@@ -55,9 +55,9 @@ class Adapter:
     """What the method's `choose` gave it; nan where it was not asked."""
 
     @property
-    def surprise(self) -> float:
+    def activation_z(self) -> float:
         """How much louder than usual it answers, in standard deviations; nan where nobody asked."""
-        return float("nan") if self.response is None else self.response.surprise
+        return float("nan") if self.response is None else self.response.activation_z
 
 
 @dataclass(frozen=True)
@@ -133,7 +133,7 @@ class Gate:
     module's parent (the MLP or the attention), once, and its modules share what comes of it."""
     offset: Float[Tensor, "module k"] | None = None
     own: float = 0.0
-    """On an adapter's surprise z in this module (`surprise.py`)."""
+    """On an adapter's surprise z in this module (`activation.py`)."""
     usual: Float[Tensor, "module k 2"] | None = None
     """What z is measured against; needed where `own` is not 0."""
     top: int = 0

@@ -29,9 +29,9 @@ from collections.abc import Mapping, Sequence
 
 import torch
 
+from ramole_core.composition.activation import Response
 from ramole_core.composition.decision import Ask, Decision, even
 from ramole_core.composition.method import Candidate, Composition, register
-from ramole_core.composition.surprise import Response
 from ramole_core.methods import Method, Option, Value
 
 EXAMINED = 32

@@ -13,11 +13,11 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from ramole_core.composition.activation import Response
 from ramole_core.composition.decision import Ask, Decision, check
 from ramole_core.composition.lora import LoraSet
 from ramole_core.composition.search import Search
 from ramole_core.composition.sites import Sites
-from ramole_core.composition.surprise import Response
 from ramole_core.composition.trained import Trained
 from ramole_core.errors import RamoleError
 from ramole_core.methods import METHOD_LIST, Method, Value, find_row
@@ -41,9 +41,9 @@ class Candidate:
     """What the method's `choose` gave it; nan where it was not asked."""
 
     @property
-    def surprise(self) -> float:
+    def activation_z(self) -> float:
         """How much louder than usual it answers, in standard deviations; nan where nobody asked."""
-        return float("nan") if self.response is None else self.response.surprise
+        return float("nan") if self.response is None else self.response.activation_z
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@
 
 sim is the retriever's cosine, sim_1 the largest and sim_2 the second of all that are weighed: those
 examined where k are chosen, these k where they are mixed. z says how much louder than
-usual adapter j answers (`surprise.py`); z_j is its mean over modules at the prompt's last token,
+usual adapter j answers (`activation.py`); z_j is its mean over modules at the prompt's last token,
 read by the bare base, and z_jm(t) that of one module at one token of the mixed model. The k
 adapters with the largest e are taken from the EXAMINED nearest.
 
@@ -84,14 +84,14 @@ class RamolePlus(Composition):
     ) -> Sequence[float]:
         """e of each adapter; what nobody asked counts 0."""
         return evidence(
-            [c.score for c in candidates], [c.surprise for c in candidates], options=options
+            [c.score for c in candidates], [c.activation_z for c in candidates], options=options
         )
 
     def decide(self, ask: Ask) -> Decision:
         e = torch.tensor(
             evidence(
                 [a.score for a in ask.adapters],
-                [a.surprise for a in ask.adapters],
+                [a.activation_z for a in ask.adapters],
                 options=ask.options,
             )
         )

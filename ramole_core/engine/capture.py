@@ -17,8 +17,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from ramole_core.kernels import pointwise
 from ramole_core.kernels.pointwise import POINTS
 from ramole_core.kernels.program import Program
+from ramole_core.kernels.record_hook import WATCHING
 from ramole_core.kernels.team import Kernel
-from ramole_core.kernels.watching import WATCHING
 
 aten = torch.ops.aten
 POINTWISE = {

@@ -37,10 +37,10 @@ from ramole_core.kernels.attention import (
     Q,
     queries_of,
 )
+from ramole_core.kernels.call_args import WORDS
 from ramole_core.kernels.compiled import DTYPES
 from ramole_core.kernels.program import Program
-from ramole_core.kernels.watching import WATCHING
-from ramole_core.kernels.words import WORDS
+from ramole_core.kernels.record_hook import WATCHING
 
 
 class CompiledAttention:

@@ -13,11 +13,11 @@ from torch import Tensor
 
 from ramole_core.base.model import BaseModel
 from ramole_core.composition import Candidate, Response
-from ramole_core.engine.alone import AloneReader
 from ramole_core.engine.attention import ServedAttention
 from ramole_core.engine.faults import fault_of
 from ramole_core.engine.fitting import Fit
 from ramole_core.engine.graph_step import Graphs
+from ramole_core.engine.isolated_forward import IsolatedForward
 from ramole_core.engine.kv import KvCache
 from ramole_core.engine.load_check import Verdict, check_served
 from ramole_core.engine.model_runner import ModelRunner
@@ -134,7 +134,7 @@ class Engine:
             dtype=base.dtype,
         )
         self._maker = SegmentMaker(self.layout, self._placer)
-        self._alone = AloneReader(base.model, runner=self._runner, placer=self._placer)
+        self._alone = IsolatedForward(base.model, runner=self._runner, placer=self._placer)
         self.facts = facts_of_model(base, layout=self.layout, exact=self.exact)
         self._reader = RequestReader(base.tokenizer, self.facts, weights=weights)
         self.verdict = None if own is None else self._check(own)

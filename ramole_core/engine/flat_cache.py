@@ -5,7 +5,7 @@ over the tensors that it wrote, once for each time that it wrote.
 """
 
 import math
-from collections.abc import Sequence as Many
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,7 +15,7 @@ from transformers import Cache
 
 from ramole_core.engine.compiled_attention import CompiledAttention
 from ramole_core.engine.gathered_attention import GatheredAttention
-from ramole_core.engine.kv import KvCache, Sequence
+from ramole_core.engine.kv import KvCache, KvSequence
 from ramole_core.errors import Unsupported
 from ramole_core.kernels.program import Program
 
@@ -24,7 +24,7 @@ from ramole_core.kernels.program import Program
 class Span:
     """Tokens of one request that stand together in a flat forward."""
 
-    sequence: Sequence
+    sequence: KvSequence
     start: int
     """Tokens that are before them."""
     count: int
@@ -37,7 +37,7 @@ class FlatCache(Cache):
     there.
     """
 
-    def __init__(self, kv: KvCache, spans: Many[Span], *, device: torch.device | str = "cpu"):
+    def __init__(self, kv: KvCache, spans: Sequence[Span], *, device: torch.device | str = "cpu"):
         super().__init__(layers=[])
         self._memory = kv.memory
         for span in spans:

@@ -8,16 +8,16 @@ it would without.
 """
 
 import logging
-from collections.abc import Callable, Sequence as Many
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
+from ramole_core.engine.captured_step import CapturedStep
 from ramole_core.engine.flat_cache import FlatCache
 from ramole_core.engine.gathered_attention import GatheredAttention
-from ramole_core.engine.kept_step import KeptStep
 from ramole_core.layers import BatchMix, Forward
 from ramole_core.layers.traced import Traced
 
@@ -74,11 +74,11 @@ class Graphs:
 class GraphStep:
     """A step that was captured."""
 
-    step: KeptStep
+    step: CapturedStep
     captured: Captured
     way: GatheredAttention
 
-    def run(self, ids: Many[int], cache: FlatCache) -> Tensor:
+    def run(self, ids: Sequence[int], cache: FlatCache) -> Tensor:
         """Logits [b, v] of these tokens, one of each request, in their own memory."""
         self.step.ids.copy_(torch.tensor([list(ids)]))
         self.step.positions.copy_(cache.positions)

@@ -6,17 +6,17 @@ again. What it commits can be found by others at once, and after it was closed u
 needed.
 """
 
-from collections.abc import Sequence as Many
+from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Float16, Int64
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from ramole_core.engine.kv_sequence import KvSequence
 from ramole_core.engine.page_pool import PagePool
 from ramole_core.engine.pages import PAGE, PageMemory, pages_of
 from ramole_core.engine.prefix import Page, PrefixTree
-from ramole_core.engine.sequence import Sequence
 from ramole_core.errors import RamoleError
 from ramole_core.kernels.vectors import padded
 from ramole_core.layers import short_length
@@ -49,7 +49,7 @@ class KvCache:
         self.memory = PageMemory(limit // self.page_bytes)
         self._tree = PrefixTree()
         self._pool = PagePool(self.memory, self._tree)
-        self._open: set[Sequence] = set()
+        self._open: set[KvSequence] = set()
         self._short = short_length(model)
 
     @property
@@ -81,7 +81,7 @@ class KvCache:
             )
 
     @staticmethod
-    def content(ids: Many[int], keys: Many[tuple[int, bytes]]) -> Int64[np.ndarray, "n 3"]:
+    def content(ids: Sequence[int], keys: Sequence[tuple[int, bytes]]) -> Int64[np.ndarray, "n 3"]:
         """What identifies each token: its id, and the 16-byte key of how it is mixed.
 
         `keys` are (end, key) of runs of tokens, in order, up to len(ids).
@@ -103,7 +103,7 @@ class KvCache:
         *,
         traced: bool = False,
         becomes: int = 0,
-    ) -> Sequence | None:
+    ) -> KvSequence | None:
         """A sequence of at most `length` tokens, the first of which will be `content`; None where
         there is no room now. `becomes` is the length of the request that it is read for, where
         that is more.
@@ -111,7 +111,7 @@ class KvCache:
         It begins with what is here already, but for the last token of `content`. With `traced`
         only with tokens whose trace is here, or needs none.
         """
-        sequence = Sequence(length, long=self._is_long(max(length, becomes)))
+        sequence = KvSequence(length, long=self._is_long(max(length, becomes)))
         content = _marked(content, sequence)
         shared, above = [], self._tree.root
         for at in range(0, len(content) - PAGE, PAGE):
@@ -136,7 +136,7 @@ class KvCache:
         return self._short is not None and length > self._short
 
     def extend(
-        self, sequence: Sequence, content: Int64[np.ndarray, "n 3"], *, traced: bool = False
+        self, sequence: KvSequence, content: Int64[np.ndarray, "n 3"], *, traced: bool = False
     ) -> int:
         """How many further tokens of `content` the sequence has now, because others read them.
 
@@ -145,7 +145,7 @@ class KvCache:
         return self._extend(sequence, _marked(content, sequence), traced=traced)
 
     def _extend(
-        self, sequence: Sequence, content: Int64[np.ndarray, "n 3"], *, traced: bool
+        self, sequence: KvSequence, content: Int64[np.ndarray, "n 3"], *, traced: bool
     ) -> int:
         before, last = sequence.length, len(content) - 1
         self._drop_unwritten(sequence)
@@ -166,14 +166,14 @@ class KvCache:
             sequence.length = at * PAGE + n
         return sequence.length - before
 
-    def reach(self, sequence: Sequence, end: int) -> None:
+    def reach(self, sequence: KvSequence, end: int) -> None:
         """Pages for the tokens up to `end`, which are written next."""
         for at in range(len(sequence.pages), pages_of(end)):
             sequence.put(at, self._pool.new())
 
     def commit(
         self,
-        sequence: Sequence,
+        sequence: KvSequence,
         content: Int64[np.ndarray, "n 3"],
         gates: Float16[Tensor, "n 2 layer module k"] | None = None,
         *,
@@ -203,7 +203,7 @@ class KvCache:
             sequence.length += n
             done += n
 
-    def close(self, sequence: Sequence, *, keep: bool = True) -> None:
+    def close(self, sequence: KvSequence, *, keep: bool = True) -> None:
         """Give it back; its pages can be found until their room is needed, or without `keep` only
         while others have them too."""
         self._drop_unwritten(sequence)
@@ -221,7 +221,7 @@ class KvCache:
         """Drop all that nobody holds."""
         self._pool.forget()
 
-    def _replace(self, sequence: Sequence, at: int, page: Page) -> None:
+    def _replace(self, sequence: KvSequence, at: int, page: Page) -> None:
         """Let a sequence hold a page of others, in place of its own where it has one."""
         self._pool.hold(page)
         if at < len(sequence.pages):
@@ -231,7 +231,7 @@ class KvCache:
             self._pool.release(own)
         sequence.put(at, page)
 
-    def _copy(self, sequence: Sequence, at: int, source: Page, n: int) -> None:
+    def _copy(self, sequence: KvSequence, at: int, source: Page, n: int) -> None:
         """The first n tokens of a page, into the sequence's own; one that nobody holds is its own
         from now on, where it has no more tokens or is the last that is left."""
         self._pool.hold(source)
@@ -257,7 +257,7 @@ class KvCache:
         finally:
             self._pool.release(source)
 
-    def _drop_unwritten(self, sequence: Sequence) -> None:
+    def _drop_unwritten(self, sequence: KvSequence) -> None:
         """Pages that a forward was to write and did not."""
         while len(sequence.pages) > pages_of(sequence.length):
             self._pool.release(sequence.pages.pop())
@@ -275,5 +275,5 @@ LONG = 1 << 40
 """Added to the ids of what a long sequence holds, so that no short one finds it."""
 
 
-def _marked(content: Int64[np.ndarray, "n 3"], sequence: Sequence) -> Int64[np.ndarray, "n 3"]:
+def _marked(content: Int64[np.ndarray, "n 3"], sequence: KvSequence) -> Int64[np.ndarray, "n 3"]:
     return content + np.array([LONG, 0, 0]) if sequence.long else content

@@ -1,7 +1,7 @@
 """Runs the model for a batch: tokens of many requests, side by side, in one forward."""
 
 import inspect
-from collections.abc import Callable, Iterator, Sequence as Many
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 
@@ -12,10 +12,10 @@ from transformers import PreTrainedModel
 
 from ramole_core.engine.attention import ServedAttention
 from ramole_core.engine.capture import recording
+from ramole_core.engine.captured_step import CapturedStep
 from ramole_core.engine.flat_cache import FlatCache, Span
 from ramole_core.engine.graph_step import Graphs, GraphStep
-from ramole_core.engine.kept_step import KeptStep
-from ramole_core.engine.kv import KvCache, Sequence
+from ramole_core.engine.kv import KvCache, KvSequence
 from ramole_core.engine.replay import Replay, copied
 from ramole_core.kernels.threads import kernels_alone
 from ramole_core.layers import Bank, BatchMix, Forward, RowMix, Serving, is_exact
@@ -25,8 +25,8 @@ from ramole_core.layers import Bank, BatchMix, Forward, RowMix, Serving, is_exac
 class Piece:
     """Tokens of one request that stand behind those in its sequence, mixed one way."""
 
-    sequence: Sequence
-    ids: Many[int]
+    sequence: KvSequence
+    ids: Sequence[int]
     mix: RowMix
     traced: bool = False
     keep: int = 1
@@ -76,14 +76,14 @@ class ModelRunner:
         """Whether the model computes the logits of named places alone."""
 
     @contextmanager
-    def mixing(self, rows: Many[RowMix], l: int) -> Iterator[Forward]:
+    def mixing(self, rows: Sequence[RowMix], l: int) -> Iterator[Forward]:
         """Somebody else's forwards of `l` tokens a row are mixed so, without a trace."""
         batch = BatchMix(self._bank, rows)
         self._serving.long.now = None  # it was of the last step's tokens
         with self.apart(), self._serving.mixing(batch, [l] * len(rows)) as forward:
             yield forward
 
-    def forward(self, pieces: Many[Piece], kv: KvCache) -> Output:
+    def forward(self, pieces: Sequence[Piece], kv: KvCache) -> Output:
         """Feed the pieces; their keys and values are in `kv` then, and not yet committed."""
         device = self._model.device
         counts = [len(piece.ids) for piece in pieces]
@@ -129,9 +129,9 @@ class ModelRunner:
                 self._serving.mixing(batch, counts, starts=starts, trace=traced) as forward,
             ):
 
-                def step() -> KeptStep:
+                def step() -> CapturedStep:
                     places = kv.memory.version
-                    return KeptStep(
+                    return CapturedStep(
                         batch, tuple(traced), kv, places, forward, told, cache.positions
                     )
 
@@ -147,7 +147,7 @@ class ModelRunner:
             logits = torch.stack([part[-1] for part in parts])
         return self._output(logits, forward, traced, len(pieces), kept=more)
 
-    def _recorded(self, step: Callable[[], KeptStep], run: Callable[[], Tensor]) -> Tensor:
+    def _recorded(self, step: Callable[[], CapturedStep], run: Callable[[], Tensor]) -> Tensor:
         """Logits of a step, which is written down."""
         with recording() as made:
             logits = run()
@@ -160,7 +160,7 @@ class ModelRunner:
     def _captured(
         self,
         graphs: Graphs,
-        step: Callable[[], KeptStep],
+        step: Callable[[], CapturedStep],
         cache: FlatCache,
         run: Callable[[], Tensor],
     ) -> Tensor:
@@ -212,7 +212,7 @@ class ModelRunner:
         self._batch = self._decoded = self._replay = None
 
 
-def _kept_places(pieces: Many[Piece], device: torch.device) -> Int[Tensor, "n"] | int:
+def _kept_places(pieces: Sequence[Piece], device: torch.device) -> Int[Tensor, "n"] | int:
     """The last `keep` tokens of each piece, as places in the forward; 0: it is all of them, which a
     model takes as they lie."""
     found, end = [], 0
@@ -222,6 +222,6 @@ def _kept_places(pieces: Many[Piece], device: torch.device) -> Int[Tensor, "n"] 
     return 0 if len(found) == end else torch.tensor(found, device=device)
 
 
-def same(rows: Many[RowMix], mixes: Many[RowMix]) -> bool:
+def same(rows: Sequence[RowMix], mixes: Sequence[RowMix]) -> bool:
     """Whether these are the very same, in order."""
     return len(rows) == len(mixes) and all(a is b for a, b in zip(rows, mixes, strict=True))

@@ -12,8 +12,8 @@ from ramole_core.answer import Selection
 from ramole_core.base.chat_template import NEXT_TURN, check_known, ends_turns_itself
 from ramole_core.base.model import BaseModel
 from ramole_core.composition import Candidate, find_method
+from ramole_core.engine.answer_prefix import check_prefix
 from ramole_core.engine.fitting import Fit, KnownFits, check_turns, needs_fit
-from ramole_core.engine.given import check_prefix
 from ramole_core.engine.pair_reading import encode_pairs
 from ramole_core.engine.placement import Weights
 from ramole_core.engine.prompt import Prepared, Prompt, Turn, read_prompt

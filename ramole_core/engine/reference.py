@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
 from ramole_core.base.experts import Experts
-from ramole_core.composition.surprise import Response, log_norm
+from ramole_core.composition.activation import Response, log_norm
 from ramole_core.engine.prompt import encode_prompt
 from ramole_core.errors import RamoleError
 from ramole_core.layers import Layout, Units

@@ -4,15 +4,15 @@ memory.
 The second step of a batch is written down (`capture.py`), those after it run the recording.
 """
 
-from collections.abc import Sequence as Many
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from ramole_core.engine.capture import Recording
+from ramole_core.engine.captured_step import CapturedStep
 from ramole_core.engine.flat_cache import FlatCache
-from ramole_core.engine.kept_step import KeptStep
 from ramole_core.kernels.compiled import view
 
 
@@ -20,12 +20,12 @@ from ramole_core.kernels.compiled import view
 class Replay:
     """A step that was written down."""
 
-    step: KeptStep
+    step: CapturedStep
     logits: Tensor
     recording: Recording
     _cache: FlatCache | None = None
 
-    def run(self, ids: Many[int], cache: FlatCache) -> Tensor:
+    def run(self, ids: Sequence[int], cache: FlatCache) -> Tensor:
         """Logits [b, v] of these tokens, one of each request, in their own memory."""
         self.step.ids.numpy()[0] = ids
         self.step.positions.numpy()[:] = cache.positions.numpy()

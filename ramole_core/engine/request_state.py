@@ -14,7 +14,7 @@ from transformers import PreTrainedTokenizerBase
 
 from ramole_core.composition import Candidate
 from ramole_core.engine.decoding import TextStream, choose_token, make_generator, skip_draws
-from ramole_core.engine.kv import Sequence
+from ramole_core.engine.kv import KvSequence
 from ramole_core.engine.pair_reading import PairReading
 from ramole_core.engine.segments import Segment, Segments
 from ramole_core.engine.trace import Gates
@@ -49,7 +49,7 @@ class RequestState:
         lambda *_: None
     )
     """Called with each token and the end, by the thread that runs the model."""
-    sequence: Sequence | None = None
+    sequence: KvSequence | None = None
     """Its keys and values, once it runs."""
     mix: RowMix | None = None
     """The adapters of the segment that is fed now, in the bank."""

@@ -17,11 +17,11 @@ from ramole_core.hub.client import HubClient, Piece, Refusal, Unreachable
 from ramole_core.hub.listed import Listed
 from ramole_core.pool.card import VECTOR_EXAMPLES, Limits
 from ramole_core.pool.config import CONFIG, LARGEST_CONFIG
+from ramole_core.pool.examples_and_readme import EXAMPLES, README, parse_examples, parse_readme
 from ramole_core.pool.files import too_large
 from ramole_core.pool.header import LONGEST_HEADER
 from ramole_core.pool.hub import choose_files
 from ramole_core.pool.inspection import WEIGHTS, Shapes, check_ranks, read_pairs
-from ramole_core.pool.words import EXAMPLES, README, parse_examples, parse_readme
 
 FIRST = 2**16
 """Bytes of the weights that are asked for first; most headers are shorter."""

@@ -10,12 +10,12 @@ import math
 
 import numpy as np
 
+from ramole_core.kernels.call_args import TILES, floats, halves, ints, take, words_at
 from ramole_core.kernels.compiled import kernel, put, wide
 from ramole_core.kernels.outers import outers
 from ramole_core.kernels.softmax import BLOCK as PAGE, soften
 from ramole_core.kernels.team import Kernel
 from ramole_core.kernels.vectors import LANES
-from ramole_core.kernels.words import TILES, floats, halves, ints, take, words_at
 
 ROWS = 48
 """Rows of a tile: its queries times the heads that share a key head."""
@@ -103,7 +103,7 @@ def _begin(words, head, count, totals, largest):
 
 
 @kernel()
-def _meet(words, keys, values, begin, position, count, x, scores, largest, totals, sums):
+def _accumulate(words, keys, values, begin, position, count, x, scores, largest, totals, sums):
     """Let the queries of a tile see the page whose first token stands at `begin`."""
     shared, d, width, window = words[SHARED], words[D], words[WIDE], words[WINDOW]
     rows = count * shared
@@ -166,7 +166,9 @@ def _attend(pointer):
                 keys = _widen(keys, d, PAGE, wide_k)
                 values = _widen(values, here, width, wide_v)
             begin = n * PAGE
-            _meet(words, keys, values, begin, position, count, x, scores, largest, totals, sums)
+            _accumulate(
+                words, keys, values, begin, position, count, x, scores, largest, totals, sums
+            )
         _answer(words, first, count, head, sums, totals)
 
 

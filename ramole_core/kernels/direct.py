@@ -8,6 +8,7 @@ rows are few.
 from llvmlite import ir
 from numba import types
 
+from ramole_core.kernels.call_args import ask_memory
 from ramole_core.kernels.compiled import instructions, kernel
 from ramole_core.kernels.dots import sums_of
 from ramole_core.kernels.outputs import BYTES, CODES, GRID, HALVES
@@ -36,7 +37,6 @@ from ramole_core.kernels.widen import (
     on_grid,
     table_of,
 )
-from ramole_core.kernels.words import ask_memory
 
 MOST = 4 if MANY == 6 else 2
 """Rows of x that are met at once."""

@@ -6,9 +6,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ramole_core.kernels.call_args import TILES, WORDS, floats, halves, take, words_at
 from ramole_core.kernels.compiled import float_of, kernel, put, wide
 from ramole_core.kernels.team import Kernel
-from ramole_core.kernels.words import TILES, WORDS, floats, halves, take, words_at
 
 SILU, GELU, GELU_TANH = 0, 1, 2
 N, HALF, KIND, X, Y = range(2, 7)

@@ -12,6 +12,7 @@ import numpy as np
 from llvmlite import ir
 from numba import types
 
+from ramole_core.kernels.call_args import ask_memory
 from ramole_core.kernels.compiled import instructions, kernel
 from ramole_core.kernels.dots import COLUMNS, sums_of
 from ramole_core.kernels.outputs import CODES, GRID, HALVES
@@ -32,7 +33,6 @@ from ramole_core.kernels.widen import (
     WORDS_OF,
     table_of,
 )
-from ramole_core.kernels.words import ask_memory
 
 DEPTH = 32
 """bfloat16 numbers of a vector."""

@@ -7,6 +7,7 @@ y[m, j] is one `half_dots`, so no other row and no size of tile changes its bits
 
 import numpy as np
 
+from ramole_core.kernels.call_args import TILES, take, words_at
 from ramole_core.kernels.compiled import kernel
 from ramole_core.kernels.direct import AHEAD, FEW
 from ramole_core.kernels.dots import COLUMNS
@@ -37,11 +38,10 @@ from ramole_core.kernels.outputs import (
 from ramole_core.kernels.product import ROWS
 from ramole_core.kernels.team import Kernel
 from ramole_core.kernels.widen import BLOCK, GRID_BYTES
-from ramole_core.kernels.words import TILES, take, words_at
 
 
 @kernel()
-def _meet(words, first, count, sums):
+def _accumulate(words, first, count, sums):
     """sums[:, :count] of all rows of x, by the weights where they lie."""
     i, m, width = words[I], words[M], sums.shape[1]
     x, last = words[X], first + count - 1
@@ -106,7 +106,7 @@ def _multiply(pointer):
         if direct:
             if words[UNITS]:
                 ask_updates(words, first, count)
-            _meet(words, first, count, sums)
+            _accumulate(words, first, count, sums)
         else:
             _narrow_and_meet(words, first, count, weights, sums)
         write(words, first, count, sums)

@@ -4,9 +4,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ramole_core.kernels.call_args import TILES, WORDS, floats, halves, ints, take, words_at
 from ramole_core.kernels.norm import squares
 from ramole_core.kernels.team import Kernel
-from ramole_core.kernels.words import TILES, WORDS, floats, halves, ints, take, words_at
 
 N, O, Y, HALF, AT, OUT = range(2, 8)
 """The words of a call, behind the two of every call; AT and OUT are addresses."""

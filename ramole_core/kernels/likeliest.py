@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ramole_core.kernels.call_args import TILES, WORDS, array, at, take, words_at
 from ramole_core.kernels.compiled import DTYPES, kernel
 from ramole_core.kernels.team import Kernel
-from ramole_core.kernels.words import TILES, WORDS, array, at, take, words_at
 
 COLUMNS, X, HALF, OUT = range(2, 6)
 """The words of a call, behind the two of every call; a tile is a row, OUT [rows] int64."""

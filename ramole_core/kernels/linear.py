@@ -2,9 +2,9 @@
 
 import numpy as np
 
+from ramole_core.kernels.call_args import TILES, array, at, ints, take, words_at
 from ramole_core.kernels.dots import COLUMNS, dots
 from ramole_core.kernels.team import Kernel
-from ramole_core.kernels.words import TILES, array, at, ints, take, words_at
 
 X, X_ROW, RUNS, WEIGHTS, SIZES, OUT, OUT_ROW = range(2, 9)
 """The words of a call, behind the two of every call: x [N, X_ROW]; RUNS [TILES, 3] int32 are row,

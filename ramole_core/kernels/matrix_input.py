@@ -10,12 +10,12 @@ from llvmlite import ir
 from numba import types
 from torch import Tensor
 
+from ramole_core.kernels.call_args import TILES, WORDS, halves, ints, take, words_at
 from ramole_core.kernels.compiled import instructions, kernel
 from ramole_core.kernels.matrix_unit import DEPTH, SIDE, rounded, turn
 from ramole_core.kernels.team import Kernel
 from ramole_core.kernels.vectors import FLOAT, VECTOR, places, spread, word
 from ramole_core.kernels.widen import BLOCK, NF4
-from ramole_core.kernels.words import TILES, WORDS, halves, ints, take, words_at
 
 STEP = 2 * SIDE * DEPTH * 2
 """Bytes of two left tiles at one depth."""

@@ -6,6 +6,7 @@ they are that) and met by 32 rows of x at a time. A y[m, j] is one sum of the un
 
 import numpy as np
 
+from ramole_core.kernels.call_args import TILES, floats, take, words_at
 from ramole_core.kernels.compiled import kernel
 from ramole_core.kernels.matrix_input import STEP, halves_of_codes, lay_row
 from ramole_core.kernels.matrix_unit import (
@@ -38,7 +39,6 @@ from ramole_core.kernels.outputs import (
 )
 from ramole_core.kernels.team import Kernel
 from ramole_core.kernels.widen import BLOCK
-from ramole_core.kernels.words import TILES, floats, take, words_at
 
 OUTPUTS = 2 * SIDE
 """Outputs of a tile."""

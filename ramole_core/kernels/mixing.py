@@ -13,7 +13,8 @@ import math
 
 import numpy as np
 
-from ramole_core.composition.surprise import MOST, TINY
+from ramole_core.composition.activation import MOST, TINY
+from ramole_core.kernels.call_args import TILES, bytes_at, floats, halves, ints, take, words_at
 from ramole_core.kernels.compiled import kernel
 from ramole_core.kernels.direct import FEW, dots_of_halves
 from ramole_core.kernels.dots import COLUMNS, dots
@@ -21,7 +22,6 @@ from ramole_core.kernels.pairs import pairs
 from ramole_core.kernels.team import Kernel
 from ramole_core.kernels.vectors import LANES
 from ramole_core.kernels.widen import PAIR, widen_floats, widen_halves
-from ramole_core.kernels.words import TILES, bytes_at, floats, halves, ints, take, words_at
 
 RUN = 32
 """Most tokens of a tile."""
@@ -51,7 +51,7 @@ def _widen_page(words, page, j, out):
 
 
 @kernel()
-def _lies_well(words, tokens):
+def _reads_in_place(words, tokens):
     """Whether so many tokens meet the pages where they lie."""
     return words[A_HALF] != 0 and words[I] % PAIR == 0 and tokens <= FEW
 
@@ -63,7 +63,7 @@ def _page_at(words, page, j):
 
 
 @kernel()
-def _meet(words, pages, count, before, j, start, tokens, buffer, out, out_row):
+def _accumulate(words, pages, count, before, j, start, tokens, buffer, out, out_row):
     """out[:tokens, :count] = x A^T at module j, of the rows pages[:count] of A, `before` added."""
     if words[X_HALF]:
         i = words[I]
@@ -78,7 +78,7 @@ def _meet(words, pages, count, before, j, start, tokens, buffer, out, out_row):
         return
     x_row = words[X_ROW]
     x = words[X] + 4 * start * x_row
-    if _lies_well(words, tokens):
+    if _reads_in_place(words, tokens):
         ahead = 2 * COLUMNS * words[MODULES] * x_row  # pages of one adapter mostly lie together
         for first in range(0, count, COLUMNS):
             last = count - 1
@@ -111,7 +111,7 @@ def _mix(pointer):
     modules, k = words[MODULES], words[K]
     pages_row, units_row = words[PAGES_ROW], words[UNITS_ROW]
     s_row = max(LANES, -(-words[S] // LANES) * LANES)
-    widens = not _lies_well(words, words[N])
+    widens = not _reads_in_place(words, words[N])
     buffer = np.zeros((COLUMNS if widens else 0, words[X_ROW]), np.float32)
     q = np.zeros((RUN, s_row), np.float32)
     grams = np.zeros((max(units_row, 1), s_row), np.float32)
@@ -134,13 +134,13 @@ def _mix(pointer):
             continue
         units = words[UNITS] + 4 * (j * words[N] + start) * units_row
         if words[STEPS] & UNITS_STEP:
-            _meet(words, pages, R, words[S], j, start, tokens, buffer, units, units_row)
+            _accumulate(words, pages, R, words[S], j, start, tokens, buffer, units, units_row)
         if words[STEPS] & WEIGHTS_STEP:
             router, rank = asks[1], asks[2]
             if asks[0] != 0 and rank > 0:
                 q[:tokens] = 0
                 out = q.ctypes.data
-                _meet(words, routers[router:], rank, 0, j, start, tokens, buffer, out, s_row)
+                _accumulate(words, routers[router:], rank, 0, j, start, tokens, buffer, out, s_row)
                 q[:tokens, rank:] = 0
                 _respond(words, pages, R, j, router, rank, q, tokens, grams, responses)
             traced = words[ALPHA] != 0 and bytes_at(words[TRACED] + row, 1, 1)[0, 0] != 0
@@ -179,7 +179,7 @@ def _weigh(words, row, token, j, units, responses, score, weight):
             for c in range(R):
                 if slots[c] < k:
                     score[slots[c]] += units[c] * units[c]
-            _surprise(score, usual, present, own, k)
+            _activation_z(score, usual, present, own, k)
         for c in range(k):
             score[c] += fixed[c]
         if words[LATE]:
@@ -224,7 +224,7 @@ def _activate(u, act):
 
 
 @kernel()
-def _surprise(score, usual, present, own, k):
+def _activation_z(score, usual, present, own, k):
     """score [k]: from |v|^2 of each adapter to what its surprise adds.
 
     |v|^2 is the sum of squared units, because B's columns are orthonormal (`units.pack_units`).

@@ -10,10 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ramole_core.kernels.call_args import TILES, WORDS, bytes_at, floats, halves, take, words_at
 from ramole_core.kernels.compiled import DTYPES, kernel, put, wide
 from ramole_core.kernels.team import Kernel
 from ramole_core.kernels.widen import BLOCK, GROUP
-from ramole_core.kernels.words import TILES, WORDS, bytes_at, floats, halves, take, words_at
 
 N, X, HALF, CODES, GRID = range(2, 7)
 """The words of a call, behind the two of every call; N: groups."""

@@ -7,9 +7,9 @@ The adapters' update is added before y is rounded:
 
 import numpy as np
 
+from ramole_core.kernels.call_args import ask, floats, halves, ints
 from ramole_core.kernels.compiled import kernel, put, wide
 from ramole_core.kernels.outers import columns_of, outers
-from ramole_core.kernels.words import ask, floats, halves, ints
 
 TILE = 16
 """Outputs that are written together."""
@@ -50,7 +50,7 @@ def add_updates(words, first, count, sums):
             columns = np.zeros((R, width), np.float32)
             _columns(words, pages, first, count, columns)
             x = units + 4 * start * words[UNITS_ROW]
-            _meet(columns, x, words[UNITS_ROW], end - start, out)
+            _accumulate(columns, x, words[UNITS_ROW], end - start, out)
         start = end
 
 
@@ -72,7 +72,7 @@ def ask_updates(words, first, count):
 
 
 @kernel()
-def _meet(columns, x, x_row, rows, out):
+def _accumulate(columns, x, x_row, rows, out):
     """out += x columns, addresses of x and out; a call of its own, which holds the array."""
     R, width = columns.shape
     outers(x, x_row, rows, columns.ctypes.data, width, R, out, width, width)

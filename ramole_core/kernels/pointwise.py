@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ramole_core.kernels.call_args import TILES, WORDS, floats, halves, take, words_at
 from ramole_core.kernels.compiled import kernel, put, wide
 from ramole_core.kernels.team import Kernel
-from ramole_core.kernels.words import TILES, WORDS, floats, halves, take, words_at
 
 ADD, MULTIPLY, NEGATE, COPY = range(4)
 DIMS = 4

@@ -8,6 +8,7 @@ changes its bits.
 
 import numpy as np
 
+from ramole_core.kernels.call_args import TILES, bytes_at, floats, halves, take, words_at
 from ramole_core.kernels.compiled import kernel
 from ramole_core.kernels.direct import (
     AHEAD,
@@ -50,7 +51,6 @@ from ramole_core.kernels.widen import (
     widen_halves,
     widen_nf4,
 )
-from ramole_core.kernels.words import TILES, bytes_at, floats, halves, take, words_at
 
 ROWS = 96
 """Rows of x that stay in the cache while they meet a tile."""
@@ -80,7 +80,7 @@ def _widen(words, first, count, weights):
 
 
 @kernel()
-def _lies_well(words):
+def _reads_in_place(words):
     """Whether the weight can be met where it lies."""
     if words[KIND] == CODES:
         return PERMUTES
@@ -90,7 +90,7 @@ def _lies_well(words):
 
 
 @kernel()
-def _meet(words, first, count, sums):
+def _accumulate(words, first, count, sums):
     """sums[:, :count] of all rows of x, by the weights where they lie."""
     i, m, x_row, width = words[I], words[M], words[X_ROW], sums.shape[1]
     x, last = words[X], first + count - 1
@@ -142,7 +142,7 @@ def _scale(words, first, count, sums):
 def _multiply(pointer):
     words = words_at(pointer)
     m, span = words[M], words[SPAN]
-    direct = m <= FEW and _lies_well(words)
+    direct = m <= FEW and _reads_in_place(words)
     step = COLUMNS if m <= ROWS else TILE  # as few as fit the nearest cache; the bits are the same
     weights = np.zeros((0 if direct else step, words[X_ROW]), np.float32)
     sums = np.empty((m, span), np.float32)
@@ -155,7 +155,7 @@ def _multiply(pointer):
         if direct:
             if words[UNITS]:
                 ask_updates(words, first, count)
-            _meet(words, first, count, sums)
+            _accumulate(words, first, count, sums)
         else:
             _widen_and_meet(words, first, count, weights, sums)
         if words[KIND] == BYTES:

@@ -8,9 +8,9 @@ from inspect import unwrap
 import numpy as np
 from numba import cfunc, types
 
+from ramole_core.kernels.call_args import WORDS
 from ramole_core.kernels.code_cache import CACHE, kept_here
 from ramole_core.kernels.team import TEAM, Kernel, run_all
-from ramole_core.kernels.words import WORDS
 
 _RUN = ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * 5)
 

@@ -18,11 +18,11 @@ import numpy as np
 from llvmlite import ir
 from numba import cfunc, types
 
+from ramole_core.kernels.call_args import COUNTER, TILES, WORDS, array, at
 from ramole_core.kernels.code_cache import CACHE, kept_here
 from ramole_core.kernels.compiled import instructions, kernel
+from ramole_core.kernels.record_hook import WATCHING
 from ramole_core.kernels.threads import thread_count
-from ramole_core.kernels.watching import WATCHING
-from ramole_core.kernels.words import COUNTER, TILES, WORDS, array, at
 
 CALL, ENTRY, ARGUMENT, HELPING = 0, 8, 16, 24
 """Words of a team, each in a cache line of its own: the number of the call, odd while it is open;

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from ramole_core.kernels import outputs as words_of
+from ramole_core.kernels.call_args import WORDS
 from ramole_core.kernels.half_dots import MULTIPLIES
 from ramole_core.kernels.half_product import MULTIPLY_HALVES, takes
 from ramole_core.kernels.matrix_input import turned
@@ -22,7 +23,6 @@ from ramole_core.kernels.outputs import BYTES, CODES, FLOATS, GRID, HALVES
 from ramole_core.kernels.product import MULTIPLY, span_of
 from ramole_core.kernels.vectors import paired
 from ramole_core.kernels.widen import widened
-from ramole_core.kernels.words import WORDS
 
 KINDS = {
     torch.float32: FLOATS,

@@ -11,10 +11,10 @@ from llvmlite import ir
 from numba import types
 from torch import Tensor
 
+from ramole_core.kernels.call_args import TILES, WORDS, floats, halves, take, words_at
 from ramole_core.kernels.compiled import instructions, kernel, wide
 from ramole_core.kernels.team import Kernel
 from ramole_core.kernels.vectors import FLOAT, LANES, VECTOR, fma_of, paired, places, spread, word
-from ramole_core.kernels.words import TILES, WORDS, floats, halves, take, words_at
 
 NF4 = (
     *(-1.0, -0.6961928009986877, -0.5250730514526367, -0.39491748809814453),

@@ -8,7 +8,7 @@ from ramole_core.base.experts import Experts
 from ramole_core.base.kernel_linear import base_weight
 from ramole_core.base.packed import PackedLinear
 from ramole_core.kernels.compiled import DTYPES
-from ramole_core.layers.steady import EXACT, steady_layers
+from ramole_core.layers.batch_invariant_ops import EXACT, steady_layers
 
 LINEAR = (nn.Linear, Conv1D, PackedLinear)
 HOMES = (nn.ReLU.__module__, activations.__name__)

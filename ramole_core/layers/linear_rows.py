@@ -10,12 +10,12 @@ from torch.utils.weak import WeakIdKeyDictionary
 
 from ramole_core.composition import Gate
 from ramole_core.kernels import linear as words_of
+from ramole_core.kernels.call_args import WORDS
 from ramole_core.kernels.dots import COLUMNS
 from ramole_core.kernels.linear import SCORE
-from ramole_core.kernels.watching import WATCHING
+from ramole_core.kernels.record_hook import WATCHING
 from ramole_core.kernels.weight import Input
 from ramole_core.kernels.widen import widened
-from ramole_core.kernels.words import WORDS
 from ramole_core.layers.batch_mix import RowMix
 
 RUN = 32

@@ -23,19 +23,19 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from ramole_core.composition import Signal
-from ramole_core.composition.surprise import MOST, log_norm
+from ramole_core.composition.activation import MOST, log_norm
 from ramole_core.kernels.compiled import DTYPES
 from ramole_core.kernels.mixing import UNITS_STEP, WEIGHTS_STEP
 from ramole_core.kernels.weight import Input, Update
 from ramole_core.layers.batch_mix import FIXED, BatchMix
 from ramole_core.layers.fused import Draft, Fused
+from ramole_core.layers.gate_softmax import weigh
 from ramole_core.layers.late_scores import ACTIVATIONS, late_scores, module_signal
 from ramole_core.layers.linear_rows import LinearRows
 from ramole_core.layers.rows_mixing import RowsMixing
 from ramole_core.layers.tiles import in_tiles
 from ramole_core.layers.traced import Traced
 from ramole_core.layers.traced_part import TracedPart
-from ramole_core.layers.weigh import weigh
 
 Way = Literal["rows", "all"]
 

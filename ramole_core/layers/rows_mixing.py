@@ -7,13 +7,13 @@ import torch
 from torch import Tensor
 
 from ramole_core.kernels import mixing as words_of
+from ramole_core.kernels.call_args import WORDS
 from ramole_core.kernels.dots import COLUMNS
 from ramole_core.kernels.mixing import MIX, RUN, WEIGHTS_STEP
 from ramole_core.kernels.pairs import PAIRS, WIDTH
+from ramole_core.kernels.record_hook import WATCHING
 from ramole_core.kernels.vectors import paired
-from ramole_core.kernels.watching import WATCHING
 from ramole_core.kernels.weight import Input, UnitRows, Update
-from ramole_core.kernels.words import WORDS
 from ramole_core.layers.batch_mix import BatchMix
 from ramole_core.layers.traced import Traced
 from ramole_core.layers.traced_part import TracedPart

@@ -17,12 +17,12 @@ from ramole_core.base.experts import experts_in, together
 from ramole_core.base.kernel_linear import base_weight, kernel_linears
 from ramole_core.kernels.weight import Input, Weight
 from ramole_core.layers.angles import LongTokens
+from ramole_core.layers.batch_invariant_ops import steady_layers
 from ramole_core.layers.batch_mix import BatchMix
 from ramole_core.layers.fused import Draft, Fused
 from ramole_core.layers.install import Installation, watch_blocks, wrap
 from ramole_core.layers.layout import Layout
 from ramole_core.layers.mixing import Forward, Way
-from ramole_core.layers.steady import steady_layers
 
 
 class Serving:

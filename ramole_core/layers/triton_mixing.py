@@ -18,11 +18,11 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ramole_core.composition import surprise
+from ramole_core.composition import activation
 
 NEVER = tl.constexpr(-1e30)
-"""As in `weigh`."""
-TINY, MOST = tl.constexpr(surprise.TINY), tl.constexpr(surprise.MOST)
+"""As in `gate_softmax`."""
+TINY, MOST = tl.constexpr(activation.TINY), tl.constexpr(activation.MOST)
 AT_ONCE = 4
 """Modules of a launch; a larger group takes several."""
 PAGES, OUTPUTS = 16, 128

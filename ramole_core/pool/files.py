@@ -9,8 +9,8 @@ from pathlib import Path, PurePosixPath
 from ramole_core.errors import AdapterRefused
 from ramole_core.pool.card import Limits
 from ramole_core.pool.config import CONFIG
+from ramole_core.pool.examples_and_readme import EXAMPLES, LISTED, README
 from ramole_core.pool.inspection import WEIGHTS
-from ramole_core.pool.words import EXAMPLES, LISTED, README
 
 USED = (WEIGHTS, CONFIG, README, EXAMPLES, LISTED)
 PICKLES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".joblib", ".dill")

@@ -8,17 +8,17 @@ from pathlib import Path
 
 from ramole_core.errors import AdapterRefused
 from ramole_core.pool.card import Limits
-from ramole_core.pool.hub import PREFIX, copy_hub
-from ramole_core.pool.inspection import WEIGHTS
-from ramole_core.pool.names import clean_name
-from ramole_core.pool.sources import Source, copy_source
-from ramole_core.pool.words import (
+from ramole_core.pool.examples_and_readme import (
     README,
     check_examples,
     parse_readme,
     read_examples,
     write_examples,
 )
+from ramole_core.pool.hub import PREFIX, copy_hub
+from ramole_core.pool.inspection import WEIGHTS
+from ramole_core.pool.names import clean_name
+from ramole_core.pool.sources import Source, copy_source
 
 
 @dataclass(frozen=True)

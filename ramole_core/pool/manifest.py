@@ -16,8 +16,8 @@ from pathlib import Path
 from ramole_core.errors import AdapterRefused
 from ramole_core.pool.card import AdapterCard, Facts, Limits
 from ramole_core.pool.config import CONFIG
+from ramole_core.pool.examples_and_readme import EXAMPLES, README, parse_examples, parse_readme
 from ramole_core.pool.inspection import WEIGHTS, Shapes, inspect_folder
-from ramole_core.pool.words import EXAMPLES, README, parse_examples, parse_readme
 from ramole_core.whole_file import replacing
 
 MANIFEST = "manifest.json"

@@ -13,6 +13,7 @@ from ramole_core.errors import AdapterRefused, RamoleError
 from ramole_core.pool.aside import Aside
 from ramole_core.pool.card import AdapterCard, Limits
 from ramole_core.pool.disk import disk_told, folder_told
+from ramole_core.pool.examples_and_readme import EXAMPLES, check_examples, write_examples
 from ramole_core.pool.inspection import fingerprint, inspect_folder, read_pairs
 from ramole_core.pool.intake import stage_source
 from ramole_core.pool.lock import WriterLock
@@ -21,7 +22,6 @@ from ramole_core.pool.names import clean_name, free_name, near_names
 from ramole_core.pool.shelf import read_samples, read_uploads, without
 from ramole_core.pool.sources import Source
 from ramole_core.pool.store import Store
-from ramole_core.pool.words import EXAMPLES, check_examples, write_examples
 
 if TYPE_CHECKING:
     from ramole_core.pool.tensors import AdapterTensors

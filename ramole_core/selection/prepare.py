@@ -12,7 +12,7 @@ from ramole_core.selection.selector import Choice, Selector
 
 if TYPE_CHECKING:
     from ramole_core.composition import Candidate, Response
-    from ramole_core.engine.engines import Engines
+    from ramole_core.engine.backend import Backend
     from ramole_core.engine.prompt import Prepared, Prompt
 
 
@@ -23,7 +23,7 @@ class Preparation:
         self._selector, self._mixes, self._hub, self._pool = selector, mixes, hub, pool
 
     def prepare(
-        self, requests: Sequence[Request], engines: "Engines", *, cancelled: Callable[[], bool]
+        self, requests: Sequence[Request], engines: "Backend", *, cancelled: Callable[[], bool]
     ) -> "list[Prepared]":
         """As `Ramole.prepare`, for these engines."""
         wait = self._hub.wait(cancelled)

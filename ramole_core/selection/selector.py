@@ -194,8 +194,8 @@ class Selector:
             heard = [replace(one, response=response) for one, response in pairs]
             evidence = found[n].evidence
             if evidence is not None and self._doubts(found[n]):
-                known = [one.surprise for one in heard if one.score == one.score]
-                blind = {one.name: one.surprise for one in heard if one.score != one.score}
+                known = [one.activation_z for one in heard if one.score == one.score]
+                blind = {one.name: one.activation_z for one in heard if one.score != one.score}
                 evidence = self._base.hear(evidence, known, blind)
             best = self._best(found[n].turn, methods[n], heard)
             settled = Choice(found[n].turn, tuple(best), evidence, found[n].notes)

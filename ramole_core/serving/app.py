@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict
 
-from ramole_core.heaps import VARIABLE
+from ramole_core.process_memory import VARIABLE
 from ramole_core.settings import Settings
 
 if TYPE_CHECKING:

@@ -12,9 +12,9 @@ from ramole_core.base.model import BaseModel, load_base
 from ramole_core.base.shapes import read_shapes
 from ramole_core.composition import Composition, Response, Trained
 from ramole_core.composition.trained import WeightsFolder
+from ramole_core.engine.build import engine_of
 from ramole_core.engine.engine import Likely
-from ramole_core.engine.of_settings import engine_of
-from ramole_core.engine.own_engine import OwnEngine
+from ramole_core.engine.local_engine import LocalEngine
 from ramole_core.engine.prompt import Prepared, Prompt
 from ramole_core.engine.reader import ModelFacts
 from ramole_core.request import Generation, Request
@@ -51,7 +51,7 @@ class EngineServer:
         )
         shapes = read_shapes(base.folder)
         self._weights_folder = WeightsFolder(s.adapters_dir)
-        self._engines = OwnEngine(engine_of(base, s, shapes=shapes, weights=self._weights))
+        self._engines = LocalEngine(engine_of(base, s, shapes=shapes, weights=self._weights))
         self._store = AdapterStore(s.store)
         self._mirror = Mirror(self._store, s.data_dir / "mirror", shapes=shapes)
         self._engines.start()

@@ -6,21 +6,21 @@ from ramole_core.errors import RamoleError
 from ramole_core.serving.fleet import Fleet
 
 if TYPE_CHECKING:
-    from ramole_core.engine.engines import Engines
-    from ramole_core.ramole import EnginesMaker, Progress, Ramole
+    from ramole_core.engine.backend import Backend
+    from ramole_core.ramole import BackendMaker, Progress, Ramole
 
 
-def engines_over(fleet: Fleet) -> "EnginesMaker":
+def engines_over(fleet: Fleet) -> "BackendMaker":
     """What `Ramole` makes its engines with: pool and retrieval stay here, adapters go into the
     store, and the fleet answers."""
 
-    def make(ramole: "Ramole", tell: "Progress") -> "Engines":
+    def make(ramole: "Ramole", tell: "Progress") -> "Backend":
         from ramole_core.base.checksum import weights_checksum
         from ramole_core.base.fetch import fetch_base
         from ramole_core.base.model import load_tokenizer
         from ramole_core.serving.placing import Placing
         from ramole_core.serving.publishing import Publishing
-        from ramole_core.serving.remote_engines import RemoteEngines
+        from ramole_core.serving.remote_backend import RemoteBackend
         from ramole_core.serving.store import AdapterStore
 
         s = ramole.settings
@@ -32,7 +32,7 @@ def engines_over(fleet: Fleet) -> "EnginesMaker":
             ramole.pool, AdapterStore(s.store), gone=lambda contents: engines.forget(contents)
         )
         tell("waiting for the engines", 0.92)
-        engines = RemoteEngines(
+        engines = RemoteBackend(
             fleet,
             Placing(s.placement),
             tokenizer=load_tokenizer(s.base_model, folder, chat_template=s.chat_template),

@@ -19,8 +19,8 @@ from ray.exceptions import RayError, RayTaskError
 from ray.serve.exceptions import RayServeException
 
 from ramole_core.serving.fleet import EngineLost, Heard
+from ramole_core.serving.live_replicas import live_replicas
 from ramole_core.serving.served_engine import Reply
-from ramole_core.serving.there import told_there
 from ramole_core.serving.wire import Job
 
 log = logging.getLogger(__name__)
@@ -43,7 +43,7 @@ class RayFleet:
 
     def keys(self) -> Sequence[str]:
         now = time.monotonic()
-        there = told_there(self._application)
+        there = live_replicas(self._application)
         return [key for key in there if now - self._lost.get(key, -math.inf) >= GONE_SECONDS]
 
     def call(self, key: str, name: str, *args: object) -> object:

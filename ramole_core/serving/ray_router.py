@@ -1,14 +1,14 @@
 """Ray Serve's router, told by the page which replica a request is for.
 
 The page places by adapter (`placing.py`), which Serve cannot know; who can be asked, it learns
-here (`there.py`).
+here (`live_replicas.py`).
 """
 
 from collections.abc import Sequence
 
 from ray.serve.request_router import PendingRequest, ReplicaID, RequestRouter, RunningReplica
 
-from ramole_core.serving import there
+from ramole_core.serving import live_replicas
 
 
 class NamedRouter(RequestRouter):
@@ -34,4 +34,4 @@ class NamedRouter(RequestRouter):
 
     def _tell(self) -> None:
         ids = tuple(sorted(one.unique_id for one in self.curr_replicas))
-        there.tell_there(self.app_name, ids)
+        live_replicas.set_live_replicas(self.app_name, ids)

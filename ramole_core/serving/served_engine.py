@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from ramole_core.errors import RamoleError
-from ramole_core.garbage import settle
+from ramole_core.process_memory import settle
 from ramole_core.request import Generation
 from ramole_core.serving.fleet import Heard, PageSilent
 from ramole_core.serving.leases import Leases

@@ -111,7 +111,9 @@ def responses(
         for candidates in ramole.candidates(part):
             known = [one for one in candidates if one.score == one.score] or candidates
             nearest = max(known, key=lambda one: one.score)
-            found.append((nearest.surprise, float(np.mean([one.surprise for one in candidates]))))
+            found.append(
+                (nearest.activation_z, float(np.mean([one.activation_z for one in candidates])))
+            )
         tell("reading the responses", min(1.0, (start + step) / len(texts)))
     return np.array(found, np.float64).reshape(-1, 2)
 

@@ -28,13 +28,13 @@ from ramole_core.composition import (
 )
 from ramole_core.errors import RamoleError
 from ramole_core.training.checkpoint import Progress
-from ramole_core.training.companions import Companions
 from ramole_core.training.loop import Run, Trainable, train
 from ramole_core.training.loss import mean_by_row, row_losses, token_losses
 from ramole_core.training.material import Material, dev_rows, identity, mixed_rows
 from ramole_core.training.mixed_model import MixedModel
 from ramole_core.training.recipe import MethodRecipe
 from ramole_core.training.rows import Batch, BatchOrder, TaskRow, collate
+from ramole_core.training.sampled_adapters import SampledAdapters
 from ramole_core.training.weights_folder import write_weights
 
 CONTROL_RANK = 6
@@ -61,7 +61,7 @@ def _trainable(
     dev = dev_rows(base, given.tasks, recipe)
     rows = mixed_rows(base, given.tasks, recipe)
     order = BatchOrder(rows, batch_rows=schedule.batch_rows, seed=schedule.seed)
-    companions = Companions(recipe, tuple(given.loras), given.near)
+    companions = SampledAdapters(recipe, tuple(given.loras), given.near)
     rank = None if method.fixed else int(recipe.settings.get("rank", CONTROL_RANK))
     controls = measure_controls(model, dev, companions, rank=rank, seed=schedule.seed)
     watches = type(method).loss is not Composition.loss
@@ -186,7 +186,7 @@ def watched(
 def measure_controls(
     model: MixedModel,
     dev: Sequence[TaskRow],
-    companions: Companions,
+    companions: SampledAdapters,
     *,
     rank: int | None,
     seed: int,

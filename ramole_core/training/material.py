@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 
 from ramole_core.base.model import BaseModel
 from ramole_core.errors import RamoleError
-from ramole_core.training.companions import Near
 from ramole_core.training.mixed_model import Loras, Shapes
 from ramole_core.training.recipe import MethodRecipe
 from ramole_core.training.rows import Task, TaskRow, encode_task
+from ramole_core.training.sampled_adapters import Near
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,6 @@ from collections.abc import Callable, Mapping, Sequence
 from ramole_core.base.model import BaseModel
 from ramole_core.composition import find_method
 from ramole_core.training.checkpoint import Progress
-from ramole_core.training.companions import Near
 from ramole_core.training.gate import train_gate
 from ramole_core.training.loop import Run
 from ramole_core.training.material import Material
@@ -14,6 +13,7 @@ from ramole_core.training.mole import train_mole
 from ramole_core.training.recipe import MethodRecipe
 from ramole_core.training.recovery import train_recovery
 from ramole_core.training.rows import Task
+from ramole_core.training.sampled_adapters import Near
 from ramole_core.training.task_table import write_task_table
 
 OWN: dict[str, Callable[[MethodRecipe, Material, Run], Progress]] = {

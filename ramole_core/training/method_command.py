@@ -104,11 +104,11 @@ def _train(
     from ramole_core.retrieval import Encoder
     from ramole_core.settings import load_settings
     from ramole_core.training import configured_base
-    from ramole_core.training.companions import nearest_of
     from ramole_core.training.method import train_method
     from ramole_core.training.pool_loras import PoolLoras, read_loras
     from ramole_core.training.progress import shown_run
     from ramole_core.training.rows import read_task
+    from ramole_core.training.sampled_adapters import nearest_of
 
     names, kind = read_names(place.adapters), find_method(name)
     retrieved = min(mixing.retrieved, len(names) - (mixing.masked > 0))

@@ -1,4 +1,4 @@
-"""Engines of Ray Serve on this machine, asked from this process, and what each answer must be."""
+"""Backend of Ray Serve on this machine, asked from this process, and what each answer must be."""
 
 import os
 import random
@@ -236,10 +236,10 @@ def opened(
 ) -> Iterator[World]:
     """Ray Serve with so many engines, and the page's half of the system in this process."""
     from ramole_core.serving.app import ENGINES
+    from ramole_core.serving.live_replicas import set_live_replicas
     from ramole_core.serving.opening import engines_over
     from ramole_core.serving.ray_fleet import RayFleet
     from ramole_core.serving.running import Running
-    from ramole_core.serving.there import tell_there
 
     world.running = Running(world.settings, engines=engines, cpus=cpus, page=None, make=make)
     world.running.start()
@@ -256,7 +256,7 @@ def opened(
             world.fleet.close()
     finally:
         world.running.stop()
-        tell_there(ENGINES, ())  # the next ones are others
+        set_live_replicas(ENGINES, ())  # the next ones are others
 
 
 def shares(values: Sequence[float]) -> dict[str, float]:

@@ -19,7 +19,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
-from ..door.logins import METRICS, Tries
+from ..middleware.logins import METRICS, Tries
 from ..openai.errors import refused
 from ..openai.keys import Keys
 from ..session.address import Network, address_of, networks, visitor_address

@@ -7,7 +7,7 @@ from starlette.responses import Response
 
 from ramole_core import Busy, RamoleError
 
-from ..door import refusal
+from ..middleware import refusal
 from ..parts.errors import UNEXPECTED
 from ..watch.events import refused as told_refused
 

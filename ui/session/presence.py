@@ -45,7 +45,7 @@ class Presence:
             with self.alive(visitor.owner):
                 yield visitor
         finally:
-            self._meet(request, visitor.owner)
+            self._accumulate(request, visitor.owner)
 
     @contextmanager
     def alive(self, owner: str | None) -> Iterator[None]:
@@ -97,7 +97,7 @@ class Presence:
                 return 0.0
             return self._clock() - self._seen.get(owner, -math.inf)
 
-    def _meet(self, request: gr.Request | None, owner: str | None) -> None:
+    def _accumulate(self, request: gr.Request | None, owner: str | None) -> None:
         session = getattr(request, "session_hash", None)
         with self._lock:
             if session and owner in self._seen:

@@ -9,13 +9,13 @@ from collections.abc import Callable
 from ramole_core import Generation, Request
 
 from .numbers import count, count_retrieval, count_upload
-from .told import Told, told_of, told_of_error
+from .request_record import RequestRecord, record_of, record_of_error
 
-_listeners: list[Callable[[Told], None]] = [count]
+_listeners: list[Callable[[RequestRecord], None]] = [count]
 _MARK = "told to the operator"
 
 
-def listen(hear: Callable[[Told], None]) -> None:
+def listen(hear: Callable[[RequestRecord], None]) -> None:
     """Have `hear` called, in any thread, with what is told of each request from now on."""
     if hear not in _listeners:
         _listeners.append(hear)
@@ -23,14 +23,14 @@ def listen(hear: Callable[[Told], None]) -> None:
 
 def answered(request: Request, answer: Generation) -> None:
     """An answer ended."""
-    _tell(told_of(request, answer))
+    _tell(record_of(request, answer))
 
 
 def refused(error: BaseException) -> None:
     """A call ended with this error; told once, however many hands it passes through."""
     if _MARK not in vars(error):
         vars(error)[_MARK] = True
-        _tell(told_of_error(error))
+        _tell(record_of_error(error))
 
 
 def retrieved(seconds: float) -> None:
@@ -43,6 +43,6 @@ def uploaded(outcome: str) -> None:
     count_upload(outcome)
 
 
-def _tell(told: Told) -> None:
+def _tell(told: RequestRecord) -> None:
     for hear in list(_listeners):
         hear(told)

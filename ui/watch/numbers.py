@@ -5,7 +5,7 @@ Labels have few values, all of them ours: an outcome, a reason, a method, a clas
 
 from prometheus_client import CollectorRegistry, Counter, Histogram
 
-from .told import ANSWERED, FAILED, REFUSED, Told
+from .request_record import ANSWERED, FAILED, REFUSED, RequestRecord
 
 REGISTRY = CollectorRegistry()
 FAST = (0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 60, 120)
@@ -65,7 +65,7 @@ for reason in ("busy", "invalid"):
     REFUSALS.labels(reason)
 
 
-def count(told: Told) -> None:
+def count(told: RequestRecord) -> None:
     """Add a request that ended."""
     REQUESTS.labels(told.outcome).inc()
     if told.reason is not None:

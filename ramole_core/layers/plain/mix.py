@@ -16,9 +16,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ramole_core.composition import Decision, Gate, Lora, LoraSet, Signal, Sites
-from ramole_core.composition.surprise import log_norm, surprise_of
+from ramole_core.composition.activation import activation_z_of, log_norm
+from ramole_core.layers.gate_softmax import weigh
 from ramole_core.layers.late_scores import ACTIVATIONS, late_scores, module_signal, wide_of
-from ramole_core.layers.weigh import weigh
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,7 +115,7 @@ def _scores(
     if gate.own:
         assert gate.usual is not None
         logs = log_norm(_by_adapter(u.to(wide).square(), ranks))
-        z = surprise_of(logs, gate.usual[at].to(scores).expand(*logs.shape, 2))
+        z = activation_z_of(logs, gate.usual[at].to(scores).expand(*logs.shape, 2))
         scores = scores + gate.own * z * (torch.tensor(ranks) > 0).to(scores)
     if gate.late:
         if gate.per != "module":

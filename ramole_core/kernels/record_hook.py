@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from ramole_core.kernels.team import Kernel
 
 
-class Watcher(Protocol):
+class Recorder(Protocol):
     """Writes down what runs."""
 
     def call(self, kernel: "Kernel", words: np.ndarray) -> None:
@@ -29,7 +29,7 @@ class Watcher(Protocol):
 
 
 class _Watching(threading.local):
-    one: Watcher | None = None
+    one: Recorder | None = None
 
 
 WATCHING = _Watching()

@@ -17,7 +17,7 @@ from ramole_core.engine.placement import Placer
 from ramole_core.engine.segments import Segments
 
 
-class AloneReader:
+class IsolatedForward:
     """Whoever calls it holds the engine's lock, and is in inference mode."""
 
     def __init__(self, model: PreTrainedModel, *, runner: ModelRunner, placer: Placer):

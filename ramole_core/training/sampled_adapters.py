@@ -39,7 +39,7 @@ def nearest_of(cards: Sequence[Card], encoder: Encoder) -> Near:
     return Near(near, hashlib.sha256(shown.encode()).hexdigest())
 
 
-class Companions:
+class SampledAdapters:
     """Draws them; the seed and the step decide, so a run that was killed goes on with the same."""
 
     def __init__(self, recipe: MethodRecipe, names: Sequence[str], near: Near | None):

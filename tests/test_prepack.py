@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from ramole_core import Request, packing_ahead
+from ramole_core import Request
 from ramole_core.base.shapes import read_shapes
-from ramole_core.packing_ahead import PackingAhead
+from ramole_core.prepack import Prepack
 from tests.learn_page import card
 from tests.test_ramole import ASK, ramole as ramole, write_lora  # noqa: F401  the fixture
 
@@ -37,7 +37,7 @@ class FakeEngines:
 
 @pytest.fixture
 def packing():
-    made = PackingAhead(lambda one: one.name, folder=Path.cwd())
+    made = Prepack(lambda one: one.name, folder=Path.cwd())
     yield made
     made.close()
 
@@ -71,7 +71,7 @@ def test_what_two_added_is_packed_though_one_of_them_removes_it(packing):
 
 
 def test_the_last_of_the_disk_is_left(packing, monkeypatch):
-    monkeypatch.setattr(packing_ahead, "ROOM", 2**62)
+    monkeypatch.setattr(prepack, "ROOM", 2**62)
     engines = FakeEngines()
     engines.go.set()
     packing.start(engines, [one("a")])

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from ramole_core import keep_few_heaps
-from ramole_core.heaps import VARIABLE
+from ramole_core.process_memory import VARIABLE
 
 CODE = """
 import ctypes, sys, threading

@@ -10,7 +10,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ..watch.numbers import count_response
 from ..watch.quiet import one_line
-from ..watch.told import FAULT
+from ..watch.request_record import FAULT
 from .refusal import Refused
 
 log = logging.getLogger(__name__)

@@ -1,6 +1,6 @@
 """Who answers: what `Ramole` asks of the model, wherever it runs.
 
-In this process that is one engine (`own_engine.py`); over a network of them it is
+In this process that is one engine (`local_engine.py`); over a network of them it is
 `ramole_core/serving/`. Retrieval, the pool and whose turn it is to choose adapters are never behind
 this door.
 """
@@ -18,7 +18,7 @@ from ramole_core.request import Fitting, Generation, Request, Step
 
 
 @runtime_checkable
-class Engines(Protocol):
+class Backend(Protocol):
     """One engine or many; every thread may use them."""
 
     @property

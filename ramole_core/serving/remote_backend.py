@@ -1,4 +1,4 @@
-"""`Engines` of other processes: the page reads and checks a request, an engine answers it.
+"""`Backend` of other processes: the page reads and checks a request, an engine answers it.
 
 The page has the tokenizer and a few facts of the model, not the model.
 """
@@ -43,7 +43,7 @@ GAUGES = (
 T = TypeVar("T")
 
 
-class RemoteEngines:
+class RemoteBackend:
     """Every engine of a fleet."""
 
     def __init__(

@@ -7,7 +7,7 @@ from ramole_core.engine.pages import PAGE, pages_of
 from ramole_core.engine.prefix import Page
 
 
-class Sequence:
+class KvSequence:
     """Its pages, in order, and how many tokens are in them."""
 
     def __init__(self, length: int, *, long: bool = False):

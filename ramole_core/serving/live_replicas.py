@@ -4,14 +4,14 @@ A module of its own, because Ray sends the router as a copy of its code, with co
 in its own module.
 """
 
-_THERE: dict[str, tuple[str, ...]] = {}
+_LIVE: dict[str, tuple[str, ...]] = {}
 
 
-def tell_there(application: str, replicas: tuple[str, ...]) -> None:
+def set_live_replicas(application: str, replicas: tuple[str, ...]) -> None:
     """These can be asked now, and no others."""
-    _THERE[application] = replicas
+    _LIVE[application] = replicas
 
 
-def told_there(application: str) -> tuple[str, ...]:
+def live_replicas(application: str) -> tuple[str, ...]:
     """The ids of those that can be asked."""
-    return _THERE.get(application, ())
+    return _LIVE.get(application, ())

@@ -17,7 +17,7 @@ from ramole_core.pool import AdapterCard
 
 if TYPE_CHECKING:
     from ramole_core.composition import Candidate
-    from ramole_core.engine.engines import Engines
+    from ramole_core.engine.backend import Backend
 
 log = logging.getLogger(__name__)
 
@@ -29,7 +29,7 @@ ROOM = 2 * 2**30
 """Bytes that stay free on the disk: nothing is packed ahead into the last of it."""
 
 
-class PackingAhead:
+class Prepack:
     """Listens to the pool. Its thread is there from `start` until `close`, and asleep where there
     is nothing to pack."""
 
@@ -44,7 +44,7 @@ class PackingAhead:
         """The content that is packed now."""
         self._thread: threading.Thread | None = None
 
-    def start(self, engines: "Engines", cards: Iterable[AdapterCard]) -> None:
+    def start(self, engines: "Backend", cards: Iterable[AdapterCard]) -> None:
         """Pack these, and those that are added from now on, as `engines` keep them."""
         for card in cards:
             self.added(card)
@@ -81,7 +81,7 @@ class PackingAhead:
         if self._thread is not None:
             self._thread.join()
 
-    def _run(self, engines: "Engines") -> None:
+    def _run(self, engines: "Backend") -> None:
         while True:
             with self._news:
                 self._now = ""

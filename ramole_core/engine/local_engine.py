@@ -14,8 +14,8 @@ from ramole_core.kernels.threads import kernels_alone
 from ramole_core.request import Fitting, Generation, Request, Step
 
 
-class OwnEngine:
-    """`Engines` in this process; without `start` its callers step it, in turn."""
+class LocalEngine:
+    """`Backend` in this process; without `start` its callers step it, in turn."""
 
     def __init__(self, engine: Engine):
         self.engine = engine

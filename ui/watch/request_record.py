@@ -15,7 +15,7 @@ FAULT = "fault"
 
 
 @dataclass(frozen=True)
-class Told:
+class RequestRecord:
     """One request, or a call that never became one."""
 
     outcome: str
@@ -35,10 +35,10 @@ class Told:
     retrieve_seconds: float | None = None
 
 
-def told_of(request: Request, answer: Generation) -> Told:
+def record_of(request: Request, answer: Generation) -> RequestRecord:
     """An answer that ended, well or early."""
     extra = answer.extra
-    return Told(
+    return RequestRecord(
         outcome=answer.finish_reason if answer.finish_reason in ANSWERED else FAILED,
         method=request.method,  # one that there is, or it would have no answer
         adapters=len(answer.adapters),
@@ -51,10 +51,10 @@ def told_of(request: Request, answer: Generation) -> Told:
     )
 
 
-def told_of_error(error: BaseException) -> Told:
+def record_of_error(error: BaseException) -> RequestRecord:
     """A request, or a call, that ended with an error."""
     reason = reason_of(error)
-    return Told(FAILED) if reason in (None, FAULT) else Told(REFUSED, reason)
+    return RequestRecord(FAILED) if reason in (None, FAULT) else RequestRecord(REFUSED, reason)
 
 
 def reason_of(error: BaseException) -> str | None:

@@ -1,4 +1,4 @@
-"""How surprising an adapter's response is: how much louder it answers than it usually does.
+"""The activation z-score of an adapter: how much larger its response is than its usual one.
 
     z = (log |v| - mean) / deviation,   v = B A x;   |z| at most 4
 
@@ -17,7 +17,7 @@ from torch import Tensor
 TINY = 1e-12
 """Added to |v|^2 before its logarithm is taken."""
 MOST = 4.0
-"""A surprise is between - and + this."""
+"""A z-score is between - and + this."""
 
 
 @dataclass(frozen=True)
@@ -32,9 +32,9 @@ class Response:
     """False where the adapter lacks the module."""
 
     @property
-    def surprise(self) -> float:
+    def activation_z(self) -> float:
         """z, averaged over the adapter's modules; 0 where it has none."""
-        z = surprise_of(self.log_norms, self.usual)[self.present]
+        z = activation_z_of(self.log_norms, self.usual)[self.present]
         return float(z.mean()) if len(z) else 0.0
 
 
@@ -43,7 +43,7 @@ def log_norm(squares: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
     return 0.5 * torch.log(squares + TINY)
 
 
-def surprise_of(
+def activation_z_of(
     log_norms: Float[Tensor, "*shape"], usual: Float[Tensor, "*shape 2"]
 ) -> Float[Tensor, "*shape"]:
     """z of each response."""

@@ -1,7 +1,7 @@
 """A decode step that can run again: the same requests decode, mixed by the same adapters, and keys
 and values lie where they lay. Only tokens, places and pages are others."""
 
-from collections.abc import Sequence as Many
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -11,7 +11,7 @@ from ramole_core.layers import BatchMix, Forward, RowMix
 
 
 @dataclass(frozen=True)
-class KeptStep:
+class CapturedStep:
     """What a step that was kept stands for, and what it reads of its tokens."""
 
     batch: BatchMix
@@ -23,7 +23,7 @@ class KeptStep:
     ids: Tensor
     positions: Tensor
 
-    def fits(self, mixes: Many[RowMix], traced: Many[int], kv: KvCache) -> bool:
+    def fits(self, mixes: Sequence[RowMix], traced: Sequence[int], kv: KvCache) -> bool:
         """Whether a step of one token for each of these is this one again."""
         return (
             kv is self.kv
