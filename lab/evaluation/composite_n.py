@@ -62,7 +62,7 @@ def main(
                 hidden=crowd.distractors,
                 seed=seed,
                 shots=shots,
-            )  # fmt: skip
+            )
             for count in harness.words(n)
         ]
         told = lambda line: print(line, file=sys.stderr)  # noqa: E731
