@@ -106,22 +106,22 @@ def evaluate(
         further = [FURTHER[name](material) for name in chosen if name in FURTHER]
         whole, further = further, [one.cut(trial) if trial else one for one in further]
         pace = run_situations(further, cells, systems=wanted, told=told)
-    if worker:
-        return
-    for other in others:
-        other.wait()
-    cells.pack(archive)
-    report = make_report(
-        cells,
-        asked,
-        systems=wanted,
-        places=places,
-        further=further,
-        hours=estimate_whole(whole, pace, systems=wanted),
-        facts=facts
-        | {"command": command, "date": date.today().isoformat()}
-        | ({"trial": trial} if trial else {}),
-    )
+        if worker:
+            return
+        for other in others:
+            other.wait()
+        cells.pack(archive)
+        report = make_report(
+            cells,
+            asked,
+            systems=wanted,
+            places=places,
+            further=further,
+            hours=estimate_whole(whole, pace, systems=wanted),
+            facts=facts
+            | {"command": command, "date": date.today().isoformat()}
+            | ({"trial": trial} if trial else {}),
+        )
     out = out or OUT
     harness.write_report(out, report)
     if as_json:

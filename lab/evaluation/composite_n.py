@@ -62,13 +62,13 @@ def main(
                 hidden=crowd.distractors,
                 seed=seed,
                 shots=shots,
-            )  # fmt: skip
+            )
             for count in harness.words(n)
         ]
         told = lambda line: print(line, file=sys.stderr)  # noqa: E731
         run_situations(situations, cells, systems=wanted, told=told)
-    tables = {one.name: make_situation_table(one, cells, systems=wanted) for one in situations}
-    results = harness.Results(out, facts, skipped=skip, shots=shots, rows=rows, seed=seed)
-    results.write(situations=tables)
+        tables = {one.name: make_situation_table(one, cells, systems=wanted) for one in situations}
+        results = harness.Results(out, facts, skipped=skip, shots=shots, rows=rows, seed=seed)
+        results.write(situations=tables)
     for name, table in tables.items():
         Console().print(show_situation(name, table))

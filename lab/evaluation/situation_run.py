@@ -94,10 +94,13 @@ def count_left(
 ) -> dict[tuple[str, str], int]:
     """Questions without a cell, by (situation, system)."""
     left: dict[tuple[str, str], int] = {}
+    seen = set()
     for situation, system, unit, questions in _every(situations, systems):
-        if not cells.has(situation.place(system), system, unit):
+        cell = situation.place(system), system, unit
+        if cell not in seen and not cells.has(*cell):
             key = (situation.name, system)
             left[key] = left.get(key, 0) + len(questions)
+        seen.add(cell)
     return left
 
 
