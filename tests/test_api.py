@@ -547,7 +547,7 @@ class Steps:
     def __init__(self, *items: tuple[int, object]):
         self.items, self.go, self.ended = items, threading.Semaphore(0), threading.Event()
 
-    def stream_batch(self, requests, *, cancelled, session, address, waiting):
+    def stream_batch(self, requests, *, cancelled, session, address, waiting, **_):
         self.session, self.address = session, address
         try:
             for index, item in self.items:

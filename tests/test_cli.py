@@ -266,7 +266,7 @@ def test_only_what_works_is_there():
     names = {info.name for info in app.registered_commands}
     expected = {"doctor", "list", "add", "remove", "retrieve", "generate", "batch", "benchmark"}
     expected |= {"calibrate"}
-    expected |= {"evaluate", "chat", "merge", "mixes", "trace", "hub", "serve"}
+    expected |= {"evaluate", "chat", "merge", "methods", "mixes", "trace", "hub", "serve"}
     assert names == expected
     assert [info.name for info in app.registered_groups] == ["train"]
 

@@ -128,7 +128,7 @@ def test_readme_s_map_has_every_room():
         f"ramole_core/{init.parent.name}" for init in REPOSITORY.glob("ramole_core/*/__init__.py")
     }
     assert set(rooms) == folders - {"ramole_core/terminal"} | {"ui", "lab"}
-    assert len(rooms) == 15 and "`terminal/`" in README
+    assert len(rooms) == 16 and "`terminal/`" in README
 
 
 def test_the_head_of_readme_configures_a_space():

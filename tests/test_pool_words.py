@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from ramole_core.pool import markdown, names
+from ramole_core.pool import examples_and_readme, markdown, names
 from ramole_core.pool.examples_and_readme import (
     LARGEST_WORDS,
     LONGEST_DESCRIPTION,
@@ -169,7 +169,7 @@ def test_of_a_file_of_examples_so_many_lines_are_read(monkeypatch, line):
         read.append(len(text))
         return json.loads(text)
 
-    monkeypatch.setattr(words, "json", SimpleNamespace(loads=loads))
+    monkeypatch.setattr(examples_and_readme, "json", SimpleNamespace(loads=loads))
     text = (line * (LARGEST_WORDS // len(line)))[: LARGEST_WORDS - 8].encode()
     parse_examples(text)
     assert len(read) <= MOST_LINES and sum(read) <= len(text), "each is read once"

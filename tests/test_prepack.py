@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ramole_core import Request
+from ramole_core import Request, prepack
 from ramole_core.base.shapes import read_shapes
 from ramole_core.prepack import Prepack
 from tests.learn_page import card

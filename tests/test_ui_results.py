@@ -481,7 +481,7 @@ def test_an_adapter_helps_only_where_lenient_scoring_says_so_too(folder):
     raw["adapters"]["sst2"]["lenient"]["gain_over"]["base"] = {"mean": 2, "low": -1, "high": 5}
     change(folder, "adapters_dev.json", **raw)
     assert tiles(folder)["Adapters"] == "0 of 2"
-    one = "<code>python -m lab.evaluation.dev_table --rows 50</code>"
+    one = "<code>python -m lab dev_table --rows 50</code>"
     assert everything(folder).count(one) == 1, "the adapters' commands are one without their names"
 
 
