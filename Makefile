@@ -45,9 +45,10 @@ format: setup ## ruff, changing files
 	$(BIN)/ruff format .
 
 browser: ## Chromium and nginx for the tests, by apt-get where we may
-	@{ command -v chromium && { command -v nginx || [ -x /usr/sbin/nginx ]; }; } >/dev/null || { \
+	@{ { command -v chromium-headless-shell || command -v chromium; } && { command -v nginx || [ -x /usr/sbin/nginx ]; }; } >/dev/null || { \
 	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
-	    apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends chromium fonts-dejavu-core nginx-light; \
+	    export DEBIAN_FRONTEND=noninteractive install="apt-get install -q -y --no-install-recommends"; \
+	    apt-get update -q && $$install fonts-dejavu-core nginx-light && { $$install chromium-headless-shell || $$install chromium; }; \
 	  else echo "The tests of browser and proxy need 'chromium' and 'nginx' on the PATH and will fail (Debian: sudo apt-get install chromium nginx-light)."; fi; }
 
 readme: setup ## write the generated parts of README and docs anew

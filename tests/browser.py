@@ -1,5 +1,6 @@
 """Chromium for the browser tests: how it starts, and a page of its own for each visit."""
 
+import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
@@ -30,11 +31,19 @@ def ask_page(root: Path, **environment: object) -> AbstractContextManager[Server
     return fake_page("tests.ask_page", root, variables=said)
 
 
+def program() -> str:
+    """The browser's program: without a window system where that is there, a third of the work."""
+    for name in ("chromium-headless-shell", "chromium"):
+        if found := shutil.which(name):
+            return found
+    raise RuntimeError("No Chromium is on the PATH; on Debian: apt-get install chromium")
+
+
 @contextmanager
 def chromium_running() -> Iterator[Browser]:
     """A browser; for one module at most, as its event loop would be in the way of others."""
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=FLAGS)
+        browser = playwright.chromium.launch(executable_path=program(), args=FLAGS)
         yield browser
         browser.close()
 

@@ -228,7 +228,7 @@ def speed() -> dict[str, Any]:
 def budget() -> dict[str, Any]:
     spread = {"median": 0.25, "least": 0.125, "most": 0.5}
     told = {"listening_s": 3.2, "first_token_s": {"ramole": spread}, "resident_mib": 1234.5}
-    return {"command": "python -m lab.benchmarks.budget", "machine": "imagined"} | told
+    return {"command": "python -m lab budget", "machine": "imagined"} | told
 
 
 def router_dev() -> dict[str, Any]:
@@ -239,7 +239,7 @@ def router_dev() -> dict[str, Any]:
         gap = {"mean": -0.03, "low": -0.04, "high": -0.02, **gap}
         return {"loss": loss, "trained_minus": {"uniform": gap}, "verdict": "It was measured."}
 
-    told = {"command": "python -m lab.evaluation.router_table", "k": 3, "unseen": ["copa"]}
+    told = {"command": "python -m lab router_table", "k": 3, "unseen": ["copa"]}
     return told | {"own": setting(set_low=-0.06, set_high=0.01), "others": setting()}
 
 

@@ -58,7 +58,7 @@ def test_a_phone_shows_the_columns_below_each_other(server, visit, theme):
 
 
 def test_stop_ends_every_column(tmp_path, visit):
-    with ask_page(tmp_path, step_seconds=0.3) as slow:
+    with ask_page(tmp_path, step_seconds=0.3, length=240) as slow:
         page = visit(slow.url)
         page.locator("#compare-prompt textarea").fill("Which boats?")
         page.locator("#compare-button").click()
@@ -67,7 +67,7 @@ def test_stop_ends_every_column(tmp_path, visit):
         expect(page.locator("#compare-notice")).to_contain_text("Stopped.")
         expect(page.locator("#compare-head-0")).to_contain_text("stopped by you")
         expect(page.locator("#compare-button")).to_be_enabled()
-        assert page.locator("#compare-answer-0 .token").count() < len(WORDS)
+        assert page.locator("#compare-answer-0 .token").count() < 50
 
 
 def test_a_link_and_a_reload_compare_the_same_again(server, visit):

@@ -190,7 +190,7 @@ def test_broken_and_missing_files_are_sentences_and_a_change_is_seen(changing, v
     expect(page.locator("#results-plot")).not_to_be_visible()
     unfold(page, "speed")
     boxes.last.locator(".rm-copy").click()
-    assert copied(page) == "python -m lab.benchmarks.budget"
+    assert copied(page) == "python -m lab budget"
     write_results(folder)
     page.get_by_role("tab", name="Ask").click()
     page.get_by_role("tab", name="Results").click()

@@ -23,6 +23,7 @@ from playwright.sync_api import Browser, Page, sync_playwright
 
 from lab import harness
 from lab.benchmarks.page import free_port, fresh_folder
+from tests.browser import program
 
 if TYPE_CHECKING:
     from ramole_core import Ramole
@@ -70,7 +71,7 @@ def main(out: harness.Out = harness.RESULTS / "page.json") -> None:
     with tempfile.TemporaryDirectory() as cache:
         os.environ["GRADIO_TEMP_DIR"] = cache
         with _served() as (ramole, url), sync_playwright() as tools:
-            browser = tools.chromium.launch(executable_path="/usr/bin/chromium")
+            browser = tools.chromium.launch(executable_path=program())
             load = [round(os.getloadavg()[0], 1)]
             page = browser.new_page(viewport={"width": 1440, "height": 900})
             found = _opened(browser, url) | _answered(page, ramole, url)
