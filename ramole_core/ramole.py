@@ -353,6 +353,9 @@ class Ramole:
 
     def check(self, request: Request) -> None:
         """Raise RamoleError where the request cannot run, as far as is known without the model."""
+        if request.mix is not None:  # it says method and adapters itself
+            self._mixes.get(request.mix, request.owner)
+            return
         for turn in request.turns:
             self._here.require(find_row(turn.method))
         self._selector.check(request)

@@ -233,9 +233,11 @@ def test_weights_that_were_found_can_be_kept_as_a_mix_and_are_explained(ramole):
     ids = answer.trace.token_ids
     explained = [ramole.explain(one, last, top=3, token_ids=ids) for one in (request, mixed)]
     assert explained[0] == explained[1] and explained[0].base != explained[0].mixture
+    ramole.check(Request("Rain?", mix="rain", method="lorahub", owner="ann"))  # needs no examples
     ramole.remove_mix("rain")
-    with pytest.raises(RamoleError, match="no mix 'rain'"):
-        ramole.generate([mixed])
+    for ask in (ramole.check, lambda one: ramole.generate([one])):
+        with pytest.raises(RamoleError, match="no mix 'rain'"):
+            ask(mixed)
 
 
 @pytest.mark.parametrize(

@@ -189,6 +189,23 @@ def test_the_adapters_are_shown_before_the_first_token_and_are_those_that_answer
     assert live.run is not None and live.run.found == on_the_way[0].found
 
 
+@pytest.mark.timeout(60)
+def test_where_the_nearest_others_cannot_be_found_the_answer_still_comes():
+    """The index may be out of reach by then, or the pool empty."""
+
+    class Lost(FakeRamole):
+        def retrieve(self, *asked, **options):
+            raise RamoleError("The Chroma server cannot be reached.")
+
+        def select(self, request):
+            return Selection(("ant",), (0.9,))
+
+    live = Live()
+    shown = list(answer(Lost(), Request("boats?", adapters=["ant"]), live, beside=False))
+    assert live.ended.is_set() and live.run is not None and shown[-1].run is live.run
+    assert [one.name for one in live.run.found] == ["ant"]
+
+
 def test_the_strongest_expert_is_the_largest_mean_and_a_tie_is_nobody():
     assert strongest([0.2, 0.5, 0.3]) == 1
     assert strongest([0.4, 0.2, 0.4]) == -1

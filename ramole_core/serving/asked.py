@@ -28,12 +28,12 @@ class Asked:
     drop: bool = False
     """Whether the next token is one that its reader has."""
     lost: set[str] = field(default_factory=set)
-    """Backend that were lost with it."""
+    """Engines that were lost with it."""
     began: float = field(default_factory=time.monotonic)
     first: float | None = None
     """When its first token came."""
     moves: int = 0
-    """Backend that were lost after it had begun there."""
+    """Engines that were lost after it had begun there."""
     fruitless: int = 0
     """Of these, since its last token."""
     fitted: Fitting | None = None

@@ -24,7 +24,7 @@ LOOK = 0.05
 PATIENCE = 300.0
 """Seconds for which a request waits for an engine where none is there."""
 MOST_LOST = 8
-"""Backend that a request may lose without a token in between: it may be what ends them."""
+"""Engines that a request may lose without a token in between: it may be what ends them."""
 PAUSE = 0.5
 """Seconds after which a crowded fleet is asked again."""
 

@@ -45,12 +45,6 @@ def fit_line(wanted: Float[np.ndarray, "m f"], other: Float[np.ndarray, "n f"]) 
     return Line(w[:-1], float(w[-1]))
 
 
-def apart(wanted: Float[np.ndarray, "m"], other: Float[np.ndarray, "n"]) -> float:
-    """AUROC: how often one of the wanted lies above one of the others; a tie counts half."""
-    above = (wanted[:, None] > other[None]).mean()
-    return float(above + (wanted[:, None] == other[None]).mean() / 2)
-
-
 def half_of(names: Sequence[str], *, random: np.random.Generator | None = None) -> list[str]:
     """A half of the names: every other one, or one that is drawn."""
     known = list(dict.fromkeys(names))

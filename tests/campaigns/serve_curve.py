@@ -19,7 +19,7 @@ CURVE_TOKENS = 20
 
 
 def curve(asked: Asked) -> dict[str, object]:
-    """Backend that sleep, 1 to 64, in threads: what the page's half leaves of N times as many
+    """Engines that sleep, 1 to 64, in threads: what the page's half leaves of N times as many
     tokens a second, with no wire between."""
     found = {}
     for engines in CURVE:

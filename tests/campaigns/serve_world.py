@@ -1,4 +1,4 @@
-"""Backend of Ray Serve on this machine, asked from this process, and what each answer must be."""
+"""Engines of Ray Serve on this machine, asked from this process, and what each answer must be."""
 
 import os
 import random

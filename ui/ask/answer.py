@@ -7,14 +7,14 @@ reader gone), the engine is given back and `live.run` holds what came.
 import threading
 import time
 from collections.abc import Generator, Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, field, replace
 from math import isnan
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ramole_core import Request, Selection
+from ramole_core import Hit, RamoleError, Request, Selection
 
 from ..charts.run import NAMED, UNCOMPARED, Found, Run
 from ..model.loading import loaded
@@ -38,6 +38,8 @@ class Live:
     started: float = field(default_factory=time.perf_counter)
     cancelled: threading.Event = field(default_factory=threading.Event)
     ended: threading.Event = field(default_factory=threading.Event)
+    found: tuple[Found, ...] | None = None
+    """Its adapters and the nearest others, once they are drawn."""
     run: Run | None = None
     """Set before `ended`, where there was an answer at all."""
 
@@ -84,25 +86,25 @@ def answer(
 
 
 def found_by(ramole: "Ramole", request: Request, selection: Selection) -> tuple[Found, ...]:
-    """The adapters that answer, in their order, and the nearest of those that were left."""
+    """The adapters that answer, in their order, and the nearest of those that were left; without
+    these where they cannot be found now."""
     taken = []
     for name, score in zip(selection.adapters, selection.scores, strict=True):
         uncompared = isnan(score) and request.adapters is None
         taken.append(Found(name, score, True, UNCOMPARED if uncompared else NAMED))
     names = {card.name for card in ramole.pool.cards(request.owner)}
     exclude = [name for name in request.exclude if name in names]
-    if names <= {*exclude, *selection.adapters}:
-        return tuple(taken)
-    hits = ramole.retrieve(
-        request.prompt, k=len(taken) + NEXT, exclude=exclude, owner=request.owner
-    )
+    hits: list[Hit] = []
+    if not names <= {*exclude, *selection.adapters}:
+        with suppress(RamoleError):
+            k = len(taken) + NEXT
+            hits = ramole.retrieve(request.prompt, k=k, exclude=exclude, owner=request.owner)
     left = [hit for hit in hits if hit.name not in selection.adapters][:NEXT]
     return (*taken, *(Found(hit.name, hit.score, False) for hit in left))
 
 
 def _draw(ramole: "Ramole", reading: Reading, live: Live, request: Request) -> Iterator[Shown]:
     steps, beside = reading.steps[0], len(reading.steps) > 1
-    found: tuple[Found, ...] = ()
     shares: list[np.ndarray] = []
     base = None
     with closing(reading.pictures()) as pictures:
@@ -111,8 +113,8 @@ def _draw(ramole: "Ramole", reading: Reading, live: Live, request: Request) -> I
             new = [step.shares for step in steps[len(shares) : count]]
             shares += [row for row in new if row is not None]
             selection = reading.selections.get(0)
-            if selection is not None and not found:
-                found = found_by(ramole, request, selection)
+            if selection is not None and live.found is None:
+                live.found = found_by(ramole, request, selection)
             if beside:
                 base = "".join(step.text for step in reading.steps[1])
             if reading.ended.is_set() and live.run is not None:
@@ -120,7 +122,7 @@ def _draw(ramole: "Ramole", reading: Reading, live: Live, request: Request) -> I
                 return
             yield Shown(
                 FINDING if selection is None else _note(reading, count),
-                found=found,
+                found=live.found or (),
                 experts=() if selection is None else selection.adapters,
                 pieces=tuple(step.text for step in steps[:count]),
                 shares=tuple(shares),
@@ -145,15 +147,18 @@ def _note(reading: Reading, count: int) -> str:
 def _keep(ramole: "Ramole", reading: Reading, live: Live, request: Request) -> None:
     """What came, in `live.run`; called where the engine was given back."""
     answer, selection = reading.answers.get(0), reading.selections.get(0)
-    if answer is not None and selection is not None:
-        live.run = Run(
-            request=request,
-            answer=answer,
-            pieces=tuple(step.text for step in reading.steps[0]),
-            found=found_by(ramole, request, selection),
-            beside=reading.answers.get(1),
-        )
-    live.ended.set()
+    try:
+        if answer is not None and selection is not None:
+            found = live.found
+            live.run = Run(
+                request=request,
+                answer=answer,
+                pieces=tuple(step.text for step in reading.steps[0]),
+                found=found_by(ramole, request, selection) if found is None else found,
+                beside=reading.answers.get(1),
+            )
+    finally:
+        live.ended.set()
 
 
 def request_beside(request: Request) -> Request:

@@ -23,7 +23,7 @@ GAUGES = {
     "host_bytes": ("host_cache_bytes", "Adapters in host memory"),
     "kv_bytes": ("kv_bytes", "Keys and values of requests that run"),
     "kv_cached_bytes": ("kv_cached_bytes", "Keys and values kept for what begins alike"),
-    "engines": ("engines", "Backend that can be asked, where there are several"),
+    "engines": ("engines", "Engines that can be asked, where there are several"),
 }
 COUNTERS = {
     "decode_tokens": ("decode_tokens", "Tokens that were decoded, as they come; rate: tokens/s"),

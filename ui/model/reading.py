@@ -103,9 +103,11 @@ class Reading:
             self.error = error
             refused(error)
         finally:
-            after(self)
-            self.ended.set()
-            self._fresh.set()
+            try:
+                after(self)
+            finally:
+                self.ended.set()
+                self._fresh.set()
 
     def _select(self, index: int, selection: Selection) -> None:
         self.selections[index] = selection
