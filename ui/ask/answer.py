@@ -27,7 +27,7 @@ NEXT = 3
 """How many adapters that were not taken are shown below those that were."""
 WAIT = 0.4
 """Seconds between two looks at a model that is being loaded."""
-FINDING = "Finding the adapters…"
+FINDING = "Finding adapters…"
 STILL = "The answer is there; the bare base is still writing…"
 
 
