@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from ramole_core.adapter_similarity import update_likeness as update_likeness
-    from ramole_core.answer import Selection as Selection
+    from ramole_core.answer import Selection as Selection, TokenLogprob as TokenLogprob
     from ramole_core.batch.prompt_file import batch_text as batch_text, read_batch as read_batch
     from ramole_core.batch.rows import (
         BadRow as BadRow,
@@ -87,6 +87,7 @@ _HOMES = {
     "Settings": "settings",
     "Step": "request",
     "TRAINING_STEPS": "own_base",
+    "TokenLogprob": "answer",
     "Trace": "request",
     "asked_fields": "facts",
     "batch_text": "batch.prompt_file",

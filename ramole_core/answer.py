@@ -1,6 +1,7 @@
 """What comes back of a request: its adapters, each token as it is streamed, the finished answer."""
 
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -64,6 +65,16 @@ class Selection:
         return "" if self.evidence is None else self.evidence.sentence
 
 
+class TokenLogprob(NamedTuple):
+    """A token's log probability in nats, where it was asked for (`Request.logprobs`)."""
+
+    token: int
+    logprob: float | None
+    """None: nothing stands before it that could predict it."""
+    top: tuple[tuple[int, float], ...] = ()
+    """The likeliest tokens there with theirs, best first."""
+
+
 @dataclass(frozen=True)
 class Step:
     """One token as it is streamed."""
@@ -82,6 +93,8 @@ class Step:
     """What came of the weights, relative to each layer's output (`Trace.contribution`)."""
     present: Bool[np.ndarray, "layer module k"] | None = None
     """Who has the module (`Trace.present`)."""
+    likelihood: TokenLogprob | None = None
+    """Where `logprobs` asks for it."""
 
     @property
     def shares(self) -> Float[np.ndarray, "k"] | None:
@@ -138,3 +151,5 @@ class Generation:
     """The weights that a search found for this request; None where nothing was searched."""
     notes: tuple[str, ...] = ()
     """What came of adapters of the Hub that were nearer than the pool's: a sentence each."""
+    prompt_logprobs: tuple[TokenLogprob, ...] = ()
+    """Of each token of the prompt, where `prompt_logprobs` asks for them."""

@@ -17,9 +17,13 @@ from ramole_core.request_parts import (
     read_examples,
     read_history,
     read_later_weights,
+    read_messages,
     read_prefix,
+    read_tokens,
+    read_whole,
     read_without,
 )
+from ramole_core.sampling import Sampling
 
 BY_BASE: Mapping[str, object] = {
     "method": "base",
@@ -35,7 +39,7 @@ BY_BASE: Mapping[str, object] = {
 
 
 @dataclass(frozen=True)
-class Request:
+class Request(Sampling):
     """One prompt, how to mix adapters for it, how to decode; contradictions raise RamoleError."""
 
     prompt: str
@@ -92,8 +96,16 @@ class Request:
     (`lorahub`)."""
     mix: str | None = field(default=None, kw_only=True)
     """The name of a mix that was kept (`Ramole.keep_mix`): its method, adapters and weights."""
+    prompt_ids: Sequence[int] = field(default=(), kw_only=True)
+    """The prompt as tokens, in the place of those of its text, which still says what adapters are
+    found for; needs `raw`."""
+    messages: Sequence[Sequence[str]] = field(default=(), kw_only=True)
+    """The whole conversation as (role, text), in any order that the chat template takes, in the
+    place of `system`, `history` and the prompt's text, which still says what adapters are found
+    for. All of it is one turn: mixed alike."""
 
     def __post_init__(self):
+        super().__post_init__()
         for name in ("adapters", "exclude", "stop", "weights"):
             value = getattr(self, name)
             if isinstance(value, str):
@@ -111,6 +123,8 @@ class Request:
         object.__setattr__(self, "history", read_history(self.history))
         object.__setattr__(self, "examples", read_examples(self.examples))
         object.__setattr__(self, "prefix_ids", read_prefix(self.prefix_ids))
+        object.__setattr__(self, "prompt_ids", read_tokens("prompt_ids", self.prompt_ids))
+        object.__setattr__(self, "messages", read_messages(self.messages))
         object.__setattr__(self, "without", read_without(self.without))
         object.__setattr__(self, "later_weights", read_later_weights(self.later_weights) or None)
         _check(self)
@@ -177,6 +191,12 @@ def _check(request: Request) -> None:
         math.isfinite(r.temperature) and r.temperature >= 0,
         f"temperature={r.temperature}; it must be 0 (greedy) or a positive number.",
     )
+    if r.seed is not None:
+        seed = read_whole(r.seed)
+        require(
+            seed is not None and abs(seed) < 2**63,
+            f"seed={r.seed!r}; give a whole number below 2^63, or None for a new one each time.",
+        )
     require(0 < r.top_p <= 1, f"top_p={r.top_p}; it must be above 0 and at most 1.")
     require(all(r.stop), "A stop string is empty; leave it out.")
     if r.adapters is not None:
@@ -213,6 +233,21 @@ def _check(request: Request) -> None:
     require(
         not (r.raw and r.history),
         "history needs the chat template, but raw=True leaves it out; leave one of them out.",
+    )
+    require(
+        r.raw or not r.prompt_ids,
+        "prompt_ids are the prompt as it is, without the chat template; pass raw=True with them.",
+    )
+    if r.messages:
+        other = [name for name in ("system", "history", "raw", "drop_turns") if getattr(r, name)]
+        require(
+            not other,
+            f"messages is the whole conversation, but {', '.join(other)} came as well; leave one "
+            "of them out.",
+        )
+    require(
+        not (r.json_schema is not None and r.ignore_eos),
+        "ignore_eos=True, but an answer of json_schema ends with the JSON; leave one of them out.",
     )
     require(
         r.abstain is None or isinstance(r.abstain, bool),

@@ -26,6 +26,7 @@ ORDER = (
         "evidence",
         "answer",
         "request_parts",
+        "sampling",
         "request",
     ),
     ("composition",),

@@ -8,10 +8,12 @@ from typing import Literal
 from ramole_core.request import Request
 
 Kind = Literal["jsonl", "csv", "lines"]
-LATER = (
-    "options", "history", "prefix_ids", "without", "drop_turns", "examples", "mix", "later_weights",
+FIRST = (
+    "prompt", "method", "k", "adapters", "weights", "exclude", "max_new_tokens", "temperature",
+    "top_p", "seed", "stop", "ignore_eos", "system", "raw",
 )  # fmt: skip
-"""Fields that requests were given later: a row that says none of them keeps the digest it had."""
+"""The fields that requests always had: they are in a row's digest whatever they say. One that does
+not say any of the later ones keeps the digest it had."""
 
 
 @dataclass(frozen=True)
@@ -42,13 +44,14 @@ class BatchRow:
     @property
     def digest(self) -> str:
         """16 hex digits of a SHA-256 of all that decides the answer; the owner does not."""
-        said = asdict(self.request)
-        del said["owner"], said["trace"]
-        for name in LATER:
-            if not said[name]:
-                del said[name]
-        if said["abstain"] is None:
-            del said["abstain"]
+        bare = asdict(Request("bare"))
+        del bare["owner"], bare["trace"]
+        whole = asdict(self.request)
+        said = {
+            name: whole[name]
+            for name, default in bare.items()
+            if name in FIRST or whole[name] not in (default, {}, ())
+        }
         text = json.dumps([self.id, said], sort_keys=True, default=list)
         return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
