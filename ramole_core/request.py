@@ -175,7 +175,8 @@ def _check(request: Request) -> None:
             raise RamoleError(what)
 
     r = request
-    require(isinstance(r.prompt, str) and bool(r.prompt.strip()), "The prompt is empty; type one.")
+    asks = isinstance(r.prompt, str) and bool(r.prompt.strip() or r.prompt_ids)
+    require(asks, "The prompt is empty; type one.")
     for name in ("k", "max_new_tokens"):
         value = getattr(r, name)
         whole = isinstance(value, int) and not isinstance(value, bool)
