@@ -19,6 +19,7 @@ from fastapi import FastAPI  # noqa: E402
 
 import ui  # noqa: E402
 
+from .api.mcp import tell_tools  # noqa: E402
 from .serve import TIDY_SECONDS, begin, served, tidy  # noqa: E402
 from .session.states import remember_little  # noqa: E402
 from .shutdown import end  # noqa: E402
@@ -36,6 +37,7 @@ def mounted(ramole: "Ramole") -> FastAPI:
     outer = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
     gr.mount_gradio_app(outer, page, path="/", **served(page, ramole))
     quiet_server()  # the modules that it loaded meanwhile
+    tell_tools(page)
     remember_little(page)
     outer.router.add_event_handler("shutdown", lambda: end(page, ramole))
     for name, work in (("begin", begin), ("tidy", _tidy_on)):

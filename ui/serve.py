@@ -19,6 +19,7 @@ from starlette.routing import Route
 
 from ramole_core import RamoleError, __version__
 
+from .api.mcp import tell_tools
 from .metrics.route import metrics_routes
 from .middleware.cache import everything_below
 from .middleware.connections import watch_connections
@@ -86,6 +87,7 @@ def launch(page: gr.Blocks, ramole: "Ramole") -> str:
         taken = f"Port {settings.port} cannot be listened on; it is in use, or not allowed."
         raise RamoleError(f"{taken} Set RAMOLE_PORT to a free one.") from None
     quiet_server()  # the modules that it loaded meanwhile
+    tell_tools(page)
     watch_connections(page.server)
     remember_little(page)
     print(f"RAMoLE listens on {url}", flush=True)
