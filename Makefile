@@ -3,11 +3,12 @@ PYTHON ?= python3
 PIP_ARGS ?=
 BIN := .venv/bin
 STAMP := .venv/.installed
+CLIENTS := .venv-clients/bin
 SERVED := .venv/.served
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup run test lint kernels format browser readme clean
+.PHONY: help setup run test clients lint kernels format browser readme clean
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -32,6 +33,11 @@ test: setup $(SERVED) browser ## the whole suite: ruff, pyright, pytest
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --ignore-glob='tests/test_browser_*' --durations=15
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder tests/test_browser_*.py --durations=5
 
+clients: setup ## other people's clients of OpenAI's API against the page, in an environment of their own
+	@[ -x $(CLIENTS)/pip ] || $(PYTHON) -m venv .venv-clients
+	$(CLIENTS)/python -m pip install -q $(PIP_ARGS) -r tests/clients/requirements.txt
+	$(CLIENTS)/python -m pytest -c tests/clients/pytest.ini --rootdir tests/clients -p no:cacheprovider tests/clients/check_clients.py
+
 lint: setup $(SERVED) ## ruff and pyright, changing nothing
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -55,4 +61,4 @@ readme: setup ## write the generated parts of README and docs anew
 	$(BIN)/python docs/readme.py
 
 clean: ## remove .venv and caches; adapters and DATA_DIR stay
-	rm -rf .venv .pytest_cache .ruff_cache
+	rm -rf .venv .venv-clients .pytest_cache .ruff_cache

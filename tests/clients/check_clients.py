@@ -186,6 +186,15 @@ def write_task(folder: Path, name: str, **words: object) -> None:
     (folder / f"{name}.yaml").write_text(json.dumps(task), encoding="utf-8")  # JSON is YAML
 
 
+def tokenizer_for(folder: Path, given: Path) -> Path:
+    """The tokenizer, as any version of transformers reads it."""
+    name = "tokenizer.json"
+    (folder / name).write_text((given / name).read_text(encoding="utf-8"), encoding="utf-8")
+    said = {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": "<|im_end|>"}
+    (folder / "tokenizer_config.json").write_text(json.dumps(said), encoding="utf-8")
+    return folder
+
+
 def test_lm_evaluation_harness_runs_a_local_task(place, tmp_path, monkeypatch):
     monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
     from lm_eval import simple_evaluate
@@ -203,8 +212,8 @@ def test_lm_evaluation_harness_runs_a_local_task(place, tmp_path, monkeypatch):
         tmp_path,
         "say",
         output_type="generate_until",
-        doc_to_target="{{choices[gold]}}",
-        generation_kwargs={"until": ["\n", "."], "max_gen_toks": 3},
+        doc_to_target=" {{choices[gold]}}",
+        generation_kwargs={"until": ["\n", ".", ","], "max_gen_toks": 1},
         metric_list=[{"metric": "exact_match", "ignore_case": True, "ignore_punctuation": True}],
     )
     found = simple_evaluate(
@@ -212,7 +221,7 @@ def test_lm_evaluation_harness_runs_a_local_task(place, tmp_path, monkeypatch):
         model_args={
             "model": "base",
             "base_url": f"{place.url}/completions",
-            "tokenizer": str(place.tokenizer),
+            "tokenizer": str(tokenizer_for(tmp_path, place.tokenizer)),
             "tokenizer_backend": "huggingface",
             "max_length": 2048,
             "num_concurrent": 1,
