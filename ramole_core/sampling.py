@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from ramole_core.errors import RamoleError
@@ -14,6 +14,12 @@ MAX_BIASED = 1024
 """Tokens of one `logit_bias`."""
 MAX_SCHEMA = 32_768
 """Characters of a JSON schema."""
+MAX_OF_KEYWORD = {
+    **dict.fromkeys(("minItems", "maxItems", "minProperties", "maxProperties"), 1000),
+    **dict.fromkeys(("minLength", "maxLength"), 10_000),
+    "multipleOf": 1000,
+}
+"""Numbers in a schema: a parser is built of so many parts, in up to half a minute for a million."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,7 +132,23 @@ def _read_schema(given: object) -> dict[str, object]:
         raise RamoleError(
             f"json_schema has {len(text)} characters, and {MAX_SCHEMA} is the most; shorten it."
         )
-    return json.loads(text)
+    read = json.loads(text)
+    for name, number in _numbers(read):
+        if number > (most := MAX_OF_KEYWORD.get(name, math.inf)):
+            raise RamoleError(f"json_schema has {name}={number}, and {most} is the most; lower it.")
+    return read
+
+
+def _numbers(schema: object) -> Iterator[tuple[str, int | float]]:
+    """All that stand under a name, however deep."""
+    left = [schema]
+    while left:
+        part = left.pop()
+        if isinstance(part, dict):
+            yield from ((name, value) for name, value in part.items() if _is_number(value))
+            left += part.values()
+        elif isinstance(part, list):
+            left += part
 
 
 def _is_number(value: object) -> bool:

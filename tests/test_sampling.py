@@ -17,6 +17,7 @@ from transformers import (
 )
 
 from ramole_core import RamoleError, Request
+from ramole_core.engine.answer_format import AnswerFormat
 from ramole_core.engine.decoding import choose_token, make_generator
 from ramole_core.engine.engine import EngineSizes
 from ramole_core.engine.logits import changed_logits, log_probability
@@ -192,6 +193,35 @@ def test_what_the_model_cannot_do_is_refused_before_anything_runs(tiny, said, re
         tiny.submit(Request("x", "base", **said), ())
 
 
+@pytest.mark.parametrize("after", [0, 3])
+def test_a_format_that_cannot_go_on_ends_its_request_alone(tiny, monkeypatch, after):
+    allowed, left = AnswerFormat.allowed, [after]
+
+    def failing(form, vocabulary):
+        left[0] -= 1
+        if left[0] < 0:
+            raise RamoleError("json_schema cannot be followed (too hard); change it.")
+        return allowed(form, vocabulary)
+
+    monkeypatch.setattr(AnswerFormat, "allowed", failing)
+    wrong = tiny.submit(Request("x", "base", json_schema=SCHEMA), ())
+    plain = tiny.submit(Request("x", "base", max_new_tokens=6, ignore_eos=True), ())
+    tiny.finish()
+    told = tiny.heard.pop(wrong)
+    assert isinstance(told.end, RamoleError) and len(told.steps) == after
+    assert len(tiny.heard.pop(plain).tokens) == 6
+    assert tiny.engine.stats()["kv_bytes"] == 0
+
+
+def test_a_parser_that_gives_up_says_so(tiny):
+    facts = tiny.engine.facts
+    request = Request("x", "base", json_schema=SCHEMA)
+    form = AnswerFormat(request, tiny.engine.tokenizer, eos=facts.eos, vocabulary=VOCABULARY)
+    form.push(65)  # no JSON begins so
+    with pytest.raises(RamoleError, match="json_schema cannot be followed"):
+        form.allowed(VOCABULARY)
+
+
 # --- log probabilities of the prompt --------------------------------------------------------------
 
 
@@ -236,6 +266,10 @@ def test_a_prompt_s_log_probabilities_are_those_of_reading_it_token_by_token(tin
         ({"prompt_logprobs": True}, "prompt_logprobs needs logprobs"),
         ({"json_schema": "object"}, "json_schema='object'; pass a JSON schema"),
         ({"json_schema": {"a": {1, 2}}}, "json_schema is not JSON"),
+        (
+            {"json_schema": {"a": [{"maxItems": 10**6}]}},
+            "has maxItems=1000000, and 1000 is the most",
+        ),
         ({"json_schema": {}, "ignore_eos": True}, "ends with the JSON"),
         ({"seed": "a"}, "seed='a'; give a whole number below"),
         ({"seed": 2**70}, f"seed={2**70}; give a whole number below"),

@@ -23,6 +23,14 @@ from ramole_core.request import Request
 
 ONE_LINE = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
 
+LIMITS = llguidance.LLParserLimits(
+    step_lexer_fuel=50_000,
+    step_max_items=10_000,
+    max_lexer_states=50_000,
+    max_grammar_size=100_000,
+)
+"""Of the work for one schema: about 10 ms a token at most, during which nobody gets one."""
+
 
 class AnswerFormat:
     """What may follow in one answer."""
@@ -47,7 +55,7 @@ class AnswerFormat:
             raise _refused(str(error)) from None
         self._eos = sorted(eos)
         tokens = _tokens_of(tokenizer, self._eos[0] if eos else None, vocabulary)
-        self._parser = llguidance.LLMatcher(tokens, grammar, log_level=0)
+        self._parser = llguidance.LLMatcher(tokens, grammar, log_level=0, limits=LIMITS)
         if self._parser.is_error():
             raise _refused(self._parser.get_error())
         given = list(request.prefix_ids)
@@ -59,13 +67,16 @@ class AnswerFormat:
             )
 
     def allowed(self, vocabulary: int) -> Bool[Tensor, "v"]:
-        """Which tokens may come next, those that end the answer among them where it may end."""
+        """Which tokens may come next, those that end the answer among them where it may end. Raises
+        RamoleError where the schema needs more work than the parser may do."""
         bits = np.frombuffer(self._parser.compute_bitmask(), np.uint8)
         flags = np.unpackbits(bits, count=min(vocabulary, 8 * len(bits)), bitorder="little")
         found = torch.zeros(vocabulary, dtype=torch.bool)
         found[: len(flags)] = torch.from_numpy(flags).bool()
         if self._parser.is_accepting():
             found[self._eos] = True
+        if self._parser.is_error() or not found.any():
+            raise _refused(self._parser.get_error() or "no token of the base model fits")
         return found
 
     def push(self, token: int) -> None:

@@ -290,7 +290,8 @@ class Scheduler:
                 state.hear_prompt(kept, state.fed)
             if state.unfed:
                 continue
-            self._advance(state, row, chosen[row], output, events)
+            if not self._advance(state, row, chosen[row], output, events):
+                continue
             self._reading.remove(state)
             self._rows.append(state)
             if state.finish_reason:
@@ -376,12 +377,17 @@ class Scheduler:
 
     def _advance(
         self, state: RequestState, row: int, token: int, output: Output, events: list[Event]
-    ) -> None:
+    ) -> bool:
         """The next token of one row: the batch's own choice where the request takes the likeliest
-        of the model's own logits."""
+        of the model's own logits. False: its format allows none."""
         request = state.request
         greedy = token if is_greedy(request) and not request.changes_logits else None
-        events.append((state, state.advance(greedy, output.logits[row], self._eos)))
+        try:
+            events.append((state, state.advance(greedy, output.logits[row], self._eos)))
+        except RamoleError as error:
+            self._fail(state, error, events)
+            return False
+        return True
 
     def _fail(self, state: RequestState, error: Exception, events: list[Event]) -> None:
         """A fault in one method: it ends that request, with one sentence."""

@@ -4,6 +4,7 @@ Gradio's server carries the calls and runs them; here is what a client reads and
 that a schema leaves out, to be short, work as they do over HTTP.
 """
 
+import asyncio
 import base64
 import binascii
 import json
@@ -13,7 +14,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import gradio as gr
-from anyio.to_thread import run_sync
 from gradio.utils import get_upload_folder
 
 from ramole_core import RamoleError
@@ -132,12 +132,12 @@ async def _called(
     if "file" in arguments:
         arguments = {**arguments, "file": _file(arguments["file"])}
     endpoint, given, headers, _ = server._prepare_tool_call_args(name, arguments)
-    client = await run_sync(server._get_or_create_client)
+    client = await asyncio.to_thread(server._get_or_create_client)
     job = client.submit(*given, api_name=endpoint, headers=headers)
     meta = server.mcp_server.request_context.meta
     token = None if meta is None else meta.progressToken
     if token is None:
-        came = await run_sync(job.result)
+        came = await asyncio.to_thread(job.result)
         values = list(came) if isinstance(came, tuple) else [came]
     else:
         values = await server._execute_tool_with_progress(job, token)
