@@ -83,6 +83,10 @@ class Request:
     abstain: bool | None = field(default=None, kw_only=True)
     """Whether the base answers alone where no adapter that is found fits; None: as the method does
     (`ramole_plus`: yes, the published ones: no). Where adapters are named they answer."""
+    split: bool | None = field(default=None, kw_only=True)
+    """Whether a prompt whose parts find different adapters is answered part by part, each with its
+    own and with the answers before it in sight; they share `max_new_tokens`. None: as the method
+    does (`ramole_plus`: yes)."""
     drop_turns: bool = field(default=False, kw_only=True)
     """True: where the context is too short, whole turns are dropped from the front; False: an
     error."""
@@ -128,6 +132,7 @@ class Request:
             "prefix_ids": (),
             "without": (),
             "later_weights": None,
+            "split": None,
             "drop_turns": False,
         }
         if not any(getattr(self, name) for name in alone):
@@ -221,6 +226,20 @@ def _check(request: Request) -> None:
     require(
         not (r.abstain and r.adapters),
         "abstain=True, but adapters are named, and these answer; leave one of them out.",
+    )
+    require(
+        r.split is None or isinstance(r.split, bool),
+        f"split={r.split!r}; give True, False, or None for what the method does.",
+    )
+    whole = [
+        name
+        for name in ("adapters", "mix", "examples", "raw", "prefix_ids", "without", "later_weights")
+        if getattr(r, name)
+    ]
+    require(
+        not (r.split and whole),
+        f"split=True finds adapters for each part of the prompt, but {', '.join(whole)} came, "
+        "which holds for all of it; leave one of them out.",
     )
     require(isinstance(r.drop_turns, bool), f"drop_turns={r.drop_turns!r}; give True or False.")
     require(
