@@ -1,4 +1,4 @@
-"""The packages of a wheel: those of code, and the sample pool and the measured results as their data.
+"""The packages of a wheel: those of code, with the sample pool and the measured results as data.
 
 Both folders stand at the top of the repository, and inside `ramole_core` once installed. They are
 data and nothing that is fetched: the pool's cards, calibration and trained weights belong to this

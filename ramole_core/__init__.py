@@ -59,6 +59,10 @@ if TYPE_CHECKING:
         read_example_lines as read_example_lines,
     )
     from ramole_core.retrieval import Hit as Hit
+    from ramole_core.running_page import (
+        announce_page as announce_page,
+        withdraw_page as withdraw_page,
+    )
     from ramole_core.settings import (
         Settings as Settings,
         load_settings as load_settings,
@@ -95,6 +99,7 @@ _HOMES = {
     "TRAINING_STEPS": "own_base",
     "Trace": "request",
     "WrongField": "errors",
+    "announce_page": "running_page",
     "asked_fields": "facts",
     "batch_text": "batch.prompt_file",
     "facts_of": "facts",
@@ -113,6 +118,7 @@ _HOMES = {
     "shipped": "settings",
     "untrained": "own_base",
     "update_likeness": "adapter_similarity",
+    "withdraw_page": "running_page",
     "write_trace": "trace_file",
 }
 __all__ = [*_HOMES, "__version__"]

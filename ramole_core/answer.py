@@ -138,3 +138,7 @@ class Generation:
     """The weights that a search found for this request; None where nothing was searched."""
     notes: tuple[str, ...] = ()
     """What came of adapters of the Hub that were nearer than the pool's: a sentence each."""
+    method: str | None = None
+    """Of the kept mix that answered (`Request.mix`); None: as the request says."""
+    weights: tuple[float, ...] | None = None
+    """Its weights, one an adapter."""

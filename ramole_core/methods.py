@@ -192,10 +192,3 @@ def read_values(words: Sequence[str]) -> dict[str, Value]:
             raise RamoleError(f"{word!r} is not understood; write NAME=VALUE, such as top=2.")
         found[name.strip()] = value
     return found
-
-
-def describe_options() -> str:
-    """Each method that has options, and what they are; for help texts."""
-    return "; ".join(
-        f"{row.name}: {', '.join(map(str, row.options))}" for row in METHOD_LIST if row.options
-    )

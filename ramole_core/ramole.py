@@ -288,6 +288,10 @@ class Ramole:
                     evidence=selection.evidence,
                     notes=selection.notes,
                 )
+                if requests[index].mix is not None:
+                    mixed = asked[index].request
+                    weights = mixed.weights and tuple(mixed.weights)
+                    item = replace(item, method=mixed.method, weights=weights)
             yield index, item
 
     def keep_mix(self, name: str, answer: Generation, owner: str | None = None) -> Mix:

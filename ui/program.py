@@ -14,9 +14,9 @@ from . import build
 from .gradio_home import CACHE
 
 
-def run() -> NoReturn:
-    """Serve until the process is told to end, and end it."""
-    code = main()
+def run(*, as_json: bool = False) -> NoReturn:
+    """Serve until the process is told to end, and end it; `as_json`: its address as JSON."""
+    code = main(as_json=as_json)
     CACHE.cleanup()
     logging.shutdown()
     sys.stdout.flush()
@@ -24,7 +24,7 @@ def run() -> NoReturn:
     os._exit(code)  # all is closed; to take Python apart piece by piece takes seconds more
 
 
-def main() -> int:
+def main(*, as_json: bool = False) -> int:
     """Serve until the process is told to end; one line and 2 where it cannot begin."""
     from .serve import serve
     from .watch.quiet import quiet_logs
@@ -33,7 +33,7 @@ def main() -> int:
     quiet_logs()
     try:
         with Ramole(load_settings()) as ramole:
-            serve(build(ramole), ramole)
+            serve(build(ramole), ramole, as_json=as_json)
     except RamoleError as error:
         print(error, file=sys.stderr)
         return 2

@@ -117,7 +117,9 @@ def _bounded(name: str, value: object) -> None:
     for part in _parts(value):
         count, length = count + 1, length + (len(part) if isinstance(part, str) else 0)
         if count > MOST_PARTS:
-            raise WrongField(name, f"={_short(value)} has more than {MOST_PARTS} parts; send fewer.")
+            raise WrongField(
+                name, f"={_short(value)} has more than {MOST_PARTS} parts; send fewer."
+            )
     if length > LONGEST_PROMPT:
         most = f"send at most {LONGEST_PROMPT} characters"
         raise WrongField(name, f"={_short(value)} has {length} characters; {most}.")
