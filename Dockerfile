@@ -10,8 +10,8 @@ WORKDIR /home/user/app
 
 # extra words for pip, such as the index of torch's CPU builds
 ARG PIP_ARGS=""
-COPY requirements.txt ./
-RUN pip install --no-cache-dir ${PIP_ARGS} -r requirements.txt
+COPY requirements.txt constraints.txt ./
+RUN pip install --no-cache-dir ${PIP_ARGS} -c constraints.txt -r requirements.txt
 
 COPY --chown=user app.py ./
 COPY --chown=user ramole_core ./ramole_core

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         AdapterRefused as AdapterRefused,
         Busy as Busy,
         RamoleError as RamoleError,
+        WrongField as WrongField,
     )
     from ramole_core.evidence import Evidence as Evidence
     from ramole_core.explaining import Explanation as Explanation
@@ -51,13 +52,22 @@ if TYPE_CHECKING:
         Request as Request,
         Step as Step,
         Trace as Trace,
+        read_request as read_request,
     )
     from ramole_core.request_parts import (
         Example as Example,
         read_example_lines as read_example_lines,
     )
     from ramole_core.retrieval import Hit as Hit
-    from ramole_core.settings import Settings as Settings, load_settings as load_settings
+    from ramole_core.running_page import (
+        announce_page as announce_page,
+        withdraw_page as withdraw_page,
+    )
+    from ramole_core.settings import (
+        Settings as Settings,
+        load_settings as load_settings,
+        shipped as shipped,
+    )
     from ramole_core.trace_file import write_trace as write_trace
 
 __version__ = "0.1.0"
@@ -88,6 +98,8 @@ _HOMES = {
     "Step": "request",
     "TRAINING_STEPS": "own_base",
     "Trace": "request",
+    "WrongField": "errors",
+    "announce_page": "running_page",
     "asked_fields": "facts",
     "batch_text": "batch.prompt_file",
     "facts_of": "facts",
@@ -99,11 +111,14 @@ _HOMES = {
     "mean_weights": "contribution",
     "read_batch": "batch.prompt_file",
     "read_example_lines": "request_parts",
+    "read_request": "request",
     "refuse_unfit": "batch.run",
     "run_rows": "batch.run",
     "settle": "process_memory",
+    "shipped": "settings",
     "untrained": "own_base",
     "update_likeness": "adapter_similarity",
+    "withdraw_page": "running_page",
     "write_trace": "trace_file",
 }
 __all__ = [*_HOMES, "__version__"]

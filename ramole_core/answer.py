@@ -149,3 +149,7 @@ class Generation:
     parts: "tuple[Generation, ...]" = ()
     """The answers to the prompt's parts, where it was answered part by part; `trace` is the last
     one's, in which the others are earlier turns."""
+    method: str | None = None
+    """Of the kept mix that answered (`Request.mix`); None: as the request says."""
+    weights: tuple[float, ...] | None = None
+    """Its weights, one an adapter."""

@@ -302,6 +302,10 @@ class Ramole:
                         notes=(*selection.notes, *warn_of(item.text)),
                         part=selection.text,
                     )
+                    if requests[indexes[place]].mix is not None:
+                        mixed = parts[place].request
+                        weights = mixed.weights and tuple(mixed.weights)
+                        item = replace(item, method=mixed.method, weights=weights)
                 yield place, item
 
         follow = partial(self._preparation.follow, engines=self.engines)

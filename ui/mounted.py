@@ -4,25 +4,19 @@ All is as on a port of its own (`serve.py`): doors, routes, passwords, MCP. Conn
 server's.
 """
 
-import os
-import tempfile
 import threading
 import time
 from typing import TYPE_CHECKING
 
-CACHE = tempfile.TemporaryDirectory(prefix="ramole-page-")
-os.environ.setdefault("GRADIO_TEMP_DIR", CACHE.name)  # read when gradio is imported
-os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
+import gradio as gr
+from fastapi import FastAPI
 
-import gradio as gr  # noqa: E402
-from fastapi import FastAPI  # noqa: E402
+import ui
 
-import ui  # noqa: E402
-
-from .serve import TIDY_SECONDS, begin, served, tidy  # noqa: E402
-from .session.states import remember_little  # noqa: E402
-from .shutdown import end  # noqa: E402
-from .watch.quiet import quiet_logs, quiet_server  # noqa: E402
+from .serve import TIDY_SECONDS, begin, served, tidy
+from .session.states import remember_little
+from .shutdown import end
+from .watch.quiet import quiet_logs, quiet_server
 
 if TYPE_CHECKING:
     from ramole_core import Ramole

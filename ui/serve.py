@@ -1,5 +1,6 @@
 """The page on a port: sizes, passwords, `/health`, MCP, and the model loading behind it."""
 
+import json
 import logging
 import os
 import signal
@@ -17,7 +18,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
-from ramole_core import RamoleError, __version__
+from ramole_core import RamoleError, __version__, announce_page, withdraw_page
 
 from .metrics.route import metrics_routes
 from .middleware.cache import everything_below
@@ -26,6 +27,7 @@ from .middleware.doors import doors
 from .middleware.logins import Tries
 from .model.loading import loading_of
 from .openai.door import openai_routes
+from .session.owner import OPERATOR_KEY
 from .session.quota import quota_of, sweep
 from .session.states import remember_little
 from .session.uploads import keep_uploads_apart
@@ -51,9 +53,12 @@ NEVER = str(10**9)
 """Events after which Gradio sums up all events so far, with pandas; its own is after each."""
 
 
-def serve(page: gr.Blocks, ramole: "Ramole") -> None:
-    """Listen, load the model in the background, and stay until the process is told to end."""
-    launch(page, ramole)
+def serve(page: gr.Blocks, ramole: "Ramole", *, as_json: bool = False) -> None:
+    """Listen, load the model in the background, and stay until the process is told to end. The
+    command line finds it by what is written into the data folder meanwhile."""
+    url = launch(page, ramole)
+    print(json.dumps({"url": url}) if as_json else f"RAMoLE listens on {url}", flush=True)
+    announce_page(ramole.settings.data_dir, url, OPERATOR_KEY)
     for sign in (signal.SIGINT, signal.SIGTERM):
         signal.signal(sign, _end)
     try:
@@ -63,6 +68,7 @@ def serve(page: gr.Blocks, ramole: "Ramole") -> None:
     except KeyboardInterrupt:
         for sign in (signal.SIGINT, signal.SIGTERM):
             signal.signal(sign, signal.SIG_DFL)  # who asks twice wants it now
+        withdraw_page(ramole.settings.data_dir)
         end(page, ramole)
 
 
@@ -88,7 +94,6 @@ def launch(page: gr.Blocks, ramole: "Ramole") -> str:
     quiet_server()  # the modules that it loaded meanwhile
     watch_connections(page.server)
     remember_little(page)
-    print(f"RAMoLE listens on {url}", flush=True)
     threading.Thread(target=begin, args=[ramole], name="begin", daemon=True).start()
     return url
 

@@ -197,7 +197,10 @@ class Endpoints:
         with one_sentence(markup=False), self.call(request) as visitor:
             owner = visitor.owner
             return [
-                card_of(card, yours=self.quota.owns(card, owner))
+                card_of(
+                    card,
+                    yours=self.quota.owns(card, owner) or (visitor.operator and not card.sample),
+                )
                 for card in self.ramole.pool.cards(owner)
             ]
 
@@ -231,6 +234,7 @@ class Endpoints:
                 address=visitor.address,
                 name=said.name,
                 examples=said.examples or (),
+                operator=visitor.operator,
             )
             if verdict.card is None:
                 raise AdapterRefused(verdict.reason)
@@ -252,7 +256,10 @@ class Endpoints:
         """
         with one_sentence(markup=False), self.call(request) as visitor:
             said = checked(Named, name=name)
-            self.quota.remove(said.name, visitor.owner)
+            if visitor.operator:
+                self.ramole.pool.remove(said.name, owner=None)
+            else:
+                self.quota.remove(said.name, visitor.owner)
             return {"removed": said.name}
 
 
