@@ -386,6 +386,11 @@ class Ramole:
         where it cannot run."""
         return self.prepare([request])[0].selection
 
+    def parts(self, request: Request) -> tuple[str, ...]:
+        """The parts of the request's prompt that are answered one after another; the prompt alone
+        where it is answered as a whole."""
+        return self._preparation.parts(request)
+
     def candidates(self, requests: Sequence[Request]) -> "list[list[Candidate]]":
         """The adapters that each request would get for the turn that is answered, as the engine
         takes them; for measuring."""

@@ -29,6 +29,10 @@ class Preparation:
         self._selector, self._parts = selector, parts
         self._mixes, self._hub, self._pool = mixes, hub, pool
 
+    def parts(self, request: Request) -> tuple[str, ...]:
+        """As `Ramole.parts`."""
+        return self._parts.of(request)
+
     def prepare(
         self, requests: Sequence[Request], engines: "Backend", *, cancelled: Callable[[], bool]
     ) -> "list[Prepared]":
