@@ -68,14 +68,14 @@ class Ramole:
             ),
             shared_uploads=s.shared_uploads,
         )
-        encoder = Encoder(s.encoder, data_dir=s.data_dir, adapter=s.adapters_dir / "_retriever")
+        encoder = Encoder(s.encoder, data_dir=s.data_dir, adapter=s.trained("_retriever"))
         self.retriever = Retriever(
             pool=self.pool,
             encoder=encoder,
             index=AdapterIndex(data_dir=s.data_dir, url=s.chroma_url),
         )
         self.base_expert = BaseExpert(
-            self.retriever, folder=s.adapters_dir / "_base", base=lambda: self.base_kind
+            self.retriever, folder=s.trained("_base"), base=lambda: self.base_kind
         )
         self.hub = Hub(
             self.pool,
@@ -405,7 +405,7 @@ class Ramole:
     def _weights_folder(self) -> "WeightsFolder":
         from ramole_core.composition.trained import WeightsFolder
 
-        return WeightsFolder(self.settings.adapters_dir)
+        return WeightsFolder(self.settings.adapters_dir, own=self.settings.trained_dir)
 
     @property
     def base_kind(self) -> str:

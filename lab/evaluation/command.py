@@ -194,6 +194,10 @@ def opened(
             data_dir=Path(folder) / "data", base_model=str(base), chroma_url=None,
             quantization="none", head=head, host_cache_mb=4096,
         )  # fmt: skip
+        mine = load_settings().trained_dir
+        if mine.is_dir():  # what the user trained is measured too
+            settings.data_dir.mkdir()
+            settings.trained_dir.symlink_to(mine.resolve(), target_is_directory=True)
         with Ramole(settings) as ramole:
             yield ramole, make_crowd(ramole.pool, data, seed=seed)
 

@@ -74,7 +74,7 @@ def add(
                     say("It is this user's at that server, and goes two hours after the last call.")
             else:
                 made = system.pool.add(path, name=name, examples=texts, owner=owner)
-                card, facts = made.as_dict(), facts_of(system)
+                card, facts = dict[str, Any](made.as_dict()), facts_of(system)
                 hits = system.neighbours(made.name, k=3, owner=owner)
                 near = [(hit.name, hit.score) for hit in hits]
     if as_json:
