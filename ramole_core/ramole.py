@@ -107,6 +107,7 @@ class Ramole:
         self._explaining = Explaining(self)
         self._loading = threading.RLock()
         self._stopping = threading.Event()
+        self._closed = False
         self._make_engines: BackendMaker = engines or Ramole._local_engine
         self._engines: Backend | None = None
 
@@ -125,13 +126,19 @@ class Ramole:
             time.sleep(0.02)
 
     def close(self) -> None:
-        """Give the model, the index and the data folder back."""
+        """Give the model, the index and the data folder back; whatever is asked then raises
+        RamoleError."""
+        self._closed = True
         self.packing.close()
         if self._engines is not None:
             self._engines.close()
         self.retriever.close()
         self.hub.close()
         self.pool.close()
+
+    def _refuse_closed(self) -> None:
+        if self._closed:
+            raise RamoleError("This Ramole is closed; open another one.")
 
     def methods(self) -> tuple[Method, ...]:
         """The composition methods that can answer here: name, paper, one line on what each does,
@@ -163,6 +170,7 @@ class Ramole:
     def load(self, progress: Progress | None = None) -> None:
         """Load encoder, index and base model now; a second call returns at once."""
         tell = progress or (lambda stage, fraction: None)
+        self._refuse_closed()
         with self._loading:
             if self._engines is None:
                 self._engines = self._make_engines(self, tell)
@@ -211,10 +219,12 @@ class Ramole:
         self, text: str, k: int = 3, exclude: Iterable[str] = (), owner: str | None = None
     ) -> list[Hit]:
         """The k adapters whose vectors are nearest to the text's, best first (cosine)."""
+        self._refuse_closed()
         return self.retriever.retrieve(text, k=k, exclude=tuple(exclude), owner=owner)
 
     def neighbours(self, name: str, k: int = 3, owner: str | None = None) -> list[Hit]:
         """The k adapters nearest to this one, itself left out."""
+        self._refuse_closed()
         return self.retriever.neighbours(self.pool.card(name, owner), k=k, owner=owner)
 
     def generate(self, requests: Sequence[Request]) -> list[Generation]:
