@@ -116,6 +116,9 @@ class Method:
     keeps_turn: bool = False
     """A message that names no task of its own keeps the adapters of the turn before; without it,
     adapters are found anew for every turn."""
+    splits: bool = False
+    """A prompt whose parts find different adapters is answered part by part, unless a request says
+    otherwise."""
     fits: bool = False
     """Its weights are found on (input, target) pairs, `Request.examples`, unless they are given."""
 

@@ -125,6 +125,12 @@ class Request:
     ] = field(default=None, kw_only=True)
     """None: as the method does (`ramole_plus`: yes, the published ones: no). Where adapters are
     named they answer."""
+    split: Annotated[
+        bool | None,
+        Takes("truth", "Answer a prompt part by part where its parts find different adapters."),
+    ] = field(default=None, kw_only=True)
+    """Each part by its own, with the answers before it in sight; they share `max_new_tokens`. None:
+    as the method does (`ramole_plus`: yes)."""
     drop_turns: Annotated[
         bool, Takes("truth", "Drop the oldest turns where the conversation does not fit.")
     ] = field(default=False, kw_only=True)
@@ -161,6 +167,7 @@ class Request:
             "prefix_ids": (),
             "without": (),
             "later_weights": None,
+            "split": None,
             "drop_turns": False,
         }
         if not any(getattr(self, name) for name in alone):
@@ -264,6 +271,16 @@ def _check(request: Request) -> None:
     require(
         not (r.abstain and r.adapters),
         "abstain=True, but adapters are named, and these answer; leave one of them out.",
+    )
+    whole = [
+        name
+        for name in ("adapters", "mix", "examples", "raw", "prefix_ids", "without", "later_weights")
+        if getattr(r, name)
+    ]
+    require(
+        not (r.split and whole),
+        f"split=True finds adapters for each part of the prompt, but {', '.join(whole)} came, "
+        "which holds for all of it; leave one of them out.",
     )
     require(
         len(r.prefix_ids) < r.max_new_tokens,

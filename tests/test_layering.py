@@ -23,6 +23,7 @@ ORDER = (
         "settings",
         "methods",
         "contribution",
+        "shell_commands",
         "evidence",
         "answer",
         "request_parts",
