@@ -63,7 +63,7 @@ ROOMS = (
     ("ask", "compare", "inspect", "batch", "pool", "results", "learn"),  # no tab needs another
     ("api", "header", "tabs", "middleware", "shutdown"),
     ("openai",),  # another way to ask what `api` takes
-    ("metrics",),
+    ("metrics", "health"),
     ("serve",),
     ("__init__",),
     ("mounted",),  # the page as another server mounts it

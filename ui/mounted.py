@@ -7,7 +7,6 @@ server's.
 import os
 import tempfile
 import threading
-import time
 from typing import TYPE_CHECKING
 
 CACHE = tempfile.TemporaryDirectory(prefix="ramole-page-")
@@ -19,7 +18,8 @@ from fastapi import FastAPI  # noqa: E402
 
 import ui  # noqa: E402
 
-from .serve import TIDY_SECONDS, begin, served, tidy  # noqa: E402
+from .serve import begin, served, tidy_on  # noqa: E402
+from .session.quota import quota_of  # noqa: E402
 from .session.states import remember_little  # noqa: E402
 from .shutdown import end  # noqa: E402
 from .watch.quiet import quiet_logs, quiet_server  # noqa: E402
@@ -36,14 +36,8 @@ def mounted(ramole: "Ramole") -> FastAPI:
     outer = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
     gr.mount_gradio_app(outer, page, path="/", **served(page, ramole))
     quiet_server()  # the modules that it loaded meanwhile
-    remember_little(page)
+    remember_little(page, quota_of(ramole).presence.sessions)
     outer.router.add_event_handler("shutdown", lambda: end(page, ramole))
-    for name, work in (("begin", begin), ("tidy", _tidy_on)):
+    for name, work in (("begin", begin), ("tidy", tidy_on)):
         threading.Thread(target=work, args=[ramole], name=name, daemon=True).start()
     return outer
-
-
-def _tidy_on(ramole: "Ramole") -> None:
-    while True:
-        time.sleep(TIDY_SECONDS)
-        tidy(ramole)

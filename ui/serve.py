@@ -13,12 +13,10 @@ from typing import TYPE_CHECKING, Any
 import gradio as gr
 from gradio import processing_utils, themes
 from gradio.utils import get_upload_folder
-from starlette.requests import Request
-from starlette.responses import JSONResponse
-from starlette.routing import Route
 
-from ramole_core import RamoleError, __version__
+from ramole_core import RamoleError
 
+from .health import health_routes
 from .metrics.route import metrics_routes
 from .middleware.cache import everything_below
 from .middleware.connections import watch_connections
@@ -26,8 +24,9 @@ from .middleware.doors import doors
 from .middleware.logins import Tries
 from .model.loading import loading_of
 from .openai.door import openai_routes
+from .session.leaving import sweep_sessions
 from .session.quota import quota_of, sweep
-from .session.states import remember_little
+from .session.states import remember_little, tell_sessions
 from .session.uploads import keep_uploads_apart
 from .shutdown import end
 from .watch.events import listen
@@ -41,6 +40,8 @@ log = logging.getLogger(__name__)
 HOUR = 3600
 TIDY_SECONDS = 300
 """Between two looks for files and uploads that nobody needs any more."""
+SWEEP_SECONDS = 5
+"""Between two looks for pages that were closed."""
 EMPTY_SECONDS = 60
 """A folder that is younger may be about to get its file."""
 SPARE_THREADS = 32
@@ -57,9 +58,7 @@ def serve(page: gr.Blocks, ramole: "Ramole") -> None:
     for sign in (signal.SIGINT, signal.SIGTERM):
         signal.signal(sign, _end)
     try:
-        while True:
-            time.sleep(TIDY_SECONDS)
-            tidy(ramole)
+        tidy_on(ramole)
     except KeyboardInterrupt:
         for sign in (signal.SIGINT, signal.SIGTERM):
             signal.signal(sign, signal.SIG_DFL)  # who asks twice wants it now
@@ -87,7 +86,7 @@ def launch(page: gr.Blocks, ramole: "Ramole") -> str:
         raise RamoleError(f"{taken} Set RAMOLE_PORT to a free one.") from None
     quiet_server()  # the modules that it loaded meanwhile
     watch_connections(page.server)
-    remember_little(page)
+    remember_little(page, quota_of(ramole).presence.sessions)
     print(f"RAMoLE listens on {url}", flush=True)
     threading.Thread(target=begin, args=[ramole], name="begin", daemon=True).start()
     return url
@@ -105,6 +104,9 @@ def served(page: gr.Blocks, ramole: "Ramole") -> dict[str, Any]:
         listen(writing())
     refuse_links()
     keep_uploads_apart()
+    tell_sessions(quota_of(ramole).presence.sessions)
+    with page:
+        page.unload(lambda: None)  # or clients open no heartbeat, by whose end they are missed
     page.delete_cache = (HOUR, HOUR)
     os.environ.setdefault("GRADIO_ANALYTICS_CACHE_FREQUENCY", NEVER)
     page.queue(max_size=settings.max_queue)
@@ -115,7 +117,7 @@ def served(page: gr.Blocks, ramole: "Ramole") -> dict[str, Any]:
         log.warning("RAMOLE_AUTH is set, so MCP is off: it could not ask for a password.")
     quiet_server()
     routes = [
-        Route("/health", _health(ramole)),
+        *health_routes(ramole),
         *metrics,
         *openai_routes(ramole, auth, tries),
     ]
@@ -132,6 +134,18 @@ def served(page: gr.Blocks, ramole: "Ramole") -> dict[str, Any]:
         "ssr_mode": False,
         "show_error": False,
     }
+
+
+def tidy_on(ramole: "Ramole") -> None:
+    """Look for what nobody needs any more, without end: for closed pages often, for files now and
+    then."""
+    tidied = time.monotonic()
+    while True:
+        time.sleep(SWEEP_SECONDS)
+        sweep_sessions(ramole)
+        if time.monotonic() - tidied >= TIDY_SECONDS:
+            tidy(ramole)
+            tidied = time.monotonic()
 
 
 def tidy(ramole: "Ramole") -> None:
@@ -213,17 +227,6 @@ def refuse_links() -> None:
         raise gr.Error("A link is not a file here; upload the file itself.", print_exception=False)
 
     processing_utils.async_ssrf_protected_download = refuse
-
-
-def _health(ramole: "Ramole"):
-    def health(request: Request) -> JSONResponse:
-        model = loading_of(ramole).status()
-        status = "ok" if model["ready"] else "error" if model["error"] else "loading"
-        shared = len(ramole.pool.cards())
-        told = {"status": status, "model": model, "adapters": shared, "version": __version__}
-        return JSONResponse(told)
-
-    return health
 
 
 def begin(ramole: "Ramole") -> None:
