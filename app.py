@@ -3,16 +3,13 @@
 import logging
 import os
 import sys
-import tempfile
 
-CACHE = tempfile.TemporaryDirectory(prefix="ramole-page-")
-os.environ.setdefault("GRADIO_TEMP_DIR", CACHE.name)  # read when gradio is imported
-os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
+from ramole_core import Ramole, RamoleError, keep_few_heaps, load_settings
 
-from ramole_core import Ramole, RamoleError, keep_few_heaps, load_settings  # noqa: E402
-from ui import build  # noqa: E402
-from ui.serve import serve  # noqa: E402
-from ui.watch.quiet import quiet_logs  # noqa: E402
+from ui.temporary import CACHE  # isort: skip  before Gradio is imported
+from ui import build
+from ui.serve import serve
+from ui.watch.quiet import quiet_logs
 
 
 def main() -> int:

@@ -20,6 +20,7 @@ ORDER = (
         "errors",
         "whole_file",
         "process_memory",
+        "api_keys",
         "settings",
         "methods",
         "contribution",
@@ -57,6 +58,7 @@ ORDER = (
 
 
 ROOMS = (
+    ("temporary",),
     ("watch",),  # what happened, told by every room
     ("parts",),
     ("charts", "model", "session"),

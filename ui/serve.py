@@ -9,6 +9,7 @@ from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 import gradio as gr
 from gradio import processing_utils, themes
@@ -21,9 +22,10 @@ from .metrics.route import metrics_routes
 from .middleware.cache import everything_below
 from .middleware.connections import watch_connections
 from .middleware.doors import doors
-from .middleware.logins import Tries
+from .middleware.logins import OldTokens, let_mcp_call
 from .model.loading import loading_of
 from .openai.door import openai_routes
+from .session.accounts import Accounts
 from .session.leaving import sweep_sessions
 from .session.quota import quota_of, sweep
 from .session.states import remember_little, tell_sessions
@@ -58,7 +60,7 @@ def serve(page: gr.Blocks, ramole: "Ramole") -> None:
     for sign in (signal.SIGINT, signal.SIGTERM):
         signal.signal(sign, _end)
     try:
-        tidy_on(ramole)
+        tidy_on(page, ramole)
     except KeyboardInterrupt:
         for sign in (signal.SIGINT, signal.SIGTERM):
             signal.signal(sign, signal.SIG_DFL)  # who asks twice wants it now
@@ -96,35 +98,33 @@ def served(page: gr.Blocks, ramole: "Ramole") -> dict[str, Any]:
     """What the page is served with, whoever listens: doors, routes, passwords, looks. Sets the page
     up for it; raises RamoleError for hosts, proxies or passwords that are none."""
     settings = ramole.settings
-    auth = passwords(settings.auth)
-    tries = Tries() if auth else None
-    middleware = doors(ramole, cache=Path(get_upload_folder()), tries=tries)
-    metrics = metrics_routes(ramole, auth, tries, hosted="SPACE_ID" in os.environ)
+    accounts = Accounts(passwords(settings.auth) or (), settings.keys_file)
+    middleware = doors(ramole, cache=Path(get_upload_folder()), accounts=accounts)
+    metrics = metrics_routes(ramole, accounts, hosted="SPACE_ID" in os.environ)
     if settings.log_requests:
         listen(writing())
     refuse_links()
     keep_uploads_apart()
+    os.umask(0o077)  # nobody else on this machine reads uploads
+    let_mcp_call()
     tell_sessions(quota_of(ramole).presence.sessions)
-    with page:
-        page.unload(lambda: None)  # or clients open no heartbeat, by whose end they are missed
     page.delete_cache = (HOUR, HOUR)
     os.environ.setdefault("GRADIO_ANALYTICS_CACHE_FREQUENCY", NEVER)
     page.queue(max_size=settings.max_queue)
     page.max_threads = settings.max_batch + settings.max_queue + SPARE_THREADS
     page._queue.max_thread_count = page.max_threads
     page._queue.sleep_when_free = QUEUE_SLEEP
-    if auth:
-        log.warning("RAMOLE_AUTH is set, so MCP is off: it could not ask for a password.")
+    warn_of_open_index(settings.chroma_url)
     quiet_server()
     routes = [
         *health_routes(ramole),
         *metrics,
-        *openai_routes(ramole, auth, tries),
+        *openai_routes(ramole, accounts),
     ]
     return {
-        "auth": auth,
+        "auth": accounts.log_in if accounts else None,
         "max_file_size": settings.max_upload_mb * 2**20,
-        "mcp_server": find_spec("mcp") is not None and not auth,
+        "mcp_server": find_spec("mcp") is not None,
         "app_kwargs": {"routes": routes, "middleware": middleware},
         "css_paths": styles(),
         "head": tab_secret(),
@@ -136,14 +136,15 @@ def served(page: gr.Blocks, ramole: "Ramole") -> dict[str, Any]:
     }
 
 
-def tidy_on(ramole: "Ramole") -> None:
-    """Look for what nobody needs any more, without end: for closed pages often, for files now and
-    then."""
-    tidied = time.monotonic()
+def tidy_on(page: gr.Blocks, ramole: "Ramole") -> None:
+    """Look for what nobody needs any more, without end: for closed pages often, for files and old
+    logins now and then."""
+    tidied, logins = time.monotonic(), OldTokens()
     while True:
         time.sleep(SWEEP_SECONDS)
         sweep_sessions(ramole)
         if time.monotonic() - tidied >= TIDY_SECONDS:
+            logins.sweep(page.app.tokens)
             tidy(ramole)
             tidied = time.monotonic()
 
@@ -218,6 +219,17 @@ def passwords(auth: str | None) -> list[tuple[str, str]] | None:
             "RAMOLE_AUTH is not user:password, or several joined by commas; correct it."
         )
     return [(user, password) for user, _, password in pairs]
+
+
+def warn_of_open_index(url: str | None) -> None:
+    """Say in the log that a Chroma server beyond this machine is open to whoever reaches it."""
+    host = urlsplit(url or "").hostname
+    if host is not None and host not in ("localhost", "127.0.0.1", "::1"):
+        log.warning(
+            "RAMOLE_CHROMA_URL names a server that asks nobody for a password: whoever reaches %s "
+            "can read and change the index. Let no machine but the page's reach it.",
+            host,
+        )
 
 
 def refuse_links() -> None:

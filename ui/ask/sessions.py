@@ -4,7 +4,7 @@ import secrets
 from dataclasses import dataclass, field
 
 from ..charts.run import Run, weight_of
-from ..session.store import SessionStore
+from ..session.store import Drawer, SessionStore
 from .answer import Live
 
 MOST_TURNS = 24
@@ -24,10 +24,12 @@ class Sessions:
     """The last question of each session, and what its conversation said before."""
 
     def __init__(self, store: SessionStore):
-        self._asked = store.drawer(
+        self._asked: Drawer[Asked] = store.drawer(
             weigh=lambda one: weight_of(one.live.run), end=lambda one: one.live.cancelled.set()
         )
-        self._earlier = store.drawer(weigh=lambda runs: sum(map(weight_of, runs.values())))
+        self._earlier: Drawer[dict[str, Run]] = store.drawer(
+            weigh=lambda runs: sum(map(weight_of, runs.values()))
+        )
 
     def busy(self, session: str) -> bool:
         """Whether an answer is on its way."""

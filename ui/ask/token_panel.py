@@ -77,7 +77,9 @@ class TokenPanel:
                 what = WhatIf.build(sessions)
             with gr.Accordion(TABLE, open=False, elem_classes=["detail"]):
                 table = gr.Dataframe(interactive=False, show_label=False, max_height=320)
-        latest = sessions.drawer(weigh=lambda picked: len(picked[1].prompt))
+        latest: Drawer[tuple[int | None, Request]] = sessions.drawer(
+            weigh=lambda picked: len(picked[1].prompt)
+        )
         return cls(token, plot, likely, table, what, latest)
 
     @property

@@ -13,6 +13,7 @@ from ramole_core import Batch, RamoleError
 
 from ..parts.errors import UNEXPECTED
 from ..session.quota import quota_of
+from ..session.store import Drawer
 from .files import write_results
 from .rows import read
 from .run import BatchRun, run_of, watched
@@ -30,7 +31,7 @@ class Sessions:
 
     def __init__(self, ramole: "Ramole"):
         self._ramole = ramole
-        self._runs = quota_of(ramole).presence.sessions.drawer(
+        self._runs: Drawer[BatchRun] = quota_of(ramole).presence.sessions.drawer(
             weigh=lambda run: run.weight, end=lambda run: run.cancelled.set()
         )
 

@@ -21,6 +21,7 @@ from ..parts.events import QUIET, number_in, open_page, session_of
 from ..parts.fields import run_and_stop
 from ..parts.notice import ending, notice_html
 from ..session.quota import quota_of
+from ..session.store import Drawer
 from ..watch.events import refused
 from .columns import Column
 from .layout import Layout, lay_out
@@ -66,7 +67,7 @@ class Handlers:
         self.ramole, self.ui = ramole, ui
         presence = quota_of(ramole).presence
         self.call = presence.call
-        self._asked = presence.sessions.drawer(
+        self._asked: Drawer[Comparison] = presence.sessions.drawer(
             weigh=lambda asked: sum(map(weight_of, asked.runs)),
             end=lambda asked: asked.cancelled.set(),
         )

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from starlette.middleware import Middleware
 
+from ..session.accounts import Accounts
 from ..session.address import Addresses, networks
 from ..session.leaving import leave
 from ..session.quota import quota_of
@@ -17,7 +18,8 @@ from .connections import SPARE, raise_files
 from .crowds import Crowds
 from .heartbeats import Heartbeats
 from .hosts import Hosts, host_names
-from .logins import Logins, Tries
+from .kept import Kept
+from .logins import Logins
 from .routes import Routes, rules
 from .watched import Watched
 
@@ -30,8 +32,9 @@ ALL_UPLOADS = 16
 """And so many in all."""
 
 
-def doors(ramole: "Ramole", *, cache: Path, tries: Tries | None) -> Sequence[Middleware]:
-    """Names, routes, addresses, how many at once, passwords where `tries` bounds some, and sizes;
+def doors(ramole: "Ramole", *, cache: Path, accounts: Accounts) -> Sequence[Middleware]:
+    """Names, routes, addresses, how many at once, passwords or keys where there are
+    `accounts`, and sizes;
     `cache` is Gradio's. Raises RamoleError for settings that cannot be."""
     s, hosted = ramole.settings, "SPACE_ID" in os.environ
     listening = s.host or os.environ.get("GRADIO_SERVER_NAME") or "127.0.0.1"
@@ -43,12 +46,13 @@ def doors(ramole: "Ramole", *, cache: Path, tries: Tries | None) -> Sequence[Mid
     )
     table, sessions = rules(s.max_upload_mb), quota_of(ramole).presence.sessions
     return [
-        Middleware(Watched),
+        Middleware(Watched, frames=names.said),
         Middleware(Hosts, names=names, trusted=trusted, hosted=hosted),
         Middleware(Routes, table=table),
         Middleware(Addresses, trusted=trusted, hosted=hosted),
         Middleware(Crowds, streams=max(64, raise_files() - SPARE) * 3 // 4),
-        *([Middleware(Logins, tries=tries)] if tries is not None else []),
+        *([Middleware(Logins, accounts=accounts)] if accounts else []),
+        Middleware(Kept, pages=not accounts),
         Middleware(Heartbeats, sessions=sessions, leave=partial(leave, ramole)),
         Middleware(Bodies, cache=room, longest=max(r.body for r in table if r.kind != "upload")),
     ]

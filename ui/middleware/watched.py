@@ -5,6 +5,7 @@ with what came in it.
 """
 
 import logging
+from collections.abc import Sequence
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -15,14 +16,23 @@ from .refusal import Refused
 
 log = logging.getLogger(__name__)
 CALLS = "/gradio_api/call/"
+FRAMES = "'self' https://huggingface.co https://*.huggingface.co https://*.hf.space"
+"""Whose pages may show this one in a frame, beside those of RAMOLE_ALLOWED_HOSTS: a Space is shown
+by huggingface.co."""
 UNFIT = (KeyError, TypeError, ValueError)
 """What Gradio raises for a call that names no endpoint, or parameters that it has not."""
 
 
 class Watched:
-    """ASGI middleware, before all others."""
+    """ASGI middleware, before all others; each response gets headers that bind browsers."""
 
-    def __init__(self, app: ASGIApp):
+    def __init__(self, app: ASGIApp, *, frames: Sequence[str] = ()):
+        """`frames`: further names whose pages may show this one."""
+        said = " ".join(("frame-ancestors", FRAMES, *frames))
+        self._headers = [
+            (b"content-security-policy", said.encode()),
+            (b"x-content-type-options", b"nosniff"),
+        ]
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -36,6 +46,7 @@ class Watched:
             if message["type"] == "http.response.start":
                 started = True
                 count_response(message["status"])
+                message = {**message, "headers": [*message.get("headers", ()), *self._headers]}
             await send(message)
 
         try:

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 
 import gradio as gr
 
-from ..parts.events import outermost
+from ..parts.events import open_page, outermost
 from .owner import Visitor, owner_of, visitor_of
 from .store import SessionStore
 
@@ -117,7 +117,8 @@ class Presence:
 
 
 def heartbeat(presence: Presence) -> None:
-    """Let the page that is being built give a sign of life by itself as long as it is open."""
+    """Let the page that is being built give a sign of life by itself as long as it is open, and
+    keep a stream open, by whose end it is missed."""
 
     def on_beat(request: gr.Request) -> None:
         presence.seen(owner_of(request))
@@ -125,3 +126,4 @@ def heartbeat(presence: Presence) -> None:
     with outermost():
         timer = gr.Timer(BEAT_SECONDS)
     timer.tick(on_beat, queue=False, api_visibility="private", show_progress="hidden")
+    open_page().unload(lambda: None)  # or clients of a page without states would open no stream

@@ -58,7 +58,7 @@ class SessionStore:
         self._clock = clock
         self._lock = threading.RLock()
         self._records: dict[str, Record] = {}
-        self._drawers: list[Drawer] = []
+        self._drawers: list[Drawer[Any]] = []
         self._order: defaultdict[str, dict[str, None]] = defaultdict(dict)
         """By address and its prefixes, '' is all together: sessions, the one used last at the
         end."""
