@@ -85,7 +85,7 @@ def test_a_client_whose_heartbeat_was_lost_before_takes_its_uploads_along_when_i
 def test_a_tab_that_was_doubled_keeps_its_uploads_as_long_as_one_is_open(place):
     owner, sessions = uploads(place, page("one")), place.presence.sessions
     uploads(place, page("two"))
-    with sessions.stream("two"):
+    with sessions.stream("two", beats=True), sessions.stream("one"):
         leave(place.ramole, "one")
         assert after(place, 10 * GRACE_SECONDS) == []
     leave(place.ramole, "two")

@@ -111,7 +111,7 @@ async def _turns(
                 figures.failed(kind, f"{name}: {sentence}")
         if late > LATER * usual + NOISE_SECONDS:
             figures.failed("first_token_twice_as_late", f"{name}: {late:.3f} s after {usual:.3f} s")
-    await asyncio.sleep(SETTLED_SECONDS)
+    await asyncio.sleep(min(SETTLED_SECONDS, seconds))
     more, left = _memory(server) - before, _disk(root) - disk
     if more > MORE_MIB:
         figures.failed("memory_not_flat", f"{more:.0f} MiB more")

@@ -35,10 +35,11 @@ class Heartbeats:
             await self._app(scope, receive, send)
             return
         try:
-            with self._sessions.stream(session, address_of({HEADER: header(scope, HEADER) or ""})):
+            address = address_of({HEADER: header(scope, HEADER) or ""})
+            with self._sessions.stream(session, address, beats=beats):
                 await self._app(scope, receive, send)
         finally:
-            if beats and not self._sessions.is_open(session):
+            if beats and not self._sessions.is_there(session):
                 asyncio.get_running_loop().run_in_executor(None, self._leave, session)
 
 

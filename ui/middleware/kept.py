@@ -18,6 +18,8 @@ from .routes import MIB, rule_of
 
 FILES = ("/assets/{*}", "/static/{*}", "/svelte/{*}", "/theme.css", "/gradio_api/theme.css")
 PAGES = ("/", "/config")
+OWN = (b"deep_link", b"page", b"__sign")
+"""Words of a query that make the page another one."""
 NAMES = ("host", "x-forwarded-host", "x-forwarded-proto")
 """What the page calls itself by."""
 MAX_KEPT_BYTES = 32 * MIB
@@ -76,8 +78,8 @@ class Kept:
         encoding = next((one for one in ENCODINGS if one in said), "")
         if rule.path in FILES:
             return encoding, scope["path"]
-        query = scope["query_string"]
-        if not self._pages or rule.path not in PAGES or b"deep_link" in query or b"page" in query:
+        own = any(word in scope["query_string"] for word in OWN)
+        if not self._pages or rule.path not in PAGES or own:
             return None
         names = tuple(header(scope, name) for name in NAMES)
         return encoding, scope["path"], scope.get("scheme"), scope.get("root_path"), *names

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 from gradio import mcp
+from gradio_client import Client
 from starlette._utils import get_route_path
 from starlette.requests import cookie_parser
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -85,13 +86,11 @@ class Logins:
 
 def let_mcp_call() -> None:
     """Have MCP's client of this very server say that it is that."""
-    made = getattr(mcp.Client, "func", mcp.Client)
 
-    def client(*said: Any, headers: dict[str, str], **more: Any) -> Any:
-        return made(*said, headers={**headers, OWN_HEADER: OWN}, **more)
+    def client(*said: Any, headers: dict[str, str], **more: Any) -> Client:
+        return Client(*said, headers={**headers, OWN_HEADER: OWN}, **more)
 
-    client.func = made  # pyright: ignore[reportFunctionMemberAccess]
-    mcp.Client = client  # pyright: ignore[reportAttributeAccessIssue]
+    vars(mcp)["Client"] = client
 
 
 class OldTokens:

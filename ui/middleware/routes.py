@@ -94,6 +94,7 @@ RULES: tuple[Rule, ...] = (
     Rule("/gradio_api/startup-events", "the server's own, once"),
     Rule("/gradio_api/info", "parameters of the endpoints", "page"),
     Rule("/gradio_api/openapi.json", "the same as OpenAPI", "page"),
+    Rule("/monitoring/summary", "asked for by the page's description of them; empty", "page"),
     Rule("/gradio_api/file={*}", "a file that the page offers, no URL"),
     Rule("/gradio_api/upload", "files", "upload", "POST"),
     Rule("/gradio_api/upload_progress", "how far an upload is", "stream"),

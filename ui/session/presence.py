@@ -90,7 +90,7 @@ class Presence:
     def departed(self, seconds: float) -> list[str]:
         """Owners who closed a page, have none open, and were silent for so many seconds; each is
         told once."""
-        there = self.sessions.open_owners()
+        there = self.sessions.owners_there()
         with self._lock:
             waiting = list(self._left - there)
         over = [owner for owner in waiting if self.silent(owner) >= seconds]

@@ -38,6 +38,8 @@ class Record:
     used: float = 0.0
     streams: int = 0
     """Open ones."""
+    beats: int = 0
+    """Of these, heartbeats: pages and clients that are there."""
     parts: dict[int, Any] = field(default_factory=dict)
     """By drawer."""
     weights: dict[int, int] = field(default_factory=dict)
@@ -92,20 +94,20 @@ class SessionStore:
             self._make_room(session)
 
     @contextmanager
-    def stream(self, session: str, address: str = "") -> Iterator[None]:
-        """A stream of the session is open inside the block."""
+    def stream(self, session: str, address: str = "", *, beats: bool = False) -> Iterator[None]:
+        """A stream of the session is open inside the block; `beats`: it is a heartbeat."""
         self.seen(session, address)
-        self._open(session, 1)
+        self._open(session, 1, beats)
         try:
             yield
         finally:
-            self._open(session, -1)
+            self._open(session, -1, -beats)
 
-    def is_open(self, session: str) -> bool:
-        """Whether it has an open stream."""
+    def is_there(self, session: str) -> bool:
+        """Whether it has a heartbeat."""
         with self._lock:
             record = self._records.get(session)
-            return record is not None and record.streams > 0
+            return record is not None and record.beats > 0
 
     def owner(self, session: str) -> str | None:
         """The owner of the session's uploads, where it has made a call."""
@@ -113,11 +115,11 @@ class SessionStore:
             record = self._records.get(session)
             return None if record is None else record.owner
 
-    def open_owners(self) -> set[str]:
-        """Owners of sessions that have an open stream."""
+    def owners_there(self) -> set[str]:
+        """Owners of sessions that have a heartbeat."""
         with self._lock:
             records = self._records.values()
-            return {one.owner for one in records if one.owner is not None and one.streams}
+            return {one.owner for one in records if one.owner is not None and one.beats}
 
     def leave(self, session: str) -> None:
         """The session is over: what runs ends, and what is in its drawers goes."""
@@ -143,11 +145,12 @@ class SessionStore:
         """What all drawers weigh."""
         return self._weight[""]
 
-    def _open(self, session: str, count: int) -> None:
+    def _open(self, session: str, streams: int, beats: int) -> None:
         with self._lock:
             record = self._records.get(session)
             if record is not None:
-                record.streams = max(0, record.streams + count)
+                record.streams = max(0, record.streams + streams)
+                record.beats = max(0, record.beats + beats)
                 record.used = self._clock()
 
     def _put(self, session: str, drawer: "Drawer", value: Any) -> None:
