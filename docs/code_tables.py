@@ -158,7 +158,7 @@ def _portable(value: object, repository: Path) -> str:
 
 def routes() -> str:
     """Every route that is served, with its limits: the table that the middleware works from."""
-    head = ["route", "method", "for", "body", "at once"]
+    head = ["route", "method", "for", "body", "at once", "without a password"]
     rows = [head, ["---"] * len(head), *listed(rules(Settings().max_upload_mb))]
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 

@@ -30,6 +30,8 @@ class ApiKey:
     """Day, as YYYY-MM-DD."""
     until: str | None = None
     """The last day that it is good for; None: it does not expire."""
+    operator: bool = False
+    """Adapters that this user adds by the endpoint are everyone's, and stay."""
 
     def opens(self, today: date) -> bool:
         """Whether it is good on this day."""
@@ -56,7 +58,9 @@ def read_keys(path: Path) -> list[ApiKey]:
         ) from None
 
 
-def add_key(path: Path, user: str, *, today: date, days: int | None = None) -> str:
+def add_key(
+    path: Path, user: str, *, today: date, days: int | None = None, operator: bool = False
+) -> str:
     """Make a key for a user and write its hash into the file; the key is returned, and nowhere
     else. A user may have several. Raises RamoleError for a name that is none."""
     if not USER.fullmatch(user):
@@ -66,7 +70,7 @@ def add_key(path: Path, user: str, *, today: date, days: int | None = None) -> s
     key = PREFIX + secrets.token_urlsafe(32)
     until = None if days is None else str(today + timedelta(days=days))
     there = read_keys(path) if path.exists() else []
-    _write(path, [*there, ApiKey(user, hash_of(key), str(today), until)])
+    _write(path, [*there, ApiKey(user, hash_of(key), str(today), until, operator)])
     return key
 
 

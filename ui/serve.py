@@ -99,6 +99,7 @@ def served(page: gr.Blocks, ramole: "Ramole") -> dict[str, Any]:
     up for it; raises RamoleError for hosts, proxies or passwords that are none."""
     settings = ramole.settings
     accounts = Accounts(passwords(settings.auth) or (), settings.keys_file)
+    quota_of(ramole).is_operator = accounts.is_operator
     middleware = doors(ramole, cache=Path(get_upload_folder()), accounts=accounts)
     metrics = metrics_routes(ramole, accounts, hosted="SPACE_ID" in os.environ)
     if settings.log_requests:

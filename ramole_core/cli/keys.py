@@ -20,17 +20,23 @@ def keys(
     days: Annotated[
         int | None, typer.Option(min=1, help="Days that a new key is good for; unset: for ever.")
     ] = None,
+    operator: Annotated[
+        bool, typer.Option("--operator", help="Adapters that it adds are everyone's, and stay.")
+    ] = False,
 ) -> None:
     """Keys of users: add one (it is printed once), list whose there are, or remove a user's."""
     path = file or load_settings().keys_file
     if path is None:
         raise RamoleError("There is no file of keys; pass --file, or set RAMOLE_KEYS_FILE.")
     if what == "list":
-        rows = [(key.user, key.made, key.until or "for ever") for key in read_keys(path)]
-        write_table(("user", "made", "good until"), rows)
+        rows = [
+            (key.user, key.made, key.until or "for ever", "operator" if key.operator else "")
+            for key in read_keys(path)
+        ]
+        write_table(("user", "made", "good until", ""), rows)
     elif user is None:
         raise RamoleError(f"keys {what} needs the name of a user; write it behind it.")
     elif what == "add":
-        print(add_key(path, user, today=today(), days=days))
+        print(add_key(path, user, today=today(), days=days, operator=operator))
     else:
         print(f"Removed {remove_keys(path, user)} of {user}.")

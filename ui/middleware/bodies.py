@@ -11,7 +11,7 @@ from ..session.counts import AddressCounts, Taken
 from .cache import MIB, UNNAMED, UploadCache
 from .json_parts import MAX_PARTS, JsonParts
 from .refusal import Refused, header, length, limited
-from .routes import Rule, rule_of
+from .routes import Rule, rule_of, size_of
 
 BETWEEN = MIB
 """Bytes of an upload between two looks at the room."""
@@ -126,7 +126,7 @@ def _address(scope: Scope) -> str:
 
 
 def _too_long(rule: Rule) -> Refused:
-    size = f"{rule.body / MIB:g} MiB" if rule.body >= MIB else f"{rule.body // 1024} KiB"
+    size = size_of(rule.body)
     return Refused(413, f"The request is longer than {size}; send less.", reason="too_long")
 
 

@@ -209,12 +209,19 @@ def unused(path: str) -> bool:
 
 
 def listed(table: Sequence[Rule]) -> Iterator[list[str]]:
-    """The table for docs/hosting.md: route, use, body, in progress from one address."""
+    """The table for docs/hosting.md: route, methods, use, body, in progress from one address, and
+    whether it is open where passwords are asked for."""
     for rule in table:
-        body = "" if not rule.body else f"{rule.body / MIB:g} MiB".replace("0.0625 MiB", "64 KiB")
+        body = "" if not rule.body else size_of(rule.body)
         route = rule.path.replace("{*}", "...").replace("{}", "NAME")
         methods = rule.methods.replace(" ", ", ") if rule.methods != ANYTHING else "any"
-        yield [f"`{route}`", methods, rule.use, body, str(MOST[rule.kind].address)]
+        told = "open" if rule.open else ""
+        yield [f"`{route}`", methods, rule.use, body, str(MOST[rule.kind].address), told]
+
+
+def size_of(bytes: int) -> str:
+    """In MiB, or KiB where it is less."""
+    return f"{bytes / MIB:.3g} MiB" if bytes >= MIB else f"{bytes // KIB} KiB"
 
 
 def _pattern(path: str) -> re.Pattern[str]:

@@ -4,22 +4,30 @@ Gradio lets badly formed calls fall through to the server, which would log a tra
 with what came in it.
 """
 
+import json
 import logging
 from collections.abc import Sequence
+from contextlib import suppress
 
+from gradio.route_utils import FnIndexInferError
+from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from ..parts.errors import UNEXPECTED
 from ..watch.numbers import count_response
 from ..watch.quiet import one_line
 from ..watch.request_record import FAULT
 from .refusal import Refused
 
 log = logging.getLogger(__name__)
-CALLS = "/gradio_api/call/"
+CALLS = "/gradio_api/"
+DIRECT = ("/gradio_api/run/", "/gradio_api/api/")
+"""Where Gradio answers 500 for whatever a handler refuses, too."""
 FRAMES = "'self' https://huggingface.co https://*.huggingface.co https://*.hf.space"
 """Whose pages may show this one in a frame, beside those of RAMOLE_ALLOWED_HOSTS: a Space is shown
 by huggingface.co."""
-UNFIT = (KeyError, TypeError, ValueError)
+OTHER_VALUES = "There is no such endpoint, or its parameters are others; /gradio_api/info has them."
+UNFIT = (FnIndexInferError, KeyError, TypeError, ValueError)
 """What Gradio raises for a call that names no endpoint, or parameters that it has not."""
 
 
@@ -39,14 +47,24 @@ class Watched:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        started = False
+        started, held = False, None
+        direct = any(path in scope["path"] for path in DIRECT)
 
         async def counted(message: Message) -> None:
-            nonlocal started
+            nonlocal started, held
             if message["type"] == "http.response.start":
+                if direct and held is None and message["status"] == 500:
+                    held = message
+                    return
                 started = True
                 count_response(message["status"])
                 message = {**message, "headers": [*message.get("headers", ()), *self._headers]}
+            elif held is not None and not started:
+                if UNEXPECTED.encode() in message.get("body", b""):
+                    await counted(held)
+                else:
+                    await _unfit(message.get("body", b""))(scope, receive, counted)
+                    return
             await send(message)
 
         try:
@@ -57,11 +75,15 @@ class Watched:
                 await _refusal(scope, error).tell(scope, receive, counted)
 
 
+def _unfit(body: bytes) -> JSONResponse:
+    """What a caller is told whose values a handler, or Gradio, did not take."""
+    with suppress(ValueError, TypeError, AttributeError):
+        if sentence := json.loads(body).get("error"):
+            return JSONResponse({"error": sentence}, 422)
+    return JSONResponse({"error": OTHER_VALUES}, 422)
+
+
 def _refusal(scope: Scope, error: Exception) -> Refused:
     if isinstance(error, UNFIT) and CALLS in scope["path"]:
-        return Refused(
-            422,
-            "There is no such endpoint, or its parameters are others; /gradio_api/info has them.",
-            reason="invalid",
-        )
+        return Refused(422, OTHER_VALUES, reason="invalid")
     return Refused(500, "Something went wrong on the server; try again.", reason=FAULT)

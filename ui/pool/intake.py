@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -73,11 +74,12 @@ def judge(
     address: str = "",
     name: str | None = None,
     examples: Sequence[str] = (),
+    stays: bool = False,
 ) -> Iterator[Verdict]:
     """Add each uploaded adapter in turn and say at once what became of it.
 
     A name, and examples, can only be given to one adapter. The files leave Gradio's cache first and
-    are gone when this ends.
+    are gone when this ends. `stays`: an operator adds it for everyone, and `owner` is None.
     """
     try:
         with taken(paths) as files:
@@ -90,9 +92,9 @@ def judge(
                     quota,
                     drop,
                     owner=owner,
-                    address=address,
                     name=_unnamed(ramole, owner) if told == "" else told,
                     examples=examples if single else (),
+                    room=nullcontext() if stays else quota.room(owner, drop.size, address=address),
                 )
                 uploaded("known" if verdict.known else verdict.outcome)
                 yield replace(verdict, unnamed=told == "" and not verdict.known)
@@ -108,12 +110,12 @@ def _add(
     drop: Drop,
     *,
     owner: str | None,
-    address: str,
     name: str | None,
     examples: Sequence[str],
+    room: AbstractContextManager[None],
 ) -> Verdict:
     try:
-        with quota.room(owner, drop.size, address=address):
+        with room:
             given = list(examples) or None
             there = {card.key for card in ramole.pool.all_cards()}
             card = ramole.pool.add(drop.path, name=name, examples=given, owner=owner)

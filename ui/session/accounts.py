@@ -120,6 +120,12 @@ class KeyFile:
         found = self._keys.get(hash_of(key))
         return found.user if found is not None and found.opens(today()) else None
 
+    def is_operator(self, user: str) -> bool:
+        """Whether this user has an operator's key."""
+        self._look()
+        keys = self._keys.values()
+        return any(key.operator and key.user == user and key.opens(today()) for key in keys)
+
     def _look(self) -> None:
         if self._path is None or time.monotonic() - self._looked < LOOK_SECONDS:
             return
@@ -170,6 +176,10 @@ class Accounts:
         if user := self._keys.user(key):
             return user
         return await self._opened(given, address) if b":" in given else None
+
+    def is_operator(self, user: str | None) -> bool:
+        """Whether what this user adds by an endpoint is everyone's."""
+        return user is not None and self._keys.is_operator(user)
 
     async def log_in(self, user: str, password: str) -> bool:
         """Whether these open the page; a key is a password too. Raises TooManyTries."""
