@@ -28,7 +28,8 @@ def test_the_first_rule_that_fits_is_taken_whatever_the_slashes():
     table = Table(rules(max_upload_mb=2))
     assert table.find("/gradio_api/call/v2/ask").path == "/gradio_api/call/v2/{}"
     assert table.find("/gradio_api/queue/join/").queued
-    assert table.find("/gradio_api/mcp/").body == 2 * MIB * 4 // 3 + 4 * MIB
+    assert table.find("/gradio_api/upload").body == 8 * MIB
+    assert table.find("/gradio_api/mcp/").body == 4 * MIB
     for path in ("/gradio_api/dev/reload", "//config", "/configs", "/gradio_api", "/x"):
         assert table.find(path) is None, path
 

@@ -1,14 +1,16 @@
 """The command `keys`: who may call a server with a key of their own."""
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
 from ramole_core.api_keys import add_key, read_keys, remove_keys, today
+from ramole_core.cli.opening import Json
 from ramole_core.errors import RamoleError
 from ramole_core.settings import load_settings
-from ramole_core.terminal.console import write_table
+from ramole_core.terminal.console import write_json, write_table
 
 
 def keys(
@@ -23,20 +25,28 @@ def keys(
     operator: Annotated[
         bool, typer.Option("--operator", help="Adapters that it adds are everyone's, and stay.")
     ] = False,
+    as_json: Json = False,
 ) -> None:
     """Keys of users: add one (it is printed once), list whose there are, or remove a user's."""
     path = file or load_settings().keys_file
     if path is None:
         raise RamoleError("There is no file of keys; pass --file, or set RAMOLE_KEYS_FILE.")
     if what == "list":
+        there = read_keys(path)
+        if as_json:
+            write_json({"keys": [asdict(key) for key in there]})
+            return
         rows = [
             (key.user, key.made, key.until or "for ever", "operator" if key.operator else "")
-            for key in read_keys(path)
+            for key in there
         ]
         write_table(("user", "made", "good until", ""), rows)
     elif user is None:
         raise RamoleError(f"keys {what} needs the name of a user; write it behind it.")
     elif what == "add":
-        print(add_key(path, user, today=today(), days=days, operator=operator))
+        key = add_key(path, user, today=today(), days=days, operator=operator)
+        write_json({"user": user, "key": key}) if as_json else print(key)
     else:
-        print(f"Removed {remove_keys(path, user)} of {user}.")
+        removed = remove_keys(path, user)
+        told = {"user": user, "removed": removed}
+        write_json(told) if as_json else print(f"Removed {removed} of {user}.")

@@ -62,7 +62,7 @@ class Attacker:
 
     async def silent_bodies(self) -> None:
         """Long bodies that are silent after their beginning."""
-        await self.hold("/gradio_api/mcp/", 80 * MIB, sent=4 * MIB, many=8)
+        await self.hold("/gradio_api/queue/join", 4 * MIB, sent=3 * MIB, many=8)
 
     async def recordings(self) -> None:
         """Files in fields that nobody asked for, whole and cut."""
@@ -138,7 +138,7 @@ class Attacker:
                     )
                     with ExitStack() as stack:
                         stack.callback(writer.close)
-                        writer.write(said.encode() + b'"' + b"x" * max(sent - 1, 0))
+                        writer.write(said.encode() + b'"'.ljust(sent, b"x")[:sent])
                         with suppress(TimeoutError):
                             await asyncio.wait_for(writer.drain(), 10)
                         over = asyncio.create_task(self.over.wait())

@@ -17,19 +17,17 @@ BETWEEN = MIB
 """Bytes of an upload between two looks at the room."""
 MOST_FILES = 250
 """Of one upload."""
-BODIES_AT_ONCE = 4
-"""So many of the longest bodies may be on their way in all; from one address, one and ADDRESS_BYTES
-more."""
 ADDRESS_BYTES = 16 * MIB
+"""Of bodies from one address that are on their way or being answered, but for uploads."""
+ALL_BYTES = 128 * MIB
 
 
 class Bodies:
     """ASGI middleware: a request that is too long, or an upload without room, is refused."""
 
-    def __init__(self, app: ASGIApp, *, cache: UploadCache, longest: int):
-        """`longest`: bytes of the longest request that is no upload."""
+    def __init__(self, app: ASGIApp, *, cache: UploadCache):
         self._app, self._cache = app, cache
-        self._coming = AddressCounts(longest + ADDRESS_BYTES, BODIES_AT_ONCE * longest)
+        self._coming = AddressCounts(ADDRESS_BYTES, ALL_BYTES)
         self._numbers = count()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -54,5 +54,5 @@ def doors(ramole: "Ramole", *, cache: Path, accounts: Accounts) -> Sequence[Midd
         *([Middleware(Logins, accounts=accounts)] if accounts else []),
         Middleware(Kept, pages=not accounts),
         Middleware(Heartbeats, sessions=sessions, leave=partial(leave, ramole)),
-        Middleware(Bodies, cache=room, longest=max(r.body for r in table if r.kind != "upload")),
+        Middleware(Bodies, cache=room),
     ]

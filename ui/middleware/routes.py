@@ -21,8 +21,8 @@ SMALL = 64 * KIB
 MAX_CALL_BYTES = 2 * MIB
 MAX_PAGE_CALL_BYTES = 4 * MIB
 """The text of a batch, 2 MiB, with each quote escaped."""
-SPARE = 4 * MIB
-"""What a call may have beside one upload, written as base64."""
+MAX_MCP_BYTES = 4 * MIB
+"""MCP's server reads no more."""
 ANYTHING = "GET POST PUT DELETE PATCH"
 Kind = Literal["file", "page", "call", "direct", "stream", "login", "upload", "answer"]
 RULE = "ramole.rule"
@@ -109,10 +109,10 @@ RULES: tuple[Rule, ...] = (
     Rule("/gradio_api/call/v2/{}/{}", "what comes of it", "stream"),
     Rule("/gradio_api/cancel", "end an event", "call", "POST", SMALL),
     Rule("/gradio_api/reset", "the same", "call", "POST", SMALL),
-    Rule("/gradio_api/mcp", "MCP", "answer", "GET POST DELETE"),
-    Rule("/gradio_api/mcp/http", "MCP", "answer", "GET POST DELETE"),
+    Rule("/gradio_api/mcp", "MCP", "answer", "GET POST DELETE", MAX_MCP_BYTES),
+    Rule("/gradio_api/mcp/http", "MCP", "answer", "GET POST DELETE", MAX_MCP_BYTES),
     Rule("/gradio_api/mcp/sse", "MCP's older transport", "stream"),
-    Rule("/gradio_api/mcp/messages", "MCP's older transport", "call", "POST"),
+    Rule("/gradio_api/mcp/messages", "MCP's older transport", "call", "POST", MAX_MCP_BYTES),
     Rule("/gradio_api/mcp/schema", "MCP's tools", "page"),
     Rule("/v1/chat/completions", "OpenAI's chat", "answer", "POST", CALL, open=True),
     Rule("/v1/{*}", "OpenAI's other routes", "call", ANYTHING, CALL, open=True),
@@ -123,7 +123,7 @@ RULES: tuple[Rule, ...] = (
     Rule("/version", "which version this is", open=True),
 )
 """The first that fits is taken. Routes under /v1, /metrics and /login ask for a password or key
-themselves where there are some. Bodies of uploads and of MCP follow from MAX_UPLOAD_MB."""
+themselves where there are some. The body of an upload follows from MAX_UPLOAD_MB."""
 
 UNUSED: tuple[str, ...] = (
     "/openapi.json",
@@ -156,12 +156,8 @@ LINK = re.compile(r"\s*https?:", re.IGNORECASE)
 
 def rules(max_upload_mb: int) -> tuple[Rule, ...]:
     """The table of a server that takes uploads of so many MiB."""
-    told = {
-        "/gradio_api/upload": 4 * max_upload_mb * MIB,
-        "/gradio_api/mcp": max_upload_mb * MIB * 4 // 3 + SPARE,
-    }
-    told |= {f"/gradio_api/mcp/{name}": told["/gradio_api/mcp"] for name in ("http", "messages")}
-    return tuple(replace(rule, body=told.get(rule.path, rule.body)) for rule in RULES)
+    upload = 4 * max_upload_mb * MIB
+    return tuple(replace(one, body=upload) if one.kind == "upload" else one for one in RULES)
 
 
 class Table:

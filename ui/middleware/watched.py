@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 
 from gradio.route_utils import FnIndexInferError
+from httpx import InvalidURL
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -27,7 +28,7 @@ FRAMES = "'self' https://huggingface.co https://*.huggingface.co https://*.hf.sp
 """Whose pages may show this one in a frame, beside those of RAMOLE_ALLOWED_HOSTS: a Space is shown
 by huggingface.co."""
 OTHER_VALUES = "There is no such endpoint, or its parameters are others; /gradio_api/info has them."
-UNFIT = (FnIndexInferError, KeyError, TypeError, ValueError)
+UNFIT = (FnIndexInferError, InvalidURL, KeyError, TypeError, ValueError)
 """What Gradio raises for a call that names no endpoint, or parameters that it has not."""
 
 
@@ -47,43 +48,45 @@ class Watched:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        started, held = False, None
+        started, held = False, False
         direct = any(path in scope["path"] for path in DIRECT)
 
         async def counted(message: Message) -> None:
-            nonlocal started, held
+            nonlocal started
             if message["type"] == "http.response.start":
-                if direct and held is None and message["status"] == 500:
-                    held = message
-                    return
                 started = True
                 count_response(message["status"])
                 message = {**message, "headers": [*message.get("headers", ()), *self._headers]}
-            elif held is not None and not started:
-                if UNEXPECTED.encode() in message.get("body", b""):
-                    await counted(held)
-                else:
-                    await _unfit(message.get("body", b""))(scope, receive, counted)
-                    return
             await send(message)
 
+        async def judged(message: Message) -> None:
+            """A direct call's 500 is Gradio's word for whatever a handler refused."""
+            nonlocal held
+            if direct and message.get("status") == 500:
+                held = True
+            elif not held:
+                await counted(message)
+            elif not started:
+                await _refused(message.get("body", b""))(scope, receive, counted)
+
         try:
-            await self._app(scope, receive, counted)
+            await self._app(scope, receive, judged)
         except Exception as error:
             log.warning("A request failed: %s", one_line(error))
             if not started:  # one that had begun cannot go on: the server closes its connection
                 await _refusal(scope, error).tell(scope, receive, counted)
 
 
-def _unfit(body: bytes) -> JSONResponse:
+def _refused(body: bytes) -> JSONResponse:
     """What a caller is told whose values a handler, or Gradio, did not take."""
-    with suppress(ValueError, TypeError, AttributeError):
-        if sentence := json.loads(body).get("error"):
-            return JSONResponse({"error": sentence}, 422)
-    return JSONResponse({"error": OTHER_VALUES}, 422)
+    sentence = None
+    with suppress(ValueError, AttributeError):
+        sentence = json.loads(body).get("error")
+    status = 500 if sentence == UNEXPECTED else 422
+    return JSONResponse({"error": sentence or OTHER_VALUES}, status)
 
 
 def _refusal(scope: Scope, error: Exception) -> Refused:
-    if isinstance(error, UNFIT) and CALLS in scope["path"]:
+    if isinstance(error, UNFIT) and (CALLS in scope["path"] or scope.get("query_string")):
         return Refused(422, OTHER_VALUES, reason="invalid")
     return Refused(500, "Something went wrong on the server; try again.", reason=FAULT)
