@@ -67,9 +67,12 @@ def run(
     """Serve, and send so many; `real` makes no difference here: no request needs the base."""
     figures = Figures(PROMISED)
     if kinds == ["ray"]:
-        from tests.served_cluster import served
+        from tests.campaigns.tiny_system import write_system
+        from tests.served_cluster import SETTINGS, served
 
-        with served(root) as page:
+        write_system(root)
+        said = SETTINGS | {"base_model": root / "base", "adapters_dir": root / "adapters"}
+        with served(root, engines=1, data_dir=root / "data", max_upload_mb=1, **said) as page:
             asyncio.run(_all(page.url, figures, count, seed, end))
             log = page.page_log()
     else:
