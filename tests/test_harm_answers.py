@@ -19,7 +19,7 @@ from starlette.routing import Route
 from tests.fake_ramole import FakeRamole
 from tests.pool_fakes import write_sample
 from tests.serving import REPOSITORY, fake
-from ui import temporary
+from ui import gradio_home
 from ui.health import FAILED, health_routes
 from ui.middleware import kept as kept_module
 from ui.middleware.kept import Kept
@@ -141,7 +141,7 @@ def test_an_index_beyond_this_machine_is_warned_of(caplog):
 
 
 def test_a_killed_process_leaves_its_folder_to_the_next_and_one_that_lives_keeps_its_own(tmp_path):
-    said = "from ui.temporary import CACHE; print(CACHE.name, flush=True); input()"
+    said = "from ui.gradio_home import CACHE; print(CACHE.name, flush=True); input()"
     environment = {**os.environ, "TMPDIR": str(tmp_path)}
     lives, killed = (
         subprocess.Popen(
@@ -158,7 +158,7 @@ def test_a_killed_process_leaves_its_folder_to_the_next_and_one_that_lives_keeps
     killed.kill()
     killed.communicate()
     assert kept.is_dir() and left.is_dir()
-    temporary._remove_left(tmp_path)
+    gradio_home._remove_left(tmp_path)
     assert kept.is_dir() and not left.exists()
     lives.communicate("\n")
     assert not kept.exists()

@@ -24,9 +24,11 @@ ORDER = (
         "settings",
         "methods",
         "contribution",
+        "shell_commands",
         "evidence",
         "answer",
         "request_parts",
+        "request_fields",
         "request",
     ),
     ("composition",),
@@ -46,6 +48,7 @@ ORDER = (
         "weights_here",
         "explaining",
         "ramole",
+        "running_page",
         "facts",
         "trace_file",
         "trace_check",
@@ -58,7 +61,7 @@ ORDER = (
 
 
 ROOMS = (
-    ("temporary",),
+    ("gradio_home",),  # what Gradio reads when it is imported
     ("watch",),  # what happened, told by every room
     ("parts",),
     ("charts", "model", "session"),
@@ -68,7 +71,7 @@ ROOMS = (
     ("metrics", "health"),
     ("serve",),
     ("__init__",),
-    ("mounted",),  # the page as another server mounts it
+    ("program", "mounted"),  # the page as a program, and as another server mounts it
 )
 """Of the page: each may use itself and the rooms of earlier lines, none beside it."""
 

@@ -7,7 +7,7 @@ server's.
 import threading
 from typing import TYPE_CHECKING
 
-from .temporary import CACHE as CACHE  # isort: skip  before Gradio is imported
+from .gradio_home import CACHE as CACHE  # isort: skip  before Gradio is imported
 import gradio as gr
 from fastapi import FastAPI
 

@@ -1,5 +1,6 @@
 """The page on a port: sizes, passwords, `/health`, MCP, and the model loading behind it."""
 
+import json
 import logging
 import os
 import signal
@@ -15,7 +16,7 @@ import gradio as gr
 from gradio import processing_utils, themes
 from gradio.utils import get_upload_folder
 
-from ramole_core import RamoleError
+from ramole_core import RamoleError, announce_page, withdraw_page
 
 from .health import health_routes
 from .metrics.route import metrics_routes
@@ -27,6 +28,7 @@ from .model.loading import loading_of
 from .openai.door import openai_routes
 from .session.accounts import Accounts
 from .session.leaving import sweep_sessions
+from .session.owner import OPERATOR_KEY
 from .session.quota import quota_of, sweep
 from .session.states import remember_little, tell_sessions
 from .session.uploads import keep_uploads_apart
@@ -54,9 +56,12 @@ NEVER = str(10**9)
 """Events after which Gradio sums up all events so far, with pandas; its own is after each."""
 
 
-def serve(page: gr.Blocks, ramole: "Ramole") -> None:
-    """Listen, load the model in the background, and stay until the process is told to end."""
-    launch(page, ramole)
+def serve(page: gr.Blocks, ramole: "Ramole", *, as_json: bool = False) -> None:
+    """Listen, load the model in the background, and stay until the process is told to end. The
+    command line finds it by what is written into the data folder meanwhile."""
+    url = launch(page, ramole)
+    print(json.dumps({"url": url}) if as_json else f"RAMoLE listens on {url}", flush=True)
+    announce_page(ramole.settings.data_dir, url, OPERATOR_KEY)
     for sign in (signal.SIGINT, signal.SIGTERM):
         signal.signal(sign, _end)
     try:
@@ -64,6 +69,7 @@ def serve(page: gr.Blocks, ramole: "Ramole") -> None:
     except KeyboardInterrupt:
         for sign in (signal.SIGINT, signal.SIGTERM):
             signal.signal(sign, signal.SIG_DFL)  # who asks twice wants it now
+        withdraw_page(ramole.settings.data_dir)
         end(page, ramole)
 
 
@@ -89,7 +95,6 @@ def launch(page: gr.Blocks, ramole: "Ramole") -> str:
     quiet_server()  # the modules that it loaded meanwhile
     watch_connections(page.server)
     remember_little(page, quota_of(ramole).presence.sessions)
-    print(f"RAMoLE listens on {url}", flush=True)
     threading.Thread(target=begin, args=[ramole], name="begin", daemon=True).start()
     return url
 
@@ -99,7 +104,6 @@ def served(page: gr.Blocks, ramole: "Ramole") -> dict[str, Any]:
     up for it; raises RamoleError for hosts, proxies or passwords that are none."""
     settings = ramole.settings
     accounts = Accounts(passwords(settings.auth) or (), settings.keys_file)
-    quota_of(ramole).is_operator = accounts.is_operator
     middleware = doors(ramole, cache=Path(get_upload_folder()), accounts=accounts)
     metrics = metrics_routes(ramole, accounts, hosted="SPACE_ID" in os.environ)
     if settings.log_requests:

@@ -200,7 +200,7 @@ def _device(settings: Settings) -> Iterator[Check]:
     else:
         threads = torch.get_num_threads()
         yield Check("device", "ok", f"CPU, {threads} thread{'s' * (threads > 1)}")
-    if gpus and settings.device != "cpu" and settings.quantization == "nf4":
+    if gpus and settings.device != "cpu" and settings.quantization in ("auto", "nf4"):
         import bitsandbytes  # noqa: F401  (that it can be imported is the check)
 
         yield Check("4-bit", "ok", "bitsandbytes can be imported")

@@ -87,7 +87,7 @@ def how_of(answer: Generation, request: Request, steps: Sequence[Step]) -> dict:
     dropped = answer.extra.get("dropped_turns")
     return {
         "adapters": [{"name": name, "score": _finite(score)} for name, score in pairs],
-        "method": request.method,
+        "method": answer.method or request.method,
         "finish_reason": answer.finish_reason,
         "prompt_tokens": answer.prompt_tokens,
         "new_tokens": answer.new_tokens,
@@ -95,6 +95,7 @@ def how_of(answer: Generation, request: Request, steps: Sequence[Step]) -> dict:
         **({"dropped_turns": int(dropped)} if dropped else {}),
         "seconds": _finite(answer.seconds),
         "first_token_seconds": _finite(answer.first_token_seconds),
+        **({"weights": list(answer.weights)} if answer.weights else {}),
         **({"fitted": _fitting(answer.fitted)} if answer.fitted else {}),
         **({"evidence": answer.evidence.record()} if answer.evidence else {}),
         **({"notes": list(answer.notes)} if answer.notes else {}),

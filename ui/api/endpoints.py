@@ -197,7 +197,10 @@ class Endpoints:
         with one_sentence(markup=False), self.call(request) as visitor:
             owner = visitor.owner
             return [
-                card_of(card, yours=self.quota.owns(card, owner))
+                card_of(
+                    card,
+                    yours=self.quota.owns(card, owner) or (visitor.operator and not card.sample),
+                )
                 for card in self.ramole.pool.cards(owner)
             ]
 
@@ -222,16 +225,16 @@ class Endpoints:
         """
         with one_sentence(markup=False), self.call(request) as visitor:
             said = checked(Upload, name=name, examples=examples)
-            path, stays = stored_path(file), self._is_operator(request)
+            path = stored_path(file)
             (verdict,) = judge(
                 self.ramole,
                 self.quota,
                 [path],
-                owner=None if stays else visitor.owner,
-                stays=stays,
+                owner=visitor.owner,
                 address=visitor.address,
                 name=said.name,
                 examples=said.examples or (),
+                operator=visitor.operator,
             )
             if verdict.card is None:
                 raise AdapterRefused(verdict.reason)
@@ -253,14 +256,11 @@ class Endpoints:
         """
         with one_sentence(markup=False), self.call(request) as visitor:
             said = checked(Named, name=name)
-            if self._is_operator(request):
-                self.quota.remove_for_all(said.name)
+            if visitor.operator:
+                self.ramole.pool.remove(said.name, owner=None)
             else:
                 self.quota.remove(said.name, visitor.owner)
             return {"removed": said.name}
-
-    def _is_operator(self, request: gr.Request | None) -> bool:
-        return self.quota.is_operator(getattr(request, "username", None))
 
 
 TEMPLATE = Endpoints.ask.__doc__ or ""

@@ -18,6 +18,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from ..session.accounts import Accounts, TooManyTries, calling_from
 from ..session.address import HEADER, OWN, OWN_HEADER, address_of
+from ..session.owner import OPERATOR_HEADER, OPERATOR_KEY, is_operator
 from .refusal import Refused, header
 from .routes import rule_of
 
@@ -27,6 +28,7 @@ BEGIN = "/gradio_api/startup-events"
 TOKEN_SECONDS = 7 * 24 * 3600.0
 """Whoever logged in is asked again after so long."""
 OURS = "the server itself"
+"""The user who runs it, too."""
 
 
 class Logins:
@@ -66,8 +68,11 @@ class Logins:
         ):
             return scope
         user = await self._accounts.caller(header(scope, "authorization"), address)
-        if user is None and header(scope, OWN_HEADER) == OWN:
-            user = OURS  # MCP's own client, whose callers were asked before
+        more = []
+        if self._accounts.is_operator(user):
+            more = [(OPERATOR_HEADER.encode(), OPERATOR_KEY.encode())]
+        if user is None and (header(scope, OWN_HEADER) == OWN or is_operator(_headers(scope))):
+            user = OURS  # or MCP's own client, whose callers were asked before
         if user is None:
             if rule_of(scope).open:
                 return scope  # Gradio shows the page to log in on
@@ -80,8 +85,14 @@ class Logins:
         token = self._given.setdefault(user, secrets.token_urlsafe(16))
         gradio.tokens[token] = user
         cookie = f"{name}={token}".encode("latin-1")
-        others = [(key, value) for key, value in scope["headers"] if key != b"cookie"]
-        return {**scope, "headers": [*others, (b"cookie", cookie)]}
+        more.append((b"cookie", cookie))
+        taken = {key for key, _ in more}
+        others = [(key, value) for key, value in scope["headers"] if key not in taken]
+        return {**scope, "headers": [*others, *more]}
+
+
+def _headers(scope: Scope) -> dict[str, str]:
+    return {OPERATOR_HEADER: header(scope, OPERATOR_HEADER) or ""}
 
 
 def let_mcp_call() -> None:

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -74,12 +74,13 @@ def judge(
     address: str = "",
     name: str | None = None,
     examples: Sequence[str] = (),
-    stays: bool = False,
+    operator: bool = False,
 ) -> Iterator[Verdict]:
-    """Add each uploaded adapter in turn and say at once what became of it.
+    """Add each uploaded adapter in turn and say at once what became of it. An operator's is
+    everybody's, stays, and takes no session's room.
 
     A name, and examples, can only be given to one adapter. The files leave Gradio's cache first and
-    are gone when this ends. `stays`: an operator adds it for everyone, and `owner` is None.
+    are gone when this ends.
     """
     try:
         with taken(paths) as files:
@@ -92,9 +93,10 @@ def judge(
                     quota,
                     drop,
                     owner=owner,
+                    address=address,
                     name=_unnamed(ramole, owner) if told == "" else told,
                     examples=examples if single else (),
-                    room=nullcontext() if stays else quota.room(owner, drop.size, address=address),
+                    operator=operator,
                 )
                 uploaded("known" if verdict.known else verdict.outcome)
                 yield replace(verdict, unnamed=told == "" and not verdict.known)
@@ -110,10 +112,12 @@ def _add(
     drop: Drop,
     *,
     owner: str | None,
+    address: str,
     name: str | None,
     examples: Sequence[str],
-    room: AbstractContextManager[None],
+    operator: bool,
 ) -> Verdict:
+    room = nullcontext() if operator else quota.room(owner, drop.size, address=address)
     try:
         with room:
             given = list(examples) or None

@@ -7,7 +7,7 @@ longest go, of the same address or of all; nobody's who is active, and none that
 import logging
 import threading
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
@@ -60,8 +60,6 @@ class Quota:
         """Most MiB from one address, where it is known."""
         self.all_mb = all_mb
         """Most MiB of all sessions together."""
-        self.is_operator: Callable[[str | None], bool] = lambda user: False
-        """Whether what this user adds by an endpoint is everyone's, and no session's."""
         self.removed = Removed()
         """What can still be brought back."""
         self._lock = threading.RLock()
@@ -130,13 +128,6 @@ class Quota:
             self.removed.keep(aside, owner)
         elif aside is not None:
             aside.discard()
-
-    def remove_for_all(self, name: str) -> None:
-        """Remove one that is everyone's, an operator's way; AdapterRefused for a sample."""
-        card = self.pool.card(name, None)
-        if card.sample:
-            raise AdapterRefused(f"{card.name} is part of the sample pool, so it stays.")
-        self.pool.remove(card.name, owner=None)
 
     def undo(self, token: str, owner: str | None) -> "AdapterCard":
         """Bring back what this session removed; AdapterRefused, in one sentence, where it cannot

@@ -1,7 +1,7 @@
-"""The folder of Gradio's temporary files: one of this process alone, gone with it.
+"""What Gradio reads when it is imported, so this comes first: a folder for its files that goes with
+the process, and no reports to its makers.
 
-A process that is killed leaves its folder behind; the next one that starts removes it. Import this
-before Gradio, which reads GRADIO_TEMP_DIR when it is imported.
+A process that is killed leaves its folder behind; the next one that starts removes it.
 """
 
 import os
