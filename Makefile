@@ -10,7 +10,7 @@ TORCH_CPU := https://download.pytorch.org/whl/cpu
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup run test lint kernels format browser readme constraints clean
+.PHONY: help setup run test lint kernels format audit browser readme constraints clean
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -52,6 +52,13 @@ kernels: setup ## compile them once, and not in every process of a test
 format: setup ## ruff, changing files
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+audit: setup ## known faults of what is installed (pip-audit), and of scripts and workflows
+	@[ -x .venv/audit/bin/pip-audit ] || { $(BIN)/python -m venv .venv/audit && .venv/audit/bin/pip install -q $(PIP_ARGS) pip-audit zizmor; }
+	$(BIN)/python -m pip freeze --exclude-editable > .venv/audit/installed.txt
+	.venv/audit/bin/pip-audit --disable-pip --no-deps -r .venv/audit/installed.txt $(foreach one,$(IGNORED),--ignore-vuln $(one))
+	@! grep -nE 'curl[^|]*[|] *(ba)?sh|--trusted-host|verify=False' .ci/run Dockerfile
+	@if [ -d .github/workflows ]; then .venv/audit/bin/zizmor --offline .github/workflows; fi
 
 browser: ## Chromium and nginx for the tests, by apt-get where we may
 	@{ { command -v chromium-headless-shell || command -v chromium; } && { command -v nginx || [ -x /usr/sbin/nginx ]; }; } >/dev/null || { \

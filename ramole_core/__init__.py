@@ -9,6 +9,12 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from ramole_core.adapter_similarity import update_likeness as update_likeness
     from ramole_core.answer import Selection as Selection
+    from ramole_core.api_keys import (
+        ApiKey as ApiKey,
+        hash_of as hash_of,
+        read_keys as read_keys,
+        today as today,
+    )
     from ramole_core.batch.prompt_file import batch_text as batch_text, read_batch as read_batch
     from ramole_core.batch.rows import (
         BadRow as BadRow,
@@ -75,6 +81,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "AdapterCard": "pool",
     "AdapterRefused": "errors",
+    "ApiKey": "api_keys",
     "BadRow": "batch.rows",
     "Batch": "batch.rows",
     "BatchLimits": "batch.rows",
@@ -106,16 +113,19 @@ _HOMES = {
     "keep_few_heaps": "process_memory",
     "model_notes": "facts",
     "model_words": "facts",
+    "hash_of": "api_keys",
     "load_settings": "settings",
     "mean_contribution": "contribution",
     "mean_weights": "contribution",
     "read_batch": "batch.prompt_file",
     "read_example_lines": "request_parts",
+    "read_keys": "api_keys",
     "read_request": "request",
     "refuse_unfit": "batch.run",
     "run_rows": "batch.run",
     "settle": "process_memory",
     "shipped": "settings",
+    "today": "api_keys",
     "untrained": "own_base",
     "update_likeness": "adapter_similarity",
     "withdraw_page": "running_page",

@@ -20,6 +20,7 @@ ORDER = (
         "errors",
         "whole_file",
         "process_memory",
+        "api_keys",
         "settings",
         "methods",
         "contribution",
@@ -67,7 +68,7 @@ ROOMS = (
     ("ask", "compare", "inspect", "batch", "pool", "results", "learn"),  # no tab needs another
     ("api", "header", "tabs", "middleware", "shutdown"),
     ("openai",),  # another way to ask what `api` takes
-    ("metrics",),
+    ("metrics", "health"),
     ("serve",),
     ("__init__",),
     ("program", "mounted"),  # the page as a program, and as another server mounts it

@@ -1,6 +1,5 @@
 """What OpenAI's parameters become: a request, or one sentence; and who may call."""
 
-import base64
 import inspect
 import math
 
@@ -14,7 +13,6 @@ from tests.fake_ramole import OPTIONS, FakeRamole
 from ui.openai.call import IDLE, LABELS, OURS, USED, read_call
 from ui.openai.completion import Completion, about
 from ui.openai.errors import Refused, refused
-from ui.openai.keys import Keys
 from ui.openai.messages import read_messages
 from ui.openai.models import list_models, read_model
 
@@ -304,66 +302,3 @@ def test_errors_have_the_status_and_the_form_of_openai(caplog):
     assert unseen.status == 500 and "secret" not in str(unseen) and "secret" in caplog.text
     odd = Refused("x\ud83d", param="p" * 900).response.body
     assert b"\\ud83d" in odd and len(odd) < 400
-
-
-# Keys
-
-
-def basic(text: str) -> str:
-    return "Basic " + base64.b64encode(text.encode()).decode()
-
-
-def test_a_key_is_a_user_with_its_password_as_bearer_or_basic():
-    keys = Keys([("ann", "se:cret"), ("zoë", "ü")])
-    for fine in ("Bearer ann:se:cret", "bearer  ann:se:cret", basic("ann:se:cret"), basic("zoë:ü")):
-        keys.check(fine, "")
-    keys.check("Bearer zoë:ü".encode().decode("latin-1"), "")  # as it comes over the wire
-    for wrong in (
-        None,
-        "",
-        "Bearer",
-        "Bearer ann",
-        "Bearer ann:",
-        basic("ann:x"),
-        "Basic %%%",
-        "Digest ann:se:cret",
-        "Bearer \u20ac",
-        basic(""),
-    ):
-        with pytest.raises(Refused, match="asks for a password") as told:
-            keys.check(wrong, "")
-        assert told.value.status == 401
-        assert told.value.response.headers["www-authenticate"] == "Bearer"
-
-
-def test_wrong_keys_are_counted_by_address_and_none_is_no_try():
-    class Counted:
-        def __init__(self):
-            self.said: list[tuple[str, str]] = []
-
-        def begin(self, address: str) -> float:
-            if len(self.said) > 3:
-                raise Refused("Too many.", status=429)
-            self.said.append(("begin", address))
-            return 7.5
-
-        def right(self, address: str, begun: float) -> None:
-            assert begun == 7.5, "its own try"
-            self.said.append(("right", address))
-
-    tries = Counted()
-    keys = Keys([("ann", "secret")], tries)
-    for wrong in (None, "Bearer ann:x"):
-        with pytest.raises(Refused, match="asks for a password"):
-            keys.check(wrong, "10.0.0.9")
-    assert tries.said == [("begin", "10.0.0.9")]
-    keys.check("Bearer ann:secret", "10.0.0.8")
-    assert tries.said[1:] == [("begin", "10.0.0.8"), ("right", "10.0.0.8")]
-    tries.said *= 2
-    with pytest.raises(Refused, match="Too many"):
-        keys.check("Bearer ann:secret", "10.0.0.9")
-
-
-def test_without_passwords_any_key_will_do():
-    for anything in (None, "Bearer none", "Basic %%%"):
-        Keys(None).check(anything, "")

@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 from typing import TYPE_CHECKING
 
@@ -13,13 +13,14 @@ from starlette.routing import BaseRoute, Route
 from ..model.loading import loading_of
 from ..model.reading import BEAT
 from ..model.spaces import ELSEWHERE
+from ..session.accounts import Accounts
 from ..session.address import address_of
 from ..session.owner import secret_owner
 from ..session.quota import quota_of
 from .call import Call, read_call
 from .completion import Completion
 from .errors import Refused, refused
-from .keys import Keys, Tries
+from .keys import check_key
 from .models import list_models, model_object, read_model
 from .running import Places, Running
 
@@ -35,11 +36,9 @@ LEFT = 499
 Endpoint = Callable[[Http], Awaitable[Response]]
 
 
-def openai_routes(
-    ramole: "Ramole", accounts: Sequence[tuple[str, str]] | None, tries: Tries | None = None
-) -> list[BaseRoute]:
-    """What `/v1` serves; `accounts` are those that the page asks for, `tries` bounds wrong ones."""
-    door = Door(ramole, Keys(accounts, tries))
+def openai_routes(ramole: "Ramole", accounts: Accounts) -> list[BaseRoute]:
+    """What `/v1` serves; `accounts` are those that the page asks for."""
+    door = Door(ramole, accounts)
     told = door.told
     anything = ["GET", "POST", "PUT", "DELETE", "PATCH"]
     return [  # one by one: behind a proxy under a path, Starlette loses its way in a Mount
@@ -53,9 +52,9 @@ def openai_routes(
 class Door:
     """The endpoints; each answers, or refuses in OpenAI's words."""
 
-    def __init__(self, ramole: "Ramole", keys: Keys):
+    def __init__(self, ramole: "Ramole", accounts: Accounts):
         settings = ramole.settings
-        self.ramole, self.keys = ramole, keys
+        self.ramole, self.accounts = ramole, accounts
         self.presence = quota_of(ramole).presence
         self.places = Places(settings.max_batch + settings.max_queue)
 
@@ -64,8 +63,7 @@ class Door:
 
         async def answer(http: Http) -> Response:
             try:
-                address = address_of(http.headers)
-                self.keys.check(http.headers.get("authorization"), address)
+                await check_key(self.accounts, http)
                 self.presence.seen(secret_owner(http.headers))
                 return await endpoint(http)
             except ClientDisconnect:
