@@ -58,6 +58,10 @@ class Selection:
     """Where the method may leave adapters out, or keep those of the turn before; else None."""
     notes: tuple[str, ...] = ()
     """What came of adapters of the Hub, a sentence each."""
+    text: str = ""
+    """The part of the prompt that it is for; empty: all of it."""
+    later: "tuple[Selection, ...]" = ()
+    """Those of the prompt's other parts, in order, where it is answered part by part."""
 
     @property
     def why(self) -> str:
@@ -93,6 +97,8 @@ class Step:
     """What came of the weights, relative to each layer's output (`Trace.contribution`)."""
     present: Bool[np.ndarray, "layer module k"] | None = None
     """Who has the module (`Trace.present`)."""
+    part: int = 0
+    """Which part of the prompt it answers, where that is answered part by part."""
     likelihood: TokenLogprob | None = None
     """Where `logprobs` asks for it."""
 
@@ -151,5 +157,14 @@ class Generation:
     """The weights that a search found for this request; None where nothing was searched."""
     notes: tuple[str, ...] = ()
     """What came of adapters of the Hub that were nearer than the pool's: a sentence each."""
+    part: str = ""
+    """The part of the prompt that it answers; empty: all of it."""
+    parts: "tuple[Generation, ...]" = ()
+    """The answers to the prompt's parts, where it was answered part by part; `trace` is the last
+    one's, in which the others are earlier turns."""
+    method: str | None = None
+    """Of the kept mix that answered (`Request.mix`); None: as the request says."""
+    weights: tuple[float, ...] | None = None
+    """Its weights, one an adapter."""
     prompt_logprobs: tuple[TokenLogprob, ...] = ()
     """Of each token of the prompt, where `prompt_logprobs` asks for them."""

@@ -54,13 +54,13 @@ def _exchange(n: int, one: object) -> Exchange:
     parts = _parts(one)
     if not 2 <= len(parts) <= 3:
         raise RamoleError(
-            f"Turn {n} of history is {short(one)}; give (user, assistant), or (user, assistant, "
+            f"Turn {n} of history is {_short(one)}; give (user, assistant), or (user, assistant, "
             "adapters)."
         )
     user, assistant, adapters = (*parts, None)[:3]
     if not (isinstance(user, str) and isinstance(assistant, str)):
         raise RamoleError(
-            f"Turn {n} of history is {short(one)}; give what both sides said as strings."
+            f"Turn {n} of history is {_short(one)}; give what both sides said as strings."
         )
     if not user.strip():
         raise RamoleError(f"Turn {n} of history has an empty user's text; leave the turn out.")
@@ -70,9 +70,9 @@ def _exchange(n: int, one: object) -> Exchange:
     names = _listed(what, adapters, "the adapters' names, or None for those of the request")
     named = tuple(name for name in names if isinstance(name, str))
     if len(named) < len(names):
-        raise RamoleError(f"{what} is {short(adapters)}; give their names.")
+        raise RamoleError(f"{what} is {_short(adapters)}; give their names.")
     if len(set(named)) < len(named):
-        raise RamoleError(f"{what} names one twice: {short(list(named))}.")
+        raise RamoleError(f"{what} names one twice: {_short(list(named))}.")
     return Exchange(user, assistant, named)
 
 
@@ -106,7 +106,7 @@ def read_example_lines(text: str) -> tuple[Example, ...]:
             pair, good = (before.strip(), behind.strip()), bool(arrow)
         if not good:
             raise RamoleError(
-                f"Line {number} of the examples is {short(line.strip())}; write "
+                f"Line {number} of the examples is {_short(line.strip())}; write "
                 '{"inputs": "...", "targets": "..."} or input => target.'
             )
         found.append(pair)
@@ -120,10 +120,10 @@ def _example(n: int, one: object) -> Example:
         one = (one["inputs"], one["targets"])
     parts = _parts(one)
     if len(parts) != 2:
-        raise RamoleError(f"Pair {n} of examples is {short(one)}; give (input, target).")
+        raise RamoleError(f"Pair {n} of examples is {_short(one)}; give (input, target).")
     for text, name in zip(parts, ("input", "target"), strict=True):
         if not isinstance(text, str):
-            raise RamoleError(f"Pair {n} of examples has {short(text)} as {name}; give a text.")
+            raise RamoleError(f"Pair {n} of examples has {_short(text)} as {name}; give a text.")
         if not text.strip():
             raise RamoleError(f"Pair {n} of examples has an empty {name}; leave the pair out.")
         if len(text) > LONGEST_EXAMPLE:
@@ -148,7 +148,7 @@ def read_tokens(name: str, given: object) -> tuple[int, ...]:
     found = [read_whole(one) for one in ids]
     for one, token in zip(ids, found, strict=True):
         if token is None or token < 0:
-            raise RamoleError(f"{name} has {short(one)}; give {wanted}.")
+            raise RamoleError(f"{name} has {_short(one)}; give {wanted}.")
     return tuple(token for token in found if token is not None)
 
 
@@ -161,7 +161,7 @@ def read_messages(given: object) -> tuple[tuple[str, str], ...]:
             case (str() as role, str() as text):
                 found.append((role, text))
             case _:
-                raise RamoleError(f"Message {n} of messages is {short(one)}; give (role, text).")
+                raise RamoleError(f"Message {n} of messages is {_short(one)}; give (role, text).")
     return tuple(found)
 
 
@@ -173,22 +173,22 @@ def read_without(given: object) -> tuple[Off, ...]:
 
 def _off(one: object) -> Off:
     def refuse(what: str) -> RamoleError:
-        return RamoleError(f"without has {short(one)}; {what}.")
+        return RamoleError(f"without has {_short(one)}; {what}.")
 
     parts = _parts(one)
     if not 3 <= len(parts) <= 4:
         raise refuse("give (adapter, layer, module) or (adapter, layer, module, start)")
     adapter, layer, module, start = (*parts, None)[:4]
     if not (adapter is None or isinstance(adapter, str)):
-        raise refuse(f"{short(adapter)} is not the name of an adapter, or None for all")
+        raise refuse(f"{_short(adapter)} is not the name of an adapter, or None for all")
     if not (module is None or isinstance(module, str)):
-        raise refuse(f"{short(module)} is not the name of a module, or None for all")
+        raise refuse(f"{_short(module)} is not the name of a module, or None for all")
     if layer is not None and read_whole(layer) is None:
-        raise refuse(f"{short(layer)} is not the number of a layer, or None for all")
+        raise refuse(f"{_short(layer)} is not the number of a layer, or None for all")
     position = read_whole(start)
     if start is not None and (position is None or position < 0):
         raise refuse(
-            f"{short(start)} is not a position; they count from 0, the prompt's first token"
+            f"{_short(start)} is not a position; they count from 0, the prompt's first token"
         )
     return Off(adapter, read_whole(layer), module, position)
 
@@ -199,13 +199,13 @@ def read_later_weights(given: object) -> dict[str, float]:
     if given is None:
         return {}
     if not isinstance(given, Mapping):
-        raise RamoleError(f"later_weights={short(given)}; pass {wanted}.")
+        raise RamoleError(f"later_weights={_short(given)}; pass {wanted}.")
     found: dict[str, float] = {}
     for name, weight in given.items():
         number = isinstance(weight, int | float) and not isinstance(weight, bool)
         if not isinstance(name, str) or not number or not math.isfinite(weight):
             raise RamoleError(
-                f"later_weights has {short(name)}: {short(weight)}; pass {wanted}, all finite."
+                f"later_weights has {_short(name)}: {_short(weight)}; pass {wanted}, all finite."
             )
         found[name] = float(weight)
     return found
@@ -224,13 +224,12 @@ def _parts(one: object) -> tuple[object, ...]:
 
 def _listed(name: str, given: object, wanted: str) -> tuple[object, ...]:
     if isinstance(given, str):
-        raise RamoleError(f"{name}={short(given)} is a string; pass {wanted}.")
+        raise RamoleError(f"{name}={_short(given)} is a string; pass {wanted}.")
     if not isinstance(given, Iterable):
-        raise RamoleError(f"{name}={short(given)}; pass {wanted}.")
+        raise RamoleError(f"{name}={_short(given)}; pass {wanted}.")
     return tuple(given)
 
 
-def short(value: object) -> str:
-    """How a refusal repeats what was given."""
+def _short(value: object) -> str:
     text = repr(value)
     return text if len(text) <= LONGEST else text[: LONGEST - 1] + "…"

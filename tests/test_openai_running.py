@@ -16,6 +16,7 @@ from ramole_core.errors import Busy
 from tests.fake_ramole import FakeRamole
 from ui.openai import door, running
 from ui.openai.running import Places
+from ui.session.accounts import Accounts
 from ui.session.address import Addresses
 from ui.session.owner import owner_of
 
@@ -25,7 +26,7 @@ SECRET = {"x-ramole-session": "a long secret of mine"}
 
 def ask(ramole, *, count: int = 1, **said) -> list[httpx.Response]:
     """What so many calls at once are told, from one address."""
-    routes = door.openai_routes(ramole, None)
+    routes = door.openai_routes(ramole, Accounts())
     app = Starlette(routes=routes, middleware=[Middleware(Addresses)])
 
     async def all_at_once():

@@ -5,15 +5,15 @@ import json
 from dataclasses import asdict, dataclass, field
 from typing import Literal
 
-from ramole_core.request import Request
+from ramole_core.request import DEFAULTS, FIELDS, Request
 
 Kind = Literal["jsonl", "csv", "lines"]
 FIRST = (
     "prompt", "method", "k", "adapters", "weights", "exclude", "max_new_tokens", "temperature",
     "top_p", "seed", "stop", "ignore_eos", "system", "raw",
 )  # fmt: skip
-"""The fields that requests always had: they are in a row's digest whatever they say. One that does
-not say any of the later ones keeps the digest it had."""
+"""The fields that every digest has; of those that requests were given later, only what is said, so
+that an older row keeps its digest."""
 
 
 @dataclass(frozen=True)
@@ -44,13 +44,10 @@ class BatchRow:
     @property
     def digest(self) -> str:
         """16 hex digits of a SHA-256 of all that decides the answer; the owner does not."""
-        bare = asdict(Request("bare"))
-        del bare["owner"], bare["trace"]
-        whole = asdict(self.request)
         said = {
-            name: whole[name]
-            for name, default in bare.items()
-            if name in FIRST or whole[name] not in (default, {}, ())
+            name: value
+            for name, value in asdict(self.request).items()
+            if name in FIELDS and (name in FIRST or value not in (DEFAULTS[name], {}))
         }
         text = json.dumps([self.id, said], sort_keys=True, default=list)
         return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]

@@ -59,6 +59,8 @@ class Prepared:
     prompt: Prompt
     selection: Selection = Selection()
     """The adapters that answer, those that a method brings among them."""
+    later: tuple[Turn, ...] = ()
+    """The prompt's other parts, which are answered after this one."""
     shown: tuple[int, ...] = ()
     """Tokens of the answer that an engine had made and told before it was lost, those of the
     request's own `prefix_ids` not counted: they are read, and the last one is told again."""

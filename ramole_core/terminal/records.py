@@ -4,20 +4,16 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ramole_core.facts import asked_fields
+
 if TYPE_CHECKING:
     from ramole_core.request import Generation, Request
 
 
-CONVERSATION = (
-    "history",
-    "drop_turns",
-    "prefix_ids",
-    "without",
-    "later_weights",
-    "examples",
-    "mix",
-)
-"""Fields of a request that its answer's record has where they are said."""
+ALWAYS = (
+    "prompt", "method", "adapters", "weights", "options", "temperature", "top_p", "seed", "trace",
+)  # fmt: skip
+"""What every record has; of the other fields of a request, those that are said."""
 
 
 def answer_record(
@@ -27,10 +23,10 @@ def answer_record(
     return {
         "prompt": request.prompt,
         "text": answer.text,
-        "method": request.method,
+        "method": answer.method or request.method,
         "adapters": answer.adapters,
         "similarities": answer.scores,
-        "weights": request.weights,
+        "weights": answer.weights or request.weights,
         "options": request.options,
         "temperature": request.temperature,
         "top_p": request.top_p,
@@ -45,5 +41,5 @@ def answer_record(
         **({"fitted": asdict(answer.fitted)} if answer.fitted else {}),
         **({"evidence": answer.evidence.record()} if answer.evidence else {}),
         **({"notes": list(answer.notes)} if answer.notes else {}),
-        **{name: value for name in CONVERSATION if (value := getattr(request, name))},
+        **{name: value for name, value in asked_fields(request).items() if name not in ALWAYS},
     }

@@ -152,7 +152,8 @@ class Endpoints:
             k: How many adapters to retrieve for the prompts that do not say.
             max_new_tokens: The longest answer, in tokens, for the prompts that do not say.
         Returns:
-            For each prompt, in order: text, adapters, method, finish_reason, tokens and seconds.
+            For each prompt, in order: text, adapters, method, finish_reason, tokens and seconds; or
+            error, a sentence, for one that cannot be asked.
         """
         with one_sentence(markup=False), self.call(request) as visitor:
             defaults = {"method": method, "k": k, "max_new_tokens": max_new_tokens}
@@ -197,7 +198,10 @@ class Endpoints:
         with one_sentence(markup=False), self.call(request) as visitor:
             owner = visitor.owner
             return [
-                card_of(card, yours=self.quota.owns(card, owner))
+                card_of(
+                    card,
+                    yours=self.quota.owns(card, owner) or (visitor.operator and not card.sample),
+                )
                 for card in self.ramole.pool.cards(owner)
             ]
 
@@ -211,7 +215,7 @@ class Endpoints:
         """
         Add a LoRA adapter made with PEFT to this session's pool; it is gone when the session ends,
         or two hours after its last call; after five minutes without a call it may make room for
-        others' where the server has none left.
+        others' where the server has none left. With an operator's key it is everyone's, and stays.
 
         Args:
             file: A zip with adapter_model.safetensors, adapter_config.json, maybe examples.jsonl.
@@ -231,6 +235,7 @@ class Endpoints:
                 address=visitor.address,
                 name=said.name,
                 examples=said.examples or (),
+                operator=visitor.operator,
             )
             if verdict.card is None:
                 raise AdapterRefused(verdict.reason)
@@ -252,7 +257,10 @@ class Endpoints:
         """
         with one_sentence(markup=False), self.call(request) as visitor:
             said = checked(Named, name=name)
-            self.quota.remove(said.name, visitor.owner)
+            if visitor.operator:
+                self.ramole.pool.remove(said.name, owner=None)
+            else:
+                self.quota.remove(said.name, visitor.owner)
             return {"removed": said.name}
 
 

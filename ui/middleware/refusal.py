@@ -5,18 +5,20 @@ import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
-from starlette.responses import PlainTextResponse
+from starlette.responses import JSONResponse, PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ..watch.events import refused as told_refused
 
 PATIENCE = 30.0
-"""Seconds that a body may take in any case."""
+"""Seconds that a body may be waited for before PATIENCE * SLOWEST bytes more of it are there."""
 LINGER = 2.0
 """Seconds that are left to what is on its way, once it is refused."""
 LINGER_BYTES = 8 * 2**20
 SLOWEST = 4096
-"""Bytes a second that it must bring on the average beyond that."""
+"""Bytes a second that it must bring on the average of such a while."""
+SPOKEN = ("/gradio_api/queue/", "/gradio_api/call/", "/gradio_api/run/", "/gradio_api/api/")
+"""Where Gradio's clients read a refusal as JSON."""
 
 
 class Refused(Exception):
@@ -37,7 +39,11 @@ class Refused(Exception):
         headers = {"connection": "close"}
         if self.retry:
             headers["retry-after"] = str(max(1, round(self.retry)))
-        answer = PlainTextResponse(str(self), self.status, headers)
+        if any(path in scope.get("path", "") for path in SPOKEN):
+            told = {"error": str(self), "detail": str(self)}
+            answer = JSONResponse(told, self.status, headers)
+        else:
+            answer = PlainTextResponse(str(self), self.status, headers)
         start = {"type": "http.response.start", "status": self.status}
         await send({**start, "headers": answer.raw_headers})
         await send({"type": "http.response.body", "body": answer.body, "more_body": True})
@@ -58,32 +64,42 @@ async def _rest(receive: Receive) -> None:
 
 
 async def limited(
-    app: ASGIApp, scope: Scope, receive: Receive, send: Send, take: Callable[[int], Awaitable[None]]
+    app: ASGIApp,
+    scope: Scope,
+    receive: Receive,
+    send: Send,
+    take: Callable[[bytes], Awaitable[None]],
 ) -> None:
-    """Run `app`, with `take` called for the bytes of each piece of the body as it comes; where that
-    raises `Refused`, or the body drips, the sender is told, whatever `app` makes of it."""
+    """Run `app`, with `take` called for each piece of the body as it comes; where that raises
+    `Refused`, or the body drips, the sender is told, whatever `app` makes of it."""
     refusal: Refused | None = None
     started = whole = False
-    began, got = time.monotonic(), 0
+    waited, came = 0.0, 0
+    """Since the last PATIENCE * SLOWEST bytes were there."""
 
     async def piece() -> Message:
+        nonlocal waited
         if whole:  # what comes now is the end of the connection, however late
             return await receive()
-        left = began + PATIENCE + got / SLOWEST - time.monotonic()
+        began = time.monotonic()
         try:
-            return await asyncio.wait_for(receive(), max(left, 0))
+            return await asyncio.wait_for(receive(), max(PATIENCE - waited, 0.01))
         except TimeoutError:
             raise Refused(
                 408, "The request came too slowly; send it again in one go.", reason="slow"
             ) from None
+        finally:
+            waited += time.monotonic() - began
 
     async def counted() -> Message:
-        nonlocal refusal, whole, got
+        nonlocal refusal, whole, waited, came
         try:
             message = await piece()
-            size = len(message.get("body", b""))
-            got, whole = got + size, not message.get("more_body", False)
-            await take(size)
+            body = message.get("body", b"")
+            came, whole = came + len(body), not message.get("more_body", False)
+            if came >= PATIENCE * SLOWEST:
+                waited, came = 0.0, 0
+            await take(body)
         except Refused as refused:
             refusal = refused
             raise

@@ -42,13 +42,11 @@ def read_call(body: object, ramole: "Ramole", owner: str | None) -> Call:
             "prompt": talk.prompt,
             "system": talk.system,
             "history": history,
-            "max_new_tokens": _length(said, ramole.settings.max_new_tokens),
-        },
-        more={
             "messages": talk.messages,
             "logprobs": _logprobs(said),
             "json_schema": _schema(said.get("response_format")),
         },
+        length=_length(said, ramole.settings.max_new_tokens),
         owner=owner,
     )
     stream = read_switch(said, "stream")

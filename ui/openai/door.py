@@ -3,7 +3,7 @@
 import asyncio
 import json
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 from typing import TYPE_CHECKING
 
@@ -14,6 +14,7 @@ from starlette.routing import BaseRoute, Route
 from ..model.loading import loading_of
 from ..model.reading import BEAT
 from ..model.spaces import ELSEWHERE
+from ..session.accounts import Accounts
 from ..session.address import address_of
 from ..session.owner import secret_owner
 from ..session.quota import quota_of
@@ -21,7 +22,7 @@ from .call import read_call
 from .completion import Answered, Completion, TextCompletion
 from .embeddings import embed, read_texts
 from .errors import Refused, refused
-from .keys import Keys, Tries
+from .keys import check_key
 from .models import EMBEDDER, list_models, model_object, read_model
 from .parameters import Call
 from .prompts import read_prompts
@@ -39,11 +40,9 @@ LEFT = 499
 Endpoint = Callable[[Http], Awaitable[Response]]
 
 
-def openai_routes(
-    ramole: "Ramole", accounts: Sequence[tuple[str, str]] | None, tries: Tries | None = None
-) -> list[BaseRoute]:
-    """What `/v1` serves; `accounts` are those that the page asks for, `tries` bounds wrong ones."""
-    door = Door(ramole, Keys(accounts, tries))
+def openai_routes(ramole: "Ramole", accounts: Accounts) -> list[BaseRoute]:
+    """What `/v1` serves; `accounts` are those that the page asks for."""
+    door = Door(ramole, accounts)
     told = door.told
     anything = ["GET", "POST", "PUT", "DELETE", "PATCH"]
     return [  # one by one: behind a proxy under a path, Starlette loses its way in a Mount
@@ -59,9 +58,9 @@ def openai_routes(
 class Door:
     """The endpoints; each answers, or refuses in OpenAI's words."""
 
-    def __init__(self, ramole: "Ramole", keys: Keys):
+    def __init__(self, ramole: "Ramole", accounts: Accounts):
         settings = ramole.settings
-        self.ramole, self.keys = ramole, keys
+        self.ramole, self.accounts = ramole, accounts
         self.presence = quota_of(ramole).presence
         self.places = Places(settings.max_batch + settings.max_queue)
         self.embedding = asyncio.Semaphore(1)
@@ -71,8 +70,7 @@ class Door:
 
         async def answer(http: Http) -> Response:
             try:
-                address = address_of(http.headers)
-                self.keys.check(http.headers.get("authorization"), address)
+                await check_key(self.accounts, http)
                 self.presence.seen(secret_owner(http.headers))
                 return await endpoint(http)
             except ClientDisconnect:

@@ -3,13 +3,11 @@
 import json
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Annotated, Any
-
-from pydantic import Field, field_validator
+from typing import TYPE_CHECKING, Any
 
 from ramole_core import Request
 
-from ..api.fields import Ask, WrongField, checked, refuse_unknown_options
+from ..api.fields import Ask, WrongField, refuse_unknown_options
 from .errors import Refused
 from .models import ADAPTER
 
@@ -20,9 +18,17 @@ if TYPE_CHECKING:
 
 OURS = ("k", "exclude", "weights", "options", "examples", "abstain", "drop_turns", "method")
 """What the object `ramole` of a call may say; `method` only where the model is adapters."""
-ODDS = ("top_k", "min_p", "repetition_penalty", "presence_penalty", "frequency_penalty")
-SAMPLING = ("temperature", "top_p", *ODDS, "logit_bias")
+BOUNDS = {"temperature": (0, 2), "presence_penalty": (-2, 2), "frequency_penalty": (-2, 2)}
+"""OpenAI's, where ours are wider."""
+SAMPLING = (*BOUNDS, "top_p", "top_k", "min_p", "repetition_penalty", "logit_bias")
 COMMON = ("model", "stream", "stream_options", "ramole", "n", "seed", "stop", *SAMPLING)
+NAMES = {
+    "history": "messages",
+    "json_schema": "response_format",
+    "prompt_ids": "prompt",
+    "logprobs": "top_logprobs",
+}
+"""Of a request's fields, at OpenAI."""
 LABELS = ("user", "safety_identifier", "prompt_cache_key", "metadata")
 """They name a caller, a cache or a call, and change no answer anywhere."""
 NO_TOOLS = "the model calls no tools; leave it out"
@@ -41,32 +47,6 @@ no others."""
 MAX_STOPS = 4
 MAX_ANSWERS = 16
 """Of one call, `n`."""
-
-
-class Asked(Ask):
-    """The fields of a request that calls of OpenAI's clients say, with OpenAI's bounds."""
-
-    temperature: float = Field(0.0, ge=0, le=2)
-    top_k: int = Field(0, ge=-1)
-    min_p: float = Field(0.0, ge=0, le=1)
-    repetition_penalty: float = Field(1.0, ge=0.01, le=100)
-    presence_penalty: float = Field(0.0, ge=-2, le=2)
-    frequency_penalty: float = Field(0.0, ge=-2, le=2)
-    logit_bias: dict[int, Annotated[float, Field(ge=-100, le=100)]] | None = Field(
-        None, max_length=1024
-    )
-
-    @field_validator(*ODDS, mode="before")
-    @classmethod
-    def _no_truth(cls, value: object) -> object:
-        if isinstance(value, bool):
-            raise ValueError("Input should be a number")
-        return value
-
-    @field_validator("top_k")
-    @classmethod
-    def _all(cls, value: int) -> int:
-        return max(value, 0)  # -1 is all of them too, as with vLLM
 
 
 @dataclass(frozen=True)
@@ -120,34 +100,42 @@ def requests_of(
     model: "Model",
     *,
     fields: Mapping[str, Any],
-    more: Mapping[str, Any],
+    length: tuple[str, object],
     owner: str | None,
 ) -> tuple[Request, ...]:
-    """`n` requests of what is said: `fields` are those of `Ask`, under the names that the call has
-    for them (`max_new_tokens` as (name, value)), `more` those of a `Request` beside them. Raises
-    Refused or RamoleError."""
+    """`n` requests of what is said: `fields` are those of a request that the route reads itself,
+    `length` the parameter that says the longest answer, and the answer's length. Raises Refused or
+    RamoleError."""
     ours = _ours(said.get("ramole"), said["model"])
-    length, most = fields["max_new_tokens"]
     asked = {
         **fields,
         "method": model.method,
         "adapters": model.adapters,
-        "max_new_tokens": most,
+        "max_new_tokens": length[1],
         **{name: said[name] for name in SAMPLING if name in said},
         "seed": _seed(said),
         "stop": _stops(said),
         **ours,
     }
+    if asked.get("top_k") == -1:
+        asked["top_k"] = 0  # all, as with vLLM
+    _check_bounds(said)
     try:
-        read = checked(Asked, **asked)
+        read = Ask(**{name: value for name, value in asked.items() if value is not None})
     except WrongField as error:
         wrong = f"ramole.{error.field}" if error.field in ours else error.field
-        wrong = {"max_new_tokens": length, "history": "messages"}.get(wrong, wrong)
-        param = "logit_bias" if wrong.startswith("logit_bias.") else wrong
-        raise Refused(f"{wrong}{error.rest}", param=param) from None
+        wrong = NAMES.get(wrong, length[0] if wrong == "max_new_tokens" else wrong)
+        raise Refused(f"{wrong}{error.rest}", param=wrong) from None
     refuse_unknown_options(ramole, read)
-    one = replace(read.request(owner, trace=True), **more)
+    one = read.request(owner, trace=True)
     return tuple(_answer(one, number) for number in range(_count(said)))
+
+
+def _check_bounds(said: Mapping[str, Any]) -> None:
+    for name, (low, high) in BOUNDS.items():
+        value = said.get(name, 0)
+        if isinstance(value, int | float) and not low <= value <= high:
+            raise Refused(f"{name}={short(value)}; give a number from {low} to {high}.", param=name)
 
 
 def _answer(request: Request, number: int) -> Request:

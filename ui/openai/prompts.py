@@ -56,13 +56,11 @@ def read_prompts(body: object, ramole: "Ramole", owner: str | None) -> Call:
             fields={
                 "prompt": ramole.decode(ids) if ids else prompt,
                 "raw": True,
-                "max_new_tokens": (length[0], 1) if bare else length,
-            },
-            more={
                 "prompt_ids": ids,
                 "logprobs": logprobs,
                 "prompt_logprobs": echo and logprobs is not None,
             },
+            length=(length[0], 1) if bare else length,
             owner=owner,
         )
         if len(requests) > MAX_REQUESTS:
