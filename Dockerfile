@@ -12,7 +12,7 @@ WORKDIR /home/user/app
 ARG PIP_ARGS=""
 ARG TORCH="torch --index-url https://download.pytorch.org/whl/cpu"
 COPY requirements.txt constraints.txt ./
-RUN pip install --no-cache-dir ${PIP_ARGS} ${TORCH}
+RUN pip install --no-cache-dir ${PIP_ARGS} -c constraints.txt ${TORCH}
 RUN pip install --no-cache-dir ${PIP_ARGS} -c constraints.txt -r requirements.txt
 
 COPY --chown=user app.py ./

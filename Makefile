@@ -39,8 +39,7 @@ run: $(RUN) ## the page on http://127.0.0.1:7860; the base model loads behind it
 
 test: setup $(SERVED) browser ## the whole suite: ruff, pyright, pytest
 	$(MAKE) --no-print-directory -j 2 lint kernels  # each takes one core
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --ignore-glob='tests/test_browser_*' --durations=15
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder tests/test_browser_*.py --durations=5
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --durations=15
 
 lint: setup $(SERVED) ## ruff and pyright, changing nothing
 	$(BIN)/ruff check .

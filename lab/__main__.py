@@ -16,8 +16,10 @@ EVALUATION = (
     "composite_n", "parts_table", "ca_lora_table", "llava_mole_table", "few_bits",
 )  # fmt: skip
 BENCHMARKS = ("method_speed", "decode_speed", "budget", "many_users", "page_speed")
-MEASUREMENTS = {name: f"lab.evaluation.{name}" for name in EVALUATION} | {
-    name: f"lab.benchmarks.{name}" for name in BENCHMARKS
+MEASUREMENTS = {
+    "sources": "lab.sources",
+    **{name: f"lab.evaluation.{name}" for name in EVALUATION},
+    **{name: f"lab.benchmarks.{name}" for name in BENCHMARKS},
 }
 """By name: the module whose `main` is the command."""
 

@@ -4,10 +4,15 @@ from collections.abc import Iterable
 from difflib import get_close_matches
 
 
+def nearest(name: str, known: Iterable[str]) -> str | None:
+    """The known name that a mistyped one is like; None where none is."""
+    return next(iter(get_close_matches(name, list(known), 1, cutoff=0.6)), None)
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """` Did you mean 'k'?` for a name that is like a known one; else nothing."""
-    near = get_close_matches(name, list(known), 1, cutoff=0.6)
-    return f" Did you mean {near[0]!r}?" if near else ""
+    """` Did you mean 'k'?`, or nothing."""
+    near = nearest(name, known)
+    return f" Did you mean {near!r}?" if near else ""
 
 
 class RamoleError(Exception):

@@ -71,14 +71,14 @@ class Ramole:
             ),
             shared_uploads=s.shared_uploads,
         )
-        encoder = Encoder(s.encoder, data_dir=s.data_dir, adapter=s.adapters_dir / "_retriever")
+        encoder = Encoder(s.encoder, data_dir=s.data_dir, adapter=s.trained("_retriever"))
         self.retriever = Retriever(
             pool=self.pool,
             encoder=encoder,
             index=AdapterIndex(data_dir=s.data_dir, url=s.chroma_url),
         )
         self.base_expert = BaseExpert(
-            self.retriever, folder=s.adapters_dir / "_base", base=lambda: self.base_kind
+            self.retriever, folder=s.trained("_base"), base=lambda: self.base_kind
         )
         self.hub = Hub(
             self.pool,
@@ -116,6 +116,7 @@ class Ramole:
         self._explaining = Explaining(self)
         self._loading = threading.RLock()
         self._stopping = threading.Event()
+        self._closed = False
         self._make_engines: BackendMaker = engines or Ramole._local_engine
         self._engines: Backend | None = None
 
@@ -134,13 +135,19 @@ class Ramole:
             time.sleep(0.02)
 
     def close(self) -> None:
-        """Give the model, the index and the data folder back."""
+        """Give the model, the index and the data folder back; whatever is asked then raises
+        RamoleError."""
+        self._closed = True
         self.packing.close()
         if self._engines is not None:
             self._engines.close()
         self.retriever.close()
         self.hub.close()
         self.pool.close()
+
+    def _refuse_closed(self) -> None:
+        if self._closed:
+            raise RamoleError("This Ramole is closed; open another one.")
 
     def methods(self) -> tuple[Method, ...]:
         """The composition methods that can answer here: name, paper, one line on what each does,
@@ -172,6 +179,7 @@ class Ramole:
     def load(self, progress: Progress | None = None) -> None:
         """Load encoder, index and base model now; a second call returns at once."""
         tell = progress or (lambda stage, fraction: None)
+        self._refuse_closed()
         with self._loading:
             if self._engines is None:
                 self._engines = self._make_engines(self, tell)
@@ -220,10 +228,12 @@ class Ramole:
         self, text: str, k: int = 3, exclude: Iterable[str] = (), owner: str | None = None
     ) -> list[Hit]:
         """The k adapters whose vectors are nearest to the text's, best first (cosine)."""
+        self._refuse_closed()
         return self.retriever.retrieve(text, k=k, exclude=tuple(exclude), owner=owner)
 
     def neighbours(self, name: str, k: int = 3, owner: str | None = None) -> list[Hit]:
         """The k adapters nearest to this one, itself left out."""
+        self._refuse_closed()
         return self.retriever.neighbours(self.pool.card(name, owner), k=k, owner=owner)
 
     def generate(self, requests: Sequence[Request]) -> list[Generation]:
@@ -427,7 +437,7 @@ class Ramole:
     def _weights_folder(self) -> "WeightsFolder":
         from ramole_core.composition.trained import WeightsFolder
 
-        return WeightsFolder(self.settings.adapters_dir)
+        return WeightsFolder(self.settings.adapters_dir, own=self.settings.trained_dir)
 
     @property
     def base_kind(self) -> str:

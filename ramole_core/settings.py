@@ -1,14 +1,24 @@
 """Settings: environment `RAMOLE_*` (and `.env`), checked once, at the door."""
 
+import os
 from pathlib import Path
 from typing import Literal
 
 from pydantic import Field, ValidationError
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import (
+    BaseSettings,
+    InitSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
 
-from ramole_core.errors import RamoleError
+from ramole_core.errors import RamoleError, nearest
 
 REPOSITORY = Path(__file__).resolve().parents[1]
+
+
+OTHERS = ("URL", "LANES", "MATRIX", "HALVES", "SCHEDULES")
+"""Variables RAMOLE_* that are no settings: of the command line, the kernels and the tests."""
 
 
 def shipped(name: str) -> Path:
@@ -115,10 +125,61 @@ class Settings(BaseSettings):
     port: int = Field(default=7860, gt=0, lt=65536)
     """Port of the page."""
 
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Where settings come from, first to last; raises RamoleError for a name that none has."""
+        if isinstance(init_settings, InitSettingsSource):
+            for name in init_settings.init_kwargs:
+                _refuse_unknown(name, name)
+        files = getattr(dotenv_settings, "env_vars", {})
+        for name in (*os.environ, *files):
+            head, prefix, rest = name.upper().partition("RAMOLE_")
+            if prefix and not head and rest not in OTHERS:
+                _refuse_unknown(rest.lower(), name.upper())
+        return init_settings, env_settings, dotenv_settings, file_secret_settings
+
+    @property
+    def trained_dir(self) -> Path:
+        """Where training writes: the user's own weights, found before those that are shipped."""
+        return self.data_dir / "trained"
+
+    def trained(self, name: str) -> Path:
+        """The folder of trained weights of that name, such as `_router`."""
+        return trained_folder(name, self.adapters_dir, own=self.trained_dir)
+
     @property
     def store(self) -> str:
         """The folder or URL of the store of adapters."""
         return self.store_url or str(self.data_dir / "store")
+
+
+def holds_weights(folder: Path) -> bool:
+    """Whether a training run has ended here; a checkpoint alone is none."""
+    return folder.is_dir() and any(not file.name.startswith(".") for file in folder.iterdir())
+
+
+def trained_folder(name: str, adapters_dir: Path, *, own: Path | None) -> Path:
+    """The user's `own` folder of trained weights where it holds some, else the one that is shipped
+    beside the sample pool."""
+    mine = own and own / name
+    return mine if mine and holds_weights(mine) else adapters_dir / name
+
+
+def _refuse_unknown(name: str, said: str) -> None:
+    """Raise RamoleError for a name that no setting has, with the nearest that there is."""
+    if name not in Settings.model_fields:
+        near = nearest(name, Settings.model_fields)
+        if near is None:
+            raise RamoleError(f"There is no setting {said}; `doctor` lists all.")
+        near = near if said == name else f"RAMOLE_{near.upper()}"
+        raise RamoleError(f"There is no setting {said}; did you mean {near}?")
 
 
 def load_settings(**overrides) -> Settings:

@@ -163,6 +163,10 @@ class FakeRamole:
         card: AdapterCard = self.pool.card(name, owner)
         return self.retrieve(" ".join(card.texts), k, (name,), owner)
 
+    def check(self, request: Request) -> None:
+        for name in request.adapters or ():
+            self.pool.card(name, request.owner)
+
     def stream_batch(
         self,
         requests: Sequence[Request],

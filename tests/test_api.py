@@ -99,6 +99,14 @@ def test_ask_batch_answers_in_order_each_in_its_way(client):
     assert (two["text"], two["method"], len(two["adapters"])) == ("e f", "base", 2)
 
 
+def test_ask_batch_tells_a_bad_prompt_in_its_place(client):
+    rows = ["a b", 7, {"prompt": "c", "adapters": ["squat"]}, {"prompt": "d", "promt": 1}]
+    one, *bad = client.predict(rows, k=1, api_name="/ask_batch")
+    assert one["text"] == "a b"
+    told = ["prompt=7; give a text.", "no adapter 'squat'", "Did you mean 'prompt'?"]
+    assert all(part in said["error"] for part, said in zip(told, bad, strict=True))
+
+
 @pytest.mark.parametrize("none", [None, "", "{}", {}])
 def test_no_options_are_no_options(client, none):
     text, _ = client.predict("a b", options=none, api_name="/ask")
@@ -259,8 +267,8 @@ def test_uploads_go_when_the_client_leaves(server, archive):
         ("/ask_batch", {"prompts": []}, "not a list of prompts"),
         ("/ask_batch", {"prompts": "hi"}, "not a list of prompts"),
         ("/ask_batch", {"prompts": ["a"] * 65}, "64 is the most"),
-        ("/ask_batch", {"prompts": ["a", {"prompt": "b", "owner": "x"}]}, "Prompt 2: owner="),
-        ("/ask_batch", {"prompts": ["a", 7]}, "Prompt 2: prompt=7"),
+        ("/ask_batch", {"prompts": [{"prompt": "b", "owner": "x"}]}, "Prompt 1: owner="),
+        ("/ask_batch", {"prompts": [7]}, "Prompt 1: prompt=7"),
         ("/retrieve", {"text": " "}, "The text is empty"),
         ("/retrieve", {"text": "hi", "k": 0}, "k=0"),
         ("/retrieve", {"text": "hi", "exclude": {"a": 1}}, "exclude="),

@@ -64,6 +64,9 @@ class Door:
         self.asked.append((text, k, tuple(exclude), owner))
         return [SimpleNamespace(name=f"a{i}", score=0.9 - i / 4, owner=None) for i in range(k)]
 
+    def check(self, request: Request) -> None:
+        assert not self.loaded, "it is checked before the model loads"
+
     def stream(self, request: Request) -> Iterator[Step]:
         self.asked.append(request)
         for number, text in enumerate(WORDS):

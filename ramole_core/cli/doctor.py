@@ -246,7 +246,7 @@ def _chat_template(settings: Settings, folder: Path) -> Check:
 def _encoder(settings: Settings) -> Iterator[Check]:
     from ramole_core.retrieval import Encoder
 
-    tuning = settings.adapters_dir / "_retriever"
+    tuning = settings.trained("_retriever")
     encoder = Encoder(settings.encoder, data_dir=settings.data_dir, adapter=tuning)
     vector = encoder.embed(["a sentence"])
     tuned = f", tuned by {tuning}" if encoder.tuned else ""
@@ -257,7 +257,7 @@ def _router(settings: Settings) -> Iterator[Check]:
     from ramole_core.methods import find_row
     from ramole_core.weights_here import WeightsHere
 
-    file = settings.adapters_dir / "_router" / "router.safetensors"
+    file = settings.trained("_router") / "router.safetensors"
     here = WeightsHere(
         settings.adapters_dir, base_model=settings.base_model, data_dir=settings.data_dir
     )

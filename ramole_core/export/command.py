@@ -68,7 +68,7 @@ def merge(
             sources,
             method,
             shapes=shapes,
-            trained=WeightsFolder(settings.adapters_dir),
+            trained=WeightsFolder(settings.adapters_dir, own=settings.trained_dir),
             weights=given,
             options=options,
             rank=rank,

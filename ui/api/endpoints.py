@@ -152,7 +152,8 @@ class Endpoints:
             k: How many adapters to retrieve for the prompts that do not say.
             max_new_tokens: The longest answer, in tokens, for the prompts that do not say.
         Returns:
-            For each prompt, in order: text, adapters, method, finish_reason, tokens and seconds.
+            For each prompt, in order: text, adapters, method, finish_reason, tokens and seconds; or
+            error, a sentence, for one that cannot be asked.
         """
         with one_sentence(markup=False), self.call(request) as visitor:
             defaults = {"method": method, "k": k, "max_new_tokens": max_new_tokens}
