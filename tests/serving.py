@@ -148,6 +148,7 @@ def main() -> None:
     from ui.session import leaving, presence, quota
     from ui.watch.quiet import quiet_logs
 
+    keep_few_heaps()
     quiet_logs()
     root = Path(sys.argv[1])
     if "CLOSES_LATE" in os.environ:

@@ -145,7 +145,7 @@ class Attacker:
                         came = asyncio.create_task(self._answers(reader))
                         await asyncio.wait([over, came], return_when=asyncio.FIRST_COMPLETED)
                         over.cancel(), came.cancel()
-                await asyncio.sleep(0.2)
+                await asyncio.sleep(1.0)
 
         await asyncio.gather(*(one() for _ in range(many)))
 

@@ -95,8 +95,8 @@ async def _turns(
     quiet = await _turn(server, [], seconds, clients)
     usual, told = statistics.median(quiet.first), {}
     before, disk = _memory(server), _disk(root)
-    for names in [[kind] for kind in kinds] + [kinds]:
-        name = "all at once" if len(names) > 1 else names[0]
+    turns = [([kind], kind) for kind in kinds] + [(kinds, "all at once")]
+    for names, name in turns:
         if time.monotonic() > end:
             break
         turn = await _turn(server, names, seconds, clients)
@@ -104,6 +104,7 @@ async def _turns(
         told[name] = {
             "first_token_ms": round(1000 * late) if turn.first else None,
             "answers": len(turn.first),
+            "memory_mib": round(_memory(server)),
             "attacker": turn.attacker,
         }
         for kind, sentences in (("refused", turn.refused), ("lost", turn.lost)):
