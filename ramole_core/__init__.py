@@ -58,6 +58,7 @@ if TYPE_CHECKING:
         Request as Request,
         Step as Step,
         Trace as Trace,
+        askable_fields as askable_fields,
         read_request as read_request,
     )
     from ramole_core.request_parts import (
@@ -122,6 +123,7 @@ _HOMES = {
     "read_example_lines": "request_parts",
     "read_keys": "api_keys",
     "read_request": "request",
+    "askable_fields": "request",
     "refuse_unfit": "batch.run",
     "run_rows": "batch.run",
     "settle": "process_memory",

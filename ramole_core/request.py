@@ -227,6 +227,11 @@ belong to the door."""
 DEFAULTS: Mapping[str, object] = {one.name: one.default for one in fields(Request)} | {"prompt": ""}
 
 
+def askable_fields() -> Mapping[str, tuple[Takes, object]]:
+    """What a caller may ask, by name: what each field takes, and its default."""
+    return {name: (takes, DEFAULTS[name]) for name, takes in FIELDS.items()}
+
+
 def is_unsaid(name: str, value: object) -> bool:
     """Whether plain data leaves the field to its default: null, or an empty text or object."""
     if isinstance(value, str):
