@@ -140,7 +140,7 @@ async def _called(
         came = await asyncio.to_thread(job.result)
         values = list(came) if isinstance(came, tuple) else [came]
     else:
-        values = await server._execute_tool_with_progress(job, token)
+        values = list(await server._execute_tool_with_progress(job, token))
     said = structured(values, TOOLS[endpoint.lstrip("/")])
     text = json.dumps(said, ensure_ascii=False)
     return types.CallToolResult(
