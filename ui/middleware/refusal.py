@@ -20,6 +20,10 @@ SLOWEST = 4096
 SPOKEN = ("/gradio_api/queue/", "/gradio_api/call/", "/gradio_api/run/", "/gradio_api/api/")
 """Where Gradio's clients read a refusal as JSON."""
 
+OPENAI = "/v1"
+"""Where OpenAI's clients do, in OpenAI's form."""
+OPENAI_TYPES = {401: "authentication_error", 429: "rate_limit_error", 503: "server_error"}
+
 
 class Refused(Exception):
     """A request is refused; the text is what its sender is told."""
@@ -42,6 +46,10 @@ class Refused(Exception):
         if any(path in scope.get("path", "") for path in SPOKEN):
             told = {"error": str(self), "detail": str(self)}
             answer = JSONResponse(told, self.status, headers)
+        elif OPENAI in scope.get("path", ""):
+            kind = OPENAI_TYPES.get(self.status, "invalid_request_error")
+            error = {"message": str(self), "type": kind, "param": None, "code": None}
+            answer = JSONResponse({"error": error}, self.status, headers)
         else:
             answer = PlainTextResponse(str(self), self.status, headers)
         start = {"type": "http.response.start", "status": self.status}

@@ -115,6 +115,7 @@ RULES: tuple[Rule, ...] = (
     Rule("/gradio_api/mcp/messages", "MCP's older transport", "call", "POST", MAX_MCP_BYTES),
     Rule("/gradio_api/mcp/schema", "MCP's tools", "page"),
     Rule("/v1/chat/completions", "OpenAI's chat", "answer", "POST", CALL, open=True),
+    Rule("/v1/completions", "OpenAI's texts", "answer", "POST", CALL, open=True),
     Rule("/v1/{*}", "OpenAI's other routes", "call", ANYTHING, CALL, open=True),
     Rule("/metrics", "numbers", "page", open=True),
     Rule("/health", "how the model is", open=True),
