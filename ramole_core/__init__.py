@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from ramole_core.adapter_similarity import update_likeness as update_likeness
-    from ramole_core.answer import Selection as Selection
+    from ramole_core.answer import Selection as Selection, TokenLogprob as TokenLogprob
     from ramole_core.api_keys import (
         ApiKey as ApiKey,
         hash_of as hash_of,
@@ -58,6 +58,7 @@ if TYPE_CHECKING:
         Request as Request,
         Step as Step,
         Trace as Trace,
+        askable_fields as askable_fields,
         read_request as read_request,
     )
     from ramole_core.request_parts import (
@@ -104,6 +105,7 @@ _HOMES = {
     "Settings": "settings",
     "Step": "request",
     "TRAINING_STEPS": "own_base",
+    "TokenLogprob": "answer",
     "Trace": "request",
     "WrongField": "errors",
     "announce_page": "running_page",
@@ -121,6 +123,7 @@ _HOMES = {
     "read_example_lines": "request_parts",
     "read_keys": "api_keys",
     "read_request": "request",
+    "askable_fields": "request",
     "refuse_unfit": "batch.run",
     "run_rows": "batch.run",
     "settle": "process_memory",

@@ -1,6 +1,7 @@
 """What comes back of a request: its adapters, each token as it is streamed, the finished answer."""
 
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -68,6 +69,16 @@ class Selection:
         return "" if self.evidence is None else self.evidence.sentence
 
 
+class TokenLogprob(NamedTuple):
+    """A token's log probability in nats, where it was asked for (`Request.logprobs`)."""
+
+    token: int
+    logprob: float | None
+    """None: nothing stands before it that could predict it."""
+    top: tuple[tuple[int, float], ...] = ()
+    """The likeliest tokens there with theirs, best first."""
+
+
 @dataclass(frozen=True)
 class Step:
     """One token as it is streamed."""
@@ -88,6 +99,8 @@ class Step:
     """Who has the module (`Trace.present`)."""
     part: int = 0
     """Which part of the prompt it answers, where that is answered part by part."""
+    likelihood: TokenLogprob | None = None
+    """Where `logprobs` asks for it."""
 
     @property
     def shares(self) -> Float[np.ndarray, "k"] | None:
@@ -153,3 +166,5 @@ class Generation:
     """Of the kept mix that answered (`Request.mix`); None: as the request says."""
     weights: tuple[float, ...] | None = None
     """Its weights, one an adapter."""
+    prompt_logprobs: tuple[TokenLogprob, ...] = ()
+    """Of each token of the prompt, where `prompt_logprobs` asks for them."""

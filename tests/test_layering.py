@@ -29,6 +29,7 @@ ORDER = (
         "answer",
         "request_parts",
         "request_fields",
+        "sampling",
         "request",
     ),
     ("composition",),

@@ -12,7 +12,7 @@ import ramole_core
 from ramole_core.cli import app
 from tests.test_house import PAGES, README, REPOSITORY
 
-PYTHON_BLOCKS = {"README.md": 1, "docs/api.md": 6, "docs/files.md": 1, "docs/recipes.md": 7}
+PYTHON_BLOCKS = {"README.md": 1, "docs/api.md": 7, "docs/files.md": 1, "docs/recipes.md": 8}
 CALL = "python -m ramole_core "
 
 

@@ -18,6 +18,7 @@ from gradio.utils import get_upload_folder
 
 from ramole_core import RamoleError, announce_page, withdraw_page
 
+from .api.mcp import tell_tools
 from .health import health_routes
 from .metrics.route import metrics_routes
 from .middleware.cache import everything_below
@@ -93,6 +94,7 @@ def launch(page: gr.Blocks, ramole: "Ramole") -> str:
         taken = f"Port {settings.port} cannot be listened on; it is in use, or not allowed."
         raise RamoleError(f"{taken} Set RAMOLE_PORT to a free one.") from None
     quiet_server()  # the modules that it loaded meanwhile
+    tell_tools(page)
     watch_connections(page.server)
     remember_little(page, quota_of(ramole).presence.sessions)
     threading.Thread(target=begin, args=[ramole], name="begin", daemon=True).start()

@@ -119,8 +119,9 @@ class Parts:
 
     def _asked(self, request: Request) -> bool:
         splits = find_row(request.method).splits and self._base.calibrated
-        given = request.adapters or request.raw or request.examples
+        given = request.adapters or request.raw or request.examples or request.messages
         told = request.prefix_ids or request.without or request.later_weights
+        told = told or request.prompt_logprobs or request.json_schema is not None
         return not (given or told) and (splits if request.split is None else request.split)
 
     def _nearest(self, text: str, request: Request) -> list[Hit]:
