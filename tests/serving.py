@@ -140,6 +140,7 @@ def main() -> None:
     import gradio as gr
     from gradio import http_server
 
+    from ramole_core import keep_few_heaps
     from tests.pool_fakes import FakeRamole
     from ui import serve as served
     from ui.api import endpoints as api

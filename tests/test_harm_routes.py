@@ -183,6 +183,12 @@ def test_a_body_of_very_many_parts_is_refused_before_it_is_read(server):
     assert told.status_code == 200, "in a text they are no parts"
 
 
+def test_a_refusal_under_v1_is_in_openais_words(server):
+    told = httpx.post(f"{server.url}/v1/chat/completions", content=b"[," * MAX_PARTS, timeout=60)
+    assert told.status_code == 413
+    assert set(told.json()["error"]) == {"message", "type", "param", "code"}
+
+
 def test_what_gradio_has_besides_is_not_there_and_leaves_no_file(server):
     form = b'--x\r\nContent-Disposition: form-data; name="other"; filename="a"\r\n\r\n1234'
     for path in ("process_recording", "component_server"):

@@ -166,7 +166,7 @@ def test_what_cannot_be_done_is_said_in_openai_s_form(place, client):
     ("path", "kind", "content", "status"),
     [
         ("chat/completions", "application/json", b"{", 400),
-        ("chat/completions", "application/json", b"[" * 10_000, 400),
+        ("chat/completions", "application/json", b"[" * 40_000, 400),
         ("chat/completions", "application/json", b"[" * 100_000, 413),
         ("chat/completions", "application/json", b"\xff", 400),
         ("chat/completions", "application/json", b"[]", 400),
@@ -246,12 +246,12 @@ def test_uploads_are_their_session_s_and_passwords_are_asked_for(tmp_path):
         uploader.close()
 
 
-def test_wrong_keys_are_bounded_by_address(tmp_path):
+def test_wrong_keys_are_slowed_by_address_and_the_right_one_is_let_in(tmp_path):
     with fake(tmp_path, auth="ann:secret") as server:
         headers = {"Authorization": "Bearer ann:wrong"}
-        told = [httpx.get(f"{server.url}/v1/models", headers=headers) for _ in range(11)]
-        assert [one.status_code for one in told] == [401] * 10 + [429]
-        assert "Too many wrong passwords" in told[-1].json()["error"]["message"]
-        assert int(told[-1].headers["Retry-After"]) > 100
-        right = httpx.get(f"{server.url}/v1/models", headers={"Authorization": "Bearer ann:secret"})
-        assert right.status_code == 429, "whoever guesses does not learn that it was right"
+        told = [httpx.get(f"{server.url}/v1/models", headers=headers) for _ in range(10)]
+        assert [one.status_code for one in told] == [401] * 10
+        began = time.monotonic()
+        right = {"Authorization": "Bearer ann:secret"}
+        assert httpx.get(f"{server.url}/v1/models", headers=right, timeout=60).status_code == 200
+        assert time.monotonic() - began >= 1.9

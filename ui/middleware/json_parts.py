@@ -6,7 +6,7 @@ stands in strings is text and not counted.
 
 import re
 
-MAX_PARTS = 20_000
+MAX_PARTS = 50_000
 """Of one body: `[`, `{` and `,` outside of strings."""
 ESCAPED = re.compile(rb"\\.", re.DOTALL)
 

@@ -19,10 +19,8 @@ SLOWEST = 4096
 """Bytes a second that it must bring on the average of such a while."""
 SPOKEN = ("/gradio_api/queue/", "/gradio_api/call/", "/gradio_api/run/", "/gradio_api/api/")
 """Where Gradio's clients read a refusal as JSON."""
-
-OPENAI = "/v1"
-"""Where OpenAI's clients do, in OpenAI's form."""
-OPENAI_TYPES = {401: "authentication_error", 429: "rate_limit_error", 503: "server_error"}
+OPENAI = "/v1/"
+"""Where OpenAI's do."""
 
 
 class Refused(Exception):
@@ -43,13 +41,14 @@ class Refused(Exception):
         headers = {"connection": "close"}
         if self.retry:
             headers["retry-after"] = str(max(1, round(self.retry)))
-        if any(path in scope.get("path", "") for path in SPOKEN):
+        path = scope.get("path", "")
+        if OPENAI in path:
+            kind = "rate_limit_error" if self.status == 429 else "invalid_request_error"
+            told = {"message": str(self), "type": kind, "param": None, "code": self.reason}
+            answer = JSONResponse({"error": told}, self.status, headers)
+        elif any(one in path for one in SPOKEN):
             told = {"error": str(self), "detail": str(self)}
             answer = JSONResponse(told, self.status, headers)
-        elif OPENAI in scope.get("path", ""):
-            kind = OPENAI_TYPES.get(self.status, "invalid_request_error")
-            error = {"message": str(self), "type": kind, "param": None, "code": None}
-            answer = JSONResponse({"error": error}, self.status, headers)
         else:
             answer = PlainTextResponse(str(self), self.status, headers)
         start = {"type": "http.response.start", "status": self.status}
