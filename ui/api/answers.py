@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing
 from typing import TYPE_CHECKING
 
-from ramole_core import Fitting, Generation, RamoleError, Request, Step
+from ramole_core import Fitting, Generation, RamoleError, Request, Step, TokenLogprob
 
 from ..model.reading import BEAT, Reading
 from .fields import MOST_PROMPTS, Ask, checked, refuse_unknown_options
@@ -112,7 +112,16 @@ def how_of(answer: Generation, request: Request, steps: Sequence[Step]) -> dict:
         **({"fitted": _fitting(answer.fitted)} if answer.fitted else {}),
         **({"evidence": answer.evidence.record()} if answer.evidence else {}),
         **({"notes": list(answer.notes)} if answer.notes else {}),
+        **_logprobs("logprobs", [step.likelihood for step in steps]),
+        **_logprobs("prompt_logprobs", answer.prompt_logprobs),
     }
+
+
+def _logprobs(name: str, found: Sequence[TokenLogprob | None]) -> dict:
+    """[token, log probability, [[token, log probability], ...]] each; nothing where none were
+    asked for."""
+    told = [[one.token, one.logprob, list(map(list, one.top))] for one in found if one is not None]
+    return {name: told} if told else {}
 
 
 def _fitting(how: Fitting) -> dict:
