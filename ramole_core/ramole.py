@@ -286,7 +286,7 @@ class Ramole:
                     item,
                     extra={"retrieve": spent, **item.extra},
                     evidence=selection.evidence,
-                    notes=selection.notes,
+                    notes=(*selection.notes, *item.notes),
                 )
             yield index, item
 

@@ -92,6 +92,9 @@ class Request:
     (`lorahub`)."""
     mix: str | None = field(default=None, kw_only=True)
     """The name of a mix that was kept (`Ramole.keep_mix`): its method, adapters and weights."""
+    effects: bool = field(default=False, kw_only=True)
+    """Whether the answer says what each adapter did to each token (`Generation.effects`); it then
+    comes a moment after its last token."""
 
     def __post_init__(self):
         for name in ("adapters", "exclude", "stop", "weights"):
@@ -140,9 +143,11 @@ class Request:
         return replace(self, **BY_BASE)
 
     def by_base(self) -> "Request":
-        """The same text, and the same earlier turns, by the base alone; nothing switched off."""
+        """The same text, and the same earlier turns, by the base alone; nothing switched off, and
+        no effects."""
         history = [(user, assistant, ()) for user, assistant, *_ in self.history]
-        return replace(self, history=history, without=(), later_weights=None, **BY_BASE)
+        nothing = {"without": (), "later_weights": None, "effects": False}
+        return replace(self, history=history, **nothing, **BY_BASE)
 
 
 def _earlier(last: Request, turn: Exchange) -> Request:
@@ -222,7 +227,9 @@ def _check(request: Request) -> None:
         not (r.abstain and r.adapters),
         "abstain=True, but adapters are named, and these answer; leave one of them out.",
     )
-    require(isinstance(r.drop_turns, bool), f"drop_turns={r.drop_turns!r}; give True or False.")
+    for name in ("drop_turns", "effects"):
+        value = getattr(r, name)
+        require(isinstance(value, bool), f"{name}={value!r}; give True or False.")
     require(
         len(r.prefix_ids) < r.max_new_tokens,
         f"prefix_ids has {len(r.prefix_ids)} tokens of the answer, and max_new_tokens="

@@ -23,6 +23,7 @@ ORDER = (
         "settings",
         "methods",
         "contribution",
+        "effects",
         "evidence",
         "answer",
         "request_parts",
