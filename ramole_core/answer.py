@@ -82,6 +82,8 @@ class Step:
     """What came of the weights, relative to each layer's output (`Trace.contribution`)."""
     present: Bool[np.ndarray, "layer module k"] | None = None
     """Who has the module (`Trace.present`)."""
+    last: bool = False
+    """Whether the answer ends with it."""
 
     @property
     def shares(self) -> Float[np.ndarray, "k"] | None:

@@ -17,13 +17,19 @@ and effects do not add up.
 from collections.abc import Mapping
 from itertools import combinations
 from math import factorial
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from jaxtyping import Float
 
+if TYPE_CHECKING:
+    from ramole_core.answer import Generation
+
 MAX_SHAPLEY = 4
 """Adapters whose effects are Shapley values; 2^k - 2 subsets have to be read."""
+CHANGED = 0.2
+"""Nats: an adapter that made a token exp(0.2) = 1.2 times likelier changed something. Below, the
+base would have said it nearly as readily; logits in bfloat16 are off by half of this."""
 Subset = frozenset[int]
 """Adapters by their number."""
 Rule = Literal["shapley", "leave_one_out"]
@@ -55,3 +61,28 @@ def effects_of(values: Mapping[Subset, Float[np.ndarray, "T"]], k: int) -> np.nd
             share = factorial(size) * factorial(k - size - 1) / factorial(k)
             found[:, i] += share * (v[subset | {i}] - v[subset])
     return found.astype(np.float32)
+
+
+def effect_shares(effects: Float[np.ndarray, "*t k"]) -> np.ndarray:
+    """Each adapter's share [*t, k] of what made a token likelier, float32; a row of 0 where no
+    effect reaches CHANGED, so that the mean over an answer leaves the base its part."""
+    likelier = np.maximum(effects, 0, dtype=np.float32)
+    if not likelier.shape[-1]:
+        return likelier
+    total = likelier.sum(-1, keepdims=True)
+    changed = likelier.max(-1, keepdims=True) >= CHANGED
+    return np.divide(likelier, total, out=np.zeros_like(likelier), where=changed)
+
+
+def effects_record(answer: "Generation") -> dict[str, object]:
+    """The effects of an answer and what they lie between as plain JSON, four digits; empty where
+    they were not asked for."""
+    if answer.effects is None or answer.logprob is None or answer.base_logprob is None:
+        return {}
+    told = {
+        "effects": answer.effects,
+        "logprob": answer.logprob,
+        "base_logprob": answer.base_logprob,
+    }
+    numbers = {name: np.round(one.astype(np.float64), 4).tolist() for name, one in told.items()}
+    return {**numbers, "effects_by": rule_of(answer.effects.shape[1])}

@@ -250,6 +250,9 @@ class FakeRamole:
             contribution=weights / 8,
             present=np.ones(weights.shape, np.bool_),
         )
+        measured = request.effects and not stopped
+        effects = effects_of(n, k) if measured else None
+        base = np.full(n, -2, np.float32) if measured else None
         return Generation(
             text="".join(words),
             adapters=names,
@@ -263,6 +266,9 @@ class FakeRamole:
             extra={"retrieve": 0.02, "queue": 0.01}
             | ({"dropped_turns": float(dropped)} if dropped else {}),
             fitted=self._fitted(request, names) if request.examples else None,
+            effects=effects,
+            base_logprob=base,
+            logprob=None if base is None or effects is None else base + effects.sum(-1),
         )
 
     def _fitted(self, request: Request, names: list[str]) -> Fitting:
@@ -270,6 +276,17 @@ class FakeRamole:
         weights = (1.0, *[0.0] * (len(names) - 1))
         sums = tuple(f"{n:064x}" for n in range(len(names)))
         return Fitting(request.method, tuple(names), sums, 40, 40, weights, 0.5, 2.0, 1.0)
+
+
+def effects_of(n: int, k: int) -> np.ndarray:
+    """[n, k]: expert t // 2 modulo k made token t likelier, the others less so; nobody changed
+    every fourth token."""
+    effects = np.full((n, k), -0.125, np.float32)
+    for t in range(n):
+        if k:
+            effects[t, (t // 2) % k] = 1.5
+    effects[3::4] = 0
+    return effects
 
 
 def gate_of(t: int, k: int) -> np.ndarray:

@@ -1,5 +1,6 @@
 """Effects: Shapley values by their definition, readings equal to the naive run, and who waits."""
 
+from collections.abc import Generator
 from dataclasses import replace
 from itertools import permutations
 
@@ -94,18 +95,27 @@ def world(tiny_llama):
     made.engine.close()
 
 
+def told(answer: Generation) -> np.ndarray:
+    """Its effects."""
+    assert answer.effects is not None
+    return answer.effects
+
+
 def ask(world, request: Request, names=NAMES, earlier=()) -> Generation:
     """The answer through a caller's stream."""
     (answer,) = stream(world, [world.prepare(request, names, earlier)])
     return answer
 
 
-def stream(world, asked, *, cancelled=lambda: False) -> list[Generation]:
-    found = {}
-    told = RequestStream(
+def reader(world, asked, *, cancelled=lambda: False) -> RequestStream:
+    return RequestStream(
         world.engine, lambda: None, asked, session="", cancelled=cancelled, waiting=lambda *_: None
     )
-    for index, item in told:
+
+
+def stream(world, asked, *, cancelled=lambda: False) -> list[Generation]:
+    found = {}
+    for index, item in reader(world, asked, cancelled=cancelled):
         if isinstance(item, Generation):
             found[index] = item
     assert world.engine.scheduler.idle and not world.engine._kv.held_bytes
@@ -115,6 +125,7 @@ def stream(world, asked, *, cancelled=lambda: False) -> list[Generation]:
 def naive_effects(world, request: Request, answer: Generation, names) -> tuple:
     """Effects, log probabilities and the base's by whole forwards in plain torch, float64 sums."""
     trace, k = answer.trace, len(answer.adapters)
+    assert trace is not None
     ids, P = trace.token_ids, trace.prompt_length
     given, method = P + len(request.prefix_ids), METHODS[request.method]
     every = world.candidates(names)[: method.experts(len(names))]
@@ -145,7 +156,9 @@ def agrees(world, request: Request, names=NAMES) -> Generation:
     """The answer, whose effects equal the naive ones."""
     answer = ask(world, request, names)
     effects, logprob, base = naive_effects(world, request, answer, names)
-    assert answer.effects.shape == effects.shape and np.abs(effects).max() > 5 * ROUNDING
+    assert answer.effects is not None and answer.logprob is not None
+    assert answer.base_logprob is not None and answer.effects.shape == effects.shape
+    assert np.abs(effects).max() > 5 * ROUNDING
     np.testing.assert_allclose(answer.logprob, logprob, atol=ROUNDING)
     np.testing.assert_allclose(answer.base_logprob, base, atol=ROUNDING)
     np.testing.assert_allclose(answer.effects, effects, atol=ROUNDING)
@@ -170,12 +183,12 @@ OTHERS = {
 @pytest.mark.parametrize("name", OTHERS)
 def test_they_are_also_where_more_is_said(world, name):
     answer = agrees(world, Request("Count to ten", **{**GIVEN, "method": "ramole", **OTHERS[name]}))
-    assert len(answer.effects) == 5
+    assert len(told(answer)) == 5
 
 
 def test_the_base_alone_has_nobody(world):
     answer = ask(world, Request("Count to ten", method="base", **GIVEN), ())
-    assert answer.effects.shape == (5, 0)
+    assert told(answer).shape == (5, 0) and answer.logprob is not None
     np.testing.assert_array_equal(answer.logprob, answer.base_logprob)
 
 
@@ -191,7 +204,9 @@ def test_the_bits_are_the_same_in_any_batch_given_or_made_traced_or_not(world):
     for one, other in zip(alone, stream(world, asked), strict=False):
         for name in ("effects", "logprob", "base_logprob"):
             np.testing.assert_array_equal(getattr(one, name), getattr(other, name))
-    given = alone[0].trace.token_ids[alone[0].trace.prompt_length :]
+    trace = alone[0].trace
+    assert trace is not None
+    given = trace.token_ids[trace.prompt_length :]
     again = ask(world, replace(requests[0], prefix_ids=given[:-1], trace=False))
     np.testing.assert_array_equal(again.effects, alone[0].effects)
 
@@ -236,12 +251,8 @@ def test_readings_come_after_every_prompt_and_little_by_little_beside_rows(world
         world.prepare(Request("Others", method="mixture", **long), NAMES),
     ]
     late = [world.prepare(Request("Later", method="base", **short), ())]
-    stream_of = RequestStream(
-        world.engine, lambda: None, asked, session="", cancelled=lambda: False,
-        waiting=lambda *_: None,
-    )  # fmt: skip
     ended = []
-    for index, item in stream_of:
+    for index, item in reader(world, asked):
         if isinstance(item, Generation):
             ended.append(index)
         elif len(seen.steps) == 12 and late:
@@ -258,27 +269,17 @@ def test_readings_come_after_every_prompt_and_little_by_little_beside_rows(world
 
 def test_a_reader_who_goes_takes_the_readings_along(world):
     request = Request("Count to ten", method="mixture", **GIVEN)
-    told = RequestStream(
-        world.engine, lambda: None, [world.prepare(request, NAMES)], session="",
-        cancelled=lambda: bool(world.engine.scheduler._again), waiting=lambda *_: None,
-    )  # fmt: skip
-    *_, (_, answer) = told
-    assert answer.effects is None and answer.finish_reason == "length" and not answer.notes
-    told = iter(
-        RequestStream(
-            world.engine,
-            lambda: None,
-            [world.prepare(request, NAMES)],
-            session="",
-            cancelled=lambda: False,
-            waiting=lambda *_: None,
-        )  # fmt: skip
+    scheduler = world.engine.scheduler
+    (answer,) = stream(
+        world, [world.prepare(request, NAMES)], cancelled=lambda: bool(scheduler._again)
     )
+    assert answer.effects is None and answer.finish_reason == "length" and not answer.notes
+    leaving = iter(reader(world, [world.prepare(request, NAMES)]))
     for _ in range(5):
-        next(told)
-    told.close()
-    assert world.engine.scheduler.idle and not world.engine._kv.held_bytes
-    assert not world.engine.stats()["running"]
+        next(leaving)
+    assert isinstance(leaving, Generator)
+    leaving.close()
+    assert scheduler.idle and not world.engine._kv.held_bytes
 
 
 def test_an_answer_whose_readings_fail_says_so(world, monkeypatch):
@@ -287,4 +288,4 @@ def test_an_answer_whose_readings_fail_says_so(world, monkeypatch):
 
     monkeypatch.setattr(SegmentMaker, "with_subset", refuses)
     answer = ask(world, Request("Count to ten", method="mixture", **GIVEN))
-    assert answer.effects is None and len(answer.text) and "without ant" in answer.notes[-1]
+    assert answer.effects is None and answer.text and "without ant" in answer.notes[-1]

@@ -153,6 +153,7 @@ FIELDS: dict[str, Callable[[str, object], object]] = {
     "prefix_ids": lambda name, value: read_prefix(value),
     "without": lambda name, value: read_without(value),
     "later_weights": lambda name, value: read_later_weights(value),
+    "effects": _truth,
 }
 """The fields of a `Request` that a row may have, and how each is read."""
 JSON_ALONE = ("examples", "history", "drop_turns", "prefix_ids", "without", "later_weights")

@@ -10,6 +10,7 @@ from ramole_core.request import Request
 Kind = Literal["jsonl", "csv", "lines"]
 LATER = (
     "options", "history", "prefix_ids", "without", "drop_turns", "examples", "mix", "later_weights",
+    "effects",
 )  # fmt: skip
 """Fields that requests were given later: a row that says none of them keeps the digest it had."""
 

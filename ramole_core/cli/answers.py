@@ -101,8 +101,11 @@ def generate(
     abstain: Annotated[
         bool | None, typer.Option(help="The base may answer where no adapter fits, or may not.")
     ] = None,
+    effects: Annotated[
+        bool, typer.Option("--effects", help="Measure what each adapter did to each token.")
+    ] = False,
     trace: Annotated[
-        Path | None, typer.Option(help="Write weights and contributions: .npz or .json.")
+        Path | None, typer.Option(help="Write weights, contributions, effects: .npz or .json.")
     ] = None,
     owner: Owner = None,
     as_json: Json = False,
@@ -135,6 +138,7 @@ def generate(
         abstain=abstain,
         examples=read_pairs(examples) if examples else (),
         mix=mix,
+        effects=effects,
     )
     if keep is not None and not request.examples:
         raise RamoleError("--keep keeps weights that are found on examples; add --examples FILE.")

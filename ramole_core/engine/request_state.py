@@ -140,6 +140,7 @@ class RequestState:
             present=None if row is None else row.present,
             adapters=tuple(c.name for c in self.candidates),
             scores=tuple(c.score for c in self.candidates),
+            last=bool(self.finish_reason),
         )
 
     def take_pair(self) -> None:

@@ -17,8 +17,6 @@ from ramole_core.errors import RamoleError
 from ramole_core.layers import Layout
 from ramole_core.request import Request
 
-ZEROED = False
-
 
 class SegmentMaker:
     """Lets the methods decide; safe in any thread."""
@@ -47,23 +45,17 @@ class SegmentMaker:
             for start, one in zip((0, *(one.end for one in whole.all)), whole.all, strict=False)
             if start < cut
         ]
-        if ZEROED or find_method(turn.request.method).brings:
-            gone = torch.tensor([n not in left for n in range(len(turn.candidates))] + [False])
-            off = gone.expand(len(self._layout.flat), -1)
-            end = whole.open.end
-            after = self._of_turn(
-                prepared, turn, turn.candidates, off, start=cut, end=end, passing=True
-            )
-            return Segments((*before, *after))
         kept = [one for n, one in enumerate(turn.candidates) if n in left]
-        request = turn.request
-        if request.weights is not None:
+        request, off = turn.request, None
+        if find_method(request.method).brings:  # it takes all that it knows, or nothing
+            gone = [n not in left for n in range(len(turn.candidates))]
+            off = torch.tensor([*gone, False]).expand(len(self._layout.flat), -1)
+            kept = list(turn.candidates)
+        elif request.weights is not None:
             weights = [weight for n, weight in enumerate(request.weights) if n in left]
-            names = [one.name for one in kept]
-            request = replace(request, adapters=names, weights=weights)
-        asked = Turn(request, tuple(kept))
-        end = whole.open.end
-        after = self._of_turn(prepared, asked, kept, start=cut, end=end, passing=True)
+            request = replace(request, adapters=[one.name for one in kept], weights=weights)
+        asked, end = Turn(request, tuple(kept)), whole.open.end
+        after = self._of_turn(prepared, asked, kept, off, start=cut, end=end, passing=True)
         return Segments((*before, *after))
 
     def _of_turn(

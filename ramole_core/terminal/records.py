@@ -24,6 +24,8 @@ def answer_record(
     request: "Request", answer: "Generation", trace: Path | None
 ) -> dict[str, object]:
     """An answer with what made it; a similarity is null where an adapter was named, not found."""
+    from ramole_core.effects import effects_record
+
     return {
         "prompt": request.prompt,
         "text": answer.text,
@@ -45,5 +47,6 @@ def answer_record(
         **({"fitted": asdict(answer.fitted)} if answer.fitted else {}),
         **({"evidence": answer.evidence.record()} if answer.evidence else {}),
         **({"notes": list(answer.notes)} if answer.notes else {}),
+        **effects_record(answer),
         **{name: value for name in CONVERSATION if (value := getattr(request, name))},
     }

@@ -69,6 +69,7 @@ class Endpoints:
         abstain: bool | None = None,
         examples: list[list] | None = None,
         mix: str | None = None,
+        effects: bool = False,
         request: gr.Request | None = None,
     ) -> tuple[str, dict]:  # pyright: ignore[reportInvalidTypeForm] of one step
         """
@@ -100,6 +101,7 @@ class Endpoints:
             abstain: May the base answer where no adapter fits? Null: as the method does.
             examples: [input, target] pairs, about 5, to find the weights on: {fitting}.
             mix: A mix that the server kept, by name: its method, adapters and weights.
+            effects: Tell what each adapter did to each token, in nats, and log probabilities.
         Returns:
             The text so far.
             An object with adapters, method, finish_reason, tokens, seconds; or its place, or empty.
@@ -129,6 +131,7 @@ class Endpoints:
                 abstain=abstain,
                 examples=examples,
                 mix=mix,
+                effects=effects,
             )
             refuse_unknown_options(self.ramole, said)
             answers = streamed(self.ramole, said.request(visitor.owner), address=visitor.address)

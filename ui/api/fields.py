@@ -69,6 +69,7 @@ class Ask(BaseModel):
     later_weights: Any = None
     examples: Any = None
     mix: Name | None = None
+    effects: bool = False
 
     @field_validator("k", "max_new_tokens", "seed", "temperature", "top_p", mode="before")
     @classmethod

@@ -14,7 +14,10 @@ from .models import ADAPTER, read_model
 if TYPE_CHECKING:
     from ramole_core import Ramole
 
-OURS = ("k", "exclude", "weights", "options", "examples", "abstain", "drop_turns", "method")
+OURS = (
+    *("k", "exclude", "weights", "options", "examples", "abstain", "drop_turns", "effects"),
+    "method",
+)
 """What the object `ramole` of a call may say; `method` only where the model is adapters."""
 SAMPLING = ("temperature", "top_p", "seed", "stop")
 LENGTHS = ("max_completion_tokens", "max_tokens")
