@@ -32,6 +32,7 @@ FULL = {
     "raw": False,
     "options": {"top": 2, "flat": True},
     "abstain": False,
+    "effects": True,
 }
 TALK = {
     "history": [["one", "1"], ["two", "2", ["ant"]], ["three", "", []]],
@@ -42,8 +43,8 @@ TALK = {
 }
 CSV = (
     "prompt,method,k,adapters,weights,exclude,max_new_tokens,temperature,top_p,seed,stop,"
-    'ignore_eos,system,raw,options,abstain\n"Which\nboats?",mixture,2,ant|bee,0.25 -0.5,cat,7,0.5,'
-    "0.9,3,\\n,yes,Be brief.,false,top=2 flat=true,no\n"
+    'ignore_eos,system,raw,options,abstain,effects\n"Which\nboats?",mixture,2,ant|bee,0.25 -0.5,'
+    "cat,7,0.5,0.9,3,\\n,yes,Be brief.,false,top=2 flat=true,no,yes\n"
 )
 
 

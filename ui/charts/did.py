@@ -70,11 +70,11 @@ def did_html(did: Did, notes: Sequence[str] = ()) -> str:
     """The bar, its ends in percent, and each adapter in words; `notes` stand behind these."""
     items = []
     for e, ((name, place), effect) in enumerate(zip(did.experts, did.effects, strict=True)):
-        note = f"{notes[e]}" if notes else ""
+        note = notes[e] if notes else ""
         items.append(
             f'<li>{chip_html(place)}<span class="name">{escape(name)}</span>'
             f'<span class="share">{factor(effect)}</span> '
-            f'<span class="quiet">({_signed(effect)} nats){note}</span></li>'
+            f'<span class="quiet">({_signed(effect)} nats{note})</span></li>'
         )
     ends = (
         f'<p class="ends"><span>base alone: {chance(did.base)}</span>'

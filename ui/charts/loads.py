@@ -84,7 +84,7 @@ def loads_figure(sides: Sequence[Side], *, what: str = CONTRIBUTION) -> go.Figur
     """For each expert the share of tokens that it led, and its mean effect, contribution or weight;
     with two sides a pair of bars, the second one hatched."""
     titles = titles_of(sides)
-    heads = [LED, f"mean {what}{' (nats a token)' if what == EFFECT else ''}"]
+    heads = [LED, _mean_of(what)]
     figure = make_subplots(2, 1, vertical_spacing=0.2, subplot_titles=heads)
     for n, side in enumerate(sides):
         by_name = {load.name: load for load in side.loads}
@@ -124,7 +124,7 @@ def loads_figure(sides: Sequence[Side], *, what: str = CONTRIBUTION) -> go.Figur
 def loads_table(sides: Sequence[Side], *, what: str = CONTRIBUTION) -> Table:
     """The twin of `loads_figure`: a row for each expert, `absent` in an answer that had it not."""
     several = len(sides) > 1
-    heads = [LED, f"mean {what}", "share", "note"]
+    heads = [LED, _mean_of(what), "share", "note"]
     headers = ["adapter"]
     headers += [f"{side.title}: {head}" if several else head for side in sides for head in heads]
     rows: list[list[str | float]] = []
@@ -135,6 +135,10 @@ def loads_table(sides: Sequence[Side], *, what: str = CONTRIBUTION) -> Table:
             row += _cells(load)
         rows.append(row)
     return headers, rows
+
+
+def _mean_of(what: str) -> str:
+    return f"mean {what} (nats a token)" if what == EFFECT else f"mean {what}"
 
 
 def titles_of(sides: Sequence[Side], *, plain: bool = False) -> dict[str, str]:

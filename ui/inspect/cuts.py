@@ -92,7 +92,7 @@ EFFECTS = Cut(
     "Effect of each adapter",
     "Look for columns of one colour, which one adapter made likelier; for flat ones, which the "
     "base would have said as readily; and for what hangs below the line, where an adapter spoke "
-    "against the token. The mark is the sum: the run's log probability less the base's.",
+    "against the token. The mark is their sum.",
     lambda seen: effect_figure(seen.run, per=seen.grid.per),
     lambda seen: effect_table(seen.run, per=seen.grid.per),
 )
