@@ -25,6 +25,7 @@ ORDER = (
         "methods",
         "contribution",
         "shell_commands",
+        "effects",
         "evidence",
         "answer",
         "request_parts",
