@@ -55,7 +55,8 @@ CSV = (
     "prompt,method,k,adapters,weights,exclude,max_new_tokens,temperature,top_p,seed,stop,"
     "ignore_eos,system,raw,options,abstain,split,top_k,min_p,repetition_penalty,presence_penalty,"
     'frequency_penalty,logprobs,prompt_logprobs,effects\n"Which\nboats?",mixture,2,ant|bee,'
-    "0.25 -0.5,cat,7,0.5,0.9,3,\\n,yes,Be brief.,false,top=2 flat=true,no,no,40,0.05,1.1,0.5,-0.5,2,no,yes\n"
+    "0.25 -0.5,cat,7,0.5,0.9,3,\\n,yes,Be brief.,false,top=2 flat=true,no,no,40,0.05,1.1,0.5,"
+    "-0.5,2,no,yes\n"
 )
 
 

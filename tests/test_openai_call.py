@@ -337,7 +337,7 @@ def test_effects_stand_in_the_object_that_openai_has_no_word_for():
     answer = Generation("x", ["a", "b"], [0.5, 0.25], None, "eos", 7, 1, 0.5, 0.25)
     base, effects = np.float32([-2.0]), np.float32([[1.5, -0.25]])
     answer = replace(answer, effects=effects, base_logprob=base, logprob=base + effects.sum(-1))
-    told = about(answer, Request("hi", effects=True), [])
+    told = about(Answered(answer, Request("hi", effects=True), []))
     assert told["effects"] == [[1.5, -0.25]] and told["effects_by"] == "shapley"
     assert (told["base_logprob"], told["logprob"]) == ([-2.0], [-0.75])
 
