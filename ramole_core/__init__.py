@@ -27,6 +27,12 @@ if TYPE_CHECKING:
         mean_contribution as mean_contribution,
         mean_weights as mean_weights,
     )
+    from ramole_core.effects import (
+        CHANGED as CHANGED,
+        MAX_SHAPLEY as MAX_SHAPLEY,
+        effect_shares as effect_shares,
+        effects_record as effects_record,
+    )
     from ramole_core.errors import (
         AdapterRefused as AdapterRefused,
         Busy as Busy,
@@ -88,6 +94,7 @@ _HOMES = {
     "BatchLimits": "batch.rows",
     "BatchRow": "batch.rows",
     "Busy": "errors",
+    "CHANGED": "effects",
     "DEFAULT_METHOD": "methods",
     "Evidence": "evidence",
     "Example": "request_parts",
@@ -96,6 +103,7 @@ _HOMES = {
     "Generation": "request",
     "Hit": "retrieval",
     "Listed": "hub",
+    "MAX_SHAPLEY": "effects",
     "MEASURED": "own_base",
     "Mix": "mixes",
     "Ramole": "ramole",
@@ -111,6 +119,8 @@ _HOMES = {
     "announce_page": "running_page",
     "asked_fields": "facts",
     "batch_text": "batch.prompt_file",
+    "effect_shares": "effects",
+    "effects_record": "effects",
     "facts_of": "facts",
     "keep_few_heaps": "process_memory",
     "model_notes": "facts",

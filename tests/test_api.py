@@ -131,6 +131,7 @@ PARTS = {
     "without": [["dart", 3, "q_proj"], [None, None, None, 7]],
     "later_weights": {"dart": 0.5},
     "examples": [["a", "b"], ["c", "d"]],
+    "effects": True,
 }
 
 

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import time
 
 import pytest
 
@@ -19,6 +20,8 @@ def server(tmp_path_factory):
     write_sample(root / "adapters", "squad", rank=5, seed=1, examples=["where is the cat"])
     write_sample(root / "adapters", "dart", rank=2, seed=2, examples=["list the rows"])
     with fake(root, adapters_dir=root / "adapters", data_dir=root / "data") as running:
+        while not (root / "data" / FILE).exists():  # written once it listens
+            time.sleep(0.02)
         yield running, root
 
 
