@@ -4,13 +4,14 @@ PIP_ARGS ?=
 BIN := .venv/bin
 RUN := .venv/.run
 STAMP := .venv/.installed
+CLIENTS := .venv-clients/bin
 SERVED := .venv/.served
 INSTALL = $(BIN)/python -m pip install $(PIP_ARGS) -c constraints.txt
 TORCH_CPU := https://download.pytorch.org/whl/cpu
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup run test lint kernels format browser readme constraints clean
+.PHONY: help setup run test clients lint kernels format audit browser readme constraints clean
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -39,8 +40,12 @@ run: $(RUN) ## the page on http://127.0.0.1:7860; the base model loads behind it
 
 test: setup $(SERVED) browser ## the whole suite: ruff, pyright, pytest
 	$(MAKE) --no-print-directory -j 2 lint kernels  # each takes one core
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --ignore-glob='tests/test_browser_*' --durations=15
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder tests/test_browser_*.py --durations=5
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --durations=15
+
+clients: setup ## other people's clients of OpenAI's API against the page, in an environment of their own
+	@[ -x $(CLIENTS)/pip ] || $(PYTHON) -m venv .venv-clients
+	$(CLIENTS)/python -m pip install -q $(PIP_ARGS) -r tests/clients/requirements.txt
+	$(CLIENTS)/python -m pytest -c tests/clients/pytest.ini --rootdir tests/clients -p no:cacheprovider tests/clients/check_clients.py
 
 lint: setup $(SERVED) ## ruff and pyright, changing nothing
 	$(BIN)/ruff check .
@@ -53,6 +58,13 @@ kernels: setup ## compile them once, and not in every process of a test
 format: setup ## ruff, changing files
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+audit: setup ## known faults of what is installed (pip-audit), and of scripts and workflows
+	@[ -x .venv/audit/bin/pip-audit ] || { $(BIN)/python -m venv .venv/audit && .venv/audit/bin/pip install -q $(PIP_ARGS) pip-audit zizmor; }
+	$(BIN)/python -m pip freeze --exclude-editable > .venv/audit/installed.txt
+	.venv/audit/bin/pip-audit --disable-pip --no-deps -r .venv/audit/installed.txt $(foreach one,$(IGNORED),--ignore-vuln $(one))
+	@! grep -nE 'curl[^|]*[|] *(ba)?sh|--trusted-host|verify=False' .ci/run Dockerfile
+	@if [ -d .github/workflows ]; then .venv/audit/bin/zizmor --offline .github/workflows; fi
 
 browser: ## Chromium and nginx for the tests, by apt-get where we may
 	@{ { command -v chromium-headless-shell || command -v chromium; } && { command -v nginx || [ -x /usr/sbin/nginx ]; }; } >/dev/null || { \
@@ -70,4 +82,4 @@ constraints: setup $(SERVED) ## upgrade .venv to the newest that the requirement
 	{ echo "# Written by \`make constraints\`: the versions that the suite has passed with."; $(BIN)/python -m pip freeze --exclude-editable | sed -E 's/\+[A-Za-z0-9.]+$$//; / @ |^(triton|nvidia-|cuda-|setuptools|pip|wheel)/d'; } > constraints.txt
 
 clean: ## remove .venv and caches; adapters and DATA_DIR stay
-	rm -rf .venv .pytest_cache .ruff_cache
+	rm -rf .venv .venv-clients .pytest_cache .ruff_cache

@@ -13,6 +13,7 @@ from ramole_core.cli import app
 from ramole_core.methods import METHOD_LIST
 from ramole_core.settings import Settings
 from tests.tiny_bases import BASES, REASONS, SKIPPED
+from ui.middleware.routes import listed, rules
 
 ORDER = "base pool retrieval hub composition kernels layers engine selection training batch cli"
 """The rooms of the core in the order in which a request and its makers meet them."""
@@ -155,6 +156,13 @@ def _portable(value: object, repository: Path) -> str:
     return (
         f"~/{value.relative_to(Path.home())}" if value.is_relative_to(Path.home()) else str(value)
     )
+
+
+def routes() -> str:
+    """Every route that is served, with its limits: the table that the middleware works from."""
+    head = ["route", "method", "for", "body", "at once", "without a password"]
+    rows = [head, ["---"] * len(head), *listed(rules(Settings().max_upload_mb))]
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
 def bases() -> str:

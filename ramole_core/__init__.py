@@ -8,7 +8,13 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from ramole_core.adapter_similarity import update_likeness as update_likeness
-    from ramole_core.answer import Selection as Selection
+    from ramole_core.answer import Selection as Selection, TokenLogprob as TokenLogprob
+    from ramole_core.api_keys import (
+        ApiKey as ApiKey,
+        hash_of as hash_of,
+        read_keys as read_keys,
+        today as today,
+    )
     from ramole_core.batch.prompt_file import batch_text as batch_text, read_batch as read_batch
     from ramole_core.batch.rows import (
         BadRow as BadRow,
@@ -20,6 +26,12 @@ if TYPE_CHECKING:
     from ramole_core.contribution import (
         mean_contribution as mean_contribution,
         mean_weights as mean_weights,
+    )
+    from ramole_core.effects import (
+        CHANGED as CHANGED,
+        MAX_SHAPLEY as MAX_SHAPLEY,
+        effect_shares as effect_shares,
+        effects_record as effects_record,
     )
     from ramole_core.errors import (
         AdapterRefused as AdapterRefused,
@@ -76,11 +88,13 @@ __version__ = "0.1.0"
 _HOMES = {
     "AdapterCard": "pool",
     "AdapterRefused": "errors",
+    "ApiKey": "api_keys",
     "BadRow": "batch.rows",
     "Batch": "batch.rows",
     "BatchLimits": "batch.rows",
     "BatchRow": "batch.rows",
     "Busy": "errors",
+    "CHANGED": "effects",
     "DEFAULT_METHOD": "methods",
     "Evidence": "evidence",
     "Example": "request_parts",
@@ -89,6 +103,7 @@ _HOMES = {
     "Generation": "request",
     "Hit": "retrieval",
     "Listed": "hub",
+    "MAX_SHAPLEY": "effects",
     "MEASURED": "own_base",
     "Mix": "mixes",
     "Ramole": "ramole",
@@ -98,26 +113,32 @@ _HOMES = {
     "Settings": "settings",
     "Step": "request",
     "TRAINING_STEPS": "own_base",
+    "TokenLogprob": "answer",
     "Trace": "request",
     "WrongField": "errors",
     "announce_page": "running_page",
     "asked_fields": "facts",
     "batch_text": "batch.prompt_file",
+    "effect_shares": "effects",
+    "effects_record": "effects",
     "facts_of": "facts",
     "keep_few_heaps": "process_memory",
     "model_notes": "facts",
     "model_words": "facts",
+    "hash_of": "api_keys",
     "load_settings": "settings",
     "mean_contribution": "contribution",
     "mean_weights": "contribution",
     "read_batch": "batch.prompt_file",
     "read_example_lines": "request_parts",
+    "read_keys": "api_keys",
     "read_request": "request",
     "askable_fields": "request",
     "refuse_unfit": "batch.run",
     "run_rows": "batch.run",
     "settle": "process_memory",
     "shipped": "settings",
+    "today": "api_keys",
     "untrained": "own_base",
     "update_likeness": "adapter_similarity",
     "withdraw_page": "running_page",

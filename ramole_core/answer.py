@@ -1,6 +1,7 @@
 """What comes back of a request: its adapters, each token as it is streamed, the finished answer."""
 
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -68,6 +69,16 @@ class Selection:
         return "" if self.evidence is None else self.evidence.sentence
 
 
+class TokenLogprob(NamedTuple):
+    """A token's log probability in nats, where it was asked for (`Request.logprobs`)."""
+
+    token: int
+    logprob: float | None
+    """None: nothing stands before it that could predict it."""
+    top: tuple[tuple[int, float], ...] = ()
+    """The likeliest tokens there with theirs, best first."""
+
+
 @dataclass(frozen=True)
 class Step:
     """One token as it is streamed."""
@@ -88,6 +99,10 @@ class Step:
     """Who has the module (`Trace.present`)."""
     part: int = 0
     """Which part of the prompt it answers, where that is answered part by part."""
+    likelihood: TokenLogprob | None = None
+    """Where `logprobs` asks for it."""
+    last: bool = False
+    """Whether the answer ends with it."""
 
     @property
     def shares(self) -> Float[np.ndarray, "k"] | None:
@@ -143,7 +158,8 @@ class Generation:
     fitted: Fitting | None = None
     """The weights that a search found for this request; None where nothing was searched."""
     notes: tuple[str, ...] = ()
-    """What came of adapters of the Hub that were nearer than the pool's: a sentence each."""
+    """What came of adapters of the Hub that were nearer than the pool's, and why effects that were
+    asked for are missing: a sentence each."""
     part: str = ""
     """The part of the prompt that it answers; empty: all of it."""
     parts: "tuple[Generation, ...]" = ()
@@ -153,3 +169,15 @@ class Generation:
     """Of the kept mix that answered (`Request.mix`); None: as the request says."""
     weights: tuple[float, ...] | None = None
     """Its weights, one an adapter."""
+    prompt_logprobs: tuple[TokenLogprob, ...] = ()
+    """Of each token of the prompt, where `prompt_logprobs` asks for them."""
+    effects: Float[np.ndarray, "T k"] | None = None
+    """What each adapter did to each of the T tokens of the answer, given ones included, in nats
+    (`ramole_core/effects.py`), float32; row t is that of token `trace.prompt_length + t` of a
+    trace. None: they were not asked for, or the answer was cancelled."""
+    logprob: Float[np.ndarray, "T"] | None = None
+    """Log probability of each token under the distribution of the run, at temperature 1 and before
+    `top_p`, in nats, float32; None as `effects`."""
+    base_logprob: Float[np.ndarray, "T"] | None = None
+    """The same of the base, which reads prompt and answer alone; `logprob` is this and the sum of
+    the effects (of up to 4 adapters)."""

@@ -224,6 +224,18 @@ class Ramole:
         assert self._engines is not None
         return self._engines
 
+    def decode(self, token_ids: Sequence[int]) -> str:
+        """The text of these tokens, special ones as they are written; loads the model on first
+        use."""
+        return self._decode(list(token_ids))
+
+    def spell(self, token_ids: Sequence[int]) -> list[str]:
+        """The text of each token by itself; half a character is the replacement sign."""
+        return [self._decode([token]) for token in token_ids]
+
+    def _decode(self, ids: list[int]) -> str:
+        return str(self.engines.tokenizer.decode(ids, clean_up_tokenization_spaces=False))
+
     def retrieve(
         self, text: str, k: int = 3, exclude: Iterable[str] = (), owner: str | None = None
     ) -> list[Hit]:
@@ -309,7 +321,7 @@ class Ramole:
                         item,
                         extra={"retrieve": spent, **item.extra},
                         evidence=selection.evidence,
-                        notes=(*selection.notes, *warn_of(item.text)),
+                        notes=(*selection.notes, *item.notes, *warn_of(item.text)),
                         part=selection.text,
                     )
                     if requests[indexes[place]].mix is not None:

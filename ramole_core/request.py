@@ -18,9 +18,12 @@ from ramole_core.request_parts import (
     read_examples,
     read_history,
     read_later_weights,
+    read_messages,
     read_prefix,
+    read_tokens,
     read_without,
 )
+from ramole_core.sampling import Sampling
 
 BY_BASE: Mapping[str, object] = {
     "method": "base",
@@ -36,7 +39,7 @@ BY_BASE: Mapping[str, object] = {
 
 
 @dataclass(frozen=True)
-class Request:
+class Request(Sampling):
     """One prompt, how to mix adapters for it, how to decode; contradictions raise RamoleError."""
 
     prompt: Annotated[str, Takes("text", "The question or task.")]
@@ -147,6 +150,29 @@ class Request:
         str | None, Takes("word", "A mix that was kept: its method, adapters and weights.")
     ] = field(default=None, kw_only=True)
     """A name that `Ramole.keep_mix` was given."""
+    prompt_ids: Annotated[
+        Sequence[int],
+        Takes(
+            "parts",
+            "The prompt as tokens, in the place of those of its text; needs raw.",
+            parts=lambda given: read_tokens("prompt_ids", given),
+        ),
+    ] = field(default=(), kw_only=True)
+    """The text still says what adapters are found for."""
+    messages: Annotated[
+        Sequence[Sequence[str]],
+        Takes(
+            "parts",
+            "The whole conversation as [role, text], in any order that the chat template takes.",
+            parts=read_messages,
+        ),
+    ] = field(default=(), kw_only=True)
+    """In the place of `system`, `history` and the prompt's text, which still says what adapters are
+    found for. All of it is one turn: mixed alike."""
+    effects: Annotated[
+        bool, Takes("truth", "Measure what each adapter did to each token of the answer.")
+    ] = field(default=False, kw_only=True)
+    """`Generation.effects`; the answer then comes a moment after its last token."""
 
     def __post_init__(self):
         for name, takes in FIELDS.items():
@@ -180,9 +206,11 @@ class Request:
         return replace(self, **BY_BASE)
 
     def by_base(self) -> "Request":
-        """The same text, and the same earlier turns, by the base alone; nothing switched off."""
+        """The same text, and the same earlier turns, by the base alone; nothing switched off, and
+        no effects."""
         history = [(user, assistant, ()) for user, assistant, *_ in self.history]
-        return replace(self, history=history, without=(), later_weights=None, **BY_BASE)
+        nothing = {"without": (), "later_weights": None, "effects": False}
+        return replace(self, history=history, **nothing, **BY_BASE)
 
 
 def _earlier(last: Request, turn: Exchange) -> Request:
@@ -241,7 +269,25 @@ def _check(request: Request) -> None:
             raise RamoleError(what)
 
     r = request
-    require(bool(r.prompt.strip()), "The prompt is empty; type one.")
+    require(bool(r.prompt.strip() or r.prompt_ids), "The prompt is empty; type one.")
+    require(
+        r.logprobs is not None or not r.prompt_logprobs,
+        "prompt_logprobs needs logprobs, the number of likeliest tokens; pass logprobs=0 or more.",
+    )
+    require(
+        r.raw or not r.prompt_ids,
+        "prompt_ids are the prompt as it is, without the chat template; pass raw=True with them.",
+    )
+    other = [name for name in ("system", "history", "raw", "drop_turns") if getattr(r, name)]
+    require(
+        not (r.messages and other),
+        f"messages is the whole conversation, but {', '.join(other)} came as well; leave one of "
+        "them out.",
+    )
+    require(
+        not (r.json_schema is not None and r.ignore_eos),
+        "ignore_eos=True, but an answer of json_schema ends with the JSON; leave one of them out.",
+    )
     if r.adapters is not None:
         require(bool(r.adapters), "adapters is an empty list; name at least one, or pass None.")
         require(
@@ -279,7 +325,10 @@ def _check(request: Request) -> None:
     )
     whole = [
         name
-        for name in ("adapters", "mix", "examples", "raw", "prefix_ids", "without", "later_weights")
+        for name in (
+            *("adapters", "mix", "examples", "raw", "prefix_ids", "without", "later_weights"),
+            *("messages", "json_schema", "prompt_logprobs"),
+        )
         if getattr(r, name)
     ]
     require(

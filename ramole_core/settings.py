@@ -106,6 +106,9 @@ class Settings(BaseSettings):
     """Weights of listed adapters that are kept, in MiB; the longest unused make room."""
     auth: str | None = None
     """`user:password` pairs, comma separated, that the page asks for."""
+    keys_file: Path | None = None
+    """Keys of users for the endpoints, MCP and OpenAI's clients, made by `keys add`; with it the
+    server asks for one, or for a password."""
     trusted_proxies: str | None = None
     """Reverse proxies whose X-Forwarded-For counts: addresses or networks, comma separated."""
     allowed_hosts: str | None = None

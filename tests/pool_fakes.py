@@ -145,6 +145,12 @@ class FakeRamole:
             time.sleep(0.02)
         self.loaded = True
 
+    def spell(self, token_ids) -> list[str]:
+        return [str(token) for token in token_ids]
+
+    def decode(self, token_ids) -> str:
+        return " ".join(self.spell(token_ids))
+
     def stats(self) -> dict[str, int | float]:
         return {"running": 0, "waiting": 0} if self.loaded else {}
 

@@ -131,6 +131,7 @@ PARTS = {
     "without": [["dart", 3, "q_proj"], [None, None, None, 7]],
     "later_weights": {"dart": 0.5},
     "examples": [["a", "b"], ["c", "d"]],
+    "effects": True,
 }
 
 
@@ -395,14 +396,14 @@ def test_passwords_shut_everything_but_health(tmp_path):
         page = httpx.get(server.url, timeout=30).text
         assert "squad" not in page and "on_drop" not in page
         mcp = httpx.post(f"{server.url}/gradio_api/mcp/", json={}, timeout=30)
-        assert mcp.status_code in (401, 404, 405)
+        assert mcp.status_code == 401
         for wrong in (None, ("ann", "other"), ("", "")):
             with pytest.raises((AuthenticationError, ValueError)):
                 Client(server.url, auth=wrong, verbose=False)
         client = Client(server.url, auth=("ben", "other"), verbose=False)
         assert names(client) == ["dart", "squad"]
         client.close()
-        assert "MCP is off" in server.log.read_text() and "secret" not in server.log.read_text()
+        assert "secret" not in server.log.read_text()
 
 
 @pytest.mark.parametrize("auth", ["ann", "ann:", ":x", "ann:x,ben", " , "])
@@ -447,11 +448,18 @@ def test_mcp_lists_the_six_with_their_words_and_calls_them(server, archive):
     assert ask.description.startswith("Answer a prompt") and ask.inputSchema["required"] == [
         "prompt"
     ]
-    assert all("description" in field for field in ask.inputSchema["properties"].values())
+    for tool in tools:
+        assert all("description" in field for field in tool.inputSchema["properties"].values())
+        assert len(tool.description + json.dumps(tool.inputSchema)) < 2000, tool.name
+        hints = tool.annotations
+        assert hints.readOnlyHint == (tool.name not in ("add_adapter", "remove_adapter"))
+        assert hints.destructiveHint == (tool.name == "remove_adapter")
     retrieved, asked, removed, added, listed = told
-    assert not retrieved.isError and "squad" in retrieved.content[0].text
-    said = " ".join(content.text for content in asked.content)
-    assert "a b" in said and "finish_reason" in said
+    assert retrieved.structuredContent["adapters"][0]["name"] == "squad"
+    assert asked.structuredContent["text"] == "a b"
+    assert asked.structuredContent["finish_reason"] == "length"
+    for one in (retrieved, asked, listed):
+        assert json.loads(one.content[0].text) == one.structuredContent and not one.isError
     assert removed.isError and "sample pool" in removed.content[0].text
     assert added.isError and "x-ramole-session" in added.content[0].text
     assert "over_mcp" not in listed.content[0].text
@@ -461,6 +469,27 @@ def test_mcp_lists_the_six_with_their_words_and_calls_them(server, archive):
     assert not added.isError and "over_mcp" in listed.content[0].text
     _, (others,) = asyncio.run(speak_mcp(server.url, [("list_adapters", {})]))
     assert "over_mcp" not in others.content[0].text
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # mcp renames its own client function
+def test_an_adapter_is_uploaded_by_a_tool_that_is_listed(server, archive):
+    data = Path(archive).read_bytes()
+    with Path(archive).open("rb") as file:
+        told = httpx.post(f"{server.url}/gradio_api/upload", files={"files": file}, timeout=30)
+    (path,) = told.json()
+    files = {
+        "plain": base64.b64encode(data).decode(),
+        "path": path,
+        "odd": "x y",
+        "etc": "/etc/hosts",
+    }
+    calls = [("add_adapter", {"file": file, "name": name}) for name, file in files.items()]
+    secret = {"x-ramole-session": "another long secret of mine"}
+    _, (plain, again, odd, outside) = asyncio.run(speak_mcp(server.url, calls, **secret))
+    assert plain.structuredContent["name"] == "plain" and plain.structuredContent["yours"]
+    assert again.structuredContent["sha256"] == plain.structuredContent["sha256"]
+    for refused in (odd, outside):
+        assert refused.isError and "file is neither base64" in refused.content[0].text
 
 
 # The real thing

@@ -33,6 +33,14 @@ FULL = {
     "options": {"top": 2, "flat": True},
     "abstain": False,
     "split": False,
+    "top_k": 40,
+    "min_p": 0.05,
+    "repetition_penalty": 1.1,
+    "presence_penalty": 0.5,
+    "frequency_penalty": -0.5,
+    "logprobs": 2,
+    "prompt_logprobs": False,
+    "effects": True,
 }
 TALK = {
     "history": [["one", "1"], ["two", "2", ["ant"]], ["three", "", []]],
@@ -40,11 +48,15 @@ TALK = {
     "prefix_ids": [4, 5],
     "without": [["ant", 3, "q_proj"], [None, None, None, 7]],
     "later_weights": {"ant": 0.5},
+    "messages": [],
+    "prompt_ids": [],
 }
 CSV = (
     "prompt,method,k,adapters,weights,exclude,max_new_tokens,temperature,top_p,seed,stop,"
-    'ignore_eos,system,raw,options,abstain,split\n"Which\nboats?",mixture,2,ant|bee,0.25 -0.5,cat,'
-    "7,0.5,0.9,3,\\n,yes,Be brief.,false,top=2 flat=true,no,no\n"
+    "ignore_eos,system,raw,options,abstain,split,top_k,min_p,repetition_penalty,presence_penalty,"
+    'frequency_penalty,logprobs,prompt_logprobs,effects\n"Which\nboats?",mixture,2,ant|bee,'
+    "0.25 -0.5,cat,7,0.5,0.9,3,\\n,yes,Be brief.,false,top=2 flat=true,no,no,40,0.05,1.1,0.5,"
+    "-0.5,2,no,yes\n"
 )
 
 
@@ -54,7 +66,8 @@ def sentences(text: str, **options) -> list[tuple[int, str]]:
 
 def test_every_field_can_be_said_in_jsonl_and_in_csv():
     fitted = {"examples", "mix"}  # of methods that fit to examples: test_request_parts, test_mixes
-    assert {*FULL, *TALK, *fitted} == set(FIELDS)
+    others = {"logit_bias", "json_schema"}  # test_sampling
+    assert {*FULL, *TALK, *fitted, *others} == set(FIELDS)
     wanted = Request(**FULL, trace=False)
     for text in (json.dumps(FULL), CSV):
         (row,) = read_batch(text).rows

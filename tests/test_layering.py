@@ -20,14 +20,17 @@ ORDER = (
         "errors",
         "whole_file",
         "process_memory",
+        "api_keys",
         "settings",
         "methods",
         "contribution",
         "shell_commands",
+        "effects",
         "evidence",
         "answer",
         "request_parts",
         "request_fields",
+        "sampling",
         "request",
     ),
     ("composition",),
@@ -67,7 +70,7 @@ ROOMS = (
     ("ask", "compare", "inspect", "batch", "pool", "results", "learn"),  # no tab needs another
     ("api", "header", "tabs", "middleware", "shutdown"),
     ("openai",),  # another way to ask what `api` takes
-    ("metrics",),
+    ("metrics", "health"),
     ("serve",),
     ("__init__",),
     ("program", "mounted"),  # the page as a program, and as another server mounts it
@@ -111,7 +114,8 @@ def names_of(node: ast.Import | ast.ImportFrom, package: str) -> Iterator[str]:
 
 def parts_of(names: Iterator[str]) -> set[str]:
     """The parts of the core among dotted names."""
-    return {name.split(".")[1] for name in names if name.startswith("ramole_core.")}
+    parts = {name.split(".")[1] for name in names if name.startswith("ramole_core.")}
+    return parts - {"__version__"}
 
 
 def python(code: str) -> None:

@@ -60,8 +60,8 @@ def measure_cuts(ramole: "Ramole", ordinary: Sequence[Rows]) -> dict[str, object
 
 def found_right(ramole: "Ramole", asked: Asked) -> float:
     """100 where the prompt is cut between its tasks."""
-    prompt = prompt_of(asked)
-    return 100.0 * (ramole.parts(Request(prompt)) == tuple(prompt.split(BETWEEN)))
+    inputs = tuple(row.inputs.strip() for row in asked[1])
+    return 100.0 * (ramole.parts(Request(prompt_of(asked))) == inputs)
 
 
 def answers(ramole: "Ramole", asked: Sequence[Asked], way: str, tokens: int) -> list[list[str]]:

@@ -19,6 +19,7 @@ from ramole_core.cli.answers import generate, retrieve
 from ramole_core.cli.chat import chat
 from ramole_core.cli.doctor import doctor
 from ramole_core.cli.hub import hub
+from ramole_core.cli.keys import keys
 from ramole_core.cli.laboratory import register
 from ramole_core.cli.methods import methods
 from ramole_core.cli.mixes import mixes
@@ -87,6 +88,7 @@ app.command("batch")(batch)
 app.command("calibrate")(calibrate)
 app.command("doctor")(doctor)
 app.command("hub")(hub)
+app.command("keys")(keys)
 app.command("list")(list_adapters)
 app.command("add")(add)
 app.command("remove")(remove)

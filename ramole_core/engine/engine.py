@@ -10,10 +10,14 @@ from typing import NamedTuple
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from transformers import PreTrainedTokenizerBase
 
 from ramole_core.base.model import BaseModel
 from ramole_core.composition import Candidate, Response
+from ramole_core.effects import Subset
+from ramole_core.engine.answer_format import format_of
 from ramole_core.engine.attention import ServedAttention
+from ramole_core.engine.effect_reading import EffectReading
 from ramole_core.engine.faults import fault_of
 from ramole_core.engine.fitting import Fit
 from ramole_core.engine.graph_step import Graphs
@@ -173,6 +177,11 @@ class Engine:
         self._reader.facts = self.facts
 
     @property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        """The base model's."""
+        return self._base.tokenizer
+
+    @property
     def context(self) -> int:
         """Most tokens of a prompt and its answer together."""
         return self.facts.context
@@ -217,6 +226,8 @@ class Engine:
         segments = self._maker.segments(prepared, bare=stopped)
         self._check_made(segments)
         ids = [*prompt.ids, *request.prefix_ids, *prepared.shown[:-1]]
+        eos, tokenizer = self.facts.eos, self.tokenizer
+        form = format_of(request, tokenizer, eos=eos, vocabulary=self.facts.vocabulary)
         count = len(prepared.candidates) if stopped else len(segments.open.names)
 
         def make(number: int) -> RequestState:
@@ -228,12 +239,13 @@ class Engine:
                 segments=segments,
                 candidates=prepared.candidates[:count],
                 room=prompt.room,
-                tokenizer=self._base.tokenizer,
-                eos=self.facts.eos,
+                tokenizer=tokenizer,
+                eos=eos,
                 session=session,
                 address=address,
                 extra={"dropped_turns": float(prompt.dropped)} if prompt.dropped else {},
                 shown=prepared.shown,
+                form=form,
             )
 
         return self.scheduler.submit(
@@ -279,6 +291,46 @@ class Engine:
 
         return self.scheduler.submit(
             make, reading.longest, session=session, address=address, deliver=deliver
+        )
+
+    def read_again(
+        self,
+        prepared: Prepared,
+        state: RequestState,
+        deliver: Callable[[RequestState, Step | Generation | PairReading | Exception], None],
+    ) -> EffectReading:
+        """Have the tokens of an answer that has ended read again, beside the batch; `deliver` gets
+        a `PairReading` of each of the reading's states. Raises RamoleError where its method cannot
+        use some of its adapters without the others."""
+        reading = EffectReading.of(state)
+        states = {}
+        for subset in reading.wanted:
+            states[self._pair_state(prepared, state, reading, subset)] = subset
+        for one in states:
+            one.deliver = deliver
+        reading.states = states
+        self.scheduler.read_again(list(states))
+        return reading
+
+    def _pair_state(
+        self, prepared: Prepared, state: RequestState, reading: EffectReading, left: Subset
+    ) -> RequestState:
+        if left == reading.everybody:
+            segments = state.segments
+        elif left:
+            segments = self._maker.with_subset(prepared, state.segments, left)
+        else:
+            segments = self._maker.segments(prepared.bare())
+        return new_pair_state(
+            state.number,
+            replace(prepared.request, trace=False),
+            PairReading([reading.pair]),
+            segments=segments,
+            candidates=state.candidates,
+            tokenizer=self._base.tokenizer,
+            session=state.session,
+            address=state.address,
+            becomes=state.length,
         )
 
     def _check_made(self, segments: Segments) -> None:

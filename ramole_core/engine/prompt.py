@@ -81,6 +81,8 @@ def encode_prompt(request: Request, tokenizer: PreTrainedTokenizerBase) -> list[
 
     Raises RamoleError where the chat template refuses it.
     """
+    if request.prompt_ids:
+        return list(request.prompt_ids)
     if request.raw:
         return list(tokenizer(request.prompt)["input_ids"])
     return _encode(_messages(request, ()), tokenizer)
@@ -141,6 +143,8 @@ def room_for_answer(request: Request, length: int, *, context: int, turns: int =
 
 def _messages(request: Request, history: Sequence[Exchange]) -> list[Message]:
     """All that is said, the system prompt first."""
+    if request.messages:
+        return [{"role": role, "content": text} for role, text in request.messages]
     said = [] if request.system is None else [{"role": "system", "content": request.system}]
     for turn in history:
         said.append({"role": "user", "content": turn.user})

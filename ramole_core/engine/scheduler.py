@@ -19,6 +19,7 @@ from ramole_core.engine.kv import KvCache
 from ramole_core.engine.model_runner import ModelRunner, Output, Piece
 from ramole_core.engine.pair_reading import PairReading
 from ramole_core.engine.placement import Placement
+from ramole_core.engine.read_again import ReadAgain
 from ramole_core.engine.request_state import RequestState
 from ramole_core.engine.waiting import WaitingQueue
 from ramole_core.errors import RamoleError
@@ -63,6 +64,9 @@ class Stats:
     decode_tokens: int = 0
     decode_seconds: float = 0.0
     decode_forwards: int = 0
+    effect_tokens: int = 0
+    """Tokens of answers that were read again for their effects."""
+    effect_seconds: float = 0.0
 
 
 class Scheduler:
@@ -92,6 +96,7 @@ class Scheduler:
         self._rows: list[RequestState] = []
         self._saved = 0
         """Tokens of examples that may be read beside rows that decode."""
+        self._again = ReadAgain()
         self._stats = Stats()
 
     # --- the door -----------------------------------------------------------------------------
@@ -122,6 +127,10 @@ class Scheduler:
 
         return self.queue.add(made, session=session, address=address)
 
+    def read_again(self, states: Sequence[RequestState]) -> None:
+        """Have these pairs read beside the batch (`read_again.py`)."""
+        self._again.add(states)
+
     def cancel(self, state: RequestState) -> None:
         """End one request at the next step; the others do not feel it."""
         state.cancel()
@@ -145,7 +154,7 @@ class Scheduler:
 
     @property
     def idle(self) -> bool:
-        return not (len(self.queue) or self._reading or self._rows)
+        return not (len(self.queue) or self._reading or self._rows or len(self._again))
 
     def stats(self) -> Mapping[str, int | float]:
         """Counters, and what is held now."""
@@ -175,7 +184,7 @@ class Scheduler:
     @torch.inference_mode()
     def fail(self) -> list[RequestState]:
         """Give up every request, after an error that nobody foresaw; frees what they held."""
-        lost = [*self._reading, *self._rows, *self.queue.take_all()]
+        lost = [*self._reading, *self._rows, *self._again.take_in(), *self.queue.take_all()]
         for state in lost:
             self._leave(state)
         self._runner.forget()
@@ -183,7 +192,8 @@ class Scheduler:
 
     def _drop_cancelled(self, events: list[Event]) -> None:
         gone = self.queue.take_cancelled()
-        gone += [state for state in [*self._reading, *self._rows] if state.cancelled]
+        running = [*self._reading, *self._rows, *self._again.take_in()]
+        gone += [state for state in running if state.cancelled]
         for state in gone:
             state.end("cancelled")
             self._finish(state, events)
@@ -243,10 +253,12 @@ class Scheduler:
     # --- prompts --------------------------------------------------------------------------------
 
     def _read(self, events: list[Event]) -> None:
-        """One chunk of prompts, and the few tokens that others lack behind what it has read."""
+        """One chunk of prompts, and the few tokens that others lack behind what it has read; where
+        there is none, answers are read again."""
         budget = self.sizes.prefill_chunk * (1 if self._rows else ALONE)
         chunk = self._chunk(budget, events)
         if not chunk:
+            self._read_again(events)
             return
         self._prefill(chunk, events)
         left = budget - sum(share.count for share in chunk)
@@ -267,6 +279,27 @@ class Scheduler:
                 ready.append(state)
         return next_chunk(ready, budget)
 
+    def _read_again(self, events: list[Event]) -> None:
+        """A chunk of answers that have ended, for their effects."""
+
+        def begin(state: RequestState) -> bool:
+            if not len(self.queue):
+                state.sequence = self._kv.open(state.content, state.length, becomes=state.becomes)
+            return state.sequence is not None
+
+        chunk = self._again.chunk(
+            self.sizes.prefill_chunk,
+            begin=begin,
+            mixed=lambda state: self._mixed(state, events),
+            decoding=bool(self._rows),
+        )
+        if not chunk:
+            return
+        began = time.perf_counter()
+        self._forward(chunk, events)
+        self._stats.effect_tokens += sum(share.count for share in chunk)
+        self._stats.effect_seconds += time.perf_counter() - began
+
     def _held_back(self, state: RequestState) -> bool:
         """Whether an example waits until rows that decode have made enough steps for it."""
         if state.reading is None or not self._rows:
@@ -275,6 +308,13 @@ class Scheduler:
 
     def _prefill(self, chunk: Sequence[Share], events: list[Event]) -> None:
         began = time.perf_counter()
+        self._forward(chunk, events)
+        self._stats.prefill_tokens += sum(share.count for share in chunk)
+        self._stats.prefill_forwards += 1
+        self._stats.prefill_seconds += time.perf_counter() - began
+
+    def _forward(self, chunk: Sequence[Share], events: list[Event]) -> None:
+        """Feed the tokens of a chunk; a request whose prompt is read gets its first token."""
         pieces = [self._piece(share.state, share.count) for share in chunk]
         output = self._runner.forward(pieces, self._kv)
         chosen = likeliest(output.logits)
@@ -285,16 +325,17 @@ class Scheduler:
                 self._saved = max(0, self._saved - count)
                 self._hear(state, count, row, output, events)
                 continue
+            if state.request.prompt_logprobs:
+                kept = output.kept.get(row, output.logits[row : row + 1])
+                state.hear_prompt(kept, state.fed)
             if state.unfed:
                 continue
-            self._advance(state, row, chosen[row], output, events)
+            if not self._advance(state, row, chosen[row], output, events):
+                continue
             self._reading.remove(state)
             self._rows.append(state)
             if state.finish_reason:
                 self._finish(state, events)
-        self._stats.prefill_tokens += sum(share.count for share in chunk)
-        self._stats.prefill_forwards += 1
-        self._stats.prefill_seconds += time.perf_counter() - began
 
     def _piece(self, state: RequestState, count: int) -> Piece:
         assert state.sequence is not None and state.mix is not None
@@ -302,7 +343,9 @@ class Scheduler:
         if state.reading is not None:
             keep = max(1, state.reading.wanted(state.fed, state.fed + count))
             return Piece(state.sequence, ids, state.mix, keep=keep)
-        return Piece(state.sequence, ids, state.mix, state.request.trace and state.segment.mixed)
+        traced = state.request.trace and state.segment.mixed
+        keep = count if state.request.prompt_logprobs else 1
+        return Piece(state.sequence, ids, state.mix, traced, keep)
 
     def _hear(
         self, state: RequestState, count: int, row: int, output: Output, events: list[Event]
@@ -354,6 +397,7 @@ class Scheduler:
         rows = [state for state in list(self._rows) if self._mixed(state, events)]
         if not rows:  # the adapters of what comes next have no room yet: nobody is slowed
             self._saved = self.sizes.prefill_chunk
+            self._again.after_step(rows=0)
             return
         output = self._runner.forward([self._piece(state, 1) for state in rows], self._kv)
         chosen = likeliest(output.logits)
@@ -365,16 +409,24 @@ class Scheduler:
                 self._finish(state, events)
         waits = any(state.reading is not None for state in self._reading)
         self._saved = min(self._saved + ASIDE, self.sizes.prefill_chunk) if waits else 0
+        self._again.after_step(rows=len(rows))
         self._stats.decode_tokens += len(rows)
         self._stats.decode_forwards += 1
         self._stats.decode_seconds += time.perf_counter() - began
 
     def _advance(
         self, state: RequestState, row: int, token: int, output: Output, events: list[Event]
-    ) -> None:
-        """The next token of one row: the batch's own choice where the request is greedy."""
-        greedy = token if is_greedy(state.request) else None
-        events.append((state, state.advance(greedy, output.logits[row], self._eos)))
+    ) -> bool:
+        """The next token of one row: the batch's own choice where the request takes the likeliest
+        of the model's own logits. False: its format allows none."""
+        request = state.request
+        greedy = token if is_greedy(request) and not request.changes_logits else None
+        try:
+            events.append((state, state.advance(greedy, output.logits[row], self._eos)))
+        except RamoleError as error:
+            self._fail(state, error, events)
+            return False
+        return True
 
     def _fail(self, state: RequestState, error: Exception, events: list[Event]) -> None:
         """A fault in one method: it ends that request, with one sentence."""
@@ -392,6 +444,8 @@ class Scheduler:
             self._rows.remove(state)
         elif state in self._reading:
             self._reading.remove(state)
+        elif state in self._again.states:
+            self._again.states.remove(state)
         if state.sequence is not None:
             self._kv.close(state.sequence, keep=state.reading is None)
         if state.mix is not None:

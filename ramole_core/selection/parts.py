@@ -4,9 +4,9 @@
 
 A part is a run of pieces (sentences, lines). Each of several parts must fit: s_i is at least LEAST
 and what the base model asks for (`base_expert.py`); neighbours that find the same adapter are one
-part. A first look gives a part the mean of its pieces' vectors, so a prompt costs one vector a
-piece; only the runs between the ends that it proposes are embedded, and decide. PRICE and LEAST
-were fitted on training rows, for the encoder that the calibration is of (`python -m lab
+part. All runs of a few pieces are embedded. Of more pieces a first look gives a run the mean of its
+pieces' vectors, and the runs between the ends that it proposes are embedded, and decide. PRICE and
+LEAST were fitted on training rows, for the encoder that the calibration is of (`python -m lab
 parts_table`); with another encoder only `split=True` cuts.
 """
 
@@ -23,8 +23,10 @@ from ramole_core.request import Request
 from ramole_core.retrieval import BaseExpert, Hit, Retriever
 
 LOOK_PRICE = 0.30
-PRICE = 0.36
+PRICE = 0.40
 LEAST = 0.35
+FEW_PIECES = 4
+"""All runs of so many are embedded."""
 MAX_PIECES = 12
 """More are joined, the shortest neighbours first."""
 NEAREST = 3
@@ -106,18 +108,20 @@ class Parts:
             vector = np.sum(weighted[start:end], 0) if alone else vectors[0]
             return fit(vector / np.linalg.norm(vector))
 
-        runs = cut(range(len(pieces) + 1), looked_at, LOOK_PRICE)
-        if len(runs) < 2:
+        ends = list(range(len(pieces) + 1))
+        if len(pieces) > FEW_PIECES:
+            ends = [0, *(end for _, end in cut(ends, looked_at, LOOK_PRICE))]
+        if len(ends) < 3:
             return whole
-        ends = [0, *(end for _, end in runs)]
         texts = {run: "".join(pieces[slice(*run)]).strip() for run in combinations(ends, 2)}
         embedded = dict(zip(texts, self._retriever.vectors(list(texts.values())), strict=True))
         return tuple(texts[run] for run in cut(ends, lambda run: fit(embedded[run]), PRICE))
 
     def _asked(self, request: Request) -> bool:
         splits = find_row(request.method).splits and self._base.calibrated
-        given = request.adapters or request.raw or request.examples
+        given = request.adapters or request.raw or request.examples or request.messages
         told = request.prefix_ids or request.without or request.later_weights
+        told = told or request.prompt_logprobs or request.json_schema is not None
         return not (given or told) and (splits if request.split is None else request.split)
 
     def _nearest(self, text: str, request: Request) -> list[Hit]:

@@ -24,7 +24,10 @@ FILES: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
 }
 """Fields that are lists in lists: a file, how it is read, and its help."""
-NOWHERE = ("prompt", "prefix_ids", "without", "later_weights")
+NOWHERE = (
+    *("prompt", "prefix_ids", "without", "later_weights", "prompt_ids", "messages"),
+    *("logit_bias", "json_schema", "logprobs", "prompt_logprobs"),
+)
 """The prompt is an argument; the others belong to a program."""
 TYPES = {"whole": int, "number": float, "truth": bool}
 

@@ -135,7 +135,7 @@ class Endpoints:
         """
         Add a LoRA adapter made with PEFT to this session's pool; it is gone when the session ends,
         or two hours after its last call; after five minutes without a call it may make room for
-        others' where the server has none left.
+        others' where the server has none left. With an operator's key it is everyone's, and stays.
 
         Args:
             file: A zip with adapter_model.safetensors, adapter_config.json, maybe examples.jsonl.

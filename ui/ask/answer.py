@@ -29,6 +29,7 @@ WAIT = 0.4
 """Seconds between two looks at a model that is being loaded."""
 FINDING = "Finding adapters…"
 STILL = "The answer is there; the bare base is still writing…"
+MEASURING = "The answer is there; measuring what each adapter changed…"
 
 
 @dataclass
@@ -141,7 +142,9 @@ def _note(reading: Reading, count: int) -> str:
         )
     if not count:
         return "Reading the prompt…"
-    return STILL if 0 in reading.answers else f"Answering… {count} tokens"
+    if 0 in reading.answers:
+        return STILL
+    return MEASURING if reading.steps[0][count - 1].last else f"Answering… {count} tokens"
 
 
 def _keep(ramole: "Ramole", reading: Reading, live: Live, request: Request) -> None:

@@ -56,10 +56,11 @@ class Handlers:
         self.ramole = ramole
         self.ui = ui
         self.recorded = recorded
-        self.sessions = Sessions()
+        presence = quota_of(ramole).presence
+        self.sessions = Sessions(presence.sessions)
         self.talk = Talk(ramole, ui, self.sessions)
         self.opening = Opening(ramole, ui, self.talk, recorded=recorded, show=self.recorded_run)
-        self.call = quota_of(ramole).presence.call
+        self.call = presence.call
 
     def on_how(self, method, k):
         """Another method or k: the folded part says so."""
@@ -82,7 +83,8 @@ class Handlers:
         self, request: gr.Request, turns, drop, *values
     ) -> Generator[tuple[Any, ...], None, None]:
         """Pictures of the answer, in the order of `Layout.growing`."""
-        asked = self.sessions.begin(session_of(request))
+        session = session_of(request)
+        asked = self.sessions.begin(session)
         drawing = Drawing(asked.name, turns)
         try:
             form = self.form(values)
@@ -107,7 +109,7 @@ class Handlers:
             log.exception("An answer failed.")
             yield drawing.wrong(UNEXPECTED)
         finally:
-            asked.live.ended.set()
+            self.sessions.ended(session, asked)
 
     def on_end(self, request: gr.Request, run: Run | None, whole, turns, prompt):
         """Every panel follows the answer; in a conversation the prompt is free for the next one."""
@@ -194,10 +196,6 @@ class Handlers:
         fits = self.ui.entry.pairs.fits
         return sorted(mix.name for mix in self.ramole.mixes(owner) if mix.method in fits)
 
-    def on_leave(self, request: gr.Request):
-        """The visitor has gone."""
-        self.sessions.leave(session_of(request))
-
     def form(self, values: Sequence[Any]) -> Form:
         """The form, from the values of `Entry.values`; RamoleError where an option is none."""
         said = dict(zip(FIELDS, values, strict=False))
@@ -249,8 +247,8 @@ def _connect(ui: Layout, handlers: Handlers, ask_tab: gr.Tab) -> None:
     downloads.connect([ui.outcome.npz, ui.outcome.json], handlers.on_take, ui.run)
     ui.whole.fold.expand(handlers.on_open_whole, ui.run, [ui.open, *ui.whole.all], **QUIET)
     ui.whole.fold.collapse(lambda: False, None, ui.open, queue=False, **QUIET)
-    ui.token.connect(handlers.ramole, view=ui.outcome.view, run=ui.run, page=page)
-    ui.token.what.connect(handlers.ramole, run=ui.run, page=page)
+    ui.token.connect(handlers.ramole, view=ui.outcome.view, run=ui.run)
+    ui.token.what.connect(handlers.ramole, run=ui.run)
     ui.whole.connect(run=ui.run)
     handlers.talk.connect()
     handlers.opening.connect()
@@ -261,7 +259,6 @@ def _connect(ui: Layout, handlers: Handlers, ask_tab: gr.Tab) -> None:
     names: list[Any] = [entry.fields["pinned"], entry.fields["exclude"], entry.pairs.mix]
     page.load(handlers.on_names, None, names, **QUIET)
     ask_tab.select(handlers.on_names, None, names, **QUIET)
-    page.unload(handlers.on_leave)
 
 
 def _index(event: gr.EventData, count: int) -> int:

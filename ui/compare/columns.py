@@ -41,6 +41,7 @@ class Column:
             exclude=() if named else tuple(self.without or ()),
             max_new_tokens=int(max_new_tokens),
             owner=owner,
+            effects=True,
         )
 
 

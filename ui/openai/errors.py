@@ -21,6 +21,7 @@ REASONS = {
     "model_loading": "loading",
     "model_not_loaded": "loading",
     "invalid_api_key": "password",
+    "guesses": "guesses",
     "ending": "ending",
 }
 """By code; whatever else is refused was not valid."""
