@@ -8,7 +8,11 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from ramole_core.adapter_similarity import update_likeness as update_likeness
-    from ramole_core.answer import Selection as Selection, TokenLogprob as TokenLogprob
+    from ramole_core.answer import (
+        Selection as Selection,
+        TokenLogprob as TokenLogprob,
+        parts_record as parts_record,
+    )
     from ramole_core.api_keys import (
         ApiKey as ApiKey,
         hash_of as hash_of,
@@ -129,6 +133,7 @@ _HOMES = {
     "load_settings": "settings",
     "mean_contribution": "contribution",
     "mean_weights": "contribution",
+    "parts_record": "answer",
     "read_batch": "batch.prompt_file",
     "read_example_lines": "request_parts",
     "read_keys": "api_keys",

@@ -171,6 +171,7 @@ class Generation:
     """Its weights, one an adapter."""
     prompt_logprobs: tuple[TokenLogprob, ...] = ()
     """Of each token of the prompt, where `prompt_logprobs` asks for them."""
+
     effects: Float[np.ndarray, "T k"] | None = None
     """What each adapter did to each of the T tokens of the answer, given ones included, in nats
     (`ramole_core/effects.py`), float32; row t is that of token `trace.prompt_length + t` of a
@@ -181,3 +182,10 @@ class Generation:
     base_logprob: Float[np.ndarray, "T"] | None = None
     """The same of the base, which reads prompt and answer alone; `logprob` is this and the sum of
     the effects (of up to 4 adapters)."""
+
+
+def parts_record(answer: Generation) -> list[dict[str, object]]:
+    """The parts of an answer that came part by part, as plain JSON."""
+    return [
+        {"prompt": part.part, "text": part.text, "adapters": part.adapters} for part in answer.parts
+    ]

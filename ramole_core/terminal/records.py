@@ -20,6 +20,7 @@ def answer_record(
     request: "Request", answer: "Generation", trace: Path | None
 ) -> dict[str, object]:
     """An answer with what made it; a similarity is null where an adapter was named, not found."""
+    from ramole_core.answer import parts_record
     from ramole_core.effects import effects_record
 
     return {
@@ -45,4 +46,5 @@ def answer_record(
         **({"notes": list(answer.notes)} if answer.notes else {}),
         **{name: value for name, value in asked_fields(request).items() if name not in ALWAYS},
         **effects_record(answer),
+        **({"parts": parts_record(answer)} if answer.parts else {}),
     }

@@ -6,7 +6,15 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing
 from typing import TYPE_CHECKING
 
-from ramole_core import Fitting, Generation, RamoleError, Request, Step, effects_record
+from ramole_core import (
+    Fitting,
+    Generation,
+    RamoleError,
+    Request,
+    Step,
+    effects_record,
+    parts_record,
+)
 
 from ..model.reading import BEAT, Reading
 from .fields import MOST_PROMPTS, Ask, checked, refuse_unknown_options
@@ -113,6 +121,7 @@ def how_of(answer: Generation, request: Request, steps: Sequence[Step]) -> dict:
         **effects_record(answer),
         **({"evidence": answer.evidence.record()} if answer.evidence else {}),
         **({"notes": list(answer.notes)} if answer.notes else {}),
+        **({"parts": parts_record(answer)} if answer.parts else {}),
     }
 
 
