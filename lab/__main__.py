@@ -17,9 +17,9 @@ EVALUATION = (
 )  # fmt: skip
 BENCHMARKS = ("method_speed", "decode_speed", "budget", "many_users", "page_speed")
 MEASUREMENTS = {
-    "sources": "lab.sources",
     **{name: f"lab.evaluation.{name}" for name in EVALUATION},
     **{name: f"lab.benchmarks.{name}" for name in BENCHMARKS},
+    "sources": "lab.sources",
 }
 """By name: the module whose `main` is the command."""
 
