@@ -22,7 +22,7 @@ from tests.test_segments import World, with_starts
 
 MIXING = [name for name in METHODS if name != "base" and not METHODS[name].brings]
 HERE = ("mixture", "ramole", "ramole_plus", "selection", "ties", "mole")
-"""Fixed weights, gates, one adapter, a merge, a score of its own; the others are `MIXING`, read where
+"""Fixed weights, gates, one adapter, a merge, a score of its own; all of MIXING are read where
 RAMOLE_SCHEDULES is set."""
 NAMES = ("ant", "bee", "cat")
 GIVEN = {"max_new_tokens": 5, "ignore_eos": True, "effects": True}

@@ -50,8 +50,8 @@ def batch_html() -> str:
         f"The first {STEPS} steps of {len(rows)} recorded answers, drawn as if they shared a "
         "batch. A column is one step: every row that still runs gets one token. The letter is the "
         "adapter that made it likelier; letters and colours are given out anew here. Grey without "
-        "a letter: the base would have said it, or answers alone. An empty cell: the answer has ended, and its place is "
-        "free. All were made with <code>ramole_plus</code>, so the answer to step 2's prompt "
-        "differs from step 6's.",
+        "a letter: the base would have said it, or answers alone. An empty cell: the answer has "
+        "ended, and its place is free. All were made with <code>ramole_plus</code>, so the answer "
+        "to step 2's prompt differs from step 6's.",
         twin=table("The tokens of each row", ("request", "its tokens, in order"), told),
     )

@@ -109,8 +109,8 @@ TEXTS: dict[str, tuple[str, ...]] = {
         "<b>probability</b>. How large would that of this token have been without the adapter? "
         "Prompt and answer are read again, with none of the adapters, with each of them, each two "
         "and all. Of each probability the logarithm is taken; its unit is the <b>nat</b>, and 0.7 "
-        "nats more are twice as likely. What an adapter adds depends on who is there already, so the mean "
-        "over all orders is taken in which they may come. That is its <b>effect</b> (its Shapley "
+        "nats more are twice as likely. What an adapter adds depends on who is there already, so "
+        "the mean over all orders is taken in which they may come: its <b>effect</b> (its Shapley "
         "value): positive where it made the token likelier. The effects add up: the base's "
         "logarithm and all effects give the mixture's.",
         "The largest effect gives the token its colour, the stronger the more; a letter stands "
