@@ -8,10 +8,12 @@ RUN apt-get update && apt-get install -y --no-install-recommends libgomp1 \
 RUN useradd --create-home --uid 1000 user && mkdir /data && chown user /data
 WORKDIR /home/user/app
 
-# extra words for pip, such as the index of torch's CPU builds
+# extra words for pip, such as a mirror; and the torch to take: for a GPU, --build-arg TORCH=torch
 ARG PIP_ARGS=""
-COPY requirements.txt ./
-RUN pip install --no-cache-dir ${PIP_ARGS} -r requirements.txt
+ARG TORCH="torch --index-url https://download.pytorch.org/whl/cpu"
+COPY requirements.txt constraints.txt ./
+RUN pip install --no-cache-dir ${PIP_ARGS} -c constraints.txt ${TORCH}
+RUN pip install --no-cache-dir ${PIP_ARGS} -c constraints.txt -r requirements.txt
 
 COPY --chown=user app.py ./
 COPY --chown=user ramole_core ./ramole_core

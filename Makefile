@@ -2,35 +2,50 @@
 PYTHON ?= python3
 PIP_ARGS ?=
 BIN := .venv/bin
+RUN := .venv/.run
 STAMP := .venv/.installed
+CLIENTS := .venv-clients/bin
 SERVED := .venv/.served
+INSTALL = $(BIN)/python -m pip install $(PIP_ARGS) -c constraints.txt
+TORCH_CPU := https://download.pytorch.org/whl/cpu
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup run test lint kernels format browser readme clean
+.PHONY: help setup run test clients lint kernels format audit browser readme constraints clean
 
 help: ## print this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-setup: $(STAMP) $(if $(SERVE),$(SERVED)) ## make .venv for running, tests and evaluation; SERVE=1: for several engines too
+setup: $(STAMP) $(if $(SERVE),$(SERVED)) ## make .venv for tests and evaluation too; SERVE=1: for several engines
 
-$(STAMP): requirements.txt requirements-dev.txt
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "RAMoLE needs Python 3.11 or newer, but $(PYTHON) is $$($(PYTHON) -V 2>&1); run: make setup PYTHON=python3.12"; exit 1; }
+$(RUN): pyproject.toml setup.py requirements.txt constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "RAMoLE needs Python 3.11 or newer, but $(PYTHON) is $$($(PYTHON) -V 2>&1); run: make run PYTHON=python3.12"; exit 1; }
 	@[ -x $(BIN)/pip ] || $(PYTHON) -m venv --clear .venv || { echo "$(PYTHON) cannot make a virtual environment; on Debian or Ubuntu run: apt-get install python3-venv"; exit 1; }
-	$(BIN)/python -m pip install $(PIP_ARGS) -r requirements.txt -r requirements-dev.txt
+	@# without a GPU torch's build for CPUs, which spares 3 GB; where it cannot be had, the usual one
+	@[ -n "$(PIP_ARGS)" ] || [ "$$(uname -s)" != Linux ] || command -v nvidia-smi >/dev/null || $(BIN)/python -c 'import torch' 2>/dev/null || \
+	  $(INSTALL) -q --no-deps --retries 0 --timeout 10 --index-url $(TORCH_CPU) torch || echo "torch's CPU build cannot be had; the usual one comes."
+	$(INSTALL) -e .
+	@touch $(RUN)
+
+$(STAMP): requirements-dev.txt requirements-lab.txt $(RUN)
+	$(INSTALL) -e '.[lab,dev]'
 	@touch $(STAMP)
 
-$(SERVED): requirements-serve.txt | $(STAMP)
-	$(BIN)/python -m pip install $(PIP_ARGS) -r requirements-serve.txt
+$(SERVED): requirements-serve.txt $(STAMP)
+	$(INSTALL) -e '.[serve]'
 	@touch $(SERVED)
 
-run: setup ## the page on http://127.0.0.1:7860; the base model loads behind it
+run: $(RUN) ## the page on http://127.0.0.1:7860; the base model loads behind it
 	$(BIN)/python app.py
 
 test: setup $(SERVED) browser ## the whole suite: ruff, pyright, pytest
 	$(MAKE) --no-print-directory -j 2 lint kernels  # each takes one core
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --ignore-glob='tests/test_browser_*' --durations=15
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder tests/test_browser_*.py --durations=5
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --durations=15
+
+clients: setup ## other people's clients of OpenAI's API against the page, in an environment of their own
+	@[ -x $(CLIENTS)/pip ] || $(PYTHON) -m venv .venv-clients
+	$(CLIENTS)/python -m pip install -q $(PIP_ARGS) -r tests/clients/requirements.txt
+	$(CLIENTS)/python -m pytest -c tests/clients/pytest.ini --rootdir tests/clients -p no:cacheprovider tests/clients/check_clients.py
 
 lint: setup $(SERVED) ## ruff and pyright, changing nothing
 	$(BIN)/ruff check .
@@ -44,6 +59,13 @@ format: setup ## ruff, changing files
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+audit: setup ## known faults of what is installed (pip-audit), and of scripts and workflows
+	@[ -x .venv/audit/bin/pip-audit ] || { $(BIN)/python -m venv .venv/audit && .venv/audit/bin/pip install -q $(PIP_ARGS) pip-audit zizmor; }
+	$(BIN)/python -m pip freeze --exclude-editable > .venv/audit/installed.txt
+	.venv/audit/bin/pip-audit --disable-pip --no-deps -r .venv/audit/installed.txt $(foreach one,$(IGNORED),--ignore-vuln $(one))
+	@! grep -nE 'curl[^|]*[|] *(ba)?sh|--trusted-host|verify=False' .ci/run Dockerfile
+	@if [ -d .github/workflows ]; then .venv/audit/bin/zizmor --offline .github/workflows; fi
+
 browser: ## Chromium and nginx for the tests, by apt-get where we may
 	@{ { command -v chromium-headless-shell || command -v chromium; } && { command -v nginx || [ -x /usr/sbin/nginx ]; }; } >/dev/null || { \
 	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
@@ -54,5 +76,10 @@ browser: ## Chromium and nginx for the tests, by apt-get where we may
 readme: setup ## write the generated parts of README and docs anew
 	$(BIN)/python docs/readme.py
 
+constraints: setup $(SERVED) ## upgrade .venv to the newest that the requirements allow, and pin it
+	$(BIN)/python -m pip install $(PIP_ARGS) --upgrade --upgrade-strategy eager -e '.[lab,dev,serve]'
+	@# torch's builds differ by machine: no word of theirs, and nothing that only its CUDA build brings
+	{ echo "# Written by \`make constraints\`: the versions that the suite has passed with."; $(BIN)/python -m pip freeze --exclude-editable | sed -E 's/\+[A-Za-z0-9.]+$$//; / @ |^(triton|nvidia-|cuda-|setuptools|pip|wheel)/d'; } > constraints.txt
+
 clean: ## remove .venv and caches; adapters and DATA_DIR stay
-	rm -rf .venv .pytest_cache .ruff_cache
+	rm -rf .venv .venv-clients .pytest_cache .ruff_cache

@@ -13,6 +13,7 @@ from ramole_core.cli import app
 from ramole_core.methods import METHOD_LIST
 from ramole_core.settings import Settings
 from tests.tiny_bases import BASES, REASONS, SKIPPED
+from ui.middleware.routes import listed, rules
 
 ORDER = "base pool retrieval hub composition kernels layers engine selection training batch cli"
 """The rooms of the core in the order in which a request and its makers meet them."""
@@ -24,8 +25,10 @@ OTHERS = {
     "tests/": "oracles, laws, hostile files, the page in a real browser",
     "Makefile": "every task; `make` prints them",
     "requirements.txt": "what running needs, each line with its reason",
-    "requirements-dev.txt": "what tests and checks need beside it",
-    "pyproject.toml": "settings of ruff, pyright and pytest",
+    "requirements-dev.txt": "what tests and checks need beside it; `-lab` and `-serve` likewise",
+    "constraints.txt": "the versions that the suite passed with, by `make constraints`",
+    "setup.py": "what a wheel holds: code, and the sample pool and results as data",
+    "pyproject.toml": "the package and its extras; settings of ruff, pyright and pytest",
     "Dockerfile": "the page in a container",
     ".ci/run": "what must pass before a change lands",
     "CONTRIBUTING.md": "how to add a method, and how the house works",
@@ -153,6 +156,13 @@ def _portable(value: object, repository: Path) -> str:
     return (
         f"~/{value.relative_to(Path.home())}" if value.is_relative_to(Path.home()) else str(value)
     )
+
+
+def routes() -> str:
+    """Every route that is served, with its limits: the table that the middleware works from."""
+    head = ["route", "method", "for", "body", "at once", "without a password"]
+    rows = [head, ["---"] * len(head), *listed(rules(Settings().max_upload_mb))]
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
 def bases() -> str:

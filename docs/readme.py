@@ -57,7 +57,7 @@ PAGES: dict[str, dict[str, Callable[[], str]]] = {
         "results": lambda: f"{short()}\n\n{rates()}",
     },
     "docs/api.md": {"commands": code_tables.commands},
-    "docs/hosting.md": {"bases": code_tables.bases},
+    "docs/hosting.md": {"bases": code_tables.bases, "routes": code_tables.routes},
     "docs/methods.md": {
         "methods": code_tables.methods,
         "equations": lambda: method_pages.equations(results()),

@@ -32,7 +32,9 @@ def use_threads(threads: int) -> int:
 
 
 DATA = Path("data")
-RESULTS = REPOSITORY / "results"
+CLONE = (REPOSITORY / "pyproject.toml").is_file()
+RESULTS = REPOSITORY / "results" if CLONE else Path("results")
+"""Where measured files go; an installed package is not written into."""
 
 Data = Annotated[Path, typer.Option(help="Folder of task folders.")]
 Rows = Annotated[int, typer.Option(help="Dev rows of each task.")]

@@ -8,7 +8,17 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from ramole_core.adapter_similarity import update_likeness as update_likeness
-    from ramole_core.answer import Selection as Selection
+    from ramole_core.answer import (
+        Selection as Selection,
+        TokenLogprob as TokenLogprob,
+        parts_record as parts_record,
+    )
+    from ramole_core.api_keys import (
+        ApiKey as ApiKey,
+        hash_of as hash_of,
+        read_keys as read_keys,
+        today as today,
+    )
     from ramole_core.batch.prompt_file import batch_text as batch_text, read_batch as read_batch
     from ramole_core.batch.rows import (
         BadRow as BadRow,
@@ -31,6 +41,7 @@ if TYPE_CHECKING:
         AdapterRefused as AdapterRefused,
         Busy as Busy,
         RamoleError as RamoleError,
+        WrongField as WrongField,
     )
     from ramole_core.evidence import Evidence as Evidence
     from ramole_core.explaining import Explanation as Explanation
@@ -57,13 +68,23 @@ if TYPE_CHECKING:
         Request as Request,
         Step as Step,
         Trace as Trace,
+        askable_fields as askable_fields,
+        read_request as read_request,
     )
     from ramole_core.request_parts import (
         Example as Example,
         read_example_lines as read_example_lines,
     )
     from ramole_core.retrieval import Hit as Hit
-    from ramole_core.settings import Settings as Settings, load_settings as load_settings
+    from ramole_core.running_page import (
+        announce_page as announce_page,
+        withdraw_page as withdraw_page,
+    )
+    from ramole_core.settings import (
+        Settings as Settings,
+        load_settings as load_settings,
+        shipped as shipped,
+    )
     from ramole_core.trace_file import write_trace as write_trace
 
 __version__ = "0.1.0"
@@ -71,6 +92,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "AdapterCard": "pool",
     "AdapterRefused": "errors",
+    "ApiKey": "api_keys",
     "BadRow": "batch.rows",
     "Batch": "batch.rows",
     "BatchLimits": "batch.rows",
@@ -95,7 +117,10 @@ _HOMES = {
     "Settings": "settings",
     "Step": "request",
     "TRAINING_STEPS": "own_base",
+    "TokenLogprob": "answer",
     "Trace": "request",
+    "WrongField": "errors",
+    "announce_page": "running_page",
     "asked_fields": "facts",
     "batch_text": "batch.prompt_file",
     "effect_shares": "effects",
@@ -104,16 +129,24 @@ _HOMES = {
     "keep_few_heaps": "process_memory",
     "model_notes": "facts",
     "model_words": "facts",
+    "hash_of": "api_keys",
     "load_settings": "settings",
     "mean_contribution": "contribution",
     "mean_weights": "contribution",
+    "parts_record": "answer",
     "read_batch": "batch.prompt_file",
     "read_example_lines": "request_parts",
+    "read_keys": "api_keys",
+    "read_request": "request",
+    "askable_fields": "request",
     "refuse_unfit": "batch.run",
     "run_rows": "batch.run",
     "settle": "process_memory",
+    "shipped": "settings",
+    "today": "api_keys",
     "untrained": "own_base",
     "update_likeness": "adapter_similarity",
+    "withdraw_page": "running_page",
     "write_trace": "trace_file",
 }
 __all__ = [*_HOMES, "__version__"]

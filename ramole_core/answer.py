@@ -1,6 +1,7 @@
 """What comes back of a request: its adapters, each token as it is streamed, the finished answer."""
 
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -57,11 +58,25 @@ class Selection:
     """Where the method may leave adapters out, or keep those of the turn before; else None."""
     notes: tuple[str, ...] = ()
     """What came of adapters of the Hub, a sentence each."""
+    text: str = ""
+    """The part of the prompt that it is for; empty: all of it."""
+    later: "tuple[Selection, ...]" = ()
+    """Those of the prompt's other parts, in order, where it is answered part by part."""
 
     @property
     def why(self) -> str:
         """One sentence; empty where nothing was weighed."""
         return "" if self.evidence is None else self.evidence.sentence
+
+
+class TokenLogprob(NamedTuple):
+    """A token's log probability in nats, where it was asked for (`Request.logprobs`)."""
+
+    token: int
+    logprob: float | None
+    """None: nothing stands before it that could predict it."""
+    top: tuple[tuple[int, float], ...] = ()
+    """The likeliest tokens there with theirs, best first."""
 
 
 @dataclass(frozen=True)
@@ -82,6 +97,10 @@ class Step:
     """What came of the weights, relative to each layer's output (`Trace.contribution`)."""
     present: Bool[np.ndarray, "layer module k"] | None = None
     """Who has the module (`Trace.present`)."""
+    part: int = 0
+    """Which part of the prompt it answers, where that is answered part by part."""
+    likelihood: TokenLogprob | None = None
+    """Where `logprobs` asks for it."""
     last: bool = False
     """Whether the answer ends with it."""
 
@@ -141,6 +160,18 @@ class Generation:
     notes: tuple[str, ...] = ()
     """What came of adapters of the Hub that were nearer than the pool's, and why effects that were
     asked for are missing: a sentence each."""
+    part: str = ""
+    """The part of the prompt that it answers; empty: all of it."""
+    parts: "tuple[Generation, ...]" = ()
+    """The answers to the prompt's parts, where it was answered part by part; `trace` is the last
+    one's, in which the others are earlier turns."""
+    method: str | None = None
+    """Of the kept mix that answered (`Request.mix`); None: as the request says."""
+    weights: tuple[float, ...] | None = None
+    """Its weights, one an adapter."""
+    prompt_logprobs: tuple[TokenLogprob, ...] = ()
+    """Of each token of the prompt, where `prompt_logprobs` asks for them."""
+
     effects: Float[np.ndarray, "T k"] | None = None
     """What each adapter did to each of the T tokens of the answer, given ones included, in nats
     (`ramole_core/effects.py`), float32; row t is that of token `trace.prompt_length + t` of a
@@ -151,3 +182,10 @@ class Generation:
     base_logprob: Float[np.ndarray, "T"] | None = None
     """The same of the base, which reads prompt and answer alone; `logprob` is this and the sum of
     the effects (of up to 4 adapters)."""
+
+
+def parts_record(answer: Generation) -> list[dict[str, object]]:
+    """The parts of an answer that came part by part, as plain JSON."""
+    return [
+        {"prompt": part.part, "text": part.text, "adapters": part.adapters} for part in answer.parts
+    ]

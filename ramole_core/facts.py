@@ -26,7 +26,7 @@ def facts_of(
     found: dict[str, object] = {
         "base_model": settings.base_model,
         "base_checksum": checksum,
-        "quantization": settings.quantization,
+        "quantization": getattr(ramole.model_facts, "quantization", settings.quantization),
         "router_checksum": ramole.router_checksum,
         "weights_checksums": ramole.weights_checksums(),
     }

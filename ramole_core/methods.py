@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ramole_core.errors import RamoleError
+from ramole_core.errors import RamoleError, did_you_mean
 
 FILES = (
     "ramole",
@@ -50,6 +50,17 @@ HUGE = 1e300
 """No option is larger; nan is not either."""
 
 
+def range_words(low: int | float, high: int | float) -> str:
+    """` from 0 to 4`, ` of at least 0`, or nothing."""
+    if math.isinf(low) and math.isinf(high):
+        return ""
+    if math.isinf(high):
+        return f" of at least {low:g}"
+    if math.isinf(low):
+        return f" of at most {high:g}"
+    return f" from {low:g} to {high:g}"
+
+
 @dataclass(frozen=True)
 class Option:
     """One number or switch that a method lets its user set."""
@@ -81,13 +92,7 @@ class Option:
     @property
     def range(self) -> str:
         """` from 0 to 4`, ` of at least 0`, or nothing."""
-        if math.isinf(self.low) and math.isinf(self.high):
-            return ""
-        if math.isinf(self.high):
-            return f" of at least {self.low:g}"
-        if math.isinf(self.low):
-            return f" of at most {self.high:g}"
-        return f" from {self.low:g} to {self.high:g}"
+        return range_words(self.low, self.high)
 
     def __str__(self) -> str:
         return f"{self.name}={self.default} ({self.help}{self.range and f';{self.range}'})"
@@ -111,6 +116,9 @@ class Method:
     keeps_turn: bool = False
     """A message that names no task of its own keeps the adapters of the turn before; without it,
     adapters are found anew for every turn."""
+    splits: bool = False
+    """A prompt whose parts find different adapters is answered part by part, unless a request says
+    otherwise."""
     fits: bool = False
     """Its weights are found on (input, target) pairs, `Request.examples`, unless they are given."""
 
@@ -151,7 +159,8 @@ def find_row(name: str) -> Method:
         if row.name == name:
             return row
     known = ", ".join(row.name for row in METHOD_LIST)
-    raise RamoleError(f"Unknown method {name!r}; choose one of {known}.")
+    near = did_you_mean(name, (row.name for row in METHOD_LIST))
+    raise RamoleError(f"Unknown method {name!r}; choose one of {known}.{near}")
 
 
 def complete_options(name: str, given: Mapping[str, object] | None) -> dict[str, Value]:
@@ -163,7 +172,8 @@ def complete_options(name: str, given: Mapping[str, object] | None) -> dict[str,
     options = {option.name: option for option in row.options}
     for unknown in given.keys() - options.keys():
         known = f"it has {', '.join(options)}" if options else "it has none"
-        raise RamoleError(f"Method {name} has no option {unknown!r}; {known}.")
+        near = did_you_mean(unknown, options)
+        raise RamoleError(f"Method {name} has no option {unknown!r}; {known}.{near}")
     return {
         option.name: option.check(given[option.name], method=name)
         if option.name in given
@@ -185,10 +195,3 @@ def read_values(words: Sequence[str]) -> dict[str, Value]:
             raise RamoleError(f"{word!r} is not understood; write NAME=VALUE, such as top=2.")
         found[name.strip()] = value
     return found
-
-
-def describe_options() -> str:
-    """Each method that has options, and what they are; for help texts."""
-    return "; ".join(
-        f"{row.name}: {', '.join(map(str, row.options))}" for row in METHOD_LIST if row.options
-    )

@@ -6,9 +6,9 @@ the base model load on first use, or when `load()` is called.
 
 import threading
 import time
-from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING
 
 from ramole_core.answer import Selection
@@ -24,9 +24,12 @@ from ramole_core.request import Fitting, Generation, Request, Step
 from ramole_core.retrieval import AdapterIndex, BaseExpert, Encoder, Hit, Retriever
 from ramole_core.selection.finder import Finder
 from ramole_core.selection.hub_fetch import HubFetch
+from ramole_core.selection.part_stream import stream_parts
+from ramole_core.selection.parts import Parts
 from ramole_core.selection.prepare import Preparation
 from ramole_core.selection.selector import Selector
 from ramole_core.settings import Settings, load_settings
+from ramole_core.shell_commands import warn_of
 from ramole_core.weights_here import WeightsHere
 
 if TYPE_CHECKING:
@@ -68,14 +71,14 @@ class Ramole:
             ),
             shared_uploads=s.shared_uploads,
         )
-        encoder = Encoder(s.encoder, data_dir=s.data_dir, adapter=s.adapters_dir / "_retriever")
+        encoder = Encoder(s.encoder, data_dir=s.data_dir, adapter=s.trained("_retriever"))
         self.retriever = Retriever(
             pool=self.pool,
             encoder=encoder,
             index=AdapterIndex(data_dir=s.data_dir, url=s.chroma_url),
         )
         self.base_expert = BaseExpert(
-            self.retriever, folder=s.adapters_dir / "_base", base=lambda: self.base_kind
+            self.retriever, folder=s.trained("_base"), base=lambda: self.base_kind
         )
         self.hub = Hub(
             self.pool,
@@ -103,10 +106,17 @@ class Ramole:
         self.packing = Prepack(finder.candidate, folder=s.data_dir)
         """Adapters without examples, before a prompt meets them."""
         self.pool.listeners += [self.retriever, self.packing, _Forgetting(self)]
-        self._preparation = Preparation(self._selector, self._mixes, self.hub, self.pool)
+        self._preparation = Preparation(
+            self._selector,
+            Parts(self.pool, self.retriever, base=self.base_expert),
+            self._mixes,
+            self.hub,
+            self.pool,
+        )
         self._explaining = Explaining(self)
         self._loading = threading.RLock()
         self._stopping = threading.Event()
+        self._closed = False
         self._make_engines: BackendMaker = engines or Ramole._local_engine
         self._engines: Backend | None = None
 
@@ -125,13 +135,19 @@ class Ramole:
             time.sleep(0.02)
 
     def close(self) -> None:
-        """Give the model, the index and the data folder back."""
+        """Give the model, the index and the data folder back; whatever is asked then raises
+        RamoleError."""
+        self._closed = True
         self.packing.close()
         if self._engines is not None:
             self._engines.close()
         self.retriever.close()
         self.hub.close()
         self.pool.close()
+
+    def _refuse_closed(self) -> None:
+        if self._closed:
+            raise RamoleError("This Ramole is closed; open another one.")
 
     def methods(self) -> tuple[Method, ...]:
         """The composition methods that can answer here: name, paper, one line on what each does,
@@ -163,6 +179,7 @@ class Ramole:
     def load(self, progress: Progress | None = None) -> None:
         """Load encoder, index and base model now; a second call returns at once."""
         tell = progress or (lambda stage, fraction: None)
+        self._refuse_closed()
         with self._loading:
             if self._engines is None:
                 self._engines = self._make_engines(self, tell)
@@ -207,14 +224,28 @@ class Ramole:
         assert self._engines is not None
         return self._engines
 
+    def decode(self, token_ids: Sequence[int]) -> str:
+        """The text of these tokens, special ones as they are written; loads the model on first
+        use."""
+        return self._decode(list(token_ids))
+
+    def spell(self, token_ids: Sequence[int]) -> list[str]:
+        """The text of each token by itself; half a character is the replacement sign."""
+        return [self._decode([token]) for token in token_ids]
+
+    def _decode(self, ids: list[int]) -> str:
+        return str(self.engines.tokenizer.decode(ids, clean_up_tokenization_spaces=False))
+
     def retrieve(
         self, text: str, k: int = 3, exclude: Iterable[str] = (), owner: str | None = None
     ) -> list[Hit]:
         """The k adapters whose vectors are nearest to the text's, best first (cosine)."""
+        self._refuse_closed()
         return self.retriever.retrieve(text, k=k, exclude=tuple(exclude), owner=owner)
 
     def neighbours(self, name: str, k: int = 3, owner: str | None = None) -> list[Hit]:
         """The k adapters nearest to this one, itself left out."""
+        self._refuse_closed()
         return self.retriever.neighbours(self.pool.card(name, owner), k=k, owner=owner)
 
     def generate(self, requests: Sequence[Request]) -> list[Generation]:
@@ -271,24 +302,36 @@ class Ramole:
         spent = (time.perf_counter() - began) / max(1, len(requests))
         for index, prepared in enumerate(asked):
             selected(index, prepared.selection)
-        stream = self.engines.stream(
-            asked,
-            session=session,
-            address=address,
-            cancelled=lambda: self._stopping.is_set() or cancelled(),
-            waiting=waiting,
-            fitting=fitting,
-        )
-        for index, item in stream:
-            if isinstance(item, Generation):
-                selection = asked[index].selection
-                item = replace(
-                    item,
-                    extra={"retrieve": spent, **item.extra},
-                    evidence=selection.evidence,
-                    notes=(*selection.notes, *item.notes),
-                )
-            yield index, item
+
+        def run(
+            indexes: Sequence[int], parts: "Sequence[Prepared]"
+        ) -> Iterator[tuple[int, Step | Generation]]:
+            stream = self.engines.stream(
+                parts,
+                session=session,
+                address=address,
+                cancelled=lambda: self._stopping.is_set() or cancelled(),
+                waiting=lambda place, before: waiting(indexes[place], before),
+                fitting=lambda place, how: fitting(indexes[place], how),
+            )
+            for place, item in stream:
+                if isinstance(item, Generation):
+                    selection = parts[place].selection
+                    item = replace(
+                        item,
+                        extra={"retrieve": spent, **item.extra},
+                        evidence=selection.evidence,
+                        notes=(*selection.notes, *item.notes, *warn_of(item.text)),
+                        part=selection.text,
+                    )
+                    if requests[indexes[place]].mix is not None:
+                        mixed = parts[place].request
+                        weights = mixed.weights and tuple(mixed.weights)
+                        item = replace(item, method=mixed.method, weights=weights)
+                yield place, item
+
+        follow = partial(self._preparation.follow, engines=self.engines)
+        yield from stream_parts(asked, run=run, follow=follow)
 
     def keep_mix(self, name: str, answer: Generation, owner: str | None = None) -> Mix:
         """Keep the weights that a search found, under a name that `Request.mix` takes.
@@ -365,6 +408,11 @@ class Ramole:
         where it cannot run."""
         return self.prepare([request])[0].selection
 
+    def parts(self, request: Request) -> tuple[str, ...]:
+        """The parts of the request's prompt that are answered one after another; the prompt alone
+        where it is answered as a whole."""
+        return self._preparation.parts(request)
+
     def candidates(self, requests: Sequence[Request]) -> "list[list[Candidate]]":
         """The adapters that each request would get for the turn that is answered, as the engine
         takes them; for measuring."""
@@ -401,7 +449,7 @@ class Ramole:
     def _weights_folder(self) -> "WeightsFolder":
         from ramole_core.composition.trained import WeightsFolder
 
-        return WeightsFolder(self.settings.adapters_dir)
+        return WeightsFolder(self.settings.adapters_dir, own=self.settings.trained_dir)
 
     @property
     def base_kind(self) -> str:

@@ -1,8 +1,8 @@
 """What a caller asks for; what comes back is in `answer.py`."""
 
-import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
+from typing import Annotated, get_type_hints
 
 from ramole_core.answer import (
     Fitting as Fitting,
@@ -10,16 +10,20 @@ from ramole_core.answer import (
     Step as Step,
     Trace as Trace,
 )
-from ramole_core.errors import RamoleError
+from ramole_core.errors import RamoleError, WrongField, did_you_mean
 from ramole_core.methods import DEFAULT_METHOD, Value
+from ramole_core.request_fields import Takes, short
 from ramole_core.request_parts import (
     Exchange,
     read_examples,
     read_history,
     read_later_weights,
+    read_messages,
     read_prefix,
+    read_tokens,
     read_without,
 )
+from ramole_core.sampling import Sampling
 
 BY_BASE: Mapping[str, object] = {
     "method": "base",
@@ -35,87 +39,145 @@ BY_BASE: Mapping[str, object] = {
 
 
 @dataclass(frozen=True)
-class Request:
+class Request(Sampling):
     """One prompt, how to mix adapters for it, how to decode; contradictions raise RamoleError."""
 
-    prompt: str
-    method: str = DEFAULT_METHOD
+    prompt: Annotated[str, Takes("text", "The question or task.")]
+    method: Annotated[str, Takes("word", "How the adapters are mixed.")] = DEFAULT_METHOD
     """A registry name: `base`, `selection`, `mixture`, `ramole`, `ramole_plus`, ..."""
-    k: int = 3
-    """How many adapters to retrieve; ignored when `adapters` is given."""
-    adapters: Sequence[str] | None = None
-    """Exactly these adapters, no retrieval; None: retrieve `k`."""
-    weights: Sequence[float] | None = None
-    """One weight an adapter, in place of the method's own."""
-    exclude: Sequence[str] = ()
-    """Adapters that retrieval must not return."""
-    max_new_tokens: int = 128
-    temperature: float = 0.0
-    """0: greedy."""
-    top_p: float = 1.0
-    seed: int | None = None
-    stop: Sequence[str] = ()
-    """The answer ends before the first of these strings."""
-    ignore_eos: bool = False
-    system: str | None = None
-    """System prompt; None: the chat template's default."""
-    raw: bool = False
-    """True: the prompt is continued as it is, without the chat template."""
+    k: Annotated[
+        int, Takes("whole", "How many adapters to retrieve; ignored where some are named.", 1)
+    ] = 3
+    adapters: Annotated[
+        Sequence[str] | None, Takes("words", "Exactly these adapters, in this order; no retrieval.")
+    ] = None
+    """None: retrieve `k`."""
+    weights: Annotated[
+        Sequence[float] | None,
+        Takes("numbers", "One weight for each named adapter, in place of the method's own."),
+    ] = None
+    exclude: Annotated[
+        Sequence[str], Takes("words", "Adapters that retrieval must not return.")
+    ] = ()
+    max_new_tokens: Annotated[int, Takes("whole", "The longest answer, in tokens.", 1)] = 128
+    temperature: Annotated[
+        float, Takes("number", "0 takes the likeliest token; larger values draw more freely.", 0)
+    ] = 0.0
+    top_p: Annotated[
+        float, Takes("number", "Draw from this much of the probability.", 0, 1, above=True)
+    ] = 1.0
+    seed: Annotated[int | None, Takes("whole", "Seed of the drawing.", -(2**63), 2**63 - 1)] = None
+    """None: by chance, where there is a temperature."""
+    stop: Annotated[
+        Sequence[str], Takes("texts", "The answer ends before any of these texts.")
+    ] = ()
+    ignore_eos: Annotated[
+        bool, Takes("truth", "Go on to the longest answer, past the model's end of text.")
+    ] = False
+    system: Annotated[str | None, Takes("text", "System prompt.")] = None
+    """None: the chat template's default."""
+    raw: Annotated[bool, Takes("truth", "Continue the prompt as it is, without chat template.")] = (
+        False
+    )
     trace: bool = True
     owner: str | None = None
     """Whose uploads may be used beside the shared pool."""
-    options: Mapping[str, Value] | None = field(default=None, kw_only=True)
-    """The method's own (`ramole_core.methods`), by name; what is left out has its default."""
-    history: Sequence[Sequence[str | Sequence[str] | None]] = field(default=(), kw_only=True)
-    """Earlier turns, oldest first: (user, assistant), or (user, assistant, adapters) for exactly
-    these in that turn, with the method's own weights; none at all (`()`): the base alone there.
-    Without adapters of its own a turn has the request's where they are named, else what is found
-    for its user's text, or where the method keeps them, those of the turn before."""
-    prefix_ids: Sequence[int] = field(default=(), kw_only=True)
-    """Tokens of the answer that are given already; they count into `max_new_tokens`."""
-    without: Sequence[Sequence[str | int | None]] = field(default=(), kw_only=True)
-    """What is switched off: (adapter, layer, module), None for all of them, or with a fourth part,
-    the position from which on (0: the prompt's first token; by default the last token that is
-    given). Without an adapter's name it is the base alone in that layer or module."""
-    later_weights: Mapping[str, float] | None = field(default=None, kw_only=True)
-    """Fixed weights by adapter from the last token that is given on, in place of the method's own;
-    an adapter that is not named there has 0. What came before keeps its weights."""
-    abstain: bool | None = field(default=None, kw_only=True)
-    """Whether the base answers alone where no adapter that is found fits; None: as the method does
-    (`ramole_plus`: yes, the published ones: no). Where adapters are named they answer."""
-    drop_turns: bool = field(default=False, kw_only=True)
-    """True: where the context is too short, whole turns are dropped from the front; False: an
-    error."""
-
-    examples: Sequence[Sequence[str] | Mapping[str, str]] = field(default=(), kw_only=True)
-    """(input, target) pairs, about five, for a method that finds its weights on them
-    (`lorahub`)."""
-    mix: str | None = field(default=None, kw_only=True)
-    """The name of a mix that was kept (`Ramole.keep_mix`): its method, adapters and weights."""
-    effects: bool = field(default=False, kw_only=True)
-    """Whether the answer says what each adapter did to each token (`Generation.effects`); it then
-    comes a moment after its last token."""
+    options: Annotated[
+        Mapping[str, Value] | None, Takes("options", "The method's own options, by name.")
+    ] = field(default=None, kw_only=True)
+    """What is left out has its default (`ramole_core.methods`)."""
+    history: Annotated[
+        Sequence[Sequence[str | Sequence[str] | None]],
+        Takes(
+            "parts",
+            "Earlier turns, oldest first: [user, assistant], or [user, assistant, adapters].",
+            parts=read_history,
+        ),
+    ] = field(default=(), kw_only=True)
+    """With adapters: exactly these in that turn, with the method's own weights; none at all (`()`):
+    the base alone there. Without adapters of its own a turn has the request's where they are named,
+    else what is found for its user's text, or where the method keeps them, those of the turn
+    before."""
+    prefix_ids: Annotated[
+        Sequence[int],
+        Takes("parts", "Tokens of the answer that are given already.", parts=read_prefix),
+    ] = field(default=(), kw_only=True)
+    """They count into `max_new_tokens`."""
+    without: Annotated[
+        Sequence[Sequence[str | int | None]],
+        Takes(
+            "parts",
+            "What is switched off: [adapter, layer, module], null for all; or with a position.",
+            parts=read_without,
+        ),
+    ] = field(default=(), kw_only=True)
+    """A fourth part is the position from which on (0: the prompt's first token; by default the last
+    token that is given). Without an adapter's name it is the base alone in that layer or module."""
+    later_weights: Annotated[
+        Mapping[str, float] | None,
+        Takes(
+            "parts",
+            "Fixed weights by adapter from the last token that is given on.",
+            parts=lambda given: read_later_weights(given) or None,
+        ),
+    ] = field(default=None, kw_only=True)
+    """In place of the method's own; an adapter that is not named there has 0. What came before
+    keeps its weights."""
+    abstain: Annotated[
+        bool | None, Takes("truth", "The base may answer where no adapter fits, or may not.")
+    ] = field(default=None, kw_only=True)
+    """None: as the method does (`ramole_plus`: yes, the published ones: no). Where adapters are
+    named they answer."""
+    split: Annotated[
+        bool | None,
+        Takes("truth", "Answer a prompt part by part where its parts find different adapters."),
+    ] = field(default=None, kw_only=True)
+    """Each part by its own, with the answers before it in sight; they share `max_new_tokens`. None:
+    as the method does (`ramole_plus`: yes)."""
+    drop_turns: Annotated[
+        bool, Takes("truth", "Drop the oldest turns where the conversation does not fit.")
+    ] = field(default=False, kw_only=True)
+    """False: what does not fit is an error."""
+    examples: Annotated[
+        Sequence[Sequence[str] | Mapping[str, str]],
+        Takes(
+            "parts",
+            "Pairs [input, target], about five, for a method that finds its weights on them.",
+            parts=read_examples,
+        ),
+    ] = field(default=(), kw_only=True)
+    mix: Annotated[
+        str | None, Takes("word", "A mix that was kept: its method, adapters and weights.")
+    ] = field(default=None, kw_only=True)
+    """A name that `Ramole.keep_mix` was given."""
+    prompt_ids: Annotated[
+        Sequence[int],
+        Takes(
+            "parts",
+            "The prompt as tokens, in the place of those of its text; needs raw.",
+            parts=lambda given: read_tokens("prompt_ids", given),
+        ),
+    ] = field(default=(), kw_only=True)
+    """The text still says what adapters are found for."""
+    messages: Annotated[
+        Sequence[Sequence[str]],
+        Takes(
+            "parts",
+            "The whole conversation as [role, text], in any order that the chat template takes.",
+            parts=read_messages,
+        ),
+    ] = field(default=(), kw_only=True)
+    """In the place of `system`, `history` and the prompt's text, which still says what adapters are
+    found for. All of it is one turn: mixed alike."""
+    effects: Annotated[
+        bool, Takes("truth", "Measure what each adapter did to each token of the answer.")
+    ] = field(default=False, kw_only=True)
+    """`Generation.effects`; the answer then comes a moment after its last token."""
 
     def __post_init__(self):
-        for name in ("adapters", "exclude", "stop", "weights"):
-            value = getattr(self, name)
-            if isinstance(value, str):
-                raise RamoleError(
-                    f"{name}={value!r} is a string; pass a list, such as [{value!r}]."
-                )
-            if value is not None:
-                object.__setattr__(self, name, tuple(value))
-        if self.options is not None:
-            if not isinstance(self.options, Mapping):
-                raise RamoleError(
-                    f"options={self.options!r}; pass a mapping from an option's name to its value."
-                )
-            object.__setattr__(self, "options", dict(self.options))
-        object.__setattr__(self, "history", read_history(self.history))
-        object.__setattr__(self, "examples", read_examples(self.examples))
-        object.__setattr__(self, "prefix_ids", read_prefix(self.prefix_ids))
-        object.__setattr__(self, "without", read_without(self.without))
-        object.__setattr__(self, "later_weights", read_later_weights(self.later_weights) or None)
+        for name, takes in FIELDS.items():
+            if (value := getattr(self, name)) is not None or DEFAULTS.get(name) is not None:
+                object.__setattr__(self, name, takes.read(name, value))
         _check(self)
 
     @property
@@ -131,6 +193,7 @@ class Request:
             "prefix_ids": (),
             "without": (),
             "later_weights": None,
+            "split": None,
             "drop_turns": False,
         }
         if not any(getattr(self, name) for name in alone):
@@ -160,30 +223,71 @@ def _earlier(last: Request, turn: Exchange) -> Request:
     return replace(last, prompt=turn.user, **found)
 
 
+FIELDS: Mapping[str, Takes] = {
+    name: hint.__metadata__[0]
+    for name, hint in get_type_hints(Request, include_extras=True).items()
+    if hasattr(hint, "__metadata__")
+}
+"""What a caller may ask, by name, in the order of every list: all but `trace` and `owner`, which
+belong to the door."""
+DEFAULTS: Mapping[str, object] = {one.name: one.default for one in fields(Request)} | {"prompt": ""}
+
+
+def askable_fields() -> Mapping[str, tuple[Takes, object]]:
+    """What a caller may ask, by name: what each field takes, and its default."""
+    return {name: (takes, DEFAULTS[name]) for name, takes in FIELDS.items()}
+
+
+def is_unsaid(name: str, value: object) -> bool:
+    """Whether plain data leaves the field to its default: null, or an empty text or object."""
+    if isinstance(value, str):
+        return name != "prompt" and not value.strip()
+    return value is None or (name == "options" and value == {})
+
+
+def read_request(
+    said: Mapping[str, object], *, owner: str | None = None, trace: bool = True
+) -> Request:
+    """The request of plain data, such as a JSON object or a row of a table; where a number or a
+    list is wanted, a text is parsed. Raises RamoleError (WrongField where one field is wrong)."""
+    asked: dict[str, object] = {}
+    for name, value in said.items():
+        if name not in FIELDS:
+            near = did_you_mean(name, FIELDS)
+            raise WrongField(name, f"={short(value)}; a request has no such field.{near}")
+        if not is_unsaid(name, value):
+            value = FIELDS[name].parse(name, value) if isinstance(value, str) else value
+            asked[name] = FIELDS[name].read(name, value)
+    return Request(**{"prompt": "", **asked}, owner=owner, trace=trace)  # pyright: ignore[reportArgumentType] read just now
+
+
 def _check(request: Request) -> None:
+    """Raise RamoleError where fields contradict each other."""
+
     def require(good: bool, what: str) -> None:
         if not good:
             raise RamoleError(what)
 
     r = request
-    require(isinstance(r.prompt, str) and bool(r.prompt.strip()), "The prompt is empty; type one.")
-    for name in ("k", "max_new_tokens"):
-        value = getattr(r, name)
-        whole = isinstance(value, int) and not isinstance(value, bool)
-        require(whole, f"{name}={value!r}; give a whole number.")
-    for name in ("temperature", "top_p"):
-        value = getattr(r, name)
-        require(isinstance(value, int | float), f"{name}={value!r}; give a number.")
-    require(r.k >= 1, f"k={r.k}; it is the number of adapters to retrieve, at least 1.")
+    require(bool(r.prompt.strip() or r.prompt_ids), "The prompt is empty; type one.")
     require(
-        r.max_new_tokens >= 1, f"max_new_tokens={r.max_new_tokens}; ask for at least one token."
+        r.logprobs is not None or not r.prompt_logprobs,
+        "prompt_logprobs needs logprobs, the number of likeliest tokens; pass logprobs=0 or more.",
     )
     require(
-        math.isfinite(r.temperature) and r.temperature >= 0,
-        f"temperature={r.temperature}; it must be 0 (greedy) or a positive number.",
+        r.raw or not r.prompt_ids,
+        "prompt_ids are the prompt as it is, without the chat template; pass raw=True with them.",
     )
-    require(0 < r.top_p <= 1, f"top_p={r.top_p}; it must be above 0 and at most 1.")
-    require(all(r.stop), "A stop string is empty; leave it out.")
+    other = [name for name in ("system", "history", "raw", "drop_turns") if getattr(r, name)]
+    require(
+        not (r.messages and other),
+        f"messages is the whole conversation, but {', '.join(other)} came as well; leave one of "
+        "them out.",
+    )
+    require(
+        not (r.json_schema is not None and r.ignore_eos),
+        "ignore_eos=True, but an answer of json_schema ends with the JSON; leave one of them out.",
+    )
     if r.adapters is not None:
         require(bool(r.adapters), "adapters is an empty list; name at least one, or pass None.")
         require(
@@ -198,17 +302,13 @@ def _check(request: Request) -> None:
             len(r.weights) == len(r.adapters or ()),
             f"{len(r.weights)} weights for {len(r.adapters or ())} adapters; give one for each.",
         )
-        require(all(math.isfinite(w) for w in r.weights), "weights must be finite numbers.")
         require(
             not r.examples,
             "weights and examples came, but weights are what is found on examples; leave one of "
             "them out.",
         )
     if r.mix is not None:
-        require(
-            isinstance(r.mix, str) and bool(r.mix.strip()),
-            f"mix={r.mix!r}; give the name of a mix that was kept.",
-        )
+        require(bool(r.mix.strip()), f"mix={r.mix!r}; give the name of a mix that was kept.")
         said = [name for name in ("adapters", "weights", "examples", "exclude") if getattr(r, name)]
         require(
             not said,
@@ -220,16 +320,22 @@ def _check(request: Request) -> None:
         "history needs the chat template, but raw=True leaves it out; leave one of them out.",
     )
     require(
-        r.abstain is None or isinstance(r.abstain, bool),
-        f"abstain={r.abstain!r}; give True, False, or None for what the method does.",
-    )
-    require(
         not (r.abstain and r.adapters),
         "abstain=True, but adapters are named, and these answer; leave one of them out.",
     )
-    for name in ("drop_turns", "effects"):
-        value = getattr(r, name)
-        require(isinstance(value, bool), f"{name}={value!r}; give True or False.")
+    whole = [
+        name
+        for name in (
+            *("adapters", "mix", "examples", "raw", "prefix_ids", "without", "later_weights"),
+            *("messages", "json_schema", "prompt_logprobs"),
+        )
+        if getattr(r, name)
+    ]
+    require(
+        not (r.split and whole),
+        f"split=True finds adapters for each part of the prompt, but {', '.join(whole)} came, "
+        "which holds for all of it; leave one of them out.",
+    )
     require(
         len(r.prefix_ids) < r.max_new_tokens,
         f"prefix_ids has {len(r.prefix_ids)} tokens of the answer, and max_new_tokens="

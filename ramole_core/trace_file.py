@@ -53,6 +53,7 @@ def write_trace(
     where the answer has no trace, or where the ending is neither.
     """
     path = Path(path)
+    generation = _last(generation)
     if generation.trace is None:
         raise RamoleError("This answer has no trace; ask again with trace=True.")
     if path.suffix == ".npz":
@@ -73,6 +74,7 @@ def trace_as_json(
 ) -> dict[str, object]:
     """The answer and its trace in lists, strings and numbers; weights and shares with four digits,
     contributions with six. What an older trace has not got is null."""
+    generation = _last(generation)
     trace = generation.trace
     if trace is None:
         raise RamoleError("This answer has no trace; ask again with trace=True.")
@@ -94,6 +96,11 @@ def trace_as_json(
         "shares": _rounded(trace.shares, 4),
         **{name: _listed(value) for name, value in _effects(generation, trace).items()},
     }
+
+
+def _last(generation: Generation) -> Generation:
+    """The answer itself, or to the last part of its prompt, in whose trace the others are turns."""
+    return generation.parts[-1] if generation.parts else generation
 
 
 def _said(request: Request | None, facts: Mapping[str, object] | None) -> dict[str, object]:

@@ -16,6 +16,7 @@ from ramole_core.base.fetch import find_base
 from ramole_core.base.size import read_head, weight_shapes
 from ramole_core.errors import RamoleError
 from ramole_core.methods import METHOD_LIST, Method
+from ramole_core.settings import trained_folder
 
 DOWN, UP = ("A", "A_r", "a1", "W"), ("B", "B_r", "a2")
 """Tensors whose last size is the input of their layer, and whose first is its output."""
@@ -27,7 +28,7 @@ class WeightsHere:
     """The trained weights beside a sample pool, seen with one base model."""
 
     def __init__(self, adapters_dir: Path, *, base_model: str, data_dir: Path):
-        self._folder, self._base_model, self._data_dir = adapters_dir, base_model, data_dir
+        self._adapters, self._base_model, self._data_dir = adapters_dir, base_model, data_dir
         self._judged: dict[tuple[str, int, Path | None], bool] = {}
 
     def methods(self) -> tuple[Method, ...]:
@@ -36,11 +37,11 @@ class WeightsHere:
 
     def answers(self, row: Method) -> bool:
         """Whether the method needs no training, or was trained for this base."""
-        return row.is_trained_in(self._folder) and self.fits(row)
+        return row.is_trained_in(self._folder(row)) and self.fits(row)
 
     def fits(self, row: Method) -> bool:
         """Whether the method's weights, where there are some, are of this base."""
-        file = row.weights_in(self._folder)
+        file = row.weights_in(self._folder(row))
         if file is None or not file.is_file():
             return True
         base = find_base(self._base_model, data_dir=self._data_dir)
@@ -51,7 +52,7 @@ class WeightsHere:
 
     def require(self, row: Method) -> None:
         """Raises RamoleError where the method has no trained weights here, or another base's."""
-        if not row.is_trained_in(self._folder):
+        if not row.is_trained_in(self._folder(row)):
             raise RamoleError(
                 f"No trained weights are here of method {row.name!r}; choose one of "
                 f"{', '.join(one.name for one in self.methods())}."
@@ -67,6 +68,11 @@ class WeightsHere:
                 f"layers; train them with `python -m ramole_core train method "
                 f"{row.name}`, or choose another method, such as mixture."
             )
+
+    def _folder(self, row: Method) -> Path:
+        """What holds the folder of its weights: the user's own place, or the sample pool."""
+        own = self._data_dir / "trained"
+        return trained_folder(row.weights, self._adapters, own=own).parent if row.weights else own
 
     def _judge(self, row: Method, file: Path, base: Path | None) -> bool:
         record = self._record(row)
@@ -86,7 +92,7 @@ class WeightsHere:
         return record.get("base_checksum") == weights_checksum(base, data_dir=self._data_dir)
 
     def _record(self, row: Method) -> Mapping[str, object]:
-        file = row.weights_in(self._folder)
+        file = row.weights_in(self._folder(row))
         return {} if file is None else read_json(file.with_name(f"{file.stem}_config.json"))
 
 

@@ -20,6 +20,7 @@ from ramole_core import (
     Selection,
     Settings,
     Step,
+    TokenLogprob,
     Trace,
 )
 from ramole_core.answer import Fitting
@@ -71,6 +72,16 @@ class FakePool:
         return FakeCard(name)
 
 
+class FakeRetriever:
+    """Vectors of three numbers: how long a text is."""
+
+    def embed(self, texts: Sequence[str]) -> np.ndarray:
+        return np.array([[len(text), 0.5, 0.0] for text in texts], np.float32)
+
+    def count_tokens(self, texts: Sequence[str]) -> int:
+        return sum(len(text.split()) for text in texts)
+
+
 class FakeRamole:
     """Experts lead in turn: token i has its largest weight on expert i // 2 modulo k."""
 
@@ -90,6 +101,7 @@ class FakeRamole:
         self.gate = gate
         """Loading ends once this file is there."""
         self.pool = FakePool()
+        self.retriever = FakeRetriever()
         self.model_facts = SimpleNamespace(context=2048, quantization="nf4")
         self.exact = True
         self.loaded, self.pause, self.length = loaded, pause, length
@@ -138,6 +150,12 @@ class FakeRamole:
     def remove_mixes(self, owner: str) -> int:
         return self._mixes.remove_all(owner)
 
+    def spell(self, token_ids: Sequence[int]) -> list[str]:
+        return [WORDS[token % len(WORDS)] for token in token_ids]
+
+    def decode(self, token_ids: Sequence[int]) -> str:
+        return "".join(self.spell(token_ids))
+
     def retrieve(self, text: str, k: int = 3, exclude=(), owner=None) -> list[Hit]:
         names = [name for name in self.pool.names if name not in exclude]
         return [Hit(name, round(0.9 - 0.2 * i, 1), None) for i, name in enumerate(names[:k])]
@@ -181,7 +199,8 @@ class FakeRamole:
                         scores = tuple(0.9 - 0.2 * n for n in range(len(names[i])))
                         there = np.ones(gate.shape, np.bool_)
                         told = gate, tuple(names[i]), scores, gate / 8, there
-                        yield i, Step(t, WORDS[t % len(WORDS)], *told)
+                        likelihood = _likelihood(requests[i], t)
+                        yield i, Step(t, WORDS[t % len(WORDS)], *told, likelihood=likelihood)
             for i, request in enumerate(requests):
                 yield i, self._generation(request, names[i], steps[i], stopped=stopped)
         finally:
@@ -266,16 +285,32 @@ class FakeRamole:
             extra={"retrieve": 0.02, "queue": 0.01}
             | ({"dropped_turns": float(dropped)} if dropped else {}),
             fitted=self._fitted(request, names) if request.examples else None,
+            prompt_logprobs=self._prompt_logprobs(request, start),
             effects=effects,
             base_logprob=base,
             logprob=None if base is None or effects is None else base + effects.sum(-1),
         )
+
+    def _prompt_logprobs(self, request: Request, length: int) -> tuple[TokenLogprob, ...]:
+        if not request.prompt_logprobs:
+            return ()
+        first, *rest = request.prompt_ids or range(length)
+        found = [_likelihood(request, token) for token in rest]
+        return (TokenLogprob(first, None), *(one for one in found if one is not None))
 
     def _fitted(self, request: Request, names: list[str]) -> Fitting:
         """The first adapter alone, whatever the examples are."""
         weights = (1.0, *[0.0] * (len(names) - 1))
         sums = tuple(f"{n:064x}" for n in range(len(names)))
         return Fitting(request.method, tuple(names), sums, 40, 40, weights, 0.5, 2.0, 1.0)
+
+
+def _likelihood(request: Request, token: int) -> TokenLogprob | None:
+    """Its own token is always the likeliest."""
+    if request.logprobs is None:
+        return None
+    top = tuple((token + n, -0.5 - n) for n in range(request.logprobs))
+    return TokenLogprob(token, -0.5, top)
 
 
 def effects_of(n: int, k: int) -> np.ndarray:

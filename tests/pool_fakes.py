@@ -145,6 +145,12 @@ class FakeRamole:
             time.sleep(0.02)
         self.loaded = True
 
+    def spell(self, token_ids) -> list[str]:
+        return [str(token) for token in token_ids]
+
+    def decode(self, token_ids) -> str:
+        return " ".join(self.spell(token_ids))
+
     def stats(self) -> dict[str, int | float]:
         return {"running": 0, "waiting": 0} if self.loaded else {}
 
@@ -162,6 +168,10 @@ class FakeRamole:
     def neighbours(self, name, k=3, owner=None) -> list[Hit]:
         card: AdapterCard = self.pool.card(name, owner)
         return self.retrieve(" ".join(card.texts), k, (name,), owner)
+
+    def check(self, request: Request) -> None:
+        for name in request.adapters or ():
+            self.pool.card(name, request.owner)
 
     def stream_batch(
         self,

@@ -140,20 +140,23 @@ def main() -> None:
     import gradio as gr
     from gradio import http_server
 
+    from ramole_core import keep_few_heaps
     from tests.pool_fakes import FakeRamole
+    from ui import serve as served
     from ui.api import endpoints as api
     from ui.middleware import connections, refusal
     from ui.pool import tab as pool_tab
-    from ui.serve import serve
     from ui.session import leaving, presence, quota
     from ui.watch.quiet import quiet_logs
 
+    keep_few_heaps()
     quiet_logs()
     root = Path(sys.argv[1])
     if "CLOSES_LATE" in os.environ:
         http_server.Server.close = _close_late
     presence.BEAT_SECONDS = float(os.environ.get("BEAT_SECONDS", presence.BEAT_SECONDS))
     leaving.GRACE_SECONDS = float(os.environ.get("GRACE_SECONDS", 4))
+    served.SWEEP_SECONDS = 1
     connections.WAITING = float(os.environ.get("WAITING_SECONDS", connections.WAITING))
     connections.READING = float(os.environ.get("READING_SECONDS", connections.READING))
     refusal.PATIENCE = float(os.environ.get("BODY_SECONDS", refusal.PATIENCE))
@@ -164,7 +167,7 @@ def main() -> None:
         with gr.Tabs():
             pool_tab.tab(ramole)
         api.endpoints(ramole)
-    serve(page, ramole)
+    served.serve(page, ramole)
     ramole.close()
 
 

@@ -16,7 +16,7 @@ from transformers.pytorch_utils import Conv1D
 
 from ramole_core.base.checksum import weights_checksum
 from ramole_core.base.convert import convert_gguf, mend_tokenizer
-from ramole_core.base.model import dequantised, load_base
+from ramole_core.base.model import dequantised, load_base, pick_quantization
 from ramole_core.base.nf4 import Nf4Linear, round_to_nf4
 from ramole_core.base.shapes import read_shapes
 from ramole_core.errors import RamoleError
@@ -69,13 +69,23 @@ def test_loading_without_quantisation(tiny_llama, tmp_path, dtype):
     assert base.tokenizer.chat_template
 
 
+def test_auto_is_int4_on_a_cpu_and_nf4_on_a_card(tiny_nf4, tiny_llama, tmp_path):
+    here = {"data_dir": tmp_path, "device": "cpu", "quantization": "auto"}
+    assert load_base(str(tiny_nf4), **here).quantization == "int4"
+    card = torch.device("cuda")
+    assert pick_quantization("auto", device=card, folder=tiny_nf4) == "nf4"
+    assert pick_quantization("none", device=card, folder=tiny_nf4) == "none"
+    loaded = load_base(str(tiny_llama), **here)
+    assert loaded.quantization == "none", "no layer of it fits into 4 bits"
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         ({"dtype": "float16"}, "float16 needs a GPU"),
         ({"device": "cuda"}, "sees no GPU"),
         ({"dtype": "int9"}, "DTYPE=int9 is not known; choose auto, float32"),
-        ({"quantization": "int8"}, "QUANTIZATION=int8 is not known; choose nf4, int4, none"),
+        ({"quantization": "int8"}, "QUANTIZATION=int8 is not known; choose auto, nf4, int4, none"),
     ],
 )
 def test_a_setting_that_cannot_be_is_refused(tiny_llama, tmp_path, options, message, monkeypatch):

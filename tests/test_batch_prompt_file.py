@@ -32,6 +32,14 @@ FULL = {
     "raw": False,
     "options": {"top": 2, "flat": True},
     "abstain": False,
+    "split": False,
+    "top_k": 40,
+    "min_p": 0.05,
+    "repetition_penalty": 1.1,
+    "presence_penalty": 0.5,
+    "frequency_penalty": -0.5,
+    "logprobs": 2,
+    "prompt_logprobs": False,
     "effects": True,
 }
 TALK = {
@@ -40,11 +48,15 @@ TALK = {
     "prefix_ids": [4, 5],
     "without": [["ant", 3, "q_proj"], [None, None, None, 7]],
     "later_weights": {"ant": 0.5},
+    "messages": [],
+    "prompt_ids": [],
 }
 CSV = (
     "prompt,method,k,adapters,weights,exclude,max_new_tokens,temperature,top_p,seed,stop,"
-    'ignore_eos,system,raw,options,abstain,effects\n"Which\nboats?",mixture,2,ant|bee,0.25 -0.5,'
-    "cat,7,0.5,0.9,3,\\n,yes,Be brief.,false,top=2 flat=true,no,yes\n"
+    "ignore_eos,system,raw,options,abstain,split,top_k,min_p,repetition_penalty,presence_penalty,"
+    'frequency_penalty,logprobs,prompt_logprobs,effects\n"Which\nboats?",mixture,2,ant|bee,'
+    "0.25 -0.5,cat,7,0.5,0.9,3,\\n,yes,Be brief.,false,top=2 flat=true,no,no,40,0.05,1.1,0.5,"
+    "-0.5,2,no,yes\n"
 )
 
 
@@ -54,7 +66,8 @@ def sentences(text: str, **options) -> list[tuple[int, str]]:
 
 def test_every_field_can_be_said_in_jsonl_and_in_csv():
     fitted = {"examples", "mix"}  # of methods that fit to examples: test_request_parts, test_mixes
-    assert {*FULL, *TALK, *fitted} == set(FIELDS)
+    others = {"logit_bias", "json_schema"}  # test_sampling
+    assert {*FULL, *TALK, *fitted, *others} == set(FIELDS)
     wanted = Request(**FULL, trace=False)
     for text in (json.dumps(FULL), CSV):
         (row,) = read_batch(text).rows
@@ -132,7 +145,7 @@ def test_bad_rows_stand_beside_the_good_with_line_and_sentence():
             '{"k": 3}',
             "[1, 2]",
             '{"prompt": 3}',
-            '{"prompt": "x", "seed": -1}',
+            '{"prompt": "x", "seed": 1180591620717411303424}',
             '{"prompt": "x", "temperature": NaN}',
             '{"prompt": "x", "raw": "perhaps"}',
             '{"prompt": "\\ud83d"}',
@@ -159,7 +172,7 @@ def test_bad_rows_stand_beside_the_good_with_line_and_sentence():
         8: "The prompt is empty",
         9: "not JSON of one row",
         10: "prompt=3; give a text.",
-        11: "seed=-1",
+        11: "seed=1180591620717411303424; give a whole number of 64 bits.",
         12: "NaN is not a number",
         13: "raw='perhaps'; give true or false.",
         14: "half of a character",
@@ -197,7 +210,7 @@ def test_bad_rows_of_csv():
     [
         ("", None, "There is no row"),
         ("prompt,k\n", None, "There is no row"),
-        ("question,k\na,2", "csv", "no column named prompt, but question,k"),
+        ("ask,k\na,2", "csv", "no column named prompt, question, text or input, but ask,k"),
         ("prompt,temprature\na,2", None, "did you mean 'temperature'?"),
         ("prompt,k,k\na,2,3", None, "'k' is there twice"),
     ],

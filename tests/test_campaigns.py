@@ -17,7 +17,7 @@ from tests.campaigns.small_disk import way_to_mount
 from tests.pool_fakes import SHAPES
 
 REPOSITORY = Path(__file__).parents[1]
-SECONDS = {"health_above_1_s"}
+SECONDS = {"health_above_1_s", "first_token_twice_as_late", "hangs"}
 """What the campaigns time, on a machine that has nothing else to do."""
 CAMPAIGN = [sys.executable, "-m", "tests.campaigns"]
 
@@ -46,6 +46,22 @@ def test_spoiled_uploads_are_refused_and_leave_nothing(tmp_path):
     happened = section["happened"]
     assert section["count"] == 120 and happened["refused"] > 40 and happened["taken"] > 20
     assert section["health_asked"] > 20
+
+
+def test_one_address_that_attacks_has_nobody_refused_and_nothing_lost(tmp_path):
+    said = ["--page-alone", "--count", "1", "--kinds", "parts,recordings,sessions"]
+    section = campaign(tmp_path, "siege", *said)
+    turns = section["turns"]
+    assert set(turns) == {"parts", "recordings", "sessions", "all at once"}
+    assert all(turn["answers"] >= 16 for turn in turns.values())
+    assert set(turns["parts"]["attacker"]) & {"413", "WriteError", "ReadError"}
+    assert turns["recordings"]["attacker"]["404"] and turns["sessions"]["attacker"]["200"]
+
+
+def test_mutated_requests_over_every_route_meet_no_fault(tmp_path):
+    section = campaign(tmp_path, "requests", "--count", "250", "--seed", "1")
+    happened = section["happened"]
+    assert section["count"] == 250 and happened["status_4xx"] > 60 and happened["status_2xx"] > 20
 
 
 def test_kills_leave_every_adapter_whole_or_absent(tmp_path):

@@ -42,7 +42,10 @@ def settings(tmp_path_factory, tiny_nf4: Path) -> Settings:
             arrays[f"{key}.lora_B.weight"] = generator.normal(size=(o, 3)).astype("f4")
         write_adapter(folder / "made" / name, arrays=arrays)
     settings = load_settings(
-        base_model=str(tiny_nf4), adapters_dir=folder / "none", data_dir=folder / "data"
+        base_model=str(tiny_nf4),
+        adapters_dir=folder / "none",
+        data_dir=folder / "data",
+        quantization="nf4",
     )
     with Ramole(settings) as ramole:
         for made in (folder / "made").iterdir():

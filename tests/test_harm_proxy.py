@@ -204,7 +204,7 @@ def test_pages_of_the_site_may_call_through_it_and_others_may_not(named):
 def test_a_body_that_is_too_long_is_refused_before_or_behind_it(named):
     with visitor(named.url, "127.0.0.8") as client:
         told = client.post("/gradio_api/call/v2/ask", content=b"x" * 6 * 2**20)
-        assert told.status_code == 413 and "longer than 5 MiB" in told.text
+        assert told.status_code == 413 and "longer than 2 MiB" in told.text
 
 
 @pytest.fixture

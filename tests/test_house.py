@@ -12,12 +12,14 @@ from pathlib import Path
 
 import pytest
 import yaml
+from packaging.requirements import Requirement
 
 from ramole_core import Settings
 from ramole_core.methods import Method, Option
 
 REPOSITORY = Path(__file__).parents[1]
 README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+PROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))
 PAGES = {
     str(path.relative_to(REPOSITORY)): path.read_text(encoding="utf-8")
     for path in (
@@ -46,6 +48,8 @@ COME_ALONG = {
     "gradio-client": "gradio",
     "jinja2": "torch",
     "mcp": "gradio[mcp]",
+    "setuptools": "pip, where it builds",
+    "packaging": "transformers",
     "psutil": "accelerate",
     "pydantic": "pydantic-settings",
     "python-dotenv": "pydantic-settings",
@@ -145,7 +149,7 @@ def test_the_head_of_readme_configures_a_space():
 
 
 @pytest.mark.parametrize(
-    "name", ["requirements.txt", "requirements-dev.txt", "requirements-serve.txt"]
+    "name", [f"requirements{kind}.txt" for kind in ("", "-dev", "-lab", "-serve")]
 )
 def test_each_requirement_has_a_range_and_a_reason(name: str):
     for line in _requirements(name, whole=True).splitlines():
@@ -155,13 +159,14 @@ def test_each_requirement_has_a_range_and_a_reason(name: str):
 
 def test_what_is_imported_is_required_and_the_other_way_round():
     homes = metadata.packages_distributions()
-    runs = _distributions("app.py", "ramole_core", "ui", homes=homes)
-    checks = _distributions("tests", "docs", "lab", homes=homes)
-    needed, extra = (
-        {*_requirements("requirements.txt"), *_requirements("requirements-serve.txt")},
-        set(_requirements("requirements-dev.txt")),
-    )
+    runs = _distributions("app.py", "ramole_core", "ui", homes=homes) - {"ramole"}
+    checks = _distributions("tests", "docs", "lab", "setup.py", homes=homes) - {"ramole"}
+    needed = {*_requirements("requirements.txt"), *_requirements("requirements-serve.txt")}
+    dev = {*_requirements("requirements-dev.txt")}
+    extra = dev | {*_requirements("requirements-lab.txt")}
     assert {"torch", "gradio"} <= runs and "pytest" in checks
+    lab = _distributions("lab", homes=homes) - {"ramole"}
+    assert set(_requirements("requirements-lab.txt")) == lab - needed - dev - set(COME_ALONG)
     assert runs - needed <= set(COME_ALONG), "imported, but not in requirements.txt"
     assert checks - needed - extra <= set(COME_ALONG), "imported, but not in requirements-dev.txt"
     idle = (needed | extra) - runs - checks - set(NOT_IMPORTED)
@@ -185,7 +190,8 @@ def test_the_config_of_a_cluster_is_one():
 
 
 def test_the_container_has_what_it_needs():
-    copied = re.findall(r"^COPY (?:--\S+ )*(\S+) \S+$", DOCKERFILE, re.MULTILINE)
+    lines = re.findall(r"^COPY (?:--\S+ )*(\S.*) \S+$", DOCKERFILE, re.MULTILINE)
+    copied = [source for line in lines for source in line.split()]
     assert {"app.py", "ramole_core", "ui", "adapters", "requirements.txt"} <= set(copied)
     ignored = (REPOSITORY / ".dockerignore").read_text(encoding="utf-8").split()
     for source in copied:
@@ -238,10 +244,17 @@ def test_no_file_of_the_pool_needs_large_file_storage():
 
 
 def test_a_wheel_has_every_file_that_a_package_reads():
-    made = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))
-    data = made["tool"]["setuptools"]["package-data"]
+    data = dict(PROJECT["tool"]["setuptools"]["package-data"])
     patterns = data.pop("*")
-    assert not data, "patterns of one package alone are not looked at here"
+    assert data == dict.fromkeys(("ramole_core.adapters", "ramole_core.results"), ["**/*"])
+    hidden = [
+        file
+        for place in ("adapters", "results")
+        for file in (REPOSITORY / place).rglob("*")
+        if any(part.startswith(".") for part in file.parts) and ".checkpoint" not in file.parts
+    ]
+    assert not hidden, "** passes over them"
+    assert '"ramole_core.adapters": "adapters"' in (REPOSITORY / "setup.py").read_text("utf-8")
     others = [
         file
         for place in ("ramole_core", "ui")
@@ -253,6 +266,77 @@ def test_a_wheel_has_every_file_that_a_package_reads():
         homes = [parent for parent in file.parents if (parent / "__init__.py").is_file()]
         packed = {found for pattern in patterns for found in homes[0].glob(pattern)}
         assert file in packed, f"{file} is left out"
+
+
+def test_the_extras_are_the_requirements_files():
+    said = PROJECT["tool"]["setuptools"]["dynamic"]
+    assert said["dependencies"] == {"file": ["requirements.txt"]}
+    extras = {name: one["file"] for name, one in said["optional-dependencies"].items()}
+    assert extras == {name: [f"requirements-{name}.txt"] for name in ("serve", "lab", "dev")}
+    assert {path.name for path in REPOSITORY.glob("requirements*.txt")} == {
+        "requirements.txt",
+        *(file for files in extras.values() for file in files),
+    }
+    assert said["version"] == {"attr": "ramole_core.__version__"}
+    assert PROJECT["project"]["scripts"] == {"ramole": "ramole_core.cli:main"}
+    assert (REPOSITORY / "ramole_core" / "py.typed").is_file()
+
+
+def test_the_constraints_fit_what_is_required_and_every_machine():
+    lines = (REPOSITORY / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    assert "make constraints" in lines[0]
+    pins = dict(line.split("==") for line in lines[1:])
+    assert not [name for name, version in pins.items() if "+" in version], "one machine's build"
+    assert not [name for name in pins if re.match(r"triton|nvidia-|cuda-|pip$", name)]
+    held = {_normal(name): version for name, version in pins.items()}
+    for path in REPOSITORY.glob("requirements*.txt"):
+        for line in path.read_text(encoding="utf-8").splitlines():
+            if line and not line.startswith("#"):
+                one = Requirement(line.partition(" #")[0])
+                if one.name != "triton":
+                    assert one.specifier.contains(held[_normal(one.name)]), line
+    assert "-c constraints.txt" in DOCKERFILE
+    makefile = (REPOSITORY / "Makefile").read_text(encoding="utf-8")
+    apart = (".venv/audit", "$(CLIENTS)")  # tools in environments of their own
+    installs = [line for line in makefile.splitlines() if "pip install" in line]
+    installs = [line for line in installs if not any(one in line for one in apart)]
+    assert [line for line in installs if "-c constraints.txt" not in line] == [
+        line for line in installs if "--upgrade-strategy eager" in line
+    ], "but for the target that writes them anew"
+
+
+def test_the_page_needs_no_tests_and_no_laboratory():
+    makefile = (REPOSITORY / "Makefile").read_text(encoding="utf-8")
+    assert re.search(r"^run: \$\(RUN\) ##", makefile, re.MULTILINE)
+    recipe = makefile.partition("$(RUN): ")[2].partition("\n\n")[0]
+    assert "$(INSTALL) -e ." in recipe and "dev]" not in recipe and "lab" not in recipe
+
+
+def test_type_checkers_know_that_settings_have_defaults():
+    """Pyright takes a default that is not called so for none."""
+    tree = ast.parse((REPOSITORY / "ramole_core" / "settings.py").read_text(encoding="utf-8"))
+    fields = [
+        n for n in ast.walk(tree) if isinstance(n, ast.Call) and ast.unparse(n.func) == "Field"
+    ]
+    assert len(fields) > 10
+    assert all(not n.args and "default" in {k.arg for k in n.keywords} for n in fields)
+
+
+def test_the_console_script_says_its_version_and_completes(capsys):
+    from ramole_core import __version__
+    from ramole_core.cli import main
+
+    assert main(["--version"]) == 0 and capsys.readouterr().out == f"{__version__}\n"
+    code = "import sys; sys.argv[0] = 'ramole'; from ramole_core.cli import main; sys.exit(main())"
+    asked = {"_RAMOLE_COMPLETE": "complete_bash", "COMP_WORDS": "ramole generate --method lora"}
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=REPOSITORY,
+        env=os.environ | asked | {"COMP_CWORD": "3"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.stdout.split() == ["lorahub", "lora_flow", "lorauter"], done.stderr
 
 
 def _requirements(name: str, *, whole: bool = False):

@@ -20,13 +20,17 @@ ORDER = (
         "errors",
         "whole_file",
         "process_memory",
+        "api_keys",
         "settings",
         "methods",
         "contribution",
+        "shell_commands",
         "effects",
         "evidence",
         "answer",
         "request_parts",
+        "request_fields",
+        "sampling",
         "request",
     ),
     ("composition",),
@@ -46,6 +50,7 @@ ORDER = (
         "weights_here",
         "explaining",
         "ramole",
+        "running_page",
         "facts",
         "trace_file",
         "trace_check",
@@ -58,16 +63,17 @@ ORDER = (
 
 
 ROOMS = (
+    ("gradio_home",),  # what Gradio reads when it is imported
     ("watch",),  # what happened, told by every room
     ("parts",),
     ("charts", "model", "session"),
     ("ask", "compare", "inspect", "batch", "pool", "results", "learn"),  # no tab needs another
     ("api", "header", "tabs", "middleware", "shutdown"),
     ("openai",),  # another way to ask what `api` takes
-    ("metrics",),
+    ("metrics", "health"),
     ("serve",),
     ("__init__",),
-    ("mounted",),  # the page as another server mounts it
+    ("program", "mounted"),  # the page as a program, and as another server mounts it
 )
 """Of the page: each may use itself and the rooms of earlier lines, none beside it."""
 
@@ -108,7 +114,8 @@ def names_of(node: ast.Import | ast.ImportFrom, package: str) -> Iterator[str]:
 
 def parts_of(names: Iterator[str]) -> set[str]:
     """The parts of the core among dotted names."""
-    return {name.split(".")[1] for name in names if name.startswith("ramole_core.")}
+    parts = {name.split(".")[1] for name in names if name.startswith("ramole_core.")}
+    return parts - {"__version__"}
 
 
 def python(code: str) -> None:

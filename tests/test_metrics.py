@@ -15,6 +15,7 @@ from tests.pool_fakes import write_adapter, write_sample, zipped
 from tests.serving import fake
 from ui.metrics.route import metrics_routes
 from ui.middleware.refusal import Refused
+from ui.session.accounts import Accounts
 from ui.watch import events, numbers
 from ui.watch.lines import line_of, writing
 from ui.watch.request_record import RequestRecord, reason_of, record_of
@@ -119,10 +120,10 @@ class System:
 
 def test_it_can_be_switched_off_and_a_wrong_setting_is_a_sentence(monkeypatch):
     monkeypatch.setattr(Settings, "metrics", "off")
-    assert metrics_routes(System, None) == []
+    assert metrics_routes(System, Accounts()) == []
     monkeypatch.setattr(Settings, "metrics", "my.host")
     with pytest.raises(RamoleError, match="RAMOLE_METRICS='my.host' is not a list of addresses"):
-        metrics_routes(System, None)
+        metrics_routes(System, Accounts())
 
 
 ANSWER = Generation("b", ["x", "y"], [], None, "eos", 5, 7, 2.0, 0.5, {"queue": 0.25})

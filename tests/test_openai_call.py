@@ -9,15 +9,18 @@ import numpy as np
 import pytest
 from openai.resources.chat.completions import Completions
 
-from ramole_core import Generation, RamoleError, Request, Step
+from ramole_core import Generation, RamoleError, Request, Step, TokenLogprob
 from ramole_core.errors import Busy
 from tests.fake_ramole import OPTIONS, FakeRamole
-from ui.openai.call import IDLE, LABELS, OURS, USED, read_call
-from ui.openai.completion import Completion, about
+from ui.openai.call import read_call
+from ui.openai.completion import Answered, Completion, TextCompletion, about
+from ui.openai.embeddings import embed, read_texts
 from ui.openai.errors import Refused, refused
-from ui.openai.keys import Keys
+from ui.openai.likelihoods import chat_logprobs
 from ui.openai.messages import read_messages
 from ui.openai.models import list_models, read_model
+from ui.openai.parameters import LABELS, OURS, WRONG, Call
+from ui.openai.prompts import read_prompts
 
 HI = [{"role": "user", "content": "hi"}]
 OWN = {"extra_headers", "extra_query", "extra_body", "timeout", "self"}
@@ -35,13 +38,18 @@ def test_a_bare_call_is_a_request_of_its_method_with_the_longest_answer():
     assert (asked.model, asked.stream, asked.usage) == ("ramole_plus", False, False)
 
 
-def test_every_parameter_of_the_official_client_works_or_is_refused():
-    there = set(inspect.signature(Completions.create).parameters) - OWN
-    known = {*USED, *IDLE, *LABELS}
-    assert len(there & known) > 30
-    for newer in there - known:
-        with pytest.raises(Refused, match="There is no parameter"):
-            call(**{newer: 1})
+def test_every_parameter_of_the_official_client_is_taken_or_refused_by_name():
+    there = set(inspect.signature(Completions.create).parameters) - OWN - {"model", "messages"}
+    taken, refused = set(), set()
+    for name in there:
+        try:
+            taken |= set(call(**{name: {"odd": 1}}).ignored)
+        except Refused as told:
+            assert told.param == name
+            refused.add(name)
+    assert {"tools", "audio", "response_format", "n"} <= refused
+    assert {"verbosity", "prediction", "store", "service_tier"} <= taken
+    assert taken | refused | {*LABELS, "logit_bias"} >= there
 
 
 def test_what_is_said_reaches_the_request():
@@ -80,72 +88,104 @@ def test_what_openai_has_no_word_for_stands_in_an_object_of_its_own():
     assert mixed.weights == (0.25, 0.75)
 
 
-def test_parameters_that_ask_for_nothing_are_taken():
-    quiet = {name: fine[0] for name, (fine, _) in IDLE.items() if fine}
-    assert len(quiet) > 15 and call(**quiet).request == call().request
-    assert call(**dict.fromkeys((*IDLE, *LABELS))).request == call().request
+def test_controls_of_other_servers_reach_the_request():
+    said = {
+        "top_k": 40,
+        "min_p": 0.05,
+        "repetition_penalty": 1.1,
+        "presence_penalty": -0.5,
+        "frequency_penalty": 2,
+        "logit_bias": {"7": -100},
+        "logprobs": True,
+        "top_logprobs": 5,
+    }
+    request = call(**said).request
+    wanted = {**said, "logit_bias": {7: -100.0}, "logprobs": 5}
+    del wanted["top_logprobs"]
+    assert {name: getattr(request, name) for name in wanted} == wanted
 
 
-LOUD = {
-    "n": 2,
-    "frequency_penalty": 0.5,
-    "presence_penalty": True,
-    "logit_bias": {"3": 1},
-    "logprobs": True,
-    "top_logprobs": 3,
-    "tools": [{"type": "function"}],
-    "tool_choice": "required",
-    "parallel_tool_calls": 1,
-    "functions": [{}],
-    "function_call": {"name": "f"},
-    "response_format": {"type": "json_object"},
-    "modalities": ["text", "audio"],
-    "audio": {"voice": "alloy"},
-    "prediction": {"type": "content"},
-    "web_search_options": {},
-    "reasoning_effort": "high",
-    "verbosity": "low",
-    "service_tier": "priority",
-    "store": True,
-    "metadata": {"a": "b"},
-    "prompt_cache_retention": "24h",
-    "prompt_cache_options": {"a": 1},
-    "moderation": {"model": "x"},
-}
+def test_what_asks_for_nothing_changes_nothing_and_what_is_ignored_is_said():
+    quiet = {name: fine[0] for name, (fine, _) in WRONG.items() if fine}
+    quiet |= {"n": 1, "logprobs": False, "response_format": {"type": "text"}, "logit_bias": {}}
+    assert call(**quiet) == call()
+    assert call(**dict.fromkeys((*WRONG, *LABELS, "n", "seed"))) == call()
+    odd = call(metadata={"a": "b"}, user="ada", reasoning_effort="high", mirostat=2, store=True)
+    assert odd.request == call().request
+    assert odd.ignored == ("reasoning_effort", "mirostat", "store")
 
 
-@pytest.mark.parametrize("name", IDLE)
-def test_parameters_that_would_not_work_are_refused_by_name(name):
+@pytest.mark.parametrize(
+    ("seed", "ours"), [(7, 7), (-1, None), (-2, 2**63 - 2), (None, None), (2**63 - 1, 2**63 - 1)]
+)
+def test_seeds_are_ours_and_minus_one_is_a_new_one(seed, ours):
+    assert call(seed=seed).request.seed == ours
+
+
+def test_several_answers_are_requests_with_seeds_of_their_own():
+    drawn = call(n=3, seed=2**63 - 1, temperature=1)
+    assert [one.seed for one in drawn.requests] == [2**63 - 1, 0, 1] and drawn.n == 3
+    assert [one.seed for one in call(n=2).requests] == [None, None]
+
+
+@pytest.mark.parametrize("name", ["max_tokens", "max_completion_tokens"])
+def test_a_length_beyond_ours_is_cut(name):
+    assert call(**{name: 4096}).request.max_new_tokens == 300
+
+
+SCHEMA = {"type": "object", "properties": {"a": {"type": "integer"}}}
+
+
+def test_an_answer_s_format_is_a_schema():
+    named = {"type": "json_schema", "json_schema": {"name": "a", "schema": SCHEMA, "strict": True}}
+    assert call(response_format=named).request.json_schema == SCHEMA
+    assert call(response_format={"type": "json_object"}).request.json_schema == {"type": "object"}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_what_would_be_another_answer_is_refused_by_name(name):
     with pytest.raises(Refused) as told:
-        call(**{name: LOUD[name]})
+        call(**{name: [{"type": "function"}]})
     assert told.value.param == name and name in str(told.value)
-    assert str(told.value).count(".") >= 1 and (told.value.status, told.value.code) == (400, None)
+    assert (told.value.status, told.value.code) == (400, None)
 
 
 @pytest.mark.parametrize(
     ("said", "param", "reason"),
     [
         ({"temperature": -1}, "temperature", "temperature=-1"),
-        ({"temperature": True}, "temperature", "should be a number"),
-        ({"temperature": math.nan}, "temperature", "finite"),
+        ({"temperature": True}, "temperature", "give a number"),
+        ({"temperature": math.nan}, "temperature", "temperature=nan"),
         ({"top_p": 0}, "top_p", "top_p=0"),
         ({"seed": 1.5}, "seed", "seed=1.5"),
         ({"stop": [""]}, "stop.0", "stop.0=''"),
         ({"stop": 3}, "stop", "stop=3"),
-        ({"max_tokens": 0}, "max_tokens", "max_tokens=0: .*greater"),
+        ({"max_tokens": 0}, "max_tokens", "max_tokens=0; .*at least 1"),
         ({"max_completion_tokens": "x"}, "max_completion_tokens", "max_completion_tokens='x'"),
-        ({"max_tokens": 301}, "max_tokens", "gives at most 300 tokens"),
+        (
+            {"temperature": 5},
+            "temperature",
+            "temperature=5; give a number from 0 to 2",
+        ),
+        ({"presence_penalty": True}, "presence_penalty", "presence_penalty=True"),
+        ({"frequency_penalty": 2.5}, "frequency_penalty", "from -2 to 2"),
+        ({"stop": list("abcde")}, "stop", "stop has 5 strings, and 4 is the most"),
+        ({"seed": "a"}, "seed", "seed='a'"),
+        ({"seed": 2**70}, "seed", f"seed={2**70}"),
+        ({"n": 17}, "n", "n=17; give a whole number from 1 to 16"),
+        ({"n": True}, "n", "n=true"),
+        ({"top_k": -5}, "top_k", "top_k=-5; give a whole number"),
+        ({"min_p": "x"}, "min_p", "min_p='x'"),
+        ({"logit_bias": {"x": 1}}, "logit_bias", "logit_bias has .x."),
+        ({"logprobs": 3}, "logprobs", "logprobs=3; give true or false"),
+        ({"top_logprobs": 3}, "top_logprobs", "needs logprobs=true"),
+        ({"logprobs": True, "top_logprobs": 21}, "top_logprobs", "from 0 to 20"),
+        ({"response_format": {"type": "xml"}}, "response_format", "its type is text, json_obj"),
+        ({"response_format": {"type": "json_schema"}}, "response_format", "json_schema.schema"),
         ({"max_tokens": 3, "max_completion_tokens": 4}, "max_tokens", "different lengths"),
         ({"stream": "yes"}, "stream", "stream='yes'; give true or false"),
         ({"stream_options": {}}, "stream_options", "needs stream=true"),
-        ({"stream": True, "stream_options": {"a": 1}}, "stream_options", "include_usage"),
-        (
-            {"stream": True, "stream_options": {"include_obfuscation": True}},
-            "stream_options",
-            "include_usage",
-        ),
-        ({"user": 3}, "user", "user=3; give a text"),
-        ({"top_k": 3}, "top_k", "no parameter 'top_k'"),
+        ({"stream": True, "stream_options": 1}, "stream_options", "include_usage"),
         ({"ramole": []}, "ramole", "give an object of k, exclude"),
         ({"ramole": {"owner": "x"}}, "ramole", "give an object of k, exclude"),
         ({"ramole": {"k": 0}}, "ramole.k", "ramole.k=0"),
@@ -179,13 +219,14 @@ def test_messages_become_a_system_prompt_earlier_turns_and_the_prompt():
         {"role": "developer", "content": "Be brief."},
         {"role": "user", "content": [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]},
         {"role": "assistant", "content": "c", "ramole": {"adapters": ["ant"]}, "tool_calls": None},
-        {"role": "user", "content": "d", "name": None},
-        {"role": "assistant", "content": "", "annotations": []},
+        {"role": "user", "content": "d", "name": "ada"},
+        {"role": "assistant", "content": "", "annotations": [], "reasoning_content": ""},
         {"role": "user", "content": "é\n"},
     ]
     talk = read_messages(said)
     assert (talk.system, talk.prompt) == ("Be brief.", "é\n")
     assert talk.history == [["a\nb", "c", ["ant"]], ["d", ""]]
+    assert (talk.messages, talk.ignored) == ((), ())
     asked = call(messages=said).request
     assert asked.history == (("a\nb", "c", ("ant",)), ("d", "", None))
     bare = call(model="base", messages=said).request
@@ -203,16 +244,10 @@ def message(role="user", content="x", **more):
         ("hi", "messages='hi'; give a list"),
         (["hi"], "Message 0 is 'hi'; give an object"),
         ([{"content": "hi"}], "Message 0 has role None; give system, user or assistant"),
-        ([message("tool")], "Message 0 has role 'tool'"),
+        ([message("tool")], "Message 0 is a tool's, but the model calls no tools"),
+        ([message(content="x" * 70_000)] * 2, "messages have 140000 characters"),
         ([message(content=None)], "Message 0 has content None; give a text"),
         ([message(content=[{"type": "image_url"}])], "Message 0 has a part that is no text"),
-        ([message(name="ada")], "Message 0 has 'name', which is not used"),
-        ([message("assistant")], "Message 0 is the assistant's out of turn"),
-        ([message("system")], "The last message is not the user's"),
-        ([message(), message("assistant")], "The last message is not the user's"),
-        ([message(), message()], "Message 1 is the user's out of turn"),
-        ([message("system"), message("system")], "Message 1 is the system's out of turn"),
-        ([message(), message("system")], "Message 1 is the system's out of turn"),
         ([message(ramole={"adapters": []})], "Message 0 has ramole="),
         ([message(), message("assistant", ramole=3), message()], "Message 1 has ramole=3"),
         ([message(content="\ud83d")], "Message 0 has half a character"),
@@ -223,6 +258,23 @@ def test_messages_that_are_no_conversation_are_refused(said, reason):
     with pytest.raises(Refused, match=reason) as told:
         read_messages(said)
     assert told.value.param == "messages"
+
+
+ROLES = {"s": "system", "u": "user", "a": "assistant"}
+
+
+@pytest.mark.parametrize("order", ["uu", "a", "s", "ua", "ssu", "uasu", "sauu", "usau"])
+def test_messages_in_any_order_are_as_the_template_has_them(order):
+    said = [message(ROLES[role], f"text {n}") for n, role in enumerate(order)]
+    asked = call(messages=said).request
+    assert asked.messages == tuple((one["role"], one["content"]) for one in said)
+    last = max((n for n, role in enumerate(order) if role == "u"), default=len(order) - 1)
+    assert (asked.prompt, asked.history, asked.system) == (f"text {last}", (), None)
+
+
+def test_fields_of_messages_that_change_nothing_are_said():
+    said = [message(), message("assistant", reasoning_content="hm", refusal=None), message()]
+    assert call(messages=said).ignored == ("messages.reasoning_content",)
 
 
 @pytest.mark.parametrize("content", ["x" * 100_001, " "])
@@ -242,12 +294,14 @@ def test_a_model_is_a_method_or_adapters_even_one_called_like_a_method():
     assert (own.method, own.adapters) == ("selection", ["base"])
     two = read_model("adapter:ant+adapter:base", ramole, None)
     assert (two.method, two.adapters) == ("ramole_plus", ["ant", "base"])
-    names = [one["id"] for one in list_models(ramole, None)]
+    names = [one["id"] for one in list_models(ramole, None) if one["id"] != "retriever"]
     assert {"base", "adapter:base", "ramole_plus", "adapter:ant"} <= set(names)
     assert len(set(names)) == len(names) and all(read_model(n, ramole, None) for n in names)
 
 
-@pytest.mark.parametrize("name", ["", "gpt-4o", "adapter:", "adapter:x", "adapter:ant+bee", "ant"])
+@pytest.mark.parametrize(
+    "name", ["", "gpt-4o", "retriever", "adapter:", "adapter:x", "adapter:ant+bee", "ant"]
+)
 def test_a_model_that_is_not_there_is_404(name):
     with pytest.raises(Refused) as told:
         read_model(name, FakeRamole(), None)
@@ -268,14 +322,14 @@ def test_an_adapter_s_weight_is_its_mean_where_it_is_and_its_share_what_came_of_
     first = step([[1, 0], [0.5, 0.5]], [[1, 0], [1, 1]], [[0.2, 0], [0.1, 0.1]])
     second = step([[0, 0], [0, 1]], [[1, 0], [1, 1]], [[0, 0], [0, 0.5]])
     answer = Generation("xx", ["a", "b"], [0.5, math.nan], None, "eos", 7, 2, 0.5, 0.25)
-    told = about(answer, Request("hi", method="mixture"), [first, second])
+    told = about(Answered(answer, Request("hi", method="mixture"), [first, second]))
     assert told["adapters"] == [
         {"name": "a", "score": 0.5, "weight": 0.375, "share": 0.375},
         {"name": "b", "score": None, "weight": 0.75, "share": 0.625},
     ]
     assert told["method"] == "mixture" and told["token_ids"] == [4, 4]
     untraced = Generation("x", ["a"], [0.5], None, "stop", 7, 1, 0.5, 0.25)
-    bare = about(untraced, Request("hi"), [Step(4, "x", None)])
+    bare = about(Answered(untraced, Request("hi"), [Step(4, "x", None)]))
     assert bare["adapters"] == [{"name": "a", "score": 0.5, "weight": None, "share": None}]
 
 
@@ -283,7 +337,7 @@ def test_effects_stand_in_the_object_that_openai_has_no_word_for():
     answer = Generation("x", ["a", "b"], [0.5, 0.25], None, "eos", 7, 1, 0.5, 0.25)
     base, effects = np.float32([-2.0]), np.float32([[1.5, -0.25]])
     answer = replace(answer, effects=effects, base_logprob=base, logprob=base + effects.sum(-1))
-    told = about(answer, Request("hi", effects=True), [])
+    told = about(Answered(answer, Request("hi", effects=True), []))
     assert told["effects"] == [[1.5, -0.25]] and told["effects_by"] == "shapley"
     assert (told["base_logprob"], told["logprob"]) == ([-2.0], [-0.75])
 
@@ -293,10 +347,131 @@ def test_effects_stand_in_the_object_that_openai_has_no_word_for():
 )
 def test_how_an_answer_ended_is_told_in_openai_s_words(reason, told):
     answer = Generation("x", [], [], None, reason, 7, 3, 0.5, 0.25)
-    whole = Completion("base").whole(answer, Request("hi"), [])
+    one, frame = Answered(answer, Request("hi"), []), Completion(call(), FakeRamole().spell)
+    whole = frame.whole([one])
     assert whole["choices"][0]["finish_reason"] == told
     assert whole["usage"] == {"prompt_tokens": 7, "completion_tokens": 3, "total_tokens": 10}
-    assert Completion("base").end(answer, Request("hi"), [])["choices"][0]["finish_reason"] == told
+    assert frame.end(0, one)["choices"][0]["finish_reason"] == told
+
+
+def test_what_was_ignored_stands_in_the_answer():
+    answer = Generation("x", [], [], None, "eos", 7, 3, 0.5, 0.25)
+    one, frame = Answered(answer, Request("hi"), []), Completion(call(mirostat=2), list)
+    assert frame.whole([one])["ramole"]["ignored"] == ["mirostat"]
+    assert frame.end(0, one)["ramole"]["ignored"] == ["mirostat"]
+
+
+def test_a_prompt_of_several_answers_counts_once():
+    answers = [
+        Answered(Generation("x", [], [], None, "eos", 7, n, 0.5, 0.25), Request("hi"), [])
+        for n in (1, 2, 3, 4)
+    ]
+    frame = Completion(Call(tuple(one.request for one in answers), "base", False, False, 2), list)
+    assert frame.whole(answers)["usage"]["prompt_tokens"] == 14
+    assert frame.count(answers)["usage"]["completion_tokens"] == 10
+    assert [choice["index"] for choice in frame.whole(answers)["choices"]] == [0, 1, 2, 3]
+
+
+def test_log_probabilities_have_a_text_or_none_and_never_infinity():
+    texts = {1: "é", 2: "\ufffd"}
+    steps = [
+        Step(1, "é", None, likelihood=TokenLogprob(1, -0.5, ((1, -0.5), (2, -math.inf)))),
+        Step(9, "", None),
+    ]
+    told = chat_logprobs(steps, lambda ids: [texts[token] for token in ids])
+    (one,) = told["content"]
+    assert (one["token"], one["bytes"]) == ("é", [195, 169])
+    assert one["top_logprobs"][1] == {"token": "\ufffd", "logprob": -9999.0, "bytes": None}
+    assert chat_logprobs(steps[1:], list) is None
+
+
+# Texts that are continued
+
+
+def text_call(**said) -> Call:
+    return read_prompts({"model": "base", "prompt": "hi", **said}, FakeRamole(), "me")
+
+
+def test_a_text_is_continued_as_it_is():
+    bare = text_call()
+    wanted = Request("hi", method="base", raw=True, max_new_tokens=16, owner="me")
+    assert bare.request == wanted and not (bare.echo or bare.bare)
+    tokens = text_call(prompt=[3, 4], max_tokens=4096, echo=True, logprobs=0)
+    assert tokens.request.prompt_ids == (3, 4) and tokens.request.prompt == "${here}\n"
+    assert tokens.request.prompt_logprobs and tokens.request.max_new_tokens == 300
+    several = text_call(prompt=["a", "b"], n=2, seed=5)
+    assert [one.prompt for one in several.requests] == ["a", "a", "b", "b"]
+    assert [one.seed for one in several.requests] == [5, 6, 5, 6] and several.n == 2
+    assert [one.prompt_ids for one in text_call(prompt=[[1], [2, 3]]).requests] == [(1,), (2, 3)]
+
+
+def test_a_text_s_answer_has_the_prompt_before_it_with_all_log_probabilities():
+    told = text_call(prompt=[3, 4], max_tokens=2, echo=True, logprobs=2)
+    ramole = FakeRamole()
+    items = [item for _, item in ramole.stream_batch(told.requests)]
+    one = Answered(items[-1], told.request, items[:-1])
+    choice = TextCompletion(told, ramole.spell).whole([one])["choices"][0]
+    assert choice["text"] == "${here}\nThe boats " and choice["finish_reason"] == "stop"
+    found = choice["logprobs"]
+    assert found["tokens"] == ["${here}", "\n", "The ", "boats "]
+    assert found["token_logprobs"] == [None, -0.5, -0.5, -0.5]
+    assert found["text_offset"] == [0, 7, 8, 12] and found["top_logprobs"][0] is None
+    assert found["top_logprobs"][2] == {"The ": -0.5, "boats ": -1.5}
+    prompt_alone = text_call(prompt=[3, 4], max_tokens=0, echo=True, logprobs=2)
+    assert prompt_alone.bare and prompt_alone.request.max_new_tokens == 1
+    bare = TextCompletion(prompt_alone, ramole.spell).whole([one])["choices"][0]
+    assert bare["text"] == "${here}\n" and bare["logprobs"]["tokens"] == ["${here}", "\n"]
+
+
+@pytest.mark.parametrize(
+    ("said", "param", "reason"),
+    [
+        ({"prompt": None}, "prompt", "prompt=None; give a text"),
+        ({"prompt": [[]]}, "prompt", "give a text, a list of texts"),
+        ({"prompt": [1, True]}, "prompt", "give a text"),
+        ({"prompt": ["a"] * 9, "n": 9}, "prompt", "more than 64 answers"),
+        ({"max_tokens": 0}, "max_tokens", "max_tokens=0"),
+        ({"logprobs": 21}, "logprobs", "from 0 to 20"),
+        ({"best_of": 3}, "best_of", "best_of is not n"),
+        ({"suffix": "x"}, "suffix", "fills none in"),
+        ({"echo": 1}, "echo", "give true or false"),
+        ({"echo": True, "logprobs": 1, "stream": True}, "stream", "comes whole"),
+    ],
+)
+def test_a_text_that_cannot_be_continued_is_one_sentence(said, param, reason):
+    with pytest.raises(Refused, match=reason) as told:
+        text_call(**said)
+    assert told.value.param == param
+
+
+# Vectors
+
+
+def test_texts_become_vectors_of_the_retriever_in_either_form():
+    body = {"model": "retriever", "input": ["hi", "you there"]}
+    told = embed(read_texts(body), FakeRamole())
+    assert [one["embedding"] for one in told["data"]] == [[2, 0.5, 0], [9, 0.5, 0]]
+    assert told["usage"]["prompt_tokens"] == 3
+    packed = embed(read_texts({**body, "input": "hi", "encoding_format": "base64"}), FakeRamole())
+    raw = base64.b64decode(packed["data"][0]["embedding"])
+    assert np.frombuffer(raw, "<f4").tolist() == [2, 0.5, 0]
+
+
+@pytest.mark.parametrize(
+    ("said", "reason"),
+    [
+        ({"model": "ada"}, "no model 'ada' that embeds; name retriever"),
+        ({"input": [1, 2]}, "not tokens"),
+        ({"input": []}, "give a text or a list"),
+        ({"input": ["x"] * 257}, "at most 256"),
+        ({"input": " "}, "an empty text"),
+        ({"encoding_format": "hex"}, "float or base64"),
+        ({"dimensions": 4}, "dimensions=4, but this encoder's vectors have 3"),
+    ],
+)
+def test_texts_that_cannot_be_embedded_are_one_sentence(said, reason):
+    with pytest.raises(Refused, match=reason):
+        embed(read_texts({"model": "retriever", "input": "hi", **said}), FakeRamole())
 
 
 def test_errors_have_the_status_and_the_form_of_openai(caplog):
@@ -314,66 +489,3 @@ def test_errors_have_the_status_and_the_form_of_openai(caplog):
     assert unseen.status == 500 and "secret" not in str(unseen) and "secret" in caplog.text
     odd = Refused("x\ud83d", param="p" * 900).response.body
     assert b"\\ud83d" in odd and len(odd) < 400
-
-
-# Keys
-
-
-def basic(text: str) -> str:
-    return "Basic " + base64.b64encode(text.encode()).decode()
-
-
-def test_a_key_is_a_user_with_its_password_as_bearer_or_basic():
-    keys = Keys([("ann", "se:cret"), ("zoë", "ü")])
-    for fine in ("Bearer ann:se:cret", "bearer  ann:se:cret", basic("ann:se:cret"), basic("zoë:ü")):
-        keys.check(fine, "")
-    keys.check("Bearer zoë:ü".encode().decode("latin-1"), "")  # as it comes over the wire
-    for wrong in (
-        None,
-        "",
-        "Bearer",
-        "Bearer ann",
-        "Bearer ann:",
-        basic("ann:x"),
-        "Basic %%%",
-        "Digest ann:se:cret",
-        "Bearer \u20ac",
-        basic(""),
-    ):
-        with pytest.raises(Refused, match="asks for a password") as told:
-            keys.check(wrong, "")
-        assert told.value.status == 401
-        assert told.value.response.headers["www-authenticate"] == "Bearer"
-
-
-def test_wrong_keys_are_counted_by_address_and_none_is_no_try():
-    class Counted:
-        def __init__(self):
-            self.said: list[tuple[str, str]] = []
-
-        def begin(self, address: str) -> float:
-            if len(self.said) > 3:
-                raise Refused("Too many.", status=429)
-            self.said.append(("begin", address))
-            return 7.5
-
-        def right(self, address: str, begun: float) -> None:
-            assert begun == 7.5, "its own try"
-            self.said.append(("right", address))
-
-    tries = Counted()
-    keys = Keys([("ann", "secret")], tries)
-    for wrong in (None, "Bearer ann:x"):
-        with pytest.raises(Refused, match="asks for a password"):
-            keys.check(wrong, "10.0.0.9")
-    assert tries.said == [("begin", "10.0.0.9")]
-    keys.check("Bearer ann:secret", "10.0.0.8")
-    assert tries.said[1:] == [("begin", "10.0.0.8"), ("right", "10.0.0.8")]
-    tries.said *= 2
-    with pytest.raises(Refused, match="Too many"):
-        keys.check("Bearer ann:secret", "10.0.0.9")
-
-
-def test_without_passwords_any_key_will_do():
-    for anything in (None, "Bearer none", "Basic %%%"):
-        Keys(None).check(anything, "")

@@ -16,6 +16,7 @@ from ramole_core.errors import Busy
 from tests.fake_ramole import FakeRamole
 from ui.openai import door, running
 from ui.openai.running import Places
+from ui.session.accounts import Accounts
 from ui.session.address import Addresses
 from ui.session.owner import owner_of
 
@@ -25,7 +26,7 @@ SECRET = {"x-ramole-session": "a long secret of mine"}
 
 def ask(ramole, *, count: int = 1, **said) -> list[httpx.Response]:
     """What so many calls at once are told, from one address."""
-    routes = door.openai_routes(ramole, None)
+    routes = door.openai_routes(ramole, Accounts())
     app = Starlette(routes=routes, middleware=[Middleware(Addresses)])
 
     async def all_at_once():
@@ -92,11 +93,11 @@ def test_the_first_token_waits_for_no_picture(monkeypatch):
 
     async def look() -> int:
         late, seen = Late(go := threading.Event()), 0
-        one = running.Running(late, Request("hi"), address="", places=Places(1))
+        one = running.Running(late, [Request("hi")], address="", places=Places(1))
         async for _ in one.pictures(contextlib.nullcontext()):
-            seen = seen or len(one.steps)
+            seen = seen or len(one.steps[0])
             go.set()
-        assert one.answer.text == "half"
+        assert one.answers[0].text == "half"
         assert late.let, "the first picture came before the end"
         return seen
 
@@ -137,6 +138,7 @@ def test_a_model_that_could_not_be_loaded_says_why():
     for _ in range(100):
         (told,) = ask(ramole)
         if told.json()["error"]["code"] == "model_not_loaded":
+            assert "retry-after" not in told.headers, "waiting is no help"
             break
     assert told.json()["error"]["message"] == "There is no such base."
     assert told.status_code == 503
@@ -159,7 +161,7 @@ def test_what_ends_while_somebody_looks_is_looked_at_once_more(monkeypatch, erro
     monkeypatch.setattr(running, "Reading", HeldReading)
 
     async def looks() -> int:
-        one = running.Running(None, Request("hi"), address="", places=Places(1))
+        one = running.Running(None, [Request("hi")], address="", places=Places(1))
         one._reading.steps[0].append("a step")
         pictures, seen = one.pictures(contextlib.nullcontext()), 0
         async for _ in pictures:

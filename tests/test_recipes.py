@@ -24,9 +24,9 @@ SAID = {
     "An adapter of the Hub": ["your-lora cc-by", "0123456789abcdef"],
     "`generate` of transformers": ["live in Paris"],
     "A figure in a notebook": [],
-    "The `openai` client": [f"{RIGHT} 5", "true_case", "Rome", "'fix_punct'"],
+    "The `openai` client": [f"{RIGHT} 5", "true_case", "Rome", "'fix_punct'", "Person(name="],
     "Your own adapter over HTTP": ["my-lora usable", "never"],
-    "An MCP client": ["'add_adapter'", RIGHT, "finish_reason"],
+    "An MCP client": ["'add_adapter'", RIGHT, "true_case"],
     "curl": ['"ready":true', "adapter:true_case", "data: [DONE]", "event: complete", RIGHT],
 }
 """What the blocks under each heading print."""

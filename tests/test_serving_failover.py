@@ -121,6 +121,28 @@ REQUESTS = [
         ignore_eos=True,
     ),
     Request("Rhyme on snow", method="selection", max_new_tokens=6, trace=False, system="Be short."),
+    Request(
+        "A verse as JSON",
+        method="mixture",
+        max_new_tokens=14,
+        temperature=1.2,
+        seed=5,
+        top_k=30,
+        repetition_penalty=1.2,
+        frequency_penalty=0.3,
+        json_schema={"type": "object"},
+        logprobs=2,
+    ),
+    Request(
+        "Bake",
+        method="base",
+        raw=True,
+        prompt_ids=[5, 9, 12, 70],
+        logprobs=1,
+        prompt_logprobs=True,
+        max_new_tokens=5,
+        ignore_eos=True,
+    ),
 ]
 
 

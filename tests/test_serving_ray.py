@@ -115,6 +115,22 @@ def test_the_page_answers_through_the_proxy_as_it_does_alone(cluster, alone):
     assert text and names[0] == "l1" and sorted(names) == ["l0", "l1", "l2"]
 
 
+def test_its_server_believes_nobodys_forwarded_address(cluster):
+    """Or whoever is on that machine writes himself another address than the page would see."""
+    servers = [one for one in Path("/proc").glob("[0-9]*") if _is_server(one, cluster)]
+    assert servers
+    for one in servers:
+        assert b"FORWARDED_ALLOW_IPS=" in (one / "environ").read_bytes().split(b"\0")
+
+
+def _is_server(process: Path, cluster) -> bool:
+    try:
+        named = b"ProxyActor" in (process / "cmdline").read_bytes()
+        return named and str(cluster.ray).encode() in (process / "environ").read_bytes()
+    except OSError:
+        return False
+
+
 def test_its_doors_are_where_they_are_without_engines(cluster, idle):
     refused = httpx.get(f"{cluster.url}/health", headers={"host": "evil.example"})
     assert refused.status_code == 403 and "does not answer to the name" in refused.text

@@ -628,10 +628,9 @@ def test_kept_weights_go_with_the_page_that_kept_them(monkeypatch, secret):
     for one in (visitor, other):
         handlers.on_keep(one, run, "boats")
     assert len(ramole.mix_owners()) == 2
-    leaving.leave(ramole, visitor)
-    end = time.monotonic() + 60
-    while len(ramole.mix_owners()) > 1 and time.monotonic() < end:
-        time.sleep(0.02)
+    leaving.leave(ramole, "s1")
+    time.sleep(0.1)
+    leaving.sweep_sessions(ramole)
     assert ramole.mix_owners() == {owner_of(other)}
     form = Form(prompt="boats?", method="lorahub", examples="say => red", mix="boats")
     request = handlers.form([getattr(form, name) for name in FIELDS]).request("me")

@@ -27,6 +27,7 @@ from ui.batch.run import BatchRun, run_of, watched
 from ui.batch.sessions import Sessions
 from ui.batch.views import HEADERS, WIDTHS, progress_html, row_html, standing_html, table_of
 from ui.parts.errors import UNEXPECTED, html_or_sentence
+from ui.session.quota import quota_of
 
 ADAPTERS = Path(__file__).parents[1] / "adapters"
 DEFAULTS = {"method": "ramole", "k": 3, "max_new_tokens": 8}
@@ -562,7 +563,7 @@ def test_stopping_or_leaving_ends_my_run_alone():
             pass
     assert ramole.running == 3 and all(map(sessions.busy, streams))
     sessions.stop("ann")
-    sessions.leave("eve")
+    quota_of(ramole).presence.sessions.leave("eve")
     last = [list(streams[name])[-1] for name in ("ann", "eve")]
     assert all("Stopped." in look[0] for look in last)
     assert "Answering" in next(streams["ben"])[0] and ramole.running == 1

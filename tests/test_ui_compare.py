@@ -17,6 +17,7 @@ from ui.compare.link import Asked, link_to, read_link
 from ui.compare.run import Comparison, compared
 from ui.compare.tab import Handlers, columns_of, head_html
 from ui.parts.packed import packed
+from ui.session.quota import quota_of
 
 VISITOR = SimpleNamespace(session_hash="me", headers={})
 
@@ -132,7 +133,8 @@ def test_stopping_ends_all_columns_and_what_came_stays(handlers):
     assert "Stopped." in looks[-1][0]
     assert all(run.answer.finish_reason == "cancelled" for run in asked.runs)
     assert "stopped by you" in head_html(asked.runs[0])
-    handlers.on_leave(VISITOR)
+    quota_of(handlers.ramole).presence.sessions.leave(VISITOR.session_hash)
+    assert handlers._asked.get(VISITOR.session_hash) is None
 
 
 def test_more_columns_come_into_sight(handlers):

@@ -23,6 +23,7 @@ from ui.charts.palette import ink_of, scale_of
 from ui.charts.recorded import read_run
 from ui.charts.run import Found, Run
 from ui.charts.tokens import view_of_run
+from ui.session.quota import quota_of
 
 TALK = (Turn("a", "one", "1", ("ant", "bee")), Turn("b", "two", "2", ()))
 
@@ -221,8 +222,8 @@ def test_nobody_else_sees_my_turns_and_they_go_with_me(visit):
     for request, turns in ((other, visit.turns), (visit.request, ())):
         (told,) = visit.handlers.talk.on_pick(request, turns, event)
         assert "can be opened" in told[visit.ui.token.token]
-    visit.handlers.on_leave(visit.request)
-    assert sessions.earlier("me", name) is None and sessions._earlier == {}
+    quota_of(visit.ramole).presence.sessions.leave("me")
+    assert sessions.earlier("me", name) is None
     visit.ask("three")  # a connection that was lost for a moment: the conversation holds
     assert [turn[0] for turn in visit.run.request.history] == ["one", "two"]
     text = tokens_of(visit.talk["turns"][0]["view"])
@@ -245,7 +246,7 @@ def test_a_conversation_ends_with_a_new_one_or_an_example(end, visit, monkeypatc
     else:
         monkeypatch.setattr("ui.ask.tab.LIVE", [SimpleNamespace(prompt="x", max_new_tokens=4)])
         visit.held |= hands.on_show_live(visit.request, visit.turns, event)
-    assert visit.turns == () and hands.sessions._earlier == {}
+    assert visit.turns == () and hands.sessions._earlier.get("me") is None
     visit.ask("three")
     assert visit.run.request.history == () and visit.talk == EMPTY
 

@@ -1,13 +1,12 @@
 """A page that is closed, or only loaded anew: what becomes of its uploads."""
 
-import threading
 from types import SimpleNamespace
 
 import gradio as gr
 import pytest
 
 from ui.session import leaving
-from ui.session.leaving import leave
+from ui.session.leaving import GRACE_SECONDS, leave, sweep_sessions
 from ui.session.owner import SECRET_HEADER, owner_of
 from ui.session.quota import quota_of
 
@@ -23,17 +22,11 @@ class Ramole:
 
 @pytest.fixture
 def place(monkeypatch):
-    """A system, the owners whose uploads went, and what would be done later."""
-    found = SimpleNamespace(ramole=Ramole(), went=[], later=[], now=0.0)
-    presence = quota_of(found.ramole).presence
-    presence._clock = lambda: found.now
+    """A system with a clock that stands still, and the owners whose uploads went."""
+    found = SimpleNamespace(ramole=Ramole(), went=[], now=0.0)
+    found.presence = quota_of(found.ramole).presence
+    found.presence._clock = lambda: found.now
     monkeypatch.setattr(leaving, "forget", lambda ramole, owner: found.went.append(owner))
-
-    def timer(seconds, call, arguments):
-        return SimpleNamespace(start=lambda: found.later.append((seconds, call, arguments)))
-
-    monkeypatch.setattr(threading, "Timer", timer)
-    found.presence = presence
     return found
 
 
@@ -58,40 +51,54 @@ def test_a_tab_is_the_same_visitor_after_a_reload():
     assert owner_of(page("")) is None
 
 
+def after(place, seconds: float) -> list[str]:
+    """Whose uploads went so many seconds later."""
+    place.now += seconds
+    sweep_sessions(place.ramole)
+    return [owner for owner in place.went if owner is not None]
+
+
 def test_a_closed_tab_loses_its_uploads_in_a_while_and_a_reloaded_one_keeps_them(place):
     owner = uploads(place, page("one"))
-    leave(place.ramole, page("one", secret=""))  # the browser says no more of who leaves
-    assert place.went == [] and len(place.later) == 1
-    seconds, call, arguments = place.later.pop()
-    place.now += seconds / 2
+    leave(place.ramole, "one")
+    assert after(place, GRACE_SECONDS / 2) == []
     with place.presence.call(page("two")):  # the same tab, loaded anew
         pass
-    place.now += seconds / 2
-    call(*arguments)
-    assert place.went == []
-    leave(place.ramole, page("two", secret=""))
-    seconds, call, arguments = place.later.pop()
-    place.now += seconds
-    call(*arguments)
-    assert place.went == [owner]
+    assert after(place, GRACE_SECONDS / 2) == []
+    leave(place.ramole, "two")
+    assert after(place, GRACE_SECONDS) == [owner]
+    assert after(place, 10 * GRACE_SECONDS) == [owner], "once"
+
+
+def test_a_client_whose_heartbeat_was_lost_before_takes_its_uploads_along_when_it_goes(place):
+    """It was looked at once, while the client was still there, and never again."""
+    owner = uploads(place, page("one"))
+    leave(place.ramole, "one")  # only the line was cut; the session goes on
+    for _ in range(5):
+        with place.presence.call(page("one")):
+            pass
+        assert after(place, GRACE_SECONDS - 1) == []
+    leave(place.ramole, "one")
+    assert after(place, 2) == [owner]
 
 
 def test_a_tab_that_was_doubled_keeps_its_uploads_as_long_as_one_is_open(place):
-    uploads(place, page("one"))
+    owner, sessions = uploads(place, page("one")), place.presence.sessions
     uploads(place, page("two"))
-    leave(place.ramole, page("one", secret=""))
-    assert place.went == [] and place.later == []
-    leave(place.ramole, page("two", secret=""))
-    assert len(place.later) == 1
+    with sessions.stream("two", beats=True), sessions.stream("one"):
+        leave(place.ramole, "one")
+        assert after(place, 10 * GRACE_SECONDS) == []
+    leave(place.ramole, "two")
+    assert after(place, 1) == [owner]
 
 
 def test_a_page_without_a_secret_loses_its_uploads_at_once(place):
     owner = uploads(place, page("one", secret=""))
-    leave(place.ramole, page("one", secret=""))
-    assert place.went == [owner] and place.later == []
+    leave(place.ramole, "one")
+    assert place.went == [owner]
 
 
-def test_a_page_without_uploads_is_not_remembered(place):
+def test_a_page_without_uploads_is_not_waited_for(place):
     with place.presence.call(page("one")):
         pass
-    assert place.presence.gone("one") is None
+    assert place.presence.gone("one") is None and after(place, 10 * GRACE_SECONDS) == []

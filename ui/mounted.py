@@ -4,25 +4,21 @@ All is as on a port of its own (`serve.py`): doors, routes, passwords, MCP. Conn
 server's.
 """
 
-import os
-import tempfile
 import threading
-import time
 from typing import TYPE_CHECKING
 
-CACHE = tempfile.TemporaryDirectory(prefix="ramole-page-")
-os.environ.setdefault("GRADIO_TEMP_DIR", CACHE.name)  # read when gradio is imported
-os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
+from .gradio_home import CACHE as CACHE  # isort: skip  before Gradio is imported
+import gradio as gr
+from fastapi import FastAPI
 
-import gradio as gr  # noqa: E402
-from fastapi import FastAPI  # noqa: E402
+import ui
 
-import ui  # noqa: E402
-
-from .serve import TIDY_SECONDS, begin, served, tidy  # noqa: E402
-from .session.states import remember_little  # noqa: E402
-from .shutdown import end  # noqa: E402
-from .watch.quiet import quiet_logs, quiet_server  # noqa: E402
+from .api.mcp import tell_tools
+from .serve import begin, served, tidy_on
+from .session.quota import quota_of
+from .session.states import remember_little
+from .shutdown import end
+from .watch.quiet import quiet_logs, quiet_server
 
 if TYPE_CHECKING:
     from ramole_core import Ramole
@@ -35,15 +31,11 @@ def mounted(ramole: "Ramole") -> FastAPI:
     page = ui.build(ramole)
     outer = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
     gr.mount_gradio_app(outer, page, path="/", **served(page, ramole))
+    page.app = outer.router.routes[-1].app  # pyright: ignore[reportAttributeAccessIssue] mounted
     quiet_server()  # the modules that it loaded meanwhile
-    remember_little(page)
+    tell_tools(page)
+    remember_little(page, quota_of(ramole).presence.sessions)
     outer.router.add_event_handler("shutdown", lambda: end(page, ramole))
-    for name, work in (("begin", begin), ("tidy", _tidy_on)):
-        threading.Thread(target=work, args=[ramole], name=name, daemon=True).start()
+    threading.Thread(target=begin, args=[ramole], name="begin", daemon=True).start()
+    threading.Thread(target=tidy_on, args=[page, ramole], name="tidy", daemon=True).start()
     return outer
-
-
-def _tidy_on(ramole: "Ramole") -> None:
-    while True:
-        time.sleep(TIDY_SECONDS)
-        tidy(ramole)

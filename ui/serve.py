@@ -1,5 +1,6 @@
 """The page on a port: sizes, passwords, `/health`, MCP, and the model loading behind it."""
 
+import json
 import logging
 import os
 import signal
@@ -9,25 +10,28 @@ from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 import gradio as gr
 from gradio import processing_utils, themes
 from gradio.utils import get_upload_folder
-from starlette.requests import Request
-from starlette.responses import JSONResponse
-from starlette.routing import Route
 
-from ramole_core import RamoleError, __version__
+from ramole_core import RamoleError, announce_page, withdraw_page
 
+from .api.mcp import tell_tools
+from .health import health_routes
 from .metrics.route import metrics_routes
 from .middleware.cache import everything_below
 from .middleware.connections import watch_connections
 from .middleware.doors import doors
-from .middleware.logins import Tries
+from .middleware.logins import OldTokens, let_mcp_call
 from .model.loading import loading_of
 from .openai.door import openai_routes
+from .session.accounts import Accounts
+from .session.leaving import sweep_sessions
+from .session.owner import OPERATOR_KEY
 from .session.quota import quota_of, sweep
-from .session.states import remember_little
+from .session.states import remember_little, tell_sessions
 from .session.uploads import keep_uploads_apart
 from .shutdown import end
 from .watch.events import listen
@@ -41,6 +45,8 @@ log = logging.getLogger(__name__)
 HOUR = 3600
 TIDY_SECONDS = 300
 """Between two looks for files and uploads that nobody needs any more."""
+SWEEP_SECONDS = 5
+"""Between two looks for pages that were closed."""
 EMPTY_SECONDS = 60
 """A folder that is younger may be about to get its file."""
 SPARE_THREADS = 32
@@ -51,18 +57,20 @@ NEVER = str(10**9)
 """Events after which Gradio sums up all events so far, with pandas; its own is after each."""
 
 
-def serve(page: gr.Blocks, ramole: "Ramole") -> None:
-    """Listen, load the model in the background, and stay until the process is told to end."""
-    launch(page, ramole)
+def serve(page: gr.Blocks, ramole: "Ramole", *, as_json: bool = False) -> None:
+    """Listen, load the model in the background, and stay until the process is told to end. The
+    command line finds it by what is written into the data folder meanwhile."""
+    url = launch(page, ramole)
+    print(json.dumps({"url": url}) if as_json else f"RAMoLE listens on {url}", flush=True)
+    announce_page(ramole.settings.data_dir, url, OPERATOR_KEY)
     for sign in (signal.SIGINT, signal.SIGTERM):
         signal.signal(sign, _end)
     try:
-        while True:
-            time.sleep(TIDY_SECONDS)
-            tidy(ramole)
+        tidy_on(page, ramole)
     except KeyboardInterrupt:
         for sign in (signal.SIGINT, signal.SIGTERM):
             signal.signal(sign, signal.SIG_DFL)  # who asks twice wants it now
+        withdraw_page(ramole.settings.data_dir)
         end(page, ramole)
 
 
@@ -86,9 +94,9 @@ def launch(page: gr.Blocks, ramole: "Ramole") -> str:
         taken = f"Port {settings.port} cannot be listened on; it is in use, or not allowed."
         raise RamoleError(f"{taken} Set RAMOLE_PORT to a free one.") from None
     quiet_server()  # the modules that it loaded meanwhile
+    tell_tools(page)
     watch_connections(page.server)
-    remember_little(page)
-    print(f"RAMoLE listens on {url}", flush=True)
+    remember_little(page, quota_of(ramole).presence.sessions)
     threading.Thread(target=begin, args=[ramole], name="begin", daemon=True).start()
     return url
 
@@ -97,32 +105,33 @@ def served(page: gr.Blocks, ramole: "Ramole") -> dict[str, Any]:
     """What the page is served with, whoever listens: doors, routes, passwords, looks. Sets the page
     up for it; raises RamoleError for hosts, proxies or passwords that are none."""
     settings = ramole.settings
-    auth = passwords(settings.auth)
-    tries = Tries() if auth else None
-    middleware = doors(ramole, cache=Path(get_upload_folder()), tries=tries)
-    metrics = metrics_routes(ramole, auth, tries, hosted="SPACE_ID" in os.environ)
+    accounts = Accounts(passwords(settings.auth) or (), settings.keys_file)
+    middleware = doors(ramole, cache=Path(get_upload_folder()), accounts=accounts)
+    metrics = metrics_routes(ramole, accounts, hosted="SPACE_ID" in os.environ)
     if settings.log_requests:
         listen(writing())
     refuse_links()
     keep_uploads_apart()
+    os.umask(0o077)  # nobody else on this machine reads uploads
+    let_mcp_call()
+    tell_sessions(quota_of(ramole).presence.sessions)
     page.delete_cache = (HOUR, HOUR)
     os.environ.setdefault("GRADIO_ANALYTICS_CACHE_FREQUENCY", NEVER)
     page.queue(max_size=settings.max_queue)
     page.max_threads = settings.max_batch + settings.max_queue + SPARE_THREADS
     page._queue.max_thread_count = page.max_threads
     page._queue.sleep_when_free = QUEUE_SLEEP
-    if auth:
-        log.warning("RAMOLE_AUTH is set, so MCP is off: it could not ask for a password.")
+    warn_of_open_index(settings.chroma_url)
     quiet_server()
     routes = [
-        Route("/health", _health(ramole)),
+        *health_routes(ramole),
         *metrics,
-        *openai_routes(ramole, auth, tries),
+        *openai_routes(ramole, accounts),
     ]
     return {
-        "auth": auth,
+        "auth": accounts.log_in if accounts else None,
         "max_file_size": settings.max_upload_mb * 2**20,
-        "mcp_server": find_spec("mcp") is not None and not auth,
+        "mcp_server": find_spec("mcp") is not None,
         "app_kwargs": {"routes": routes, "middleware": middleware},
         "css_paths": styles(),
         "head": tab_secret(),
@@ -132,6 +141,19 @@ def served(page: gr.Blocks, ramole: "Ramole") -> dict[str, Any]:
         "ssr_mode": False,
         "show_error": False,
     }
+
+
+def tidy_on(page: gr.Blocks, ramole: "Ramole") -> None:
+    """Look for what nobody needs any more, without end: for closed pages often, for files and old
+    logins now and then."""
+    tidied, logins = time.monotonic(), OldTokens()
+    while True:
+        time.sleep(SWEEP_SECONDS)
+        sweep_sessions(ramole)
+        if time.monotonic() - tidied >= TIDY_SECONDS:
+            logins.sweep(page.app.tokens)
+            tidy(ramole)
+            tidied = time.monotonic()
 
 
 def tidy(ramole: "Ramole") -> None:
@@ -206,6 +228,17 @@ def passwords(auth: str | None) -> list[tuple[str, str]] | None:
     return [(user, password) for user, _, password in pairs]
 
 
+def warn_of_open_index(url: str | None) -> None:
+    """Say in the log that a Chroma server beyond this machine is open to whoever reaches it."""
+    host = urlsplit(url or "").hostname
+    if host is not None and host not in ("localhost", "127.0.0.1", "::1"):
+        log.warning(
+            "RAMOLE_CHROMA_URL names a server that asks nobody for a password: whoever reaches %s "
+            "can read and change the index. Let no machine but the page's reach it.",
+            host,
+        )
+
+
 def refuse_links() -> None:
     """Refuse a link in place of an upload, which Gradio would fetch whole, whatever its size."""
 
@@ -213,17 +246,6 @@ def refuse_links() -> None:
         raise gr.Error("A link is not a file here; upload the file itself.", print_exception=False)
 
     processing_utils.async_ssrf_protected_download = refuse
-
-
-def _health(ramole: "Ramole"):
-    def health(request: Request) -> JSONResponse:
-        model = loading_of(ramole).status()
-        status = "ok" if model["ready"] else "error" if model["error"] else "loading"
-        shared = len(ramole.pool.cards())
-        told = {"status": status, "model": model, "adapters": shared, "version": __version__}
-        return JSONResponse(told)
-
-    return health
 
 
 def begin(ramole: "Ramole") -> None:

@@ -11,10 +11,11 @@ from typing import Annotated, Literal
 
 import typer
 
+from lab import harness
 from ramole_core.errors import RamoleError
-from ramole_core.settings import REPOSITORY, load_settings
+from ramole_core.settings import load_settings
 
-OUT = REPOSITORY / "results" / "speed.json"
+OUT = harness.RESULTS / "speed.json"
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 
 

@@ -76,6 +76,9 @@ class Strangers:
     def checksum(self) -> str:
         return self._encoder.checksum
 
+    def count_tokens(self, texts: Sequence[str]) -> int:
+        return self._encoder.count_tokens(texts)
+
     def embed(self, texts: Sequence[str]) -> Float32[np.ndarray, "n d"]:
         if list(texts) == [QUESTION]:
             return self._encoder.embed(texts)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from lab import harness
-from ramole_core.errors import RamoleError
+from ramole_core.errors import RamoleError, did_you_mean
 from ramole_core.methods import complete_options
 from ramole_core.settings import load_settings
 from ramole_core.terminal.console import write_json
@@ -37,9 +37,11 @@ def evaluate(
     ] = "dev",
     rows: Annotated[int, typer.Option(help="Rows of each task.")] = 20,
     skip: Annotated[int, typer.Option(help="Rows of each task left out before them.")] = 0,
-    tasks: Annotated[str, typer.Option(help="Comma separated; all of the pool if empty.")] = "",
+    tasks: Annotated[
+        str, typer.Option(help="Comma separated; if empty, those of the pool that have rows.")
+    ] = "",
     systems: Annotated[str, typer.Option(help="Comma separated; all if empty.")] = "",
-    situations: Annotated[str, typer.Option(help=f"Of {SITUATIONS}; all if empty.")] = "",
+    situations: Annotated[str, typer.Option(help=f"Of {SITUATIONS}; all that can be.")] = "",
     quantization: Annotated[
         Literal["nf4", "int4", "none"], typer.Option(help="How the base is rounded.")
     ] = "nf4",
@@ -67,21 +69,33 @@ def evaluate(
     from lab.evaluation.cells import Cells
     from lab.evaluation.evaluate import make_row_situations, read_rows
     from lab.evaluation.further import FURTHER, Material
+    from lab.evaluation.own_data import add_own, situations_of, tasks_of
     from lab.evaluation.report import make_report, show_report
     from lab.evaluation.situation_run import estimate_whole, run_situations
-    from lab.evaluation.systems import ORACLE, ORDER, Ask, describe
+    from lab.evaluation.systems import BOUNDS, ORACLE, ORDER, Ask, describe
 
-    wanted = harness.words(systems) or [*ORDER, ORACLE]
+    wanted = harness.words(systems)
     for name in wanted:
         describe(name)
-    chosen = harness.words(situations) or harness.words(SITUATIONS)
-    if unknown := [name for name in chosen if name not in harness.words(SITUATIONS)]:
-        raise RamoleError(f"Unknown situation {unknown[0]!r}; choose of {SITUATIONS}.")
-    places = [name for name in chosen if name not in FURTHER]
+    named = harness.words(situations)
+    if unknown := [name for name in named if name not in harness.words(SITUATIONS)]:
+        near = did_you_mean(unknown[0], harness.words(SITUATIONS))
+        raise RamoleError(f"Unknown situation {unknown[0]!r}; choose of {SITUATIONS}.{near}")
     command = recorded_command("ramole_core")
     others = [] if worker else _start_others(workers)
     with opened(data, seed=seed, quantization=quantization, head=head) as (ramole, crowd):
-        names = harness.words(tasks) or list(crowd.samples)
+        told = lambda line: print(line, file=sys.stderr)  # noqa: E731
+        add_own(ramole.pool, harness.words(tasks))
+        names = harness.words(tasks) or tasks_of(data, crowd.samples, situations=named)
+        adapters = {card.name for card in ramole.pool.cards()} - set(crowd.distractors)
+        chosen = named or situations_of(
+            harness.words(SITUATIONS), data, crowd, names, adapters=adapters, told=told
+        )
+        places = [name for name in chosen if name not in FURTHER]
+        strangers = [name for name in names if name not in adapters]
+        if not wanted and strangers:
+            told(f"Without perfect and oracle: no adapter is named {strangers[0]}.")
+        wanted = wanted or [one for one in (*ORDER, ORACLE) if not (strangers and one in BOUNDS)]
         asked = read_rows(data, names, split=split, count=rows, skip=skip)
         ask = Ask(k=k, tokens=tokens)
         facts = shared_facts(ramole, quantization=quantization, head=head) | {
@@ -99,7 +113,6 @@ def evaluate(
             cells.unpack(archive)
             if workers == 1:
                 cells.release()
-        told = lambda line: print(line, file=sys.stderr)  # noqa: E731
         by_row = make_row_situations(ramole, cells, crowd, tasks=asked, situations=places, ask=ask)
         run_situations(by_row, cells, systems=wanted, told=told)
         material = Material(ramole, crowd, data, asked, ask, seed, split, rows, skip)
@@ -194,6 +207,10 @@ def opened(
             data_dir=Path(folder) / "data", base_model=str(base), chroma_url=None,
             quantization="none", head=head, host_cache_mb=4096,
         )  # fmt: skip
+        mine = load_settings().trained_dir
+        if mine.is_dir():  # what the user trained is measured too
+            settings.data_dir.mkdir()
+            settings.trained_dir.symlink_to(mine.resolve(), target_is_directory=True)
         with Ramole(settings) as ramole:
             yield ramole, make_crowd(ramole.pool, data, seed=seed)
 

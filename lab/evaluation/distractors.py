@@ -56,7 +56,8 @@ def read_examples(
     others = [name for name in found if name not in but]
     for name in random.Random(seed).sample(others, count):
         train = read_task(data / name).train
-        yield name, [row.inputs for row in random.Random(f"{seed}/{name}").sample(train, rows)]
+        drawn = random.Random(f"{seed}/{name}").sample(train, min(rows, len(train)))
+        yield name, [row.inputs for row in drawn]
 
 
 NOISES = (1.0, 2.0, 4.0)

@@ -98,7 +98,7 @@ def summarise_deleted(every: Sequence[Deleted]) -> dict[str, object]:
         "another token comes": changed,
         "what if, tokens": len(seen),
         "what if lowers the token too": 100.0 * float((pairs[:, 1] > 0).mean()),
-        "what if, rank correlation": float(np.corrcoef(ranks.T)[0, 1]),
+        "what if, rank correlation": float(np.asarray(np.corrcoef(ranks.T))[0, 1]),
     }
 
 

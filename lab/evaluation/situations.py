@@ -40,11 +40,11 @@ class Crowd:
 def make_crowd(pool: Pool, data: Path, *, seed: int, count: int = DISTRACTORS) -> Crowd:
     """Add `count` distractors to the sample pool.
 
-    COPIES spoilt copies of each sample adapter show training rows of its task; the random ones show
-    those of other tasks of the data.
+    COPIES spoilt copies of each sample adapter show training rows of its task, where the data has
+    some; the random ones show those of other tasks of the data.
     """
     samples = tuple(card.name for card in pool.cards())
-    copied = samples[: count // COPIES]
+    copied = [name for name in samples if has_rows(data, name)][: count // COPIES]
     names = spoil(
         pool, [(name, _shown(data, name, seed=seed)) for name in copied], each=COPIES, seed=seed
     )
@@ -59,4 +59,10 @@ def make_crowd(pool: Pool, data: Path, *, seed: int, count: int = DISTRACTORS) -
 def _shown(data: Path, name: str, *, seed: int) -> list[str]:
     """Training inputs for the copies of one adapter, none twice."""
     train = read_task(data / name).train
-    return [row.inputs for row in random.Random(f"{seed}/{name}").sample(train, 20 * COPIES)]
+    count = min(len(train), 20 * COPIES)
+    return [row.inputs for row in random.Random(f"{seed}/{name}").sample(train, count)]
+
+
+def has_rows(data: Path, name: str) -> bool:
+    """Whether the data has training rows of a task."""
+    return (data / name / "train.jsonl").is_file()

@@ -25,12 +25,12 @@ from ramole_core.base.int4 import Int4Linear, round_to_int4
 from ramole_core.base.int8 import round_head
 from ramole_core.base.mixtures import round_experts, take_apart
 from ramole_core.base.nf4 import Nf4Linear, config_for_cuda, round_to_nf4
-from ramole_core.base.packed import check_shapes, pack_linears, round_linears
+from ramole_core.base.packed import check_shapes, pack_linears, round_linears, takes
 from ramole_core.base.shapes import read_shapes
 from ramole_core.errors import RamoleError
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-QUANTIZATIONS = ("nf4", "int4", "none")
+QUANTIZATIONS = ("auto", "nf4", "int4", "none")
 PACKED = {"nf4": (Nf4Linear, round_to_nf4), "int4": (Int4Linear, round_to_int4)}
 """The layers of each on a CPU, and what it makes of a weight."""
 
@@ -69,9 +69,10 @@ def load_base(
 ) -> BaseModel:
     """Load a base model; fetch it first where it is not there.
 
-    `dtype` auto is bfloat16; `head` int8 is for a CPU; `chat_template` replaces the model's own.
-    Only safetensors are read, and no code of the folder is run. Raises RamoleError where the
-    source, the device or the combination cannot be used.
+    `quantization` auto is chosen by `pick_quantization`, `dtype` auto is bfloat16; `head` int8 is
+    for a CPU; `chat_template` replaces the model's own. Only safetensors are read, and no code of
+    the folder is run. Raises RamoleError where the source, the device or the combination cannot be
+    used.
     """
     tell = progress or (lambda stage, fraction: None)
     where, compute = pick_device(device), pick_dtype(dtype)
@@ -91,7 +92,8 @@ def load_base(
     folder = fetch_base(source, data_dir=data_dir, progress=lambda s, f: tell(s, 0.6 * f))
     tell("loading the base model", 0.6)
     _refuse_quantised(source, folder)
-    model = _read_model(source, folder, dtype=compute, device=where, kind=quantization)
+    kind = pick_quantization(quantization, device=where, folder=folder)
+    model = _read_model(source, folder, dtype=compute, device=where, kind=kind)
     if head == "int8":
         round_head(source, model)
     tokenizer = _read_tokenizer(source, folder)
@@ -106,7 +108,7 @@ def load_base(
         name=source,
         folder=folder,
         checksum=weights_checksum(folder, data_dir=data_dir),
-        quantization=quantization,
+        quantization=kind,
         dtype=compute,
         device=where,
         head=head,
@@ -156,6 +158,16 @@ def pick_device(device: str) -> torch.device:
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     return torch.device(device)
+
+
+def pick_quantization(quantization: str, *, device: torch.device, folder: Path) -> str:
+    """The quantization of a setting, for a base in `folder`: auto is int4 on a CPU, NF4 elsewhere,
+    and none where no layer can be held in 4 bits."""
+    if quantization != "auto":
+        return quantization
+    if not any(takes(path, size) for path, size in read_shapes(folder).items()):
+        return "none"
+    return "int4" if device.type == "cpu" else "nf4"
 
 
 def pick_dtype(dtype: str) -> torch.dtype:

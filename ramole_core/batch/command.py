@@ -6,7 +6,7 @@ A line is written as soon as its answer is there. However the command ends, it g
 
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -27,7 +27,7 @@ from ramole_core.batch.record import (
 from ramole_core.batch.rows import BadRow, Batch
 from ramole_core.errors import RamoleError
 from ramole_core.facts import facts_of, model_notes
-from ramole_core.methods import DEFAULT_METHOD
+from ramole_core.terminal.asked import asks
 from ramole_core.terminal.console import progress_bar, say, write_json
 
 if TYPE_CHECKING:
@@ -38,21 +38,17 @@ SAID = 20
 """Bad rows told one by one on standard error; the output has all of them."""
 EVERY = 10.0
 """Seconds between two lines of progress where there is no bar."""
-UNSAID = "For the rows that do not say."
 
 
+@asks("history", "drop_turns", "examples")
 def batch(
     file: Annotated[
         str, typer.Argument(help="Prompts: .jsonl, .csv or one a line; - is standard input.")
     ],
+    asked: Mapping[str, object],
     out: Annotated[
         Path | None, typer.Option(help="Write the answers here, not to standard output.")
     ] = None,
-    method: Annotated[str, typer.Option(help=UNSAID)] = DEFAULT_METHOD,
-    k: Annotated[int, typer.Option("--k", "-k", help=UNSAID)] = 3,
-    max_new_tokens: Annotated[int, typer.Option(help=UNSAID)] = 128,
-    temperature: Annotated[float, typer.Option(help=UNSAID)] = 0.0,
-    seed: Annotated[int | None, typer.Option(help=UNSAID)] = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Ask only the rows that OUT lacks.")
     ] = False,
@@ -61,7 +57,10 @@ def batch(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="End with one JSON object.")] = False,
 ) -> None:
-    """Answer a file of prompts together, one JSON line each as soon as it is there; can resume."""
+    """Answer a file of prompts together, one JSON line each as soon as it is there; can resume.
+
+    Options that a request has too are for the rows that do not say.
+    """
     from ramole_core.batch.run import refuse_unfit
     from ramole_core.ramole import Ramole
     from ramole_core.settings import load_settings
@@ -70,14 +69,12 @@ def batch(
         raise RamoleError("--resume goes on with a file; name it with --out.")
     if out is not None and not resume and out.exists() and out.stat().st_size:
         raise RamoleError(f"{out} is there already; add --resume to go on, or name another file.")
-    defaults = {"method": method, "k": k, "max_new_tokens": max_new_tokens}
-    defaults |= {"temperature": temperature, "seed": seed}
     if file == "-":
-        asked = read_batch(sys.stdin.read(), defaults=defaults, owner=owner)
+        rows = read_batch(sys.stdin.read(), defaults=asked, owner=owner)
     else:
-        asked = read_batch_file(Path(file), defaults=defaults, owner=owner)
+        rows = read_batch_file(Path(file), defaults=asked, owner=owner)
     with Ramole(load_settings(hub_adapters=True)) as ramole:
-        asked = refuse_unfit(ramole, asked, owner=owner)
+        rows = refuse_unfit(ramole, rows, owner=owner)
         if out is not None:
             written = read_written(out)
             with added_to(out, written) as sink:
@@ -86,18 +83,18 @@ def batch(
                     sink.write(as_line(record).encode())
                     sink.flush()
 
-                summary = _answer(ramole, asked, write, written=written)
+                summary = _answer(ramole, rows, write, written=written)
                 summary["out"] = str(out)
         elif as_json:
             answers: list[dict[str, object]] = []
-            summary = _answer(ramole, asked, answers.append)
+            summary = _answer(ramole, rows, answers.append)
             summary["answers"] = answers
         else:
             summary = _answer(
-                ramole, asked, lambda record: print(as_line(record), end="", flush=True)
+                ramole, rows, lambda record: print(as_line(record), end="", flush=True)
             )
         if as_json:
-            write_json(summary | {"seed": seed} | facts_of(ramole))
+            write_json(summary | {"seed": asked.get("seed")} | facts_of(ramole))
     if summary["refused"]:
         raise typer.Exit(2)
 

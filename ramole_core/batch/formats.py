@@ -7,9 +7,9 @@ A row is a mapping from column to value, not yet checked; one that the format it
 import csv
 import io
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
-from ramole_core.batch.cells import JSON_ALONE, known_column
+from ramole_core.batch.cells import JSON_ALONE, PROMPTS, known_column
 from ramole_core.batch.rows import BadRow, Kind, beginning
 from ramole_core.errors import RamoleError
 
@@ -21,7 +21,7 @@ DELIMITERS = ",;\t|"
 def kind_of(text: str) -> Kind:
     """What a text without a name is: csv by its header, jsonl by its first line, else lines."""
     first = next((line for line in text.split("\n") if line.strip()), "")
-    if _delimiter(first) is not None:
+    if _delimiter(first, PROMPTS[:1]) is not None:
         return "csv"
     try:
         return "jsonl" if isinstance(json.loads(first), str | dict) else "lines"
@@ -57,8 +57,9 @@ def _csv_rows(text: str) -> Read:
     delimiter = _delimiter(first) or ("" if first else ",")
     if not delimiter:
         raise RamoleError(
-            f"The first line has no column named prompt, but {beginning(first)}; name the "
-            "columns there: prompt, and if you like id, method, k, adapters, ..."
+            f"The first line has no column named prompt, question, text or input, but "
+            f"{beginning(first)}; name the columns there: prompt, and if you like id, method, k, "
+            "adapters, ..."
         )
     table = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     header: list[str] | None = None
@@ -80,8 +81,8 @@ def _csv_rows(text: str) -> Read:
             sentence = f"{len(cells)} cells, but the header names {len(header)} columns."
             yield line, BadRow(0, line, sentence, beginning(delimiter.join(cells)))
         else:
-            named = zip(header, cells, strict=False)
-            yield line, {name: cell for name, cell in named if name and cell.strip()}
+            named = [(name, cell) for name, cell in zip(header, cells, strict=False) if name]
+            yield line, {name: cell for name, cell in named if cell.strip() or name == "prompt"}
 
 
 def _header(cells: list[str]) -> list[str]:
@@ -103,14 +104,14 @@ def _column(cell: str) -> str:
     return "_".join(cell.strip().lower().split())
 
 
-def _delimiter(first: str) -> str | None:
-    """What separates the cells of a header; None where no column is named prompt."""
+def _delimiter(first: str, wanted: Sequence[str] = PROMPTS) -> str | None:
+    """What separates the cells of a header; None where no column has one of these names."""
     for delimiter in DELIMITERS:
         try:
             cells = next(csv.reader([first.strip("\r\n")], delimiter=delimiter), [])
         except csv.Error:
             continue
-        if "prompt" in map(_column, cells):
+        if set(wanted) & set(map(_column, cells)):
             return delimiter
     return None
 

@@ -8,11 +8,11 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
-from ramole_core.batch.cells import known_column, read_field
+from ramole_core.batch.cells import known_column, prompt_column
 from ramole_core.batch.formats import READERS, kind_of
 from ramole_core.batch.rows import BadRow, Batch, BatchLimits, BatchRow, Kind, beginning
 from ramole_core.errors import RamoleError
-from ramole_core.request import Request
+from ramole_core.request import Request, is_unsaid, read_request
 from ramole_core.request_parts import read_examples, read_history
 
 ENDINGS: dict[str, Kind] = {".csv": "csv", ".tsv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl"}
@@ -88,14 +88,15 @@ def _row(
         json.dumps(said, ensure_ascii=False).encode()
     except UnicodeEncodeError:
         raise RamoleError("The row holds half of a character (a surrogate); correct it.") from None
+    named = prompt_column(said)
+    said = {"prompt" if name == named else name: value for name, value in said.items()}
     known = {name: value for name, value in said.items() if known_column(name)}
     extra = {name: value for name, value in said.items() if name not in known}
     name = known.pop("id", None)
     if isinstance(name, bool) or not isinstance(name, str | int | None):
         raise RamoleError(f"id={beginning(name)}; give a text or a whole number.")
-    fields = {key: read_field(key, value) for key, value in known.items()}
-    fields = {key: value for key, value in fields.items() if value is not None}
-    request = Request(**{"prompt": "", **defaults, **fields}, trace=False, owner=owner)
+    fields = {key: value for key, value in known.items() if not is_unsaid(key, value)}
+    request = read_request({**defaults, **fields}, trace=False, owner=owner)
     _within(request, limits)
     return BatchRow(index, line, request, name, extra)
 

@@ -5,14 +5,15 @@ import json
 from dataclasses import asdict, dataclass, field
 from typing import Literal
 
-from ramole_core.request import Request
+from ramole_core.request import DEFAULTS, FIELDS, Request
 
 Kind = Literal["jsonl", "csv", "lines"]
-LATER = (
-    "options", "history", "prefix_ids", "without", "drop_turns", "examples", "mix", "later_weights",
-    "effects",
+FIRST = (
+    "prompt", "method", "k", "adapters", "weights", "exclude", "max_new_tokens", "temperature",
+    "top_p", "seed", "stop", "ignore_eos", "system", "raw",
 )  # fmt: skip
-"""Fields that requests were given later: a row that says none of them keeps the digest it had."""
+"""The fields that every digest has; of those that requests were given later, only what is said, so
+that an older row keeps its digest."""
 
 
 @dataclass(frozen=True)
@@ -43,13 +44,11 @@ class BatchRow:
     @property
     def digest(self) -> str:
         """16 hex digits of a SHA-256 of all that decides the answer; the owner does not."""
-        said = asdict(self.request)
-        del said["owner"], said["trace"]
-        for name in LATER:
-            if not said[name]:
-                del said[name]
-        if said["abstain"] is None:
-            del said["abstain"]
+        said = {
+            name: value
+            for name, value in asdict(self.request).items()
+            if name in FIELDS and (name in FIRST or value not in (DEFAULTS[name], {}))
+        }
         text = json.dumps([self.id, said], sort_keys=True, default=list)
         return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
 

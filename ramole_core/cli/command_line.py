@@ -8,17 +8,23 @@ import logging
 import sys
 from collections.abc import Sequence
 from io import TextIOWrapper
+from pathlib import Path
+from typing import Annotated
 
 import typer
 
+from ramole_core import __version__
 from ramole_core.batch.command import batch
 from ramole_core.cli.answers import generate, retrieve
 from ramole_core.cli.chat import chat
 from ramole_core.cli.doctor import doctor
 from ramole_core.cli.hub import hub
+from ramole_core.cli.keys import keys
 from ramole_core.cli.laboratory import register
 from ramole_core.cli.methods import methods
 from ramole_core.cli.mixes import mixes
+from ramole_core.cli.opening import REMOTE, chosen_url
+from ramole_core.cli.page import page
 from ramole_core.cli.pool import add, list_adapters, remove
 from ramole_core.cli.traces import trace
 from ramole_core.errors import RamoleError
@@ -29,19 +35,60 @@ from ramole_core.training.calibrate_command import calibrate
 from ramole_core.training.command import train_app
 
 PROGRAM = "python -m ramole_core"
+CONSOLE = "ramole"
+"""What an installation calls it."""
 
 app = typer.Typer(
     name="ramole",
     help="A pool of LoRA adapters as one model: found per prompt, mixed per token.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
 )
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        print(__version__)
+        raise typer.Exit()
+
+
+def _add_options(app: typer.Typer) -> None:
+    """What every command takes before its name."""
+
+    @app.callback()
+    def program(
+        context: typer.Context,
+        url: Annotated[
+            str | None,
+            typer.Option(
+                envvar="RAMOLE_URL",
+                help="Ask the server there; one that runs on this data folder is found by itself.",
+            ),
+        ] = None,
+        version: Annotated[
+            bool,
+            typer.Option(
+                "--version", callback=_show_version, is_eager=True, help="Show the version."
+            ),
+        ] = False,
+    ) -> None:
+        """A pool of LoRA adapters as one model: found per prompt, mixed per token."""
+        chosen_url.set(url)
+        if url is not None and context.invoked_subcommand not in REMOTE:
+            able = f"{', '.join(REMOTE[:-1])} and {REMOTE[-1]} can"
+            raise RamoleError(
+                f"{context.invoked_subcommand} works on this machine's files and cannot be asked "
+                f"of a server; leave --url out. {able}."
+            )
+
+
+_add_options(app)
 app.add_typer(train_app, name="train")
 app.command("batch")(batch)
 app.command("calibrate")(calibrate)
 app.command("doctor")(doctor)
 app.command("hub")(hub)
+app.command("keys")(keys)
 app.command("list")(list_adapters)
 app.command("add")(add)
 app.command("remove")(remove)
@@ -51,6 +98,7 @@ app.command("generate")(generate)
 app.command("chat")(chat)
 app.command("methods")(methods)
 app.command("mixes")(mixes)
+app.command("page")(page)
 app.command("serve")(serve)
 app.command("trace")(trace)
 register(app)
@@ -58,7 +106,7 @@ register(app)
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status."""
-    return run(app, PROGRAM, arguments)
+    return run(app, CONSOLE if Path(sys.argv[0]).name == CONSOLE else PROGRAM, arguments)
 
 
 def run(program: typer.Typer, name: str, arguments: Sequence[str] | None = None) -> int:

@@ -200,7 +200,7 @@ def _device(settings: Settings) -> Iterator[Check]:
     else:
         threads = torch.get_num_threads()
         yield Check("device", "ok", f"CPU, {threads} thread{'s' * (threads > 1)}")
-    if gpus and settings.device != "cpu" and settings.quantization == "nf4":
+    if gpus and settings.device != "cpu" and settings.quantization in ("auto", "nf4"):
         import bitsandbytes  # noqa: F401  (that it can be imported is the check)
 
         yield Check("4-bit", "ok", "bitsandbytes can be imported")
@@ -246,7 +246,7 @@ def _chat_template(settings: Settings, folder: Path) -> Check:
 def _encoder(settings: Settings) -> Iterator[Check]:
     from ramole_core.retrieval import Encoder
 
-    tuning = settings.adapters_dir / "_retriever"
+    tuning = settings.trained("_retriever")
     encoder = Encoder(settings.encoder, data_dir=settings.data_dir, adapter=tuning)
     vector = encoder.embed(["a sentence"])
     tuned = f", tuned by {tuning}" if encoder.tuned else ""
@@ -257,7 +257,7 @@ def _router(settings: Settings) -> Iterator[Check]:
     from ramole_core.methods import find_row
     from ramole_core.weights_here import WeightsHere
 
-    file = settings.adapters_dir / "_router" / "router.safetensors"
+    file = settings.trained("_router") / "router.safetensors"
     here = WeightsHere(
         settings.adapters_dir, base_model=settings.base_model, data_dir=settings.data_dir
     )

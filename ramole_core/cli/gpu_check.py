@@ -1,6 +1,6 @@
 """`doctor --gpu`, the first command on a real card: does it say what the CPU says, and how fast?
 
-The same weights, NF4 where the settings say so, are asked on the CPU in float32, which is the
+The same weights, quantised as the card has them, are asked on the CPU in float32, which is the
 truth, on the CPU in bfloat16, which is the yardstick, and on the card. A card that strays no
 further from the truth than ten times the yardstick is good: rounding may differ, weights may not.
 """
@@ -11,6 +11,8 @@ from itertools import takewhile
 
 import torch
 
+from ramole_core.base.fetch import fetch_base
+from ramole_core.base.model import pick_quantization
 from ramole_core.cli.gpu_side import (
     BARE,
     Side,
@@ -100,12 +102,18 @@ def check_gpu(
             "install its CUDA build and a driver, or run doctor without --gpu."
         )
     sizes = sizes or Sizes()
+    kind = pick_quantization(
+        settings.quantization,
+        device=torch.device(device),
+        folder=fetch_base(settings.base_model, data_dir=settings.data_dir),
+    )
+    settings = settings.model_copy(update={"quantization": kind})
     plans = [
         ("truth", {"device": "cpu", "dtype": "float32"}, False),
         ("cpu", {"device": "cpu", "dtype": "bfloat16"}, True),
         ("card", {"device": device, "dtype": "bfloat16"}, True),
     ]
-    if settings.quantization == "nf4":
+    if kind == "nf4":
         unpacked = {"device": device, "dtype": "bfloat16", "quantization": "none"}
         plans.append(("card, bfloat16", unpacked, True))
     sides = [

@@ -1,37 +1,88 @@
-"""The system opened for one command, and the options that the commands on it share."""
+"""What answers a command: the system opened here, or a server that runs; and options they share."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ramole_core.errors import RamoleError
 from ramole_core.terminal.console import progress_bar, say
 
 if TYPE_CHECKING:
+    from ramole_core.cli.server import Server
     from ramole_core.ramole import Ramole
+    from ramole_core.request import Request
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 Owner = Annotated[str | None, typer.Option(help="Whose uploads count beside the shared ones.")]
 Exclude = Annotated[
     list[str] | None, typer.Option(help="An adapter that must not be found; repeat for more.")
 ]
+REMOTE = ("add", "chat", "generate", "list", "remove", "retrieve")
+"""The commands that a server can be asked."""
+chosen_url: ContextVar[str | None] = ContextVar("chosen_url", default=None)
+"""What `--url` says for the command that runs."""
 
 
 @contextmanager
-def opened(*, load: bool = False) -> Iterator["Ramole"]:
-    """`Ramole`, closed at the end; with `load` the base model is loaded first, progress shown.
+def opened() -> Iterator["Ramole"]:
+    """`Ramole`, closed at the end.
 
     Who may give commands may use what they had listed: adapters of the Hub are allowed.
     """
-    from ramole_core.facts import model_notes
     from ramole_core.ramole import Ramole
     from ramole_core.settings import load_settings
 
     with Ramole(load_settings(hub_adapters=True)) as ramole:
-        if load:
-            with progress_bar("Getting ready") as tell:
-                ramole.load(tell)
-            for note in model_notes(ramole):
-                say(f"Note: {note}")
         yield ramole
+
+
+@contextmanager
+def reached(owner: str | None = None, **here: object) -> Iterator["Ramole | Server"]:
+    """The server that `--url` names or that runs on the data folder, else `Ramole`.
+
+    `here`: options by name that need the model in this process; raises RamoleError where one of
+    them, or an owner, is said and a server answers.
+    """
+    server = _server()
+    if server is None:
+        with opened() as ramole:
+            yield ramole
+        return
+    try:
+        for name, value in {"owner": owner, **here}.items():
+            if value is not None:
+                raise RamoleError(
+                    f"--{name} cannot be asked of the server at {server.url}; leave it out, or "
+                    "stop the server."
+                )
+        yield server
+    finally:
+        server.close()
+
+
+def load(ramole: "Ramole", request: "Request") -> None:
+    """Load the model, progress shown, once the request is known to run on it."""
+    from ramole_core.facts import model_notes
+
+    ramole.check(request)
+    with progress_bar("Getting ready") as tell:
+        ramole.load(tell)
+    for note in model_notes(ramole):
+        say(f"Note: {note}")
+
+
+def _server() -> "Server | None":
+    from ramole_core.cli.server import Server
+    from ramole_core.running_page import find_page
+    from ramole_core.settings import load_settings
+
+    settings, url = load_settings(), chosen_url.get()
+    found = None if url else find_page(Path(settings.data_dir))
+    if found is not None:
+        say(f"Asking the page at {found.url}, which runs on {settings.data_dir}.")
+        return Server(found.url, data_dir=settings.data_dir, key=found.key, auth=settings.auth)
+    return Server(url, data_dir=settings.data_dir) if url else None

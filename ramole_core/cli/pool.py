@@ -1,30 +1,47 @@
 """The commands on the pool: `list`, `add` and `remove`."""
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from ramole_core.cli.opening import Json, Owner, opened
-from ramole_core.facts import facts_of
-from ramole_core.terminal.console import progress_bar, read_examples, write_json, write_table
+from ramole_core.cli.opening import Json, Owner, reached
+from ramole_core.terminal.console import (
+    progress_bar,
+    read_examples,
+    say,
+    write_json,
+    write_table,
+)
+
+LONG = ("ranks", "scales")
+"""A line for each module of each adapter."""
 
 
-def list_adapters(owner: Owner = None, as_json: Json = False) -> None:
+def list_adapters(
+    owner: Owner = None,
+    full: Annotated[
+        bool, typer.Option("--full", help="With --json: rank and scale of each module too.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
     """The adapters of the pool."""
-    with opened() as ramole:
-        cards = ramole.pool.cards(owner)
-        if as_json:
-            records = [card.as_dict() for card in cards]
-            write_json({"adapters": records, **facts_of(ramole)})
-            return
-    write_table(
-        ("name", "owner", "rank", "scale", "modules", "description"),
-        [
-            (c.name, c.owner or "", c.rank, f"{c.scale:g}", ",".join(c.modules), c.description)
-            for c in cards
-        ],
-    )
+    from ramole_core.cli.server import Server
+    from ramole_core.facts import facts_of
+
+    with reached(owner) as system:
+        if isinstance(system, Server):
+            cards, facts = system.cards(), {"server": system.url}
+        else:
+            cards = [card.as_dict() for card in system.pool.cards(owner)]
+            facts = facts_of(system)
+    if as_json:
+        kept = [{k: v for k, v in card.items() if full or k not in LONG} for card in cards]
+        write_json({"adapters": kept, **facts})
+        return
+    columns = ("name", "owner", "rank", "scale", "modules", "description")
+    write_table(columns, [[_cell(card.get(name)) for name in columns] for card in cards])
 
 
 def add(
@@ -39,28 +56,37 @@ def add(
     as_json: Json = False,
 ) -> None:
     """Check an adapter and add it to the pool, or say why not."""
-    with opened() as ramole:
+    from ramole_core.cli.server import Server
+    from ramole_core.facts import facts_of
+
+    with reached(owner) as system:
         path = source[0] if len(source) == 1 else source
         texts = read_examples(examples) if examples else None
+        card: Mapping[str, Any]
+        facts: Mapping[str, object]
         with progress_bar("Adding") as tell:
             tell(str(source[0]), 0.1)
-            card = ramole.pool.add(path, name=name, examples=texts, owner=owner)
-        near = ramole.neighbours(card.name, k=3, owner=owner)
-        if as_json:
-            write_json(
-                {
-                    "adapter": card.as_dict(),
-                    "adapters": [hit.name for hit in near],
-                    "similarities": [hit.score for hit in near],
-                    **facts_of(ramole),
-                }
-            )
-            return
-    print(f"Added {card.name}: rank {card.rank}, {', '.join(card.modules)}, scale {card.scale:g}.")
-    for note in card.notes:
+            if isinstance(system, Server):
+                card = system.add(path, name=name, examples=texts)
+                near = [(hit["name"], hit["score"]) for hit in card["neighbours"]]
+                facts = {"server": system.url}
+                if not system.operator:
+                    say("It is this user's at that server, and goes two hours after the last call.")
+            else:
+                made = system.pool.add(path, name=name, examples=texts, owner=owner)
+                card, facts = dict[str, Any](made.as_dict()), facts_of(system)
+                hits = system.neighbours(made.name, k=3, owner=owner)
+                near = [(hit.name, hit.score) for hit in hits]
+    if as_json:
+        names, scores = [one for one, _ in near], [score for _, score in near]
+        write_json({"adapter": card, "adapters": names, "similarities": scores, **facts})
+        return
+    modules = ", ".join(card["modules"])
+    print(f"Added {card['name']}: rank {card['rank']}, {modules}, scale {card['scale']:g}.")
+    for note in card["notes"]:
         print(f"Note: {note}")
     if near:
-        print("Nearest: " + ", ".join(f"{hit.name} {hit.score:.2f}" for hit in near))
+        print("Nearest: " + ", ".join(f"{one} {score:.2f}" for one, score in near))
 
 
 def remove(
@@ -69,9 +95,23 @@ def remove(
     as_json: Json = False,
 ) -> None:
     """Take an added adapter out of the pool; the sample pool is read-only."""
-    with opened() as ramole:
-        ramole.pool.remove(name, owner=owner)
-        if as_json:
-            write_json({"removed": name, **facts_of(ramole)})
-            return
-    print(f"Removed {name}.")
+    from ramole_core.cli.server import Server
+    from ramole_core.facts import facts_of
+
+    with reached(owner) as system:
+        if isinstance(system, Server):
+            system.remove(name)
+            facts = {"server": system.url}
+        else:
+            system.pool.remove(name, owner=owner)
+            facts = facts_of(system)
+    if as_json:
+        write_json({"removed": name, **facts})
+    else:
+        print(f"Removed {name}.")
+
+
+def _cell(value: object) -> object:
+    if isinstance(value, list):
+        return ",".join(value)
+    return f"{value:g}" if isinstance(value, float) else value or ""

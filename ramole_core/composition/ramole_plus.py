@@ -75,6 +75,7 @@ class RamolePlus(Composition):
         ),
         abstains=True,
         keeps_turn=True,
+        splits=True,
     )
     weighs_similarity = True
     examines = EXAMINED

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from ramole_core.errors import RamoleError
 from ramole_core.methods import METHOD_LIST, Method
+from ramole_core.settings import trained_folder
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,9 +95,10 @@ def checksum_of(folder: Path, row: Method) -> str | None:
 class WeightsFolder:
     """The trained weights of all methods, each in its own folder; read once."""
 
-    def __init__(self, folder: Path):
-        """`folder` holds `_router` and its like; it need not exist."""
-        self._folder = folder
+    def __init__(self, folder: Path, *, own: Path | None = None):
+        """`folder` holds `_router` and its like, and so does `own`, where it is looked first; they
+        need not exist."""
+        self._folder, self._own = folder, own
         self._read: dict[str, Trained] = {}
 
     def get(self, row: Method, *, needed: bool) -> Trained | None:
@@ -107,13 +109,17 @@ class WeightsFolder:
         if not row.weights:
             return None
         if row.weights not in self._read:
-            if not needed and checksum_of(self._folder / row.weights, row) is None:
+            folder = trained_folder(row.weights, self._folder, own=self._own)
+            if not needed and checksum_of(folder, row) is None:
                 return None
-            self._read[row.weights] = load_trained(self._folder / row.weights, row)
+            self._read[row.weights] = load_trained(folder, row)
         return self._read[row.weights]
 
     def checksums(self) -> dict[str, str]:
         """SHA-256 of the weights of each method that is trained and has some."""
         rows = [row for row in METHOD_LIST if row.training]
-        found = {row.name: checksum_of(self._folder / row.weights, row) for row in rows}
+        folders = {
+            row.name: trained_folder(row.weights, self._folder, own=self._own) for row in rows
+        }
+        found = {row.name: checksum_of(folders[row.name], row) for row in rows}
         return {name: checksum for name, checksum in found.items() if checksum}

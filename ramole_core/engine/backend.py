@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Protocol, runtime_checkable
 
+from transformers import PreTrainedTokenizerBase
+
 from ramole_core.composition import Candidate, Response
 from ramole_core.engine.engine import Likely
 from ramole_core.engine.fitting import Fit
@@ -24,6 +26,11 @@ class Backend(Protocol):
     @property
     def facts(self) -> ModelFacts:
         """Of the model that all of them run."""
+        ...
+
+    @property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        """The base model's."""
         ...
 
     def read(self, request: Request) -> Prompt:

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from ramole_core.base.checksum import weights_checksum
-from ramole_core.base.model import BaseModel, pick_device, pick_dtype
+from ramole_core.base.model import BaseModel, pick_device, pick_dtype, pick_quantization
 from ramole_core.base.size import count_parameters
 from ramole_core.composition import Composition, Trained
 from ramole_core.engine.engine import Engine, EngineSizes
@@ -95,11 +95,13 @@ def checked_engine(
 def verdict_file(settings: Settings, folder: Path) -> Path:
     """Where the verdict on a base that lies in `folder` is kept: by all that it hangs on."""
     s = settings
+    device = pick_device(s.device)
+    kind = pick_quantization(s.quantization, device=device, folder=folder)
     versions = [metadata.version(name) for name in ("torch", "transformers", "bitsandbytes")]
     what = (
         weights_checksum(folder, data_dir=s.data_dir),
         (folder / "config.json").read_text(),
-        (s.quantization, s.head, str(pick_dtype(s.dtype)), pick_device(s.device).type),
+        (kind, s.head, str(pick_dtype(s.dtype)), device.type),
         (FOLDER.name, LANES, MATRIX, versions, _code()),
     )
     name = hashlib.sha256(repr(what).encode()).hexdigest()[:32]

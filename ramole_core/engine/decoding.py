@@ -1,7 +1,7 @@
 """From logits to text: the next token of one request, and whole characters as they stream.
 
-A token is the likeliest one, or drawn from the top-p nucleus with the request's own seed; nothing
-past a stop string is ever given out.
+A token is the likeliest one, or drawn with the request's own seed among those that top_k, top_p and
+min_p leave; nothing past a stop string is ever given out.
 """
 
 import sys
@@ -37,14 +37,18 @@ def is_greedy(request: Request) -> bool:
 def choose_token(
     logits: Float[Tensor, "v"], request: Request, *, generator: torch.Generator
 ) -> int:
-    """The next token id; temperature 0 is the argmax, else a draw from the top-p nucleus."""
+    """The next token id; temperature 0 is the argmax, else a draw among the likeliest."""
     if is_greedy(request):
         return int(logits.argmax())
     wide = logits.to("cpu", torch.float64)
     probabilities = ((wide - wide.max()) / request.temperature).softmax(-1)  # or inf - inf
     ordered, ids = probabilities.sort(descending=True, stable=True)
+    if request.top_k:
+        ordered = ordered[: request.top_k] / ordered[: request.top_k].sum()
     before = ordered.cumsum(-1) - ordered
     kept = ordered * (before < request.top_p)  # the first token is always kept
+    if request.min_p:
+        kept = kept * (ordered >= request.min_p * ordered[0])
     draw = torch.rand((), generator=generator, dtype=torch.float64) * kept.sum()
     place = int(torch.searchsorted(kept.cumsum(-1), draw, right=True))
     return int(ids[min(place, int((kept > 0).sum()) - 1)])

@@ -10,10 +10,12 @@ from typing import NamedTuple
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from transformers import PreTrainedTokenizerBase
 
 from ramole_core.base.model import BaseModel
 from ramole_core.composition import Candidate, Response
 from ramole_core.effects import Subset
+from ramole_core.engine.answer_format import format_of
 from ramole_core.engine.attention import ServedAttention
 from ramole_core.engine.effect_reading import EffectReading
 from ramole_core.engine.faults import fault_of
@@ -175,6 +177,11 @@ class Engine:
         self._reader.facts = self.facts
 
     @property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        """The base model's."""
+        return self._base.tokenizer
+
+    @property
     def context(self) -> int:
         """Most tokens of a prompt and its answer together."""
         return self.facts.context
@@ -219,6 +226,8 @@ class Engine:
         segments = self._maker.segments(prepared, bare=stopped)
         self._check_made(segments)
         ids = [*prompt.ids, *request.prefix_ids, *prepared.shown[:-1]]
+        eos, tokenizer = self.facts.eos, self.tokenizer
+        form = format_of(request, tokenizer, eos=eos, vocabulary=self.facts.vocabulary)
         count = len(prepared.candidates) if stopped else len(segments.open.names)
 
         def make(number: int) -> RequestState:
@@ -230,12 +239,13 @@ class Engine:
                 segments=segments,
                 candidates=prepared.candidates[:count],
                 room=prompt.room,
-                tokenizer=self._base.tokenizer,
-                eos=self.facts.eos,
+                tokenizer=tokenizer,
+                eos=eos,
                 session=session,
                 address=address,
                 extra={"dropped_turns": float(prompt.dropped)} if prompt.dropped else {},
                 shown=prepared.shown,
+                form=form,
             )
 
         return self.scheduler.submit(

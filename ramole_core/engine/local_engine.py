@@ -3,6 +3,8 @@
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 
+from transformers import PreTrainedTokenizerBase
+
 from ramole_core.composition import Candidate, Response
 from ramole_core.engine.engine import Engine, Likely
 from ramole_core.engine.engine_thread import EngineThread
@@ -24,6 +26,10 @@ class LocalEngine:
     @property
     def facts(self) -> ModelFacts:
         return self.engine.facts
+
+    @property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        return self.engine.tokenizer
 
     def read(self, request: Request) -> Prompt:
         return self.engine.read(request)

@@ -45,7 +45,8 @@ def encode_pairs(
         raise RamoleError("The base model's tokenizer has no end token; choose another base.")
     found = []
     for n, one in enumerate(read_examples(request.examples), 1):
-        alone = replace(request, prompt=one.input, history=(), prefix_ids=(), without=())
+        bare = dict.fromkeys(("history", "prefix_ids", "without", "prompt_ids", "messages"), ())
+        alone = replace(request, prompt=one.input, **bare)
         prompt = encode_prompt(alone, tokenizer)
         targets = (*tokenizer.encode(one.target, add_special_tokens=False), end)
         ids = (*prompt, *targets[:-1])

@@ -59,6 +59,8 @@ class Prepared:
     prompt: Prompt
     selection: Selection = Selection()
     """The adapters that answer, those that a method brings among them."""
+    later: tuple[Turn, ...] = ()
+    """The prompt's other parts, which are answered after this one."""
     shown: tuple[int, ...] = ()
     """Tokens of the answer that an engine had made and told before it was lost, those of the
     request's own `prefix_ids` not counted: they are read, and the last one is told again."""
@@ -79,6 +81,8 @@ def encode_prompt(request: Request, tokenizer: PreTrainedTokenizerBase) -> list[
 
     Raises RamoleError where the chat template refuses it.
     """
+    if request.prompt_ids:
+        return list(request.prompt_ids)
     if request.raw:
         return list(tokenizer(request.prompt)["input_ids"])
     return _encode(_messages(request, ()), tokenizer)
@@ -139,6 +143,8 @@ def room_for_answer(request: Request, length: int, *, context: int, turns: int =
 
 def _messages(request: Request, history: Sequence[Exchange]) -> list[Message]:
     """All that is said, the system prompt first."""
+    if request.messages:
+        return [{"role": role, "content": text} for role, text in request.messages]
     said = [] if request.system is None else [{"role": "system", "content": request.system}]
     for turn in history:
         said.append({"role": "user", "content": turn.user})

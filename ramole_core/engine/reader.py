@@ -12,8 +12,10 @@ from ramole_core.answer import Selection
 from ramole_core.base.chat_template import NEXT_TURN, check_known, ends_turns_itself
 from ramole_core.base.model import BaseModel
 from ramole_core.composition import Candidate, find_method
+from ramole_core.engine.answer_format import format_of
 from ramole_core.engine.answer_prefix import check_prefix
 from ramole_core.engine.fitting import Fit, KnownFits, check_turns, needs_fit
+from ramole_core.engine.logits import check_bias
 from ramole_core.engine.pair_reading import encode_pairs
 from ramole_core.engine.placement import Weights
 from ramole_core.engine.prompt import Prepared, Prompt, Turn, read_prompt
@@ -51,13 +53,14 @@ class RequestReader:
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, facts: ModelFacts, *, weights: Weights):
         """`weights` gives a method's trained weights."""
-        self._tokenizer, self.facts, self._weights = tokenizer, facts, weights
+        self.tokenizer = tokenizer
+        self.facts, self._weights = facts, weights
         self._known_fits = KnownFits()
 
     def read(self, request: Request) -> Prompt:
         """The request's turns as token ids; raises RamoleError where the context is too short, or
         the model lacks a token."""
-        prompt = read_prompt(request, self._tokenizer, context=self.facts.context)
+        prompt = read_prompt(request, self.tokenizer, context=self.facts.context)
         self._check_known(prompt.ids)
         return prompt
 
@@ -78,12 +81,10 @@ class RequestReader:
         """With the adapters that its methods bring in the place of those that it was given, and
         with the end of a turn as a stop string where the model was never taught turns."""
         request, prompt = self._within_its_turn(asked.request), asked.prompt
-        check_prefix(
-            request,
-            self._tokenizer,
-            eos=self.facts.eos,
-            vocabulary=self.facts.vocabulary,
-        )
+        eos, vocabulary = self.facts.eos, self.facts.vocabulary
+        check_prefix(request, self.tokenizer, eos=eos, vocabulary=vocabulary)
+        check_bias(request, vocabulary=vocabulary)
+        format_of(request, self.tokenizer, eos=eos, vocabulary=vocabulary)
         if len(asked.turns) != len(prompt.parts):
             raise ValueError(f"{len(asked.turns)} turns for a prompt of {len(prompt.parts)}")
         turns = tuple(map(self._with_own, asked.turns))
@@ -101,16 +102,16 @@ class RequestReader:
         if not needs_fit(prepared):
             return None
         turn = prepared.turns[-1].request
-        pairs = encode_pairs(turn, self._tokenizer, context=self.facts.context)
+        pairs = encode_pairs(turn, self.tokenizer, context=self.facts.context)
         for pair in pairs:
             self._check_known((*pair.ids, *pair.targets))
         return Fit(prepared, pairs, self._known_fits)
 
     def _check_known(self, ids: Sequence[int]) -> None:
-        check_known(ids, self._tokenizer, vocabulary=self.facts.vocabulary)
+        check_known(ids, self.tokenizer, vocabulary=self.facts.vocabulary)
 
     def _within_its_turn(self, request: Request) -> Request:
-        if request.raw or NEXT_TURN in request.stop or ends_turns_itself(self._tokenizer):
+        if request.raw or NEXT_TURN in request.stop or ends_turns_itself(self.tokenizer):
             return request
         return replace(request, stop=(*request.stop, NEXT_TURN))
 

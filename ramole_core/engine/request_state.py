@@ -13,9 +13,12 @@ from jaxtyping import Float
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
+from ramole_core.answer import TokenLogprob
 from ramole_core.composition import Candidate
+from ramole_core.engine.answer_format import AnswerFormat
 from ramole_core.engine.decoding import TextStream, choose_token, make_generator, skip_draws
 from ramole_core.engine.kv import KvSequence
+from ramole_core.engine.logits import changed_logits, log_probability
 from ramole_core.engine.pair_reading import PairReading
 from ramole_core.engine.segments import Segment, Segments
 from ramole_core.engine.trace import Gates
@@ -73,6 +76,10 @@ class RequestState:
     made elsewhere."""
     reading: PairReading | None = None
     """Pairs that are read for their losses, one at a time, in place of an answer."""
+    form: AnswerFormat | None = None
+    """What the answer has to be; None: any text."""
+    prompt_logprobs: list[TokenLogprob] = field(default_factory=list)
+    """Of the prompt's tokens that were read, where the request asks for them."""
     becomes: int = 0
     """How long the request is that it is read for, where that is longer."""
     _cancelled: threading.Event = field(default_factory=threading.Event)
@@ -124,13 +131,13 @@ class RequestState:
             token, self.again = self.again, None
             skip_draws(self.generator, request, 1)
         elif token is None:
-            token = choose_token(logits.float(), request, generator=self.generator)
+            token = self._choose(logits.float())
         self.first = time.perf_counter() if self.first is None else self.first
         if request.effects:
             self.logprobs += token_logprobs(logits[None], [token])
         self.ids.append(token)
         self.new += 1
-        text = self.push(token, eos)
+        top, text = request.logprobs, self.push(token, eos)
         row = self.gates.last(self._fed_last) if request.trace else None
         return Step(
             token=token,
@@ -140,8 +147,25 @@ class RequestState:
             present=None if row is None else row.present,
             adapters=tuple(c.name for c in self.candidates),
             scores=tuple(c.score for c in self.candidates),
+            likelihood=None if top is None else log_probability(logits, token, top=top),
             last=bool(self.finish_reason),
         )
+
+    def _choose(self, logits: Float[Tensor, "v"]) -> int:
+        request = self.request
+        if request.changes_logits:
+            prompt, answer = self.prompt_ids, self.tokens
+            logits = changed_logits(logits, request, prompt=prompt, answer=answer, form=self.form)
+        return choose_token(logits, request, generator=self.generator)
+
+    def hear_prompt(self, logits: Float[Tensor, "n v"], end: int) -> None:
+        """Logits after the n tokens before `end`, for the log probabilities of the prompt."""
+        top = self.request.logprobs or 0
+        found = self.prompt_logprobs
+        if not found:
+            found.append(TokenLogprob(self.ids[0], None))
+        for row, at in enumerate(range(end - len(logits) + 1, min(end + 1, self.prompt_length))):
+            found.append(log_probability(logits[row], self.ids[at], top=top))
 
     def take_pair(self) -> None:
         """What is fed from now on is the pair that `reading` has come to. The cache is asked for
@@ -155,9 +179,11 @@ class RequestState:
         """The text that a token of the answer adds; ends the request where it is over."""
         ended = token in eos and not self.request.ignore_eos
         text = "" if ended else self.text.push(token)
+        if self.form is not None and not ended:
+            self.form.push(token)
         if self.text.stopped:
             self.end("stop")
-        elif ended:
+        elif ended or (self.form is not None and self.form.complete):
             text += self.text.finish()
             self.end("eos")
         elif len(self.ids) - self.prompt_length >= self.room:
@@ -196,6 +222,7 @@ class RequestState:
                 "tokens_per_second": max(self.new - 1, 0) / max(end - first, 1e-9),
                 **self.extra,
             },
+            prompt_logprobs=tuple(self.prompt_logprobs),
         )
 
 
@@ -214,6 +241,7 @@ def new_request_state(
     address: str = "",
     extra: dict[str, float] | None = None,
     shown: tuple[int, ...] = (),
+    form: AnswerFormat | None = None,
 ) -> RequestState:
     """A request that waits; what was given of its answer is said, drawn and past. `shown` are the
     last tokens of the answer that were told elsewhere; the last of them is told again."""
@@ -229,10 +257,11 @@ def new_request_state(
         room=room,
         text=TextStream(tokenizer, stop=request.stop),
         generator=make_generator(request),
-        content=segments.content(ids),
+        content=segments.content(() if request.prompt_logprobs else ids),
         extra=dict(extra or {}),
         new=max(0, len(shown) - 1),
         again=shown[-1] if shown else None,
+        form=form,
     )
     for token in state.tokens:
         state.push(token, eos)

@@ -325,9 +325,13 @@ class Scheduler:
                 self._saved = max(0, self._saved - count)
                 self._hear(state, count, row, output, events)
                 continue
+            if state.request.prompt_logprobs:
+                kept = output.kept.get(row, output.logits[row : row + 1])
+                state.hear_prompt(kept, state.fed)
             if state.unfed:
                 continue
-            self._advance(state, row, chosen[row], output, events)
+            if not self._advance(state, row, chosen[row], output, events):
+                continue
             self._reading.remove(state)
             self._rows.append(state)
             if state.finish_reason:
@@ -339,7 +343,9 @@ class Scheduler:
         if state.reading is not None:
             keep = max(1, state.reading.wanted(state.fed, state.fed + count))
             return Piece(state.sequence, ids, state.mix, keep=keep)
-        return Piece(state.sequence, ids, state.mix, state.request.trace and state.segment.mixed)
+        traced = state.request.trace and state.segment.mixed
+        keep = count if state.request.prompt_logprobs else 1
+        return Piece(state.sequence, ids, state.mix, traced, keep)
 
     def _hear(
         self, state: RequestState, count: int, row: int, output: Output, events: list[Event]
@@ -410,10 +416,17 @@ class Scheduler:
 
     def _advance(
         self, state: RequestState, row: int, token: int, output: Output, events: list[Event]
-    ) -> None:
-        """The next token of one row: the batch's own choice where the request is greedy."""
-        greedy = token if is_greedy(state.request) else None
-        events.append((state, state.advance(greedy, output.logits[row], self._eos)))
+    ) -> bool:
+        """The next token of one row: the batch's own choice where the request takes the likeliest
+        of the model's own logits. False: its format allows none."""
+        request = state.request
+        greedy = token if is_greedy(request) and not request.changes_logits else None
+        try:
+            events.append((state, state.advance(greedy, output.logits[row], self._eos)))
+        except RamoleError as error:
+            self._fail(state, error, events)
+            return False
+        return True
 
     def _fail(self, state: RequestState, error: Exception, events: list[Event]) -> None:
         """A fault in one method: it ends that request, with one sentence."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ramole_core.errors import RamoleError
-from ramole_core.methods import describe_options, read_values
+from ramole_core.methods import read_values
 from ramole_core.terminal.console import progress_bar, write_json
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ def merge(
     ] = 0,
     option: Annotated[
         list[str] | None,
-        typer.Option(help=f"NAME=VALUE of the method's own; repeat. {describe_options()}."),
+        typer.Option(help="NAME=VALUE of the method's own, as `methods` lists them; repeat."),
     ] = None,
     owner: Annotated[
         str | None, typer.Option(help="Whose uploads count beside the shared ones.")
@@ -68,7 +68,7 @@ def merge(
             sources,
             method,
             shapes=shapes,
-            trained=WeightsFolder(settings.adapters_dir),
+            trained=WeightsFolder(settings.adapters_dir, own=settings.trained_dir),
             weights=given,
             options=options,
             rank=rank,

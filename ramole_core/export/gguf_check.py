@@ -52,9 +52,8 @@ def check(
     base = fetch_base(settings.base_model, data_dir=settings.data_dir)
     shapes = read_shapes(base)
     sources = read_sources(adapter, settings=settings, shapes=shapes)
-    loras = merge_adapters(
-        sources, "mixture", shapes=shapes, trained=WeightsFolder(settings.adapters_dir)
-    ).loras
+    trained = WeightsFolder(settings.adapters_dir, own=settings.trained_dir)
+    loras = merge_adapters(sources, "mixture", shapes=shapes, trained=trained).loras
     ids = AutoTokenizer.from_pretrained(base)(TEXT)["input_ids"]
     bare, ours = our_logits(base, {}, ids), our_logits(base, loras, ids)
     with tempfile.TemporaryDirectory(prefix="ramole-gguf-") as home:

@@ -32,6 +32,18 @@ class WriterLock:
             self._descriptor = None
 
 
+def is_locked(folder: Path) -> bool:
+    """Whether a process holds the lock of the folder."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
+
+
 def _holder(status: os.stat_result) -> str:
     """`process 123`, from Linux's table of locks; `another process` elsewhere."""
     device = f"{os.major(status.st_dev):02x}:{os.minor(status.st_dev):02x}:{status.st_ino}"

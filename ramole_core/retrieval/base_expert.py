@@ -80,6 +80,11 @@ class BaseExpert:
             calibrated=self.calibrated,
         )
 
+    def needed(self, vector: Float32[np.ndarray, "d"]) -> float:
+        """The least similarity at which adapters answer a text with this vector."""
+        line = self.calibration.alone
+        return line.threshold + line.slope * float(vector @ self._vectors["everyday"])
+
     def doubts(self, evidence: Evidence) -> bool:
         """Whether the adapters' responses should decide."""
         calibration = self.calibration

@@ -101,6 +101,12 @@ class Encoder:
         each = zip(rows, texts, strict=True)
         return np.concatenate([tuning.metric(row[None], [text]) for row, text in each])
 
+    def count_tokens(self, texts: Sequence[str]) -> int:
+        """Tokens of all these texts, as the encoder has them, before it cuts them to its window."""
+        with self._lock:
+            tokenizer = self._load().tokenizer
+            return sum(map(len, tokenizer([text[:_LONGEST] for text in texts])["input_ids"]))
+
     def dense(
         self, texts: Sequence[str], *, window: Window | None = None
     ) -> Float32[np.ndarray, "n d"]:

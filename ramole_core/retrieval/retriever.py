@@ -61,6 +61,10 @@ class Retriever:
         """Vectors of unit length, the instruction included."""
         return self._encoder.embed(texts)
 
+    def count_tokens(self, texts: Sequence[str]) -> int:
+        """Tokens of all these texts, as the encoder has them."""
+        return self._encoder.count_tokens(texts)
+
     def retrieve(
         self, text: str, k: int = 3, exclude: Collection[str] = (), owner: str | None = None
     ) -> list[Hit]:

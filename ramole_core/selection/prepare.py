@@ -1,13 +1,19 @@
-"""From requests to what an engine takes: the adapters of every turn, and the prompts."""
+"""From requests to what an engine takes: the adapters of every turn, and the prompts.
+
+The parts of a prompt that is answered part by part (`parts.py`) get their adapters at once, and are
+prepared when the answer before them is there.
+"""
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from ramole_core.answer import Selection
 from ramole_core.hub import Hub, Wait
 from ramole_core.mixes import Mixes
 from ramole_core.pool import Pool
-from ramole_core.request import Request
+from ramole_core.request import Generation, Request
+from ramole_core.selection.parts import Parts
 from ramole_core.selection.selector import Choice, Selector
 
 if TYPE_CHECKING:
@@ -19,8 +25,13 @@ if TYPE_CHECKING:
 class Preparation:
     """Over one pool."""
 
-    def __init__(self, selector: Selector, mixes: Mixes, hub: Hub, pool: Pool):
-        self._selector, self._mixes, self._hub, self._pool = selector, mixes, hub, pool
+    def __init__(self, selector: Selector, parts: Parts, mixes: Mixes, hub: Hub, pool: Pool):
+        self._selector, self._parts = selector, parts
+        self._mixes, self._hub, self._pool = mixes, hub, pool
+
+    def parts(self, request: Request) -> tuple[str, ...]:
+        """As `Ramole.parts`."""
+        return self._parts.of(request)
 
     def prepare(
         self, requests: Sequence[Request], engines: "Backend", *, cancelled: Callable[[], bool]
@@ -28,6 +39,11 @@ class Preparation:
         """As `Ramole.prepare`, for these engines."""
         wait = self._hub.wait(cancelled)
         requests = [self._mixed(request, wait) for request in requests]
+        texts = [self._parts.of(request) for request in requests]
+        requests = [
+            replace(one, prompt=parts[0], max_new_tokens=max(1, one.max_new_tokens // len(parts)))
+            for one, parts in zip(requests, texts, strict=True)
+        ]
         read: dict[int, Prompt] = {}
 
         def prompt_of(n: int) -> "Prompt":
@@ -40,6 +56,7 @@ class Preparation:
         for n, request in enumerate(requests):
             dropped = prompt_of(n).dropped if request.drop_turns and request.history else 0
             asked = request.turns[dropped:]
+            asked += tuple(replace(asked[-1], prompt=text) for text in texts[n][1:])
             turns += [(n, turn) for turn in asked]
             follows += [place > 0 for place in range(len(asked))]
 
@@ -48,7 +65,8 @@ class Preparation:
         ) -> "list[list[Response]]":
             asked = [turns[t] for t in at]
             prompts = [
-                engines.read(turn) if requests[n].history else prompt_of(n) for n, turn in asked
+                engines.read(turn) if requests[n].history or len(texts[n]) > 1 else prompt_of(n)
+                for n, turn in asked
             ]
             return engines.examine(prompts, candidates)
 
@@ -61,7 +79,9 @@ class Preparation:
         for (n, _), choice in zip(turns, chosen, strict=True):
             found[n].append(choice)
         prepared = []
-        for n, (request, (*earlier, last)) in enumerate(zip(requests, found, strict=True)):
+        for n, (request, choices) in enumerate(zip(requests, found, strict=True)):
+            at = len(choices) - len(texts[n])
+            earlier, last, later = choices[:at], choices[at], choices[at + 1 :]
             one = engines.prepare(
                 request.turn_by_base() if last.leaves else request,
                 last.candidates,
@@ -70,8 +90,32 @@ class Preparation:
             )
             notes = tuple(note for choice in (*earlier, last) for note in choice.notes)
             selection = replace(one.selection, evidence=last.evidence, notes=notes)
-            prepared.append(replace(one, selection=selection))
+            if later:
+                others = tuple(_selection(choice) for choice in later)
+                selection = replace(selection, text=request.prompt, later=others)
+            turns_to_come = tuple(Turn(choice.turn, choice.candidates) for choice in later)
+            prepared.append(replace(one, selection=selection, later=turns_to_come))
         return prepared
+
+    def follow(self, prepared: "Prepared", answer: Generation, engines: "Backend") -> "Prepared":
+        """The next part of a request, whose part before it was answered; it may have as many tokens
+        as each part, and those that the parts before it left.
+
+        Raises RamoleError where the answers so far have filled the context.
+        """
+        (turn, *later), request = prepared.later, prepared.request
+        named = tuple(one.name for one in prepared.candidates)
+        asked = replace(
+            turn.request,
+            history=(*request.history, (request.prompt, answer.text, named)),
+            max_new_tokens=turn.request.max_new_tokens + request.max_new_tokens - answer.new_tokens,
+            drop_turns=request.drop_turns,
+        )
+        prompt = engines.read(asked)
+        earlier = prepared.turns[len(prepared.turns) + 1 - len(prompt.parts) :]
+        one = engines.prepare(asked, turn.candidates, prompt, earlier=earlier)
+        selection, *others = prepared.selection.later
+        return replace(one, selection=replace(selection, later=tuple(others)), later=tuple(later))
 
     def _mixed(self, request: Request, wait: Wait) -> Request:
         """The request with what its mix says, where it names one."""
@@ -83,3 +127,14 @@ class Preparation:
         cards = {card.name: card for card in self._pool.cards(request.owner)}
         held = [cards[name] for name in mix.adapters if name in cards]
         return mix.request(request, {card.name: card.content for card in held})
+
+
+def _selection(choice: Choice) -> Selection:
+    """Of a part that is answered later."""
+    return Selection(
+        tuple(one.name for one in choice.candidates),
+        tuple(one.score for one in choice.candidates),
+        choice.evidence,
+        choice.notes,
+        text=choice.turn.prompt,
+    )

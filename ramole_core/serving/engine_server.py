@@ -50,7 +50,7 @@ class EngineServer:
             chat_template=s.chat_template,
         )
         shapes = read_shapes(base.folder)
-        self._weights_folder = WeightsFolder(s.adapters_dir)
+        self._weights_folder = WeightsFolder(s.adapters_dir, own=s.trained_dir)
         self._engines = LocalEngine(engine_of(base, s, shapes=shapes, weights=self._weights))
         self._store = AdapterStore(s.store)
         self._mirror = Mirror(self._store, s.data_dir / "mirror", shapes=shapes)

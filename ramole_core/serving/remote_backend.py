@@ -79,6 +79,10 @@ class RemoteBackend:
     def facts(self) -> ModelFacts:
         return self._facts
 
+    @property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        return self._reader.tokenizer
+
     def read(self, request: Request) -> Prompt:
         return self._reader.read(request)
 

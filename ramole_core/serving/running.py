@@ -62,6 +62,8 @@ class Running:
         """Start Ray, or join it, and deploy; returns before anybody can be asked. Raises
         RamoleError where there is no such cluster."""
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        # or Serve's uvicorn believes the X-Forwarded-For of whoever is on this host
+        os.environ.setdefault("FORWARDED_ALLOW_IPS", "")
         os.environ.setdefault("RAY_worker_niceness", "0")  # not behind whatever runs
         import ray
         from ray import serve

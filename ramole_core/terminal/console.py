@@ -3,7 +3,7 @@
 import json
 import math
 import sys
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -82,7 +82,7 @@ def say(sentence: str) -> None:
     print(" ".join(sentence.split()), file=sys.stderr, flush=True)
 
 
-def write_json(answer: dict[str, object]) -> None:
+def write_json(answer: Mapping[str, object]) -> None:
     """One JSON object on standard output; numbers that JSON lacks (nan, inf) become null."""
     print(json.dumps(_plain(answer), ensure_ascii=False, indent=2, default=str), flush=True)
 
@@ -168,7 +168,7 @@ def _escaped(cell: object) -> str:
 def _plain(value: object) -> object:
     if isinstance(value, float) and not math.isfinite(value):
         return None
-    if isinstance(value, dict):
+    if isinstance(value, Mapping):
         return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [_plain(item) for item in value]

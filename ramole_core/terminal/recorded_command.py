@@ -7,8 +7,8 @@ from pathlib import Path
 
 PLACES = {"--data": "data", "--out": "results", "--work": None}
 """Options that say where something lies: the folder recorded instead; None: left out."""
-PRINTED = ("--json",)
-"""Flags that only say what is printed: left out."""
+PRINTED = ("--json", "--overwrite")
+"""Flags that change no number: left out."""
 
 
 def recorded_command(module: str) -> str:

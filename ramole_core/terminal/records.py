@@ -4,35 +4,32 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ramole_core.facts import asked_fields
+
 if TYPE_CHECKING:
     from ramole_core.request import Generation, Request
 
 
-CONVERSATION = (
-    "history",
-    "drop_turns",
-    "prefix_ids",
-    "without",
-    "later_weights",
-    "examples",
-    "mix",
-)
-"""Fields of a request that its answer's record has where they are said."""
+ALWAYS = (
+    "prompt", "method", "adapters", "weights", "options", "temperature", "top_p", "seed", "trace",
+)  # fmt: skip
+"""What every record has; of the other fields of a request, those that are said."""
 
 
 def answer_record(
     request: "Request", answer: "Generation", trace: Path | None
 ) -> dict[str, object]:
     """An answer with what made it; a similarity is null where an adapter was named, not found."""
+    from ramole_core.answer import parts_record
     from ramole_core.effects import effects_record
 
     return {
         "prompt": request.prompt,
         "text": answer.text,
-        "method": request.method,
+        "method": answer.method or request.method,
         "adapters": answer.adapters,
         "similarities": answer.scores,
-        "weights": request.weights,
+        "weights": answer.weights or request.weights,
         "options": request.options,
         "temperature": request.temperature,
         "top_p": request.top_p,
@@ -47,6 +44,7 @@ def answer_record(
         **({"fitted": asdict(answer.fitted)} if answer.fitted else {}),
         **({"evidence": answer.evidence.record()} if answer.evidence else {}),
         **({"notes": list(answer.notes)} if answer.notes else {}),
+        **{name: value for name, value in asked_fields(request).items() if name not in ALWAYS},
         **effects_record(answer),
-        **{name: value for name in CONVERSATION if (value := getattr(request, name))},
+        **({"parts": parts_record(answer)} if answer.parts else {}),
     }

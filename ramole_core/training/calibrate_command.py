@@ -7,6 +7,7 @@ import typer
 
 from ramole_core.terminal.console import progress_bar, say, write_json
 from ramole_core.terminal.recorded_command import recorded_command
+from ramole_core.training.options import Overwrite, output_folder
 
 
 def calibrate(
@@ -14,8 +15,9 @@ def calibrate(
         bool, typer.Option(help="Read the adapters' responses where similarity is in doubt.")
     ] = True,
     out: Annotated[
-        Path | None, typer.Option(help="The calibration's folder; by default the sample pool's.")
+        Path | None, typer.Option(help="Its folder; by default DATA_DIR/trained/_base.")
     ] = None,
+    overwrite: Overwrite = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Fit where the base answers by itself, and where a follow-up keeps its adapters.
@@ -23,14 +25,16 @@ def calibrate(
     For another encoder or base model, or a sample pool of your own. Uploads need no new fit.
     """
     from ramole_core.ramole import Ramole
+    from ramole_core.settings import load_settings
     from ramole_core.training.calibrate import calibrate_for
 
+    folder = output_folder(out or load_settings().trained_dir / "_base", overwrite=overwrite)
     with Ramole() as ramole:
         with progress_bar("Calibrating") as tell:
             made = calibrate_for(
                 ramole, response=response, command=recorded_command("ramole_core"), tell=tell
             )
-        file = made.save(out or ramole.settings.adapters_dir / "_base")
+        file = made.save(folder)
     if as_json:
         write_json({"file": str(file), "facts": made.facts})
         return

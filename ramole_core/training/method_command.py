@@ -8,7 +8,14 @@ from typing import Annotated
 import typer
 
 from ramole_core.methods import METHOD_LIST, Value, find_row, read_values
-from ramole_core.training.options import Json, RowPace, read_names, spread
+from ramole_core.training.options import (
+    Json,
+    Overwrite,
+    RowPace,
+    output_folder,
+    read_names,
+    spread,
+)
 from ramole_core.training.recipe import MethodRecipe, Schedule
 
 PACE = RowPace(steps=100, batch_rows=12, learning_rate=3e-3, max_tokens=160)
@@ -25,8 +32,9 @@ class Place:
         str, typer.Option(help="Adapters to train on, comma separated; or data sets.")
     ]
     out: Annotated[
-        Path | None, typer.Option(help="The weights' folder; by default beside the sample pool.")
+        Path | None, typer.Option(help="The weights' folder; by default DATA_DIR/trained/_NAME.")
     ] = None
+    overwrite: Overwrite = False
 
 
 @dataclass(frozen=True)
@@ -118,16 +126,18 @@ def _train(
     schedule = pace.schedule(Schedule(checkpoint_every=10))
     recipe = MethodRecipe(name, values, dropout, retrieved, mixing.masked, schedule)
     settings, row = load_settings(), find_row(name)
+    folder = output_folder(
+        place.out or settings.trained_dir / row.weights, overwrite=place.overwrite
+    )
     tasks = [read_task(place.data / name) for name in names]
     base = configured_base.load_configured_base()
     shapes = read_shapes(base.folder)
-    folder = place.out or settings.adapters_dir / row.weights
     found = PoolLoras({}, {}, ())  # of a method that trains its own
     if not kind.brings:
         found = read_loras(names, settings=settings, shapes=shapes)
     near = None
     if recipe.retrieved and not kind.measures:
-        tuned = settings.adapters_dir / "_retriever"
+        tuned = settings.trained("_retriever")
         encoder = Encoder(settings.encoder, data_dir=settings.data_dir, adapter=tuned)
         near = nearest_of(found.cards, encoder)
     with shown_run(recipe.method, folder, pace, as_json=as_json) as run:

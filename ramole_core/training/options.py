@@ -8,16 +8,21 @@ from collections.abc import Callable
 from dataclasses import MISSING, Field, dataclass, field, fields, is_dataclass, replace
 from functools import wraps
 from math import inf
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from ramole_core.errors import RamoleError
+from ramole_core.settings import holds_weights
 from ramole_core.terminal.recorded_command import as_typed
 from ramole_core.training.recipe import ATTENTION, MLP, Schedule
 
 COMMANDS = ("adapter", "method", "router", "retriever")
 PLACES = {"--data": "data", "--out": None, "--minutes": None}
+Overwrite = Annotated[
+    bool, typer.Option("--overwrite", help="Replace the trained weights that are there.")
+]
 Json = Annotated[bool, typer.Option("--json", help="End with one JSON object on standard output.")]
 
 
@@ -83,6 +88,16 @@ class RowPace(Pace):
         """The default's, changed by these options."""
         made = super().schedule(default)
         return replace(made, max_tokens=self.max_tokens, dev_rows=self.dev_rows)
+
+
+def output_folder(folder: Path, *, overwrite: bool) -> Path:
+    """The folder that a run writes; raises RamoleError where weights are there already."""
+    if holds_weights(folder) and not overwrite:
+        raise RamoleError(
+            f"There are trained weights in {folder} already; add --overwrite to replace them, or "
+            "name another folder with --out."
+        )
+    return folder
 
 
 def spread(command: Callable[..., None]) -> Callable[..., None]:

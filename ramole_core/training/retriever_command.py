@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from ramole_core.training.options import Json, Pace, spread
+from ramole_core.training.options import Json, Overwrite, Pace, output_folder, spread
 from ramole_core.training.retriever_recipe import RetrieverRecipe
 
 RETRIEVER = RetrieverRecipe()
@@ -62,8 +62,9 @@ def retriever(
         str, typer.Option(help="Tasks that are only measured, comma separated.")
     ] = "",
     out: Annotated[
-        Path | None, typer.Option(help="The tuning's folder; by default the sample pool's.")
+        Path | None, typer.Option(help="Its folder; by default DATA_DIR/trained/_retriever.")
     ] = None,
+    overwrite: Overwrite = False,
     rows: Annotated[int, typer.Option(help="Training inputs of each task.")] = 200,
     pace: Pace = PACE,
     as_json: Json = False,
@@ -75,9 +76,9 @@ def retriever(
     from ramole_core.training.retriever_data import read_texts
 
     recipe, settings = learning.recipe(pace), load_settings()
+    folder = output_folder(out or settings.trained_dir / "_retriever", overwrite=overwrite)
     learnt = read_texts(data, tasks, rows=rows, seed=pace.seed)
     others = read_texts(data, unseen, rows=rows, seed=pace.seed)
-    folder = out or settings.adapters_dir / "_retriever"
     with shown_run("retriever", folder, pace, as_json=as_json) as run:
         progress = train_retriever(
             recipe,

@@ -10,7 +10,8 @@ from pathlib import Path
 
 from tests.campaigns.figures import TOLD, machine_words, write_section
 
-COUNTS = {"uploads": 10_000, "kills": 100, "disk": 100, "index": 200, "serve": 20}
+COUNTS = {"uploads": 10_000, "kills": 100, "disk": 100, "index": 200, "serve": 20, "siege": 45}
+COUNTS |= {"requests": 10_000}
 """Each campaign's file, and how many mishaps its long form has."""
 
 
@@ -20,8 +21,10 @@ def main() -> int:
     words.add_argument("--count", type=int, help="mishaps; unsaid, as many as the long form has")
     words.add_argument("--seed", type=int, default=0)
     words.add_argument("--minutes", type=float, default=25, help="begin none after so many")
-    words.add_argument("--page-alone", action="store_true", help="uploads: without the real base")
-    words.add_argument("--kinds", help="kills, serve: of these alone, such as add,remove")
+    words.add_argument(
+        "--page-alone", action="store_true", help="uploads, siege: without the real base"
+    )
+    words.add_argument("--kinds", help="of these alone, such as add,remove")
     words.add_argument("--out", type=Path, help="the JSON file that takes the figures")
     asked = words.parse_args()
     count = asked.count or COUNTS[asked.name]

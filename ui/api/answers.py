@@ -6,7 +6,15 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing
 from typing import TYPE_CHECKING
 
-from ramole_core import Fitting, Generation, RamoleError, Request, Step, effects_record
+from ramole_core import (
+    Fitting,
+    Generation,
+    RamoleError,
+    Request,
+    Step,
+    effects_record,
+    parts_record,
+)
 
 from ..model.reading import BEAT, Reading
 from .fields import MOST_PROMPTS, Ask, checked, refuse_unknown_options
@@ -43,7 +51,8 @@ def batched(
 ) -> Iterator[list[dict | None]]:
     """The answers so far, in order, None for one on its way; the last time they are all there.
 
-    A bad prompt is told by its number before any runs.
+    A bad prompt gets its sentence in the place of an answer, as in a file of prompts; where all are
+    bad the first is an error.
     """
     if not isinstance(prompts, list) or not prompts:
         raise RamoleError("prompts is not a list of prompts; pass a list of strings or objects.")
@@ -51,22 +60,34 @@ def batched(
         raise RamoleError(
             f"{len(prompts)} prompts came, and {MOST_PROMPTS} is the most; split them."
         )
-    requests = []
-    for number, row in enumerate(prompts, 1):
+    bad: dict[int, RamoleError] = {}
+    good: dict[int, Request] = {}
+    for place, row in enumerate(prompts):
         said = row if isinstance(row, dict) else {"prompt": row}
         try:
             asked = checked(Ask, **{**defaults, **said})
             refuse_unknown_options(ramole, asked)
-            requests.append(asked.request(owner))
+            request = asked.request(owner)
+            ramole.check(request)
+            good[place] = request
         except RamoleError as error:
-            raise RamoleError(f"Prompt {number}: {error}") from None
+            bad[place] = error
+    if not good:
+        place, error = next(iter(bad.items()))
+        raise RamoleError(f"Prompt {place + 1}: {error}")
+    requests, places = list(good.values()), {place: n for n, place in enumerate(good)}
     reading = Reading(ramole, requests, session=owner, address=address)
     count, said = -1, time.monotonic()
     with closing(reading.pictures()) as pictures:
         for _ in pictures:
             if len(reading.answers) != count or time.monotonic() - said > BEAT:
                 count, said = len(reading.answers), time.monotonic()
-                yield [_told(reading, index, request) for index, request in enumerate(requests)]
+                yield [
+                    {"error": str(bad[place])}
+                    if place in bad
+                    else _told(reading, places[place], good[place])
+                    for place in range(len(prompts))
+                ]
 
 
 def _told(reading: Reading, index: int, request: Request) -> dict | None:
@@ -87,7 +108,7 @@ def how_of(answer: Generation, request: Request, steps: Sequence[Step]) -> dict:
     dropped = answer.extra.get("dropped_turns")
     return {
         "adapters": [{"name": name, "score": _finite(score)} for name, score in pairs],
-        "method": request.method,
+        "method": answer.method or request.method,
         "finish_reason": answer.finish_reason,
         "prompt_tokens": answer.prompt_tokens,
         "new_tokens": answer.new_tokens,
@@ -95,10 +116,12 @@ def how_of(answer: Generation, request: Request, steps: Sequence[Step]) -> dict:
         **({"dropped_turns": int(dropped)} if dropped else {}),
         "seconds": _finite(answer.seconds),
         "first_token_seconds": _finite(answer.first_token_seconds),
+        **({"weights": list(answer.weights)} if answer.weights else {}),
         **({"fitted": _fitting(answer.fitted)} if answer.fitted else {}),
         **effects_record(answer),
         **({"evidence": answer.evidence.record()} if answer.evidence else {}),
         **({"notes": list(answer.notes)} if answer.notes else {}),
+        **({"parts": parts_record(answer)} if answer.parts else {}),
     }
 
 

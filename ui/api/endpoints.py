@@ -6,6 +6,7 @@ others', and after `presence.GONE_SECONDS` they go.
 """
 
 import time
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 import gradio as gr
@@ -19,6 +20,7 @@ from ..pool.intake import judge
 from ..session.quota import quota_of
 from ..watch.events import retrieved
 from .answers import batched, card_of, hit_of, streamed
+from .asking import ask_endpoint
 from .fields import (
     Ask,
     Named,
@@ -45,97 +47,12 @@ class Endpoints:
         self.quota = quota_of(ramole)
         self.call = self.quota.presence.call
 
-    def ask(
-        self,
-        prompt: str,
-        method: str = DEFAULT_METHOD,
-        k: int = 3,
-        adapters: list[str] | None = None,
-        weights: list[float] | None = None,
-        exclude: list[str] | None = None,
-        max_new_tokens: int = 128,
-        temperature: float = 0.0,
-        top_p: float = 1.0,
-        seed: int | None = None,
-        stop: list[str] | None = None,
-        system: str | None = None,
-        raw: bool = False,
-        options: dict | str | None = None,
-        history: list[list] | None = None,
-        drop_turns: bool = False,
-        prefix_ids: list[int] | None = None,
-        without: list[list] | None = None,
-        later_weights: dict | None = None,
-        abstain: bool | None = None,
-        examples: list[list] | None = None,
-        mix: str | None = None,
-        effects: bool = False,
-        request: gr.Request | None = None,
-    ) -> tuple[str, dict]:  # pyright: ignore[reportInvalidTypeForm] of one step
-        """
-        Answer a prompt with the adapters of the pool that fit it, mixed token by token. Streams the
-        text so far; the last answer also has the adapters that were used and how it ended. Waits
-        while the model loads, and in the queue where many ask at once: it then tells its place.
-        Where weights are found on examples first, it tells the step and the loss so far.
-
-        Args:
-            prompt: The question or task.
-            method: How to mix: {methods}.
-            k: How many adapters to retrieve, 1 to 32; ignored when adapters are named.
-            adapters: Exactly these adapters, by name; none are retrieved then.
-            weights: One weight for each named adapter, in place of the method's own.
-            exclude: Adapters that must not be retrieved.
-            max_new_tokens: The longest answer, in tokens.
-            temperature: 0 always takes the likeliest token; higher is more varied.
-            top_p: Sample among the likeliest tokens that together have this probability.
-            seed: Makes a sampled answer repeatable.
-            stop: The answer ends before the first of these strings.
-            system: A system prompt; without it, the chat template's own.
-            raw: Continue the prompt as it is, without the chat template.
-            options: The method's own options by name, as a JSON object. {options}.
-            history: Earlier turns, oldest first: [user, assistant] or [user, assistant, adapters].
-            drop_turns: Drop the oldest turns where the conversation does not fit the context.
-            prefix_ids: Token ids of the answer that are given already; the answer goes on there.
-            without: What is switched off: [adapter, layer, module], null for all of them.
-            later_weights: Fixed weights by adapter from the last given token on.
-            abstain: May the base answer where no adapter fits? Null: as the method does.
-            examples: [input, target] pairs, about 5, to find the weights on: {fitting}.
-            mix: A mix that the server kept, by name: its method, adapters and weights.
-            effects: Tell what each adapter did to each token, in nats, and log probabilities.
-        Returns:
-            The text so far.
-            An object with adapters, method, finish_reason, tokens, seconds; or its place, or empty.
-        """
+    def ask(self, given: Mapping[str, object], request: gr.Request | None) -> Iterator[tuple]:
+        """Answer a prompt; the parameters are the fields of a request (`asking.py`)."""
         with one_sentence(markup=False), self.call(request) as visitor:
-            said = checked(
-                Ask,
-                prompt=prompt,
-                method=method,
-                k=k,
-                adapters=adapters,
-                weights=weights,
-                exclude=exclude,
-                max_new_tokens=max_new_tokens,
-                temperature=temperature,
-                top_p=top_p,
-                seed=seed,
-                stop=stop,
-                system=system,
-                raw=raw,
-                options=options,
-                history=history,
-                drop_turns=drop_turns,
-                prefix_ids=prefix_ids,
-                without=without,
-                later_weights=later_weights,
-                abstain=abstain,
-                examples=examples,
-                mix=mix,
-                effects=effects,
-            )
+            said = checked(Ask, **given)
             refuse_unknown_options(self.ramole, said)
-            answers = streamed(self.ramole, said.request(visitor.owner), address=visitor.address)
-            yield from answers  # pyright: ignore[reportReturnType] as above
+            yield from streamed(self.ramole, said.request(visitor.owner), address=visitor.address)
 
     def ask_batch(
         self,
@@ -155,7 +72,8 @@ class Endpoints:
             k: How many adapters to retrieve for the prompts that do not say.
             max_new_tokens: The longest answer, in tokens, for the prompts that do not say.
         Returns:
-            For each prompt, in order: text, adapters, method, finish_reason, tokens and seconds.
+            For each prompt, in order: text, adapters, method, finish_reason, tokens and seconds; or
+            error, a sentence, for one that cannot be asked.
         """
         with one_sentence(markup=False), self.call(request) as visitor:
             defaults = {"method": method, "k": k, "max_new_tokens": max_new_tokens}
@@ -200,7 +118,10 @@ class Endpoints:
         with one_sentence(markup=False), self.call(request) as visitor:
             owner = visitor.owner
             return [
-                card_of(card, yours=self.quota.owns(card, owner))
+                card_of(
+                    card,
+                    yours=self.quota.owns(card, owner) or (visitor.operator and not card.sample),
+                )
                 for card in self.ramole.pool.cards(owner)
             ]
 
@@ -214,7 +135,7 @@ class Endpoints:
         """
         Add a LoRA adapter made with PEFT to this session's pool; it is gone when the session ends,
         or two hours after its last call; after five minutes without a call it may make room for
-        others' where the server has none left.
+        others' where the server has none left. With an operator's key it is everyone's, and stays.
 
         Args:
             file: A zip with adapter_model.safetensors, adapter_config.json, maybe examples.jsonl.
@@ -234,6 +155,7 @@ class Endpoints:
                 address=visitor.address,
                 name=said.name,
                 examples=said.examples or (),
+                operator=visitor.operator,
             )
             if verdict.card is None:
                 raise AdapterRefused(verdict.reason)
@@ -255,34 +177,17 @@ class Endpoints:
         """
         with one_sentence(markup=False), self.call(request) as visitor:
             said = checked(Named, name=name)
-            self.quota.remove(said.name, visitor.owner)
+            if visitor.operator:
+                self.ramole.pool.remove(said.name, owner=None)
+            else:
+                self.quota.remove(said.name, visitor.owner)
             return {"removed": said.name}
-
-
-TEMPLATE = Endpoints.ask.__doc__ or ""
-"""What the endpoint's description is made of: methods and options are the system's own."""
-
-
-def _methods(ramole: "Ramole") -> str:
-    return ", ".join(row.name for row in ramole.methods())
-
-
-def _options(ramole: "Ramole") -> str:
-    each = (
-        f"{row.name}: {', '.join(map(str, row.options))}" for row in ramole.methods() if row.options
-    )
-    return "; ".join(each)
 
 
 def endpoints(ramole: "Ramole") -> None:
     """Register the endpoints in the Blocks that is open."""
-    Endpoints.ask.__doc__ = TEMPLATE.replace("{methods}", _methods(ramole)).replace(
-        "{options}", _options(ramole)
-    )
-    fitting = ", ".join(row.name for row in ramole.methods() if row.fits)
-    Endpoints.ask.__doc__ = Endpoints.ask.__doc__.replace("{fitting}", fitting)
     six = Endpoints(ramole)
-    for answering in (six.ask, six.ask_batch):
+    for answering in (ask_endpoint(six.ask, ramole), six.ask_batch):
         api(gpu(120)(answering), concurrency_limit=None)
     for looking in (six.retrieve, six.list_adapters):
         api(looking, concurrency_limit=4)

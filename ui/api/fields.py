@@ -3,14 +3,13 @@
 Gradio passes on whatever JSON a client sends, so nothing about a call is believed.
 """
 
-import json
-import math
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
+from dataclasses import replace
+from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, Field, ValidationError
 
-from ramole_core import DEFAULT_METHOD, RamoleError, Request
+from ramole_core import RamoleError, Request, WrongField as WrongField, read_request
 
 if TYPE_CHECKING:
     from ramole_core import Ramole
@@ -20,108 +19,29 @@ MOST_PROMPTS = 64
 """Prompts of one batch call."""
 MOST_NAMES = 32
 MOST_PARTS = 4_000
-"""Texts, names and numbers in one list of `LISTS`, all counted."""
-LISTS = ("history", "prefix_ids", "without", "later_weights", "examples")
-"""Fields that the request itself reads, and refuses in its own words."""
-WANTED = f"Input should be a JSON object of at most {MOST_NAMES} names with numbers, true or false"
+"""Texts, names and numbers in one field, all counted."""
+COUNTED = ("adapters", "weights", "exclude", "options", "stop")
+"""Lists and objects of at most MOST_NAMES."""
 
 Text = Annotated[str, Field(strict=True, max_length=LONGEST_PROMPT)]
 Name = Annotated[str, Field(strict=True, min_length=1, max_length=200)]
 Names = Annotated[list[Name], Field(max_length=MOST_NAMES)]
-Fields = TypeVar("Fields", bound=BaseModel)
+Fields = TypeVar("Fields")
 
 
-class WrongField(RamoleError):
-    """A field that cannot be read; says which."""
+class Ask:
+    """One question: the fields of `Request` that were given, within what a call may send."""
 
-    def __init__(self, field: str, rest: str):
-        super().__init__(f"{field}{rest}")
-        self.field, self.rest = field, rest
-        """The field's place in the call, and the sentence after it."""
-
-
-class Ask(BaseModel):
-    """One question; the defaults are those of `Request`."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    prompt: Text
-    method: Name = DEFAULT_METHOD
-    k: int = Field(3, ge=1, le=MOST_NAMES)
-    adapters: Names | None = None
-    weights: list[float] | None = Field(None, max_length=MOST_NAMES)
-    exclude: Names | None = None
-    max_new_tokens: int = Field(128, ge=1)
-    temperature: float = Field(0.0, ge=0, allow_inf_nan=False)
-    top_p: float = Field(1.0, gt=0, le=1)
-    seed: int | None = Field(None, ge=0, lt=2**63)
-    stop: list[Annotated[str, Field(min_length=1, max_length=200)]] | None = Field(
-        None, max_length=16
-    )
-    system: Text | None = None
-    raw: bool = False
-    options: dict[Name, bool | int | float] | None = None
-    history: Any = None
-    drop_turns: bool = False
-    abstain: bool | None = None
-    prefix_ids: Any = None
-    without: Any = None
-    later_weights: Any = None
-    examples: Any = None
-    mix: Name | None = None
-    effects: bool = False
-
-    @field_validator("k", "max_new_tokens", "seed", "temperature", "top_p", mode="before")
-    @classmethod
-    def _no_truth_for_numbers(cls, value: object) -> object:
-        if isinstance(value, bool):
-            raise ValueError("Input should be a number")
-        return value
-
-    @field_validator("options", mode="before")
-    @classmethod
-    def _an_object_of_numbers(cls, value: object) -> object:
-        if isinstance(value, str):
-            value = _json(value) if value.strip() else None
-        good = (
-            isinstance(value, dict)
-            and len(value) <= MOST_NAMES
-            and all(map(_finite, value.values()))
-        )
-        if value is not None and not good:
-            raise ValueError(WANTED)
-        return value
-
-    @field_validator(*LISTS)
-    @classmethod
-    def _of_bounded_size(cls, value: object) -> object:
-        count, length = 0, 0
-        for part in _parts(value):
-            count, length = count + 1, length + (len(part) if isinstance(part, str) else 0)
-            if count > MOST_PARTS:
-                raise ValueError(f"Input has more than {MOST_PARTS} parts")
-        if length > LONGEST_PROMPT:
-            raise ValueError(f"Input has {length} characters, and {LONGEST_PROMPT} is the most")
-        return value
+    def __init__(self, **said: object):
+        """Raises RamoleError (WrongField where one field is wrong)."""
+        for name, value in said.items():
+            _bounded(name, value)
+        self._request = read_request(said)
+        self.method, self.options = self._request.method, self._request.options
 
     def request(self, owner: str | None, *, trace: bool = False) -> Request:
-        """For the engine; contradictions raise RamoleError."""
-        read = {"exclude", "stop", "adapters", "weights", "options", *LISTS}
-        said = self.model_dump(exclude=read)
-        for name in LISTS:
-            if (given := getattr(self, name)) is not None:
-                said[name] = given
-        if self.options:
-            said["options"] = self.options
-        return Request(
-            **said,
-            adapters=None if self.adapters is None else tuple(self.adapters),
-            weights=None if self.weights is None else tuple(self.weights),
-            exclude=tuple(self.exclude or ()),
-            stop=tuple(self.stop or ()),
-            trace=trace,
-            owner=owner,
-        )
+        """For the engine."""
+        return replace(self._request, owner=owner, trace=trace)
 
 
 class Search(BaseModel):
@@ -191,6 +111,24 @@ def stored_path(file: object) -> str:
         ) from None
 
 
+def _bounded(name: str, value: object) -> None:
+    """Raises WrongField for more than a call may send in one field."""
+    count, length = 0, 0
+    for part in _parts(value):
+        count, length = count + 1, length + (len(part) if isinstance(part, str) else 0)
+        if count > MOST_PARTS:
+            raise WrongField(
+                name, f"={_short(value)} has more than {MOST_PARTS} parts; send fewer."
+            )
+    if length > LONGEST_PROMPT:
+        most = f"send at most {LONGEST_PROMPT} characters"
+        raise WrongField(name, f"={_short(value)} has {length} characters; {most}.")
+    many = isinstance(value, list | dict) and name in COUNTED and len(value) > MOST_NAMES
+    if many or (name == "k" and isinstance(value, int) and value > MOST_NAMES):
+        most = f"{MOST_NAMES} is the most that one call may have"
+        raise WrongField(name, f"={_short(value)}, and {most}.")
+
+
 def _parts(value: object) -> Iterator[object]:
     """All that is inside lists and objects, however deep."""
     left = [value]
@@ -201,17 +139,6 @@ def _parts(value: object) -> Iterator[object]:
             left += [*part, *part.values()]
         elif isinstance(part, list):
             left += part
-
-
-def _json(text: str) -> object:
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError):
-        raise ValueError(WANTED) from None
-
-
-def _finite(value: object) -> bool:
-    return isinstance(value, int | float) and math.isfinite(value)
 
 
 def _short(value: object) -> str:

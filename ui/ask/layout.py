@@ -15,6 +15,8 @@ from ..parts.events import PLAIN, QUIET
 from ..parts.fields import k_field, length_field, method_field
 from ..parts.shared import Shared
 from ..parts.untrained import untrained_html
+from ..session.quota import quota_of
+from ..session.store import SessionStore
 from .conversation import conversation_view
 from .form import FIELDS, Form
 from .found import beside_view, found_html
@@ -130,7 +132,7 @@ def lay_out(
 ) -> Layout:
     """Build the tab inside the Blocks that is open, with the titles of its examples."""
     entry = _entry(ramole, recorded, live)
-    outcome, token = _outcome()
+    outcome, token = _outcome(quota_of(ramole).presence.sessions)
     return Layout(
         entry=entry,
         outcome=outcome,
@@ -244,7 +246,7 @@ def _template() -> dict[str, Component]:
         }
 
 
-def _outcome() -> tuple[Outcome, TokenPanel]:
+def _outcome(sessions: SessionStore) -> tuple[Outcome, TokenPanel]:
     """The answer and the base's on the left, a token's panel and what was found on the right."""
     talk = conversation_view(elem_id="talk")
     notice = gr.HTML(elem_id="notice", **PLAIN)
@@ -254,7 +256,7 @@ def _outcome() -> tuple[Outcome, TokenPanel]:
             with gr.Column(visible=False) as beside_column:
                 beside = beside_view(elem_id="beside")
         with gr.Column(scale=5, min_width=300, elem_id="side"):
-            token = TokenPanel.build()
+            token = TokenPanel.build(sessions)
             found = gr.HTML(found_html(()), elem_id="found", **PLAIN)
             timing = gr.HTML(elem_id="timing", **PLAIN)
             takeaway = takeaway_view(elem_id="takeaway")

@@ -1,9 +1,10 @@
-"""Each visitor's last question: begin, stop, leave, and the name that the browser knows it by."""
+"""Each visitor's last question: begin, stop, and the name that the browser knows it by."""
 
 import secrets
 from dataclasses import dataclass, field
 
-from ..charts.run import Run
+from ..charts.run import Run, weight_of
+from ..session.store import Drawer, SessionStore
 from .answer import Live
 
 MOST_TURNS = 24
@@ -22,9 +23,13 @@ class Asked:
 class Sessions:
     """The last question of each session, and what its conversation said before."""
 
-    def __init__(self):
-        self._asked: dict[str, Asked] = {}
-        self._earlier: dict[str, dict[str, Run]] = {}
+    def __init__(self, store: SessionStore):
+        self._asked: Drawer[Asked] = store.drawer(
+            weigh=lambda one: weight_of(one.live.run), end=lambda one: one.live.cancelled.set()
+        )
+        self._earlier: Drawer[dict[str, Run]] = store.drawer(
+            weigh=lambda runs: sum(map(weight_of, runs.values()))
+        )
 
     def busy(self, session: str) -> bool:
         """Whether an answer is on its way."""
@@ -34,35 +39,39 @@ class Sessions:
     def begin(self, session: str) -> Asked:
         """A new question; the one before ends."""
         self.stop(session)
-        asked = self._asked[session] = Asked()
+        asked = Asked()
+        self._asked.put(session, asked)
         return asked
 
     def stop(self, session: str) -> None:
         """End the session's answer; its own stream then ends, with what came."""
-        asked = self._asked.get(session)
-        if asked is not None:
-            asked.live.cancelled.set()
+        self._asked.end_of(session)
 
-    def leave(self, session: str) -> None:
-        """The visitor has gone."""
-        self.stop(session)
-        self._asked.pop(session, None)
-        self.forget(session)
+    def ended(self, session: str, asked: Asked) -> None:
+        """The answer weighs what came, where it is still the last one."""
+        asked.live.ended.set()
+        if self._asked.get(session) is asked:
+            self._asked.put(session, asked)
 
     def keep(self, session: str, name: str, run: Run) -> None:
         """An earlier turn; of a long conversation the oldest lose their runs."""
-        earlier = self._earlier.setdefault(session, {})
-        earlier[name] = run
+        earlier = {**(self._earlier.get(session) or {}), name: run}
         for old in list(earlier)[:-MOST_TURNS]:
             del earlier[old]
+        self._earlier.put(session, earlier)
 
     def earlier(self, session: str, name: str) -> Run | None:
         """The run of an earlier turn of this session."""
-        return self._earlier.get(session, {}).get(name)
+        return (self._earlier.get(session) or {}).get(name)
 
     def forget(self, session: str) -> None:
         """The conversation is over."""
-        self._earlier.pop(session, None)
+        self._earlier.drop(session)
+
+    def parts(self, session: str, run: Run) -> tuple[Run, ...]:
+        """The runs of the parts before this one, where its prompt was answered part by part."""
+        asked = self._asked.get(session)
+        return asked.live.earlier if asked is not None and asked.live.run is run else ()
 
     def name(self, session: str, run: Run) -> str:
         """The name that the browser drew this run under, or a new one."""

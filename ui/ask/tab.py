@@ -17,6 +17,7 @@ from ..model.spaces import ELSEWHERE, gpu
 from ..parts import downloads
 from ..parts.errors import UNEXPECTED, one_sentence
 from ..parts.events import QUIET, number_in, open_page, session_of
+from ..parts.notice import notice_html
 from ..parts.prompts import LIVE
 from ..parts.shared import Shared
 from ..session.quota import quota_of
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 RUNNING = "An answer is on its way."
+PART_BY_PART = "The prompt asks for several things: each was answered by its own adapters."
 
 
 def tab(ramole: "Ramole", shared: Shared | None = None) -> None:
@@ -56,10 +58,11 @@ class Handlers:
         self.ramole = ramole
         self.ui = ui
         self.recorded = recorded
-        self.sessions = Sessions()
+        presence = quota_of(ramole).presence
+        self.sessions = Sessions(presence.sessions)
         self.talk = Talk(ramole, ui, self.sessions)
         self.opening = Opening(ramole, ui, self.talk, recorded=recorded, show=self.recorded_run)
-        self.call = quota_of(ramole).presence.call
+        self.call = presence.call
 
     def on_how(self, method, k):
         """Another method or k: the folded part says so."""
@@ -82,7 +85,8 @@ class Handlers:
         self, request: gr.Request, turns, drop, *values
     ) -> Generator[tuple[Any, ...], None, None]:
         """Pictures of the answer, in the order of `Layout.growing`."""
-        asked = self.sessions.begin(session_of(request))
+        session = session_of(request)
+        asked = self.sessions.begin(session)
         drawing = Drawing(asked.name, turns)
         try:
             form = self.form(values)
@@ -107,13 +111,20 @@ class Handlers:
             log.exception("An answer failed.")
             yield drawing.wrong(UNEXPECTED)
         finally:
-            asked.live.ended.set()
+            self.sessions.ended(session, asked)
 
     def on_end(self, request: gr.Request, run: Run | None, whole, turns, prompt):
         """Every panel follows the answer; in a conversation the prompt is free for the next one."""
         if run is None:
             return emptied(self.ui, talking=bool(turns))
-        name = self.sessions.name(session_of(request), run)
+        session = session_of(request)
+        name, earlier = self.sessions.name(session, run), self.sessions.parts(session, run)
+        if earlier:
+            turns = self.talk.with_parts(session, earlier, turns)
+            view = self.talk.view(session, turns, asked=run.request.prompt)
+            shown = done(self.ui, run, name, whole=whole, talking=True)
+            said = notice_html(f"{PART_BY_PART} The answer has ended.")
+            return {**shown, **view, self.ui.turns: turns, self.ui.outcome.notice: said}
         free = turns and run.pieces and prompt == run.request.prompt
         said = {self.ui.entry.prompt: ""} if free else {}
         return {**done(self.ui, run, name, whole=whole, talking=bool(turns)), **said}
@@ -194,10 +205,6 @@ class Handlers:
         fits = self.ui.entry.pairs.fits
         return sorted(mix.name for mix in self.ramole.mixes(owner) if mix.method in fits)
 
-    def on_leave(self, request: gr.Request):
-        """The visitor has gone."""
-        self.sessions.leave(session_of(request))
-
     def form(self, values: Sequence[Any]) -> Form:
         """The form, from the values of `Entry.values`; RamoleError where an option is none."""
         said = dict(zip(FIELDS, values, strict=False))
@@ -249,8 +256,8 @@ def _connect(ui: Layout, handlers: Handlers, ask_tab: gr.Tab) -> None:
     downloads.connect([ui.outcome.npz, ui.outcome.json], handlers.on_take, ui.run)
     ui.whole.fold.expand(handlers.on_open_whole, ui.run, [ui.open, *ui.whole.all], **QUIET)
     ui.whole.fold.collapse(lambda: False, None, ui.open, queue=False, **QUIET)
-    ui.token.connect(handlers.ramole, view=ui.outcome.view, run=ui.run, page=page)
-    ui.token.what.connect(handlers.ramole, run=ui.run, page=page)
+    ui.token.connect(handlers.ramole, view=ui.outcome.view, run=ui.run)
+    ui.token.what.connect(handlers.ramole, run=ui.run)
     ui.whole.connect(run=ui.run)
     handlers.talk.connect()
     handlers.opening.connect()
@@ -261,7 +268,6 @@ def _connect(ui: Layout, handlers: Handlers, ask_tab: gr.Tab) -> None:
     names: list[Any] = [entry.fields["pinned"], entry.fields["exclude"], entry.pairs.mix]
     page.load(handlers.on_names, None, names, **QUIET)
     ask_tab.select(handlers.on_names, None, names, **QUIET)
-    page.unload(handlers.on_leave)
 
 
 def _index(event: gr.EventData, count: int) -> int:

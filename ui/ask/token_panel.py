@@ -2,7 +2,7 @@
 
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import gradio as gr
@@ -15,6 +15,7 @@ from ..charts.plots import Axes, token_figure, token_table
 from ..charts.run import Run
 from ..parts.errors import html_or_sentence
 from ..parts.events import PLAIN, QUIET, number_in, session_of
+from ..session.store import Drawer, SessionStore
 from .what_if import WhatIf
 
 if TYPE_CHECKING:
@@ -23,8 +24,6 @@ if TYPE_CHECKING:
 TOP = 10
 PICKS = 16
 """Picks that are answered at the same time; most need no model."""
-VISITORS = 4096
-"""Whose last pick is remembered."""
 ASKING = threading.Lock()
 """One question to the model at a time, so that the streams of others go on between two."""
 CLOSE = """
@@ -62,11 +61,11 @@ class TokenPanel:
     likely: gr.HTML
     table: gr.Dataframe
     what: WhatIf
-    latest: dict[str, tuple[int | None, "Request | None"]] = field(default_factory=dict)
-    """By session: the token that was picked last, and of which request's answer."""
+    latest: "Drawer[tuple[int | None, Request]]"
+    """The token that was picked last, and of which request's answer."""
 
     @classmethod
-    def build(cls) -> "TokenPanel":
+    def build(cls, sessions: SessionStore) -> "TokenPanel":
         """Build the panel inside the tab that is open."""
         with gr.Column(elem_id="token-panel"):
             token = gr.HTML(PICK, elem_id="token", js_on_load=CLOSE, **PLAIN)
@@ -75,26 +74,27 @@ class TokenPanel:
                 plot = gr.Plot(show_label=False, elem_id="token-plot", container=False)
                 gr.HTML(CAPTION, **PLAIN)
             with gr.Column(elem_classes=["detail"]):
-                what = WhatIf.build()
+                what = WhatIf.build(sessions)
             with gr.Accordion(TABLE, open=False, elem_classes=["detail"]):
                 table = gr.Dataframe(interactive=False, show_label=False, max_height=320)
-        return cls(token, plot, likely, table, what)
+        latest: Drawer[tuple[int | None, Request]] = sessions.drawer(
+            weigh=lambda picked: len(picked[1].prompt)
+        )
+        return cls(token, plot, likely, table, what, latest)
 
     @property
     def all(self) -> list[Component]:
         """What a pick changes."""
         return [self.token, self.plot, self.likely, self.table, *self.what.all]
 
-    def connect(self, ramole: "Ramole", *, view: gr.HTML, run: gr.State, page: gr.Blocks) -> None:
+    def connect(self, ramole: "Ramole", *, view: gr.HTML, run: gr.State) -> None:
         """A token picked in `view` is shown here: what the trace holds at once, and what the model
         says of it in its own time, unless another one was picked meanwhile."""
 
         def on_pick(request: gr.Request, run: Run | None, event: gr.EventData):
             index = number_in(event, "index")
             if run is not None:
-                self.latest[session_of(request)] = index, run.request
-            while len(self.latest) > VISITORS:  # in whatever order they came
-                self.latest.pop(next(iter(self.latest)), None)
+                self.latest.put(session_of(request), (index, run.request))
             return self.shown(run, index)
 
         def on_shown(request: gr.Request, run: Run | None, index: int | None):
@@ -116,11 +116,10 @@ class TokenPanel:
             trigger_mode="always_last",
             **QUIET,
         )
-        page.unload(self.left)
 
     def left(self, request: gr.Request) -> None:
-        """The visitor has gone, or looks at an answer before this one."""
-        self.latest.pop(session_of(request), None)
+        """The visitor looks at an answer before this one."""
+        self.latest.drop(session_of(request))
 
     def picked(
         self, ramole: "Ramole", run: Run | None, index: int | None, *, turn: int = 0

@@ -3,7 +3,7 @@
 import logging
 import threading
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import gradio as gr
@@ -19,6 +19,7 @@ from ..parts.errors import UNEXPECTED
 from ..parts.events import PLAIN, QUIET, session_of
 from ..parts.notice import notice_html
 from ..session.quota import quota_of
+from ..session.store import Drawer, SessionStore
 from ..watch.events import refused
 from .branch import Change, weights_at
 from .going_on import Look, going_on
@@ -57,11 +58,11 @@ class WhatIf:
     """Index of the token that is open, or None."""
     tokens: gr.State
     """Text by number, of the tokens that can be taken."""
-    running: dict[str, threading.Event] = field(default_factory=dict)
-    """By session: ends what is on its way."""
+    running: Drawer[threading.Event]
+    """Ends what is on its way."""
 
     @classmethod
-    def build(cls) -> "WhatIf":
+    def build(cls, sessions: SessionStore) -> "WhatIf":
         """Inside the panel that is open."""
         with gr.Accordion("What if …?", open=False, elem_id="what-if") as fold:
             gr.HTML(LEAD, **PLAIN)
@@ -92,7 +93,8 @@ class WhatIf:
         parts = [
             fold, adapter, layer, module, moved, weight, token, go, stop, notice, view, likely,
         ]  # fmt: skip
-        return cls(*parts, picked=gr.State(None), tokens=gr.State({}))
+        running = sessions.drawer(end=threading.Event.set)
+        return cls(*parts, picked=gr.State(None), tokens=gr.State({}), running=running)
 
     @property
     def all(self) -> list[Component]:
@@ -135,8 +137,8 @@ class WhatIf:
     ) -> Iterator[dict[Any, Any]]:
         """The answer from the token on, as it grows, and what became likely there."""
         session, cancelled = session_of(request), threading.Event()
-        self._stop(session)
-        self.running[session] = cancelled
+        self.running.end_of(session)
+        self.running.put(session, cancelled)
         try:
             change = change_of(chosen, tokens, run)
             if run is None or index is None:
@@ -169,14 +171,9 @@ class WhatIf:
 
     def on_stop(self, request: gr.Request):
         """The answer ends with what came."""
-        self._stop(session_of(request))
+        self.running.end_of(session_of(request))
 
-    def on_leave(self, request: gr.Request):
-        """The visitor has gone."""
-        self._stop(session_of(request))
-        self.running.pop(session_of(request), None)
-
-    def connect(self, ramole: "Ramole", *, run: gr.State, page: gr.Blocks) -> None:
+    def connect(self, ramole: "Ramole", *, run: gr.State) -> None:
         """The events with their handlers."""
 
         def on_go(request: gr.Request, run, index, tokens, *chosen):
@@ -188,7 +185,6 @@ class WhatIf:
         self.go.click(gpu(120)(on_go), said, shown, concurrency_limit=None, **QUIET)
         self.moved.input(self.on_moved, [run, self.picked, self.moved], self.weight, **QUIET)
         self.stop.click(self.on_stop, queue=False, **QUIET)
-        page.unload(self.on_leave)
 
     def _drawn(self, look: Look) -> dict[Any, Any]:
         shown: dict[Any, Any] = {self.notice: notice_html(look.note, kind=look.kind)}
@@ -208,10 +204,6 @@ class WhatIf:
             self.go: gr.Button(interactive=not running),
             self.stop: gr.Button(interactive=running),
         }
-
-    def _stop(self, session: str) -> None:
-        if (event := self.running.get(session)) is not None:
-            event.set()
 
 
 def change_of(chosen: Sequence[Any], tokens: Any, run: Run | None) -> Change:

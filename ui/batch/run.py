@@ -146,6 +146,11 @@ class BatchRun:
         return Counter(item.state for item in self.items)
 
     @property
+    def weight(self) -> int:
+        """About how many bytes it takes."""
+        return sum(2000 + 3 * len(item.prompt) + 60 * len(item.pieces) for item in self.items)
+
+    @property
     def place(self) -> int:
         """Place of the next row in everybody's queue; 0 where one is read or answered already."""
         if any(item.state == "runs" for item in self.items):

@@ -1,4 +1,4 @@
-"""Each visitor's batch: begin, look, pick a row, take the results, stop, leave.
+"""Each visitor's batch: begin, look, pick a row, take the results, stop.
 
 Whatever a browser says is believed only within its own session.
 """
@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 from ramole_core import Batch, RamoleError
 
 from ..parts.errors import UNEXPECTED
+from ..session.quota import quota_of
+from ..session.store import Drawer
 from .files import write_results
 from .rows import read
 from .run import BatchRun, run_of, watched
@@ -29,7 +31,9 @@ class Sessions:
 
     def __init__(self, ramole: "Ramole"):
         self._ramole = ramole
-        self._runs: dict[str, BatchRun] = {}
+        self._runs: Drawer[BatchRun] = quota_of(ramole).presence.sessions.drawer(
+            weigh=lambda run: run.weight, end=lambda run: run.cancelled.set()
+        )
 
     def read(
         self, owner: str | None, text: str, kind: str, method: str, k: int, length: int
@@ -52,7 +56,8 @@ class Sessions:
             batch = self.read(owner, *rows)
             if not batch.rows:
                 raise RamoleError("No row can run; what is wrong with each stands by the text.")
-            run = self._runs[session] = run_of(batch, owner=owner, address=address)
+            run = run_of(batch, owner=owner, address=address)
+            self._runs.put(session, run)
             yield drawing.look(run)
             with closing(watched(self._ramole, run)) as turns:
                 for _ in turns:
@@ -62,22 +67,18 @@ class Sessions:
         except Exception:
             log.exception("A batch failed.")
             yield drawing.wrong(UNEXPECTED, before)
+        finally:
+            if (run := self._runs.get(session)) is not None:
+                self._runs.put(session, run)  # with what it weighs now
 
     def stop(self, session: str) -> None:
         """End the session's run; its own looks then end, with what came."""
-        run = self._runs.get(session)
-        if run is not None:
-            run.cancelled.set()
-
-    def leave(self, session: str) -> None:
-        """The visitor has gone."""
-        self.stop(session)
-        self._runs.pop(session, None)
+        self._runs.end_of(session)
 
     def keep(self, session: str, run: BatchRun | None) -> None:
         """A run that ended in another process, as on ZeroGPU."""
         if run is not None:
-            self._runs[session] = run
+            self._runs.put(session, run)
 
     def row_html(self, session: str, said: object) -> str:
         """One row in full: `said` is what the picture sent, the run's name and the row's number."""

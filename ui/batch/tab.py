@@ -7,7 +7,7 @@ import gradio as gr
 from ..model.spaces import ELSEWHERE, gpu
 from ..parts import downloads
 from ..parts.errors import html_or_sentence, one_sentence
-from ..parts.events import QUIET, number_in, open_page, session_of
+from ..parts.events import QUIET, number_in, session_of
 from ..parts.fields import run_and_stop
 from ..parts.notice import notice_html
 from ..session.quota import quota_of
@@ -103,10 +103,6 @@ class Handlers:
         with one_sentence():
             return tuple(str(path) for path in self.sessions.results(session_of(request)))
 
-    def on_leave(self, request: gr.Request):
-        """The visitor has gone."""
-        self.sessions.leave(session_of(request))
-
 
 def _connect(ui: Layout, handlers: Handlers) -> None:
     """Every event of the tab with its handler."""
@@ -152,4 +148,3 @@ def _connect(ui: Layout, handlers: Handlers) -> None:
     picked = out.picture.select(handlers.on_row, None, out.row, queue=False, **QUIET)
     picked.then(None, js=SHOW.format("batch-row"), **QUIET)
     downloads.connect([out.jsonl, out.csv], handlers.on_take)
-    open_page().unload(handlers.on_leave)

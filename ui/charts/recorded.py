@@ -18,6 +18,8 @@ ARRAYS = ("weights", "contribution", "present")
 """Of a trace."""
 MEASURED = ("effects", "logprob", "base_logprob")
 """Of an answer whose effects were measured."""
+UNSAID = ("evidence", "notes", "part", "parts", "method", "weights", "prompt_logprobs")
+"""Of an answer: kept where they say something."""
 FOLDER = Path(__file__).parents[1] / "ask" / "recorded"
 """The runs that come with the page."""
 
@@ -120,11 +122,10 @@ def _plain(answer: Generation) -> dict[str, object]:
         found = fields.pop(name)
         if found is not None:
             fields[name] = np.round(found.astype(np.float64), 4).tolist()
+    for name in UNSAID:
+        if not fields[name]:
+            del fields[name]
     fields["scores"] = [round(score, 4) for score in answer.scores]
-    if answer.evidence is None:
-        del fields["evidence"]
-    if not answer.notes:
-        del fields["notes"]
     fields["extra"] = {name: round(value, 4) for name, value in answer.extra.items()}
     for name in ("seconds", "first_token_seconds"):
         fields[name] = round(fields[name], 4)

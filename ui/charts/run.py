@@ -182,3 +182,13 @@ def entropy(gates: np.ndarray, present: np.ndarray) -> np.ndarray:
     each = -(share * np.log(np.where(share > 0, share, 1))).sum(-1)
     count = there.sum((1, 2))
     return np.where(count > 0, (each * there).sum((1, 2)) / np.maximum(count, 1), 0.0)
+
+
+def weight_of(run: Run | None) -> int:
+    """Bytes of a run in memory, mostly its trace's."""
+    if run is None:
+        return 0
+    trace = run.answer.trace
+    arrays = () if trace is None else (trace.weights, trace.contribution, trace.present)
+    words = len(run.request.prompt) + len(run.answer.text)
+    return sum(one.nbytes for one in arrays if one is not None) + 4 * words + 200 * len(run.pieces)

@@ -42,6 +42,7 @@ class Column:
             max_new_tokens=int(max_new_tokens),
             owner=owner,
             effects=True,
+            split=None if named else False,
         )
 
 

@@ -12,7 +12,7 @@ from ramole_core import RamoleError
 
 from ..charts.did import whole_html
 from ..charts.explained import token_html
-from ..charts.run import Run
+from ..charts.run import Run, weight_of
 from ..charts.tokens import view_of
 from ..model.spaces import ELSEWHERE, gpu
 from ..parts.asked import mixed_words
@@ -22,6 +22,7 @@ from ..parts.events import QUIET, number_in, open_page, session_of
 from ..parts.fields import run_and_stop
 from ..parts.notice import ending, notice_html
 from ..session.quota import quota_of
+from ..session.store import Drawer
 from ..watch.events import refused
 from .columns import Column
 from .layout import Layout, lay_out
@@ -65,8 +66,12 @@ class Handlers:
 
     def __init__(self, ramole: "Ramole", ui: Layout):
         self.ramole, self.ui = ramole, ui
-        self.call = quota_of(ramole).presence.call
-        self._asked: dict[str, Comparison] = {}
+        presence = quota_of(ramole).presence
+        self.call = presence.call
+        self._asked: Drawer[Comparison] = presence.sessions.drawer(
+            weigh=lambda asked: sum(map(weight_of, asked.runs)),
+            end=lambda asked: asked.cancelled.set(),
+        )
 
     def on_count(self, count):
         """So many columns are in sight."""
@@ -83,8 +88,8 @@ class Handlers:
 
     def on_ask(self, request: gr.Request, *values) -> Generator[tuple[Any, ...], None, None]:
         """Looks at all columns, in the order of `Layout.growing`."""
-        asked, look = Comparison(), Look("Stopped.")
-        self._asked[session_of(request)] = asked
+        session, asked, look = session_of(request), Comparison(), Look("Stopped.")
+        self._asked.put(session, asked)
         try:
             prompt, count, length, *choices = values
             columns = columns_of(choices)[: int(count)]
@@ -107,6 +112,8 @@ class Handlers:
             yield self.wrong(UNEXPECTED)
         finally:
             asked.ended.set()
+            if self._asked.get(session) is asked:
+                self._asked.put(session, asked)  # with what it weighs now
 
     def on_end(self, asked: Compared | None):
         """The buttons as at the start, and how each column was asked."""
@@ -152,9 +159,7 @@ class Handlers:
 
     def on_stop(self, request: gr.Request):
         """All columns end with what came."""
-        asked = self._asked.get(session_of(request))
-        if asked is not None:
-            asked.cancelled.set()
+        self._asked.end_of(session_of(request))
 
     def on_pick(self, asked: Compared | None, event: gr.EventData):
         """Who wrote one token."""
@@ -175,11 +180,6 @@ class Handlers:
         with self.call(request) as visitor:
             names = sorted({card.name for card in self.ramole.pool.cards(visitor.owner)})
         return [gr.Dropdown(choices=names) for _ in self.ui.columns for _ in range(2)]
-
-    def on_leave(self, request: gr.Request):
-        """The visitor has gone."""
-        self.on_stop(request)
-        self._asked.pop(session_of(request), None)
 
     def drawn(self, look: Look) -> tuple[Any, ...]:
         """A look, in the order of `Layout.growing`; columns without an answer are empty."""
@@ -254,4 +254,3 @@ def _connect(ui: Layout, handlers: Handlers, here: gr.Tab) -> None:
     opened = named.then(handlers.on_open, ui.told, filled, js=OPENED, **QUIET)
     opened.then(None, js=GO, **QUIET)
     here.select(handlers.on_names, None, names, **QUIET)
-    page.unload(handlers.on_leave)

@@ -5,7 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-RESULTS = Path(__file__).parents[2] / "results"
+from ramole_core import shipped
+
+RESULTS = shipped("results")
 FITS, HIDDEN = "iid", "ood"
 """The two settings: an adapter fits, and it is hidden."""
 METHODS = {

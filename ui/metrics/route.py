@@ -1,7 +1,7 @@
 """The route `/metrics`, and who may read it: this machine, or those in RAMOLE_METRICS.
 
 Numbers tell nobody's words, but how busy a server is, and that is its operator's business. Where
-the page asks for passwords, so does this: as Basic, or `Bearer user:password`.
+the page asks for passwords or keys, so does this: as Basic, or `Bearer KEY`.
 """
 
 from collections.abc import Sequence
@@ -19,16 +19,17 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
-from ..middleware.logins import METRICS, Tries
 from ..openai.errors import refused
-from ..openai.keys import Keys
-from ..session.address import Network, address_of, networks, visitor_address
+from ..openai.keys import check_key
+from ..session.accounts import Accounts
+from ..session.address import Network, networks, visitor_address
 from ..watch.numbers import REGISTRY
 from .engine import Engine
 
 if TYPE_CHECKING:
     from ramole_core import Ramole
 
+METRICS = "/metrics"
 HERE = "127.0.0.0/8, ::1"
 OFF = "off"
 SETTING = "RAMOLE_METRICS"
@@ -36,13 +37,7 @@ PASSED_ON = ("x-forwarded-", "forwarded", "x-real-ip", "via")
 """Headers that a proxy adds."""
 
 
-def metrics_routes(
-    ramole: "Ramole",
-    accounts: Sequence[tuple[str, str]] | None,
-    tries: Tries | None = None,
-    *,
-    hosted: bool = False,
-) -> list[Route]:
+def metrics_routes(ramole: "Ramole", accounts: Accounts, *, hosted: bool = False) -> list[Route]:
     """The route; none where the operator switched it off. Raises RamoleError for a setting that is
     no list of networks."""
     said = ramole.settings.metrics
@@ -50,7 +45,7 @@ def metrics_routes(
         return []
     readers = networks(HERE if said is None else said, name=SETTING)
     trusted = networks(ramole.settings.trusted_proxies or "")
-    keys, own = Keys(accounts, tries), CollectorRegistry()
+    own = CollectorRegistry()
     own.register(Engine(ramole))
     ProcessCollector(registry=own)
     GCCollector(registry=own)
@@ -61,7 +56,7 @@ def metrics_routes(
                 f"Numbers are for those whom the operator names in {SETTING}.", 403
             )
         try:
-            keys.check(http.headers.get("authorization"), address_of(http.headers))
+            await check_key(accounts, http)
         except Exception as error:
             return refused(error).response
         text = await run_in_threadpool(lambda: generate_latest(REGISTRY) + generate_latest(own))

@@ -1,4 +1,4 @@
-"""How long a request may be: uploads as the cache has room for them, all others by one limit."""
+"""How long a request may be: uploads as the cache has room for them, all others by their route."""
 
 import re
 from itertools import count
@@ -7,64 +7,92 @@ from starlette.concurrency import run_in_threadpool
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ..session.address import HEADER, address_of
+from ..session.counts import AddressCounts, Taken
 from .cache import MIB, UNNAMED, UploadCache
+from .json_parts import MAX_PARTS, JsonParts
 from .refusal import Refused, header, length, limited
+from .routes import Rule, rule_of, size_of
 
-UPLOAD = "/gradio_api/upload"
 BETWEEN = MIB
 """Bytes of an upload between two looks at the room."""
 MOST_FILES = 250
 """Of one upload."""
+ADDRESS_BYTES = 16 * MIB
+"""Of bodies from one address that are on their way or being answered, but for uploads."""
+ALL_BYTES = 128 * MIB
 
 
 class Bodies:
     """ASGI middleware: a request that is too long, or an upload without room, is refused."""
 
-    def __init__(self, app: ASGIApp, *, cache: UploadCache, most: int):
-        """`most`: bytes of a request that is no upload."""
-        self._app, self._cache, self._most = app, cache, most
+    def __init__(self, app: ASGIApp, *, cache: UploadCache):
+        self._app, self._cache = app, cache
+        self._coming = AddressCounts(ADDRESS_BYTES, ALL_BYTES)
         self._numbers = count()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or scope["method"] in ("GET", "HEAD", "OPTIONS"):
             await self._app(scope, receive, send)
             return
+        rule = rule_of(scope)
         try:
-            work = self._upload if scope["path"].rstrip("/").endswith(UPLOAD) else self._other
-            await work(scope, receive, send)
+            if rule.kind == "upload":
+                await self._upload(scope, receive, send)
+            else:
+                await self._other(scope, receive, send, rule)
         except Refused as refused:
             await refused.tell(scope, receive, send)
 
-    async def _other(self, scope: Scope, receive: Receive, send: Send) -> None:
-        got = 0
+    async def _other(self, scope: Scope, receive: Receive, send: Send, rule: Rule) -> None:
+        address, got, parts = _address(scope), 0, JsonParts() if rule.parsed else None
 
-        async def take(size: int) -> None:
+        async def take(piece: bytes) -> None:
             nonlocal got
-            got += size
-            if got > self._most:
-                raise self._too_long()
+            if got + len(piece) > rule.body:
+                raise _too_long(rule)
+            self._hold(address, len(piece))
+            got += len(piece)
+            if parts is not None:
+                parts.hear(piece)
+                if parts.count > MAX_PARTS:
+                    raise Refused(
+                        413,
+                        f"The request has more than {MAX_PARTS} lists, objects and commas; "
+                        "split it.",
+                        reason="too_long",
+                    )
 
-        if length(scope) > self._most:
-            raise self._too_long()
+        if length(scope) > rule.body:
+            raise _too_long(rule)
         await run_in_threadpool(self._cache.tidy)  # handlers put files there too, to be fetched
-        await limited(self._app, scope, receive, send, take)
+        try:
+            await limited(self._app, scope, receive, send, take)
+        finally:
+            self._coming.give_back(address, got)
+
+    def _hold(self, address: str, size: int) -> None:
+        try:
+            self._coming.take(address, size)
+        except Taken as taken:
+            whose = "your address" if taken.near else "everybody"
+            raise Refused(
+                429 if taken.near else 503,
+                f"Too much of requests from {whose} is on its way; try again in a moment.",
+                retry=2,
+                reason="too_many",
+            ) from None
 
     async def _upload(self, scope: Scope, receive: Receive, send: Send) -> None:
-        address = address_of({HEADER: header(scope, HEADER) or ""})
-        address = address or f"{UNNAMED}{next(self._numbers)}"
+        address = _address(scope) or f"{UNNAMED}{next(self._numbers)}"
         parts = Parts(header(scope, "content-type") or "")
         got, looked = 0, -BETWEEN
         answer, status = b"", 0
 
-        async def counted() -> Message:
-            message = await receive()
-            parts.hear(message.get("body", b""))
-            return message
-
-        async def take(size: int) -> None:
+        async def take(piece: bytes) -> None:
             nonlocal got, looked
-            got += size
-            self._cache.coming(address, size)
+            parts.hear(piece)
+            got += len(piece)
+            self._cache.coming(address, len(piece))
             if parts.count > MOST_FILES + 1:  # the end has a boundary too
                 raise Refused(
                     413,
@@ -86,16 +114,18 @@ class Bodies:
         said = max(length(scope), 1)
         await run_in_threadpool(self._cache.check, address, said, announced=True)
         try:
-            await limited(self._app, scope, counted, heard, take)
+            await limited(self._app, scope, receive, heard, take)
         finally:
             self._cache.coming(address, -got)
 
-    def _too_long(self) -> Refused:
-        return Refused(
-            413,
-            f"The request is longer than {self._most // MIB} MiB; send less.",
-            reason="too_long",
-        )
+
+def _address(scope: Scope) -> str:
+    return address_of({HEADER: header(scope, HEADER) or ""})
+
+
+def _too_long(rule: Rule) -> Refused:
+    size = size_of(rule.body)
+    return Refused(413, f"The request is longer than {size}; send less.", reason="too_long")
 
 
 class Parts:

@@ -2,16 +2,25 @@
 
 import os
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from starlette.middleware import Middleware
 
+from ..session.accounts import Accounts
 from ..session.address import Addresses, networks
+from ..session.leaving import leave
+from ..session.quota import quota_of
 from .bodies import Bodies
 from .cache import MIB, UploadCache
+from .connections import SPARE, raise_files
+from .crowds import Crowds
+from .heartbeats import Heartbeats
 from .hosts import Hosts, host_names
-from .logins import Logins, Tries
+from .kept import Kept
+from .logins import Logins
+from .routes import Routes, rules
 from .watched import Watched
 
 if TYPE_CHECKING:
@@ -21,13 +30,12 @@ ADDRESS_UPLOADS = 4
 """So many of the largest uploads may lie in the cache from one address, untaken."""
 ALL_UPLOADS = 16
 """And so many in all."""
-SPARE = 4 * MIB
-"""What a request may have beside one upload, written as base64."""
 
 
-def doors(ramole: "Ramole", *, cache: Path, tries: Tries | None) -> Sequence[Middleware]:
-    """Names, addresses, passwords where `tries` bounds some, and sizes; `cache` is Gradio's. Raises
-    RamoleError for settings that cannot be."""
+def doors(ramole: "Ramole", *, cache: Path, accounts: Accounts) -> Sequence[Middleware]:
+    """Names, routes, addresses, how many at once, passwords or keys where there are
+    `accounts`, and sizes;
+    `cache` is Gradio's. Raises RamoleError for settings that cannot be."""
     s, hosted = ramole.settings, "SPACE_ID" in os.environ
     listening = s.host or os.environ.get("GRADIO_SERVER_NAME") or "127.0.0.1"
     names = host_names(s.allowed_hosts, listening=listening, hosted=hosted)
@@ -36,10 +44,15 @@ def doors(ramole: "Ramole", *, cache: Path, tries: Tries | None) -> Sequence[Mid
     room = UploadCache(
         cache, address_bytes=ADDRESS_UPLOADS * largest, all_bytes=ALL_UPLOADS * largest
     )
+    table, sessions = rules(s.max_upload_mb), quota_of(ramole).presence.sessions
     return [
-        Middleware(Watched),
+        Middleware(Watched, frames=names.said),
         Middleware(Hosts, names=names, trusted=trusted, hosted=hosted),
+        Middleware(Routes, table=table),
         Middleware(Addresses, trusted=trusted, hosted=hosted),
-        *([Middleware(Logins, tries=tries)] if tries is not None else []),
-        Middleware(Bodies, cache=room, most=largest * 4 // 3 + SPARE),
+        Middleware(Crowds, streams=max(64, raise_files() - SPARE) * 3 // 4),
+        *([Middleware(Logins, accounts=accounts)] if accounts else []),
+        Middleware(Kept, pages=not accounts),
+        Middleware(Heartbeats, sessions=sessions, leave=partial(leave, ramole)),
+        Middleware(Bodies, cache=room),
     ]

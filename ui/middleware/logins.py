@@ -1,115 +1,130 @@
-"""Where RAMOLE_AUTH asks for a password: only the way to log in is open without it, and wrong
-passwords are bounded by address.
+"""Where a password or key is asked for, only what the table of routes calls open does without one.
 
-Gradio itself leaves some of its own routes open, such as those that end other sessions' runs.
+Gradio itself leaves some of its own routes open, such as those that end other sessions' runs. A
+call that brings a key or a password (`Authorization`) gets the cookie that a browser has after it
+logged in, so endpoints, uploads and MCP know its user.
 """
 
+import secrets
 import time
-from collections import OrderedDict
 from collections.abc import Callable
-from contextlib import suppress
-from threading import Lock
+from typing import Any
 
+from gradio import mcp
+from gradio_client import Client
 from starlette._utils import get_route_path
 from starlette.requests import cookie_parser
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
-from ..session.address import HEADER, address_of
+from ..session.accounts import Accounts, TooManyTries, calling_from
+from ..session.address import HEADER, OWN, OWN_HEADER, address_of
+from ..session.owner import OPERATOR_HEADER, OPERATOR_KEY, is_operator
 from .refusal import Refused, header
+from .routes import rule_of
 
 LOGIN = "/login"
-OPEN = ("/", LOGIN, "/logout", "/health", "/config", "/theme.css", "/favicon.ico", "/robots.txt")
-OPEN_TOO = ("/manifest.json", "/pwa_icon", "/gradio_api/theme.css", "/gradio_api/login_check")
-FILES = ("/static/", "/assets/", "/svelte/", "/pwa_icon/")
-"""Gradio's own, the same for every page."""
-KEYS = ("/v1/",)
-"""Where a key is asked for in each call."""
-METRICS = "/metrics"
-"""Asks for one too."""
 BEGIN = "/gradio_api/startup-events"
 """Called once by the server itself, before anybody can log in."""
-TRIES = 10
-"""Wrong passwords of one address in `SPAN` seconds."""
-TRIES_UNKNOWN = 100
-"""The same of all whose address is unknown together."""
-SPAN = 300.0
-ADDRESSES = 4096
-"""Addresses that are remembered, the latest ones."""
-
-
-class Tries:
-    """Wrong passwords, by address; bounded in memory."""
-
-    def __init__(self, clock: Callable[[], float] = time.monotonic):
-        self._clock = clock
-        self._lock = Lock()
-        self._at: OrderedDict[str, list[float]] = OrderedDict()
-
-    def begin(self, address: str) -> float:
-        """One more try, wrong until it was `right`, which is told what this returns; raises Refused
-        after too many."""
-        now, most = self._clock(), TRIES if address else TRIES_UNKNOWN
-        with self._lock:
-            tried = [at for at in self._at.pop(address, ()) if now - at < SPAN]
-            self._at[address] = tried
-            while len(self._at) > ADDRESSES:
-                self._at.popitem(last=False)
-            if len(tried) >= most:
-                wait = tried[-most] + SPAN - now
-                raise Refused(
-                    429,
-                    "Too many wrong passwords came from your address; try again in "
-                    f"{max(1, round(wait))} seconds.",
-                    retry=wait,
-                    reason="guesses",
-                )
-            tried.append(now)
-        return now
-
-    def right(self, address: str, begun: float) -> None:
-        """The password of the try that was `begun` so was right; others stay, which may be guesses
-        at the password of somebody else."""
-        with self._lock, suppress(KeyError, ValueError):
-            self._at[address].remove(begun)
+TOKEN_SECONDS = 7 * 24 * 3600.0
+"""Whoever logged in is asked again after so long."""
+OURS = "the server itself"
+"""The user who runs it, too."""
 
 
 class Logins:
-    """ASGI middleware for a page with passwords."""
+    """ASGI middleware for a page with passwords or keys."""
 
-    def __init__(self, app: ASGIApp, *, tries: Tries):
-        self._app, self._tries = app, tries
+    def __init__(self, app: ASGIApp, *, accounts: Accounts):
+        self._app, self._accounts = app, accounts
+        self._given: dict[str, str] = {}
+        """By user: the token for calls that bring a key."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http":
-            try:
-                self._check(scope)
-                if get_route_path(scope).rstrip("/") == LOGIN and scope["method"] == "POST":
-                    await self._login(scope, receive, send)
-                    return
-            except Refused as refused:
-                await refused.tell(scope, receive, send)
-                return
-        await self._app(scope, receive, send)
-
-    def _check(self, scope: Scope) -> None:
-        path = get_route_path(scope).rstrip("/") or "/"
-        if path in OPEN or path in (*OPEN_TOO, METRICS) or path.startswith((*FILES, *KEYS)):
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
             return
-        gradio = scope["app"]
-        if path == BEGIN and not gradio.startup_events_triggered:
-            return
-        cookies = cookie_parser(header(scope, "cookie") or "")
-        names = (f"access-token-{gradio.cookie_id}", f"access-token-unsecure-{gradio.cookie_id}")
-        if not any(gradio.tokens.get(cookies.get(name)) for name in names):
-            raise Refused(401, "This server asks for a password; log in first.", reason="password")
-
-    async def _login(self, scope: Scope, receive: Receive, send: Send) -> None:
         address = address_of({HEADER: header(scope, HEADER) or ""})
+        try:
+            scope = await self._checked(scope, address)
+            with calling_from(address):
+                await self._app(scope, receive, send)
+        except Refused as refused:
+            await refused.tell(scope, receive, send)
+        except TooManyTries as many:
+            await _slow(many).tell(scope, receive, send)
 
-        async def told(message: Message) -> None:
-            if message.get("status") == 200:
-                self._tries.right(address, begun)
-            await send(message)
+    async def _checked(self, scope: Scope, address: str) -> Scope:
+        """The scope of who may come in; raises Refused for others."""
+        gradio, path = scope["app"], get_route_path(scope).rstrip("/")
+        if rule_of(scope).open and path != "" and path != "/config":
+            return scope
+        if path == BEGIN and not gradio.startup_events_triggered:
+            return scope
+        name = f"access-token-unsecure-{gradio.cookie_id}"
+        said = header(scope, "cookie") or ""
+        cookies = cookie_parser(said)
+        if any(
+            gradio.tokens.get(cookies.get(one)) for one in (name, name.replace("-unsecure", ""))
+        ):
+            return scope
+        user = await self._accounts.caller(header(scope, "authorization"), address)
+        more = []
+        if self._accounts.is_operator(user):
+            more = [(OPERATOR_HEADER.encode(), OPERATOR_KEY.encode())]
+        if user is None and (header(scope, OWN_HEADER) == OWN or is_operator(_headers(scope))):
+            user = OURS  # or MCP's own client, whose callers were asked before
+        if user is None:
+            if rule_of(scope).open:
+                return scope  # Gradio shows the page to log in on
+            raise Refused(
+                401,
+                "This server asks for a password or key; log in first, or send it as "
+                "`Authorization: Bearer KEY`.",
+                reason="password",
+            )
+        token = self._given.setdefault(user, secrets.token_urlsafe(16))
+        gradio.tokens[token] = user
+        cookie = f"{name}={token}".encode("latin-1")
+        more.append((b"cookie", cookie))
+        taken = {key for key, _ in more}
+        others = [(key, value) for key, value in scope["headers"] if key not in taken]
+        return {**scope, "headers": [*others, *more]}
 
-        begun = self._tries.begin(address)
-        await self._app(scope, receive, told)
+
+def _headers(scope: Scope) -> dict[str, str]:
+    return {OPERATOR_HEADER: header(scope, OPERATOR_HEADER) or ""}
+
+
+def let_mcp_call() -> None:
+    """Have MCP's client of this very server say that it is that."""
+
+    def client(*said: Any, headers: dict[str, str], **more: Any) -> Client:
+        return Client(*said, headers={**headers, OWN_HEADER: OWN}, **more)
+
+    setattr(mcp, "Client", client)  # noqa: B010 it does not say that it has one
+
+
+class OldTokens:
+    """Ends the logins of a page that are too old."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic):
+        self._clock = clock
+        self._since: dict[str, float] = {}
+
+    def sweep(self, tokens: dict[str, Any]) -> None:
+        """Look once, and remove from Gradio's own those that are."""
+        now = self._clock()
+        self._since = {token: self._since.get(token, now) for token in list(tokens)}
+        for token, since in self._since.items():
+            if now - since > TOKEN_SECONDS:
+                tokens.pop(token, None)
+
+
+def _slow(many: TooManyTries) -> Refused:
+    return Refused(
+        429,
+        "Too many passwords for this user are being tried; try again in "
+        f"{max(1, round(many.seconds))} seconds.",
+        retry=many.seconds,
+        reason="guesses",
+    )

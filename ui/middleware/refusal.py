@@ -5,18 +5,26 @@ import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
-from starlette.responses import PlainTextResponse
+from starlette.responses import JSONResponse, PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ..watch.events import refused as told_refused
 
 PATIENCE = 30.0
-"""Seconds that a body may take in any case."""
+"""Seconds that a body may be waited for before PATIENCE * SLOWEST bytes more of it are there."""
 LINGER = 2.0
 """Seconds that are left to what is on its way, once it is refused."""
 LINGER_BYTES = 8 * 2**20
 SLOWEST = 4096
-"""Bytes a second that it must bring on the average beyond that."""
+"""Bytes a second that it must bring on the average of such a while."""
+SPOKEN = ("/gradio_api/queue/", "/gradio_api/call/", "/gradio_api/run/", "/gradio_api/api/")
+"""Where Gradio's clients read a refusal as JSON."""
+OPENAI = "/v1/"
+"""Where OpenAI's do."""
+
+OPENAI = "/v1"
+"""Where OpenAI's clients do, in OpenAI's form."""
+OPENAI_TYPES = {401: "authentication_error", 429: "rate_limit_error", 503: "server_error"}
 
 
 class Refused(Exception):
@@ -37,7 +45,20 @@ class Refused(Exception):
         headers = {"connection": "close"}
         if self.retry:
             headers["retry-after"] = str(max(1, round(self.retry)))
-        answer = PlainTextResponse(str(self), self.status, headers)
+        path = scope.get("path", "")
+        if OPENAI in path:
+            kind = "rate_limit_error" if self.status == 429 else "invalid_request_error"
+            told = {"message": str(self), "type": kind, "param": None, "code": self.reason}
+            answer = JSONResponse({"error": told}, self.status, headers)
+        elif any(one in path for one in SPOKEN):
+            told = {"error": str(self), "detail": str(self)}
+            answer = JSONResponse(told, self.status, headers)
+        elif OPENAI in scope.get("path", ""):
+            kind = OPENAI_TYPES.get(self.status, "invalid_request_error")
+            error = {"message": str(self), "type": kind, "param": None, "code": None}
+            answer = JSONResponse({"error": error}, self.status, headers)
+        else:
+            answer = PlainTextResponse(str(self), self.status, headers)
         start = {"type": "http.response.start", "status": self.status}
         await send({**start, "headers": answer.raw_headers})
         await send({"type": "http.response.body", "body": answer.body, "more_body": True})
@@ -58,32 +79,42 @@ async def _rest(receive: Receive) -> None:
 
 
 async def limited(
-    app: ASGIApp, scope: Scope, receive: Receive, send: Send, take: Callable[[int], Awaitable[None]]
+    app: ASGIApp,
+    scope: Scope,
+    receive: Receive,
+    send: Send,
+    take: Callable[[bytes], Awaitable[None]],
 ) -> None:
-    """Run `app`, with `take` called for the bytes of each piece of the body as it comes; where that
-    raises `Refused`, or the body drips, the sender is told, whatever `app` makes of it."""
+    """Run `app`, with `take` called for each piece of the body as it comes; where that raises
+    `Refused`, or the body drips, the sender is told, whatever `app` makes of it."""
     refusal: Refused | None = None
     started = whole = False
-    began, got = time.monotonic(), 0
+    waited, came = 0.0, 0
+    """Since the last PATIENCE * SLOWEST bytes were there."""
 
     async def piece() -> Message:
+        nonlocal waited
         if whole:  # what comes now is the end of the connection, however late
             return await receive()
-        left = began + PATIENCE + got / SLOWEST - time.monotonic()
+        began = time.monotonic()
         try:
-            return await asyncio.wait_for(receive(), max(left, 0))
+            return await asyncio.wait_for(receive(), max(PATIENCE - waited, 0.01))
         except TimeoutError:
             raise Refused(
                 408, "The request came too slowly; send it again in one go.", reason="slow"
             ) from None
+        finally:
+            waited += time.monotonic() - began
 
     async def counted() -> Message:
-        nonlocal refusal, whole, got
+        nonlocal refusal, whole, waited, came
         try:
             message = await piece()
-            size = len(message.get("body", b""))
-            got, whole = got + size, not message.get("more_body", False)
-            await take(size)
+            body = message.get("body", b"")
+            came, whole = came + len(body), not message.get("more_body", False)
+            if came >= PATIENCE * SLOWEST:
+                waited, came = 0.0, 0
+            await take(body)
         except Refused as refused:
             refusal = refused
             raise

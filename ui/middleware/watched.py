@@ -4,53 +4,89 @@ Gradio lets badly formed calls fall through to the server, which would log a tra
 with what came in it.
 """
 
+import json
 import logging
+from collections.abc import Sequence
+from contextlib import suppress
 
+from gradio.route_utils import FnIndexInferError
+from httpx import InvalidURL
+from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from ..parts.errors import UNEXPECTED
 from ..watch.numbers import count_response
 from ..watch.quiet import one_line
 from ..watch.request_record import FAULT
 from .refusal import Refused
 
 log = logging.getLogger(__name__)
-CALLS = "/gradio_api/call/"
-UNFIT = (KeyError, TypeError, ValueError)
+CALLS = "/gradio_api/"
+DIRECT = ("/gradio_api/run/", "/gradio_api/api/")
+"""Where Gradio answers 500 for whatever a handler refuses, too."""
+FRAMES = "'self' https://huggingface.co https://*.huggingface.co https://*.hf.space"
+"""Whose pages may show this one in a frame, beside those of RAMOLE_ALLOWED_HOSTS: a Space is shown
+by huggingface.co."""
+OTHER_VALUES = "There is no such endpoint, or its parameters are others; /gradio_api/info has them."
+UNFIT = (FnIndexInferError, InvalidURL, KeyError, TypeError, ValueError)
 """What Gradio raises for a call that names no endpoint, or parameters that it has not."""
 
 
 class Watched:
-    """ASGI middleware, before all others."""
+    """ASGI middleware, before all others; each response gets headers that bind browsers."""
 
-    def __init__(self, app: ASGIApp):
+    def __init__(self, app: ASGIApp, *, frames: Sequence[str] = ()):
+        """`frames`: further names whose pages may show this one."""
+        said = " ".join(("frame-ancestors", FRAMES, *frames))
+        self._headers = [
+            (b"content-security-policy", said.encode()),
+            (b"x-content-type-options", b"nosniff"),
+        ]
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        started = False
+        started, held = False, False
+        direct = any(path in scope["path"] for path in DIRECT)
 
         async def counted(message: Message) -> None:
             nonlocal started
             if message["type"] == "http.response.start":
                 started = True
                 count_response(message["status"])
+                message = {**message, "headers": [*message.get("headers", ()), *self._headers]}
             await send(message)
 
+        async def judged(message: Message) -> None:
+            """A direct call's 500 is Gradio's word for whatever a handler refused."""
+            nonlocal held
+            if direct and message.get("status") == 500:
+                held = True
+            elif not held:
+                await counted(message)
+            elif not started:
+                await _refused(message.get("body", b""))(scope, receive, counted)
+
         try:
-            await self._app(scope, receive, counted)
+            await self._app(scope, receive, judged)
         except Exception as error:
             log.warning("A request failed: %s", one_line(error))
             if not started:  # one that had begun cannot go on: the server closes its connection
                 await _refusal(scope, error).tell(scope, receive, counted)
 
 
+def _refused(body: bytes) -> JSONResponse:
+    """What a caller is told whose values a handler, or Gradio, did not take."""
+    sentence = None
+    with suppress(ValueError, AttributeError):
+        sentence = json.loads(body).get("error")
+    status = 500 if sentence == UNEXPECTED else 422
+    return JSONResponse({"error": sentence or OTHER_VALUES}, status)
+
+
 def _refusal(scope: Scope, error: Exception) -> Refused:
-    if isinstance(error, UNFIT) and CALLS in scope["path"]:
-        return Refused(
-            422,
-            "There is no such endpoint, or its parameters are others; /gradio_api/info has them.",
-            reason="invalid",
-        )
+    if isinstance(error, UNFIT) and (CALLS in scope["path"] or scope.get("query_string")):
+        return Refused(422, OTHER_VALUES, reason="invalid")
     return Refused(500, "Something went wrong on the server; try again.", reason=FAULT)

@@ -1,80 +1,145 @@
-"""An answer in OpenAI's words: whole, or in chunks; what it has no word for stands in `ramole`."""
+"""Answers in OpenAI's words: whole, or in chunks; what it has no word for stands in `ramole`."""
 
 import secrets
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
 from ramole_core import Generation, Request, Step, mean_weights
 
 from ..api.answers import how_of
+from .likelihoods import chat_logprobs, text_logprobs
+from .parameters import Call
 
 REASONS = {"eos": "stop", "stop": "stop", "length": "length"}
 OPENAI_HAS = ("finish_reason", "prompt_tokens", "new_tokens")
+Spell = Callable[[Sequence[int]], list[str]]
+"""The text of each token by itself."""
+
+
+@dataclass(frozen=True)
+class Answered:
+    """One answer that is over."""
+
+    answer: Generation
+    request: Request
+    steps: Sequence[Step]
 
 
 class Completion:
-    """One answer's frame."""
+    """The frame of one call's chat answers."""
 
-    def __init__(self, model: str, *, usage: bool = False):
-        """`usage`: a stream ends with the counts of tokens; `usage` of the other chunks is null."""
+    PREFIX, WHOLE, PART = "chatcmpl-", "chat.completion", "chat.completion.chunk"
+
+    def __init__(self, call: Call, spell: Spell):
+        self.call, self.spell = call, spell
         self._frame = {
-            "id": f"chatcmpl-{secrets.token_hex(12)}",
+            "id": f"{self.PREFIX}{secrets.token_hex(12)}",
             "created": int(time.time()),
-            "model": model,
+            "model": call.model,
         }
-        self._counts = {"usage": None} if usage else {}
+        self._counts = {"usage": None} if call.usage else {}
 
-    def whole(self, answer: Generation, request: Request, steps: Sequence[Step]) -> dict:
-        """The finished answer. Its message names its adapters, so that it keeps them as an earlier
+    def whole(self, answers: Sequence[Answered]) -> dict:
+        """The finished answers."""
+        choices = [
+            {**self._choice(n, one), "finish_reason": REASONS[one.answer.finish_reason]}
+            for n, one in enumerate(answers)
+        ]
+        if len(answers) > 1:
+            for choice, one in zip(choices, answers, strict=True):
+                choice["ramole"] = about(one)
+        return {
+            **self._frame,
+            "object": self.WHOLE,
+            "choices": choices,
+            "usage": usage_of(answers, self.call.n),
+            "ramole": self._about(answers[0]),
+        }
+
+    def begin(self, index: int) -> dict | None:
+        """The first chunk of an answer, where it has one of its own."""
+        return self._chunk([_delta(index, {"role": "assistant", "content": ""})])
+
+    def chunk(self, index: int, text: str, steps: Sequence[Step]) -> dict:
+        """A part of an answer."""
+        logprobs = chat_logprobs(steps, self.spell)
+        return self._chunk([_delta(index, {"content": text}, logprobs=logprobs)])
+
+    def end(self, index: int, one: Answered) -> dict:
+        """The chunk that says how an answer ended."""
+        last = self._chunk([_delta(index, {}, reason=REASONS[one.answer.finish_reason])])
+        return {**last, "ramole": self._about(one)}
+
+    def count(self, answers: Sequence[Answered]) -> dict:
+        """The chunk with the counts of tokens."""
+        return {**self._chunk([]), "usage": usage_of(answers, self.call.n)}
+
+    def _choice(self, index: int, one: Answered) -> dict:
+        """A finished answer. Its message names its adapters, so that it keeps them as an earlier
         turn, where it is sent back as it is."""
         message = {
             "role": "assistant",
-            "content": answer.text,
+            "content": one.answer.text,
             "refusal": None,
-            "ramole": {"adapters": list(answer.adapters)},
+            "ramole": {"adapters": list(one.answer.adapters)},
         }
-        choice = {"index": 0, "message": message, "logprobs": None}
-        return {
-            **self._frame,
-            "object": "chat.completion",
-            "choices": [{**choice, "finish_reason": REASONS[answer.finish_reason]}],
-            "usage": usage_of(answer),
-            "ramole": about(answer, request, steps),
-        }
+        steps = [step for step in one.steps if step.text or step is not one.steps[-1]]
+        logprobs = chat_logprobs(steps, self.spell)  # without the token that ends the answer
+        return {"index": index, "message": message, "logprobs": logprobs}
 
-    def chunk(self, **delta: str) -> dict:
-        """A part of the answer."""
-        return self._chunk([_choice(delta, None)])
-
-    def end(self, answer: Generation, request: Request, steps: Sequence[Step]) -> dict:
-        """The chunk that says how the answer ended."""
-        last = self._chunk([_choice({}, REASONS[answer.finish_reason])])
-        return {**last, "ramole": about(answer, request, steps)}
-
-    def count(self, answer: Generation) -> dict:
-        """The chunk with the counts of tokens."""
-        return {**self._chunk([]), "usage": usage_of(answer)}
+    def _about(self, one: Answered) -> dict:
+        ignored = list(self.call.ignored)
+        return {**about(one), **({"ignored": ignored} if ignored else {})}
 
     def _chunk(self, choices: list[dict]) -> dict:
-        frame = {**self._frame, "object": "chat.completion.chunk"}
-        return {**frame, "choices": choices, **self._counts}
+        return {**self._frame, "object": self.PART, "choices": choices, **self._counts}
 
 
-def usage_of(answer: Generation) -> dict:
-    """The counts of tokens."""
-    return {
-        "prompt_tokens": answer.prompt_tokens,
-        "completion_tokens": answer.new_tokens,
-        "total_tokens": answer.prompt_tokens + answer.new_tokens,
-    }
+class TextCompletion(Completion):
+    """The frame of texts that are continued."""
+
+    PREFIX, WHOLE, PART = "cmpl-", "text_completion", "text_completion"
+
+    def begin(self, index: int) -> dict | None:
+        if not self.call.echo:
+            return None
+        return self._chunk([self._part(index, self.call.requests[index].prompt, None)])
+
+    def chunk(self, index: int, text: str, steps: Sequence[Step]) -> dict:
+        logprobs = text_logprobs(steps, (), self.spell)
+        return self._chunk([self._part(index, text, logprobs)])
+
+    def end(self, index: int, one: Answered) -> dict:
+        last = {**self._part(index, "", None), "finish_reason": REASONS[one.answer.finish_reason]}
+        return {**self._chunk([last]), "ramole": self._about(one)}
+
+    def _choice(self, index: int, one: Answered) -> dict:
+        steps, text = one.steps, one.answer.text
+        if self.call.bare:
+            steps, text = (), ""
+        logprobs = text_logprobs(steps, one.answer.prompt_logprobs, self.spell)
+        return self._part(index, (one.request.prompt if self.call.echo else "") + text, logprobs)
+
+    def _part(self, index: int, text: str, logprobs: dict | None) -> dict:
+        return {"index": index, "text": text, "logprobs": logprobs, "finish_reason": None}
 
 
-def about(answer: Generation, request: Request, steps: Sequence[Step]) -> dict:
+def usage_of(answers: Sequence[Answered], n: int) -> dict:
+    """The counts of tokens; a prompt of `n` answers counts once."""
+    prompts = sum(one.answer.prompt_tokens for one in answers[::n])
+    new = sum(one.answer.new_tokens for one in answers)
+    return {"prompt_tokens": prompts, "completion_tokens": new, "total_tokens": prompts + new}
+
+
+def about(one: Answered) -> dict:
     """What `/ask` tells of an answer, with each adapter's mean weight in the modules that it has,
     and its share of what all contributed; null where no token was traced."""
-    how = {n: v for n, v in how_of(answer, request, steps).items() if n not in OPENAI_HAS}
+    answer, steps = one.answer, one.steps
+    told = how_of(answer, one.request, steps)
+    how = {name: value for name, value in told.items() if name not in OPENAI_HAS}
     gates = [
         mean_weights(step.weights, step.present)
         for step in steps
@@ -93,5 +158,7 @@ def _means(rows: Sequence[np.ndarray], k: int) -> list[float | None]:
     return [round(float(mean), 4) for mean in np.stack(rows).astype(np.float64).mean(0)]
 
 
-def _choice(delta: dict[str, str], reason: str | None) -> dict:
-    return {"index": 0, "delta": delta, "logprobs": None, "finish_reason": reason}
+def _delta(
+    index: int, delta: dict, *, reason: str | None = None, logprobs: dict | None = None
+) -> dict:
+    return {"index": index, "delta": delta, "logprobs": logprobs, "finish_reason": reason}

@@ -1,8 +1,9 @@
 """The routes under `/v1`: who may call, what is asked, and the answer, at once or as it grows."""
 
+import asyncio
 import json
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 from typing import TYPE_CHECKING
 
@@ -13,18 +14,22 @@ from starlette.routing import BaseRoute, Route
 from ..model.loading import loading_of
 from ..model.reading import BEAT
 from ..model.spaces import ELSEWHERE
+from ..session.accounts import Accounts
 from ..session.address import address_of
 from ..session.owner import secret_owner
 from ..session.quota import quota_of
-from .call import Call, read_call
-from .completion import Completion
+from .call import read_call
+from .completion import Answered, Completion, TextCompletion
+from .embeddings import embed, read_texts
 from .errors import Refused, refused
-from .keys import Keys, Tries
-from .models import list_models, model_object, read_model
+from .keys import check_key
+from .models import EMBEDDER, list_models, model_object, read_model
+from .parameters import Call
+from .prompts import read_prompts
 from .running import Places, Running
 
 if TYPE_CHECKING:
-    from ramole_core import Generation, Ramole
+    from ramole_core import Ramole, Step
 
 LONGEST_BODY = 2 * 2**20
 """Bytes of a call: the longest prompt, each character escaped, with room for earlier turns."""
@@ -35,17 +40,17 @@ LEFT = 499
 Endpoint = Callable[[Http], Awaitable[Response]]
 
 
-def openai_routes(
-    ramole: "Ramole", accounts: Sequence[tuple[str, str]] | None, tries: Tries | None = None
-) -> list[BaseRoute]:
-    """What `/v1` serves; `accounts` are those that the page asks for, `tries` bounds wrong ones."""
-    door = Door(ramole, Keys(accounts, tries))
+def openai_routes(ramole: "Ramole", accounts: Accounts) -> list[BaseRoute]:
+    """What `/v1` serves; `accounts` are those that the page asks for."""
+    door = Door(ramole, accounts)
     told = door.told
     anything = ["GET", "POST", "PUT", "DELETE", "PATCH"]
     return [  # one by one: behind a proxy under a path, Starlette loses its way in a Mount
         Route("/v1/models", told(door.models)),
         Route("/v1/models/{name:path}", told(door.model)),
         Route("/v1/chat/completions", told(door.chat), methods=["POST"]),
+        Route("/v1/completions", told(door.completions), methods=["POST"]),
+        Route("/v1/embeddings", told(door.embeddings), methods=["POST"]),
         Route("/v1/{path:path}", told(door.other), methods=anything),
     ]
 
@@ -53,19 +58,19 @@ def openai_routes(
 class Door:
     """The endpoints; each answers, or refuses in OpenAI's words."""
 
-    def __init__(self, ramole: "Ramole", keys: Keys):
+    def __init__(self, ramole: "Ramole", accounts: Accounts):
         settings = ramole.settings
-        self.ramole, self.keys = ramole, keys
+        self.ramole, self.accounts = ramole, accounts
         self.presence = quota_of(ramole).presence
         self.places = Places(settings.max_batch + settings.max_queue)
+        self.embedding = asyncio.Semaphore(1)
 
     def told(self, endpoint: Endpoint) -> Endpoint:
         """The endpoint for those who may call; what it raises becomes its answer."""
 
         async def answer(http: Http) -> Response:
             try:
-                address = address_of(http.headers)
-                self.keys.check(http.headers.get("authorization"), address)
+                await check_key(self.accounts, http)
                 self.presence.seen(secret_owner(http.headers))
                 return await endpoint(http)
             except ClientDisconnect:
@@ -83,48 +88,68 @@ class Door:
     async def model(self, http: Http) -> Response:
         """One of them."""
         name = http.path_params["name"]
-        read_model(name, self.ramole, secret_owner(http.headers))
+        if name != EMBEDDER:
+            read_model(name, self.ramole, secret_owner(http.headers))
         return JSONResponse(model_object(name))
 
     async def other(self, http: Http) -> Response:
         """Whatever else OpenAI may have."""
         raise Refused(
-            f"{http.method} {http.url.path[:80]!r} is not served here; there are GET /v1/models "
-            "and POST /v1/chat/completions.",
+            f"{http.method} {http.url.path[:80]!r} is not served here; there are GET /v1/models, "
+            "POST /v1/chat/completions, /v1/completions and /v1/embeddings.",
             status=404,
             code="unknown_url",
         )
 
     async def chat(self, http: Http) -> Response:
-        """One answer."""
-        owner = secret_owner(http.headers)
-        call = read_call(await _json(http), self.ramole, owner)
+        """The answers of a chat."""
+        call = read_call(await _json(http), self.ramole, secret_owner(http.headers))
         self._refuse_unready()
+        return await self._answered(http, call, Completion(call, self.ramole.spell))
+
+    async def completions(self, http: Http) -> Response:
+        """Texts, continued."""
+        body = await _json(http)
+        self._refuse_unready()
+        call = read_prompts(body, self.ramole, secret_owner(http.headers))
+        return await self._answered(http, call, TextCompletion(call, self.ramole.spell))
+
+    async def embeddings(self, http: Http) -> Response:
+        """Vectors of texts, for one call at a time."""
+        asked = read_texts(await _json(http))
+        self.places.take()
+        try:
+            async with self.embedding:
+                return JSONResponse(await asyncio.to_thread(embed, asked, self.ramole))
+        finally:
+            self.places.give_back()
+
+    async def _answered(self, http: Http, call: Call, completion: Completion) -> Response:
+        owner = secret_owner(http.headers)
         running = Running(
-            self.ramole, call.request, address=address_of(http.headers), places=self.places
+            self.ramole, call.requests, address=address_of(http.headers), places=self.places
         )
         pictures = running.pictures(self.presence.alive(owner))
         async for _ in pictures:
             if await http.is_disconnected():
                 await pictures.aclose()
                 return Response(status_code=LEFT)
-            if call.stream and (running.steps or running.place):
+            if call.stream and (any(running.steps) or running.place):
                 break  # it is accepted; what fails before that has a status of its own
         if call.stream:
             return StreamingResponse(
-                _events(http, call, running, pictures),
+                _events(http, completion, running, pictures),
                 media_type="text/event-stream",
                 headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"},
             )
-        answer = _finished(running)
-        return JSONResponse(Completion(call.model).whole(answer, call.request, running.steps))
+        return JSONResponse(completion.whole(_finished(running)))
 
     def _refuse_unready(self) -> None:
         loading = loading_of(self.ramole)
         if loading.error:
             sentence = loading.error
             loading.start()
-            raise Refused(sentence, status=503, code="model_not_loaded", retry_after=LOADING)
+            raise Refused(sentence, status=503, code="model_not_loaded")
         if not loading.ready:
             loading.start()
             raise Refused(
@@ -144,64 +169,74 @@ class Door:
 
 
 async def _events(
-    http: Http, call: Call, running: Running, pictures: AsyncGenerator[None, None]
+    http: Http, completion: Completion, running: Running, pictures: AsyncGenerator[None, None]
 ) -> AsyncGenerator[str, None]:
-    """The answer as server-sent events; while nothing comes, a comment says that it is alive."""
-    completion, grown = Completion(call.model, usage=call.usage), _Grown(running)
-    yield _event(completion.chunk(role="assistant", content=""))
+    """The answers as server-sent events; while nothing comes, a comment says that it is alive."""
+    grown = [_Grown(running, n) for n in range(len(running.requests))]
+    said = time.monotonic()
+    for n in range(len(grown)):
+        if (first := completion.begin(n)) is not None:
+            yield _event(first)
     try:
         async with aclosing(pictures):
-            if text := grown.text():
-                yield _event(completion.chunk(content=text))
-            async for _ in pictures:
+            async for _ in _at_once(pictures):
                 if await http.is_disconnected():
                     return
-                if text := grown.text():
-                    yield _event(completion.chunk(content=text))
-                elif grown.quiet():
+                for n, one in enumerate(grown):
+                    text, steps = one.take()
+                    if text and not completion.call.bare:
+                        said = time.monotonic()
+                        yield _event(completion.chunk(n, text, steps))
+                if time.monotonic() - said > BEAT:
+                    said = time.monotonic()
                     yield f": place {running.place} in the queue\n\n"
-        answer = _finished(running)
-        yield _event(completion.end(answer, call.request, running.steps))
-        if call.usage:
-            yield _event(completion.count(answer))
+        answers = _finished(running)
+        for n, one in enumerate(answers):
+            yield _event(completion.end(n, one))
+        if completion.call.usage:
+            yield _event(completion.count(answers))
         yield "data: [DONE]\n\n"
     except Exception as error:
         yield _event(refused(error).body)
 
 
-def _finished(running: Running) -> "Generation":
-    """The answer; raises Refused where the server ended it."""
-    if running.answer.finish_reason == "cancelled":
+async def _at_once(pictures: AsyncGenerator[None, None]) -> AsyncGenerator[None, None]:
+    """One look before the next picture comes: what is there already was not shown."""
+    yield
+    async for _ in pictures:
+        yield
+
+
+def _finished(running: Running) -> list[Answered]:
+    """The answers; raises Refused where the server ended one."""
+    answers = running.answers
+    if any(answer.finish_reason == "cancelled" for answer in answers):
         raise Refused(
             "The server was told to end, and this answer with it; ask again in a moment.",
             status=503,
             code="ending",
             retry_after=LOADING,
         )
-    return running.answer
+    return [Answered(*one) for one in zip(answers, running.requests, running.steps, strict=True)]
 
 
 class _Grown:
     """By how much an answer has grown since somebody looked."""
 
-    def __init__(self, running: Running):
-        self._running, self._read, self._said = running, 0, time.monotonic()
+    def __init__(self, running: Running, index: int):
+        self._running, self._index, self._read = running, index, 0
+        self._waiting: list[Step] = []
 
-    def text(self) -> str:
-        """What is new of it."""
-        steps = self._running.steps[self._read :]
+    def take(self) -> "tuple[str, list[Step]]":
+        """What is new of it; tokens that end inside a character come with the next text."""
+        steps = self._running.steps[self._index][self._read :]
         self._read += len(steps)
+        self._waiting += steps
         text = "".join(step.text for step in steps)
-        if text:
-            self._said = time.monotonic()
-        return text
-
-    def quiet(self) -> bool:
-        """Whether nothing was said for a while; asking counts as saying."""
-        quiet = time.monotonic() - self._said > BEAT
-        if quiet:
-            self._said = time.monotonic()
-        return quiet
+        if not text:
+            return "", []
+        waiting, self._waiting = self._waiting, []
+        return text, waiting
 
 
 def _event(said: dict) -> str:
@@ -228,4 +263,4 @@ async def _json(http: Http) -> object:
     try:
         return json.loads(bytes(body))
     except (ValueError, RecursionError):
-        raise Refused("The body is no JSON; send an object with model and messages.") from None
+        raise Refused("The body is no JSON; send an object with model and what is asked.") from None

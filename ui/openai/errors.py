@@ -21,6 +21,7 @@ REASONS = {
     "model_loading": "loading",
     "model_not_loaded": "loading",
     "invalid_api_key": "password",
+    "guesses": "guesses",
     "ending": "ending",
 }
 """By code; whatever else is refused was not valid."""
@@ -70,7 +71,8 @@ def refused(error: Exception) -> Refused:
     if isinstance(error, Refused):
         return error
     if isinstance(error, refusal.Refused):
-        return Refused(str(error), status=error.status, retry_after=max(1, round(error.retry)))
+        wait = max(1, round(error.retry)) if error.retry else None
+        return Refused(str(error), status=error.status, retry_after=wait)
     if isinstance(error, Busy):
         return Refused(str(error), status=429, code="busy", retry_after=SOON)
     if isinstance(error, RamoleError):

@@ -1,14 +1,16 @@
-"""`messages` as a conversation: a system message, earlier turns, and what is asked now."""
+"""`messages` as a conversation: by turns where they are in turn, else as the template has them."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from ..api.fields import LONGEST_PROMPT
 from .errors import Refused
 
 SYSTEM = ("system", "developer")
 ROLES = (*SYSTEM, "user", "assistant")
-SAID = ("role", "content", "ramole")
-"""Fields of a message that are read; others must say nothing."""
-ORDER = "a system message or none, then user and assistant in turn, the user last"
+SAID = ("role", "content", "ramole", "name")
+"""Fields of a message that are read, and the name, which templates have no place for."""
+TOOLS = ("tool_calls", "function_call", "tool_call_id", "audio")
+"""Fields that would make it another conversation."""
 LONGEST = 60
 
 
@@ -26,42 +28,64 @@ class Message:
 class Conversation:
     """All of them."""
 
-    system: str | None
-    history: list[list]
-    """Earlier turns, as a request takes them."""
     prompt: str
+    """What is asked now: what adapters are found for."""
+    system: str | None = None
+    history: list[list] = field(default_factory=list)
+    """Earlier turns, as a request takes them."""
+    messages: tuple[tuple[str, str], ...] = ()
+    """All of them as (role, text), where they are not a system message or none, then user and
+    assistant in turn, the user last."""
+    ignored: tuple[str, ...] = ()
+    """Fields that changed nothing."""
 
 
 def read_messages(given: object) -> Conversation:
     """The conversation; raises Refused where it is none."""
     if not isinstance(given, list) or not given:
         raise _refused(f"messages={_short(given)}; give a list of objects with role and content")
-    said = [_message(n, one) for n, one in enumerate(given)]
-    system = said.pop(0).text if said[0].role in SYSTEM else None
-    for n, one in enumerate(said, len(given) - len(said)):
-        turn = n - (len(given) - len(said))
-        if one.role != ("user", "assistant")[turn % 2]:
-            raise _refused(f"Message {n} is the {one.role}'s out of turn; give {ORDER}")
-    if len(said) % 2 == 0:
-        raise _refused(f"The last message is not the user's; give {ORDER}")
-    turns = zip(said[:-1:2], said[1::2], strict=True)
-    history = [
-        [user.text, answer.text, *([] if answer.adapters is None else [answer.adapters])]
-        for user, answer in turns
-    ]
-    return Conversation(system, history, said[-1].text)
+    ignored: dict[str, None] = {}
+    said = [_message(n, one, ignored) for n, one in enumerate(given)]
+    system, talk = (said[0].text, said[1:]) if said[0].role == "system" else (None, said)
+    if _in_turn(talk):
+        turns = zip(talk[:-1:2], talk[1::2], strict=True)
+        history = [
+            [user.text, answer.text, *([] if answer.adapters is None else [answer.adapters])]
+            for user, answer in turns
+        ]
+        return Conversation(talk[-1].text, system, history, ignored=tuple(ignored))
+    asked = next((one for one in reversed(said) if one.role == "user"), said[-1])
+    if (length := sum(len(one.text) for one in said)) > LONGEST_PROMPT:
+        raise _refused(f"messages have {length} characters, and {LONGEST_PROMPT} is the most")
+    messages = tuple((one.role, one.text) for one in said)
+    return Conversation(asked.text, messages=messages, ignored=tuple(ignored))
 
 
-def _message(n: int, one: object) -> Message:
+def _in_turn(talk: list[Message]) -> bool:
+    """User and assistant in turn, the user last, each of whom says something."""
+    roles = ["user", "assistant"] * len(talk)
+    in_turn = len(talk) % 2 == 1 and [one.role for one in talk] == roles[: len(talk)]
+    return in_turn and all(one.text.strip() for one in talk[:-1:2])
+
+
+def _message(n: int, one: object, ignored: dict[str, None]) -> Message:
     if not isinstance(one, dict):
         raise _refused(f"Message {n} is {_short(one)}; give an object with role and content")
     role = one.get("role")
+    if role in ("tool", "function"):
+        raise _refused(f"Message {n} is a tool's, but the model calls no tools; leave it out")
     if role not in ROLES:
         raise _refused(f"Message {n} has role {_short(role)}; give system, user or assistant")
     for name, value in one.items():
-        if name not in SAID and value not in (None, [], {}):
+        if name in SAID or value in (None, [], {}, ""):
+            continue
+        if name in TOOLS:
             raise _refused(f"Message {n} has {_short(name)}, which is not used here; leave it out")
-    return Message(role, _text(n, one.get("content")), _adapters(n, role, one.get("ramole")))
+        ignored[f"messages.{name[:100]}"] = None
+    role = "system" if role in SYSTEM else role
+    content = one.get("content")
+    text = "" if content is None and role == "assistant" else _text(n, content)
+    return Message(role, text, _adapters(n, role, one.get("ramole")))
 
 
 def _text(n: int, content: object) -> str:

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
 ADAPTER = "adapter:"
 """So an adapter may have the name of a method."""
+EMBEDDER = "retriever"
+"""The model of `/v1/embeddings`."""
 ONE, SEVERAL = "selection", DEFAULT_METHOD
 """How named adapters are mixed where a call does not say."""
 
@@ -32,6 +34,8 @@ def read_model(name: str, ramole: "Ramole", owner: str | None) -> Model:
     if not any(part.startswith(ADAPTER) for part in parts):
         if name in (row.name for row in ramole.methods()):
             return Model(name)
+        if name == EMBEDDER:
+            raise _unknown(f"{EMBEDDER} embeds texts and answers none (/v1/embeddings)")
         raise _unknown(f"There is no model {name[:80]!r}")
     if not all(part.startswith(ADAPTER) for part in parts):
         raise _unknown(f"The model {name[:80]!r} mixes adapters with something else")
@@ -45,10 +49,11 @@ def read_model(name: str, ramole: "Ramole", owner: str | None) -> Model:
 
 
 def list_models(ramole: "Ramole", owner: str | None) -> list[dict]:
-    """Every method, then every adapter that this owner sees."""
+    """Every method, the encoder, then every adapter that this owner sees."""
     cards = ramole.pool.cards(owner)
     return [
         *(model_object(row.name) for row in ramole.methods()),
+        model_object(EMBEDDER),
         *(model_object(ADAPTER + card.name, created=_seconds(card.added)) for card in cards),
     ]
 

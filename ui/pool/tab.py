@@ -10,7 +10,6 @@ from ramole_core import AdapterRefused
 
 from ..parts.errors import one_sentence
 from ..parts.events import QUIET, open_page, text_in
-from ..session.leaving import leave
 from ..session.presence import heartbeat
 from ..session.quota import quota_of
 from .bundle import write_bundle
@@ -41,7 +40,7 @@ SAVE_ZIP = """
 
 
 def tab(ramole: "Ramole") -> None:
-    """Build the tab inside the Blocks that is open, and free a session's uploads when it ends."""
+    """Build the tab inside the Blocks that is open."""
     with gr.Tab("Pool", id="pool", elem_id="pool-tab") as pool_tab:
         ui = lay_out(ramole)
     _connect(ui, Handlers(ramole), pool_tab)
@@ -127,10 +126,6 @@ class Handlers:
             said = replace_examples(self.ramole, self.quota, name, lines, files, owner=owner)
             return said, "", None
 
-    def on_leave(self, request: gr.Request):
-        """The page is gone, and so are its uploads, unless it is only loaded anew."""
-        leave(self.ramole, request)
-
 
 def _connect(ui: Layout, handlers: Handlers, pool_tab: gr.Tab) -> None:
     """Every event of the tab with its handler."""
@@ -143,7 +138,6 @@ def _connect(ui: Layout, handlers: Handlers, pool_tab: gr.Tab) -> None:
 
     listed(page.load)
     listed(pool_tab.select)
-    page.unload(handlers.on_leave)
     gr.on(
         [each.change for each in filters.all],
         handlers.on_search,

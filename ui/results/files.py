@@ -9,10 +9,12 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 
+from ramole_core import shipped
+
 from .tables import Block, Made, Unmeasured
 from .values import Raw, at, text
 
-RESULTS = Path(__file__).parents[2] / "results"
+RESULTS = shipped("results")
 CORE, LAB = "python -m ramole_core", "python -m lab "
 COMMANDS = {
     "evaluation.json": f"{CORE} evaluate",

@@ -26,6 +26,9 @@ log = logging.getLogger(__name__)
 HEADER = "x-ramole-address"
 """Written by the server alone. Gradio hands an MCP client's calls on to itself with their headers,
 so the address has to travel in one, and is signed, or anybody could write it."""
+OWN_HEADER = "x-ramole-own"
+OWN = secrets.token_urlsafe(32)
+"""What MCP's client of our own pages says in that header, with calls that nobody asked for."""
 FORWARDED = b"x-forwarded-for"
 UNKNOWN = "-"
 """Stands for '' there: no header may begin with a space, and httpx would not send it on."""

@@ -1,14 +1,12 @@
 """A page that is closed, or only loaded anew: its uploads wait a moment before they go.
 
-Gradio tells of both in the same way, and gives the new page another session. So the uploads of a
-tab that has a secret of its own go once nothing was heard of it for a while.
+Both end the page's heartbeat in the same way, and a page that is loaded anew has another session.
+So the uploads of a tab that has a secret of its own go once it has no page open and nothing was
+heard of it for a while, however often a page of it was closed meanwhile.
 """
 
 import logging
-import threading
 from typing import TYPE_CHECKING
-
-import gradio as gr
 
 from .owner import page_owner
 from .quota import forget, quota_of
@@ -21,21 +19,23 @@ GRACE_SECONDS = 90.0
 """An open page gives a sign of life more often; a reload takes less."""
 
 
-def leave(ramole: "Ramole", request: gr.Request) -> None:
-    """The page of this request is gone; so are its uploads, at once or in a while."""
-    presence, session = quota_of(ramole).presence, request.session_hash or ""
-    owner = presence.gone(session)
+def leave(ramole: "Ramole", session: str) -> None:
+    """The page of this session is gone; so are its uploads, at once or in a while."""
+    owner = quota_of(ramole).presence.gone(session)
     if owner is None or owner == page_owner(session):  # no uploads, or no secret to come back with
-        forget(ramole, page_owner(session))
-    elif not presence.elsewhere(owner):
-        timer = threading.Timer(GRACE_SECONDS, _forget_silent, [ramole, owner, GRACE_SECONDS])
-        timer.daemon = True
-        timer.start()
+        _forget(ramole, page_owner(session))
 
 
-def _forget_silent(ramole: "Ramole", owner: str, seconds: float) -> None:
+def sweep_sessions(ramole: "Ramole") -> None:
+    """Look once for pages that were closed and did not come back, and for old sessions."""
+    presence = quota_of(ramole).presence
+    presence.sessions.sweep()
+    for owner in presence.departed(GRACE_SECONDS):
+        _forget(ramole, owner)
+
+
+def _forget(ramole: "Ramole", owner: str | None) -> None:
     try:
-        if quota_of(ramole).presence.silent(owner) >= seconds - 1:
-            forget(ramole, owner)
+        forget(ramole, owner)
     except Exception:
         log.exception("Uploads of a page that was closed could not be removed.")

@@ -12,6 +12,8 @@ A hash or a secret can be invented, as many as one likes; so a visitor is also a
 """
 
 import hashlib
+import hmac
+import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -23,6 +25,9 @@ PREFIX = "session-"
 """Owners that begin so do not outlive the server's process."""
 SECRET_HEADER = "x-ramole-session"
 SHORTEST_SECRET = 16
+OPERATOR_HEADER = "x-ramole-operator"
+OPERATOR_KEY = secrets.token_urlsafe(24)
+"""Of this process; who can read the data folder finds it there, and calls as the operator."""
 
 
 @dataclass(frozen=True)
@@ -33,12 +38,22 @@ class Visitor:
     """Of its uploads; None, without a session, sees the samples only."""
     address: str = ""
     """Where it comes from; '' where that is unknown."""
+    operator: bool = False
+    """Whoever may write into the data folder: its uploads are everybody's, and stay."""
 
 
 def visitor_of(request: gr.Request | None) -> Visitor:
     """Who made this request."""
     headers = getattr(request, "headers", None) or {}
+    if is_operator(headers):
+        return Visitor(None, address_of(headers), operator=True)
     return Visitor(owner_of(request), address_of(headers))
+
+
+def is_operator(headers: Mapping[str, str]) -> bool:
+    """Whether a call has the operator's key."""
+    given = headers.get(OPERATOR_HEADER) or ""
+    return hmac.compare_digest(given.encode(), OPERATOR_KEY.encode())
 
 
 def owner_of(request: gr.Request | None) -> str | None:

@@ -2,7 +2,7 @@
 
 Every call of a session is a sign of life, for as long as it lasts, and an open page gives one by
 itself every now and then (`heartbeat`). A session that runs something is never silent. Nothing is
-remembered of a session without uploads, so inventing sessions fills no memory.
+remembered of an owner without uploads, and of Gradio's sessions what `SessionStore` has room for.
 """
 
 import math
@@ -14,8 +14,9 @@ from contextlib import contextmanager
 
 import gradio as gr
 
-from ..parts.events import outermost
+from ..parts.events import open_page, outermost
 from .owner import Visitor, owner_of, visitor_of
+from .store import SessionStore
 
 BEAT_SECONDS = 60
 """Between two signs of life of an open page; a browser lets a hidden tab do no more."""
@@ -34,18 +35,20 @@ class Presence:
         self._lock = threading.Lock()
         self._seen: dict[str, float] = {}
         self._calls: Counter[str] = Counter()
-        self._pages: dict[str, str] = {}
-        """By Gradio's session, of pages with uploads: their owner."""
+        self._left: set[str] = set()
+        """Owners of whose pages one was closed."""
+        self.sessions = SessionStore(clock=clock)
+        """What is kept of each of Gradio's sessions."""
 
     @contextmanager
     def call(self, request: gr.Request | None) -> Iterator[Visitor]:
         """Who calls; alive inside the block, and seen last at its end."""
         visitor = visitor_of(request)
-        try:
-            with self.alive(visitor.owner):
-                yield visitor
-        finally:
-            self._accumulate(request, visitor.owner)
+        session = getattr(request, "session_hash", None)
+        if session and visitor.owner is not None:
+            self.sessions.seen(session, visitor.address, visitor.owner)
+        with self.alive(visitor.owner):
+            yield visitor
 
     @contextmanager
     def alive(self, owner: str | None) -> Iterator[None]:
@@ -75,20 +78,31 @@ class Presence:
             self._seen[owner] = self._clock()
 
     def gone(self, session: str) -> str | None:
-        """A page is closed or loaded anew: whose it was, where it had uploads."""
+        """A page is closed or loaded anew: whose uploads may go with it, where it had some."""
+        owner = self.sessions.owner(session)
+        self.sessions.leave(session)
         with self._lock:
-            return self._pages.pop(session, None)
+            if owner in self._seen:
+                self._left.add(owner)
+                return owner
+        return None
 
-    def elsewhere(self, owner: str) -> bool:
-        """Whether another page of the same owner is open."""
+    def departed(self, seconds: float) -> list[str]:
+        """Owners who closed a page, have none open, and were silent for so many seconds; each is
+        told once."""
+        there = self.sessions.owners_there()
         with self._lock:
-            return owner in self._pages.values()
+            waiting = list(self._left - there)
+        over = [owner for owner in waiting if self.silent(owner) >= seconds]
+        with self._lock:
+            self._left -= there | set(over)
+        return over
 
     def keep_only(self, owners: set[str]) -> None:
-        """Forget all other sessions."""
+        """Forget all other owners."""
         with self._lock:
             self._seen = {owner: at for owner, at in self._seen.items() if owner in owners}
-            self._pages = {page: owner for page, owner in self._pages.items() if owner in owners}
+            self._left &= owners
 
     def silent(self, owner: str) -> float:
         """Seconds since its last sign of life, 0 while it runs something; infinite if unknown."""
@@ -97,19 +111,14 @@ class Presence:
                 return 0.0
             return self._clock() - self._seen.get(owner, -math.inf)
 
-    def _accumulate(self, request: gr.Request | None, owner: str | None) -> None:
-        session = getattr(request, "session_hash", None)
-        with self._lock:
-            if session and owner in self._seen:
-                self._pages[session] = owner
-
     def _note(self, owner: str | None) -> None:
         if owner in self._seen:
             self._seen[owner] = self._clock()
 
 
 def heartbeat(presence: Presence) -> None:
-    """Let the page that is being built give a sign of life by itself as long as it is open."""
+    """Let the page that is being built give a sign of life by itself as long as it is open, and
+    keep a stream open, by whose end it is missed."""
 
     def on_beat(request: gr.Request) -> None:
         presence.seen(owner_of(request))
@@ -117,3 +126,4 @@ def heartbeat(presence: Presence) -> None:
     with outermost():
         timer = gr.Timer(BEAT_SECONDS)
     timer.tick(on_beat, queue=False, api_visibility="private", show_progress="hidden")
+    open_page().unload(lambda: None)  # or clients of a page without states would open no stream

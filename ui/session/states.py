@@ -1,20 +1,47 @@
 """What Gradio remembers of each session: its states, and not the whole page once more.
 
 Gradio keeps a copy of every component for each session that ever called, 10,000 of them and nearly
-a megabyte each, for links that this page does not offer. Sessions are names that anybody invents.
+a megabyte each, for links that this page does not offer, and forgets the ones used longest ago,
+whoever sits before them. Here `SessionStore` says which sessions are forgotten.
 """
 
 from types import SimpleNamespace
 
 import gradio as gr
+from gradio import route_utils
 
-MOST_SESSIONS = 2000
-"""Of more, those that were silent longest begin anew."""
+from .address import address_of
+from .store import SessionStore
+
+BOUNDLESS = 10**9
 
 
-def remember_little(page: gr.Blocks) -> None:
+def remember_little(page: gr.Blocks, sessions: SessionStore) -> None:
     """Call it once the page is launched."""
-    holder = page.state_holder
-    holder.capacity = MOST_SESSIONS
+    holder, queue = page.state_holder, page._queue
+    holder.capacity = queue.pending_messages_per_session.max_size = BOUNDLESS
     # what a new session copies: the page's functions, and of its components none
     holder.blocks = SimpleNamespace(default_config=page.default_config, blocks={})  # pyright: ignore
+
+    def forget(session: str) -> None:
+        holder.session_data.pop(session, None)
+        holder.time_last_used.pop(session, None)
+        queue.pending_messages_per_session.pop(session, None)
+        for event in queue.pending_event_ids_session.pop(session, ()):
+            if event in queue.event_ids_to_events:
+                queue.event_ids_to_events[event].alive = False  # nobody hears it any more
+
+    sessions.forgotten.append(forget)
+
+
+def tell_sessions(sessions: SessionStore) -> None:
+    """Have each event of Gradio tell the store its session, before Gradio remembers it."""
+    compiled = getattr(route_utils.compile_gr_request, "inner", route_utils.compile_gr_request)
+
+    def told(body, fn, username, request):
+        made = request if request is not None else body.request
+        sessions.seen(body.session_hash or "", address_of(getattr(made, "headers", None) or {}))
+        return compiled(body, fn=fn, username=username, request=request)
+
+    told.inner = compiled  # pyright: ignore[reportFunctionMemberAccess] one store a process
+    route_utils.compile_gr_request = told

@@ -3,10 +3,11 @@
 Labels have few values, all of them ours: an outcome, a reason, a method, a class of statuses.
 """
 
-from prometheus_client import CollectorRegistry, Counter, Histogram
+from prometheus_client import CollectorRegistry, Counter, Histogram, disable_created_metrics
 
 from .request_record import ANSWERED, FAILED, REFUSED, RequestRecord
 
+disable_created_metrics()  # a time beside each number, which nobody reads
 REGISTRY = CollectorRegistry()
 FAST = (0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 60, 120)
 """Seconds: a first token of a server that nobody else uses, up to one that is full."""
@@ -37,6 +38,12 @@ WHOLE = Histogram(
     "ramole_answer_seconds",
     "From the queue to the last token",
     buckets=(*FAST, 300, 600),
+    registry=REGISTRY,
+)
+EACH_TOKEN = Histogram(
+    "ramole_token_seconds",
+    "Between two tokens of an answer, on its average",
+    buckets=(0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5),
     registry=REGISTRY,
 )
 QUEUE = Histogram(
@@ -74,6 +81,9 @@ def count(told: RequestRecord) -> None:
         METHODS.labels(told.method).inc()
     TOKENS.inc(told.new_tokens or 0)
     PROMPT_TOKENS.inc(told.prompt_tokens or 0)
+    if told.seconds is not None and told.first_token_seconds is not None:
+        if (between := (told.new_tokens or 0) - 1) > 0:
+            EACH_TOKEN.observe(max(0.0, told.seconds - told.first_token_seconds) / between)
     for histogram, seconds in (
         (FIRST_TOKEN, told.first_token_seconds),
         (WHOLE, told.seconds),

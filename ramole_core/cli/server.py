@@ -1,0 +1,250 @@
+"""A running server in the place of a model of one's own: its endpoints, asked over HTTP.
+
+It has the names of `Ramole` that the commands `generate`, `chat`, `retrieve`, `list`, `add` and
+`remove` use. A page on this data folder is found by itself (`running_page.py`), and what is added
+there stays; at any other server the calls are a session's, and a file here keeps its secret, so
+that the next command still has its uploads.
+"""
+
+import json
+import math
+import secrets
+import tempfile
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import fields
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit, urlunsplit
+
+from ramole_core.answer import Fitting, Generation, Step
+from ramole_core.errors import RamoleError
+from ramole_core.evidence import Evidence
+from ramole_core.facts import asked_fields
+from ramole_core.request import Request
+from ramole_core.retrieval import Hit
+from ramole_core.whole_file import replacing
+
+if TYPE_CHECKING:
+    import httpx
+
+SESSIONS = "sessions.json"
+"""In the data folder: this user's secret at each server."""
+OPERATOR_HEADER, SESSION_HEADER = "x-ramole-operator", "x-ramole-session"
+CONNECT_SECONDS, SILENT_SECONDS = 5.0, 600.0
+
+
+class Server:
+    """A page that listens somewhere. Raises RamoleError, one sentence, for whatever goes wrong."""
+
+    def __init__(self, url: str, *, data_dir: Path, key: str = "", auth: str | None = None):
+        """`key` makes the caller its operator; `auth`, `user:password`, logs in where the address
+        has no such words itself."""
+        import httpx
+
+        parts = urlsplit(url if "://" in url else f"http://{url}")
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise RamoleError(f"--url {url} is no address; give one such as http://127.0.0.1:7860.")
+        words = f"{parts.username}:{parts.password}" if parts.username else auth
+        self.url = urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
+        self.operator = bool(key)
+        header = {OPERATOR_HEADER: key} if key else {SESSION_HEADER: _secret(data_dir, self.url)}
+        self._http = httpx.Client(
+            base_url=f"{self.url.rstrip('/')}/",
+            headers=header,
+            timeout=httpx.Timeout(SILENT_SECONDS, connect=CONNECT_SECONDS),
+            follow_redirects=True,
+            trust_env=parts.hostname not in ("127.0.0.1", "localhost", "::1"),
+        )
+        self._login = words
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._http.close()
+
+    def stream(
+        self, request: Request, *, fitting: Callable[[Fitting], None] = lambda how: None
+    ) -> Generator[Step, None, Generation]:
+        """The answer as it grows; the generator's value is the whole of it, without a trace."""
+        said = {**asked_fields(request), "trace": None, "ignore_eos": None}
+        text, told = "", {}
+        for answer in self._ask("ask", {k: v for k, v in said.items() if v is not None}):
+            grown, told = answer
+            if isinstance(told.get("fitting"), dict):
+                fitting(_fitting(request, told["fitting"]))
+            if len(grown) > len(text):
+                yield Step(-1, grown[len(text) :], None)
+                text = grown
+        return _generation(request, text, told)
+
+    def retrieve(
+        self, text: str, k: int = 3, exclude: Sequence[str] = (), owner: str | None = None
+    ) -> list[Hit]:
+        """The nearest adapters."""
+        found = self._last("retrieve", {"text": text, "k": k, "exclude": list(exclude)})
+        return [Hit(one["name"], one["score"]) for one in found]
+
+    def cards(self) -> list[dict]:
+        """What `/list_adapters` says of each adapter."""
+        return self._last("list_adapters", {})
+
+    def add(
+        self, source: str | Sequence[str], *, name: str | None, examples: Sequence[str] | None
+    ) -> dict:
+        """Upload a folder, a zip or the files of an adapter; what `/add_adapter` says of it."""
+        with tempfile.TemporaryDirectory(prefix="ramole-add-") as folder:
+            file = _packed([source] if isinstance(source, str) else source, Path(folder))
+            with self._told(), file.open("rb") as opened:
+                stored = self._post("gradio_api/upload", files={"files": (file.name, opened)})
+        path = stored.json()[0]
+        said = {"file": {"path": path, "meta": {"_type": "gradio.FileData"}}, "name": name}
+        if examples is not None:
+            said["examples"] = list(examples)
+        return self._last("add_adapter", {k: v for k, v in said.items() if v is not None})
+
+    def remove(self, name: str) -> None:
+        """Remove an adapter that was added there."""
+        self._last("remove_adapter", {"name": name})
+
+    def _last(self, endpoint: str, said: Mapping[str, object]):
+        answers = list(self._ask(endpoint, said))
+        return answers[-1][0]
+
+    def _ask(self, endpoint: str, said: Mapping[str, object]) -> Iterator[list]:
+        """The outputs of a call each time they change."""
+        with self._told():
+            event = self._post(f"gradio_api/call/v2/{endpoint}", json=dict(said)).json()["event_id"]
+            with self._http.stream("GET", f"gradio_api/call/{endpoint}/{event}") as events:
+                kind = ""
+                for line in events.iter_lines():
+                    word, _, rest = line.partition(": ")
+                    if word == "event":
+                        kind = rest
+                    elif word == "data" and kind == "error":
+                        raise RamoleError(_sentence(json.loads(rest)))
+                    elif word == "data" and kind in ("generating", "complete"):
+                        if outputs := json.loads(rest):
+                            yield outputs
+
+    def _post(self, path: str, **said) -> "httpx.Response":
+        answer = self._http.post(path, **said)
+        if answer.status_code == 401 and self._login:
+            words, self._login = self._login, None
+            user, _, password = words.partition(":")
+            self._http.post("login", data={"username": user, "password": password})
+            return self._post(path, **said)
+        answer.raise_for_status()
+        return answer
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        """What HTTP raises inside, as one sentence."""
+        import httpx
+
+        try:
+            yield
+        except httpx.HTTPStatusError as error:
+            status = error.response.status_code
+            if status == 401:
+                raise RamoleError(
+                    f"The server at {self.url} asks for a password, or another one; give it as "
+                    "--url http://user:password@host:port."
+                ) from None
+            with suppress(ValueError, httpx.HTTPError):
+                error.response.read()
+                raise RamoleError(_sentence(error.response.json())) from None
+            raise RamoleError(f"The server at {self.url} answers with status {status}.") from None
+        except httpx.HTTPError as error:
+            raise RamoleError(
+                f"No server answers at {self.url} ({type(error).__name__}); start one, or leave "
+                "--url out."
+            ) from None
+        except (ValueError, KeyError, TypeError):
+            raise RamoleError(f"What listens at {self.url} is no RAMoLE server.") from None
+
+
+def _sentence(said: object) -> str:
+    """What an error of a server says."""
+    if isinstance(said, dict):
+        said = said.get("error") or said.get("detail") or said.get("message")
+    return str(said) if said else "The server refused it, and does not say why."
+
+
+def _packed(sources: Sequence[str], folder: Path) -> Path:
+    """One zip of what a user names: a zip as it is, a folder's files, or the files."""
+    import zipfile
+
+    paths = [Path(one) for one in sources]
+    for path in paths:
+        if str(path).startswith("hf:"):
+            raise RamoleError(
+                f"{path} cannot be asked of a server; add a folder or a zip, or stop the server."
+            )
+        if not path.exists():
+            raise RamoleError(f"{path} is not there; give a folder, a zip, or the two files.")
+    if len(paths) == 1 and paths[0].is_file() and paths[0].suffix.lower() == ".zip":
+        return paths[0]
+    inner = [
+        one for path in paths for one in ([path] if path.is_file() else sorted(path.iterdir()))
+    ]
+    name = (paths[0] if paths[0].is_dir() else paths[0].absolute().parent).resolve().name
+    file = folder / f"{name}.zip"
+    with zipfile.ZipFile(file, "w") as made:
+        for one in inner:
+            if one.is_file():
+                made.write(one, one.name)
+    return file
+
+
+def _secret(data_dir: Path, url: str) -> str:
+    """This user's at a server: made once, and kept for the next command."""
+    file = data_dir / SESSIONS
+    known: dict[str, str] = {}
+    with suppress(OSError, ValueError):
+        known = dict(json.loads(file.read_text(encoding="utf-8")))
+    if url not in known:
+        known[url] = secrets.token_urlsafe(24)
+        with suppress(OSError), replacing(file) as part:
+            part.touch(mode=0o600)
+            part.write_text(json.dumps(known), encoding="utf-8")
+    return known[url]
+
+
+def _fitting(request: Request, told: Mapping) -> Fitting:
+    weights = told["weights"]
+    return Fitting(
+        request.method,
+        tuple(one["name"] for one in weights),
+        (),
+        told["step"],
+        told["steps"],
+        tuple(one["weight"] for one in weights),
+        told["loss"],
+        told["start"],
+        0.0,
+    )
+
+
+def _generation(request: Request, text: str, told: Mapping) -> Generation:
+    """An answer of `/ask` as the engine's own would be."""
+    known = {one.name for one in fields(Evidence)}
+    evidence = told.get("evidence")
+    used = told["adapters"]
+    dropped = told.get("dropped_turns")
+    return Generation(
+        text=text,
+        adapters=[one["name"] for one in used],
+        scores=[math.nan if one["score"] is None else one["score"] for one in used],
+        trace=None,
+        finish_reason=told["finish_reason"],
+        prompt_tokens=told["prompt_tokens"],
+        new_tokens=told["new_tokens"],
+        seconds=told["seconds"] or 0.0,
+        first_token_seconds=told["first_token_seconds"] or 0.0,
+        extra={"dropped_turns": float(dropped)} if dropped else {},
+        evidence=evidence and Evidence(**{k: v for k, v in evidence.items() if k in known}),
+        fitted=_fitting(request, told["fitted"]) if told.get("fitted") else None,
+        notes=tuple(told.get("notes", ())),
+        method=told["method"],
+        weights=tuple(told["weights"]) if told.get("weights") else None,
+    )

@@ -1,0 +1,105 @@
+"""A prompt that is answered part by part: one answer after another, joined into one.
+
+The parts are turns of a conversation: each is asked when the answer before it is there, and reads
+it. They share `max_new_tokens`. Of a list of requests the first parts run together, then the second
+ones.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ramole_core.errors import RamoleError
+from ramole_core.request import Generation, Step
+
+if TYPE_CHECKING:
+    from ramole_core.engine.prompt import Prepared
+
+BETWEEN = "\n\n"
+"""Between the answers to two parts."""
+Items = Iterator[tuple[int, Step | Generation]]
+Run = Callable[[Sequence[int], "Sequence[Prepared]"], Items]
+"""Streams prepared requests; the first argument is the index of each."""
+Follow = Callable[["Prepared", Generation], "Prepared"]
+"""The next part of a request, from the part that was answered and its answer; raises RamoleError
+where it cannot run."""
+
+
+def stream_parts(asked: "Sequence[Prepared]", *, run: Run, follow: Follow) -> Items:
+    """Each token of each request, with the request's index, and its Generation at the end."""
+    due = dict(enumerate(asked))
+    answers: dict[int, list[Generation]] = {index: [] for index in due}
+    while due:
+        indexes, running, due = list(due), list(due.values()), {}
+        begun: set[int] = set()
+        for place, item in run(indexes, running):
+            index = indexes[place]
+            parts = answers[index]
+            if isinstance(item, Step):
+                lead = BETWEEN if parts and index not in begun else ""
+                begun.add(index)
+                yield index, replace(item, text=lead + item.text, part=len(parts))
+                continue
+            parts.append(item)
+            following = _following(running[place], parts, follow)
+            if following is None:
+                yield index, join(parts)
+            else:
+                due[index] = following
+
+
+def _following(
+    prepared: "Prepared", parts: Sequence[Generation], follow: Follow
+) -> "Prepared | None":
+    """The next part; None: there is none, or no room for it."""
+    if not prepared.later or parts[-1].finish_reason in ("cancelled", "stop"):
+        return None
+    try:
+        return follow(prepared, parts[-1])
+    except RamoleError:  # the answers before it have filled the context
+        return None
+
+
+def join(parts: Sequence[Generation]) -> Generation:
+    """The answer to a prompt whose parts were answered so far."""
+    if len(parts) == 1 and not parts[0].part:
+        return parts[0]
+    pairs = {name: s for p in reversed(parts) for name, s in zip(p.adapters, p.scores, strict=True)}
+    names = list(dict.fromkeys(name for part in parts for name in part.adapters))
+    return replace(
+        parts[-1],
+        text=BETWEEN.join(part.text for part in parts),
+        adapters=names,
+        scores=[pairs[name] for name in names],
+        new_tokens=sum(part.new_tokens for part in parts),
+        seconds=sum(part.seconds for part in parts),
+        first_token_seconds=parts[0].first_token_seconds,
+        extra=parts[0].extra,
+        evidence=parts[0].evidence,
+        notes=tuple(dict.fromkeys(note for part in parts for note in part.notes)),
+        part="",
+        parts=tuple(parts),
+        effects=_effects(parts, names),
+        logprob=_joined([part.logprob for part in parts]),
+        base_logprob=_joined([part.base_logprob for part in parts]),
+    )
+
+
+def _joined(arrays: Sequence[np.ndarray | None]) -> np.ndarray | None:
+    """One behind the other; None where one is missing."""
+    found = [one for one in arrays if one is not None]
+    return np.concatenate(found) if len(found) == len(arrays) else None
+
+
+def _effects(parts: Sequence[Generation], names: Sequence[str]) -> np.ndarray | None:
+    """The effects of all parts, [T, k] of these adapters: 0 where one had no part in it."""
+    placed: list[np.ndarray | None] = []
+    for part in parts:
+        if part.effects is None:
+            return None
+        rows = np.zeros((len(part.effects), len(names)), np.float32)
+        rows[:, [names.index(name) for name in part.adapters]] = part.effects
+        placed.append(rows)
+    return _joined(placed)

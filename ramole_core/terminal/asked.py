@@ -1,0 +1,101 @@
+"""A request's fields as options of a command, derived from what `Request` says of each."""
+
+import inspect
+from collections.abc import Callable
+from functools import wraps
+from pathlib import Path
+from typing import Annotated, Any, Optional
+
+import typer
+
+from ramole_core.methods import METHOD_LIST, read_values
+from ramole_core.request import DEFAULTS, FIELDS
+from ramole_core.request_fields import LISTS, Takes
+from ramole_core.terminal.console import read_pairs, read_turns
+
+OPTIONS = {"adapters": "adapter", "weights": "weight", "options": "option"}
+"""Lists that are an option to repeat: its name."""
+FILES: dict[str, tuple[Callable[[Path], object], str]] = {
+    "history": (read_turns, 'Earlier turns: a JSON list such as [["Hello", "Hi.", ["adapter"]]].'),
+    "examples": (
+        read_pairs,
+        'Pairs to find the weights on (lorahub), one a line: {"inputs": ..., "targets": ...}, or '
+        "input => target.",
+    ),
+}
+"""Fields that are lists in lists: a file, how it is read, and its help."""
+NOWHERE = (
+    *("prompt", "prefix_ids", "without", "later_weights", "prompt_ids", "messages"),
+    *("logit_bias", "json_schema", "logprobs", "prompt_logprobs"),
+)
+"""The prompt is an argument; the others belong to a program."""
+TYPES = {"whole": int, "number": float, "truth": bool}
+
+
+def asks(*left: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """A command whose parameter `asked`, a mapping, is what its options say of a request; it has an
+    option for each field but `left`. What nobody says is not in the mapping."""
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        names = [name for name in FIELDS if name not in (*NOWHERE, *left)]
+        signature = inspect.signature(command)
+        parameters: list[inspect.Parameter] = []
+        for one in signature.parameters.values():
+            mine = [_option(name) for name in names] if one.name == "asked" else [one]
+            parameters += [part.replace(kind=inspect.Parameter.KEYWORD_ONLY) for part in mine]
+
+        @wraps(command)
+        def run(**given: object) -> None:
+            asked = {name: _value(name, given.pop(name)) for name in names}
+            command(asked={k: v for k, v in asked.items() if v is not None}, **given)
+
+        vars(run).pop("__wrapped__")
+        vars(run)["__signature__"] = signature.replace(parameters=parameters)
+        run.__annotations__ = {one.name: one.annotation for one in parameters}
+        return run
+
+    return decorate
+
+
+def _option(name: str) -> inspect.Parameter:
+    takes, default = FIELDS[name], DEFAULTS[name]
+    words, kind, help_text = (
+        [f"--{OPTIONS.get(name, name).replace('_', '-')}"],
+        _kind(takes),
+        takes.help,
+    )
+    if name in FILES:
+        kind, default, help_text = Path | None, None, FILES[name][1]
+    elif takes.kind == "options":
+        help_text = "NAME=VALUE of the method's own, as the command methods lists them; repeat."
+    elif takes.kind in LISTS:
+        default, help_text = None, f"{takes.help} Repeat for more."
+    elif default is None:
+        kind = Optional[kind]  # noqa: UP045  a type that is a value
+    if takes.kind == "truth" and default is None:
+        words = []  # with its opposite, --no-...
+    if name == "k":
+        words.append("-k")
+    complete = (lambda: [row.name for row in METHOD_LIST]) if name == "method" else None
+    option = typer.Option(*words, help=help_text, autocompletion=complete)
+    return inspect.Parameter(
+        name,
+        inspect.Parameter.KEYWORD_ONLY,
+        default=default,
+        annotation=Annotated[kind, option],
+    )
+
+
+def _kind(takes: Takes) -> Any:
+    if takes.kind in LISTS or takes.kind == "options":
+        return list[float] | None if takes.kind == "numbers" else list[str] | None
+    return TYPES.get(takes.kind, str)
+
+
+def _value(name: str, given: object) -> object:
+    """What the option says; None: nothing."""
+    if isinstance(given, Path):
+        return FILES[name][0](given)
+    if isinstance(given, list):
+        return (read_values(given) if name == "options" else tuple(given)) if given else None
+    return None if given == DEFAULTS[name] else given

@@ -1,0 +1,201 @@
+"""Honest clients while one address attacks: in turn each attack alone, then all of them at once.
+
+`count` is the seconds of each turn. Honest clients ask, see their first token and their whole
+answer; how long the first token takes is compared with a turn without an attack.
+"""
+
+import asyncio
+import json
+import statistics
+import sys
+import time
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import httpx
+import psutil
+
+from ramole_core.api_keys import add_key, today
+from ramole_core.settings import Settings
+from tests.campaigns.attacks import ATTACKS, Attacker
+from tests.campaigns.figures import Figures
+from tests.pool_fakes import write_sample
+from tests.serving import Server, fake, running
+
+PROMISED = ("refused", "lost", "first_token_twice_as_late", "memory_not_flat", "disk_not_flat")
+CLIENTS = 32
+LATER = 2.0
+"""So many times as late as without an attack a first token may be."""
+NOISE_SECONDS = 0.25
+"""And so much more, of a machine that does other things."""
+MORE_MIB = 50
+SETTLED_SECONDS = 20.0
+"""After a turn, for what it left."""
+KEY: dict[str, str] = {}
+"""What the honest send where the page asks for a key."""
+PROMPT = "Fix the capital letters in the following text: i live in paris"
+
+
+@dataclass
+class Turn:
+    """What the honest saw."""
+
+    first: list[float] = field(default_factory=list)
+    """Seconds to each first token."""
+    refused: list[str] = field(default_factory=list)
+    lost: list[str] = field(default_factory=list)
+    attacker: dict[str, int] = field(default_factory=dict)
+
+
+def run(
+    root: Path,
+    *,
+    count: int,
+    seed: int,
+    end: float,
+    real: bool = True,
+    clients: int = CLIENTS,
+    kinds: list[str] | None = None,
+) -> Figures:
+    """Serve, and play the turns; `real`: app.py with the base that ships. `kinds`: of these attacks
+    alone; where `passwords` is among them, the page asks for some, and the honest have a key."""
+    figures, said = Figures(PROMISED), {}
+    if kinds and "passwords" in kinds:
+        KEY["authorization"] = f"Bearer {add_key(root / 'keys', 'ann', today=today())}"
+        said = {"keys_file": root / "keys", "auth": "ann:a right one"}
+    with _served(root, real, **said) as server:
+        asyncio.run(_turns(server, root, figures, count, end, clients, kinds or [*ATTACKS]))
+        log = server.log.read_text("utf-8", "replace")
+    figures.counts["tracebacks_in_the_log"] = log.count("Traceback")
+    figures.counts["mishaps"] = count
+    return figures
+
+
+def _served(root: Path, real: bool, **said: object):
+    if not real:
+        write_sample(root / "adapters", "squad", rank=5, seed=1, examples=["where is the cat"])
+        return fake(root, max_upload_mb=64, **said)
+    (root / "data").mkdir()
+    (root / "data" / "base").symlink_to(Settings().data_dir / "base")
+    return running([sys.executable, "app.py"], root, data_dir=root / "data", **said)
+
+
+async def _turns(
+    server: Server,
+    root: Path,
+    figures: Figures,
+    seconds: int,
+    end: float,
+    clients: int,
+    kinds: list[str],
+) -> None:
+    await _ready(server)
+    await _turn(server, [], min(seconds, 5), clients)  # warm
+    quiet = await _turn(server, [], seconds, clients)
+    usual, told = statistics.median(quiet.first), {}
+    before, disk = _memory(server), _disk(root)
+    turns = [([kind], kind) for kind in kinds] + [(kinds, "all at once")]
+    for names, name in turns:
+        if time.monotonic() > end:
+            break
+        turn = await _turn(server, names, seconds, clients)
+        late = statistics.median(turn.first) if turn.first else float("inf")
+        told[name] = {
+            "first_token_ms": round(1000 * late) if turn.first else None,
+            "answers": len(turn.first),
+            "memory_mib": round(_memory(server)),
+            "attacker": turn.attacker,
+        }
+        for kind, sentences in (("refused", turn.refused), ("lost", turn.lost)):
+            for sentence in sentences:
+                figures.failed(kind, f"{name}: {sentence}")
+        if late > LATER * usual + NOISE_SECONDS:
+            figures.failed("first_token_twice_as_late", f"{name}: {late:.3f} s after {usual:.3f} s")
+    await asyncio.sleep(min(SETTLED_SECONDS, seconds))
+    more, left = _memory(server) - before, _disk(root) - disk
+    if more > MORE_MIB:
+        figures.failed("memory_not_flat", f"{more:.0f} MiB more")
+    if left > 1:
+        figures.failed("disk_not_flat", f"{left:.1f} MiB more")
+    figures.measures |= {
+        "clients": clients,
+        "first_token_ms_without": round(1000 * usual),
+        "turns": told,
+        "memory_mib_more": round(more),
+        "disk_mib_more": round(left, 1),
+    }
+
+
+async def _turn(server: Server, names: list[str], seconds: float, clients: int) -> Turn:
+    """So long, with these attacks."""
+    turn, attacker, over = Turn(), Attacker(server.url), asyncio.Event()
+    attacks = [asyncio.create_task(getattr(attacker, name)()) for name in names]
+    honest = [asyncio.create_task(_honest(server.url, n, turn, over)) for n in range(clients)]
+    await asyncio.sleep(seconds)
+    over.set()
+    await asyncio.gather(*honest)
+    attacker.over.set()
+    await asyncio.wait(attacks, timeout=30) if attacks else None
+    for attack in attacks:
+        attack.cancel()
+    turn.attacker = dict(sorted(attacker.counts.items()))
+    return turn
+
+
+async def _honest(url: str, number: int, turn: Turn, over: asyncio.Event) -> None:
+    transport = httpx.AsyncHTTPTransport(local_address=f"127.0.1.{1 + number}")
+    said = {"prompt": PROMPT, "max_new_tokens": 8, "method": "mixture"}
+    async with httpx.AsyncClient(
+        transport=transport, base_url=url, timeout=120, headers=KEY
+    ) as client:
+        while not over.is_set():
+            began = time.monotonic()
+            try:
+                sent = await client.post("/gradio_api/call/v2/ask", json=said)
+                if sent.status_code != 200:
+                    turn.refused.append(f"{sent.status_code} {sent.text[:120]}")
+                    continue
+                event = sent.json()["event_id"]
+                whole = await _answer(client, event, turn, began)
+                if not whole:
+                    turn.lost.append("a stream ended before its answer")
+            except (httpx.HTTPError, json.JSONDecodeError) as error:
+                turn.lost.append(f"{type(error).__name__}")
+            with suppress(TimeoutError):
+                await asyncio.wait_for(over.wait(), 0.3)
+
+
+async def _answer(client: httpx.AsyncClient, event: str, turn: Turn, began: float) -> bool:
+    """Whether the answer came whole; its first token is noted."""
+    kind, heard = "", False
+    async with client.stream("GET", f"/gradio_api/call/ask/{event}") as lines:
+        async for line in lines.aiter_lines():
+            name, _, rest = line.partition(": ")
+            if name == "event":
+                kind = rest
+            elif name == "data" and kind == "error":
+                turn.refused.append(rest[:120])
+                return True
+            elif name == "data" and kind in ("generating", "complete"):
+                if not heard and (json.loads(rest) or [""])[0]:
+                    heard = True
+                    turn.first.append(time.monotonic() - began)
+                if kind == "complete":
+                    return True
+    return False
+
+
+async def _ready(server: Server) -> None:
+    async with httpx.AsyncClient(timeout=60) as client:
+        while (await client.get(f"{server.url}/readyz")).status_code != 200:
+            await asyncio.sleep(0.5)
+
+
+def _memory(server: Server) -> float:
+    return psutil.Process(server.process.pid).memory_info().rss / 2**20
+
+
+def _disk(root: Path) -> float:
+    """MiB below the server's folder, its temporary files among them."""
+    return sum(one.stat().st_size for one in root.rglob("*") if one.is_file()) / 2**20

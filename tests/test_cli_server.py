@@ -1,0 +1,137 @@
+"""The command line beside a page that runs: it asks the page, found by itself or by --url."""
+
+import json
+import os
+import re
+import time
+
+import pytest
+
+from ramole_core.cli import main
+from ramole_core.pool.lock import WriterLock
+from ramole_core.running_page import FILE, RunningPage, announce_page, find_page, withdraw_page
+from tests.pool_fakes import write_adapter, write_sample, zipped
+from tests.serving import fake, free_port
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    root = tmp_path_factory.mktemp("served")
+    write_sample(root / "adapters", "squad", rank=5, seed=1, examples=["where is the cat"])
+    write_sample(root / "adapters", "dart", rank=2, seed=2, examples=["list the rows"])
+    with fake(root, adapters_dir=root / "adapters", data_dir=root / "data") as running:
+        while not (root / "data" / FILE).exists():  # written once it listens
+            time.sleep(0.02)
+        yield running, root
+
+
+@pytest.fixture
+def ask(server, monkeypatch, capsys, tmp_path):
+    """Run a command, with `elsewhere` on a data folder that the page has nothing of."""
+    monkeypatch.setattr("ramole_core.ramole.Ramole", None)  # no model, no pool of one's own
+
+    def run(*words: str, elsewhere: bool = False):
+        data = tmp_path if elsewhere else server[1] / "data"
+        monkeypatch.setenv("RAMOLE_DATA_DIR", str(data))
+        at = ["--url", server[0].url] if elsewhere else []
+        status = main([*at, *words])
+        return status, *capsys.readouterr()
+
+    return run
+
+
+@pytest.mark.parametrize("elsewhere", [False, True])
+def test_what_a_page_can_be_asked(ask, elsewhere):
+    status, out, err = ask("generate", "where is the dog", "--k", "1", elsewhere=elsewhere)
+    assert (status, out) == (0, "where is the dog\n")
+    assert ("Asking the page at http://127.0.0.1" in err) is not elsewhere
+    assert re.search(r"^squad [01]\.\d\d; 4 tokens in", err, re.M)
+    words = ("generate", "a b", "--adapter", "dart", "--method", "mixture", "--json")
+    answer = json.loads(ask(*words, elsewhere=elsewhere)[1])
+    assert answer["text"] == "a b" and answer["method"] == "mixture"
+    assert answer["adapters"] == ["dart"] and answer["similarities"] == [None]
+    assert answer["server"].startswith("http://127.0.0.1:")
+    status, out, _ = ask("retrieve", "where is the cat", "--json", elsewhere=elsewhere)
+    assert json.loads(out)["adapters"][0] == "squad"
+    assert {"squad", "dart"} <= set(ask("list", elsewhere=elsewhere)[1].split())
+
+
+def test_chat_keeps_its_turns(ask, monkeypatch):
+    import io
+
+    monkeypatch.setattr("sys.stdin", io.StringIO("a b\n/help\nc d\n"))
+    status, out, err = ask("chat", "--json")
+    turns = json.loads(out)["turns"]
+    assert [turn["text"] for turn in turns] == ["a b", "c d"] and "/help says this" in err
+    assert turns[1]["history"][0][:2] == ["a b", "a b"]
+
+
+def test_what_the_operator_adds_is_everybodys_and_what_a_session_adds_its_own(ask, tmp_path):
+    folder = write_adapter(tmp_path / "mine", rank=4, seed=9)
+    assert ask("add", str(folder), "--name", "mine")[1].startswith("Added mine: rank 4")
+    archive = str(zipped(write_adapter(tmp_path / "other", rank=3, seed=8), tmp_path / "other.zip"))
+    status, out, err = ask("add", archive, elsewhere=True)
+    assert status == 0 and "Added other" in out and "goes two hours after" in err
+    assert {"mine", "other"} <= set(ask("list", elsewhere=True)[1].split())
+    names = set(ask("list")[1].split())
+    assert "mine" in names and "other" not in names
+    assert "session's to change" in ask("remove", "mine", elsewhere=True)[2]
+    assert ask("remove", "other", elsewhere=True)[:2] == (0, "Removed other.\n")
+    assert ask("remove", "mine")[:2] == (0, "Removed mine.\n")
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["generate", "hi", "--trace", "x.npz"], "--trace cannot be asked of the server at"),
+        (["list", "--owner", "me"], "--owner cannot be asked"),
+        (["generate", "hi", "--adapter", "squat"], "did you mean 'squad'"),
+        (["generate", "hi", "--option", "warmt=1"], "no option 'warmt'"),
+        (["add", "/nonexistent"], "/nonexistent is not there"),
+        (["add", "hf:a/b"], "cannot be asked of a server"),
+        (["--url", "http://127.0.0.1:9", "list"], "No server answers at http://127.0.0.1:9"),
+        (["--url", "ftp://x", "list"], "is no address"),
+        (["--url", "http://127.0.0.1:9", "doctor"], "doctor works on this machine's files"),
+    ],
+)
+def test_what_cannot_be_asked_is_a_sentence(ask, words, sentence):
+    status, out, err = ask(*words)
+    assert status == 2 and sentence in err.splitlines()[-1] and not out
+
+
+def test_a_page_is_believed_while_it_lives(tmp_path):
+    assert find_page(tmp_path) is None
+    announce_page(tmp_path, "http://127.0.0.1:1/", "key")
+    assert (tmp_path / FILE).stat().st_mode & 0o777 == 0o600
+    assert find_page(tmp_path) is None, "nobody holds the folder"
+    lock = WriterLock(tmp_path)
+    assert find_page(tmp_path) == RunningPage("http://127.0.0.1:1/", os.getpid(), "key")
+    (tmp_path / FILE).write_text('{"url": "x", "pid": 999999999}')
+    assert find_page(tmp_path) is None, "it was killed, and another process has the folder"
+    (tmp_path / FILE).write_text("{")
+    assert find_page(tmp_path) is None
+    withdraw_page(tmp_path)
+    lock.close()
+    announce_page(tmp_path / "nowhere", "x")
+    assert not any(tmp_path.iterdir())
+
+
+def test_a_server_that_is_none_is_a_sentence(ask, tmp_path):
+    from http.server import BaseHTTPRequestHandler, HTTPServer
+    from threading import Thread
+
+    class Other(BaseHTTPRequestHandler):
+        def do_POST(self):  # noqa: N802
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(b"hello")
+
+        def log_message(self, *_):
+            pass
+
+    other = HTTPServer(("127.0.0.1", free_port()), Other)
+    Thread(target=other.serve_forever, daemon=True).start()
+    status, _, err = ask("--url", f"http://127.0.0.1:{other.server_port}", "list")
+    other.shutdown()
+    other.server_close()
+    assert status == 2 and "is no RAMoLE server" in err

@@ -1,0 +1,250 @@
+"""What is no route of the page is not there, bodies and requests at once have their bounds."""
+
+import asyncio
+import json
+import socket
+import threading
+from contextlib import ExitStack
+from pathlib import Path
+from types import SimpleNamespace
+
+import httpx
+import pytest
+
+from tests.pool_fakes import write_sample
+from tests.serving import fake
+from ui.middleware import refusal
+from ui.middleware.crowds import _refuse_waiting
+from ui.middleware.json_parts import MAX_PARTS, JsonParts
+from ui.middleware.refusal import Refused, limited
+from ui.middleware.routes import MIB, MOST, RULE, RULES, Routes, Table, rules
+from ui.session.address import HEADER
+from ui.session.counts import AddressCounts, Taken
+
+HOME, EVIL = "198.51.100.1", "203.0.113.9"
+
+
+def test_the_first_rule_that_fits_is_taken_whatever_the_slashes():
+    table = Table(rules(max_upload_mb=2))
+    assert table.find("/gradio_api/call/v2/ask").path == "/gradio_api/call/v2/{}"
+    assert table.find("/gradio_api/queue/join/").queued
+    assert table.find("/gradio_api/upload").body == 8 * MIB
+    assert table.find("/gradio_api/mcp/").body == 4 * MIB
+    for path in ("/gradio_api/dev/reload", "//config", "/configs", "/gradio_api", "/x"):
+        assert table.find(path) is None, path
+
+
+def through(path: str) -> int:
+    """The status of a request by `Routes` alone."""
+    told = []
+
+    async def page(scope, receive, send):
+        assert scope[RULE]
+        await send({"type": "http.response.start", "status": 200})
+
+    async def receive():
+        return {"type": "http.request"}
+
+    async def send(message):
+        told.append(message.get("status"))
+
+    scope = {"type": "http", "method": "GET", "path": path, "headers": [], "root_path": "/under"}
+    asyncio.run(Routes(page, table=RULES)(scope, receive, send))
+    return told[0]
+
+
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [
+        ("/under/gradio_api/file=/tmp/gradio/a.csv", 200),
+        ("/gradio_api/file=a/https:/b.csv", 200),
+        ("/gradio_api/file=https://example.org/a", 404),
+        ("/gradio_api/file= HTTP:/example.org/a", 404),
+        ("/gradio_api/proxy=https://example.org", 404),
+        ("/under/gradio_api/process_recording", 404),
+    ],
+)
+def test_a_file_is_no_link_and_under_a_path_the_same_routes_are_there(path, status):
+    assert through(path) == status
+
+
+def test_parts_of_json_are_counted_outside_of_strings_wherever_pieces_end():
+    texts = ['a [ { , "quoted" \\ end\\', "\\", "", "\n,[", '"', "ü,"]
+    value = [{"data": texts, "n": [1, 2, {"x": []}]}, texts]
+    body = json.dumps(value).encode()
+    bare = json.dumps([{"data": [""] * 6, "n": [1, 2, {"x": []}]}, [""] * 6])
+    wanted = sum(map(bare.count, "[{,"))
+    for size in (1, 2, 3, 5, 7, len(body)):
+        parts = JsonParts()
+        for start in range(0, len(body), size):
+            parts.hear(body[start : start + size])
+        assert parts.count == wanted, size
+
+
+def drip(pieces: list[tuple[float, bytes]]) -> list[dict]:
+    """What a sender is told who sends these pieces, each after so many seconds."""
+    told: list[dict] = []
+
+    async def receive():
+        pause, body = pieces.pop(0)
+        await asyncio.sleep(pause)
+        return {"type": "http.request", "body": body, "more_body": bool(pieces)}
+
+    async def send(message):
+        told.append(message)
+
+    async def take(piece):
+        pass
+
+    async def page(scope, receive, send):
+        while (await receive())["more_body"]:
+            pass
+        await send({"type": "http.response.start", "status": 200})
+
+    asyncio.run(limited(page, {"type": "http"}, receive, send, take))
+    return told
+
+
+def test_who_sent_much_may_not_be_silent_for_longer_than_who_sent_nothing(monkeypatch):
+    monkeypatch.setattr(refusal, "PATIENCE", 0.3)
+    monkeypatch.setattr(refusal, "LINGER", 0.0)
+    much = int(refusal.PATIENCE * refusal.SLOWEST) + 1
+    assert drip([(0, bytes(100 * much)), (30, b"x")])[0]["status"] == 408
+    assert drip([(0.2, bytes(much))] * 4 + [(0, b"x")])[0]["status"] == 200
+
+
+def test_wider_prefixes_have_shares_that_grow_and_an_unknown_address_has_none():
+    counts = AddressCounts(4, 30)
+    taken = 0
+    for n in range(300):
+        try:
+            counts.take(f"2001:db8:0:{n:x}::/64")
+            taken += 1
+        except Taken as refused:
+            assert refused.near
+    assert taken == 16, "a /48 has four shares, however many /64 it has"
+    for _ in range(14):
+        counts.take("")
+    with pytest.raises(Taken) as full:
+        counts.take(HOME)
+    assert not full.value.near
+    for _ in range(14):
+        counts.give_back("")
+    counts.take(HOME, 4)
+    with pytest.raises(Taken):
+        counts.take(HOME)
+    assert counts.total == 20
+
+
+def event(address: str) -> SimpleNamespace:
+    return SimpleNamespace(request=SimpleNamespace(headers={HEADER: address}))
+
+
+class Queue(SimpleNamespace):
+    def __len__(self) -> int:
+        return sum(len(one.queue) for one in self.event_queue_per_concurrency_id.values())
+
+
+@pytest.mark.parametrize("running", [False, True])
+def test_an_address_has_a_quarter_of_those_who_wait_and_half_of_those_who_run(running):
+    events = [event(EVIL) for _ in range(32)] + [event(HOME) for _ in range(31)]
+    line = SimpleNamespace(queue=[] if running else events)
+    queue = Queue(
+        event_queue_per_concurrency_id={"a": line},
+        event_ids_to_events=dict(enumerate(events)),
+        max_size=128,
+        max_thread_count=64 if running else 192,
+    )
+    with pytest.raises(Refused, match="from your address") as refused:
+        _refuse_waiting(queue, EVIL)
+    assert refused.value.status == 429
+    _refuse_waiting(queue, HOME)
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    root = tmp_path_factory.mktemp("served")
+    write_sample(root / "adapters", "squad", rank=5, seed=1, examples=["where is the cat"])
+    with fake(root, max_upload_mb=1, trusted_proxies="127.0.0.1") as running:
+        yield running
+
+
+def post(server, path: str, content: bytes, address: str = EVIL, **headers: str) -> httpx.Response:
+    said = {"content-type": "application/json", "x-forwarded-for": address, **headers}
+    return httpx.post(f"{server.url}/gradio_api/{path}", content=content, headers=said, timeout=60)
+
+
+def test_a_body_of_very_many_parts_is_refused_before_it_is_read(server):
+    for path in ("queue/join", "run/ask", "call/ask", "mcp/"):
+        body = b'{"session_hash": "x", "fn_index": 0, "data": [' + b"[]," * (MAX_PARTS // 2)
+        told = post(server, path, body + b"[]]}")
+        assert told.status_code == 413 and f"more than {MAX_PARTS}" in told.text, path
+    told = post(server, "call/retrieve", json.dumps({"data": ["[{," * MAX_PARTS, 3]}).encode())
+    assert told.status_code == 200, "in a text they are no parts"
+
+
+def test_a_refusal_under_v1_is_in_openais_words(server):
+    url, said = f"{server.url}/v1/chat/completions", {"content-type": "application/json"}
+    told = httpx.post(url, content=b"[," * MAX_PARTS, headers=said, timeout=60)
+    assert told.status_code == 413
+    assert set(told.json()["error"]) == {"message", "type", "param", "code"}
+
+
+def test_what_gradio_has_besides_is_not_there_and_leaves_no_file(server):
+    form = b'--x\r\nContent-Disposition: form-data; name="other"; filename="a"\r\n\r\n1234'
+    for path in ("process_recording", "component_server"):
+        told = post(server, path, form, **{"content-type": "multipart/form-data; boundary=x"})
+        assert told.status_code == 404 and told.text == "There is nothing here."
+    for path in ("dev/reload", "deep_link", "file=https://example.org/", "../monitoring", "token"):
+        assert httpx.get(f"{server.url}/gradio_api/{path}", timeout=30).status_code == 404, path
+    cache = server.log.parent / "gradio"
+    assert not [one for one in cache.rglob("*") if one.is_file()]
+    assert not {one.name for one in Path("/tmp").glob("tmp*") if _holds(one, b"1234")}
+
+
+def _holds(path: Path, content: bytes) -> bool:
+    try:
+        return path.is_file() and path.stat().st_size == 4 and path.read_bytes() == content
+    except OSError:
+        return False
+
+
+def listen(server, session: str, address: str) -> socket.socket:
+    host, port = server.url.removeprefix("http://").split(":")
+    made = socket.create_connection((host, int(port)), timeout=60)
+    made.sendall(
+        f"GET /gradio_api/heartbeat/{session} HTTP/1.1\r\nHost: localhost\r\n"
+        f"X-Forwarded-For: {address}\r\n\r\n".encode()
+    )
+    return made
+
+
+def test_silent_streams_of_one_address_are_bounded_and_others_have_theirs(server):
+    with ExitStack() as stack:
+        most = MOST["stream"].address
+        mine = [stack.enter_context(listen(server, f"evil{n}", EVIL)) for n in range(most + 40)]
+        heads = [made.recv(12) for made in mine]
+        assert heads.count(b"HTTP/1.1 200") == most and heads.count(b"HTTP/1.1 429") == 40
+        with listen(server, "home", HOME) as honest:
+            assert honest.recv(12) == b"HTTP/1.1 200"
+
+
+def test_a_client_that_holds_the_queue_keeps_no_place_of_others(server):
+    """Events of a function that runs one at a time."""
+    body = json.dumps({"data": []}).encode()
+    told: list[int] = []
+
+    def flood():
+        with httpx.Client(timeout=60) as client:
+            for _ in range(60):
+                said = {"content-type": "application/json", "x-forwarded-for": EVIL}
+                url = f"{server.url}/gradio_api/call/list_adapters"
+                told.append(client.post(url, content=body, headers=said).status_code)
+
+    threads = [threading.Thread(target=flood) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    honest = [post(server, "call/list_adapters", body, HOME).status_code for _ in range(20)]
+    for thread in threads:
+        thread.join()
+    assert honest == [200] * 20 and set(told) <= {200, 429}

@@ -1,0 +1,141 @@
+"""A prompt that asks for several things: cut into parts, each answered by its own adapters."""
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given, strategies as st
+
+from ramole_core import Generation, RamoleError, Request, Step
+from ramole_core.answer import parts_record
+from ramole_core.selection.part_stream import join, stream_parts
+from ramole_core.selection.parts import MAX_PIECES, pieces_of
+from ramole_core.terminal.shares import shares_of
+from tests.test_ramole import ASK, ramole as ramole  # noqa: F401  the fixture
+from ui.ask.answer import Live, answer
+
+EGG, SUM, RAIN = "How long do I boil an egg?", "Multiply 12 by 7.", "Will it rain in Oslo?"
+BOTH = Request(f"{EGG}\n\n{SUM}", k=1, abstain=False, split=True, **(ASK | {"max_new_tokens": 12}))
+
+
+def parts(ramole, prompt, **asked):
+    selection = ramole.select(replace(BOTH, prompt=prompt, **asked))
+    return [one.text or prompt for one in (selection, *selection.later)]
+
+
+def test_each_part_is_a_turn_with_its_own_adapters(ramole):
+    answer = ramole.generate([BOTH])[0]
+    first, second = answer.parts
+    assert (first.part, first.adapters) == (EGG, ["cooking"])
+    assert (second.part, second.adapters) == (SUM, ["sums"])
+    assert answer.text == f"{first.text}\n\n{second.text}"
+    assert answer.adapters == ["cooking", "sums"] and answer.evidence == first.evidence
+    assert answer.new_tokens == first.new_tokens + second.new_tokens <= 12
+    alone = ramole.generate([replace(BOTH, prompt=EGG, max_new_tokens=6)])[0]
+    talk = [(EGG, alone.text, alone.adapters)]
+    then = ramole.generate([replace(BOTH, prompt=SUM, history=talk, max_new_tokens=6)])[0]
+    assert first.trace and second.trace and alone.trace and then.trace
+    assert first.trace.token_ids == alone.trace.token_ids
+    assert second.trace.token_ids == then.trace.token_ids
+
+
+def test_steps_say_their_part_and_one_selection_says_all(ramole):
+    told = []
+    items = list(ramole.stream_batch([BOTH], selected=lambda n, one: told.append(one)))
+    steps = [item for _, item in items if isinstance(item, Step)]
+    answer = items[-1][1]
+    assert isinstance(answer, Generation) and len(answer.parts) == 2
+    assert "".join(step.text for step in steps) == answer.text
+    assert [step.part for step in steps] == sorted(step.part for step in steps)
+    assert {step.adapters for step in steps if step.part} == {("sums",)}
+    (selection,) = told
+    assert selection.adapters == ("cooking",)
+    assert [one.adapters for one in selection.later] == [("sums",)]
+
+
+def test_a_prompt_is_cut_where_its_parts_find_different_adapters(ramole, monkeypatch):
+    assert parts(ramole, BOTH.prompt) == [EGG, SUM]
+    assert parts(ramole, f"{RAIN} {SUM}\n{EGG}") == [RAIN, SUM, EGG]
+    assert parts(ramole, BOTH.prompt, split=None) == [BOTH.prompt], "not fitted for this encoder"
+    monkeypatch.setattr(type(ramole.base_expert), "calibrated", True)
+    assert parts(ramole, BOTH.prompt, split=None) == [EGG, SUM]
+    for whole in (EGG, f"{EGG} A recipe for onion soup. Season a roast chicken."):
+        assert parts(ramole, whole) == [whole]
+    assert parts(ramole, BOTH.prompt, split=False) == [BOTH.prompt]
+    assert parts(ramole, BOTH.prompt, method="mixture", split=None) == [BOTH.prompt]
+    assert parts(ramole, BOTH.prompt, method="mixture", split=True) == [EGG, SUM]
+    assert parts(ramole, BOTH.prompt, adapters=["poems"], split=None, abstain=None) == [BOTH.prompt]
+
+
+def test_what_holds_for_the_whole_prompt_forbids_parts(ramole):
+    with pytest.raises(RamoleError, match="each part of the prompt, but adapters came"):
+        Request(BOTH.prompt, split=True, adapters=["poems"])
+
+
+@given(st.text(alphabet="ab .?!\n\"'", max_size=80))
+def test_pieces_are_the_text(text):
+    found = pieces_of(text)
+    assert "".join(found) == text and len(found) <= MAX_PIECES
+    assert all(piece for piece in found)
+
+
+def made(text, reason="eos", tokens=2, part=""):
+    return Generation(text, [], [], None, reason, 1, tokens, 0.5, 0.1, part=part)
+
+
+class Asked:
+    """What `stream_parts` reads of a prepared request."""
+
+    def __init__(self, *texts, room=1):
+        self.text, self.later, self.room = texts[0], texts[1:], room
+
+
+@pytest.mark.parametrize(
+    ("reason", "room", "parts"),
+    [("eos", 3, 3), ("length", 3, 3), ("stop", 3, 1), ("cancelled", 3, 1), ("eos", 2, 2)],
+)
+def test_parts_go_on_while_there_is_room_and_nothing_ended_the_answer(reason, room, parts):
+    def run(indexes, running):
+        for place, one in enumerate(running):
+            yield place, Step(0, one.text, None)
+            yield place, made(one.text, reason, part=one.text)
+
+    def follow(one, answer):
+        if one.room == 1:
+            raise RamoleError("The answers before it have filled the context.")
+        return Asked(*one.later, room=one.room - 1)
+
+    asked = [Asked("a", "b", "c", room=room), Asked("x")]
+    items = list(stream_parts(asked, run=run, follow=follow))
+    answers = {n: item for n, item in items if isinstance(item, Generation)}
+    assert answers[1].text == "x" and len(answers[0].parts) == parts
+    assert answers[0].text == "\n\n".join("abc"[:parts])
+    said = "".join(item.text for n, item in items if n == 0 and isinstance(item, Step))
+    assert said == answers[0].text
+
+
+def test_an_answer_in_one_part_is_itself():
+    one = made("a")
+    assert join([one]) is one
+
+
+def test_the_page_shows_the_parts_as_turns_of_a_conversation(ramole):
+    live = Live()
+    *_, last = answer(ramole, replace(BOTH, trace=True), live, beside=False)
+    assert last.run is live.run and live.run is not None
+    (first,) = live.earlier
+    assert (first.request.prompt, live.run.request.prompt) == (EGG, SUM)
+    assert live.run.request.history[0][:2] == (EGG, first.answer.text)
+    for run in (first, live.run):
+        assert "".join(run.pieces) == run.answer.text and len(run.shares) == len(run.pieces)
+        assert [one.name for one in run.found] == run.answer.adapters
+
+
+def test_effects_of_the_parts_stand_under_the_names_of_all(ramole):
+    whole = ramole.generate([replace(BOTH, effects=True)])[0]
+    assert whole.effects is not None and whole.logprob is not None
+    assert whole.effects.shape == (whole.new_tokens, 2) and len(whole.logprob) == whole.new_tokens
+    n = whole.parts[0].new_tokens
+    assert (whole.effects[:n, 1] == 0).all() and (whole.effects[n:, 0] == 0).all()
+    told = parts_record(whole)
+    assert [one["prompt"] for one in told] == [EGG, SUM]
+    assert sum(shares_of(whole)) <= 1.001

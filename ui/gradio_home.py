@@ -1,0 +1,58 @@
+"""What Gradio reads when it is imported, so this comes first: a folder for its files that goes with
+the process, and no reports to its makers.
+
+A process that is killed leaves its folder behind; the next one that starts removes it.
+"""
+
+import os
+import shutil
+import tempfile
+from contextlib import suppress
+from pathlib import Path
+
+PREFIX = "ramole-page-"
+LOCK = ".in use"
+
+
+def make_folder() -> tempfile.TemporaryDirectory:
+    """Make the folder, unless the operator named another, and remove those of dead processes."""
+    _remove_left(Path(tempfile.gettempdir()))
+    made = tempfile.TemporaryDirectory(prefix=PREFIX, ignore_cleanup_errors=True)
+    _locked(Path(made.name), keep=True)
+    os.environ.setdefault("GRADIO_TEMP_DIR", str(Path(made.name) / "files"))
+    os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
+    return made
+
+
+def _remove_left(place: Path) -> None:
+    if os.name != "posix":
+        return
+    for folder in place.glob(f"{PREFIX}*"):
+        with suppress(OSError):
+            if folder.stat().st_uid == os.getuid() and (folder / LOCK).exists():
+                if not _locked(folder, keep=False):
+                    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _locked(folder: Path, *, keep: bool) -> bool:
+    """Whether a process that lives holds this folder; `keep`: this one does from now on."""
+    if os.name != "posix":
+        return True
+    import fcntl
+
+    held = (folder / LOCK).open("w")
+    try:
+        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        held.close()
+        return True
+    if keep:
+        _held.append(held)
+    else:
+        held.close()
+    return False
+
+
+_held: list[object] = []
+"""Open files, by which this process holds its folders."""
+CACHE = make_folder()

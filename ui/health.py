@@ -1,0 +1,51 @@
+"""How the server is, for whoever watches it: no password is asked for, and nothing is told of what
+lies where on the server."""
+
+from typing import TYPE_CHECKING
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.routing import BaseRoute, Route
+
+from ramole_core import __version__
+
+from .model.loading import loading_of
+
+if TYPE_CHECKING:
+    from ramole_core import Ramole
+
+FAILED = "The model could not be loaded; the server's log says why."
+
+
+def health_routes(ramole: "Ramole") -> list[BaseRoute]:
+    """`/health`, `/livez`, `/readyz` and `/version`."""
+
+    def health(request: Request) -> Response:
+        """Everything at once: 503 where the model failed."""
+        model = loading_of(ramole).status()
+        status = "ok" if model["ready"] else "error" if model["error"] else "loading"
+        told = {
+            "status": status,
+            "model": {**model, "error": FAILED if model["error"] else None},
+            "adapters": len(ramole.pool.cards()),
+            "version": __version__,
+        }
+        return JSONResponse(told, 503 if status == "error" else 200)
+
+    def live(request: Request) -> Response:
+        """Whether the process answers."""
+        return PlainTextResponse("ok")
+
+    def ready(request: Request) -> Response:
+        """Whether a question would be answered now: 503 while the model loads, or where it
+        failed."""
+        model = loading_of(ramole).status()
+        said = "ready" if model["ready"] else FAILED if model["error"] else "loading"
+        return PlainTextResponse(said, 200 if model["ready"] else 503)
+
+    def version(request: Request) -> Response:
+        """Which version this is."""
+        return JSONResponse({"version": __version__})
+
+    told = {"/health": health, "/livez": live, "/readyz": ready, "/version": version}
+    return [Route(path, endpoint) for path, endpoint in told.items()]

@@ -1,0 +1,74 @@
+"""How many requests may be in progress: from one address and in all, each kind by itself; and how
+many events of an address may wait in Gradio's queue, which is everybody's."""
+
+from collections.abc import Iterable
+from typing import Any
+
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from ..session.address import HEADER, address_of
+from ..session.counts import AddressCounts, Taken
+from .refusal import Refused, header
+from .routes import MOST, Kind, rule_of
+
+SHARE = 4
+"""An address may have one in so many of the places in Gradio's queue, and half of those who run."""
+
+
+class Crowds:
+    """ASGI middleware: one request more than there may be is told so."""
+
+    def __init__(self, app: ASGIApp, *, streams: int):
+        """`streams`: most of them in all, as the process has descriptors."""
+        self._app = app
+        self._counts: dict[Kind, AddressCounts] = {
+            kind: AddressCounts(most.address, min(most.all, streams)) for kind, most in MOST.items()
+        }
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        rule, said = rule_of(scope), header(scope, HEADER) or ""
+        address = address_of({HEADER: said})
+        try:
+            if rule.queued and address:
+                _refuse_waiting(scope["app"].get_blocks()._queue, said)
+            counts = self._counts[rule.kind]
+            try:
+                counts.take(address)
+            except Taken as taken:
+                raise _crowded(near=taken.near) from None
+        except Refused as refused:
+            await refused.tell(scope, receive, send)
+            return
+        try:
+            await self._app(scope, receive, send)
+        finally:
+            counts.give_back(address)
+
+
+def _refuse_waiting(queue: Any, said: str) -> None:
+    """Raises Refused where the address that this header says has its share of the queue."""
+    waiting, running = max(queue.max_size // SHARE, 1), max(queue.max_thread_count // 2, 1)
+    if len(queue) >= waiting:
+        lines = [one.queue for one in queue.event_queue_per_concurrency_id.values()]
+        if _mine((event for line in lines for event in line), said) >= waiting:
+            raise _crowded(near=True)
+    if len(queue.event_ids_to_events) >= running:
+        if _mine(list(queue.event_ids_to_events.values()), said) >= running:
+            raise _crowded(near=True)
+
+
+def _mine(events: Iterable[Any], said: str) -> int:
+    return sum(event.request.headers.get(HEADER) == said for event in events)
+
+
+def _crowded(*, near: bool) -> Refused:
+    whose = "from your address " if near else ""
+    return Refused(
+        429 if near else 503,
+        f"The server is busy: too many requests {whose}are in progress; try again in a moment.",
+        retry=2,
+        reason="too_many",
+    )

@@ -1,0 +1,114 @@
+"""Answers that are the same for everybody, kept as they are sent: made and compressed once.
+
+Gradio makes the page and its configuration anew for each request, and compresses its scripts each
+time, on the event loop. Both are the same for all who call the server by the same name.
+"""
+
+import gzip
+import sys
+from collections import OrderedDict
+from collections.abc import Callable
+
+import brotli
+from starlette.concurrency import run_in_threadpool
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from .refusal import header
+from .routes import MIB, rule_of
+
+FILES = ("/assets/{*}", "/static/{*}", "/svelte/{*}", "/theme.css", "/gradio_api/theme.css")
+PAGES = ("/", "/config")
+OWN = (b"deep_link", b"page", b"__sign")
+"""Words of a query that make the page another one."""
+NAMES = ("host", "x-forwarded-host", "x-forwarded-proto")
+"""What the page calls itself by."""
+MAX_KEPT_BYTES = 32 * MIB
+SMALL = 400
+"""Bytes that are not worth compressing."""
+ENCODINGS: dict[str, Callable[[bytes], bytes]] = {
+    "br": lambda body: brotli.compress(body, quality=5),
+    "gzip": lambda body: gzip.compress(body, 6),
+}
+TEXT = ("text/", "application/json", "application/javascript", "image/svg+xml")
+Answer = tuple[list[tuple[bytes, bytes]], bytes]
+
+
+class Kept:
+    """ASGI middleware: answers of the same key are made once, as long as there is room."""
+
+    def __init__(self, app: ASGIApp, *, pages: bool):
+        """`pages`: the page itself is the same for everybody too, as nobody logs in."""
+        self._app, self._pages = app, pages
+        self._kept: OrderedDict[tuple, Answer] = OrderedDict()
+        self._bytes = 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        key = self._key(scope) if scope["type"] == "http" and scope["method"] == "GET" else None
+        if key is None:
+            await self._app(scope, receive, send)
+            return
+        answer = self._kept.get(key)
+        if answer is not None:
+            self._kept.move_to_end(key)
+            await _send(answer, send)
+            return
+        start: Message = {}
+        body = bytearray()
+
+        async def heard(message: Message) -> None:
+            nonlocal start
+            if message["type"] == "http.response.start" and message["status"] == 200:
+                start = message
+            elif start and message["type"] == "http.response.body":
+                body.extend(message.get("body", b""))
+                if not message.get("more_body"):
+                    made = await run_in_threadpool(_packed, start["headers"], bytes(body), key[0])
+                    self._keep(key, made)
+                    await _send(made, send)
+            else:
+                await send(message)
+
+        await self._app(scope, receive, heard)
+
+    def _key(self, scope: Scope) -> tuple | None:
+        """What the answer depends on, its encoding first; None where it is not to be kept."""
+        rule, said = rule_of(scope), header(scope, "accept-encoding") or ""
+        if any(header(scope, name) for name in ("range", "if-none-match", "if-modified-since")):
+            return None
+        encoding = next((one for one in ENCODINGS if one in said), "")
+        if rule.path in FILES:
+            return encoding, scope["path"]
+        own = any(word in scope["query_string"] for word in OWN)
+        if not self._pages or rule.path not in PAGES or own:
+            return None
+        names = tuple(header(scope, name) for name in NAMES)
+        return encoding, scope["path"], scope.get("scheme"), scope.get("root_path"), *names
+
+    def _keep(self, key: tuple, answer: Answer) -> None:
+        if (before := self._kept.pop(key, None)) is not None:
+            self._bytes -= _size(before)
+        self._kept[key] = answer
+        self._bytes += _size(answer)
+        while self._bytes > MAX_KEPT_BYTES:
+            self._bytes -= _size(self._kept.popitem(last=False)[1])
+
+
+def _packed(headers: list[tuple[bytes, bytes]], body: bytes, encoding: str) -> Answer:
+    """The answer with a body as it is sent."""
+    kind = next((value for key, value in headers if key.lower() == b"content-type"), b"")
+    done = any(key.lower() == b"content-encoding" for key, _ in headers)
+    kept = [one for one in headers if one[0].lower() != b"content-length"]
+    if encoding and not done and len(body) >= SMALL and kind.decode("latin-1").startswith(TEXT):
+        body = ENCODINGS[encoding](body)
+        kept += [(b"content-encoding", encoding.encode()), (b"vary", b"Accept-Encoding")]
+    return [*kept, (b"content-length", str(len(body)).encode())], body
+
+
+def _size(answer: Answer) -> int:
+    return len(answer[1]) + sys.getsizeof(answer[0])
+
+
+async def _send(answer: Answer, send: Send) -> None:
+    headers, body = answer
+    await send({"type": "http.response.start", "status": 200, "headers": list(headers)})
+    await send({"type": "http.response.body", "body": body})

@@ -1,0 +1,228 @@
+"""Every route that is served, and what a request of it may have.
+
+The middleware works from this table and docs/hosting.md shows it. A path that is not in it is
+answered 404, before anything of the request is read: Gradio has routes that this page does not use
+(`UNUSED`), some of which write files or call other servers. A test fails where Gradio has a route
+that is in neither list.
+"""
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from starlette._utils import get_route_path
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from .refusal import Refused
+
+KIB, MIB = 2**10, 2**20
+SMALL = 64 * KIB
+MAX_CALL_BYTES = 2 * MIB
+MAX_PAGE_CALL_BYTES = 4 * MIB
+"""The text of a batch, 2 MiB, with each quote escaped."""
+MAX_MCP_BYTES = 4 * MIB
+"""MCP's server reads no more."""
+ANYTHING = "GET POST PUT DELETE PATCH"
+Kind = Literal["file", "page", "call", "direct", "stream", "login", "upload", "answer"]
+RULE = "ramole.rule"
+"""Key of the route's rule in an ASGI scope."""
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One route."""
+
+    path: str
+    """`{}` stands for one part of a path, `{*}` for the rest of it."""
+    use: str
+    """What it is for."""
+    kind: Kind = "file"
+    """Requests of one kind that are in progress are counted together, by address."""
+    methods: str = "GET"
+    body: int = 0
+    """Most bytes of a body."""
+    open: bool = False
+    """Without a password."""
+    queued: bool = False
+    """It puts an event into Gradio's queue, where an address has a share."""
+
+    @property
+    def parsed(self) -> bool:
+        """Whether its body is JSON, whose parts are counted."""
+        return self.kind not in ("upload", "login")
+
+
+@dataclass(frozen=True)
+class Most:
+    """How many requests of a kind may be in progress."""
+
+    address: int
+    """From one address."""
+    all: int
+
+
+MOST: dict[Kind, Most] = {
+    "file": Most(128, 2048),
+    "page": Most(32, 256),
+    "call": Most(128, 1024),
+    "direct": Most(64, 512),
+    "stream": Most(256, 4096),
+    "login": Most(16, 128),
+    "upload": Most(16, 128),
+    "answer": Most(64, 512),
+}
+"""By kind. Streams have at most three quarters of the connections that the process may have."""
+
+CALL, DIRECT = MAX_CALL_BYTES, MAX_PAGE_CALL_BYTES
+RULES: tuple[Rule, ...] = (
+    Rule("/", "the page", "page", open=True),
+    Rule("/config", "the page's components", "page", open=True),
+    Rule("/assets/{*}", "the page's scripts and styles", open=True),
+    Rule("/static/{*}", "its pictures and fonts", open=True),
+    Rule("/svelte/{*}", "its components", open=True),
+    Rule("/theme.css", "its theme", open=True),
+    Rule("/gradio_api/theme.css", "its theme", open=True),
+    Rule("/favicon.ico", "its icon", open=True),
+    Rule("/manifest.json", "its name", open=True),
+    Rule("/robots.txt", "for search engines", open=True),
+    Rule("/login", "log in", "login", "POST", SMALL, open=True),
+    Rule("/logout", "log out", open=True),
+    Rule("/gradio_api/login_check", "whether one is logged in", open=True),
+    Rule("/gradio_api/user", "who is logged in"),
+    Rule("/gradio_api/app_id", "whether the server is another than before"),
+    Rule("/gradio_api/startup-events", "the server's own, once"),
+    Rule("/gradio_api/info", "parameters of the endpoints", "page"),
+    Rule("/gradio_api/openapi.json", "the same as OpenAPI", "page"),
+    Rule("/monitoring/summary", "asked for by the page's description of them; empty", "page"),
+    Rule("/gradio_api/file={*}", "a file that the page offers, no URL"),
+    Rule("/gradio_api/upload", "files", "upload", "POST"),
+    Rule("/gradio_api/upload_progress", "how far an upload is", "stream"),
+    Rule("/gradio_api/heartbeat/{}", "a page or client is there", "stream"),
+    Rule("/gradio_api/queue/join", "an event of the page", "call", "POST", DIRECT, queued=True),
+    Rule("/gradio_api/queue/data", "what comes of a session's events", "stream"),
+    Rule("/gradio_api/run/{}", "a quick event of the page", "direct", "POST", DIRECT),
+    Rule("/gradio_api/api/{}", "the same", "direct", "POST", DIRECT),
+    Rule("/gradio_api/call/{}", "an endpoint", "call", "POST", CALL, queued=True),
+    Rule("/gradio_api/call/v2/{}", "an endpoint, by names", "call", "POST", CALL, queued=True),
+    Rule("/gradio_api/call/{}/{}", "what comes of it", "stream"),
+    Rule("/gradio_api/call/v2/{}/{}", "what comes of it", "stream"),
+    Rule("/gradio_api/cancel", "end an event", "call", "POST", SMALL),
+    Rule("/gradio_api/reset", "the same", "call", "POST", SMALL),
+    Rule("/gradio_api/mcp", "MCP", "answer", "GET POST DELETE", MAX_MCP_BYTES),
+    Rule("/gradio_api/mcp/http", "MCP", "answer", "GET POST DELETE", MAX_MCP_BYTES),
+    Rule("/gradio_api/mcp/sse", "MCP's older transport", "stream"),
+    Rule("/gradio_api/mcp/messages", "MCP's older transport", "call", "POST", MAX_MCP_BYTES),
+    Rule("/gradio_api/mcp/schema", "MCP's tools", "page"),
+    Rule("/v1/chat/completions", "OpenAI's chat", "answer", "POST", CALL, open=True),
+    Rule("/v1/completions", "OpenAI's older completions", "answer", "POST", CALL, open=True),
+    Rule("/v1/embeddings", "OpenAI's embeddings", "answer", "POST", CALL, open=True),
+    Rule("/v1", "OpenAI's other routes", "call", ANYTHING, CALL, open=True),
+    Rule("/v1/{*}", "OpenAI's other routes", "call", ANYTHING, CALL, open=True),
+    Rule("/metrics", "numbers", "page", open=True),
+    Rule("/health", "how the model is", open=True),
+    Rule("/livez", "whether the process answers", open=True),
+    Rule("/readyz", "whether the model is ready", open=True),
+    Rule("/version", "which version this is", open=True),
+)
+"""The first that fits is taken. Routes under /v1, /metrics and /login ask for a password or key
+themselves where there are some. The body of an upload follows from MAX_UPLOAD_MB."""
+
+UNUSED: tuple[str, ...] = (
+    "/openapi.json",
+    "/monitoring",
+    "/monitoring/{*}",
+    "/pwa_icon",
+    "/pwa_icon/{}",
+    "/gradio_api/component_server",
+    "/gradio_api/custom_component/{}/{}/{}/{}",
+    "/gradio_api/deep_link",
+    "/gradio_api/dev/reload",
+    "/gradio_api/file/{*}",
+    "/gradio_api/process_recording",
+    "/gradio_api/profiling/{}",
+    "/gradio_api/proxy={*}",
+    "/gradio_api/queue/status",
+    "/gradio_api/run-history/{*}",
+    "/gradio_api/runs",
+    "/gradio_api/stream/{*}",
+    "/gradio_api/token",
+    "/gradio_api/undo-vibe-edit",
+    "/gradio_api/vibe-code",
+    "/gradio_api/vibe-edit",
+    "/gradio_api/vibe-starter-queries",
+)
+"""What Gradio has besides: answered 404."""
+LINK = re.compile(r"\s*https?:", re.IGNORECASE)
+"""In the place of a file: Gradio would fetch it."""
+
+
+def rules(max_upload_mb: int) -> tuple[Rule, ...]:
+    """The table of a server that takes uploads of so many MiB."""
+    upload = 4 * max_upload_mb * MIB
+    return tuple(replace(one, body=upload) if one.kind == "upload" else one for one in RULES)
+
+
+class Table:
+    """Finds a path's rule."""
+
+    def __init__(self, table: Sequence[Rule]):
+        self._exact = {rule.path: rule for rule in table if "{" not in rule.path}
+        self._patterns = [(_pattern(rule.path), rule) for rule in table if "{" in rule.path]
+
+    def find(self, path: str) -> Rule | None:
+        """The rule of a path without the proxy's own part; None where there is none."""
+        path = path.rstrip("/") or "/"
+        if rule := self._exact.get(path):
+            return rule
+        return next((rule for pattern, rule in self._patterns if pattern.fullmatch(path)), None)
+
+
+class Routes:
+    """ASGI middleware: a path that is not in the table goes no further; one that is has its rule in
+    the scope from here on, which `rule_of` reads."""
+
+    def __init__(self, app: ASGIApp, *, table: Sequence[Rule]):
+        self._app, self._table = app, Table(table)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            path = get_route_path(scope)
+            rule = self._table.find(path)
+            if rule is None or LINK.match(path.partition("file=")[2]):
+                refused = Refused(404, "There is nothing here.", reason="route")
+                await refused.tell(scope, receive, send)
+                return
+            scope = {**scope, RULE: rule}
+        await self._app(scope, receive, send)
+
+
+def rule_of(scope: Scope) -> Rule:
+    """The rule that `Routes` found."""
+    return scope[RULE]
+
+
+def unused(path: str) -> bool:
+    """Whether this is a route of Gradio that the page does not use."""
+    return any(_pattern(one).fullmatch(path.rstrip("/")) for one in UNUSED)
+
+
+def listed(table: Sequence[Rule]) -> Iterator[list[str]]:
+    """The table for docs/hosting.md: route, methods, use, body, in progress from one address, and
+    whether it is open where passwords are asked for."""
+    for rule in table:
+        body = "" if not rule.body else size_of(rule.body)
+        route = rule.path.replace("{*}", "...").replace("{}", "NAME")
+        methods = rule.methods.replace(" ", ", ") if rule.methods != ANYTHING else "any"
+        told = "open" if rule.open else ""
+        yield [f"`{route}`", methods, rule.use, body, str(MOST[rule.kind].address), told]
+
+
+def size_of(bytes: int) -> str:
+    """In MiB, or KiB where it is less."""
+    return f"{bytes / MIB:.3g} MiB" if bytes >= MIB else f"{bytes // KIB} KiB"
+
+
+def _pattern(path: str) -> re.Pattern[str]:
+    escaped = re.escape(path).replace(r"\{\*\}", ".*").replace(r"\{\}", "[^/]+")
+    return re.compile(escaped, re.DOTALL)

@@ -1,0 +1,64 @@
+"""Log probabilities of tokens in OpenAI's two forms: of a chat, and of a text that is continued."""
+
+from collections.abc import Callable, Sequence
+
+from ramole_core import Step, TokenLogprob
+
+LOWEST = -9999.0
+"""In the place of minus infinity, which JSON has not."""
+HALF = "\ufffd"
+Spell = Callable[[Sequence[int]], list[str]]
+
+
+def chat_logprobs(steps: Sequence[Step], spell: Spell) -> dict | None:
+    """Of the tokens of an answer; None where they were not asked for."""
+    found = [step.likelihood for step in steps if step.likelihood is not None]
+    if not found:
+        return None
+    content = [
+        {
+            **_token(one.token, one.logprob, spell),
+            "top_logprobs": [_token(token, logprob, spell) for token, logprob in one.top],
+        }
+        for one in found
+    ]
+    return {"content": content, "refusal": None}
+
+
+def _token(token: int, logprob: float | None, spell: Spell) -> dict:
+    (text,) = spell([token])
+    parts = None if HALF in text else list(text.encode())  # half a character has no text
+    return {"token": text, "logprob": _finite(logprob), "bytes": parts}
+
+
+def text_logprobs(
+    steps: Sequence[Step], prompt: Sequence[TokenLogprob], spell: Spell
+) -> dict | None:
+    """Of the prompt's tokens, where they stand before, and of the answer's; None where they were
+    not asked for."""
+    found = [*prompt, *(step.likelihood for step in steps if step.likelihood is not None)]
+    if not found:
+        return None
+    texts = spell([one.token for one in found])
+    offsets = [0]
+    for text in texts[:-1]:
+        offsets.append(offsets[-1] + len(text))
+    return {
+        "tokens": texts,
+        "token_logprobs": [_finite(one.logprob) for one in found],
+        "top_logprobs": [_top(one, spell) for one in found],
+        "text_offset": offsets,
+    }
+
+
+def _top(one: TokenLogprob, spell: Spell) -> dict[str, float | None] | None:
+    """By text; of two tokens with the same text the likelier one stands there."""
+    if one.logprob is None:
+        return None
+    texts = spell([token for token, _ in one.top])
+    pairs = zip(texts, (logprob for _, logprob in one.top), strict=True)
+    return {text: _finite(logprob) for text, logprob in reversed(list(pairs))}
+
+
+def _finite(logprob: float | None) -> float | None:
+    return None if logprob is None else max(logprob, LOWEST)

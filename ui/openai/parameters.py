@@ -1,0 +1,237 @@
+"""Parameters that calls of several routes have: taken, cut, ignored and said so, or refused."""
+
+import json
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from ramole_core import Request
+
+from ..api.fields import Ask, WrongField, refuse_unknown_options
+from .errors import Refused
+from .models import ADAPTER
+
+if TYPE_CHECKING:
+    from ramole_core import Ramole
+
+    from .models import Model
+
+OURS = (
+    *("k", "exclude", "weights", "options", "examples", "abstain", "split", "drop_turns"),
+    *("effects", "method"),
+)
+"""What the object `ramole` of a call may say; `method` only where the model is adapters."""
+BOUNDS = {"temperature": (0, 2), "presence_penalty": (-2, 2), "frequency_penalty": (-2, 2)}
+"""OpenAI's, where ours are wider."""
+SAMPLING = (*BOUNDS, "top_p", "top_k", "min_p", "repetition_penalty", "logit_bias")
+COMMON = ("model", "stream", "stream_options", "ramole", "n", "seed", "stop", *SAMPLING)
+NAMES = {
+    "history": "messages",
+    "json_schema": "response_format",
+    "prompt_ids": "prompt",
+    "logprobs": "top_logprobs",
+}
+"""Of a request's fields, at OpenAI."""
+LABELS = ("user", "safety_identifier", "prompt_cache_key", "metadata")
+"""They name a caller, a cache or a call, and change no answer anywhere."""
+NO_TOOLS = "the model calls no tools; leave it out"
+WRONG: dict[str, tuple[tuple[object, ...], str]] = {
+    "tools": (([],), NO_TOOLS),
+    "tool_choice": (("none", "auto"), NO_TOOLS),
+    "functions": (([],), NO_TOOLS),
+    "function_call": (("none", "auto"), NO_TOOLS),
+    "modalities": ((["text"],), "answers are text; leave it out"),
+    "audio": ((), "answers are text; leave it out"),
+    "web_search_options": ((), "the model searches nothing; leave it out"),
+    "suffix": (("",), "the model continues a text and fills none in; leave it out"),
+}
+"""What would give another answer than the one asked for: the values that ask for nothing, and why
+no others."""
+MAX_STOPS = 4
+MAX_ANSWERS = 16
+"""Of one call, `n`."""
+
+
+@dataclass(frozen=True)
+class Call:
+    """What is asked, and how it is answered."""
+
+    requests: tuple[Request, ...]
+    """All answers of the first prompt, then those of the next."""
+    model: str
+    stream: bool
+    usage: bool
+    """Whether a stream ends with the counts of tokens."""
+    n: int = 1
+    """Answers of each prompt."""
+    ignored: tuple[str, ...] = ()
+    """Parameters that were sent and changed nothing."""
+    echo: bool = False
+    """Whether the prompt stands before its answer."""
+    bare: bool = False
+    """Whether the answer itself is left out (`max_tokens` 0)."""
+
+    @property
+    def request(self) -> Request:
+        """The first."""
+        return self.requests[0]
+
+
+def read_body(body: object, known: Collection[str]) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """(what is said, the names that are ignored); `known` are the route's own. Raises Refused."""
+    if not isinstance(body, dict):
+        raise Refused("The body is no JSON object; send one with model and what is asked.")
+    said = {name: value for name, value in body.items() if value is not None}
+    ignored = []
+    for name, value in said.items():
+        if name in known:
+            continue
+        if name in WRONG:
+            fine, why = WRONG[name]
+            if not any(value == one and type(value) is type(one) for one in fine):
+                raise Refused(f"{name}={short(value)}, but {why}.", param=name)
+        elif name not in LABELS:
+            ignored.append(name[:100])
+    if not isinstance(said.get("model"), str):
+        raise Refused("No model is named; give one that /v1/models lists.", param="model")
+    return said, tuple(ignored)
+
+
+def requests_of(
+    said: Mapping[str, Any],
+    ramole: "Ramole",
+    model: "Model",
+    *,
+    fields: Mapping[str, Any],
+    length: tuple[str, object],
+    owner: str | None,
+) -> tuple[Request, ...]:
+    """`n` requests of what is said: `fields` are those of a request that the route reads itself,
+    `length` the parameter that says the longest answer, and the answer's length. Raises Refused or
+    RamoleError."""
+    ours = _ours(said.get("ramole"), said["model"])
+    asked = {
+        **fields,
+        "method": model.method,
+        "adapters": model.adapters,
+        "max_new_tokens": length[1],
+        **{name: said[name] for name in SAMPLING if name in said},
+        "seed": _seed(said),
+        "stop": _stops(said),
+        **ours,
+    }
+    if asked.get("top_k") == -1:
+        asked["top_k"] = 0  # all, as with vLLM
+    _check_bounds(said)
+    try:
+        read = Ask(**{name: value for name, value in asked.items() if value is not None})
+    except WrongField as error:
+        wrong = f"ramole.{error.field}" if error.field in ours else error.field
+        wrong = NAMES.get(wrong, length[0] if wrong == "max_new_tokens" else wrong)
+        raise Refused(f"{wrong}{error.rest}", param=wrong) from None
+    refuse_unknown_options(ramole, read)
+    one = read.request(owner, trace=True)
+    return tuple(_answer(one, number) for number in range(_count(said)))
+
+
+def _check_bounds(said: Mapping[str, Any]) -> None:
+    for name, (low, high) in BOUNDS.items():
+        value = said.get(name, 0)
+        if isinstance(value, int | float) and not low <= value <= high:
+            raise Refused(f"{name}={short(value)}; give a number from {low} to {high}.", param=name)
+
+
+def _answer(request: Request, number: int) -> Request:
+    """The request of one answer: with another seed than those before it, or none."""
+    if request.seed is None or not number:
+        return request
+    return replace(request, seed=(request.seed + number) % 2**63)
+
+
+def _count(said: Mapping[str, Any]) -> int:
+    n = said.get("n", 1)
+    if not isinstance(n, int) or isinstance(n, bool) or not 1 <= n <= MAX_ANSWERS:
+        raise Refused(f"n={short(n)}; give a whole number from 1 to {MAX_ANSWERS}.", param="n")
+    return n
+
+
+def _seed(said: Mapping[str, Any]) -> object:
+    """-1 is a new one each time, as with llama.cpp; other negative ones are seeds too."""
+    seed = said.get("seed")
+    if not isinstance(seed, int) or isinstance(seed, bool) or seed >= 0:
+        return seed
+    return None if seed == -1 else seed % 2**63
+
+
+def _stops(said: Mapping[str, Any]) -> object:
+    stop = said.get("stop")
+    if isinstance(stop, str):
+        return [stop]
+    if isinstance(stop, list) and len(stop) > MAX_STOPS:
+        raise Refused(
+            f"stop has {len(stop)} strings, and {MAX_STOPS} is the most; leave some out.",
+            param="stop",
+        )
+    return stop
+
+
+def _ours(given: object, model: str) -> dict[str, object]:
+    """The object `ramole`."""
+    if given is None:
+        return {}
+    if not isinstance(given, dict) or not given.keys() <= set(OURS):
+        raise Refused(
+            f"ramole={short(given)}; give an object of {', '.join(OURS)}, or leave it out.",
+            param="ramole",
+        )
+    if "method" in given and not model.startswith(ADAPTER):
+        raise Refused(
+            "ramole.method says how named adapters are mixed, but the model is a method already; "
+            "leave one of them out.",
+            param="ramole.method",
+        )
+    return {name: value for name, value in given.items() if value is not None}
+
+
+def cut_length(name: str, value: object, most: int) -> tuple[str, object]:
+    """(the parameter, the longest answer in tokens): what is asked for, at most the server's."""
+    long = isinstance(value, int) and not isinstance(value, bool) and value > most
+    return name, most if long else value
+
+
+def read_usage(said: Mapping[str, Any], *, stream: bool) -> bool:
+    """Whether a stream ends with the counts of tokens; raises Refused."""
+    options = said.get("stream_options")
+    if options is None:
+        return False
+    if not stream:
+        raise Refused("stream_options needs stream=true; add it.", param="stream_options")
+    usage = options.get("include_usage", False) if isinstance(options, dict) else None
+    if not isinstance(usage, bool):
+        raise Refused(
+            f"stream_options={short(options)}; give an object with include_usage, true or false.",
+            param="stream_options",
+        )
+    return usage
+
+
+def read_switch(said: Mapping[str, Any], name: str) -> bool:
+    """true or false, false by default; raises Refused."""
+    value = said.get(name, False)
+    if not isinstance(value, bool):
+        raise Refused(f"{name}={short(value)}; give true or false.", param=name)
+    return value
+
+
+def read_likeliest(said: Mapping[str, Any], name: str) -> int:
+    """How many of the likeliest tokens are named with each, 0 to 20; raises Refused."""
+    value = said.get(name, 0)
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= 20:
+        raise Refused(f"{name}={short(value)}; give a whole number from 0 to 20.", param=name)
+    return value
+
+
+def short(value: object) -> str:
+    """How a refusal repeats what was sent."""
+    text = json.dumps(value) if isinstance(value, bool) else repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."

@@ -1,0 +1,224 @@
+"""Who may come in: users with a password (RAMOLE_AUTH) and users with keys (RAMOLE_KEYS_FILE).
+
+Wrong passwords are counted by user and address. After some, each further try of that user from
+there waits before it is looked at, so who guesses is slow, and who has the right password waits for
+seconds at most. A key is too long to be guessed: it is looked up at once, and never waits.
+"""
+
+import asyncio
+import base64
+import binascii
+import hmac
+import logging
+import math
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from pathlib import Path
+from threading import Lock
+
+from ramole_core import ApiKey, RamoleError, hash_of, read_keys, today
+
+from .counts import shares
+
+log = logging.getLogger(__name__)
+TRIES = 10
+"""Wrong passwords for one user from one address in SPAN_SECONDS that cost no waiting."""
+TRIES_UNKNOWN = 100
+"""The same from all addresses that are unknown."""
+SPAN_SECONDS = 300.0
+EVERY_SECONDS, EVERY_UNKNOWN_SECONDS = 2.0, 0.2
+"""Between two tries beyond that."""
+MAX_WAIT_SECONDS = 20.0
+"""Where more tries are under way at once than fit into that, one more is refused."""
+MAX_REMEMBERED = 4096
+LOOK_SECONDS = 2.0
+"""Between two looks whether the file of keys is another."""
+CALLER: ContextVar[str] = ContextVar("address of who logs in", default="")
+
+
+class TooManyTries(Exception):
+    """More tries are under way than are looked at soon."""
+
+    def __init__(self, seconds: float):
+        super().__init__()
+        self.seconds = seconds
+        """After which another try may be looked at."""
+
+
+@dataclass
+class Tried:
+    """Wrong passwords of one user from one prefix."""
+
+    at: list[float] = field(default_factory=list)
+    free: float = -math.inf
+    """When the last try that waits is looked at."""
+
+
+class Tries:
+    """Wrong passwords by user and address; bounded in memory."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic):
+        self._clock = clock
+        self._lock = Lock()
+        self._tried: OrderedDict[tuple[str, str], Tried] = OrderedDict()
+
+    def begin(self, user: str, address: str) -> tuple[float, float]:
+        """One more try, wrong until it was `right`, which is told the first number that this
+        returns; the second is how many seconds it waits. Raises TooManyTries."""
+        now = self._clock()
+        with self._lock:
+            told = [(self._of(user, key, now), many) for key, many in shares(address) or (("", 1),)]
+            most, every = (
+                (TRIES, EVERY_SECONDS) if address else (TRIES_UNKNOWN, EVERY_UNKNOWN_SECONDS)
+            )
+            slow = [(tried, every / many) for tried, many in told if len(tried.at) >= most * many]
+            turns = [max(now, tried.free) + pause for tried, pause in slow]
+            wait = max(turns, default=now) - now
+            if wait > MAX_WAIT_SECONDS:
+                raise TooManyTries(wait - MAX_WAIT_SECONDS)
+            for (tried, _), turn in zip(slow, turns, strict=True):
+                tried.free = turn
+            for tried, _ in told:
+                tried.at.append(now)
+        return now, wait
+
+    def right(self, user: str, address: str, begun: float) -> None:
+        """The password of the try that was `begun` so was right; others stay, which may be guesses
+        at the password of somebody else."""
+        with self._lock:
+            for key, _ in shares(address) or (("", 1),):
+                with suppress(KeyError, ValueError):
+                    self._tried[user, key].at.remove(begun)
+
+    def _of(self, user: str, key: str, now: float) -> Tried:
+        tried = self._tried.pop((user, key), None) or Tried()
+        tried.at = [at for at in tried.at if now - at < SPAN_SECONDS][-10 * TRIES_UNKNOWN :]
+        self._tried[user, key] = tried
+        while len(self._tried) > MAX_REMEMBERED:
+            self._tried.popitem(last=False)
+        return tried
+
+
+class KeyFile:
+    """The keys of a file, read anew when it is another; a file that cannot be read any more leaves
+    those that were read before."""
+
+    def __init__(self, path: Path | None):
+        """Raises RamoleError where it cannot be read."""
+        self._path, self._looked, self._stamp = path, -math.inf, self._state(path)
+        self._keys: dict[str, ApiKey] = {}
+        if path is not None:
+            self._keys = {key.sha256: key for key in read_keys(path)}
+
+    def user(self, key: str) -> str | None:
+        """Whose key this is; None where nobody's, or no longer."""
+        self._look()
+        found = self._keys.get(hash_of(key))
+        return found.user if found is not None and found.opens(today()) else None
+
+    def is_operator(self, user: str) -> bool:
+        """Whether this user has an operator's key."""
+        self._look()
+        keys = self._keys.values()
+        return any(key.operator and key.user == user and key.opens(today()) for key in keys)
+
+    def _look(self) -> None:
+        if self._path is None or time.monotonic() - self._looked < LOOK_SECONDS:
+            return
+        self._looked = time.monotonic()
+        if (stamp := self._state(self._path)) != self._stamp:
+            self._stamp = stamp
+            try:
+                self._keys = {key.sha256: key for key in read_keys(self._path)}
+            except RamoleError as error:
+                log.warning("%s Those that were read before still hold.", error)
+
+    @staticmethod
+    def _state(path: Path | None) -> tuple[float, int] | None:
+        with suppress(OSError):
+            if path is not None:
+                found = path.stat()
+                return found.st_mtime, found.st_size
+        return None
+
+
+class Accounts:
+    """All who may come in; without any, everybody may."""
+
+    def __init__(
+        self,
+        passwords: Sequence[tuple[str, str]] = (),
+        keys_file: Path | None = None,
+        *,
+        tries: Tries | None = None,
+    ):
+        """`passwords` are (user, password). Raises RamoleError for a file of keys that cannot be
+        read."""
+        self._known = [f"{user}:{password}".encode() for user, password in passwords]
+        self._users = {user for user, _ in passwords}
+        self._keys = KeyFile(keys_file)
+        self._asks = bool(passwords) or keys_file is not None
+        self._tries = tries or Tries()
+
+    def __bool__(self) -> bool:
+        """Whether anybody is asked who he is."""
+        return self._asks
+
+    async def caller(self, authorization: str | None, address: str) -> str | None:
+        """Who sends this header, `Bearer KEY`, `Bearer user:password` or Basic; None for nobody.
+        Raises TooManyTries."""
+        given = _given(authorization or "")
+        key = given.rpartition(b":")[2].decode("utf-8", "replace")
+        if user := self._keys.user(key):
+            return user
+        return await self._opened(given, address) if b":" in given else None
+
+    def is_operator(self, user: str | None) -> bool:
+        """Whether what this user adds by an endpoint is everyone's."""
+        return user is not None and self._keys.is_operator(user)
+
+    async def log_in(self, user: str, password: str) -> bool:
+        """Whether these open the page; a key is a password too. Raises TooManyTries."""
+        if self._keys.user(password) == user:
+            return True
+        given = f"{user}:{password}".encode("utf-8", "replace")
+        return await self._opened(given, CALLER.get()) is not None
+
+    async def _opened(self, given: bytes, address: str) -> str | None:
+        user = given.partition(b":")[0].decode("utf-8", "replace")
+        counted = user if user in self._users else ""
+        begun, wait = self._tries.begin(counted, address)
+        if wait:
+            await asyncio.sleep(wait)
+        if not any([hmac.compare_digest(given, known) for known in self._known]):  # all: no timing
+            return None
+        self._tries.right(counted, address, begun)
+        return user
+
+
+@contextmanager
+def calling_from(address: str):
+    """Whoever logs in inside the block does so from this address."""
+    token = CALLER.set(address)
+    try:
+        yield
+    finally:
+        CALLER.reset(token)
+
+
+def _given(header: str) -> bytes:
+    """A key, or `user:password`, of an Authorization header; empty where there is none."""
+    kind, _, rest = header.partition(" ")
+    said = rest.strip().encode("latin-1", "replace")
+    if kind.lower() == "bearer":
+        return said
+    if kind.lower() != "basic":
+        return b""
+    try:
+        return base64.b64decode(said, validate=True)
+    except binascii.Error:
+        return b""
