@@ -116,12 +116,15 @@ def _effects(generation: Generation, trace: Trace) -> dict[str, np.ndarray | str
     effects = generation.effects
     if effects is None:
         return dict.fromkeys(("effects", "logprob", "base_logprob", "effects_by"))
-    k = effects.shape[1]
+    T = len(trace.tokens) - trace.prompt_length  # of an answer in parts the trace is the last one's
+    told = np.zeros((T, len(trace.adapters)), np.float32)
+    told[:, [trace.adapters.index(name) for name in generation.adapters]] = effects[-T:]
+    assert generation.logprob is not None and generation.base_logprob is not None
     return {
-        "effects": np.pad(effects, ((0, 0), (0, len(trace.adapters) - k))),
-        "logprob": generation.logprob,
-        "base_logprob": generation.base_logprob,
-        "effects_by": rule_of(k),
+        "effects": told,
+        "logprob": generation.logprob[-T:],
+        "base_logprob": generation.base_logprob[-T:],
+        "effects_by": rule_of(effects.shape[1]),
     }
 
 

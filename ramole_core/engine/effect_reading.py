@@ -1,11 +1,15 @@
 """The readings of one answer that its effects are made of (`ramole_core/effects.py`).
 
-For each subset S of its adapters, the answer's tokens are read again, in chunks as a prompt's are,
-and v(S) is the log probability of each given token. The prompt stays as the run read it, in the
-pages of the cache; from its last token on, which predicts the answer's first, the request's method
-decides about the adapters of S alone. v(all) comes from the run itself, and is read again only for
-tokens that were given (`prefix_ids`) or made by an engine that was lost. v(none) is the base's own:
-it reads the prompt too.
+For each subset S of its adapters the turn that is answered is read again, prompt and answer, in
+chunks as a prompt is, and v(S) is the log probability of each given token of the answer. The
+request's method decides about the adapters of S alone, as though nobody else had been found;
+earlier turns stay as they were, in the pages of the cache. v(all) comes from the run itself, and
+is read again only for tokens that were given (`prefix_ids`) or made by an engine that was lost.
+v(none) is the base's own, which reads the whole conversation bare.
+
+Tried and left: the prompt as the run read it and only the answer read again, and with that the
+others' terms set to 0 in the place of a decision about S alone. Both name the right adapter less
+often on composed prompts (LOG), and credit each adapter alike with what all did to the prompt.
 """
 
 import math

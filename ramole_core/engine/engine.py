@@ -323,7 +323,9 @@ class Engine:
             segments = self._maker.segments(prepared.bare())
         return new_pair_state(
             state.number,
-            replace(prepared.request, trace=False),
+            replace(
+                prepared.request, trace=False, effects=False, logprobs=None, prompt_logprobs=False
+            ),
             PairReading([reading.pair]),
             segments=segments,
             candidates=state.candidates,

@@ -37,9 +37,10 @@ class SegmentMaker:
         return Segments(tuple(found))
 
     def with_subset(self, prepared: Prepared, whole: Segments, left: Collection[int]) -> Segments:
-        """The request's segments `whole`, with only these of the answer's adapters, by number, from
-        the prompt's last token on, which predicts the answer's first."""
-        turn, cut = prepared.turns[-1], len(prepared.prompt.ids) - 1
+        """The request's segments `whole`, with only these of the answer's adapters, by number, in
+        the turn that is answered."""
+        turn = prepared.turns[-1]
+        cut = len(prepared.prompt.ids) - len(prepared.prompt.parts[-1])
         before = [
             replace(one, end=min(one.end, cut))
             for start, one in zip((0, *(one.end for one in whole.all)), whole.all, strict=False)

@@ -132,7 +132,7 @@ def bar_html(did: Did) -> str:
         left, right = sorted((at(start), at(end)))
         ink, back = ink_of(place), end < start
         style = f"--expert:{ink.colour}" + ("" if back else f";color:{ink.text}")
-        label = letter_of(place) if right - left > 5 else ""
+        label = letter_of(place) if right - left > 5 and not back else ""
         parts.append(_piece(left, right, style, label, "back" if back else "on"))
     parts.append(f'<b class="end" style="left:{at(stops[-1]):.2f}%"></b>')
     return f'<div class="did" aria-hidden="true">{"".join(parts)}</div>'

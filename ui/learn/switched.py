@@ -47,7 +47,7 @@ def _sums(v: dict[str, float], names: Sequence[str]) -> str:
         (_who(subset), f"{v[subset]:.2f}", chance(v[subset]))
         for subset in sorted(v, key=lambda one: (len(one), one))
     ]
-    effects = {letter: _mean(v, letter) for letter in ALL}
+    effects = {letter: effect_of(v, letter) for letter in ALL}
     terms = " ".join(
         f"{'−' if effect < 0 else '+'} {abs(effect):.2f} {chip_html(place)}"
         for place, effect in enumerate(effects.values())
@@ -78,7 +78,8 @@ def _steps(v: dict[str, float], order: Sequence[str]) -> list[float]:
     return [added[letter] for letter in ALL]
 
 
-def _mean(v: dict[str, float], letter: str) -> float:
+def effect_of(v: dict[str, float], letter: str) -> float:
+    """The mean of what an adapter adds, over all orders."""
     found = [_steps(v, order)[ALL.index(letter)] for order in permutations(ALL)]
     return math.fsum(found) / len(found)
 

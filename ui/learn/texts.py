@@ -105,11 +105,12 @@ TEXTS: dict[str, tuple[str, ...]] = {
         "little. The <b>contribution</b> comes nearer: the length of <var>w v</var> divided by the "
         "length of <var>y</var>, averaged over all layers and modules. It says how far an adapter "
         "moved the model, but not whether this token came of it.",
-        "So the page asks directly: how likely would this token have been without the adapter? The "
-        "answer is read again, with none of the adapters, with each of them, each two and all. Of "
-        "each probability the logarithm is taken; its unit is the <b>nat</b>, and 0.7 nats more "
-        "are twice as likely. What an adapter adds depends on who is there already, so the mean "
-        "over all orders is taken in which they may come. That is its <b>effect</b> (its Shapley "
+        "So the page asks directly. For every next token the model gives each possible token a "
+        "<b>probability</b>. How large would that of this token have been without the adapter? "
+        "Prompt and answer are read again, with none of the adapters, with each of them, each two "
+        "and all. Of each probability the logarithm is taken; its unit is the <b>nat</b>, and 0.7 "
+        "nats more are twice as likely. What an adapter adds depends on who is there already, so "
+        "the mean over all orders is taken in which they may come: its <b>effect</b> (its Shapley "
         "value): positive where it made the token likelier. The effects add up: the base's "
         "logarithm and all effects give the mixture's.",
         "The largest effect gives the token its colour, the stronger the more; a letter stands "
@@ -122,8 +123,8 @@ TEXTS: dict[str, tuple[str, ...]] = {
         "has all, {even} (the logarithm of 3) where all three have the same.",
     ),
     "Mixture against base": (
-        "Did the adapters change anything? For every next token, a model gives each possible "
-        "token a probability, and here the likeliest is taken. The base and the mixture can be "
+        "Did the adapters change the answer? Of all possible tokens the likeliest is taken here. "
+        "The base and the mixture can be "
         "asked at the same place, after the same text. The mixture here is that of "
         "<code>ramole</code>. Pick a token to see both.",
         "At {differ_token} the base alone would have gone on with {differ_base} "
