@@ -13,13 +13,13 @@ from ramole_core.terminal.console import say
 
 EVALUATION = (
     "dev_table", "evidence_table", "router_table", "router_ablations", "retriever_table",
-    "composite_n", "parts_table", "ca_lora_table", "llava_mole_table", "few_bits",
+    "composite_n", "parts_table", "ca_lora_table", "llava_mole_table", "few_bits", "effects",
 )  # fmt: skip
 BENCHMARKS = ("method_speed", "decode_speed", "budget", "many_users", "page_speed")
 MEASUREMENTS = {
-    "sources": "lab.sources",
     **{name: f"lab.evaluation.{name}" for name in EVALUATION},
     **{name: f"lab.benchmarks.{name}" for name in BENCHMARKS},
+    "sources": "lab.sources",
 }
 """By name: the module whose `main` is the command."""
 

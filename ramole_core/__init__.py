@@ -8,7 +8,11 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from ramole_core.adapter_similarity import update_likeness as update_likeness
-    from ramole_core.answer import Selection as Selection, TokenLogprob as TokenLogprob
+    from ramole_core.answer import (
+        Selection as Selection,
+        TokenLogprob as TokenLogprob,
+        parts_record as parts_record,
+    )
     from ramole_core.api_keys import (
         ApiKey as ApiKey,
         hash_of as hash_of,
@@ -26,6 +30,12 @@ if TYPE_CHECKING:
     from ramole_core.contribution import (
         mean_contribution as mean_contribution,
         mean_weights as mean_weights,
+    )
+    from ramole_core.effects import (
+        CHANGED as CHANGED,
+        MAX_SHAPLEY as MAX_SHAPLEY,
+        effect_shares as effect_shares,
+        effects_record as effects_record,
     )
     from ramole_core.errors import (
         AdapterRefused as AdapterRefused,
@@ -88,6 +98,7 @@ _HOMES = {
     "BatchLimits": "batch.rows",
     "BatchRow": "batch.rows",
     "Busy": "errors",
+    "CHANGED": "effects",
     "DEFAULT_METHOD": "methods",
     "Evidence": "evidence",
     "Example": "request_parts",
@@ -96,6 +107,7 @@ _HOMES = {
     "Generation": "request",
     "Hit": "retrieval",
     "Listed": "hub",
+    "MAX_SHAPLEY": "effects",
     "MEASURED": "own_base",
     "Mix": "mixes",
     "Ramole": "ramole",
@@ -111,6 +123,8 @@ _HOMES = {
     "announce_page": "running_page",
     "asked_fields": "facts",
     "batch_text": "batch.prompt_file",
+    "effect_shares": "effects",
+    "effects_record": "effects",
     "facts_of": "facts",
     "keep_few_heaps": "process_memory",
     "model_notes": "facts",
@@ -119,6 +133,7 @@ _HOMES = {
     "load_settings": "settings",
     "mean_contribution": "contribution",
     "mean_weights": "contribution",
+    "parts_record": "answer",
     "read_batch": "batch.prompt_file",
     "read_example_lines": "request_parts",
     "read_keys": "api_keys",

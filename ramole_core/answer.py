@@ -101,6 +101,8 @@ class Step:
     """Which part of the prompt it answers, where that is answered part by part."""
     likelihood: TokenLogprob | None = None
     """Where `logprobs` asks for it."""
+    last: bool = False
+    """Whether the answer ends with it."""
 
     @property
     def shares(self) -> Float[np.ndarray, "k"] | None:
@@ -156,7 +158,8 @@ class Generation:
     fitted: Fitting | None = None
     """The weights that a search found for this request; None where nothing was searched."""
     notes: tuple[str, ...] = ()
-    """What came of adapters of the Hub that were nearer than the pool's: a sentence each."""
+    """What came of adapters of the Hub that were nearer than the pool's, and why effects that were
+    asked for are missing: a sentence each."""
     part: str = ""
     """The part of the prompt that it answers; empty: all of it."""
     parts: "tuple[Generation, ...]" = ()
@@ -168,3 +171,21 @@ class Generation:
     """Its weights, one an adapter."""
     prompt_logprobs: tuple[TokenLogprob, ...] = ()
     """Of each token of the prompt, where `prompt_logprobs` asks for them."""
+
+    effects: Float[np.ndarray, "T k"] | None = None
+    """What each adapter did to each of the T tokens of the answer, given ones included, in nats
+    (`ramole_core/effects.py`), float32; row t is that of token `trace.prompt_length + t` of a
+    trace. None: they were not asked for, or the answer was cancelled."""
+    logprob: Float[np.ndarray, "T"] | None = None
+    """Log probability of each token under the distribution of the run, at temperature 1 and before
+    `top_p`, in nats, float32; None as `effects`."""
+    base_logprob: Float[np.ndarray, "T"] | None = None
+    """The same of the base, which reads prompt and answer alone; `logprob` is this and the sum of
+    the effects (of up to 4 adapters)."""
+
+
+def parts_record(answer: Generation) -> list[dict[str, object]]:
+    """The parts of an answer that came part by part, as plain JSON."""
+    return [
+        {"prompt": part.part, "text": part.text, "adapters": part.adapters} for part in answer.parts
+    ]

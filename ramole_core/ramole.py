@@ -321,7 +321,7 @@ class Ramole:
                         item,
                         extra={"retrieve": spent, **item.extra},
                         evidence=selection.evidence,
-                        notes=(*selection.notes, *warn_of(item.text)),
+                        notes=(*selection.notes, *item.notes, *warn_of(item.text)),
                         part=selection.text,
                     )
                     if requests[indexes[place]].mix is not None:

@@ -169,6 +169,10 @@ class Request(Sampling):
     ] = field(default=(), kw_only=True)
     """In the place of `system`, `history` and the prompt's text, which still says what adapters are
     found for. All of it is one turn: mixed alike."""
+    effects: Annotated[
+        bool, Takes("truth", "Measure what each adapter did to each token of the answer.")
+    ] = field(default=False, kw_only=True)
+    """`Generation.effects`; the answer then comes a moment after its last token."""
 
     def __post_init__(self):
         for name, takes in FIELDS.items():
@@ -202,9 +206,11 @@ class Request(Sampling):
         return replace(self, **BY_BASE)
 
     def by_base(self) -> "Request":
-        """The same text, and the same earlier turns, by the base alone; nothing switched off."""
+        """The same text, and the same earlier turns, by the base alone; nothing switched off, and
+        no effects."""
         history = [(user, assistant, ()) for user, assistant, *_ in self.history]
-        return replace(self, history=history, without=(), later_weights=None, **BY_BASE)
+        nothing = {"without": (), "later_weights": None, "effects": False}
+        return replace(self, history=history, **nothing, **BY_BASE)
 
 
 def _earlier(last: Request, turn: Exchange) -> Request:

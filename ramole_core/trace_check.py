@@ -13,6 +13,8 @@ from ramole_core.errors import RamoleError
 SCHEMA = Path(__file__).with_name("trace.schema.json")
 GATES = ("weights", "contribution", "present")
 """[T, layer, module, k]."""
+MAX_GAP = 2e-3
+"""Nats by which effects may miss what they add up to: the numbers of a json are rounded."""
 LONGEST = 160
 """Characters of what a refusal repeats."""
 
@@ -80,6 +82,8 @@ def _check_sizes(name: str, held: dict) -> None:
     layers, modules = len(held["layers"]), len(held["modules"])
     wanted = {"token_ids": (T,), "scores": (k,), "shares": (T, k)}
     wanted |= dict.fromkeys(GATES, (T, layers, modules, k))
+    answered = max(T - held["prompt_length"], 0)
+    wanted |= {"effects": (answered, k), "logprob": (answered,), "base_logprob": (answered,)}
     for field, size in wanted.items():
         if held.get(field) is None:
             continue
@@ -96,6 +100,27 @@ def _check_sizes(name: str, held: dict) -> None:
     if held["prompt_length"] > T:
         raise RamoleError(
             f"{name} is no trace: its prompt has {held['prompt_length']} tokens, and all are {T}."
+        )
+    if held.get("effects_by") == "shapley":
+        _check_sums(name, held)
+
+
+def _check_sums(name: str, held: dict) -> None:
+    """Raises RamoleError where effects and the base's log probability are not the run's."""
+    effects, *logprobs = (
+        np.asarray(held.get(field) or [], np.float64)
+        for field in ("effects", "logprob", "base_logprob")
+    )
+    if not effects.shape[:1] == logprobs[0].shape == logprobs[1].shape:
+        raise RamoleError(
+            f"{name} is no trace: effects come with logprob and base_logprob, one of each a token."
+        )
+    off = np.abs(logprobs[0] - logprobs[1] - effects.sum(-1)) if len(effects) else np.zeros(0)
+    if (off > MAX_GAP).any():
+        at = int(off.argmax())
+        raise RamoleError(
+            f"{name} is no trace: at token {at} of the answer base_logprob and effects miss "
+            f"logprob by {off[at]:.4f} nats."
         )
 
 

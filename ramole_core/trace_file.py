@@ -3,8 +3,9 @@
 Both hold the same fields, which `trace.schema.json` describes and `python -m ramole_core trace`
 checks. The npz opens with `numpy.load(path)`, which needs no pickle:
 
-    version      3; 2 has no request and no facts; files without one are older still: their weights
-                 are 0 where an adapter lacks the module, and they have no contribution, no present
+    version      4; 3 has no effects, 2 no request and no facts; files without one are older still:
+                 their weights are 0 where an adapter lacks the module, and they have no
+                 contribution, no present
     request      what was asked, without its defaults; `Request(**request)` asks it again. In the
                  npz request and facts are JSON in a string
     facts        base model, checksums of base, trained weights and adapters
@@ -13,6 +14,12 @@ checks. The npz opens with `numpy.load(path)`, which needs no pickle:
                  output|: what came of it
     present      bool [T, layer, module, k], who has the module; in the json 0 and 1
     shares       float32 [T, k], each adapter's share of what all contributed to a token
+    effects      float32 [T - prompt_length, k], what each adapter did to each token of the answer,
+                 in nats; 0 for adapters of earlier turns alone. Absent (in the json null) where
+                 they were not asked for, as are the next three
+    logprob      float32 [T - prompt_length], log probability of each token in the run
+    base_logprob float32 [T - prompt_length], the base's; logprob is this and the sum of the effects
+    effects_by   "shapley", or "leave_one_out" of more than 4 adapters, whose sum is another one
     token_ids    int64 [T], the prompt first;  tokens: their texts
     prompt_length, adapters [k], scores [k] (nan: none), layers [layer], modules [module]
     answer, finish_reason
@@ -25,11 +32,12 @@ from pathlib import Path
 
 import numpy as np
 
+from ramole_core.effects import rule_of
 from ramole_core.errors import RamoleError
 from ramole_core.facts import asked_fields
 from ramole_core.request import Generation, Request, Trace
 
-VERSION = 3
+VERSION = 4
 
 
 def write_trace(
@@ -45,6 +53,7 @@ def write_trace(
     where the answer has no trace, or where the ending is neither.
     """
     path = Path(path)
+    generation = _last(generation)
     if generation.trace is None:
         raise RamoleError("This answer has no trace; ask again with trace=True.")
     if path.suffix == ".npz":
@@ -65,6 +74,7 @@ def trace_as_json(
 ) -> dict[str, object]:
     """The answer and its trace in lists, strings and numbers; weights and shares with four digits,
     contributions with six. What an older trace has not got is null."""
+    generation = _last(generation)
     trace = generation.trace
     if trace is None:
         raise RamoleError("This answer has no trace; ask again with trace=True.")
@@ -84,7 +94,13 @@ def trace_as_json(
         "contribution": None if trace.contribution is None else _rounded(trace.contribution, 6),
         "present": None if trace.present is None else trace.present.astype(np.int8).tolist(),
         "shares": _rounded(trace.shares, 4),
+        **{name: _listed(value) for name, value in _effects(generation, trace).items()},
     }
+
+
+def _last(generation: Generation) -> Generation:
+    """The answer itself, or to the last part of its prompt, in whose trace the others are turns."""
+    return generation.parts[-1] if generation.parts else generation
 
 
 def _said(request: Request | None, facts: Mapping[str, object] | None) -> dict[str, object]:
@@ -93,6 +109,27 @@ def _said(request: Request | None, facts: Mapping[str, object] | None) -> dict[s
         "request": None if request is None else asked_fields(request),
         "facts": None if facts is None else dict(facts),
     }
+
+
+def _effects(generation: Generation, trace: Trace) -> dict[str, np.ndarray | str | None]:
+    """What stands of effects; the trace's adapters that the answer had not have 0."""
+    effects = generation.effects
+    if effects is None:
+        return dict.fromkeys(("effects", "logprob", "base_logprob", "effects_by"))
+    T = len(trace.tokens) - trace.prompt_length  # of an answer in parts the trace is the last one's
+    told = np.zeros((T, len(trace.adapters)), np.float32)
+    told[:, [trace.adapters.index(name) for name in generation.adapters]] = effects[-T:]
+    assert generation.logprob is not None and generation.base_logprob is not None
+    return {
+        "effects": told,
+        "logprob": generation.logprob[-T:],
+        "base_logprob": generation.base_logprob[-T:],
+        "effects_by": rule_of(effects.shape[1]),
+    }
+
+
+def _listed(value: np.ndarray | str | None) -> list | str | None:
+    return _rounded(value, 4) if isinstance(value, np.ndarray) else value
 
 
 def _rounded(values: np.ndarray, digits: int) -> list:
@@ -127,4 +164,6 @@ def _write_npz(
         arrays["contribution"] = trace.contribution
     if trace.present is not None:
         arrays["present"] = trace.present
+    told = _effects(generation, trace)
+    arrays |= {name: np.array(value) for name, value in told.items() if value is not None}
     np.savez_compressed(path, allow_pickle=False, **arrays)

@@ -269,6 +269,9 @@ class FakeRamole:
             contribution=weights / 8,
             present=np.ones(weights.shape, np.bool_),
         )
+        measured = request.effects and not stopped
+        effects = effects_of(n, k) if measured else None
+        base = np.full(n, -2, np.float32) if measured else None
         return Generation(
             text="".join(words),
             adapters=names,
@@ -283,6 +286,9 @@ class FakeRamole:
             | ({"dropped_turns": float(dropped)} if dropped else {}),
             fitted=self._fitted(request, names) if request.examples else None,
             prompt_logprobs=self._prompt_logprobs(request, start),
+            effects=effects,
+            base_logprob=base,
+            logprob=None if base is None or effects is None else base + effects.sum(-1),
         )
 
     def _prompt_logprobs(self, request: Request, length: int) -> tuple[TokenLogprob, ...]:
@@ -305,6 +311,17 @@ def _likelihood(request: Request, token: int) -> TokenLogprob | None:
         return None
     top = tuple((token + n, -0.5 - n) for n in range(request.logprobs))
     return TokenLogprob(token, -0.5, top)
+
+
+def effects_of(n: int, k: int) -> np.ndarray:
+    """[n, k]: expert t // 2 modulo k made token t likelier, the others less so; nobody changed
+    every fourth token."""
+    effects = np.full((n, k), -0.125, np.float32)
+    for t in range(n):
+        if k:
+            effects[t, (t // 2) % k] = 1.5
+    effects[3::4] = 0
+    return effects
 
 
 def gate_of(t: int, k: int) -> np.ndarray:

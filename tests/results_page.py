@@ -316,7 +316,20 @@ def llava_mole() -> dict[str, Any]:
     return {"command": "python -m x.llava_mole_table", "tasks": ["a", "b"], "table": told}
 
 
+def effects() -> dict[str, Any]:
+    """One method on composed prompts, and with adapters switched off."""
+    row = {"pairs": 3, "tokens": 40, "effect": span(80.0), "effect, changed": span(90.0)}
+    row |= {"halves by effect": span(92.0), "contribution": span(60.0), "weight": span(0.0, 0.0)}
+    off = {"largest": span(50.0), "middle": span(20.0), "smallest": span(10.0)}
+    return {
+        "command": "python -m x.effects",
+        "composed": {"mixture": row},
+        "deleted": {"mixture": {"tokens": 9, "another token comes": off}},
+    }
+
+
 FILES = {
+    "effects.json": effects,
     "composite_n.json": composite_n,
     "ca_lora.json": ca_lora,
     "llava_mole.json": llava_mole,

@@ -10,7 +10,6 @@ from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
-import gradio as gr
 import httpx
 import pytest
 from gradio_client import Client, handle_file
@@ -23,6 +22,7 @@ from tests.pool_fakes import write_adapter, write_sample, zipped
 from tests.serving import REPOSITORY, app, fake, free_port
 from ui.api import fields
 from ui.api.answers import batched, streamed
+from ui.api.asking import ask_endpoint
 from ui.serve import drop_old, passwords
 
 SIX = {"/ask", "/ask_batch", "/retrieve", "/list_adapters", "/add_adapter", "/remove_adapter"}
@@ -131,6 +131,7 @@ PARTS = {
     "without": [["dart", 3, "q_proj"], [None, None, None, 7]],
     "later_weights": {"dart": 0.5},
     "examples": [["a", "b"], ["c", "d"]],
+    "effects": True,
 }
 
 
@@ -533,10 +534,10 @@ def test_app_listens_before_torch_and_answers_with_the_real_core(tmp_path, tiny_
 
 def test_nothing_that_opens_the_page_imports_torch(tmp_path):
     code = (
-        "import sys, app\n"
+        "import sys, app, ui\n"
         "from ramole_core import load_settings, Ramole\n"
         "with Ramole(load_settings()) as ramole:\n"
-        "    app.build(ramole)\n"
+        "    ui.build(ramole)\n"
         "    heavy = {'torch', 'transformers', 'chromadb', 'sentence_transformers'}\n"
         "    print(sorted(heavy & set(sys.modules)))\n"
     )
@@ -590,6 +591,8 @@ class Steps:
 
     def __init__(self, *items: tuple[int, object]):
         self.items, self.go, self.ended = items, threading.Semaphore(0), threading.Event()
+
+    def check(self, request: Request) -> None: ...
 
     def stream_batch(self, requests, *, cancelled, session, address, waiting, **_):
         self.session, self.address = session, address
@@ -668,13 +671,8 @@ def test_a_busy_server_says_so_in_its_sentence():
 
 
 def test_ask_describes_the_systems_own_methods_and_options():
-    from ui.api.endpoints import Endpoints, endpoints
-
-    async def build():  # in a loop: without one, Gradio opens loops that it never closes
-        with gr.Blocks():
-            endpoints(FakeRamole(options=OPTIONS))
-
-    asyncio.run(build())
-    told = Endpoints.ask.__doc__ or ""
+    ask = ask_endpoint(lambda said, request: iter([said]), FakeRamole(options=OPTIONS))
+    assert next(ask("hi", "base", request=None, k=2)) == {"prompt": "hi", "method": "base", "k": 2}
+    told = ask.__doc__ or ""
     assert "ramole_plus" in told and "arrow" in told and "{" not in told
     assert "mixture: warmth=0.5 (How warm the mixture is; from 0 to 2)" in told

@@ -40,6 +40,7 @@ FULL = {
     "frequency_penalty": -0.5,
     "logprobs": 2,
     "prompt_logprobs": False,
+    "effects": True,
 }
 TALK = {
     "history": [["one", "1"], ["two", "2", ["ant"]], ["three", "", []]],
@@ -53,8 +54,9 @@ TALK = {
 CSV = (
     "prompt,method,k,adapters,weights,exclude,max_new_tokens,temperature,top_p,seed,stop,"
     "ignore_eos,system,raw,options,abstain,split,top_k,min_p,repetition_penalty,presence_penalty,"
-    'frequency_penalty,logprobs,prompt_logprobs\n"Which\nboats?",mixture,2,ant|bee,0.25 -0.5,cat,'
-    "7,0.5,0.9,3,\\n,yes,Be brief.,false,top=2 flat=true,no,no,40,0.05,1.1,0.5,-0.5,2,no\n"
+    'frequency_penalty,logprobs,prompt_logprobs,effects\n"Which\nboats?",mixture,2,ant|bee,'
+    "0.25 -0.5,cat,7,0.5,0.9,3,\\n,yes,Be brief.,false,top=2 flat=true,no,no,40,0.05,1.1,0.5,"
+    "-0.5,2,no,yes\n"
 )
 
 

@@ -65,7 +65,8 @@ class Door:
         return [SimpleNamespace(name=f"a{i}", score=0.9 - i / 4, owner=None) for i in range(k)]
 
     def check(self, request: Request) -> None:
-        assert not self.loaded, "it is checked before the model loads"
+        if request.method not in {row.name for row in METHOD_LIST}:
+            raise RamoleError(f"no method {request.method}")
 
     def stream(self, request: Request) -> Iterator[Step]:
         self.asked.append(request)
@@ -120,6 +121,11 @@ def test_every_option_of_generate_reaches_the_request(door: Door, capsys):
         ),
         "closed",
     ]
+
+
+def test_a_request_is_checked_before_the_model_loads(door: Door, capsys):
+    assert main(["generate", "hello", "--method", "ramol"]) == 2 and not door.loaded
+    assert capsys.readouterr().err == "no method ramol\n"
 
 
 def test_an_unsaid_option_is_the_request_s_own_default(door: Door, capsys):
@@ -268,7 +274,7 @@ def test_ctrl_c_ends_in_one_line(door: Door, capsys, monkeypatch):
 def test_only_what_works_is_there():
     names = {info.name for info in app.registered_commands}
     expected = {"doctor", "list", "add", "remove", "retrieve", "generate", "batch", "benchmark"}
-    expected |= {"calibrate"}
+    expected |= {"calibrate", "page"}
     expected |= {"evaluate", "chat", "merge", "methods", "mixes", "trace", "hub", "serve"}
     assert names == expected
     assert [info.name for info in app.registered_groups] == ["train"]

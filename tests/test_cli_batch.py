@@ -97,7 +97,7 @@ def test_each_answer_is_a_line_of_stdout_in_the_order_of_its_end(door, file, cap
     assert [len(line["adapters"]) for line in told] == [4, 2, 4]
     for line in told:
         assert line["text"] == "".join(WORDS) and line["method"] == "mixture"
-        assert line["seed"] == 5 and set(line) - {"extra"} == KEYS
+        assert line["seed"] == 5 and set(line) - {"extra", "k"} == KEYS
     assert told[2]["id"] == "x" and told[2]["extra"] == {"label": 1} and told[2]["line"] == 1
     assert "Carried along, not used: label." in err
     assert err.splitlines()[-1].startswith("3 answers, 24 tokens in")
@@ -233,7 +233,7 @@ def test_ctrl_c_keeps_what_is_written(door, file, tmp_path, capsys):
         (["batch", "/nonexistent/rows.csv"], "/nonexistent/rows.csv"),
         (["batch", "FILE", "--resume"], "name it with --out"),
         (["batch", "EMPTY"], "There is no row"),
-        (["batch", "HEADLESS.csv"], "no column named prompt, but a,b"),
+        (["batch", "HEADLESS.csv"], "no column named prompt, question, text or input, but a,b"),
         (["batch", "FILE", "--out", "/nonexistent/out"], "/nonexistent/out"),
     ],
 )

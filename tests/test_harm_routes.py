@@ -175,7 +175,7 @@ def post(server, path: str, content: bytes, address: str = EVIL, **headers: str)
 
 
 def test_a_body_of_very_many_parts_is_refused_before_it_is_read(server):
-    for path in ("queue/join", "run/ask", "call/ask", "cancel", "mcp/"):
+    for path in ("queue/join", "run/ask", "call/ask", "mcp/"):
         body = b'{"session_hash": "x", "fn_index": 0, "data": [' + b"[]," * (MAX_PARTS // 2)
         told = post(server, path, body + b"[]]}")
         assert told.status_code == 413 and f"more than {MAX_PARTS}" in told.text, path
@@ -184,7 +184,8 @@ def test_a_body_of_very_many_parts_is_refused_before_it_is_read(server):
 
 
 def test_a_refusal_under_v1_is_in_openais_words(server):
-    told = httpx.post(f"{server.url}/v1/chat/completions", content=b"[," * MAX_PARTS, timeout=60)
+    url, said = f"{server.url}/v1/chat/completions", {"content-type": "application/json"}
+    told = httpx.post(url, content=b"[," * MAX_PARTS, headers=said, timeout=60)
     assert told.status_code == 413
     assert set(told.json()["error"]) == {"message", "type", "param", "code"}
 

@@ -25,6 +25,7 @@ ORDER = (
         "methods",
         "contribution",
         "shell_commands",
+        "effects",
         "evidence",
         "answer",
         "request_parts",
@@ -113,7 +114,8 @@ def names_of(node: ast.Import | ast.ImportFrom, package: str) -> Iterator[str]:
 
 def parts_of(names: Iterator[str]) -> set[str]:
     """The parts of the core among dotted names."""
-    return {name.split(".")[1] for name in names if name.startswith("ramole_core.")}
+    parts = {name.split(".")[1] for name in names if name.startswith("ramole_core.")}
+    return parts - {"__version__"}
 
 
 def python(code: str) -> None:

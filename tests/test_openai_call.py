@@ -3,6 +3,7 @@
 import base64
 import inspect
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -70,7 +71,7 @@ def test_what_is_said_reaches_the_request():
 
 
 def test_what_openai_has_no_word_for_stands_in_an_object_of_its_own():
-    ours = {"k": 2, "exclude": ["ant"], "abstain": False, "drop_turns": True}
+    ours = {"k": 2, "exclude": ["ant"], "abstain": False, "drop_turns": True, "effects": True}
     asked = call(model="mixture", ramole={**ours, "options": {"warmth": 1.0}, "weights": None})
     expected = Request(
         "hi",
@@ -330,6 +331,15 @@ def test_an_adapter_s_weight_is_its_mean_where_it_is_and_its_share_what_came_of_
     untraced = Generation("x", ["a"], [0.5], None, "stop", 7, 1, 0.5, 0.25)
     bare = about(Answered(untraced, Request("hi"), [Step(4, "x", None)]))
     assert bare["adapters"] == [{"name": "a", "score": 0.5, "weight": None, "share": None}]
+
+
+def test_effects_stand_in_the_object_that_openai_has_no_word_for():
+    answer = Generation("x", ["a", "b"], [0.5, 0.25], None, "eos", 7, 1, 0.5, 0.25)
+    base, effects = np.float32([-2.0]), np.float32([[1.5, -0.25]])
+    answer = replace(answer, effects=effects, base_logprob=base, logprob=base + effects.sum(-1))
+    told = about(Answered(answer, Request("hi", effects=True), []))
+    assert told["effects"] == [[1.5, -0.25]] and told["effects_by"] == "shapley"
+    assert (told["base_logprob"], told["logprob"]) == ([-2.0], [-0.75])
 
 
 @pytest.mark.parametrize(

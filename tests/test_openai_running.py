@@ -138,6 +138,7 @@ def test_a_model_that_could_not_be_loaded_says_why():
     for _ in range(100):
         (told,) = ask(ramole)
         if told.json()["error"]["code"] == "model_not_loaded":
+            assert "retry-after" not in told.headers, "waiting is no help"
             break
     assert told.json()["error"]["message"] == "There is no such base."
     assert told.status_code == 503

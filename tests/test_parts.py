@@ -6,9 +6,12 @@ import pytest
 from hypothesis import given, strategies as st
 
 from ramole_core import Generation, RamoleError, Request, Step
+from ramole_core.answer import parts_record
 from ramole_core.selection.part_stream import join, stream_parts
 from ramole_core.selection.parts import MAX_PIECES, pieces_of
+from ramole_core.terminal.shares import shares_of
 from tests.test_ramole import ASK, ramole as ramole  # noqa: F401  the fixture
+from ui.ask.answer import Live, answer
 
 EGG, SUM, RAIN = "How long do I boil an egg?", "Multiply 12 by 7.", "Will it rain in Oslo?"
 BOTH = Request(f"{EGG}\n\n{SUM}", k=1, abstain=False, split=True, **(ASK | {"max_new_tokens": 12}))
@@ -113,3 +116,26 @@ def test_parts_go_on_while_there_is_room_and_nothing_ended_the_answer(reason, ro
 def test_an_answer_in_one_part_is_itself():
     one = made("a")
     assert join([one]) is one
+
+
+def test_the_page_shows_the_parts_as_turns_of_a_conversation(ramole):
+    live = Live()
+    *_, last = answer(ramole, replace(BOTH, trace=True), live, beside=False)
+    assert last.run is live.run and live.run is not None
+    (first,) = live.earlier
+    assert (first.request.prompt, live.run.request.prompt) == (EGG, SUM)
+    assert live.run.request.history[0][:2] == (EGG, first.answer.text)
+    for run in (first, live.run):
+        assert "".join(run.pieces) == run.answer.text and len(run.shares) == len(run.pieces)
+        assert [one.name for one in run.found] == run.answer.adapters
+
+
+def test_effects_of_the_parts_stand_under_the_names_of_all(ramole):
+    whole = ramole.generate([replace(BOTH, effects=True)])[0]
+    assert whole.effects is not None and whole.logprob is not None
+    assert whole.effects.shape == (whole.new_tokens, 2) and len(whole.logprob) == whole.new_tokens
+    n = whole.parts[0].new_tokens
+    assert (whole.effects[:n, 1] == 0).all() and (whole.effects[n:, 0] == 0).all()
+    told = parts_record(whole)
+    assert [one["prompt"] for one in told] == [EGG, SUM]
+    assert sum(shares_of(whole)) <= 1.001

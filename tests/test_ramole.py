@@ -13,6 +13,7 @@ from ramole_core import Generation, Ramole, RamoleError, Request, Settings, Step
 from ramole_core.base.shapes import read_shapes
 from ramole_core.composition import METHODS, Sites
 from ramole_core.methods import METHOD_LIST
+from ramole_core.terminal.records import answer_record
 from tests.tiny_methods import make_gates, make_mole, make_recovered
 
 TASKS = {
@@ -228,7 +229,10 @@ def test_weights_that_were_found_can_be_kept_as_a_mix_and_are_explained(ramole):
     ramole.keep_mix("rain", answer)
     assert [mix.name for mix in ramole.mixes("ann")] == ["rain"]
     mixed = Request("Is it going to rain?", mix="rain", owner="ann", **ASK)
-    assert ramole.generate([mixed])[0].trace.token_ids == answer.trace.token_ids
+    again = ramole.generate([mixed])[0]
+    assert again.trace.token_ids == answer.trace.token_ids
+    assert (again.method, again.weights) == (found.method, found.weights)
+    assert answer_record(mixed, again, None)["weights"] == found.weights
     last = len(answer.trace.token_ids) - 1
     ids = answer.trace.token_ids
     explained = [ramole.explain(one, last, top=3, token_ids=ids) for one in (request, mixed)]

@@ -41,6 +41,18 @@ TEXTS = {
     "drop_turns": "true",
     "examples": '[["a", "b"]]',
     "mix": " spam ",
+    "top_k": "5",
+    "min_p": "0.125",
+    "repetition_penalty": "1.5",
+    "presence_penalty": "0.5",
+    "frequency_penalty": "0.5",
+    "logit_bias": '{"3": 1.5}',
+    "json_schema": '{"type": "object"}',
+    "logprobs": "2",
+    "prompt_logprobs": "true",
+    "prompt_ids": "[1, 2]",
+    "messages": '[["user", "hi"]]',
+    "effects": "true",
 }
 """A text of each, as a cell of a table has it; a new field has one here."""
 VALUES = {
@@ -55,7 +67,11 @@ VALUES = {
     "later_weights": {"ant": 0.5},
     "mix": "spam",
 }
-NEEDS = {"weights": {"adapters": ["x", "y"]}}
+NEEDS = {
+    "weights": {"adapters": ["x", "y"]},
+    "prompt_ids": {"raw": True},
+    "prompt_logprobs": {"logprobs": 2},
+}
 
 
 @pytest.mark.parametrize("name", FIELDS)

@@ -126,6 +126,7 @@ def test_the_new_fields_go_by_name_only():
         "examples",
         "mix",
         "later_weights",
+        "effects",
     ):
         assert kinds[name] is inspect.Parameter.KEYWORD_ONLY
 

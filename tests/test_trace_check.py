@@ -16,7 +16,7 @@ from ui.charts.recorded import read_run
 @pytest.fixture
 def files(tmp_path):
     """One answer's trace, in both formats."""
-    request = Request("Which boats?", owner="session-x")
+    request = Request("Which boats?", owner="session-x", effects=True)
     *_, (_, answer) = FakeRamole().stream_batch([request])
     for ending in ("json", "npz"):
         write_trace(answer, tmp_path / f"trace.{ending}", request=request, facts={"a": 1})
@@ -25,7 +25,7 @@ def files(tmp_path):
 
 def test_what_is_written_is_a_trace_in_both_formats(files):
     facts = [check_trace(files / f"trace.{ending}") for ending in ("json", "npz")]
-    assert facts[0] == facts[1] and facts[0].version == 3
+    assert facts[0] == facts[1] and facts[0].version == 4
     assert (facts[0].tokens, facts[0].prompt_length, facts[0].layers) == (10, 2, 5)
     assert facts[0].adapters == ("ant", "bee", "cat")
 
@@ -47,6 +47,8 @@ CHANGES = {
     "present": lambda held: held["present"][0][0][0].__setitem__(0, 2),
     "colour": lambda held: held.__setitem__("colour", "red"),
     "answer": lambda held: held.pop("answer"),
+    "effects": lambda held: held["effects"].pop(),
+    "miss logprob": lambda held: held["logprob"].__setitem__(0, 5.0),
     "prompt": lambda held: held.__setitem__("prompt_length", 99),
 }
 

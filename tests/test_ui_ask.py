@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from ramole_core import (
+    MAX_SHAPLEY,
     Evidence,
     Fitting,
     RamoleError,
@@ -40,6 +41,7 @@ from ui.ask.layout import lay_out
 from ui.ask.pairs import text_of
 from ui.ask.tab import Handlers
 from ui.ask.updates import done
+from ui.charts.did import whole_html
 from ui.charts.explained import explanation_html, spell, token_html
 from ui.charts.palette import INKS, letter_of
 from ui.charts.plots import (
@@ -54,7 +56,10 @@ from ui.charts.recorded import read_run, write_run
 from ui.charts.run import NAMED, UNCOMPARED, Found, entropy, led_by, strongest
 from ui.charts.tokens import (
     BASE_MEANING,
+    CONTRIBUTED,
     EVEN_MEANING,
+    FULL,
+    GROWING,
     MEANING,
     WEIGHTS_MEANING,
     Growing,
@@ -241,8 +246,42 @@ def test_the_view_merges_neighbours_and_says_what_the_colour_means():
     assert [one["led"] for one in view["experts"]] == [0.5, 0.25, 0.25]
     means = run.shares.mean(0)
     assert [one["share"] for one in view["experts"]] == pytest.approx(list(means), abs=1e-3)
-    assert view["meaning"] == MEANING and not view["running"]
+    assert view["meaning"] == CONTRIBUTED and not view["running"] and not view["scale"]
     assert json.loads(json.dumps(view)) == view
+
+
+def test_what_was_measured_colours_the_tokens_that_an_adapter_changed():
+    run, _, _ = ask(Request("boats?", k=3, effects=True))
+    view = view_of_run(run, "name")
+    tokens = tokens_of(view)
+    assert [token["e"] for token in tokens] == [0, 0, 1, -1, 2, 2, 0, -1]
+    assert {token["s"] for token in tokens if token["e"] >= 0} == {round(1.5 / FULL, 3)}
+    assert {token["s"] for token in tokens if token["e"] < 0} == {0.0}
+    assert tokens[0]["n"] == [1.5, -0.12, -0.12] and tokens[0]["w"] == [1, 0, 0]
+    assert view["untouched"] == 0.25 and view["meaning"] == MEANING
+    assert [times for times, _ in view["scale"]] == ["1.2", "3", "10"]
+    assert sum(one["share"] for one in view["experts"]) + view["untouched"] == pytest.approx(1)
+    rows = run.contribution_shares[:2]
+    faint = Growing("name").view(run.pieces[:2], rows, run.experts, running=True)
+    assert faint["meaning"] == GROWING and faint["measure"] == "contribution"
+    assert not faint["scale"] and not faint["untouched"]
+    four = view_of(["a"], [np.ones(5) / 5], list("abcde"), run="", running=False, measure="effect")
+    assert "left out once" in four["meaning"]
+
+
+def test_the_panel_of_a_token_is_one_bar_from_base_to_mixture_in_plain_words():
+    run, _, _ = ask(Request("boats?", k=3, effects=True))
+    said = token_html(run, 0)
+    assert "<strong>A ant</strong> made this token 4.5 times likelier." in said
+    assert "base alone: 14 %" in said and "with the adapters: 47 %" in said
+    assert said.count('<i class="on"') == 1 and said.count('<i class="back"') == 2
+    assert "(+1.50 nats; contribution 0." in said and "1.1 times less likely" in said
+    assert "The base alone would have said it nearly as readily" in token_html(run, 3)
+    assert said.index("made this token") < said.index("Entropy of the gate")
+    whole = whole_html(run.did_all, len(run.pieces))
+    assert "base −16.0 + 4.1" in whole and "= −8.5 nats, −1.06 a token" in whole
+    base, _, _ = ask(Request("boats?", method="base", effects=True))
+    assert "by the base: −16.0 nats" in whole_html(base.did_all, 8)
 
 
 def test_the_view_of_even_weights_and_of_the_base_names_no_expert():
@@ -475,10 +514,11 @@ def test_the_form_makes_the_request_and_the_request_the_form():
         raw=True,
         owner="me",
         abstain=False,
+        effects=True,
     )
     assert form_of(request, beside=False).request("me") == request
     assert Form(prompt="boats?").request(None) == Request(
-        "boats?", method="ramole_plus", max_new_tokens=64
+        "boats?", method="ramole_plus", max_new_tokens=64, effects=True
     )
     assert FIELDS[0] == "prompt" and len(FIELDS) == 17
 
@@ -725,7 +765,7 @@ def test_the_trace_files_hold_the_trace(tmp_path):
         np.testing.assert_array_equal(kept["contribution"], trace.contribution)
         np.testing.assert_array_equal(kept["present"], trace.present)
         np.testing.assert_array_equal(kept["shares"], trace.shares)
-        assert kept["version"] == 3 and kept["contribution"].dtype == np.float16
+        assert kept["version"] == 4 and kept["contribution"].dtype == np.float16
         assert kept["weights"].dtype == np.float16 and kept["tokens"].tolist() == trace.tokens
         assert kept["token_ids"].tolist() == trace.token_ids
         assert kept["adapters"].tolist() == trace.adapters
@@ -736,7 +776,7 @@ def test_the_trace_files_hold_the_trace(tmp_path):
     np.testing.assert_allclose(told["weights"], trace.weights, atol=1e-4)
     np.testing.assert_allclose(told["contribution"], trace.contribution, atol=1e-6)
     np.testing.assert_allclose(told["shares"], trace.shares, atol=1e-4)
-    assert told["version"] == 3 and np.array_equal(told["present"], trace.present)
+    assert told["version"] == 4 and np.array_equal(told["present"], trace.present)
     assert told["layers"] == LAYERS and told["modules"] == MODULES
     assert told["answer"] == run.answer.text
     assert told["request"] == {"prompt": "boats?", "method": "ramole"}
@@ -812,7 +852,11 @@ def test_recorded_examples_are_small_and_complete():
         assert len(run.gates) == len(run.shares) == len(run.pieces)
         left = run.answer.evidence is not None and run.answer.evidence.decision == "base"
         assert run.experts or left, "only the base has none"
-        assert left or run.shares.sum(1) == pytest.approx(1, abs=1e-3)
+        assert left or run.contribution_shares.sum(1) == pytest.approx(1, abs=1e-3)
+        assert run.effects is not None and run.effects.shape == (len(run.pieces), len(run.experts))
+        gap = run.answer.logprob - run.answer.base_logprob - run.effects.sum(1)
+        many = len(run.experts) > MAX_SHAPLEY
+        assert many or np.abs(gap).max() < 1e-3
 
 
 def test_two_threads_may_watch_one_live_run():
@@ -845,7 +889,8 @@ def test_weights_beyond_0_and_1_are_drawn_as_such():
 def test_a_negative_weight_has_its_sign():
     from ui.charts.explained import _stack
 
-    html = _stack([("ant", 0), ("bee", 1)], [0.25, 0.75], weights=[-0.4, 1.2], contributed=None)
+    notes = ["weight -0.400", "weight 1.200"]
+    html = _stack([("ant", 0), ("bee", 1)], [0.25, 0.75], notes)
     assert "−A" in html and ">B<" in html and "-0.400" in html and "1.200" in html
 
 

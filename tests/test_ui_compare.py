@@ -44,7 +44,13 @@ def ask(handlers, *columns, prompt="boats?", count=None, length=64):
 def test_a_column_is_a_request():
     asked = Column("mixture", 2.0, [], ["ant"]).request("boats?", "me", max_new_tokens=9.0)
     assert asked == Request(
-        "boats?", method="mixture", k=2, exclude=("ant",), max_new_tokens=9, owner="me"
+        "boats?",
+        method="mixture",
+        k=2,
+        exclude=("ant",),
+        max_new_tokens=9,
+        owner="me",
+        effects=True,
     )
     named = Column("ramole", 3, ["ant", "bee"], ["bee"]).request("x", None, max_new_tokens=9)
     assert (named.adapters, named.exclude) == (("ant",), ())

@@ -16,6 +16,7 @@ from tests.fake_ramole import WORDS, FakeRamole
 from ui.ask.answer import Live, answer
 from ui.ask.downloads import write_files
 from ui.ask.examples import recorded_files
+from ui.charts.effect_bars import effect_figure, effect_table
 from ui.charts.evenness import evenness, evenness_table
 from ui.charts.grid import NOBODY_LEADS, NOBODY_THERE, grid_of, leaders
 from ui.charts.heat import WINNER, map_figure, map_table, one_layer, one_module, whole
@@ -38,7 +39,7 @@ FIRST = "Facts to a sentence, by MeteoRA"
 MIXED = "Facts to a sentence, by the trained gate"
 START = (None, "contribution", "token", WINNER, None, None)
 """What is pinned (nothing), and the controls."""
-CLOSED, OPEN = (False,) * 6, (True,) * 6
+CLOSED, OPEN = (False,) * 7, (True,) * 7
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +55,7 @@ def mixed(recorded):
 @pytest.fixture
 def live():
     """An answer of the fake system, whose words would be markup, were they not escaped."""
-    return asked("Which <b>boats</b>?")
+    return asked("Which <b>boats</b>?", effects=True)
 
 
 @pytest.fixture
@@ -271,6 +272,8 @@ def test_a_choice_draws_what_it_changes(handlers):
     plot = ui.pictures["layer"].plot
     assert set(one) == {plot, ui.pictures["layer"].table}
     assert one[plot].layout.meta["title"] == "Contribution of e2e_nlg, layer 7"
+    effect = chosen(["loads"], "effect", "token", WINNER, None, None, opens=OPEN)
+    assert effect[ui.pictures["loads"].table].value["headers"][2] == "mean effect (nats a token)"
     odd = chosen(["module"], "<x>", None, 99, float("nan"), "nobody")
     title = odd[ui.pictures["module"].plot].layout.meta["title"]
     assert title == "Largest contribution, q_proj: A dart, B e2e_nlg, C common_gen"
@@ -279,7 +282,7 @@ def test_a_choice_draws_what_it_changes(handlers):
     assert every[ui.pictures["entropy"].plot].layout.meta["per"] == "word"
     assert every[ui.pictures["entropy"].table].value["headers"][1] == "word"
     assert every[ui.pictures["layers"].plot].layout.meta["title"].startswith("Weight of dart")
-    unfolded = handlers.on_fold(0)(held, *START, *CLOSED)
+    unfolded = handlers.on_fold(1)(held, *START, *CLOSED)
     assert unfolded[ui.pictures["layers"].open] is True
     assert len(unfolded[ui.pictures["layers"].table].value["data"]) == len(held.run.pieces)
 
@@ -320,6 +323,22 @@ def test_a_pinned_run_stands_beside_another(handlers, live, mixed):
     ]
     gone = handlers.on_pin(other[ui.held], live, *START[1:], *CLOSED)
     assert gone[ui.pinned] is None and not gone[ui.both].visible
+
+
+def test_effects_stand_upon_each_other_and_their_sums_over_words_are_log_probabilities(live):
+    figure = effect_figure(live, per="word")
+    headers, rows = effect_table(live, per="word")
+    assert headers == ["#", "word", "base", "A, effect", "B, effect", "C, effect", "run"]
+    assert len(rows) == 5 and [len(bar.x) for bar in figure.data] == [5] * 4
+    for _, _, base, *effects, run in rows:
+        assert base + sum(effects) == pytest.approx(run, abs=2e-3)
+    assert sum(row[2] for row in rows) == -2 * len(WORDS)
+    found = seen(live, Choice())
+    assert (found.what, found.grid.what) == ("effect", "contribution")
+    loads = found.side.loads
+    assert [load.mean for load in loads] == pytest.approx(list(live.effects.mean(0)))
+    assert sum(load.share for load in loads) == pytest.approx(0.75), "the base has the rest"
+    assert "mean effect (nats a token)" in loads_table([found.side], what="effect")[0][2]
 
 
 def test_everything_can_be_taken_away(handlers, live, tmp_path):

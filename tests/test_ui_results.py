@@ -117,6 +117,11 @@ All methods
   method | IID | minus ramole_plus | OOD | tokens/s alone | tokens/s, eight rows | trained
   ramole | 57.4 [54.4, 60.4] | +2.5 [−4.0, +9.0] | 34.2 [31.2, 37.2] | 31.4 [30.0, 33.0] | 180.0
   mixture | 52.1 [49.1, 55.1] | – | 31.7 [28.7, 34.7] | – | – | – | –
+two tasks in one prompt, mixture
+  effect | 80.0 [77.0, 83.0] | 90.0 [87.0, 93.0] | 92.0 [89.0, 95.0]
+  contribution | 60.0 [57.0, 63.0] | – | –
+another token comes where this adapter is switched off, %
+  mixture | 50.0 [47.0, 53.0] | 20.0 [17.0, 23.0] | 10.0 [7.0, 13.0]
 composite-2: 2 questions of 2 tasks
   meteora | 31.0 [28.0, 34.0] | 99.0 [96.0, 102.0]
 CA-LoRA, the base rounded to 3 bits

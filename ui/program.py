@@ -8,9 +8,9 @@ import os
 import sys
 from typing import NoReturn
 
+import ui
 from ramole_core import Ramole, RamoleError, keep_few_heaps, load_settings
 
-from . import build
 from .gradio_home import CACHE
 
 
@@ -33,7 +33,7 @@ def main(*, as_json: bool = False) -> int:
     quiet_logs()
     try:
         with Ramole(load_settings()) as ramole:
-            serve(build(ramole), ramole, as_json=as_json)
+            serve(ui.build(ramole), ramole, as_json=as_json)
     except RamoleError as error:
         print(error, file=sys.stderr)
         return 2

@@ -87,9 +87,12 @@ def evaluate(
         told = lambda line: print(line, file=sys.stderr)  # noqa: E731
         add_own(ramole.pool, harness.words(tasks))
         names = harness.words(tasks) or tasks_of(data, crowd.samples, situations=named)
-        chosen = named or situations_of(harness.words(SITUATIONS), data, crowd, names, told=told)
+        adapters = {card.name for card in ramole.pool.cards()} - set(crowd.distractors)
+        chosen = named or situations_of(
+            harness.words(SITUATIONS), data, crowd, names, adapters=adapters, told=told
+        )
         places = [name for name in chosen if name not in FURTHER]
-        strangers = [name for name in names if name not in {c.name for c in ramole.pool.cards()}]
+        strangers = [name for name in names if name not in adapters]
         if not wanted and strangers:
             told(f"Without perfect and oracle: no adapter is named {strangers[0]}.")
         wanted = wanted or [one for one in (*ORDER, ORACLE) if not (strangers and one in BOUNDS)]

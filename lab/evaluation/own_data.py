@@ -1,6 +1,6 @@
 """An evaluation of one's own data: which tasks, situations and adapters it has material for."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
 from lab.evaluation.situations import Crowd, has_rows
@@ -33,20 +33,19 @@ def situations_of(
     crowd: Crowd,
     tasks: Sequence[str],
     *,
+    adapters: Collection[str],
     told: Callable[[str], None],
 ) -> Sequence[str]:
-    """Those of `every` situation that these tasks can be asked in; tells which are left out."""
+    """Those of `every` situation that these tasks can be asked in, where the pool has these
+    `adapters`; tells which are left out."""
     if all(has_rows(data, name) for name in crowd.samples):
         return every
-    possible = [name for name in ROWS if _possible(name, crowd, tasks)]
+    hidden = len(adapters) > 1 and set(tasks) <= set(adapters)  # each has one, and others are left
+    there = {"iid": bool(adapters), "ood": hidden, "crowded": bool(crowd.distractors)}
+    possible = [name for name in ROWS if there[name]]
     left = [name for name in every if name not in possible]
     told(f"Left out, for they need the sample pool's rows or more adapters: {', '.join(left)}.")
     return possible
-
-
-def _possible(situation: str, crowd: Crowd, tasks: Sequence[str]) -> bool:
-    others = any(set(crowd.samples) - {task} for task in tasks)
-    return {"ood": others, "crowded": bool(crowd.distractors)}.get(situation, True)
 
 
 def add_own(pool: Pool, tasks: Sequence[str]) -> None:

@@ -64,7 +64,7 @@ def generate(
         str | None, typer.Option(help="Keep the weights that were found as a mix of this name.")
     ] = None,
     trace: Annotated[
-        Path | None, typer.Option(help="Write weights and contributions: .npz or .json.")
+        Path | None, typer.Option(help="Write weights, contributions, effects: .npz or .json.")
     ] = None,
     owner: Owner = None,
     as_json: Json = False,

@@ -52,30 +52,37 @@ def _show_version(wanted: bool) -> None:
         raise typer.Exit()
 
 
-@app.callback()
-def program(
-    context: typer.Context,
-    url: Annotated[
-        str | None,
-        typer.Option(
-            envvar="RAMOLE_URL",
-            help="Ask the server there; one that runs on this data folder is found by itself.",
-        ),
-    ] = None,
-    version: Annotated[
-        bool,
-        typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version."),
-    ] = False,
-) -> None:
-    """A pool of LoRA adapters as one model: found per prompt, mixed per token."""
-    chosen_url.set(url)
-    if url is not None and context.invoked_subcommand not in REMOTE:
-        raise RamoleError(
-            f"{context.invoked_subcommand} works on this machine's files and cannot be asked of a "
-            f"server; leave --url out. {', '.join(REMOTE[:-1])} and {REMOTE[-1]} can."
-        )
+def _add_options(app: typer.Typer) -> None:
+    """What every command takes before its name."""
+
+    @app.callback()
+    def program(
+        context: typer.Context,
+        url: Annotated[
+            str | None,
+            typer.Option(
+                help="Ask the server there, else that of RAMOLE_URL; one that runs on this data "
+                "folder is found by itself.",
+            ),
+        ] = None,
+        version: Annotated[
+            bool,
+            typer.Option(
+                "--version", callback=_show_version, is_eager=True, help="Show the version."
+            ),
+        ] = False,
+    ) -> None:
+        """A pool of LoRA adapters as one model: found per prompt, mixed per token."""
+        chosen_url.set(url)
+        if url is not None and context.invoked_subcommand not in REMOTE:
+            able = f"{', '.join(REMOTE[:-1])} and {REMOTE[-1]} can"
+            raise RamoleError(
+                f"{context.invoked_subcommand} works on this machine's files and cannot be asked "
+                f"of a server; leave --url out. {able}."
+            )
 
 
+_add_options(app)
 app.add_typer(train_app, name="train")
 app.command("batch")(batch)
 app.command("calibrate")(calibrate)

@@ -14,9 +14,11 @@ from transformers import PreTrainedTokenizerBase
 
 from ramole_core.base.model import BaseModel
 from ramole_core.composition import Candidate, Response
+from ramole_core.effects import Subset
 from ramole_core.engine.answer_format import format_of
 from ramole_core.engine.attention import ServedAttention
 from ramole_core.engine.decoding import spell
+from ramole_core.engine.effect_reading import EffectReading
 from ramole_core.engine.faults import fault_of
 from ramole_core.engine.fitting import Fit
 from ramole_core.engine.graph_step import Graphs
@@ -289,6 +291,48 @@ class Engine:
 
         return self.scheduler.submit(
             make, reading.longest, session=session, address=address, deliver=deliver
+        )
+
+    def read_again(
+        self,
+        prepared: Prepared,
+        state: RequestState,
+        deliver: Callable[[RequestState, Step | Generation | PairReading | Exception], None],
+    ) -> EffectReading:
+        """Have the tokens of an answer that has ended read again, beside the batch; `deliver` gets
+        a `PairReading` of each of the reading's states. Raises RamoleError where its method cannot
+        use some of its adapters without the others."""
+        reading = EffectReading.of(state)
+        states = {}
+        for subset in reading.wanted:
+            states[self._pair_state(prepared, state, reading, subset)] = subset
+        for one in states:
+            one.deliver = deliver
+        reading.states = states
+        self.scheduler.read_again(list(states))
+        return reading
+
+    def _pair_state(
+        self, prepared: Prepared, state: RequestState, reading: EffectReading, left: Subset
+    ) -> RequestState:
+        if left == reading.everybody:
+            segments = state.segments
+        elif left:
+            segments = self._maker.with_subset(prepared, state.segments, left)
+        else:
+            segments = self._maker.segments(prepared.bare())
+        return new_pair_state(
+            state.number,
+            replace(
+                prepared.request, trace=False, effects=False, logprobs=None, prompt_logprobs=False
+            ),
+            PairReading([reading.pair]),
+            segments=segments,
+            candidates=state.candidates,
+            tokenizer=self._base.tokenizer,
+            session=state.session,
+            address=state.address,
+            becomes=state.length,
         )
 
     def _check_made(self, segments: Segments) -> None:

@@ -16,6 +16,7 @@ from transformers import PreTrainedTokenizerBase
 
 from ramole_core.engine.prompt import encode_prompt
 from ramole_core.errors import RamoleError
+from ramole_core.kernels.logprob import token_logprobs
 from ramole_core.request import Request
 from ramole_core.request_parts import read_examples
 
@@ -88,8 +89,8 @@ class PairReading:
     def hear(self, logits: Float[Tensor, "n v"], end: int) -> None:
         """Logits after the last n tokens before `end`, all of which predict one of the answer."""
         first = end - len(logits) - (self.pair.prompt_length - 1)
-        for row, target in enumerate(self.pair.targets[first : first + len(logits)]):
-            self.losses.append(-float(logits[row].double().log_softmax(-1)[target]))
+        targets = self.pair.targets[first : first + len(logits)]
+        self.losses += [-found for found in token_logprobs(logits, targets)]
 
     def advance(self) -> bool:
         """Go on to the next pair; False: there is none."""

@@ -1,5 +1,6 @@
 """One request on its way through the engine, from the queue to its last token."""
 
+import math
 import threading
 import time
 from collections.abc import Callable
@@ -28,6 +29,7 @@ from ramole_core.engine.logits import changed_logits, log_probability
 from ramole_core.engine.pair_reading import PairReading
 from ramole_core.engine.segments import Segment, Segments
 from ramole_core.engine.trace import Gates
+from ramole_core.kernels.logprob import token_logprobs
 from ramole_core.layers import Layout, RowMix
 from ramole_core.request import Generation, Request, Step
 
@@ -76,12 +78,17 @@ class RequestState:
     again: int | None = None
     """The next token, where another engine had told it and was lost: it is not chosen anew, so that
     no reader sees two, and it ends the answer where it did."""
+    logprobs: list[float] = field(default_factory=list)
+    """Of each token of the answer, where its effects are asked for; nan of those that were given or
+    made elsewhere."""
     reading: PairReading | None = None
     """Pairs that are read for their losses, one at a time, in place of an answer."""
     form: AnswerFormat | None = None
     """What the answer has to be; None: any text."""
     prompt_logprobs: list[TokenLogprob] = field(default_factory=list)
     """Of the prompt's tokens that were read, where the request asks for them."""
+    becomes: int = 0
+    """How long the request is that it is read for, where that is longer."""
     _cancelled: threading.Event = field(default_factory=threading.Event)
 
     def cancel(self) -> None:
@@ -129,6 +136,8 @@ class RequestState:
         elif token is None:
             token = self._choose(logits.float())
         self.first = time.perf_counter() if self.first is None else self.first
+        if request.effects:
+            self.logprobs += token_logprobs(logits[None], [token])
         self.ids.append(token)
         self.new += 1
         top, text = request.logprobs, self.push(token, eos)
@@ -143,6 +152,7 @@ class RequestState:
             adapters=tuple(c.name for c in self.candidates),
             scores=tuple(c.score for c in self.candidates),
             likelihood=None if top is None else log_probability(logits, token, top=top),
+            last=bool(self.finish_reason),
         )
 
     @cached_property
@@ -263,6 +273,7 @@ def new_request_state(
     )
     for token in state.tokens:
         state.push(token, eos)
+    state.logprobs = [math.nan] * len(state.tokens) if request.effects else []
     skip_draws(state.generator, request, len(state.tokens))
     return state
 
@@ -277,6 +288,7 @@ def new_pair_state(
     tokenizer: PreTrainedTokenizerBase,
     session: str,
     address: str,
+    becomes: int = 0,
 ) -> RequestState:
     """Pairs that wait to be read; one row reads them all."""
     state = RequestState(
@@ -293,6 +305,7 @@ def new_pair_state(
         generator=make_generator(request),
         content=segments.content(()),
         reading=reading,
+        becomes=becomes,
     )
     state.take_pair()
     return state

@@ -1,22 +1,25 @@
 """One caller's requests: fed in as far as they fit, what comes of them collected as it comes.
 
 A request whose weights have to be found first stands aside meanwhile: of all that a caller asks one
-search runs at a time, one row of the batch.
+search runs at a time, one row of the batch. An answer whose effects are asked for is held back
+until it has been read again (`effect_reading.py`), also where that fails.
 
 Without an `EngineThread` the callers step the engine themselves, in turn (scripts, ZeroGPU).
 """
 
 import queue
+import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
+from ramole_core.engine.effect_reading import EffectReading, needs_effects
 from ramole_core.engine.engine import Engine
 from ramole_core.engine.engine_thread import EngineThread
 from ramole_core.engine.fitting import Fit, needs_fit
 from ramole_core.engine.pair_reading import PairReading
 from ramole_core.engine.prompt import Prepared
 from ramole_core.engine.request_state import RequestState
-from ramole_core.errors import Busy
+from ramole_core.errors import Busy, RamoleError
 from ramole_core.request import Fitting, Generation, Step
 
 LOOK = 0.05
@@ -56,12 +59,14 @@ class RequestStream:
         self._trying: RequestState | None = None
         """The step of the search that is in the engine."""
         self._fitted: dict[int, Fitting] = {}
+        self._held: dict[EffectReading, _Held] = {}
+        """Answers that are read again for their effects."""
         self._stopped = False
 
     def __iter__(self) -> Iterator[tuple[int, Step | Generation]]:
         """Every token and answer, with the index of its request; raises what its request met."""
         try:
-            while self._open or self._unfitted or self._next < len(self._asked):
+            while self._open or self._unfitted or self._held or self._next < len(self._asked):
                 if not self._stopped and self._cancelled():
                     self._stop()
                 self._feed()
@@ -72,12 +77,13 @@ class RequestStream:
             self._stop()
             if self._fit is not None:
                 self._fit.close()
-            if self._open or self._trying:
+            if self._open or self._trying or self._held:
                 self._drain()
 
     def _stop(self) -> None:
         self._stopped = True
-        for state in (*self._open, *([self._trying] if self._trying else [])):
+        again = [state for reading in self._held for state in reading.states]
+        for state in (*self._open, *([self._trying] if self._trying else []), *again):
             state.cancel()
         self._wake()
 
@@ -87,8 +93,12 @@ class RequestStream:
         What is stopped before it was fed goes in as well, to come out as cancelled.
         """
         most, before = self._engine.sizes.max_batch, self._next
+
+        def held() -> int:
+            return len(self._open) + len(self._unfitted) + len(self._held)
+
         try:
-            while self._next < len(self._asked) and len(self._open) + len(self._unfitted) < most:
+            while self._next < len(self._asked) and held() < most:
                 prepared = self._asked[self._next]
                 if needs_fit(prepared) and not self._stopped:
                     self._unfitted.append(self._next)
@@ -134,7 +144,7 @@ class RequestStream:
                 if not self._fit.done:
                     self._try(index, self._fit)
                     return
-                prepared = self._fit.fitted
+                prepared = self._asked[index] = self._fit.fitted
             if self._fit is not None and (report := self._fit.report) is not None:
                 self._fitted[index] = report
             if not self._submit(index, prepared):
@@ -192,22 +202,87 @@ class RequestStream:
         while True:
             if state is self._trying:
                 self._tried(item)
+            elif state not in self._open:
+                yield from self._read(state, item)
             else:
                 index = self._open[state]
                 if not isinstance(item, Step):
                     del self._open[state]
                 if isinstance(item, Exception):
                     raise item
+                assert not isinstance(item, PairReading)
                 if isinstance(item, Generation):
                     item = replace(item, fitted=self._fitted.get(index))
-                assert not isinstance(item, PairReading)
-                yield index, item
+                    if needs_effects(state, item) and not self._stopped:
+                        item = self._hold(state, _Held(index, item, time.perf_counter()))
+                if item is not None:
+                    yield index, item
             try:
                 state, item = self._news.get_nowait()
             except queue.Empty:
                 return
 
+    def _hold(self, state: RequestState, held: "_Held") -> Generation | None:
+        """Have an answer read again for its effects; the answer where nothing has to be read, or it
+        cannot be."""
+        try:
+            reading = self._engine.read_again(
+                self._asked[held.index],
+                state,
+                deliver=lambda state, item: self._news.put((state, item)),
+            )
+        except RamoleError as error:
+            return held.without(error)
+        if not reading.states:
+            return reading.complete(held.answer, seconds=held.seconds)
+        self._held[reading] = held
+        self._wake()
+
+    def _read(
+        self, state: RequestState, item: Step | Generation | PairReading | Exception
+    ) -> Iterator[tuple[int, Generation]]:
+        """What came of a reading of an answer: the answer with its effects after the last one, and
+        without where one has failed or was cancelled."""
+        reading = next((one for one in self._held if state in one.states), None)
+        if reading is None:
+            return  # another reading of its answer has failed
+        held = self._held[reading]
+        if isinstance(item, PairReading):
+            reading.hear(state, item)
+            if reading.states:
+                return
+            answer = reading.complete(held.answer, seconds=held.seconds)
+        else:
+            for one in reading.states:
+                one.cancel()
+            answer = held.without(item if isinstance(item, Exception) else None)
+        del self._held[reading]
+        yield held.index, answer
+
     def _drain(self) -> None:
         """The caller has gone: let the rows go now where no thread does it."""
         if self._thread() is None:
             self._engine.step()
+
+
+@dataclass(frozen=True)
+class _Held:
+    """An answer that is read again for its effects."""
+
+    index: int
+    """Of its request."""
+    answer: Generation
+    ended: float
+
+    @property
+    def seconds(self) -> float:
+        """Since it ended."""
+        return time.perf_counter() - self.ended
+
+    def without(self, error: Exception | None) -> Generation:
+        """The answer without effects, and why where they could not be measured."""
+        if error is None:
+            return self.answer
+        why = str(error) if isinstance(error, RamoleError) else "an error, which the log has"
+        note = f"The effects of this answer are missing: {why}"
+        return replace(self.answer, notes=(*self.answer.notes, note))

@@ -18,6 +18,7 @@ from ramole_core.engine.kv import KvCache
 from ramole_core.engine.model_runner import ModelRunner, Output, Piece
 from ramole_core.engine.pair_reading import PairReading
 from ramole_core.engine.placement import Placement
+from ramole_core.engine.read_again import ReadAgain
 from ramole_core.engine.request_state import RequestState
 from ramole_core.engine.waiting import WaitingQueue
 from ramole_core.errors import RamoleError
@@ -62,6 +63,9 @@ class Stats:
     decode_tokens: int = 0
     decode_seconds: float = 0.0
     decode_forwards: int = 0
+    effect_tokens: int = 0
+    """Tokens of answers that were read again for their effects."""
+    effect_seconds: float = 0.0
 
 
 class Scheduler:
@@ -91,6 +95,7 @@ class Scheduler:
         self._rows: list[RequestState] = []
         self._saved = 0
         """Tokens of examples that may be read beside rows that decode."""
+        self._again = ReadAgain()
         self._stats = Stats()
 
     # --- the door -----------------------------------------------------------------------------
@@ -121,6 +126,10 @@ class Scheduler:
 
         return self.queue.add(made, session=session, address=address)
 
+    def read_again(self, states: Sequence[RequestState]) -> None:
+        """Have these pairs read beside the batch (`read_again.py`)."""
+        self._again.add(states)
+
     def cancel(self, state: RequestState) -> None:
         """End one request at the next step; the others do not feel it."""
         state.cancel()
@@ -144,7 +153,7 @@ class Scheduler:
 
     @property
     def idle(self) -> bool:
-        return not (len(self.queue) or self._reading or self._rows)
+        return not (len(self.queue) or self._reading or self._rows or len(self._again))
 
     def stats(self) -> Mapping[str, int | float]:
         """Counters, and what is held now."""
@@ -174,7 +183,7 @@ class Scheduler:
     @torch.inference_mode()
     def fail(self) -> list[RequestState]:
         """Give up every request, after an error that nobody foresaw; frees what they held."""
-        lost = [*self._reading, *self._rows, *self.queue.take_all()]
+        lost = [*self._reading, *self._rows, *self._again.take_in(), *self.queue.take_all()]
         for state in lost:
             self._leave(state)
         self._runner.forget()
@@ -182,7 +191,8 @@ class Scheduler:
 
     def _drop_cancelled(self, events: list[Event]) -> None:
         gone = self.queue.take_cancelled()
-        gone += [state for state in [*self._reading, *self._rows] if state.cancelled]
+        running = [*self._reading, *self._rows, *self._again.take_in()]
+        gone += [state for state in running if state.cancelled]
         for state in gone:
             state.end("cancelled")
             self._finish(state, events)
@@ -242,10 +252,12 @@ class Scheduler:
     # --- prompts --------------------------------------------------------------------------------
 
     def _read(self, events: list[Event]) -> None:
-        """One chunk of prompts, and the few tokens that others lack behind what it has read."""
+        """One chunk of prompts, and the few tokens that others lack behind what it has read; where
+        there is none, answers are read again."""
         budget = self.sizes.prefill_chunk * (1 if self._rows else ALONE)
         chunk = self._chunk(budget, events)
         if not chunk:
+            self._read_again(events)
             return
         self._prefill(chunk, events)
         left = budget - sum(share.count for share in chunk)
@@ -266,6 +278,27 @@ class Scheduler:
                 ready.append(state)
         return next_chunk(ready, budget)
 
+    def _read_again(self, events: list[Event]) -> None:
+        """A chunk of answers that have ended, for their effects."""
+
+        def begin(state: RequestState) -> bool:
+            if not len(self.queue):
+                state.sequence = self._kv.open(state.content, state.length, becomes=state.becomes)
+            return state.sequence is not None
+
+        chunk = self._again.chunk(
+            self.sizes.prefill_chunk,
+            begin=begin,
+            mixed=lambda state: self._mixed(state, events),
+            decoding=bool(self._rows),
+        )
+        if not chunk:
+            return
+        began = time.perf_counter()
+        self._forward(chunk, events)
+        self._stats.effect_tokens += sum(share.count for share in chunk)
+        self._stats.effect_seconds += time.perf_counter() - began
+
     def _held_back(self, state: RequestState) -> bool:
         """Whether an example waits until rows that decode have made enough steps for it."""
         if state.reading is None or not self._rows:
@@ -274,6 +307,13 @@ class Scheduler:
 
     def _prefill(self, chunk: Sequence[Share], events: list[Event]) -> None:
         began = time.perf_counter()
+        self._forward(chunk, events)
+        self._stats.prefill_tokens += sum(share.count for share in chunk)
+        self._stats.prefill_forwards += 1
+        self._stats.prefill_seconds += time.perf_counter() - began
+
+    def _forward(self, chunk: Sequence[Share], events: list[Event]) -> None:
+        """Feed the tokens of a chunk; a request whose prompt is read gets its first token."""
         pieces = [self._piece(share.state, share.count) for share in chunk]
         output = self._runner.forward(pieces, self._kv)
         chosen = likeliest(output.logits)
@@ -295,9 +335,6 @@ class Scheduler:
             self._rows.append(state)
             if state.finish_reason:
                 self._finish(state, events)
-        self._stats.prefill_tokens += sum(share.count for share in chunk)
-        self._stats.prefill_forwards += 1
-        self._stats.prefill_seconds += time.perf_counter() - began
 
     def _piece(self, state: RequestState, count: int) -> Piece:
         assert state.sequence is not None and state.mix is not None
@@ -359,6 +396,7 @@ class Scheduler:
         rows = [state for state in list(self._rows) if self._mixed(state, events)]
         if not rows:  # the adapters of what comes next have no room yet: nobody is slowed
             self._saved = self.sizes.prefill_chunk
+            self._again.after_step(rows=0)
             return
         output = self._runner.forward([self._piece(state, 1) for state in rows], self._kv)
         chosen = likeliest(output.logits)
@@ -370,6 +408,7 @@ class Scheduler:
                 self._finish(state, events)
         waits = any(state.reading is not None for state in self._reading)
         self._saved = min(self._saved + ASIDE, self.sizes.prefill_chunk) if waits else 0
+        self._again.after_step(rows=len(rows))
         self._stats.decode_tokens += len(rows)
         self._stats.decode_forwards += 1
         self._stats.decode_seconds += time.perf_counter() - began
@@ -403,6 +442,8 @@ class Scheduler:
             self._rows.remove(state)
         elif state in self._reading:
             self._reading.remove(state)
+        elif state in self._again.states:
+            self._again.states.remove(state)
         if state.sequence is not None:
             self._kv.close(state.sequence, keep=state.reading is None)
         if state.mix is not None:

@@ -1,14 +1,16 @@
 """From a request that was prepared to its segments: one a turn, cut where something is
 switched off or weighed anew."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from dataclasses import replace
 
+import torch
 from torch import Tensor
 
-from ramole_core.composition import Candidate
+from ramole_core.composition import Candidate, find_method
 from ramole_core.engine.faults import fault_of
 from ramole_core.engine.placement import Placement, Placer
-from ramole_core.engine.prompt import Prepared
+from ramole_core.engine.prompt import Prepared, Turn
 from ramole_core.engine.segments import Segment, Segments
 from ramole_core.engine.switches import read_switches, weighed
 from ramole_core.errors import RamoleError
@@ -25,22 +27,66 @@ class SegmentMaker:
     def segments(self, prepared: Prepared, *, length: int = 0, bare: bool = False) -> Segments:
         """The request's segments, with what its methods decide, of `length` tokens or more; all of
         the base where `bare`."""
-        request, prompt, found, end = prepared.request, prepared.prompt, [], 0
-        given = len(prompt.ids) + len(request.prefix_ids)
+        prompt, found, end = prepared.prompt, [], 0
         for turn, part in zip(prepared.turns, prompt.parts, strict=True):
             start, end = end, end + len(part)
             if turn is prepared.turns[-1]:
                 end = max(end + prompt.room, length)
             candidates = () if bare else turn.candidates
-            switches = read_switches(request, candidates, self._layout, given=given)
-            spans = [(turn.request, start, end)]
-            if turn is prepared.turns[-1] and request.later_weights and candidates:
-                cut = max(start, given - 1)
-                later = weighed(turn.request, request.later_weights, candidates)
-                spans = [(turn.request, start, cut), (later, cut, end)]
-            for asked, begin, over in spans:
-                found += self._switched(asked, candidates, switches, start=begin, end=over)
+            found += self._of_turn(prepared, turn, candidates, start=start, end=end)
         return Segments(tuple(found))
+
+    def with_subset(self, prepared: Prepared, whole: Segments, left: Collection[int]) -> Segments:
+        """The request's segments `whole`, with only these of the answer's adapters, by number, in
+        the turn that is answered."""
+        turn = prepared.turns[-1]
+        cut = len(prepared.prompt.ids) - len(prepared.prompt.parts[-1])
+        before = [
+            replace(one, end=min(one.end, cut))
+            for start, one in zip((0, *(one.end for one in whole.all)), whole.all, strict=False)
+            if start < cut
+        ]
+        kept = [one for n, one in enumerate(turn.candidates) if n in left]
+        request, off = turn.request, None
+        if find_method(request.method).brings:  # it takes all that it knows, or nothing
+            gone = [n not in left for n in range(len(turn.candidates))]
+            off = torch.tensor([*gone, False]).expand(len(self._layout.flat), -1)
+            kept = list(turn.candidates)
+        elif request.weights is not None:
+            weights = [weight for n, weight in enumerate(request.weights) if n in left]
+            request = replace(request, adapters=[one.name for one in kept], weights=weights)
+        asked, end = Turn(request, tuple(kept)), whole.open.end
+        after = self._of_turn(prepared, asked, kept, off, start=cut, end=end, passing=True)
+        return Segments((*before, *after))
+
+    def _of_turn(
+        self,
+        prepared: Prepared,
+        turn: Turn,
+        candidates: Sequence[Candidate],
+        off: Tensor | None = None,
+        *,
+        start: int,
+        end: int,
+        passing: bool = False,
+    ) -> list[Segment]:
+        """Those of one turn, the last one's cut where weights are fixed later."""
+        request, found = prepared.request, []
+        given = len(prepared.prompt.ids) + len(request.prefix_ids)
+        switches = read_switches(request, candidates, self._layout, given=given)
+        if off is not None:
+            switches = [(start, off), *((at, off | more) for at, more in switches)]
+        spans = [(turn.request, start, end)]
+        answered = end > len(prepared.prompt.ids)
+        if answered and request.later_weights and candidates:
+            cut = max(start, given - 1)
+            later = weighed(turn.request, request.later_weights, candidates)
+            spans = [(turn.request, start, cut), (later, cut, end)]
+        for asked, begin, over in spans:
+            found += self._switched(
+                asked, candidates, switches, start=begin, end=over, passing=passing
+            )
+        return found
 
     def _switched(
         self,
@@ -50,13 +96,14 @@ class SegmentMaker:
         *,
         start: int,
         end: int,
+        passing: bool,
     ) -> list[Segment]:
         """Segments of tokens that are asked one way: one, and one more from each position on where
         something goes off."""
         found, off = [], None
         for at, more in [*switches, (end, None)]:
             if start < min(at, end):
-                placement = self.place(asked, candidates, off)
+                placement = self.place(asked, candidates, off, passing=passing)
                 k = placement.decision.weights.shape[1]
                 names = tuple(one.name for one in candidates[:k])
                 found.append(Segment(min(at, end), placement, names))

@@ -7,6 +7,7 @@ from ramole_core.kernels.half_product import MULTIPLY_HALVES
 from ramole_core.kernels.lengths import MEASURE
 from ramole_core.kernels.likeliest import CHOOSE
 from ramole_core.kernels.linear import SCORE
+from ramole_core.kernels.logprob import MEASURE_LOGPROBS
 from ramole_core.kernels.matrix_input import TURN
 from ramole_core.kernels.matrix_product import MULTIPLY_IN_UNIT
 from ramole_core.kernels.matrix_unit import MATRIX
@@ -22,7 +23,7 @@ from ramole_core.kernels.widen import WIDEN
 def compile_kernels() -> None:
     """Seconds once, then read from a cache."""
     every = [WIDEN, NORMALISE, MULTIPLY, MIX, MEASURE, ACTIVATE, ATTEND, WRITE, POINTS, SCORE]
-    every += [CHOOSE, NARROW, NARROW_TO_GRID]
+    every += [CHOOSE, MEASURE_LOGPROBS, NARROW, NARROW_TO_GRID]
     every += [MULTIPLY_HALVES] if MULTIPLIES else []
     for kernel in [*every, TURN, MULTIPLY_IN_UNIT] if MATRIX else every:
         kernel.compile()

@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from ramole_core.errors import RamoleError
 from ramole_core.request import Generation, Step
 
@@ -79,4 +81,25 @@ def join(parts: Sequence[Generation]) -> Generation:
         notes=tuple(dict.fromkeys(note for part in parts for note in part.notes)),
         part="",
         parts=tuple(parts),
+        effects=_effects(parts, names),
+        logprob=_joined([part.logprob for part in parts]),
+        base_logprob=_joined([part.base_logprob for part in parts]),
     )
+
+
+def _joined(arrays: Sequence[np.ndarray | None]) -> np.ndarray | None:
+    """One behind the other; None where one is missing."""
+    found = [one for one in arrays if one is not None]
+    return np.concatenate(found) if len(found) == len(arrays) else None
+
+
+def _effects(parts: Sequence[Generation], names: Sequence[str]) -> np.ndarray | None:
+    """The effects of all parts, [T, k] of these adapters: 0 where one had no part in it."""
+    placed: list[np.ndarray | None] = []
+    for part in parts:
+        if part.effects is None:
+            return None
+        rows = np.zeros((len(part.effects), len(names)), np.float32)
+        rows[:, [names.index(name) for name in part.adapters]] = part.effects
+        placed.append(rows)
+    return _joined(placed)

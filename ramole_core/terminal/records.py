@@ -20,6 +20,9 @@ def answer_record(
     request: "Request", answer: "Generation", trace: Path | None
 ) -> dict[str, object]:
     """An answer with what made it; a similarity is null where an adapter was named, not found."""
+    from ramole_core.answer import parts_record
+    from ramole_core.effects import effects_record
+
     return {
         "prompt": request.prompt,
         "text": answer.text,
@@ -42,4 +45,6 @@ def answer_record(
         **({"evidence": answer.evidence.record()} if answer.evidence else {}),
         **({"notes": list(answer.notes)} if answer.notes else {}),
         **{name: value for name, value in asked_fields(request).items() if name not in ALWAYS},
+        **effects_record(answer),
+        **({"parts": parts_record(answer)} if answer.parts else {}),
     }

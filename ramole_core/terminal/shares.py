@@ -7,8 +7,20 @@ if TYPE_CHECKING:
 
 
 def shares_of(answer: "Generation") -> list[float]:
-    """For each of the answer's adapters, its share of what all contributed, the mean over the
-    answer's tokens, 0 to 1; empty without a trace."""
+    """For each of the answer's adapters, its share of what made the tokens likelier where effects
+    were asked for, else of what all contributed, the mean over the answer's tokens, 0 to 1; empty
+    where neither is known."""
+    if answer.parts:
+        total = sum(part.new_tokens for part in answer.parts)
+        found = dict.fromkeys(answer.adapters, 0.0)
+        for part in answer.parts:
+            for name, share in zip(part.adapters, shares_of(part), strict=False):
+                found[name] += share * part.new_tokens / total
+        return list(found.values())
+    if answer.effects is not None:
+        from ramole_core.effects import effect_shares  # numpy is not there for `--help`
+
+        return [float(share) for share in effect_shares(answer.effects).mean(0)]
     trace = answer.trace
     if trace is None:
         return []

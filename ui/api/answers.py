@@ -6,7 +6,16 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing
 from typing import TYPE_CHECKING
 
-from ramole_core import Fitting, Generation, RamoleError, Request, Step, TokenLogprob
+from ramole_core import (
+    Fitting,
+    Generation,
+    RamoleError,
+    Request,
+    Step,
+    TokenLogprob,
+    effects_record,
+    parts_record,
+)
 
 from ..model.reading import BEAT, Reading
 from .fields import MOST_PROMPTS, Ask, checked, refuse_unknown_options
@@ -110,8 +119,10 @@ def how_of(answer: Generation, request: Request, steps: Sequence[Step]) -> dict:
         "first_token_seconds": _finite(answer.first_token_seconds),
         **({"weights": list(answer.weights)} if answer.weights else {}),
         **({"fitted": _fitting(answer.fitted)} if answer.fitted else {}),
+        **effects_record(answer),
         **({"evidence": answer.evidence.record()} if answer.evidence else {}),
         **({"notes": list(answer.notes)} if answer.notes else {}),
+        **({"parts": parts_record(answer)} if answer.parts else {}),
         **_logprobs("logprobs", [step.likelihood for step in steps]),
         **_logprobs("prompt_logprobs", answer.prompt_logprobs),
     }

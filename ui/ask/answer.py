@@ -6,7 +6,7 @@ reader gone), the engine is given back and `live.run` holds what came.
 
 import threading
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass, field, replace
 from math import isnan
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ramole_core import Hit, RamoleError, Request, Selection
+from ramole_core import Hit, RamoleError, Request, Selection, Step
 
 from ..charts.run import NAMED, UNCOMPARED, Found, Run
 from ..model.loading import loaded
@@ -29,6 +29,7 @@ WAIT = 0.4
 """Seconds between two looks at a model that is being loaded."""
 FINDING = "Finding adapters…"
 STILL = "The answer is there; the bare base is still writing…"
+MEASURING = "The answer is there; measuring what each adapter changed…"
 
 
 @dataclass
@@ -42,6 +43,8 @@ class Live:
     """Its adapters and the nearest others, once they are drawn."""
     run: Run | None = None
     """Set before `ended`, where there was an answer at all."""
+    earlier: tuple[Run, ...] = ()
+    """Of a prompt that was answered part by part: the parts before the last one, which is `run`."""
 
 
 @dataclass(frozen=True)
@@ -88,19 +91,21 @@ def answer(
 def found_by(ramole: "Ramole", request: Request, selection: Selection) -> tuple[Found, ...]:
     """The adapters that answer, in their order, and the nearest of those that were left; without
     these where they cannot be found now."""
-    taken = []
-    for name, score in zip(selection.adapters, selection.scores, strict=True):
-        uncompared = isnan(score) and request.adapters is None
-        taken.append(Found(name, score, True, UNCOMPARED if uncompared else NAMED))
+    taken: dict[str, Found] = {}
+    for part in (selection, *selection.later):
+        for name, score in zip(part.adapters, part.scores, strict=True):
+            uncompared = isnan(score) and request.adapters is None
+            one = Found(name, score, True, UNCOMPARED if uncompared else NAMED)
+            taken.setdefault(name, one)
     names = {card.name for card in ramole.pool.cards(request.owner)}
     exclude = [name for name in request.exclude if name in names]
     hits: list[Hit] = []
-    if not names <= {*exclude, *selection.adapters}:
+    if not names <= {*exclude, *taken}:
         with suppress(RamoleError):
             k = len(taken) + NEXT
             hits = ramole.retrieve(request.prompt, k=k, exclude=exclude, owner=request.owner)
-    left = [hit for hit in hits if hit.name not in selection.adapters][:NEXT]
-    return (*taken, *(Found(hit.name, hit.score, False) for hit in left))
+    left = [hit for hit in hits if hit.name not in taken][:NEXT]
+    return (*taken.values(), *(Found(hit.name, hit.score, False) for hit in left))
 
 
 def _draw(ramole: "Ramole", reading: Reading, live: Live, request: Request) -> Iterator[Shown]:
@@ -110,9 +115,10 @@ def _draw(ramole: "Ramole", reading: Reading, live: Live, request: Request) -> I
     with closing(reading.pictures()) as pictures:
         for _ in pictures:
             count = len(steps)  # the thread may append behind it
-            new = [step.shares for step in steps[len(shares) : count]]
-            shares += [row for row in new if row is not None]
             selection = reading.selections.get(0)
+            experts = () if selection is None else _experts(selection)
+            new = [_shares(step, experts) for step in steps[len(shares) : count]]
+            shares += [row for row in new if row is not None]
             if selection is not None and live.found is None:
                 live.found = found_by(ramole, request, selection)
             if beside:
@@ -123,11 +129,26 @@ def _draw(ramole: "Ramole", reading: Reading, live: Live, request: Request) -> I
             yield Shown(
                 FINDING if selection is None else _note(reading, count),
                 found=live.found or (),
-                experts=() if selection is None else selection.adapters,
+                experts=experts,
                 pieces=tuple(step.text for step in steps[:count]),
                 shares=tuple(shares),
                 beside=base,
             )
+
+
+def _experts(selection: Selection) -> tuple[str, ...]:
+    """The adapters of all parts of a prompt, in the order in which they answer."""
+    parts = (selection, *selection.later)
+    return tuple(dict.fromkeys(name for part in parts for name in part.adapters))
+
+
+def _shares(step: Step, experts: tuple[str, ...]) -> np.ndarray | None:
+    """[k] of these experts, where the step has those of its own part."""
+    row = step.shares
+    if row is None or step.adapters == experts:
+        return row
+    own = dict(zip(step.adapters, row, strict=True))
+    return np.array([own.get(name, 0.0) for name in experts], row.dtype)
 
 
 def _note(reading: Reading, count: int) -> str:
@@ -141,7 +162,13 @@ def _note(reading: Reading, count: int) -> str:
         )
     if not count:
         return "Reading the prompt…"
-    return STILL if 0 in reading.answers else f"Answering… {count} tokens"
+    if 0 in reading.answers:
+        return STILL
+    step, parts = reading.steps[0][count - 1], len(reading.selections[0].later) + 1
+    if step.last:
+        return MEASURING
+    part = f"part {step.part + 1} of {parts}, " if parts > 1 else ""
+    return f"Answering… {part}{count} tokens"
 
 
 def _keep(ramole: "Ramole", reading: Reading, live: Live, request: Request) -> None:
@@ -150,15 +177,42 @@ def _keep(ramole: "Ramole", reading: Reading, live: Live, request: Request) -> N
     try:
         if answer is not None and selection is not None:
             found = live.found
-            live.run = Run(
+            whole = Run(
                 request=request,
                 answer=answer,
                 pieces=tuple(step.text for step in reading.steps[0]),
                 found=found_by(ramole, request, selection) if found is None else found,
                 beside=reading.answers.get(1),
             )
+            *earlier, live.run = runs_of(whole, reading.steps[0])
+            live.earlier = tuple(earlier)
     finally:
         live.ended.set()
+
+
+def runs_of(whole: Run, steps: Sequence[Step]) -> list[Run]:
+    """A run of each part of a prompt that was answered part by part, as turns of a conversation;
+    the bare base's answer to all of it is the last one's."""
+    runs: list[Run] = []
+    history = list(whole.request.history)
+    for n, part in enumerate(whole.answer.parts):
+        texts = [step.text for step in steps if step.part == n]
+        if n and texts:
+            texts[0] = texts[0].removeprefix("\n\n")
+        asked = replace(whole.request, prompt=part.part, history=tuple(history), split=None)
+        last = n + 1 == len(whole.answer.parts)
+        runs.append(
+            replace(
+                whole,
+                request=asked,
+                answer=part,
+                pieces=tuple(texts),
+                found=tuple(one for one in whole.found if one.name in part.adapters),
+                beside=whole.beside if last else None,
+            )
+        )
+        history.append((part.part, part.text, tuple(part.adapters)))
+    return runs or [whole]
 
 
 def request_beside(request: Request) -> Request:

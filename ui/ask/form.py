@@ -67,6 +67,7 @@ class Form:
             abstain=False if self.mix_anyway else None,
             examples=read_example_lines(self.examples or ""),
             mix=self.mix or None,
+            effects=True,
         )
 
 

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 from ..charts.differing import differing
 from ..charts.explained import changed_html
 from ..charts.run import Run
-from ..charts.tokens import Growing
+from ..charts.tokens import Growing, view_of_run
 from ..model.loading import loaded
 from ..model.reading import Reading
-from .branch import Change, branched, grown
+from .branch import Change, branch_run, branched, grown
 
 if TYPE_CHECKING:
     from ramole_core import Ramole
@@ -61,6 +61,10 @@ def going_on(
             if not over:
                 yield Look("Answering from here…", view=view)
                 continue
+            answer = reading.answers.get(0)
+            if answer is not None and answer.effects is not None:
+                whole = branch_run(asked, answer, pieces, run)
+                view = view_of_run(whole, f"branch-{index}", places=run.places)
             view["differs"] = differing(pieces, run.pieces)
             said = f"From token {index + 1} on, {change.words}. {verdict(pieces, run)}"
             yield Look(said, kind="quiet", view=view)

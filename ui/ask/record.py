@@ -45,6 +45,7 @@ def _request(example: Example) -> Request:
         method=example.method,
         adapters=example.adapters or None,
         max_new_tokens=example.max_new_tokens,
+        effects=True,
     )
 
 

@@ -68,6 +68,11 @@ class Sessions:
         """The conversation is over."""
         self._earlier.drop(session)
 
+    def parts(self, session: str, run: Run) -> tuple[Run, ...]:
+        """The runs of the parts before this one, where its prompt was answered part by part."""
+        asked = self._asked.get(session)
+        return asked.live.earlier if asked is not None and asked.live.run is run else ()
+
     def name(self, session: str, run: Run) -> str:
         """The name that the browser drew this run under, or a new one."""
         asked = self._asked.get(session)

@@ -17,6 +17,7 @@ from ..model.spaces import ELSEWHERE, gpu
 from ..parts import downloads
 from ..parts.errors import UNEXPECTED, one_sentence
 from ..parts.events import QUIET, number_in, open_page, session_of
+from ..parts.notice import notice_html
 from ..parts.prompts import LIVE
 from ..parts.shared import Shared
 from ..session.quota import quota_of
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 RUNNING = "An answer is on its way."
+PART_BY_PART = "The prompt asks for several things: each was answered by its own adapters."
 
 
 def tab(ramole: "Ramole", shared: Shared | None = None) -> None:
@@ -115,7 +117,15 @@ class Handlers:
         """Every panel follows the answer; in a conversation the prompt is free for the next one."""
         if run is None:
             return emptied(self.ui, talking=bool(turns))
-        name = self.sessions.name(session_of(request), run)
+        session = session_of(request)
+        name, earlier = self.sessions.name(session, run), self.sessions.parts(session, run)
+        if earlier:
+            turns = self.talk.with_parts(session, earlier, turns)
+            view = self.talk.view(session, turns, asked=run.request.prompt)
+            shown = done(self.ui, run, name, whole=whole, talking=True)
+            said = notice_html(f"{PART_BY_PART} The answer has ended.")
+            shown |= {self.ui.turns: turns, self.ui.outcome.notice: said}
+            return {**shown, **view, self.ui.entry.prompt: ""}
         free = turns and run.pieces and prompt == run.request.prompt
         said = {self.ui.entry.prompt: ""} if free else {}
         return {**done(self.ui, run, name, whole=whole, talking=bool(turns)), **said}

@@ -115,6 +115,12 @@ class Talk:
             **QUIET,
         )
 
+    def with_parts(self, session: str, parts: Sequence[Run], turns: Turns) -> Turns:
+        """The turns, and behind them the parts of a prompt that were answered before the last."""
+        for run in parts:
+            turns = self._joined(session, run, turns)
+        return turns
+
     def _joined(self, session: str, run: Run | None, turns: Turns) -> Turns:
         if run is None or not run.pieces:
             return turns

@@ -4,7 +4,7 @@ import csv
 import json
 from pathlib import Path
 
-from ramole_core import BadRow
+from ramole_core import BadRow, Generation
 
 from ..parts.downloads import fresh_folder
 from ..parts.spreadsheet import inert_cell
@@ -13,7 +13,16 @@ from .run import BatchRun, RowRun
 
 COLUMNS = (
     *("index", "line", "id", "prompt", "method", "text", "adapters", "shares", "mean_weights"),
-    *("similarities", "finish_reason", "prompt_tokens", "new_tokens", "seconds"),
+    *(
+        "effects",
+        "base_logprob",
+        "logprob",
+        "similarities",
+        "finish_reason",
+        "prompt_tokens",
+        "new_tokens",
+        "seconds",
+    ),
     *("first_token_seconds", "error", "row"),
 )
 
@@ -57,6 +66,7 @@ def record_of(item: RowRun) -> dict:
         "adapters": list(item.experts),
         "shares": [round(share, 4) for share in item.shares or ()],
         "mean_weights": [round(weight, 4) for weight in item.weights or ()],
+        **_effects(answer),
         "similarities": [finite(score) for score in item.scores],
         "finish_reason": answer.finish_reason,
         "prompt_tokens": answer.prompt_tokens,
@@ -65,6 +75,17 @@ def record_of(item: RowRun) -> dict:
         "first_token_seconds": round(answer.first_token_seconds, 4),
         "stages": {name: round(value, 4) for name, value in answer.extra.items()},
         "extra": dict(row.extra),
+    }
+
+
+def _effects(answer: Generation) -> dict[str, object]:
+    """Sums over the tokens, in nats, where the row asks for them."""
+    if answer.effects is None or answer.logprob is None or answer.base_logprob is None:
+        return {}
+    return {
+        "effects": [round(float(one), 3) for one in answer.effects.sum(0)],
+        "base_logprob": round(float(answer.base_logprob.sum()), 3),
+        "logprob": round(float(answer.logprob.sum()), 3),
     }
 
 

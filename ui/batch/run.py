@@ -21,6 +21,7 @@ from ramole_core import (
     Generation,
     RamoleError,
     Step,
+    effect_shares,
     mean_weights,
     run_rows,
 )
@@ -81,7 +82,10 @@ class RowRun:
 
     @property
     def shares(self) -> list[float] | None:
-        """Each adapter's share of what all contributed so far; None before the first token."""
+        """Each adapter's share of what made the answer likelier, where its row asks for effects;
+        else of what all contributed so far, None before the first token."""
+        if self.answer is not None and self.answer.effects is not None:
+            return [float(share) for share in effect_shares(self.answer.effects).mean(0)]
         return self._mean(0)
 
     @property

@@ -1,4 +1,4 @@
-"""One token in words: who contributed as a bar, the entropy, what base and mixture expected.
+"""One token in words: what each adapter did as a bar, the entropy, what base and mixture expected.
 
 Pure functions data -> HTML; token text passes through `html.escape`.
 """
@@ -11,6 +11,7 @@ import numpy as np
 
 from ramole_core import mean_contribution, mean_weights
 
+from .did import did_html, sentence
 from .palette import BASE, MIXTURE, chip_html, ink_of, letter_of
 from .run import Run, entropy, strongest
 
@@ -33,8 +34,8 @@ def spell(piece: str) -> str:
 
 
 def token_html(run: Run, index: int, *, turn: int = 0, closable: bool = True) -> str:
-    """Heading, stacked bar of the adapters' shares with their contributions and weights, and the
-    gate's entropy, of one generated token.
+    """Heading, and what each adapter did to one generated token, with contributions, weights and
+    the gate's entropy behind it; where effects were not measured, shares of the contributions.
 
     `turn` is the number of an earlier turn of a conversation, 0 for the newest answer; `closable`:
     with a button that closes its panel.
@@ -50,20 +51,28 @@ def token_html(run: Run, index: int, *, turn: int = 0, closable: bool = True) ->
     leader, places = strongest(run.shares[index]), run.places
     k = len(run.experts)
     H, even = float(entropy(gates, present)[0]), float(np.log(k))
-    did = "weighed most" if contribution is None else "contributed most"
-    said = (
-        f"<strong>{letter_of(places[leader])} {escape(run.experts[leader])}</strong> {did}."
-        if leader >= 0
-        else "No adapter stands out."
-    )
     weights = mean_weights(gates, present)[0]
     contributed = None if contribution is None else mean_contribution(contribution[here])[0]
     against = f" (all even: log {k} = {even:.2f})" if k > 1 else ""
-    experts = list(zip(run.experts, places, strict=True))
-    return (
-        f"{head}<p>{said} Entropy of the gate: {H:.2f} nats{against}.</p>"
-        f"{_stack(experts, run.shares[index], weights=weights, contributed=contributed)}"
+    entropy_said = f"Entropy of the gate: {H:.2f} nats{against}."
+    notes = [_note(e, weights, contributed) for e in range(k)]
+    if (did := run.did(index)) is not None:
+        told = did_html(did, [f"; {note}" for note in notes])
+        return f'{head}<p>{sentence(did)}</p>{told}<p class="quiet">{entropy_said}</p>'
+    said = "weighed most" if contribution is None else "contributed most"
+    said = (
+        f"<strong>{letter_of(places[leader])} {escape(run.experts[leader])}</strong> {said}."
+        if leader >= 0
+        else "No adapter stands out."
     )
+    experts = list(zip(run.experts, places, strict=True))
+    return f"{head}<p>{said} {entropy_said}</p>{_stack(experts, run.shares[index], notes)}"
+
+
+def _note(e: int, weights: np.ndarray, contributed: np.ndarray | None) -> str:
+    """Contribution and weight of one adapter."""
+    note = "" if contributed is None else f"contribution {float(contributed[e]):.4f}, "
+    return f"{note}weight {float(weights[e]):.3f}"
 
 
 def explanation_html(explanation: "Explanation", chosen: str) -> str:
@@ -72,8 +81,14 @@ def explanation_html(explanation: "Explanation", chosen: str) -> str:
         ("Bare base", explanation.base, BASE),
         ("Mixture", explanation.mixture, MIXTURE),
     )
+    said = ""
+    if explanation.base:
+        favourite, most = explanation.base[0]
+        same = ", this very token" if favourite == chosen else ""
+        code = f"<code>{escape(spell(favourite))}</code>"
+        said = f"<p>The base's favourite here was {code} ({100 * most:.0f} %){same}.</p>"
     return (
-        '<div class="likely">'
+        f'{said}<div class="likely">'
         + "".join(_side(title, rows, colour, chosen) for title, rows, colour in sides)
         + "</div>"
     )
@@ -87,18 +102,13 @@ def waiting_html(reason: str) -> str:
 def _stack(
     experts: Sequence[tuple[str, int]],
     shares: Sequence[float],
-    *,
-    weights: Sequence[float],
-    contributed: Sequence[float] | None,
+    notes: Sequence[str],
 ) -> str:
     """`experts`: each with its number for letter and colour."""
     parts, items = [], []
-    rows = zip(experts, shares, weights, strict=True)
-    for e, ((name, place), share, weight) in enumerate(rows):
+    for (name, place), share, note in zip(experts, shares, notes, strict=True):
         ink, width = ink_of(place), 100 * float(share)
-        label = ("−" if weight < 0 else "") + letter_of(place) if width > 6 else ""
-        note = "" if contributed is None else f"contribution {float(contributed[e]):.4f}, "
-        note += f"weight {float(weight):.3f}"
+        label = ("−" if "weight -" in note else "") + letter_of(place) if width > 6 else ""
         parts.append(
             f'<i style="width:{width:.2f}%;background:{ink.colour};color:{ink.text}">{label}</i>'
         )

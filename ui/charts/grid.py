@@ -7,11 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .run import EVEN, Run
+from .run import CONTRIBUTION, EVEN, WEIGHT, Run
 from .spans import Spans, spans_of
 
-WHAT = ("contribution", "weight")
-"""What is measured: what came of an adapter's weight, or the weight that the gate gave."""
 NOBODY_THERE, NOBODY_LEADS = -2, -1
 
 
@@ -35,18 +33,21 @@ class Grid:
     def over_modules(self) -> np.ndarray:
         """[n, layer, k]: the mean over the modules of each layer. As everywhere, a contribution is
         0 in a module that the adapter lacks, and a weight does not count there."""
-        return average(self.values, 2, absent_counts=self.what == "contribution")
+        return average(self.values, 2, absent_counts=self.what == CONTRIBUTION)
 
 
-def grid_of(run: Run, *, what: str = "contribution", per: str = "token") -> Grid | None:
+def grid_of(run: Run, *, what: str = CONTRIBUTION, per: str = "token") -> Grid | None:
     """The run's contributions or weights; None where no adapter was at work. A run from before
-    contributions were measured has weights alone."""
+    contributions were measured has weights alone; an effect has no layers, so that contributions
+    stand for it."""
     trace = run.answer.trace
     if trace is None or not run.experts or not run.gates.size:
         return None
     contribution = run.contribution
-    if contribution is None or what == "weight":
-        what, contribution = "weight", run.gates
+    if contribution is None or what == WEIGHT:
+        what, contribution = WEIGHT, run.gates
+    else:
+        what = CONTRIBUTION
     values = np.where(run.present, contribution, np.nan).astype(np.float32)
     spans = spans_of(run.pieces[: len(values)], per)
     return Grid(

@@ -16,7 +16,7 @@ from ramole_core import mean_contribution, mean_weights
 from .along import inert, named
 from .palette import ink_of, letter_of, places_of
 from .plots import GREY, Table, dress
-from .run import Run, led_by, strongest
+from .run import CONTRIBUTION, EFFECT, Run, led_by, strongest
 
 NOTHING = 5e-5
 """A mean share below this is none."""
@@ -33,8 +33,8 @@ class Load:
     led: float
     """Share of the tokens in which it leads."""
     mean: float
-    """Mean contribution over all tokens, layers and modules, or mean weight over the modules that
-    it has."""
+    """Mean effect over all tokens, in nats; or mean contribution over all tokens, layers and
+    modules; or mean weight over the modules that it has."""
     share: float
     """Of that of all experts, the mean over the tokens."""
 
@@ -59,31 +59,32 @@ class Side:
     loads: tuple[Load, ...]
 
 
-def loads_of(
-    run: Run, *, what: str = "contribution", before: Sequence[str] = ()
-) -> tuple[Load, ...]:
-    """Of each expert, by what it contributed or by its weight (alone, in a run from before
-    contributions were measured); `before`: adapters of another run that keep their letters."""
+def loads_of(run: Run, *, what: str = CONTRIBUTION, before: Sequence[str] = ()) -> tuple[Load, ...]:
+    """Of each expert, by its effect, by what it contributed or by its weight (alone, in a run from
+    before contributions were measured); `before`: adapters of another run that keep their
+    letters."""
     names, contribution = run.experts, run.contribution
     if not names or not len(run.shares):
         return ()
-    if contribution is None or what == "weight":
+    if what == EFFECT and run.effects is not None:
+        means, shares = run.effects, run.shares
+    elif contribution is None or what == "weight":
         means = mean_weights(run.gates, run.present)
         total = np.abs(means).sum(-1, keepdims=True)
         shares = np.divide(np.abs(means), total, out=np.zeros_like(means), where=total > 0)
     else:
-        means, shares = mean_contribution(contribution), run.shares
+        means, shares = mean_contribution(contribution), run.contribution_shares
     led = led_by([strongest(row) for row in shares], len(names))
     places = places_of(names, before) if before else run.places
     rows = zip(names, places, led, means.mean(0), shares.mean(0), strict=True)
     return tuple(Load(n, place, led, float(m), float(s)) for n, place, led, m, s in rows)
 
 
-def loads_figure(sides: Sequence[Side], *, what: str = "contribution") -> go.Figure:
-    """For each expert the share of tokens that it led, and its mean contribution; with two sides a
-    pair of bars, the second one hatched."""
+def loads_figure(sides: Sequence[Side], *, what: str = CONTRIBUTION) -> go.Figure:
+    """For each expert the share of tokens that it led, and its mean effect, contribution or weight;
+    with two sides a pair of bars, the second one hatched."""
     titles = titles_of(sides)
-    heads = [LED, f"mean {what}"]
+    heads = [LED, _mean_of(what)]
     figure = make_subplots(2, 1, vertical_spacing=0.2, subplot_titles=heads)
     for n, side in enumerate(sides):
         by_name = {load.name: load for load in side.loads}
@@ -113,15 +114,17 @@ def loads_figure(sides: Sequence[Side], *, what: str = "contribution") -> go.Fig
     height = 110 + 2 * (28 + 16 * (len(sides) - 1)) * max(len(titles), 1)
     dress(figure, height=max(height, 290), margin=(8, 30, 30, 28))
     figure.update_xaxes(range=[0, 1.3], tickformat=".0%", tickvals=[0, 0.5, 1], row=1)
-    most = max((load.mean for side in sides for load in side.loads), default=1.0)
-    figure.update_xaxes(range=[0, 1.45 * most if most > 0 else 1], nticks=4, row=2)
+    means = [load.mean for side in sides for load in side.loads]
+    low, most = min([*means, 0.0]), max(means, default=1.0)
+    high = 1.45 * most if most > 0 else 1 + low
+    figure.update_xaxes(range=[1.45 * low, high], nticks=4, row=2)
     return named(figure, f"Load of each adapter{_against(sides)}")
 
 
-def loads_table(sides: Sequence[Side], *, what: str = "contribution") -> Table:
+def loads_table(sides: Sequence[Side], *, what: str = CONTRIBUTION) -> Table:
     """The twin of `loads_figure`: a row for each expert, `absent` in an answer that had it not."""
     several = len(sides) > 1
-    heads = [LED, f"mean {what}", "share", "note"]
+    heads = [LED, _mean_of(what), "share", "note"]
     headers = ["adapter"]
     headers += [f"{side.title}: {head}" if several else head for side in sides for head in heads]
     rows: list[list[str | float]] = []
@@ -132,6 +135,10 @@ def loads_table(sides: Sequence[Side], *, what: str = "contribution") -> Table:
             row += _cells(load)
         rows.append(row)
     return headers, rows
+
+
+def _mean_of(what: str) -> str:
+    return f"mean {what} (nats a token)" if what == EFFECT else f"mean {what}"
 
 
 def titles_of(sides: Sequence[Side], *, plain: bool = False) -> dict[str, str]:

@@ -16,6 +16,10 @@ from .run import Found, Run
 
 ARRAYS = ("weights", "contribution", "present")
 """Of a trace."""
+MEASURED = ("effects", "logprob", "base_logprob")
+"""Of an answer whose effects were measured."""
+UNSAID = ("evidence", "notes", "part", "parts", "method", "weights", "prompt_logprobs")
+"""Of an answer: kept where they say something."""
 FOLDER = Path(__file__).parents[1] / "ask" / "recorded"
 """The runs that come with the page."""
 
@@ -102,17 +106,26 @@ def _answer(fields: dict[str, Any]) -> Generation:
     """The answer that `_plain` kept."""
     said = fields.get("evidence")
     notes = tuple(map(str, fields.get("notes", ())))
-    return Generation(**{**fields, "evidence": said and Evidence(**said), "notes": notes})
+    arrays = {
+        name: np.array(found, np.float32)
+        for name in MEASURED
+        if (found := fields.get(name)) is not None
+    }
+    made = {**fields, **arrays, "evidence": said and Evidence(**said), "notes": notes}
+    return Generation(**made)
 
 
 def _plain(answer: Generation) -> dict[str, object]:
     """The fields of an answer without its trace; times to the tenth of a millisecond."""
     fields = asdict(replace(answer, trace=None))
+    for name in MEASURED:
+        found = fields.pop(name)
+        if found is not None:
+            fields[name] = np.round(found.astype(np.float64), 4).tolist()
+    for name in UNSAID:
+        if not fields[name]:
+            del fields[name]
     fields["scores"] = [round(score, 4) for score in answer.scores]
-    if answer.evidence is None:
-        del fields["evidence"]
-    if not answer.notes:
-        del fields["notes"]
     fields["extra"] = {name: round(value, 4) for name, value in answer.extra.items()}
     for name in ("seconds", "first_token_seconds"):
         fields[name] = round(fields[name], 4)

@@ -6,6 +6,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ramole_core import effect_shares
+
+from .did import Did
 from .palette import places_of
 
 if TYPE_CHECKING:
@@ -14,6 +17,9 @@ if TYPE_CHECKING:
 EVEN = 1e-4
 """Two shares closer than this are the same: no expert stands out."""
 
+MEASURES = EFFECT, CONTRIBUTION, WEIGHT = "effect", "contribution", "weight"
+"""What says who did a token: what its absence changes, how far it moved the layers' outputs, or
+what the gate gave it."""
 
 NAMED, UNCOMPARED = "named", "not compared"
 """Why an adapter has no similarity: it was named, or was not found by one (it shows no examples, or
@@ -87,7 +93,53 @@ class Run:
         return self._rows("present", np.bool_)
 
     @property
+    def effects(self) -> np.ndarray | None:
+        """[n, k] float32: what each expert did to the token, in nats; None where it was not
+        measured."""
+        found = self.answer.effects
+        return None if found is None else found[: len(self.pieces)]
+
+    def did(self, index: int) -> Did | None:
+        """What the experts did to one token; None where it was not measured."""
+        effects, answer = self.effects, self.answer
+        if effects is None or not 0 <= index < len(effects):
+            return None
+        assert answer.logprob is not None and answer.base_logprob is not None
+        return self._did(effects[index], answer.base_logprob[index], answer.logprob[index])
+
+    @property
+    def did_all(self) -> Did | None:
+        """What they did to the whole answer: sums over its tokens."""
+        effects, answer = self.effects, self.answer
+        if effects is None:
+            return None
+        assert answer.logprob is not None and answer.base_logprob is not None
+        n = len(effects)
+        return self._did(effects.sum(0), answer.base_logprob[:n].sum(), answer.logprob[:n].sum())
+
+    def _did(self, effects: np.ndarray, base: float, mixture: float) -> Did:
+        named = tuple(zip(self.experts, self.places, strict=True))
+        return Did(named, float(base), tuple(map(float, effects)), float(mixture))
+
+    @property
+    def measure(self) -> str:
+        """By what `shares` are: one of `MEASURES`."""
+        if self.effects is not None:
+            return EFFECT
+        trace = self.answer.trace
+        old = trace is not None and trace.contribution is None
+        return WEIGHT if old else CONTRIBUTION
+
+    @property
     def shares(self) -> np.ndarray:
+        """[n, k]: each expert's share of what made the token likelier, 0 where the base would have
+        said it; where effects were not measured, of what all contributed to it."""
+        if self.effects is not None:
+            return effect_shares(self.effects)
+        return self.contribution_shares
+
+    @property
+    def contribution_shares(self) -> np.ndarray:
         """[n, k]: each expert's share of what all contributed to the token."""
         return self._rows("shares", np.float32)
 

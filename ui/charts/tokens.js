@@ -3,6 +3,7 @@
 const root = element.querySelector('.tokens');
 const copy = root.querySelector('.copy');
 const legend = root.querySelector('.legend');
+const scale = root.querySelector('.scale');
 const meaning = root.querySelector('.meaning');
 const text = root.querySelector('.text');
 let shown = { run: null, tokens: [] };
@@ -33,14 +34,37 @@ function drawLegend(value) {
     }
     return item;
   }));
+  if (value.untouched) {
+    const item = make('li', 'expert untouched');
+    item.append(make('span', 'chip', '–'), make('span', 'name', 'the base would have said it'), make('span', 'share', percent(value.untouched)));
+    legend.append(item);
+  }
+  scale.replaceChildren(...(value.scale || []).flatMap(([times, strength], n) => {
+    const step = make('i', 'step', times + '×');
+    step.style.setProperty('--strength', strongly(strength));
+    return n ? [step] : ['likelier by ', step];
+  }));
+  scale.hidden = !value.scale?.length;
   legend.hidden = !value.experts.length;
   copy.hidden = value.running || !value.tokens.length;
   meaning.textContent = value.meaning;
 }
 
+function strongly(strength) {
+  return Math.round(100 * (0.12 + 0.43 * (strength || 0))) + '%';
+}
+
+// What an adapter did to a token, in nats, in words.
+function times(nats) {
+  const factor = Math.exp(Math.abs(nats));
+  if (factor < 1.05) return 'changed nothing';
+  return (factor < 10 ? factor.toFixed(1) : factor < 1000 ? Math.round(factor) : 'over 1000') + ' times ' + (nats > 0 ? 'likelier' : 'less likely');
+}
+
 function describe(value, token, index) {
-  const named = token.w.map((w, e) => value.experts[e].letter + ' ' + value.experts[e].name + ' ' + percent(w));
-  const leader = token.e < 0 ? 'no expert stands out' : 'expert ' + value.experts[token.e].letter + ', ' + value.experts[token.e].name;
+  const named = token.w.map((w, e) => value.experts[e].letter + ' ' + value.experts[e].name + ' ' + (token.n ? times(token.n[e]) : percent(w)));
+  const nobody = token.n ? 'the base would have said it' : 'no expert stands out';
+  const leader = token.e < 0 ? nobody : 'expert ' + value.experts[token.e].letter + ', ' + value.experts[token.e].name + (token.n ? ', ' + times(token.n[token.e]) : '');
   const said = token.t.trim() || (token.t.includes('\n') ? 'line break' : token.t ? 'space' : ending(value, index) ? 'end of the answer' : 'no text');
   return { label: said + ': ' + (value.experts.length ? leader : 'base model'), title: ['Token ' + (index + 1), ...named].join('\n') };
 }
@@ -79,7 +103,7 @@ function drawToken(value, index) {
     const expert = value.experts[token.e];
     node.style.setProperty('--expert', expert.colour);
     node.style.setProperty('--stack', stackOf(value, token.w));
-    node.style.setProperty('--strength', Math.round(100 * (0.12 + 0.33 * (token.s || 0))) + '%');
+    node.style.setProperty('--strength', strongly(token.s));
     node.classList.add('led');
     if (index === 0 || value.tokens[index - 1].e !== token.e) {
       node.classList.add('first');
@@ -101,7 +125,8 @@ function tokensOf(text) {
 function draw() {
   if (props.value?.tokens === undefined) return; // mounted before its value came
   const value = { ...props.value, tokens: tokensOf(props.value.tokens) };
-  const old = shown.run === value.run ? shown.tokens : [];
+  const old = shown.run === value.run && shown.measure === value.measure ? shown.tokens : [];
+  root.classList.toggle('growing', value.running);
   const same = (token, i) => i < value.tokens.length && token.t === value.tokens[i].t && token.e === value.tokens[i].e;
   const keep = old.every(same) ? (value.running ? old.length : Math.max(old.length - 1, 0)) : 0;
   if (value.running && shown.run !== value.run) show();
@@ -111,7 +136,7 @@ function draw() {
   for (let i = keep; i < value.tokens.length; i++) text.append(drawToken(value, i));
   if (value.running) text.append(make('span', 'caret', '▍'));
   if (!value.tokens.length && !value.running) text.append(make('span', 'empty', value.empty || ''));
-  shown = { run: value.run, tokens: value.tokens };
+  shown = { run: value.run, tokens: value.tokens, measure: value.measure };
   drawLegend(value);
   if (value.differs) markDiffering(value, new Set(value.differs));
   if (!text.querySelector('[tabindex="0"]')) text.querySelector('.token')?.setAttribute('tabindex', '0');

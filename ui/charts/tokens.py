@@ -1,4 +1,5 @@
-"""The token view: every token under its leading expert's colour and letter, to click or to walk.
+"""The token view: every token under the colour and letter of the expert that made it likelier, to
+click or to walk.
 
 Neighbours of one expert share one underline and one letter. A pick reaches Python as a `select`
 event whose data are the token's index and the run's name.
@@ -8,6 +9,7 @@ and walks through nothing.
 """
 
 import json
+import math
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,15 +18,30 @@ from typing import Any
 import gradio as gr
 import numpy as np
 
+from ramole_core import MAX_SHAPLEY
+
 from ..parts.events import PLAIN
 from .palette import ink_of, letter_of
-from .run import Run, strongest
+from .run import CONTRIBUTION, EFFECT, WEIGHT, Run, strongest
 
 MEANING = (
+    "Colour and letter name the adapter that made the token likelier, by what its absence would "
+    "have changed; the stronger, the more. No colour: the base alone would have said it nearly as "
+    "readily. Percent: the adapter's part of the answer."
+)
+LEFT_OUT = (
+    "With more than {most} adapters each is left out once, so that their effects need not add up."
+)
+UNTOUCHED = "No adapter changed anything here: the base alone would have said all of it."
+GROWING = (
+    "Faint while the answer is written: the colour of the adapter that moved the model's layers "
+    "most. Colours settle once it is measured what each adapter changed."
+)
+CONTRIBUTED = (
     "Colour and letter name the adapter that contributed most when the token was chosen: how far "
     "it moved the outputs of the model's layers, averaged over all layers and modules (where it "
     "has none it did nothing). The stronger the colour, the larger its share. Percent: its share "
-    "of what all adapters contributed, over the answer."
+    "of what all adapters contributed, over the answer. What each adapter changed was not measured."
 )
 EVEN_MEANING = "All adapters contributed the same to every token here, so no colour stands out."
 WEIGHTS_MEANING = (
@@ -32,11 +49,16 @@ WEIGHTS_MEANING = (
     "weights, averaged over the layers and modules that each of them has."
 )
 BASE_MEANING = "No adapter was used: this is the base model alone, so there is nothing to colour."
+FULL = math.log(10)
+"""Nats at which a colour is strongest: a token that an adapter made 10 times likelier."""
+TIMES = (1.2, 3, 10)
+"""How much likelier the steps of the legend's scale are."""
 EMPTY = "The answer appears here, token by token. Ask something, or look at a recorded example."
 TEMPLATE = """
 <div class="tokens">
   <button type="button" class="copy" hidden aria-live="polite">Copy</button>
   <ul class="legend" hidden aria-label="Adapters in this answer"></ul>
+  <p class="scale" hidden></p>
   <div class="text" role="group" aria-label="Answer, token by token: arrow keys move, Enter opens">
   </div>
   <p class="meaning"></p>
@@ -63,10 +85,9 @@ def token_script() -> str:
 class Growing:
     """The view of one run while it grows; every token is put into words once."""
 
-    def __init__(self, run: str, *, measured: bool = True):
-        """`run` is the name that a pick brings back; `measured`: its shares are of contributions,
-        not of weights."""
-        self._run, self._lines, self._measured = run, "", measured
+    def __init__(self, run: str, *, measure: str = CONTRIBUTION):
+        """`run` is the name that a pick brings back; `measure`: what its shares are of."""
+        self.run, self._lines, self._measure = run, "", measure
         self._count, self._led = 0, Counter[int]()
         self._shared: dict[int, float] = defaultdict(float)
 
@@ -78,16 +99,22 @@ class Growing:
         *,
         running: bool,
         places: Sequence[int] | None = None,
+        effects: np.ndarray | None = None,
     ) -> dict[str, Any]:
         """What the browser draws. `shares` has one row [k] for each piece, or none at all; pieces
         and rows of an earlier call come first in both, unchanged. `places` number the experts for
-        their letters and colours (0, 1, ... if not said)."""
+        their letters and colours (0, 1, ... if not said); `effects` [n, k] are in nats."""
         places = range(len(experts)) if places is None else places
         for i in range(self._count, len(pieces)):
-            self._add(pieces[i], shares[i] if i < len(shares) else ())
+            row = None if effects is None or i >= len(effects) else effects[i]
+            self._add(pieces[i], shares[i] if i < len(shares) else (), row)
         total = max(self._count, 1)
+        measured = effects is not None and bool(experts) and not running
         return {
-            "run": self._run,
+            "measure": self._measure,
+            "untouched": round(self._led[-1] / total, 4) if measured else 0,
+            "scale": [[f"{t:g}", _of_full(math.log(t))] for t in TIMES] if measured else [],
+            "run": self.run,
             "running": running,
             "tokens": self._lines,
             "experts": [
@@ -101,28 +128,38 @@ class Growing:
                 }
                 for e, (name, place) in enumerate(zip(experts, places, strict=True))
             ],
-            "meaning": self._meaning(experts),
+            "meaning": self._meaning(experts, running=running),
             "empty": EMPTY,
         }
 
-    def _add(self, piece: str, shares: Sequence[float] | np.ndarray) -> None:
+    def _add(
+        self, piece: str, shares: Sequence[float] | np.ndarray, effects: np.ndarray | None
+    ) -> None:
         row = [round(float(share), 3) for share in shares]
-        leader = strongest(shares)
-        token = {"t": piece, "e": leader, "w": row, "s": _strength(row, leader)}
+        leader = strongest(shares if effects is None else np.where(shares, effects, 0))
+        token: dict[str, Any] = {"t": piece, "e": leader, "w": row, "s": _strength(row, leader)}
+        if effects is not None:
+            token["n"] = [round(float(effect), 2) for effect in effects]
+            token["s"] = _of_full(float(effects[leader])) if leader >= 0 else 0.0
         self._lines += json.dumps(token) + "\n"
         self._led[leader] += 1
         for e, share in enumerate(row):
             self._shared[e] += share
         self._count += 1
 
-    def _meaning(self, experts: Sequence[str]) -> str:
+    def _meaning(self, experts: Sequence[str], *, running: bool) -> str:
         if not self._count:
             return ""
         if not experts:
             return BASE_MEANING
-        if not self._measured:
+        if self._measure == EFFECT:
+            more = f" {LEFT_OUT.format(most=MAX_SHAPLEY)}" if len(experts) > MAX_SHAPLEY else ""
+            return (MEANING if self._led[-1] < self._count else UNTOUCHED) + more
+        if running:
+            return GROWING
+        if self._measure == WEIGHT:
             return WEIGHTS_MEANING
-        return MEANING if self._led[-1] < self._count else EVEN_MEANING
+        return CONTRIBUTED if self._led[-1] < self._count else EVEN_MEANING
 
 
 def view_of(
@@ -132,18 +169,32 @@ def view_of(
     *,
     run: str,
     running: bool,
-    measured: bool = True,
+    measure: str = CONTRIBUTION,
     places: Sequence[int] | None = None,
+    effects: np.ndarray | None = None,
 ) -> dict[str, Any]:
     """The view in one go, as `Growing.view`."""
-    growing = Growing(run, measured=measured)
-    return growing.view(pieces, shares, experts, running=running, places=places)
+    growing = Growing(run, measure=measure)
+    return growing.view(pieces, shares, experts, running=running, places=places, effects=effects)
 
 
-def view_of_run(run: Run, name: str) -> dict[str, Any]:
-    """The view of a finished run."""
-    how = {"measured": run.contribution is not None, "places": run.places}
-    return view_of(run.pieces, run.shares, run.experts, run=name, running=False, **how)
+def view_of_run(run: Run, name: str, *, places: Sequence[int] | None = None) -> dict[str, Any]:
+    """The view of a finished run; `places` as for `Growing.view`, its own if not said."""
+    return view_of(
+        run.pieces,
+        run.shares,
+        run.experts,
+        run=name,
+        running=False,
+        measure=run.measure,
+        places=run.places if places is None else places,
+        effects=run.effects,
+    )
+
+
+def _of_full(effect: float) -> float:
+    """How strong the colour of an effect is, 0 to 1."""
+    return round(min(max(effect / FULL, 0.0), 1.0), 3)
 
 
 def _strength(row: Sequence[float], leader: int) -> float:

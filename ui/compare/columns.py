@@ -41,6 +41,8 @@ class Column:
             exclude=() if named else tuple(self.without or ()),
             max_new_tokens=int(max_new_tokens),
             owner=owner,
+            effects=True,
+            split=None if named else False,
         )
 
 

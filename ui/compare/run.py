@@ -12,7 +12,7 @@ from ramole_core import Generation, Request
 from ..charts.differing import differing
 from ..charts.palette import places_of
 from ..charts.run import Run
-from ..charts.tokens import Growing
+from ..charts.tokens import Growing, view_of_run
 from ..model.loading import loaded
 from ..model.reading import Reading
 
@@ -76,7 +76,7 @@ def compared(
             session=requests[0].owner,
             address=address,
             cancelled=asked.cancelled,
-            after=lambda reading: _keep(reading, asked, requests),
+            after=lambda reading: _keep(reading, asked),
         )
         growing = [Growing(f"{asked.name}-{n}") for n in range(len(requests))]
         with closing(reading.pictures()) as pictures:
@@ -99,7 +99,10 @@ def _views(
         names = steps[-1].adapters if steps else tuple(answer.adapters if answer else ())
         shares = [step.shares for step in steps if step.shares is not None]
         pieces, places = [step.text for step in steps], places_of(names, met)
-        view = drawn.view(pieces, shares, names, running=answer is None and not over, places=places)
+        running = answer is None and not over
+        view = drawn.view(pieces, shares, names, running=running, places=places)
+        if answer is not None and answer.effects is not None:
+            view = view_of_run(_run(answer, reading, n), drawn.run, places=places)
         if over and n:
             view["differs"] = differing(pieces, first)
         views.append(view)
@@ -116,13 +119,13 @@ def _note(reading: Reading, *, over: bool) -> str:
     return f"Answering… {count} tokens" if count else "Finding adapters and reading the prompt…"
 
 
-def _keep(reading: Reading, asked: Comparison, requests: Sequence[Request]) -> None:
+def _keep(reading: Reading, asked: Comparison) -> None:
     asked.runs = [
-        None if (answer := reading.answers.get(n)) is None else _run(request, answer, reading, n)
-        for n, request in enumerate(requests)
+        None if (answer := reading.answers.get(n)) is None else _run(answer, reading, n)
+        for n in range(len(reading.requests))
     ]
     asked.ended.set()
 
 
-def _run(request: Request, answer: Generation, reading: Reading, n: int) -> Run:
-    return Run(request, answer, tuple(step.text for step in reading.steps[n]))
+def _run(answer: Generation, reading: Reading, n: int) -> Run:
+    return Run(reading.requests[n], answer, tuple(step.text for step in reading.steps[n]))

@@ -10,6 +10,7 @@ import gradio as gr
 
 from ramole_core import RamoleError
 
+from ..charts.did import whole_html
 from ..charts.explained import token_html
 from ..charts.run import Run, weight_of
 from ..charts.tokens import view_of
@@ -214,6 +215,8 @@ def head_html(run: Run) -> str:
         said.append(f'<p class="quiet">{escape(evidence.sentence)}</p>')
     why = escape(ending(answer.finish_reason))
     said.append(f'<p class="quiet">{answer.new_tokens} tokens; {why}.</p>')
+    if (did := run.did_all) is not None:
+        said.append(whole_html(did, len(run.pieces)))
     return "".join(said)
 
 

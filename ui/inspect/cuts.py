@@ -5,12 +5,13 @@ from dataclasses import dataclass
 
 import plotly.graph_objects as go
 
+from ..charts.effect_bars import effect_figure, effect_table
 from ..charts.evenness import evenness_figure, evenness_table
-from ..charts.grid import WHAT, Grid, grid_of
+from ..charts.grid import Grid, grid_of
 from ..charts.heat import WINNER, Map, map_figure, map_table, one_layer, one_module, whole
 from ..charts.loads import Side, loads_figure, loads_of, loads_table
 from ..charts.plots import Table
-from ..charts.run import Run
+from ..charts.run import EFFECT, MEASURES, Run
 from ..charts.spans import PER
 
 
@@ -18,7 +19,7 @@ from ..charts.spans import PER
 class Choice:
     """What is chosen for the pictures, as gradio hands it over."""
 
-    what: str | None = WHAT[0]
+    what: str | None = EFFECT
     per: str | None = PER[0]
     expert: int | None = WINNER
     layer: float | None = None
@@ -30,7 +31,10 @@ class Seen:
     """A run with a choice that fits it."""
 
     run: Run
+    what: str
+    """By what the loads are measured: one of MEASURES."""
     grid: Grid
+    """Contributions or weights."""
     expert: int
     layer: int
     module: str
@@ -38,7 +42,7 @@ class Seen:
     @property
     def side(self) -> Side:
         """Its loads, under a title."""
-        return Side("this run", loads_of(self.run, what=self.grid.what))
+        return Side("this run", loads_of(self.run, what=self.what))
 
 
 @dataclass(frozen=True)
@@ -58,17 +62,19 @@ def seen(run: Run | None, choice: Choice) -> Seen | None:
     gives way to what it has."""
     if run is None:
         return None
-    what = choice.what if choice.what in WHAT else WHAT[0]
+    what = choice.what if choice.what in MEASURES else EFFECT
     grid = grid_of(run, what=what, per=choice.per if choice.per in PER else PER[0])
     if grid is None:
         return None
+    if what != EFFECT or run.effects is None:
+        what = grid.what
     wanted = choice.layer
     layer = grid.layers[len(grid.layers) // 2]
     if isinstance(wanted, int | float) and wanted == wanted:
         layer = min(grid.layers, key=lambda one: abs(one - wanted))
     module = choice.module if choice.module in grid.modules else grid.modules[0]
     expert = choice.expert if choice.expert in range(len(grid.experts)) else WINNER
-    return Seen(run, grid, WINNER if expert is None else expert, layer, module)
+    return Seen(run, what, grid, WINNER if expert is None else expert, layer, module)
 
 
 def _map(name: str, title: str, look: str, part: Callable[[Seen], Map]) -> Cut:
@@ -81,6 +87,15 @@ def _map(name: str, title: str, look: str, part: Callable[[Seen], Map]) -> Cut:
     )
 
 
+EFFECTS = Cut(
+    "effects",
+    "Effect of each adapter",
+    "Look for columns of one colour, which one adapter made likelier; for flat ones, which the "
+    "base would have said as readily; and for what hangs below the line, where an adapter spoke "
+    "against the token. The mark is their sum.",
+    lambda seen: effect_figure(seen.run, per=seen.grid.per),
+    lambda seen: effect_table(seen.run, per=seen.grid.per),
+)
 LAYERS = _map(
     "layers",
     "All layers",
@@ -105,9 +120,9 @@ LOADS = Cut(
     "loads",
     "Load of each adapter",
     "Look for an adapter that was found and then hardly used, and for one that leads no token and "
-    "still contributes to many.",
-    lambda seen: loads_figure([seen.side], what=seen.grid.what),
-    lambda seen: loads_table([seen.side], what=seen.grid.what),
+    "still did something at many.",
+    lambda seen: loads_figure([seen.side], what=seen.what),
+    lambda seen: loads_table([seen.side], what=seen.what),
 )
 ENTROPY = Cut(
     "entropy",
@@ -117,4 +132,4 @@ ENTROPY = Cut(
     lambda seen: evenness_figure(seen.run, per=seen.grid.per),
     lambda seen: evenness_table(seen.run, per=seen.grid.per),
 )
-CUTS = (LAYERS, LAYER, MODULE, LOADS, ENTROPY)
+CUTS = (EFFECTS, LAYERS, LAYER, MODULE, LOADS, ENTROPY)

@@ -6,14 +6,14 @@ from typing import Any
 import gradio as gr
 from gradio.components import Component
 
-from ..charts.grid import WHAT
 from ..charts.heat import WINNER
+from ..charts.run import MEASURES
 from ..charts.spans import PER
 from ..charts.tokens import token_view
 from ..parts.copying import copy_button
 from ..parts.downloads import Download, download
 from ..parts.events import PLAIN
-from .cuts import ENTROPY, LAYER, LAYERS, LOADS, MODULE, Cut
+from .cuts import EFFECTS, ENTROPY, LAYER, LAYERS, LOADS, MODULE, Cut
 from .marks import marks
 from .picture import Picture, picture
 from .player import player
@@ -24,10 +24,12 @@ LEAD = (
     "which layer of the model.</p>"
 )
 READ = (
-    '<p class="caption">In the first three pictures a square is one place of the model at one '
+    '<p class="caption">In the next three pictures a square is one place of the model at one '
     "token. Its colour is that of the adapter that leads there (grey: none stands out); with one "
     "adapter chosen, the fuller the square, the more it did. Blank: it has nothing there. "
-    "Contribution: how far it moved the model's outputs; weight: its share of the gate.</p>"
+    "Effect: what its absence would have changed, which has no layers, so that contribution "
+    "stands for it there; contribution: how far it moved the model's outputs; weight: its share of "
+    "the gate.</p>"
 )
 WHOEVER = "whoever leads"
 AGAINST = (
@@ -158,8 +160,8 @@ def _pictures() -> tuple[tuple[Component, ...], dict[str, Picture]]:
             [(WHOEVER, WINNER)], value=WINNER, label="Show", elem_id="inspect-expert", min_width=200
         )
         what = gr.Radio(
-            list(WHAT),
-            value=WHAT[0],
+            list(MEASURES),
+            value=MEASURES[0],
             label="Measured by",
             elem_id="inspect-what",
             min_width=250,
@@ -171,10 +173,11 @@ def _pictures() -> tuple[tuple[Component, ...], dict[str, Picture]]:
             elem_id="inspect-per",
             min_width=220,
         )
+    built = {EFFECTS.name: _built(EFFECTS)}
     gr.HTML(READ, **PLAIN)
     layer = gr.Slider(0, 1, 0, step=1, label="Layer", elem_id="inspect-layer", render=False)
     module = gr.Dropdown([], label="Module", elem_id="inspect-module", render=False)
-    built = {LAYERS.name: _built(LAYERS)}
+    built[LAYERS.name] = _built(LAYERS)
     with gr.Row(equal_height=False):
         built[LAYER.name] = _built(LAYER, layer)
         built[MODULE.name] = _built(MODULE, module)

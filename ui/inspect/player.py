@@ -26,8 +26,8 @@ TEMPLATE = """
   </div>
   <div class="growth" aria-hidden="true"></div>
   <ol class="so-far" aria-label="Share of each adapter so far"></ol>
-  <p class="caption">Each adapter's share of what all of them did, from the first token to this one.
-  </p>
+  <p class="caption">Each adapter's share from the first token to this one; what is left blank the
+  base would have said.</p>
 </div>
 """
 

@@ -23,7 +23,7 @@ def batch_html() -> str:
             leader = strongest(shares)
             place = places[leader] if leader >= 0 else -1
             ink = ink_of(place)
-            nobody = "none ahead" if run.experts else "the base alone"
+            nobody = "the base would have said it" if run.experts else "the base alone"
             name = run.experts[leader] if leader >= 0 else nobody
             cells.append(
                 f'<td style="background:{ink.colour};color:{ink.text}" '
@@ -49,9 +49,9 @@ def batch_html() -> str:
         box("A batch, step by step", drawn),
         f"The first {STEPS} steps of {len(rows)} recorded answers, drawn as if they shared a "
         "batch. A column is one step: every row that still runs gets one token. The letter is the "
-        "adapter that contributed most; letters and colours are given out anew here. Grey without "
-        "a letter: the base answers alone. An empty cell: the answer has ended, and its place is "
-        "free. All were made with <code>ramole_plus</code>, so the answer to step 2's prompt "
-        "differs from step 6's.",
+        "adapter that made it likelier; letters and colours are given out anew here. Grey without "
+        "a letter: the base would have said it, or answers alone. An empty cell: the answer has "
+        "ended, and its place is free. All were made with <code>ramole_plus</code>, so the answer "
+        "to step 2's prompt differs from step 6's.",
         twin=table("The tokens of each row", ("request", "its tokens, in order"), told),
     )

@@ -30,14 +30,14 @@ class Guess:
 
     @property
     def shares(self) -> dict[str, float]:
-        """Each adapter's share over the stretch, the largest first."""
+        """Each adapter's share over the stretch, the largest first; the base has what is left."""
         run = runs()[self.title]
         means = run.shares[self.first : self.last + 1].mean(0)
         return {run.experts[e]: float(means[e]) for e in np.argsort(-means)}
 
     @property
     def answer(self) -> str:
-        """Who contributed most."""
+        """Who did most."""
         return next(iter(self.shares))
 
     @property
@@ -54,24 +54,24 @@ class Guess:
         here = run.shares[self.first : self.last + 1] if revealed else []
         experts = run.experts if revealed else []
         view = view_of(self._pieces, here, experts, run=f"guess {self.title}", running=False)
-        return view | {"meaning": ""}
+        return view | {"meaning": ""}  # its strengths are those of shares
 
 
 GUESSES: dict[int, Guess] = {
     5: Guess(
-        "Retrieval fails: a wrong adapter is taken",
+        "Question to SQL",
         0,
         3,
-        "Another prompt, with ramole_plus, and no adapter of the pool was made for it. common_gen "
-        "is the nearest, yet moved the model least: it changes fewer than half of the modules. "
-        "dart changes six of seven in each layer, and had the largest weights.",
+        "Another prompt, with ramole_plus. All three adapters moved the model, but it was "
+        "spider_sql, trained on questions and their queries, that made these words likelier; "
+        "ner_wnut17, which finds names, spoke against SELECT.",
     ),
     6: Guess(
         "Capital letters",
         5,
         9,
-        "With ramole_plus a clear winner by similarity keeps nearly everything, although all three "
-        "adapters have to do with sentences.",
+        "With ramole_plus a clear winner by similarity did nearly all of it, although all three "
+        "adapters have to do with sentences. Between the two names the base needed no help.",
     ),
     7: Guess(
         "Facts to a sentence, by MeteoRA",
@@ -90,8 +90,8 @@ def question_html(guess: Guess) -> str:
     prompt = escaped(runs()[guess.title].request.prompt)
     return (
         "<h3>Guess which adapter</h3><p>The prompt was: "
-        f'<q class="prompt">{prompt}</q> Which of its three adapters contributed most to this '
-        "part of the answer?</p>"
+        f'<q class="prompt">{prompt}</q> Which of its three adapters did most for this part of '
+        "the answer?</p>"
     )
 
 
@@ -104,5 +104,7 @@ def reveal_html(guess: Guess, chosen: str | None) -> str:
         f"{chip_html(run.experts.index(name))} {escaped(name)} {100 * share:.0f} %"
         for name, share in guess.shares.items()
     )
+    rest = 100 * (1 - sum(guess.shares.values()))
+    said += f"; {rest:.0f} % the base would have said" if rest >= 0.5 else ""
     verdict = "Right." if right else f"No, it was {escaped(guess.answer)}."
     return f'<p role="status"><strong>{verdict}</strong> {said}. {escaped(guess.learnt)}</p>'

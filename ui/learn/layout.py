@@ -35,6 +35,9 @@ class Layout:
     """The recorded answer of steps 6 and 7."""
     tokens: gr.HTML
     what: gr.Radio
+    off: gr.CheckboxGroup
+    """Adapters that step 6 switches off at the token."""
+    switched: gr.HTML
     token: gr.HTML
     plot: gr.Plot
     below: gr.HTML
@@ -56,7 +59,7 @@ class Layout:
     @property
     def chosen(self) -> list[Any]:
         """What a step is drawn from."""
-        return [self.steps, self.picked, self.guessed, self.what, *self.sliders]
+        return [self.steps, self.picked, self.guessed, self.what, self.off, *self.sliders]
 
     @property
     def all(self) -> list[Any]:
@@ -72,7 +75,7 @@ class Layout:
     @property
     def looked_at(self) -> list[Any]:
         """What another token changes."""
-        return [self.what, self.token, self.plot, self.below]
+        return [self.what, self.off, self.switched, self.token, self.plot, self.below]
 
     @property
     def revealed(self) -> list[Any]:
@@ -103,6 +106,10 @@ def lay_out() -> Layout:
             with gr.Column(visible=False, elem_id="learn-answer") as answer:
                 tokens = token_view(elem_id="learn-tokens")
                 token = gr.HTML(elem_id="learn-token", **PLAIN)
+                off = gr.CheckboxGroup(
+                    [], label="Switch off, and read this token again", elem_id="learn-off"
+                )
+                switched = gr.HTML(elem_id="learn-switched", **PLAIN)
                 what = gr.Radio(
                     [(words_, name) for name, words_ in SHOWN.items()],
                     value="weights",
@@ -134,6 +141,8 @@ def lay_out() -> Layout:
         answer,
         tokens,
         what,
+        off,
+        switched,
         token,
         plot,
         below,

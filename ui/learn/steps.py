@@ -70,7 +70,8 @@ STEPS = (
     ),
     Step(
         "Which adapter did it",
-        "Choose “ramole” in Ask, ask, and click a token of the answer: such a picture opens.",
+        "Choose “ramole” in Ask, ask, and click a coloured token of the answer. Under “What if” "
+        "switch its adapter off, and see what comes instead.",
         "Ask",
         PROMPTS["Facts to a sentence"],
         papers=(RAMOLE,),

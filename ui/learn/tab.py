@@ -11,7 +11,15 @@ from ..parts.errors import one_sentence
 from ..parts.events import QUIET, number_in
 from .layout import Layout, lay_out
 from .steps import STEPS
-from .updates import GUESSES, guess_updates, step_updates, token_updates, toy_updates
+from .switched import switched_html
+from .updates import (
+    GUESSES,
+    guess_updates,
+    step_updates,
+    token_at,
+    token_updates,
+    toy_updates,
+)
 
 if TYPE_CHECKING:
     from ramole_core import Ramole
@@ -51,7 +59,7 @@ class Handlers:
     def __init__(self, ramole: "Ramole", ui: Layout):
         self.ramole, self.ui = ramole, ui
 
-    def on_step(self, place: int | None, picked, guessed, what, *sliders):
+    def on_step(self, place: int | None, picked, guessed, what, off, *sliders):
         """The page of the step that was opened."""
         with one_sentence():
             return step_updates(
@@ -61,6 +69,7 @@ class Handlers:
                 picked=picked,
                 guessed=guessed,
                 what=what,
+                off=off or (),
                 sliders=sliders,
             )
 
@@ -75,17 +84,23 @@ class Handlers:
         with one_sentence():
             return toy_updates(within(place), sliders)
 
-    def on_pick(self, place: int | None, picked: int, what: str, event: gr.EventData):
+    def on_pick(self, place: int | None, picked: int, what: str, off, event: gr.EventData):
         """Another token of the recorded answer."""
         with one_sentence():
             index = number_in(event, "index")
             now = picked if index is None else index
-            return {self.ui.picked: now, **token_updates(self.ui, within(place), now, what)}
+            shown = token_updates(self.ui, within(place), now, what, off=off or ())
+            return {self.ui.picked: now, **shown}
 
-    def on_what(self, place: int | None, picked: int, what: str):
+    def on_what(self, place: int | None, picked: int, what: str, off):
         """Weights or contributions."""
         with one_sentence():
-            return token_updates(self.ui, within(place), picked, what)
+            return token_updates(self.ui, within(place), picked, what, off=off or ())
+
+    def on_off(self, picked: int, off):
+        """The token without these adapters."""
+        with one_sentence():
+            return switched_html(token_at(picked), off or ())
 
     def on_guess(self, place: int | None, chosen: str | None, guessed: dict):
         """The answer to a guess; it stays known when the step is opened again."""
@@ -127,14 +142,21 @@ def _connect(ui: Layout, handlers: Handlers, here: gr.Tab) -> None:
         )
     ui.tokens.select(
         handlers.on_pick,
-        [ui.steps, ui.picked, ui.what],
+        [ui.steps, ui.picked, ui.what, ui.off],
         [ui.picked, *ui.looked_at],
         trigger_mode="always_last",
         queue=False,
         **QUIET,
     )
-    ui.what.input(
-        handlers.on_what, [ui.steps, ui.picked, ui.what], ui.looked_at, queue=False, **QUIET
+    looked = [ui.steps, ui.picked, ui.what, ui.off]
+    ui.what.input(handlers.on_what, looked, ui.looked_at, queue=False, **QUIET)
+    ui.off.input(
+        handlers.on_off,
+        [ui.picked, ui.off],
+        ui.switched,
+        trigger_mode="always_last",
+        queue=False,
+        **QUIET,
     )
     ui.choice.input(
         handlers.on_guess,

@@ -102,20 +102,29 @@ TEXTS: dict[str, tuple[str, ...]] = {
         "adapter need not change every module. Where it lacks one, its field is empty; its weight "
         "there adds nothing.",
         "A weight alone does not say who did it: a large weight times a small <var>v</var> moves "
-        "little. So the page also measures the <b>contribution</b>: the length of <var>w v</var> "
-        "divided by the length of <var>y</var>. Averaged over all layers and modules it says how "
-        "far an adapter moved the model, and its part of the adapters' total is its <b>share</b>. "
-        "The largest share gives the token its colour; a letter stands where the colour changes. "
-        "The line below a token shows all shares; the percents on top are those of the whole "
-        "answer.",
-        "Two notes on the numbers around the coloured bar. The weights below it are means over "
-        "the modules that an adapter has, so they need not add up to 1. The <b>entropy</b> above "
-        "it says how even the weights of the gate are: 0 where one adapter has all, {even} (the "
-        "logarithm of 3) where all three have the same; nats are its unit.",
+        "little. The <b>contribution</b> comes nearer: the length of <var>w v</var> divided by the "
+        "length of <var>y</var>, averaged over all layers and modules. It says how far an adapter "
+        "moved the model, but not whether this token came of it.",
+        "So the page asks directly. For every next token the model gives each possible token a "
+        "<b>probability</b>. How large would that of this token have been without the adapter? "
+        "Prompt and answer are read again, with none of the adapters, with each of them, each two "
+        "and all. Of each probability the logarithm is taken; its unit is the <b>nat</b>, and 0.7 "
+        "nats more are twice as likely. What an adapter adds depends on who is there already, so "
+        "the mean over all orders is taken in which they may come: its <b>effect</b> (its Shapley "
+        "value): positive where it made the token likelier. The effects add up: the base's "
+        "logarithm and all effects give the mixture's.",
+        "The largest effect gives the token its colour, the stronger the more; a letter stands "
+        "where the colour changes. <b>No colour: the base alone would have said it nearly as "
+        "readily</b> (no adapter made it 1.2 times likelier). The line below a token shows what "
+        "part each adapter had in that, and the percents on top are means over the answer.",
+        "Switch an adapter off below, and see the number come true. Behind the bar stand its "
+        "weights, means over the modules that an adapter has, so they need not add up to 1, and "
+        "the <b>entropy</b>, which says how even the weights of the gate are: 0 where one adapter "
+        "has all, {even} (the logarithm of 3) where all three have the same.",
     ),
     "Mixture against base": (
-        "Did the adapters change anything? For every next token, a model gives each possible "
-        "token a probability, and here the likeliest is taken. The base and the mixture can be "
+        "Did the adapters change the answer? Of all possible tokens the likeliest is taken here. "
+        "The base and the mixture can be "
         "asked at the same place, after the same text. The mixture here is that of "
         "<code>ramole</code>. Pick a token to see both.",
         "At {differ_token} the base alone would have gone on with {differ_base} "

@@ -18,6 +18,7 @@ from .kept import gated
 from .layout import Layout
 from .scores_view import scores_html
 from .steps import STEPS, TITLES, Step
+from .switched import switched_html
 from .toy import toy
 from .toy_view import toy_html
 
@@ -36,6 +37,7 @@ def step_updates(
     picked: int,
     guessed: dict[int, str],
     what: str,
+    off: Sequence[str] = (),
     sliders: Sequence[float],
 ) -> dict[Any, Any]:
     """The whole page of one step."""
@@ -56,7 +58,7 @@ def step_updates(
         drawn[ui.toy_view] = toy_updates(place, sliders)
     if place in (WHY, AGAINST):
         drawn[ui.tokens] = view_of_run(gated(), "learn") | {"meaning": ""}
-        drawn |= token_updates(ui, place, picked, what)
+        drawn |= token_updates(ui, place, picked, what, off=off)
     if place in GUESSES:
         guess, chosen = GUESSES[place], guessed.get(place)
         drawn[ui.question] = question_html(guess)
@@ -111,10 +113,17 @@ def toy_updates(place: int, sliders: Sequence[float]) -> str:
     return toy_html(toy(x, weights if place == TOY_BY_HAND else None))
 
 
-def token_updates(ui: Layout, place: int, picked: int, what: str) -> dict[Any, Any]:
-    """One token of the recorded answer: its weights, or what base and mixture expected."""
-    run = gated()
-    index = min(max(picked, 0), len(run.pieces) - 1)
+def token_at(picked: int) -> int:
+    """The place of a token of the recorded answer, whatever came."""
+    return min(max(picked, 0), len(gated().pieces) - 1)
+
+
+def token_updates(
+    ui: Layout, place: int, picked: int, what: str, *, off: Sequence[str] = ()
+) -> dict[Any, Any]:
+    """One token of the recorded answer: what each adapter did and its weights, or what base and
+    mixture expected. `off` are switched off."""
+    run, index = gated(), token_at(picked)
     if place == AGAINST:
         shown = explanation_html(run.explained[index], run.pieces[index])
         caption = (
@@ -123,6 +132,8 @@ def token_updates(ui: Layout, place: int, picked: int, what: str) -> dict[Any, A
         )
         return {
             ui.what: gr.Radio(visible=False),
+            ui.off: gr.CheckboxGroup(visible=False),
+            ui.switched: "",
             ui.token: f"<h3>Token {index + 1} of {len(run.pieces)}: {word(run.pieces[index])}</h3>",
             ui.plot: gr.Plot(visible=False),
             ui.below: figure(shown, caption),
@@ -140,6 +151,8 @@ def token_updates(ui: Layout, place: int, picked: int, what: str) -> dict[Any, A
     )
     return {
         ui.what: gr.Radio(visible=True),
+        ui.off: gr.CheckboxGroup(choices=run.experts, value=list(off), visible=True),
+        ui.switched: switched_html(index, off),
         ui.token: token_html(run, index, closable=False),
         ui.plot: gr.Plot(
             value=token_figure(parts[named], run.present[index], axes, what=named), visible=True

@@ -68,7 +68,7 @@ MOST: dict[Kind, Most] = {
     "call": Most(128, 1024),
     "direct": Most(64, 512),
     "stream": Most(256, 4096),
-    "login": Most(4, 64),
+    "login": Most(16, 128),
     "upload": Most(16, 128),
     "answer": Most(64, 512),
 }

@@ -37,6 +37,7 @@ class Reading:
     ):
         """Called in the thread: `begun` at the first token, `after` once the engine is given back,
         before `ended` is set."""
+        self.requests = tuple(requests)
         self.steps: list[list[Step]] = [[] for _ in requests]
         """Of each request, as far as they came."""
         self.answers: dict[int, Generation] = {}
@@ -53,7 +54,7 @@ class Reading:
         self.error: BaseException | None = None
         """What `stream_batch` raised."""
         self._fresh = threading.Event()
-        self._call = (ramole, list(requests), session or "", address, begun, after)
+        self._call = (ramole, session or "", address, begun, after)
         threading.Thread(target=self._run, name="reading", daemon=True).start()
 
     def pictures(self) -> Generator[None, None, None]:
@@ -77,7 +78,8 @@ class Reading:
                 self.cancelled.set()
 
     def _run(self) -> None:
-        ramole, requests, session, address, begun, after = self._call
+        ramole, session, address, begun, after = self._call
+        requests = list(self.requests)
         first = True
         try:
             stream = ramole.stream_batch(

@@ -149,7 +149,7 @@ class Door:
         if loading.error:
             sentence = loading.error
             loading.start()
-            raise Refused(sentence, status=503, code="model_not_loaded", retry_after=LOADING)
+            raise Refused(sentence, status=503, code="model_not_loaded")
         if not loading.ready:
             loading.start()
             raise Refused(

@@ -71,7 +71,8 @@ def refused(error: Exception) -> Refused:
     if isinstance(error, Refused):
         return error
     if isinstance(error, refusal.Refused):
-        return Refused(str(error), status=error.status, retry_after=max(1, round(error.retry)))
+        wait = max(1, round(error.retry)) if error.retry else None
+        return Refused(str(error), status=error.status, retry_after=wait)
     if isinstance(error, Busy):
         return Refused(str(error), status=429, code="busy", retry_after=SOON)
     if isinstance(error, RamoleError):

@@ -16,7 +16,10 @@ if TYPE_CHECKING:
 
     from .models import Model
 
-OURS = ("k", "exclude", "weights", "options", "examples", "abstain", "drop_turns", "method")
+OURS = (
+    *("k", "exclude", "weights", "options", "examples", "abstain", "split", "drop_turns"),
+    *("effects", "method"),
+)
 """What the object `ramole` of a call may say; `method` only where the model is adapters."""
 BOUNDS = {"temperature": (0, 2), "presence_penalty": (-2, 2), "frequency_penalty": (-2, 2)}
 """OpenAI's, where ours are wider."""

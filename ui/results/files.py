@@ -23,6 +23,7 @@ COMMANDS = {
     "methods_dev.json": f"{CORE} evaluate --skip 60 --rows 40 --tasks ...",
     "methods_further_dev.json": f"{CORE} evaluate --situations switch,unseen",
     "methods.json": f"{LAB}method_speed",
+    "effects.json": f"{LAB}effects --data data",
     "composite_n.json": f"{LAB}composite_n --data data",
     "ca_lora.json": f"{LAB}ca_lora_table --data data",
     "llava_mole.json": f"{LAB}llava_mole_table --data data",

@@ -22,8 +22,9 @@ from .situations import STRESSES
 from .speed import SPEED
 from .tables import Table
 from .values import at
+from .who import WHO
 
-REST = (METHODS, STRESSES, RETRIEVAL, ADAPTERS, ROUTER, SPEED)
+REST = (METHODS, WHO, STRESSES, RETRIEVAL, ADAPTERS, ROUTER, SPEED)
 """The sections below the closer look."""
 PLAIN_WORDS = {"iid": "An adapter fits (IID)", "ood": "The one that fits is hidden (OOD)"}
 

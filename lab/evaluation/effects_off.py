@@ -1,0 +1,121 @@
+"""Effects put to the test: adapters switched off where they did most, and what measuring costs.
+
+*Deletion*: ordinary rows, answered freely with the adapters that are found. At tokens drawn among
+those that an adapter changed, the adapter with the largest, the middle and the smallest effect is
+switched off from there on (*What if*): how often another token comes. The same call gives how far
+the switched-off leader moves the token's own log probability, beside its effect.
+
+*Cost*: others' tokens a second while one answer's effects are measured, over those where it asks
+for none, in turns.
+"""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from random import Random
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from lab.evaluation.intervals import bootstrap_groups
+from ramole_core.effects import CHANGED
+from ramole_core.request import Generation, Request
+
+if TYPE_CHECKING:
+    from ramole_core.ramole import Ramole
+
+DELETED = 3
+"""Tokens of each ordinary row at which adapters are switched off."""
+OTHERS, ROUNDS, LENGTH = 8, 5, 96
+"""Requests beside the one that asks for effects, how often that is measured, and their tokens."""
+
+
+@dataclass(frozen=True)
+class Deleted:
+    """One token of an ordinary answer, with its adapters switched off one by one."""
+
+    task: str
+    effects: list[float]
+    """Of those that are switched off, the largest, the middle and the smallest."""
+    other: list[bool]
+    """Whether another token came."""
+    what_if: float
+    """By how much the switched-off leader moves the token's log probability; nan: too unlikely
+    to be seen."""
+
+
+def deletion(ramole: "Ramole", task: str, prompt: str, method: str, *, seed: int) -> list[Deleted]:
+    """Tokens of the free answer to one prompt; none where fewer than two adapters answer."""
+    asked = Request(prompt, method=method, abstain=False, max_new_tokens=40, effects=True)
+    (answer,) = ramole.generate([asked])
+    trace, effects = answer.trace, answer.effects
+    if trace is None or effects is None or len(answer.adapters) < 2:
+        return []
+    assert answer.logprob is not None
+    ids, first = trace.token_ids, trace.prompt_length
+    places = [t for t in range(len(effects)) if effects[t].max() >= CHANGED]
+    found = []
+    for t in sorted(Random(f"{seed}/{prompt}").sample(places, min(DELETED, len(places)))):
+        order = np.argsort(-effects[t])
+        chosen = list(dict.fromkeys((order[0], order[len(order) // 2], order[-1])))
+        plain = replace(asked, effects=False, trace=True, max_new_tokens=t + 1)
+        off = [
+            replace(
+                plain,
+                prefix_ids=ids[first : first + t],
+                without=[(answer.adapters[e], None, None, first + t - 1)],
+            )
+            for e in chosen
+        ]
+        others = [one.trace.token_ids[-1] != ids[first + t] for one in ramole.generate(off)]  # pyright: ignore[reportOptionalMemberAccess]
+        likely = ramole.explain(off[0], first + t - 1, top=200, token_ids=ids)
+        chances = dict(zip(likely.mixture_ids, (c for _, c in likely.mixture), strict=True))
+        chance = chances.get(ids[first + t], float("nan"))
+        found.append(
+            Deleted(
+                task,
+                [float(effects[t, e]) for e in chosen],
+                others,
+                float(answer.logprob[t] - np.log(chance)),
+            )
+        )
+    return found
+
+
+def summarise_deleted(every: Sequence[Deleted]) -> dict[str, object]:
+    """How often the token changes, by whose adapter is switched off, and how What if agrees."""
+    whole = [one for one in every if len(one.other) == 3]
+    groups = [one.task for one in whole]
+    changed = {
+        name: bootstrap_groups([100.0 * one.other[n] for one in whole], groups).rounded(2)
+        for n, name in enumerate(("largest", "middle", "smallest"))
+    }
+    seen = [one for one in every if one.what_if == one.what_if]
+    pairs = np.array([(one.effects[0], one.what_if) for one in seen])
+    ranks = pairs.argsort(0).argsort(0)
+    return {
+        "tokens": len(whole),
+        "another token comes": changed,
+        "what if, tokens": len(seen),
+        "what if lowers the token too": 100.0 * float((pairs[:, 1] > 0).mean()),
+        "what if, rank correlation": float(np.asarray(np.corrcoef(ranks.T))[0, 1]),
+    }
+
+
+def beside(ramole: "Ramole", prompts: Sequence[str], method: str) -> list[tuple[float, float]]:
+    """Others' tokens a second with and without one answer's effects, and seconds of the effects;
+    in turns."""
+    others = [
+        Request(prompt, method=method, max_new_tokens=LENGTH, ignore_eos=True, trace=False)
+        for prompt in prompts[1 : OTHERS + 1]
+    ]
+    asks = Request(prompts[0], method=method, max_new_tokens=24, ignore_eos=True, abstain=False)
+    found = []
+    for n in range(2 * ROUNDS):
+        effects = bool(n % 2)
+        began, ends = time.perf_counter(), []
+        for index, item in ramole.stream_batch([replace(asks, effects=effects), *others]):
+            if index and isinstance(item, Generation):
+                ends.append(time.perf_counter() - began)
+        found.append(LENGTH * len(others) / max(ends))
+    return list(zip(found[1::2], found[::2], strict=True))

@@ -1,0 +1,86 @@
+"""The readings of one answer that its effects are made of (`ramole_core/effects.py`).
+
+For each subset S of its adapters the turn that is answered is read again, prompt and answer, in
+chunks as a prompt is, and v(S) is the log probability of each given token of the answer. The
+request's method decides about the adapters of S alone, as though nobody else had been found;
+earlier turns stay as they were, in the pages of the cache. v(all) comes from the run itself, and
+is read again only for tokens that were given (`prefix_ids`) or made by an engine that was lost.
+v(none) is the base's own, which reads the whole conversation bare.
+
+Tried and left: the prompt as the run read it and only the answer read again, and with that the
+others' terms set to 0 in the place of a decision about S alone. Both name the right adapter less
+often on composed prompts (LOG), and credit each adapter alike with what all did to the prompt.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from ramole_core.effects import Subset, effects_of, subsets_of
+from ramole_core.engine.pair_reading import Pair, PairReading
+from ramole_core.engine.request_state import RequestState
+from ramole_core.request import Generation
+
+
+def needs_effects(state: RequestState, answer: Generation) -> bool:
+    """Whether effects were asked for, of an answer that has tokens and came to its end."""
+    return state.request.effects and bool(state.tokens) and answer.finish_reason != "cancelled"
+
+
+@dataclass(eq=False)
+class EffectReading:
+    """The log probabilities of one answer, as its readings end."""
+
+    ids: tuple[int, ...]
+    """Of the answer."""
+    pair: Pair
+    """What is fed: the prompt, and the answer but for its last token."""
+    k: int
+    """Adapters that answered."""
+    values: dict[Subset, Sequence[float]]
+    """v of each subset that is known."""
+    states: Mapping[RequestState, Subset]
+    """What is being read."""
+
+    @classmethod
+    def of(cls, state: RequestState) -> "EffectReading":
+        """Of an answer that has ended; nothing is read yet."""
+        ids = tuple(state.tokens)
+        k = len(state.segments.open.names)
+        pair = Pair((*state.prompt_ids, *ids[:-1]), ids)
+        return cls(ids, pair, k, {frozenset(range(k)): list(state.logprobs)}, {})
+
+    @property
+    def everybody(self) -> Subset:
+        return frozenset(range(self.k))
+
+    @property
+    def wanted(self) -> tuple[Subset, ...]:
+        """The subsets that have to be read."""
+        every = (frozenset(), *subsets_of(self.k)) if self.k else ()
+        known = not any(map(math.isnan, self.values[self.everybody]))
+        return every if known else (*every, self.everybody)
+
+    def hear(self, state: RequestState, reading: PairReading) -> None:
+        """A reading has ended."""
+        subset, found = self.states[state], [-loss for loss in reading.losses]
+        if subset == self.everybody:
+            run = self.values[subset]
+            found = [v if math.isnan(own) else own for own, v in zip(run, found, strict=True)]
+        self.values[subset] = found
+        self.states = {one: s for one, s in self.states.items() if one is not state}
+
+    def complete(self, answer: Generation, *, seconds: float) -> Generation:
+        """The answer with its effects, once all is read; `seconds` went by since its last token."""
+        logprob = np.array(self.values[self.everybody], np.float32)
+        base = np.array(self.values[frozenset()], np.float32)
+        values = {subset: np.array(v, np.float32) for subset, v in self.values.items()}
+        return replace(
+            answer,
+            effects=effects_of(values, self.k),
+            logprob=logprob,
+            base_logprob=base,
+            extra={**answer.extra, "effects": seconds},
+        )

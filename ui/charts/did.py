@@ -1,0 +1,147 @@
+"""What adapters did to a token, or a whole answer, in words and as one bar.
+
+The bar runs from the base's log probability to the mixture's, adapter by adapter, so that its parts
+add up to what is said at its ends. Pure functions data -> HTML.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+
+from ramole_core import CHANGED, MAX_SHAPLEY
+
+from .palette import BASE, chip_html, ink_of, letter_of
+
+MARGIN = 0.08
+"""Of the bar's length, on both sides of what it shows."""
+NEAR = 1.05
+"""A factor below which nothing changed."""
+
+
+@dataclass(frozen=True)
+class Did:
+    """One token, or a sum over tokens."""
+
+    experts: tuple[tuple[str, int], ...]
+    """Each with its number for letter and colour."""
+    base: float
+    """Log probability by the base alone, in nats."""
+    effects: tuple[float, ...]
+    mixture: float
+
+    @property
+    def leader(self) -> int:
+        """The adapter with the largest effect; -1 where none changed anything."""
+        if not self.effects or max(self.effects) < CHANGED:
+            return -1
+        return max(range(len(self.effects)), key=lambda e: self.effects[e])
+
+
+def factor(nats: float) -> str:
+    """`4.1 times likelier`, of a token by an effect."""
+    times = math.exp(min(abs(nats), 20))
+    if times < NEAR:
+        return "hardly changed"
+    said = f"{times:.1f}" if times < 10 else f"{times:.0f}" if times < 1000 else "over 1000"
+    return f"{said} times {'likelier' if nats > 0 else 'less likely'}"
+
+
+def chance(logprob: float) -> str:
+    """A probability in percent, of its logarithm."""
+    percent = 100 * math.exp(min(logprob, 0.0))
+    if percent < 0.01:
+        return "under 0.01 %"
+    return f"{percent:.0f} %" if percent >= 99.5 or percent == 0 else f"{percent:.2g} %"
+
+
+def sentence(did: Did) -> str:
+    """What happened to a token, in one sentence of HTML."""
+    if did.leader >= 0:
+        name, place = did.experts[did.leader]
+        who = f"<strong>{letter_of(place)} {escape(name)}</strong>"
+        return f"{who} made this token {factor(did.effects[did.leader])}."
+    if did.base - did.mixture >= CHANGED:
+        return f"The base alone would have said it more readily: {factor(did.mixture - did.base)}."
+    return "The base alone would have said it nearly as readily: no adapter changed anything here."
+
+
+def did_html(did: Did, notes: Sequence[str] = ()) -> str:
+    """The bar, its ends in percent, and each adapter in words; `notes` stand behind these."""
+    items = []
+    for e, ((name, place), effect) in enumerate(zip(did.experts, did.effects, strict=True)):
+        note = notes[e] if notes else ""
+        items.append(
+            f'<li>{chip_html(place)}<span class="name">{escape(name)}</span>'
+            f'<span class="share">{factor(effect)}</span> '
+            f'<span class="quiet">({_signed(effect)} nats{note})</span></li>'
+        )
+    ends = (
+        f'<p class="ends"><span>base alone: {chance(did.base)}</span>'
+        f"<span>with the adapters: {chance(did.mixture)}</span></p>"
+    )
+    left_out = ""
+    if len(did.experts) > MAX_SHAPLEY:
+        left_out = (
+            f'<p class="quiet">With more than {MAX_SHAPLEY} adapters an effect is what leaving '
+            "one out changes, and effects need not add up.</p>"
+        )
+    return (
+        f'{bar_html(did)}{ends}<ul class="legend" aria-label="Effect of each adapter">'
+        f"{''.join(items)}</ul>{left_out}"
+    )
+
+
+def whole_html(did: Did, tokens: int) -> str:
+    """The log probability of a whole answer: the base's and what each adapter added, as one bar and
+    as a sum in words."""
+    each = f"{_plain(did.mixture / max(tokens, 1), 2)} a token"
+    if not did.experts:
+        said = f"Log probability of this answer by the base: {_plain(did.mixture)} nats, {each}."
+        return f'<p class="quiet">{said}</p>'
+    terms = "".join(
+        f" {'−' if effect < 0 else '+'} {abs(effect):.1f} {chip_html(place)}"
+        for (_, place), effect in zip(did.experts, did.effects, strict=True)
+    )
+    said = f"base {_plain(did.base)}{terms} = {_plain(did.mixture)} nats, {each}"
+    return (
+        f'<div class="whole">{bar_html(did)}'
+        f'<p class="quiet">Log probability of this answer: {said}.</p></div>'
+    )
+
+
+def _plain(nats: float, digits: int = 1) -> str:
+    return f"{nats:.{digits}f}".replace("-", "−")
+
+
+def bar_html(did: Did) -> str:
+    """The bar alone: grey up to the base's log probability, then a piece for each adapter; striped
+    ones go back."""
+    stops = [did.base]
+    for effect in did.effects:
+        stops.append(stops[-1] + effect)
+    low, high = min(stops), max(stops)
+    room = max(high - low, CHANGED)
+    low, high = low - MARGIN * room, high + MARGIN * room
+
+    def at(value: float) -> float:
+        return 100 * (value - low) / (high - low)
+
+    parts = [_piece(0, at(did.base), f"--expert:{BASE}", "", "base")]
+    for (_, place), start, end in zip(did.experts, stops, stops[1:], strict=False):
+        left, right = sorted((at(start), at(end)))
+        ink, back = ink_of(place), end < start
+        style = f"--expert:{ink.colour}" + ("" if back else f";color:{ink.text}")
+        label = letter_of(place) if right - left > 5 and not back else ""
+        parts.append(_piece(left, right, style, label, "back" if back else "on"))
+    parts.append(f'<b class="end" style="left:{at(stops[-1]):.2f}%"></b>')
+    return f'<div class="did" aria-hidden="true">{"".join(parts)}</div>'
+
+
+def _piece(start: float, end: float, style: str, label: str, kind: str) -> str:
+    place = f"left:{start:.2f}%;width:{end - start:.2f}%"
+    return f'<i class="{kind}" style="{place};{style}">{label}</i>'
+
+
+def _signed(nats: float) -> str:
+    return f"{nats:+.2f}".replace("-", "−")
