@@ -72,8 +72,12 @@ def test_an_answer_arrives_with_colour_letter_and_words(quick, visit):
     tokens = page.locator("#answer .token")
     expect(tokens).to_have_count(len(WORDS))
     assert letters(page) == "A.B.C.A."
-    assert tokens.nth(2).get_attribute("aria-label") == "<b>lie</b>: expert B, bee, 4.5 times likelier"
-    assert tokens.nth(4).get_attribute("aria-label") == "line break: expert C, cat, 4.5 times likelier"
+    assert (
+        tokens.nth(2).get_attribute("aria-label") == "<b>lie</b>: expert B, bee, 4.5 times likelier"
+    )
+    assert (
+        tokens.nth(4).get_attribute("aria-label") == "line break: expert C, cat, 4.5 times likelier"
+    )
     assert tokens.nth(3).get_attribute("aria-label") == "${here}: the base would have said it"
     assert "B bee 4.5 times likelier" in tokens.nth(2).get_attribute("title")
     colour = "n => getComputedStyle(n).backgroundColor"
