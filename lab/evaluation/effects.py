@@ -272,7 +272,7 @@ def _deleted(
     def make() -> object:
         return [asdict(one) for one in deletion(ramole, task, prompt, method, seed=n)]
 
-    return [Deleted(**one) for one in kept.get(f"deleted-{n}-{method}", make)]
+    return [Deleted(**one) for one in kept.get(f"left-out-{n}-{method}", make)]
 
 
 def _by_method(every: Sequence[Judged], methods: Sequence[str]) -> Mapping[str, object]:

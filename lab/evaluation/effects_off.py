@@ -2,15 +2,16 @@
 
 *Deletion*: ordinary rows, answered freely with the adapters that are found. At tokens drawn among
 those that an adapter changed, the adapter with the largest, the middle and the smallest effect is
-switched off from there on (*What if*): how often another token comes. The same call gives how far
-the switched-off leader moves the token's own log probability, beside its effect.
+taken away: left out of the request, so that the others read the prompt and the answer so far; and
+switched off from that token on (*What if*), with all that was read before. How often does another
+token come? Of What if also how far the leader's switch moves the token's own log probability.
 
 *Cost*: others' tokens a second while one answer's effects are measured, over those where it asks
 for none, in turns.
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from random import Random
 from typing import TYPE_CHECKING
@@ -38,7 +39,9 @@ class Deleted:
     effects: list[float]
     """Of those that are switched off, the largest, the middle and the smallest."""
     other: list[bool]
-    """Whether another token came."""
+    """Whether another token came where it was left out."""
+    switched: list[bool]
+    """Whether one came where it was switched off from there on."""
     what_if: float
     """By how much the switched-off leader moves the token's log probability; nan: too unlikely
     to be seen."""
@@ -58,16 +61,11 @@ def deletion(ramole: "Ramole", task: str, prompt: str, method: str, *, seed: int
     for t in sorted(Random(f"{seed}/{prompt}").sample(places, min(DELETED, len(places)))):
         order = np.argsort(-effects[t])
         chosen = list(dict.fromkeys((order[0], order[len(order) // 2], order[-1])))
-        plain = replace(asked, effects=False, trace=True, max_new_tokens=t + 1)
-        off = [
-            replace(
-                plain,
-                prefix_ids=ids[first : first + t],
-                without=[(answer.adapters[e], None, None, first + t - 1)],
-            )
-            for e in chosen
-        ]
-        others = [one.trace.token_ids[-1] != ids[first + t] for one in ramole.generate(off)]  # pyright: ignore[reportOptionalMemberAccess]
+        given = {"prefix_ids": ids[first : first + t], "max_new_tokens": t + 1, "effects": False}
+        plain, names = replace(asked, **given), answer.adapters
+        off = [replace(plain, without=[(names[e], None, None, first + t - 1)]) for e in chosen]
+        out = [replace(plain, adapters=[*names[:e], *names[e + 1 :]], abstain=None) for e in chosen]
+        came = [_last(one) != ids[first + t] for one in ramole.generate([*out, *off])]
         likely = ramole.explain(off[0], first + t - 1, top=200, token_ids=ids)
         chances = dict(zip(likely.mixture_ids, (c for _, c in likely.mixture), strict=True))
         chance = chances.get(ids[first + t], float("nan"))
@@ -75,27 +73,39 @@ def deletion(ramole: "Ramole", task: str, prompt: str, method: str, *, seed: int
             Deleted(
                 task,
                 [float(effects[t, e]) for e in chosen],
-                others,
+                came[: len(chosen)],
+                came[len(chosen) :],
                 float(answer.logprob[t] - np.log(chance)),
             )
         )
     return found
 
 
+def _last(answer: Generation) -> int:
+    assert answer.trace is not None
+    return answer.trace.token_ids[-1]
+
+
 def summarise_deleted(every: Sequence[Deleted]) -> dict[str, object]:
     """How often the token changes, by whose adapter is switched off, and how What if agrees."""
     whole = [one for one in every if len(one.other) == 3]
     groups = [one.task for one in whole]
-    changed = {
-        name: bootstrap_groups([100.0 * one.other[n] for one in whole], groups).rounded(2)
-        for n, name in enumerate(("largest", "middle", "smallest"))
-    }
+    if not whole:
+        return {"tokens": 0}
+
+    def changed(pick: Callable[[Deleted], Sequence[bool]]) -> dict[str, object]:
+        return {
+            name: bootstrap_groups([100.0 * pick(one)[n] for one in whole], groups).rounded(2)
+            for n, name in enumerate(("largest", "middle", "smallest"))
+        }
+
     seen = [one for one in every if one.what_if == one.what_if]
     pairs = np.array([(one.effects[0], one.what_if) for one in seen])
     ranks = pairs.argsort(0).argsort(0)
     return {
         "tokens": len(whole),
-        "another token comes": changed,
+        "another token comes": changed(lambda one: one.other),
+        "another token comes by what if": changed(lambda one: one.switched),
         "what if, tokens": len(seen),
         "what if lowers the token too": 100.0 * float((pairs[:, 1] > 0).mean()),
         "what if, rank correlation": float(np.asarray(np.corrcoef(ranks.T))[0, 1]),

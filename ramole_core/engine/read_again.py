@@ -14,6 +14,8 @@ from ramole_core.engine.request_state import RequestState
 
 PIECE = 32
 """Tokens that are read in one forward between two steps of rows that decode."""
+IDLE_PIECE = 64
+"""The same where no row decodes: a prompt that comes meanwhile waits for it."""
 
 
 class ReadAgain:
@@ -47,17 +49,16 @@ class ReadAgain:
 
     def chunk(
         self,
-        most: int,
         *,
         begin: Callable[[RequestState], bool],
         mixed: Callable[[RequestState], bool],
         decoding: bool,
     ) -> list[Share]:
-        """What is read now, at most `most` tokens; `begin` opens the pages of one that has none and
+        """What is read now; `begin` opens the pages of one that has none and
         says whether it could, `mixed` whether its adapters are in the bank."""
         if not self.states or (decoding and self._spare < PIECE):
             return []
-        budget = PIECE if decoding else most
+        budget = PIECE if decoding else IDLE_PIECE
         ready, left = [], budget
         for state in list(self.states):
             if left <= 0 or (state.sequence is None and not begin(state)):

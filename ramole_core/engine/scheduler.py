@@ -287,7 +287,6 @@ class Scheduler:
             return state.sequence is not None
 
         chunk = self._again.chunk(
-            self.sizes.prefill_chunk,
             begin=begin,
             mixed=lambda state: self._mixed(state, events),
             decoding=bool(self._rows),
