@@ -5,6 +5,7 @@ import os
 import time
 from contextlib import contextmanager
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 
@@ -221,7 +222,10 @@ def test_json_is_all_of_stdout_and_what_the_file_holds(tmp_path, monkeypatch, ca
 
     @contextmanager
     def opened(data, *, seed, **how):
-        yield FakeRamole(CROWD), CROWD
+        fake = FakeRamole(CROWD)
+        cards = [SimpleNamespace(name=name) for name in CROWD.samples]
+        fake.pool = SimpleNamespace(cards=lambda: cards)
+        yield fake, CROWD
 
     monkeypatch.setattr(command, "opened", opened)
     monkeypatch.setattr(command, "shared_facts", lambda ramole, **how: facts)

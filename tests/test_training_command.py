@@ -159,10 +159,11 @@ def test_a_router_is_trained_over_adapters_of_the_pool(base, data, tmp_path, mon
     assert result.exit_code == 0, result.output
     answer = json.loads(result.stdout.strip().splitlines()[-1])
     assert answer["adapters"] == ["colours", "tints"]
-    weights = (pool / "_router" / "router.safetensors").read_bytes()
+    made = tmp_path / "kept" / "trained" / "_router"
+    weights = (made / "router.safetensors").read_bytes()
     assert answer["router_checksum"] == hashlib.sha256(weights).hexdigest()
     assert set(answer["dev_losses"][-1]) == {"step", "ramole", "uniform", "random"}
-    assert sorted(path.name for path in (pool / "_router").iterdir()) == [
+    assert sorted(path.name for path in made.iterdir()) == [
         "router.safetensors",
         "router_config.json",
     ]

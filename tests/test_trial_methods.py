@@ -332,6 +332,7 @@ def test_an_adapter_that_came_later_is_refused_in_a_sentence(ramole, name):
 def test_weights_that_cannot_serve_are_one_sentence_and_the_others_go_on(ramole, tmp_path):
     before, kept = ramole.settings.adapters_dir, tmp_path / "adapters"
     shutil.copytree(before, kept)
+    shutil.copytree(ramole.settings.trained_dir, kept, dirs_exist_ok=True)
     rows = {name: METHODS[name].row for name in POOLED}
     files = {name: weights_file(kept / row.weights, row) for name, row in rows.items()}
     records = {name: config_file(kept / row.weights, row) for name, row in rows.items()}
