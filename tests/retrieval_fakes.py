@@ -53,6 +53,9 @@ class FakeEncoder:
         self.checksum = checksum
         self.calls: list[list[str]] = []
 
+    def count_tokens(self, texts: Sequence[str]) -> int:
+        return sum(len(text.split()) for text in texts)
+
     def embed(self, texts: Sequence[str]) -> np.ndarray:
         self.calls.append(list(texts))
         rows = np.zeros((len(texts), self.d), np.float32)

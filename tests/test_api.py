@@ -417,6 +417,14 @@ def test_passwords_may_hold_colons():
     assert passwords("ann:a:b, ben:c") == [("ann", "a:b"), ("ben", "c")] and passwords(None) is None
 
 
+def test_log_probabilities_are_told_where_they_are_asked_for():
+    *_, (_, told) = streamed(FakeRamole(length=2), Request("hi", logprobs=1, prompt_logprobs=True))
+    assert told["logprobs"] == [[0, -0.5, [[0, -0.5]]], [1, -0.5, [[1, -0.5]]]]
+    assert told["prompt_logprobs"][0] == [0, None, []]
+    *_, (_, bare) = streamed(FakeRamole(length=2), Request("hi"))
+    assert not {"logprobs", "prompt_logprobs"} & set(bare)
+
+
 # MCP
 
 

@@ -72,16 +72,21 @@ def test_an_answer_arrives_with_colour_letter_and_words(quick, visit):
     tokens = page.locator("#answer .token")
     expect(tokens).to_have_count(len(WORDS))
     assert letters(page) == "A.B.C.A."
-    assert tokens.nth(2).get_attribute("aria-label") == "<b>lie</b>: expert B, bee"
-    assert tokens.nth(4).get_attribute("aria-label") == "line break: expert C, cat"
-    assert "B bee 67 %" in tokens.nth(2).get_attribute("title")
+    assert (
+        tokens.nth(2).get_attribute("aria-label") == "<b>lie</b>: expert B, bee, 4.5 times likelier"
+    )
+    assert (
+        tokens.nth(4).get_attribute("aria-label") == "line break: expert C, cat, 4.5 times likelier"
+    )
+    assert tokens.nth(3).get_attribute("aria-label") == "${here}: the base would have said it"
+    assert "B bee 4.5 times likelier" in tokens.nth(2).get_attribute("title")
     colour = "n => getComputedStyle(n).backgroundColor"
-    assert len({tokens.nth(i).evaluate(colour) for i in (0, 2, 4)}) == 3
+    assert len({tokens.nth(i).evaluate(colour) for i in (0, 2, 3, 4)}) == 4
     line = tokens.nth(2).evaluate("n => getComputedStyle(n).backgroundImage")
-    assert "16.7%, rgb(86, 180, 233) 83.4%" in line, "two thirds are the second expert's"
-    expect(page.locator("#answer .legend li")).to_have_count(3)
-    assert page.locator("#answer .legend li").first.inner_text().split() == ["A", "ant", "42", "%"]
-    expect(page.locator("#answer .meaning")).to_contain_text("contributed most")
+    assert "rgb(86, 180, 233) 0%, rgb(86, 180, 233) 100%" in line, "it is the second expert's"
+    expect(page.locator("#answer .legend li")).to_have_count(4)
+    assert page.locator("#answer .legend li").first.inner_text().split() == ["A", "ant", "38", "%"]
+    expect(page.locator("#answer .meaning")).to_contain_text("made the token likelier")
     expect(page.locator("#beside .plain")).to_contain_text("The boats <b>lie</b> ${here}")
     expect(page.locator("#trace-npz")).to_be_visible()
     behind = page.locator("#trace-npz-file")
@@ -113,7 +118,7 @@ def test_a_picked_token_opens_its_weights_and_what_else_was_likely(quick, visit)
     for part in ("#token h2", "#answer .token >> nth=3", "#likely table >> nth=0"):
         expect(page.locator(part)).to_be_in_viewport()
     assert page.evaluate("scrollY") == 0, "the panel stands beside the answer"
-    expect(page.locator("#token")).to_contain_text("B bee contributed most")
+    expect(page.locator("#token")).to_contain_text("The base alone would have said it")
     expect(page.locator("#token-plot .js-plotly-plot")).to_be_visible()
     expect(page.locator("#likely table")).to_have_count(2)
     expect(page.locator("#likely .chosen code")).to_have_text("${here}")

@@ -274,7 +274,7 @@ def test_ctrl_c_ends_in_one_line(door: Door, capsys, monkeypatch):
 def test_only_what_works_is_there():
     names = {info.name for info in app.registered_commands}
     expected = {"doctor", "list", "add", "remove", "retrieve", "generate", "batch", "benchmark"}
-    expected |= {"calibrate", "page"}
+    expected |= {"calibrate", "keys", "page"}
     expected |= {"evaluate", "chat", "merge", "methods", "mixes", "trace", "hub", "serve"}
     assert names == expected
     assert [info.name for info in app.registered_groups] == ["train"]

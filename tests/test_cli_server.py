@@ -1,9 +1,12 @@
 """The command line beside a page that runs: it asks the page, found by itself or by --url."""
 
+import io
 import json
 import os
 import re
 import time
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from threading import Thread
 
 import pytest
 
@@ -11,7 +14,7 @@ from ramole_core.cli import main
 from ramole_core.pool.lock import WriterLock
 from ramole_core.running_page import FILE, RunningPage, announce_page, find_page, withdraw_page
 from tests.pool_fakes import write_adapter, write_sample, zipped
-from tests.serving import fake, free_port
+from tests.serving import fake
 
 
 @pytest.fixture(scope="module")
@@ -33,8 +36,11 @@ def ask(server, monkeypatch, capsys, tmp_path):
     def run(*words: str, elsewhere: bool = False):
         data = tmp_path if elsewhere else server[1] / "data"
         monkeypatch.setenv("RAMOLE_DATA_DIR", str(data))
-        at = ["--url", server[0].url] if elsewhere else []
-        status = main([*at, *words])
+        if elsewhere:
+            monkeypatch.setenv("RAMOLE_URL", server[0].url)
+        else:
+            monkeypatch.delenv("RAMOLE_URL", raising=False)
+        status = main(list(words))
         return status, *capsys.readouterr()
 
     return run
@@ -57,8 +63,6 @@ def test_what_a_page_can_be_asked(ask, elsewhere):
 
 
 def test_chat_keeps_its_turns(ask, monkeypatch):
-    import io
-
     monkeypatch.setattr("sys.stdin", io.StringIO("a b\n/help\nc d\n"))
     status, out, err = ask("chat", "--json")
     turns = json.loads(out)["turns"]
@@ -91,7 +95,7 @@ def test_what_the_operator_adds_is_everybodys_and_what_a_session_adds_its_own(as
         (["add", "hf:a/b"], "cannot be asked of a server"),
         (["--url", "http://127.0.0.1:9", "list"], "No server answers at http://127.0.0.1:9"),
         (["--url", "ftp://x", "list"], "is no address"),
-        (["--url", "http://127.0.0.1:9", "doctor"], "doctor works on this machine's files"),
+        (["--url", "http://127.0.0.1:9", "methods"], "methods works on this machine's files"),
     ],
 )
 def test_what_cannot_be_asked_is_a_sentence(ask, words, sentence):
@@ -116,22 +120,29 @@ def test_a_page_is_believed_while_it_lives(tmp_path):
     assert not any(tmp_path.iterdir())
 
 
-def test_a_server_that_is_none_is_a_sentence(ask, tmp_path):
-    from http.server import BaseHTTPRequestHandler, HTTPServer
-    from threading import Thread
-
+@pytest.mark.parametrize(
+    ("status", "body", "sentence"),
+    [
+        (200, b"hello", "is no RAMoLE server"),
+        (401, b"{}", "asks for a password, or another one; give it as --url http://user:password@"),
+        (500, b"hello", "answers with status 500"),
+        (429, b'{"detail": "Too many."}', "Too many."),
+    ],
+)
+def test_a_server_that_refuses_or_is_none_is_a_sentence(ask, status, body, sentence):
     class Other(BaseHTTPRequestHandler):
         def do_POST(self):  # noqa: N802
-            self.send_response(200)
+            self.rfile.read(int(self.headers["Content-Length"]))
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(body)))
             self.end_headers()
-            self.wfile.write(b"hello")
+            self.wfile.write(body)
 
         def log_message(self, *_):
             pass
 
-    other = HTTPServer(("127.0.0.1", free_port()), Other)
-    Thread(target=other.serve_forever, daemon=True).start()
-    status, _, err = ask("--url", f"http://127.0.0.1:{other.server_port}", "list")
-    other.shutdown()
-    other.server_close()
-    assert status == 2 and "is no RAMoLE server" in err
+    with HTTPServer(("127.0.0.1", 0), Other) as other:
+        Thread(target=other.serve_forever, daemon=True).start()
+        ended, _, err = ask("--url", f"http://127.0.0.1:{other.server_port}", "list")
+        other.shutdown()
+    assert ended == 2 and sentence in err

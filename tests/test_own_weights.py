@@ -3,6 +3,7 @@ an evaluation of one's own data asks what there is material for."""
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -93,7 +94,11 @@ def task(data: Path, name: str) -> None:
         ({"mine"}, ["iid"]),  # a pool of one: without it nothing is left
     ],
 )
-def test_one_s_own_task_is_asked_in_what_it_has_material_for(tmp_path, adapters, possible):
+def test_one_s_own_task_is_asked_in_what_it_has_material_for(
+    tmp_path, monkeypatch, adapters, possible
+):
+    written = [SimpleNamespace(adapter="ant")]
+    monkeypatch.setattr("lab.evaluation.own_data.read_phrased", lambda: written)
     task(tmp_path, "mine")
     crowd, told = Crowd(("ant", "bee"), ()), []
     every = ["iid", "ood", "crowded", "phrased", "open"]
@@ -103,6 +108,9 @@ def test_one_s_own_task_is_asked_in_what_it_has_material_for(tmp_path, adapters,
         task(tmp_path, name)
     whole = situations_of(every, tmp_path, crowd, ["mine"], adapters=adapters, told=told.append)
     assert whole == every and len(told) == 1
+    one = Crowd(("mine",), ())  # a pool and data of one's own, that have each other's all
+    asked = situations_of(every, tmp_path, one, ["mine"], adapters={"mine"}, told=told.append)
+    assert asked == ["iid"]
 
 
 def test_rows_that_are_not_there_are_said_with_where_they_come_from(tmp_path):

@@ -51,6 +51,7 @@ def test_a_column_is_a_request():
         max_new_tokens=9,
         owner="me",
         effects=True,
+        split=False,
     )
     named = Column("ramole", 3, ["ant", "bee"], ["bee"]).request("x", None, max_new_tokens=9)
     assert (named.adapters, named.exclude) == (("ant",), ())

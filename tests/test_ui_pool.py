@@ -592,10 +592,11 @@ def test_the_sign_of_life_is_no_tab(monkeypatch):
             built.append(Context.block)
 
     monkeypatch.setattr(gr, "Timer", Timer)
-    monkeypatch.setattr(Context, "root_block", "the page")
+    page = SimpleNamespace(unload=lambda do: None)
+    monkeypatch.setattr(Context, "root_block", page)
     monkeypatch.setattr(Context, "block", "the tabs")
     heartbeat(Presence())
-    assert built == ["the page", "the tabs"] and Context.block == "the tabs"
+    assert built == [page, "the tabs"] and Context.block == "the tabs"
 
 
 # Errors

@@ -479,6 +479,7 @@ def test_the_tiles_have_one_number_of_each_section(folder):
     counted = {"Answers": "7", "Every task": "3", "Methods": "4", "Papers&#x27; cases": "4"}
     counted["Who did a token"] = "2"
     counted |= {"Finding": "61 %", "Adapters": "1 of 2", "Router": "1 of 3", "Speed": "0.71"}
+    counted |= {"Who did a token": "2"}
     assert tiles(folder) == counted
 
 

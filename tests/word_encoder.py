@@ -14,6 +14,9 @@ class WordEncoder:
 
     checksum = "words"
 
+    def count_tokens(self, texts: Sequence[str]) -> int:
+        return sum(len(text.split()) for text in texts)
+
     def embed(self, texts: Sequence[str]) -> np.ndarray:
         rows = [sum(map(_direction, re.findall(r"\w+", t.lower())), _direction("")) for t in texts]
         made = np.array(rows, np.float32)

@@ -7,6 +7,7 @@ from lab.evaluation.situations import Crowd, has_rows
 from ramole_core.errors import RamoleError
 from ramole_core.pool import Limits, Pool
 from ramole_core.settings import load_settings
+from ramole_core.training.prompt_sets import read_phrased
 
 ROWS = ("iid", "ood", "crowded")
 """Situations of a task's rows; the others are of the sample pool and all its tasks."""
@@ -38,7 +39,8 @@ def situations_of(
 ) -> Sequence[str]:
     """Those of `every` situation that these tasks can be asked in, where the pool has these
     `adapters`; tells which are left out."""
-    if all(has_rows(data, name) for name in crowd.samples):
+    written = {one.adapter for one in read_phrased()}
+    if written <= set(crowd.samples) and all(has_rows(data, name) for name in crowd.samples):
         return every
     hidden = len(adapters) > 1 and set(tasks) <= set(adapters)  # each has one, and others are left
     there = {"iid": bool(adapters), "ood": hidden, "crowded": bool(crowd.distractors)}

@@ -61,8 +61,8 @@ def _add_options(app: typer.Typer) -> None:
         url: Annotated[
             str | None,
             typer.Option(
-                envvar="RAMOLE_URL",
-                help="Ask the server there; one that runs on this data folder is found by itself.",
+                help="Ask the server there, else that of RAMOLE_URL; one that runs on this data "
+                "folder is found by itself.",
             ),
         ] = None,
         version: Annotated[

@@ -1,5 +1,6 @@
 """What answers a command: the system opened here, or a server that runs; and options they share."""
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -80,9 +81,10 @@ def _server() -> "Server | None":
     from ramole_core.running_page import find_page
     from ramole_core.settings import load_settings
 
-    settings, url = load_settings(), chosen_url.get()
+    settings, url = load_settings(), chosen_url.get() or os.environ.get("RAMOLE_URL")
     found = None if url else find_page(Path(settings.data_dir))
     if found is not None:
         say(f"Asking the page at {found.url}, which runs on {settings.data_dir}.")
-        return Server(found.url, data_dir=settings.data_dir, key=found.key, auth=settings.auth)
+        first = (settings.auth or "").partition(",")[0].strip()
+        return Server(found.url, data_dir=settings.data_dir, key=found.key, auth=first or None)
     return Server(url, data_dir=settings.data_dir) if url else None

@@ -6,6 +6,7 @@ min_p leave; nothing past a stop string is ever given out.
 
 import sys
 from collections.abc import Sequence
+from functools import lru_cache
 
 import torch
 from jaxtyping import Float
@@ -121,3 +122,13 @@ def _overlap(text: str, stop: str) -> int:
     """How many characters at the end of `text` could begin `stop`."""
     longest = min(len(text), len(stop) - 1)
     return next((n for n in range(longest, 0, -1) if text.endswith(stop[:n])), 0)
+
+
+def spell(tokenizer: PreTrainedTokenizerBase, ids: list[int]) -> list[str]:
+    """The text of each token by itself; half a character shows as the replacement sign."""
+    return [_spelled(tokenizer, token) for token in ids]
+
+
+@lru_cache(2**16)
+def _spelled(tokenizer: PreTrainedTokenizerBase, token: int) -> str:
+    return str(tokenizer.decode([token], clean_up_tokenization_spaces=False))

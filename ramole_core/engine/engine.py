@@ -17,6 +17,7 @@ from ramole_core.composition import Candidate, Response
 from ramole_core.effects import Subset
 from ramole_core.engine.answer_format import format_of
 from ramole_core.engine.attention import ServedAttention
+from ramole_core.engine.decoding import spell
 from ramole_core.engine.effect_reading import EffectReading
 from ramole_core.engine.faults import fault_of
 from ramole_core.engine.fitting import Fit
@@ -37,7 +38,6 @@ from ramole_core.engine.request_state import (
     RequestState,
     new_pair_state,
     new_request_state,
-    spell,
 )
 from ramole_core.engine.scheduler import Event, Scheduler, Sizes
 from ramole_core.engine.segment_maker import SegmentMaker

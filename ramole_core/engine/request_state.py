@@ -5,7 +5,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -16,7 +16,14 @@ from transformers import PreTrainedTokenizerBase
 from ramole_core.answer import TokenLogprob
 from ramole_core.composition import Candidate
 from ramole_core.engine.answer_format import AnswerFormat
-from ramole_core.engine.decoding import TextStream, choose_token, make_generator, skip_draws
+from ramole_core.engine.decoding import (
+    TextStream,
+    choose_token,
+    is_greedy,
+    make_generator,
+    skip_draws,
+    spell,
+)
 from ramole_core.engine.kv import KvSequence
 from ramole_core.engine.logits import changed_logits, log_probability
 from ramole_core.engine.pair_reading import PairReading
@@ -120,10 +127,6 @@ class RequestState:
         """That of the token that is fed next."""
         return self.segments.all[self.segments.at(self.fed)]
 
-    @property
-    def _fed_last(self) -> Segment:
-        return self.segments.all[self.segments.at(self.fed - 1)]
-
     def advance(self, token: int | None, logits: Float[Tensor, "v"], eos: frozenset[int]) -> Step:
         """The next token: `token` where it was chosen for the whole batch, else from the logits."""
         request = self.request
@@ -138,7 +141,8 @@ class RequestState:
         self.ids.append(token)
         self.new += 1
         top, text = request.logprobs, self.push(token, eos)
-        row = self.gates.last(self._fed_last) if request.trace else None
+        last = self.segments.all[self.segments.at(self.fed - 1)]
+        row = self.gates.last(last) if request.trace else None
         return Step(
             token=token,
             text=text,
@@ -151,6 +155,11 @@ class RequestState:
             last=bool(self.finish_reason),
         )
 
+    @cached_property
+    def takes_likeliest(self) -> bool:
+        """Whether each token is the likeliest by the model's own logits."""
+        return is_greedy(self.request) and not self.request.changes_logits
+
     def _choose(self, logits: Float[Tensor, "v"]) -> int:
         request = self.request
         if request.changes_logits:
@@ -160,8 +169,7 @@ class RequestState:
 
     def hear_prompt(self, logits: Float[Tensor, "n v"], end: int) -> None:
         """Logits after the n tokens before `end`, for the log probabilities of the prompt."""
-        top = self.request.logprobs or 0
-        found = self.prompt_logprobs
+        found, top = self.prompt_logprobs, self.request.logprobs or 0
         if not found:
             found.append(TokenLogprob(self.ids[0], None))
         for row, at in enumerate(range(end - len(logits) + 1, min(end + 1, self.prompt_length))):
@@ -301,13 +309,3 @@ def new_pair_state(
     )
     state.take_pair()
     return state
-
-
-def spell(tokenizer: PreTrainedTokenizerBase, ids: list[int]) -> list[str]:
-    """The text of each token by itself; half a character shows as the replacement sign."""
-    return [_spelled(tokenizer, token) for token in ids]
-
-
-@lru_cache(2**16)
-def _spelled(tokenizer: PreTrainedTokenizerBase, token: int) -> str:
-    return str(tokenizer.decode([token], clean_up_tokenization_spaces=False))

@@ -13,7 +13,6 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from ramole_core.engine.chunk import Share, next_chunk
-from ramole_core.engine.decoding import is_greedy
 from ramole_core.engine.faults import fault_of
 from ramole_core.engine.kv import KvCache
 from ramole_core.engine.model_runner import ModelRunner, Output, Piece
@@ -418,10 +417,9 @@ class Scheduler:
     ) -> bool:
         """The next token of one row: the batch's own choice where the request takes the likeliest
         of the model's own logits. False: its format allows none."""
-        request = state.request
-        greedy = token if is_greedy(request) and not request.changes_logits else None
+        chosen = token if state.takes_likeliest else None
         try:
-            events.append((state, state.advance(greedy, output.logits[row], self._eos)))
+            events.append((state, state.advance(chosen, output.logits[row], self._eos)))
         except RamoleError as error:
             self._fail(state, error, events)
             return False

@@ -12,6 +12,7 @@ from ramole_core import (
     RamoleError,
     Request,
     Step,
+    TokenLogprob,
     effects_record,
     parts_record,
 )
@@ -122,7 +123,16 @@ def how_of(answer: Generation, request: Request, steps: Sequence[Step]) -> dict:
         **({"evidence": answer.evidence.record()} if answer.evidence else {}),
         **({"notes": list(answer.notes)} if answer.notes else {}),
         **({"parts": parts_record(answer)} if answer.parts else {}),
+        **_logprobs("logprobs", [step.likelihood for step in steps]),
+        **_logprobs("prompt_logprobs", answer.prompt_logprobs),
     }
+
+
+def _logprobs(name: str, found: Sequence[TokenLogprob | None]) -> dict:
+    """[token, log probability, [[token, log probability], ...]] each; nothing where none were
+    asked for."""
+    told = [[one.token, one.logprob, list(map(list, one.top))] for one in found if one is not None]
+    return {name: told} if told else {}
 
 
 def _fitting(how: Fitting) -> dict:

@@ -29,7 +29,7 @@ TYPES: Mapping[str, Any] = {
     "options": dict | str,
     "parts": list,
 }
-OBJECTS = ("later_weights",)
+OBJECTS = ("later_weights", "logit_bias", "json_schema")
 ABOUT = """
 Answer a prompt with the adapters of the pool that fit it, mixed token by token. Streams the
 text so far; the last answer also has the adapters that were used and how it ended. Waits

@@ -124,7 +124,8 @@ class Handlers:
             view = self.talk.view(session, turns, asked=run.request.prompt)
             shown = done(self.ui, run, name, whole=whole, talking=True)
             said = notice_html(f"{PART_BY_PART} The answer has ended.")
-            return {**shown, **view, self.ui.turns: turns, self.ui.outcome.notice: said}
+            shown |= {self.ui.turns: turns, self.ui.outcome.notice: said}
+            return {**shown, **view, self.ui.entry.prompt: ""}
         free = turns and run.pieces and prompt == run.request.prompt
         said = {self.ui.entry.prompt: ""} if free else {}
         return {**done(self.ui, run, name, whole=whole, talking=bool(turns)), **said}

@@ -22,10 +22,6 @@ SPOKEN = ("/gradio_api/queue/", "/gradio_api/call/", "/gradio_api/run/", "/gradi
 OPENAI = "/v1/"
 """Where OpenAI's do."""
 
-OPENAI = "/v1"
-"""Where OpenAI's clients do, in OpenAI's form."""
-OPENAI_TYPES = {401: "authentication_error", 429: "rate_limit_error", 503: "server_error"}
-
 
 class Refused(Exception):
     """A request is refused; the text is what its sender is told."""
@@ -53,10 +49,6 @@ class Refused(Exception):
         elif any(one in path for one in SPOKEN):
             told = {"error": str(self), "detail": str(self)}
             answer = JSONResponse(told, self.status, headers)
-        elif OPENAI in scope.get("path", ""):
-            kind = OPENAI_TYPES.get(self.status, "invalid_request_error")
-            error = {"message": str(self), "type": kind, "param": None, "code": None}
-            answer = JSONResponse({"error": error}, self.status, headers)
         else:
             answer = PlainTextResponse(str(self), self.status, headers)
         start = {"type": "http.response.start", "status": self.status}

@@ -14,7 +14,7 @@ from .likelihoods import chat_logprobs, text_logprobs
 from .parameters import Call
 
 REASONS = {"eos": "stop", "stop": "stop", "length": "length"}
-OPENAI_HAS = ("finish_reason", "prompt_tokens", "new_tokens")
+OPENAI_HAS = ("finish_reason", "prompt_tokens", "new_tokens", "logprobs", "prompt_logprobs")
 Spell = Callable[[Sequence[int]], list[str]]
 """The text of each token by itself."""
 
