@@ -377,7 +377,7 @@ def test_the_real_thing(chromium, visit, real_base_folder, tmp_path):
         expect(page.locator("#timing")).to_contain_text("tokens/s", timeout=2 * PATIENCE)
         assert page.locator("#found .taken .name").first.inner_text() == "clickbait"
         assert page.locator("#answer .text").inner_text().startswith(("yes", "no"))
-        expect(page.locator("#answer .legend li")).to_have_count(3)
+        assert page.locator("#answer .legend li").count() >= 3, "and the base, where it did a token"
         expect(page.locator("#beside .plain")).to_be_visible()
         page.locator("#answer .token").first.click()
         expect(page.locator("#likely table")).to_have_count(2)

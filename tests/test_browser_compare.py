@@ -29,7 +29,7 @@ def test_one_prompt_two_ways_then_three(server, visit):
     expect(page.locator("#compare-head-1")).to_contain_text("base")
     expect(tokens).to_have_count(len(WORDS))
     expect(page.locator("#compare-head-0")).to_contain_text("ramole_plus, k = 3")
-    expect(page.locator("#compare-answer-0 .legend li")).to_have_count(3)
+    expect(page.locator("#compare-answer-0 .legend li")).to_have_count(4)
     expect(page.locator("#compare-answer-1 .token.differs")).to_have_count(0)
     expect(page.locator("#compare-answer-2")).to_be_hidden()
     tokens.nth(2).click()

@@ -156,7 +156,7 @@ def test_pictures_tables_and_traces_are_files(server, visit, tmp_path):
     alone.on("pageerror", lambda error: wrong.append(str(error)))
     alone.goto(whole.as_uri())
     expect(alone.locator(".js-plotly-plot .main-svg").first).to_be_visible()
-    assert alone.locator(".js-plotly-plot").count() == 5 and wrong == []
+    assert alone.locator(".js-plotly-plot").count() == 6 and wrong == []
     assert [url for url in asked if url.startswith("http")] == []
     assert page.wrong == [] and page.said == []
 

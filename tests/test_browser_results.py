@@ -78,7 +78,7 @@ def test_the_tab_shows_every_table_and_the_picture(measured, visit):
     assert rows.all_inner_texts() == list(METHODS)
     expect(page.locator("#results-plot .errorbar")).to_have_count(len(METHODS))
     titles = page.locator("#results-tab .rm-fold h2").all_inner_texts()
-    assert len(titles) == len(set(titles)) == 7
+    assert len(titles) == len(set(titles)) == 8
     assert page.wrong == [] and page.evaluate("window.hacked") is None
     allowed = (measured.url, "data:", "blob:")
     assert [url for url in page.requested if not url.startswith(allowed)] == []
@@ -116,7 +116,7 @@ def test_a_command_can_be_copied_with_the_keyboard(measured, visit, clipboard):
 def test_the_first_screen_says_it_all_and_the_rest_is_folded(measured, visit):
     page = visit(measured.url, width=1440)
     tiles = page.locator("#results-top .rm-glance a")
-    expect(tiles).to_have_count(8)
+    expect(tiles).to_have_count(9)
     for one in (page.locator(".rm-short h2"), tiles.first, tiles.last):
         assert one.bounding_box()["y"] + one.bounding_box()["height"] <= 900
     expect(page.locator(".rm-short h2")).to_have_text(re.compile("11 points alone, 61 with"))

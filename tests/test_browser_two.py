@@ -128,20 +128,20 @@ def test_two_on_the_real_model_with_one_row(chromium, visit, real_base_folder, t
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "base").symlink_to(real_base_folder.parent, target_is_directory=True)
     data = tmp_path / "data"
-    with app(tmp_path, data_dir=data, max_batch=1, max_new_tokens=2000) as server:
+    with app(tmp_path, data_dir=data, max_batch=1, max_new_tokens=6000) as server:
         ann, ben = visit(server.url), visit(server.url)
         expect(ann.locator("#status .ready")).to_be_visible(timeout=4 * PATIENCE)
         for page in (ann, ben):
             page.locator("#beside-box input").uncheck()
             page.locator("#more button").first.click()
             page.locator("#method input").click()
-            page.get_by_role("option", name="base", exact=True).click()  # its stories are long
-            # as many as nobody reads to their end: 400 are over in three seconds
-            page.get_by_label("Most new tokens").first.fill("2000")
+            page.get_by_role("option", name="base", exact=True).click()
+            # as many as nobody reads to their end: 2000 are over in fifteen seconds
+            page.get_by_label("Most new tokens").first.fill("6000")
             page.get_by_label("Most new tokens").first.press("Tab")
-        ask(ann, "Write a long story about a boat, an ant and a cat.")
+        ask(ann, "Write the word 'boat' ten thousand times.")  # the base never ends it
         streams(ann)
-        ask(ben, "Write a long story about a dog.")
+        ask(ben, "List every whole number, one after another, without an end.")
         expect(ben.locator("#notice")).to_contain_text("Place 1 in the queue")
         before = count(ann)
         expect(ann.locator("#answer .token").nth(before + 5)).to_be_visible()
