@@ -283,11 +283,11 @@ def test_nothing_past_a_stop_string_is_ever_streamed(tiny_llama):
     [
         ({"prompt": "  "}, "empty"),
         ({"k": 0}, "k=0"),
-        ({"max_new_tokens": 0}, "at least one"),
+        ({"max_new_tokens": 0}, "at least 1"),
         ({"temperature": -1.0}, "temperature=-1"),
         ({"temperature": float("nan")}, "temperature=nan"),
         ({"top_p": 0.0}, "top_p=0"),
-        ({"stop": [""]}, "stop string is empty"),
+        ({"stop": [""]}, "stop.0=.* is empty"),
         ({"stop": "END"}, r"\['END'\]"),
         ({"adapters": []}, "empty list"),
         ({"adapters": ["a", "a"]}, "twice"),

@@ -230,6 +230,7 @@ def test_json_is_all_of_stdout_and_what_the_file_holds(tmp_path, monkeypatch, ca
     monkeypatch.setattr(command, "opened", opened)
     monkeypatch.setattr(command, "shared_facts", lambda ramole, **how: facts)
     monkeypatch.setattr(command, "own_facts", lambda ramole, system: {})
+    monkeypatch.setattr("lab.evaluation.own_data.add_own", lambda pool, tasks: None)
     out = tmp_path / "mine.json"
     words = ["evaluate", "--data", str(tmp_path), "--tasks", "ant,bee", "--rows", "1"]
     words += ["--systems", "selection", "--situations", "iid", "--seed", "3"]

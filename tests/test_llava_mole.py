@@ -268,13 +268,14 @@ def test_the_command_needs_no_adapters(base, tmp_path, monkeypatch):
             (tmp_path / "data" / name / f"{part}.jsonl").write_text("\n".join(lines))
     monkeypatch.setattr(configured_base, "load_configured_base", lambda: base)
     monkeypatch.setenv("RAMOLE_ADAPTERS_DIR", str(tmp_path / "adapters"))
+    monkeypatch.setenv("RAMOLE_DATA_DIR", str(tmp_path / "kept"))
     words = ["method", "llava_mole", "--data", str(tmp_path / "data"), "--adapters", "red,blue"]
     words += ["--steps", "2", "--batch-rows", "4", "--set", "experts=2", "--json"]
     done = CliRunner().invoke(command.train_app, words)
     assert done.exit_code == 0, done.output
     said = json.loads(done.stdout.strip().splitlines()[-1])
     assert said["adapters"] == ["red", "blue"] and said["weights_checksum"]
-    file = tmp_path / "adapters" / "_llava_mole" / "llava_mole.safetensors"
+    file = tmp_path / "kept" / "trained" / "_llava_mole" / "llava_mole.safetensors"
     assert {name.partition("/")[0] for name in load_file(file)} == {
         "expert_0", "expert_1", "attention", "router",
     }  # fmt: skip

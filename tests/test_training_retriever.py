@@ -205,11 +205,11 @@ def test_twins_are_read_as_one_task(data: Path) -> None:
 def test_the_command_writes_a_tuning(
     source: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    out = tmp_path / "adapters" / "_retriever"
+    out = tmp_path / "kept" / "trained" / "_retriever"
     words = ["retriever", "--data", str(data), "--tasks", "colour,song", "--unseen", "long"]
     words += ["--steps", "2", "--batch-rows", "6", "--tasks-a-step", "2", "--head", "5"]
     monkeypatch.setenv("RAMOLE_ENCODER", str(source))
-    monkeypatch.setenv("RAMOLE_ADAPTERS_DIR", str(out.parent))
+    monkeypatch.setenv("RAMOLE_ADAPTERS_DIR", str(tmp_path / "adapters"))
     monkeypatch.setenv("RAMOLE_DATA_DIR", str(tmp_path / "kept"))
     monkeypatch.setattr(sys, "argv", ["ramole_core", "train", *words])
     done = CliRunner().invoke(command.train_app, [*words, "--json"])
