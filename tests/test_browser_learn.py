@@ -93,7 +93,7 @@ def test_a_token_is_picked_and_an_adapter_guessed(server, visit):
     expect(stretch).to_have_count(guess.last - guess.first + 1)
     expect(page.locator("#learn-stretch .token.led")).to_have_count(0)
     expect(page.locator("#learn-reveal")).not_to_contain_text(guess.answer)
-    wrong = next(name for name in run.experts if name != guess.answer)
+    wrong = next(name for name in guess.experts if name != guess.answer)
     page.locator("#learn-choice").get_by_text(wrong).click()
     expect(page.locator("#learn-reveal")).to_contain_text(f"No, it was {guess.answer}.")
     expect(page.locator("#learn-stretch .token.led")).to_have_count(guess.last - guess.first + 1)
