@@ -6,8 +6,8 @@ A part is a run of pieces (sentences, lines). Each of several parts must fit: s_
 and what the base model asks for (`base_expert.py`); neighbours that find the same adapter are one
 part. All runs of a few pieces are embedded. Of more pieces a first look gives a run the mean of its
 pieces' vectors, and the runs between the ends that it proposes are embedded, and decide. PRICE and
-LEAST were fitted on training rows, for the encoder that the calibration is of (`python -m lab
-parts_table`); with another encoder only `split=True` cuts.
+LEAST were fitted on training rows, for the encoder that the calibration is of (LOG); with another
+encoder only `split=True` cuts. `python -m lab parts_table` measures what comes of it.
 """
 
 import re
