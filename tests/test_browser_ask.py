@@ -14,7 +14,7 @@ from playwright.sync_api import Page, expect
 from tests.ask_page import OPTIONS_PROMPT
 from tests.browser import PATIENCE, ask_page, serious, visits
 from tests.fake_ramole import LAYERS, MODULES, WORDS
-from tests.serving import app
+from tests.serving import app, second_start
 from ui.charts.explained import spell
 
 expect.set_options(timeout=PATIENCE)
@@ -365,9 +365,8 @@ def test_stop_works_at_once_and_what_came_can_be_looked_into(slow, visit):
 
 
 def test_the_real_thing(chromium, visit, real_base_folder, tmp_path):
-    (tmp_path / "data").mkdir()
-    (tmp_path / "data" / "base").symlink_to(real_base_folder.parent, target_is_directory=True)
-    with app(tmp_path, data_dir=tmp_path / "data", encoder="all-MiniLM-L6-v2") as server:
+    data = second_start(tmp_path / "data")
+    with app(tmp_path, data_dir=data, encoder="all-MiniLM-L6-v2") as server:
         page = visit(server.url)
         page.locator("#examples-recorded button", has_text="Question to SQL").click()
         expect(page.locator("#answer .text")).to_contain_text("SELECT")
