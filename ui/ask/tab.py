@@ -226,7 +226,8 @@ class Handlers:
 def _connect(ui: Layout, handlers: Handlers, ask_tab: gr.Tab) -> None:
     """Every event of the tab with its handler."""
     page, entry = open_page(), ui.entry
-    about = [entry.how, entry.about, *entry.options.groups.values(), entry.pairs.group]
+    options = entry.options
+    about = [entry.how, entry.about, *options.groups.values(), options.fold, entry.pairs.group]
     gr.on(
         [entry.method.change, entry.k.change],
         handlers.on_how,
