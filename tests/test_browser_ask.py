@@ -246,7 +246,8 @@ def test_a_live_example_is_asked_at_once_and_other_methods_say_what_they_do(quic
 def test_a_conversation_of_two_turns(quick, visit):
     page = visit(quick.url)
     ask(page, "Which boats?")
-    expect(page.locator("#talk .turn")).to_have_count(0)
+    expect(page.locator("#talk .turn")).to_have_count(1)
+    expect(page.locator("#talk .number")).to_have_count(0)
     page.locator("#prompt textarea").fill("And <b>where</b> ${x}?")
     page.locator("#on-button").click()
     expect(page.locator("#talk .turn")).to_have_count(2)
@@ -321,6 +322,29 @@ def test_a_phone_shows_everything_within_its_width(quick, visit):
     for part in ("#prompt", "#answer", "#beside", "#found", "#token", "#likely"):
         box = page.locator(part).bounding_box()
         assert box["x"] >= 0 and box["x"] + box["width"] <= 391, part
+
+
+def test_a_recorded_run_leaves_the_form_alone_and_tags_say_what_is_not_as_usual(quick, visit):
+    page = visit(quick.url)
+    page.locator("#more > button").click()
+    page.locator("#method input").click()
+    page.get_by_role("option", name="mixture: ").click()
+    tag = page.locator("#tags button", has_text="method mixture")
+    expect(tag).to_be_visible()
+    page.locator("#prompt textarea").fill("Half a quest")
+    page.locator("#examples-recorded button").first.click()
+    expect(page.locator("#talk .asked")).to_contain_text("Which boats?")
+    expect(page.locator("#prompt textarea")).to_have_value("Half a quest")
+    expect(tag).to_be_visible()
+    tag.click()
+    expect(page.locator("#tags button")).to_have_count(0)
+    expect(page.locator("#more")).to_contain_text("How: ramole_plus, k = 3")
+    with answered(page):
+        page.locator("#again-button").click()
+    expect(page.locator("#prompt textarea")).to_have_value("Which boats?")
+    expect(page.locator("#again-button")).to_be_hidden()
+    expect(page.locator("#talk .asked")).to_have_count(1)
+    assert page.wrong == []
 
 
 def test_a_recorded_run_is_there_before_the_model_and_a_question_waits_for_it(slow, visit):
