@@ -22,7 +22,7 @@ from ramole_core.pool.names import clean_name, near_names, owner_folder
 from ramole_core.request import Generation, Request
 from ramole_core.whole_file import replacing
 
-MOST = 500
+MAX_MIXES = 500
 """Mixes of one owner."""
 LARGEST = 2**16
 """Bytes of a mix's file that are read."""
@@ -83,8 +83,10 @@ class Mixes:
             file = self._file(name, owner)
             if file.exists():
                 raise RamoleError(f"There is a mix {name} already; remove it, or say another name.")
-            if len(self._files(owner)) >= MOST:
-                raise RamoleError(f"{MOST} mixes are kept, the most there may be; remove some.")
+            if len(self._files(owner)) >= MAX_MIXES:
+                raise RamoleError(
+                    f"{MAX_MIXES} mixes are kept, the most there may be; remove some."
+                )
             with disk_told("kept", what="mix"):
                 self._write(file, {**asdict(mix), "owner": owner})
         return mix

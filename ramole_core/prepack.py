@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 
 PAUSE = 0.02
 """Seconds between two looks whether anything runs."""
-LONGEST = 10.0
+MAX_WAIT_SECONDS = 10.0
 """Seconds that a removal waits for the packing of its adapter."""
 ROOM = 2 * 2**30
 """Bytes that stay free on the disk: nothing is packed ahead into the last of it."""
@@ -66,7 +66,7 @@ class Prepack:
         """Of the pool; returns when nothing of it will be written any more."""
         with self._news:
             self._waiting.pop(card.key, None)
-            self._news.wait_for(lambda: self._now != card.content, LONGEST)
+            self._news.wait_for(lambda: self._now != card.content, MAX_WAIT_SECONDS)
 
     def wait(self, seconds: float) -> bool:
         """Until nothing waits to be packed; False where it takes longer than that."""

@@ -15,7 +15,7 @@ GATES = ("weights", "contribution", "present")
 """[T, layer, module, k]."""
 MAX_GAP = 2e-3
 """Nats by which effects may miss what they add up to: the numbers of a json are rounded."""
-LONGEST = 160
+MAX_QUOTED = 160
 """Characters of what a refusal repeats."""
 
 
@@ -126,4 +126,4 @@ def _check_sums(name: str, held: dict) -> None:
 
 def _short(what: object) -> str:
     words = " ".join(str(what).split())
-    return words if len(words) <= LONGEST else words[:LONGEST] + "…"
+    return words if len(words) <= MAX_QUOTED else words[:MAX_QUOTED] + "…"

@@ -291,14 +291,14 @@ def test_one_that_ends_every_engine_is_given_up(pair):
     fleet.kills = [0] * 30
     with pytest.raises(RamoleError, match="engines ended while"):
         answered(many, REQUESTS[0])
-    assert len(fleet.jobs) == remote_stream.MOST_LOST + 1
+    assert len(fleet.jobs) == remote_stream.MAX_LOST + 1
 
 
 def test_without_an_engine_it_waits_and_says_so_in_the_end(pair, monkeypatch):
     _, many, fleet = pair
     fleet.revive, fleet.kills = False, [2, 1]
-    monkeypatch.setattr(remote_stream, "PATIENCE", 0.2)
-    monkeypatch.setattr(remote_stream, "PAUSE", 0.05)
+    monkeypatch.setattr(remote_stream, "MAX_WAIT_SECONDS", 0.2)
+    monkeypatch.setattr(remote_stream, "RETRY_SECONDS", 0.05)
     with pytest.raises(RamoleError, match="No engine has answered"):
         answered(many, REQUESTS[0])
 
@@ -315,7 +315,7 @@ def test_a_crowded_engine_is_told_to_the_first_and_waited_for_by_others(pair, mo
         return lambda: None
 
     monkeypatch.setattr(fleet, "answer", crowded)
-    monkeypatch.setattr(remote_stream, "PAUSE", 0.05)
+    monkeypatch.setattr(remote_stream, "RETRY_SECONDS", 0.05)
     said[:] = [True]
     with pytest.raises(Busy):
         answered(many, REQUESTS[0])

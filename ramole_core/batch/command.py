@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 Write = Callable[[dict[str, object]], None]
 SAID = 20
 """Bad rows told one by one on standard error; the output has all of them."""
-EVERY = 10.0
+PROGRESS_SECONDS = 10.0
 """Seconds between two lines of progress where there is no bar."""
 
 
@@ -179,7 +179,7 @@ def _row_progress(total: int) -> Iterator[Callable[[int, int], None]]:
         def tell(rows: int, tokens: int) -> None:
             nonlocal shown
             now = time.perf_counter()
-            if now - shown >= EVERY:
+            if now - shown >= PROGRESS_SECONDS:
                 shown = now
                 say(f"{rows} of {total} rows, {tokens / (now - began):.1f} tokens/s")
 

@@ -19,7 +19,7 @@ from ramole_core.engine.graph_step import Graphs
 from ramole_core.engine.reference import PROMPTS
 from ramole_core.errors import RamoleError
 from ramole_core.layers import Fused
-from ramole_core.layers.fused import FEW
+from ramole_core.layers.fused import MAX_FUSED
 from ramole_core.ramole import Ramole
 from ramole_core.request import Generation, Request
 from ramole_core.settings import Settings
@@ -169,7 +169,7 @@ def _apart(ramole: Ramole, fused: Fused, mix: Mix, names: Sequence[str]) -> floa
     """KL(PyTorch, Triton) after the prompts that are short enough for Triton, each alone; rounding
     changes answers soon, so these are held against each other by logits."""
     asked = ramole.prepare(make_requests(PROMPTS, mix, names=names, new_tokens=1))
-    short = [one for one in asked if len(one.prompt.ids) <= FEW]
+    short = [one for one in asked if len(one.prompt.ids) <= MAX_FUSED]
     before = fused.launched
     ours = torch.cat([ramole.engine.next_logits([one]) for one in short])
     if fused.launched == before:

@@ -22,7 +22,7 @@ from ramole_core.engine.request_state import RequestState
 from ramole_core.errors import Busy, RamoleError
 from ramole_core.request import Fitting, Generation, Step
 
-LOOK = 0.05
+POLL_SECONDS = 0.05
 """Seconds between two looks at whether a caller has gone, while nothing comes."""
 
 
@@ -196,7 +196,7 @@ class RequestStream:
         if self._thread() is None and self._news.empty():
             self._engine.step()
         try:
-            state, item = self._news.get(timeout=LOOK)
+            state, item = self._news.get(timeout=POLL_SECONDS)
         except queue.Empty:
             return
         while True:

@@ -29,7 +29,7 @@ from ramole_core.request import Generation, Step
 Event = tuple[RequestState, Step | Generation | PairReading | RamoleError]
 ALONE = 4
 """A step may read this many chunks of prompts where no row waits for its next token."""
-FEW = 8
+MAX_TAIL = 8
 """Tokens that are read in the same step, behind a chunk that has read all before them."""
 ASIDE = 4
 """Tokens of examples (`PairReading`) that may be read for each step in which rows decode; what is
@@ -262,7 +262,7 @@ class Scheduler:
         self._prefill(chunk, events)
         left = budget - sum(share.count for share in chunk)
         waited = [state for state in self._reading if all(s.state is not state for s in chunk)]
-        if waited and left > 0 and (more := self._chunk(left, events, most=FEW)):
+        if waited and left > 0 and (more := self._chunk(left, events, most=MAX_TAIL)):
             self._prefill(more, events)
 
     def _chunk(self, budget: int, events: list[Event], *, most: int | None = None) -> list[Share]:

@@ -20,13 +20,13 @@ from ramole_core.pool.names import free_name
 from ramole_core.pool.pool import Pool
 
 THREADS = 2
-WAIT = 20.0
+MAX_WAIT_SECONDS = 20.0
 """Seconds that one request, or list of requests, waits for weights, all of them together."""
-GLANCE = 0.05
+POLL_SECONDS = 0.05
 """Seconds between two looks at whether whoever waits still wants to."""
-HELD = 60.0
+HELD_SECONDS = 60.0
 """Seconds for which what was used last does not make room: a request may still be reading it."""
-MOST_COMING = 12
+MAX_FETCHES = 12
 """Adapters that are on their way, or wait for their turn, at most."""
 LATER = 600.0
 """Seconds until one that did not come is tried again."""
@@ -95,7 +95,7 @@ class Arrivals:
             if now < self._silent_until:
                 raise NotHere("The Hub did not answer a moment ago.")
             if one.repo not in self._coming:
-                if len(self._coming) >= MOST_COMING:
+                if len(self._coming) >= MAX_FETCHES:
                     raise NotHere("Many others are on their way already.")
                 self._make_room(one)
                 self._workers = self._workers or ThreadPoolExecutor(THREADS, "hub-weights")
@@ -109,7 +109,7 @@ class Arrivals:
         while True:
             left = end - time.monotonic()
             try:
-                return coming.result(timeout=max(0.0, min(left, GLANCE)))
+                return coming.result(timeout=max(0.0, min(left, POLL_SECONDS)))
             except TimeoutError:
                 if left <= 0 or self._closed or wait.ended():
                     why = "It is still on its way, and can answer once it is here."
@@ -173,7 +173,7 @@ class Arrivals:
             )
         now = self._clock()
         for came in sorted(held, key=lambda came: came.used):
-            if free >= one.bytes or now - came.used < HELD:
+            if free >= one.bytes or now - came.used < HELD_SECONDS:
                 break
             try:
                 self._pool.remove(came.name)

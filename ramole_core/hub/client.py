@@ -22,7 +22,7 @@ LARGEST_PAGE = 64 * 2**20
 SECONDS = 30.0
 """Longest silence of the Hub, and longest time for one file."""
 TRIES = 4
-LONGEST_PAUSE = 330.0
+MAX_PAUSE_SECONDS = 330.0
 """A Hub that asks for a longer pause is not asked again; its own windows are of five minutes."""
 BUSY = (429, 500, 502, 503, 504)
 
@@ -129,7 +129,7 @@ class HubClient:
             if reply.status not in BUSY or number == TRIES:
                 return reply
             pause = _pause(reply.headers, otherwise=2.0 ** (number - 1))
-            if pause > LONGEST_PAUSE:
+            if pause > MAX_PAUSE_SECONDS:
                 raise self._unreachable(f"it asks for a pause of {pause:.0f} s")
             if self._stop.wait(pause):
                 raise Stopped

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 from ramole_core.base.hub_name import hub_id, hub_name
 from ramole_core.errors import Busy, RamoleError
-from ramole_core.hub.arrivals import WAIT, Arrivals, NotHere, Wait
+from ramole_core.hub.arrivals import MAX_WAIT_SECONDS, Arrivals, NotHere, Wait
 from ramole_core.hub.listed import Listed
 from ramole_core.hub.register import Register
 from ramole_core.hub.search import Progress, Search, Searcher
@@ -23,7 +23,7 @@ from ramole_core.retrieval import AdapterIndex, Hit, Retriever
 from ramole_core.retrieval.collection import COLLECTION
 from ramole_core.retrieval.kept_index import Embedder
 
-MOST_TRIED = 8
+MAX_TRIED = 8
 """Adapters that are fetched, or tried, for one prompt at most."""
 
 
@@ -148,7 +148,7 @@ class Hub:
 
     def wait(self, ended: Callable[[], bool] = lambda: False) -> Wait:
         """For weights, from now on; `ended` is asked again and again."""
-        return Wait(self._clock() + WAIT, ended)
+        return Wait(self._clock() + MAX_WAIT_SECONDS, ended)
 
     def bring_nearer(
         self,
@@ -163,7 +163,7 @@ class Hub:
         said: list[str] = []
         places = k
         mine = sorted((hit.score for hit in hits), reverse=True)
-        for one, score in near[:MOST_TRIED]:
+        for one, score in near[:MAX_TRIED]:
             ahead = sum(other >= score for other in mine)
             if ahead >= places:
                 break

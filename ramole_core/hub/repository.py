@@ -19,7 +19,7 @@ from ramole_core.pool.card import VECTOR_EXAMPLES, Limits
 from ramole_core.pool.config import CONFIG, LARGEST_CONFIG
 from ramole_core.pool.examples_and_readme import EXAMPLES, README, parse_examples, parse_readme
 from ramole_core.pool.files import too_large
-from ramole_core.pool.header import LONGEST_HEADER
+from ramole_core.pool.header import MAX_HEADER
 from ramole_core.pool.hub import choose_files
 from ramole_core.pool.inspection import WEIGHTS, Shapes, check_ranks, read_pairs
 
@@ -27,7 +27,7 @@ FIRST = 2**16
 """Bytes of the weights that are asked for first; most headers are shorter."""
 LARGEST_CARD = 2**18
 """Bytes of a README.md or examples.jsonl; more of it is not read."""
-LONGEST_EXAMPLES = 2**14
+MAX_EXAMPLES = 2**14
 """Characters of all examples of one adapter that are kept."""
 _REPO = re.compile(r"[\w.-]{1,96}/[\w.-]{1,96}", re.ASCII)
 _SHA = re.compile(r"[0-9a-f]{40}")
@@ -107,7 +107,7 @@ def _header(head: Piece, client: HubClient, repo: str, sha: str) -> bytes:
     """The header whole, where it is longer than what came first."""
     if len(head.data) < 8:
         return head.data
-    length = min(8 + struct.unpack("<Q", head.data[:8])[0], 8 + LONGEST_HEADER, head.size)
+    length = min(8 + struct.unpack("<Q", head.data[:8])[0], 8 + MAX_HEADER, head.size)
     if length <= len(head.data):
         return head.data[:length]
     start = len(head.data)
@@ -140,7 +140,7 @@ def _examples(lines: bytes, card: object) -> tuple[str, ...]:
     if not kept and isinstance(card, dict):
         texts = [_prompt(one) for one in _objects(card.get("widget"))]
         kept, _ = parse_examples("\n".join(json.dumps({"text": t}) for t in texts if t).encode())
-    held, room = [], LONGEST_EXAMPLES
+    held, room = [], MAX_EXAMPLES
     for text in kept[:VECTOR_EXAMPLES]:
         room -= len(text)
         if room >= 0:

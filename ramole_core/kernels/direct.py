@@ -1,8 +1,8 @@
 """`dots` of weights where they lie, in 4 bits, int8 or bfloat16: widened in registers.
 
 Numbers and the order of their sums are those of `widen` and `dots`, and so are the bits. A weight
-is widened anew for every MOST rows, which is less work than to write it down once, as long as the
-rows are few.
+is widened anew for every ROWS_AT_ONCE rows, which is less work than storing it, as long as the rows
+are few.
 """
 
 from llvmlite import ir
@@ -38,9 +38,9 @@ from ramole_core.kernels.widen import (
     table_of,
 )
 
-MOST = 4 if MANY == 6 else 2
-"""Rows of x that are met at once."""
-FEW = 8
+ROWS_AT_ONCE = 4 if MANY == 6 else 2
+"""Rows of x that are multiplied at once."""
+MAX_DIRECT_ROWS = 8
 """For so many rows or fewer this is the faster way."""
 AHEAD = 8192
 """How far ahead memory is asked for what is read in order, in bytes."""
@@ -165,7 +165,7 @@ def dots_of_halves(x, x_row, m, a, b, c, d, ahead, n, out, out_row):
     at = 0
     while at < m:
         here, there = x + 4 * at * x_row, out + 4 * at * out_row
-        if MOST == 4 and at + 4 <= m:
+        if ROWS_AT_ONCE == 4 and at + 4 <= m:
             _halves4(here, x_row, a, b, c, d, 0, 0, 0, 0, ahead, n, there, out_row)
             at += 4
         elif at + 2 <= m:
@@ -182,7 +182,7 @@ def dots_of_bytes(x, x_row, m, a, b, c, d, ahead, n, out, out_row):
     at = 0
     while at < m:
         here, there = x + 4 * at * x_row, out + 4 * at * out_row
-        if MOST == 4 and at + 4 <= m:
+        if ROWS_AT_ONCE == 4 and at + 4 <= m:
             _bytes4(here, x_row, a, b, c, d, 0, 0, 0, 0, ahead, n, there, out_row)
             at += 4
         elif at + 2 <= m:
@@ -199,7 +199,7 @@ def dots_of_codes(x, x_row, m, a, b, c, d, of_a, of_b, of_c, of_d, ahead, n, out
     at = 0
     while at < m:
         here, there = x + 4 * at * x_row, out + 4 * at * out_row
-        if MOST == 4 and at + 4 <= m:
+        if ROWS_AT_ONCE == 4 and at + 4 <= m:
             _codes4(here, x_row, a, b, c, d, of_a, of_b, of_c, of_d, ahead, n, there, out_row)
             at += 4
         elif at + 2 <= m:
@@ -216,7 +216,7 @@ def dots_of_grid(x, x_row, m, a, b, c, d, of_a, of_b, of_c, of_d, ahead, n, out,
     at = 0
     while at < m:
         here, there = x + 4 * at * x_row, out + 4 * at * out_row
-        if MOST == 4 and at + 4 <= m:
+        if ROWS_AT_ONCE == 4 and at + 4 <= m:
             _grid4(here, x_row, a, b, c, d, of_a, of_b, of_c, of_d, ahead, n, there, out_row)
             at += 4
         elif at + 2 <= m:

@@ -9,7 +9,7 @@ import numpy as np
 
 from ramole_core.kernels.call_args import TILES, take, words_at
 from ramole_core.kernels.compiled import kernel
-from ramole_core.kernels.direct import AHEAD, FEW
+from ramole_core.kernels.direct import AHEAD, MAX_DIRECT_ROWS
 from ramole_core.kernels.dots import COLUMNS
 from ramole_core.kernels.half_dots import (
     DEPTH,
@@ -93,7 +93,7 @@ def _narrow_and_meet(words, first, count, weights, sums):
 def _multiply(pointer):
     words = words_at(pointer)
     m, span = words[M], words[SPAN]
-    direct = m <= FEW
+    direct = m <= MAX_DIRECT_ROWS
     step = COLUMNS if m <= ROWS else TILE
     weights = np.empty((0 if direct else step, words[I]), np.uint16)
     sums = np.empty((m, span), np.float32)

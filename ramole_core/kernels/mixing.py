@@ -13,10 +13,10 @@ import math
 
 import numpy as np
 
-from ramole_core.composition.activation import MOST, TINY
+from ramole_core.composition.activation import MAX_Z, TINY
 from ramole_core.kernels.call_args import TILES, bytes_at, floats, halves, ints, take, words_at
 from ramole_core.kernels.compiled import kernel
-from ramole_core.kernels.direct import FEW, dots_of_halves
+from ramole_core.kernels.direct import MAX_DIRECT_ROWS, dots_of_halves
 from ramole_core.kernels.dots import COLUMNS, dots
 from ramole_core.kernels.pairs import pairs
 from ramole_core.kernels.team import Kernel
@@ -36,7 +36,7 @@ NORMS, TRACED, X_HALF = range(32, 35)
 """The words of a call, behind the two of every call; from ROWS on the tables of `batch_mix.Rows`,
 and at last the lengths of the weighted updates, [m, N, k] as ALPHA, whose rows have either, and
 whether x is bfloat16 as it lies."""
-_TINY, _MOST = np.float32(TINY), np.float32(MOST)
+_TINY, _MAX_Z = np.float32(TINY), np.float32(MAX_Z)
 
 
 @kernel()
@@ -53,7 +53,7 @@ def _widen_page(words, page, j, out):
 @kernel()
 def _reads_in_place(words, tokens):
     """Whether so many tokens meet the pages where they lie."""
-    return words[A_HALF] != 0 and words[I] % PAIR == 0 and tokens <= FEW
+    return words[A_HALF] != 0 and words[I] % PAIR == 0 and tokens <= MAX_DIRECT_ROWS
 
 
 @kernel()
@@ -234,7 +234,7 @@ def _activation_z(score, usual, present, own, k):
             score[c] = np.float32(0)
             continue
         z = (np.float32(0.5) * np.log(score[c] + _TINY) - usual[c, 0]) * usual[c, 1]
-        score[c] = own * min(max(z, -_MOST), _MOST)
+        score[c] = own * min(max(z, -_MAX_Z), _MAX_Z)
 
 
 @kernel()

@@ -13,7 +13,7 @@ from ramole_core.kernels.outers import columns_of, outers
 
 TILE = 16
 """Outputs that are written together."""
-FEW = 4
+MIN_COPIED_ROWS = 4
 """Fewer rows than these read a page's columns where they lie; more of them meet a copy."""
 LINE = 64
 """Bytes that a cache takes at once."""
@@ -39,7 +39,7 @@ def add_updates(words, first, count, sums):
         pages = ints(words[PAGES] + 4 * row * pages_row, 1, max(pages_row, 1))[0]
         R = ints(words[COUNTS] + 8 * row, 1, 2)[0, 0]
         out = sums.ctypes.data + 4 * start * width
-        if R > 0 and end - start < FEW and count == width:
+        if R > 0 and end - start < MIN_COPIED_ROWS and count == width:
             half = words[B_HALF]
             w = words[B] + (2 if half else 4) * first
             for n in range(start, end):

@@ -12,7 +12,7 @@ from ramole_core.kernels.call_args import TILES, bytes_at, floats, halves, take,
 from ramole_core.kernels.compiled import kernel
 from ramole_core.kernels.direct import (
     AHEAD,
-    FEW,
+    MAX_DIRECT_ROWS,
     dots_of_bytes,
     dots_of_codes,
     dots_of_grid,
@@ -54,7 +54,7 @@ from ramole_core.kernels.widen import (
 
 ROWS = 96
 """Rows of x that stay in the cache while they meet a tile."""
-SHARES, LONGEST = 6, 32
+SHARES, MAX_TILES = 6, 32
 """How many tiles a thread takes, about, and of a tile, the most TILEs."""
 
 
@@ -142,7 +142,7 @@ def _scale(words, first, count, sums):
 def _multiply(pointer):
     words = words_at(pointer)
     m, span = words[M], words[SPAN]
-    direct = m <= FEW and _reads_in_place(words)
+    direct = m <= MAX_DIRECT_ROWS and _reads_in_place(words)
     step = COLUMNS if m <= ROWS else TILE  # as few as fit the nearest cache; the bits are the same
     weights = np.zeros((0 if direct else step, words[X_ROW]), np.float32)
     sums = np.empty((m, span), np.float32)
@@ -168,7 +168,7 @@ MULTIPLY = Kernel(_multiply)
 
 def span_of(m: int, o: int) -> int:
     """Outputs of a tile: few rows read their weights in order, so a tile is a long way of it."""
-    if m > FEW:
+    if m > MAX_DIRECT_ROWS:
         return TILE
     share = o // (SHARES * thread_count()) // TILE
-    return TILE * min(max(share, 1), LONGEST)
+    return TILE * min(max(share, 1), MAX_TILES)

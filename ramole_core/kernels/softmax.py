@@ -27,7 +27,7 @@ TERMS = (
     *(4.1665795894e-2, 1.6666665459e-1, 5.0000001201e-1),
 )
 """Of (exp(r) - 1 - r) / r^2 for |r| < ln(2) / 2, from the highest power (Cephes, expf)."""
-LEAST = -87.0
+MIN_EXPONENT = -87.0
 """exp is 0 below."""
 
 
@@ -57,7 +57,7 @@ def _exp(builder, x):
     found = builder.fadd(found, _float(1.0))
     power = builder.shl(builder.bitcast(shifted, WHOLE), places([23] * LANES))
     found = builder.bitcast(builder.add(builder.bitcast(found, WHOLE), power), VECTOR)
-    found = builder.select(builder.fcmp_ordered("<", x, _float(LEAST)), _float(0.0), found)
+    found = builder.select(builder.fcmp_ordered("<", x, _float(MIN_EXPONENT)), _float(0.0), found)
     return builder.select(builder.fcmp_unordered("uno", x, x), x, found)
 
 

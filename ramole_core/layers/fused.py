@@ -13,7 +13,7 @@ from torch import Tensor
 from ramole_core.layers.batch_mix import BatchMix
 
 log = logging.getLogger(__name__)
-FEW = 64
+MAX_FUSED = 64
 """Tokens up to which each may read its own pages. Of more, as a prompt has, many read the same
 pages, and products that read each page once for all of them are ahead."""
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
@@ -43,7 +43,7 @@ class Fused:
 
     def takes(self, batch: BatchMix, counts: Sequence[int]) -> bool:
         """Whether a forward of `counts` tokens a row is mixed so."""
-        few = sum(counts) <= FEW
+        few = sum(counts) <= MAX_FUSED
         return self.on and not self.fault and few and batch.bank.dtype in DTYPES
 
     def mix(

@@ -23,7 +23,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from ramole_core.composition import Signal
-from ramole_core.composition.activation import MOST, log_norm
+from ramole_core.composition.activation import MAX_Z, log_norm
 from ramole_core.kernels.compiled import DTYPES
 from ramole_core.kernels.mixing import UNITS_STEP, WEIGHTS_STEP
 from ramole_core.kernels.weight import Input, Update
@@ -216,7 +216,7 @@ class Forward:
         if batch.surprised:
             mean, inverse = module("usual").unbind(-1)
             logs = log_norm(by_adapter(u.square()))
-            z = ((logs - mean) * inverse).clamp(-MOST, MOST) * module("present")
+            z = ((logs - mean) * inverse).clamp(-MAX_Z, MAX_Z) * module("present")
             score = score + row("own")[:, None] * z
         if late is not None:
             score = score + late

@@ -25,7 +25,7 @@ TINY = 1e-30
 """Instead of 0 below a fraction."""
 WEIGHT, CONTRIBUTION = 0, 1
 """The two parts of a trace row."""
-MOST = 6e4
+MAX_CONTRIBUTION = 6e4
 """No contribution is larger, though the output may be next to nothing: float16 ends at 65,504."""
 
 
@@ -97,7 +97,7 @@ class Traced:
             outputs[module, at] = lengths.cpu().numpy()
         told = self.told[:, :, self.tokens]
         told[CONTRIBUTION] /= np.maximum(outputs, TINY)[..., None]
-        np.minimum(told[CONTRIBUTION], MOST, out=told[CONTRIBUTION])
+        np.minimum(told[CONTRIBUTION], MAX_CONTRIBUTION, out=told[CONTRIBUTION])
         self._leave_experts_out(told)
         whole = self._placed(torch.from_numpy(told).permute(2, 0, 1, 3))
         pairs = zip(self.rows, self._parts, strict=True)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ramole_core.errors import AdapterRefused
-from ramole_core.pool.patterns import MOST_KEYS, Patterns
+from ramole_core.pool.patterns import MAX_KEYS, Patterns
 from ramole_core.pool.strict_json import parse_object, shorten
 
 CONFIG = "adapter_config.json"
@@ -177,9 +177,9 @@ def _positive(field: str, word: object, *, whole: bool = False) -> float:
 
 
 def _patterns(field: str, word: object, *, whole: bool) -> Patterns:
-    if word and (not isinstance(word, dict) or len(word) > MOST_KEYS):
+    if word and (not isinstance(word, dict) or len(word) > MAX_KEYS):
         raise AdapterRefused(
-            f"{CONFIG} says {field}={shorten(word)}; expected an object of at most {MOST_KEYS} "
+            f"{CONFIG} says {field}={shorten(word)}; expected an object of at most {MAX_KEYS} "
             "module names or expressions, each with a number: correct it."
         )
     keys = word if isinstance(word, dict) else {}

@@ -13,7 +13,7 @@ from pathlib import Path
 from ramole_core.errors import AdapterRefused
 from ramole_core.pool.strict_json import parse_object, shorten
 
-LONGEST_HEADER = 4 * 2**20
+MAX_HEADER = 4 * 2**20
 """Bytes; an adapter of 1,000 modules needs about 0.3 MiB."""
 ITEM_BYTES = {"F32": 4, "F16": 2, "BF16": 2}
 """The dtypes an adapter may have."""
@@ -38,10 +38,10 @@ def read_header(path: Path) -> dict[str, Entry]:
         if len(start) < 8:
             raise _broken(path, f"it has {size} bytes, fewer than the 8 of a header's length")
         (length,) = struct.unpack("<Q", start)
-        if length > LONGEST_HEADER:
+        if length > MAX_HEADER:
             raise _broken(
                 path,
-                f"its header says it is {length} bytes long; at most {LONGEST_HEADER} are read",
+                f"its header says it is {length} bytes long; at most {MAX_HEADER} are read",
             )
         if 8 + length > size:
             raise _broken(path, f"its header of {length} bytes does not fit in {size} bytes")

@@ -19,7 +19,7 @@ EXAMPLES = 20
 """m of the paper: how many example inputs make a vector."""
 WORDS = 0.3
 """The share of the card's own words, where it shows examples too; chosen on written prompts."""
-LONGEST = 400
+MAX_CHARACTERS = 400
 """Characters of the words that count: what an adapter does stands first, licences and data last."""
 
 
@@ -51,7 +51,7 @@ def card_texts(card: Described) -> tuple[str, ...]:
 
 def card_words(card: Described) -> str:
     """What its card says that it does, where examples make the rest of its vector; else empty."""
-    return "" if card.blind else card.description[:LONGEST].strip()
+    return "" if card.blind else card.description[:MAX_CHARACTERS].strip()
 
 
 def card_vector(card: Described, rows: Float32[np.ndarray, "n d"]) -> Float32[np.ndarray, "d"]:

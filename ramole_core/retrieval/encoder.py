@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 INSTRUCTION = "Represent the sentence for similar task retrieval: "
 
-_LONGEST = 20_000  # characters; far beyond any encoder's window, spares tokenising a whole book
+_MAX_CHARACTERS = 20_000  # far beyond any encoder's window; spares tokenising a whole book
 KEPT = 512
 """Vectors; about 3 MB."""
 
@@ -105,7 +105,7 @@ class Encoder:
         """Tokens of all these texts, as the encoder has them, before it cuts them to its window."""
         with self._lock:
             tokenizer = self._load().tokenizer
-            return sum(map(len, tokenizer([text[:_LONGEST] for text in texts])["input_ids"]))
+            return sum(map(len, tokenizer([text[:_MAX_CHARACTERS] for text in texts])["input_ids"]))
 
     def dense(
         self, texts: Sequence[str], *, window: Window | None = None
@@ -113,7 +113,7 @@ class Encoder:
         """The encoder's own part alone, of unit length; `window` None is the encoder's own."""
         with self._lock:
             model = self._load()
-            cut = [text[:_LONGEST] for text in texts]
+            cut = [text[:_MAX_CHARACTERS] for text in texts]
             if window is not None:
                 cut = window.cut(texts, model.tokenizer)
         asked = [INSTRUCTION + text for text in cut] or [INSTRUCTION]

@@ -29,7 +29,7 @@ from ramole_core.retrieval.index import AdapterIndex, Entry
 T = TypeVar("T")
 
 _CHUNK = 500  # adapters embedded before they are written; a killed rebuild keeps what it wrote
-_FEW = 2  # adapters embedded in one go where prompts wait for the same encoder
+_AT_ONCE = 2  # adapters embedded in one go where prompts wait for the same encoder
 _PAUSE = 0.001  # seconds in which a prompt that waits gets the encoder: its lock is not a fair one
 
 
@@ -110,8 +110,8 @@ class KeptIndex:
         """
         self.asked(lambda index: None)
         entries: dict[str, Entry] = {}
-        for first in range(0, len(cards), _FEW):
-            entries |= self._entries(cards[first : first + _FEW])
+        for first in range(0, len(cards), _AT_ONCE):
+            entries |= self._entries(cards[first : first + _AT_ONCE])
             time.sleep(_PAUSE)
         self.asked(lambda index: index.upsert(entries))
 

@@ -20,7 +20,7 @@ from transformers.models.bert.modeling_bert import BertSelfAttention
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
-MOST_TOKENS = 512
+MAX_TOKENS = 512
 """In one forward, unless one text has more."""
 WHOLE = 64
 """PyTorch computes so many numbers of a row alike; what is left over it computes in another way."""
@@ -44,7 +44,7 @@ class OneForward:
         before each text."""
         rows, part, tokens = [], [], 0
         for one in [self._model.preprocess([text], prompt=prompt) for text in texts]:
-            if part and tokens + _length(one) > MOST_TOKENS:
+            if part and tokens + _length(one) > MAX_TOKENS:
                 rows += self._forward(part)
                 part, tokens = [], 0
             part.append(one)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 WEIGHTS, CONFIG, RECORD = "adapter_model.safetensors", "adapter_config.json", "retriever.json"
 
-_LONGEST = 20_000  # characters; spares tokenising a whole book
+_MAX_CHARACTERS = 20_000  # spares tokenising a whole book
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Window:
 
     def cut(self, texts: Sequence[str], tokenizer: "PreTrainedTokenizerBase") -> list[str]:
         """Texts longer than head + tail tokens without their middle, others as they are."""
-        half = _LONGEST // 2
+        half = _MAX_CHARACTERS // 2
         texts = [t if len(t) <= 2 * half else f"{t[:half]} {t[-half:]}" for t in texts]
         if not texts:
             return []

@@ -2,11 +2,11 @@
 
     parts = the cut with the largest  sum_i (s_i - price),   s_i = max_j cos(part_i, adapter_j)
 
-A part is a run of pieces (sentences, lines). Each of several parts must fit: s_i is at least LEAST
+A part is a run of pieces (sentences, lines). Each of several parts must fit: s_i reaches MIN_FIT
 and what the base model asks for (`base_expert.py`); neighbours that find the same adapter are one
 part. All runs of a few pieces are embedded. Of more pieces a first look gives a run the mean of its
 pieces' vectors, and the runs between the ends that it proposes are embedded, and decide. PRICE and
-LEAST were fitted on training rows, for the encoder that the calibration is of (LOG); with another
+MIN_FIT were fitted on training rows, for the encoder that the calibration is of (LOG); with another
 encoder only `split=True` cuts. `python -m lab parts_table` measures what comes of it.
 """
 
@@ -22,10 +22,10 @@ from ramole_core.pool import Pool
 from ramole_core.request import Request
 from ramole_core.retrieval import BaseExpert, Hit, Retriever
 
-LOOK_PRICE = 0.30
+CUT_PRICE = 0.30
 PRICE = 0.40
-LEAST = 0.35
-FEW_PIECES = 4
+MIN_FIT = 0.35
+MAX_WHOLE = 4
 """All runs of so many are embedded."""
 MAX_PIECES = 12
 """More are joined, the shortest neighbours first."""
@@ -99,7 +99,7 @@ class Parts:
             similarities = adapters @ vector
             best = int(np.argmax(similarities))
             similarity = float(similarities[best])
-            fits = similarity >= max(LEAST, self._base.needed(vector))
+            fits = similarity >= max(MIN_FIT, self._base.needed(vector))
             return similarity, known[best] if fits else None
 
         def looked_at(run: Run) -> Fit:
@@ -109,8 +109,8 @@ class Parts:
             return fit(vector / np.linalg.norm(vector))
 
         ends = list(range(len(pieces) + 1))
-        if len(pieces) > FEW_PIECES:
-            ends = [0, *(end for _, end in cut(ends, looked_at, LOOK_PRICE))]
+        if len(pieces) > MAX_WHOLE:
+            ends = [0, *(end for _, end in cut(ends, looked_at, CUT_PRICE))]
         if len(ends) < 3:
             return whole
         texts = {run: "".join(pieces[slice(*run)]).strip() for run in combinations(ends, 2)}

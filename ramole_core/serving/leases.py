@@ -12,9 +12,9 @@ of that time. Whatever a page asks is a sign of it, too.
 import asyncio
 from collections.abc import Callable
 
-LEASE = 30.0
+LEASE_SECONDS = 30.0
 """Seconds without a word after which a page is gone."""
-LOOK = 1.0
+POLL_SECONDS = 1.0
 
 
 class Leases:
@@ -38,9 +38,9 @@ class Leases:
     async def _watch(self) -> None:
         """As long as there is any page."""
         while self._looks:
-            await asyncio.sleep(LOOK)
+            await asyncio.sleep(POLL_SECONDS)
             for page in list(self._looks):
                 self._looks[page] += 1
-                if self._looks[page] * LOOK > LEASE:
+                if self._looks[page] * POLL_SECONDS > LEASE_SECONDS:
                     del self._looks[page]
                     self._gone(page)

@@ -17,7 +17,7 @@ from ramole_core.errors import RamoleError
 from ramole_core.pool.tensors import AdapterTensors, load_content
 from ramole_core.serving.store import AdapterStore, not_there
 
-MOST_BYTES = 8 * 2**30
+MAX_BYTES = 8 * 2**30
 
 
 class Mirror:
@@ -29,7 +29,7 @@ class Mirror:
         folder: Path,
         *,
         shapes: Mapping[str, tuple[int, int]],
-        most_bytes: int = MOST_BYTES,
+        most_bytes: int = MAX_BYTES,
     ):
         """`folder` is the mirror's own; `shapes`: (i, o) of the base's linear layers."""
         self._store, self._folder, self._shapes = store, folder, shapes

@@ -24,7 +24,7 @@ from ramole_core.engine.reader import ModelFacts, RequestReader
 from ramole_core.request import Fitting, Generation, Request, Step
 from ramole_core.serving.fleet import EngineLost, Fleet, NoEngine
 from ramole_core.serving.placing import Placing
-from ramole_core.serving.remote_stream import PATIENCE, PAUSE, RemoteStream
+from ramole_core.serving.remote_stream import MAX_WAIT_SECONDS, RETRY_SECONDS, RemoteStream
 from ramole_core.serving.seeds import seeded
 from ramole_core.serving.wire import send_adapter, send_request
 
@@ -55,7 +55,7 @@ class RemoteBackend:
         weights: Weights,
         hold: Callable[[Sequence[str]], AbstractContextManager[None]],
         rows: int,
-        patience: float = PATIENCE,
+        patience: float = MAX_WAIT_SECONDS,
         starting: float = STARTING,
     ):
         """Waits for the first engine, `starting` seconds at most. `hold` keeps adapters in the
@@ -222,7 +222,7 @@ class RemoteBackend:
             if not keys:
                 if time.monotonic() - began > self._patience:
                     raise NoEngine(self._patience)
-                time.sleep(PAUSE)
+                time.sleep(RETRY_SECONDS)
                 continue
             key = self._placing.begin(near, keys)
             try:

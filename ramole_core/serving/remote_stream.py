@@ -19,13 +19,13 @@ from ramole_core.serving.fleet import EngineLost, Fleet, Heard, NoEngine
 from ramole_core.serving.placing import Placing
 from ramole_core.serving.wire import Place, send_request
 
-LOOK = 0.05
+POLL_SECONDS = 0.05
 """Seconds between two looks at whether a caller has gone, while nothing comes."""
-PATIENCE = 300.0
+MAX_WAIT_SECONDS = 300.0
 """Seconds for which a request waits for an engine where none is there."""
-MOST_LOST = 8
+MAX_LOST = 8
 """Engines that a request may lose without a token in between: it may be what ends them."""
-PAUSE = 0.5
+RETRY_SECONDS = 0.5
 """Seconds after which a crowded fleet is asked again."""
 
 
@@ -104,9 +104,9 @@ class RemoteStream:
         one.again = None
         if not keys:
             one.waits = now if one.waits is None else one.waits
-            if now - one.waits > PATIENCE:
-                raise NoEngine(PATIENCE)
-            one.again = now + PAUSE
+            if now - one.waits > MAX_WAIT_SECONDS:
+                raise NoEngine(MAX_WAIT_SECONDS)
+            one.again = now + RETRY_SECONDS
             return
         one.waits = None
         candidates = one.prepared.candidates
@@ -129,7 +129,7 @@ class RemoteStream:
         if self._stopped:
             yield from self._end_unsent()
         try:
-            one, attempt, items = self._news.get(timeout=LOOK)
+            one, attempt, items = self._news.get(timeout=POLL_SECONDS)
         except queue.Empty:
             return
         while True:
@@ -196,7 +196,7 @@ class RemoteStream:
         one.moves += 1
         self._moved()
         one.fruitless += 1
-        if one.fruitless > MOST_LOST:
+        if one.fruitless > MAX_LOST:
             raise RamoleError(
                 f"{one.fruitless} engines ended while they had this request, and none came to its "
                 "next token; ask for something else, and see why they ended."
@@ -213,7 +213,7 @@ class RemoteStream:
         if one.index == 0 and not one.shown and len(self._open) == 1:
             self._leave(one)
             raise busy
-        one.again = time.monotonic() + PAUSE
+        one.again = time.monotonic() + RETRY_SECONDS
 
     def _leave(self, one: Asked) -> None:
         if one in self._open:

@@ -23,7 +23,7 @@ OBJECT_STORE = 2**28
 IDLE_SECONDS = 20
 """For which Serve's proxy keeps a connection between two requests; its own are 90. How long a
 request takes is not bounded: a tab's heartbeat is one, as long as the tab is open."""
-LOOK = 0.5
+POLL_SECONDS = 0.5
 
 
 class Running:
@@ -113,7 +113,7 @@ class Running:
                 return
             if time.monotonic() > end:
                 raise RamoleError(f"The page has not started within {seconds:.0f} seconds.")
-            time.sleep(LOOK)
+            time.sleep(POLL_SECONDS)
 
     def stop(self) -> None:
         """End the applications, and Ray where it is ours."""

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 METHOD = "ramole_plus"
 DOUBT = 1.0
 """Logits: closer to the line than this, the responses decide."""
-FEWEST = 10
+MIN_PROMPTS = 10
 """Prompts in people's own words; with fewer the examples of the pool take their place."""
 Cards = dict[str, Float[np.ndarray, "d"]]
 Progress = Callable[[str, float], None]
@@ -196,7 +196,7 @@ def calibrate_for(
     everyday, phrased = everyday_prompts(), phrased_prompts(ramole)
     near = similarities(ramole, everyday.texts, cards)
     low = ahead_of_base(near)
-    own_words = len(phrased.texts) >= FEWEST
+    own_words = len(phrased.texts) >= MIN_PROMPTS
     fits = (
         similarities(ramole, phrased.texts, cards)
         if own_words

@@ -19,7 +19,7 @@ from ..model.reading import Reading
 if TYPE_CHECKING:
     from ramole_core import Ramole
 
-WAIT = 0.4
+POLL_SECONDS = 0.4
 """Seconds between two looks at a model that is being loaded."""
 
 
@@ -66,7 +66,7 @@ def compared(
     RamoleError. Adapters keep letter and colour across the columns."""
     reading = None
     try:
-        for progress in loaded(ramole, asked.cancelled, pause=WAIT):
+        for progress in loaded(ramole, asked.cancelled, pause=POLL_SECONDS):
             yield Look(f"{progress}; the prompt is answered as soon as it is there.")
         if asked.cancelled.is_set():
             return
