@@ -17,7 +17,7 @@ from pathlib import Path
 
 from ramole_core.errors import RamoleError
 from ramole_core.methods import find_row
-from ramole_core.pool.disk import disk_told
+from ramole_core.pool.disk import refused_by_disk
 from ramole_core.pool.names import clean_name, near_names, owner_folder
 from ramole_core.request import Generation, Request
 from ramole_core.whole_file import replacing
@@ -87,7 +87,7 @@ class Mixes:
                 raise RamoleError(
                     f"{MAX_MIXES} mixes are kept, the most there may be; remove some."
                 )
-            with disk_told("kept", what="mix"):
+            with refused_by_disk("kept", what="mix"):
                 self._write(file, {**asdict(mix), "owner": owner})
         return mix
 
@@ -117,7 +117,7 @@ class Mixes:
             if name not in files:
                 known = near_names(name[:80], files) if files else "none was kept yet."
                 raise RamoleError(f"There is no mix {name[:80]!r} to remove; {known}")
-            with disk_told("removed", what="mix"):
+            with refused_by_disk("removed", what="mix"):
                 files[name].unlink()
             self._prune(files[name].parent)
 

@@ -77,7 +77,7 @@ def _read(path: Path) -> dict:
 
 
 def _check_sizes(name: str, held: dict) -> None:
-    """Raises RamoleError where two fields do not belong together."""
+    """Raise RamoleError where two fields do not belong together."""
     T, k = len(held["tokens"]), len(held["adapters"])
     layers, modules = len(held["layers"]), len(held["modules"])
     wanted = {"token_ids": (T,), "scores": (k,), "shares": (T, k)}
@@ -106,7 +106,7 @@ def _check_sizes(name: str, held: dict) -> None:
 
 
 def _check_sums(name: str, held: dict) -> None:
-    """Raises RamoleError where effects and the base's log probability are not the run's."""
+    """Raise RamoleError where effects and the base's log probability are not the run's."""
     effects, *logprobs = (
         np.asarray(held.get(field) or [], np.float64)
         for field in ("effects", "logprob", "base_logprob")

@@ -51,7 +51,7 @@ class WeightsHere:
         return self._judged[key]
 
     def require(self, row: Method) -> None:
-        """Raises RamoleError where the method has no trained weights here, or another base's."""
+        """Raise RamoleError where the method has no trained weights here, or another base's."""
         if not row.is_trained_in(self._folder(row)):
             raise RamoleError(
                 f"No trained weights are here of method {row.name!r}; choose one of "
@@ -60,7 +60,7 @@ class WeightsHere:
         self.check(row)
 
     def check(self, row: Method) -> None:
-        """Raises RamoleError where the method's weights are of another base."""
+        """Raise RamoleError where the method's weights are of another base."""
         if not self.fits(row):
             of = self._record(row).get("base_model", "another base model")
             raise RamoleError(

@@ -55,7 +55,7 @@ def creating(path: Path) -> Iterator[Path]:
 
 
 def refuse_taken(path: Path) -> None:
-    """Raises RamoleError where something is there already, or could not be."""
+    """Raise RamoleError where something is there already, or could not be."""
     if os.path.lexists(path):
         raise RamoleError(f"{path} is there already; name another place, or remove it first.")
     if not path.parent.is_dir():

@@ -177,9 +177,8 @@ def test_every_token_of_an_answer_is_a_place_to_die(pair):
         fleet.kills, before = [place], len(fleet.jobs)
         check_same(alone, many, request)
         assert len(fleet.jobs) - before == 2
-        assert (
-            list(fleet.jobs[-1][1].shown) == [s.token for s in answered(alone, request)[0]][:place]
-        )
+        streamed = [s.token for s in answered(alone, request)[0]][:place]
+        assert list(fleet.jobs[-1][1].streamed_ids) == streamed
         fleet.kills = []
 
 
@@ -307,11 +306,11 @@ def test_a_crowded_engine_is_told_to_the_first_and_waited_for_by_others(pair, mo
     alone, many, fleet = pair
     answer, said = fleet.answer, []
 
-    def crowded(key, job, hear):
+    def crowded(key, job, receive):
         refused = said.pop(0) if said else False
         if not refused:
-            return answer(key, job, hear)
-        hear([Busy("The server is busy.")])
+            return answer(key, job, receive)
+        receive([Busy("The server is busy.")])
         return lambda: None
 
     monkeypatch.setattr(fleet, "answer", crowded)

@@ -21,7 +21,7 @@ BOTH_WAYS = {
 
 
 def check_causal(source: str, config: PreTrainedConfig) -> None:
-    """Raises RamoleError where the tokens of this model see those behind them."""
+    """Raise RamoleError where the tokens of this model see those behind them."""
     text = config.get_text_config(decoder=True)
     if (said := _says_both_ways(text)) is not None:
         raise RamoleError(

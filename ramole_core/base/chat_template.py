@@ -85,7 +85,7 @@ def ends_turns_itself(tokenizer: PreTrainedTokenizerBase) -> bool:
 
 
 def check_marks(source: str, tokenizer: PreTrainedTokenizerBase, *, vocabulary: int) -> None:
-    """Raises RamoleError where plain English, or what stands around every prompt, is no token of
+    """Raise RamoleError where plain English, or what stands around every prompt, is no token of
     the model, which has `vocabulary` of them."""
     ids = [*tokenizer(ENGLISH)["input_ids"], *_marks(tokenizer)]
     if (largest := max(ids, default=0)) >= vocabulary:
@@ -97,7 +97,7 @@ def check_marks(source: str, tokenizer: PreTrainedTokenizerBase, *, vocabulary: 
 
 
 def check_known(ids: Iterable[int], tokenizer: PreTrainedTokenizerBase, *, vocabulary: int) -> None:
-    """Raises RamoleError where the model, which has `vocabulary` tokens, lacks one of a text's."""
+    """Raise RamoleError where the model, which has `vocabulary` tokens, lacks one of a text's."""
     if (largest := max(ids, default=0)) >= vocabulary:
         raise RamoleError(
             f"The text has {tokenizer.convert_ids_to_tokens(largest)!r}, token {largest} of the "

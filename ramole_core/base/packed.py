@@ -61,7 +61,7 @@ def fits(i: int, o: int) -> bool:
 
 
 def check_shapes(source: str, shapes: Shapes) -> None:
-    """Raises RamoleError where no layer would be packed."""
+    """Raise RamoleError where no layer would be packed."""
     if not any(takes(path, size) for path, size in shapes.items()):
         raise RamoleError(
             f"{source} has no linear layer that 4 bits can hold ({BLOCK} inputs, {TILE} "

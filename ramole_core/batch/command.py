@@ -113,7 +113,7 @@ def _answer(
         say(f"{kept} of {len(asked.rows)} rows have their answer already.")
     if asked.unused:
         say(f"Carried along, not used: {', '.join(asked.unused)}.")
-    _tell_bad(asked.bad)
+    _print_bad(asked.bad)
     for bad in asked.bad:
         if (bad.index, bad.sentence) not in written.refused:
             write(refusal_of(bad))
@@ -134,7 +134,7 @@ def _answer(
                 else:
                     refused += 1
                     bad = BadRow(row.index, row.line, str(item), row.request.prompt[:80])
-                    _tell_bad([bad])
+                    _print_bad([bad])
                     write(refusal_of(bad))
                 progress(done + refused, tokens)
     finally:
@@ -158,7 +158,7 @@ def _answer(
     }
 
 
-def _tell_bad(rows: Sequence[BadRow]) -> None:
+def _print_bad(rows: Sequence[BadRow]) -> None:
     for row in rows[:SAID]:
         say(f"Line {row.line}: {row.sentence}")
     if len(rows) > SAID:

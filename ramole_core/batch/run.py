@@ -58,7 +58,7 @@ def run_rows(
     for start in range(0, len(rows), size):
         if cancelled():
             return
-        yield from _asked(
+        yield from _answered(
             ramole,
             rows[start : start + size],
             cancelled=cancelled,
@@ -68,7 +68,7 @@ def run_rows(
         )
 
 
-def _asked(
+def _answered(
     ramole: "Ramole",
     rows: Sequence[BatchRow],
     *,
@@ -101,5 +101,5 @@ def _asked(
                 yield from ((row, error) for row in rows)
                 return
             half = len(rows) // 2
-            yield from _asked(ramole, rows[:half], waiting=waiting, **how)
+            yield from _answered(ramole, rows[:half], waiting=waiting, **how)
             rows = rows[half:]

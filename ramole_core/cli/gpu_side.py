@@ -210,13 +210,13 @@ def _answers(ours: OurEngine, sizes: Sizes, names: Sequence[str]) -> Tokens:
 
     few = ask(sizes.mix)[:3]
     return {
-        BARE: [_told(ours, [one])[0] for one in ask(BASE)[:3]],
-        ALONE: [_told(ours, [one])[0] for one in few],
-        TOGETHER: _told(ours, ask(sizes.mix)),
+        BARE: [_answer_ids(ours, [one])[0] for one in ask(BASE)[:3]],
+        ALONE: [_answer_ids(ours, [one])[0] for one in few],
+        TOGETHER: _answer_ids(ours, ask(sizes.mix)),
     }
 
 
-def _told(ours: OurEngine, requests: Sequence[Request]) -> list[list[int]]:
+def _answer_ids(ours: OurEngine, requests: Sequence[Request]) -> list[list[int]]:
     """The tokens of requests that are asked at once."""
     ours.ramole.engine.forget_prefixes()
     states = [ours.submit(request) for request in requests]

@@ -94,7 +94,7 @@ class Server:
         """Upload a folder, a zip or the files of an adapter; what `/add_adapter` says of it."""
         with tempfile.TemporaryDirectory(prefix="ramole-add-") as folder:
             file = _packed([source] if isinstance(source, str) else source, Path(folder))
-            with self._told(), file.open("rb") as opened:
+            with self._one_sentence(), file.open("rb") as opened:
                 stored = self._post("gradio_api/upload", files={"files": (file.name, opened)})
         path = stored.json()[0]
         said = {"file": {"path": path, "meta": {"_type": "gradio.FileData"}}, "name": name}
@@ -112,7 +112,7 @@ class Server:
 
     def _ask(self, endpoint: str, said: Mapping[str, object]) -> Iterator[list]:
         """The outputs of a call each time they change."""
-        with self._told():
+        with self._one_sentence():
             event = self._post(f"gradio_api/call/v2/{endpoint}", json=dict(said)).json()["event_id"]
             with self._http.stream("GET", f"gradio_api/call/{endpoint}/{event}") as events:
                 kind = ""
@@ -137,7 +137,7 @@ class Server:
         return answer
 
     @contextmanager
-    def _told(self) -> Iterator[None]:
+    def _one_sentence(self) -> Iterator[None]:
         """What HTTP raises inside, as one sentence."""
         import httpx
 

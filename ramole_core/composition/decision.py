@@ -200,7 +200,7 @@ def even(present: Bool[Tensor, "module k"]) -> Float[Tensor, "module k"]:
 
 
 def check(decision: Decision, ask: Ask) -> None:
-    """Raises ValueError where a decision contradicts itself, or its tables are of another size."""
+    """Raise ValueError where a decision contradicts itself, or its tables are of another size."""
     size = len(ask.sites.paths), ask.k
     tables = {"weights": decision.weights}
     if (gate := decision.gate) is not None:

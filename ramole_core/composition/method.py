@@ -131,7 +131,7 @@ class Composition:
         raise NotImplementedError(f"{self.row.name} does not choose")
 
     def check(self, candidates: Sequence[Candidate], trained: Trained | None) -> None:
-        """Raises RamoleError where it cannot use one of them, before any request runs."""
+        """Raise RamoleError where it cannot use one of them, before any request runs."""
 
     def search(self, k: int, options: Mapping[str, Value], *, seed: int) -> Search:
         """The search for k weights of a method whose row `fits`."""

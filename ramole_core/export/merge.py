@@ -141,7 +141,7 @@ def _decide(
             f"Method {name} takes {how.experts(k)} of {k} adapters, so there is nothing to merge; "
             f"{instead}."
         )
-    told = tuple(source.told(sites) for source in sources)
+    told = tuple(source.adapter(sites) for source in sources)
     ask = Ask(told, sites, options, None if weights is None else tuple(weights))
     if weights is None and (how.weighs_similarity or how.examines or how.reads_prompt):
         raise RamoleError(

@@ -25,7 +25,7 @@ class Source:
     loras: dict[str, Lora]
     """By module path, as uploaded."""
 
-    def told(self, sites: Sites) -> Adapter:
+    def adapter(self, sites: Sites) -> Adapter:
         """As a method is told of it; nobody asked how similar it is to a prompt."""
         return Adapter(
             self.name,

@@ -124,7 +124,7 @@ class Arrivals:
         self._register.touch(names, now=self._clock())
 
     def close(self) -> None:
-        """Waits for nothing: what is on its way finds the pool closed, and its stage is swept when
+        """Wait for nothing: what is on its way finds the pool closed, and its stage is swept when
         the pool opens again."""
         with self._lock:
             self._closed = True
@@ -163,7 +163,7 @@ class Arrivals:
             self._register.judge(one, reason=str(refusal))
 
     def _make_room(self, one: Listed) -> None:
-        """Removes what was not used longest until its bytes fit; raises NotHere if they cannot."""
+        """Remove what was not used longest until its bytes fit; raises NotHere if they cannot."""
         held = [came for came in self._register.fetched() if came.ours and self._card(came.name)]
         free = self._limit - sum(came.bytes for came in held) - sum(self._sizes.values())
         if one.bytes > self._limit:

@@ -63,13 +63,13 @@ class Register:
         return next((one for one in self.rows() if name == one.name or repo == one.repo), None)
 
     def put(self, rows: Iterable[Listed]) -> None:
-        """Takes these in, in the place of others of the same repository."""
+        """Take these in, in the place of others of the same repository."""
         with self._lock:
             self._listed = self._read() | {one.repo: one for one in rows}
             self._write()
 
     def keep_only(self, repos: Iterable[str], *, when: float) -> None:
-        """Forgets all others, and puts the rest into this order: that is the list of now."""
+        """Forget all others, and puts the rest into this order: that is the list of now."""
         with self._lock:
             known = self._read()
             self._listed = {repo: known[repo] for repo in repos if repo in known}

@@ -159,7 +159,7 @@ class Searcher:
             raise Stopped
 
     def _keep(self, *, least: int) -> None:
-        """Indexes what was read, once it is so many, and lists it then: so no prompt meets one
+        """Index what was read, once it is so many, and lists it then: so no prompt meets one
         whose vector is still to be made."""
         if len(self._new) >= max(least, 1):
             new, self._new = self._new, []

@@ -64,7 +64,7 @@ def _accumulate(words, first, count, sums):
 
 
 @kernel()
-def _narrow_and_meet(words, first, count, weights, sums):
+def _narrow_and_accumulate(words, first, count, weights, sums):
     """The same, the numbers of 4 bits made once for all rows; `weights` holds some rows of them."""
     i, m, step, width = words[I], words[M], weights.shape[0], sums.shape[1]
     codes = words[KIND] in (CODES, GRID)
@@ -108,7 +108,7 @@ def _multiply(pointer):
                 ask_updates(words, first, count)
             _accumulate(words, first, count, sums)
         else:
-            _narrow_and_meet(words, first, count, weights, sums)
+            _narrow_and_accumulate(words, first, count, weights, sums)
         write(words, first, count, sums)
 
 

@@ -90,11 +90,11 @@ def release(context):
     return types.void(), build
 
 
-def _meet_of(rights: int) -> Callable[..., int]:
+def _multiply_of(rights: int) -> Callable[..., int]:
     """Two left tiles and one or two right ones, along all their depth."""
 
     @instructions
-    def meet(context, left, left_next, left_step, left_row, steps, right, last, last_row, out):
+    def multiply(context, left, left_next, left_step, left_row, steps, right, last, last_row, out):
         """out[a, b] = left a times right b, SIDE x SIDE float32 each, a before b.
 
         Addresses, and steps in bytes: from one left tile to the other, from one depth to the next,
@@ -106,7 +106,7 @@ def _meet_of(rights: int) -> Callable[..., int]:
             left, left_next, left_step, left_row, steps, right, last, last_row, out = args
             tiles = [(right, word(4 * SIDE)), (last, last_row)][2 - rights :]
             first = RIGHT + 2 - rights
-            start, loop = builder.block, builder.append_basic_block("meet")
+            start, loop = builder.block, builder.append_basic_block("multiply")
             done = builder.append_basic_block("met")
             sums = [SUMS[a] + b for a in (0, 1) for b in range(2 - rights, 2)]
             for n in sums:
@@ -149,10 +149,10 @@ def _meet_of(rights: int) -> Callable[..., int]:
 
         return types.void(*[types.int64] * 9), build
 
-    return meet
+    return multiply
 
 
-meet_one, meet_two = _meet_of(1), _meet_of(2)
+multiply_one, multiply_two = _multiply_of(1), _multiply_of(2)
 
 
 @instructions

@@ -117,7 +117,7 @@ def _accumulate(words, first, count, sums):
 
 
 @kernel()
-def _widen_and_meet(words, first, count, weights, sums):
+def _widen_and_accumulate(words, first, count, weights, sums):
     """The same, weights widened once for all rows."""
     m, x_row, step, width = words[M], words[X_ROW], weights.shape[0], sums.shape[1]
     w = weights.ctypes.data
@@ -157,7 +157,7 @@ def _multiply(pointer):
                 ask_updates(words, first, count)
             _accumulate(words, first, count, sums)
         else:
-            _widen_and_meet(words, first, count, weights, sums)
+            _widen_and_accumulate(words, first, count, weights, sums)
         if words[KIND] == BYTES:
             _scale(words, first, count, sums)
         write(words, first, count, sums)

@@ -78,7 +78,7 @@ class Update:
     B: np.ndarray
     """[pages, o], float32 or bfloat16's bits."""
 
-    def tell(self, words: np.ndarray) -> None:
+    def write_to(self, words: np.ndarray) -> None:
         """Put it into the words of a product's call."""
         units, B = self.units, self.B
         half = B.dtype == np.uint16
@@ -140,7 +140,7 @@ class Weight:
         words[words_of.M : words_of.Y_HALF + 1] = n, x.data_ptr(), y.data_ptr(), half
         words[words_of.UNITS] = 0
         if update is not None:
-            update.tell(words)
+            update.write_to(words)
         if in_unit:
             MULTIPLY_IN_UNIT.run(words, -(-self.o // OUTPUTS))
         else:

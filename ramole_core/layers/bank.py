@@ -41,7 +41,7 @@ class Slot:
     activation: str = ""
     """Between A and B of a bypass; empty for a LoRA."""
     pins: int = 0
-    passing: bool = False
+    ephemeral: bool = False
     """Nobody will ask for it again: it leaves with its last request."""
 
 
@@ -156,7 +156,7 @@ class Bank:
         load: Callable[[], Units],
         *,
         activation: str = "",
-        passing: bool = False,
+        ephemeral: bool = False,
     ) -> Slot | None:
         """Pin the adapter, loading it where it is not here; None where pinned ones fill the bank.
 
@@ -170,7 +170,7 @@ class Bank:
                 return None
             pages = self._take(units.rank)
             slot = Slot(
-                key, self._number(), pages, units.present, experts, activation, passing=passing
+                key, self._number(), pages, units.present, experts, activation, ephemeral=ephemeral
             )
             try:
                 self._write(slot.pages, units)
@@ -182,13 +182,13 @@ class Bank:
         self._slots.pop(key, None)
         self._slots[key] = slot
         slot.pins += 1
-        slot.passing &= passing
+        slot.ephemeral &= ephemeral
         return slot
 
     def release(self, slot: Slot) -> None:
         """One request less needs it."""
         slot.pins -= 1
-        if slot.passing and not slot.pins:
+        if slot.ephemeral and not slot.pins:
             self._drop(slot)
 
     def room_for(self, adapters: Sequence[Units]) -> int:

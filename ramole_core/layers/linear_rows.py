@@ -62,7 +62,7 @@ class LinearRows:
         w[words_of.WEIGHTS] = self._weights.ctypes.data
         w[words_of.SIZES] = self._sizes.ctypes.data
 
-    def tell(
+    def write(
         self,
         late: Float[Tensor, "N k"],
         path: str,

@@ -165,13 +165,14 @@ class Forward:
         if batch.gated:
             alpha = self._gate(q, u, g, block, draft.late)
             if self.traced is not None:
-                self._tell(alpha, u, g, block)
+                self._trace(alpha, u, g, block)
             here = batch.slice(batch.table("present"), g, block)[:, self.row_of]
             weight = batch.spread(alpha * here, self.row_of) @ batch.owner.T
         else:
             weight = batch.slice(batch.fixed_pages, g, block)[:, self.row_of]
             if self.traced is not None:
-                self._tell(batch.slice(batch.table("fixed"), g, block)[:, self.row_of], u, g, block)
+                fixed = batch.slice(batch.table("fixed"), g, block)
+                self._trace(fixed[:, self.row_of], u, g, block)
         return (weight * u).to(bank.dtype)
 
     def add_all(self, ys: Sequence[Tensor], draft: Draft, g: int, block: int) -> None:
@@ -189,7 +190,7 @@ class Forward:
             if self.fused.mix(ys, draft, self.batch, g, block, row_of=row_of, told=told):
                 if self.traced is not None and told is not None:
                     at = self.traced.places
-                    self.traced.tell(bank.layout.first(g, block), told[0][:, at], told[1][:, at])
+                    self.traced.write(bank.layout.first(g, block), told[0][:, at], told[1][:, at])
                 return
             self.fused = None
         units = self._weighted(draft, g, block)
@@ -239,7 +240,7 @@ class Forward:
         found = units @ batch.owner
         return found.gather(-1, at.expand(*found.shape[:-1], -1))
 
-    def _tell(
+    def _trace(
         self, alpha: Float[Tensor, "m N k"], u: Float[Tensor, "m N R"], g: int, block: int
     ) -> None:
         """The weights of the traced rows, and the lengths of their weighted updates."""
@@ -249,7 +250,7 @@ class Forward:
         rows, alpha = self.row_of[at], alpha[:, at]
         here = batch.slice(batch.table("present"), g, block)[:, rows]
         lengths = self._by_adapter(rows, u[:, at].square()).sqrt() * alpha.abs() * here
-        traced.tell(batch.bank.layout.first(g, block), alpha, lengths)
+        traced.write(batch.bank.layout.first(g, block), alpha, lengths)
 
     def _by_rows(self, x: Tensor, given: Input, g: int, block: int) -> np.ndarray:
         rows = self.rows
@@ -279,7 +280,7 @@ class Forward:
         if given is not None and plain:
             for j, path in enumerate(paths):
                 place = bank.layout.first(g, block) + j
-                self.faults |= self._linear.tell(late[j], path, place, given, but=self.faults)
+                self.faults |= self._linear.write(late[j], path, place, given, but=self.faults)
         for n in batch.late:
             if n in plain:
                 continue

@@ -64,7 +64,7 @@ class Traced:
         self.told_later.clear()
         self.seen_later.clear()
 
-    def tell(
+    def write(
         self, module: int, alpha: Float[Tensor, "m n k"], lengths: Float[Tensor, "m n k"]
     ) -> None:
         """Weights at the traced tokens, and the lengths of what came of them, of the modules from

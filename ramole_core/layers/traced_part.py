@@ -41,7 +41,7 @@ class TracedPart:
         """What was written there, of the modules from `module` on."""
         self._whole.told[:, module : module + told.shape[1], self._tokens] = told
 
-    def tell(
+    def write(
         self, module: int, alpha: Float[Tensor, "m n k"], lengths: Float[Tensor, "m n k"]
     ) -> None:
         """As `Traced.tell`."""

@@ -113,7 +113,7 @@ class LoraWord:
 
 
 def read_config(path: Path) -> LoraWord:
-    """Checks `path` (an adapter_config.json); raises AdapterRefused."""
+    """Check `path` (an adapter_config.json); raises AdapterRefused."""
     if (size := path.stat().st_size) > LARGEST_CONFIG:
         raise AdapterRefused(
             f"{CONFIG} has {size} bytes; at most {LARGEST_CONFIG} are read: shorten it."

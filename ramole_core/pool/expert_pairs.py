@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator, Mapping
 
 from ramole_core.errors import AdapterRefused
-from ramole_core.pool.header import ITEM_BYTES, Entry
+from ramole_core.pool.header import ITEM_BYTES, TensorInfo
 from ramole_core.pool.pair import Pair
 
 PARAMETERS = ("gate_up_proj", "down_proj")
@@ -31,13 +31,13 @@ def router_at(path: str, shapes: Shapes) -> str | None:
     return f"{path}.{ROUTER}" if f"{path}.{ROUTER}" in shapes else None
 
 
-def router_pair(path: str, halves: Mapping[str, Entry]) -> Pair:
+def router_pair(path: str, halves: Mapping[str, TensorInfo]) -> Pair:
     """PEFT's name of what it changes there is the weight."""
     return Pair(halves["A"], halves["B"], said=f"{path}.weight")
 
 
 def cut(
-    module: str, path: str, halves: Mapping[str, Entry], shapes: Shapes
+    module: str, path: str, halves: Mapping[str, TensorInfo], shapes: Shapes
 ) -> Iterator[tuple[str, Pair]]:
     """Path and pair of each expert, of the stacked pair at `path`; raises AdapterRefused where it
     does not fit the base's experts."""
@@ -66,5 +66,5 @@ def cut(
     bytes_each = rank * A.shape[1] * ITEM_BYTES[A.dtype]
     for n in range(e):
         begin = A.begin + n * bytes_each
-        own = Entry(A.dtype, (rank, A.shape[1]), begin, begin + bytes_each)
+        own = TensorInfo(A.dtype, (rank, A.shape[1]), begin, begin + bytes_each)
         yield f"{module}.{n}.{fits[0]}", Pair(own, B, f"{module}.{fits[0]}", n, e)

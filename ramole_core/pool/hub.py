@@ -24,7 +24,7 @@ class HubSilent(AdapterRefused):
 
 
 def copy_hub(source: str, into: Path, *, limits: Limits, use_token: bool) -> Found:
-    """Fetches `hf:owner/name[@revision]` into `into`; raises AdapterRefused.
+    """Fetch `hf:owner/name[@revision]` into `into`; raises AdapterRefused.
 
     `use_token`: whether the operator's own Hub login may be used. A visitor's request must not,
     or it would read the operator's private repositories.

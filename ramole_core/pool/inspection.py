@@ -19,7 +19,7 @@ Shapes = Mapping[str, tuple[int, int]]
 
 
 def inspect_folder(folder: Path, *, shapes: Shapes, limits: Limits) -> Facts:
-    """Checks `adapter_model.safetensors` and `adapter_config.json` in `folder`."""
+    """Check `adapter_model.safetensors` and `adapter_config.json` in `folder`."""
     word, pairs = read_pairs(folder, shapes=shapes)
     check_ranks(pairs, limits=limits)
     scales = scales_of(word, pairs)

@@ -39,7 +39,7 @@ def stage_source(
     limits: Limits,
     use_token: bool,
 ) -> Staged:
-    """Copies `source` into the empty folder `into`; raises AdapterRefused.
+    """Copy `source` into the empty folder `into`; raises AdapterRefused.
 
     `examples` take the place of those that came with the files. `use_token`: whether the
     operator's Hub login may be used.

@@ -53,7 +53,7 @@ def record(
     example_notes: Sequence[str] = (),
     added: str | None = None,
 ) -> AdapterCard:
-    """Writes the manifest of a folder whose facts are known."""
+    """Write the manifest of a folder whose facts are known."""
     licence, description = None, ""
     if (folder / README).exists():
         licence, description, _ = parse_readme((folder / README).read_bytes())
@@ -132,7 +132,7 @@ def read_card(folder: Path, *, sample: bool = False) -> AdapterCard:
 
 
 def _check_files(folder: Path, files, *, sample: bool) -> list[str]:
-    """Raises AdapterRefused if a file is gone or has another size; returns the examples."""
+    """Raise AdapterRefused if a file is gone or has another size; returns the examples."""
     for name in (WEIGHTS, CONFIG):
         files[name]["sha256"]
     for name, word in files.items():

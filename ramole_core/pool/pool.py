@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 from ramole_core.errors import AdapterRefused, RamoleError
 from ramole_core.pool.aside import Aside
 from ramole_core.pool.card import AdapterCard, Limits
-from ramole_core.pool.disk import disk_told, folder_told
+from ramole_core.pool.disk import refused_by_disk, usable_folder
 from ramole_core.pool.examples_and_readme import EXAMPLES, check_examples, write_examples
 from ramole_core.pool.inspection import fingerprint, inspect_folder, read_pairs
 from ramole_core.pool.intake import stage_source
@@ -65,7 +65,7 @@ class Pool:
         self._store = Store(data_dir)
         self._writer: WriterLock | None = None
         self._samples, problems = read_samples(adapters_dir)
-        with folder_told(data_dir):
+        with usable_folder(data_dir):
             if not read_only:
                 data_dir.mkdir(parents=True, exist_ok=True)
                 self._writer = WriterLock(data_dir)
@@ -74,7 +74,7 @@ class Pool:
         self.problems += problems + more
 
     def close(self) -> None:
-        """Lets another process write; reading cards and tensors still works."""
+        """Let another process write; reading cards and tensors still works."""
         if self._writer is not None:
             self._writer.close()
             self._writer = None
@@ -127,7 +127,7 @@ class Pool:
         *,
         login: bool = True,
     ) -> AdapterCard:
-        """Adds the adapter at `path`, whole or not at all.
+        """Add the adapter at `path`, whole or not at all.
 
         The same content again returns the card that is there. `owner`: whose session it belongs
         to; None, or with `shared_uploads`, everyone. `login`: whether what is for everyone may be
@@ -137,7 +137,7 @@ class Pool:
         owner = self._owner(owner)
         wanted = clean_name(name) if name is not None else None
         self._check_room()
-        with disk_told("added"), self._store.stage() as stage:
+        with refused_by_disk("added"), self._store.stage() as stage:
             staged = stage_source(
                 path,
                 stage,
@@ -162,18 +162,18 @@ class Pool:
                 return self._same_content(card) or self._publish(stage, card)
 
     def remove(self, name: str, owner: str | None = None) -> None:
-        """Removes an upload of `owner`'s; raises AdapterRefused for any other adapter, and where
+        """Remove an upload of `owner`'s; raises AdapterRefused for any other adapter, and where
         the disk does not let it go: then the card stays too."""
         aside = self.set_aside(name, owner)
         if aside is not None:
             aside.discard()
 
     def set_aside(self, name: str, owner: str | None = None) -> Aside | None:
-        """Removes as `remove` does, but keeps the files, so that the adapter can be brought back;
+        """Remove as `remove` does, but keeps the files, so that the adapter can be brought back;
         None for a damaged one, which is gone."""
         self._check_writable()
         owner = self._owner(owner)
-        with self._change, disk_told("removed"):
+        with self._change, refused_by_disk("removed"):
             card = self._uploads.get((owner, name))
             if card is None:
                 self._remove_damaged(name, owner)
@@ -190,11 +190,11 @@ class Pool:
         return Aside(card, hidden, self._store)
 
     def bring_back(self, aside: Aside) -> AdapterCard:
-        """Makes what was set aside an adapter of the pool again, as it was; raises AdapterRefused,
+        """Make what was set aside an adapter of the pool again, as it was; raises AdapterRefused,
         and then it stays aside."""
         self._check_writable()
         card = aside.card
-        with self._change, disk_told("brought back"):
+        with self._change, refused_by_disk("brought back"):
             if (there := self._same_content(card)) is not None:
                 raise AdapterRefused(
                     f"{card.name} was added again meanwhile, as {there.name}; it is in the pool."
@@ -204,7 +204,7 @@ class Pool:
             before, self._uploads = self._uploads, {**self._uploads, (card.owner, card.name): card}
             told: list[Listener] = []
             try:
-                self._tell_added(card, told)
+                self._notify_added(card, told)
             except BaseException:
                 self._uploads = before
                 aside.hide()
@@ -215,12 +215,12 @@ class Pool:
     def set_examples(
         self, name: str, examples: Sequence[str], owner: str | None = None
     ) -> AdapterCard:
-        """Replaces the example inputs of an upload of `owner`'s; raises AdapterRefused, and then
+        """Replace the example inputs of an upload of `owner`'s; raises AdapterRefused, and then
         the upload is as it was."""
         self._check_writable()
         owner = self._owner(owner)
         kept, notes = check_examples(examples)
-        with self._change, disk_told("changed"):
+        with self._change, refused_by_disk("changed"):
             old = self._uploads.get((owner, name))
             if old is None:
                 raise self._not_yours(name, owner)
@@ -240,7 +240,7 @@ class Pool:
                 return self._put(stage, card, earlier=old)
 
     def leave_out_unfit(self) -> list[AdapterCard]:
-        """Takes adapters that were added under another base, and do not fit this one, out of the
+        """Take adapters that were added under another base, and do not fit this one, out of the
         cards (not off the disk); `problems` says why. Call it before the index is checked."""
         shapes = self._shapes()
         mark = fingerprint(shapes)
@@ -268,7 +268,7 @@ class Pool:
         return self._put(stage, card)
 
     def _check_free(self, card: AdapterCard, advice: str) -> None:
-        """Raises AdapterRefused where the card's name is taken, or the pool is full."""
+        """Raise AdapterRefused where the card's name is taken, or the pool is full."""
         key = (card.owner, card.name)
         if key in self._uploads or key in self._samples:
             raise AdapterRefused(f"There is already another adapter named {card.name!r}; {advice}.")
@@ -277,7 +277,7 @@ class Pool:
     def _put(
         self, stage: Path, card: AdapterCard, *, earlier: AdapterCard | None = None
     ) -> AdapterCard:
-        """Makes `stage` the upload that `card` says, in the place of `earlier` or of a damaged
+        """Make `stage` the upload that `card` says, in the place of `earlier` or of a damaged
         one; undone on disk and in the cards if it fails or a listener raises."""
         target = self._store.place(card.name, card.owner)
         card = replace(card, folder=target)
@@ -285,15 +285,15 @@ class Pool:
         try:
             with self._store.publish(stage, target):
                 self._uploads = {**before, (card.owner, card.name): card}
-                self._tell_added(card, told)
+                self._notify_added(card, told)
         except BaseException:
             self._uploads = before
             self._take_back(card, told, earlier=earlier)
             raise
         return card
 
-    def _tell_added(self, card: AdapterCard, told: list[Listener]) -> None:
-        """Notifies the listeners; `told` has those that were, where one raises."""
+    def _notify_added(self, card: AdapterCard, told: list[Listener]) -> None:
+        """Notify the listeners; `told` has those that were, where one raises."""
         for listener in self.listeners:
             told.append(listener)
             listener.added(card)

@@ -28,7 +28,7 @@ class Found:
 
 
 def copy_source(source: Source, into: Path, *, limits: Limits) -> Found:
-    """Copies the adapter's files into the folder `into`; raises AdapterRefused."""
+    """Copy the adapter's files into the folder `into`; raises AdapterRefused."""
     if not isinstance(source, str | os.PathLike):
         if not source:
             raise AdapterRefused(

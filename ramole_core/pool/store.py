@@ -57,7 +57,7 @@ class Store:
 
     @contextmanager
     def publish(self, staged: Path, target: Path) -> Iterator[None]:
-        """Makes `staged` the upload `target`, in the place of one that is there.
+        """Make `staged` the upload `target`, in the place of one that is there.
 
         The earlier one is put back if the body raises, and by the next sweep after a kill.
         """
@@ -89,11 +89,11 @@ class Store:
             self._drop_earlier(target)
 
     def withdraw(self, target: Path) -> None:
-        """Removes the upload `target`; raises OSError with everything where it was."""
+        """Remove the upload `target`; raises OSError with everything where it was."""
         self.discard(self.hide(target))
 
     def hide(self, target: Path) -> Path:
-        """Takes the upload `target` away, and keeps its files until `discard`, `show` or the next
+        """Take the upload `target` away, and keep its files until `discard`, `show` or the next
         start; returns where. Raises OSError with everything where it was."""
         with self._lock:
             self._drop_earlier(target)
@@ -102,17 +102,17 @@ class Store:
         return gone
 
     def show(self, hidden: Path, target: Path) -> None:
-        """Makes what was hidden the upload `target` again, where there is none."""
+        """Make what was hidden the upload `target` again, where there is none."""
         with self._lock:
             os.rename(hidden, target)
         _settle(target.parent)
 
     def discard(self, hidden: Path) -> None:
-        """Deletes what was hidden; what the disk does not delete is left to the next sweep."""
+        """Delete what was hidden; what the disk does not delete is left to the next sweep."""
         self._discard(hidden)
 
     def sweep(self) -> list[str]:
-        """Undoes or finishes whatever was under way when the last process ended; a sentence for
+        """Undo or finishes whatever was under way when the last process ended; a sentence for
         each thing that cannot be, which is tried again at the next start."""
         problems = []
         for left in _folders(self._staging):
@@ -157,14 +157,14 @@ class Store:
             self._discard(gone)
 
     def _discard(self, folder: Path) -> None:
-        """Deletes a folder in `staging` or a hidden one, and its parent if it is empty then; what
+        """Delete a folder in `staging` or a hidden one, and its parent if it is empty then; what
         the disk does not delete is left to the next sweep."""
         with suppress(OSError):
             _delete(folder)
         self._prune(folder.parent)
 
     def _prune(self, folder: Path) -> None:
-        """Removes `folder`, and `uploads` above it, if empty."""
+        """Remove `folder`, and `uploads` above it, if empty."""
         with self._lock, suppress(OSError):
             folder.rmdir()
             if folder.parent == self._uploads:
@@ -172,7 +172,7 @@ class Store:
 
 
 def _hide(upload: Path) -> Path:
-    """Renames an upload so that it is none any more; no error if its files are gone already."""
+    """Rename an upload so that it is none any more; no error if its files are gone already."""
     hidden = upload.with_name("." + secrets.token_hex(8))
     with suppress(FileNotFoundError):
         os.rename(upload, hidden)
@@ -210,7 +210,7 @@ def _sync_folder(folder: Path) -> None:
 
 
 def _settle(*folders: Path) -> None:
-    """Fsyncs folders in which a rename was done, so that it outlives a power cut. A disk that does
+    """Fsync folders in which a rename was done, so that it outlives a power cut. A disk that does
     not do so has done the rename all the same: to call it off now could fail half way."""
     with suppress(OSError):
         for folder in folders:

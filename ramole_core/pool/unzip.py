@@ -33,7 +33,7 @@ _ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar", ".zst"
 
 
 def copy_zip(path: Path, into: Path, *, limits: Limits) -> list[str]:
-    """Unpacks the adapter's files into `into` and returns notes; raises AdapterRefused."""
+    """Unpack the adapter's files into `into` and returns notes; raises AdapterRefused."""
     if path.stat().st_size > limits.bytes:
         raise too_large(limits)
     _check_directory(path)
@@ -57,7 +57,7 @@ def copy_zip(path: Path, into: Path, *, limits: Limits) -> list[str]:
 
 
 def _check_directory(path: Path) -> None:
-    """Bounds the table of contents before zipfile reads it into memory."""
+    """Bound the table of contents before zipfile reads it into memory."""
     with open(path, "rb") as file:
         file.seek(max(0, path.stat().st_size - 22 - 2**16))
         tail = file.read()

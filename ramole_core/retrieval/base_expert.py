@@ -94,7 +94,7 @@ class BaseExpert:
             return True
         return evidence.nearest is not None and self._is_near(evidence)
 
-    def hear(
+    def decide_by_activation(
         self, evidence: Evidence, surprises: Sequence[float], blind: Mapping[str, float] = {}
     ) -> Evidence:
         """The decision by the responses of the adapters that were asked: of those that show

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Entry:
+class IndexEntry:
     """What the index holds of one adapter."""
 
     texts: str
@@ -49,7 +49,7 @@ class AdapterIndex:
         self._copy: tuple[Collection | None, Vectors] = (None, Vectors())
         """The vectors in memory, and the opened collection that they are a copy of."""
 
-    def upsert(self, entries: dict[str, Entry]) -> None:
+    def upsert(self, entries: dict[str, IndexEntry]) -> None:
         """Add the entries, or put them in the place of those with the same keys."""
         with self._opened() as collection:
             for part in _parts(list(entries)):
@@ -70,7 +70,7 @@ class AdapterIndex:
                 if self._copy[0] is collection:
                     self._copy[1].drop(part)
 
-    def read(self, keys: Sequence[str] | None = None) -> dict[str, Entry]:
+    def read(self, keys: Sequence[str] | None = None) -> dict[str, IndexEntry]:
         """The entries of `keys` (None: all of them); a key that is not there is left out."""
         with self._opened() as collection:
             return self._read(collection, keys)
@@ -92,7 +92,7 @@ class AdapterIndex:
 
     def wipe(self) -> None:
         """Delete the whole index."""
-        with self._telling():
+        with self._locked():
             self._store.wipe()
 
     def close(self) -> None:
@@ -101,15 +101,15 @@ class AdapterIndex:
             self._store.close(sound=True)
             self._copy = (None, Vectors())
 
-    def _read(self, collection: "Collection", keys: Sequence[str] | None) -> dict[str, Entry]:
+    def _read(self, collection: "Collection", keys: Sequence[str] | None) -> dict[str, IndexEntry]:
         """What `read` gives; all that is read of a watched store is copied."""
-        found: dict[str, Entry] = {}
+        found: dict[str, IndexEntry] = {}
         for part in _parts(collection.get(include=[])["ids"] if keys is None else keys):
             told = collection.get(ids=part, include=["embeddings", "metadatas"])
             vectors, metadatas = np.asarray(told["embeddings"], np.float32), told["metadatas"] or []
             for key, vector, stored in zip(told["ids"], vectors, metadatas, strict=True):
                 said = {name: str((stored or {}).get(name, "")) for name in ("texts", "encoder")}
-                found[key] = Entry(**said, vector=vector)
+                found[key] = IndexEntry(**said, vector=vector)
         if keys is None and self._store.watched:
             self._copy = (collection, Vectors())
             self._copy[1].put({key: entry.vector for key, entry in found.items()})
@@ -117,11 +117,11 @@ class AdapterIndex:
 
     @contextmanager
     def _opened(self) -> "Iterator[Collection]":
-        with self._telling(), self._store.opened() as collection:
+        with self._locked(), self._store.opened() as collection:
             yield collection
 
     @contextmanager
-    def _telling(self) -> Iterator[None]:
+    def _locked(self) -> Iterator[None]:
         """Hold the lock, and turn what Chroma raises into one sentence."""
         with self._lock:
             try:
@@ -170,5 +170,5 @@ def _parts(keys: Sequence[str]) -> Iterator[list[str]]:
         yield list(keys[start : start + ROWS])
 
 
-def _metadata(entry: Entry) -> dict[str, str | float]:
+def _metadata(entry: IndexEntry) -> dict[str, str | float]:
     return {"texts": entry.texts, "encoder": entry.encoder, SUM: weighted_sum(entry.vector)}

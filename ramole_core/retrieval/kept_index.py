@@ -24,7 +24,7 @@ from ramole_core.retrieval.card_vector import (
     card_words,
 )
 from ramole_core.retrieval.collection import IndexBroken
-from ramole_core.retrieval.index import AdapterIndex, Entry
+from ramole_core.retrieval.index import AdapterIndex, IndexEntry
 
 T = TypeVar("T")
 
@@ -101,19 +101,19 @@ class KeptIndex:
         with self._lock:
             if self._checked:  # else the self-check before the first use embeds it
                 entries = self._entries([card])
-                self.asked(lambda index: index.upsert(entries))
+                self.use(lambda index: index.upsert(entries))
 
     def take_in(self, cards: Sequence[Card]) -> None:
         """Embed these before the pool shows them, a few at a time: prompts come in between.
 
         Raises RamoleError as `check` does.
         """
-        self.asked(lambda index: None)
-        entries: dict[str, Entry] = {}
+        self.use(lambda index: None)
+        entries: dict[str, IndexEntry] = {}
         for first in range(0, len(cards), _AT_ONCE):
             entries |= self._entries(cards[first : first + _AT_ONCE])
             time.sleep(_PAUSE)
-        self.asked(lambda index: index.upsert(entries))
+        self.use(lambda index: index.upsert(entries))
 
     def removed(self, card: Card) -> None:
         """The pool let `card` go; it is not found any more, even if the index cannot be written."""
@@ -140,7 +140,7 @@ class KeptIndex:
             self._checked = True
             return report
 
-    def asked(self, ask: Callable[[AdapterIndex], T]) -> T:
+    def use(self, ask: Callable[[AdapterIndex], T]) -> T:
         """What the index says; when it broke meanwhile, it is rebuilt and asked again."""
         if not self._checked:  # without the lock: a check that runs now is not waited for
             with self._lock:
@@ -180,10 +180,10 @@ class KeptIndex:
             seconds=time.monotonic() - start,
         )
 
-    def _entries(self, cards: Sequence[Card]) -> dict[str, Entry]:
+    def _entries(self, cards: Sequence[Card]) -> dict[str, IndexEntry]:
         vectors = adapter_vectors(self._encoder.embed, cards)
         return {
-            card.key: Entry(_checksum(card), self._encoder.checksum, vector)
+            card.key: IndexEntry(_checksum(card), self._encoder.checksum, vector)
             for card, vector in zip(cards, vectors, strict=True)
         }
 
@@ -194,5 +194,5 @@ def _checksum(card: Card) -> str:
     return hashlib.sha256(json.dumps(said).encode()).hexdigest()
 
 
-def _bad(entry: Entry) -> bool:
+def _bad(entry: IndexEntry) -> bool:
     return not (np.isfinite(entry.vector).all() and entry.vector.any())

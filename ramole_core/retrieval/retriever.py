@@ -169,18 +169,18 @@ class Retriever:
         def ask(index: AdapterIndex) -> list[tuple[str, float]]:
             return index.query(vector, k=k, among=cards)
 
-        found = self._kept.asked(ask)
+        found = self._kept.use(ask)
         if cards and not found:  # an index that was emptied under us
             self.check()
-            found = self._kept.asked(ask)
+            found = self._kept.use(ask)
         return [Hit(cards[key].name, score, cards[key].owner) for key, score in found]
 
     def _vectors(self, cards: Sequence[Card]) -> Float32[np.ndarray, "n d"]:
         keys = [card.key for card in cards]
-        entries = self._kept.asked(lambda index: index.read(keys))
+        entries = self._kept.use(lambda index: index.read(keys))
         if any(key not in entries for key in keys):
             self.check()
-            entries = self._kept.asked(lambda index: index.read(keys))
+            entries = self._kept.use(lambda index: index.read(keys))
         lost = [card.name for card in cards if card.key not in entries]
         if lost:
             raise RamoleError(f"The pool holds no adapter {', '.join(lost)}; it was removed.")

@@ -80,7 +80,7 @@ class Parts:
         """The parts of the request's prompt, in order; the prompt alone where it is answered as a
         whole."""
         whole = (request.prompt,)
-        if not self._asked(request) or len(pieces := pieces_of(request.prompt)) < 2:
+        if not self._splits(request) or len(pieces := pieces_of(request.prompt)) < 2:
             return whole
         cards = {
             card.name: card
@@ -117,7 +117,7 @@ class Parts:
         embedded = dict(zip(texts, self._retriever.vectors(list(texts.values())), strict=True))
         return tuple(texts[run] for run in cut(ends, lambda run: fit(embedded[run]), PRICE))
 
-    def _asked(self, request: Request) -> bool:
+    def _splits(self, request: Request) -> bool:
         splits = find_row(request.method).splits and self._base.calibrated
         given = request.adapters or request.raw or request.examples or request.messages
         told = request.prefix_ids or request.without or request.later_weights

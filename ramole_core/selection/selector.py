@@ -196,7 +196,7 @@ class Selector:
             if evidence is not None and self._doubts(found[n]):
                 known = [one.activation_z for one in heard if one.score == one.score]
                 blind = {one.name: one.activation_z for one in heard if one.score != one.score}
-                evidence = self._base.hear(evidence, known, blind)
+                evidence = self._base.decide_by_activation(evidence, known, blind)
             best = self._best(found[n].turn, methods[n], heard)
             settled = Choice(found[n].turn, tuple(best), evidence, found[n].notes)
             found[n] = settled.by_base() if settled.leaves else settled

@@ -65,7 +65,7 @@ def serve(
 
 
 def _next(told: list[int]) -> int:
-    """The next signal, once it is there."""
+    """Wait for the next signal."""
     while not told:
         time.sleep(POLL_SECONDS)
     return told.pop(0)

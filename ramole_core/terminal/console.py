@@ -64,7 +64,7 @@ def read_pairs(path: Path) -> tuple[Example, ...]:
         raise RamoleError(f"{path} is not UTF-8 text; save it as UTF-8.") from None
 
 
-def tell_fitting(how: "Fitting") -> None:
+def print_fitting(how: "Fitting") -> None:
     """Now and then a line on how the search for weights stands, and what it found."""
     if how.step == how.steps:
         pairs = zip(how.adapters, how.weights, strict=True)

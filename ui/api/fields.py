@@ -112,7 +112,7 @@ def stored_path(file: object) -> str:
 
 
 def _bounded(name: str, value: object) -> None:
-    """Raises WrongField for more than a call may send in one field."""
+    """Raise WrongField for more than a call may send in one field."""
     count, length = 0, 0
     for part in _parts(value):
         count, length = count + 1, length + (len(part) if isinstance(part, str) else 0)

@@ -43,7 +43,7 @@ def going_on(
     text: str,
     address: str,
 ) -> Iterator[Look]:
-    """Looks at the answer from the token at `index` on; `text` is that of the token that is taken
+    """Look at the answer from the token at `index` on; `text` is that of the token that is taken
     there, where one is. Raises RamoleError."""
     asked = branched(run, index, change)
     for progress in loaded(ramole, cancelled, pause=POLL_SECONDS):

@@ -62,7 +62,7 @@ class Look:
 def compared(
     ramole: "Ramole", requests: Sequence[Request], asked: Comparison, *, address: str = ""
 ) -> Generator[Look, None, None]:
-    """Looks at the answers as they grow, all in one batch, the last once all have ended; raises
+    """Look at the answers as they grow, all in one batch, the last once all have ended; raises
     RamoleError. Adapters keep letter and colour across the columns."""
     reading = None
     try:

@@ -50,7 +50,7 @@ class Crowds:
 
 
 def _refuse_waiting(queue: Any, said: str) -> None:
-    """Raises Refused where the address that this header says has its share of the queue."""
+    """Raise Refused where the address that this header says has its share of the queue."""
     waiting, running = max(queue.max_size // SHARE, 1), max(queue.max_thread_count // 2, 1)
     if len(queue) >= waiting:
         lines = [one.queue for one in queue.event_queue_per_concurrency_id.values()]
