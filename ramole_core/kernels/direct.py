@@ -80,8 +80,8 @@ SHIFT = {CODES: 3, GRID: 3, BYTES: 2, HALVES: 1}
 
 
 def _dots_of(rows: int, kind: int):
-    """`direct` of so many rows of x; where the CPU cannot look codes up it does nothing, and is
-    never called."""
+    """Build `direct` for so many rows of x; on a CPU without table lookup it is empty and never
+    called."""
     codes, grid = kind == CODES, kind == GRID
     step = BLOCK if codes or grid else PAIR  # weights of a turn of the loop
 
@@ -161,7 +161,7 @@ _halves1, _halves2, _halves4 = (_dots_of(rows, HALVES) for rows in (1, 2, 4))
 def dots_of_halves(x, x_row, m, a, b, c, d, ahead, n, out, out_row):
     """out[:m, :4] = x [m, n] times four rows of n bfloat16 numbers; addresses (x and out: float32,
     x in the order of `dots`), rows in numbers, n in whole pairs of vectors. What lies `ahead` bytes
-    behind each weight is met soon."""
+    behind each weight is prefetched."""
     at = 0
     while at < m:
         here, there = x + 4 * at * x_row, out + 4 * at * out_row
@@ -178,7 +178,7 @@ def dots_of_halves(x, x_row, m, a, b, c, d, ahead, n, out, out_row):
 
 @kernel()
 def dots_of_bytes(x, x_row, m, a, b, c, d, ahead, n, out, out_row):
-    """The same of four rows of int8 numbers, without their scales."""
+    """`dots_of_halves` for four rows of int8 numbers, without their scales."""
     at = 0
     while at < m:
         here, there = x + 4 * at * x_row, out + 4 * at * out_row
@@ -195,7 +195,7 @@ def dots_of_bytes(x, x_row, m, a, b, c, d, ahead, n, out, out_row):
 
 @kernel()
 def dots_of_codes(x, x_row, m, a, b, c, d, of_a, of_b, of_c, of_d, ahead, n, out, out_row):
-    """The same of four rows of NF4 with their scales, n in whole blocks."""
+    """`dots_of_halves` for four rows of NF4 with their scales, n in whole blocks."""
     at = 0
     while at < m:
         here, there = x + 4 * at * x_row, out + 4 * at * out_row
@@ -212,7 +212,8 @@ def dots_of_codes(x, x_row, m, a, b, c, d, of_a, of_b, of_c, of_d, ahead, n, out
 
 @kernel()
 def dots_of_grid(x, x_row, m, a, b, c, d, of_a, of_b, of_c, of_d, ahead, n, out, out_row):
-    """The same of four rows of int4 with their steps and least numbers, n in whole blocks."""
+    """`dots_of_halves` for four rows of int4 with their steps and least numbers, n in whole
+    blocks."""
     at = 0
     while at < m:
         here, there = x + 4 * at * x_row, out + 4 * at * out_row

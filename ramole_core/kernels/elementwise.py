@@ -1,5 +1,5 @@
-"""Activations of single numbers, written out: PyTorch's have one code for whole vectors and another
-for what is left over, and where a number stands follows from the batch.
+"""Elementwise activations, written out: PyTorch's treat whole vectors and the remainder
+differently, and the batch decides a number's place.
 """
 
 import numpy as np

@@ -1,5 +1,5 @@
 """y = x W^T + bias (+ the adapters' update) of bfloat16 x, and of a weight in bfloat16, NF4 or int4
-whose numbers are rounded to bfloat16, as the matrix unit meets them.
+whose numbers are rounded to bfloat16, as the matrix unit reads them.
 
 Where the CPU multiplies bfloat16 (`half_dots`), many rows take half the time of widening both. Each
 y[m, j] is one `half_dots`, so no other row and no size of tile changes its bits.
@@ -65,7 +65,7 @@ def _accumulate(words, first, count, sums):
 
 @kernel()
 def _narrow_and_accumulate(words, first, count, weights, sums):
-    """The same, the numbers of 4 bits made once for all rows; `weights` holds some rows of them."""
+    """Widen 4-bit weights once for all rows, then accumulate; `weights` holds some rows of them."""
     i, m, step, width = words[I], words[M], weights.shape[0], sums.shape[1]
     codes = words[KIND] in (CODES, GRID)
     for done in range(0, count, step):

@@ -52,7 +52,7 @@ def _widen_page(words, page, j, out):
 
 @kernel()
 def _reads_in_place(words, tokens):
-    """Whether so many tokens meet the pages where they lie."""
+    """Whether so few tokens read the pages in place."""
     return words[A_HALF] != 0 and words[I] % PAIR == 0 and tokens <= MAX_DIRECT_ROWS
 
 
@@ -225,7 +225,7 @@ def _activate(u, act):
 
 @kernel()
 def _activation_z(score, usual, present, own, k):
-    """score [k]: from |v|^2 of each adapter to what its surprise adds.
+    """score [k]: the activation z-score term of each adapter, from its |v|^2.
 
     |v|^2 is the sum of squared units, because B's columns are orthonormal (`units.pack_units`).
     """
@@ -239,8 +239,8 @@ def _activation_z(score, usual, present, own, k):
 
 @kernel()
 def _weights(score, present, weight, k, asks):
-    """Softmax over the best of the adapters that take part, or their scores; 0 for the others. All
-    take part but where the gate masks those that lack the module."""
+    """Softmax over the best unmasked adapters, or their scores; 0 for the others. The gate may mask
+    adapters that lack the module."""
     keep, top, raw = asks[0] == 2, asks[3], asks[4] != 0
     chosen = k if top == 0 else min(top, k)
     for c in range(k):

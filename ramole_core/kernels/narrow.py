@@ -26,7 +26,7 @@ _ONE, _MIN = np.float32(1), np.float32(1e-38)
 
 @kernel(inline="always")
 def _code_of(x):
-    """How many bounds it is above."""
+    """The number of bounds below it."""
     code = 8 if x > BOUNDS[7] else 0
     code += 4 if x > BOUNDS[code + 3] else 0
     code += 2 if x > BOUNDS[code + 1] else 0

@@ -81,7 +81,7 @@ def _widen(words, first, count, weights):
 
 @kernel()
 def _reads_in_place(words):
-    """Whether the weight can be met where it lies."""
+    """Whether the weight can be read in place."""
     if words[KIND] == CODES:
         return PERMUTES
     if words[KIND] == GRID:
@@ -118,7 +118,7 @@ def _accumulate(words, first, count, sums):
 
 @kernel()
 def _widen_and_accumulate(words, first, count, weights, sums):
-    """The same, weights widened once for all rows."""
+    """Widen weights once for all rows, then accumulate."""
     m, x_row, step, width = words[M], words[X_ROW], weights.shape[0], sums.shape[1]
     w = weights.ctypes.data
     for done in range(0, count, step):
@@ -167,7 +167,7 @@ MULTIPLY = Kernel(_multiply)
 
 
 def span_of(m: int, o: int) -> int:
-    """Outputs of a tile: few rows read their weights in order, so a tile is a long way of it."""
+    """The outputs of a tile; for few rows, which stream the weights, tiles are long."""
     if m > MAX_DIRECT_ROWS:
         return TILE
     share = o // (SHARES * thread_count()) // TILE

@@ -43,7 +43,7 @@ def _spread(builder, number):
 
 
 def _exp(builder, x):
-    """exp of numbers that are at most 0; what is no number stays so."""
+    """exp of numbers of at most 0; NaN stays NaN."""
     fma = fma_of(builder)
     shifted = builder.call(fma, [x, _float(LOG2E), _float(MAGIC)])
     n = builder.fsub(shifted, _float(MAGIC))
@@ -66,7 +66,7 @@ def _larger(builder, a, b):
 
 
 def _fold(builder, vector, join):
-    """All lanes joined, halves with halves."""
+    """Reduce all lanes, halves with halves."""
     width = LANES
     while width > 1:
         width //= 2

@@ -1,4 +1,4 @@
-"""The mixing itself, for all layers that share an input: from x to the weighted units of each.
+"""Mix adapters for all layers that share an input: from x to weighted units.
 
     inner = x [A_r; A_1 ... A_p]^T            one product for q, k and v (or gate and up)
     score = (q gram * u) summed by owner      q = A_r x, u = A x, gram = B_r^T B / sqrt(s), float32
@@ -41,14 +41,14 @@ Way = Literal["rows", "all"]
 
 
 def way_of(batch: BatchMix) -> Way:
-    """By rows wherever the kernels run."""
+    """The way of mixing: by rows wherever the kernels run."""
     compiled = batch.bank.device.type == "cpu" and batch.bank.dtype in DTYPES
     return "rows" if compiled else "all"
 
 
 @dataclass
 class Forward:
-    """One forward of a batch: how it is mixed, which way, and its gates if they are traced."""
+    """The mixing of one forward, with traces where they are asked for."""
 
     batch: BatchMix
     counts: tuple[int, ...]
@@ -104,7 +104,7 @@ class Forward:
         return torch.repeat_interleave(torch.arange(len(counts)), counts).to(self.batch.bank.device)
 
     def part(self, tokens: Int[Tensor, "n"]) -> "Forward":
-        """The same of these of its tokens, ascending, for layers that get no others."""
+        """The mixing of a part of the tokens, ascending, for layers that get only these."""
         key = tuple(tokens.tolist())
         found = self._parts.get(key)
         if found is None:
@@ -131,14 +131,14 @@ class Forward:
         return None if found is None else found[tokens[self._at[n]] - whole._at[n].start]
 
     def enter(self, path: str, x: Float[Tensor, "*b _"]) -> None:
-        """A block or parent begins: the gates that read its input give their scores."""
+        """Enter a block or parent: score the gates that read its input."""
         x = x.reshape(-1, x.shape[-1])
         for n, scopes in self.batch.scopes.items():
             if path in scopes and n not in self.faults and self.counts[n]:
                 self._late[n, path] = self._try(n, Signal(path, x[self._at[n]]))
 
     def reads(self, g: int) -> bool:
-        """Whether adapters in the bank change layers of this group."""
+        """Whether adapters in the bank change this group's layers."""
         return g not in self.batch.bank.asleep
 
     def units(
@@ -243,7 +243,7 @@ class Forward:
     def _trace(
         self, alpha: Float[Tensor, "m N k"], u: Float[Tensor, "m N R"], g: int, block: int
     ) -> None:
-        """The weights of the traced rows, and the lengths of their weighted updates."""
+        """Trace weights and lengths of the weighted updates."""
         batch, traced = self.batch, self.traced
         assert traced is not None
         at = traced.places
@@ -326,7 +326,7 @@ class Forward:
         return [u if is_here else u[:, :0] for u, is_here in zip(every, here, strict=True)]
 
     def _try(self, n: int, signal: Signal) -> Float[Tensor, "l k"]:
-        """A row's own scores; 0 from the first fault on, which is kept."""
+        """Compute a row's own scores; 0 from its first fault on, which is kept."""
         row = self.batch.rows[n]
         gate, k = row.gate, len(row.slots)
         assert gate is not None
@@ -341,7 +341,7 @@ class Forward:
     # --- the layers' side ------------------------------------------------------------------------
 
     def update(self, units: np.ndarray, g: int, block: int, j: int) -> Update:
-        """What a layer's own kernel adds to its output."""
+        """The update that a layer's kernel adds to its output."""
         assert self.rows is not None
         return self.rows.update(units, g, block, j)
 

@@ -152,7 +152,7 @@ def mix_group(
     first: int,
     told: tuple[Tensor, Tensor] | None,
 ) -> None:
-    """Add to each y [N, o] what the rows' adapters say.
+    """Add the rows' updates to each y [N, o].
 
     `inner` [N, s + pages, m] are x with the routers' rows and the pages' A, `gram` [m, pages, s];
     `tables` are those of `batch_mix.Rows`, and `first` the group's first module in them. `told`
