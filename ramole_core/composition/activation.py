@@ -22,7 +22,7 @@ MAX_Z = 4.0
 
 @dataclass(frozen=True)
 class Response:
-    """What an adapter answers to the prompt's last token, as the bare base reads it."""
+    """An adapter's response to the prompt's last token in the bare base."""
 
     log_norms: Float[Tensor, "module"]
     """log |B A x|."""

@@ -1,4 +1,4 @@
-"""LoraHub: one LoRA of all, with weights that a search finds on about five examples.
+"""LoraHub: one LoRA of all, its weights found by a search on about five examples.
 
     A = sum_j w_j A_j,   B = sum_j w_j B_j,   y = W x + B A x        (arXiv 2307.13269)
 
@@ -119,5 +119,5 @@ def _let_end(optimizer: object) -> None:
 
 
 def objective(tried: Tried) -> float:
-    """What the search makes small."""
+    """The search's objective."""
     return tried.loss + PENALTY * sum(map(abs, tried.weights)) / len(tried.weights)

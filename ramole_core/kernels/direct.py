@@ -212,8 +212,7 @@ def dots_of_codes(x, x_row, m, a, b, c, d, of_a, of_b, of_c, of_d, ahead, n, out
 
 @kernel()
 def dots_of_grid(x, x_row, m, a, b, c, d, of_a, of_b, of_c, of_d, ahead, n, out, out_row):
-    """`dots_of_halves` for four rows of int4 with their steps and least numbers, n in whole
-    blocks."""
+    """The same for four rows of int4 with their steps and least numbers, n in whole blocks."""
     at = 0
     while at < m:
         here, there = x + 4 * at * x_row, out + 4 * at * out_row

@@ -1,4 +1,4 @@
-"""Retrieval: an instruction and a text become a vector; the pool's nearest adapters are found.
+"""Retrieval: embed an instruction and a text, and find the pool's nearest adapters.
 
 Importing this package is light: torch, sentence-transformers and Chroma load on first use.
 """

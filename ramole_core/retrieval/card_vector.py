@@ -1,4 +1,4 @@
-"""An adapter's vector: the mean over its example inputs, and a share for what its card says.
+"""An adapter's vector: the mean over its example inputs, and a share for its card's words.
 
     v = unit((1 - WORDS) unit(mean over m examples) + WORDS unit(words))
 
@@ -29,7 +29,7 @@ Embed = Callable[[Sequence[str]], Float32[np.ndarray, "n d"]]
 
 @runtime_checkable
 class Described(Protocol):
-    """What a vector is made of."""
+    """The sources of a vector."""
 
     @property
     def name(self) -> str: ...
@@ -44,13 +44,13 @@ class Described(Protocol):
 
 
 def card_texts(card: Described) -> tuple[str, ...]:
-    """The texts that are embedded: its first examples, and last its words; else its name."""
+    """The texts to embed: its first examples, then its words; else its name."""
     texts = tuple(card.texts[:EXAMPLES]) or (card.name,)
     return (*texts, words) if (words := card_words(card)) else texts
 
 
 def card_words(card: Described) -> str:
-    """What its card says that it does, where examples make the rest of its vector; else empty."""
+    """The card's description, where examples make the rest of its vector; else empty."""
     return "" if card.blind else card.description[:MAX_CHARACTERS].strip()
 
 

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class IndexEntry:
-    """What the index holds of one adapter."""
+    """One adapter's entry in the index."""
 
     texts: str
     """Checksum of the texts that the vector was made from."""
@@ -50,7 +50,7 @@ class AdapterIndex:
         """The vectors in memory, and the opened collection that they are a copy of."""
 
     def upsert(self, entries: dict[str, IndexEntry]) -> None:
-        """Add the entries, or put them in the place of those with the same keys."""
+        """Add the entries, or replace those with the same keys."""
         with self._opened() as collection:
             for part in _parts(list(entries)):
                 vectors = {key: entries[key].vector for key in part}
@@ -63,7 +63,7 @@ class AdapterIndex:
                     self._copy[1].put(vectors)
 
     def delete(self, keys: Sequence[str]) -> None:
-        """Take the keys out; one that is not there is passed over."""
+        """Delete the keys; unknown ones are ignored."""
         with self._opened() as collection:
             for part in _parts(keys):
                 collection.delete(ids=part)
@@ -96,13 +96,13 @@ class AdapterIndex:
             self._store.wipe()
 
     def close(self) -> None:
-        """Give files and sockets back; a later call opens them again."""
+        """Close files and sockets; a later call opens them again."""
         with self._lock:
             self._store.close(sound=True)
             self._copy = (None, Vectors())
 
     def _read(self, collection: "Collection", keys: Sequence[str] | None) -> dict[str, IndexEntry]:
-        """What `read` gives; all that is read of a watched store is copied."""
+        """The result of `read`, copied."""
         found: dict[str, IndexEntry] = {}
         for part in _parts(collection.get(include=[])["ids"] if keys is None else keys):
             told = collection.get(ids=part, include=["embeddings", "metadatas"])
@@ -122,7 +122,7 @@ class AdapterIndex:
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
-        """Hold the lock, and turn what Chroma raises into one sentence."""
+        """Hold the lock, and translate Chroma's errors."""
         with self._lock:
             try:
                 yield
@@ -151,8 +151,8 @@ class AdapterIndex:
 def _near(
     collection: "Collection", vector: Float32[np.ndarray, "d"], *, k: int, among: Keys[str]
 ) -> list[str]:
-    """Keys of `among` that hold the k nearest: every neighbour is asked for, and what no path of
-    the graph leads to is near until it is read."""
+    """Keys of `among` that include the k nearest: all neighbours, and keys that the graph does not
+    reach."""
     count = collection.count()
     if not count:
         return []

@@ -1,4 +1,4 @@
-"""Several texts through a BERT encoder in one forward, each with the bits that it has alone.
+"""Run several texts through a BERT encoder in one forward, each with the bits that it has alone.
 
 Their tokens lie one after the other in one row. Products are our kernels', of which no row hangs on
 another; sums, norms and GELU know their own numbers alone; attention is called for each text by
@@ -68,7 +68,7 @@ class OneForward:
         ]
 
     def _pooled(self, features: dict) -> Float32[np.ndarray, "d"]:
-        """What comes after the transformer: means, and in some encoders more layers."""
+        """Apply what follows the transformer: means, and in some encoders more layers."""
         for module in [*self._model][1:]:
             features = module(features)
         return features["sentence_embedding"][0].float().numpy()
@@ -86,7 +86,7 @@ def can_read(model: "SentenceTransformer") -> bool:
 
 
 class _Parts:
-    """Where each text of the forward that runs begins and ends."""
+    """The bounds of each text in the running forward."""
 
     def __init__(self):
         self.cuts: list[tuple[int, int]] = []

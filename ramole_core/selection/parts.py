@@ -50,8 +50,8 @@ def pieces_of(text: str, most: int = MAX_PIECES) -> list[str]:
 
 
 def cut(ends: Sequence[int], fit: Callable[[Run], Fit], price: float) -> list[Run]:
-    """The runs between some of these ends (the first and last among them) with the largest sum of
-    fits, `price` taken off for each; all as one run where nothing else fits."""
+    """Cut at some of these ends (the first and last among them) for the largest sum of fits less
+    `price` each; one run where nothing else fits."""
     best: list[tuple[float, list[Run], str | None] | None] = [(0.0, [], None)]
     for end in ends[1:]:
         found = None
@@ -71,7 +71,7 @@ def cut(ends: Sequence[int], fit: Callable[[Run], Fit], price: float) -> list[Ru
 
 
 class Parts:
-    """Over one pool."""
+    """The cutter of prompts, over one pool."""
 
     def __init__(self, pool: Pool, retriever: Retriever, *, base: BaseExpert):
         self._pool, self._retriever, self._base = pool, retriever, base
