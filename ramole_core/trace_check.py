@@ -1,4 +1,4 @@
-"""Whether a file is a trace: its fields by `trace.schema.json`, and its arrays by each other."""
+"""Check trace files: fields by `trace.schema.json`, and arrays by each other."""
 
 import json
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ MAX_QUOTED = 160
 
 @dataclass(frozen=True)
 class TraceFacts:
-    """What a file says of itself."""
+    """A trace file's facts."""
 
     version: int
     tokens: int
@@ -32,8 +32,8 @@ class TraceFacts:
 
 
 def check_trace(path: Path | str) -> TraceFacts:
-    """What the trace in a `.json` or `.npz` says; raises RamoleError with one sentence where it is
-    none: what was found, and what belongs there."""
+    """Check the trace in a `.json` or `.npz`; returns its facts, raises RamoleError with one
+    sentence where it is none: what was found, and what belongs there."""
     path = Path(path)
     try:
         held = _read(path)

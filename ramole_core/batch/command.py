@@ -102,7 +102,7 @@ def batch(
 def _answer(
     ramole: "Ramole", asked: Batch, write: Write, *, written: Written | None = None
 ) -> dict[str, object]:
-    """Ask what has no answer yet, write each line, tell how it goes; the numbers of the run."""
+    """Answer the rows without an answer and write each line; returns the run's numbers."""
     from ramole_core.batch.run import run_rows
     from ramole_core.request import Generation, Step
 

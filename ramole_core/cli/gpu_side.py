@@ -1,4 +1,4 @@
-"""What one device says and how fast: a base model loaded there, asked, and timed.
+"""Results and timings of one device: load a base model there, run it, and time it.
 
 For `doctor --gpu` (`gpu_check.py`), which holds several of these against each other.
 """
@@ -31,7 +31,7 @@ ALONE, TOGETHER, BARE = "alone", "at once", "base"
 
 @dataclass(frozen=True)
 class Sizes:
-    """How much is asked; `mix` is who answers it, beside the bare base."""
+    """Sizes of the run; `mix` answers beside the bare base."""
 
     mix: Mix = Mix("ramole", 3)
     new_tokens: int = 24
@@ -84,7 +84,7 @@ class Side:
     """Weights, and on a card the most that was held at a time."""
 
     def facts(self) -> dict[str, object]:
-        """All but the logits and answers, as plain data."""
+        """Everything but logits and answers, as plain data."""
         first = self.first_token_seconds
         return {
             "device": self.device,
@@ -166,8 +166,8 @@ def _steps(ramole: Ramole) -> str:
 
 
 def _apart(ramole: Ramole, fused: Fused, mix: Mix, names: Sequence[str]) -> float | None:
-    """KL(PyTorch, Triton) after the prompts that are short enough for Triton, each alone; rounding
-    changes answers soon, so these are held against each other by logits."""
+    """KL(PyTorch, Triton) after the prompts that are short enough for Triton, each alone; by
+    logits, since rounding soon changes answers."""
     asked = ramole.prepare(make_requests(PROMPTS, mix, names=names, new_tokens=1))
     short = [one for one in asked if len(one.prompt.ids) <= MAX_FUSED]
     before = fused.launched

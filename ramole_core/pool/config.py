@@ -1,4 +1,4 @@
-"""adapter_config.json: what is used, what is only noted, and what would change the equation.
+"""Read adapter_config.json: fields that are used, only noted, or refused.
 
 y = W x + (alpha/r) B A x is the only forward that RAMoLE runs, so every field of PEFT's LoraConfig
 that makes another one is refused. Fields read against peft 0.21 (`peft/tuners/lora/config.py`).
@@ -89,7 +89,7 @@ _KNOWN = {
 
 @dataclass(frozen=True)
 class LoraWord:
-    """What the configuration says of ranks and scales; shapes have the last word on ranks."""
+    """The configuration's ranks and scales; shapes decide the ranks."""
 
     r: int
     alpha: float

@@ -1,4 +1,4 @@
-"""What the disk says no to, in one sentence; what was begun is undone by those who began it."""
+"""Translate OSError into AdapterRefused; callers undo what they began."""
 
 import errno
 from collections.abc import Iterator

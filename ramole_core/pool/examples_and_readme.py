@@ -1,4 +1,4 @@
-"""The words beside the weights: example inputs, and the model card's description and licence."""
+"""The texts beside the weights: example inputs, and the model card's description and licence."""
 
 import json
 import re

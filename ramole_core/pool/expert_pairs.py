@@ -1,4 +1,4 @@
-"""Pairs of the experts of a mixture, cut out of the two tensors that PEFT stacks them in.
+"""Cut a mixture's expert pairs out of the two tensors in which PEFT stacks them.
 
 `target_parameters` on `mlp.experts` gives A [e r, i], an expert's r rows together, and B [o, e r],
 an expert's columns e apart: update_n = B[:, n::e] A[n r : (n + 1) r]. Two parameters of one module
@@ -32,15 +32,15 @@ def router_at(path: str, shapes: Shapes) -> str | None:
 
 
 def router_pair(path: str, halves: Mapping[str, TensorInfo]) -> Pair:
-    """PEFT's name of what it changes there is the weight."""
+    """The pair of a router, which PEFT names by its weight."""
     return Pair(halves["A"], halves["B"], said=f"{path}.weight")
 
 
 def cut(
     module: str, path: str, halves: Mapping[str, TensorInfo], shapes: Shapes
 ) -> Iterator[tuple[str, Pair]]:
-    """Path and pair of each expert, of the stacked pair at `path`; raises AdapterRefused where it
-    does not fit the base's experts."""
+    """Cut the stacked pair at `path` into each expert's path and pair; raises AdapterRefused where
+    it does not fit the base's experts."""
     A, B = halves["A"], halves["B"]
     e = 0
     while f"{module}.{e}.{PARAMETERS[0]}" in shapes:

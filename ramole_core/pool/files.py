@@ -1,4 +1,4 @@
-"""Which files of an upload are copied, and how.
+"""Choose and copy the files of an upload.
 
 Only five file names are ever copied; everything else is named in a note or refused.
 """

@@ -1,5 +1,5 @@
-"""Adapters from the Hugging Face Hub: four named files of one commit, weighed before they are
-fetched."""
+"""Fetch adapters from the Hugging Face Hub: four named files of one commit, sizes checked
+before."""
 
 import os
 import re
@@ -20,7 +20,7 @@ _NAME = re.compile(r"hf:(?P<repo>[\w.-]{1,96}/[\w.-]{1,96})(@(?P<revision>[\w./-
 
 
 class HubSilent(AdapterRefused):
-    """The Hub could not be asked, which says nothing of the adapter; try again later."""
+    """The Hub did not answer, which says nothing of the adapter; try again later."""
 
 
 def copy_hub(source: str, into: Path, *, limits: Limits, use_token: bool) -> Found:

@@ -1,4 +1,4 @@
-"""The verdict on an adapter's folder: its facts, or AdapterRefused with the sentence why not."""
+"""Inspect an adapter's folder: its facts, or AdapterRefused with the reason."""
 
 import hashlib
 import json
@@ -61,7 +61,7 @@ def read_pairs(folder: Path, *, shapes: Shapes) -> tuple[LoraWord, dict[str, Pai
 
 
 def scales_of(word: LoraWord, pairs: Mapping[str, Pair]) -> dict[str, float]:
-    """alpha/r, or what stands for it, of each module."""
+    """The scale, such as alpha/r, of each module."""
     return {path: word.scale_of(pair.said or path, pair.rank) for path, pair in pairs.items()}
 
 
@@ -77,5 +77,5 @@ def check_ranks(pairs: Mapping[str, Pair], *, limits: Limits) -> int:
 
 
 def fingerprint(shapes: Shapes) -> str:
-    """Same for two bases that accept the same adapters."""
+    """A fingerprint, equal for two bases that accept the same adapters."""
     return hashlib.sha256(json.dumps(sorted(shapes.items())).encode()).hexdigest()[:16]

@@ -1,4 +1,4 @@
-"""Names of adapters, and the folder that an owner's uploads live in."""
+"""Names of adapters, and the folders of owners' uploads."""
 
 import difflib
 import hashlib

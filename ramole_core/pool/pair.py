@@ -23,7 +23,7 @@ class Pair:
 
     @property
     def columns(self) -> slice:
-        """Those of B."""
+        """The columns of B."""
         return slice(self.expert, None, self.experts)
 
     @property

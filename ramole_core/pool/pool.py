@@ -1,4 +1,4 @@
-"""The pool: every adapter on disk, its cards in memory, and the ways to add and remove."""
+"""The pool: every adapter on disk, its cards in memory, adding and removing."""
 
 import os
 import shutil
@@ -29,14 +29,14 @@ if TYPE_CHECKING:
 
 @runtime_checkable
 class Listener(Protocol):
-    """Is notified after a change is on disk; an error in `added` undoes the addition."""
+    """A listener, notified after a change is on disk; an error in `added` undoes the addition."""
 
     def added(self, card: AdapterCard) -> None: ...
     def removed(self, card: AdapterCard) -> None: ...
 
 
 class Pool:
-    """The sample pool (read-only) and everybody's uploads. Opening it imports no torch."""
+    """The sample pool (read-only) and all uploads. Opening it imports no torch."""
 
     def __init__(
         self,
@@ -88,11 +88,11 @@ class Pool:
     # Reading
 
     def all_cards(self) -> list[AdapterCard]:
-        """Every owner's, sample pool first."""
+        """All owners' cards, sample pool first."""
         return [*self._samples.values(), *self._uploads.values()]
 
     def cards(self, owner: str | None = None) -> list[AdapterCard]:
-        """Those that `owner` may use: the shared ones and their own."""
+        """The cards that `owner` may use: the shared ones and their own."""
         return [card for card in self.all_cards() if card.owner in (None, owner)]
 
     def card(self, name: str, owner: str | None = None) -> AdapterCard:
@@ -190,8 +190,8 @@ class Pool:
         return Aside(card, hidden, self._store)
 
     def bring_back(self, aside: Aside) -> AdapterCard:
-        """Make what was set aside an adapter of the pool again, as it was; raises AdapterRefused,
-        and then it stays aside."""
+        """Restore what was set aside to the pool; raises AdapterRefused, and then it stays
+        aside."""
         self._check_writable()
         card = aside.card
         with self._change, refused_by_disk("brought back"):
@@ -240,8 +240,8 @@ class Pool:
                 return self._put(stage, card, earlier=old)
 
     def leave_out_unfit(self) -> list[AdapterCard]:
-        """Take adapters that were added under another base, and do not fit this one, out of the
-        cards (not off the disk); `problems` says why. Call it before the index is checked."""
+        """Drop adapters of another base, which do not fit this one, from the cards (not from the
+        disk); `problems` says why. Call it before the index is checked."""
         shapes = self._shapes()
         mark = fingerprint(shapes)
         unfit = []
@@ -277,8 +277,8 @@ class Pool:
     def _put(
         self, stage: Path, card: AdapterCard, *, earlier: AdapterCard | None = None
     ) -> AdapterCard:
-        """Make `stage` the upload that `card` says, in the place of `earlier` or of a damaged
-        one; undone on disk and in the cards if it fails or a listener raises."""
+        """Publish `stage` as the upload of `card`, replacing `earlier` or a damaged one; undone on
+        disk and in the cards if it fails or a listener raises."""
         target = self._store.place(card.name, card.owner)
         card = replace(card, folder=target)
         before, told = self._uploads, list[Listener]()
@@ -301,13 +301,13 @@ class Pool:
     def _take_back(
         self, card: AdapterCard, told: Sequence[Listener], *, earlier: AdapterCard | None = None
     ) -> None:
-        """The opposite, once the disk is as it was before."""
+        """Undo `_notify_added`, once the disk is as it was before."""
         for listener in told:
             with suppress(Exception):
                 listener.added(earlier) if earlier else listener.removed(card)
 
     def _remove_damaged(self, name: str, owner: str | None) -> None:
-        """An upload without a card is still its owner's to remove."""
+        """Remove an upload without a card."""
         target = self._store.place(name, owner)
         if name != clean_name(name) or not target.is_dir():
             raise self._not_yours(name, owner)
@@ -350,7 +350,7 @@ class Pool:
 
 
 def _link(source: Path, target: Path) -> None:
-    """A second name for the same bytes; a copy where the file system has no hard links."""
+    """Hard-link a file; copy it where the file system has no hard links."""
     try:
         os.link(source, target)
     except OSError:

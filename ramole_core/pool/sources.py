@@ -1,4 +1,4 @@
-"""Where an adapter comes from: a folder, a zip, files dropped together. Copies what is used."""
+"""Copy an adapter from its source: a folder, a zip, files dropped together."""
 
 import os
 import stat
@@ -20,7 +20,7 @@ Source = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 
 @dataclass(frozen=True)
 class Found:
-    """What a source holds."""
+    """The contents of a source."""
 
     name: str | None
     """The name that the source suggests."""

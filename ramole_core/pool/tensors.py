@@ -37,8 +37,8 @@ def load_tensors(card: AdapterCard, *, shapes: Shapes) -> AdapterTensors:
 
 
 def load_content(folder: Path, content: str, *, shapes: Shapes) -> AdapterTensors | None:
-    """The same of a folder without a card, which is known by its checksum (`AdapterCard.content`)
-    alone; None where something else lies there. Raises AdapterRefused if it does not fit."""
+    """Load a folder without a card, by its checksum (`AdapterCard.content`); None where the content
+    differs. Raises AdapterRefused if it does not fit."""
     try:
         data = (folder / WEIGHTS).read_bytes()
     except OSError:
@@ -53,7 +53,7 @@ def load_content(folder: Path, content: str, *, shapes: Shapes) -> AdapterTensor
 def _tensors(
     data: bytes, folder: Path, *, shapes: Shapes
 ) -> tuple[AdapterTensors, dict[str, float]]:
-    """Of the weights' bytes and the configuration beside them, and the scales that were folded."""
+    """Tensors of the weights' bytes and the configuration, and the folded scales."""
     word, pairs = read_pairs(folder, shapes=shapes)
     scales = scales_of(word, pairs)
     modules = {

@@ -1,4 +1,4 @@
-"""A zip from a stranger: every member is judged before any is unpacked, and bytes are counted."""
+"""Unpack untrusted zips: check every member before unpacking, and count bytes."""
 
 import errno
 import stat

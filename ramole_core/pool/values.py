@@ -1,4 +1,4 @@
-"""Are the numbers of an adapter sane? Finite, and no update out of all proportion.
+"""Check an adapter's numbers: finite, and no update out of proportion.
 
 With numpy alone, so that a pool can be filled before torch is there.
 """
@@ -61,7 +61,7 @@ def check_values(path: Path, pairs: Mapping[str, Pair], *, scales: Mapping[str, 
 def _read_columns(
     file: BinaryIO, pair: Pair, stacked: dict[TensorInfo, NDArray[np.float32]]
 ) -> NDArray[np.float32]:
-    """B; `stacked` keeps those of all experts that were read last."""
+    """Read B; `stacked` keeps those of all experts read last."""
     if pair.experts == 1:
         return _read(file, pair.B)
     if pair.B not in stacked:

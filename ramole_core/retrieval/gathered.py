@@ -26,8 +26,7 @@ class _Asked:
 
 
 class Gathered:
-    """A batching wrapper: while one caller reads, others' texts gather, and one of them reads them
-    all."""
+    """A batching wrapper: while one caller reads, others' texts gather for the next call."""
 
     def __init__(self, read: Callable[[list[str]], Rows]):
         """`read` is called by one thread at a time, with at most MANY texts."""

@@ -43,7 +43,7 @@ Progress = Callable[[str, float], None]
 
 @dataclass(frozen=True)
 class Texts:
-    """Prompts of one kind, and the group that each belongs to: its family, or its adapter."""
+    """Prompts of one kind, each with its group: its family, or its adapter."""
 
     texts: tuple[str, ...]
     groups: tuple[str, ...]
@@ -54,19 +54,19 @@ class Texts:
         return list(zip(self.texts, self.groups, strict=True))
 
     def half(self, chosen: Sequence[str]) -> "Texts":
-        """Those of the chosen groups."""
+        """The texts of the chosen groups."""
         kept = [pair for pair in self.pairs if pair[1] in chosen]
         return Texts(tuple(t for t, _ in kept), tuple(g for _, g in kept))
 
 
 def everyday_prompts() -> Texts:
-    """What the base answers best."""
+    """Everyday prompts, which the base answers best."""
     found = read_everyday()
     return Texts(tuple(p.text for p in found), tuple(p.family for p in found))
 
 
 def phrased_prompts(ramole: "Ramole") -> Texts:
-    """What the adapters of the pool do, in people's own words."""
+    """Prompts for the pool's adapters, in people's own words."""
     names = {card.name for card in ramole.pool.cards()}
     found = [prompt for prompt in read_phrased() if prompt.adapter in names]
     return Texts(tuple(p.text for p in found), tuple(p.adapter for p in found))
@@ -254,5 +254,5 @@ def calibrate_for(
 
 
 def percent(is_so: Bool[np.ndarray, "..."]) -> float:
-    """How many of them."""
+    """The share in percent."""
     return round(100 * float(is_so.mean()), 1)
