@@ -69,7 +69,8 @@ def test_an_adapter_is_trained_with_its_card_examples_and_manifest(
         "train.json",
     ]
     record = json.loads((out / "train.json").read_text())
-    assert record["command"].startswith("python -m ramole_core train adapter --data ")
+    told = f"python -m ramole_core train adapter --data data/{data.name} --rank"
+    assert record["command"].startswith(told.rpartition(" ")[0])
     assert record["data"]["train_rows"] == 29 and record["schedule"]["seed"] == 0
     texts = example_texts(out)
     assert len(set(texts)) == 20 and all(text.startswith("say train red") for text in texts)

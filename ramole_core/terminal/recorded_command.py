@@ -14,7 +14,7 @@ PRINTED = ("--json", "--overwrite")
 def recorded_command(module: str) -> str:
     """The running command line of `python -m MODULE`, portable.
 
-    `--data` is recorded as `data`, `--out` as the file's name under `results`; `--work`, which only
+    `--data` is recorded as `data`, one task's rows as `data/TASK`, `--out` as the file's name under `results`; `--work`, which only
     says where to go on from, is left out.
     """
     return shlex.join(["python", "-m", module, *as_typed(sys.argv[1:])])
@@ -33,5 +33,11 @@ def as_typed(given: Iterable[str], places: Mapping[str, str | None] = PLACES) ->
         place = places[option]
         value = value if joined else next(words, "")
         if place is not None:
-            recorded += [option, place if option == "--data" else f"{place}/{Path(value).name}"]
+            whole = option == "--data" and not _is_task(Path(value))
+            recorded += [option, place if whole else f"{place}/{Path(value).name}"]
     return recorded
+
+
+def _is_task(data: Path) -> bool:
+    """Whether it is one task's rows, and not the folder of all tasks."""
+    return data.suffix == ".jsonl" or (data / "train.jsonl").is_file()
