@@ -21,10 +21,10 @@ def roomy(tmp_path_factory):
         yield server
 
 
-@pytest.fixture
-def narrow(tmp_path):
+@pytest.fixture(scope="module")
+def narrow(tmp_path_factory):
     """A page with one row, where two may wait."""
-    with ask_page(tmp_path, rows=1, most=2, **LONG) as server:
+    with ask_page(tmp_path_factory.mktemp("narrow"), rows=1, most=2, **LONG) as server:
         yield server
 
 

@@ -97,8 +97,8 @@ def rows_of(names):
     return [*every, ("ramole_plus", names)]
 
 
-@pytest.fixture(params=[LLAMA, GPT2], ids=["llama", "gpt2"])
-def world(request):
+@pytest.fixture(scope="module", params=[LLAMA, GPT2], ids=["llama", "gpt2"])
+def world(request, tried):
     made = World(request.param)
     for name in TRIED:
         known = [(n, n) for n in (NAMES[:1] if name in ONE else NAMES)]
