@@ -256,7 +256,7 @@ def test_adapters_leave_a_card_that_captures(pair, tiny_llama):
     card = Card()
     with graphs_of(card) as made:
         engine = CardEngine(tiny_llama, card, narrow)
-        jobs = [replace(job, request=replace(job.request, max_new_tokens=5)) for job in TURNS]
+        jobs = [replace(one, request=replace(one.request, max_new_tokens=5)) for one in TURNS[:3]]
         play(engine, jobs).compare(play(pair[0], jobs))
     assert engine.engine.bank.evictions > 1 and len(made) > 1 and engine.engine.stats()["replayed"]
 
