@@ -383,9 +383,20 @@ def test_the_real_thing(chromium, visit, real_base_folder, tmp_path):
         assert [url for url in page.requested if not url.startswith((server.url, "data:"))] == []
 
 
-def test_a_methods_own_options_are_asked_with(tmp_path, visit):
-    with ask_page(tmp_path, options=1) as server:
-        page = visit(server.url)
+def test_a_second_token_opens_while_the_model_is_asked_about_the_first(tmp_path, visit):
+    gate = tmp_path / "gate"
+    with ask_page(tmp_path, explain_gate=gate, options=1) as slow:
+        page = visit(slow.url)
+        ask(page)
+        page.locator("#answer .token").nth(2).click()
+        expect(page.locator("#token h2")).to_contain_text("Token 3 of 8")
+        page.locator("#answer .token").nth(4).click()
+        expect(page.locator("#token h2")).to_contain_text("Token 5 of 8")
+        gate.touch()
+        expect(page.locator("#likely .chosen code")).to_have_text(spell(WORDS[4]))
+        expect(page.locator("#token h2")).to_contain_text("Token 5 of 8")
+
+        # a method's own options are asked with
         page.locator("#more > button").click()
         warmth = page.get_by_label("How warm the mixture is")
         expect(warmth).to_be_hidden()
@@ -399,18 +410,3 @@ def test_a_methods_own_options_are_asked_with(tmp_path, visit):
         page.locator("#ask-button").click()
         expect(page.locator("#notice")).to_have_text("The options are {'warmth': 1.5}.")
         assert page.wrong == []
-
-
-def test_a_second_token_opens_while_the_model_is_asked_about_the_first(tmp_path, visit):
-    gate = tmp_path / "gate"
-    with ask_page(tmp_path, explain_gate=gate) as slow:
-        page = visit(slow.url)
-        ask(page)
-        page.locator("#answer .token").nth(2).click()
-        expect(page.locator("#token h2")).to_contain_text("Token 3 of 8")
-        page.locator("#answer .token").nth(4).click()
-        expect(page.locator("#token h2")).to_contain_text("Token 5 of 8")
-        gate.touch()
-        expect(page.locator("#likely .chosen code")).to_have_text(spell(WORDS[4]))
-        expect(page.locator("#token h2")).to_contain_text("Token 5 of 8")
-        assert not page.wrong
