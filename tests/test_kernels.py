@@ -183,7 +183,7 @@ if LANES == 8:
         env=os.environ | dict([switch.split("=")]),
         capture_output=True,
         text=True,
-        timeout=250,
+        timeout=600,
     )
     assert done.returncode == 0, done.stderr[-2000:]
 
