@@ -1,4 +1,4 @@
-"""How alike what adapters change is: the cosine of each two updates, over all modules together.
+"""The similarity of adapters: the cosine of each two updates, over all modules together.
 
     cos(j, m) = <B_j A_j, B_m A_m> / (|B_j A_j| |B_m A_m|),
     <B_j A_j, B_m A_m> = sum over modules of sum((B_j^T B_m) * (A_j A_m^T))
@@ -30,7 +30,7 @@ def update_likeness(
 
 
 def likeness_of(adapters: Sequence[Modules]) -> Float[np.ndarray, "k k"]:
-    """The same of modules that are read already."""
+    """The cosines of modules that are read already."""
     import torch
 
     k = len(adapters)

@@ -1,4 +1,4 @@
-"""What comes back of a request: its adapters, each token as it is streamed, the finished answer."""
+"""The results of a request: its adapters, each streamed token, the finished answer."""
 
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -114,7 +114,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Fitting:
-    """How the search for a request's weights stands, and what it found in the end."""
+    """The progress of the search for a request's weights, and its result."""
 
     method: str
     adapters: tuple[str, ...]

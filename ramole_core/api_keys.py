@@ -39,7 +39,7 @@ class ApiKey:
 
 
 def hash_of(key: str) -> str:
-    """What the file has of a key."""
+    """The hash of a key, as the file has it."""
     return hashlib.sha256(key.encode("utf-8", "replace")).hexdigest()
 
 

@@ -1,4 +1,4 @@
-"""Who did it: each adapter's share of what the adapters of one token, or of many, contributed.
+"""Contributions: each adapter's share of what adapters contributed to tokens.
 
     share_j = c_j / sum_i c_i,   c_j = the mean over all layers and modules of |alpha_j v_j| / |y|
 
@@ -29,7 +29,7 @@ def shares_of(
     contribution: Float[np.ndarray, "*t layer module k"] | None,
     present: Bool[np.ndarray, "*t layer module k"] | None,
 ) -> np.ndarray:
-    """[*t, k] in float32: each adapter's share, 0 where nobody contributed.
+    """[*t, k] in float32: each adapter's share, 0 where none contributed.
 
     Without contributions, from a file that is older than these, they come from the absolute mean
     weights; without `present`, an adapter has the modules in which it has any weight.

@@ -1,4 +1,4 @@
-"""What each adapter did to each token of an answer, in nats that add up.
+"""Effects: each adapter's additive part of a token's log probability, in nats.
 
     v(S)  = log p(token | prompt, answer so far, adapters S)
     phi_i = sum over S without i of  |S|! (k - |S| - 1)! / k!  (v(S + i) - v(S))
@@ -36,7 +36,7 @@ Rule = Literal["shapley", "leave_one_out"]
 
 
 def rule_of(k: int) -> Rule:
-    """How the effects of k adapters are made."""
+    """The rule for the effects of k adapters."""
     return "shapley" if k <= MAX_SHAPLEY else "leave_one_out"
 
 

@@ -1,4 +1,4 @@
-"""The errors a user can meet; each message says what came, what was expected, and what to do."""
+"""Errors for users; each message says what came, what was expected, and what to do."""
 
 from collections.abc import Iterable
 from difflib import get_close_matches

@@ -1,4 +1,4 @@
-"""Why the adapters that were found answer, or the base, or those of the turn before."""
+"""The evidence for who answers: the adapters found, the base, or those of the turn before."""
 
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -8,7 +8,7 @@ Decision = Literal["adapters", "base", "kept"]
 
 @dataclass(frozen=True)
 class Evidence:
-    """Who answers where adapters were looked for, and what it was decided by."""
+    """The decision on who answers where adapters were searched, and its numbers."""
 
     decision: Decision
     """`base`: none fits, the base model alone; `kept`: the adapters of the turn before."""
@@ -67,7 +67,7 @@ class Evidence:
 
     @property
     def by_one_without_examples(self) -> bool:
-        """Whether an adapter that shows no examples was heard, and decided."""
+        """Whether an adapter without examples was examined, and decided."""
         return self.decision != "kept" and self.leader is not None
 
     def _without_examples(self) -> str:
@@ -93,11 +93,11 @@ class Evidence:
         return {**said, "sentence": self.sentence}
 
     def by_response(self, margin: float) -> "Evidence":
-        """The same text, decided by the adapters' responses."""
+        """The decision by the adapters' responses."""
         return replace(self, decision="adapters" if margin >= 0 else "base", response=margin)
 
     def by_blind(self, leader: str, margin: float) -> "Evidence":
-        """The same text, decided by the response of an adapter that shows no examples."""
+        """The decision by the response of an adapter without examples."""
         return replace(self.by_response(margin), leader=leader)
 
 

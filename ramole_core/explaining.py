@@ -1,4 +1,4 @@
-"""What base and mixture would have said at one position of an answer.
+"""Next-token probabilities of base and mixture at one position of an answer.
 
 Who answers a request is found, and the adapters examined, once: whoever looks at a token looks at
 its neighbours too.
@@ -32,7 +32,7 @@ class Explanation:
 
 
 class Explaining:
-    """Of one system; every thread may use it."""
+    """Explanations by one system; thread-safe."""
 
     def __init__(self, ramole: "Ramole"):
         self._ramole = ramole
@@ -69,13 +69,13 @@ class Explaining:
         return Explanation(base.tokens, mixture.tokens, base.ids, mixture.ids)
 
     def forget(self) -> None:
-        """The pool has changed, so that others may answer."""
+        """Drop cached requests after the pool has changed."""
         with self._lock:
             self._known.clear()
             self._changes += 1
 
     def _prepared(self, request: Request) -> "Prepared":
-        """The request prepared, and its weights found where it came with examples."""
+        """Prepare the request, and find its weights where it has examples."""
         with self._lock:
             found, changes = [p for known, p in self._known if known == request], self._changes
         if found:

@@ -1,4 +1,4 @@
-"""What an answer was made with, as plain data: model and checksums, and what was asked."""
+"""Facts of an answer as plain data: model, checksums and the request."""
 
 from collections.abc import Iterable
 from dataclasses import asdict
@@ -52,7 +52,7 @@ def model_words(ramole: "Ramole") -> str:
 
 
 def model_notes(ramole: "Ramole") -> tuple[str, ...]:
-    """What users of the base model should know of it, a sentence each; none until it is loaded."""
+    """Notes for users of the base model, a sentence each; none until it is loaded."""
     return tuple(getattr(ramole.model_facts, "notes", ()))
 
 

@@ -123,12 +123,12 @@ class Method:
     """Its weights are found on (input, target) pairs, `Request.examples`, unless they are given."""
 
     def is_trained_in(self, adapters: Path) -> bool:
-        """Whether its trained weights lie beside these adapters, or it trains none."""
+        """Whether its trained weights are beside these adapters, or it needs none."""
         file = self.weights_in(adapters)
         return not self.training or (file is not None and file.is_file())
 
     def weights_in(self, adapters: Path) -> Path | None:
-        """Where its trained weights lie beside these adapters, or would; None: it has none."""
+        """The folder of its trained weights beside these adapters; None: it has none."""
         name = self.weights.lstrip("_")
         return adapters / self.weights / f"{name}.safetensors" if name else None
 

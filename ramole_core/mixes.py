@@ -1,4 +1,4 @@
-"""Mixes that were kept: a few adapters, their weights and a method, by name; a small file each.
+"""Kept mixes: a few adapters, their weights and a method, by name; a small file each.
 
     DATA_DIR/mixes/<owner's folder>/<name>.json
 
@@ -17,12 +17,12 @@ from pathlib import Path
 
 from ramole_core.errors import RamoleError
 from ramole_core.methods import find_row
-from ramole_core.pool.disk import disk_told
+from ramole_core.pool.disk import refused_by_disk
 from ramole_core.pool.names import clean_name, near_names, owner_folder
 from ramole_core.request import Generation, Request
 from ramole_core.whole_file import replacing
 
-MOST = 500
+MAX_MIXES = 500
 """Mixes of one owner."""
 LARGEST = 2**16
 """Bytes of a mix's file that are read."""
@@ -32,7 +32,7 @@ DEFAULT = Request.method
 
 @dataclass(frozen=True)
 class Mix:
-    """A mix that was kept."""
+    """A kept mix."""
 
     name: str
     method: str
@@ -44,7 +44,7 @@ class Mix:
     """Of the examples that the weights were found on, nats a token."""
 
     def request(self, asked: Request, contents: Mapping[str, str]) -> Request:
-        """The request with what the mix says; `contents` are the checksums of the adapters that
+        """The request with the mix filled in; `contents` are the checksums of the adapters that
         there are, by name. Raises RamoleError where one was removed or is another one now, or the
         request says another method."""
         if asked.method not in (DEFAULT, self.method):
@@ -64,13 +64,13 @@ class Mix:
 
 
 class Mixes:
-    """All mixes of a data folder; safe to use from several threads."""
+    """All mixes of a data folder; thread-safe."""
 
     def __init__(self, data_dir: Path):
         self._folder, self._lock = data_dir / "mixes", threading.Lock()
 
     def keep(self, name: str, answer: Generation, owner: str | None) -> Mix:
-        """Keep what a search found; raises RamoleError where nothing was, or the name is taken."""
+        """Keep a search's weights; raises RamoleError where it has none, or the name is taken."""
         found = answer.fitted
         if found is None:
             raise RamoleError(
@@ -83,15 +83,17 @@ class Mixes:
             file = self._file(name, owner)
             if file.exists():
                 raise RamoleError(f"There is a mix {name} already; remove it, or say another name.")
-            if len(self._files(owner)) >= MOST:
-                raise RamoleError(f"{MOST} mixes are kept, the most there may be; remove some.")
-            with disk_told("kept", what="mix"):
+            if len(self._files(owner)) >= MAX_MIXES:
+                raise RamoleError(
+                    f"{MAX_MIXES} mixes are kept, the most there may be; remove some."
+                )
+            with refused_by_disk("kept", what="mix"):
                 self._write(file, {**asdict(mix), "owner": owner})
         return mix
 
     def all(self, owner: str | None) -> list[Mix]:
-        """The owner's and everybody's, by name; an own one hides everybody's. A file that is no mix
-        is left out."""
+        """The owner's and everybody's mixes, by name; an own one hides everybody's. A file that is
+        no mix is left out."""
         found: dict[str, Mix] = {}
         for whose in dict.fromkeys((None, owner)):
             for file in self._files(whose):
@@ -101,7 +103,7 @@ class Mixes:
         return [found[name] for name in sorted(found)]
 
     def get(self, name: str, owner: str | None) -> Mix:
-        """That mix; raises RamoleError that names those that are near."""
+        """The mix of that name; raises RamoleError that lists similar names."""
         every = {mix.name: mix for mix in self.all(owner)}
         if name not in every:
             known = near_names(name[:80], every) if every else "none was kept yet."
@@ -109,18 +111,18 @@ class Mixes:
         return every[name]
 
     def remove(self, name: str, owner: str | None) -> None:
-        """Forget the owner's own; raises RamoleError where there is none."""
+        """Remove the owner's own; raises RamoleError where there is none."""
         with self._lock:
             files = {file.stem: file for file in self._files(owner)}
             if name not in files:
                 known = near_names(name[:80], files) if files else "none was kept yet."
                 raise RamoleError(f"There is no mix {name[:80]!r} to remove; {known}")
-            with disk_told("removed", what="mix"):
+            with refused_by_disk("removed", what="mix"):
                 files[name].unlink()
             self._prune(files[name].parent)
 
     def owners(self) -> set[str]:
-        """Whoever has mixes of their own."""
+        """All owners of mixes."""
         files = self._folder.glob("*/*.json")
         said = {file: _said(file).get("owner") for file in files}
         return {
@@ -130,7 +132,7 @@ class Mixes:
         }
 
     def remove_all(self, owner: str) -> int:
-        """Forget all of the owner's own; returns how many."""
+        """Remove all of the owner's own; returns how many."""
         with self._lock:
             files = self._files(owner)
             for file in files:
@@ -140,7 +142,7 @@ class Mixes:
         return len(files)
 
     def _write(self, file: Path, said: Mapping[str, object]) -> None:
-        """Whole or not at all."""
+        """Write atomically."""
         try:
             with replacing(file) as part:
                 part.write_text(json.dumps(said, indent=1), encoding="utf-8")
@@ -162,7 +164,7 @@ class Mixes:
 
 
 def _read(file: Path) -> Mix | None:
-    """The mix in a file, None where it holds none."""
+    """Read the mix in a file, None where it holds none."""
     said = _said(file)
     try:
         mix = Mix(
@@ -181,7 +183,7 @@ def _read(file: Path) -> Mix | None:
 
 
 def _said(file: Path) -> dict:
-    """What a file says; nothing where it is no JSON object."""
+    """Read a file's JSON object; empty where it is none."""
     try:
         with file.open("rb") as opened:
             said = json.loads(opened.read(LARGEST))

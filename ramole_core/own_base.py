@@ -1,4 +1,4 @@
-"""What the owner of another base model can train, with which commands, and how long that takes."""
+"""The training steps for another base model: commands and measured times."""
 
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -39,8 +39,8 @@ TRAINING_STEPS = (
 
 
 def untrained(ramole: "Ramole") -> tuple[str, ...]:
-    """The methods that are left out because no weights of theirs were trained for this base, where
-    `ramole`, whose gate fits any adapter, is one of them."""
+    """The methods without weights trained for this base, where `ramole`, whose gate fits any
+    adapter, is one of them."""
     here = {row.name for row in ramole.methods()}
     gone = tuple(row.name for row in METHOD_LIST if row.training and row.name not in here)
     return gone if "ramole" in gone else ()

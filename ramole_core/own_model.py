@@ -1,4 +1,4 @@
-"""The base model of this process: its layers, told by its files, and its engine once loaded."""
+"""The base model of this process: its layers, read from its files, and its engine once loaded."""
 
 import hashlib
 import json
@@ -19,7 +19,7 @@ Progress = Callable[[str, float], None]
 
 
 class OwnModel:
-    """The base model that the settings name; nothing is fetched or loaded before it is needed."""
+    """The base model that the settings name; fetched and loaded on demand."""
 
     def __init__(self, settings: Settings):
         self._settings = settings
@@ -33,7 +33,7 @@ class OwnModel:
         check: Callable[[Progress], None],
         weights: "Callable[[Composition], Trained | None]",
     ) -> "Backend":
-        """Base and engine; `check` is called between the two, and `weights` gives a method's."""
+        """Load base and engine, `check` in between; `weights` gives a method's."""
         from ramole_core.base.model import load_base
         from ramole_core.engine.build import engine_of
         from ramole_core.engine.local_engine import LocalEngine

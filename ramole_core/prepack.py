@@ -1,4 +1,4 @@
-"""Adapters that show no examples are packed before anybody asks.
+"""Pack adapters without examples ahead of requests.
 
 Any prompt may have eight of them examined that never answered, and packing takes about 50 ms each:
 the first prompt that meets them would wait for it. A thread packs them while nothing runs.
@@ -23,15 +23,15 @@ log = logging.getLogger(__name__)
 
 PAUSE = 0.02
 """Seconds between two looks whether anything runs."""
-LONGEST = 10.0
+MAX_WAIT_SECONDS = 10.0
 """Seconds that a removal waits for the packing of its adapter."""
 ROOM = 2 * 2**30
 """Bytes that stay free on the disk: nothing is packed ahead into the last of it."""
 
 
 class Prepack:
-    """Listens to the pool. Its thread is there from `start` until `close`, and asleep where there
-    is nothing to pack."""
+    """A listener of the pool with a thread, from `start` until `close`, that packs adapters
+    ahead."""
 
     def __init__(self, candidate_of: "Callable[[AdapterCard], Candidate]", *, folder: Path):
         """`candidate_of` makes a card what the engine reads; `folder` is on the disk that is
@@ -45,7 +45,7 @@ class Prepack:
         self._thread: threading.Thread | None = None
 
     def start(self, engines: "Backend", cards: Iterable[AdapterCard]) -> None:
-        """Pack these, and those that are added from now on, as `engines` keep them."""
+        """Pack these, and those that are added from now on, for `engines`."""
         for card in cards:
             self.added(card)
         with self._news:
@@ -56,20 +56,20 @@ class Prepack:
                 self._thread.start()
 
     def added(self, card: AdapterCard) -> None:
-        """Of the pool."""
+        """Queue a new adapter."""
         if card.blind:
             with self._news:
                 self._waiting[card.key] = card
                 self._news.notify_all()
 
     def removed(self, card: AdapterCard) -> None:
-        """Of the pool; returns when nothing of it will be written any more."""
+        """Drop a removed adapter; returns when its packing is over."""
         with self._news:
             self._waiting.pop(card.key, None)
-            self._news.wait_for(lambda: self._now != card.content, LONGEST)
+            self._news.wait_for(lambda: self._now != card.content, MAX_WAIT_SECONDS)
 
     def wait(self, seconds: float) -> bool:
-        """Until nothing waits to be packed; False where it takes longer than that."""
+        """Wait until the queue is empty; False where it takes longer than that."""
         with self._news:
             return self._news.wait_for(lambda: not (self._waiting or self._now), seconds)
 

@@ -1,4 +1,4 @@
-"""The memory of this process: few heaps for many threads, and no search through what stays.
+"""Memory of this process: fewer heaps, and no garbage collection of long-lived objects.
 
 glibc gives nearly every thread a heap of its own, up to eight a core, and what was freed in one is
 of no use in another. A server whose threads take turns at the same work holds the most that each
@@ -16,14 +16,14 @@ _M_ARENA_MAX = -8  # malloc.h
 
 
 def keep_few_heaps(most: int = HEAPS) -> bool:
-    """Call it before threads begin; False where the C library has no such heaps."""
+    """Limit the heaps, before threads begin; False where the C library has no such option."""
     if platform.libc_ver()[0] != "glibc":
         return False
     return bool(ctypes.CDLL(None).mallopt(_M_ARENA_MAX, most))
 
 
 def settle() -> None:
-    """Leave what is loaded now to no later garbage collection; call it once all is loaded.
+    """Exempt all loaded objects from garbage collection; call it once all is loaded.
 
     The objects of libraries and model are 800,000 in a page's process. Each search through them
     takes half a second, in which no request is answered.

@@ -1,4 +1,4 @@
-"""The front door: Ramole ties pool, retrieval and engine together.
+"""The main class: Ramole connects pool, retrieval and engine.
 
 Opening it is light: the pool's cards are read, nothing else. The index, the sentence encoder and
 the base model load on first use, or when `load()` is called.
@@ -12,6 +12,7 @@ from functools import cached_property, partial
 from typing import TYPE_CHECKING
 
 from ramole_core.answer import Selection
+from ramole_core.base.hub_name import hub_name
 from ramole_core.errors import RamoleError
 from ramole_core.explaining import Explaining, Explanation
 from ramole_core.hub import Hub
@@ -70,6 +71,7 @@ class Ramole:
                 max_upload_mb=s.max_upload_mb, max_rank=s.max_rank, max_adapters=s.max_adapters
             ),
             shared_uploads=s.shared_uploads,
+            base_name=hub_name(s.hub_base or s.base_model),
         )
         encoder = Encoder(s.encoder, data_dir=s.data_dir, adapter=s.trained("_retriever"))
         self.retriever = Retriever(
@@ -135,8 +137,7 @@ class Ramole:
             time.sleep(0.02)
 
     def close(self) -> None:
-        """Give the model, the index and the data folder back; whatever is asked then raises
-        RamoleError."""
+        """Close the model, the index and the data folder; later calls raise RamoleError."""
         self._closed = True
         self.packing.close()
         if self._engines is not None:
@@ -194,7 +195,7 @@ class Ramole:
         return self._model.load(tell, check=self.check_adapters, weights=self.weights_of)
 
     def check_adapters(self, tell: Progress) -> None:
-        """Leave out those that do not fit the base, and see that the index has the others."""
+        """Leave out adapters that do not fit the base, and check that the index has the others."""
         tell("reading the adapters", 0.9)
         self.pool.leave_out_unfit()
         self.retriever.check()
@@ -219,7 +220,7 @@ class Ramole:
 
     @property
     def engines(self) -> "Backend":
-        """Who answers, here or elsewhere; loads on first use."""
+        """The engines, local or remote; loads on first use."""
         self.load()
         assert self._engines is not None
         return self._engines
@@ -345,15 +346,15 @@ class Ramole:
         return self._mixes.all(owner)
 
     def remove_mix(self, name: str, owner: str | None = None) -> None:
-        """Forget one of the owner's mixes."""
+        """Remove one of the owner's mixes."""
         self._mixes.remove(name, owner)
 
     def mix_owners(self) -> set[str]:
-        """Whoever has mixes of their own."""
+        """All owners of mixes."""
         return self._mixes.owners()
 
     def remove_mixes(self, owner: str) -> int:
-        """Forget all of the owner's own mixes; returns how many."""
+        """Remove all of the owner's own mixes; returns how many."""
         return self._mixes.remove_all(owner)
 
     def start(self) -> None:
@@ -431,7 +432,7 @@ class Ramole:
         )
 
     def _warm_up(self) -> None:
-        """Two tokens of the base and one vector: the first forward of a process is a slow one."""
+        """Make two tokens of the base and one vector: the first forward of a process is slow."""
         self.retriever.embed(["warm up"])
         request = Request("warm up", method="base", raw=True, max_new_tokens=2, trace=False)
         for _ in self.stream(request):
@@ -459,7 +460,7 @@ class Ramole:
 
 
 class _Forgetting:
-    """Listens to the pool, so that nothing of a removed adapter stays on disk."""
+    """A listener of the pool that deletes a removed adapter's packed files."""
 
     def __init__(self, ramole: Ramole):
         self._ramole = ramole

@@ -1,4 +1,4 @@
-"""What a caller asks for; what comes back is in `answer.py`."""
+"""A request; its results are in `answer.py`."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
@@ -202,12 +202,12 @@ class Request(Sampling):
         return (*(_earlier(last, turn) for turn in read_history(self.history)), last)
 
     def turn_by_base(self) -> "Request":
-        """The same with its last turn answered by the base alone; earlier turns keep theirs."""
+        """The request with its last turn answered by the base alone; earlier turns keep theirs."""
         return replace(self, **BY_BASE)
 
     def by_base(self) -> "Request":
-        """The same text, and the same earlier turns, by the base alone; nothing switched off, and
-        no effects."""
+        """The request by the base alone, earlier turns too; nothing switched off, and no
+        effects."""
         history = [(user, assistant, ()) for user, assistant, *_ in self.history]
         nothing = {"without": (), "later_weights": None, "effects": False}
         return replace(self, history=history, **nothing, **BY_BASE)
@@ -234,7 +234,7 @@ DEFAULTS: Mapping[str, object] = {one.name: one.default for one in fields(Reques
 
 
 def askable_fields() -> Mapping[str, tuple[Takes, object]]:
-    """What a caller may ask, by name: what each field takes, and its default."""
+    """The fields of a request by name: what each takes, and its default."""
     return {name: (takes, DEFAULTS[name]) for name, takes in FIELDS.items()}
 
 

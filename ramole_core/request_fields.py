@@ -1,4 +1,4 @@
-"""What each field of a request takes: kind, range and help, said once and read by every door.
+"""The schema of a request's fields: kind, range and help, shared by every interface.
 
 A field of `Request` is `Annotated[type, Takes(kind, help, ...)]`. The request reads its own values
 with it; a batch's cells, the command line, `/ask` and the docs are derived from the same.
@@ -31,7 +31,7 @@ TRUTHS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0"
 
 @dataclass(frozen=True)
 class Takes:
-    """What a field takes."""
+    """The schema of a field."""
 
     kind: Kind | Literal["parts"]
     """`word`: a text without spaces around it; `parts`: lists in lists, read by `parts`."""
@@ -58,8 +58,8 @@ class Takes:
         return self._one(self.kind, name, value)
 
     def parse(self, name: str, text: str) -> object:
-        """The value of a text, as a cell of a table or a form has it, for `read`. A list is JSON,
-        or has commas, semicolons, bars or spaces between its items; raises RamoleError."""
+        """Parse a text, such as a cell of a table or a form, for `read`. A list is JSON, or has
+        commas, semicolons, bars or spaces between its items; raises RamoleError."""
         word = text.strip()
         if self.kind in ("options", *LISTS) and word.startswith(("[", "{")):
             try:
@@ -121,7 +121,7 @@ def _float(value: Real) -> float:
 
 
 def short(value: object, most: int = 60) -> str:
-    """A value as a refusal repeats it."""
+    """A value as an error repeats it."""
     text = repr(value)
     return text if len(text) <= most else text[: most - 1] + "…"
 

@@ -10,10 +10,10 @@ from typing import NamedTuple, SupportsIndex
 
 from ramole_core.errors import RamoleError
 
-LONGEST = 80
+MAX_QUOTED = 80
 """Characters of what was given that a refusal repeats."""
-MOST_EXAMPLES = 32
-LONGEST_EXAMPLE = 8000
+MAX_EXAMPLES = 32
+MAX_EXAMPLE = 8000
 """Characters of an input, and of a target."""
 
 
@@ -80,9 +80,9 @@ def read_examples(given: object) -> tuple[Example, ...]:
     """The (input, target) pairs of a request; raises RamoleError."""
     wanted = "a list of (input, target), such as [('2 + 2?', '4')]"
     pairs = _listed("examples", given, wanted)
-    if len(pairs) > MOST_EXAMPLES:
+    if len(pairs) > MAX_EXAMPLES:
         raise RamoleError(
-            f"examples has more than {MOST_EXAMPLES} pairs, the most that is read; about 5 will do."
+            f"examples has more than {MAX_EXAMPLES} pairs, the most that is read; about 5 will do."
         )
     return tuple(_example(n, one) for n, one in enumerate(pairs, 1))
 
@@ -110,7 +110,7 @@ def read_example_lines(text: str) -> tuple[Example, ...]:
                 '{"inputs": "...", "targets": "..."} or input => target.'
             )
         found.append(pair)
-        if len(found) > MOST_EXAMPLES:
+        if len(found) > MAX_EXAMPLES:
             break  # that there are too many is all that is said
     return read_examples(found)
 
@@ -126,10 +126,10 @@ def _example(n: int, one: object) -> Example:
             raise RamoleError(f"Pair {n} of examples has {_short(text)} as {name}; give a text.")
         if not text.strip():
             raise RamoleError(f"Pair {n} of examples has an empty {name}; leave the pair out.")
-        if len(text) > LONGEST_EXAMPLE:
+        if len(text) > MAX_EXAMPLE:
             raise RamoleError(
                 f"Pair {n} of examples: its {name} has {len(text)} characters, and "
-                f"{LONGEST_EXAMPLE} is the most; shorten it."
+                f"{MAX_EXAMPLE} is the most; shorten it."
             )
     text, target = parts
     assert isinstance(text, str) and isinstance(target, str)
@@ -232,4 +232,4 @@ def _listed(name: str, given: object, wanted: str) -> tuple[object, ...]:
 
 def _short(value: object) -> str:
     text = repr(value)
-    return text if len(text) <= LONGEST else text[: LONGEST - 1] + "…"
+    return text if len(text) <= MAX_QUOTED else text[: MAX_QUOTED - 1] + "…"

@@ -1,4 +1,4 @@
-"""The page that runs on a data folder: a small file beside the lock says where it listens.
+"""Find the page that runs on a data folder, by a small file beside the lock.
 
 It is believed while the process that wrote it lives and the folder is locked, so what a kill left
 is nothing. Its key lets whoever can read the folder act as the operator: what the command line adds
@@ -18,7 +18,7 @@ FILE = "page.json"
 
 @dataclass(frozen=True)
 class RunningPage:
-    """Where a page listens."""
+    """The address of a page."""
 
     url: str
     pid: int
@@ -27,8 +27,8 @@ class RunningPage:
 
 
 def announce_page(data_dir: Path, url: str, key: str = "") -> None:
-    """Say that this process has a page on the data folder; its owner alone may read the file.
-    Where there is no such folder, nothing is said."""
+    """Write the address of this process's page into the data folder, readable by its owner alone;
+    nothing where there is no such folder."""
     if not data_dir.is_dir():
         return
     with replacing(data_dir / FILE) as part:
@@ -37,7 +37,7 @@ def announce_page(data_dir: Path, url: str, key: str = "") -> None:
 
 
 def withdraw_page(data_dir: Path) -> None:
-    """The page listens no more."""
+    """Remove the address of a page that has ended."""
     (data_dir / FILE).unlink(missing_ok=True)
 
 

@@ -1,4 +1,4 @@
-"""Fields of a request that change the odds of its tokens, or report them."""
+"""Fields of a request that change its token probabilities, or report them."""
 
 import json
 import math
@@ -80,7 +80,7 @@ class Sampling:
 
     @property
     def changes_logits(self) -> bool:
-        """Whether its logits are not the model's own."""
+        """Whether the request changes the model's logits."""
         return bool(
             self.repetition_penalty != 1
             or self.presence_penalty

@@ -1,4 +1,4 @@
-"""Settings: environment `RAMOLE_*` (and `.env`), checked once, at the door."""
+"""Settings: environment `RAMOLE_*` (and `.env`), checked once."""
 
 import os
 from pathlib import Path
@@ -161,7 +161,7 @@ class Settings(BaseSettings):
 
 
 def holds_weights(folder: Path) -> bool:
-    """Whether a training run has ended here; a checkpoint alone is none."""
+    """Whether a finished training run is here; a checkpoint alone does not count."""
     return folder.is_dir() and any(not file.name.startswith(".") for file in folder.iterdir())
 
 

@@ -1,4 +1,4 @@
-"""Whether a file is a trace: its fields by `trace.schema.json`, and its arrays by each other."""
+"""Check trace files: fields by `trace.schema.json`, and arrays by each other."""
 
 import json
 from dataclasses import dataclass
@@ -15,13 +15,13 @@ GATES = ("weights", "contribution", "present")
 """[T, layer, module, k]."""
 MAX_GAP = 2e-3
 """Nats by which effects may miss what they add up to: the numbers of a json are rounded."""
-LONGEST = 160
+MAX_QUOTED = 160
 """Characters of what a refusal repeats."""
 
 
 @dataclass(frozen=True)
 class TraceFacts:
-    """What a file says of itself."""
+    """A trace file's facts."""
 
     version: int
     tokens: int
@@ -32,8 +32,8 @@ class TraceFacts:
 
 
 def check_trace(path: Path | str) -> TraceFacts:
-    """What the trace in a `.json` or `.npz` says; raises RamoleError with one sentence where it is
-    none: what was found, and what belongs there."""
+    """Check the trace in a `.json` or `.npz`; returns its facts, raises RamoleError with one
+    sentence where it is none: what was found, and what belongs there."""
     path = Path(path)
     try:
         held = _read(path)
@@ -77,7 +77,7 @@ def _read(path: Path) -> dict:
 
 
 def _check_sizes(name: str, held: dict) -> None:
-    """Raises RamoleError where two fields do not belong together."""
+    """Raise RamoleError where two fields do not belong together."""
     T, k = len(held["tokens"]), len(held["adapters"])
     layers, modules = len(held["layers"]), len(held["modules"])
     wanted = {"token_ids": (T,), "scores": (k,), "shares": (T, k)}
@@ -106,7 +106,7 @@ def _check_sizes(name: str, held: dict) -> None:
 
 
 def _check_sums(name: str, held: dict) -> None:
-    """Raises RamoleError where effects and the base's log probability are not the run's."""
+    """Raise RamoleError where effects and the base's log probability are not the run's."""
     effects, *logprobs = (
         np.asarray(held.get(field) or [], np.float64)
         for field in ("effects", "logprob", "base_logprob")
@@ -126,4 +126,4 @@ def _check_sums(name: str, held: dict) -> None:
 
 def _short(what: object) -> str:
     words = " ".join(str(what).split())
-    return words if len(words) <= LONGEST else words[:LONGEST] + "…"
+    return words if len(words) <= MAX_QUOTED else words[:MAX_QUOTED] + "…"

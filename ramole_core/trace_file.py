@@ -104,7 +104,7 @@ def _last(generation: Generation) -> Generation:
 
 
 def _said(request: Request | None, facts: Mapping[str, object] | None) -> dict[str, object]:
-    """What was asked and what answered; null where nobody said."""
+    """The request and the facts of the model; null where not given."""
     return {
         "request": None if request is None else asked_fields(request),
         "facts": None if facts is None else dict(facts),

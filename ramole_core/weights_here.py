@@ -1,5 +1,4 @@
-"""Which methods can answer here: those whose trained weights are there, and were made for layers
-like the base model's.
+"""Find the methods with trained weights for the base model's layers.
 
 A page lists methods before torch is imported and before a base is fetched, so names and sizes are
 read from the heads of the files alone. `MODULE.A_r` [s, i], `MODULE.B_r` [o, s] and their like must
@@ -25,7 +24,7 @@ BLOCK = re.compile(r"[^./]+\.\d+(\.|$)")
 
 
 class WeightsHere:
-    """The trained weights beside a sample pool, seen with one base model."""
+    """The trained weights beside a sample pool, checked against one base model."""
 
     def __init__(self, adapters_dir: Path, *, base_model: str, data_dir: Path):
         self._adapters, self._base_model, self._data_dir = adapters_dir, base_model, data_dir
@@ -40,7 +39,7 @@ class WeightsHere:
         return row.is_trained_in(self._folder(row)) and self.fits(row)
 
     def fits(self, row: Method) -> bool:
-        """Whether the method's weights, where there are some, are of this base."""
+        """Whether the method's weights, if any, fit this base."""
         file = row.weights_in(self._folder(row))
         if file is None or not file.is_file():
             return True
@@ -51,7 +50,7 @@ class WeightsHere:
         return self._judged[key]
 
     def require(self, row: Method) -> None:
-        """Raises RamoleError where the method has no trained weights here, or another base's."""
+        """Raise RamoleError where the method has no trained weights here, or another base's."""
         if not row.is_trained_in(self._folder(row)):
             raise RamoleError(
                 f"No trained weights are here of method {row.name!r}; choose one of "
@@ -60,7 +59,7 @@ class WeightsHere:
         self.check(row)
 
     def check(self, row: Method) -> None:
-        """Raises RamoleError where the method's weights are of another base."""
+        """Raise RamoleError where the method's weights are of another base."""
         if not self.fits(row):
             of = self._record(row).get("base_model", "another base model")
             raise RamoleError(
@@ -70,7 +69,7 @@ class WeightsHere:
             )
 
     def _folder(self, row: Method) -> Path:
-        """What holds the folder of its weights: the user's own place, or the sample pool."""
+        """The parent folder of its weights: the user's own, or the sample pool."""
         own = self._data_dir / "trained"
         return trained_folder(row.weights, self._adapters, own=own).parent if row.weights else own
 
@@ -99,7 +98,7 @@ class WeightsHere:
 def _wanted(
     head: Mapping[str, tuple[int, ...]], record: Mapping[str, object]
 ) -> Iterator[tuple[str, tuple[int, ...]]]:
-    """Each layer that the weights stand on, and the sizes that it must have."""
+    """The layers that the weights depend on, with the sizes required."""
     for name, shape in head.items():
         path, _, leaf = name.rpartition("/")[2].rpartition(".")
         if path:

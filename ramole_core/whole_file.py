@@ -1,4 +1,4 @@
-"""Files and folders that are there whole or not at all, after any kill and on a full disk."""
+"""Atomic files and folders, after any kill and on a full disk."""
 
 import glob
 import os
@@ -17,8 +17,8 @@ LEFT_SECONDS = 3600
 
 @contextmanager
 def replacing(path: Path, *, synced: bool = False) -> Iterator[Path]:
-    """A path beside `path` to write to, which takes the place of `path` at the end; whatever goes
-    wrong, `path` stays as it was. Makes the folder. `synced`: a file that outlives a power cut.
+    """Yield a path beside `path` to write to, which replaces `path` at the end; on any error `path`
+    stays as it was. Makes the folder. `synced`: a file that outlives a power cut.
 
     Several processes may do so at once. What earlier ones left when they were killed is removed.
     """
@@ -41,7 +41,7 @@ def replacing(path: Path, *, synced: bool = False) -> Iterator[Path]:
 
 @contextmanager
 def creating(path: Path) -> Iterator[Path]:
-    """As `replacing`, where nothing may be yet. An error of the disk becomes a RamoleError."""
+    """As `replacing`, where nothing may exist yet. An error of the disk becomes a RamoleError."""
     refuse_taken(path)
     try:
         with replacing(path) as part:
@@ -55,7 +55,7 @@ def creating(path: Path) -> Iterator[Path]:
 
 
 def refuse_taken(path: Path) -> None:
-    """Raises RamoleError where something is there already, or could not be."""
+    """Raise RamoleError where something is there already, or could not be."""
     if os.path.lexists(path):
         raise RamoleError(f"{path} is there already; name another place, or remove it first.")
     if not path.parent.is_dir():

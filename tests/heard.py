@@ -6,7 +6,7 @@ Both sides look into one folder, and no clock is needed to see that a stream com
 import time
 from pathlib import Path
 
-LOOK = 0.01
+POLL_SECONDS = 0.01
 
 
 class Heard:
@@ -43,4 +43,4 @@ class Heard:
         while not (self._folder / f"{count}").exists() and not self.given_up:
             if time.monotonic() > until:
                 (self._folder / "given up").touch()
-            time.sleep(LOOK)
+            time.sleep(POLL_SECONDS)

@@ -169,9 +169,9 @@ def main() -> None:
     presence.BEAT_SECONDS = float(os.environ.get("BEAT_SECONDS", presence.BEAT_SECONDS))
     leaving.GRACE_SECONDS = float(os.environ.get("GRACE_SECONDS", 4))
     served.SWEEP_SECONDS = 1
-    connections.WAITING = float(os.environ.get("WAITING_SECONDS", connections.WAITING))
-    connections.READING = float(os.environ.get("READING_SECONDS", connections.READING))
-    refusal.PATIENCE = float(os.environ.get("BODY_SECONDS", refusal.PATIENCE))
+    connections.HEAD_SECONDS = float(os.environ.get("WAITING_SECONDS", connections.HEAD_SECONDS))
+    connections.READ_SECONDS = float(os.environ.get("READING_SECONDS", connections.READ_SECONDS))
+    refusal.MAX_WAIT_SECONDS = float(os.environ.get("BODY_SECONDS", refusal.MAX_WAIT_SECONDS))
     quota.IDLE_SECONDS = float(os.environ.get("IDLE_SECONDS", quota.IDLE_SECONDS))
     ramole = FakeRamole(root, gate=Path(os.environ["GATE"]) if "GATE" in os.environ else None)
     ramole.heard = Heard(Path(os.environ["HEARD"])) if "HEARD" in os.environ else None

@@ -13,13 +13,13 @@ from ramole_core.cli import main
 from ui.middleware.logins import TOKEN_SECONDS, OldTokens
 from ui.session import accounts as accounts_module
 from ui.session.accounts import (
-    EVERY_SECONDS,
     EVERY_UNKNOWN_SECONDS,
     MAX_REMEMBERED,
     MAX_WAIT_SECONDS,
     SPAN_SECONDS,
     TRIES,
     TRIES_UNKNOWN,
+    TRY_SECONDS,
     Accounts,
     TooManyTries,
     Tries,
@@ -48,7 +48,7 @@ def test_after_too_many_wrong_passwords_each_try_waits_its_turn_and_others_do_no
     assert [waits(tries, "evil") for _ in range(TRIES + 3)] == [0] * TRIES + [2, 4, 6]
     assert waits(tries, "home") == waits(tries, "evil", user="ben") == 0
     clock.now += SPAN_SECONDS - 1
-    assert waits(tries, "evil") == EVERY_SECONDS
+    assert waits(tries, "evil") == TRY_SECONDS
     clock.now += 2
     assert [waits(tries, "evil") for _ in range(TRIES - 1)][-1] == 0
 
@@ -59,7 +59,7 @@ def test_only_tries_at_the_same_moment_are_refused_and_a_later_one_waits_for_sec
     told = [waits(tries, "evil") for _ in range(100)]
     assert told.count(None) == 80 and max(one or 0 for one in told) == MAX_WAIT_SECONDS
     clock.now += MAX_WAIT_SECONDS
-    assert waits(tries, "evil") == EVERY_SECONDS
+    assert waits(tries, "evil") == TRY_SECONDS
 
 
 def test_a_right_password_takes_back_its_own_try_alone():
@@ -70,7 +70,7 @@ def test_a_right_password_takes_back_its_own_try_alone():
     for _ in range(TRIES + 1):  # who has an account guesses at another
         told.append(waits(tries, "home", user="ben"))
         tries.right("ann", "home", tries.begin("ann", "home")[0])
-    assert told == [0] * TRIES + [EVERY_SECONDS]
+    assert told == [0] * TRIES + [TRY_SECONDS]
 
 
 def test_who_shares_an_unknown_address_has_more_tries_together_and_never_waits_long():

@@ -227,7 +227,7 @@ def test_the_response_decides_the_doubtful_ones(tmp_path, best, own, decision):
     judge = expert(tmp_path, {"a": (0.2, 0.0)})
     first = judge.judge("a", [Hit("x", best)])
     assert judge.doubts(first)
-    settled = judge.hear(first, [own, 0.5, 0.5])
+    settled = judge.decide_by_activation(first, [own, 0.5, 0.5])
     assert settled.decision == decision
     worth = best - 0.2 + 0.1 * own + 0.01 * (own + 1.0) / 3 - 0.2
     assert settled.response == pytest.approx(worth, abs=1e-6)

@@ -73,7 +73,7 @@ def test_where_nobody_shows_examples_the_loudest_decides(tmp_path):
         "No adapter in sight shows examples, so similarity tells nothing"
     )
     for z, decision in ((1.5, "adapters"), (0.3, "base")):
-        settled = base.hear(first, [], {"x": z, "y": 0.1})
+        settled = base.decide_by_activation(first, [], {"x": z, "y": 0.1})
         assert settled.decision == decision and settled.leader == "x"
         assert settled.response == pytest.approx((z + 0.1) / 2 - 2 * 0.2 - 0.1)
         assert "of the 2 without examples x is the loudest" in settled.sentence
@@ -86,14 +86,14 @@ def test_where_the_nearest_does_not_fit_one_without_examples_may(tmp_path):
     base = expert(tmp_path, {"a": (0.2, 0.0)}, HEARS)
     far = base.judge("a", [Hit("near", 0.1)], blind=1)
     assert far.decision == "base" and base.doubts(far)
-    loud = base.hear(far, [0.0], {"x": 2.0})
+    loud = base.decide_by_activation(far, [0.0], {"x": 2.0})
     assert loud.decision == "adapters" and (loud.nearest, loud.leader) == ("near", "x")
     told = "0.30 is needed; the responses of all that were asked are loud enough (+0.50), and of"
     assert told in loud.sentence
-    assert base.hear(far, [0.0], {"x": 0.0}).decision == "base"
+    assert base.decide_by_activation(far, [0.0], {"x": 0.0}).decision == "base"
     fits = base.judge("a", [Hit("near", 0.5)], blind=1)
     assert fits.decision == "adapters" and not base.doubts(fits)
-    assert base.hear(fits, [0.0], {"x": -9.0}) == fits
+    assert base.decide_by_activation(fits, [0.0], {"x": -9.0}) == fits
 
 
 def test_an_upload_without_examples_is_found_by_its_response(ramole, tmp_path):  # noqa: F811

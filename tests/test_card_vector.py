@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from ramole_core.retrieval import Retriever
-from ramole_core.retrieval.card_vector import LONGEST, WORDS, adapter_vectors, card_texts
+from ramole_core.retrieval.card_vector import MAX_CHARACTERS, WORDS, adapter_vectors, card_texts
 from ramole_core.retrieval.index import AdapterIndex
 from tests.retrieval_fakes import FakeCard, FakeEncoder, FakePool
 
@@ -27,7 +27,7 @@ def test_examples_and_words_are_weighed_as_the_equation_says():
 
 def test_of_long_words_the_beginning_counts():
     long = FakeCard("a", texts=TEXTS, description="It counts. " + "Licence. " * 900)
-    assert card_texts(long)[:-1] == TEXTS and len(card_texts(long)[-1]) <= LONGEST
+    assert card_texts(long)[:-1] == TEXTS and len(card_texts(long)[-1]) <= MAX_CHARACTERS
     assert card_texts(long)[-1].startswith("It counts.")
     assert card_texts(FakeCard("a", texts=TEXTS, description="  ")) == TEXTS
     assert card_texts(FakeCard("a", texts=())) == ("a",)

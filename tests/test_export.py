@@ -337,7 +337,7 @@ def test_a_source_is_what_the_pool_reads(world):
     _, shapes, sources, _ = world
     assert [source.name for source in sources] == ["ant", "bee", "cat"]
     assert all(isinstance(source, Source) and source.loras for source in sources)
-    told = sources[1].told(Sites(tuple(shapes), shapes))
+    told = sources[1].adapter(Sites(tuple(shapes), shapes))
     assert told.rank == 3 and int(told.present.sum()) == 12
 
 

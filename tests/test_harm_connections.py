@@ -12,7 +12,7 @@ import pytest
 
 from tests.pool_fakes import write_sample
 from tests.serving import fake
-from ui.middleware.connections import READING, WAITING, Connections, raise_files
+from ui.middleware.connections import HEAD_SECONDS, READ_SECONDS, Connections, raise_files
 
 WAIT, BODY = 2.0, 1.0
 
@@ -63,7 +63,7 @@ class Watched:
 def test_who_says_no_whole_head_is_cut_and_an_answer_on_its_way_is_not():
     silent, kept, asks = Connection(), Connection(Cycle(True)), Connection(Cycle(False))
     watched = Watched(silent, kept, asks)
-    assert watched.after(WAITING) == [False] * 3
+    assert watched.after(HEAD_SECONDS) == [False] * 3
     assert watched.after(3) == [True, True, False]
     assert watched.after(3600) == [True, True, False]
 
@@ -73,7 +73,7 @@ def test_a_connection_that_is_used_again_begins_anew():
     watched = Watched(busy)
     places = set()
     for _ in range(9):
-        assert watched.after(WAITING - 2) == [False]
+        assert watched.after(HEAD_SECONDS - 2) == [False]
         busy.cycle = None
         busy.cycle = Cycle(True)
         places.add(id(busy.cycle))
@@ -85,7 +85,7 @@ def test_a_reader_that_takes_nothing_is_cut_and_a_slow_one_is_not():
     watched = Watched(stuck, slow)
     for _ in range(9):
         slow.unread -= 1
-        watched.after(READING / 4)
+        watched.after(READ_SECONDS / 4)
     assert (stuck.cut, slow.cut) == (True, False)
 
 
@@ -108,7 +108,7 @@ def server(tmp_path_factory):
     root = tmp_path_factory.mktemp("served")
     write_sample(root / "adapters", "squad", rank=5, seed=1, examples=["where is the cat"])
     with pytest.MonkeyPatch.context() as patch:
-        for name, seconds in (("WAITING", WAIT), ("READING", WAIT), ("BODY", BODY)):
+        for name, seconds in (("HEAD_SECONDS", WAIT), ("READ_SECONDS", WAIT), ("BODY", BODY)):
             patch.setenv(f"{name}_SECONDS", str(seconds))
         with fake(root) as running:
             yield running

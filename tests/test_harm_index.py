@@ -13,7 +13,7 @@ import pytest
 
 from ramole_core.retrieval import examination, store
 from ramole_core.retrieval.collection import IndexBroken
-from ramole_core.retrieval.index import AdapterIndex, Entry
+from ramole_core.retrieval.index import AdapterIndex, IndexEntry
 from tests.serving import REPOSITORY
 
 D = 16
@@ -39,8 +39,8 @@ for said in sys.argv[2:]:
 """
 
 
-def entry(vector: np.ndarray) -> Entry:
-    return Entry("t", "e", vector.astype(np.float32))
+def entry(vector: np.ndarray) -> IndexEntry:
+    return IndexEntry("t", "e", vector.astype(np.float32))
 
 
 @pytest.fixture(scope="module")

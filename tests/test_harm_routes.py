@@ -17,7 +17,7 @@ from ui.middleware import refusal
 from ui.middleware.crowds import _refuse_waiting
 from ui.middleware.json_parts import MAX_PARTS, JsonParts
 from ui.middleware.refusal import Refused, limited
-from ui.middleware.routes import MIB, MOST, RULE, RULES, Routes, Table, rules
+from ui.middleware.routes import MAX_OPEN, MIB, RULE, RULES, Routes, Table, rules
 from ui.session.address import HEADER
 from ui.session.counts import AddressCounts, Taken
 
@@ -106,9 +106,9 @@ def drip(pieces: list[tuple[float, bytes]]) -> list[dict]:
 
 
 def test_who_sent_much_may_not_be_silent_for_longer_than_who_sent_nothing(monkeypatch):
-    monkeypatch.setattr(refusal, "PATIENCE", 0.3)
+    monkeypatch.setattr(refusal, "MAX_WAIT_SECONDS", 0.3)
     monkeypatch.setattr(refusal, "LINGER", 0.0)
-    much = int(refusal.PATIENCE * refusal.SLOWEST) + 1
+    much = int(refusal.MAX_WAIT_SECONDS * refusal.SLOWEST) + 1
     assert drip([(0, bytes(100 * much)), (30, b"x")])[0]["status"] == 408
     assert drip([(0.2, bytes(much))] * 4 + [(0, b"x")])[0]["status"] == 200
 
@@ -221,7 +221,7 @@ def listen(server, session: str, address: str) -> socket.socket:
 
 def test_silent_streams_of_one_address_are_bounded_and_others_have_theirs(server):
     with ExitStack() as stack:
-        most = MOST["stream"].address
+        most = MAX_OPEN["stream"].address
         mine = [stack.enter_context(listen(server, f"evil{n}", EVIL)) for n in range(most + 40)]
         heads = [made.recv(12) for made in mine]
         assert heads.count(b"HTTP/1.1 200") == most and heads.count(b"HTTP/1.1 429") == 40

@@ -16,7 +16,7 @@ from tests.clocks import Steps
 from tests.pool_fakes import write_sample
 from tests.serving import fake
 from ui.middleware import cache as cache_module, refusal
-from ui.middleware.bodies import MOST_FILES, Parts
+from ui.middleware.bodies import MAX_FILES, Parts
 from ui.middleware.cache import GRACE, SMALLEST, UNNAMED, UploadCache, everything_below
 from ui.middleware.refusal import Refused, limited
 from ui.serve import EMPTY_SECONDS, drop_old
@@ -270,7 +270,7 @@ def test_a_body_is_cut_while_it_comes_whatever_the_page_makes_of_it():
 
 
 def test_a_body_that_drips_is_cut_and_an_answer_may_take_as_long_as_it_will(monkeypatch):
-    monkeypatch.setattr(refusal, "PATIENCE", 1.5)
+    monkeypatch.setattr(refusal, "MAX_WAIT_SECONDS", 1.5)
     told: list[dict] = []
 
     async def run(pieces: list[tuple[float, bytes]], page) -> None:
@@ -338,11 +338,11 @@ def test_equal_files_of_two_visitors_lie_apart(server):
 
 
 def test_an_upload_of_very_many_files_is_told_so(server):
-    files = [("files", (f"f{n}", b"")) for n in range(MOST_FILES + 1)]
+    files = [("files", (f"f{n}", b"")) for n in range(MAX_FILES + 1)]
     passed = {"x-forwarded-for": "198.51.100.7"}
     url = f"{server.url}/gradio_api/upload"
     told = httpx.post(url, files=files, headers=passed, timeout=60)
-    assert told.status_code == 413 and f"may have {MOST_FILES} files" in told.text
+    assert told.status_code == 413 and f"may have {MAX_FILES} files" in told.text
 
 
 def test_a_body_without_a_length_is_bounded_as_well(server):

@@ -122,7 +122,7 @@ def test_many_prompts_wait_for_the_hub_together_and_not_once_they_are_cancelled(
     ramole = open_ramole()
     ramole.load()
     ramole.hub.search()
-    monkeypatch.setattr("ramole_core.hub.hub.WAIT", 1.0 if how == "alone" else HOURS)
+    monkeypatch.setattr("ramole_core.hub.hub.MAX_WAIT_SECONDS", 1.0 if how == "alone" else HOURS)
     monkeypatch.setattr(hub, "slow", threading.Event())
     gone = threading.Event()
     end = {"stopped": lambda: ramole.stop(seconds=0.0), "cancelled": gone.set}.get(how)
@@ -144,7 +144,7 @@ def test_to_close_waits_for_no_weights(open_ramole, hub, monkeypatch):
     ramole = open_ramole()
     ramole.load()
     ramole.hub.search()
-    monkeypatch.setattr("ramole_core.hub.hub.WAIT", 0.1)
+    monkeypatch.setattr("ramole_core.hub.hub.MAX_WAIT_SECONDS", 0.1)
     monkeypatch.setattr(hub, "slow", threading.Event())
     with pytest.raises(RamoleError, match="still on its way"):
         ramole.prepare([Request("Hello", "mixture", adapters=["hf:ada/sums"], **ASK)])

@@ -7,7 +7,7 @@ import time
 import pytest
 
 from ramole_core.errors import RamoleError
-from ramole_core.hub.arrivals import HELD, SILENCE, Wait
+from ramole_core.hub.arrivals import HELD_SECONDS, SILENCE, Wait
 from ramole_core.retrieval import Hit
 from tests.adapter_files import WEIGHTS, tree_of, write_adapter
 from tests.hub_server import HOURS, Repository, adapter, broken
@@ -155,7 +155,7 @@ def test_many_who_want_the_same_fetch_it_once(hub_server, open_hub):
 
 def test_no_prompt_and_no_crowd_makes_a_long_queue(hub_server, open_hub, monkeypatch):
     hub_server.repositories = repositories(*(f"thing{n}" for n in range(20)))
-    monkeypatch.setattr("ramole_core.hub.hub.WAIT", 0.0)
+    monkeypatch.setattr("ramole_core.hub.hub.MAX_WAIT_SECONDS", 0.0)
     hub = open_hub()
     hub.search()
     hub_server.slow = threading.Event()
@@ -177,7 +177,7 @@ def test_what_was_unused_longest_makes_room(hub_server, open_hub, clock, tmp_pat
         clock.now += 1
     (said, *_) = ask(hub, "about three")
     assert "no room for one more; raise RAMOLE_HUB_MB" in said, "both were used a moment ago"
-    clock.now += HELD
+    clock.now += HELD_SECONDS
     hub.used(["ada--one"])
     assert "was fetched" in ask(hub, "about three")[0]
     assert hub.fetched() == {"ada/one", "ada/three"}
@@ -194,7 +194,7 @@ def test_one_that_the_disk_does_not_let_go_is_passed_over(hub_server, open_hub, 
     for name in ("one", "two"):
         ask(hub, f"about {name}")
         clock.now += 1
-    clock.now += HELD
+    clock.now += HELD_SECONDS
     remove = hub._pool.remove
 
     def stuck(name: str) -> None:
@@ -210,7 +210,7 @@ def test_one_that_the_disk_does_not_let_go_is_passed_over(hub_server, open_hub, 
 def test_to_close_waits_for_no_weights_and_they_do_not_come_later(
     hub_server, open_hub, monkeypatch
 ):
-    monkeypatch.setattr("ramole_core.hub.hub.WAIT", HOURS)
+    monkeypatch.setattr("ramole_core.hub.hub.MAX_WAIT_SECONDS", HOURS)
     hub_server.repositories = repositories("sums", "poems", "knots")
     hub = open_hub()
     hub.search()
@@ -233,7 +233,7 @@ def test_to_close_waits_for_no_weights_and_they_do_not_come_later(
 
 
 def test_nobody_is_waited_for_who_wants_no_answer_any_more(hub_server, open_hub, monkeypatch):
-    monkeypatch.setattr("ramole_core.hub.hub.WAIT", HOURS)
+    monkeypatch.setattr("ramole_core.hub.hub.MAX_WAIT_SECONDS", HOURS)
     hub_server.repositories = repositories("sums", "poems")
     hub = open_hub()
     hub.search()
@@ -254,7 +254,7 @@ def test_what_somebody_added_by_hand_is_not_ours_to_remove(hub_server, open_hub,
     ask(hub, "about one")
     assert hub.fetched() == {"ada/one"} and [c.name for c in hub._pool.cards()] == ["mine"]
     hub._arrivals._limit = len(hub_server.repositories["ada/two"].files[WEIGHTS])
-    clock.now += HELD + 1
+    clock.now += HELD_SECONDS + 1
     assert "was fetched" in ask(hub, "about two")[0]
     assert {card.name for card in hub._pool.cards()} == {"mine", "ada--two"}
 

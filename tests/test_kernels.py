@@ -13,7 +13,7 @@ from ramole_core.kernels import code_cache, direct, weight
 from ramole_core.kernels.elementwise import GELU, GELU_TANH, SILU, TILE, activate
 from ramole_core.kernels.half_dots import MULTIPLIES
 from ramole_core.kernels.matrix_unit import MATRIX
-from ramole_core.kernels.outputs import FEW
+from ramole_core.kernels.outputs import MIN_COPIED_ROWS
 from ramole_core.kernels.product import span_of
 from ramole_core.kernels.vectors import LANES, paired
 from ramole_core.kernels.widen import PAIR, widened
@@ -94,14 +94,14 @@ def test_the_updates_have_short_and_long_runs():
     """Else the tests above would see one of the two ways of adding them only."""
     ends = np.flatnonzero(np.diff(Product(FLOATS, 16, 16, bias=False).row_of)) + 1
     lengths = np.diff(ends)
-    assert (lengths < FEW).any() and (lengths >= FEW).any()
+    assert (lengths < MIN_COPIED_ROWS).any() and (lengths >= MIN_COPIED_ROWS).any()
 
 
 def test_few_rows_and_many_are_met_in_two_ways(threads):
     """Else the tests above would see one of them only; and tiles of few rows are longer."""
-    assert min(COUNTS) <= direct.FEW < max(COUNTS)
+    assert min(COUNTS) <= direct.MAX_DIRECT_ROWS < max(COUNTS)
     assert all(any(i % PAIR == 0 for _, i in sizes_of(kind)) for kind in (HALVES, "nf4"))
-    assert span_of(1, 397) > span_of(direct.FEW + 1, 397)
+    assert span_of(1, 397) > span_of(direct.MAX_DIRECT_ROWS + 1, 397)
 
 
 def test_an_update_is_what_pytorch_adds_without_a_kernel():

@@ -38,7 +38,7 @@ def test_every_token_meets_the_table_of_its_row(world, dtype):
     x, tables = world
     x = x.to(dtype)
     late = torch.zeros(len(x), 8)
-    told = LinearRows(rows_of(tables), range(4), COUNTS, 8).tell(late, "q", 1, Input(x))
+    told = LinearRows(rows_of(tables), range(4), COUNTS, 8).write(late, "q", 1, Input(x))
     assert told == {}
     start = 0
     for count, W in zip(COUNTS, tables, strict=True):
@@ -51,13 +51,13 @@ def test_every_token_meets_the_table_of_its_row(world, dtype):
 def test_no_bit_depends_on_who_else_is_computed(world):
     x, tables = world
     late = torch.zeros(len(x), 8)
-    LinearRows(rows_of(tables), range(4), COUNTS, 8).tell(late, "q", 0, Input(x))
+    LinearRows(rows_of(tables), range(4), COUNTS, 8).write(late, "q", 0, Input(x))
     start = 0
     for count, W in zip(COUNTS, tables, strict=True):
         for at in range(start, start + count):
             alone = torch.zeros(1, len(W))
             one = LinearRows([row(len(W), W=W)], [0], (1,), len(W))
-            one.tell(alone, "q", 0, Input(x[at : at + 1]))
+            one.write(alone, "q", 0, Input(x[at : at + 1]))
             assert torch.equal(alone[0], late[at, : len(W)])
         start += count
 
@@ -80,9 +80,9 @@ def test_where_nobody_has_the_module_the_scores_are_0_and_rows_may_be_left_out(w
     kinds = rows_of(tables)
     kinds[2] = row(3, W=tables[2], here=False)
     late = torch.zeros(len(x), 8)
-    LinearRows(kinds, range(4), COUNTS, 8).tell(late, "q", 0, Input(x), but={0})
+    LinearRows(kinds, range(4), COUNTS, 8).write(late, "q", 0, Input(x), but={0})
     assert not late[:3].any() and late[3].any() and not late[4:44].any() and late[44:].any()
-    LinearRows(kinds, range(4), COUNTS, 8).tell(late.zero_(), "other", 0, Input(x))
+    LinearRows(kinds, range(4), COUNTS, 8).write(late.zero_(), "other", 0, Input(x))
     assert not late.any()
 
 
@@ -90,7 +90,7 @@ def test_a_row_that_is_not_finite_ends_alone(world):
     x, tables = world
     tables[1] = tables[1] * np.float32("inf")
     late = torch.zeros(len(x), 8)
-    faults = LinearRows(rows_of(tables), range(4), COUNTS, 8).tell(late, "q", 0, Input(x))
+    faults = LinearRows(rows_of(tables), range(4), COUNTS, 8).write(late, "q", 0, Input(x))
     assert list(faults) == [1] and "not finite" in str(faults[1])
     assert torch.isfinite(late).all() and not late[3].any() and late[:3].any() and late[44:].any()
 

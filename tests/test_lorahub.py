@@ -57,7 +57,7 @@ def answers(items) -> dict[int, Generation]:
 def held(tiny):
     """What must be as it was: pages, rows, what is pinned or on its way through the bank."""
     stats = tiny.engine.stats()
-    slots = [slot.key for slot in tiny.engine.bank.slots if slot.pins or slot.passing]
+    slots = [slot.key for slot in tiny.engine.bank.slots if slot.pins or slot.ephemeral]
     return slots, stats["kv_bytes"], stats["running"], stats["waiting"]
 
 

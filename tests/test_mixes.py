@@ -10,7 +10,7 @@ import pytest
 from ramole_core.answer import Fitting, Generation
 from ramole_core.errors import RamoleError
 from ramole_core.methods import DEFAULT_METHOD
-from ramole_core.mixes import MOST, Mixes
+from ramole_core.mixes import MAX_MIXES, Mixes
 from ramole_core.request import Request
 
 FOUND = Fitting("lorahub", ("ant", "bee"), ("1a", "2b"), 40, 40, (1.25, -0.5), 1.5, 2.0, 9.0)
@@ -84,10 +84,10 @@ def test_what_cannot_be_kept_or_found_is_one_sentence(tmp_path, monkeypatch):
         mixes.get("span", None)
     with pytest.raises(RamoleError, match="There is no mix '../spam'"):
         mixes.get("../spam", None)
-    monkeypatch.setattr("ramole_core.mixes.MOST", 1)
+    monkeypatch.setattr("ramole_core.mixes.MAX_MIXES", 1)
     with pytest.raises(RamoleError, match="1 mixes are kept, the most"):
         mixes.keep("more", answer(), None)
-    assert MOST == 500
+    assert MAX_MIXES == 500
 
 
 @pytest.mark.parametrize(

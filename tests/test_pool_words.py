@@ -13,14 +13,14 @@ from hypothesis import given, settings, strategies as st
 from ramole_core.pool import examples_and_readme, markdown, names
 from ramole_core.pool.examples_and_readme import (
     LARGEST_WORDS,
-    LONGEST_DESCRIPTION,
-    MOST_LINES,
+    MAX_DESCRIPTION,
+    MAX_LINES,
     parse_examples,
     parse_readme,
     read_examples,
 )
 from ramole_core.pool.markdown import unwrap_links
-from ramole_core.pool.names import LONGEST_WANTED, clean_name
+from ramole_core.pool.names import MAX_WANTED, clean_name
 from tests.clocks import Spent
 
 CARDS = sorted((Path(__file__).parents[1] / "adapters").glob("*/README.md"))
@@ -50,9 +50,9 @@ def described_by_backtracking(body: str) -> str:
     words = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", " ".join(lines))
     words = re.sub(r"[*`_]{1,3}(\S[^*`]*?)[*`_]{1,3}", r"\1", words)
     words = " ".join(words.split())
-    if len(words) <= LONGEST_DESCRIPTION:
+    if len(words) <= MAX_DESCRIPTION:
         return words
-    return words[:LONGEST_DESCRIPTION].rpartition(" ")[0] + " ..."
+    return words[:MAX_DESCRIPTION].rpartition(" ")[0] + " ..."
 
 
 @pytest.mark.parametrize("path", CARDS, ids=lambda path: path.parent.name)
@@ -144,7 +144,7 @@ def test_every_search_goes_on_where_the_last_one_ended(monkeypatch, work, name):
     assert Searched.passed <= 4 * len(text), "each of two searches, in the text and in its lines"
 
 
-MOST_SECONDS = 4.0
+MAX_SECONDS = 4.0
 """Of a processor, for 1 MiB, the most that is read. In linear time it takes 0.2 at most; as
 expressions say it, 60 and more, and 15 for half of that."""
 
@@ -158,7 +158,7 @@ def test_the_time_grows_with_the_card_and_no_faster(name, prefix):
         text = (prefix + piece * (size // len(piece.encode())))[: size - 8].encode()
         with Spent() as spent:
             parse_readme(text)
-        assert spent.seconds < MOST_SECONDS, f"{size} bytes of {piece[:20]!r}"
+        assert spent.seconds < MAX_SECONDS, f"{size} bytes of {piece[:20]!r}"
 
 
 @pytest.mark.parametrize("line", ["[", "{", '{"text": "', "1", "\\", " ", '{"text": "x"}\n', "[\n"])
@@ -172,7 +172,7 @@ def test_of_a_file_of_examples_so_many_lines_are_read(monkeypatch, line):
     monkeypatch.setattr(examples_and_readme, "json", SimpleNamespace(loads=loads))
     text = (line * (LARGEST_WORDS // len(line)))[: LARGEST_WORDS - 8].encode()
     parse_examples(text)
-    assert len(read) <= MOST_LINES and sum(read) <= len(text), "each is read once"
+    assert len(read) <= MAX_LINES and sum(read) <= len(text), "each is read once"
 
 
 def test_of_a_name_of_accents_the_beginning_is_normalized(monkeypatch):
@@ -184,4 +184,4 @@ def test_of_a_name_of_accents_the_beginning_is_normalized(monkeypatch):
 
     monkeypatch.setattr(names, "unicodedata", SimpleNamespace(normalize=normalize))
     assert clean_name("a" + "\u0315\u0300" * 2**16) == "a"
-    assert read == [LONGEST_WANTED]
+    assert read == [MAX_WANTED]

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from ramole_core.errors import RamoleError
-from ramole_core.retrieval import AdapterIndex, Entry, IndexBroken
+from ramole_core.retrieval import AdapterIndex, IndexBroken, IndexEntry
 from ramole_core.retrieval.examination import mark
 from ramole_core.retrieval.vectors import DIGITS, cosines, rank
 from tests.retrieval_fakes import D
@@ -20,8 +20,8 @@ from tests.retrieval_fakes import D
 N = 137
 
 
-def entry(vector: np.ndarray, texts: str = "t") -> Entry:
-    return Entry(texts=texts, encoder="e", vector=np.asarray(vector, np.float32))
+def entry(vector: np.ndarray, texts: str = "t") -> IndexEntry:
+    return IndexEntry(texts=texts, encoder="e", vector=np.asarray(vector, np.float32))
 
 
 def draw(n: int, d: int = D, seed: int = 0) -> np.ndarray:

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from ramole_core.composition import Signal
-from ramole_core.composition.activation import MOST, TINY
+from ramole_core.composition.activation import MAX_Z, TINY
 from ramole_core.kernels.compiled import view
 from ramole_core.kernels.mixing import RUN, UNITS_STEP, WEIGHTS_STEP
 from ramole_core.kernels.weight import Input, Weight
@@ -174,7 +174,7 @@ class Case:
                 energy[place] += u**2
         here = torch.from_numpy(self.present[j, n, :k])
         mean, inverse = torch.from_numpy(self.usual[j, n, :k]).double().unbind(-1)
-        z = ((0.5 * (energy + float(TINY)).log() - mean) * inverse).clamp(-MOST, MOST)
+        z = ((0.5 * (energy + float(TINY)).log() - mean) * inverse).clamp(-MAX_Z, MAX_Z)
         scores = scores + OWN[n] * z * here
         taking = here | (MODES[n] == KEEPS)
         if RAW[n]:

@@ -177,9 +177,8 @@ def test_every_token_of_an_answer_is_a_place_to_die(pair):
         fleet.kills, before = [place], len(fleet.jobs)
         check_same(alone, many, request)
         assert len(fleet.jobs) - before == 2
-        assert (
-            list(fleet.jobs[-1][1].shown) == [s.token for s in answered(alone, request)[0]][:place]
-        )
+        streamed = [s.token for s in answered(alone, request)[0]][:place]
+        assert list(fleet.jobs[-1][1].streamed_ids) == streamed
         fleet.kills = []
 
 
@@ -291,14 +290,14 @@ def test_one_that_ends_every_engine_is_given_up(pair):
     fleet.kills = [0] * 30
     with pytest.raises(RamoleError, match="engines ended while"):
         answered(many, REQUESTS[0])
-    assert len(fleet.jobs) == remote_stream.MOST_LOST + 1
+    assert len(fleet.jobs) == remote_stream.MAX_LOST + 1
 
 
 def test_without_an_engine_it_waits_and_says_so_in_the_end(pair, monkeypatch):
     _, many, fleet = pair
     fleet.revive, fleet.kills = False, [2, 1]
-    monkeypatch.setattr(remote_stream, "PATIENCE", 0.2)
-    monkeypatch.setattr(remote_stream, "PAUSE", 0.05)
+    monkeypatch.setattr(remote_stream, "MAX_WAIT_SECONDS", 0.2)
+    monkeypatch.setattr(remote_stream, "RETRY_SECONDS", 0.05)
     with pytest.raises(RamoleError, match="No engine has answered"):
         answered(many, REQUESTS[0])
 
@@ -307,15 +306,15 @@ def test_a_crowded_engine_is_told_to_the_first_and_waited_for_by_others(pair, mo
     alone, many, fleet = pair
     answer, said = fleet.answer, []
 
-    def crowded(key, job, hear):
+    def crowded(key, job, receive):
         refused = said.pop(0) if said else False
         if not refused:
-            return answer(key, job, hear)
-        hear([Busy("The server is busy.")])
+            return answer(key, job, receive)
+        receive([Busy("The server is busy.")])
         return lambda: None
 
     monkeypatch.setattr(fleet, "answer", crowded)
-    monkeypatch.setattr(remote_stream, "PAUSE", 0.05)
+    monkeypatch.setattr(remote_stream, "RETRY_SECONDS", 0.05)
     said[:] = [True]
     with pytest.raises(Busy):
         answered(many, REQUESTS[0])

@@ -17,8 +17,8 @@ LONG = 100_000
 
 @pytest.fixture
 def engine(monkeypatch):
-    monkeypatch.setattr(leases, "LEASE", 0.3)
-    monkeypatch.setattr(leases, "LOOK", 0.03)
+    monkeypatch.setattr(leases, "LEASE_SECONDS", 0.3)
+    monkeypatch.setattr(leases, "POLL_SECONDS", 0.03)
     return ServedEngine({"max_batch": 4}, "tests.test_served_engine:Counting")
 
 

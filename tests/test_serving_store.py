@@ -167,7 +167,7 @@ def test_removed_it_goes_when_no_request_names_it(pool, store, tmp_path):
     gone: list[str] = []
     made = publishing(pool, store, gone)
     one, other = (add(pool, tmp_path, name, seed=n) for n, name in enumerate(("one", "other")))
-    with made.asked([one.content]):
+    with made.held([one.content]):
         pool.remove("one")
         assert store.buried() == {one.content} and store.holds(one.content)
         pool.remove("other")
@@ -191,7 +191,7 @@ def test_the_same_content_of_two_owners_stays_while_one_has_it(pool, store, tmp_
 def test_what_comes_back_while_it_is_read_is_published_again(pool, store, tmp_path):
     made = publishing(pool, store)
     card = add(pool, tmp_path, "one", seed=1)
-    with made.asked([card.content]):
+    with made.held([card.content]):
         aside = pool.set_aside("one")
         pool.bring_back(aside)
     assert store.holds(card.content) and store.buried() == set()
@@ -205,7 +205,7 @@ def test_a_page_that_died_leaves_tombstones_that_the_next_one_sweeps(pool, store
     made = publishing(pool, store)
     buried, forgotten = (add(pool, tmp_path, f"a{n}", seed=n) for n in range(2))
     kept = add(pool, tmp_path, "kept", seed=7)
-    with made.asked([buried.content]):
+    with made.held([buried.content]):
         pool.remove("a0")
         pool.listeners.remove(made)
         pool.remove("a1")  # a page that dies before it has told the store
@@ -221,7 +221,7 @@ def test_an_adapter_is_there_before_it_is_asked_for(pool, store, tmp_path):
     pool.listeners.remove(made)
     card = add(pool, tmp_path, "one", seed=1)
     assert not store.holds(card.content)
-    with made.asked([card.content]):
+    with made.held([card.content]):
         assert store.holds(card.content)
     assert store.holds(card.content)
 

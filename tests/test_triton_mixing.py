@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from ramole_core.layers import BatchMix, install_serving
-from ramole_core.layers.fused import FEW, Fused, fused_of
+from ramole_core.layers.fused import MAX_FUSED, Fused, fused_of
 from tests.test_layers import LLAMA
 from tests.test_served_layers import World, served
 
@@ -66,7 +66,8 @@ def test_where_triton_fails_pytorch_mixes():
     try:
         with torch.inference_mode():
             batch = BatchMix(world.bank, [mix for mix in mixes if mix])
-            assert fused.takes(batch, [1, FEW - 1]) and not fused.takes(batch, [2, FEW - 1])
+            assert fused.takes(batch, [1, MAX_FUSED - 1])
+            assert not fused.takes(batch, [2, MAX_FUSED - 1])
             with serving.mixing(batch, [3, 3], way="all"):
                 logits = world.model(ids).logits
             assert fused.fault and not fused.launched

@@ -23,7 +23,7 @@ from ui.batch import run as batch_run
 from ui.batch.examples import EXAMPLES
 from ui.batch.files import record_of, write_results
 from ui.batch.picture import EMPTY, caption, picture_of
-from ui.batch.rows import MOST_BYTES, MOST_ROWS, read, refused_html, text_of, verdict_html
+from ui.batch.rows import MAX_BYTES, MAX_ROWS, read, refused_html, text_of, verdict_html
 from ui.batch.run import BatchRun, run_of, watched
 from ui.batch.sessions import Sessions
 from ui.batch.views import HEADERS, WIDTHS, progress_html, row_html, standing_html, table_of
@@ -152,8 +152,8 @@ def test_many_bad_rows_are_not_all_listed():
     ("text", "sentence"),
     [
         ("\n \n", "There is no row; give one prompt a line"),
-        ("a\n" * (MOST_ROWS + 1), "There are more than 2000 rows; split them."),
-        ("a" * (MOST_BYTES + 1), "longer than 2 MB; split it, or use the command line"),
+        ("a\n" * (MAX_ROWS + 1), "There are more than 2000 rows; split them."),
+        ("a" * (MAX_BYTES + 1), "longer than 2 MB; split it, or use the command line"),
         ("prompt,prompt\na,b\n", "The column 'prompt' is there twice"),
     ],
 )
@@ -179,7 +179,7 @@ def test_a_dropped_file_becomes_the_text_and_leaves_the_cache(upload):
     [
         ("rows.xlsx", b"PK", "rows.xlsx does not end in .jsonl, .ndjson, .csv, .tsv, .txt;"),
         ("rows.csv", b"prompt\n\xff\xff\n", "rows.csv is not UTF-8 text at line 2"),
-        ("rows.csv", b"a" * (MOST_BYTES + 1), "rows.csv is larger than 2 MB"),
+        ("rows.csv", b"a" * (MAX_BYTES + 1), "rows.csv is larger than 2 MB"),
     ],
 )
 def test_a_file_that_is_no_batch_is_one_sentence(name, data, sentence, upload, tmp_path):
@@ -379,7 +379,7 @@ def test_a_list_that_is_long_to_draw_is_drawn_rarely():
     for _ in watched(ramole, slow):
         time.sleep(drawing)
     assert min(quick.ended.asked[1:]) < drawing
-    assert slow.ended.asked[1:] and min(slow.ended.asked[1:]) >= drawing / batch_run.LOOKING
+    assert slow.ended.asked[1:] and min(slow.ended.asked[1:]) >= drawing / batch_run.DRAWING_SHARE
 
 
 # --- what is shown ------------------------------------------------------------------------------

@@ -16,7 +16,7 @@ from ui.ask.examples import recorded_files
 from ui.ask.form import FIELDS, Form
 from ui.ask.found import timing_html
 from ui.ask.layout import Layout
-from ui.ask.sessions import MOST_TURNS
+from ui.ask.sessions import MAX_TURNS
 from ui.ask.tab import Handlers
 from ui.ask.updates import Drawing
 from ui.charts.palette import ink_of, scale_of
@@ -310,9 +310,9 @@ def test_an_earlier_turn_is_kept_without_the_prompt_it_was_asked_after():
 
 def test_of_a_long_conversation_the_oldest_turns_are_text_alone(visit):
     run, _, _ = ask(Request("one"))
-    for number in range(MOST_TURNS + 2):
+    for number in range(MAX_TURNS + 2):
         visit.handlers.sessions.keep("me", str(number), run)
-    kept = [visit.handlers.sessions.earlier("me", str(n)) for n in range(MOST_TURNS + 2)]
+    kept = [visit.handlers.sessions.earlier("me", str(n)) for n in range(MAX_TURNS + 2)]
     assert kept[:2] == [None, None] and all(isinstance(one, Run) for one in kept[2:])
     turn = turn_of(run, "gone")
     drawn = view_of_conversation([turn], lambda name: None, asked="two")["turns"][0]

@@ -17,7 +17,7 @@ from ui.charts.recorded import _answer, _plain
 from ui.charts.run import Found
 from ui.pool import hub_run
 from ui.pool.hub_run import AGAIN, PAUSE, HubRun
-from ui.pool.hub_table import MOST, table_html
+from ui.pool.hub_table import MAX_ROWS, table_html
 
 SHA = "0" * 40
 
@@ -57,10 +57,10 @@ def test_the_table_has_only_text_of_strangers_and_says_what_is_shown():
     assert names(show="fits") == ["one", "three"] and names(show="refused") == ["two"]
     assert names(show="fetched") == ["three"] and names(search="DEEP how") == ["three"]
     assert names(search="mit") == ["one"] and names(show="what") == ["one", "two", "three"]
-    many = [listed(f"x{n}") for n in range(MOST + 7)]
+    many = [listed(f"x{n}") for n in range(MAX_ROWS + 7)]
     page = table_html(many, ())
-    assert f"The first {MOST} of {MOST + 7} are shown" in page
-    assert page.count('scope="row"') == MOST
+    assert f"The first {MAX_ROWS} of {MAX_ROWS + 7} are shown" in page
+    assert page.count('scope="row"') == MAX_ROWS
     assert table_html([], ()) == '<p class="rm-empty">Nothing is listed yet.</p>'
 
 
@@ -79,7 +79,7 @@ def test_a_search_from_the_page_is_told_as_it_goes_and_not_begun_again_at_once(r
 def test_two_visitors_share_one_search_and_only_who_began_it_stops_it(
     ramole, hub_server, monkeypatch
 ):
-    monkeypatch.setattr(hub_run, "LOOK", 0.02)
+    monkeypatch.setattr(hub_run, "POLL_SECONDS", 0.02)
     began, goes_on = threading.Event(), threading.Event()
     check = ramole.hub._register.keep_only
 

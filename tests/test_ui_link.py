@@ -15,7 +15,7 @@ from tests.test_ui_ask import asking
 from ui.ask.python_words import python_words
 from ui.ask.takeaway import takeaway_of
 from ui.parts.link import link_to, link_to_recorded, missing, read_link
-from ui.parts.packed import LONGEST
+from ui.parts.packed import MAX_CHARACTERS
 
 HOSTILE = "<img src=x onerror=alert(1)> ${1} {{x}} \u202eabc\u200b \U0001f41d &t=9#?r=%00\n"
 
@@ -87,7 +87,7 @@ def test_a_page_without_a_question_asks_nothing():
         packed({"prompt": "Hi", "history": {"a": 1}}),
         packed({"prompt": "Hi", "history": [["a"]]}),
         packed({"k": 3}),
-        packed({"prompt": "x" * LONGEST}),
+        packed({"prompt": "x" * MAX_CHARACTERS}),
     ],
 )
 def test_a_broken_link_is_one_sentence(fragment):

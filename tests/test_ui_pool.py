@@ -29,7 +29,7 @@ from ui.pool.updates import added, detail, listing, replace_examples
 from ui.session.owner import owner_of
 from ui.session.presence import Presence, heartbeat
 from ui.session.quota import MIB, Quota, forget, quota_of, sweep
-from ui.session.removed import MOST, SECONDS, Removed
+from ui.session.removed import MAX_REMOVED, SECONDS, Removed
 from ui.session.uploads import group, taken
 
 ANN, BEN = "session-ann", "session-ben"
@@ -509,10 +509,10 @@ def test_what_was_removed_is_counted_and_is_the_first_to_make_room(ramole, archi
     with quota.room(ANN, MIB - 10):
         assert quota.removed.of(ANN) == [], "its room was needed"
     assert not uploads(ramole)
-    for n in range(MOST + 2):
+    for n in range(MAX_REMOVED + 2):
         list(judge(ramole, quota, [archive(f"many{n}", seed=100 + n)], owner=ANN))
         quota.remove(f"many{n}", ANN, keep=True)
-    assert len(quota.removed.of(ANN)) == MOST
+    assert len(quota.removed.of(ANN)) == MAX_REMOVED
 
 
 def test_an_index_that_fails_leaves_the_removal_as_it_was(ramole, quota, archive):

@@ -124,8 +124,8 @@ def test_hostile_input_is_a_sentence_and_a_large_pool_is_cut(ramole, quota, monk
     with pytest.raises(RamoleError, match="9000 characters"):
         draw(ramole, quota, "x" * 9000, 3, owner=None)
     assert draw(ramole, quota, "x", -5, owner=None).told.count("Found for") == 1
-    monkeypatch.setattr(pool_map, "MOST", 3)
-    monkeypatch.setattr(pool_map, "MOST_PAIRS", 2)
+    monkeypatch.setattr(pool_map, "MAX_POINTS", 3)
+    monkeypatch.setattr(pool_map, "MAX_PAIRS", 2)
     found = ramole.retrieve("true_case", k=1)[0].name
     drawn = draw(ramole, quota, "true_case", 1, owner=None)
     assert "1 more adapters are not drawn" in drawn.told and found in drawn.map.to_json()

@@ -5,8 +5,8 @@ from collections.abc import Callable, Sequence
 
 from ramole_core.request import Step
 from ramole_core.serving.engine_server import EngineServer
-from ramole_core.serving.fleet import EngineLost, Heard
-from ramole_core.serving.wire import Job, Told
+from ramole_core.serving.fleet import EngineLost, Item
+from ramole_core.serving.wire import Job, News
 
 
 class ThreadFleet:
@@ -38,17 +38,17 @@ class ThreadFleet:
             raise EngineLost(key)
         return getattr(self.servers[key], name)(*args)
 
-    def tell(self, key: str, name: str, *args: object) -> None:
+    def notify(self, key: str, name: str, *args: object) -> None:
         self.told.append((key, name, args))
 
     def answer(
-        self, key: str, job: Job, hear: Callable[[Sequence[Heard]], None]
+        self, key: str, job: Job, receive: Callable[[Sequence[Item]], None]
     ) -> Callable[[], None]:
         self.jobs.append((key, job))
         ended = threading.Event()
         left = self.kills.pop(0) if self.kills else -1
 
-        def tell(item: Told) -> None:
+        def deliver(item: News) -> None:
             nonlocal left
             if ended.is_set():
                 return
@@ -57,22 +57,22 @@ class ThreadFleet:
                     self.kill(key)
                 left = -1
                 ended.set()
-                hear([EngineLost(key)])
+                receive([EngineLost(key)])
                 return
             if isinstance(item, Step):
                 left -= 1
-            hear([item])
+            receive([item])
 
         cancelled = threading.Event()
 
         def run() -> None:
             try:
                 self.servers[key].answer(
-                    job, tell, cancelled=lambda: ended.is_set() or cancelled.is_set()
+                    job, deliver, cancelled=lambda: ended.is_set() or cancelled.is_set()
                 )
             except Exception as error:
                 if not ended.is_set():
-                    hear([error])
+                    receive([error])
 
         threading.Thread(target=run, daemon=True).start()
         return cancelled.set

@@ -196,7 +196,7 @@ def quiet() -> Iterator[None]:
 
 
 def base_loader(base: BaseModel, *, data_dir: Path) -> LoadBase:
-    """Loads further copies of the same base, for the peers change the model they are given."""
+    """Load further copies of the same base, for the peers change the model they are given."""
     dtype = str(base.dtype).removeprefix("torch.")
 
     def load() -> BaseModel:

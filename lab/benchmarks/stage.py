@@ -149,7 +149,7 @@ class Stage:
 
     @cached_property
     def load_base(self) -> LoadBase:
-        """Copies of the base for the peers."""
+        """Copy of the base for the peers."""
         return base_loader(self.ours.ramole.base, data_dir=self.settings.data_dir)
 
     @cached_property

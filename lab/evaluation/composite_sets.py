@@ -28,7 +28,7 @@ from ramole_core.training.rows import Row
 
 SHOTS = 2
 """Examples before the questions."""
-LONGEST = 300
+MAX_LENGTH = 300
 """Letters of a question or an answer; rows with longer ones, or answers of lines, stay out."""
 ANSWERS = "\n"
 """Between the parts of a question's target."""
@@ -40,7 +40,7 @@ def short(rows: Sequence[Rows]) -> dict[str, list[Row]]:
     """The rows that fit among others, by task; a task without any is left out."""
 
     def fits(row: Row) -> bool:
-        return max(map(len, (row.inputs, row.targets))) <= LONGEST and "\n" not in row.targets
+        return max(map(len, (row.inputs, row.targets))) <= MAX_LENGTH and "\n" not in row.targets
 
     kept = {task.task: [row for row in task.rows if fits(row)] for task in rows}
     return {task: found for task, found in kept.items() if found}

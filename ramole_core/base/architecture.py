@@ -1,4 +1,4 @@
-"""Which class of transformers a base model is, and which part of it reads and writes text.
+"""A base model's transformers class, and its text part.
 
 A vision-language model is served by its text half: the class is the whole one, so that module paths
 are those that PEFT writes, and what reads images is dropped once it is loaded.
@@ -29,7 +29,7 @@ def model_class(config: PreTrainedConfig) -> Any:
 
 
 def text_prefix(model: PreTrainedModel) -> str:
-    """What the paths of the text half's modules begin with; empty for a model of text alone."""
+    """The path prefix of the text part's modules; empty for a text-only model."""
     if model.config.get_text_config(decoder=True) is model.config:
         return ""
     decoder = model.get_decoder()
@@ -38,7 +38,7 @@ def text_prefix(model: PreTrainedModel) -> str:
 
 
 def drop_other_parts(model: PreTrainedModel) -> None:
-    """Take what is beside the text half out of the model: encoders of images or sound."""
+    """Remove encoders of images or sound from the model."""
     path = text_prefix(model).rstrip(".")
     while path:
         parent_path, _, name = path.rpartition(".")

@@ -1,4 +1,4 @@
-"""Whether a config describes a model that writes: one whose tokens see what came before them alone.
+"""Check that a config describes a causal model.
 
 transformers gives encoders a head for writing too (`BertLMHeadModel`), and loads them with no more
 than a warning, but their tokens look both ways unless the config says that it is a decoder's.
@@ -21,7 +21,7 @@ BOTH_WAYS = {
 
 
 def check_causal(source: str, config: PreTrainedConfig) -> None:
-    """Raises RamoleError where the tokens of this model see those behind them."""
+    """Raise RamoleError unless the model is causal."""
     text = config.get_text_config(decoder=True)
     if (said := _says_both_ways(text)) is not None:
         raise RamoleError(
@@ -32,7 +32,7 @@ def check_causal(source: str, config: PreTrainedConfig) -> None:
 
 
 def _says_both_ways(config: PreTrainedConfig) -> str | None:
-    """The field that says it, None where none does."""
+    """The config field of bidirectional attention, or None."""
     for name, values in BOTH_WAYS.items():
         value = getattr(config, name, None)
         if any(value is one or (isinstance(one, str) and value == one) for one in values):

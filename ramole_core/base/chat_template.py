@@ -1,4 +1,4 @@
-"""How a conversation is written down for a base model that says nothing of it, or says it badly.
+"""Chat templates for base models without one, or with a broken one.
 
     User:
     Which city is the capital of France?
@@ -59,7 +59,7 @@ def complete_template(tokenizer: PreTrainedTokenizerBase, *, template: str | Non
 
 
 def note_on(tokenizer: PreTrainedTokenizerBase) -> str | None:
-    """What its users should know of the tokenizer's chat template; None where it is as any."""
+    """A note for users on the tokenizer's chat template; None where it is usual."""
     if not ends_turns_itself(tokenizer):
         return NOTE
     if (reason := _fault(tokenizer)) is None:
@@ -80,13 +80,13 @@ def default_template(tokenizer: PreTrainedTokenizerBase) -> str:
 
 
 def ends_turns_itself(tokenizer: PreTrainedTokenizerBase) -> bool:
-    """Whether the model was taught turns; False under the plain ones."""
+    """Whether the model was trained on turns; False under the plain template."""
     return not str(tokenizer.chat_template or "").startswith(MARK)
 
 
 def check_marks(source: str, tokenizer: PreTrainedTokenizerBase, *, vocabulary: int) -> None:
-    """Raises RamoleError where plain English, or what stands around every prompt, is no token of
-    the model, which has `vocabulary` of them."""
+    """Raise RamoleError where the model's `vocabulary` lacks tokens of plain English or of the
+    template."""
     ids = [*tokenizer(ENGLISH)["input_ids"], *_marks(tokenizer)]
     if (largest := max(ids, default=0)) >= vocabulary:
         raise RamoleError(
@@ -97,7 +97,7 @@ def check_marks(source: str, tokenizer: PreTrainedTokenizerBase, *, vocabulary: 
 
 
 def check_known(ids: Iterable[int], tokenizer: PreTrainedTokenizerBase, *, vocabulary: int) -> None:
-    """Raises RamoleError where the model, which has `vocabulary` tokens, lacks one of a text's."""
+    """Raise RamoleError where the model, which has `vocabulary` tokens, lacks one of a text's."""
     if (largest := max(ids, default=0)) >= vocabulary:
         raise RamoleError(
             f"The text has {tokenizer.convert_ids_to_tokens(largest)!r}, token {largest} of the "
@@ -115,7 +115,7 @@ def _marks(tokenizer: PreTrainedTokenizerBase) -> list[int]:
 
 
 def _fault(tokenizer: PreTrainedTokenizerBase) -> str | None:
-    """Why the template cannot write one user's turn; None where it can."""
+    """The template's error on one user's turn; None where it works."""
     try:
         written = _render(tokenizer)
     except Exception as error:  # a template is a program

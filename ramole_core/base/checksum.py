@@ -27,7 +27,7 @@ def sha256(file: Path) -> str:
 
 
 def weights_checksum(folder: Path, *, data_dir: Path) -> str:
-    """SHA-256 over the folder's safetensors files in order of name, remembered in DATA_DIR."""
+    """SHA-256 over the folder's safetensors files in order of name, cached in DATA_DIR."""
     return _remembered(
         sorted(folder.glob("*.safetensors")),
         lambda files: hashlib.sha256("".join(map(sha256, files)).encode()).hexdigest(),
@@ -36,7 +36,7 @@ def weights_checksum(folder: Path, *, data_dir: Path) -> str:
 
 
 def remembered_sha256(file: Path, *, data_dir: Path) -> str:
-    """The SHA-256 of a large file, remembered in DATA_DIR as long as the file stays as it is."""
+    """The SHA-256 of a large file, cached in DATA_DIR while the file is unchanged."""
     return _remembered([file], lambda files: sha256(files[0]), data_dir=data_dir)
 
 

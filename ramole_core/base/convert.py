@@ -1,4 +1,4 @@
-"""A GGUF made into a Hugging Face folder, once: bfloat16 safetensors and a tokenizer that can chat.
+"""Convert a GGUF into a Hugging Face folder: bfloat16 safetensors and a chat tokenizer.
 
 Whatever its blocks were rounded to is kept to bfloat16's precision; from here on the model is read
 like any other folder.

@@ -1,4 +1,4 @@
-"""The experts of a mixture, each with plain linear layers of its own.
+"""The experts of a mixture as plain linear layers.
 
 transformers keeps all experts of a block in two parameters, `gate_up_proj` [e, 2 m, h] and
 `down_proj` [e, h, m], and multiplies them together. Here each expert has linear layers whose
@@ -26,7 +26,7 @@ SMALL = 16
 
 
 class Expert(nn.Module):
-    """Two linear layers; called with its own tokens alone."""
+    """An expert of two linear layers, called with its own tokens."""
 
     def __init__(self, gate_up: Float[Tensor, "m2 h"], down: Float[Tensor, "h m"]):
         super().__init__()
@@ -35,18 +35,17 @@ class Expert(nn.Module):
     def forward(
         self, x: Float[Tensor, "n h"], tokens: Int[Tensor, "n"], act: Callable[[Tensor], Tensor]
     ) -> Float[Tensor, "n h"]:
-        """`tokens` are the places of these in the forward, ascending: who serves narrows what the
-        layers below mix."""
+        """`tokens` are the places of these in the forward, ascending, for the layers that mix."""
         return self.down_proj(self.inner(x, act))
 
     def inner(self, x: Float[Tensor, "n h"], act: Callable[[Tensor], Tensor]) -> Tensor:
-        """What goes into the second layer, [n, m]."""
+        """The input of the second layer, [n, m]."""
         gate, up = self.gate_up_proj(x).chunk(2, dim=-1)
         return act(gate) * up
 
 
 class Experts(nn.Module):
-    """Stands in a model where all experts of a block stood as two parameters."""
+    """The experts of a block, in place of two stacked parameters."""
 
     def __init__(self, whole: nn.Module, *, keep: bool = False):
         """`keep`: the code of transformers is there too, with the same weights."""
@@ -61,7 +60,7 @@ class Experts(nn.Module):
             self.add_module(str(e), Expert(gate_up[e], down[e]))
 
     def each(self) -> list[Expert]:
-        """In order."""
+        """The experts in order."""
         return [one for one in self.children() if isinstance(one, Expert)]
 
     def forward(
@@ -92,13 +91,13 @@ class Experts(nn.Module):
 
 
 def experts_in(model: nn.Module) -> list[Experts]:
-    """Those of all blocks."""
+    """The experts of all blocks."""
     return [one for one in model.modules() if isinstance(one, Experts)]
 
 
 @contextmanager
 def together(every: Sequence[Experts]) -> Iterator[None]:
-    """Inside, these run by transformers' code, where it is there."""
+    """Run these by transformers' code inside, where it was kept."""
     for one in every:
         one.together = True
     try:
@@ -109,7 +108,7 @@ def together(every: Sequence[Experts]) -> Iterator[None]:
 
 
 def computes_so(module: nn.Module) -> bool:
-    """Whether it holds plain 3-D weights alone, and its code does with them what `Experts` does."""
+    """Whether a module holds plain 3-D weights alone, and computes as `Experts` does."""
     weights = dict(module.named_parameters())
     if set(weights) != set(PARAMETERS) or any(True for _ in module.buffers()):
         return False
@@ -125,7 +124,7 @@ def computes_so(module: nn.Module) -> bool:
 
 
 def _agree(module: nn.Module, e: int) -> bool:
-    """The same numbers of a few made-up tokens and weights, some of them large."""
+    """Whether results agree on a few random tokens and weights, some of them large."""
     pick = torch.Generator().manual_seed(2)
     small = copy.copy(module)
     shapes = {"gate_up_proj": (e, 2 * SMALL, SMALL), "down_proj": (e, SMALL, SMALL)}
@@ -146,7 +145,7 @@ def _agree(module: nn.Module, e: int) -> bool:
 
 
 def linear_of(weight: Float[Tensor, "o i"]) -> nn.Linear:
-    """Its weight is the very memory."""
+    """A linear layer that shares the memory of its weight."""
     o, i = weight.shape
     layer = nn.Linear(i, o, bias=False, device="meta")
     layer.weight = nn.Parameter(weight.detach(), requires_grad=False)

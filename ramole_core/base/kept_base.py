@@ -1,4 +1,4 @@
-"""A converted base model that is kept: made whole in a folder of its own, then renamed.
+"""Keep a converted base model: written to a folder of its own, then renamed.
 
 So a conversion that was killed leaves nothing half-written behind, and of two processes that need
 the same model one makes it.
@@ -20,14 +20,14 @@ MARKER = "source.json"
 
 
 def is_kept(folder: Path) -> bool:
-    """Whether a whole model is there."""
+    """Whether the folder holds a complete model."""
     return (folder / MARKER).is_file()
 
 
 def keep_base(
     final: Path, make: Callable[[Path, Path], Mapping[str, object]], *, source: str
 ) -> Path:
-    """The folder `final`, made where it is not there yet: `make(part, model)` writes the model into
+    """Make the folder `final` if missing, and return it: `make(part, model)` writes the model into
     the new folder `model`, with `part` to work in, and returns where it is from.
 
     Raises RamoleError where nothing can be kept there.
@@ -52,7 +52,7 @@ def keep_base(
 def _make_final(
     final: Path, make: Callable[[Path, Path], Mapping[str, object]], *, source: str
 ) -> None:
-    """Make the whole folder elsewhere and rename it; sweep what killed processes left."""
+    """Make the folder elsewhere and rename it; delete leftovers of killed processes."""
     for left in final.parent.glob(f"{final.name}.part-*"):
         shutil.rmtree(left, ignore_errors=True)
     part = Path(tempfile.mkdtemp(prefix=f"{final.name}.part-", dir=final.parent))

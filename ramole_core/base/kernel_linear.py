@@ -1,5 +1,4 @@
-"""A base layer's weight as the kernels read it, where it lies: NF4, int4, int8, bfloat16 or
-float32."""
+"""A base layer's weight for the kernels, in place: NF4, int4, int8, bfloat16 or float32."""
 
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -12,7 +11,7 @@ from ramole_core.kernels.weight import Input, Weight
 
 
 def base_weight(layer: nn.Module) -> Weight | None:
-    """None for a layer that is none, lies elsewhere than on the CPU, or is held in another way."""
+    """The weight of a linear layer on the CPU; None for any other layer or form."""
     if isinstance(layer, PackedLinear):
         return layer.kernel()
     weight = getattr(layer, "weight", None)
@@ -32,7 +31,7 @@ def _bias(layer: nn.Module) -> Tensor | None:
 
 
 class KernelLinear(nn.Module):
-    """A linear layer by the kernel, such as the vocabulary's."""
+    """A linear layer computed by the kernel, such as the head."""
 
     def __init__(self, base: nn.Module, weight: Weight):
         super().__init__()
@@ -48,6 +47,6 @@ class KernelLinear(nn.Module):
 
 
 def kernel_linears(model: nn.Module) -> dict[str, nn.Module]:
-    """Every linear layer of a model that has a kernel, by module path."""
+    """Kernel layers for every linear layer that has a kernel, by module path."""
     found = {path: (layer, base_weight(layer)) for path, layer in model.named_modules()}
     return {p: KernelLinear(layer, weight) for p, (layer, weight) in found.items() if weight}

@@ -1,4 +1,4 @@
-"""A model's mixtures of experts taken apart into plain linear layers, where that is the same."""
+"""Split a model's mixtures of experts into plain linear layers, where that is equivalent."""
 
 from collections.abc import Callable
 
@@ -11,8 +11,8 @@ from ramole_core.base.routers import Router
 
 
 def take_apart(model: nn.Module, *, keep: bool = False) -> None:
-    """Put modules of ours in the place of each that computes the same; others stay as they are.
-    `keep`: experts can still run by transformers' code, which is faster on a GPU."""
+    """Replace each module that computes the same; others stay. `keep`: experts can still run by
+    transformers' code, which is faster on a GPU."""
     for path, module in list(model.named_modules()):
         if not path or not experts.computes_so(module):
             continue
@@ -24,8 +24,7 @@ def take_apart(model: nn.Module, *, keep: bool = False) -> None:
 
 
 def round_experts(model: nn.Module, shapes: Shapes, rounding: Callable[[Tensor], Tensor]) -> None:
-    """Give the experts' layers that fit the numbers that they have after `rounding`, where they
-    lie: what loads a model packs no such layers."""
+    """Round the experts' layers that fit, in place, since loading packs no such layers."""
     for path, module in model.named_modules():
         if isinstance(module, Experts):
             for name, layer in module.named_modules(prefix=path):

@@ -67,7 +67,7 @@ def load_base(
     chat_template: str | None = None,
     progress: Progress | None = None,
 ) -> BaseModel:
-    """Load a base model; fetch it first where it is not there.
+    """Load a base model, fetched first if needed.
 
     `quantization` auto is chosen by `pick_quantization`, `dtype` auto is bfloat16; `head` int8 is
     for a CPU; `chat_template` replaces the model's own. Only safetensors are read, and no code of
@@ -158,7 +158,7 @@ def dequantised(base: BaseModel) -> PreTrainedModel:
 
 
 def pick_device(device: str) -> torch.device:
-    """The device of a setting; raises RamoleError where it is not there."""
+    """The device of a setting; raises RamoleError where it is missing."""
     if device == "cuda" and not torch.cuda.is_available():
         raise RamoleError("RAMOLE_DEVICE=cuda, but torch sees no GPU; choose auto or cpu.")
     if device == "auto":
@@ -227,7 +227,7 @@ def _read_model(
 
 @contextmanager
 def _quiet_transformers() -> Iterator[None]:
-    """No bar and no table from transformers while it loads; what matters is raised instead."""
+    """Silence transformers' bars and tables while it loads; problems are raised instead."""
     before = transformers_logging.get_verbosity()
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()

@@ -15,7 +15,7 @@ from ramole_core.kernels.widen import BLOCK
 
 
 class Nf4Linear(PackedLinear):
-    """Codes uint8 [o, i / 2], scales float32 [o, i / BLOCK]."""
+    """A linear layer of codes uint8 [o, i / 2] and scales float32 [o, i / BLOCK]."""
 
     narrowed = staticmethod(narrowed)
     as_numbers = staticmethod(as_numbers)
@@ -32,7 +32,7 @@ def round_to_nf4(weight: Tensor) -> Tensor:
 
 
 def config_for_cuda(shapes: Shapes, compute: torch.dtype) -> BitsAndBytesConfig:
-    """How transformers loads the same layers by bitsandbytes."""
+    """The transformers config that loads the same layers by bitsandbytes."""
     odd = [path for path, size in shapes.items() if not fits(*size)]
     return BitsAndBytesConfig(
         load_in_4bit=True,

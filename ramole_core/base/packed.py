@@ -1,4 +1,4 @@
-"""Linear layers in few bits, and which layers of a model are held so.
+"""Linear layers in few bits, and the choice of layers to pack.
 
 Which layers are packed is the same for every kind and on every device.
 """
@@ -56,12 +56,12 @@ class PackedLinear(nn.Module):
 
 
 def fits(i: int, o: int) -> bool:
-    """Whether a linear layer of i inputs and o outputs is held in 4 bits."""
+    """Whether a linear layer of i inputs and o outputs can be packed in 4 bits."""
     return i % BLOCK == 0 and o % TILE == 0
 
 
 def check_shapes(source: str, shapes: Shapes) -> None:
-    """Raises RamoleError where no layer would be packed."""
+    """Raise RamoleError where no layer would be packed."""
     if not any(takes(path, size) for path, size in shapes.items()):
         raise RamoleError(
             f"{source} has no linear layer that 4 bits can hold ({BLOCK} inputs, {TILE} "
@@ -70,13 +70,13 @@ def check_shapes(source: str, shapes: Shapes) -> None:
 
 
 def takes(path: str, size: tuple[int, int]) -> bool:
-    """Whether the layer at this path is held in few bits."""
+    """Whether the layer at this path is packed."""
     return fits(*size) and path.rpartition(".")[2] != LOGITS
 
 
 def pack_linears(model: PreTrainedModel, shapes: Shapes, kind: type[PackedLinear]) -> None:
-    """Put a packed layer in the place of each that fits; the plain ones are given back, and with
-    them the file that all weights were mapped from."""
+    """Replace each layer that fits by a packed one; the plain weights are freed, and with them
+    their mapped file."""
     for path, size in shapes.items():
         layer = model.get_submodule(path)
         if takes(path, size) and isinstance(layer, nn.Linear | Conv1D):
@@ -88,8 +88,7 @@ def pack_linears(model: PreTrainedModel, shapes: Shapes, kind: type[PackedLinear
 def round_linears(
     model: PreTrainedModel, shapes: Shapes, rounding: Callable[[Tensor], Tensor]
 ) -> None:
-    """Give each layer that fits the numbers [o, i] that it has after `rounding`, in its own
-    dtype."""
+    """Round the weights [o, i] of each layer that fits, in their own dtype."""
     for path, size in shapes.items():
         layer = model.get_submodule(path)
         if takes(path, size) and isinstance(layer, nn.Linear | Conv1D):

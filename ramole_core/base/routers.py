@@ -1,4 +1,4 @@
-"""The router of a mixture of experts, its product a plain linear layer of its own.
+"""The router of a mixture of experts, with a plain linear layer.
 
 transformers multiplies by the router's weight in the midst of the router's code. Here the product
 stands alone, at a path such as `mlp.gate.router_logits`, so that adapters find it. The router's own
@@ -18,7 +18,7 @@ TOKENS, WIDTH = 7, 24
 
 
 class Router(nn.Module):
-    """Stands in a model where a router with its product stood."""
+    """A router with a plain linear layer, in place of the model's."""
 
     def __init__(self, whole: nn.Module):
         super().__init__()
@@ -33,7 +33,7 @@ class Router(nn.Module):
 
 
 def computes_so(module: nn.Module) -> bool:
-    """Whether it is a router of one weight, whose logits are x W^T in x's own dtype."""
+    """Whether a module is a router of one weight with logits x W^T in x's own dtype."""
     weights = dict(module.named_parameters())
     if set(weights) != {"weight"} or any(True for _ in module.buffers()):
         return False
@@ -56,7 +56,7 @@ def computes_so(module: nn.Module) -> bool:
 
 
 def _with_weight(module: nn.Module, weight: Tensor) -> nn.Module:
-    """The same code with another weight, in inputs of its width."""
+    """Run the same code with another weight, on inputs of its width."""
     other = copy.copy(module)
     other.__dict__["_parameters"] = {"weight": nn.Parameter(weight, requires_grad=False)}
     other.__dict__["training"] = False

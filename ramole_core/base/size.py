@@ -1,5 +1,5 @@
-"""How large a base model and its weights are, from the heads of its files: no weight is read, and
-no torch is needed."""
+"""The sizes of a base model and its weights from its files' headers, without reading weights or
+importing torch."""
 
 import json
 import math
@@ -10,13 +10,13 @@ from types import MappingProxyType
 
 
 def count_parameters(folder: Path) -> int:
-    """Numbers in the safetensors files of a folder."""
+    """The number of parameters in the safetensors files of a folder."""
     return sum(math.prod(shape) for shape in weight_shapes(folder).values())
 
 
 @lru_cache(maxsize=8)
 def weight_shapes(folder: Path) -> Mapping[str, tuple[int, ...]]:
-    """Of every tensor in the safetensors files of a folder, by name; read once."""
+    """The shape of every tensor in the safetensors files of a folder, by name; cached."""
     found: dict[str, tuple[int, ...]] = {}
     for file in sorted(folder.glob("*.safetensors")):
         found |= read_head(file)

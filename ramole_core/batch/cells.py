@@ -1,4 +1,4 @@
-"""The columns of a batch: the fields of a request, and what is merely carried along."""
+"""The columns of a batch: the fields of a request, and further columns that are passed through."""
 
 from collections.abc import Collection
 from difflib import get_close_matches
@@ -20,7 +20,7 @@ def prompt_column(names: Collection[str]) -> str | None:
 
 
 def known_column(name: str) -> bool:
-    """Whether a column belongs to the request; RamoleError for what looks like a slip."""
+    """Whether a column belongs to the request; RamoleError for a likely typo."""
     if name in NAMES:
         return True
     if near := get_close_matches(name, NAMES, 1, cutoff=0.8):

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 Write = Callable[[dict[str, object]], None]
 SAID = 20
 """Bad rows told one by one on standard error; the output has all of them."""
-EVERY = 10.0
+PROGRESS_SECONDS = 10.0
 """Seconds between two lines of progress where there is no bar."""
 
 
@@ -102,7 +102,7 @@ def batch(
 def _answer(
     ramole: "Ramole", asked: Batch, write: Write, *, written: Written | None = None
 ) -> dict[str, object]:
-    """Ask what has no answer yet, write each line, tell how it goes; the numbers of the run."""
+    """Answer the rows without an answer and write each line; returns the run's numbers."""
     from ramole_core.batch.run import run_rows
     from ramole_core.request import Generation, Step
 
@@ -113,7 +113,7 @@ def _answer(
         say(f"{kept} of {len(asked.rows)} rows have their answer already.")
     if asked.unused:
         say(f"Carried along, not used: {', '.join(asked.unused)}.")
-    _tell_bad(asked.bad)
+    _print_bad(asked.bad)
     for bad in asked.bad:
         if (bad.index, bad.sentence) not in written.refused:
             write(refusal_of(bad))
@@ -134,7 +134,7 @@ def _answer(
                 else:
                     refused += 1
                     bad = BadRow(row.index, row.line, str(item), row.request.prompt[:80])
-                    _tell_bad([bad])
+                    _print_bad([bad])
                     write(refusal_of(bad))
                 progress(done + refused, tokens)
     finally:
@@ -158,7 +158,7 @@ def _answer(
     }
 
 
-def _tell_bad(rows: Sequence[BadRow]) -> None:
+def _print_bad(rows: Sequence[BadRow]) -> None:
     for row in rows[:SAID]:
         say(f"Line {row.line}: {row.sentence}")
     if len(rows) > SAID:
@@ -179,7 +179,7 @@ def _row_progress(total: int) -> Iterator[Callable[[int, int], None]]:
         def tell(rows: int, tokens: int) -> None:
             nonlocal shown
             now = time.perf_counter()
-            if now - shown >= EVERY:
+            if now - shown >= PROGRESS_SECONDS:
                 shown = now
                 say(f"{rows} of {total} rows, {tokens / (now - began):.1f} tokens/s")
 

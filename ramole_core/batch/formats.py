@@ -19,7 +19,7 @@ DELIMITERS = ",;\t|"
 
 
 def kind_of(text: str) -> Kind:
-    """What a text without a name is: csv by its header, jsonl by its first line, else lines."""
+    """The format of an unnamed text: csv by its header, jsonl by its first line, else lines."""
     first = next((line for line in text.split("\n") if line.strip()), "")
     if _delimiter(first, PROMPTS[:1]) is not None:
         return "csv"
@@ -105,7 +105,7 @@ def _column(cell: str) -> str:
 
 
 def _delimiter(first: str, wanted: Sequence[str] = PROMPTS) -> str | None:
-    """What separates the cells of a header; None where no column has one of these names."""
+    """The delimiter of a header; None where no column has one of these names."""
     for delimiter in DELIMITERS:
         try:
             cells = next(csv.reader([first.strip("\r\n")], delimiter=delimiter), [])
@@ -117,7 +117,7 @@ def _delimiter(first: str, wanted: Sequence[str] = PROMPTS) -> str | None:
 
 
 def _lines(text: str) -> Iterator[tuple[int, str]]:
-    """The lines that hold anything, with their numbers; only a line feed ends a line."""
+    """The nonempty lines with their numbers; only a line feed ends a line."""
     for number, line in enumerate(text.split("\n"), 1):
         if line.strip():
             yield number, line

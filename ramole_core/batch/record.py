@@ -25,7 +25,7 @@ HEAD = '{"index": '
 
 @dataclass(frozen=True)
 class Written:
-    """What a file of answers holds already."""
+    """The contents of an existing file of answers."""
 
     answered: frozenset[tuple[int, str]] = frozenset()
     """(index, digest) of each row that has its answer."""
@@ -55,7 +55,7 @@ def as_line(record: dict[str, object]) -> str:
 
 
 def read_written(path: Path) -> Written:
-    """What is there; RamoleError where a line is not one of ours, as then the file is not."""
+    """Read a file of answers; RamoleError where a line is not one."""
     data = path.read_bytes() if path.exists() else b""
     end = data.rfind(b"\n") + 1
     answered: set[tuple[int, str]] = set()

@@ -1,4 +1,4 @@
-"""The rows of a batch: those that can be asked, those that cannot, and what a server takes."""
+"""The rows of a batch, good and bad, and a server's limits."""
 
 import hashlib
 import json
@@ -18,7 +18,7 @@ that an older row keeps its digest."""
 
 @dataclass(frozen=True)
 class BatchLimits:
-    """What a server takes; None: as much as there is."""
+    """A server's limits; None: unlimited."""
 
     rows: int | None = None
     characters: int | None = None
@@ -29,7 +29,7 @@ class BatchLimits:
 
 @dataclass(frozen=True)
 class BatchRow:
-    """One row that can be asked."""
+    """One valid row."""
 
     index: int
     """Place among the rows of the file, bad ones counted, from 0."""
@@ -43,7 +43,7 @@ class BatchRow:
 
     @property
     def digest(self) -> str:
-        """16 hex digits of a SHA-256 of all that decides the answer; the owner does not."""
+        """16 hex digits of a SHA-256 of all that decides the answer, without the owner."""
         said = {
             name: value
             for name, value in asdict(self.request).items()
@@ -55,7 +55,7 @@ class BatchRow:
 
 @dataclass(frozen=True)
 class BadRow:
-    """One row that cannot be asked, and why."""
+    """One invalid row, and why."""
 
     index: int
     line: int

@@ -1,4 +1,4 @@
-"""Asking the rows of a batch: each gets its answer or the sentence that refuses it alone.
+"""Run the rows of a batch: each gets an answer or an error of its own.
 
 `Ramole.stream_batch` refuses all requests of a call for one that cannot run. Here such a call is
 halved until the row is found, and the others run.
@@ -26,7 +26,7 @@ Event = tuple[BatchRow, "Step | Generation | RamoleError"]
 
 
 def refuse_unfit(ramole: "Ramole", batch: Batch, *, owner: str | None) -> Batch:
-    """The batch as this system can run it: what fails for sure, model or not, is a bad row now."""
+    """Move rows that are sure to fail to the bad ones, before the model is loaded."""
     good: list[BatchRow] = []
     bad = list(batch.bad)
     for row in batch.rows:
@@ -58,7 +58,7 @@ def run_rows(
     for start in range(0, len(rows), size):
         if cancelled():
             return
-        yield from _asked(
+        yield from _answered(
             ramole,
             rows[start : start + size],
             cancelled=cancelled,
@@ -68,7 +68,7 @@ def run_rows(
         )
 
 
-def _asked(
+def _answered(
     ramole: "Ramole",
     rows: Sequence[BatchRow],
     *,
@@ -101,5 +101,5 @@ def _asked(
                 yield from ((row, error) for row in rows)
                 return
             half = len(rows) // 2
-            yield from _asked(ramole, rows[:half], waiting=waiting, **how)
+            yield from _answered(ramole, rows[:half], waiting=waiting, **how)
             rows = rows[half:]

@@ -10,9 +10,9 @@ from ramole_core.cli.opening import Exclude, Json, Owner, load, reached
 from ramole_core.errors import RamoleError
 from ramole_core.terminal.asked import asks
 from ramole_core.terminal.console import (
+    print_fitting,
     read_prompt,
     say,
-    tell_fitting,
     write_answer,
     write_json,
     write_table,
@@ -84,7 +84,7 @@ def generate(
         server = isinstance(system, Server)
         if not server:
             load(system, request)
-        told = {"fitting": tell_fitting} if request.examples and not as_json else {}
+        told = {"fitting": print_fitting} if request.examples and not as_json else {}
         answer = write_answer(system.stream(request, **told), quiet=as_json)
         if server:
             facts: dict[str, object] = {"server": system.url}

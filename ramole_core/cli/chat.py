@@ -27,7 +27,7 @@ WORDS = (
 
 @dataclass
 class Chat:
-    """A conversation on its way."""
+    """A running conversation."""
 
     system: "Ramole | Server"
     first: "Request"
@@ -50,7 +50,7 @@ class Chat:
         self.told.append(answer_record(request, answer, None))
 
     def begin_anew(self) -> None:
-        """Forget all turns, those that came from a file too."""
+        """Forget all turns, those from a file too."""
         self.first = replace(self.first, history=())
         self.turns.clear()
         say("A new conversation.")
@@ -91,7 +91,7 @@ def chat(asked: Mapping[str, Any], owner: Owner = None, as_json: Json = False) -
 
 
 def _lines(at_terminal: bool) -> Iterator[str]:
-    """What is typed, a line at a time, until its end; empty lines are left out."""
+    """The typed lines until the end of input, without empty ones."""
     if not at_terminal:
         yield from filter(None, map(str.strip, sys.stdin))
         return

@@ -53,7 +53,7 @@ def _show_version(wanted: bool) -> None:
 
 
 def _add_options(app: typer.Typer) -> None:
-    """What every command takes before its name."""
+    """Add the options that every command takes before its name."""
 
     @app.callback()
     def program(

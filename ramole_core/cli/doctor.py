@@ -1,4 +1,4 @@
-"""The command `doctor`: every setting with its origin, then each part tried in a start's order.
+"""The command `doctor`: every setting with its origin, then each part checked in order of start.
 
 A check is ok, a note (worth knowing, nothing to do) or broken (its sentence says what to do). A
 broken part does not end the examination; what depends on it is left out.
@@ -44,7 +44,7 @@ class SettingRow:
 
 @dataclass(frozen=True)
 class Check:
-    """One part, tried."""
+    """The check of one part."""
 
     name: str
     state: Literal["ok", "note", "broken"]
@@ -53,7 +53,7 @@ class Check:
 
 @dataclass(frozen=True)
 class Report:
-    """What `doctor` found."""
+    """The result of `doctor`."""
 
     settings: tuple[SettingRow, ...]
     versions: dict[str, str]
@@ -114,7 +114,7 @@ def show(report: Report) -> None:
 
 
 def examine(progress: Callable[[str, float], None]) -> Report:
-    """Try every part; raises nothing that a user could put right."""
+    """Check every part; reports what a user can correct instead of raising it."""
     checks: list[Check] = []
     rows: tuple[SettingRow, ...] = ()
     try:
@@ -163,7 +163,7 @@ def versions() -> dict[str, str]:
 
 
 def _tried(step: Callable[[Settings], Iterator[Check]], settings: Settings) -> list[Check]:
-    """The step's checks; what it raises becomes a broken check of the step's name."""
+    """Run a step's checks; an error becomes a broken check of the step's name."""
     found: list[Check] = []
     try:
         found += step(settings)
@@ -221,7 +221,7 @@ def _base_model(settings: Settings) -> Iterator[Check]:
 
 
 def _served(settings: Settings, folder: Path) -> Check:
-    """What a load finds of the base's architecture; it is loaded where none has been."""
+    """The verdict of loading on the base's architecture; loads it where none has been."""
     from ramole_core.engine.build import kept_verdict
     from ramole_core.own_model import OwnModel
 

@@ -1,4 +1,4 @@
-"""Prompts of an exact number of tokens, so that every system reads the same."""
+"""Prompts of an exact number of tokens, equal for every system."""
 
 import random
 

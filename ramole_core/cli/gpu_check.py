@@ -1,4 +1,4 @@
-"""`doctor --gpu`, the first command on a real card: does it say what the CPU says, and how fast?
+"""`doctor --gpu`, the first command on a real card: compare it with the CPU, and time it.
 
 The same weights, quantised as the card has them, are asked on the CPU in float32, which is the
 truth, on the CPU in bfloat16, which is the yardstick, and on the card. A card that strays no
@@ -36,7 +36,7 @@ SHORTER = 0.35
 
 @dataclass(frozen=True)
 class Distance:
-    """How far one side is from the truth."""
+    """One side's distance from the reference."""
 
     mean_kl: float
     """KL(truth, this) of the next token, over our prompts."""
@@ -51,7 +51,7 @@ class Distance:
 
 @dataclass(frozen=True)
 class GpuReport:
-    """What came of it."""
+    """The result of the check."""
 
     card: str
     sides: tuple[Side, ...]
@@ -92,7 +92,7 @@ def check_gpu(
     device: str = "cuda",
     sizes: Sizes | None = None,
 ) -> GpuReport:
-    """Hold a card against the CPU; `device` cpu in its place tries the command itself.
+    """Compare a card with the CPU; `device` cpu in its place tries the command itself.
 
     Raises RamoleError where there is no card.
     """
@@ -125,7 +125,7 @@ def check_gpu(
 
 
 def compare(card: str, sides: list[Side]) -> GpuReport:
-    """Which distances there are, and whether they are rounding."""
+    """The distances, and whether they are rounding."""
     truth = sides[0]
     distances = {side.name: distance(truth, side) for side in sides[1:]}
     ours = next(side for side in sides if side.name == "card")
@@ -140,7 +140,7 @@ def compare(card: str, sides: list[Side]) -> GpuReport:
 
 
 def distance(truth: Side, side: Side) -> Distance:
-    """How far a side is from the truth."""
+    """A side's distance from the reference."""
     p, q = truth.logits.double(), side.logits.double()
     return Distance(
         mean_kl=float(divergence(p, q).mean()),
@@ -151,7 +151,7 @@ def distance(truth: Side, side: Side) -> Distance:
 
 
 def along(one: Tokens, other: Tokens) -> dict[str, float]:
-    """How far answers are the same, as a share of their tokens."""
+    """The share of tokens up to the first difference of answers."""
     found = {}
     for how, answers in one.items():
         pairs = [list(zip(*pair, strict=False)) for pair in zip(answers, other[how], strict=True)]

@@ -1,4 +1,4 @@
-"""What one device says and how fast: a base model loaded there, asked, and timed.
+"""Results and timings of one device: load a base model there, run it, and time it.
 
 For `doctor --gpu` (`gpu_check.py`), which holds several of these against each other.
 """
@@ -19,7 +19,7 @@ from ramole_core.engine.graph_step import Graphs
 from ramole_core.engine.reference import PROMPTS
 from ramole_core.errors import RamoleError
 from ramole_core.layers import Fused
-from ramole_core.layers.fused import FEW
+from ramole_core.layers.fused import MAX_FUSED
 from ramole_core.ramole import Ramole
 from ramole_core.request import Generation, Request
 from ramole_core.settings import Settings
@@ -31,7 +31,7 @@ ALONE, TOGETHER, BARE = "alone", "at once", "base"
 
 @dataclass(frozen=True)
 class Sizes:
-    """How much is asked; `mix` is who answers it, beside the bare base."""
+    """Sizes of the run; `mix` answers beside the bare base."""
 
     mix: Mix = Mix("ramole", 3)
     new_tokens: int = 24
@@ -84,7 +84,7 @@ class Side:
     """Weights, and on a card the most that was held at a time."""
 
     def facts(self) -> dict[str, object]:
-        """All but the logits and answers, as plain data."""
+        """Everything but logits and answers, as plain data."""
         first = self.first_token_seconds
         return {
             "device": self.device,
@@ -166,10 +166,10 @@ def _steps(ramole: Ramole) -> str:
 
 
 def _apart(ramole: Ramole, fused: Fused, mix: Mix, names: Sequence[str]) -> float | None:
-    """KL(PyTorch, Triton) after the prompts that are short enough for Triton, each alone; rounding
-    changes answers soon, so these are held against each other by logits."""
+    """KL(PyTorch, Triton) after the prompts that are short enough for Triton, each alone; by
+    logits, since rounding soon changes answers."""
     asked = ramole.prepare(make_requests(PROMPTS, mix, names=names, new_tokens=1))
-    short = [one for one in asked if len(one.prompt.ids) <= FEW]
+    short = [one for one in asked if len(one.prompt.ids) <= MAX_FUSED]
     before = fused.launched
     ours = torch.cat([ramole.engine.next_logits([one]) for one in short])
     if fused.launched == before:
@@ -210,13 +210,13 @@ def _answers(ours: OurEngine, sizes: Sizes, names: Sequence[str]) -> Tokens:
 
     few = ask(sizes.mix)[:3]
     return {
-        BARE: [_told(ours, [one])[0] for one in ask(BASE)[:3]],
-        ALONE: [_told(ours, [one])[0] for one in few],
-        TOGETHER: _told(ours, ask(sizes.mix)),
+        BARE: [_answer_ids(ours, [one])[0] for one in ask(BASE)[:3]],
+        ALONE: [_answer_ids(ours, [one])[0] for one in few],
+        TOGETHER: _answer_ids(ours, ask(sizes.mix)),
     }
 
 
-def _told(ours: OurEngine, requests: Sequence[Request]) -> list[list[int]]:
+def _answer_ids(ours: OurEngine, requests: Sequence[Request]) -> list[list[int]]:
     """The tokens of requests that are asked at once."""
     ours.ramole.engine.forget_prefixes()
     states = [ours.submit(request) for request in requests]

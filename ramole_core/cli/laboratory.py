@@ -1,4 +1,4 @@
-"""`evaluate` and `benchmark`, which the folder `lab/` beside the program holds.
+"""The commands `evaluate` and `benchmark` of the folder `lab/` beside the program.
 
 A container or an installed package has no such folder; there both commands say so.
 """

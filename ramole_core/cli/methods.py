@@ -1,4 +1,4 @@
-"""The command `methods`: what can answer here, with its options, and what lacks trained weights."""
+"""The command `methods`: each method with its options, and those that lack trained weights."""
 
 from dataclasses import asdict
 from typing import Annotated

@@ -1,4 +1,4 @@
-"""The command `mixes`: those that were kept, and forgetting one."""
+"""The command `mixes`: list kept mixes, and remove one."""
 
 from dataclasses import asdict
 from typing import Annotated

@@ -1,4 +1,4 @@
-"""What answers a command: the system opened here, or a server that runs; and options they share."""
+"""Open what answers a command, the local system or a running server; and shared options."""
 
 import os
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""A running server in the place of a model of one's own: its endpoints, asked over HTTP.
+"""A client of a running server, in place of a local model.
 
 It has the names of `Ramole` that the commands `generate`, `chat`, `retrieve`, `list`, `add` and
 `remove` use. A page on this data folder is found by itself (`running_page.py`), and what is added
@@ -35,7 +35,7 @@ CONNECT_SECONDS, SILENT_SECONDS = 5.0, 600.0
 
 
 class Server:
-    """A page that listens somewhere. Raises RamoleError, one sentence, for whatever goes wrong."""
+    """A client of a running page. Raises RamoleError, one sentence, for any failure."""
 
     def __init__(self, url: str, *, data_dir: Path, key: str = "", auth: str | None = None):
         """`key` makes the caller its operator; `auth`, `user:password`, logs in where the address
@@ -85,16 +85,16 @@ class Server:
         return [Hit(one["name"], one["score"]) for one in found]
 
     def cards(self) -> list[dict]:
-        """What `/list_adapters` says of each adapter."""
+        """The result of `/list_adapters`."""
         return self._last("list_adapters", {})
 
     def add(
         self, source: str | Sequence[str], *, name: str | None, examples: Sequence[str] | None
     ) -> dict:
-        """Upload a folder, a zip or the files of an adapter; what `/add_adapter` says of it."""
+        """Upload a folder, a zip or the files of an adapter; the result of `/add_adapter`."""
         with tempfile.TemporaryDirectory(prefix="ramole-add-") as folder:
             file = _packed([source] if isinstance(source, str) else source, Path(folder))
-            with self._told(), file.open("rb") as opened:
+            with self._one_sentence(), file.open("rb") as opened:
                 stored = self._post("gradio_api/upload", files={"files": (file.name, opened)})
         path = stored.json()[0]
         said = {"file": {"path": path, "meta": {"_type": "gradio.FileData"}}, "name": name}
@@ -112,7 +112,7 @@ class Server:
 
     def _ask(self, endpoint: str, said: Mapping[str, object]) -> Iterator[list]:
         """The outputs of a call each time they change."""
-        with self._told():
+        with self._one_sentence():
             event = self._post(f"gradio_api/call/v2/{endpoint}", json=dict(said)).json()["event_id"]
             with self._http.stream("GET", f"gradio_api/call/{endpoint}/{event}") as events:
                 kind = ""
@@ -137,8 +137,8 @@ class Server:
         return answer
 
     @contextmanager
-    def _told(self) -> Iterator[None]:
-        """What HTTP raises inside, as one sentence."""
+    def _one_sentence(self) -> Iterator[None]:
+        """Translate HTTP errors inside to one sentence."""
         import httpx
 
         try:
@@ -164,14 +164,14 @@ class Server:
 
 
 def _sentence(said: object) -> str:
-    """What an error of a server says."""
+    """The sentence in a server's error."""
     if isinstance(said, dict):
         said = said.get("error") or said.get("detail") or said.get("message")
     return str(said) if said else "The server refused it, and does not say why."
 
 
 def _packed(sources: Sequence[str], folder: Path) -> Path:
-    """One zip of what a user names: a zip as it is, a folder's files, or the files."""
+    """One zip of the named paths: a zip as it is, a folder's files, or the files."""
     import zipfile
 
     paths = [Path(one) for one in sources]
@@ -197,7 +197,7 @@ def _packed(sources: Sequence[str], folder: Path) -> Path:
 
 
 def _secret(data_dir: Path, url: str) -> str:
-    """This user's at a server: made once, and kept for the next command."""
+    """This user's secret at a server, kept for the next command."""
     file = data_dir / SESSIONS
     known: dict[str, str] = {}
     with suppress(OSError, ValueError):
@@ -226,7 +226,7 @@ def _fitting(request: Request, told: Mapping) -> Fitting:
 
 
 def _generation(request: Request, text: str, told: Mapping) -> Generation:
-    """An answer of `/ask` as the engine's own would be."""
+    """An answer of `/ask` as a Generation."""
     known = {one.name for one in fields(Evidence)}
     evidence = told.get("evidence")
     used = told["adapters"]

@@ -35,7 +35,7 @@ RAMOLE = Mix("ramole", 3)
 
 
 class OurEngine:
-    """A loaded Ramole whose engine this thread alone drives."""
+    """A loaded Ramole whose engine is stepped by this thread alone."""
 
     def __init__(self, ramole: Ramole):
         self.ramole = ramole
@@ -61,7 +61,7 @@ class OurEngine:
             tell((number + 1) / len(names))
 
     def submit(self, request: Request) -> RequestState:
-        """Queue one request; its state is what `step` names it by."""
+        """Queue one request; returns the state by which `step` refers to it."""
         return self._engine.submit(self.ramole.prepare([request])[0])
 
     def step(self) -> list[tuple[RequestState, Step | Generation]]:
@@ -74,7 +74,7 @@ class OurEngine:
         return events
 
     def measure(self, requests: Sequence[Request]) -> dict[str, float]:
-        """All of them at once, from submission to the last token; nothing is read already."""
+        """Time all requests at once, from submission to the last token, without cached prefixes."""
         self._engine.forget_prefixes()
         began = now(self._device)
         states = [self.submit(request) for request in requests]
@@ -120,7 +120,7 @@ def make_requests(
 
 
 def now(device: torch.device) -> float:
-    """Seconds; waits for what a GPU has still to do."""
+    """The time in seconds, after pending GPU work."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     return time.perf_counter()
@@ -141,8 +141,8 @@ def rates(
 
 
 def full_window(marks: Sequence[Sequence[float]]) -> tuple[float, float, int]:
-    """From the moment when every row has its first token to that when the first row ends: start,
-    end, and the tokens that came in between. `marks`: the times of each row's tokens."""
+    """The window in which all rows decode, from the last first token to the first row's end: start,
+    end, and its tokens. `marks`: the times of each row's tokens."""
     start = max(row[0] for row in marks)
     end = min(row[-1] for row in marks)
     return start, end, sum(start < mark <= end for row in marks for mark in row)

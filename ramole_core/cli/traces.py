@@ -1,4 +1,4 @@
-"""The command `trace`: whether a file is a trace, and of what."""
+"""The command `trace`: check that a file is a trace, and describe it."""
 
 from dataclasses import asdict
 from pathlib import Path

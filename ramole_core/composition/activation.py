@@ -16,13 +16,13 @@ from torch import Tensor
 
 TINY = 1e-12
 """Added to |v|^2 before its logarithm is taken."""
-MOST = 4.0
+MAX_Z = 4.0
 """A z-score is between - and + this."""
 
 
 @dataclass(frozen=True)
 class Response:
-    """What an adapter answers to the prompt's last token, as the bare base reads it."""
+    """An adapter's response to the prompt's last token in the bare base."""
 
     log_norms: Float[Tensor, "module"]
     """log |B A x|."""
@@ -48,4 +48,4 @@ def activation_z_of(
 ) -> Float[Tensor, "*shape"]:
     """z of each response."""
     mean, deviation = usual.unbind(-1)
-    return ((log_norms - mean) / deviation).clamp(-MOST, MOST)
+    return ((log_norms - mean) / deviation).clamp(-MAX_Z, MAX_Z)

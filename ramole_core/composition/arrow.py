@@ -1,4 +1,4 @@
-"""Arrow: every token goes to the adapters whose strongest input direction it points along.
+"""Arrow: route each token to the adapters whose strongest input direction it is aligned with.
 
     a_j     = top right singular vector of B_j A_j                         (Arrow, arXiv 2405.11157)
     score_j = |<a_j, x>|

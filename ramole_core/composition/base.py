@@ -1,4 +1,4 @@
-"""The base model alone: y = W x. The control beside every claim.
+"""The base model alone: y = W x. The control for every method.
 
 Trained: nothing.
 

@@ -1,4 +1,4 @@
-"""CA-LoRA: an adapter goes on training on the compressed base, beside a bypass that recovers.
+"""CA-LoRA: train an adapter further on the compressed base, beside a recovery bypass.
 
     y = W^ x + B A x + (alpha / r) a2 GELU(a1 x)           (CA-LoRA, arXiv 2307.07705, section 3.3)
     loss = CE + lambda MSE(h, h_teacher)                                             (section 3.4)
@@ -111,7 +111,7 @@ class CaLora(Composition):
 
 
 def recovered_checksums(trained: Trained) -> list[str]:
-    """What each further trained adapter is known by, in the file's order."""
+    """Checksums of the further trained adapters, in the file's order."""
     texts = [f"{trained.checksum} {checksum}" for checksum in trained.adapters]
     return [hashlib.sha256(text.encode()).hexdigest() for text in texts]
 
@@ -150,8 +150,8 @@ def _wide(tensor: Tensor) -> Tensor:
 def inherit(
     lora: LoraSet, sites: Sites, recipe: Mapping[str, Value], *, place: int = 0
 ) -> dict[str, Tensor]:
-    """Where the training of one adapter starts: its own A and B, a1 drawn as PEFT draws an A, and
-    a2 = 0. torch's own generator is seeded before."""
+    """The start of one adapter's training: its own A and B, a1 drawn as PEFT draws an A, and a2 =
+    0. Seed torch's own generator before."""
     rank, tensors = int(recipe["rank"]), {}
     for path, (i, o) in sites.shapes.items():
         if (own := lora.get(path)) is not None:
@@ -163,6 +163,6 @@ def inherit(
 
 
 def fold(tensors: Mapping[str, Tensor], recipe: Mapping[str, Value]) -> dict[str, Tensor]:
-    """What the tensors in training stand for, as `decide` reads them: alpha/r folded into a2."""
+    """The trained tensors as `decide` reads them: alpha/r folded into a2."""
     scale = recipe["alpha"] / recipe["rank"]
     return {n: t * scale if n.endswith(".a2") else t for n, t in tensors.items()}

@@ -1,4 +1,4 @@
-"""The controls that a trained RouterLoRA has to beat: the same gate untrained, and at random.
+"""Controls for a trained RouterLoRA: the uniform gate and a random one.
 
     alpha = softmax_i(<A_r x, B_r^T v_i> / sqrt(s))          (RAMoLE, arXiv 2406.16989, eq. 6-11)
 

@@ -1,4 +1,4 @@
-"""DARE: most of what each adapter changed is dropped at random, the rest made larger; then the sum.
+"""DARE: drop most of each adapter's changes at random, rescale the rest, and sum.
 
     t_j <- t_j * Bernoulli(1 - drop) / (1 - drop)              (DARE, arXiv 2311.03099, eq. 1-2)
     y = W x + scale * (sum_j w_j t_j) x,   w_j = 1/k           (task arithmetic of what is left)
@@ -65,7 +65,7 @@ class Dare(Composition):
 
 
 def kept(lora: Lora, half: str, shape: Sequence[int], drop: float) -> Bool[Tensor, "m n"]:
-    """Which entries of `A`, `B` or `BA` are not dropped: always the same for the same LoRA."""
+    """The mask of kept entries of `A`, `B` or `BA`: always the same for the same LoRA."""
     content = hashlib.blake2b(half.encode(), digest_size=8)
     for tensor in (lora.A, lora.B):
         content.update(tensor.contiguous().numpy().tobytes())

@@ -1,4 +1,4 @@
-"""What a method is told of a request's adapters, and what it decides: weights, a gate, a merge.
+"""A method's input, a request's adapters, and its output: weights, a gate, a merge.
 
     y = W x + sum_j alpha_j B_j A_j x  (+ B act(A x), a bypass)
 
@@ -56,13 +56,13 @@ class Adapter:
 
     @property
     def activation_z(self) -> float:
-        """How much louder than usual it answers, in standard deviations; nan where nobody asked."""
+        """Its activation z-score against its usual response; nan where not measured."""
         return float("nan") if self.response is None else self.response.activation_z
 
 
 @dataclass(frozen=True)
 class Ask:
-    """What a method decides about: one request's adapters, in the request's order."""
+    """A method's input: one request's adapters, in the request's order."""
 
     adapters: tuple[Adapter, ...]
     sites: Sites
@@ -82,14 +82,14 @@ class Ask:
 
     @property
     def present(self) -> Bool[Tensor, "module k"]:
-        """Which adapter has which module."""
+        """The modules of each adapter."""
         if not self.adapters:
             return torch.zeros(len(self.sites.paths), 0, dtype=torch.bool)
         return torch.stack([adapter.present for adapter in self.adapters], dim=1)
 
     @property
     def usual(self) -> Float[Tensor, "module k 2"]:
-        """Mean and standard deviation of log |v|; (0, 1) where nobody measured."""
+        """Mean and standard deviation of log |v|; (0, 1) where not measured."""
         none = torch.tensor([0.0, 1.0]).expand(len(self.sites.paths), 2)
         return torch.stack([none if a.usual is None else a.usual for a in self.adapters], dim=1)
 
@@ -99,7 +99,7 @@ class Ask:
 
 @dataclass(frozen=True)
 class Signal:
-    """What a score of a method's own sees of one request, at one module or block."""
+    """The input of a method's own score: one request, at one module or block."""
 
     path: str
     x: Float[Tensor, "*l i"]
@@ -179,7 +179,7 @@ class Bypass:
 
 @dataclass(frozen=True)
 class Decision:
-    """What becomes of k adapters in every module.
+    """The decision about k adapters in every module.
 
     A method that mixes outputs instead (each adapter a row of its own, next-token distributions
     averaged) would say so in one more field here; the scheduler would keep its rows together.
@@ -200,7 +200,7 @@ def even(present: Bool[Tensor, "module k"]) -> Float[Tensor, "module k"]:
 
 
 def check(decision: Decision, ask: Ask) -> None:
-    """Raises ValueError where a decision contradicts itself, or its tables are of another size."""
+    """Raise ValueError where a decision contradicts itself, or its tables are of another size."""
     size = len(ask.sites.paths), ask.k
     tables = {"weights": decision.weights}
     if (gate := decision.gate) is not None:

@@ -1,4 +1,4 @@
-"""What methods share that know a fixed pool: the adapters that they were trained on, no others.
+"""The base of methods with a fixed pool: the adapters that they were trained on.
 
 Their weights are tensors with a row for each adapter of that pool, a table for each module or
 block. A request that names some of them reads those rows, in its own order.
@@ -17,7 +17,7 @@ from ramole_core.errors import RamoleError
 
 
 class FixedPool(Composition):
-    """Takes all of its pool where none are named, and refuses an adapter that came later."""
+    """A method over a fixed pool: all of it where none are named; later adapters are refused."""
 
     def __init__(self):
         self._kept: tuple[object, dict[str, Tensor]] = (None, {})

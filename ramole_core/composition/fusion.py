@@ -1,4 +1,4 @@
-"""Fusion: the mean of the A's and the mean of the B's, one LoRA made of k.
+"""Fusion: one LoRA with the mean of the A's and the mean of the B's.
 
 y = W x + (1/k sum_j B_j) (1/k sum_j A_j) x           (LoraRetriever, arXiv 2402.09997)
 

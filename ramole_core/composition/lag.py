@@ -1,4 +1,4 @@
-"""LAG: for every token, Arrow leaves the N adapters that point along it, SpectR takes one of them.
+"""LAG: for each token, Arrow preselects N adapters, and SpectR chooses one of them.
 
     N_x = the N adapters with the largest |<a_j, x>|        (LAG, arXiv 2507.05346; a_j: `arrow.py`)
     j*  = argmax over N_x of |B_j A_j x|                    (`spectr.py`)

@@ -160,8 +160,8 @@ def is_mlp(path: str) -> bool:
 
 
 def begin(sites: Sites, recipe: Mapping[str, Value]) -> dict[str, Tensor]:
-    """A as PEFT draws it and B = 0, of every expert and of the attention; the routers small and at
-    random, so that experts that start alike come to differ. torch's own generator is seeded before.
+    """The start of training: for every expert and the attention A as PEFT draws it, and B = 0;
+    routers small and random, so that equal experts diverge. Seed torch's own generator before.
 
     Raises RamoleError where the model has no MLP that is known here.
     """
@@ -186,7 +186,7 @@ def begin(sites: Sites, recipe: Mapping[str, Value]) -> dict[str, Tensor]:
 
 
 def fold(tensors: Mapping[str, Tensor], recipe: Mapping[str, Value]) -> dict[str, Tensor]:
-    """What the tensors in training stand for, as `decide` reads them: alpha/r folded into B."""
+    """The trained tensors as `decide` reads them: alpha/r folded into B."""
     scale = recipe["alpha"] / recipe["rank"]
     return {n: t * scale if n.endswith(".B") else t for n, t in tensors.items()}
 

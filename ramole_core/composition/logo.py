@@ -1,4 +1,4 @@
-"""LoGo: the adapters that answer loudest to the prompt's end, weighed by how loud they are.
+"""LoGo: the adapters with the largest responses to the prompt's end, weighted by them.
 
     s_j = |B_j A_j x|   in one projection, x its input at the prompt's last token
     w_j = s_j / sum over the k loudest of s,   y = W x + sum_j w_j B_j A_j x
@@ -69,8 +69,8 @@ class LoGo(Composition):
 
 
 def loudness(response: Response | None, module: int) -> float:
-    """s_j; 0 where the adapter lacks the module, or nobody asked. A place beyond the model's ends
-    is its first or last module."""
+    """s_j; 0 where the adapter lacks the module, or was not measured. A place beyond the model's
+    ends is its first or last module."""
     if response is None:
         return 0.0
     count = len(response.present)

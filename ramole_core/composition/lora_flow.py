@@ -1,4 +1,4 @@
-"""LoRA-Flow: each block's input weighs the adapters, the same weights for all of its modules.
+"""LoRA-Flow: weight the adapters by each block's input, equally for all of its modules.
 
     w^l = softmax(W_gate^l x_t^l) + b^l                       (LoRA-Flow, arXiv 2402.11455, eq. 4-5)
     h' = h + sum_j w_j^l Delta h_j

@@ -1,4 +1,4 @@
-"""LoraHub: one LoRA of all, with weights that a search finds on about five examples.
+"""LoraHub: one LoRA of all, its weights found by a search on about five examples.
 
     A = sum_j w_j A_j,   B = sum_j w_j B_j,   y = W x + B A x        (arXiv 2307.13269)
 
@@ -48,7 +48,7 @@ BOUND = 1.5
 """No weight is larger, to either side."""
 PENALTY = 0.05
 """On the mean of |w|."""
-MOST = 50
+MAX_STEPS = 50
 """Steps an adapter: with more, NGOpt learns a model of the loss, and nevergrad 1.0.12 fails there
 under numpy 2.4."""
 
@@ -84,7 +84,7 @@ class WeightSearch(Search):
         warnings.filterwarnings("ignore", category=NevergradWarning)
         weights = Array(init=np.zeros(k)).set_bounds(-BOUND, BOUND)
         weights.random_state = np.random.RandomState(seed)
-        self.steps = min(steps, MOST * k)
+        self.steps = min(steps, MAX_STEPS * k)
         self._optimizer = NGOpt(parametrization=weights, budget=self.steps)
         self._asked = None
         self._best: Tried | None = None
@@ -119,5 +119,5 @@ def _let_end(optimizer: object) -> None:
 
 
 def objective(tried: Tried) -> float:
-    """What the search makes small."""
+    """The search's objective."""
     return tried.loss + PENALTY * sum(map(abs, tried.weights)) / len(tried.weights)

@@ -1,4 +1,4 @@
-"""LORAUTER: the nearest tasks are found, and each brings the adapter that measured best on it.
+"""LORAUTER: find the nearest tasks, and take the adapter measured best on each.
 
     a(t) = argmin_a losses[t, a]                                (LORAUTER, arXiv 2601.21795)
     p    = softmax over the k nearest tasks of cos(prompt, t) / temperature
@@ -89,8 +89,8 @@ class Lorauter(Composition):
 
 
 def best_on(known: Sequence[Known], trained: Trained | None) -> dict[int, int]:
-    """The place of the adapter that each task brings, by the place of the task's own; a task that
-    has none left is not in it."""
+    """The place of each task's best adapter, by the place of the task's own; tasks without one are
+    left out."""
     places = {} if trained is None else {c: n for n, c in enumerate(trained.adapters)}
     losses = None if trained is None else trained.tensors["losses"]
     found: dict[int, int] = {}

@@ -25,7 +25,7 @@ from ramole_core.methods import METHOD_LIST, Method, Value, find_row
 
 @dataclass(frozen=True)
 class Candidate:
-    """An adapter that a request may get, before its tensors are read."""
+    """A candidate adapter of a request, before its tensors are read."""
 
     name: str
     score: float
@@ -42,13 +42,13 @@ class Candidate:
 
     @property
     def activation_z(self) -> float:
-        """How much louder than usual it answers, in standard deviations; nan where nobody asked."""
+        """Its activation z-score against its usual response; nan where not measured."""
         return float("nan") if self.response is None else self.response.activation_z
 
 
 @dataclass(frozen=True)
 class Known:
-    """An adapter that a request may see, and how near its examples are to the prompt."""
+    """An adapter visible to a request, and its similarity to the prompt."""
 
     name: str
     checksum: str
@@ -63,7 +63,7 @@ class Known:
 
 @dataclass(frozen=True)
 class Watched:
-    """What the gates of one training step did, for a loss of the method's own."""
+    """The gates of one training step, for a loss of the method's own."""
 
     scores: Mapping[str, Float[Tensor, "b l k"]]
     """By module path, before the softmax."""
@@ -105,17 +105,17 @@ class Composition:
     # --- serving ----------------------------------------------------------------------------------
 
     def decide(self, ask: Ask) -> Decision:
-        """What becomes of the request's adapters; raises RamoleError where it cannot use them."""
+        """Decide about the request's adapters; raises RamoleError where it cannot use them."""
         raise NotImplementedError(f"{self.row.name} decides nothing")
 
     def experts(self, k: int) -> int:
-        """How many adapters it takes when asked for k, or given k."""
+        """The number of adapters that it takes for a request of k."""
         return k
 
     def rank(
         self, candidates: Sequence[Candidate], options: Mapping[str, Value]
     ) -> Sequence[float]:
-        """What each candidate is worth where the method examines: the k best are taken."""
+        """A score for each candidate where the method examines: the k best are taken."""
         raise NotImplementedError(f"{self.row.name} does not examine")
 
     def choose(
@@ -131,7 +131,7 @@ class Composition:
         raise NotImplementedError(f"{self.row.name} does not choose")
 
     def check(self, candidates: Sequence[Candidate], trained: Trained | None) -> None:
-        """Raises RamoleError where it cannot use one of them, before any request runs."""
+        """Raise RamoleError where it cannot use one of them, before any request runs."""
 
     def search(self, k: int, options: Mapping[str, Value], *, seed: int) -> Search:
         """The search for k weights of a method whose row `fits`."""
@@ -140,8 +140,8 @@ class Composition:
     def bring(
         self, candidates: Sequence[Candidate], trained: Trained | None
     ) -> Sequence[Candidate]:
-        """The adapters that it mixes in the place of these, where it has its own: of what it
-        brought, itself. `trained` is None where the request gives the weights."""
+        """The method's own adapters in place of these, where it has some: of what it brought,
+        itself. `trained` is None where the request gives the weights."""
         return candidates
 
     def pool(self, trained: Trained | None) -> Mapping[str, str] | None:
@@ -164,14 +164,13 @@ class Composition:
         raise NotImplementedError(f"{self.row.name} trains nothing")
 
     def loss(self, watched: Watched, recipe: Mapping[str, Value]) -> Tensor | float:
-        """What is added to the language model's loss."""
+        """A loss added to the language model's."""
         return 0.0
 
     def finish(
         self, tensors: Mapping[str, Tensor], recipe: Mapping[str, Value]
     ) -> Mapping[str, Tensor]:
-        """What the tensors in training stand for, as `decide` reads them and the file keeps them;
-        differentiable."""
+        """The trained tensors as `decide` reads them and the file keeps them; differentiable."""
         return tensors
 
 

@@ -1,4 +1,4 @@
-"""MoLE: a gate in every linear layer reads all adapters' outputs side by side and weighs them.
+"""MoLE: weight adapters by a gate in every linear layer that reads all their outputs.
 
     E_Omega(x) = Normalization(E_1(x) ++ ... ++ E_N(x))        (MoLE, arXiv 2404.13628, eq. 9-13)
     eps = Flatten(E_Omega(x))^T e,   G(eps_i) = exp(eps_i / tau) / sum_j exp(eps_j / tau)

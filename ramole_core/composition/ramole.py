@@ -60,7 +60,7 @@ class Ramole(Composition):
         return Decision(even(ask.present), gate=Gate(router=self._router(ask.trained, ask.sites)))
 
     def _router(self, trained: Trained, sites: Sites) -> Router:
-        """Read once for a file and a model, so that the engine knows it by identity too."""
+        """The router of a file and a model, cached, so that the engine may compare by identity."""
         if not trained.checksum:
             return read_router(trained, shapes=sites.shapes)
         key = trained.checksum, sites
@@ -94,7 +94,7 @@ class Ramole(Composition):
 def attend_naive(
     x: Float[Tensor, "l i"], loras: Sequence[Lora], router: ModuleRouter
 ) -> tuple[Float[Tensor, "l o"], Float[Tensor, "l k"]]:
-    """The equations as printed, every v_i in full: the twin the Gram gate is tested against."""
+    """The equations as printed, with every v_i: the naive twin of the Gram gate."""
     v = torch.stack([x @ lora.A.T @ lora.B.T for lora in loras], dim=1)
     q = x @ router.A.T
     keys = einsum("lko,os->lks", v, router.B)

@@ -1,4 +1,4 @@
-"""RAMoLE with evidence: who fits is asked twice, and a gate weighs both answers for every token.
+"""RAMoLE with evidence: a gate for each token over similarity and activation z-score.
 
     e_j     = s z_j - (sim_1 - sim_j) / h                           of the prompt, before any token
     s       = surprise (1 + (tied - 1) exp(-(sim_1 - sim_2) / TIE))
@@ -83,7 +83,7 @@ class RamolePlus(Composition):
     def rank(
         self, candidates: Sequence[Candidate], options: Mapping[str, Value]
     ) -> Sequence[float]:
-        """e of each adapter; what nobody asked counts 0."""
+        """e of each adapter; unmeasured responses count 0."""
         return evidence(
             [c.score for c in candidates], [c.activation_z for c in candidates], options=options
         )
@@ -108,7 +108,7 @@ class RamolePlus(Composition):
 def evidence(
     scores: Sequence[float], surprises: Sequence[float], *, options: Mapping[str, Value]
 ) -> list[float]:
-    """e_j of each adapter; a similarity of nan is `unknown`, a surprise of nan 0."""
+    """e_j of each adapter; a similarity of nan is `unknown`, a z-score of nan 0."""
     known = [options["unknown"] if score != score else score for score in scores]
     heard = [0.0 if surprise != surprise else surprise for surprise in surprises]
     first, second = sorted([*known, -1.0, -1.0], reverse=True)[:2]

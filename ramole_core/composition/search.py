@@ -1,4 +1,4 @@
-"""A search for the weights of a request, as a method that fits them describes it.
+"""The interface of a search for a request's weights.
 
 Whoever drives it (`engine/fitting.py`) asks for weights, measures the loss of the request's
 (input, target) pairs under them, and tells it. The search knows nothing of models.
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Tried:
-    """Weights, and what they came to."""
+    """Weights and their loss."""
 
     weights: tuple[float, ...]
     """One an adapter, in the request's order."""
@@ -19,7 +19,7 @@ class Tried:
 
 
 class Search(ABC):
-    """One search, asked and told in turn: the same answers lead to the same questions."""
+    """A deterministic ask-and-tell search."""
 
     steps: int
     """How many weights it tries."""
@@ -30,13 +30,13 @@ class Search(ABC):
 
     @abstractmethod
     def tell(self, tried: Tried) -> None:
-        """The loss of those that were asked for last."""
+        """Report the loss of the weights asked last."""
 
     @property
     @abstractmethod
     def best(self) -> Tried | None:
-        """The best so far, as the method measures it; None before the first was told."""
+        """The best so far by the method's measure; None before the first `tell`."""
 
     @abstractmethod
     def close(self) -> None:
-        """Give back what the search holds, wherever it stands."""
+        """Release what the search holds, at any point."""

@@ -1,4 +1,4 @@
-"""Similarity-weighted mixture: the retriever's similarity decides, the same for every token.
+"""Similarity-weighted mixture: softmax of the retriever's similarities, the same for every token.
 
 y = W x + sum_j w_j B_j A_j x,   w = softmax(sim / temperature)
 

@@ -29,7 +29,7 @@ class Sites:
 
 
 def parent_of(path: str) -> str:
-    """The module that holds it: `model.layers.3.mlp` of `model.layers.3.mlp.up_proj`."""
+    """The parent module: `model.layers.3.mlp` of `model.layers.3.mlp.up_proj`."""
     return path.rpartition(".")[0]
 
 

@@ -1,4 +1,4 @@
-"""SMEAR: a prompt's mean input to each block weighs the adapters, and one is made of their means.
+"""SMEAR: weight adapters by a prompt's mean input to each block, and merge them into one.
 
     p = softmax(W_r n(mean_t x_t))                                        (SMEAR, arXiv 2306.03745)
     A = sum_j p_j A_j,   B = sum_j p_j B_j,   y = W x + B A x

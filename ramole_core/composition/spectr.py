@@ -1,4 +1,4 @@
-"""SpectR: every token goes to the adapters that answer it loudest, over their whole spectrum.
+"""SpectR: route each token to the adapters with the largest response over their whole spectrum.
 
     B_j A_j = U_j S_j V_j^T                                      (SpectR, arXiv 2504.03454)
     score_j = |S_j V_j^T x| = |B_j A_j x|

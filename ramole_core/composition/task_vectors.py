@@ -1,4 +1,4 @@
-"""What TIES and DARE share: a merge of sparse task vectors, of A's and B's apart or of products.
+"""The merge of sparse task vectors in TIES and DARE, of A's and B's apart or of products.
 
     apart:     A = merge of the A_j by sign(w) sqrt|w|,   B = merge of the B_j by sqrt|w|
     products:  B A = the nearest of rank r to the merge of the B_j A_j by w
@@ -63,8 +63,8 @@ def merge_task_vectors(
     rank: int,
     scale: float,
 ) -> Lora | None:
-    """One LoRA of k, None where no adapter has the module; one alone is kept whole, for there is
-    nobody to interfere with. `rank` is that of the products."""
+    """One LoRA of k, None where no adapter has the module; one alone is kept whole. `rank` is that
+    of the products."""
     here = [(w, widened(lora)) for w, lora in zip(weights, loras, strict=True) if lora is not None]
     if not here:
         return None
@@ -88,7 +88,7 @@ def merge_task_vectors(
 
 
 def trimmed(lora: Lora) -> Lora:
-    """Without the zero units at the end: a rank that was padded is not there."""
+    """The LoRA without zero units of padding at the end."""
     here = (lora.A.any(1) | lora.B.any(0)).nonzero()
     r = int(here[-1]) + 1 if len(here) else 1
     return Lora(A=lora.A[:r], B=lora.B[:, :r])

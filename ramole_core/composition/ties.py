@@ -1,4 +1,4 @@
-"""TIES-merging: each adapter's largest changes, where most agree on the sign, averaged.
+"""TIES-merging: the mean of each adapter's largest changes where most agree on the sign.
 
     t_j <- the `density` of t_j's entries that are largest in size, 0 elsewhere    (trim)
     s   = sign(sum_j w_j t_j), 1 where that is 0                                   (elect)

@@ -1,1 +1,1 @@
-"""Requests become steps: prefill, decode, batches of different requests, adapters on the device."""
+"""Run requests in steps: prefill, decode, one batch for all, adapters on the device."""

@@ -33,7 +33,7 @@ LIMITS = llguidance.LLParserLimits(
 
 
 class AnswerFormat:
-    """What may follow in one answer."""
+    """The tokens that may follow in one answer."""
 
     def __init__(
         self,
@@ -67,8 +67,8 @@ class AnswerFormat:
             )
 
     def allowed(self, vocabulary: int) -> Bool[Tensor, "v"]:
-        """Which tokens may come next, those that end the answer among them where it may end. Raises
-        RamoleError where the schema needs more work than the parser may do."""
+        """Mask of the tokens that may come next, those that end the answer among them where it may
+        end. Raises RamoleError where the schema needs more work than the parser may do."""
         bits = np.frombuffer(self._parser.compute_bitmask(), np.uint8)
         flags = np.unpackbits(bits, count=min(vocabulary, 8 * len(bits)), bitorder="little")
         found = torch.zeros(vocabulary, dtype=torch.bool)
@@ -80,12 +80,12 @@ class AnswerFormat:
         return found
 
     def push(self, token: int) -> None:
-        """A token of the answer, none that ends it."""
+        """Take a token of the answer, none that ends it."""
         self._parser.consume_token(token)
 
     @property
     def complete(self) -> bool:
-        """Whether nothing can follow."""
+        """Whether the answer is complete: no token can follow."""
         return self._parser.is_stopped()
 
 

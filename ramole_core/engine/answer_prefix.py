@@ -1,4 +1,4 @@
-"""Tokens of an answer that are given: an answer goes on from them as though it had made them."""
+"""The given beginning of an answer: the model continues from these tokens."""
 
 from transformers import PreTrainedTokenizerBase
 
@@ -14,7 +14,7 @@ def check_prefix(
     eos: frozenset[int],
     vocabulary: int,
 ) -> None:
-    """Raises RamoleError where `prefix_ids` has a token that the base lacks, or an answer that has
+    """Raise RamoleError where `prefix_ids` has a token that the base lacks, or an answer that has
     ended; `vocabulary` is the number of the base's tokens."""
     if not request.prefix_ids:
         return

@@ -25,7 +25,7 @@ from ramole_core.errors import Unsupported
 
 
 class ServedAttention:
-    """The model's attention while it is served: ours in a step, its own elsewhere."""
+    """The attention of a served model: ours in a step, its own elsewhere."""
 
     def __init__(self, model: PreTrainedModel):
         """Raises Unsupported for a model whose attention cannot be replaced."""
@@ -48,7 +48,7 @@ class ServedAttention:
             model.set_attn_implementation(NAME)
 
     def mask(self, window: Window, *, device: torch.device) -> Tensor:
-        """The tensor that stands for a mask of that window, the same one at every call."""
+        """The tensor that represents a mask of that window, the same one at every call."""
         if window not in self._masks:
             with torch.inference_mode(False):
                 self._masks[window] = torch.zeros(1, 1, 1, 1, device=device)
@@ -66,7 +66,7 @@ class ServedAttention:
         raise Unsupported(f"{type(module).__name__} attends by a mask of its own")
 
     def remove(self) -> None:
-        """The model's own attention again; nothing where it is that already."""
+        """Restore the model's own attention."""
         if leave_falcon(self._model):
             self._model.config._attn_implementation = self._before
         else:
@@ -76,7 +76,7 @@ class ServedAttention:
 
 
 def is_same(a: Tensor, b: Tensor) -> bool:
-    """Whether two tensors are the same numbers in the same memory, maybe in another shape."""
+    """Whether two tensors share the same memory, in any shape."""
     return a is b or (a.numel() == b.numel() and a.data_ptr() == b.data_ptr())
 
 
@@ -140,7 +140,7 @@ def own_attention(
     mask: Tensor | None,
     options: Mapping[str, object],
 ) -> tuple[Tensor, None]:
-    """The attention of a model outside of a step, by PyTorch."""
+    """Attention outside of a step, by PyTorch."""
     cap, sinks, scale = (options.get(name) for name in ("softcap", "s_aux", "scaling"))
     if cap is None and sinks is None:
         return sdpa_attention_forward(module, query, key, value, mask, **options)  # pyright: ignore
@@ -155,7 +155,7 @@ def own_attention(
 
 
 def _describe_mask(**said) -> Tensor | None:
-    """A mask as transformers makes it, or in a step the tensor that stands for its window."""
+    """Return transformers' mask, or in a step the tensor that represents its window."""
     config = said["config"]
     served = _served.get(id(config)) or _served.get(id(config.get_text_config()))
     if served is None or served.step is None:

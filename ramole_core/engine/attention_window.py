@@ -50,7 +50,7 @@ def _ask(sees: Callable, windows: Sequence[int]) -> Window:
 
 
 def _parts_of(function: object) -> Hashable | None:
-    """What a function is made of: the same parts give the same answers; None: not known."""
+    """The parts of a function that determine its result; None: not known."""
     if isinstance(function, int | str | None):
         return function, type(function)
     if isinstance(function, tuple):

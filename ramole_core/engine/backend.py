@@ -1,4 +1,4 @@
-"""Who answers: what `Ramole` asks of the model, wherever it runs.
+"""The interface between `Ramole` and the engines, wherever they run.
 
 In this process that is one engine (`local_engine.py`); over a network of them it is
 `ramole_core/serving/`. Retrieval, the pool and whose turn it is to choose adapters are never behind
@@ -21,11 +21,11 @@ from ramole_core.request import Fitting, Generation, Request, Step
 
 @runtime_checkable
 class Backend(Protocol):
-    """One engine or many; every thread may use them."""
+    """One engine or many; thread-safe."""
 
     @property
     def facts(self) -> ModelFacts:
-        """Of the model that all of them run."""
+        """Facts of the model that all engines run."""
         ...
 
     @property
@@ -45,18 +45,18 @@ class Backend(Protocol):
         *,
         earlier: Sequence[Turn] = (),
     ) -> Prepared:
-        """A request with its adapters; raises RamoleError where a method cannot use them."""
+        """The request with its adapters; raises RamoleError where a method cannot use them."""
         ...
 
     def examine(
         self, prompts: Sequence[Prompt], candidates: Sequence[Sequence[Candidate]]
     ) -> list[list[Response]]:
-        """What each candidate answers to the end of its prompt."""
+        """Each candidate's response to the end of its prompt."""
         ...
 
     def expecting(self) -> AbstractContextManager[None]:
-        """The caller's thread prepares a request inside that it will stream next: where nothing
-        runs, others may wait a moment for it."""
+        """Announce that the caller prepares a request to stream next, so an idle engine may wait
+        for it."""
         ...
 
     def stream(
@@ -84,27 +84,26 @@ class Backend(Protocol):
         ...
 
     def stats(self) -> Mapping[str, int | float]:
-        """What was done since the start, and what is held now; of all together."""
+        """Counters since the start and current memory, summed over all engines."""
         ...
 
     @property
     def idle(self) -> bool:
-        """Whether nothing runs or waits, or is being prepared since a moment."""
+        """Whether no request runs, waits, or was announced a moment ago."""
         ...
 
     def start(self) -> None:
-        """From now on no caller's thread steps a batch."""
+        """Step the batches in threads of their own from now on."""
         ...
 
     def pack(self, candidate: Candidate) -> None:
-        """Have an adapter packed before a request asks for it, where that is kept. Raises what its
-        reading raises."""
+        """Pack an adapter ahead of its first request. Raises what reading it raises."""
         ...
 
     def keep_only(self, checksums: Iterable[str]) -> None:
-        """Delete what was packed of all other adapters."""
+        """Delete the packed files of all other adapters."""
         ...
 
     def close(self) -> None:
-        """Give the model back."""
+        """Free the model."""
         ...

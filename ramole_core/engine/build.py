@@ -1,4 +1,4 @@
-"""The engine in the sizes that the settings say, of a base that was checked."""
+"""Build the engine from settings and a checked base model."""
 
 import hashlib
 from collections.abc import Callable, Mapping
@@ -33,9 +33,9 @@ def engine_of(
     shapes: Mapping[str, tuple[int, int]],
     weights: Callable[[Composition], Trained | None],
 ) -> Engine:
-    """The engine of a base model in the sizes that the settings say; `shapes`: (i, o) of its linear
-    layers, `weights` gives a method's trained weights. Raises RamoleError for an architecture that
-    is not served as its own code computes it."""
+    """Build the engine of a base model from the settings; `shapes`: (i, o) of its linear layers,
+    `weights` gives a method's trained weights. Raises RamoleError for an architecture that is not
+    served as its own code computes it."""
     s = settings
     sizes = EngineSizes(
         max_batch=s.max_batch,
@@ -65,8 +65,8 @@ def engine_of(
 def checked_engine(
     base: BaseModel, make: Callable[[OwnForward | None], Engine], *, file: Path | None
 ) -> Engine:
-    """The engine that `make` gives, held once against the base's own forward; the verdict is kept
-    in the file (None: nowhere)."""
+    """The engine that `make` returns, compared once with the base's own forward; the verdict is
+    kept in the file (None: nowhere)."""
     try:
         verdict = remembered(file)
         if verdict is not None:
@@ -93,7 +93,7 @@ def checked_engine(
 
 
 def verdict_file(settings: Settings, folder: Path) -> Path:
-    """Where the verdict on a base that lies in `folder` is kept: by all that it hangs on."""
+    """Path of the verdict on a base in `folder`, keyed by all that it depends on."""
     s = settings
     device = pick_device(s.device)
     kind = pick_quantization(s.quantization, device=device, folder=folder)
@@ -109,13 +109,13 @@ def verdict_file(settings: Settings, folder: Path) -> Path:
 
 
 def kept_verdict(settings: Settings, folder: Path) -> Verdict | None:
-    """What was found when a base in `folder` was loaded with these settings; None: it was not."""
+    """The kept verdict on a base in `folder` with these settings; None: there is none."""
     return remembered(verdict_file(settings, folder))
 
 
 @cache
 def _code() -> str:
-    """Stands for the code that serves."""
+    """Digest of the serving code."""
     digest = hashlib.sha256()
     core = Path(__file__).parents[1]
     for file in sorted(one for room in ROOMS for one in (core / room).rglob("*.py")):

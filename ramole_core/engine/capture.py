@@ -1,4 +1,4 @@
-"""One forward written down while it runs, so that it can run again without Python.
+"""Record one forward while it runs, to replay it without Python.
 
 Kernels' calls are copied with their words; sums, products and copies that PyTorch makes between
 them become calls of `kernels.pointwise`; anything else is called again as it was. Views and empty
@@ -33,7 +33,7 @@ READ = (aten._local_scalar_dense.default, aten.nonzero.default)
 
 
 class Recording:
-    """What a forward did, in order."""
+    """The recorded calls of a forward, in order."""
 
     def __init__(self):
         self.fault = ""
@@ -46,7 +46,7 @@ class Recording:
 
     @contextmanager
     def aside(self) -> Iterator[None]:
-        """What happens inside the block is not written down."""
+        """Pause the recording inside the block."""
         before, self.paused = self.paused, True
         try:
             yield
@@ -54,11 +54,11 @@ class Recording:
             self.paused = before
 
     def keep(self, *things: object) -> None:
-        """They stay alive as long as the recording."""
+        """Keep these objects alive as long as the recording."""
         self._kept += things
 
     def call(self, kernel: Kernel, words: np.ndarray) -> None:
-        """A kernel is called with these words."""
+        """Record a kernel's call with these arguments."""
         if self.paused:
             return
         start = len(self._calls)
@@ -70,11 +70,11 @@ class Recording:
             self._steps.append((start, start + 1))
 
     def again(self, work: Callable[[], None]) -> None:
-        """This is called in every run, at this place."""
+        """Record a function to call at this place in every run."""
         self._steps.append(work)
 
     def close(self) -> None:
-        """Nothing more comes."""
+        """End the recording."""
         self._program = Program(self._calls)
 
     @property
@@ -83,7 +83,7 @@ class Recording:
         return self._program
 
     def run(self) -> None:
-        """All of it once more; the results lie where they lay."""
+        """Replay all calls; the results lie in the same memory."""
         program = self.program
         for step in self._steps:
             if isinstance(step, tuple):
@@ -93,7 +93,7 @@ class Recording:
 
 
 class _Watch(TorchDispatchMode):
-    """Writes down what PyTorch is called for."""
+    """Record PyTorch's operators."""
 
     def __init__(self, recording: Recording):
         super().__init__()
@@ -143,8 +143,8 @@ class _Watch(TorchDispatchMode):
 
 
 def _embedded(func, args, out) -> tuple[Tensor, Tensor, Tensor] | None:
-    """An embedding's weight, the tokens, and where their rows go, all as they lie; None: it is no
-    embedding, or they do not."""
+    """Weight, tokens and output of an embedding, in place; None: not an embedding, or not
+    contiguous."""
     if func is not aten.embedding.default or not (out.is_contiguous() and args[1].is_contiguous()):
         return None
     return args[0], args[1].view(-1), out.view(-1, out.shape[-1])
@@ -152,8 +152,7 @@ def _embedded(func, args, out) -> tuple[Tensor, Tensor, Tensor] | None:
 
 @cache
 def only_looks(func) -> bool:
-    """Whether an operator computes nothing, whatever it is given: all that comes out lies in what
-    went in, or is empty."""
+    """Whether an operator computes nothing: its outputs are views of its inputs, or empty."""
     schema = func._schema
     places = [one.alias_info for one in schema.returns]
     views = bool(places) and all(place is not None and not place.is_write for place in places)
@@ -165,7 +164,7 @@ def only_looks(func) -> bool:
 
 
 def _is_view(func, args, kwargs, out) -> bool:
-    """Whether all that came out lies in what went in, unchanged."""
+    """Whether all outputs are views of the inputs, unchanged."""
     if func._schema.is_mutable:
         return False
     places = [_place(one) for one in _tensors((*args, *kwargs.values()))]
@@ -173,7 +172,7 @@ def _is_view(func, args, kwargs, out) -> bool:
 
 
 def _tensors(found: object) -> Iterator[Tensor]:
-    """Those in an operator's arguments or results, lists of them included."""
+    """The tensors in an operator's arguments or results, also in lists."""
     if isinstance(found, Tensor):
         yield found
     elif isinstance(found, list | tuple):
@@ -186,7 +185,7 @@ def _place(tensor: Tensor) -> int:
 
 
 def _pointwise(func, args, kwargs, out: Tensor) -> list[np.ndarray]:
-    """The calls that do the same; none: there are none."""
+    """Kernel calls equal to the operator; empty: there are none."""
     if func is aten.cat.default:
         return _joined(args, out)
     kind = POINTWISE.get(func)
@@ -212,7 +211,7 @@ def _joined(args, out: Tensor) -> list[np.ndarray]:
 
 @contextmanager
 def recording() -> Iterator[Recording]:
-    """What runs inside the block is written down."""
+    """Record what runs inside the block."""
     made = Recording()
     WATCHING.one = made
     try:

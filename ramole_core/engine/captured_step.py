@@ -1,5 +1,5 @@
-"""A decode step that can run again: the same requests decode, mixed by the same adapters, and keys
-and values lie where they lay. Only tokens, places and pages are others."""
+"""A decode step that can be replayed: the same requests and adapters, keys and values in the same
+memory; only tokens, positions and pages change."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from ramole_core.layers import BatchMix, Forward, RowMix
 
 @dataclass(frozen=True)
 class CapturedStep:
-    """What a step that was kept stands for, and what it reads of its tokens."""
+    """The requests of a kept step, and the tensors that it reads."""
 
     batch: BatchMix
     traced: tuple[int, ...]
@@ -24,7 +24,7 @@ class CapturedStep:
     positions: Tensor
 
     def fits(self, mixes: Sequence[RowMix], traced: Sequence[int], kv: KvCache) -> bool:
-        """Whether a step of one token for each of these is this one again."""
+        """Whether a step of one token for each of these can replay this one."""
         return (
             kv is self.kv
             and self.batch.version == self.batch.bank.version

@@ -1,4 +1,4 @@
-"""Whose prompts are read now, and how many tokens of each.
+"""Divide a prefill chunk: which prompts are read now, and how many tokens of each.
 
 In the order in which they came; a request waits while one before it reads what it needs as well,
 and finds it in the cache then.
@@ -17,14 +17,14 @@ WORTH = 8
 
 @dataclass(frozen=True)
 class Share:
-    """Tokens that one request gets of a chunk."""
+    """One request's tokens in a chunk."""
 
     state: RequestState
     count: int
 
 
 def next_chunk(reading: Sequence[RequestState], budget: int) -> list[Share]:
-    """As many tokens as the budget allows, each request's within one segment."""
+    """Choose as many tokens as the budget allows, each request's within one segment."""
     chunk: list[Share] = []
     for state in reading:
         if budget <= 0:
@@ -38,7 +38,7 @@ def next_chunk(reading: Sequence[RequestState], budget: int) -> list[Share]:
 
 
 def _waits_for(state: RequestState, share: Share) -> bool:
-    """Whether the other reads tokens that this one could share."""
+    """Whether the other request is reading tokens that this one could share."""
     other = share.state
     if state.request.trace and not other.request.trace and state.segments.mixed:
         return False  # it needs the trace rows

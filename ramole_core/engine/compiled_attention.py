@@ -1,4 +1,4 @@
-"""Attention over pages on a CPU, by the kernels whose bits no batch can change."""
+"""Attention over pages on a CPU, by batch-invariant kernels."""
 
 from collections.abc import Sequence
 
@@ -44,7 +44,7 @@ from ramole_core.kernels.record_hook import WATCHING
 
 
 class CompiledAttention:
-    """Of one flat forward; what its layers share is made once."""
+    """Attention of one flat forward; what its layers share is made once."""
 
     @staticmethod
     def knows(keys: Tensor) -> bool:
@@ -73,7 +73,7 @@ class CompiledAttention:
         words[[TABLES, RUNS]] = self._tables.ctypes.data, self._runs.ctypes.data
 
     def write(self, keys: Tensor, values: Tensor, new_keys: Tensor, new_values: Tensor) -> None:
-        """Put keys [1, h, N, d] and values [1, h, N, dv] of the tokens into their pages."""
+        """Write keys [1, h, N, d] and values [1, h, N, dv] of the tokens into their pages."""
         new_keys, new_values = _in_rows(new_keys), _in_rows(new_values)
         words, (_, h, d, _) = self._words, keys.shape
         words[HEADS], words[D], words[DV] = h, d, new_values.shape[3]
@@ -115,18 +115,17 @@ class CompiledAttention:
         return out
 
     def take_over(self, program: Program) -> None:
-        """A program of a step of as many tokens, one of each request, reads and writes these spans
-        from now on."""
+        """Point the program of an equal step (one token a request) at these spans."""
         places = {TABLES: self._tables.ctypes.data, RUNS: self._runs.ctypes.data}
         program.point(WRITE, places)
         program.point(ATTEND, places | {BLOCKS: self._blocks_of(1).ctypes.data})
 
     def _scale(self, scale: float) -> int:
-        """Where this number lies."""
+        """Address of this number."""
         return self._scales.setdefault(scale, np.array([scale], np.float32)).ctypes.data
 
     def _sinks_of(self, sinks: Tensor) -> Tensor:
-        """In float32, for as long as this forward is kept."""
+        """The sinks in float32, kept as long as this forward."""
         place = sinks.data_ptr()
         return self._sinks.setdefault(place, sinks.detach().float().contiguous())
 
@@ -162,5 +161,5 @@ def _places(*tensors: Tensor) -> list[int]:
 
 
 def _in_rows(tensor: Tensor) -> Tensor:
-    """With each head's numbers of a token side by side."""
+    """The tensor with each token's numbers of a head contiguous."""
     return tensor if tensor.stride(-1) == 1 else tensor.contiguous()

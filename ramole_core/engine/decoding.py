@@ -21,7 +21,7 @@ COLDEST = sys.float_info.min
 
 
 def make_generator(request: Request) -> torch.Generator:
-    """The request's own random numbers: on the CPU, so that a seed means the same on any device."""
+    """The request's random generator, on the CPU: a seed gives the same draws on any device."""
     generator = torch.Generator()
     if request.seed is None:
         generator.seed()
@@ -56,14 +56,14 @@ def choose_token(
 
 
 def skip_draws(generator: torch.Generator, request: Request, count: int) -> None:
-    """As though `count` tokens had been drawn."""
+    """Advance the generator by `count` draws."""
     if not is_greedy(request):
         for _ in range(count):
             torch.rand((), generator=generator, dtype=torch.float64)
 
 
 class TextStream:
-    """Feed it tokens; it gives back the text that is certain, and says when a stop string came."""
+    """Turn tokens into text as it becomes final, and detect stop strings."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, *, stop: Sequence[str] = ()):
         self._tokenizer = tokenizer
@@ -76,7 +76,7 @@ class TextStream:
         self.stopped = False
 
     def push(self, token: int) -> str:
-        """The text that this token makes certain."""
+        """The text that becomes final with this token."""
         self._ids.append(token)
         before = self._decode(self._start, self._read)
         now = self._decode(self._start, len(self._ids))
@@ -86,7 +86,7 @@ class TextStream:
         return self._release(now[len(before) :])
 
     def finish(self) -> str:
-        """The text held back, when the answer ends without a stop string."""
+        """The text held back so far, for an answer that ends without a stop string."""
         if self.stopped:
             return ""
         rest = self._decode(self._start, len(self._ids))

@@ -25,13 +25,13 @@ from ramole_core.request import Generation
 
 
 def needs_effects(state: RequestState, answer: Generation) -> bool:
-    """Whether effects were asked for, of an answer that has tokens and came to its end."""
+    """Whether the request asks for effects and its answer is complete and not empty."""
     return state.request.effects and bool(state.tokens) and answer.finish_reason != "cancelled"
 
 
 @dataclass(eq=False)
 class EffectReading:
-    """The log probabilities of one answer, as its readings end."""
+    """Collect the log probabilities of one answer's readings."""
 
     ids: tuple[int, ...]
     """Of the answer."""
@@ -46,7 +46,7 @@ class EffectReading:
 
     @classmethod
     def of(cls, state: RequestState) -> "EffectReading":
-        """Of an answer that has ended; nothing is read yet."""
+        """Begin with an answer that has ended."""
         ids = tuple(state.tokens)
         k = len(state.segments.open.names)
         pair = Pair((*state.prompt_ids, *ids[:-1]), ids)
@@ -58,13 +58,13 @@ class EffectReading:
 
     @property
     def wanted(self) -> tuple[Subset, ...]:
-        """The subsets that have to be read."""
+        """The subsets of adapters to be read."""
         every = (frozenset(), *subsets_of(self.k)) if self.k else ()
         known = not any(map(math.isnan, self.values[self.everybody]))
         return every if known else (*every, self.everybody)
 
-    def hear(self, state: RequestState, reading: PairReading) -> None:
-        """A reading has ended."""
+    def add(self, state: RequestState, reading: PairReading) -> None:
+        """Add a finished reading."""
         subset, found = self.states[state], [-loss for loss in reading.losses]
         if subset == self.everybody:
             run = self.values[subset]

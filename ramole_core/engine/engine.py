@@ -1,4 +1,4 @@
-"""The running model: base, served layers, adapters and the batch that everybody shares."""
+"""The engine: base model, served layers, adapters and the shared batch."""
 
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -54,7 +54,7 @@ AT_ONCE = 16
 
 @dataclass(frozen=True)
 class EngineSizes(Sizes):
-    """How much may happen at once, and how many bytes it may take."""
+    """Limits of an engine: requests, tokens and bytes."""
 
     kv_cache_bytes: int = 2**30
     device_cache_bytes: int = 2**29
@@ -74,7 +74,7 @@ class Likely(NamedTuple):
 
 
 class Engine:
-    """Owns the model while it runs; `close()` gives it back unchanged.
+    """An engine over a base model; `close()` leaves the model unchanged.
 
     Whoever wants answers submits requests and lets somebody call `step`: a thread of its own
     (`EngineThread`), or the callers themselves, in turn.
@@ -158,8 +158,8 @@ class Engine:
         )
 
     def _check(self, own: OwnForward) -> Verdict:
-        """Hold what is served against the model's own forward; the model is given back, and
-        whatever was found is raised, where it differs."""
+        """Compare the served forward with the model's own; where they differ, close and raise what
+        was found."""
         try:
             bare = self._placer.prepare(Request("made up", method="base"), ())
             with self.lock, torch.inference_mode(), self._placer.pinned([bare], "") as (row,):
@@ -171,7 +171,7 @@ class Engine:
         return verdict
 
     def allow_exact(self, exact: bool) -> None:
-        """Say that bits hang on the batch, where that was found."""
+        """Mark results as dependent on the batch, where that was found."""
         self.exact = self.exact and exact
         self.facts = replace(self.facts, exact=self.exact)
         self._reader.facts = self.facts
@@ -198,12 +198,12 @@ class Engine:
         *,
         earlier: Sequence[Turn] = (),
     ) -> Prepared:
-        """A request with its adapters and its prompt; `earlier` are the turns that its prompt has
+        """The request with its adapters and its prompt; `earlier` are the turns that its prompt has
         before the one that is answered. Raises RamoleError where a method cannot use them."""
         return self._reader.prepare(request, candidates, prompt, earlier=earlier)
 
     def complete(self, asked: Prepared) -> Prepared:
-        """With the adapters that its methods bring in the place of those that it was given."""
+        """Replace given adapters by those that the methods bring."""
         return self._reader.complete(asked)
 
     def submit(
@@ -216,8 +216,8 @@ class Engine:
         deliver: Callable[[RequestState, Step | Generation | PairReading | Exception], None]
         | None = None,
     ) -> RequestState:
-        """Put a request into the queue; its adapters are read, its method decides and merges are
-        made here, in the caller's thread. Of one that is `stopped` already, nothing is made.
+        """Queue a request, after reading its adapters and placing its method's decision in the
+        caller's thread. Of one that is `stopped` already, nothing is made.
 
         Raises RamoleError where it could never run, Busy where too many wait.
         """
@@ -225,7 +225,7 @@ class Engine:
         request, prompt = prepared.request, prepared.prompt
         segments = self._maker.segments(prepared, bare=stopped)
         self._check_made(segments)
-        ids = [*prompt.ids, *request.prefix_ids, *prepared.shown[:-1]]
+        ids = [*prompt.ids, *request.prefix_ids, *prepared.streamed_ids[:-1]]
         eos, tokenizer = self.facts.eos, self.tokenizer
         form = format_of(request, tokenizer, eos=eos, vocabulary=self.facts.vocabulary)
         count = len(prepared.candidates) if stopped else len(segments.open.names)
@@ -244,7 +244,7 @@ class Engine:
                 session=session,
                 address=address,
                 extra={"dropped_turns": float(prompt.dropped)} if prompt.dropped else {},
-                shown=prepared.shown,
+                streamed_ids=prepared.streamed_ids,
                 form=form,
             )
 
@@ -272,7 +272,7 @@ class Engine:
         """
         self.scheduler.queue.check_place(session=session, address=address)
         asked, reading = fit.ask(), fit.reading()
-        placement = self._maker.place(asked, fit.candidates, passing=True)
+        placement = self._maker.place(asked, fit.candidates, ephemeral=True)
         names = tuple(one.name for one in fit.candidates)
         segments = Segments((Segment(reading.longest, placement, names),))
         self._check_made(segments)
@@ -336,7 +336,7 @@ class Engine:
         )
 
     def _check_made(self, segments: Segments) -> None:
-        """Raises Busy where merges that wait would take more than the host cache may."""
+        """Raise Busy where merges that wait would take more than the host cache may."""
         made = segments.made
         if made:
             for state in self.scheduler.queue.states():
@@ -348,7 +348,7 @@ class Engine:
                 )
 
     def step(self) -> list[Event]:
-        """One iteration of the batch, delivered to those who asked.
+        """Run one iteration of the batch and deliver its results.
 
         An error of the forward itself, which nobody foresaw, ends every request with it, and is
         raised.
@@ -401,7 +401,7 @@ class Engine:
     def mixing(
         self, asked: Sequence[tuple[Request, Sequence[Candidate]]], l: int
     ) -> Iterator[None]:
-        """Forwards of `l` tokens inside this block mix each row's adapters; nobody else runs.
+        """Mix each row's adapters in forwards of `l` tokens inside this block; the batch waits.
 
         For measuring. Raises RamoleError where the bank has no room for all of them.
         """
@@ -419,7 +419,7 @@ class Engine:
     def examine(
         self, prompts: Sequence[Prompt], candidates: Sequence[Sequence[Candidate]]
     ) -> list[list[Response]]:
-        """What each candidate answers to the end of its prompt; the base reads each prompt once for
+        """Each candidate's response to the end of its prompt; the base reads each prompt once for
         all of its candidates."""
         ids = [prompt.ids for prompt in prompts]
         order = sorted(range(len(ids)), key=lambda n: len(ids[n]))
@@ -441,7 +441,7 @@ class Engine:
         return found()
 
     def _read_bare(self, prompts: Sequence[Sequence[int]]) -> None:
-        """The base alone reads these, for somebody who watches."""
+        """Run the base alone over these prompts, for hooks."""
         bare = self._placer.prepare(Request("made up", method="base"), ())
         jobs = [(Segments((Segment(len(ids), bare),)), ids) for ids in prompts]
         self._alone.read(jobs, full="")
@@ -469,7 +469,7 @@ class Engine:
             self._kv.forget()
 
     def stats(self) -> Mapping[str, int | float]:
-        """What was done since the start, and what is held now (bytes)."""
+        """Counters since the start, and memory held now (bytes)."""
         return {
             **self.scheduler.stats(),
             "forwards": self._runner.count,
@@ -494,5 +494,5 @@ class Engine:
 
 
 def _lengths(asked: Sequence[Prepared]) -> list[int]:
-    """How long each of these may become."""
+    """The greatest length of each request."""
     return [len(one.prompt.ids) + one.prompt.room for one in asked]

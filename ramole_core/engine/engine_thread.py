@@ -1,4 +1,4 @@
-"""A thread that steps an engine while there is anything to do: what a server runs."""
+"""The server's thread, which steps an engine while there is work."""
 
 import logging
 import threading
@@ -17,7 +17,7 @@ meanwhile."""
 
 
 class EngineThread:
-    """Steps an engine while there is anything to do; `close()` ends it after the running step."""
+    """Step an engine while there is work; `close()` ends it after the running step."""
 
     def __init__(self, engine: Engine):
         self._engine = engine
@@ -34,8 +34,8 @@ class EngineThread:
 
     @contextmanager
     def expecting(self) -> Iterator[None]:
-        """The caller's thread prepares a request inside; it is expected until that thread wakes
-        us, or what is raised inside ends it."""
+        """Announce a request that the caller prepares inside; it ends with `wake` in that thread,
+        or an error inside."""
         with self._wake:
             self._coming[threading.get_ident()] = time.monotonic()
         try:
@@ -46,13 +46,13 @@ class EngineThread:
 
     @property
     def expects(self) -> bool:
-        """Whether somebody prepares a request, since a moment."""
+        """Whether a request was announced a moment ago."""
         with self._wake:
             now = time.monotonic()
             return any(now < since + GATHER for since in self._coming.values())
 
     def wake(self) -> None:
-        """There is something to do."""
+        """Wake the thread: there is work."""
         with self._wake:
             self._coming.pop(threading.get_ident(), None)
             self._wake.notify()
@@ -64,7 +64,7 @@ class EngineThread:
         self._thread.join()
 
     def _gather(self) -> None:
-        """Wait a moment for whoever is expected, where nobody waits for a next token."""
+        """Wait a moment for announced requests, unless rows are waiting for their next token."""
         began = time.monotonic()
         while not self._ending and self._engine.scheduler.running == 0:
             now = time.monotonic()

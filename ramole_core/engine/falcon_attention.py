@@ -10,7 +10,7 @@ from ramole_core.errors import Unsupported
 
 
 class ServedFalconAttention(FalconAttention):
-    """The same layers in the same order; keys and values that heads share are kept once."""
+    """Falcon's attention layers; keys and values shared by heads are kept once."""
 
     def forward(
         self,
@@ -44,12 +44,12 @@ class ServedFalconAttention(FalconAttention):
 
 
 def serve_falcon(model: PreTrainedModel) -> bool:
-    """Let each Falcon attention of a model call the attention function; whether there is one."""
+    """Replace each Falcon attention of a model; return whether there is one."""
     return _turn(model, FalconAttention, ServedFalconAttention)
 
 
 def leave_falcon(model: PreTrainedModel) -> bool:
-    """The model's own again."""
+    """Restore the model's own attention."""
     return _turn(model, ServedFalconAttention, FalconAttention)
 
 

@@ -1,4 +1,4 @@
-"""A fault that nobody foresaw, as one sentence for whoever asked."""
+"""An unforeseen fault as one sentence for the caller."""
 
 import logging
 
@@ -8,7 +8,7 @@ log = logging.getLogger(__name__)
 
 
 def fault_of(error: Exception, method: str) -> RamoleError:
-    """One sentence for whoever asked; what nobody foresaw goes into the log."""
+    """The error as one sentence for the caller; unforeseen faults are logged."""
     if isinstance(error, RamoleError):
         return error
     log.error("A request failed in method %s.", method, exc_info=error)

@@ -1,4 +1,4 @@
-"""The search for a request's weights: asked of its method, measured by the engine, kept if found.
+"""The search for a request's weights: proposed by its method, measured by the engine, cached.
 
 Each step makes one merge with the weights that the method asks for and has one row read the
 request's examples under it (`pair_reading.py`), in the same batch as everybody's prompts; the merge
@@ -35,7 +35,7 @@ def needs_fit(prepared: Prepared) -> bool:
 
 
 def check_turns(prepared: Prepared) -> None:
-    """Raises RamoleError where an earlier turn has adapters that no weights are found for."""
+    """Raise RamoleError where an earlier turn has adapters that no weights are found for."""
     if not needs_fit(prepared):
         return
     mine = [one.name for one in prepared.candidates]
@@ -56,7 +56,7 @@ def weighted(request: Request, names: Sequence[str], weights: Sequence[float]) -
 
 @dataclass(frozen=True)
 class Known:
-    """What a whole search came to."""
+    """The result of a whole search."""
 
     best: Tried
     start: float
@@ -84,7 +84,7 @@ class KnownFits:
 
 
 class Fit:
-    """One request's search; it belongs to one thread. `close()` it, wherever it stands."""
+    """One request's search, for one thread; always `close()` it."""
 
     def __init__(self, prepared: Prepared, pairs: tuple[Pair, ...], known: KnownFits):
         """Raises RamoleError where the method cannot search."""
@@ -123,11 +123,11 @@ class Fit:
         return weighted(self._prepared.turns[-1].request, self._names, self._asked)
 
     def reading(self) -> PairReading:
-        """The examples, to be read under them."""
+        """The examples, to be read under these weights."""
         return PairReading(self._pairs)
 
     def tell(self, loss: float) -> None:
-        """Their loss."""
+        """Report the loss of the weights from `ask`."""
         assert self._search is not None and self._asked is not None
         try:
             self._search.tell(Tried(self._asked, loss))
@@ -141,13 +141,13 @@ class Fit:
             self._remembered.put(self._key, self._known)
 
     def know(self, best: Tried, *, start: float, steps: int) -> None:
-        """What an equal search came to elsewhere."""
+        """Take the result of an equal search."""
         self._known = Known(best, start, steps)
         self._remembered.put(self._key, self._known)
 
     @property
     def report(self) -> Fitting | None:
-        """How it stands; None before the first step."""
+        """The search's progress; None before the first step."""
         if self._search is None and self._known is not None:
             found, spent = self._known, 0.0
             steps = found.steps
@@ -182,13 +182,13 @@ class Fit:
         return replace(self._prepared, turns=tuple(map(placed, self._prepared.turns)))
 
     def close(self) -> None:
-        """Give back what the search holds."""
+        """Release what the search holds."""
         if self._search is not None:
             self._search.close()
 
 
 def _read_once(one: Candidate) -> Candidate:
-    """The same candidate, whose tensors stay while its search does."""
+    """The same candidate with its tensors cached during the search."""
     held: list[LoraSet] = []
 
     def load() -> LoraSet:

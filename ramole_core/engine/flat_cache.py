@@ -22,7 +22,7 @@ from ramole_core.kernels.program import Program
 
 @dataclass(frozen=True)
 class Span:
-    """Tokens of one request that stand together in a flat forward."""
+    """Consecutive tokens of one request in a flat forward."""
 
     sequence: KvSequence
     start: int
@@ -31,7 +31,7 @@ class Span:
 
 
 class FlatCache(Cache):
-    """The cache that a model sees while it runs the tokens of many requests, side by side.
+    """The cache object that a model gets in a forward of many requests' tokens, side by side.
 
     `update` writes their keys and values into the pages of their sequences, and `attend` reads them
     there.
@@ -76,7 +76,7 @@ class FlatCache(Cache):
         return key_states, value_states
 
     def check_written(self, layer: int, key: Tensor, value: Tensor) -> None:
-        """A layer attends over these; raises Unsupported where it wrote others, or none."""
+        """Raise Unsupported unless the layer attends over the keys and values it wrote."""
         written = self._written.pop(layer, None)
         if written is None:
             raise Unsupported(f"layer {layer} attends without having written keys and values")
@@ -84,25 +84,25 @@ class FlatCache(Cache):
             raise Unsupported(f"layer {layer} changes keys or values after they were written")
 
     def check_attended(self) -> None:
-        """Raises Unsupported where a layer wrote keys and values, and attended by itself."""
+        """Raise Unsupported where a layer wrote keys and values but attended by itself."""
         if self._written:
             layers = ", ".join(map(str, sorted(self._written)))
             raise Unsupported(f"layers {layers} attend by code of their own")
 
     @property
     def like(self) -> Tensor:
-        """Some layer's keys, as they lie in the pages."""
+        """One layer's keys, as they lie in the pages."""
         return next(iter(self._memory.keys.values()))
 
     def take_over(self, program: Program) -> None:
-        """A program that was made of a step of other tokens runs with these from now on."""
+        """Point a recorded program at the tokens of this step."""
         way = CompiledAttention(self._starts, self._counts, self._tables, like=self.like)
         way.take_over(program)
         self._way = way
 
     def make_room(self) -> GatheredAttention:
-        """Attend in tensors as large as these requests may become; keys and values of an earlier
-        step are there."""
+        """Allocate tensors as large as these requests may become; keys and values of an earlier
+        step exist."""
         tables, like = self._tables, self.like
         self._way = GatheredAttention(
             self._starts, self._counts, tables, like=like, room=self._most
@@ -110,14 +110,14 @@ class FlatCache(Cache):
         return self._way
 
     def refill(self, way: GatheredAttention) -> None:
-        """Tensors that were made for the step of other tokens hold these from now on."""
+        """Refill the tensors of a captured step with the tokens of this one."""
         way.fill(self._starts, self._tables)
 
     def get_seq_length(self, layer_idx: int = 0) -> int:
         return int((self._starts + self._counts).max()) - 1
 
     def get_query_offset(self, layer_idx: int = 0) -> int:
-        """Masks have no sizes here: they only name a window."""
+        """Return 0: masks have no sizes here, only a window."""
         return 0
 
     def get_mask_sizes(self, query_length: int, layer_idx: int = 0) -> tuple[int, int]:

@@ -1,5 +1,5 @@
-"""Attention over pages in torch operations, where there are no kernels of ours: the pages of each
-request are gathered by its table."""
+"""Attention over pages in torch operations, where no kernel fits: each request's pages are gathered
+by its table."""
 
 from collections.abc import Sequence
 
@@ -13,7 +13,7 @@ from ramole_core.engine.pages import PAGE
 
 
 class GatheredAttention:
-    """Of one flat forward; spans of as many tokens are attended at once."""
+    """Attention of one flat forward; spans of equal length run together."""
 
     def __init__(
         self,
@@ -47,7 +47,7 @@ class GatheredAttention:
     def _written(
         self, starts: np.ndarray, tables: Sequence[np.ndarray]
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Page and place in it of each token."""
+        """Each token's page and its place there."""
         pages, slots = [], []
         for start, count, table in zip(starts, self._counts, tables, strict=True):
             at = np.arange(start, start + count)
@@ -56,14 +56,14 @@ class GatheredAttention:
         return np.concatenate(pages).astype(np.int64), np.concatenate(slots)
 
     def fill(self, starts: np.ndarray, tables: Sequence[np.ndarray]) -> None:
-        """Other places and pages of as many spans of one token, in the tensors that are there."""
+        """Refill the tensors with the places and pages of as many one-token spans."""
         ((_, places, table),) = self._groups
         found = *self._written(starts, tables), starts[:, None], _padded(tables, self._room)
         for kept, new in zip((self._pages, self._slots, places, table), found, strict=True):
             kept.copy_(torch.from_numpy(new))
 
     def write(self, keys: Tensor, values: Tensor, new_keys: Tensor, new_values: Tensor) -> None:
-        """Put keys [1, h, N, d] and values [1, h, N, dv] of the tokens into their pages."""
+        """Write keys [1, h, N, d] and values [1, h, N, dv] of the tokens into their pages."""
         keys[self._pages, :, :, self._slots] = new_keys[0].transpose(0, 1)
         self._dv = new_values.shape[3]
         values[self._pages, :, self._slots, : self._dv] = new_values[0].transpose(0, 1)
@@ -133,7 +133,7 @@ def attend_by_scores(
 
 
 def _padded(tables: Sequence[np.ndarray], most: int) -> np.ndarray:
-    """[b, most] int64, page 0 behind the last of each."""
+    """Page tables as [b, most] int64, padded with page 0."""
     found = np.zeros((len(tables), most), np.int64)
     for row, table in enumerate(tables):
         part = table[:most]

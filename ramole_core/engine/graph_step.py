@@ -1,5 +1,5 @@
-"""A decode step that runs again as one CUDA graph: on a GPU the model's some thousand launches cost
-more than what they compute.
+"""A decode step replayed as one CUDA graph: on a GPU the model's some thousand launches cost more
+than what they compute.
 
 The second step of a batch is captured, and those after it launch the graph. What it reads of a
 request lies in tensors as large as that request may become, so that a graph holds as long as the
@@ -26,14 +26,14 @@ log = logging.getLogger(__name__)
 
 @runtime_checkable
 class Graph(Protocol):
-    """What of `torch.cuda.CUDAGraph` is used."""
+    """The part of `torch.cuda.CUDAGraph` that is used."""
 
     def replay(self) -> None: ...
 
 
 @dataclass(frozen=True)
 class Captured:
-    """A graph, and the logits that it writes."""
+    """A graph and the logits that it writes."""
 
     graph: Graph
     logits: Tensor
@@ -42,7 +42,7 @@ class Captured:
 
 
 class Graphs:
-    """The graphs of one served model, until one fails."""
+    """Capture the graphs of one served model, until one fails."""
 
     def __init__(self):
         self.on = True
@@ -55,7 +55,7 @@ class Graphs:
         return self.on and not self.fault and not batch.late
 
     def capture(self, forward: Forward, run: Callable[[], Tensor]) -> "Captured | None":
-        """What `run` launches, none of which was computed; None: it cannot be captured."""
+        """Capture what `run` launches, without computing it; None: it cannot be captured."""
         try:
             _ = forward.row_of, forward.traced and forward.traced.places  # come from the CPU, once
             graph = torch.cuda.CUDAGraph()
@@ -72,14 +72,14 @@ class Graphs:
 
 @dataclass
 class GraphStep:
-    """A step that was captured."""
+    """A captured step."""
 
     step: CapturedStep
     captured: Captured
     way: GatheredAttention
 
     def run(self, ids: Sequence[int], cache: FlatCache) -> Tensor:
-        """Logits [b, v] of these tokens, one of each request, in their own memory."""
+        """Logits [b, v] of these tokens, one a request, in memory of their own."""
         self.step.ids.copy_(torch.tensor([list(ids)]))
         self.step.positions.copy_(cache.positions)
         cache.refill(self.way)

@@ -18,7 +18,7 @@ from ramole_core.engine.segments import Segments
 
 
 class IsolatedForward:
-    """Whoever calls it holds the engine's lock, and is in inference mode."""
+    """A forward in a cache of its own; the caller holds the engine's lock, in inference mode."""
 
     def __init__(self, model: PreTrainedModel, *, runner: ModelRunner, placer: Placer):
         self._model, self._runner, self._placer = model, runner, placer
@@ -31,7 +31,7 @@ class IsolatedForward:
         full: str,
         becomes: Sequence[int] = (),
     ) -> tuple[Float[Tensor, "b v"], dict[int, Exception]]:
-        """Logits after the last token of each, and what a method's own score raised, by index.
+        """Logits after each prompt's last token, and errors of the methods' own scores, by index.
 
         `becomes`: how long the request of each may become, where that is more than its tokens. The
         last tokens of all are fed in one forward where each has one segment. Raises

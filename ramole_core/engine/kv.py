@@ -1,4 +1,4 @@
-"""Keys and values of all requests, in pages of a bounded number, and equal beginnings only once.
+"""The key-value cache of all requests: a bounded number of pages, equal prefixes shared.
 
 A request opens a sequence: pages whose tokens it begins with are taken as they are, tokens of a
 page that it has in part are copied, and room for all the rest is set aside, so that it never waits
@@ -59,12 +59,12 @@ class KvCache:
 
     @property
     def held_bytes(self) -> int:
-        """Bytes of the pages that open sequences have, those that they share counted once."""
+        """Bytes of the pages of open sequences, shared ones counted once."""
         return self._pool.held * self.page_bytes
 
     @property
     def cached_bytes(self) -> int:
-        """Bytes of the pages that are kept for what begins alike."""
+        """Bytes of the pages kept for later requests with the same prefix."""
         return self._pool.cached * self.page_bytes
 
     @property
@@ -73,7 +73,7 @@ class KvCache:
         return self.memory.most * PAGE
 
     def check(self, tokens: int) -> None:
-        """Raises RamoleError where a sequence of that length could never be opened."""
+        """Raise RamoleError where a sequence of that length could never be opened."""
         if tokens > self.most_tokens:
             raise RamoleError(
                 f"The prompt and its answer may take {tokens} tokens, and the cache of keys and "
@@ -104,9 +104,9 @@ class KvCache:
         traced: bool = False,
         becomes: int = 0,
     ) -> KvSequence | None:
-        """A sequence of at most `length` tokens, the first of which will be `content`; None where
-        there is no room now. `becomes` is the length of the request that it is read for, where
-        that is more.
+        """Open a sequence of at most `length` tokens that begins with `content`; None where there
+        is no room now. `becomes` is the length of the request that it is read for, where that is
+        more.
 
         It begins with what is here already, but for the last token of `content`. With `traced`
         only with tokens whose trace is here, or needs none.
@@ -138,7 +138,7 @@ class KvCache:
     def extend(
         self, sequence: KvSequence, content: Int64[np.ndarray, "n 3"], *, traced: bool = False
     ) -> int:
-        """How many further tokens of `content` the sequence has now, because others read them.
+        """Take over further tokens of `content` that others have read; returns how many.
 
         `content` begins with what is in it; its last token stays to be fed.
         """
@@ -167,7 +167,7 @@ class KvCache:
         return sequence.length - before
 
     def reach(self, sequence: KvSequence, end: int) -> None:
-        """Pages for the tokens up to `end`, which are written next."""
+        """Reserve pages for the tokens up to `end`, which are written next."""
         for at in range(len(sequence.pages), pages_of(end)):
             sequence.put(at, self._pool.new())
 
@@ -179,7 +179,7 @@ class KvCache:
         *,
         traced: bool = False,
     ) -> None:
-        """These tokens were written behind the others, and are good.
+        """Append these written tokens, and let others find them.
 
         `gates` is their trace; without it, `traced` says that they need none.
         """
@@ -204,8 +204,8 @@ class KvCache:
             done += n
 
     def close(self, sequence: KvSequence, *, keep: bool = True) -> None:
-        """Give it back; its pages can be found until their room is needed, or without `keep` only
-        while others have them too."""
+        """Close a sequence; its pages stay findable until their room is needed, or without `keep`
+        only while others hold them."""
         self._drop_unwritten(sequence)
         for page in reversed(sequence.pages if not keep else ()):
             if page.refs == 1 and not page.below and page.above is not None:
@@ -218,11 +218,11 @@ class KvCache:
         self._open.discard(sequence)
 
     def forget(self) -> None:
-        """Drop all that nobody holds."""
+        """Drop all pages that no sequence holds."""
         self._pool.forget()
 
     def _replace(self, sequence: KvSequence, at: int, page: Page) -> None:
-        """Let a sequence hold a page of others, in place of its own where it has one."""
+        """Replace a page of a sequence by a shared one."""
         self._pool.hold(page)
         if at < len(sequence.pages):
             own = sequence.pages[at]
@@ -232,8 +232,8 @@ class KvCache:
         sequence.put(at, page)
 
     def _copy(self, sequence: KvSequence, at: int, source: Page, n: int) -> None:
-        """The first n tokens of a page, into the sequence's own; one that nobody holds is its own
-        from now on, where it has no more tokens or is the last that is left."""
+        """Copy the first n tokens of a page into the sequence's own. A page that no sequence holds
+        is taken instead, where it has no more tokens or is the last one left."""
         self._pool.hold(source)
         try:
             if at == len(sequence.pages):
@@ -258,12 +258,12 @@ class KvCache:
             self._pool.release(source)
 
     def _drop_unwritten(self, sequence: KvSequence) -> None:
-        """Pages that a forward was to write and did not."""
+        """Drop pages that a forward was to write and did not."""
         while len(sequence.pages) > pages_of(sequence.length):
             self._pool.release(sequence.pages.pop())
 
     def _drop_twin(self, page: Page) -> None:
-        """Let nobody find the last page of a sequence, where another page says the same."""
+        """Drop a duplicate page from the prefix tree."""
         above, content = page.above, page.content[: page.count]
         assert above is not None
         known = bool(page.traced[: page.count].any())

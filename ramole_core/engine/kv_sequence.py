@@ -8,7 +8,7 @@ from ramole_core.engine.prefix import Page
 
 
 class KvSequence:
-    """Its pages, in order, and how many tokens are in them."""
+    """One request's pages in order, and the number of tokens in them."""
 
     def __init__(self, length: int, *, long: bool = False):
         self.most = pages_of(length)
@@ -32,6 +32,6 @@ class KvSequence:
         return [self.pages[at // PAGE].gates[at % PAGE] for at in range(start, end)]
 
     def put(self, at: int, page: Page) -> None:
-        """Its page at a place, the next one or one that it has."""
+        """Set the page at a place, the next one or an earlier one."""
         self.pages[at:] = [page, *self.pages[at + 1 :]]
         self._numbers[at] = page.number

@@ -155,7 +155,7 @@ def _first_that_differs(
 
 
 def _check_angles(model: PreTrainedModel) -> None:
-    """Raises Unsupported where the rotary angles of a request are not those of the model's own
+    """Raise Unsupported where the rotary angles of a request are not those of the model's own
     forward of so many tokens, on both sides of the length of its first training."""
     for path, module in model.named_modules():
         if isinstance(module, SteadyAngles) and (where := module.differs()) is not None:
@@ -165,7 +165,7 @@ def _check_angles(model: PreTrainedModel) -> None:
 def _check_size(
     model: PreTrainedModel, own: OwnForward, *, runner: ModelRunner, bare: RowMix
 ) -> None:
-    """Raises Unsupported where keys and values take other bytes than the cache counts."""
+    """Raise Unsupported where keys and values take other bytes than the cache counts."""
     ids = own.prompts[0][:1]
     kv = _cache_for(model, [ids])
     place = kv.open(kv.content(ids, [(1, bytes(16))]), 1)

@@ -1,4 +1,4 @@
-"""The one engine of this process, and the thread that steps it where there is one."""
+"""The engine of this process, and the thread that steps it where there is one."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -92,7 +92,7 @@ class LocalEngine:
 
     @property
     def alive(self) -> bool:
-        """Whether somebody steps it: its thread, or where there is none, whoever calls."""
+        """Whether the engine can be stepped: its thread is alive, or callers step it."""
         return self._thread is None or self._thread.alive
 
     def start(self) -> None:

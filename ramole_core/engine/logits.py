@@ -1,5 +1,4 @@
-"""What a request does to its own logits before a token is chosen, and the log probabilities it asks
-for.
+"""Penalties, bias and format on a request's logits, and the log probabilities it asks for.
 
 Only rows of requests that ask for it come here, one at a time, so no number hangs on the batch.
 """
@@ -54,7 +53,7 @@ def log_probability(logits: Float[Tensor, "v"], token: int, *, top: int) -> Toke
 
 
 def check_bias(request: Request, *, vocabulary: int) -> None:
-    """Raises RamoleError where `logit_bias` names a token that the base lacks."""
+    """Raise RamoleError where `logit_bias` names a token that the base lacks."""
     largest = max(request.logit_bias or (), default=0)
     if largest >= vocabulary:
         raise RamoleError(

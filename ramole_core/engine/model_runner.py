@@ -23,7 +23,7 @@ from ramole_core.layers import Bank, BatchMix, Forward, RowMix, Serving, is_exac
 
 @dataclass(frozen=True)
 class Piece:
-    """Tokens of one request that stand behind those in its sequence, mixed one way."""
+    """New tokens of one request, mixed one way."""
 
     sequence: KvSequence
     ids: Sequence[int]
@@ -35,7 +35,7 @@ class Piece:
 
 @dataclass(frozen=True)
 class Output:
-    """What a forward gives for each piece."""
+    """A forward's results for each piece."""
 
     logits: Float[Tensor, "b v"]
     """After its last token."""
@@ -49,7 +49,7 @@ class Output:
 
 
 class ModelRunner:
-    """Whoever calls it holds the engine's lock, and is in inference mode."""
+    """Run forwards of a batch; the caller holds the engine's lock, in inference mode."""
 
     def __init__(
         self,
@@ -77,14 +77,14 @@ class ModelRunner:
 
     @contextmanager
     def mixing(self, rows: Sequence[RowMix], l: int) -> Iterator[Forward]:
-        """Somebody else's forwards of `l` tokens a row are mixed so, without a trace."""
+        """Mix outside forwards of `l` tokens a row inside the block, without a trace."""
         batch = BatchMix(self._bank, rows)
         self._serving.long.now = None  # it was of the last step's tokens
         with self.apart(), self._serving.mixing(batch, [l] * len(rows)) as forward:
             yield forward
 
     def forward(self, pieces: Sequence[Piece], kv: KvCache) -> Output:
-        """Feed the pieces; their keys and values are in `kv` then, and not yet committed."""
+        """Run the pieces; their keys and values are in `kv` then, not yet committed."""
         device = self._model.device
         counts = [len(piece.ids) for piece in pieces]
         spans = [
@@ -148,7 +148,7 @@ class ModelRunner:
         return self._output(logits, forward, traced, len(pieces), kept=more)
 
     def _recorded(self, step: Callable[[], CapturedStep], run: Callable[[], Tensor]) -> Tensor:
-        """Logits of a step, which is written down."""
+        """Logits of a step, recorded for replay."""
         with recording() as made:
             logits = run()
         if made.fault:
@@ -164,7 +164,7 @@ class ModelRunner:
         cache: FlatCache,
         run: Callable[[], Tensor],
     ) -> Tensor:
-        """Logits of a step, which becomes a graph where it can be one."""
+        """Logits of a step, captured as a graph where possible."""
         way = cache.make_room()
         captured = graphs.capture(step().forward, run)
         if captured is None:
@@ -187,14 +187,13 @@ class ModelRunner:
         return Output(logits, kept or {}, gates, forward.faults)
 
     def _keeps(self, batch: BatchMix) -> bool:
-        """Whether steps of these rows are written down or captured."""
+        """Whether steps of these rows are recorded or captured."""
         if self._graphs is not None:
             return self._graphs.takes(batch) and not self._bank.has_experts
         return self.replays and not batch.late
 
     def _repeats(self, batch: BatchMix, counts: list[int]) -> bool:
-        """Whether this step decodes, as the one before it did with the same rows, and can be
-        kept."""
+        """Whether this step repeats the last decode step of the same rows, and can be kept."""
         decodes = len(counts) == sum(counts) and self._keeps(batch)
         before, self._decoded = self._decoded, batch if decodes else self._decoded
         return decodes and before is batch
@@ -223,5 +222,5 @@ def _kept_places(pieces: Sequence[Piece], device: torch.device) -> Int[Tensor, "
 
 
 def same(rows: Sequence[RowMix], mixes: Sequence[RowMix]) -> bool:
-    """Whether these are the very same, in order."""
+    """Whether these are the same objects, in order."""
     return len(rows) == len(mixes) and all(a is b for a, b in zip(rows, mixes, strict=True))

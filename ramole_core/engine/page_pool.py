@@ -1,4 +1,4 @@
-"""Which pages are held, which are kept for what begins alike, and which are free."""
+"""The state of each page: held, cached for its prefix, or free."""
 
 from heapq import heapify, heappop, heappush
 from itertools import count
@@ -8,7 +8,7 @@ from ramole_core.engine.prefix import Page, PrefixTree
 
 
 class PagePool:
-    """All pages of a memory; those that nobody holds go when their room is needed."""
+    """All pages of a memory; unheld ones are evicted when room is needed."""
 
     def __init__(self, memory: PageMemory, tree: PrefixTree):
         self._memory, self._tree = memory, tree
@@ -19,7 +19,7 @@ class PagePool:
 
     @property
     def cached(self) -> int:
-        """Pages that nobody holds and that can be found."""
+        """Number of cached pages: unheld and findable."""
         return self._memory.places - len(self._free) - self.held
 
     def hold(self, page: Page) -> None:
@@ -27,7 +27,7 @@ class PagePool:
         page.refs += 1
 
     def release(self, page: Page) -> None:
-        """A page that is not in the tree is free once nobody holds it."""
+        """Release a page; one that is not in the tree becomes free."""
         page.refs -= 1
         if page.refs:
             return
@@ -40,7 +40,7 @@ class PagePool:
             self._idle.push(page)
 
     def new(self) -> Page:
-        """An empty page that is held, from memory that is free, new, or held by nobody."""
+        """Take an empty page, from memory that is free, new, or evicted."""
         assert self.any_left(), "a sequence needs more pages than were set aside"
         page = Page(self._free.pop())
         self.hold(page)
@@ -55,7 +55,7 @@ class PagePool:
         return bool(self._free)
 
     def forget(self) -> None:
-        """Free all that nobody holds."""
+        """Free all unheld pages."""
         while (page := self._idle.pop()) is not None:
             self._evict(page)
 
@@ -69,7 +69,7 @@ class PagePool:
 
 
 class Idle:
-    """Pages that nobody holds and nothing stands below, least recently used first."""
+    """Unheld leaf pages, least recently used first."""
 
     def __init__(self):
         self._heap: list[tuple[int, int, Page]] = []
@@ -77,11 +77,11 @@ class Idle:
         self._clock = count(1)
 
     def use(self, page: Page) -> None:
-        """It was used now."""
+        """Mark the page as just used."""
         page.used = next(self._clock)
 
     def push(self, page: Page) -> None:
-        """It may be one of them now; whether it still is shows when it is popped."""
+        """Add a candidate; it is checked when it is popped."""
         heappush(self._heap, (page.used, page.number, page))
         if len(self._heap) > self._most:
             kept = {entry[:2]: entry for entry in self._heap if _is_idle(*entry)}
@@ -90,7 +90,7 @@ class Idle:
             self._most = max(256, 2 * len(kept))
 
     def pop(self) -> Page | None:
-        """The one that waits longest."""
+        """Remove and return the least recently used one."""
         while self._heap:
             entry = heappop(self._heap)
             if _is_idle(*entry):

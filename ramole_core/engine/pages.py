@@ -46,8 +46,8 @@ class PageMemory:
         return found, self.values[layer]
 
     def grow(self) -> range:
-        """The numbers of more pages; none where there are as many as may be. Where there is no
-        memory now, all stays as it was, and a later call goes on with what was made."""
+        """Allocate more pages and return their numbers; none at the limit. Where there is no memory
+        now, all stays as it was, and a later call goes on with what was made."""
         before, places = self.places, min(self.most, max(FIRST, 2 * self.places))
         for made in (self.keys, self.values):
             for layer, old in made.items():
@@ -73,6 +73,6 @@ def pages_of(tokens: int) -> int:
 
 
 def _zeros(like: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """Memory that may also be written outside of inference mode."""
+    """Zeros that can be written outside of inference mode too."""
     with torch.inference_mode(False):
         return torch.zeros(shape, dtype=like.dtype, device=like.device)

@@ -23,7 +23,7 @@ from ramole_core.request_parts import read_examples
 
 @dataclass(frozen=True)
 class Pair:
-    """One example."""
+    """One example as token ids."""
 
     ids: tuple[int, ...]
     """All that is fed: the prompt, and the answer but for its last token."""
@@ -61,7 +61,7 @@ def encode_pairs(
 
 @dataclass
 class PairReading:
-    """The pairs on their way through the engine, under one way of mixing."""
+    """Pairs being read by the engine, under one way of mixing."""
 
     pairs: Sequence[Pair]
     losses: list[float] = field(default_factory=list)
@@ -86,8 +86,8 @@ class PairReading:
         """How many of the tokens at [start, end) predict one of the answer."""
         return max(0, end - max(start, self.pair.prompt_length - 1))
 
-    def hear(self, logits: Float[Tensor, "n v"], end: int) -> None:
-        """Logits after the last n tokens before `end`, all of which predict one of the answer."""
+    def add(self, logits: Float[Tensor, "n v"], end: int) -> None:
+        """Add the logits after the n tokens before `end`, which all predict answer tokens."""
         first = end - len(logits) - (self.pair.prompt_length - 1)
         targets = self.pair.targets[first : first + len(logits)]
         self.losses += [-found for found in token_logprobs(logits, targets)]

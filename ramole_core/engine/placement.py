@@ -1,4 +1,4 @@
-"""A request's decision placed in the engine: made before it waits, pinned in the bank when it runs.
+"""Place a request's decision: made before it waits, pinned in the bank when it runs.
 
 All that takes time (reading adapters, deciding, merging) is done by `prepare`, in the thread of
 whoever asks; `pin` runs between two steps of the batch and only takes pages.
@@ -39,18 +39,18 @@ Means = Callable[[Request], Mapping[str, Tensor]]
 
 @dataclass(frozen=True)
 class Held:
-    """What a request holds in the bank: an adapter, a merge, a bypass."""
+    """One thing that a request holds in the bank: an adapter, a merge, a bypass."""
 
     key: Hashable
     units: Units
     activation: str = ""
-    passing: bool = False
+    ephemeral: bool = False
     """It is tried once: it leaves the bank with its request."""
 
 
 @dataclass(frozen=True)
 class Placement:
-    """A decision, and what has to be in the bank for it."""
+    """A decision, and what it needs in the bank."""
 
     decision: Decision
     adapters: tuple[Held, ...] = ()
@@ -65,7 +65,7 @@ class Placement:
 
     @property
     def has(self) -> Bool[Tensor, "module k"]:
-        """Which of the request's adapters has which module; False also where it is off."""
+        """The modules of each of the request's adapters; False also where one is switched off."""
         return self.present if self.lacks is None else ~self.lacks
 
     @property
@@ -74,7 +74,7 @@ class Placement:
 
     @property
     def made(self) -> dict[Hashable, int]:
-        """Bytes of what was made for it and is in no file: merges and bypasses, by key."""
+        """Bytes of its merges and bypasses, which are in no file, by key."""
         return {one.key: one.units.nbytes for one in self.held if not isinstance(one.key, str)}
 
 
@@ -100,13 +100,13 @@ class Placer:
         candidates: Sequence[Candidate],
         off: Bool[Tensor, "module columns"] | None = None,
         *,
-        passing: bool = False,
+        ephemeral: bool = False,
     ) -> Placement:
         """Read the adapters and let the method decide; safe in any thread.
 
         `off` [module, k+1] is True where an adapter is switched off, as though it lacked the
         module; its last column is a bypass's. What a candidate answered to the prompt stays.
-        `passing`: a merge is tried once, and kept nowhere. Raises RamoleError where the method
+        `ephemeral`: a merge is tried once, and kept nowhere. Raises RamoleError where the method
         cannot use them, or where they could never fit.
         """
         method = find_method(request.method)
@@ -139,7 +139,7 @@ class Placer:
             decision = deciding_without(decision, ask, off[:, -1])
         if decision.merge is not None:
             one = self._merged(
-                request.method, candidates, ask, decision, decision.merge, passing=passing
+                request.method, candidates, ask, decision, decision.merge, ephemeral=ephemeral
             )
             present = one.units.present[:, None]
             key = placement_key(request.method, ask, decision, held=[one.key], present=present)
@@ -154,7 +154,7 @@ class Placer:
         return placement
 
     def pin(self, placement: Placement) -> RowMix | None:
-        """Take the pages; None where they are not to be had now. What fails takes none."""
+        """Pin its adapters in the bank; None where there is no room now. A failure pins none."""
         slots: list[Slot] = []
         try:
             for held in placement.held:
@@ -162,7 +162,7 @@ class Placer:
                     held.key,
                     lambda held=held: held.units,
                     activation=held.activation,
-                    passing=held.passing,
+                    ephemeral=held.ephemeral,
                 )
                 if slot is None:
                     break
@@ -187,13 +187,13 @@ class Placer:
             self._bank.release(slot)
 
     def release(self, mix: RowMix) -> None:
-        """Give the slots of a row back."""
+        """Release the slots of a row."""
         self._give_back(mix.held)
         self._bank.tidy()
 
     @contextmanager
     def pinned(self, placements: Sequence[Placement], full: str) -> Iterator[list[RowMix]]:
-        """The rows of all placements at once, given back after the block.
+        """Pin all placements for the block.
 
         Raises RamoleError with the sentence `full` where they do not fit together now.
         """
@@ -230,9 +230,9 @@ class Placer:
         decision: Decision,
         merge: Merge,
         *,
-        passing: bool,
+        ephemeral: bool,
     ) -> Held:
-        """The one LoRA of a merge, made once for what it depends on."""
+        """The one LoRA of a merge, cached by what it depends on."""
         self._check_rank(merge.rank, self._bank.room_for([]))
         trained = "" if ask.trained is None else ask.trained.checksum
         key = (
@@ -252,9 +252,9 @@ class Placer:
                     made[path] = lora
             return pack_units(made, self._layout, dtype=self._dtype)
 
-        units = self._store.made(key, make, keep=not passing)
+        units = self._store.made(key, make, keep=not ephemeral)
         self._check_room([units])
-        return Held(key, units, passing=passing)
+        return Held(key, units, ephemeral=ephemeral)
 
     def _bypass(self, method: str, decision: Decision) -> Held | None:
         bypass = decision.bypass

@@ -1,4 +1,4 @@
-"""What decides the numbers of a token under a placement, as one digest of 16 bytes.
+"""A 16-byte digest of all that decides a token's numbers under a placement.
 
 Keys and values that were made under two placements of one key are the same to the bit, so either
 may be read in the place of the other. Tables count by their numbers; adapters, merges, routers and
@@ -28,8 +28,8 @@ def placement_key(
     held: Sequence[Hashable],
     present: Bool[Tensor, "module slot"],
 ) -> bytes:
-    """The digest of a decision about `ask`; `held` are the keys of what it has in the bank, in
-    their order, and `present` says where each counts."""
+    """Digest a decision about `ask`; `held` are the keys of what it has in the bank, in their
+    order, and `present` says where each counts."""
     digest = _Digest()
     digest.add("held", *held)
     digest.add("present", present)
@@ -37,12 +37,12 @@ def placement_key(
     if decision.gate is not None:
         _add_gate(digest, decision.gate)
         if decision.gate.score is not None:
-            _add_told(digest, method, ask)
+            _add_ask(digest, method, ask)
     return digest.bytes
 
 
 class _Digest:
-    """Grows with everything that is added, each piece under its name and with its size."""
+    """A digest of named pieces, each added with its size."""
 
     def __init__(self):
         self._hash = hashlib.blake2b(digest_size=SIZE)
@@ -86,8 +86,8 @@ def _add_gate(digest: _Digest, gate: Gate) -> None:
             digest.add(field.name, value)
 
 
-def _add_told(digest: _Digest, method: str, ask: Ask) -> None:
-    """All that a method is told, but the adapters' tensors, which their checksums stand for."""
+def _add_ask(digest: _Digest, method: str, ask: Ask) -> None:
+    """Add the method's inputs; checksums represent the adapters' tensors."""
     trained = None if ask.trained is None else ask.trained.checksum
     digest.add("told", method, sorted(ask.options.items()), ask.weights, trained)
     for path, mean in sorted((ask.means or {}).items()):

@@ -1,4 +1,4 @@
-"""Which page holds what: a tree of pages, each known by its tokens and by the pages before it.
+"""The prefix tree: pages found by their tokens and the pages before them.
 
 A token is its id and how it was mixed, three int64 (`KvCache.content`). A page below another
 continues it; only a full page has others below it, and no two full pages there are equal. Pages
@@ -19,7 +19,7 @@ from ramole_core.engine.pages import PAGE
 
 @dataclass(eq=False, slots=True)
 class Page:
-    """The tokens of one page, and who stands before and behind it."""
+    """The tokens of one page, its parent and children."""
 
     number: int
     above: "Page | None" = None
@@ -41,20 +41,20 @@ class Page:
     """Trace row [2, layer, module, k] of each traced token; None: it needs none."""
 
     def common(self, content: Int64[np.ndarray, "n 3"]) -> int:
-        """How many first tokens are the same."""
+        """The number of equal first tokens."""
         n = min(self.count, len(content))
         same = (self.content[:n] == content[:n]).all(1)
         return n if same.all() else int(same.argmin())
 
     def take_traces(self, other: "Page", n: int) -> None:
-        """What `other` knows about the first n tokens, which are the same here."""
+        """Copy the traces of `other` for the first n tokens, which are equal."""
         for at in np.flatnonzero(other.traced[:n] & ~self.traced[:n]):
             self.gates[at] = other.gates[at]
         self.traced[:n] |= other.traced[:n]
 
 
 class PrefixTree:
-    """All pages that hold tokens."""
+    """The tree of all pages that hold tokens."""
 
     def __init__(self):
         self.root = Page(-1)
@@ -94,8 +94,8 @@ class PrefixTree:
         gates: Sequence[Tensor | None],
         traced: Sequence[bool] | np.ndarray,
     ) -> Page | None:
-        """Put tokens behind those of a page; returns the page that was full of them already, which
-        takes its place in the tree, or None."""
+        """Append tokens to a page; returns the equal full page that takes its place in the tree, or
+        None."""
         start, end = page.count, page.count + len(content)
         if start:
             self.remove(page)
@@ -110,7 +110,7 @@ class PrefixTree:
         return None
 
     def cut(self, page: Page, n: int) -> None:
-        """Only the first n tokens of a page that nothing stands below."""
+        """Truncate a leaf page to its first n tokens."""
         above = page.above
         assert above is not None and not page.below
         self.remove(page)
@@ -120,7 +120,7 @@ class PrefixTree:
         self._insert(page, above)
 
     def remove(self, page: Page) -> None:
-        """Nobody finds it any more."""
+        """Remove a page from the tree."""
         assert page.above is not None and not page.below
         del page.above.below[bisect_left(page.above.below, (page.key, page.number))]
         page.above = None

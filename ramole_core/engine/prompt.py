@@ -1,4 +1,4 @@
-"""A request on its way into the engine: its turns as token ids, read once, and their adapters.
+"""A request prepared for the engine: its turns as token ids, and their adapters.
 
 A conversation is rendered once, by the chat template over everything. An earlier turn ends where
 the rendering up to and including its assistant's message stops being a common prefix of the whole,
@@ -24,7 +24,7 @@ Message = dict[str, str]
 
 @dataclass(frozen=True)
 class Prompt:
-    """A prompt that was read."""
+    """A tokenized prompt."""
 
     parts: tuple[tuple[int, ...], ...]
     """Token ids of each turn, oldest first; the last one is the turn that is answered."""
@@ -41,7 +41,7 @@ class Prompt:
 
 @dataclass(frozen=True)
 class Turn:
-    """One turn of a request: what was asked, and its adapters."""
+    """One turn of a request and its adapters."""
 
     request: Request
     """Of this turn alone (`Request.turns`): text, method, options, adapters and weights."""
@@ -61,7 +61,7 @@ class Prepared:
     """The adapters that answer, those that a method brings among them."""
     later: tuple[Turn, ...] = ()
     """The prompt's other parts, which are answered after this one."""
-    shown: tuple[int, ...] = ()
+    streamed_ids: tuple[int, ...] = ()
     """Tokens of the answer that an engine had made and told before it was lost, those of the
     request's own `prefix_ids` not counted: they are read, and the last one is told again."""
 
@@ -71,7 +71,7 @@ class Prepared:
         return self.turns[-1].candidates
 
     def bare(self) -> "Prepared":
-        """The same tokens by the base alone."""
+        """The same request answered by the base alone."""
         turns = tuple(Turn(turn.request.by_base(), ()) for turn in self.turns)
         return Prepared(self.request.by_base(), turns, self.prompt)
 
@@ -114,8 +114,8 @@ def read_prompt(request: Request, tokenizer: PreTrainedTokenizerBase, *, context
 
 
 def room_for_answer(request: Request, length: int, *, context: int, turns: int = 1) -> int:
-    """Most tokens the answer may have; raises RamoleError where the prompt, of `turns` turns and
-    `length` tokens, fills the context."""
+    """The most tokens that the answer may have; raises RamoleError where the prompt, of `turns`
+    turns and `length` tokens, fills the context."""
     if length >= context:
         over = length - context + 1
         if turns > 1:
@@ -142,7 +142,7 @@ def room_for_answer(request: Request, length: int, *, context: int, turns: int =
 
 
 def _messages(request: Request, history: Sequence[Exchange]) -> list[Message]:
-    """All that is said, the system prompt first."""
+    """The messages, the system prompt first."""
     if request.messages:
         return [{"role": role, "content": text} for role, text in request.messages]
     said = [] if request.system is None else [{"role": "system", "content": request.system}]
@@ -158,7 +158,7 @@ def _split(
     ids: Sequence[int],
     tokenizer: PreTrainedTokenizerBase,
 ) -> tuple[tuple[int, ...], ...]:
-    """`ids` by turn; no turn but the last has to have any."""
+    """Split `ids` by turn; earlier turns may be empty."""
     if not history:
         return (tuple(ids),)
     said, ends = _messages(request, history), [0]
@@ -197,7 +197,7 @@ def _render(
 
 
 def _instead(messages: Sequence[Message]) -> str:
-    """What can be asked where the template refuses these."""
+    """Advice for messages that the template refuses."""
     if messages[0]["role"] == "system":
         return "leave out the system prompt."
     if len(messages) > 1:

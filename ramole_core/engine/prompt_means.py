@@ -1,4 +1,4 @@
-"""What goes into each block of the bare base, averaged over a prompt's tokens.
+"""The mean input of each block of the bare base over a prompt's tokens.
 
 For methods that read the prompt (`Ask.means`). Each sum runs over one prompt alone, token by token
 in float64, so that a mean's bits depend on nobody else, and not on how many read at once.
@@ -24,8 +24,8 @@ REMEMBERED = 16
 def watch_means(
     model: PreTrainedModel, blocks: Collection[str], spans: Sequence[tuple[int, int]]
 ) -> Iterator[Callable[[], list[dict[str, Tensor]]]]:
-    """Of the forward inside the block: the mean input of each of these blocks over each span of its
-    tokens, all rows' counted as one; float32, by path."""
+    """Record, in the forward inside, the mean input of these blocks over each span of its tokens,
+    all rows' counted as one; float32, by path."""
     means: list[dict[str, Tensor]] = [{} for _ in spans]
 
     def see(path: str, x: Tensor) -> None:
@@ -42,7 +42,7 @@ def watch_means(
 
 
 def mean_of(tokens: Float[Tensor, "l i"]) -> Float[Tensor, "i"]:
-    """Their mean; a running sum has one order, whatever runs it."""
+    """The mean, by a running sum: one order on any device."""
     return (tokens.double().cumsum(0)[-1] / len(tokens)).float()
 
 
@@ -50,8 +50,8 @@ def mean_of(tokens: Float[Tensor, "l i"]) -> Float[Tensor, "i"]:
 def read_means(
     model: PreTrainedModel, blocks: Collection[str], prompts: Sequence[Sequence[int]]
 ) -> list[dict[str, Tensor]]:
-    """The mean inputs of each prompt, of a model that nobody serves; right-padded, which no token
-    of a decoder feels."""
+    """The mean inputs of each prompt, of a model that is not served; right-padded, which changes no
+    token of a decoder."""
     length = max(map(len, prompts))
     ids = torch.zeros(len(prompts), length, dtype=torch.long)
     for row, one in enumerate(prompts):
@@ -63,7 +63,7 @@ def read_means(
 
 
 class KnownMeans:
-    """Those of the last prompts; safe to use from several threads."""
+    """A cache of the last prompts' means; thread-safe."""
 
     def __init__(self, most: int = REMEMBERED):
         self._most, self._lock = most, threading.Lock()

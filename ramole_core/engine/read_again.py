@@ -1,4 +1,4 @@
-"""Answers that have ended and are read again for their effects, beside the batch.
+"""Second readings of finished answers for their effects, beside the batch.
 
 They take no row and no place in the queue, and come last: nothing of them runs in a step that reads
 a prompt, none begins while a request waits, and where rows decode a token is saved up for each step
@@ -19,7 +19,7 @@ IDLE_PIECE = 64
 
 
 class ReadAgain:
-    """`add` may be called from any thread, the rest by the scheduler."""
+    """The queue of second readings; `add` from any thread, the rest by the scheduler."""
 
     def __init__(self):
         self._coming: deque[RequestState] = deque()
@@ -32,17 +32,17 @@ class ReadAgain:
         return len(self._coming) + len(self.states)
 
     def add(self, states: Sequence[RequestState]) -> None:
-        """Have these read."""
+        """Queue these readings."""
         self._coming.extend(states)
 
     def take_in(self) -> list[RequestState]:
-        """All of them, those included that have just come."""
+        """All readings, new ones included."""
         while self._coming:
             self.states.append(self._coming.popleft())
         return self.states
 
     def after_step(self, *, rows: int) -> None:
-        """So many rows have decoded a token; none of those that run could: the next may read."""
+        """Count a step of so many decoding rows towards the next reading."""
         answers = len({state.number for state in self.states})
         saved = self._spare + answers if rows else PIECE
         self._spare = min(saved, PIECE) if answers else 0
@@ -54,8 +54,8 @@ class ReadAgain:
         mixed: Callable[[RequestState], bool],
         decoding: bool,
     ) -> list[Share]:
-        """What is read now; `begin` opens the pages of one that has none and
-        says whether it could, `mixed` whether its adapters are in the bank."""
+        """The readings of the next chunk; `begin` opens the pages of one that has none and says
+        whether it could, `mixed` whether its adapters are in the bank."""
         if not self.states or (decoding and self._spare < PIECE):
             return []
         budget = PIECE if decoding else IDLE_PIECE

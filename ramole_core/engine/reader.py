@@ -1,4 +1,4 @@
-"""Requests read and checked, without the model: its tokenizer and a few facts of it are enough.
+"""Read and check requests without the model, by its tokenizer and a few facts.
 
 So whoever has no model can still say what a request comes to, and refuse what could never run.
 """
@@ -27,7 +27,7 @@ from ramole_core.request import Request
 
 @dataclass(frozen=True)
 class ModelFacts:
-    """What has to be known of a model that runs, by whoever asks it: plain data."""
+    """Facts of a running model that its callers need: plain data."""
 
     layout: Layout
     """Its mixed layers."""
@@ -49,7 +49,7 @@ class ModelFacts:
 
 
 class RequestReader:
-    """Turns requests into what can be submitted."""
+    """Prepare requests for submission."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, facts: ModelFacts, *, weights: Weights):
         """`weights` gives a method's trained weights."""
@@ -72,14 +72,14 @@ class RequestReader:
         *,
         earlier: Sequence[Turn] = (),
     ) -> Prepared:
-        """A request with its adapters and its prompt; `earlier` are the turns that its prompt has
+        """The request with its adapters and its prompt; `earlier` are the turns that its prompt has
         before the one that is answered. Raises RamoleError where a method cannot use them."""
         asked = (*earlier, Turn(request.turns[-1], tuple(candidates)))
         return self.complete(Prepared(request, asked, prompt or self.read(request)))
 
     def complete(self, asked: Prepared) -> Prepared:
-        """With the adapters that its methods bring in the place of those that it was given, and
-        with the end of a turn as a stop string where the model was never taught turns."""
+        """Replace given adapters by those that the methods bring, and add the end of a turn as a
+        stop string for a model without turns."""
         request, prompt = self._within_its_turn(asked.request), asked.prompt
         eos, vocabulary = self.facts.eos, self.facts.vocabulary
         check_prefix(request, self.tokenizer, eos=eos, vocabulary=vocabulary)
@@ -116,7 +116,7 @@ class RequestReader:
         return replace(request, stop=(*request.stop, NEXT_TURN))
 
     def _with_own(self, turn: Turn) -> Turn:
-        """The turn with the adapters that its method brings in the place of those it was given."""
+        """The turn with the adapters that its method brings."""
         method = find_method(turn.request.method)
         trained = None if turn.request.weights else self._weights(method)
         method.check(turn.candidates, trained)
@@ -124,7 +124,7 @@ class RequestReader:
 
 
 def facts_of_model(base: BaseModel, *, layout: Layout, exact: bool) -> ModelFacts:
-    """Of a base model that is loaded."""
+    """Facts of a loaded base model."""
     return ModelFacts(
         layout=layout,
         context=context_of(base.model),
@@ -151,7 +151,7 @@ def context_of(model: PreTrainedModel) -> int:
 
 
 def _end_tokens(base: BaseModel) -> frozenset[int]:
-    """Those of the generation config, else the tokenizer's; 0 is a token like any other."""
+    """End tokens of the generation config, else the tokenizer's; 0 is a token like any other."""
     generation = getattr(base.model, "generation_config", None)
     for found in (getattr(generation, "eos_token_id", None), base.tokenizer.eos_token_id):
         tokens = found if isinstance(found, list) else [found]

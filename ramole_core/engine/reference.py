@@ -1,4 +1,4 @@
-"""What an adapter's responses are when nothing calls for it: the base's own inputs to each layer.
+"""An adapter's usual responses: those to the base's inputs on everyday prompts.
 
 A few dozen everyday requests are read once by the bare base, and what goes into each layer at the
 end of each is kept. An adapter's usual response is the mean and the standard deviation of
@@ -88,7 +88,7 @@ NARROWEST = 0.05
 
 
 class Reference:
-    """What goes into every layer of the base at the end of each of the prompts above."""
+    """The inputs of every layer of the base at the end of each prompt above."""
 
     def __init__(
         self,
@@ -112,7 +112,7 @@ class Reference:
 
 
 def _encode(prompt: str, tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """As it is asked: under the chat template, or raw where that cannot write it."""
+    """Encode a prompt under the chat template, or raw where that fails."""
     try:
         return encode_prompt(Request(prompt), tokenizer)
     except RamoleError:
@@ -129,7 +129,7 @@ def log_responses(units: Units, inputs: Sequence[Float[Tensor, "_ _"]]) -> Float
 
 
 def response_of(units: Units, inputs: Sequence[Float[Tensor, "_ _"]]) -> Response:
-    """What an adapter answers to these inputs, by group."""
+    """An adapter's response to these inputs, by group."""
     return Response(log_responses(units, inputs), units.usual, units.present)
 
 
@@ -137,9 +137,9 @@ def response_of(units: Units, inputs: Sequence[Float[Tensor, "_ _"]]) -> Respons
 def watch_inputs(
     model: nn.Module, layout: Layout, at: Int[Tensor, "b"]
 ) -> Iterator[Callable[[], list[Float[Tensor, "_ b _"]]]]:
-    """Of the forward inside the block: what goes into each group's layer in each block at these of
-    its tokens, all rows' counted as one (some models give their layers no rows). Experts are asked
-    at all of these tokens, whoever was chosen."""
+    """Record, in the forward inside, each group's input in each block at these tokens, all rows'
+    counted as one (some models give their layers no rows). Experts are asked at all of these
+    tokens, whoever was chosen."""
     seen: dict[str, Tensor] = {}
     at = at.to(next(model.parameters()).device)  # once: each layer would wait for it
 
@@ -178,8 +178,8 @@ def watch_inputs(
 def read_ends(
     model: nn.Module, layout: Layout, prompts: Sequence[Sequence[int]]
 ) -> list[Float[Tensor, "_ b _"]]:
-    """By group: what goes into its layer in each block at the last token of each prompt, of a model
-    that nobody serves."""
+    """Each group's inputs in each block at the last token of each prompt, of a model that is not
+    served."""
     ends = torch.tensor([len(ids) - 1 for ids in prompts])
     ids = torch.zeros(len(prompts), int(ends.max()) + 1, dtype=torch.long)
     for row, one in enumerate(prompts):

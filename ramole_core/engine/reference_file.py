@@ -1,4 +1,4 @@
-"""The reference's inputs on disk: a base reads its prompts once, and later starts find them.
+"""The reference's inputs on disk, computed once for a base.
 
     DATA_DIR/reference/<all that the numbers hang on>.safetensors
 
@@ -28,8 +28,7 @@ Read = Callable[[Sequence[Sequence[int]]], list[Tensor]]
 
 
 def what_of(base: BaseModel, layout: Layout) -> str:
-    """All that the numbers hang on, but for the prompts: the base, how it is computed, and by which
-    code."""
+    """The key of the numbers, without the prompts: base, precision and code."""
     versions = [metadata.version(name) for name in ("torch", "transformers", "bitsandbytes")]
     kind = base.checksum, base.quantization, base.head, str(base.dtype), base.device.type
     groups = [(group.i, group.paths) for group in layout.groups]
@@ -37,7 +36,7 @@ def what_of(base: BaseModel, layout: Layout) -> str:
 
 
 def remembered(read: Read, *, folder: Path | None, what: str) -> Read:
-    """`read`, asked only for what no file of the folder knows; None: there is no folder."""
+    """Wrap `read` with a cache in the folder; None: no folder."""
     if folder is None:
         return read
 

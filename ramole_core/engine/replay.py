@@ -1,5 +1,4 @@
-"""A decode step that runs again without Python on a CPU: it calls the same kernels on the same
-memory.
+"""Replay a recorded decode step on a CPU without Python: the same kernels on the same memory.
 
 The second step of a batch is written down (`capture.py`), those after it run the recording.
 """
@@ -18,7 +17,7 @@ from ramole_core.kernels.compiled import view
 
 @dataclass
 class Replay:
-    """A step that was written down."""
+    """A recorded step."""
 
     step: CapturedStep
     logits: Tensor
@@ -26,7 +25,7 @@ class Replay:
     _cache: FlatCache | None = None
 
     def run(self, ids: Sequence[int], cache: FlatCache) -> Tensor:
-        """Logits [b, v] of these tokens, one of each request, in their own memory."""
+        """Logits [b, v] of these tokens, one a request, in memory of their own."""
         self.step.ids.numpy()[0] = ids
         self.step.positions.numpy()[:] = cache.positions.numpy()
         cache.take_over(self.recording.program)
@@ -36,6 +35,6 @@ class Replay:
 
 
 def copied(logits: Tensor) -> Tensor:
-    """The same in memory of its own, by this thread alone: PyTorch would wake a team for it, which
-    waits for the cores that the kernels' team has (`kernels.likeliest`)."""
+    """Copy a tensor in this thread alone: PyTorch would wake its own threads for it, which wait for
+    the cores that the kernels' team has (`kernels.likeliest`)."""
     return torch.from_numpy(view(logits).copy()).view(logits.dtype)

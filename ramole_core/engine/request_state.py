@@ -1,4 +1,4 @@
-"""One request on its way through the engine, from the queue to its last token."""
+"""The state of one request in the engine, from the queue to its last token."""
 
 import math
 import threading
@@ -36,7 +36,7 @@ from ramole_core.request import Generation, Request, Step
 
 @dataclass(eq=False)
 class RequestState:
-    """What `Scheduler.submit` gives back; everything but `cancel` belongs to the scheduler."""
+    """A submitted request; everything but `cancel` belongs to the scheduler."""
 
     number: int
     request: Request
@@ -75,7 +75,7 @@ class RequestState:
     finish_reason: str = ""
     new: int = 0
     """Tokens that were made here."""
-    again: int | None = None
+    resumed_token: int | None = None
     """The next token, where another engine had told it and was lost: it is not chosen anew, so that
     no reader sees two, and it ends the answer where it did."""
     logprobs: list[float] = field(default_factory=list)
@@ -92,7 +92,7 @@ class RequestState:
     _cancelled: threading.Event = field(default_factory=threading.Event)
 
     def cancel(self) -> None:
-        """End it at the next step; from any thread."""
+        """End the request at the next step; thread-safe."""
         self._cancelled.set()
 
     @property
@@ -105,7 +105,7 @@ class RequestState:
 
     @property
     def tokens(self) -> list[int]:
-        """The answer's, those that were given included."""
+        """The answer's tokens, given ones included."""
         return self.ids[self.prompt_length :]
 
     @property
@@ -115,7 +115,7 @@ class RequestState:
 
     @property
     def fed(self) -> int:
-        """Tokens whose keys and values are there."""
+        """The number of tokens whose keys and values are cached."""
         return 0 if self.sequence is None else self.sequence.length
 
     @property
@@ -124,14 +124,15 @@ class RequestState:
 
     @property
     def segment(self) -> Segment:
-        """That of the token that is fed next."""
+        """The segment of the token that is fed next."""
         return self.segments.all[self.segments.at(self.fed)]
 
     def advance(self, token: int | None, logits: Float[Tensor, "v"], eos: frozenset[int]) -> Step:
-        """The next token: `token` where it was chosen for the whole batch, else from the logits."""
+        """Choose the next token: `token` where the whole batch's was chosen, else from the
+        logits."""
         request = self.request
-        if self.again is not None:
-            token, self.again = self.again, None
+        if self.resumed_token is not None:
+            token, self.resumed_token = self.resumed_token, None
             skip_draws(self.generator, request, 1)
         elif token is None:
             token = self._choose(logits.float())
@@ -167,8 +168,8 @@ class RequestState:
             logits = changed_logits(logits, request, prompt=prompt, answer=answer, form=self.form)
         return choose_token(logits, request, generator=self.generator)
 
-    def hear_prompt(self, logits: Float[Tensor, "n v"], end: int) -> None:
-        """Logits after the n tokens before `end`, for the log probabilities of the prompt."""
+    def add_prompt_logits(self, logits: Float[Tensor, "n v"], end: int) -> None:
+        """Add the logits after the n tokens before `end`, for the prompt's log probabilities."""
         found, top = self.prompt_logprobs, self.request.logprobs or 0
         if not found:
             found.append(TokenLogprob(self.ids[0], None))
@@ -176,15 +177,15 @@ class RequestState:
             found.append(log_probability(logits[row], self.ids[at], top=top))
 
     def take_pair(self) -> None:
-        """What is fed from now on is the pair that `reading` has come to. The cache is asked for
-        its prompt at most: after the other tokens logits are wanted."""
+        """Switch to the current pair of `reading`. The cache is asked for its prompt at most: after
+        the other tokens logits are wanted."""
         assert self.reading is not None
         pair = self.reading.pair
         self.ids = list(pair.ids)
         self.content = self.segments.content(self.ids[: pair.prompt_length])
 
     def push(self, token: int, eos: frozenset[int]) -> str:
-        """The text that a token of the answer adds; ends the request where it is over."""
+        """Append a token's text to the answer; ends the request where it is over."""
         ended = token in eos and not self.request.ignore_eos
         text = "" if ended else self.text.push(token)
         if self.form is not None and not ended:
@@ -248,11 +249,11 @@ def new_request_state(
     session: str,
     address: str = "",
     extra: dict[str, float] | None = None,
-    shown: tuple[int, ...] = (),
+    streamed_ids: tuple[int, ...] = (),
     form: AnswerFormat | None = None,
 ) -> RequestState:
-    """A request that waits; what was given of its answer is said, drawn and past. `shown` are the
-    last tokens of the answer that were told elsewhere; the last of them is told again."""
+    """A waiting request, its given tokens counted as answered and drawn. `streamed_ids` are the
+    last tokens of the answer that another engine has streamed; the last one is streamed again."""
     state = RequestState(
         number=number,
         request=request,
@@ -267,8 +268,8 @@ def new_request_state(
         generator=make_generator(request),
         content=segments.content(() if request.prompt_logprobs else ids),
         extra=dict(extra or {}),
-        new=max(0, len(shown) - 1),
-        again=shown[-1] if shown else None,
+        new=max(0, len(streamed_ids) - 1),
+        resumed_token=streamed_ids[-1] if streamed_ids else None,
         form=form,
     )
     for token in state.tokens:
@@ -290,7 +291,7 @@ def new_pair_state(
     address: str,
     becomes: int = 0,
 ) -> RequestState:
-    """Pairs that wait to be read; one row reads them all."""
+    """A waiting row that reads all pairs."""
     state = RequestState(
         number=number,
         request=request,

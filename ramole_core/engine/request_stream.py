@@ -1,4 +1,4 @@
-"""One caller's requests: fed in as far as they fit, what comes of them collected as it comes.
+"""The stream of one caller's requests: submit what fits, yield results as they come.
 
 A request whose weights have to be found first stands aside meanwhile: of all that a caller asks one
 search runs at a time, one row of the batch. An answer whose effects are asked for is held back
@@ -22,12 +22,12 @@ from ramole_core.engine.request_state import RequestState
 from ramole_core.errors import Busy, RamoleError
 from ramole_core.request import Fitting, Generation, Step
 
-LOOK = 0.05
+POLL_SECONDS = 0.05
 """Seconds between two looks at whether a caller has gone, while nothing comes."""
 
 
 class RequestStream:
-    """One caller's requests: feeds them in as far as they fit, and collects what comes."""
+    """One caller's requests, submitted as they fit and yielded as results come."""
 
     def __init__(
         self,
@@ -64,14 +64,14 @@ class RequestStream:
         self._stopped = False
 
     def __iter__(self) -> Iterator[tuple[int, Step | Generation]]:
-        """Every token and answer, with the index of its request; raises what its request met."""
+        """Every token and answer, with the index of its request; raises its errors."""
         try:
             while self._open or self._unfitted or self._held or self._next < len(self._asked):
                 if not self._stopped and self._cancelled():
                     self._stop()
                 self._feed()
                 self._search()
-                self._tell_places()
+                self._report_places()
                 yield from self._take()
         finally:
             self._stop()
@@ -88,7 +88,7 @@ class RequestStream:
         self._wake()
 
     def _feed(self) -> None:
-        """Submit what fits: as many as run at once, so that a long list is no crowd in the queue.
+        """Submit as many as run at once, so that a long list does not fill the queue.
 
         What is stopped before it was fed goes in as well, to come out as cancelled.
         """
@@ -110,7 +110,7 @@ class RequestStream:
                 self._wake()  # once, so that all are read together
 
     def _submit(self, index: int, prepared: Prepared) -> bool:
-        """Put a request into the queue; False: there is no place now."""
+        """Queue a request; False: there is no place now."""
         try:
             state = self._engine.submit(
                 prepared,
@@ -129,11 +129,11 @@ class RequestStream:
         return True
 
     def _first(self, index: int) -> bool:
-        """Whether nothing has been asked before it: then busy is told, else it waits."""
+        """Whether it is the first one: then Busy is raised, else it waits."""
         return not (index or self._open or self._fit)
 
     def _search(self) -> None:
-        """The next step of the search that is on; a request whose weights are found goes in."""
+        """Submit the search's next step, or the request once its weights are found."""
         while self._unfitted and self._trying is None:
             index = self._unfitted[0]
             prepared = self._asked[index]
@@ -169,7 +169,7 @@ class RequestStream:
         self._wake()
 
     def _tried(self, item: Step | Generation | PairReading | Exception) -> None:
-        """What came of a step of the search."""
+        """Take the result of a step of the search."""
         self._trying = None
         if isinstance(item, Exception):
             raise item
@@ -182,7 +182,7 @@ class RequestStream:
         if (thread := self._thread()) is not None:
             thread.wake()
 
-    def _tell_places(self) -> None:
+    def _report_places(self) -> None:
         unsure = [(t, i) for t, i in self._open.items() if self._places.get(i) != 0]
         places = self._engine.scheduler.places() if unsure else {}
         for state, index in unsure:
@@ -196,7 +196,7 @@ class RequestStream:
         if self._thread() is None and self._news.empty():
             self._engine.step()
         try:
-            state, item = self._news.get(timeout=LOOK)
+            state, item = self._news.get(timeout=POLL_SECONDS)
         except queue.Empty:
             return
         while True:
@@ -223,8 +223,8 @@ class RequestStream:
                 return
 
     def _hold(self, state: RequestState, held: "_Held") -> Generation | None:
-        """Have an answer read again for its effects; the answer where nothing has to be read, or it
-        cannot be."""
+        """Queue an answer's second readings; returns the answer where there are none, or they
+        fail."""
         try:
             reading = self._engine.read_again(
                 self._asked[held.index],
@@ -241,14 +241,14 @@ class RequestStream:
     def _read(
         self, state: RequestState, item: Step | Generation | PairReading | Exception
     ) -> Iterator[tuple[int, Generation]]:
-        """What came of a reading of an answer: the answer with its effects after the last one, and
-        without where one has failed or was cancelled."""
+        """Take a reading's result: the answer with effects after the last one, without where one
+        failed or was cancelled."""
         reading = next((one for one in self._held if state in one.states), None)
         if reading is None:
             return  # another reading of its answer has failed
         held = self._held[reading]
         if isinstance(item, PairReading):
-            reading.hear(state, item)
+            reading.add(state, item)
             if reading.states:
                 return
             answer = reading.complete(held.answer, seconds=held.seconds)
@@ -260,14 +260,14 @@ class RequestStream:
         yield held.index, answer
 
     def _drain(self) -> None:
-        """The caller has gone: let the rows go now where no thread does it."""
+        """Free the rows after the caller has gone, where no thread does."""
         if self._thread() is None:
             self._engine.step()
 
 
 @dataclass(frozen=True)
 class _Held:
-    """An answer that is read again for its effects."""
+    """An answer held until its effects are read."""
 
     index: int
     """Of its request."""
@@ -276,7 +276,7 @@ class _Held:
 
     @property
     def seconds(self) -> float:
-        """Since it ended."""
+        """Seconds since the answer ended."""
         return time.perf_counter() - self.ended
 
     def without(self, error: Exception | None) -> Generation:

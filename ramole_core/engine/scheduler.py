@@ -1,4 +1,4 @@
-"""Continuous batching: at every step requests come in, prompts are read, and all rows get a token.
+"""Continuous batching: each step admits requests, reads prompts and decodes a token of every row.
 
 A step admits what fits, feeds one chunk of prompts, and decodes one token of every running row, in
 one forward whatever their methods, adapters, k and decoding settings (iteration-level scheduling,
@@ -29,7 +29,7 @@ from ramole_core.request import Generation, Step
 Event = tuple[RequestState, Step | Generation | PairReading | RamoleError]
 ALONE = 4
 """A step may read this many chunks of prompts where no row waits for its next token."""
-FEW = 8
+MAX_TAIL = 8
 """Tokens that are read in the same step, behind a chunk that has read all before them."""
 ASIDE = 4
 """Tokens of examples (`PairReading`) that may be read for each step in which rows decode; what is
@@ -39,7 +39,7 @@ ends; so it costs them about what one row more does. Where nobody decodes there 
 
 @dataclass(frozen=True)
 class Sizes:
-    """How much may happen at the same time."""
+    """Limits of a batch."""
 
     max_batch: int = 32
     """Rows that run."""
@@ -51,7 +51,7 @@ class Sizes:
 
 @dataclass
 class Stats:
-    """What the scheduler has done since it began; seconds are of the forwards and around them."""
+    """Counters of the scheduler; seconds are of the forwards and around them."""
 
     admitted: int = 0
     finished: int = 0
@@ -110,8 +110,8 @@ class Scheduler:
         deliver: Callable[[RequestState, Step | Generation | PairReading | Exception], None]
         | None = None,
     ) -> RequestState:
-        """Put a request of at most `length` tokens into the queue, made by its number; `deliver`
-        is called with all that comes of it.
+        """Queue a request of at most `length` tokens, made by its number; `deliver` gets its
+        results.
 
         Raises RamoleError where it could never run, Busy where MAX_QUEUE others wait, or its
         address has its share of the queue.
@@ -127,15 +127,15 @@ class Scheduler:
         return self.queue.add(made, session=session, address=address)
 
     def read_again(self, states: Sequence[RequestState]) -> None:
-        """Have these pairs read beside the batch (`read_again.py`)."""
+        """Queue these pairs to be read beside the batch (`read_again.py`)."""
         self._again.add(states)
 
     def cancel(self, state: RequestState) -> None:
-        """End one request at the next step; the others do not feel it."""
+        """End one request at the next step; others are unaffected."""
         state.cancel()
 
     def place(self, state: RequestState) -> int:
-        """1 is next, 0 runs or has ended."""
+        """A request's place in the queue: 1 is next, 0 runs or has ended."""
         return self.places().get(state, 0)
 
     def places(self) -> dict[RequestState, int]:
@@ -156,7 +156,7 @@ class Scheduler:
         return not (len(self.queue) or self._reading or self._rows or len(self._again))
 
     def stats(self) -> Mapping[str, int | float]:
-        """Counters, and what is held now."""
+        """Counters and current memory."""
         held = {
             "running": self.running,
             "waiting": self.waiting,
@@ -182,7 +182,7 @@ class Scheduler:
 
     @torch.inference_mode()
     def fail(self) -> list[RequestState]:
-        """Give up every request, after an error that nobody foresaw; frees what they held."""
+        """Fail every request after an unforeseen error, and free what they held."""
         lost = [*self._reading, *self._rows, *self._again.take_in(), *self.queue.take_all()]
         for state in lost:
             self._leave(state)
@@ -218,12 +218,12 @@ class Scheduler:
             self.queue.remove(state)
             state.admitted = time.perf_counter()
             self._stats.admitted += 1
-            self._met(state, 0)
+            self._skip_cached(state, 0)
             self._reading.append(state)
 
     def _mix(self, state: RequestState) -> bool:
-        """Have the adapters of the segment that is fed next in the bank; False: no room now, and
-        the request holds none meanwhile, so that nobody waits for somebody who waits."""
+        """Pin the adapters of the next segment; False: no room now, and the request holds none
+        meanwhile, which avoids a deadlock."""
         number = state.segments.at(state.fed)
         if state.mix is not None and state.mixed == number:
             return True
@@ -235,15 +235,15 @@ class Scheduler:
         return state.mix is not None
 
     def _mixed(self, state: RequestState, events: list[Event]) -> bool:
-        """The same for one that runs; a fault ends that request alone."""
+        """Pin for a running request; a fault ends that request alone."""
         try:
             return self._mix(state)
         except Exception as error:
             self._fail(state, error, events)
             return False
 
-    def _met(self, state: RequestState, before: int) -> None:
-        """Tokens behind `before` were found in the cache."""
+    def _skip_cached(self, state: RequestState, before: int) -> None:
+        """Count the tokens behind `before` that the cache had."""
         self._stats.shared_tokens += state.fed - before
         if state.request.trace and state.fed > before:
             assert state.sequence is not None
@@ -252,8 +252,8 @@ class Scheduler:
     # --- prompts --------------------------------------------------------------------------------
 
     def _read(self, events: list[Event]) -> None:
-        """One chunk of prompts, and the few tokens that others lack behind what it has read; where
-        there is none, answers are read again."""
+        """Read a chunk of prompts, and the few remaining tokens of others that shared its prefix;
+        without prompts, finished answers."""
         budget = self.sizes.prefill_chunk * (1 if self._rows else ALONE)
         chunk = self._chunk(budget, events)
         if not chunk:
@@ -262,7 +262,7 @@ class Scheduler:
         self._prefill(chunk, events)
         left = budget - sum(share.count for share in chunk)
         waited = [state for state in self._reading if all(s.state is not state for s in chunk)]
-        if waited and left > 0 and (more := self._chunk(left, events, most=FEW)):
+        if waited and left > 0 and (more := self._chunk(left, events, most=MAX_TAIL)):
             self._prefill(more, events)
 
     def _chunk(self, budget: int, events: list[Event], *, most: int | None = None) -> list[Share]:
@@ -271,7 +271,7 @@ class Scheduler:
             assert state.sequence is not None
             before = state.fed
             self._kv.extend(state.sequence, state.content, traced=state.request.trace)
-            self._met(state, before)
+            self._skip_cached(state, before)
             if self._held_back(state):
                 continue
             if (most is None or state.unfed <= most) and self._mixed(state, events):
@@ -279,7 +279,7 @@ class Scheduler:
         return next_chunk(ready, budget)
 
     def _read_again(self, events: list[Event]) -> None:
-        """A chunk of answers that have ended, for their effects."""
+        """Read a chunk of finished answers, for their effects."""
 
         def begin(state: RequestState) -> bool:
             if not len(self.queue):
@@ -299,7 +299,7 @@ class Scheduler:
         self._stats.effect_seconds += time.perf_counter() - began
 
     def _held_back(self, state: RequestState) -> bool:
-        """Whether an example waits until rows that decode have made enough steps for it."""
+        """Whether an example waits until the decoding rows have made enough steps."""
         if state.reading is None or not self._rows:
             return False
         return self._saved < min(state.unfed, self.sizes.prefill_chunk)
@@ -312,7 +312,7 @@ class Scheduler:
         self._stats.prefill_seconds += time.perf_counter() - began
 
     def _forward(self, chunk: Sequence[Share], events: list[Event]) -> None:
-        """Feed the tokens of a chunk; a request whose prompt is read gets its first token."""
+        """Run a chunk; a request whose prompt is read gets its first token."""
         pieces = [self._piece(share.state, share.count) for share in chunk]
         output = self._runner.forward(pieces, self._kv)
         chosen = likeliest(output.logits)
@@ -321,11 +321,11 @@ class Scheduler:
                 continue
             if state.reading is not None:
                 self._saved = max(0, self._saved - count)
-                self._hear(state, count, row, output, events)
+                self._add_example(state, count, row, output, events)
                 continue
             if state.request.prompt_logprobs:
                 kept = output.kept.get(row, output.logits[row : row + 1])
-                state.hear_prompt(kept, state.fed)
+                state.add_prompt_logits(kept, state.fed)
             if state.unfed:
                 continue
             if not self._advance(state, row, chosen[row], output, events):
@@ -345,16 +345,16 @@ class Scheduler:
         keep = count if state.request.prompt_logprobs else 1
         return Piece(state.sequence, ids, state.mix, traced, keep)
 
-    def _hear(
+    def _add_example(
         self, state: RequestState, count: int, row: int, output: Output, events: list[Event]
     ) -> None:
-        """What a forward says of an example; after the last one the request has ended. After each
-        it goes behind those that wait to be read."""
+        """Add a forward's logits to an example; the last one ends the request, others requeue
+        it."""
         reading = state.reading
         assert reading is not None and state.sequence is not None
         if wanted := reading.wanted(state.fed - count, state.fed):
             kept = output.kept.get(row, output.logits[row : row + 1])
-            reading.hear(kept[-wanted:], state.fed)
+            reading.add(kept[-wanted:], state.fed)
         if state.unfed:
             return
         if not reading.advance():
@@ -372,7 +372,7 @@ class Scheduler:
     def _commit(
         self, state: RequestState, count: int, row: int, output: Output, events: list[Event]
     ) -> bool:
-        """What a forward has made of a piece is the request's now; False: its method failed."""
+        """Commit a piece's results to its request; False: its method failed."""
         if row in output.faults:
             self._fail(state, output.faults[row], events)
             return False
@@ -415,8 +415,8 @@ class Scheduler:
     def _advance(
         self, state: RequestState, row: int, token: int, output: Output, events: list[Event]
     ) -> bool:
-        """The next token of one row: the batch's own choice where the request takes the likeliest
-        of the model's own logits. False: its format allows none."""
+        """Choose one row's next token: the batch's argmax for a greedy request without changed
+        logits. False: its format allows none."""
         chosen = token if state.takes_likeliest else None
         try:
             events.append((state, state.advance(chosen, output.logits[row], self._eos)))
@@ -426,7 +426,7 @@ class Scheduler:
         return True
 
     def _fail(self, state: RequestState, error: Exception, events: list[Event]) -> None:
-        """A fault in one method: it ends that request, with one sentence."""
+        """End a request whose method failed, with one sentence."""
         self._leave(state)
         events.append((state, fault_of(error, state.request.method)))
 
@@ -436,7 +436,7 @@ class Scheduler:
         events.append((state, state.generation(self._tokenizer, self._layout)))
 
     def _leave(self, state: RequestState) -> None:
-        """Give back whatever the state holds."""
+        """Release what a request holds."""
         if state in self._rows:
             self._rows.remove(state)
         elif state in self._reading:

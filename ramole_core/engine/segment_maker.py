@@ -1,5 +1,5 @@
-"""From a request that was prepared to its segments: one a turn, cut where something is
-switched off or weighed anew."""
+"""Make a prepared request's segments: one a turn, cut where something is switched off or
+reweighted."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import replace
@@ -19,7 +19,7 @@ from ramole_core.request import Request
 
 
 class SegmentMaker:
-    """Lets the methods decide; safe in any thread."""
+    """Make segments by the methods' decisions; thread-safe."""
 
     def __init__(self, layout: Layout, placer: Placer):
         self._layout, self._placer = layout, placer
@@ -56,7 +56,7 @@ class SegmentMaker:
             weights = [weight for n, weight in enumerate(request.weights) if n in left]
             request = replace(request, adapters=[one.name for one in kept], weights=weights)
         asked, end = Turn(request, tuple(kept)), whole.open.end
-        after = self._of_turn(prepared, asked, kept, off, start=cut, end=end, passing=True)
+        after = self._of_turn(prepared, asked, kept, off, start=cut, end=end, ephemeral=True)
         return Segments((*before, *after))
 
     def _of_turn(
@@ -68,9 +68,9 @@ class SegmentMaker:
         *,
         start: int,
         end: int,
-        passing: bool = False,
+        ephemeral: bool = False,
     ) -> list[Segment]:
-        """Those of one turn, the last one's cut where weights are fixed later."""
+        """The segments of one turn; the last turn is cut where weights are fixed later."""
         request, found = prepared.request, []
         given = len(prepared.prompt.ids) + len(request.prefix_ids)
         switches = read_switches(request, candidates, self._layout, given=given)
@@ -84,7 +84,7 @@ class SegmentMaker:
             spans = [(turn.request, start, cut), (later, cut, end)]
         for asked, begin, over in spans:
             found += self._switched(
-                asked, candidates, switches, start=begin, end=over, passing=passing
+                asked, candidates, switches, start=begin, end=over, ephemeral=ephemeral
             )
         return found
 
@@ -96,14 +96,13 @@ class SegmentMaker:
         *,
         start: int,
         end: int,
-        passing: bool,
+        ephemeral: bool,
     ) -> list[Segment]:
-        """Segments of tokens that are asked one way: one, and one more from each position on where
-        something goes off."""
+        """One segment, and one more from each position where something is switched off."""
         found, off = [], None
         for at, more in [*switches, (end, None)]:
             if start < min(at, end):
-                placement = self.place(asked, candidates, off, passing=passing)
+                placement = self.place(asked, candidates, off, ephemeral=ephemeral)
                 k = placement.decision.weights.shape[1]
                 names = tuple(one.name for one in candidates[:k])
                 found.append(Segment(min(at, end), placement, names))
@@ -117,12 +116,12 @@ class SegmentMaker:
         candidates: Sequence[Candidate],
         off: Tensor | None = None,
         *,
-        passing: bool = False,
+        ephemeral: bool = False,
     ) -> Placement:
-        """What the method decides, `passing` as of the placer; raises RamoleError, also for a fault
-        that nobody foresaw."""
+        """Place the method's decision, `ephemeral` as in `Placer.prepare`; raises RamoleError for
+        any fault."""
         try:
-            return self._placer.prepare(request, candidates, off, passing=passing)
+            return self._placer.prepare(request, candidates, off, ephemeral=ephemeral)
         except RamoleError:
             raise
         except Exception as error:

@@ -31,13 +31,13 @@ class Segment:
 
 @dataclass(frozen=True)
 class Segments:
-    """All of a request's, in order."""
+    """All segments of a request, in order."""
 
     all: tuple[Segment, ...]
 
     @property
     def open(self) -> Segment:
-        """The last one, which the answer is part of."""
+        """The last segment, which has the answer."""
         return self.all[-1]
 
     @property
@@ -52,18 +52,18 @@ class Segments:
 
     @property
     def made(self) -> dict[Hashable, int]:
-        """Bytes of what was made for them and is in no file, by key."""
+        """Bytes of their merges and bypasses, by key."""
         found: dict[Hashable, int] = {}
         for segment in self.all:
             found |= segment.placement.made
         return found
 
     def at(self, position: int) -> int:
-        """Which of them a token is in."""
+        """The segment that a token is in."""
         return next(n for n, one in enumerate(self.all) if position < one.end)
 
     def content(self, ids: Sequence[int], start: int = 0) -> np.ndarray:
-        """What the cache knows tokens by, [n, 3]; `ids` begin at position `start`."""
+        """The cache keys of tokens, [n, 3]; `ids` begin at position `start`."""
         end = start + len(ids)
         runs = [
             (min(one.end, end) - start, one.placement.key) for one in self.all if one.end > start

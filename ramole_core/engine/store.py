@@ -1,4 +1,4 @@
-"""Adapters by the thousand: each packed once into a file, mapped into memory when it is used.
+"""The store of packed adapters: one file each, mapped into memory on use.
 
     the pool's folder  ->  DATA_DIR/units/<checksum>-<layout>.safetensors  ->  host cache  ->  bank
 
@@ -29,7 +29,7 @@ FORMAT = 4
 
 
 class UnitStore:
-    """Packed adapters by content checksum; safe to use from several threads."""
+    """Packed adapters by content checksum; thread-safe."""
 
     def __init__(
         self,
@@ -78,7 +78,7 @@ class UnitStore:
             self._packed(checksum, load)
 
     def _packed(self, checksum: str, load: Callable[[], LoraSet]) -> Units:
-        """Packed now, or meanwhile by another thread."""
+        """Pack the adapter, unless another thread has."""
         with self._files:
             return self._look_up(checksum) or self._read(checksum) or self._pack(checksum, load())
 
@@ -99,8 +99,8 @@ class UnitStore:
             return self._held.get(key, units)
 
     def made(self, key: Hashable, make: Callable[[], Units], *, keep: bool = True) -> Units:
-        """Units that are made and not uploaded (a merge, a bypass): once while they are in the
-        host cache, never written; without `keep` they do not go in. `make` runs one at a time."""
+        """Units that are computed (a merge, a bypass), held in the host cache alone; without `keep`
+        not even there. `make` runs one at a time."""
         with self._making:
             units = self._look_up(key)
             if units is None:
@@ -110,8 +110,8 @@ class UnitStore:
         return units
 
     def keep_only(self, checksums: Iterable[str]) -> None:
-        """Forget all other adapters and every merge, and delete their packed files, and those of
-        another base or format; requests that run keep theirs."""
+        """Delete all other adapters, every merge, and files of another base or format; running
+        requests keep theirs."""
         kept, ours = set(checksums), f"-{self._layout_name}.safetensors"
         with self._lock:
             for checksum in [c for c in self._held if not isinstance(c, str) or c not in kept]:
@@ -123,8 +123,7 @@ class UnitStore:
                         file.unlink(missing_ok=True)
 
     def drop(self, checksums: Iterable[str]) -> None:
-        """Forget these adapters and every merge, and delete their packed files; requests that run
-        keep theirs."""
+        """Delete these adapters and every merge; running requests keep theirs."""
         gone = set(checksums)
         with self._lock:
             for checksum in [c for c in self._held if not isinstance(c, str) or c in gone]:
@@ -170,8 +169,8 @@ class UnitStore:
 
 
 def _fetch(file: Path) -> None:
-    """Begin to read a file from disk, so that it is in memory when its request gets a row; what
-    is only mapped would be read page by page, by the thread that runs the model."""
+    """Prefetch a file, so that it is in memory when its request gets a row; what is only mapped
+    would be read page by page, by the thread that runs the model."""
     if hasattr(os, "posix_fadvise"):
         with file.open("rb") as opened:
             os.posix_fadvise(opened.fileno(), 0, 0, os.POSIX_FADV_WILLNEED)

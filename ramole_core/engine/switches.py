@@ -1,4 +1,4 @@
-"""What a request switches off, or weighs anew, from a position on.
+"""Switch off or reweight parts of a request from a position on.
 
 Off means: as though the adapter lacked the module there, so that its update is 0 and the method's
 own rule for missing modules says what becomes of its weight. Without an adapter's name the base
@@ -22,7 +22,7 @@ from ramole_core.request_parts import read_without
 
 
 def check_switches(request: Request, candidates: Sequence[Candidate], layout: Layout) -> None:
-    """Raises RamoleError for an adapter, layer or module in `without` that is not there;
+    """Raise RamoleError for an adapter, layer or module in `without` that is not there;
     `candidates` are the adapters of the turn that is answered."""
     places, names = layout.places, list(dict.fromkeys(one.name for one in candidates))
     layers = f"{min(places.layers)} to {max(places.layers)}"
@@ -46,7 +46,7 @@ def check_switches(request: Request, candidates: Sequence[Candidate], layout: La
 def read_switches(
     request: Request, candidates: Sequence[Candidate], layout: Layout, *, given: int
 ) -> list[tuple[int, Bool[Tensor, "module columns"]]]:
-    """From which positions on what is off, by position, each together with all before it.
+    """The modules that are off from each position on, cumulative.
 
     `candidates` are one turn's adapters; what is said of others is not theirs. `given` counts the
     tokens of prompt and `prefix_ids`: what names no position holds from the last of them on. True
@@ -74,7 +74,7 @@ def read_switches(
 
 
 def check_later_weights(request: Request, candidates: Sequence[Candidate]) -> None:
-    """Raises RamoleError for a name in `later_weights` that is not among what the method mixes of
+    """Raise RamoleError for a name in `later_weights` that is not among what the method mixes of
     the `candidates`, the adapters of the turn that is answered."""
     if request.later_weights is None:
         return
@@ -94,7 +94,7 @@ def check_later_weights(request: Request, candidates: Sequence[Candidate]) -> No
 
 
 def weighed(turn: Request, later: Mapping[str, float], candidates: Sequence[Candidate]) -> Request:
-    """The turn with these weights, for the adapters that it mixes, in the place of its own."""
+    """The turn with these weights in place of its own."""
     count = find_method(turn.method).experts(len(candidates))
     names = tuple(one.name for one in candidates[:count])
     weights = tuple(later.get(name, 0.0) for name in names)
@@ -106,15 +106,14 @@ def weighed(turn: Request, later: Mapping[str, float], candidates: Sequence[Cand
 
 
 def lacking(units: Units, off: Bool[Tensor, "module"]) -> Units:
-    """The same adapter, as though it had none of these modules."""
+    """The adapter without these modules."""
     usual = units.usual.clone()
     usual[off] = torch.tensor([0.0, 1.0])
     return replace(units, present=units.present & ~off, usual=usual)
 
 
 def deciding_without(decision: Decision, ask: Ask, off: Bool[Tensor, "module"]) -> Decision:
-    """The decision about adapters that hold more in the bank than `ask` says: a score of the
-    method's own sees nothing of what is off. `off` is a bypass's."""
+    """The decision with what is off hidden from a method's own score. `off` is a bypass's."""
     gate, bypass = decision.gate, decision.bypass
     if gate is not None and gate.score is not None:
         gate = replace(gate, score=_score_without(gate.score, ask))

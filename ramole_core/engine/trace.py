@@ -1,4 +1,4 @@
-"""The trace rows of one request as they come, and the trace that they are in the end."""
+"""Collect the trace rows of one request into a trace."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -17,7 +17,7 @@ from ramole_core.request import Trace
 
 
 class Row(NamedTuple):
-    """The trace at one token."""
+    """A trace row: one token."""
 
     weights: Float[np.ndarray, "layer module k"]
     contribution: Float[np.ndarray, "layer module k"]
@@ -26,7 +26,7 @@ class Row(NamedTuple):
 
 @dataclass
 class Gates:
-    """Weights and contributions of the tokens at which adapters are at work."""
+    """Weights and contributions of the tokens that adapters change."""
 
     parts: list[tuple[int, Float[Tensor, "l 2 layer module k"]]] = field(default_factory=list)
     """Position of the first token, and the trace rows from there on, float16."""
@@ -40,8 +40,8 @@ class Gates:
         segment: Segment,
         layout: Layout,
     ) -> None:
-        """The trace rows of tokens from `start` on, which are in this segment; None where no
-        adapter is at work."""
+        """Add the trace rows of tokens from `start` on, in this segment; None where no adapter
+        works."""
         self._present(segment, layout)
         if gates is not None:
             self.parts.append((start, gates))
@@ -49,15 +49,15 @@ class Gates:
     def add_found(
         self, start: int, found: Sequence[Float[Tensor, "2 layer module _"] | None]
     ) -> None:
-        """Those of tokens that were found in the cache; None where no adapter was at work. Turns
-        may have different numbers of adapters."""
+        """Add the rows of tokens found in the cache; None where no adapter worked. Turns may have
+        different numbers of adapters."""
         for size, run in groupby(enumerate(found, start), lambda one: _size(one[1])):
             if size is not None:
                 places, gates = zip(*run, strict=True)
                 self.parts.append((places[0], torch.stack(gates)))
 
     def last(self, segment: Segment) -> Row | None:
-        """The trace at the token that was fed last, which is in this segment."""
+        """The row of the token that was fed last, in this segment."""
         present = self.present.get(id(segment.placement))
         if present is None:
             return None
@@ -83,8 +83,8 @@ class Gates:
         prompt_length: int,
         layout: Layout,
     ) -> Trace:
-        """Row t is that at position t, which predicts token t+1; the last token is never fed, so
-        its row is 0."""
+        """The whole trace: row t predicts token t+1; the last token is never fed, so its row is
+        0."""
         names, places = segments.names, layout.places
         size = len(ids), len(places.layers), len(places.modules), len(names)
         told, present = np.zeros((2, *size), np.float16), np.zeros(size, np.bool_)

@@ -1,4 +1,4 @@
-"""The requests that wait for a row, and who is next: addresses take turns, and their sessions.
+"""The queue of waiting requests: addresses take turns, and their sessions.
 
 Whoever invents sessions stays one address. Where the address is unknown, the session stands for it.
 """
@@ -17,7 +17,7 @@ Source = tuple[str, str]
 
 
 class WaitingQueue:
-    """May be used from any thread."""
+    """The waiting requests; thread-safe."""
 
     def __init__(self, *, most: int, rows: int):
         """`most` may wait at once; `rows` run at once."""
@@ -30,7 +30,7 @@ class WaitingQueue:
         return len(self._waiting)
 
     def check_place(self, *, session: str, address: str) -> None:
-        """Raises Busy where one more request of theirs could not wait now."""
+        """Raise Busy where one more request of theirs could not wait now."""
         with self._lock:
             self._check(session, address)
 
@@ -58,18 +58,18 @@ class WaitingQueue:
         return gone
 
     def take_all(self) -> list[RequestState]:
-        """Take out everybody."""
+        """Take out all requests."""
         with self._lock:
             gone, self._waiting = self._waiting, []
         return gone
 
     def states(self) -> list[RequestState]:
-        """All that wait."""
+        """All waiting requests."""
         with self._lock:
             return list(self._waiting)
 
     def order(self, running: Iterable[RequestState]) -> list[RequestState]:
-        """All that wait, the next one first."""
+        """All waiting requests, the next one first."""
         with self._lock:
             return in_turn(self._waiting, running)
 
@@ -106,7 +106,7 @@ def in_turn(waiting: Iterable[RequestState], running: Iterable[RequestState]) ->
 def check_place(
     waiting: Sequence[RequestState], *, session: str, address: str, max_queue: int, max_batch: int
 ) -> None:
-    """Whether one more request may wait.
+    """Raise Busy where no more request may wait.
 
     Raises Busy where `max_queue` wait, or where its address, or its session if the address is
     unknown, has as many of them as one may. Who says neither has no share to keep to.

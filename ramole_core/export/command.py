@@ -116,7 +116,7 @@ def _write(
 
 
 def record_of(merged: "Merged", out: Path | None, gguf: Path | None) -> dict[str, object]:
-    """What `--json` prints."""
+    """The output of `--json`."""
     return {
         "method": merged.method,
         "adapters": [source.name for source in merged.sources],
@@ -138,7 +138,7 @@ def record_of(merged: "Merged", out: Path | None, gguf: Path | None) -> dict[str
 
 
 def sentence_of(merged: "Merged", out: Path | None, gguf: Path | None) -> str:
-    """What was written, and how far it is from the mixture of the same weights."""
+    """A sentence on what was written, and its distance from the mixture of the same weights."""
     places = " and ".join(str(place) for place in (out, gguf) if place is not None)
     what = f"Wrote {places}: rank {merged.rank}, {len(merged.loras)} modules"
     if merged.exact:

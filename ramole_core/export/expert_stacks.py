@@ -1,4 +1,4 @@
-"""A merged adapter's experts and routers as PEFT has them: `pool/expert_pairs.py` turned round.
+"""A merged adapter's experts and routers in PEFT's form, the inverse of `pool/expert_pairs.py`.
 
 PEFT has one A [e r, i] and one B [o, e r] for all e experts of a parameter; an expert of a lower
 rank, or with nothing, is filled up with zeros.
@@ -33,7 +33,7 @@ class Written:
 
 
 def written_by_peft(loras: Mapping[str, Lora], shapes: Shapes) -> list[Written]:
-    """The pairs that PEFT has for these; `shapes` are the base's, by module path."""
+    """PEFT's pairs for these; `shapes` are the base's, by module path."""
     found: list[Written] = []
     stacks: dict[str, dict[str, dict[int, Lora]]] = {}
     for path, lora in loras.items():

@@ -1,4 +1,4 @@
-"""`python -m ramole_core.export.gguf_check`: llama.cpp runs an exported adapter as we do, or not.
+"""`python -m ramole_core.export.gguf_check`: compare llama.cpp on an exported adapter with us.
 
 The base's own GGUF is written anew in float32, rounded as our converted base is, so that both
 compute with the same numbers; the adapters are mixed evenly and written as `merge --gguf` does. The
@@ -86,7 +86,7 @@ def distance(one: np.ndarray, other: np.ndarray, unit: np.ndarray) -> float:
 def our_logits(
     base: Path, loras: Mapping[str, Lora], ids: list[int]
 ) -> Float[np.ndarray, "l vocabulary"]:
-    """In float32, B A added to the weights."""
+    """Our logits in float32, with B A added to the weights."""
     model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32).eval()
     with torch.no_grad():
         for path, lora in loras.items():
@@ -97,7 +97,7 @@ def our_logits(
 def their_logits(
     base: Path, lora: Path | None, ids: list[int]
 ) -> Float[np.ndarray, "l vocabulary"]:
-    """llama.cpp's, on the CPU."""
+    """llama.cpp's logits, on the CPU."""
     try:
         llama = importlib.import_module("llama_cpp")
     except ImportError:
@@ -122,7 +122,7 @@ def their_logits(
 
 
 def widen(source: Path, target: Path) -> None:
-    """The same GGUF with every tensor in float32, rounded to bfloat16 as our base is."""
+    """Copy a GGUF with every tensor in float32, rounded to bfloat16 as our base is."""
     reader = gguf.GGUFReader(source)
     writer = gguf.GGUFWriter(str(target), reader.fields["general.architecture"].contents())
     for name, field in reader.fields.items():

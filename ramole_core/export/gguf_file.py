@@ -1,4 +1,4 @@
-"""A merged adapter as a GGUF LoRA, with the names and numbers that llama.cpp reads.
+"""Write a merged adapter as a GGUF LoRA for llama.cpp.
 
 As llama.cpp's `convert_lora_to_gguf.py` writes it: `general.type` is adapter, `adapter.type` lora,
 and each tensor of the base, `blk.3.attn_q.weight`, has a `.lora_a` [r, i] and a `.lora_b` [o, r].

@@ -20,15 +20,15 @@ from ramole_core.composition import Lora
 
 @dataclass(frozen=True)
 class Cut:
-    """A LoRA of lower rank, and the spaces that are left: its outputs' and its inputs'."""
+    """A LoRA of lower rank, and its output and input spaces."""
 
     lora: Lora
     U: Float[Tensor, "o r"]
     V: Float[Tensor, "i r"]
 
     def lost(self, lora: Lora) -> float:
-        """|D - U U^T D V V^T|^2 for the D = B A of another LoRA: what is not left of it where it
-        was a part of what was cut."""
+        """|D - U U^T D V V^T|^2 for the D = B A of another LoRA: its loss where it was a part of
+        the LoRA that was cut."""
         left = (self.U.T @ lora.B.double()) @ (lora.A.double() @ self.V)
         return max(square(lora) - float(left.square().sum()), 0.0)
 

@@ -31,7 +31,7 @@ Progress = Callable[[str, float], None]
 
 @dataclass(frozen=True)
 class Error:
-    """Distances over what they are distances from; Frobenius norms over all modules."""
+    """Relative distances, by Frobenius norms over all modules."""
 
     overall: float
     """From the mixture of the same weights, sum_j w_j B_j A_j."""
@@ -44,7 +44,7 @@ class Error:
 
 @dataclass(frozen=True)
 class Merged:
-    """One adapter, and how it came about."""
+    """A merged adapter, and how it was made."""
 
     loras: dict[str, Lora]
     """By module path, float32; the scale is 1."""
@@ -74,7 +74,7 @@ def merge_adapters(
     rank: int = 0,
     tell: Progress = lambda stage, fraction: None,
 ) -> Merged:
-    """The adapters as one.
+    """Merge the adapters into one.
 
     `rank` 0 keeps what comes out; else it is the method's own option `rank` where it has one that
     was not given, and what is still larger is cut to it. Raises RamoleError where the method says
@@ -128,7 +128,7 @@ def _decide(
     trained: WeightsFolder,
     weights: Sequence[float] | None,
 ) -> Decision:
-    """What the method says once and for all; raises RamoleError where it does not."""
+    """The method's fixed decision; raises RamoleError where it has none."""
     name, k = how.row.name, len(sources)
     can = [n for n, m in METHODS.items() if m.merges and not m.reads_prompt]
     instead = f"merge by one of {', '.join([*can, 'mixture'])}"
@@ -141,7 +141,7 @@ def _decide(
             f"Method {name} takes {how.experts(k)} of {k} adapters, so there is nothing to merge; "
             f"{instead}."
         )
-    told = tuple(source.told(sites) for source in sources)
+    told = tuple(source.adapter(sites) for source in sources)
     ask = Ask(told, sites, options, None if weights is None else tuple(weights))
     if weights is None and (how.weighs_similarity or how.examines or how.reads_prompt):
         raise RamoleError(
@@ -169,7 +169,7 @@ def _error(
     *,
     tell: Progress,
 ) -> Error:
-    """How far the merged adapter is from the mixture of the same weights."""
+    """The merged adapter's distance from the mixture of the same weights."""
     apart = whole = worst = 0.0
     where = ""
     for n, path in enumerate(sites.paths):

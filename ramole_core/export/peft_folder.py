@@ -22,7 +22,7 @@ EXAMPLES = 20
 
 
 def write_peft(merged: Merged, folder: Path, *, shapes: Shapes, base_name: str) -> None:
-    """Write the new folder; raises RamoleError where it is there already or the disk says no."""
+    """Write the new folder; raises RamoleError where it exists already or the disk refuses."""
     tensors = {}
     for one in written_by_peft(merged.loras, shapes):
         tensors[f"base_model.model.{one.path}.lora_A.weight"] = one.lora.A.contiguous()
@@ -67,7 +67,7 @@ def config_of(loras: Mapping[str, Lora], *, shapes: Shapes, base_name: str) -> d
 
 
 def card_of(merged: Merged, base_name: str) -> str:
-    """The model card: what it was made of, and how."""
+    """The model card: its sources, and how it was made."""
     names = ", ".join(source.name for source in merged.sources)
     lines = [
         f"# {names}, by {merged.method}",

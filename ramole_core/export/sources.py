@@ -25,8 +25,8 @@ class Source:
     loras: dict[str, Lora]
     """By module path, as uploaded."""
 
-    def told(self, sites: Sites) -> Adapter:
-        """As a method is told of it; nobody asked how similar it is to a prompt."""
+    def adapter(self, sites: Sites) -> Adapter:
+        """The adapter as a method's input, without a similarity."""
         return Adapter(
             self.name,
             self.card.content,
@@ -71,7 +71,7 @@ def read_sources(
 
 
 def _read_folder(path: Path, *, shapes: Shapes, limits: Limits) -> Source:
-    """Checked as an upload is, by a pool of its own that is gone afterwards."""
+    """Read a folder as an upload is checked, by a temporary pool."""
     with tempfile.TemporaryDirectory(prefix="ramole-merge-") as home:
         empty = Path(home) / "samples"
         empty.mkdir()

@@ -1,4 +1,4 @@
-"""Weights on first use: fetched, checked as every upload, within a number of bytes.
+"""Fetch weights on first use, checked as uploads are, within a number of bytes.
 
 Nobody waits long: where one does not come in time, the fetching goes on and the next best answers.
 What was not used longest makes room; what was used a moment ago does not.
@@ -20,13 +20,13 @@ from ramole_core.pool.names import free_name
 from ramole_core.pool.pool import Pool
 
 THREADS = 2
-WAIT = 20.0
+MAX_WAIT_SECONDS = 20.0
 """Seconds that one request, or list of requests, waits for weights, all of them together."""
-GLANCE = 0.05
+POLL_SECONDS = 0.05
 """Seconds between two looks at whether whoever waits still wants to."""
-HELD = 60.0
+HELD_SECONDS = 60.0
 """Seconds for which what was used last does not make room: a request may still be reading it."""
-MOST_COMING = 12
+MAX_FETCHES = 12
 """Adapters that are on their way, or wait for their turn, at most."""
 LATER = 600.0
 """Seconds until one that did not come is tried again."""
@@ -35,12 +35,12 @@ SILENCE = 60.0
 
 
 class NotHere(RamoleError):
-    """It cannot answer now; the message says why."""
+    """The adapter cannot answer now; the message says why."""
 
 
 @dataclass(frozen=True)
 class Wait:
-    """How long whoever asks waits for weights: one for all that is asked for together."""
+    """A deadline for weights, shared by all that is requested together."""
 
     until: float
     """Of the clock."""
@@ -49,7 +49,7 @@ class Wait:
 
 
 class Arrivals:
-    """Brings listed adapters into the pool, and takes them out again; thread-safe."""
+    """Bring listed adapters into the pool, and evict them; thread-safe."""
 
     def __init__(
         self, pool: Pool, register: Register, *, mb: int, clock: Callable[[], float] = time.time
@@ -65,7 +65,7 @@ class Arrivals:
         self._closed = False
 
     def here(self, one: Listed) -> AdapterCard | None:
-        """Its card in the pool, where it is there."""
+        """Its card, if it is in the pool."""
         for came in self._register.fetched():
             if came.repo == one.repo and came.sha == one.sha:
                 card = self._card(came.name)
@@ -75,12 +75,12 @@ class Arrivals:
         return None
 
     def there(self) -> set[str]:
-        """Repositories that are in the pool now."""
+        """The repositories that are in the pool now."""
         names = {card.name for card in self._pool.cards()}
         return {came.repo for came in self._register.fetched() if came.name in names}
 
     def bring(self, one: Listed, wait: Wait) -> AdapterCard:
-        """Its card, fetched where it must be. Raises NotHere with the reason."""
+        """Its card, fetched if needed. Raises NotHere with the reason."""
         if (card := self.here(one)) is not None:
             return card
         with self._lock:
@@ -95,7 +95,7 @@ class Arrivals:
             if now < self._silent_until:
                 raise NotHere("The Hub did not answer a moment ago.")
             if one.repo not in self._coming:
-                if len(self._coming) >= MOST_COMING:
+                if len(self._coming) >= MAX_FETCHES:
                     raise NotHere("Many others are on their way already.")
                 self._make_room(one)
                 self._workers = self._workers or ThreadPoolExecutor(THREADS, "hub-weights")
@@ -109,7 +109,7 @@ class Arrivals:
         while True:
             left = end - time.monotonic()
             try:
-                return coming.result(timeout=max(0.0, min(left, GLANCE)))
+                return coming.result(timeout=max(0.0, min(left, POLL_SECONDS)))
             except TimeoutError:
                 if left <= 0 or self._closed or wait.ended():
                     why = "It is still on its way, and can answer once it is here."
@@ -120,12 +120,12 @@ class Arrivals:
                 raise NotHere(str(refusal)) from None
 
     def touch(self, names: list[str]) -> None:
-        """These answer now."""
+        """Mark these as used now."""
         self._register.touch(names, now=self._clock())
 
     def close(self) -> None:
-        """Waits for nothing: what is on its way finds the pool closed, and its stage is swept when
-        the pool opens again."""
+        """Close without waiting: fetches on their way find the pool closed, and their files are
+        deleted when it opens again."""
         with self._lock:
             self._closed = True
             if self._workers is not None:
@@ -152,7 +152,7 @@ class Arrivals:
                 self._sizes.pop(one.repo, None)
 
     def _refuse(self, one: Listed, refusal: RamoleError) -> None:
-        """For good where the adapter is to blame, for a while where Hub, disk or room are."""
+        """Refuse an invalid adapter for good, others for a while (Hub, disk or room)."""
         full = len(self._pool.all_cards()) >= self._pool.limits.max_adapters
         disk = isinstance(refusal.__cause__, OSError)
         if isinstance(refusal, HubSilent):
@@ -163,7 +163,7 @@ class Arrivals:
             self._register.judge(one, reason=str(refusal))
 
     def _make_room(self, one: Listed) -> None:
-        """Removes what was not used longest until its bytes fit; raises NotHere if they cannot."""
+        """Remove what was not used longest until its bytes fit; raises NotHere if they cannot."""
         held = [came for came in self._register.fetched() if came.ours and self._card(came.name)]
         free = self._limit - sum(came.bytes for came in held) - sum(self._sizes.values())
         if one.bytes > self._limit:
@@ -173,7 +173,7 @@ class Arrivals:
             )
         now = self._clock()
         for came in sorted(held, key=lambda came: came.used):
-            if free >= one.bytes or now - came.used < HELD:
+            if free >= one.bytes or now - came.used < HELD_SECONDS:
                 break
             try:
                 self._pool.remove(came.name)

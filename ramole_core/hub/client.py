@@ -1,4 +1,4 @@
-"""Talks to the Hub: its list page by page, and the beginnings of files; no token, all bounded.
+"""A client of the Hub: its list page by page, and the beginnings of files; no token, all bounded.
 
 `HfApi.list_models` has no time limit and cannot be stopped while it waits for a busy Hub, so the
 list is read with the same client of huggingface_hub, page by page.
@@ -22,7 +22,7 @@ LARGEST_PAGE = 64 * 2**20
 SECONDS = 30.0
 """Longest silence of the Hub, and longest time for one file."""
 TRIES = 4
-LONGEST_PAUSE = 330.0
+MAX_PAUSE_SECONDS = 330.0
 """A Hub that asks for a longer pause is not asked again; its own windows are of five minutes."""
 BUSY = (429, 500, 502, 503, 504)
 
@@ -32,7 +32,7 @@ class Unreachable(RamoleError):
 
 
 class Stopped(Exception):
-    """The caller wants no more."""
+    """The caller stopped."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class Refusal:
 
 @dataclass(frozen=True)
 class Reply:
-    """What came of one request."""
+    """The result of one request."""
 
     status: int
     headers: Mapping[str, str]
@@ -64,7 +64,7 @@ class Reply:
 
 
 class HubClient:
-    """Anonymous; every thread may use it."""
+    """An anonymous client; thread-safe."""
 
     def __init__(self, stop: threading.Event):
         """`stop` ends pauses and reading; then Stopped is raised."""
@@ -76,7 +76,7 @@ class HubClient:
         self._stop = stop
 
     def adapters_of(self, base: str, *, most: int) -> Iterator[dict[str, object]]:
-        """The Hub's word on each adapter of `base`, those downloaded most first.
+        """The Hub's row on each adapter of `base`, those downloaded most first.
 
         Raises Unreachable.
         """
@@ -122,14 +122,14 @@ class HubClient:
         return [row for row in rows if isinstance(row, dict)], reply.after
 
     def _get(self, url: str, *, most: int, span: str = "") -> Reply:
-        """The body's first `most` bytes, with pauses where the Hub is busy."""
+        """Get the body's first `most` bytes, with pauses where the Hub is busy."""
         headers = {**self._headers, **({"range": span} if span else {})}
         for number in range(1, TRIES + 1):
             reply = self._once(url, headers, most)
             if reply.status not in BUSY or number == TRIES:
                 return reply
             pause = _pause(reply.headers, otherwise=2.0 ** (number - 1))
-            if pause > LONGEST_PAUSE:
+            if pause > MAX_PAUSE_SECONDS:
                 raise self._unreachable(f"it asks for a pause of {pause:.0f} s")
             if self._stop.wait(pause):
                 raise Stopped

@@ -1,4 +1,4 @@
-"""The Hub beside the pool: a search, what it listed, and adapters that come when they answer.
+"""The Hub beside the pool: search, list, and fetch adapters on first use.
 
 What is listed has an index of its own, DATA_DIR/hub/chroma, made by the pool's encoder; a prompt is
 compared with both. Nothing of it is in the pool, or in the way of the pool, before it was fetched.
@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 from ramole_core.base.hub_name import hub_id, hub_name
 from ramole_core.errors import Busy, RamoleError
-from ramole_core.hub.arrivals import WAIT, Arrivals, NotHere, Wait
+from ramole_core.hub.arrivals import MAX_WAIT_SECONDS, Arrivals, NotHere, Wait
 from ramole_core.hub.listed import Listed
 from ramole_core.hub.register import Register
 from ramole_core.hub.search import Progress, Search, Searcher
@@ -23,20 +23,20 @@ from ramole_core.retrieval import AdapterIndex, Hit, Retriever
 from ramole_core.retrieval.collection import COLLECTION
 from ramole_core.retrieval.kept_index import Embedder
 
-MOST_TRIED = 8
+MAX_TRIED = 8
 """Adapters that are fetched, or tried, for one prompt at most."""
 
 
 @dataclass(frozen=True)
 class Stage:
-    """How a search that runs stands."""
+    """The progress of a running search."""
 
     words: str
     fraction: float
 
 
 class Hub:
-    """Light to make: nothing is read before it is used. Thread-safe."""
+    """The Hub's adapters of one base. Light to make: nothing is read before use. Thread-safe."""
 
     def __init__(
         self,
@@ -75,18 +75,18 @@ class Hub:
         """How the search that runs stands; None where none does."""
 
     def close(self) -> None:
-        """End a search, let go of weights on their way, and give the index back."""
+        """End a search, abandon fetches, and close the index."""
         self._stop.set()
         self._arrivals.close()
         self._retriever.close()
 
     def rows(self) -> list[Listed]:
-        """What is listed, those downloaded most first."""
+        """The list, those downloaded most first."""
         return self._register.rows()
 
     @property
     def when(self) -> float | None:
-        """When it was listed, in seconds since 1970; None: never."""
+        """The time of the list, in seconds since 1970; None: never."""
         self._register.rows()
         return self._register.when
 
@@ -132,7 +132,7 @@ class Hub:
             self._searching.release()
 
     def stop(self) -> None:
-        """End the search that runs, if one does; what it has read stays listed."""
+        """End the running search, if any; what it has read stays listed."""
         self._stop.set()
 
     def near(self, text: str, k: int, exclude: Collection[str] = ()) -> list[tuple[Listed, float]]:
@@ -147,8 +147,8 @@ class Hub:
         return [(rows[hit.name], hit.score) for hit in hits if hit.name in rows]
 
     def wait(self, ended: Callable[[], bool] = lambda: False) -> Wait:
-        """For weights, from now on; `ended` is asked again and again."""
-        return Wait(self._clock() + WAIT, ended)
+        """A deadline for weights from now on; `ended` is polled."""
+        return Wait(self._clock() + MAX_WAIT_SECONDS, ended)
 
     def bring_nearer(
         self,
@@ -163,7 +163,7 @@ class Hub:
         said: list[str] = []
         places = k
         mine = sorted((hit.score for hit in hits), reverse=True)
-        for one, score in near[:MOST_TRIED]:
+        for one, score in near[:MAX_TRIED]:
             ahead = sum(other >= score for other in mine)
             if ahead >= places:
                 break
@@ -197,8 +197,7 @@ class Hub:
         return tuple(said)
 
     def name_in_pool(self, name: str) -> str:
-        """What a listed adapter, `hf:owner/name` for instance, is called in the pool; any other
-        name as it is."""
+        """The pool's name of a listed adapter, such as `hf:owner/name`; any other name as it is."""
         one = self._register.get(name) if self.allowed else None
         card = self._arrivals.here(one) if one is not None else None
         return card.name if card is not None else name
@@ -208,13 +207,13 @@ class Hub:
         return self.allowed and self._register.get(name) is not None
 
     def used(self, names: Sequence[str]) -> None:
-        """These answer now: they are not the first to make room."""
+        """Mark these as used: others are evicted first."""
         if self.allowed:
             self._arrivals.touch(list(names))
 
 
 def _beside(url: str) -> str:
-    """A Chroma server's collection beside that of the pool."""
+    """The Chroma server's collection beside that of the pool."""
     name = urlsplit(url).path.strip("/")
     return f"{url.rstrip('/')}-hub" if name else f"{url.rstrip('/')}/{COLLECTION}-hub"
 

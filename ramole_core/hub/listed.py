@@ -1,4 +1,4 @@
-"""An adapter of the Hub that is listed: what its repository says of it, and whether it fits.
+"""A listed adapter of the Hub: its repository's card, and whether it fits.
 
 Nothing here is believed: every text is bounded and cleaned where it is read (`repository.py`), and
 what the weights hold is looked at again, whole, when they come.
@@ -43,7 +43,7 @@ class Listed:
 
     @property
     def owner(self) -> str | None:
-        """Nobody's: who may use the pool may use it."""
+        """None: every user of the pool may use it."""
         return None
 
     @property
@@ -53,14 +53,14 @@ class Listed:
 
     @property
     def texts(self) -> tuple[str, ...]:
-        """What its vector is made from, as of an adapter of the pool."""
+        """The texts of its vector, as of an adapter of the pool."""
         if self.examples:
             return self.examples[:VECTOR_EXAMPLES]
         return (self.description or self.name.replace("_", " ").replace("-", " "),)
 
     @property
     def source(self) -> str:
-        """As `Pool.add` takes it."""
+        """The argument of `Pool.add`."""
         return f"hf:{self.repo}@{self.sha}"
 
     def record(self) -> dict[str, object]:
@@ -69,7 +69,7 @@ class Listed:
 
 
 def read_listed(said: Mapping[str, object]) -> Listed:
-    """The one that `record` made; raises ValueError, TypeError or KeyError for anything else."""
+    """Read what `record` made; raises ValueError, TypeError or KeyError for anything else."""
     verdict, licence, examples = said["verdict"], said["licence"], said["examples"]
     if verdict not in ("fits", "checked", "refused"):
         raise ValueError(f"verdict {verdict!r}")

@@ -1,4 +1,4 @@
-"""What is listed, and which of it was fetched: two small files that outlive a restart.
+"""The register of listed and fetched adapters: two small files that outlive a restart.
 
     DATA_DIR/hub/listed.json   every repository with its card and verdict
     DATA_DIR/hub/fetched.json  names in the pool that came from it, and when each was used last
@@ -34,7 +34,7 @@ class Fetched:
 
 
 class Register:
-    """Thread-safe; read on first use. `retrieval` sees what may be fetched as its cards."""
+    """Thread-safe; read on first use. Its cards, for retrieval, are the fetchable adapters."""
 
     def __init__(self, folder: Path, *, base: str):
         """`base`: the base's name on the Hub; a list made for another one counts as none."""
@@ -46,30 +46,30 @@ class Register:
         """When it was listed, in seconds since 1970."""
 
     def all_cards(self) -> list[Listed]:
-        """Those that are not refused."""
+        """The cards that are not refused."""
         return [one for one in self.rows() if one.verdict != "refused"]
 
     def cards(self, owner: str | None = None) -> list[Listed]:
-        """The same: they are everyone's."""
+        """All cards: they are everyone's."""
         return self.all_cards()
 
     def rows(self) -> list[Listed]:
-        """All of them, as they were listed."""
+        """All rows, in listed order."""
         return list(self._read().values())
 
     def get(self, name: str) -> Listed | None:
-        """By its name in the pool, or its repository's, with or without `hf:`."""
+        """Find by name in the pool, or by repository, with or without `hf:`."""
         repo = name.removeprefix("hf:").partition("@")[0]
         return next((one for one in self.rows() if name == one.name or repo == one.repo), None)
 
     def put(self, rows: Iterable[Listed]) -> None:
-        """Takes these in, in the place of others of the same repository."""
+        """Add these, replacing those of the same repository."""
         with self._lock:
             self._listed = self._read() | {one.repo: one for one in rows}
             self._write()
 
     def keep_only(self, repos: Iterable[str], *, when: float) -> None:
-        """Forgets all others, and puts the rest into this order: that is the list of now."""
+        """Keep only these, in this order."""
         with self._lock:
             known = self._read()
             self._listed = {repo: known[repo] for repo in repos if repo in known}
@@ -77,24 +77,24 @@ class Register:
             self._write()
 
     def judge(self, one: Listed, *, reason: str = "") -> None:
-        """What came of its weights: checked, or the reason for which they were refused."""
+        """Note the verdict on its weights: checked, or the reason of their refusal."""
         verdict = "refused" if reason else "checked"
         self.put([replace(one, verdict=verdict, reason=reason)])
 
     def fetched(self) -> list[Fetched]:
-        """What came, in no order."""
+        """The fetched adapters, in no order."""
         self._read()
         return list(self._fetched.values())
 
     def note(self, came: Fetched) -> None:
-        """It is in the pool, or was used just now."""
+        """Note that it is in the pool, or was used just now."""
         with self._lock:
             self._read()
             self._fetched[came.name] = came
             self._write_fetched()
 
     def touch(self, names: Sequence[str], *, now: float) -> None:
-        """These are used now; written when next something comes or goes."""
+        """Mark these as used; written with the next change."""
         with self._lock:
             self._read()
             for name in names:
@@ -102,7 +102,7 @@ class Register:
                     self._fetched[name] = replace(self._fetched[name], used=now)
 
     def forget(self, name: str) -> None:
-        """It is in the pool no more."""
+        """Note that it has left the pool."""
         with self._lock:
             self._read()
             if self._fetched.pop(name, None) is not None:

@@ -1,4 +1,4 @@
-"""A repository's card, read before its weights: words, example prompts, and whether they can fit.
+"""Read a repository's card before its weights: words, example prompts, fit.
 
 Of the weights only the header comes: names and shapes of the tensors, judged as an upload's are, in
 a file that has holes where the numbers would be.
@@ -19,7 +19,7 @@ from ramole_core.pool.card import VECTOR_EXAMPLES, Limits
 from ramole_core.pool.config import CONFIG, LARGEST_CONFIG
 from ramole_core.pool.examples_and_readme import EXAMPLES, README, parse_examples, parse_readme
 from ramole_core.pool.files import too_large
-from ramole_core.pool.header import LONGEST_HEADER
+from ramole_core.pool.header import MAX_HEADER
 from ramole_core.pool.hub import choose_files
 from ramole_core.pool.inspection import WEIGHTS, Shapes, check_ranks, read_pairs
 
@@ -27,7 +27,7 @@ FIRST = 2**16
 """Bytes of the weights that are asked for first; most headers are shorter."""
 LARGEST_CARD = 2**18
 """Bytes of a README.md or examples.jsonl; more of it is not read."""
-LONGEST_EXAMPLES = 2**14
+MAX_EXAMPLES = 2**14
 """Characters of all examples of one adapter that are kept."""
 _REPO = re.compile(r"[\w.-]{1,96}/[\w.-]{1,96}", re.ASCII)
 _SHA = re.compile(r"[0-9a-f]{40}")
@@ -46,7 +46,7 @@ def known_by(row: Mapping[str, object]) -> tuple[str, str] | None:
 def read_repository(
     row: Mapping[str, object], client: HubClient, *, name: str, shapes: Shapes, limits: Limits
 ) -> Listed:
-    """Everything that is known before the weights come; what cannot fit is refused with the reason.
+    """Read all that is known before the weights; what cannot fit is refused with the reason.
 
     Raises Unreachable where the Hub does not answer.
     """
@@ -86,7 +86,7 @@ def read_repository(
 
 
 def count_in(row: Mapping[str, object]) -> int:
-    """How often it was downloaded, as the Hub counts."""
+    """The number of downloads, as the Hub counts."""
     count = row.get("downloads")
     return count if type(count) is int and 0 <= count < 2**53 else 0
 
@@ -104,10 +104,10 @@ def _judge(config: bytes, header: bytes, size: int, shapes: Shapes, limits: Limi
 
 
 def _header(head: Piece, client: HubClient, repo: str, sha: str) -> bytes:
-    """The header whole, where it is longer than what came first."""
+    """Read the whole header, where it is longer than what came first."""
     if len(head.data) < 8:
         return head.data
-    length = min(8 + struct.unpack("<Q", head.data[:8])[0], 8 + LONGEST_HEADER, head.size)
+    length = min(8 + struct.unpack("<Q", head.data[:8])[0], 8 + MAX_HEADER, head.size)
     if length <= len(head.data):
         return head.data[:length]
     start = len(head.data)
@@ -135,12 +135,12 @@ def _gated(repo: str) -> AdapterRefused:
 
 
 def _examples(lines: bytes, card: object) -> tuple[str, ...]:
-    """Inputs that it is for: its examples.jsonl, else the prompts that its card has to try."""
+    """Its example inputs: examples.jsonl, else the prompts of its card's widget."""
     kept, _ = parse_examples(_whole_characters(lines[: lines.rfind(b"\n") + 1] or lines))
     if not kept and isinstance(card, dict):
         texts = [_prompt(one) for one in _objects(card.get("widget"))]
         kept, _ = parse_examples("\n".join(json.dumps({"text": t}) for t in texts if t).encode())
-    held, room = [], LONGEST_EXAMPLES
+    held, room = [], MAX_EXAMPLES
     for text in kept[:VECTOR_EXAMPLES]:
         room -= len(text)
         if room >= 0:
@@ -155,7 +155,7 @@ def _prompt(widget: Mapping[str, object]) -> str:
 
 
 def _whole_characters(data: bytes) -> bytes:
-    """Without the half of a character at a cut."""
+    """Drop half a character at a cut."""
     return data.decode("utf-8", "ignore").encode() if len(data) == LARGEST_CARD else data
 
 

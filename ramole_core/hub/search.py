@@ -1,4 +1,4 @@
-"""The list made anew: the Hub's rows, each new one's card read by several threads, and indexed.
+"""Renew the list: the Hub's rows, each new one's card read by several threads, and indexed.
 
 What the Hub says unchanged (same commit) is not read again. A search that is stopped, by a button
 or by Ctrl-C, keeps what it has read.
@@ -32,7 +32,7 @@ Progress = Callable[[str, float], None]
 
 @dataclass(frozen=True)
 class Search:
-    """What a search of the Hub found."""
+    """The result of a search of the Hub."""
 
     base: str
     """The base model's name there."""
@@ -116,7 +116,8 @@ class Searcher:
         )
 
     def _read_all(self, rows: Sequence[Mapping[str, object]], names: Mapping[str, str]) -> None:
-        """Every card, by some threads; raises Stopped, and Unreachable for a Hub that is gone."""
+        """Read all cards, by some threads; raises Stopped, and Unreachable for a Hub that is
+        gone."""
         if not rows:
             return
         shapes = self._shapes()
@@ -140,7 +141,7 @@ class Searcher:
             self._stop_reading(pool)
 
     def _stop_reading(self, pool: ThreadPoolExecutor) -> None:
-        """Nobody waits for what is left; and nothing that was read is lost."""
+        """Cancel what is left, and keep what was read."""
         pool.shutdown(wait=False, cancel_futures=True)
         self._keep(least=0)
 
@@ -159,8 +160,8 @@ class Searcher:
             raise Stopped
 
     def _keep(self, *, least: int) -> None:
-        """Indexes what was read, once it is so many, and lists it then: so no prompt meets one
-        whose vector is still to be made."""
+        """Index what was read in batches, then list it, so that every listed adapter has a
+        vector."""
         if len(self._new) >= max(least, 1):
             new, self._new = self._new, []
             try:

@@ -1,4 +1,4 @@
-"""Every kernel, to be compiled before the first request waits for it."""
+"""Compile every kernel before the first request."""
 
 from ramole_core.kernels.attention import ATTEND, WRITE
 from ramole_core.kernels.elementwise import ACTIVATE
@@ -21,7 +21,7 @@ from ramole_core.kernels.widen import WIDEN
 
 
 def compile_kernels() -> None:
-    """Seconds once, then read from a cache."""
+    """Compile all kernels, or read them from the cache."""
     every = [WIDEN, NORMALISE, MULTIPLY, MIX, MEASURE, ACTIVATE, ATTEND, WRITE, POINTS, SCORE]
     every += [CHOOSE, MEASURE_LOGPROBS, NARROW, NARROW_TO_GRID]
     every += [MULTIPLY_HALVES] if MULTIPLIES else []

@@ -29,7 +29,7 @@ and of a score [heads * shared] that no value belongs to, one beside each head's
 
 
 def queries_of(shared: int) -> int:
-    """Most queries of a tile, where so many heads share a key head."""
+    """The most queries of a tile, where so many heads share a key head."""
     return max(1, ROWS // shared)
 
 
@@ -83,7 +83,7 @@ def _answer(words, first, count, head, sums, totals):
 
 @kernel()
 def _cap(scores, rows, columns, cap):
-    """Each score by itself, so no other changes its bits."""
+    """Cap each score by itself, which keeps its bits independent of others."""
     for row in range(rows):
         for j in range(columns):
             scores[row, j] = cap * np.float32(math.tanh(scores[row, j] / cap))
@@ -91,7 +91,7 @@ def _cap(scores, rows, columns, cap):
 
 @kernel()
 def _begin(words, head, count, totals, largest):
-    """Nothing was seen yet, or a score without a value of each head."""
+    """Initialise the running softmax, with each head's sink if there is one."""
     shared = words[SHARED]
     rows = count * shared
     totals[:rows] = 0
@@ -104,7 +104,7 @@ def _begin(words, head, count, totals, largest):
 
 @kernel()
 def _accumulate(words, keys, values, begin, position, count, x, scores, largest, totals, sums):
-    """Let the queries of a tile see the page whose first token stands at `begin`."""
+    """Accumulate one page, first token at `begin`, for a tile's queries."""
     shared, d, width, window = words[SHARED], words[D], words[WIDE], words[WINDOW]
     rows = count * shared
     columns = min(PAGE, (position + count - begin + LANES - 1) // LANES * LANES)

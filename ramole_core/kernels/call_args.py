@@ -1,4 +1,4 @@
-"""The words of a kernel's call, and what they point to.
+"""The argument words of a kernel's call, and views of what they point to.
 
 A call is an array of int64: sizes, and addresses of numbers.
 """
@@ -40,7 +40,7 @@ def take(context, words):
 
 
 def ask_memory(builder, address) -> None:
-    """Have what lies at an address brought into the second cache."""
+    """Prefetch what lies at an address into the second-level cache."""
     kind, number = ir.IntType(8).as_pointer(), ir.IntType(32)
     name = "llvm.prefetch.p0i8"
     known = builder.module.globals.get(name)
@@ -52,7 +52,7 @@ def ask_memory(builder, address) -> None:
 
 @instructions
 def ask(context, address):
-    """The same, for a kernel."""
+    """Prefetch, for use in a kernel."""
 
     def build(context, builder, signature, args):
         ask_memory(builder, args[0])

@@ -1,4 +1,4 @@
-"""Where compiled kernels are kept: a folder of its own for each version of their source.
+"""The cache folder of compiled kernels, one for each version of their source.
 
 numba keeps a function's code for as long as the file in which it stands is the same. A kernel is
 made of functions of several files, so after a change in one of them it would go on with old code.
@@ -32,7 +32,7 @@ FOLDER = HERE / "__pycache__" / f"kernels-{_version()}"
 
 @contextmanager
 def kept_here() -> Iterator[None]:
-    """What numba compiles inside is kept in FOLDER, and nothing else is moved there."""
+    """Cache what numba compiles inside in FOLDER."""
     before = config.CACHE_DIR  # pyright: ignore[reportAttributeAccessIssue]
     config.CACHE_DIR = str(FOLDER) if CACHE else before  # pyright: ignore[reportAttributeAccessIssue]
     try:

@@ -1,4 +1,4 @@
-"""How a kernel is compiled, and bfloat16 in one: it comes and goes as its 16 bits."""
+"""Compile kernels, and handle bfloat16 in them as its 16 bits."""
 
 from collections.abc import Callable
 from inspect import unwrap
@@ -19,7 +19,7 @@ DTYPES = (torch.float32, torch.bfloat16)
 
 
 def kernel(**options):
-    """Compile a function as it stands in the source, whatever checks a test has wrapped it in."""
+    """Compile a function, without a test's type checks around it."""
 
     def compiled(function):
         with kept_here():
@@ -29,7 +29,7 @@ def kernel(**options):
 
 
 def instructions(written: Callable[Concatenate[object, P], object]) -> Callable[P, int]:
-    """numba's `intrinsic`: a kernel calls it without the context, and gets a number or nothing."""
+    """numba's `intrinsic`, called without the context; returns a number or nothing."""
     return intrinsic(written)  # pyright: ignore[reportReturnType]
 
 
@@ -57,7 +57,7 @@ def _bits_of(context, number):
 
 
 def wide(value) -> np.float32:
-    """A number as float32; what it does is compiled by the kind of number, in `_wide_of`."""
+    """A number as float32; compiled by its type, in `_wide_of`."""
     raise NotImplementedError("only in kernels")
 
 

@@ -1,8 +1,8 @@
 """`dots` of weights where they lie, in 4 bits, int8 or bfloat16: widened in registers.
 
 Numbers and the order of their sums are those of `widen` and `dots`, and so are the bits. A weight
-is widened anew for every MOST rows, which is less work than to write it down once, as long as the
-rows are few.
+is widened anew for every ROWS_AT_ONCE rows, which is less work than storing it, as long as the rows
+are few.
 """
 
 from llvmlite import ir
@@ -38,9 +38,9 @@ from ramole_core.kernels.widen import (
     table_of,
 )
 
-MOST = 4 if MANY == 6 else 2
-"""Rows of x that are met at once."""
-FEW = 8
+ROWS_AT_ONCE = 4 if MANY == 6 else 2
+"""Rows of x that are multiplied at once."""
+MAX_DIRECT_ROWS = 8
 """For so many rows or fewer this is the faster way."""
 AHEAD = 8192
 """How far ahead memory is asked for what is read in order, in bytes."""
@@ -80,8 +80,8 @@ SHIFT = {CODES: 3, GRID: 3, BYTES: 2, HALVES: 1}
 
 
 def _dots_of(rows: int, kind: int):
-    """`direct` of so many rows of x; where the CPU cannot look codes up it does nothing, and is
-    never called."""
+    """Build `direct` for so many rows of x; on a CPU without table lookup it is empty and never
+    called."""
     codes, grid = kind == CODES, kind == GRID
     step = BLOCK if codes or grid else PAIR  # weights of a turn of the loop
 
@@ -161,11 +161,11 @@ _halves1, _halves2, _halves4 = (_dots_of(rows, HALVES) for rows in (1, 2, 4))
 def dots_of_halves(x, x_row, m, a, b, c, d, ahead, n, out, out_row):
     """out[:m, :4] = x [m, n] times four rows of n bfloat16 numbers; addresses (x and out: float32,
     x in the order of `dots`), rows in numbers, n in whole pairs of vectors. What lies `ahead` bytes
-    behind each weight is met soon."""
+    behind each weight is prefetched."""
     at = 0
     while at < m:
         here, there = x + 4 * at * x_row, out + 4 * at * out_row
-        if MOST == 4 and at + 4 <= m:
+        if ROWS_AT_ONCE == 4 and at + 4 <= m:
             _halves4(here, x_row, a, b, c, d, 0, 0, 0, 0, ahead, n, there, out_row)
             at += 4
         elif at + 2 <= m:
@@ -178,11 +178,11 @@ def dots_of_halves(x, x_row, m, a, b, c, d, ahead, n, out, out_row):
 
 @kernel()
 def dots_of_bytes(x, x_row, m, a, b, c, d, ahead, n, out, out_row):
-    """The same of four rows of int8 numbers, without their scales."""
+    """`dots_of_halves` for four rows of int8 numbers, without their scales."""
     at = 0
     while at < m:
         here, there = x + 4 * at * x_row, out + 4 * at * out_row
-        if MOST == 4 and at + 4 <= m:
+        if ROWS_AT_ONCE == 4 and at + 4 <= m:
             _bytes4(here, x_row, a, b, c, d, 0, 0, 0, 0, ahead, n, there, out_row)
             at += 4
         elif at + 2 <= m:
@@ -195,11 +195,11 @@ def dots_of_bytes(x, x_row, m, a, b, c, d, ahead, n, out, out_row):
 
 @kernel()
 def dots_of_codes(x, x_row, m, a, b, c, d, of_a, of_b, of_c, of_d, ahead, n, out, out_row):
-    """The same of four rows of NF4 with their scales, n in whole blocks."""
+    """`dots_of_halves` for four rows of NF4 with their scales, n in whole blocks."""
     at = 0
     while at < m:
         here, there = x + 4 * at * x_row, out + 4 * at * out_row
-        if MOST == 4 and at + 4 <= m:
+        if ROWS_AT_ONCE == 4 and at + 4 <= m:
             _codes4(here, x_row, a, b, c, d, of_a, of_b, of_c, of_d, ahead, n, there, out_row)
             at += 4
         elif at + 2 <= m:
@@ -212,11 +212,11 @@ def dots_of_codes(x, x_row, m, a, b, c, d, of_a, of_b, of_c, of_d, ahead, n, out
 
 @kernel()
 def dots_of_grid(x, x_row, m, a, b, c, d, of_a, of_b, of_c, of_d, ahead, n, out, out_row):
-    """The same of four rows of int4 with their steps and least numbers, n in whole blocks."""
+    """The same for four rows of int4 with their steps and least numbers, n in whole blocks."""
     at = 0
     while at < m:
         here, there = x + 4 * at * x_row, out + 4 * at * out_row
-        if MOST == 4 and at + 4 <= m:
+        if ROWS_AT_ONCE == 4 and at + 4 <= m:
             _grid4(here, x_row, a, b, c, d, of_a, of_b, of_c, of_d, ahead, n, there, out_row)
             at += 4
         elif at + 2 <= m:

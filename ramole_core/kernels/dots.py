@@ -25,7 +25,7 @@ COLUMNS = 4
 
 
 def sums_of(builder, vectors):
-    """The sums of four vectors as one of four lanes: halves are added to halves, for each alike."""
+    """The sums of four vectors as one of four lanes, halves added to halves."""
     width = LANES
     while width > 4:
         low, high = places(range(width // 2)), places(range(width // 2, width))

@@ -1,5 +1,5 @@
-"""Activations of single numbers, written out: PyTorch's have one code for whole vectors and another
-for what is left over, and where a number stands follows from the batch.
+"""Elementwise activations, written out: PyTorch's treat whole vectors and the remainder
+differently, and the batch decides a number's place.
 """
 
 import numpy as np
@@ -22,13 +22,13 @@ _EXP = tuple(
 _ERF = tuple(map(_f, (0.254829592, -0.284496736, 1.421413741, -1.453152027, 1.061405429)))
 _ONE, _HALF_, _TWO, _P = _f(1), _f(0.5), _f(2), _f(0.3275911)
 _ROOT, _ROOT_PI, _CUBE = _f(0.70710678), _f(0.79788456), _f(0.044715)
-_LEAST, _MOST = _f(-87), _f(88)
+_MIN_EXPONENT, _MAX_EXPONENT = _f(-87), _f(88)
 
 
 @kernel(inline="always")
 def exp(x):
     """e^x of a float32 between e^-87 and e^88, within 2e-7 of itself (Cephes, `expf`)."""
-    x = min(max(x, _LEAST), _MOST)
+    x = min(max(x, _MIN_EXPONENT), _MAX_EXPONENT)
     whole = np.floor(x * _LOG2E + _HALF_)
     x = x - whole * _LN2_HIGH
     x = x - whole * _LN2_LOW

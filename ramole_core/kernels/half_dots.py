@@ -39,7 +39,7 @@ DEPTH = 32
 
 
 def _there() -> bool:
-    """Whether the CPU has the instruction; RAMOLE_HALVES=0: as if it had not, to compare."""
+    """Whether the CPU has the instruction; RAMOLE_HALVES=0 turns it off, to compare."""
     features = llvm.get_host_cpu_features()
     wanted = ("avx512bf16", "avx512bw")
     return (
@@ -55,7 +55,7 @@ NUMBERS = ir.VectorType(ir.IntType(16), DEPTH)
 
 
 class _Half(ir.Type):
-    """LLVM's bfloat, which llvmlite does not name."""
+    """LLVM's bfloat, which llvmlite lacks."""
 
     def __str__(self) -> str:
         return "bfloat"
@@ -129,8 +129,8 @@ SHIFT = {CODES: 5, GRID: 4}
 
 
 def _dots_of(rows: int, kind: int):
-    """`half_dots` of so many rows of x and four of w; elsewhere it does nothing, and is never
-    called."""
+    """Build `half_dots` for so many rows of x and four of w; empty, and never called, on other
+    CPUs."""
     codes = kind != HALVES
     step = BLOCK if codes else DEPTH  # weights of a turn of the loop
 
@@ -198,7 +198,7 @@ _grid1, _grid2, _grid4 = (_dots_of(rows, GRID) for rows in (1, 2, 4))
 @kernel()
 def half_dots(x, x_row, m, a, b, c, d, ahead, n, out, out_row):
     """out[:m, :4] = x [m, n] times four rows of n; addresses of bfloat16 (out: float32), rows in
-    numbers, n in whole vectors. What lies `ahead` bytes behind each weight is met soon."""
+    numbers, n in whole vectors. What lies `ahead` bytes behind each weight is prefetched."""
     at = 0
     while at < m:
         here, there, left = x + 2 * at * x_row, out + 4 * at * out_row, m - at
@@ -218,7 +218,7 @@ def half_dots(x, x_row, m, a, b, c, d, ahead, n, out, out_row):
 
 @kernel()
 def half_dots_of_codes(x, x_row, m, a, b, c, d, of_a, of_b, of_c, of_d, ahead, n, out, out_row):
-    """The same of four rows of NF4 with their scales, n in whole blocks."""
+    """`half_dots` for four rows of NF4 with their scales, n in whole blocks."""
     at = 0
     while at < m:
         here, there, left = x + 2 * at * x_row, out + 4 * at * out_row, m - at
@@ -235,7 +235,7 @@ def half_dots_of_codes(x, x_row, m, a, b, c, d, of_a, of_b, of_c, of_d, ahead, n
 
 @kernel()
 def half_dots_of_grid(x, x_row, m, a, b, c, d, of_a, of_b, of_c, of_d, ahead, n, out, out_row):
-    """The same of four rows of int4 with their steps and least numbers, n in whole blocks."""
+    """`half_dots` for four rows of int4 with their steps and least numbers, n in whole blocks."""
     at = 0
     while at < m:
         here, there, left = x + 2 * at * x_row, out + 4 * at * out_row, m - at
@@ -280,7 +280,7 @@ def narrow_codes(codes, scales, n, out):
 
 @kernel()
 def narrow_grid(codes, grid, n, out):
-    """The same in int4."""
+    """`narrow_codes` for int4."""
     for block in range(n // BLOCK):
         place = grid + GRID_BYTES * block
         _narrow_grid(codes + block * (BLOCK // 2), place, out + 2 * block * BLOCK)

@@ -1,5 +1,5 @@
 """y = x W^T + bias (+ the adapters' update) of bfloat16 x, and of a weight in bfloat16, NF4 or int4
-whose numbers are rounded to bfloat16, as the matrix unit meets them.
+whose numbers are rounded to bfloat16, as the matrix unit reads them.
 
 Where the CPU multiplies bfloat16 (`half_dots`), many rows take half the time of widening both. Each
 y[m, j] is one `half_dots`, so no other row and no size of tile changes its bits.
@@ -9,7 +9,7 @@ import numpy as np
 
 from ramole_core.kernels.call_args import TILES, take, words_at
 from ramole_core.kernels.compiled import kernel
-from ramole_core.kernels.direct import AHEAD, FEW
+from ramole_core.kernels.direct import AHEAD, MAX_DIRECT_ROWS
 from ramole_core.kernels.dots import COLUMNS
 from ramole_core.kernels.half_dots import (
     DEPTH,
@@ -64,8 +64,8 @@ def _accumulate(words, first, count, sums):
 
 
 @kernel()
-def _narrow_and_meet(words, first, count, weights, sums):
-    """The same, the numbers of 4 bits made once for all rows; `weights` holds some rows of them."""
+def _narrow_and_accumulate(words, first, count, weights, sums):
+    """Widen 4-bit weights once for all rows, then accumulate; `weights` holds some rows of them."""
     i, m, step, width = words[I], words[M], weights.shape[0], sums.shape[1]
     codes = words[KIND] in (CODES, GRID)
     for done in range(0, count, step):
@@ -93,7 +93,7 @@ def _narrow_and_meet(words, first, count, weights, sums):
 def _multiply(pointer):
     words = words_at(pointer)
     m, span = words[M], words[SPAN]
-    direct = m <= FEW
+    direct = m <= MAX_DIRECT_ROWS
     step = COLUMNS if m <= ROWS else TILE
     weights = np.empty((0 if direct else step, words[I]), np.uint16)
     sums = np.empty((m, span), np.float32)
@@ -108,7 +108,7 @@ def _multiply(pointer):
                 ask_updates(words, first, count)
             _accumulate(words, first, count, sums)
         else:
-            _narrow_and_meet(words, first, count, weights, sums)
+            _narrow_and_accumulate(words, first, count, weights, sums)
         write(words, first, count, sums)
 
 

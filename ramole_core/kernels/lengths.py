@@ -33,7 +33,7 @@ MEASURE = Kernel(_measure)
 
 
 class Lengths:
-    """Of the same tokens of many tensors; `at` [n] int32 are their rows."""
+    """Lengths of the same tokens in many tensors; `at` [n] int32 are their rows."""
 
     def __init__(self, at: np.ndarray, tensors: int):
         self.found = np.zeros((tensors, len(at)), np.float32)

@@ -15,7 +15,7 @@ from ramole_core.kernels.team import Kernel
 
 COLUMNS, X, HALF, OUT = range(2, 6)
 """The words of a call, behind the two of every call; a tile is a row, OUT [rows] int64."""
-_SIGN, _INF, _MOST = np.int32(0x7FFFFFFF), np.int32(0x7F800000), np.int32(0x7FFFFFFF)
+_SIGN, _INF, _MAX = np.int32(0x7FFFFFFF), np.int32(0x7F800000), np.int32(0x7FFFFFFF)
 
 
 @kernel(inline="always")
@@ -24,12 +24,12 @@ def _order(bits, shift):
     bits = np.int32(np.int32(bits) << shift)
     size = np.int32(bits & _SIGN)
     signed = size if bits >= 0 else np.int32(-size)
-    return _MOST if size > _INF else signed
+    return _MAX if size > _INF else signed
 
 
 @kernel()
 def _largest(bits, shift):
-    most = np.int32(-_MOST)
+    most = np.int32(-_MAX)
     for n in range(len(bits)):
         here = _order(bits[n], shift)
         most = here if here > most else most

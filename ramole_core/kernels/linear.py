@@ -1,4 +1,4 @@
-"""W x of gates: each token meets the W of its own request, summed in the order of `dots`."""
+"""W x of gates: each token by the W of its own request, summed in the order of `dots`."""
 
 import numpy as np
 

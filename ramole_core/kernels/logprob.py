@@ -25,7 +25,7 @@ COLUMNS, X, HALF, TOKENS, OUT = range(2, 7)
 
 @kernel()
 def _logprob(x, token, block, state):
-    """Of a row x; `block` [BLOCK] and `state` [2] are room for the running softmax."""
+    """The same of a row x; `block` [BLOCK] and `state` [2] are room for the running softmax."""
     state[0], state[1] = -np.inf, 0
     scores, most = np.int64(block.ctypes.data), np.int64(state.ctypes.data)
     for start in range(0, len(x), BLOCK):

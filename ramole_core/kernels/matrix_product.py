@@ -14,8 +14,8 @@ from ramole_core.kernels.matrix_unit import (
     SIDE,
     lay_out,
     layouts,
-    meet_one,
-    meet_two,
+    multiply_one,
+    multiply_two,
     release,
     round_rows,
     turn,
@@ -76,10 +76,10 @@ def _sum(words, left, left_next, left_step, left_row, found, sums):
         right = words[X] + start // SIDE * block
         if here > SIDE:
             last, row = right + block, 4 * columns
-            meet_two(left, left_next, left_step, left_row, steps, right, last, row, found)
+            multiply_two(left, left_next, left_step, left_row, steps, right, last, row, found)
         else:
             row = 4 * columns
-            meet_one(left, left_next, left_step, left_row, steps, right, right, row, found)
+            multiply_one(left, left_next, left_step, left_row, steps, right, right, row, found)
         tiles = 2 if here > SIDE else 1
         for a in range(2):
             for b in range(tiles):

@@ -1,5 +1,5 @@
-"""The CPU's matrix unit (Intel's AMX): a product of 16 rows of one matrix and 16 of another, 32
-bfloat16 numbers of each row at once, summed in float32.
+"""The CPU's matrix unit (Intel's AMX): products of 16 by 16 rows, 32 bfloat16 numbers of each at
+once, summed in float32.
 
 A number's sum has one order, whatever the other rows and columns of its tiles hold and however many
 they are; so how much of a tile is used changes the speed and not one bit.
@@ -27,8 +27,7 @@ _ARCH_PRCTL, _REQUEST, _TILE_DATA = 158, 0x1023, 18
 
 
 def _granted() -> bool:
-    """Whether there is such a unit and the system lets this process use it; RAMOLE_MATRIX=0: as if
-    there were none, for tests."""
+    """Whether this process may use a matrix unit; RAMOLE_MATRIX=0 turns it off, for tests."""
     features = llvm.get_host_cpu_features()
     if LANES < SIDE or os.environ.get("RAMOLE_MATRIX") == "0" or sys.platform != "linux":
         return False
@@ -45,8 +44,8 @@ SUMS, LEFT, RIGHT = (0, 2), 4, 6
 
 
 def layouts() -> np.ndarray:
-    """[17, 64] bytes: what the unit is told before tiles of which the last right one has n
-    columns."""
+    """[17, 64] bytes: the tile configuration for each number of columns n of the last right
+    tile."""
     found = np.zeros((SIDE + 1, 64), np.uint8)
     for n in range(1, SIDE + 1):
         found[n, 0] = 1
@@ -69,7 +68,7 @@ def _tile(n: int) -> ir.Constant:
 
 @instructions
 def lay_out(context, layout):
-    """Tell the unit how large the tiles are; `layout` is the address of a row of `layouts`."""
+    """Configure the tile sizes; `layout` is the address of a row of `layouts`."""
 
     def build(context, builder, signature, args):
         place = builder.inttoptr(args[0], ADDRESS)
@@ -81,7 +80,7 @@ def lay_out(context, layout):
 
 @instructions
 def release(context):
-    """Give the unit back: others expect it empty."""
+    """Release the unit's tiles: other code expects them empty."""
 
     def build(context, builder, signature, args):
         _call(builder, "tilerelease", [], [])
@@ -90,11 +89,11 @@ def release(context):
     return types.void(), build
 
 
-def _meet_of(rights: int) -> Callable[..., int]:
-    """Two left tiles and one or two right ones, along all their depth."""
+def _multiply_of(rights: int) -> Callable[..., int]:
+    """Build the product of two left tiles and one or two right ones over their depth."""
 
     @instructions
-    def meet(context, left, left_next, left_step, left_row, steps, right, last, last_row, out):
+    def multiply(context, left, left_next, left_step, left_row, steps, right, last, last_row, out):
         """out[a, b] = left a times right b, SIDE x SIDE float32 each, a before b.
 
         Addresses, and steps in bytes: from one left tile to the other, from one depth to the next,
@@ -106,7 +105,7 @@ def _meet_of(rights: int) -> Callable[..., int]:
             left, left_next, left_step, left_row, steps, right, last, last_row, out = args
             tiles = [(right, word(4 * SIDE)), (last, last_row)][2 - rights :]
             first = RIGHT + 2 - rights
-            start, loop = builder.block, builder.append_basic_block("meet")
+            start, loop = builder.block, builder.append_basic_block("multiply")
             done = builder.append_basic_block("met")
             sums = [SUMS[a] + b for a in (0, 1) for b in range(2 - rights, 2)]
             for n in sums:
@@ -149,10 +148,10 @@ def _meet_of(rights: int) -> Callable[..., int]:
 
         return types.void(*[types.int64] * 9), build
 
-    return meet
+    return multiply
 
 
-meet_one, meet_two = _meet_of(1), _meet_of(2)
+multiply_one, multiply_two = _multiply_of(1), _multiply_of(2)
 
 
 @instructions
@@ -183,7 +182,7 @@ def turn(context, source, source_row, out, out_row):
 
 
 class Bfloat(ir.Type):
-    """LLVM's bfloat16, which llvmlite has no name for."""
+    """LLVM's bfloat16, which llvmlite lacks."""
 
     def _to_string(self) -> str:
         return "bfloat"

@@ -13,10 +13,10 @@ import math
 
 import numpy as np
 
-from ramole_core.composition.activation import MOST, TINY
+from ramole_core.composition.activation import MAX_Z, TINY
 from ramole_core.kernels.call_args import TILES, bytes_at, floats, halves, ints, take, words_at
 from ramole_core.kernels.compiled import kernel
-from ramole_core.kernels.direct import FEW, dots_of_halves
+from ramole_core.kernels.direct import MAX_DIRECT_ROWS, dots_of_halves
 from ramole_core.kernels.dots import COLUMNS, dots
 from ramole_core.kernels.pairs import pairs
 from ramole_core.kernels.team import Kernel
@@ -36,7 +36,7 @@ NORMS, TRACED, X_HALF = range(32, 35)
 """The words of a call, behind the two of every call; from ROWS on the tables of `batch_mix.Rows`,
 and at last the lengths of the weighted updates, [m, N, k] as ALPHA, whose rows have either, and
 whether x is bfloat16 as it lies."""
-_TINY, _MOST = np.float32(TINY), np.float32(MOST)
+_TINY, _MAX_Z = np.float32(TINY), np.float32(MAX_Z)
 
 
 @kernel()
@@ -52,8 +52,8 @@ def _widen_page(words, page, j, out):
 
 @kernel()
 def _reads_in_place(words, tokens):
-    """Whether so many tokens meet the pages where they lie."""
-    return words[A_HALF] != 0 and words[I] % PAIR == 0 and tokens <= FEW
+    """Whether so few tokens read the pages in place."""
+    return words[A_HALF] != 0 and words[I] % PAIR == 0 and tokens <= MAX_DIRECT_ROWS
 
 
 @kernel()
@@ -225,7 +225,7 @@ def _activate(u, act):
 
 @kernel()
 def _activation_z(score, usual, present, own, k):
-    """score [k]: from |v|^2 of each adapter to what its surprise adds.
+    """score [k]: the activation z-score term of each adapter, from its |v|^2.
 
     |v|^2 is the sum of squared units, because B's columns are orthonormal (`units.pack_units`).
     """
@@ -234,13 +234,13 @@ def _activation_z(score, usual, present, own, k):
             score[c] = np.float32(0)
             continue
         z = (np.float32(0.5) * np.log(score[c] + _TINY) - usual[c, 0]) * usual[c, 1]
-        score[c] = own * min(max(z, -_MOST), _MOST)
+        score[c] = own * min(max(z, -_MAX_Z), _MAX_Z)
 
 
 @kernel()
 def _weights(score, present, weight, k, asks):
-    """Softmax over the best of the adapters that take part, or their scores; 0 for the others. All
-    take part but where the gate masks those that lack the module."""
+    """Softmax over the best unmasked adapters, or their scores; 0 for the others. The gate may mask
+    adapters that lack the module."""
     keep, top, raw = asks[0] == 2, asks[3], asks[4] != 0
     chosen = k if top == 0 else min(top, k)
     for c in range(k):

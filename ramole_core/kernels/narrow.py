@@ -21,12 +21,12 @@ BOUNDS = (TABLE[:-1] + TABLE[1:]) / np.float32(2)
 """A weight above BOUNDS[n] and not above the next one is nearest to TABLE[n + 1]."""
 ROWS = 4096
 """Of a weight that are rounded at a time."""
-_ONE, _LEAST = np.float32(1), np.float32(1e-38)
+_ONE, _MIN = np.float32(1), np.float32(1e-38)
 
 
 @kernel(inline="always")
 def _code_of(x):
-    """How many bounds it is above."""
+    """The number of bounds below it."""
     code = 8 if x > BOUNDS[7] else 0
     code += 4 if x > BOUNDS[code + 3] else 0
     code += 2 if x > BOUNDS[code + 1] else 0
@@ -39,7 +39,7 @@ def _narrow_block(x, codes):
     most = np.float32(0)
     for n in range(BLOCK):
         most = max(most, abs(x[n]))
-    inverse = _ONE / max(most, _LEAST)
+    inverse = _ONE / max(most, _MIN)
     for n in range(BLOCK // 2):
         codes[n] = _code_of(x[2 * n] * inverse) << 4 | _code_of(x[2 * n + 1] * inverse)
     return most

@@ -1,4 +1,4 @@
-"""What a product's kernels have in common: the words of a call, and how outputs are written.
+"""Shared parts of the product kernels: argument words, updates and outputs.
 
 The adapters' update is added before y is rounded:
 
@@ -13,7 +13,7 @@ from ramole_core.kernels.outers import columns_of, outers
 
 TILE = 16
 """Outputs that are written together."""
-FEW = 4
+MIN_COPIED_ROWS = 4
 """Fewer rows than these read a page's columns where they lie; more of them meet a copy."""
 LINE = 64
 """Bytes that a cache takes at once."""
@@ -27,8 +27,8 @@ LAYOUTS, SPAN = 22, 23
 
 @kernel()
 def add_updates(words, first, count, sums):
-    """sums [m, width] += units times the `count` columns of B from `first` on; rows of one request
-    that stand together meet them together."""
+    """sums [m, width] += units times the `count` columns of B from `first` on; neighbouring rows of
+    one request share them."""
     m, pages_row, width = words[M], words[PAGES_ROW], sums.shape[1]
     units, row_of = words[UNITS], ints(words[ROW_OF], 1, m)[0]
     start = 0
@@ -39,7 +39,7 @@ def add_updates(words, first, count, sums):
         pages = ints(words[PAGES] + 4 * row * pages_row, 1, max(pages_row, 1))[0]
         R = ints(words[COUNTS] + 8 * row, 1, 2)[0, 0]
         out = sums.ctypes.data + 4 * start * width
-        if R > 0 and end - start < FEW and count == width:
+        if R > 0 and end - start < MIN_COPIED_ROWS and count == width:
             half = words[B_HALF]
             w = words[B] + (2 if half else 4) * first
             for n in range(start, end):
@@ -56,8 +56,7 @@ def add_updates(words, first, count, sums):
 
 @kernel()
 def ask_updates(words, first, count):
-    """Have the columns of B that `add_updates` meets brought near: each page has a few of them, and
-    the next page's lie elsewhere."""
+    """Prefetch the columns of B that `add_updates` reads: a few of each page, far apart."""
     size, o = 2 if words[B_HALF] else 4, words[O]
     pages_row, row_of = words[PAGES_ROW], ints(words[ROW_OF], 1, words[M])[0]
     for n in range(words[M]):
@@ -73,7 +72,7 @@ def ask_updates(words, first, count):
 
 @kernel()
 def _accumulate(columns, x, x_row, rows, out):
-    """out += x columns, addresses of x and out; a call of its own, which holds the array."""
+    """out += x columns, addresses of x and out; a separate call, which keeps the array alive."""
     R, width = columns.shape
     outers(x, x_row, rows, columns.ctypes.data, width, R, out, width, width)
 

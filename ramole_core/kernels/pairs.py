@@ -18,8 +18,8 @@ WIDTH = 32
 
 
 def _pairs_of(rows: int):
-    """`pairs` of so many rows of x; never called where the CPU has no such instruction, but
-    compiled."""
+    """Build `pairs` for so many rows of x; compiled, but not called, on a CPU without the
+    instruction."""
 
     @instructions
     def pairs(context, x, x_row, first, second, third, fourth, n, out, out_row):

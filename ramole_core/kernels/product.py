@@ -12,7 +12,7 @@ from ramole_core.kernels.call_args import TILES, bytes_at, floats, halves, take,
 from ramole_core.kernels.compiled import kernel
 from ramole_core.kernels.direct import (
     AHEAD,
-    FEW,
+    MAX_DIRECT_ROWS,
     dots_of_bytes,
     dots_of_codes,
     dots_of_grid,
@@ -54,7 +54,7 @@ from ramole_core.kernels.widen import (
 
 ROWS = 96
 """Rows of x that stay in the cache while they meet a tile."""
-SHARES, LONGEST = 6, 32
+SHARES, MAX_TILES = 6, 32
 """How many tiles a thread takes, about, and of a tile, the most TILEs."""
 
 
@@ -81,7 +81,7 @@ def _widen(words, first, count, weights):
 
 @kernel()
 def _reads_in_place(words):
-    """Whether the weight can be met where it lies."""
+    """Whether the weight can be read in place."""
     if words[KIND] == CODES:
         return PERMUTES
     if words[KIND] == GRID:
@@ -117,8 +117,8 @@ def _accumulate(words, first, count, sums):
 
 
 @kernel()
-def _widen_and_meet(words, first, count, weights, sums):
-    """The same, weights widened once for all rows."""
+def _widen_and_accumulate(words, first, count, weights, sums):
+    """Widen weights once for all rows, then accumulate."""
     m, x_row, step, width = words[M], words[X_ROW], weights.shape[0], sums.shape[1]
     w = weights.ctypes.data
     for done in range(0, count, step):
@@ -142,7 +142,7 @@ def _scale(words, first, count, sums):
 def _multiply(pointer):
     words = words_at(pointer)
     m, span = words[M], words[SPAN]
-    direct = m <= FEW and _reads_in_place(words)
+    direct = m <= MAX_DIRECT_ROWS and _reads_in_place(words)
     step = COLUMNS if m <= ROWS else TILE  # as few as fit the nearest cache; the bits are the same
     weights = np.zeros((0 if direct else step, words[X_ROW]), np.float32)
     sums = np.empty((m, span), np.float32)
@@ -157,7 +157,7 @@ def _multiply(pointer):
                 ask_updates(words, first, count)
             _accumulate(words, first, count, sums)
         else:
-            _widen_and_meet(words, first, count, weights, sums)
+            _widen_and_accumulate(words, first, count, weights, sums)
         if words[KIND] == BYTES:
             _scale(words, first, count, sums)
         write(words, first, count, sums)
@@ -167,8 +167,8 @@ MULTIPLY = Kernel(_multiply)
 
 
 def span_of(m: int, o: int) -> int:
-    """Outputs of a tile: few rows read their weights in order, so a tile is a long way of it."""
-    if m > FEW:
+    """The outputs of a tile; for few rows, which stream the weights, tiles are long."""
+    if m > MAX_DIRECT_ROWS:
         return TILE
     share = o // (SHARES * thread_count()) // TILE
-    return TILE * min(max(share, 1), LONGEST)
+    return TILE * min(max(share, 1), MAX_TILES)

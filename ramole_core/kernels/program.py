@@ -1,4 +1,4 @@
-"""A list of kernels' calls, run one after the other in one compiled call."""
+"""A list of kernel calls, run in one compiled call."""
 
 import ctypes
 from collections.abc import Mapping
@@ -16,7 +16,7 @@ _RUN = ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * 5)
 
 
 class Program:
-    """Calls with their words, which are the program's own."""
+    """Kernel calls with copies of their argument words."""
 
     def __init__(self, calls: list[tuple[Kernel, np.ndarray]]):
         """Each call's words have its tiles."""
@@ -27,7 +27,7 @@ class Program:
         """Which calls are of a kernel that was pointed elsewhere."""
 
     def point(self, kernel: Kernel, values: Mapping[int, int]) -> None:
-        """Put these into the words of every call of a kernel."""
+        """Set these words in every call of a kernel."""
         at = self._at.get(kernel)
         if at is None:
             found = [n for n, one in enumerate(self._kernels) if one is kernel]
@@ -36,7 +36,7 @@ class Program:
             self._words[at, word] = value
 
     def run(self, start: int, end: int) -> None:
-        """The calls [start, end), in order."""
+        """Run the calls [start, end), in order."""
         with TEAM.gathered() as team:
             _runner()(team, self._entries.ctypes.data, self._words.ctypes.data, start, end)
 

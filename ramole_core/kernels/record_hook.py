@@ -1,4 +1,4 @@
-"""Who is told of what a forward does, while one is written down to run again (`engine.capture`)."""
+"""The hook by which a forward is recorded for replay (`engine.capture`)."""
 
 import threading
 from collections.abc import Callable
@@ -12,19 +12,19 @@ if TYPE_CHECKING:
 
 
 class Recorder(Protocol):
-    """Writes down what runs."""
+    """The interface of a recorder."""
 
     def call(self, kernel: "Kernel", words: np.ndarray) -> None:
-        """A kernel is called with these words, their tiles included."""
+        """Record a kernel's call with these words, tiles included."""
 
     def keep(self, *things: object) -> None:
-        """A kernel's words point into these: they have to stay alive."""
+        """Keep alive what a kernel's words point into."""
 
     def again(self, work: Callable[[], None]) -> None:
-        """This has to be called whenever the forward runs again, at this place."""
+        """Record a function to call at this place in every replay."""
 
     def aside(self) -> AbstractContextManager[None]:
-        """What happens inside the block is not written down: `again` does it."""
+        """Pause the recording inside the block, whose work `again` does."""
         ...
 
 

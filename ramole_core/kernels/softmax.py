@@ -27,7 +27,7 @@ TERMS = (
     *(4.1665795894e-2, 1.6666665459e-1, 5.0000001201e-1),
 )
 """Of (exp(r) - 1 - r) / r^2 for |r| < ln(2) / 2, from the highest power (Cephes, expf)."""
-LEAST = -87.0
+MIN_EXPONENT = -87.0
 """exp is 0 below."""
 
 
@@ -43,7 +43,7 @@ def _spread(builder, number):
 
 
 def _exp(builder, x):
-    """exp of numbers that are at most 0; what is no number stays so."""
+    """exp of numbers of at most 0; NaN stays NaN."""
     fma = fma_of(builder)
     shifted = builder.call(fma, [x, _float(LOG2E), _float(MAGIC)])
     n = builder.fsub(shifted, _float(MAGIC))
@@ -57,7 +57,7 @@ def _exp(builder, x):
     found = builder.fadd(found, _float(1.0))
     power = builder.shl(builder.bitcast(shifted, WHOLE), places([23] * LANES))
     found = builder.bitcast(builder.add(builder.bitcast(found, WHOLE), power), VECTOR)
-    found = builder.select(builder.fcmp_ordered("<", x, _float(LEAST)), _float(0.0), found)
+    found = builder.select(builder.fcmp_ordered("<", x, _float(MIN_EXPONENT)), _float(0.0), found)
     return builder.select(builder.fcmp_unordered("uno", x, x), x, found)
 
 
@@ -66,7 +66,7 @@ def _larger(builder, a, b):
 
 
 def _fold(builder, vector, join):
-    """All lanes joined, halves with halves."""
+    """Reduce all lanes, halves with halves."""
     width = LANES
     while width > 1:
         width //= 2

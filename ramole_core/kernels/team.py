@@ -1,4 +1,4 @@
-"""Kernels on several threads: whoever calls one takes its tiles, and the others help if they can.
+"""Run kernels on several threads: the caller takes tiles, and idle helpers take others.
 
 The caller never waits for a thread that has not come: when the tiles are taken, it closes the call
 and waits only for those that are in the middle of one. So a busy machine costs a helper's share and
@@ -33,7 +33,7 @@ _ENTRY = ctypes.CFUNCTYPE(None, ctypes.c_int64)
 
 
 class Kernel:
-    """A function of one call's words, which takes tiles until none is left."""
+    """A kernel: a function of one call's words that takes tiles until none is left."""
 
     def __init__(self, function: Callable):
         self._function = unwrap(function)
@@ -41,7 +41,7 @@ class Kernel:
 
     @cached_property
     def _entry(self):
-        """Compiled on first use, or read from numba's cache."""
+        """The compiled function, from numba's cache after the first time."""
         signature = types.void(types.int64)  # an address
         with kept_here():
             return cfunc(signature, nopython=True, cache=CACHE)(self._function)  # pyright: ignore
@@ -55,12 +55,12 @@ class Kernel:
         return _ENTRY(self._address)
 
     def compile(self) -> None:
-        """Now, so that the first request does not wait for it."""
+        """Compile now, ahead of the first request."""
         _ = self._address
 
     @property
     def address(self) -> int:
-        """Where its code lies; compiled on first use."""
+        """Address of its code; compiled on first use."""
         return self._address
 
     def run(self, words: np.ndarray, tiles: int) -> None:
@@ -94,7 +94,7 @@ class Team:
         self._lead: Callable[[int, int, int], None] | None = None
 
     def run(self, entry: int, argument: int) -> bool:
-        """Run a kernel with everybody's help; False: there is nobody, or another call runs."""
+        """Run a kernel with the helpers; False: there are none, or another call runs."""
         with self.gathered() as team:
             if team:
                 if self._lead is None:
@@ -104,8 +104,8 @@ class Team:
 
     @contextmanager
     def gathered(self) -> Iterator[int]:
-        """Everybody is awake inside the block, and nobody else leads them: the address of the
-        team's words for `lead`; 0: there is nobody, or somebody else leads."""
+        """Hold all helpers awake inside the block: yields the address of the team's words for
+        `lead`; 0: no helpers, or another caller holds them."""
         helpers = thread_count() - 1
         if helpers < 1 or not self._lock.acquire(blocking=False):
             yield 0
@@ -121,7 +121,7 @@ class Team:
 
 
 class _Helper:
-    """A thread that helps with calls while they come, and sleeps where none has come for long."""
+    """A helper thread, which sleeps after a while without calls."""
 
     def __init__(self, words: np.ndarray):
         self._words, self._called = words, threading.Event()
@@ -129,7 +129,7 @@ class _Helper:
         threading.Thread(target=self._live, name="kernels", daemon=True).start()
 
     def wake(self) -> None:
-        """A call comes; costs nothing where it is awake."""
+        """Wake the helper for a call; free where it is awake."""
         if not self._awake:
             self._awake = True
             self._called.set()
@@ -149,7 +149,7 @@ INT = ir.IntType(64)
 
 @instructions
 def _add(context, address, number):
-    """Add to a word, seen by all threads in one order; what it was."""
+    """Atomic fetch-and-add of a word."""
 
     def build(context, builder, signature, args):
         place = builder.inttoptr(args[0], INT.as_pointer())
@@ -160,7 +160,7 @@ def _add(context, address, number):
 
 @instructions
 def _look(context, address):
-    """A word as it is now."""
+    """Atomic load of a word."""
 
     def build(context, builder, signature, args):
         place = builder.inttoptr(args[0], INT.as_pointer())
@@ -183,7 +183,7 @@ def _run(context, entry, argument):
 
 @instructions
 def _rest(context):
-    """Let the core's other half, and whoever waits for the core, go first for a moment."""
+    """Pause for a moment, in favour of the core's other threads."""
 
     def build(context, builder, signature, args):
         kind = ir.FunctionType(ir.IntType(32), [])
@@ -196,7 +196,7 @@ def _rest(context):
 
 @kernel()
 def lead(words, entry, argument):
-    """One call, from its opening to the last helper's end."""
+    """Run one call, from its opening to the last helper's end."""
     team = array(at(words), (64,), np.int64)
     team[ENTRY], team[ARGUMENT] = entry, argument
     _add(words + 8 * CALL, 1)
@@ -234,7 +234,7 @@ def _lead(words, entry, argument):
 
 @kernel()
 def run_all(team, entries, words, start, end):
-    """The calls [start, end) of a program, one after the other."""
+    """Run the calls [start, end) of a program."""
     huge = 1 << 40
     entry = array(at(entries), (huge,), np.int64)
     for n in range(start, end):

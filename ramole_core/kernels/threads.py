@@ -1,4 +1,4 @@
-"""How many threads a kernel has, and PyTorch's own loops kept to one beside them.
+"""Threads of the kernels, and of PyTorch's loops beside them.
 
 PyTorch's threads (OpenMP) and a kernel's helpers wait for their next call by looking for it, on the
 same cores: a forward that alternates between both has each of them stand in the other's way, and is
@@ -19,14 +19,14 @@ _HERE = threading.local()
 
 
 def thread_count() -> int:
-    """Threads of a kernel that the caller's thread runs, its own included."""
+    """The number of threads of a kernel, the caller's included."""
     return getattr(_HERE, "count", 0) or torch.get_num_threads()
 
 
 @contextmanager
 def kernels_alone() -> Iterator[None]:
-    """Inside the block PyTorch's loops and products run on the caller's thread alone, and kernels
-    on as many as before; other threads notice nothing. For forwards whose large products are all
+    """Run PyTorch's loops and products on the caller's thread alone inside the block, and kernels
+    on as many as before; other threads are unaffected. For forwards whose large products are all
     kernels'."""
     if getattr(_HERE, "count", 0):
         yield
@@ -48,8 +48,8 @@ def _openmp() -> ThreadpoolController:
 
 @cache
 def _mkl_here() -> Callable[[int], int]:
-    """MKL's threads of the caller's thread; gives what was set, 0: nothing. Even its smallest
-    product leaves a thread of OpenMP behind that looks for work where a helper would."""
+    """Set MKL's threads for the caller's thread; returns the earlier value, 0: none. Even its
+    smallest product leaves a thread of OpenMP behind that looks for work where a helper would."""
     try:
         library = ctypes.CDLL(str(Path(torch.__file__).parent / "lib" / "libtorch_cpu.so"))
         return library.MKL_Set_Num_Threads_Local

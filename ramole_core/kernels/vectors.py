@@ -1,4 +1,4 @@
-"""Vectors of the CPU, written as LLVM's: what `dots`, `outers` and `widen` are spelled out with.
+"""The CPU's vectors in LLVM, for `dots`, `outers` and `widen`.
 
 A compiler that is free to reorder sums does not promise that a number is summed alike in every
 function that it makes, so the instructions are ours.
@@ -11,7 +11,7 @@ from llvmlite import ir
 
 
 def _lanes() -> int:
-    """float32 numbers in a vector register; RAMOLE_LANES forces fewer, for tests."""
+    """The number of float32 lanes in a vector register; RAMOLE_LANES forces fewer, for tests."""
     features = llvm.get_host_cpu_features()
     lanes = 16 if features.get("avx512f") else 8 if features.get("avx2") else 4
     return min(lanes, int(os.environ.get("RAMOLE_LANES", lanes)))

@@ -1,4 +1,4 @@
-"""A linear layer's weight where it lies, its input, and what adapters add to its output.
+"""A linear layer's weight, its input, and the adapters' update to its output.
 
 In bfloat16, where the CPU has a matrix unit, the product is the unit's (`matrix_product`), and
 where it multiplies bfloat16 in vectors, theirs (`half_product`); elsewhere it is summed in float32
@@ -52,7 +52,7 @@ class Input:
 
 @dataclass(frozen=True)
 class UnitRows:
-    """Whose units the tokens of one forward have; the same for all layers."""
+    """The pages of each token's units in one forward, for all layers."""
 
     pages: np.ndarray
     """[rows, R] int32: of each row's units, places in B."""
@@ -63,14 +63,14 @@ class UnitRows:
 
     @cached_property
     def words(self) -> tuple[int, int, int, int]:
-        """Where they lie, as a product's call has it."""
+        """Their addresses, as words of a product's call."""
         pages = self.pages
         return pages.ctypes.data, pages.shape[1], self.counts.ctypes.data, self.row_of.ctypes.data
 
 
 @dataclass(frozen=True)
 class Update:
-    """What the adapters add to one layer's output."""
+    """The adapters' update to one layer's output."""
 
     units: np.ndarray
     """[N, R] float32, weighted."""
@@ -78,8 +78,8 @@ class Update:
     B: np.ndarray
     """[pages, o], float32 or bfloat16's bits."""
 
-    def tell(self, words: np.ndarray) -> None:
-        """Put it into the words of a product's call."""
+    def write_to(self, words: np.ndarray) -> None:
+        """Write it into the words of a product's call."""
         units, B = self.units, self.B
         half = B.dtype == np.uint16
         words[words_of.UNITS : words_of.PAGE_COUNT + 1] = (
@@ -99,7 +99,7 @@ class Update:
 
 
 class Weight:
-    """A linear layer's weight [o, i] where it lies, and its product."""
+    """A linear layer's weight [o, i] and its product."""
 
     def __init__(
         self,
@@ -140,7 +140,7 @@ class Weight:
         words[words_of.M : words_of.Y_HALF + 1] = n, x.data_ptr(), y.data_ptr(), half
         words[words_of.UNITS] = 0
         if update is not None:
-            update.tell(words)
+            update.write_to(words)
         if in_unit:
             MULTIPLY_IN_UNIT.run(words, -(-self.o // OUTPUTS))
         else:

@@ -1,4 +1,4 @@
-"""Weights and inputs as float32, in the order in which `dots` meets them.
+"""Weights and inputs as float32, in the order of `dots`.
 
 Of each 2 LANES numbers those at even places come first, then those at odd ones: so two numbers that
 lie in one word (two bfloat16, or two NF4 codes in a byte) become a lane each without being moved.

@@ -1,4 +1,4 @@
-"""A rotary embedding's cos and sin, the same for a token whatever stands beside it.
+"""Batch-invariant cos and sin of a rotary embedding.
 
 PyTorch's last bits follow from a number's place in the batch, so angles are computed once for each
 block of positions, always in blocks of one size, and looked up. With longrope (arXiv 2402.13753)
@@ -22,7 +22,7 @@ BLOCK = 64
 
 @dataclass
 class LongTokens:
-    """Of the forward that runs now."""
+    """The running forward's tokens of long requests."""
 
     now: Tensor | None = None
     """[1, N] which tokens are of long requests; None: no token is."""
@@ -43,7 +43,7 @@ class SteadyAngles(nn.Module):
         """By all but the positions: a tensor of the kind, and what else the model gave."""
 
     def __getattr__(self, name: str):
-        """What some models look at, such as the configuration, is the base's."""
+        """Attributes of the base module, such as its configuration."""
         try:
             return super().__getattr__(name)
         except AttributeError:
@@ -91,8 +91,8 @@ class SteadyAngles(nn.Module):
         return cos[at], sin[at]
 
     def differs(self) -> int | None:
-        """The length of a request whose angles are others than the base's own; None: of those that
-        are tried, none. Tried are a few tokens, and where there is a longrope, both sides of it."""
+        """The length of a request whose angles differ from the base's own; None: none of those
+        tried. Tried are a few tokens, and where there is a longrope, both sides of it."""
         short = self._short
         lengths = [2 * BLOCK + 2] if short is None else [short, short + 2]
         now = self._long.now
@@ -136,8 +136,7 @@ class SteadyAngles(nn.Module):
 
 
 def short_length(model: nn.Module) -> int | None:
-    """Up to how many tokens a request has the short factors of a longrope; None: there is no
-    longrope."""
+    """The most tokens of a request with a longrope's short factors; None: there is no longrope."""
     config: Any = getattr(model, "config", None)
     found = getattr(config and config.get_text_config(), "rope_parameters", None) or {}
     every = [found, *(one for one in found.values() if isinstance(one, dict))]

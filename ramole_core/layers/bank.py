@@ -41,7 +41,7 @@ class Slot:
     activation: str = ""
     """Between A and B of a bypass; empty for a LoRA."""
     pins: int = 0
-    passing: bool = False
+    ephemeral: bool = False
     """Nobody will ask for it again: it leaves with its last request."""
 
 
@@ -56,7 +56,7 @@ class RouterRows:
 
 
 class Bank:
-    """The pages, and who holds them. Not thread-safe: it belongs to whoever runs the model."""
+    """The adapter bank's pages and their owners. Not thread-safe."""
 
     def __init__(self, layout: Layout, *, device: torch.device, dtype: torch.dtype, limit: int):
         """`limit` in bytes; it bounds the pages, so the adapters of all running requests."""
@@ -132,8 +132,8 @@ class Bank:
         return found
 
     def units_of(self, slot: Slot, g: int, block: int, j: int) -> Tensor:
-        """A of one adapter at one module, [r, i], without a copy where its pages lie together;
-        r = 0 where it lacks the module."""
+        """A of one adapter at one module, [r, i], a view where its pages are contiguous; r = 0
+        where it lacks the module."""
         start = self.layout.first(g, block)
         pages = slot.pages if slot.present[start + j] else []
         first, last = (pages[0], pages[-1]) if pages else (0, -1)
@@ -142,7 +142,7 @@ class Bank:
         return self.A[g][block][[self.s + page for page in pages], j]
 
     def owner(self) -> Tensor:
-        """[high, width] one-hot, in the gate's dtype: whose page it is; free pages are zero."""
+        """[high, width] one-hot, in the gate's dtype: each page's owner; free pages are zero."""
         owner = torch.zeros(self.high, self.width, dtype=self.wide)
         for slot in self._slots.values():
             owner[slot.pages, slot.number] = 1
@@ -156,9 +156,9 @@ class Bank:
         load: Callable[[], Units],
         *,
         activation: str = "",
-        passing: bool = False,
+        ephemeral: bool = False,
     ) -> Slot | None:
-        """Pin the adapter, loading it where it is not here; None where pinned ones fill the bank.
+        """Pin the adapter, loading it if needed; None where pinned ones fill the bank.
 
         Every `acquire` needs its `release`.
         """
@@ -170,7 +170,7 @@ class Bank:
                 return None
             pages = self._take(units.rank)
             slot = Slot(
-                key, self._number(), pages, units.present, experts, activation, passing=passing
+                key, self._number(), pages, units.present, experts, activation, ephemeral=ephemeral
             )
             try:
                 self._write(slot.pages, units)
@@ -182,26 +182,26 @@ class Bank:
         self._slots.pop(key, None)
         self._slots[key] = slot
         slot.pins += 1
-        slot.passing &= passing
+        slot.ephemeral &= ephemeral
         return slot
 
     def release(self, slot: Slot) -> None:
-        """One request less needs it."""
+        """Unpin an adapter once."""
         slot.pins -= 1
-        if slot.passing and not slot.pins:
+        if slot.ephemeral and not slot.pins:
             self._drop(slot)
 
     def room_for(self, adapters: Sequence[Units]) -> int:
-        """Most rank units that could ever be here together with these among them."""
+        """The most rank units that could ever fit together with these."""
         return self._most_with(self._room.experts_of(adapters))
 
     def _most_with(self, experts: frozenset[int]) -> int:
-        """Most pages where these groups of experts have some."""
+        """The most pages where these groups of experts have some."""
         same = self._room.experts - experts == self.asleep
         return self.most if same else self._room.most(experts)
 
     def tidy(self) -> None:
-        """Drop what nobody uses beyond SLACK pages, and close the holes where they cost much."""
+        """Drop unused adapters beyond SLACK pages, and close holes that cost much."""
         idle = [slot for slot in self._slots.values() if not slot.pins]
         spare = sum(len(slot.pages) for slot in idle)
         for slot in idle:
@@ -214,7 +214,7 @@ class Bank:
             self._close_holes()
 
     def _make_room(self, rank: int, experts: frozenset[int]) -> bool:
-        """Let idle adapters go until this rank has room, and give its experts pages."""
+        """Evict idle adapters until this rank fits, and give its experts pages."""
         idle = [slot for slot in self._slots.values() if not slot.pins]
         pinned = [slot for slot in self._slots.values() if slot.pins]
         if not self._has_room(pinned, rank, experts):
@@ -229,7 +229,7 @@ class Bank:
         return held + rank <= self._most_with(experts.union(*(slot.experts for slot in slots)))
 
     def _wake(self, experts: frozenset[int]) -> None:
-        """These groups of experts have pages from now on, and no others."""
+        """Allocate pages for these groups of experts alone."""
         asleep = self._room.experts - experts
         if asleep == self.asleep:
             return
@@ -286,7 +286,7 @@ class Bank:
     # --- tensors ------------------------------------------------------------------------------
 
     def _make(self, size: int) -> None:
-        """Pages for `size` units; those that are there keep their content."""
+        """Resize to pages for `size` units, keeping their content."""
         old = self.A, self.B, self.gram
         self._views = {}
         self.A, self.B, self.gram = [], [], []
@@ -353,8 +353,7 @@ class Bank:
             self.gram[g][:, j, at, rows] = mine @ router.B[g][j].transpose(1, 2)
 
     def add_router(self, router: Router) -> None:
-        """Rows of one more router, known by its checksum; the gates of the adapters that are here
-        follow."""
+        """Add the rows of a router, keyed by its checksum, and update the adapters' gates."""
         if router.checksum in self._routers:
             return
         s = router.rank
@@ -388,12 +387,12 @@ class Bank:
 
 
 def _zeros(*shape: int, like: Tensor) -> Tensor:
-    """They take the memory of one: a router says nothing of most experts."""
+    """Zeros in the memory of one: a router has no rows for most experts."""
     return like.new_zeros(1).expand(shape)
 
 
 def _joined(first: Tensor, second: Tensor) -> Tensor:
-    """Along their second axis."""
+    """Join along the second axis."""
     L, s, m, i = first.shape
     if not (any(first.stride()) or any(second.stride())):
         return _zeros(L, s + second.shape[1], m, i, like=first)

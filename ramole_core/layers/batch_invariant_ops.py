@@ -1,4 +1,4 @@
-"""What else in a model could give a token other bits beside others: activations and rotary angles.
+"""Batch-invariant forms of activations, norms and rotary angles.
 
 PyTorch computes a function such as exp in whole vectors and what is left over in another way, so a
 number's last bit may follow from its place in the batch. Activations have a kernel of ours, or are
@@ -42,7 +42,7 @@ NORMS += ("GraniteRMSNorm", "Phi3RMSNorm", "SmolLM3RMSNorm")
 
 
 class SteadyActivation(nn.Module):
-    """An activation of `NAMES`, each number by itself."""
+    """A batch-invariant activation of `NAMES`, elementwise."""
 
     def __init__(self, base: nn.Module, kind: int):
         super().__init__()
@@ -55,7 +55,7 @@ class SteadyActivation(nn.Module):
 
 
 class ActivationByToken(nn.Module):
-    """An activation without a kernel of ours: PyTorch's, of one token after the other."""
+    """An activation without a kernel: PyTorch's, token by token."""
 
     def __init__(self, base: nn.Module):
         super().__init__()
@@ -69,7 +69,7 @@ class ActivationByToken(nn.Module):
 
 
 class SteadyNorm(nn.Module):
-    """An RMSNorm of `NORMS`, each row by itself: PyTorch's is as steady, in six calls for one."""
+    """An RMSNorm of `NORMS` in one call a row; PyTorch's is as exact, in six calls."""
 
     def __init__(self, base: nn.Module, epsilon: float):
         super().__init__()
@@ -92,7 +92,7 @@ def _is_known(weight: Tensor) -> bool:
 
 
 def steady_layers(model: nn.Module, long: LongTokens | None = None) -> dict[str, nn.Module]:
-    """What takes their places in a model, by module path; `long` says which tokens are of long
+    """Replacements for a model's modules, by path; `long` says which tokens are of long
     requests."""
     found: dict[str, nn.Module] = {}
     short = short_length(model)

@@ -1,4 +1,4 @@
-"""How the rows of a forward are mixed, as the tables that the layers read.
+"""The tables by which layers mix the rows of a forward.
 
 A row is a request, or a part of one that is mixed in its own way. Tables are built once per change
 of membership, not per step, and nothing in them grows with the tokens; they are [modules, b, k], k
@@ -25,7 +25,7 @@ ACTIVATIONS = ("", "gelu", "relu")
 
 @dataclass(frozen=True, eq=False)
 class RowMix:
-    """How one request is mixed: a method's decision, and its adapters in the bank."""
+    """One row's decision and its adapters in the bank."""
 
     slots: tuple[Slot, ...]
     """A merge is one."""
@@ -38,7 +38,7 @@ class RowMix:
 
     @cached_property
     def here(self) -> Bool[Tensor, "module slot"]:
-        """The same, spelled out."""
+        """The row's adapters in the bank."""
         if self.present is not None:
             return self.present
         if not self.slots:
@@ -47,7 +47,7 @@ class RowMix:
 
     @property
     def has(self) -> Bool[Tensor, "module k"]:
-        """Which adapter of the trace has which module."""
+        """The modules of each adapter of the trace."""
         return self.here if self.lacks is None else ~self.lacks
 
     @property
@@ -61,12 +61,12 @@ class RowMix:
 
     @property
     def held(self) -> tuple[Slot, ...]:
-        """All that it holds in the bank."""
+        """All slots of the row in the bank."""
         return self.slots if self.bypass is None else (*self.slots, self.bypass)
 
     @property
     def weights(self) -> Float[Tensor, "module slot"]:
-        """Of each slot where no gate decides."""
+        """Weights of each slot where no gate decides."""
         if self.decision.merge is None:
             return self.decision.weights
         return torch.ones(len(self.decision.weights), len(self.slots))
@@ -124,7 +124,7 @@ class BatchMix:
 
     @cached_property
     def tables(self) -> Rows:
-        """Made on first use."""
+        """The tables, made on first use."""
         modules, b, k = len(self.bank.layout.flat), self.b, self.k
         most = max((sum(len(s.pages) for s in row.held) for row in self.rows), default=0)
         made = Rows(
@@ -220,24 +220,24 @@ class BatchMix:
 
     @cached_property
     def allowed(self) -> Bool[Tensor, "modules b k"]:
-        """Who takes part in a gate."""
+        """The mask of adapters that take part in a gate."""
         every = torch.arange(self.k, device=self.bank.device) < self.table("counts")[:, 1:]
         keeps = self.table("asks")[:, :1] == KEEPS
         return self.table("present") | (every & keeps)
 
     @cached_property
     def ranked(self) -> bool:
-        """Some row's gate shares the weight among its best only."""
+        """Whether a row's gate weights its top n only."""
         return bool(self.tables.asks[:, 3].any())
 
     @cached_property
     def raw(self) -> bool:
-        """Some row's scores are its weights."""
+        """Whether a row's scores are its weights."""
         return bool(self.tables.asks[:, 4].any())
 
     @cached_property
     def surprised(self) -> bool:
-        """Some row's gate asks how surprising the adapters' responses are."""
+        """Whether a row's gate uses activation z-scores."""
         return bool(self.tables.own.any())
 
     @cached_property
@@ -248,8 +248,8 @@ class BatchMix:
     def spread(
         self, alpha: Float[Tensor, "m n k"], rows: Int[Tensor, "n"] | None = None
     ) -> Float[Tensor, "m n p"]:
-        """From each row's own adapters to the bank's p axis, bypasses with weight 1; two adapters
-        of one content share a column, and their weights add up. `rows`: those that alpha is of."""
+        """Spread each row's weights to the bank's p axis, bypasses with weight 1; two adapters of
+        one content share a column, and their weights add up. `rows`: those that alpha is of."""
         numbers, bypassed = self.numbers, self.bypassed
         if rows is not None:
             numbers, bypassed = numbers[rows], bypassed[rows]
@@ -269,7 +269,7 @@ class BatchMix:
         return ((at >= start) & (at < start + rank)).to(self.bank.device, self.bank.wide)
 
     def slice(self, table: Tensor, g: int, block: int) -> Tensor:
-        """The modules of one group in one block, of a [modules, ...] table."""
+        """Slice a [modules, ...] table to one group in one block."""
         start = self.bank.layout.first(g, block)
         return table[start : start + self.bank.layout.groups[g].m]
 

@@ -1,4 +1,4 @@
-"""Whether a model's numbers are its own: no product and no activation can feel other tokens."""
+"""Whether a served model is batch-invariant."""
 
 from torch import nn
 from transformers import PreTrainedModel, activations
@@ -16,8 +16,8 @@ HOMES = (nn.ReLU.__module__, activations.__name__)
 
 
 def is_exact(model: PreTrainedModel) -> bool:
-    """Whether a token gets the same bits beside others as alone once the model is served: it lies
-    on a CPU in float32 or bfloat16 (or fewer bits), and our kernels know all of its products."""
+    """Whether a token's bits are independent of the batch once the model is served: it is on a CPU
+    in float32 or bfloat16 (or fewer bits), with a kernel for every product."""
     if model.device.type != "cpu" or model.dtype not in DTYPES:
         return False
     steady = steady_layers(model)

@@ -1,5 +1,4 @@
-"""Whether the tokens of a forward are mixed in one launch a group (`triton_mixing.py`), and the way
-out where that cannot be: PyTorch mixes them then, as it does on any device."""
+"""Mixing in one launch a group (`triton_mixing.py`), with PyTorch as the fallback on any device."""
 
 import importlib.util
 import logging
@@ -13,7 +12,7 @@ from torch import Tensor
 from ramole_core.layers.batch_mix import BatchMix
 
 log = logging.getLogger(__name__)
-FEW = 64
+MAX_FUSED = 64
 """Tokens up to which each may read its own pages. Of more, as a prompt has, many read the same
 pages, and products that read each page once for all of them are ahead."""
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
@@ -23,7 +22,7 @@ TABLES = ("pages", "slots", "acts", "counts", "asks", "own", "present", "fixed",
 
 @dataclass(frozen=True)
 class Draft:
-    """What the tokens of a forward have met of a group in one block, before it is weighed."""
+    """A group's unweighted units in one block, of a forward's tokens."""
 
     inner: Float[Tensor, "N R m"]
     """x with the routers' rows and the pages' A."""
@@ -31,7 +30,7 @@ class Draft:
 
 
 class Fused:
-    """The launches of one served model, until one fails."""
+    """The fused mixing of one served model, until a launch fails."""
 
     def __init__(self):
         self.on = True
@@ -42,8 +41,8 @@ class Fused:
         """Groups that were mixed so."""
 
     def takes(self, batch: BatchMix, counts: Sequence[int]) -> bool:
-        """Whether a forward of `counts` tokens a row is mixed so."""
-        few = sum(counts) <= FEW
+        """Whether a forward of `counts` tokens a row is mixed in one launch a group."""
+        few = sum(counts) <= MAX_FUSED
         return self.on and not self.fault and few and batch.bank.dtype in DTYPES
 
     def mix(
@@ -57,7 +56,7 @@ class Fused:
         row_of: Tensor,
         told: tuple[Tensor, Tensor] | None,
     ) -> bool:
-        """Add the updates to the outputs of a group's layers; False: they are as they were."""
+        """Add the updates to the outputs of a group's layers; False: unchanged."""
         bank = batch.bank
         try:
             from ramole_core.layers.triton_mixing import mix_group
@@ -82,6 +81,6 @@ class Fused:
 
 
 def fused_of(device: torch.device) -> Fused | None:
-    """What mixes on this device; None where there is no Triton, or nothing for it to run on."""
+    """The fused mixing for this device; None without Triton or a GPU."""
     there = device.type == "cuda" and torch.cuda.is_available()
     return Fused() if there and importlib.util.find_spec("triton") is not None else None

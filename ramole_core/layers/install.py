@@ -1,4 +1,4 @@
-"""Put layers of ours into a Hugging Face model, and take them out without a trace."""
+"""Install layers into a Hugging Face model, and remove them completely."""
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -9,7 +9,7 @@ from torch.utils.hooks import RemovableHandle
 
 @dataclass(frozen=True)
 class Installation:
-    """Our layers in a model; `remove()` puts the very modules back that stood there before."""
+    """Installed layers; `remove()` restores the original modules."""
 
     model: nn.Module
     layers: Mapping[str, nn.Module]
@@ -18,7 +18,7 @@ class Installation:
     """Of the hooks."""
 
     def remove(self) -> None:
-        """Leave the model as it was found: its `state_dict()` is bit-identical."""
+        """Restore the model; its `state_dict()` is bit-identical."""
         for handle in self.handles:
             handle.remove()
         for path, layer in self.layers.items():
@@ -28,7 +28,7 @@ class Installation:
 def wrap(
     model: nn.Module, layers: Mapping[str, nn.Module], handles: Iterable[RemovableHandle] = ()
 ) -> Installation:
-    """Put each layer in the place of its own `base`; raises ValueError where one of ours stands.
+    """Replace each layer's `base` by the layer; raises ValueError where one is installed already.
 
     Works on `nn.Linear`, layers in 4 bits and GPT-2's Conv1D alike: the base layer is never
     changed.

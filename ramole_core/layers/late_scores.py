@@ -1,4 +1,4 @@
-"""The terms of a gate that no table holds: W x, and a score of the method's own.
+"""The terms of a gate computed in the forward: W x, and a score of the method's own.
 
 They are computed for each request by itself, so that nobody feels anybody, and a fault in one ends
 that request alone.
@@ -36,7 +36,7 @@ def late_scores(gate: Gate, signal: Signal, k: int) -> Float[Tensor, "*l k"]:
 def module_signal(
     path: str, x: Float[Tensor, "*l i"], u: Sequence[Float[Tensor, "*l _"]]
 ) -> Signal:
-    """What a score sees at a module; B's columns are orthonormal, so |v| is |u|."""
+    """A score's input at a module; B's columns are orthonormal, so |v| is |u|."""
     units = tuple(one.to(wide_of(one)) for one in u)
     norms = torch.stack([one.square().sum(-1).clamp(min=1e-30).sqrt() for one in units], dim=-1)
     return Signal(path, x, units, norms)

@@ -1,4 +1,4 @@
-"""Which linear layers of a model read the same input, and which blocks repeat that pattern.
+"""The layout of a model's linear layers: groups with one input, repeated over blocks.
 
 Projections with one input (q, k, v; gate, up) can share the first product of their adapters. Who
 shares is not guessed from names: one forward of one token shows which layers get the same tensor.
@@ -19,7 +19,7 @@ from ramole_core.layers.places import Places, find_places
 
 @dataclass(frozen=True)
 class Group:
-    """m linear layers with one input, once in each of L blocks; all sizes agree across blocks."""
+    """m linear layers with one input in each of L blocks of equal sizes."""
 
     paths: tuple[tuple[str, ...], ...]
     """[L][m] module paths."""
@@ -34,7 +34,7 @@ class Group:
 
     @property
     def unit_numbers(self) -> int:
-        """Numbers that one rank unit has here: the sum of i + o."""
+        """Numbers in one rank unit of the group: the sum of i + o."""
         return len(self.paths) * (self.m * self.i + sum(self.o))
 
 
@@ -52,7 +52,7 @@ class Layout:
 
     @cached_property
     def sites(self) -> Sites:
-        """The same in the words of the composition methods, modules in flat order."""
+        """The layout as `Sites` for composition methods, modules in flat order."""
         shapes = {
             path: (group.i, o)
             for group in self.groups
@@ -112,7 +112,7 @@ class Layout:
 
     @property
     def unit_numbers(self) -> int:
-        """Numbers that one rank unit has over all modules: the sum of i + o."""
+        """Numbers in one rank unit over all modules: the sum of i + o."""
         return sum(group.unit_numbers for group in self.groups)
 
 

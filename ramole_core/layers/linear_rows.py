@@ -1,4 +1,4 @@
-"""W x of the rows whose gate reads a module's input so: one call of a kernel for all of them."""
+"""W x of all rows whose gate reads a module's input, in one kernel call."""
 
 from collections.abc import Container, Sequence
 
@@ -36,7 +36,7 @@ def wide_rows(W: Tensor) -> Tensor:
 
 
 class LinearRows:
-    """One forward; the tokens of row n are `counts[n]`, side by side."""
+    """W x in one forward; the tokens of row n are `counts[n]`, side by side."""
 
     def __init__(self, rows: Sequence[RowMix], late: Sequence[int], counts: Sequence[int], k: int):
         """Of the rows of a batch those among `late` that it can tell; `k`: the most adapters of a
@@ -62,7 +62,7 @@ class LinearRows:
         w[words_of.WEIGHTS] = self._weights.ctypes.data
         w[words_of.SIZES] = self._sizes.ctypes.data
 
-    def tell(
+    def write(
         self,
         late: Float[Tensor, "N k"],
         path: str,
@@ -110,7 +110,7 @@ class LinearRows:
 
 
 def _reads_inputs_alone(gate: Gate | None) -> bool:
-    """Whether W x of each module's own input, in float32, is all that comes late."""
+    """Whether W x of each module's own input, in float32, is the only late term."""
     if gate is None or gate.per != "module" or gate.score is not None or not gate.linear:
         return False
     return all(W.dtype == torch.float32 for W in gate.linear.values())

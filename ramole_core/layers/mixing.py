@@ -1,4 +1,4 @@
-"""The mixing itself, for all layers that share an input: from x to the weighted units of each.
+"""Mix adapters for all layers that share an input: from x to weighted units.
 
     inner = x [A_r; A_1 ... A_p]^T            one product for q, k and v (or gate and up)
     score = (q gram * u) summed by owner      q = A_r x, u = A x, gram = B_r^T B / sqrt(s), float32
@@ -23,7 +23,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from ramole_core.composition import Signal
-from ramole_core.composition.activation import MOST, log_norm
+from ramole_core.composition.activation import MAX_Z, log_norm
 from ramole_core.kernels.compiled import DTYPES
 from ramole_core.kernels.mixing import UNITS_STEP, WEIGHTS_STEP
 from ramole_core.kernels.weight import Input, Update
@@ -41,14 +41,14 @@ Way = Literal["rows", "all"]
 
 
 def way_of(batch: BatchMix) -> Way:
-    """By rows wherever the kernels run."""
+    """The way of mixing: by rows wherever the kernels run."""
     compiled = batch.bank.device.type == "cpu" and batch.bank.dtype in DTYPES
     return "rows" if compiled else "all"
 
 
 @dataclass
 class Forward:
-    """One forward of a batch: how it is mixed, which way, and its gates if they are traced."""
+    """The mixing of one forward, with traces where they are asked for."""
 
     batch: BatchMix
     counts: tuple[int, ...]
@@ -104,7 +104,7 @@ class Forward:
         return torch.repeat_interleave(torch.arange(len(counts)), counts).to(self.batch.bank.device)
 
     def part(self, tokens: Int[Tensor, "n"]) -> "Forward":
-        """The same of these of its tokens, ascending, for layers that get no others."""
+        """The mixing of a part of the tokens, ascending, for layers that get only these."""
         key = tuple(tokens.tolist())
         found = self._parts.get(key)
         if found is None:
@@ -131,14 +131,14 @@ class Forward:
         return None if found is None else found[tokens[self._at[n]] - whole._at[n].start]
 
     def enter(self, path: str, x: Float[Tensor, "*b _"]) -> None:
-        """A block or parent begins: the gates that read its input give their scores."""
+        """Enter a block or parent: score the gates that read its input."""
         x = x.reshape(-1, x.shape[-1])
         for n, scopes in self.batch.scopes.items():
             if path in scopes and n not in self.faults and self.counts[n]:
                 self._late[n, path] = self._try(n, Signal(path, x[self._at[n]]))
 
     def reads(self, g: int) -> bool:
-        """Whether adapters in the bank change layers of this group."""
+        """Whether adapters in the bank change this group's layers."""
         return g not in self.batch.bank.asleep
 
     def units(
@@ -165,13 +165,14 @@ class Forward:
         if batch.gated:
             alpha = self._gate(q, u, g, block, draft.late)
             if self.traced is not None:
-                self._tell(alpha, u, g, block)
+                self._trace(alpha, u, g, block)
             here = batch.slice(batch.table("present"), g, block)[:, self.row_of]
             weight = batch.spread(alpha * here, self.row_of) @ batch.owner.T
         else:
             weight = batch.slice(batch.fixed_pages, g, block)[:, self.row_of]
             if self.traced is not None:
-                self._tell(batch.slice(batch.table("fixed"), g, block)[:, self.row_of], u, g, block)
+                fixed = batch.slice(batch.table("fixed"), g, block)
+                self._trace(fixed[:, self.row_of], u, g, block)
         return (weight * u).to(bank.dtype)
 
     def add_all(self, ys: Sequence[Tensor], draft: Draft, g: int, block: int) -> None:
@@ -189,7 +190,7 @@ class Forward:
             if self.fused.mix(ys, draft, self.batch, g, block, row_of=row_of, told=told):
                 if self.traced is not None and told is not None:
                     at = self.traced.places
-                    self.traced.tell(bank.layout.first(g, block), told[0][:, at], told[1][:, at])
+                    self.traced.write(bank.layout.first(g, block), told[0][:, at], told[1][:, at])
                 return
             self.fused = None
         units = self._weighted(draft, g, block)
@@ -216,7 +217,7 @@ class Forward:
         if batch.surprised:
             mean, inverse = module("usual").unbind(-1)
             logs = log_norm(by_adapter(u.square()))
-            z = ((logs - mean) * inverse).clamp(-MOST, MOST) * module("present")
+            z = ((logs - mean) * inverse).clamp(-MAX_Z, MAX_Z) * module("present")
             score = score + row("own")[:, None] * z
         if late is not None:
             score = score + late
@@ -239,17 +240,17 @@ class Forward:
         found = units @ batch.owner
         return found.gather(-1, at.expand(*found.shape[:-1], -1))
 
-    def _tell(
+    def _trace(
         self, alpha: Float[Tensor, "m N k"], u: Float[Tensor, "m N R"], g: int, block: int
     ) -> None:
-        """The weights of the traced rows, and the lengths of their weighted updates."""
+        """Trace weights and lengths of the weighted updates."""
         batch, traced = self.batch, self.traced
         assert traced is not None
         at = traced.places
         rows, alpha = self.row_of[at], alpha[:, at]
         here = batch.slice(batch.table("present"), g, block)[:, rows]
         lengths = self._by_adapter(rows, u[:, at].square()).sqrt() * alpha.abs() * here
-        traced.tell(batch.bank.layout.first(g, block), alpha, lengths)
+        traced.write(batch.bank.layout.first(g, block), alpha, lengths)
 
     def _by_rows(self, x: Tensor, given: Input, g: int, block: int) -> np.ndarray:
         rows = self.rows
@@ -279,7 +280,7 @@ class Forward:
         if given is not None and plain:
             for j, path in enumerate(paths):
                 place = bank.layout.first(g, block) + j
-                self.faults |= self._linear.tell(late[j], path, place, given, but=self.faults)
+                self.faults |= self._linear.write(late[j], path, place, given, but=self.faults)
         for n in batch.late:
             if n in plain:
                 continue
@@ -325,7 +326,7 @@ class Forward:
         return [u if is_here else u[:, :0] for u, is_here in zip(every, here, strict=True)]
 
     def _try(self, n: int, signal: Signal) -> Float[Tensor, "l k"]:
-        """A row's own scores; 0 from the first fault on, which is kept."""
+        """Compute a row's own scores; 0 from its first fault on, which is kept."""
         row = self.batch.rows[n]
         gate, k = row.gate, len(row.slots)
         assert gate is not None
@@ -340,7 +341,7 @@ class Forward:
     # --- the layers' side ------------------------------------------------------------------------
 
     def update(self, units: np.ndarray, g: int, block: int, j: int) -> Update:
-        """What a layer's own kernel adds to its output."""
+        """The update that a layer's kernel adds to its output."""
         assert self.rows is not None
         return self.rows.update(units, g, block, j)
 

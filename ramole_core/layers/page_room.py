@@ -1,5 +1,5 @@
-"""How many bytes a page of the bank has, and so how many there may be: it hangs on which experts
-have pages. They are most of a page, and few adapters change them."""
+"""Bytes of a page of the bank, and how many pages fit. Both depend on which experts have pages:
+they are most of a page, and few adapters change them."""
 
 from collections.abc import Sequence
 
@@ -10,7 +10,7 @@ from ramole_core.layers.units import Units
 
 
 class PageRoom:
-    """Of one bank; `limit` in bytes."""
+    """The page budget of one bank; `limit` in bytes."""
 
     def __init__(self, layout: Layout, *, dtype: torch.dtype, limit: int):
         self._layout, self._itemsize, self._limit = layout, dtype.itemsize, limit
@@ -23,7 +23,7 @@ class PageRoom:
         return frozenset(g for g in self.experts if any(one.A[g].shape[1] for one in adapters))
 
     def page_bytes(self, experts: frozenset[int]) -> int:
-        """Of a page where these groups of experts have some."""
+        """Bytes of a page where these groups of experts have some."""
         asleep = self.experts - experts
         groups = enumerate(self._layout.groups)
         numbers = sum(group.unit_numbers for g, group in groups if g not in asleep)

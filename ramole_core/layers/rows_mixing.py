@@ -1,4 +1,4 @@
-"""The mixing by rows: what the kernels are told of a batch, and what they give back."""
+"""Mixing by rows: the kernels' arguments and results for a batch."""
 
 from collections.abc import Sequence
 
@@ -22,7 +22,7 @@ TABLES = ("pages", "slots", "acts", "counts", "asks", "present", "fixed", "bias"
 
 
 class RowsMixing:
-    """One forward; the tokens of row n are `counts[n]`, side by side."""
+    """Mixing in one forward; the tokens of row n are `counts[n]`, side by side."""
 
     def __init__(
         self, batch: BatchMix, counts: Sequence[int], *, traced: Traced | TracedPart | None = None
@@ -98,7 +98,7 @@ class RowsMixing:
         return units
 
     def update(self, units: np.ndarray, g: int, block: int, j: int) -> Update:
-        """What module j adds to its layer's output."""
+        """The update of module j to its layer's output."""
         return Update(units[j], self._rows, self._batch.bank.views(g, block)[2][j])
 
 

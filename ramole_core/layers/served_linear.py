@@ -1,4 +1,4 @@
-"""The linear layers of a model that serves many requests: each adds what its row's adapters say.
+"""The served linear layers: each adds the update of its rows' adapters.
 
 `Serving` is what all of them share: the forward that runs now. Layers with one input compute its
 units once, in the first of them that is called. On a CPU the base's own product is taken by a
@@ -26,7 +26,7 @@ from ramole_core.layers.mixing import Forward, Way
 
 
 class Serving:
-    """The forward that runs now, for all layers of one model; one at a time."""
+    """The running forward, shared by all layers of one model; one at a time."""
 
     def __init__(self, model: nn.Module, *, fused: Fused | None = None):
         """`fused` mixes few tokens on a GPU; None: PyTorch does."""
@@ -46,7 +46,7 @@ class Serving:
         trace: Sequence[int] = (),
         way: Way | None = None,
     ) -> Iterator[Forward]:
-        """A forward of `counts[n]` tokens of row n, side by side, is mixed so inside this block.
+        """Mix the block's forward of `counts[n]` tokens of row n, side by side.
 
         `starts` are the places of their first tokens; `trace` are the rows whose traces are
         asked for; `way` forces one of the two ways of `mixing`.
@@ -69,7 +69,7 @@ class Serving:
             self.now.enter(path, x)
 
     def watch_experts(self) -> list[RemovableHandle]:
-        """While an expert runs, the forward is that of its own tokens."""
+        """Narrow the forward to an expert's own tokens while it runs."""
         whole: list[Forward | None] = []
 
         def begin(expert: nn.Module, args: tuple[Tensor, Tensor, object]) -> None:
@@ -87,7 +87,7 @@ class Serving:
 
 
 class SharedInput:
-    """The layers of one group in one block, and what is made once of the input they share."""
+    """The layers of one group in one block, with values computed once of their shared input."""
 
     def __init__(self, serving: Serving, g: int, block: int):
         self._serving, self._g, self._block = serving, g, block
@@ -124,7 +124,7 @@ class SharedInput:
     def _together(
         self, forward: Forward, draft: Draft, x: Tensor, given: Input, j: int, *, last: bool
     ) -> Tensor:
-        """The output of layer j; those of the others are made with it when the first is asked."""
+        """The output of layer j; the first call computes the group's."""
         if draft is not self._draft:
             ys = [one.alone(x, given) for one in self.layers]
             forward.add_all(ys, draft, self._g, self._block)
@@ -170,8 +170,8 @@ class ServedLinear(nn.Module):
 def install_serving(
     model: nn.Module, layout: Layout, *, fused: Fused | None = None
 ) -> tuple[Installation, Serving]:
-    """Put served layers into the model; `Installation.remove()` takes them out again. `fused` mixes
-    few tokens on a GPU."""
+    """Install served layers; `Installation.remove()` removes them. `fused` mixes few tokens on a
+    GPU."""
     serving = Serving(model, fused=fused)
     layers: dict[str, nn.Module] = {}
     for g, group in enumerate(layout.groups):

@@ -1,4 +1,4 @@
-"""Scores that a method computes with PyTorch: tiles of one size, each token at its own place.
+"""Compute a method's PyTorch scores in tiles of one size, each token at its own place.
 
 PyTorch chooses how it sums by the number of rows. A token at position p always stands at p mod TILE
 of a tile of TILE rows, so whatever it is computed with, it is summed alike.

@@ -1,4 +1,4 @@
-"""What is kept of a forward for the traces of some of its rows, and what a trace row is made of.
+"""Collect the trace rows of a forward's traced requests.
 
     contribution_j = |alpha_j v_j| / |y|,   v_j = B_j A_j x,   y the layer's output, all added
 
@@ -25,12 +25,12 @@ TINY = 1e-30
 """Instead of 0 below a fraction."""
 WEIGHT, CONTRIBUTION = 0, 1
 """The two parts of a trace row."""
-MOST = 6e4
+MAX_CONTRIBUTION = 6e4
 """No contribution is larger, though the output may be next to nothing: float16 ends at 65,504."""
 
 
 class Traced:
-    """Weights and contributions of some rows of one forward; nothing is computed for the others."""
+    """Weights and contributions of the traced rows of one forward."""
 
     def __init__(
         self, batch: BatchMix, counts: Sequence[int], rows: Sequence[int], *, compiled: bool
@@ -60,15 +60,15 @@ class Traced:
         return torch.from_numpy(self.tokens).to(self._batch.bank.device)
 
     def forget(self) -> None:
-        """Nothing was told or seen: the forward is run again."""
+        """Reset before the forward is run again."""
         self.told_later.clear()
         self.seen_later.clear()
 
-    def tell(
+    def write(
         self, module: int, alpha: Float[Tensor, "m n k"], lengths: Float[Tensor, "m n k"]
     ) -> None:
-        """Weights at the traced tokens, and the lengths of what came of them, of the modules from
-        `module` on. By rows the kernel writes both into `room`."""
+        """Write weights and lengths of the weighted updates at the traced tokens, of the modules
+        from `module` on. By rows the kernel writes both into `room`."""
         self.told_later.append((module, alpha, lengths, self.tokens))
 
     def room(self, module: int, m: int) -> np.ndarray:
@@ -76,10 +76,10 @@ class Traced:
         return self.told[:, module : module + m]
 
     def take(self, module: int, told: np.ndarray) -> None:
-        """What was written into `room`, which here is its place."""
+        """Take what a kernel wrote into `room`, which is in place already."""
 
     def see(self, g: int, block: int, j: int, y: Float[Tensor, "*b o"]) -> None:
-        """The output of module j of a group in a block, with everything added."""
+        """Record the output of module j of a group in a block, updates included."""
         module = self.layout.first(g, block) + j
         if self.compiled:
             self.lengths.measure(module, y)
@@ -97,14 +97,14 @@ class Traced:
             outputs[module, at] = lengths.cpu().numpy()
         told = self.told[:, :, self.tokens]
         told[CONTRIBUTION] /= np.maximum(outputs, TINY)[..., None]
-        np.minimum(told[CONTRIBUTION], MOST, out=told[CONTRIBUTION])
+        np.minimum(told[CONTRIBUTION], MAX_CONTRIBUTION, out=told[CONTRIBUTION])
         self._leave_experts_out(told)
         whole = self._placed(torch.from_numpy(told).permute(2, 0, 1, 3))
         pairs = zip(self.rows, self._parts, strict=True)
         return [self._of(self._batch.rows[row], whole[part]) for row, part in pairs]
 
     def _leave_experts_out(self, told: np.ndarray) -> None:
-        """No weight where a row's adapter lacks an expert: a bank may not even have its pages."""
+        """Zero the weights where a row's adapter lacks an expert."""
         groups = zip(self.layout.starts, self.layout.groups, strict=True)
         for start, group in groups:
             if group.of_experts:
@@ -120,7 +120,7 @@ class Traced:
     def _of(
         self, mix: RowMix, told: Float[Tensor, "l 2 layer module _"]
     ) -> Float[Tensor, "l 2 layer module k"]:
-        """From what the bank holds of a row to its k adapters."""
+        """Map a row's slots in the bank to its k adapters."""
         told = told[..., : len(mix.slots)]
         if mix.decision.merge is None:
             return told

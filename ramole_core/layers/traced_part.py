@@ -1,4 +1,4 @@
-"""The traces of a part of a forward's tokens: those that an expert was given.
+"""Trace a part of a forward's tokens, such as an expert's.
 
 What is found goes to the whole forward's places; at tokens that came to another expert the weight
 and the contribution stay 0, as of a module that was not used.
@@ -16,7 +16,7 @@ from ramole_core.layers.traced import Traced
 
 
 class TracedPart:
-    """Takes what `Traced` takes, of the forward's tokens at `tokens`, ascending."""
+    """A view of `Traced` on the forward's tokens at `tokens`, ascending."""
 
     def __init__(self, whole: Traced, tokens: Sequence[int]):
         self.rows = whole.rows
@@ -29,7 +29,7 @@ class TracedPart:
 
     @cached_property
     def places(self) -> Int[Tensor, "n"]:
-        """The traced ones' places in the part, on the model's device."""
+        """Places of the traced tokens in the part, on the model's device."""
         return torch.from_numpy(self._at).to(self._whole.places.device)
 
     def room(self, module: int, m: int) -> np.ndarray:
@@ -38,13 +38,13 @@ class TracedPart:
         return np.zeros((2, m, len(self._tokens), k), np.float32)
 
     def take(self, module: int, told: np.ndarray) -> None:
-        """What was written there, of the modules from `module` on."""
+        """Take what was written there, of the modules from `module` on."""
         self._whole.told[:, module : module + told.shape[1], self._tokens] = told
 
-    def tell(
+    def write(
         self, module: int, alpha: Float[Tensor, "m n k"], lengths: Float[Tensor, "m n k"]
     ) -> None:
-        """As `Traced.tell`."""
+        """As `Traced.write`."""
         self._whole.told_later.append((module, alpha, lengths, self._mine))
 
     def see(self, g: int, block: int, j: int, y: Float[Tensor, "n o"]) -> None:

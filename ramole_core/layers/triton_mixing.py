@@ -22,7 +22,7 @@ from ramole_core.composition import activation
 
 NEVER = tl.constexpr(-1e30)
 """As in `gate_softmax`."""
-TINY, MOST = tl.constexpr(activation.TINY), tl.constexpr(activation.MOST)
+TINY, MAX_Z = tl.constexpr(activation.TINY), tl.constexpr(activation.MAX_Z)
 AT_ONCE = 4
 """Modules of a launch; a larger group takes several."""
 PAGES, OUTPUTS = 16, 128
@@ -96,7 +96,7 @@ def _mix(
     mean = tl.load(usual + table * 2, mask=known, other=0.0)
     inverse = tl.load(usual + table * 2 + 1, mask=known, other=0.0)
     z = (0.5 * tl.log(squares + TINY) - mean) * inverse
-    z = tl.minimum(tl.maximum(z, -MOST), MOST)
+    z = tl.minimum(tl.maximum(z, -MAX_Z), MAX_Z)
     score += tl.load(own + row) * tl.where(here, z, 0.0)
     if LATE:
         score += tl.load(late + (j * n + token) * k + kk, mask=known, other=0.0)
@@ -152,7 +152,7 @@ def mix_group(
     first: int,
     told: tuple[Tensor, Tensor] | None,
 ) -> None:
-    """Add to each y [N, o] what the rows' adapters say.
+    """Add the rows' updates to each y [N, o].
 
     `inner` [N, s + pages, m] are x with the routers' rows and the pages' A, `gram` [m, pages, s];
     `tables` are those of `batch_mix.Rows`, and `first` the group's first module in them. `told`

@@ -1,4 +1,4 @@
-"""An adapter as the mixed layers take it: its rank units, for all blocks of a group in one tensor.
+"""An adapter packed for the mixed layers: rank units of all blocks of a group in one tensor.
 
 Unit j of a LoRA is row j of A and column j of B. Every adapter is packed with orthonormal columns
 in B (`composition/lora.py`), so that |B A x| is |A x|. Modules and blocks where the adapter has a
@@ -70,7 +70,7 @@ def pack_units(
 
 
 class UnpackedLoras(Mapping[str, Lora]):
-    """The LoRAs that these units are, by module path; views, made when they are asked for."""
+    """The LoRAs of these units by module path, as views made on demand."""
 
     def __init__(self, units: Units, layout: Layout):
         self._units, self._layout = units, layout

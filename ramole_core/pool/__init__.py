@@ -1,4 +1,4 @@
-"""Adapter files -> checked, folded tensors; the folders on disk are the truth.
+"""The pool of adapters: files -> checked, folded tensors; the folders on disk are the truth.
 
 Opening a pool and reading its cards needs no torch; the tensors' names load on first use.
 """

@@ -1,4 +1,4 @@
-"""An adapter that was removed and can still come back: out of the pool, its files hidden.
+"""A removed adapter that can be restored: out of the pool, its files hidden.
 
 Removing is a rename, so bringing back is one too: the same bytes, the same card. Whoever sets an
 adapter aside discards it in the end; what a kill leaves is swept when the pool is opened again.
@@ -23,7 +23,7 @@ class Aside:
 
     @property
     def bytes(self) -> int:
-        """Of the weights that are kept."""
+        """Bytes of the hidden weights."""
         return self.card.bytes
 
     def show(self) -> None:

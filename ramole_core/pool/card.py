@@ -1,4 +1,4 @@
-"""What is known of an adapter without reading its tensors: the card."""
+"""The card: all that is known of an adapter without reading its tensors."""
 
 import hashlib
 from collections.abc import Mapping
@@ -12,7 +12,7 @@ VECTOR_EXAMPLES = 20
 
 @dataclass(frozen=True)
 class Limits:
-    """What an upload may measure."""
+    """The limits of an upload."""
 
     max_upload_mb: int = 64
     """Largest upload, packed or unpacked, in MiB."""
@@ -28,7 +28,7 @@ class Limits:
 
 @dataclass(frozen=True)
 class Facts:
-    """What an adapter's weights and configuration say, found by `inspect_folder`."""
+    """Facts of an adapter's weights and configuration, found by `inspect_folder`."""
 
     ranks: dict[str, int]
     """Rank by base module path, from the tensors' shapes."""
@@ -84,8 +84,8 @@ class AdapterCard:
 
     @property
     def texts(self) -> tuple[str, ...]:
-        """What the adapter's vector is made from: at most 20 examples, else the model card's
-        words, else the name."""
+        """The texts of the adapter's vector: at most 20 examples, else the model card's words, else
+        the name."""
         if self.examples:
             return self.examples[:VECTOR_EXAMPLES]
         return (self.description or self.name.replace("_", " ").replace("-", " "),)
@@ -102,11 +102,11 @@ class AdapterCard:
 
     @property
     def content(self) -> str:
-        """Checksum of what is served: two adapters may share their weights and differ in scale."""
+        """Checksum of weights and scales: two adapters may share weights and differ in scale."""
         return content_of(self.sha256, self.scales)
 
     def as_dict(self) -> dict[str, object]:
-        """For JSON: every field, `key`, and the folder as a string."""
+        """Every field for JSON, `key`, and the folder as a string."""
         fields = asdict(self)
         for field in ("modules", "layers", "notes", "examples"):
             fields[field] = list(fields[field])
@@ -114,6 +114,6 @@ class AdapterCard:
 
 
 def content_of(sha256: str, scales: Mapping[str, float]) -> str:
-    """Checksum of weights and of the scales that they are served with."""
+    """Checksum of weights and scales."""
     said = repr(tuple(scales.values())).encode()
     return f"{sha256}-{hashlib.sha256(said).hexdigest()[:16]}"

@@ -1,4 +1,4 @@
-"""adapter_config.json: what is used, what is only noted, and what would change the equation.
+"""Read adapter_config.json: fields that are used, only noted, or refused.
 
 y = W x + (alpha/r) B A x is the only forward that RAMoLE runs, so every field of PEFT's LoraConfig
 that makes another one is refused. Fields read against peft 0.21 (`peft/tuners/lora/config.py`).
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ramole_core.errors import AdapterRefused
-from ramole_core.pool.patterns import MOST_KEYS, Patterns
+from ramole_core.pool.patterns import MAX_KEYS, Patterns
 from ramole_core.pool.strict_json import parse_object, shorten
 
 CONFIG = "adapter_config.json"
@@ -89,7 +89,7 @@ _KNOWN = {
 
 @dataclass(frozen=True)
 class LoraWord:
-    """What the configuration says of ranks and scales; shapes have the last word on ranks."""
+    """The configuration's ranks and scales; shapes decide the ranks."""
 
     r: int
     alpha: float
@@ -113,7 +113,7 @@ class LoraWord:
 
 
 def read_config(path: Path) -> LoraWord:
-    """Checks `path` (an adapter_config.json); raises AdapterRefused."""
+    """Check `path` (an adapter_config.json); raises AdapterRefused."""
     if (size := path.stat().st_size) > LARGEST_CONFIG:
         raise AdapterRefused(
             f"{CONFIG} has {size} bytes; at most {LARGEST_CONFIG} are read: shorten it."
@@ -177,9 +177,9 @@ def _positive(field: str, word: object, *, whole: bool = False) -> float:
 
 
 def _patterns(field: str, word: object, *, whole: bool) -> Patterns:
-    if word and (not isinstance(word, dict) or len(word) > MOST_KEYS):
+    if word and (not isinstance(word, dict) or len(word) > MAX_KEYS):
         raise AdapterRefused(
-            f"{CONFIG} says {field}={shorten(word)}; expected an object of at most {MOST_KEYS} "
+            f"{CONFIG} says {field}={shorten(word)}; expected an object of at most {MAX_KEYS} "
             "module names or expressions, each with a number: correct it."
         )
     keys = word if isinstance(word, dict) else {}

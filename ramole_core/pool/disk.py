@@ -1,4 +1,4 @@
-"""What the disk says no to, in one sentence; what was begun is undone by those who began it."""
+"""Translate OSError into AdapterRefused; callers undo what they began."""
 
 import errno
 from collections.abc import Iterator
@@ -21,8 +21,8 @@ DISK_ERRORS = (*_REASONS, errno.EIO)
 
 
 @contextmanager
-def disk_told(done: str, *, what: str = "adapter") -> Iterator[None]:
-    """Raises AdapterRefused for an error of the disk in the body, which must leave all as it was;
+def refused_by_disk(done: str, *, what: str = "adapter") -> Iterator[None]:
+    """Raise AdapterRefused for an error of the disk in the body, which must leave all as it was;
     `done` is what then `what` was not: `added`, `removed`."""
     try:
         yield
@@ -37,8 +37,8 @@ def disk_told(done: str, *, what: str = "adapter") -> Iterator[None]:
 
 
 @contextmanager
-def folder_told(folder: Path) -> Iterator[None]:
-    """Raises RamoleError for a data folder that cannot be made or read in the body."""
+def usable_folder(folder: Path) -> Iterator[None]:
+    """Raise RamoleError for a data folder that cannot be made or read in the body."""
     try:
         yield
     except OSError as error:

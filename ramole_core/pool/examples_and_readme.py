@@ -1,4 +1,4 @@
-"""The words beside the weights: example inputs, and the model card's description and licence."""
+"""The texts beside the weights: example inputs, and the model card's description and licence."""
 
 import json
 import re
@@ -11,14 +11,14 @@ from ramole_core.pool.markdown import drop_hidden, split_front, unwrap_emphasis,
 EXAMPLES, README = "examples.jsonl", "README.md"
 LISTED = "examples.json"
 """The same as one JSON list, as others write it; read where there is no examples.jsonl."""
-MOST_EXAMPLES = 200
-LONGEST_EXAMPLE = 2000
+MAX_EXAMPLES = 200
+MAX_EXAMPLE = 2000
 """Characters."""
 LARGEST_WORDS = 2**20
 """Bytes of examples.jsonl or README.md."""
-MOST_LINES = 10_000
+MAX_LINES = 10_000
 """Lines of examples.jsonl that are looked at; each may be bad, and costs time."""
-LONGEST_DESCRIPTION = 1000
+MAX_DESCRIPTION = 1000
 """Characters."""
 
 _BLANKS = "[More Information Needed]"
@@ -29,13 +29,13 @@ def check_examples(examples: Sequence[str]) -> tuple[list[str], list[str]]:
     """The examples to keep, stripped, and notes on those that are not; raises AdapterRefused
     for one that cannot be used."""
     kept = []
-    for number, text in enumerate(examples[:MOST_EXAMPLES], start=1):
+    for number, text in enumerate(examples[:MAX_EXAMPLES], start=1):
         if problem := _problem(text):
             raise AdapterRefused(f"Example {number} {problem}; correct it or leave it out.")
         kept.append(text.strip())
     notes = []
-    if len(examples) > MOST_EXAMPLES:
-        notes.append(f"The first {MOST_EXAMPLES} of {len(examples)} examples are kept.")
+    if len(examples) > MAX_EXAMPLES:
+        notes.append(f"The first {MAX_EXAMPLES} of {len(examples)} examples are kept.")
     return kept, notes
 
 
@@ -87,23 +87,23 @@ def parse_examples(text: bytes) -> tuple[list[str], list[str]]:
     kept: list[str] = []
     bad = 0
     filled = [line for line in lines if line.strip()]
-    for line in filled[:MOST_LINES]:
+    for line in filled[:MAX_LINES]:
         example = _example(line)
         if example is None or _problem(example):
             bad += 1
         else:
             kept.append(example.strip())
     notes = []
-    if len(filled) > MOST_LINES:
-        notes.append(f"The first {MOST_LINES} of {len(filled)} lines of {EXAMPLES} are read.")
+    if len(filled) > MAX_LINES:
+        notes.append(f"The first {MAX_LINES} of {len(filled)} lines of {EXAMPLES} are read.")
     if bad:
         notes.append(
             f"{bad} lines of {EXAMPLES} are not used; expected "
-            f'{{"text": "..."}} with 1 to {LONGEST_EXAMPLE} characters.'
+            f'{{"text": "..."}} with 1 to {MAX_EXAMPLE} characters.'
         )
-    if len(kept) > MOST_EXAMPLES:
-        notes.append(f"The first {MOST_EXAMPLES} of {len(kept)} examples are kept.")
-    return kept[:MOST_EXAMPLES], notes
+    if len(kept) > MAX_EXAMPLES:
+        notes.append(f"The first {MAX_EXAMPLES} of {len(kept)} examples are kept.")
+    return kept[:MAX_EXAMPLES], notes
 
 
 def _example(line: str) -> str | None:
@@ -118,8 +118,8 @@ def _example(line: str) -> str | None:
 def _problem(text: str) -> str | None:
     if not text.strip():
         return "is empty"
-    if len(text) > LONGEST_EXAMPLE:
-        return f"has {len(text)} characters, more than {LONGEST_EXAMPLE}"
+    if len(text) > MAX_EXAMPLE:
+        return f"has {len(text)} characters, more than {MAX_EXAMPLE}"
     try:
         text.encode("utf-8")
     except UnicodeEncodeError:
@@ -150,6 +150,6 @@ def _describe(body: str) -> str:
         if not line.lstrip().startswith(("#", "|", "![", "<")) and _BLANKS not in line
     ]
     words = " ".join(unwrap_emphasis(unwrap_links(" ".join(lines))).split())
-    if len(words) <= LONGEST_DESCRIPTION:
+    if len(words) <= MAX_DESCRIPTION:
         return words
-    return words[:LONGEST_DESCRIPTION].rpartition(" ")[0] + " ..."
+    return words[:MAX_DESCRIPTION].rpartition(" ")[0] + " ..."

@@ -1,4 +1,4 @@
-"""Pairs of the experts of a mixture, cut out of the two tensors that PEFT stacks them in.
+"""Cut a mixture's expert pairs out of the two tensors in which PEFT stacks them.
 
 `target_parameters` on `mlp.experts` gives A [e r, i], an expert's r rows together, and B [o, e r],
 an expert's columns e apart: update_n = B[:, n::e] A[n r : (n + 1) r]. Two parameters of one module
@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator, Mapping
 
 from ramole_core.errors import AdapterRefused
-from ramole_core.pool.header import ITEM_BYTES, Entry
+from ramole_core.pool.header import ITEM_BYTES, TensorInfo
 from ramole_core.pool.pair import Pair
 
 PARAMETERS = ("gate_up_proj", "down_proj")
@@ -31,16 +31,16 @@ def router_at(path: str, shapes: Shapes) -> str | None:
     return f"{path}.{ROUTER}" if f"{path}.{ROUTER}" in shapes else None
 
 
-def router_pair(path: str, halves: Mapping[str, Entry]) -> Pair:
-    """PEFT's name of what it changes there is the weight."""
+def router_pair(path: str, halves: Mapping[str, TensorInfo]) -> Pair:
+    """The pair of a router, which PEFT names by its weight."""
     return Pair(halves["A"], halves["B"], said=f"{path}.weight")
 
 
 def cut(
-    module: str, path: str, halves: Mapping[str, Entry], shapes: Shapes
+    module: str, path: str, halves: Mapping[str, TensorInfo], shapes: Shapes
 ) -> Iterator[tuple[str, Pair]]:
-    """Path and pair of each expert, of the stacked pair at `path`; raises AdapterRefused where it
-    does not fit the base's experts."""
+    """Cut the stacked pair at `path` into each expert's path and pair; raises AdapterRefused where
+    it does not fit the base's experts."""
     A, B = halves["A"], halves["B"]
     e = 0
     while f"{module}.{e}.{PARAMETERS[0]}" in shapes:
@@ -66,5 +66,5 @@ def cut(
     bytes_each = rank * A.shape[1] * ITEM_BYTES[A.dtype]
     for n in range(e):
         begin = A.begin + n * bytes_each
-        own = Entry(A.dtype, (rank, A.shape[1]), begin, begin + bytes_each)
+        own = TensorInfo(A.dtype, (rank, A.shape[1]), begin, begin + bytes_each)
         yield f"{module}.{n}.{fits[0]}", Pair(own, B, f"{module}.{fits[0]}", n, e)

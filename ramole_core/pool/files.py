@@ -1,4 +1,4 @@
-"""Which files of an upload are copied, and how.
+"""Choose and copy the files of an upload.
 
 Only five file names are ever copied; everything else is named in a note or refused.
 """
@@ -41,7 +41,7 @@ def choose(names: Iterable[str]) -> tuple[list[str], list[str]]:
 
 
 def copy_stream(read: Callable[[int], bytes], target: Path, *, left: int, limits: Limits) -> int:
-    """Copies at most `left` bytes, returns how many; raises AdapterRefused when there are more."""
+    """Copy at most `left` bytes, returns how many; raises AdapterRefused when there are more."""
     copied = 0
     with open(target, "xb") as file:
         while chunk := read(CHUNK):

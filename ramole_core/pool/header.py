@@ -1,4 +1,4 @@
-"""The safetensors header, read by ourselves: names, shapes and offsets, and no tensor yet.
+"""Read the safetensors header: names, shapes and offsets, and no tensor yet.
 
 Format (github.com/huggingface/safetensors): 8 bytes little-endian header length, a JSON object
 `{name: {"dtype", "shape", "data_offsets": [begin, end]}}`, then the tensors' bytes without holes.
@@ -7,20 +7,20 @@ Format (github.com/huggingface/safetensors): 8 bytes little-endian header length
 import math
 import os
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ramole_core.errors import AdapterRefused
 from ramole_core.pool.strict_json import parse_object, shorten
 
-LONGEST_HEADER = 4 * 2**20
+MAX_HEADER = 4 * 2**20
 """Bytes; an adapter of 1,000 modules needs about 0.3 MiB."""
 ITEM_BYTES = {"F32": 4, "F16": 2, "BF16": 2}
 """The dtypes an adapter may have."""
 
 
 @dataclass(frozen=True)
-class Entry:
+class TensorInfo:
     """One tensor of the file."""
 
     dtype: str
@@ -30,7 +30,7 @@ class Entry:
     """Offsets in the file, in bytes."""
 
 
-def read_header(path: Path) -> dict[str, Entry]:
+def read_header(path: Path) -> dict[str, TensorInfo]:
     """Every tensor of `path`; raises AdapterRefused for anything out of order."""
     size = os.stat(path).st_size
     with open(path, "rb") as file:
@@ -38,10 +38,10 @@ def read_header(path: Path) -> dict[str, Entry]:
         if len(start) < 8:
             raise _broken(path, f"it has {size} bytes, fewer than the 8 of a header's length")
         (length,) = struct.unpack("<Q", start)
-        if length > LONGEST_HEADER:
+        if length > MAX_HEADER:
             raise _broken(
                 path,
-                f"its header says it is {length} bytes long; at most {LONGEST_HEADER} are read",
+                f"its header says it is {length} bytes long; at most {MAX_HEADER} are read",
             )
         if 8 + length > size:
             raise _broken(path, f"its header of {length} bytes does not fit in {size} bytes")
@@ -53,12 +53,10 @@ def read_header(path: Path) -> dict[str, Entry]:
     entries = {name: _entry(path, name, word) for name, word in header.items()}
     _check_offsets(path, entries, size - 8 - length)
     base = 8 + length
-    return {
-        name: Entry(e.dtype, e.shape, base + e.begin, base + e.end) for name, e in entries.items()
-    }
+    return {name: replace(e, begin=base + e.begin, end=base + e.end) for name, e in entries.items()}
 
 
-def _entry(path: Path, name: str, word: object) -> Entry:
+def _entry(path: Path, name: str, word: object) -> TensorInfo:
     short = name[:120]
     if not isinstance(word, dict) or set(word) != {"dtype", "shape", "data_offsets"}:
         raise _broken(path, f"{short!r} must have dtype, shape and data_offsets, and nothing else")
@@ -77,7 +75,7 @@ def _entry(path: Path, name: str, word: object) -> Entry:
         raise _broken(
             path, f"{short!r} of shape {shape} in {dtype} does not take {end - begin} bytes"
         )
-    return Entry(dtype, tuple(shape), begin, end)
+    return TensorInfo(dtype, tuple(shape), begin, end)
 
 
 def _are_sizes(word: object) -> bool:
@@ -88,7 +86,7 @@ def _are_sizes(word: object) -> bool:
     )
 
 
-def _check_offsets(path: Path, entries: dict[str, Entry], size: int) -> None:
+def _check_offsets(path: Path, entries: dict[str, TensorInfo], size: int) -> None:
     at = 0
     for name, entry in sorted(entries.items(), key=lambda item: (item[1].begin, item[1].end)):
         if entry.begin != at:

@@ -1,5 +1,5 @@
-"""Adapters from the Hugging Face Hub: four named files of one commit, weighed before they are
-fetched."""
+"""Fetch adapters from the Hugging Face Hub: four named files of one commit, sizes checked
+before."""
 
 import os
 import re
@@ -20,11 +20,11 @@ _NAME = re.compile(r"hf:(?P<repo>[\w.-]{1,96}/[\w.-]{1,96})(@(?P<revision>[\w./-
 
 
 class HubSilent(AdapterRefused):
-    """The Hub could not be asked, which says nothing of the adapter; try again later."""
+    """The Hub did not answer, which says nothing of the adapter; try again later."""
 
 
 def copy_hub(source: str, into: Path, *, limits: Limits, use_token: bool) -> Found:
-    """Fetches `hf:owner/name[@revision]` into `into`; raises AdapterRefused.
+    """Fetch `hf:owner/name[@revision]` into `into`; raises AdapterRefused.
 
     `use_token`: whether the operator's own Hub login may be used. A visitor's request must not,
     or it would read the operator's private repositories.

@@ -1,7 +1,8 @@
-"""The verdict on an adapter's folder: its facts, or AdapterRefused with the sentence why not."""
+"""Inspect an adapter's folder: its facts, or AdapterRefused with the reason."""
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -17,9 +18,13 @@ WEIGHTS = "adapter_model.safetensors"
 Shapes = Mapping[str, tuple[int, int]]
 """(i, o) of every linear layer of the base by module path."""
 
+HUB_ID = re.compile(r"[\w.-]+/([\w.-]+)", re.ASCII)
+_PACKED = re.compile(r"(-unsloth)?(-bnb)?-4bit$|-(gptq|awq|gguf)\b.*$")
+"""What the name of a base has more where it is packed in few bits."""
+
 
 def inspect_folder(folder: Path, *, shapes: Shapes, limits: Limits) -> Facts:
-    """Checks `adapter_model.safetensors` and `adapter_config.json` in `folder`."""
+    """Check `adapter_model.safetensors` and `adapter_config.json` in `folder`."""
     word, pairs = read_pairs(folder, shapes=shapes)
     check_ranks(pairs, limits=limits)
     scales = scales_of(word, pairs)
@@ -46,6 +51,22 @@ def inspect_folder(folder: Path, *, shapes: Shapes, limits: Limits) -> Facts:
     )
 
 
+def other_base(said: str | None, base_name: str) -> list[str]:
+    """A note where an adapter says another base than the one that is served.
+
+    Both must be OWNER/NAME: a path says nothing. Owners who publish a base again, packed in few
+    bits, publish the same base.
+    """
+    ours, theirs = (HUB_ID.fullmatch(name or "") for name in (base_name, said))
+    if ours is None or theirs is None or _model(ours[1]) == _model(theirs[1]):
+        return []
+    return [f"Made for {said}, not for {base_name}: its shapes fit, its answers may not."]
+
+
+def _model(name: str) -> str:
+    return _PACKED.sub("", name.casefold())
+
+
 def read_pairs(folder: Path, *, shapes: Shapes) -> tuple[LoraWord, dict[str, Pair]]:
     """The configuration and the pairs, checked against the base but not yet their values."""
     word = read_config(folder / CONFIG)
@@ -61,7 +82,7 @@ def read_pairs(folder: Path, *, shapes: Shapes) -> tuple[LoraWord, dict[str, Pai
 
 
 def scales_of(word: LoraWord, pairs: Mapping[str, Pair]) -> dict[str, float]:
-    """alpha/r, or what stands for it, of each module."""
+    """The scale, such as alpha/r, of each module."""
     return {path: word.scale_of(pair.said or path, pair.rank) for path, pair in pairs.items()}
 
 
@@ -77,5 +98,5 @@ def check_ranks(pairs: Mapping[str, Pair], *, limits: Limits) -> int:
 
 
 def fingerprint(shapes: Shapes) -> str:
-    """Same for two bases that accept the same adapters."""
+    """A fingerprint, equal for two bases that accept the same adapters."""
     return hashlib.sha256(json.dumps(sorted(shapes.items())).encode()).hexdigest()[:16]

@@ -1,4 +1,4 @@
-"""From a source to a staged folder: files copied, words checked, and what to tell about it."""
+"""Stage a source: copy files, check texts, collect notes."""
 
 import hashlib
 import os
@@ -23,7 +23,7 @@ from ramole_core.pool.sources import Source, copy_source
 
 @dataclass(frozen=True)
 class Staged:
-    """An adapter's files, copied but not yet judged."""
+    """An adapter's files, copied but not yet checked."""
 
     name: str
     """Cleaned; from the source if it has one, else from the weights' hash."""
@@ -39,7 +39,7 @@ def stage_source(
     limits: Limits,
     use_token: bool,
 ) -> Staged:
-    """Copies `source` into the empty folder `into`; raises AdapterRefused.
+    """Copy `source` into the empty folder `into`; raises AdapterRefused.
 
     `examples` take the place of those that came with the files. `use_token`: whether the
     operator's Hub login may be used.

@@ -1,4 +1,4 @@
-"""One writer a data folder: a lock on the folder itself, so that no file is left behind.
+"""The writer lock of a data folder, on the folder itself, so that no file is left behind.
 
 The kernel drops it when the process ends, however it ends.
 """
@@ -11,7 +11,7 @@ from ramole_core.errors import Busy
 
 
 class WriterLock:
-    """Held from construction to `close()`; raises Busy when another has it."""
+    """A lock held from construction to `close()`; raises Busy when another process has it."""
 
     def __init__(self, folder: Path):
         self._descriptor: int | None = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
@@ -26,7 +26,7 @@ class WriterLock:
             ) from None
 
     def close(self) -> None:
-        """Lets others write; a second call does nothing."""
+        """Let others write; a second call does nothing."""
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None

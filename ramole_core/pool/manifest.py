@@ -1,4 +1,4 @@
-"""manifest.json: what makes a folder an adapter of the pool, and all that its card says.
+"""manifest.json, which makes a folder an adapter of the pool and holds its card.
 
 It holds a schema version, the SHA-256 and size of every file beside it, and the facts found when
 the adapter was inspected, so that thousands of adapters open without reading a tensor.
@@ -53,7 +53,7 @@ def record(
     example_notes: Sequence[str] = (),
     added: str | None = None,
 ) -> AdapterCard:
-    """Writes the manifest of a folder whose facts are known."""
+    """Write the manifest of a folder whose facts are known."""
     licence, description = None, ""
     if (folder / README).exists():
         licence, description, _ = parse_readme((folder / README).read_bytes())
@@ -82,7 +82,7 @@ def record(
 
 
 def write_json(path: Path, value: object, *, indent: int | None = 1) -> None:
-    """Whole or not at all."""
+    """Write JSON atomically."""
     with replacing(path, synced=True) as part:
         part.write_text(json.dumps(value, indent=indent) + "\n", encoding="utf-8")
 
@@ -132,7 +132,7 @@ def read_card(folder: Path, *, sample: bool = False) -> AdapterCard:
 
 
 def _check_files(folder: Path, files, *, sample: bool) -> list[str]:
-    """Raises AdapterRefused if a file is gone or has another size; returns the examples."""
+    """Raise AdapterRefused if a file is gone or has another size; returns the examples."""
     for name in (WEIGHTS, CONFIG):
         files[name]["sha256"]
     for name, word in files.items():
@@ -199,8 +199,8 @@ def _place(path: str) -> tuple[str, int | None]:
 
 
 def mending(folder: Path, *, sample: bool) -> str:
-    """What to do about files that are not as they were; those of a sample came with RAMoLE, and no
-    command removes them."""
+    """Advice for files that were changed; those of a sample came with RAMoLE, and no command
+    removes them."""
     if sample:
         return (
             "it is of the sample pool, so put its files back as they came, by "

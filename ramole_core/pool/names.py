@@ -1,4 +1,4 @@
-"""Names of adapters, and the folder that an owner's uploads live in."""
+"""Names of adapters, and the folders of owners' uploads."""
 
 import difflib
 import hashlib
@@ -8,8 +8,8 @@ from collections.abc import Iterable
 
 from ramole_core.errors import AdapterRefused
 
-LONGEST_NAME = 64
-LONGEST_WANTED = 1024
+MAX_NAME = 64
+MAX_WANTED = 1024
 """Characters that are looked at: Unicode's normal form of n accents takes n * n steps."""
 EVERYONE = "everyone"
 """Folder of uploads without an owner; an owner's folder is hexadecimal, so the two never meet."""
@@ -18,9 +18,9 @@ EVERYONE = "everyone"
 def clean_name(wanted: str) -> str:
     """`wanted` in `[a-z0-9_-]`, at most 64 characters; raises AdapterRefused when nothing is left
     or when it begins with `_`, which is kept for the router and the retriever."""
-    plain = unicodedata.normalize("NFKD", wanted[:LONGEST_WANTED])
+    plain = unicodedata.normalize("NFKD", wanted[:MAX_WANTED])
     plain = plain.encode("ascii", "ignore").decode().lower()
-    name = re.sub(r"[^a-z0-9_-]+", "-", plain).strip("-")[:LONGEST_NAME].strip("-")
+    name = re.sub(r"[^a-z0-9_-]+", "-", plain).strip("-")[:MAX_NAME].strip("-")
     if not name.strip("_-"):
         raise AdapterRefused(
             f"The name {wanted[:80]!r} has no letter or digit that can be kept (a-z, 0-9); give "
@@ -38,7 +38,7 @@ def free_name(name: str, taken: Iterable[str]) -> str:
     """`name-2`, `name-3`, ...: the first that is not taken."""
     taken = set(taken)
     number = 2
-    while (other := f"{name[: LONGEST_NAME - 6]}-{number}") in taken:
+    while (other := f"{name[: MAX_NAME - 6]}-{number}") in taken:
         number += 1
     return other
 

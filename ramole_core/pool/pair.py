@@ -2,15 +2,15 @@
 
 from dataclasses import dataclass
 
-from ramole_core.pool.header import Entry
+from ramole_core.pool.header import TensorInfo
 
 
 @dataclass(frozen=True)
 class Pair:
     """A [r, i] and B [o, r], or B [o, e r] of all e experts together."""
 
-    A: Entry
-    B: Entry
+    A: TensorInfo
+    B: TensorInfo
     said: str = ""
     """What PEFT calls it in patterns; empty: the module's path."""
     expert: int = 0
@@ -23,7 +23,7 @@ class Pair:
 
     @property
     def columns(self) -> slice:
-        """Those of B."""
+        """The columns of B."""
         return slice(self.expert, None, self.experts)
 
     @property

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 
 from ramole_core.errors import AdapterRefused
 from ramole_core.pool.expert_pairs import cut, experts_at, router_at, router_pair
-from ramole_core.pool.header import Entry
+from ramole_core.pool.header import TensorInfo
 from ramole_core.pool.pair import Pair
 
 Shapes = Mapping[str, tuple[int, int]]
@@ -41,7 +41,7 @@ _REFUSED_TENSORS = (
 )
 
 
-def pair_tensors(entries: Mapping[str, Entry], *, shapes: Shapes) -> dict[str, Pair]:
+def pair_tensors(entries: Mapping[str, TensorInfo], *, shapes: Shapes) -> dict[str, Pair]:
     """By base module path, in the base's order; raises AdapterRefused for anything that is not
     half of a LoRA pair or does not fit `shapes` (`{path: (i, o)}`)."""
     if not entries:
@@ -49,7 +49,7 @@ def pair_tensors(entries: Mapping[str, Entry], *, shapes: Shapes) -> dict[str, P
             "The safetensors file holds no tensor; expected LoRA pairs: save the adapter again "
             "after training it."
         )
-    halves: dict[str, dict[str, Entry]] = {}
+    halves: dict[str, dict[str, TensorInfo]] = {}
     adapters = set()
     for name, entry in entries.items():
         path, half, adapter = _split(name, shapes)
@@ -73,7 +73,9 @@ def pair_tensors(entries: Mapping[str, Entry], *, shapes: Shapes) -> dict[str, P
     return {path: pairs[path] for path in shapes if path in pairs}
 
 
-def _pairs_at(path: str, halves: Mapping[str, Entry], shapes: Shapes) -> list[tuple[str, Pair]]:
+def _pairs_at(
+    path: str, halves: Mapping[str, TensorInfo], shapes: Shapes
+) -> list[tuple[str, Pair]]:
     """Module path and pair of all that the two tensors at `path` change."""
     if experts := experts_at(path, shapes):
         _check_whole(path, halves)
@@ -110,7 +112,7 @@ def _bare(path: str) -> AdapterRefused:
     )
 
 
-def _check_fit(path: str, halves: Mapping[str, Entry], shapes: Shapes) -> None:
+def _check_fit(path: str, halves: Mapping[str, TensorInfo], shapes: Shapes) -> None:
     if path not in shapes:
         short = path.rpartition(".")[2]
         if short in ("lm_head", "embed_tokens", "wte", "embed_out"):
@@ -141,7 +143,7 @@ def _check_fit(path: str, halves: Mapping[str, Entry], shapes: Shapes) -> None:
         )
 
 
-def _check_whole(path: str, halves: Mapping[str, Entry]) -> None:
+def _check_whole(path: str, halves: Mapping[str, TensorInfo]) -> None:
     if len(halves) < 2:
         there = next(iter(halves))
         missing = "B" if there == "A" else "A"

@@ -13,10 +13,10 @@ import re2
 from ramole_core.errors import AdapterRefused
 from ramole_core.pool.strict_json import shorten
 
-MOST_KEYS, LONGEST_KEY = 4096, 512
-MOST_STEPS = 2**18
+MAX_KEYS, MAX_KEY = 4096, 512
+MAX_STEPS = 2**18
 """Instructions of all keys' programs together; the name of a module takes about 50."""
-MOST_SYMBOLS = 2**15
+MAX_SYMBOLS = 2**15
 """Characters of all keys together that are more than names: a short program may come of a class
 that took long to read."""
 _KEY_MEMORY, _SET_MEMORY = 2**20, 2**25
@@ -45,7 +45,7 @@ class Patterns:
                     "look-around and back-references."
                 ) from None
             symbols += 0 if _NAME.fullmatch(key) else len(key)
-            if steps > MOST_STEPS or symbols > MOST_SYMBOLS:
+            if steps > MAX_STEPS or symbols > MAX_SYMBOLS:
                 raise self._too_much()
         self._set = re2.Set.MatchSet(_options(_SET_MEMORY))
         for key in values:
@@ -79,8 +79,8 @@ def _whole(key: str) -> bytes:
 
 def _steps(key: str) -> int:
     """Instructions of the key's program; raises re2.error."""
-    if len(key) > LONGEST_KEY:
-        raise re2.error(f"{len(key)} characters, at most {LONGEST_KEY} are taken")
+    if len(key) > MAX_KEY:
+        raise re2.error(f"{len(key)} characters, at most {MAX_KEY} are taken")
     if not key.isascii():
         raise re2.error("it has letters that no module's name has")
     if _BY_PROPERTY.search(key):

@@ -1,4 +1,4 @@
-"""The pool: every adapter on disk, its cards in memory, and the ways to add and remove."""
+"""The pool: every adapter on disk, its cards in memory, adding and removing."""
 
 import os
 import shutil
@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 from ramole_core.errors import AdapterRefused, RamoleError
 from ramole_core.pool.aside import Aside
 from ramole_core.pool.card import AdapterCard, Limits
-from ramole_core.pool.disk import disk_told, folder_told
+from ramole_core.pool.disk import refused_by_disk, usable_folder
 from ramole_core.pool.examples_and_readme import EXAMPLES, check_examples, write_examples
-from ramole_core.pool.inspection import fingerprint, inspect_folder, read_pairs
+from ramole_core.pool.inspection import fingerprint, inspect_folder, other_base, read_pairs
 from ramole_core.pool.intake import stage_source
 from ramole_core.pool.lock import WriterLock
 from ramole_core.pool.manifest import MANIFEST, read_facts, record
@@ -29,14 +29,14 @@ if TYPE_CHECKING:
 
 @runtime_checkable
 class Listener(Protocol):
-    """Is notified after a change is on disk; an error in `added` undoes the addition."""
+    """A listener, notified after a change is on disk; an error in `added` undoes the addition."""
 
     def added(self, card: AdapterCard) -> None: ...
     def removed(self, card: AdapterCard) -> None: ...
 
 
 class Pool:
-    """The sample pool (read-only) and everybody's uploads. Opening it imports no torch."""
+    """The sample pool (read-only) and all uploads. Opening it imports no torch."""
 
     def __init__(
         self,
@@ -47,16 +47,19 @@ class Pool:
         limits: Limits | None = None,
         shared_uploads: bool = False,
         read_only: bool = False,
+        base_name: str = "",
     ):
         """Reads every card.
 
         `shapes` gives (i, o) of the base's linear layers by module path; it is called only when an
         adapter is added or its tensors are read. `read_only`: no lock is taken and nothing can be
-        changed. Raises Busy when another process writes to `data_dir`, RamoleError when that is no
+        changed. `base_name`: the base's OWNER/NAME, which cards of other bases are compared with.
+        Raises Busy when another process writes to `data_dir`, RamoleError when that is no
         folder that can be used.
         """
         self.limits = limits or Limits()
         self.shared_uploads = shared_uploads
+        self._base_name = base_name
         self.listeners: list[Listener] = []
         self.problems: list[str] = []
         """A sentence for each folder that is on disk but cannot be served."""
@@ -65,7 +68,7 @@ class Pool:
         self._store = Store(data_dir)
         self._writer: WriterLock | None = None
         self._samples, problems = read_samples(adapters_dir)
-        with folder_told(data_dir):
+        with usable_folder(data_dir):
             if not read_only:
                 data_dir.mkdir(parents=True, exist_ok=True)
                 self._writer = WriterLock(data_dir)
@@ -74,7 +77,7 @@ class Pool:
         self.problems += problems + more
 
     def close(self) -> None:
-        """Lets another process write; reading cards and tensors still works."""
+        """Let another process write; reading cards and tensors still works."""
         if self._writer is not None:
             self._writer.close()
             self._writer = None
@@ -88,11 +91,11 @@ class Pool:
     # Reading
 
     def all_cards(self) -> list[AdapterCard]:
-        """Every owner's, sample pool first."""
+        """All owners' cards, sample pool first."""
         return [*self._samples.values(), *self._uploads.values()]
 
     def cards(self, owner: str | None = None) -> list[AdapterCard]:
-        """Those that `owner` may use: the shared ones and their own."""
+        """The cards that `owner` may use: the shared ones and their own."""
         return [card for card in self.all_cards() if card.owner in (None, owner)]
 
     def card(self, name: str, owner: str | None = None) -> AdapterCard:
@@ -127,7 +130,7 @@ class Pool:
         *,
         login: bool = True,
     ) -> AdapterCard:
-        """Adds the adapter at `path`, whole or not at all.
+        """Add the adapter at `path`, whole or not at all.
 
         The same content again returns the card that is there. `owner`: whose session it belongs
         to; None, or with `shared_uploads`, everyone. `login`: whether what is for everyone may be
@@ -137,7 +140,7 @@ class Pool:
         owner = self._owner(owner)
         wanted = clean_name(name) if name is not None else None
         self._check_room()
-        with disk_told("added"), self._store.stage() as stage:
+        with refused_by_disk("added"), self._store.stage() as stage:
             staged = stage_source(
                 path,
                 stage,
@@ -146,7 +149,7 @@ class Pool:
                 use_token=login and owner is None,
             )
             facts = inspect_folder(stage, shapes=self._shapes(), limits=self.limits)
-            notes = list(staged.notes)
+            notes = [*staged.notes, *other_base(facts.base_model, self._base_name)]
             if name is not None and wanted != name:
                 notes.append(f"The name {name[:80]!r} was written as {wanted!r}.")
             card = record(
@@ -162,18 +165,18 @@ class Pool:
                 return self._same_content(card) or self._publish(stage, card)
 
     def remove(self, name: str, owner: str | None = None) -> None:
-        """Removes an upload of `owner`'s; raises AdapterRefused for any other adapter, and where
+        """Remove an upload of `owner`'s; raises AdapterRefused for any other adapter, and where
         the disk does not let it go: then the card stays too."""
         aside = self.set_aside(name, owner)
         if aside is not None:
             aside.discard()
 
     def set_aside(self, name: str, owner: str | None = None) -> Aside | None:
-        """Removes as `remove` does, but keeps the files, so that the adapter can be brought back;
+        """Remove as `remove` does, but keeps the files, so that the adapter can be brought back;
         None for a damaged one, which is gone."""
         self._check_writable()
         owner = self._owner(owner)
-        with self._change, disk_told("removed"):
+        with self._change, refused_by_disk("removed"):
             card = self._uploads.get((owner, name))
             if card is None:
                 self._remove_damaged(name, owner)
@@ -190,11 +193,11 @@ class Pool:
         return Aside(card, hidden, self._store)
 
     def bring_back(self, aside: Aside) -> AdapterCard:
-        """Makes what was set aside an adapter of the pool again, as it was; raises AdapterRefused,
-        and then it stays aside."""
+        """Restore what was set aside to the pool; raises AdapterRefused, and then it stays
+        aside."""
         self._check_writable()
         card = aside.card
-        with self._change, disk_told("brought back"):
+        with self._change, refused_by_disk("brought back"):
             if (there := self._same_content(card)) is not None:
                 raise AdapterRefused(
                     f"{card.name} was added again meanwhile, as {there.name}; it is in the pool."
@@ -204,7 +207,7 @@ class Pool:
             before, self._uploads = self._uploads, {**self._uploads, (card.owner, card.name): card}
             told: list[Listener] = []
             try:
-                self._tell_added(card, told)
+                self._notify_added(card, told)
             except BaseException:
                 self._uploads = before
                 aside.hide()
@@ -215,12 +218,12 @@ class Pool:
     def set_examples(
         self, name: str, examples: Sequence[str], owner: str | None = None
     ) -> AdapterCard:
-        """Replaces the example inputs of an upload of `owner`'s; raises AdapterRefused, and then
+        """Replace the example inputs of an upload of `owner`'s; raises AdapterRefused, and then
         the upload is as it was."""
         self._check_writable()
         owner = self._owner(owner)
         kept, notes = check_examples(examples)
-        with self._change, disk_told("changed"):
+        with self._change, refused_by_disk("changed"):
             old = self._uploads.get((owner, name))
             if old is None:
                 raise self._not_yours(name, owner)
@@ -240,8 +243,8 @@ class Pool:
                 return self._put(stage, card, earlier=old)
 
     def leave_out_unfit(self) -> list[AdapterCard]:
-        """Takes adapters that were added under another base, and do not fit this one, out of the
-        cards (not off the disk); `problems` says why. Call it before the index is checked."""
+        """Drop adapters of another base, which do not fit this one, from the cards (not from the
+        disk); `problems` says why. Call it before the index is checked."""
         shapes = self._shapes()
         mark = fingerprint(shapes)
         unfit = []
@@ -268,7 +271,7 @@ class Pool:
         return self._put(stage, card)
 
     def _check_free(self, card: AdapterCard, advice: str) -> None:
-        """Raises AdapterRefused where the card's name is taken, or the pool is full."""
+        """Raise AdapterRefused where the card's name is taken, or the pool is full."""
         key = (card.owner, card.name)
         if key in self._uploads or key in self._samples:
             raise AdapterRefused(f"There is already another adapter named {card.name!r}; {advice}.")
@@ -277,23 +280,23 @@ class Pool:
     def _put(
         self, stage: Path, card: AdapterCard, *, earlier: AdapterCard | None = None
     ) -> AdapterCard:
-        """Makes `stage` the upload that `card` says, in the place of `earlier` or of a damaged
-        one; undone on disk and in the cards if it fails or a listener raises."""
+        """Publish `stage` as the upload of `card`, replacing `earlier` or a damaged one; undone on
+        disk and in the cards if it fails or a listener raises."""
         target = self._store.place(card.name, card.owner)
         card = replace(card, folder=target)
         before, told = self._uploads, list[Listener]()
         try:
             with self._store.publish(stage, target):
                 self._uploads = {**before, (card.owner, card.name): card}
-                self._tell_added(card, told)
+                self._notify_added(card, told)
         except BaseException:
             self._uploads = before
             self._take_back(card, told, earlier=earlier)
             raise
         return card
 
-    def _tell_added(self, card: AdapterCard, told: list[Listener]) -> None:
-        """Notifies the listeners; `told` has those that were, where one raises."""
+    def _notify_added(self, card: AdapterCard, told: list[Listener]) -> None:
+        """Notify the listeners; `told` has those that were, where one raises."""
         for listener in self.listeners:
             told.append(listener)
             listener.added(card)
@@ -301,13 +304,13 @@ class Pool:
     def _take_back(
         self, card: AdapterCard, told: Sequence[Listener], *, earlier: AdapterCard | None = None
     ) -> None:
-        """The opposite, once the disk is as it was before."""
+        """Undo `_notify_added`, once the disk is as it was before."""
         for listener in told:
             with suppress(Exception):
                 listener.added(earlier) if earlier else listener.removed(card)
 
     def _remove_damaged(self, name: str, owner: str | None) -> None:
-        """An upload without a card is still its owner's to remove."""
+        """Remove an upload without a card."""
         target = self._store.place(name, owner)
         if name != clean_name(name) or not target.is_dir():
             raise self._not_yours(name, owner)
@@ -350,7 +353,7 @@ class Pool:
 
 
 def _link(source: Path, target: Path) -> None:
-    """A second name for the same bytes; a copy where the file system has no hard links."""
+    """Hard-link a file; copy it where the file system has no hard links."""
     try:
         os.link(source, target)
     except OSError:

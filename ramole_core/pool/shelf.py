@@ -1,4 +1,4 @@
-"""Reading every card from disk; a folder that cannot be served is a sentence, not a crash."""
+"""Read every card from disk; a folder that cannot be served becomes a sentence."""
 
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Where an adapter comes from: a folder, a zip, files dropped together. Copies what is used."""
+"""Copy an adapter from its source: a folder, a zip, files dropped together."""
 
 import os
 import stat
@@ -20,7 +20,7 @@ Source = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 
 @dataclass(frozen=True)
 class Found:
-    """What a source holds."""
+    """The contents of a source."""
 
     name: str | None
     """The name that the source suggests."""
@@ -28,7 +28,7 @@ class Found:
 
 
 def copy_source(source: Source, into: Path, *, limits: Limits) -> Found:
-    """Copies the adapter's files into the folder `into`; raises AdapterRefused."""
+    """Copy the adapter's files into the folder `into`; raises AdapterRefused."""
     if not isinstance(source, str | os.PathLike):
         if not source:
             raise AdapterRefused(
@@ -48,7 +48,7 @@ def copy_source(source: Source, into: Path, *, limits: Limits) -> Found:
         return _copy_folder(path, into, limits=limits)
     if path.suffix.lower() in PICKLES:
         raise pickled([path.name])
-    if zipfile.is_zipfile(path):
+    if zipfile.is_zipfile(path) or _begins_as_zip(path):
         return Found(path.stem, copy_zip(path, into, limits=limits))
     if path.name in USED:
         other = CONFIG if path.name == WEIGHTS else WEIGHTS
@@ -59,6 +59,12 @@ def copy_source(source: Source, into: Path, *, limits: Limits) -> Found:
         f"{path.name} is neither a folder nor a zip; give {WEIGHTS} and {CONFIG} together, or a "
         ".zip of them."
     )
+
+
+def _begins_as_zip(path: Path) -> bool:
+    """Whether it is a zip whose end may be missing."""
+    with open(path, "rb") as file:
+        return file.read(4) == b"PK\x03\x04"
 
 
 def _copy_folder(folder: Path, into: Path, *, limits: Limits) -> Found:

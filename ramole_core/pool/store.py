@@ -1,4 +1,4 @@
-"""Changes to DATA_DIR, each one whole or not at all, at any kill -9 and on any full disk.
+"""Atomic changes to DATA_DIR, at any kill -9 and on any full disk.
 
 A folder is built and fsynced in `staging/<random>`, then one rename makes it an upload. An upload
 is removed by a rename too, to `.<random>` beside it: that needs no space. Whatever a kill left of
@@ -27,7 +27,7 @@ class Store:
         self._lock = threading.RLock()
 
     def place(self, name: str, owner: str | None) -> Path:
-        """Where an upload lives."""
+        """The folder of an upload."""
         return self._uploads / owner_folder(owner) / name
 
     def folders(self) -> tuple[list[Path], list[str]]:
@@ -46,7 +46,7 @@ class Store:
 
     @contextmanager
     def stage(self) -> Iterator[Path]:
-        """A new empty folder to build in; it is gone afterwards unless it was published."""
+        """Make an empty folder to build in, deleted afterwards unless it was published."""
         folder = self._staging / secrets.token_hex(8)
         try:
             with self._lock:
@@ -57,7 +57,7 @@ class Store:
 
     @contextmanager
     def publish(self, staged: Path, target: Path) -> Iterator[None]:
-        """Makes `staged` the upload `target`, in the place of one that is there.
+        """Publish `staged` as the upload `target`, replacing one that exists.
 
         The earlier one is put back if the body raises, and by the next sweep after a kill.
         """
@@ -89,12 +89,12 @@ class Store:
             self._drop_earlier(target)
 
     def withdraw(self, target: Path) -> None:
-        """Removes the upload `target`; raises OSError with everything where it was."""
+        """Remove the upload `target`; raises OSError with everything where it was."""
         self.discard(self.hide(target))
 
     def hide(self, target: Path) -> Path:
-        """Takes the upload `target` away, and keeps its files until `discard`, `show` or the next
-        start; returns where. Raises OSError with everything where it was."""
+        """Hide the upload `target`, keeping its files until `discard`, `show` or the next start;
+        returns where. Raises OSError with everything where it was."""
         with self._lock:
             self._drop_earlier(target)
             gone = _hide(target)
@@ -102,18 +102,18 @@ class Store:
         return gone
 
     def show(self, hidden: Path, target: Path) -> None:
-        """Makes what was hidden the upload `target` again, where there is none."""
+        """Restore a hidden upload as `target`, where there is none."""
         with self._lock:
             os.rename(hidden, target)
         _settle(target.parent)
 
     def discard(self, hidden: Path) -> None:
-        """Deletes what was hidden; what the disk does not delete is left to the next sweep."""
+        """Delete a hidden upload; the next sweep retries what the disk does not delete."""
         self._discard(hidden)
 
     def sweep(self) -> list[str]:
-        """Undoes or finishes whatever was under way when the last process ended; a sentence for
-        each thing that cannot be, which is tried again at the next start."""
+        """Undo or finish what was under way when the last process ended; returns a sentence for
+        each failure, which the next start retries."""
         problems = []
         for left in _folders(self._staging):
             owner, _, name = left.name.removesuffix(_EARLIER).partition(".")
@@ -146,25 +146,25 @@ class Store:
         return problems
 
     def _earlier(self, target: Path) -> Path:
-        """Where the upload `target` waits while another one takes its place."""
+        """The place of the earlier upload `target` while another replaces it."""
         return self._staging / f"{target.parent.name}.{target.name}{_EARLIER}"
 
     def _drop_earlier(self, target: Path) -> None:
-        """What waited for its place, and need not any more, must not come back by a sweep."""
+        """Delete the replaced upload, so that no sweep restores it."""
         if (left := self._earlier(target)).exists():
             gone = self._staging / secrets.token_hex(8)
             os.rename(left, gone)
             self._discard(gone)
 
     def _discard(self, folder: Path) -> None:
-        """Deletes a folder in `staging` or a hidden one, and its parent if it is empty then; what
+        """Delete a folder in `staging` or a hidden one, and its parent if it is empty then; what
         the disk does not delete is left to the next sweep."""
         with suppress(OSError):
             _delete(folder)
         self._prune(folder.parent)
 
     def _prune(self, folder: Path) -> None:
-        """Removes `folder`, and `uploads` above it, if empty."""
+        """Remove `folder`, and `uploads` above it, if empty."""
         with self._lock, suppress(OSError):
             folder.rmdir()
             if folder.parent == self._uploads:
@@ -172,7 +172,7 @@ class Store:
 
 
 def _hide(upload: Path) -> Path:
-    """Renames an upload so that it is none any more; no error if its files are gone already."""
+    """Rename an upload out of the way; no error if its files are gone already."""
     hidden = upload.with_name("." + secrets.token_hex(8))
     with suppress(FileNotFoundError):
         os.rename(upload, hidden)
@@ -180,7 +180,7 @@ def _hide(upload: Path) -> Path:
 
 
 def _delete(folder: Path) -> None:
-    """Everything of `folder` that can be; raises OSError for the first thing that cannot."""
+    """Delete all of `folder` that can be; raises OSError for the first that cannot."""
     failed = []
     shutil.rmtree(folder, onerror=lambda work, path, error: failed.append(error[1]))
     if failed and folder.exists():
@@ -210,7 +210,7 @@ def _sync_folder(folder: Path) -> None:
 
 
 def _settle(*folders: Path) -> None:
-    """Fsyncs folders in which a rename was done, so that it outlives a power cut. A disk that does
+    """Fsync folders in which a rename was done, so that it outlives a power cut. A disk that does
     not do so has done the rename all the same: to call it off now could fail half way."""
     with suppress(OSError):
         for folder in folders:

@@ -12,7 +12,7 @@ from torch import Tensor
 from ramole_core.errors import RamoleError
 from ramole_core.pool.card import AdapterCard, content_of
 from ramole_core.pool.config import CONFIG
-from ramole_core.pool.header import ITEM_BYTES, Entry
+from ramole_core.pool.header import ITEM_BYTES, TensorInfo
 from ramole_core.pool.inspection import WEIGHTS, Shapes, read_pairs, scales_of
 from ramole_core.pool.manifest import file_sha256, mending, read_manifest
 from ramole_core.shapes import LoraA, LoraB
@@ -28,7 +28,7 @@ class AdapterTensors:
 
 
 def load_tensors(card: AdapterCard, *, shapes: Shapes) -> AdapterTensors:
-    """Reads the adapter's file once, checks its hash, and folds.
+    """Read the adapter's file once, checks its hash, and folds.
 
     Raises RamoleError if a file is no longer the one that was added, AdapterRefused if it does not
     fit `shapes`.
@@ -37,8 +37,8 @@ def load_tensors(card: AdapterCard, *, shapes: Shapes) -> AdapterTensors:
 
 
 def load_content(folder: Path, content: str, *, shapes: Shapes) -> AdapterTensors | None:
-    """The same of a folder without a card, which is known by its checksum (`AdapterCard.content`)
-    alone; None where something else lies there. Raises AdapterRefused if it does not fit."""
+    """Load a folder without a card, by its checksum (`AdapterCard.content`); None where the content
+    differs. Raises AdapterRefused if it does not fit."""
     try:
         data = (folder / WEIGHTS).read_bytes()
     except OSError:
@@ -53,7 +53,7 @@ def load_content(folder: Path, content: str, *, shapes: Shapes) -> AdapterTensor
 def _tensors(
     data: bytes, folder: Path, *, shapes: Shapes
 ) -> tuple[AdapterTensors, dict[str, float]]:
-    """Of the weights' bytes and the configuration beside them, and the scales that were folded."""
+    """Tensors of the weights' bytes and the configuration, and the folded scales."""
     word, pairs = read_pairs(folder, shapes=shapes)
     scales = scales_of(word, pairs)
     modules = {
@@ -88,7 +88,7 @@ def _read_checked(card: AdapterCard) -> bytes:
     return data
 
 
-def _tensor(data: bytes, entry: Entry, columns: slice = slice(None)) -> Tensor:
+def _tensor(data: bytes, entry: TensorInfo, columns: slice = slice(None)) -> Tensor:
     """An aligned, writable copy of all columns, or of some."""
     kind = f"<i{ITEM_BYTES[entry.dtype]}"
     whole = np.frombuffer(data, kind, math.prod(entry.shape), entry.begin).reshape(entry.shape)

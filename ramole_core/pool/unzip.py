@@ -1,4 +1,4 @@
-"""A zip from a stranger: every member is judged before any is unpacked, and bytes are counted."""
+"""Unpack untrusted zips: check every member before unpacking, and count bytes."""
 
 import errno
 import stat
@@ -11,10 +11,10 @@ from ramole_core.errors import AdapterRefused
 from ramole_core.pool.card import Limits
 from ramole_core.pool.files import choose, copy_stream, too_large
 
-MOST_MEMBERS = 64
-LARGEST_DIRECTORY = 2**18
+MAX_MEMBERS = 64
+MAX_DIRECTORY = 2**18
 """Bytes of the zip's own table of contents."""
-HIGHEST_RATIO = 100
+MAX_RATIO = 100
 """Unpacked over packed; weights shrink by a factor of 1 to 3."""
 _SMALL = 2**16
 """A member below this many bytes may have any ratio."""
@@ -33,7 +33,7 @@ _ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar", ".zst"
 
 
 def copy_zip(path: Path, into: Path, *, limits: Limits) -> list[str]:
-    """Unpacks the adapter's files into `into` and returns notes; raises AdapterRefused."""
+    """Unpack the adapter's files into `into` and returns notes; raises AdapterRefused."""
     if path.stat().st_size > limits.bytes:
         raise too_large(limits)
     _check_directory(path)
@@ -51,35 +51,39 @@ def copy_zip(path: Path, into: Path, *, limits: Limits) -> list[str]:
         if isinstance(error, OSError) and error.errno != errno.EINVAL:
             raise  # a full disk is not the zip's fault
         raise AdapterRefused(
-            f"{path.name} is not a sound zip ({str(error)[:100]}); pack the adapter's folder again."
+            f"{path.name} is damaged or incomplete ({str(error)[:100]}); upload it again, or pack "
+            "the adapter's folder anew."
         ) from None
     return notes
 
 
 def _check_directory(path: Path) -> None:
-    """Bounds the table of contents before zipfile reads it into memory."""
+    """Bound the table of contents before zipfile reads it into memory."""
     with open(path, "rb") as file:
         file.seek(max(0, path.stat().st_size - 22 - 2**16))
         tail = file.read()
     at = tail.rfind(b"PK\x05\x06")
     if at < 0 or len(tail) < at + 22:
-        raise AdapterRefused(f"{path.name} is not a sound zip; pack the adapter's folder again.")
+        raise AdapterRefused(
+            f"{path.name} is damaged or incomplete: a zip's end is missing; upload it again, or "
+            "pack the adapter's folder anew."
+        )
     count, size = struct.unpack("<HI", tail[at + 10 : at + 16])
     is_zip64 = b"PK\x06\x07" in tail[max(0, at - 20) : at]
-    if is_zip64 or count > MOST_MEMBERS or size > LARGEST_DIRECTORY:
+    if is_zip64 or count > MAX_MEMBERS or size > MAX_DIRECTORY:
         what = (
             "a zip64 directory" if is_zip64 else f"{count} members in a directory of {size} bytes"
         )
         raise AdapterRefused(
-            f"{path.name} has {what}; expected at most {MOST_MEMBERS} files: pack only the "
+            f"{path.name} has {what}; expected at most {MAX_MEMBERS} files: pack only the "
             "adapter's folder."
         )
 
 
 def _check_members(members: list[zipfile.ZipInfo], limits: Limits) -> None:
-    if len(members) > MOST_MEMBERS:
+    if len(members) > MAX_MEMBERS:
         raise AdapterRefused(
-            f"The zip has {len(members)} members; expected at most {MOST_MEMBERS}: pack only the "
+            f"The zip has {len(members)} members; expected at most {MAX_MEMBERS}: pack only the "
             "adapter's folder."
         )
     seen = set()
@@ -117,10 +121,10 @@ def _check_members(members: list[zipfile.ZipInfo], limits: Limits) -> None:
         if name in seen:
             raise AdapterRefused(f"The zip holds {shown} twice; pack the adapter's folder again.")
         seen.add(name)
-        if member.file_size > max(_SMALL, HIGHEST_RATIO * member.compress_size):
+        if member.file_size > max(_SMALL, MAX_RATIO * member.compress_size):
             raise AdapterRefused(
                 f"{shown} in the zip unpacks to {member.file_size} bytes from "
-                f"{member.compress_size}; expected at most {HIGHEST_RATIO} times as many: pack "
+                f"{member.compress_size}; expected at most {MAX_RATIO} times as many: pack "
                 "real weights."
             )
     if sum(member.file_size for member in members) > limits.bytes:

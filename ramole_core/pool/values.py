@@ -1,4 +1,4 @@
-"""Are the numbers of an adapter sane? Finite, and no update out of all proportion.
+"""Check an adapter's numbers: finite, and no update out of proportion.
 
 With numpy alone, so that a pool can be filled before torch is there.
 """
@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ramole_core.errors import AdapterRefused
-from ramole_core.pool.header import Entry
+from ramole_core.pool.header import TensorInfo
 from ramole_core.pool.pair import Pair
 
 LARGEST_VALUE = 1e4
@@ -24,7 +24,7 @@ LARGEST_UPDATE = 10.0
 
 
 def check_values(path: Path, pairs: Mapping[str, Pair], *, scales: Mapping[str, float]) -> int:
-    """Raises AdapterRefused for NaN, Inf and absurd norms; returns how many updates are zero."""
+    """Raise AdapterRefused for NaN, Inf and absurd norms; returns how many updates are zero."""
     zero, stacked = 0, {}
     with open(path, "rb") as file:
         for module, pair in pairs.items():
@@ -59,9 +59,9 @@ def check_values(path: Path, pairs: Mapping[str, Pair], *, scales: Mapping[str, 
 
 
 def _read_columns(
-    file: BinaryIO, pair: Pair, stacked: dict[Entry, NDArray[np.float32]]
+    file: BinaryIO, pair: Pair, stacked: dict[TensorInfo, NDArray[np.float32]]
 ) -> NDArray[np.float32]:
-    """B; `stacked` keeps those of all experts that were read last."""
+    """Read B; `stacked` keeps those of all experts read last."""
     if pair.experts == 1:
         return _read(file, pair.B)
     if pair.B not in stacked:
@@ -71,7 +71,7 @@ def _read_columns(
     return stacked[pair.B][:, pair.columns]
 
 
-def _read(file: BinaryIO, entry: Entry) -> NDArray[np.float32]:
+def _read(file: BinaryIO, entry: TensorInfo) -> NDArray[np.float32]:
     file.seek(entry.begin)
     data = file.read(entry.end - entry.begin)
     if entry.dtype == "BF16":

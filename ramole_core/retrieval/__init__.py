@@ -1,4 +1,4 @@
-"""Retrieval: an instruction and a text become a vector; the pool's nearest adapters are found.
+"""Retrieval: embed an instruction and a text, and find the pool's nearest adapters.
 
 Importing this package is light: torch, sentence-transformers and Chroma load on first use.
 """
@@ -7,7 +7,7 @@ from ramole_core.retrieval.base_expert import BaseExpert
 from ramole_core.retrieval.calibration import Calibration
 from ramole_core.retrieval.collection import IndexBroken
 from ramole_core.retrieval.encoder import INSTRUCTION, Encoder
-from ramole_core.retrieval.index import AdapterIndex, Entry
+from ramole_core.retrieval.index import AdapterIndex, IndexEntry
 from ramole_core.retrieval.kept_index import Report
 from ramole_core.retrieval.retriever import Hit, Retriever
 
@@ -17,7 +17,7 @@ __all__ = [
     "BaseExpert",
     "Calibration",
     "Encoder",
-    "Entry",
+    "IndexEntry",
     "Hit",
     "IndexBroken",
     "Report",

@@ -1,4 +1,4 @@
-"""The base model as an expert of its own: its card is weighed against the adapters'.
+"""The base model as an expert of its own, its card compared with the adapters'.
 
 `calibration.py` has the lines. Where none was fitted for this encoder, the nearest card wins, and
 no message keeps the adapters of the turn before.
@@ -21,7 +21,7 @@ from ramole_core.retrieval.retriever import Hit
 
 @runtime_checkable
 class Vectors(Protocol):
-    """What the base's card needs of a retriever."""
+    """The interface of a retriever, as the base's card needs it."""
 
     @property
     def encoder_checksum(self) -> str: ...
@@ -30,7 +30,7 @@ class Vectors(Protocol):
 
 
 class BaseExpert:
-    """Says whether a text belongs to the adapters, to the base, or to the turn before."""
+    """Decide whether a text is for the adapters, the base, or the turn before."""
 
     def __init__(self, retriever: Vectors, *, folder: Path, base: Callable[[], str]):
         """`folder` may hold a calibration, `base` tells the base model's kind. Nothing is read
@@ -39,7 +39,7 @@ class BaseExpert:
 
     @cached_property
     def _fitted(self) -> Calibration | None:
-        """What was fitted for this encoder and these cards; None: nothing."""
+        """The calibration for this encoder and these cards; None: there is none."""
         found = read_calibration(self._folder)
         if found is None or found.cards != cards_checksum():
             return None
@@ -59,8 +59,8 @@ class BaseExpert:
         return self._fitted is not None
 
     def judge(self, text: str, hits: Sequence[Hit], *, blind: int = 0) -> Evidence:
-        """Whether adapters answer this text, by similarity alone; `hits`: the nearest first of
-        those that show examples, beside `blind` that show none."""
+        """Decide whether adapters answer this text, by similarity alone; `hits`: the nearest first
+        of those that show examples, beside `blind` that show none."""
         if not hits and not blind:
             return Evidence("base")
         line, base = self.calibration.alone, self._similarity(text, "everyday")
@@ -94,11 +94,11 @@ class BaseExpert:
             return True
         return evidence.nearest is not None and self._is_near(evidence)
 
-    def hear(
+    def decide_by_activation(
         self, evidence: Evidence, surprises: Sequence[float], blind: Mapping[str, float] = {}
     ) -> Evidence:
-        """The decision by the responses of the adapters that were asked: of those that show
-        examples, the nearest first, and of those that show none, by name."""
+        """The decision by the examined adapters' responses: those with examples, the nearest first,
+        and those without, by name."""
         everyone = float(np.mean([*surprises, *blind.values()]))
         if surprises and self._is_near(evidence):
             line = self.calibration.heard
@@ -116,9 +116,9 @@ class BaseExpert:
         return evidence.nearest is not None and distance < self.calibration.alone.doubt
 
     def goes_on(self, text: str, nearest: Hit | None, leader: Hit) -> Evidence | None:
-        """Why the adapters of the turn before, `leader` first, answer this text too; None: it says
-        itself what it wants, or nothing was fitted. No adapter is nearest where none shows
-        examples; a leader that shows none has a score of nan, and nobody is ahead of it."""
+        """The evidence for keeping the adapters of the turn before, `leader` first; None: the text
+        stands alone, or nothing was fitted. No adapter is nearest where none shows examples; a
+        leader that shows none has a score of nan, and nobody is ahead of it."""
         if not self.calibrated:
             return None
         line, base = self.calibration.kept, self._similarity(text, "everyday")

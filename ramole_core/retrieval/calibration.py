@@ -1,4 +1,4 @@
-"""Where the base answers in the adapters' place, and where a follow-up keeps them: fitted numbers.
+"""Fitted thresholds: when the base answers in place of adapters, when a follow-up keeps them.
 
     the adapters answer    where  best - slope base                        >= threshold
       in doubt (within `doubt` of it), where they were heard:
@@ -29,7 +29,7 @@ SCHEMA = 2
 
 @dataclass(frozen=True)
 class Alone:
-    """By similarity alone."""
+    """The line by similarity alone."""
 
     slope: float = 1.0
     threshold: float = 0.0
@@ -39,7 +39,7 @@ class Alone:
 
 @dataclass(frozen=True)
 class Heard:
-    """With the adapters' responses."""
+    """The line with the adapters' responses."""
 
     slope: float = 1.0
     threshold: float = 0.0
@@ -49,7 +49,7 @@ class Heard:
 
 @dataclass(frozen=True)
 class Blind:
-    """Those that show no examples, by the responses; with the defaults they always answer."""
+    """The line for adapters without examples, by responses; by default they always answer."""
 
     slope: float = 0.0
     threshold: float = 0.0
@@ -58,7 +58,7 @@ class Blind:
 
 @dataclass(frozen=True)
 class Kept:
-    """A message that goes on."""
+    """The line for a follow-up message."""
 
     slope: float = 0.5
     gap: float = 0.5
@@ -86,7 +86,7 @@ class Calibration:
     """How it was made, and what it is worth on prompts that it was not fitted on."""
 
     def save(self, folder: Path) -> Path:
-        """Write it, whole or not at all; returns the file."""
+        """Write it atomically; returns the file."""
         file = folder / FILE
         said = {"schema": SCHEMA, **asdict(self)}
         vectors = json.dumps(said.pop("vectors"))  # on one line
@@ -96,7 +96,7 @@ class Calibration:
         return file
 
     def vector(self, card: str) -> Float32[np.ndarray, "d"]:
-        """Of one of the two cards."""
+        """The vector of one of the two cards."""
         return np.array(self.vectors[card], np.float32)
 
 
@@ -104,7 +104,7 @@ PARTS = {"alone": Alone, "heard": Heard, "blind": Blind, "kept": Kept}
 
 
 def read_calibration(folder: Path) -> Calibration | None:
-    """What `save` wrote; None where nothing is there. Raises RamoleError where it is broken."""
+    """Read what `save` wrote; None where there is none. Raises RamoleError where it is broken."""
     file = folder / FILE
     if not file.is_file():
         return None

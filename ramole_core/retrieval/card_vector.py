@@ -1,4 +1,4 @@
-"""An adapter's vector: the mean over its example inputs, and a share for what its card says.
+"""An adapter's vector: the mean over its example inputs, and a share for its card's words.
 
     v = unit((1 - WORDS) unit(mean over m examples) + WORDS unit(words))
 
@@ -19,7 +19,7 @@ EXAMPLES = 20
 """m of the paper: how many example inputs make a vector."""
 WORDS = 0.3
 """The share of the card's own words, where it shows examples too; chosen on written prompts."""
-LONGEST = 400
+MAX_CHARACTERS = 400
 """Characters of the words that count: what an adapter does stands first, licences and data last."""
 
 
@@ -29,7 +29,7 @@ Embed = Callable[[Sequence[str]], Float32[np.ndarray, "n d"]]
 
 @runtime_checkable
 class Described(Protocol):
-    """What a vector is made of."""
+    """The sources of a vector."""
 
     @property
     def name(self) -> str: ...
@@ -44,14 +44,14 @@ class Described(Protocol):
 
 
 def card_texts(card: Described) -> tuple[str, ...]:
-    """The texts that are embedded: its first examples, and last its words; else its name."""
+    """The texts to embed: its first examples, then its words; else its name."""
     texts = tuple(card.texts[:EXAMPLES]) or (card.name,)
     return (*texts, words) if (words := card_words(card)) else texts
 
 
 def card_words(card: Described) -> str:
-    """What its card says that it does, where examples make the rest of its vector; else empty."""
-    return "" if card.blind else card.description[:LONGEST].strip()
+    """The card's description, where examples make the rest of its vector; else empty."""
+    return "" if card.blind else card.description[:MAX_CHARACTERS].strip()
 
 
 def card_vector(card: Described, rows: Float32[np.ndarray, "n d"]) -> Float32[np.ndarray, "d"]:

@@ -24,7 +24,7 @@ class IndexBroken(RamoleError):
 
 
 def open_folder(folder: "Path") -> "tuple[Client, Collection]":
-    """The collection in a folder of this machine, created where it is not there."""
+    """Open the collection in a local folder, created if missing."""
     import chromadb
 
     # Chroma shares one system among the clients of one path, and keeps it even when its start
@@ -41,7 +41,7 @@ def open_folder(folder: "Path") -> "tuple[Client, Collection]":
 
 
 def open_server(host: str, port: int, *, ssl: bool, name: str) -> "tuple[Client, Collection]":
-    """That collection of a server, created where it is not there."""
+    """Open the collection of a server, created if missing."""
     import chromadb
 
     client = chromadb.HttpClient(host, port, ssl=ssl, settings=_settings())

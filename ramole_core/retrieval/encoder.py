@@ -1,4 +1,4 @@
-"""A text and one instruction become a vector of unit length.
+"""The sentence encoder: an instruction and a text to a vector of unit length.
 
 The instruction is the one of LoraRetriever (arXiv 2402.09997, section 4.1); adapters and prompts
 are embedded with it alike, so that their cosine measures likeness of task.
@@ -30,13 +30,13 @@ if TYPE_CHECKING:
 
 INSTRUCTION = "Represent the sentence for similar task retrieval: "
 
-_LONGEST = 20_000  # characters; far beyond any encoder's window, spares tokenising a whole book
+_MAX_CHARACTERS = 20_000  # far beyond any encoder's window; spares tokenising a whole book
 KEPT = 512
 """Vectors; about 3 MB."""
 
 
 class Encoder:
-    """A sentence-transformers model, loaded on first use; safe to call from several threads."""
+    """A sentence-transformers model, loaded on first use; thread-safe."""
 
     def __init__(
         self,
@@ -105,7 +105,7 @@ class Encoder:
         """Tokens of all these texts, as the encoder has them, before it cuts them to its window."""
         with self._lock:
             tokenizer = self._load().tokenizer
-            return sum(map(len, tokenizer([text[:_LONGEST] for text in texts])["input_ids"]))
+            return sum(map(len, tokenizer([text[:_MAX_CHARACTERS] for text in texts])["input_ids"]))
 
     def dense(
         self, texts: Sequence[str], *, window: Window | None = None
@@ -113,14 +113,14 @@ class Encoder:
         """The encoder's own part alone, of unit length; `window` None is the encoder's own."""
         with self._lock:
             model = self._load()
-            cut = [text[:_LONGEST] for text in texts]
+            cut = [text[:_MAX_CHARACTERS] for text in texts]
             if window is not None:
                 cut = window.cut(texts, model.tokenizer)
         asked = [INSTRUCTION + text for text in cut] or [INSTRUCTION]
         return unit(np.stack(self._gathered(asked)))[: len(texts)]
 
     def _rows(self, texts: list[str]) -> list[Float32[np.ndarray, "d"]]:
-        """In one forward where no text changes another's bits there; else each by itself."""
+        """Encode in one forward where no text changes another's bits; else each by itself."""
         import torch
         from sentence_transformers.util import batch_to_device
 
@@ -199,9 +199,8 @@ def _weights(model: "SentenceTransformer") -> "dict[str, nn.Parameter]":
 def _use_kernels(
     model: "SentenceTransformer",
 ) -> "tuple[Callable[[], AbstractContextManager[None]], OneForward | None]":
-    """Products by our kernels, whose bits hang on no other row and on no number of threads; what a
-    forward runs in, and what reads several texts in one. Layers that have no kernel, or lie
-    elsewhere than on the CPU, stay."""
+    """Use the batch-invariant kernels for products; returns the forward's context, and what reads
+    several texts in one. Layers that have no kernel, or lie elsewhere than on the CPU, stay."""
     from torch import nn
 
     from ramole_core.base.kernel_linear import kernel_linears
@@ -222,7 +221,7 @@ def _use_kernels(
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Third parties print bars, reports and deprecations while they are imported and load."""
+    """Silence progress bars, reports and deprecations of third parties."""
     from transformers.utils import logging as transformers_logging
 
     bars = transformers_logging.is_progress_bar_enabled()
@@ -240,8 +239,7 @@ def _quiet() -> Iterator[None]:
 
 
 class RecentVectors:
-    """Vectors of the prompts that were embedded last, so that a prompt is embedded once, whoever
-    asks again; kept under a hash of the text. Safe to call from several threads."""
+    """A cache of the last prompts' vectors, by a hash of the text; thread-safe."""
 
     def __init__(self, embed: Callable[[Sequence[str]], Float32[np.ndarray, "n d"]]):
         self._embed = embed
@@ -249,7 +247,7 @@ class RecentVectors:
         self._kept: OrderedDict[bytes, np.ndarray] = OrderedDict()
 
     def __call__(self, texts: Sequence[str]) -> list[np.ndarray]:
-        """One vector a text; those that are not remembered are embedded in one call."""
+        """One vector a text; missing ones are embedded in one call."""
         keys = [hashlib.sha256(text.encode(errors="surrogatepass")).digest() for text in texts]
         with self._lock:
             found = {key: self._kept[key] for key in keys if key in self._kept}

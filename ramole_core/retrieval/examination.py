@@ -1,4 +1,4 @@
-"""Whether an index on disk can be opened without harm: another process reads it and writes it anew.
+"""Check that an index on disk can be opened safely: another process reads and rewrites it.
 
 Some damage to Chroma's files ends the process that reads them, and nobody in it can catch that. So
 a folder is marked with the digest of its files when it is closed, and the mark goes when it is
@@ -39,14 +39,14 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 
 
 def mark(folder: Path) -> None:
-    """Say that these files are as Chroma left them."""
+    """Mark these files as left by Chroma in order."""
     with suppress(OSError):  # on a full disk it is examined at the next start
         (folder / MARK).write_text(_digest(folder), encoding="ascii")
 
 
 def make_safe(folder: Path) -> str:
-    """Make an index that can be opened, perhaps an empty one, and take its mark away; what is wrong
-    with it where it is broken, else ''."""
+    """Make an index that can be opened, perhaps an empty one, and remove its mark; returns its
+    fault, or ''."""
     fresh, gone = (folder.with_name(f"{folder.name}.{end}") for end in ("fresh", "gone"))
     if not folder.exists() and _is_marked(fresh):  # a kill between the two renames below
         fresh.rename(folder)
@@ -66,7 +66,7 @@ def make_safe(folder: Path) -> str:
 
 
 def _complaint(folder: Path, fresh: Path) -> str:
-    """What another process finds broken in the index; '' where it wrote all of it to `fresh`."""
+    """The index's fault as found by another process; '' where that wrote all of it to `fresh`."""
     path = os.pathsep.join([str(REPOSITORY), *filter(None, sys.path)])
     size = sum(file.stat().st_size for file in folder.rglob("*"))
     seconds = MAX_SECONDS + MAX_SECONDS_PER_MB * size / 1e6
@@ -104,14 +104,14 @@ def _digest(folder: Path) -> str:
 
 
 def weighted_sum(vector: Float32[np.ndarray, "d"]) -> float:
-    """By this one sees that a vector is another one now; 0 where it holds NaN or Inf."""
+    """A checksum of a vector; 0 where it holds NaN or Inf."""
     with np.errstate(all="ignore"):
         found = vector.astype(np.float64) @ (1 + np.arange(len(vector)) % 7 / 7)
     return float(found) if np.isfinite(found) else 0.0
 
 
 def _is_as_written(vector: Float32[np.ndarray, "d"], stored: Mapping[str, object] | None) -> bool:
-    """Whether the vector has the sum that stands in its metadata; earlier indices have none."""
+    """Whether the vector has the checksum in its metadata; earlier indices have none."""
     said = (stored or {}).get(SUM)
     if not isinstance(said, int | float):
         return said is None

@@ -1,4 +1,4 @@
-"""Texts of several threads, read together by whoever gets to it first."""
+"""Encode texts of several threads together."""
 
 import threading
 from collections import deque
@@ -26,7 +26,7 @@ class _Asked:
 
 
 class Gathered:
-    """While one caller reads, the texts of the others gather, and one of them reads them all."""
+    """A batching wrapper: while one caller reads, others' texts gather for the next call."""
 
     def __init__(self, read: Callable[[list[str]], Rows]):
         """`read` is called by one thread at a time, with at most MANY texts."""
@@ -35,7 +35,7 @@ class Gathered:
         self._waiting: deque[_Asked] = deque()
 
     def __call__(self, texts: Sequence[str]) -> list[Float32[np.ndarray, "d"]]:
-        """What `read` gives for each; raises what it raises for one of them."""
+        """The result of `read` for each; raises what it raises for one of them."""
         rows: list[np.ndarray] = []
         for first in range(0, len(texts), MANY):  # or a long list would be before every prompt
             asked = [_Asked(text) for text in texts[first : first + MANY]]
@@ -63,8 +63,8 @@ class Gathered:
             raise
 
     def _fill(self, batch: Sequence[_Asked]) -> None:
-        """Rows for these; where they cannot be read together, each by itself, so that one's text
-        is no trouble of others."""
+        """Read these together, or where that fails each by itself, so that an error stays with its
+        text."""
         try:
             rows = self._read([one.text for one in batch])
         except Exception as error:

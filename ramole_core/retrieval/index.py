@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Entry:
-    """What the index holds of one adapter."""
+class IndexEntry:
+    """One adapter's entry in the index."""
 
     texts: str
     """Checksum of the texts that the vector was made from."""
@@ -49,8 +49,8 @@ class AdapterIndex:
         self._copy: tuple[Collection | None, Vectors] = (None, Vectors())
         """The vectors in memory, and the opened collection that they are a copy of."""
 
-    def upsert(self, entries: dict[str, Entry]) -> None:
-        """Add the entries, or put them in the place of those with the same keys."""
+    def upsert(self, entries: dict[str, IndexEntry]) -> None:
+        """Add the entries, or replace those with the same keys."""
         with self._opened() as collection:
             for part in _parts(list(entries)):
                 vectors = {key: entries[key].vector for key in part}
@@ -63,14 +63,14 @@ class AdapterIndex:
                     self._copy[1].put(vectors)
 
     def delete(self, keys: Sequence[str]) -> None:
-        """Take the keys out; one that is not there is passed over."""
+        """Delete the keys; unknown ones are ignored."""
         with self._opened() as collection:
             for part in _parts(keys):
                 collection.delete(ids=part)
                 if self._copy[0] is collection:
                     self._copy[1].drop(part)
 
-    def read(self, keys: Sequence[str] | None = None) -> dict[str, Entry]:
+    def read(self, keys: Sequence[str] | None = None) -> dict[str, IndexEntry]:
         """The entries of `keys` (None: all of them); a key that is not there is left out."""
         with self._opened() as collection:
             return self._read(collection, keys)
@@ -92,24 +92,24 @@ class AdapterIndex:
 
     def wipe(self) -> None:
         """Delete the whole index."""
-        with self._telling():
+        with self._locked():
             self._store.wipe()
 
     def close(self) -> None:
-        """Give files and sockets back; a later call opens them again."""
+        """Close files and sockets; a later call opens them again."""
         with self._lock:
             self._store.close(sound=True)
             self._copy = (None, Vectors())
 
-    def _read(self, collection: "Collection", keys: Sequence[str] | None) -> dict[str, Entry]:
-        """What `read` gives; all that is read of a watched store is copied."""
-        found: dict[str, Entry] = {}
+    def _read(self, collection: "Collection", keys: Sequence[str] | None) -> dict[str, IndexEntry]:
+        """The result of `read`, copied."""
+        found: dict[str, IndexEntry] = {}
         for part in _parts(collection.get(include=[])["ids"] if keys is None else keys):
             told = collection.get(ids=part, include=["embeddings", "metadatas"])
             vectors, metadatas = np.asarray(told["embeddings"], np.float32), told["metadatas"] or []
             for key, vector, stored in zip(told["ids"], vectors, metadatas, strict=True):
                 said = {name: str((stored or {}).get(name, "")) for name in ("texts", "encoder")}
-                found[key] = Entry(**said, vector=vector)
+                found[key] = IndexEntry(**said, vector=vector)
         if keys is None and self._store.watched:
             self._copy = (collection, Vectors())
             self._copy[1].put({key: entry.vector for key, entry in found.items()})
@@ -117,12 +117,12 @@ class AdapterIndex:
 
     @contextmanager
     def _opened(self) -> "Iterator[Collection]":
-        with self._telling(), self._store.opened() as collection:
+        with self._locked(), self._store.opened() as collection:
             yield collection
 
     @contextmanager
-    def _telling(self) -> Iterator[None]:
-        """Hold the lock, and turn what Chroma raises into one sentence."""
+    def _locked(self) -> Iterator[None]:
+        """Hold the lock, and translate Chroma's errors."""
         with self._lock:
             try:
                 yield
@@ -151,8 +151,8 @@ class AdapterIndex:
 def _near(
     collection: "Collection", vector: Float32[np.ndarray, "d"], *, k: int, among: Keys[str]
 ) -> list[str]:
-    """Keys of `among` that hold the k nearest: every neighbour is asked for, and what no path of
-    the graph leads to is near until it is read."""
+    """Keys of `among` that include the k nearest: all neighbours, and keys that the graph does not
+    reach."""
     count = collection.count()
     if not count:
         return []
@@ -170,5 +170,5 @@ def _parts(keys: Sequence[str]) -> Iterator[list[str]]:
         yield list(keys[start : start + ROWS])
 
 
-def _metadata(entry: Entry) -> dict[str, str | float]:
+def _metadata(entry: IndexEntry) -> dict[str, str | float]:
     return {"texts": entry.texts, "encoder": entry.encoder, SUM: weighted_sum(entry.vector)}

@@ -1,4 +1,4 @@
-"""The index, kept true to the pool.
+"""Keep the index in step with the pool.
 
 What the pool takes in is embedded, what it lets go is deleted, and a self-check before the first
 use mends what is missing, stale or broken.
@@ -24,18 +24,18 @@ from ramole_core.retrieval.card_vector import (
     card_words,
 )
 from ramole_core.retrieval.collection import IndexBroken
-from ramole_core.retrieval.index import AdapterIndex, Entry
+from ramole_core.retrieval.index import AdapterIndex, IndexEntry
 
 T = TypeVar("T")
 
 _CHUNK = 500  # adapters embedded before they are written; a killed rebuild keeps what it wrote
-_FEW = 2  # adapters embedded in one go where prompts wait for the same encoder
+_AT_ONCE = 2  # adapters embedded in one go where prompts wait for the same encoder
 _PAUSE = 0.001  # seconds in which a prompt that waits gets the encoder: its lock is not a fair one
 
 
 @runtime_checkable
 class Card(Described, Protocol):
-    """What retrieval needs to know of an adapter."""
+    """An adapter, as retrieval needs it."""
 
     @property
     def owner(self) -> str | None: ...
@@ -45,7 +45,7 @@ class Card(Described, Protocol):
 
 @runtime_checkable
 class Cards(Protocol):
-    """What retrieval needs of a pool."""
+    """A pool, as retrieval needs it."""
 
     def cards(self, owner: str | None = None) -> Sequence[Card]: ...
     def all_cards(self) -> Sequence[Card]: ...
@@ -53,7 +53,7 @@ class Cards(Protocol):
 
 @runtime_checkable
 class Embedder(Protocol):
-    """What retrieval needs of an encoder."""
+    """An encoder, as retrieval needs it."""
 
     @property
     def checksum(self) -> str: ...
@@ -63,7 +63,7 @@ class Embedder(Protocol):
 
 @dataclass(frozen=True)
 class Report:
-    """What a self-check found and did."""
+    """The result of a self-check."""
 
     added: tuple[str, ...]
     """Keys whose vector was missing or stale."""
@@ -83,7 +83,7 @@ class Report:
 
 
 class KeptIndex:
-    """An index with the pool that it follows. Thread-safe."""
+    """An index that follows a pool. Thread-safe."""
 
     def __init__(self, index: AdapterIndex, *, pool: Cards, encoder: Embedder):
         """Nothing is opened yet; the first use, or `check()`, does that."""
@@ -94,29 +94,29 @@ class KeptIndex:
         self._checked = False
 
     def added(self, card: Card) -> None:
-        """The pool took `card` in, or its examples changed: embed it.
+        """Embed a new card, or one whose examples changed.
 
         Raises RamoleError when it cannot be embedded or written.
         """
         with self._lock:
             if self._checked:  # else the self-check before the first use embeds it
                 entries = self._entries([card])
-                self.asked(lambda index: index.upsert(entries))
+                self.use(lambda index: index.upsert(entries))
 
     def take_in(self, cards: Sequence[Card]) -> None:
-        """Embed these before the pool shows them, a few at a time: prompts come in between.
+        """Embed these before the pool shows them, a few at a time, so that prompts are not delayed.
 
         Raises RamoleError as `check` does.
         """
-        self.asked(lambda index: None)
-        entries: dict[str, Entry] = {}
-        for first in range(0, len(cards), _FEW):
-            entries |= self._entries(cards[first : first + _FEW])
+        self.use(lambda index: None)
+        entries: dict[str, IndexEntry] = {}
+        for first in range(0, len(cards), _AT_ONCE):
+            entries |= self._entries(cards[first : first + _AT_ONCE])
             time.sleep(_PAUSE)
-        self.asked(lambda index: index.upsert(entries))
+        self.use(lambda index: index.upsert(entries))
 
     def removed(self, card: Card) -> None:
-        """The pool let `card` go; it is not found any more, even if the index cannot be written."""
+        """Remove a card; it is not found any more, even if the index cannot be written."""
         with self._lock:
             if self._checked:
                 try:
@@ -140,8 +140,8 @@ class KeptIndex:
             self._checked = True
             return report
 
-    def asked(self, ask: Callable[[AdapterIndex], T]) -> T:
-        """What the index says; when it broke meanwhile, it is rebuilt and asked again."""
+    def use(self, ask: Callable[[AdapterIndex], T]) -> T:
+        """Use the index; one that broke is rebuilt and used again."""
         if not self._checked:  # without the lock: a check that runs now is not waited for
             with self._lock:
                 if not self._checked:
@@ -153,7 +153,7 @@ class KeptIndex:
             return ask(self._index)
 
     def close(self) -> None:
-        """Give the index's files or sockets back."""
+        """Close the index's files or sockets."""
         self._index.close()
 
     def _repair(self, rebuilt: str | None, start: float) -> Report:
@@ -180,10 +180,10 @@ class KeptIndex:
             seconds=time.monotonic() - start,
         )
 
-    def _entries(self, cards: Sequence[Card]) -> dict[str, Entry]:
+    def _entries(self, cards: Sequence[Card]) -> dict[str, IndexEntry]:
         vectors = adapter_vectors(self._encoder.embed, cards)
         return {
-            card.key: Entry(_checksum(card), self._encoder.checksum, vector)
+            card.key: IndexEntry(_checksum(card), self._encoder.checksum, vector)
             for card, vector in zip(cards, vectors, strict=True)
         }
 
@@ -194,5 +194,5 @@ def _checksum(card: Card) -> str:
     return hashlib.sha256(json.dumps(said).encode()).hexdigest()
 
 
-def _bad(entry: Entry) -> bool:
+def _bad(entry: IndexEntry) -> bool:
     return not (np.isfinite(entry.vector).all() and entry.vector.any())

@@ -29,12 +29,12 @@ BUCKETS = 1 << 14
 """Words and pairs share this many document frequencies."""
 
 _TOKEN = re.compile(r"\w+|[^\w\s]|\n")
-_LONGEST = 20_000  # characters
+_MAX_CHARACTERS = 20_000  # characters
 
 
 @dataclass(frozen=True)
 class Metric:
-    """What turns an encoder's vectors and the texts themselves into the index's vectors."""
+    """The map from an encoder's vectors and the texts to the index's vectors."""
 
     matrix: Float32[np.ndarray, "d d"]
     """M."""
@@ -119,8 +119,8 @@ def inverse_frequencies(texts: Iterable[str]) -> Float32[np.ndarray, "buckets"]:
 
 
 def _hashed(text: str) -> tuple[Int64[np.ndarray, "f"], Int64[np.ndarray, "f"]]:
-    """The hashes of a text's words and pairs, and how often each is there."""
-    tokens = _TOKEN.findall(text[:_LONGEST].lower())
+    """The hashes of a text's words and pairs, with their counts."""
+    tokens = _TOKEN.findall(text[:_MAX_CHARACTERS].lower())
     bag = Counter(tokens)
     bag.update(f"{a} {b}" for a, b in zip(tokens, tokens[1:], strict=False))
     hashes = [zlib.crc32(word.encode("utf-8", "replace")) for word in bag]

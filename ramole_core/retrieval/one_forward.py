@@ -1,4 +1,4 @@
-"""Several texts through a BERT encoder in one forward, each with the bits that it has alone.
+"""Run several texts through a BERT encoder in one forward, each with the bits that it has alone.
 
 Their tokens lie one after the other in one row. Products are our kernels', of which no row hangs on
 another; sums, norms and GELU know their own numbers alone; attention is called for each text by
@@ -20,7 +20,7 @@ from transformers.models.bert.modeling_bert import BertSelfAttention
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
-MOST_TOKENS = 512
+MAX_TOKENS = 512
 """In one forward, unless one text has more."""
 WHOLE = 64
 """PyTorch computes so many numbers of a row alike; what is left over it computes in another way."""
@@ -44,7 +44,7 @@ class OneForward:
         before each text."""
         rows, part, tokens = [], [], 0
         for one in [self._model.preprocess([text], prompt=prompt) for text in texts]:
-            if part and tokens + _length(one) > MOST_TOKENS:
+            if part and tokens + _length(one) > MAX_TOKENS:
                 rows += self._forward(part)
                 part, tokens = [], 0
             part.append(one)
@@ -68,7 +68,7 @@ class OneForward:
         ]
 
     def _pooled(self, features: dict) -> Float32[np.ndarray, "d"]:
-        """What comes after the transformer: means, and in some encoders more layers."""
+        """Apply what follows the transformer: means, and in some encoders more layers."""
         for module in [*self._model][1:]:
             features = module(features)
         return features["sentence_embedding"][0].float().numpy()
@@ -86,7 +86,7 @@ def can_read(model: "SentenceTransformer") -> bool:
 
 
 class _Parts:
-    """Where each text of the forward that runs begins and ends."""
+    """The bounds of each text in the running forward."""
 
     def __init__(self):
         self.cuts: list[tuple[int, int]] = []

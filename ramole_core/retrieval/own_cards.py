@@ -1,4 +1,4 @@
-"""Two cards that come with the product: the base model's, and that of messages which go on.
+"""Two built-in cards: the base model's, and that of follow-up messages.
 
 An adapter's card shows inputs of its task. The base's shows what people say when they want no task,
 the other one how a second message asks for more of the same. Written for this purpose, in kinds and
@@ -132,5 +132,5 @@ def everyday_texts() -> tuple[str, ...]:
 
 
 def cards_checksum() -> str:
-    """SHA-256 of both cards: other texts mean other vectors."""
+    """SHA-256 of both cards, which their vectors depend on."""
     return hashlib.sha256(json.dumps([everyday_texts(), GOING_ON]).encode()).hexdigest()

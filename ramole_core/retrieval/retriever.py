@@ -35,7 +35,7 @@ class Hit:
 
 
 class Retriever:
-    """Finds adapters; listens to the pool, so that the index follows it. Thread-safe."""
+    """Find adapters; a listener that keeps the index in step with the pool. Thread-safe."""
 
     def __init__(
         self,
@@ -54,7 +54,7 @@ class Retriever:
 
     @property
     def encoder_checksum(self) -> str:
-        """Of the sentence encoder and its tuning."""
+        """Checksum of the sentence encoder and its tuning."""
         return self._encoder.checksum
 
     def embed(self, texts: Sequence[str]) -> Float32[np.ndarray, "n d"]:
@@ -81,8 +81,8 @@ class Retriever:
     def candidates(
         self, text: str, *, count: int, exclude: Collection[str] = (), owner: str | None = None
     ) -> list[Hit]:
-        """Up to `count` adapters that should be examined: the nearest, best first, and after them
-        those that show no examples, whose score is nan.
+        """Up to `count` adapters to examine: the nearest, best first, and after them those that
+        show no examples, whose score is nan.
 
         Where not all can be asked, at most BLIND of the latter, and no more than half: those whose
         names or descriptions are nearest. Raises RamoleError as `retrieve` does.
@@ -99,11 +99,11 @@ class Retriever:
         return found + [replace(hit, score=float("nan")) for hit in unknown]
 
     def remember(self, texts: Sequence[str]) -> None:
-        """Embed these prompts now; what asks for them next finds their vectors."""
+        """Embed these prompts now, for the calls that follow."""
         self.recent(texts)
 
     def vectors(self, texts: Sequence[str]) -> list[Float32[np.ndarray, "d"]]:
-        """What `embed` gives, remembered for the prompts that were asked last."""
+        """Vectors as by `embed`, cached for the last prompts."""
         return self.recent(texts)
 
     def neighbours(self, card: Card, k: int = 3, owner: str | None = None) -> list[Hit]:
@@ -123,7 +123,7 @@ class Retriever:
         return list(self._vectors(cards)) if cards else []
 
     def added(self, card: Card) -> None:
-        """The pool took `card` in; raises RamoleError when it cannot be embedded or written."""
+        """Index a new card; raises RamoleError when it cannot be embedded or written."""
         self._kept.added(card)
 
     def take_in(self, cards: Sequence[Card]) -> None:
@@ -131,20 +131,20 @@ class Retriever:
         self._kept.take_in(cards)
 
     def removed(self, card: Card) -> None:
-        """The pool let `card` go; it is not found any more."""
+        """Remove a card; it is not found any more."""
         self._kept.removed(card)
 
     def check(self) -> Report:
-        """Make the index true to the pool. Raises RamoleError when encoder or Chroma server cannot
-        be reached."""
+        """Bring the index in step with the pool. Raises RamoleError when encoder or Chroma server
+        cannot be reached."""
         return self._kept.check()
 
     def close(self) -> None:
-        """Give the index's files or sockets back."""
+        """Close the index's files or sockets."""
         self._kept.close()
 
     def visible(self, k: int, exclude: Collection[str], owner: str | None) -> dict[str, Card]:
-        """What `owner` may see and `exclude` leaves, by key; raises as `retrieve` does."""
+        """Cards visible to `owner` and not excluded, by key; raises as `retrieve` does."""
         if k < 1:
             raise RamoleError(f"k={k}; it is the number of adapters to retrieve, at least 1.")
         if isinstance(exclude, str):
@@ -169,18 +169,18 @@ class Retriever:
         def ask(index: AdapterIndex) -> list[tuple[str, float]]:
             return index.query(vector, k=k, among=cards)
 
-        found = self._kept.asked(ask)
+        found = self._kept.use(ask)
         if cards and not found:  # an index that was emptied under us
             self.check()
-            found = self._kept.asked(ask)
+            found = self._kept.use(ask)
         return [Hit(cards[key].name, score, cards[key].owner) for key, score in found]
 
     def _vectors(self, cards: Sequence[Card]) -> Float32[np.ndarray, "n d"]:
         keys = [card.key for card in cards]
-        entries = self._kept.asked(lambda index: index.read(keys))
+        entries = self._kept.use(lambda index: index.read(keys))
         if any(key not in entries for key in keys):
             self.check()
-            entries = self._kept.asked(lambda index: index.read(keys))
+            entries = self._kept.use(lambda index: index.read(keys))
         lost = [card.name for card in cards if card.key not in entries]
         if lost:
             raise RamoleError(f"The pool holds no adapter {', '.join(lost)}; it was removed.")

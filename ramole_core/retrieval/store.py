@@ -1,4 +1,4 @@
-"""Where the vectors lie: Chroma on local disk, or a Chroma server.
+"""The store of vectors: Chroma on local disk, or a Chroma server.
 
 The embedded Chroma keeps its graph in memory and does not notice when another client, in this
 process or another, writes to the same folder. So the embedded store watches SQLite's
@@ -40,21 +40,21 @@ class Store(Protocol):
     """`opened` gives another object after every write that did not go through it."""
 
     def opened(self) -> "AbstractContextManager[Collection]":
-        """The collection as it is now, created when it is not there, for reads and writes."""
+        """Open the collection for reads and writes, created if missing."""
         ...
 
     def wipe(self) -> None:
-        """Delete every vector, and whatever is broken."""
+        """Delete every vector and any broken file."""
         ...
 
     def close(self, *, sound: bool = False) -> None:
-        """Give files and sockets back; a later call opens them again. `sound`: nothing was wrong
-        with what was read and written."""
+        """Close files and sockets; a later call opens them again. `sound`: all reads and writes
+        succeeded."""
         ...
 
 
 class EmbeddedChroma:
-    """Chroma in a folder of this machine; one process at a time writes there."""
+    """Chroma in a local folder; one process at a time writes there."""
 
     watched = True
 
@@ -124,7 +124,7 @@ class EmbeddedChroma:
         return self._file.stat().st_ino, version
 
     def _files_now(self) -> dict[Path, tuple[int, int, int]]:
-        """Number, size and time of each file but the mark and SQLite's passing ones."""
+        """Number, size and time of each file but the mark and SQLite's temporary ones."""
         found = {}
         for path in self._folder.rglob("*.*"):
             if path.name != MARK and not path.name.startswith(f"{DATABASE}-"):

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 WEIGHTS, CONFIG, RECORD = "adapter_model.safetensors", "adapter_config.json", "retriever.json"
 
-_LONGEST = 20_000  # characters; spares tokenising a whole book
+_MAX_CHARACTERS = 20_000  # spares tokenising a whole book
 
 
 @dataclass(frozen=True)
@@ -33,8 +33,8 @@ class Window:
     """Tokens kept at the end, where many prompts put the question."""
 
     def cut(self, texts: Sequence[str], tokenizer: "PreTrainedTokenizerBase") -> list[str]:
-        """Texts longer than head + tail tokens without their middle, others as they are."""
-        half = _LONGEST // 2
+        """Remove the middle of texts longer than head + tail tokens."""
+        half = _MAX_CHARACTERS // 2
         texts = [t if len(t) <= 2 * half else f"{t[:half]} {t[-half:]}" for t in texts]
         if not texts:
             return []
@@ -51,7 +51,7 @@ class Window:
 
 @dataclass(frozen=True)
 class Tuning:
-    """What an encoder has to know of its tuning."""
+    """An encoder's tuning."""
 
     folder: Path
     encoder_checksum: str | None

@@ -29,7 +29,7 @@ class Vectors:
         self._rows, self._lengths = np.zeros((0, 0), np.float32), np.zeros(0, np.float32)
 
     def put(self, vectors: Mapping[str, Float32[np.ndarray, "d"]]) -> None:
-        """Add the vectors, or put them in the place of those with the same keys."""
+        """Add the vectors, or replace those with the same keys."""
         for key, vector in vectors.items():
             if not self._places:  # whatever dimension the earlier ones had
                 room = max(FIRST_ROWS, len(vectors))
@@ -47,7 +47,7 @@ class Vectors:
             self._rows[place], self._lengths[place] = vector, np.linalg.norm(vector)
 
     def drop(self, keys: Sequence[str]) -> None:
-        """Take the keys out; one that is not there is passed over."""
+        """Delete the keys; unknown ones are ignored."""
         self._free += [self._places.pop(key) for key in set(keys) if key in self._places]
 
     def query(

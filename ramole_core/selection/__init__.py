@@ -1,1 +1,1 @@
-"""Which adapters a request gets: named, known to its method, or found."""
+"""Select a request's adapters: named, known to its method, or found."""

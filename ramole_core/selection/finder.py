@@ -1,4 +1,4 @@
-"""The adapters that a turn may get, as an engine takes them."""
+"""Find the candidate adapters of a turn."""
 
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class Finder:
-    """Over one pool; light to make, torch is imported on first use."""
+    """A finder over one pool; light to make, torch is imported on first use."""
 
     def __init__(
         self,

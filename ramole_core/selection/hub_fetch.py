@@ -1,4 +1,4 @@
-"""Which adapters of the Hub come into the pool before a request's adapters are chosen from it.
+"""Fetch listed Hub adapters into the pool before a request's adapters are chosen.
 
 Those that it names; and of those that are nearer than the pool's, as many as it takes, but none
 where the base answers the text in any case.
@@ -17,7 +17,7 @@ Fetched = tuple[Request, tuple[str, ...]]
 
 
 class HubFetch:
-    """Light to make; does nothing where nothing is listed."""
+    """Fetch listed adapters; light to make, does nothing where none is listed."""
 
     def __init__(self, hub: Hub, pool: Pool, retriever: Retriever, *, base: BaseExpert):
         """`base` says where the base answers."""
@@ -50,11 +50,11 @@ class HubFetch:
         return self._hub.is_listed(name)
 
     def used(self, names: Sequence[str]) -> None:
-        """These answer."""
+        """Mark these as used."""
         self._hub.used(names)
 
     def _plain(self, turn: Request) -> Request:
-        """Without excluding what is listed and not in the pool: the pool does not know it."""
+        """The request without exclusions that the pool does not know."""
         if not self._hub.allowed or not turn.exclude:
             return turn
         there = {card.name for card in self._pool.cards(turn.owner)}
@@ -62,7 +62,7 @@ class HubFetch:
         return replace(turn, exclude=out)
 
     def _hits(self, turn: Request, count: int) -> list[Hit]:
-        """The pool's nearest; none of an empty pool, or of one that is excluded whole."""
+        """The pool's nearest; none of an empty or wholly excluded pool."""
         names = {card.name for card in self._pool.cards(turn.owner)}
         if not names - {*turn.exclude}:
             return []

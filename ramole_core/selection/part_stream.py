@@ -1,4 +1,4 @@
-"""A prompt that is answered part by part: one answer after another, joined into one.
+"""Answer a prompt part by part, and join the answers.
 
 The parts are turns of a conversation: each is asked when the answer before it is there, and reads
 it. They share `max_new_tokens`. Of a list of requests the first parts run together, then the second
@@ -53,7 +53,7 @@ def stream_parts(asked: "Sequence[Prepared]", *, run: Run, follow: Follow) -> It
 def _following(
     prepared: "Prepared", parts: Sequence[Generation], follow: Follow
 ) -> "Prepared | None":
-    """The next part; None: there is none, or no room for it."""
+    """Prepare the next part; None: there is none, or no room for it."""
     if not prepared.later or parts[-1].finish_reason in ("cancelled", "stop"):
         return None
     try:
@@ -63,7 +63,7 @@ def _following(
 
 
 def join(parts: Sequence[Generation]) -> Generation:
-    """The answer to a prompt whose parts were answered so far."""
+    """Join the answers of the parts so far."""
     if len(parts) == 1 and not parts[0].part:
         return parts[0]
     pairs = {name: s for p in reversed(parts) for name, s in zip(p.adapters, p.scores, strict=True)}
@@ -88,13 +88,13 @@ def join(parts: Sequence[Generation]) -> Generation:
 
 
 def _joined(arrays: Sequence[np.ndarray | None]) -> np.ndarray | None:
-    """One behind the other; None where one is missing."""
+    """Concatenate; None where one is missing."""
     found = [one for one in arrays if one is not None]
     return np.concatenate(found) if len(found) == len(arrays) else None
 
 
 def _effects(parts: Sequence[Generation], names: Sequence[str]) -> np.ndarray | None:
-    """The effects of all parts, [T, k] of these adapters: 0 where one had no part in it."""
+    """Join the effects of all parts, [T, k] of these adapters: 0 where one was not in a part."""
     placed: list[np.ndarray | None] = []
     for part in parts:
         if part.effects is None:

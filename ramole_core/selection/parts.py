@@ -2,11 +2,11 @@
 
     parts = the cut with the largest  sum_i (s_i - price),   s_i = max_j cos(part_i, adapter_j)
 
-A part is a run of pieces (sentences, lines). Each of several parts must fit: s_i is at least LEAST
+A part is a run of pieces (sentences, lines). Each of several parts must fit: s_i reaches MIN_FIT
 and what the base model asks for (`base_expert.py`); neighbours that find the same adapter are one
 part. All runs of a few pieces are embedded. Of more pieces a first look gives a run the mean of its
 pieces' vectors, and the runs between the ends that it proposes are embedded, and decide. PRICE and
-LEAST were fitted on training rows, for the encoder that the calibration is of (LOG); with another
+MIN_FIT were fitted on training rows, for the encoder that the calibration is of (LOG); with another
 encoder only `split=True` cuts. `python -m lab parts_table` measures what comes of it.
 """
 
@@ -22,10 +22,10 @@ from ramole_core.pool import Pool
 from ramole_core.request import Request
 from ramole_core.retrieval import BaseExpert, Hit, Retriever
 
-LOOK_PRICE = 0.30
+CUT_PRICE = 0.30
 PRICE = 0.40
-LEAST = 0.35
-FEW_PIECES = 4
+MIN_FIT = 0.35
+MAX_WHOLE = 4
 """All runs of so many are embedded."""
 MAX_PIECES = 12
 """More are joined, the shortest neighbours first."""
@@ -50,8 +50,8 @@ def pieces_of(text: str, most: int = MAX_PIECES) -> list[str]:
 
 
 def cut(ends: Sequence[int], fit: Callable[[Run], Fit], price: float) -> list[Run]:
-    """The runs between some of these ends (the first and last among them) with the largest sum of
-    fits, `price` taken off for each; all as one run where nothing else fits."""
+    """Cut at some of these ends (the first and last among them) for the largest sum of fits less
+    `price` each; one run where nothing else fits."""
     best: list[tuple[float, list[Run], str | None] | None] = [(0.0, [], None)]
     for end in ends[1:]:
         found = None
@@ -71,7 +71,7 @@ def cut(ends: Sequence[int], fit: Callable[[Run], Fit], price: float) -> list[Ru
 
 
 class Parts:
-    """Over one pool."""
+    """The cutter of prompts, over one pool."""
 
     def __init__(self, pool: Pool, retriever: Retriever, *, base: BaseExpert):
         self._pool, self._retriever, self._base = pool, retriever, base
@@ -80,7 +80,7 @@ class Parts:
         """The parts of the request's prompt, in order; the prompt alone where it is answered as a
         whole."""
         whole = (request.prompt,)
-        if not self._asked(request) or len(pieces := pieces_of(request.prompt)) < 2:
+        if not self._splits(request) or len(pieces := pieces_of(request.prompt)) < 2:
             return whole
         cards = {
             card.name: card
@@ -99,7 +99,7 @@ class Parts:
             similarities = adapters @ vector
             best = int(np.argmax(similarities))
             similarity = float(similarities[best])
-            fits = similarity >= max(LEAST, self._base.needed(vector))
+            fits = similarity >= max(MIN_FIT, self._base.needed(vector))
             return similarity, known[best] if fits else None
 
         def looked_at(run: Run) -> Fit:
@@ -109,15 +109,15 @@ class Parts:
             return fit(vector / np.linalg.norm(vector))
 
         ends = list(range(len(pieces) + 1))
-        if len(pieces) > FEW_PIECES:
-            ends = [0, *(end for _, end in cut(ends, looked_at, LOOK_PRICE))]
+        if len(pieces) > MAX_WHOLE:
+            ends = [0, *(end for _, end in cut(ends, looked_at, CUT_PRICE))]
         if len(ends) < 3:
             return whole
         texts = {run: "".join(pieces[slice(*run)]).strip() for run in combinations(ends, 2)}
         embedded = dict(zip(texts, self._retriever.vectors(list(texts.values())), strict=True))
         return tuple(texts[run] for run in cut(ends, lambda run: fit(embedded[run]), PRICE))
 
-    def _asked(self, request: Request) -> bool:
+    def _splits(self, request: Request) -> bool:
         splits = find_row(request.method).splits and self._base.calibrated
         given = request.adapters or request.raw or request.examples or request.messages
         told = request.prefix_ids or request.without or request.later_weights

@@ -1,4 +1,4 @@
-"""From requests to what an engine takes: the adapters of every turn, and the prompts.
+"""Prepare requests for an engine: the adapters of every turn, and the prompts.
 
 The parts of a prompt that is answered part by part (`parts.py`) get their adapters at once, and are
 prepared when the answer before them is there.
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 class Preparation:
-    """Over one pool."""
+    """Preparation over one pool."""
 
     def __init__(self, selector: Selector, parts: Parts, mixes: Mixes, hub: Hub, pool: Pool):
         self._selector, self._parts = selector, parts
@@ -98,8 +98,8 @@ class Preparation:
         return prepared
 
     def follow(self, prepared: "Prepared", answer: Generation, engines: "Backend") -> "Prepared":
-        """The next part of a request, whose part before it was answered; it may have as many tokens
-        as each part, and those that the parts before it left.
+        """Prepare a request's next part; it may have the tokens of one part, and those that earlier
+        parts left.
 
         Raises RamoleError where the answers so far have filled the context.
         """
@@ -118,7 +118,7 @@ class Preparation:
         return replace(one, selection=replace(selection, later=tuple(others)), later=tuple(later))
 
     def _mixed(self, request: Request, wait: Wait) -> Request:
-        """The request with what its mix says, where it names one."""
+        """The request with the mix that it names, if any."""
         if request.mix is None:
             return request
         mix = self._mixes.get(request.mix, request.owner)
@@ -130,7 +130,7 @@ class Preparation:
 
 
 def _selection(choice: Choice) -> Selection:
-    """Of a part that is answered later."""
+    """The selection of a later part."""
     return Selection(
         tuple(one.name for one in choice.candidates),
         tuple(one.score for one in choice.candidates),

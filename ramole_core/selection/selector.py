@@ -1,5 +1,4 @@
-"""Which adapters a request gets: those it names, those its method knows or chooses among all, or
-those that are found.
+"""Select a request's adapters: those it names, those of its method, or those that are found.
 
 A method that examines has the nearest adapters answer to the prompt before it takes its k
 (`ramole_core.engine.reference`). Where none that was found fits, the base may answer, and a message
@@ -34,7 +33,7 @@ AT_ONCE = 256
 
 @dataclass(frozen=True)
 class Choice:
-    """Who answers a turn."""
+    """The choice of who answers a turn."""
 
     turn: Request
     """As it is placed: of the method `base` where the base answers."""
@@ -52,16 +51,16 @@ class Choice:
 
     @property
     def leaves(self) -> bool:
-        """Whether the adapters leave it to the base, as far as is known."""
+        """Whether the base answers, as far as is known."""
         return self.evidence is not None and self.evidence.decision == "base"
 
     def by_base(self) -> "Choice":
-        """The base answers it alone."""
+        """Choose the base alone."""
         return Choice(self.turn.turn_by_base(), (), self.evidence, self.notes)
 
 
 def by_depth(follows: Sequence[bool]) -> list[list[int]]:
-    """The turns that begin a conversation, then those that come second in one, and so on."""
+    """Group turns by their place in their conversation."""
     parts: list[list[int]] = []
     depth = 0
     for n, after in enumerate(follows):
@@ -72,7 +71,7 @@ def by_depth(follows: Sequence[bool]) -> list[list[int]]:
 
 
 class Selector:
-    """Turns requests into their adapters; light to make, torch is imported on first use."""
+    """The selector of adapters; light to make, torch is imported on first use."""
 
     def __init__(
         self,
@@ -98,8 +97,8 @@ class Selector:
         wait: Wait,
         follows: Sequence[bool] = (),
     ) -> list[Choice]:
-        """Who answers each turn: its adapters, best first where retrieved, in the given order where
-        named, or the base where none that was found fits.
+        """Choose who answers each turn: its adapters, best first where retrieved, as ordered where
+        named, or the base where none found fits.
 
         `wait`: for adapters of the Hub, all turns together. `follows[n]`: turn n comes after turn
         n - 1 in one conversation. Prompts are embedded first. Raises RamoleError for an unknown
@@ -128,7 +127,7 @@ class Selector:
         return found
 
     def _arrive(self, turn: Request, method: "Composition", wait: Wait) -> "Choice":
-        """Who answers, once the adapters of the Hub that should have come."""
+        """Choose, after fetching adapters of the Hub."""
         notes: tuple[str, ...] = ()
         if turn.adapters is not None:
             turn, notes = self._hub.named(turn, wait)
@@ -138,7 +137,7 @@ class Selector:
         return replace(self._look(turn, method), notes=notes)
 
     def _look(self, turn: Request, method: "Composition") -> Choice:
-        """Who answers, before any adapter was examined and but for the turn before."""
+        """Choose before examining, regardless of the turn before."""
         evidence, hits = None, None
         if self._finder.abstains(turn, method):
             if not self._pool.cards(turn.owner):
@@ -158,7 +157,7 @@ class Selector:
         return Choice(turn, tuple(found), evidence)
 
     def _keep(self, choice: Choice, before: Choice) -> Choice:
-        """The adapters of the turn before where this one goes on with them."""
+        """Keep the adapters of the turn before where this one continues it."""
         turn = choice.turn
         kept = [one for one in before.candidates if one.name not in turn.exclude]
         keeps = find_row(turn.method).keeps_turn and turn.adapters is None
@@ -181,7 +180,7 @@ class Selector:
         methods: "Sequence[Composition]",
         examine: Examine,
     ) -> None:
-        """Put the adapters' responses into these turns' choices, and settle who answers."""
+        """Examine the adapters of these turns, and decide by their responses."""
         for n in part:
             if found[n].leaves and not (methods[n].examines and self._doubts(found[n])):
                 found[n] = found[n].by_base()
@@ -196,7 +195,7 @@ class Selector:
             if evidence is not None and self._doubts(found[n]):
                 known = [one.activation_z for one in heard if one.score == one.score]
                 blind = {one.name: one.activation_z for one in heard if one.score != one.score}
-                evidence = self._base.hear(evidence, known, blind)
+                evidence = self._base.decide_by_activation(evidence, known, blind)
             best = self._best(found[n].turn, methods[n], heard)
             settled = Choice(found[n].turn, tuple(best), evidence, found[n].notes)
             found[n] = settled.by_base() if settled.leaves else settled

@@ -1,4 +1,4 @@
-"""The two applications of Ray Serve, by arguments: import paths of a config file.
+"""The two applications of Ray Serve, built from a config file's arguments.
 
     ramole_core.serving.app:build_engines     the engines
     ramole_core.serving.app:build_page        the page, which asks them

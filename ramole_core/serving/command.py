@@ -15,7 +15,7 @@ from ramole_core.settings import load_settings
 from ramole_core.terminal.console import say
 
 PAGE = "ui.mounted:mounted"
-LOOK = 0.5
+POLL_SECONDS = 0.5
 
 
 def serve(
@@ -65,7 +65,7 @@ def serve(
 
 
 def _next(told: list[int]) -> int:
-    """The next signal, once it is there."""
+    """Wait for the next signal."""
     while not told:
-        time.sleep(LOOK)
+        time.sleep(POLL_SECONDS)
     return told.pop(0)

@@ -1,4 +1,4 @@
-"""One engine that others ask: base, batch and adapters as in any process, asked by plain data.
+"""An engine served to other processes, by plain data.
 
 It knows nothing of the pool: an adapter is a checksum, read from the store. Who carries the calls
 (Ray, a test) calls it from many threads.
@@ -22,9 +22,9 @@ from ramole_core.serving.mirror import Mirror
 from ramole_core.serving.store import AdapterStore
 from ramole_core.serving.wire import (
     Job,
+    News,
     Place,
     SentAdapter,
-    Told,
     receive_adapter,
     receive_turns,
 )
@@ -35,7 +35,7 @@ CONTENT = re.compile("[0-9a-f]{64}-[0-9a-f]{16}")
 
 
 class EngineServer:
-    """Owns the model until `close`."""
+    """An engine for remote callers; owns the model until `close`."""
 
     def __init__(self, settings: Settings, *, base: BaseModel | None = None):
         """Loads the model, unless `base` is it; raises RamoleError where it cannot."""
@@ -64,24 +64,24 @@ class EngineServer:
         return self._engines.alive
 
     def model_facts(self) -> ModelFacts:
-        """Of the model."""
+        """Facts of the model."""
         return self._engines.facts
 
     def answer(
-        self, job: Job, tell: Callable[[Told], None], *, cancelled: Callable[[], bool]
+        self, job: Job, deliver: Callable[[News], None], *, cancelled: Callable[[], bool]
     ) -> None:
-        """Answer a request; `tell` gets all that comes of it, a Generation last, in the caller's
-        thread. Raises what the request meets, Busy where too many wait."""
+        """Answer a request; `deliver` gets its results in the caller's thread, a Generation last.
+        Raises the request's errors, Busy where too many wait."""
         stream = self._engines.stream(
             [self._prepared(job)],
             session=job.session,
             address=job.address,
             cancelled=cancelled,
-            waiting=lambda _, place: tell(Place(place)),
-            fitting=lambda _, how: tell(how),
+            waiting=lambda _, place: deliver(Place(place)),
+            fitting=lambda _, how: deliver(how),
         )
         for _, item in stream:
-            tell(item)
+            deliver(item)
 
     def examine(
         self, prompts: Sequence[Prompt], adapters: Sequence[Sequence[SentAdapter]]
@@ -96,35 +96,35 @@ class EngineServer:
         return self._engines.next_tokens(list(map(self._prepared, jobs)), ids, top=top)
 
     def stats(self) -> Mapping[str, int | float]:
-        """What was done, and what is held."""
+        """Counters and current memory."""
         return {**self._engines.stats(), "store_reads": self._mirror.reads}
 
     def forget(self, contents: Sequence[str]) -> None:
-        """These adapters are removed: nothing of them stays on this machine's disk."""
+        """Delete everything of these removed adapters from this machine's disk."""
         self._engines.engine.store.drop(contents)
         self._mirror.forget(contents)
 
     def close(self) -> None:
-        """Give the model back."""
+        """Free the model."""
         self._engines.close()
 
     def _prepared(self, job: Job) -> Prepared:
         turns = tuple(receive_turns(job, self._mirror.loras))
-        asked = Prepared(job.request, turns, job.prompt, shown=job.shown)
+        asked = Prepared(job.request, turns, job.prompt, streamed_ids=job.streamed_ids)
         return self._engines.engine.complete(asked)
 
     def _weights(self, method: Composition) -> Trained | None:
         return self._weights_folder.get(method.row, needed=method.needs_weights)
 
     def _forget_removed(self, *folders: Path) -> None:
-        """Delete what was removed while this engine was not there to hear of it."""
+        """Delete adapters that were removed while this engine was down."""
         names = {file.name for folder in folders if folder.is_dir() for file in folder.iterdir()}
         held = {found[0] for name in names if (found := CONTENT.match(name))}
         if gone := [content for content in sorted(held) if not self._store.holds(content)]:
             self.forget(gone)
 
     def _warm_up(self) -> None:
-        """Two tokens of the base: the first forward of a process is a slow one."""
+        """Generate two tokens of the base: the first forward of a process is slow."""
         request = Request("warm up", method="base", raw=True, max_new_tokens=2, trace=False)
         prepared = self._engines.prepare(request, ())
         ended = self._engines.stream(

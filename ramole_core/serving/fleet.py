@@ -1,4 +1,4 @@
-"""The engines that are there, as the page sees them: each by a key, asked one at a time.
+"""The page's interface to live engines, each addressed by a key.
 
 What carries the calls is behind it: Ray (`ray_fleet.py`), threads or processes in tests.
 """
@@ -7,22 +7,22 @@ from collections.abc import Callable, Sequence
 from typing import Protocol, runtime_checkable
 
 from ramole_core.errors import RamoleError
-from ramole_core.serving.wire import Job, Told
+from ramole_core.serving.wire import Job, News
 
-Heard = Told | Exception
+Item = News | Exception
 """What is heard of a request: what the engine tells, or why it ended without an answer."""
 
 
 class EngineLost(Exception):
-    """The engine is gone, and what it was asked may be asked of another."""
+    """The engine is gone; its requests may go to another."""
 
 
 class PageSilent(EngineLost):
-    """The engine has given up what it was asked: it had not heard of the page for too long."""
+    """The engine dropped the request after too long without a sign of the page."""
 
 
 class NoEngine(RamoleError):
-    """None is there."""
+    """No engine is live."""
 
     def __init__(self, seconds: float):
         super().__init__(
@@ -33,29 +33,29 @@ class NoEngine(RamoleError):
 
 @runtime_checkable
 class Fleet(Protocol):
-    """Every thread may use it."""
+    """Live engines; thread-safe."""
 
     def keys(self) -> Sequence[str]:
-        """Of the engines that can be asked now."""
+        """Keys of the live engines."""
         ...
 
     def call(self, key: str, name: str, *args: object) -> object:
-        """What the engine's method of that name returns; raises what it raises, EngineLost where
-        the engine is gone."""
+        """Call the engine's method of that name; raises what it raises, EngineLost where the engine
+        is gone."""
         ...
 
-    def tell(self, key: str, name: str, *args: object) -> None:
-        """The same, without waiting for it; nobody hears what it meets."""
+    def notify(self, key: str, name: str, *args: object) -> None:
+        """Call without waiting; errors are dropped."""
         ...
 
     def answer(
-        self, key: str, job: Job, hear: Callable[[Sequence[Heard]], None]
+        self, key: str, job: Job, receive: Callable[[Sequence[Item]], None]
     ) -> Callable[[], None]:
-        """Begin a request; `hear` gets, in another thread, all that comes of it in order: at its
-        end a Generation or an exception. Returns what cancels it: the Generation that
-        comes then has what was made."""
+        """Begin a request; `receive` gets its results in order, in another thread: last a
+        Generation or an exception. Returns a function that cancels it: the Generation then has what
+        was made."""
         ...
 
     def close(self) -> None:
-        """Ask no more."""
+        """Release the connections to the engines."""
         ...

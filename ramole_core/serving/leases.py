@@ -1,4 +1,4 @@
-"""Pages that an engine works for, and when one of them is gone.
+"""Leases of pages at an engine: when one counts as gone.
 
 A page says every two seconds that it is there; what runs for one that has not been heard of for
 half a minute is given up. Nothing is lost by that: a page that is there after all, and was only
@@ -12,13 +12,13 @@ of that time. Whatever a page asks is a sign of it, too.
 import asyncio
 from collections.abc import Callable
 
-LEASE = 30.0
+LEASE_SECONDS = 30.0
 """Seconds without a word after which a page is gone."""
-LOOK = 1.0
+POLL_SECONDS = 1.0
 
 
 class Leases:
-    """Of one engine; all of it runs in one loop."""
+    """The leases of one engine; all of it runs in one event loop."""
 
     def __init__(self, gone: Callable[[str], None]):
         """`gone` is told each page that has fallen silent."""
@@ -27,8 +27,8 @@ class Leases:
         """Since each page was heard of."""
         self._watching: asyncio.Task[None] | None = None
 
-    def hear(self, page: str) -> None:
-        """The page is there; "" is none."""
+    def renew(self, page: str) -> None:
+        """Renew the page's lease; "" is no page."""
         if not page:
             return
         self._looks[page] = 0
@@ -36,11 +36,11 @@ class Leases:
             self._watching = asyncio.get_running_loop().create_task(self._watch())
 
     async def _watch(self) -> None:
-        """As long as there is any page."""
+        """Check the leases while there are any."""
         while self._looks:
-            await asyncio.sleep(LOOK)
+            await asyncio.sleep(POLL_SECONDS)
             for page in list(self._looks):
                 self._looks[page] += 1
-                if self._looks[page] * LOOK > LEASE:
+                if self._looks[page] * POLL_SECONDS > LEASE_SECONDS:
                     del self._looks[page]
                     self._gone(page)

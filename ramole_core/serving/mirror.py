@@ -1,4 +1,4 @@
-"""What an engine has read of the store: files on its own disk, read through when they are missing.
+"""An engine's read-through cache of the store, on its own disk.
 
 A store on this machine's disks is read where it lies. Of any other one the adapters that were used
 last are kept, within a number of bytes.
@@ -17,11 +17,11 @@ from ramole_core.errors import RamoleError
 from ramole_core.pool.tensors import AdapterTensors, load_content
 from ramole_core.serving.store import AdapterStore, not_there
 
-MOST_BYTES = 8 * 2**30
+MAX_BYTES = 8 * 2**30
 
 
 class Mirror:
-    """Of one store, for one machine: several processes may share the folder."""
+    """The cache of one store on one machine; several processes may share the folder."""
 
     def __init__(
         self,
@@ -29,7 +29,7 @@ class Mirror:
         folder: Path,
         *,
         shapes: Mapping[str, tuple[int, int]],
-        most_bytes: int = MOST_BYTES,
+        most_bytes: int = MAX_BYTES,
     ):
         """`folder` is the mirror's own; `shapes`: (i, o) of the base's linear layers."""
         self._store, self._folder, self._shapes = store, folder, shapes
@@ -51,7 +51,7 @@ class Mirror:
         return self._read_through(content, place)
 
     def forget(self, contents: Iterable[str]) -> None:
-        """Delete what is kept of these."""
+        """Delete the files of these adapters."""
         for content in contents:
             shutil.rmtree(self._folder / content, ignore_errors=True)
 
@@ -71,8 +71,8 @@ class Mirror:
         return None if found is None else _loras(found)
 
     def _read_through(self, content: str, place: Path) -> LoraSet:
-        """Copy it under another name, read it there, then rename; what is damaged makes room, and
-        whole copies of others stay."""
+        """Copy it under another name, read it there, then rename it over a damaged copy; another
+        process's whole copy stays."""
         self._folder.mkdir(parents=True, exist_ok=True)
         unfinished = self._folder / f".{secrets.token_hex(8)}"
         unfinished.mkdir()
@@ -90,7 +90,7 @@ class Mirror:
         return found
 
     def _make_room(self, kept: str) -> None:
-        """Delete those that were used longest ago, until the others take no more than they may."""
+        """Delete the least recently used until the rest fits."""
         with self._lock:
             held = []
             for one in self._folder.iterdir():

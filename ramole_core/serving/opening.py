@@ -1,4 +1,4 @@
-"""`Ramole(settings, engines=engines_over(fleet))`: the same system, answered by many engines."""
+"""`Ramole(settings, engines=engines_over(fleet))`: the same system over many engines."""
 
 from typing import TYPE_CHECKING
 
@@ -11,8 +11,8 @@ if TYPE_CHECKING:
 
 
 def engines_over(fleet: Fleet) -> "BackendMaker":
-    """What `Ramole` makes its engines with: pool and retrieval stay here, adapters go into the
-    store, and the fleet answers."""
+    """Make the `engines` argument of `Ramole`: pool and retrieval stay here, adapters go into the
+    store, the fleet answers."""
 
     def make(ramole: "Ramole", tell: "Progress") -> "Backend":
         from ramole_core.base.checksum import weights_checksum
@@ -37,7 +37,7 @@ def engines_over(fleet: Fleet) -> "BackendMaker":
             Placing(s.placement),
             tokenizer=load_tokenizer(s.base_model, folder, chat_template=s.chat_template),
             weights=ramole.weights_of,
-            hold=publishing.asked,
+            hold=publishing.held,
             rows=s.max_batch,
         )
         if engines.facts.checksum != weights_checksum(folder, data_dir=s.data_dir):

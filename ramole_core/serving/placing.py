@@ -1,4 +1,4 @@
-"""Which engine a request goes to: the one of its first adapter, or the one that has least to do.
+"""Choose an engine: the one of the request's first adapter, or the least loaded.
 
     adapter: rendezvous hashing (Thaler and Ravishankar 1998) with bounded loads (arXiv 1608.01350):
              engines in the order of hash(engine, adapter); the first whose requests, this one
@@ -21,7 +21,7 @@ How = Literal["adapter", "load"]
 
 
 class Placing:
-    """Counts the requests that this page has sent, by engine; safe to use from several threads."""
+    """Counts of this page's open requests by engine; thread-safe."""
 
     def __init__(self, how: How = "adapter", *, bound: float = BOUND):
         self.how, self._bound = how, bound
@@ -30,8 +30,8 @@ class Placing:
         self._turn = 0
 
     def begin(self, adapter: str | None, engines: Sequence[str]) -> str:
-        """The engine that takes one more request, of this adapter (None: it has none), counted from
-        now on; `engines` are those that can be asked, at least one."""
+        """Choose one of the live `engines` (at least one) for a request of this adapter (None: it
+        has none), and count it."""
         with self._lock:
             self._turn += 1
             load = [self._load[engine] for engine in engines]
@@ -46,7 +46,7 @@ class Placing:
             return engines[place]
 
     def end(self, engine: str) -> None:
-        """A request has left the engine."""
+        """Count a request that left the engine."""
         with self._lock:
             self._load[engine] -= 1
             if self._load[engine] <= 0:
@@ -54,7 +54,7 @@ class Placing:
 
 
 def _order(key: str, engines: Sequence[str]) -> list[int]:
-    """The engines' indices, the one that the key belongs to first."""
+    """The engines' indices in the key's order."""
 
     def worth(n: int) -> bytes:
         return hashlib.sha256(f"{engines[n]} {key}".encode()).digest()

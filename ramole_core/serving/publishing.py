@@ -1,4 +1,4 @@
-"""The page's hand on the store: what the pool has is published, what it has no more is swept.
+"""Publish the pool's adapters to the store, and sweep removed ones.
 
 An adapter is in the store before an engine is asked for it. One that was removed gets a tombstone
 at once, so that a page that dies forgets nothing, and its files go when no request that runs names
@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 
 
 class Publishing:
-    """Listens to the pool; safe to use from several threads."""
+    """A listener of the pool; thread-safe."""
 
     def __init__(self, pool: Pool, store: AdapterStore, *, gone: Callable[[Sequence[str]], None]):
         """`gone` is told which checksums have left the store."""
@@ -31,7 +31,7 @@ class Publishing:
         self._asked: Counter[str] = Counter()
 
     def begin(self) -> None:
-        """Publish what is not there yet, and finish what an earlier page left; raises OSError."""
+        """Publish missing adapters, and finish what an earlier page left; raises OSError."""
         there, cards = self._store.contents(), self._pool.all_cards()
         kept = {card.content for card in cards}
         self._there = (there & kept) - self._store.buried()
@@ -53,8 +53,8 @@ class Publishing:
             self.sweep()
 
     @contextmanager
-    def asked(self, contents: Iterable[str]) -> Iterator[None]:
-        """Inside, these are in the store as far as the pool has them, and stay there."""
+    def held(self, contents: Iterable[str]) -> Iterator[None]:
+        """Keep these in the store inside the block, as far as the pool has them."""
         names = list(contents)
         with self._lock:
             self._asked.update(names)
@@ -72,7 +72,7 @@ class Publishing:
                 self.sweep()
 
     def sweep(self) -> None:
-        """Delete what is removed and not asked for."""
+        """Delete removed adapters that are not held."""
 
         def needed(content: str) -> bool:
             with self._lock:

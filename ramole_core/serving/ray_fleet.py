@@ -18,7 +18,7 @@ from ray import serve
 from ray.exceptions import RayError, RayTaskError
 from ray.serve.exceptions import RayServeException
 
-from ramole_core.serving.fleet import EngineLost, Heard
+from ramole_core.serving.fleet import EngineLost, Item
 from ramole_core.serving.live_replicas import live_replicas
 from ramole_core.serving.served_engine import Reply
 from ramole_core.serving.wire import Job
@@ -49,21 +49,21 @@ class RayFleet:
     def call(self, key: str, name: str, *args: object) -> object:
         return self._run(self._call(key, name, *args)).result()
 
-    def tell(self, key: str, name: str, *args: object) -> None:
-        self._run(self._tell(key, name, *args))
+    def notify(self, key: str, name: str, *args: object) -> None:
+        self._run(self._notify(key, name, *args))
 
     def answer(
-        self, key: str, job: Job, hear: Callable[[Sequence[Heard]], None]
+        self, key: str, job: Job, receive: Callable[[Sequence[Item]], None]
     ) -> Callable[[], None]:
-        self._run(self._answer(key, job, hear))
+        self._run(self._answer(key, job, receive))
 
-        return lambda: self.tell(key, "cancel", job.number)
+        return lambda: self.notify(key, "cancel", job.number)
 
     def close(self) -> None:
         self._run(self._end())
 
     async def _end(self) -> None:
-        """Leave what still runs, and stop."""
+        """Stop, and leave what still runs."""
         left = asyncio.all_tasks() - {asyncio.current_task()}
         for task in left:
             task.cancel()
@@ -75,7 +75,7 @@ class RayFleet:
         return asyncio.run_coroutine_threadsafe(work, self._loop)
 
     async def _greet(self) -> None:
-        """Have Serve's router, which is there from the first call on."""
+        """Call once, so that Serve's router exists."""
         while True:
             try:
                 await self._call("", "process")
@@ -86,7 +86,7 @@ class RayFleet:
                 await asyncio.sleep(0.5)
 
     async def _ask(self) -> tuple[Any, Any]:
-        """The handles of calls and of streams."""
+        """Handles for calls and for streams."""
         if self._handles is None:
             try:
                 handle = serve.get_deployment_handle(DEPLOYMENT, self._application)
@@ -108,22 +108,22 @@ class RayFleet:
             raise reply.error
         return reply.value
 
-    async def _tell(self, key: str, name: str, *args: object) -> None:
+    async def _notify(self, key: str, name: str, *args: object) -> None:
         with suppress(EngineLost, RuntimeError):  # then the stream says so
             await self._call(key, name, *args)
 
-    async def _answer(self, key: str, job: Job, hear: Callable[[Sequence[Heard]], None]) -> None:
+    async def _answer(self, key: str, job: Job, receive: Callable[[Sequence[Item]], None]) -> None:
         try:
             _, streams = await self._ask()
             async for items in streams.remote(key, job):
-                hear(items)
+                receive(items)
         except (RayError, RayServeException, EngineLost) as error:
-            hear([self._gone(key, error)])
+            receive([self._gone(key, error)])
         except Exception as error:
-            hear([error])
+            receive([error])
 
     def _gone(self, key: str, error: Exception) -> Exception:
-        """What an error of Ray means: a fault of the call, or the end of the engine."""
+        """Translate an error of Ray: the call failed, or the engine is gone."""
         if isinstance(error, RayTaskError) and not isinstance(error.cause, RayError):
             return RuntimeError(f"a call of an engine failed: {type(error.cause).__name__}")
         self._lost[key] = time.monotonic()

@@ -1,4 +1,4 @@
-"""A visitor who goes, told to the page as any server tells it.
+"""Report a client's disconnect to the page as other servers do.
 
 Serve then cancels all that runs for the request, its own question for the visitor's next message
 too, and the page would be raised that from `receive`, as a fault of its own, and after that never
@@ -18,8 +18,8 @@ GONE = {"type": "http.disconnect"}
 
 
 def with_leaving(app: App) -> App:
-    """The application, for which a cancelled `receive` is the end of the connection; whatever else
-    is raised there is a fault as before."""
+    """Wrap the application: a cancelled `receive` becomes a disconnect; other errors stay
+    faults."""
 
     async def told(scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
         gone = False

@@ -14,7 +14,7 @@ from ramole_core.settings import Settings
 
 @serve.ingress()
 class ServedPage:
-    """The one replica: it holds the writer lock of the pool's folder."""
+    """The one replica of the page; it holds the writer lock of the pool's folder."""
 
     def __init__(self, settings: dict[str, object], engines: str, page: str):
         """`engines` is their application; `page` names what makes the page's own application of a

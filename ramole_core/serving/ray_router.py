@@ -1,4 +1,4 @@
-"""Ray Serve's router, told by the page which replica a request is for.
+"""A router for Ray Serve that takes the replica from the request.
 
 The page places by adapter (`placing.py`), which Serve cannot know; who can be asked, it learns
 here (`live_replicas.py`).
@@ -12,15 +12,15 @@ from ramole_core.serving import live_replicas
 
 
 class NamedRouter(RequestRouter):
-    """The first argument of every call is the replica's id; empty, or one that has gone: any."""
+    """Route by the call's first argument, a replica's id; empty or gone: any replica."""
 
     def update_replicas(self, replicas: list[RunningReplica]) -> None:
         super().update_replicas(replicas)
-        self._tell()
+        self._publish()
 
     def on_replica_actor_died(self, replica_id: ReplicaID) -> None:
         super().on_replica_actor_died(replica_id)
-        self._tell()
+        self._publish()
 
     async def choose_replicas(
         self,
@@ -32,6 +32,6 @@ class NamedRouter(RequestRouter):
         chosen: Sequence[RunningReplica] = named or candidate_replicas
         return [list(chosen)] if chosen else []
 
-    def _tell(self) -> None:
+    def _publish(self) -> None:
         ids = tuple(sorted(one.unique_id for one in self.curr_replicas))
         live_replicas.set_live_replicas(self.app_name, ids)

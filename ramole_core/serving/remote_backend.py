@@ -24,7 +24,7 @@ from ramole_core.engine.reader import ModelFacts, RequestReader
 from ramole_core.request import Fitting, Generation, Request, Step
 from ramole_core.serving.fleet import EngineLost, Fleet, NoEngine
 from ramole_core.serving.placing import Placing
-from ramole_core.serving.remote_stream import PATIENCE, PAUSE, RemoteStream
+from ramole_core.serving.remote_stream import MAX_WAIT_SECONDS, RETRY_SECONDS, RemoteStream
 from ramole_core.serving.seeds import seeded
 from ramole_core.serving.wire import send_adapter, send_request
 
@@ -44,7 +44,7 @@ T = TypeVar("T")
 
 
 class RemoteBackend:
-    """Every engine of a fleet."""
+    """The backend over every engine of a fleet."""
 
     def __init__(
         self,
@@ -55,7 +55,7 @@ class RemoteBackend:
         weights: Weights,
         hold: Callable[[Sequence[str]], AbstractContextManager[None]],
         rows: int,
-        patience: float = PATIENCE,
+        patience: float = MAX_WAIT_SECONDS,
         starting: float = STARTING,
     ):
         """Waits for the first engine, `starting` seconds at most. `hold` keeps adapters in the
@@ -108,7 +108,7 @@ class RemoteBackend:
             return self._call(near, "examine", tuple(prompts), tuple(sent), kind=list)
 
     def expecting(self) -> AbstractContextManager[None]:
-        """No engine waits for what is prepared on the page."""
+        """Do nothing: no engine waits for what is prepared on the page."""
         return nullcontext()
 
     def stream(
@@ -176,17 +176,17 @@ class RemoteBackend:
         return not self._open
 
     def start(self) -> None:
-        """Each engine has a thread of its own."""
+        """Do nothing: each engine has a thread of its own."""
 
     def pack(self, candidate: Candidate) -> None:
-        """An engine packs what it is asked for: which one that will be is not known before."""
+        """Do nothing: which engine needs an adapter is not known before."""
 
     def keep_only(self, checksums: Iterable[str]) -> None:
-        """What is removed is told by `forget`, one by one."""
+        """Do nothing: `forget` is called for each removed adapter."""
 
     def forget(self, contents: Sequence[str]) -> None:
-        """These adapters are removed; an engine that does not hear of it within some seconds finds
-        out when it is started anew."""
+        """Delete these adapters at all engines; one that cannot be reached does so at its next
+        start."""
         told = [
             threading.Thread(target=self._forget_at, args=[key, tuple(contents)], daemon=True)
             for key in self._fleet.keys()
@@ -212,8 +212,7 @@ class RemoteBackend:
     # --- one call -------------------------------------------------------------------------------
 
     def _call(self, near: str | None, name: str, *args: object, kind: type[T]) -> T:
-        """What the method returns, of the engine that an adapter belongs to; of another where that
-        one is lost."""
+        """Call a method of the adapter's engine, or of another where that one is lost."""
         began = time.monotonic()
         lost: set[str] = set()
         while True:
@@ -222,7 +221,7 @@ class RemoteBackend:
             if not keys:
                 if time.monotonic() - began > self._patience:
                     raise NoEngine(self._patience)
-                time.sleep(PAUSE)
+                time.sleep(RETRY_SECONDS)
                 continue
             key = self._placing.begin(near, keys)
             try:
@@ -237,7 +236,7 @@ class RemoteBackend:
     # --- what a search found ----------------------------------------------------------------------
 
     def _with_fit(self, prepared: Prepared) -> tuple[Prepared, Fitting | None]:
-        """With the weights that an earlier search found, where it is remembered."""
+        """Fill in the weights of an earlier equal search, if cached."""
         fit = self._reader.fit(prepared)
         if fit is None:
             return prepared, None
@@ -247,7 +246,7 @@ class RemoteBackend:
             fit.close()
 
     def _found(self, prepared: Prepared, report: Fitting) -> Prepared:
-        """Remember what a search came to; the request with those weights."""
+        """Cache a search's result; returns the request with those weights."""
         fit = self._reader.fit(prepared)
         if fit is None:
             return prepared
@@ -260,18 +259,18 @@ class RemoteBackend:
     # --- what they have done --------------------------------------------------------------------
 
     def _stay(self) -> None:
-        """Tell all engines that this page is there, in a thread of its own: one engine that hangs
-        keeps no other from hearing it."""
+        """Renew this page's lease at all engines, in a thread of its own, so that a hanging engine
+        blocks no other."""
         while not self._ending.wait(POLL):
             for key in self._fleet.keys():
-                self._fleet.tell(key, "here", self._page)
+                self._fleet.notify(key, "here", self._page)
 
     def _poll(self) -> None:
         while not self._ending.wait(POLL):
             self._look()
 
     def _look(self) -> None:
-        """Ask all engines; of those that are gone the counts are kept."""
+        """Read the counters of all engines, keeping those of engines that are gone."""
         keys = set(self._fleet.keys())
         found = {}
         for key in keys:
@@ -287,5 +286,5 @@ class RemoteBackend:
 
 
 def _held(name: str) -> bool:
-    """Whether it is held now, and goes with its engine."""
+    """Whether a counter is of current use, which ends with its engine."""
     return name in GAUGES

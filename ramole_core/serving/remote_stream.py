@@ -1,4 +1,4 @@
-"""One caller's requests at many engines: what comes of them, whatever becomes of an engine.
+"""The stream of one caller's requests over many engines, continued where one is lost.
 
 An engine that is lost in the midst of an answer takes nothing with it: the request goes to another
 one with the tokens that were told already. That one reads them as it reads a prompt, draws as many
@@ -14,23 +14,23 @@ from contextlib import AbstractContextManager, ExitStack
 from ramole_core.engine.prompt import Prepared
 from ramole_core.errors import Busy, RamoleError
 from ramole_core.request import Fitting, Generation, Step
-from ramole_core.serving.asked import Asked
-from ramole_core.serving.fleet import EngineLost, Fleet, Heard, NoEngine
+from ramole_core.serving.fleet import EngineLost, Fleet, Item, NoEngine
 from ramole_core.serving.placing import Placing
+from ramole_core.serving.remote_request import RemoteRequest
 from ramole_core.serving.wire import Place, send_request
 
-LOOK = 0.05
+POLL_SECONDS = 0.05
 """Seconds between two looks at whether a caller has gone, while nothing comes."""
-PATIENCE = 300.0
+MAX_WAIT_SECONDS = 300.0
 """Seconds for which a request waits for an engine where none is there."""
-MOST_LOST = 8
+MAX_LOST = 8
 """Engines that a request may lose without a token in between: it may be what ends them."""
-PAUSE = 0.5
+RETRY_SECONDS = 0.5
 """Seconds after which a crowded fleet is asked again."""
 
 
 class RemoteStream:
-    """One caller's requests."""
+    """One caller's requests at many engines."""
 
     def __init__(
         self,
@@ -57,13 +57,13 @@ class RemoteStream:
         self._session, self._address = session, address
         self._cancelled, self._waiting, self._fitting = cancelled, waiting, fitting
         self._moved, self._page = moved, page
-        self._news: queue.SimpleQueue[tuple[Asked, int, Sequence[Heard]]] = queue.SimpleQueue()
-        self._open: list[Asked] = []
+        self._news = queue.SimpleQueue[tuple[RemoteRequest, int, Sequence[Item]]]()
+        self._open: list[RemoteRequest] = []
         self._next = 0
         self._stopped = False
 
     def __iter__(self) -> Iterator[tuple[int, Step | Generation]]:
-        """Every token and answer, with the index of its request; raises what its request met."""
+        """Every token and answer, with the index of its request; raises its errors."""
         try:
             while self._open or self._next < len(self._asked):
                 if not self._stopped and self._cancelled():
@@ -83,7 +83,7 @@ class RemoteStream:
     def _feed(self) -> None:
         while self._next < len(self._asked) and len(self._open) < self._most:
             prepared = self._asked[self._next]
-            one = Asked(self._next, prepared, ExitStack())
+            one = RemoteRequest(self._next, prepared, ExitStack())
             self._next += 1
             self._open.append(one)
             if self._stopped:
@@ -93,30 +93,30 @@ class RemoteStream:
             self._send(one)
         now = time.monotonic()
         for one in self._open:
-            if one.again is not None and one.again <= now:
+            if one.retry_at is not None and one.retry_at <= now:
                 self._send(one)
 
-    def _send(self, one: Asked) -> None:
-        """To an engine, if any is there."""
+    def _send(self, one: RemoteRequest) -> None:
+        """Send to an engine, if one is live."""
         keys = list(self._fleet.keys())
         keys = [key for key in keys if key not in one.lost] or keys
         now = time.monotonic()
-        one.again = None
+        one.retry_at = None
         if not keys:
             one.waits = now if one.waits is None else one.waits
-            if now - one.waits > PATIENCE:
-                raise NoEngine(PATIENCE)
-            one.again = now + PAUSE
+            if now - one.waits > MAX_WAIT_SECONDS:
+                raise NoEngine(MAX_WAIT_SECONDS)
+            one.retry_at = now + RETRY_SECONDS
             return
         one.waits = None
         candidates = one.prepared.candidates
         one.engine = self._placing.begin(candidates[0].checksum if candidates else None, keys)
         one.attempt += 1
-        one.drop = bool(one.shown)
+        one.drop = bool(one.streamed_ids)
         attempt = one.attempt
         job = send_request(
             one.prepared,
-            shown=tuple(one.shown),
+            streamed_ids=tuple(one.streamed_ids),
             session=self._session or one.prepared.request.owner or "",
             address=self._address,
             page=self._page,
@@ -129,13 +129,13 @@ class RemoteStream:
         if self._stopped:
             yield from self._end_unsent()
         try:
-            one, attempt, items = self._news.get(timeout=LOOK)
+            one, attempt, items = self._news.get(timeout=POLL_SECONDS)
         except queue.Empty:
             return
         while True:
             if attempt == one.attempt and one in self._open:
                 for item in items:
-                    if (heard := self._hear(one, item)) is not None:
+                    if (heard := self._receive(one, item)) is not None:
                         yield one.index, heard
             try:
                 one, attempt, items = self._news.get_nowait()
@@ -143,13 +143,13 @@ class RemoteStream:
                 return
 
     def _end_unsent(self) -> Iterator[tuple[int, Generation]]:
-        """Those that are at no engine end where they are."""
-        for one in [one for one in self._open if not one.attempt or one.again is not None]:
+        """Cancel the requests that are at no engine."""
+        for one in [one for one in self._open if not one.attempt or one.retry_at is not None]:
             self._leave(one)
             yield one.index, one.cancelled()
 
-    def _hear(self, one: Asked, item: Heard) -> Step | Generation | None:
-        """What the reader gets of it."""
+    def _receive(self, one: RemoteRequest, item: Item) -> Step | Generation | None:
+        """Turn an engine's item into the reader's."""
         if isinstance(item, Place):
             if one.place != item.place and (one.place >= 0 or item.place):
                 self._waiting(one.index, item.place)
@@ -170,52 +170,52 @@ class RemoteStream:
             raise item
         return None
 
-    def _step(self, one: Asked, step: Step) -> Step | None:
+    def _step(self, one: RemoteRequest, step: Step) -> Step | None:
         self._know(one)
         if one.drop:
             one.drop = False
-            if step.token != one.shown[-1]:
-                raise RuntimeError(f"an engine went on with {step.token}, not {one.shown[-1]}")
+            if step.token != (last := one.streamed_ids[-1]):
+                raise RuntimeError(f"an engine went on with {step.token}, not {last}")
             return None
         one.first = time.monotonic() if one.first is None else one.first
-        one.shown.append(step.token)
+        one.streamed_ids.append(step.token)
         one.text += step.text
         one.fruitless = 0
         return step
 
-    def _know(self, one: Asked) -> None:
-        """The search for its weights is over: another engine need not make it again."""
+    def _know(self, one: RemoteRequest) -> None:
+        """Keep the weights found, so that another engine need not search again."""
         if one.fitted is not None and one.prepared.turns[-1].request.examples:
             one.prepared = self._found(one.prepared, one.fitted)
 
-    def _move(self, one: Asked) -> None:
-        """Its engine is lost: it goes on at another."""
+    def _move(self, one: RemoteRequest) -> None:
+        """Move a request whose engine is lost to another."""
         self._placing.end(one.engine)
         one.lost.add(one.engine)
         one.engine, one.cancel = "", lambda: None
         one.moves += 1
         self._moved()
         one.fruitless += 1
-        if one.fruitless > MOST_LOST:
+        if one.fruitless > MAX_LOST:
             raise RamoleError(
                 f"{one.fruitless} engines ended while they had this request, and none came to its "
                 "next token; ask for something else, and see why they ended."
             )
         if self._stopped:
-            one.again = time.monotonic()
+            one.retry_at = time.monotonic()
         else:
             self._send(one)
 
-    def _crowded(self, one: Asked, busy: Busy) -> None:
-        """Its engine has no place for it. The first of a caller's is told so; others wait."""
+    def _crowded(self, one: RemoteRequest, busy: Busy) -> None:
+        """Handle a full engine: the caller's first request raises Busy, others wait."""
         self._placing.end(one.engine)
         one.engine, one.cancel = "", lambda: None
-        if one.index == 0 and not one.shown and len(self._open) == 1:
+        if one.index == 0 and not one.streamed_ids and len(self._open) == 1:
             self._leave(one)
             raise busy
-        one.again = time.monotonic() + PAUSE
+        one.retry_at = time.monotonic() + RETRY_SECONDS
 
-    def _leave(self, one: Asked) -> None:
+    def _leave(self, one: RemoteRequest) -> None:
         if one in self._open:
             self._open.remove(one)
         if one.engine:

@@ -23,7 +23,7 @@ OBJECT_STORE = 2**28
 IDLE_SECONDS = 20
 """For which Serve's proxy keeps a connection between two requests; its own are 90. How long a
 request takes is not bounded: a tab's heartbeat is one, as long as the tab is open."""
-LOOK = 0.5
+POLL_SECONDS = 0.5
 
 
 class Running:
@@ -55,11 +55,11 @@ class Running:
 
     @property
     def url(self) -> str:
-        """Where the page listens."""
+        """URL of the page."""
         return f"http://{self._settings.host or '127.0.0.1'}:{self._settings.port}/"
 
     def start(self) -> None:
-        """Start Ray, or join it, and deploy; returns before anybody can be asked. Raises
+        """Start Ray, or join it, and deploy; returns before engines or page are ready. Raises
         RamoleError where there is no such cluster."""
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         # or Serve's uvicorn believes the X-Forwarded-For of whoever is on this host
@@ -92,13 +92,13 @@ class Running:
         self._deploy(self._page)
 
     def restart(self) -> None:
-        """Start the engines anew, in turn: each ends its answers or hands them on."""
+        """Restart the engines in turn: each finishes its answers or hands them on."""
         self._deploy(None)
 
     def wait(
         self, ending: Callable[[], bool] = lambda: False, *, seconds: float = float("inf")
     ) -> None:
-        """Return when the page can be asked; raises RamoleError where it cannot start."""
+        """Wait until the page is ready; raises RamoleError where it cannot start."""
         from ray import serve
 
         end = time.monotonic() + seconds
@@ -113,7 +113,7 @@ class Running:
                 return
             if time.monotonic() > end:
                 raise RamoleError(f"The page has not started within {seconds:.0f} seconds.")
-            time.sleep(LOOK)
+            time.sleep(POLL_SECONDS)
 
     def stop(self) -> None:
         """End the applications, and Ray where it is ours."""
@@ -141,7 +141,7 @@ class Running:
 
 
 def _last_line(message: str) -> str:
-    """Of a traceback, what it comes to."""
+    """The last line of a traceback."""
     lines = [line.strip() for line in message.splitlines() if line.strip()]
     said = [line for line in lines if "Error" in line or "Busy" in line]
     return (said or lines or ["see the logs of Ray Serve"])[-1]

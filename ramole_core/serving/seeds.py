@@ -1,4 +1,4 @@
-"""A request that draws its tokens by chance gets its seed before it leaves the page.
+"""Give a sampled request its seed before it leaves the page.
 
 So two engines, one after the other, draw the same: a seed that an engine made for itself would be
 lost with it.
@@ -11,7 +11,7 @@ from ramole_core.engine.prompt import Prepared
 
 
 def seeded(prepared: Prepared) -> Prepared:
-    """The request with a seed, where it draws and has none."""
+    """The request with a seed, where it samples and has none."""
     request = prepared.request
     if request.seed is not None or request.temperature == 0:
         return prepared

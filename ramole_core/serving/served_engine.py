@@ -15,9 +15,9 @@ from typing import Any, Protocol
 from ramole_core.errors import RamoleError
 from ramole_core.process_memory import settle
 from ramole_core.request import Generation
-from ramole_core.serving.fleet import Heard, PageSilent
+from ramole_core.serving.fleet import Item, PageSilent
 from ramole_core.serving.leases import Leases
-from ramole_core.serving.wire import Job, Told
+from ramole_core.serving.wire import Job, News
 from ramole_core.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -27,7 +27,7 @@ SPARE_THREADS = 16
 
 @dataclass(frozen=True)
 class Reply:
-    """What a call came to."""
+    """The result of a call."""
 
     value: object = None
     error: Exception | None = None
@@ -35,7 +35,7 @@ class Reply:
 
 @dataclass
 class Running:
-    """A request that runs."""
+    """A running request."""
 
     page: str
     cancelled: threading.Event = field(default_factory=threading.Event)
@@ -44,17 +44,17 @@ class Running:
 
 
 class Answering(Protocol):
-    """What is served: an `EngineServer`, or one that is simulated."""
+    """The interface of an `EngineServer`, or of a simulated one."""
 
     def answer(
-        self, job: Job, tell: Callable[[Told], None], *, cancelled: Callable[[], bool]
+        self, job: Job, deliver: Callable[[News], None], *, cancelled: Callable[[], bool]
     ) -> None: ...
 
     def stats(self) -> Mapping[str, int | float]: ...
 
 
 class ServedEngine:
-    """One replica. Its first argument, the engine that is meant, is the router's."""
+    """One replica. Each call's first argument, the engine's id, is for the router."""
 
     def __init__(self, settings: dict[str, object], make: str):
         """`settings` over those of the environment; `make` names what makes the engine from them,
@@ -67,24 +67,24 @@ class ServedEngine:
         self._leases = Leases(self._give_up)
         settle()
 
-    async def answer(self, to: str, job: Job) -> AsyncIterator[Sequence[Heard]]:
-        """All that comes of a request, as it comes; who leaves the stream cancels it."""
+    async def answer(self, to: str, job: Job) -> AsyncIterator[Sequence[Item]]:
+        """Stream a request's results; closing the stream cancels it."""
         loop = asyncio.get_running_loop()
-        news: asyncio.Queue[Heard | None] = asyncio.Queue()
+        news: asyncio.Queue[Item | None] = asyncio.Queue()
         one = self._open[job.number] = Running(job.page)
-        self._leases.hear(job.page)
+        self._leases.renew(job.page)
 
-        def tell(item: Heard | None) -> None:
+        def deliver(item: Item | None) -> None:
             if one.given_up and isinstance(item, Generation):
                 item = PageSilent(to)
             loop.call_soon_threadsafe(news.put_nowait, item)
 
         def run() -> None:
             try:
-                self._engine.answer(job, tell, cancelled=one.cancelled.is_set)
+                self._engine.answer(job, deliver, cancelled=one.cancelled.is_set)
             except Exception as error:
-                tell(_told(error))
-            tell(None)
+                deliver(_as_sent(error))
+            deliver(None)
 
         running = loop.run_in_executor(self._threads, run)
         try:
@@ -102,36 +102,36 @@ class ServedEngine:
             del self._open[job.number]
 
     async def call(self, to: str, name: str, *args: object) -> Reply:
-        """What the engine's method returns."""
+        """Call the engine's method."""
         loop = asyncio.get_running_loop()
         try:
             if name == "process":
                 return Reply(os.getpid())
             if name == "here":
-                return Reply(self._leases.hear(str(args[0])))
+                return Reply(self._leases.renew(str(args[0])))
             if name == "cancel":
                 return Reply(self._cancel(str(args[0])))
             method = getattr(self._engine, name)
             return Reply(await loop.run_in_executor(self._threads, method, *args))
         except Exception as error:
-            return Reply(error=_told(error))
+            return Reply(error=_as_sent(error))
 
     def _cancel(self, number: str) -> bool:
-        """Let a request end with what it has; False: it is not here, or has ended."""
+        """End a request early; False: it is not here, or has ended."""
         running = self._open.get(number)
         if running is not None:
             running.cancelled.set()
         return running is not None
 
     def _give_up(self, page: str) -> None:
-        """What runs for this page: nobody is there to read it."""
+        """Cancel what runs for a page that is gone."""
         for one in self._open.values():
             if one.page == page:
                 one.given_up = True
                 one.cancelled.set()
 
     def check_health(self) -> None:
-        """Raises where no answer can come any more, so that the process is started anew."""
+        """Raise where the engine is dead, so that the process is restarted."""
         if not getattr(self._engine, "alive", True):
             raise RuntimeError("the thread that runs the model has ended")
 
@@ -149,8 +149,8 @@ def located(name: str) -> Any:
         ) from None
 
 
-def _told(error: Exception) -> Exception:
-    """As it can be sent: a sentence for the user, or the type of a fault and no words of it."""
+def _as_sent(error: Exception) -> Exception:
+    """The error as sent: a sentence for the user, or a fault's type without its message."""
     if isinstance(error, RamoleError):
         return error
     log.error("A request failed in the engine: %s", type(error).__name__)

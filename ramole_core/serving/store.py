@@ -26,7 +26,7 @@ FILES = (CONFIG, WEIGHTS)
 
 
 class AdapterStore:
-    """One store; safe to use from several threads."""
+    """One store; thread-safe."""
 
     def __init__(self, url: str):
         """`url`: a folder, or what fsspec knows (`s3://bucket/path`)."""
@@ -48,7 +48,7 @@ class AdapterStore:
 
     @property
     def folder(self) -> Path | None:
-        """Where it is on this machine's disks; None where it is elsewhere."""
+        """Its local folder; None where it is remote."""
         return Path(self._where[1]) if self._on_disk else None
 
     @property
@@ -61,12 +61,12 @@ class AdapterStore:
         return f"{self._where[1].rstrip('/')}/adapters/{content[:2]}/{content}"
 
     def holds(self, content: str) -> bool:
-        """Whether the adapter is there, whole."""
+        """Whether the complete adapter is in the store."""
         self._fs.invalidate_cache()
         return bool(self._fs.exists(f"{self.place(content)}/{WEIGHTS}"))
 
     def contents(self) -> set[str]:
-        """Checksums of all that are there, whole."""
+        """Checksums of all complete adapters."""
         root = f"{self._where[1].rstrip('/')}/adapters"
         self._fs.invalidate_cache()
         if not self._fs.exists(root):
@@ -75,7 +75,7 @@ class AdapterStore:
         return {path.parent.name for path in found if path.name == WEIGHTS}
 
     def put(self, content: str, folder: Path) -> None:
-        """Publish the adapter that lies in `folder`; one that was gone is back. Raises OSError."""
+        """Publish the adapter in `folder`, undoing `bury`. Raises OSError."""
         if not self.holds(content):
             place = self.place(content)
             self._fs.makedirs(place, exist_ok=True)
@@ -94,13 +94,13 @@ class AdapterStore:
             raise not_there(content) from None
 
     def bury(self, content: str) -> None:
-        """The adapter is removed: `sweep` deletes it when nobody reads it any more."""
+        """Mark the adapter as removed, to be deleted by `sweep` once unused."""
         tomb = self._tomb(content)
         self._fs.makedirs(tomb.rpartition("/")[0], exist_ok=True)
         self._fs.pipe_file(tomb, b"")
 
     def buried(self) -> set[str]:
-        """Checksums of those that are removed, and still there."""
+        """Checksums of removed adapters that are still stored."""
         graves = self._tomb("").rstrip("/")
         self._fs.invalidate_cache()
         if not self._fs.exists(graves):
@@ -108,8 +108,8 @@ class AdapterStore:
         return {Path(path).name for path in self._fs.find(graves)}
 
     def sweep(self, needed: Callable[[str], bool]) -> list[str]:
-        """Delete the buried ones but those that are needed still; returns which are gone. What
-        cannot be deleted stays buried, and goes with a later sweep."""
+        """Delete buried adapters that are not needed; returns which are gone. What cannot be
+        deleted stays buried, and goes with a later sweep."""
         gone = []
         for content in sorted(self.buried()):
             if needed(content):
@@ -125,7 +125,7 @@ class AdapterStore:
         return f"{self._where[1].rstrip('/')}/gone/{content}"
 
     def _write(self, source: Path, target: str) -> None:
-        """Whole or not at all: on a disk by a rename; an object is there when all of it is."""
+        """Write atomically: by a rename on a disk; an object appears when complete."""
         if not self._on_disk:
             self._fs.put_file(str(source), target)
             return
@@ -134,7 +134,7 @@ class AdapterStore:
 
 
 def not_there(content: str) -> RamoleError:
-    """What is said of an adapter that was asked for and is gone."""
+    """The error for an adapter that is gone from the store."""
     return RamoleError(
         f"The adapter with the checksum {content[:12]}... was removed while it was asked for; ask "
         "again, and others are found."

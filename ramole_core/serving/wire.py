@@ -1,4 +1,4 @@
-"""What goes between page and engines: plain data, no callable.
+"""Messages between page and engines: plain data, no callable.
 
 An adapter is its checksum, which an engine turns into tensors by its own store (`mirror.py`), with
 what the page knows of it: name, similarity, response, share.
@@ -40,8 +40,8 @@ class Job:
     request: Request
     turns: tuple[SentTurn, ...]
     prompt: Prompt
-    shown: tuple[int, ...] = ()
-    """As `Prepared.shown`."""
+    streamed_ids: tuple[int, ...] = ()
+    """As `Prepared.streamed_ids`."""
     session: str = ""
     address: str = ""
     number: str = field(default_factory=lambda: secrets.token_hex(8))
@@ -62,7 +62,7 @@ class Place:
     place: int
 
 
-Told = Place | Fitting | Step | Generation
+News = Place | Fitting | Step | Generation
 """What an engine tells of a request; a Generation is the last."""
 
 
@@ -72,7 +72,7 @@ def send_adapter(one: Candidate) -> SentAdapter:
 
 
 def receive_adapter(one: SentAdapter, loras: Callable[[str], LoraSet]) -> Candidate:
-    """As an engine takes it; `loras` reads the adapter of a checksum."""
+    """The adapter for an engine; `loras` reads the adapter of a checksum."""
     return Candidate(
         one.name,
         one.score,
@@ -86,7 +86,7 @@ def receive_adapter(one: SentAdapter, loras: Callable[[str], LoraSet]) -> Candid
 def send_request(
     prepared: Prepared,
     *,
-    shown: tuple[int, ...] = (),
+    streamed_ids: tuple[int, ...] = (),
     session: str = "",
     address: str = "",
     page: str = "",
@@ -95,11 +95,11 @@ def send_request(
     turns = tuple(
         SentTurn(turn.request, tuple(map(send_adapter, turn.candidates))) for turn in prepared.turns
     )
-    return Job(prepared.request, turns, prepared.prompt, shown, session, address, page=page)
+    return Job(prepared.request, turns, prepared.prompt, streamed_ids, session, address, page=page)
 
 
 def receive_turns(job: Job, loras: Callable[[str], LoraSet]) -> list[Turn]:
-    """As an engine takes them."""
+    """The turns for an engine."""
     return [
         Turn(turn.request, tuple(receive_adapter(one, loras) for one in turn.adapters))
         for turn in job.turns

@@ -1,1 +1,1 @@
-"""What the commands share at a terminal: what they read, print and report as JSON."""
+"""Shared input and output of the commands: reading, printing, JSON."""

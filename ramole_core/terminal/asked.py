@@ -33,8 +33,8 @@ TYPES = {"whole": int, "number": float, "truth": bool}
 
 
 def asks(*left: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """A command whose parameter `asked`, a mapping, is what its options say of a request; it has an
-    option for each field but `left`. What nobody says is not in the mapping."""
+    """Give a command an option for each field of a request but `left`; its parameter `asked` gets a
+    mapping of those that are set."""
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
         names = [name for name in FIELDS if name not in (*NOWHERE, *left)]
@@ -93,7 +93,7 @@ def _kind(takes: Takes) -> Any:
 
 
 def _value(name: str, given: object) -> object:
-    """What the option says; None: nothing."""
+    """The value of the option; None: not set."""
     if isinstance(given, Path):
         return FILES[name][0](given)
     if isinstance(given, list):

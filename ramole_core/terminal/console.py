@@ -1,4 +1,4 @@
-"""What a command reads and prints: results on standard output, all else on standard error."""
+"""Input and output of a command: results on standard output, all else on standard error."""
 
 import json
 import math
@@ -64,8 +64,8 @@ def read_pairs(path: Path) -> tuple[Example, ...]:
         raise RamoleError(f"{path} is not UTF-8 text; save it as UTF-8.") from None
 
 
-def tell_fitting(how: "Fitting") -> None:
-    """Now and then a line on how the search for weights stands, and what it found."""
+def print_fitting(how: "Fitting") -> None:
+    """Print the progress of a search for weights now and then, and its result."""
     if how.step == how.steps:
         pairs = zip(how.adapters, how.weights, strict=True)
         found = ", ".join(f"{name} {weight:.3f}" for name, weight in pairs)
@@ -78,17 +78,17 @@ def tell_fitting(how: "Fitting") -> None:
 
 
 def say(sentence: str) -> None:
-    """One line on standard error, whatever characters or breaks the sentence holds."""
+    """Print one line on standard error, whatever characters or breaks the sentence holds."""
     print(" ".join(sentence.split()), file=sys.stderr, flush=True)
 
 
 def write_json(answer: Mapping[str, object]) -> None:
-    """One JSON object on standard output; numbers that JSON lacks (nan, inf) become null."""
+    """Print one JSON object on standard output; numbers that JSON lacks (nan, inf) become null."""
     print(json.dumps(_plain(answer), ensure_ascii=False, indent=2, default=str), flush=True)
 
 
 def write_table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    """A table on standard output; cut to no width when it goes into a file or a pipe."""
+    """Print a table on standard output, uncut into a file or a pipe."""
     console = Console(soft_wrap=True) if sys.stdout.isatty() else Console(width=10_000)
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in columns:

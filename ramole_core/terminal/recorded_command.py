@@ -1,4 +1,4 @@
-"""The command line that a file of figures or weights records, without this machine's folders."""
+"""The command line as recorded in result files, without this machine's folders."""
 
 import shlex
 import sys
@@ -12,7 +12,7 @@ PRINTED = ("--json", "--overwrite")
 
 
 def recorded_command(module: str) -> str:
-    """The running command line of `python -m MODULE`, as anyone may type it.
+    """The running command line of `python -m MODULE`, portable.
 
     `--data` is recorded as `data`, `--out` as the file's name under `results`; `--work`, which only
     says where to go on from, is left out.
@@ -21,7 +21,7 @@ def recorded_command(module: str) -> str:
 
 
 def as_typed(given: Iterable[str], places: Mapping[str, str | None] = PLACES) -> list[str]:
-    """The words, with the folders of `places` in the place of this machine's."""
+    """The words with this machine's folders replaced by `places`."""
     recorded, words = list[str](), iter(given)
     for word in words:
         option, joined, value = word.partition("=")

@@ -1,4 +1,4 @@
-"""What `--json` prints of an answer."""
+"""The JSON record of an answer."""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -19,7 +19,7 @@ ALWAYS = (
 def answer_record(
     request: "Request", answer: "Generation", trace: Path | None
 ) -> dict[str, object]:
-    """An answer with what made it; a similarity is null where an adapter was named, not found."""
+    """An answer's record; a similarity is null where an adapter was named, not found."""
     from ramole_core.answer import parts_record
     from ramole_core.effects import effects_record
 

@@ -1,4 +1,4 @@
-"""How much of an answer each of its adapters had, from its trace."""
+"""Each adapter's share of an answer, from its trace."""
 
 from typing import TYPE_CHECKING
 
@@ -7,9 +7,8 @@ if TYPE_CHECKING:
 
 
 def shares_of(answer: "Generation") -> list[float]:
-    """For each of the answer's adapters, its share of what made the tokens likelier where effects
-    were asked for, else of what all contributed, the mean over the answer's tokens, 0 to 1; empty
-    where neither is known."""
+    """Each adapter's share, 0 to 1, the mean over the answer's tokens: of its effects where asked
+    for, else of the contributions; empty where neither is known."""
     if answer.parts:
         total = sum(part.new_tokens for part in answer.parts)
         found = dict.fromkeys(answer.adapters, 0.0)

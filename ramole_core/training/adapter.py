@@ -107,7 +107,7 @@ def fit_lora(
 
 
 def trained_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
-    """The parameters that a run moves, by name."""
+    """The trained parameters, by name."""
     return {name: p for name, p in model.named_parameters() if p.requires_grad}
 
 

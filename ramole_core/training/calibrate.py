@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 METHOD = "ramole_plus"
 DOUBT = 1.0
 """Logits: closer to the line than this, the responses decide."""
-FEWEST = 10
+MIN_PROMPTS = 10
 """Prompts in people's own words; with fewer the examples of the pool take their place."""
 Cards = dict[str, Float[np.ndarray, "d"]]
 Progress = Callable[[str, float], None]
@@ -43,7 +43,7 @@ Progress = Callable[[str, float], None]
 
 @dataclass(frozen=True)
 class Texts:
-    """Prompts of one kind, and the group that each belongs to: its family, or its adapter."""
+    """Prompts of one kind, each with its group: its family, or its adapter."""
 
     texts: tuple[str, ...]
     groups: tuple[str, ...]
@@ -54,19 +54,19 @@ class Texts:
         return list(zip(self.texts, self.groups, strict=True))
 
     def half(self, chosen: Sequence[str]) -> "Texts":
-        """Those of the chosen groups."""
+        """The texts of the chosen groups."""
         kept = [pair for pair in self.pairs if pair[1] in chosen]
         return Texts(tuple(t for t, _ in kept), tuple(g for _, g in kept))
 
 
 def everyday_prompts() -> Texts:
-    """What the base answers best."""
+    """Everyday prompts, which the base answers best."""
     found = read_everyday()
     return Texts(tuple(p.text for p in found), tuple(p.family for p in found))
 
 
 def phrased_prompts(ramole: "Ramole") -> Texts:
-    """What the adapters of the pool do, in people's own words."""
+    """Prompts for the pool's adapters, in people's own words."""
     names = {card.name for card in ramole.pool.cards()}
     found = [prompt for prompt in read_phrased() if prompt.adapter in names]
     return Texts(tuple(p.text for p in found), tuple(p.adapter for p in found))
@@ -196,7 +196,7 @@ def calibrate_for(
     everyday, phrased = everyday_prompts(), phrased_prompts(ramole)
     near = similarities(ramole, everyday.texts, cards)
     low = ahead_of_base(near)
-    own_words = len(phrased.texts) >= FEWEST
+    own_words = len(phrased.texts) >= MIN_PROMPTS
     fits = (
         similarities(ramole, phrased.texts, cards)
         if own_words
@@ -254,5 +254,5 @@ def calibrate_for(
 
 
 def percent(is_so: Bool[np.ndarray, "..."]) -> float:
-    """How many of them."""
+    """The share in percent."""
     return round(100 * float(is_so.mean()), 1)

@@ -1,4 +1,4 @@
-"""What lies beside an adapter's tensors: `train.json`, the model card, the example inputs.
+"""The files beside an adapter's tensors: `train.json`, the model card, the example inputs.
 
 `train.json` is the record of the run; the card is drawn from it, so the two cannot disagree.
 """
@@ -21,7 +21,7 @@ EXAMPLES = 20
 
 @dataclass(frozen=True)
 class Provenance:
-    """What a run cannot know from its recipe and data."""
+    """Facts of a run beyond its recipe and data."""
 
     base_name: str
     """The base's name on the Hub, or what the settings call it."""

@@ -19,7 +19,7 @@ from ramole_core.whole_file import replacing
 
 @dataclass
 class Progress:
-    """Where a run stands."""
+    """The progress of a run."""
 
     step: int = 0
     """Steps that are done."""
@@ -41,7 +41,7 @@ class Progress:
 def save_checkpoint(
     path: Path, tensors: Mapping[str, Tensor], *, progress: Progress, facts: str
 ) -> None:
-    """Write all that `restore_checkpoint` gives back; `facts` guard against a mix-up."""
+    """Write a checkpoint; `facts` guard against a mix-up."""
     metadata = {"progress": json.dumps(asdict(progress)), "facts": facts}
     with replacing(path) as part:
         save_file({k: t.contiguous() for k, t in tensors.items()}, part, metadata=metadata)

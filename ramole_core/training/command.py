@@ -55,7 +55,7 @@ class LoraOptions:
 
 @dataclass(frozen=True)
 class CardOptions:
-    """What an adapter's card shows; each field is an option."""
+    """An adapter's card; each field is an option."""
 
     examples: Annotated[
         Path | None,

@@ -5,8 +5,8 @@ from ramole_core.settings import load_settings
 
 
 def load_configured_base(quantization: str | None = None) -> BaseModel:
-    """Load it, quantised as the settings say or as is given; raises RamoleError where it cannot be
-    had."""
+    """Load the base, quantised by the settings or as given; raises RamoleError where it cannot be
+    loaded."""
     settings = load_settings()
     return load_base(
         settings.base_model,

@@ -164,7 +164,7 @@ def fresh_weights(
 def watched(
     model: MixedModel, batch: Batch, own: Sequence[str], names: Sequence[Sequence[str]]
 ) -> Watched:
-    """What the gates of the last forward did; `names` of each row's adapters, `own` among them."""
+    """The gates of the last forward; `names` of each row's adapters, `own` among them."""
     answers = torch.zeros(batch.ids.shape, dtype=torch.bool)
     answers[batch.rows, batch.places] = True
     lengths = torch.zeros(len(batch.ids), dtype=torch.long)
@@ -191,7 +191,7 @@ def measure_controls(
     rank: int | None,
     seed: int,
 ) -> dict[str, float]:
-    """Dev losses that a gate is seen beside, of the same adapters: `uniform`, all weights equal;
+    """Dev losses to compare a gate with, of the same adapters: `uniform`, all weights equal;
     `random`, a frozen random router of that rank; without one `own`, each row's adapter alone."""
 
     def of(names: Callable[[Sequence[TaskRow]], Sequence[Sequence[str]]], router: Router | None):

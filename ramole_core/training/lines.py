@@ -19,18 +19,18 @@ STEPS = 50
 
 @dataclass(frozen=True)
 class Line:
-    """w and c; positive on the side of what was wanted."""
+    """w and c; positive on the wanted side."""
 
     weights: Float[np.ndarray, "f"]
     offset: float
 
     def __call__(self, x: Float[np.ndarray, "n f"]) -> Float[np.ndarray, "n"]:
-        """How far on the wanted side each row is, in logits."""
+        """Each row's distance to the wanted side, in logits."""
         return x @ self.weights + self.offset
 
 
 def fit_line(wanted: Float[np.ndarray, "m f"], other: Float[np.ndarray, "n f"]) -> Line:
-    """The line between them, by Newton's method."""
+    """Fit the line between them, by Newton's method."""
     rows = np.vstack([wanted, other]).astype(np.float64)
     rows = np.hstack([rows, np.ones((len(rows), 1))])
     label = np.repeat([1.0, 0.0], [len(wanted), len(other)])
@@ -46,7 +46,7 @@ def fit_line(wanted: Float[np.ndarray, "m f"], other: Float[np.ndarray, "n f"]) 
 
 
 def half_of(names: Sequence[str], *, random: np.random.Generator | None = None) -> list[str]:
-    """A half of the names: every other one, or one that is drawn."""
+    """A half of the names: every other one, or a random half."""
     known = list(dict.fromkeys(names))
     if random is None:
         return known[::2]

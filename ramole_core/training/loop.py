@@ -1,4 +1,4 @@
-"""The loop that every kind of training runs in: step, measure, checkpoint, stop, resume.
+"""The training loop of every kind of training: step, measure, checkpoint, stop, resume.
 
 What is trained is a `Trainable`. The loss of step t is a function of the seed and of t alone, so a
 run that was interrupted and taken up again ends with the numbers of one that never stopped. With
@@ -25,12 +25,12 @@ Report = Callable[[Progress, int], None]
 
 
 class Paused(Exception):
-    """A run that reached its deadline; the same call goes on where it stopped."""
+    """A run that reached its deadline; the same call resumes it."""
 
 
 @dataclass(frozen=True)
 class Trainable:
-    """What a kind of training brings to the loop."""
+    """The interface of a kind of training."""
 
     name: str
     """The dev loss that patience compares."""
@@ -50,7 +50,7 @@ class Trainable:
 
 @dataclass(frozen=True)
 class Run:
-    """One call of a training: where it writes, who watches, how long it may take."""
+    """One call of a training: output folder, observers, time limit."""
 
     out_dir: Path
     """The weights' folder; until the run ends, nothing new is in it but the checkpoint."""
@@ -117,7 +117,7 @@ class _State:
 
     @property
     def ended(self) -> bool:
-        """Whether all steps are done, or the dev loss has not fallen for too long."""
+        """Whether all steps are done, or patience ran out."""
         patience = self._schedule.patience
         stale = self.progress.stale(self._one.name) if patience else 0
         return self.progress.step >= self._schedule.steps or 0 < patience <= stale
@@ -135,7 +135,7 @@ class _State:
         self.progress.train_losses.append(loss.item())
 
     def measure(self) -> None:
-        """Measure the dev loss, and hold the weights where none was lower."""
+        """Measure the dev loss, and keep the weights where it is the lowest."""
         losses = self._one.dev_loss()
         if self._schedule.patience and self._one.name not in losses:
             raise RamoleError(
@@ -146,7 +146,7 @@ class _State:
             self._best = {n: p.detach().clone() for n, p in self._one.parameters.items()}
 
     def keep(self) -> None:
-        """Put the best measured weights in place; without patience the last ones are kept."""
+        """Restore the best measured weights; without patience keep the last ones."""
         self.progress.kept_step = self.progress.step
         if self._best:
             at = -1 - self.progress.stale(self._one.name)
@@ -182,6 +182,6 @@ class _State:
 
 
 def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Those whose names begin with the prefix, by the rest of their names."""
+    """The tensors under the prefix, by the rest of their names."""
     head = f"{prefix}/"
     return {name[len(head) :]: t for name, t in tensors.items() if name.startswith(head)}

@@ -19,7 +19,7 @@ from ramole_core.training.rows import Batch, R, collate
 
 
 def last_hidden(model: PreTrainedModel, batch: Batch) -> Float[Tensor, "b l d"]:
-    """What the model's output embedding reads, of every token of a batch."""
+    """The input of the model's output embedding, of every token of a batch."""
     device = next(model.parameters()).device
     return model.base_model(input_ids=batch.ids.to(device), use_cache=False).last_hidden_state
 
@@ -46,8 +46,8 @@ def answer_loss(model: PreTrainedModel, batch: Batch) -> Float[Tensor, ""]:
 
 
 def mean_by_row(tokens: Float[Tensor, " m"], batch: Batch) -> Float[Tensor, ""]:
-    """The mean over a batch's rows of each one's mean over its answer tokens: a long answer counts
-    no more than a short one. `tokens` are `token_losses` of the batch."""
+    """The mean over rows of each row's mean over its answer tokens: long and short answers count
+    equally. `tokens` are `token_losses` of the batch."""
     rows, count = batch.rows.to(tokens.device), len(batch.ids)
     total = tokens.new_zeros(count).index_add(0, rows, tokens)
     return (total / torch.bincount(rows, minlength=count)).mean()

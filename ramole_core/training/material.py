@@ -1,4 +1,4 @@
-"""What a method is trained on: adapters, the rows of their tasks, a base."""
+"""The training data of a method: adapters, the rows of their tasks, a base."""
 
 import hashlib
 import random
@@ -45,7 +45,7 @@ class Material:
 
 
 def identity(base: BaseModel, tasks: Sequence[Task]) -> dict[str, object]:
-    """The base as it computes, and the data: a run goes on with the same alone."""
+    """The identity of base and data, which a resumed run must share."""
     return {
         "base": [base.checksum, base.quantization, str(base.dtype)],
         "data": fingerprint(tuple(tasks)),
@@ -67,8 +67,7 @@ def mixed_rows(base: BaseModel, tasks: Sequence[Task], recipe: MethodRecipe) -> 
 
 
 def dev_rows(base: BaseModel, tasks: Sequence[Task], recipe: MethodRecipe) -> list[TaskRow]:
-    """The rows that the dev loss is measured on: the first of each task that fit, as many of each
-    where it has them."""
+    """The rows of the dev loss: the first of each task that fit, equally many where possible."""
     schedule = recipe.schedule
     share = max(1, schedule.dev_rows // len(tasks))
     most = schedule.max_tokens

@@ -23,7 +23,7 @@ PACE = RowPace(steps=100, batch_rows=12, learning_rate=3e-3, max_tokens=160)
 
 @dataclass(frozen=True)
 class Place:
-    """What a method is trained on and where its weights go; each field is an option."""
+    """A method's training data and output folder; each field is an option."""
 
     data: Annotated[
         Path, typer.Option(help="A folder of task folders, each named after its adapter.")
@@ -39,7 +39,7 @@ class Place:
 
 @dataclass(frozen=True)
 class Mixing:
-    """Which adapters a row is mixed from; each field is an option."""
+    """The adapters that a row is mixed from; each field is an option."""
 
     dropout: Annotated[
         float | None,
@@ -60,7 +60,7 @@ class Mixing:
 
 
 def trainable() -> str:
-    """Each method that can be trained, and what a run may set."""
+    """Each trainable method, with its settings."""
     return "; ".join(
         f"{row.name}: {', '.join(map(str, row.training))}" for row in METHOD_LIST if row.training
     )

@@ -1,4 +1,4 @@
-"""A base with plain mixed layers in it, and adapters to be mixed: what gates are trained in."""
+"""A base with plain mixed layers and adapters, for training gates."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -41,7 +41,7 @@ Shapes = Mapping[str, tuple[int, int]]
 
 
 class MixedModel:
-    """The base is dequantised; base and adapters never change."""
+    """A dequantised base with mixed layers; base and adapters are frozen."""
 
     def __init__(
         self,
@@ -72,7 +72,7 @@ class MixedModel:
 
     @property
     def mixer(self) -> Mixer:
-        """Scores and weights of a forward that keeps them."""
+        """The mixer, with scores and weights of a forward that keeps them."""
         return self._installed.mixer
 
     @contextmanager
@@ -85,8 +85,8 @@ class MixedModel:
         prompts: Sequence[Sequence[int]] | None = None,
         watch: bool = False,
     ) -> Iterator[None]:
-        """Forwards inside mix each row's adapters as the method decides with these weights, which
-        the gradient reaches.
+        """Mix each row's adapters in the forwards inside by the method with these weights, which
+        get gradients.
 
         `names` are those of each row, or of all rows where there is one such list. `prompts` are
         the rows' own, for a method that decides by them, or by what the adapters answer to them.
@@ -125,7 +125,7 @@ class MixedModel:
     def gated_by(
         self, router: Router | None, *, names: Sequence[Sequence[str]], watch: bool = False
     ) -> Iterator[None]:
-        """The same under this RouterLoRA; `None` is the uniform gate."""
+        """Mix under this RouterLoRA; `None` is the uniform gate."""
         rows = [tuple(each) for each in names]
         made = {each: self._gated(router, each) for each in dict.fromkeys(rows)}
         with self.mixer.mixing([made[each] for each in rows], trace=watch):
@@ -145,8 +145,8 @@ class MixedModel:
 
     @cached_property
     def _merged(self) -> Loras:
-        """What a merge is made of: the adapters as they came, on the base's device, in float32 or
-        wider, so that the gradient finds there what was multiplied and keeps no copy."""
+        """The adapters as uploaded, for merges: on the base's device, in float32 or wider, so that
+        autograd keeps no copy."""
         return {
             name: {path: _here(widened(lora), self.plain.device) for path, lora in modules.items()}
             for name, modules in self._uploaded.items()
@@ -156,7 +156,7 @@ class MixedModel:
     def _responses(
         self, prompts: Sequence[Sequence[int]], names: Sequence[str]
     ) -> list[dict[str, Response]]:
-        """What each adapter answers to the end of each prompt, as the bare base reads it."""
+        """Each adapter's response to the end of each prompt, in the bare base."""
         inputs = read_ends(self.plain, self._layout, prompts)
         return [
             {name: response_of(self._units(name), [x[:, row] for x in inputs]) for name in names}
@@ -172,7 +172,7 @@ class MixedModel:
         return Reference(partial(read_ends, self.plain, self._layout), self._tokenizer)
 
     def _units(self, name: str) -> Units:
-        """Packed, and measured against everyday inputs, as the engine does it."""
+        """Pack the adapter and measure its usual responses, as the engine does."""
         if name not in self._packed:
             loras = self._adapters[name].loras
             units = pack_units(loras, self._layout, dtype=torch.float32)
@@ -187,9 +187,9 @@ class MixedModel:
         uploaded: Sequence[Candidate] = (),
         by: Callable[[Ask], Decision] | None = None,
     ) -> AbstractContextManager[None]:
-        """Forwards inside are those of a method that brings its own adapters from these tensors:
-        its A and B as they are, not made orthonormal, so that the gradient reaches them. `by`
-        decides in the method's place."""
+        """Run the forwards inside with a method's own adapters from these tensors: A and B as they
+        are, not made orthonormal, so that they get gradients. `by` decides in the method's
+        place."""
         own = find_method(method)
         adapters = tuple(self._brought(one) for one in own.bring(uploaded, trained))
         ask = Ask(adapters, self.sites, complete_options(method, None), None, trained)
@@ -213,12 +213,12 @@ class MixedModel:
         return {name: nn.Parameter(tensor.float().to(device)) for name, tensor in tensors.items()}
 
     def close(self) -> None:
-        """Take the mixed layers out again."""
+        """Remove the mixed layers."""
         self._installed.remove()
 
 
 def _packed(lora: Lora, base: BaseModel) -> Lora:
-    """As the engine holds it: B orthonormal, in the base's dtype."""
+    """Pack it as the engine does: B orthonormal, in the base's dtype."""
     packed = orthonormal(lora)
     return Lora(A=packed.A.to(base.device, base.dtype), B=packed.B.to(base.device, base.dtype))
 

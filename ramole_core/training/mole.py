@@ -44,7 +44,7 @@ def train_mole(recipe: MethodRecipe, given: Material, run: Run) -> Progress:
 
 
 class MoleModel:
-    """The base with plain mixed layers, and no adapters but those that are learnt; it is frozen."""
+    """The frozen base with plain mixed layers and the trained adapters alone."""
 
     def __init__(self, base: BaseModel, shapes: Shapes):
         self._base = base
@@ -52,7 +52,7 @@ class MoleModel:
         self.plain = self._model.plain
 
     def close(self) -> None:
-        """Take the mixed layers out again."""
+        """Remove the mixed layers."""
         self._model.close()
 
     def train(
@@ -106,8 +106,8 @@ class MoleModel:
     def mixing(
         self, tensors: Mapping[str, Tensor], *, listen: Listen | None = None
     ) -> AbstractContextManager[None]:
-        """Forwards inside are those that `llava_mole` decides with these tensors, named as `decide`
-        reads them; the gradient reaches them. `listen` gets each router's probabilities."""
+        """Mix the forwards inside by `llava_mole` with these tensors, named as `decide` reads them;
+        they get gradients. `listen` gets each router's probabilities."""
         trained = Trained(tensors)
         return self._model.bringing(
             METHOD, trained, by=lambda ask: decision_of(trained, ask, listen=listen)

@@ -1,4 +1,4 @@
-"""What the training commands share: options that are the fields of a dataclass, and their words."""
+"""Shared options of the training commands: fields of a dataclass, and their parsers."""
 
 import inspect
 import shlex
@@ -28,7 +28,7 @@ Json = Annotated[bool, typer.Option("--json", help="End with one JSON object on 
 
 @dataclass(frozen=True)
 class Pace:
-    """How long and how fast a run trains; each field is an option."""
+    """Length and learning rate of a run; each field is an option."""
 
     steps: Annotated[int, typer.Option(help="Optimiser steps.")] = 80
     batch_rows: Annotated[int, typer.Option(help="Rows a step.")] = 16
@@ -59,7 +59,7 @@ class Pace:
 
     @property
     def deadline(self) -> float:
-        """When the run pauses, of `time.monotonic`."""
+        """The deadline of a run, by `time.monotonic`."""
         return inf if self.minutes is None else self.started + 60 * self.minutes
 
     def schedule(self, default: Schedule) -> Schedule:
@@ -79,7 +79,7 @@ class Pace:
 
 @dataclass(frozen=True)
 class RowPace(Pace):
-    """The same over rows of a task, each a prompt and an answer."""
+    """The same options over rows of a task, each a prompt and an answer."""
 
     max_tokens: Annotated[int, typer.Option(help="Longer rows are left out.")] = 224
     dev_rows: Annotated[int, typer.Option(help="Rows that the dev loss is measured on.")] = 50
@@ -91,7 +91,7 @@ class RowPace(Pace):
 
 
 def output_folder(folder: Path, *, overwrite: bool) -> Path:
-    """The folder that a run writes; raises RamoleError where weights are there already."""
+    """The output folder of a run; raises RamoleError where it holds weights already."""
     if holds_weights(folder) and not overwrite:
         raise RamoleError(
             f"There are trained weights in {folder} already; add --overwrite to replace them, or "
@@ -176,7 +176,7 @@ def read_layers(words: str | None) -> tuple[int, ...] | None:
 
 
 def command_line() -> str:
-    """The words that started this run, as a person would type them again: `--data` is recorded as
-    `data`; where the weights went and when it paused are left out."""
+    """The command line of this run, as it is typed again: `--data` is recorded as `data`; where the
+    weights went and when it paused are left out."""
     at = next((n for n, word in enumerate(sys.argv) if word in COMMANDS), len(sys.argv))
     return shlex.join(["python", "-m", "ramole_core", "train", *as_typed(sys.argv[at:], PLACES)])

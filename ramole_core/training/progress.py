@@ -1,4 +1,4 @@
-"""A training run on the terminal: a bar, a line for each measurement, and where it paused."""
+"""Show a training run on the terminal: a bar, a line for each measurement, and the pause."""
 
 import json
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""The prompts written for the situations that no data set holds: everyday talk, people's own words.
+"""Prompts for situations without a data set: everyday talk, people's own words.
 
 `prompts/` has four files: everyday.json (what no sample adapter does, in families), phrased.json
 (what one does, without the words of its training data), follow_up.json (chats of two turns) and
@@ -25,7 +25,7 @@ class Everyday:
 
 @dataclass(frozen=True)
 class Phrased:
-    """A prompt in a person's own words, and the adapter that does what it wants."""
+    """A prompt in a person's own words, and its adapter."""
 
     adapter: str
     text: str
@@ -53,7 +53,7 @@ class FollowUp:
 
 @dataclass(frozen=True)
 class Upload:
-    """An invented adapter: what its card shows, and further prompts of its kind."""
+    """An invented adapter: its card, and further prompts of its kind."""
 
     name: str
     examples: tuple[str, ...]
@@ -149,5 +149,5 @@ def _texts(given: object, file: Path, place: str) -> tuple[str, ...]:
 
 
 def _broken(file: Path, place: str, expected: str) -> RamoleError:
-    """One sentence about a file that is not as it should be."""
+    """The error for a broken file, in one sentence."""
     return RamoleError(f"{file}, at {place}: expected {expected}; mend or restore the file.")

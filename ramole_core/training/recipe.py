@@ -1,4 +1,4 @@
-"""Recipes: everything that decides a training run, frozen and checked at construction."""
+"""Recipes: all settings of a training run, frozen and checked at construction."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -13,7 +13,7 @@ MLP = ("gate_proj", "up_proj", "down_proj")
 
 @dataclass(frozen=True)
 class Schedule:
-    """How long and how fast a run learns; the same for every kind of training."""
+    """Length and learning rate of a run, for every kind of training."""
 
     steps: int = 80
     """Optimiser steps, at most."""
@@ -58,7 +58,7 @@ class Schedule:
             )
 
     def counted(self, epoch: int) -> "Schedule":
-        """The same with its epochs counted out in steps; `epoch` is the steps of one."""
+        """The schedule with its epochs counted in steps; `epoch` is the steps of one."""
         return replace(self, steps=ceil(self.epochs * epoch)) if self.epochs else self
 
     def rate(self, step: int) -> float:

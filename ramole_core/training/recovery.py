@@ -65,7 +65,7 @@ def train_recovery(recipe: MethodRecipe, given: Material, run: Run) -> Progress:
 
 
 class Recovery:
-    """The compressed base that learns, and the uncompressed one that teaches; both stay frozen."""
+    """The compressed student base and the uncompressed teacher; both frozen."""
 
     def __init__(self, base: BaseModel, teacher: BaseModel, *, loras: Loras, shapes: Shapes):
         self._base, self._taught_by, self._loras = base, teacher.checksum, loras
@@ -73,7 +73,7 @@ class Recovery:
         self.teacher = MixedModel(teacher, loras=loras, shapes=shapes)
 
     def close(self) -> None:
-        """Take the mixed layers out again."""
+        """Remove the mixed layers."""
         self.student.close()
         self.teacher.close()
 
@@ -166,8 +166,8 @@ class Recovery:
     def mixing(
         self, tensors: Mapping[str, Tensor], name: str, checksum: str
     ) -> AbstractContextManager[None]:
-        """The student's forwards inside are those that `ca_lora` decides with these tensors, named
-        as `decide` reads them; the gradient reaches them."""
+        """Mix the student's forwards inside by `ca_lora` with these tensors, named as `decide`
+        reads them; they get gradients."""
         config = {"adapters": [{"name": name, "checksum": checksum}]}
         uploaded = Candidate(name, float("nan"), checksum, lambda: self._loras[name])
         return self.student.bringing(METHOD, Trained(tensors, config=config), uploaded=[uploaded])

@@ -1,4 +1,4 @@
-"""Train the retriever: a LoRA on the sentence encoder and a metric, so that a prompt finds its own.
+"""Train the retriever: a LoRA on the sentence encoder, and a metric.
 
 InfoNCE with in-batch negatives (LoraRetriever, arXiv 2402.09997, eq. 2), the positive being what is
 served: the mean over other inputs of the same task. For input j of task t, with e the encoder,
@@ -160,6 +160,6 @@ def measure_tasks(
 def rank_of_own(
     scores: Float32[np.ndarray, "queries n"], own: Sequence[int]
 ) -> Int[np.ndarray, "queries"]:
-    """How many adapters score higher than the query's own one."""
+    """The number of adapters that score higher than the query's own."""
     rows = np.arange(len(own))
     return (scores > scores[rows, list(own)][:, None]).sum(1)

@@ -20,7 +20,7 @@ PACE = Pace(
 
 @dataclass(frozen=True)
 class Learning:
-    """What is learnt and how; each field is an option."""
+    """The retriever's training; each field is an option."""
 
     rank: Annotated[int, typer.Option(help="r of the LoRA.")] = RETRIEVER.rank
     alpha: Annotated[float, typer.Option(help="alpha of the LoRA.")] = RETRIEVER.alpha

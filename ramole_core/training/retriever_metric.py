@@ -27,7 +27,8 @@ Dense = Callable[[Sequence[str]], Float32[np.ndarray, "n d"]]
 
 @dataclass(frozen=True)
 class MetricRecipe:
-    """Chosen on the sample inputs of the LoraRetriever pool, each left out of its own mean."""
+    """A metric's settings, chosen on the LoraRetriever pool's inputs, each left out of its own
+    mean."""
 
     shrink: float = 0.7
     """l: 1 leaves the encoder as it is."""

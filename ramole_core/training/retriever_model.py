@@ -1,4 +1,4 @@
-"""The sentence encoder with a LoRA on it, ready to be trained: texts in, unit vectors out.
+"""The sentence encoder with a trainable LoRA: texts to unit vectors.
 
 It reads what the served encoder reads: the same window, the same instruction, the same mean over
 the tokens. Attention is written out (`eager`), which is twice as fast backwards on a CPU.

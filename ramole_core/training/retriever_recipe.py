@@ -1,4 +1,4 @@
-"""The retriever's recipe: everything that decides its training run."""
+"""The retriever's recipe: all settings of its training run."""
 
 from dataclasses import dataclass
 

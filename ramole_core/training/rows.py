@@ -52,7 +52,7 @@ class Encoded:
 
 @dataclass(frozen=True)
 class TaskRow(Encoded):
-    """A row that knows where it is from."""
+    """A row with its task."""
 
     text: str
     """The question as it came."""

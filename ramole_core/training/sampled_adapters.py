@@ -1,4 +1,4 @@
-"""Which adapters a training row is mixed from: all of a step's, or those that are found for it."""
+"""The adapters that a training row is mixed from: all of a step's, or those retrieved for it."""
 
 import hashlib
 import json
@@ -40,7 +40,7 @@ def nearest_of(cards: Sequence[Card], encoder: Encoder) -> Near:
 
 
 class SampledAdapters:
-    """Draws them; the seed and the step decide, so a run that was killed goes on with the same."""
+    """Draw adapters by seed and step alone, so that a resumed run draws the same."""
 
     def __init__(self, recipe: MethodRecipe, names: Sequence[str], near: Near | None):
         """`near` is needed where the recipe's rows are mixed from those that are retrieved."""
@@ -56,7 +56,7 @@ class SampledAdapters:
         return [keep_some(self._names, self._recipe.dropout, seed=seed, step=step)] * len(rows)
 
     def of_dev(self, rows: Sequence[TaskRow]) -> list[tuple[str, ...]]:
-        """Each row's where a loss is measured, the same in every run."""
+        """Each row's adapters where a loss is measured, the same in every run."""
         if self._found:
             chances = [random.Random(f"dev/{row.text}").random() for row in rows]
             return self._nearest(rows, [one < self._recipe.masked for one in chances])
@@ -78,7 +78,7 @@ class SampledAdapters:
 
 
 def keep_some(names: Sequence[str], dropout: float, *, seed: int, step: int) -> tuple[str, ...]:
-    """The LoRAs that take part in a step: each stays with chance 1 - dropout, at least two do."""
+    """Drop LoRAs of a step: each stays with chance 1 - dropout, at least two do."""
     chance = random.Random(f"{seed}/{step}")
     order = chance.sample(list(names), len(names))
     kept = [name for name in order if chance.random() >= dropout]

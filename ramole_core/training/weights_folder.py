@@ -29,8 +29,8 @@ LAST = ("manifest.json", "retriever.json")
 
 @contextmanager
 def weights_folder(out_dir: Path) -> Iterator[Path]:
-    """A folder to write a finished run into: its files come to `out_dir` whole, once all are
-    written, and the checkpoint is deleted."""
+    """Write a finished run: its files appear in `out_dir` together, once all are written, and the
+    checkpoint is deleted."""
     kept = out_dir / CHECKPOINT
     unfinished = kept / "finished"
     shutil.rmtree(unfinished, ignore_errors=True)
@@ -62,7 +62,7 @@ def write_weights(
 
 
 def method_facts(base: BaseModel, progress: Progress, command: str) -> dict[str, object]:
-    """Base and run, as the record of every method's weights has them."""
+    """Facts of base and run for the record of a method's weights."""
     return {
         "schema": 2,
         "base_model": base.name,
@@ -85,12 +85,12 @@ def write_json(file: Path, record: Mapping[str, object]) -> None:
 
 
 def versions() -> dict[str, str]:
-    """The packages that a measured number depends on, each with its version."""
+    """Versions of the packages that measured numbers depend on."""
     return {package: version(package) for package in PACKAGES}
 
 
 def run_facts(progress: Progress, *, measured: str = "dev_losses") -> dict[str, object]:
-    """A run as every record has it; the measurements stand under `measured`."""
+    """Facts of a run for its record; measurements under `measured`."""
     return {
         "versions": versions(),
         "seconds": round(progress.seconds, 1),

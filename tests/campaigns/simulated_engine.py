@@ -11,12 +11,12 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 
 from ramole_core.request import Generation, Step
-from ramole_core.serving.fleet import Heard
-from ramole_core.serving.wire import Job, Told
+from ramole_core.serving.fleet import Item
+from ramole_core.serving.wire import Job, News
 from ramole_core.settings import Settings
 
 STEP = 0.05
-Hear = Callable[[Sequence[Heard]], None]
+Receive = Callable[[Sequence[Item]], None]
 
 
 class SimulatedEngine:
@@ -27,7 +27,7 @@ class SimulatedEngine:
         self._answers = 0
 
     def answer(
-        self, job: Job, tell: Callable[[Told], None], *, cancelled: Callable[[], bool]
+        self, job: Job, deliver: Callable[[News], None], *, cancelled: Callable[[], bool]
     ) -> None:
         """Sleeps for each token, and tells it."""
         count = job.request.max_new_tokens
@@ -36,9 +36,9 @@ class SimulatedEngine:
                 time.sleep(STEP - time.monotonic() % STEP)  # all rows step together
                 if cancelled():
                     break
-                tell(Step(token=0, text="-", weights=None))
+                deliver(Step(token=0, text="-", weights=None))
         self._answers += 1
-        tell(Generation("-" * count, [], [], None, "length", 2, count, 0.0, 0.0))
+        deliver(Generation("-" * count, [], [], None, "length", 2, count, 0.0, 0.0))
 
     def stats(self) -> Mapping[str, int | float]:
         """How many it has answered."""
@@ -55,7 +55,7 @@ class SleepingFleet:
 
     def __init__(self, engines: int, *, rows: int):
         self._names = [f"engine-{n}" for n in range(engines)]
-        self._waiting: dict[str, queue.SimpleQueue[tuple[Job, Hear]]] = {
+        self._waiting: dict[str, queue.SimpleQueue[tuple[Job, Receive]]] = {
             name: queue.SimpleQueue() for name in self._names
         }
         self._ending = threading.Event()
@@ -69,28 +69,28 @@ class SleepingFleet:
     def call(self, key: str, name: str, *args: object) -> object:
         raise NotImplementedError(name)
 
-    def tell(self, key: str, name: str, *args: object) -> None:
+    def notify(self, key: str, name: str, *args: object) -> None:
         """They need no word of the page."""
 
-    def answer(self, key: str, job: Job, hear: Hear) -> Callable[[], None]:
-        self._waiting[key].put((job, hear))
+    def answer(self, key: str, job: Job, receive: Receive) -> Callable[[], None]:
+        self._waiting[key].put((job, receive))
         return lambda: None
 
     def close(self) -> None:
         self._ending.set()
 
     def _run(self, name: str, rows: int) -> None:
-        running: list[tuple[Job, Hear, int]] = []
+        running: list[tuple[Job, Receive, int]] = []
         while not self._ending.is_set():
             while len(running) < rows and not self._waiting[name].empty():
                 running.append((*self._waiting[name].get(), 0))
             time.sleep(STEP)
             going = []
-            for job, hear, made in running:
+            for job, receive, made in running:
                 count = job.request.max_new_tokens
-                hear([Step(token=0, text="-", weights=None)])
+                receive([Step(token=0, text="-", weights=None)])
                 if made + 1 < count:
-                    going.append((job, hear, made + 1))
+                    going.append((job, receive, made + 1))
                 else:
-                    hear([Generation("-" * count, [], [], None, "length", 2, count, 0.0, 0.0)])
+                    receive([Generation("-" * count, [], [], None, "length", 2, count, 0.0, 0.0)])
             running = going

@@ -18,7 +18,7 @@ from ramole_core import (
 )
 
 from ..model.reading import BEAT, Reading
-from .fields import MOST_PROMPTS, Ask, checked, refuse_unknown_options
+from .fields import MAX_PROMPTS, Ask, checked, refuse_unknown_options
 
 if TYPE_CHECKING:
     from ramole_core import AdapterCard, Hit, Ramole
@@ -57,9 +57,9 @@ def batched(
     """
     if not isinstance(prompts, list) or not prompts:
         raise RamoleError("prompts is not a list of prompts; pass a list of strings or objects.")
-    if len(prompts) > MOST_PROMPTS:
+    if len(prompts) > MAX_PROMPTS:
         raise RamoleError(
-            f"{len(prompts)} prompts came, and {MOST_PROMPTS} is the most; split them."
+            f"{len(prompts)} prompts came, and {MAX_PROMPTS} is the most; split them."
         )
     bad: dict[int, RamoleError] = {}
     good: dict[int, Request] = {}

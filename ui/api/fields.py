@@ -14,18 +14,18 @@ from ramole_core import RamoleError, Request, WrongField as WrongField, read_req
 if TYPE_CHECKING:
     from ramole_core import Ramole
 
-LONGEST_PROMPT = 100_000
-MOST_PROMPTS = 64
+MAX_PROMPT = 100_000
+MAX_PROMPTS = 64
 """Prompts of one batch call."""
-MOST_NAMES = 32
-MOST_PARTS = 4_000
+MAX_NAMES = 32
+MAX_PARTS = 4_000
 """Texts, names and numbers in one field, all counted."""
 COUNTED = ("adapters", "weights", "exclude", "options", "stop")
-"""Lists and objects of at most MOST_NAMES."""
+"""Lists and objects of at most MAX_NAMES."""
 
-Text = Annotated[str, Field(strict=True, max_length=LONGEST_PROMPT)]
+Text = Annotated[str, Field(strict=True, max_length=MAX_PROMPT)]
 Name = Annotated[str, Field(strict=True, min_length=1, max_length=200)]
-Names = Annotated[list[Name], Field(max_length=MOST_NAMES)]
+Names = Annotated[list[Name], Field(max_length=MAX_NAMES)]
 Fields = TypeVar("Fields")
 
 
@@ -112,20 +112,18 @@ def stored_path(file: object) -> str:
 
 
 def _bounded(name: str, value: object) -> None:
-    """Raises WrongField for more than a call may send in one field."""
+    """Raise WrongField for more than a call may send in one field."""
     count, length = 0, 0
     for part in _parts(value):
         count, length = count + 1, length + (len(part) if isinstance(part, str) else 0)
-        if count > MOST_PARTS:
-            raise WrongField(
-                name, f"={_short(value)} has more than {MOST_PARTS} parts; send fewer."
-            )
-    if length > LONGEST_PROMPT:
-        most = f"send at most {LONGEST_PROMPT} characters"
+        if count > MAX_PARTS:
+            raise WrongField(name, f"={_short(value)} has more than {MAX_PARTS} parts; send fewer.")
+    if length > MAX_PROMPT:
+        most = f"send at most {MAX_PROMPT} characters"
         raise WrongField(name, f"={_short(value)} has {length} characters; {most}.")
-    many = isinstance(value, list | dict) and name in COUNTED and len(value) > MOST_NAMES
-    if many or (name == "k" and isinstance(value, int) and value > MOST_NAMES):
-        most = f"{MOST_NAMES} is the most that one call may have"
+    many = isinstance(value, list | dict) and name in COUNTED and len(value) > MAX_NAMES
+    if many or (name == "k" and isinstance(value, int) and value > MAX_NAMES):
+        most = f"{MAX_NAMES} is the most that one call may have"
         raise WrongField(name, f"={_short(value)}, and {most}.")
 
 

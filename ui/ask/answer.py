@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 NEXT = 3
 """How many adapters that were not taken are shown below those that were."""
-WAIT = 0.4
+POLL_SECONDS = 0.4
 """Seconds between two looks at a model that is being loaded."""
 FINDING = "Finding adapters…"
 STILL = "The answer is there; the bare base is still writing…"
@@ -68,7 +68,7 @@ def answer(
     """Pictures of the answer as it grows, the last one with the run; raises RamoleError."""
     reading = None
     try:
-        for progress in loaded(ramole, live.cancelled, pause=WAIT):
+        for progress in loaded(ramole, live.cancelled, pause=POLL_SECONDS):
             yield Shown(f"{progress}; your question is answered as soon as it is there.")
         if live.cancelled.is_set():
             return

@@ -9,7 +9,7 @@ from ramole_core import write_trace
 from ..charts.run import Run
 from ..parts.downloads import fresh_folder
 
-LONGEST = 40
+MAX_LETTERS = 40
 """Letters of the prompt in a file's name."""
 
 
@@ -29,5 +29,5 @@ def write_files(
 def name_of(run: Run) -> str:
     """A file's name that says which run it is of: `ramole-METHOD-first-words-of-the-prompt`."""
     words = re.findall(r"[a-z0-9]+", run.request.prompt.lower())
-    start = "-".join(words)[:LONGEST].strip("-")
+    start = "-".join(words)[:MAX_LETTERS].strip("-")
     return "-".join(part for part in ("ramole", run.request.method, start) if part)

@@ -17,7 +17,7 @@ from .branch import Change, branch_run, branched, grown
 if TYPE_CHECKING:
     from ramole_core import Ramole
 
-WAIT = 0.4
+POLL_SECONDS = 0.4
 """Seconds between two looks at a model that is being loaded."""
 
 
@@ -43,10 +43,10 @@ def going_on(
     text: str,
     address: str,
 ) -> Iterator[Look]:
-    """Looks at the answer from the token at `index` on; `text` is that of the token that is taken
+    """Look at the answer from the token at `index` on; `text` is that of the token that is taken
     there, where one is. Raises RamoleError."""
     asked = branched(run, index, change)
-    for progress in loaded(ramole, cancelled, pause=WAIT):
+    for progress in loaded(ramole, cancelled, pause=POLL_SECONDS):
         yield Look(f"{progress}; then the answer goes on.")
     reading = Reading(ramole, [asked], session=asked.owner, address=address, cancelled=cancelled)
     said = ""

@@ -7,7 +7,7 @@ from ..charts.run import Run, weight_of
 from ..session.store import Drawer, SessionStore
 from .answer import Live
 
-MOST_TURNS = 24
+MAX_TURNS = 24
 """Earlier turns whose tokens can still be looked into."""
 
 
@@ -56,7 +56,7 @@ class Sessions:
     def keep(self, session: str, name: str, run: Run) -> None:
         """An earlier turn; of a long conversation the oldest lose their runs."""
         earlier = {**(self._earlier.get(session) or {}), name: run}
-        for old in list(earlier)[:-MOST_TURNS]:
+        for old in list(earlier)[:-MAX_TURNS]:
             del earlier[old]
         self._earlier.put(session, earlier)
 

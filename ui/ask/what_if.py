@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 NOTHING, ALL = "nothing", "all adapters"
 EVERY = "every one"
-MOST = 1.5
+MAX_WEIGHT = 1.5
 """The largest weight that the slider gives."""
 LEAD = (
     '<p class="quiet">Switch something off from this token on, move a weight, or take another '
@@ -79,7 +79,7 @@ class WhatIf:
                     min_width=130,
                 )  # fmt: skip
                 weight = gr.Slider(
-                    0, MOST, value=0, step=0.05, label="to", elem_id="what-weight", min_width=130
+                    0, MAX_WEIGHT, 0, step=0.05, label="to", elem_id="what-weight", min_width=130
                 )
             token = gr.Dropdown(
                 [(NOTHING, -1)], value=-1, label="Take another token here", elem_id="what-token"
@@ -167,7 +167,7 @@ class WhatIf:
         if run is None or index is None or name not in run.experts:
             return gr.update(value=0, info="")
         weight = weights_at(run, index)[name]
-        return gr.update(value=min(max(weight, 0), MOST), info=f"here it is {weight:.2f}")
+        return gr.update(value=min(max(weight, 0), MAX_WEIGHT), info=f"here it is {weight:.2f}")
 
     def on_stop(self, request: gr.Request):
         """The answer ends with what came."""
@@ -231,8 +231,8 @@ def change_of(chosen: Sequence[Any], tokens: Any, run: Run | None) -> Change:
 
 def _weight(given: Any) -> float:
     number = isinstance(given, int | float) and not isinstance(given, bool)
-    if not number or not 0 <= given <= MOST:
-        raise RamoleError(f"That weight is not a number from 0 to {MOST}; move the slider.")
+    if not number or not 0 <= given <= MAX_WEIGHT:
+        raise RamoleError(f"That weight is not a number from 0 to {MAX_WEIGHT}; move the slider.")
     return float(given)
 
 

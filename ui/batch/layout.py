@@ -11,7 +11,7 @@ from ..parts.events import PLAIN, enter_opens
 from ..parts.fields import k_field, length_field, method_field
 from .examples import EXAMPLES
 from .picture import picture
-from .rows import KINDS, MOST_ROWS
+from .rows import KINDS, MAX_ROWS
 from .views import HEADERS, WIDTHS
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ SYNTAX = (
     '"k": 2}</code> on each line; or csv with a header. Columns: <code>prompt</code>, and if you '
     "like id, method, k, adapters (<code>a|b</code>), weights, exclude, max_new_tokens, "
     "temperature, top_p, seed, stop, system, raw. Other columns are carried along to the results. "
-    f"At most {MOST_ROWS:,} rows. <kbd>Esc</kbd>, then <kbd>Tab</kbd> leaves the text.</p>"
+    f"At most {MAX_ROWS:,} rows. <kbd>Esc</kbd>, then <kbd>Tab</kbd> leaves the text.</p>"
 )
 NAMES = """
 new MutationObserver(() => {  // parts of Gradio's without a name

@@ -18,9 +18,9 @@ from ..session.uploads import taken
 if TYPE_CHECKING:
     from ramole_core import Ramole
 
-MOST_ROWS = 2_000
-MOST_BYTES = 2 * 2**20
-LIMITS = BatchLimits(rows=MOST_ROWS, characters=100_000, adapters=32)
+MAX_ROWS = 2_000
+MAX_BYTES = 2 * 2**20
+LIMITS = BatchLimits(rows=MAX_ROWS, characters=100_000, adapters=32)
 KINDS = {"automatic": None, "jsonl": "jsonl", "csv": "csv", "one prompt a line": "lines"}
 ENDINGS = (".jsonl", ".ndjson", ".csv", ".tsv", ".txt")
 SHOWN = 30
@@ -34,7 +34,7 @@ def text_of(path: str) -> tuple[str, str]:
             raise RamoleError(
                 f"{file.name} does not end in {', '.join(ENDINGS)}; save it as one of these."
             )
-        if file.stat().st_size > MOST_BYTES:
+        if file.stat().st_size > MAX_BYTES:
             raise RamoleError(f"{file.name} is larger than {_most()}")
         text, said = batch_text(file.read_bytes(), file.name)
     return text, next(words for words, kind in KINDS.items() if kind == said)
@@ -46,7 +46,7 @@ def read(
     """The rows that can run and those that cannot; raises RamoleError where there is none."""
     if not isinstance(text, str) or kind not in KINDS:
         raise RamoleError("The rows are not a text; paste them again.")
-    if len(text) > MOST_BYTES:
+    if len(text) > MAX_BYTES:
         raise RamoleError(f"The rows are longer than {_most()}")
     batch = read_batch(text, kind=KINDS[kind], defaults=defaults, owner=owner, limits=LIMITS)
     return refuse_unfit(ramole, batch, owner=owner)
@@ -88,4 +88,4 @@ def _rows(count: int) -> str:
 
 
 def _most() -> str:
-    return f"{MOST_BYTES // 2**20} MB; split it, or use the command line: batch FILE."
+    return f"{MAX_BYTES // 2**20} MB; split it, or use the command line: batch FILE."

@@ -37,9 +37,9 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 PAUSE = 0.3
 """Seconds between two looks, at least."""
-LOOKING = 0.1
+DRAWING_SHARE = 0.1
 """The share of the time that looking may take: a long list is drawn more rarely."""
-LONGEST = 5.0
+MAX_PAUSE_SECONDS = 5.0
 """Seconds between two looks, at most."""
 SPEED_SECONDS = 4.0
 """The speed now is that of so many seconds."""
@@ -200,7 +200,7 @@ def watched(ramole: "Ramole", run: BatchRun) -> Generator[None, None, None]:
                     looked = time.perf_counter()
                     yield
                     spent = time.perf_counter() - looked
-                    pause = min(max(PAUSE, pace(), spent / LOOKING), LONGEST)
+                    pause = min(max(PAUSE, pace(), spent / DRAWING_SHARE), MAX_PAUSE_SECONDS)
     finally:
         run.cancelled.set()
         if run.began is None:

@@ -9,7 +9,7 @@ from html import escape
 
 import plotly.graph_objects as go
 
-LONGEST = 18
+MAX_LABEL = 18
 """Characters of a label."""
 
 
@@ -45,4 +45,4 @@ def named(figure: go.Figure, title: str, *, per: str | None = None) -> go.Figure
 
 
 def _short(text: str) -> str:
-    return text if len(text) <= LONGEST else text[: LONGEST - 1] + "…"
+    return text if len(text) <= MAX_LABEL else text[: MAX_LABEL - 1] + "…"

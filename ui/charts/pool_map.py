@@ -20,7 +20,7 @@ KINDS = {
 }
 """Colour, mark and words of each kind, so that colour is not the only cue."""
 PROMPT = INKS[5].colour
-LONGEST = 28
+MAX_LABEL = 28
 """Characters of a name in a picture."""
 
 
@@ -154,7 +154,7 @@ def likeness_figure(names: Sequence[str], likeness: np.ndarray) -> go.Figure:
 
 def label_of(name: str) -> str:
     """A name that plotly shows as it is written, cut where it is long."""
-    short = name if len(name) <= LONGEST else name[: LONGEST - 1] + "…"
+    short = name if len(name) <= MAX_LABEL else name[: MAX_LABEL - 1] + "…"
     return short.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from ramole_core import DEFAULT_METHOD, RamoleError, Request
 
-MOST = 4
+MAX_COLUMNS = 4
 """Columns."""
 
 

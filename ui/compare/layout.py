@@ -11,7 +11,7 @@ from ..charts.tokens import token_view
 from ..parts.copying import copy_button
 from ..parts.events import PLAIN
 from ..parts.fields import k_field, length_field, method_field
-from .columns import MOST, START, Column
+from .columns import MAX_COLUMNS, START, Column
 
 if TYPE_CHECKING:
     from ramole_core import Ramole
@@ -85,7 +85,7 @@ def lay_out(ramole: "Ramole") -> Layout:
     with gr.Row(elem_id="compare-bar", equal_height=True):
         ask = gr.Button("Compare", variant="primary", elem_id="compare-button", min_width=120)
         stop = gr.Button("Stop", interactive=False, elem_id="compare-stop", min_width=90)
-        counts = list(range(2, MOST + 1))
+        counts = list(range(2, MAX_COLUMNS + 1))
         count = gr.Radio(counts, value=2, label="Columns", elem_id="compare-count", min_width=160)
         length = length_field(ramole, 64, min_width=200)
     notice = gr.HTML(elem_id="compare-notice", **PLAIN)

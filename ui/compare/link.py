@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from ramole_core import RamoleError
 
 from ..parts.packed import UNREAD, packed, unpacked
-from .columns import MOST, Column
+from .columns import MAX_COLUMNS, Column
 
 NO_METHOD = (
     "This link asks for the method {method}, which this page does not have; choose one above a "
@@ -42,7 +42,7 @@ class Fields(BaseModel):
 
     prompt: str
     length: int = Field(ge=1)
-    columns: list[ColumnFields] = Field(min_length=2, max_length=MOST)
+    columns: list[ColumnFields] = Field(min_length=2, max_length=MAX_COLUMNS)
 
 
 @dataclass(frozen=True)

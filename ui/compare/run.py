@@ -19,7 +19,7 @@ from ..model.reading import Reading
 if TYPE_CHECKING:
     from ramole_core import Ramole
 
-WAIT = 0.4
+POLL_SECONDS = 0.4
 """Seconds between two looks at a model that is being loaded."""
 
 
@@ -62,11 +62,11 @@ class Look:
 def compared(
     ramole: "Ramole", requests: Sequence[Request], asked: Comparison, *, address: str = ""
 ) -> Generator[Look, None, None]:
-    """Looks at the answers as they grow, all in one batch, the last once all have ended; raises
+    """Look at the answers as they grow, all in one batch, the last once all have ended; raises
     RamoleError. Adapters keep letter and colour across the columns."""
     reading = None
     try:
-        for progress in loaded(ramole, asked.cancelled, pause=WAIT):
+        for progress in loaded(ramole, asked.cancelled, pause=POLL_SECONDS):
             yield Look(f"{progress}; the prompt is answered as soon as it is there.")
         if asked.cancelled.is_set():
             return

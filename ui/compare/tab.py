@@ -87,7 +87,7 @@ class Handlers:
         return {self.ui.ask: ask, self.ui.stop: stop, self.ui.token: "", **heads}
 
     def on_ask(self, request: gr.Request, *values) -> Generator[tuple[Any, ...], None, None]:
-        """Looks at all columns, in the order of `Layout.growing`."""
+        """Look at all columns, in the order of `Layout.growing`."""
         session, asked, look = session_of(request), Comparison(), Look("Stopped.")
         self._asked.put(session, asked)
         try:

@@ -6,7 +6,7 @@ from ..charts.run import Run
 from ..parts.asked import mixed_words
 from ..parts.notice import ending
 
-LONGEST = 400
+MAX_PROMPT = 400
 """Characters of a prompt."""
 PICK = (
     '<p class="quiet">Pick a token, with a click or the arrow keys: it is marked in every picture, '
@@ -46,7 +46,7 @@ def side_html(label: str, run: Run) -> str:
 
 def short(prompt: str) -> str:
     """A prompt, cut where it is long."""
-    return prompt if len(prompt) <= LONGEST else prompt[: LONGEST - 1] + "…"
+    return prompt if len(prompt) <= MAX_PROMPT else prompt[: MAX_PROMPT - 1] + "…"
 
 
 def empty_sentence(run: Run) -> str:

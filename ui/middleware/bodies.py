@@ -15,7 +15,7 @@ from .routes import Rule, rule_of, size_of
 
 BETWEEN = MIB
 """Bytes of an upload between two looks at the room."""
-MOST_FILES = 250
+MAX_FILES = 250
 """Of one upload."""
 ADDRESS_BYTES = 16 * MIB
 """Of bodies from one address that are on their way or being answered, but for uploads."""
@@ -93,10 +93,10 @@ class Bodies:
             parts.hear(piece)
             got += len(piece)
             self._cache.coming(address, len(piece))
-            if parts.count > MOST_FILES + 1:  # the end has a boundary too
+            if parts.count > MAX_FILES + 1:  # the end has a boundary too
                 raise Refused(
                     413,
-                    f"An upload may have {MOST_FILES} files at a time; send fewer at once.",
+                    f"An upload may have {MAX_FILES} files at a time; send fewer at once.",
                     reason="too_long",
                 )
             if got - looked >= BETWEEN:

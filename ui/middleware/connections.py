@@ -13,14 +13,14 @@ from typing import Any
 
 from ..watch.numbers import count_cut
 
-WAITING = 20.0
+HEAD_SECONDS = 20.0
 """Seconds to say a whole head in; between two requests the server gives fewer."""
-READING = 60.0
+READ_SECONDS = 60.0
 """Seconds in which a reader must take something of what waits for it."""
-LOOK = 1.0
+POLL_SECONDS = 1.0
 SPARE = 256
 """Files that the process may need beside connections."""
-MOST_FILES = 65536
+MAX_FILES = 65536
 
 
 class Connections:
@@ -64,7 +64,7 @@ def watch_connections(server: Any) -> threading.Thread:
 
     def run() -> None:
         while not server.should_exit:
-            time.sleep(LOOK)
+            time.sleep(POLL_SECONDS)
             watched.look()
 
     thread = threading.Thread(target=run, name="connections", daemon=True)
@@ -77,14 +77,14 @@ def raise_files() -> int:
     try:
         import resource
     except ImportError:  # Windows has no such limit
-        return MOST_FILES
+        return MAX_FILES
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = MOST_FILES if hard == resource.RLIM_INFINITY else min(hard, MOST_FILES)
+    wanted = MAX_FILES if hard == resource.RLIM_INFINITY else min(hard, MAX_FILES)
     if soft != resource.RLIM_INFINITY and soft < wanted:
         with suppress(ValueError, OSError):
             resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
             return wanted
-    return MOST_FILES if soft == resource.RLIM_INFINITY else soft
+    return MAX_FILES if soft == resource.RLIM_INFINITY else soft
 
 
 def _state(one: Any) -> tuple[Hashable, ...] | None:
@@ -101,7 +101,7 @@ def _state(one: Any) -> tuple[Hashable, ...] | None:
 
 
 def _patience(state: tuple[Hashable, ...] | None) -> float:
-    return READING if state is not None and state[0] == "unread" else WAITING
+    return READ_SECONDS if state is not None and state[0] == "unread" else HEAD_SECONDS
 
 
 def _cut(one: Any, reason: str) -> None:

@@ -9,7 +9,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from ..session.address import HEADER, address_of
 from ..session.counts import AddressCounts, Taken
 from .refusal import Refused, header
-from .routes import MOST, Kind, rule_of
+from .routes import MAX_OPEN, Kind, rule_of
 
 SHARE = 4
 """An address may have one in so many of the places in Gradio's queue, and half of those who run."""
@@ -22,7 +22,8 @@ class Crowds:
         """`streams`: most of them in all, as the process has descriptors."""
         self._app = app
         self._counts: dict[Kind, AddressCounts] = {
-            kind: AddressCounts(most.address, min(most.all, streams)) for kind, most in MOST.items()
+            kind: AddressCounts(most.address, min(most.all, streams))
+            for kind, most in MAX_OPEN.items()
         }
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -49,7 +50,7 @@ class Crowds:
 
 
 def _refuse_waiting(queue: Any, said: str) -> None:
-    """Raises Refused where the address that this header says has its share of the queue."""
+    """Raise Refused where the address that this header says has its share of the queue."""
     waiting, running = max(queue.max_size // SHARE, 1), max(queue.max_thread_count // 2, 1)
     if len(queue) >= waiting:
         lines = [one.queue for one in queue.event_queue_per_concurrency_id.values()]

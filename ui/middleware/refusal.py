@@ -10,8 +10,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ..watch.events import refused as told_refused
 
-PATIENCE = 30.0
-"""Seconds that a body may be waited for before PATIENCE * SLOWEST bytes more of it are there."""
+MAX_WAIT_SECONDS = 30.0
+"""Seconds in which at least MAX_WAIT_SECONDS * SLOWEST bytes more of a body must come."""
 LINGER = 2.0
 """Seconds that are left to what is on its way, once it is refused."""
 LINGER_BYTES = 8 * 2**20
@@ -82,7 +82,7 @@ async def limited(
     refusal: Refused | None = None
     started = whole = False
     waited, came = 0.0, 0
-    """Since the last PATIENCE * SLOWEST bytes were there."""
+    """Since the last MAX_WAIT_SECONDS * SLOWEST bytes were there."""
 
     async def piece() -> Message:
         nonlocal waited
@@ -90,7 +90,7 @@ async def limited(
             return await receive()
         began = time.monotonic()
         try:
-            return await asyncio.wait_for(receive(), max(PATIENCE - waited, 0.01))
+            return await asyncio.wait_for(receive(), max(MAX_WAIT_SECONDS - waited, 0.01))
         except TimeoutError:
             raise Refused(
                 408, "The request came too slowly; send it again in one go.", reason="slow"
@@ -104,7 +104,7 @@ async def limited(
             message = await piece()
             body = message.get("body", b"")
             came, whole = came + len(body), not message.get("more_body", False)
-            if came >= PATIENCE * SLOWEST:
+            if came >= MAX_WAIT_SECONDS * SLOWEST:
                 waited, came = 0.0, 0
             await take(body)
         except Refused as refused:

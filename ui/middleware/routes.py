@@ -62,7 +62,7 @@ class Most:
     all: int
 
 
-MOST: dict[Kind, Most] = {
+MAX_OPEN: dict[Kind, Most] = {
     "file": Most(128, 2048),
     "page": Most(32, 256),
     "call": Most(128, 1024),
@@ -215,7 +215,7 @@ def listed(table: Sequence[Rule]) -> Iterator[list[str]]:
         route = rule.path.replace("{*}", "...").replace("{}", "NAME")
         methods = rule.methods.replace(" ", ", ") if rule.methods != ANYTHING else "any"
         told = "open" if rule.open else ""
-        yield [f"`{route}`", methods, rule.use, body, str(MOST[rule.kind].address), told]
+        yield [f"`{route}`", methods, rule.use, body, str(MAX_OPEN[rule.kind].address), told]
 
 
 def size_of(bytes: int) -> str:

@@ -8,9 +8,9 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-EACH = 0.05
+STREAM_SECONDS = 0.05
 """Seconds between two pictures of a stream, for each stream that is on its way."""
-LONGEST = 1.5
+MAX_PAUSE_SECONDS = 1.5
 """Seconds between two pictures at most, so that an answer is always seen to grow."""
 
 
@@ -34,7 +34,7 @@ class Pace:
 
     def pause(self) -> float:
         """Seconds that a stream rests between two pictures."""
-        return min(EACH * max(self._streams, 1), LONGEST)
+        return min(STREAM_SECONDS * max(self._streams, 1), MAX_PAUSE_SECONDS)
 
 
 PACE = Pace()

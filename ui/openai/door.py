@@ -31,7 +31,7 @@ from .running import Places, Running
 if TYPE_CHECKING:
     from ramole_core import Ramole, Step
 
-LONGEST_BODY = 2 * 2**20
+MAX_BODY = 2 * 2**20
 """Bytes of a call: the longest prompt, each character escaped, with room for earlier turns."""
 LOADING = 5
 """Seconds after which to ask again while the model loads."""
@@ -255,9 +255,9 @@ async def _json(http: Http) -> object:
     body = bytearray()
     async for part in http.stream():
         body += part
-        if len(body) > LONGEST_BODY:
+        if len(body) > MAX_BODY:
             raise Refused(
-                f"The body has more than {LONGEST_BODY} bytes, the most that is read; shorten it.",
+                f"The body has more than {MAX_BODY} bytes, the most that is read; shorten it.",
                 status=413,
             )
     try:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..api.fields import LONGEST_PROMPT
+from ..api.fields import MAX_PROMPT
 from .errors import Refused
 from .models import EMBEDDER
 from .parameters import read_body, short
@@ -46,10 +46,10 @@ def read_texts(body: object) -> Texts:
             "check_embedding_ctx_length=False).",
             param="input",
         )
-    if len(texts) > MAX_TEXTS or any(len(text) > LONGEST_PROMPT for text in texts):
+    if len(texts) > MAX_TEXTS or any(len(text) > MAX_PROMPT for text in texts):
         raise Refused(
             f"input has {len(texts)} texts; at most {MAX_TEXTS} are embedded at once, each of at "
-            f"most {LONGEST_PROMPT} characters.",
+            f"most {MAX_PROMPT} characters.",
             param="input",
         )
     if not all(text.strip() for text in texts):

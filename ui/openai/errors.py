@@ -25,7 +25,7 @@ REASONS = {
     "ending": "ending",
 }
 """By code; whatever else is refused was not valid."""
-LONGEST = 200
+MAX_QUOTED = 200
 """Characters of a parameter's name that a refusal repeats."""
 
 
@@ -52,7 +52,7 @@ class Refused(Exception):
     def body(self) -> dict:
         """In OpenAI's words."""
         kind = TYPES.get(self.status, "invalid_request_error")
-        param = self.param and self.param[:LONGEST]
+        param = self.param and self.param[:MAX_QUOTED]
         return {"error": {"message": str(self), "type": kind, "param": param, "code": self.code}}
 
     @property

@@ -8,7 +8,7 @@ from .errors import Refused
 
 
 async def check_key(accounts: Accounts, http: Http) -> None:
-    """Raises Refused where this call brings nobody's, or where too many are being tried."""
+    """Raise Refused where this call brings nobody's, or where too many are being tried."""
     if not accounts:
         return
     try:

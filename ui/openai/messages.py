@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from ..api.fields import LONGEST_PROMPT
+from ..api.fields import MAX_PROMPT
 from .errors import Refused
 
 SYSTEM = ("system", "developer")
@@ -11,7 +11,7 @@ SAID = ("role", "content", "ramole", "name")
 """Fields of a message that are read, and the name, which templates have no place for."""
 TOOLS = ("tool_calls", "function_call", "tool_call_id", "audio")
 """Fields that would make it another conversation."""
-LONGEST = 60
+MAX_QUOTED = 60
 
 
 @dataclass(frozen=True)
@@ -55,8 +55,8 @@ def read_messages(given: object) -> Conversation:
         ]
         return Conversation(talk[-1].text, system, history, ignored=tuple(ignored))
     asked = next((one for one in reversed(said) if one.role == "user"), said[-1])
-    if (length := sum(len(one.text) for one in said)) > LONGEST_PROMPT:
-        raise _refused(f"messages have {length} characters, and {LONGEST_PROMPT} is the most")
+    if (length := sum(len(one.text) for one in said)) > MAX_PROMPT:
+        raise _refused(f"messages have {length} characters, and {MAX_PROMPT} is the most")
     messages = tuple((one.role, one.text) for one in said)
     return Conversation(asked.text, messages=messages, ignored=tuple(ignored))
 
@@ -122,4 +122,4 @@ def _refused(sentence: str) -> Refused:
 
 def _short(value: object) -> str:
     text = repr(value)
-    return text if len(text) <= LONGEST else text[: LONGEST - 3] + "..."
+    return text if len(text) <= MAX_QUOTED else text[: MAX_QUOTED - 3] + "..."

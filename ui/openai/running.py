@@ -23,7 +23,7 @@ class Places:
         self._left, self._most, self._lock = most, most, threading.Lock()
 
     def take(self, count: int = 1) -> None:
-        """Raises Busy where there are not so many."""
+        """Raise Busy where there are not so many."""
         with self._lock:
             if self._left < count:
                 raise Busy(

@@ -9,7 +9,7 @@ from ramole_core import DEFAULT_METHOD
 if TYPE_CHECKING:
     from ramole_core import Ramole
 
-MOST_K = 8
+MAX_K = 8
 USUAL = {
     "ramole_plus": "finds what fits; where nothing does, the base answers",
     "ramole": "as published, a trained gate for every token",
@@ -36,7 +36,7 @@ def k_field(value: float, *, elem_id: str | None = None, min_width: int) -> gr.S
     """How many adapters are mixed."""
     return gr.Slider(
         1,
-        MOST_K,
+        MAX_K,
         value,
         step=1,
         label="k, adapters to mix",

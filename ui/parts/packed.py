@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 from ramole_core import RamoleError
 
-LONGEST = 200_000
+MAX_CHARACTERS = 200_000
 """Characters of JSON that a link may hold."""
 UNREAD = "This link cannot be read: {why}. Ask whoever sent it to copy it again."
 
@@ -34,7 +34,7 @@ def unpacked(text: str) -> dict[str, object]:
 def _opened(raw: bytes) -> str:
     """The text of some compressed bytes, which may not grow beyond measure."""
     opened = zlib.decompressobj()
-    text = opened.decompress(raw, LONGEST)
+    text = opened.decompress(raw, MAX_CHARACTERS)
     if opened.unconsumed_tail or not opened.eof:
         raise ValueError("too long, or cut off")
     return text.decode("utf-8")

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 TRAINING_FILE = "train.json"
 CARD_FILE = "README.md"
-LONGEST_CARD = 20_000
+MAX_CARD = 20_000
 """Characters of a model card that are shown."""
 
 
@@ -81,7 +81,7 @@ def card_text(folder: Path) -> str:
         text = (folder / CARD_FILE).read_text(encoding="utf-8", errors="replace")
     except OSError:
         return ""
-    return text[:LONGEST_CARD] + ("\n…" if len(text) > LONGEST_CARD else "")
+    return text[:MAX_CARD] + ("\n…" if len(text) > MAX_CARD else "")
 
 
 def training_command(folder: Path) -> str:

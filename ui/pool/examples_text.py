@@ -7,8 +7,8 @@ from pathlib import Path
 
 from ramole_core import AdapterRefused
 
-MOST = 1000
-LONGEST = 8000
+MAX_EXAMPLES = 1000
+MAX_EXAMPLE = 8000
 TEXT_KEYS = ("text", "input", "inputs", "prompt", "question", "instruction")
 
 
@@ -65,13 +65,13 @@ def _text(row: object, place: str) -> str:
 
 def _checked(examples: list[str]) -> list[str]:
     kept = [example for example in examples if example]
-    if len(kept) > MOST:
+    if len(kept) > MAX_EXAMPLES:
         raise AdapterRefused(
-            f"{len(kept)} examples are given, and {MOST} is the most; leave some out."
+            f"{len(kept)} examples are given, and {MAX_EXAMPLES} is the most; leave some out."
         )
     longest = max((len(example) for example in kept), default=0)
-    if longest > LONGEST:
+    if longest > MAX_EXAMPLE:
         raise AdapterRefused(
-            f"An example has {longest} characters, and {LONGEST} is the most; shorten it."
+            f"An example has {longest} characters, and {MAX_EXAMPLE} is the most; shorten it."
         )
     return kept

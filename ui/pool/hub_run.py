@@ -17,7 +17,7 @@ PAUSE = 600.0
 """Seconds from the end of a search to the next one from the page."""
 AGAIN = 30.0
 """The same where it was stopped, or the Hub did not answer."""
-LOOK = 0.3
+POLL_SECONDS = 0.3
 """Seconds between two looks at how it stands."""
 NOT_ALLOWED = (
     "This page may not use the Hub; whoever runs it can allow that with RAMOLE_HUB_ADAPTERS=true."
@@ -45,7 +45,7 @@ class HubRun:
                 (f"{stage.words[:1].upper()}{stage.words[1:]}…" if stage else "Beginning…"),
                 "busy",
             )
-            thread.join(LOOK)
+            thread.join(POLL_SECONDS)
         good = not self._said.startswith("!")
         yield self._said.lstrip("!"), "ready" if good else "wrong"
 

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from ramole_core import Listed
 
 SHOW = ["all", "fits", "refused", "fetched"]
-MOST = 100
+MAX_ROWS = 100
 """Rows that are shown at once; the search finds the others."""
 HEADS = (
     "adapter",
@@ -52,12 +52,12 @@ def table_html(
         f"{len(rows)} are listed: {len(rows) - refused} fit, {refused} cannot be used; the "
         f"weights of {len(here)} are here. "
     )
-    if len(found) > MOST:
-        said += f"The first {MOST} of {len(found)} are shown."
+    if len(found) > MAX_ROWS:
+        said += f"The first {MAX_ROWS} of {len(found)} are shown."
     elif len(found) < len(rows):
         said += f"{len(found)} match."
     heads = "".join(f'<th scope="col">{head}</th>' for head in HEADS)
-    body = "".join(_row(one, one.repo in here) for one in found[:MOST])
+    body = "".join(_row(one, one.repo in here) for one in found[:MAX_ROWS])
     return (
         f"<p>{said.strip()}</p>"
         '<div class="rm-twin"><div class="rm-twin-box" tabindex="0" role="region" '

@@ -24,9 +24,9 @@ from ..session.quota import Quota
 if TYPE_CHECKING:
     from ramole_core import AdapterCard, Ramole
 
-MOST, MOST_PAIRS, MOST_UPDATES = 120, 50, 24
+MAX_POINTS, MAX_PAIRS, MAX_UPDATES = 120, 50, 24
 """Adapters that are drawn on the map, and in the pictures of pairs; updates are read from files."""
-LONGEST_PROMPT = 8000
+MAX_PROMPT = 8000
 LOOK = (
     "Look for adapters of like tasks side by side, and for where your prompt falls among them: the "
     "nearer an adapter's direction, the sooner it is found."
@@ -69,9 +69,9 @@ def draw(
     """The pool of this visitor, and where the prompt lies in it, the pairs alike in what `by` says;
     RamoleError where it is empty or the prompt is too long."""
     prompt = (prompt or "").strip()
-    if len(prompt) > LONGEST_PROMPT:
+    if len(prompt) > MAX_PROMPT:
         raise RamoleError(
-            f"The prompt has {len(prompt)} characters, and {LONGEST_PROMPT} is the most here; "
+            f"The prompt has {len(prompt)} characters, and {MAX_PROMPT} is the most here; "
             "shorten it."
         )
     cards = sorted(ramole.pool.cards(owner), key=lambda card: (card.name, card.key))
@@ -90,7 +90,7 @@ def draw(
     if prompt:
         vector = unit(ramole.retriever.vectors([prompt]))
         here, similar = plane.place(vector)[0], (vectors @ vector[0]).tolist()
-    count = MOST_UPDATES if by == CHANGE else MOST_PAIRS
+    count = MAX_UPDATES if by == CHANGE else MAX_PAIRS
     matrix = likeness(ramole, shown[:count], vectors[:count], by)
     some = side_by_side(matrix)
     matrix, paired = matrix[np.ix_(some, some)], [names[i] for i in some]
@@ -115,7 +115,7 @@ def _shown(
     cards: "Sequence[AdapterCard]", found: Sequence[tuple[str | None, str]]
 ) -> "tuple[list[AdapterCard], int]":
     """Those that are drawn, whatever was found among them, and how many are left out."""
-    first = sorted(cards, key=lambda card: (card.owner, card.name) not in found)[:MOST]
+    first = sorted(cards, key=lambda card: (card.owner, card.name) not in found)[:MAX_POINTS]
     return sorted(first, key=lambda card: (card.name, card.key)), len(cards) - len(first)
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 LARGEST = 2**20
 """Bytes of a file that is looked at."""
-LONGEST = 60
+MAX_NAME = 60
 CARD, CONFIG = "README.md", "adapter_config.json"
 IN_CONFIG = ("adapter_name", "model_name", "name")
 IN_FRONT = re.compile(r"^(?:- )?(?:model_name|name|title):[ \t]*[\"']?([^\"'\n#]+)", re.MULTILINE)
@@ -48,7 +48,7 @@ def _of_card(text: str) -> list[str]:
 
 def _plain(said: str) -> str:
     """In the letters that a name may have; the owner before a slash is not part of it."""
-    word = said.strip().rstrip("/").rpartition("/")[2][:LONGEST].lower()
+    word = said.strip().rstrip("/").rpartition("/")[2][:MAX_NAME].lower()
     return re.sub(r"[^a-z0-9_-]+", "-", word).strip("-_")
 
 

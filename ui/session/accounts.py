@@ -30,12 +30,12 @@ TRIES = 10
 TRIES_UNKNOWN = 100
 """The same from all addresses that are unknown."""
 SPAN_SECONDS = 300.0
-EVERY_SECONDS, EVERY_UNKNOWN_SECONDS = 2.0, 0.2
+TRY_SECONDS, TRY_UNKNOWN_SECONDS = 2.0, 0.2
 """Between two tries beyond that."""
 MAX_WAIT_SECONDS = 20.0
 """Where more tries are under way at once than fit into that, one more is refused."""
 MAX_REMEMBERED = 4096
-LOOK_SECONDS = 2.0
+POLL_SECONDS = 2.0
 """Between two looks whether the file of keys is another."""
 CALLER: ContextVar[str] = ContextVar("address of who logs in", default="")
 
@@ -72,9 +72,7 @@ class Tries:
         now = self._clock()
         with self._lock:
             told = [(self._of(user, key, now), many) for key, many in shares(address) or (("", 1),)]
-            most, every = (
-                (TRIES, EVERY_SECONDS) if address else (TRIES_UNKNOWN, EVERY_UNKNOWN_SECONDS)
-            )
+            most, every = (TRIES, TRY_SECONDS) if address else (TRIES_UNKNOWN, TRY_UNKNOWN_SECONDS)
             slow = [(tried, every / many) for tried, many in told if len(tried.at) >= most * many]
             turns = [max(now, tried.free) + pause for tried, pause in slow]
             wait = max(turns, default=now) - now
@@ -127,7 +125,7 @@ class KeyFile:
         return any(key.operator and key.user == user and key.opens(today()) for key in keys)
 
     def _look(self) -> None:
-        if self._path is None or time.monotonic() - self._looked < LOOK_SECONDS:
+        if self._path is None or time.monotonic() - self._looked < POLL_SECONDS:
             return
         self._looked = time.monotonic()
         if (stamp := self._state(self._path)) != self._stamp:

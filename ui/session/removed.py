@@ -15,7 +15,7 @@ from ramole_core import AdapterRefused
 
 SECONDS = 120.0
 """How long a removal can be undone."""
-MOST = 10
+MAX_REMOVED = 10
 """Removals of one session that are kept; beyond that the oldest cannot be undone."""
 TOO_LATE = "That removal cannot be undone any more; upload the adapter again."
 
@@ -53,7 +53,7 @@ class Removed:
         with self._lock:
             self._held[removal.token] = removal
             mine = [one.token for one in self._held.values() if one.owner == owner]
-            for token in mine[:-MOST]:
+            for token in mine[:-MAX_REMOVED]:
                 self.drop(token)
             self._wait()
 

@@ -23,7 +23,7 @@ from ramole_core.layers.late_scores import ACTIVATIONS, late_scores, module_sign
 
 @dataclass(frozen=True, eq=False)
 class PlainMix:
-    """A decision and the LoRAs that it is about."""
+    """A decision and its LoRAs."""
 
     decision: Decision
     loras: tuple[LoraSet, ...]
@@ -37,7 +37,7 @@ class PlainMix:
 
 @dataclass(frozen=True)
 class Mixed:
-    """What became of one input."""
+    """The mixing of one input."""
 
     update: Float[Tensor, "b l o"] | None
     """None: nothing is added."""
@@ -53,8 +53,8 @@ def place(
     *,
     uploaded: Sequence[LoraSet] | None = None,
 ) -> PlainMix:
-    """The decision over these adapters; `uploaded` are they as they came, where a merge needs them
-    (by default the same)."""
+    """Place the decision over these adapters; `uploaded` are they as they came, where a merge needs
+    them (by default the same)."""
     if decision.merge is None:
         return PlainMix(decision, tuple(loras), sites)
     every = loras if uploaded is None else uploaded

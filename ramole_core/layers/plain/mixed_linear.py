@@ -1,4 +1,4 @@
-"""A linear layer that adds, for each request of the batch, what its decision says.
+"""A linear layer that adds each request's decided update.
 
 `Mixer` is what all mixed layers of a model share: the decisions of the batch that runs now, the
 inputs of its blocks, and the weights that it reports.
@@ -39,7 +39,7 @@ class Mixer:
 
     @contextmanager
     def mixing(self, mixes: Sequence[PlainMix], *, trace: bool = False) -> Iterator[None]:
-        """Forwards inside this block mix these decisions: one for each row, or one for all rows."""
+        """Mix these decisions in forwards inside the block: one for each row, or one for all."""
         groups: dict[int, tuple[PlainMix, list[int]]] = {}
         for row, mix in enumerate(mixes):
             groups.setdefault(id(mix), (mix, []))[1].append(row)
@@ -55,12 +55,12 @@ class Mixer:
         return bool(self._groups)
 
     def see(self, path: str, x: Tensor) -> None:
-        """A block or parent begins, with this input."""
+        """Enter a block or parent with this input."""
         if self.mixes:
             self.blocks[path] = self._whole(path, x)
 
     def watch_experts(self, model: nn.Module) -> list[RemovableHandle]:
-        """While an expert runs, its layers get its own tokens alone."""
+        """Give an expert's layers its own tokens alone while it runs."""
 
         def begin(expert: nn.Module, args: tuple[Tensor, Tensor, object]) -> None:
             self._tokens = args[1]
@@ -73,7 +73,7 @@ class Mixer:
         return handles + [one.register_forward_hook(end, always_call=True) for one in experts]
 
     def _whole(self, path: str, x: Float[Tensor, "*n i"]) -> Float[Tensor, "b l i"]:
-        """In rows, as the block of the path was given them; 0 at tokens that are elsewhere."""
+        """Scatter an expert's tokens into the block's rows; 0 at other tokens."""
         if x.ndim == 3:
             return x
         b, l = self.blocks[block_of(path)].shape[:2]
@@ -123,7 +123,7 @@ class Mixer:
         return torch.cat(outs)[back]
 
     def _scope(self, mix: PlainMix, path: str) -> Tensor | None:
-        """What its gate reads, where that is not the module's own input."""
+        """The gate's input, where it is not the module's own."""
         gate = mix.decision.gate
         return None if gate is None else self.blocks.get(gate.scope(path))
 
@@ -150,7 +150,7 @@ def _part(x: Tensor, rows: Sequence[int]) -> Tensor:
 
 
 class MixedLinear(nn.Module):
-    """y = W x + sum_k alpha_k B_k A_k x; stands where the base model's linear layer stood."""
+    """y = W x + sum_k alpha_k B_k A_k x, in place of the base model's linear layer."""
 
     def __init__(self, base: nn.Module, path: str, mixer: Mixer):
         super().__init__()
@@ -176,7 +176,7 @@ class MixedInstallation(Installation):
 
 
 def install(model: nn.Module, paths: Iterable[str]) -> MixedInstallation:
-    """Put mixed layers at these module paths; raises ValueError where one stands already."""
+    """Install mixed layers at these module paths; raises ValueError where one exists already."""
     mixer = Mixer(find_places(paths := list(paths)))
     layers = {path: MixedLinear(model.get_submodule(path), path, mixer) for path in paths}
     scopes = {of(path) for path in paths for of in (block_of, parent_of)}

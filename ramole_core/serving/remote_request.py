@@ -1,4 +1,4 @@
-"""One request at an engine, as the page keeps it: what its reader has, and where it is."""
+"""The page's record of a request at an engine: its streamed tokens, and its place."""
 
 import time
 from collections.abc import Callable
@@ -10,7 +10,7 @@ from ramole_core.request import Fitting, Generation
 
 
 @dataclass(eq=False)
-class Asked:
+class RemoteRequest:
     """One request at an engine."""
 
     index: int
@@ -19,7 +19,7 @@ class Asked:
     """What is held for it: its adapters in the store."""
     engine: str = ""
     cancel: Callable[[], None] = lambda: None
-    shown: list[int] = field(default_factory=list)
+    streamed_ids: list[int] = field(default_factory=list)
     """Tokens that its reader has."""
     text: str = ""
     """And their text."""
@@ -37,14 +37,14 @@ class Asked:
     fruitless: int = 0
     """Of these, since its last token."""
     fitted: Fitting | None = None
-    again: float | None = None
+    retry_at: float | None = None
     """When it is sent again; None: it is at an engine."""
     waits: float | None = None
     """Since when there is no engine; None: there is one."""
     place: int = -1
 
     def cancelled(self) -> Generation:
-        """The answer of one that is cancelled where no engine has it: what its reader has."""
+        """The answer of a request cancelled at no engine: the streamed tokens."""
         prepared, now = self.prepared, time.monotonic()
         return Generation(
             text=self.text,
@@ -53,13 +53,14 @@ class Asked:
             trace=None,
             finish_reason="cancelled",
             prompt_tokens=len(prepared.prompt.ids),
-            new_tokens=len(self.shown),
+            new_tokens=len(self.streamed_ids),
             seconds=now - self.began,
             first_token_seconds=self._first_by(now) - self.began,
         )
 
     def whole(self, answer: Generation) -> Generation:
-        """The last engine's answer as that of all: times are the page's, where there were more."""
+        """The answer over all engines: the last one's, with the page's times where there were
+        more."""
         now = time.monotonic()
         if self.fitted is not None:
             answer = replace(answer, fitted=answer.fitted or self.fitted)
