@@ -97,8 +97,6 @@ def fresh_page(
     page = context.new_page()
     page.set_viewport_size({"width": width, "height": 900})
     page.emulate_media(color_scheme=theme)
-    page.set_viewport_size({"width": width, "height": 900})
-    page.emulate_media(color_scheme=theme)
     page.set_default_timeout(PATIENCE)
     page.requested, page.wrong = [], []
     page.on("request", lambda request: page.requested.append(request.url))

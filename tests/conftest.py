@@ -26,7 +26,8 @@ LONGEST = (
     *("test_campaigns", "test_api_visitors", "test_kernels", "test_segments", "test_fake_card"),
     *("test_calibrate", "test_triton_mixing", "test_recipes", "test_load", "test_exact_models"),
     *("test_browser_ask", "test_browser_pool", "test_browser_batch", "test_browser_two"),
-    *("test_browser_results", "test_browser_learn"),
+    *("test_browser_results", "test_browser_learn", "test_browser_inspect"),
+    *("test_own_base_doors", "test_bases", "test_bases_refused"),
 )
 """Files that take half a minute or more."""
 settings.register_profile("suite", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -73,50 +74,46 @@ def save_tiny_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
     return tokenizer
 
 
-@pytest.fixture(scope="session")
-def tiny_llama(tmp_path_factory) -> Path:
-    """Folder of a random 3-layer Llama in fp32; every size is different from every other."""
-    folder = tmp_path_factory.mktemp("tiny-llama")
+def save_tiny_llama(folder: Path, *, seed: int = 0, **sizes: int) -> Path:
+    """A random Llama in fp32 with 4 heads and 2 of keys, and the tokenizer of bytes."""
     tokenizer = save_tiny_tokenizer(folder)
-    torch.manual_seed(0)
+    torch.manual_seed(seed)
+    marks = {name: getattr(tokenizer, name) for name in ("bos_token_id", "eos_token_id")}
     config = LlamaConfig(
         vocab_size=len(tokenizer),
-        hidden_size=32,
-        intermediate_size=56,
-        num_hidden_layers=3,
         num_attention_heads=4,
         num_key_value_heads=2,
-        head_dim=12,  # q 48, k and v 24
         max_position_embeddings=512,
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
+        **marks,
+        **sizes,
     )
     LlamaForCausalLM(config).save_pretrained(folder)
     return folder
+
+
+def tiny_settings(base: Path, root: Path, **said: object) -> Settings:
+    """Of a tiny base in fp32 on the CPU, with adapters and data in `root`."""
+    kind = {"base_model": str(base), "quantization": "none", "dtype": "float32", "device": "cpu"}
+    return Settings(**kind | {"adapters_dir": root / "adapters", "data_dir": root / "data"} | said)
+
+
+@pytest.fixture(scope="session")
+def tiny_llama(tmp_path_factory) -> Path:
+    """Folder of a random 3-layer Llama in fp32; every size is different from every other."""
+    sizes = {"hidden_size": 32, "intermediate_size": 56, "num_hidden_layers": 3}
+    return save_tiny_llama(  # q 48, k and v 24
+        tmp_path_factory.mktemp("tiny-llama"), head_dim=12, **sizes
+    )
 
 
 @pytest.fixture(scope="session")
 def tiny_nf4(tmp_path_factory) -> Path:
     """The same in sizes that NF4 can pack, and one layer less."""
-    folder = tmp_path_factory.mktemp("tiny-nf4")
-    tokenizer = save_tiny_tokenizer(folder)
-    torch.manual_seed(1)
-    config = LlamaConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=64,
-        intermediate_size=128,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        head_dim=32,  # q 128, k and v 64
-        max_position_embeddings=512,
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
+    sizes = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2}
+    return save_tiny_llama(  # q 128, k and v 64
+        tmp_path_factory.mktemp("tiny-nf4"), seed=1, head_dim=32, **sizes
     )
-    LlamaForCausalLM(config).save_pretrained(folder)
-    return folder
 
 
 @pytest.fixture(scope="session")

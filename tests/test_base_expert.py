@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from ramole_core import Ramole, RamoleError, Request, Settings
+from ramole_core import Ramole, RamoleError, Request
 from ramole_core.methods import METHOD_LIST, find_row
 from ramole_core.retrieval import BaseExpert, Hit
 from ramole_core.retrieval.calibration import (
@@ -18,6 +18,7 @@ from ramole_core.retrieval.calibration import (
 )
 from ramole_core.retrieval.own_cards import GOING_ON, cards_checksum, everyday_texts
 from ramole_core.selection.selector import by_depth
+from tests.conftest import tiny_settings
 from tests.test_ramole import ASK, ramole as ramole  # noqa: F401  the fixture
 
 PLUS = "ramole_plus"
@@ -96,13 +97,7 @@ def test_a_method_with_a_fixed_pool_cannot_be_asked_to(ramole, monkeypatch):  # 
 
 
 def test_an_empty_pool_answers_as_the_base(tiny_llama, tmp_path):
-    settings = Settings(
-        base_model=str(tiny_llama),
-        quantization="none",
-        dtype="float32",
-        adapters_dir=tmp_path / "none",
-        data_dir=tmp_path / "data",
-    )
+    settings = tiny_settings(tiny_llama, tmp_path)
     with Ramole(settings) as empty:
         answer = alone(empty, "hello", method=PLUS)
         assert answer.trace.token_ids == alone(empty, "hello", method="base").trace.token_ids

@@ -193,13 +193,14 @@ def test_a_spoilt_folder_is_refused_in_a_sentence(message, tiny_llama, tmp_path,
     assert capsys.readouterr().err == ""
 
 
-def test_loading_says_nothing_of_its_own(tmp_path):
-    """In a process of its own: libraries speak when they are imported."""
+def test_loading_says_nothing_of_its_own_and_does_without_bitsandbytes(tmp_path):
+    """In a process of its own, on a CPU: libraries speak when they are imported."""
     folder = save_model(tmp_path / "model")
     code = (
         "import pathlib, sys; from ramole_core.base.model import dequantised, load_base;"
         "base = load_base(sys.argv[1], data_dir=pathlib.Path(sys.argv[1]).parent, device='cpu');"
-        "dequantised(base)"
+        "assert type(base.model.model.layers[0].mlp.up_proj).__name__ == 'Nf4Linear';"
+        "dequantised(base); assert 'bitsandbytes' not in sys.modules"
     )
     done = subprocess.run([sys.executable, "-c", code, str(folder)], capture_output=True, text=True)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")

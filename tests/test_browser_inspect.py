@@ -10,7 +10,6 @@ from playwright.sync_api import expect
 from tests.browser import PATIENCE, serious, visits
 from tests.fake_ramole import WORDS
 from tests.serving import fake_page
-from tests.test_browser_ask import ask
 
 expect.set_options(timeout=PATIENCE)
 PICKED = """(name) => {
@@ -71,12 +70,9 @@ def test_a_recorded_run_is_open_and_a_token_is_told_everywhere(server, visit):
     drawn = page.locator("#inspect-plot-layers .xtick").all_text_contents()
     assert "3 <b>lie</b>␣" in drawn, "letter by letter, not bold"
     assert page.locator("#inspect-plot-layers .js-plotly-plot").get_attribute("role") == "img"
-    assert page.wrong == [] and page.said == []
     assert serious(page, "#inspect-tab") == []
 
-
-def test_a_click_on_a_picture_picks_its_token(server, visit):
-    page = inspect(visit(server.url))
+    # a click on a picture picks its token
     plot = page.locator("#inspect-plot-layers .nsewdrag").first
     plot.scroll_into_view_if_needed()
     box = plot.bounding_box()
@@ -86,6 +82,21 @@ def test_a_click_on_a_picture_picks_its_token(server, visit):
     marked(page, "layers", [4.5])
     pressed = page.locator('#inspect-answer .token[aria-pressed="true"]')
     expect(pressed).to_have_attribute("data-index", "5")
+
+    # a link opens the run and the token here
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    page.locator("#inspect-answer .token").nth(2).click()
+    expect(page.locator("#inspect-token h2")).to_contain_text("Token 3")
+    page.locator("#inspect-copy button").click()
+    expect(page.locator("#inspect-copy button")).to_have_text("Copied")
+    link = page.evaluate("navigator.clipboard.readText()")
+    assert "#inspect?run=" in link and link.endswith("&t=2")
+    friend = page.context.new_page()
+    friend.goto(link)
+    expect(friend.locator("#inspect-token h2")).to_contain_text("Token 3")
+    expect(friend.locator("#inspect-head h2")).to_have_text("Recorded run: A made-up run")
+    friend.close()
+    assert not page.said and not page.wrong
 
 
 def test_choices_change_the_pictures(server, visit):
@@ -106,7 +117,9 @@ def test_choices_change_the_pictures(server, visit):
     assert page.wrong == [] and page.said == []
 
 
-def test_playback_waits_for_a_press_and_stops_where_it_is_told(server, visit):
+def test_playback_stops_where_it_is_told_and_pictures_tables_and_traces_are_files(
+    server, visit, tmp_path
+):
     page = inspect(visit(server.url))
     where, play = page.locator("#inspect-player .where"), page.locator("#inspect-player .play")
     expect(where).to_contain_text("Token 8 of 8")
@@ -129,11 +142,6 @@ def test_playback_waits_for_a_press_and_stops_where_it_is_told(server, visit):
     expect(page.locator("#inspect-token h2")).to_contain_text("Token 2 of 8")
     marked(page, "entropy", [0.5])
     assert page.locator("#inspect-player .growth .ahead").count() == 6
-
-
-def test_pictures_tables_and_traces_are_files(server, visit, tmp_path):
-    page = inspect(visit(server.url))
-    page.locator("#inspect-answer .token").nth(1).click()
     marked(page, "layers", [0.5])
 
     def taken(button):
@@ -179,9 +187,8 @@ def test_an_answer_in_ask_is_drawn_when_the_tab_is_opened_and_pinned(server, vis
     assert page.wrong == [] and page.said == []
 
 
-@pytest.mark.parametrize("theme", ["light", "dark"])
-def test_a_phone_has_no_sideways_scroll(server, visit, theme):
-    page = inspect(visit(server.url, width=390, theme=theme))
+def test_a_phone_has_no_sideways_scroll(server, visit):
+    page = inspect(visit(server.url, width=390, theme="dark"))
     page.locator("#inspect-answer .token").nth(2).click()
     expect(page.locator("#inspect-token h2")).to_contain_text("Token 3 of 8")
     page.locator("#inspect-pin").click()
@@ -190,29 +197,15 @@ def test_a_phone_has_no_sideways_scroll(server, visit, theme):
     assert serious(page, "#inspect-tab") == []
 
 
-def test_a_link_opens_the_run_and_the_token_here(server, visit):
-    page = inspect(visit(server.url))
-    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
-    page.locator("#inspect-answer .token").nth(2).click()
-    expect(page.locator("#inspect-token h2")).to_contain_text("Token 3")
-    page.locator("#inspect-copy button").click()
-    expect(page.locator("#inspect-copy button")).to_have_text("Copied")
-    link = page.evaluate("navigator.clipboard.readText()")
-    assert "#inspect?run=" in link and link.endswith("&t=2")
-    friend = page.context.new_page()
-    friend.goto(link)
-    expect(friend.locator("#inspect-token h2")).to_contain_text("Token 3")
-    expect(friend.locator("#inspect-head h2")).to_have_text("Recorded run: A made-up run")
-    friend.close()
-    assert not page.said and not page.wrong
-
-
 def test_a_link_to_an_answer_asks_it_and_shows_it_here(server, visit):
     page = visit(server.url)
-    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
-    ask(page, "Which boats?")
+    page.locator("#prompt textarea").fill("Which boats?")
+    page.evaluate("document.querySelector('#ask-button').click()")
     inspect(page)
     expect(page.locator("#inspect-answer .token")).to_have_count(len(WORDS))
+    expect(page.locator("#inspect-head")).to_contain_text("Which boats?")
+    # it was asked meanwhile, and is shown while the tab is in sight
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
     page.locator("#inspect-copy button").click()
     expect(page.locator("#inspect-copy button")).to_have_text("Copied")
     link = page.evaluate("navigator.clipboard.readText()")
@@ -221,14 +214,4 @@ def test_a_link_to_an_answer_asks_it_and_shows_it_here(server, visit):
     expect(friend.locator("#inspect-token h2")).to_contain_text("Token 2")
     expect(friend.locator("#inspect-answer .token")).to_have_count(len(WORDS))
     friend.close()
-    assert not page.said and not page.wrong
-
-
-def test_what_ask_answers_meanwhile_is_shown_while_the_tab_is_in_sight(server, visit):
-    page = visit(server.url)
-    page.locator("#prompt textarea").fill("Which boats?")
-    page.evaluate("document.querySelector('#ask-button').click()")
-    inspect(page)
-    expect(page.locator("#inspect-answer .token")).to_have_count(len(WORDS))
-    expect(page.locator("#inspect-head")).to_contain_text("Which boats?")
     assert not page.said and not page.wrong

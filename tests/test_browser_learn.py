@@ -1,4 +1,4 @@
-"""The tab Learn in Chromium, on the whole page over a fake system."""
+"""The tab Learn, and every tab at 200 %, in Chromium, on the whole page over a fake system."""
 
 import pytest
 from playwright.sync_api import Page, expect
@@ -10,7 +10,22 @@ from ui.learn.kept import DIFFER, gated
 from ui.learn.steps import STEPS, TITLES
 
 expect.set_options(timeout=PATIENCE)
-TABS = ["Ask", "Compare", "Inspect", "Pool", "Batch", "Results", "Learn"]
+SHOWN = {
+    "Ask": "#ask-button",
+    "Compare": "#compare-button",
+    "Inspect": "#inspect-answer .token",
+    "Pool": ".rm-card",
+    "Batch": "#batch-tab button.primary",
+    "Results": "#results-tab h2",
+    "Learn": "#learn-words h2",
+}
+LARGE = "document.documentElement.style.fontSize = '200%'"
+CUT = """() => [...document.querySelectorAll('button, label, h1, h2, h3, summary')]
+  .filter((node) => node.getClientRects().length && getComputedStyle(node).overflow !== 'visible')
+  .filter((node) => node.clientWidth > 2 && !node.closest('.sr, [role="tablist"]'))
+  .filter((node) => node.scrollWidth > node.clientWidth + 2 ||
+    node.scrollHeight > node.clientHeight + 4)
+  .map((node) => (node.id || node.className) + ': ' + node.textContent.trim().slice(0, 40))"""
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +74,7 @@ def test_all_ten_steps_are_walked_by_keyboard(server, visit):
     assert asked and all(url.startswith((server.url, "data:", "blob:")) for url in asked)
 
 
-def test_a_slider_changes_the_numbers(server, visit):
+def test_a_slider_changes_the_numbers_a_token_is_picked_and_an_adapter_guessed(server, visit):
     page = visit(server.url)
     open_learn(page)
     go_to(page, 3)
@@ -75,12 +90,6 @@ def test_a_slider_changes_the_numbers(server, visit):
     go_to(page, 4)
     expect(result).to_have_text(["4.71", "1.71", "3.71"])
     expect(page.locator("#learn-sliders").get_by_role("slider")).to_have_count(3)
-    assert page.wrong == []
-
-
-def test_a_token_is_picked_and_an_adapter_guessed(server, visit):
-    page = visit(server.url)
-    open_learn(page)
     go_to(page, 5)
     run, guess = gated(), GUESSES[5]
     tokens = page.locator("#learn-tokens .token")
@@ -120,13 +129,12 @@ def test_try_it_opens_the_live_tab_with_the_prompt(server, visit):
     page.wait_for_timeout(6000)
     built_late.evaluate("style => style.remove()")
     expect(page.locator("#compare-prompt textarea")).to_have_value(STEPS[4].prompt)
-    assert page.get_by_role("tab").all_inner_texts() == TABS, "opening a tab moves no other"
+    assert page.get_by_role("tab").all_inner_texts() == list(SHOWN), "opening a tab moves no other"
     assert page.wrong == []
 
 
-@pytest.mark.parametrize("theme", ["light", "dark"])
-def test_a_phone_scrolls_no_step_sideways(server, visit, theme):
-    page = visit(server.url, width=390, theme=theme)
+def test_a_phone_scrolls_no_step_sideways(server, visit):
+    page = visit(server.url, width=390, theme="dark")
     open_learn(page)
     for place, step in enumerate(STEPS):
         expect(page.locator("#learn-words h2")).to_have_text(step.title)
@@ -151,4 +159,26 @@ def test_a_reload_and_a_link_open_the_same_step(server, visit):
     expect(page.locator("#prompt textarea")).to_be_visible()
     page.go_forward()
     expect(page.locator("#learn-words h2")).to_have_text(STEPS[3].title)
+    assert not page.wrong
+
+
+def opened(page, name: str) -> None:
+    open_tab(page, name)
+    expect(page.locator(SHOWN[name]).first).to_be_visible()
+
+
+def test_at_twice_its_size_nothing_is_cut_or_scrolled_to(server, visit):
+    page = visit(server.url, width=640)  # a window of 1280 pixels, zoomed to 200 %
+    for name in SHOWN:
+        opened(page, name)
+        assert page.evaluate("document.documentElement.scrollWidth") <= 640, name
+    page.set_viewport_size({"width": 1280, "height": 900})  # its text alone
+    size = "parseFloat(getComputedStyle(document.querySelector('#hero p')).fontSize)"
+    normal = page.evaluate(size)
+    page.evaluate(LARGE)
+    page.wait_for_function(f"Math.abs({size} - 2 * {normal}) < 0.01")  # it grows step by step
+    for name in SHOWN:
+        opened(page, name)
+        assert page.evaluate("document.documentElement.scrollWidth") <= 1280, name
+        assert page.evaluate(CUT) == [], name
     assert not page.wrong

@@ -82,6 +82,15 @@ def test_cards_search_and_details(visit):
     expect(page.get_by_role("button", name="Remove", exact=True)).to_be_hidden()
     assert page.title() == "RAMoLE" and page.locator(".rm-card img, .rm-detail img").count() == 0
     assert EVIL in page.locator(".rm-detail > p").inner_text()
+
+    # a sample can be taken away as a zip
+    with page.expect_download(timeout=PATIENCE) as told:
+        page.get_by_role("button", name="Download as zip").click()
+    assert told.value.suggested_filename == "squad.zip"
+    with zipfile.ZipFile(told.value.path()) as bundle:
+        said = json.loads(bundle.read("squad/train.json"))
+        assert "squad/adapter_model.safetensors" in bundle.namelist()
+    assert said["command"] == "python -m ramole_core train adapter squad --rank 5"
     assert not page.wrong
     outside = [
         url for url in page.requested if not re.match(r"(http://127\.0\.0\.1|data:|blob:)", url)
@@ -136,6 +145,10 @@ def test_an_upload_outlives_a_reload_and_is_nobody_elses(chromium, made, tmp_pat
 def test_two_files_with_a_name_and_examples_then_other_examples_then_removal(visit, made, tmp_path):
     page = visit()
     unfold(page)
+    page.get_by_label("Name (optional)").fill("kept")
+    drop(page, made["bad"])
+    expect(page.locator(".rm-verdict")).to_contain_text("refused", timeout=PATIENCE)
+    expect(page.get_by_label("Name (optional)")).to_have_value("kept")
     page.get_by_label("Name (optional)").fill("pairs")
     page.locator("#pool-words textarea").last.fill("one\ntwo\nthree")
     drop(page, *sorted(made["pair"].iterdir()))
@@ -180,9 +193,7 @@ def test_cards_stand_first_and_the_line_opens_for_a_file_that_is_dragged(visit):
     page.keyboard.press("Enter")
     expect(zone).not_to_be_visible(timeout=PATIENCE)
 
-
-def test_the_map_is_drawn_when_it_is_opened_and_for_a_prompt(visit):
-    page = visit(width=1440)
+    # the map is drawn when it is opened, and for a prompt
     plot = page.locator("#pool-map-plot .js-plotly-plot")
     expect(plot).to_have_count(0)
     page.locator("#pool-map > button.label-wrap").focus()
@@ -208,6 +219,8 @@ def test_a_folder_that_is_dropped_or_chosen_keeps_its_name(visit, made):
     unfold(page)
     page.locator("#pool-folder input[type=file]").set_input_files(str(made["pair"]))
     expect(page.locator(".rm-verdict")).to_contain_text("pool as pair:", timeout=PATIENCE)
+    expect(page.locator(".rm-verdict")).to_contain_text("usable")
+    expect(page.locator(".rm-card")).to_have_count(3, timeout=PATIENCE)  # it is one adapter
     expect(page.get_by_label("Name (optional)")).to_have_value("", timeout=PATIENCE)
     files = {file.name: list(file.read_bytes()) for file in made["other"].iterdir()}
     page.evaluate(
@@ -224,12 +237,8 @@ def test_a_folder_that_is_dropped_or_chosen_keeps_its_name(visit, made):
         files,
     )
     expect(page.locator(".rm-verdict")).to_contain_text("pool as dropped-one", timeout=PATIENCE)
-    assert not page.wrong
 
-
-def test_several_folders_that_are_dropped_keep_their_names(visit, made):
-    page = visit()
-    unfold(page)
+    # several at once keep theirs
     folders = {
         f"dropped ü {n}": {file.name: list(file.read_bytes()) for file in made[name].iterdir()}
         for n, name in enumerate(("pair", "other"))
@@ -256,36 +265,6 @@ def test_several_folders_that_are_dropped_keep_their_names(visit, made):
         expect(page.locator(".rm-verdict").nth(n)).to_contain_text(f"{name}.zip", timeout=PATIENCE)
         expect(page.locator(".rm-verdict").nth(n)).to_contain_text("usable", timeout=PATIENCE)
     assert not page.wrong
-
-
-def test_what_was_typed_stays_when_the_upload_is_refused(visit, made):
-    page = visit()
-    unfold(page)
-    page.get_by_label("Name (optional)").fill("kept")
-    drop(page, made["bad"])
-    expect(page.locator(".rm-verdict")).to_contain_text("refused", timeout=PATIENCE)
-    expect(page.get_by_label("Name (optional)")).to_have_value("kept")
-
-
-def test_a_folder_is_one_adapter(visit, made):
-    page = visit()
-    unfold(page)
-    page.locator("#pool-folder input[type=file]").set_input_files(str(made["pair"]))
-    expect(page.locator(".rm-verdict")).to_contain_text("usable", timeout=PATIENCE)
-    expect(page.locator(".rm-card")).to_have_count(3, timeout=PATIENCE)
-
-
-def test_a_sample_can_be_taken_away_as_a_zip(visit):
-    page = visit()
-    page.get_by_role("button", name="Details of squad").click()
-    expect(page.locator(".rm-detail-title")).to_have_text("squad", timeout=PATIENCE)
-    with page.expect_download(timeout=PATIENCE) as told:
-        page.get_by_role("button", name="Download as zip").click()
-    assert told.value.suggested_filename == "squad.zip"
-    with zipfile.ZipFile(told.value.path()) as bundle:
-        said = json.loads(bundle.read("squad/train.json"))
-        assert "squad/adapter_model.safetensors" in bundle.namelist()
-    assert said["command"] == "python -m ramole_core train adapter squad --rank 5"
 
 
 def test_by_keyboard_alone(visit, made):

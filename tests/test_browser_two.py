@@ -22,13 +22,6 @@ def roomy(tmp_path_factory):
 
 
 @pytest.fixture
-def narrow(tmp_path):
-    """A page with one row, where two may wait."""
-    with ask_page(tmp_path, rows=1, most=2, **LONG) as server:
-        yield server
-
-
-@pytest.fixture
 def visit(chromium):
     with visits(chromium) as open_page:
         yield open_page
@@ -72,56 +65,41 @@ def test_two_stream_at_once_and_stopping_one_leaves_the_other_alone(roomy, visit
     assert ann.wrong == ben.wrong == []
 
 
-def test_who_waits_sees_the_place_and_starts_as_soon_as_a_row_is_free(narrow, visit):
-    ann, ben, cid = (visit(narrow.url) for _ in range(3))
-    ask(ann, "Which boats?")
-    streams(ann)
-    ask(ben, "Me too?")
-    expect(ben.locator("#notice")).to_contain_text("Place 1 in the queue")
-    ask(cid, "And me?")
-    expect(cid.locator("#notice")).to_contain_text("Place 2 in the queue")
-    stop(ann)
-    streams(ben)
-    expect(cid.locator("#notice")).to_contain_text("Place 1 in the queue")
-    expect(ann.locator("#timing")).to_contain_text("stopped by you")
-    stop(cid)  # while it waits
-    expect(cid.locator("#answer .token")).to_have_count(0)
-    expect(cid.locator("#prompt textarea")).to_have_value("And me?")
-    assert count(ben) > 1
-    stop(ben)
+def test_who_waits_sees_the_place_and_one_too_many_is_told_in_one_sentence(tmp_path, visit):
+    """With one row, where two may wait."""
+    with ask_page(tmp_path, rows=1, most=2, **LONG) as narrow:
+        ann, ben, cid, dot = (visit(narrow.url) for _ in range(4))
+        ask(ann, "Which boats?")
+        streams(ann)
+        for other, place in ((ben, 1), (cid, 2)):
+            ask(other, "Me too?")
+            expect(other.locator("#notice")).to_contain_text(f"Place {place} in the queue")
+        ask(dot, "And me?")
+        expect(dot.locator("#notice [role=alert]")).to_have_text(BUSY)
+        expect(dot.locator("#ask-button")).to_be_enabled()
+        expect(dot.locator("#prompt textarea")).to_have_value("And me?")
 
+        # the next starts as soon as a row is free, and there is a place for who was refused
+        stop(ann)
+        streams(ben)
+        expect(cid.locator("#notice")).to_contain_text("Place 1 in the queue")
+        expect(ann.locator("#timing")).to_contain_text("stopped by you")
+        dot.locator("#ask-button").click()
+        expect(dot.locator("#notice")).to_contain_text("Place 2 in the queue")
+        stop(cid)  # while it waits
+        expect(cid.locator("#answer .token")).to_have_count(0)
+        expect(cid.locator("#prompt textarea")).to_have_value("Me too?")
+        expect(dot.locator("#notice")).to_contain_text("Place 1 in the queue")
+        assert count(ben) > 1
 
-def test_a_closed_tab_frees_its_row_and_its_place(narrow, visit):
-    ann, ben, cid = (visit(narrow.url) for _ in range(3))
-    ask(ann, "Which boats?")
-    streams(ann)
-    ask(ben, "Me too?")
-    expect(ben.locator("#notice")).to_contain_text("Place 1 in the queue")
-    ask(cid, "And me?")
-    expect(cid.locator("#notice")).to_contain_text("Place 2 in the queue")
-    ben.close()
-    expect(cid.locator("#notice")).to_contain_text("Place 1 in the queue")
-    ann.close()
-    streams(cid)
-    stop(cid)
-
-
-def test_one_too_many_is_told_in_one_sentence_and_may_ask_again(narrow, visit):
-    ann, ben, cid, dot = (visit(narrow.url) for _ in range(4))
-    ask(ann, "Which boats?")
-    streams(ann)
-    for other, place in ((ben, 1), (cid, 2)):
-        ask(other, "Me too?")
-        expect(other.locator("#notice")).to_contain_text(f"Place {place} in the queue")
-    ask(dot, "And me?")
-    expect(dot.locator("#notice [role=alert]")).to_have_text(BUSY)
-    expect(dot.locator("#ask-button")).to_be_enabled()
-    expect(dot.locator("#prompt textarea")).to_have_value("And me?")
-    stop(cid)
-    dot.locator("#ask-button").click()
-    expect(dot.locator("#notice")).to_contain_text("Place 2 in the queue")
-    for page in (dot, ben, ann):
-        stop(page)
+        # a closed tab frees its place, and its row
+        ask(ann, "Once more?")
+        expect(ann.locator("#notice")).to_contain_text("Place 2 in the queue")
+        dot.close()
+        expect(ann.locator("#notice")).to_contain_text("Place 1 in the queue")
+        ben.close()
+        streams(ann)
+        stop(ann)
 
 
 def test_two_on_the_real_model_with_one_row(chromium, visit, real_base_folder, tmp_path):

@@ -13,7 +13,7 @@ from lab.evaluation.compressed_base import prune, round_to_levels, write_compres
 from lab.evaluation.tables import pair_systems
 from ramole_core import RamoleError, Request
 from ramole_core.base.model import load_base
-from ramole_core.composition import METHODS, Ask, Candidate, Lora, Sites, Trained, decide
+from ramole_core.composition import METHODS, Ask, Candidate, Sites, Trained, decide
 from ramole_core.composition.ca_lora import fold, inherit, recovered_checksums
 from ramole_core.layers.plain import place
 from ramole_core.layers.plain.mix import mix_at
@@ -22,36 +22,17 @@ from ramole_core.training.loop import Run
 from ramole_core.training.method import train_method
 from ramole_core.training.recipe import MethodRecipe, Schedule
 from ramole_core.training.recovery import Recovery, distance
-from ramole_core.training.rows import Row, Task, encode_rows
+from ramole_core.training.rows import encode_rows
 from tests.test_ramole import ASK, ramole as ramole  # noqa: F401  the fixture
 from tests.tiny_methods import adapter_of
-from tests.tiny_training import build_base
+from tests.tiny_training import SHAPES, build_base, make_loras, make_task
 
-SHAPES = {
-    "model.layers.0.self_attn.q_proj": (24, 24),
-    "model.layers.0.self_attn.k_proj": (24, 12),
-    "model.layers.1.mlp.up_proj": (24, 36),
-    "model.layers.1.mlp.down_proj": (36, 24),
-}
 SITES = Sites(tuple(SHAPES), SHAPES)
 
 
-def make_loras():
-    """Two adapters; the first lacks a module."""
-    torch.manual_seed(5)
-    return {
-        name: {
-            path: Lora(A=torch.randn(r, i) * i**-0.5, B=torch.randn(o, r) * 0.3)
-            for path, (i, o) in SHAPES.items()
-            if name != "red" or "k_proj" not in path
-        }
-        for name, r in (("red", 2), ("blue", 3))
-    }
-
-
-def task(name):
-    rows = tuple(Row(f"say {name} {n % 7}", f"{name} {n % 5}") for n in range(23))
-    return Task(name, rows[:17], rows[17:], "em")
+def two_loras():
+    """The first lacks a module."""
+    return make_loras(SHAPES, {"red": 2, "blue": 3}, lacks="red", size=0.3)
 
 
 def recipe(steps=6, **settings):
@@ -75,11 +56,11 @@ def base(tmp_path):
 
 def run(base, out, names=("red", "blue"), changed=None, command="", **changes):
     whole, compressed = base
-    loras = make_loras()
+    loras = two_loras()
     return train_method(
         changed or recipe(),
         loras={name: loras[name] for name in names},
-        tasks=[task(name) for name in names],
+        tasks=[make_task(name) for name in names],
         base=compressed,
         shapes=SHAPES,
         run=Run(out, command),
@@ -92,7 +73,7 @@ def run(base, out, names=("red", "blue"), changed=None, command="", **changes):
 
 @pytest.mark.parametrize("lacking", [False, True])
 def test_at_the_start_it_is_the_inherited_lora(lacking):
-    loras = make_loras()["red"]
+    loras = two_loras()["red"]
     torch.manual_seed(1)
     start = inherit(loras, SITES, recipe().settings)
     known = {"adapters": [{"name": "ant", "checksum": "ant"}]}
@@ -168,7 +149,7 @@ def test_the_loss_falls_and_the_file_is_what_was_measured(base, tmp_path):
         "ca_lora.safetensors",
         "ca_lora_config.json",
     ]
-    loras = make_loras()
+    loras = two_loras()
     for n, name in enumerate(("red", "blue")):
         for path in SHAPES:
             assert (f"{n}/{path}.A" in tensors) == (path in loras[name])
@@ -178,7 +159,7 @@ def test_the_loss_falls_and_the_file_is_what_was_measured(base, tmp_path):
     compressed = base[1]
     with Recovery(compressed, compressed, loras=loras, shapes=SHAPES) as models:
         own = {k[2:]: t for k, t in tensors.items() if k.startswith("1/")}
-        rows = encode_rows(compressed.tokenizer, task("blue").dev, max_tokens=224)
+        rows = encode_rows(compressed.tokenizer, make_task("blue").dev, max_tokens=224)
         from ramole_core.training.loss import row_losses
 
         with models.mixing({f"0/{k}": t for k, t in own.items()}, "blue", "blue"):
@@ -188,7 +169,7 @@ def test_the_loss_falls_and_the_file_is_what_was_measured(base, tmp_path):
 
 def test_it_learns_from_the_teacher_and_starts_where_the_adapter_is(base):
     whole, compressed = base
-    loras, rows = make_loras(), encode_rows(base[0].tokenizer, task("red").train, max_tokens=99)
+    loras, rows = two_loras(), encode_rows(base[0].tokenizer, make_task("red").train, max_tokens=99)
     with Recovery(compressed, whole, loras=loras, shapes=SHAPES) as models:
         start = models.start(recipe(), "red")
         plain, taught = (

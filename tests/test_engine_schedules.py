@@ -107,13 +107,13 @@ def test_nothing_grows_over_1000_requests(tiny_llama, tmp_path):
         device_cache_bytes=8 * PAGES * page, host_cache_bytes=99 * page, units_dir=tmp_path
     )
     narrow, memory = TinyEngine(tiny_llama, sizes), []
-    every = [(f"many{turn % 150}", 1 + turn % 4) for turn in range(300)]
+    every = [(f"many{turn % 60}", 1 + turn % 4) for turn in range(120)]
     narrow.learn([(name, f"{name}_{rank}") for name, rank in every])  # or gates are made anew
     for turn in range(1000):
-        request = ask(1 + turn % 2, "selection", max_new_tokens=2)
+        request = ask(1 + turn % 2, "selection", max_new_tokens=1)
         if turn % 5 == 0:
-            request = replace(request, method="ramole", trace=True)
-        narrow.submit(request, [every[turn % 300]], session=str(turn))
+            request = replace(request, method="ramole", trace=True, max_new_tokens=2)
+        narrow.submit(request, [every[turn % 120]], session=str(turn))
         if turn % 40 == 39:
             narrow.finish()
             narrow.heard.clear()

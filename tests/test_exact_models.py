@@ -23,7 +23,7 @@ RANKS = {"ant": 2, "bee": 7, "cat": 4}
 SIZES = {
     "hidden_size": 40,
     "intermediate_size": 57,  # whole vectors leave something over
-    "num_hidden_layers": 3,
+    "num_hidden_layers": 2,
     "num_attention_heads": 4,
     "num_key_value_heads": 2,
     "head_dim": 12,
@@ -38,7 +38,7 @@ def llama(activation: str) -> Callable:
 
 MODELS: dict[str, Callable] = {
     "gpt2": lambda **k: hf.GPT2LMHeadModel(
-        hf.GPT2Config(n_embd=40, n_layer=3, n_head=4, n_positions=512, **k)
+        hf.GPT2Config(n_embd=40, n_layer=2, n_head=4, n_positions=512, **k)
     ),
     "qwen2": lambda **k: hf.Qwen2ForCausalLM(hf.Qwen2Config(**SIZES, **k)),
     "gemma": lambda **k: hf.GemmaForCausalLM(hf.GemmaConfig(**SIZES, **k)),

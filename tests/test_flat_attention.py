@@ -1,10 +1,6 @@
 """Attention over pages: the same bits in any batch, and a softmax's numbers."""
 
-import os
-import subprocess
-import sys
-from itertools import count
-from pathlib import Path
+from itertools import count, product
 
 import numpy as np
 import pytest
@@ -231,25 +227,9 @@ def test_the_weights_of_a_softmax():
     assert scores[0] == scores[2] == 0 and np.isnan(scores[1]) and scores[3] == 1
 
 
-def test_narrower_vectors_give_attention_too(tmp_path: Path):
-    code = """
-import torch
-from ramole_core.kernels.vectors import LANES
-from tests import test_flat_attention as tests
-assert LANES == 8
-for dtype in tests.DTYPES:
-    for sizes in tests.SIZES[1:4]:
-        tests.check_bits(sizes, dtype, 70, [130, 17, 65], [1, 7, 40])
-        tokens = tests.tokens_of(100, sizes, dtype, 1)
-        found, wanted = tests.alone(tokens, sizes), tokens.naive()[0]
-        assert (found - wanted).abs().max() < tests.DEVIATION[dtype]
-"""
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        cwd=Path(__file__).parents[1],
-        env=os.environ | {"RAMOLE_LANES": "8", "NUMBA_CACHE_DIR": str(tmp_path)},
-        capture_output=True,
-        text=True,
-        timeout=250,
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
+def check_attention() -> None:
+    """In a process with other vectors: `test_kernels.py`."""
+    for dtype, sizes in product(DTYPES, SIZES[1:4]):
+        check_bits(sizes, dtype, 70, [130, 17, 65], [1, 7, 40])
+        tokens = tokens_of(100, sizes, dtype, 1)
+        assert (alone(tokens, sizes) - tokens.naive()[0]).abs().max() < DEVIATION[dtype]

@@ -23,18 +23,19 @@ START = """
 import sys
 from pathlib import Path
 from tests.test_harm_index import *
-root, spoil, when = Path(sys.argv[1]), globals()[sys.argv[2]], sys.argv[3]
-index = AdapterIndex(data_dir=root)
-if when == "open":
-    assert len(index.read()) == N
-spoil(root / "chroma")
-try:
-    index.upsert({"pool/new": entry(np.ones(D))})
-except IndexBroken as error:
-    print(error)
-    index.wipe()
-index.close()
-print(len(AdapterIndex(data_dir=root).read()))
+for said in sys.argv[2:]:
+    root, (name, when) = Path(sys.argv[1]) / said, said.split("-")
+    index = AdapterIndex(data_dir=root)
+    if when == "open":
+        assert len(index.read()) == N
+    globals()[name](root / "chroma")
+    try:
+        index.upsert({"pool/new": entry(np.ones(D))})
+    except IndexBroken as error:
+        print(said, error)
+        index.wipe()
+    index.close()
+    print(len(AdapterIndex(data_dir=root).read()))
 """
 
 
@@ -91,19 +92,18 @@ def spoil_page(chroma: Path) -> None:
         file.write(b"\x5a" * 4096)
 
 
-@pytest.mark.parametrize(
-    ("spoil", "when"),
-    [(spoil_graph, "closed"), (spoil_schema, "closed"), (spoil_page, "closed")]
-    + [(spoil_graph, "open")],
-)
-def test_no_damage_ends_the_process_that_has_the_index(
-    root, spoil: Callable[[Path], None], when: str
-):
-    words = [sys.executable, "-c", START, str(root), spoil.__name__, when]
-    done = subprocess.run(words, cwd=REPOSITORY, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, done.stderr[-2000:]
-    told, count = done.stdout.strip().splitlines()
-    assert "is broken" in told and "rebuilt from the pool" in told and count == "0"
+def test_no_damage_ends_the_process_that_has_the_index(whole, tmp_path):
+    cases = [f"{spoil.__name__}-closed" for spoil in (spoil_graph, spoil_schema, spoil_page)]
+    cases.append("spoil_graph-open")
+    for said in cases:
+        shutil.copytree(whole / "chroma", tmp_path / said / "chroma")
+    words = [sys.executable, "-c", START, str(tmp_path), *cases]
+    done = subprocess.run(words, cwd=REPOSITORY, capture_output=True, text=True, timeout=200)
+    assert done.returncode == 0, done.stdout + done.stderr[-2000:]
+    lines = done.stdout.strip().splitlines()
+    assert lines[1::2] == ["0"] * len(cases)
+    for said, told in zip(cases, lines[::2], strict=True):
+        assert told.startswith(said) and "is broken" in told and "rebuilt from the pool" in told
 
 
 def flip_a_vector(chroma: Path) -> None:

@@ -7,8 +7,9 @@ import pytest
 import torch
 from safetensors.torch import save
 
-from ramole_core import Ramole, RamoleError, Request, Settings
+from ramole_core import Ramole, RamoleError, Request
 from ramole_core.base.shapes import read_shapes
+from tests.conftest import tiny_settings
 from tests.hub_server import BASE, HOURS, HubServer, Repository, serving
 
 TASKS = {
@@ -60,14 +61,8 @@ def open_ramole(tiny_llama, hub, tmp_path, monkeypatch):
 
     def make(**said) -> Ramole:
         monkeypatch.setenv("HF_ENDPOINT", hub.url)
-        settings = Settings(
-            base_model=str(tiny_llama),
-            quantization="none",
-            dtype="float32",
-            device="cpu",
-            adapters_dir=tmp_path / "none",
-            data_dir=tmp_path / "data",
-            **{"hub_base": BASE, "hub_adapters": True, **said},
+        settings = tiny_settings(
+            tiny_llama, tmp_path, **{"hub_base": BASE, "hub_adapters": True, **said}
         )
         held.append(Ramole(settings))
         return held[-1]

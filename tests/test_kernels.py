@@ -161,18 +161,21 @@ def test_no_cut_changes_a_bit_of_an_activation(dtype, kind, threads):
 
 
 @pytest.mark.parametrize("switch", ["RAMOLE_LANES=8", "RAMOLE_MATRIX=0"])
-def test_other_cpus_give_products_and_mixing_too(switch):
+def test_other_cpus_give_products_mixing_and_attention_too(switch):
     if switch == "RAMOLE_MATRIX=0" and not MATRIX:
         pytest.skip("This CPU has no matrix unit, so every other test here shows it.")
     code = """
 from ramole_core.kernels.matrix_unit import MATRIX
-from tests import test_kernels, test_rows_mixing
+from ramole_core.kernels.vectors import LANES
+from tests import test_flat_attention, test_kernels, test_rows_mixing
 assert not MATRIX
 for kind in ("nf4", "int4", "int8", test_kernels.HALVES):  # as it is served
     test_kernels.check_numbers(kind)
     test_kernels.check_bits(kind)
 test_rows_mixing.check_numbers(test_kernels.HALVES)
 test_rows_mixing.check_bits(test_kernels.HALVES)
+if LANES == 8:
+    test_flat_attention.check_attention()
 """
     done = subprocess.run(
         [sys.executable, "-c", code],
@@ -180,7 +183,7 @@ test_rows_mixing.check_bits(test_kernels.HALVES)
         env=os.environ | dict([switch.split("=")]),
         capture_output=True,
         text=True,
-        timeout=250,
+        timeout=600,
     )
     assert done.returncode == 0, done.stderr[-2000:]
 

@@ -20,18 +20,12 @@ from ramole_core.training.loop import Run
 from ramole_core.training.method import train_method
 from ramole_core.training.mole import MoleModel
 from ramole_core.training.recipe import MethodRecipe, Schedule
-from ramole_core.training.rows import Row, Task, encode_rows
+from ramole_core.training.rows import encode_rows
 from tests.tiny_engine import TinyEngine
 from tests.tiny_methods import adapter_of, make_mole
-from tests.tiny_training import build_base
+from tests.tiny_training import build_base, make_task
 
-
-def task(name):
-    rows = tuple(Row(f"say {name} {n % 7}", f"{name} {n % 5}") for n in range(23))
-    return Task(name, rows[:17], rows[17:], "em")
-
-
-TASKS = [task("red"), task("blue"), task("loud")]
+TASKS = [make_task(name) for name in ("red", "blue", "loud")]
 
 
 def recipe(steps=8, **settings):
@@ -263,7 +257,7 @@ LAYERS = ("gate_proj", "up_proj", "down_proj")
 def test_the_command_needs_no_adapters(base, tmp_path, monkeypatch):
     for name in ("red", "blue"):
         (tmp_path / "data" / name).mkdir(parents=True)
-        for part, rows in (("train", task(name).train), ("dev", task(name).dev)):
+        for part, rows in (("train", make_task(name).train), ("dev", make_task(name).dev)):
             lines = [json.dumps({"inputs": row.inputs, "targets": row.targets}) for row in rows]
             (tmp_path / "data" / name / f"{part}.jsonl").write_text("\n".join(lines))
     monkeypatch.setattr(configured_base, "load_configured_base", lambda: base)

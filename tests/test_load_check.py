@@ -14,20 +14,13 @@ from ramole_core.errors import RamoleError
 from ramole_core.kernels.norm import Norm
 from ramole_core.layers.angles import SteadyAngles
 from ramole_core.layers.served_linear import ServedLinear
-from ramole_core.settings import Settings
+from tests.conftest import tiny_settings
 from tests.tiny_bases import BASES, save_tiny_base
 
 
 @pytest.fixture
 def settings(tiny_llama, tmp_path):
-    return Settings(
-        base_model=str(tiny_llama),
-        quantization="none",
-        dtype="float32",
-        device="cpu",
-        data_dir=tmp_path / "data",
-        adapters_dir=tmp_path / "adapters",
-    )
+    return tiny_settings(tiny_llama, tmp_path)
 
 
 def load(settings):
@@ -156,13 +149,7 @@ def test_angles_of_another_length_are_refused(long, tmp_path, monkeypatch):
     def wrong(self, x, number, _, *rest):
         return block(self, x, number, long, *rest)
 
-    settings = Settings(
-        base_model=str(folder),
-        quantization="none",
-        dtype="float32",
-        device="cpu",
-        data_dir=tmp_path / "data",
-    )
+    settings = tiny_settings(folder, tmp_path)
     load(settings).close()
     monkeypatch.setattr(SteadyAngles, "_block", wrong)
     monkeypatch.setattr(build, "_code", lambda: "another")

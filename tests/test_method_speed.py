@@ -6,23 +6,18 @@ import torch
 from safetensors.torch import save_file
 
 from lab.benchmarks import method_speed
-from ramole_core import Ramole, Settings
+from ramole_core import Ramole
 from ramole_core.base.shapes import read_shapes
 from ramole_core.methods import Method, Option
 from ramole_core.pool import write_manifest
+from tests.conftest import tiny_settings
 from tests.test_ramole import write_lora
 
 
 def test_every_method_that_can_answer_has_its_rates(tiny_llama, tmp_path, monkeypatch, capsys):
     write_lora(tmp_path / "pool" / "ant", read_shapes(tiny_llama), rank=2, seed=1)
     write_manifest(tmp_path / "pool" / "ant", name="ant", shapes=read_shapes(tiny_llama))
-    settings = Settings(
-        base_model=str(tiny_llama),
-        quantization="none",
-        dtype="float32",
-        adapters_dir=tmp_path / "pool",
-        data_dir=tmp_path / "data",
-    )
+    settings = tiny_settings(tiny_llama, tmp_path, adapters_dir=tmp_path / "pool")
     monkeypatch.setattr(method_speed, "load_settings", lambda: settings)
     monkeypatch.setattr(method_speed, "Ramole", lambda: Ramole(settings))
     out = tmp_path / "methods.json"

@@ -1,7 +1,4 @@
-"""Our NF4 is bitsandbytes', bit for bit, and a start on a CPU does without that package."""
-
-import subprocess
-import sys
+"""Our NF4 is bitsandbytes', bit for bit."""
 
 import pytest
 import torch
@@ -9,7 +6,7 @@ from bitsandbytes.functional import dequantize_4bit, quantize_4bit
 from hypothesis import given, settings, strategies as st
 from safetensors import safe_open
 
-from ramole_core.base.nf4 import Nf4Linear, round_to_nf4
+from ramole_core.base.nf4 import round_to_nf4
 from ramole_core.base.packed import fits
 from ramole_core.base.shapes import read_shapes
 from ramole_core.kernels.narrow import BOUNDS, narrowed
@@ -63,17 +60,3 @@ def test_what_has_no_whole_blocks_is_refused():
         narrowed(torch.zeros(2, 96))
     with pytest.raises(ValueError, match="float16"):
         narrowed(torch.zeros(2, 64).half())
-
-
-def test_a_start_on_a_cpu_imports_no_bitsandbytes(tiny_nf4, tmp_path):
-    code = f"""
-import sys
-from pathlib import Path
-from ramole_core.base.model import dequantised, load_base
-base = load_base({str(tiny_nf4)!r}, data_dir=Path({str(tmp_path)!r}), device="cpu")
-assert type(base.model.model.layers[0].mlp.up_proj).__name__ == {Nf4Linear.__name__!r}
-dequantised(base)
-assert "bitsandbytes" not in sys.modules
-"""
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-2000:]

@@ -9,11 +9,12 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from ramole_core import Generation, Ramole, RamoleError, Request, Settings, Step
+from ramole_core import Generation, Ramole, RamoleError, Request, Step
 from ramole_core.base.shapes import read_shapes
 from ramole_core.composition import METHODS, Sites
 from ramole_core.methods import METHOD_LIST
 from ramole_core.terminal.records import answer_record
+from tests.conftest import tiny_settings
 from tests.tiny_methods import make_gates, make_mole, make_recovered
 
 TASKS = {
@@ -54,16 +55,7 @@ def write_table(folder, cards):
 @pytest.fixture(scope="module")
 def ramole(tiny_llama, tmp_path_factory):
     root = tmp_path_factory.mktemp("ramole")
-    settings = Settings(
-        base_model=str(tiny_llama),
-        quantization="none",
-        dtype="float32",
-        device="cpu",
-        adapters_dir=root / "adapters",
-        data_dir=root / "data",
-        max_batch=3,
-        max_new_tokens=40,
-    )
+    settings = tiny_settings(tiny_llama, root, max_batch=3, max_new_tokens=40)
     shapes = read_shapes(tiny_llama)
     router = {}
     for path, (i, o) in shapes.items():
@@ -105,13 +97,7 @@ def write_recovered(folder, pool, shapes):
 
 
 def test_opening_loads_no_model_and_using_it_does(tiny_llama, tmp_path):
-    settings = Settings(
-        base_model=str(tiny_llama),
-        quantization="none",
-        dtype="float32",
-        adapters_dir=tmp_path / "none",
-        data_dir=tmp_path / "data",
-    )
+    settings = tiny_settings(tiny_llama, tmp_path)
     stages = []
     with Ramole(settings) as fresh:
         assert not fresh.loaded
@@ -468,13 +454,7 @@ def test_neighbours_of_an_adapter_leave_it_out(ramole):
 
 
 def test_without_a_trained_router_the_sentence_says_what_to_do(tiny_llama, tmp_path):
-    settings = Settings(
-        base_model=str(tiny_llama),
-        quantization="none",
-        dtype="float32",
-        adapters_dir=tmp_path / "none",
-        data_dir=tmp_path / "data",
-    )
+    settings = tiny_settings(tiny_llama, tmp_path)
     with Ramole(settings) as bare:
         folder = write_lora(tmp_path / "x", read_shapes(tiny_llama), rank=2, seed=1)
         bare.pool.add(folder, name="one", examples=["a"])

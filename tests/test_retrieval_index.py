@@ -1,5 +1,6 @@
 """The index: equal to brute force over what Chroma holds, whoever wrote it there."""
 
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -170,12 +171,23 @@ def test_an_index_that_is_empty_or_new_finds_nothing(index: AdapterIndex) -> Non
     assert index.read() == {}
 
 
+@pytest.fixture(scope="module")
+def stored(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An index of so many that Chroma has a graph on disk, closed."""
+    root = tmp_path_factory.mktemp("stored")
+    index = AdapterIndex(data_dir=root)
+    index.upsert({f"pool/a{i}": entry(v) for i, v in enumerate(draw(1200))})
+    index.close()
+    return root
+
+
 @pytest.mark.parametrize("damage", ["garbage", "truncated", "no graph", "broken graph", "deleted"])
-def test_damage_is_reported_and_wiped(damage: str, tmp_path: Path) -> None:
+def test_damage_is_reported_and_wiped(damage: str, stored: Path, tmp_path: Path) -> None:
     folder = tmp_path / "chroma"
     file = folder / "chroma.sqlite3"
+    shutil.copytree(stored / "chroma", folder)
     index = AdapterIndex(data_dir=tmp_path)
-    index.upsert({f"pool/a{i}": entry(v) for i, v in enumerate(draw(1200))})  # enough to be stored
+    assert len(index.read()) == 1200
     if damage != "deleted":
         index.close()
     match damage:

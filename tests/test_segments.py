@@ -1,6 +1,7 @@
 """Requests of several segments equal the naive run, and go on, branch and are traced alike."""
 
 from dataclasses import dataclass, replace
+from itertools import product
 
 import numpy as np
 import pytest
@@ -158,6 +159,7 @@ def test_every_method_in_one_segment(world, method):
     compare(world, Request("c d e f", method=method, **GIVEN), names)
 
 
+OTHERS = ("ramole_plus", "fusion", "mixture", "arrow")
 CHATS = {
     "two turns": ([("one two", "three")], ["cat"], [["ant", "bee"]]),
     "three turns": (
@@ -169,7 +171,7 @@ CHATS = {
 }
 
 
-@pytest.mark.parametrize("method", ["ramole", "ramole_plus", "fusion", "mixture", "arrow"])
+@pytest.mark.parametrize("method", ["ramole", *OTHERS])
 @pytest.mark.parametrize("chat", CHATS)
 def test_every_turn_of_a_chat_keeps_its_adapters(world, chat, method):
     history, names, earlier = CHATS[chat]
@@ -227,8 +229,11 @@ def without(off, length: int) -> list[tuple]:
     ]
 
 
-@pytest.mark.parametrize("method", ["ramole", "ramole_plus", "fusion", "mixture", "arrow"])
-@pytest.mark.parametrize("off", OFF)
+@pytest.mark.parametrize(
+    ("off", "method"),
+    [*((off, "ramole") for off in OFF)]
+    + [*product(("an adapter", "in the prompt", "in the answer"), OTHERS)],
+)
 def test_what_is_off_is_off_in_the_naive_run(world, off, method):
     names = ["bee", "dog", "cat"]
     plain = Request("one two three", method=method, **GIVEN)

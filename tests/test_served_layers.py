@@ -121,7 +121,7 @@ class World:
         ]
 
 
-@pytest.fixture(params=[LLAMA, GPT2], ids=["llama", "gpt2"])
+@pytest.fixture(scope="module", params=[LLAMA, GPT2], ids=["llama", "gpt2"])
 def world(request):
     return World(request.param)
 

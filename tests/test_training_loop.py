@@ -25,10 +25,10 @@ from ramole_core.training.method import train_method
 from ramole_core.training.recipe import AdapterRecipe, MethodRecipe, Schedule
 from ramole_core.training.retriever import measure_tasks, train_retriever
 from ramole_core.training.retriever_recipe import RetrieverRecipe
-from ramole_core.training.rows import Row, Task
+from ramole_core.training.rows import Task
 from ramole_core.training.sampled_adapters import Near
 from tests.tiny_encoder import COLOURS, SONGS, write_encoder
-from tests.tiny_training import build_base
+from tests.tiny_training import build_base, make_loras, make_task
 
 SCHEDULE = Schedule(
     steps=5, batch_rows=4, learning_rate=2e-2, warmup=2, evaluate_every=2, checkpoint_every=2,
@@ -107,19 +107,9 @@ ROWS = {"rows": 5}
 def world(tmp_path_factory: pytest.TempPathFactory) -> World:
     folder = tmp_path_factory.mktemp("world")
     base = build_base(torch.float32, folder)
-    torch.manual_seed(5)
-    loras = {
-        name: {
-            path: Lora(A=torch.randn(r, i) * i**-0.5, B=torch.randn(o, r) * 0.3)
-            for path, (i, o) in SHAPES.items()
-            if name != "blue" or "k_proj" not in path
-        }
-        for name, r in (("red", 2), ("blue", 3), ("loud", 5))
-    }
-    tasks = []
-    for name in NAMES:
-        rows = tuple(Row(f"say {name} {n % 7}", f"{name} {n % 5}") for n in range(23))
-        tasks.append(Task(name, rows[:17], rows[17:], "em"))
+    ranks = {"red": 2, "blue": 3, "loud": 5}
+    loras = make_loras(SHAPES, ranks, lacks="blue", size=0.3)
+    tasks = [make_task(name) for name in NAMES]
     data = folder / "colours.jsonl"
     write_rows(data, "red")
     (folder / "encoder").mkdir()

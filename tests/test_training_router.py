@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from ramole_core.composition import Lora, find_method, load_router
+from ramole_core.composition import find_method, load_router
 from ramole_core.errors import RamoleError
 from ramole_core.training.gate import fresh_weights, watched
 from ramole_core.training.loop import Run
@@ -18,14 +18,7 @@ from ramole_core.training.mixed_model import MixedModel
 from ramole_core.training.recipe import MethodRecipe, Schedule
 from ramole_core.training.rows import Encoded, Row, Task, collate, encode_rows
 from ramole_core.training.sampled_adapters import Near, SampledAdapters, keep_some
-from tests.tiny_training import build_base
-
-SHAPES = {
-    "model.layers.0.self_attn.q_proj": (24, 24),
-    "model.layers.0.self_attn.k_proj": (24, 12),
-    "model.layers.1.mlp.up_proj": (24, 36),
-    "model.layers.1.mlp.down_proj": (36, 24),
-}
+from tests.tiny_training import SHAPES, build_base, make_loras, make_task
 
 
 @pytest.fixture
@@ -35,23 +28,10 @@ def base(tmp_path):
 
 @pytest.fixture
 def loras():
-    torch.manual_seed(5)
-    return {
-        name: {
-            path: Lora(A=torch.randn(r, i) * i**-0.5, B=torch.randn(o, r) * 0.5)
-            for path, (i, o) in SHAPES.items()
-            if name != "blue" or "k_proj" not in path
-        }
-        for name, r in (("red", 2), ("blue", 3), ("loud", 5))
-    }
+    return make_loras(SHAPES, {"red": 2, "blue": 3, "loud": 5}, lacks="blue", size=0.5)
 
 
-def task(name):
-    rows = tuple(Row(f"say {name} {n % 7}", f"{name} {n % 5}") for n in range(23))
-    return Task(name, rows[:17], rows[17:], "em")
-
-
-TASKS = [task("red"), task("blue"), task("loud")]
+TASKS = [make_task(name) for name in ("red", "blue", "loud")]
 
 
 def recipe(steps=8, **changes):
@@ -90,12 +70,15 @@ def fresh(base, loras, recipe):
 
 def test_the_dev_loss_is_of_the_first_rows_that_fit(base):
     long = tuple(Row("say " * 60, "red") for _ in range(4))
-    tasks = [Task("red", task("red").train, long + task("red").dev, "em"), task("blue")]
+    tasks = [
+        Task("red", make_task("red").train, long + make_task("red").dev, "em"),
+        make_task("blue"),
+    ]
     short = recipe()
     short = replace(short, schedule=replace(short.schedule, max_tokens=40, dev_rows=6))
     found = dev_rows(base, tasks, short)
     assert [row.text for row in found] == [
-        row.inputs for name in ("red", "blue") for row in task(name).dev[:3]
+        row.inputs for name in ("red", "blue") for row in make_task(name).dev[:3]
     ]
 
 

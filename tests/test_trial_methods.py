@@ -25,7 +25,7 @@ from lab.evaluation.evaluate import Rows, make_row_situations
 from lab.evaluation.situation_run import run_situations
 from lab.evaluation.situations import Crowd
 from lab.evaluation.systems import Ask as Asked, describe
-from ramole_core import Ramole, RamoleError, Request, Settings
+from ramole_core import Ramole, RamoleError, Request
 from ramole_core.base.shapes import read_shapes
 from ramole_core.composition import METHODS, Ask, Lora, Trained, decide, forget, load_trained
 from ramole_core.composition.trained import config_file, weights_file
@@ -34,6 +34,7 @@ from ramole_core.layers.plain.mix import mix_at
 from ramole_core.methods import METHOD_LIST, complete_options, find_row
 from ramole_core.training import command
 from ramole_core.training.rows import Row
+from tests.conftest import tiny_settings
 from tests.test_layers import GPT2, LLAMA
 from tests.test_ramole import TASKS, write_lora
 from tests.test_served_layers import NAMES, OPTIONS, World, served
@@ -97,8 +98,8 @@ def rows_of(names):
     return [*every, ("ramole_plus", names)]
 
 
-@pytest.fixture(params=[LLAMA, GPT2], ids=["llama", "gpt2"])
-def world(request):
+@pytest.fixture(scope="module", params=[LLAMA, GPT2], ids=["llama", "gpt2"])
+def world(request, tried):
     made = World(request.param)
     for name in TRIED:
         known = [(n, n) for n in (NAMES[:1] if name in ONE else NAMES)]
@@ -238,15 +239,7 @@ def test_each_is_its_equation(name):
 def ramole(tiny_llama, tmp_path_factory, tried):
     """A pool of four adapters on a tiny base, and the weights that `train method` made for each."""
     root = tmp_path_factory.mktemp("trial")
-    settings = Settings(
-        base_model=str(tiny_llama),
-        quantization="none",
-        dtype="float32",
-        device="cpu",
-        adapters_dir=root / "adapters",
-        data_dir=root / "data",
-        max_batch=16,
-    )
+    settings = tiny_settings(tiny_llama, root, max_batch=16)
     shapes = read_shapes(tiny_llama)
     data = root / "rows"
     for seed, (name, examples) in enumerate(TASKS.items()):

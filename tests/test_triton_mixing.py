@@ -37,10 +37,10 @@ def told(tmp_path_factory) -> dict:
     return run("triton_trial", tmp_path_factory.mktemp("triton"))
 
 
-@pytest.mark.parametrize("model", ["llama", "gpt2"])
-def test_every_method_is_mixed_as_the_plain_layers_do(told, model):
+@pytest.mark.parametrize(("model", "launches"), [("llama", 8), ("gpt2", 4)])
+def test_every_method_is_mixed_as_the_plain_layers_do(told, model, launches):
     found = told[model]
-    assert found["launched"] == 8 and found["changed"] > 0.1
+    assert found["launched"] == launches and found["changed"] > 0.1
     assert found["logits"] < 1e-4 and found["torch"] < 1e-4
     assert found["gates"] < 1e-3 and found["contributions"] < 1e-3
 

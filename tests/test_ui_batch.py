@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 from gradio.utils import get_upload_folder
 
-from ramole_core import Ramole, RamoleError, Request, Settings
+from ramole_core import Ramole, RamoleError, Request
 from ramole_core.base.shapes import read_shapes
+from tests.conftest import tiny_settings
 from tests.fake_ramole import WORDS, FakeRamole, gate_of
 from tests.test_ramole import write_lora
 from tests.tiny_encoder import write_encoder
@@ -611,14 +612,10 @@ def test_a_run_that_ended_in_another_process_is_kept():
 
 def test_a_batch_on_a_real_model_says_what_each_request_gets_alone(tiny_llama, tmp_path):
     shapes = read_shapes(tiny_llama)
-    settings = Settings(
-        base_model=str(tiny_llama),
-        quantization="none",
-        dtype="float32",
-        device="cpu",
+    settings = tiny_settings(
+        tiny_llama,
+        tmp_path,
         encoder=str(write_encoder(tmp_path / "encoder")),
-        adapters_dir=tmp_path / "adapters",
-        data_dir=tmp_path / "data",
         max_batch=3,
         max_new_tokens=20,
     )

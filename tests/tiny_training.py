@@ -1,5 +1,6 @@
 """A 2-layer Llama with a tokenizer of whole words, as a BaseModel: trains in seconds."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -8,8 +9,39 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from ramole_core.base.chat_template import complete_template
 from ramole_core.base.model import BaseModel
+from ramole_core.composition import Lora
+from ramole_core.training.rows import Row, Task
 
 WORDS = ["<end>", "<unk>", *"say please red blue sing loud 0 1 2 3 4 5 6 OPTIONS: - yes no".split()]
+
+SHAPES = {
+    "model.layers.0.self_attn.q_proj": (24, 24),
+    "model.layers.0.self_attn.k_proj": (24, 12),
+    "model.layers.1.mlp.up_proj": (24, 36),
+    "model.layers.1.mlp.down_proj": (36, 24),
+}
+"""Four of the base's modules."""
+
+
+def make_task(name: str) -> Task:
+    """17 rows to train on and 6 to measure: "say red 3" has the answer "red 3"."""
+    rows = tuple(Row(f"say {name} {n % 7}", f"{name} {n % 5}") for n in range(23))
+    return Task(name, rows[:17], rows[17:], "em")
+
+
+def make_loras(
+    shapes: Mapping[str, tuple[int, int]], ranks: Mapping[str, int], *, lacks: str, size: float
+) -> dict[str, dict[str, Lora]]:
+    """Random adapters of these ranks; the one that `lacks` names has no k_proj."""
+    torch.manual_seed(5)
+    return {
+        name: {
+            path: Lora(A=torch.randn(r, i) * i**-0.5, B=torch.randn(o, r) * size)
+            for path, (i, o) in shapes.items()
+            if name != lacks or "k_proj" not in path
+        }
+        for name, r in ranks.items()
+    }
 
 
 def build_base(dtype: torch.dtype, folder: Path) -> BaseModel:
