@@ -18,7 +18,7 @@ from gradio.utils import get_upload_folder
 
 from ramole_core import RamoleError, announce_page, withdraw_page
 
-from .api.mcp import tell_tools
+from .api.mcp import describe_tools
 from .health import health_routes
 from .metrics.route import metrics_routes
 from .middleware.cache import everything_below
@@ -31,7 +31,7 @@ from .session.accounts import Accounts
 from .session.leaving import sweep_sessions
 from .session.owner import OPERATOR_KEY
 from .session.quota import quota_of, sweep
-from .session.states import remember_little, tell_sessions
+from .session.states import remember_little, track_sessions
 from .session.uploads import keep_uploads_apart
 from .shutdown import end
 from .watch.events import listen
@@ -94,7 +94,7 @@ def launch(page: gr.Blocks, ramole: "Ramole") -> str:
         taken = f"Port {settings.port} cannot be listened on; it is in use, or not allowed."
         raise RamoleError(f"{taken} Set RAMOLE_PORT to a free one.") from None
     quiet_server()  # the modules that it loaded meanwhile
-    tell_tools(page)
+    describe_tools(page)
     watch_connections(page.server)
     remember_little(page, quota_of(ramole).presence.sessions)
     threading.Thread(target=begin, args=[ramole], name="begin", daemon=True).start()
@@ -114,7 +114,7 @@ def served(page: gr.Blocks, ramole: "Ramole") -> dict[str, Any]:
     keep_uploads_apart()
     os.umask(0o077)  # nobody else on this machine reads uploads
     let_mcp_call()
-    tell_sessions(quota_of(ramole).presence.sessions)
+    track_sessions(quota_of(ramole).presence.sessions)
     page.delete_cache = (HOUR, HOUR)
     os.environ.setdefault("GRADIO_ANALYTICS_CACHE_FREQUENCY", NEVER)
     page.queue(max_size=settings.max_queue)

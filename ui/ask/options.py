@@ -1,4 +1,4 @@
-"""The options that methods have of their own, as fields of the form: each method's are a group."""
+"""The methods' own options as fields of the form, one group a method."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -37,7 +37,7 @@ class OptionField:
 
 @dataclass(frozen=True)
 class Options:
-    """All methods' options; those of the method that is chosen are in sight."""
+    """All methods' options; those of the chosen method are visible."""
 
     fields: tuple[OptionField, ...]
     groups: dict[str, gr.Row]
@@ -49,11 +49,11 @@ class Options:
         return [one.component for one in self.fields]
 
     def shown(self, method: str) -> dict[Any, Any]:
-        """The groups, of which this method's is in sight."""
+        """The groups, with this method's visible."""
         return {group: gr.Row(visible=name == method) for name, group in self.groups.items()}
 
     def chosen(self, method: str, values: Sequence[object]) -> dict[str, bool | int | float]:
-        """What this method's options are, by name, where they differ from their defaults."""
+        """This method's options by name, where they differ from their defaults."""
         mine = [
             (one, one.read(value))
             for one, value in zip(self.fields, values, strict=True)

@@ -43,7 +43,7 @@ class Shown:
 
 
 @dataclass(frozen=True)
-class Layout:
+class CompareLayout:
     """The tab's components."""
 
     prompt: gr.Textbox
@@ -72,7 +72,7 @@ class Layout:
         return [self.notice, *(shown.view for shown in self.columns), self.asked]
 
 
-def lay_out(ramole: "Ramole") -> Layout:
+def lay_out(ramole: "Ramole") -> CompareLayout:
     """Build the tab inside the Blocks that is open."""
     gr.HTML(LEAD, **PLAIN)
     prompt = gr.Textbox(
@@ -93,7 +93,7 @@ def lay_out(ramole: "Ramole") -> Layout:
     with gr.Row(elem_id="compare-columns", equal_height=False):
         columns = [_column(ramole, n, start) for n, start in enumerate(START)]
     token = gr.HTML(elem_id="compare-token", **PLAIN)
-    return Layout(
+    return CompareLayout(
         prompt, ask, stop, count, length, notice, copy, told, columns, token, gr.State(None)
     )
 

@@ -46,7 +46,7 @@ class Fields(BaseModel):
 
 
 @dataclass(frozen=True)
-class Asked:
+class ComparisonLink:
     """What is compared."""
 
     prompt: str
@@ -60,13 +60,13 @@ class Asked:
         return list(dict.fromkeys(name for name in named if name not in known))
 
 
-def link_to(asked: Asked) -> str:
+def link_to(asked: ComparisonLink) -> str:
     """The end of an address that compares the same again."""
     columns = [asdict(one) | {"k": int(one.k)} for one in asked.columns]
     return f"#compare?q={packed(asdict(asked) | {'columns': columns})}"
 
 
-def read_link(fragment: str) -> Asked | None:
+def read_link(fragment: str) -> ComparisonLink | None:
     """What the end of an address asks; None where it asks nothing of this tab. Raises RamoleError
     with one sentence for a link that is broken."""
     tab, _, said = str(fragment or "").partition("?")
@@ -80,4 +80,4 @@ def read_link(fragment: str) -> Asked | None:
     columns = (
         Column(one.method, one.k, tuple(one.adapters), tuple(one.without)) for one in fields.columns
     )
-    return Asked(fields.prompt, fields.length, tuple(columns))
+    return ComparisonLink(fields.prompt, fields.length, tuple(columns))

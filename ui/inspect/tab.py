@@ -19,7 +19,7 @@ from ..parts.shared import Shared
 from ..session.quota import quota_of
 from .cuts import CUTS, Choice, seen
 from .files import write_page, write_table
-from .layout import Layout, lay_out
+from .layout import InspectLayout, lay_out
 from .sources import ASKED, Inspected, Sources
 from .updates import against, figures, opened, sides_of, token_update
 from .words import PICK
@@ -35,13 +35,13 @@ def tab(ramole: "Ramole", shared: Shared, sources: Sources) -> None:
     """Build the tab inside the Blocks that is open."""
     with gr.Tab("Inspect", id="inspect", elem_id="inspect-tab") as here:
         ui = lay_out()
-    _connect(ui, Handlers(ramole, ui, sources), here, shared)
+    _connect(ui, InspectHandlers(ramole, ui, sources), here, shared)
 
 
-class Handlers:
+class InspectHandlers:
     """What happens on each event of the tab."""
 
-    def __init__(self, ramole: "Ramole", ui: Layout, sources: Sources):
+    def __init__(self, ramole: "Ramole", ui: InspectLayout, sources: Sources):
         self.ramole, self.ui, self.sources = ramole, ui, sources
         self.call = quota_of(ramole).presence.call
 
@@ -166,7 +166,7 @@ class Handlers:
         return Choice(*values[:count]), [bool(one) for one in values[count:]]
 
 
-def _connect(ui: Layout, handlers: Handlers, here: gr.Tab, shared: Shared) -> None:
+def _connect(ui: InspectLayout, handlers: InspectHandlers, here: gr.Tab, shared: Shared) -> None:
     """Every event of the tab with its handler."""
     what, per, expert, layer, module = ui.controls
     rest = [ui.pinned, *ui.controls, *ui.opens]

@@ -18,7 +18,7 @@ SHOWN = {"weights": "Weights", "contributions": "Contributions"}
 
 
 @dataclass(frozen=True)
-class Layout:
+class LearnLayout:
     """The tab's components."""
 
     steps: gr.Radio
@@ -83,7 +83,7 @@ class Layout:
         return [self.stretch, self.reveal]
 
 
-def lay_out() -> Layout:
+def lay_out() -> LearnLayout:
     """The empty tab, inside the Blocks that is open."""
     with gr.Row(elem_id="learn-row", equal_height=False):
         with gr.Column(scale=2, min_width=210, elem_id="learn-list"):
@@ -127,7 +127,7 @@ def lay_out() -> Layout:
             with gr.Row(elem_id="learn-walk"):
                 back = gr.Button("Back", elem_id="learn-back", interactive=False, min_width=100)
                 ahead = gr.Button("Next", variant="primary", elem_id="learn-next", min_width=100)
-    return Layout(
+    return LearnLayout(
         steps,
         back,
         ahead,

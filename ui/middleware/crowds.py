@@ -41,7 +41,7 @@ class Crowds:
             except Taken as taken:
                 raise _crowded(near=taken.near) from None
         except Refused as refused:
-            await refused.tell(scope, receive, send)
+            await refused.respond(scope, receive, send)
             return
         try:
             await self._app(scope, receive, send)

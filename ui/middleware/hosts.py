@@ -87,7 +87,7 @@ class Hosts:
         if scope["type"] == "http":
             refusal = self._refusal(scope)
             if refusal is not None:
-                await refusal.tell(scope, receive, send)
+                await refusal.respond(scope, receive, send)
                 return
         await self._app(scope, receive, send)
 

@@ -20,7 +20,7 @@ class JsonParts:
         self._inside = False
         self._tail = b""
 
-    def hear(self, piece: bytes) -> None:
+    def feed(self, piece: bytes) -> None:
         """The next piece of the body."""
         piece = self._tail + piece
         slashes = len(piece) - len(piece.rstrip(b"\\"))

@@ -49,9 +49,9 @@ class Logins:
             with calling_from(address):
                 await self._app(scope, receive, send)
         except Refused as refused:
-            await refused.tell(scope, receive, send)
+            await refused.respond(scope, receive, send)
         except TooManyTries as many:
-            await _slow(many).tell(scope, receive, send)
+            await _slow(many).respond(scope, receive, send)
 
     async def _checked(self, scope: Scope, address: str) -> Scope:
         """The scope of who may come in; raises Refused for others."""

@@ -8,7 +8,7 @@ from contextlib import suppress
 from starlette.responses import JSONResponse, PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from ..watch.events import refused as told_refused
+from ..watch.events import refused as note_refused
 
 MAX_WAIT_SECONDS = 30.0
 """Seconds in which at least MAX_WAIT_SECONDS * SLOWEST bytes more of a body must come."""
@@ -32,12 +32,12 @@ class Refused(Exception):
         super().__init__(sentence)
         self.status, self.retry, self.reason = status, retry, reason
 
-    async def tell(
+    async def respond(
         self, scope: Scope, receive: Receive, send: Send, *, whole: bool = False
     ) -> None:
         """Send the sentence, and hear no more of the request than what is on its way: a connection
         that is closed over unread bytes may lose the answer. `whole`: all of it was read."""
-        told_refused(self)
+        note_refused(self)
         headers = {"connection": "close"}
         if self.retry:
             headers["retry-after"] = str(max(1, round(self.retry)))
@@ -124,7 +124,7 @@ async def limited(
         if refusal is None or started:
             raise
     if refusal is not None and not started:
-        await refusal.tell(scope, receive, send, whole=whole)
+        await refusal.respond(scope, receive, send, whole=whole)
 
 
 def header(scope: Scope, name: str) -> str | None:

@@ -191,7 +191,7 @@ class Routes:
             rule = self._table.find(path)
             if rule is None or LINK.match(path.partition("file=")[2]):
                 refused = Refused(404, "There is nothing here.", reason="route")
-                await refused.tell(scope, receive, send)
+                await refused.respond(scope, receive, send)
                 return
             scope = {**scope, RULE: rule}
         await self._app(scope, receive, send)

@@ -74,7 +74,7 @@ class Watched:
         except Exception as error:
             log.warning("A request failed: %s", one_line(error))
             if not started:  # one that had begun cannot go on: the server closes its connection
-                await _refusal(scope, error).tell(scope, receive, counted)
+                await _refusal(scope, error).respond(scope, receive, counted)
 
 
 def _refused(body: bytes) -> JSONResponse:

@@ -43,15 +43,15 @@ Endpoint = Callable[[Http], Awaitable[Response]]
 def openai_routes(ramole: "Ramole", accounts: Accounts) -> list[BaseRoute]:
     """What `/v1` serves; `accounts` are those that the page asks for."""
     door = Door(ramole, accounts)
-    told = door.told
+    guarded = door.guarded
     anything = ["GET", "POST", "PUT", "DELETE", "PATCH"]
     return [  # one by one: behind a proxy under a path, Starlette loses its way in a Mount
-        Route("/v1/models", told(door.models)),
-        Route("/v1/models/{name:path}", told(door.model)),
-        Route("/v1/chat/completions", told(door.chat), methods=["POST"]),
-        Route("/v1/completions", told(door.completions), methods=["POST"]),
-        Route("/v1/embeddings", told(door.embeddings), methods=["POST"]),
-        Route("/v1/{path:path}", told(door.other), methods=anything),
+        Route("/v1/models", guarded(door.models)),
+        Route("/v1/models/{name:path}", guarded(door.model)),
+        Route("/v1/chat/completions", guarded(door.chat), methods=["POST"]),
+        Route("/v1/completions", guarded(door.completions), methods=["POST"]),
+        Route("/v1/embeddings", guarded(door.embeddings), methods=["POST"]),
+        Route("/v1/{path:path}", guarded(door.other), methods=anything),
     ]
 
 
@@ -65,7 +65,7 @@ class Door:
         self.places = Places(settings.max_batch + settings.max_queue)
         self.embedding = asyncio.Semaphore(1)
 
-    def told(self, endpoint: Endpoint) -> Endpoint:
+    def guarded(self, endpoint: Endpoint) -> Endpoint:
         """The endpoint for those who may call; what it raises becomes its answer."""
 
         async def answer(http: Http) -> Response:

@@ -9,7 +9,7 @@ from ramole_core import Busy, RamoleError
 
 from ..middleware import refusal
 from ..parts.errors import UNEXPECTED
-from ..watch.events import refused as told_refused
+from ..watch.events import refused as note_refused
 
 log = logging.getLogger(__name__)
 SOON = 2
@@ -67,7 +67,7 @@ class Refused(Exception):
 
 def refused(error: Exception) -> Refused:
     """What a caller is told of any error; those that nobody foresaw are logged."""
-    told_refused(error)
+    note_refused(error)
     if isinstance(error, Refused):
         return error
     if isinstance(error, refusal.Refused):

@@ -90,7 +90,7 @@ class Details:
 
 
 @dataclass(frozen=True)
-class Layout:
+class PoolLayout:
     """The tab's components."""
 
     dropping: Dropping
@@ -101,7 +101,7 @@ class Layout:
     hub: HubPart
 
 
-def lay_out(ramole: "Ramole") -> Layout:
+def lay_out(ramole: "Ramole") -> PoolLayout:
     """Build the tab inside the Blocks that is open."""
     dropping, hub, map = _dropping(ramole), lay_out_hub(ramole), lay_out_map()
     filters = _filters()
@@ -113,7 +113,7 @@ def lay_out(ramole: "Ramole") -> Layout:
             cards = gr.HTML(elem_id="pool-cards", js_on_load=script, **PLAIN)
         with gr.Column(scale=2, min_width=320):
             details = _details()
-    return Layout(dropping, filters, cards, details, map, hub)
+    return PoolLayout(dropping, filters, cards, details, map, hub)
 
 
 def _dropping(ramole: "Ramole") -> Dropping:

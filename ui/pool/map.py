@@ -96,7 +96,7 @@ def draw(
     matrix, paired = matrix[np.ix_(some, some)], [names[i] for i in some]
     return Drawn(
         map_figure(names, kinds, places, prompt=here, found=found),
-        _told(plane.kept, hits, left) + _table(names, kinds, places, similar),
+        _note(plane.kept, hits, left) + _table(names, kinds, places, similar),
         likeness_figure(paired, matrix),
         _pairs_told(by, len(paired), len(names) - len(paired)) + _pairs_table(paired, matrix),
     )
@@ -125,7 +125,7 @@ def _kind(card: "AdapterCard", quota: Quota, owner: str | None) -> str:
     return "yours" if quota.owns(card, owner) else "shared"
 
 
-def _told(kept: float, hits: Sequence, left: int) -> str:
+def _note(kept: float, hits: Sequence, left: int) -> str:
     found = ", ".join(f"{escaped(hit.name)} ({hit.score:.2f})" for hit in hits)
     said = f"<p><b>Found for your prompt, with their similarity: {found}.</b></p>" if found else ""
     more = f" {left} more adapters are not drawn." if left else ""

@@ -19,7 +19,7 @@ BLANK = {"model id", "model", "readme", "model card", "adapter", "lora"}
 """Titles of templates that nobody filled in."""
 
 
-def told_name(folder: Path, *, taken: Collection[str]) -> str:
+def declared_name(folder: Path, *, taken: Collection[str]) -> str:
     """The name that the configuration, the front matter or the title of the card gives, made free
     by a number; empty where none does."""
     config, card = _read(folder / CONFIG), _read(folder / CARD)

@@ -14,7 +14,7 @@ from ..session.presence import heartbeat
 from ..session.quota import quota_of
 from .bundle import write_bundle
 from .hub_tab import connect_hub
-from .layout import Layout, lay_out
+from .layout import PoolLayout, lay_out
 from .map_tab import connect_map
 from .undo import FOCUS, removals_html
 from .updates import added, chosen, listing, replace_examples
@@ -43,10 +43,10 @@ def tab(ramole: "Ramole") -> None:
     """Build the tab inside the Blocks that is open."""
     with gr.Tab("Pool", id="pool", elem_id="pool-tab") as pool_tab:
         ui = lay_out(ramole)
-    _connect(ui, Handlers(ramole), pool_tab)
+    _connect(ui, PoolHandlers(ramole), pool_tab)
 
 
-class Handlers:
+class PoolHandlers:
     """What happens on each event of the tab; a failure is one sentence."""
 
     def __init__(self, ramole: "Ramole"):
@@ -127,7 +127,7 @@ class Handlers:
             return said, "", None
 
 
-def _connect(ui: Layout, handlers: Handlers, pool_tab: gr.Tab) -> None:
+def _connect(ui: PoolLayout, handlers: PoolHandlers, pool_tab: gr.Tab) -> None:
     """Every event of the tab with its handler."""
     page, filters, dropping, details = open_page(), ui.filters, ui.dropping, ui.details
     name, giving = details.name, details.giving

@@ -34,7 +34,7 @@ def remember_little(page: gr.Blocks, sessions: SessionStore) -> None:
     sessions.forgotten.append(forget)
 
 
-def tell_sessions(sessions: SessionStore) -> None:
+def track_sessions(sessions: SessionStore) -> None:
     """Have each event of Gradio tell the store its session, before Gradio remembers it."""
     compiled = getattr(route_utils.compile_gr_request, "inner", route_utils.compile_gr_request)
 

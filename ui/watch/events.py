@@ -23,14 +23,14 @@ def listen(hear: Callable[[RequestRecord], None]) -> None:
 
 def answered(request: Request, answer: Generation) -> None:
     """An answer ended."""
-    _tell(record_of(request, answer))
+    _notify(record_of(request, answer))
 
 
 def refused(error: BaseException) -> None:
     """A call ended with this error; told once, however many hands it passes through."""
     if _MARK not in vars(error):
         vars(error)[_MARK] = True
-        _tell(record_of_error(error))
+        _notify(record_of_error(error))
 
 
 def retrieved(seconds: float) -> None:
@@ -43,6 +43,6 @@ def uploaded(outcome: str) -> None:
     count_upload(outcome)
 
 
-def _tell(told: RequestRecord) -> None:
+def _notify(told: RequestRecord) -> None:
     for hear in list(_listeners):
         hear(told)

@@ -24,7 +24,7 @@ class Quiet(logging.Formatter):
 
     def formatException(self, ei) -> str:  # noqa: N802 logging's own name
         """The types of an error and of its causes, with their frames: only code of the program."""
-        return "\n".join(_told(ei[1])) if ei and ei[1] is not None else ""
+        return "\n".join(_frames(ei[1])) if ei and ei[1] is not None else ""
 
 
 def quiet_logs() -> None:
@@ -73,12 +73,12 @@ class _OneLine(ModuleType):
             log.warning("A call was badly formed, or failed in Gradio: %s", one_line(error))
 
 
-def _told(error: BaseException) -> list[str]:
+def _frames(error: BaseException) -> list[str]:
     frames = traceback.extract_tb(error.__traceback__)
     lines = [f"{type(error).__name__} (its message may quote a visitor, and is left out)"]
     lines += [f"  {_place(frame)} {frame.name}" for frame in frames]
     cause = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
-    return lines if cause is None else [*_told(cause), "and then", *lines]
+    return lines if cause is None else [*_frames(cause), "and then", *lines]
 
 
 def _place(frame: traceback.FrameSummary) -> str:
