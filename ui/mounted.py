@@ -1,4 +1,4 @@
-"""The page as an application that somebody else listens for: a server of many engines mounts it.
+"""The page as an ASGI application, mounted by a server of many engines.
 
 All is as on a port of its own (`serve.py`): doors, routes, passwords, MCP. Connections are that
 server's.
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 def mounted(ramole: "Ramole") -> FastAPI:
-    """The application; the model loads behind it. It ends what runs when it is shut down. Raises
+    """The application; the model loads in the background, and shutdown ends what runs. Raises
     RamoleError for hosts, proxies or passwords that are none."""
     quiet_logs()
     page = ui.build(ramole)

@@ -182,8 +182,7 @@ def run_of(batch: Batch, *, owner: str | None, address: str = "") -> BatchRun:
 
 
 def watched(ramole: "Ramole", run: BatchRun) -> Generator[None, None, None]:
-    """Run it; yields once for each update, the last after its end. Closing the generator cancels
-    it."""
+    """Run it; yields for each update, last after its end. Closing the generator cancels it."""
     try:
         try:
             for progress in loaded(ramole, run.cancelled, pause=PAUSE):

@@ -1,4 +1,4 @@
-"""Where the prompt, the columns' choices and their answers stand."""
+"""The layout of the tab Compare: prompt, columns' choices and answers."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -38,7 +38,7 @@ class Shown:
 
     @property
     def choices(self) -> list[Component]:
-        """What a `Column` is made of, in its order."""
+        """The fields of a `Column`, in its order."""
         return [self.method, self.k, self.adapters, self.without]
 
 
@@ -62,13 +62,13 @@ class CompareLayout:
 
     @property
     def values(self) -> list[Component]:
-        """Everything that is asked: prompt, count, length, then each column's choices."""
+        """All inputs: prompt, count, length, then each column's choices."""
         each = [choice for shown in self.columns for choice in shown.choices]
         return [self.prompt, self.count, self.length, *each]
 
     @property
     def growing(self) -> list[Any]:
-        """What a look changes."""
+        """The components that an update changes."""
         return [self.notice, *(shown.view for shown in self.columns), self.asked]
 
 

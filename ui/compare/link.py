@@ -47,7 +47,7 @@ class Fields(BaseModel):
 
 @dataclass(frozen=True)
 class ComparisonLink:
-    """What is compared."""
+    """A comparison, as a link holds it."""
 
     prompt: str
     length: int
@@ -61,14 +61,14 @@ class ComparisonLink:
 
 
 def link_to(asked: ComparisonLink) -> str:
-    """The end of an address that compares the same again."""
+    """The end of an address that repeats the comparison."""
     columns = [asdict(one) | {"k": int(one.k)} for one in asked.columns]
     return f"#compare?q={packed(asdict(asked) | {'columns': columns})}"
 
 
 def read_link(fragment: str) -> ComparisonLink | None:
-    """What the end of an address asks; None where it asks nothing of this tab. Raises RamoleError
-    with one sentence for a link that is broken."""
+    """Read the end of an address; None where it is not for this tab. Raises RamoleError with one
+    sentence for a link that is broken."""
     tab, _, said = str(fragment or "").partition("?")
     text = parse_qs(said).get("q", [""])[0]
     if tab != "#compare" or not text:

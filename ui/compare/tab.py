@@ -74,11 +74,11 @@ class CompareHandlers:
         )
 
     def on_count(self, count):
-        """So many columns are in sight."""
+        """Show so many columns."""
         return [gr.Column(visible=n < int(count)) for n in range(len(self.ui.columns))]
 
     def on_begin(self, request: gr.Request):
-        """Empty columns, unless a comparison is on its way."""
+        """Empty the columns, unless a comparison is on its way."""
         asked = self._asked.get(session_of(request))
         if asked is not None and not asked.ended.is_set():
             raise gr.Error(RUNNING, visible=False, print_exception=False)  # ends the chain
@@ -87,7 +87,7 @@ class CompareHandlers:
         return {self.ui.ask: ask, self.ui.stop: stop, self.ui.token: "", **heads}
 
     def on_ask(self, request: gr.Request, *values) -> Generator[tuple[Any, ...], None, None]:
-        """Look at all columns, in the order of `CompareLayout.growing`."""
+        """Stream pictures of all columns, in the order of `CompareLayout.growing`."""
         session, asked, look = session_of(request), Comparison(), Look("Stopped.")
         self._asked.put(session, asked)
         try:
@@ -127,7 +127,7 @@ class CompareHandlers:
         return {self.ui.ask: ask, self.ui.stop: stop, self.ui.copy: copied, **heads}
 
     def on_open(self, request: gr.Request, told: str):
-        """The form as the page's address says; nothing where it says nothing of this tab."""
+        """Fill the form from the page's address, if that is for this tab."""
         try:
             asked = read_link(told)
             if asked is None:
@@ -158,11 +158,11 @@ class CompareHandlers:
         return {**said, self.ui.notice: wrong if gone else ""}
 
     def on_stop(self, request: gr.Request):
-        """All columns end with what came."""
+        """Stop all columns with what came."""
         self._asked.end_of(session_of(request))
 
     def on_pick(self, asked: Compared | None, event: gr.EventData):
-        """Who wrote one token."""
+        """Explain one token."""
         said = event._data if isinstance(event._data, dict) else {}
         name, _, column = str(said.get("run", "")).rpartition("-")
         index = number_in(event, "index")
@@ -188,7 +188,7 @@ class CompareHandlers:
         return notice_html(look.note, kind=kind), *look.views, *empty, gr.skip()
 
     def wrong(self, sentence: str) -> tuple[Any, ...]:
-        """No answers, and why."""
+        """No answers, with the reason."""
         return notice_html(sentence, kind="wrong"), *(nothing() for _ in self.ui.columns), None
 
 

@@ -1,4 +1,4 @@
-"""Where the run, its tokens, the playback and the pictures stand."""
+"""The layout of the tab Inspect: run, tokens, playback and pictures."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -79,7 +79,7 @@ class InspectLayout:
 
     @property
     def all(self) -> list[Any]:
-        """What another run changes."""
+        """The components that another run changes."""
         drawn = [part for one in self.pictures.values() for part in one.shown]
         head = [
             self.copy,
@@ -96,7 +96,7 @@ class InspectLayout:
 
     @property
     def compared(self) -> list[Any]:
-        """What pinning changes."""
+        """The components that pinning changes."""
         return [self.pin, self.pinned, self.both, self.sides, *self.against.shown]
 
 

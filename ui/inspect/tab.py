@@ -46,7 +46,7 @@ class InspectHandlers:
         self.call = quota_of(ramole).presence.call
 
     def on_open(self, asked: Run | None, held: Inspected | None, pinned: Run | None, *values):
-        """The answer in Ask, where it is new; the first recorded run, where there is none."""
+        """Show the answer in Ask, where it is new; else the first recorded run."""
         if held is not None and (asked is None or asked is held.asked):
             return {self.ui.held: held}
         return self.show(
@@ -56,7 +56,7 @@ class InspectHandlers:
     def on_source(
         self, source: int | None, asked: Run | None, held: Inspected | None, pinned, *values
     ):
-        """Another run is chosen by name."""
+        """Show another run."""
         if not isinstance(source, int) or self.sources.run(source, asked) is None:
             return {self.ui.held: held}
         return self.show(source, asked, pinned, values)
@@ -89,7 +89,7 @@ class InspectHandlers:
         return on_choice
 
     def on_pick(self, held: Inspected | None, event: gr.EventData):
-        """A token was picked: in the answer, by playback, or in a picture."""
+        """Mark a token picked in the answer, by playback, or in a picture."""
         index = number_in(event, "index")
         if held is None or text_in(event, "run") != held.name:
             return {self.ui.token: PICK}
@@ -113,7 +113,7 @@ class InspectHandlers:
         return on_fold
 
     def on_pin(self, held: Inspected | None, pinned: Run | None, *values):
-        """This run is pinned; a second press lets go of what is pinned."""
+        """Pin this run; a second press unpins it."""
         choice, opens = self.split(values)
         run = None if held is None else held.run
         kept = None if pinned is not None else run

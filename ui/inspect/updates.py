@@ -1,4 +1,4 @@
-"""What the components of the tab Inspect hold for a run, a choice and a picked token."""
+"""Updates of the tab Inspect for a run, a choice and a picked token."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -35,7 +35,7 @@ class Both:
 
     @property
     def table(self) -> Table:
-        """Their loads."""
+        """The table of their loads."""
         return loads_table(self.sides, what=self.what)
 
 

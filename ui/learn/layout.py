@@ -1,4 +1,4 @@
-"""Where the list of steps, the words, the pictures, the sliders and the guess stand in the tab."""
+"""The layout of the tab Learn: steps, texts, pictures, sliders and guess."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -58,12 +58,12 @@ class LearnLayout:
 
     @property
     def chosen(self) -> list[Any]:
-        """What a step is drawn from."""
+        """The inputs of a step."""
         return [self.steps, self.picked, self.guessed, self.what, self.off, *self.sliders]
 
     @property
     def all(self) -> list[Any]:
-        """What a step changes."""
+        """The components that a step changes."""
         return [
             *(self.steps, self.back, self.ahead, self.words, self.picture),
             *(self.toy, self.by_hand, self.toy_view),
@@ -74,12 +74,12 @@ class LearnLayout:
 
     @property
     def looked_at(self) -> list[Any]:
-        """What another token changes."""
+        """The components that another token changes."""
         return [self.what, self.off, self.switched, self.token, self.plot, self.below]
 
     @property
     def revealed(self) -> list[Any]:
-        """What a guess changes."""
+        """The components that a guess changes."""
         return [self.stretch, self.reveal]
 
 

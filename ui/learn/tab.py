@@ -85,7 +85,7 @@ class LearnHandlers:
             return toy_updates(within(place), sliders)
 
     def on_pick(self, place: int | None, picked: int, what: str, off, event: gr.EventData):
-        """Another token of the recorded answer."""
+        """Show another token of the recorded answer."""
         with one_sentence():
             index = number_in(event, "index")
             now = picked if index is None else index

@@ -1,4 +1,4 @@
-"""What the tab Learn holds at each step, from the reader's choices alone."""
+"""Updates of the tab Learn, from the reader's choices alone."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any

@@ -1,4 +1,4 @@
-"""How long a request may be: uploads as the cache has room for them, all others by their route."""
+"""Limits of body sizes: uploads by the cache's room, all others by their route."""
 
 import re
 from itertools import count

@@ -1,4 +1,4 @@
-"""A request that goes no further: a status and a sentence. A body can be cut while it comes."""
+"""Refuse a request with a status and a sentence, also while its body comes."""
 
 import asyncio
 import time
@@ -24,7 +24,7 @@ OPENAI = "/v1/"
 
 
 class Refused(Exception):
-    """A request is refused; the text is what its sender is told."""
+    """A refused request; the text is sent to the client."""
 
     def __init__(self, status: int, sentence: str, *, retry: float = 0, reason: str = "door"):
         """`retry`: seconds after which it may be worth another try; `reason`: one word of ours for
@@ -35,7 +35,7 @@ class Refused(Exception):
     async def respond(
         self, scope: Scope, receive: Receive, send: Send, *, whole: bool = False
     ) -> None:
-        """Send the sentence, and hear no more of the request than what is on its way: a connection
+        """Send the sentence, and read no more of the request than what is on its way: a connection
         that is closed over unread bytes may lose the answer. `whole`: all of it was read."""
         note_refused(self)
         headers = {"connection": "close"}
@@ -61,7 +61,7 @@ class Refused(Exception):
 
 
 async def _rest(receive: Receive) -> None:
-    """Read on to the end of the request, or as far as it is worth it."""
+    """Read the rest of the request, within limits."""
     left = LINGER_BYTES
     while left > 0:
         message = await receive()

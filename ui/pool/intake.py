@@ -1,4 +1,4 @@
-"""The verdict on each upload: an adapter of the pool now, or why not."""
+"""Add uploads to the pool, with a verdict on each."""
 
 import logging
 from collections.abc import Iterator, Sequence
@@ -29,7 +29,7 @@ NO_NAME = (
 
 @dataclass(frozen=True)
 class Verdict:
-    """What became of one upload."""
+    """The verdict on one upload."""
 
     label: str
     card: "AdapterCard | None"
@@ -50,7 +50,7 @@ class Verdict:
         return "usable with a note" if self.card.notes else "usable"
 
     def as_html(self) -> str:
-        """For the page."""
+        """The verdict as HTML."""
         if self.card is None:
             return verdict_html(self.label, self.outcome, self.reason)
         near = neighbours_html(self.neighbours)
@@ -141,8 +141,7 @@ def near(ramole: "Ramole", card: "AdapterCard", owner: str | None) -> "tuple[Hit
 
 
 def _declared(ramole: "Ramole", drop: Drop, owner: str | None) -> str | None:
-    """The name that loose files give themselves, '' where they give none; None for a zip, which
-    has its own."""
+    """The name in loose files, '' where there is none; None for a zip, which has its own."""
     if drop.path.suffix.lower() == ARCHIVE:
         return None
     return declared_name(drop.path, taken={card.name for card in ramole.pool.cards(owner)})

@@ -1,4 +1,4 @@
-"""What the map shows of the pool that one visitor may see: pictures, and the same in tables."""
+"""The map of a visitor's pool: pictures, and their tables."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -105,7 +105,7 @@ def draw(
 def likeness(
     ramole: "Ramole", cards: "Sequence[AdapterCard]", vectors: np.ndarray, by: str
 ) -> np.ndarray:
-    """[n, n]: how alike each two are in what they are found by, or in what they change."""
+    """[n, n]: the similarity of each two, of their vectors or their updates."""
     if by == CHANGE:
         return update_likeness(ramole.pool, cards)
     return alike(vectors)
@@ -114,7 +114,7 @@ def likeness(
 def _shown(
     cards: "Sequence[AdapterCard]", found: Sequence[tuple[str | None, str]]
 ) -> "tuple[list[AdapterCard], int]":
-    """Those that are drawn, whatever was found among them, and how many are left out."""
+    """The drawn adapters, found ones included, and the number left out."""
     first = sorted(cards, key=lambda card: (card.owner, card.name) not in found)[:MAX_POINTS]
     return sorted(first, key=lambda card: (card.name, card.key)), len(cards) - len(first)
 

@@ -1,4 +1,4 @@
-"""A name for files that came without a folder: what they say of themselves.
+"""Name files that came without a folder, by their contents.
 
 A browser gives a dropped file's own name alone, and all adapters' files are named alike.
 """
@@ -47,7 +47,7 @@ def _of_card(text: str) -> list[str]:
 
 
 def _plain(said: str) -> str:
-    """In the letters that a name may have; the owner before a slash is not part of it."""
+    """Reduce to the characters of a name, without the owner before a slash."""
     word = said.strip().rstrip("/").rpartition("/")[2][:MAX_NAME].lower()
     return re.sub(r"[^a-z0-9_-]+", "-", word).strip("-_")
 

@@ -1,4 +1,4 @@
-"""The tab Pool: what is there, one adapter in detail, and a place to drop your own."""
+"""The tab Pool: the adapters, one in detail, and uploads."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -107,7 +107,7 @@ class PoolHandlers:
             return str(write_bundle(card.folder, card.name, into=Path(get_upload_folder())))
 
     def on_remove(self, name, request: gr.Request):
-        """One of the session's own is gone, and so is what was said of it."""
+        """Remove one of the session's own, and its verdicts."""
         with one_sentence(), self.call(request) as visitor:
             if not name:
                 raise AdapterRefused("No adapter is chosen; choose one of yours first.")
@@ -115,12 +115,12 @@ class PoolHandlers:
             return ""
 
     def on_undo(self, event: gr.EventData, request: gr.Request):
-        """One of the session's own is back."""
+        """Restore one of the session's own."""
         with one_sentence(), self.call(request) as visitor:
             self.quota.undo(text_in(event, "token"), visitor.owner)
 
     def on_examples(self, name, lines, files, request: gr.Request):
-        """One of the session's own has other examples."""
+        """Replace the examples of one of the session's own."""
         with one_sentence(), self.call(request) as visitor:
             owner, files = visitor.owner, files or ()
             said = replace_examples(self.ramole, self.quota, name, lines, files, owner=owner)

@@ -1,4 +1,4 @@
-"""Where the tables, the choice of a setting and its picture stand in the tab Results."""
+"""The layout of the tab Results: tables, the choice of a setting, its picture."""
 
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What the tab Results holds, from the files as they are now."""
+"""Updates of the tab Results, from the current files."""
 
 from pathlib import Path
 from typing import Any

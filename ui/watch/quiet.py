@@ -1,4 +1,4 @@
-"""Logs without what people write: an error is its type and its places, never its message.
+"""Logs without users' texts: an error is its type and frames, never its message.
 
 Messages quote what came. Gradio prints whole tracebacks for calls that are badly formed, and warns
 with the values that came; both become one line here.
@@ -42,8 +42,8 @@ def quiet_logs() -> None:
 
 
 def quiet_server() -> None:
-    """The same for what uvicorn sets up when it begins to listen, and for the modules of Gradio
-    that are loaded: before it listens, since the first call may come at once."""
+    """Quiet what uvicorn sets up when it begins to listen, and for the modules of Gradio that are
+    loaded: before it listens, since the first call may come at once."""
     for formatter in LOGGING_CONFIG["formatters"].values():
         formatter.clear()
         formatter.update({"()": Quiet, "fmt": PATTERN})
@@ -67,7 +67,7 @@ class _OneLine(ModuleType):
 
     @staticmethod
     def print_exc(*_: object, **__: object) -> None:
-        """A call that Gradio could not pass on to a handler of ours."""
+        """Log a call that Gradio could not pass to a handler."""
         error = sys.exception()
         if error is not None:
             log.warning("A call was badly formed, or failed in Gradio: %s", one_line(error))
