@@ -1,7 +1,7 @@
 """Events of the page: an answer ended, a call was refused, an upload came.
 
-Numbers always get them; the log of requests where the operator wants one. Of a whole process, as the
-counters of Prometheus are.
+The numbers always get them; the log of requests where the operator wants one. Of a whole process,
+as the counters of Prometheus are.
 """
 
 from collections.abc import Callable
