@@ -12,6 +12,7 @@ from functools import cached_property, partial
 from typing import TYPE_CHECKING
 
 from ramole_core.answer import Selection
+from ramole_core.base.hub_name import hub_name
 from ramole_core.errors import RamoleError
 from ramole_core.explaining import Explaining, Explanation
 from ramole_core.hub import Hub
@@ -70,6 +71,7 @@ class Ramole:
                 max_upload_mb=s.max_upload_mb, max_rank=s.max_rank, max_adapters=s.max_adapters
             ),
             shared_uploads=s.shared_uploads,
+            base_name=hub_name(s.hub_base or s.base_model),
         )
         encoder = Encoder(s.encoder, data_dir=s.data_dir, adapter=s.trained("_retriever"))
         self.retriever = Retriever(

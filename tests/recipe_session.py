@@ -1,7 +1,7 @@
-"""`python -m tests.recipe_session ROOT BLOCKS`: the blocks of docs/recipes.md, one after the other.
+"""`python -m tests.recipe_session ROOT BLOCKS`: the blocks of a page of docs, one after the other.
 
-They share one process, so that the model is loaded once: it has the pool of the first block, the
-page of that very pool, and a Hub. ROOT is where the reader is; what each block printed, or how it
+They share one process and its names, a Hub, and a page: that of the `Ramole` which the blocks left
+open, else of one of its own. ROOT is where the reader is; what each block printed, or how it
 failed, is written as a line of JSON.
 """
 
@@ -11,33 +11,42 @@ import json
 import os
 import subprocess
 import sys
-import threading
 import time
 import traceback
-from http.server import ThreadingHTTPServer
 from pathlib import Path
 
+from tests.hub_server import HubServer, Repository, serving
 from tests.serving import REPOSITORY, free_port
-from tests.test_pool_hub import Hub
 
 PAGE = "http://127.0.0.1:7860"
 """What stands in the blocks; another port is taken, as this one may be in use."""
 
 
-def hub(folder: Path) -> None:
-    """A Hub that has this adapter, behind HF_ENDPOINT."""
-    Hub.repositories = {"your-name/your-lora": {p.name: p.read_bytes() for p in folder.iterdir()}}
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    os.environ["HF_ENDPOINT"] = f"http://127.0.0.1:{server.server_port}"
+class OneAdapter(HubServer):
+    """A Hub that lists the adapter of this folder for every base."""
+
+    def __init__(self, folder: Path):
+        super().__init__()
+        files = {path.name: path.read_bytes() for path in folder.iterdir()}
+        self.repositories["your-name/your-lora"] = Repository(files)
+
+    def listing(self, base: str) -> list[tuple[str, Repository]]:
+        return list(self.repositories.items())
 
 
-def page_of(ramole) -> str:
-    """The page of this very pool, once it answers; its address."""
+def page_of(names: dict) -> str:
+    """The page of the Ramole that the blocks left open, else of one that is opened here, once it
+    answers; its address."""
+    from ramole_core import Ramole, RamoleError, Settings
     from ui import build
     from ui.model.loading import loading_of
     from ui.serve import launch
 
+    ramole = names["ramole"]
+    try:
+        ramole.load()
+    except RamoleError:  # it is closed
+        ramole = Ramole(Settings())
     url = launch(build(ramole), ramole).rstrip("/")
     while not loading_of(ramole).ready:
         time.sleep(0.05)
@@ -63,21 +72,22 @@ def main() -> None:
     os.environ["RAMOLE_PORT"] = str(free_port())
     sys.path.insert(0, str(REPOSITORY))
     os.chdir(root)
-    hub(root / "hub" / "your-lora")
     names: dict = {"__name__": "__main__"}
     out, url = sys.stdout, ""
-    for language, block in blocks:
-        began, failed, printed = time.monotonic(), "", ""
-        try:
-            if PAGE in block and not url:
-                with contextlib.redirect_stdout(sys.stderr):
-                    url = page_of(names["ramole"])
-            printed = run(language, block.replace(PAGE, url), names)
-        except Exception:
-            failed = traceback.format_exc()
-        seconds = round(time.monotonic() - began, 1)
-        said = {"printed": printed, "failed": failed, "seconds": seconds}
-        print(json.dumps(said), file=out, flush=True)
+    with serving(OneAdapter(root / "hub" / "your-lora")) as hub:
+        os.environ["HF_ENDPOINT"] = hub.url
+        for language, block in blocks:
+            began, failed, printed = time.monotonic(), "", ""
+            try:
+                if PAGE in block and not url:
+                    with contextlib.redirect_stdout(sys.stderr):
+                        url = page_of(names)
+                printed = run(language, block.replace(PAGE, url), names)
+            except Exception:
+                failed = traceback.format_exc()
+            seconds = round(time.monotonic() - began, 1)
+            said = {"printed": printed, "failed": failed, "seconds": seconds}
+            print(json.dumps(said), file=out, flush=True)
     out.flush()
     os._exit(0)  # threads of the server are in the way of an ordinary end
 

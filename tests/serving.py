@@ -20,6 +20,7 @@ from pathlib import Path
 
 import httpx
 
+from ramole_core.settings import Settings
 from tests import warm_server
 from tests.heard import Heard
 from tests.warm_server import Forked
@@ -109,6 +110,17 @@ def fake(root: Path, **settings):
 def app(root: Path, **settings):
     """app.py, running."""
     return running([sys.executable, "app.py"], root, **settings)
+
+
+def second_start(data_dir: Path) -> Path:
+    """Make `data_dir`, which has the real base and what it answers usually, as at a second start:
+    both are those of this user, known by their checksums."""
+    data_dir.mkdir(exist_ok=True)
+    for name in ("base", "reference"):
+        kept = Settings().data_dir / name
+        kept.mkdir(parents=True, exist_ok=True)
+        (data_dir / name).symlink_to(kept, target_is_directory=True)
+    return data_dir
 
 
 def free_port() -> int:

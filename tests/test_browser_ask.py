@@ -14,7 +14,7 @@ from playwright.sync_api import Page, expect
 from tests.ask_page import OPTIONS_PROMPT
 from tests.browser import PATIENCE, ask_page, serious, visits
 from tests.fake_ramole import LAYERS, MODULES, WORDS
-from tests.serving import app
+from tests.serving import app, second_start
 from ui.charts.explained import spell
 
 expect.set_options(timeout=PATIENCE)
@@ -236,7 +236,7 @@ def test_a_live_example_is_asked_at_once_and_other_methods_say_what_they_do(quic
         expect(page.locator("#prompt textarea")).to_have_value(re.compile("Bergen"))
     page.locator("#more button").first.click()
     page.locator("#method input").click()
-    page.get_by_role("option", name="base", exact=True).click()
+    page.get_by_role("option", name="base: ").click()
     expect(page.locator("#about")).to_contain_text("no adapter")
     page.locator("#ask-button").click()
     expect(page.locator("#answer .meaning")).to_contain_text("base model alone")
@@ -246,7 +246,8 @@ def test_a_live_example_is_asked_at_once_and_other_methods_say_what_they_do(quic
 def test_a_conversation_of_two_turns(quick, visit):
     page = visit(quick.url)
     ask(page, "Which boats?")
-    expect(page.locator("#talk .turn")).to_have_count(0)
+    expect(page.locator("#talk .turn")).to_have_count(1)
+    expect(page.locator("#talk .number")).to_have_count(0)
     page.locator("#prompt textarea").fill("And <b>where</b> ${x}?")
     page.locator("#on-button").click()
     expect(page.locator("#talk .turn")).to_have_count(2)
@@ -323,13 +324,37 @@ def test_a_phone_shows_everything_within_its_width(quick, visit):
         assert box["x"] >= 0 and box["x"] + box["width"] <= 391, part
 
 
+def test_a_recorded_run_leaves_the_form_alone_and_tags_say_what_is_not_as_usual(quick, visit):
+    page = visit(quick.url)
+    page.locator("#more > button").click()
+    page.locator("#method input").click()
+    page.get_by_role("option", name="mixture: ").click()
+    tag = page.locator("#tags button", has_text="method mixture")
+    expect(tag).to_be_visible()
+    page.locator("#prompt textarea").fill("Half a quest")
+    page.locator("#examples-recorded button").first.click()
+    expect(page.locator("#talk .asked")).to_contain_text("Which boats?")
+    expect(page.locator("#prompt textarea")).to_have_value("Half a quest")
+    expect(tag).to_be_visible()
+    tag.click()
+    expect(page.locator("#tags button")).to_have_count(0)
+    expect(page.locator("#more")).to_contain_text("How: ramole_plus, k = 3")
+    with answered(page):
+        page.locator("#again-button").click()
+    expect(page.locator("#prompt textarea")).to_have_value("Which boats?")
+    expect(page.locator("#again-button")).to_be_hidden()
+    expect(page.locator("#talk .asked")).to_have_count(1)
+    assert page.wrong == []
+
+
 def test_a_recorded_run_is_there_before_the_model_and_a_question_waits_for_it(slow, visit):
     page = visit(slow.url)
     expect(page.locator("#status")).to_contain_text(re.compile(r"loading: .*\d+%"))
     page.locator("#examples-recorded button").first.click()
     expect(page.locator("#answer .token")).to_have_count(len(WORDS))
     expect(page.locator("#notice")).to_have_text("Recorded run: A made-up run.")
-    expect(page.locator("#prompt textarea")).to_have_value("Which boats?")
+    expect(page.locator("#talk .asked")).to_contain_text("Which boats?")
+    expect(page.locator("#prompt textarea")).to_have_value("")
     page.locator("#answer .token").nth(2).click()
     expect(page.locator("#likely table")).to_have_count(2)
     assert page.locator("#status .ready").count() == 0
@@ -365,9 +390,8 @@ def test_stop_works_at_once_and_what_came_can_be_looked_into(slow, visit):
 
 
 def test_the_real_thing(chromium, visit, real_base_folder, tmp_path):
-    (tmp_path / "data").mkdir()
-    (tmp_path / "data" / "base").symlink_to(real_base_folder.parent, target_is_directory=True)
-    with app(tmp_path, data_dir=tmp_path / "data", encoder="all-MiniLM-L6-v2") as server:
+    data = second_start(tmp_path / "data")
+    with app(tmp_path, data_dir=data, encoder="all-MiniLM-L6-v2") as server:
         page = visit(server.url)
         page.locator("#examples-recorded button", has_text="Question to SQL").click()
         expect(page.locator("#answer .text")).to_contain_text("SELECT")
@@ -395,6 +419,7 @@ def test_a_methods_own_options_are_asked_with(tmp_path, visit):
         expect(warmth).to_be_hidden()
         page.locator("#method input").click()
         page.get_by_role("option", name="mixture").click()
+        page.locator("#advanced > button").click()
         expect(warmth).to_be_visible()
         expect(page.get_by_label("Slowly")).to_be_hidden()
         warmth.fill("1.5")

@@ -11,7 +11,7 @@ from playwright.sync_api import Page, expect
 
 from tests.browser import PATIENCE, serious, visits
 from tests.fake_ramole import WORDS
-from tests.serving import Server, app, fake_page
+from tests.serving import Server, app, fake_page, second_start
 
 expect.set_options(timeout=PATIENCE)
 ROWS = [
@@ -286,9 +286,8 @@ def test_two_thousand_rows_are_drawn_and_taken_away(quick, visit, tmp_path):
 
 
 def test_the_real_thing(visit, real_base_folder, tmp_path):
-    (tmp_path / "data").mkdir()
-    (tmp_path / "data" / "base").symlink_to(real_base_folder.parent, target_is_directory=True)
-    with app(tmp_path, data_dir=tmp_path / "data", encoder="all-MiniLM-L6-v2") as server:
+    data = second_start(tmp_path / "data")
+    with app(tmp_path, data_dir=data, encoder="all-MiniLM-L6-v2") as server:
         page = visit(server.url)
         page.locator("#batch-examples button", has_text="One prompt, seven ways").click()
         expect(page.locator("#batch-verdict")).to_contain_text("7 rows ready, read as csv.")

@@ -7,7 +7,7 @@ from playwright.sync_api import Page, expect
 
 from tests.ask_page import BUSY
 from tests.browser import PATIENCE, ask_page, visits
-from tests.serving import app
+from tests.serving import app, second_start
 
 expect.set_options(timeout=PATIENCE)
 LONG = {"step_seconds": 0.25, "length": 4000, "endless": True}
@@ -125,9 +125,7 @@ def test_one_too_many_is_told_in_one_sentence_and_may_ask_again(narrow, visit):
 
 
 def test_two_on_the_real_model_with_one_row(chromium, visit, real_base_folder, tmp_path):
-    (tmp_path / "data").mkdir()
-    (tmp_path / "data" / "base").symlink_to(real_base_folder.parent, target_is_directory=True)
-    data = tmp_path / "data"
+    data = second_start(tmp_path / "data")
     with app(tmp_path, data_dir=data, max_batch=1, max_new_tokens=6000) as server:
         ann, ben = visit(server.url), visit(server.url)
         expect(ann.locator("#status .ready")).to_be_visible(timeout=4 * PATIENCE)
@@ -135,7 +133,7 @@ def test_two_on_the_real_model_with_one_row(chromium, visit, real_base_folder, t
             page.locator("#beside-box input").uncheck()
             page.locator("#more button").first.click()
             page.locator("#method input").click()
-            page.get_by_role("option", name="base", exact=True).click()
+            page.get_by_role("option", name="base: ").click()
             # as many as nobody reads to their end: 2000 are over in fifteen seconds
             page.get_by_label("Most new tokens").first.fill("6000")
             page.get_by_label("Most new tokens").first.press("Tab")

@@ -20,6 +20,7 @@ from ramole_core.training.prompt_sets import (
     read_phrased,
     read_uploads,
 )
+from tests.serving import second_start
 from tests.test_ramole import TASKS, ramole as ramole, write_lora  # noqa: F401  the fixture
 
 VISITORS = {
@@ -117,9 +118,8 @@ def test_calibrate_refuses_an_empty_pool(tmp_path):
 @pytest.fixture(scope="module")
 def shipped(tmp_path_factory, real_base_folder):
     """The sample pool and the shipped encoder; of the base model its folder alone."""
-    folder = tmp_path_factory.mktemp("shipped")
-    (folder / "base").symlink_to(real_base_folder.parent, target_is_directory=True)
-    with Ramole(Settings(data_dir=folder)) as made:
+    data = second_start(tmp_path_factory.mktemp("shipped"))
+    with Ramole(Settings(data_dir=data)) as made:
         yield made
 
 

@@ -85,6 +85,26 @@ def test_added_card_says_what_the_tensors_say(pool, tmp_path):
     assert json.loads(json.dumps(card.as_dict()))["key"] == "pool/my-lora"
 
 
+@pytest.mark.parametrize(
+    ("said", "noted"),
+    [
+        ("meta-llama/Llama-2-7b-hf", True),
+        ("someone/SmolLM2-135M", True),
+        ("HuggingFaceTB/SmolLM2-135M-Instruct", False),
+        ("unsloth/smollm2-135m-instruct-bnb-4bit", False),
+        ("/home/ada/models/llama", False),
+        ("", False),
+    ],
+)
+def test_an_adapter_of_another_base_says_so(tmp_path, said, noted):
+    config = {"r": 3, "base_model_name_or_path": said}
+    with open_pool(tmp_path, base_name="HuggingFaceTB/SmolLM2-135M-Instruct") as pool:
+        card = pool.add(write_adapter(tmp_path / "a", config=config))
+    notes = [note for note in card.notes if note.startswith("Made for ")]
+    assert len(notes) == noted
+    assert not noted or f"Made for {said}, not for HuggingFaceTB/Smol" in notes[0]
+
+
 def test_folder_holds_the_plain_files_and_a_manifest_of_their_hashes(pool, tmp_path):
     card = pool.add(write_adapter(tmp_path / "a"), examples=["one", "two"])
     assert sorted(path.name for path in card.folder.iterdir()) == [

@@ -374,10 +374,10 @@ def at_directory(data: bytes, offset: int, value: bytes) -> bytes:
 
 
 refusal("zip: encrypted", "encrypted")(spoiled_zip(lambda d: at_directory(d, 8, b"\x01")))
-refusal("zip: wrong checksum", "not a sound zip")(
+refusal("zip: wrong checksum", "damaged or incomplete")(
     spoiled_zip(lambda d: at_directory(d, 16, b"\0\0\0\0"))
 )
-refusal("zip: lies about a size", "not a sound zip")(
+refusal("zip: lies about a size", "damaged or incomplete")(
     spoiled_zip(lambda d: at_directory(d, 24, struct.pack("<I", 100)))
 )
 refusal("zip: directory without end", "expected at most 64 files")(
@@ -386,7 +386,7 @@ refusal("zip: directory without end", "expected at most 64 files")(
 refusal("zip: zip64", "zip64 directory")(
     spoiled_zip(lambda d: d[:-22] + b"PK\x06\x07" + bytes(16) + d[-22:])
 )
-refusal("zip: cut short", "neither a folder nor a zip|not a sound zip")(
+refusal("zip: cut short", "damaged or incomplete: a zip's end is missing")(
     spoiled_zip(lambda d: d[: len(d) // 2])
 )
 

@@ -1,4 +1,5 @@
-"""docs/recipes.md does what it says: every block is run, on the real base and real adapters."""
+"""What README, docs and recipes show does what they say: every block of Python is run, and the
+shell of the recipes, on the real base and real adapters."""
 
 import json
 import os
@@ -12,16 +13,18 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from ramole_core.settings import Settings
-from tests.serving import REPOSITORY
+from tests.serving import REPOSITORY, second_start
 
-PAGE = (REPOSITORY / "docs" / "recipes.md").read_text(encoding="utf-8")
 SAMPLE_POOL = Settings.model_fields["adapters_dir"].default
 SAMPLES = ("true_case", "fix_punct", "word_segment", "dart", "_router", "_retriever", "_base")
 """As many as the recipes need, so that the model is there soon."""
 RIGHT = "I live in Paris"
+RECIPES = "docs/recipes.md"
+SESSIONS = {"recipes": (RECIPES,), "reference": ("README.md", "docs/api.md", "docs/files.md")}
+"""Pages that are read one after the other, in one process."""
 SAID = {
     "A pool": ["my-lora has rank 8", "Hit(name='true_case'", RIGHT],
-    "An adapter of the Hub": ["your-lora cc-by", "0123456789abcdef"],
+    "An adapter of the Hub": ["your-lora cc-by"],
     "`generate` of transformers": ["live in Paris"],
     "A figure in a notebook": [],
     "The `openai` client": [f"{RIGHT} 5", "true_case", "Rome", "'fix_punct'", "Person(name="],
@@ -29,19 +32,39 @@ SAID = {
     "An MCP client": ["'add_adapter'", RIGHT, "true_case"],
     "curl": ['"ready":true', "adapter:true_case", "data: [DONE]", "event: complete", RIGHT],
 }
-"""What the blocks under each heading print."""
+"""What the blocks under each heading of the recipes print."""
+PRINTED = [
+    ("README.md", [RIGHT, "true_case", "(", "4, "]),
+    ("docs/api.md", ["my-lora 8", "Hit(name="]),
+    ("docs/api.md", [RIGHT, "true_case", "eos", "mixture=["]),
+    ("docs/api.md", ["Rome", "True"]),
+    ("docs/api.md", ['"name"', '"age"']),
+    ("docs/api.md", ["True", "true_case"]),
+    ("docs/api.md", ["listed", "your-name/your-lora", "fits"]),
+    ("docs/api.md", [RIGHT, "true_case", "my-lora", "usable"]),
+    ("docs/api.md", ["Rome", "True"]),
+    ("docs/files.md", ["{", "true_case"]),
+]
+"""What each block of the other pages prints, in their order."""
 
 
-def blocks() -> list[tuple[str, str, str]]:
-    """(heading, language, block) of each, in order."""
+def blocks(page: str) -> list[tuple[str, str, str]]:
+    """(heading, language, block) of each on a page, in order; of README, api and files, Python."""
+    text = (REPOSITORY / page).read_text(encoding="utf-8")
     found, heading = [], ""
-    for part in re.split(r"^(### [^\n]*|```\w+\n.*?^```)$", PAGE, flags=re.MULTILINE | re.DOTALL):
-        if part.startswith("### "):
-            heading = part.removeprefix("### ")
+    for part in re.split(r"^(##+ [^\n]*|```\w+\n.*?^```)$", text, flags=re.MULTILINE | re.DOTALL):
+        if part.startswith("##"):
+            heading = part.lstrip("# ")
         elif part.startswith("```"):
             language, _, rest = part[3:].partition("\n")
-            found.append((heading, language, rest.removesuffix("```")))
+            if page == RECIPES or language == "python":
+                found.append((heading, language, rest.removesuffix("```")))
     return found
+
+
+def blocks_of(session: str) -> list[tuple[str, str, str]]:
+    """Those of its pages."""
+    return [block for page in SESSIONS[session] for block in blocks(page)]
 
 
 def write_like(name: str, folder: Path, *, times: float) -> Path:
@@ -56,23 +79,26 @@ def write_like(name: str, folder: Path, *, times: float) -> Path:
     return folder
 
 
-@pytest.fixture(scope="module")
-def results(tmp_path_factory, real_base_folder) -> dict[str, list[dict]]:
-    """What came of each block, by its heading."""
+def write_root(root: Path) -> None:
+    """What a reader has: a pool, an adapter of his own, as a folder and as a zip, and a Hub."""
     from tests.pool_fakes import zipped
 
-    root = tmp_path_factory.mktemp("reader")
     write_like("fix_punct", root / "my-lora", times=1.01)
     write_like("fix_punct", root / "hub" / "your-lora", times=1.02)
     zipped(write_like("fix_punct", root / "zip", times=1.03), root / "my-lora.zip")
+    (root / "adapters").mkdir()
     for name in SAMPLES:
-        (root / "adapters").mkdir(exist_ok=True)
         (root / "adapters" / name).symlink_to(SAMPLE_POOL / name)
-    (root / "blocks.json").write_text(json.dumps([block[1:] for block in blocks()]))
+
+
+def read_pages(session: str, root: Path) -> list[dict]:
+    """What came of each block of the session, in order."""
+    write_root(root)
+    said = [block[1:] for block in blocks_of(session)]
+    (root / "blocks.json").write_text(json.dumps(said))
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("RAMOLE_", "GRADIO_", "HF_"))}
-    said = {
-        "RAMOLE_DATA_DIR": str(root / "data"),
-        "RAMOLE_BASE_MODEL": str(real_base_folder),
+    settings = {
+        "RAMOLE_DATA_DIR": str(second_start(root / "data")),
         "RAMOLE_ADAPTERS_DIR": str(root / "adapters"),
         "HF_HUB_DISABLE_TELEMETRY": "1",
         "GRADIO_ANALYTICS_ENABLED": "False",
@@ -81,23 +107,36 @@ def results(tmp_path_factory, real_base_folder) -> dict[str, list[dict]]:
     done = subprocess.run(
         [sys.executable, "-m", "tests.recipe_session", root, root / "blocks.json"],
         cwd=REPOSITORY,
-        env={**kept, **said},
+        env={**kept, **settings},
         capture_output=True,
         text=True,
         timeout=280,
     )
     (root / "said").write_text(done.stdout + done.stderr)
     lines = [json.loads(line) for line in done.stdout.splitlines()]
-    assert len(lines) == len(blocks()), done.stderr[-3000:]
+    assert len(lines) == len(said), done.stderr[-3000:]
+    return [{**line, "root": root} for line in lines]
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory, real_base_folder) -> dict[str, list[dict]]:
+    """What came of each recipe, by its heading."""
+    lines = read_pages("recipes", tmp_path_factory.mktemp("reader"))
     told: dict[str, list[dict]] = {}
-    for (heading, *_), line in zip(blocks(), lines, strict=True):
-        told.setdefault(heading, []).append({**line, "root": root})
+    for (heading, *_), line in zip(blocks(RECIPES), lines, strict=True):
+        told.setdefault(heading, []).append(line)
     return told
 
 
+@pytest.fixture(scope="module")
+def reference(tmp_path_factory, real_base_folder) -> list[dict]:
+    """What came of each block of the other pages, in order."""
+    return read_pages("reference", tmp_path_factory.mktemp("reference"))
+
+
 def test_every_heading_is_looked_at():
-    assert list(dict.fromkeys(heading for heading, *_ in blocks())) == list(SAID)
-    assert {language for _, language, _ in blocks()} == {"python", "bash"}
+    assert list(dict.fromkeys(heading for heading, *_ in blocks(RECIPES))) == list(SAID)
+    assert {language for _, language, _ in blocks(RECIPES)} == {"python", "bash"}
 
 
 @pytest.mark.parametrize("heading", SAID)
@@ -112,3 +151,31 @@ def test_a_recipe_does_what_it_says(heading, results):
 def test_the_figure_is_a_file_that_shows_the_adapters(results):
     root = results["A figure in a notebook"][0]["root"]
     assert "true_case" in (root / "token.html").read_text("utf-8")
+
+
+def test_every_block_of_the_other_pages_is_looked_at():
+    pages = [page for page in SESSIONS["reference"] for _ in blocks(page)]
+    assert pages == [page for page, _ in PRINTED]
+
+
+@pytest.mark.parametrize("number", range(len(PRINTED)))
+def test_a_block_does_what_its_page_says(number, reference):
+    one = reference[number]
+    assert not one["failed"], one["failed"]
+    for text in PRINTED[number][1]:
+        assert text in one["printed"], one["printed"]
+
+
+def test_pyright_accepts_what_the_pages_show(tmp_path):
+    """Each block of README, api and files is a program of its own; the recipes use what others
+    wrote as it is used, whose types are looser than their clients'."""
+    for number, (_, _, text) in enumerate(blocks_of("reference")):
+        (tmp_path / f"block_{number}.py").write_text(text)
+    (tmp_path / "pyrightconfig.json").write_text(json.dumps({"extraPaths": [str(REPOSITORY)]}))
+    done = subprocess.run(
+        [Path(sys.executable).parent / "pyright", "--pythonpath", sys.executable, "-p", tmp_path],
+        capture_output=True,
+        text=True,
+        timeout=280,
+    )
+    assert done.returncode == 0, done.stdout

@@ -75,6 +75,10 @@ class Visit:
         return list(self.handlers.talk.on_pick(self.request, self.turns, event))
 
 
+ALONE = {"turns": []}
+"""How a question looks that is its own."""
+
+
 @pytest.fixture
 def visit() -> Visit:
     return Visit(FakeRamole())
@@ -102,11 +106,11 @@ def test_the_base_beside_an_answer_reads_the_same_turns_without_adapters_and_opt
 
 def test_a_question_is_its_own_until_one_asks_on(visit):
     visit.ask("one")
-    assert visit.turns == () and visit.talk == EMPTY and visit.label == "Ask"
+    assert visit.turns == () and visit.talk == ALONE | {"asked": "one"} and visit.label == "Ask"
     assert "Ask on" in visit.notice
     assert visit.on.visible and not visit.new.visible and not visit.drop.visible
     visit.ask("two")
-    assert visit.run.request.history == () and visit.talk == EMPTY
+    assert visit.run.request.history == () and visit.talk == ALONE | {"asked": "two"}
 
 
 def test_asking_on_keeps_every_turn_with_what_it_had(visit):
@@ -241,33 +245,40 @@ def test_a_conversation_ends_with_a_new_one_or_an_example(end, visit, monkeypatc
         assert visit.run is None and visit.talk == EMPTY and visit.label == "Ask"
         assert tokens_of(visit.view) == []
     elif end == "recorded":
-        visit.held |= hands.on_show_recorded(visit.request, False, visit.turns, event)
-        assert visit.talk == EMPTY and not visit.on.visible, "nobody asks on after a recorded run"
+        visit.held |= hands.on_show_recorded(visit.request, False, event)
+        assert not visit.talk["turns"] and visit.talk["asked"], "its question stands above it"
+        assert not visit.on.visible, "nobody asks on after a recorded run"
     else:
         monkeypatch.setattr("ui.ask.tab.LIVE", [SimpleNamespace(prompt="x", max_new_tokens=4)])
         visit.held |= hands.on_show_live(visit.request, visit.turns, event)
     assert visit.turns == () and hands.sessions._earlier.get("me") is None
     visit.ask("three")
-    assert visit.run.request.history == () and visit.talk == EMPTY
+    assert visit.run.request.history == () and visit.talk == ALONE | {"asked": "three"}
 
 
-def test_a_recorded_chat_shows_its_earlier_turns_in_their_colours_and_goes_on(visit):
+def test_a_recorded_chat_shows_its_earlier_turns_in_their_colours_and_is_asked_again(visit):
     place = next(n for n, path in enumerate(recorded_files()) if read_run(path).request.history)
     visit.handlers.recorded = recorded_files()
     event = SimpleNamespace(_data={"index": place})
-    visit.held |= visit.handlers.on_show_recorded(visit.request, False, visit.turns, event)
+    shown = visit.handlers.on_show_recorded(visit.request, False, event)
+    assert not set(visit.ui.entry.values) & set(shown), "the form stays"
+    visit.held |= shown
     run = read_run(recorded_files()[place])
-    (turn,) = visit.turns
-    assert (turn.user, turn.assistant) == tuple(run.request.history[0][:2])
-    assert turn.adapters == tuple(run.request.history[0][2])
+    assert visit.turns == (), "a question that is typed now is its own"
+    user, said, names = run.request.history[0]
     (shown,) = visit.talk["turns"]
-    assert shown["prompt"] == turn.user and turn.adapters[0] in shown["how"]
+    assert shown["prompt"] == user and names[0] in shown["how"]
     assert {one["e"] for one in tokens_of(shown["view"])} != {-1}, "coloured"
     assert visit.talk["asked"] == run.request.prompt
-    assert "A token can be opened" not in str(visit.pick(turn.name, 3)[-1])
-    visit.ask("and one more")
+    assert "A token can be opened" not in str(visit.pick(shown["name"], 3)[-1])
+    form = visit.handlers.on_again(visit.request, visit.run)
+    assert form[visit.ui.entry.prompt] == run.request.prompt
+    visit.held |= form
+    (turn,) = visit.turns
+    assert (turn.user, turn.assistant, turn.adapters) == (user, said, tuple(names))
+    visit.ask(run.request.prompt)
     assert {one["e"] for one in tokens_of(visit.talk["turns"][0]["view"])} != {-1}, "still"
-    assert [one[0] for one in visit.run.request.history] == [turn.user, run.request.prompt]
+    assert [one[0] for one in visit.run.request.history] == [user]
 
 
 def test_an_example_leaves_a_conversation_alone_while_it_answers(visit, monkeypatch):
@@ -276,8 +287,8 @@ def test_an_example_leaves_a_conversation_alone_while_it_answers(visit, monkeypa
     visit.ask("two")
     asked = visit.handlers.sessions.begin("me")
     event = SimpleNamespace(_data={"index": 0})
-    shown = visit.handlers.on_show_recorded(visit.request, False, visit.turns, event)
-    assert visit.ui.turns not in shown and visit.ui.outcome.talk not in shown
+    shown = visit.handlers.on_show_recorded(visit.request, False, event)
+    assert [*shown] == [visit.ui.outcome.notice]
     assert visit.handlers.talk.left("me", visit.turns) == visit.turns
     asked.live.ended.set()
     assert visit.handlers.talk.left("me", visit.turns) == ()

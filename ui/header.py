@@ -18,8 +18,9 @@ LIMITS = "It is small, errs and makes things up."
 HERO = """
 <header class="hero">
   <h1>RAMoLE</h1>
-  <p>A whole pool of LoRA adapters as one model: the ones that fit your prompt are found, mixed for
-  every token, and you see which of them spoke.</p>
+  <p>Many small add-ons (LoRA adapters), each trained for one task, share one small language model.
+  Ask in your own words: the page finds the ones that fit, mixes them for every token, and shows
+  which of them did what. <a href="#learn">How it works</a></p>
 </header>
 """
 

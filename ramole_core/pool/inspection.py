@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -16,6 +17,10 @@ from ramole_core.pool.values import check_values
 WEIGHTS = "adapter_model.safetensors"
 Shapes = Mapping[str, tuple[int, int]]
 """(i, o) of every linear layer of the base by module path."""
+
+HUB_ID = re.compile(r"[\w.-]+/([\w.-]+)", re.ASCII)
+_PACKED = re.compile(r"(-unsloth)?(-bnb)?-4bit$|-(gptq|awq|gguf)\b.*$")
+"""What the name of a base has more where it is packed in few bits."""
 
 
 def inspect_folder(folder: Path, *, shapes: Shapes, limits: Limits) -> Facts:
@@ -44,6 +49,22 @@ def inspect_folder(folder: Path, *, shapes: Shapes, limits: Limits) -> Facts:
         notes=tuple(notes),
         fits=fingerprint(shapes),
     )
+
+
+def other_base(said: str | None, base_name: str) -> list[str]:
+    """A note where an adapter says another base than the one that is served.
+
+    Both must be OWNER/NAME: a path says nothing. Owners who publish a base again, packed in few
+    bits, publish the same base.
+    """
+    ours, theirs = (HUB_ID.fullmatch(name or "") for name in (base_name, said))
+    if ours is None or theirs is None or _model(ours[1]) == _model(theirs[1]):
+        return []
+    return [f"Made for {said}, not for {base_name}: its shapes fit, its answers may not."]
+
+
+def _model(name: str) -> str:
+    return _PACKED.sub("", name.casefold())
 
 
 def read_pairs(folder: Path, *, shapes: Shapes) -> tuple[LoraWord, dict[str, Pair]]:

@@ -14,7 +14,7 @@ from ramole_core.pool.aside import Aside
 from ramole_core.pool.card import AdapterCard, Limits
 from ramole_core.pool.disk import refused_by_disk, usable_folder
 from ramole_core.pool.examples_and_readme import EXAMPLES, check_examples, write_examples
-from ramole_core.pool.inspection import fingerprint, inspect_folder, read_pairs
+from ramole_core.pool.inspection import fingerprint, inspect_folder, other_base, read_pairs
 from ramole_core.pool.intake import stage_source
 from ramole_core.pool.lock import WriterLock
 from ramole_core.pool.manifest import MANIFEST, read_facts, record
@@ -47,16 +47,19 @@ class Pool:
         limits: Limits | None = None,
         shared_uploads: bool = False,
         read_only: bool = False,
+        base_name: str = "",
     ):
         """Reads every card.
 
         `shapes` gives (i, o) of the base's linear layers by module path; it is called only when an
         adapter is added or its tensors are read. `read_only`: no lock is taken and nothing can be
-        changed. Raises Busy when another process writes to `data_dir`, RamoleError when that is no
+        changed. `base_name`: the base's OWNER/NAME, which cards of other bases are compared with.
+        Raises Busy when another process writes to `data_dir`, RamoleError when that is no
         folder that can be used.
         """
         self.limits = limits or Limits()
         self.shared_uploads = shared_uploads
+        self._base_name = base_name
         self.listeners: list[Listener] = []
         self.problems: list[str] = []
         """A sentence for each folder that is on disk but cannot be served."""
@@ -146,7 +149,7 @@ class Pool:
                 use_token=login and owner is None,
             )
             facts = inspect_folder(stage, shapes=self._shapes(), limits=self.limits)
-            notes = list(staged.notes)
+            notes = [*staged.notes, *other_base(facts.base_model, self._base_name)]
             if name is not None and wanted != name:
                 notes.append(f"The name {name[:80]!r} was written as {wanted!r}.")
             card = record(

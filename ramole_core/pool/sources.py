@@ -48,7 +48,7 @@ def copy_source(source: Source, into: Path, *, limits: Limits) -> Found:
         return _copy_folder(path, into, limits=limits)
     if path.suffix.lower() in PICKLES:
         raise pickled([path.name])
-    if zipfile.is_zipfile(path):
+    if zipfile.is_zipfile(path) or _begins_as_zip(path):
         return Found(path.stem, copy_zip(path, into, limits=limits))
     if path.name in USED:
         other = CONFIG if path.name == WEIGHTS else WEIGHTS
@@ -59,6 +59,12 @@ def copy_source(source: Source, into: Path, *, limits: Limits) -> Found:
         f"{path.name} is neither a folder nor a zip; give {WEIGHTS} and {CONFIG} together, or a "
         ".zip of them."
     )
+
+
+def _begins_as_zip(path: Path) -> bool:
+    """Whether it is a zip whose end may be missing."""
+    with open(path, "rb") as file:
+        return file.read(4) == b"PK\x03\x04"
 
 
 def _copy_folder(folder: Path, into: Path, *, limits: Limits) -> Found:

@@ -51,7 +51,8 @@ def copy_zip(path: Path, into: Path, *, limits: Limits) -> list[str]:
         if isinstance(error, OSError) and error.errno != errno.EINVAL:
             raise  # a full disk is not the zip's fault
         raise AdapterRefused(
-            f"{path.name} is not a sound zip ({str(error)[:100]}); pack the adapter's folder again."
+            f"{path.name} is damaged or incomplete ({str(error)[:100]}); upload it again, or pack "
+            "the adapter's folder anew."
         ) from None
     return notes
 
@@ -63,7 +64,10 @@ def _check_directory(path: Path) -> None:
         tail = file.read()
     at = tail.rfind(b"PK\x05\x06")
     if at < 0 or len(tail) < at + 22:
-        raise AdapterRefused(f"{path.name} is not a sound zip; pack the adapter's folder again.")
+        raise AdapterRefused(
+            f"{path.name} is damaged or incomplete: a zip's end is missing; upload it again, or "
+            "pack the adapter's folder anew."
+        )
     count, size = struct.unpack("<HI", tail[at + 10 : at + 16])
     is_zip64 = b"PK\x06\x07" in tail[max(0, at - 20) : at]
     if is_zip64 or count > MAX_MEMBERS or size > MAX_DIRECTORY:

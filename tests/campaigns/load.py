@@ -30,7 +30,7 @@ from ramole_core.settings import Settings
 from tests.campaigns.nuisances import Nuisances
 from tests.campaigns.visitors import Question, Seen, Visitor
 from tests.pool_fakes import zipped
-from tests.serving import Server, running
+from tests.serving import Server, running, second_start
 from tests.test_ramole import write_lora
 
 PROMPTS = (
@@ -70,9 +70,7 @@ def tiny_system(root: Path, base: Path) -> System:
 
 def real_system(root: Path, kind: str) -> System:
     """The base and the sample pool that ship; `kind`: served (NF4), or fp32."""
-    (root / "data").mkdir()
-    (root / "data" / "base").symlink_to(Settings().data_dir / "base")
-    said: dict[str, object] = {"data_dir": root / "data"}
+    said: dict[str, object] = {"data_dir": second_start(root / "data")}
     if kind == "fp32":
         said |= {"quantization": "none", "dtype": "float32"}
     (base,) = {file.parent for file in (Settings().data_dir / "base").glob("*/config.json")}

@@ -17,11 +17,10 @@ import httpx
 import psutil
 
 from ramole_core.api_keys import add_key, today
-from ramole_core.settings import Settings
 from tests.campaigns.attacks import ATTACKS, Attacker
 from tests.campaigns.figures import Figures
 from tests.pool_fakes import write_sample
-from tests.serving import Server, fake, running
+from tests.serving import Server, fake, running, second_start
 
 PROMISED = ("refused", "lost", "first_token_twice_as_late", "memory_not_flat", "disk_not_flat")
 CLIENTS = 32
@@ -76,9 +75,7 @@ def _served(root: Path, real: bool, **said: object):
     if not real:
         write_sample(root / "adapters", "squad", rank=5, seed=1, examples=["where is the cat"])
         return fake(root, max_upload_mb=64, **said)
-    (root / "data").mkdir()
-    (root / "data" / "base").symlink_to(Settings().data_dir / "base")
-    return running([sys.executable, "app.py"], root, data_dir=root / "data", **said)
+    return running([sys.executable, "app.py"], root, data_dir=second_start(root / "data"), **said)
 
 
 async def _turns(

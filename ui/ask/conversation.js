@@ -49,7 +49,8 @@ function drawAll() {
   });
   if (value.asked) {
     const now = part('li', 'turn now', '');
-    now.append(part('h2', 'number', 'Turn ' + (value.turns.length + 1)), question(value.asked));
+    if (value.turns.length) now.append(part('h2', 'number', 'Turn ' + (value.turns.length + 1)));
+    now.append(question(value.asked));
     list.append(now);
   }
   list.scrollTop = list.scrollHeight;

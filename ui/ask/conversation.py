@@ -88,7 +88,7 @@ def view_of_conversation(
     """
     return {
         "turns": [_turn(turn, run_of(turn.name)) for turn in turns],
-        "asked": asked if turns else "",
+        "asked": asked,
     }
 
 

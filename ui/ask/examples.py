@@ -21,8 +21,6 @@ def _live(of: str, **changes: Any) -> Example:
 
 FACTS = "Facts to a sentence"
 RECORDED = (
-    _live(FACTS, title="Facts to a sentence, by MeteoRA", method="meteora",
-          adapters=("dart", "e2e_nlg", "common_gen")),
     _live("Voice command to JSON"),
     _live("Question to SQL"),
     _live("Python function"),
@@ -47,6 +45,8 @@ RECORDED = (
         "Retrieval fails: a wrong adapter is taken",
         "Count the words in this sentence: the boat left early.",
     ),
+    _live(FACTS, title="Facts to a sentence, by MeteoRA", method="meteora",
+          adapters=("dart", "e2e_nlg", "common_gen")),
     _live(FACTS, title="Facts to a sentence, by the trained gate", method="ramole"),
 )  # fmt: skip
 """What `python -m ui.ask.record` runs."""

@@ -20,6 +20,8 @@ from ..parts.notice import ending
 
 NOTABLE = 0.005
 """Seconds in the queue that are worth a line."""
+IN_SIGHT = 5
+"""Adapters of a list that are not folded away."""
 NEARER = "Not taken, though some are nearer"
 """Where the method asked the adapters themselves, or they were named."""
 NO_RETRIEVAL = "No adapter is mixed; the nearest ones are shown for comparison."
@@ -55,7 +57,11 @@ def found_html(
     others = [one for one in found if not one.taken]
     parts = [f'<p class="quiet note">{escape(note)}</p>' for note in notes]
     if evidence is not None:
-        parts += [f'<p class="quiet evidence">{escape(evidence.sentence)}</p>']
+        parts += [
+            f'<p class="verdict">{escape(verdict(evidence))}</p><details class="evidence">'
+            f'<summary>By these numbers</summary><p class="quiet">{escape(evidence.sentence)}</p>'
+            "</details>"
+        ]
     if taken:
         parts += [_bars("Mixed into this answer", taken, before)]
     else:
@@ -67,6 +73,22 @@ def found_html(
         '<div class="found">' + "".join(parts) + '<p class="quiet">Similarity: the cosine between '
         "the prompt and up to 20 example inputs of each adapter.</p></div>"
     )
+
+
+def verdict(evidence: Evidence) -> str:
+    """The decision in one sentence, without the rule's own numbers."""
+    if evidence.decision == "kept":
+        return f"No new task, so the adapters of the turn before go on, {evidence.leader} first."
+    if evidence.decision == "base":
+        return "No adapter fits; the small base model answers by itself."
+    if evidence.leader is not None:
+        return f"{evidence.leader} fits: it shows no examples, and responds to these words."
+    if evidence.nearest is None:
+        return "No adapter shows examples, so all that were asked answer."
+    near = f"similarity {evidence.similarity:.2f}, needed {evidence.threshold:.2f}"
+    if evidence.response is not None:
+        return f"{evidence.nearest} fits, if only just: {near}, and the adapters respond."
+    return f"{evidence.nearest} fits: {near}."
 
 
 def timing_html(run: Run) -> str:
@@ -116,14 +138,20 @@ def _bars(title: str, rows: Sequence[Found], before: Sequence[str] | None = None
         chip, fill = "", "var(--rm-quiet)"
         if lettered:
             chip, fill = chip_html(place), ink_of(place).colour
+        bar = (
+            f'<span class="bar" aria-hidden="true"><i style="width:{width:.1f}%;'
+            f'background:{fill}"></i></span>'
+        )
         items.append(
             f'<li>{chip}<span class="name">{escape(one.name)}</span>'
-            f'<span class="score">{value}</span>'
-            f'<span class="bar" aria-hidden="true"><i style="width:{width:.1f}%;'
-            f'background:{fill}"></i></span></li>'
+            f'<span class="score">{value}</span>{"" if unknown else bar}</li>'
         )
     kind = "taken" if lettered else "others"
-    return f'<h2>{escape(title)}</h2><ol class="{kind}">{"".join(items)}</ol>'
+    rest = "".join(items[IN_SIGHT:])
+    if rest:
+        more = f"{len(items) - IN_SIGHT} more"
+        rest = f'<details><summary>{more}</summary><ol class="{kind}">{rest}</ol></details>'
+    return f'<h2>{escape(title)}</h2><ol class="{kind}">{"".join(items[:IN_SIGHT])}</ol>{rest}'
 
 
 def _seconds(value: float) -> str:

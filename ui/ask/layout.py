@@ -22,6 +22,7 @@ from .form import FIELDS, Form
 from .found import beside_view, found_html
 from .options import Options, options_of
 from .pairs import Pairs, pairs_of
+from .tags import tags_view
 from .takeaway import takeaway_view
 from .token_panel import TokenPanel
 from .whole_panel import WholePanel
@@ -54,7 +55,11 @@ class AskInputs:
     """The first recorded runs; `more` has the others."""
     more: gr.HTML
     live: gr.HTML
+    tags: gr.HTML
+    """What is not as usual, to be removed."""
     ask: gr.Button
+    again: gr.Button
+    """Asks live what the recorded run in sight was asked."""
     stop: gr.Button
     on: gr.Button
     """Asks on after a first answer; in a conversation `ask` does."""
@@ -112,7 +117,7 @@ class AskLayout:
         """The components that change when an answer begins and ends."""
         entry, out = self.entry, self.outcome
         head = [out.notice, entry.ask, entry.stop, out.view, out.beside, out.beside_column]
-        head += [entry.on, entry.new, entry.drop, out.talk, self.turns]
+        head += [entry.on, entry.again, entry.new, entry.drop, out.talk, self.turns]
         rest = [out.found, out.timing, out.takeaway, out.downloads, self.run]
         return [*head, *rest, *self.token.all, *self.whole.all]
 
@@ -163,7 +168,7 @@ def _entry(ramole: "Ramole", recorded: Sequence[str], live: Sequence[str]) -> As
     start = Form()
     prompt = gr.Textbox(
         label="Prompt",
-        placeholder="Ask anything. Enter asks, Shift+Enter makes a new line.",
+        placeholder="What to do, and with what. Fix the capital letters: i live in paris",
         lines=1,
         max_lines=12,
         autofocus=True,
@@ -174,11 +179,13 @@ def _entry(ramole: "Ramole", recorded: Sequence[str], live: Sequence[str]) -> As
     with gr.Row(elem_id="ask-bar"):
         ask = gr.Button("Ask", variant="primary", elem_id="ask-button", min_width=110)
         on = gr.Button("Ask on", visible=False, elem_id="on-button", min_width=90)
+        again = gr.Button("Ask it live", visible=False, elem_id="again-button", min_width=110)
         stop = gr.Button("Stop", interactive=False, elem_id="stop-button", min_width=90)
         new = gr.Button("New conversation", visible=False, elem_id="new-button", min_width=150)
         beside = gr.Checkbox(
             start.beside, label="the bare base beside it", elem_id="beside-box", container=False
         )
+        tags = tags_view()
         gr.HTML(HELD, elem_id="held", **PLAIN)
         drop = gr.Checkbox(False, label=DROP, visible=False, elem_id="drop-box", container=False)
     with gr.Accordion(how(start.method, start.k), open=False, elem_id="more") as folded:
@@ -203,7 +210,9 @@ def _entry(ramole: "Ramole", recorded: Sequence[str], live: Sequence[str]) -> As
         recorded=kept,
         more=others,
         live=asked,
+        tags=tags,
         ask=ask,
+        again=again,
         stop=stop,
         on=on,
         new=new,

@@ -1,6 +1,5 @@
 """The first content of the page: from its address, or from before a reload."""
 
-import secrets
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,7 +8,6 @@ import gradio as gr
 
 from ramole_core import RamoleError
 
-from ..charts.recorded import read_run
 from ..parts.events import QUIET, open_page, session_of
 from ..parts.link import Link, missing, read_link
 from ..parts.notice import notice_html
@@ -18,7 +16,7 @@ from .conversation import Turn
 from .form import form_of
 from .layout import AskLayout
 from .talk import Talk
-from .updates import done, ended
+from .updates import ended
 
 if TYPE_CHECKING:
     from ramole_core import Ramole
@@ -52,7 +50,7 @@ class Opening:
         recorded: Sequence[Path],
         show: Callable[[gr.Request, int, bool], dict[Any, Any]],
     ):
-        """`show` gives what shows one of the recorded runs in the form too, by its place."""
+        """`show` gives what shows one of the recorded runs, by its place."""
         self.ramole, self.ui, self.talk = ramole, ui, talk
         self.recorded, self.show = recorded, show
         self.call = quota_of(ramole).presence.call
@@ -77,18 +75,12 @@ class Opening:
         ui = self.ui
         if not self.recorded:
             return {ui.outcome.notice: gr.skip()}
-        path = self.recorded[0]
-        run = read_run(path)
-        view = self.talk.recorded(session_of(request), run, self.recorded)[1]
-        shown = done(ui, run, secrets.token_hex(4), whole=whole, recorded=path.stem)
+        shown = self.show(request, 0, whole)
         shown[ui.outcome.takeaway] |= {"first": True}
-        shown[ui.outcome.notice] = notice_html(
-            f"A recorded run. It was asked: {run.request.prompt}"
-        )
-        return {**shown, ui.outcome.talk: view}
+        return shown
 
     def _recorded(self, request: gr.Request, name: str, *, whole: bool) -> dict[Any, Any]:
-        places = [n for n, path in enumerate(self.recorded) if path.stem == name]
+        places = [n for n, path in enumerate(self.recorded) if _slug(path.stem) == _slug(name)]
         if not places:
             raise RamoleError(UNKNOWN)
         return self.show(request, places[0], whole)
@@ -139,6 +131,11 @@ class Opening:
             **QUIET,
         )
         opened.then(None, js=GO, **QUIET)
+
+
+def _slug(name: str) -> str:
+    """A recorded run's name without its number, which changes with the order."""
+    return name.partition("-")[2]
 
 
 def _turns(history: Sequence[Sequence[Any]], there: set[str]) -> tuple[Turn, ...]:

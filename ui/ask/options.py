@@ -11,6 +11,8 @@ from ramole_core import RamoleError
 if TYPE_CHECKING:
     from ramole_core import Ramole
 
+ADVANCED = "Advanced: the method's own numbers"
+
 
 @dataclass(frozen=True)
 class OptionField:
@@ -42,6 +44,8 @@ class Options:
     fields: tuple[OptionField, ...]
     groups: dict[str, gr.Row]
     """By method, of the methods that have options."""
+    fold: gr.Accordion
+    """Holds them all; in sight where the method has some."""
 
     @property
     def components(self) -> list[gr.Checkbox | gr.Number]:
@@ -49,8 +53,9 @@ class Options:
         return [one.component for one in self.fields]
 
     def shown(self, method: str) -> dict[Any, Any]:
-        """The groups, with this method's visible."""
-        return {group: gr.Row(visible=name == method) for name, group in self.groups.items()}
+        """The groups, with this method's visible, and their fold."""
+        rows = {group: gr.Row(visible=name == method) for name, group in self.groups.items()}
+        return {**rows, self.fold: gr.Accordion(visible=method in self.groups)}
 
     def chosen(self, method: str, values: Sequence[object]) -> dict[str, bool | int | float]:
         """This method's options by name, where they differ from their defaults."""
@@ -75,15 +80,18 @@ def options_of(ramole: "Ramole", *, method: str) -> Options:
     """Build the groups inside the form that is open; nothing for methods without options."""
     fields: list[OptionField] = []
     groups: dict[str, gr.Row] = {}
-    for row in ramole.methods():
-        if not row.options:
-            continue
-        with gr.Row(visible=row.name == method, elem_id=f"options-{row.name}") as groups[row.name]:
-            fields += [
-                OptionField(row.name, one.name, one.default, _component(row.name, one))
-                for one in row.options
-            ]
-    return Options(tuple(fields), groups)
+    there = any(row.name == method and row.options for row in ramole.methods())
+    with gr.Accordion(ADVANCED, open=False, visible=there, elem_id="advanced") as fold:
+        for row in ramole.methods():
+            if not row.options:
+                continue
+            shown = row.name == method
+            with gr.Row(visible=shown, elem_id=f"options-{row.name}") as groups[row.name]:
+                fields += [
+                    OptionField(row.name, one.name, one.default, _component(row.name, one))
+                    for one in row.options
+                ]
+    return Options(tuple(fields), groups, fold)
 
 
 def _component(method: str, option: Any) -> gr.Checkbox | gr.Number:

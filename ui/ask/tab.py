@@ -22,6 +22,7 @@ from ..parts.prompts import LIVE
 from ..parts.shared import Shared
 from ..session.quota import quota_of
 from ..watch.events import refused
+from . import tags
 from .answer import answer
 from .conversation import continued
 from .downloads import write_files
@@ -139,26 +140,34 @@ class AskHandlers:
         talking = bool(turns)
         return {**emptied(self.ui, talking=talking), **ended(self.ui, "Stopped.", talking=talking)}
 
-    def on_show_recorded(self, request: gr.Request, whole, turns, event: gr.EventData):
-        """A recorded run, and the form that asks for it again; a conversation ends with it, and a
-        recorded one begins."""
-        turns = self.talk.left(session_of(request), turns)
-        return self.recorded_run(request, _index(event, len(self.recorded)), whole, turns)
+    def on_show_recorded(self, request: gr.Request, whole, event: gr.EventData):
+        """A recorded run in the place of the answer; what is typed and chosen stays, and the next
+        question does not go on from it. A conversation ends with it; none is shown while an answer
+        is on its way."""
+        place = _index(event, len(self.recorded))
+        if self.sessions.busy(session_of(request)):
+            return {self.ui.outcome.notice: notice_html(RUNNING, kind="wrong")}
+        self.sessions.forget(session_of(request))
+        return self.recorded_run(request, place, whole)
 
-    def recorded_run(self, request: gr.Request, place: int, whole, turns=()) -> dict[Any, Any]:
-        """What shows the recorded run at this place, in the form too."""
+    def recorded_run(self, request: gr.Request, place: int, whole) -> dict[Any, Any]:
+        """What shows the recorded run at this place."""
         path = self.recorded[place]
         run = read_run(path)
+        view = self.talk.recorded(session_of(request), run, self.recorded)[1]
+        shown = done(self.ui, run, secrets.token_hex(4), whole=whole, recorded=path.stem)
+        return {**shown, self.ui.outcome.talk: view, self.ui.turns: ()}
+
+    def on_again(self, request: gr.Request, run: Run | None):
+        """The form that asks for the recorded run in sight again, its earlier turns with it."""
+        if run is None or self.sessions.busy(session_of(request)):
+            raise gr.Error(RUNNING, visible=False, print_exception=False)
         form = form_of(run.request, beside=run.beside is not None)
         entry = self.ui.entry
         values = {component: getattr(form, name) for name, component in entry.fields.items()}
         values |= entry.options.filled(form.method, dict(form.options))
-        if not turns:
-            turns, view = self.talk.recorded(session_of(request), run, self.recorded)
-            values |= {self.ui.outcome.talk: view, self.ui.turns: turns}
-        name, talking = secrets.token_hex(4), bool(turns)
-        shown = done(self.ui, run, name, whole=whole, talking=talking, recorded=path.stem)
-        return {**values, **shown}
+        turns, _ = self.talk.recorded(session_of(request), run, self.recorded)
+        return {**values, self.ui.turns: turns, self.ui.run: None}
 
     def on_show_live(self, request: gr.Request, turns, event: gr.EventData):
         """A prompt to try, in the form; a conversation ends with it."""
@@ -217,7 +226,8 @@ class AskHandlers:
 def _connect(ui: AskLayout, handlers: AskHandlers, ask_tab: gr.Tab) -> None:
     """Every event of the tab with its handler."""
     page, entry = open_page(), ui.entry
-    about = [entry.how, entry.about, *entry.options.groups.values(), entry.pairs.group]
+    options = entry.options
+    about = [entry.how, entry.about, *options.groups.values(), options.fold, entry.pairs.group]
     gr.on(
         [entry.method.change, entry.k.change],
         handlers.on_how,
@@ -249,8 +259,11 @@ def _connect(ui: AskLayout, handlers: AskHandlers, ask_tab: gr.Tab) -> None:
         cut.then(handlers.on_stopped, ui.turns, ui.answered, **QUIET)
 
     for runs in (entry.recorded, entry.more):
-        held = [ui.open, ui.turns]
-        runs.select(handlers.on_show_recorded, held, [*entry.values, *ui.answered], **QUIET)
+        runs.select(handlers.on_show_recorded, ui.open, ui.answered, **QUIET)
+    form: list[Any] = [*entry.values, ui.turns, ui.run]
+    again = entry.again.click(handlers.on_again, ui.run, form, **QUIET)
+    again.success(None, js=ASK, **QUIET)
+    tags.connect(entry.tags, entry.fields)
     shown: list[Any] = [*entry.fields.values(), ui.turns]
     chosen = entry.live.select(handlers.on_show_live, ui.turns, shown, **QUIET)
     chosen.then(None, js=ASK, **QUIET)

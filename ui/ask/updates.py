@@ -101,6 +101,7 @@ def done(
     if dropped := run.answer.extra.get("dropped_turns"):
         said = f"{said} Oldest turns that no longer fit, and were left out: {dropped:.0f}.".strip()
     live = bool(run.pieces) and not run.title
+    again = {ui.entry.again: gr.Button(visible=bool(run.title))}
     if live and not said:
         said = f"The answer has ended: {len(run.pieces)} tokens. {'' if talking else GO_ON}".strip()
     if any(not 0 <= weight <= 1 for weight in run.request.weights or ()):
@@ -108,6 +109,7 @@ def done(
     out = ui.outcome
     return {
         **ended(ui, said, talking=talking, goes_on=live),
+        **again,
         out.view: view_of_run(run, name),
         **_beside(ui, None if run.beside is None else whole_text(run.beside)),
         out.found: found_html(
@@ -155,6 +157,7 @@ def _buttons(
         ui.entry.ask: gr.Button("Ask on" if talking else "Ask", interactive=not running),
         ui.entry.stop: stop,
         ui.entry.on: gr.Button(visible=goes_on and not talking),
+        ui.entry.again: gr.Button(visible=False),
         ui.entry.new: gr.Button(visible=talking, interactive=not running),
         ui.entry.drop: gr.Checkbox(visible=talking),
     }

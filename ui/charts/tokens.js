@@ -21,8 +21,11 @@ function percent(share) {
   return Math.round(100 * share) + ' %';
 }
 
+// Of many adapters those with less than a hundredth stand in a fold.
 function drawLegend(value) {
-  legend.replaceChildren(...value.experts.map((expert) => {
+  const small = value.experts.length > 8 && value.tokens.length;
+  const rest = value.experts.filter((expert) => small && expert.share < 0.01);
+  const items = (experts) => experts.map((expert) => {
     const item = make('li', 'expert');
     const chip = make('span', 'chip', expert.letter);
     chip.style.background = expert.colour;
@@ -33,7 +36,15 @@ function drawLegend(value) {
       item.title = 'Share ' + percent(expert.share) + '; leads at ' + percent(expert.led) + ' of the tokens';
     }
     return item;
-  }));
+  });
+  legend.replaceChildren(...items(value.experts.filter((expert) => !rest.includes(expert))));
+  if (rest.length) {
+    const item = make('li', 'expert'), fold = make('details', 'rest'), list = make('ul', 'legend');
+    list.append(...items(rest));
+    fold.append(make('summary', '', rest.length + ' more, under 1 % each'), list);
+    item.append(fold);
+    legend.append(item);
+  }
   if (value.untouched) {
     const item = make('li', 'expert untouched');
     item.append(make('span', 'chip', '–'), make('span', 'name', 'the base would have said it'), make('span', 'share', percent(value.untouched)));

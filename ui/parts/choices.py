@@ -28,16 +28,23 @@ def choices(
 
     `script` runs beside the buttons' own when the component is mounted.
     """
-    named = titles if isinstance(titles, Mapping) else dict(enumerate(titles))
+    named: Mapping[int, tuple[str, str]] = (
+        titles if isinstance(titles, Mapping) else dict(enumerate(titles))
+    )  # pyright: ignore[reportAssignmentType]  a mapping is iterable too
+    return gr.HTML(
+        choices_html(named, label, kind=kind),
+        js_on_load=CHOOSE + script,
+        elem_id=elem_id,
+        visible=bool(named),
+        **PLAIN,
+    )
+
+
+def choices_html(titles: Mapping[int, tuple[str, str]], label: str, *, kind: str) -> str:
+    """What such a row holds; also its value where it changes."""
     buttons = "".join(
         f'<button type="button" data-index="{i}"><span class="badge {kind}">{escape(badge)}</span>'
         f"{escape(title)}</button>"
-        for i, (badge, title) in named.items()
+        for i, (badge, title) in titles.items()
     )
-    return gr.HTML(
-        f'<div class="choices" role="group" aria-label="{escape(label)}">{buttons}</div>',
-        js_on_load=CHOOSE + script,
-        elem_id=elem_id,
-        visible=bool(buttons),
-        **PLAIN,
-    )
+    return f'<div class="choices" role="group" aria-label="{escape(label)}">{buttons}</div>'

@@ -10,14 +10,26 @@ if TYPE_CHECKING:
     from ramole_core import Ramole
 
 MAX_K = 8
+USUAL = {
+    "ramole_plus": "finds what fits; where nothing does, the base answers",
+    "ramole": "as published, a trained gate for every token",
+    "selection": "the one adapter that is nearest",
+    "mixture": "the k nearest, each as strong as the others",
+    "base": "no adapter at all",
+}
+"""The methods that most people need, in a few words each."""
 
 
 def method_field(
     ramole: "Ramole", *, value: str = DEFAULT_METHOD, elem_id: str | None = None, min_width: int
 ) -> gr.Dropdown:
-    """Every method by name."""
+    """Every method by name: the usual ones with a sentence first, then those of other papers."""
     names = [method.name for method in ramole.methods()]
-    return gr.Dropdown(names, value=value, label="Method", elem_id=elem_id, min_width=min_width)
+    usual = [(f"{name}: {USUAL[name]}", name) for name in USUAL if name in names]
+    others = [(f"{name} (from papers)", name) for name in names if name not in USUAL]
+    return gr.Dropdown(
+        [*usual, *others], value=value, label="Method", elem_id=elem_id, min_width=min_width
+    )
 
 
 def k_field(value: float, *, elem_id: str | None = None, min_width: int) -> gr.Slider:

@@ -1,0 +1,59 @@
+"""Tags say what the next question is asked with where it is not as usual; the verdict, in words."""
+
+import pytest
+
+from ramole_core import Evidence
+from ui.ask.form import FIELDS, Form
+from ui.ask.found import IN_SIGHT, found_html, verdict
+from ui.ask.tags import TAGGED, USUAL, tagged
+from ui.charts.run import Found
+
+
+def values(**changes: object) -> list[object]:
+    return [changes.get(name, getattr(Form(), name)) for name in FIELDS]
+
+
+def test_a_form_as_it_opens_has_no_tag_and_gradio_s_lists_are_none():
+    assert tagged(values()) == {} == tagged(values(pinned=[], exclude=[], prompt="x", beside=False))
+
+
+@pytest.mark.parametrize("name", TAGGED)
+def test_each_field_that_is_not_as_usual_has_one(name):
+    other = {
+        tuple: ["ant"], str: "0.7, 0.3", bool: True, int: 5, float: 0.5
+    }[type(USUAL[name])]  # fmt: skip
+    (place,) = found = tagged(values(**{name: other}))
+    assert FIELDS[place] == name and found[place]
+
+
+def test_what_a_tag_says():
+    said = tagged(values(method="meteora", k=1, pinned=["ant", "bee"], top_p=0.9))
+    assert [*said.values()] == ["method meteora", "k = 1", "exactly ant, bee", "top-p 0.9"]
+
+
+NEAR = {"nearest": "nl2bash", "similarity": 0.49, "threshold": 0.18}
+
+
+@pytest.mark.parametrize(
+    ("evidence", "words"),
+    [
+        (Evidence("adapters", **NEAR), "nl2bash fits: similarity 0.49, needed 0.18."),
+        (Evidence("adapters", **NEAR, response=0.01), "nl2bash fits, if only just: "),
+        (Evidence("base", **NEAR), "No adapter fits; the small base model answers by itself."),
+        (Evidence("kept", **NEAR, leader="ant"), "the turn before go on, ant first."),
+        (Evidence("adapters", leader="mine", blind=1, response=2.0), "mine fits: it shows no ex"),
+        (Evidence("adapters"), "No adapter shows examples"),
+    ],
+    ids=lambda one: one.decision if isinstance(one, Evidence) else "",
+)
+def test_the_verdict_is_one_sentence_and_the_rule_s_numbers_are_folded(evidence, words):
+    assert words in verdict(evidence) and verdict(evidence).count(".") <= 3
+    html = found_html([Found("nl2bash", 0.49, True)], evidence)
+    assert html.index("verdict") < html.index("<details") < html.index("By these numbers")
+
+
+def test_of_many_adapters_the_last_are_folded_and_unknown_similarities_have_no_bar():
+    many = [Found(f"a{n}", float("nan"), True) for n in range(IN_SIGHT + 16)]
+    html = found_html(many)
+    assert "16 more" in html and 'class="bar"' not in html
+    assert "more" not in found_html(many[:IN_SIGHT])
