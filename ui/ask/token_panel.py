@@ -156,7 +156,7 @@ class TokenPanel:
                 return {}
             said, live = explain(ramole, run, index)
         shown = {self.likely: said} if known is None else {}  # what was recorded stays
-        return {**shown, **self.what.likely(live)}
+        return {**shown, **self.what.choices(live)}
 
     def opened(self, run: Run, index: int, *, turn: int = 0) -> dict[Any, Any]:
         """Everything about one token that the trace holds."""

@@ -116,12 +116,12 @@ class WhatIf:
             self.module: gr.update(choices=[EVERY, *modules], value=EVERY),
             self.moved: gr.update(choices=[NOTHING, *run.experts], value=NOTHING),
             self.weight: gr.update(value=0, info=""),
-            **self.likely(None),
+            **self.choices(None),
             **self._emptied(""),
             self.picked: index,
         }
 
-    def likely(self, explanation: Explanation | None) -> dict[Any, Any]:
+    def choices(self, explanation: Explanation | None) -> dict[Any, Any]:
         """The tokens that can be taken: those that base or mixture found likely."""
         likely: dict[int, str] = {}
         if explanation is not None:
