@@ -77,7 +77,7 @@ def test_parts_of_json_are_counted_outside_of_strings_wherever_pieces_end():
     for size in (1, 2, 3, 5, 7, len(body)):
         parts = JsonParts()
         for start in range(0, len(body), size):
-            parts.hear(body[start : start + size])
+            parts.feed(body[start : start + size])
         assert parts.count == wanted, size
 
 

@@ -230,7 +230,7 @@ def test_parts_are_counted_wherever_the_pieces_end():
     for size in range(1, len(body) + 1):
         parts = Parts('multipart/form-data; boundary="xy"')
         for start in range(0, len(body), size):
-            parts.hear(body[start : start + size])
+            parts.feed(body[start : start + size])
         assert parts.count == 8, size
 
 

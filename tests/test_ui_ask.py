@@ -39,7 +39,7 @@ from ui.ask.form import FIELDS, Form, form_of, read_weights
 from ui.ask.found import found_html, timing_html
 from ui.ask.layout import lay_out
 from ui.ask.pairs import text_of
-from ui.ask.tab import Handlers
+from ui.ask.tab import AskHandlers
 from ui.ask.updates import done
 from ui.charts.did import whole_html
 from ui.charts.explained import explanation_html, spell, token_html
@@ -532,14 +532,14 @@ def test_options_reach_the_request_only_where_there_are_any(monkeypatch):
     assert form_of(Request("boats?"), beside=False).options == {}
 
 
-def asking(ramole: FakeRamole) -> Handlers:
+def asking(ramole: FakeRamole) -> AskHandlers:
     """The tab's handlers over a page that nobody serves."""
 
     async def build():  # in a loop: without one, Gradio opens loops that it never closes
         with gr.Blocks():
             return lay_out(ramole, recorded=["one"], live=[])
 
-    return Handlers(ramole, asyncio.run(build()), recorded_files()[:1])
+    return AskHandlers(ramole, asyncio.run(build()), recorded_files()[:1])
 
 
 def test_a_method_without_options_has_no_field_of_its_own():

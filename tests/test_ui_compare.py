@@ -13,9 +13,9 @@ from tests.fake_ramole import WORDS, FakeRamole
 from ui.charts.differing import differing
 from ui.compare.columns import START, Column
 from ui.compare.layout import lay_out
-from ui.compare.link import Asked, link_to, read_link
+from ui.compare.link import ComparisonLink, link_to, read_link
 from ui.compare.run import Comparison, compared
-from ui.compare.tab import Handlers, columns_of, head_html
+from ui.compare.tab import CompareHandlers, columns_of, head_html
 from ui.parts.packed import packed
 from ui.session.quota import quota_of
 
@@ -30,7 +30,7 @@ def handlers():
         with gr.Blocks():
             return lay_out(ramole)
 
-    return Handlers(ramole, asyncio.run(build()))
+    return CompareHandlers(ramole, asyncio.run(build()))
 
 
 def ask(handlers, *columns, prompt="boats?", count=None, length=64):
@@ -143,7 +143,7 @@ def test_more_columns_come_into_sight(handlers):
     assert len(columns_of([None] * 16)) == 4
 
 
-ASKED = Asked(
+ASKED = ComparisonLink(
     "Which <b>boats</b>? \u202e${1}",
     9,
     (Column("mixture", 2.0, ("ant", "gone"), ()), Column("base", 3, (), ("bee",))),
@@ -186,7 +186,7 @@ def test_a_link_fills_the_form_and_names_what_is_not_here(handlers):
     assert "names gone, which is not here" in shown[handlers.ui.notice]
     wrong = handlers.on_open(VISITOR, "#compare?q=####")
     assert "cannot be read" in wrong[handlers.ui.notice]
-    strange = Asked("x", 9, (Column("magic"), Column("base")))
+    strange = ComparisonLink("x", 9, (Column("magic"), Column("base")))
     assert "&#x27;magic&#x27;" in handlers.on_open(VISITOR, link_to(strange))[handlers.ui.notice]
     assert list(handlers.on_open(VISITOR, "")) == [handlers.ui.notice]
 

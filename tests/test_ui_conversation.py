@@ -15,9 +15,9 @@ from ui.ask.conversation import EMPTY, Turn, continued, shortened, turn_of, view
 from ui.ask.examples import recorded_files
 from ui.ask.form import FIELDS, Form
 from ui.ask.found import timing_html
-from ui.ask.layout import Layout
+from ui.ask.layout import AskLayout
 from ui.ask.sessions import MAX_TURNS
-from ui.ask.tab import Handlers
+from ui.ask.tab import AskHandlers
 from ui.ask.updates import Drawing
 from ui.charts.palette import ink_of, scale_of
 from ui.charts.recorded import read_run
@@ -29,7 +29,7 @@ TALK = (Turn("a", "one", "1", ("ant", "bee")), Turn("b", "two", "2", ()))
 
 
 @cache
-def layout() -> Layout:
+def layout() -> AskLayout:
     """The tab's components, which hold nothing by themselves."""
     return asking(FakeRamole(options=OPTIONS)).ui
 
@@ -39,7 +39,7 @@ class Visit:
 
     def __init__(self, ramole: FakeRamole, session: str = "me"):
         self.ramole, self.ui = ramole, layout()
-        self.handlers = Handlers(ramole, self.ui, recorded_files()[:1])
+        self.handlers = AskHandlers(ramole, self.ui, recorded_files()[:1])
         self.request = SimpleNamespace(session_hash=session, headers={})
         self.held: dict = {self.ui.turns: (), self.ui.run: None, self.ui.outcome.talk: EMPTY}
 

@@ -31,7 +31,7 @@ from ui.inspect.layout import lay_out
 from ui.inspect.marks import marks_of
 from ui.inspect.player import player_of
 from ui.inspect.sources import ASKED, Sources
-from ui.inspect.tab import Handlers
+from ui.inspect.tab import InspectHandlers
 from ui.inspect.words import PICK
 
 VISITOR = SimpleNamespace(session_hash="me", headers={})
@@ -66,7 +66,9 @@ def handlers():
         with gr.Blocks():
             return lay_out()
 
-    return Handlers(ramole, asyncio.run(build()), Sources(recorded_files(), read_run, write_files))
+    return InspectHandlers(
+        ramole, asyncio.run(build()), Sources(recorded_files(), read_run, write_files)
+    )
 
 
 def asked(prompt, **options):
@@ -257,7 +259,7 @@ def test_the_answer_in_ask_is_shown_once_it_is_new(handlers, live):
     base = handlers.on_open(asked("x", method="base"), other, *START, *CLOSED)
     assert not base[ui.body].visible and "No adapter was at work" in base[ui.notice]
     empty = replace(handlers.sources, files=())
-    nothing = Handlers(handlers.ramole, ui, empty).on_open(None, None, *START, *CLOSED)
+    nothing = InspectHandlers(handlers.ramole, ui, empty).on_open(None, None, *START, *CLOSED)
     assert "no answer yet" in nothing[ui.notice] and set(nothing) <= set(ui.all)
 
 

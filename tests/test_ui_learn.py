@@ -24,7 +24,7 @@ from ui.learn.layout import lay_out
 from ui.learn.scores_view import LEVEL, scores_html
 from ui.learn.steps import STEPS, TITLES
 from ui.learn.switched import effect_of, switched_html, values
-from ui.learn.tab import Handlers
+from ui.learn.tab import LearnHandlers
 from ui.learn.toy import START, WEIGHTS, said, shares, toy
 from ui.learn.toy_view import toy_html
 from ui.learn.updates import picture_html, step_updates, tries_html, words_html
@@ -42,7 +42,7 @@ def handlers():
         with gr.Blocks():
             return lay_out()
 
-    return Handlers(learn_ramole(), asyncio.run(build()))
+    return LearnHandlers(learn_ramole(), asyncio.run(build()))
 
 
 def opened(handlers, place, *, picked=DIFFER, guessed=None, what="weights", sliders=None):

@@ -1,4 +1,4 @@
-"""The page: it talks to `ramole_core` through its public names alone, and never imports torch."""
+"""The page; it uses `ramole_core` through its public names alone, and never imports torch."""
 
 from typing import TYPE_CHECKING
 
@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
 
 def build(ramole: "Ramole") -> "gr.Blocks":
-    """The page of this system, ready for `ui.serve`; nothing listens and nothing loads yet."""
+    """Build the page of this system for `ui.serve`; nothing listens and nothing loads yet."""
     import gradio as gr
 
     from .api.endpoints import endpoints

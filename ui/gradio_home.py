@@ -1,5 +1,4 @@
-"""What Gradio reads when it is imported, so this comes first: a folder for its files that goes with
-the process, and no reports to its makers.
+"""Gradio's environment, set before its import: a temporary folder for its files, and no telemetry.
 
 A process that is killed leaves its folder behind; the next one that starts removes it.
 """
@@ -35,7 +34,7 @@ def _remove_left(place: Path) -> None:
 
 
 def _locked(folder: Path, *, keep: bool) -> bool:
-    """Whether a process that lives holds this folder; `keep`: this one does from now on."""
+    """Whether a live process holds this folder; `keep`: this one does from now on."""
     if os.name != "posix":
         return True
     import fcntl

@@ -1,4 +1,4 @@
-"""The head of the page: what this is, in two lines, and whether the model is there yet."""
+"""The head of the page: two lines of introduction, and the model's state."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -63,7 +63,7 @@ def status_html(status: Status, *, exact: bool, model: str, notes: Sequence[str]
 
 
 def promise(*, exact: bool) -> str:
-    """What an answer owes to who else is served."""
+    """A sentence on whether other requests can change an answer."""
     if exact:
         return "On this CPU an answer is to the bit what it is alone, whoever else asks."
     return (

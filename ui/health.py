@@ -1,5 +1,4 @@
-"""How the server is, for whoever watches it: no password is asked for, and nothing is told of what
-lies where on the server."""
+"""Health routes of the server, without a password and without details of its files."""
 
 from typing import TYPE_CHECKING
 
@@ -21,7 +20,7 @@ def health_routes(ramole: "Ramole") -> list[BaseRoute]:
     """`/health`, `/livez`, `/readyz` and `/version`."""
 
     def health(request: Request) -> Response:
-        """Everything at once: 503 where the model failed."""
+        """The whole status: 503 where the model failed."""
         model = loading_of(ramole).status()
         status = "ok" if model["ready"] else "error" if model["error"] else "loading"
         told = {
@@ -37,14 +36,13 @@ def health_routes(ramole: "Ramole") -> list[BaseRoute]:
         return PlainTextResponse("ok")
 
     def ready(request: Request) -> Response:
-        """Whether a question would be answered now: 503 while the model loads, or where it
-        failed."""
+        """Whether requests can be answered now: 503 while the model loads, or where it failed."""
         model = loading_of(ramole).status()
         said = "ready" if model["ready"] else FAILED if model["error"] else "loading"
         return PlainTextResponse(said, 200 if model["ready"] else 503)
 
     def version(request: Request) -> Response:
-        """Which version this is."""
+        """The version of the server."""
         return JSONResponse({"version": __version__})
 
     told = {"/health": health, "/livez": live, "/readyz": ready, "/version": version}

@@ -1,4 +1,4 @@
-"""The page as an application that somebody else listens for: a server of many engines mounts it.
+"""The page as an ASGI application, mounted by a server of many engines.
 
 All is as on a port of its own (`serve.py`): doors, routes, passwords, MCP. Connections are that
 server's.
@@ -13,7 +13,7 @@ from fastapi import FastAPI
 
 import ui
 
-from .api.mcp import tell_tools
+from .api.mcp import describe_tools
 from .serve import begin, served, tidy_on
 from .session.quota import quota_of
 from .session.states import remember_little
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 def mounted(ramole: "Ramole") -> FastAPI:
-    """The application; the model loads behind it. It ends what runs when it is shut down. Raises
+    """The application; the model loads in the background, and shutdown ends what runs. Raises
     RamoleError for hosts, proxies or passwords that are none."""
     quiet_logs()
     page = ui.build(ramole)
@@ -33,7 +33,7 @@ def mounted(ramole: "Ramole") -> FastAPI:
     gr.mount_gradio_app(outer, page, path="/", **served(page, ramole))
     page.app = outer.router.routes[-1].app  # pyright: ignore[reportAttributeAccessIssue] mounted
     quiet_server()  # the modules that it loaded meanwhile
-    tell_tools(page)
+    describe_tools(page)
     remember_little(page, quota_of(ramole).presence.sessions)
     outer.router.add_event_handler("shutdown", lambda: end(page, ramole))
     threading.Thread(target=begin, args=[ramole], name="begin", daemon=True).start()

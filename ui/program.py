@@ -15,7 +15,7 @@ from .gradio_home import CACHE
 
 
 def run(*, as_json: bool = False) -> NoReturn:
-    """Serve until the process is told to end, and end it; `as_json`: its address as JSON."""
+    """Serve until the process gets a signal to end; `as_json`: its address as JSON."""
     code = main(as_json=as_json)
     CACHE.cleanup()
     logging.shutdown()
@@ -25,7 +25,7 @@ def run(*, as_json: bool = False) -> NoReturn:
 
 
 def main(*, as_json: bool = False) -> int:
-    """Serve until the process is told to end; one line and 2 where it cannot begin."""
+    """Serve until the process gets a signal to end; one line and status 2 where it cannot begin."""
     from .serve import serve
     from .watch.quiet import quiet_logs
 

@@ -18,7 +18,7 @@ from gradio.utils import get_upload_folder
 
 from ramole_core import RamoleError, announce_page, withdraw_page
 
-from .api.mcp import tell_tools
+from .api.mcp import describe_tools
 from .health import health_routes
 from .metrics.route import metrics_routes
 from .middleware.cache import everything_below
@@ -31,7 +31,7 @@ from .session.accounts import Accounts
 from .session.leaving import sweep_sessions
 from .session.owner import OPERATOR_KEY
 from .session.quota import quota_of, sweep
-from .session.states import remember_little, tell_sessions
+from .session.states import remember_little, track_sessions
 from .session.uploads import keep_uploads_apart
 from .shutdown import end
 from .watch.events import listen
@@ -58,8 +58,8 @@ NEVER = str(10**9)
 
 
 def serve(page: gr.Blocks, ramole: "Ramole", *, as_json: bool = False) -> None:
-    """Listen, load the model in the background, and stay until the process is told to end. The
-    command line finds it by what is written into the data folder meanwhile."""
+    """Listen, load the model in the background, and stay until the process gets a signal to end.
+    The command line finds it by what is written into the data folder meanwhile."""
     url = launch(page, ramole)
     print(json.dumps({"url": url}) if as_json else f"RAMoLE listens on {url}", flush=True)
     announce_page(ramole.settings.data_dir, url, OPERATOR_KEY)
@@ -94,7 +94,7 @@ def launch(page: gr.Blocks, ramole: "Ramole") -> str:
         taken = f"Port {settings.port} cannot be listened on; it is in use, or not allowed."
         raise RamoleError(f"{taken} Set RAMOLE_PORT to a free one.") from None
     quiet_server()  # the modules that it loaded meanwhile
-    tell_tools(page)
+    describe_tools(page)
     watch_connections(page.server)
     remember_little(page, quota_of(ramole).presence.sessions)
     threading.Thread(target=begin, args=[ramole], name="begin", daemon=True).start()
@@ -102,8 +102,8 @@ def launch(page: gr.Blocks, ramole: "Ramole") -> str:
 
 
 def served(page: gr.Blocks, ramole: "Ramole") -> dict[str, Any]:
-    """What the page is served with, whoever listens: doors, routes, passwords, looks. Sets the page
-    up for it; raises RamoleError for hosts, proxies or passwords that are none."""
+    """The application around the page: middleware, routes, passwords, styles. Sets the page up for
+    it; raises RamoleError for hosts, proxies or passwords that are none."""
     settings = ramole.settings
     accounts = Accounts(passwords(settings.auth) or (), settings.keys_file)
     middleware = doors(ramole, cache=Path(get_upload_folder()), accounts=accounts)
@@ -114,7 +114,7 @@ def served(page: gr.Blocks, ramole: "Ramole") -> dict[str, Any]:
     keep_uploads_apart()
     os.umask(0o077)  # nobody else on this machine reads uploads
     let_mcp_call()
-    tell_sessions(quota_of(ramole).presence.sessions)
+    track_sessions(quota_of(ramole).presence.sessions)
     page.delete_cache = (HOUR, HOUR)
     os.environ.setdefault("GRADIO_ANALYTICS_CACHE_FREQUENCY", NEVER)
     page.queue(max_size=settings.max_queue)
@@ -144,8 +144,7 @@ def served(page: gr.Blocks, ramole: "Ramole") -> dict[str, Any]:
 
 
 def tidy_on(page: gr.Blocks, ramole: "Ramole") -> None:
-    """Look for what nobody needs any more, without end: for closed pages often, for files and old
-    logins now and then."""
+    """Clean up without end: closed pages often, files and old logins now and then."""
     tidied, logins = time.monotonic(), OldTokens()
     while True:
         time.sleep(SWEEP_SECONDS)
@@ -157,7 +156,7 @@ def tidy_on(page: gr.Blocks, ramole: "Ramole") -> None:
 
 
 def tidy(ramole: "Ramole") -> None:
-    """Look once for files and uploads that nobody needs any more."""
+    """Clean up unused files and uploads once."""
     drop_old(Path(get_upload_folder()), HOUR)
     drop_gone(ramole)
 
@@ -260,7 +259,7 @@ def begin(ramole: "Ramole") -> None:
 
 
 def _port(port: int, *, said: bool) -> int | None:
-    """Ours, unless only Gradio's own variable names one."""
+    """Our port, unless only Gradio's own variable names one."""
     return None if not said and os.environ.get("GRADIO_SERVER_PORT") else port
 
 

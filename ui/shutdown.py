@@ -1,4 +1,4 @@
-"""The end of a server that was told to end: answers first, then connections, within two seconds.
+"""Shut a server down: answers first, then connections, within two seconds.
 
 An answer that runs ends as `cancelled` and reaches its reader with what it has; whoever still holds
 a connection after that is cut off.

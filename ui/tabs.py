@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def runs() -> Sources:
-    """Where Inspect has runs from: those that Ask recorded, and the files that it writes."""
+    """The source of runs for Inspect: Ask's recorded runs, and its files."""
     return Sources(recorded_files(), read_run, write_files)
 
 

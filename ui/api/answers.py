@@ -86,12 +86,12 @@ def batched(
                 yield [
                     {"error": str(bad[place])}
                     if place in bad
-                    else _told(reading, places[place], good[place])
+                    else _part(reading, places[place], good[place])
                     for place in range(len(prompts))
                 ]
 
 
-def _told(reading: Reading, index: int, request: Request) -> dict | None:
+def _part(reading: Reading, index: int, request: Request) -> dict | None:
     answer = reading.answers.get(index)
     return (
         None
@@ -104,7 +104,7 @@ def _told(reading: Reading, index: int, request: Request) -> dict | None:
 
 
 def how_of(answer: Generation, request: Request, steps: Sequence[Step]) -> dict:
-    """All about an answer but its text, as plain JSON."""
+    """An answer without its text, as plain JSON."""
     pairs = zip(answer.adapters, answer.scores, strict=True)
     dropped = answer.extra.get("dropped_turns")
     return {
@@ -153,7 +153,7 @@ def hit_of(hit: "Hit") -> dict:
 
 
 def card_of(card: "AdapterCard", *, yours: bool) -> dict:
-    """One adapter, without its folder: where things lie on the server is nobody's business."""
+    """One adapter as JSON, without its folder on the server."""
     return {
         "name": card.name,
         "sample": card.sample,

@@ -1,4 +1,4 @@
-"""`/ask`: its parameters and what a client reads of them come from the fields of a request."""
+"""`/ask`: its parameters and their help are derived from the fields of a request."""
 
 import inspect
 from collections.abc import Callable, Iterator, Mapping
@@ -45,7 +45,7 @@ Answer = Callable[[Mapping[str, object], gr.Request | None], Iterator[Any]]
 
 
 def ask_endpoint(answer: Answer, ramole: "Ramole") -> Callable[..., Iterator[Any]]:
-    """A function for `gr.api` with a parameter for each field; `answer` gets what was given."""
+    """A function for `gr.api` with a parameter for each field; `answer` gets the given ones."""
     fields = askable_fields()
     names = [*FIRST, *(name for name in fields if name not in FIRST)]
 

@@ -1,4 +1,4 @@
-"""The six endpoints over HTTP and MCP; their docstrings are what a client reads about them.
+"""The six endpoints over HTTP and MCP; clients read their docstrings.
 
 A client is a session like a browser tab is: its uploads are its own, and go when it leaves. Its
 calls are its signs of life: without one for `presence.IDLE_SECONDS` its uploads may make room for
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 
 class Endpoints:
-    """The six endpoints: what Gradio calls, by name; each ends well or with one sentence.
+    """The six endpoints that Gradio calls by name; errors are one sentence.
 
     A stream's return type is that of one step, since from it Gradio learns how many outputs there
     are; a type checker wants an iterator there, and is told not to look.

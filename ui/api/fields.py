@@ -1,4 +1,4 @@
-"""The fields of each call, checked before anything runs; what is wrong is one sentence.
+"""The fields of each call, checked before anything runs; errors are one sentence.
 
 Gradio passes on whatever JSON a client sends, so nothing about a call is believed.
 """
@@ -40,12 +40,12 @@ class Ask:
         self.method, self.options = self._request.method, self._request.options
 
     def request(self, owner: str | None, *, trace: bool = False) -> Request:
-        """For the engine."""
+        """The request for the engine."""
         return replace(self._request, owner=owner, trace=trace)
 
 
 class Search(BaseModel):
-    """What `/retrieve` is asked."""
+    """The fields of `/retrieve`."""
 
     text: Text
     k: int = Field(3, ge=1, le=1000)
@@ -53,7 +53,7 @@ class Search(BaseModel):
 
 
 class Upload(BaseModel):
-    """What `/add_adapter` is told beside the file."""
+    """The fields of `/add_adapter` beside the file."""
 
     name: Annotated[str, Field(strict=True, max_length=200)] | None = None
     examples: list[Annotated[str, Field(strict=True, max_length=8000)]] | None = Field(
@@ -98,7 +98,7 @@ def refuse_unknown_options(ramole: "Ramole", asked: Ask) -> None:
 
 
 def stored_path(file: object) -> str:
-    """Where Gradio put an uploaded file; RamoleError where `file` is anything else.
+    """The path of an uploaded file; RamoleError where `file` is anything else.
 
     A path that the caller typed is refused: only what went through Gradio's upload is a file here.
     """

@@ -32,7 +32,7 @@ FILE = (
 
 @dataclass(frozen=True)
 class ToolRow:
-    """What a client is told of an endpoint."""
+    """An endpoint's description for clients."""
 
     changes: bool = False
     """Whether it changes the session's pool."""
@@ -58,7 +58,7 @@ TOOLS = {
 }
 
 
-def tell_tools(page: gr.Blocks) -> None:
+def describe_tools(page: gr.Blocks) -> None:
     """Have the page's MCP server list and answer as this file says; nothing where it has none."""
     server = page.mcp_server_obj
     if server is None:
@@ -106,7 +106,7 @@ def tools_of(server: "GradioMCPServer") -> "list[types.Tool]":
 
 
 def _first_words(words: str) -> str:
-    """The description without what Gradio adds of files and results."""
+    """The description without Gradio's notes on files and results."""
     return words.partition(" If a user passes a file")[0].partition(" Returns: ")[0].strip()
 
 
@@ -149,7 +149,7 @@ async def _called(
 
 
 def structured(values: Sequence[Any], row: ToolRow) -> dict[str, Any]:
-    """What an endpoint returned, as one object: an answer's text beside all about it."""
+    """An endpoint's result as one object: an answer's text beside its fields."""
     if len(values) == 2:
         text, about = values
         return {"text": text, **about}

@@ -1,4 +1,4 @@
-"""One question from start to end, without gradio: loading, finding, streaming, ending well.
+"""Answer one question, without gradio: loading, selection, streaming, the end.
 
 `answer` yields `Shown` pictures of a run on its way. However it ends (finished, stopped, or its
 reader gone), the engine is given back and `live.run` holds what came.
@@ -34,7 +34,7 @@ MEASURING = "The answer is there; measuring what each adapter changed…"
 
 @dataclass
 class Live:
-    """A run on its way; one thread fills it, others read it, and `cancelled` ends it."""
+    """A running answer; one thread fills it, others read it, and `cancelled` ends it."""
 
     started: float = field(default_factory=time.perf_counter)
     cancelled: threading.Event = field(default_factory=threading.Event)
@@ -49,7 +49,7 @@ class Live:
 
 @dataclass(frozen=True)
 class Shown:
-    """One picture of a run on its way."""
+    """One picture of a running answer."""
 
     note: str = ""
     found: tuple[Found, ...] = ()
@@ -172,7 +172,7 @@ def _note(reading: Reading, count: int) -> str:
 
 
 def _keep(ramole: "Ramole", reading: Reading, live: Live, request: Request) -> None:
-    """What came, in `live.run`; called where the engine was given back."""
+    """Keep the result in `live.run`, after the engine is released."""
     answer, selection = reading.answers.get(0), reading.selections.get(0)
     try:
         if answer is not None and selection is not None:

@@ -1,5 +1,5 @@
-"""What if: the answer goes on from one of its tokens with something switched off, with a weight
-moved, or with another token in its place. Without gradio.
+"""What if: continue an answer from one of its tokens with something switched off, a weight moved,
+or another token. Without gradio.
 
 What was read and written before that token stays as it is, cache and all: the request is the same
 with the answer's first tokens given (`prefix_ids`) and with what is off from the last of them on
@@ -20,7 +20,7 @@ EVERY = "every"
 
 @dataclass(frozen=True)
 class Change:
-    """What is different from the token on."""
+    """The change from the token on."""
 
     off: bool = False
     """Whether something is switched off."""
@@ -38,7 +38,7 @@ class Change:
 
     @property
     def words(self) -> str:
-        """For a heading."""
+        """The change in words, for a heading."""
         said = []
         if self.off:
             where = "" if self.layer is None else f" in layer {self.layer}"

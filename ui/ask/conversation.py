@@ -1,4 +1,4 @@
-"""A conversation: what its earlier turns are, what the next request says of them, how they look.
+"""A conversation: its earlier turns, in the next request and on the page.
 
 An earlier turn goes along with the adapters that it had, so it keeps what it had. The bare base
 beside an answer reads the same turns, the mixture's answers included, all by itself.
@@ -27,7 +27,7 @@ EMPTY: dict[str, Any] = {"turns": [], "asked": ""}
 
 @dataclass(frozen=True)
 class Turn:
-    """One earlier turn, as small as the next request needs it."""
+    """One earlier turn, reduced to what the next request needs."""
 
     name: str
     """Of its run, for the browser and for who looks it up."""
@@ -82,7 +82,7 @@ def conversation_view(**options: Any) -> gr.HTML:
 def view_of_conversation(
     turns: Sequence[Turn], run_of: Callable[[str], Run | None], *, asked: str
 ) -> dict[str, Any]:
-    """What the browser draws: the earlier turns, and what is asked now.
+    """The view's value: the earlier turns, and the current question.
 
     `run_of` gives a turn's run by its name; without it the turn is text alone.
     """

@@ -1,4 +1,4 @@
-"""The trace of a run as files to take away."""
+"""The trace of a run as files to download."""
 
 import re
 from collections.abc import Mapping
@@ -27,7 +27,7 @@ def write_files(
 
 
 def name_of(run: Run) -> str:
-    """A file's name that says which run it is of: `ramole-METHOD-first-words-of-the-prompt`."""
+    """A file name for the run: `ramole-METHOD-first-words-of-the-prompt`."""
     words = re.findall(r"[a-z0-9]+", run.request.prompt.lower())
     start = "-".join(words)[:MAX_LETTERS].strip("-")
     return "-".join(part for part in ("ramole", run.request.method, start) if part)

@@ -1,4 +1,4 @@
-"""Recorded runs: everything that the page shows of an answer, as files (`charts/recorded.py`).
+"""Recorded runs, as files (`charts/recorded.py`).
 
 With them a visitor sees an answer before any model is there. `python -m ui.ask.record` makes them.
 """

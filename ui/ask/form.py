@@ -1,4 +1,4 @@
-"""What the form of the tab Ask holds, and the Request that it makes, without gradio."""
+"""The form of the tab Ask and its Request, without gradio."""
 
 import re
 from collections.abc import Mapping, Sequence

@@ -1,4 +1,4 @@
-"""An answer that goes on from one of its tokens, as it grows. Without gradio."""
+"""Stream an answer that continues from one of its tokens. Without gradio."""
 
 import threading
 from collections.abc import Iterator, Sequence
@@ -23,7 +23,7 @@ POLL_SECONDS = 0.4
 
 @dataclass(frozen=True)
 class Look:
-    """One picture of it."""
+    """One picture of the growing answer."""
 
     note: str
     kind: str = "busy"
@@ -43,8 +43,8 @@ def going_on(
     text: str,
     address: str,
 ) -> Iterator[Look]:
-    """Look at the answer from the token at `index` on; `text` is that of the token that is taken
-    there, where one is. Raises RamoleError."""
+    """Stream pictures of the answer from the token at `index` on; `text` is that of the token that
+    is taken there, where one is. Raises RamoleError."""
     asked = branched(run, index, change)
     for progress in loaded(ramole, cancelled, pause=POLL_SECONDS):
         yield Look(f"{progress}; then the answer goes on.")
@@ -73,7 +73,7 @@ def going_on(
 
 
 def verdict(pieces: Sequence[str], run: Run) -> str:
-    """Whether the answer came out as it was."""
+    """A sentence on whether the answer changed."""
     if tuple(pieces) == run.pieces:
         return "The answer stays the same, word for word."
     count = len(differing(pieces, run.pieces))

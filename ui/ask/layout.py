@@ -1,4 +1,4 @@
-"""Where the form, the examples and the answer of the tab Ask stand."""
+"""The layout of the tab Ask: form, examples and answer."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -41,8 +41,8 @@ DROP = "drop oldest turns that no longer fit"
 
 
 @dataclass(frozen=True)
-class Entry:
-    """What is filled in and pressed."""
+class AskInputs:
+    """The input components."""
 
     fields: dict[str, Component]
     """In the order of `FIELDS`; the next three are among them."""
@@ -78,7 +78,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a question leads to."""
+    """The output components."""
 
     talk: gr.HTML
     """The earlier turns."""
@@ -96,10 +96,10 @@ class Outcome:
 
 
 @dataclass(frozen=True)
-class Layout:
+class AskLayout:
     """The tab's components."""
 
-    entry: Entry
+    entry: AskInputs
     outcome: Outcome
     token: TokenPanel
     whole: WholePanel
@@ -114,7 +114,7 @@ class Layout:
 
     @property
     def answered(self) -> list[Any]:
-        """What changes when an answer begins and when it has ended."""
+        """The components that change when an answer begins and ends."""
         entry, out = self.entry, self.outcome
         head = [out.notice, entry.ask, entry.stop, out.view, out.beside, out.beside_column]
         head += [entry.on, entry.again, entry.new, entry.drop, out.talk, self.turns]
@@ -134,11 +134,11 @@ def lay_out(
     recorded: Sequence[str],
     live: Sequence[str],
     shared: Shared | None = None,
-) -> Layout:
+) -> AskLayout:
     """Build the tab inside the Blocks that is open, with the titles of its examples."""
     entry = _entry(ramole, recorded, live)
     outcome, token = _outcome(quota_of(ramole).presence.sessions)
-    return Layout(
+    return AskLayout(
         entry=entry,
         outcome=outcome,
         token=token,
@@ -164,7 +164,7 @@ def about_html(ramole: "Ramole", name: str) -> str:
     return ""
 
 
-def _entry(ramole: "Ramole", recorded: Sequence[str], live: Sequence[str]) -> Entry:
+def _entry(ramole: "Ramole", recorded: Sequence[str], live: Sequence[str]) -> AskInputs:
     start = Form()
     prompt = gr.Textbox(
         label="Prompt",
@@ -200,7 +200,7 @@ def _entry(ramole: "Ramole", recorded: Sequence[str], live: Sequence[str]) -> En
         box = _adapters() | _decoding(ramole, start) | _template()
     box |= {"prompt": prompt, "beside": beside, "method": method, "k": k, "examples": pairs.text}
     box["mix"] = pairs.mix
-    return Entry(
+    return AskInputs(
         fields={name: box[name] for name in FIELDS},
         prompt=prompt,
         method=method,

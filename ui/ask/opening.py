@@ -1,4 +1,4 @@
-"""What the page shows first: what its address asks for, or what was there before a reload."""
+"""The first content of the page: from its address, or from before a reload."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -14,7 +14,7 @@ from ..parts.notice import notice_html
 from ..session.quota import quota_of
 from .conversation import Turn
 from .form import form_of
-from .layout import Layout
+from .layout import AskLayout
 from .talk import Talk
 from .updates import ended
 
@@ -44,7 +44,7 @@ class Opening:
     def __init__(
         self,
         ramole: "Ramole",
-        ui: Layout,
+        ui: AskLayout,
         talk: Talk,
         *,
         recorded: Sequence[Path],
@@ -66,7 +66,7 @@ class Opening:
                 return self.first(request, whole=whole)
             if link.recorded:
                 return self._recorded(request, link.recorded, whole=whole)
-            return self._asked(request, link)
+            return self._from_link(request, link)
         except RamoleError as error:
             return {self.ui.outcome.notice: notice_html(str(error), kind="wrong")}
 
@@ -85,7 +85,7 @@ class Opening:
             raise RamoleError(UNKNOWN)
         return self.show(request, places[0], whole)
 
-    def _asked(self, request: gr.Request, link: Link) -> dict[Any, Any]:
+    def _from_link(self, request: gr.Request, link: Link) -> dict[Any, Any]:
         asked, ui, entry = link.request, self.ui, self.ui.entry
         assert asked is not None
         methods = {row.name: row for row in self.ramole.methods()}
@@ -121,7 +121,7 @@ class Opening:
         return {**values, **shown}
 
     def connect(self) -> None:
-        """The page tells its address once it is open."""
+        """Run `on_open` with the page's address once it is open."""
         ui = self.ui
         opened = open_page().load(
             self.on_open,

@@ -1,4 +1,4 @@
-"""The options that methods have of their own, as fields of the form: each method's are a group."""
+"""The methods' own options as fields of the form, one group a method."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -39,7 +39,7 @@ class OptionField:
 
 @dataclass(frozen=True)
 class Options:
-    """All methods' options; those of the method that is chosen are in sight."""
+    """All methods' options; those of the chosen method are visible."""
 
     fields: tuple[OptionField, ...]
     groups: dict[str, gr.Row]
@@ -53,12 +53,12 @@ class Options:
         return [one.component for one in self.fields]
 
     def shown(self, method: str) -> dict[Any, Any]:
-        """The groups, of which this method's is in sight, and their fold."""
+        """The groups, with this method's visible, and their fold."""
         rows = {group: gr.Row(visible=name == method) for name, group in self.groups.items()}
         return {**rows, self.fold: gr.Accordion(visible=method in self.groups)}
 
     def chosen(self, method: str, values: Sequence[object]) -> dict[str, bool | int | float]:
-        """What this method's options are, by name, where they differ from their defaults."""
+        """This method's options by name, where they differ from their defaults."""
         mine = [
             (one, one.read(value))
             for one, value in zip(self.fields, values, strict=True)

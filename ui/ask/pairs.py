@@ -1,4 +1,4 @@
-"""The examples that a method finds its weights on, by hand or from a file; and weights kept."""
+"""The field for a method's examples, typed or from a file; and kept weights."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -37,17 +37,17 @@ class Pairs:
     """The methods that have use for them."""
 
     def shown(self, method: str) -> dict[Any, Any]:
-        """In sight for a method that finds its weights on examples."""
+        """The field, visible for a method that finds its weights on examples."""
         return {self.group: gr.Column(visible=method in self.fits)}
 
     def chosen(self, method: str, mix: str | None, text: str | None) -> dict[str, str | None]:
-        """What is filled in, where the method has use for it; a mix takes the place of examples."""
+        """The field's value, where the method uses it; a mix replaces examples."""
         if method not in self.fits:
             return {"mix": None, "examples": ""}
         return {"mix": mix or None, "examples": "" if mix else text or ""}
 
     def connect(self) -> None:
-        """A file fills the field in."""
+        """Connect the file to the field."""
         self.file.upload(_taken, self.file, self.text, **QUIET)
 
 

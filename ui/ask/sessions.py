@@ -1,4 +1,4 @@
-"""Each visitor's last question: begin, stop, and the name that the browser knows it by."""
+"""Each visitor's last question: begin, stop, and its name in the browser."""
 
 import secrets
 from dataclasses import dataclass, field
@@ -12,8 +12,8 @@ MAX_TURNS = 24
 
 
 @dataclass(frozen=True)
-class Asked:
-    """A session's last question; Stop and a closed tab end it."""
+class Question:
+    """A session's last question; Stop and a closed tab cancel it."""
 
     live: Live = field(default_factory=Live)
     name: str = field(default_factory=lambda: secrets.token_hex(4))
@@ -24,7 +24,7 @@ class Sessions:
     """The last question of each session, and what its conversation said before."""
 
     def __init__(self, store: SessionStore):
-        self._asked: Drawer[Asked] = store.drawer(
+        self._asked: Drawer[Question] = store.drawer(
             weigh=lambda one: weight_of(one.live.run), end=lambda one: one.live.cancelled.set()
         )
         self._earlier: Drawer[dict[str, Run]] = store.drawer(
@@ -36,10 +36,10 @@ class Sessions:
         asked = self._asked.get(session)
         return asked is not None and not asked.live.ended.is_set()
 
-    def begin(self, session: str) -> Asked:
+    def begin(self, session: str) -> Question:
         """A new question; the one before ends."""
         self.stop(session)
-        asked = Asked()
+        asked = Question()
         self._asked.put(session, asked)
         return asked
 
@@ -47,14 +47,14 @@ class Sessions:
         """End the session's answer; its own stream then ends, with what came."""
         self._asked.end_of(session)
 
-    def ended(self, session: str, asked: Asked) -> None:
-        """The answer weighs what came, where it is still the last one."""
+    def ended(self, session: str, asked: Question) -> None:
+        """Record the ended answer's size, where it is still the last one."""
         asked.live.ended.set()
         if self._asked.get(session) is asked:
             self._asked.put(session, asked)
 
     def keep(self, session: str, name: str, run: Run) -> None:
-        """An earlier turn; of a long conversation the oldest lose their runs."""
+        """Keep an earlier turn; a long conversation drops the oldest runs."""
         earlier = {**(self._earlier.get(session) or {}), name: run}
         for old in list(earlier)[:-MAX_TURNS]:
             del earlier[old]
@@ -65,7 +65,7 @@ class Sessions:
         return (self._earlier.get(session) or {}).get(name)
 
     def forget(self, session: str) -> None:
-        """The conversation is over."""
+        """Drop the conversation."""
         self._earlier.drop(session)
 
     def parts(self, session: str, run: Run) -> tuple[Run, ...]:

@@ -28,7 +28,7 @@ from .conversation import continued
 from .downloads import write_files
 from .examples import recorded_files
 from .form import FIELDS, Form, form_of
-from .layout import Layout, about_html, how, lay_out
+from .layout import AskLayout, about_html, how, lay_out
 from .opening import Opening
 from .sessions import Sessions
 from .talk import ASK, Talk
@@ -49,13 +49,13 @@ def tab(ramole: "Ramole", shared: Shared | None = None) -> None:
         titles = [read_run(path).title for path in recorded]
         live = [example.title for example in LIVE]
         ui = lay_out(ramole, recorded=titles, live=live, shared=shared)
-    _connect(ui, Handlers(ramole, ui, recorded), ask_tab)
+    _connect(ui, AskHandlers(ramole, ui, recorded), ask_tab)
 
 
-class Handlers:
+class AskHandlers:
     """What happens on each event of the tab."""
 
-    def __init__(self, ramole: "Ramole", ui: Layout, recorded: Sequence[Path]):
+    def __init__(self, ramole: "Ramole", ui: AskLayout, recorded: Sequence[Path]):
         self.ramole = ramole
         self.ui = ui
         self.recorded = recorded
@@ -66,7 +66,7 @@ class Handlers:
         self.call = presence.call
 
     def on_how(self, method, k):
-        """Another method or k: the folded part says so."""
+        """Another method or k: update the folded part."""
         title = {self.ui.entry.how: gr.Accordion(label=how(method, k))}
         about = {self.ui.entry.about: about_html(self.ramole, method)}
         entry = self.ui.entry
@@ -85,7 +85,7 @@ class Handlers:
     def on_ask(
         self, request: gr.Request, turns, drop, *values
     ) -> Generator[tuple[Any, ...], None, None]:
-        """Pictures of the answer, in the order of `Layout.growing`."""
+        """Pictures of the answer, in the order of `AskLayout.growing`."""
         session = session_of(request)
         asked = self.sessions.begin(session)
         drawing = Drawing(asked.name, turns)
@@ -132,7 +132,7 @@ class Handlers:
         return {**done(self.ui, run, name, whole=whole, talking=bool(turns)), **said}
 
     def on_stop(self, request: gr.Request):
-        """The answer's own stream then ends, with what came."""
+        """Stop the answer; its stream ends with what came."""
         self.sessions.stop(session_of(request))
 
     def on_stopped(self, turns):
@@ -216,14 +216,14 @@ class Handlers:
         return sorted(mix.name for mix in self.ramole.mixes(owner) if mix.method in fits)
 
     def form(self, values: Sequence[Any]) -> Form:
-        """The form, from the values of `Entry.values`; RamoleError where an option is none."""
+        """The form, from the values of `AskInputs.values`; RamoleError where an option is none."""
         said = dict(zip(FIELDS, values, strict=False))
         chosen = self.ui.entry.options.chosen(said["method"], values[len(FIELDS) :])
         said |= self.ui.entry.pairs.chosen(said["method"], said["mix"], said["examples"])
         return Form(**said, options=chosen)
 
 
-def _connect(ui: Layout, handlers: Handlers, ask_tab: gr.Tab) -> None:
+def _connect(ui: AskLayout, handlers: AskHandlers, ask_tab: gr.Tab) -> None:
     """Every event of the tab with its handler."""
     page, entry = open_page(), ui.entry
     options = entry.options

@@ -1,4 +1,4 @@
-"""Buttons that copy what asks for an answer again: a link, and Python."""
+"""Buttons that copy a request: as a link, and as Python."""
 
 from pathlib import Path
 from typing import Any

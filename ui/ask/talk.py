@@ -1,4 +1,4 @@
-"""What a visitor does with a conversation: ask on, look into an earlier turn, begin anew."""
+"""The events of a conversation: continue, open an earlier turn, start anew."""
 
 import re
 import secrets
@@ -12,7 +12,7 @@ from ..charts.run import Run
 from ..parts.events import QUIET, number_in, session_of, text_in
 from .conversation import Turn, recorded_talk, shortened, turn_of, view_of_conversation
 from .examples import earlier_runs
-from .layout import Layout
+from .layout import AskLayout
 from .sessions import Sessions
 from .token_panel import PICKS
 from .updates import fresh
@@ -36,9 +36,9 @@ Turns = tuple[Turn, ...]
 
 
 class Talk:
-    """The conversations of all sessions, and the events that are theirs alone."""
+    """The conversations of all sessions, and their events."""
 
-    def __init__(self, ramole: "Ramole", ui: Layout, sessions: Sessions):
+    def __init__(self, ramole: "Ramole", ui: AskLayout, sessions: Sessions):
         self.ramole, self.ui, self.sessions = ramole, ui, sessions
 
     def begun(self, session: str, run: Run | None, turns: Turns) -> Turns:
@@ -80,7 +80,7 @@ class Talk:
         return {self.ui.turns: self._joined(session, run, turns), self.ui.run: None}
 
     def on_new(self, request: gr.Request):
-        """The conversation is over."""
+        """End the conversation."""
         self.sessions.forget(session_of(request))
         return fresh(self.ui)
 

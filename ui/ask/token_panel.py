@@ -1,4 +1,4 @@
-"""One token in detail: contributions and weights by layer and module, what else was likely."""
+"""One token in detail: contributions and weights by layer and module, likely alternatives."""
 
 import threading
 from collections.abc import Callable, Iterator
@@ -84,12 +84,12 @@ class TokenPanel:
 
     @property
     def all(self) -> list[Component]:
-        """What a pick changes."""
+        """The components that a pick changes."""
         return [self.token, self.plot, self.likely, self.table, *self.what.all]
 
     def connect(self, ramole: "Ramole", *, view: gr.HTML, run: gr.State) -> None:
-        """A token picked in `view` is shown here: what the trace holds at once, and what the model
-        says of it in its own time, unless another one was picked meanwhile."""
+        """Show a token picked in `view`: the trace at once, the model's explanation later, unless
+        another one was picked meanwhile."""
 
         def on_pick(request: gr.Request, run: Run | None, event: gr.EventData):
             index = number_in(event, "index")
@@ -124,13 +124,13 @@ class TokenPanel:
     def picked(
         self, ramole: "Ramole", run: Run | None, index: int | None, *, turn: int = 0
     ) -> Iterator[dict[Any, Any]]:
-        """What the trace holds, and then what the model says; `turn` as for `token_html`."""
+        """The trace's values, and then the model's explanation; `turn` as for `token_html`."""
         yield self.shown(run, index, turn=turn)
         if said := self.said(ramole, run, index):
             yield said
 
     def shown(self, run: Run | None, index: int | None, *, turn: int = 0) -> dict[Any, Any]:
-        """What the trace holds of a token of the answer."""
+        """The trace's values of a token of the answer."""
         if run is None or index is None or not 0 <= index < len(run.pieces):
             return {self.token: waiting_html("A token can be opened once its answer has ended.")}
         known = run.explained.get(index)
@@ -144,7 +144,7 @@ class TokenPanel:
         *,
         here: Callable[[], bool] = lambda: True,
     ) -> dict[Any, Any]:
-        """What the model says of it; nothing where all of it was recorded, or where it is no more
+        """The model's explanation; nothing where all of it was recorded, or where it is no more
         `here` once the model can be asked."""
         if run is None or index is None or not 0 <= index < len(run.pieces):
             return {}
@@ -156,7 +156,7 @@ class TokenPanel:
                 return {}
             said, live = explain(ramole, run, index)
         shown = {self.likely: said} if known is None else {}  # what was recorded stays
-        return {**shown, **self.what.told(live)}
+        return {**shown, **self.what.choices(live)}
 
     def opened(self, run: Run, index: int, *, turn: int = 0) -> dict[Any, Any]:
         """Everything about one token that the trace holds."""

@@ -1,4 +1,4 @@
-"""What the components of the tab Ask hold: while an answer grows, once it is there, without one.
+"""Updates of the tab Ask: for a growing answer, a finished one, and none.
 
 A picture of a growing answer changes four components, and all four have a value in each: Gradio
 builds a component that is left out anew, at ten times the cost of sending it what it has already.
@@ -19,7 +19,7 @@ from ..parts.notice import notice_html
 from .answer import Shown
 from .conversation import EMPTY, Turn
 from .found import found_html, timing_html
-from .layout import Layout
+from .layout import AskLayout
 from .takeaway import takeaway_of
 
 BEYOND = "A weight below 0 works against its adapter, and one above 1 makes more of it than it is."
@@ -27,7 +27,7 @@ GO_ON = 'Type what comes next and press "Ask on" to keep this answer as the turn
 
 
 class Drawing:
-    """The pictures of one run, in the order of `Layout.growing`; what stays is made once."""
+    """The pictures of one run, in the order of `AskLayout.growing`; what stays is made once."""
 
     def __init__(self, name: str, turns: Sequence[Turn] = ()):
         """`turns`: those before, whose adapters keep their letters and colours."""
@@ -36,7 +36,7 @@ class Drawing:
         self._last = Shown()
 
     def picture(self, shown: Shown) -> tuple[Any, ...]:
-        """A picture of the run on its way."""
+        """A picture of the running answer."""
         if shown.found != self._last.found:
             self._found = found_html(shown.found, before=self._before)
         self._last = shown
@@ -48,16 +48,16 @@ class Drawing:
         return note, view, shown.beside or "", self._found, gr.skip()
 
     def end(self, run: Run) -> tuple[Any, ...]:
-        """The last picture again, and the run."""
+        """The last picture, and the run."""
         *shown, _ = self.picture(self._last)
         return (*shown, run)
 
     def wrong(self, sentence: str, *, kind: str = "wrong") -> tuple[Any, ...]:
-        """No answer, and why."""
+        """No answer, with the reason."""
         return notice_html(sentence, kind=kind), _nothing(), "", self._found, None
 
 
-def begun(ui: Layout, *, beside: bool, turns: Sequence[Turn] = ()) -> dict[Any, Any]:
+def begun(ui: AskLayout, *, beside: bool, turns: Sequence[Turn] = ()) -> dict[Any, Any]:
     """An empty answer that is about to grow, after these earlier turns."""
     out = ui.outcome
     return {
@@ -76,7 +76,7 @@ def begun(ui: Layout, *, beside: bool, turns: Sequence[Turn] = ()) -> dict[Any, 
     }
 
 
-def fresh(ui: Layout) -> dict[Any, Any]:
+def fresh(ui: AskLayout) -> dict[Any, Any]:
     """The page before the first question; what is typed and chosen stays."""
     out = ui.outcome
     return {
@@ -89,7 +89,7 @@ def fresh(ui: Layout) -> dict[Any, Any]:
 
 
 def done(
-    ui: Layout, run: Run, name: str, *, whole: bool, talking: bool = False, recorded: str = ""
+    ui: AskLayout, run: Run, name: str, *, whole: bool, talking: bool = False, recorded: str = ""
 ) -> dict[Any, Any]:
     """A finished answer: every panel follows, that of the whole answer only where it is open.
 
@@ -130,7 +130,7 @@ def whole_text(answer: Generation) -> str:
     return f"{answer.text} … (cut at {answer.new_tokens} tokens, the limit)" if cut else answer.text
 
 
-def ended(ui: Layout, sentence: str, *, talking: bool, goes_on: bool = False) -> dict[Any, Any]:
+def ended(ui: AskLayout, sentence: str, *, talking: bool, goes_on: bool = False) -> dict[Any, Any]:
     """The buttons as no answer is on its way, and one sentence; whatever was shown stays.
 
     `talking`: there are earlier turns; `goes_on`: there is an answer that one can ask on after.
@@ -139,7 +139,7 @@ def ended(ui: Layout, sentence: str, *, talking: bool, goes_on: bool = False) ->
     return {**buttons, ui.outcome.notice: notice_html(sentence)}
 
 
-def emptied(ui: Layout, *, talking: bool) -> dict[Any, Any]:
+def emptied(ui: AskLayout, *, talking: bool) -> dict[Any, Any]:
     """The buttons as at the start, where no answer came; the notice and what was typed stay."""
     view = {ui.outcome.view: _nothing(), ui.run: None}
     return {**_buttons(ui, running=False, talking=talking), **_beside(ui, None), **view}
@@ -149,7 +149,9 @@ def _nothing(*, running: bool = False) -> dict[str, Any]:
     return view_of([], [], [], run="", running=running)
 
 
-def _buttons(ui: Layout, *, running: bool, talking: bool, goes_on: bool = False) -> dict[Any, Any]:
+def _buttons(
+    ui: AskLayout, *, running: bool, talking: bool, goes_on: bool = False
+) -> dict[Any, Any]:
     _, stop = run_and_stop(running=running)
     return {
         ui.entry.ask: gr.Button("Ask on" if talking else "Ask", interactive=not running),
@@ -161,6 +163,6 @@ def _buttons(ui: Layout, *, running: bool, talking: bool, goes_on: bool = False)
     }
 
 
-def _beside(ui: Layout, text: str | None) -> dict[Any, Any]:
+def _beside(ui: AskLayout, text: str | None) -> dict[Any, Any]:
     column = gr.Column(visible=text is not None)
     return {ui.outcome.beside: text or "", ui.outcome.beside_column: column}

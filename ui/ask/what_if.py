@@ -98,7 +98,7 @@ class WhatIf:
 
     @property
     def all(self) -> list[Component]:
-        """What another token changes."""
+        """The components that another token changes."""
         return [
             self.adapter, self.layer, self.module, self.moved, self.weight, self.token,
             self.notice, self.view, self.likely, self.picked, self.tokens,
@@ -116,12 +116,12 @@ class WhatIf:
             self.module: gr.update(choices=[EVERY, *modules], value=EVERY),
             self.moved: gr.update(choices=[NOTHING, *run.experts], value=NOTHING),
             self.weight: gr.update(value=0, info=""),
-            **self.told(None),
+            **self.choices(None),
             **self._emptied(""),
             self.picked: index,
         }
 
-    def told(self, explanation: Explanation | None) -> dict[Any, Any]:
+    def choices(self, explanation: Explanation | None) -> dict[Any, Any]:
         """The tokens that can be taken: those that base or mixture found likely."""
         likely: dict[int, str] = {}
         if explanation is not None:
@@ -135,7 +135,7 @@ class WhatIf:
     def on_go(
         self, ramole: "Ramole", request: gr.Request, run: Run | None, index, tokens, *chosen
     ) -> Iterator[dict[Any, Any]]:
-        """The answer from the token on, as it grows, and what became likely there."""
+        """Stream the answer from the token on, with the new likely tokens there."""
         session, cancelled = session_of(request), threading.Event()
         self.running.end_of(session)
         self.running.put(session, cancelled)
@@ -163,14 +163,14 @@ class WhatIf:
         yield self._buttons(running=False)
 
     def on_moved(self, run: Run | None, index, name):
-        """The slider stands where the weight of that adapter is at the token."""
+        """Set the slider to the adapter's weight at the token."""
         if run is None or index is None or name not in run.experts:
             return gr.update(value=0, info="")
         weight = weights_at(run, index)[name]
         return gr.update(value=min(max(weight, 0), MAX_WEIGHT), info=f"here it is {weight:.2f}")
 
     def on_stop(self, request: gr.Request):
-        """The answer ends with what came."""
+        """Stop the answer with what came."""
         self.running.end_of(session_of(request))
 
     def connect(self, ramole: "Ramole", *, run: gr.State) -> None:

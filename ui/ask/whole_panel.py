@@ -49,11 +49,11 @@ class WholePanel:
 
     @property
     def all(self) -> list[Component]:
-        """What a run changes."""
+        """The components that a run changes."""
         return [self.entropy, self.expert, self.layers, self.table]
 
     def connect(self, *, run: gr.State) -> None:
-        """Another adapter, another picture."""
+        """Connect the choice of an adapter to its picture."""
 
         def on_expert(run: Run | None, expert: int | None):
             if run is None or expert is None or not 0 <= expert < len(run.experts):
@@ -83,7 +83,7 @@ class WholePanel:
         }
 
     def cleared(self) -> dict[Any, Any]:
-        """Nothing to see; the style sheet hides the panel while the answer has no legend."""
+        """The empty panel; the style sheet hides it while the answer has no legend."""
         return {
             self.entropy: None,
             self.expert: gr.Dropdown(choices=[], value=None),

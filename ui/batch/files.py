@@ -1,4 +1,4 @@
-"""The results of a batch as files to take away: all of it as jsonl, the main columns as csv."""
+"""The results of a batch as files: all of it as jsonl, the main columns as csv."""
 
 import csv
 import json

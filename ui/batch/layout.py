@@ -1,4 +1,4 @@
-"""Where the rows, the picture and the results of the tab Batch stand."""
+"""The layout of the tab Batch: rows, picture and results."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -40,8 +40,8 @@ new MutationObserver(() => {  // parts of Gradio's without a name
 
 
 @dataclass(frozen=True)
-class Entry:
-    """What is filled in and pressed."""
+class BatchInputs:
+    """The input components."""
 
     examples: gr.HTML
     drop: gr.File
@@ -56,13 +56,13 @@ class Entry:
 
     @property
     def rows(self) -> list[Any]:
-        """What `Sessions.read` takes, in its order."""
+        """The arguments of `Sessions.read`, in its order."""
         return [self.text, self.kind, self.method, self.k, self.length]
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What the rows lead to."""
+    """The output components."""
 
     notice: gr.HTML
     progress: gr.HTML
@@ -76,19 +76,19 @@ class Outcome:
 
     @property
     def looks(self) -> list[Any]:
-        """What a look at a run changes."""
+        """The components that an update of a run changes."""
         return [self.notice, self.progress, self.picture, self.table, self.ran]
 
 
 @dataclass(frozen=True)
-class Layout:
+class BatchLayout:
     """The tab's components."""
 
-    entry: Entry
+    entry: BatchInputs
     outcome: Outcome
 
 
-def lay_out(ramole: "Ramole") -> Layout:
+def lay_out(ramole: "Ramole") -> BatchLayout:
     """Build the tab inside the Blocks that is open."""
     gr.HTML(INTRO, elem_id="batch-intro", **PLAIN)
     with gr.Row(equal_height=False):
@@ -114,10 +114,10 @@ def lay_out(ramole: "Ramole") -> Layout:
             elem_id="batch-table",
         )
     ran = gr.State(None)
-    return Layout(entry, Outcome(notice, progress, map_of_rows, row, jsonl, csv, table, ran))
+    return BatchLayout(entry, Outcome(notice, progress, map_of_rows, row, jsonl, csv, table, ran))
 
 
-def _entry(ramole: "Ramole") -> Entry:
+def _entry(ramole: "Ramole") -> BatchInputs:
     examples = choices(
         [(example.badge, example.title) for example in EXAMPLES],
         "Rows to try",
@@ -146,4 +146,4 @@ def _entry(ramole: "Ramole") -> Entry:
             k = k_field(3, min_width=120)
             length = length_field(ramole, 64, min_width=120, buttons=[])
     gr.HTML(SYNTAX, elem_id="batch-syntax", **PLAIN)
-    return Entry(examples, drop, text, verdict, run, stop, kind, method, k, length)
+    return BatchInputs(examples, drop, text, verdict, run, stop, kind, method, k, length)

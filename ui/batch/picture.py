@@ -50,7 +50,7 @@ def picture(**options: Any) -> gr.HTML:
 
 
 def picture_of(run: BatchRun | None) -> dict[str, Any]:
-    """What the browser draws; columns in order of appearance, once ended the busiest first."""
+    """The view's value; columns in order of appearance, once ended the busiest first."""
     if run is None:
         return {"run": "", "running": False, "columns": [], "rows": [], "said": "", "empty": EMPTY}
     uses = used(run)
@@ -73,7 +73,7 @@ def used(run: BatchRun) -> Counter[str]:
 
 
 def caption(run: BatchRun) -> str:
-    """What the picture shows, in words."""
+    """The picture in words."""
     uses = used(run)
     if not uses:
         return "No row uses an adapter so far."

@@ -1,4 +1,4 @@
-"""The text of the tab Batch as rows: what a file holds, what is wrong with which line."""
+"""The text of the tab Batch as rows, with an error for each bad line."""
 
 from html import escape
 from typing import TYPE_CHECKING
@@ -74,7 +74,7 @@ def verdict_html(batch: Batch) -> str:
 
 
 def refused_html(sentence: str) -> str:
-    """A file or a text that has no rows at all."""
+    """The error for a file or a text without rows."""
     return f'<div class="rm-batch-verdict bad" role="alert"><p>{escape(sentence)}</p></div>'
 
 

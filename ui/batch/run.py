@@ -1,4 +1,4 @@
-"""The rows of a batch while they run, as plain data: one thread fills it in, others read it.
+"""The running rows of a batch, as plain data: one thread fills it in, others read it.
 
 `watched` gives a moment to draw every so often, until every row has ended.
 """
@@ -48,7 +48,7 @@ EVENTS = ("cancelled", "ended")
 
 @dataclass
 class RowRun:
-    """One row of the file as it stands."""
+    """One row of the file and its state."""
 
     row: BatchRow | BadRow
     state: str = "waits"
@@ -72,7 +72,7 @@ class RowRun:
 
     @property
     def prompt(self) -> str:
-        """What it asks; a bad row's beginning."""
+        """The prompt; a bad row's beginning."""
         return self.row.text if isinstance(self.row, BadRow) else self.row.request.prompt
 
     @property
@@ -101,7 +101,7 @@ class RowRun:
 
     @property
     def done(self) -> float:
-        """0 to 1; a row that runs counts by its tokens, and never as done."""
+        """The share done, 0 to 1; a running row counts by its tokens, and never as done."""
         if self.state != "runs" or isinstance(self.row, BadRow):
             return float(self.state != "waits")
         return min(len(self.pieces) / self.row.request.max_new_tokens, 0.95)
@@ -135,7 +135,7 @@ class BatchRun:
         return {name: part for name, part in vars(self).items() if name not in EVENTS}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """A run that has ended, wherever it came from."""
+        """Restore a run that has ended."""
         vars(self).update(state)
         for name in EVENTS:
             setattr(self, name, threading.Event())
@@ -182,7 +182,7 @@ def run_of(batch: Batch, *, owner: str | None, address: str = "") -> BatchRun:
 
 
 def watched(ramole: "Ramole", run: BatchRun) -> Generator[None, None, None]:
-    """Run it; a turn for each look at it, the last after its end. A reader that leaves ends it."""
+    """Run it; yields for each update, last after its end. Closing the generator cancels it."""
     try:
         try:
             for progress in loaded(ramole, run.cancelled, pause=PAUSE):

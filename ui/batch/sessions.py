@@ -1,4 +1,4 @@
-"""Each visitor's batch: begin, look, pick a row, take the results, stop.
+"""Each visitor's batch: begin, watch, pick a row, download, stop.
 
 Whatever a browser says is believed only within its own session.
 """
@@ -43,14 +43,14 @@ class Sessions:
         return read(self._ramole, text, kind, defaults=defaults, owner=owner)
 
     def busy(self, session: str) -> bool:
-        """Whether a run is on its way that nobody has stopped."""
+        """Whether a run is on its way and not stopped."""
         run = self._runs.get(session)
         return run is not None and not run.ended.is_set() and not run.cancelled.is_set()
 
     def looks(
         self, session: str, owner: str | None, *rows: Any, address: str = ""
     ) -> Generator[Look, None, None]:
-        """Run the rows (what `read` takes); a look now and then, the last after the end."""
+        """Run the rows (as `read` takes them); yields updates, the last after the end."""
         drawing, before = Drawing(), self._runs.get(session)
         try:
             batch = self.read(owner, *rows)
@@ -72,11 +72,11 @@ class Sessions:
                 self._runs.put(session, run)  # with what it weighs now
 
     def stop(self, session: str) -> None:
-        """End the session's run; its own looks then end, with what came."""
+        """Stop the session's run; its updates end with what came."""
         self._runs.end_of(session)
 
     def keep(self, session: str, run: BatchRun | None) -> None:
-        """A run that ended in another process, as on ZeroGPU."""
+        """Keep a run that ended in another process, as on ZeroGPU."""
         if run is not None:
             self._runs.put(session, run)
 

@@ -12,7 +12,7 @@ from ..parts.fields import run_and_stop
 from ..parts.notice import notice_html
 from ..session.quota import quota_of
 from .examples import EXAMPLES
-from .layout import Layout, lay_out
+from .layout import BatchLayout, lay_out
 from .rows import refused_html, text_of, verdict_html
 from .run import BatchRun
 from .sessions import Sessions
@@ -33,19 +33,19 @@ def tab(ramole: "Ramole") -> None:
     """Build the tab inside the Blocks that is open."""
     with gr.Tab("Batch", id="batch", elem_id="batch-tab"):
         ui = lay_out(ramole)
-    _connect(ui, Handlers(ramole, ui))
+    _connect(ui, BatchHandlers(ramole, ui))
 
 
-class Handlers:
+class BatchHandlers:
     """What happens on each event of the tab."""
 
-    def __init__(self, ramole: "Ramole", ui: Layout):
+    def __init__(self, ramole: "Ramole", ui: BatchLayout):
         self.ui = ui
         self.sessions = Sessions(ramole)
         self.call = quota_of(ramole).presence.call
 
     def on_check(self, request: gr.Request, text, *how):
-        """How many of the rows can run."""
+        """Show how many of the rows can run."""
         if not (text or "").strip():
             return ""
         with self.call(request) as visitor:
@@ -72,13 +72,13 @@ class Handlers:
         return example.make(), example.kind
 
     def on_begin(self, request: gr.Request):
-        """Nothing yet, unless a batch is on its way."""
+        """Clear the outputs, unless a batch is on its way."""
         if self.sessions.busy(session_of(request)):
             raise gr.Error(RUNNING, visible=False, print_exception=False)  # ends the chain
         return notice_html("Reading the rows…", kind="busy"), "", *run_and_stop(running=True)
 
     def on_run(self, request: gr.Request, *values):
-        """A look at the run now and then, in the order of `Outcome.looks`."""
+        """Run the batch and yield updates, in the order of `Outcome.looks`."""
         with self.call(request) as visitor:
             yield from self.sessions.looks(
                 session_of(request), visitor.owner, *values, address=visitor.address
@@ -91,7 +91,7 @@ class Handlers:
         return run_and_stop(running=False)
 
     def on_stop(self, request: gr.Request):
-        """The run's own looks then end, with what came."""
+        """Stop the run; its updates end with what came."""
         self.sessions.stop(session_of(request))
 
     def on_row(self, request: gr.Request, event: gr.EventData):
@@ -104,7 +104,7 @@ class Handlers:
             return tuple(str(path) for path in self.sessions.results(session_of(request)))
 
 
-def _connect(ui: Layout, handlers: Handlers) -> None:
+def _connect(ui: BatchLayout, handlers: BatchHandlers) -> None:
     """Every event of the tab with its handler."""
     entry, out = ui.entry, ui.outcome
     gr.on(

@@ -1,4 +1,4 @@
-"""What the components of the tab Batch hold while rows run, after them, and where none can."""
+"""Updates of the tab Batch: for running rows, finished ones, and none."""
 
 from typing import Any
 
@@ -14,7 +14,7 @@ Look = tuple[Any, ...]
 
 
 class Drawing:
-    """What notice, progress, picture and table hold, each time somebody looks at a run; and itself.
+    """The values of notice, progress, picture and table for each update of a run.
 
     All four have a value each time, as Gradio's browser half reads it: a component that is left
     out would be built anew, at ten times the cost. The table is made only where it has grown.
@@ -34,7 +34,7 @@ class Drawing:
         return standing_html(run), progress_html(run), picture_of(run), self._table, kept
 
     def wrong(self, sentence: str, before: BatchRun | None) -> Look:
-        """No new run, and why; the one before stays in sight."""
+        """No new run, with the reason; the one before stays visible."""
         said = notice_html(sentence, kind="wrong")
         return said, progress_html(before), picture_of(before), _table(before), before
 

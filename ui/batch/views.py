@@ -1,4 +1,4 @@
-"""A batch in words and numbers: how far it is, one row in full, and all rows as a table."""
+"""A batch in words and numbers: progress, one row in full, and all rows as a table."""
 
 from html import escape
 
@@ -46,7 +46,7 @@ def progress_html(run: BatchRun | None) -> str:
 
 
 def standing_html(run: BatchRun) -> str:
-    """One sentence on how the run stands."""
+    """One sentence on the run's progress."""
     if run.error:
         return notice_html(run.error, kind="wrong")
     if run.ended.is_set():

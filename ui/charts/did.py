@@ -1,4 +1,4 @@
-"""What adapters did to a token, or a whole answer, in words and as one bar.
+"""The effects of adapters on a token, or a whole answer, in words and as one bar.
 
 The bar runs from the base's log probability to the mixture's, adapter by adapter, so that its parts
 add up to what is said at its ends. Pure functions data -> HTML.
@@ -56,7 +56,7 @@ def chance(logprob: float) -> str:
 
 
 def sentence(did: Did) -> str:
-    """What happened to a token, in one sentence of HTML."""
+    """The effects on a token, in one sentence of HTML."""
     if did.leader >= 0:
         name, place = did.experts[did.leader]
         who = f"<strong>{letter_of(place)} {escape(name)}</strong>"

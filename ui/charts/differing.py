@@ -1,4 +1,4 @@
-"""In which words two answers differ."""
+"""The words in which two answers differ."""
 
 import re
 from collections.abc import Sequence

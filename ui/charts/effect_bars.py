@@ -1,4 +1,4 @@
-"""What each adapter did along the answer, in nats: bars upon each other, and their table twin.
+"""Each adapter's effects along the answer, in nats: stacked bars, and their table twin.
 
 Over a word or sentence effects are sums, as log probabilities are. Pure functions.
 """

@@ -1,4 +1,4 @@
-"""How even the gate was, token by token: its entropy along the answer. Pure functions."""
+"""The gate's entropy along the answer, token by token. Pure functions."""
 
 import numpy as np
 import plotly.graph_objects as go

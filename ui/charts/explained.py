@@ -1,4 +1,4 @@
-"""One token in words: what each adapter did as a bar, the entropy, what base and mixture expected.
+"""One token in words: effects as a bar, the entropy, the likely tokens of base and mixture.
 
 Pure functions data -> HTML; token text passes through `html.escape`.
 """
@@ -95,7 +95,7 @@ def explanation_html(explanation: "Explanation", chosen: str) -> str:
 
 
 def waiting_html(reason: str) -> str:
-    """In place of the explanation, until it is there."""
+    """The placeholder of the explanation."""
     return f'<p class="quiet" role="status">{escape(reason)}</p>'
 
 

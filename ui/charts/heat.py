@@ -1,4 +1,4 @@
-"""Maps over the answer: tokens to the right, layers or modules upwards; one expert, or who leads.
+"""Maps over the answer: tokens to the right, layers or modules upwards; one expert, or the leader.
 
 Pure functions from arrays to plotly figures and tables. Blank: the adapter has nothing there.
 """
@@ -53,7 +53,7 @@ def one_module(grid: Grid, module: str) -> Map:
 
 
 def map_figure(grid: Grid, part: Map, expert: int) -> go.Figure:
-    """One expert's values, or with `WINNER` who leads."""
+    """One expert's values, or with `WINNER` the leading experts."""
     if expert == WINNER:
         figure, said = _winners(grid, part), f"largest {grid.what}"
         adapters = zip(map(letter_of, grid.places), grid.experts, strict=True)
@@ -108,7 +108,7 @@ def _values(grid: Grid, part: Map, expert: int) -> go.Figure:
 
 
 def _winners(grid: Grid, part: Map) -> go.Figure:
-    """Colours of the experts, a step for each; grey where nobody stands out."""
+    """Colours of the experts, a step for each; grey where none leads."""
     led, k = leaders(part.cells).T, len(grid.experts)
     inks = [NOBODY, *(ink_of(place) for place in grid.places)]
     letters = ["none", *map(letter_of, grid.places)]

@@ -1,4 +1,4 @@
-"""How much each expert did in an answer, and two answers side by side.
+"""Each expert's share of an answer, and two answers side by side.
 
 Pure functions: a run -> loads -> a plotly figure, with a table twin.
 """
@@ -40,7 +40,7 @@ class Load:
 
     @property
     def said(self) -> str:
-        """In words, where it did little: empty otherwise."""
+        """The load in words, where it is small: empty otherwise."""
         if self.share < NOTHING:
             return "not used in this answer"
         return "" if self.led else "never leads"
@@ -148,7 +148,7 @@ def titles_of(sides: Sequence[Side], *, plain: bool = False) -> dict[str, str]:
 
 
 def changed(sides: Sequence[Side]) -> str:
-    """What two answers have in common, in one sentence."""
+    """The adapters that two answers share, in one sentence."""
     for first, second in pairwise(sides):
         names, others = ({load.name for load in side.loads} for side in (first, second))
         both = sorted(names & others)

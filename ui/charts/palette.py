@@ -1,4 +1,4 @@
-"""One colour and one letter for each expert: the letter says it wherever the colour may not.
+"""One colour and one letter for each expert, for readers who cannot tell the colours apart.
 
 Okabe-Ito's eight colours, which colour-blind eyes tell apart; black is left to the text.
 """
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Ink:
-    """How one expert is drawn: on a white page, on a dark one, and the text upon it."""
+    """The colours of one expert: on a white page, on a dark one, and of text upon them."""
 
     colour: str
     text: str

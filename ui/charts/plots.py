@@ -28,7 +28,7 @@ Table = tuple[list[str], list[list[str | float]]]
 
 @dataclass(frozen=True)
 class Axes:
-    """Of one trace."""
+    """The axes of one trace."""
 
     experts: Sequence[str]
     layers: Sequence[int]
@@ -80,7 +80,7 @@ def token_figure(
 
 
 def bounds_of(values: np.ndarray) -> tuple[float, float]:
-    """What a colour scale must hold: 0, and whatever goes beyond on either side."""
+    """The bounds of a colour scale: 0, and the extreme values on either side."""
     if not values.size:
         return 0.0, 1.0
     return min(0.0, float(values.min())), float(values.max()) if values.max() > 0 else 1.0
@@ -203,7 +203,7 @@ def dress(
     margin: tuple[int, int, int, int] = (46, 12, 34, 46),
     grid: bool = True,
 ) -> go.Figure:
-    """The figure in the page's plain clothes; `margin` is left, right, top and bottom, in pixels.
+    """Style the figure as the page is; `margin` is left, right, top and bottom, in pixels.
 
     Backgrounds are left clear and text is a grey that reads on white and on black, so that one
     figure serves the light and the dark page.

@@ -1,4 +1,4 @@
-"""The pool as pictures: where adapters lie in two dimensions, and how alike each two are.
+"""The pool as pictures: adapters in two dimensions, and the similarity of each two.
 
 Pure functions from vectors to figures. Names come from files of strangers, and plotly reads some
 markup in labels, so each passes `label_of`.

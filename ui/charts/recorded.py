@@ -1,4 +1,4 @@
-"""A recorded run as a file, and back: everything that the page shows of one answer."""
+"""Write and read a recorded run: everything that the page shows of one answer."""
 
 import base64
 import json
@@ -55,7 +55,7 @@ def write_run(run: Run, path: Path) -> None:
 
 
 def read_run(path: Path) -> Run:
-    """The run that `write_run` kept; an older one has no contributions."""
+    """Read the run that `write_run` wrote; an older one has no contributions."""
     record = json.loads(path.read_text("utf-8"))
     kept = dict(record["trace"])
     shape = kept.pop("shape")
@@ -103,7 +103,7 @@ def _unpacked(text: str, shape: list[int], name: str) -> np.ndarray:
 
 
 def _answer(fields: dict[str, Any]) -> Generation:
-    """The answer that `_plain` kept."""
+    """Read the answer that `_plain` wrote."""
     said = fields.get("evidence")
     notes = tuple(map(str, fields.get("notes", ())))
     arrays = {

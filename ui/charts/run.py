@@ -1,4 +1,4 @@
-"""One question and what came of it, as plain data: what every panel of a tab that asks draws."""
+"""One question and its answer as plain data, for every panel."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -28,7 +28,7 @@ the method knows a fixed pool)."""
 
 @dataclass(frozen=True)
 class Found:
-    """One adapter of the pool beside a prompt: how similar it is, and whether it was taken."""
+    """One adapter beside a prompt: its similarity, and whether it was taken."""
 
     name: str
     score: float
@@ -67,7 +67,7 @@ class Run:
 
     @property
     def met(self) -> list[str]:
-        """The adapters that earlier turns had, in their order."""
+        """The adapters of earlier turns, in their order."""
         return [name for turn in self.request.history for name in turn[2] or ()]
 
     @property
@@ -77,8 +77,8 @@ class Run:
 
     @property
     def contribution(self) -> np.ndarray | None:
-        """[n, layer, module, k] float32, what came of the gates; None in a run that was recorded
-        before contributions were measured."""
+        """[n, layer, module, k] float32, the contributions; None in a run that was recorded before
+        contributions were measured."""
         trace = self.answer.trace
         if trace is not None and trace.contribution is None:
             return None
@@ -86,7 +86,7 @@ class Run:
 
     @property
     def present(self) -> np.ndarray:
-        """[n, layer, module, k] bool: who has the module."""
+        """[n, layer, module, k] bool: whether the expert has the module."""
         trace = self.answer.trace
         if trace is not None and trace.present is None:
             return self.gates != 0
@@ -94,13 +94,13 @@ class Run:
 
     @property
     def effects(self) -> np.ndarray | None:
-        """[n, k] float32: what each expert did to the token, in nats; None where it was not
+        """[n, k] float32: each expert's effect on the token, in nats; None where it was not
         measured."""
         found = self.answer.effects
         return None if found is None else found[: len(self.pieces)]
 
     def did(self, index: int) -> Did | None:
-        """What the experts did to one token; None where it was not measured."""
+        """The effects on one token; None where not measured."""
         effects, answer = self.effects, self.answer
         if effects is None or not 0 <= index < len(effects):
             return None
@@ -109,7 +109,7 @@ class Run:
 
     @property
     def did_all(self) -> Did | None:
-        """What they did to the whole answer: sums over its tokens."""
+        """The effects on the whole answer: sums over its tokens."""
         effects, answer = self.effects, self.answer
         if effects is None:
             return None
@@ -123,7 +123,7 @@ class Run:
 
     @property
     def measure(self) -> str:
-        """By what `shares` are: one of `MEASURES`."""
+        """The measure of `shares`: one of `MEASURES`."""
         if self.effects is not None:
             return EFFECT
         trace = self.answer.trace

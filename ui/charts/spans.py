@@ -1,4 +1,4 @@
-"""The tokens of an answer as words or sentences: which tokens belong together, and their text.
+"""Group the tokens of an answer into words or sentences.
 
 A token belongs to the word, or sentence, in which its first character stands that is no white
 space; one without any belongs to the one before. Words are what stands between white space.

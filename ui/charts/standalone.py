@@ -1,4 +1,4 @@
-"""Figures as one HTML page that needs no network: plotly itself is in it, once."""
+"""Figures as one HTML page that needs no network, with plotly in it."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass

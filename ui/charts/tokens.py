@@ -1,5 +1,4 @@
-"""The token view: every token under the colour and letter of the expert that made it likelier, to
-click or to walk.
+"""The token view: every token under the colour and letter of its leading expert, clickable.
 
 Neighbours of one expert share one underline and one letter. A pick reaches Python as a `select`
 event whose data are the token's index and the run's name.
@@ -83,7 +82,7 @@ def token_script() -> str:
 
 
 class Growing:
-    """The view of one run while it grows; every token is put into words once."""
+    """The view of one growing run; every token is described once."""
 
     def __init__(self, run: str, *, measure: str = CONTRIBUTION):
         """`run` is the name that a pick brings back; `measure`: what its shares are of."""
@@ -101,9 +100,9 @@ class Growing:
         places: Sequence[int] | None = None,
         effects: np.ndarray | None = None,
     ) -> dict[str, Any]:
-        """What the browser draws. `shares` has one row [k] for each piece, or none at all; pieces
-        and rows of an earlier call come first in both, unchanged. `places` number the experts for
-        their letters and colours (0, 1, ... if not said); `effects` [n, k] are in nats."""
+        """The view's value. `shares` has one row [k] for each piece, or none at all; pieces and
+        rows of an earlier call come first in both, unchanged. `places` number the experts for their
+        letters and colours (0, 1, ... if not said); `effects` [n, k] are in nats."""
         places = range(len(experts)) if places is None else places
         for i in range(self._count, len(pieces)):
             row = None if effects is None or i >= len(effects) else effects[i]

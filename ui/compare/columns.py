@@ -11,7 +11,7 @@ MAX_COLUMNS = 4
 
 @dataclass(frozen=True)
 class Column:
-    """What is chosen above a column, as gradio hands it over."""
+    """The choices above a column, as gradio hands them over."""
 
     method: str = DEFAULT_METHOD
     k: float = 3
@@ -21,12 +21,12 @@ class Column:
     """Never these."""
 
     def here(self, there: Collection[str]) -> "tuple[str, float, list[str], list[str]]":
-        """The choices, with those of the adapters that are there."""
+        """The choices, limited to existing adapters."""
         adapters = [name for name in self.adapters if name in there]
         return self.method, self.k, adapters, [name for name in self.without if name in there]
 
     def request(self, prompt: str, owner: str | None, *, max_new_tokens: float) -> Request:
-        """What the column asks; raises RamoleError with one sentence."""
+        """The column's request; raises RamoleError with one sentence."""
         named = [name for name in self.adapters or () if name not in (self.without or ())]
         if self.adapters and not named:
             raise RamoleError(

@@ -1,4 +1,4 @@
-"""Where the prompt, the columns' choices and their answers stand."""
+"""The layout of the tab Compare: prompt, columns' choices and answers."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -38,12 +38,12 @@ class Shown:
 
     @property
     def choices(self) -> list[Component]:
-        """What a `Column` is made of, in its order."""
+        """The fields of a `Column`, in its order."""
         return [self.method, self.k, self.adapters, self.without]
 
 
 @dataclass(frozen=True)
-class Layout:
+class CompareLayout:
     """The tab's components."""
 
     prompt: gr.Textbox
@@ -62,17 +62,17 @@ class Layout:
 
     @property
     def values(self) -> list[Component]:
-        """Everything that is asked: prompt, count, length, then each column's choices."""
+        """All inputs: prompt, count, length, then each column's choices."""
         each = [choice for shown in self.columns for choice in shown.choices]
         return [self.prompt, self.count, self.length, *each]
 
     @property
     def growing(self) -> list[Any]:
-        """What a look changes."""
+        """The components that an update changes."""
         return [self.notice, *(shown.view for shown in self.columns), self.asked]
 
 
-def lay_out(ramole: "Ramole") -> Layout:
+def lay_out(ramole: "Ramole") -> CompareLayout:
     """Build the tab inside the Blocks that is open."""
     gr.HTML(LEAD, **PLAIN)
     prompt = gr.Textbox(
@@ -93,7 +93,7 @@ def lay_out(ramole: "Ramole") -> Layout:
     with gr.Row(elem_id="compare-columns", equal_height=False):
         columns = [_column(ramole, n, start) for n, start in enumerate(START)]
     token = gr.HTML(elem_id="compare-token", **PLAIN)
-    return Layout(
+    return CompareLayout(
         prompt, ask, stop, count, length, notice, copy, told, columns, token, gr.State(None)
     )
 

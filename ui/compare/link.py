@@ -46,8 +46,8 @@ class Fields(BaseModel):
 
 
 @dataclass(frozen=True)
-class Asked:
-    """What is compared."""
+class ComparisonLink:
+    """A comparison, as a link holds it."""
 
     prompt: str
     length: int
@@ -60,15 +60,15 @@ class Asked:
         return list(dict.fromkeys(name for name in named if name not in known))
 
 
-def link_to(asked: Asked) -> str:
-    """The end of an address that compares the same again."""
+def link_to(asked: ComparisonLink) -> str:
+    """The end of an address that repeats the comparison."""
     columns = [asdict(one) | {"k": int(one.k)} for one in asked.columns]
     return f"#compare?q={packed(asdict(asked) | {'columns': columns})}"
 
 
-def read_link(fragment: str) -> Asked | None:
-    """What the end of an address asks; None where it asks nothing of this tab. Raises RamoleError
-    with one sentence for a link that is broken."""
+def read_link(fragment: str) -> ComparisonLink | None:
+    """Read the end of an address; None where it is not for this tab. Raises RamoleError with one
+    sentence for a link that is broken."""
     tab, _, said = str(fragment or "").partition("?")
     text = parse_qs(said).get("q", [""])[0]
     if tab != "#compare" or not text:
@@ -80,4 +80,4 @@ def read_link(fragment: str) -> Asked | None:
     columns = (
         Column(one.method, one.k, tuple(one.adapters), tuple(one.without)) for one in fields.columns
     )
-    return Asked(fields.prompt, fields.length, tuple(columns))
+    return ComparisonLink(fields.prompt, fields.length, tuple(columns))

@@ -25,7 +25,7 @@ POLL_SECONDS = 0.4
 
 @dataclass
 class Comparison:
-    """What was asked, and what came of it."""
+    """A comparison's requests and answers."""
 
     cancelled: threading.Event = field(default_factory=threading.Event)
     ended: threading.Event = field(default_factory=threading.Event)
@@ -38,13 +38,13 @@ class Comparison:
 
     @property
     def result(self) -> "Compared":
-        """What came, without the events, which no other process can share (as on ZeroGPU)."""
+        """The result without its events, which other processes cannot share (as on ZeroGPU)."""
         return Compared(self.name, tuple(self.runs), self.link)
 
 
 @dataclass(frozen=True)
 class Compared:
-    """A comparison that has ended."""
+    """A finished comparison."""
 
     name: str
     runs: tuple[Run | None, ...]
@@ -62,7 +62,7 @@ class Look:
 def compared(
     ramole: "Ramole", requests: Sequence[Request], asked: Comparison, *, address: str = ""
 ) -> Generator[Look, None, None]:
-    """Look at the answers as they grow, all in one batch, the last once all have ended; raises
+    """Stream pictures of all answers, in one batch, the last once all have ended; raises
     RamoleError. Adapters keep letter and colour across the columns."""
     reading = None
     try:

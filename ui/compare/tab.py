@@ -25,8 +25,8 @@ from ..session.quota import quota_of
 from ..session.store import Drawer
 from ..watch.events import refused
 from .columns import Column
-from .layout import Layout, lay_out
-from .link import ABSENT, NO_METHOD, Asked, link_to, read_link
+from .layout import CompareLayout, lay_out
+from .link import ABSENT, NO_METHOD, ComparisonLink, link_to, read_link
 from .run import Compared, Comparison, Look, compared
 
 if TYPE_CHECKING:
@@ -58,13 +58,13 @@ def tab(ramole: "Ramole") -> None:
     """Build the tab inside the Blocks that is open."""
     with gr.Tab("Compare", id="compare", elem_id="compare-tab") as here:
         ui = lay_out(ramole)
-    _connect(ui, Handlers(ramole, ui), here)
+    _connect(ui, CompareHandlers(ramole, ui), here)
 
 
-class Handlers:
+class CompareHandlers:
     """What happens on each event of the tab."""
 
-    def __init__(self, ramole: "Ramole", ui: Layout):
+    def __init__(self, ramole: "Ramole", ui: CompareLayout):
         self.ramole, self.ui = ramole, ui
         presence = quota_of(ramole).presence
         self.call = presence.call
@@ -74,11 +74,11 @@ class Handlers:
         )
 
     def on_count(self, count):
-        """So many columns are in sight."""
+        """Show so many columns."""
         return [gr.Column(visible=n < int(count)) for n in range(len(self.ui.columns))]
 
     def on_begin(self, request: gr.Request):
-        """Empty columns, unless a comparison is on its way."""
+        """Empty the columns, unless a comparison is on its way."""
         asked = self._asked.get(session_of(request))
         if asked is not None and not asked.ended.is_set():
             raise gr.Error(RUNNING, visible=False, print_exception=False)  # ends the chain
@@ -87,13 +87,13 @@ class Handlers:
         return {self.ui.ask: ask, self.ui.stop: stop, self.ui.token: "", **heads}
 
     def on_ask(self, request: gr.Request, *values) -> Generator[tuple[Any, ...], None, None]:
-        """Look at all columns, in the order of `Layout.growing`."""
+        """Stream pictures of all columns, in the order of `CompareLayout.growing`."""
         session, asked, look = session_of(request), Comparison(), Look("Stopped.")
         self._asked.put(session, asked)
         try:
             prompt, count, length, *choices = values
             columns = columns_of(choices)[: int(count)]
-            asked.link = link_to(Asked(prompt or "", int(length), tuple(columns)))
+            asked.link = link_to(ComparisonLink(prompt or "", int(length), tuple(columns)))
             with self.call(request) as visitor:
                 requests = [
                     one.request(prompt, visitor.owner, max_new_tokens=length) for one in columns
@@ -127,7 +127,7 @@ class Handlers:
         return {self.ui.ask: ask, self.ui.stop: stop, self.ui.copy: copied, **heads}
 
     def on_open(self, request: gr.Request, told: str):
-        """The form as the page's address says; nothing where it says nothing of this tab."""
+        """Fill the form from the page's address, if that is for this tab."""
         try:
             asked = read_link(told)
             if asked is None:
@@ -138,7 +138,7 @@ class Handlers:
         except RamoleError as error:
             return {self.ui.notice: notice_html(str(error), kind="wrong")}
 
-    def filled(self, asked: Asked, there: set[str]) -> dict[Any, Any]:
+    def filled(self, asked: ComparisonLink, there: set[str]) -> dict[Any, Any]:
         """The form of a link, and what of it is not here; raises RamoleError for a method that the
         page does not have."""
         known = {row.name for row in self.ramole.methods()}
@@ -158,11 +158,11 @@ class Handlers:
         return {**said, self.ui.notice: wrong if gone else ""}
 
     def on_stop(self, request: gr.Request):
-        """All columns end with what came."""
+        """Stop all columns with what came."""
         self._asked.end_of(session_of(request))
 
     def on_pick(self, asked: Compared | None, event: gr.EventData):
-        """Who wrote one token."""
+        """Explain one token."""
         said = event._data if isinstance(event._data, dict) else {}
         name, _, column = str(said.get("run", "")).rpartition("-")
         index = number_in(event, "index")
@@ -182,13 +182,13 @@ class Handlers:
         return [gr.Dropdown(choices=names) for _ in self.ui.columns for _ in range(2)]
 
     def drawn(self, look: Look) -> tuple[Any, ...]:
-        """A look, in the order of `Layout.growing`; columns without an answer are empty."""
+        """A look, in the order of `CompareLayout.growing`; columns without an answer are empty."""
         empty = [nothing() for _ in self.ui.columns[len(look.views) :]]
         kind = "busy" if look.note.endswith(("…", "tokens", "there.")) else "quiet"
         return notice_html(look.note, kind=kind), *look.views, *empty, gr.skip()
 
     def wrong(self, sentence: str) -> tuple[Any, ...]:
-        """No answers, and why."""
+        """No answers, with the reason."""
         return notice_html(sentence, kind="wrong"), *(nothing() for _ in self.ui.columns), None
 
 
@@ -220,7 +220,7 @@ def head_html(run: Run) -> str:
     return "".join(said)
 
 
-def _connect(ui: Layout, handlers: Handlers, here: gr.Tab) -> None:
+def _connect(ui: CompareLayout, handlers: CompareHandlers, here: gr.Tab) -> None:
     """Every event of the tab with its handler."""
     page, columns = open_page(), ui.columns
     sight = [shown.column for shown in columns]

@@ -1,4 +1,4 @@
-"""The pictures of a run: what each is called, what to look for, its figure and its table."""
+"""The pictures of a run: title, hint, figure and table."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ from ..charts.spans import PER
 
 @dataclass(frozen=True)
 class Choice:
-    """What is chosen for the pictures, as gradio hands it over."""
+    """The choices for the pictures, as gradio hands them over."""
 
     what: str | None = EFFECT
     per: str | None = PER[0]
@@ -58,8 +58,7 @@ class Cut:
 
 
 def seen(run: Run | None, choice: Choice) -> Seen | None:
-    """The run as it is to be shown; None where no adapter was at work. What the run has not got
-    gives way to what it has."""
+    """The run with a choice that fits it; None where no adapter was at work."""
     if run is None:
         return None
     what = choice.what if choice.what in MEASURES else EFFECT

@@ -1,4 +1,4 @@
-"""What is taken away: tables as csv, and all pictures as one HTML page."""
+"""Downloads: tables as csv, and all pictures as one HTML page."""
 
 from collections.abc import Sequence
 from pathlib import Path

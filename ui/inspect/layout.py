@@ -1,4 +1,4 @@
-"""Where the run, its tokens, the playback and the pictures stand."""
+"""The layout of the tab Inspect: run, tokens, playback and pictures."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -40,7 +40,7 @@ FROM_ASK = "the answer in Ask"
 
 
 @dataclass(frozen=True)
-class Layout:
+class InspectLayout:
     """The tab's components."""
 
     source: gr.Dropdown
@@ -79,7 +79,7 @@ class Layout:
 
     @property
     def all(self) -> list[Any]:
-        """What another run changes."""
+        """The components that another run changes."""
         drawn = [part for one in self.pictures.values() for part in one.shown]
         head = [
             self.copy,
@@ -96,11 +96,11 @@ class Layout:
 
     @property
     def compared(self) -> list[Any]:
-        """What pinning changes."""
+        """The components that pinning changes."""
         return [self.pin, self.pinned, self.both, self.sides, *self.against.shown]
 
 
-def lay_out() -> Layout:
+def lay_out() -> InspectLayout:
     """Build the tab inside the Blocks that is open."""
     gr.HTML(LEAD, **PLAIN)
     with gr.Row(elem_id="inspect-bar", equal_height=False):
@@ -129,7 +129,7 @@ def lay_out() -> Layout:
         html = download("All pictures as one HTML page (5 MB)", "inspect-html", min_width=220)
         npz = download("Trace as .npz", "inspect-npz", min_width=120)
         json = download("Trace as .json", "inspect-json", min_width=120)
-    return Layout(
+    return InspectLayout(
         source=source,
         pin=pin,
         head=head,

@@ -27,7 +27,6 @@ def marks(**options: Any) -> gr.HTML:
 
 
 def marks_of(run: Run | None, name: str, token: int | None) -> dict[str, Any]:
-    """Which token is picked, and in which column each token stands, whatever a column is: a picture
-    says itself what its columns are."""
+    """The picked token, and each token's column in the pictures."""
     pieces = () if run is None else run.pieces
     return {"run": name, "token": token, "at": {per: list(spans_of(pieces, per).at) for per in PER}}

@@ -48,11 +48,11 @@ class Picture:
 
     @property
     def shown(self) -> list[Component]:
-        """What another run or choice changes."""
+        """The components that another run or choice changes."""
         return [self.plot, self.table]
 
     def connect(self) -> None:
-        """What needs no server: the plot as a file."""
+        """Connect the plot's download, which needs no server."""
         for button, kind in ((self.png, "png"), (self.svg, "svg")):
             script = TAKE.replace("PLOT", f"inspect-plot-{self.name}").replace("FORMAT", kind)
             button.click(None, js=script.replace("NAME", self.name), **QUIET)

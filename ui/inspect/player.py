@@ -44,7 +44,7 @@ def player(**options: Any) -> gr.HTML:
 
 
 def player_of(run: Run | None, name: str) -> dict[str, Any]:
-    """What the browser plays; nothing where no adapter was at work."""
+    """The player's value; empty where no adapter was at work."""
     shares = np.zeros((0, 0)) if run is None or not run.experts else run.shares
     if run is None or not shares.size:
         return {"run": name, "experts": [], "shares": [], "texts": []}

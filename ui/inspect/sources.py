@@ -30,7 +30,7 @@ class Inspected:
 
 @dataclass(frozen=True)
 class Sources:
-    """What another tab knows of runs as files."""
+    """The runs as files of another tab."""
 
     files: Sequence[Path]
     """Recorded runs."""

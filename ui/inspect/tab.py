@@ -19,7 +19,7 @@ from ..parts.shared import Shared
 from ..session.quota import quota_of
 from .cuts import CUTS, Choice, seen
 from .files import write_page, write_table
-from .layout import Layout, lay_out
+from .layout import InspectLayout, lay_out
 from .sources import ASKED, Inspected, Sources
 from .updates import against, figures, opened, sides_of, token_update
 from .words import PICK
@@ -35,18 +35,18 @@ def tab(ramole: "Ramole", shared: Shared, sources: Sources) -> None:
     """Build the tab inside the Blocks that is open."""
     with gr.Tab("Inspect", id="inspect", elem_id="inspect-tab") as here:
         ui = lay_out()
-    _connect(ui, Handlers(ramole, ui, sources), here, shared)
+    _connect(ui, InspectHandlers(ramole, ui, sources), here, shared)
 
 
-class Handlers:
+class InspectHandlers:
     """What happens on each event of the tab."""
 
-    def __init__(self, ramole: "Ramole", ui: Layout, sources: Sources):
+    def __init__(self, ramole: "Ramole", ui: InspectLayout, sources: Sources):
         self.ramole, self.ui, self.sources = ramole, ui, sources
         self.call = quota_of(ramole).presence.call
 
     def on_open(self, asked: Run | None, held: Inspected | None, pinned: Run | None, *values):
-        """The answer in Ask, where it is new; the first recorded run, where there is none."""
+        """Show the answer in Ask, where it is new; else the first recorded run."""
         if held is not None and (asked is None or asked is held.asked):
             return {self.ui.held: held}
         return self.show(
@@ -56,7 +56,7 @@ class Handlers:
     def on_source(
         self, source: int | None, asked: Run | None, held: Inspected | None, pinned, *values
     ):
-        """Another run is chosen by name."""
+        """Show another run."""
         if not isinstance(source, int) or self.sources.run(source, asked) is None:
             return {self.ui.held: held}
         return self.show(source, asked, pinned, values)
@@ -89,7 +89,7 @@ class Handlers:
         return on_choice
 
     def on_pick(self, held: Inspected | None, event: gr.EventData):
-        """A token was picked: in the answer, by playback, or in a picture."""
+        """Mark a token picked in the answer, by playback, or in a picture."""
         index = number_in(event, "index")
         if held is None or text_in(event, "run") != held.name:
             return {self.ui.token: PICK}
@@ -113,7 +113,7 @@ class Handlers:
         return on_fold
 
     def on_pin(self, held: Inspected | None, pinned: Run | None, *values):
-        """This run is pinned; a second press lets go of what is pinned."""
+        """Pin this run; a second press unpins it."""
         choice, opens = self.split(values)
         run = None if held is None else held.run
         kept = None if pinned is not None else run
@@ -166,7 +166,7 @@ class Handlers:
         return Choice(*values[:count]), [bool(one) for one in values[count:]]
 
 
-def _connect(ui: Layout, handlers: Handlers, here: gr.Tab, shared: Shared) -> None:
+def _connect(ui: InspectLayout, handlers: InspectHandlers, here: gr.Tab, shared: Shared) -> None:
     """Every event of the tab with its handler."""
     what, per, expert, layer, module = ui.controls
     rest = [ui.pinned, *ui.controls, *ui.opens]

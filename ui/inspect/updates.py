@@ -1,4 +1,4 @@
-"""What the components of the tab Inspect hold for a run, a choice and a picked token."""
+"""Updates of the tab Inspect for a run, a choice and a picked token."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from ..charts.tokens import view_of, view_of_run
 from ..parts.copying import copies
 from ..parts.notice import notice_html
 from .cuts import CUTS, Choice, Seen, seen
-from .layout import WHOEVER, Layout
+from .layout import WHOEVER, InspectLayout
 from .marks import marks_of
 from .player import player_of
 from .sources import Inspected
@@ -35,12 +35,12 @@ class Both:
 
     @property
     def table(self) -> Table:
-        """Their loads."""
+        """The table of their loads."""
         return loads_table(self.sides, what=self.what)
 
 
 def opened(
-    ui: Layout,
+    ui: InspectLayout,
     held: Inspected,
     choice: Choice,
     *,
@@ -74,7 +74,7 @@ def opened(
 
 
 def figures(
-    ui: Layout, found: Seen, opens: Sequence[bool], *, names: Iterable[str]
+    ui: InspectLayout, found: Seen, opens: Sequence[bool], *, names: Iterable[str]
 ) -> dict[Any, Any]:
     """The pictures of these names, with their tables where they are unfolded."""
     shown: dict[Any, Any] = {}
@@ -86,7 +86,9 @@ def figures(
     return shown
 
 
-def against(ui: Layout, found: Seen | None, pinned: Run | None, *, open: bool) -> dict[Any, Any]:
+def against(
+    ui: InspectLayout, found: Seen | None, pinned: Run | None, *, open: bool
+) -> dict[Any, Any]:
     """The pinned run beside the one that is shown."""
     label = "Pin this run" if pinned is None else "Unpin"
     shown = {ui.pin: gr.Button(label), ui.both: gr.Column(visible=pinned is not None)}
@@ -114,7 +116,7 @@ def sides_of(found: Seen, pinned: Run | None) -> Both:
     return Both((first, Side("pinned run", loads_of(other, what=what, before=met))), what)
 
 
-def token_update(ui: Layout, held: Inspected, index: int | None) -> dict[Any, Any]:
+def token_update(ui: InspectLayout, held: Inspected, index: int | None) -> dict[Any, Any]:
     """One token, in words and marked; the hint where there is no such token."""
     run = held.run
     if run is None or index is None or not 0 <= index < len(run.pieces):
@@ -123,7 +125,7 @@ def token_update(ui: Layout, held: Inspected, index: int | None) -> dict[Any, An
     return {ui.token: told, ui.marks: marks_of(run, held.name, index)}
 
 
-def _controls(ui: Layout, found: Seen) -> dict[Any, Any]:
+def _controls(ui: InspectLayout, found: Seen) -> dict[Any, Any]:
     what, _, expert, layer, module = ui.controls
     grid = found.grid
     named: list[tuple[str, str | int | float]] = [

@@ -12,7 +12,7 @@ from .measured import measured, read
 
 
 def facts(folder: Path | None = None) -> dict[str, str]:
-    """Every fact by its name, as it is said; those of a missing file are left out."""
+    """Every fact in words by its name; those of a missing file are left out."""
     return dict([*_vector_facts(), *_run_facts(), *_measured_facts(folder)])
 
 

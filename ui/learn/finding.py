@@ -1,4 +1,4 @@
-"""Steps 1 to 3 and 9 as pictures: the pool, vectors as cells, similarities, and who answers."""
+"""Steps 1 to 3 and 9 as pictures: pool, vectors, similarities, selection."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -23,7 +23,7 @@ DOES = {"dart": "turns facts into sentences", "clickbait": "judges headlines"}
 
 
 def pool_html(cards: "Sequence[AdapterCard]") -> str:
-    """Every adapter that comes with the page: its name, what it does, how large it is."""
+    """Every adapter of the sample pool: name, purpose, size."""
     rows = [
         (f"<code>{escaped(card.name)}</code>", escaped(sentence(card)), f"{card.parameters:,}")
         for card in sorted(cards, key=lambda card: card.name)

@@ -1,4 +1,4 @@
-"""What the textbook is drawn from: recorded runs, and the vectors of one prompt, read once."""
+"""The data of the textbook: recorded runs, and the vectors of one prompt, read once."""
 
 import json
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ K = 3
 
 @dataclass(frozen=True)
 class Judged:
-    """Who answers a prompt, and by what numbers."""
+    """The selection for a prompt, with its numbers."""
 
     prompt: str
     decision: str
@@ -32,7 +32,7 @@ class Judged:
 
     @property
     def margin(self) -> float:
-        """By how much the threshold is above the base's similarity."""
+        """The distance of the threshold above the base's similarity."""
         return self.threshold - self.base_similarity
 
 

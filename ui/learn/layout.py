@@ -1,4 +1,4 @@
-"""Where the list of steps, the words, the pictures, the sliders and the guess stand in the tab."""
+"""The layout of the tab Learn: steps, texts, pictures, sliders and guess."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ SHOWN = {"weights": "Weights", "contributions": "Contributions"}
 
 
 @dataclass(frozen=True)
-class Layout:
+class LearnLayout:
     """The tab's components."""
 
     steps: gr.Radio
@@ -58,12 +58,12 @@ class Layout:
 
     @property
     def chosen(self) -> list[Any]:
-        """What a step is drawn from."""
+        """The inputs of a step."""
         return [self.steps, self.picked, self.guessed, self.what, self.off, *self.sliders]
 
     @property
     def all(self) -> list[Any]:
-        """What a step changes."""
+        """The components that a step changes."""
         return [
             *(self.steps, self.back, self.ahead, self.words, self.picture),
             *(self.toy, self.by_hand, self.toy_view),
@@ -74,16 +74,16 @@ class Layout:
 
     @property
     def looked_at(self) -> list[Any]:
-        """What another token changes."""
+        """The components that another token changes."""
         return [self.what, self.off, self.switched, self.token, self.plot, self.below]
 
     @property
     def revealed(self) -> list[Any]:
-        """What a guess changes."""
+        """The components that a guess changes."""
         return [self.stretch, self.reveal]
 
 
-def lay_out() -> Layout:
+def lay_out() -> LearnLayout:
     """The empty tab, inside the Blocks that is open."""
     with gr.Row(elem_id="learn-row", equal_height=False):
         with gr.Column(scale=2, min_width=210, elem_id="learn-list"):
@@ -127,7 +127,7 @@ def lay_out() -> Layout:
             with gr.Row(elem_id="learn-walk"):
                 back = gr.Button("Back", elem_id="learn-back", interactive=False, min_width=100)
                 ahead = gr.Button("Next", variant="primary", elem_id="learn-next", min_width=100)
-    return Layout(
+    return LearnLayout(
         steps,
         back,
         ahead,

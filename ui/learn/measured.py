@@ -1,4 +1,4 @@
-"""What was measured, out of `results/*.json`: scores by method, and their differences."""
+"""Measurements of `results/*.json`: scores by method, and their differences."""
 
 import json
 from dataclasses import dataclass
@@ -39,7 +39,7 @@ class Measured:
 
     @property
     def verdict(self) -> str:
-        """Of a difference: which side of 0 its interval lies on."""
+        """The verdict on a difference: the side of 0 where its interval lies."""
         if self.low > 0:
             return "better"
         return "worse" if self.high < 0 else "cannot be told apart"
@@ -68,7 +68,7 @@ def scores(setting: str, folder: Path | None = None) -> dict[str, Measured]:
 def differences(
     setting: str, folder: Path | None = None, *, of: str = "ramole_plus"
 ) -> dict[str, Measured]:
-    """How far the method is ahead of each rival, over the same prompts."""
+    """The method's lead over each rival, on the same prompts."""
     rows = read("evaluation_dev.json", folder).get("differences", {}).get(setting, [])
     found = {row["rival"]: measured(row) for row in rows if row["method"] == of}
     return {name: found[name] for name in RIVALS if name in found}

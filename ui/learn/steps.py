@@ -1,4 +1,4 @@
-"""The ten steps of the textbook: each with its words, what to try, and the papers behind it."""
+"""The ten steps of the textbook: texts, things to try, and papers."""
 
 from dataclasses import dataclass
 

@@ -1,4 +1,4 @@
-"""Step 6: a token read again with every choice of its adapters, and its effects made of that.
+"""Step 6: a token under every subset of its adapters, and its effects.
 
 `python docs/learn_effects.py` recorded the log probabilities; nothing here needs the model.
 """
@@ -23,12 +23,12 @@ ALL, NONE = "ABC", ""
 
 @cache
 def values() -> dict[str, list[float]]:
-    """Log probability of each token of the recorded answer, by who was there: `AC`."""
+    """Log probability of each token of the recorded answer, by subset: `AC`."""
     return json.loads(FILE.read_text("utf-8"))["values"]
 
 
 def switched_html(index: int, off: Sequence[str]) -> str:
-    """What becomes of one token without the adapters of these names, and how all of them add up."""
+    """One token without the adapters of these names, and the sum of all effects."""
     run = gated()
     letters = dict(zip(run.experts, ALL, strict=True))
     left = "".join(letter for name, letter in letters.items() if name not in off)

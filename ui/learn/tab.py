@@ -9,7 +9,7 @@ import gradio as gr
 
 from ..parts.errors import one_sentence
 from ..parts.events import QUIET, number_in
-from .layout import Layout, lay_out
+from .layout import LearnLayout, lay_out
 from .steps import STEPS
 from .switched import switched_html
 from .updates import (
@@ -50,13 +50,13 @@ def tab(ramole: "Ramole") -> None:
     """Build the tab inside the Blocks that is open."""
     with gr.Tab("Learn", id="learn", elem_id="learn-tab") as here:
         ui = lay_out()
-    _connect(ui, Handlers(ramole, ui), here)
+    _connect(ui, LearnHandlers(ramole, ui), here)
 
 
-class Handlers:
+class LearnHandlers:
     """What happens on each event of the tab."""
 
-    def __init__(self, ramole: "Ramole", ui: Layout):
+    def __init__(self, ramole: "Ramole", ui: LearnLayout):
         self.ramole, self.ui = ramole, ui
 
     def on_step(self, place: int | None, picked, guessed, what, off, *sliders):
@@ -85,7 +85,7 @@ class Handlers:
             return toy_updates(within(place), sliders)
 
     def on_pick(self, place: int | None, picked: int, what: str, off, event: gr.EventData):
-        """Another token of the recorded answer."""
+        """Show another token of the recorded answer."""
         with one_sentence():
             index = number_in(event, "index")
             now = picked if index is None else index
@@ -119,7 +119,7 @@ def within(place: int | None) -> int:
     return min(max(place or 0, 0), len(STEPS) - 1)
 
 
-def _connect(ui: Layout, handlers: Handlers, here: gr.Tab) -> None:
+def _connect(ui: LearnLayout, handlers: LearnHandlers, here: gr.Tab) -> None:
     """Every event of the tab with its handler."""
     opened = here.select(handlers.on_step, ui.chosen, ui.all, js=OPENED, queue=False, **QUIET)
     opened.then(None, js=ADDRESS, queue=False, **QUIET)

@@ -30,7 +30,7 @@ WEIGHTS: Vector = (0.7, 0.3)
 
 @dataclass(frozen=True)
 class Gate:
-    """How the weights came about, step by step."""
+    """The gate's computation, step by step."""
 
     query: Vector
     keys: tuple[Vector, ...]

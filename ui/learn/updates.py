@@ -1,4 +1,4 @@
-"""What the tab Learn holds at each step, from the reader's choices alone."""
+"""Updates of the tab Learn, from the reader's choices alone."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -15,7 +15,7 @@ from .finding import judged_html, nearest_html, pool_html, vectors_html
 from .frames import figure, table
 from .guess import GUESSES, question_html, reveal_html
 from .kept import gated
-from .layout import Layout
+from .layout import LearnLayout
 from .scores_view import scores_html
 from .steps import STEPS, TITLES, Step
 from .switched import switched_html
@@ -30,7 +30,7 @@ TOY_BY_HAND, TOY_GATED, WHY, AGAINST = 3, 4, 5, 6
 
 
 def step_updates(
-    ui: Layout,
+    ui: LearnLayout,
     place: int,
     cards: "Sequence[AdapterCard]",
     *,
@@ -119,7 +119,7 @@ def token_at(picked: int) -> int:
 
 
 def token_updates(
-    ui: Layout, place: int, picked: int, what: str, *, off: Sequence[str] = ()
+    ui: LearnLayout, place: int, picked: int, what: str, *, off: Sequence[str] = ()
 ) -> dict[Any, Any]:
     """One token of the recorded answer: what each adapter did and its weights, or what base and
     mixture expected. `off` are switched off."""
@@ -161,7 +161,7 @@ def token_updates(
     }
 
 
-def guess_updates(ui: Layout, place: int, chosen: str | None) -> dict[Any, Any]:
+def guess_updates(ui: LearnLayout, place: int, chosen: str | None) -> dict[Any, Any]:
     """The stretch without colours, or with them and the shares once a guess was made."""
     guess = GUESSES[place]
     return {

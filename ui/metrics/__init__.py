@@ -1,1 +1,1 @@
-"""`/metrics`: the numbers of `watch` and of the engine, for whom the operator lets read them."""
+"""`/metrics`: the numbers of `watch` and of the engine, for permitted readers."""

@@ -1,4 +1,4 @@
-"""What the engine and the pool hold now, read at the moment when somebody asks for `/metrics`."""
+"""Gauges of engine and pool, read when `/metrics` is requested."""
 
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
@@ -37,13 +37,13 @@ COUNTERS = {
 
 
 class Engine(Collector):
-    """Reads `stats` of one system; before the model is there, only that it is not."""
+    """A collector of one system's `stats`; before the model is loaded, only that it is not."""
 
     def __init__(self, ramole: "Ramole"):
         self._ramole = ramole
 
     def collect(self) -> Iterable[Metric]:
-        """All of it; prometheus-client calls this."""
+        """Collect all gauges; called by prometheus-client."""
         about = GaugeMetricFamily("ramole_info", "The version that runs", labels=["version"])
         about.add_metric([__version__], 1)
         yield about

@@ -1,4 +1,4 @@
-"""The route `/metrics`, and who may read it: this machine, or those in RAMOLE_METRICS.
+"""The route `/metrics`, for this machine or the networks in RAMOLE_METRICS.
 
 Numbers tell nobody's words, but how busy a server is, and that is its operator's business. Where
 the page asks for passwords or keys, so does this: as Basic, or `Bearer KEY`.

@@ -1,1 +1,1 @@
-"""What a request must be before the page looks at it: hosts, origins, sizes, passwords."""
+"""Middleware that checks requests: hosts, origins, sizes, passwords."""

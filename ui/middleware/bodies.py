@@ -1,4 +1,4 @@
-"""How long a request may be: uploads as the cache has room for them, all others by their route."""
+"""Limits of body sizes: uploads by the cache's room, all others by their route."""
 
 import re
 from itertools import count
@@ -41,7 +41,7 @@ class Bodies:
             else:
                 await self._other(scope, receive, send, rule)
         except Refused as refused:
-            await refused.tell(scope, receive, send)
+            await refused.respond(scope, receive, send)
 
     async def _other(self, scope: Scope, receive: Receive, send: Send, rule: Rule) -> None:
         address, got, parts = _address(scope), 0, JsonParts() if rule.parsed else None
@@ -53,7 +53,7 @@ class Bodies:
             self._hold(address, len(piece))
             got += len(piece)
             if parts is not None:
-                parts.hear(piece)
+                parts.feed(piece)
                 if parts.count > MAX_PARTS:
                     raise Refused(
                         413,
@@ -90,7 +90,7 @@ class Bodies:
 
         async def take(piece: bytes) -> None:
             nonlocal got, looked
-            parts.hear(piece)
+            parts.feed(piece)
             got += len(piece)
             self._cache.coming(address, len(piece))
             if parts.count > MAX_FILES + 1:  # the end has a boundary too
@@ -138,7 +138,7 @@ class Parts:
         self._tail = b""
         self.count = 0
 
-    def hear(self, piece: bytes) -> None:
+    def feed(self, piece: bytes) -> None:
         """The next piece of the body."""
         if self._mark:
             heard = self._tail + piece

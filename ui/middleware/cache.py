@@ -1,4 +1,4 @@
-"""How much may lie in Gradio's cache of uploads: from one address, and in all.
+"""Limits of Gradio's cache of uploads: by address, and in all.
 
 Files lie there until a handler takes them. Where one more would be too much, old ones go first,
 those of the same address or of all; where all is full of young ones, those of the address that
@@ -40,7 +40,7 @@ MIB = 2**20
 
 
 class UploadCache:
-    """The room in the cache; every thread may use it."""
+    """The room in the cache; thread-safe."""
 
     def __init__(
         self,
@@ -129,7 +129,7 @@ class UploadCache:
         _delete(*gone)
 
     def coming(self, address: str, size: int) -> None:
-        """So many bytes more are on their way, or fewer."""
+        """Count so many bytes more on their way, or fewer."""
         with self._lock:
             self._coming[address] += size
             if not self._coming[address]:
@@ -177,7 +177,7 @@ class UploadCache:
         return found
 
     def _fits(self, address: str, size: int, known: bool) -> bool:
-        """Whether so many bytes more fit while nothing goes, by the sums."""
+        """Whether so many bytes more fit without deleting, by the sums."""
         shelf, coming = self._shelf, self._coming
         return (
             shelf.all_bytes + sum(coming.values()) + size <= self._all_bytes
@@ -192,7 +192,7 @@ class UploadCache:
         )
 
     def _of_address(self, address: str, size: int) -> tuple[list[Held], bool]:
-        """What goes of this address so that it keeps within its share, and whether it does then."""
+        """Files of this address to delete to keep its share, and whether that suffices."""
         left, gone = [one for one in self._shelf if one.address == address], []
         for number, measure in enumerate(self._measures):
             own = 0 if number else self._coming[address] + size
@@ -206,7 +206,7 @@ class UploadCache:
         return gone, True
 
     def _in_all(self, going: Iterable[Held], address: str, size: int) -> tuple[list[Held], bool]:
-        """What goes besides so that all of it fits, and whether it does then."""
+        """Further files to delete so that all fits, and whether that suffices."""
         left, gone = _without(self._shelf, going), []
         for number, measure in enumerate(self._measures):
             coming = 0 if number else sum(self._coming.values()) + size

@@ -1,5 +1,4 @@
-"""Connections that hold a place and do nothing: whoever drips a request, reads nothing, or opens
-hundreds.
+"""Close idle connections: slow requests, stalled readers, and too many of one client.
 
 The server itself waits for the end of a request's head for ever, and for a reader too. Here every
 connection is looked at each second; one that stays as it is for too long is cut.
@@ -24,7 +23,7 @@ MAX_FILES = 65536
 
 
 class Connections:
-    """Looks at a server's connections; one thread calls `look`."""
+    """The watch over a server's connections; one thread calls `look`."""
 
     def __init__(
         self,
@@ -38,8 +37,8 @@ class Connections:
         self._since: dict[Any, tuple[Hashable, float]] = {}
 
     def look(self) -> int:
-        """Cut what has stood still for too long, and beyond `most` those that wait longest; returns
-        how many were cut."""
+        """Cut connections that are idle for too long, and beyond `most` the longest idle; returns
+        how many."""
         now, since = self._clock(), {}
         for one in self._connections():
             state = _state(one)
@@ -58,7 +57,7 @@ class Connections:
 
 
 def watch_connections(server: Any) -> threading.Thread:
-    """Look at uvicorn's `server` from a thread of its own, as long as it serves."""
+    """Watch uvicorn's `server` from a thread of its own, as long as it serves."""
     most = max(64, raise_files() - SPARE)
     watched = Connections(lambda: list(server.server_state.connections), most=most)
 
@@ -73,7 +72,7 @@ def watch_connections(server: Any) -> threading.Thread:
 
 
 def raise_files() -> int:
-    """Let this process have as many files as it may, within reason; returns how many."""
+    """Raise this process's limit of open files, within reason; returns it."""
     try:
         import resource
     except ImportError:  # Windows has no such limit
@@ -88,7 +87,7 @@ def raise_files() -> int:
 
 
 def _state(one: Any) -> tuple[Hashable, ...] | None:
-    """What a connection stands still in; None where it is at work."""
+    """The state that a connection idles in; None where it is active."""
     transport = one.transport
     if transport is None:
         return None

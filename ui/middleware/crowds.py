@@ -1,5 +1,5 @@
-"""How many requests may be in progress: from one address and in all, each kind by itself; and how
-many events of an address may wait in Gradio's queue, which is everybody's."""
+"""Limits of requests in progress, by kind, from one address and in all; and of an address's events
+in Gradio's shared queue."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -16,7 +16,7 @@ SHARE = 4
 
 
 class Crowds:
-    """ASGI middleware: one request more than there may be is told so."""
+    """ASGI middleware that refuses requests beyond the limits."""
 
     def __init__(self, app: ASGIApp, *, streams: int):
         """`streams`: most of them in all, as the process has descriptors."""
@@ -41,7 +41,7 @@ class Crowds:
             except Taken as taken:
                 raise _crowded(near=taken.near) from None
         except Refused as refused:
-            await refused.tell(scope, receive, send)
+            await refused.respond(scope, receive, send)
             return
         try:
             await self._app(scope, receive, send)
@@ -50,7 +50,7 @@ class Crowds:
 
 
 def _refuse_waiting(queue: Any, said: str) -> None:
-    """Raise Refused where the address that this header says has its share of the queue."""
+    """Raise Refused where the header's address has used its share of the queue."""
     waiting, running = max(queue.max_size // SHARE, 1), max(queue.max_thread_count // 2, 1)
     if len(queue) >= waiting:
         lines = [one.queue for one in queue.event_queue_per_concurrency_id.values()]

@@ -1,4 +1,4 @@
-"""The doors in a row, from the settings: each request passes all of them, in this order."""
+"""The middleware stack, built from the settings, in order."""
 
 import os
 from collections.abc import Sequence

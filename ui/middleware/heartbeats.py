@@ -1,4 +1,4 @@
-"""Which sessions have a stream open, and which pages were closed: what the store of sessions knows.
+"""Track sessions' open streams and closed pages, for the session store.
 
 A page and gradio_client keep a heartbeat open as long as they are there. Where it ends, the page is
 gone or loaded anew, unless another one of the same session is open.
@@ -21,7 +21,7 @@ OPEN = re.compile(r"/gradio_api/(heartbeat|queue/data|call(?:/v2)?/[^/]+)(?:/([^
 
 
 class Heartbeats:
-    """ASGI middleware: streams of sessions are told to the store."""
+    """ASGI middleware that reports streams of sessions to the store."""
 
     def __init__(self, app: ASGIApp, *, sessions: SessionStore, leave: Callable[[str], None]):
         """`leave` is called, in a thread, with a session whose last heartbeat has ended."""
@@ -44,8 +44,8 @@ class Heartbeats:
 
 
 def _session(scope: Scope) -> tuple[str, bool]:
-    """Whose stream this is, '' for nobody's, and whether it is a heartbeat. A call without a
-    session is the session of its own event."""
+    """The session of a stream, '' for none, and whether it is a heartbeat. A call without a session
+    is the session of its own event."""
     found = OPEN.fullmatch(get_route_path(scope))
     if found is None or scope["method"] != "GET":
         return "", False

@@ -1,4 +1,4 @@
-"""Under which names the server answers, and whose pages may call it.
+"""Host names that the server answers to, and origins that may call it.
 
 A page of somebody else can make its visitor's browser call a server that only that browser reaches:
 under the server's own name (then the browser says whose page asks), or under a name of its own that
@@ -32,7 +32,7 @@ OWN = ("same-origin", "none")
 
 @dataclass(frozen=True)
 class HostNames:
-    """The names that the operator said, and whether others are welcome too."""
+    """The operator's host names, and whether others are accepted too."""
 
     said: tuple[str, ...] = ()
     """In lower case; `*.example.org` stands for every name below it, `*` for all."""
@@ -53,7 +53,7 @@ class HostNames:
         return local or self.others or ANY in self.said or self.named(name)
 
     def named(self, name: str) -> bool:
-        """Whether the operator said this very name, or all below its domain."""
+        """Whether the operator named this host, or all below its domain."""
         below = (one.removeprefix(ANY) for one in self.said if one.startswith("*."))
         return name in self.said or any(name.endswith(domain) for domain in below)
 
@@ -73,7 +73,7 @@ def host_names(said: str | None, *, listening: str, hosted: bool) -> HostNames:
 
 
 class Hosts:
-    """ASGI middleware: foreign names and foreign pages are refused in a sentence."""
+    """ASGI middleware that refuses foreign hosts and origins."""
 
     def __init__(
         self, app: ASGIApp, *, names: HostNames, trusted: Sequence[Network] = (), hosted: bool
@@ -87,7 +87,7 @@ class Hosts:
         if scope["type"] == "http":
             refusal = self._refusal(scope)
             if refusal is not None:
-                await refusal.tell(scope, receive, send)
+                await refusal.respond(scope, receive, send)
                 return
         await self._app(scope, receive, send)
 

@@ -1,4 +1,4 @@
-"""How many parts a body of JSON has, counted as it comes and before anything reads it.
+"""Count the parts of a JSON body as it comes, before it is parsed.
 
 Readers of JSON make an object of each part: 4 MB of `[]` cost seconds of the event loop. What
 stands in strings is text and not counted.
@@ -20,8 +20,8 @@ class JsonParts:
         self._inside = False
         self._tail = b""
 
-    def hear(self, piece: bytes) -> None:
-        """The next piece of the body."""
+    def feed(self, piece: bytes) -> None:
+        """Add the next piece of the body."""
         piece = self._tail + piece
         slashes = len(piece) - len(piece.rstrip(b"\\"))
         self._tail = piece[-1:] if slashes % 2 else b""

@@ -1,4 +1,4 @@
-"""Answers that are the same for everybody, kept as they are sent: made and compressed once.
+"""A cache of compressed responses that are the same for everybody.
 
 Gradio makes the page and its configuration anew for each request, and compresses its scripts each
 time, on the event loop. Both are the same for all who call the server by the same name.
@@ -34,7 +34,7 @@ Answer = tuple[list[tuple[bytes, bytes]], bytes]
 
 
 class Kept:
-    """ASGI middleware: answers of the same key are made once, as long as there is room."""
+    """ASGI middleware that caches responses by key, as long as there is room."""
 
     def __init__(self, app: ASGIApp, *, pages: bool):
         """`pages`: the page itself is the same for everybody too, as nobody logs in."""
@@ -71,7 +71,7 @@ class Kept:
         await self._app(scope, receive, heard)
 
     def _key(self, scope: Scope) -> tuple | None:
-        """What the answer depends on, its encoding first; None where it is not to be kept."""
+        """The cache key of the response, its encoding first; None where it is not cached."""
         rule, said = rule_of(scope), header(scope, "accept-encoding") or ""
         if any(header(scope, name) for name in ("range", "if-none-match", "if-modified-since")):
             return None
@@ -94,7 +94,7 @@ class Kept:
 
 
 def _packed(headers: list[tuple[bytes, bytes]], body: bytes, encoding: str) -> Answer:
-    """The answer with a body as it is sent."""
+    """The response with its compressed body."""
     kind = next((value for key, value in headers if key.lower() == b"content-type"), b"")
     done = any(key.lower() == b"content-encoding" for key, _ in headers)
     kept = [one for one in headers if one[0].lower() != b"content-length"]

@@ -1,4 +1,4 @@
-"""Where a password or key is asked for, only what the table of routes calls open does without one.
+"""Require a password or key on all routes but the open ones.
 
 Gradio itself leaves some of its own routes open, such as those that end other sessions' runs. A
 call that brings a key or a password (`Authorization`) gets the cookie that a browser has after it
@@ -49,12 +49,12 @@ class Logins:
             with calling_from(address):
                 await self._app(scope, receive, send)
         except Refused as refused:
-            await refused.tell(scope, receive, send)
+            await refused.respond(scope, receive, send)
         except TooManyTries as many:
-            await _slow(many).tell(scope, receive, send)
+            await _slow(many).respond(scope, receive, send)
 
     async def _checked(self, scope: Scope, address: str) -> Scope:
-        """The scope of who may come in; raises Refused for others."""
+        """The scope of an authorised request; raises Refused for others."""
         gradio, path = scope["app"], get_route_path(scope).rstrip("/")
         if rule_of(scope).open and path != "" and path != "/config":
             return scope
@@ -96,7 +96,7 @@ def _headers(scope: Scope) -> dict[str, str]:
 
 
 def let_mcp_call() -> None:
-    """Have MCP's client of this very server say that it is that."""
+    """Mark calls of this server's own MCP client."""
 
     def client(*said: Any, headers: dict[str, str], **more: Any) -> Client:
         return Client(*said, headers={**headers, OWN_HEADER: OWN}, **more)
@@ -105,14 +105,14 @@ def let_mcp_call() -> None:
 
 
 class OldTokens:
-    """Ends the logins of a page that are too old."""
+    """The expiry of a page's logins."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic):
         self._clock = clock
         self._since: dict[str, float] = {}
 
     def sweep(self, tokens: dict[str, Any]) -> None:
-        """Look once, and remove from Gradio's own those that are."""
+        """Remove expired logins from Gradio's own."""
         now = self._clock()
         self._since = {token: self._since.get(token, now) for token in list(tokens)}
         for token, since in self._since.items():

@@ -1,4 +1,4 @@
-"""A request that goes no further: a status and a sentence. A body can be cut while it comes."""
+"""Refuse a request with a status and a sentence, also while its body comes."""
 
 import asyncio
 import time
@@ -8,7 +8,7 @@ from contextlib import suppress
 from starlette.responses import JSONResponse, PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from ..watch.events import refused as told_refused
+from ..watch.events import refused as note_refused
 
 MAX_WAIT_SECONDS = 30.0
 """Seconds in which at least MAX_WAIT_SECONDS * SLOWEST bytes more of a body must come."""
@@ -24,7 +24,7 @@ OPENAI = "/v1/"
 
 
 class Refused(Exception):
-    """A request is refused; the text is what its sender is told."""
+    """A refused request; the text is sent to the client."""
 
     def __init__(self, status: int, sentence: str, *, retry: float = 0, reason: str = "door"):
         """`retry`: seconds after which it may be worth another try; `reason`: one word of ours for
@@ -32,12 +32,12 @@ class Refused(Exception):
         super().__init__(sentence)
         self.status, self.retry, self.reason = status, retry, reason
 
-    async def tell(
+    async def respond(
         self, scope: Scope, receive: Receive, send: Send, *, whole: bool = False
     ) -> None:
-        """Send the sentence, and hear no more of the request than what is on its way: a connection
+        """Send the sentence, and read no more of the request than what is on its way: a connection
         that is closed over unread bytes may lose the answer. `whole`: all of it was read."""
-        told_refused(self)
+        note_refused(self)
         headers = {"connection": "close"}
         if self.retry:
             headers["retry-after"] = str(max(1, round(self.retry)))
@@ -61,7 +61,7 @@ class Refused(Exception):
 
 
 async def _rest(receive: Receive) -> None:
-    """Read on to the end of the request, or as far as it is worth it."""
+    """Read the rest of the request, within limits."""
     left = LINGER_BYTES
     while left > 0:
         message = await receive()
@@ -124,7 +124,7 @@ async def limited(
         if refusal is None or started:
             raise
     if refusal is not None and not started:
-        await refusal.tell(scope, receive, send, whole=whole)
+        await refusal.respond(scope, receive, send, whole=whole)
 
 
 def header(scope: Scope, name: str) -> str | None:

@@ -1,4 +1,4 @@
-"""What lies in the cache, with running sums, and which of it goes where it is too much.
+"""The files in the cache with running sums, and the choice of those to delete.
 
 Bytes and files are two measures of the same room, each with a bound: thousands of empty files fill
 the one and leave the other to whoever sends a large file.
@@ -23,7 +23,7 @@ class Held:
 
 @dataclass(frozen=True)
 class Measure:
-    """What a file counts for, and how much there may be."""
+    """A measure of files, with its limit."""
 
     of: Callable[[Held], int]
     address_most: int
@@ -58,7 +58,7 @@ class Shelf:
         self._count(one, 1)
 
     def drop(self, path: Path) -> None:
-        """It is no longer there."""
+        """Remove a file."""
         one = self._files.pop(path, None)
         if one is not None:
             self._count(one, -1)

@@ -1,4 +1,4 @@
-"""Every route that is served, and what a request of it may have.
+"""Every route that is served, with its limits.
 
 The middleware works from this table and docs/hosting.md shows it. A path that is not in it is
 answered 404, before anything of the request is read: Gradio has routes that this page does not use
@@ -49,13 +49,13 @@ class Rule:
 
     @property
     def parsed(self) -> bool:
-        """Whether its body is JSON, whose parts are counted."""
+        """Whether its body is JSON with counted parts."""
         return self.kind not in ("upload", "login")
 
 
 @dataclass(frozen=True)
 class Most:
-    """How many requests of a kind may be in progress."""
+    """The most requests of a kind in progress."""
 
     address: int
     """From one address."""
@@ -179,8 +179,8 @@ class Table:
 
 
 class Routes:
-    """ASGI middleware: a path that is not in the table goes no further; one that is has its rule in
-    the scope from here on, which `rule_of` reads."""
+    """ASGI middleware: refuse paths outside the table, and put each path's rule into the scope, for
+    `rule_of`."""
 
     def __init__(self, app: ASGIApp, *, table: Sequence[Rule]):
         self._app, self._table = app, Table(table)
@@ -191,7 +191,7 @@ class Routes:
             rule = self._table.find(path)
             if rule is None or LINK.match(path.partition("file=")[2]):
                 refused = Refused(404, "There is nothing here.", reason="route")
-                await refused.tell(scope, receive, send)
+                await refused.respond(scope, receive, send)
                 return
             scope = {**scope, RULE: rule}
         await self._app(scope, receive, send)

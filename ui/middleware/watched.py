@@ -1,4 +1,4 @@
-"""The outermost door: every response is counted, and a fault behind it is one sentence.
+"""The outermost middleware: count responses, and turn faults into one sentence.
 
 Gradio lets badly formed calls fall through to the server, which would log a traceback for each,
 with what came in it.
@@ -60,7 +60,7 @@ class Watched:
             await send(message)
 
         async def judged(message: Message) -> None:
-            """A direct call's 500 is Gradio's word for whatever a handler refused."""
+            """Correct the status of a direct call, whose refusals Gradio sends as 500."""
             nonlocal held
             if direct and message.get("status") == 500:
                 held = True
@@ -74,11 +74,11 @@ class Watched:
         except Exception as error:
             log.warning("A request failed: %s", one_line(error))
             if not started:  # one that had begun cannot go on: the server closes its connection
-                await _refusal(scope, error).tell(scope, receive, counted)
+                await _refusal(scope, error).respond(scope, receive, counted)
 
 
 def _refused(body: bytes) -> JSONResponse:
-    """What a caller is told whose values a handler, or Gradio, did not take."""
+    """The refusal of values that a handler, or Gradio, did not take."""
     sentence = None
     with suppress(ValueError, AttributeError):
         sentence = json.loads(body).get("error")

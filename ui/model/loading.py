@@ -1,4 +1,4 @@
-"""The loading of the base model in the background, and how far it is, in words."""
+"""Load the base model in the background, with progress in words."""
 
 import logging
 import threading
@@ -17,7 +17,7 @@ log = logging.getLogger(__name__)
 
 
 class Status(TypedDict):
-    """How far the model is."""
+    """The progress of loading."""
 
     ready: bool
     stage: str
@@ -60,7 +60,7 @@ class Loading:
             self._thread.start()
 
     def status(self) -> Status:
-        """What `/health` and the page show."""
+        """The status for `/health` and the page."""
         fraction = 1.0 if self.ready else round(self.fraction, 3)
         return {
             "ready": self.ready,
@@ -95,7 +95,7 @@ _guard = threading.Lock()
 
 
 def loaded(ramole: "Ramole", cancelled: threading.Event, *, pause: float) -> Iterator[str]:
-    """How far the model is, in words, every `pause` seconds until it is there or nobody waits.
+    """The progress in words, every `pause` seconds until the model is loaded or the caller cancels.
 
     Starts the load where that has not happened. Raises RamoleError where it fails.
     """

@@ -1,4 +1,4 @@
-"""How often a stream is drawn: the more streams there are, the rarer each one's pictures.
+"""The pace of drawing streams: the more streams, the fewer pictures of each.
 
 A picture costs the page's process about 1 ms of a core that the model needs too, so all streams
 together get about as many pictures a second as one alone.
@@ -15,7 +15,7 @@ MAX_PAUSE_SECONDS = 1.5
 
 
 class Pace:
-    """Counts the streams on their way; every thread may use it."""
+    """The count of open streams; thread-safe."""
 
     def __init__(self):
         self._streams = 0
@@ -23,7 +23,7 @@ class Pace:
 
     @contextmanager
     def stream(self) -> Iterator[Callable[[], float]]:
-        """One more stream inside the block; yields what tells its pause, in seconds, as of now."""
+        """Count a stream inside the block; yields a function for its current pause in seconds."""
         with self._lock:
             self._streams += 1
         try:

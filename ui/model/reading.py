@@ -22,7 +22,7 @@ reader is still there."""
 
 
 class Reading:
-    """Begins at once. The thread fills the fields, everybody else reads them."""
+    """A stream read by a thread, which fills the fields; it starts at once."""
 
     def __init__(
         self,
@@ -58,7 +58,7 @@ class Reading:
         threading.Thread(target=self._run, name="reading", daemon=True).start()
 
     def pictures(self) -> Generator[None, None, None]:
-        """Comes back whenever it is time to draw, for the last time after the end.
+        """Yield whenever it is time to draw, for the last time after the end.
 
         Raises what `stream_batch` raised. Leaving it before the end cancels what still runs.
         """

@@ -1,4 +1,4 @@
-"""A call of `/v1/chat/completions`: what is said becomes requests, or one sentence."""
+"""Turn a call of `/v1/chat/completions` into requests."""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any

@@ -1,4 +1,4 @@
-"""Answers in OpenAI's words: whole, or in chunks; what it has no word for stands in `ramole`."""
+"""Answers in OpenAI's format: whole, or in chunks; further fields are in `ramole`."""
 
 import secrets
 import time
@@ -21,7 +21,7 @@ Spell = Callable[[Sequence[int]], list[str]]
 
 @dataclass(frozen=True)
 class Answered:
-    """One answer that is over."""
+    """One finished answer."""
 
     answer: Generation
     request: Request
@@ -135,7 +135,7 @@ def usage_of(answers: Sequence[Answered], n: int) -> dict:
 
 
 def about(one: Answered) -> dict:
-    """What `/ask` tells of an answer, with each adapter's mean weight in the modules that it has,
+    """The answer's fields of `/ask`, with each adapter's mean weight in the modules that it has,
     and its share of what all contributed; null where no token was traced."""
     answer, steps = one.answer, one.steps
     told = how_of(answer, one.request, steps)

@@ -1,4 +1,4 @@
-"""The routes under `/v1`: who may call, what is asked, and the answer, at once or as it grows."""
+"""The routes under `/v1`: authorisation, requests, and answers, whole or streamed."""
 
 import asyncio
 import json
@@ -41,22 +41,22 @@ Endpoint = Callable[[Http], Awaitable[Response]]
 
 
 def openai_routes(ramole: "Ramole", accounts: Accounts) -> list[BaseRoute]:
-    """What `/v1` serves; `accounts` are those that the page asks for."""
+    """The routes of `/v1`; `accounts` are the page's."""
     door = Door(ramole, accounts)
-    told = door.told
+    guarded = door.guarded
     anything = ["GET", "POST", "PUT", "DELETE", "PATCH"]
     return [  # one by one: behind a proxy under a path, Starlette loses its way in a Mount
-        Route("/v1/models", told(door.models)),
-        Route("/v1/models/{name:path}", told(door.model)),
-        Route("/v1/chat/completions", told(door.chat), methods=["POST"]),
-        Route("/v1/completions", told(door.completions), methods=["POST"]),
-        Route("/v1/embeddings", told(door.embeddings), methods=["POST"]),
-        Route("/v1/{path:path}", told(door.other), methods=anything),
+        Route("/v1/models", guarded(door.models)),
+        Route("/v1/models/{name:path}", guarded(door.model)),
+        Route("/v1/chat/completions", guarded(door.chat), methods=["POST"]),
+        Route("/v1/completions", guarded(door.completions), methods=["POST"]),
+        Route("/v1/embeddings", guarded(door.embeddings), methods=["POST"]),
+        Route("/v1/{path:path}", guarded(door.other), methods=anything),
     ]
 
 
 class Door:
-    """The endpoints; each answers, or refuses in OpenAI's words."""
+    """The endpoints; errors are in OpenAI's format."""
 
     def __init__(self, ramole: "Ramole", accounts: Accounts):
         settings = ramole.settings
@@ -65,8 +65,8 @@ class Door:
         self.places = Places(settings.max_batch + settings.max_queue)
         self.embedding = asyncio.Semaphore(1)
 
-    def told(self, endpoint: Endpoint) -> Endpoint:
-        """The endpoint for those who may call; what it raises becomes its answer."""
+    def guarded(self, endpoint: Endpoint) -> Endpoint:
+        """Wrap an endpoint: check the caller, and return its errors as responses."""
 
         async def answer(http: Http) -> Response:
             try:
@@ -81,19 +81,19 @@ class Door:
         return answer
 
     async def models(self, http: Http) -> Response:
-        """Everything that may be named."""
+        """List all models."""
         found = list_models(self.ramole, secret_owner(http.headers))
         return JSONResponse({"object": "list", "data": found})
 
     async def model(self, http: Http) -> Response:
-        """One of them."""
+        """Describe one model."""
         name = http.path_params["name"]
         if name != EMBEDDER:
             read_model(name, self.ramole, secret_owner(http.headers))
         return JSONResponse(model_object(name))
 
     async def other(self, http: Http) -> Response:
-        """Whatever else OpenAI may have."""
+        """Refuse other routes of OpenAI's API."""
         raise Refused(
             f"{http.method} {http.url.path[:80]!r} is not served here; there are GET /v1/models, "
             "POST /v1/chat/completions, /v1/completions and /v1/embeddings.",
@@ -102,20 +102,20 @@ class Door:
         )
 
     async def chat(self, http: Http) -> Response:
-        """The answers of a chat."""
+        """Answer a chat."""
         call = read_call(await _json(http), self.ramole, secret_owner(http.headers))
         self._refuse_unready()
         return await self._answered(http, call, Completion(call, self.ramole.spell))
 
     async def completions(self, http: Http) -> Response:
-        """Texts, continued."""
+        """Continue texts."""
         body = await _json(http)
         self._refuse_unready()
         call = read_prompts(body, self.ramole, secret_owner(http.headers))
         return await self._answered(http, call, TextCompletion(call, self.ramole.spell))
 
     async def embeddings(self, http: Http) -> Response:
-        """Vectors of texts, for one call at a time."""
+        """Embed texts, for one call at a time."""
         asked = read_texts(await _json(http))
         self.places.take()
         try:
@@ -171,7 +171,7 @@ class Door:
 async def _events(
     http: Http, completion: Completion, running: Running, pictures: AsyncGenerator[None, None]
 ) -> AsyncGenerator[str, None]:
-    """The answers as server-sent events; while nothing comes, a comment says that it is alive."""
+    """Stream the answers as server-sent events, with comments to keep the connection alive."""
     grown = [_Grown(running, n) for n in range(len(running.requests))]
     said = time.monotonic()
     for n in range(len(grown)):
@@ -201,7 +201,7 @@ async def _events(
 
 
 async def _at_once(pictures: AsyncGenerator[None, None]) -> AsyncGenerator[None, None]:
-    """One look before the next picture comes: what is there already was not shown."""
+    """Yield once at once, then each picture: the first may be there already."""
     yield
     async for _ in pictures:
         yield
@@ -221,7 +221,7 @@ def _finished(running: Running) -> list[Answered]:
 
 
 class _Grown:
-    """By how much an answer has grown since somebody looked."""
+    """The growth of an answer since the last look."""
 
     def __init__(self, running: Running, index: int):
         self._running, self._index, self._read = running, index, 0

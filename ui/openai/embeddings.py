@@ -21,7 +21,7 @@ USED = ("model", "input", "encoding_format", "dimensions")
 
 @dataclass(frozen=True)
 class Texts:
-    """What is to be embedded, and how vectors are written."""
+    """The texts to embed, and the format of vectors."""
 
     texts: list[str]
     base64: bool

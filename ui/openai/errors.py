@@ -9,7 +9,7 @@ from ramole_core import Busy, RamoleError
 
 from ..middleware import refusal
 from ..parts.errors import UNEXPECTED
-from ..watch.events import refused as told_refused
+from ..watch.events import refused as note_refused
 
 log = logging.getLogger(__name__)
 SOON = 2
@@ -30,7 +30,7 @@ MAX_QUOTED = 200
 
 
 class Refused(Exception):
-    """A call that gets no answer; the message is one sentence."""
+    """A refused call; the message is one sentence."""
 
     def __init__(
         self,
@@ -50,14 +50,14 @@ class Refused(Exception):
 
     @property
     def body(self) -> dict:
-        """In OpenAI's words."""
+        """The body in OpenAI's format."""
         kind = TYPES.get(self.status, "invalid_request_error")
         param = self.param and self.param[:MAX_QUOTED]
         return {"error": {"message": str(self), "type": kind, "param": param, "code": self.code}}
 
     @property
     def response(self) -> Response:
-        """The same with its status."""
+        """The response with its status."""
         headers = {} if self.retry_after is None else {"Retry-After": str(self.retry_after)}
         if self.status == 401:
             headers["WWW-Authenticate"] = "Bearer"
@@ -66,8 +66,8 @@ class Refused(Exception):
 
 
 def refused(error: Exception) -> Refused:
-    """What a caller is told of any error; those that nobody foresaw are logged."""
-    told_refused(error)
+    """The refusal for any error; unforeseen ones are logged."""
+    note_refused(error)
     if isinstance(error, Refused):
         return error
     if isinstance(error, refusal.Refused):

@@ -1,4 +1,4 @@
-"""Where keys or passwords are asked for, a call under /v1 brings one: as API key, or as Basic."""
+"""Check the key or password of a call under /v1, as API key or Basic."""
 
 from starlette.requests import Request as Http
 
@@ -8,7 +8,7 @@ from .errors import Refused
 
 
 async def check_key(accounts: Accounts, http: Http) -> None:
-    """Raise Refused where this call brings nobody's, or where too many are being tried."""
+    """Raise Refused where this call's is invalid, or where too many are being tried."""
     if not accounts:
         return
     try:

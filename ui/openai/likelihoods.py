@@ -11,7 +11,7 @@ Spell = Callable[[Sequence[int]], list[str]]
 
 
 def chat_logprobs(steps: Sequence[Step], spell: Spell) -> dict | None:
-    """Of the tokens of an answer; None where they were not asked for."""
+    """Log probabilities of an answer's tokens; None where they were not asked for."""
     found = [step.likelihood for step in steps if step.likelihood is not None]
     if not found:
         return None
@@ -34,8 +34,8 @@ def _token(token: int, logprob: float | None, spell: Spell) -> dict:
 def text_logprobs(
     steps: Sequence[Step], prompt: Sequence[TokenLogprob], spell: Spell
 ) -> dict | None:
-    """Of the prompt's tokens, where they stand before, and of the answer's; None where they were
-    not asked for."""
+    """Log probabilities of the prompt's tokens, if echoed, and of the answer's; None where they
+    were not asked for."""
     found = [*prompt, *(step.likelihood for step in steps if step.likelihood is not None)]
     if not found:
         return None
@@ -52,7 +52,7 @@ def text_logprobs(
 
 
 def _top(one: TokenLogprob, spell: Spell) -> dict[str, float | None] | None:
-    """By text; of two tokens with the same text the likelier one stands there."""
+    """The likeliest tokens by text; of two with the same text the likelier one."""
     if one.logprob is None:
         return None
     texts = spell([token for token, _ in one.top])

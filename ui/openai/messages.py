@@ -16,7 +16,7 @@ MAX_QUOTED = 60
 
 @dataclass(frozen=True)
 class Message:
-    """One of them."""
+    """One message."""
 
     role: str
     text: str
@@ -26,7 +26,7 @@ class Message:
 
 @dataclass(frozen=True)
 class Conversation:
-    """All of them."""
+    """A conversation of messages."""
 
     prompt: str
     """What is asked now: what adapters are found for."""

@@ -21,7 +21,7 @@ ONE, SEVERAL = "selection", DEFAULT_METHOD
 
 @dataclass(frozen=True)
 class Model:
-    """What a name means."""
+    """The meaning of a model's name."""
 
     method: str
     adapters: list[str] | None = None

@@ -1,4 +1,4 @@
-"""Parameters that calls of several routes have: taken, cut, ignored and said so, or refused."""
+"""Parameters of several routes: used, cut, ignored with a note, or refused."""
 
 import json
 from collections.abc import Collection, Mapping
@@ -54,7 +54,7 @@ MAX_ANSWERS = 16
 
 @dataclass(frozen=True)
 class Call:
-    """What is asked, and how it is answered."""
+    """A call: its requests, and the format of the answer."""
 
     requests: tuple[Request, ...]
     """All answers of the first prompt, then those of the next."""
@@ -73,7 +73,7 @@ class Call:
 
     @property
     def request(self) -> Request:
-        """The first."""
+        """The first request."""
         return self.requests[0]
 
 
@@ -232,6 +232,6 @@ def read_likeliest(said: Mapping[str, Any], name: str) -> int:
 
 
 def short(value: object) -> str:
-    """How a refusal repeats what was sent."""
+    """A value as a refusal repeats it."""
     text = json.dumps(value) if isinstance(value, bool) else repr(value)
     return text if len(text) <= 60 else text[:57] + "..."

@@ -1,5 +1,4 @@
-"""Requests of one call on their way, as an event loop sees them: it waits for nothing that another
-could use."""
+"""The running requests of one call, for an event loop."""
 
 import asyncio
 import threading
@@ -17,13 +16,13 @@ if TYPE_CHECKING:
 
 
 class Places:
-    """How many requests of this door may be on their way at once; any thread may use it."""
+    """The limit of running requests of this API; thread-safe."""
 
     def __init__(self, most: int):
         self._left, self._most, self._lock = most, most, threading.Lock()
 
     def take(self, count: int = 1) -> None:
-        """Raise Busy where there are not so many."""
+        """Take places; raises Busy where there are too few."""
         with self._lock:
             if self._left < count:
                 raise Busy(
@@ -33,13 +32,13 @@ class Places:
             self._left -= count
 
     def give_back(self, count: int = 1) -> None:
-        """They have ended."""
+        """Return places."""
         with self._lock:
             self._left += count
 
 
 class Running:
-    """Begins at once; made inside an event loop."""
+    """Requests that run from construction on, inside an event loop."""
 
     def __init__(
         self, ramole: "Ramole", requests: Sequence[Request], *, address: str, places: Places
@@ -70,23 +69,23 @@ class Running:
 
     @property
     def steps(self) -> list[list[Step]]:
-        """Those that came, of each request."""
+        """The steps so far, by request."""
         return self._reading.steps
 
     @property
     def answers(self) -> list[Generation]:
-        """Once all are over."""
+        """Wait for all answers."""
         return [self._reading.answers[n] for n in range(len(self.requests))]
 
     @property
     def place(self) -> int:
-        """In the queue, of the first that waits; 0: none does, or they are only being prepared."""
+        """The first waiting request's place in the queue; 0: none waits (yet)."""
         return min((place for place in self._reading.places.values() if place), default=0)
 
     async def pictures(self, alive: AbstractContextManager) -> AsyncGenerator[None, None]:
-        """Comes back whenever it is time to look, at once when the first token is there, and for
-        the last time after the end; `alive` is held meanwhile. Raises what the model raised.
-        Leaving it before the end cancels the requests."""
+        """Yield whenever it is time to look: at the first token at once, last after the end;
+        `alive` is held meanwhile. Raises what the model raised. Leaving it before the end cancels
+        the requests."""
         try:
             with alive, PACE.stream() as pause:
                 over = False

@@ -1,1 +1,1 @@
-"""What several tabs are made of: components, sentences and prompts to try."""
+"""Shared parts of tabs: components, sentences and prompts to try."""

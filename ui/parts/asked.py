@@ -1,4 +1,4 @@
-"""A request in words: how adapters were mixed, and how tokens were chosen."""
+"""A request in words: its mixing, and its decoding."""
 
 from ramole_core import Request
 
@@ -20,7 +20,7 @@ def mixed_words(request: Request) -> str:
 
 
 def decoding_words(request: Request) -> str:
-    """How tokens are chosen, and how many at most."""
+    """The decoding in words, and the most tokens."""
     said = ["greedy"]
     if request.temperature:
         said = [f"temperature {request.temperature:g}", f"top-p {request.top_p:g}"]

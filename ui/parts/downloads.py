@@ -1,4 +1,4 @@
-"""Files to take away: a button that makes a file first, and the folder in which it lies.
+"""Downloads: a button that makes a file first, and its folder.
 
 The files are written by us alone, in folders nobody can guess, and swept after an hour.
 """
@@ -24,14 +24,14 @@ TAKE = "() => setTimeout(() => document.querySelector('#{}').click(), 100)"
 
 @dataclass(frozen=True)
 class Download:
-    """A button to see, and the hidden one that holds the file."""
+    """A visible button, and the hidden one that holds the file."""
 
     seen: gr.Button
     file: gr.DownloadButton
 
 
 def behind(label: str, name: str) -> gr.DownloadButton:
-    """The download itself, never seen: a script presses it once the file is there.
+    """The hidden download, pressed by a script once the file exists.
 
     The class hides it for good: Gradio's own `visible="hidden"` is sometimes lost when the row
     around it appears.

@@ -1,4 +1,4 @@
-"""What a handler may tell its caller when it fails: one sentence, and never a traceback."""
+"""Errors of handlers: one sentence, never a traceback."""
 
 import html
 import logging

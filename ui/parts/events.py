@@ -1,4 +1,4 @@
-"""What every event and HTML component of the page needs: options, scripts, and who sent it."""
+"""Shared options, scripts and senders of events and HTML components."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,14 +9,14 @@ from gradio.context import Context
 
 
 class Quiet(TypedDict):
-    """What every event of a tab says to Gradio."""
+    """Gradio's options for every event of a tab."""
 
     api_visibility: Literal["private"]
     show_progress: Literal["hidden"]
 
 
 class Plain(TypedDict):
-    """What every HTML component of the page says to Gradio."""
+    """Gradio's options for every HTML component of the page."""
 
     apply_default_css: bool
 

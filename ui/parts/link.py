@@ -1,4 +1,4 @@
-"""A question as the end of an address: nothing is stored, and no server is sent it.
+"""A question as the end of an address, which is stored and sent nowhere.
 
     #ask?r=REQUEST&t=12       a request's fields as compressed JSON; token 12 is opened
     #ask?r=REQUEST&b=0        without the bare base's answer beside it
@@ -23,7 +23,7 @@ UNKEPT = ("owner", "trace", "prefix_ids", "without", "later_weights")
 
 @dataclass(frozen=True)
 class Link:
-    """What a link asks for: a request, or the name of a recorded run."""
+    """A link's content: a request, or the name of a recorded run."""
 
     request: Request | None = None
     beside: bool = True
@@ -43,8 +43,8 @@ def link_to_recorded(name: str, *, tab: str = "ask") -> str:
 
 
 def read_link(fragment: str) -> Link | None:
-    """What the end of an address asks for; None where it asks for nothing. Raises RamoleError with
-    one sentence for a link that is broken."""
+    """Read the end of an address; None where it is empty. Raises RamoleError with one sentence for
+    a link that is broken."""
     said = parse_qs(str(fragment).partition("?")[2])
     if name := said.get("run", [""])[0]:
         return Link(recorded=name)

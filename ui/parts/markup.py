@@ -1,4 +1,4 @@
-"""Text of strangers as HTML that does nothing.
+"""Untrusted text as inert HTML.
 
 Gradio's HTML component reads `${...}` and `{{...}}` as templates; `escaped` leaves neither.
 """

@@ -1,4 +1,4 @@
-"""One sentence on how things stand, and the words for how an answer ended."""
+"""The notice sentence, and the words for how an answer ended."""
 
 from html import escape
 
@@ -19,5 +19,5 @@ def notice_html(text: str, *, kind: str = "quiet") -> str:
 
 
 def ending(reason: str) -> str:
-    """Why an answer ended, in words, from its `finish_reason`."""
+    """The `finish_reason` of an answer in words."""
     return ENDINGS.get(reason, reason)

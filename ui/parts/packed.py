@@ -20,7 +20,7 @@ def packed(fields: Mapping[str, object]) -> str:
 
 
 def unpacked(text: str) -> dict[str, object]:
-    """The fields; raises RamoleError with one sentence for what is none."""
+    """Unpack the fields; raises RamoleError with one sentence for what is none."""
     try:
         raw = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
         fields = json.loads(_opened(raw))

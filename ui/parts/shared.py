@@ -1,4 +1,4 @@
-"""What the tabs of one open page have in common."""
+"""Components shared by the tabs of one open page."""
 
 from dataclasses import dataclass
 

@@ -1,4 +1,4 @@
-"""A table as csv that a spreadsheet shows and does not run."""
+"""A table as csv that a spreadsheet shows without running formulas."""
 
 import csv
 import unicodedata

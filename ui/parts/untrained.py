@@ -1,4 +1,4 @@
-"""Where the base model is one's own: which methods wait for weights, and how these are trained."""
+"""For another base model: methods without trained weights, and how to train them."""
 
 from html import escape
 from typing import TYPE_CHECKING

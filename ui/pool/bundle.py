@@ -1,4 +1,4 @@
-"""An adapter as a zip to take away: the files that make it, and nothing else of its folder."""
+"""An adapter as a zip to download: its own files alone."""
 
 import tempfile
 import zipfile

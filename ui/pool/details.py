@@ -65,7 +65,7 @@ def neighbours_html(neighbours: Sequence["Hit"]) -> str:
 def verdict_html(
     label: str, outcome: str, sentence: str, *, notes: Sequence[str] = (), near: str = ""
 ) -> str:
-    """What became of one upload; `outcome` is `usable`, `usable with a note` or `refused`."""
+    """The verdict on one upload; `outcome` is `usable`, `usable with a note` or `refused`."""
     kind = {"usable": "good", "usable with a note": "fair"}.get(outcome, "bad")
     sign = {"good": "✓", "fair": "✓", "bad": "✕"}[kind]
     return (

@@ -25,7 +25,7 @@ NOT_ALLOWED = (
 
 
 class HubRun:
-    """Begins the search, and tells everyone who watches how it stands."""
+    """The shared search of the Hub, with its progress for every visitor."""
 
     def __init__(self, ramole: "Ramole", clock: Callable[[], float] = time.monotonic):
         self._ramole, self._clock = ramole, clock
@@ -36,7 +36,7 @@ class HubRun:
         self._said = ""
 
     def looks(self, owner: str | None) -> Iterator[tuple[str, str]]:
-        """(sentence, `busy`, `ready` or `wrong`): begins a search, or watches the one that runs;
+        """Yield (sentence, `busy`, `ready` or `wrong`) of a new search, or of the running one;
         raises RamoleError where none may begin."""
         thread = self._begin(owner)
         while thread.is_alive():

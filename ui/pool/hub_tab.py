@@ -1,4 +1,4 @@
-"""The folded part of the tab Pool that finds adapters on the Hub, and shows which fit."""
+"""The folded part of the tab Pool for adapters on the Hub, and which fit."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""The Hub's adapters as a table: which fit, which do not, and why; every word is a stranger's."""
+"""The Hub's adapters as a table: which fit, which do not, and why; all text is untrusted."""
 
 from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING
@@ -28,7 +28,7 @@ VERDICTS = {
 
 
 def kept(rows: "Sequence[Listed]", here: Collection[str], *, search: str, show: str):
-    """Those that have every word of `search` and are what `show` says."""
+    """Filter by every word of `search`, and by `show`."""
     words = search.lower().split()
     kinds = {
         "all": lambda one: True,

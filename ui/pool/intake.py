@@ -1,4 +1,4 @@
-"""The verdict on each upload: an adapter of the pool now, or why not."""
+"""Add uploads to the pool, with a verdict on each."""
 
 import logging
 from collections.abc import Iterator, Sequence
@@ -14,7 +14,7 @@ from ..session.uploads import ARCHIVE, Drop, group, taken
 from ..watch.events import uploaded
 from .cards import modules_in_words, ranks_in_words
 from .details import neighbours_html, verdict_html
-from .naming import told_name
+from .naming import declared_name
 from .trying import try_html
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ NO_NAME = (
 
 @dataclass(frozen=True)
 class Verdict:
-    """What became of one upload."""
+    """The verdict on one upload."""
 
     label: str
     card: "AdapterCard | None"
@@ -50,7 +50,7 @@ class Verdict:
         return "usable with a note" if self.card.notes else "usable"
 
     def as_html(self) -> str:
-        """For the page."""
+        """The verdict as HTML."""
         if self.card is None:
             return verdict_html(self.label, self.outcome, self.reason)
         near = neighbours_html(self.neighbours)
@@ -87,7 +87,7 @@ def judge(
             drops = group(files, files[0].parent.parent / "loose") if files else []
             for drop in drops:
                 single = len(drops) == 1
-                told = (name if single else None) or _told(ramole, drop, owner)
+                told = (name if single else None) or _declared(ramole, drop, owner)
                 verdict = _add(
                     ramole,
                     quota,
@@ -140,12 +140,11 @@ def near(ramole: "Ramole", card: "AdapterCard", owner: str | None) -> "tuple[Hit
         return ()
 
 
-def _told(ramole: "Ramole", drop: Drop, owner: str | None) -> str | None:
-    """The name that loose files give themselves, '' where they give none; None for a zip, which
-    has its own."""
+def _declared(ramole: "Ramole", drop: Drop, owner: str | None) -> str | None:
+    """The name in loose files, '' where there is none; None for a zip, which has its own."""
     if drop.path.suffix.lower() == ARCHIVE:
         return None
-    return told_name(drop.path, taken={card.name for card in ramole.pool.cards(owner)})
+    return declared_name(drop.path, taken={card.name for card in ramole.pool.cards(owner)})
 
 
 def _unnamed(ramole: "Ramole", owner: str | None) -> str:

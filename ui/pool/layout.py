@@ -1,4 +1,4 @@
-"""Where the drop zones, the filters, the cards and the details of the tab Pool stand."""
+"""The layout of the tab Pool: drop zones, filters, cards and details."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,7 +34,7 @@ TYPED = "Example inputs, one a line; with empty lines between them, each may hav
 
 @dataclass(frozen=True)
 class Dropping:
-    """Where one's own adapters are dropped, and what is said of them."""
+    """The drop zone for adapters, with its verdicts."""
 
     files: gr.File
     folder: gr.File
@@ -47,7 +47,7 @@ class Dropping:
 
 @dataclass(frozen=True)
 class Filters:
-    """Which cards are shown, in which order."""
+    """The filters and order of the cards."""
 
     search: gr.Textbox
     show: gr.Dropdown
@@ -61,7 +61,7 @@ class Filters:
 
 @dataclass(frozen=True)
 class Giving:
-    """Where an upload of one's own gets other examples."""
+    """The inputs for an upload's new examples."""
 
     fold: gr.Accordion
     lines: gr.Textbox
@@ -72,7 +72,7 @@ class Giving:
 
 @dataclass(frozen=True)
 class Details:
-    """One adapter, and what can be done with it."""
+    """One adapter's details and actions."""
 
     name: gr.Dropdown
     about: gr.HTML
@@ -84,13 +84,13 @@ class Details:
 
     @property
     def shown(self) -> list[Any]:
-        """What another adapter changes."""
+        """The components that another adapter changes."""
         parts = [self.about, self.command, self.download, self.remove]
         return [*parts, self.giving.fold, self.giving.given]
 
 
 @dataclass(frozen=True)
-class Layout:
+class PoolLayout:
     """The tab's components."""
 
     dropping: Dropping
@@ -101,7 +101,7 @@ class Layout:
     hub: HubPart
 
 
-def lay_out(ramole: "Ramole") -> Layout:
+def lay_out(ramole: "Ramole") -> PoolLayout:
     """Build the tab inside the Blocks that is open."""
     dropping, hub, map = _dropping(ramole), lay_out_hub(ramole), lay_out_map()
     filters = _filters()
@@ -113,7 +113,7 @@ def lay_out(ramole: "Ramole") -> Layout:
             cards = gr.HTML(elem_id="pool-cards", js_on_load=script, **PLAIN)
         with gr.Column(scale=2, min_width=320):
             details = _details()
-    return Layout(dropping, filters, cards, details, map, hub)
+    return PoolLayout(dropping, filters, cards, details, map, hub)
 
 
 def _dropping(ramole: "Ramole") -> Dropping:

@@ -1,4 +1,4 @@
-"""What the map shows of the pool that one visitor may see: pictures, and the same in tables."""
+"""The map of a visitor's pool: pictures, and their tables."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -96,7 +96,7 @@ def draw(
     matrix, paired = matrix[np.ix_(some, some)], [names[i] for i in some]
     return Drawn(
         map_figure(names, kinds, places, prompt=here, found=found),
-        _told(plane.kept, hits, left) + _table(names, kinds, places, similar),
+        _note(plane.kept, hits, left) + _table(names, kinds, places, similar),
         likeness_figure(paired, matrix),
         _pairs_told(by, len(paired), len(names) - len(paired)) + _pairs_table(paired, matrix),
     )
@@ -105,7 +105,7 @@ def draw(
 def likeness(
     ramole: "Ramole", cards: "Sequence[AdapterCard]", vectors: np.ndarray, by: str
 ) -> np.ndarray:
-    """[n, n]: how alike each two are in what they are found by, or in what they change."""
+    """[n, n]: the similarity of each two, of their vectors or their updates."""
     if by == CHANGE:
         return update_likeness(ramole.pool, cards)
     return alike(vectors)
@@ -114,7 +114,7 @@ def likeness(
 def _shown(
     cards: "Sequence[AdapterCard]", found: Sequence[tuple[str | None, str]]
 ) -> "tuple[list[AdapterCard], int]":
-    """Those that are drawn, whatever was found among them, and how many are left out."""
+    """The drawn adapters, found ones included, and the number left out."""
     first = sorted(cards, key=lambda card: (card.owner, card.name) not in found)[:MAX_POINTS]
     return sorted(first, key=lambda card: (card.name, card.key)), len(cards) - len(first)
 
@@ -125,7 +125,7 @@ def _kind(card: "AdapterCard", quota: Quota, owner: str | None) -> str:
     return "yours" if quota.owns(card, owner) else "shared"
 
 
-def _told(kept: float, hits: Sequence, left: int) -> str:
+def _note(kept: float, hits: Sequence, left: int) -> str:
     found = ", ".join(f"{escaped(hit.name)} ({hit.score:.2f})" for hit in hits)
     said = f"<p><b>Found for your prompt, with their similarity: {found}.</b></p>" if found else ""
     more = f" {left} more adapters are not drawn." if left else ""

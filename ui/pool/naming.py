@@ -1,4 +1,4 @@
-"""A name for files that came without a folder: what they say of themselves.
+"""Name files that came without a folder, by their contents.
 
 A browser gives a dropped file's own name alone, and all adapters' files are named alike.
 """
@@ -19,7 +19,7 @@ BLANK = {"model id", "model", "readme", "model card", "adapter", "lora"}
 """Titles of templates that nobody filled in."""
 
 
-def told_name(folder: Path, *, taken: Collection[str]) -> str:
+def declared_name(folder: Path, *, taken: Collection[str]) -> str:
     """The name that the configuration, the front matter or the title of the card gives, made free
     by a number; empty where none does."""
     config, card = _read(folder / CONFIG), _read(folder / CARD)
@@ -47,7 +47,7 @@ def _of_card(text: str) -> list[str]:
 
 
 def _plain(said: str) -> str:
-    """In the letters that a name may have; the owner before a slash is not part of it."""
+    """Reduce to the characters of a name, without the owner before a slash."""
     word = said.strip().rstrip("/").rpartition("/")[2][:MAX_NAME].lower()
     return re.sub(r"[^a-z0-9_-]+", "-", word).strip("-_")
 

@@ -1,4 +1,4 @@
-"""The tab Pool: what is there, one adapter in detail, and a place to drop your own."""
+"""The tab Pool: the adapters, one in detail, and uploads."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,7 +14,7 @@ from ..session.presence import heartbeat
 from ..session.quota import quota_of
 from .bundle import write_bundle
 from .hub_tab import connect_hub
-from .layout import Layout, lay_out
+from .layout import PoolLayout, lay_out
 from .map_tab import connect_map
 from .undo import FOCUS, removals_html
 from .updates import added, chosen, listing, replace_examples
@@ -43,10 +43,10 @@ def tab(ramole: "Ramole") -> None:
     """Build the tab inside the Blocks that is open."""
     with gr.Tab("Pool", id="pool", elem_id="pool-tab") as pool_tab:
         ui = lay_out(ramole)
-    _connect(ui, Handlers(ramole), pool_tab)
+    _connect(ui, PoolHandlers(ramole), pool_tab)
 
 
-class Handlers:
+class PoolHandlers:
     """What happens on each event of the tab; a failure is one sentence."""
 
     def __init__(self, ramole: "Ramole"):
@@ -107,7 +107,7 @@ class Handlers:
             return str(write_bundle(card.folder, card.name, into=Path(get_upload_folder())))
 
     def on_remove(self, name, request: gr.Request):
-        """One of the session's own is gone, and so is what was said of it."""
+        """Remove one of the session's own, and its verdicts."""
         with one_sentence(), self.call(request) as visitor:
             if not name:
                 raise AdapterRefused("No adapter is chosen; choose one of yours first.")
@@ -115,19 +115,19 @@ class Handlers:
             return ""
 
     def on_undo(self, event: gr.EventData, request: gr.Request):
-        """One of the session's own is back."""
+        """Restore one of the session's own."""
         with one_sentence(), self.call(request) as visitor:
             self.quota.undo(text_in(event, "token"), visitor.owner)
 
     def on_examples(self, name, lines, files, request: gr.Request):
-        """One of the session's own has other examples."""
+        """Replace the examples of one of the session's own."""
         with one_sentence(), self.call(request) as visitor:
             owner, files = visitor.owner, files or ()
             said = replace_examples(self.ramole, self.quota, name, lines, files, owner=owner)
             return said, "", None
 
 
-def _connect(ui: Layout, handlers: Handlers, pool_tab: gr.Tab) -> None:
+def _connect(ui: PoolLayout, handlers: PoolHandlers, pool_tab: gr.Tab) -> None:
     """Every event of the tab with its handler."""
     page, filters, dropping, details = open_page(), ui.filters, ui.dropping, ui.details
     name, giving = details.name, details.giving

@@ -1,4 +1,4 @@
-"""What was removed and can be brought back: a line each, with its button, while there is time."""
+"""Removals that can be undone: a line and a button each, while there is time."""
 
 from collections.abc import Sequence
 

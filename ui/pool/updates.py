@@ -1,4 +1,4 @@
-"""What the tab Pool shows, as plain functions from the pool to HTML."""
+"""Updates of the tab Pool, as plain functions from the pool to HTML."""
 
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
@@ -45,7 +45,7 @@ def detail(
 def chosen(
     ramole: "Ramole", quota: Quota, name: str | None, *, owner: str | None
 ) -> tuple[Any, ...]:
-    """What `Details.shown` holds for one adapter, and for none."""
+    """The values of `Details.shown` for one adapter, or none."""
     html, trained_by = detail(ramole, quota, name, owner=owner)
     own = bool(name) and quota.owns(ramole.pool.card(name, owner), owner)
     return (

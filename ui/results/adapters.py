@@ -1,4 +1,4 @@
-"""Does each adapter earn its place? Its score against the base, chance and the commonest answer."""
+"""Each adapter's score against the base, chance and the commonest answer."""
 
 from collections.abc import Sequence
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Do the answers get better? Methods x settings, situations, and one setting in detail."""
+"""Quality of answers: methods x settings, situations, and one setting in detail."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -53,7 +53,7 @@ def main(found: Evaluation) -> list[Table]:
 
 
 def differences(found: Evaluation, setting: str) -> list[Table]:
-    """Who is ahead of whom over the same rows."""
+    """Differences of methods over the same rows."""
     groups: dict[str, Raw] = {}
     for one in map(at, items(at(found.raw, "differences").get(setting))):
         span, method, rival = span_of(one), text(one.get("method")), text(one.get("rival"))

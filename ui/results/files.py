@@ -1,4 +1,4 @@
-"""The measured JSON files as blocks: what is missing, broken or older is a sentence, no crash.
+"""The measured JSON files as blocks; missing, broken or older ones become a sentence.
 
 A file is read again only when its time or size has changed. What a file lacks is left out; what it
 has beyond this is not looked at.
@@ -63,7 +63,7 @@ def read(folder: Path, name: str) -> Raw:
 
 
 def unreadable(name: str) -> Unmeasured:
-    """For a file that is broken, or of an older form."""
+    """The sentence for a broken file, or one of an older form."""
     broken = f"Not measured yet: results/{name} is broken, older or unfinished."
     return Unmeasured(f"{broken} This command writes it anew:", COMMANDS[name])
 
@@ -78,7 +78,7 @@ def blocks_of(folder: Path, name: str, make: Callable[[Raw], Sequence[Block]]) -
 
 
 def made_of(raw: Raw, name: str, more: Mapping[str, str] | None = None) -> Made:
-    """Command, date, facts, versions and checksums, as far as a file says them, and `more`."""
+    """Command, date, facts, versions and checksums, as far as a file has them, and `more`."""
     told = {key.replace("_", " "): text(raw.get(key)) for key in FACTS}
     told["tasks"] = told["tasks"] or text(len(at(raw, "tasks")) or None)
     told["versions"] = ", ".join(f"{k} {text(v)}" for k, v in at(raw, "versions").items())
@@ -98,6 +98,6 @@ def _parse(path: Path, changed: int, size: int) -> object:
 
 
 def stamp(folder: Path) -> str:
-    """What changes when a file does."""
+    """A stamp that changes when a file does."""
     found = [(path, path.stat()) for path in sorted(folder.glob("*.json"))]
     return "; ".join(f"{path} {state.st_mtime_ns} {state.st_size}" for path, state in found)

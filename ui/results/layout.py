@@ -1,4 +1,4 @@
-"""Where the tables, the choice of a setting and its picture stand in the tab Results."""
+"""The layout of the tab Results: tables, the choice of a setting, its picture."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +15,7 @@ CLOSER = "Every task, and who is ahead of whom"
 
 
 @dataclass(frozen=True)
-class Layout:
+class ResultsLayout:
     """The tab's components."""
 
     shown: gr.State
@@ -29,7 +29,7 @@ class Layout:
     by_task: gr.HTML
 
 
-def lay_out() -> Layout:
+def lay_out() -> ResultsLayout:
     """The empty tab, inside the Blocks that is open."""
     script = (Path(__file__).parent / "presses.js").read_text("utf-8")
     top = gr.HTML(elem_id="results-top", js_on_load=script, **PLAIN)
@@ -43,4 +43,4 @@ def lay_out() -> Layout:
                 ahead = gr.HTML(elem_id="results-ahead", **PLAIN)
         by_task = gr.HTML(elem_id="results-tasks", **PLAIN)
     rest = gr.HTML(elem_id="results-rest", js_on_load=script, **PLAIN)
-    return Layout(gr.State(""), top, chosen, setting, rest, plot, ahead, by_task)
+    return ResultsLayout(gr.State(""), top, chosen, setting, rest, plot, ahead, by_task)

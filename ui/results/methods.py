@@ -39,7 +39,7 @@ def _table(needs: Raw, found: object) -> list[Table]:
 
 
 def _ahead(raw: Raw, setting: str) -> dict[str, Span]:
-    """How far each method is ahead of the reference, with the interval over tasks."""
+    """Each method's lead over the reference, with the interval over tasks."""
     found = {}
     for one in map(at, items(at(raw, "differences").get(setting))):
         ends = [number(one.get(key)) for key in ("mean", "task_high", "task_low")]

@@ -1,4 +1,4 @@
-"""How often is the right adapter found? Each retriever's top-k, plainly and with twins merged."""
+"""How often the right adapter is found: each retriever's top-k, plainly and with twins merged."""
 
 from collections.abc import Sequence
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What in the router matters? Its ablations, and the trained gate beside untrained ones."""
+"""The router's ablations, and the trained gate beside untrained ones."""
 
 from collections.abc import Sequence
 from pathlib import Path

@@ -49,7 +49,7 @@ def label(setting: str) -> str:
 
 
 def evaluation(folder: Path) -> Evaluation | Unmeasured:
-    """Of the system as it ships, else of the test."""
+    """The evaluation of the shipped system, else of the test."""
     return read_evaluation(folder, SHIPPED if (folder / SHIPPED).is_file() else TESTED)
 
 

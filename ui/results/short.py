@@ -58,7 +58,7 @@ def bars_of(found: Evaluation) -> list[tuple[str, Span, str]]:
 
 
 def _honest(found: Evaluation) -> list[str]:
-    """Whether another way is ahead, and what the retriever knows."""
+    """Notes: whether another way is ahead, and what the retriever was trained on."""
     said, name = [], DEFAULT_METHOD
     for setting, when in ((FITS, "When an adapter fits"), (HIDDEN, "When it is hidden")):
         scores, best = found.cells.get(setting, {}), found.best(setting)

@@ -57,7 +57,7 @@ def _situation(name: str, raw: Raw) -> list[Table]:
 
 
 def _paired(caption: str, systems: Raw, *, ours: str) -> list[Table]:
-    """Each system's score and loss, and how far ours is ahead of it."""
+    """Each system's score and loss, and our lead over it."""
     columns = {
         "score": Column("score"),
         "ahead": Column(f"{ours} minus it", signed=True),

@@ -1,4 +1,4 @@
-"""How fast is it? Ratios within one run, tokens a second beside peers, many users, and costs."""
+"""Speed: ratios within one run, tokens a second beside peers, many users, and costs."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -41,7 +41,7 @@ COSTS = {
 
 
 def ratios(raw: Raw) -> list[Table]:
-    """What was measured of the engine, each within one run."""
+    """Ratios of the engine, each within one run."""
     rows = {}
     for one in map(at, items(raw.get("ratios"))):
         span = {"mean": one.get("measured"), "low": one.get("min"), "high": one.get("max")}

@@ -1,4 +1,4 @@
-"""What result files say, as plain data, drawn by `html.py` and `markdown.py`."""
+"""Result files as plain data, drawn by `html.py` and `markdown.py`."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -78,7 +78,7 @@ def _cell(row: object, key: str | tuple[str, ...], column: Column) -> Cell:
 
 @dataclass(frozen=True)
 class Made:
-    """How tables were made: the command, what was measured when, and what can be checked."""
+    """The origin of tables: command, date, and checksums."""
 
     command: str
     facts: dict[str, str]
@@ -105,7 +105,7 @@ Block = Table | Made | Unmeasured | Fold
 
 @dataclass(frozen=True)
 class Section:
-    """What the page shows of one kind of result."""
+    """One kind of result on the page."""
 
     key: str
     tile: str

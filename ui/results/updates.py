@@ -1,4 +1,4 @@
-"""What the tab Results holds, from the files as they are now."""
+"""Updates of the tab Results, from the current files."""
 
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from .adapters import ADAPTERS
 from .answers import ANSWERS, by_task, differences
 from .figure import scores_figure
 from .html import html, section_html
-from .layout import Layout
+from .layout import ResultsLayout
 from .methods import METHODS
 from .retrieval import RETRIEVAL
 from .router import ROUTER
@@ -29,7 +29,7 @@ REST = (METHODS, WHO, STRESSES, RETRIEVAL, ADAPTERS, ROUTER, SPEED)
 PLAIN_WORDS = {"iid": "An adapter fits (IID)", "ood": "The one that fits is hidden (OOD)"}
 
 
-def opened(ui: Layout, folder: Path) -> dict[Any, Any]:
+def opened(ui: ResultsLayout, folder: Path) -> dict[Any, Any]:
     """The whole tab, from the files as they are now."""
     found = evaluation(folder)
     drawn = {
@@ -44,7 +44,7 @@ def opened(ui: Layout, folder: Path) -> dict[Any, Any]:
     return {**drawn, ui.setting: choice, **closer(ui, folder, names[0][1])}
 
 
-def closer(ui: Layout, folder: Path, wanted: str | None) -> dict[Any, Any]:
+def closer(ui: ResultsLayout, folder: Path, wanted: str | None) -> dict[Any, Any]:
     """One setting: picture, differences, tasks; as it was where the setting is not there."""
     found = evaluation(folder)
     if not (isinstance(found, Evaluation) and isinstance(wanted, str) and wanted in found.cells):

@@ -1,4 +1,4 @@
-"""Numbers, words, objects and intervals out of JSON; whatever else stands there is nothing."""
+"""Read numbers, texts, objects and intervals from JSON; anything else counts as missing."""
 
 import math
 from collections.abc import Mapping
@@ -34,7 +34,7 @@ class Span:
         return self.low is not None and low * high > 0
 
     def judged(self, above: str, below: str) -> str:
-        """What the interval says about a difference: `above` zero, `below` it, or nothing sure."""
+        """The interval's verdict on a difference: `above` zero, `below` it, or nothing sure."""
         if not self.sure:
             return "no clear difference" if self.low is not None else "interval not measured"
         return above if self.mean > 0 else below

@@ -1,4 +1,4 @@
-"""Who did a token: how often effects, contributions and weights name the right adapter."""
+"""Attribution of tokens: how often effects, contributions and weights name the right adapter."""
 
 from pathlib import Path
 

@@ -1,1 +1,1 @@
-"""Who owns what: a session, its uploads, and how much room it has."""
+"""Sessions: their owners, uploads and quotas."""

@@ -1,4 +1,4 @@
-"""Who may come in: users with a password (RAMOLE_AUTH) and users with keys (RAMOLE_KEYS_FILE).
+"""Accounts: users with a password (RAMOLE_AUTH) and users with keys (RAMOLE_KEYS_FILE).
 
 Wrong passwords are counted by user and address. After some, each further try of that user from
 there waits before it is looked at, so who guesses is slow, and who has the right password waits for
@@ -41,7 +41,7 @@ CALLER: ContextVar[str] = ContextVar("address of who logs in", default="")
 
 
 class TooManyTries(Exception):
-    """More tries are under way than are looked at soon."""
+    """Too many tries are under way."""
 
     def __init__(self, seconds: float):
         super().__init__()
@@ -67,8 +67,8 @@ class Tries:
         self._tried: OrderedDict[tuple[str, str], Tried] = OrderedDict()
 
     def begin(self, user: str, address: str) -> tuple[float, float]:
-        """One more try, wrong until it was `right`, which is told the first number that this
-        returns; the second is how many seconds it waits. Raises TooManyTries."""
+        """Begin a try, wrong until `right` is called; returns (its number for `right`, seconds to
+        wait). Raises TooManyTries."""
         now = self._clock()
         with self._lock:
             told = [(self._of(user, key, now), many) for key, many in shares(address) or (("", 1),)]
@@ -85,8 +85,8 @@ class Tries:
         return now, wait
 
     def right(self, user: str, address: str, begun: float) -> None:
-        """The password of the try that was `begun` so was right; others stay, which may be guesses
-        at the password of somebody else."""
+        """Mark the try `begun` as right; others stay, which may be guesses at another user's
+        password."""
         with self._lock:
             for key, _ in shares(address) or (("", 1),):
                 with suppress(KeyError, ValueError):
@@ -113,7 +113,7 @@ class KeyFile:
             self._keys = {key.sha256: key for key in read_keys(path)}
 
     def user(self, key: str) -> str | None:
-        """Whose key this is; None where nobody's, or no longer."""
+        """The user of this key; None for an unknown or expired one."""
         self._look()
         found = self._keys.get(hash_of(key))
         return found.user if found is not None and found.opens(today()) else None
@@ -145,7 +145,7 @@ class KeyFile:
 
 
 class Accounts:
-    """All who may come in; without any, everybody may."""
+    """All accounts; without any, access is open."""
 
     def __init__(
         self,
@@ -163,11 +163,11 @@ class Accounts:
         self._tries = tries or Tries()
 
     def __bool__(self) -> bool:
-        """Whether anybody is asked who he is."""
+        """Whether logins are required."""
         return self._asks
 
     async def caller(self, authorization: str | None, address: str) -> str | None:
-        """Who sends this header, `Bearer KEY`, `Bearer user:password` or Basic; None for nobody.
+        """The user of this header, `Bearer KEY`, `Bearer user:password` or Basic; None for nobody.
         Raises TooManyTries."""
         given = _given(authorization or "")
         key = given.rpartition(b":")[2].decode("utf-8", "replace")
@@ -200,7 +200,7 @@ class Accounts:
 
 @contextmanager
 def calling_from(address: str):
-    """Whoever logs in inside the block does so from this address."""
+    """Set the address of logins inside the block."""
     token = CALLER.set(address)
     try:
         yield

@@ -1,4 +1,4 @@
-"""Where a request comes from: the peer's address, or what a proxy that the operator named says.
+"""A request's address: the peer's, or that given by a trusted proxy.
 
 Whoever sends a request can write X-Forwarded-For himself, so it counts only from the proxies in
 RAMOLE_TRUSTED_PROXIES: the right-most entry that is none of them is the visitor. An address is an
@@ -101,7 +101,7 @@ def source(
 def visitor_address(
     peer: str, forwarded: Sequence[str], *, trusted: Sequence[Network] = (), hosted: bool = False
 ) -> Address | None:
-    """The same, whole; None where it is unknown."""
+    """The whole address; None where it is unknown."""
     host = _host(peer)
     if host is None:
         return None

@@ -1,4 +1,4 @@
-"""How much of something each address takes, and all together; each has a bound.
+"""Bounded counts by address and in all.
 
 An address is an IPv4 address or a /64 of IPv6. Whoever has one /64 often has many, so the wider
 prefixes have bounds too, which grow: a /56 has two shares, a /48 four. An unknown address ('') is
@@ -17,7 +17,7 @@ WIDER = ((56, 2), (48, 4))
 
 
 class Taken(Exception):
-    """There is no room: of the address, or of all."""
+    """No room, for the address or in all."""
 
     def __init__(self, *, near: bool):
         """`near`: the address itself has too much."""
@@ -26,7 +26,7 @@ class Taken(Exception):
 
 
 class AddressCounts:
-    """The counts; every thread may use it."""
+    """The counts; thread-safe."""
 
     def __init__(self, address: int, all: int):
         """At most `address` from one address, where it is known, and `all` in all."""
@@ -36,7 +36,7 @@ class AddressCounts:
         self.total = 0
 
     def take(self, address: str, amount: int = 1) -> None:
-        """So much more; raises Taken where it does not fit."""
+        """Take so much more; raises Taken where it does not fit."""
         with self._lock:
             if any(self._by[key] + amount > n * self._address for key, n in shares(address)):
                 raise Taken(near=True)
@@ -45,13 +45,13 @@ class AddressCounts:
             self._add(address, amount)
 
     def give_back(self, address: str, amount: int = 1) -> None:
-        """So much less."""
+        """Return so much."""
         with self._lock:
             self._add(address, -amount)
 
     @contextmanager
     def held(self, address: str, amount: int = 1) -> Iterator[None]:
-        """So much more inside the block; raises Taken where it does not fit."""
+        """Take so much more inside the block; raises Taken where it does not fit."""
         self.take(address, amount)
         try:
             yield
@@ -68,7 +68,7 @@ class AddressCounts:
 
 @lru_cache(4096)
 def shares(address: str) -> tuple[tuple[str, int], ...]:
-    """The prefixes that an address counts for, the narrowest first, each with its shares."""
+    """The prefixes of an address, the narrowest first, each with its shares."""
     if ":" not in address:
         return ((address, 1),) if address else ()
     network = ip_network(address)

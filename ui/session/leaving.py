@@ -1,4 +1,4 @@
-"""A page that is closed, or only loaded anew: its uploads wait a moment before they go.
+"""Remove the uploads of closed pages, after a grace period for reloads.
 
 Both end the page's heartbeat in the same way, and a page that is loaded anew has another session.
 So the uploads of a tab that has a secret of its own go once it has no page open and nothing was
@@ -20,7 +20,7 @@ GRACE_SECONDS = 90.0
 
 
 def leave(ramole: "Ramole", session: str) -> None:
-    """The page of this session is gone; so are its uploads, at once or in a while."""
+    """Handle a closed page: its uploads go, at once or in a while."""
     owner = quota_of(ramole).presence.gone(session)
     if owner is None or owner == page_owner(session):  # no uploads, or no secret to come back with
         _forget(ramole, page_owner(session))

@@ -1,4 +1,4 @@
-"""Mixes that sessions kept: they go with their session, as its uploads do."""
+"""Mixes of sessions, removed with their session."""
 
 import logging
 from typing import TYPE_CHECKING
@@ -18,11 +18,11 @@ class SessionMixes:
         self._ramole = ramole
 
     def owners(self) -> set[str]:
-        """Sessions that kept some, of earlier processes too."""
+        """Sessions with mixes, of earlier processes too."""
         return {owner for owner in self._ramole.mix_owners() if owner.startswith(PREFIX)}
 
     def drop(self, owner: str) -> None:
-        """The session is over; what the disk does not let go is left to the next start."""
+        """Remove a session's mixes; the next start retries what the disk refuses."""
         if not owner.startswith(PREFIX):
             return
         try:

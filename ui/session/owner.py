@@ -32,7 +32,7 @@ OPERATOR_KEY = secrets.token_urlsafe(24)
 
 @dataclass(frozen=True)
 class Visitor:
-    """Who made a call."""
+    """The sender of a call."""
 
     owner: str | None = None
     """Of its uploads; None, without a session, sees the samples only."""
@@ -43,7 +43,7 @@ class Visitor:
 
 
 def visitor_of(request: gr.Request | None) -> Visitor:
-    """Who made this request."""
+    """The sender of this request."""
     headers = getattr(request, "headers", None) or {}
     if is_operator(headers):
         return Visitor(None, address_of(headers), operator=True)
@@ -72,13 +72,13 @@ def owner_of(request: gr.Request | None) -> str | None:
 
 
 def secret_owner(headers: Mapping[str, str]) -> str | None:
-    """Who calls without Gradio: the browser tab or client that sends this secret, or nobody."""
+    """The owner of a call without Gradio, by its secret; None without one."""
     secret = headers.get(SECRET_HEADER) or ""
     return _owner("browser", secret) if len(secret) >= SHORTEST_SECRET else None
 
 
 def page_owner(session: str) -> str | None:
-    """Who has Gradio's session, and no secret."""
+    """The owner by Gradio's session, without a secret."""
     return _owner("tab", session) if session else None
 
 

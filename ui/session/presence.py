@@ -27,7 +27,7 @@ GONE_SECONDS = 2 * 3600
 
 
 class Presence:
-    """The sessions that are watched; every thread may use it."""
+    """The watched sessions; thread-safe."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic):
         """`clock` tells seconds, and never goes back."""
@@ -42,7 +42,7 @@ class Presence:
 
     @contextmanager
     def call(self, request: gr.Request | None) -> Iterator[Visitor]:
-        """Who calls; alive inside the block, and seen last at its end."""
+        """The owner of a call, alive inside the block."""
         visitor = visitor_of(request)
         session = getattr(request, "session_hash", None)
         if session and visitor.owner is not None:
@@ -52,7 +52,7 @@ class Presence:
 
     @contextmanager
     def alive(self, owner: str | None) -> Iterator[None]:
-        """The session does something inside the block."""
+        """Count the session as alive inside the block."""
         if owner is None:
             yield
             return
@@ -68,7 +68,7 @@ class Presence:
                 self._note(owner)  # before anybody can think it silent
 
     def seen(self, owner: str | None) -> None:
-        """A sign of life, now."""
+        """Note a sign of life."""
         with self._lock:
             self._note(owner)
 
@@ -78,7 +78,7 @@ class Presence:
             self._seen[owner] = self._clock()
 
     def gone(self, session: str) -> str | None:
-        """A page is closed or loaded anew: whose uploads may go with it, where it had some."""
+        """Note a closed or reloaded page; returns the owner whose uploads may go, if any."""
         owner = self.sessions.owner(session)
         self.sessions.leave(session)
         with self._lock:

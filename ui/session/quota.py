@@ -1,4 +1,4 @@
-"""How much may be uploaded: by a session, from an address, in all; and who makes room for whom.
+"""Quotas of uploads: by session, by address, in all; and evictions.
 
 Where an address or all together have no room left, the uploads of those who have been silent
 longest go, of the same address or of all; nobody's who is active, and none that everybody uses.
@@ -31,7 +31,7 @@ FULL = "The server has no room left for uploads; try again later."
 
 
 class Quota:
-    """The room that there is; counts what is in the pool and what is being checked now."""
+    """The room for uploads; counts those in the pool and those being checked."""
 
     def __init__(
         self,
@@ -98,7 +98,7 @@ class Quota:
                     del self._coming[owner]
 
     def added(self, card: "AdapterCard", owner: str | None) -> None:
-        """Remember whose upload this is: the pool of a server that shares uploads does not."""
+        """Remember the upload's session: the pool of a server that shares uploads does not."""
         if owner is not None:
             with self._lock:
                 self._uploaders[card.key] = owner
@@ -177,7 +177,7 @@ class Quota:
         return len(sizes), sum(sizes)
 
     def sentence(self, owner: str | None) -> str:
-        """What is used and what is left, for the page."""
+        """Used and free room, for the page."""
         count, size = self.used(owner)
         kept = sum(bytes for whose, bytes in self.removed.sizes() if whose == owner)
         more = f", {kept / MIB:.1f} of them by what can still be undone" if kept else ""
@@ -229,7 +229,7 @@ class Quota:
         return [*near, *others]
 
     def _uses(self, *, staying: str | None = None) -> list[Use]:
-        """What each owner has and is adding; `staying` may not be asked to leave."""
+        """Each owner's use; `staying` may not be evicted."""
         sizes: dict[str | None, list[int]] = defaultdict(list)
         for card in self.pool.all_cards():
             if not card.sample:
@@ -252,7 +252,7 @@ class Quota:
         ]
 
     def _forget_removed(self, owner: str, size: int, address: str) -> None:
-        """What was removed comes back no more where its room is needed: first this session's."""
+        """Drop undoable removals where their room is needed: first this session's."""
         for whose in (owner, None):
             try:
                 self._check(owner, size)

@@ -37,7 +37,7 @@ class Removal:
 
 
 class Removed:
-    """All removals that can be undone; every thread may use it."""
+    """All removals that can be undone; thread-safe."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic):
         """`clock` tells seconds, and never goes back."""
@@ -47,7 +47,7 @@ class Removed:
         self._timer: threading.Timer | None = None
 
     def keep(self, aside: Any, owner: str, *, seconds: float | None = None) -> None:
-        """From now on it can be brought back, for so many seconds."""
+        """Keep a removal for so many seconds."""
         seconds = SECONDS if seconds is None else seconds
         removal = Removal(secrets.token_hex(8), owner, aside, self._clock() + seconds)
         with self._lock:
@@ -90,7 +90,7 @@ class Removed:
             return self._held.pop(token)
 
     def give_back(self, removal: Removal) -> None:
-        """It could not be brought back, and stays for the rest of its time."""
+        """Put back a removal that could not be undone, for the rest of its time."""
         self.keep(removal.aside, removal.owner, seconds=max(removal.until - self._clock(), 0.0))
 
     def drop(self, token: str) -> None:

@@ -1,4 +1,4 @@
-"""Who must leave so that one more upload fits: the sessions that have been silent longest."""
+"""Choose the sessions to evict for one more upload: the longest silent."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Use:
-    """What one owner has in the pool, and what is being added for it."""
+    """One owner's use: in the pool, and being added."""
 
     owner: str | None
     address: str

@@ -1,4 +1,4 @@
-"""What Gradio remembers of each session: its states, and not the whole page once more.
+"""Reduce Gradio's memory of a session to its states, without a copy of the page.
 
 Gradio keeps a copy of every component for each session that ever called, 10,000 of them and nearly
 a megabyte each, for links that this page does not offer, and forgets the ones used longest ago,
@@ -17,7 +17,7 @@ BOUNDLESS = 10**9
 
 
 def remember_little(page: gr.Blocks, sessions: SessionStore) -> None:
-    """Call it once the page is launched."""
+    """Patch Gradio, once the page is launched."""
     holder, queue = page.state_holder, page._queue
     holder.capacity = queue.pending_messages_per_session.max_size = BOUNDLESS
     # what a new session copies: the page's functions, and of its components none
@@ -34,8 +34,8 @@ def remember_little(page: gr.Blocks, sessions: SessionStore) -> None:
     sessions.forgotten.append(forget)
 
 
-def tell_sessions(sessions: SessionStore) -> None:
-    """Have each event of Gradio tell the store its session, before Gradio remembers it."""
+def track_sessions(sessions: SessionStore) -> None:
+    """Report the session of each Gradio event to the store, before Gradio keeps it."""
     compiled = getattr(route_utils.compile_gr_request, "inner", route_utils.compile_gr_request)
 
     def told(body, fn, username, request):

@@ -1,4 +1,4 @@
-"""What the page remembers of each of Gradio's sessions: one place for all rooms.
+"""The store of all that the page keeps of Gradio's sessions.
 
 A session is a name that a client invents, so there may be any number of them. Each has an address,
 a weight in bytes, and perhaps an open stream: a page keeps its heartbeat open, and who waits for an
@@ -46,7 +46,7 @@ class Record:
 
 
 class SessionStore:
-    """All sessions; every thread may use it."""
+    """All sessions; thread-safe."""
 
     def __init__(
         self,
@@ -82,7 +82,7 @@ class SessionStore:
         return made
 
     def seen(self, session: str, address: str = "", owner: str | None = None) -> None:
-        """The session does something: it is used last of all."""
+        """Mark the session as just used."""
         if not session:
             return
         with self._lock:
@@ -122,7 +122,7 @@ class SessionStore:
             return {one.owner for one in records if one.owner is not None and one.beats}
 
     def leave(self, session: str) -> None:
-        """The session is over: what runs ends, and what is in its drawers goes."""
+        """End a session: cancel what runs, and drop its values."""
         with self._lock:
             record = self._records.get(session)
             if record is not None:
@@ -142,7 +142,7 @@ class SessionStore:
 
     @property
     def bytes(self) -> int:
-        """What all drawers weigh."""
+        """Bytes of all drawers."""
         return self._weight[""]
 
     def _open(self, session: str, streams: int, beats: int) -> None:
@@ -192,7 +192,7 @@ class SessionStore:
                 self._forget(one)
 
     def _next(self, session: str, key: str) -> str | None:
-        """Who goes first of those that count for this prefix."""
+        """The first session to evict of this prefix."""
         others = (name for name in self._order[key] if name != session)
         first = next(others, None)
         if first is None or not self._records[first].streams:
@@ -233,7 +233,7 @@ class Drawer(Generic[T]):
             return None if record is None else record.parts.get(self.number)
 
     def put(self, session: str, value: T) -> None:
-        """This is the session's value now, with its weight of now; the one before is not ended."""
+        """Set the session's value, with its current weight; the one before is not ended."""
         self._store._put(session, self, value)
 
     def end_of(self, session: str) -> None:
@@ -243,7 +243,7 @@ class Drawer(Generic[T]):
             self.end(value)
 
     def drop(self, session: str) -> None:
-        """The session has none any more; what it was is ended."""
+        """Drop the session's value, and end it."""
         with self._store._lock:
             record = self._store._records.get(session)
             if record is not None:

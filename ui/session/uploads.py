@@ -1,4 +1,4 @@
-"""Files from a browser or a client: out of Gradio's cache, into a folder that nobody can fetch.
+"""Move uploaded files out of Gradio's cache, into a private folder.
 
 Whoever knows the address of a file in Gradio's cache can download it. So an upload is moved out
 before anything looks at it, and what the caller says about a file (a path, a name) is believed only
@@ -42,7 +42,7 @@ def keep_uploads_apart() -> None:
 
 @dataclass(frozen=True)
 class Drop:
-    """One adapter to be: a zip, or a folder of the files that came loose."""
+    """One uploaded adapter: a zip, or a folder of loose files."""
 
     label: str
     """The file's own name, for the verdict."""
@@ -77,7 +77,7 @@ def _take(path: str, folder: Path) -> Path:
 
 
 def group(files: Sequence[Path], folder: Path) -> list[Drop]:
-    """Which files make which adapter: each zip is one, all loose files together are one.
+    """Group files into adapters: each zip is one, all loose files together are one.
 
     `folder` takes the loose files. A browser does not say in which folder a file lay, so that the
     files of two adapters cannot be told apart; then AdapterRefused.

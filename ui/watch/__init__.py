@@ -1,1 +1,1 @@
-"""What an operator sees of a running server: numbers and lines, in none of them what people ask."""
+"""Monitoring of a running server: numbers and log lines, without users' texts."""

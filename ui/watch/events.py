@@ -1,7 +1,7 @@
-"""Where the page says what happened: an answer ended, a call was refused, an upload came.
+"""Events of the page: an answer ended, a call was refused, an upload came.
 
-Numbers always hear it; the log of requests where the operator wants one. Of a whole process, as the
-counters of Prometheus are.
+The numbers always get them; the log of requests where the operator wants one. Of a whole process,
+as the counters of Prometheus are.
 """
 
 from collections.abc import Callable
@@ -15,34 +15,34 @@ _listeners: list[Callable[[RequestRecord], None]] = [count]
 _MARK = "told to the operator"
 
 
-def listen(hear: Callable[[RequestRecord], None]) -> None:
-    """Have `hear` called, in any thread, with what is told of each request from now on."""
-    if hear not in _listeners:
-        _listeners.append(hear)
+def listen(listener: Callable[[RequestRecord], None]) -> None:
+    """Register `listener`, called in any thread with each request's record."""
+    if listener not in _listeners:
+        _listeners.append(listener)
 
 
 def answered(request: Request, answer: Generation) -> None:
-    """An answer ended."""
-    _tell(record_of(request, answer))
+    """Record an ended answer."""
+    _notify(record_of(request, answer))
 
 
 def refused(error: BaseException) -> None:
-    """A call ended with this error; told once, however many hands it passes through."""
+    """Record a call's error, once however often it is reported."""
     if _MARK not in vars(error):
         vars(error)[_MARK] = True
-        _tell(record_of_error(error))
+        _notify(record_of_error(error))
 
 
 def retrieved(seconds: float) -> None:
-    """Somebody looked for adapters without asking anything."""
+    """Record a retrieval without a request."""
     count_retrieval(seconds)
 
 
 def uploaded(outcome: str) -> None:
-    """An upload was judged: `usable`, `usable with a note`, `known` or `refused`."""
+    """Record an upload's verdict: `usable`, `usable with a note`, `known` or `refused`."""
     count_upload(outcome)
 
 
-def _tell(told: RequestRecord) -> None:
-    for hear in list(_listeners):
-        hear(told)
+def _notify(told: RequestRecord) -> None:
+    for listener in list(_listeners):
+        listener(told)

@@ -95,7 +95,7 @@ def count(told: RequestRecord) -> None:
 
 
 def count_retrieval(seconds: float) -> None:
-    """Add one look for adapters that belongs to no request."""
+    """Add a retrieval without a request."""
     RETRIEVAL.observe(seconds)
 
 

@@ -1,4 +1,4 @@
-"""Logs without what people write: an error is its type and its places, never its message.
+"""Logs without users' texts: an error is its type and frames, never its message.
 
 Messages quote what came. Gradio prints whole tracebacks for calls that are badly formed, and warns
 with the values that came; both become one line here.
@@ -24,7 +24,7 @@ class Quiet(logging.Formatter):
 
     def formatException(self, ei) -> str:  # noqa: N802 logging's own name
         """The types of an error and of its causes, with their frames: only code of the program."""
-        return "\n".join(_told(ei[1])) if ei and ei[1] is not None else ""
+        return "\n".join(_frames(ei[1])) if ei and ei[1] is not None else ""
 
 
 def quiet_logs() -> None:
@@ -42,8 +42,8 @@ def quiet_logs() -> None:
 
 
 def quiet_server() -> None:
-    """The same for what uvicorn sets up when it begins to listen, and for the modules of Gradio
-    that are loaded: before it listens, since the first call may come at once."""
+    """Quiet what uvicorn sets up when it begins to listen, and for the modules of Gradio that are
+    loaded: before it listens, since the first call may come at once."""
     for formatter in LOGGING_CONFIG["formatters"].values():
         formatter.clear()
         formatter.update({"()": Quiet, "fmt": PATTERN})
@@ -67,18 +67,18 @@ class _OneLine(ModuleType):
 
     @staticmethod
     def print_exc(*_: object, **__: object) -> None:
-        """A call that Gradio could not pass on to a handler of ours."""
+        """Log a call that Gradio could not pass to a handler."""
         error = sys.exception()
         if error is not None:
             log.warning("A call was badly formed, or failed in Gradio: %s", one_line(error))
 
 
-def _told(error: BaseException) -> list[str]:
+def _frames(error: BaseException) -> list[str]:
     frames = traceback.extract_tb(error.__traceback__)
     lines = [f"{type(error).__name__} (its message may quote a visitor, and is left out)"]
     lines += [f"  {_place(frame)} {frame.name}" for frame in frames]
     cause = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
-    return lines if cause is None else [*_told(cause), "and then", *lines]
+    return lines if cause is None else [*_frames(cause), "and then", *lines]
 
 
 def _place(frame: traceback.FrameSummary) -> str:

@@ -1,4 +1,4 @@
-"""What is told of one request: how it ended, in counts and seconds, and in no word of its own.
+"""The record of one request: outcome, counts and seconds, without its texts.
 
 Whatever a visitor wrote (prompt, answer, names of uploads) and whoever it was (session, address)
 has no field here, so neither a number nor a line can carry it.
@@ -36,7 +36,7 @@ class RequestRecord:
 
 
 def record_of(request: Request, answer: Generation) -> RequestRecord:
-    """An answer that ended, well or early."""
+    """The record of an ended answer."""
     extra = answer.extra
     return RequestRecord(
         outcome=answer.finish_reason if answer.finish_reason in ANSWERED else FAILED,
@@ -52,13 +52,13 @@ def record_of(request: Request, answer: Generation) -> RequestRecord:
 
 
 def record_of_error(error: BaseException) -> RequestRecord:
-    """A request, or a call, that ended with an error."""
+    """The record of an error."""
     reason = reason_of(error)
     return RequestRecord(FAILED) if reason in (None, FAULT) else RequestRecord(REFUSED, reason)
 
 
 def reason_of(error: BaseException) -> str | None:
-    """Why this refuses, in one of a few words; None for a fault that nobody foresaw."""
+    """The reason of a refusal, one of a few words; None for an unforeseen fault."""
     said = getattr(error, "reason", None)
     if isinstance(said, str):
         return said
