@@ -14,8 +14,8 @@ PRINTED = ("--json", "--overwrite")
 def recorded_command(module: str) -> str:
     """The running command line of `python -m MODULE`, portable.
 
-    `--data` is recorded as `data`, one task's rows as `data/TASK`, `--out` as the file's name under `results`; `--work`, which only
-    says where to go on from, is left out.
+    `--data` is recorded as `data`, one task's rows as `data/TASK`, `--out` as the file's name under
+    `results`; `--work`, which only says where to go on from, is left out.
     """
     return shlex.join(["python", "-m", module, *as_typed(sys.argv[1:])])
 
