@@ -153,5 +153,8 @@ def test_a_reload_and_the_history_work_and_a_broken_link_is_a_sentence(server, a
     page.goto("about:blank")
     page.goto(f"{server.url}/#ask?r=abcdef")
     expect(page.locator("#notice .notice.wrong")).to_contain_text("cannot be read")
-    ask(page)
+    ask(page, "Which ships?")
+    page.reload()
+    expect(page.locator("#talk .asked")).to_contain_text("Which ships?")
+    expect(page.locator("#answer .token")).to_have_count(len(WORDS))
     assert not page.wrong

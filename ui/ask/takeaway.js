@@ -31,6 +31,11 @@ function draw() {
   // A reload asks for the last answer again; a recorded run comes by itself.
   if (!value.link || value.first) return;
   sessionStorage.setItem('ramole-link', value.link);
+  // An address that asks for something else would come back in its place.
+  const asks = /[?&](r|run)=/.test(location.hash);
+  if (asks && !location.hash.replace(/^#\w*/, '#ask').startsWith(value.link)) {
+    history.replaceState(history.state, '', value.link);
+  }
   if (sessionStorage.getItem('ramole-typed') === value.prompt) sessionStorage.removeItem('ramole-typed');
 }
 watch('value', draw);
