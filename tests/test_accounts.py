@@ -13,13 +13,13 @@ from ramole_core.cli import main
 from ui.middleware.logins import TOKEN_SECONDS, OldTokens
 from ui.session import accounts as accounts_module
 from ui.session.accounts import (
-    EVERY_UNKNOWN_SECONDS,
     MAX_REMEMBERED,
     MAX_WAIT_SECONDS,
     SPAN_SECONDS,
     TRIES,
     TRIES_UNKNOWN,
     TRY_SECONDS,
+    TRY_UNKNOWN_SECONDS,
     Accounts,
     TooManyTries,
     Tries,
@@ -76,7 +76,7 @@ def test_a_right_password_takes_back_its_own_try_alone():
 def test_who_shares_an_unknown_address_has_more_tries_together_and_never_waits_long():
     tries = Tries(Clock())
     told = [waits(tries, "") for _ in range(TRIES_UNKNOWN + 1)]
-    assert told == [0] * TRIES_UNKNOWN + [pytest.approx(EVERY_UNKNOWN_SECONDS)]
+    assert told == [0] * TRIES_UNKNOWN + [pytest.approx(TRY_UNKNOWN_SECONDS)]
 
 
 def test_a_network_of_ipv6_has_the_tries_of_four_however_many_addresses_it_has():
@@ -130,7 +130,7 @@ def test_a_key_of_a_file_opens_for_its_user_until_its_last_day_and_never_waits(t
 
 
 def test_a_key_that_is_added_or_removed_counts_without_a_new_start(tmp_path, monkeypatch):
-    monkeypatch.setattr(accounts_module, "LOOK_SECONDS", 0.0)
+    monkeypatch.setattr(accounts_module, "POLL_SECONDS", 0.0)
     path, day = tmp_path / "keys", today()
     ann = add_key(path, "ann", today=day)
     accounts = Accounts(keys_file=path)

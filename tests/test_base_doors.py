@@ -71,7 +71,7 @@ def test_the_page_tells_it_where_the_found_adapters_stand():
     html = found_html(others, EVIDENCE)
     assert "No adapter fits, so the base model answers alone: a&lt;b" in html
     assert "answers alone" not in found_html(others)
-    assert "fits" not in found_html(others, replace(EVIDENCE, decision="adapters"))
+    assert "No adapter fits" not in found_html(others, replace(EVIDENCE, decision="adapters"))
 
 
 def test_the_page_asks_an_empty_pool_too(monkeypatch):

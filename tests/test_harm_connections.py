@@ -108,7 +108,7 @@ def server(tmp_path_factory):
     root = tmp_path_factory.mktemp("served")
     write_sample(root / "adapters", "squad", rank=5, seed=1, examples=["where is the cat"])
     with pytest.MonkeyPatch.context() as patch:
-        for name, seconds in (("HEAD_SECONDS", WAIT), ("READ_SECONDS", WAIT), ("BODY", BODY)):
+        for name, seconds in (("WAITING", WAIT), ("READING", WAIT), ("BODY", BODY)):
             patch.setenv(f"{name}_SECONDS", str(seconds))
         with fake(root) as running:
             yield running

@@ -35,7 +35,7 @@ from ui.inspect.tab import InspectHandlers
 from ui.inspect.words import PICK
 
 VISITOR = SimpleNamespace(session_hash="me", headers={})
-FIRST = "Facts to a sentence, by MeteoRA"
+FIRST = "Voice command to JSON"
 MIXED = "Facts to a sentence, by the trained gate"
 START = (None, "contribution", "token", WINNER, None, None)
 """What is pinned (nothing), and the controls."""
@@ -232,13 +232,13 @@ def test_a_recorded_run_is_open_before_anything_is_asked(handlers):
     shown = handlers.on_open(None, None, *START, *CLOSED)
     held = shown[ui.held]
     assert held.run.title == FIRST, "the first one in which adapters share the work"
-    assert "Recorded run: " in shown[ui.head] and "meteora, dart" in shown[ui.head]
+    assert "Recorded run: " in shown[ui.head] and "ramole_plus, k = 3" in shown[ui.head]
     assert shown[ui.body].visible and shown[ui.view]["tokens"] and shown[ui.notice] == ""
     assert all(shown[part.plot].data for part in ui.pictures.values())
     assert shown[ui.pictures["layers"].table].value["data"] == [], "a folded table is not sent"
     choices = shown[ui.source].choices
     assert len(choices) == len(recorded_files()) and choices[0] == (f"recorded: {FIRST}", 0)
-    assert shown[ui.controls[2]].choices[1] == ("A dart", 0)
+    assert shown[ui.controls[2]].choices[1] == ("A snips_json", 0)
     assert set(handlers.on_open(None, held, *START, *CLOSED)) == {ui.held}, "nothing is new"
     assert set(shown) <= set(ui.all)
 
@@ -273,17 +273,17 @@ def test_a_choice_draws_what_it_changes(handlers):
     one = chosen(["layer"], "contribution", "token", 1, 7.2, "up_proj")
     plot = ui.pictures["layer"].plot
     assert set(one) == {plot, ui.pictures["layer"].table}
-    assert one[plot].layout.meta["title"] == "Contribution of e2e_nlg, layer 7"
+    assert one[plot].layout.meta["title"] == "Contribution of nl2bash, layer 7"
     effect = chosen(["loads"], "effect", "token", WINNER, None, None, opens=OPEN)
     assert effect[ui.pictures["loads"].table].value["headers"][2] == "mean effect (nats a token)"
     odd = chosen(["module"], "<x>", None, 99, float("nan"), "nobody")
     title = odd[ui.pictures["module"].plot].layout.meta["title"]
-    assert title == "Largest contribution, q_proj: A dart, B e2e_nlg, C common_gen"
+    assert title == "Largest contribution, q_proj: A snips_json, B nl2bash, C ner_wnut17"
     every = chosen([cut.name for cut in CUTS], "weight", "word", 0, 0, "v_proj", opens=OPEN)
     assert ui.marks not in every, "or a token that was picked meanwhile would be forgotten"
     assert every[ui.pictures["entropy"].plot].layout.meta["per"] == "word"
     assert every[ui.pictures["entropy"].table].value["headers"][1] == "word"
-    assert every[ui.pictures["layers"].plot].layout.meta["title"].startswith("Weight of dart")
+    assert every[ui.pictures["layers"].plot].layout.meta["title"].startswith("Weight of snips_json")
     unfolded = handlers.on_fold(1)(held, *START, *CLOSED)
     assert unfolded[ui.pictures["layers"].open] is True
     assert len(unfolded[ui.pictures["layers"].table].value["data"]) == len(held.run.pieces)
