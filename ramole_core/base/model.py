@@ -138,7 +138,7 @@ def dequantised(base: BaseModel) -> PreTrainedModel:
     model computes with: rounded as the base is.
 
     The same before and after the served model has run. On a CPU its attention is plain products:
-    the backward pass of PyTorch's fused one takes four times as long there.
+    forward and backward of PyTorch's fused one take about four times as long there.
     """
     attention = {"attn_implementation": "eager"} if base.device.type == "cpu" else {}
     with _quiet_transformers():

@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
+from ramole_core.base.hub_name import HUB_ID
 from ramole_core.errors import AdapterRefused
 from ramole_core.pool.card import Facts, Limits
 from ramole_core.pool.config import CONFIG, LoraWord, read_config
@@ -18,7 +19,6 @@ WEIGHTS = "adapter_model.safetensors"
 Shapes = Mapping[str, tuple[int, int]]
 """(i, o) of every linear layer of the base by module path."""
 
-HUB_ID = re.compile(r"[\w.-]+/([\w.-]+)", re.ASCII)
 _PACKED = re.compile(r"(-unsloth)?(-bnb)?-4bit$|-(gptq|awq|gguf)\b.*$")
 """What the name of a base has more where it is packed in few bits."""
 

@@ -33,7 +33,7 @@ _ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar", ".zst"
 
 
 def copy_zip(path: Path, into: Path, *, limits: Limits) -> list[str]:
-    """Unpack the adapter's files into `into` and returns notes; raises AdapterRefused."""
+    """Unpack the adapter's files into `into` and return notes; raises AdapterRefused."""
     if path.stat().st_size > limits.bytes:
         raise too_large(limits)
     _check_directory(path)

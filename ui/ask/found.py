@@ -76,7 +76,7 @@ def found_html(
 
 
 def verdict(evidence: Evidence) -> str:
-    """The decision in one sentence, without the rule's own numbers."""
+    """The decision in one sentence; all numbers of the rule are in `Evidence.sentence`."""
     if evidence.decision == "kept":
         return f"No new task, so the adapters of the turn before go on, {evidence.leader} first."
     if evidence.decision == "base":

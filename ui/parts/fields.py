@@ -23,10 +23,14 @@ USUAL = {
 def method_field(
     ramole: "Ramole", *, value: str = DEFAULT_METHOD, elem_id: str | None = None, min_width: int
 ) -> gr.Dropdown:
-    """Every method by name: the usual ones with a sentence first, then those of other papers."""
-    names = [method.name for method in ramole.methods()]
-    usual = [(f"{name}: {USUAL[name]}", name) for name in USUAL if name in names]
-    others = [(f"{name} (from papers)", name) for name in names if name not in USUAL]
+    """Every method by name: the usual ones first, with a sentence; then papers' and controls."""
+    rows = {row.name: row for row in ramole.methods()}
+    usual = [(f"{name}: {USUAL[name]}", name) for name in USUAL if name in rows]
+    others = [
+        (f"{name} ({'a control' if row.paper == 'control' else 'from papers'})", name)
+        for name, row in rows.items()
+        if name not in USUAL
+    ]
     return gr.Dropdown(
         [*usual, *others], value=value, label="Method", elem_id=elem_id, min_width=min_width
     )
