@@ -21,6 +21,7 @@ MEASUREMENTS = {
     **{name: f"lab.evaluation.{name}" for name in EVALUATION},
     **{name: f"lab.benchmarks.{name}" for name in BENCHMARKS},
     "sources": "lab.sources",
+    "train_pool": "lab.train_pool",
 }
 """By name: the module whose `main` is the command."""
 

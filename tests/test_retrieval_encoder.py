@@ -10,15 +10,14 @@ import numpy as np
 import pytest
 import torch
 from safetensors.numpy import load_file, save_file
-from torch.nn.modules.module import register_module_forward_pre_hook
 
-from ramole_core.base.kernel_linear import KernelLinear
 from ramole_core.errors import RamoleError
-from ramole_core.kernels.threads import kernels_alone
+from ramole_core.kernels.weight import Input, Weight
 from ramole_core.retrieval import INSTRUCTION, Encoder, gathered
+from ramole_core.retrieval.any_encoder import AnyEncoder
+from ramole_core.retrieval.bert import CONFIG, POOLING, PROMPTS, SENTENCE, Bert, can_read
 from ramole_core.retrieval.encoder import unit
 from ramole_core.retrieval.model_files import find_model
-from ramole_core.retrieval.one_forward import can_read
 from ramole_core.settings import REPOSITORY
 
 MODEL = "model.safetensors"
@@ -58,17 +57,14 @@ def test_a_texts_bits_hang_on_nothing_else(encoder: Encoder, tmp_path: Path, tun
         assert np.array_equal(alone[::-1], together)
 
 
-def test_together_is_what_the_model_says_of_each(packaged: Path, tmp_path: Path) -> None:
-    """To the bit; the model is still right for who calls it, and 600 tokens are two forwards."""
-    asked = Encoder(str(packaged), data_dir=tmp_path)
-    model = asked._load()
-    assert asked._together is not None
-    texts = [INSTRUCTION + text for text in (*TEXTS, "y " * 300, *TEXTS[::-1])]
-    together = asked._rows(texts)
-    asked._together = None
-    assert all(np.array_equal(*pair) for pair in zip(together, asked._rows(texts), strict=True))
-    padded = model.encode(texts)
-    assert np.abs(padded - np.stack(together)).max() < 1e-5
+def test_together_is_what_sentence_transformers_says_of_each(packaged: Path) -> None:
+    """600 tokens are two forwards."""
+    texts = [INSTRUCTION + text for text in (*TEXTS, "y " * 300, "  two\tspaces ", *TEXTS[::-1])]
+    together, other = Bert(packaged, None), AnyEncoder(packaged, None, device="cpu")
+    pairs = zip(together.read(texts), other.read(texts), strict=True)
+    assert all(np.abs(ours - theirs).max() < 1e-6 for ours, theirs in pairs)
+    assert together.spans(texts) == [[*map(tuple, each)] for each in other.spans(texts)]
+    assert together.count_tokens(texts) == other.count_tokens(texts) > 1000
 
 
 def test_a_text_that_no_tokenizer_takes_stops_no_other(encoder: Encoder) -> None:
@@ -82,22 +78,55 @@ def test_a_text_that_no_tokenizer_takes_stops_no_other(encoder: Encoder) -> None
     assert row is not None and np.array_equal(unit(row[None]), encoder.embed(TEXTS[:1]))
 
 
-@pytest.mark.parametrize("what", ["intermediate_size", "hidden_size", "is_decoder"])
-def test_an_encoder_whose_sizes_would_show_reads_each_by_itself(packaged: Path, what) -> None:
-    model = Encoder(str(packaged), data_dir=packaged)._load()
-    assert can_read(model)
-    odd = True if what == "is_decoder" else 100
-    setattr(model.transformers_model.config, what, odd)
-    assert not can_read(model)
+@pytest.mark.parametrize(
+    ("file", "changed"),
+    [
+        (CONFIG, {"intermediate_size": 100}),
+        (CONFIG, {"hidden_size": 100}),
+        (CONFIG, {"is_decoder": True}),
+        (CONFIG, {"model_type": "roberta"}),
+        (CONFIG, {"hidden_act": "relu"}),
+        (POOLING, {"pooling_mode_mean_tokens": False, "pooling_mode_cls_token": True}),
+        (SENTENCE, {"do_lower_case": True}),
+    ],
+)
+def test_another_encoder_is_left_to_sentence_transformers(
+    encoder: Encoder, packaged: Path, tmp_path: Path, file: str, changed: dict
+) -> None:
+    assert can_read(packaged)
+    folder = tmp_path / "other"
+    shutil.copytree(packaged, folder)
+    write(folder / file, changed)
+    assert not can_read(folder)
 
 
-def test_a_prompt_of_the_encoders_own_comes_first(encoder: Encoder, packaged: Path) -> None:
-    asked = Encoder(str(packaged), data_dir=packaged)
-    model = asked._load()
-    model.prompts["query"], model.default_prompt_name = "query: ", "query"
-    wanted = model.encode([INSTRUCTION + text for text in TEXTS[:2]])
-    rows = asked.embed(TEXTS[:2])
-    assert np.abs(rows - wanted).max() < 1e-5
+def test_an_encoder_with_another_pooling_answers(packaged: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "first"
+    shutil.copytree(packaged, folder)
+    write(folder / POOLING, {"pooling_mode_mean_tokens": False, "pooling_mode_cls_token": True})
+    other = Encoder(str(folder), data_dir=tmp_path)
+    rows = other.embed(TEXTS)
+    assert isinstance(other._load(), AnyEncoder) and rows.shape == (4, 384)
+    alone = np.concatenate([other.embed([text]) for text in TEXTS])
+    assert np.array_equal(rows, alone)
+
+
+def write(file: Path, changed: dict) -> None:
+    said = json.loads(file.read_text("utf-8")) if file.is_file() else {}
+    file.write_text(json.dumps(said | changed), "utf-8")
+
+
+def test_a_prompt_of_the_encoders_own_comes_first(
+    encoder: Encoder, packaged: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "asked"
+    shutil.copytree(packaged, folder)
+    write(folder / PROMPTS, {"prompts": {"query": "query: "}, "default_prompt_name": "query"})
+    rows = Encoder(str(folder), data_dir=tmp_path).embed(TEXTS[:2])
+    [wanted] = np.stack(
+        [AnyEncoder(folder, None, device="cpu").read([INSTRUCTION + t for t in TEXTS[:2]])]
+    )
+    assert np.abs(rows - unit(wanted)).max() < 1e-5
     assert np.abs(rows - encoder.embed(TEXTS[:2])).max() > 1e-3
 
 
@@ -110,7 +139,10 @@ def test_half_precision_is_widened_on_a_cpu(packaged: Path, encoder: Encoder, tm
     (folder / "config.json").write_text(json.dumps(config))
     half = Encoder(str(folder), data_dir=tmp_path)
     assert np.abs(half.embed(TEXTS) - encoder.embed(TEXTS)).max() < 5e-3
-    assert half._load().dtype == torch.float32 and half._apart is kernels_alone
+    other = AnyEncoder(folder, None, device="cpu")
+    assert (
+        np.abs(unit(np.stack(other.read(TEXTS))) - unit(np.stack(half._rows(TEXTS)))).max() < 1e-6
+    )
 
 
 def test_the_instruction_is_part_of_the_text(encoder: Encoder, packaged: Path) -> None:
@@ -142,6 +174,7 @@ def test_no_network_and_not_a_word(tmp_path: Path) -> None:
         "from pathlib import Path\n"
         "from ramole_core.retrieval import Encoder\n"
         "assert Encoder(data_dir=Path(sys.argv[1])).embed(['a', 'b']).shape == (2, 384)\n"
+        "assert not {'transformers', 'sentence_transformers'} & {*sys.modules}, 'they take 6 s'\n"
     )
     done = subprocess.run(
         [sys.executable, "-W", "default", "-c", code, str(tmp_path)],
@@ -152,28 +185,28 @@ def test_no_network_and_not_a_word(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-def test_a_short_text_is_not_padded_to_a_long_one(encoder: Encoder) -> None:
-    short = "Write a SQL query: how many singers from France are older than 40?"
-    rows = _rows_multiplied(encoder, [short])
-    assert rows and len(set(rows)) == 1 and 15 < rows[0] < 64
-    assert set(_rows_multiplied(encoder, [short * 40])) == {256}, "the most that it reads"
-    assert sum(_rows_multiplied(encoder, [short, short * 40])) == (256 + rows[0]) * len(rows)
+def test_a_short_text_is_not_padded_to_a_long_one(
+    encoder: Encoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows: list[int] = []
+    product = Weight.multiply
 
+    def count(weight: Weight, given: Input, *more, **named):
+        rows.append(given.x.shape[0])
+        return product(weight, given, *more, **named)
 
-def _rows_multiplied(encoder: Encoder, texts: list[str]) -> list[int]:
-    """Tokens that each linear layer is given; the pooler has one, whatever is read."""
-    rows = []
+    monkeypatch.setattr(Weight, "multiply", count)
 
-    def count(module: torch.nn.Module, given: tuple) -> None:
-        if isinstance(module, KernelLinear):
-            rows.append(given[0][..., 0].numel())
-
-    hook = register_module_forward_pre_hook(count)
-    try:
+    def multiplied(texts: list[str]) -> list[int]:
+        rows.clear()
         encoder.embed(texts)
-    finally:
-        hook.remove()
-    return [count for count in rows if count > 1]
+        return [*rows]
+
+    short = "Write a SQL query: how many singers from France are older than 40?"
+    alone = multiplied([short])
+    assert alone and len(set(alone)) == 1 and 15 < alone[0] < 64
+    assert set(multiplied([short * 40])) == {256}, "the most that it reads"
+    assert sum(multiplied([short, short * 40])) == (256 + alone[0]) * len(alone)
 
 
 def test_a_folder_and_its_checksum(encoder: Encoder, packaged: Path, tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from ramole_core.errors import RamoleError
 from ramole_core.retrieval import INSTRUCTION, Encoder
 from ramole_core.retrieval.metric import METRIC
 from ramole_core.retrieval.model_files import find_model
-from ramole_core.retrieval.tuning import RECORD, Window, read_tuning
+from ramole_core.retrieval.tuning import RECORD, Window, read_tuning, spans_of
 from ramole_core.training import command
 from ramole_core.training.loop import Run
 from ramole_core.training.recipe import Schedule
@@ -82,13 +82,13 @@ def test_draws_are_a_function_of_the_step() -> None:
 
 
 def test_a_window_keeps_both_ends(source: Path) -> None:
-    tokenizer = AutoTokenizer.from_pretrained(source)
+    spans = spans_of(AutoTokenizer.from_pretrained(source))
     window = Window(2, 3)
     texts = ["say red 1 2 3 4 5 6 now", "say red 1 2 3", "", "x " * 30_000 + "now"]
-    cut = window.cut(texts, tokenizer)
+    cut = window.cut(texts, spans)
     assert cut == ["say red 5 6 now", "say red 1 2 3", "", "x x x x now"]
-    assert window.cut(cut, tokenizer) == cut
-    assert window.cut([], tokenizer) == []
+    assert window.cut(cut, spans) == cut
+    assert window.cut([], spans) == []
 
 
 def test_the_metric_is_fitted_to_the_tuned_vectors(
@@ -135,7 +135,7 @@ def test_what_is_served_is_what_peft_computes(source: Path, tuned: Path, tmp_pat
     assert np.abs(rows - plain.dense(ASKED, window=RECIPE.window)).max() > 0.1
     model = PeftModel.from_pretrained(AutoModel.from_pretrained(source), str(tuned)).eval()
     tokenizer = AutoTokenizer.from_pretrained(source)
-    for text, row in zip(Window(5, 4).cut(ASKED, tokenizer), rows, strict=True):
+    for text, row in zip(Window(5, 4).cut(ASKED, spans_of(tokenizer)), rows, strict=True):
         with torch.no_grad():
             hidden = model(**tokenizer(INSTRUCTION + text, return_tensors="pt")).last_hidden_state
         mean = hidden[0].mean(0)

@@ -5,12 +5,9 @@ are embedded with it alike, so that their cosine measures likeness of task.
 """
 
 import hashlib
-import logging
 import threading
-import warnings
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,13 +17,11 @@ from jaxtyping import Float32
 from ramole_core.errors import RamoleError
 from ramole_core.retrieval.gathered import Gathered
 from ramole_core.retrieval.model_files import find_model, hash_files
-from ramole_core.retrieval.tuning import Tuning, Window, fold, read_tuning
+from ramole_core.retrieval.tuning import Tuning, Window, read_tuning
 
 if TYPE_CHECKING:
-    from sentence_transformers import SentenceTransformer
-    from torch import nn
-
-    from ramole_core.retrieval.one_forward import OneForward
+    from ramole_core.retrieval.any_encoder import AnyEncoder
+    from ramole_core.retrieval.bert import Bert
 
 INSTRUCTION = "Represent the sentence for similar task retrieval: "
 
@@ -62,10 +57,7 @@ class Encoder:
         self._tuning: Tuning | None = None
         self._own_checksum: str | None = None
         self._checksum: str | None = None
-        self._model: SentenceTransformer | None = None
-        self._apart: Callable[[], AbstractContextManager[None]] = nullcontext
-        """For a forward: where all products are kernels', PyTorch keeps out of their way."""
-        self._together: OneForward | None = None
+        self._model: Bert | AnyEncoder | None = None
         self._gathered = Gathered(self._rows)
 
     @property
@@ -104,8 +96,7 @@ class Encoder:
     def count_tokens(self, texts: Sequence[str]) -> int:
         """Tokens of all these texts, as the encoder has them, before it cuts them to its window."""
         with self._lock:
-            tokenizer = self._load().tokenizer
-            return sum(map(len, tokenizer([text[:_MAX_CHARACTERS] for text in texts])["input_ids"]))
+            return self._load().count_tokens([text[:_MAX_CHARACTERS] for text in texts])
 
     def dense(
         self, texts: Sequence[str], *, window: Window | None = None
@@ -115,27 +106,14 @@ class Encoder:
             model = self._load()
             cut = [text[:_MAX_CHARACTERS] for text in texts]
             if window is not None:
-                cut = window.cut(texts, model.tokenizer)
+                cut = window.cut(texts, model.spans)
         asked = [INSTRUCTION + text for text in cut] or [INSTRUCTION]
         return unit(np.stack(self._gathered(asked)))[: len(texts)]
 
     def _rows(self, texts: list[str]) -> list[Float32[np.ndarray, "d"]]:
         """Encode in one forward where no text changes another's bits; else each by itself."""
-        import torch
-        from sentence_transformers.util import batch_to_device
-
-        with self._lock, torch.inference_mode(), self._apart():
-            model = self._load()
-            named = model.default_prompt_name
-            prompt = model.prompts.get(named) if named else None
-            if self._together is not None:
-                return self._together.read(texts, prompt=prompt)
-            rows = []
-            for text in texts:
-                given = model.preprocess([text], prompt=prompt)
-                given = batch_to_device(given, torch.device(self._device))
-                rows.append(model(given)["sentence_embedding"][0].float().cpu().numpy())
-            return rows
+        with self._lock:
+            return self._load().read(texts)
 
     def _find(self) -> Path:
         if self._folder is None:
@@ -156,86 +134,35 @@ class Encoder:
             self._own_checksum = hash_files(self._find())
         return self._own_checksum
 
-    def _load(self) -> "SentenceTransformer":
+    def _load(self) -> "Bert | AnyEncoder":
         if self._model is None:
             folder = self._find()
-            tuning = self._find_tuning()
-            with _quiet():
-                from sentence_transformers import SentenceTransformer
-
-                try:
-                    model = SentenceTransformer(
-                        str(folder),
-                        device=self._device,
-                        local_files_only=True,
-                        model_kwargs={"use_safetensors": True},
-                    )
-                    if tuning is not None and tuning.has_lora:
-                        fold(_weights(model), tuning)
-                    self._apart, self._together = _use_kernels(model)
-                except Exception as error:  # a stack of third-party loaders: any type may come
-                    reason = (str(error).strip() or repr(error)).splitlines()[0]
-                    raise RamoleError(
-                        f"The sentence encoder {self.source!r} in {folder} cannot be loaded "
-                        f"({reason}); set RAMOLE_ENCODER to a sentence-transformers model."
-                    ) from error
-            self._model = model.eval()
+            try:
+                self._model = load_model(folder, self._find_tuning(), device=self._device)
+            except Exception as error:  # a stack of third-party loaders: any type may come
+                reason = (str(error).strip() or repr(error)).splitlines()[0]
+                raise RamoleError(
+                    f"The sentence encoder {self.source!r} in {folder} cannot be loaded "
+                    f"({reason}); set RAMOLE_ENCODER to a sentence-transformers model."
+                ) from error
         return self._model
+
+
+def load_model(folder: Path, tuning: Tuning | None, *, device: str) -> "Bert | AnyEncoder":
+    """A folder's encoder: read by our kernels where they can, else by sentence-transformers."""
+    from ramole_core.retrieval.bert import Bert, can_read
+
+    if device == "cpu" and can_read(folder):
+        return Bert(folder, tuning)
+    from ramole_core.retrieval.any_encoder import AnyEncoder
+
+    return AnyEncoder(folder, tuning, device=device)
 
 
 def unit(rows: Float32[np.ndarray, "n d"]) -> Float32[np.ndarray, "n d"]:
     """The rows at length 1; a row of zeros stays zero."""
     lengths = np.linalg.norm(rows, axis=1, keepdims=True)
     return (rows / np.where(lengths > 0, lengths, 1)).astype(np.float32)
-
-
-def _weights(model: "SentenceTransformer") -> "dict[str, nn.Parameter]":
-    transformer = model.transformers_model
-    if transformer is None:
-        raise RamoleError("a LoRA needs an encoder with a transformer in it")
-    return dict(transformer.named_parameters())
-
-
-def _use_kernels(
-    model: "SentenceTransformer",
-) -> "tuple[Callable[[], AbstractContextManager[None]], OneForward | None]":
-    """Use the batch-invariant kernels for products; returns the forward's context, and what reads
-    several texts in one. Layers that have no kernel, or lie elsewhere than on the CPU, stay."""
-    from torch import nn
-
-    from ramole_core.base.kernel_linear import kernel_linears
-    from ramole_core.kernels.threads import kernels_alone
-
-    if model.device.type == "cpu":
-        model.float()
-    every = [path for path, layer in model.named_modules() if isinstance(layer, nn.Linear)]
-    ours = kernel_linears(model)
-    for path, layer in ours.items():
-        model.set_submodule(path, layer)
-    if not every or not set(every) <= set(ours):
-        return nullcontext, None
-    from ramole_core.retrieval.one_forward import OneForward, can_read
-
-    return kernels_alone, OneForward(model) if can_read(model) else None
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Silence progress bars, reports and deprecations of third parties."""
-    from transformers.utils import logging as transformers_logging
-
-    bars = transformers_logging.is_progress_bar_enabled()
-    before = logging.root.manager.disable
-    transformers_logging.disable_progress_bar()
-    logging.disable(logging.WARNING)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(before)
-        if bars:
-            transformers_logging.enable_progress_bar()
 
 
 class RecentVectors:

@@ -6,7 +6,7 @@ a LoRA, `adapter_model.safetensors` and `adapter_config.json` as PEFT writes the
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,12 +15,23 @@ from ramole_core.errors import RamoleError
 from ramole_core.retrieval.metric import METRIC, Metric
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor
     from transformers import PreTrainedTokenizerBase
 
+Span = tuple[int, int]
+"""Where a token begins and ends in its text, in characters."""
 WEIGHTS, CONFIG, RECORD = "adapter_model.safetensors", "adapter_config.json", "retriever.json"
 
 _MAX_CHARACTERS = 20_000  # spares tokenising a whole book
+
+
+def spans_of(
+    tokenizer: "PreTrainedTokenizerBase",
+) -> Callable[[Sequence[str]], list[list[Span]]]:
+    """The tokens of texts by a tokenizer of transformers, nothing cut and nothing added."""
+    return lambda texts: tokenizer(
+        [*texts], add_special_tokens=False, return_offsets_mapping=True, verbose=False
+    )["offset_mapping"]
 
 
 @dataclass(frozen=True)
@@ -32,20 +43,17 @@ class Window:
     tail: int
     """Tokens kept at the end, where many prompts put the question."""
 
-    def cut(self, texts: Sequence[str], tokenizer: "PreTrainedTokenizerBase") -> list[str]:
-        """Remove the middle of texts longer than head + tail tokens."""
+    def cut(
+        self, texts: Sequence[str], spans: Callable[[Sequence[str]], Sequence[Sequence[Span]]]
+    ) -> list[str]:
+        """Remove the middle of texts longer than head + tail tokens; `spans` gives the tokens."""
         half = _MAX_CHARACTERS // 2
         texts = [t if len(t) <= 2 * half else f"{t[:half]} {t[-half:]}" for t in texts]
-        if not texts:
-            return []
-        spans = tokenizer(
-            texts, add_special_tokens=False, return_offsets_mapping=True, verbose=False
-        )["offset_mapping"]
         return [
             text
             if len(span) <= self.head + self.tail
             else f"{text[: span[self.head - 1][1]]} {text[span[-self.tail][0] :]}"
-            for text, span in zip(texts, spans, strict=True)
+            for text, span in zip(texts, spans(texts) if texts else [], strict=True)
         ]
 
 
@@ -92,7 +100,7 @@ def read_tuning(folder: Path) -> Tuning | None:
     return Tuning(folder, checksum, Window(head, tail), metric)
 
 
-def fold(weights: "Mapping[str, nn.Parameter]", tuning: Tuning) -> None:
+def fold(weights: "Mapping[str, Tensor]", tuning: Tuning) -> None:
     """Add the LoRA's update to the encoder's weights, by name: W + alpha/r B A, in float32.
 
     A folded encoder is as fast as an untuned one, and needs no PEFT. Raises RamoleError where a

@@ -16,6 +16,7 @@ from torch.nn.functional import normalize
 from transformers import AutoModel, AutoTokenizer
 
 from ramole_core.retrieval import INSTRUCTION
+from ramole_core.retrieval.tuning import spans_of
 from ramole_core.training.retriever_recipe import RetrieverRecipe
 
 _ROWS = 32  # texts of about equal length in one forward
@@ -57,7 +58,7 @@ class TrainedEncoder:
     def _read(self, texts: Sequence[str]) -> list[list[int]]:
         new = [text for text in dict.fromkeys(texts) if text not in self._ids]
         if new:
-            cut = self._window.cut(new, self._tokenizer)
+            cut = self._window.cut(new, spans_of(self._tokenizer))
             ids = self._tokenizer([INSTRUCTION + text for text in cut], verbose=False)["input_ids"]
             self._ids.update(zip(new, ids, strict=True))
         return [self._ids[text] for text in texts]

@@ -1,0 +1,189 @@
+"""A BERT sentence encoder that reads several texts in one forward, each with the bits it has alone.
+
+Their tokens lie one after the other in one row. Products are our kernels', of which no row hangs on
+another; sums, norms and GELU know their own numbers alone; attention is called for each text by
+itself. The layers are transformers' BertModel's and sentence-transformers' mean, whose imports
+alone take six seconds of processor time, longer than all the rest of a first prompt.
+"""
+
+import json
+from collections.abc import Sequence
+from itertools import accumulate, pairwise
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float, Float32
+from safetensors.torch import load_file
+from tokenizers import Encoding, Tokenizer
+from torch import Tensor
+from torch.nn import functional as F
+
+from ramole_core.kernels.threads import kernels_alone
+from ramole_core.kernels.weight import Input, Weight
+from ramole_core.retrieval.tuning import Span, Tuning, fold
+
+MAX_TOKENS = 512
+"""In one forward, unless one text has more."""
+WHOLE = 64
+"""PyTorch computes so many numbers of a row alike; what is left over it computes in another way."""
+CONFIG, MODULES, SENTENCE = "config.json", "modules.json", "sentence_bert_config.json"
+TOKENIZER, POOLING, PROMPTS = (
+    "tokenizer.json",
+    "1_Pooling/config.json",
+    "config_sentence_transformers.json",
+)
+EXPECTED = {"model_type": "bert", "hidden_act": "gelu", "position_embedding_type": "absolute"}
+
+
+class Bert:
+    """The encoder of a folder that `can_read`, on the CPU in float32."""
+
+    def __init__(self, folder: Path, tuning: Tuning | None):
+        """Its tuning's LoRA is added to the weights."""
+        config, sentence = _json(folder / CONFIG), _json(folder / SENTENCE)
+        [file] = folder.glob("*.safetensors")
+        weights = {
+            name.removeprefix("bert."): tensor.float()
+            for name, tensor in load_file(file).items()
+            if tensor.is_floating_point()
+        }
+        if tuning is not None and tuning.has_lora:
+            fold(weights, tuning)
+        self._weights = weights
+        self._tokenizer = Tokenizer.from_file(str(folder / TOKENIZER))
+        self._tokenizer.no_truncation()
+        self._tokenizer.no_padding()
+        special = self._tokenizer.num_special_tokens_to_add(is_pair=False)
+        self._most = sentence["max_seq_length"] - special
+        self._prompt = default_prompt(folder)
+        self._heads, self._eps = config["num_attention_heads"], config["layer_norm_eps"]
+        self._layers = [self._layer(n) for n in range(config["num_hidden_layers"])]
+
+    def spans(self, texts: Sequence[str]) -> list[list[Span]]:
+        """The first and last character of each token, of each text, before anything is cut."""
+        return [one.offsets for one in self._encoded(texts)]
+
+    def count_tokens(self, texts: Sequence[str]) -> int:
+        """Tokens of all texts, those that mark beginning and end included, before it is cut."""
+        return sum(len(self._tokenizer.post_process(one).ids) for one in self._encoded(texts))
+
+    def read(self, texts: Sequence[str]) -> list[Float32[np.ndarray, "d"]]:
+        """The vector of each, of unit length but for rounding."""
+        rows, part, tokens = [], [], 0
+        for one in self._encoded([self._prompt + text for text in texts]):
+            one.truncate(self._most)
+            ids = self._tokenizer.post_process(one).ids
+            if part and tokens + len(ids) > MAX_TOKENS:
+                rows += self._forward(part)
+                part, tokens = [], 0
+            part.append(ids)
+            tokens += len(ids)
+        return rows + self._forward(part)
+
+    def _encoded(self, texts: Sequence[str]) -> list[Encoding]:
+        return [self._tokenizer.encode(text, add_special_tokens=False) for text in texts]
+
+    def _forward(self, given: Sequence[Sequence[int]]) -> list[Float32[np.ndarray, "d"]]:
+        cuts = [*pairwise(accumulate(map(len, given), initial=0))]
+        places = torch.cat([torch.arange(len(ids)) for ids in given])
+        table = "embeddings.{}_embeddings.weight".format
+        with torch.inference_mode(), kernels_alone():
+            x = self._weights[table("word")][torch.tensor([id for ids in given for id in ids])]
+            x = x + self._weights[table("token_type")][0]
+            x = self._normed("embeddings", (x + self._weights[table("position")][places])[None])
+            for layer in self._layers:
+                x = layer(x, cuts)
+            means = [x[:, start:end].sum(1) / (end - start) for start, end in cuts]
+            return [F.normalize(mean)[0].numpy() for mean in means]
+
+    def _layer(self, n: int) -> "_Layer":
+        return _Layer(self, f"encoder.layer.{n}", self._heads)
+
+    def _normed(self, path: str, x: Float[Tensor, "1 n d"]) -> Float[Tensor, "1 n d"]:
+        path = f"{path}.LayerNorm"
+        weight, bias = self._weights[f"{path}.weight"], self._weights[f"{path}.bias"]
+        return F.layer_norm(x, weight.shape, weight, bias, self._eps)
+
+    def _linear(self, path: str) -> Weight:
+        weight = self._weights.pop(f"{path}.weight").contiguous()
+        size = weight.shape[0], weight.shape[1]
+        return Weight(weight, size, bias=self._weights.pop(f"{path}.bias"))
+
+
+class _Layer:
+    """One layer: attention of each text to itself, then the two products."""
+
+    def __init__(self, bert: Bert, path: str, heads: int):
+        own = f"{path}.attention"
+        self._normed, self._heads = bert._normed, heads
+        self._q, self._k, self._v, self._o, self._up, self._down = map(
+            bert._linear,
+            (
+                f"{own}.self.query",
+                f"{own}.self.key",
+                f"{own}.self.value",
+                f"{own}.output.dense",
+                f"{path}.intermediate.dense",
+                f"{path}.output.dense",
+            ),
+        )
+        self._after_attention, self._after = f"{own}.output", f"{path}.output"
+
+    def __call__(
+        self, x: Float[Tensor, "1 n d"], cuts: Sequence[tuple[int, int]]
+    ) -> Float[Tensor, "1 n d"]:
+        given = Input(x)
+        q, k, v = (
+            layer.multiply(given).view(1, x.shape[1], self._heads, -1).transpose(1, 2)
+            for layer in (self._q, self._k, self._v)
+        )
+        mixed = torch.cat([attend(q, k, v, start, end) for start, end in cuts], 1).flatten(2)
+        x = self._normed(self._after_attention, self._o.multiply(Input(mixed)) + x)
+        wide = F.gelu(self._up.multiply(Input(x)))
+        return self._normed(self._after, self._down.multiply(Input(wide)) + x)
+
+
+def attend(
+    q: Float[Tensor, "1 h n c"],
+    k: Float[Tensor, "1 h n c"],
+    v: Float[Tensor, "1 h n c"],
+    start: int,
+    end: int,
+) -> Float[Tensor, "1 m h c"]:
+    """Attention of the tokens from `start` to `end` to one another."""
+    own = slice(None), slice(None), slice(start, end)
+    return F.scaled_dot_product_attention(q[own], k[own], v[own]).transpose(1, 2)
+
+
+def can_read(folder: Path) -> bool:
+    """Whether a folder's encoder is a BERT with the mean of its tokens, of sizes at which no
+    text's place in the row shows in its bits."""
+    files = CONFIG, MODULES, SENTENCE, TOKENIZER, POOLING
+    if not all((folder / name).is_file() for name in files):
+        return False
+    config, sentence, pooling = (_json(folder / name) for name in (CONFIG, SENTENCE, POOLING))
+    modules = [one["type"].rsplit(".", 1)[-1] for one in _json(folder / MODULES)]
+    modes = [name for name, is_on in pooling.items() if name.startswith("pooling_mode") and is_on]
+    return (
+        {**EXPECTED, **{name: config.get(name, EXPECTED[name]) for name in EXPECTED}} == EXPECTED
+        and not config.get("is_decoder")
+        and not config["hidden_size"] % WHOLE
+        and not config["intermediate_size"] % WHOLE
+        and modules in (["Transformer", "Pooling"], ["Transformer", "Pooling", "Normalize"])
+        and modes == ["pooling_mode_mean_tokens"]
+        and pooling.get("include_prompt", True)
+        and isinstance(sentence.get("max_seq_length"), int)
+        and not sentence.get("do_lower_case")
+        and len([*folder.glob("*.safetensors")]) == 1
+    )
+
+
+def default_prompt(folder: Path) -> str:
+    """The encoder's own prompt, which comes before each text; mostly none."""
+    said = _json(folder / PROMPTS) if (folder / PROMPTS).is_file() else {}
+    return (said.get("prompts") or {}).get(said.get("default_prompt_name")) or ""
+
+
+def _json(file: Path):
+    return json.loads(file.read_text(encoding="utf-8"))
