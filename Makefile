@@ -11,7 +11,7 @@ TORCH_CPU := https://download.pytorch.org/whl/cpu
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup run test clients lint kernels format audit browser readme constraints clean
+.PHONY: help setup run test pytest clients lint kernels format audit browser readme constraints clean
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -39,8 +39,11 @@ run: $(RUN) ## the page on http://127.0.0.1:7860; the base model loads behind it
 	$(BIN)/python app.py
 
 test: setup $(SERVED) browser ## the whole suite: ruff, pyright, pytest
-	$(MAKE) --no-print-directory -j 2 lint kernels  # each takes one core
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --durations=15
+	$(MAKE) --no-print-directory -j 2 lint pytest  # lint ends while the tests run
+
+pytest: kernels
+	@# with bytecode, whatever is set outside: the tests start half a hundred processes
+	PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --durations=15
 
 clients: setup ## other people's clients of OpenAI's API against the page, in an environment of their own
 	@[ -x $(CLIENTS)/pip ] || $(PYTHON) -m venv .venv-clients

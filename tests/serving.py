@@ -7,7 +7,10 @@ with HEARD, a folder, words wait for their reader;
 with CLOSES_LATE Gradio's own end waits for every connection, and not for five seconds.
 """
 
+import fcntl
+import hashlib
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -17,6 +20,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import httpx
 
@@ -113,14 +117,36 @@ def app(root: Path, **settings):
 
 
 def second_start(data_dir: Path) -> Path:
-    """Make `data_dir`, which has the real base and what it answers usually, as at a second start:
-    both are those of this user, known by their checksums."""
+    """Make `data_dir`, which has the real base, what it answers usually and the index of the sample
+    pool, as at a second start: all are kept for this user, known by their checksums."""
     data_dir.mkdir(exist_ok=True)
     for name in ("base", "reference"):
         kept = Settings().data_dir / name
         kept.mkdir(parents=True, exist_ok=True)
         (data_dir / name).symlink_to(kept, target_is_directory=True)
+    shutil.copytree(sample_index() / "chroma", data_dir / "chroma", dirs_exist_ok=True)
     return data_dir
+
+
+def sample_index() -> Path:
+    """A data folder with the index of the sample pool, made by whoever needs it first; making it
+    embeds 420 examples, seven seconds of a core."""
+    from ramole_core import Ramole
+
+    settings = Settings()
+    files = sorted(settings.adapters_dir.glob("*/*.json*"))
+    facts = hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:16]
+    kept = settings.data_dir / "sample_index" / facts
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    with (kept.parent / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not kept.is_dir():
+            with TemporaryDirectory(dir=kept.parent) as made:
+                with Ramole(Settings(data_dir=Path(made))) as ramole:
+                    ramole.retrieve("a prompt")
+                Path(made).rename(kept)
+                Path(made).mkdir()  # for who takes it away
+    return kept
 
 
 def free_port() -> int:
