@@ -41,7 +41,7 @@ run: $(RUN) ## the page on http://127.0.0.1:7860; the base model loads behind it
 test: setup $(SERVED) browser ## the whole suite: ruff, pyright, pytest
 	$(MAKE) --no-print-directory -j 2 lint pytest  # lint ends while the tests run
 
-pytest: kernels
+pytest: kernels ## the tests alone, after make test or make setup SERVE=1
 	@# with bytecode, whatever is set outside: the tests start half a hundred processes
 	PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --durations=15
 

@@ -19,8 +19,8 @@ from ui.results.values import Span  # noqa: E402
 BEGIN, END = "<!-- {name}: written by `make readme` -->", "<!-- end of {name} -->"
 
 AS_SHIPPED = (
-    "The system as it ships, on held-out dev rows (the test was asked once, of an earlier state: "
-    "[Results](docs/results.md)).\n\n"
+    "The system as it ships, on dev rows; others chose what ships (the test was asked once, of an "
+    "earlier state: [Results](docs/results.md)).\n\n"
 )
 
 

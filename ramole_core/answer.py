@@ -1,5 +1,6 @@
 """The results of a request: its adapters, each streamed token, the finished answer."""
 
+import time
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -189,3 +190,20 @@ def parts_record(answer: Generation) -> list[dict[str, object]]:
     return [
         {"prompt": part.part, "text": part.text, "adapters": part.adapters} for part in answer.parts
     ]
+
+
+def cancelled_answer(began: float) -> Generation:
+    """The answer of a request that was cancelled while its adapters were looked up, from `began`
+    on, of `time.perf_counter`."""
+    spent = time.perf_counter() - began
+    return Generation(
+        text="",
+        adapters=[],
+        scores=[],
+        trace=None,
+        finish_reason="cancelled",
+        prompt_tokens=0,
+        new_tokens=0,
+        seconds=spent,
+        first_token_seconds=spent,
+    )

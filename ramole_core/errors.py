@@ -36,5 +36,9 @@ class Busy(RamoleError):
     """The queue, the data folder or the engine is taken; try again."""
 
 
+class Cancelled(RamoleError):
+    """Nobody waits for the answers any more."""
+
+
 class Unsupported(RamoleError):
     """A base model whose code computes what is not known here; the message is the reason alone."""

@@ -37,19 +37,22 @@ class OwnModel:
         from ramole_core.base.model import load_base
         from ramole_core.engine.build import engine_of
         from ramole_core.engine.local_engine import LocalEngine
+        from ramole_core.kernels.ahead import compiled_ahead
 
         s = self._settings
-        self.base = load_base(
-            s.base_model,
-            data_dir=s.data_dir,
-            quantization=s.quantization,
-            dtype=s.dtype,
-            device=s.device,
-            head=s.head,
-            chat_template=s.chat_template,
-            progress=lambda stage, fraction: tell(stage, 0.9 * fraction),
-        )
-        check(tell)
+        with compiled_ahead() as wait_for_kernels:
+            self.base = load_base(
+                s.base_model,
+                data_dir=s.data_dir,
+                quantization=s.quantization,
+                dtype=s.dtype,
+                device=s.device,
+                head=s.head,
+                chat_template=s.chat_template,
+                progress=lambda stage, fraction: tell(stage, 0.9 * fraction),
+            )
+            check(tell)
+            wait_for_kernels()
         self.engine = engine_of(self.base, s, shapes=self.shapes(), weights=weights)
         return LocalEngine(self.engine)
 

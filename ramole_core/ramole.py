@@ -11,9 +11,9 @@ from dataclasses import replace
 from functools import cached_property, partial
 from typing import TYPE_CHECKING
 
-from ramole_core.answer import Selection
+from ramole_core.answer import Selection, cancelled_answer
 from ramole_core.base.hub_name import hub_name
-from ramole_core.errors import RamoleError
+from ramole_core.errors import Cancelled, RamoleError
 from ramole_core.explaining import Explaining, Explanation
 from ramole_core.hub import Hub
 from ramole_core.methods import Method, find_row
@@ -298,8 +298,12 @@ class Ramole:
         """
         requests = list(requests)
         began = time.perf_counter()
-        with self.engines.expecting():
-            asked = self.prepare(requests, cancelled=cancelled)
+        try:
+            with self.engines.expecting():
+                asked = self.prepare(requests, cancelled=cancelled)
+        except Cancelled:
+            yield from enumerate(cancelled_answer(began) for _ in requests)
+            return
         spent = (time.perf_counter() - began) / max(1, len(requests))
         for index, prepared in enumerate(asked):
             selected(index, prepared.selection)
@@ -425,7 +429,8 @@ class Ramole:
         """The requests with the adapters of every turn and their prompts, each embedded and
         read once. Once `cancelled` is true, adapters of the Hub are not waited for.
 
-        Raises RamoleError where one of them cannot run.
+        Raises RamoleError where one of them cannot run, Cancelled where many are cancelled before
+        all are looked up.
         """
         return self._preparation.prepare(
             requests, self.engines, cancelled=lambda: self._stopping.is_set() or cancelled()

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from ramole_core.kernels import code_cache, direct, weight
+from ramole_core.kernels import ahead, code_cache, direct, weight
 from ramole_core.kernels.elementwise import GELU, GELU_TANH, SILU, TILE, activate
 from ramole_core.kernels.half_dots import MULTIPLIES
 from ramole_core.kernels.matrix_unit import MATRIX
@@ -197,6 +197,55 @@ def test_a_cpu_that_does_not_multiply_bfloat16_gives_products_too(kind, monkeypa
     monkeypatch.setattr(weight, "MULTIPLY_HALVES", None)  # is not met
     check_numbers(kind)
     check_bits(kind)
+
+
+def test_all_are_compiled_by_another_process_while_the_base_comes(tmp_path, monkeypatch):
+    """Where the mark is missing; one that is not waited for leaves no process behind."""
+    for n, done in enumerate((True, False)):
+        mark = tmp_path / str(n)
+        mark.write_text("") if done else None
+        monkeypatch.setattr(ahead, "COMPLETE", mark)
+        started = []
+        monkeypatch.setattr(ahead.subprocess, "Popen", recorded(started))
+        with ahead.compiled_ahead() as wait:
+            assert len(started) == (0 if done else 1)
+            if not done:
+                assert started[0].poll() is None
+        assert all(one.poll() is not None for one in started)
+        wait()
+
+
+def recorded(started: list):
+    popen = subprocess.Popen
+
+    def start(*said, **how):
+        started.append(popen(*said, **how))
+        return started[-1]
+
+    return start
+
+
+def test_versions_that_nobody_used_for_a_month_are_swept(tmp_path, monkeypatch):
+    now = code_cache.time.time()
+    for name, days, marked in (("old", 40, None), ("fresh", 3, None), ("used", 40, 2)):
+        folder = tmp_path / f"kernels-{name}"
+        folder.mkdir()
+        if marked is not None:
+            (folder / "complete-x").touch()
+            os.utime(folder / "complete-x", (now - marked * 86400,) * 2)
+        os.utime(folder, (now - days * 86400,) * 2)
+    own = tmp_path / "kernels-own"
+    own.mkdir()
+    monkeypatch.setattr(code_cache, "FOLDER", own)
+    monkeypatch.setattr(code_cache, "COMPLETE", own / "complete-me")
+    monkeypatch.setattr(code_cache, "CACHE", True)
+    code_cache.mark_complete()
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "kernels-fresh",
+        "kernels-used",
+        "kernels-own",
+    }
+    assert [path.name for path in own.iterdir()] == ["complete-me"]
 
 
 def test_compiled_code_belongs_to_one_version_of_all_sources(tmp_path, monkeypatch):

@@ -6,6 +6,7 @@ import pytest
 
 from ramole_core import Request
 from ramole_core.retrieval.encoder import KEPT, RecentVectors
+from ramole_core.selection.selector import AT_ONCE
 from tests.test_ramole import ramole  # noqa: F401  the fixture
 
 ASK = {"max_new_tokens": 3, "ignore_eos": True}
@@ -95,3 +96,16 @@ def test_many_threads_get_their_own_vectors(ramole):  # noqa: F811
     for thread in threads:
         thread.join()
     assert not wrong
+
+
+@pytest.mark.parametrize("method", ["ramole", "ramole_plus"])
+def test_a_long_batch_is_cancelled_while_its_adapters_are_looked_up(ramole, counted, method):  # noqa: F811
+    """Some seconds for 200 rows: who presses Stop does not wait for all of them."""
+    prompts = [f"Is rain number {n} on the way?" for n in range(4 * AT_ONCE)]
+    requests = [Request(prompt, method=method, **ASK) for prompt in prompts]
+    stream = ramole.stream_batch(requests, cancelled=lambda: bool(counted["embedded"]))
+    ends = [(index, item.finish_reason, item.text) for index, item in stream]
+    assert ends == [(n, "cancelled", "") for n in range(len(prompts))]
+    assert counted["embedded"] == [prompts[:AT_ONCE]] and counted["read"] == []
+    answer = ramole.generate(requests[:1])[0]
+    assert answer.new_tokens and answer.finish_reason != "cancelled"

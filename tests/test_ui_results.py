@@ -374,7 +374,7 @@ def test_readme_shows_what_ships_where_that_was_measured(folder, monkeypatch):
     assert lines[-2] == "python -m ramole_core evaluate --data data"
     change(folder, SHIPPED, split="dev")
     said = readme.short()
-    assert said.startswith("The system as it ships, on held-out dev rows") and "split dev" in said
+    assert said.startswith("The system as it ships, on dev rows;") and "split dev" in said
     (folder / SHIPPED).write_text("{ broken")
     assert COMMANDS[SHIPPED] in readme.short().splitlines()
 

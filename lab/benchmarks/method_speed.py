@@ -101,7 +101,7 @@ def main(
     found = {
         row.name: {
             "paper": row.paper,
-            "unseen": not METHODS[row.name].fixed,
+            "unseen": METHODS[row.name].experts(2) > 0 and not METHODS[row.name].fixed,
             "trained": count_trained(row, settings.adapters_dir),
             "tokens_a_second": rates[row.name],
         }

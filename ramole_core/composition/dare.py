@@ -1,4 +1,4 @@
-"""DARE: drop most of each adapter's changes at random, rescale the rest, and sum.
+"""DARE: drop a part of each adapter's changes at random, rescale the rest, and sum.
 
     t_j <- t_j * Bernoulli(1 - drop) / (1 - drop)              (DARE, arXiv 2311.03099, eq. 1-2)
     y = W x + scale * (sum_j w_j t_j) x,   w_j = 1/k           (task arithmetic of what is left)
@@ -21,7 +21,9 @@ Claimed: 0.9 of the changes dropped at nearly no loss, 0.99 for large models; me
 arithmetic after it, WizardLM and WizardMath have 66.3 on GSM8K, 64.2 before (unsure: from memory).
 
 Found: 12 tasks, 40 dev rows each: +0.4 [-0.7, +1.9] IID and +0.6 [-1.5, +2.8] OOD against mixture,
-over tasks: dropping most of the changes costs nothing, as claimed, and gains nothing.
+over tasks, with half of A's and B's numbers dropped: level with it, and nothing gained. Among a
+hundred distractors 24.1, where mixture has 54.6: there it costs much. Nine in ten dropped, as
+claimed, was not measured.
 """
 
 import hashlib
@@ -44,7 +46,7 @@ class Dare(Composition):
     row = Method(
         "dare",
         "DARE, arXiv 2311.03099",
-        "one adapter, the mean of all after most of each was dropped at random",
+        "one adapter, the mean of all after half of each was dropped at random",
         options=(
             Option("drop", 0.5, 0.0, 0.999, "the part of each adapter's entries that is dropped"),
             Option("signs", False, help="merge what is left as TIES does"),

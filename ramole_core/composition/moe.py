@@ -5,20 +5,21 @@
     loss = language model + beta k sum_j f_j p_j    (Switch Transformers, arXiv 2101.03961, eq. 4-6)
 
 The papers (arXiv 2402.09997, 2406.16989) name three baselines, MoE Top1, Top3 and Soft: experts are
-the LoRAs, a router is learnt over all of them. They print no equation; this is the usual one
-(unsure: a router for each linear layer, as their RouterLoRA; trained soft and cut to its best when
-it is asked, where they may have trained each of the three). f_j is the share of tokens whose best
-adapter is j, p_j the mean of its weight over the answers' tokens of a batch: the balance loss is 1
-where all are used alike. The router begins at 0, the equal mixture. Unlike MeteoRA's gate nobody
-tells it a row's own adapter. An adapter that lacks a module keeps its share there.
+the LoRAs, a router is learnt over all of them. Their equation is not at hand; this is the usual
+one (unsure: a router for each linear layer, as their RouterLoRA; trained soft and cut to its best
+when it is asked, where they may have trained each of the three). f_j is the share of tokens whose
+best adapter is j, p_j the mean of its weight over the answers' tokens of a batch: the balance loss
+is 1 where all are used alike. The router begins at 0, the equal mixture. Unlike MeteoRA's gate
+nobody tells it a row's own adapter. An adapter that lacks a module keeps its share there.
 
 Trained: W_r of every module, [k, i], with all adapters in the mix; an adapter that comes later
 means training again.
 
 Cost: one product of k i numbers a module and token beside the k adapters' own k r (i + o).
 
-Claimed: as RAMoLE's baseline, Llama-2-7b, 48 LoRAs, overall: Soft 39.8 (Top1 and Top3 lower,
-unsure), where RAMoLE has 51.8, mixture 49.8 and the right LoRA alone 55.4.
+Claimed: as RAMoLE's baseline, Llama-2-7b, 48 LoRAs, overall: Soft 39.8, the lowest of the
+three (the figures of Top1 and Top3 are not at hand), where RAMoLE has 51.8, mixture 49.8 and the
+right LoRA alone 55.4.
 
 Found: 12 tasks, 40 dev rows each, 80 steps of training: soft, level with mixture IID (0.0 [-5.3,
 +5.6] over tasks), 37.8 OOD, where similarity has 37.1 and mixture 33.8 (+4.0 [-1.1, +9.6]; its

@@ -60,7 +60,7 @@ class MoLE(FixedPool):
     row = Method(
         "mole",
         "MoLE, arXiv 2404.13628",
-        "a gate reads the outputs of the adapters that it was trained on side by side",
+        "m-MoLE: in each matrix, a gate reads the outputs of the adapters it was trained on",
         options=(Option("heat", 1.0, 0.01, 1000.0, "times tau: large is 1/k"),),
         weights="_mole",
         training=(

@@ -6,7 +6,7 @@ Trained: the retriever.
 
 Cost: one LoRA a token.
 
-Claimed: Llama-2-7b, 48 tasks, mean of the paper's normalised scores, IID / OOD: 51.2 / 43.0,
+Claimed: Llama-2-7b, 48 tasks, mean of the 56 rows of RAMoLE's table, IID / OOD: 51.2 / 43.0,
 perfect selection 55.4.
 
 Found: 12 tasks, 40 dev rows each, IID / OOD: 56.4 / 32.9, perfect selection 56.4. Over tasks +13.6

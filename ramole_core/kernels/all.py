@@ -1,6 +1,7 @@
 """Compile every kernel before the first request."""
 
 from ramole_core.kernels.attention import ATTEND, WRITE
+from ramole_core.kernels.code_cache import mark_complete
 from ramole_core.kernels.elementwise import ACTIVATE
 from ramole_core.kernels.half_dots import MULTIPLIES
 from ramole_core.kernels.half_product import MULTIPLY_HALVES
@@ -27,3 +28,8 @@ def compile_kernels() -> None:
     every += [MULTIPLY_HALVES] if MULTIPLIES else []
     for kernel in [*every, TURN, MULTIPLY_IN_UNIT] if MATRIX else every:
         kernel.compile()
+    mark_complete()
+
+
+if __name__ == "__main__":
+    compile_kernels()

@@ -6,15 +6,26 @@ made of functions of several files, so after a change in one of them it would go
 
 import hashlib
 import os
+import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from llvmlite.binding import get_host_cpu_name
 from numba.core import config
 
 HERE = Path(__file__).parent
-CACHE = os.access(HERE, os.W_OK)
-"""Whether code is kept at all."""
+UNUSED_DAYS = 30
+"""After which the code of another version is swept."""
+
+
+def _root() -> Path:
+    """Beside the source; in the user's cache folder where that is somebody else's."""
+    if os.access(HERE, os.W_OK):
+        return HERE / "__pycache__"
+    home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    return Path(home) / "ramole" / "kernels"
 
 
 def _version() -> str:
@@ -27,7 +38,19 @@ def _version() -> str:
     return digest.hexdigest()[:12]
 
 
-FOLDER = HERE / "__pycache__" / f"kernels-{_version()}"
+def _writable(folder: Path) -> bool:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return False
+    return os.access(folder, os.W_OK)
+
+
+FOLDER = _root() / f"kernels-{_version()}"
+CACHE = _writable(FOLDER)
+"""Whether code is kept at all."""
+COMPLETE = FOLDER / f"complete-{get_host_cpu_name()}"
+"""Is there when all kernels have been compiled for this CPU; its time is that of the last use."""
 
 
 @contextmanager
@@ -39,3 +62,14 @@ def kept_here() -> Iterator[None]:
         yield
     finally:
         config.CACHE_DIR = before  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def mark_complete() -> None:
+    """Say that all kernels are there, and sweep versions that nobody has used for a month."""
+    if not CACHE:
+        return
+    COMPLETE.touch()
+    for other in FOLDER.parent.glob("kernels-*"):
+        used = max(path.stat().st_mtime for path in (other, *other.glob("complete-*")))
+        if used < time.time() - UNUSED_DAYS * 86400:
+            shutil.rmtree(other, ignore_errors=True)

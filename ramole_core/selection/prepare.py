@@ -14,7 +14,7 @@ from ramole_core.mixes import Mixes
 from ramole_core.pool import Pool
 from ramole_core.request import Generation, Request
 from ramole_core.selection.parts import Parts
-from ramole_core.selection.selector import Choice, Selector
+from ramole_core.selection.selector import Choice, Selector, go_on
 
 if TYPE_CHECKING:
     from ramole_core.composition import Candidate, Response
@@ -39,7 +39,10 @@ class Preparation:
         """As `Ramole.prepare`, for these engines."""
         wait = self._hub.wait(cancelled)
         requests = [self._mixed(request, wait) for request in requests]
-        texts = [self._parts.of(request) for request in requests]
+        texts = []
+        for n, request in enumerate(requests):
+            go_on(n, wait)
+            texts.append(self._parts.of(request))
         requests = [
             replace(one, prompt=parts[0], max_new_tokens=max(1, one.max_new_tokens // len(parts)))
             for one, parts in zip(requests, texts, strict=True)

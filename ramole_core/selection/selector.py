@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from ramole_core.errors import RamoleError
+from ramole_core.errors import Cancelled, RamoleError
 from ramole_core.evidence import Evidence
 from ramole_core.hub import Wait
 from ramole_core.methods import METHOD_LIST, complete_options, find_row
@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 Examine = Callable[[Sequence[int], Sequence[Sequence["Candidate"]]], "Sequence[Sequence[Response]]"]
 """What each candidate answers to the prompts of these requests, by index."""
 
-AT_ONCE = 256
-"""Prompts that are embedded in one call; no more than the encoder remembers."""
+AT_ONCE = 32
+"""Prompts that are embedded in one call, and examined in one; between two, all may be cancelled."""
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,7 @@ class Selector:
         `wait`: for adapters of the Hub, all turns together. `follows[n]`: turn n comes after turn
         n - 1 in one conversation. Prompts are embedded first. Raises RamoleError for an unknown
         method, option or adapter, and where the method cannot use those that were named, before any
-        is examined.
+        is examined; Cancelled where nobody waits any more.
         """
         from ramole_core.composition import find_method
 
@@ -112,6 +112,7 @@ class Selector:
             self._check(turn)
         found: list[Choice] = []
         for start in range(0, len(turns), AT_ONCE):
+            go_on(start, wait)
             pairs = list(zip(turns, methods, strict=True))[start : start + AT_ONCE]
             if asking := [
                 turn.prompt for turn, method in pairs if self._finder.needs_vector(turn, method)
@@ -122,7 +123,9 @@ class Selector:
             for n in part:
                 if follows and follows[n]:
                     found[n] = self._keep(found[n], found[n - 1])
-            self._examine(part, found, methods, examine)
+            for start in range(0, len(part), AT_ONCE):
+                go_on(start, wait)
+                self._examine(part[start : start + AT_ONCE], found, methods, examine)
         self._hub.used([one.name for choice in found for one in choice.candidates])
         return found
 
@@ -239,3 +242,9 @@ class Selector:
                 f"max_new_tokens={request.max_new_tokens}, but this server gives at most "
                 f"{self._max_new_tokens}; ask for fewer, or raise RAMOLE_MAX_NEW_TOKENS."
             )
+
+
+def go_on(done: int, wait: Wait) -> None:
+    """Raise Cancelled after the first of many where nobody waits any more."""
+    if done and wait.ended():
+        raise Cancelled("Nobody waits for the answers any more; their adapters are not looked up.")

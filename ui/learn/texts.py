@@ -168,7 +168,8 @@ TEXTS: dict[str, tuple[str, ...]] = {
         "One good answer proves nothing. So {questions} prompts with known answers, from "
         "{tasks} tasks, were given to each method. Each answer was scored from 0 to 100: by exact "
         "match, or by how much wording it shares with the known answer, as suits its task. None of "
-        "these prompts was used to train or to tune anything; others of the same tasks were.",
+        "these prompts was used to train; others of the same tasks were, and what the page begins "
+        "with was chosen on prompts like these.",
         "This was done twice. First <b>an adapter fits</b>: the whole pool is there, with an "
         "adapter trained for the task. Then <b>it is hidden</b>: that adapter is taken away, as "
         "if nobody had made it yet, and the others must help out.",

@@ -1,7 +1,7 @@
 """An evaluation as plain data: methods x settings.
 
 The system as it ships is in `results/evaluation_dev.json` (rows) and `situations_dev.json` (chats
-and whatever else is no row of a task), on held-out dev rows; `evaluation.json` has the test rows,
+and whatever else is no row of a task), on dev rows; `evaluation.json` has the test rows,
 which are asked once, of whatever shipped then.
 """
 
