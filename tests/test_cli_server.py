@@ -62,6 +62,26 @@ def test_what_a_page_can_be_asked(ask, elsewhere):
     assert {"squad", "dart"} <= set(ask("list", elsewhere=elsewhere)[1].split())
 
 
+@pytest.mark.parametrize("elsewhere", [False, True])
+def test_a_file_of_prompts_is_asked_of_the_page_and_goes_on(ask, elsewhere, tmp_path):
+    prompts = [f"row {n} of many" for n in range(20)]
+    rows = [{"prompt": prompt} for prompt in prompts] + [{"prompt": "x", "adapters": ["squat"]}]
+    file, out = tmp_path / "rows.jsonl", tmp_path / "answers.jsonl"
+    file.write_text("\n".join(map(json.dumps, rows)))
+    words = ("batch", str(file), "--out", str(out), "--k", "1", "--json")
+    status, said, err = ask(*words, elsewhere=elsewhere)
+    records = sorted(map(json.loads, out.read_text().splitlines()), key=lambda one: one["index"])
+    assert [one["text"] for one in records[:-1]] == prompts and status == 2
+    assert "did you mean 'squad'" in records[-1]["error"] and "Line 21: " in err
+    summary = json.loads(said)
+    assert (summary["answered"], summary["refused"]) == (20, 1) and "127.0.0.1" in summary["server"]
+    kept = [line for line in out.read_text().splitlines() if "error" not in json.loads(line)][:7]
+    out.write_text("\n".join(kept) + "\n")
+    status, said, err = ask(*words, "--resume", elsewhere=elsewhere)
+    assert json.loads(said)["answered"] == 13 and "7 of 21 rows have their answer already" in err
+    assert len(out.read_text().splitlines()) == 21
+
+
 def test_chat_keeps_its_turns(ask, monkeypatch):
     monkeypatch.setattr("sys.stdin", io.StringIO("a b\n/help\nc d\n"))
     status, out, err = ask("chat", "--json")
@@ -89,6 +109,7 @@ def test_what_the_operator_adds_is_everybodys_and_what_a_session_adds_its_own(as
     [
         (["generate", "hi", "--trace", "x.npz"], "--trace cannot be asked of the server at"),
         (["list", "--owner", "me"], "--owner cannot be asked"),
+        (["batch", "-", "--owner", "me"], "--owner cannot be asked"),
         (["generate", "hi", "--adapter", "squat"], "did you mean 'squad'"),
         (["generate", "hi", "--option", "warmt=1"], "no option 'warmt'"),
         (["add", "/nonexistent"], "/nonexistent is not there"),

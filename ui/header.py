@@ -1,6 +1,7 @@
 """The head of the page: two lines of introduction, and the model's state."""
 
 from collections.abc import Sequence
+from html import escape
 from typing import TYPE_CHECKING
 
 import gradio as gr
@@ -48,11 +49,12 @@ def header(ramole: "Ramole") -> None:
 
 
 def status_html(status: Status, *, exact: bool, model: str, notes: Sequence[str] = ()) -> str:
-    """The model's state in one line, with the share that is loaded; once it is ready, which one it
-    is, what others can change of an answer (`exact` is `Ramole.exact`), and its notes."""
+    """The model's state in one line, with the share that is loaded. Once it is ready: its notes,
+    and folded which it is and what others can change of an answer (`exact` is `Ramole.exact`)."""
     if status["ready"]:
-        said = notice_html(f"{model}: ready. {LIMITS} {promise(exact=exact)}", kind="ready")
-        return said + "".join(map(notice_html, notes))
+        said = escape(f"{model}. {LIMITS} {promise(exact=exact)}")
+        fold = f"<summary>The model is ready</summary><p>{said}</p>"
+        return f'<details class="notice ready">{fold}</details>' + "".join(map(notice_html, notes))
     if status["error"]:
         return notice_html(f"{status['error']} Ask to try again.", kind="wrong")
     return notice_html(

@@ -14,8 +14,8 @@ from typing import Annotated
 import typer
 
 from ramole_core import __version__
-from ramole_core.batch.command import batch
 from ramole_core.cli.answers import generate, retrieve
+from ramole_core.cli.batch import batch
 from ramole_core.cli.chat import chat
 from ramole_core.cli.doctor import doctor
 from ramole_core.cli.hub import hub

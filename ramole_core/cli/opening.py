@@ -22,7 +22,7 @@ Owner = Annotated[str | None, typer.Option(help="Whose uploads count beside the 
 Exclude = Annotated[
     list[str] | None, typer.Option(help="An adapter that must not be found; repeat for more.")
 ]
-REMOTE = ("add", "chat", "generate", "list", "remove", "retrieve")
+REMOTE = ("add", "batch", "chat", "generate", "list", "remove", "retrieve")
 """The commands that a server can be asked."""
 chosen_url: ContextVar[str | None] = ContextVar("chosen_url", default=None)
 """What `--url` says for the command that runs."""

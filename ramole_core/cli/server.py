@@ -1,9 +1,9 @@
 """A client of a running server, in place of a local model.
 
-It has the names of `Ramole` that the commands `generate`, `chat`, `retrieve`, `list`, `add` and
-`remove` use. A page on this data folder is found by itself (`running_page.py`), and what is added
-there stays; at any other server the calls are a session's, and a file here keeps its secret, so
-that the next command still has its uploads.
+It has the names of `Ramole` that the commands `generate`, `chat`, `batch`, `retrieve`, `list`,
+`add` and `remove` use. A page on this data folder is found by itself (`running_page.py`), and what
+is added there stays; at any other server the calls are a session's, and a file here keeps its
+secret, so that the next command still has its uploads.
 """
 
 import json

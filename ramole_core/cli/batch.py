@@ -25,12 +25,14 @@ from ramole_core.batch.record import (
     refusal_of,
 )
 from ramole_core.batch.rows import BadRow, Batch
+from ramole_core.cli.opening import reached
 from ramole_core.errors import RamoleError
 from ramole_core.facts import facts_of, model_notes
 from ramole_core.terminal.asked import asks
 from ramole_core.terminal.console import progress_bar, say, write_json
 
 if TYPE_CHECKING:
+    from ramole_core.cli.server import Server
     from ramole_core.ramole import Ramole
 
 Write = Callable[[dict[str, object]], None]
@@ -62,8 +64,7 @@ def batch(
     Options that a request has too are for the rows that do not say.
     """
     from ramole_core.batch.run import refuse_unfit
-    from ramole_core.ramole import Ramole
-    from ramole_core.settings import load_settings
+    from ramole_core.cli.server import Server
 
     if resume and out is None:
         raise RamoleError("--resume goes on with a file; name it with --out.")
@@ -73,8 +74,9 @@ def batch(
         rows = read_batch(sys.stdin.read(), defaults=asked, owner=owner)
     else:
         rows = read_batch_file(Path(file), defaults=asked, owner=owner)
-    with Ramole(load_settings(hub_adapters=True)) as ramole:
-        rows = refuse_unfit(ramole, rows, owner=owner)
+    with reached(owner) as system:
+        if not isinstance(system, Server):
+            rows = refuse_unfit(system, rows, owner=owner)
         if out is not None:
             written = read_written(out)
             with added_to(out, written) as sink:
@@ -83,27 +85,30 @@ def batch(
                     sink.write(as_line(record).encode())
                     sink.flush()
 
-                summary = _answer(ramole, rows, write, written=written)
+                summary = _answer(system, rows, write, written=written)
                 summary["out"] = str(out)
         elif as_json:
             answers: list[dict[str, object]] = []
-            summary = _answer(ramole, rows, answers.append)
+            summary = _answer(system, rows, answers.append)
             summary["answers"] = answers
         else:
             summary = _answer(
-                ramole, rows, lambda record: print(as_line(record), end="", flush=True)
+                system, rows, lambda record: print(as_line(record), end="", flush=True)
             )
         if as_json:
-            write_json(summary | {"seed": asked.get("seed")} | facts_of(ramole))
+            facts = {"server": system.url} if isinstance(system, Server) else facts_of(system)
+            write_json(summary | {"seed": asked.get("seed")} | facts)
     if summary["refused"]:
         raise typer.Exit(2)
 
 
 def _answer(
-    ramole: "Ramole", asked: Batch, write: Write, *, written: Written | None = None
+    system: "Ramole | Server", asked: Batch, write: Write, *, written: Written | None = None
 ) -> dict[str, object]:
     """Answer the rows without an answer and write each line; returns the run's numbers."""
     from ramole_core.batch.run import run_rows
+    from ramole_core.cli.server import Server
+    from ramole_core.cli.server_rows import ask_rows
     from ramole_core.request import Generation, Step
 
     written = written or Written()
@@ -117,15 +122,16 @@ def _answer(
     for bad in asked.bad:
         if (bad.index, bad.sentence) not in written.refused:
             write(refusal_of(bad))
-    if rows:
+    if rows and not isinstance(system, Server):
         with progress_bar("Getting ready") as tell:
-            ramole.load(tell)
-        for note in model_notes(ramole):
+            system.load(tell)
+        for note in model_notes(system):
             say(f"Note: {note}")
+    events = ask_rows(system, rows) if isinstance(system, Server) else run_rows(system, rows)
     done, refused, tokens, began = 0, 0, 0, time.perf_counter()
     try:
         with _row_progress(len(rows)) as progress:
-            for row, item in run_rows(ramole, rows):
+            for row, item in events:
                 if isinstance(item, Step):
                     tokens += 1
                 elif isinstance(item, Generation):
