@@ -55,4 +55,7 @@ def train(planned: dict, *, data: Path, work: Path, out: Path) -> None:
     command += ["--licence", known["licence"], *shlex.split(known["options"])]
     if subprocess.run(command).returncode:
         raise typer.Exit(1)
-    shutil.copytree(folder, out / name, ignore=shutil.ignore_patterns(".*"))
+    part = out / f".{name}"
+    shutil.rmtree(part, ignore_errors=True)
+    shutil.copytree(folder, part, ignore=shutil.ignore_patterns(".*"))
+    part.rename(out / name)

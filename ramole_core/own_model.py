@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Callable
+from contextlib import nullcontext
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -34,13 +35,14 @@ class OwnModel:
         weights: "Callable[[Composition], Trained | None]",
     ) -> "Backend":
         """Load base and engine, `check` in between; `weights` gives a method's."""
-        from ramole_core.base.model import load_base
+        from ramole_core.base.model import load_base, pick_device
         from ramole_core.engine.build import engine_of
         from ramole_core.engine.local_engine import LocalEngine
         from ramole_core.kernels.ahead import compiled_ahead
 
         s = self._settings
-        with compiled_ahead() as wait_for_kernels:
+        on_cpu = pick_device(s.device).type == "cpu"
+        with compiled_ahead() if on_cpu else nullcontext(lambda: None) as wait_for_kernels:
             self.base = load_base(
                 s.base_model,
                 data_dir=s.data_dir,

@@ -110,9 +110,11 @@ def named(request, tmp_path_factory):
 
 
 def visitor(url: str, address: str = "127.0.0.2", **headers: str) -> httpx.Client:
-    """Somebody from this address, who calls the site by its name."""
+    """Somebody from this address, who calls the site by its name, each time by a new connection:
+    nginx closes one whose body was refused before its end, at some moment after the answer."""
     said = {name.replace("_", "-"): value for name, value in headers.items()}
-    there = httpx.HTTPTransport(local_address=address)
+    anew = httpx.Limits(max_keepalive_connections=0)
+    there = httpx.HTTPTransport(local_address=address, limits=anew)
     return httpx.Client(transport=there, base_url=url, headers={"host": NAME, **said}, timeout=150)
 
 

@@ -98,14 +98,32 @@ def test_many_threads_get_their_own_vectors(ramole):  # noqa: F811
     assert not wrong
 
 
-@pytest.mark.parametrize("method", ["ramole", "ramole_plus"])
-def test_a_long_batch_is_cancelled_while_its_adapters_are_looked_up(ramole, counted, method):  # noqa: F811
+@pytest.mark.parametrize("place", ["parts", "embedding", "examining"])
+def test_a_long_batch_is_cancelled_while_its_adapters_are_looked_up(
+    ramole,  # noqa: F811
+    counted,
+    monkeypatch,
+    place,
+):
     """Some seconds for 200 rows: who presses Stop does not wait for all of them."""
-    prompts = [f"Is rain number {n} on the way?" for n in range(4 * AT_ONCE)]
-    requests = [Request(prompt, method=method, **ASK) for prompt in prompts]
-    stream = ramole.stream_batch(requests, cancelled=lambda: bool(counted["embedded"]))
+    cut, examined, examine = [], [], ramole.engines.examine
+    of = ramole._preparation._parts.of
+    monkeypatch.setattr(ramole._preparation._parts, "of", lambda one: cut.append(one) or of(one))
+
+    def examining(prompts, candidates):
+        examined.append(len(prompts))
+        return examine(prompts, candidates)
+
+    monkeypatch.setattr(ramole.engines, "examine", examining)
+    done = {"parts": cut, "embedding": counted["embedded"], "examining": examined}[place]
+    prompts = [f"Is rain number {n} on the way?" for n in range(3 * AT_ONCE)]
+    requests = [Request(prompt, method="ramole_plus", **ASK) for prompt in prompts]
+    stream = ramole.stream_batch(requests, cancelled=lambda: bool(done))
     ends = [(index, item.finish_reason, item.text) for index, item in stream]
     assert ends == [(n, "cancelled", "") for n in range(len(prompts))]
-    assert counted["embedded"] == [prompts[:AT_ONCE]] and counted["read"] == []
+    assert len(cut) == (1 if place == "parts" else len(prompts))
+    texts = sum(map(len, counted["embedded"]))
+    assert texts == {"parts": 0, "embedding": AT_ONCE, "examining": len(prompts)}[place]
+    assert examined == ([AT_ONCE] if place == "examining" else [])
     answer = ramole.generate(requests[:1])[0]
     assert answer.new_tokens and answer.finish_reason != "cancelled"

@@ -87,7 +87,15 @@ def test_a_text_that_no_tokenizer_takes_stops_no_other(encoder: Encoder) -> None
         (CONFIG, {"model_type": "roberta"}),
         (CONFIG, {"hidden_act": "relu"}),
         (POOLING, {"pooling_mode_mean_tokens": False, "pooling_mode_cls_token": True}),
+        (CONFIG, {"layer_norm_eps": None}),
+        (CONFIG, {"max_position_embeddings": 100}),
+        (CONFIG, {"num_hidden_layers": 7}),
+        (POOLING, {"include_prompt": False}),
+        (POOLING, {"pooling_mode": "cls"}),
         (SENTENCE, {"do_lower_case": True}),
+        (SENTENCE, {"max_seq_length": None}),
+        (SENTENCE, {"query_length": 9}),
+        ("tokenizer_config.json", {"do_lower_case": False}),
     ],
 )
 def test_another_encoder_is_left_to_sentence_transformers(

@@ -70,11 +70,10 @@ def batch(
         raise RamoleError("--resume goes on with a file; name it with --out.")
     if out is not None and not resume and out.exists() and out.stat().st_size:
         raise RamoleError(f"{out} is there already; add --resume to go on, or name another file.")
-    if file == "-":
-        rows = read_batch(sys.stdin.read(), defaults=asked, owner=owner)
-    else:
-        rows = read_batch_file(Path(file), defaults=asked, owner=owner)
     with reached(owner) as system:
+        how = {"defaults": asked, "owner": owner}
+        text = sys.stdin.read() if file == "-" else ""
+        rows = read_batch(text, **how) if file == "-" else read_batch_file(Path(file), **how)
         if not isinstance(system, Server):
             rows = refuse_unfit(system, rows, owner=owner)
         if out is not None:
@@ -122,26 +121,29 @@ def _answer(
     for bad in asked.bad:
         if (bad.index, bad.sentence) not in written.refused:
             write(refusal_of(bad))
-    if rows and not isinstance(system, Server):
+    local = not isinstance(system, Server)
+    if rows and local:
         with progress_bar("Getting ready") as tell:
             system.load(tell)
         for note in model_notes(system):
             say(f"Note: {note}")
-    events = ask_rows(system, rows) if isinstance(system, Server) else run_rows(system, rows)
+    events = run_rows(system, rows) if local else ask_rows(system, rows)
     done, refused, tokens, began = 0, 0, 0, time.perf_counter()
     try:
         with _row_progress(len(rows)) as progress:
             for row, item in events:
                 if isinstance(item, Step):
-                    tokens += 1
+                    tokens += local  # a server's picture may hold several
                 elif isinstance(item, Generation):
                     done += 1
+                    tokens += 0 if local else item.new_tokens
                     write(record_of(row, item))
                 else:
                     refused += 1
                     bad = BadRow(row.index, row.line, str(item), row.request.prompt[:80])
                     _print_bad([bad])
-                    write(refusal_of(bad))
+                    if (bad.index, bad.sentence) not in written.refused:
+                        write(refusal_of(bad))
                 progress(done + refused, tokens)
     finally:
         seconds = time.perf_counter() - began

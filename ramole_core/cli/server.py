@@ -10,6 +10,7 @@ import json
 import math
 import secrets
 import tempfile
+import threading
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import fields
@@ -17,8 +18,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit, urlunsplit
 
+import numpy as np
+
 from ramole_core.answer import Fitting, Generation, Step
-from ramole_core.errors import RamoleError
+from ramole_core.errors import Busy, RamoleError
 from ramole_core.evidence import Evidence
 from ramole_core.facts import asked_fields
 from ramole_core.request import Request
@@ -32,10 +35,17 @@ SESSIONS = "sessions.json"
 """In the data folder: this user's secret at each server."""
 OPERATOR_HEADER, SESSION_HEADER = "x-ramole-operator", "x-ramole-session"
 CONNECT_SECONDS, SILENT_SECONDS = 5.0, 600.0
+BUSY = "The server is busy"
+"""How a server begins to say that it takes no more just now."""
+
+
+class Unreachable(RamoleError):
+    """No server answers there, or it lets nobody in: nothing else can be asked of it either."""
 
 
 class Server:
-    """A client of a running page. Raises RamoleError, one sentence, for any failure."""
+    """A client of a running page. Raises RamoleError, one sentence, for any failure: Busy where the
+    same may be asked again, Unreachable where nothing can be asked."""
 
     def __init__(self, url: str, *, data_dir: Path, key: str = "", auth: str | None = None):
         """`key` makes the caller its operator; `auth`, `user:password`, logs in where the address
@@ -56,7 +66,7 @@ class Server:
             follow_redirects=True,
             trust_env=parts.hostname not in ("127.0.0.1", "localhost", "::1"),
         )
-        self._login = words
+        self._words, self._logging_in, self._logged_in = words, threading.Lock(), False
 
     def close(self) -> None:
         """Close the connections."""
@@ -66,7 +76,11 @@ class Server:
         self, request: Request, *, fitting: Callable[[Fitting], None] = lambda how: None
     ) -> Generator[Step, None, Generation]:
         """The answer as it grows; the generator's value is the whole of it, without a trace."""
-        said = {**asked_fields(request), "trace": None, "ignore_eos": None}
+        said = {**asked_fields(request), "trace": None}
+        if said.pop("ignore_eos", None):
+            raise RamoleError(
+                f"ignore_eos cannot be asked of the server at {self.url}; leave it out."
+            )
         text, told = "", {}
         for answer in self._ask("ask", {k: v for k, v in said.items() if v is not None}):
             grown, told = answer
@@ -75,7 +89,10 @@ class Server:
             if len(grown) > len(text):
                 yield Step(-1, grown[len(text) :], None)
                 text = grown
-        return _generation(request, text, told)
+        if "finish_reason" not in told:
+            raise Unreachable(f"The server at {self.url} ended in the middle of an answer.")
+        with self._one_sentence():
+            return _generation(request, text, told)
 
     def retrieve(
         self, text: str, k: int = 3, exclude: Sequence[str] = (), owner: str | None = None
@@ -121,18 +138,20 @@ class Server:
                     if word == "event":
                         kind = rest
                     elif word == "data" and kind == "error":
-                        raise RamoleError(_sentence(json.loads(rest)))
+                        raise _refusal(_sentence(json.loads(rest)))
                     elif word == "data" and kind in ("generating", "complete"):
                         if outputs := json.loads(rest):
                             yield outputs
 
     def _post(self, path: str, **said) -> "httpx.Response":
         answer = self._http.post(path, **said)
-        if answer.status_code == 401 and self._login:
-            words, self._login = self._login, None
-            user, _, password = words.partition(":")
-            self._http.post("login", data={"username": user, "password": password})
-            return self._post(path, **said)
+        if answer.status_code == 401 and self._words:
+            with self._logging_in:
+                if not self._logged_in:
+                    user, _, password = self._words.partition(":")
+                    self._http.post("login", data={"username": user, "password": password})
+                    self._logged_in = True
+            answer = self._http.post(path, **said)
         answer.raise_for_status()
         return answer
 
@@ -146,21 +165,27 @@ class Server:
         except httpx.HTTPStatusError as error:
             status = error.response.status_code
             if status == 401:
-                raise RamoleError(
+                raise Unreachable(
                     f"The server at {self.url} asks for a password, or another one; give it as "
                     "--url http://user:password@host:port."
                 ) from None
             with suppress(ValueError, httpx.HTTPError):
                 error.response.read()
-                raise RamoleError(_sentence(error.response.json())) from None
+                said = _sentence(error.response.json())
+                raise (Busy(said) if status in (429, 503) else _refusal(said)) from None
             raise RamoleError(f"The server at {self.url} answers with status {status}.") from None
         except httpx.HTTPError as error:
-            raise RamoleError(
+            raise Unreachable(
                 f"No server answers at {self.url} ({type(error).__name__}); start one, or leave "
                 "--url out."
             ) from None
         except (ValueError, KeyError, TypeError):
-            raise RamoleError(f"What listens at {self.url} is no RAMoLE server.") from None
+            raise Unreachable(f"What listens at {self.url} is no RAMoLE server.") from None
+
+
+def _refusal(sentence: str) -> RamoleError:
+    """The error of a server's sentence."""
+    return Busy(sentence) if sentence.startswith(BUSY) else RamoleError(sentence)
 
 
 def _sentence(said: object) -> str:
@@ -247,4 +272,11 @@ def _generation(request: Request, text: str, told: Mapping) -> Generation:
         notes=tuple(told.get("notes", ())),
         method=told["method"],
         weights=tuple(told["weights"]) if told.get("weights") else None,
+        effects=_numbers(told.get("effects")),
+        logprob=_numbers(told.get("logprob")),
+        base_logprob=_numbers(told.get("base_logprob")),
     )
+
+
+def _numbers(said: object) -> np.ndarray | None:
+    return None if said is None else np.array(said, np.float32)

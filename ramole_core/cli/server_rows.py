@@ -6,18 +6,21 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing
 
 from ramole_core.batch.rows import BatchRow
-from ramole_core.batch.run import Event
-from ramole_core.cli.server import Server
-from ramole_core.errors import RamoleError
+from ramole_core.batch.run import RETRY_SECONDS, Event
+from ramole_core.cli.server import Server, Unreachable
+from ramole_core.errors import Busy, RamoleError
 from ramole_core.request import Generation
 
 AT_ONCE = 8
-"""Rows on their way; fewer than one address may have waiting."""
+"""Rows on their way; where one address may have fewer waiting, the others are asked again."""
 
 
 def ask_rows(server: Server, rows: Sequence[BatchRow]) -> Iterator[Event]:
-    """Each token of each row as it comes; a Generation, or the error that refuses it, ends a row.
-    Closing the iterator ends what is on its way."""
+    """Each picture of each row as it grows; a Generation, or the error that refuses it, ends a row.
+    Closing the iterator ends what is on its way.
+
+    A server that is busy is asked again. Raises Unreachable where it ends or lets nobody in.
+    """
     todo, came = iter(rows), queue.SimpleQueue[Event | BaseException | None]()
     taking, ended = threading.Lock(), threading.Event()
 
@@ -57,13 +60,21 @@ def _ask(
     came: "queue.SimpleQueue[Event | BaseException | None]",
     ended: threading.Event,
 ) -> None:
-    stream = server.stream(row.request)
-    with closing(stream):
+    while not ended.is_set():
         try:
-            while not ended.is_set():
-                came.put((row, next(stream)))
+            with closing(server.stream(row.request)) as stream:
+                while not ended.is_set():
+                    came.put((row, next(stream)))
         except StopIteration as end:
-            assert isinstance(end.value, Generation)
-            came.put((row, end.value))
+            answer: Generation = end.value
+            if answer.finish_reason == "cancelled":
+                raise Unreachable(f"The server at {server.url} stops; what came is kept.") from None
+            came.put((row, answer))
+            return
+        except Busy:
+            ended.wait(RETRY_SECONDS)
+        except Unreachable:
+            raise
         except RamoleError as error:
             came.put((row, error))
+            return

@@ -14,13 +14,17 @@ def compiled_ahead() -> Iterator[Callable[[], None]]:
     if not CACHE or COMPLETE.is_file():
         yield lambda: None
         return
-    process = subprocess.Popen(
-        [sys.executable, "-m", "ramole_core.kernels.all"],
-        cwd=HERE.parents[1],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,  # what it could not compile is compiled, and told, here
-    )
+    try:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "ramole_core.kernels.all"],
+            cwd=HERE.parents[1],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,  # what it could not compile is compiled, and told, here
+        )
+    except OSError:  # no room for a process: they are compiled here
+        yield lambda: None
+        return
 
     def wait() -> None:
         process.wait()

@@ -7,11 +7,13 @@ made of functions of several files, so after a change in one of them it would go
 import hashlib
 import os
 import shutil
+import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
+import numba
 from llvmlite.binding import get_host_cpu_name
 from numba.core import config
 
@@ -49,8 +51,9 @@ def _writable(folder: Path) -> bool:
 FOLDER = _root() / f"kernels-{_version()}"
 CACHE = _writable(FOLDER)
 """Whether code is kept at all."""
-COMPLETE = FOLDER / f"complete-{get_host_cpu_name()}"
-"""Is there when all kernels have been compiled for this CPU; its time is that of the last use."""
+COMPLETE = FOLDER / f"complete-{get_host_cpu_name()}-{numba.__version__}-{sys.hexversion:x}"
+"""Is there once all kernels were compiled for this CPU; its time is that of the last use. Where
+numba finds their code no more, they are compiled when they are needed."""
 
 
 @contextmanager
@@ -68,8 +71,10 @@ def mark_complete() -> None:
     """Say that all kernels are there, and sweep versions that nobody has used for a month."""
     if not CACHE:
         return
-    COMPLETE.touch()
+    with suppress(OSError):  # swept, or another user's
+        COMPLETE.touch()
     for other in FOLDER.parent.glob("kernels-*"):
-        used = max(path.stat().st_mtime for path in (other, *other.glob("complete-*")))
-        if used < time.time() - UNUSED_DAYS * 86400:
-            shutil.rmtree(other, ignore_errors=True)
+        with suppress(OSError):  # another process sweeps too
+            used = max(path.stat().st_mtime for path in (other, *other.glob("complete-*")))
+            if used < time.time() - UNUSED_DAYS * 86400:
+                shutil.rmtree(other, ignore_errors=True)

@@ -9,8 +9,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from jaxtyping import Float32
-from sentence_transformers import SentenceTransformer
-from sentence_transformers.util import batch_to_device
 from torch import nn
 from transformers.utils import logging as transformers_logging
 
@@ -26,6 +24,8 @@ class AnyEncoder:
     def __init__(self, folder: Path, tuning: Tuning | None, *, device: str):
         """Its tuning's LoRA is added to the weights. Raises what its loaders raise."""
         with _quiet():
+            from sentence_transformers import SentenceTransformer
+
             self._model = model = SentenceTransformer(
                 str(folder),
                 device=device,
@@ -56,6 +56,8 @@ class AnyEncoder:
 
     def read(self, texts: Sequence[str]) -> list[Float32[np.ndarray, "d"]]:
         """The vector of each, not yet of unit length."""
+        from sentence_transformers.util import batch_to_device
+
         rows = []
         with torch.inference_mode(), self._apart():
             for text in texts:

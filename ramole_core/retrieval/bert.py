@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from jaxtyping import Float, Float32
+from safetensors import safe_open
 from safetensors.torch import load_file
 from tokenizers import Encoding, Tokenizer
 from torch import Tensor
@@ -34,6 +35,22 @@ TOKENIZER, POOLING, PROMPTS = (
     "config_sentence_transformers.json",
 )
 EXPECTED = {"model_type": "bert", "hidden_act": "gelu", "position_embedding_type": "absolute"}
+SIZES = (
+    "hidden_size",
+    "intermediate_size",
+    "max_position_embeddings",
+    "num_attention_heads",
+    "num_hidden_layers",
+)
+NORMS = ("attention.output", "output")
+LINEARS = (
+    "attention.self.query",
+    "attention.self.key",
+    "attention.self.value",
+    "attention.output.dense",
+    "intermediate.dense",
+    "output.dense",
+)
 
 
 class Bert:
@@ -115,20 +132,11 @@ class _Layer:
     """One layer: attention of each text to itself, then the two products."""
 
     def __init__(self, bert: Bert, path: str, heads: int):
-        own = f"{path}.attention"
         self._normed, self._heads = bert._normed, heads
-        self._q, self._k, self._v, self._o, self._up, self._down = map(
-            bert._linear,
-            (
-                f"{own}.self.query",
-                f"{own}.self.key",
-                f"{own}.self.value",
-                f"{own}.output.dense",
-                f"{path}.intermediate.dense",
-                f"{path}.output.dense",
-            ),
+        self._q, self._k, self._v, self._o, self._up, self._down = (
+            bert._linear(f"{path}.{name}") for name in LINEARS
         )
-        self._after_attention, self._after = f"{own}.output", f"{path}.output"
+        self._after_attention, self._after = (f"{path}.{name}" for name in NORMS)
 
     def __call__(
         self, x: Float[Tensor, "1 n d"], cuts: Sequence[tuple[int, int]]
@@ -158,25 +166,59 @@ def attend(
 
 def can_read(folder: Path) -> bool:
     """Whether a folder's encoder is a BERT with the mean of its tokens, of sizes at which no
-    text's place in the row shows in its bits."""
+    text's place in the row shows in its bits, and says nothing else that would change vectors."""
     files = CONFIG, MODULES, SENTENCE, TOKENIZER, POOLING
     if not all((folder / name).is_file() for name in files):
         return False
     config, sentence, pooling = (_json(folder / name) for name in (CONFIG, SENTENCE, POOLING))
     modules = [one["type"].rsplit(".", 1)[-1] for one in _json(folder / MODULES)]
-    modes = [name for name, is_on in pooling.items() if name.startswith("pooling_mode") and is_on]
+    modes = [name for name, is_on in pooling.items() if name.startswith("pooling_mode_") and is_on]
     return (
-        {**EXPECTED, **{name: config.get(name, EXPECTED[name]) for name in EXPECTED}} == EXPECTED
+        all(config.get(name, value) == value for name, value in EXPECTED.items())
         and not config.get("is_decoder")
+        and all(isinstance(config.get(name), int) for name in SIZES)
+        and isinstance(config.get("layer_norm_eps"), float)
         and not config["hidden_size"] % WHOLE
         and not config["intermediate_size"] % WHOLE
         and modules in (["Transformer", "Pooling"], ["Transformer", "Pooling", "Normalize"])
-        and modes == ["pooling_mode_mean_tokens"]
+        and [*modes, pooling.get("pooling_mode")] in (["pooling_mode_mean_tokens", None], ["mean"])
         and pooling.get("include_prompt", True)
-        and isinstance(sentence.get("max_seq_length"), int)
+        and set(sentence) <= {"max_seq_length", "do_lower_case"}
+        and 0 < (sentence.get("max_seq_length") or 0) <= config["max_position_embeddings"]
         and not sentence.get("do_lower_case")
-        and len([*folder.glob("*.safetensors")]) == 1
+        and _spells_alike(folder)
+        and _has_weights(folder, config["num_hidden_layers"])
     )
+
+
+def _spells_alike(folder: Path) -> bool:
+    """Whether `tokenizer.json` writes letters as transformers' BertTokenizer would, which reads
+    `tokenizer_config.json` instead."""
+    file = folder / "tokenizer_config.json"
+    said = _json(file) if file.is_file() else {}
+    normal = _json(folder / TOKENIZER).get("normalizer") or {}
+    return normal.get("type") == "BertNormalizer" and (
+        normal.get("lowercase"),
+        normal.get("strip_accents"),
+        normal.get("handle_chinese_chars"),
+    ) == (
+        said.get("do_lower_case", True),
+        said.get("strip_accents"),
+        said.get("tokenize_chinese_chars", True),
+    )
+
+
+def _has_weights(folder: Path, layers: int) -> bool:
+    files = [*folder.glob("*.safetensors")]
+    if len(files) != 1:
+        return False
+    with safe_open(files[0], framework="pt") as opened:
+        names = {name.removeprefix("bert.") for name in opened.keys()}  # noqa: SIM118
+    needed = {f"embeddings.{one}_embeddings.weight" for one in ("word", "token_type", "position")}
+    norms = ["embeddings", *(f"encoder.layer.{n}.{at}" for n in range(layers) for at in NORMS)]
+    paths = [f"{one}.LayerNorm" for one in norms]
+    paths += [f"encoder.layer.{n}.{at}" for n in range(layers) for at in LINEARS]
+    return needed | {f"{path}.{kind}" for path in paths for kind in ("weight", "bias")} <= names
 
 
 def default_prompt(folder: Path) -> str:
