@@ -54,7 +54,8 @@ def status_html(status: Status, *, exact: bool, model: str, notes: Sequence[str]
     if status["ready"]:
         said = escape(f"{model}. {LIMITS} {promise(exact=exact)}")
         fold = f"<summary>The model is ready</summary><p>{said}</p>"
-        return f'<details class="notice ready">{fold}</details>' + "".join(map(notice_html, notes))
+        said = f'<div role="status"><details class="notice ready">{fold}</details></div>'
+        return said + "".join(map(notice_html, notes))
     if status["error"]:
         return notice_html(f"{status['error']} Ask to try again.", kind="wrong")
     return notice_html(

@@ -256,16 +256,18 @@ def _template() -> dict[str, Component]:
 
 
 def _outcome(sessions: SessionStore) -> tuple[Outcome, TokenPanel]:
-    """The answer and the base's on the left, a token's panel and what was found on the right."""
+    """The answer and the base's on the left, a token's panel on the right; what was found is beside
+    the answer, and under it while a token is open (`style.css`)."""
     talk = conversation_view(elem_id="talk")
     notice = gr.HTML(elem_id="notice", **PLAIN)
     with gr.Row(equal_height=False, elem_id="results"):
-        with gr.Column(scale=7, min_width=300):
+        with gr.Column(scale=7, min_width=300, elem_id="answers"):
             view = token_view(elem_id="answer")
             with gr.Column(visible=False) as beside_column:
                 beside = beside_view(elem_id="beside")
         with gr.Column(scale=5, min_width=300, elem_id="side"):
             token = TokenPanel.build(sessions)
+        with gr.Column(scale=5, min_width=300, elem_id="after"):
             found = gr.HTML(found_html(()), elem_id="found", **PLAIN)
             timing = gr.HTML(elem_id="timing", **PLAIN)
             takeaway = takeaway_view(elem_id="takeaway")
