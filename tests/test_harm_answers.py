@@ -2,6 +2,7 @@
 
 import asyncio
 import gzip
+import fcntl
 import os
 import stat
 import subprocess
@@ -162,6 +163,27 @@ def test_a_killed_process_leaves_its_folder_to_the_next_and_one_that_lives_keeps
     assert kept.is_dir() and not left.exists()
     lives.communicate("\n")
     assert not kept.exists()
+
+
+def test_a_folder_that_is_being_made_is_not_taken_for_a_dead_processes(tmp_path, monkeypatch):
+    """Another process begins at the same moment, and looks before this one has its lock."""
+    flock, looks = fcntl.flock, []
+
+    def late(file, how):
+        if not looks:
+            looks.append(file)
+            gradio_home._remove_left(tmp_path)
+        return flock(file, how)
+
+    monkeypatch.setattr(fcntl, "flock", late)
+    folder = tmp_path / f"{gradio_home.PREFIX}new"
+    folder.mkdir()
+    assert not gradio_home._locked(folder, keep=True)
+    gradio_home._remove_left(tmp_path)
+    assert looks and folder.is_dir()
+    gradio_home._held.pop().close()
+    gradio_home._remove_left(tmp_path)
+    assert not folder.exists(), "nobody holds it any more"
 
 
 @pytest.fixture(scope="module")

@@ -39,13 +39,16 @@ def _locked(folder: Path, *, keep: bool) -> bool:
         return True
     import fcntl
 
-    held = (folder / LOCK).open("w")
+    lock = folder / LOCK
+    made = folder / f"{LOCK}.made" if keep else lock
+    held = made.open("w")
     try:
         fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
         held.close()
         return True
     if keep:
+        made.rename(lock)  # nobody sees it before it is locked
         _held.append(held)
     else:
         held.close()
