@@ -1,8 +1,8 @@
 """What every answer says to browsers, what is made once for all, and what watchers are told."""
 
 import asyncio
-import gzip
 import fcntl
+import gzip
 import os
 import stat
 import subprocess
