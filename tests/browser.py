@@ -7,7 +7,15 @@ from pathlib import Path
 from weakref import WeakKeyDictionary
 
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, BrowserContext, Page, TimeoutError, expect, sync_playwright
+from playwright.sync_api import (
+    Browser,
+    BrowserContext,
+    Locator,
+    Page,
+    TimeoutError,
+    expect,
+    sync_playwright,
+)
 
 from tests.serving import Server, fake_page
 
@@ -117,6 +125,17 @@ def open_tab(page: Page, name: str) -> None:
                 page.locator(".overflow-menu > button").click(timeout=patience)
             return folded.click(timeout=patience)
     raise AssertionError(f"No tab {name} can be opened.")
+
+
+def fill_number(field: Locator, value: str) -> None:
+    """Type a number; once more where Gradio, some frames after it draws a field, resets it."""
+    for _ in range(5):
+        field.fill(value)
+        field.press("Tab")
+        field.page.wait_for_timeout(300)
+        if field.input_value() == value:
+            return
+    raise AssertionError(f"{field} does not keep {value}.")
 
 
 def serious(page: Page, within: str | None = None) -> list[tuple[str, list[str]]]:

@@ -12,7 +12,7 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from tests.ask_page import OPTIONS_PROMPT
-from tests.browser import PATIENCE, ask_page, serious, visits
+from tests.browser import PATIENCE, ask_page, fill_number, serious, visits
 from tests.fake_ramole import LAYERS, MODULES, WORDS
 from tests.serving import app, second_start
 from ui.charts.explained import spell
@@ -429,8 +429,7 @@ def test_a_second_token_opens_while_the_model_is_asked_about_the_first(tmp_path,
         page.locator("#advanced > button").click()
         expect(warmth).to_be_visible()
         expect(page.get_by_label("Slowly")).to_be_hidden()
-        warmth.fill("1.5")
-        warmth.press("Tab")
+        fill_number(warmth, "1.5")
         page.locator("#prompt textarea").fill(OPTIONS_PROMPT)
         page.locator("#ask-button").click()
         expect(page.locator("#notice")).to_have_text("The options are {'warmth': 1.5}.")

@@ -6,7 +6,7 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from tests.ask_page import BUSY
-from tests.browser import PATIENCE, ask_page, visits
+from tests.browser import PATIENCE, ask_page, fill_number, visits
 from tests.serving import app, second_start
 
 expect.set_options(timeout=PATIENCE)
@@ -113,8 +113,7 @@ def test_two_on_the_real_model_with_one_row(chromium, visit, real_base_folder, t
             page.locator("#method input").click()
             page.get_by_role("option", name="base: ").click()
             # as many as nobody reads to their end: 2000 are over in fifteen seconds
-            page.get_by_label("Most new tokens").first.fill("6000")
-            page.get_by_label("Most new tokens").first.press("Tab")
+            fill_number(page.get_by_label("Most new tokens").first, "6000")
         ask(ann, "Write the word 'boat' ten thousand times.")  # the base never ends it
         streams(ann)
         ask(ben, "List every whole number, one after another, without an end.")
