@@ -15,12 +15,14 @@ from ramole_core.methods import METHOD_LIST, Method
 from ui.results.files import read
 from ui.results.markdown import markdown, written
 from ui.results.methods import FILE, SCORES
-from ui.results.scores import Evaluation, evaluation, label, read_evaluation
+from ui.results.scores import Evaluation, evaluation, read_evaluation
 from ui.results.speed import served
 from ui.results.values import Raw, at, span_of
 
 HEADS = ("Trained", "Cost", "Claimed", "Found")
 """Paragraphs at the end of a method's docstring; the last may be missing."""
+PAPERS = {"iid": "IID", "ood": "OOD"}
+"""Settings as the papers that a page cites name them."""
 
 
 def home_of(method: str) -> str:
@@ -102,7 +104,9 @@ def _numbers(row: Method, found: object, rates: Raw) -> str:
     """Its scores by setting, with their intervals, and its rates; that there are none."""
     cells = found.cells if isinstance(found, Evaluation) else {}
     told = [
-        f"{label(s)} {written(spans[row.name])}" for s, spans in cells.items() if row.name in spans
+        f"{PAPERS.get(s, s)} {written(spans[row.name])}"
+        for s, spans in cells.items()
+        if row.name in spans
     ]
     each = at(rates, row.name, "tokens_a_second")
     alone, together = span_of(each.get("1")), span_of(each.get("8"))

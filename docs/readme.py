@@ -12,9 +12,7 @@ sys.path.insert(0, str(REPOSITORY))
 
 from docs import code_tables, method_pages  # noqa: E402
 from ui.results import adapters, answers, retrieval, router, scores, speed  # noqa: E402
-from ui.results.files import read  # noqa: E402
 from ui.results.markdown import markdown  # noqa: E402
-from ui.results.values import Span  # noqa: E402
 
 BEGIN, END = "<!-- {name}: written by `make readme` -->", "<!-- end of {name} -->"
 
@@ -38,23 +36,10 @@ def short() -> str:
     return told + markdown([*answers.main(found), found.made])
 
 
-def rates() -> str:
-    """How fast it is, in a sentence for README."""
-    rows = {}
-    for table in speed.throughput(read(results(), "speed.json"), "llama_cpp"):
-        for name, row in table.groups[""].items():
-            rows[name] = [f"{cell.mean:.0f}" for cell in row[:3] if isinstance(cell, Span)]
-    (alone, _, many), (one, _, all_of_them) = rows["ramole_k3"], rows["llama_cpp"]
-    return (
-        f"On 2 cores `ramole` (k = 3, NF4) makes {alone} tokens a second alone, {many} for 32; "
-        f"llama.cpp, bare, {one}, {all_of_them} (`python -m ramole_core benchmark --peers`)."
-    )
-
-
 PAGES: dict[str, dict[str, Callable[[], str]]] = {
     "README.md": {
         "rooms": lambda: code_tables.rooms(REPOSITORY),
-        "results": lambda: f"{short()}\n\n{rates()}",
+        "results": lambda: f"{short()}\n\n{speed.rates(results())}",
     },
     "docs/api.md": {"commands": code_tables.commands},
     "docs/hosting.md": {"bases": code_tables.bases, "routes": code_tables.routes},

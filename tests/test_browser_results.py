@@ -1,9 +1,8 @@
-"""The tab Results in a real Chromium: open, read, choose, copy; broken files; keys alone; phone."""
+"""The tab Results in a real Chromium: open, read, choose; broken files; phone."""
 
 import json
 import re
 from contextlib import AbstractContextManager
-from itertools import product
 from pathlib import Path
 
 import pytest
@@ -12,9 +11,10 @@ from playwright.sync_api import Page, expect
 from tests.browser import PATIENCE, fresh_page, serious, visits
 from tests.results_page import FILES, METHODS, write_results
 from tests.serving import Server, fake_page
+from ui.results import router
 
 expect.set_options(timeout=PATIENCE)
-KEYS = ("answers", "methods", "stresses", "retrieval", "adapters", "router", "speed")
+KEYS = ("answers", "methods", "stresses", "retrieval", "adapters", "speed")
 
 
 def results_page(root: Path, folder: Path) -> AbstractContextManager[Server]:
@@ -60,12 +60,6 @@ def unfold(page: Page, *keys: str) -> None:
             fold.evaluate("node => node.open = true")
 
 
-def copied(page: Page) -> str:
-    """What the clipboard holds."""
-    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
-    return page.evaluate("navigator.clipboard.readText()")
-
-
 def test_the_tab_shows_every_table_and_the_picture_of_each_setting(measured, visit):
     page = visit(measured.url)
     unfold(page, "choice", *KEYS)
@@ -79,15 +73,17 @@ def test_the_tab_shows_every_table_and_the_picture_of_each_setting(measured, vis
     rows = page.get_by_role("table", name="Mean score of each method").get_by_role("rowheader")
     assert rows.all_inner_texts() == list(METHODS)
     titles = page.locator("#results-tab .rm-fold h2").all_inner_texts()
-    assert len(titles) == len(set(titles)) == 8
+    assert len(titles) == len(set(titles)) == 7
     assert page.evaluate("window.hacked") is None
     assert serious(page, "#results-tab") == []
     allowed = (measured.url, "data:", "blob:")
     assert [url for url in page.requested if not url.startswith(allowed)] == []
 
     # another setting changes picture, differences and tasks
-    page.locator("#results-setting").get_by_text("OOD").click()
-    expect(page.locator("#results-tasks caption")).to_have_text("Score by task, OOD")
+    page.locator("#results-setting").get_by_text("its adapter is hidden").click()
+    expect(page.locator("#results-tasks caption")).to_have_text(
+        "Score by task, its adapter is hidden"
+    )
     expect(page.locator("#results-ahead tbody tr:not(.group)")).to_have_count(1)
     expect(page.locator("#results-plot .errorbar")).to_have_count(len(METHODS) - 1)
     page.locator("#results-setting").get_by_text("crowded").click()
@@ -96,69 +92,27 @@ def test_the_tab_shows_every_table_and_the_picture_of_each_setting(measured, vis
     assert page.wrong == []
 
 
-def test_a_command_can_be_copied_with_the_keyboard(measured, visit):
-    """Also where the page may not use the clipboard: over HTTP."""
-    page = visit(measured.url)
-    unfold(page, "speed")
-    button = page.locator("#results-speed .rm-copy").first
-    for may in (True, False):
-        copied(page)  # allows it
-        page.evaluate("navigator.clipboard.writeText('')")
-        if not may:
-            page.evaluate(
-                "Object.defineProperty(navigator, 'clipboard', "
-                "{ value: undefined, configurable: true })"
-            )
-        button.focus()
-        page.keyboard.press("Enter")
-        expect(button).to_have_text("Copied")
-        page.evaluate("delete navigator.clipboard")
-        assert copied(page) == "python -m ramole_core benchmark --work made"
-        expect(button).to_have_text("Copy")
-
-
-def test_nothing_is_sent_before_the_tab_is_opened_and_its_first_screen_says_it_all(
+def test_nothing_is_sent_before_the_tab_is_opened_and_its_first_screens_say_it_all(
     measured, chromium
 ):
     context = chromium.new_context()
-    page = fresh_page(context, measured.url, width=1440)
+    page = fresh_page(context, measured.url)
     expect(page.locator("#prompt textarea")).to_be_visible()
     page.wait_for_timeout(1500)
     tables = page.locator("#results-answers table")
     assert tables.count() == 0
     page.get_by_role("tab", name="Results").click()
     expect(tables).not_to_have_count(0)
-    tiles = page.locator("#results-top .rm-glance a")
-    expect(tiles).to_have_count(9)
-    for one in (page.locator(".rm-short h2"), tiles.first, tiles.last):
-        assert one.bounding_box()["y"] + one.bounding_box()["height"] <= 900
     expect(page.locator(".rm-short h2")).to_have_text(re.compile("11 points alone, 61 with"))
-    assert page.evaluate("document.documentElement.scrollHeight") <= 3600
-    for table in page.locator("#results-tab table").all():
+    for one in (".rm-short h2", ".rm-bars li >> nth=3", ".rm-both table >> nth=0"):
+        box = page.locator(one).bounding_box()
+        assert box["y"] + box["height"] <= 900, one
+    assert page.evaluate("document.documentElement.scrollHeight") <= 1500, "a screen and a half"
+    for table in page.locator("#results-tab .rm-fold table, #results-choice table").all():
         expect(table).not_to_be_visible()
+    words = page.locator("#results-tab").inner_text()
+    assert "IID" not in words and "OOD" not in words and "python -m" not in words
     context.close()
-
-
-def test_a_tile_opens_its_section_and_leads_to_it(measured, visit):
-    page = visit(measured.url)
-    for key, by in product(("speed", "answers", "choice"), ("mouse", "keys")):
-        tile = page.locator(f'.rm-glance a[href="#results-{key}"]')
-        if by == "mouse":
-            tile.click()
-        else:
-            tile.focus()
-            page.keyboard.press("Enter")
-        title = page.locator(f"#results-{key} > {'button' if key == 'choice' else 'summary'}")
-        expect(title).to_be_in_viewport()
-        expect(title).to_be_focused()
-        table = page.locator(f"#results-{key} table").first
-        expect(table).to_be_visible()
-        page.keyboard.press("Enter")
-        expect(table).not_to_be_visible()
-        tile.click()
-        expect(table).to_be_visible()
-        page.keyboard.press("Enter")
-        expect(table).not_to_be_visible()
 
 
 def test_every_task_is_in_sight_at_once(changing, visit):
@@ -171,7 +125,8 @@ def test_every_task_is_in_sight_at_once(changing, visit):
             cell["by_task"] = {name: 50.0 + n for n, name in enumerate(names)}
     (folder / "evaluation.json").write_text(json.dumps(raw))
     page = visit(server.url)
-    page.locator('.rm-glance a[href="#results-choice"]').click()
+    expect(page.locator(".rm-short tbody tr")).to_have_count(21)
+    unfold(page, "choice")
     table = page.locator("#results-tasks table")
     expect(table).to_be_visible()
     assert table.locator("tbody tr:not(.group)").count() == 21
@@ -187,14 +142,12 @@ def test_broken_and_missing_files_are_sentences_and_a_change_is_seen(changing, v
     (folder / "budget.json").unlink()
     page = visit(server.url)
     boxes = page.locator("#results-tab .rm-unmeasured")
-    expect(boxes).to_have_count(len(FILES))
+    expect(boxes).to_have_count(len(FILES) - len(router.MADE))
     expect(boxes.first).to_contain_text("results/evaluation.json is broken, older")
     expect(boxes.last).to_contain_text("Not measured yet. This command writes results/budget.json")
     assert page.locator("#results-tab table").count() == 0
     expect(page.locator("#results-plot")).not_to_be_visible()
-    unfold(page, "speed")
-    boxes.last.locator(".rm-copy").click()
-    assert copied(page) == "python -m lab budget"
+    expect(boxes.last.locator("code")).to_have_text("python -m lab budget")
     write_results(folder)
     page.get_by_role("tab", name="Ask").click()
     page.get_by_role("tab", name="Results").click()
@@ -213,7 +166,7 @@ def test_a_phone_scrolls_the_tables_and_never_the_page(measured, visit):
         details.evaluate("node => node.open = true")
     assert wide(page) <= 390
     assert serious(page, "#results-tab") == []
-    box = page.locator("#results-tab .rm-scroll").first
+    box = page.locator("#results-answers .rm-scroll").first
     assert box.evaluate("node => node.scrollWidth > node.clientWidth"), "else this shows nothing"
     name = page.get_by_role("rowheader", name="uniform_router").first
     before = name.bounding_box()
@@ -222,6 +175,3 @@ def test_a_phone_scrolls_the_tables_and_never_the_page(measured, visit):
         page.keyboard.press("ArrowRight")
     page.wait_for_function("node => node.scrollLeft > 20", arg=box.element_handle())
     assert name.bounding_box()["x"] == pytest.approx(before["x"], abs=2), "the name stays in sight"
-    for tile in page.locator(".rm-glance a").all():
-        side = tile.bounding_box()
-        assert side["x"] >= 0 and side["x"] + side["width"] <= 390

@@ -1,11 +1,10 @@
 """Each adapter's score against the base, chance and the commonest answer."""
 
-from collections.abc import Sequence
 from pathlib import Path
 
 from .files import blocks_of, made_of, read
 from .tables import Block, Column, Section, Table, tables
-from .values import Raw, Span, at, span_of, text
+from .values import Raw, at, span_of, text
 
 FILE = "adapters_dev.json"
 COLUMNS = {
@@ -48,23 +47,10 @@ def blocks(folder: Path) -> list[Block]:
     return [*found, made]
 
 
-def _helping(found: Sequence[Table]) -> str:
-    """How many gains over the base are certain, by lenient scoring too."""
-    rows = [
-        [c for c in row if isinstance(c, Span) and c.low is not None]
-        for row in found[0].rows.values()
-    ]
-    sure = [bool(gains) and all(c.sure and c.mean > 0 for c in gains) for gains in rows]
-    return f"{sum(sure)} of {len(sure)}"
-
-
 ADAPTERS = Section(
     "adapters",
-    "Adapters",
-    "clearly beat the base",
     "Do the adapters themselves help?",
     "Each adapter of the sample pool on dev rows of its own task, that it was not trained on, "
     "against the base, a fair guess and always giving the commonest answer.",
     blocks,
-    _helping,
 )

@@ -113,8 +113,6 @@ def _published(raw: Raw) -> list[Table]:
 
 ANSWERS = Section(
     "answers",
-    "Answers",
-    "ways of answering the same prompts",
     "Do the answers get better?",
     "The same prompts, answered by each way of using the pool. A score is the task's own metric, "
     "from 0 to 100, averaged over rows; brackets hold the 95 % interval.",

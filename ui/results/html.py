@@ -10,10 +10,6 @@ from ..parts.markup import escaped
 from .tables import Block, Cell, Column, Drawn, Fold, Made, Section, Table, Unmeasured, spoken
 from .values import Span
 
-COPY = (
-    '<button type="button" class="rm-copy" aria-label="Copy the command">'
-    '<span aria-live="polite">Copy</span></button>'
-)
 CHECKED = "What was measured, and with what"
 LONG_NAME, NARROW = 36, 6
 """Letters of a row's name from which on it may break; numbers and intervals of a row up to which
@@ -41,26 +37,15 @@ def html(block: Block) -> str:
             inside = "".join(map(html, blocks))
             return f"<details><summary>{escaped(title)}</summary>{inside}</details>"
         case Unmeasured(sentence, command):
-            told = f"<p>{escaped(sentence)}</p>{command_html(command)}"
+            told = f"<p>{escaped(sentence)}</p><pre><code>{escaped(command)}</code></pre>"
             return f'<div class="rm-unmeasured">{told}</div>'
-        case Made(command, facts):
+        case Made(_, facts):
             told = "".join(
                 f"<div><dt>{escaped(name)}</dt><dd>{escaped(fact)}</dd></div>"
                 for name, fact in facts.items()
             )
             more = f"<details><summary>{CHECKED}</summary><dl>{told}</dl></details>" if told else ""
-            head = f"<h3>How it was made</h3>{command_html(command)}"
-            return f'<div class="rm-made">{head}{more}</div>'
-
-
-def command_html(command: str) -> str:
-    """A command, ready to copy."""
-    if not command:
-        return ""
-    return (
-        f'<div class="rm-command"><pre tabindex="0" aria-label="command"><code>{escaped(command)}'
-        f"</code></pre>{COPY}</div>"
-    )
+            return f'<div class="rm-made">{more}</div>' if more else ""
 
 
 def whisker(span: Span, scale: Scale, mark: float | None = None) -> str:

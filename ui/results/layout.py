@@ -1,7 +1,6 @@
 """The layout of the tab Results: tables, the choice of a setting, its picture."""
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import gradio as gr
 
@@ -31,8 +30,7 @@ class ResultsLayout:
 
 def lay_out() -> ResultsLayout:
     """The empty tab, inside the Blocks that is open."""
-    script = (Path(__file__).parent / "presses.js").read_text("utf-8")
-    top = gr.HTML(elem_id="results-top", js_on_load=script, **PLAIN)
+    top = gr.HTML(elem_id="results-top", **PLAIN)
     with gr.Accordion(CLOSER, open=False, visible=False, elem_id="results-choice") as chosen:
         setting = gr.Radio([], label="In which situation?", elem_id="results-setting")
         with gr.Row(equal_height=False):
@@ -42,5 +40,5 @@ def lay_out() -> ResultsLayout:
             with gr.Column(scale=5, min_width=300):
                 ahead = gr.HTML(elem_id="results-ahead", **PLAIN)
         by_task = gr.HTML(elem_id="results-tasks", **PLAIN)
-    rest = gr.HTML(elem_id="results-rest", js_on_load=script, **PLAIN)
+    rest = gr.HTML(elem_id="results-rest", **PLAIN)
     return ResultsLayout(gr.State(""), top, chosen, setting, rest, plot, ahead, by_task)

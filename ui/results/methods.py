@@ -61,8 +61,6 @@ def _blocks(folder: Path) -> list[Block]:
 
 METHODS = Section(
     "methods",
-    "Methods",
-    "ways of mixing compared",
     "What does each method need?",
     "Every method on the same pool and base: how good its answers are, how fast it writes alone "
     "and with seven others, how many numbers are trained for it, and whether it takes adapters "

@@ -1,12 +1,11 @@
 """How often the right adapter is found: each retriever's top-k, plainly and with twins merged."""
 
-from collections.abc import Sequence
 from pathlib import Path
 
 from .files import blocks_of
 from .scores import Evaluation, evaluation, label
 from .tables import Block, Column, Section, Table, tables
-from .values import Raw, Span, at, items, span_of, spans_of, text
+from .values import Raw, at, items, span_of, spans_of, text
 
 RUNS, FIRST = ("untuned", "shipped"), ("1", "3", "5", "8")
 PROMPTS = {
@@ -67,20 +66,11 @@ def blocks(folder: Path) -> list[Block]:
     return [*found, *in_evaluation(folder), made]
 
 
-def _first(found: Sequence[Table]) -> str:
-    rows = found[0].rows
-    cell = (rows.get("shipped") or rows.get("untuned") or [None])[0]
-    return f"{cell.mean:.0f} %" if isinstance(cell, Span) else ""
-
-
 RETRIEVAL = Section(
     "retrieval",
-    "Finding",
-    "of the paper's prompts find their own adapter first",
     "Is the right adapter found?",
     "Percent of prompts whose own adapter is among the first k of the pool, before anything is "
     "mixed; brackets hold the 95 % interval over prompts. Over tasks it is wider: that one says "
     "what to expect of tasks that are not here.",
     blocks,
-    _first,
 )

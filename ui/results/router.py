@@ -1,10 +1,9 @@
 """The router's ablations, and the trained gate beside untrained ones."""
 
-from collections.abc import Sequence
 from pathlib import Path
 
 from .files import blocks_of
-from .tables import Block, Column, Section, Table, tables
+from .tables import Block, Column, Table, tables
 from .values import Raw, at, items, range_of, span_of, text
 
 GROUPS = {
@@ -74,21 +73,3 @@ MADE = {
 def blocks(folder: Path, *names: str) -> list[Block]:
     """Of these files, else of all."""
     return [b for name in names or MADE for b in blocks_of(folder, name, MADE[name])]
-
-
-def _better(found: Sequence[Table]) -> str:
-    told = [row[-1] for rows in found[0].groups.values() for row in rows.values()]
-    told = [words for words in told if isinstance(words, str)]
-    return f"{told.count('better')} of {len(told)}" if told else ""
-
-
-ROUTER = Section(
-    "router",
-    "Router",
-    "variants clearly better than their rival",
-    "What in the router matters?",
-    "The router weighs the adapters for every token. Each row changes one thing and trains it "
-    "again; a rival without training says what the training itself is worth.",
-    blocks,
-    _better,
-)

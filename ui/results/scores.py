@@ -15,7 +15,8 @@ from .values import Raw, Span, at, spans_of, text
 SHIPPED, FURTHER, TESTED = "evaluation_dev.json", "situations_dev.json", "evaluation.json"
 NOT_MIXING = ("base", "perfect", "selection")
 """Rows that use one adapter or none."""
-LABELS = {"iid": "IID", "ood": "OOD"}
+LABELS = {"iid": "its adapter is there", "ood": "its adapter is hidden"}
+"""In plain words; the papers say IID and OOD."""
 
 
 @dataclass(frozen=True)

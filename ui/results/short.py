@@ -1,36 +1,56 @@
-"""The results in one picture: the same questions, answered by the base, with an adapter, without.
+"""What most readers want: the same questions, answered by the base, with an adapter, without; each
+task; where it fails; how fast it is. Every number is read from the files."""
 
-Four bars and two sentences that need no other word of this page; every number is read from the
-files.
-"""
+from pathlib import Path
 
 from ramole_core import DEFAULT_METHOD
 
 from ..parts.markup import escaped
-from .scores import Evaluation
-from .values import Span, at, text
+from .files import read
+from .html import html
+from .scores import FURTHER, Evaluation, evaluation
+from .speed import rates
+from .tables import Column, Table, tables
+from .values import Raw, Span, at, span_of, spans_of, text
 
 FITS, HIDDEN = "iid", "ood"
-NOTHING = (
-    "Nothing is measured yet. The sections below say which command measures what.",
-    "<p>Once it is, this place says in plain words what an adapter is worth.</p>",
-)
+POOR, WORSE = 35, 5
+"""A task with its adapter is poor below so many points; a hidden one harms from so many on."""
+NOTHING = "Nothing is measured yet. The sections below say which command measures what."
+MORE = "Every table, with the command that made it, is in docs/results.md."
+SAID = {
+    "open": "Of everyday prompts that no adapter fits, the base alone answers {left:.0f} %; in the "
+    "others an adapter that does not belong there has a say.",
+    "phrased": "Of prompts in people's own words, {right:.0f} % get the adapter that they ask for.",
+}
+"""By situation, with its measures in percent."""
 
 
-def short_html(found: object) -> str:
-    """The headline, the bars, and whether another way is ahead."""
-    title, inside = NOTHING
-    if isinstance(found, Evaluation) and (bars := bars_of(found)):
-        title, drawn = headline(found), "".join(_bar(*bar) for bar in bars)
-        told = "".join(f"<p>{escaped(sentence)}</p>" for sentence in _honest(found))
-        rows, tasks = text(found.raw.get("rows_per_task")), len(at(found.raw, "tasks")) or "all"
-        each = f", {rows} rows each" if rows else ""
-        lead = (
-            f"A score is the mean over {tasks} tasks{each}, from"
-            " 0 (nothing right) to 100. The thin line is its 95 % interval: with other "
-            "questions of the same tasks the mean would lie there."
-        )
-        inside = f'<ul class="rm-bars">{drawn}</ul>{told}<p class="quiet">{escaped(lead)}</p>'
+def short_html(folder: Path) -> str:
+    """Headline, bars, tasks, where it fails, speed."""
+    found = evaluation(folder)
+    if not isinstance(found, Evaluation) or not bars_of(found):
+        return _whole(NOTHING, "")
+    drawn = "".join(_bar(*bar) for bar in bars_of(found))
+    rows, tasks = text(found.raw.get("rows_per_task")), len(at(found.raw, "tasks")) or "all"
+    each = f", {rows} rows each" if rows else ""
+    lead = (
+        f"A score is the mean over {tasks} tasks{each}, from 0 (nothing right) to 100. The thin "
+        "line is its 95 % interval: with other questions of the same tasks the mean would lie "
+        f"there. {_tuned(found)}".strip()
+    )
+    told = "".join(f"<li>{escaped(one)}</li>" for one in fails(found, read(folder, FURTHER)))
+    failing = f"<h3>Where it fails</h3><ul>{told}</ul>" if told else ""
+    speed = f"<h3>How fast</h3><p>{escaped(rates(folder))}</p>" if rates(folder) else ""
+    return _whole(
+        headline(found),
+        f'<ul class="rm-bars">{drawn}</ul><p class="quiet">{escaped(lead)}</p>'
+        f'<div class="rm-both"><div>{"".join(map(html, by_task(found)))}</div>'
+        f"<div>{failing}{speed}<p>{escaped(MORE)}</p></div></div>",
+    )
+
+
+def _whole(title: str, inside: str) -> str:
     return (
         '<section class="rm-short" aria-labelledby="results-short-title">'
         f'<h2 id="results-short-title">{escaped(title)}</h2>{inside}</section>'
@@ -57,18 +77,59 @@ def bars_of(found: Evaluation) -> list[tuple[str, Span, str]]:
     return [(words, span, kind) for words, span, kind in rows if span is not None]
 
 
-def _honest(found: Evaluation) -> list[str]:
-    """Notes: whether another way is ahead, and what the retriever was trained on."""
-    said, name = [], DEFAULT_METHOD
+def by_task(found: Evaluation) -> list[Table]:
+    """The base, and the default method with the task's adapter there and hidden; first the tasks
+    where that adapter adds most."""
+    base, fits, hidden = _scores(found)
+    every = dict.fromkeys([*base, *fits, *hidden])
+    names = sorted(every, key=lambda name: base.get(name, 0) - fits.get(name, 0))
+    rows = {n: {"base": base.get(n), "fits": fits.get(n), "hidden": hidden.get(n)} for n in names}
+    columns = {"base": Column("base alone", 0, drawn="heat")}
+    columns |= {
+        kind: Column(f"its adapter is {words}", 0, drawn="heat")
+        for kind, words in (("fits", "there"), ("hidden", "hidden"))
+    }
+    return tables("Each task", "task", columns, {"": rows})
+
+
+def fails(found: Evaluation, further: Raw) -> list[str]:
+    """Sentences on what goes wrong: poor tasks, harm, another method ahead, other situations."""
+    base, fits, hidden = _scores(found)
+    poor = [f"{n} {s:.0f}" for n, s in sorted(fits.items(), key=lambda one: one[1]) if s < POOR]
+    harm = [
+        f"{n} {s:.0f}, base {base[n]:.0f}" for n, s in hidden.items() if s <= base.get(n, 0) - WORSE
+    ]
+    said = [f"Poor even where its adapter is there: {', '.join(poor)}."] if poor else []
+    said += [f"Worse than the base where its adapter is hidden: {'; '.join(harm)}."] if harm else []
     for setting, when in ((FITS, "When an adapter fits"), (HIDDEN, "When it is hidden")):
         scores, best = found.cells.get(setting, {}), found.best(setting)
-        if best and name in scores and best != name:
+        if best and DEFAULT_METHOD in scores and best != DEFAULT_METHOD:
             said.append(
                 f"{when}, another method, {best}, is ahead with {scores[best].mean:.0f}; "
-                f"{name}, with which this page begins, has {scores[name].mean:.0f}."
+                f"{DEFAULT_METHOD}, with which this page begins, has "
+                f"{scores[DEFAULT_METHOD].mean:.0f}."
             )
-    tuned = found.tuned.replace("The retriever", "The part that finds adapters")
-    return [*said, *([tuned] if tuned else [])]
+    for name, sentence in SAID.items():
+        spans = spans_of(at(further, "situations", name, "systems", DEFAULT_METHOD))
+        if {"right", "left"} <= spans.keys():
+            said.append(sentence.format(**{key: span.mean for key, span in spans.items()}))
+    return said
+
+
+def _scores(found: Evaluation) -> tuple[dict[str, float], dict[str, float], dict[str, float]]:
+    """By task: the base's, the default method's with its adapter, and without."""
+    cells = at(found.raw, "cells")
+    rows = (at(cells, FITS, "base") or at(cells, HIDDEN, "base"),)
+    rows += tuple(at(cells, setting, DEFAULT_METHOD) for setting in (FITS, HIDDEN))
+    base, fits, hidden = (
+        {name: span.mean for name, raw in at(row, "by_task").items() if (span := span_of(raw))}
+        for row in rows
+    )
+    return base, fits, hidden
+
+
+def _tuned(found: Evaluation) -> str:
+    return found.tuned.replace("The retriever", "The part that finds adapters")
 
 
 def _bar(words: str, span: Span, kind: str) -> str:

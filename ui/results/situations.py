@@ -94,12 +94,9 @@ def _blocks(folder: Path) -> list[Block]:
 
 STRESSES = Section(
     "stresses",
-    "Papers' cases",
-    "tables of single papers' cases",
     "Do the papers' own cases hold here?",
     "MeteoRA asks several questions in one prompt; CA-LoRA brings an adapter to a base that was "
     "compressed harder; LLaVA-MoLE trains on tasks that disagree. Each is measured beside what it "
     "replaces.",
     _blocks,
-    lambda found: str(len(found)),
 )

@@ -1,4 +1,4 @@
-"""The tab Results: the measured tables of `results/`, each with the command that made it.
+"""The tab Results: what was measured; docs/results.md has the commands that did.
 
 Nothing is read before the tab is first opened; opened again, it is drawn anew only where a file
 has changed.

@@ -108,15 +108,9 @@ class Section:
     """One kind of result on the page."""
 
     key: str
-    tile: str
-    """Its name at a glance."""
-    counted: str
-    """What its number at a glance counts."""
     title: str
     lead: str
     blocks: Callable[[Path], Sequence[Block]]
-    number: Callable[[Sequence[Table]], str] = lambda found: str(len(found[0].rows))
-    """Of its tables, the number at a glance."""
 
 
 def spoken(span: Span, column: Column) -> tuple[str, str]:

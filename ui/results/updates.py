@@ -6,7 +6,6 @@ from typing import Any
 import gradio as gr
 
 from ..parts.errors import html_or_sentence
-from ..parts.markup import escaped
 from ..parts.notice import notice_html
 from .adapters import ADAPTERS
 from .answers import ANSWERS, by_task, differences
@@ -15,18 +14,14 @@ from .html import html, section_html
 from .layout import ResultsLayout
 from .methods import METHODS
 from .retrieval import RETRIEVAL
-from .router import ROUTER
 from .scores import Evaluation, evaluation, label
 from .short import short_html
 from .situations import STRESSES
 from .speed import SPEED
-from .tables import Table
-from .values import at
 from .who import WHO
 
-REST = (METHODS, WHO, STRESSES, RETRIEVAL, ADAPTERS, ROUTER, SPEED)
+REST = (METHODS, WHO, STRESSES, RETRIEVAL, ADAPTERS, SPEED)
 """The sections below the closer look."""
-PLAIN_WORDS = {"iid": "An adapter fits (IID)", "ood": "The one that fits is hidden (OOD)"}
 
 
 def opened(ui: ResultsLayout, folder: Path) -> dict[Any, Any]:
@@ -39,7 +34,7 @@ def opened(ui: ResultsLayout, folder: Path) -> dict[Any, Any]:
     }
     if not isinstance(found, Evaluation):
         return drawn
-    names = [(PLAIN_WORDS.get(name, label(name)), name) for name in found.settings]
+    names = [(label(name), name) for name in found.settings]
     choice = gr.Radio(choices=names, value=names[0][1], visible=len(names) > 1)
     return {**drawn, ui.setting: choice, **closer(ui, folder, names[0][1])}
 
@@ -57,31 +52,13 @@ def closer(ui: ResultsLayout, folder: Path, wanted: str | None) -> dict[Any, Any
 
 
 def top_html(folder: Path) -> str:
-    """The short picture, the tiles and the answers."""
-    return short_html(evaluation(folder)) + glance_html(folder) + section_html(ANSWERS, folder)
+    """What most readers want, and the answers in detail."""
+    return short_html(folder) + section_html(ANSWERS, folder)
 
 
 def rest_html(folder: Path) -> str:
     """Every section below the closer look."""
     return "".join(section_html(section, folder) for section in REST)
-
-
-def glance_html(folder: Path) -> str:
-    """One number of each section, which opens it and leads to it."""
-    found = evaluation(folder)
-    tiles = []
-    for one in (ANSWERS, *REST):
-        made = [block for block in one.blocks(folder) if isinstance(block, Table)]
-        tiles.append((one.key, one.tile, one.number(made) if made else "", one.counted))
-    if isinstance(found, Evaluation):
-        count = str(len(at(found.raw, "tasks")))
-        tiles.insert(1, ("choice", "Every task", count, "tasks, each with its own scores"))
-    links = "".join(
-        f'<li><a href="#results-{key}"><em>{escaped(title)}</em><b>{escaped(value or "–")}</b>'
-        f"<span>{escaped(words if value else f'{words}: not measured yet')}</span></a></li>"
-        for key, title, value, words in tiles
-    )
-    return f'<nav class="rm-glance" aria-label="Results at a glance"><ul>{links}</ul></nav>'
 
 
 def _refusal(sentence: str) -> str:

@@ -57,12 +57,9 @@ def _blocks(folder: Path) -> list[Block]:
 
 WHO = Section(
     "who",
-    "Who did a token",
-    "tables of whose a token is",
     "Is the colour of a token true?",
     "Two tasks stand in one prompt, both right adapters answer, and the right answer is forced, so "
     "that it is known whose each token is. Effects should name that adapter; and where an adapter "
     "that did much is switched off, another token should come.",
     _blocks,
-    lambda found: str(len(found)),
 )
