@@ -16,6 +16,7 @@ from ui.results.markdown import markdown  # noqa: E402
 
 BEGIN, END = "<!-- {name}: written by `make readme` -->", "<!-- end of {name} -->"
 
+PEERS = "python -m ramole_core benchmark --peers"
 AS_SHIPPED = (
     "The system as it ships, on dev rows; others chose what ships (the test was asked once, of an "
     "earlier state: [Results](docs/results.md)).\n\n"
@@ -39,7 +40,7 @@ def short() -> str:
 PAGES: dict[str, dict[str, Callable[[], str]]] = {
     "README.md": {
         "rooms": lambda: code_tables.rooms(REPOSITORY),
-        "results": lambda: f"{short()}\n\n{speed.rates(results())}",
+        "results": lambda: f"{short()}\n\n{speed.rates(results())} (`{PEERS}`)",
     },
     "docs/api.md": {"commands": code_tables.commands},
     "docs/hosting.md": {"bases": code_tables.bases, "routes": code_tables.routes},

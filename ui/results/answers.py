@@ -44,9 +44,10 @@ def blocks(folder: Path, *, brief: bool = False) -> list[Block]:
 
 def main(found: Evaluation) -> list[Table]:
     """Methods x settings, the best way of mixing bold."""
-    meanings = "; ".join(f"{label(s)}: {words}" for s, words in found.settings.items() if words)
+    said = {name: words for name, words in found.settings.items() if words and label(name) == name}
+    meanings = "".join(f"{name}: {words}. " for name, words in said.items())
     note = (
-        f"{meanings}. Bold: the best way of mixing; base, perfect (the right adapter alone) and "
+        f"{meanings}Bold: the best way of mixing; base, perfect (the right adapter alone) and "
         f"selection use one adapter or none. Intervals are over rows. {found.tuned}"
     )
     return _means(found, found.cells, "Mean score of each method, by setting", note, "from 0")
