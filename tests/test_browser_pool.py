@@ -163,6 +163,7 @@ def test_two_files_with_a_name_and_examples_then_other_examples_then_removal(vis
     page.get_by_label(TYPED, exact=True).fill("four")
     page.get_by_role("button", name="Replace its examples").click()
     expect(mine).to_contain_text("1 example", timeout=PATIENCE)
+    expect(page.locator(".rm-numbers")).to_contain_text("the mean of 1 example inputs")
     page.get_by_role("button", name="Remove", exact=True).click()
     expect(page.locator(".rm-card")).to_have_count(2, timeout=PATIENCE)
 
@@ -178,6 +179,8 @@ def test_two_files_with_a_name_and_examples_then_other_examples_then_removal(vis
 def test_cards_stand_first_and_the_line_opens_for_a_file_that_is_dragged(visit):
     page = visit(width=1440)
     zone = page.locator("#pool-files")
+    for card in page.locator(".rm-card").all():
+        assert card.bounding_box()["height"] < 50, "one line a card"
     assert page.locator(".rm-card").first.bounding_box()["y"] < 500
     expect(zone).not_to_be_visible()
     page.evaluate(

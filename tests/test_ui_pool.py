@@ -113,6 +113,9 @@ def test_escaped_leaves_nothing_that_a_template_or_a_browser_reads():
 def test_search_and_filters(ramole, search, show, order, names):
     found = matching(ramole.pool.cards(), search=search, show=show, order=order, yours=())
     assert [card.name for card in found] == names
+    own = {card.key for card in ramole.pool.cards() if card.name == "squad"}
+    first = matching(ramole.pool.cards(), search="", show="everything", order=order, yours=own)
+    assert [card.name for card in first] == ["squad", "dart"], "one's own first"
 
 
 def test_newest_first_and_yours(ramole, quota, archive):

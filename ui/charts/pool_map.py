@@ -22,6 +22,19 @@ KINDS = {
 PROMPT = INKS[5].colour
 MAX_LABEL = 28
 """Characters of a name in a picture."""
+LETTER, PICTURE = 6.6, np.array([640.0, 400.0])
+"""Pixels of a letter of a label, which most have less of, and of the map."""
+SIDES = {
+    "top center": (0, -1),
+    "bottom center": (0, 1),
+    "middle right": (1, 0),
+    "middle left": (-1, 0),
+    "top right": (1, -1),
+    "top left": (-1, -1),
+    "bottom right": (1, 1),
+    "bottom left": (-1, 1),
+}
+"""Where a label may stand, the best first; x to the right, y down."""
 
 
 @dataclass(frozen=True)
@@ -94,7 +107,7 @@ def map_figure(
             hoverinfo="skip",
             showlegend=False,
         )
-    sides = _sides(places)
+    sides = _sides(names, places, prompt)
     for kind, (colour, symbol, words) in KINDS.items():
         mine = [i for i, one in enumerate(kinds) if one == kind]
         if mine:
@@ -103,11 +116,12 @@ def map_figure(
                 y=places[mine, 1].tolist(),
                 mode="markers+text",
                 name=words,
-                text=[label_of(names[i]) for i in mine],
-                textposition=[sides[i] for i in mine],
+                text=[label_of(names[i]) if sides[i] else "" for i in mine],
+                textposition=[sides[i] or "top center" for i in mine],
                 textfont={"size": 11},
                 marker={"size": 10, "color": colour, "symbol": symbol},
-                hovertemplate="%{text}<extra></extra>",
+                hovertext=[label_of(names[i]) for i in mine],
+                hovertemplate="%{hovertext}<extra></extra>",
             )
     if prompt is not None:
         figure.add_scatter(
@@ -158,15 +172,37 @@ def label_of(name: str) -> str:
     return short.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
-def _sides(places: np.ndarray) -> list[str]:
-    """Labels on the side that is away from the nearest other point; a label is wide and low."""
-    spans = np.ptp(places, axis=0)
-    scaled = places / np.where(spans > 0, spans, 1) * (1, 2)
+def _sides(names: Sequence[str], places: np.ndarray, prompt: np.ndarray | None) -> list[str]:
+    """Where each label stands: the first of SIDES at which it covers no point and no label that is
+    placed already; nowhere ("") where there is none, so that labels never overlap."""
+    spots = places if prompt is None else np.vstack([places, prompt])
+    low, spans = spots.min(0), np.ptp(spots, axis=0)
+    across = np.where(spans > 0, spans, 1) / (PICTURE / (1.28, 1.1))
+    spots = (spots - low) / across * (1, -1)
+    taken = [_box(spot, (14, 14), (0, 0)) for spot in spots]
+    if prompt is not None:
+        taken.append(_box(spots[-1], (90, 16), (0, -1)))
     sides = []
-    for index, place in enumerate(scaled):
-        gaps = np.linalg.norm(scaled - place, axis=1)
-        gaps[index] = np.inf
-        nearest = int(gaps.argmin())
-        above = (scaled[nearest, 1], nearest) > (place[1], index)
-        sides.append("bottom center" if above else "top center")
+    for name, spot in zip(names, spots[: len(places)], strict=True):
+        size = (LETTER * len(label_of(name)), 14)
+        boxes = {words: _box(spot, size, towards) for words, towards in SIDES.items()}
+        free = [words for words, box in boxes.items() if not _touches(box, taken, but=spot)]
+        sides.append(free[0] if free else "")
+        taken += [boxes[free[0]]] if free else []
     return sides
+
+
+def _box(spot: np.ndarray, size: tuple[float, float], towards: tuple[int, int]) -> np.ndarray:
+    """[4]: left, top, right, bottom in pixels of a box beside a point, or around it."""
+    wide, high = size
+    middle = spot + np.array(towards) * (wide / 2 + 8 * bool(towards[0]), high / 2 + 8)
+    return np.array([*(middle - (wide / 2, high / 2)), *(middle + (wide / 2, high / 2))])
+
+
+def _touches(box: np.ndarray, others: Sequence[np.ndarray], *, but: np.ndarray) -> bool:
+    """Whether it covers part of another, the point's own mark aside."""
+    return any(
+        (box[:2] < other[2:]).all() and (other[:2] < box[2:]).all()
+        for other in others
+        if not np.allclose((other[:2] + other[2:]) / 2, but)
+    )

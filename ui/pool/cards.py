@@ -41,7 +41,7 @@ def modules_in_words(card: "AdapterCard") -> str:
 def badges(card: "AdapterCard", *, yours: bool) -> list[tuple[str, str, str]]:
     """(kind, words, what they mean) of one adapter; the kind is only for its colour."""
     found = [
-        ("whose", *_whose(card, yours)),
+        ("sample" if card.sample else "whose", *_whose(card, yours)),
         ("fact", ranks_in_words(card), "the inner size of the update, read from the weights"),
         ("fact", modules_in_words(card), ", ".join(card.modules)),
         ("fact", f"scale {card.scale:.3g}", "alpha/r, by which the update is multiplied"),
@@ -93,7 +93,7 @@ def cards_html(cards: Sequence["AdapterCard"], *, yours: Collection[str], total:
     articles = "".join(
         f'<article class="rm-card" aria-label="{escaped(card.name)}">'
         f"<h3>{escaped(card.name)}</h3>"
-        f"<p>{escaped(_short(card.description or 'No description.'))}</p>"
+        f'<p title="{escaped(card.description)}">{escaped(_short(card.description))}</p>'
         f'<ul class="rm-badges">{badges_html(card, yours=card.key in yours)}</ul>'
         f'<button type="button" class="rm-open" data-name="{escaped(card.name)}">'
         f'Details<span class="rm-hidden"> of {escaped(card.name)}</span></button></article>'
@@ -104,14 +104,17 @@ def cards_html(cards: Sequence["AdapterCard"], *, yours: Collection[str], total:
 
 
 def _short(text: str, most: int = 180) -> str:
-    words = " ".join(text.split())
+    """One line; what every card of the pool begins with is left out."""
+    words = " ".join(text.split()).removeprefix("This adapter ") or "No description."
+    words = words[:1].upper() + words[1:]
     return words if len(words) <= most else words[:most].rsplit(" ", 1)[0] + " …"
 
 
 def matching(
     cards: Sequence["AdapterCard"], *, search: str, show: str, order: str, yours: Collection[str]
 ) -> list["AdapterCard"]:
-    """The cards that hold every word of the search and pass the filter, in order."""
+    """The cards that hold every word of the search and pass the filter: one's own first, then in
+    order."""
     words = search.casefold().split()
     keep: dict[str, Callable[[AdapterCard], bool]] = {
         "samples": lambda card: card.sample,
@@ -129,7 +132,8 @@ def matching(
         if keep.get(show, lambda card: True)(card) and all(w in _searched(card) for w in words)
     ]
     by_name = sorted(found, key=lambda card: card.name)
-    return sorted(by_name, key=orders.get(order, lambda card: 0))
+    in_order = sorted(by_name, key=orders.get(order, lambda card: 0))
+    return sorted(in_order, key=lambda card: card.key not in yours)
 
 
 def _searched(card: "AdapterCard") -> str:

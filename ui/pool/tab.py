@@ -17,7 +17,7 @@ from .hub_tab import connect_hub
 from .layout import PoolLayout, lay_out
 from .map_tab import connect_map
 from .undo import FOCUS, removals_html
-from .updates import added, chosen, listing, replace_examples
+from .updates import added, chosen, detail, listing, replace_examples
 
 if TYPE_CHECKING:
     from ramole_core import Ramole
@@ -120,11 +120,11 @@ class PoolHandlers:
             self.quota.undo(text_in(event, "token"), visitor.owner)
 
     def on_examples(self, name, lines, files, request: gr.Request):
-        """Replace the examples of one of the session's own."""
+        """Replace the examples of one of the session's own, in its details too."""
         with one_sentence(), self.call(request) as visitor:
             owner, files = visitor.owner, files or ()
             said = replace_examples(self.ramole, self.quota, name, lines, files, owner=owner)
-            return said, "", None
+            return said, "", None, detail(self.ramole, self.quota, name, owner=owner)[0]
 
 
 def _connect(ui: PoolLayout, handlers: PoolHandlers, pool_tab: gr.Tab) -> None:
@@ -173,7 +173,7 @@ def _connect(ui: PoolLayout, handlers: PoolHandlers, pool_tab: gr.Tab) -> None:
     given = giving.give.click(
         handlers.on_examples,
         [name, giving.lines, giving.files],
-        [giving.given, giving.lines, giving.files],
+        [giving.given, giving.lines, giving.files, details.about],
         concurrency_id="pool",
         **QUIET,
     )
