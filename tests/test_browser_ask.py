@@ -46,9 +46,11 @@ def visit(chromium):
 @contextmanager
 def answered(page: Page) -> Iterator[None]:
     """Wait until what is asked inside the block has its answer in the place of an older one."""
-    page.locator("#timing").evaluate("n => n.querySelector('dl')?.setAttribute('data-old', '')")
+    page.locator("#timing").evaluate(
+        "n => n.querySelector('details')?.setAttribute('data-old', '')"
+    )
     yield
-    expect(page.locator("#timing dl:not([data-old])")).to_be_visible()
+    expect(page.locator("#timing details:not([data-old])")).to_be_visible()
 
 
 def ask(page: Page, prompt: str = "Which boats?") -> None:
@@ -90,6 +92,8 @@ def test_an_answer_arrives_with_colour_letter_and_words(quick, visit):
     assert page.locator("#answer .legend li").first.inner_text().split() == ["A", "ant", "38", "%"]
     expect(page.locator("#answer .meaning")).to_contain_text("made the token likelier")
     expect(page.locator("#beside .plain")).to_contain_text("The boats <b>lie</b> ${here}")
+    expect(page.locator("#trace-npz")).to_be_hidden()
+    page.locator("#timing summary").click()
     expect(page.locator("#trace-npz")).to_be_visible()
     behind = page.locator("#trace-npz-file")
     behind.evaluate("n => n.classList.remove('hidden')")  # as Gradio at times forgets it
@@ -190,6 +194,7 @@ def test_the_whole_answer_in_plots_with_a_table_beside_them(quick, visit):
     expect(page.locator("#whole-panel table").last).to_contain_text("entropy")
 
     # and the trace can be taken away
+    page.locator("#timing summary").click()
     with page.expect_download() as taken:
         page.locator("#trace-npz").click()
     with np.load(taken.value.path(), allow_pickle=False) as trace:

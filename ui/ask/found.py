@@ -92,7 +92,8 @@ def verdict(evidence: Evidence) -> str:
 
 
 def timing_html(run: Run) -> str:
-    """How it was asked, how long each stage took, and why the answer ended."""
+    """Why the answer ended, and in a fold, which has the downloads too (`style.css`), how it was
+    asked and how long each stage took."""
     answer = run.answer
     stages = [("mixed by", mixed_words(run.request)), ("decoding", decoding_words(run.request))]
     if "retrieve" in answer.extra:
@@ -114,7 +115,10 @@ def timing_html(run: Run) -> str:
     stages.append(("answer", f"{answer.new_tokens} tokens"))
     rows = "".join(f"<div><dt>{escape(k)}</dt><dd>{escape(v)}</dd></div>" for k, v in stages)
     why = escape(ending(answer.finish_reason))
-    return f'<dl class="timing">{rows}</dl><p class="quiet">Ended because {why}.</p>'
+    return (
+        f'<p class="quiet">Ended because {why}.</p><details class="more"><summary>More: times and '
+        f'the trace</summary><dl class="timing">{rows}</dl></details>'
+    )
 
 
 def beside_view(**options: Any) -> gr.HTML:

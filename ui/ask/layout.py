@@ -269,8 +269,8 @@ def _outcome(sessions: SessionStore) -> tuple[Outcome, TokenPanel]:
             token = TokenPanel.build(sessions)
         with gr.Column(scale=5, min_width=300, elem_id="after"):
             found = gr.HTML(found_html(()), elem_id="found", **PLAIN)
-            timing = gr.HTML(elem_id="timing", **PLAIN)
             takeaway = takeaway_view(elem_id="takeaway")
+            timing = gr.HTML(elem_id="timing", **PLAIN)
             with gr.Row(elem_id="downloads", visible=False) as downloads:
                 npz = download("Trace as .npz", "trace-npz", min_width=120)
                 json = download("Trace as .json", "trace-json", min_width=120)
