@@ -193,6 +193,19 @@ def test_the_whole_answer_in_plots_with_a_table_beside_them(quick, visit):
     page.get_by_role("button", name="These numbers as a table").click()
     expect(page.locator("#whole-panel table").last).to_contain_text("entropy")
 
+    # how it came about, part after part, or at once
+    page.locator("#watch").click()
+    expect(page.locator("#path .path > ol > li")).to_have_count(5)
+    moving = "document.getAnimations().filter(one => one.effect.target.closest('.path')).length"
+    assert page.evaluate(moving) > 5
+    expect(page.locator("#path .piece")).to_be_visible()
+    page.locator("#path .at-once").check()
+    assert page.evaluate(moving) == 0
+    assert serious(page, "#path") == []
+    page.locator("#path .at-once").uncheck()
+    page.emulate_media(reduced_motion="reduce")
+    assert page.evaluate(moving) == 0
+
     # and the trace can be taken away
     page.locator("#timing summary").click()
     with page.expect_download() as taken:

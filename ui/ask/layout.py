@@ -22,6 +22,7 @@ from .form import FIELDS, Form
 from .found import beside_view, found_html
 from .options import Options, options_of
 from .pairs import Pairs, pairs_of
+from .path import PathPanel
 from .tags import tags_view
 from .takeaway import takeaway_view
 from .token_panel import TokenPanel
@@ -103,6 +104,7 @@ class AskLayout:
     outcome: Outcome
     token: TokenPanel
     whole: WholePanel
+    path: PathPanel
     run: gr.State
     """The finished run that is in sight, a `Run` or None."""
     turns: gr.State
@@ -118,7 +120,7 @@ class AskLayout:
         entry, out = self.entry, self.outcome
         head = [out.notice, entry.ask, entry.stop, out.view, out.beside, out.beside_column]
         head += [entry.on, entry.again, entry.new, entry.drop, out.talk, self.turns]
-        rest = [out.found, out.timing, out.takeaway, out.downloads, self.run]
+        rest = [out.found, out.timing, out.takeaway, out.downloads, self.path.view, self.run]
         return [*head, *rest, *self.token.all, *self.whole.all]
 
     @property
@@ -137,11 +139,13 @@ def lay_out(
 ) -> AskLayout:
     """Build the tab inside the Blocks that is open, with the titles of its examples."""
     entry = _entry(ramole, recorded, live)
-    outcome, token = _outcome(quota_of(ramole).presence.sessions)
+    watch = gr.Button("Watch how it came about", size="sm", elem_id="watch", render=False)
+    outcome, token = _outcome(quota_of(ramole).presence.sessions, watch)
     return AskLayout(
         entry=entry,
         outcome=outcome,
         token=token,
+        path=PathPanel(watch, gr.HTML(elem_id="path", **PLAIN)),
         whole=WholePanel.build(),
         run=(shared or Shared.build()).run,
         turns=gr.State(()),
@@ -255,7 +259,7 @@ def _template() -> dict[str, Component]:
         }
 
 
-def _outcome(sessions: SessionStore) -> tuple[Outcome, TokenPanel]:
+def _outcome(sessions: SessionStore, watch: gr.Button) -> tuple[Outcome, TokenPanel]:
     """The answer and the base's on the left, a token's panel on the right; what was found is beside
     the answer, and under it while a token is open (`style.css`)."""
     talk = conversation_view(elem_id="talk")
@@ -274,6 +278,7 @@ def _outcome(sessions: SessionStore) -> tuple[Outcome, TokenPanel]:
             with gr.Row(elem_id="downloads", visible=False) as downloads:
                 npz = download("Trace as .npz", "trace-npz", min_width=120)
                 json = download("Trace as .json", "trace-json", min_width=120)
+            watch.render()
             inspect = gr.Button("Inspect this run", size="sm", elem_id="inspect-run", min_width=100)
             inspect.click(None, js=INSPECT, **QUIET)
     shown = Outcome(

@@ -273,6 +273,7 @@ def _connect(ui: AskLayout, handlers: AskHandlers, ask_tab: gr.Tab) -> None:
     ui.token.connect(handlers.ramole, view=ui.outcome.view, run=ui.run)
     ui.token.what.connect(handlers.ramole, run=ui.run)
     ui.whole.connect(run=ui.run)
+    ui.path.connect(handlers.ramole, run=ui.run)
     handlers.talk.connect()
     handlers.opening.connect()
 

@@ -15,8 +15,9 @@ TEXTS: dict[str, tuple[str, ...]] = {
         "what this training changed. The model that it changes is called the <b>base</b>, and "
         "stays as it was.",
         "Many people can make adapters for one base. All of them together are the <b>pool</b>. "
-        "Below is the pool of this page. Nobody has to choose from it by hand: the next steps "
-        "show how a prompt finds the adapters that fit it.",
+        "Nobody has to choose from it by hand: a prompt finds the adapters that fit it. Below, one "
+        "token is followed all the way, and the next steps explain each part of that; then comes "
+        "the pool of this page.",
     ),
     "A prompt becomes a vector": (
         "To find adapters for a prompt, texts have to be compared. So every text is turned into "

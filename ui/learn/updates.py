@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import gradio as gr
 
 from ..charts.explained import explanation_html, token_html
+from ..charts.path import path_html
 from ..charts.plots import Axes, token_figure, token_table
 from ..charts.tokens import view_of_run
 from ..parts.markup import escaped
@@ -14,7 +15,7 @@ from .facts import facts, filled, word
 from .finding import judged_html, nearest_html, pool_html, vectors_html
 from .frames import figure, table
 from .guess import GUESSES, question_html, reveal_html
-from .kept import gated
+from .kept import gated, vectors
 from .layout import LearnLayout
 from .scores_view import scores_html
 from .steps import STEPS, TITLES, Step
@@ -87,7 +88,7 @@ def words_html(place: int) -> str:
 def picture_html(place: int, cards: "Sequence[AdapterCard]") -> str:
     """The picture of a step that needs nothing else; empty for the others."""
     pictures = {
-        0: lambda: pool_html(cards),
+        0: lambda: path_html(gated(), vectors().vector) + pool_html(cards),
         1: vectors_html,
         2: nearest_html,
         7: batch_html,

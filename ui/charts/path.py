@@ -1,0 +1,122 @@
+"""How an answer came about, one thing after another: prompt, vector, adapters, layers, token.
+
+Each part appears when its turn comes (`style.css`), three seconds after the one before, and stays;
+with reduced motion, or where the reader wants it all at once, they are there from the beginning.
+After the Transformer Explainer (2408.04619), for a pool of adapters.
+"""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from ..parts.markup import escaped
+from .palette import chip_html, ink_of
+from .run import Run
+
+MAX_LETTERS = 160
+CELLS = 64
+"""Numbers of the vector that are drawn."""
+FULL = 0.1
+"""A number this large has the full colour."""
+MAX_ADAPTERS = 5
+
+
+def path_html(run: Run, vector: Sequence[float] = ()) -> str:
+    """The path of one token: the one that the adapters changed most; `vector` is the prompt's, and
+    without it the part is a sentence."""
+    index = changed_most(run)
+    parts = (
+        ("The prompt", _prompt(run)),
+        ("becomes a vector", _vector(vector)),
+        ("that finds the nearest adapters", _found(run)),
+        ("They change what each layer gives", _layers(run, index)),
+        ("and a token comes", _token(run, index)),
+    )
+    items = "".join(
+        f'<li style="--turn:{turn}"><h3>{title}</h3>{inside}</li>'
+        for turn, (title, inside) in enumerate(parts)
+    )
+    at_once = '<label><input type="checkbox" class="at-once"> all at once</label>'
+    name = 'class="path" aria-label="How it came about"'
+    return f"<section {name}>{at_once}<ol>{items}</ol></section>"
+
+
+def changed_most(run: Run) -> int:
+    """The place of the token that the adapters made likeliest; 0 where that was not measured."""
+    effects = run.effects
+    return 0 if effects is None or not effects.size else int(effects.sum(1).argmax())
+
+
+def _prompt(run: Run) -> str:
+    text = run.request.prompt
+    short = text if len(text) <= MAX_LETTERS else f"{text[: MAX_LETTERS - 1]}…"
+    return f'<p class="said">{escaped(short)}</p>'
+
+
+def _vector(vector: Sequence[float]) -> str:
+    if not len(vector):
+        return "<p>Numbers that say what the words are about.</p>"
+    cells = "".join(
+        f'<i style="background:{"#0072b2" if n > 0 else "#d55e00"};'
+        f'opacity:{min(abs(float(n)) / FULL, 1):.2f}"></i>'
+        for n in vector[:CELLS]
+    )
+    return (
+        f'<div class="cells" aria-hidden="true">{cells}</div><p>{len(vector):,} numbers that say '
+        f"what the words are about; the first {min(CELLS, len(vector))} are drawn.</p>"
+    )
+
+
+def _found(run: Run) -> str:
+    places = dict(zip(run.experts, run.places, strict=True))
+    near = sorted((f for f in run.found if math.isfinite(f.score)), key=lambda f: -f.score)
+    if not near:
+        return "<p>The adapters were named, so none had to be found.</p>"
+    shown = [f for f in near if f.taken] + [f for f in near if not f.taken]
+    items = "".join(
+        f'<div class="near{"" if f.taken else " left"}">'
+        f"{chip_html(places[f.name]) if f.name in places else ''}<span>{escaped(f.name)}</span>"
+        f'<i class="bar"><i style="width:{100 * min(max(f.score, 0), 1):.0f}%"></i></i>'
+        f"<b>{f.score:.2f}</b></div>"
+        for f in shown[:MAX_ADAPTERS]
+    )
+    return items + "<p>The cosine between the prompt and the adapters' examples.</p>"
+
+
+def _layers(run: Run, index: int) -> str:
+    moved, experts = run.contribution, run.experts
+    if not experts:
+        return "<p>No adapter fits: every layer stays as it was trained.</p>"
+    if moved is None or not 0 <= index < len(moved):
+        return "<p>How far is not recorded in this run.</p>"
+    rows = moved[index].mean(1)  # [layer, k]
+    widest = float(rows.sum(1).max()) or 1.0
+    drawn = "".join(
+        f'<span style="--layer:{layer}">'
+        + "".join(
+            f'<i style="width:{100 * float(one) / widest:.1f}%;background:{ink_of(place).colour}">'
+            "</i>"
+            for one, place in zip(row, run.places, strict=True)
+        )
+        + "</span>"
+        for layer, row in enumerate(rows)
+    )
+    first = int(np.asarray(rows.sum(0)).argmax())
+    return (
+        f'<div class="layers" aria-hidden="true">{drawn}</div><p>{len(rows)} layers, the first '
+        f"below; {escaped(experts[first])} moves their outputs most.</p>"
+    )
+
+
+def _token(run: Run, index: int) -> str:
+    if not run.pieces:
+        return "<p>None came.</p>"
+    piece = f'<p class="piece">{escaped(run.pieces[index].strip() or "⏎")}</p>'
+    did = run.did(index)
+    if did is None or not run.experts:
+        return piece + "<p>The next one reads this one too.</p>"
+    times = math.exp(min(abs(did.mixture - did.base), 20))
+    word = "likelier" if did.mixture >= did.base else "less likely"
+    said = f"{times:,.1f}" if times < 10 else f"{times:,.0f}"
+    return piece + f"<p>{said} times {word} than by the base alone.</p>"
