@@ -280,6 +280,11 @@ def test_a_conversation_of_two_turns(quick, visit):
     ask(page, "Which boats?")
     expect(page.locator("#talk .turn")).to_have_count(1)
     expect(page.locator("#talk .number")).to_have_count(0)
+    expect(page.locator("#beside .same")).to_be_hidden()
+    expect(page.locator("#stop-button")).to_be_hidden()
+    places = "(ids) => ids.map((id) => document.querySelector(id).getBoundingClientRect().top)"
+    asked, shown = page.evaluate(places, ["#prompt", "#answer"])
+    assert asked < shown
     page.locator("#prompt textarea").fill("And <b>where</b> ${x}?")
     page.locator("#on-button").click()
     expect(page.locator("#talk .turn")).to_have_count(2)
@@ -292,6 +297,8 @@ def test_a_conversation_of_two_turns(quick, visit):
     expect(first.locator(".token.first")).to_have_count(4)
     expect(page.locator("#answer .token")).to_have_count(len(WORDS))
     expect(page.locator("#beside .same")).to_be_visible()
+    talk, shown, asked, button = page.evaluate(places, ["#talk", "#answer", "#prompt", "#ask-bar"])
+    assert talk < shown < asked < button, "the input stands under the conversation"
     page.locator("#answer .token").nth(1).click()
     expect(page.locator("#token")).to_contain_text("Token 2 of 8")
     first.locator(".token").nth(2).click()

@@ -33,6 +33,7 @@ def test_every_part_has_the_numbers_of_the_run(run):
     for found in run.found[:3]:
         assert f"<span>{found.name}</span>" in near and f"<b>{found.score:.2f}</b>" in near
     index = changed_most(run)
+    assert run.effects is not None and run.contribution is not None
     assert run.effects.sum(1)[index] == run.effects.sum(1).max()
     assert layers.count("<span ") == run.contribution.shape[1]
     moved = run.contribution[index].mean((0, 1))

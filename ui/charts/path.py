@@ -22,7 +22,7 @@ FULL = 0.1
 MAX_ADAPTERS = 5
 
 
-def path_html(run: Run, vector: Sequence[float] = ()) -> str:
+def path_html(run: Run, vector: Sequence[float] | np.ndarray = ()) -> str:
     """The path of one token: the one that the adapters changed most; `vector` is the prompt's, and
     without it the part is a sentence."""
     index = changed_most(run)
@@ -54,7 +54,7 @@ def _prompt(run: Run) -> str:
     return f'<p class="said">{escaped(short)}</p>'
 
 
-def _vector(vector: Sequence[float]) -> str:
+def _vector(vector: Sequence[float] | np.ndarray) -> str:
     if not len(vector):
         return "<p>Numbers that say what the words are about.</p>"
     cells = "".join(
