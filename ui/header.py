@@ -19,9 +19,9 @@ LIMITS = "It is small, errs and makes things up."
 HERO = """
 <header class="hero">
   <h1>RAMoLE</h1>
-  <p>Many small add-ons (LoRA adapters), each trained for one task, share one small language model.
-  Ask in your own words: the page finds the ones that fit, mixes them for every token, and shows
-  which of them did what. <a href="#learn">How it works</a></p>
+  <p>Many small add-ons (LoRA adapters), each trained for one task, share one small language model
+  (the base). Ask in your own words: the page finds the adapters that fit, mixes them anew for every
+  token (a piece of a word), and shows which of them did what. <a href="#learn">How it works</a></p>
 </header>
 """
 

@@ -14,20 +14,20 @@ function part(tag, className, content) {
   return node;
 }
 
-function question(words) {
+function question(words, who) {
   const node = part('p', 'asked', words);
-  node.prepend(part('span', 'who', 'You'));
+  node.prepend(part('span', 'who', who || 'You'));
   return node;
 }
 
-function drawn(turn, number) {
+function drawn(turn, number, value) {
   const node = part('li', 'turn', '');
   const answer = part('div', 'said', '');
   answer.innerHTML = 'TEMPLATE';
-  node.append(part('h2', 'number', 'Turn ' + number), question(turn.prompt), answer, part('p', 'quiet how', turn.how));
+  node.append(part('h2', 'number', 'Turn ' + number), question(turn.prompt, value.who), answer, part('p', 'quiet how', turn.how));
   if (turn.beside !== null) {
     const fold = part('details', 'other', '');
-    fold.append(part('summary', '', 'The bare base, same batch'), part('div', 'plain', turn.beside));
+    fold.append(part('summary', '', 'The base alone, without adapters'), part('div', 'plain', turn.beside));
     node.append(fold);
   }
   tokenView(answer, { value: turn.view }, trigger, () => {});
@@ -44,13 +44,13 @@ function drawAll() {
   }
   list.querySelector('.now')?.remove();
   value.turns.forEach((turn, n) => {
-    if (!shown.has(turn.name)) shown.set(turn.name, drawn(turn, n + 1));
+    if (!shown.has(turn.name)) shown.set(turn.name, drawn(turn, n + 1, value));
     list.append(shown.get(turn.name));
   });
   if (value.asked) {
     const now = part('li', 'turn now', '');
     if (value.turns.length) now.append(part('h2', 'number', 'Turn ' + (value.turns.length + 1)));
-    now.append(question(value.asked));
+    now.append(question(value.asked, value.who));
     list.append(now);
   }
   list.scrollTop = list.scrollHeight;

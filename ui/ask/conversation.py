@@ -100,7 +100,8 @@ def recorded_talk(run: Run, earlier: Mapping[int, Run]) -> tuple[tuple[Turn, ...
         for place, (user, assistant, *names) in enumerate(run.request.history)
     )
     runs = {f"recorded-{place}": one for place, one in earlier.items()}
-    return turns, view_of_conversation(turns, runs.get, asked=run.request.prompt)
+    view = view_of_conversation(turns, runs.get, asked=run.request.prompt)
+    return turns, {**view, "who": "Example"}
 
 
 def _turn(turn: Turn, run: Run | None) -> dict[str, Any]:

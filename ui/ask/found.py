@@ -22,11 +22,11 @@ NOTABLE = 0.005
 """Seconds in the queue that are worth a line."""
 IN_SIGHT = 5
 """Adapters of a list that are not folded away."""
-NEARER = "Not taken, though some are nearer"
+NEARER = "Not taken, though some are more similar"
 """Where the method asked the adapters themselves, or they were named."""
 NO_RETRIEVAL = "No adapter is mixed; the nearest ones are shown for comparison."
 BESIDE = """
-<section class="beside"><h2>The bare base, same batch</h2><div class="plain"></div>
+<section class="beside"><h2>The base alone, without adapters</h2><div class="plain"></div>
 <p class="quiet same">It read the same conversation, the mixture's earlier answers included.</p>
 </section>
 """
@@ -63,7 +63,7 @@ def found_html(
             "</details>"
         ]
     if taken:
-        parts += [_bars("Mixed into this answer", taken, before)]
+        parts += [_bars("Mixed into this answer, and how similar to the prompt", taken, before)]
     else:
         parts += [f'<p class="quiet">{NO_RETRIEVAL}</p>']
     if others:

@@ -156,7 +156,7 @@ def lay_out(
 
 def how(method: str, k: float) -> str:
     """Title of the folded part of the form."""
-    return f"How: {method}, k = {k}. Change the method, the adapters or the decoding"
+    return f"Settings: {method}, up to {k} adapters (k). Change method, adapters or length"
 
 
 def about_html(ramole: "Ramole", name: str) -> str:
@@ -183,11 +183,16 @@ def _entry(ramole: "Ramole", recorded: Sequence[str], live: Sequence[str]) -> As
     with gr.Row(elem_id="ask-bar"):
         ask = gr.Button("Ask", variant="primary", elem_id="ask-button", min_width=110)
         on = gr.Button("Ask on", visible=False, elem_id="on-button", min_width=90)
-        again = gr.Button("Ask it live", visible=False, elem_id="again-button", min_width=110)
+        again = gr.Button(
+            "Ask the example live", visible=False, elem_id="again-button", min_width=110
+        )
         stop = gr.Button("Stop", interactive=False, elem_id="stop-button", min_width=90)
         new = gr.Button("New conversation", visible=False, elem_id="new-button", min_width=150)
         beside = gr.Checkbox(
-            start.beside, label="the bare base beside it", elem_id="beside-box", container=False
+            start.beside,
+            label="the base's own answer beside it",
+            elem_id="beside-box",
+            container=False,
         )
         tags = tags_view()
         gr.HTML(HELD, elem_id="held", **PLAIN)
@@ -290,7 +295,7 @@ def _outcome(sessions: SessionStore, watch: gr.Button) -> tuple[Outcome, TokenPa
 def _examples(recorded: Sequence[str], live: Sequence[str]) -> tuple[gr.HTML, gr.HTML, gr.HTML]:
     """Recorded runs, as many as fit into a line or two; folded, the others, and the live prompts
     that are not recorded."""
-    runs = {i: ("recorded", title) for i, title in enumerate(recorded)}
+    runs = {i: ("example", title) for i, title in enumerate(recorded)}
     asked = {i: ("live", title) for i, title in enumerate(live) if title not in recorded}
     first = {i: run for i, run in runs.items() if i < IN_SIGHT}
     label = "Recorded runs, shown without the model"

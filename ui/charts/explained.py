@@ -20,9 +20,8 @@ if TYPE_CHECKING:
 
 CLOSE = '<button type="button" class="close" aria-label="Close the token\'s panel">×</button>'
 PICK = (
-    '<p class="quiet">Pick a token of the answer, with a click or the arrow keys, to see its '
-    "contributions and weights by layer, module and adapter, and what the base alone would have "
-    "said there.</p>"
+    '<p class="quiet">Press a token of the answer, or use the arrow keys, to see what each '
+    "adapter did to it, and what the base alone would have said there.</p>"
 )
 
 
