@@ -26,8 +26,8 @@ class Evidence:
     blind: int = 0
     """How many adapters that show no examples were asked beside the nearest."""
     leader: str | None = None
-    """The first adapter of the turn before, where that was asked; the loudest of those without
-    examples, where these decided."""
+    """The first adapter of the turn before, where that was asked; that which responds most of those
+    without examples, where these decided."""
     leader_similarity: float | None = None
     """Its cosine to the text."""
     calibrated: bool = True
@@ -50,14 +50,13 @@ class Evidence:
                 f"before answer, {self.leader} first."
             )
         if self.by_one_without_examples:
-            why = f"{near}, and {self.threshold:.2f} is needed; {self._loudest()}"
+            why = f"{near}, and {self.threshold:.2f} is needed; {self._most()}"
         elif self.response is None:
             why = f"{near}, and {self.threshold:.2f} is needed"
         else:
-            loud = "loud enough" if self.decision == "adapters" else "not loud enough"
             why = (
                 f"{near}, too close to the {self.threshold:.2f} that is needed to tell, and the "
-                f"adapters' responses are {loud} ({self.response:+.2f})"
+                f"adapters {self._response()}"
             )
         why += f" (everyday prompts: {self.base_similarity:.2f}"
         why += ")" if self.calibrated else "; not calibrated for this encoder)"
@@ -77,14 +76,19 @@ class Evidence:
         if self.leader is None:
             return f"{why} similarity tells nothing, and adapters answer."
         if self.decision == "base":
-            return f"{why} the base model answers alone: {self._loudest()}."
-        return f"{why} adapters answer by response: {self._loudest()}."
+            return f"{why} the base model answers alone: {self._most()}."
+        return f"{why} adapters answer by response: {self._most()}."
 
-    def _loudest(self) -> str:
-        loud = "are loud enough" if self.decision == "adapters" else "are not loud enough"
+    def _response(self) -> str:
+        enough = "strongly enough" if self.decision == "adapters" else "too weakly"
+        return f"respond to these words {enough}, by {abs(self.response or 0):.2f}"
+
+    def _most(self) -> str:
+        if self.blind < 2:
+            return f"the adapters {self._response()}, {self.leader} most"
         return (
-            f"the responses of all that were asked {loud} ({self.response:+.2f}), and of the "
-            f"{self.blind} without examples {self.leader} is the loudest"
+            f"the adapters {self._response()}, {self.leader} most of the {self.blind} that show no "
+            "examples"
         )
 
     def record(self) -> dict[str, object]:

@@ -31,9 +31,9 @@ def test_every_decision_has_its_sentence():
         "No adapter fits, so the base model answers alone: a<b, the nearest adapter, has "
         "similarity 0.21, and 0.27 is needed (everyday prompts: 0.28)."
     )
-    assert "not loud enough (-0.05)" in EVIDENCE.by_response(-0.05).sentence
+    assert "respond to these words too weakly, by 0.05" in EVIDENCE.by_response(-0.05).sentence
     loud = EVIDENCE.by_response(0.05)
-    assert loud.decision == "adapters" and "are loud enough (+0.05)" in loud.sentence
+    assert loud.decision == "adapters" and "strongly enough, by 0.05" in loud.sentence
     assert "not calibrated for this encoder" in replace(EVIDENCE, calibrated=False).sentence
     kept = replace(EVIDENCE, decision="kept", leader="sums").sentence
     assert "names no task of its own" in kept and "sums first" in kept

@@ -231,7 +231,7 @@ def test_the_response_decides_the_doubtful_ones(tmp_path, best, own, decision):
     assert settled.decision == decision
     worth = best - 0.2 + 0.1 * own + 0.01 * (own + 1.0) / 3 - 0.2
     assert settled.response == pytest.approx(worth, abs=1e-6)
-    assert ("not loud enough" in settled.sentence) == (decision == "base")
+    assert ("too weakly" in settled.sentence) == (decision == "base")
 
 
 def test_clear_ones_and_those_of_another_base_are_not_doubted(tmp_path):

@@ -76,8 +76,8 @@ def test_where_nobody_shows_examples_the_loudest_decides(tmp_path):
         settled = base.decide_by_activation(first, [], {"x": z, "y": 0.1})
         assert settled.decision == decision and settled.leader == "x"
         assert settled.response == pytest.approx((z + 0.1) / 2 - 2 * 0.2 - 0.1)
-        assert "of the 2 without examples x is the loudest" in settled.sentence
-        assert ("not loud enough" in settled.sentence) == (decision == "base")
+        assert "x most of the 2 that show no examples" in settled.sentence
+        assert ("too weakly" in settled.sentence) == (decision == "base")
     unheard = expert(tmp_path, {"a": (0.2, 0.0)}, HEARS, base="another")
     assert not unheard.doubts(unheard.judge("a", [], blind=2))
 
@@ -88,7 +88,7 @@ def test_where_the_nearest_does_not_fit_one_without_examples_may(tmp_path):
     assert far.decision == "base" and base.doubts(far)
     loud = base.decide_by_activation(far, [0.0], {"x": 2.0})
     assert loud.decision == "adapters" and (loud.nearest, loud.leader) == ("near", "x")
-    told = "0.30 is needed; the responses of all that were asked are loud enough (+0.50), and of"
+    told = "0.30 is needed; the adapters respond to these words strongly enough, by 0.50, x most"
     assert told in loud.sentence
     assert base.decide_by_activation(far, [0.0], {"x": 0.0}).decision == "base"
     fits = base.judge("a", [Hit("near", 0.5)], blind=1)
