@@ -5,10 +5,13 @@ Every attack comes from `ADDRESS`; the honest are elsewhere. `counts` has what e
 
 import asyncio
 import json
+import os
 import secrets
+import subprocess
+import sys
 from collections import Counter
-from collections.abc import Awaitable, Callable
-from contextlib import ExitStack, suppress
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from urllib.parse import urlsplit
 
 import httpx
@@ -156,6 +159,39 @@ class Attacker:
             pass
 
 
+@contextmanager
+def attacking(url: str, names: Sequence[str]) -> Iterator[dict[str, int]]:
+    """These attacks in a process of their own until the block ends; then the answers they got."""
+    counts: dict[str, int] = {}
+    if not names:
+        yield counts
+        return
+    command = [sys.executable, "-m", "tests.campaigns.attacks", url, *names]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.readline()  # it begins
+        try:
+            yield counts
+            told, _ = process.communicate(timeout=ENDING_SECONDS)
+            counts |= json.loads(told)
+        finally:
+            process.kill()
+
+
+async def attack(url: str, names: Sequence[str]) -> None:
+    """These attacks until the standard input ends; prints the answers that they got, and ends the
+    process with whatever is still open."""
+    attacker = Attacker(url)
+    attacks = [asyncio.create_task(getattr(attacker, name)()) for name in names]
+    print("begun", flush=True)
+    await asyncio.to_thread(sys.stdin.read)
+    attacker.over.set()
+    await asyncio.wait(attacks, timeout=ENDING_SECONDS / 2)
+    print(json.dumps(dict(sorted(attacker.counts.items()))), flush=True)
+    os._exit(0)
+
+
+ENDING_SECONDS = 60.0
 ATTACKS = (
     *("parts", "silent_bodies", "recordings", "sessions", "queue"),
     *("streams", "reloads", "links"),
@@ -173,3 +209,7 @@ def _events(config: dict):
             for one in event["inputs"]
         ]
         yield {"fn_index": event["id"], "data": data}
+
+
+if __name__ == "__main__":
+    asyncio.run(attack(sys.argv[1], sys.argv[2:]))

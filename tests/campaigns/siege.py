@@ -17,7 +17,7 @@ import httpx
 import psutil
 
 from ramole_core.api_keys import add_key, today
-from tests.campaigns.attacks import ATTACKS, Attacker
+from tests.campaigns.attacks import ATTACKS, attacking
 from tests.campaigns.figures import Figures
 from tests.pool_fakes import write_sample
 from tests.serving import Server, fake, running, second_start
@@ -126,17 +126,13 @@ async def _turns(
 
 async def _turn(server: Server, names: list[str], seconds: float, clients: int) -> Turn:
     """So long, with these attacks."""
-    turn, attacker, over = Turn(), Attacker(server.url), asyncio.Event()
-    attacks = [asyncio.create_task(getattr(attacker, name)()) for name in names]
-    honest = [asyncio.create_task(_honest(server.url, n, turn, over)) for n in range(clients)]
-    await asyncio.sleep(seconds)
-    over.set()
-    await asyncio.gather(*honest)
-    attacker.over.set()
-    await asyncio.wait(attacks, timeout=30) if attacks else None
-    for attack in attacks:
-        attack.cancel()
-    turn.attacker = dict(sorted(attacker.counts.items()))
+    turn, over = Turn(), asyncio.Event()
+    with attacking(server.url, names) as attacker:
+        honest = [asyncio.create_task(_honest(server.url, n, turn, over)) for n in range(clients)]
+        await asyncio.sleep(seconds)
+        over.set()
+        await asyncio.gather(*honest)
+    turn.attacker = attacker
     return turn
 
 
