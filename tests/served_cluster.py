@@ -55,7 +55,7 @@ class Cluster:
 
     def numbers(self) -> dict[str, float]:
         """`/metrics`, labels as they are written there."""
-        text = httpx.get(f"{self.url}/metrics", timeout=20).text
+        text = httpx.get(f"{self.url}/metrics", timeout=60).text
         return {
             name: float(value) for name, value in re.findall(r"^(ramole_[^ ]+) (\S+)$", text, re.M)
         }

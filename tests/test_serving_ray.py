@@ -1,6 +1,7 @@
 """Ray Serve in earnest: the command, its page through Serve's proxy, engines that are killed."""
 
 import os
+import re
 import shutil
 import signal
 import socket
@@ -176,8 +177,10 @@ def test_who_leaves_in_the_midst_of_an_answer_is_no_fault(cluster):
     while len(counted) < 4 or counted[-1] != counted[-4]:  # nobody ends any more
         time.sleep(0.4)
         counted.append(cluster.numbers()[name])
-    assert counted[-1] - before >= LEAVING // 4
-    assert cluster.page_log()[at:] == "" and SECRET not in cluster.server.log.read_text()
+    assert counted[-1] - before >= LEAVING // 4, (before, counted)
+    said = cluster.page_log()[at:]  # Serve itself warns of engines that answer late
+    assert not re.search("Traceback|ERROR|[Ee]xception", said), said
+    assert SECRET not in said + cluster.server.log.read_text()
 
 
 def test_an_upload_is_answered_with_at_once_and_forgotten(cluster, system, tmp_path):
