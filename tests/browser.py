@@ -47,6 +47,14 @@ def program() -> str:
     raise RuntimeError("No Chromium is on the PATH; on Debian: apt-get install chromium")
 
 
+FRAMES = """() => new Promise((over) => {
+  let left = 30;
+  const frame = () => (left-- ? requestAnimationFrame(frame) : over());
+  frame();
+})"""
+"""So many pictures of the page; on a busy machine they are late as well."""
+
+
 @contextmanager
 def chromium_running() -> Iterator[Browser]:
     """A browser; for one module at most, as its event loop would be in the way of others."""
@@ -128,11 +136,14 @@ def open_tab(page: Page, name: str) -> None:
 
 
 def fill_number(field: Locator, value: str) -> None:
-    """Type a number; once more where Gradio, some frames after it draws a field, resets it."""
+    """Type a number as a person would: some frames after Gradio has drawn a field it gives it its
+    first value once more, and what was typed before is lost."""
+    expect(field).to_be_visible()
     for _ in range(5):
+        field.page.evaluate(FRAMES)
         field.fill(value)
         field.press("Tab")
-        field.page.wait_for_timeout(300)
+        field.page.evaluate(FRAMES)
         if field.input_value() == value:
             return
     raise AssertionError(f"{field} does not keep {value}.")
