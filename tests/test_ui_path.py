@@ -51,8 +51,10 @@ def test_what_there_is_not_is_a_sentence(run):
     assert "say what the words are about.</p>" in parts(path_html(run))[1]
     alone = replace(run, answer=replace(run.answer, adapters=[], effects=None), found=())
     shown = parts(path_html(alone))
-    assert "adapters were named" in shown[2] and "No adapter fits" in shown[3]
-    assert "times" not in shown[4]
+    assert "None had to be found" in shown[2] and "No adapter answers" in shown[3]
+    assert "By the base alone" in shown[4]
+    unmeasured = replace(run, answer=replace(run.answer, effects=None))
+    assert "not measured" in parts(path_html(unmeasured))[4]
     assert "None came" in parts(path_html(replace(run, pieces=())))[4]
     bare = replace(
         run, answer=replace(run.answer, trace=replace(run.answer.trace, contribution=None))

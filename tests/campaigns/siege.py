@@ -29,6 +29,8 @@ LATER = 2.0
 NOISE_SECONDS = 0.25
 """And so much more, of a machine that does other things."""
 MORE_MIB = 50
+LATEST_SECONDS = 60.0
+"""After a turn, for the answers that are on their way; what takes longer is lost."""
 SETTLED_SECONDS = 20.0
 """After a turn, for what it left."""
 KEY: dict[str, str] = {}
@@ -131,7 +133,10 @@ async def _turn(server: Server, names: list[str], seconds: float, clients: int) 
         honest = [asyncio.create_task(_honest(server.url, n, turn, over)) for n in range(clients)]
         await asyncio.sleep(seconds)
         over.set()
-        await asyncio.gather(*honest)
+        _, late = await asyncio.wait(honest, timeout=LATEST_SECONDS)
+        for one in late:
+            one.cancel()
+        turn.lost += ["no answer in time"] * len(late)
     turn.attacker = attacker
     return turn
 

@@ -72,7 +72,7 @@ def _found(run: Run) -> str:
     places = dict(zip(run.experts, run.places, strict=True))
     near = sorted((f for f in run.found if math.isfinite(f.score)), key=lambda f: -f.score)
     if not near:
-        return "<p>The adapters were named, so none had to be found.</p>"
+        return "<p>None had to be found by its similarity.</p>"
     shown = [f for f in near if f.taken] + [f for f in near if not f.taken]
     items = "".join(
         f'<div class="near{"" if f.taken else " left"}">'
@@ -87,7 +87,7 @@ def _found(run: Run) -> str:
 def _layers(run: Run, index: int) -> str:
     moved, experts = run.contribution, run.experts
     if not experts:
-        return "<p>No adapter fits: every layer stays as it was trained.</p>"
+        return "<p>No adapter answers: every layer stays as the base has it.</p>"
     if moved is None or not 0 <= index < len(moved):
         return "<p>How far is not recorded in this run.</p>"
     rows = moved[index].mean(1)  # [layer, k]
@@ -114,8 +114,10 @@ def _token(run: Run, index: int) -> str:
         return "<p>None came.</p>"
     piece = f'<p class="piece">{escaped(run.pieces[index].strip() or "⏎")}</p>'
     did = run.did(index)
-    if did is None or not run.experts:
-        return piece + "<p>The next one reads this one too.</p>"
+    if not run.experts:
+        return piece + "<p>By the base alone.</p>"
+    if did is None:
+        return piece + "<p>What the adapters changed was not measured.</p>"
     times = math.exp(min(abs(did.mixture - did.base), 20))
     word = "likelier" if did.mixture >= did.base else "less likely"
     said = f"{times:,.1f}" if times < 10 else f"{times:,.0f}"

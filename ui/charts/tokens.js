@@ -53,7 +53,7 @@ function drawLegend(value) {
   scale.replaceChildren(...(value.scale || []).flatMap(([times, strength], n) => {
     const step = make('i', 'step', times + '×');
     step.style.setProperty('--strength', strongly(strength));
-    return n ? [step] : ['likelier than without it: ', step];
+    return n ? [step] : ['likelier with it: ', step];
   }));
   scale.hidden = !value.scale?.length;
   legend.hidden = !value.experts.length;

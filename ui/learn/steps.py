@@ -96,7 +96,7 @@ STEPS = (
     ),
     Step(
         "How one knows that it works",
-        "Results has every table, each with the command that made it.",
+        "Results says how good the answers are, task by task, and where they fail.",
         "Results",
         papers=(RAMOLE,),
     ),

@@ -1,1 +1,1 @@
-"""The tab Results: the measured tables, each with the command that made it."""
+"""The tab Results: what was measured, in short and in tables."""
