@@ -31,6 +31,7 @@ from ramole_core.selection.prepare import Preparation
 from ramole_core.selection.selector import Selector
 from ramole_core.settings import Settings, load_settings
 from ramole_core.shell_commands import warn_of
+from ramole_core.turns import Places, Source, never, source_of
 from ramole_core.weights_here import WeightsHere
 
 if TYPE_CHECKING:
@@ -115,6 +116,7 @@ class Ramole:
             self.hub,
             self.pool,
         )
+        self._preparing = Places(most=s.max_queue, rows=s.max_batch)
         self._explaining = Explaining(self)
         self._loading = threading.RLock()
         self._stopping = threading.Event()
@@ -298,9 +300,11 @@ class Ramole:
         """
         requests = list(requests)
         began = time.perf_counter()
+        owner = next((one.owner for one in requests if one.owner), "")
+        source = source_of(session or owner, address)
         try:
-            with self.engines.expecting():
-                asked = self.prepare(requests, cancelled=cancelled)
+            with self._preparing.held(source), self.engines.expecting():
+                asked = self.prepare(requests, cancelled=cancelled, source=source)
         except Cancelled:
             yield from enumerate(cancelled_answer(began) for _ in requests)
             return
@@ -424,16 +428,24 @@ class Ramole:
         return [list(prepared.candidates) for prepared in self.prepare(list(requests))]
 
     def prepare(
-        self, requests: Sequence[Request], *, cancelled: Callable[[], bool] = lambda: False
+        self,
+        requests: Sequence[Request],
+        *,
+        cancelled: Callable[[], bool] = never,
+        source: Source = ("", ""),
     ) -> "list[Prepared]":
         """The requests with the adapters of every turn and their prompts, each embedded and
-        read once. Once `cancelled` is true, adapters of the Hub are not waited for.
+        read once. Once `cancelled` is true, adapters of the Hub are not waited for; `source`: whose
+        turn it is, where adapters are examined.
 
-        Raises RamoleError where one of them cannot run, Cancelled where many are cancelled before
+        Raises RamoleError where one of them cannot run, Cancelled where they are cancelled before
         all are looked up.
         """
         return self._preparation.prepare(
-            requests, self.engines, cancelled=lambda: self._stopping.is_set() or cancelled()
+            requests,
+            self.engines,
+            cancelled=lambda: self._stopping.is_set() or cancelled(),
+            source=source,
         )
 
     def _warm_up(self) -> None:

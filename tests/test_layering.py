@@ -18,6 +18,7 @@ ORDER = (
     (
         "shapes",
         "errors",
+        "turns",
         "whole_file",
         "process_memory",
         "api_keys",

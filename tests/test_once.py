@@ -110,9 +110,9 @@ def test_a_long_batch_is_cancelled_while_its_adapters_are_looked_up(
     of = ramole._preparation._parts.of
     monkeypatch.setattr(ramole._preparation._parts, "of", lambda one: cut.append(one) or of(one))
 
-    def examining(prompts, candidates):
+    def examining(prompts, candidates, **said):
         examined.append(len(prompts))
-        return examine(prompts, candidates)
+        return examine(prompts, candidates, **said)
 
     monkeypatch.setattr(ramole.engines, "examine", examining)
     done = {"parts": cut, "embedding": counted["embedded"], "examining": examined}[place]

@@ -24,6 +24,7 @@ from ui.pool.cards import badges, cards_html, matching
 from ui.pool.details import card_text, details_html, training_command
 from ui.pool.examples_text import examples_from_file, examples_from_lines
 from ui.pool.intake import judge
+from ui.pool.tab import PoolHandlers
 from ui.pool.undo import removals_html
 from ui.pool.updates import added, detail, listing, replace_examples
 from ui.session.owner import owner_of
@@ -212,10 +213,34 @@ def test_loose_files_of_two_adapters_are_refused_because_nothing_says_which_is_w
     assert len(ramole.pool.cards(ANN)) == 2
 
 
-@pytest.mark.parametrize("path", ["/etc/hostname", "../../etc/hostname", "app.py"])
+@pytest.mark.parametrize(
+    "path",
+    ["/etc/hostname", "../../etc/hostname", "app.py", "one two\n" * 2000, "a\0b", 5, None, ["a"]],
+)
 def test_a_path_that_is_no_upload_is_refused_and_left_alone(ramole, quota, path):
     (verdict,) = judge(ramole, quota, [path], owner=ANN)
     assert "not an uploaded file" in verdict.reason
+
+
+@pytest.mark.parametrize("paths", ["one two\n" * 2000, 5, {"path": "a"}])
+def test_what_is_no_list_of_uploads_is_refused(ramole, quota, paths):
+    (verdict,) = judge(ramole, quota, paths, owner=ANN)
+    assert verdict.label == "Upload" and "not an uploaded file" in verdict.reason
+
+
+@pytest.mark.parametrize("name", [5, ["squad"], {"name": "squad"}, 1.5])
+@pytest.mark.parametrize("event", ["choose", "download", "remove", "examples"])
+def test_a_name_that_is_no_text_is_one_sentence(ramole, event, name):
+    handler = getattr(PoolHandlers(ramole), f"on_{event}")
+    more = ("a line", None) if event == "examples" else ()
+    with pytest.raises(gr.Error, match="No adapter is chosen"):
+        handler(name, *more, gr.Request())
+
+
+@pytest.mark.parametrize("event", ["download", "remove"])
+def test_without_a_name_nothing_is_chosen(ramole, event):
+    with pytest.raises(gr.Error, match="No adapter is chosen"):
+        getattr(PoolHandlers(ramole), f"on_{event}")(None, gr.Request())
 
 
 def test_a_link_out_of_the_cache_is_refused(ramole, tmp_path, upload):

@@ -5,8 +5,9 @@ from hypothesis import given, settings, strategies as st
 
 from ramole_core import Request
 from ramole_core.engine.request_state import RequestState
-from ramole_core.engine.waiting import check_place, in_turn
+from ramole_core.engine.waiting import in_turn
 from ramole_core.errors import Busy
+from ramole_core.turns import check_place, source_of
 from tests.fake_ramole import FakeRamole
 from ui.api.answers import batched, streamed
 from ui.ask.answer import Live, answer
@@ -82,7 +83,8 @@ def test_nobody_is_two_turns_ahead_of_anybody(waiting, running):
 def place(waiting, source: str, *, max_queue: int = 128, max_batch: int = 8) -> None:
     session, _, address = source.partition("@")
     sizes = {"max_queue": max_queue, "max_batch": max_batch}
-    check_place(waiting, session=session, address=address, **sizes)
+    sources = [source_of(state.session, state.address) for state in waiting]
+    check_place(sources, source_of(session, address), **sizes)
 
 
 def test_invented_sessions_cannot_fill_the_queue():

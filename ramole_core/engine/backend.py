@@ -17,6 +17,7 @@ from ramole_core.engine.fitting import Fit
 from ramole_core.engine.prompt import Prepared, Prompt, Turn
 from ramole_core.engine.reader import ModelFacts
 from ramole_core.request import Fitting, Generation, Request, Step
+from ramole_core.turns import Source, never
 
 
 @runtime_checkable
@@ -49,9 +50,16 @@ class Backend(Protocol):
         ...
 
     def examine(
-        self, prompts: Sequence[Prompt], candidates: Sequence[Sequence[Candidate]]
+        self,
+        prompts: Sequence[Prompt],
+        candidates: Sequence[Sequence[Candidate]],
+        *,
+        source: Source = ("", ""),
+        cancelled: Callable[[], bool] = never,
     ) -> list[list[Response]]:
-        """Each candidate's response to the end of its prompt."""
+        """Each candidate's response to the end of its prompt; the batch goes on meanwhile, and
+        sources take turns. Raises Cancelled where `cancelled` is true before all are read; an
+        engine elsewhere reads on."""
         ...
 
     def expecting(self) -> AbstractContextManager[None]:

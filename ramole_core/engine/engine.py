@@ -1,6 +1,5 @@
 """The engine: base model, served layers, adapters and the shared batch."""
 
-import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -17,6 +16,7 @@ from ramole_core.composition import Candidate, Response
 from ramole_core.effects import Subset
 from ramole_core.engine.answer_format import format_of
 from ramole_core.engine.attention import ServedAttention
+from ramole_core.engine.bare_reading import BareReader
 from ramole_core.engine.decoding import spell
 from ramole_core.engine.effect_reading import EffectReading
 from ramole_core.engine.faults import fault_of
@@ -30,16 +30,16 @@ from ramole_core.engine.own_forward import OwnForward
 from ramole_core.engine.pair_reading import PairReading
 from ramole_core.engine.placement import Placer, Weights
 from ramole_core.engine.prompt import Prepared, Prompt, Turn, encode_prompt
-from ramole_core.engine.prompt_means import KnownMeans, watch_means
+from ramole_core.engine.prompt_means import KnownMeans
 from ramole_core.engine.reader import RequestReader, facts_of_model
-from ramole_core.engine.reference import Reference, response_of, watch_inputs
+from ramole_core.engine.reference import Reference, response_of
 from ramole_core.engine.reference_file import remembered, what_of
 from ramole_core.engine.request_state import (
     RequestState,
     new_pair_state,
     new_request_state,
 )
-from ramole_core.engine.scheduler import Event, Scheduler, Sizes
+from ramole_core.engine.scheduler import ALONE, Event, Scheduler, Sizes
 from ramole_core.engine.segment_maker import SegmentMaker
 from ramole_core.engine.segments import Segment, Segments
 from ramole_core.engine.store import UnitStore
@@ -47,9 +47,7 @@ from ramole_core.errors import Busy
 from ramole_core.kernels.all import compile_kernels
 from ramole_core.layers import Bank, find_layout, fused_of, install_serving, is_exact
 from ramole_core.request import Generation, Request, Step
-
-AT_ONCE = 16
-"""Prompts that are examined in one forward."""
+from ramole_core.turns import Source, TurnLock, never, source_of
 
 
 @dataclass(frozen=True)
@@ -97,7 +95,7 @@ class Engine:
         how that went. Raises RamoleError for a model that cannot be served."""
         self._base = base
         self.sizes = sizes = sizes or EngineSizes()
-        self.lock = threading.Lock()
+        self._lock = TurnLock()
         self.layout = find_layout(base.model, shapes)
         self.bank = Bank(
             self.layout, device=base.device, dtype=base.dtype, limit=sizes.device_cache_bytes
@@ -138,14 +136,7 @@ class Engine:
             dtype=base.dtype,
         )
         self._maker = SegmentMaker(self.layout, self._placer)
-        self._alone = IsolatedForward(base.model, runner=self._runner, placer=self._placer)
         self.facts = facts_of_model(base, layout=self.layout, exact=self.exact)
-        self._reader = RequestReader(base.tokenizer, self.facts, weights=weights)
-        self.verdict = None if own is None else self._check(own)
-        read = remembered(
-            self._read_ends, folder=sizes.reference_dir, what=what_of(base, self.layout)
-        )
-        self.store.measure = Reference(read, base.tokenizer).measure
         self.scheduler = Scheduler(
             tokenizer=base.tokenizer,
             layout=self.layout,
@@ -156,13 +147,31 @@ class Engine:
             pin=self._placer.pin,
             release=self._placer.release,
         )
+        self._alone = IsolatedForward(
+            base.model,
+            runner=self._runner,
+            placer=self._placer,
+            lock=self._lock,
+            most=self._most_beside,
+        )
+        self._bare = BareReader(base.model, self.layout, placer=self._placer, alone=self._alone)
+        self._reader = RequestReader(base.tokenizer, self.facts, weights=weights)
+        self.verdict = None if own is None else self._check(own)
+        read = remembered(
+            self._bare.ends, folder=sizes.reference_dir, what=what_of(base, self.layout)
+        )
+        self.store.measure = Reference(read, base.tokenizer).measure
 
     def _check(self, own: OwnForward) -> Verdict:
         """Compare the served forward with the model's own; where they differ, close and raise what
         was found."""
         try:
-            bare = self._placer.prepare(Request("made up", method="base"), ())
-            with self.lock, torch.inference_mode(), self._placer.pinned([bare], "") as (row,):
+            bare = self._bare.placement()
+            with (
+                self._lock.turn(),
+                torch.inference_mode(),
+                self._placer.pinned([bare], "") as (row,),
+            ):
                 verdict = check_served(self._base.model, own, runner=self._runner, bare=row)
         except Exception:
             self.close()
@@ -353,7 +362,7 @@ class Engine:
         An error of the forward itself, which nobody foresaw, ends every request with it, and is
         raised.
         """
-        with self.lock, self._runner.apart():
+        with self._lock.turn(), self._runner.apart():
             try:
                 events = self.scheduler.step()
             except Exception as error:
@@ -371,8 +380,9 @@ class Engine:
         have them. Raises RamoleError where the bank is full of adapters in use."""
         full = "The adapters in use leave no room for this one now; try again in a moment."
         jobs = [(self._maker.segments(one, length=len(ids)), list(ids)) for one in asked]
-        with self.lock, torch.inference_mode():
-            logits, faults = self._alone.read(jobs, full=full, becomes=_lengths(asked))
+        logits, faults = self._alone.read(
+            jobs, full=full, becomes=_lengths(asked), source=_source(asked)
+        )
         for n, error in faults.items():
             raise fault_of(error, asked[n].request.method)
         found = logits.float().softmax(-1).topk(top)
@@ -390,9 +400,8 @@ class Engine:
             self._maker.segments(one, length=len(ids))
             for one, ids in zip(asked, every, strict=True)
         ]
-        with self.lock, torch.inference_mode():
-            jobs = list(zip(made, every, strict=True))
-            logits, faults = self._alone.read(jobs, full=full, becomes=_lengths(asked))
+        jobs = list(zip(made, every, strict=True))
+        logits, faults = self._alone.read(jobs, full=full, becomes=_lengths(asked))
         for n, error in faults.items():
             raise fault_of(error, asked[n].request.method)
         return logits.float().cpu()
@@ -410,52 +419,43 @@ class Engine:
             "once, or raise RAMOLE_DEVICE_CACHE_MB."
         )
         placements = [self._maker.place(*one) for one in asked]
-        with self.lock, self._placer.pinned(placements, full) as rows:
+        with self._lock.turn(), self._placer.pinned(placements, full) as rows:
             with self._runner.mixing(rows, l) as forward:
                 yield
             for row, error in forward.faults.items():
                 raise fault_of(error, asked[row][0].method)
 
     def examine(
-        self, prompts: Sequence[Prompt], candidates: Sequence[Sequence[Candidate]]
+        self,
+        prompts: Sequence[Prompt],
+        candidates: Sequence[Sequence[Candidate]],
+        *,
+        source: Source = ("", ""),
+        cancelled: Callable[[], bool] = never,
     ) -> list[list[Response]]:
         """Each candidate's response to the end of its prompt; the base reads each prompt once for
-        all of its candidates."""
+        all of its candidates.
+
+        The batch goes on meanwhile, and sources take turns. Raises Cancelled where `cancelled` is
+        true before all are read.
+        """
         ids = [prompt.ids for prompt in prompts]
-        order = sorted(range(len(ids)), key=lambda n: len(ids[n]))
-        found: list[list[Response]] = [[] for _ in ids]
-        for start in range(0, len(order), AT_ONCE):
-            part = order[start : start + AT_ONCE]
-            with self.lock, torch.inference_mode():
-                inputs = self._read_ends([ids[n] for n in part])
-            for row, n in enumerate(part):
-                own = [x[:, row] for x in inputs]
-                found[n] = [self._response(one, own) for one in candidates[n]]
-        return found
+        inputs = self._bare.ends(ids, source=source, cancelled=cancelled)
+        return [
+            [self._response(one, [x[:, n] for x in inputs]) for one in part]
+            for n, part in enumerate(candidates)
+        ]
 
-    def _read_ends(self, prompts: Sequence[Sequence[int]]) -> list[Tensor]:
-        """By group: what goes into its layer in each block at the last token of each prompt."""
-        ends = torch.tensor([len(ids) for ids in prompts]).cumsum(0) - 1
-        with watch_inputs(self._base.model, self.layout, ends) as found:
-            self._read_bare(prompts)
-        return found()
-
-    def _read_bare(self, prompts: Sequence[Sequence[int]]) -> None:
-        """Run the base alone over these prompts, for hooks."""
-        bare = self._placer.prepare(Request("made up", method="base"), ())
-        jobs = [(Segments((Segment(len(ids), bare),)), ids) for ids in prompts]
-        self._alone.read(jobs, full="")
+    def _most_beside(self) -> int:
+        """Tokens that a forward beside the batch may have."""
+        return self.sizes.prefill_chunk * (1 if self.scheduler.running else ALONE)
 
     def mean_inputs(self, turn: Request) -> Mapping[str, Tensor]:
         """The mean input of each block, by its path, over the prompt of this turn alone, as the
         bare base reads it in a forward of its own; of the last prompts it is remembered."""
 
         def read(ids: Sequence[int]) -> Mapping[str, Tensor]:
-            blocks, spans = self.layout.sites.blocks, [(0, len(ids))]
-            with self.lock, torch.inference_mode():
-                with watch_means(self._base.model, blocks, spans) as found:
-                    self._read_bare([ids])
-            return found()[0]
+            return self._bare.means(ids, source=source_of(turn.owner or "", ""))
 
         return self._known_means.get(encode_prompt(turn, self._base.tokenizer), read)
 
@@ -465,7 +465,7 @@ class Engine:
 
     def forget_prefixes(self) -> None:
         """Drop the keys and values that no request holds: prompts are read again from the start."""
-        with self.lock:
+        with self._lock.turn():
             self._kv.forget()
 
     def stats(self) -> Mapping[str, int | float]:
@@ -488,7 +488,7 @@ class Engine:
 
     def close(self) -> None:
         """Take the served layers out again."""
-        with self.lock:
+        with self._lock.turn():
             self._installed.remove()
             self._attention.remove()
 
@@ -496,3 +496,7 @@ class Engine:
 def _lengths(asked: Sequence[Prepared]) -> list[int]:
     """The greatest length of each request."""
     return [len(one.prompt.ids) + one.prompt.room for one in asked]
+
+
+def _source(asked: Sequence[Prepared]) -> Source:
+    return source_of(next((one.request.owner for one in asked if one.request.owner), ""), "")

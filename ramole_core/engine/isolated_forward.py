@@ -1,28 +1,58 @@
 """Forwards of whole prompts beside the batch, in a cache of their own; the same numbers.
 
-For looking: the next token at some position, or what goes into the layers at a prompt's end.
+For looking: the next token at some position, or what goes into the layers at a prompt's end. A
+prompt is read in pieces, and before each the batch has its turn, and whoever else reads beside it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from ramole_core.engine.kv import KvCache
-from ramole_core.engine.model_runner import ModelRunner, Piece
+from ramole_core.engine.kv import KvCache, KvSequence
+from ramole_core.engine.model_runner import ModelRunner, Output, Piece
 from ramole_core.engine.pages import pages_of
-from ramole_core.engine.placement import Placer
+from ramole_core.engine.placement import Placement, Placer
 from ramole_core.engine.segments import Segments
+from ramole_core.layers import RowMix
+from ramole_core.turns import Source, TurnLock, never
+
+
+class Part(NamedTuple):
+    """Tokens of one prompt that a forward reads."""
+
+    prompt: int
+    start: int
+    end: int
+
+
+Watch = Callable[[Sequence[Part]], AbstractContextManager[object]]
+"""Gives what is entered around each forward, by its parts in their order."""
 
 
 class IsolatedForward:
-    """A forward in a cache of its own; the caller holds the engine's lock, in inference mode."""
+    """Forwards in a cache of their own; thread-safe."""
 
-    def __init__(self, model: PreTrainedModel, *, runner: ModelRunner, placer: Placer):
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        *,
+        runner: ModelRunner,
+        placer: Placer,
+        lock: TurnLock,
+        most: Callable[[], int],
+    ):
+        """`lock` is the engine's; a forward has `most()` tokens at most, so long is the longest
+        that the batch waits for it."""
         self._model, self._runner, self._placer = model, runner, placer
         self._page_bytes = KvCache(model, limit=0).page_bytes
+        self._lock, self._most = lock, most
+        self._line = TurnLock()
+        """Of all who read beside the batch, one waits for the engine's lock."""
 
     def read(
         self,
@@ -30,44 +60,105 @@ class IsolatedForward:
         *,
         full: str,
         becomes: Sequence[int] = (),
+        watch: Watch = lambda parts: nullcontext(),
+        source: Source = ("", ""),
+        cancelled: Callable[[], bool] = never,
     ) -> tuple[Float[Tensor, "b v"], dict[int, Exception]]:
         """Logits after each prompt's last token, and errors of the methods' own scores, by index.
 
-        `becomes`: how long the request of each may become, where that is more than its tokens. The
-        last tokens of all are fed in one forward where each has one segment. Raises
-        RamoleError with the sentence `full` where their adapters have no room together now.
+        `becomes`: how long the request of each may become, where that is more than its tokens.
+        Prompts that fit into one forward together are read together. `source`: who asks, for whose
+        turn it is. Raises RamoleError with the sentence `full` where their adapters have no room
+        together now, Cancelled where `cancelled` is true while it waits.
         """
-        pages = sum(pages_of(len(ids)) for _, ids in asked)
-        kv = KvCache(self._model, limit=pages * self._page_bytes)
-        sequences = [
-            kv.open(segments.content(ids)[:1], len(ids), becomes=length)
-            for (segments, ids), length in zip(asked, becomes or [0] * len(asked), strict=True)
-        ]
+        lengths = list(becomes) or [0] * len(asked)
         logits: dict[int, Tensor] = {}
         faults: dict[int, Exception] = {}
-        while left := [n for n in range(len(asked)) if n not in logits]:
-            runs = []
-            for n in left:
-                segments, ids = asked[n]
-                sequence = sequences[n]
-                assert sequence is not None
-                segment = segments.all[segments.at(sequence.length)]
-                runs.append((segment.placement, ids[sequence.length : segment.end]))
-            with self._placer.pinned([placement for placement, _ in runs], full) as rows:
-                pieces = [
-                    Piece(sequences[n], part, row)  # pyright: ignore[reportArgumentType]
-                    for n, row, (_, part) in zip(left, rows, runs, strict=True)
-                ]
-                output = self._runner.forward(pieces, kv)
-            for place, (n, (_, part)) in enumerate(zip(left, runs, strict=True)):
-                segments, ids = asked[n]
-                sequence = sequences[n]
-                assert sequence is not None
-                if place in output.faults:
-                    faults[n], logits[n] = output.faults[place], output.logits[place]
-                    continue
-                start = sequence.length
-                kv.commit(sequence, segments.content(part, start), None, traced=False)
-                if sequence.length == len(ids):
-                    logits[n] = output.logits[place]
+        for group in groups([len(ids) for _, ids in asked], self._most()):
+            reading = _Reading({n: asked[n] for n in group}, self._cache_of(asked, group), lengths)
+            while not reading.over:
+                with self._line.turn(source, cancelled), self._lock.turn(), torch.inference_mode():
+                    parts = reading.next_parts(self._most())
+                    with self._placer.pinned(reading.placements(parts), full) as rows:
+                        with watch(parts):
+                            output = self._runner.forward(reading.pieces(parts, rows), reading.kv)
+                    reading.take(parts, output)
+            logits |= reading.logits
+            faults |= reading.faults
         return torch.stack([logits[n] for n in range(len(asked))]), faults
+
+    def _cache_of(
+        self, asked: Sequence[tuple[Segments, Sequence[int]]], group: Sequence[int]
+    ) -> KvCache:
+        pages = sum(pages_of(len(asked[n][1])) for n in group)
+        return KvCache(self._model, limit=pages * self._page_bytes)
+
+
+class _Reading:
+    """Prompts that are read together, as far as they are."""
+
+    def __init__(
+        self,
+        asked: Mapping[int, tuple[Segments, Sequence[int]]],
+        kv: KvCache,
+        becomes: Sequence[int],
+    ):
+        self._asked, self.kv = asked, kv
+        self._sequences: dict[int, KvSequence] = {}
+        for n, (segments, ids) in asked.items():
+            sequence = kv.open(segments.content(ids)[:1], len(ids), becomes=becomes[n])
+            assert sequence is not None
+            self._sequences[n] = sequence
+        self.logits: dict[int, Tensor] = {}
+        self.faults: dict[int, Exception] = {}
+
+    @property
+    def over(self) -> bool:
+        """Whether all are read."""
+        return len(self.logits) == len(self._asked)
+
+    def next_parts(self, most: int) -> list[Part]:
+        """What the next forward reads: at most so many tokens of each."""
+        parts = []
+        for n, (segments, ids) in self._asked.items():
+            if n not in self.logits:
+                start = self._sequences[n].length
+                end = min(segments.all[segments.at(start)].end, start + most, len(ids))
+                parts.append(Part(n, start, end))
+        return parts
+
+    def placements(self, parts: Sequence[Part]) -> list[Placement]:
+        found = [(self._asked[n][0], start) for n, start, _ in parts]
+        return [segments.all[segments.at(start)].placement for segments, start in found]
+
+    def pieces(self, parts: Sequence[Part], rows: Sequence[RowMix]) -> list[Piece]:
+        return [
+            Piece(self._sequences[n], self._asked[n][1][start:end], row)
+            for (n, start, end), row in zip(parts, rows, strict=True)
+        ]
+
+    def take(self, parts: Sequence[Part], output: Output) -> None:
+        """Keep what was read, and the logits of the prompts that it ends."""
+        for place, (n, start, end) in enumerate(parts):
+            segments, ids = self._asked[n]
+            if place in output.faults:
+                self.faults[n], self.logits[n] = output.faults[place], output.logits[place]
+                continue
+            content = segments.content(ids[start:end], start)
+            self.kv.commit(self._sequences[n], content, None, traced=False)
+            if end == len(ids):
+                self.logits[n] = output.logits[place]
+
+
+def groups(lengths: Sequence[int], most: int) -> list[list[int]]:
+    """Indexes of the prompts that are read together: the shortest first, so many as have `most`
+    tokens together; a longer one is by itself."""
+    found: list[list[int]] = []
+    total = 0
+    for n in sorted(range(len(lengths)), key=lambda n: lengths[n]):
+        if not found or total + lengths[n] > most:
+            found.append([])
+            total = 0
+        found[-1].append(n)
+        total += lengths[n]
+    return found

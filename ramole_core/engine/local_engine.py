@@ -14,6 +14,7 @@ from ramole_core.engine.reader import ModelFacts
 from ramole_core.engine.request_stream import RequestStream
 from ramole_core.kernels.threads import kernels_alone
 from ramole_core.request import Fitting, Generation, Request, Step
+from ramole_core.turns import Source, never
 
 
 class LocalEngine:
@@ -45,9 +46,14 @@ class LocalEngine:
         return self.engine.prepare(request, candidates, prompt, earlier=earlier)
 
     def examine(
-        self, prompts: Sequence[Prompt], candidates: Sequence[Sequence[Candidate]]
+        self,
+        prompts: Sequence[Prompt],
+        candidates: Sequence[Sequence[Candidate]],
+        *,
+        source: Source = ("", ""),
+        cancelled: Callable[[], bool] = never,
     ) -> list[list[Response]]:
-        return self.engine.examine(prompts, candidates)
+        return self.engine.examine(prompts, candidates, source=source, cancelled=cancelled)
 
     def expecting(self) -> AbstractContextManager[None]:
         return nullcontext() if self._thread is None else self._thread.expecting()

@@ -21,29 +21,39 @@ REMEMBERED = 16
 
 
 @contextmanager
-def watch_means(
-    model: PreTrainedModel, blocks: Collection[str], spans: Sequence[tuple[int, int]]
-) -> Iterator[Callable[[], list[dict[str, Tensor]]]]:
-    """Record, in the forward inside, the mean input of these blocks over each span of its tokens,
-    all rows' counted as one; float32, by path."""
-    means: list[dict[str, Tensor]] = [{} for _ in spans]
+def watch_sums(
+    model: PreTrainedModel,
+    blocks: Collection[str],
+    spans: Sequence[tuple[int, int]],
+    sums: Sequence[dict[str, Tensor]],
+) -> Iterator[None]:
+    """Add, in the forward inside, the inputs of these blocks over each span of its tokens, all
+    rows' counted as one, to the span's own of `sums`; float64, by path."""
 
     def see(path: str, x: Tensor) -> None:
         tokens = x.detach().flatten(0, -2).float().cpu()
-        for found, (start, end) in zip(means, spans, strict=True):
-            found[path] = mean_of(tokens[start:end])
+        for found, (start, end) in zip(sums, spans, strict=True):
+            found[path] = sum_of(tokens[start:end], found.get(path))
 
     handles = watch_blocks(model, blocks, see)
     try:
-        yield lambda: means
+        yield
     finally:
         for handle in handles:
             handle.remove()
 
 
-def mean_of(tokens: Float[Tensor, "l i"]) -> Float[Tensor, "i"]:
-    """The mean, by a running sum: one order on any device."""
-    return (tokens.double().cumsum(0)[-1] / len(tokens)).float()
+def mean_of(sums: Mapping[str, Tensor], count: int) -> dict[str, Tensor]:
+    """The means of `count` tokens; float32."""
+    return {path: (total / count).float() for path, total in sums.items()}
+
+
+def sum_of(
+    tokens: Float[Tensor, "l i"], before: Float[Tensor, "i"] | None = None
+) -> Float[Tensor, "i"]:
+    """The sum, by a running one in float64: one order on any device, and in any pieces."""
+    every = tokens.double() if before is None else torch.cat([before[None], tokens.double()])
+    return every.cumsum(0)[-1]
 
 
 @torch.no_grad()
@@ -57,9 +67,10 @@ def read_means(
     for row, one in enumerate(prompts):
         ids[row, : len(one)] = torch.tensor(one)
     spans = [(row * length, row * length + len(one)) for row, one in enumerate(prompts)]
-    with watch_means(model, blocks, spans) as found:
+    sums: list[dict[str, Tensor]] = [{} for _ in prompts]
+    with watch_sums(model, blocks, spans, sums):
         model(input_ids=ids.to(model.device), use_cache=False, logits_to_keep=1)
-    return found()
+    return [mean_of(found, len(one)) for found, one in zip(sums, prompts, strict=True)]
 
 
 class KnownMeans:

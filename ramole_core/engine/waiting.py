@@ -1,19 +1,11 @@
-"""The queue of waiting requests: addresses take turns, and their sessions.
-
-Whoever invents sessions stays one address. Where the address is unknown, the session stands for it.
-"""
+"""The queue of waiting requests: addresses take turns, and their sessions."""
 
 import threading
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 
 from ramole_core.engine.request_state import RequestState
-from ramole_core.errors import Busy
-
-SHARE = 4
-"""One address may hold one place in so many of the queue, or as many as run at once."""
-Source = tuple[str, str]
-"""An address, or for want of one a session."""
+from ramole_core.turns import Source, check_place, source_of
 
 
 class WaitingQueue:
@@ -74,13 +66,9 @@ class WaitingQueue:
             return in_turn(self._waiting, running)
 
     def _check(self, session: str, address: str) -> None:
-        check_place(
-            self._waiting,
-            session=session,
-            address=address,
-            max_queue=self._most,
-            max_batch=self._rows,
-        )
+        waiting = [source_of(state.session, state.address) for state in self._waiting]
+        source = source_of(session, address)
+        check_place(waiting, source, max_queue=self._most, max_batch=self._rows)
 
 
 def in_turn(waiting: Iterable[RequestState], running: Iterable[RequestState]) -> list[RequestState]:
@@ -93,36 +81,14 @@ def in_turn(waiting: Iterable[RequestState], running: Iterable[RequestState]) ->
     running = list(running)
     states: dict[Source, list[RequestState]] = defaultdict(list)
     for state in sorted(waiting, key=lambda state: state.number):
-        states[_source(state.session, state.address)].append(state)
-    taken = Counter(_source(state.session, state.address) for state in running)
+        states[source_of(state.session, state.address)].append(state)
+    taken = Counter(source_of(state.session, state.address) for state in running)
     order = []
     for source, own in states.items():
-        begun = [t for t in running if _source(t.session, t.address) == source]
+        begun = [t for t in running if source_of(t.session, t.address) == source]
         for turn, state in enumerate(_by_session(own, begun), taken[source]):
             order.append((turn, state.number, state))
     return [state for _, _, state in sorted(order, key=lambda entry: entry[:2])]
-
-
-def check_place(
-    waiting: Sequence[RequestState], *, session: str, address: str, max_queue: int, max_batch: int
-) -> None:
-    """Raise Busy where no more request may wait.
-
-    Raises Busy where `max_queue` wait, or where its address, or its session if the address is
-    unknown, has as many of them as one may. Who says neither has no share to keep to.
-    """
-    if len(waiting) >= max_queue:
-        raise Busy(
-            f"The server is busy: {len(waiting)} requests are waiting; try again in a moment."
-        )
-    source, most = _source(session, address), max(max_queue // SHARE, max_batch)
-    held = sum(_source(state.session, state.address) == source for state in waiting)
-    if any(source) and held >= most:
-        whose = "your address" if address else "your session"
-        raise Busy(
-            f"The server is busy: {held} requests of {whose} are waiting, as many as may; "
-            "try again in a moment."
-        )
 
 
 def _by_session(
@@ -135,7 +101,3 @@ def _by_session(
         order.append((taken[state.session], state.number, state))
         taken[state.session] += 1
     return [state for _, _, state in sorted(order, key=lambda entry: entry[:2])]
-
-
-def _source(session: str, address: str) -> Source:
-    return (address, "") if address else ("", session)

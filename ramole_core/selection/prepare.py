@@ -15,6 +15,7 @@ from ramole_core.pool import Pool
 from ramole_core.request import Generation, Request
 from ramole_core.selection.parts import Parts
 from ramole_core.selection.selector import Choice, Selector, go_on
+from ramole_core.turns import Source
 
 if TYPE_CHECKING:
     from ramole_core.composition import Candidate, Response
@@ -34,7 +35,12 @@ class Preparation:
         return self._parts.of(request)
 
     def prepare(
-        self, requests: Sequence[Request], engines: "Backend", *, cancelled: Callable[[], bool]
+        self,
+        requests: Sequence[Request],
+        engines: "Backend",
+        *,
+        cancelled: Callable[[], bool],
+        source: Source,
     ) -> "list[Prepared]":
         """As `Ramole.prepare`, for these engines."""
         wait = self._hub.wait(cancelled)
@@ -71,7 +77,7 @@ class Preparation:
                 engines.read(turn) if requests[n].history or len(texts[n]) > 1 else prompt_of(n)
                 for n, turn in asked
             ]
-            return engines.examine(prompts, candidates)
+            return engines.examine(prompts, candidates, source=source, cancelled=cancelled)
 
         from ramole_core.engine.prompt import Turn
 

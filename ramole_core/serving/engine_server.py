@@ -29,6 +29,7 @@ from ramole_core.serving.wire import (
     receive_turns,
 )
 from ramole_core.settings import Settings
+from ramole_core.turns import Source
 
 CONTENT = re.compile("[0-9a-f]{64}-[0-9a-f]{16}")
 """An adapter's checksum; what a method has of its own has others."""
@@ -84,12 +85,15 @@ class EngineServer:
             deliver(item)
 
     def examine(
-        self, prompts: Sequence[Prompt], adapters: Sequence[Sequence[SentAdapter]]
+        self,
+        prompts: Sequence[Prompt],
+        adapters: Sequence[Sequence[SentAdapter]],
+        source: Source = ("", ""),
     ) -> list[list[Response]]:
         """What each adapter answers to the end of its prompt."""
         loras = self._mirror.loras
         found = [[receive_adapter(one, loras) for one in part] for part in adapters]
-        return self._engines.examine(prompts, found)
+        return self._engines.examine(prompts, found, source=source)
 
     def next_tokens(self, jobs: Sequence[Job], ids: Sequence[int], top: int) -> list[Likely]:
         """The likeliest tokens after `ids`, as each request would have them."""

@@ -27,6 +27,7 @@ from ramole_core.serving.placing import Placing
 from ramole_core.serving.remote_stream import MAX_WAIT_SECONDS, RETRY_SECONDS, RemoteStream
 from ramole_core.serving.seeds import seeded
 from ramole_core.serving.wire import send_adapter, send_request
+from ramole_core.turns import Source, never
 
 log = logging.getLogger(__name__)
 STARTING = 3600.0
@@ -99,13 +100,18 @@ class RemoteBackend:
         return replace(prepared, turns=asked)  # what a method brings, an engine has by itself
 
     def examine(
-        self, prompts: Sequence[Prompt], candidates: Sequence[Sequence[Candidate]]
+        self,
+        prompts: Sequence[Prompt],
+        candidates: Sequence[Sequence[Candidate]],
+        *,
+        source: Source = ("", ""),
+        cancelled: Callable[[], bool] = never,
     ) -> list[list[Response]]:
         sent = [tuple(map(send_adapter, part)) for part in candidates]
         contents = sorted({one.content for part in sent for one in part})
         near = next((one.content for part in sent for one in part), None)
         with self._hold(contents):
-            return self._call(near, "examine", tuple(prompts), tuple(sent), kind=list)
+            return self._call(near, "examine", tuple(prompts), tuple(sent), source, kind=list)
 
     def expecting(self) -> AbstractContextManager[None]:
         """Do nothing: no engine waits for what is prepared on the page."""

@@ -102,8 +102,14 @@ def judge(
                 yield replace(verdict, unnamed=told == "" and not verdict.known)
     except RamoleError as error:
         uploaded("refused")
-        label = ", ".join(Path(path).name for path in paths[:3]) or "Upload"
-        yield Verdict(label, None, str(error))
+        yield Verdict(_label(paths), None, str(error))
+
+
+def _label(paths: Sequence[str]) -> str:
+    """Names of the files, as far as they are some."""
+    listed = paths if isinstance(paths, list | tuple) else ()
+    names = [Path(path).name[:80] for path in listed[:3] if isinstance(path, str)]
+    return ", ".join(names) or "Upload"
 
 
 def _add(

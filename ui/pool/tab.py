@@ -6,8 +6,6 @@ from typing import TYPE_CHECKING
 import gradio as gr
 from gradio.utils import get_upload_folder
 
-from ramole_core import AdapterRefused
-
 from ..parts.errors import one_sentence
 from ..parts.events import QUIET, open_page, text_in
 from ..session.presence import heartbeat
@@ -17,7 +15,7 @@ from .hub_tab import connect_hub
 from .layout import PoolLayout, lay_out
 from .map_tab import connect_map
 from .undo import FOCUS, removals_html
-from .updates import added, chosen, detail, listing, replace_examples
+from .updates import added, chosen, chosen_name, detail, listing, replace_examples
 
 if TYPE_CHECKING:
     from ramole_core import Ramole
@@ -79,7 +77,8 @@ class PoolHandlers:
     def on_choose(self, name, request: gr.Request):
         """One adapter in detail."""
         with one_sentence(), self.call(request) as visitor:
-            return chosen(self.ramole, self.quota, name, owner=visitor.owner)
+            known = chosen_name(name) if name else None
+            return chosen(self.ramole, self.quota, known, owner=visitor.owner)
 
     def on_drop(self, paths, name, lines, request: gr.Request):
         """The verdicts as they come; then the zone is empty, and so are the words that served."""
@@ -103,15 +102,13 @@ class PoolHandlers:
     def on_download(self, name, request: gr.Request):
         """The adapter as a zip."""
         with one_sentence(), self.call(request) as visitor:
-            card = self.ramole.pool.card(name, visitor.owner)
+            card = self.ramole.pool.card(chosen_name(name), visitor.owner)
             return str(write_bundle(card.folder, card.name, into=Path(get_upload_folder())))
 
     def on_remove(self, name, request: gr.Request):
         """Remove one of the session's own, and its verdicts."""
         with one_sentence(), self.call(request) as visitor:
-            if not name:
-                raise AdapterRefused("No adapter is chosen; choose one of yours first.")
-            self.quota.remove(name, visitor.owner, keep=True)
+            self.quota.remove(chosen_name(name), visitor.owner, keep=True)
             return ""
 
     def on_undo(self, event: gr.EventData, request: gr.Request):

@@ -86,6 +86,13 @@ def added(
         yield f'<div role="status">{shown}</div>', good
 
 
+def chosen_name(name: object) -> str:
+    """The name of the adapter that is chosen; raises AdapterRefused where that is no name."""
+    if not name or not isinstance(name, str):
+        raise AdapterRefused("No adapter is chosen; choose one first.")
+    return name
+
+
 def replace_examples(
     ramole: "Ramole",
     quota: Quota,
@@ -96,8 +103,7 @@ def replace_examples(
     owner: str | None,
 ) -> str:
     """Give an upload of one's own other examples, typed or in files; says what was done."""
-    if not name:
-        raise AdapterRefused("No adapter is chosen; choose one of yours first.")
+    name = chosen_name(name)
     quota.owned(name, owner)
     examples = examples_from_lines(lines)
     with taken(files) as texts:

@@ -20,6 +20,7 @@ from ramole_core import AdapterRefused
 
 ARCHIVE = ".zip"
 PAIR = ("adapter_model.safetensors", "adapter_config.json")
+NO_UPLOAD = "That is not an uploaded file; upload the file itself."
 EXAMPLE_ENDINGS = (".jsonl", ".json", ".txt")
 
 
@@ -55,17 +56,23 @@ class Drop:
 def taken(paths: Sequence[str]) -> Iterator[list[Path]]:
     """The uploaded files, moved into a private folder that goes when the block ends.
 
-    Raises AdapterRefused for a path that is not an upload, or is there no more.
+    Raises AdapterRefused for what is not an upload, or is there no more.
     """
+    if not isinstance(paths, list | tuple):
+        raise AdapterRefused(NO_UPLOAD)
     with tempfile.TemporaryDirectory(prefix="ramole-upload-") as folder:
         yield [_take(path, Path(folder) / str(i)) for i, path in enumerate(paths)]
 
 
 def _take(path: str, folder: Path) -> Path:
     cache = Path(get_upload_folder()).resolve()
-    given = Path(path)
-    if given.is_symlink() or not given.resolve().is_relative_to(cache):
-        raise AdapterRefused("That is not an uploaded file; upload the file itself.")
+    try:
+        given = Path(path)
+        cached = not given.is_symlink() and given.resolve().is_relative_to(cache)
+    except (OSError, TypeError, ValueError):  # no path: a number, or a text of any length
+        cached = False
+    if not cached:
+        raise AdapterRefused(NO_UPLOAD)
     folder.mkdir()
     target = folder / given.name
     try:
