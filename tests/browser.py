@@ -47,6 +47,13 @@ def program() -> str:
     raise RuntimeError("No Chromium is on the PATH; on Debian: apt-get install chromium")
 
 
+FOCUSED = """() => {
+  const one = document.activeElement, style = (node) => node && getComputedStyle(node);
+  const ring = (at) => at && at.outlineStyle !== 'none' && parseFloat(at.outlineWidth) > 0;
+  if (!one || one === document.body) return null;
+  const name = `${one.tagName} ${one.id} ${one.className} ${(one.innerText || '').slice(0, 30)}`;
+  return { name, seen: Boolean(ring(style(one)) || ring(style(one.closest('label')))) };
+}"""
 FRAMES = """() => new Promise((over) => {
   let left = 30;
   const frame = () => (left-- ? requestAnimationFrame(frame) : over());
@@ -119,6 +126,22 @@ def fresh_page(
     page.on("pageerror", lambda error: page.wrong.append(str(error)))
     page.goto(f"{url}/?__theme={theme}")
     return page
+
+
+def lost_focus(page: Page) -> list[str]:
+    """Where Tab comes from the page's top, and no focus is seen or Tab goes no further."""
+    page.evaluate("document.activeElement.blur()")
+    page.mouse.click(5, 5)
+    stops = []
+    for _ in range(80):
+        page.keyboard.press("Tab")
+        if (stop := page.evaluate(FOCUSED)) is None:
+            break
+        stops.append(stop)
+    last = [one["name"] for one in stops[-9:]]
+    kept = [last[0]] if len(last) == 9 and len(set(last)) == 1 else []
+    assert stops, "Tab comes to nothing"
+    return [one["name"] for one in stops if not one["seen"]] + kept
 
 
 def open_tab(page: Page, name: str) -> None:

@@ -12,7 +12,7 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from tests.ask_page import OPTIONS_PROMPT
-from tests.browser import PATIENCE, ask_page, fill_number, serious, visits
+from tests.browser import PATIENCE, ask_page, fill_number, lost_focus, serious, visits
 from tests.fake_ramole import LAYERS, MODULES, WORDS
 from tests.serving import app, second_start
 from ui.charts.explained import spell
@@ -244,6 +244,7 @@ def test_keyboard_alone(quick, visit):
     assert int(page.evaluate(focus)) < 5  # the line above the line break
     page.keyboard.press("Tab")
     assert not page.evaluate("document.activeElement.classList.contains('token')")
+    assert lost_focus(page) == []
     assert page.wrong == []
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.browser import PATIENCE, serious, visits
+from tests.browser import PATIENCE, lost_focus, serious, visits
 from tests.fake_ramole import WORDS
 from tests.serving import Server, app, fake_page, second_start
 
@@ -203,7 +203,8 @@ def test_with_the_keyboard_alone(quick, visit):
     page.keyboard.press("Control+a")
     page.keyboard.type("One?\nTwo?")
     expect(page.locator("#batch-verdict")).to_contain_text("2 rows ready")
-    page.keyboard.press("Escape")
+    page.keyboard.press("Tab")
+    assert not focused(page, "#batch-text .cm-content"), "Tab leaves the text"
     tab_to(page, "#batch-run")
     page.keyboard.press("Enter")
     expect(page.locator("#batch-notice")).to_contain_text("All rows have ended")
@@ -219,6 +220,7 @@ def test_with_the_keyboard_alone(quick, visit):
         page.keyboard.press("Enter")
     assert len(Path(taken.value.path()).read_text().splitlines()) == 2
     assert page.wrong == []
+    assert lost_focus(page) == []
 
 
 def test_a_phone_shows_everything_within_its_width(quick, visit, file):

@@ -3,7 +3,7 @@
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.browser import PATIENCE, ask_page, serious, visits
+from tests.browser import PATIENCE, ask_page, lost_focus, serious, visits
 from tests.fake_ramole import WORDS
 from tests.test_browser_ask import ask
 
@@ -50,6 +50,7 @@ def test_one_prompt_two_ways_then_three(server, visit):
     expect(page.locator("#compare-button")).to_be_enabled()
     assert page.wrong == []
     assert serious(page, "#compare-tab") == []
+    assert lost_focus(page) == []
 
 
 def test_a_phone_shows_the_columns_below_each_other(server, visit):

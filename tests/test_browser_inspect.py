@@ -7,7 +7,7 @@ import zipfile
 import pytest
 from playwright.sync_api import expect
 
-from tests.browser import PATIENCE, serious, visits
+from tests.browser import PATIENCE, lost_focus, serious, visits
 from tests.fake_ramole import WORDS
 from tests.serving import fake_page
 
@@ -71,6 +71,7 @@ def test_a_recorded_run_is_open_and_a_token_is_told_everywhere(server, visit):
     assert "3 <b>lie</b>␣" in drawn, "letter by letter, not bold"
     assert page.locator("#inspect-plot-layers .js-plotly-plot").get_attribute("role") == "img"
     assert serious(page, "#inspect-tab") == []
+    assert lost_focus(page) == []
 
     # a click on a picture picks its token
     plot = page.locator("#inspect-plot-layers .nsewdrag").first

@@ -3,7 +3,7 @@
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.browser import PATIENCE, open_tab, serious, visits
+from tests.browser import PATIENCE, lost_focus, open_tab, serious, visits
 from tests.serving import fake_page
 from ui.learn.guess import GUESSES
 from ui.learn.kept import DIFFER, gated
@@ -70,6 +70,7 @@ def test_all_ten_steps_are_walked_by_keyboard(server, visit):
     page.keyboard.press("Enter")
     expect(page.locator("#learn-words h2")).to_have_text(STEPS[8].title)
     assert page.wrong == []
+    assert lost_focus(page) == []
     asked = page.requested[before:]
     assert asked and all(url.startswith((server.url, "data:", "blob:")) for url in asked)
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.browser import PATIENCE, serious, visits
+from tests.browser import PATIENCE, lost_focus, serious, visits
 from tests.pool_fakes import write_adapter, write_sample, zipped
 from tests.serving import fake
 from ui.pool.layout import TYPED
@@ -288,6 +288,7 @@ def test_by_keyboard_alone(visit, made):
         page.keyboard.press("Enter")
     chooser.value.set_files(str(made["good"]))
     expect(page.locator(".rm-verdict")).to_contain_text("usable", timeout=PATIENCE)
+    assert lost_focus(page) == []
 
 
 @pytest.mark.parametrize(("width", "theme"), [(390, "dark"), (1280, "light")])

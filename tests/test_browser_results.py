@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.browser import PATIENCE, fresh_page, serious, visits
+from tests.browser import PATIENCE, fresh_page, lost_focus, serious, visits
 from tests.results_page import FILES, METHODS, write_results
 from tests.serving import Server, fake_page
 from ui.results import router
@@ -108,6 +108,7 @@ def test_nothing_is_sent_before_the_tab_is_opened_and_its_first_screens_say_it_a
         box = page.locator(one).bounding_box()
         assert box["y"] + box["height"] <= 900, one
     assert page.evaluate("document.documentElement.scrollHeight") <= 1500, "a screen and a half"
+    assert lost_focus(page) == []
     for table in page.locator("#results-tab .rm-fold table, #results-choice table").all():
         expect(table).not_to_be_visible()
     words = page.locator("#results-tab").inner_text()

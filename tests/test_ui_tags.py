@@ -47,9 +47,17 @@ NEAR = {"nearest": "nl2bash", "similarity": 0.49, "threshold": 0.18}
     ids=lambda one: one.decision if isinstance(one, Evidence) else "",
 )
 def test_the_verdict_is_one_sentence_and_the_rule_s_numbers_are_folded(evidence, words):
-    assert words in verdict(evidence) and verdict(evidence).count(".") <= 3
+    said = verdict(evidence, ["nl2bash", "ant"])
+    assert words in said and said.count(".") <= 3
     html = found_html([Found("nl2bash", 0.49, True)], evidence)
     assert html.index("verdict") < html.index("<details") < html.index("By these numbers")
+
+
+def test_where_the_nearest_does_not_answer_the_verdict_names_who_does():
+    said = verdict(Evidence("adapters", **NEAR), ["bee", "ant"])
+    assert said.startswith("nl2bash is near (similarity 0.49") and "bee responds more" in said
+    said = verdict(Evidence("adapters", **NEAR), ["bee", "nl2bash"])
+    assert said == "nl2bash fits: similarity 0.49, needed 0.18; bee responds most."
 
 
 def test_of_many_adapters_the_last_are_folded_and_unknown_similarities_have_no_bar():

@@ -1,4 +1,4 @@
-"""The head of the page: two lines of introduction, and the model's state."""
+"""The head of the page: one line of introduction, and the model's state."""
 
 from collections.abc import Sequence
 from html import escape
@@ -19,9 +19,8 @@ LIMITS = "It is small, errs and makes things up."
 HERO = """
 <header class="hero">
   <h1>RAMoLE</h1>
-  <p>Many small add-ons (LoRA adapters), each trained for one task, share one small language model
-  (the base). Ask in your own words: the page finds the adapters that fit, mixes them anew for every
-  token (a piece of a word), and shows which of them did what. <a href="#learn">How it works</a></p>
+  <p>Ask: adapters (small add-ons to one model, the base) that fit are mixed anew for each token
+  (piece of a word). <a href="#learn">How it works</a></p>
 </header>
 """
 

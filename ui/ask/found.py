@@ -57,8 +57,9 @@ def found_html(
     others = [one for one in found if not one.taken]
     parts = [f'<p class="quiet note">{escape(note)}</p>' for note in notes]
     if evidence is not None:
+        said = escape(verdict(evidence, [one.name for one in taken]))
         parts += [
-            f'<p class="verdict">{escape(verdict(evidence))}</p><details class="evidence">'
+            f'<p class="verdict">{said}</p><details class="evidence">'
             f'<summary>By these numbers</summary><p class="quiet">{escape(evidence.sentence)}</p>'
             "</details>"
         ]
@@ -75,8 +76,9 @@ def found_html(
     )
 
 
-def verdict(evidence: Evidence) -> str:
-    """The decision in one sentence; all numbers of the rule are in `Evidence.sentence`."""
+def verdict(evidence: Evidence, taken: Sequence[str]) -> str:
+    """The decision in one sentence, of those who answer; all numbers of the rule are in
+    `Evidence.sentence`."""
     if evidence.decision == "kept":
         return f"No new task, so the adapters of the turn before go on, {evidence.leader} first."
     if evidence.decision == "base":
@@ -86,9 +88,12 @@ def verdict(evidence: Evidence) -> str:
     if evidence.nearest is None:
         return "No adapter shows examples, so all that were asked answer."
     near = f"similarity {evidence.similarity:.2f}, needed {evidence.threshold:.2f}"
+    if taken and evidence.nearest not in taken:
+        return f"{evidence.nearest} is near ({near}), and {taken[0]} responds more than it."
+    first = f"; {taken[0]} responds most" if taken and taken[0] != evidence.nearest else ""
     if evidence.response is not None:
-        return f"{evidence.nearest} fits, if only just: {near}, and the adapters respond."
-    return f"{evidence.nearest} fits: {near}."
+        return f"{evidence.nearest} fits, if only just: {near}, and the adapters respond{first}."
+    return f"{evidence.nearest} fits: {near}{first}."
 
 
 def timing_html(run: Run) -> str:

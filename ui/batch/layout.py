@@ -26,7 +26,7 @@ SYNTAX = (
     '"k": 2}</code> on each line; or csv with a header. Columns: <code>prompt</code>, and if you '
     "like id, method, k, adapters (<code>a|b</code>), weights, exclude, max_new_tokens, "
     "temperature, top_p, seed, stop, system, raw. Other columns are carried along to the results. "
-    f"At most {MAX_ROWS:,} rows. <kbd>Esc</kbd>, then <kbd>Tab</kbd> leaves the text.</p>"
+    f"At most {MAX_ROWS:,} rows.</p>"
 )
 NAMES = """
 new MutationObserver(() => {  // parts of Gradio's without a name
@@ -36,6 +36,10 @@ new MutationObserver(() => {  // parts of Gradio's without a name
   if (text) text.setAttribute('tabindex', '0');
   if (text) text.setAttribute('aria-label', 'Rows');
 }).observe(document.body, { childList: true, subtree: true });
+document.addEventListener('keydown', (event) => {  // Tab leaves the text, as everywhere
+  if (event.key !== 'Tab' || !event.target.closest('#batch-text .cm-content')) return;
+  event.stopPropagation();
+}, true);
 """
 
 
