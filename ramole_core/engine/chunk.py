@@ -1,7 +1,8 @@
 """Divide a prefill chunk: which prompts are read now, and how many tokens of each.
 
-In the order in which they came; a request waits while one before it reads what it needs as well,
-and finds it in the cache then.
+In the order in which they came, but half of a chunk is for prompts that end with it, so that a
+short one does not wait until a long one is read. A request waits while one before it reads what it
+needs as well, and finds it in the cache then.
 """
 
 from collections.abc import Sequence
@@ -25,16 +26,28 @@ class Share:
 
 def next_chunk(reading: Sequence[RequestState], budget: int) -> list[Share]:
     """Choose as many tokens as the budget allows, each request's within one segment."""
-    chunk: list[Share] = []
+    first = _share(reading[0], budget) if reading and budget > 0 else None
+    if first is None:
+        return []
+    chunk, left = [first], budget // 2 if first.count > budget // 2 else budget - first.count
+    for state in sorted(reading[1:], key=lambda state: state.unfed):
+        ends = state.unfed == _share(state, left).count
+        if ends and not any(_waits_for(state, share) for share in chunk):
+            chunk.append(_share(state, left))
+            left -= state.unfed
+    left = budget - sum(share.count for share in chunk[1:])
+    chunk[0] = _share(first.state, left)
+    left -= chunk[0].count
+    taken = [share.state for share in chunk]
     for state in reading:
-        if budget <= 0:
-            break
-        if any(_waits_for(state, share) for share in chunk):
-            continue
-        count = min(budget, state.unfed, state.segment.end - state.fed)
-        chunk.append(Share(state, count))
-        budget -= count
+        if left > 0 and state not in taken and not any(_waits_for(state, one) for one in chunk):
+            chunk.append(_share(state, left))
+            left -= chunk[-1].count
     return chunk
+
+
+def _share(state: RequestState, most: int) -> Share:
+    return Share(state, min(most, state.unfed, state.segment.end - state.fed))
 
 
 def _waits_for(state: RequestState, share: Share) -> bool:
