@@ -12,7 +12,7 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from tests.ask_page import OPTIONS_PROMPT
-from tests.browser import PATIENCE, ask_page, fill_number, lost_focus, serious, visits
+from tests.browser import PATIENCE, ask_page, fill_number, fresh_page, lost_focus, serious, visits
 from tests.fake_ramole import LAYERS, MODULES, WORDS
 from tests.serving import app, second_start
 from ui.charts.explained import spell
@@ -246,6 +246,45 @@ def test_keyboard_alone(quick, visit):
     assert not page.evaluate("document.activeElement.classList.contains('token')")
     assert lost_focus(page) == []
     assert page.wrong == []
+
+
+LATE = """
+const send = window.fetch, wait = (seconds) => new Promise((go) => setTimeout(go, 1000 * seconds));
+window.held = 0;
+window.fetch = async (what, how) => {
+  const answer = await send(what, how);
+  if (!String(what.url || what).includes('/queue/data')) return answer;
+  const late = new TransformStream({
+    async transform(chunk, out) {
+      const text = new TextDecoder().decode(chunk);
+      const at = text.indexOf('data: {"msg":"close_stream"');
+      if (at < 0) return out.enqueue(chunk);
+      out.enqueue(new TextEncoder().encode(text.slice(0, at)));
+      window.held += 1;
+      await wait(1);
+      out.enqueue(new TextEncoder().encode(text.slice(at)));
+    },
+  });
+  return new Response(answer.body.pipeThrough(late), answer);
+};
+"""
+"""A network that brings the last message of a stream of events a second late."""
+
+
+def test_a_question_that_is_sent_while_the_stream_of_events_ends_is_answered(quick, chromium):
+    context = chromium.new_context()
+    context.add_init_script(LATE)
+    page = fresh_page(context, quick.url)
+    expect(page.locator("#answer .token").first).to_be_visible()
+    for prompt in ("Which boats?", "And where?"):
+        page.wait_for_timeout(1500)  # all streams have ended
+        page.evaluate("window.held = 0")
+        page.locator("#answer .token").nth(2).click()
+        page.wait_for_function("window.held > 0")
+        page.locator("#prompt textarea").fill(prompt)
+        with answered(page):
+            page.locator("#prompt textarea").press("Enter")
+    context.close()
 
 
 def test_an_error_is_one_sentence_and_nothing_typed_is_lost(quick, visit):

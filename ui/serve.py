@@ -134,7 +134,7 @@ def served(page: gr.Blocks, ramole: "Ramole") -> dict[str, Any]:
         "mcp_server": find_spec("mcp") is not None,
         "app_kwargs": {"routes": routes, "middleware": middleware},
         "css_paths": styles(),
-        "head": tab_secret(),
+        "head": scripts(),
         "theme": look(),
         "footer_links": ["api", "gradio", "settings"],
         "run_history": False,
@@ -189,10 +189,11 @@ def styles() -> list[Path]:
     return sorted(Path(__file__).parent.rglob("*.css"), key=lambda path: path.name)
 
 
-def tab_secret() -> str:
-    """The script that lets a browser tab be one visitor, a reload included."""
-    script = Path(__file__).parent / "session" / "tab_secret.js"
-    return f"<script>{script.read_text('utf-8')}</script>"
+def scripts() -> str:
+    """The scripts that run before Gradio's: whose page it is, and no event's end is missed."""
+    folder = Path(__file__).parent / "session"
+    files = [folder / name for name in ("tab_secret.js", "event_stream.js")]
+    return "".join(f"<script>{file.read_text('utf-8')}</script>" for file in files)
 
 
 def look() -> gr.Theme:
