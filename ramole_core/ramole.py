@@ -295,7 +295,7 @@ class Ramole:
         step of the search for a request's weights, where its method finds them on examples.
         `selected` is called once for each request, before any token, with its adapters.
         `cancelled` is asked again and again: once it is true, the rest ends there, with the finish
-        reason `cancelled`, in a long list also before all are selected; closing the iterator does
+        reason `cancelled`, also before all are selected; closing the iterator does
         the same. Raises Busy where too many wait already, of all or of this address.
         """
         requests = list(requests)

@@ -12,8 +12,7 @@ from dataclasses import dataclass, field
 from ramole_core.errors import Busy, Cancelled
 
 SHARE = 4
-"""One source may hold one place in so many of those where requests wait, or as many as run at
-once."""
+"""A source may hold a fourth of the places, or as many as there are rows if that is more."""
 POLL_SECONDS = 0.1
 """Seconds between two looks at whether somebody who waits still does."""
 REMEMBERED = 1024
@@ -35,6 +34,8 @@ def source_of(session: str, address: str) -> Source:
 @dataclass(eq=False)
 class _Waiting:
     source: Source
+    since: float = 0.0
+    """Stands for its source's last turn, where that is not known."""
     called: threading.Event = field(default_factory=threading.Event)
 
 
@@ -46,8 +47,9 @@ class TurnLock:
         self._lock = threading.Lock()
         self._held = False
         self._waiting: list[_Waiting] = []
-        self._turns: OrderedDict[Source, None] = OrderedDict()
-        """Sources by their last turn, the latest last."""
+        self._count = 0
+        self._turns: OrderedDict[Source, int] = OrderedDict()
+        """The number of each source's last turn, the latest last."""
 
     @contextmanager
     def turn(
@@ -63,6 +65,7 @@ class TurnLock:
 
     def _take(self, one: _Waiting, cancelled: Callable[[], bool]) -> None:
         with self._lock:
+            one.since = self._count - 0.5  # before the turn that runs, behind all others
             if not self._held:
                 self._call(one)
             else:
@@ -83,14 +86,15 @@ class TurnLock:
         """Give the lock to the next one; called with the inner lock."""
         self._held = False
         if self._waiting:
-            last = {source: n for n, source in enumerate(self._turns)}
-            following = min(self._waiting, key=lambda one: last.get(one.source, -1))
+            last = self._turns
+            following = min(self._waiting, key=lambda one: last.get(one.source, one.since))
             self._waiting.remove(following)
             self._call(following)
 
     def _call(self, one: _Waiting) -> None:
         self._held = True
-        self._turns[one.source] = None
+        self._count += 1
+        self._turns[one.source] = self._count
         self._turns.move_to_end(one.source)
         while len(self._turns) > REMEMBERED:
             self._turns.popitem(last=False)

@@ -250,41 +250,44 @@ def test_keyboard_alone(quick, visit):
 
 LATE = """
 const send = window.fetch, wait = (seconds) => new Promise((go) => setTimeout(go, 1000 * seconds));
-window.held = 0;
+window.held = window.joined = window.caught = 0;
 window.fetch = async (what, how) => {
-  const answer = await send(what, how);
-  if (!String(what.url || what).includes('/queue/data')) return answer;
+  const answer = await send(what, how), path = String(what.url || what);
+  if (path.includes('/queue/join')) window.joined += 1;
+  if (!path.includes('/queue/data')) return answer;
   const late = new TransformStream({
     async transform(chunk, out) {
       const text = new TextDecoder().decode(chunk);
       const at = text.indexOf('data: {"msg":"close_stream"');
       if (at < 0) return out.enqueue(chunk);
       out.enqueue(new TextEncoder().encode(text.slice(0, at)));
+      const before = window.joined;
       window.held += 1;
-      await wait(1);
+      for (let n = 0; n < 200 && window.joined === before; n++) await wait(0.1);
+      window.caught += window.joined > before;
+      await wait(0.3);
       out.enqueue(new TextEncoder().encode(text.slice(at)));
     },
   });
   return new Response(answer.body.pipeThrough(late), answer);
 };
 """
-"""A network that brings the last message of a stream of events a second late."""
+"""A network that brings the last message of a stream of events after the next event is sent."""
 
 
 def test_a_question_that_is_sent_while_the_stream_of_events_ends_is_answered(quick, chromium):
-    context = chromium.new_context()
-    context.add_init_script(LATE)
-    page = fresh_page(context, quick.url)
-    expect(page.locator("#answer .token").first).to_be_visible()
-    for prompt in ("Which boats?", "And where?"):
-        page.wait_for_timeout(1500)  # all streams have ended
-        page.evaluate("window.held = 0")
-        page.locator("#answer .token").nth(2).click()
-        page.wait_for_function("window.held > 0")
-        page.locator("#prompt textarea").fill(prompt)
-        with answered(page):
-            page.locator("#prompt textarea").press("Enter")
-    context.close()
+    with chromium.new_context() as context:
+        context.add_init_script(LATE)
+        page = fresh_page(context, quick.url)
+        expect(page.locator("#answer .token").first).to_be_visible()
+        for prompt in ("Which boats?", "And where?"):
+            held = page.evaluate("window.held")
+            page.locator("#prompt textarea").fill(prompt)
+            with answered(page):
+                page.locator("#prompt textarea").press("Enter")
+            page.wait_for_function("held => window.held > held", arg=held)
+        assert page.evaluate("window.caught") > 0
+        assert page.wrong == []
 
 
 def test_an_error_is_one_sentence_and_nothing_typed_is_lost(quick, visit):

@@ -237,6 +237,11 @@ def test_a_name_that_is_no_text_is_one_sentence(ramole, event, name):
         handler(name, *more, gr.Request())
 
 
+def test_words_that_are_no_text_go_with_an_upload_as_none(ramole, archive):
+    (*_, last) = PoolHandlers(ramole).on_drop([archive("mine", seed=1)], 5, {"a": 1}, gr.Request())
+    assert "mine.zip" in last[0]
+
+
 @pytest.mark.parametrize("event", ["download", "remove"])
 def test_without_a_name_nothing_is_chosen(ramole, event):
     with pytest.raises(gr.Error, match="No adapter is chosen"):

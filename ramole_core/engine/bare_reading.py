@@ -27,7 +27,7 @@ class BareReader:
         self._placer, self._alone = placer, alone
 
     def placement(self) -> Placement:
-        """Of a row that no adapter answers."""
+        """Place a row without adapters."""
         return self._placer.prepare(Request("made up", method="base"), ())
 
     def ends(
@@ -44,17 +44,22 @@ class BareReader:
         @contextmanager
         def watch(parts: Sequence[Part]) -> Iterator[None]:
             ends = torch.tensor([end - start for _, start, end in parts]).cumsum(0) - 1
-            with watch_inputs(self._model, self._layout, ends) as inputs:
+            last = [place for place, (n, _, end) in enumerate(parts) if end == len(prompts[n])]
+            if not last:
                 yield
-            for place, (n, _, _) in enumerate(parts):  # of its last part is what stays
-                found[n] = [x[:, place] for x in inputs()]
+                return
+            with watch_inputs(self._model, self._layout, ends[last]) as inputs:
+                yield
+            every = inputs()
+            for row, place in enumerate(last):
+                found[parts[place].prompt] = [x[:, row] for x in every]
 
         jobs = self._jobs(prompts)
         self._alone.read(jobs, full="", watch=watch, source=source, cancelled=cancelled)
         every = [found[n] for n in range(len(prompts))]
         return [torch.stack(group, dim=1) for group in zip(*every, strict=True)]
 
-    def means(self, ids: Sequence[int], *, source: Source) -> Mapping[str, Tensor]:
+    def means(self, ids: Sequence[int]) -> Mapping[str, Tensor]:
         """The mean input of each block over one prompt, by path."""
         sums: dict[str, Tensor] = {}
 
@@ -62,7 +67,7 @@ class BareReader:
             ((_, start, end),) = parts
             return watch_sums(self._model, self._layout.sites.blocks, [(0, end - start)], [sums])
 
-        self._alone.read(self._jobs([ids]), full="", watch=watch, source=source)
+        self._alone.read(self._jobs([ids]), full="", watch=watch)
         return mean_of(sums, len(ids))
 
     def _jobs(self, prompts: Sequence[Sequence[int]]) -> list[tuple[Segments, Sequence[int]]]:

@@ -47,7 +47,7 @@ from ramole_core.errors import Busy
 from ramole_core.kernels.all import compile_kernels
 from ramole_core.layers import Bank, find_layout, fused_of, install_serving, is_exact
 from ramole_core.request import Generation, Request, Step
-from ramole_core.turns import Source, TurnLock, never, source_of
+from ramole_core.turns import Source, TurnLock, never
 
 
 @dataclass(frozen=True)
@@ -152,6 +152,7 @@ class Engine:
             runner=self._runner,
             placer=self._placer,
             lock=self._lock,
+            chunk=sizes.prefill_chunk,
             most=self._most_beside,
         )
         self._bare = BareReader(base.model, self.layout, placer=self._placer, alone=self._alone)
@@ -380,9 +381,7 @@ class Engine:
         have them. Raises RamoleError where the bank is full of adapters in use."""
         full = "The adapters in use leave no room for this one now; try again in a moment."
         jobs = [(self._maker.segments(one, length=len(ids)), list(ids)) for one in asked]
-        logits, faults = self._alone.read(
-            jobs, full=full, becomes=_lengths(asked), source=_source(asked)
-        )
+        logits, faults = self._alone.read(jobs, full=full, becomes=_lengths(asked))
         for n, error in faults.items():
             raise fault_of(error, asked[n].request.method)
         found = logits.float().softmax(-1).topk(top)
@@ -439,6 +438,8 @@ class Engine:
         The batch goes on meanwhile, and sources take turns. Raises Cancelled where `cancelled` is
         true before all are read.
         """
+        if not prompts:
+            return []
         ids = [prompt.ids for prompt in prompts]
         inputs = self._bare.ends(ids, source=source, cancelled=cancelled)
         return [
@@ -454,10 +455,7 @@ class Engine:
         """The mean input of each block, by its path, over the prompt of this turn alone, as the
         bare base reads it in a forward of its own; of the last prompts it is remembered."""
 
-        def read(ids: Sequence[int]) -> Mapping[str, Tensor]:
-            return self._bare.means(ids, source=source_of(turn.owner or "", ""))
-
-        return self._known_means.get(encode_prompt(turn, self._base.tokenizer), read)
+        return self._known_means.get(encode_prompt(turn, self._base.tokenizer), self._bare.means)
 
     @torch.inference_mode()
     def _response(self, one: Candidate, inputs: Sequence[Tensor]) -> Response:
@@ -496,7 +494,3 @@ class Engine:
 def _lengths(asked: Sequence[Prepared]) -> list[int]:
     """The greatest length of each request."""
     return [len(one.prompt.ids) + one.prompt.room for one in asked]
-
-
-def _source(asked: Sequence[Prepared]) -> Source:
-    return source_of(next((one.request.owner for one in asked if one.request.owner), ""), "")

@@ -44,15 +44,18 @@ class IsolatedForward:
         runner: ModelRunner,
         placer: Placer,
         lock: TurnLock,
+        chunk: int,
         most: Callable[[], int],
     ):
-        """`lock` is the engine's; a forward has `most()` tokens at most, so long is the longest
-        that the batch waits for it."""
+        """`lock` is the engine's. Prompts of at most `chunk` tokens together are read in one
+        forward, a longer one in pieces of `most()` tokens."""
         self._model, self._runner, self._placer = model, runner, placer
         self._page_bytes = KvCache(model, limit=0).page_bytes
-        self._lock, self._most = lock, most
+        self._lock, self._chunk, self._most = lock, chunk, most
         self._line = TurnLock()
         """Of all who read beside the batch, one waits for the engine's lock."""
+        self._long = TurnLock()
+        """One long prompt is read at a time, or their caches would fill the memory."""
 
     def read(
         self,
@@ -69,23 +72,41 @@ class IsolatedForward:
         `becomes`: how long the request of each may become, where that is more than its tokens.
         Prompts that fit into one forward together are read together. `source`: who asks, for whose
         turn it is. Raises RamoleError with the sentence `full` where their adapters have no room
-        together now, Cancelled where `cancelled` is true while it waits.
+        together now, Cancelled where `cancelled` is true while it waits. Without a source all who
+        read take one turn.
         """
         lengths = list(becomes) or [0] * len(asked)
         logits: dict[int, Tensor] = {}
         faults: dict[int, Exception] = {}
-        for group in groups([len(ids) for _, ids in asked], self._most()):
-            reading = _Reading({n: asked[n] for n in group}, self._cache_of(asked, group), lengths)
-            while not reading.over:
-                with self._line.turn(source, cancelled), self._lock.turn(), torch.inference_mode():
-                    parts = reading.next_parts(self._most())
-                    with self._placer.pinned(reading.placements(parts), full) as rows:
-                        with watch(parts):
-                            output = self._runner.forward(reading.pieces(parts, rows), reading.kv)
-                    reading.take(parts, output)
+        for group in groups([len(ids) for _, ids in asked], self._chunk):
+            long = sum(len(asked[n][1]) for n in group) > self._chunk
+            with self._long.turn(source, cancelled) if long else nullcontext():
+                reading = self._read(group, asked, lengths, full, watch, (source, cancelled))
             logits |= reading.logits
             faults |= reading.faults
         return torch.stack([logits[n] for n in range(len(asked))]), faults
+
+    def _read(
+        self,
+        group: Sequence[int],
+        asked: Sequence[tuple[Segments, Sequence[int]]],
+        becomes: Sequence[int],
+        full: str,
+        watch: Watch,
+        turn: tuple[Source, Callable[[], bool]],
+    ) -> "_Reading":
+        reading: _Reading | None = None
+        while reading is None or not reading.over:
+            with self._line.turn(*turn), self._lock.turn(), torch.inference_mode():
+                if reading is None:
+                    kv = self._cache_of(asked, group)
+                    reading = _Reading({n: asked[n] for n in group}, kv, becomes)
+                parts = reading.next_parts(self._most())
+                with self._placer.pinned(reading.placements(parts), full) as rows:
+                    with watch(parts):
+                        output = self._runner.forward(reading.pieces(parts, rows), reading.kv)
+                reading.take(parts, output)
+        return reading
 
     def _cache_of(
         self, asked: Sequence[tuple[Segments, Sequence[int]]], group: Sequence[int]

@@ -89,8 +89,8 @@ def verdict(evidence: Evidence, taken: Sequence[str]) -> str:
         return "No adapter shows examples, so all that were asked answer."
     near = f"similarity {evidence.similarity:.2f}, needed {evidence.threshold:.2f}"
     if taken and evidence.nearest not in taken:
-        return f"{evidence.nearest} is near ({near}), and {taken[0]} responds more than it."
-    first = f"; {taken[0]} responds most" if taken and taken[0] != evidence.nearest else ""
+        return f"{evidence.nearest} is the nearest ({near}), but {taken[0]} comes first."
+    first = f"; {taken[0]} comes first" if taken and taken[0] != evidence.nearest else ""
     if evidence.response is not None:
         return f"{evidence.nearest} fits, if only just: {near}, and the adapters respond{first}."
     return f"{evidence.nearest} fits: {near}{first}."

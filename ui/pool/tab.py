@@ -84,6 +84,7 @@ class PoolHandlers:
         """The verdicts as they come; then the zone is empty, and so are the words that served."""
         with one_sentence(), self.call(request) as visitor:
             owner = visitor.owner
+            name, lines = (text if isinstance(text, str) else "" for text in (name, lines))
             steps = added(
                 self.ramole,
                 self.quota,
@@ -120,6 +121,7 @@ class PoolHandlers:
         """Replace the examples of one of the session's own, in its details too."""
         with one_sentence(), self.call(request) as visitor:
             owner, files = visitor.owner, files or ()
+            lines = lines if isinstance(lines, str) else ""
             said = replace_examples(self.ramole, self.quota, name, lines, files, owner=owner)
             return said, "", None, detail(self.ramole, self.quota, name, owner=owner)[0]
 
