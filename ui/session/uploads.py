@@ -70,7 +70,7 @@ def _take(path: str, folder: Path) -> Path:
         given = Path(path)
         cached = not given.is_symlink() and given.resolve().is_relative_to(cache)
     except (OSError, TypeError, ValueError):  # no path: a number, or a text of any length
-        cached = False
+        raise AdapterRefused(NO_UPLOAD) from None
     if not cached:
         raise AdapterRefused(NO_UPLOAD)
     folder.mkdir()
