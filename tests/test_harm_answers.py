@@ -211,6 +211,13 @@ def test_nobody_else_on_the_machine_reads_an_upload(server):
         assert stat.S_IMODE(one.stat().st_mode) & 0o077 == 0
 
 
+def test_one_component_is_told_how_far_every_event_is(server):
+    """The page updates each that any event reports to at every message of an answer."""
+    events = httpx.get(f"{server.url}/config", timeout=60).json()["dependencies"]
+    told = {tuple(event["show_progress_on"] or ()) for event in events}
+    assert len(events) > 50 and len(told) == 1 and len(*told) == 1
+
+
 def test_the_configuration_is_small_on_the_wire_and_says_what_it_said(server):
     plain = httpx.get(f"{server.url}/config", headers={"accept-encoding": "identity"}, timeout=60)
     packed = httpx.get(f"{server.url}/config", headers={"accept-encoding": "gzip"}, timeout=60)

@@ -117,6 +117,7 @@ def served(page: gr.Blocks, ramole: "Ramole") -> dict[str, Any]:
     track_sessions(quota_of(ramole).presence.sessions)
     page.delete_cache = (HOUR, HOUR)
     os.environ.setdefault("GRADIO_ANALYTICS_CACHE_FREQUENCY", NEVER)
+    show_progress_once(page)
     page.queue(max_size=settings.max_queue)
     page.max_threads = settings.max_batch + settings.max_queue + SPARE_THREADS
     page._queue.max_thread_count = page.max_threads
@@ -187,6 +188,14 @@ def drop_gone(ramole: "Ramole") -> None:
 def styles() -> list[Path]:
     """Every room's style sheet, in the order of their names."""
     return sorted(Path(__file__).parent.rglob("*.css"), key=lambda path: path.name)
+
+
+def show_progress_once(page: gr.Blocks) -> None:
+    """Let every event report its progress to one component: Gradio's page updates each component
+    that any event reports to whenever a message comes, which took half of a browser's core."""
+    first = next(one for one in page.blocks.values() if isinstance(one, gr.HTML))
+    for event in page.fns.values():
+        event.show_progress_on = [first]
 
 
 def scripts() -> str:

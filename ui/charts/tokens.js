@@ -254,6 +254,23 @@ text.addEventListener('keydown', (event) => {
   if (goal) pick(goal, goal === node ? 0 : 180);
 });
 
+// While an answer grows, drawing it takes a quarter of the time at most: a long one costs more each
+// time, and the page has to answer whoever presses a button meanwhile.
+let due = null, free = 0;
+function drawInTurn() {
+  const wait = props.value?.running ? free - performance.now() : 0;
+  if (wait > 0) {
+    due ??= setTimeout(() => { due = null; drawInTurn(); }, wait);
+    return;
+  }
+  clearTimeout(due);
+  due = null;
+  const began = performance.now();
+  draw();
+  root.getBoundingClientRect(); // the layout is part of it
+  free = performance.now() + 3 * (performance.now() - began);
+}
+
 text.replaceChildren(); // the template's own line breaks
-watch('value', draw);
+watch('value', drawInTurn);
 draw();
