@@ -4,7 +4,7 @@ import asyncio
 import json
 import socket
 import threading
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -14,12 +14,13 @@ import pytest
 from tests.pool_fakes import write_sample
 from tests.serving import fake
 from ui.middleware import refusal
-from ui.middleware.crowds import _refuse_waiting
+from ui.middleware.crowds import EVENTS_AT_ONCE, _refuse_waiting
 from ui.middleware.json_parts import MAX_PARTS, JsonParts
 from ui.middleware.refusal import Refused, limited
 from ui.middleware.routes import MAX_OPEN, MIB, RULE, RULES, Routes, Table, rules
 from ui.session.address import HEADER
 from ui.session.counts import AddressCounts, Taken
+from ui.session.rates import REMEMBERED, AddressRates
 
 HOME, EVIL = "198.51.100.1", "203.0.113.9"
 
@@ -134,6 +135,50 @@ def test_wider_prefixes_have_shares_that_grow_and_an_unknown_address_has_none():
     with pytest.raises(Taken):
         counts.take(HOME)
     assert counts.total == 20
+
+
+def test_events_of_one_address_come_at_a_rate_and_nobody_elses_are_slower():
+    now = [0.0]
+    rates = AddressRates(rate=2, burst=5, clock=lambda: now[0])
+
+    def taken(address: str) -> int:
+        many = 0
+        with suppress(Taken):
+            while many < 100:
+                rates.take(address)
+                many += 1
+        return many
+
+    assert taken("1.2.3.4") == 5 and taken("1.2.3.4") == 0
+    assert taken("1.2.3.5") == 5 and taken("") == 100
+    now[0] = 1.0
+    assert taken("1.2.3.4") == 2
+    now[0] = 100.0
+    assert taken("1.2.3.4") == 5
+    for n in range(3 * REMEMBERED):
+        rates.take(f"10.{n // 65536}.{n // 256 % 256}.{n % 256}")
+        now[0] += 1.0
+    assert len(rates._levels) <= REMEMBERED + 1
+
+
+def test_too_many_events_are_refused_and_another_address_is_served(server):
+    body = json.dumps({"data": []}).encode()
+    told: list[int] = []
+
+    def flood():
+        with httpx.Client(timeout=60) as client:
+            for _ in range(120):
+                said = {"content-type": "application/json", "x-forwarded-for": "203.0.113.77"}
+                url = f"{server.url}/gradio_api/call/list_adapters"
+                told.append(client.post(url, content=body, headers=said).status_code)
+
+    threads = [threading.Thread(target=flood) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert set(told) == {200, 429} and 20 < told.count(200) < 2 * EVENTS_AT_ONCE
+    assert post(server, "call/list_adapters", body, HOME).status_code == 200
 
 
 def event(address: str) -> SimpleNamespace:

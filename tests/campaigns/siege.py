@@ -6,6 +6,7 @@ answer; how long the first token takes is compared with a turn without an attack
 
 import asyncio
 import json
+import re
 import statistics
 import sys
 import time
@@ -93,7 +94,7 @@ async def _turns(
     await _turn(server, [], min(seconds, 5), clients)  # warm
     quiet = await _turn(server, [], seconds, clients)
     usual, told = statistics.median(quiet.first), {}
-    before, disk = _memory(server), _disk(root)
+    before, disk, cached = _memory(server), _disk(root), _cached(server)
     turns = [([kind], kind) for kind in kinds] + [(kinds, "all at once")]
     for names, name in turns:
         if time.monotonic() > end:
@@ -112,7 +113,8 @@ async def _turns(
         if late > LATER * usual + NOISE_SECONDS:
             figures.failed("first_token_twice_as_late", f"{name}: {late:.3f} s after {usual:.3f} s")
     await asyncio.sleep(min(SETTLED_SECONDS, seconds))
-    more, left = _memory(server) - before, _disk(root) - disk
+    kept = _cached(server) - cached
+    more, left = _memory(server) - before - kept, _disk(root) - disk
     if more > MORE_MIB:
         figures.failed("memory_not_flat", f"{more:.0f} MiB more")
     if left > 1:
@@ -122,6 +124,7 @@ async def _turns(
         "first_token_ms_without": round(1000 * usual),
         "turns": told,
         "memory_mib_more": round(more),
+        "prompts_kept_mib_more": round(kept),
         "disk_mib_more": round(left, 1),
     }
 
@@ -192,6 +195,13 @@ async def _ready(server: Server) -> None:
 
 def _memory(server: Server) -> float:
     return psutil.Process(server.process.pid).memory_info().rss / 2**20
+
+
+def _cached(server: Server) -> float:
+    """MiB of keys and values that are kept for prompts, up to a bound of their own."""
+    said = httpx.get(f"{server.url}/metrics", headers=KEY, timeout=60).text
+    found = re.search(r"^ramole_kv_cached_bytes (\S+)$", said, re.MULTILINE)
+    return float(found[1]) / 2**20 if found else 0.0
 
 
 def _disk(root: Path) -> float:

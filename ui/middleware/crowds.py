@@ -1,6 +1,7 @@
-"""Limits of requests in progress, by kind, from one address and in all; and of an address's events
-in Gradio's shared queue."""
+"""Limits of requests in progress, by kind, from one address and in all; and of an address's events:
+those a second, and those in Gradio's shared queue."""
 
+import asyncio
 from collections.abc import Iterable
 from typing import Any
 
@@ -8,11 +9,19 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from ..session.address import HEADER, address_of
 from ..session.counts import AddressCounts, Taken
+from ..session.rates import AddressRates
 from .refusal import Refused, header
 from .routes import MAX_OPEN, Kind, rule_of
 
 SHARE = 4
 """An address may have one in so many of the places in Gradio's queue, and half of those who run."""
+EVENTS_PER_SECOND = 20
+"""Events of one address, of a page or an endpoint; each takes some milliseconds of the server."""
+EVENTS_AT_ONCE = 200
+"""So many more are taken at once."""
+EVENTS: tuple[Kind, ...] = ("call", "direct", "answer")
+REFUSED_SECONDS = 0.25
+"""Until one too many is refused, so that a flood of them takes less of the server."""
 
 
 class Crowds:
@@ -25,6 +34,7 @@ class Crowds:
             kind: AddressCounts(most.address, min(most.all, streams))
             for kind, most in MAX_OPEN.items()
         }
+        self._rates = AddressRates(rate=EVENTS_PER_SECOND, burst=EVENTS_AT_ONCE)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -44,9 +54,20 @@ class Crowds:
             await refused.respond(scope, receive, send)
             return
         try:
-            await self._app(scope, receive, send)
+            if rule.kind not in EVENTS or self._in_time(address):
+                await self._app(scope, receive, send)
+            else:
+                await asyncio.sleep(REFUSED_SECONDS)
+                await _crowded(near=True).respond(scope, receive, send)
         finally:
             counts.give_back(address)
+
+    def _in_time(self, address: str) -> bool:
+        try:
+            self._rates.take(address)
+        except Taken:
+            return False
+        return True
 
 
 def _refuse_waiting(queue: Any, said: str) -> None:
