@@ -79,8 +79,8 @@ def test_in_pieces_and_together_the_responses_are_the_same(tiny, monkeypatch):
     prompts = [tiny.engine.read(ask(n)) for n in (70, 3, 9, 5, 90)]
     chosen = [tiny.chosen([("ant", 2), ("bee", 7)])] * len(prompts)
     found = []
-    for most in (7, CHUNK, 10_000):
-        monkeypatch.setattr(tiny.engine._alone, "_most", lambda most=most: most)
+    for chunk in (7, CHUNK, 10_000):
+        monkeypatch.setattr(tiny.engine._alone, "_chunk", chunk)
         found.append(tiny.engine.examine(prompts, chosen))
     for other in found[1:]:
         for row, mine in zip(other, found[0], strict=True):
@@ -124,7 +124,7 @@ def test_of_long_prompts_one_is_in_memory(tiny, monkeypatch):
 
 
 def test_what_goes_in_at_a_prompts_end_is_what_the_model_itself_has(tiny, monkeypatch):
-    monkeypatch.setattr(tiny.engine._alone, "_most", lambda: 7)
+    monkeypatch.setattr(tiny.engine._alone, "_chunk", 7)
     ids = [tiny.engine.read(ask(n)).ids for n in (30, 4)]
     mine = tiny.engine._bare.ends(ids)
     own = read_ends(tiny.base.model, tiny.engine.layout, ids)
@@ -135,8 +135,8 @@ def test_what_goes_in_at_a_prompts_end_is_what_the_model_itself_has(tiny, monkey
 def test_a_mean_is_the_same_in_any_pieces(tiny, monkeypatch):
     ids = tiny.engine.read(ask(60)).ids
     found = []
-    for most in (7, 10_000):
-        monkeypatch.setattr(tiny.engine._alone, "_most", lambda most=most: most)
+    for chunk in (7, 10_000):
+        monkeypatch.setattr(tiny.engine._alone, "_chunk", chunk)
         found.append(tiny.engine._bare.means(ids))
     assert found[0].keys() == found[1].keys() and found[0]
     for path, mean in found[0].items():

@@ -39,7 +39,7 @@ from ramole_core.engine.request_state import (
     new_pair_state,
     new_request_state,
 )
-from ramole_core.engine.scheduler import ALONE, Event, Scheduler, Sizes
+from ramole_core.engine.scheduler import Event, Scheduler, Sizes
 from ramole_core.engine.segment_maker import SegmentMaker
 from ramole_core.engine.segments import Segment, Segments
 from ramole_core.engine.store import UnitStore
@@ -153,7 +153,6 @@ class Engine:
             placer=self._placer,
             lock=self._lock,
             chunk=sizes.prefill_chunk,
-            most=self._most_beside,
         )
         self._bare = BareReader(base.model, self.layout, placer=self._placer, alone=self._alone)
         self._reader = RequestReader(base.tokenizer, self.facts, weights=weights)
@@ -446,10 +445,6 @@ class Engine:
             [self._response(one, [x[:, n] for x in inputs]) for one in part]
             for n, part in enumerate(candidates)
         ]
-
-    def _most_beside(self) -> int:
-        """Tokens that a forward beside the batch may have."""
-        return self.sizes.prefill_chunk * (1 if self.scheduler.running else ALONE)
 
     def mean_inputs(self, turn: Request) -> Mapping[str, Tensor]:
         """The mean input of each block, by its path, over the prompt of this turn alone, as the

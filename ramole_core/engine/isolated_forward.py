@@ -45,13 +45,12 @@ class IsolatedForward:
         placer: Placer,
         lock: TurnLock,
         chunk: int,
-        most: Callable[[], int],
     ):
         """`lock` is the engine's. Prompts of at most `chunk` tokens together are read in one
-        forward, a longer one in pieces of `most()` tokens."""
+        forward, a longer one in pieces of so many."""
         self._model, self._runner, self._placer = model, runner, placer
         self._page_bytes = KvCache(model, limit=0).page_bytes
-        self._lock, self._chunk, self._most = lock, chunk, most
+        self._lock, self._chunk = lock, chunk
         self._line = TurnLock()
         """Of all who read beside the batch, one waits for the engine's lock."""
         self._long = TurnLock()
@@ -101,7 +100,7 @@ class IsolatedForward:
                 if reading is None:
                     kv = self._cache_of(asked, group)
                     reading = _Reading({n: asked[n] for n in group}, kv, becomes)
-                parts = reading.next_parts(self._most())
+                parts = reading.next_parts(self._chunk)
                 with self._placer.pinned(reading.placements(parts), full) as rows:
                     with watch(parts):
                         output = self._runner.forward(reading.pieces(parts, rows), reading.kv)
