@@ -74,6 +74,6 @@ def test_no_bit_differs_in_other_models(tmp_path, name):
 def long_answers(tiny: TinyEngine) -> list[list[int]]:
     """Tokens of two requests that decode beside each other for a while."""
     mixed = tiny.submit(ask(9, "mixture", max_new_tokens=15), [("ant", 2), ("bee", 7)])
-    states = [mixed, tiny.submit(ask(30, "base", max_new_tokens=20), [])]
+    states = [mixed, tiny.submit(ask(30, "base", max_new_tokens=30), [])]
     tiny.finish()
     return [tiny.heard.pop(state).tokens for state in states]
