@@ -194,8 +194,8 @@ def show_progress_once(page: gr.Blocks) -> None:
     """Let every event report its progress to one component: Gradio's page updates each component
     that any event reports to whenever a message comes, which took half of a browser's core."""
     first = next((one for one in page.blocks.values() if isinstance(one, gr.HTML)), None)
-    for event in page.fns.values() if first else ():
-        event.show_progress_on = [first]
+    for event in page.fns.values():
+        event.show_progress_on = None if first is None else [first]
 
 
 def scripts() -> str:
