@@ -18,7 +18,7 @@ from ramole_core.turns import Source, never
 
 
 class BareReader:
-    """Reads prompts by the base alone; thread-safe."""
+    """A reader of prompts by the base alone; thread-safe."""
 
     def __init__(
         self, model: PreTrainedModel, layout: Layout, *, placer: Placer, alone: IsolatedForward

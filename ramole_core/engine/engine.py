@@ -448,7 +448,7 @@ class Engine:
 
     def mean_inputs(self, turn: Request) -> Mapping[str, Tensor]:
         """The mean input of each block, by its path, over the prompt of this turn alone, as the
-        bare base reads it in a forward of its own; of the last prompts it is remembered."""
+        bare base reads it beside the batch; of the last prompts it is remembered."""
 
         return self._known_means.get(encode_prompt(turn, self._base.tokenizer), self._bare.means)
 
