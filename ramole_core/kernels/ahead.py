@@ -1,11 +1,14 @@
-"""Compile the kernels in a process of its own, while the base model is fetched and converted."""
+"""Compile the kernels in processes of their own, while the base model is fetched and converted."""
 
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
-from ramole_core.kernels.code_cache import CACHE, COMPLETE, HERE
+from ramole_core.kernels.code_cache import CACHE, COMPLETE, HERE, mark_complete
+
+PARTS = 2
+"""Processes; `all.py` has what each compiles."""
 
 
 @contextmanager
@@ -14,23 +17,28 @@ def compiled_ahead() -> Iterator[Callable[[], None]]:
     if not CACHE or COMPLETE.is_file():
         yield lambda: None
         return
-    try:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "ramole_core.kernels.all"],
-            cwd=HERE.parents[1],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,  # what it could not compile is compiled, and told, here
-        )
-    except OSError:  # no room for a process: they are compiled here
-        yield lambda: None
-        return
+    processes: list[subprocess.Popen] = []
+    with suppress(OSError):  # no room for a process: what is missing is compiled here
+        for part in range(PARTS):
+            processes.append(_start(part))
 
     def wait() -> None:
-        process.wait()
+        if [process.wait() for process in processes] == [0] * PARTS:
+            mark_complete()
 
     try:
         yield wait
     finally:
-        process.kill()
-        process.wait()
+        for process in processes:
+            process.kill()
+            process.wait()
+
+
+def _start(part: int) -> subprocess.Popen:
+    return subprocess.Popen(
+        [sys.executable, "-m", "ramole_core.kernels.all", str(part)],
+        cwd=HERE.parents[1],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,  # what it could not compile is compiled, and told, here
+    )

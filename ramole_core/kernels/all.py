@@ -1,5 +1,8 @@
 """Compile every kernel before the first request."""
 
+import sys
+
+from ramole_core.kernels.ahead import PARTS
 from ramole_core.kernels.attention import ATTEND, WRITE
 from ramole_core.kernels.code_cache import mark_complete
 from ramole_core.kernels.elementwise import ACTIVATE
@@ -18,18 +21,32 @@ from ramole_core.kernels.narrow_grid import NARROW_TO_GRID
 from ramole_core.kernels.norm import NORMALISE
 from ramole_core.kernels.pointwise import POINTS
 from ramole_core.kernels.product import MULTIPLY
+from ramole_core.kernels.team import Kernel
 from ramole_core.kernels.widen import WIDEN
+
+
+def _parts() -> list[list[Kernel]]:
+    """The kernels of this CPU, for processes that take about as long as each other; first what a
+    start needs first."""
+    products = [WIDEN, NARROW, NARROW_TO_GRID, MULTIPLY, NORMALISE, SCORE, CHOOSE]
+    products += [MULTIPLY_HALVES] if MULTIPLIES else []
+    products += [TURN, MULTIPLY_IN_UNIT] if MATRIX else []
+    others = [ATTEND, WRITE, ACTIVATE, MIX, MEASURE, POINTS, MEASURE_LOGPROBS]
+    return [products, others]
+
+
+def compile_part(part: int) -> None:
+    """Compile the kernels of one of `ahead.PARTS` processes, or read them from the cache."""
+    for kernel in _parts()[part]:
+        kernel.compile()
 
 
 def compile_kernels() -> None:
     """Compile all kernels, or read them from the cache."""
-    every = [WIDEN, NORMALISE, MULTIPLY, MIX, MEASURE, ACTIVATE, ATTEND, WRITE, POINTS, SCORE]
-    every += [CHOOSE, MEASURE_LOGPROBS, NARROW, NARROW_TO_GRID]
-    every += [MULTIPLY_HALVES] if MULTIPLIES else []
-    for kernel in [*every, TURN, MULTIPLY_IN_UNIT] if MATRIX else every:
-        kernel.compile()
+    for part in range(PARTS):
+        compile_part(part)
     mark_complete()
 
 
 if __name__ == "__main__":
-    compile_kernels()
+    compile_part(int(sys.argv[1]))

@@ -11,7 +11,7 @@ import math
 import numpy as np
 
 from ramole_core.kernels.call_args import TILES, floats, halves, ints, take, words_at
-from ramole_core.kernels.compiled import kernel, put, wide
+from ramole_core.kernels.compiled import fill, kernel, put, wide
 from ramole_core.kernels.outers import outers
 from ramole_core.kernels.softmax import BLOCK as PAGE, soften
 from ramole_core.kernels.team import Kernel
@@ -94,8 +94,8 @@ def _begin(words, head, count, totals, largest):
     """Initialise the running softmax, with each head's sink if there is one."""
     shared = words[SHARED]
     rows = count * shared
-    totals[:rows] = 0
-    largest[:rows] = -np.inf
+    for row in range(rows):
+        totals[row], largest[row] = 0, -np.inf
     if words[SINKS]:
         sinks = floats(words[SINKS], 1, (head + 1) * shared)[0]
         for row in range(rows):
@@ -108,7 +108,7 @@ def _accumulate(words, keys, values, begin, position, count, x, scores, largest,
     shared, d, width, window = words[SHARED], words[D], words[WIDE], words[WINDOW]
     rows = count * shared
     columns = min(PAGE, (position + count - begin + LANES - 1) // LANES * LANES)
-    scores[:rows, :columns] = 0
+    fill(scores, rows, columns, 0)
     s, out = scores.ctypes.data, sums.ctypes.data
     outers(x.ctypes.data, d, rows, keys, PAGE, d, s, PAGE, columns)
     if words[CAP]:
@@ -154,7 +154,7 @@ def _attend(pointer):
         pages = ints(words[TABLES] + 4 * table, 1, (position + count + PAGE - 1) // PAGE)[0]
         _take_queries(words, first, count, head, x)
         rows = count * shared
-        sums[:rows] = 0
+        fill(sums, rows, width, 0)
         _begin(words, head, count, totals, largest)
         start = max(0, position + 1 - words[WINDOW]) // PAGE if words[WINDOW] else 0
         for n in range(start, len(pages)):

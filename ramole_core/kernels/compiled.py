@@ -13,17 +13,19 @@ from numba.extending import intrinsic, overload
 from ramole_core.kernels.code_cache import CACHE, kept_here
 
 P = ParamSpec("P")
-FAST = {"nogil": True, "cache": CACHE, "boundscheck": False, "error_model": "numpy"}
+FAST = {"nogil": True, "boundscheck": False, "error_model": "numpy"}
 DTYPES = (torch.float32, torch.bfloat16)
 """What activations, weights and adapters may be."""
 
 
-def kernel(**options):
-    """Compile a function, without a test's type checks around it."""
+def kernel(*, from_python: bool = False, **options):
+    """Compile a function, without a test's type checks around it. Unless it is called from Python
+    it has no wrapper and is not cached: the code of the `Kernel` that calls it holds its own."""
 
     def compiled(function):
+        inner = {} if from_python else {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
         with kept_here():
-            return njit(**FAST, **options)(unwrap(function))
+            return njit(**FAST, **inner, cache=CACHE and from_python, **options)(unwrap(function))
 
     return compiled
 
@@ -54,6 +56,22 @@ def _bits_of(context, number):
         return builder.bitcast(args[0], ir.IntType(32))
 
     return types.uint32(types.float32), build
+
+
+@kernel()
+def fill(out, rows, columns, number):
+    """out[:rows, :columns] = number. Loops like this one take a hundredth of the time that numba
+    needs to compile a slice's assignment."""
+    for row in range(rows):
+        for j in range(columns):
+            out[row, j] = number
+
+
+@kernel()
+def copy_row(out, source, n):
+    """out[:n] = source[:n]."""
+    for j in range(n):
+        out[j] = source[j]
 
 
 def wide(value) -> np.float32:

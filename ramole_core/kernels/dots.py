@@ -1,27 +1,44 @@
-"""out[m, j] = sum_n x[m, n] w[j, n]: lanes run along n, then one tree of sums.
+"""out[m, j] = sum_n x[m, n] w[j, n] of COLUMNS rows of w: lanes run along n, then one tree of sums.
 
-How many rows m are taken at once changes the speed and not one bit: each number has an accumulator
-of its own, filled and summed in the same order.
+How many rows of x are taken at once changes the speed and not one bit: each number has an
+accumulator of its own, filled and summed in the same order. What differs between weights (float32
+here, those of `direct` and `half_dots` where they lie) is a turn of the loop.
 """
 
-from llvmlite import ir
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
 from numba import types
 
 from ramole_core.kernels.compiled import instructions, kernel
+from ramole_core.kernels.loops import accumulate, in_steps
 from ramole_core.kernels.vectors import (
-    FLOAT,
     LANES,
     MANY,
-    VECTOR,
-    WORD,
-    fma_of,
+    fma,
+    load,
+    moved,
     places,
+    store,
     word,
     zero,
 )
 
 COLUMNS = 4
 """Rows of w that are met at once."""
+
+
+@dataclass(frozen=True)
+class Turn:
+    """A turn of the loop along n."""
+
+    size: int
+    """Bytes of a number of x."""
+    step: int
+    """Numbers of x that a turn takes."""
+    add: Callable[..., list]
+    """add(builder, at, xs, ws, scales, ahead, sums): the sums of xs times ws, row of x by row of x,
+    after a turn that begins `at` bytes behind each address of xs."""
 
 
 def sums_of(builder, vectors):
@@ -44,73 +61,68 @@ def sums_of(builder, vectors):
     return pairs(front, back, (0, 2, 4, 6), (1, 3, 5, 7))
 
 
-def _dots_of(rows: int):
-    """`dots` of so many rows of x and four of w; n is in whole vectors."""
+def products_of(turn: Turn, many: Sequence[int], *, there: bool = True) -> Callable[..., int]:
+    """Build out[:m, :COLUMNS] = x [m, n] times four rows of w, `many` rows of x at once.
+
+    Addresses, x_row and out_row in numbers; scales of the rows of w, and how many bytes `ahead` of
+    each row is prefetched, where the turn reads them. n: whole turns. Empty, and never called, on a
+    CPU without the instructions (`there`).
+    """
 
     @instructions
-    def dots(context, x, x_row, w, w_row, n, out, out_row):
+    def products(context, x, x_row, m, a, b, c, d, of_a, of_b, of_c, of_d, ahead, n, out, out_row):
         def build(context, builder, signature, args):
-            x, x_row, w, w_row, n, out, out_row = args
-            fma, start = fma_of(builder), builder.block
-            loop, done = builder.append_basic_block("dots"), builder.append_basic_block("done")
-            xs = [builder.add(x, builder.mul(x_row, word(4 * m))) for m in range(rows)]
-            ws = [builder.add(w, builder.mul(w_row, word(4 * j))) for j in range(COLUMNS)]
-            builder.branch(loop)
-            builder.position_at_end(loop)
-            at = builder.phi(WORD)
-            at.add_incoming(word(0), start)
-            sums = [[builder.phi(VECTOR) for _ in ws] for _ in xs]
+            x, x_row, m, *both, ahead, n, out, out_row = args
+            ws, scales = both[:COLUMNS], both[COLUMNS:]
+            end = builder.mul(n, word(turn.size))
 
-            def load(address):
-                place = builder.inttoptr(builder.add(address, at), VECTOR.as_pointer())
-                return builder.load(place, align=4)
+            def some(first, rows: int) -> None:
+                here = moved(builder, x, first, x_row, turn.size)
+                xs = [moved(builder, here, x_row, turn.size * row) for row in range(rows)]
 
-            weights, new = [load(address) for address in ws], []
-            for m, address in enumerate(xs):
-                number = load(address)
-                new.append(
-                    [
-                        builder.call(fma, [number, weight, sums[m][j]])
-                        for j, weight in enumerate(weights)
-                    ]
-                )
-            onward = builder.add(at, word(4 * LANES))
-            at.add_incoming(onward, loop)
-            for before, after in zip(sums, new, strict=True):
-                for one, other in zip(before, after, strict=True):
-                    one.add_incoming(zero(), start)
-                    one.add_incoming(other, loop)
-            end = builder.mul(n, word(4))
-            builder.cbranch(builder.icmp_signed("<", onward, end), loop, done)
-            builder.position_at_end(done)
-            for m, after in enumerate(new):
-                place = builder.add(out, builder.mul(out_row, word(4 * m)))
-                place = builder.inttoptr(place, ir.VectorType(FLOAT, COLUMNS).as_pointer())
-                builder.store(sums_of(builder, after), place, align=4)
+                def add(at, sums):
+                    sums = [sums[COLUMNS * row : COLUMNS * (row + 1)] for row in range(rows)]
+                    return sum(turn.add(builder, at, xs, ws, scales, ahead, sums), [])
+
+                sums = [zero()] * (COLUMNS * rows)
+                sums = accumulate(builder, end, turn.size * turn.step, sums, add)
+                there = moved(builder, out, first, out_row, 4)
+                for row in range(rows):
+                    of_row = sums_of(builder, sums[COLUMNS * row : COLUMNS * (row + 1)])
+                    store(builder, of_row, moved(builder, there, out_row, 4 * row))
+
+            if there:
+                in_steps(builder, m, many, some)
             return context.get_dummy_value()
 
-        return types.void(*[types.int64] * 7), build
+        return types.void(*[types.int64] * 15), build
 
-    return dots
+    return products
 
 
-_dots1, _dots2, _dots4, _dots6 = (_dots_of(rows) for rows in (1, 2, 4, 6))
+def _add(builder, at, xs, ws, scales, ahead, sums):
+    """float32 by float32, a vector a turn."""
+    weights = [load(builder, builder.add(w, at)) for w in ws]
+    numbers = [load(builder, builder.add(x, at)) for x in xs]
+    return [
+        [fma(builder, number, weight, total) for weight, total in zip(weights, row, strict=True)]
+        for number, row in zip(numbers, sums, strict=True)
+    ]
+
+
+@kernel()
+def four_rows(w, step, last):
+    """The addresses of COLUMNS rows that lie `step` bytes apart from w on; of row `last` for those
+    behind it."""
+    return w, w + min(1, last) * step, w + min(2, last) * step, w + min(3, last) * step
+
+
+_products = products_of(Turn(4, LANES, _add), (6, 4, 2, 1) if MANY == 6 else (2, 1))
 
 
 @kernel()
 def dots(x, x_row, m, w, w_row, n, out, out_row):
     """out[:m, :4] = x [m, n] w[:4, n]^T; addresses of float32, rows in numbers, n in whole
     vectors."""
-    at = 0
-    if MANY == 6:
-        while at + 6 <= m:
-            _dots6(x + 4 * at * x_row, x_row, w, w_row, n, out + 4 * at * out_row, out_row)
-            at += 6
-        if at + 4 <= m:
-            _dots4(x + 4 * at * x_row, x_row, w, w_row, n, out + 4 * at * out_row, out_row)
-            at += 4
-    while at + 2 <= m:
-        _dots2(x + 4 * at * x_row, x_row, w, w_row, n, out + 4 * at * out_row, out_row)
-        at += 2
-    if at < m:
-        _dots1(x + 4 * at * x_row, x_row, w, w_row, n, out + 4 * at * out_row, out_row)
+    a, b, c, d = four_rows(w, 4 * w_row, COLUMNS - 1)
+    _products(x, x_row, m, a, b, c, d, 0, 0, 0, 0, 0, n, out, out_row)

@@ -14,15 +14,18 @@ from numba import types
 
 from ramole_core.kernels.call_args import ask_memory
 from ramole_core.kernels.compiled import instructions, kernel
-from ramole_core.kernels.dots import COLUMNS, sums_of
+from ramole_core.kernels.dots import Turn, products_of
 from ramole_core.kernels.outputs import CODES, GRID, HALVES
 from ramole_core.kernels.vectors import (
     FLOAT,
     LANES,
     VECTOR,
-    WORD,
+    Bfloat,
+    call_llvm,
+    load,
     places,
     spread,
+    store,
     word,
     zero,
 )
@@ -30,7 +33,7 @@ from ramole_core.kernels.widen import (
     BLOCK,
     GRID_BYTES,
     GROUP,
-    WORDS_OF,
+    split_codes,
     table_of,
 )
 
@@ -38,53 +41,22 @@ DEPTH = 32
 """bfloat16 numbers of a vector."""
 
 
-def _there() -> bool:
-    """Whether the CPU has the instruction; RAMOLE_HALVES=0 turns it off, to compare."""
-    features = llvm.get_host_cpu_features()
-    wanted = ("avx512bf16", "avx512bw")
-    return (
-        2 * LANES == DEPTH
-        and all(features.get(name) for name in wanted)
-        and os.environ.get("RAMOLE_HALVES") != "0"
-    )
-
-
-MULTIPLIES = _there()
+_FEATURES = llvm.get_host_cpu_features()
+THERE = 2 * LANES == DEPTH and all(map(_FEATURES.get, ("avx512bf16", "avx512bw")))
+"""Whether the CPU has the instruction."""
+MULTIPLIES = THERE and os.environ.get("RAMOLE_HALVES") != "0"
+"""Whether products of weights use it; RAMOLE_HALVES=0 turns that off, to compare."""
 NUMBERS = ir.VectorType(ir.IntType(16), DEPTH)
 """The bits of DEPTH bfloat16 numbers."""
 
 
-class _Half(ir.Type):
-    """LLVM's bfloat, which llvmlite lacks."""
-
-    def __str__(self) -> str:
-        return "bfloat"
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Half)
-
-    def __hash__(self) -> int:
-        return hash(_Half)
-
-
-HALVES_OF = ir.VectorType(_Half(), DEPTH)
-
-
-def _call(builder, name: str, result, arguments):
-    known = builder.module.globals.get(name)
-    kind = ir.FunctionType(result, [one.type for one in arguments])
-    return builder.call(known or ir.Function(builder.module, kind, name), arguments)
+HALVES_OF = ir.VectorType(Bfloat(), DEPTH)
 
 
 def _add_products(builder, total, x, w):
     """total + the products of two vectors, neighbours together."""
     halves = [builder.bitcast(numbers, HALVES_OF) for numbers in (x, w)]
-    return _call(builder, "llvm.x86.avx512bf16.dpbf16ps.512", VECTOR, [total, *halves])
-
-
-def _numbers(builder, address):
-    """The vector that begins at an address."""
-    return builder.load(builder.inttoptr(address, NUMBERS.as_pointer()), align=2)
+    return call_llvm(builder, "x86.avx512bf16.dpbf16ps.512", VECTOR, [total, *halves])
 
 
 def _grid(builder, address, n: int):
@@ -93,161 +65,92 @@ def _grid(builder, address, n: int):
     one = int(np.float32(1).view(np.uint32)) >> 16
     pairs = [one << 16 | int(np.float32(code).view(np.uint32)) >> 16 for code in range(LANES)]
     codes = builder.bitcast(places(pairs), NUMBERS)
-    place = builder.inttoptr(builder.add(address, word(4 * n)), ir.IntType(32).as_pointer())
-    both = builder.bitcast(builder.load(place, align=2), FLOAT)
+    both = load(builder, builder.add(address, word(4 * n)), ir.IntType(32), align=2)
+    both = builder.bitcast(both, FLOAT)
     return _add_products(builder, zero(), codes, builder.bitcast(spread(builder, both), NUMBERS))
 
 
 def _table(builder, kind: int, address):
     """The numbers of a block whose scales lie there, rounded to bfloat16: sixteen for each half."""
     if kind == CODES:
-        scale = builder.load(builder.inttoptr(address, FLOAT.as_pointer()), align=4)
+        scale = load(builder, address, FLOAT)
         first = last = table_of(builder, spread(builder, scale))[0]
     else:
         first, last = (_grid(builder, address, n) for n in range(BLOCK // GROUP))
-    name = "llvm.x86.avx512bf16.cvtne2ps2bf16.512"
-    return builder.bitcast(_call(builder, name, HALVES_OF, [last, first]), NUMBERS)
+    name = "x86.avx512bf16.cvtne2ps2bf16.512"
+    return builder.bitcast(call_llvm(builder, name, HALVES_OF, [last, first]), NUMBERS)
 
 
 def _codes(builder, address, table, part: int):
-    """DEPTH weights of a half of a block from DEPTH / 2 bytes: the even one is the high half of its
-    byte."""
-    kind = ir.VectorType(ir.IntType(8), LANES)
-    both = builder.load(builder.inttoptr(address, kind.as_pointer()), align=1)
-    both = builder.zext(both, WORDS_OF)
-    even = builder.lshr(both, places([4] * LANES))
-    odd = builder.shl(builder.and_(both, places([15] * LANES)), places([16] * LANES))
-    at = builder.or_(even, odd)
+    """DEPTH weights of a half of a block from DEPTH / 2 bytes."""
+    even, odd = split_codes(builder, address)
+    at = builder.or_(even, builder.shl(odd, places([16] * LANES)))
     if part:
         at = builder.or_(at, places([LANES << 16 | LANES] * LANES))
     at = builder.bitcast(at, NUMBERS)
-    return _call(builder, "llvm.x86.avx512.permvar.hi.512", NUMBERS, [table, at])
+    return call_llvm(builder, "x86.avx512.permvar.hi.512", NUMBERS, [table, at])
 
 
 SHIFT = {CODES: 5, GRID: 4}
 """How often the bytes of x are halved for those of the same block's scales."""
 
 
-def _dots_of(rows: int, kind: int):
-    """Build `half_dots` for so many rows of x and four of w; empty, and never called, on other
-    CPUs."""
-    codes = kind != HALVES
-    step = BLOCK if codes else DEPTH  # weights of a turn of the loop
+def _products_of(kind: int):
+    """`products_of` weights of this kind; empty, and never called, on other CPUs."""
+    in_blocks = kind != HALVES
+    step = BLOCK if in_blocks else DEPTH
 
-    @instructions
-    def dots(context, x, x_row, a, b, c, d, of_a, of_b, of_c, of_d, ahead, n, out, out_row):
-        def build(context, builder, signature, args):
-            if not MULTIPLIES:
-                return context.get_dummy_value()
-            x, x_row, *both, ahead, n, out, out_row = args
-            ws, scales = both[:COLUMNS], both[COLUMNS:]
-            start = builder.block
-            loop, done = builder.append_basic_block("dots"), builder.append_basic_block("done")
-            xs = [builder.add(x, builder.mul(x_row, word(2 * m))) for m in range(rows)]
-            builder.branch(loop)
-            builder.position_at_end(loop)
-            at = builder.phi(WORD)  # bytes of x
-            at.add_incoming(word(0), start)
-            sums = [[builder.phi(VECTOR) for _ in ws] for _ in xs]
-            new = [list(of_row) for of_row in sums]
-            tables = []
-            for address in scales if codes else ():
-                place = builder.add(address, builder.lshr(at, word(SHIFT[kind])))
-                tables.append(_table(builder, kind, place))
-            for part in range(step // DEPTH):
-                weights = []
-                for j, address in enumerate(ws):
-                    place = builder.add(address, builder.lshr(at, word(2)) if codes else at)
-                    if part == 0:
-                        ask_memory(builder, builder.add(place, ahead))
-                    if codes:
-                        place = builder.add(place, word(LANES * part))
-                        weights.append(_codes(builder, place, tables[j], part))
-                    else:
-                        weights.append(_numbers(builder, place))
-                for m, address in enumerate(xs):
-                    place = builder.add(builder.add(address, at), word(2 * DEPTH * part))
-                    numbers = _numbers(builder, place)
-                    for j, weight in enumerate(weights):
-                        new[m][j] = _add_products(builder, new[m][j], numbers, weight)
-            onward = builder.add(at, word(2 * step))
-            at.add_incoming(onward, loop)
-            for before, after in zip(sums, new, strict=True):
-                for one, other in zip(before, after, strict=True):
-                    one.add_incoming(zero(), start)
-                    one.add_incoming(other, loop)
-            end = builder.mul(n, word(2))
-            builder.cbranch(builder.icmp_signed("<", onward, end), loop, done)
-            builder.position_at_end(done)
-            for m, after in enumerate(new):
-                place = builder.add(out, builder.mul(out_row, word(4 * m)))
-                place = builder.inttoptr(place, ir.VectorType(FLOAT, COLUMNS).as_pointer())
-                builder.store(sums_of(builder, after), place, align=4)
-            return context.get_dummy_value()
+    def table(builder, address, at):
+        return _table(builder, kind, builder.add(address, builder.lshr(at, word(SHIFT[kind]))))
 
-        return types.void(*[types.int64] * 14), build
+    def add(builder, at, xs, ws, scales, ahead, sums):
+        tables = [table(builder, s, at) for s in scales] if in_blocks else []
+        for part in range(step // DEPTH):
+            weights = []
+            for j, w in enumerate(ws):
+                place = builder.add(w, builder.lshr(at, word(2)) if in_blocks else at)
+                if part == 0:
+                    ask_memory(builder, builder.add(place, ahead))
+                if in_blocks:
+                    place = builder.add(place, word(LANES * part))
+                    weights.append(_codes(builder, place, tables[j], part))
+                else:
+                    weights.append(load(builder, place, NUMBERS, align=2))
+            inputs = [builder.add(builder.add(x, at), word(2 * DEPTH * part)) for x in xs]
+            numbers = [load(builder, place, NUMBERS, align=2) for place in inputs]
+            sums = [
+                [
+                    _add_products(builder, total, number, weight)
+                    for total, weight in zip(row, weights, strict=True)
+                ]
+                for row, number in zip(sums, numbers, strict=True)
+            ]
+        return sums
 
-    return dots
+    many = (4, 2, 1) if in_blocks else (6, 4, 2, 1)
+    return products_of(Turn(2, step, add), many, there=THERE)
 
 
-_dots1, _dots2, _dots4, _dots6 = (_dots_of(rows, HALVES) for rows in (1, 2, 4, 6))
-_codes1, _codes2, _codes4 = (_dots_of(rows, CODES) for rows in (1, 2, 4))
-_grid1, _grid2, _grid4 = (_dots_of(rows, GRID) for rows in (1, 2, 4))
+_of_halves, _of_codes, _of_grid = map(_products_of, (HALVES, CODES, GRID))
 
 
 @kernel()
 def half_dots(x, x_row, m, a, b, c, d, ahead, n, out, out_row):
     """out[:m, :4] = x [m, n] times four rows of n; addresses of bfloat16 (out: float32), rows in
     numbers, n in whole vectors. What lies `ahead` bytes behind each weight is prefetched."""
-    at = 0
-    while at < m:
-        here, there, left = x + 2 * at * x_row, out + 4 * at * out_row, m - at
-        if left >= 6:
-            _dots6(here, x_row, a, b, c, d, 0, 0, 0, 0, ahead, n, there, out_row)
-            at += 6
-        elif left >= 4:
-            _dots4(here, x_row, a, b, c, d, 0, 0, 0, 0, ahead, n, there, out_row)
-            at += 4
-        elif left >= 2:
-            _dots2(here, x_row, a, b, c, d, 0, 0, 0, 0, ahead, n, there, out_row)
-            at += 2
-        else:
-            _dots1(here, x_row, a, b, c, d, 0, 0, 0, 0, ahead, n, there, out_row)
-            at += 1
+    _of_halves(x, x_row, m, a, b, c, d, 0, 0, 0, 0, ahead, n, out, out_row)
 
 
 @kernel()
 def half_dots_of_codes(x, x_row, m, a, b, c, d, of_a, of_b, of_c, of_d, ahead, n, out, out_row):
     """`half_dots` for four rows of NF4 with their scales, n in whole blocks."""
-    at = 0
-    while at < m:
-        here, there, left = x + 2 * at * x_row, out + 4 * at * out_row, m - at
-        if left >= 4:
-            _codes4(here, x_row, a, b, c, d, of_a, of_b, of_c, of_d, ahead, n, there, out_row)
-            at += 4
-        elif left >= 2:
-            _codes2(here, x_row, a, b, c, d, of_a, of_b, of_c, of_d, ahead, n, there, out_row)
-            at += 2
-        else:
-            _codes1(here, x_row, a, b, c, d, of_a, of_b, of_c, of_d, ahead, n, there, out_row)
-            at += 1
+    _of_codes(x, x_row, m, a, b, c, d, of_a, of_b, of_c, of_d, ahead, n, out, out_row)
 
 
 @kernel()
 def half_dots_of_grid(x, x_row, m, a, b, c, d, of_a, of_b, of_c, of_d, ahead, n, out, out_row):
     """`half_dots` for four rows of int4 with their steps and least numbers, n in whole blocks."""
-    at = 0
-    while at < m:
-        here, there, left = x + 2 * at * x_row, out + 4 * at * out_row, m - at
-        if left >= 4:
-            _grid4(here, x_row, a, b, c, d, of_a, of_b, of_c, of_d, ahead, n, there, out_row)
-            at += 4
-        elif left >= 2:
-            _grid2(here, x_row, a, b, c, d, of_a, of_b, of_c, of_d, ahead, n, there, out_row)
-            at += 2
-        else:
-            _grid1(here, x_row, a, b, c, d, of_a, of_b, of_c, of_d, ahead, n, there, out_row)
-            at += 1
+    _of_grid(x, x_row, m, a, b, c, d, of_a, of_b, of_c, of_d, ahead, n, out, out_row)
 
 
 def _narrow_block_of(kind: int):
@@ -256,11 +159,10 @@ def _narrow_block_of(kind: int):
     @instructions
     def narrow(context, codes, scales, out):
         def build(context, builder, signature, args):
-            table = _table(builder, kind, args[1]) if MULTIPLIES else None
-            for part in range(BLOCK // DEPTH if MULTIPLIES else 0):
+            table = _table(builder, kind, args[1]) if THERE else None
+            for part in range(BLOCK // DEPTH if THERE else 0):
                 found = _codes(builder, builder.add(args[0], word(LANES * part)), table, part)
-                place = builder.add(args[2], word(2 * DEPTH * part))
-                builder.store(found, builder.inttoptr(place, NUMBERS.as_pointer()), align=2)
+                store(builder, found, builder.add(args[2], word(2 * DEPTH * part)), align=2)
             return context.get_dummy_value()
 
         return types.void(*[types.int64] * 3), build

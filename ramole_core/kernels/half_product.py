@@ -10,7 +10,7 @@ import numpy as np
 from ramole_core.kernels.call_args import TILES, take, words_at
 from ramole_core.kernels.compiled import kernel
 from ramole_core.kernels.direct import AHEAD, MAX_DIRECT_ROWS
-from ramole_core.kernels.dots import COLUMNS
+from ramole_core.kernels.dots import COLUMNS, four_rows
 from ramole_core.kernels.half_dots import (
     DEPTH,
     half_dots,
@@ -43,23 +43,20 @@ from ramole_core.kernels.widen import BLOCK, GRID_BYTES
 @kernel()
 def _accumulate(words, first, count, sums):
     """sums[:, :count] of all rows of x, by the weights where they lie."""
-    i, m, width = words[I], words[M], sums.shape[1]
-    x, last = words[X], first + count - 1
+    i, m, width, kind = words[I], words[M], sums.shape[1], words[KIND]
+    x = words[X]
     for done in range(0, count, COLUMNS):
-        row, out = first + done, sums.ctypes.data + 4 * done
-        second, third, fourth = min(row + 1, last), min(row + 2, last), min(row + 3, last)
-        if words[KIND] in (CODES, GRID):
-            w, step = words[W], i // 2
-            a, b, c, d = w + row * step, w + second * step, w + third * step, w + fourth * step
-            s, step = words[SCALES], (4 if words[KIND] == CODES else GRID_BYTES) * (i // BLOCK)
-            e, f, g, h = s + row * step, s + second * step, s + third * step, s + fourth * step
-            if words[KIND] == CODES:
+        row, last, out = first + done, count - 1 - done, sums.ctypes.data + 4 * done
+        if kind == CODES or kind == GRID:
+            a, b, c, d = four_rows(words[W] + row * (i // 2), i // 2, last)
+            step = (4 if kind == CODES else GRID_BYTES) * (i // BLOCK)
+            e, f, g, h = four_rows(words[SCALES] + row * step, step, last)
+            if kind == CODES:
                 half_dots_of_codes(x, i, m, a, b, c, d, e, f, g, h, AHEAD, i, out, width)
             else:
                 half_dots_of_grid(x, i, m, a, b, c, d, e, f, g, h, AHEAD, i, out, width)
         else:
-            w, step = words[W], 2 * i
-            a, b, c, d = w + row * step, w + second * step, w + third * step, w + fourth * step
+            a, b, c, d = four_rows(words[W] + 2 * row * i, 2 * i, last)
             half_dots(x, i, m, a, b, c, d, AHEAD, i, out, width)
 
 
@@ -84,9 +81,8 @@ def _narrow_and_accumulate(words, first, count, weights, sums):
             some, ahead = min(ROWS, m - start), 0 if codes or start else AHEAD
             x, here = words[X] + 2 * start * i, sums.ctypes.data + 4 * start * width
             for j in range(0, step, COLUMNS):
-                out, most = here + 4 * (done + j), rows - 1
-                a, b = w + 2 * min(j, most) * i, w + 2 * min(j + 1, most) * i
-                c, d = w + 2 * min(j + 2, most) * i, w + 2 * min(j + 3, most) * i
+                out, begin = here + 4 * (done + j), min(j, rows - 1)
+                a, b, c, d = four_rows(w + 2 * begin * i, 2 * i, rows - 1 - begin)
                 half_dots(x, i, some, a, b, c, d, ahead, i, out, width)
 
 

@@ -14,7 +14,16 @@ from ramole_core.kernels.call_args import TILES, WORDS, halves, ints, take, word
 from ramole_core.kernels.compiled import instructions, kernel
 from ramole_core.kernels.matrix_unit import DEPTH, SIDE, rounded, turn
 from ramole_core.kernels.team import Kernel
-from ramole_core.kernels.vectors import FLOAT, VECTOR, places, spread, word
+from ramole_core.kernels.vectors import (
+    FLOAT,
+    VECTOR,
+    call_llvm,
+    load,
+    places,
+    spread,
+    store,
+    word,
+)
 from ramole_core.kernels.widen import BLOCK, NF4
 
 STEP = 2 * SIDE * DEPTH * 2
@@ -36,21 +45,16 @@ def _halves_of_block(context, codes, scale, out):
         scaled = builder.fmul(ir.Constant(VECTOR, numbers), spread(builder, scale))
         half = rounded(builder, scaled)
         table = builder.shuffle_vector(half, half, places([*range(SIDE)] * 2))
-        name = "llvm.x86.avx512.permvar.hi.512"
-        kind = ir.FunctionType(table.type, [table.type] * 2)
-        known = builder.module.globals.get(name)
-        look_up = known or ir.Function(builder.module, kind, name)
-        pairs = ir.VectorType(ir.IntType(32), SIDE)
+        look_up = "x86.avx512.permvar.hi.512"
+        lying, pairs = (ir.VectorType(ir.IntType(bits), SIDE) for bits in (8, 32))
         for depth in range(BLOCK // DEPTH):
             place = builder.add(codes, word(SIDE * depth))
-            lying = ir.VectorType(ir.IntType(8), SIDE).as_pointer()
-            both = builder.zext(builder.load(builder.inttoptr(place, lying), align=1), pairs)
+            both = builder.zext(load(builder, place, lying, align=1), pairs)
             high, low = (builder.lshr, 4), (builder.shl, 16)
             first, second = (way(both, places([by] * SIDE)) for way, by in (high, low))
             at = builder.bitcast(builder.or_(first, second), table.type)
-            found = builder.call(look_up, [table, at])
-            place = builder.add(out, word(STEP * depth))
-            builder.store(found, builder.inttoptr(place, table.type.as_pointer()), align=4)
+            found = call_llvm(builder, look_up, table.type, [table, at])
+            store(builder, found, builder.add(out, word(STEP * depth)))
         return context.get_dummy_value()
 
     return types.void(types.int64, types.float32, types.int64), build

@@ -16,7 +16,17 @@ from llvmlite import ir
 from numba import types
 
 from ramole_core.kernels.compiled import instructions
-from ramole_core.kernels.vectors import FLOAT, LANES, VECTOR, WORD, places, word
+from ramole_core.kernels.loops import accumulate
+from ramole_core.kernels.vectors import (
+    LANES,
+    Bfloat,
+    call_llvm,
+    load,
+    moved,
+    places,
+    store,
+    word,
+)
 
 SIDE = 16
 """Rows of a tile."""
@@ -55,11 +65,8 @@ def layouts() -> np.ndarray:
     return found
 
 
-def _call(builder, name: str, kinds: list, arguments: list) -> None:
-    full = f"llvm.x86.{name}"
-    kind = ir.FunctionType(ir.VoidType(), kinds)
-    known = builder.module.globals.get(full)
-    builder.call(known or ir.Function(builder.module, kind, full), arguments)
+def _call(builder, name: str, *arguments) -> None:
+    call_llvm(builder, f"x86.{name}", ir.VoidType(), list(arguments))
 
 
 def _tile(n: int) -> ir.Constant:
@@ -71,8 +78,7 @@ def lay_out(context, layout):
     """Configure the tile sizes; `layout` is the address of a row of `layouts`."""
 
     def build(context, builder, signature, args):
-        place = builder.inttoptr(args[0], ADDRESS)
-        _call(builder, "ldtilecfg", [ADDRESS], [place])
+        _call(builder, "ldtilecfg", builder.inttoptr(args[0], ADDRESS))
         return context.get_dummy_value()
 
     return types.void(types.int64), build
@@ -83,7 +89,7 @@ def release(context):
     """Release the unit's tiles: other code expects them empty."""
 
     def build(context, builder, signature, args):
-        _call(builder, "tilerelease", [], [])
+        _call(builder, "tilerelease")
         return context.get_dummy_value()
 
     return types.void(), build
@@ -105,45 +111,31 @@ def _multiply_of(rights: int) -> Callable[..., int]:
             left, left_next, left_step, left_row, steps, right, last, last_row, out = args
             tiles = [(right, word(4 * SIDE)), (last, last_row)][2 - rights :]
             first = RIGHT + 2 - rights
-            start, loop = builder.block, builder.append_basic_block("multiply")
-            done = builder.append_basic_block("met")
             sums = [SUMS[a] + b for a in (0, 1) for b in range(2 - rights, 2)]
             for n in sums:
-                _call(builder, "tilezero", [BYTE], [_tile(n)])
-            builder.branch(loop)
-            builder.position_at_end(loop)
-            at = builder.phi(WORD)
-            at.add_incoming(word(0), start)
+                _call(builder, "tilezero", _tile(n))
 
-            def load(tile, address, row):
+            def load_tile(tile: int, address, row) -> None:
                 place = builder.inttoptr(address, ADDRESS)
-                kinds = [BYTE, ADDRESS, WORD]
-                _call(builder, "tileloadd64", kinds, [_tile(tile), place, row])
+                _call(builder, "tileloadd64", _tile(tile), place, row)
 
-            here = builder.add(left, builder.mul(at, left_step))
-            for a in (0, 1):
-                load(LEFT + a, here, left_row)
-                here = builder.add(here, left_next)
-            for b, (address, row) in enumerate(tiles):
-                depth = builder.mul(row, word(SIDE))
-                load(first + b, builder.add(address, builder.mul(at, depth)), row)
-            for a in (0, 1):
-                for b in range(rights):
-                    numbers = [SUMS[a] + 2 - rights + b, LEFT + a, first + b]
-                    _call(builder, "tdpbf16ps", [BYTE] * 3, [_tile(n) for n in numbers])
-            onward = builder.add(at, word(1))
-            at.add_incoming(onward, loop)
-            builder.cbranch(builder.icmp_signed("<", onward, steps), loop, done)
-            builder.position_at_end(done)
+            def add(at, _):
+                here = moved(builder, left, at, left_step)
+                for a in (0, 1):
+                    load_tile(LEFT + a, here, left_row)
+                    here = builder.add(here, left_next)
+                for b, (address, row) in enumerate(tiles):
+                    load_tile(first + b, moved(builder, address, at, row, SIDE), row)
+                for a in (0, 1):
+                    for b in range(rights):
+                        numbers = (SUMS[a] + 2 - rights + b, LEFT + a, first + b)
+                        _call(builder, "tdpbf16ps", *map(_tile, numbers))
+                return []
+
+            accumulate(builder, steps, 1, [], add)
             for place, n in enumerate(sums):
-                address = builder.add(out, word(4 * SIDE * SIDE * place))
-                where = builder.inttoptr(address, ADDRESS)
-                _call(
-                    builder,
-                    "tilestored64",
-                    [BYTE, ADDRESS, WORD],
-                    [_tile(n), where, word(4 * SIDE)],
-                )
+                where = builder.inttoptr(moved(builder, out, 4 * SIDE * SIDE * place), ADDRESS)
+                _call(builder, "tilestored64", _tile(n), where, word(4 * SIDE))
             return context.get_dummy_value()
 
         return types.void(*[types.int64] * 9), build
@@ -161,11 +153,7 @@ def turn(context, source, source_row, out, out_row):
     def build(context, builder, signature, args):
         source, source_row, out, out_row = args
 
-        def place(address, row, m):
-            address = builder.add(address, builder.mul(row, word(m)))
-            return builder.inttoptr(address, VECTOR.as_pointer())
-
-        rows = [builder.load(place(source, source_row, m), align=4) for m in range(SIDE)]
+        rows = [load(builder, moved(builder, source, source_row, m)) for m in range(SIDE)]
         for d in (8, 4, 2, 1):  # squares of d by d change places
             front = places([n if not n & d else SIDE + n - d for n in range(SIDE)])
             back = places([n + d if not n & d else SIDE + n for n in range(SIDE)])
@@ -175,31 +163,16 @@ def turn(context, source, source_row, out, out_row):
                     rows[m] = builder.shuffle_vector(one, other, front)
                     rows[m + d] = builder.shuffle_vector(one, other, back)
         for n, row in enumerate(rows):
-            builder.store(row, place(out, out_row, n), align=4)
+            store(builder, row, moved(builder, out, out_row, n))
         return context.get_dummy_value()
 
     return types.void(*[types.int64] * 4), build
 
 
-class Bfloat(ir.Type):
-    """LLVM's bfloat16, which llvmlite lacks."""
-
-    def _to_string(self) -> str:
-        return "bfloat"
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Bfloat)
-
-    def __hash__(self) -> int:
-        return hash(Bfloat)
-
-
 def rounded(builder, vector):
     """16 float32 as 16 bfloat16's bits, to the nearest, ties to even."""
-    name = "llvm.x86.avx512bf16.cvtneps2bf16.512"
-    kind = ir.FunctionType(ir.VectorType(Bfloat(), SIDE), [ir.VectorType(FLOAT, SIDE)])
-    known = builder.module.globals.get(name)
-    found = builder.call(known or ir.Function(builder.module, kind, name), [vector])
+    name = "x86.avx512bf16.cvtneps2bf16.512"
+    found = call_llvm(builder, name, ir.VectorType(Bfloat(), SIDE), [vector])
     return builder.bitcast(found, ir.VectorType(ir.IntType(16), SIDE))
 
 
@@ -210,22 +183,15 @@ def round_rows(context, sums, sums_row, count, bias, out, out_row):
 
     def build(context, builder, signature, args):
         sums, sums_row, count, bias, out, out_row = args
-        start, loop = builder.block, builder.append_basic_block("round")
-        done = builder.append_basic_block("rounded")
-        more = builder.load(builder.inttoptr(bias, VECTOR.as_pointer()), align=4)
-        builder.branch(loop)
-        builder.position_at_end(loop)
-        at = builder.phi(WORD)
-        at.add_incoming(word(0), start)
-        place = builder.add(sums, builder.mul(at, sums_row))
-        row = builder.load(builder.inttoptr(place, VECTOR.as_pointer()), align=4)
-        half = rounded(builder, builder.fadd(row, more))
-        place = builder.add(out, builder.mul(at, out_row))
-        builder.store(half, builder.inttoptr(place, half.type.as_pointer()), align=2)
-        onward = builder.add(at, word(1))
-        at.add_incoming(onward, loop)
-        builder.cbranch(builder.icmp_signed("<", onward, count), loop, done)
-        builder.position_at_end(done)
+        more = load(builder, bias)
+
+        def one(at, _):
+            row = load(builder, moved(builder, sums, at, sums_row))
+            half = rounded(builder, builder.fadd(row, more))
+            store(builder, half, moved(builder, out, at, out_row), align=2)
+            return []
+
+        accumulate(builder, count, 1, [], one)
         return context.get_dummy_value()
 
     return types.void(*[types.int64] * 6), build

@@ -15,10 +15,10 @@ import numpy as np
 
 from ramole_core.composition.activation import MAX_Z, TINY
 from ramole_core.kernels.call_args import TILES, bytes_at, floats, halves, ints, take, words_at
-from ramole_core.kernels.compiled import kernel
+from ramole_core.kernels.compiled import copy_row, fill, kernel
 from ramole_core.kernels.direct import MAX_DIRECT_ROWS, dots_of_halves
 from ramole_core.kernels.dots import COLUMNS, dots
-from ramole_core.kernels.pairs import pairs
+from ramole_core.kernels.half_dots import half_dots
 from ramole_core.kernels.team import Kernel
 from ramole_core.kernels.vectors import LANES
 from ramole_core.kernels.widen import PAIR, widen_floats, widen_halves
@@ -57,36 +57,33 @@ def _reads_in_place(words, tokens):
 
 
 @kernel()
-def _page_at(words, page, j):
-    """The address of one row of A at module j, in bfloat16."""
-    return words[A] + 2 * words[I] * (page * words[MODULES] + j)
+def _four_pages(words, pages, before, first, last, j):
+    """The addresses of rows of A in bfloat16 at module j: of four pages from `first` on, of page
+    `last` for those behind it."""
+    size = 2 * words[I]
+    step = words[MODULES] * size
+    begin = words[A] + j * size + before * step
+    return (
+        begin + step * pages[first],
+        begin + step * pages[min(first + 1, last)],
+        begin + step * pages[min(first + 2, last)],
+        begin + step * pages[min(first + 3, last)],
+    )
 
 
 @kernel()
 def _accumulate(words, pages, count, before, j, start, tokens, buffer, out, out_row):
     """out[:tokens, :count] = x A^T at module j, of the rows pages[:count] of A, `before` added."""
-    if words[X_HALF]:
-        i = words[I]
-        x = words[X] + 2 * start * i
-        for first in range(0, count, COLUMNS):
-            last = count - 1
-            a = _page_at(words, before + pages[first], j)
-            b = _page_at(words, before + pages[min(first + 1, last)], j)
-            c = _page_at(words, before + pages[min(first + 2, last)], j)
-            d = _page_at(words, before + pages[min(first + 3, last)], j)
-            pairs(x, i, tokens, a, b, c, d, i, out + 4 * first, out_row)
-        return
-    x_row = words[X_ROW]
-    x = words[X] + 4 * start * x_row
-    if _reads_in_place(words, tokens):
+    half, i, x_row = words[X_HALF], words[I], words[X_ROW]
+    x = words[X] + (2 * start * i if half else 4 * start * x_row)
+    if half or _reads_in_place(words, tokens):
         ahead = 2 * COLUMNS * words[MODULES] * x_row  # pages of one adapter mostly lie together
         for first in range(0, count, COLUMNS):
-            last = count - 1
-            a = _page_at(words, before + pages[first], j)
-            b = _page_at(words, before + pages[min(first + 1, last)], j)
-            c = _page_at(words, before + pages[min(first + 2, last)], j)
-            d = _page_at(words, before + pages[min(first + 3, last)], j)
-            dots_of_halves(x, x_row, tokens, a, b, c, d, ahead, x_row, out + 4 * first, out_row)
+            a, b, c, d = _four_pages(words, pages, before, first, count - 1, j)
+            if half:
+                half_dots(x, i, tokens, a, b, c, d, ahead, i, out + 4 * first, out_row)
+            else:
+                dots_of_halves(x, x_row, tokens, a, b, c, d, ahead, x_row, out + 4 * first, out_row)
         return
     for first in range(0, count, COLUMNS):
         for c in range(first, min(first + COLUMNS, count)):
@@ -100,7 +97,7 @@ def _respond(words, pages, R, j, router, rank, q, tokens, grams, out):
     width = grams.shape[1]
     for c in range(R):
         place = (j * words[BANK_PAGES] + pages[c]) * words[S] + router
-        grams[c, :rank] = floats(words[GRAM] + 4 * place, 1, rank)[0]
+        copy_row(grams[c], floats(words[GRAM] + 4 * place, 1, rank)[0], rank)
     for c in range(0, R, COLUMNS):
         w = grams.ctypes.data + 4 * c * width
         dots(q.ctypes.data, width, tokens, w, width, width, out.ctypes.data + 4 * c, out.shape[1])
@@ -138,10 +135,10 @@ def _mix(pointer):
         if words[STEPS] & WEIGHTS_STEP:
             router, rank = asks[1], asks[2]
             if asks[0] != 0 and rank > 0:
-                q[:tokens] = 0
+                fill(q, tokens, s_row, 0)
                 out = q.ctypes.data
                 _accumulate(words, routers[router:], rank, 0, j, start, tokens, buffer, out, s_row)
-                q[:tokens, rank:] = 0
+                fill(q[:, rank:], tokens, s_row - rank, 0)
                 _respond(words, pages, R, j, router, rank, q, tokens, grams, responses)
             traced = words[ALPHA] != 0 and bytes_at(words[TRACED] + row, 1, 1)[0, 0] != 0
             slots = ints(words[SLOTS] + 4 * row * pages_row, 1, pages_row)[0]
@@ -206,7 +203,8 @@ def _weigh(words, row, token, j, units, responses, score, weight):
 def _measure(units, slots, R, norms):
     """norms [k]: |alpha v| of each adapter, from its weighted units (B's columns are orthonormal,
     `units.pack_units`)."""
-    norms[:] = 0  # a step that is replayed finds those of the step before
+    for c in range(norms.shape[0]):
+        norms[c] = 0  # a step that is replayed finds those of the step before
     for c in range(R):
         if slots[c] < norms.shape[0]:
             norms[slots[c]] += units[c] * units[c]

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ramole_core.kernels.call_args import TILES, WORDS, bytes_at, floats, halves, take, words_at
-from ramole_core.kernels.compiled import DTYPES, kernel, wide
+from ramole_core.kernels.compiled import DTYPES, copy_row, kernel, wide
 from ramole_core.kernels.team import Kernel
 from ramole_core.kernels.widen import BLOCK, TABLE
 
@@ -58,7 +58,7 @@ def _narrow(pointer):
                 for n in range(BLOCK):
                     x[n] = wide(source[n])
             else:
-                x[:] = floats(words[X] + 4 * block * BLOCK, 1, BLOCK)[0]
+                copy_row(x, floats(words[X] + 4 * block * BLOCK, 1, BLOCK)[0], BLOCK)
             codes = bytes_at(words[CODES] + block * (BLOCK // 2), 1, BLOCK // 2)[0]
             floats(words[SCALES] + 4 * block, 1, 1)[0, 0] = _narrow_block(x, codes)
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ramole_core.kernels.call_args import TILES, WORDS, bytes_at, floats, halves, take, words_at
-from ramole_core.kernels.compiled import DTYPES, kernel, put, wide
+from ramole_core.kernels.compiled import DTYPES, copy_row, kernel, put, wide
 from ramole_core.kernels.team import Kernel
 from ramole_core.kernels.widen import BLOCK, GROUP
 
@@ -34,7 +34,8 @@ def _narrow_group(x, codes, packed, grid):
     least, most = x[0], x[0]
     for n in range(GROUP):
         least, most = min(least, x[n]), max(most, x[n])
-    packed[:] = 0
+    for n in range(GROUP // 2):
+        packed[n] = 0
     step = (np.float64(most) - least) / 15
     put(grid, 0, np.float32(0))
     put(grid, 1, least)
@@ -70,7 +71,7 @@ def _narrow(pointer):
                 for n in range(GROUP):
                     x[n] = wide(source[n])
             else:
-                x[:] = floats(words[X] + 4 * group * GROUP, 1, GROUP)[0]
+                copy_row(x, floats(words[X] + 4 * group * GROUP, 1, GROUP)[0], GROUP)
             codes = bytes_at(words[CODES] + group * (GROUP // 2), 1, GROUP // 2)[0]
             _narrow_group(x, room, codes, halves(words[GRID] + 4 * group, 1, 2)[0])
 

@@ -18,7 +18,7 @@ from ramole_core.kernels.direct import (
     dots_of_grid,
     dots_of_halves,
 )
-from ramole_core.kernels.dots import COLUMNS, dots
+from ramole_core.kernels.dots import COLUMNS, dots, four_rows
 from ramole_core.kernels.outputs import (
     BYTES,
     CODES,
@@ -92,27 +92,23 @@ def _reads_in_place(words):
 @kernel()
 def _accumulate(words, first, count, sums):
     """sums[:, :count] of all rows of x, by the weights where they lie."""
-    i, m, x_row, width = words[I], words[M], words[X_ROW], sums.shape[1]
-    x, last = words[X], first + count - 1
+    i, m, x_row, width, kind = words[I], words[M], words[X_ROW], sums.shape[1], words[KIND]
+    x = words[X]
     for done in range(0, count, COLUMNS):
-        row, out = first + done, sums.ctypes.data + 4 * done
-        second, third, fourth = min(row + 1, last), min(row + 2, last), min(row + 3, last)
-        if words[KIND] in (CODES, GRID):
-            w, step = words[W], i // 2
-            a, b, c, d = w + row * step, w + second * step, w + third * step, w + fourth * step
-            s, step = words[SCALES], (4 if words[KIND] == CODES else GRID_BYTES) * (i // BLOCK)
-            e, f, g, h = s + row * step, s + second * step, s + third * step, s + fourth * step
-            if words[KIND] == CODES:
+        row, last, out = first + done, count - 1 - done, sums.ctypes.data + 4 * done
+        if kind == CODES or kind == GRID:
+            a, b, c, d = four_rows(words[W] + row * (i // 2), i // 2, last)
+            step = (4 if kind == CODES else GRID_BYTES) * (i // BLOCK)
+            e, f, g, h = four_rows(words[SCALES] + row * step, step, last)
+            if kind == CODES:
                 dots_of_codes(x, x_row, m, a, b, c, d, e, f, g, h, AHEAD, i, out, width)
             else:
                 dots_of_grid(x, x_row, m, a, b, c, d, e, f, g, h, AHEAD, i, out, width)
-        elif words[KIND] == BYTES:
-            w = words[W]
-            a, b, c, d = w + row * i, w + second * i, w + third * i, w + fourth * i
+        elif kind == BYTES:
+            a, b, c, d = four_rows(words[W] + row * i, i, last)
             dots_of_bytes(x, x_row, m, a, b, c, d, AHEAD, i, out, width)
         else:
-            w, step = words[W], 2 * i
-            a, b, c, d = w + row * step, w + second * step, w + third * step, w + fourth * step
+            a, b, c, d = four_rows(words[W] + 2 * row * i, 2 * i, last)
             dots_of_halves(x, x_row, m, a, b, c, d, AHEAD, i, out, width)
 
 

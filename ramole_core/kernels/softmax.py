@@ -12,7 +12,18 @@ from llvmlite import ir
 from numba import types
 
 from ramole_core.kernels.compiled import instructions, kernel
-from ramole_core.kernels.vectors import FLOAT, LANES, VECTOR, WORD, fma_of, places, word
+from ramole_core.kernels.vectors import (
+    FLOAT,
+    LANES,
+    VECTOR,
+    WORD,
+    fma,
+    load,
+    places,
+    spread,
+    store,
+    word,
+)
 
 BLOCK = 64
 """Scores of a block."""
@@ -35,25 +46,17 @@ def _float(number: float) -> ir.Constant:
     return ir.Constant(VECTOR, [ir.Constant(FLOAT, number)] * LANES)
 
 
-def _spread(builder, number):
-    """A number in all lanes."""
-    empty = ir.Constant(ir.VectorType(number.type, LANES), ir.Undefined)
-    first = builder.insert_element(empty, number, ir.Constant(ir.IntType(32), 0))
-    return builder.shuffle_vector(first, empty, places([0] * LANES))
-
-
 def _exp(builder, x):
     """exp of numbers of at most 0; NaN stays NaN."""
-    fma = fma_of(builder)
-    shifted = builder.call(fma, [x, _float(LOG2E), _float(MAGIC)])
+    shifted = fma(builder, x, _float(LOG2E), _float(MAGIC))
     n = builder.fsub(shifted, _float(MAGIC))
     r = x
     for part in LN2:
-        r = builder.call(fma, [n, _float(-part), r])
+        r = fma(builder, n, _float(-part), r)
     found = _float(TERMS[0])
     for term in TERMS[1:]:
-        found = builder.call(fma, [found, r, _float(term)])
-    found = builder.call(fma, [found, builder.fmul(r, r), r])
+        found = fma(builder, found, r, _float(term))
+    found = fma(builder, found, builder.fmul(r, r), r)
     found = builder.fadd(found, _float(1.0))
     power = builder.shl(builder.bitcast(shifted, WHOLE), places([23] * LANES))
     found = builder.bitcast(builder.add(builder.bitcast(found, WHOLE), power), VECTOR)
@@ -80,17 +83,16 @@ def _fold(builder, vector, join):
 def _soften(context, scores, low, high, largest, total):
     def build(context, builder, signature, args):
         scores, low, high, largest, total = args
-        low, high = (_spread(builder, builder.trunc(n, ir.IntType(32))) for n in (low, high))
+        low, high = (spread(builder, builder.trunc(n, ir.IntType(32))) for n in (low, high))
         found = []
         for v in range(BLOCK // LANES):
             place = builder.add(scores, word(4 * LANES * v))
-            place = builder.inttoptr(place, VECTOR.as_pointer())
             at = places(range(LANES * v, LANES * (v + 1)))
             seen = builder.and_(
                 builder.icmp_signed(">=", at, low), builder.icmp_signed("<", at, high)
             )
-            number = builder.load(place, align=4)
-            found.append((place, builder.select(seen, number, _float(float("-inf")))))
+            number = builder.select(seen, load(builder, place), _float(float("-inf")))
+            found.append((place, number))
 
         def larger(a, b):
             return _larger(builder, a, b)
@@ -98,20 +100,19 @@ def _soften(context, scores, low, high, largest, total):
         most = found[0][1]
         for _, number in found[1:]:
             most = larger(number, most)
-        largest, total = (builder.inttoptr(n, FLOAT.as_pointer()) for n in (largest, total))
-        before = builder.load(largest, align=4)
+        before = load(builder, largest, FLOAT)
         most = larger(_fold(builder, most, larger), before)
-        builder.store(most, largest, align=4)
-        shrink = _exp(builder, _spread(builder, builder.fsub(before, most)))
+        store(builder, most, largest)
+        shrink = _exp(builder, spread(builder, builder.fsub(before, most)))
         shrink = builder.extract_element(shrink, ir.Constant(ir.IntType(32), 0))
-        sums, mosts = None, _spread(builder, most)
+        sums, mosts = None, spread(builder, most)
         for place, number in found:
             weight = _exp(builder, builder.fsub(number, mosts))
-            builder.store(weight, place, align=4)
+            store(builder, weight, place)
             sums = weight if sums is None else builder.fadd(sums, weight)
-        so_far = builder.fmul(builder.load(total, align=4), shrink)
+        so_far = builder.fmul(load(builder, total, FLOAT), shrink)
         block = _fold(builder, sums, builder.fadd)
-        builder.store(builder.fadd(so_far, block), total, align=4)
+        store(builder, builder.fadd(so_far, block), total)
         return shrink
 
     assert scores == types.int64 and WORD.width == 64

@@ -209,7 +209,7 @@ def lead(words, entry, argument):
             _rest()
 
 
-@kernel()
+@kernel(from_python=True)
 def _help(team):
     """Help with every call that is open, until none has come for a while."""
     words = team.ctypes.data

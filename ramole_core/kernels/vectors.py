@@ -20,8 +20,6 @@ def _lanes() -> int:
 LANES = _lanes()
 MANY = 2 if LANES == 8 else 6  # AVX2 has 16 registers, the others 32
 """Rows of x that are taken at once."""
-COLUMNS = 4
-"""Rows of w that `dots` meets at once."""
 
 FLOAT, WORD = ir.FloatType(), ir.IntType(64)
 VECTOR = ir.VectorType(FLOAT, LANES)
@@ -47,22 +45,53 @@ def places(numbers) -> ir.Constant:
     return ir.Constant(ir.VectorType(kind, len(numbers)), [ir.Constant(kind, n) for n in numbers])
 
 
-def pointer(builder, address, steps, step: int, kind: ir.Type = FLOAT):
-    """address + steps * step bytes."""
-    if step:
-        address = builder.add(address, builder.mul(steps, word(step)))
-    return builder.inttoptr(address, kind.as_pointer())
+def moved(builder, address, *steps):
+    """address + the product of `steps` (values, or numbers known here) in bytes."""
+    values = [word(step) if isinstance(step, int) else step for step in steps]
+    step = values[0]
+    for value in values[1:]:
+        step = builder.mul(step, value)
+    return builder.add(address, step)
 
 
-def fma_of(builder):
-    name = f"llvm.fma.v{LANES}f32"
-    known = builder.module.globals.get(name)
-    return known or ir.Function(builder.module, ir.FunctionType(VECTOR, [VECTOR] * 3), name)
+class Bfloat(ir.Type):
+    """LLVM's bfloat16, which llvmlite lacks."""
+
+    def _to_string(self) -> str:
+        return "bfloat"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Bfloat)
+
+    def __hash__(self) -> int:
+        return hash(Bfloat)
+
+
+def call_llvm(builder, name: str, result: ir.Type, arguments: list):
+    """Call an instruction of LLVM's or of the CPU's by its name, which begins with `llvm.`."""
+    known = builder.module.globals.get(f"llvm.{name}")
+    kind = ir.FunctionType(result, [one.type for one in arguments])
+    return builder.call(known or ir.Function(builder.module, kind, f"llvm.{name}"), arguments)
+
+
+def fma(builder, a, b, c):
+    """a * b + c of three vectors, rounded once."""
+    return call_llvm(builder, f"fma.v{LANES}f32", VECTOR, [a, b, c])
+
+
+def load(builder, address, kind: ir.Type = VECTOR, *, align: int = 4):
+    """What lies at an address."""
+    return builder.load(builder.inttoptr(address, kind.as_pointer()), align=align)
+
+
+def store(builder, value, address, *, align: int = 4) -> None:
+    """Write a value to an address."""
+    builder.store(value, builder.inttoptr(address, value.type.as_pointer()), align=align)
 
 
 def spread(builder, number):
     """A number in every lane."""
-    empty = ir.Constant(VECTOR, ir.Undefined)
+    empty = ir.Constant(ir.VectorType(number.type, LANES), ir.Undefined)
     one = builder.insert_element(empty, number, ir.Constant(ir.IntType(32), 0))
     return builder.shuffle_vector(one, empty, places([0] * LANES))
 

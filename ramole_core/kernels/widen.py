@@ -14,7 +14,20 @@ from torch import Tensor
 from ramole_core.kernels.call_args import TILES, WORDS, floats, halves, take, words_at
 from ramole_core.kernels.compiled import instructions, kernel, wide
 from ramole_core.kernels.team import Kernel
-from ramole_core.kernels.vectors import FLOAT, LANES, VECTOR, fma_of, paired, places, spread, word
+from ramole_core.kernels.vectors import (
+    FLOAT,
+    LANES,
+    VECTOR,
+    call_llvm,
+    fma,
+    load,
+    moved,
+    paired,
+    places,
+    spread,
+    store,
+    word,
+)
 
 NF4 = (
     *(-1.0, -0.6961928009986877, -0.5250730514526367, -0.39491748809814453),
@@ -35,21 +48,36 @@ WORDS_OF = ir.VectorType(ir.IntType(32), LANES)
 
 
 def _store(builder, vector, address, at: int) -> None:
-    place = builder.add(address, word(4 * LANES * at))
-    builder.store(vector, builder.inttoptr(place, VECTOR.as_pointer()), align=4)
+    store(builder, vector, builder.add(address, word(4 * LANES * at)))
+
+
+def split_codes(builder, address):
+    """The two vectors of PAIR codes of 4 bits from LANES bytes: the even one is the high half of
+    its byte."""
+    both = load(builder, address, ir.VectorType(ir.IntType(8), LANES), align=1)
+    both = builder.zext(both, WORDS_OF)
+    return builder.lshr(both, places([4] * LANES)), builder.and_(both, places([15] * LANES))
+
+
+def split_halves(builder, both):
+    """The two vectors of bfloat16 numbers that lie in words: the low half is the even one."""
+    even = builder.shl(both, places([16] * LANES))
+    odd = builder.and_(both, places([0xFFFF0000] * LANES))
+    return builder.bitcast(even, VECTOR), builder.bitcast(odd, VECTOR)
+
+
+def halves_of(builder, address):
+    """The two vectors of PAIR bfloat16 numbers."""
+    return split_halves(builder, load(builder, address, WORDS_OF, align=2))
 
 
 @instructions
 def _widen_pair_of_halves(context, source, out):
-    """PAIR bfloat16 numbers: the low half of a word is the even one."""
+    """PAIR bfloat16 numbers."""
 
     def build(context, builder, signature, args):
-        place = builder.inttoptr(args[0], WORDS_OF.as_pointer())
-        both = builder.load(place, align=2)
-        even = builder.shl(both, places([16] * LANES))
-        odd = builder.and_(both, places([0xFFFF0000] * LANES))
-        _store(builder, builder.bitcast(even, VECTOR), args[1], 0)
-        _store(builder, builder.bitcast(odd, VECTOR), args[1], 1)
+        for odd, numbers in enumerate(halves_of(builder, args[0])):
+            _store(builder, numbers, args[1], odd)
         return context.get_dummy_value()
 
     return types.void(types.int64, types.int64), build
@@ -60,11 +88,7 @@ def _widen_pair_of_floats(context, source, out):
     """PAIR float32 numbers."""
 
     def build(context, builder, signature, args):
-        def load(at: int):
-            place = builder.add(args[0], word(4 * LANES * at))
-            return builder.load(builder.inttoptr(place, VECTOR.as_pointer()), align=4)
-
-        first, second = load(0), load(1)
+        first, second = (load(builder, moved(builder, args[0], 4 * LANES * at)) for at in (0, 1))
         for odd in (0, 1):
             chosen = builder.shuffle_vector(first, second, places(range(odd, PAIR, 2)))
             _store(builder, chosen, args[1], odd)
@@ -87,8 +111,7 @@ def _widen_pair_of_bytes(context, source, out):
 
 def bytes_of(builder, address):
     """The two vectors of PAIR int8 numbers."""
-    pairs = ir.VectorType(ir.IntType(16), LANES)
-    both = builder.load(builder.inttoptr(address, pairs.as_pointer()), align=1)
+    both = load(builder, address, ir.VectorType(ir.IntType(16), LANES), align=1)
     both = builder.sext(both, WORDS_OF)
     even = builder.ashr(builder.shl(both, places([24] * LANES)), places([24] * LANES))
     odd = builder.ashr(both, places([8] * LANES))
@@ -133,15 +156,11 @@ def widen_floats(source, n, out):
 
 @instructions
 def _widen_pair_of_codes(context, codes, scale, out):
-    """PAIR weights from LANES bytes: the even one is the high half of its byte."""
+    """PAIR weights from LANES bytes."""
 
     def build(context, builder, signature, args):
-        kind = ir.VectorType(ir.IntType(8), LANES)
-        both = builder.load(builder.inttoptr(args[0], kind.as_pointer()), align=1)
-        both, scales = builder.zext(both, WORDS_OF), spread(builder, args[1])
-        even = builder.lshr(both, places([4] * LANES))
-        odd = builder.and_(both, places([15] * LANES))
-        for at, codes_of in enumerate((even, odd)):
+        scales = spread(builder, args[1])
+        for at, codes_of in enumerate(split_codes(builder, args[0])):
             found = look_up(builder, table_of(builder), codes_of)
             _store(builder, builder.fmul(found, scales), args[2], at)
         return context.get_dummy_value()
@@ -165,25 +184,15 @@ def _widen_pair_of_grid(context, codes, grid, out):
 def grid_of(builder, address, n: int):
     """Step and least number of the n-th GROUP, each in every lane: the low and the high half of a
     word."""
-    place = builder.add(address, word(4 * n))
-    both = builder.load(builder.inttoptr(place, ir.IntType(32).as_pointer()), align=2)
-    both = spread(builder, builder.bitcast(both, FLOAT))
-    both = builder.bitcast(both, WORDS_OF)
-    step = builder.shl(both, places([16] * LANES))
-    least = builder.and_(both, places([0xFFFF0000] * LANES))
-    return builder.bitcast(step, VECTOR), builder.bitcast(least, VECTOR)
+    both = load(builder, builder.add(address, word(4 * n)), ir.IntType(32), align=2)
+    return split_halves(builder, spread(builder, both))
 
 
 def on_grid(builder, address, step, least):
-    """The two vectors of PAIR weights in int4 from LANES bytes, the even one in the high half: no
-    product of a code and a step is rounded, so each is rounded once."""
-    kind = ir.VectorType(ir.IntType(8), LANES)
-    both = builder.load(builder.inttoptr(address, kind.as_pointer()), align=1)
-    both = builder.zext(both, WORDS_OF)
-    even = builder.lshr(both, places([4] * LANES))
-    odd = builder.and_(both, places([15] * LANES))
-    fma = fma_of(builder)
-    return [builder.call(fma, [builder.sitofp(n, VECTOR), step, least]) for n in (even, odd)]
+    """The two vectors of PAIR weights in int4 from LANES bytes: no product of a code and a step is
+    rounded, so each is rounded once."""
+    both = split_codes(builder, address)
+    return [fma(builder, builder.sitofp(codes, VECTOR), step, least) for codes in both]
 
 
 def table_of(builder, scales=None):
@@ -198,15 +207,9 @@ def table_of(builder, scales=None):
 
 def look_up(builder, table, at):
     """table[at], by the instruction that permutes a register."""
-
-    def permute(name, arguments):
-        known = builder.module.globals.get(name)
-        kind = ir.FunctionType(VECTOR, [VECTOR, WORDS_OF])
-        return builder.call(known or ir.Function(builder.module, kind, name), arguments)
-
     if LANES == 16:
-        return permute("llvm.x86.avx512.permvar.sf.512", [*table, at])
-    low, high = (permute("llvm.x86.avx2.permps", [half, at]) for half in table)
+        return call_llvm(builder, "x86.avx512.permvar.sf.512", VECTOR, [*table, at])
+    low, high = (call_llvm(builder, "x86.avx2.permps", VECTOR, [half, at]) for half in table)
     return builder.select(builder.icmp_unsigned("<", at, places([8] * LANES)), low, high)
 
 
@@ -252,8 +255,8 @@ def _widen_rows(address):
         if tile >= words[TILES]:
             return
         for row in range(tile * ROWS, min(n, (tile + 1) * ROWS)):
-            if out_row > i:
-                out[row, out_row - PAIR :] = 0
+            for at in range(out_row - PAIR if out_row > i else out_row, out_row):
+                out[row, at] = 0
             if words[HALF]:
                 widen_halves(halves(words[X] + 2 * row * i, 1, i)[0], i, out[row])
             else:

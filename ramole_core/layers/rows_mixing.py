@@ -9,8 +9,8 @@ from torch import Tensor
 from ramole_core.kernels import mixing as words_of
 from ramole_core.kernels.call_args import WORDS
 from ramole_core.kernels.dots import COLUMNS
+from ramole_core.kernels.matrix_unit import DEPTH, MATRIX
 from ramole_core.kernels.mixing import MIX, RUN, WEIGHTS_STEP
-from ramole_core.kernels.pairs import PAIRS, WIDTH
 from ramole_core.kernels.record_hook import WATCHING
 from ramole_core.kernels.vectors import paired
 from ramole_core.kernels.weight import Input, UnitRows, Update
@@ -78,9 +78,9 @@ class RowsMixing:
         told = None if self._traced is None else self._traced.room(first, m)
         scores = None if late is None else late.float().contiguous()
         w = self._words
-        pairs = PAIRS and given.x.dtype == bank.dtype == torch.bfloat16 and group.i % WIDTH == 0
-        x = given.x if pairs else given.wide
-        w[words_of.X], w[words_of.X_HALF], w[words_of.X_ROW] = x.data_ptr(), pairs, paired(group.i)
+        halves = MATRIX and given.x.dtype == bank.dtype == torch.bfloat16 and group.i % DEPTH == 0
+        x = given.x if halves else given.wide
+        w[words_of.X], w[words_of.X_HALF], w[words_of.X_ROW] = x.data_ptr(), halves, paired(group.i)
         w[words_of.MODULES], w[words_of.I] = m, group.i
         w[words_of.A], w[words_of.GRAM] = A.ctypes.data, gram.ctypes.data
         w[words_of.BANK_PAGES] = gram.shape[1]
