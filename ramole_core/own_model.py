@@ -38,11 +38,11 @@ class OwnModel:
         from ramole_core.base.model import load_base, pick_device
         from ramole_core.engine.build import engine_of
         from ramole_core.engine.local_engine import LocalEngine
-        from ramole_core.kernels.ahead import compiled_ahead
+        from ramole_core.kernels.ahead import PARTS, compiled_ahead
 
         s = self._settings
         on_cpu = pick_device(s.device).type == "cpu"
-        with compiled_ahead() if on_cpu else nullcontext(lambda: None) as wait_for_kernels:
+        with compiled_ahead() if on_cpu else nullcontext(lambda parts: None) as wait_for_kernels:
             self.base = load_base(
                 s.base_model,
                 data_dir=s.data_dir,
@@ -53,8 +53,9 @@ class OwnModel:
                 chat_template=s.chat_template,
                 progress=lambda stage, fraction: tell(stage, 0.9 * fraction),
             )
+            wait_for_kernels(1)  # the encoder's, too
             check(tell)
-            wait_for_kernels()
+            wait_for_kernels(PARTS)
         self.engine = engine_of(self.base, s, shapes=self.shapes(), weights=weights)
         return LocalEngine(self.engine)
 

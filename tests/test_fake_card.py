@@ -147,7 +147,7 @@ def test_adapters_leave_the_card_and_come_back(pair, tiny_llama):
     cpu = pair[0]
     page, token = cpu.engine.bank.page_bytes, cpu.engine._kv.token_bytes
     narrow = EngineSizes(
-        max_batch=2, prefill_chunk=5, device_cache_bytes=14 * page, kv_cache_bytes=6 * 64 * token
+        max_batch=2, prefill_chunk=40, device_cache_bytes=14 * page, kv_cache_bytes=6 * 64 * token
     )
     card = CardEngine(tiny_llama, Card(), narrow)
     jobs = [*TURNS, *TURNS[:2]]
@@ -252,7 +252,7 @@ def test_gates_of_their_own_are_no_graphs(graphed, pair):
 
 def test_adapters_leave_a_card_that_captures(pair, tiny_llama):
     page = pair[0].engine.bank.page_bytes
-    narrow = EngineSizes(max_batch=2, prefill_chunk=5, device_cache_bytes=14 * page)
+    narrow = EngineSizes(max_batch=2, prefill_chunk=40, device_cache_bytes=14 * page)
     card = Card()
     with graphs_of(card) as made:
         engine = CardEngine(tiny_llama, card, narrow)

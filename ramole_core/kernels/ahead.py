@@ -12,18 +12,19 @@ PARTS = 2
 
 
 @contextmanager
-def compiled_ahead() -> Iterator[Callable[[], None]]:
-    """Compile what the cache has not; gives a function that waits until it is all there."""
+def compiled_ahead() -> Iterator[Callable[[int], None]]:
+    """Compile what the cache has not; gives a function that waits for so many parts, of which the
+    first has the products."""
     if not CACHE or COMPLETE.is_file():
-        yield lambda: None
+        yield lambda parts: None
         return
     processes: list[subprocess.Popen] = []
     with suppress(OSError):  # no room for a process: what is missing is compiled here
         for part in range(PARTS):
             processes.append(_start(part))
 
-    def wait() -> None:
-        if [process.wait() for process in processes] == [0] * PARTS:
+    def wait(parts: int) -> None:
+        if [process.wait() for process in processes[:parts]] == [0] * PARTS:
             mark_complete()
 
     try:
